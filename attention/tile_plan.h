@@ -1,0 +1,34 @@
+#pragma once
+// TilePlan: which tiles of the attention matrix are empty, partial or full. Built once per batch from the column vectors,
+// used by every layer and by both passes. An empty tile costs nothing anywhere, a full one pays no mask work, only partial
+// ones test elements. Known per column block: O(columns) bounds, then lists of the surviving tiles.
+
+#include <vector>
+
+#include "attention/mask.h"
+
+namespace colonnade {
+
+struct TilePlan {
+    struct Tile { int32_t index; bool partial; };   ///< column block (by_row) or row block (by_column)
+
+    int64_t tile_rows = 64, tile_columns = 64;
+    int64_t batch = 0, heads = 0;                   ///< mask heads
+    int64_t row_blocks = 0, column_blocks = 0;
+    std::vector<int64_t> by_row_begin;              ///< [batch * heads * row_blocks + 1] into by_row
+    std::vector<Tile> by_row;                       ///< surviving column blocks of each row block, ascending
+    std::vector<int64_t> by_column_begin;           ///< [batch * heads * column_blocks + 1] into by_column
+    std::vector<Tile> by_column;                    ///< the transpose
+    std::vector<int32_t> row_order, column_order;   ///< (batch, head, block) flattened, longest work first: the schedule
+
+    int64_t partial_tiles() const;
+    int64_t surviving_tiles() const { return static_cast<int64_t>(by_row.size()); }
+    /// Surviving over all tiles.
+    double visible_share() const;
+    /// Exact count of visible (query, key) pairs, summed over batch and mask heads.
+    int64_t visible_pairs = 0;
+};
+
+TilePlan make_tile_plan(const ColumnMask& mask, int64_t tile_rows = 64, int64_t tile_columns = 64);
+
+}  // namespace colonnade

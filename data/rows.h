@@ -1,0 +1,68 @@
+#pragma once
+// JSONL in: one JSON object per line becomes one Row, whatever convention it was written in. The conventions
+// (`type` of a dataset; `auto` looks at the keys of the first row and says what it found):
+//
+//   messages           {"messages": [{"role", "content"}, ...]}
+//   prompt_completion  {"prompt", "completion"}: two strings, or two message lists
+//   alpaca             {"instruction", "input"?, "output", "system"?, "history"?: [[question, answer], ...]}
+//   sharegpt           {"conversations": [{"from", "value"}, ...], "system"?}
+//   text               {"text"}
+//   tokens             {"input_ids", "labels"?, "attention_mask"?}: a label of -100 is not learned
+//
+// `columns` renames keys: {ours: theirs}.
+
+#include <cstdint>
+#include <fstream>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace colonnade {
+
+struct DatasetSpec {
+    std::string path;
+    std::string type = "auto";
+    std::map<std::string, std::string> columns;
+};
+
+struct Message {
+    std::string role;                ///< system, user, assistant, tool
+    std::string content;
+    std::optional<bool> train;       ///< per-message switch ("train": bool, or OpenAI's "weight": 0 | 1); overrides the role's default
+};
+
+/// Exactly one of the three groups is filled.
+struct Row {
+    std::vector<Message> messages;   ///< a chat; alpaca and message-list prompt/completion become one too
+    int64_t prompt_messages = 0;     ///< prompt_completion with message lists: how many of them are prompt (not learned)
+    std::optional<std::string> prompt, completion;  ///< plain strings; `text` rows have only a completion
+    std::vector<int32_t> input_ids, labels;         ///< pre-tokenised; labels has the same length, -100: not learned
+    int64_t line = 0;                ///< 1-based line in its file
+};
+
+/// Streams the rows of one file. Blank lines are skipped. Everything wrong with a line is Exit::data with "path:line: ...":
+/// invalid UTF-8 or JSON (depth at most 64, line at most 16 MiB, no duplicate keys), missing or mistyped keys (found, expected), unknown roles.
+class RowReader {
+  public:
+    explicit RowReader(DatasetSpec spec);
+    /// False at the end of the file.
+    bool next(Row& row);
+    /// The raw next line and its number, for callers that parse on several threads with parse().
+    bool next_line(std::string& line, int64_t& number);
+    Row parse(const std::string& line, int64_t number) const;
+    /// The convention in use (detected where the spec said auto).
+    const std::string& type() const { return type_; }
+    /// Fraction of the file read so far, for progress.
+    double progress() const;
+
+  private:
+    DatasetSpec spec_;
+    std::string type_;
+    std::ifstream file_;
+    int64_t line_ = 0;
+    int64_t bytes_read_ = 0, bytes_total_ = 0;
+    std::optional<std::string> peeked_;
+};
+
+}  // namespace colonnade

@@ -1,0 +1,20 @@
+#pragma once
+// What devices this machine and this build offer.
+
+#include <string>
+#include <vector>
+
+namespace colonnade {
+
+struct CudaDevice {
+    std::string name;
+    int compute_capability;  ///< 90 for sm_90
+    size_t memory_bytes;
+};
+
+/// True when the build compiled its CUDA sources.
+bool built_with_cuda();
+/// The CUDA devices that can be used here; empty without a GPU, a driver or a CUDA build. Never throws.
+std::vector<CudaDevice> cuda_devices();
+
+}  // namespace colonnade

@@ -1,0 +1,26 @@
+#include "engine/error.h"
+
+#include <cstdio>
+#include <exception>
+#include <new>
+
+namespace colonnade {
+
+int run_program(const char* name, const std::function<int()>& body) {
+    const auto report = [&](const std::string& what, Exit exit) {
+        fmt::print(stderr, "{}: error: {}\n", name, what);
+        std::fflush(stderr);
+        return static_cast<int>(exit);
+    };
+    try {
+        return body();
+    } catch (const Error& e) {
+        return report(e.what(), e.exit());
+    } catch (const std::bad_alloc&) {
+        return report("out of memory", Exit::memory);
+    } catch (const std::exception& e) {
+        return report(fmt::format("internal: {}", e.what()), Exit::internal);
+    }
+}
+
+}  // namespace colonnade

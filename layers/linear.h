@@ -1,0 +1,30 @@
+#pragma once
+// Linear layer: out = in W^T + bias. Weights are [out_features, in_features], as Hugging Face stores them.
+//
+//     d_in = d_out W;   d_W += d_out^T in;   d_bias += column sums of d_out
+
+#include "engine/context.h"
+#include "layers/gradient.h"
+
+namespace colonnade {
+
+struct LinearForward {
+    Tensor out;     ///< [tokens, out_features]
+    Tensor in;      ///< [tokens, in_features]
+    Tensor weight;  ///< [out_features, in_features]
+    Tensor bias;    ///< [out_features], or empty
+};
+void linear_forward(const Context& ctx, const LinearForward& args);
+
+struct LinearBackward {
+    Tensor din;      ///< [tokens, in_features], or empty
+    Grad din_mode = Grad::overwrite;
+    Tensor dweight;  ///< [out_features, in_features], accumulated; or empty (frozen)
+    Tensor dbias;    ///< [out_features], accumulated; or empty
+    Tensor dout;     ///< [tokens, out_features]
+    Tensor in;       ///< saved input
+    Tensor weight;
+};
+void linear_backward(const Context& ctx, const LinearBackward& args);
+
+}  // namespace colonnade
