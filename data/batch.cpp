@@ -1,0 +1,108 @@
+#include "data/batch.h"
+
+#include <algorithm>
+
+namespace colonnade {
+namespace {
+
+void check(const Sample& sample) {
+    const auto& begins = sample.branch_begins;
+    require(!begins.empty() && begins.front() >= 0 && begins.back() <= sample.length() &&
+                std::is_sorted(begins.begin(), begins.end()) && sample.weights.size() == sample.tokens.size(),
+            "sample of {} tokens, {} weights: branches must be ascending and within it", sample.tokens.size(), sample.weights.size());
+}
+
+/// Calls body(token, row, branch) for every target of `sample`, in order of rows, then branches. All indices are within
+/// the sample.
+template <typename Body>
+void for_each_target(const Sample& sample, Body&& body) {
+    const int32_t stem = sample.branch_begins.front();
+    const auto branches = static_cast<int32_t>(sample.branch_begins.size());
+    const auto end_of = [&](int32_t branch) {
+        return branch + 1 < branches ? sample.branch_begins[static_cast<size_t>(branch) + 1] : static_cast<int32_t>(sample.length());
+    };
+    const auto visit = [&](int32_t token, int32_t row, int32_t branch) {
+        if (sample.weights[static_cast<size_t>(token)] > 0) body(token, row, branch);
+    };
+    if (stem > 0) {  // every branch's first token follows the last stem token
+        for (int32_t branch = 0; branch < branches; ++branch) {
+            const int32_t first = sample.branch_begins[static_cast<size_t>(branch)];
+            if (first < end_of(branch)) visit(first, stem - 1, branch);
+        }
+    }
+    for (int32_t branch = 0; branch < branches; ++branch) {
+        for (int32_t token = sample.branch_begins[static_cast<size_t>(branch)] + 1; token < end_of(branch); ++token) {
+            visit(token, token - 1, branch);
+        }
+    }
+}
+
+/// Writes tokens, positions and lts of `sample`, which begins at `begin` in its pack, whose first flat row is `pack_row`.
+void place(Batch& batch, const Sample& sample, int64_t pack_row, int64_t begin) {
+    const int64_t end = begin + sample.length(), stem = sample.branch_begins.front();
+    const auto flat = [&](auto& values) { return values.begin() + pack_row + begin; };
+    std::copy(sample.tokens.begin(), sample.tokens.end(), flat(batch.tokens));
+    for (int64_t i = 0; i < stem; ++i) flat(batch.positions)[i] = static_cast<int32_t>(i);
+    std::fill_n(flat(batch.mask.lts), stem, static_cast<int32_t>(end));
+    for (size_t branch = 0; branch < sample.branch_begins.size(); ++branch) {
+        const int64_t first = sample.branch_begins[branch];
+        const int64_t last = branch + 1 < sample.branch_begins.size() ? sample.branch_begins[branch + 1] : sample.length();
+        for (int64_t i = first; i < last; ++i) flat(batch.positions)[i] = static_cast<int32_t>(stem + i - first);
+        std::fill_n(flat(batch.mask.lts) + first, last - first, static_cast<int32_t>(begin + last));
+    }
+}
+
+}  // namespace
+
+Batch make_batch(const std::vector<std::vector<const Sample*>>& packs, int64_t align) {
+    Batch batch;
+    batch.packs = static_cast<int64_t>(packs.size());
+    int64_t longest = 1;
+    for (const auto& pack : packs) {
+        int64_t tokens = 0;
+        for (const Sample* sample : pack) {
+            check(*sample);
+            tokens += sample->length();
+        }
+        longest = std::max(longest, tokens);
+        batch.real_tokens += tokens;
+        batch.samples += static_cast<int64_t>(pack.size());
+    }
+    batch.length = (longest + align - 1) / align * align;
+    require(batch.tokens_total() <= INT32_MAX, "a batch of {} x {} tokens has rows beyond 32 bits", batch.packs, batch.length);
+
+    batch.tokens.assign(static_cast<size_t>(batch.tokens_total()), 0);
+    batch.positions.assign(batch.tokens.size(), 0);
+    batch.mask.vectors = MaskVectors::lts;
+    batch.mask.batch = batch.packs;
+    batch.mask.rows = batch.mask.columns = batch.length;
+    batch.mask.lts.assign(batch.tokens.size(), 0);  // padding: hidden from row 0 on
+
+    int32_t branches_before = 0;
+    for (size_t p = 0; p < packs.size(); ++p) {
+        const int64_t pack_row = static_cast<int64_t>(p) * batch.length;
+        int64_t begin = 0;
+        for (const Sample* sample : packs[p]) {
+            place(batch, *sample, pack_row, begin);
+            for_each_target(*sample, [&](int32_t token, int32_t row, int32_t branch) {
+                const auto i = static_cast<size_t>(token);
+                batch.rows.push_back(static_cast<int32_t>(pack_row + begin + row));
+                batch.targets.push_back(sample->tokens[i]);
+                batch.weights.push_back(sample->weights[i]);
+                batch.branches.push_back(branches_before + branch);
+                batch.target_weight += static_cast<double>(sample->weights[i]);
+            });
+            begin += sample->length();
+            branches_before += static_cast<int32_t>(sample->branch_begins.size());
+        }
+    }
+    return batch;
+}
+
+double target_weight(const Sample& sample) {
+    double sum = 0;
+    for_each_target(sample, [&](int32_t token, int32_t, int32_t) { sum += static_cast<double>(sample.weights[static_cast<size_t>(token)]); });
+    return sum;
+}
+
+}  // namespace colonnade

@@ -25,6 +25,11 @@ struct Context {
     Profile* profile = nullptr;  ///< optional
 };
 
+/// For ops that have only a CPU kernel: Exit::config with one clear line on any other device.
+inline void require_cpu(const Context& ctx, const char* op) {
+    if (ctx.device != Device::cpu) fail(Exit::config, "{} has no kernel for device {}: run with device: cpu", op, name_of(ctx.device));
+}
+
 /// Adds the time between construction and destruction to ctx.profile; free when there is none.
 class PhaseTimer {
   public:

@@ -1,5 +1,6 @@
 #include "engine/error.h"
 
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -12,6 +13,7 @@ int run_program(const char* name, const std::function<int()>& body) {
         std::fflush(stderr);
         return static_cast<int>(exit);
     };
+    std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the file size limit then fails like one to a full disk
     try {
         return body();
     } catch (const Error& e) {

@@ -1,0 +1,251 @@
+#include "data/build_store.h"
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <exception>
+#include <filesystem>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "data/batch.h"
+#include "engine/files.h"
+#include "engine/json.h"
+
+namespace colonnade {
+namespace {
+
+constexpr size_t block_bytes = size_t{64} << 10;  ///< of text in one worker's turn: some 10 ms of encoding
+
+/// Everything that decides what the store holds. The structured bindings fail to compile when a field is added, so that none
+/// can be forgotten here.
+Json settings_of(const StoreRequest& request) {
+    Json datasets = Json::array();
+    for (const auto& spec : request.datasets) {
+        const auto& [path, type, columns] = spec;
+        datasets.push_back({{"path", path}, {"type", type}, {"columns", columns}, {"sha256", sha256_file(path)}});
+    }
+    const auto& [chat_template, max_length, train_on_prompt, roles_to_train, train_on_eos, mask_history, add_eos, excess_length,
+                 vocab_size] = request.encode;
+    return {{"store_format", TokenStore::format_version},
+            {"datasets", datasets},
+            {"tokenizer", request.tokenizer ? request.tokenizer->content_hash() : "none"},
+            {"chat_template", chat_template},
+            {"max_length", max_length},
+            {"train_on_prompt", train_on_prompt},
+            {"roles_to_train", roles_to_train},
+            {"train_on_eos", static_cast<int>(train_on_eos)},
+            {"mask_history", mask_history},
+            {"add_eos", add_eos},
+            {"excess_length", static_cast<int>(excess_length)},
+            {"vocab_size", vocab_size}};
+}
+
+int64_t vocab_limit(const StoreRequest& request) {
+    if (request.encode.vocab_size > 0) return request.encode.vocab_size;
+    return request.tokenizer ? request.tokenizer->vocab_size() : INT32_MAX;
+}
+
+/// Size and time of last change of every data file, to notice one that changes while it is read.
+using FileStamps = std::vector<std::pair<uintmax_t, std::filesystem::file_time_type>>;
+FileStamps stamps_of(const std::vector<DatasetSpec>& datasets) {
+    FileStamps stamps;
+    for (const auto& spec : datasets) {
+        std::error_code error;
+        const auto size = std::filesystem::file_size(spec.path, error);
+        if (error) fail(Exit::data, "{}: cannot read this data file: {}", spec.path, error.message());
+        stamps.emplace_back(size, std::filesystem::last_write_time(spec.path));
+    }
+    return stamps;
+}
+
+/// Lines that one worker encodes in one turn.
+struct Block {
+    int64_t number = 0;
+    size_t file = 0;
+    std::shared_ptr<RowReader> reader;
+    std::vector<std::pair<int64_t, std::string>> lines;  // line number, text
+    double bytes_read = 0;                               // of all files, after this block
+    std::vector<Encoded> rows;
+    std::exception_ptr error;                            // what ended the block early
+};
+
+class StoreBuilder {
+  public:
+    StoreBuilder(const StoreRequest& request, const FileStamps& stamps)
+        : request_(request), encoder_(request.tokenizer, request.encode), progress_(progress_options(request, stamps)) {
+        for (const auto& [size, time] : stamps) file_bytes_.push_back(static_cast<double>(size));
+        for (const auto& spec : request.datasets) store_.statistics.files.push_back({spec.path, spec.type, 0, 0});
+    }
+
+    TokenStore build() {
+        std::vector<std::thread> workers;
+        for (int i = 0; i < std::max(1, request_.threads); ++i) workers.emplace_back([this] { work(); });
+        for (auto& worker : workers) worker.join();
+        if (error_) std::rethrow_exception(error_);
+        progress_.finish();
+        store_.statistics.samples = store_.size();
+        store_.statistics.tokens = store_.tokens();
+        store_.statistics.lengths = length_table(store_.lengths());
+        return std::move(store_);
+    }
+
+  private:
+    static ProgressOptions progress_options(const StoreRequest& request, const FileStamps& stamps) {
+        ProgressOptions options = request.progress;
+        options.label = "tokenising " + request.name;
+        options.unit = "B";
+        options.total = options.initial = 0;
+        for (const auto& [size, time] : stamps) options.total += static_cast<double>(size);
+        return options;
+    }
+
+    void work() {
+        while (auto block = take_block()) {
+            encode(*block);
+            deliver(std::move(*block));
+        }
+    }
+
+    /// The next lines, or nothing when there are none left or an error ended the work.
+    std::optional<Block> take_block() {
+        std::unique_lock lock(mutex_);
+        // Blocks wait for a slow one before them; reading waits with them, so that memory stays bounded.
+        const int64_t ahead = 4 * static_cast<int64_t>(std::max(1, request_.threads));
+        delivered_.wait(lock, [&] { return next_read_ - next_append_ < ahead; });
+        if (error_ || end_of_data_) return std::nullopt;
+        Block block;
+        block.number = next_read_++;
+        try {
+            read_lines(block);
+        } catch (...) {
+            block.error = std::current_exception();
+            end_of_data_ = true;
+        }
+        return block;
+    }
+
+    void read_lines(Block& block) {
+        for (; file_ < request_.datasets.size(); ++file_, reader_.reset()) {
+            if (!reader_) reader_ = std::make_shared<RowReader>(request_.datasets[file_]);
+            block.file = file_;
+            block.reader = reader_;
+            std::string line;
+            int64_t number = 0;
+            for (size_t bytes = 0; bytes < block_bytes && reader_->next_line(line, number); bytes += line.size() + 1) {
+                block.lines.emplace_back(number, std::move(line));
+                line.clear();
+            }
+            block.bytes_read = bytes_before_ + reader_->progress() * file_bytes_[file_];
+            if (!block.lines.empty()) return;
+            store_.statistics.files[file_].type = reader_->type();
+            bytes_before_ += file_bytes_[file_];
+        }
+        end_of_data_ = true;
+    }
+
+    void encode(Block& block) const {
+        try {
+            block.rows.reserve(block.lines.size());
+            for (const auto& [number, line] : block.lines) {
+                block.rows.push_back(encoder_.encode(block.reader->parse(line, number), place(block.file, number)));
+            }
+        } catch (...) {
+            block.error = std::current_exception();  // comes before an error of reading on
+        }
+    }
+
+    /// Appends this block and those that waited for it.
+    void deliver(Block&& delivered) {
+        std::lock_guard lock(mutex_);
+        waiting_.emplace(delivered.number, std::move(delivered));
+        for (auto next = waiting_.begin(); next != waiting_.end() && next->first == next_append_; next = waiting_.erase(next)) {
+            const Block& block = next->second;
+            if (!error_) append(block);
+            if (!error_) error_ = block.error;
+            ++next_append_;
+        }
+        delivered_.notify_all();
+    }
+
+    void append(const Block& block) {
+        for (size_t i = 0; i < block.rows.size(); ++i) append(block.rows[i], block.file, block.lines[i].first);
+        progress_.update(block.bytes_read);
+        progress_.suffix(fmt::format("{} samples", human_count(static_cast<double>(store_.size()))));
+    }
+
+    void append(const Encoded& row, size_t file, int64_t line) {
+        auto& statistics = store_.statistics;
+        const std::string at = place(file, line);
+        ++statistics.rows;
+        ++statistics.files[file].rows;
+        statistics.longest_row = std::max(statistics.longest_row, row.full_length);
+        using Outcome = Encoded::Outcome;
+        if (row.outcome == Outcome::dropped_too_long) return statistics.dropped_too_long.add(at);
+        const double weight = row.outcome == Outcome::dropped_nothing_learned ? 0.0 : target_weight(row.sample);
+        if (weight == 0) return statistics.dropped_nothing_learned.add(at);
+        if (row.outcome == Outcome::truncated) statistics.truncated.add(at);
+        if (row.no_end_token) statistics.no_end_token.add(at);
+        if (row.double_bos) statistics.double_bos.add(at);
+        statistics.learned_tokens += weight;
+        ++statistics.files[file].samples;
+        store_.add(row.sample, static_cast<int32_t>(file), line);
+    }
+
+    std::string place(size_t file, int64_t line) const { return fmt::format("{}:{}", request_.datasets[file].path, line); }
+
+    const StoreRequest& request_;
+    const Encoder encoder_;
+    Progress progress_;
+    std::vector<double> file_bytes_;
+
+    std::mutex mutex_;  // guards everything below
+    std::condition_variable delivered_;
+    std::shared_ptr<RowReader> reader_;
+    size_t file_ = 0;
+    double bytes_before_ = 0;
+    int64_t next_read_ = 0, next_append_ = 0;
+    bool end_of_data_ = false;
+    std::map<int64_t, Block> waiting_;
+    std::exception_ptr error_;
+    TokenStore store_;
+};
+
+void check_not_empty(const StoreStatistics& statistics, const std::string& name) {
+    if (statistics.samples > 0) return;
+    fail(Exit::data, "no sample is left for {}: {} rows read, {} dropped as too long (the longest has {} tokens), {} dropped because nothing in them is learned",
+         name, statistics.rows, statistics.dropped_too_long.count, statistics.longest_row, statistics.dropped_nothing_learned.count);
+}
+
+}  // namespace
+
+StoreResult build_store(const StoreRequest& request) {
+    const FileStamps stamps = stamps_of(request.datasets);
+    const std::string settings = settings_of(request).dump();
+    StoreResult result;
+    result.key = sha256(settings);
+    result.path = fmt::format("{}/{}-{}.h5", request.folder, request.name, result.key.substr(0, 16));
+    result.reused = std::filesystem::exists(result.path);
+    if (!result.reused) {
+        const auto start = std::chrono::steady_clock::now();
+        TokenStore store = StoreBuilder(request, stamps).build();
+        result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        check_not_empty(store.statistics, request.name);
+        const FileStamps now = stamps_of(request.datasets);
+        for (size_t i = 0; i < now.size(); ++i) {
+            if (now[i] != stamps[i]) fail(Exit::data, "{}: changed while it was read: run again when it is complete", request.datasets[i].path);
+        }
+        store.settings = settings;
+        std::error_code error;
+        std::filesystem::create_directories(request.folder, error);
+        if (error) fail(Exit::storage, "cannot make the folder {}: {}", request.folder, error.message());
+        store.write(result.path, result.key);
+    }
+    // Fresh or found: what is used is what the disk holds, checked.
+    result.store = TokenStore::open(result.path, result.key, vocab_limit(request));
+    return result;
+}
+
+}  // namespace colonnade

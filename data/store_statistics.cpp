@@ -1,0 +1,33 @@
+#include "data/store_statistics.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "engine/error.h"
+
+namespace colonnade {
+
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RowCount, count, first)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LengthTable, min, p5, p25, p50, p75, p95, p99, max)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StoreStatistics::File, path, type, rows, samples)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StoreStatistics, files, rows, samples, tokens, learned_tokens, longest_row, lengths, truncated,
+                                   dropped_too_long, dropped_nothing_learned, no_end_token, double_bos)
+
+LengthTable length_table(std::vector<int64_t> lengths) {
+    if (lengths.empty()) return {};
+    std::sort(lengths.begin(), lengths.end());
+    const auto percentile = [&](size_t percent) { return lengths[std::max<size_t>(1, (lengths.size() * percent + 99) / 100) - 1]; };
+    return {lengths.front(), percentile(5), percentile(25), percentile(50), percentile(75), percentile(95), percentile(99), lengths.back()};
+}
+
+std::string to_json_text(const StoreStatistics& statistics) { return nlohmann::json(statistics).dump(); }
+
+StoreStatistics statistics_from_json(const std::string& text, const std::string& where) {
+    try {
+        return nlohmann::json::parse(text).get<StoreStatistics>();
+    } catch (const nlohmann::json::exception& e) {
+        fail(Exit::data, "{}: unreadable statistics: {}", where, e.what());
+    }
+}
+
+}  // namespace colonnade

@@ -1,0 +1,49 @@
+#pragma once
+// What became of every row of a data set on its way into the token store: nothing is dropped without being counted here.
+// rows = samples + dropped_too_long + dropped_nothing_learned.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace colonnade {
+
+/// Rows of one kind: how many, and the first few as "path:line".
+struct RowCount {
+    static constexpr size_t places_kept = 5;
+    int64_t count = 0;
+    std::vector<std::string> first;
+
+    void add(const std::string& place) {
+        if (first.size() < places_kept) first.push_back(place);
+        ++count;
+    }
+};
+
+/// Nearest-rank percentiles of the samples' lengths in tokens.
+struct LengthTable {
+    int64_t min = 0, p5 = 0, p25 = 0, p50 = 0, p75 = 0, p95 = 0, p99 = 0, max = 0;
+};
+LengthTable length_table(std::vector<int64_t> lengths);
+
+struct StoreStatistics {
+    struct File {
+        std::string path, type;         ///< type: the convention found (data/rows.h)
+        int64_t rows = 0, samples = 0;
+    };
+    std::vector<File> files;
+    int64_t rows = 0, samples = 0;
+    int64_t tokens = 0;
+    double learned_tokens = 0;          ///< sum of the targets' weights (data/batch.h)
+    int64_t longest_row = 0;            ///< tokens, before anything was dropped or truncated
+    LengthTable lengths;
+    RowCount truncated;                 ///< cut to the maximum length and kept
+    RowCount dropped_too_long, dropped_nothing_learned;
+    RowCount no_end_token, double_bos;  ///< suspicious, but kept
+};
+
+std::string to_json_text(const StoreStatistics& statistics);
+/// Throws Exit::data, beginning with `where`, for anything that to_json_text did not write.
+StoreStatistics statistics_from_json(const std::string& text, const std::string& where);
+
+}  // namespace colonnade

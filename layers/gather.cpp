@@ -1,0 +1,43 @@
+#include "layers/gather.h"
+
+#include "layers/rows.h"
+#include "layers/shape_check.h"
+
+namespace colonnade {
+namespace {
+
+void check_rows(const char* op, std::span<const int32_t> rows, int64_t tokens) {
+    for (size_t i = 0; i < rows.size(); ++i)
+        require(rows[i] >= 0 && rows[i] < tokens, "{}: rows[{}] is {}, outside [0, {})", op, i, rows[i], tokens);
+}
+
+}  // namespace
+
+void gather_rows(const Context& ctx, const GatherRows& args) {
+    const ShapeCheck check(ctx, "gather_rows", args.in.dtype);
+    const int64_t tokens = args.in.size(0), hidden = args.in.size(1);
+    check("in", args.in, {tokens, hidden});
+    check("out", args.out, {std::ssize(args.rows), hidden});
+    check_rows(check.op(), args.rows, tokens);
+    const PhaseTimer timer(ctx, "gather");
+    dispatch_float(args.in.dtype, [&]<typename T>() {
+        gather<T>({args.out.as<T>(), args.out.stride[0]}, {args.in.as<T>(), args.in.stride[0]}, args.rows, hidden);
+    });
+}
+
+void scatter_rows(const Context& ctx, const ScatterRows& args) {
+    const ShapeCheck check(ctx, "scatter_rows", args.din.dtype);
+    const int64_t tokens = args.din.size(0), hidden = args.din.size(1);
+    check("din", args.din, {tokens, hidden});
+    check("dout", args.dout, {std::ssize(args.rows), hidden});
+    check_rows(check.op(), args.rows, tokens);
+    const PhaseTimer timer(ctx, "gather");
+    dispatch_float(args.din.dtype, [&]<typename T>() {
+        const Rows<T> din{args.din.as<T>(), args.din.stride[0]};
+#pragma omp parallel for schedule(static)
+        for (int64_t t = 0; t < tokens; ++t) std::fill_n(din[t], hidden, T{0});
+        scatter_add<T>(din, {args.dout.as<T>(), args.dout.stride[0]}, args.rows, hidden);
+    });
+}
+
+}  // namespace colonnade

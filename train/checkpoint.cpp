@@ -1,0 +1,166 @@
+#include "train/checkpoint.h"
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+
+#include "engine/files.h"
+#include "engine/hdf5.h"
+
+namespace colonnade {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr int64_t format_version = 1;
+constexpr const char* shard_name = "state-00001-of-00001.h5";
+constexpr const char* advice = "the checkpoint is damaged: delete it and resume from an older one";
+
+Json layout_json(const ParameterList& parameters) {
+    Json layout = Json::array();
+    for (const Parameter& p : parameters.all())
+        layout.push_back({{"name", p.name}, {"begin", p.begin}, {"shape", p.shape}});
+    return layout;
+}
+
+void write_shard(const std::string& path, const Learner& learner) {
+    Hdf5Writer file(path);
+    file.write("weights", learner.weights());
+    file.write("adamw/m", learner.m());
+    file.write("adamw/v", learner.v());
+    file.attribute("begin", int64_t{0});
+    file.attribute("end", learner.weights().numel());
+    file.attribute("updates", learner.updates());
+    file.close();
+}
+
+void write_manifest(const std::string& folder, int64_t step) {
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(folder)) names.push_back(entry.path().filename());
+    std::sort(names.begin(), names.end());
+    Json files = Json::array();
+    for (const std::string& name : names) {
+        const std::string path = folder + "/" + name;
+        files.push_back({{"name", name}, {"bytes", fs::file_size(path)}, {"sha256", sha256_file(path)}});
+    }
+    const Json body = {
+        {"format", "colonnade-checkpoint"}, {"version", format_version}, {"step", step}, {"files", files}};
+    write_file_atomically(folder + "/manifest.json",
+                          Json{{"body", body}, {"sha256", sha256(body.dump())}}.dump(1) + "\n");
+}
+
+// JSON of our own files: a missing or mistyped key is damage like any other.
+template <typename Read>
+auto read_keys(const std::string& path, Read&& read) {
+    const Json json = read_json_file(path);
+    try {
+        return read(json);
+    } catch (const Json::exception& e) {
+        fail(Exit::data, "{}: {}; {}", path, e.what(), advice);
+    }
+}
+
+void verify(const std::string& folder) {
+    const std::string path = folder + "/manifest.json";
+    if (!fs::is_directory(folder)) fail(Exit::data, "{}: no such checkpoint", folder);
+    if (!fs::exists(path)) fail(Exit::data, "{}: not a checkpoint, manifest.json is missing", folder);
+    read_keys(path, [&](const Json& json) {
+        const Json& body = json.at("body");
+        const std::string expected = json.at("sha256").get<std::string>(), found = sha256(body.dump());
+        if (found != expected)
+            fail(Exit::data, "{}: SHA-256 of the body is {}, expected {}; {}", path, found, expected, advice);
+        if (const auto version = body.at("version").get<int64_t>(); version != format_version)
+            fail(Exit::data, "{}: checkpoint version {}, this build reads {}", path, version, format_version);
+        for (const Json& entry : body.at("files")) {
+            const std::string file = folder + "/" + entry.at("name").get<std::string>();
+            const auto bytes = entry.at("bytes").get<uint64_t>();
+            if (!fs::is_regular_file(file)) fail(Exit::data, "{}: file is missing; {}", file, advice);
+            if (fs::file_size(file) != bytes)
+                fail(Exit::data, "{}: {} bytes, expected {}; {}", file, fs::file_size(file), bytes, advice);
+            const std::string hash = sha256_file(file), wanted = entry.at("sha256").get<std::string>();
+            if (hash != wanted) fail(Exit::data, "{}: SHA-256 {}, expected {}; {}", file, hash, wanted, advice);
+        }
+        return 0;
+    });
+}
+
+}  // namespace
+
+void save_checkpoint(const std::string& folder, const Learner& learner, const TrainerState& state) {
+    FolderCommit commit(folder);
+    const std::string& dir = commit.folder();
+    write_shard(dir + "/" + shard_name, learner);
+    const Json trainer = {{"step", state.step},
+                          {"tokens_seen", state.tokens_seen},
+                          {"samples_seen", state.samples_seen},
+                          {"data_key", state.data_key},
+                          {"layout", layout_json(learner.parameters())}};
+    write_file_atomically(dir + "/trainer_state.json", trainer.dump(1) + "\n");
+    write_file_atomically(dir + "/config.yaml", state.config_yaml);
+    write_file_atomically(dir + "/model_config.json", to_json(learner.config()).dump(2) + "\n");
+    write_manifest(dir, state.step);
+    commit.commit();
+}
+
+TrainerState load_checkpoint(const std::string& folder, Learner& learner) {
+    verify(folder);
+    const std::string state_path = folder + "/trainer_state.json";
+    TrainerState state = read_keys(state_path, [&](const Json& json) {
+        if (json.at("layout") != layout_json(learner.parameters()))
+            fail(Exit::data, "{}: the checkpoint holds a model of another shape ({} parameters listed, {} expected)",
+                 state_path, json.at("layout").size(), learner.parameters().all().size());
+        return TrainerState{.step = json.at("step").get<int64_t>(),
+                            .tokens_seen = json.at("tokens_seen").get<double>(),
+                            .samples_seen = json.at("samples_seen").get<double>(),
+                            .data_key = json.at("data_key").get<std::string>(),
+                            .config_yaml = read_file(folder + "/config.yaml")};
+    });
+    const std::string shard_path = folder + "/" + shard_name;
+    const Hdf5Reader shard(shard_path);
+    const auto read = [&](const char* name, const Tensor& into) {
+        if (into.empty()) return;  // a learner for inference has no moments
+        if (shard.count(name) != into.numel())
+            fail(Exit::data, "{}: '{}' holds {} numbers, expected {}", shard_path, name, shard.count(name),
+                 into.numel());
+        shard.read(name, into);
+    };
+    read("weights", learner.weights());
+    read("adamw/m", learner.m());
+    read("adamw/v", learner.v());
+    learner.set_updates(shard.int_attribute("updates"));
+    return state;
+}
+
+ModelConfig checkpoint_model(const std::string& folder) {
+    verify(folder);
+    const std::string path = folder + "/model_config.json";
+    return parse_model_config(read_json_file(path), path);
+}
+
+std::string checkpoint_folder(const std::string& output_dir, int64_t step) {
+    return fmt::format("{}/checkpoint-{}", output_dir, step);
+}
+
+std::vector<int64_t> checkpoint_steps(const std::string& output_dir) {
+    constexpr std::string_view prefix = "checkpoint-";
+    std::vector<int64_t> steps;
+    if (!fs::is_directory(output_dir)) return steps;
+    for (const auto& entry : fs::directory_iterator(output_dir)) {
+        const std::string name = entry.path().filename();
+        if (!entry.is_directory() || !name.starts_with(prefix)) continue;
+        int64_t step = 0;
+        const char* end = name.data() + name.size();
+        // "checkpoint-20.tmp-123" is not a checkpoint: the whole rest must be a number.
+        if (std::from_chars(name.data() + prefix.size(), end, step).ptr == end) steps.push_back(step);
+    }
+    std::sort(steps.begin(), steps.end());
+    return steps;
+}
+
+void rotate_checkpoints(const std::string& output_dir, int64_t keep) {
+    if (keep <= 0) return;
+    const std::vector<int64_t> steps = checkpoint_steps(output_dir);
+    for (size_t i = 0; i + static_cast<size_t>(keep) < steps.size(); ++i)
+        remove_folder(checkpoint_folder(output_dir, steps[i]));
+}
+
+}  // namespace colonnade

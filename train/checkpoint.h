@@ -1,0 +1,46 @@
+#pragma once
+// Checkpoints: folders <output_dir>/checkpoint-<step>, each whole or absent.
+//
+//     state-00001-of-00001.h5   flat weights and AdamW moments (one shard per rank; one rank now)
+//     trainer_state.json        step, counters, what the run was made of, where each parameter lies in the flat buffers
+//     config.yaml               the resolved training config
+//     model_config.json         the model's shape, as a Hugging Face config.json
+//     manifest.json             size and SHA-256 of every file above, and of itself
+//
+// Written into a temporary folder, hashed, fsynced, renamed (engine/files.h); a kill at any moment leaves the one
+// before. Read in the order manifest, sizes, hashes, and only then HDF5, so that damage is found before anything parses
+// it.
+
+#include <string>
+#include <vector>
+
+#include "train/learner.h"
+
+namespace colonnade {
+
+struct TrainerState {
+    int64_t step = 0;        ///< optimizer steps done
+    double tokens_seen = 0;  ///< real tokens, padding apart
+    double samples_seen = 0;
+    std::string data_key;     ///< key of the token store: other data would make another run
+    std::string config_yaml;  ///< resolved
+};
+
+/// Throws Exit::storage; nothing is left under `folder` then.
+void save_checkpoint(const std::string& folder, const Learner& learner, const TrainerState& state);
+
+/// Verifies, then fills the learner's weights, moments and update count. Throws Exit::data naming the file, what was
+/// found and what was expected.
+TrainerState load_checkpoint(const std::string& folder, Learner& learner);
+
+/// The model of a checkpoint, for export: verifies first.
+ModelConfig checkpoint_model(const std::string& folder);
+
+/// Steps of the checkpoints in `output_dir`, ascending; temporary and trashed folders are not among them.
+std::vector<int64_t> checkpoint_steps(const std::string& output_dir);
+std::string checkpoint_folder(const std::string& output_dir, int64_t step);
+
+/// Removes the oldest until `keep` are left (0: keeps all). Call it after the newest one is committed.
+void rotate_checkpoints(const std::string& output_dir, int64_t keep);
+
+}  // namespace colonnade

@@ -1,0 +1,67 @@
+#pragma once
+// Parameters: every weight of the model in one flat buffer, in the order in which backward finishes their gradients, so
+// that gradient buckets, optimizer state and shards are plain slices. A parameter has its Hugging Face name; q, k and v
+// (and gate and up) lie side by side, so that each group is one matrix to a matmul.
+
+#include <string>
+#include <vector>
+
+#include "engine/safetensors.h"
+#include "train/model_config.h"
+
+namespace colonnade {
+
+struct Parameter {
+    std::string name;  ///< "model.layers.0.self_attn.q_proj.weight"
+    std::vector<int64_t> shape;
+    int64_t begin = 0;  ///< offset in the flat buffer, in elements
+    bool decay = true;  ///< weight decay: matrices yes, norms and biases no
+    int64_t size() const;
+};
+
+/// The list for a model; a pure function of its config.
+class ParameterList {
+  public:
+    explicit ParameterList(const ModelConfig& config);
+    const std::vector<Parameter>& all() const { return all_; }
+    const Parameter& find(const std::string& name) const;
+    int64_t size() const { return size_; }  ///< elements of the flat buffer, gaps for alignment included (they stay 0)
+    int64_t count() const;                  ///< learned numbers, gaps apart
+
+  private:
+    void add(std::string name, std::vector<int64_t> shape);
+    void align();
+    std::vector<Parameter> all_;
+    int64_t size_ = 0;
+};
+
+/// Views into a flat buffer (weights or gradients) as the model's ops want them.
+struct BlockParameters {
+    Tensor input_norm;             ///< [hidden]
+    Tensor qkv, qkv_bias;          ///< [query + 2 kv widths, hidden]; bias may be empty
+    Tensor q_norm, k_norm;         ///< [head_dim], or empty
+    Tensor o, o_bias;              ///< [hidden, query width]
+    Tensor post_attention_norm;    ///< [hidden]
+    Tensor gate_up, gate_up_bias;  ///< [2 * intermediate, hidden]
+    Tensor down, down_bias;        ///< [hidden, intermediate]
+};
+struct ModelParameters {
+    Tensor flat;
+    Tensor embedding;   ///< [vocab, hidden]
+    Tensor final_norm;  ///< [hidden]
+    Tensor head;        ///< [vocab, hidden]; the embedding itself where tied
+    std::vector<BlockParameters> blocks;
+};
+ModelParameters view_parameters(const ModelConfig& config, const ParameterList& list, const Tensor& flat);
+
+/// Normal(0, initializer_range) matrices, ones for norms, zeros for biases; a pure function of the seed.
+void initialize(const ModelConfig& config, const ParameterList& list, uint64_t seed, const Tensor& flat);
+
+/// Reads every parameter from a Hugging Face folder. Missing, unexpected and misshapen tensors are listed at once
+/// (Exit::data). `...rotary_emb.inv_freq` and a tied lm_head.weight are skipped.
+void load_weights(const ParameterList& list, const ModelConfig& config, const std::string& folder, const Tensor& flat);
+
+/// (name, view) of every parameter in a flat buffer, in Hugging Face's order (embedding first).
+std::vector<NamedTensor> named_tensors(const ParameterList& list, const Tensor& flat);
+
+}  // namespace colonnade

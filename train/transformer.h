@@ -1,0 +1,112 @@
+#pragma once
+// The decoder: forward and backward over packed rows, written as the straight list of ops they are.
+//
+//     x = embedding(tokens)
+//     per layer:  x += o(flashmask(rope(qkv(rmsnorm(x)))));   x += down(swiglu(gate_up(rmsnorm(x))))
+//     hidden = rmsnorm(x)
+//
+// The head belongs to the objective (train/objective.h), which runs it only where there is something to predict.
+
+#include <span>
+
+#include "attention/flashmask.h"
+#include "engine/arena.h"
+#include "train/parameters.h"
+
+namespace colonnade {
+
+/// One mask per distinct sliding window of the model, with its tile plan, for a batch.
+class AttentionMasks {
+  public:
+    AttentionMasks(const ModelConfig& config, const ColumnMask& mask);
+    struct Entry {
+        ColumnMask mask;
+        TilePlan plan;
+    };
+    const Entry& of_layer(int64_t layer) const { return entries_[index_[static_cast<size_t>(layer)]]; }
+
+  private:
+    std::vector<Entry> entries_;
+    std::vector<size_t> index_;  ///< [layers]
+};
+
+/// What a forward pass reads.
+struct TransformerInput {
+    int64_t packs = 0, length = 0;
+    std::span<const int32_t> tokens;     ///< [packs * length]
+    std::span<const int32_t> positions;  ///< [packs * length]
+    const AttentionMasks& masks;
+};
+
+/// Keys and values of what was already read, for generation: one pack.
+struct KvCache {
+    std::vector<Tensor> k, v;  ///< per layer [1, capacity, kv_heads, head_dim]
+    int64_t length = 0;        ///< tokens held
+    static KvCache lay_out(Arena& arena, const ModelConfig& config, int64_t capacity, DType dtype);
+};
+
+/// Activations of one block. In training every layer has its own, kept for backward; in inference all layers share one.
+struct BlockActivations {
+    Tensor in;          ///< [tokens, hidden] residual stream
+    Tensor input_rstd;  ///< [tokens]
+    Tensor normed;      ///< [tokens, hidden]
+    Tensor qkv;         ///< [tokens, qkv width]; rotated in place unless there is a q/k norm
+    Tensor qk, q_rstd,
+        k_rstd;  ///< q/k norm only: normed and rotated [tokens, heads + kv_heads, head_dim], [tokens * heads]
+    Tensor attention, lse;  ///< [tokens, query width], [packs, heads, length]
+    Tensor mid;             ///< [tokens, hidden] residual stream after attention
+    Tensor mid_rstd;
+    Tensor mid_normed;       ///< [tokens, hidden]
+    Tensor gate_up, swiglu;  ///< [tokens, 2 * intermediate], [tokens, intermediate]
+};
+
+struct Activations {
+    int64_t packs = 0, length = 0;
+    bool training = true;
+    Tensor cos, sin;  ///< [tokens, head_dim / 2]
+    std::vector<BlockActivations> blocks;
+    Tensor out;  ///< [tokens, hidden] residual stream after the last block
+    Tensor final_rstd;
+    Tensor hidden;  ///< [tokens, hidden] after the final norm
+    Tensor branch;  ///< [tokens, hidden] what a block adds to the stream
+    // Backward only.
+    Tensor dhidden;  ///< [tokens, hidden] given by the objective
+    Tensor dstream;  ///< [tokens, hidden] gradient of the residual stream
+    Tensor dqkv, dattention, dswiglu, dnormed;
+
+    static Activations lay_out(Arena& arena, const ModelConfig& config, int64_t packs, int64_t length, DType dtype,
+                               bool training);
+};
+
+class Transformer {
+  public:
+    Transformer(const ModelConfig& config, const ModelParameters& weights);
+
+    /// Fills acts.hidden (and, in training, all that backward needs). With a cache (one pack, inference) keys and
+    /// values are appended to it and attention sees all of it; the caller advances cache->length.
+    void forward(const Context& ctx, const TransformerInput& input, Activations& acts, KvCache* cache = nullptr) const;
+
+    /// From acts.dhidden: adds every parameter's gradient to `gradients`. Overwrites activations.
+    void backward(const Context& ctx, const TransformerInput& input, Activations& acts,
+                  const ModelParameters& gradients) const;
+
+    const ModelConfig& config() const { return config_; }
+    const ModelParameters& weights() const { return weights_; }
+
+  private:
+    struct Heads {
+        Tensor q, k, v;
+    };  ///< [packs, length, heads, head_dim] views of packed rows
+    Heads heads_of(const Tensor& packed, const Tensor& values, int64_t packs, int64_t length) const;
+    void attention_forward(const Context& ctx, const TransformerInput& input, Activations& acts, int64_t layer,
+                           KvCache* cache) const;
+    void attention_backward(const Context& ctx, const TransformerInput& input, Activations& acts, int64_t layer,
+                            const BlockParameters& gradients) const;
+
+    const ModelConfig& config_;
+    ModelParameters weights_;
+    RopeFrequencies frequencies_;
+    double scale_;
+};
+
+}  // namespace colonnade
