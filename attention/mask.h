@@ -7,6 +7,7 @@
 // so a mask over N columns costs 4 N integers instead of N x N bits. Causal masks are aligned to the bottom right corner
 // when there are more columns than rows (or fewer: then the first rows see nothing).
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -23,11 +24,15 @@ struct ColumnMask {
     MaskVectors vectors = MaskVectors::none;
     int64_t batch = 1, heads = 1;     ///< heads: 1, or a divisor of the query heads; query head h uses h / (query_heads / heads)
     int64_t rows = 0, columns = 0;    ///< query and key length
-    std::vector<int32_t> lts, lte, uts, ute;  ///< [batch, heads, columns], or empty
+    std::vector<int32_t> lts{}, lte{}, uts{}, ute{};  ///< [batch, heads, columns], or empty
 
     /// The hidden row ranges of one column, defaults filled in.
     struct Bounds { int32_t lts, lte, uts, ute; };
     Bounds bounds(int64_t b, int64_t h, int64_t column) const;
+    /// Rows [0, n) for which `column` lies in the future; 0 for masks that are not causal.
+    int32_t causal_rows(int64_t column) const {
+        return causal ? static_cast<int32_t>(std::clamp<int64_t>(column - (columns - rows), 0, rows)) : 0;
+    }
 
     /// Throws Exit::data naming vector, batch, head and column: sizes, entries within [0, rows], lts <= lte, uts <= ute, and
     /// the upper range before the lower one where both are non-empty (the order in which backward walks the rows). A causal mask carries no

@@ -15,11 +15,11 @@ struct TilePlan {
     int64_t tile_rows = 64, tile_columns = 64;
     int64_t batch = 0, heads = 0;                   ///< mask heads
     int64_t row_blocks = 0, column_blocks = 0;
-    std::vector<int64_t> by_row_begin;              ///< [batch * heads * row_blocks + 1] into by_row
-    std::vector<Tile> by_row;                       ///< surviving column blocks of each row block, ascending
-    std::vector<int64_t> by_column_begin;           ///< [batch * heads * column_blocks + 1] into by_column
-    std::vector<Tile> by_column;                    ///< the transpose
-    std::vector<int32_t> row_order, column_order;   ///< (batch, head, block) flattened, longest work first: the schedule
+    std::vector<int64_t> by_row_begin{};              ///< [batch * heads * row_blocks + 1] into by_row
+    std::vector<Tile> by_row{};                       ///< surviving column blocks of each row block, ascending
+    std::vector<int64_t> by_column_begin{};           ///< [batch * heads * column_blocks + 1] into by_column
+    std::vector<Tile> by_column{};                    ///< the transpose
+    std::vector<int32_t> row_order{}, column_order{};   ///< (batch, head, block) flattened, longest work first: the schedule
 
     int64_t partial_tiles() const;
     int64_t surviving_tiles() const { return static_cast<int64_t>(by_row.size()); }

@@ -9,35 +9,34 @@ void check(const Sample& sample) {
     const auto& begins = sample.branch_begins;
     require(!begins.empty() && begins.front() >= 0 && begins.back() <= sample.length() &&
                 std::is_sorted(begins.begin(), begins.end()) && sample.weights.size() == sample.tokens.size(),
-            "sample of {} tokens, {} weights: branches must be ascending and within it", sample.tokens.size(), sample.weights.size());
+            "sample of {} tokens, {} weights: branches must be ascending and within it", sample.tokens.size(),
+            sample.weights.size());
 }
 
-/// Calls body(token, row, branch) for every target of `sample`, in order of rows, then branches. All indices are within
+/// Calls body(token, row, branch) for every target of a sample, in order of rows, then branches. All indices are within
 /// the sample.
 template <typename Body>
-void for_each_target(const Sample& sample, Body&& body) {
-    const int32_t stem = sample.branch_begins.front();
-    const auto branches = static_cast<int32_t>(sample.branch_begins.size());
-    const auto end_of = [&](int32_t branch) {
-        return branch + 1 < branches ? sample.branch_begins[static_cast<size_t>(branch) + 1] : static_cast<int32_t>(sample.length());
+void for_each_target(std::span<const float> weights, std::span<const int32_t> branch_begins, Body&& body) {
+    const auto branches = static_cast<int32_t>(branch_begins.size());
+    const auto begin_of = [&](int32_t branch) {
+        return branch < branches ? branch_begins[static_cast<size_t>(branch)] : static_cast<int32_t>(weights.size());
     };
     const auto visit = [&](int32_t token, int32_t row, int32_t branch) {
-        if (sample.weights[static_cast<size_t>(token)] > 0) body(token, row, branch);
+        if (weights[static_cast<size_t>(token)] > 0) body(token, row, branch);
     };
-    if (stem > 0) {  // every branch's first token follows the last stem token
-        for (int32_t branch = 0; branch < branches; ++branch) {
-            const int32_t first = sample.branch_begins[static_cast<size_t>(branch)];
-            if (first < end_of(branch)) visit(first, stem - 1, branch);
-        }
+    const int32_t stem = begin_of(0);
+    for (int32_t branch = 0; stem > 0 && branch < branches;
+         ++branch) {  // every branch's first token follows the last stem token
+        if (begin_of(branch) < begin_of(branch + 1)) visit(begin_of(branch), stem - 1, branch);
     }
     for (int32_t branch = 0; branch < branches; ++branch) {
-        for (int32_t token = sample.branch_begins[static_cast<size_t>(branch)] + 1; token < end_of(branch); ++token) {
+        for (int32_t token = begin_of(branch) + 1; token < begin_of(branch + 1); ++token)
             visit(token, token - 1, branch);
-        }
     }
 }
 
-/// Writes tokens, positions and lts of `sample`, which begins at `begin` in its pack, whose first flat row is `pack_row`.
+/// Writes tokens, positions and lts of `sample`, which begins at `begin` in its pack, whose first flat row is
+/// `pack_row`.
 void place(Batch& batch, const Sample& sample, int64_t pack_row, int64_t begin) {
     const int64_t end = begin + sample.length(), stem = sample.branch_begins.front();
     const auto flat = [&](auto& values) { return values.begin() + pack_row + begin; };
@@ -46,7 +45,8 @@ void place(Batch& batch, const Sample& sample, int64_t pack_row, int64_t begin) 
     std::fill_n(flat(batch.mask.lts), stem, static_cast<int32_t>(end));
     for (size_t branch = 0; branch < sample.branch_begins.size(); ++branch) {
         const int64_t first = sample.branch_begins[branch];
-        const int64_t last = branch + 1 < sample.branch_begins.size() ? sample.branch_begins[branch + 1] : sample.length();
+        const int64_t last =
+            branch + 1 < sample.branch_begins.size() ? sample.branch_begins[branch + 1] : sample.length();
         for (int64_t i = first; i < last; ++i) flat(batch.positions)[i] = static_cast<int32_t>(stem + i - first);
         std::fill_n(flat(batch.mask.lts) + first, last - first, static_cast<int32_t>(begin + last));
     }
@@ -69,7 +69,8 @@ Batch make_batch(const std::vector<std::vector<const Sample*>>& packs, int64_t a
         batch.samples += static_cast<int64_t>(pack.size());
     }
     batch.length = (longest + align - 1) / align * align;
-    require(batch.tokens_total() <= INT32_MAX, "a batch of {} x {} tokens has rows beyond 32 bits", batch.packs, batch.length);
+    require(batch.tokens_total() <= INT32_MAX, "a batch of {} x {} tokens has rows beyond 32 bits", batch.packs,
+            batch.length);
 
     batch.tokens.assign(static_cast<size_t>(batch.tokens_total()), 0);
     batch.positions.assign(batch.tokens.size(), 0);
@@ -84,7 +85,7 @@ Batch make_batch(const std::vector<std::vector<const Sample*>>& packs, int64_t a
         int64_t begin = 0;
         for (const Sample* sample : packs[p]) {
             place(batch, *sample, pack_row, begin);
-            for_each_target(*sample, [&](int32_t token, int32_t row, int32_t branch) {
+            for_each_target(sample->weights, sample->branch_begins, [&](int32_t token, int32_t row, int32_t branch) {
                 const auto i = static_cast<size_t>(token);
                 batch.rows.push_back(static_cast<int32_t>(pack_row + begin + row));
                 batch.targets.push_back(sample->tokens[i]);
@@ -99,9 +100,11 @@ Batch make_batch(const std::vector<std::vector<const Sample*>>& packs, int64_t a
     return batch;
 }
 
-double target_weight(const Sample& sample) {
+double target_weight(std::span<const float> weights, std::span<const int32_t> branch_begins) {
     double sum = 0;
-    for_each_target(sample, [&](int32_t token, int32_t, int32_t) { sum += static_cast<double>(sample.weights[static_cast<size_t>(token)]); });
+    for_each_target(weights, branch_begins, [&](int32_t token, int32_t, int32_t) {
+        sum += static_cast<double>(weights[static_cast<size_t>(token)]);
+    });
     return sum;
 }
 

@@ -19,16 +19,16 @@ namespace {
 
 constexpr size_t block_bytes = size_t{64} << 10;  ///< of text in one worker's turn: some 10 ms of encoding
 
-/// Everything that decides what the store holds. The structured bindings fail to compile when a field is added, so that none
-/// can be forgotten here.
+/// Everything that decides what the store holds. The structured bindings fail to compile when a field is added, so that
+/// none can be forgotten here.
 Json settings_of(const StoreRequest& request) {
     Json datasets = Json::array();
     for (const auto& spec : request.datasets) {
         const auto& [path, type, columns] = spec;
         datasets.push_back({{"path", path}, {"type", type}, {"columns", columns}, {"sha256", sha256_file(path)}});
     }
-    const auto& [chat_template, max_length, train_on_prompt, roles_to_train, train_on_eos, mask_history, add_eos, excess_length,
-                 vocab_size] = request.encode;
+    const auto& [chat_template, max_length, train_on_prompt, roles_to_train, train_on_eos, mask_history, add_bos,
+                 add_eos, excess_length, vocab_size] = request.encode;
     return {{"store_format", TokenStore::format_version},
             {"datasets", datasets},
             {"tokenizer", request.tokenizer ? request.tokenizer->content_hash() : "none"},
@@ -38,6 +38,7 @@ Json settings_of(const StoreRequest& request) {
             {"roles_to_train", roles_to_train},
             {"train_on_eos", static_cast<int>(train_on_eos)},
             {"mask_history", mask_history},
+            {"add_bos", add_bos},
             {"add_eos", add_eos},
             {"excess_length", static_cast<int>(excess_length)},
             {"vocab_size", vocab_size}};
@@ -68,7 +69,7 @@ struct Block {
     std::shared_ptr<RowReader> reader;
     std::vector<std::pair<int64_t, std::string>> lines;  // line number, text
     double bytes_read = 0;                               // of all files, after this block
-    std::vector<Encoded> rows;
+    TokenStore part;                                     // what the lines became
     std::exception_ptr error;                            // what ended the block early
 };
 
@@ -81,14 +82,13 @@ class StoreBuilder {
     }
 
     TokenStore build() {
-        std::vector<std::thread> workers;
+        std::vector<std::jthread> workers;
         for (int i = 0; i < std::max(1, request_.threads); ++i) workers.emplace_back([this] { work(); });
-        for (auto& worker : workers) worker.join();
+        workers.clear();  // joins
         if (error_) std::rethrow_exception(error_);
         progress_.finish();
-        store_.statistics.samples = store_.size();
-        store_.statistics.tokens = store_.tokens();
-        store_.statistics.lengths = length_table(store_.lengths());
+        store_.statistics.markers_spelled_out = encoder_.spelled_out();
+        store_.count_samples();
         return std::move(store_);
     }
 
@@ -114,7 +114,7 @@ class StoreBuilder {
         std::unique_lock lock(mutex_);
         // Blocks wait for a slow one before them; reading waits with them, so that memory stays bounded.
         const int64_t ahead = 4 * static_cast<int64_t>(std::max(1, request_.threads));
-        delivered_.wait(lock, [&] { return next_read_ - next_append_ < ahead; });
+        delivered_.wait(lock, [&] { return error_ || next_read_ - next_append_ < ahead; });
         if (error_ || end_of_data_) return std::nullopt;
         Block block;
         block.number = next_read_++;
@@ -134,9 +134,9 @@ class StoreBuilder {
             block.reader = reader_;
             std::string line;
             int64_t number = 0;
-            for (size_t bytes = 0; bytes < block_bytes && reader_->next_line(line, number); bytes += line.size() + 1) {
+            for (size_t bytes = 0; bytes < block_bytes && reader_->next_line(line, number);) {
+                bytes += line.size() + 1;
                 block.lines.emplace_back(number, std::move(line));
-                line.clear();
             }
             block.bytes_read = bytes_before_ + reader_->progress() * file_bytes_[file_];
             if (!block.lines.empty()) return;
@@ -148,53 +148,55 @@ class StoreBuilder {
 
     void encode(Block& block) const {
         try {
-            block.rows.reserve(block.lines.size());
             for (const auto& [number, line] : block.lines) {
-                block.rows.push_back(encoder_.encode(block.reader->parse(line, number), place(block.file, number)));
+                const std::string place = fmt::format("{}:{}", request_.datasets[block.file].path, number);
+                add_row(block.part, encoder_.encode(block.reader->parse(line, number), place), place, block.file,
+                        number);
             }
         } catch (...) {
             block.error = std::current_exception();  // comes before an error of reading on
         }
     }
 
+    static void add_row(TokenStore& store, const Encoded& row, const std::string& place, size_t file, int64_t line) {
+        auto& statistics = store.statistics;
+        ++statistics.rows;
+        statistics.longest_row = std::max(statistics.longest_row, row.full_length);
+        using Outcome = Encoded::Outcome;
+        if (row.outcome == Outcome::dropped_too_long) return statistics.dropped_too_long.add(place);
+        const bool learned = row.outcome != Outcome::dropped_nothing_learned &&
+                             target_weight(row.sample.weights, row.sample.branch_begins) > 0;
+        if (!learned) return statistics.dropped_nothing_learned.add(place);
+        if (row.outcome == Outcome::truncated) statistics.truncated.add(place);
+        if (row.no_end_token) statistics.no_end_token.add(place);
+        if (row.double_bos) statistics.double_bos.add(place);
+        if (row.marker_in_text) statistics.marker_in_text.add(place);
+        store.add(row.sample, static_cast<int32_t>(file), line);
+    }
+
     /// Appends this block and those that waited for it.
     void deliver(Block&& delivered) {
         std::lock_guard lock(mutex_);
-        waiting_.emplace(delivered.number, std::move(delivered));
-        for (auto next = waiting_.begin(); next != waiting_.end() && next->first == next_append_; next = waiting_.erase(next)) {
-            const Block& block = next->second;
-            if (!error_) append(block);
-            if (!error_) error_ = block.error;
-            ++next_append_;
+        try {
+            waiting_.emplace(delivered.number, std::move(delivered));
+            for (auto next = waiting_.begin(); next != waiting_.end() && next->first == next_append_;
+                 next = waiting_.erase(next)) {
+                append(next->second);
+                if (next->second.error) std::rethrow_exception(next->second.error);
+                ++next_append_;
+            }
+        } catch (...) {
+            if (!error_) error_ = std::current_exception();
         }
         delivered_.notify_all();
     }
 
     void append(const Block& block) {
-        for (size_t i = 0; i < block.rows.size(); ++i) append(block.rows[i], block.file, block.lines[i].first);
+        store_.append(block.part);
+        store_.statistics.files[block.file].rows += block.part.statistics.rows;
         progress_.update(block.bytes_read);
         progress_.suffix(fmt::format("{} samples", human_count(static_cast<double>(store_.size()))));
     }
-
-    void append(const Encoded& row, size_t file, int64_t line) {
-        auto& statistics = store_.statistics;
-        const std::string at = place(file, line);
-        ++statistics.rows;
-        ++statistics.files[file].rows;
-        statistics.longest_row = std::max(statistics.longest_row, row.full_length);
-        using Outcome = Encoded::Outcome;
-        if (row.outcome == Outcome::dropped_too_long) return statistics.dropped_too_long.add(at);
-        const double weight = row.outcome == Outcome::dropped_nothing_learned ? 0.0 : target_weight(row.sample);
-        if (weight == 0) return statistics.dropped_nothing_learned.add(at);
-        if (row.outcome == Outcome::truncated) statistics.truncated.add(at);
-        if (row.no_end_token) statistics.no_end_token.add(at);
-        if (row.double_bos) statistics.double_bos.add(at);
-        statistics.learned_tokens += weight;
-        ++statistics.files[file].samples;
-        store_.add(row.sample, static_cast<int32_t>(file), line);
-    }
-
-    std::string place(size_t file, int64_t line) const { return fmt::format("{}:{}", request_.datasets[file].path, line); }
 
     const StoreRequest& request_;
     const Encoder encoder_;
@@ -215,32 +217,40 @@ class StoreBuilder {
 
 void check_not_empty(const StoreStatistics& statistics, const std::string& name) {
     if (statistics.samples > 0) return;
-    fail(Exit::data, "no sample is left for {}: {} rows read, {} dropped as too long (the longest has {} tokens), {} dropped because nothing in them is learned",
-         name, statistics.rows, statistics.dropped_too_long.count, statistics.longest_row, statistics.dropped_nothing_learned.count);
+    fail(Exit::data,
+         "no sample is left for {}: {} rows read, {} dropped as too long (the longest has {} tokens), {} dropped "
+         "because nothing in them is learned",
+         name, statistics.rows, statistics.dropped_too_long.count, statistics.longest_row,
+         statistics.dropped_nothing_learned.count);
 }
 
 }  // namespace
 
 StoreResult build_store(const StoreRequest& request) {
+    if (request.datasets.empty()) fail(Exit::config, "no data sets are given for {}", request.name);
     const FileStamps stamps = stamps_of(request.datasets);
     const std::string settings = settings_of(request).dump();
     StoreResult result;
     result.key = sha256(settings);
-    result.path = fmt::format("{}/{}-{}.h5", request.folder, request.name, result.key.substr(0, 16));
+    result.path =
+        std::filesystem::path(request.folder) / fmt::format("{}-{}.h5", request.name, result.key.substr(0, 16));
     result.reused = std::filesystem::exists(result.path);
     if (!result.reused) {
-        const auto start = std::chrono::steady_clock::now();
-        TokenStore store = StoreBuilder(request, stamps).build();
-        result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-        check_not_empty(store.statistics, request.name);
-        const FileStamps now = stamps_of(request.datasets);
-        for (size_t i = 0; i < now.size(); ++i) {
-            if (now[i] != stamps[i]) fail(Exit::data, "{}: changed while it was read: run again when it is complete", request.datasets[i].path);
-        }
-        store.settings = settings;
         std::error_code error;
         std::filesystem::create_directories(request.folder, error);
         if (error) fail(Exit::storage, "cannot make the folder {}: {}", request.folder, error.message());
+        const auto start = std::chrono::steady_clock::now();
+        TokenStore store = StoreBuilder(request, stamps).build();
+        result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        result.tokens_per_second = static_cast<double>(store.tokens()) / result.seconds;
+        check_not_empty(store.statistics, request.name);
+        const FileStamps now = stamps_of(request.datasets);
+        for (size_t i = 0; i < now.size(); ++i) {
+            if (now[i] != stamps[i])
+                fail(Exit::data, "{}: changed while it was read: run again when it is complete",
+                     request.datasets[i].path);
+        }
+        store.settings = settings;
         store.write(result.path, result.key);
     }
     // Fresh or found: what is used is what the disk holds, checked.

@@ -1,56 +1,90 @@
 #pragma once
 // From a Row to a Sample: chat template, tokenizer, what is learned, what is too long.
+//
+// A token is learned (weight 1) when it belongs to the content of a learned message or is an end token that
+// train_on_eos selects; with train_on_prompt, the template around a learned message counts too. Nothing predicts the
+// first token of a sample: its weight is 0. Texts that meet are tokenised as one, but what is learned and what the
+// assistant says always starts and ends on a token of its own, so that training sees the same tokens as generation.
 
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
+#include "data/chat_template.h"
 #include "data/rows.h"
 #include "data/sample.h"
 #include "data/tokenizer.h"
 
 namespace colonnade {
 
-enum class TrainOnEos { turn, all, last, none };   ///< end tokens learned: of learned turns (default), of all turns, of the last, never
-enum class ExcessLength { drop, truncate, error }; ///< rows longer than max_length
+enum class TrainOnEos {
+    turn,
+    all,
+    last,
+    none
+};  ///< end tokens learned: of learned turns (default), of all turns, of the last, never
+enum class ExcessLength { drop, truncate, error };  ///< rows longer than max_length
 
 struct EncodeOptions {
-    std::string chat_template = "chatml";     ///< plain, chatml, llama2, llama3, mistral, zephyr, gemma
+    std::string chat_template = "chatml";  ///< plain, chatml, llama2, llama3, mistral, zephyr, gemma
     int64_t max_length = 2048;
-    bool train_on_prompt = false;             ///< learn every token
+    bool train_on_prompt = false;  ///< learn every message, the template around it included
     std::set<std::string> roles_to_train = {"assistant"};
     TrainOnEos train_on_eos = TrainOnEos::turn;
-    bool mask_history = false;                ///< learn only the last learned turn
-    bool add_eos = true;                      ///< end token after plain completions and text
+    bool mask_history = false;  ///< learn only the last learned turn
+    bool add_bos = true;        ///< BOS, where the tokenizer has one, before plain prompts and text
+    bool add_eos = true;        ///< end token after plain completions and text
     ExcessLength excess_length = ExcessLength::drop;
-    int64_t vocab_size = 0;                   ///< token ids must be below (0: the tokenizer's size)
+    int64_t vocab_size = 0;  ///< token ids must be below (0: the tokenizer's size)
 };
 
 /// What happened to a row; everything but `kept` and `truncated` leaves no sample. Suspicions are only told.
 struct Encoded {
     enum class Outcome { kept, truncated, dropped_too_long, dropped_nothing_learned } outcome = Outcome::kept;
     Sample sample;
-    int64_t full_length = 0;        ///< tokens before truncation
-    bool no_end_token = false;      ///< a learned answer that does not end in an end token
-    bool double_bos = false;
+    int64_t full_length = 0;      ///< tokens before truncation
+    bool no_end_token = false;    ///< a learned answer that does not end in an end token
+    bool double_bos = false;      ///< starts with two BOS, or with one and its spelling
+    bool marker_in_text = false;  ///< a content spells one of the template's markers: it would end or open a turn
 };
 
 class Encoder {
   public:
     /// `tokenizer` may be null: then only pre-tokenised rows can be encoded (others: Exit::config).
     Encoder(std::shared_ptr<const Tokenizer> tokenizer, EncodeOptions options);
-    /// Thread-safe. Throws Exit::data with "where: ..." (`where` = "path:line") for rows that cannot be rendered or hold bad ids,
-    /// and for too long rows under ExcessLength::error.
+    /// Thread-safe. Throws Exit::data with "where: ..." (`where` = "path:line") for rows that cannot be rendered or
+    /// hold bad ids, and for too long rows under ExcessLength::error.
     Encoded encode(const Row& row, const std::string& where) const;
     /// The chat up to where the assistant speaks, for generation. Starts with BOS where the template has one.
     std::vector<int32_t> encode_prompt(const std::vector<Message>& messages) const;
     /// Ids that end an assistant turn under this template (eos always among them).
     std::vector<int32_t> stop_ids() const;
+    /// Markers of the template that the tokenizer lacks: they are written as ordinary text. Worth telling the user.
+    const std::vector<std::string>& spelled_out() const { return spelled_out_; }
     const EncodeOptions& options() const { return options_; }
+    /// Null for pre-tokenised rows only.
+    const std::shared_ptr<const Tokenizer>& tokenizer() const { return tokenizer_; }
 
   private:
+    struct Draft;
+    void learn_markers();
+    std::optional<int32_t> special_id(const Segment& segment) const;
+    void append_text(Draft& draft, const std::string& text, bool dummy_prefix, bool learned) const;
+    void append_chat(Draft& draft, const std::vector<Message>& messages, const std::vector<Segment>& segments,
+                     const std::vector<bool>& learned) const;
+    std::vector<bool> learned_messages(const Row& row) const;
+    Draft draft_chat(const Row& row, const std::string& where) const;
+    Draft draft_plain(const Row& row) const;
+    Draft draft_tokens(const Row& row, const std::string& where) const;
+
     std::shared_ptr<const Tokenizer> tokenizer_;
     EncodeOptions options_;
+    std::optional<int32_t> bos_, eos_;
+    std::vector<int32_t> marker_ids_;
+    std::optional<int32_t> end_marker_;  ///< ends an assistant turn
+    std::vector<std::string> spelled_out_;
 };
 
 }  // namespace colonnade

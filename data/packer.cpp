@@ -22,27 +22,35 @@ Philox stream(uint64_t seed, int64_t epoch, uint64_t purpose) {
 }
 
 void check(std::span<const int64_t> lengths, const PackSettings& settings) {
-    if (settings.packing_length < 1) fail(Exit::config, "packing_length is {}, expected at least 1", settings.packing_length);
+    if (settings.packing_length < 1)
+        fail(Exit::config, "packing_length is {}, expected at least 1", settings.packing_length);
     if (settings.window < 1) fail(Exit::config, "packing window is {}, expected at least 1 sample", settings.window);
     const int64_t longest = lengths.empty() ? 0 : *std::max_element(lengths.begin(), lengths.end());
     if (longest <= settings.packing_length) return;
-    const auto too_long = std::count_if(lengths.begin(), lengths.end(), [&](int64_t n) { return n > settings.packing_length; });
-    fail(Exit::config, "{} of {} samples are longer than packing_length {} (the longest has {} tokens): raise packing_length, or lower max_length to drop or truncate them",
+    const auto too_long =
+        std::count_if(lengths.begin(), lengths.end(), [&](int64_t n) { return n > settings.packing_length; });
+    fail(Exit::config,
+         "{} of {} samples are longer than packing_length {} (the longest has {} tokens): raise packing_length, or "
+         "lower max_length to drop or truncate them",
          too_long, lengths.size(), settings.packing_length, longest);
 }
 
 using Packs = std::vector<std::vector<int64_t>>;
 
-/// Appends the packs of one window: longest sample first, each into the fullest pack that still holds it, ties in order.
-void best_fit_decreasing(Packs& packs, std::vector<int64_t> window, std::span<const int64_t> lengths, int64_t capacity) {
+/// Appends the packs of one window: longest sample first, each into the fullest pack that still holds it, ties in
+/// order.
+void best_fit_decreasing(Packs& packs, std::vector<int64_t> window, std::span<const int64_t> lengths,
+                         int64_t capacity) {
     const auto length = [&](int64_t sample) { return lengths[static_cast<size_t>(sample)]; };
     std::stable_sort(window.begin(), window.end(), [&](int64_t a, int64_t b) { return length(a) > length(b); });
     std::set<std::pair<int64_t, size_t>> room;  // (tokens left, pack)
     for (const int64_t sample : window) {
         auto best = room.lower_bound({length(sample), 0});
         auto [left, pack] = best != room.end() ? *best : std::pair{capacity, packs.size()};
-        if (best != room.end()) room.erase(best);
-        else packs.emplace_back();
+        if (best != room.end())
+            room.erase(best);
+        else
+            packs.emplace_back();
         packs[pack].push_back(sample);
         room.insert({left - length(sample), pack});
     }
@@ -66,7 +74,8 @@ void in_sequence(Packs& packs, const std::vector<int64_t>& order, std::span<cons
 
 std::span<const int64_t> PackPlan::pack(int64_t p) const {
     if (p >= packs()) return {};
-    const auto begin = static_cast<size_t>(begins[static_cast<size_t>(p)]), end = static_cast<size_t>(begins[static_cast<size_t>(p) + 1]);
+    const auto begin = static_cast<size_t>(begins[static_cast<size_t>(p)]),
+               end = static_cast<size_t>(begins[static_cast<size_t>(p) + 1]);
     return std::span(samples).subspan(begin, end - begin);
 }
 
@@ -85,7 +94,9 @@ PackPlan plan_epoch(std::span<const int64_t> lengths, const PackSettings& settin
                 begin = end;
             }
             break;
-        case PackStrategy::sequential: in_sequence(packs, order, lengths, settings.packing_length); break;
+        case PackStrategy::sequential:
+            in_sequence(packs, order, lengths, settings.packing_length);
+            break;
         case PackStrategy::none:
             for (const int64_t sample : order) packs.push_back({sample});
             break;
@@ -103,17 +114,24 @@ PackPlan plan_epoch(std::span<const int64_t> lengths, const PackSettings& settin
         plan.begins.push_back(static_cast<int64_t>(plan.samples.size()));
     }
     const auto tokens = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
-    if (!packs.empty()) plan.fill = static_cast<double>(tokens) / (static_cast<double>(packs.size()) * static_cast<double>(settings.packing_length));
+    if (!packs.empty())
+        plan.fill = static_cast<double>(tokens) /
+                    (static_cast<double>(packs.size()) * static_cast<double>(settings.packing_length));
     return plan;
 }
 
-double step_sum(const PackPlan& plan, const StepLayout& layout, int64_t step, std::span<const double> sample_values) {
-    double sum = 0;
+StepTotals step_totals(const PackPlan& plan, const StepLayout& layout, int64_t step, std::span<const int64_t> lengths,
+                       std::span<const double> weights) {
+    StepTotals totals;
     const int64_t first = step * layout.packs_per_step();
     for (int64_t p = first; p < first + layout.packs_per_step(); ++p) {
-        for (const int64_t sample : plan.pack(p)) sum += sample_values[static_cast<size_t>(sample)];
+        for (const int64_t sample : plan.pack(p)) {
+            ++totals.samples;
+            totals.tokens += lengths[static_cast<size_t>(sample)];
+            totals.weight += weights[static_cast<size_t>(sample)];
+        }
     }
-    return sum;
+    return totals;
 }
 
 }  // namespace colonnade

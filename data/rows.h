@@ -9,11 +9,13 @@
 //   text               {"text"}
 //   tokens             {"input_ids", "labels"?, "attention_mask"?}: a label of -100 is not learned
 //
-// `columns` renames keys: {ours: theirs}.
+// `columns` renames keys: {ours: theirs}, those inside a message included. Other keys are ignored; null counts as
+// absent.
 
 #include <cstdint>
 #include <fstream>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -23,28 +25,32 @@ namespace colonnade {
 struct DatasetSpec {
     std::string path;
     std::string type = "auto";
-    std::map<std::string, std::string> columns;
+    std::map<std::string, std::string> columns = {};
 };
 
 struct Message {
-    std::string role;                ///< system, user, assistant, tool
+    std::string role;  ///< system, user, assistant, tool
     std::string content;
-    std::optional<bool> train;       ///< per-message switch ("train": bool, or OpenAI's "weight": 0 | 1); overrides the role's default
+    std::optional<bool>
+        train;  ///< per-message switch ("train": bool, or OpenAI's "weight": 0 | 1); overrides the role's default
 };
 
 /// Exactly one of the three groups is filled.
 struct Row {
-    std::vector<Message> messages;   ///< a chat; alpaca and message-list prompt/completion become one too
-    int64_t prompt_messages = 0;     ///< prompt_completion with message lists: how many of them are prompt (not learned)
+    std::vector<Message> messages;  ///< a chat; alpaca and message-list prompt/completion become one too
+    int64_t prompt_messages = 0;    ///< prompt_completion with message lists: how many of them are prompt (not learned)
     std::optional<std::string> prompt, completion;  ///< plain strings; `text` rows have only a completion
     std::vector<int32_t> input_ids, labels;         ///< pre-tokenised; labels has the same length, -100: not learned
-    int64_t line = 0;                ///< 1-based line in its file
+    int64_t line = 0;                               ///< 1-based line in its file
 };
 
-/// Streams the rows of one file. Blank lines are skipped. Everything wrong with a line is Exit::data with "path:line: ...":
-/// invalid UTF-8 or JSON (depth at most 64, line at most 16 MiB, no duplicate keys), missing or mistyped keys (found, expected), unknown roles.
+/// Streams the rows of one file. Blank lines are skipped. Everything wrong with a line is Exit::data with "path:line:
+/// ...": invalid UTF-8 or JSON (depth at most 64, line at most 16 MiB, no duplicate keys), missing or mistyped keys
+/// (found, expected), unknown roles.
 class RowReader {
   public:
+    /// Opens the file and looks at its first row. Exit::config for an unknown type or column; Exit::data for a file
+    /// that is missing, holds no row, or whose first row fits no convention.
     explicit RowReader(DatasetSpec spec);
     /// False at the end of the file.
     bool next(Row& row);
@@ -57,9 +63,12 @@ class RowReader {
     double progress() const;
 
   private:
+    bool read_line(std::string& line);
+
     DatasetSpec spec_;
     std::string type_;
     std::ifstream file_;
+    std::unique_ptr<char[]> buffer_;  ///< holds one line of the greatest length
     int64_t line_ = 0;
     int64_t bytes_read_ = 0, bytes_total_ = 0;
     std::optional<std::string> peeked_;

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <numeric>
+#include <span>
 
 #include "data/batch.h"
 #include "engine/files.h"
@@ -20,7 +22,9 @@ Tensor view_of(const std::vector<T>& values) {
     return Tensor(const_cast<T*>(values.data()), dtype_of<T>(), {static_cast<int64_t>(values.size())});
 }
 
-std::vector<uint8_t> text_bytes(const std::string& text) { return {text.begin(), text.end()}; }
+std::vector<uint8_t> text_bytes(const std::string& text) {
+    return {text.begin(), text.end()};
+}
 
 /// Indices that cut [0, total) into consecutive pieces that are not empty.
 void check_begins(const std::string& path, const char* name, const std::vector<int64_t>& begins, int64_t total) {
@@ -28,7 +32,9 @@ void check_begins(const std::string& path, const char* name, const std::vector<i
         fail(Exit::data, "{}: {} does not run from 0 to {}", path, name, total);
     }
     const auto bad = std::adjacent_find(begins.begin(), begins.end(), [](int64_t a, int64_t b) { return a >= b; });
-    if (bad != begins.end()) fail(Exit::data, "{}: {}[{}] is {}, expected more than {}", path, name, bad - begins.begin() + 1, bad[1], bad[0]);
+    if (bad != begins.end())
+        fail(Exit::data, "{}: {}[{}] is {}, expected more than {}", path, name, bad - begins.begin() + 1, bad[1],
+             bad[0]);
 }
 
 /// Hash of names, sizes and contents, fed dataset by dataset.
@@ -70,6 +76,22 @@ void TokenStore::add(const Sample& sample, int32_t file, int64_t line) {
     source_lines_.push_back(line);
 }
 
+void TokenStore::append(const TokenStore& later) {
+    const auto join_begins = [](std::vector<int64_t>& begins, const std::vector<int64_t>& more) {
+        const int64_t end = begins.back();
+        for (size_t i = 1; i < more.size(); ++i) begins.push_back(end + more[i]);
+    };
+    const auto join = [](auto& values, const auto& more) { values.insert(values.end(), more.begin(), more.end()); };
+    join_begins(sample_begins_, later.sample_begins_);
+    join_begins(branch_begins_, later.branch_begins_);
+    join(tokens_, later.tokens_);
+    join(weights_, later.weights_);
+    join(branches_, later.branches_);
+    join(source_files_, later.source_files_);
+    join(source_lines_, later.source_lines_);
+    add_rows(statistics, later.statistics);
+}
+
 size_t TokenStore::bytes() const {
     size_t sum = 0;
     for_each_dataset(*this, [&](const char*, const auto& values) { sum += values.size() * sizeof(values[0]); });
@@ -92,13 +114,41 @@ std::vector<int64_t> TokenStore::lengths() const {
 
 std::vector<double> TokenStore::target_weights() const {
     std::vector<double> sums(static_cast<size_t>(size()));
-    for (int64_t i = 0; i < size(); ++i) sums[static_cast<size_t>(i)] = target_weight(sample(i));
+    const std::span weights(weights_);
+    const std::span branches(branches_);
+    const auto slice = [](const auto& values, const std::vector<int64_t>& begins, size_t i) {
+        return values.subspan(static_cast<size_t>(begins[i]), static_cast<size_t>(begins[i + 1] - begins[i]));
+    };
+    for (size_t i = 0; i < sums.size(); ++i)
+        sums[i] = target_weight(slice(weights, sample_begins_, i), slice(branches, branch_begins_, i));
     return sums;
 }
 
 std::string TokenStore::place(int64_t i) const {
     const auto at = static_cast<size_t>(i);
     return fmt::format("{}:{}", statistics.files[static_cast<size_t>(source_files_[at])].path, source_lines_[at]);
+}
+
+void TokenStore::count_samples() {
+    const std::vector<double> weights = target_weights();
+    statistics.samples = size();
+    statistics.tokens = tokens();
+    statistics.learned_tokens = std::accumulate(weights.begin(), weights.end(), 0.0);
+    statistics.lengths = length_table(lengths());
+    for (auto& file : statistics.files) file.samples = 0;
+    for (const int32_t file : source_files_) ++statistics.files[static_cast<size_t>(file)].samples;
+}
+
+TokenStore TokenStore::subset(const std::function<bool(int64_t)>& keep) const {
+    TokenStore part;
+    part.settings = settings;
+    part.statistics = statistics;
+    for (int64_t i = 0; i < size(); ++i) {
+        const auto at = static_cast<size_t>(i);
+        if (keep(i)) part.add(sample(i), source_files_[at], source_lines_[at]);
+    }
+    part.count_samples();
+    return part;
 }
 
 void TokenStore::write(const std::string& path, const std::string& key) const {
@@ -185,8 +235,10 @@ void TokenStore::check(const std::string& path, int64_t vocab_size) const {
     check_begins(path, "sample_begins", sample_begins_, tokens());
     check_begins(path, "branch_begins", branch_begins_, static_cast<int64_t>(branches_.size()));
     for (size_t i = 0; i < tokens_.size(); ++i) {
-        if (tokens_[i] < 0 || tokens_[i] >= vocab_size) fail(Exit::data, "{}: tokens[{}] is {}, expected an id in [0, {})", path, i, tokens_[i], vocab_size);
-        if (!(weights_[i] >= 0) || std::isinf(weights_[i])) fail(Exit::data, "{}: weights[{}] is {}, expected a finite number >= 0", path, i, weights_[i]);
+        if (tokens_[i] < 0 || tokens_[i] >= vocab_size)
+            fail(Exit::data, "{}: tokens[{}] is {}, expected an id in [0, {})", path, i, tokens_[i], vocab_size);
+        if (!(weights_[i] >= 0) || std::isinf(weights_[i]))
+            fail(Exit::data, "{}: weights[{}] is {}, expected a finite number >= 0", path, i, weights_[i]);
     }
     for (size_t i = 0; i < samples; ++i) {
         const auto first = branches_.begin() + branch_begins_[i], last = branches_.begin() + branch_begins_[i + 1];
@@ -195,7 +247,8 @@ void TokenStore::check(const std::string& path, int64_t vocab_size) const {
             fail(Exit::data, "{}: the branches of sample {} are not in order within its {} tokens", path, i, length);
         }
         if (source_files_[i] < 0 || static_cast<size_t>(source_files_[i]) >= statistics.files.size()) {
-            fail(Exit::data, "{}: source_files[{}] is {}, expected an index below {}", path, i, source_files_[i], statistics.files.size());
+            fail(Exit::data, "{}: source_files[{}] is {}, expected an index below {}", path, i, source_files_[i],
+                 statistics.files.size());
         }
     }
 }

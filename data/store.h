@@ -1,6 +1,7 @@
 #pragma once
-// TokenStore: a tokenised data set, in memory and as an HDF5 file. The file is a cache: its key is a hash of everything it was
-// made from (data/build_store.h), so that a stale one is never used, and every bit of it is checked when it is opened.
+// TokenStore: a tokenised data set, in memory and as an HDF5 file. The file is a cache: its key is a hash of everything
+// it was made from (data/build_store.h), so that a stale one is never used, and every bit of it is checked when it is
+// opened.
 //
 // File (HDF5, written once, atomically):
 //   tokens         i32 [tokens]      all samples end to end, each as stem, branch 0, branch 1, ...
@@ -16,6 +17,7 @@
 // In memory: 8 bytes a token and about 50 a sample.
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -31,23 +33,31 @@ class TokenStore {
 
     /// Appends a sample that came from line `line` of statistics.files[file].
     void add(const Sample& sample, int32_t file, int64_t line);
+    /// Appends all samples of `later`, whose file indices mean the same files, and adds its row counts.
+    void append(const TokenStore& later);
+    /// Sets the statistics that follow from the samples: samples, also by file, tokens, learned tokens, lengths.
+    void count_samples();
 
     int64_t size() const { return static_cast<int64_t>(source_files_.size()); }
     int64_t tokens() const { return static_cast<int64_t>(tokens_.size()); }
-    size_t bytes() const;                      ///< memory held
+    size_t bytes() const;  ///< memory held
 
     Sample sample(int64_t i) const;
-    std::vector<int64_t> lengths() const;          ///< tokens of each sample, as the packer takes them
-    std::vector<double> target_weights() const;    ///< target_weight() of each sample
-    std::string place(int64_t i) const;            ///< "path:line" of sample i
+    std::vector<int64_t> lengths() const;        ///< tokens of each sample, as the packer takes them
+    std::vector<double> target_weights() const;  ///< target_weight() of each sample
+    std::string place(int64_t i) const;          ///< "path:line" of sample i
+
+    /// The samples that `keep(i)` wants, in order. Counts, lengths and learned tokens of its statistics are its own;
+    /// rows and what was dropped stay those of the whole.
+    TokenStore subset(const std::function<bool(int64_t)>& keep) const;
 
     /// Writes the file: temporary name, fsync, rename. Throws Exit::storage.
     void write(const std::string& path, const std::string& key) const;
-    /// Opens and checks a file: format, key, sizes, hash, order of every index, ids within [0, vocab_size). Throws Exit::data
-    /// with file, found, expected, and the advice to delete it.
+    /// Opens and checks a file: format, key, sizes, hash, order of every index, ids within [0, vocab_size). Throws
+    /// Exit::data with file, found, expected, and the advice to delete it.
     static TokenStore open(const std::string& path, const std::string& key, int64_t vocab_size);
 
-    std::string settings;        ///< JSON text of what the key was made from
+    std::string settings;  ///< JSON text of what the key was made from
     StoreStatistics statistics;
 
   private:

@@ -1,6 +1,6 @@
 #pragma once
-// What became of every row of a data set on its way into the token store: nothing is dropped without being counted here.
-// rows = samples + dropped_too_long + dropped_nothing_learned.
+// What became of every row of a data set on its way into the token store: nothing is dropped without being counted
+// here. rows = samples + dropped_too_long + dropped_nothing_learned.
 
 #include <cstdint>
 #include <string>
@@ -18,6 +18,7 @@ struct RowCount {
         if (first.size() < places_kept) first.push_back(place);
         ++count;
     }
+    void add(const RowCount& later);
 };
 
 /// Nearest-rank percentiles of the samples' lengths in tokens.
@@ -28,19 +29,24 @@ LengthTable length_table(std::vector<int64_t> lengths);
 
 struct StoreStatistics {
     struct File {
-        std::string path, type;         ///< type: the convention found (data/rows.h)
+        std::string path, type;  ///< type: the convention found (data/rows.h)
         int64_t rows = 0, samples = 0;
     };
     std::vector<File> files;
     int64_t rows = 0, samples = 0;
     int64_t tokens = 0;
-    double learned_tokens = 0;          ///< sum of the targets' weights (data/batch.h)
-    int64_t longest_row = 0;            ///< tokens, before anything was dropped or truncated
+    double learned_tokens = 0;  ///< sum of the targets' weights (data/batch.h)
+    int64_t longest_row = 0;    ///< tokens, before anything was dropped or truncated
     LengthTable lengths;
-    RowCount truncated;                 ///< cut to the maximum length and kept
+    RowCount truncated;  ///< cut to the maximum length and kept
     RowCount dropped_too_long, dropped_nothing_learned;
-    RowCount no_end_token, double_bos;  ///< suspicious, but kept
+    RowCount no_end_token, double_bos, marker_in_text;  ///< suspicious, but kept (data/encode.h)
+    std::vector<std::string> markers_spelled_out;       ///< of the chat template, which the tokenizer has no piece for
 };
+
+/// Adds the row counts of rows that come later in the same files: rows, longest_row and every RowCount. What follows from
+/// the samples themselves is TokenStore::count_samples()'s.
+void add_rows(StoreStatistics& statistics, const StoreStatistics& later);
 
 std::string to_json_text(const StoreStatistics& statistics);
 /// Throws Exit::data, beginning with `where`, for anything that to_json_text did not write.

@@ -69,7 +69,9 @@ class Builder {
         return true;
     }
 
-    bool parse_error(size_t, const std::string&, const nlohmann::detail::exception& error) {
+    bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& error) {
+        // Behind a number the parser has read one byte more than it counts.
+        reached_ = text_.data() + std::min(position, text_.size());
         // "[json.exception...] parse error at line 1, column 5: WHAT; last read: 'TOKEN'": the place is ours, and the
         // token may be megabytes long.
         std::string_view what = error.what();

@@ -88,7 +88,8 @@ void Progress::finish() {
 }
 
 std::string Progress::text(size_t bar) const {
-    const auto& [label, total, initial, unit] = std::tie(options_.label, options_.total, options_.initial, options_.unit);
+    const auto& [label, total, initial, unit] =
+        std::tie(options_.label, options_.total, options_.initial, options_.unit);
     const double elapsed = options_.clock() - start_;
     const double worked = done_ - initial;
     std::string line = label;
@@ -98,8 +99,8 @@ std::string Progress::text(size_t bar) const {
         const size_t full = static_cast<size_t>(share * static_cast<double>(bar));
         if (bar > 0) line += fmt::format(" [{}{}]", std::string(full, '#'), std::string(bar - full, '-'));
     }
-    line += " " + amount(done_, unit);
-    if (total > 0) line += "/" + amount(total, unit);
+    line += fmt::format(" {}", amount(done_, unit));
+    if (total > 0) line += fmt::format("/{}", amount(total, unit));
     if (unit != "B") line += " " + unit;
     if (worked > 0 && elapsed > 0) {
         line += fmt::format(", {}, {}", rate_text(worked / elapsed, unit), human_duration(elapsed));

@@ -15,15 +15,15 @@
 namespace colonnade {
 
 struct ProgressOptions {
-    std::string label;
-    double total = 0;          ///< amount of work; 0: unknown (no bar, no time left)
-    double initial = 0;        ///< done before this run began (a resumed step count): not part of the rate
-    std::string unit = "steps";///< what is counted; "B" counts bytes and prints them as MiB
+    std::string label{};
+    double total = 0;            ///< amount of work; 0: unknown (no bar, no time left)
+    double initial = 0;          ///< done before this run began (a resumed step count): not part of the rate
+    std::string unit = "steps";  ///< what is counted; "B" counts bytes and prints them as MiB
     // What tests inject; by default stderr as it is.
-    std::optional<bool> terminal;
-    int columns = 0;           ///< width of the terminal; 0: ask it
-    std::function<double()> clock;                 ///< seconds
-    std::function<void(std::string_view)> write;
+    std::optional<bool> terminal{};
+    int columns = 0;                ///< width of the terminal; 0: ask it
+    std::function<double()> clock{};  ///< seconds
+    std::function<void(std::string_view)> write{};
 };
 
 class Progress {

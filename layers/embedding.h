@@ -17,7 +17,7 @@ void embedding_forward(const Context& ctx, const EmbeddingForward& args);
 struct EmbeddingBackward {
     Tensor dweight;                  ///< [vocab, hidden], accumulated
     Tensor dout;                     ///< [tokens, hidden]
-    std::span<const int32_t> tokens;
+    std::span<const int32_t> tokens; ///< checked as in the forward
 };
 /// Deterministic: no atomics, every row is summed in token order.
 void embedding_backward(const Context& ctx, const EmbeddingBackward& args);

@@ -11,7 +11,7 @@ namespace colonnade {
 struct GatherRows {
     Tensor out;                     ///< [count, hidden]
     Tensor in;                      ///< [tokens, hidden]
-    std::span<const int32_t> rows;  ///< [count], ascending order not required
+    std::span<const int32_t> rows;  ///< [count], ascending order not required; each in [0, tokens), else Exit::internal
 };
 void gather_rows(const Context& ctx, const GatherRows& args);
 

@@ -47,7 +47,7 @@ void chunk_loss(const Context& ctx, const HeadLoss& args, int64_t begin, int64_t
     const PhaseTimer timer(ctx, "loss");
     const Rows<T> logits{args.logits.as<T>(), args.logits.stride[0]};
     const int64_t vocab = args.weight.size(0);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (count * vocab >= parallel_from)
     for (int64_t i = 0; i < count; ++i) {
         const auto row = static_cast<size_t>(begin + i);
         const RowLoss loss =

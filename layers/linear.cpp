@@ -20,7 +20,7 @@ void linear_forward(const Context& ctx, const LinearForward& args) {
         if (has_bias) {
             const PhaseTimer timer(ctx, "bias");
             const T* bias = args.bias.as<T>();
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (tokens * out_features >= parallel_from)
             for (int64_t t = 0; t < tokens; ++t) std::copy_n(bias, out_features, out[t]);
         }
         gemm(ctx, Gemm<T>{.m = tokens,

@@ -86,7 +86,7 @@ void forward(const RmsNormForward& args, const Shape& shape) {
     const auto in = heads_of<const T>(args.in), delta = heads_of<const T>(args.delta);
     T* const rstd = args.rstd.as<T>();
     const T* const weight = args.weight.as<T>();
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (shape.tokens * shape.heads * shape.width >= parallel_from)
     for (int64_t t = 0; t < shape.tokens; ++t)
         for (int64_t h = 0; h < shape.heads; ++h)
             forward_row(out.row(t, h), rstd + t * shape.heads + h, sum.row(t, h), in.row(t, h), delta.row(t, h), weight,
@@ -110,7 +110,7 @@ void backward(const RmsNormBackward& args, const Shape& shape) {
 /// One value per row, contiguous, of any rank: [tokens], [tokens * heads] or [tokens, heads].
 void check_rstd(const char* op, const Tensor& rstd, const Tensor& in, const Shape& shape) {
     require(rstd.dtype == in.dtype && rstd.device == in.device && rstd.contiguous() &&
-                rstd.numel() == shape.tokens * shape.heads,
+                rstd.numel() == shape.tokens * shape.heads && (rstd.data || rstd.numel() == 0),
             "{}: rstd is {}, expected one value for each row of in {}", op, describe(rstd), describe(in));
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "layers/rows.h"
 #include "layers/shape_check.h"
 
 namespace colonnade {
@@ -76,7 +77,7 @@ template <typename T>
 void fill_angles(T* cos, T* sin, int64_t cos_stride, int64_t sin_stride, std::span<const int32_t> positions,
                  const RopeFrequencies& frequencies) {
     const auto tokens = std::ssize(positions), half = std::ssize(frequencies.inverse);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (tokens * half >= parallel_from)
     for (int64_t t = 0; t < tokens; ++t)
         for (int64_t i = 0; i < half; ++i) {
             const double angle = positions[static_cast<size_t>(t)] * frequencies.inverse[static_cast<size_t>(i)];
@@ -143,7 +144,7 @@ void rope_apply(const Context& ctx, const RopeApply& args) {
         T* const x = args.x.as<T>();
         const T *const cos = args.cos.as<T>(), *const sin = args.sin.as<T>();
         const T direction = args.backward ? -1 : 1;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (tokens * heads * half >= parallel_from)
         for (int64_t t = 0; t < tokens; ++t)
             for (int64_t h = 0; h < heads; ++h)
                 rotate(x + t * args.x.stride[0] + h * args.x.stride[1], cos + t * args.cos.stride[0],

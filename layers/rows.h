@@ -11,6 +11,9 @@
 
 namespace colonnade {
 
+/// Forward ops over fewer elements stay on one thread: waking the others costs more. A generated token is such a case.
+constexpr int64_t parallel_from = 1 << 14;
+
 /// A row-major matrix: `stride` elements from one row to the next.
 template <typename T>
 struct Rows {
@@ -23,7 +26,7 @@ struct Rows {
 template <typename T>
 void gather(Rows<T> out, Rows<const T> in, std::span<const int32_t> index, int64_t width) {
     const auto count = static_cast<int64_t>(index.size());
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (count * width >= parallel_from)
     for (int64_t i = 0; i < count; ++i) std::copy_n(in[index[static_cast<size_t>(i)]], width, out[i]);
 }
 
@@ -51,8 +54,8 @@ void scatter_add(Rows<T> out, Rows<const T> in, std::span<const int32_t> index, 
 /// and may do the row's other work too; partial is [width] in double, shared only with rows of the same block.
 template <typename T, typename Add>
 void sum_over_rows(int64_t rows, int64_t width, T* sum, Add&& add) {
-    constexpr int64_t blocks =
-        64;  // enough for load balance on many cores, few enough that their partials stay in cache
+    // Enough for load balance on many cores, few enough that their partials stay in cache.
+    constexpr int64_t blocks = 32;
     std::vector<double> partials(static_cast<size_t>(blocks * width));
 #pragma omp parallel for schedule(static)
     for (int64_t b = 0; b < blocks; ++b)

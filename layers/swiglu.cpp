@@ -35,7 +35,7 @@ void swiglu_forward(const Context& ctx, const SwigluForward& args) {
     dispatch_float(args.out.dtype, [&]<typename T>() {
         const Rows<T> out{args.out.as<T>(), args.out.stride[0]};
         const Rows<const T> gate_up{args.gate_up.as<T>(), args.gate_up.stride[0]};
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (tokens * ffn >= parallel_from)
         for (int64_t t = 0; t < tokens; ++t) forward_row(out[t], gate_up[t], gate_up[t] + ffn, ffn);
     });
 }

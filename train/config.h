@@ -1,9 +1,9 @@
 #pragma once
 // Config: everything a training run is told, one plain field per key of the YAML file. Reading is strict: unknown keys,
-// keys given twice (under an alias too), wrong types, values out of range and contradictions are errors, and all of them
-// come at once, each with its place and what was expected. After loading every field holds what the run will use: defaults
-// that hang on other keys are settled. docs/config.md describes the keys; train/config_keys.cpp is the table behind
-// reading, printing and that page.
+// keys given twice (under an alias too), wrong types, values out of range and contradictions are errors, and all of
+// them come at once, each with its place and what was expected. After loading every field holds what the run will use:
+// defaults that hang on other keys are settled. docs/config.md describes the keys; train/config_keys.cpp is the table
+// behind reading, printing and that page.
 
 #include <cstdint>
 #include <optional>
@@ -15,14 +15,14 @@
 #include "data/encode.h"
 #include "data/packer.h"
 #include "data/rows.h"
+#include "train/lr_schedule.h"
 #include "train/model_config.h"
-#include "train/schedule.h"
 
 namespace colonnade {
 
-enum class Stage { pt, sft };                     ///< pretraining on text, supervised fine-tuning
+enum class Stage { pt, sft };  ///< pretraining on text, supervised fine-tuning
 enum class DeviceChoice { automatic, cpu, cuda };
-enum class When { no, steps, epoch };             ///< evaluate or save: never, every so many steps, after every epoch
+enum class When { no, steps, epoch };  ///< evaluate or save: never, every so many steps, after every epoch
 enum class Optimizer { adamw };
 enum class Report { jsonl, tensorboard };
 
@@ -93,8 +93,8 @@ struct Config {
     double learning_rate = 2e-5;
     LrScheduler lr_scheduler_type = LrScheduler::cosine;
     int64_t warmup_steps = 0;
-    double warmup_ratio = 0.03;   ///< 0 when warmup_steps decides
-    double min_lr = 0;            ///< at most one of min_lr and min_lr_rate is above 0
+    double warmup_ratio = 0.03;  ///< 0 when warmup_steps decides
+    double min_lr = 0;           ///< at most one of min_lr and min_lr_rate is above 0
     double min_lr_rate = 0;
     int64_t wsd_decay_steps = 0;  ///< wsd only; exactly one of these two is above 0
     double wsd_decay_ratio = 0;
@@ -116,7 +116,7 @@ struct Config {
     int64_t eval_steps = 0;         ///< above 0 exactly when eval_strategy is steps
     bool eval_on_start = false;
     When save_strategy = When::epoch;
-    int64_t save_steps = 0;  ///< above 0 exactly when save_strategy is steps
+    int64_t save_steps = 0;              ///< above 0 exactly when save_strategy is steps
     int64_t save_total_limit = 2;        ///< 0: keep all
     std::string resume_from_checkpoint;  ///< empty: start anew; "auto": the newest whole checkpoint; else a folder
 
@@ -132,13 +132,14 @@ struct LoadedConfig {
 /// datasets[0].path=x. Throws Exit::config.
 LoadedConfig load_config(const std::string& path, const std::vector<std::string>& arguments = {});
 /// The same from text; `name` stands for the file in messages.
-LoadedConfig parse_config(std::string_view yaml, const std::string& name, const std::vector<std::string>& arguments = {});
+LoadedConfig parse_config(std::string_view yaml, const std::string& name,
+                          const std::vector<std::string>& arguments = {});
 
 /// Every key with its value, as YAML in the table's order; parsing it gives the same config back.
 std::string resolved_yaml(const Config& config);
 
-/// Hex SHA-256 over the keys that decide what is learned. Keys that only say where and how to run (threads, output, logging,
-/// saving, evaluation, resuming) are left out.
+/// Hex SHA-256 over the keys that decide what is learned. Keys that only say where and how to run (threads, output,
+/// logging, saving, evaluation, resuming) are left out.
 std::string config_hash(const Config& config);
 /// "learning_rate: 1e-4, now 2e-4", one line per key of config_hash() that differs.
 std::vector<std::string> config_changes(const Config& then, const Config& now);
@@ -152,8 +153,6 @@ std::string config_help();
 EncodeOptions encode_options(const Config& config, int64_t vocab_size);
 PackSettings train_packing(const Config& config);
 PackSettings eval_packing(const Config& config);
-Schedule lr_schedule(const Config& config, int64_t total_steps);
-/// `tokenizer_vocab_size` counts where the shape says 0.
-ModelConfig model_config(const ModelShape& shape, int64_t tokenizer_vocab_size);
+LrSchedule lr_schedule(const Config& config, int64_t total_steps);
 
 }  // namespace colonnade

@@ -149,18 +149,18 @@ std::vector<Argument> split_arguments(const std::vector<std::string>& arguments,
     for (size_t i = 0; i < arguments.size(); ++i) {
         std::string text = arguments[i];
         const bool dashed = text.starts_with("--");
-        const std::string where = fmt::format("argument '{}'", text);
-        if (dashed) text.erase(0, 2);
         size_t equals = text.find('=');
         if (equals == std::string::npos && dashed && i + 1 < arguments.size() && !arguments[i + 1].starts_with("--")) {
             equals = text.size();
-            text += '=' + arguments[++i];
+            text += ' ' + arguments[++i];
         }
-        if (equals == std::string::npos || equals == 0) {
+        const std::string where = fmt::format("argument '{}'", text);
+        const size_t begin = dashed ? 2 : 0;
+        if (equals == std::string::npos || equals <= begin) {
             problems.add(where, "expected key=value, --key=value or --key value");
             continue;
         }
-        std::string path = text.substr(0, equals);
+        std::string path = text.substr(begin, equals - begin);
         if (dashed) std::replace(path.begin(), path.end(), '-', '_');
         split.push_back({where, path, text.substr(equals + 1)});
     }
@@ -170,20 +170,20 @@ std::vector<Argument> split_arguments(const std::vector<std::string>& arguments,
 /// The entry or item that a step leads to, made where it is missing; null when the tree has another form there.
 ConfigNode* descend(ConfigNode* node, const Step& step, const Argument& argument, Problems& problems) {
     const auto become = [&](ConfigNode::Kind kind, const char* what) {
-        if (node->kind == ConfigNode::Kind::null) *node = {.kind = kind, .where = argument.where, .key = node->key,
-                                                           .key_where = node->key_where};
+        if (node->kind == ConfigNode::Kind::null)
+            *node = {.kind = kind, .where = argument.where, .key = node->key, .key_where = node->key_where};
         if (node->kind == kind) return true;
-        problems.add(argument.where, "expected {} before '{}', found {}", what, step.key, node->found());
+        problems.add(argument.where, "expected {} '{}', found {}", what, step.key, node->found());
         return false;
     };
-    if (!become(ConfigNode::Kind::map, "a map")) return nullptr;
+    if (!become(ConfigNode::Kind::map, "a map that holds")) return nullptr;
     const auto entry = std::find_if(node->children.begin(), node->children.end(),
                                     [&](const ConfigNode& child) { return child.key == step.key; });
-    node = entry != node->children.end()
-               ? &*entry
-               : &node->children.emplace_back(ConfigNode{.where = argument.where, .key = step.key, .key_where = argument.where});
+    node = entry != node->children.end() ? &*entry
+                                         : &node->children.emplace_back(ConfigNode{
+                                               .where = argument.where, .key = step.key, .key_where = argument.where});
     for (const size_t index : step.indices) {
-        if (!become(ConfigNode::Kind::sequence, "a list")) return nullptr;
+        if (!become(ConfigNode::Kind::sequence, "a list as")) return nullptr;
         if (index > node->children.size()) {
             problems.add(argument.where, "index {} of '{}' is past its end: it has {} items", index, step.key,
                          node->children.size());
@@ -204,17 +204,26 @@ void Problems::raise(const std::string& name) const {
 }
 
 std::string ConfigNode::found() const {
+    constexpr size_t longest = 60;
+    std::string inside;
+    for (const ConfigNode& child : children) {
+        if (inside.size() > longest) break;
+        const std::string value = child.kind == Kind::scalar ? child.text : child.found();
+        inside += (inside.empty() ? "" : ", ") + (kind == Kind::map ? child.key + ": " : "") + value;
+    }
+    if (kind == Kind::scalar) inside = text;
+    if (inside.size() > longest) inside = inside.substr(0, longest) + "...";
     switch (kind) {
         case Kind::null:
             return "nothing";
         case Kind::scalar:
-            return quoted ? fmt::format("the text \"{}\"", text) : fmt::format("'{}'", text);
+            return quoted ? '"' + inside + '"' : "'" + inside + "'";
         case Kind::sequence:
-            return "a list";
+            return '[' + inside + ']';
         case Kind::map:
-            return "a map";
+            return '{' + inside + '}';
     }
-    return "";
+    return inside;
 }
 
 ConfigNode parse_config_tree(std::string_view yaml, const std::string& name) {

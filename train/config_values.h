@@ -1,18 +1,18 @@
 #pragma once
-// How a value of each type that occurs in Config is read from the tree, described and written as YAML. Scalars are strict:
-// the whole text must be the value, quoted text is never a number, only true and false are booleans, NaN and infinity are
-// no numbers.
+// How a value of each type that occurs in Config is read from the tree, described and written as YAML. Scalars are
+// strict: the whole text must be the value, quoted text is never a number, only true and false are booleans, NaN and
+// infinity are not numbers.
 
 #include <yaml-cpp/emitter.h>
 
+#include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <limits>
 #include <map>
 #include <set>
-#include <span>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 #include "train/config.h"
@@ -24,81 +24,222 @@ namespace colonnade {
 struct Limits {
     double low = -std::numeric_limits<double>::infinity(), high = std::numeric_limits<double>::infinity();
     bool low_excluded = false, high_excluded = false;
-    std::vector<std::string> choices = {};                  ///< for text; empty: any
-    std::map<std::string, std::string> also_spelled = {};  ///< for text: {"false", ""}
+    std::vector<std::string> choices = {};                 ///< for text; empty: any
+    std::map<std::string, std::string> also_spelled = {};  ///< for text: {"true", "auto"}
 
     bool hold(double value) const {
         return (low_excluded ? value > low : value >= low) && (high_excluded ? value < high : value <= high);
     }
-    bool allow(const std::string& text) const {
+    bool hold(const std::string& text) const {
         return choices.empty() || std::find(choices.begin(), choices.end(), text) != choices.end();
     }
-    std::string text() const {
-        std::string s;
-        if (std::isfinite(low)) s += fmt::format(" {} {}", low_excluded ? ">" : ">=", low);
-        if (std::isfinite(high)) s += fmt::format("{} {} {}", s.empty() ? "" : " and", high_excluded ? "<" : "<=", high);
-        return s;
+    /// " >= 0 and < 1"
+    std::string range() const {
+        std::string text;
+        if (std::isfinite(low)) text += fmt::format(" {} {}", low_excluded ? ">" : ">=", low);
+        if (std::isfinite(high))
+            text += fmt::format("{} {} {}", text.empty() ? "" : " and", high_excluded ? "<" : "<=", high);
+        return text;
     }
 };
-inline Limits at_least(double low) { return {.low = low}; }
-inline Limits above(double low) { return {.low = low, .low_excluded = true}; }
-inline Limits from_to(double low, double high) { return {.low = low, .high = high}; }
-inline Limits from_to_below(double low, double high) { return {.low = low, .high = high, .high_excluded = true}; }
-inline Limits one_of(std::vector<std::string> choices) { return {.choices = std::move(choices)}; }
+inline Limits at_least(double low) {
+    return {.low = low};
+}
+inline Limits above(double low) {
+    return {.low = low, .low_excluded = true};
+}
+inline Limits from_to(double low, double high) {
+    return {.low = low, .high = high};
+}
+inline Limits from_to_below(double low, double high) {
+    return {.low = low, .high = high, .high_excluded = true};
+}
+inline Limits one_of(std::vector<std::string> choices) {
+    return {.choices = std::move(choices)};
+}
 
 /// What reading gathers beside the values.
 struct Reading {
     Problems problems;
     std::vector<std::string> notices;
-    std::map<std::string, std::string> given;  ///< keys with a value in the input, "model.head_dim", and their places
+    std::map<std::string, std::string> given;  ///< keys that have a value ("model.head_dim") and their places
+    std::set<std::string> unreadable;          ///< keys whose value is not what it should be
 };
 
-/// Names of an enum's values; the first one of a value is the one that is written.
+/// Names of an enum's values. Where a value has several, the first is the one that is written.
 template <typename E>
 struct Spelling {
     const char* name;
     E value;
 };
-inline constexpr Spelling<Stage> stages[] = {{"pt", Stage::pt}, {"sft", Stage::sft}};
-inline constexpr Spelling<DeviceChoice> devices[] = {
-    {"auto", DeviceChoice::automatic}, {"cpu", DeviceChoice::cpu}, {"cuda", DeviceChoice::cuda}};
-inline constexpr Spelling<When> whens[] = {{"no", When::no}, {"steps", When::steps}, {"epoch", When::epoch}};
-inline constexpr Spelling<Optimizer> optimizers[] = {
-    {"adamw", Optimizer::adamw}, {"adamw_torch", Optimizer::adamw}, {"adamw_torch_fused", Optimizer::adamw}};
-inline constexpr Spelling<Report> reports[] = {{"jsonl", Report::jsonl}, {"tensorboard", Report::tensorboard}};
-inline constexpr Spelling<Architecture> architectures[] = {{"llama", Architecture::llama},
-                                                           {"mistral", Architecture::mistral},
-                                                           {"qwen2", Architecture::qwen2},
-                                                           {"qwen3", Architecture::qwen3}};
-inline constexpr Spelling<ExcessLength> excess_lengths[] = {{"drop", ExcessLength::drop},
-                                                            {"truncate", ExcessLength::truncate},
-                                                            {"error", ExcessLength::error},
-                                                            {"raise", ExcessLength::error}};
-inline constexpr Spelling<TrainOnEos> train_on_eos_choices[] = {
-    {"turn", TrainOnEos::turn}, {"all", TrainOnEos::all}, {"last", TrainOnEos::last}, {"none", TrainOnEos::none}};
-inline constexpr Spelling<PackStrategy> pack_strategies[] = {
-    {"bfd", PackStrategy::bfd}, {"sequential", PackStrategy::sequential}, {"none", PackStrategy::none}};
-inline constexpr Spelling<LrScheduler> lr_schedulers[] = {{"constant", LrScheduler::constant},
-                                                          {"constant_with_warmup", LrScheduler::constant_with_warmup},
-                                                          {"linear", LrScheduler::linear},
-                                                          {"cosine", LrScheduler::cosine},
-                                                          {"cosine_with_min_lr", LrScheduler::cosine_with_min_lr},
-                                                          {"wsd", LrScheduler::wsd},
-                                                          {"warmup_stable_decay", LrScheduler::wsd}};
-inline constexpr Spelling<LrDecay> lr_decays[] = {
-    {"linear", LrDecay::linear}, {"cosine", LrDecay::cosine}, {"1-sqrt", LrDecay::one_minus_sqrt}};
+template <typename E>
+inline constexpr std::array<Spelling<E>, 0> spellings{};
+template <>
+inline constexpr auto spellings<Stage> = std::to_array<Spelling<Stage>>({{"pt", Stage::pt}, {"sft", Stage::sft}});
+template <>
+inline constexpr auto spellings<DeviceChoice> = std::to_array<Spelling<DeviceChoice>>(
+    {{"auto", DeviceChoice::automatic}, {"cpu", DeviceChoice::cpu}, {"cuda", DeviceChoice::cuda}});
+template <>
+inline constexpr auto spellings<When> =
+    std::to_array<Spelling<When>>({{"no", When::no}, {"steps", When::steps}, {"epoch", When::epoch}});
+template <>
+inline constexpr auto spellings<Optimizer> = std::to_array<Spelling<Optimizer>>(
+    {{"adamw", Optimizer::adamw}, {"adamw_torch", Optimizer::adamw}, {"adamw_torch_fused", Optimizer::adamw}});
+template <>
+inline constexpr auto spellings<Report> = std::to_array<Spelling<Report>>({{"jsonl", Report::jsonl},
+                                                                           {"tensorboard", Report::tensorboard}});
+template <>
+inline constexpr auto spellings<Architecture> = std::to_array<Spelling<Architecture>>({{"llama", Architecture::llama},
+                                                                                       {"mistral",
+                                                                                        Architecture::mistral},
+                                                                                       {"qwen2", Architecture::qwen2},
+                                                                                       {"qwen3", Architecture::qwen3}});
+template <>
+inline constexpr auto spellings<ExcessLength> = std::to_array<Spelling<ExcessLength>>({{"drop", ExcessLength::drop},
+                                                                                       {"truncate",
+                                                                                        ExcessLength::truncate},
+                                                                                       {"error", ExcessLength::error},
+                                                                                       {"raise", ExcessLength::error}});
+template <>
+inline constexpr auto spellings<TrainOnEos> = std::to_array<Spelling<TrainOnEos>>(
+    {{"turn", TrainOnEos::turn}, {"all", TrainOnEos::all}, {"last", TrainOnEos::last}, {"none", TrainOnEos::none}});
+template <>
+inline constexpr auto spellings<PackStrategy> = std::to_array<Spelling<PackStrategy>>(
+    {{"bfd", PackStrategy::bfd}, {"sequential", PackStrategy::sequential}, {"none", PackStrategy::none}});
+template <>
+inline constexpr auto spellings<LrScheduler> =
+    std::to_array<Spelling<LrScheduler>>({{"constant", LrScheduler::constant},
+                                          {"constant_with_warmup", LrScheduler::constant_with_warmup},
+                                          {"linear", LrScheduler::linear},
+                                          {"cosine", LrScheduler::cosine},
+                                          {"cosine_with_min_lr", LrScheduler::cosine_with_min_lr},
+                                          {"wsd", LrScheduler::wsd},
+                                          {"warmup_stable_decay", LrScheduler::wsd}});
+template <>
+inline constexpr auto spellings<LrDecay> = std::to_array<Spelling<LrDecay>>({{"linear", LrDecay::linear},
+                                                                             {"cosine", LrDecay::cosine},
+                                                                             {"1-sqrt", LrDecay::one_minus_sqrt}});
 
 template <typename E>
-std::span<const Spelling<E>> spellings() {
-    if constexpr (std::is_same_v<E, Stage>) return stages;
-    if constexpr (std::is_same_v<E, DeviceChoice>) return devices;
-    if constexpr (std::is_same_v<E, When>) return whens;
-    if constexpr (std::is_same_v<E, Optimizer>) return optimizers;
-    if constexpr (std::is_same_v<E, Report>) return reports;
-    if constexpr (std::is_same_v<E, Architecture>) return architectures;
-    if constexpr (std::is_same_v<E, ExcessLength>) return excess_lengths;
-    if constexpr (std::is_same_v<E, TrainOnEos>) return train_on_eos_choices;
-    if constexpr (std::is_same_v<E, PackStrategy>) return pack_strategies;
-    if constexpr (std::is_same_v<E, LrScheduler>) return lr_schedulers;
-    if constexpr (std::is_same_v<E, LrDecay>) return lr_decays;
+const char* spell(E value) {
+    return std::find_if(spellings<E>.begin(), spellings<E>.end(), [&](const auto& s) { return s.value == value; })
+        ->name;
 }
+/// The distinct values by their first name: "drop, truncate, error".
+template <typename E>
+std::string spelled_choices() {
+    std::string text;
+    for (const auto& s : spellings<E>)
+        if (s.name == std::string_view(spell(s.value))) text += (text.empty() ? "" : ", ") + std::string(s.name);
+    return text;
+}
+
+/// Form<T>: what() a value of the type should be, read() it (false: the node is something else), write() it.
+template <typename T>
+struct Form {  // enums
+    static std::string what(const Limits&) { return "one of " + spelled_choices<T>(); }
+    static bool read(const ConfigNode& node, const Limits&, T& value) {
+        for (const auto& s : spellings<T>) {
+            if (node.kind == ConfigNode::Kind::scalar && node.text == s.name) {
+                value = s.value;
+                return true;
+            }
+        }
+        return false;
+    }
+    static void write(YAML::Emitter& out, T value) { out << spell(value); }
+};
+
+template <>
+struct Form<bool> {
+    static std::string what(const Limits&) { return "true or false"; }
+    static bool read(const ConfigNode& node, const Limits&, bool& value) {
+        value = node.text == "true";
+        return node.kind == ConfigNode::Kind::scalar && !node.quoted && (value || node.text == "false");
+    }
+    static void write(YAML::Emitter& out, bool value) { out << (value ? "true" : "false"); }
+};
+
+template <typename T>
+requires(std::is_same_v<T, int64_t> || std::is_same_v<T, double>) struct Form<T> {
+    static std::string what(const Limits& limits) {
+        return (std::is_same_v<T, double> ? "a number" : "an integer") + limits.range();
+    }
+    static bool read(const ConfigNode& node, const Limits& limits, T& value) {
+        if (node.kind != ConfigNode::Kind::scalar || node.quoted) return false;
+        const char* end = node.text.data() + node.text.size();
+        T number{};
+        const auto [stop, error] = std::from_chars(node.text.data(), end, number);
+        const auto real = static_cast<double>(number);
+        if (error != std::errc() || stop != end || !std::isfinite(real) || !limits.hold(real)) return false;
+        value = number;
+        return true;
+    }
+    static void write(YAML::Emitter& out, T value) { out << fmt::format("{}", value); }
+};
+
+template <>
+struct Form<std::string> {
+    static std::string what(const Limits& limits) {
+        return limits.choices.empty() ? "text" : fmt::format("one of {}", fmt::join(limits.choices, ", "));
+    }
+    static bool read(const ConfigNode& node, const Limits& limits, std::string& value) {
+        if (node.kind != ConfigNode::Kind::scalar || !limits.hold(node.text)) return false;
+        const auto other = limits.also_spelled.find(node.text);
+        value = other != limits.also_spelled.end() ? other->second : node.text;
+        return true;
+    }
+    static void write(YAML::Emitter& out, const std::string& value) {
+        if (value.empty())
+            out << YAML::Null;
+        else
+            out << value;
+    }
+};
+
+/// A list, or one value without brackets; "none" is the empty list.
+template <typename T>
+struct Form<std::set<T>> {
+    static std::string what(const Limits& limits) {
+        std::string item = Form<T>::what(limits);
+        if (item.starts_with("one of ")) item.erase(0, 7);
+        return fmt::format("a list of {}; or none", item);
+    }
+    static bool read(const ConfigNode& node, const Limits& limits, std::set<T>& values) {
+        values.clear();
+        if (node.kind == ConfigNode::Kind::scalar && node.text == "none") return true;
+        const auto add = [&](const ConfigNode& item) {
+            T value;
+            const bool fits = Form<T>::read(item, limits, value);
+            if (fits) values.insert(value);
+            return fits;
+        };
+        if (node.kind == ConfigNode::Kind::scalar) return add(node);
+        return node.kind == ConfigNode::Kind::sequence && std::all_of(node.children.begin(), node.children.end(), add);
+    }
+    static void write(YAML::Emitter& out, const std::set<T>& values) {
+        out << YAML::Flow << YAML::BeginSeq;
+        for (const T& value : values) Form<T>::write(out, value);
+        out << YAML::EndSeq;
+    }
+};
+
+template <>
+struct Form<std::map<std::string, std::string>> {
+    static std::string what(const Limits&) { return "a map of names, each given once"; }
+    static bool read(const ConfigNode& node, const Limits& limits, std::map<std::string, std::string>& values) {
+        if (node.kind != ConfigNode::Kind::map) return false;
+        values.clear();
+        return std::all_of(node.children.begin(), node.children.end(), [&](const ConfigNode& entry) {
+            std::string value;
+            return Form<std::string>::read(entry, limits, value) && values.emplace(entry.key, value).second;
+        });
+    }
+    static void write(YAML::Emitter& out, const std::map<std::string, std::string>& values) {
+        out << YAML::Flow << YAML::BeginMap;
+        for (const auto& [name, value] : values) out << YAML::Key << name << YAML::Value << value;
+        out << YAML::EndMap;
+    }
+};
+
+}  // namespace colonnade

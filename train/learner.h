@@ -3,6 +3,8 @@
 // accumulate a micro-step, update, evaluate. The loop around it (train/trainer.h) knows data, schedules and files; a
 // Learner knows none.
 
+#include <memory>
+
 #include "train/adamw.h"
 #include "train/objective.h"
 
@@ -20,6 +22,8 @@ class Learner {
   public:
     /// Plans, then allocates (Exit::memory with the figures). Weights are zero until initialize() or load().
     Learner(const ModelConfig& config, const LearnerOptions& options);
+    Learner(const Learner&) = delete;
+    Learner& operator=(const Learner&) = delete;
 
     /// The memory plan of a model, without allocating: Arena::table() and bytes().
     static Arena plan(const ModelConfig& config, const LearnerOptions& options);

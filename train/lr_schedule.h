@@ -8,7 +8,8 @@
 //     linear                 (T - s) / (T - w)
 //     cosine                 (1 + cos(pi p)) / 2,  p = (s - w) / (T - w)
 //     cosine_with_min_lr     (1 - r) cosine + r
-//     wsd                    1 until T - decay_steps, then (1 - r) f(p) + r with p from 0 to 1 over the last decay_steps,
+//     wsd                    1 until T - decay_steps, then (1 - r) f(p) + r with p from 0 to 1 over the last
+//     decay_steps,
 //                            f = 1 - p, (1 + cos(pi p)) / 2 or 1 - sqrt(p)
 
 #include <cstdint>
@@ -18,16 +19,16 @@ namespace colonnade {
 enum class LrScheduler { constant, constant_with_warmup, linear, cosine, cosine_with_min_lr, wsd };
 enum class LrDecay { linear, cosine, one_minus_sqrt };
 
-struct Schedule {
+struct LrSchedule {
     LrScheduler type = LrScheduler::cosine;
     double peak = 0;  ///< learning rate after warm-up
     int64_t warmup_steps = 0;
     int64_t total_steps = 0;
-    double min_lr_rate = 0;                  ///< cosine_with_min_lr and wsd: the last learning rate, as a share of the peak
-    int64_t decay_steps = 0;                 ///< wsd
-    LrDecay decay_type = LrDecay::cosine;    ///< wsd
+    double min_lr_rate = 0;   ///< cosine_with_min_lr and wsd: the last learning rate, as a share of the peak
+    int64_t decay_steps = 0;  ///< wsd
+    LrDecay decay_type = LrDecay::cosine;  ///< wsd
 };
 
-double learning_rate(const Schedule& schedule, int64_t step);
+double learning_rate(const LrSchedule& schedule, int64_t step);
 
 }  // namespace colonnade

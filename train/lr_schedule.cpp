@@ -1,4 +1,4 @@
-#include "train/schedule.h"
+#include "train/lr_schedule.h"
 
 #include <algorithm>
 #include <cmath>
@@ -11,7 +11,9 @@ double share(int64_t part, int64_t whole) {
     return static_cast<double>(part) / static_cast<double>(std::max<int64_t>(whole, 1));
 }
 
-double half_cosine(double progress) { return std::max(0.0, 0.5 * (1 + std::cos(std::numbers::pi * progress))); }
+double half_cosine(double progress) {
+    return std::max(0.0, 0.5 * (1 + std::cos(std::numbers::pi * progress)));
+}
 
 double decay(LrDecay type, double progress) {
     switch (type) {
@@ -25,7 +27,7 @@ double decay(LrDecay type, double progress) {
     return 0;
 }
 
-double share_of_peak(const Schedule& s, int64_t step) {
+double share_of_peak(const LrSchedule& s, int64_t step) {
     const double floor = s.min_lr_rate;
     const bool warming = s.type != LrScheduler::constant && step < s.warmup_steps;
     const double risen = share(step, s.warmup_steps);
@@ -52,6 +54,8 @@ double share_of_peak(const Schedule& s, int64_t step) {
 
 }  // namespace
 
-double learning_rate(const Schedule& schedule, int64_t step) { return schedule.peak * share_of_peak(schedule, step); }
+double learning_rate(const LrSchedule& schedule, int64_t step) {
+    return schedule.peak * share_of_peak(schedule, step);
+}
 
 }  // namespace colonnade

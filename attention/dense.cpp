@@ -1,0 +1,91 @@
+#include "attention/dense.h"
+
+#include <cmath>
+#include <limits>
+
+namespace colonnade {
+namespace {
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+double dot(const double* a, const double* b, int64_t n) {
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t d = 0; d < n; ++d) sum += a[d] * b[d];
+    return sum;
+}
+
+void add(double* to, double factor, const double* from, int64_t n) {
+#pragma omp simd
+    for (int64_t d = 0; d < n; ++d) to[d] += factor * from[d];
+}
+
+/// One row of softmax(S): probabilities into p, which holds the scores (-inf where hidden); returns lse.
+double softmax(std::vector<double>& p) {
+    double max = -infinity, sum = 0;
+    for (const double s : p) max = std::max(max, s);
+    for (double& s : p) sum += s = max == -infinity ? 0 : std::exp(s - max);
+    if (sum == 0) return -infinity;
+    for (double& s : p) s /= sum;
+    return max + std::log(sum);
+}
+
+/// All rows of one query head.
+void attend(DenseAttention& a, const uint8_t* visible, int64_t b, int64_t h) {
+    const int64_t dim = a.head_dim, kv = h / (a.heads / a.kv_heads);
+    const auto of_query = [&](auto& v, int64_t i) { return v.data() + ((b * a.rows + i) * a.heads + h) * dim; };
+    const auto of_key = [&](auto& v, int64_t j) { return v.data() + ((b * a.columns + j) * a.kv_heads + kv) * dim; };
+    std::vector<double> p(static_cast<size_t>(a.columns)), ds(p.size());
+    for (int64_t i = 0; i < a.rows; ++i) {
+        for (int64_t j = 0; j < a.columns; ++j)
+            p[static_cast<size_t>(j)] =
+                visible[i * a.columns + j] ? a.scale * dot(of_query(a.q, i), of_key(a.k, j), dim) : -infinity;
+        a.lse[static_cast<size_t>((b * a.heads + h) * a.rows + i)] = softmax(p);
+        for (int64_t j = 0; j < a.columns; ++j)
+            if (visible[i * a.columns + j]) add(of_query(a.out, i), p[static_cast<size_t>(j)], of_key(a.v, j), dim);
+        if (a.dout.empty()) continue;
+        const double delta = dot(of_query(a.dout, i), of_query(a.out, i), dim);
+        for (int64_t j = 0; j < a.columns; ++j) {
+            if (!visible[i * a.columns + j]) continue;
+            const double probability = p[static_cast<size_t>(j)];
+            const double slope = a.scale * probability * (dot(of_query(a.dout, i), of_key(a.v, j), dim) - delta);
+            add(of_key(a.dv, j), probability, of_query(a.dout, i), dim);
+            add(of_key(a.dk, j), slope, of_query(a.q, i), dim);
+            add(of_query(a.dq, i), slope, of_key(a.k, j), dim);
+        }
+    }
+}
+
+}  // namespace
+
+void dense_attention(DenseAttention& a, const ColumnMask& mask) {
+    require(mask.batch == a.batch && mask.rows == a.rows && mask.columns == a.columns && a.heads % mask.heads == 0 &&
+                a.heads % a.kv_heads == 0,
+            "dense attention of {} x {} with a mask of {} x {}", a.rows, a.columns, mask.rows, mask.columns);
+    const auto queries = static_cast<size_t>(a.batch * a.rows * a.heads * a.head_dim);
+    const auto keys = static_cast<size_t>(a.batch * a.columns * a.kv_heads * a.head_dim);
+    require(a.q.size() == queries && a.k.size() == keys && a.v.size() == keys &&
+                (a.dout.empty() || a.dout.size() == queries),
+            "dense attention: inputs of {}, {} and {} elements, expected {} and {}", a.q.size(), a.k.size(), a.v.size(),
+            queries, keys);
+    a.out.assign(queries, 0);
+    a.lse.assign(static_cast<size_t>(a.batch * a.heads * a.rows), 0);
+    if (a.dout.size() == queries) {
+        a.dq.assign(queries, 0);
+        a.dk.assign(keys, 0);
+        a.dv.assign(keys, 0);
+    }
+    const auto visible = mask.dense();
+    // Query heads of one key/value head add to the same dk and dv: they stay with one thread.
+#pragma omp parallel for collapse(2)
+    for (int64_t b = 0; b < a.batch; ++b) {
+        for (int64_t kv = 0; kv < a.kv_heads; ++kv) {
+            for (int64_t h = kv * a.heads / a.kv_heads; h < (kv + 1) * a.heads / a.kv_heads; ++h) {
+                const int64_t mask_head = b * mask.heads + h / (a.heads / mask.heads);
+                attend(a, visible.data() + mask_head * a.rows * a.columns, b, h);
+            }
+        }
+    }
+}
+
+}  // namespace colonnade

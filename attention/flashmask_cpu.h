@@ -1,0 +1,142 @@
+#pragma once
+// What the forward and the backward kernel of FlashMask on the CPU share: sizes, matrix views and their product,
+// scratch of a thread, the element mask of partial tiles and the loop over work items. Not for use outside attention.
+
+#include <omp.h>
+
+#include <atomic>
+#include <limits>
+#include <memory>
+
+#include "attention/flashmask.h"
+#include "engine/gemm.h"
+
+namespace colonnade::flashmask_cpu {
+
+struct Shape {
+    int64_t batch, rows, columns, heads, kv_heads, head_dim;
+    int64_t group() const { return heads / kv_heads; }  ///< query heads per key/value head
+};
+
+void forward(const FlashMaskForward& args, const Shape& shape);
+void backward(const FlashMaskBackward& args, const Shape& shape);
+
+template <typename T>
+constexpr T infinity = std::numeric_limits<T>::infinity();
+
+/// A block of consecutive tokens.
+struct Span {
+    int64_t begin, size;
+    Span(int64_t block, int64_t tile, int64_t n) : begin(block * tile), size(std::min(tile, n - begin)) {}
+};
+
+template <typename T>
+struct Matrix {
+    T* data;
+    int64_t rows, columns, stride;
+    T* row(int64_t i) const { return data + i * stride; }
+    Matrix block(Span span) const { return {row(span.begin), span.size, columns, stride}; }
+};
+
+/// One head of a [batch, tokens, heads, head_dim] tensor as [tokens, head_dim].
+template <typename T>
+Matrix<T> head_of(const Tensor& t, int64_t b, int64_t h) {
+    return {t.as<T>() + b * t.stride[0] + h * t.stride[2], t.size(1), t.size(3), t.stride[1]};
+}
+
+/// C = alpha op(A) op(B) + beta C. OpenBLAS has kernels for products of this size (64 x 64 x 64) that do not repack: on
+/// Zen 4 they do 110 GFLOP/s a core, register blocks written with vector types 90.
+template <typename T>
+struct Product {
+    Matrix<T> c, a, b;
+    bool transpose_a = false, transpose_b = false;
+    T alpha = 1, beta = 0;
+};
+template <typename T>
+void multiply(const Product<T>& p) {
+    gemm({}, Gemm<T>{.m = p.c.rows,
+                     .n = p.c.columns,
+                     .k = p.transpose_a ? p.a.rows : p.a.columns,
+                     .c = p.c.data,
+                     .ldc = p.c.stride,
+                     .a = p.a.data,
+                     .lda = p.a.stride,
+                     .b = p.b.data,
+                     .ldb = p.b.stride,
+                     .transpose_a = p.transpose_a,
+                     .transpose_b = p.transpose_b,
+                     .alpha = p.alpha,
+                     .beta = p.beta});
+}
+
+/// Cache-line aligned memory of one thread for one block of at most rows x columns.
+template <typename T>
+class Buffer {
+  public:
+    explicit Buffer(int64_t elements)
+        : data_(static_cast<T*>(::operator new(static_cast<size_t>(elements) * sizeof(T), line))) {}
+    Matrix<T> as(int64_t rows, int64_t columns) const { return {data_.get(), rows, columns, columns}; }
+
+  private:
+    static constexpr std::align_val_t line{64};
+    struct Free {
+        void operator()(T* p) const { ::operator delete(p, line); }
+    };
+    std::unique_ptr<T, Free> data_;
+};
+
+/// The element mask of a partial tile: bounds of its columns, side by side for vector compares.
+class ColumnBounds {
+  public:
+    explicit ColumnBounds(int64_t tile_columns)
+        : lts_(static_cast<size_t>(tile_columns)),
+          lte_(lts_.size()),
+          uts_(lts_.size()),
+          ute_(lts_.size()),
+          causal_(lts_.size()) {}
+    void load(const ColumnMask& mask, int64_t b, int64_t h, Span columns) {
+        for (int64_t c = 0; c < columns.size; ++c) {
+            const auto at = static_cast<size_t>(c);
+            const auto x = mask.bounds(b, h, columns.begin + c);
+            lts_[at] = x.lts, lte_[at] = x.lte, uts_[at] = x.uts, ute_[at] = x.ute;
+            causal_[at] = mask.causal_rows(columns.begin + c);
+        }
+    }
+    /// values[c] = hidden_value where `query` may not see column c.
+    template <typename T>
+    void hide(T* values, int64_t query, int64_t columns, T hidden_value) const {
+        const int32_t *ls = lts_.data(), *le = lte_.data(), *us = uts_.data(), *ue = ute_.data(),
+                      *future = causal_.data();
+        const auto i = static_cast<int32_t>(query);
+#pragma omp simd
+        for (int64_t c = 0; c < columns; ++c) {
+            const bool hidden = ((ls[c] <= i) & (i < le[c])) | ((us[c] <= i) & (i < ue[c])) | (i < future[c]);
+            values[c] = hidden ? hidden_value : values[c];
+        }
+    }
+
+  private:
+    std::vector<int32_t> lts_, lte_, uts_, ute_, causal_;
+};
+
+/// Runs body(item, scratch of the thread) for items 0, 1, ..., handed out in ascending order. Always inside a parallel
+/// region, so that gemm stays serial and no sum depends on the number of threads.
+template <typename ThreadScratch, typename Body>
+void for_each_item(int64_t items, std::vector<ThreadScratch>& scratch, const Body& body) {
+    std::atomic<int64_t> next{0};
+#pragma omp parallel num_threads(static_cast <int>(scratch.size()))
+    for (int64_t item = next++; item < items; item = next++)
+        body(item, scratch[static_cast<size_t>(omp_get_thread_num())]);
+}
+
+/// One scratch per thread, of the size of the tiles in use.
+template <typename ThreadScratch>
+std::vector<ThreadScratch> scratch_per_thread(const TilePlan& plan, const Shape& shape) {
+    std::vector<ThreadScratch> scratch;
+    for (int i = 0; i < omp_get_max_threads(); ++i)
+        scratch.emplace_back(std::min(plan.tile_rows, shape.rows), std::min(plan.tile_columns, shape.columns),
+                             shape.head_dim);
+    return scratch;
+}
+
+}  // namespace colonnade::flashmask_cpu

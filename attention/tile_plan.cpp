@@ -1,0 +1,146 @@
+#include "attention/tile_plan.h"
+
+#include <array>
+#include <numeric>
+#include <utility>
+
+namespace colonnade {
+namespace {
+
+struct Range {
+    int32_t begin, end;
+};
+struct VisibleRows {
+    std::array<Range, 3> ranges;
+    int count = 0;
+};
+
+/// The maximal row ranges that see one column, ascending: what its two hidden ranges and the causal rule leave over.
+VisibleRows visible_rows(const ColumnMask& mask, int64_t b, int64_t h, int64_t column) {
+    const auto x = mask.bounds(b, h, column);
+    const auto end = static_cast<int32_t>(mask.rows);
+    VisibleRows visible;
+    int32_t row = mask.causal_rows(column);
+    for (const Range hidden : {Range{x.uts, x.ute}, Range{x.lts, x.lte}, Range{end, end + 1}}) {
+        if (hidden.begin == hidden.end) continue;
+        if (row < hidden.begin) visible.ranges[static_cast<size_t>(visible.count++)] = {row, hidden.begin};
+        row = std::max(row, hidden.end);
+    }
+    return visible;
+}
+
+/// Per row block, as differences from the block before: how many columns of one column block some row of it sees,
+/// counted once per visible range, and how many all its rows see. Ranges of a column do not touch, so at most one of
+/// them covers a block.
+struct Coverage {
+    std::vector<int32_t> touched, covered;
+    explicit Coverage(int64_t row_blocks) : touched(static_cast<size_t>(row_blocks) + 1), covered(touched.size()) {}
+};
+
+/// Surviving row blocks of one column block: O(columns of the block + row blocks between its first and last visible
+/// row).
+std::vector<TilePlan::Tile> tiles_of_column_block(const ColumnMask& mask, const TilePlan& plan, int64_t b, int64_t h,
+                                                  int64_t block, Coverage& cover, int64_t& pairs) {
+    const int64_t begin = block * plan.tile_columns, end = std::min(begin + plan.tile_columns, mask.columns);
+    auto first = static_cast<size_t>(plan.row_blocks), last = size_t{0};
+    for (int64_t j = begin; j < end; ++j) {
+        const auto visible = visible_rows(mask, b, h, j);
+        for (int r = 0; r < visible.count; ++r) {
+            const Range rows = visible.ranges[static_cast<size_t>(r)];
+            pairs += rows.end - rows.begin;
+            const auto touch = static_cast<size_t>(rows.begin / plan.tile_rows);
+            const auto leave = static_cast<size_t>((rows.end - 1) / plan.tile_rows) + 1;
+            ++cover.touched[touch], --cover.touched[leave];
+            const auto whole = static_cast<size_t>((rows.begin + plan.tile_rows - 1) / plan.tile_rows);
+            const auto whole_end = rows.end == mask.rows ? leave : static_cast<size_t>(rows.end / plan.tile_rows);
+            if (whole < whole_end) ++cover.covered[whole], --cover.covered[whole_end];
+            first = std::min(first, touch), last = std::max(last, leave);
+        }
+    }
+    std::vector<TilePlan::Tile> tiles;
+    int32_t touched = 0, covered = 0;
+    for (size_t r = first; r <= last && first < last; ++r) {
+        touched += std::exchange(cover.touched[r], 0);
+        covered += std::exchange(cover.covered[r], 0);
+        if (touched > 0) tiles.push_back({static_cast<int32_t>(r), covered < end - begin});
+    }
+    return tiles;
+}
+
+/// by_row from by_column: row blocks keep their column blocks ascending, as column blocks are walked in that order.
+void transpose(TilePlan& plan) {
+    const auto slices = static_cast<size_t>(plan.batch * plan.heads);
+    const auto row_blocks = static_cast<size_t>(plan.row_blocks),
+               column_blocks = static_cast<size_t>(plan.column_blocks);
+    plan.by_row_begin.assign(slices * row_blocks + 1, 0);
+    const auto for_each = [&](auto&& visit) {
+        for (size_t s = 0; s < slices; ++s)
+            for (size_t c = 0; c < column_blocks; ++c)
+                for (int64_t t = plan.by_column_begin[s * column_blocks + c];
+                     t < plan.by_column_begin[s * column_blocks + c + 1]; ++t) {
+                    const auto tile = plan.by_column[static_cast<size_t>(t)];
+                    visit(s * row_blocks + static_cast<size_t>(tile.index),
+                          TilePlan::Tile{static_cast<int32_t>(c), tile.partial});
+                }
+    };
+    for_each([&](size_t row, TilePlan::Tile) { ++plan.by_row_begin[row + 1]; });
+    std::partial_sum(plan.by_row_begin.begin(), plan.by_row_begin.end(), plan.by_row_begin.begin());
+    plan.by_row.resize(plan.by_column.size());
+    auto next = plan.by_row_begin;
+    for_each([&](size_t row, TilePlan::Tile tile) { plan.by_row[static_cast<size_t>(next[row]++)] = tile; });
+}
+
+std::vector<int32_t> longest_first(const std::vector<int64_t>& begin) {
+    std::vector<int32_t> order(begin.size() - 1);
+    std::iota(order.begin(), order.end(), 0);
+    const auto length = [&](int32_t i) { return begin[static_cast<size_t>(i) + 1] - begin[static_cast<size_t>(i)]; };
+    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return length(a) > length(b); });
+    return order;
+}
+
+}  // namespace
+
+int64_t TilePlan::partial_tiles() const {
+    return std::count_if(by_row.begin(), by_row.end(), [](Tile tile) { return tile.partial; });
+}
+
+double TilePlan::visible_share() const {
+    const int64_t tiles = batch * heads * row_blocks * column_blocks;
+    return tiles == 0 ? 0 : static_cast<double>(surviving_tiles()) / static_cast<double>(tiles);
+}
+
+TilePlan make_tile_plan(const ColumnMask& mask, int64_t tile_rows, int64_t tile_columns) {
+    require(tile_rows > 0 && tile_columns > 0, "tiles of {} x {}", tile_rows, tile_columns);
+    mask.validate();
+    TilePlan plan{.tile_rows = tile_rows,
+                  .tile_columns = tile_columns,
+                  .batch = mask.batch,
+                  .heads = mask.heads,
+                  .row_blocks = (mask.rows + tile_rows - 1) / tile_rows,
+                  .column_blocks = (mask.columns + tile_columns - 1) / tile_columns};
+    const int64_t lists = plan.batch * plan.heads * plan.column_blocks;
+    std::vector<std::vector<TilePlan::Tile>> tiles(static_cast<size_t>(lists));
+    int64_t pairs = 0;
+#pragma omp parallel reduction(+ : pairs) if (lists > 64)
+    {
+        Coverage cover(plan.row_blocks);
+#pragma omp for schedule(dynamic, 16)
+        for (int64_t i = 0; i < lists; ++i) {
+            const int64_t slice = i / plan.column_blocks;
+            tiles[static_cast<size_t>(i)] = tiles_of_column_block(mask, plan, slice / plan.heads, slice % plan.heads,
+                                                                  i % plan.column_blocks, cover, pairs);
+        }
+    }
+    plan.visible_pairs = pairs;
+    plan.by_column_begin.push_back(0);
+    for (const auto& list : tiles) {
+        plan.by_column.insert(plan.by_column.end(), list.begin(), list.end());
+        plan.by_column_begin.push_back(static_cast<int64_t>(plan.by_column.size()));
+    }
+    transpose(plan);
+    plan.row_order = longest_first(plan.by_row_begin);
+    plan.column_order = longest_first(plan.by_column_begin);
+    return plan;
+}
+
+}  // namespace colonnade

@@ -1,0 +1,137 @@
+#include "data/prepare_report.h"
+
+#include <algorithm>
+
+#include "engine/arena.h"
+#include "engine/progress.h"
+
+namespace colonnade {
+namespace {
+
+constexpr size_t shown_head = 80, shown_tail = 80;  // tokens of the first sample
+constexpr size_t padded_batch = 8;                  // rows of the batch that packing is compared with
+
+double percent(double part, double whole) {
+    return whole > 0 ? 100 * part / whole : 0;
+}
+
+std::string line(const std::string& name, const std::string& value) {
+    return fmt::format("  {:<26}{}\n", name, value);
+}
+
+/// Nothing where no row is of that kind.
+std::string line(const std::string& name, const RowCount& rows) {
+    if (rows.count == 0) return "";
+    const auto more = rows.count > static_cast<int64_t>(rows.first.size()) ? ", ..." : "";
+    return line(name, fmt::format("{} ({}{})", rows.count, fmt::join(rows.first, ", "), more));
+}
+
+std::string counts(const StoreResult& result) {
+    const StoreStatistics& s = result.store.statistics;
+    std::string text;
+    for (const auto& file : s.files)
+        text += line(file.type, fmt::format("{}: {} of {} rows", file.path, file.samples, file.rows));
+    text += line("samples", fmt::format("{} of {} rows", s.samples, s.rows));
+    text += line("truncated", s.truncated) + line("dropped, too long", s.dropped_too_long) +
+            line("dropped, nothing learned", s.dropped_nothing_learned);
+    text += line("suspicious, no end token", s.no_end_token) + line("suspicious, double BOS", s.double_bos) +
+            line("suspicious, marker in text", s.marker_in_text);
+    if (!s.markers_spelled_out.empty()) {
+        text += line("no piece for markers",
+                     fmt::format("{}: written as ordinary text", fmt::join(s.markers_spelled_out, " ")));
+    }
+    text += line("tokens", fmt::format("{} ({} in memory)", s.tokens, human_bytes(result.store.bytes())));
+    text += line("learned", fmt::format("{:.0f} ({:.1f}% of the tokens)", s.learned_tokens,
+                                        percent(s.learned_tokens, static_cast<double>(s.tokens))));
+    return text;
+}
+
+std::string length_lines(const StoreStatistics& s) {
+    const LengthTable& l = s.lengths;
+    return fmt::format("  {:<18}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}\n", "length", "min", "p5", "p25", "p50", "p75",
+                       "p95", "p99", "max") +
+           fmt::format("  {:<18}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}\n", "tokens", l.min, l.p5, l.p25, l.p50, l.p75,
+                       l.p95, l.p99, l.max);
+}
+
+/// Share of real tokens when rows in their shuffled order are padded to the longest of each batch.
+double padded_fill(std::span<const int64_t> lengths, PackSettings packing) {
+    packing.strategy = PackStrategy::none;
+    const PackPlan plan = plan_epoch(lengths, packing, 0);
+    int64_t tokens = 0, padded = 0;
+    for (size_t begin = 0; begin < plan.samples.size(); begin += padded_batch) {
+        const size_t end = std::min(begin + padded_batch, plan.samples.size());
+        int64_t longest = 0;
+        for (size_t i = begin; i < end; ++i) {
+            const int64_t length = lengths[static_cast<size_t>(plan.samples[i])];
+            tokens += length;
+            longest = std::max(longest, length);
+        }
+        padded += longest * static_cast<int64_t>(end - begin);
+    }
+    return percent(static_cast<double>(tokens), static_cast<double>(padded));
+}
+
+std::string packing_lines(const TokenStore& store, const PackSettings& packing) {
+    const std::vector<int64_t> lengths = store.lengths();
+    const PackPlan plan = plan_epoch(lengths, packing, 0);
+    const auto tokens = static_cast<double>(store.tokens()), samples = static_cast<double>(store.size());
+    const auto share = [](double fill) {
+        return fmt::format("{:.1f}% real tokens, {:.1f}% padding", fill, 100 - fill);
+    };
+    return line("packs", fmt::format("{} of {} tokens, {:.1f} samples each", plan.packs(), packing.packing_length,
+                                     samples / static_cast<double>(plan.packs()))) +
+           line("packed", share(100 * plan.fill)) +
+           line(fmt::format("padded, batches of {}", padded_batch), share(padded_fill(lengths, packing))) +
+           line("padded to the full length",
+                share(percent(tokens, samples * static_cast<double>(packing.packing_length))));
+}
+
+/// Control characters as escapes: a piece stays on its line.
+std::string visible(const std::string& piece) {
+    std::string text;
+    for (const char c : piece) {
+        if (c == '\n')
+            text += "\\n";
+        else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F)
+            text += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+        else
+            text += c;
+    }
+    return text;
+}
+
+}  // namespace
+
+std::string render_sample(const Sample& sample, const Tokenizer* tokenizer) {
+    const size_t length = sample.tokens.size();
+    const bool whole = length <= shown_head + shown_tail;
+    std::string text;
+    for (size_t i = 0; i < length; ++i) {
+        if (!whole && i == shown_head) {
+            text += fmt::format("| ... {} tokens ... ", length - shown_head - shown_tail);
+            i = length - shown_tail;
+        }
+        const std::string piece =
+            tokenizer ? visible(tokenizer->piece(sample.tokens[i])) : std::to_string(sample.tokens[i]);
+        if (i > 0) text += "|";
+        text += sample.weights[i] > 0 ? "[" + piece + "]" : piece;
+    }
+    return text;
+}
+
+std::string prepare_report(const StoreResult& result, const PackSettings& packing, const Tokenizer* tokenizer) {
+    const TokenStore& store = result.store;
+    const std::string made = result.reused ? "unchanged since it was made: reused"
+                             : result.seconds > 0
+                                 ? fmt::format("tokenised in {}, {} tokens/s", human_duration(result.seconds),
+                                               human_count(result.tokens_per_second))
+                                 : "split off another store";
+    const Sample first = store.sample(0);
+    return line("store", result.path.empty() ? made : fmt::format("{}, {}", result.path, made)) + counts(result) +
+           length_lines(store.statistics) + packing_lines(store, packing) +
+           fmt::format("  first sample ({}, {} tokens), learned tokens in [brackets]:\n    {}\n", store.place(0),
+                       first.length(), render_sample(first, tokenizer));
+}
+
+}  // namespace colonnade

@@ -1,0 +1,30 @@
+// train_tokenizer: a SentencePiece model from text and JSONL files.
+
+#include <CLI/CLI.hpp>
+
+#include "data/tokenizer.h"
+#include "engine/error.h"
+
+int main(int argc, char** argv) {
+    using namespace colonnade;
+    TokenizerTraining options;
+    CLI::App app("Trains a SentencePiece tokenizer on text (one sentence a line) and on the texts of JSONL rows.");
+    app.add_option("--text", options.text_files, "text or .jsonl file; may be repeated")->required();
+    app.add_option("--output", options.output, "writes OUTPUT.model and OUTPUT.vocab")->required();
+    app.add_option("--vocab-size", options.vocab_size, "number of pieces")->capture_default_str();
+    app.add_option("--model-type", options.model_type, "bpe or unigram")->capture_default_str();
+    app.add_option("--special", options.special_tokens,
+                   "marker that is always one token, such as <|im_start|>; may be repeated");
+    app.add_option("--threads", options.threads, "threads")->capture_default_str();
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        return app.exit(error) == 0 ? 0 : static_cast<int>(Exit::config);
+    }
+    return run_program("train_tokenizer", [&] {
+        train_tokenizer(options);
+        const auto tokenizer = Tokenizer::load(options.output + ".model");
+        fmt::print("{}: {} pieces\n", tokenizer->path(), tokenizer->vocab_size());
+        return 0;
+    });
+}

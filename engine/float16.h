@@ -1,0 +1,51 @@
+#pragma once
+// IEEE half and bfloat16 as bit patterns, to and from float. Widening is exact. Narrowing rounds to nearest even,
+// subnormals included; NaN stays NaN, with the top bits of its payload.
+
+#include <bit>
+#include <cstdint>
+
+namespace colonnade {
+
+inline float float_from_bf16(uint16_t bits) {
+    return std::bit_cast<float>(uint32_t{bits} << 16);
+}
+
+inline uint16_t bf16_from_float(float value) {
+    const uint32_t bits = std::bit_cast<uint32_t>(value), top = bits >> 16;
+    const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
+    if (nan) return static_cast<uint16_t>(top & 0x7fu ? top : top | 0x40u);
+    return static_cast<uint16_t>((bits + 0x7fffu + (top & 1u)) >> 16);
+}
+
+inline float float_from_f16(uint16_t bits) {
+    const uint32_t sign = uint32_t{bits & 0x8000u} << 16, magnitude = bits & 0x7fffu;
+    uint32_t wide;
+    if (magnitude >= 0x7c00u)
+        wide = 0x7f800000u | (magnitude & 0x3ffu) << 13;
+    else if (magnitude >= 0x0400u)
+        wide = (magnitude << 13) + (uint32_t{127 - 15} << 23);
+    else
+        wide = std::bit_cast<uint32_t>(static_cast<float>(magnitude) * 0x1p-24f);
+    return std::bit_cast<float>(sign | wide);
+}
+
+inline uint16_t f16_from_float(float value) {
+    const uint32_t bits = std::bit_cast<uint32_t>(value), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
+    uint32_t half;
+    if (magnitude > 0x7f800000u) {
+        const uint32_t payload = magnitude >> 13 & 0x3ffu;
+        half = 0x7c00u | (payload ? payload : 0x200u);
+    } else if (magnitude >= 0x477ff000u) {
+        half = 0x7c00u;  // from 65520 on, halfway from the largest half to 65536
+    } else if (magnitude >= 0x38800000u) {
+        const uint32_t rebiased = magnitude - (uint32_t{127 - 15} << 23);
+        half = (rebiased + 0xfffu + (rebiased >> 13 & 1u)) >> 13;
+    } else {
+        // Below 2^-14 halves are the multiples of 2^-24, as floats are from 0.5 on: this addition rounds to them.
+        half = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - std::bit_cast<uint32_t>(0.5f);
+    }
+    return static_cast<uint16_t>(sign | half);
+}
+
+}  // namespace colonnade

@@ -1,0 +1,236 @@
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <map>
+
+#include "engine/hdf5.h"
+#include "engine/hdf5_library.h"
+
+namespace colonnade {
+
+using hdf5::Handle;
+using hdf5::Session;
+
+namespace {
+
+constexpr int rank_limit = 4;
+constexpr uint64_t chunk_limit = uint64_t{256} << 20;  // bytes; the library holds whole chunks in memory
+constexpr uint64_t deflate_ratio = 1032;               // the most that deflate can shrink anything
+
+}  // namespace
+
+struct Hdf5Reader::Impl {
+    struct Dataset {
+        Handle id;
+        DType dtype;
+        std::vector<hsize_t> shape;
+        int64_t count;
+    };
+    std::string path;
+    uint64_t file_bytes = 0;
+    Handle file;
+    std::map<std::string, Dataset> open;  // those that have passed every check
+
+    [[noreturn]] void refuse(const std::string& name, const std::string& what) const {
+        fail(Exit::data, "{}: '{}': {}", path, name, what);
+    }
+    template <typename Result>
+    Result check(Result result, const std::string& name) const {
+        if (result < 0) refuse(name, hdf5::last_error());
+        return result;
+    }
+
+    // Link by link: the library would follow one out of the file.
+    bool has(const std::string& name) const {
+        for (const std::string& prefix : hdf5::prefixes(name)) {
+            if (check(H5Lexists(file, prefix.c_str(), H5P_DEFAULT), prefix) == 0) return false;
+            H5L_info_t link{};
+            check(H5Lget_info(file, prefix.c_str(), &link, H5P_DEFAULT), prefix);
+            if (link.type != H5L_TYPE_HARD) refuse(prefix, "a soft or external link, expected a dataset of this file");
+        }
+        return true;
+    }
+
+    // Before anything else is asked of the dataset: a virtual one opens other files as soon as its shape is wanted.
+    void check_storage(const std::string& name, hid_t creation) const {
+        const H5D_layout_t layout = H5Pget_layout(creation);
+        if (layout != H5D_CONTIGUOUS && layout != H5D_CHUNKED) refuse(name, "neither contiguous nor chunked storage");
+        if (H5Pget_external_count(creation) != 0) refuse(name, "external storage");
+        for (int i = 0, n = check(H5Pget_nfilters(creation), name); i < n; ++i) {
+            size_t values = 0;
+            const H5Z_filter_t filter =
+                H5Pget_filter2(creation, static_cast<unsigned>(i), nullptr, &values, nullptr, 0, nullptr, nullptr);
+            if (filter != H5Z_FILTER_DEFLATE && filter != H5Z_FILTER_SHUFFLE && filter != H5Z_FILTER_FLETCHER32)
+                refuse(name, fmt::format("filter {}, expected none, deflate, shuffle or fletcher32",
+                                         static_cast<int>(filter)));
+        }
+    }
+
+    DType checked_dtype(const std::string& name, hid_t dataset) const {
+        const Handle type(check(H5Dget_type(dataset), name));
+        for (const DType dtype : {DType::u8, DType::i32, DType::i64, DType::f16, DType::bf16, DType::f32, DType::f64})
+            if (H5Tequal(type, hdf5::type_of(dtype)) > 0) return dtype;
+        refuse(name, "its type is not a little-endian u8, i32, i64, f16, bf16, f32 or f64");
+    }
+
+    std::vector<hsize_t> checked_shape(const std::string& name, hid_t dataset) const {
+        const Handle space(check(H5Dget_space(dataset), name));
+        const int rank = H5Sget_simple_extent_ndims(space);
+        if (H5Sget_simple_extent_type(space) == H5S_NULL || rank < 0 || rank > rank_limit)
+            refuse(name, fmt::format("{} dimensions, expected at most {}", rank, rank_limit));
+        std::vector<hsize_t> shape(static_cast<size_t>(rank));
+        check(H5Sget_simple_extent_dims(space, shape.data(), nullptr), name);
+        return shape;
+    }
+
+    void check_chunks(const std::string& name, hid_t creation, size_t rank, uint64_t element_bytes) const {
+        std::array<hsize_t, H5S_MAX_RANK> chunk{};
+        if (H5Pget_chunk(creation, H5S_MAX_RANK, chunk.data()) != static_cast<int>(rank))
+            refuse(name, "chunks of another rank");
+        uint64_t bytes = element_bytes;
+        for (size_t d = 0; d < rank; ++d)
+            if (chunk[d] == 0 || __builtin_mul_overflow(bytes, chunk[d], &bytes) || bytes > chunk_limit)
+                refuse(name, fmt::format("chunks that are empty or larger than {} bytes", chunk_limit));
+    }
+
+    // Product of the shape, at most what the bytes in the file can give.
+    int64_t checked_count(const std::string& name, const Dataset& dataset, hid_t creation) const {
+        uint64_t bytes = bytes_of(dataset.dtype);
+        for (const hsize_t size : dataset.shape)
+            if (__builtin_mul_overflow(bytes, size, &bytes)) refuse(name, "its shape overflows");
+        uint64_t available = H5Dget_storage_size(dataset.id);
+        if (available > file_bytes)
+            refuse(name, fmt::format("{} bytes of storage in a file of {}", available, file_bytes));
+        if (H5Pget_layout(creation) == H5D_CHUNKED) {
+            check_chunks(name, creation, dataset.shape.size(), bytes_of(dataset.dtype));
+            if (H5Pget_nfilters(creation) > 0) available *= deflate_ratio;
+        }
+        if (bytes > available)
+            refuse(name, fmt::format("{} bytes declared, the file holds at most {} of them", bytes, available));
+        return static_cast<int64_t>(bytes / bytes_of(dataset.dtype));
+    }
+
+    const Dataset& dataset(const std::string& name) {
+        if (const auto found = open.find(name); found != open.end()) return found->second;
+        if (!has(name)) refuse(name, "no such dataset");
+        Dataset d{Handle(check(H5Oopen(file, name.c_str(), H5P_DEFAULT), name)), {}, {}, 0};
+        if (H5Iget_type(d.id) != H5I_DATASET) refuse(name, "not a dataset");
+        const Handle creation(check(H5Dget_create_plist(d.id), name));
+        check_storage(name, creation);
+        d.dtype = checked_dtype(name, d.id);
+        d.shape = checked_shape(name, d.id);
+        d.count = checked_count(name, d, creation);
+        return open.emplace(name, std::move(d)).first->second;
+    }
+
+    Handle attribute(const std::string& name, std::initializer_list<H5T_class_t> classes, const char* expected) const {
+        if (H5Aexists(file, name.c_str()) <= 0) refuse(name, "no such attribute");
+        Handle id(check(H5Aopen(file, name.c_str(), H5P_DEFAULT), name));
+        const Handle type(check(H5Aget_type(id), name)), space(check(H5Aget_space(id), name));
+        const bool known = std::ranges::count(classes, H5Tget_class(type)) > 0 && H5Tis_variable_str(type) <= 0;
+        if (!known || H5Sget_simple_extent_npoints(space) != 1)
+            refuse(name, fmt::format("attribute is not {}", expected));
+        return id;
+    }
+};
+
+Hdf5Reader::Hdf5Reader(const std::string& path) : impl_(std::make_unique<Impl>()) {
+    const Session session;
+    std::error_code error;
+    if (!std::filesystem::is_regular_file(path, error)) fail(Exit::data, "{}: no such file", path);
+    impl_->path = path;
+    impl_->file_bytes = std::filesystem::file_size(path, error);
+    impl_->file = Handle(H5Fopen(path.c_str(), H5F_ACC_RDONLY, hdf5::file_access()));
+    if (impl_->file < 0) fail(Exit::data, "{}: not a readable HDF5 file: {}", path, hdf5::last_error());
+}
+
+Hdf5Reader::~Hdf5Reader() {
+    const Session session;
+    impl_.reset();
+}
+
+bool Hdf5Reader::has(const std::string& name) const {
+    const Session session;
+    return impl_->has(name);
+}
+
+std::vector<int64_t> Hdf5Reader::shape(const std::string& name) const {
+    const Session session;
+    const auto& shape = impl_->dataset(name).shape;
+    return {shape.begin(), shape.end()};
+}
+
+DType Hdf5Reader::dtype(const std::string& name) const {
+    const Session session;
+    return impl_->dataset(name).dtype;
+}
+
+int64_t Hdf5Reader::count(const std::string& name) const {
+    const Session session;
+    return impl_->dataset(name).count;
+}
+
+void Hdf5Reader::read(const std::string& name, const Tensor& into, int64_t begin) const {
+    const Session session;
+    const Impl::Dataset& dataset = impl_->dataset(name);
+    int64_t left = into.numel();
+    require(into.contiguous() && into.device == Device::cpu, "'{}': {} is not contiguous on the CPU", name,
+            describe(into));
+    if (into.dtype != dataset.dtype)
+        impl_->refuse(name, fmt::format("holds {}, expected {}", name_of(dataset.dtype), name_of(into.dtype)));
+    if (begin < 0 || begin > dataset.count || left > dataset.count - begin)
+        impl_->refuse(name, fmt::format("holds {} elements, expected {} from {} on", dataset.count, left, begin));
+
+    const Handle type = hdf5::type_of(into.dtype), space(H5Dget_space(dataset.id));
+    const size_t rank = dataset.shape.size();
+    char* to = static_cast<char*>(into.data);
+    if (rank == 0 && left > 0) impl_->check(H5Dread(dataset.id, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, to), name);
+    while (rank > 0 && left > 0) {
+        // The largest box that begins here and is one run of the flattened array: as many steps as there are along the
+        // outermost dimension of which whole steps are wanted, everything along those within.
+        std::array<hsize_t, rank_limit> start{}, size{};
+        int64_t step = 1, taken = 0;
+        for (size_t d = rank; d-- > 0; step *= static_cast<int64_t>(dataset.shape[d])) {
+            const int64_t extent = static_cast<int64_t>(dataset.shape[d]), at = begin / step % extent;
+            const int64_t steps = begin % step == 0 ? std::min(left / step, extent - at) : 0;
+            start[d] = static_cast<hsize_t>(at);
+            size[d] = static_cast<hsize_t>(std::max<int64_t>(steps, 1));
+            if (steps > 0) taken = steps * step;
+        }
+        const auto count = static_cast<hsize_t>(taken);
+        const Handle memory(H5Screate_simple(1, &count, nullptr));
+        impl_->check(H5Sselect_hyperslab(space, H5S_SELECT_SET, start.data(), nullptr, size.data(), nullptr), name);
+        impl_->check(H5Dread(dataset.id, type, memory, space, H5P_DEFAULT, to), name);
+        to += static_cast<size_t>(taken) * bytes_of(into.dtype);
+        begin += taken;
+        left -= taken;
+    }
+}
+
+bool Hdf5Reader::has_attribute(const std::string& name) const {
+    const Session session;
+    return H5Aexists(impl_->file, name.c_str()) > 0;
+}
+
+std::string Hdf5Reader::text_attribute(const std::string& name) const {
+    const Session session;
+    const Handle id = impl_->attribute(name, {H5T_STRING}, "one text of fixed length");
+    const Handle type(impl_->check(H5Aget_type(id), name));
+    const size_t size = H5Tget_size(type);
+    if (size > impl_->file_bytes)
+        impl_->refuse(name, fmt::format("text of {} bytes in a file of {}", size, impl_->file_bytes));
+    std::string text(size, '\0');
+    impl_->check(H5Aread(id, type, text.data()), name);
+    text.resize(std::min(text.find('\0'), size));
+    return text;
+}
+
+int64_t Hdf5Reader::int_attribute(const std::string& name) const {
+    const Session session;
+    const Handle id = impl_->attribute(name, {H5T_INTEGER, H5T_ENUM}, "one integer");
+    int64_t value = 0;
+    impl_->check(H5Aread(id, H5T_NATIVE_INT64, &value), name);
+    return value;
+}
+
+}  // namespace colonnade

@@ -1,0 +1,151 @@
+// bench_layers: the time of every op at one model size, median of the repeats. Memory-bound ops print GB/s over the
+// bytes that they cannot avoid moving, products print GFLOP/s.
+
+#include <omp.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <functional>
+#include <numeric>
+
+#include "engine/arena.h"
+#include "engine/philox.h"
+#include "layers/embedding.h"
+#include "layers/gather.h"
+#include "layers/head_loss.h"
+#include "layers/linear.h"
+#include "layers/rmsnorm.h"
+#include "layers/rope.h"
+#include "layers/swiglu.h"
+
+namespace colonnade {
+namespace {
+
+using Unit = std::pair<const char*, double>;  // its name, how many of it one piece of work is
+constexpr Unit memory{"GB/s", 4}, compute{"GFLOP/s", 2};
+constexpr Grad fresh = Grad::overwrite;
+
+struct Bench {
+    int64_t tokens = 4096, hidden = 256, ffn = 704, vocab = 8000, heads = 4;
+    int repeats = 9;
+
+    void run() {
+        fmt::print("{} tokens in f32 on {} threads\n", tokens, omp_get_max_threads());
+        norms();
+        rope_and_swiglu();
+        rows();
+        linear();
+        head();
+    }
+
+  private:
+    Arena arena{Device::cpu, size_t{4} << 30};
+    Profile profile;
+    Context ctx{.device = Device::cpu, .profile = &profile};
+
+    Tensor floats(std::initializer_list<int64_t> shape) {
+        const Philox philox{.seed = 1, .stream = arena.mark()};
+        const Tensor t = arena.tensor("", DType::f32, shape);
+        for (int64_t i = 0; i < t.numel(); ++i)
+            t.as<float>()[i] = static_cast<float>(philox.uniform(static_cast<uint64_t>(i)) - 0.5);
+        return t;
+    }
+    /// `work` is floats moved or multiply-adds done.
+    void time(const char* name, int64_t work, const Unit& unit, const std::function<void()>& op) const {
+        op();  // warms up
+        std::vector<double> seconds(static_cast<size_t>(std::max(repeats, 1)));
+        for (double& s : seconds) {
+            const auto start = std::chrono::steady_clock::now();
+            op();
+            s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        }
+        std::ranges::sort(seconds);
+        const double median = seconds[seconds.size() / 2], rate = unit.second * static_cast<double>(work) / median;
+        fmt::print("{:<22}{:>9.3f} ms {:>9.1f} {}\n", name, median * 1e3, rate * 1e-9, unit.first);
+    }
+
+    void norms() {
+        const int64_t n = tokens * hidden, dim = hidden / heads;
+        const Tensor in = floats({tokens, hidden}), delta = floats({tokens, hidden}), sum = floats({tokens, hidden});
+        const Tensor out = floats({tokens, hidden}), rstd = floats({tokens});
+        const Tensor w = floats({hidden}), dw = floats({hidden});
+        time("rmsnorm forward", 4 * n, memory, [&] { rmsnorm_forward(ctx, {out, rstd, sum, in, delta, w, 1e-5}); });
+        time("rmsnorm backward", 3 * n, memory, [&] { rmsnorm_backward(ctx, {out, fresh, dw, in, sum, rstd, w}); });
+        const Tensor q = in.view({tokens, heads, dim}), dq = sum.view({tokens, heads, dim});
+        const Tensor q_out = out.view({tokens, heads, dim}), q_rstd = floats({tokens, heads});
+        const Tensor qw = w.slice(0, 0, dim), dqw = dw.slice(0, 0, dim);
+        time("q norm forward", 2 * n, memory, [&] { rmsnorm_forward(ctx, {q_out, q_rstd, {}, q, {}, qw, 1e-5}); });
+        time("q norm backward", 3 * n, memory, [&] { rmsnorm_backward(ctx, {dq, fresh, dqw, q_out, q, q_rstd, qw}); });
+    }
+
+    void rope_and_swiglu() {
+        const int64_t dim = hidden / heads;
+        const Tensor q = floats({tokens, heads, dim}), cos = floats({tokens, dim / 2}), sin = floats({tokens, dim / 2});
+        std::vector<int32_t> positions(static_cast<size_t>(tokens));
+        std::iota(positions.begin(), positions.end(), 0);
+        const RopeFrequencies frequencies = rope_frequencies(dim, 1e4, {});
+        time("rope angles", tokens * dim, memory, [&] { rope_angles(ctx, {cos, sin, positions, frequencies}); });
+        time("rope", 2 * tokens * hidden, memory, [&] { rope_apply(ctx, {q, cos, sin}); });
+        const Tensor out = floats({tokens, ffn});
+        const Tensor gate_up = floats({tokens, 2 * ffn}), dgate_up = floats({tokens, 2 * ffn});
+        time("swiglu forward", 3 * tokens * ffn, memory, [&] { swiglu_forward(ctx, {out, gate_up}); });
+        time("swiglu backward", 5 * tokens * ffn, memory, [&] { swiglu_backward(ctx, {dgate_up, out, gate_up}); });
+    }
+
+    void rows() {
+        const int64_t n = tokens * hidden;
+        const Tensor table = floats({vocab, hidden});
+        const Tensor out = floats({tokens, hidden}), some = floats({tokens / 2, hidden});
+        std::vector<int32_t> ids(static_cast<size_t>(tokens)), half(static_cast<size_t>(tokens / 2));
+        const Philox philox{.seed = 1, .stream = 0};
+        for (size_t i = 0; i < ids.size(); ++i)
+            ids[i] = static_cast<int32_t>(philox.below(i, static_cast<uint64_t>(vocab)));
+        for (size_t i = 0; i < half.size(); ++i) half[i] = static_cast<int32_t>(2 * i);
+        time("embedding forward", 2 * n, memory, [&] { embedding_forward(ctx, {out, ids, table}); });
+        time("embedding backward", 3 * n, memory, [&] { embedding_backward(ctx, {table, out, ids}); });
+        time("gather half", n, memory, [&] { gather_rows(ctx, {some, out, half}); });
+        time("scatter half", 5 * n / 2, memory, [&] { scatter_rows(ctx, {out, some, half}); });
+    }
+
+    void linear() {
+        const int64_t width = 2 * ffn, work = tokens * hidden * width;
+        const Tensor in = floats({tokens, hidden}), din = floats({tokens, hidden}), out = floats({tokens, width});
+        const Tensor w = floats({width, hidden}), dw = floats({width, hidden}), bias = floats({width});
+        time("linear forward", work, compute, [&] { linear_forward(ctx, {out, in, w, {}}); });
+        time("linear forward, bias", work, compute, [&] { linear_forward(ctx, {out, in, w, bias}); });
+        time("linear backward", 2 * work, compute, [&] { linear_backward(ctx, {din, fresh, dw, {}, out, in, w}); });
+        time("bias gradient", tokens * width, memory, [&] { linear_backward(ctx, {{}, fresh, {}, bias, out, in, w}); });
+    }
+
+    void head() {
+        const Tensor in = floats({tokens, hidden}), din = floats({tokens, hidden}), logits = floats({512, vocab});
+        const Tensor w = floats({vocab, hidden}), dw = floats({vocab, hidden});
+        std::vector<double> nll(static_cast<size_t>(tokens));
+        const std::vector<int32_t> targets(nll.size(), 1);
+        const std::vector<float> scales(nll.size(), 1e-3f);
+        profile.clear();
+        const HeadLoss args{nll, {}, din, dw, logits, in, w, targets, scales};
+        time("head and loss", 3 * tokens * vocab * hidden, compute, [&] { head_loss(ctx, args); });
+        const double loss = profile.seconds().at("loss"), gemm = profile.seconds().at("gemm");
+        fmt::print("  of which softmax {:.1f} %\n", 100 * loss / (loss + gemm));
+    }
+};
+
+}  // namespace
+}  // namespace colonnade
+
+int main(int argc, char** argv) {
+    return colonnade::run_program("bench_layers", [&] {
+        colonnade::Bench bench;
+        CLI::App app("Times every op of a model of this size on the CPU");
+        app.add_option("--tokens", bench.tokens, "rows")->capture_default_str();
+        app.add_option("--hidden", bench.hidden, "width of the model")->capture_default_str();
+        app.add_option("--ffn", bench.ffn, "width of the feed-forward block")->capture_default_str();
+        app.add_option("--vocab", bench.vocab, "vocabulary")->capture_default_str();
+        app.add_option("--heads", bench.heads, "attention heads")->capture_default_str();
+        app.add_option("--repeats", bench.repeats, "runs of each op")->capture_default_str();
+        CLI11_PARSE(app, argc, argv);
+        bench.run();
+        return 0;
+    });
+}

@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+"""Does transformers read an exported folder as Colonnade does?
+
+    check_export.py FOLDER LOGITS.safetensors
+
+FOLDER is what training exported. LOGITS.safetensors holds what Colonnade computes from it: input_ids i32 [1, n] and
+logits f32 [1, n, vocab]. transformers runs the same tokens in float32. Printed: the largest difference, absolute and
+relative to the root mean square of the logits. Exit code 1 when the relative one is over 1e-4, or not a number.
+"""
+
+import argparse
+
+import torch
+import transformers
+from safetensors.torch import load_file
+
+LIMIT = 1e-4
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("logits")
+    args = parser.parse_args()
+    transformers.utils.logging.disable_progress_bar()
+    ours = load_file(args.logits)
+    model, loading = transformers.AutoModelForCausalLM.from_pretrained(
+        args.folder, dtype=torch.float32, output_loading_info=True, local_files_only=True)
+    unused = {kind: sorted(map(str, keys)) for kind, keys in loading.items() if keys}
+    if unused:
+        raise SystemExit(f"{args.folder}: transformers does not load every tensor: {unused}")
+    with torch.no_grad():
+        theirs = model.eval()(input_ids=ours["input_ids"].long()).logits
+    if theirs.shape != ours["logits"].shape:
+        raise SystemExit(f"logits are {list(ours['logits'].shape)}, transformers gives {list(theirs.shape)}")
+    difference = (ours["logits"].double() - theirs.double()).abs().max().item()
+    relative = difference / theirs.double().pow(2).mean().sqrt().item()
+    print(f"{theirs.shape[1]} tokens: largest difference {difference:.3g}, {relative:.3g} of the logits' rms, limit {LIMIT:g}")
+    raise SystemExit(0 if relative <= LIMIT else 1)
+
+
+if __name__ == "__main__":
+    main()

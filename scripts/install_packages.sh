@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Installs the distribution packages that Colonnade builds on (Debian 12, Ubuntu 24.04). Does nothing where all are there.
+set -euo pipefail
+
+packages=(
+    build-essential cmake ninja-build pkg-config
+    libopenblas-openmp-dev libhdf5-dev libsentencepiece-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libfmt-dev
+    libpng-dev libprotobuf-dev protobuf-compiler libssl-dev libgtest-dev
+    wordnet-base # the quickstart's data
+)
+
+missing=()
+for package in "${packages[@]}"; do
+    [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing+=("$package")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || { echo "install_packages.sh: these packages are missing, and there is no sudo to install them: ${missing[*]}" >&2; exit 2; }
+    as_root=(sudo)
+fi
+echo "Installing: ${missing[*]}"
+"${as_root[@]}" apt-get update -q
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"

@@ -1,0 +1,258 @@
+// wordnet_chat: the quickstart's data set. Turns WordNet 3.0 (Debian's wordnet-base) into chat JSONL:
+//
+//     {"messages":[{"role":"user","content":"What does the verb choke mean?"},
+//                  {"role":"assistant","content":"To choke means to breathe with great difficulty, as when ..."}]}
+//
+// Answers speak of a word's first sense, the most frequent one. Training and validation are split by word, and words
+// whose first senses read the same ("dog", "domestic dog") stay together: no definition of the validation file has been
+// seen under another name. Samples are ordered by a hash of the question: any prefix is a fair subset.
+
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <numeric>
+#include <tuple>
+
+#include "engine/json.h"
+#include "scripts/wordnet.h"
+
+namespace colonnade {
+namespace {
+
+// --- Sentences -----------------------------------------------------------------------------------------------------
+
+/// Upper case first letter (pH stays pH) and a full stop.
+std::string sentence(std::string text) {
+    const bool second_upper = text.size() > 1 && is_letter(text[1]) && text[1] != lower(text[1]);
+    if (is_letter(text[0]) && text[0] == lower(text[0]) && !second_upper)
+        text[0] = static_cast<char>(text[0] - ('a' - 'A'));
+    if (!is_one_of(text.back(), ".!?")) text += '.';
+    return text;
+}
+
+/// "a", "a or b", "a, b or c".
+std::string listed(const std::vector<std::string>& items, const char* last_joint) {
+    std::string out = items[0];
+    for (size_t i = 1; i < items.size(); ++i) out += (i + 1 < items.size() ? ", " : last_joint) + items[i];
+    return out;
+}
+
+/// FNV-1a with the finaliser of MurmurHash3, which spreads short texts over all 64 bits.
+uint64_t hash_of(std::string_view text) {
+    uint64_t h = 0xcbf29ce484222325;
+    for (char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+    h = (h ^ (h >> 33)) * 0xff51afd7ed558ccd;
+    h = (h ^ (h >> 33)) * 0xc4ceb9fe1a85ec53;
+    return h ^ (h >> 33);
+}
+
+/// Does the example hold the word, perhaps with an ending (choke: choking), and is it longer than a fragment?
+bool shows(const std::string& example, const std::string& word) {
+    if (std::count(example.begin(), example.end(), ' ') < 3) return false;
+    std::string stem = lower(word);
+    if (stem.size() > 3 && is_one_of(stem.back(), "ey")) stem.pop_back();
+    const std::string text = lower(example);
+    for (size_t at = text.find(stem); at != std::string::npos; at = text.find(stem, at + 1)) {
+        if (at == 0 || !is_letter(text[at - 1])) return true;
+    }
+    return false;
+}
+
+// --- Questions and answers -------------------------------------------------------------------------------------------
+
+enum Question : size_t { kMeaning, kPart = kMeaning + kParts.size(), kSynonyms, kExample, kKind, kQuestions };
+
+struct Sample {
+    uint64_t order = 0;
+    Question question = kMeaning;
+    bool validation = false;
+    std::string user, assistant;
+};
+
+class Writer {
+  public:
+    explicit Writer(const Synsets& nouns) : nouns_(nouns) {}
+
+    void ask_about(const std::string& lemma, const Word& word, bool validation) {
+        validation_ = validation;
+        std::vector<std::string> parts;
+        std::string name;
+        for (size_t part = 0; part < kParts.size(); ++part) {
+            if (word.senses[part].empty()) continue;
+            const std::string spelled = spelling(lemma, *word.senses[part][0]);
+            if (parts.empty()) name = spelled;
+            parts.emplace_back(kParts[part].with_article);
+            meaning(spelled, part, *word.senses[part][0]);
+            synonyms(spelled, part, *word.senses[part][0]);
+            example(spelled, part, word.senses[part]);
+        }
+        const std::string answer =
+            fmt::format("{} {} {}", name, parts.size() > 1 ? "can be" : "is", listed(parts, " or "));
+        add(kPart, fmt::format("What part of speech is {}?", name), answer);
+        if (!word.senses[kNoun].empty()) kind(name, *word.senses[kNoun][0]);
+    }
+    /// In order of their hashes.
+    std::vector<Sample> take() {
+        std::sort(samples_.begin(), samples_.end(), [](const Sample& a, const Sample& b) {
+            return std::tie(a.order, a.user, a.assistant) < std::tie(b.order, b.user, b.assistant);
+        });
+        return std::move(samples_);
+    }
+
+  private:
+    void add(size_t question, std::string user, std::string assistant) {
+        const uint64_t order = hash_of(user);
+        samples_.push_back({order, Question(question), validation_, std::move(user), sentence(std::move(assistant))});
+    }
+    void meaning(const std::string& word, size_t part, const Synset& synset) {
+        const std::string& definition = synset.gloss.definition;
+        if (definition.empty()) return;
+        const bool bare_verb = part == kVerb && definition[0] != '(' && !definition.starts_with("to ");
+        add(kMeaning + part, fmt::format("What does the {} {} mean?", kParts[part].name, word),
+            fmt::format("{}{} means {}{}", part == kVerb ? "to " : "", word, bare_verb ? "to " : "", definition));
+    }
+    void synonyms(const std::string& word, size_t part, const Synset& synset) {
+        std::vector<std::string> others;
+        for (const std::string& other : synset.words) {
+            if (lower(other) != lower(word) && speakable(other)) others.push_back(other);
+        }
+        if (others.empty()) return;
+        add(kSynonyms, fmt::format("What is another word for the {} {}?", kParts[part].name, word),
+            fmt::format("{} {} {}", others.size() > 1 ? "other words for" : "another word for", word,
+                        (others.size() > 1 ? "are " : "is ") + listed(others, " and ")));
+    }
+    void example(const std::string& word, size_t part, const std::vector<const Synset*>& senses) {
+        for (const Synset* sense : senses) {
+            for (const std::string& text : sense->gloss.examples) {
+                if (!shows(text, word)) continue;
+                return add(kExample, fmt::format("Use the {} {} in a sentence.", kParts[part].name, word), text);
+            }
+        }
+    }
+    void kind(const std::string& word, const Synset& synset) {
+        const bool instance = synset.kinds.empty();
+        std::vector<std::string> kinds;
+        for (const int64_t offset : instance ? synset.instances : synset.kinds) {
+            const auto found = nouns_.find(offset);
+            if (found == nouns_.end())
+                fail(Exit::data, "data.noun: '{}' points to offset {}: no synset there", word, offset);
+            const std::string& name = found->second.words.at(0);
+            if (speakable(name) && lower(name) != lower(word)) kinds.push_back(name);
+        }
+        if (kinds.empty()) return;
+        const char* relation = instance ? "an instance of" : "a kind of";
+        add(kKind, fmt::format("What is {} {}?", word, relation),
+            fmt::format("{} is {} {}", word, relation, listed(kinds, " and of ")));
+    }
+
+    const Synsets& nouns_;
+    bool validation_ = false;
+    std::vector<Sample> samples_;
+};
+
+/// For every word, in order, the lemma that stands for all words linked to it by the definition of a first sense.
+std::vector<std::string> groups(const Words& words) {
+    std::vector<size_t> parent(words.size());
+    std::iota(parent.begin(), parent.end(), size_t{0});
+    const auto root = [&](size_t i) {
+        while (parent[i] != i) i = parent[i] = parent[parent[i]];
+        return i;
+    };
+    std::vector<std::string> lemmas;
+    std::unordered_map<std::string_view, size_t> first_word;
+    for (const auto& [lemma, word] : words) {
+        const size_t index = lemmas.size();
+        lemmas.push_back(lemma);
+        for (const auto& senses : word.senses) {
+            if (senses.empty()) continue;
+            const size_t a = root(first_word.try_emplace(senses[0]->gloss.definition, index).first->second),
+                         b = root(index);
+            parent[std::max(a, b)] = std::min(a, b);
+        }
+    }
+    std::vector<std::string> out;
+    for (size_t i = 0; i < lemmas.size(); ++i) out.push_back(lemmas[root(i)]);
+    return out;
+}
+
+struct Options {
+    std::string wordnet = "/usr/share/wordnet", train, validation, text;
+    double validation_share = 0.03;
+    size_t limit = 0;
+};
+
+std::vector<Sample> make_samples(const Options& options) {
+    const WordNet wordnet(options.wordnet);
+    Writer writer(wordnet.synsets[kNoun]);
+    const std::vector<std::string> group = groups(wordnet.words);
+    size_t index = 0;
+    for (const auto& [lemma, word] : wordnet.words) {
+        const double place = std::ldexp(static_cast<double>(hash_of(group[index++])), -64);
+        writer.ask_about(lemma, word, place < options.validation_share);
+    }
+    std::vector<Sample> samples = writer.take();
+    if (options.limit > 0 && options.limit < samples.size()) samples.resize(options.limit);
+    return samples;
+}
+
+void print_counts(const std::vector<Sample>& samples) {
+    std::array<std::array<int64_t, 2>, kQuestions> counts{};
+    std::array<int64_t, 2> total{};
+    for (const Sample& sample : samples) {
+        ++counts[sample.question][sample.validation];
+        ++total[sample.validation];
+    }
+    const auto row = [](const std::string& name, const auto& count) {
+        fmt::print("{:<24}{:>10}{:>12}\n", name, count[0], count[1]);
+    };
+    fmt::print("{:<24}{:>10}{:>12}\n", "question", "train", "validation");
+    for (size_t part = 0; part < kParts.size(); ++part) {
+        row(fmt::format("meaning of {}", kParts[part].with_article), counts[kMeaning + part]);
+    }
+    row("part of speech", counts[kPart]);
+    row("synonyms", counts[kSynonyms]);
+    row("example sentence", counts[kExample]);
+    row("kind of thing", counts[kKind]);
+    row("all", total);
+}
+
+void write_samples(const Options& options, const std::vector<Sample>& samples) {
+    std::string train, validation, text;
+    for (const Sample& sample : samples) {
+        const Json messages = {{{"role", "user"}, {"content", sample.user}},
+                               {{"role", "assistant"}, {"content", sample.assistant}}};
+        (sample.validation ? validation : train) += Json{{"messages", messages}}.dump() + '\n';
+        if (!sample.validation) text += sample.user + '\n' + sample.assistant + '\n';
+    }
+    write_file_atomically(options.train, train);
+    write_file_atomically(options.validation, validation);
+    if (!options.text.empty()) write_file_atomically(options.text, text);
+}
+
+int run(int argc, char** argv) {
+    Options options;
+    CLI::App app("WordNet as chat JSONL: meanings, parts of speech, synonyms, examples, kinds of things");
+    app.add_option("--wordnet", options.wordnet, "folder with WordNet 3.0's data.* and index.*")->capture_default_str();
+    app.add_option("--train", options.train, "JSONL to write for training")->required();
+    app.add_option("--validation", options.validation, "JSONL to write for validation")->required();
+    app.add_option("--text", options.text, "also write the training sentences, one a line, to train a tokenizer on");
+    app.add_option("--validation-share", options.validation_share, "share of the words kept for validation")
+        ->check(CLI::Range(0.0, 1.0))
+        ->capture_default_str();
+    app.add_option("--limit", options.limit, "write at most this many samples in all; 0: all")->capture_default_str();
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        return app.exit(error) == 0 ? 0 : static_cast<int>(Exit::config);
+    }
+    const std::vector<Sample> samples = make_samples(options);
+    write_samples(options, samples);
+    print_counts(samples);
+    return static_cast<int>(Exit::ok);
+}
+
+}  // namespace
+}  // namespace colonnade
+
+int main(int argc, char** argv) {
+    return colonnade::run_program("wordnet_chat", [&] { return colonnade::run(argc, argv); });
+}

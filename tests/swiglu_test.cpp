@@ -1,0 +1,82 @@
+// links: layers
+#include "layers/swiglu.h"
+
+#include "gradient_check.h"
+
+namespace colonnade {
+namespace {
+
+template <typename T>
+struct Swiglu {
+    int64_t tokens, ffn;
+    std::vector<T> gate_up = random_values<T>(tokens * 2 * ffn, 1), dout = random_values<T>(tokens * ffn, 2);
+    std::vector<T> out = std::vector<T>(dout.size()), dgate_up = std::vector<T>(gate_up.size());
+
+    void forward() {
+        swiglu_forward({}, {.out = tensor_of(out, {tokens, ffn}), .gate_up = tensor_of(gate_up, {tokens, 2 * ffn})});
+    }
+    void backward(std::vector<T>& into) {
+        swiglu_backward({}, {.dgate_up = tensor_of(into, {tokens, 2 * ffn}),
+                             .dout = tensor_of(dout, {tokens, ffn}),
+                             .gate_up = tensor_of(gate_up, {tokens, 2 * ffn})});
+    }
+};
+
+TEST(Swiglu, ForwardIsTheFormula) {
+    Swiglu<float> s{3, 5};
+    s.gate_up[0] = -200;  // exp(200) is more than a float holds: silu is 0 all the same
+    s.gate_up[1] = 200;   // silu(x) is x
+    s.forward();
+    for (size_t t = 0; t < 3; ++t)
+        for (size_t j = 0; j < 5; ++j) {
+            const double gate = s.gate_up[t * 10 + j], up = s.gate_up[t * 10 + 5 + j];
+            const double expected = gate / (1 + std::exp(-gate)) * up;
+            EXPECT_NEAR(s.out[t * 5 + j], expected, 4e-7 * std::abs(expected) + 1e-30);
+        }
+}
+
+TEST(Swiglu, GradientMatchesDifferences) {
+    Swiglu<double> s{3, 5};
+    s.backward(s.dgate_up);
+    expect_gradient("gate_up", s.gate_up, s.dgate_up, [&] {
+        s.forward();
+        return inner_product(s.out, s.dout);
+    });
+}
+
+TEST(Swiglu, FloatEqualsDoubleToRounding) {
+    Swiglu<float> single{9, 33};
+    Swiglu<double> wide{9, 33};
+    single.backward(single.dgate_up);
+    wide.backward(wide.dgate_up);
+    expect_close(single.dgate_up, wide.dgate_up, 4);
+}
+
+TEST(Swiglu, GradientMayReplaceItsInput) {
+    Swiglu<float> plain{3, 37}, alias{3, 37};
+    plain.backward(plain.dgate_up);
+    alias.backward(alias.gate_up);
+    EXPECT_EQ(alias.gate_up, plain.dgate_up);
+}
+
+TEST(Swiglu, SameBitsWithAnyThreads) {
+    expect_same_with_any_threads([] {
+        Swiglu<float> s{501, 37};
+        s.forward();
+        s.backward(s.dgate_up);
+        s.out.insert(s.out.end(), s.dgate_up.begin(), s.dgate_up.end());
+        return s.out;
+    });
+}
+
+TEST(Swiglu, RefusesBadShapes) {
+    Swiglu<float> s{3, 5};
+    const Tensor out = tensor_of(s.out, {3, 5}), gate_up = tensor_of(s.gate_up, {3, 10});
+    expect_error(Exit::internal, "swiglu_forward: gate_up is [3, 9] f32 on cpu, expected [3, 10] f32",
+                 [&] { swiglu_forward({}, {.out = out, .gate_up = gate_up.slice(1, 0, 9)}); });
+    expect_error(Exit::internal, "swiglu_backward: dgate_up is [2, 10] f32 on cpu, expected [3, 10] f32",
+                 [&] { swiglu_backward({}, {.dgate_up = gate_up.slice(0, 0, 2), .dout = out, .gate_up = gate_up}); });
+}
+
+}  // namespace
+}  // namespace colonnade

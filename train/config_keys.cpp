@@ -1,0 +1,426 @@
+#include "train/config_keys.h"
+
+#include "data/chat_template.h"
+#include "train/nearest_name.h"
+
+namespace colonnade {
+namespace {
+
+template <typename Struct, typename T>
+Key<Struct> key(const char* name, T Struct::*field, const char* doc, const Limits& limits = {}) {
+    Key<Struct> key{.name = name, .doc = doc, .what = Form<T>::what(limits)};
+    key.read = [=, what = key.what](const ConfigNode& node, const std::string& label, Struct& value, Reading& reading) {
+        if (Form<T>::read(node, limits, value.*field)) return;
+        reading.problems.add(node.where, "{}: expected {}, found {}", label, what, node.found());
+        reading.unreadable.insert(label);
+    };
+    key.write = [=](YAML::Emitter& out, const Struct& value) { Form<T>::write(out, value.*field); };
+    return key;
+}
+
+template <typename Struct>
+Key<Struct> planned(const char* name, const char* accepted = "") {
+    Key<Struct> key{.name = name, .planned = true, .accepted = accepted};
+    key.read = [=](const ConfigNode& node, const std::string& label, Struct&, Reading& reading) {
+        if (*accepted && node.text == accepted) return;
+        reading.problems.add(node.where, "{}: this key is not in this version{}", label,
+                             *accepted ? fmt::format(" (only '{}' is)", accepted) : "");
+    };
+    return key;
+}
+
+template <typename Struct>
+std::string unknown_key(const std::vector<Key<Struct>>& keys, const std::string& name) {
+    std::vector<std::string> names;
+    for (const Key<Struct>& key : keys) {
+        names.push_back(key.name);
+        names.insert(names.end(), key.aliases.begin(), key.aliases.end());
+    }
+    const std::string nearest = nearest_name(name, names);
+    return fmt::format("unknown key '{}'{}", name,
+                       nearest.empty() ? "" : fmt::format(" (did you mean '{}'?)", nearest));
+}
+
+template <typename Struct>
+const Key<Struct>* find_key(const std::vector<Key<Struct>>& keys, const std::string& name) {
+    for (const Key<Struct>& key : keys) {
+        if (key.name == name || std::find(key.aliases.begin(), key.aliases.end(), name) != key.aliases.end())
+            return &key;
+    }
+    return nullptr;
+}
+
+/// Fills `value` from a map; `prefix` stands before its keys in messages: "", "model.", "datasets[0].".
+template <typename Struct>
+void read_keys(const std::vector<Key<Struct>>& keys, const ConfigNode& map, const std::string& prefix, Struct& value,
+               Reading& reading) {
+    std::map<std::string, std::string> seen;  // name -> place
+    for (const ConfigNode& entry : map.children) {
+        const Key<Struct>* key = find_key(keys, entry.key);
+        if (!key) {
+            reading.problems.add(entry.key_where, "{}", unknown_key(keys, entry.key));
+            continue;
+        }
+        if (const auto [first, fresh] = seen.emplace(key->name, entry.key_where); !fresh) {
+            reading.problems.add(entry.key_where, "{}{} is given twice, first at {}", prefix, key->name, first->second);
+            continue;
+        }
+        if (entry.key != key->name)
+            reading.notices.push_back(fmt::format("{}: '{}' is read as '{}'", entry.key_where, entry.key, key->name));
+        if (entry.kind == ConfigNode::Kind::null) continue;
+        reading.given.emplace(prefix + key->name, entry.where);
+        const std::vector<std::string>& planned = key->planned_values;
+        if (std::find(planned.begin(), planned.end(), entry.text) != planned.end()) {
+            reading.problems.add(entry.where, "{}: '{}' is not in this version", prefix + key->name, entry.text);
+            reading.unreadable.insert(prefix + key->name);
+            continue;
+        }
+        key->read(entry, prefix + key->name, value, reading);
+    }
+}
+
+template <typename Struct>
+void write_keys(const std::vector<Key<Struct>>& keys, YAML::Emitter& out, const Struct& value) {
+    out << YAML::BeginMap;
+    for (const Key<Struct>& key : keys) {
+        if (key.planned) continue;
+        out << YAML::Key << key.name << YAML::Value;
+        key.write(out, value);
+    }
+    out << YAML::EndMap;
+}
+
+Key<Config> datasets_key(const char* name, std::vector<DatasetSpec> Config::*field, const char* doc) {
+    Key<Config> key{.name = name, .doc = doc, .what = "a list of maps"};
+    key.read = [=](const ConfigNode& node, const std::string& label, Config& config, Reading& reading) {
+        if (node.kind != ConfigNode::Kind::sequence) {
+            reading.problems.add(node.where, "{}: expected a list such as [{{path: train.jsonl}}], found {}", label,
+                                 node.found());
+            reading.unreadable.insert(label);
+            return;
+        }
+        for (const ConfigNode& item : node.children) {
+            const std::string item_label = fmt::format("{}[{}]", label, (config.*field).size());
+            DatasetSpec& dataset = (config.*field).emplace_back();
+            if (item.kind != ConfigNode::Kind::map) {
+                reading.problems.add(item.where, "{}: expected a map such as {{path: train.jsonl}}, found {}",
+                                     item_label, item.found());
+                continue;
+            }
+            read_keys(dataset_keys(), item, item_label + '.', dataset, reading);
+            if (!reading.given.contains(item_label + ".path"))
+                reading.problems.add(item.where, "{}: path is missing", item_label);
+        }
+    };
+    key.write = [=](YAML::Emitter& out, const Config& config) {
+        if ((config.*field).empty()) out << YAML::Flow;
+        out << YAML::BeginSeq;
+        for (const DatasetSpec& dataset : config.*field) write_keys(dataset_keys(), out, dataset);
+        out << YAML::EndSeq;
+    };
+    return key;
+}
+
+Key<Config> model_key(const char* doc) {
+    Key<Config> key{.name = "model", .doc = doc, .what = "a map"};
+    key.read = [](const ConfigNode& node, const std::string& label, Config& config, Reading& reading) {
+        if (node.kind == ConfigNode::Kind::map) {
+            read_keys(model_keys(), node, label + '.', config.model.emplace(), reading);
+            return;
+        }
+        reading.problems.add(node.where,
+                             "{}: expected a map of sizes (a folder goes into model_name_or_path), found {}", label,
+                             node.found());
+        reading.unreadable.insert(label);
+    };
+    key.write = [](YAML::Emitter& out, const Config& config) {
+        if (config.model)
+            write_keys(model_keys(), out, *config.model);
+        else
+            out << YAML::Null;
+    };
+    return key;
+}
+
+std::vector<Key<Config>> planned_keys() {
+    using C = Config;
+    return {
+        planned<C>("finetuning_type", "full"),
+        planned<C>("adapter"),
+        planned<C>("use_peft", "false"),
+        planned<C>("lora_r"),
+        planned<C>("lora_rank"),
+        planned<C>("lora_alpha"),
+        planned<C>("lora_dropout"),
+        planned<C>("lora_target_modules"),
+        planned<C>("lora_target"),
+        planned<C>("lora_target_linear"),
+        planned<C>("use_rslora", "false"),
+        planned<C>("bf16", "false"),
+        planned<C>("pure_bf16", "false"),
+        planned<C>("fp16", "false"),
+        planned<C>("optim_dtype"),
+        planned<C>("master_weights"),
+        planned<C>("gradient_checkpointing", "false"),
+        planned<C>("enable_activation_checkpointing", "false"),
+        planned<C>("zero_stage", "0"),
+        planned<C>("attn_implementation", "flashmask"),
+        planned<C>("deterministic", "true"),
+        planned<C>("rl"),
+        planned<C>("reward_model"),
+        planned<C>("beta"),
+        planned<C>("pref_beta"),
+        planned<C>("rl_beta"),
+        planned<C>("loss_type"),
+        planned<C>("loss_weights"),
+        planned<C>("pref_loss"),
+        planned<C>("dpo_loss_type"),
+        planned<C>("label_smoothing"),
+        planned<C>("dpo_label_smoothing"),
+        planned<C>("ref_model"),
+        planned<C>("ref_model_name_or_path"),
+        planned<C>("precompute_ref_log_probs"),
+        planned<C>("chat_template_jinja"),
+        planned<C>("chat_template_path"),
+        planned<C>("global_batch_size"),
+        planned<C>("save_only_model", "false"),
+        planned<C>("saves_per_epoch"),
+        planned<C>("evals_per_epoch"),
+        planned<C>("loss_watchdog_threshold"),
+        planned<C>("loss_watchdog_patience"),
+    };
+}
+
+Section model_section() {
+    using C = Config;
+    return {"Model",
+            {
+                key("model_name_or_path", &C::model_name_or_path, "Hugging Face model folder to start from.")
+                    .also({"base_model"}),
+                model_key("Instead of a folder: a shape to start from random weights; its keys follow below."),
+                key("tokenizer_name_or_path", &C::tokenizer_name_or_path,
+                    "Folder or file of the SentencePiece tokenizer. Pre-tokenised rows need none.")
+                    .default_is("model_name_or_path"),
+                key("stage", &C::stage, "pt: pretraining on text; sft: supervised fine-tuning.")
+                    .later({"dpo", "rm", "kto"}),
+            }};
+}
+Section machine_section() {
+    using C = Config;
+    return {"Machine",
+            {
+                key("device", &C::device, "Where to compute; auto takes a GPU where there is one.").only_how_to_run(),
+                key("threads", &C::threads, "Threads on the CPU; 0: one per core. Results do not depend on it.",
+                    from_to(0, 4096))
+                    .only_how_to_run(),
+            }};
+}
+Section data_section() {
+    using C = Config;
+    return {
+        "Data",
+        {
+            datasets_key("datasets", &C::datasets, "JSONL files to train on; the keys of an item follow below."),
+            datasets_key("eval_datasets", &C::eval_datasets, "JSONL files to evaluate on.")
+                .also({"test_datasets"})
+                .only_how_to_run(),
+            key("val_size", &C::val_size,
+                "Samples split off the training data for evaluation: a share below 1, a count from 1 on.", at_least(0))
+                .also({"val_set_size"}),
+            key("max_length", &C::max_length, "Longest sample, in tokens.", from_to(2, 1 << 24))
+                .also({"sequence_len", "cutoff_len", "max_seq_len", "max_seq_length"}),
+            key("excess_length", &C::excess_length, "What happens to longer samples. Each is counted and reported.")
+                .also({"excess_length_strategy"}),
+            key("prepared_path", &C::prepared_path,
+                "Folder of the tokenised data, reused while its inputs stay the same.")
+                .also({"dataset_prepared_path", "tokenized_path"})
+                .default_is("prepared in output_dir")
+                .only_how_to_run(),
+            key("dataset_num_proc", &C::dataset_num_proc, "Threads that tokenise.", from_to(0, 4096))
+                .also({"preprocessing_num_workers"})
+                .default_is("threads")
+                .only_how_to_run(),
+        }};
+}
+Section learned_section() {
+    using C = Config;
+    return {"What is learned",
+            {
+                key("chat_template", &C::chat_template, "How chats are rendered.", one_of(chat_template_names()))
+                    .also({"template"}),
+                key("train_on_prompt", &C::train_on_prompt, "Learn every token, prompts included.")
+                    .also({"train_on_inputs", "train_on_input"}),
+                key("roles_to_train", &C::roles_to_train, "Roles whose turns are learned.",
+                    one_of({"system", "user", "assistant", "tool"})),
+                key("train_on_eos", &C::train_on_eos,
+                    "End tokens that are learned: of the learned turns, of all turns, of the last turn, or none."),
+                key("mask_history", &C::mask_history, "Learn only the last learned turn of a chat."),
+                key("add_eos", &C::add_eos, "Put an end token after plain completions and texts."),
+            }};
+}
+Section packing_section() {
+    using C = Config;
+    return {
+        "Packing",
+        {
+            key("packing", &C::packing, "Put several samples into one row.").also({"sample_packing", "neat_packing"}),
+            key("packing_strategy", &C::packing_strategy,
+                "bfd: best-fit decreasing in windows; sequential: in order of arrival; none: as packing: false."),
+            key("packing_length", &C::packing_length, "Length of a packed row, in tokens; at least max_length.",
+                from_to(2, 1 << 24))
+                .default_is("max_length"),
+            key("packing_window", &C::packing_window, "Samples that bfd packs together.", from_to(1, 1e9)),
+            key("eval_packing", &C::eval_packing, "Pack while evaluating; the loss does not depend on it.")
+                .also({"eval_sample_packing"})
+                .default_is("packing")
+                .only_how_to_run(),
+            key("document_mask", &C::document_mask,
+                "Keep the samples of a row apart. Pretraining may set false: then a text sees those before it."),
+        }};
+}
+Section run_section() {
+    using C = Config;
+    return {"Batch and length of the run",
+            {
+                key("per_device_train_batch_size", &C::per_device_train_batch_size, "Packed rows per micro-step.",
+                    from_to(1, 1 << 20))
+                    .also({"micro_batch_size", "batch_size"}),
+                key("per_device_eval_batch_size", &C::per_device_eval_batch_size, "Packed rows per evaluation step.",
+                    from_to(1, 1 << 20))
+                    .also({"eval_batch_size"})
+                    .default_is("per_device_train_batch_size")
+                    .only_how_to_run(),
+                key("gradient_accumulation_steps", &C::gradient_accumulation_steps,
+                    "Micro-steps per optimizer step. The loss is divided by what the whole step learned from.",
+                    from_to(1, 1 << 20)),
+                key("num_train_epochs", &C::num_train_epochs, "Passes over the data.", from_to(0, 1e6))
+                    .also({"num_epochs", "epochs"})
+                    .default_is("3, or 0 where max_steps is given"),
+                key("max_steps", &C::max_steps, "Optimizer steps, in place of num_train_epochs.", from_to(0, 1e12)),
+                key("head_chunk", &C::head_chunk, "Rows whose logits are held at once.", from_to(1, 1 << 20)),
+            }};
+}
+Section optimizer_section() {
+    using C = Config;
+    return {
+        "Optimizer and schedule",
+        {
+            key("optim", &C::optim, "Optimizer: AdamW with decoupled decay, none on norms and biases.")
+                .also({"optimizer"}),
+            key("learning_rate", &C::learning_rate, "Learning rate after warm-up.", above(0)).also({"lr"}),
+            key("lr_scheduler_type", &C::lr_scheduler_type, "Course of the learning rate.").also({"lr_scheduler"}),
+            key("warmup_steps", &C::warmup_steps, "Steps of linear warm-up.", from_to(0, 1e12))
+                .also({"num_warmup_steps"}),
+            key("warmup_ratio", &C::warmup_ratio, "The same as a share of all steps.", from_to(0, 1))
+                .default_is("0.03, or 0 where warmup_steps is given or the schedule is constant"),
+            key("min_lr", &C::min_lr, "Last learning rate of cosine_with_min_lr and wsd.", at_least(0)),
+            key("min_lr_rate", &C::min_lr_rate, "The same as a share of learning_rate.", from_to(0, 1))
+                .also({"min_lr_ratio"}),
+            key("wsd_decay_steps", &C::wsd_decay_steps, "Steps over which wsd decays at the end.", from_to(0, 1e12))
+                .also({"num_decay_steps"}),
+            key("wsd_decay_ratio", &C::wsd_decay_ratio, "The same as a share of all steps.", from_to(0, 1))
+                .default_is("0.1 with wsd where wsd_decay_steps is not given"),
+            key("wsd_decay_type", &C::wsd_decay_type, "Form of wsd's decay."),
+            key("adam_beta1", &C::adam_beta1, "Decay of the first moment.", from_to_below(0, 1)),
+            key("adam_beta2", &C::adam_beta2, "Decay of the second moment.", from_to_below(0, 1))
+                .default_is("0.999; 0.95 with stage pt"),
+            key("adam_epsilon", &C::adam_epsilon, "Added to the root of the second moment.", above(0)),
+            key("weight_decay", &C::weight_decay, "Decoupled weight decay.", at_least(0)),
+            key("max_grad_norm", &C::max_grad_norm, "Gradients are scaled down to this norm; 0: never.", at_least(0))
+                .also({"clip_grad_norm"}),
+            key("seed", &C::seed, "Seed of initial weights.", from_to(0, 9e15)),
+            key("data_seed", &C::data_seed, "Seed of the order of the data.", from_to(0, 9e15)).default_is("seed"),
+        }};
+}
+Section output_section() {
+    using C = Config;
+    const Limits resume{.also_spelled = {{"false", ""}, {"true", "auto"}}};
+    std::vector<Key<Config>> keys = {
+        key("output_dir", &C::output_dir, "Folder for the model, checkpoints and logs."),
+        key("overwrite_output_dir", &C::overwrite_output_dir, "Start anew in a folder that holds an earlier run."),
+        key("logging_steps", &C::logging_steps, "Steps between two lines of the log.", from_to(1, 1e12))
+            .also({"log_every_n_steps"}),
+        key("report_to", &C::report_to, "Logs to write: metrics.jsonl, TensorBoard event files."),
+        key("eval_strategy", &C::eval_strategy, "When to evaluate.")
+            .also({"evaluation_strategy"})
+            .default_is("steps where eval_steps is given, else epoch where there is evaluation data, else no"),
+        key("eval_steps", &C::eval_steps, "Steps between two evaluations.", from_to(0, 1e12))
+            .also({"run_val_every_n_steps"}),
+        key("eval_on_start", &C::eval_on_start, "Evaluate before the first step, too."),
+        key("save_strategy", &C::save_strategy, "When to write a checkpoint.")
+            .default_is("steps where save_steps is given, else epoch"),
+        key("save_steps", &C::save_steps, "Steps between two checkpoints.", from_to(0, 1e12)),
+        key("save_total_limit", &C::save_total_limit, "Checkpoints kept; 0: all.", from_to(0, 1e6)),
+        key("resume_from_checkpoint", &C::resume_from_checkpoint,
+            "auto: from the newest whole checkpoint in output_dir, if any; a checkpoint folder; false: start anew.",
+            resume)
+            .also({"auto_resume_from_checkpoints"})
+            .default_is("false"),
+    };
+    for (Key<Config>& each : keys) each.decides = false;
+    return {"Output", std::move(keys)};
+}
+
+std::vector<Key<Config>> config_keys() {
+    std::vector<Key<Config>> keys = planned_keys();
+    for (Section& section : config_sections()) keys.insert(keys.end(), section.keys.begin(), section.keys.end());
+    return keys;
+}
+
+}  // namespace
+
+std::vector<Section> config_sections() {
+    return {model_section(),   machine_section(), data_section(),      learned_section(),
+            packing_section(), run_section(),     optimizer_section(), output_section()};
+}
+
+std::vector<Key<ModelShape>> model_keys() {
+    using M = ModelShape;
+    const Limits size = from_to(1, 1 << 24);
+    return {
+        key("architecture", &M::architecture, "Family whose layers and file names are used."),
+        key("hidden_size", &M::hidden_size, "Width of the residual stream.", size),
+        key("intermediate_size", &M::intermediate_size, "Width inside the MLP.", size),
+        key("num_hidden_layers", &M::num_hidden_layers, "Layers.", from_to(1, 4096)),
+        key("num_attention_heads", &M::num_attention_heads, "Query heads.", from_to(1, 4096)),
+        key("num_key_value_heads", &M::num_key_value_heads, "Key/value heads.", from_to(1, 4096))
+            .default_is("num_attention_heads"),
+        key("head_dim", &M::head_dim, "Width of a head, even.", from_to(2, 256))
+            .default_is("hidden_size / num_attention_heads"),
+        key("vocab_size", &M::vocab_size, "Rows of the embedding; 0: as many as the tokenizer has.",
+            from_to(0, 1 << 24)),
+        key("max_position_embeddings", &M::max_position_embeddings, "Longest sample the model is made for.",
+            from_to(1, 1 << 30)),
+        key("rope_theta", &M::rope_theta, "Base of the rotary embedding.", above(1)),
+        key("rms_norm_eps", &M::rms_norm_eps, "Added to the mean square in RMSNorm.",
+            {.low = 0, .high = 1, .low_excluded = true, .high_excluded = true}),
+        key("tie_word_embeddings", &M::tie_word_embeddings, "The head shares the embedding's weights."),
+        key("sliding_window", &M::sliding_window,
+            "Keys a token sees, itself included; 0: all before it. Not with llama.", from_to(0, 1 << 30)),
+        key("initializer_range", &M::initializer_range, "Standard deviation of initial weights.", above(0)),
+    };
+}
+
+std::vector<Key<DatasetSpec>> dataset_keys() {
+    using D = DatasetSpec;
+    return {
+        key("path", &D::path, "A JSONL file."),
+        key("type", &D::type, "Convention of its rows; auto looks at the first row and says what it found.",
+            one_of({"auto", "messages", "prompt_completion", "alpaca", "sharegpt", "text", "tokens"})),
+        key("columns", &D::columns, "Names of keys that differ from the convention's: {ours: theirs}."),
+        planned<D>("split"),
+        planned<D>("weight"),
+    };
+}
+
+std::string canonical_key(const std::string& name) {
+    const std::vector<Key<Config>> keys = config_keys();
+    const Key<Config>* key = find_key(keys, name);
+    return key ? key->name : name;
+}
+
+void read_config(const ConfigNode& root, Config& config, Reading& reading) {
+    read_keys(config_keys(), root, "", config, reading);
+}
+
+}  // namespace colonnade

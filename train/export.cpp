@@ -1,0 +1,129 @@
+#include "train/export.h"
+
+#include <filesystem>
+
+#include "data/chat_template.h"
+#include "engine/files.h"
+
+namespace colonnade {
+namespace {
+
+namespace fs = std::filesystem;
+
+// transformers v5 calls the key "dtype", v4 "torch_dtype".
+void set_dtype(Json& config, DType stored) {
+    const char* name = stored == DType::bf16 ? "bfloat16" : stored == DType::f16 ? "float16" : "float32";
+    config[config.contains("dtype") ? "dtype" : "torch_dtype"] = name;
+}
+
+Json config_json(const ExportRequest& r) {
+    Json config = r.source_folder.empty() ? to_json(r.config) : read_json_file(r.source_folder + "/config.json");
+    set_dtype(config, r.stored);
+    return config;
+}
+
+Json generation_config_json(const ExportRequest& r) {
+    const std::string source = r.source_folder + "/generation_config.json";
+    Json j = Json::object();
+    if (!r.source_folder.empty() && fs::exists(source)) j = read_json_file(source);
+    if (r.config.bos_token_id >= 0) j["bos_token_id"] = r.config.bos_token_id;
+    if (r.config.pad_token_id >= 0) j["pad_token_id"] = r.config.pad_token_id;
+    // The stop ids of the template it was trained with: without them generation never ends.
+    if (r.encoder->tokenizer())
+        j["eos_token_id"] = r.encoder->stop_ids();
+    else if (!r.config.eos_token_ids.empty())
+        j["eos_token_id"] = r.config.eos_token_ids;
+    return j;
+}
+
+Json special_token(const Tokenizer& tokenizer, std::optional<int32_t> id) {
+    return id ? Json(tokenizer.piece(*id)) : Json(nullptr);
+}
+
+// For a bare tokenizer.model: what transformers needs to build a tokenizer that gives our ids.
+Json tokenizer_config_json(const Tokenizer& tokenizer, const std::string& chat_template) {
+    return {{"tokenizer_class", "LlamaTokenizer"},
+            {"legacy", false},
+            {"add_bos_token", tokenizer.bos().has_value()},
+            {"add_eos_token", false},
+            {"clean_up_tokenization_spaces", false},
+            {"bos_token", special_token(tokenizer, tokenizer.bos())},
+            {"eos_token", special_token(tokenizer, tokenizer.eos())},
+            {"unk_token", special_token(tokenizer, tokenizer.unk())},
+            {"pad_token", special_token(tokenizer, tokenizer.pad())},
+            {"chat_template", chat_template_jinja(chat_template)}};
+}
+
+void write_tokenizer(const ExportRequest& r) {
+    constexpr const char* names[] = {"tokenizer.model",
+                                     "tokenizer.json",
+                                     "tokenizer_config.json",
+                                     "special_tokens_map.json",
+                                     "added_tokens.json",
+                                     "chat_template.jinja",
+                                     "vocab.json",
+                                     "merges.txt"};
+    if (!r.tokenizer_folder.empty())
+        for (const char* name : names) {
+            const std::string from = r.tokenizer_folder + "/" + name;
+            if (fs::exists(from)) write_file_atomically(r.folder + "/" + name, read_file(from));
+        }
+    if (!r.encoder->tokenizer()) return;
+    const Tokenizer& tokenizer = *r.encoder->tokenizer();
+    write_file_atomically(r.folder + "/tokenizer.model", read_file(tokenizer.path()));
+    const std::string path = r.folder + "/tokenizer_config.json";
+    if (r.tokenizer_folder.empty() || !fs::exists(r.tokenizer_folder + "/tokenizer_config.json"))
+        write_file_atomically(path,
+                              tokenizer_config_json(tokenizer, r.encoder->options().chat_template).dump(2) + "\n");
+}
+
+void write_weights(const ExportRequest& r) {
+    // Shards go to a folder of their own first: a full disk then leaves no half-written model beside a config.json.
+    const std::string staging = r.folder + "/.weights";
+    fs::remove_all(staging);
+    fs::create_directory(staging);
+    write_safetensors(staging, named_tensors(r.parameters, r.weights), r.stored);
+    for (const auto& entry : fs::directory_iterator(r.folder)) {
+        const std::string name = entry.path().filename();
+        if (name.starts_with("model") && name.find(".safetensors") != std::string::npos) fs::remove(entry.path());
+    }
+    for (const auto& entry : fs::directory_iterator(staging)) {
+        sync_path(entry.path());
+        fs::rename(entry.path(), fs::path(r.folder) / entry.path().filename());
+    }
+    fs::remove(staging);
+    sync_path(r.folder);
+}
+
+}  // namespace
+
+void export_model(const ExportRequest& r) {
+    try {
+        fs::create_directories(r.folder);
+        const Json config = config_json(r);  // before anything is removed
+        fs::remove(r.folder + "/config.json");
+        write_weights(r);
+        write_tokenizer(r);
+        write_file_atomically(r.folder + "/colonnade.json",
+                              Json{{"chat_template", r.encoder->options().chat_template}}.dump(2) + "\n");
+        write_file_atomically(r.folder + "/generation_config.json", generation_config_json(r).dump(2) + "\n");
+        write_file_atomically(r.folder + "/config.json", config.dump(2) + "\n");
+    } catch (const fs::filesystem_error& e) {
+        fail(Exit::storage, "{}: {}", r.folder, e.what());
+    }
+}
+
+ExportRequest export_request(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
+                             const std::string& folder, DType stored) {
+    const std::string& tokenizer = config.tokenizer_name_or_path;
+    return {.folder = folder,
+            .config = learner.config(),
+            .parameters = learner.parameters(),
+            .weights = learner.weights(),
+            .stored = stored,
+            .source_folder = config.model_name_or_path,
+            .encoder = std::move(encoder),
+            .tokenizer_folder = fs::is_directory(tokenizer) ? tokenizer : ""};
+}
+
+}  // namespace colonnade

@@ -1,0 +1,33 @@
+#pragma once
+// Export: a Hugging Face folder that transformers (and everything that reads its folders) loads: config.json,
+// model.safetensors (shards above 5 GB), generation_config.json, tokenizer files, and colonnade.json, which names the
+// chat template the model was trained with.
+
+#include <memory>
+#include <string>
+
+#include "data/encode.h"
+#include "train/config.h"
+#include "train/learner.h"
+
+namespace colonnade {
+
+struct ExportRequest {
+    std::string folder;  ///< made where missing; files of an older export in it are replaced
+    const ModelConfig& config;
+    const ParameterList& parameters;
+    Tensor weights;             ///< flat
+    DType stored = DType::f32;  ///< f32, bf16 or f16
+    std::string source_folder;  ///< the model's folder, or empty: its config.json is kept, but for the dtype
+    std::shared_ptr<const Encoder> encoder;  ///< gives tokenizer, chat template and stop ids
+    std::string tokenizer_folder;            ///< tokenizer files are copied from here
+};
+/// Each file is written under a temporary name and renamed; config.json comes last, so that a folder that has one is
+/// whole.
+void export_model(const ExportRequest& request);
+
+/// What a run of `config` exports to `folder`.
+ExportRequest export_request(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
+                             const std::string& folder, DType stored = DType::f32);
+
+}  // namespace colonnade

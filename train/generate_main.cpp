@@ -1,0 +1,116 @@
+// generate: answers prompts with a trained model, chat template applied.
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+
+#include "data/chat_template.h"
+#include "engine/files.h"
+#include "train/generate.h"
+#include "train/session.h"
+
+using namespace colonnade;
+
+namespace {
+
+struct Options {
+    std::string model, tokenizer, chat_template, system, prompts_file, logits_out;
+    std::vector<std::string> prompts;
+    int64_t max_length = 0, threads = 0;
+    bool raw = false;
+    GenerateOptions generate;
+};
+
+// The template the model was exported with stands beside its weights.
+std::string exported_template(const std::string& folder) {
+    const std::string path = folder + "/colonnade.json";
+    if (!std::ifstream(path)) return "chatml";
+    return read_json_file(path).value("chat_template", "chatml");
+}
+
+std::vector<std::string> all_prompts(const Options& o) {
+    std::vector<std::string> prompts = o.prompts;
+    std::string line;
+    if (!o.prompts_file.empty()) {
+        std::ifstream file(o.prompts_file);
+        if (!file) fail(Exit::data, "{}: cannot be read", o.prompts_file);
+        while (std::getline(file, line))
+            if (!line.empty()) prompts.push_back(line);
+    }
+    if (prompts.empty())
+        while (std::getline(std::cin, line))
+            if (!line.empty()) prompts.push_back(line);
+    return prompts;
+}
+
+// Logits of the whole prompt, for scripts/check_export.py.
+void write_logits(const Context& ctx, Generator& generator, std::vector<int32_t> ids, const std::string& path) {
+    generator.reset();
+    const Tensor logits = generator.feed(ctx, ids);
+    const auto n = static_cast<int64_t>(ids.size());
+    write_safetensors_file(
+        path, {{"input_ids", Tensor(ids.data(), DType::i32, {n}), {1, n}}, {"logits", logits, {1, n, logits.size(1)}}});
+}
+
+int run(const Options& o) {
+    Config machine;
+    machine.threads = o.threads;
+    settle_machine(machine);
+    const ModelConfig config = read_model_config(o.model);
+    const auto tokenizer = Tokenizer::load(o.tokenizer.empty() ? o.model : o.tokenizer);
+    EncodeOptions encode;
+    encode.chat_template = o.chat_template.empty() ? exported_template(o.model) : o.chat_template;
+    encode.max_length = config.max_position_embeddings;
+    encode.vocab_size = config.vocab_size;
+    const Encoder encoder(tokenizer, encode);
+
+    const ParameterList parameters(config);
+    Arena arena(Device::cpu, static_cast<size_t>(parameters.size()) * sizeof(float) + Arena::alignment);
+    const Tensor weights = arena.tensor("weights", DType::f32, {parameters.size()});
+    load_weights(parameters, config, o.model, weights);
+    const int64_t max_length = o.max_length ? o.max_length : std::min<int64_t>(config.max_position_embeddings, 4096);
+    Generator generator(config, view_parameters(config, parameters, weights), max_length);
+
+    const Context ctx;
+    GenerateOptions options = o.generate;
+    options.stop_ids = encoder.stop_ids();
+    for (const std::string& prompt : all_prompts(o)) {
+        std::vector<Message> messages;
+        if (!o.system.empty()) messages.push_back({"system", o.system, {}});
+        messages.push_back({"user", prompt, {}});
+        const std::vector<int32_t> ids = o.raw ? tokenizer->encode(prompt) : encoder.encode_prompt(messages);
+        if (!o.logits_out.empty()) {
+            write_logits(ctx, generator, ids, o.logits_out);
+            continue;
+        }
+        fmt::print("> {}\n{}\n\n", prompt, tokenizer->decode(generator.generate(ctx, ids, options)));
+        std::fflush(stdout);
+    }
+    return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    Options o;
+    CLI::App app{"Answer prompts with a trained model (one per line on stdin where none is given)"};
+    app.add_option("model", o.model, "Hugging Face folder")->required();
+    app.add_option("--prompt,-p", o.prompts, "a prompt; may be given several times");
+    app.add_option("--prompts-file", o.prompts_file, "prompts, one per line");
+    app.add_option("--system", o.system, "system message");
+    app.add_flag("--raw", o.raw, "continue the prompt as plain text, without chat template");
+    app.add_option("--tokenizer", o.tokenizer, "tokenizer.model or a folder with one (default: the model's)");
+    app.add_option("--chat-template", o.chat_template, "default: the one the model was trained with, else chatml");
+    app.add_option("--max-new-tokens", o.generate.max_new_tokens)->capture_default_str()->check(CLI::PositiveNumber);
+    app.add_option("--temperature", o.generate.temperature, "0: greedy")
+        ->capture_default_str()
+        ->check(CLI::NonNegativeNumber);
+    app.add_option("--top-p", o.generate.top_p)->capture_default_str()->check(CLI::Range(0.0, 1.0));
+    app.add_option("--seed", o.generate.seed)->capture_default_str();
+    app.add_option("--max-length", o.max_length,
+                   "tokens of prompt and answer (default: the model's limit, at most 4096)");
+    app.add_option("--threads", o.threads, "default: one per core");
+    app.add_option("--logits-out", o.logits_out,
+                   "write the prompt's logits to this safetensors file instead of answering");
+    CLI11_PARSE(app, argc, argv);
+    return run_program("generate", [&] { return run(o); });
+}

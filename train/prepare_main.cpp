@@ -1,0 +1,33 @@
+// prepare: tokenises the data sets of a training config into its store and reports what is in them. `train` does the
+// same when it starts; this program lets you look first.
+
+#include <CLI/CLI.hpp>
+
+#include "data/prepare_report.h"
+#include "data/unigram.h"
+#include "train/session.h"
+
+using namespace colonnade;
+
+int main(int argc, char** argv) {
+    CLI::App app{"Tokenise the data sets of a training config and report on them"};
+    std::string path;
+    app.add_option("config", path, "YAML file")->required();
+    app.allow_extras();
+    app.footer("Any key of the config can be given as key=value or --key value.");
+    CLI11_PARSE(app, argc, argv);
+    return run_program("prepare", [&] {
+        const Session session = open_session(load_config(path, app.remaining()));
+        for (const std::string& notice : session.notices) fmt::print("note: {}\n", notice);
+        const auto show = [&](const char* name, const StoreResult& result, const PackSettings& packing) {
+            fmt::print("\n== {} ==\n{}", name, prepare_report(result, packing, session.encoder->tokenizer().get()));
+        };
+        show("train", session.train, train_packing(session.config));
+        if (session.eval.store.size() > 0) {
+            show("eval", session.eval, eval_packing(session.config));
+            fmt::print("unigram loss of the eval targets: {:.4f}\n",
+                       unigram_loss(session.train.store, session.eval.store, session.model.vocab_size));
+        }
+        return 0;
+    });
+}

@@ -1,0 +1,147 @@
+#include "train/session.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <numeric>
+
+#include "engine/device.h"
+#include "engine/files.h"
+#include "engine/philox.h"
+
+namespace colonnade {
+namespace {
+
+namespace fs = std::filesystem;
+
+ModelConfig model_of_shape(const ModelShape& s, const Tokenizer* tokenizer, const std::string& where) {
+    ModelConfig c;
+    c.architecture = s.architecture;
+    c.vocab_size = s.vocab_size ? s.vocab_size : (tokenizer ? tokenizer->vocab_size() : 0);
+    if (!c.vocab_size) fail(Exit::config, "{}: model.vocab_size is needed where there is no tokenizer", where);
+    c.hidden_size = s.hidden_size;
+    c.intermediate_size = s.intermediate_size;
+    c.num_hidden_layers = s.num_hidden_layers;
+    c.num_attention_heads = s.num_attention_heads;
+    c.num_key_value_heads = s.num_key_value_heads;
+    c.head_dim = s.head_dim;
+    c.max_position_embeddings = s.max_position_embeddings;
+    c.rope_theta = s.rope_theta;
+    c.rms_norm_eps = s.rms_norm_eps;
+    c.tie_word_embeddings = s.tie_word_embeddings;
+    c.initializer_range = s.initializer_range;
+    c.qkv_bias = s.architecture == Architecture::qwen2;
+    c.qk_norm = s.architecture == Architecture::qwen3;
+    c.windows.assign(static_cast<size_t>(std::max<int64_t>(s.num_hidden_layers, 0)), s.sliding_window);
+    validate(c, where);
+    return c;
+}
+
+bool all_pretokenised(const Config& config) {
+    const auto pretokenised = [](const DatasetSpec& spec) { return RowReader(spec).type() == "tokens"; };
+    return std::all_of(config.datasets.begin(), config.datasets.end(), pretokenised) &&
+           std::all_of(config.eval_datasets.begin(), config.eval_datasets.end(), pretokenised);
+}
+
+// A model whose tokenizer cannot be read yet still trains on pre-tokenised rows.
+std::shared_ptr<const Tokenizer> load_tokenizer(const Config& config) {
+    const std::string& path = config.tokenizer_name_or_path;
+    if (path.empty()) return nullptr;
+    const bool has_model = fs::is_regular_file(path) || fs::exists(path + "/tokenizer.model");
+    if (!has_model && all_pretokenised(config)) return nullptr;
+    return Tokenizer::load(path);
+}
+
+// The ids that export writes into config.json; a model folder brings its own.
+void set_token_ids(ModelConfig& model, const Tokenizer& tokenizer) {
+    model.bos_token_id = tokenizer.bos().value_or(-1);
+    model.pad_token_id = tokenizer.pad().value_or(-1);
+    if (const auto eos = tokenizer.eos()) model.eos_token_ids = {*eos};
+}
+
+StoreResult build_split(const Session& s, const std::string& name, const std::vector<DatasetSpec>& datasets) {
+    StoreRequest request;
+    request.name = name;
+    request.folder = s.config.prepared_path;
+    request.datasets = datasets;
+    request.tokenizer = s.encoder->tokenizer();
+    request.encode = s.encoder->options();
+    request.threads = static_cast<int>(s.config.dataset_num_proc);
+    return build_store(request);
+}
+
+}  // namespace
+
+std::shared_ptr<const Encoder> make_encoder(const Config& config, int64_t vocab_size) {
+    return std::make_shared<const Encoder>(load_tokenizer(config), encode_options(config, vocab_size));
+}
+
+void settle_machine(const Config& config) {
+    const int threads = config.threads ? static_cast<int>(config.threads) : omp_get_num_procs();
+    omp_set_num_threads(threads);
+    if (config.device != DeviceChoice::cuda) return;
+    if (!built_with_cuda())
+        fail(Exit::config,
+             "device: cuda, but this build has no CUDA (nvcc was not found when it was configured); use device: cpu");
+    if (cuda_devices().empty())
+        fail(Exit::config, "device: cuda, but this machine has no usable CUDA device; use device: cpu");
+    fail(Exit::config, "device: cuda, but this version trains on the CPU only; use device: cpu");
+}
+
+std::pair<TokenStore, TokenStore> split_store(const TokenStore& all, double val_size, uint64_t seed) {
+    const int64_t n = all.size();
+    const auto wanted =
+        static_cast<int64_t>(val_size < 1 ? std::llround(val_size * static_cast<double>(n)) : std::llround(val_size));
+    const int64_t count = std::max<int64_t>(wanted, 1);
+    if (count >= n) fail(Exit::config, "val_size takes {} of {} samples: nothing is left to train on", count, n);
+    constexpr uint64_t split_stream = 0x5917;
+    const Philox random{seed, split_stream};
+    std::vector<int64_t> order(static_cast<size_t>(n));
+    std::iota(order.begin(), order.end(), 0);
+    std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+        const uint64_t x = random.bits(static_cast<uint64_t>(a)), y = random.bits(static_cast<uint64_t>(b));
+        return x != y ? x < y : a < b;
+    });
+    std::vector<bool> held_out(static_cast<size_t>(n));
+    for (int64_t i = 0; i < count; ++i) held_out[static_cast<size_t>(order[static_cast<size_t>(i)])] = true;
+    return {all.subset([&](int64_t i) { return !held_out[static_cast<size_t>(i)]; }),
+            all.subset([&](int64_t i) { return held_out[static_cast<size_t>(i)]; })};
+}
+
+Session open_session(const LoadedConfig& loaded) {
+    Session s;
+    s.config = loaded.config;
+    s.notices = loaded.notices;
+    const Config& c = s.config;
+    settle_machine(c);
+    const auto tokenizer = load_tokenizer(c);
+    if (c.model) {
+        s.model = model_of_shape(*c.model, tokenizer.get(), "model");
+        if (tokenizer) set_token_ids(s.model, *tokenizer);
+    } else {
+        s.model = read_model_config(c.model_name_or_path);
+    }
+    s.notices.insert(s.notices.end(), s.model.notices.begin(), s.model.notices.end());
+    if (tokenizer && tokenizer->vocab_size() > s.model.vocab_size)
+        fail(Exit::data, "{}: the tokenizer has {} pieces, the model embeds only {}", tokenizer->path(),
+             tokenizer->vocab_size(), s.model.vocab_size);
+    s.encoder = std::make_shared<const Encoder>(tokenizer, encode_options(c, s.model.vocab_size));
+    if (c.max_length > s.model.max_position_embeddings)
+        s.notices.push_back(fmt::format("max_length {} is beyond the model's max_position_embeddings {}", c.max_length,
+                                        s.model.max_position_embeddings));
+    s.train = build_split(s, "train", c.datasets);
+    s.data_key = s.train.key;
+    if (!c.eval_datasets.empty()) {
+        s.eval = build_split(s, "eval", c.eval_datasets);
+    } else if (c.val_size > 0) {
+        auto [train, eval] = split_store(s.train.store, c.val_size, static_cast<uint64_t>(c.data_seed));
+        s.train.store = std::move(train);
+        s.eval.store = std::move(eval);
+        s.data_key = sha256(fmt::format("{} val_size {} seed {}", s.data_key, c.val_size, c.data_seed));
+    }
+    return s;
+}
+
+}  // namespace colonnade

@@ -1,0 +1,38 @@
+#pragma once
+// Session: what a config comes to before the first step: device, tokenizer, model shape, tokenised samples of both
+// splits. `prepare`, `train` and `train --plan` all begin with one.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/build_store.h"
+#include "data/encode.h"
+#include "train/config.h"
+#include "train/model_config.h"
+
+namespace colonnade {
+
+struct Session {
+    Config config;
+    ModelConfig model;
+    std::shared_ptr<const Encoder> encoder;  ///< without tokenizer where all rows are pre-tokenised
+    StoreResult train, eval;                 ///< eval holds no samples where there is nothing to evaluate on
+    std::string data_key;                    ///< of both splits: part of a checkpoint's identity
+    std::vector<std::string> notices;        ///< one line each, for the user
+};
+
+/// Throws Exit::config where the machine cannot do what the config asks for, Exit::data for model, tokenizer and data
+/// files.
+Session open_session(const LoadedConfig& loaded);
+
+/// The encoder of a config; its tokenizer is null where every row is pre-tokenised and none can be read.
+std::shared_ptr<const Encoder> make_encoder(const Config& config, int64_t vocab_size);
+
+/// Threads, device: settles what the config leaves open and refuses `device: cuda` where that cannot be had.
+void settle_machine(const Config& config);
+
+/// Splits `val_size` samples (a share below 1, else a count) off a store: drawn by data_seed, order kept on both sides.
+std::pair<TokenStore, TokenStore> split_store(const TokenStore& all, double val_size, uint64_t seed);
+
+}  // namespace colonnade

@@ -1,0 +1,32 @@
+// train: fine-tunes or pretrains a model as a YAML config says.
+
+#include <CLI/CLI.hpp>
+
+#include "train/trainer.h"
+
+using namespace colonnade;
+
+int main(int argc, char** argv) {
+    CLI::App app{"Train a model as a YAML config says"};
+    std::string path;
+    bool plan = false, keys = false;
+    app.add_option("config", path, "YAML file");
+    app.add_flag("--plan", plan, "print exact steps, samples, tokens and memory, then stop");
+    app.add_flag("--keys", keys, "print every config key with its meaning and default, then stop");
+    app.allow_extras();
+    app.footer("Any key of the config can be given as key=value or --key value.");
+    CLI11_PARSE(app, argc, argv);
+    return run_program("train", [&] {
+        if (keys) {
+            fmt::print("{}", config_help());
+            return 0;
+        }
+        if (path.empty()) fail(Exit::config, "no config given; usage: train CONFIG.yaml [key=value ...]");
+        Trainer trainer(open_session(load_config(path, app.remaining())));
+        if (plan)
+            fmt::print("{}", trainer.plan());
+        else
+            trainer.run();
+        return 0;
+    });
+}

@@ -1,0 +1,302 @@
+#include "train/trainer.h"
+
+#include <cmath>
+#include <filesystem>
+
+#include "data/unigram.h"
+#include "train/curve_picture.h"
+#include "train/export.h"
+
+namespace colonnade {
+namespace {
+
+namespace fs = std::filesystem;
+
+PackSchedule make_schedule(const Session& s) {
+    const Config& c = s.config;
+    return PackSchedule(s.train.store.lengths(),
+                        {.packing = train_packing(c),
+                         .layout = {c.per_device_train_batch_size, c.gradient_accumulation_steps, 1},
+                         .epochs = c.num_train_epochs,
+                         .max_steps = c.max_steps});
+}
+
+double since(std::chrono::steady_clock::time_point start) {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+Trainer::Trainer(Session session)
+    : session_(std::move(session)),
+      config_(session_.config),
+      schedule_(make_schedule(session_)),
+      rates_(lr_schedule(config_, schedule_.total_steps())) {}
+
+LearnerOptions Trainer::learner_options() const {
+    return {.max_packs = std::max(config_.per_device_train_batch_size, config_.per_device_eval_batch_size),
+            .max_length = config_.packing_length,
+            .head_chunk = config_.head_chunk};
+}
+
+void Trainer::open_output_dir() {
+    const std::string& dir = config_.output_dir;
+    std::error_code error;
+    fs::create_directories(dir, error);
+    if (error) fail(Exit::storage, "output_dir {}: {}", dir, error.message());
+    lock_ = std::make_unique<FolderLock>(dir);
+    if (!config_.resume_from_checkpoint.empty()) return;
+    const std::vector<int64_t> old = checkpoint_steps(dir);
+    const bool used = !old.empty() || fs::exists(dir + "/config.json");
+    if (used && !config_.overwrite_output_dir)
+        fail(Exit::config,
+             "output_dir {} holds a run already: choose another, or set resume_from_checkpoint: auto to go on with it, "
+             "or overwrite_output_dir: true to lose it",
+             dir);
+    for (const int64_t step : old) remove_folder(checkpoint_folder(dir, step));
+}
+
+void Trainer::resume(const std::string& folder) {
+    state_ = load_checkpoint(folder, *learner_);
+    if (state_.data_key != session_.data_key)
+        fail(Exit::config,
+             "{}: made from other data or other data settings (key {:.16}, now {:.16}); train in another output_dir",
+             folder, state_.data_key, session_.data_key);
+    if (state_.step > schedule_.total_steps())
+        fail(Exit::config, "{}: is at step {}, the run ends at {}", folder, state_.step, schedule_.total_steps());
+    const Config then = parse_config(state_.config_yaml, folder + "/config.yaml").config;
+    for (const std::string& change : config_changes(then, config_))
+        fmt::print(
+            "note: since the checkpoint the config has changed, the run is no longer that of an unbroken one: {}\n",
+            change);
+    last_save_step_ = state_.step;
+    fmt::print("resumed from {} at step {} of {}\n", folder, state_.step, schedule_.total_steps());
+}
+
+void Trainer::start() {
+    learner_ = std::make_unique<Learner>(session_.model, learner_options());
+    std::string folder = config_.resume_from_checkpoint;
+    if (folder == "auto") {
+        const std::vector<int64_t> steps = checkpoint_steps(config_.output_dir);
+        folder = steps.empty() ? "" : checkpoint_folder(config_.output_dir, steps.back());
+    }
+    if (!folder.empty()) {
+        resume(folder);
+    } else if (!config_.model_name_or_path.empty()) {
+        load_weights(learner_->parameters(), session_.model, config_.model_name_or_path, learner_->weights());
+    } else {
+        initialize(session_.model, learner_->parameters(), static_cast<uint64_t>(config_.seed), learner_->weights());
+    }
+    state_.data_key = session_.data_key;
+    state_.config_yaml = resolved_yaml(config_);
+    write_file_atomically(config_.output_dir + "/config.yaml", state_.config_yaml);
+    log_ = std::make_unique<MetricsLog>(config_.output_dir, config_.report_to,
+                                        folder.empty() ? std::nullopt : std::optional(state_.step));
+}
+
+std::string Trainer::plan() {
+    const Config& c = config_;
+    const ModelConfig& m = session_.model;
+    const TokenStore& train = session_.train.store;
+    const ParameterList parameters(m);
+    const int64_t steps = schedule_.total_steps();
+    const std::vector<int64_t> lengths = train.lengths();
+    const std::vector<double> weights = train.target_weights();
+    const StepLayout& layout = schedule_.settings().layout;
+    StepTotals total;
+    int64_t packs = 0;
+    for (int64_t step = 0; step < steps; ++step) {
+        const auto at = schedule_.locate(step);
+        const PackPlan& epoch = schedule_.plan(at.epoch);
+        const StepTotals t = step_totals(epoch, layout, at.step, lengths, weights);
+        total.tokens += t.tokens;
+        total.samples += t.samples;
+        total.weight += t.weight;
+        packs += std::min(layout.packs_per_step(), epoch.packs() - at.step * layout.packs_per_step());
+    }
+    const double fill = static_cast<double>(total.tokens) / static_cast<double>(packs * c.packing_length);
+    const Arena arena = Learner::plan(m, learner_options());
+    std::string text;
+    const auto line = [&](const char* what, const std::string& value) {
+        text += fmt::format("{:<10} {}\n", what, value);
+    };
+    line("model", fmt::format("{}, {} layers of {}, {} heads ({} kv) of {}, vocabulary {}: {} parameters",
+                              name_of(m.architecture), m.num_hidden_layers, m.hidden_size, m.num_attention_heads,
+                              m.num_key_value_heads, m.head_dim, m.vocab_size,
+                              human_count(static_cast<double>(parameters.count()))));
+    line("data", fmt::format("train {} samples, {} tokens; eval {} samples, {} tokens", train.size(), train.tokens(),
+                             session_.eval.store.size(), session_.eval.store.tokens()));
+    line("steps", fmt::format("{} of {} packs ({} micro-steps of {})", steps, layout.packs_per_step(),
+                              layout.accumulation, layout.per_device_batch));
+    line("run", fmt::format("{} samples, {} tokens ({:.0f} learned) in {} packs of {}, {:.1f} % full", total.samples,
+                            total.tokens, total.weight, packs, c.packing_length, 100 * fill));
+    const double per_step = 1 / static_cast<double>(steps);
+    line("per step",
+         fmt::format("{:.1f} samples, {:.0f} tokens on average", static_cast<double>(total.samples) * per_step,
+                     static_cast<double>(total.tokens) * per_step));
+    return text + "memory\n" + arena.table() +
+           fmt::format("  {:<24} {:>12}\n", "token stores", human_bytes(train.bytes() + session_.eval.store.bytes()));
+}
+
+void Trainer::run() {
+    open_output_dir();
+    fmt::print("{}\n", resolved_yaml(config_));
+    for (const std::string& notice : session_.notices) fmt::print("note: {}\n", notice);
+    fmt::print("{}\n", plan());
+    start();
+    if (session_.eval.store.size() > 0)
+        fmt::print("eval: a unigram model of the training targets has loss {:.4f}\n",
+                   unigram_loss(session_.train.store, session_.eval.store, session_.model.vocab_size));
+    std::fflush(stdout);
+
+    const StopSignal stop;
+    if (config_.eval_on_start && state_.step == 0) evaluate();
+    progress_ = std::make_unique<Progress>(ProgressOptions{.label = "train",
+                                                           .total = static_cast<double>(schedule_.total_steps()),
+                                                           .initial = static_cast<double>(state_.step)});
+    Loader loader(session_.train.store, make_schedule(session_), {.start_step = state_.step});
+    while (auto batch = loader.next()) {
+        train_step(loader, std::move(*batch));
+        if (stop.received()) {
+            progress_->finish();
+            if (last_save_step_ != state_.step) save();
+            fmt::print("stopped by {} after step {} of {}; set resume_from_checkpoint: auto to go on\n",
+                       stop.received(), state_.step, schedule_.total_steps());
+            return;
+        }
+    }
+    progress_->finish();
+    finish();
+}
+
+void Trainer::train_step(Loader& loader, LoadedBatch batch) {
+    const auto start = Clock::now();
+    LossSums sums;
+    learner_->zero_gradients();
+    for (int64_t micro = 0;; ++micro) {
+        sums += learner_->accumulate(ctx_, batch.batch, batch.step_totals.weight);
+        if (micro + 1 == config_.gradient_accumulation_steps) break;
+        auto next = loader.next();
+        require(next.has_value(), "step {} has no micro-step {}", batch.step, micro + 1);
+        batch = std::move(*next);
+    }
+    if (!std::isfinite(sums.nll))
+        fail(Exit::numerics, "the loss of step {} is not finite; the weights are those of step {}", batch.step + 1,
+             batch.step);
+    const double rate = learning_rate(rates_, batch.step);
+    const AdamWSettings adamw{config_.adam_beta1, config_.adam_beta2, config_.adam_epsilon, config_.weight_decay};
+    const Learner::Update update = learner_->update(ctx_, adamw, rate, config_.max_grad_norm);
+
+    for (Window* w : {&window_, &run_}) {
+        w->loss += sums;
+        w->seconds += since(start);
+        w->tokens += static_cast<double>(batch.step_totals.tokens);
+        w->samples += static_cast<double>(batch.step_totals.samples);
+        ++w->steps;
+    }
+    state_.step = batch.step + 1;
+    state_.tokens_seen += static_cast<double>(batch.step_totals.tokens);
+    state_.samples_seen += static_cast<double>(batch.step_totals.samples);
+    epoch_ = static_cast<double>(batch.epoch) +
+             static_cast<double>(batch.epoch_step + 1) / static_cast<double>(batch.epoch_steps);
+    after_step(batch, update, rate);
+}
+
+void Trainer::after_step(const LoadedBatch& last, const Learner::Update& update, double rate) {
+    const int64_t step = state_.step;
+    const bool epoch_ends = last.epoch_step + 1 == last.epoch_steps, run_ends = step == schedule_.total_steps();
+    const auto due = [&](When when, int64_t every) {
+        return (when == When::steps && step % every == 0) || (when == When::epoch && epoch_ends);
+    };
+    if (step % config_.logging_steps == 0 || step == 1 || run_ends) log_window(update, rate);
+    progress_->update(static_cast<double>(step));
+    if (due(config_.eval_strategy, config_.eval_steps) || (run_ends && config_.eval_strategy != When::no)) evaluate();
+    if (due(config_.save_strategy, config_.save_steps)) save();
+}
+
+void Trainer::log_window(const Learner::Update& update, double rate) {
+    const double tokens_per_second = window_.tokens / window_.seconds;
+    const double loss = window_.loss.mean();
+    log_->write(state_.step, epoch_,
+                {{"loss", loss},
+                 {"mean_token_accuracy", window_.loss.accuracy()},
+                 {"learning_rate", rate},
+                 {"grad_norm", update.gradient_norm},
+                 {"tokens_per_second", tokens_per_second},
+                 {"samples_per_second", window_.samples / window_.seconds},
+                 {"step_seconds", window_.seconds / static_cast<double>(window_.steps)},
+                 {"num_tokens", state_.tokens_seen}});
+    const std::string figures = fmt::format("loss {:.4f}, grad_norm {:.3f}, lr {:.2e}, {} tokens/s", loss,
+                                            update.gradient_norm, rate, human_count(tokens_per_second));
+    progress_->suffix(figures);
+    if (!progress_->terminal())
+        progress_->print(
+            fmt::format("step {}/{}, epoch {:.2f}: {}", state_.step, schedule_.total_steps(), epoch_, figures));
+    window_ = {};
+}
+
+void Trainer::evaluate() {
+    const TokenStore& store = session_.eval.store;
+    if (store.size() == 0 || last_eval_step_ == state_.step) return;
+    const auto start = Clock::now();
+    PackSchedule schedule(
+        store.lengths(),
+        {.packing = eval_packing(config_), .layout = {config_.per_device_eval_batch_size, 1, 1}, .epochs = 1});
+    Loader loader(store, schedule);
+    LossSums sums;
+    double tokens = 0;
+    while (auto batch = loader.next()) {
+        sums += learner_->evaluate(ctx_, batch->batch);
+        tokens += static_cast<double>(batch->batch.real_tokens);
+    }
+    const double seconds = since(start);
+    last_eval_step_ = state_.step;
+    last_eval_loss_ = sums.mean();
+    if (state_.step == 0) first_eval_loss_ = last_eval_loss_;
+    log_->write(state_.step, epoch_,
+                {{"eval_loss", sums.mean()},
+                 {"eval_perplexity", std::exp(sums.mean())},
+                 {"eval_mean_token_accuracy", sums.accuracy()},
+                 {"eval_samples", static_cast<double>(store.size())},
+                 {"eval_tokens_per_second", tokens / seconds},
+                 {"eval_runtime", seconds}});
+    const std::string line = fmt::format(
+        "eval at step {}: loss {:.4f}, perplexity {:.2f}, accuracy {:.1f} %, {:.0f} targets, {}", state_.step,
+        sums.mean(), std::exp(sums.mean()), 100 * sums.accuracy(), sums.weight, human_duration(seconds));
+    if (progress_)
+        progress_->print(line);
+    else
+        fmt::print(stderr, "{}\n", line);
+}
+
+void Trainer::save() {
+    const std::string folder = checkpoint_folder(config_.output_dir, state_.step);
+    if (fs::exists(folder)) return;  // resumed right here
+    save_checkpoint(folder, *learner_, state_);
+    last_save_step_ = state_.step;
+    rotate_checkpoints(config_.output_dir, config_.save_total_limit);
+}
+
+void Trainer::finish() {
+    if (config_.save_strategy != When::no && last_save_step_ != state_.step) save();
+    export_model(export_request(config_, session_.encoder, *learner_, config_.output_dir));
+    const std::string picture = draw();
+    fmt::print("trained {} steps, {} tokens, {:.0f} tokens/s, in {}\n", run_.steps, human_count(run_.tokens),
+               run_.seconds > 0 ? run_.tokens / run_.seconds : 0, human_duration(run_.seconds));
+    if (last_eval_step_ >= 0)
+        fmt::print("eval loss {:.4f}{}\n", last_eval_loss_,
+                   config_.eval_on_start && first_eval_loss_ > 0
+                       ? fmt::format(", before training {:.4f}", first_eval_loss_)
+                       : "");
+    fmt::print("model in {}{}\n", config_.output_dir, picture.empty() ? "" : ", curves in " + picture);
+}
+
+// Loss curves of the whole log, what was before a resume included; needs metrics.jsonl.
+std::string Trainer::draw() const {
+    const std::string log = config_.output_dir + "/metrics.jsonl", path = config_.output_dir + "/loss.png";
+    if (!config_.report_to.contains(Report::jsonl)) return "";
+    draw_curves(path, {read_series(log, "loss"), read_series(log, "eval_loss")}, {.title = "loss"});
+    return path;
+}
+
+}  // namespace colonnade
