@@ -12,8 +12,8 @@ namespace colonnade {
 struct DenseAttention {
     int64_t batch, rows, columns, heads, kv_heads, head_dim;
     double scale;
-    std::vector<double> q, k, v, dout;                ///< inputs, laid out as in FlashMaskForward, contiguous
-    std::vector<double> out{}, lse{}, dq{}, dk{}, dv{};         ///< results
+    std::vector<double> q, k, v, dout;                   ///< inputs, laid out as in FlashMaskForward, contiguous
+    std::vector<double> out{}, lse{}, dq{}, dk{}, dv{};  ///< results
 };
 /// Fills out and lse, and dq, dk, dv when dout is not empty.
 void dense_attention(DenseAttention& a, const ColumnMask& mask);

@@ -4,8 +4,8 @@
 //     S = scale * Q K^T, hidden pairs -> -inf;   lse = log sum exp S;   P = exp(S - lse);   O = P V
 //     D = rowsum(dO * O);   dV = P^T dO;   dP = dO V^T;   dS = P * (dP - D);   dQ = scale * dS K;   dK = scale * dS^T Q
 //
-// Nothing of size rows x columns is ever stored. Query head h reads key/value head h / (heads / kv_heads). A row that sees no
-// key has O = 0, lse = -inf and no gradient. Any length, head dims to 256, f32 and f64 on the CPU.
+// Nothing of size rows x columns is ever stored. Query head h reads key/value head h / (heads / kv_heads). A row that
+// sees no key has O = 0, lse = -inf and no gradient. Any length, head dims to 256, f32 and f64 on the CPU.
 // Deterministic: every output element is summed in one fixed order, whatever the number of threads.
 
 #include "attention/mask.h"

@@ -61,8 +61,7 @@ void check_vector(const ColumnMask& mask, const char* name, bool carried, const 
     }
 }
 
-/// The rows of one column that are hidden once those from `past` on are hidden too. Returns false where that takes more
-/// than the two ranges of a column.
+/// Hides the rows of one column from `past` on as well. False where what is hidden then takes more than two ranges.
 bool hide_from(ColumnMask::Bounds& x, int32_t past, int32_t causal_rows, int32_t rows) {
     struct Range {
         int32_t begin, end;

@@ -10,8 +10,8 @@
 namespace colonnade {
 
 struct FamilyParameters {
-    int64_t rows = 0, columns = 0;  ///< only full and causal masks take rows != columns
-    int64_t heads = 1;              ///< mask heads of random eviction
+    int64_t rows = 0, columns = 0;    ///< only full and causal masks take rows != columns
+    int64_t heads = 1;                ///< mask heads of random eviction
     std::vector<int64_t> ends{};      ///< documents, also the blocks of the causal blockwise mask
     std::vector<int64_t> prefixes{};  ///< one per document
     std::vector<BranchedSample> samples{};
@@ -24,9 +24,9 @@ struct FamilyParameters {
     uint64_t seed = 0;
 };
 
-/// Window and chunks of columns / 16; `documents` equal documents (0: 5 up to 8K, 12 up to 32K, else 13) with a prefix
-/// of a fifth each; a question and 2..6 answers per document; half the row as causal prefix and before the first
-/// eviction; two sparse runs.
+/// Windows and chunks of columns / 16; `documents` equal documents (0: 5 up to 8K, 12 up to 32K, else 13) with a prefix
+/// of a fifth each and, for share-question, a question and 2..6 answers; half the row as causal prefix and before the
+/// first eviction; two sparse runs.
 FamilyParameters default_parameters(int64_t rows, int64_t columns, int64_t heads = 1, int64_t documents = 0);
 /// Sets the documents and what follows from them: prefixes and share-question samples.
 void set_documents(FamilyParameters& parameters, std::vector<int64_t> ends);

@@ -21,8 +21,8 @@ struct Measurement {
 /// One untimed run, then `repeat` timed ones.
 Measurement measure_flashmask(const ColumnMask& mask, const AttentionSize& size, int repeat);
 
-/// Worst relative errors max |a - b| / max |b| against the oracle b (absolute where b is all 0); infinite where one holds a NaN
-/// or an lse of -inf that the other does not.
+/// Worst relative errors max |a - b| / max |b| against the oracle b (absolute where b is all 0); infinite where one
+/// holds a NaN or an lse of -inf that the other does not.
 struct AttentionErrors {
     double out, lse, dq, dk, dv;
     double worst() const { return std::max({out, lse, dq, dk, dv}); }

@@ -4,11 +4,11 @@
 //
 //   plain    <s>UA</s>: contents joined as they are, an end token after the assistant's
 //   chatml   <|im_start|>role⏎content<|im_end|>⏎ for each message
-//   llama2   <s>[INST] <<SYS>>⏎S⏎<</SYS>>⏎⏎U [/INST] A </s> and <s>[INST] U [/INST] A </s> for later turns
-//   llama3   <|begin_of_text|>, then <|start_header_id|>role<|end_header_id|>⏎⏎content<|eot_id|>; tool speaks as
-//   ipython mistral  <s> [INST] S⏎⏎U [/INST] A</s> [INST] U [/INST] A</s>          (7B v0.1 and v0.2) zephyr
-//   <|role|>⏎content</s>⏎ for each message; <|role|> is plain text gemma
-//   <bos><start_of_turn>user⏎S⏎⏎U<end_of_turn>⏎<start_of_turn>model⏎A<end_of_turn>⏎
+//   llama2   <s>[INST] <<SYS>>⏎S⏎<</SYS>>⏎⏎U [/INST] A </s>, later turns <s>[INST] U [/INST] A </s>
+//   llama3   <|begin_of_text|>, then <|start_header_id|>role<|end_header_id|>⏎⏎content<|eot_id|>; a tool is ipython
+//   mistral  <s> [INST] S⏎⏎U [/INST] A</s> [INST] U [/INST] A</s>, as 7B v0.1 and v0.2 have it
+//   zephyr   <|role|>⏎content</s>⏎ for each message, with <|role|> as plain text
+//   gemma    <bos><start_of_turn>user⏎S⏎⏎U<end_of_turn>⏎<start_of_turn>model⏎A<end_of_turn>⏎
 //
 // llama2, llama3 and gemma strip white space around contents, as those families' own templates do. llama2, mistral and
 // gemma need user and assistant in turn after at most one system message; the others take any order.

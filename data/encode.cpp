@@ -38,17 +38,17 @@ Encoder::Encoder(std::shared_ptr<const Tokenizer> tokenizer, EncodeOptions optio
 /// Renders a chat with everything in it to see which markers the template uses and which of them the tokenizer has.
 void Encoder::learn_markers() {
     const std::vector<Message> chat = {{"system", "s", {}}, {"user", "u", {}}, {"assistant", "a", {}}};
-    for (const Segment& segment : render_chat(options_.chat_template, chat, false, "template")) {
-        if (!tokenizer_ || segment.kind == Segment::Kind::text) continue;
+    const std::vector<Segment> segments = render_chat(options_.chat_template, chat, false, "template");
+    if (!tokenizer_) return;
+    for (const Segment& segment : segments) {
         const std::optional<int32_t> id = special_id(segment);
-        const bool ends_answer = segment.part == Segment::Part::end && segment.message == 2;
         if (segment.kind == Segment::Kind::marker) {
             if (id && std::find(marker_ids_.begin(), marker_ids_.end(), *id) == marker_ids_.end())
                 marker_ids_.push_back(*id);
             if (!id && std::find(spelled_out_.begin(), spelled_out_.end(), segment.text) == spelled_out_.end())
                 spelled_out_.push_back(segment.text);
         }
-        if (ends_answer) end_marker_ = id;
+        if (segment.part == Segment::Part::end && segment.message == 2) end_marker_ = id;
     }
 }
 
@@ -59,7 +59,7 @@ std::optional<int32_t> Encoder::special_id(const Segment& segment) const {
         case Segment::Kind::marker:
             return tokenizer_->piece_id(segment.text);
         case Segment::Kind::eos:
-            return tokenizer_->eos();
+            return eos_;
         case Segment::Kind::bos:
             break;
     }
@@ -176,9 +176,8 @@ Encoder::Draft Encoder::draft_tokens(const Row& row, const std::string& where) c
             fail(Exit::data,
                  "{}: labels[{}] is {}; expected -100 or {}, the input id at the same place (labels are not shifted)",
                  where, i, label, id);
-        const bool learned = options_.train_on_prompt || label == id;
-        draft.append(id, learned);
-        if (learned) last_learned = id;
+        draft.append(id, label == id);
+        if (label == id) last_learned = id;
     }
     const std::vector<int32_t> ends = stop_ids();
     draft.no_end_token =

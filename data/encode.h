@@ -19,18 +19,15 @@
 
 namespace colonnade {
 
-enum class TrainOnEos {
-    turn,
-    all,
-    last,
-    none
-};  ///< end tokens learned: of learned turns (default), of all turns, of the last, never
-enum class ExcessLength { drop, truncate, error };  ///< rows longer than max_length
+/// End tokens learned: those of learned turns, of all turns, of the last turn, none.
+enum class TrainOnEos { turn, all, last, none };
+/// What becomes of rows longer than max_length; truncate keeps the start.
+enum class ExcessLength { drop, truncate, error };
 
 struct EncodeOptions {
     std::string chat_template = "chatml";  ///< plain, chatml, llama2, llama3, mistral, zephyr, gemma
     int64_t max_length = 2048;
-    bool train_on_prompt = false;  ///< learn every message, the template around it included
+    bool train_on_prompt = false;  ///< learn every message and the template around it (labels of input_ids rows stand)
     std::set<std::string> roles_to_train = {"assistant"};
     TrainOnEos train_on_eos = TrainOnEos::turn;
     bool mask_history = false;  ///< learn only the last learned turn

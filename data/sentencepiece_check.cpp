@@ -1,11 +1,13 @@
 #include "data/sentencepiece_check.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <string_view>
 #include <unordered_set>
+#include <utility>
 
 #include "engine/error.h"
 #include "sentencepiece_model.pb.h"
@@ -28,29 +30,23 @@ bool is_tiktoken_list(std::string_view bytes) {
            std::all_of(line.begin() + static_cast<std::ptrdiff_t>(space) + 1, line.end(), is_digit);
 }
 
-/// Files that are often found under the name of a model.
-void refuse_lookalikes(std::string_view bytes, const std::string& path) {
+/// For what is no model: names the files that are often found under the name of one.
+[[noreturn]] void refuse(std::string_view bytes, const std::string& path) {
+    std::string_view found = "something else, or a model cut short";
     const size_t start = bytes.find_first_not_of(" \t\r\n");
     if (start == std::string_view::npos)
-        fail(Exit::data, "{}: the file is empty; expected a SentencePiece model", path);
-    if (bytes.starts_with("version https://git-lfs"))
-        fail(Exit::data,
-             "{}: a Git LFS pointer; expected a SentencePiece model: fetch the file itself with `git lfs pull`", path);
-    if (bytes[start] == '{')
-        fail(Exit::data,
-             "{}: a JSON file (a tokenizer.json?); expected a SentencePiece model; pre-tokenised rows work with any "
-             "model",
-             path);
-    if (is_tiktoken_list(bytes))
-        fail(Exit::data,
-             "{}: a tiktoken vocabulary (lines of base64 and rank, as Llama 3 ships it); expected a SentencePiece "
-             "model; "
-             "pre-tokenised rows work with any model",
-             path);
+        found = "an empty file";
+    else if (bytes.starts_with("version https://git-lfs"))
+        found = "a Git LFS pointer: fetch the file itself with `git lfs pull`";
+    else if (bytes[start] == '{')
+        found = "JSON (a tokenizer.json?): pre-tokenised rows work with any model";
+    else if (is_tiktoken_list(bytes))
+        found = "a tiktoken vocabulary, as Llama 3 ships it: pre-tokenised rows work with any model";
+    fail(Exit::data, "{}: expected a SentencePiece model, found {}", path, found);
 }
 
 void check_pieces(const spm::Model& model, const std::string& path) {
-    if (model.pieces_size() < 1 || model.pieces_size() > kMostPieces)
+    if (model.pieces_size() > kMostPieces)
         fail(Exit::data, "{}: {} pieces; expected 1 to {}", path, model.pieces_size(), kMostPieces);
     std::unordered_set<std::string_view> seen;
     int unknown = 0;
@@ -116,10 +112,8 @@ void check_charsmap(std::string_view charsmap, const char* what, const std::stri
 }  // namespace
 
 std::optional<std::string> check_sentencepiece_model(const std::string& bytes, const std::string& path) {
-    refuse_lookalikes(bytes, path);
     spm::Model model;
-    if (!model.ParseFromString(bytes) || model.pieces_size() == 0)
-        fail(Exit::data, "{}: not a SentencePiece model, or cut short", path);
+    if (!model.ParseFromString(bytes) || model.pieces_size() == 0) refuse(bytes, path);
     check_pieces(model, path);
     check_charsmap(model.normalizer_spec().precompiled_charsmap(), "normalizer", path);
     check_charsmap(model.denormalizer_spec().precompiled_charsmap(), "denormalizer", path);

@@ -47,7 +47,7 @@ struct TokenizerTraining {
     int32_t vocab_size = 8000;
     std::string model_type = "bpe";           ///< bpe | unigram
     std::vector<std::string> special_tokens;  ///< user-defined symbols, such as the chat template's markers
-    int threads = 1;                          ///< of bpe; the result is the same for any number (unigram always takes 16)
+    int threads = 1;  ///< of bpe; the result is the same for any number (unigram always takes 16)
 };
 /// Identity normalisation, byte fallback, whitespace kept, digits split: what decodes is what was encoded (but for
 /// U+2581, which SentencePiece itself uses for the space). unk 0, bos 1 (<s>), eos 2 (</s>), pad 3 (<pad>).

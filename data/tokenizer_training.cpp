@@ -171,8 +171,7 @@ void train_tokenizer(const TokenizerTraining& options) {
     lines.rethrow();
     if (lines.count() == 0)
         fail(Exit::data, "{}: no text to train a tokenizer on", fmt::join(options.text_files, ", "));
-    if (!status.ok())
-        fail(Exit::config, "training a tokenizer of {} pieces: {}", options.vocab_size, reason(status));
+    if (!status.ok()) fail(Exit::config, "training a tokenizer of {} pieces: {}", options.vocab_size, reason(status));
 
     if (const auto folder = std::filesystem::path(options.output).parent_path(); !folder.empty()) {
         std::error_code error;

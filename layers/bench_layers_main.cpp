@@ -21,8 +21,7 @@
 namespace colonnade {
 namespace {
 
-using Unit = std::pair<const char*, double>;  // its name, how many of it one piece of work is
-constexpr Unit memory{"GB/s", 4}, compute{"GFLOP/s", 2};
+constexpr std::pair memory{"GB/s", 4}, compute{"GFLOP/s", 2};  // and what one piece of work counts
 constexpr Grad fresh = Grad::overwrite;
 
 struct Bench {
@@ -51,8 +50,8 @@ struct Bench {
         return t;
     }
     /// `work` is floats moved or multiply-adds done.
-    void time(const char* name, int64_t work, const Unit& unit, const std::function<void()>& op) const {
-        op();  // warms up
+    void time(const char* name, int64_t work, const std::pair<const char*, int>& unit,
+              const std::function<void()>& op) const {
         std::vector<double> seconds(static_cast<size_t>(std::max(repeats, 1)));
         for (double& s : seconds) {
             const auto start = std::chrono::steady_clock::now();
@@ -60,7 +59,7 @@ struct Bench {
             s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
         }
         std::ranges::sort(seconds);
-        const double median = seconds[seconds.size() / 2], rate = unit.second * static_cast<double>(work) / median;
+        const double median = seconds[seconds.size() / 2], rate = static_cast<double>(unit.second * work) / median;
         fmt::print("{:<22}{:>9.3f} ms {:>9.1f} {}\n", name, median * 1e3, rate * 1e-9, unit.first);
     }
 
@@ -97,9 +96,8 @@ struct Bench {
         const Tensor table = floats({vocab, hidden});
         const Tensor out = floats({tokens, hidden}), some = floats({tokens / 2, hidden});
         std::vector<int32_t> ids(static_cast<size_t>(tokens)), half(static_cast<size_t>(tokens / 2));
-        const Philox philox{.seed = 1, .stream = 0};
         for (size_t i = 0; i < ids.size(); ++i)
-            ids[i] = static_cast<int32_t>(philox.below(i, static_cast<uint64_t>(vocab)));
+            ids[i] = static_cast<int32_t>(Philox{1, 0}.below(i, static_cast<uint64_t>(vocab)));
         for (size_t i = 0; i < half.size(); ++i) half[i] = static_cast<int32_t>(2 * i);
         time("embedding forward", 2 * n, memory, [&] { embedding_forward(ctx, {out, ids, table}); });
         time("embedding backward", 3 * n, memory, [&] { embedding_backward(ctx, {table, out, ids}); });

@@ -164,24 +164,28 @@ TEST(Config, RulesBetweenKeys) {
 }
 
 TEST(Config, RulesOfAModelShape) {
-    const auto with = [](const std::string& shape) {
-        return "tokenizer_name_or_path: t\ndatasets: [{path: a}]\noutput_dir: o\nmodel: {" + shape + "}\n";
-    };
     const std::string sizes = "hidden_size: 64, intermediate_size: 96, num_hidden_layers: 2";
     const std::vector<Bad> cases = {
-        {sizes, "c.yaml:4:8: model.num_attention_heads is missing"},
-        {sizes + ", num_attention_heads: 4, num_key_value_heads: 3",
-         "c.yaml:4:115: model.num_attention_heads 4 is not a multiple of num_key_value_heads 3"},
-        {sizes + ", num_attention_heads: 3",
-         "c.yaml:4:90: model.hidden_size 64 is not a multiple of num_attention_heads 3: give model.head_dim"},
-        {sizes + ", num_attention_heads: 3, head_dim: 7",
-         "c.yaml:4:103: model.head_dim 7: expected an even number from 2 to 256"},
-        {sizes + ", num_attention_heads: 4, sliding_window: 8", "c.yaml:4:109: model.sliding_window: llama has none"},
-        {sizes + ", num_attention_heads: 4, max_position_embeddings: 512",
-         "c.yaml:4:118: max_length 2048 is longer than model.max_position_embeddings 512"},
+        // The place of the problem is marked with an @.
+        {"model: @{" + sizes, "model.num_attention_heads is missing"},
+        {"model: {" + sizes + ", num_attention_heads: 4, num_key_value_heads: @3",
+         "model.num_attention_heads 4 is not a multiple of num_key_value_heads 3"},
+        {"model: {" + sizes + ", num_attention_heads: @3",
+         "model.hidden_size 64 is not a multiple of num_attention_heads 3: give model.head_dim"},
+        {"model: {" + sizes + ", num_attention_heads: 3, head_dim: @7",
+         "model.head_dim 7: expected an even number from 2 to 256"},
+        {"model: {" + sizes + ", num_attention_heads: 4, sliding_window: @8", "model.sliding_window: llama has none"},
+        {"model: {" + sizes + ", num_attention_heads: 4, max_position_embeddings: @512",
+         "max_length 2048 is longer than model.max_position_embeddings 512"},
     };
-    for (const Bad& bad : cases) EXPECT_EQ(problems(with(bad.added)), bad.message);
-    EXPECT_EQ(problems("datasets: [{path: a}]\noutput_dir: o\nmodel: {" + sizes + ", num_attention_heads: 4}\n"),
+    const std::string base = "datasets: [{path: a}]\noutput_dir: o\n";
+    for (Bad bad : cases) {
+        const size_t place = bad.added.find('@');
+        bad.added.erase(place, 1);
+        EXPECT_EQ(problems(base + "tokenizer_name_or_path: t\n" + bad.added + "}"),
+                  fmt::format("c.yaml:4:{}: {}", place + 1, bad.message));
+    }
+    EXPECT_EQ(problems(base + "model: {" + sizes + ", num_attention_heads: 4}\n"),
               "c.yaml:3:8: model.vocab_size is the tokenizer's, but tokenizer_name_or_path is missing");
 }
 
@@ -201,13 +205,13 @@ TEST(Config, TellsAllProblemsAtOnceAndNoConsequences) {
               "  argument 'foo': expected key=value, --key=value or --key value\n"
               "  c.yaml:4:13: max_length: expected an integer >= 2 and <= 16777216, found 'x'\n"
               "  c.yaml:6:1: unknown key 'sed' (did you mean 'seed'?)\n"
-              "  c.yaml:7:15: warmup_steps: expected an integer >= 0 and <= 1000000000000, found '-1'\n"
+              "  c.yaml:7:15: warmup_steps: expected an integer >= 0 and <= 1000000000, found '-1'\n"
               "  argument 'lr=0': learning_rate: expected a number > 0, found '0'");
 }
 
 TEST(Config, TakesOnlySafeYaml) {
-    std::string deep = "columns: ", wide = "report_to: [";
-    for (int i = 0; i < 40; ++i) deep += "[";
+    const std::string deep = "x: " + std::string(32, '[') + std::string(32, ']');
+    std::string wide = "report_to: [";
     for (int i = 0; i < 10'001; ++i) wide += "jsonl,";
     const std::vector<Bad> cases = {
         {"seed: &a 1", "c.yaml:4:7: anchors (&name) are not allowed in a config"},
@@ -218,7 +222,7 @@ TEST(Config, TakesOnlySafeYaml) {
         {"seed: [1", "this is not valid YAML"},
         {"\tseed: 1", "this is not valid YAML"},
         {"---\nseed: 1", "a second YAML document begins after the first"},
-        {deep, "c.yaml:4:40: more than 32 levels"},
+        {deep, "c.yaml:4:35: more than 32 levels"},
         {wide + "]", "more than 10000 values"},
         {"# " + std::string(1 << 20, 'x'), "c.yaml: larger than 1048576 bytes"},
     };

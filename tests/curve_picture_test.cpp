@@ -125,7 +125,7 @@ constexpr Color first_ink{37, 99, 235}, second_ink{234, 88, 12};
 TEST_F(DrawCurvesTest, DrawsEverySeriesAtItsHeight) {
     const std::string png = path("loss.png");
     // The second falls from 8 to 0: it meets the first, level at 4, in the middle of the plot.
-    draw_curves(png, {line("level", 4, 4, 2), line("falling", 8, 0, 200)},
+    draw_curves(png, {Series{"level", {0, 199}, {4, 4}}, line("falling", 8, 0, 200)},
                 {.title = "two", .width = 800, .height = 500});
     const Picture picture = read_png(png);
     EXPECT_EQ(picture.width, 800);
@@ -164,7 +164,7 @@ TEST(CurveText, PutsDotsWhereTheCurveIs) {
     const std::string text = curve_text(line("up", 0, 7, 6), 3, 2);
     EXPECT_EQ(text,
               "    up\n"
-              "5 ┤⠀⢀⠜\n"
+              "  │⠀⢀⠎\n"
               "0 ┤⡠⠃⠀\n"
               "  └───\n"
               "   0step 5\n");

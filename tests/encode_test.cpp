@@ -47,7 +47,8 @@ std::string shown(const Sample& sample) {
         if ((sample.weights[i] > 0) != learning) text += learning ? "}" : "{";
         learning = sample.weights[i] > 0;
         const std::string piece = tokenizer()->piece(sample.tokens[i]);
-        text += piece == "<0x0A>" ? "\n" : piece;
+        const bool is_byte = piece.size() == 6 && piece.starts_with("<0x");
+        text += is_byte ? std::string(1, static_cast<char>(std::stoi(piece.substr(3, 2), nullptr, 16))) : piece;
     }
     text += learning ? "}" : "";
     for (size_t at; (at = text.find("\u2581")) != std::string::npos;) text.replace(at, 3, 1, ' ');
@@ -72,8 +73,10 @@ TEST(Encode, MatchesTransformers) {
         std::vector<Message> messages;
         for (const Json& message : golden["messages"]) messages.push_back({message["role"], message["content"], {}});
         const Encoded result = encoder.encode(chat_row(messages), "here");
-        EXPECT_EQ(result.sample.tokens, golden["ids"].get<std::vector<int32_t>>()) << golden["template"] << golden["messages"];
-        EXPECT_EQ(result.sample.weights, golden["assistant"].get<std::vector<float>>()) << golden["template"] << golden["messages"];
+        EXPECT_EQ(result.sample.tokens, golden["ids"].get<std::vector<int32_t>>())
+            << golden["template"] << golden["messages"];
+        EXPECT_EQ(result.sample.weights, golden["assistant"].get<std::vector<float>>())
+            << golden["template"] << golden["messages"];
         EXPECT_EQ(result.sample.branch_begins, std::vector<int32_t>{0});
         EXPECT_EQ(result.full_length, result.sample.length());
         EXPECT_FALSE(result.no_end_token || result.double_bos || result.marker_in_text);
@@ -93,7 +96,8 @@ TEST(Encode, PromptIsThePrefixOfTheChat) {
         const Sample sample = encoder.encode(chat_row(kChat), "here").sample;
         ASSERT_LT(prompt.size(), sample.tokens.size());
         EXPECT_TRUE(std::equal(prompt.begin(), prompt.end(), sample.tokens.begin())) << name;
-        const auto first_learned = std::find(sample.weights.begin(), sample.weights.end(), 1.0f) - sample.weights.begin();
+        const auto first_learned =
+            std::find(sample.weights.begin(), sample.weights.end(), 1.0f) - sample.weights.begin();
         EXPECT_EQ(first_learned, static_cast<std::ptrdiff_t>(prompt.size())) << name;
     }
 }
@@ -104,17 +108,21 @@ TEST(Encode, WhatIsLearned) {
         change(options);
         return encoded(chat_row(messages), options);
     };
-    const std::string s = "<|im_start|>system\nS<|im_end|>\n", u = "<|im_start|>user\nU<|im_end|>\n", v = "<|im_start|>user\nV<|im_end|>\n",
-                      open = "<|im_start|>assistant\n", a = open + "A<|im_end|>\n";
+    const std::string s = "<|im_start|>system\nS<|im_end|>\n", u = "<|im_start|>user\nU<|im_end|>\n",
+                      v = "<|im_start|>user\nV<|im_end|>\n", open = "<|im_start|>assistant\n",
+                      a = open + "A<|im_end|>\n";
     EXPECT_EQ(chat([](auto&) {}), s + u + open + "{A<|im_end|>}\n" + v + open + "{B<|im_end|>}\n");
     EXPECT_EQ(chat([](auto& o) { o.mask_history = true; }), s + u + a + v + open + "{B<|im_end|>}\n");
-    EXPECT_EQ(chat([](auto& o) { o.train_on_eos = TrainOnEos::none; }), s + u + open + "{A}<|im_end|>\n" + v + open + "{B}<|im_end|>\n");
-    EXPECT_EQ(chat([](auto& o) { o.train_on_eos = TrainOnEos::last; }), s + u + open + "{A}<|im_end|>\n" + v + open + "{B<|im_end|>}\n");
+    EXPECT_EQ(chat([](auto& o) { o.train_on_eos = TrainOnEos::none; }),
+              s + u + open + "{A}<|im_end|>\n" + v + open + "{B}<|im_end|>\n");
+    EXPECT_EQ(chat([](auto& o) { o.train_on_eos = TrainOnEos::last; }),
+              s + u + open + "{A}<|im_end|>\n" + v + open + "{B<|im_end|>}\n");
     EXPECT_EQ(chat([](auto& o) { o.train_on_eos = TrainOnEos::all; }),
-              "<|im_start|>system\nS{<|im_end|>}\n<|im_start|>user\nU{<|im_end|>}\n" + open + "{A<|im_end|>}\n<|im_start|>user\nV{<|im_end|>}\n" +
-                  open + "{B<|im_end|>}\n");
-    EXPECT_EQ(chat([](auto& o) { o.roles_to_train = {"user"}; }),
-              s + "<|im_start|>user\n{U<|im_end|>}\n" + a + "<|im_start|>user\n{V<|im_end|>}\n" + open + "B<|im_end|>\n");
+              "<|im_start|>system\nS{<|im_end|>}\n<|im_start|>user\nU{<|im_end|>}\n" + open +
+                  "{A<|im_end|>}\n<|im_start|>user\nV{<|im_end|>}\n" + open + "{B<|im_end|>}\n");
+    EXPECT_EQ(
+        chat([](auto& o) { o.roles_to_train = {"user"}; }),
+        s + "<|im_start|>user\n{U<|im_end|>}\n" + a + "<|im_start|>user\n{V<|im_end|>}\n" + open + "B<|im_end|>\n");
     EXPECT_EQ(chat([](auto& o) { o.train_on_prompt = true; }),
               "<|im_start|>{" + (s + u + a + v + open + "B<|im_end|>\n}").substr(std::string("<|im_start|>").size()));
     // The message's own switch goes before the role.
@@ -141,7 +149,8 @@ TEST(Encode, PlainRows) {
     EXPECT_EQ(encoded(prompt_row("", "two"), {}), "<s>{ two</s>}");
     EXPECT_EQ(encoded(prompt_row("one", " two"), with([](auto& o) { o.train_on_prompt = true; })), "<s>{ one two</s>}");
     // Without BOS the first token of the text has nothing to be predicted from.
-    const Sample bare = Encoder(tokenizer(), with([](auto& o) { o.add_bos = false; })).encode(text_row("one two"), "here").sample;
+    const Sample bare =
+        Encoder(tokenizer(), with([](auto& o) { o.add_bos = false; })).encode(text_row("one two"), "here").sample;
     EXPECT_EQ(bare.tokens.size(), bare.weights.size());
     EXPECT_EQ(bare.weights[0], 0);
     EXPECT_EQ(std::count(bare.weights.begin(), bare.weights.end(), 1.0f), bare.length() - 1);
@@ -183,11 +192,19 @@ TEST(Encode, TokenRows) {
     EXPECT_EQ(some.sample.tokens, (std::vector<int32_t>{7, 99, 0, 8}));
     EXPECT_EQ(some.sample.weights, (std::vector<float>{0, 0, 1, 1}));
     EXPECT_FALSE(some.no_end_token) << "no tokenizer, no suspicion";
+    const Encoder on_prompt(nullptr, {.train_on_prompt = true, .vocab_size = 100});
+    EXPECT_EQ(on_prompt.encode(token_row({7, 8, 9}, {-100, -100, 9}), "here").sample.weights,
+              (std::vector<float>{0, 0, 1}));
     EXPECT_EQ(encoder.encode(token_row({1, 2}, {1, 2}), "here").sample.weights, (std::vector<float>{0, 1}));
     EXPECT_EQ(encoder.encode(token_row({1, 2}, {1, -100}), "here").outcome, Outcome::dropped_nothing_learned);
-    expect_error(Exit::data, "f:3: input_ids[1] is 100; expected 0 to 99", [&] { (void)encoder.encode(token_row({1, 100}, {1, 100}), "f:3"); });
-    expect_error(Exit::data, "f:3: labels[0] is 2; expected -100 or 1", [&] { (void)encoder.encode(token_row({1, 2}, {2, -100}), "f:3"); });
-    expect_error(Exit::config, "f:3: a row of text needs a tokenizer", [&] { (void)encoder.encode(text_row("a"), "f:3"); });
+    expect_error(Exit::data, "f:3: input_ids[1] is 100; expected 0 to 99", [&] {
+        (void)encoder.encode(token_row({1, 100}, {1, 100}), "f:3");
+    });
+    expect_error(Exit::data, "f:3: labels[0] is 2; expected -100 or 1", [&] {
+        (void)encoder.encode(token_row({1, 2}, {2, -100}), "f:3");
+    });
+    expect_error(Exit::config, "f:3: a row of text needs a tokenizer",
+                 [&] { (void)encoder.encode(text_row("a"), "f:3"); });
     expect_error(Exit::config, "needs a tokenizer", [&] { (void)encoder.encode_prompt(kChat); });
     EXPECT_TRUE(encoder.stop_ids().empty());
 }
@@ -202,7 +219,8 @@ TEST(Encode, SuspiciousRows) {
     EXPECT_TRUE(chatml.encode(text_row("<s>[INST] hello"), "here").double_bos);
     EXPECT_FALSE(chatml.encode(text_row("hello <s>"), "here").double_bos);
     EXPECT_TRUE(chatml.encode(chat_row({{"user", "a<|im_end|>b", {}}, {"assistant", "c", {}}}), "here").marker_in_text);
-    EXPECT_FALSE(chatml.encode(chat_row({{"user", "a<|eot_id|>b", {}}, {"assistant", "c", {}}}), "here").marker_in_text);
+    EXPECT_FALSE(
+        chatml.encode(chat_row({{"user", "a<|eot_id|>b", {}}, {"assistant", "c", {}}}), "here").marker_in_text);
     EncodeOptions options;
     options.add_eos = false;
     EXPECT_TRUE(Encoder(tokenizer(), options).encode(text_row("hello"), "here").no_end_token);
@@ -217,7 +235,7 @@ TEST_F(EncodeFile, MarkersThatTheTokenizerLacksAreSpelledOut) {
     TokenizerTraining training;
     training.text_files = {path("text.txt")};
     training.output = path("t");
-    training.vocab_size = 280;
+    training.vocab_size = 290;
     training.special_tokens = {"<|im_start|>"};
     train_tokenizer(training);
     const auto bare = Tokenizer::load(path("t.model"));
@@ -226,7 +244,8 @@ TEST_F(EncodeFile, MarkersThatTheTokenizerLacksAreSpelledOut) {
     EXPECT_EQ(encoder.stop_ids(), std::vector<int32_t>{2});
     const Encoded result = encoder.encode(chat_row({{"user", "a", {}}, {"assistant", "b", {}}}), "here");
     EXPECT_TRUE(result.no_end_token);
-    EXPECT_EQ(bare->decode(result.sample.tokens), "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n");
+    EXPECT_EQ(bare->decode(result.sample.tokens),
+              "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n");
     // Learned is the answer with its spelled end, whatever pieces that takes.
     std::vector<int32_t> learned;
     for (size_t i = 0; i < result.sample.tokens.size(); ++i)

@@ -77,7 +77,7 @@ TEST(FlashMask, SlicesOfABatchDiffer) {
                  {.heads = 2, .kv_heads = 2, .head_dim = 8}, "stacked");
 }
 
-/// Operands in double of one call, packed as rows of [q heads | k heads | v heads] where `packed`, else each on its own.
+/// Operands in double of one call; a row packs [q heads | k heads | v heads].
 struct Call {
     ColumnMask mask;
     int64_t heads, kv_heads, dim;

@@ -17,11 +17,11 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Golden {
-    explicit Golden(const std::string& folder)
-        : folder(folder),
-          file(folder + "/golden.safetensors"),
-          json(read_json_file(folder + "/golden.json")),
-          config(read_model_config(folder)) {}
+    explicit Golden(const std::string& path)
+        : folder(path),
+          file(path + "/golden.safetensors"),
+          json(read_json_file(path + "/golden.json")),
+          config(read_model_config(path)) {}
 
     template <typename T>
     std::vector<T> read(const std::string& name) const {
@@ -59,22 +59,36 @@ struct Golden {
     ModelConfig config;
 };
 
+/// Relative L2 error over one or several tensors.
+struct RelativeError {
+    double error = 0, norm = 0;
+    template <typename T>
+    void add(const T* found, const std::vector<double>& expected) {
+        for (size_t i = 0; i < expected.size(); ++i) {
+            const double d = static_cast<double>(found[i]) - expected[i];
+            error += d * d;
+            norm += expected[i] * expected[i];
+        }
+    }
+    double value() const { return std::sqrt(error / norm); }
+};
+
 template <typename T>
 double relative_error(const T* found, const std::vector<double>& expected) {
-    double error = 0, norm = 0;
-    for (size_t i = 0; i < expected.size(); ++i) {
-        const double d = static_cast<double>(found[i]) - expected[i];
-        error += d * d;
-        norm += expected[i] * expected[i];
-    }
-    return std::sqrt(error / std::max(norm, 1e-300));
+    RelativeError e;
+    e.add(found, expected);
+    return e.value();
 }
 
 class GoldenTest : public testing::TestWithParam<std::string> {
   protected:
-    // What our error may be: in double the rounding of a long sum; in float twice that of transformers' own float run.
-    double allowed(const Golden& golden, DType dtype, const std::string& prefix) const {
-        return dtype == DType::f64 ? 1e-10 : 2 * golden.json.at("float32").at(prefix).get<double>();
+    // What our error may be. In double, the rounding of long sums. In float, twice that of transformers' own float run, but
+    // not less than some units in the last place, as that run is at times right by luck; ten AdamW steps amplify them, since an
+    // update hardly depends on the size of a gradient.
+    static double allowed(const Golden& golden, DType dtype, const std::string& prefix) {
+        if (dtype == DType::f64) return 1e-10;
+        const double floor = prefix == "grad_norms" || prefix == "step" ? 5e-6 : 5e-7;
+        return std::max(floor, 2 * golden.json.at("float32").at(prefix).get<double>());
     }
 
     template <typename T>
@@ -114,20 +128,17 @@ class GoldenTest : public testing::TestWithParam<std::string> {
 
     template <typename T>
     void check_gradients(const Golden& golden, const Learner& learner) {
-        double error = 0, norm = 0;
+        RelativeError all;
+        // Each one loosely (a small gradient has a large relative rounding), all together tightly.
+        const double each = std::is_same_v<T, double> ? 1e-9 : 1e-4;
         for (const Parameter& p : learner.parameters().all()) {
             const std::vector<double> expected = golden.read<double>("grad." + p.name);
             ASSERT_EQ(static_cast<int64_t>(expected.size()), p.size()) << p.name;
             const T* found = learner.gradients().as<T>() + p.begin;
-            const double relative = relative_error(found, expected);
-            // Each one loosely (a small gradient has a large relative rounding), all together tightly.
-            EXPECT_LE(relative, std::is_same_v<T, double> ? 1e-9 : 1e-4) << p.name;
-            for (size_t i = 0; i < expected.size(); ++i) {
-                error += (static_cast<double>(found[i]) - expected[i]) * (static_cast<double>(found[i]) - expected[i]);
-                norm += expected[i] * expected[i];
-            }
+            EXPECT_LE(relative_error(found, expected), each) << p.name;
+            all.add(found, expected);
         }
-        EXPECT_LE(std::sqrt(error / norm), allowed(golden, dtype_of<T>(), "grad."));
+        EXPECT_LE(all.value(), allowed(golden, dtype_of<T>(), "grad."));
     }
 
     template <typename T>
@@ -146,18 +157,11 @@ class GoldenTest : public testing::TestWithParam<std::string> {
         EXPECT_LE(relative_error(norms.data(), golden.read<double>("grad_norms")),
                   allowed(golden, dtype, "grad_norms"));
         const std::string prefix = fmt::format("step{}", steps);
-        double error = 0, norm = 0;
-        for (const Parameter& p : learner.parameters().all()) {
-            const std::vector<double> expected = golden.read<double>(prefix + "." + p.name);
-            for (size_t i = 0; i < expected.size(); ++i) {
-                const double d =
-                    static_cast<double>(learner.weights().as<T>()[p.begin + static_cast<int64_t>(i)]) - expected[i];
-                error += d * d;
-                norm += expected[i] * expected[i];
-            }
-        }
+        RelativeError weights;
+        for (const Parameter& p : learner.parameters().all())
+            weights.add(learner.weights().as<T>() + p.begin, golden.read<double>(prefix + "." + p.name));
         // The golden final weights are stored in float: its rounding is the floor in double.
-        EXPECT_LE(std::sqrt(error / norm), dtype == DType::f64 ? 1e-7 : allowed(golden, dtype, "step"));
+        EXPECT_LE(weights.value(), dtype == DType::f64 ? 1e-7 : allowed(golden, dtype, "step"));
     }
 };
 

@@ -14,7 +14,8 @@ std::string shown(const Row& row) {
     if (row.prompt_messages) text += fmt::format(" prompt {}", row.prompt_messages);
     if (row.prompt) text += "<" + *row.prompt + ">";
     if (row.completion) text += "<<" + *row.completion + ">>";
-    if (!row.input_ids.empty()) text += fmt::format("{} | {}", fmt::join(row.input_ids, " "), fmt::join(row.labels, " "));
+    if (!row.input_ids.empty())
+        text += fmt::format("{} | {}", fmt::join(row.input_ids, " "), fmt::join(row.labels, " "));
     return text;
 }
 
@@ -24,10 +25,12 @@ class Rows : public FileTest {
         spill(path("rows.jsonl"), content);
         return path("rows.jsonl");
     }
-    RowReader reader(std::string_view content, std::string type = "auto", std::map<std::string, std::string> columns = {}) const {
+    RowReader reader(std::string_view content, std::string type = "auto",
+                     std::map<std::string, std::string> columns = {}) const {
         return RowReader({.path = file(content), .type = std::move(type), .columns = std::move(columns)});
     }
-    std::string first(std::string_view content, std::string type = "auto", std::map<std::string, std::string> columns = {}) const {
+    std::string first(std::string_view content, std::string type = "auto",
+                      std::map<std::string, std::string> columns = {}) const {
         RowReader rows = reader(content, std::move(type), std::move(columns));
         Row row;
         EXPECT_TRUE(rows.next(row));
@@ -55,7 +58,8 @@ TEST_F(Rows, ReadsAndDetectsEveryConvention) {
         {R"({"instruction": "i", "input": "", "output": "o"})", "alpaca: (user: i)(assistant: o)"},
         {R"({"instruction": "i", "input": "x", "output": "o", "system": "s", "history": [["q1", "a1"], ["q2", "a2"]]})",
          "alpaca: (system: s)(user: q1)(assistant: a1)(user: q2)(assistant: a2)(user: i\nx)(assistant: o)"},
-        {R"({"instruction": "i", "input": null, "output": "o", "system": null, "history": []})", "alpaca: (user: i)(assistant: o)"},
+        {R"({"instruction": "i", "input": null, "output": "o", "system": null, "history": []})",
+         "alpaca: (user: i)(assistant: o)"},
         {R"({"conversations": [{"from": "human", "value": "h"}, {"from": "gpt", "value": "g"}], "system": "s"})",
          "sharegpt: (system: s)(user: h)(assistant: g)"},
         {R"({"conversations": [{"from": "system", "value": "s"}, {"from": "user", "value": "u"},
@@ -75,7 +79,8 @@ TEST_F(Rows, ReadsAndDetectsEveryConvention) {
 }
 
 TEST_F(Rows, ColumnsRenameKeysAtEveryLevel) {
-    EXPECT_EQ(first(R"({"question": "q", "reply": "r", "prompt": 3})", "auto", {{"prompt", "question"}, {"completion", "reply"}}),
+    EXPECT_EQ(first(R"({"question": "q", "reply": "r", "prompt": 3})", "auto",
+                    {{"prompt", "question"}, {"completion", "reply"}}),
               "prompt_completion: <q><<r>>");
     EXPECT_EQ(first(R"({"conversations": [{"from": "user", "value": "q"}]})", "messages",
                     {{"messages", "conversations"}, {"role", "from"}, {"content", "value"}}),
@@ -124,18 +129,24 @@ TEST_F(Rows, LineLimitIsExact) {
 }
 
 TEST_F(Rows, RefusesBadFiles) {
-    expect_error(Exit::data, "absent.jsonl: cannot open: No such file", [&] { RowReader({.path = path("absent.jsonl")}); });
+    expect_error(Exit::data, "absent.jsonl: cannot open: No such file",
+                 [&] { RowReader({.path = path("absent.jsonl")}); });
     expect_error(Exit::data, "expected a JSONL file, found a folder", [&] { RowReader({.path = folder_}); });
     expect_error(Exit::data, "rows.jsonl: no rows: the file is empty", [&] { reader(""); });
     expect_error(Exit::data, "rows.jsonl: no rows: the file is empty", [&] { reader("\n \n\r\n", "text"); });
-    expect_error(Exit::config, "unknown type 'chatml'; expected auto, tokens {input_ids}, messages {messages}, sharegpt",
+    expect_error(Exit::config,
+                 "unknown type 'chatml'; expected auto, tokens {input_ids}, messages {messages}, sharegpt",
                  [&] { reader("{}", "chatml"); });
-    expect_error(Exit::config, "type text has no key 'prompt' that 'q' could stand for",
-                 [&] { reader("{}", "text", {{"prompt", "q"}}); });
-    expect_error(Exit::data, "rows.jsonl:1: expected one JSON object per line (JSONL), found a list", [&] { reader("[{\"text\": \"a\"}]"); });
+    expect_error(Exit::config, "type text has no key 'prompt' that 'q' could stand for", [&] {
+        reader("{}", "text", {{"prompt", "q"}});
+    });
+    expect_error(Exit::data, "rows.jsonl:1: expected one JSON object per line (JSONL), found a list",
+                 [&] { reader("[{\"text\": \"a\"}]"); });
     expect_error(Exit::data, "rows.jsonl:1: expected an object, found string", [&] { reader("\"text\""); });
-    expect_error(Exit::data, "rows.jsonl:2: cannot tell the convention of this row; found keys: \"chosen\", \"rejected\"; expected tokens",
-                 [&] { reader("\n{\"chosen\": \"a\", \"rejected\": \"b\"}"); });
+    expect_error(
+        Exit::data,
+        "rows.jsonl:2: cannot tell the convention of this row; found keys: \"chosen\", \"rejected\"; expected tokens",
+        [&] { reader("\n{\"chosen\": \"a\", \"rejected\": \"b\"}"); });
 }
 
 TEST_F(Rows, RefusesBadRowsWithPlaceFoundAndExpected) {
@@ -156,34 +167,46 @@ TEST_F(Rows, RefusesBadRowsWithPlaceFoundAndExpected) {
         {"messages", R"({"messages": [{"role": "human", "content": "q"}]})",
          R"(messages[0]: unknown role "human"; expected one of system, developer, user, assistant, tool)"},
         {"messages", "{\"messages\": [{\"role\": \"a\\nb\", \"content\": \"q\"}]}", R"(unknown role "a\nb")"},
-        {"messages", R"({"messages": [{"role": "assistant", "content": null, "tool_calls": []}]})", "key 'content' is null"},
-        {"messages", R"({"messages": [{"role": "user", "content": 3}]})", "expected a string or a list of text parts, found number"},
+        {"messages", R"({"messages": [{"role": "assistant", "content": null, "tool_calls": []}]})",
+         "key 'content' is null"},
+        {"messages", R"({"messages": [{"role": "user", "content": 3}]})",
+         "expected a string or a list of text parts, found number"},
         {"messages", R"({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]})",
          R"(content[0]: expected a text part {"type": "text", "text": ...}, found {"type":"image_url"})"},
-        {"messages", R"({"messages": [{"role": "user", "content": "q", "train": 1}]})", "key 'train': expected true or false, found number"},
-        {"messages", R"({"messages": [{"role": "user", "content": "q", "weight": 0.5}]})", "key 'weight': expected 0 or 1, found 0.5"},
+        {"messages", R"({"messages": [{"role": "user", "content": "q", "train": 1}]})",
+         "key 'train': expected true or false, found number"},
+        {"messages", R"({"messages": [{"role": "user", "content": "q", "weight": 0.5}]})",
+         "key 'weight': expected 0 or 1, found 0.5"},
         {"prompt_completion", R"({"prompt": "p"})", "key 'completion' is missing"},
         {"prompt_completion", R"({"prompt": "p", "completion": [{"role": "assistant", "content": "a"}]})",
          "expected two strings or two message lists, found string and array"},
         {"alpaca", R"({"instruction": "i", "output": 5})", "key 'output': expected a string, found number"},
-        {"alpaca", R"({"instruction": "i", "output": "o", "history": [["q"]]})", R"(history[0]: expected [question, answer], found ["q"])"},
-        {"sharegpt", R"({"conversations": [{"from": "bot", "value": "v"}]})", R"(conversations[0]: unknown role "bot"; expected one of human, gpt)"},
+        {"alpaca", R"({"instruction": "i", "output": "o", "history": [["q"]]})",
+         R"(history[0]: expected [question, answer], found ["q"])"},
+        {"sharegpt", R"({"conversations": [{"from": "bot", "value": "v"}]})",
+         R"(conversations[0]: unknown role "bot"; expected one of human, gpt)"},
         {"tokens", R"({"input_ids": []})", "key 'input_ids': the list is empty"},
         {"tokens", R"({"input_ids": [1, 2.0]})", "input_ids[1]: expected a token id, found 2.0"},
         {"tokens", R"({"input_ids": [1, true]})", "input_ids[1]: expected a token id, found true"},
         {"tokens", R"({"input_ids": [-1]})", "input_ids[0]: expected a token id, found -1"},
         {"tokens", R"({"input_ids": [2147483648]})", "expected a token id, found 2147483648"},
-        {"tokens", R"({"input_ids": [1], "labels": [18446744073709551516]})", "expected a token id or -100, found 18446744073709551516"},
+        {"tokens", R"({"input_ids": [1], "labels": [18446744073709551516]})",
+         "expected a token id or -100, found 18446744073709551516"},
         {"tokens", R"({"input_ids": [1, 2], "labels": [1]})", "'labels' has 1 entries, 'input_ids' has 2"},
         {"tokens", R"({"input_ids": [1, 2], "labels": [1, -5]})", "labels[1]: expected a token id or -100, found -5"},
-        {"tokens", R"({"input_ids": [1, 2], "attention_mask": [1]})", "'attention_mask' has 1 entries, 'input_ids' has 2"},
-        {"tokens", R"({"input_ids": [1, 2], "attention_mask": [0, 1]})", "attention_mask[1]: expected ones, then zeros"},
-        {"tokens", R"({"input_ids": [1, 2], "attention_mask": [2, 1]})", "attention_mask[0]: expected ones, then zeros"},
+        {"tokens", R"({"input_ids": [1, 2], "attention_mask": [1]})",
+         "'attention_mask' has 1 entries, 'input_ids' has 2"},
+        {"tokens", R"({"input_ids": [1, 2], "attention_mask": [0, 1]})",
+         "attention_mask[1]: expected ones, then zeros"},
+        {"tokens", R"({"input_ids": [1, 2], "attention_mask": [2, 1]})",
+         "attention_mask[0]: expected ones, then zeros"},
         {"tokens", R"({"input_ids": [1, 2], "attention_mask": [0, 0]})", "nothing but padding"},
     };
-    for (const auto& [type, json, part] : cases) expect_error(Exit::data, part, [&, &json = json, &type = type] { first(json, type); });
-    expect_error(Exit::data, "key 'question' (column 'prompt') is missing",
-                 [&] { first(R"({"prompt": "p", "completion": "c"})", "prompt_completion", {{"prompt", "question"}}); });
+    for (const auto& [type, json, part] : cases)
+        expect_error(Exit::data, part, [&, &json = json, &type = type] { first(json, type); });
+    expect_error(Exit::data, "key 'question' (column 'prompt') is missing", [&] {
+        first(R"({"prompt": "p", "completion": "c"})", "prompt_completion", {{"prompt", "question"}});
+    });
 }
 
 }  // namespace

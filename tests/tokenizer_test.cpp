@@ -85,16 +85,28 @@ TEST_F(TokenizerFile, TrainedModelsGiveBackWhatTheyTake) {
             EXPECT_EQ(tokenizer->decode({*id}), special);
         }
         const std::string texts[] = {
-            "the column 12 stands", " leading", "trailing ", "  two  spaces   three ", "\n", "a\n\nb\n", "\ttab\there\r\n",
-            "caf\u00e9 na\u00efve \u4e2d\u6587 \U0001f600\u200d\U0001f525", "e\u0301 \u00a0 \u3000 \ufb01", "</s> <s> <unk> <0x0A>",
-            "0123456789", std::string("nul\0inside", 10), "\U0010ffff", "",
+            "the column 12 stands",
+            " leading",
+            "trailing ",
+            "  two  spaces   three ",
+            "\n",
+            "a\n\nb\n",
+            "\ttab\there\r\n",
+            "caf\u00e9 na\u00efve \u4e2d\u6587 \U0001f600\u200d\U0001f525",
+            "e\u0301 \u00a0 \u3000 \ufb01",
+            "</s> <s> <unk> <0x0A>",
+            "0123456789",
+            std::string("nul\0inside", 10),
+            "\U0010ffff",
+            "",
         };
         for (const std::string& text : texts) {
             for (const int32_t id : tokenizer->encode(text)) EXPECT_NE(id, 0) << text;
             EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text) << type;
             EXPECT_EQ(tokenizer->decode(tokenizer->encode("|" + text, false)), "|" + text) << type;
         }
-        EXPECT_EQ(tokenizer->encode("</s>").size(), tokenizer->encode("<xs>").size()) << "text never becomes a control piece";
+        EXPECT_EQ(tokenizer->encode("</s>").size(), tokenizer->encode("<xs>").size())
+            << "text never becomes a control piece";
     }
 }
 
@@ -132,7 +144,8 @@ TEST_F(TokenizerFile, ThreadsShareOne) {
     std::vector<std::thread> threads;
     for (size_t t = 0; t < 4; ++t)
         threads.emplace_back([&, t] {
-            for (size_t i = t; i < ids.size(); i += 4) ids[i] = tokenizer->encode(text(static_cast<int>(i)), i % 2 == 0);
+            for (size_t i = t; i < ids.size(); i += 4)
+                ids[i] = tokenizer->encode(text(static_cast<int>(i)), i % 2 == 0);
         });
     for (auto& thread : threads) thread.join();
     for (size_t i = 0; i < ids.size(); ++i) EXPECT_EQ(ids[i], tokenizer->encode(text(static_cast<int>(i)), i % 2 == 0));
@@ -161,13 +174,13 @@ TEST_F(TokenizerFile, RefusesBadModels) {
         std::string bytes;
         const char* part;
     } cases[] = {
-        {"", "m.model: the file is empty"},
-        {"\n  {\"version\": \"1.0\"}", "a JSON file (a tokenizer.json?)"},
-        {"IQ== 0\nIg== 1\n", "a tiktoken vocabulary"},
-        {"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"},
-        {"some text", "not a SentencePiece model, or cut short"},
-        {bytes_field(7, "no pieces"), "not a SentencePiece model, or cut short"},
-        {kModel.substr(0, kModel.size() - 1), "not a SentencePiece model, or cut short"},
+        {"", "m.model: expected a SentencePiece model, found an empty file"},
+        {"\n  {\"version\": \"1.0\"}", "found JSON (a tokenizer.json?)"},
+        {"IQ== 0\nIg== 1\n", "found a tiktoken vocabulary"},
+        {"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "found a Git LFS pointer"},
+        {"some text", "found something else, or a model cut short"},
+        {bytes_field(7, "no pieces"), "found something else, or a model cut short"},
+        {kModel.substr(0, kModel.size() - 1), "found something else, or a model cut short"},
         {many, "1000001 pieces; expected 1 to 1000000"},
         {kModel + piece("a"), "piece 6 repeats an earlier one"},
         {kModel + piece(""), "piece 6 has 0 bytes; expected 1 to 1024"},
@@ -261,14 +274,17 @@ TEST_F(TokenizerFile, RefusesBadTraining) {
     spill(path("ids.jsonl"), "{\"input_ids\": [1]}\n");
     spill(path("blank.txt"), "\n\n");
     refuses(Exit::config, "vocabulary size 260; expected 261 to 1000000", [](auto& o) { o.vocab_size = 260; });
-    refuses(Exit::config, "training a tokenizer of 7000 pieces: Vocabulary size too high (7000)", [](auto& o) { o.vocab_size = 7000; });
+    refuses(Exit::config, "training a tokenizer of 7000 pieces: Vocabulary size too high (7000)",
+            [](auto& o) { o.vocab_size = 7000; });
     refuses(Exit::config, "model type 'word'; expected bpe or unigram", [](auto& o) { o.model_type = "word"; });
-    refuses(Exit::config, "special token 'a b'; expected one without white space", [](auto& o) { o.special_tokens = {"a b"}; });
+    refuses(Exit::config, "special token 'a b'; expected one without white space",
+            [](auto& o) { o.special_tokens = {"a b"}; });
     refuses(Exit::config, "special token '<s>' exists already", [](auto& o) { o.special_tokens = {"<s>"}; });
     refuses(Exit::config, "special token 'x' exists already", [](auto& o) { o.special_tokens = {"x", "x"}; });
     refuses(Exit::data, "absent.txt: cannot open", [&](auto& o) { o.text_files = {path("absent.txt")}; });
     refuses(Exit::data, "blank.txt: no text", [&](auto& o) { o.text_files = {path("blank.txt")}; });
-    refuses(Exit::data, "rows.jsonl:2: key 'text': expected a string", [&](auto& o) { o.text_files = {path("rows.jsonl")}; });
+    refuses(Exit::data, "rows.jsonl:2: key 'text': expected a string",
+            [&](auto& o) { o.text_files = {path("rows.jsonl")}; });
     refuses(Exit::data, "ids.jsonl:1: holds token ids", [&](auto& o) { o.text_files = {path("ids.jsonl")}; });
     EXPECT_FALSE(std::filesystem::exists(path("new/tokenizer.model")));
 }
@@ -276,11 +292,16 @@ TEST_F(TokenizerFile, RefusesBadTraining) {
 TEST_F(TokenizerFile, Program) {
     spill(path("a.txt"), "one two three two one\nthree two one\n");
     const auto run = [&](const std::string& arguments) {
-        const std::string command = fmt::format("{}/train_tokenizer {} > {} 2>&1", COLONNADE_BIN, arguments, path("log"));
+        const std::string command =
+            fmt::format("{}/train_tokenizer {} > {} 2>&1", COLONNADE_BIN, arguments, path("log"));
         const int status = std::system(command.c_str());
         return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     };
-    EXPECT_EQ(run(fmt::format("--text {0}/a.txt --vocab-size 274 --special '<|im_start|>' --special '<|im_end|>' --output {0}/out/t", folder_)), 0)
+    EXPECT_EQ(
+        run(fmt::format(
+            "--text {0}/a.txt --vocab-size 274 --special '<|im_start|>' --special '<|im_end|>' --output {0}/out/t",
+            folder_)),
+        0)
         << slurp(path("log"));
     EXPECT_EQ(slurp(path("log")), path("out/t.model") + ": 274 pieces\n");
     EXPECT_TRUE(Tokenizer::load(path("out/t.model"))->piece_id("<|im_end|>"));

@@ -196,7 +196,8 @@ Section model_section() {
     return {"Model",
             {
                 key("model_name_or_path", &C::model_name_or_path, "Hugging Face model folder to start from.")
-                    .also({"base_model"}),
+                    .also({"base_model"})
+                    .default_is("this or model is required"),
                 model_key("Instead of a folder: a shape to start from random weights; its keys follow below."),
                 key("tokenizer_name_or_path", &C::tokenizer_name_or_path,
                     "Folder or file of the SentencePiece tokenizer. Pre-tokenised rows need none.")
@@ -220,7 +221,8 @@ Section data_section() {
     return {
         "Data",
         {
-            datasets_key("datasets", &C::datasets, "JSONL files to train on; the keys of an item follow below."),
+            datasets_key("datasets", &C::datasets, "JSONL files to train on; the keys of an item follow below.")
+                .default_is("required"),
             datasets_key("eval_datasets", &C::eval_datasets, "JSONL files to evaluate on.")
                 .also({"test_datasets"})
                 .only_how_to_run(),
@@ -296,7 +298,7 @@ Section run_section() {
                 key("num_train_epochs", &C::num_train_epochs, "Passes over the data.", from_to(0, 1e6))
                     .also({"num_epochs", "epochs"})
                     .default_is("3, or 0 where max_steps is given"),
-                key("max_steps", &C::max_steps, "Optimizer steps, in place of num_train_epochs.", from_to(0, 1e12)),
+                key("max_steps", &C::max_steps, "Optimizer steps, in place of num_train_epochs.", from_to(0, 1e9)),
                 key("head_chunk", &C::head_chunk, "Rows whose logits are held at once.", from_to(1, 1 << 20)),
             }};
 }
@@ -309,14 +311,14 @@ Section optimizer_section() {
                 .also({"optimizer"}),
             key("learning_rate", &C::learning_rate, "Learning rate after warm-up.", above(0)).also({"lr"}),
             key("lr_scheduler_type", &C::lr_scheduler_type, "Course of the learning rate.").also({"lr_scheduler"}),
-            key("warmup_steps", &C::warmup_steps, "Steps of linear warm-up.", from_to(0, 1e12))
+            key("warmup_steps", &C::warmup_steps, "Steps of linear warm-up.", from_to(0, 1e9))
                 .also({"num_warmup_steps"}),
             key("warmup_ratio", &C::warmup_ratio, "The same as a share of all steps.", from_to(0, 1))
                 .default_is("0.03, or 0 where warmup_steps is given or the schedule is constant"),
             key("min_lr", &C::min_lr, "Last learning rate of cosine_with_min_lr and wsd.", at_least(0)),
             key("min_lr_rate", &C::min_lr_rate, "The same as a share of learning_rate.", from_to(0, 1))
                 .also({"min_lr_ratio"}),
-            key("wsd_decay_steps", &C::wsd_decay_steps, "Steps over which wsd decays at the end.", from_to(0, 1e12))
+            key("wsd_decay_steps", &C::wsd_decay_steps, "Steps over which wsd decays at the end.", from_to(0, 1e9))
                 .also({"num_decay_steps"}),
             key("wsd_decay_ratio", &C::wsd_decay_ratio, "The same as a share of all steps.", from_to(0, 1))
                 .default_is("0.1 with wsd where wsd_decay_steps is not given"),
@@ -328,28 +330,28 @@ Section optimizer_section() {
             key("weight_decay", &C::weight_decay, "Decoupled weight decay.", at_least(0)),
             key("max_grad_norm", &C::max_grad_norm, "Gradients are scaled down to this norm; 0: never.", at_least(0))
                 .also({"clip_grad_norm"}),
-            key("seed", &C::seed, "Seed of initial weights.", from_to(0, 9e15)),
-            key("data_seed", &C::data_seed, "Seed of the order of the data.", from_to(0, 9e15)).default_is("seed"),
+            key("seed", &C::seed, "Seed of initial weights.", at_least(0)),
+            key("data_seed", &C::data_seed, "Seed of the order of the data.", at_least(0)).default_is("seed"),
         }};
 }
 Section output_section() {
     using C = Config;
     const Limits resume{.also_spelled = {{"false", ""}, {"true", "auto"}}};
     std::vector<Key<Config>> keys = {
-        key("output_dir", &C::output_dir, "Folder for the model, checkpoints and logs."),
+        key("output_dir", &C::output_dir, "Folder for the model, checkpoints and logs.").default_is("required"),
         key("overwrite_output_dir", &C::overwrite_output_dir, "Start anew in a folder that holds an earlier run."),
-        key("logging_steps", &C::logging_steps, "Steps between two lines of the log.", from_to(1, 1e12))
+        key("logging_steps", &C::logging_steps, "Steps between two lines of the log.", from_to(1, 1e9))
             .also({"log_every_n_steps"}),
         key("report_to", &C::report_to, "Logs to write: metrics.jsonl, TensorBoard event files."),
         key("eval_strategy", &C::eval_strategy, "When to evaluate.")
             .also({"evaluation_strategy"})
             .default_is("steps where eval_steps is given, else epoch where there is evaluation data, else no"),
-        key("eval_steps", &C::eval_steps, "Steps between two evaluations.", from_to(0, 1e12))
+        key("eval_steps", &C::eval_steps, "Steps between two evaluations.", from_to(0, 1e9))
             .also({"run_val_every_n_steps"}),
         key("eval_on_start", &C::eval_on_start, "Evaluate before the first step, too."),
         key("save_strategy", &C::save_strategy, "When to write a checkpoint.")
             .default_is("steps where save_steps is given, else epoch"),
-        key("save_steps", &C::save_steps, "Steps between two checkpoints.", from_to(0, 1e12)),
+        key("save_steps", &C::save_steps, "Steps between two checkpoints.", from_to(0, 1e9)),
         key("save_total_limit", &C::save_total_limit, "Checkpoints kept; 0: all.", from_to(0, 1e6)),
         key("resume_from_checkpoint", &C::resume_from_checkpoint,
             "auto: from the newest whole checkpoint in output_dir, if any; a checkpoint folder; false: start anew.",
@@ -379,10 +381,10 @@ std::vector<Key<ModelShape>> model_keys() {
     const Limits size = from_to(1, 1 << 24);
     return {
         key("architecture", &M::architecture, "Family whose layers and file names are used."),
-        key("hidden_size", &M::hidden_size, "Width of the residual stream.", size),
-        key("intermediate_size", &M::intermediate_size, "Width inside the MLP.", size),
-        key("num_hidden_layers", &M::num_hidden_layers, "Layers.", from_to(1, 4096)),
-        key("num_attention_heads", &M::num_attention_heads, "Query heads.", from_to(1, 4096)),
+        key("hidden_size", &M::hidden_size, "Width of the residual stream.", size).default_is("required"),
+        key("intermediate_size", &M::intermediate_size, "Width inside the MLP.", size).default_is("required"),
+        key("num_hidden_layers", &M::num_hidden_layers, "Layers.", from_to(1, 4096)).default_is("required"),
+        key("num_attention_heads", &M::num_attention_heads, "Query heads.", from_to(1, 4096)).default_is("required"),
         key("num_key_value_heads", &M::num_key_value_heads, "Key/value heads.", from_to(1, 4096))
             .default_is("num_attention_heads"),
         key("head_dim", &M::head_dim, "Width of a head, even.", from_to(2, 256))
@@ -404,7 +406,7 @@ std::vector<Key<ModelShape>> model_keys() {
 std::vector<Key<DatasetSpec>> dataset_keys() {
     using D = DatasetSpec;
     return {
-        key("path", &D::path, "A JSONL file."),
+        key("path", &D::path, "A JSONL file.").default_is("required"),
         key("type", &D::type, "Convention of its rows; auto looks at the first row and says what it found.",
             one_of({"auto", "messages", "prompt_completion", "alpaca", "sharegpt", "text", "tokens"})),
         key("columns", &D::columns, "Names of keys that differ from the convention's: {ours: theirs}."),
