@@ -17,6 +17,8 @@
 namespace colonnade {
 namespace {
 
+namespace fs = std::filesystem;
+
 constexpr size_t block_bytes = size_t{64} << 10;  ///< of text in one worker's turn: some 10 ms of encoding
 
 /// Everything that decides what the store holds. The structured bindings fail to compile when a field is added, so that
@@ -50,14 +52,14 @@ int64_t vocab_limit(const StoreRequest& request) {
 }
 
 /// Size and time of last change of every data file, to notice one that changes while it is read.
-using FileStamps = std::vector<std::pair<uintmax_t, std::filesystem::file_time_type>>;
+using FileStamps = std::vector<std::pair<uintmax_t, fs::file_time_type>>;
 FileStamps stamps_of(const std::vector<DatasetSpec>& datasets) {
     FileStamps stamps;
     for (const auto& spec : datasets) {
         std::error_code error;
-        const auto size = std::filesystem::file_size(spec.path, error);
+        const auto size = fs::file_size(spec.path, error);
         if (error) fail(Exit::data, "{}: cannot read this data file: {}", spec.path, error.message());
-        stamps.emplace_back(size, std::filesystem::last_write_time(spec.path));
+        stamps.emplace_back(size, fs::last_write_time(spec.path));
     }
     return stamps;
 }
@@ -67,10 +69,11 @@ struct Block {
     int64_t number = 0;
     size_t file = 0;
     std::shared_ptr<RowReader> reader;
-    std::vector<std::pair<int64_t, std::string>> lines;  // line number, text
-    double bytes_read = 0;                               // of all files, after this block
-    TokenStore part;                                     // what the lines became
-    std::exception_ptr error;                            // what ended the block early
+    std::string text;                               // the lines end to end: a string each would keep malloc busy
+    std::vector<std::pair<int64_t, size_t>> lines;  // number, bytes
+    double bytes_read = 0;                          // of all files, after this block
+    TokenStore part;                                // what the lines became
+    std::exception_ptr error;                       // what ended the block early
 };
 
 class StoreBuilder {
@@ -134,9 +137,9 @@ class StoreBuilder {
             block.reader = reader_;
             std::string line;
             int64_t number = 0;
-            for (size_t bytes = 0; bytes < block_bytes && reader_->next_line(line, number);) {
-                bytes += line.size() + 1;
-                block.lines.emplace_back(number, std::move(line));
+            while (block.text.size() < block_bytes && reader_->next_line(line, number)) {
+                block.text += line;
+                block.lines.emplace_back(number, line.size());
             }
             block.bytes_read = bytes_before_ + reader_->progress() * file_bytes_[file_];
             if (!block.lines.empty()) return;
@@ -148,10 +151,14 @@ class StoreBuilder {
 
     void encode(Block& block) const {
         try {
-            for (const auto& [number, line] : block.lines) {
+            size_t begin = 0;
+            std::string line;
+            for (const auto& [number, bytes] : block.lines) {
+                line.assign(block.text, begin, bytes);
+                begin += bytes;
                 const std::string place = fmt::format("{}:{}", request_.datasets[block.file].path, number);
-                add_row(block.part, encoder_.encode(block.reader->parse(line, number), place), place, block.file,
-                        number);
+                const Encoded row = encoder_.encode(block.reader->parse(line, number), place);
+                add_row(block.part, row, place, block.file, number);
             }
         } catch (...) {
             block.error = std::current_exception();  // comes before an error of reading on
@@ -224,6 +231,20 @@ void check_not_empty(const StoreStatistics& statistics, const std::string& name)
          statistics.dropped_nothing_learned.count);
 }
 
+void check_unchanged(const std::vector<DatasetSpec>& datasets, const FileStamps& before) {
+    const FileStamps now = stamps_of(datasets);
+    for (size_t i = 0; i < now.size(); ++i) {
+        if (now[i] != before[i])
+            fail(Exit::data, "{}: changed while it was read: run again when it is complete", datasets[i].path);
+    }
+}
+
+void make_folder(const std::string& folder) {
+    std::error_code error;
+    fs::create_directories(folder, error);
+    if (error) fail(Exit::storage, "cannot make the folder {}: {}", folder, error.message());
+}
+
 }  // namespace
 
 StoreResult build_store(const StoreRequest& request) {
@@ -232,29 +253,21 @@ StoreResult build_store(const StoreRequest& request) {
     const std::string settings = settings_of(request).dump();
     StoreResult result;
     result.key = sha256(settings);
-    result.path =
-        std::filesystem::path(request.folder) / fmt::format("{}-{}.h5", request.name, result.key.substr(0, 16));
-    result.reused = std::filesystem::exists(result.path);
-    if (!result.reused) {
-        std::error_code error;
-        std::filesystem::create_directories(request.folder, error);
-        if (error) fail(Exit::storage, "cannot make the folder {}: {}", request.folder, error.message());
-        const auto start = std::chrono::steady_clock::now();
-        TokenStore store = StoreBuilder(request, stamps).build();
-        result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-        result.tokens_per_second = static_cast<double>(store.tokens()) / result.seconds;
-        check_not_empty(store.statistics, request.name);
-        const FileStamps now = stamps_of(request.datasets);
-        for (size_t i = 0; i < now.size(); ++i) {
-            if (now[i] != stamps[i])
-                fail(Exit::data, "{}: changed while it was read: run again when it is complete",
-                     request.datasets[i].path);
-        }
-        store.settings = settings;
-        store.write(result.path, result.key);
+    result.path = fs::path(request.folder) / fmt::format("{}-{}.h5", request.name, result.key.substr(0, 16));
+    result.reused = fs::exists(result.path);
+    if (result.reused) {
+        result.store = TokenStore::open(result.path, result.key, vocab_limit(request));
+        return result;
     }
-    // Fresh or found: what is used is what the disk holds, checked.
-    result.store = TokenStore::open(result.path, result.key, vocab_limit(request));
+    make_folder(request.folder);
+    const auto start = std::chrono::steady_clock::now();
+    result.store = StoreBuilder(request, stamps).build();
+    result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    result.tokens_per_second = static_cast<double>(result.store.tokens()) / result.seconds;
+    check_not_empty(result.store.statistics, request.name);
+    check_unchanged(request.datasets, stamps);
+    result.store.settings = settings;
+    result.store.write(result.path, result.key);
     return result;
 }
 

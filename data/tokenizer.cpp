@@ -42,8 +42,13 @@ std::string model_file(const std::string& path) {
 
 void load_processor(sentencepiece::SentencePieceProcessor& processor, const std::string& bytes,
                     const std::string& path) {
-    if (const auto status = processor.LoadFromSerializedProto(bytes); !status.ok())
-        fail(Exit::data, "{}: SentencePiece refuses the model: {}", path, status.ToString());
+    std::string refusal;
+    try {
+        if (const auto status = processor.LoadFromSerializedProto(bytes); !status.ok()) refusal = status.ToString();
+    } catch (const std::exception& e) {  // the trie that it builds over the pieces throws
+        refusal = e.what();
+    }
+    if (!refusal.empty()) fail(Exit::data, "{}: SentencePiece refuses the model: {}", path, refusal);
 }
 
 /// Loads the model and pushes text through it both ways; what a damaged one does here is crash.

@@ -5,6 +5,7 @@ Colonnade has built in, token ids and assistant masks. The tokenizer is a tiny S
     python3 tests/make_template_golden.py       (needs transformers 5, sentencepiece)
 """
 
+import io
 import json
 import pathlib
 import shutil
@@ -74,13 +75,14 @@ CHATS = [
 
 
 def train_tokenizer(folder):
-    text = folder / "text.txt"
     words = json.dumps(CHATS, ensure_ascii=False).replace("\\n", " ")
-    text.write_text("\n".join([words, "[INST] user [/INST] <<SYS>> <</SYS>> system assistant model"] * 20))
+    lines = [words, "[INST] user [/INST] <<SYS>> <</SYS>> system assistant model"] * 20
+    model = io.BytesIO()  # a file name would be written into the model
     sentencepiece.SentencePieceTrainer.train(
-        input=str(text), model_prefix=str(folder / "tokenizer"), vocab_size=420, model_type="bpe", byte_fallback=True,
+        sentence_iterator=iter(lines), model_writer=model, vocab_size=420, model_type="bpe", byte_fallback=True,
         normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True, allow_whitespace_only_pieces=True,
         pad_id=3, user_defined_symbols=MARKERS, minloglevel=2)
+    (folder / "tokenizer.model").write_bytes(model.getvalue())
 
 
 def main():

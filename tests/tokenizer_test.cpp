@@ -192,6 +192,7 @@ TEST_F(TokenizerFile, RefusesBadModels) {
         {piece("a") + piece("b"), "0 unknown pieces; expected exactly one"},
         {kModel + bytes_field(2, number(41, 6)), "bos_id is 6; expected -1 to 5"},
         {kModel + bytes_field(2, number(43, -2)), "pad_id is -2; expected -1 to 5"},
+        {kModel + bytes_field(2, number(35, 1)), "SentencePiece refuses the model: "},  // byte_fallback without bytes
         {kModel + bytes_field(3, bytes_field(2, "ab")), "the normalizer table is damaged: cut short"},
         {kModel + bytes_field(5, bytes_field(2, "ab")), "the denormalizer table is damaged: cut short"},
         {with_charsmap(empty_trie, ""), "table is damaged: its trie does not fit"},
