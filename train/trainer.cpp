@@ -144,9 +144,10 @@ void Trainer::run() {
     for (const std::string& notice : session_.notices) fmt::print("note: {}\n", notice);
     fmt::print("{}\n", plan());
     start();
-    if (session_.eval.store.size() > 0)
-        fmt::print("eval: a unigram model of the training targets has loss {:.4f}\n",
-                   unigram_loss(session_.train.store, session_.eval.store, session_.model.vocab_size));
+    if (session_.eval.store.size() > 0) {
+        unigram_loss_ = unigram_loss(session_.train.store, session_.eval.store, session_.model.vocab_size);
+        fmt::print("eval: a unigram model of the training targets has loss {:.4f}\n", unigram_loss_);
+    }
     std::fflush(stdout);
 
     const StopSignal stop;
@@ -252,7 +253,6 @@ void Trainer::evaluate() {
     const double seconds = since(start);
     last_eval_step_ = state_.step;
     last_eval_loss_ = sums.mean();
-    if (state_.step == 0) first_eval_loss_ = last_eval_loss_;
     log_->write(state_.step, epoch_,
                 {{"eval_loss", sums.mean()},
                  {"eval_perplexity", std::exp(sums.mean())},
@@ -280,23 +280,28 @@ void Trainer::save() {
 void Trainer::finish() {
     if (config_.save_strategy != When::no && last_save_step_ != state_.step) save();
     export_model(export_request(config_, session_.encoder, *learner_, config_.output_dir));
-    const std::string picture = draw();
-    fmt::print("trained {} steps, {} tokens, {:.0f} tokens/s, in {}\n", run_.steps, human_count(run_.tokens),
-               run_.seconds > 0 ? run_.tokens / run_.seconds : 0, human_duration(run_.seconds));
-    if (last_eval_step_ >= 0)
-        fmt::print("eval loss {:.4f}{}\n", last_eval_loss_,
-                   config_.eval_on_start && first_eval_loss_ > 0
-                       ? fmt::format(", before training {:.4f}", first_eval_loss_)
-                       : "");
-    fmt::print("model in {}{}\n", config_.output_dir, picture.empty() ? "" : ", curves in " + picture);
+    fmt::print("\n");
+    if (config_.report_to.contains(Report::jsonl)) show_curves();
+    const auto line = [](const char* what, const std::string& value) { fmt::print("{:<14} {}\n", what, value); };
+    line("trained", fmt::format("{} steps, {} tokens in {}, {:.0f} tokens/s", run_.steps, human_count(run_.tokens),
+                                human_duration(run_.seconds), run_.seconds > 0 ? run_.tokens / run_.seconds : 0));
+    line("packing", fmt::format("{:.1f} % full", 100 * schedule_.plan(0).fill));
+    if (last_eval_step_ >= 0) line("eval loss", fmt::format("{:.4f}", last_eval_loss_));
+    if (unigram_loss_ > 0) line("unigram loss", fmt::format("{:.4f}", unigram_loss_));
+    line("model", config_.output_dir);
 }
 
-// Loss curves of the whole log, what was before a resume included; needs metrics.jsonl.
-std::string Trainer::draw() const {
+// Loss curves of the whole log, what was before a resume included.
+void Trainer::show_curves() const {
     const std::string log = config_.output_dir + "/metrics.jsonl", path = config_.output_dir + "/loss.png";
-    if (!config_.report_to.contains(Report::jsonl)) return "";
-    draw_curves(path, {read_series(log, "loss"), read_series(log, "eval_loss")}, {.title = "loss"});
-    return path;
+    const Series loss = read_series(log, "loss"), eval = read_series(log, "eval_loss");
+    std::vector<Series> series = {loss, eval};
+    const double last = static_cast<double>(state_.step);
+    if (unigram_loss_ > 0) series.push_back({"unigram", {0, last}, {unigram_loss_, unigram_loss_}});
+    draw_curves(path, series, {.title = "loss"});
+    fmt::print("{}\n{:<14} {}\n", curve_text(loss), "curves", path);
+    if (!eval.steps.empty() && eval.steps.front() == 0)
+        fmt::print("{:<14} {:.4f} before training\n", "eval loss", eval.values.front());
 }
 
 }  // namespace colonnade

@@ -47,7 +47,7 @@ class Trainer {
     void evaluate();
     void save();
     void finish();
-    std::string draw() const;
+    void show_curves() const;
 
     Session session_;
     const Config& config_;
@@ -61,7 +61,7 @@ class Trainer {
     TrainerState state_;
     Window window_, run_;  ///< since the last line, since the process began
     double epoch_ = 0;     ///< passes over the data so far
-    double first_eval_loss_ = 0, last_eval_loss_ = 0;
+    double last_eval_loss_ = 0, unigram_loss_ = 0;
     int64_t last_eval_step_ = -1, last_save_step_ = -1;
 };
 
