@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 samples=150000 vocabulary=6000 overrides=()
 case "${1:-}" in
     "") ;;
-    --short) samples=6000 vocabulary=2000 overrides=(model.hidden_size=128 model.intermediate_size=352 max_steps=60) ;;
+    --short) samples=6000 vocabulary=2000 overrides=(model.hidden_size=128 model.intermediate_size=352 max_steps=60 save_steps=30) ;;
     *) echo "quickstart.sh: unknown option '$1'; expected --short or nothing" >&2; exit 2 ;;
 esac
 
