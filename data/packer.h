@@ -5,7 +5,7 @@
 //
 // and a pure function of (lengths, settings, epoch): the same on any number of ranks and threads, on any platform, so
 // that resuming needs nothing but a step number. Sorting puts similar lengths side by side; the windows and the last
-// shuffle keep that from becoming a curriculum. Best-fit decreasing fills windows of 10,000 samples to more than 98 %
+// shuffle keep that from becoming a curriculum. Best-fit decreasing fills windows of 10,000 samples to about 99 %
 // (Johnson 1973; for language models: arXiv 2404.10830).
 
 #include <cstdint>

@@ -62,7 +62,6 @@ class Hdf5Reader {
     int64_t int_attribute(const std::string& name) const;  ///< any integer, or h5py's bool
 
   private:
-    void rehearse();
     struct Impl;
     std::unique_ptr<Impl> impl_;
 };

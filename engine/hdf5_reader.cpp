@@ -24,6 +24,8 @@ namespace {
 constexpr int rank_limit = 4;
 constexpr uint64_t chunk_limit = uint64_t{256} << 20;  // bytes; the library holds whole chunks in memory
 constexpr uint64_t deflate_ratio = 1032;               // the most that deflate can shrink anything
+constexpr unsigned rehearsal_seconds = 60;
+constexpr int depth_limit = 16;  // groups within groups that the rehearsal visits
 
 }  // namespace
 
@@ -136,6 +138,42 @@ struct Hdf5Reader::Impl {
         return open.emplace(name, std::move(d)).first->second;
     }
 
+    void read(const std::string& name, const Tensor& into, int64_t begin) {
+        const Dataset& found = dataset(name);
+        int64_t left = into.numel();
+        require(into.contiguous() && into.device == Device::cpu, "'{}': {} is not contiguous on the CPU", name,
+                describe(into));
+        if (into.dtype != found.dtype)
+            refuse(name, fmt::format("holds {}, expected {}", name_of(found.dtype), name_of(into.dtype)));
+        if (begin < 0 || begin > found.count || left > found.count - begin)
+            refuse(name, fmt::format("holds {} elements, expected {} from {} on", found.count, left, begin));
+
+        const Handle type = hdf5::type_of(into.dtype), space(H5Dget_space(found.id));
+        const size_t rank = found.shape.size();
+        char* to = static_cast<char*>(into.data);
+        if (rank == 0 && left > 0) check(H5Dread(found.id, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, to), name);
+        while (rank > 0 && left > 0) {
+            // The largest box that begins here and is one run of the flattened array: as many steps as there are along the
+            // outermost dimension of which whole steps are wanted, everything along those within.
+            std::array<hsize_t, rank_limit> start{}, size{};
+            int64_t step = 1, taken = 0;
+            for (size_t d = rank; d-- > 0; step *= static_cast<int64_t>(found.shape[d])) {
+                const int64_t extent = static_cast<int64_t>(found.shape[d]), at = begin / step % extent;
+                const int64_t steps = begin % step == 0 ? std::min(left / step, extent - at) : 0;
+                start[d] = static_cast<hsize_t>(at);
+                size[d] = static_cast<hsize_t>(std::max<int64_t>(steps, 1));
+                if (steps > 0) taken = steps * step;
+            }
+            const auto count = static_cast<hsize_t>(taken);
+            const Handle memory(H5Screate_simple(1, &count, nullptr));
+            check(H5Sselect_hyperslab(space, H5S_SELECT_SET, start.data(), nullptr, size.data(), nullptr), name);
+            check(H5Dread(found.id, type, memory, space, H5P_DEFAULT, to), name);
+            to += static_cast<size_t>(taken) * bytes_of(into.dtype);
+            begin += taken;
+            left -= taken;
+        }
+    }
+
     Handle attribute(const std::string& name, std::initializer_list<H5T_class_t> classes, const char* expected) const {
         if (H5Aexists(file, name.c_str()) <= 0) refuse(name, "no such attribute");
         Handle id(check(H5Aopen(file, name.c_str(), H5P_DEFAULT), name));
@@ -145,69 +183,66 @@ struct Hdf5Reader::Impl {
             refuse(name, fmt::format("attribute is not {}", expected));
         return id;
     }
+
+    // Whether all metadata carries checksums: superblock of version 2 or 3 (byte 8), which is what our writer makes.
+    bool has_checksums() const {
+        InputFile bytes(path);
+        std::array<char, 9> head{};
+        return bytes.read(head.data(), head.size()) == head.size() && head[8] >= 2;
+    }
+
+    // Asks for everything below a group, as a user of the reader might; refusals are as good as answers.
+    void visit(hid_t group, const std::string& prefix, int depth) {
+        H5G_info_t info{};
+        if (group < 0 || H5Gget_info(group, &info) < 0 || depth > depth_limit) return;
+        std::vector<char> piece(size_t{1} << 20);
+        for (hsize_t i = 0; i < info.nlinks; ++i) {
+            std::array<char, 1024> text{};
+            if (H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, text.data(), text.size(), H5P_DEFAULT) <
+                0)
+                continue;
+            const std::string name = prefix + text.data();
+            try {
+                if (!has(name)) continue;
+                visit(Handle(H5Gopen2(file, name.c_str(), H5P_DEFAULT)), name + "/", depth + 1);
+                const auto& [id, dtype, shape, count] = dataset(name);
+                const int64_t step = std::ssize(piece) / static_cast<int64_t>(bytes_of(dtype));
+                for (int64_t begin = 0; begin < count; begin += step)
+                    read(name, Tensor(piece.data(), dtype, {std::min(step, count - begin)}), begin);
+            } catch (const Error&) {
+            }
+        }
+    }
+
+    // Without checksums, damage reaches the library's parser, which crashes on some of it (a chunk of size 0 divides by
+    // zero). A child process reads everything first: what it survives, we survive. It is forked while we hold the
+    // Session and takes none itself.
+    void rehearse() {
+        const pid_t child = ::fork();
+        if (child < 0) fail(Exit::memory, "{}: cannot start a process to check it: {}", path, std::strerror(errno));
+        if (child == 0) {
+            const rlimit no_core{0, 0};
+            ::setrlimit(RLIMIT_CORE, &no_core);
+            ::alarm(rehearsal_seconds);
+            try {
+                open_file();
+                for (int i = H5Aget_num_attrs(file); i-- > 0;)
+                    Handle(H5Aopen_by_idx(file, ".", H5_INDEX_NAME, H5_ITER_INC, static_cast<hsize_t>(i), H5P_DEFAULT,
+                                          H5P_DEFAULT));
+                visit(file, "", 0);
+                open.clear();
+                file = Handle();
+            } catch (...) {
+            }
+            ::_exit(0);
+        }
+        int status = 0;
+        while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+        }
+        if (!WIFEXITED(status))
+            fail(Exit::data, "{}: damaged: the HDF5 library dies of it (signal {})", path, WTERMSIG(status));
+    }
 };
-
-namespace {
-
-// Whether all metadata carries checksums: superblock of version 2 or 3 (byte 8), which is what our writer makes.
-bool has_checksums(const std::string& path) {
-    InputFile file(path);
-    std::array<char, 9> head{};
-    return file.read(head.data(), head.size()) == head.size() && head[8] >= 2;
-}
-
-constexpr unsigned rehearsal_seconds = 300;
-constexpr int depth_limit = 16;
-
-// Asks `reader` for everything below a group, as its owner might; refusals are as good as answers.
-void visit(const Hdf5Reader& reader, hid_t group, const std::string& prefix, int depth) {
-    H5G_info_t info{};
-    if (group < 0 || H5Gget_info(group, &info) < 0 || depth > depth_limit) return;
-    std::vector<char> piece(size_t{1} << 20);
-    for (hsize_t i = 0; i < info.nlinks; ++i) {
-        std::array<char, 1024> name{};
-        if (H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, name.data(), name.size(), H5P_DEFAULT) < 0)
-            continue;
-        const std::string full = prefix + name.data();
-        try {
-            if (!reader.has(full)) continue;
-            visit(reader, Handle(H5Gopen2(group, name.data(), H5P_DEFAULT)), full + "/", depth + 1);
-            const DType dtype = reader.dtype(full);
-            const int64_t count = reader.count(full), step = std::ssize(piece) / static_cast<int64_t>(bytes_of(dtype));
-            for (int64_t begin = 0; begin < count; begin += step)
-                reader.read(full, Tensor(piece.data(), dtype, {std::min(step, count - begin)}), begin);
-        } catch (const Error&) {
-        }
-    }
-}
-
-}  // namespace
-
-// Without checksums, damage reaches the library's parser, which crashes on some of it (a chunk of size 0 divides by
-// zero). A child process reads everything first: what it survives, we survive.
-void Hdf5Reader::rehearse() {
-    const pid_t child = ::fork();
-    if (child < 0) fail(Exit::memory, "{}: cannot start a process to check it: {}", impl_->path, std::strerror(errno));
-    if (child == 0) {
-        const rlimit no_core{0, 0};
-        ::setrlimit(RLIMIT_CORE, &no_core);
-        ::alarm(rehearsal_seconds);
-        try {
-            impl_->open_file();
-            visit(*this, impl_->file, "", 0);
-            for (int i = 0, n = H5Aget_num_attrs(impl_->file); i < n; ++i)
-                Handle(H5Aopen_by_idx(impl_->file, ".", H5_INDEX_NAME, H5_ITER_INC, static_cast<hsize_t>(i),
-                                      H5P_DEFAULT, H5P_DEFAULT));
-        } catch (...) {
-        }
-        ::_exit(0);
-    }
-    int status = 0;
-    while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
-    }
-    if (!WIFEXITED(status))
-        fail(Exit::data, "{}: damaged: the HDF5 library dies of it (signal {})", impl_->path, WTERMSIG(status));
-}
 
 Hdf5Reader::Hdf5Reader(const std::string& path) : impl_(std::make_unique<Impl>()) {
     const Session session;
@@ -215,7 +250,7 @@ Hdf5Reader::Hdf5Reader(const std::string& path) : impl_(std::make_unique<Impl>()
     if (!std::filesystem::is_regular_file(path, error)) fail(Exit::data, "{}: no such file", path);
     impl_->path = path;
     impl_->file_bytes = std::filesystem::file_size(path, error);
-    if (!has_checksums(path)) rehearse();
+    if (!impl_->has_checksums()) impl_->rehearse();
     impl_->open_file();
 }
 
@@ -247,39 +282,7 @@ int64_t Hdf5Reader::count(const std::string& name) const {
 
 void Hdf5Reader::read(const std::string& name, const Tensor& into, int64_t begin) const {
     const Session session;
-    const Impl::Dataset& dataset = impl_->dataset(name);
-    int64_t left = into.numel();
-    require(into.contiguous() && into.device == Device::cpu, "'{}': {} is not contiguous on the CPU", name,
-            describe(into));
-    if (into.dtype != dataset.dtype)
-        impl_->refuse(name, fmt::format("holds {}, expected {}", name_of(dataset.dtype), name_of(into.dtype)));
-    if (begin < 0 || begin > dataset.count || left > dataset.count - begin)
-        impl_->refuse(name, fmt::format("holds {} elements, expected {} from {} on", dataset.count, left, begin));
-
-    const Handle type = hdf5::type_of(into.dtype), space(H5Dget_space(dataset.id));
-    const size_t rank = dataset.shape.size();
-    char* to = static_cast<char*>(into.data);
-    if (rank == 0 && left > 0) impl_->check(H5Dread(dataset.id, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, to), name);
-    while (rank > 0 && left > 0) {
-        // The largest box that begins here and is one run of the flattened array: as many steps as there are along the
-        // outermost dimension of which whole steps are wanted, everything along those within.
-        std::array<hsize_t, rank_limit> start{}, size{};
-        int64_t step = 1, taken = 0;
-        for (size_t d = rank; d-- > 0; step *= static_cast<int64_t>(dataset.shape[d])) {
-            const int64_t extent = static_cast<int64_t>(dataset.shape[d]), at = begin / step % extent;
-            const int64_t steps = begin % step == 0 ? std::min(left / step, extent - at) : 0;
-            start[d] = static_cast<hsize_t>(at);
-            size[d] = static_cast<hsize_t>(std::max<int64_t>(steps, 1));
-            if (steps > 0) taken = steps * step;
-        }
-        const auto count = static_cast<hsize_t>(taken);
-        const Handle memory(H5Screate_simple(1, &count, nullptr));
-        impl_->check(H5Sselect_hyperslab(space, H5S_SELECT_SET, start.data(), nullptr, size.data(), nullptr), name);
-        impl_->check(H5Dread(dataset.id, type, memory, space, H5P_DEFAULT, to), name);
-        to += static_cast<size_t>(taken) * bytes_of(into.dtype);
-        begin += taken;
-        left -= taken;
-    }
+    impl_->read(name, into, begin);
 }
 
 bool Hdf5Reader::has_attribute(const std::string& name) const {

@@ -21,7 +21,7 @@ struct ProgressOptions {
     std::string unit = "steps";  ///< what is counted; "B" counts bytes and prints them as MiB
     // What tests inject; by default stderr as it is.
     std::optional<bool> terminal{};
-    int columns = 0;                ///< width of the terminal; 0: ask it
+    int columns = 0;                  ///< width of the terminal; 0: ask it
     std::function<double()> clock{};  ///< seconds
     std::function<void(std::string_view)> write{};
 };

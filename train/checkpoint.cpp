@@ -89,11 +89,14 @@ void save_checkpoint(const std::string& folder, const Learner& learner, const Tr
     FolderCommit commit(folder);
     const std::string& dir = commit.folder();
     write_shard(dir + "/" + shard_name, learner);
-    const Json trainer = {{"step", state.step},
-                          {"tokens_seen", state.tokens_seen},
-                          {"samples_seen", state.samples_seen},
-                          {"data_key", state.data_key},
-                          {"layout", layout_json(learner.parameters())}};
+    const Json trainer = {
+        {"step", state.step},
+        {"tokens_seen", state.tokens_seen},
+        {"samples_seen", state.samples_seen},
+        {"since_log",
+         {{"nll", state.since_log.nll}, {"weight", state.since_log.weight}, {"correct", state.since_log.correct}}},
+        {"data_key", state.data_key},
+        {"layout", layout_json(learner.parameters())}};
     write_file_atomically(dir + "/trainer_state.json", trainer.dump(1) + "\n");
     write_file_atomically(dir + "/config.yaml", state.config_yaml);
     write_file_atomically(dir + "/model_config.json", to_json(learner.config()).dump(2) + "\n");
@@ -108,9 +111,13 @@ TrainerState load_checkpoint(const std::string& folder, Learner& learner) {
         if (json.at("layout") != layout_json(learner.parameters()))
             fail(Exit::data, "{}: the checkpoint holds a model of another shape ({} parameters listed, {} expected)",
                  state_path, json.at("layout").size(), learner.parameters().all().size());
+        const Json& since_log = json.at("since_log");
         return TrainerState{.step = json.at("step").get<int64_t>(),
                             .tokens_seen = json.at("tokens_seen").get<double>(),
                             .samples_seen = json.at("samples_seen").get<double>(),
+                            .since_log = {.nll = since_log.at("nll").get<double>(),
+                                          .weight = since_log.at("weight").get<double>(),
+                                          .correct = since_log.at("correct").get<double>()},
                             .data_key = json.at("data_key").get<std::string>(),
                             .config_yaml = read_file(folder + "/config.yaml")};
     });
@@ -150,7 +157,8 @@ std::vector<int64_t> checkpoint_steps(const std::string& output_dir) {
         int64_t step = 0;
         const char* end = name.data() + name.size();
         // "checkpoint-20.tmp-123" is not a checkpoint: the whole rest must be a number.
-        if (std::from_chars(name.data() + prefix.size(), end, step).ptr == end) steps.push_back(step);
+        const auto [stop, error] = std::from_chars(name.data() + prefix.size(), end, step);
+        if (error == std::errc() && stop == end) steps.push_back(step);
     }
     std::sort(steps.begin(), steps.end());
     return steps;
@@ -161,6 +169,16 @@ void rotate_checkpoints(const std::string& output_dir, int64_t keep) {
     const std::vector<int64_t> steps = checkpoint_steps(output_dir);
     for (size_t i = 0; i + static_cast<size_t>(keep) < steps.size(); ++i)
         remove_folder(checkpoint_folder(output_dir, steps[i]));
+}
+
+void remove_leftovers(const std::string& output_dir) {
+    std::vector<fs::path> leftovers;
+    for (const auto& entry : fs::directory_iterator(output_dir)) {
+        const std::string name = entry.path().filename();
+        const bool unfinished = name.find(".tmp-") != name.npos || name.find(".trash-") != name.npos;
+        if (entry.is_directory() && name.starts_with("checkpoint-") && unfinished) leftovers.push_back(entry.path());
+    }
+    for (const fs::path& folder : leftovers) fs::remove_all(folder);
 }
 
 }  // namespace colonnade

@@ -22,6 +22,7 @@ struct TrainerState {
     int64_t step = 0;        ///< optimizer steps done
     double tokens_seen = 0;  ///< real tokens, padding apart
     double samples_seen = 0;
+    LossSums since_log;       ///< of the steps that no line of the log tells of yet
     std::string data_key;     ///< key of the token store: other data would make another run
     std::string config_yaml;  ///< resolved
 };
@@ -42,5 +43,9 @@ std::string checkpoint_folder(const std::string& output_dir, int64_t step);
 
 /// Removes the oldest until `keep` are left (0: keeps all). Call it after the newest one is committed.
 void rotate_checkpoints(const std::string& output_dir, int64_t keep);
+
+/// Removes the temporary and trashed folders of processes that died while they saved or rotated. Call it with the lock
+/// on `output_dir` held.
+void remove_leftovers(const std::string& output_dir);
 
 }  // namespace colonnade

@@ -63,11 +63,13 @@ void write_tokenizer(const ExportRequest& r) {
                                      "chat_template.jinja",
                                      "vocab.json",
                                      "merges.txt"};
-    if (!r.tokenizer_folder.empty())
-        for (const char* name : names) {
-            const std::string from = r.tokenizer_folder + "/" + name;
-            if (fs::exists(from)) write_file_atomically(r.folder + "/" + name, read_file(from));
-        }
+    for (const char* name : names) {
+        const std::string from = r.tokenizer_folder + "/" + name, to = r.folder + "/" + name;
+        if (!r.tokenizer_folder.empty() && fs::exists(from))
+            write_file_atomically(to, read_file(from));
+        else
+            fs::remove(to);  // an older export's: transformers would prefer it to what is written below
+    }
     if (!r.encoder->tokenizer()) return;
     const Tokenizer& tokenizer = *r.encoder->tokenizer();
     write_file_atomically(r.folder + "/tokenizer.model", read_file(tokenizer.path()));

@@ -57,6 +57,9 @@ Tensor Generator::feed(const Context& ctx, std::span<const int32_t> tokens) {
 }
 
 int32_t choose_token(std::span<const float> logits, const GenerateOptions& options, uint64_t index) {
+    const auto is_nan = [](float x) { return std::isnan(x); };
+    if (std::any_of(logits.begin(), logits.end(), is_nan))
+        fail(Exit::numerics, "token {}: the logits hold NaN; the model's weights are no good", index);
     const auto best = std::max_element(logits.begin(), logits.end());
     if (options.temperature <= 0) return static_cast<int32_t>(best - logits.begin());
     std::vector<int32_t> order(logits.size());
@@ -78,17 +81,32 @@ int32_t choose_token(std::span<const float> logits, const GenerateOptions& optio
     return order[std::min(static_cast<size_t>(chosen - cumulative.begin()), order.size() - 1)];
 }
 
+void Generator::read(const Context& ctx, std::span<const int32_t> prompt,
+                     const std::function<void(const Tensor&)>& on_logits) {
+    const auto length = static_cast<int64_t>(prompt.size());
+    if (length == 0) fail(Exit::data, "the prompt is empty");
+    if (length > max_length_)
+        fail(Exit::data, "the prompt has {} tokens, the cache holds {} with the answer", length, max_length_);
+    reset();
+    for (int64_t at = 0; at < length; at += prefill)
+        on_logits(
+            feed(ctx, prompt.subspan(static_cast<size_t>(at), static_cast<size_t>(std::min(prefill, length - at)))));
+}
+
+std::vector<float> Generator::prompt_logits(const Context& ctx, std::span<const int32_t> prompt) {
+    std::vector<float> all;
+    read(ctx, prompt,
+         [&](const Tensor& piece) { all.insert(all.end(), piece.as<float>(), piece.as<float>() + piece.numel()); });
+    return all;
+}
+
 std::vector<int32_t> Generator::generate(const Context& ctx, std::span<const int32_t> prompt,
                                          const GenerateOptions& options, const std::function<void(int32_t)>& on_token) {
     const auto length = static_cast<int64_t>(prompt.size());
-    if (length == 0) fail(Exit::data, "the prompt is empty");
-    if (length >= max_length_)
+    if (length == max_length_)
         fail(Exit::data, "the prompt has {} tokens, the cache holds {} with the answer", length, max_length_);
-    reset();
     Tensor logits;
-    for (int64_t at = 0; at < length; at += prefill)
-        logits =
-            feed(ctx, prompt.subspan(static_cast<size_t>(at), static_cast<size_t>(std::min(prefill, length - at))));
+    read(ctx, prompt, [&](const Tensor& piece) { logits = piece; });
 
     std::vector<int32_t> answer;
     const int64_t room = std::min(options.max_new_tokens, max_length_ - length);

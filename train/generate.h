@@ -28,12 +28,18 @@ class Generator {
     std::vector<int32_t> generate(const Context& ctx, std::span<const int32_t> prompt, const GenerateOptions& options,
                                   const std::function<void(int32_t)>& on_token = {});
 
-    /// Feeds `tokens` after what the cache holds and returns the logits of all of them ([tokens, vocab], valid until
+    /// The logits of every token of `prompt`, [tokens * vocab]. Throws as generate() does.
+    std::vector<float> prompt_logits(const Context& ctx, std::span<const int32_t> prompt);
+
+    /// Feeds `tokens` (at most 512) after what the cache holds and returns the logits of all of them ([tokens, vocab], valid until
     /// the next call).
     Tensor feed(const Context& ctx, std::span<const int32_t> tokens);
     void reset() { cache_.length = 0; }
 
   private:
+    /// Empties the cache and feeds `prompt` piece by piece.
+    void read(const Context& ctx, std::span<const int32_t> prompt, const std::function<void(const Tensor&)>& on_logits);
+
     const ModelConfig& config_;
     Transformer model_;
     int64_t max_length_;
@@ -43,6 +49,7 @@ class Generator {
 };
 
 /// The next token from logits [vocab]; `index` counts the tokens drawn so far, so that a seed gives one text.
+/// Throws Exit::numerics for logits that are not numbers.
 int32_t choose_token(std::span<const float> logits, const GenerateOptions& options, uint64_t index);
 
 }  // namespace colonnade

@@ -24,7 +24,10 @@ struct Options {
 std::string exported_template(const std::string& folder) {
     const std::string path = folder + "/colonnade.json";
     if (!std::ifstream(path)) return "chatml";
-    return read_json_file(path).value("chat_template", "chatml");
+    const Json json = read_json_file(path);
+    const auto name = json.is_object() ? json.find("chat_template") : json.end();
+    if (name == json.end() || !name->is_string()) fail(Exit::data, "{}: key 'chat_template' should be a string", path);
+    return name->get<std::string>();
 }
 
 std::vector<std::string> all_prompts(const Options& o) {
@@ -44,11 +47,10 @@ std::vector<std::string> all_prompts(const Options& o) {
 
 // Logits of the whole prompt, for scripts/check_export.py.
 void write_logits(const Context& ctx, Generator& generator, std::vector<int32_t> ids, const std::string& path) {
-    generator.reset();
-    const Tensor logits = generator.feed(ctx, ids);
-    const auto n = static_cast<int64_t>(ids.size());
-    write_safetensors_file(
-        path, {{"input_ids", Tensor(ids.data(), DType::i32, {n}), {1, n}}, {"logits", logits, {1, n, logits.size(1)}}});
+    std::vector<float> logits = generator.prompt_logits(ctx, ids);
+    const auto n = static_cast<int64_t>(ids.size()), vocab = static_cast<int64_t>(logits.size()) / n;
+    write_safetensors_file(path, {{"input_ids", Tensor(ids.data(), DType::i32, {n}), {1, n}},
+                                  {"logits", Tensor(logits.data(), DType::f32, {n, vocab}), {1, n, vocab}}});
 }
 
 int run(const Options& o) {

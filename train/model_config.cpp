@@ -184,8 +184,13 @@ ModelConfig parse_model_config(const Json& json, const std::string& where) {
     c.o_bias = (c.architecture == Architecture::llama || qwen3) && attention_bias;
     c.mlp_bias = c.architecture == Architecture::llama && keys.boolean("mlp_bias", false);
     c.qk_norm = qwen3;
-    validate(c, where);
     read_rope(keys, c);
+    validate(c, where, Exit::data);
+    try {
+        rope_frequencies(c.head_dim, c.rope_theta, c.rope_scaling);  // knows what its settings may be, but no file
+    } catch (const Error& e) {
+        fail(Exit::data, "{}: {}", where, e.what());
+    }
     read_windows(keys, c);
     read_token_ids(keys, c);
     if (keys.number("attention_dropout", 0.0) != 0)
@@ -198,10 +203,10 @@ ModelConfig read_model_config(const std::string& folder) {
     return parse_model_config(read_json_file(path, {.bytes = size_t{1} << 20, .depth = 16}), path);
 }
 
-void validate(const ModelConfig& c, const std::string& where) {
+void validate(const ModelConfig& c, const std::string& where, Exit exit) {
     const auto positive = [&](const char* key, int64_t value, int64_t limit) {
         if (value < 1 || value > limit)
-            fail(Exit::config, "{}: {} should be between 1 and {}, found {}", where, key, limit, value);
+            fail(exit, "{}: {} should be between 1 and {}, found {}", where, key, limit, value);
     };
     positive("vocab_size", c.vocab_size, 1 << 24);
     positive("hidden_size", c.hidden_size, 1 << 20);
@@ -211,14 +216,13 @@ void validate(const ModelConfig& c, const std::string& where) {
     positive("num_key_value_heads", c.num_key_value_heads, 4096);
     positive("head_dim", c.head_dim, 256);
     positive("max_position_embeddings", c.max_position_embeddings, int64_t{1} << 30);
-    if (c.head_dim % 2)
-        fail(Exit::config, "{}: head_dim should be even for the rotary embedding, found {}", where, c.head_dim);
+    if (c.head_dim % 2) fail(exit, "{}: head_dim should be even for the rotary embedding, found {}", where, c.head_dim);
     if (c.num_attention_heads % c.num_key_value_heads)
-        fail(Exit::config, "{}: num_attention_heads ({}) should be a multiple of num_key_value_heads ({})", where,
+        fail(exit, "{}: num_attention_heads ({}) should be a multiple of num_key_value_heads ({})", where,
              c.num_attention_heads, c.num_key_value_heads);
     if (!(c.rms_norm_eps > 0 && c.rms_norm_eps < 1))
-        fail(Exit::config, "{}: rms_norm_eps should be between 0 and 1, found {}", where, c.rms_norm_eps);
-    if (!(c.rope_theta > 1)) fail(Exit::config, "{}: rope_theta should be above 1, found {}", where, c.rope_theta);
+        fail(exit, "{}: rms_norm_eps should be between 0 and 1, found {}", where, c.rms_norm_eps);
+    if (!(c.rope_theta > 1)) fail(exit, "{}: rope_theta should be above 1, found {}", where, c.rope_theta);
 }
 
 namespace {

@@ -49,8 +49,8 @@ const char* name_of(Architecture architecture);
 ModelConfig read_model_config(const std::string& folder);
 ModelConfig parse_model_config(const Json& json, const std::string& where);
 
-/// Throws Exit::config unless sizes are positive and heads divide: shared by files and training configs.
-void validate(const ModelConfig& config, const std::string& where);
+/// Throws `exit` unless sizes are positive and heads divide: shared by files and training configs.
+void validate(const ModelConfig& config, const std::string& where, Exit exit = Exit::config);
 
 /// A config.json that transformers v4 and v5 load.
 Json to_json(const ModelConfig& config);

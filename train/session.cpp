@@ -78,6 +78,14 @@ std::shared_ptr<const Encoder> make_encoder(const Config& config, int64_t vocab_
     return std::make_shared<const Encoder>(load_tokenizer(config), encode_options(config, vocab_size));
 }
 
+void load_or_initialize(const Session& session, const Learner& learner) {
+    const std::string& folder = session.config.model_name_or_path;
+    if (!folder.empty())
+        load_weights(learner.parameters(), session.model, folder, learner.weights());
+    else
+        initialize(session.model, learner.parameters(), static_cast<uint64_t>(session.config.seed), learner.weights());
+}
+
 void settle_machine(const Config& config) {
     const int threads = config.threads ? static_cast<int>(config.threads) : omp_get_num_procs();
     omp_set_num_threads(threads);

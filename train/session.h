@@ -9,7 +9,7 @@
 #include "data/build_store.h"
 #include "data/encode.h"
 #include "train/config.h"
-#include "train/model_config.h"
+#include "train/learner.h"
 
 namespace colonnade {
 
@@ -28,6 +28,9 @@ Session open_session(const LoadedConfig& loaded);
 
 /// The encoder of a config; its tokenizer is null where every row is pre-tokenised and none can be read.
 std::shared_ptr<const Encoder> make_encoder(const Config& config, int64_t vocab_size);
+
+/// The weights a run of this session starts from: those of its model folder, or random ones.
+void load_or_initialize(const Session& session, const Learner& learner);
 
 /// Threads, device: settles what the config leaves open and refuses `device: cuda` where that cannot be had.
 void settle_machine(const Config& config);

@@ -45,15 +45,17 @@ void Trainer::open_output_dir() {
     fs::create_directories(dir, error);
     if (error) fail(Exit::storage, "output_dir {}: {}", dir, error.message());
     lock_ = std::make_unique<FolderLock>(dir);
-    if (!config_.resume_from_checkpoint.empty()) return;
+    remove_leftovers(dir);
+    // Only the newest checkpoint is gone on with in place: beside later ones a run would mix with that other run.
     const std::vector<int64_t> old = checkpoint_steps(dir);
+    const std::string& from = config_.resume_from_checkpoint;
+    if (!old.empty() && (from == "auto" || fs::equivalent(from, checkpoint_folder(dir, old.back()), error))) return;
     const bool used = !old.empty() || fs::exists(dir + "/config.json");
     if (used && !config_.overwrite_output_dir)
         fail(Exit::config,
-             "output_dir {} holds a run already: choose another, or set resume_from_checkpoint: auto to go on with it, "
-             "or overwrite_output_dir: true to lose it",
-             dir);
-    for (const int64_t step : old) remove_folder(checkpoint_folder(dir, step));
+             "output_dir {} holds a {} already: choose another, {}or set overwrite_output_dir: true to lose it", dir,
+             old.empty() ? "model" : "run",
+             old.empty() ? "" : "or set resume_from_checkpoint: auto to go on with it, ");
 }
 
 void Trainer::resume(const std::string& folder) {
@@ -70,6 +72,7 @@ void Trainer::resume(const std::string& folder) {
             "note: since the checkpoint the config has changed, the run is no longer that of an unbroken one: {}\n",
             change);
     last_save_step_ = state_.step;
+    window_.loss = state_.since_log;
     fmt::print("resumed from {} at step {} of {}\n", folder, state_.step, schedule_.total_steps());
 }
 
@@ -82,10 +85,11 @@ void Trainer::start() {
     }
     if (!folder.empty()) {
         resume(folder);
-    } else if (!config_.model_name_or_path.empty()) {
-        load_weights(learner_->parameters(), session_.model, config_.model_name_or_path, learner_->weights());
     } else {
-        initialize(session_.model, learner_->parameters(), static_cast<uint64_t>(config_.seed), learner_->weights());
+        load_or_initialize(session_, *learner_);
+        // What overwrite_output_dir gives up, now that nothing else can be wrong.
+        for (const int64_t step : checkpoint_steps(config_.output_dir))
+            remove_folder(checkpoint_folder(config_.output_dir, step));
     }
     state_.data_key = session_.data_key;
     state_.config_yaml = resolved_yaml(config_);
@@ -272,6 +276,7 @@ void Trainer::evaluate() {
 void Trainer::save() {
     const std::string folder = checkpoint_folder(config_.output_dir, state_.step);
     if (fs::exists(folder)) return;  // resumed right here
+    state_.since_log = window_.loss;
     save_checkpoint(folder, *learner_, state_);
     last_save_step_ = state_.step;
     rotate_checkpoints(config_.output_dir, config_.save_total_limit);

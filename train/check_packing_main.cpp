@@ -1,0 +1,90 @@
+// check_packing: packed equals separate, on your own model and data. Runs some packs of a training config once packed and
+// once sample by sample, and compares the loss and every gradient.
+
+#include <CLI/CLI.hpp>
+#include <cmath>
+
+#include "train/learner.h"
+#include "train/session.h"
+
+using namespace colonnade;
+
+namespace {
+
+struct Outcome {
+    LossSums loss;
+    std::vector<float> gradients;
+};
+
+Outcome run(Learner& learner, const std::vector<Batch>& batches, double weight) {
+    Outcome o;
+    learner.zero_gradients();
+    for (const Batch& batch : batches) o.loss += learner.accumulate(Context(), batch, weight);
+    const float* g = learner.gradients().as<float>();
+    o.gradients.assign(g, g + learner.gradients().numel());
+    return o;
+}
+
+/// Largest difference of any parameter's gradient, relative to that gradient's norm; and whose it is.
+std::pair<double, std::string> worst_gradient(const ParameterList& parameters, const Outcome& a, const Outcome& b) {
+    std::pair<double, std::string> worst{0, "none"};
+    for (const Parameter& p : parameters.all()) {
+        double error = 0, norm = 0;
+        for (auto i = static_cast<size_t>(p.begin); i < static_cast<size_t>(p.begin + p.size()); ++i) {
+            const double x = a.gradients[i], y = b.gradients[i];
+            error += (x - y) * (x - y);
+            norm += y * y;
+        }
+        const double relative = norm > 0 ? std::sqrt(error / norm) : std::sqrt(error);
+        if (relative > worst.first) worst = {relative, p.name};
+    }
+    return worst;
+}
+
+int check(const Session& session, int64_t packs) {
+    const TokenStore& store = session.train.store;
+    const PackPlan plan = plan_epoch(store.lengths(), train_packing(session.config), 0);
+    std::vector<Sample> samples;
+    std::vector<Batch> packed, separate;
+    double weight = 0;
+    for (int64_t p = 0; p < std::min(packs, plan.packs()); ++p) {
+        std::vector<const Sample*> pack;
+        samples.clear();
+        for (const int64_t i : plan.pack(p)) samples.push_back(store.sample(i));
+        for (const Sample& sample : samples) {
+            pack.push_back(&sample);
+            separate.push_back(make_batch({{&sample}}));
+        }
+        packed.push_back(make_batch({pack}));
+        weight += packed.back().target_weight;
+    }
+    Learner learner(
+        session.model,
+        {.max_packs = 1, .max_length = session.config.packing_length, .head_chunk = session.config.head_chunk});
+    load_or_initialize(session, learner);
+    const Outcome a = run(learner, packed, weight), b = run(learner, separate, weight);
+    const double loss_gap = std::abs(a.loss.mean() - b.loss.mean()) / b.loss.mean();
+    const auto [gradient_gap, name] = worst_gradient(learner.parameters(), a, b);
+    constexpr double bound = 1e-5;  // fp32: sums of thousands of terms in another order
+    fmt::print("{} packs, {} samples, {:.0f} targets\n", packed.size(), separate.size(), weight);
+    fmt::print("loss      packed {:.7f}, separate {:.7f}: relative difference {:.1e}\n", a.loss.mean(), b.loss.mean(),
+               loss_gap);
+    fmt::print("gradients largest relative difference {:.1e} ({})\n", gradient_gap, name);
+    const bool equal = loss_gap <= bound && gradient_gap <= bound;
+    fmt::print("packed {} separate (bound {:.0e})\n", equal ? "equals" : "DIFFERS FROM", bound);
+    return equal ? 0 : static_cast<int>(Exit::numerics);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app{"Check on your own model and data that packed rows give the loss and gradients of separate ones"};
+    std::string path;
+    int64_t packs = 4;
+    app.add_option("config", path, "YAML file of a training run")->required();
+    app.add_option("--packs", packs, "packs to check")->capture_default_str()->check(CLI::PositiveNumber);
+    app.allow_extras();
+    app.footer("Any key of the config can be given as key=value or --key value.");
+    CLI11_PARSE(app, argc, argv);
+    return run_program("check_packing", [&] { return check(open_session(load_config(path, app.remaining())), packs); });
+}
