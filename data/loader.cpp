@@ -42,12 +42,26 @@ bool Loader::push(LoadedBatch&& batch, const std::stop_token& stop) {
     return true;
 }
 
+/// One sample of one branch out of all of a pack. The first token of a sample stays unlearned, so that totals stay the same.
+static Sample join(const std::vector<Sample>& samples) {
+    Sample joined;
+    joined.branch_begins = {0};
+    for (const Sample& sample : samples) {
+        const size_t begin = joined.tokens.size();
+        joined.tokens.insert(joined.tokens.end(), sample.tokens.begin(), sample.tokens.end());
+        joined.weights.insert(joined.weights.end(), sample.weights.begin(), sample.weights.end());
+        joined.weights[begin] = 0;
+    }
+    return joined;
+}
+
 Batch Loader::load(const PackPlan& plan, int64_t first_pack) const {
     const auto packs = static_cast<size_t>(layout_.per_device_batch);
     std::vector<std::vector<Sample>> samples(packs);
     std::vector<std::vector<const Sample*>> views(packs);
     for (size_t p = 0; p < packs; ++p) {
         for (const int64_t i : plan.pack(first_pack + static_cast<int64_t>(p))) samples[p].push_back(store_.sample(i));
+        if (!options_.document_mask && !samples[p].empty()) samples[p] = {join(samples[p])};
         for (const Sample& sample : samples[p]) views[p].push_back(&sample);
     }
     return make_batch(views, options_.align);

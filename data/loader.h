@@ -21,10 +21,11 @@
 namespace colonnade {
 
 struct LoaderOptions {
-    int64_t start_step = 0;  ///< global step to begin with
-    int64_t rank = 0;        ///< which of the layout's ranks this is
-    int64_t align = 1;       ///< batch lengths are multiples of this
-    int64_t prefetch = 2;    ///< micro-batches held ready
+    int64_t start_step = 0;     ///< global step to begin with
+    int64_t rank = 0;           ///< which of the layout's ranks this is
+    int64_t align = 1;          ///< batch lengths are multiples of this
+    int64_t prefetch = 2;       ///< micro-batches held ready
+    bool document_mask = true;  ///< false: the samples of a pack see those before them, as one long text
 };
 
 /// One micro-batch of this rank, and the step that it belongs to.

@@ -421,12 +421,11 @@ TEST_F(Hdf5, BitFlipsInTheOldFormatDoNotCrash) {
         const Handle number(H5Acreate2(file, "number", H5T_STD_I32LE, scalar, H5P_DEFAULT, H5P_DEFAULT));
     });
     const std::string whole = slurp(path("whole"));
-    // Dimensions of the chunks in the layout message: the first of them set to 0 divides by zero within the library.
-    const std::string chunk_dims("\x14\0\0\0\x04\0\0\0", 8);
-    const size_t at = whole.find(chunk_dims);
+    // The layout message: version 3, chunked, 2 dimensions (one of them the element size). A third divides by zero.
+    const size_t at = whole.find("\x03\x02\x02");
     ASSERT_NE(at, whole.npos);
     std::string flipped = whole;
-    flipped[at] = 0;
+    flipped[at + 2] = 3;
     spill(path("x"), flipped);
     expect_error(Exit::data, "x: damaged: the HDF5 library dies of it (signal 8)",
                  [&] { Hdf5Reader reader(path("x")); });

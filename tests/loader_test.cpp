@@ -50,6 +50,28 @@ std::vector<int64_t> samples_in(const Batch& batch) {
     return samples;
 }
 
+TEST(Loader, WithoutDocumentMaskAPackIsOneLongText) {
+    const TokenStore store = numbered_store(60);
+    const auto apart = load_all(store, settings({.per_device_batch = 2}));
+    const auto joined = load_all(store, settings({.per_device_batch = 2}), {.document_mask = false});
+    ASSERT_EQ(apart.size(), joined.size());
+    for (size_t b = 0; b < apart.size(); ++b) {
+        const Batch &x = apart[b].batch, &y = joined[b].batch;
+        EXPECT_EQ(x.tokens, y.tokens);
+        EXPECT_EQ(x.rows, y.rows);
+        EXPECT_EQ(x.target_weight, y.target_weight);
+        for (int64_t p = 0; p < y.packs; ++p) {
+            const auto* tokens = y.tokens.data() + p * y.length;
+            const auto used =
+                static_cast<int32_t>(std::count_if(tokens, tokens + y.length, [](int32_t t) { return t > 0; }));
+            for (int32_t i = 0; i < used; ++i) {
+                EXPECT_EQ(y.positions[static_cast<size_t>(p * y.length + i)], i);
+                EXPECT_EQ(y.mask.lts[static_cast<size_t>(p * y.length + i)], used);
+            }
+        }
+    }
+}
+
 TEST(Loader, EverySampleOncePerEpochAndTotalsKnownBefore) {
     const TokenStore store = numbered_store(201);
     const StepLayout layout{.per_device_batch = 2, .accumulation = 3};

@@ -138,6 +138,7 @@ EncodeOptions encode_options(const Config& c, int64_t vocab_size) {
             .roles_to_train = c.roles_to_train,
             .train_on_eos = c.train_on_eos,
             .mask_history = c.mask_history,
+            .add_bos = c.add_bos,
             .add_eos = c.add_eos,
             .excess_length = c.excess_length,
             .vocab_size = vocab_size};

@@ -70,6 +70,7 @@ struct Config {
     std::set<std::string> roles_to_train = {"assistant"};
     TrainOnEos train_on_eos = TrainOnEos::turn;
     bool mask_history = false;
+    bool add_bos = true;
     bool add_eos = true;
 
     // Packing.

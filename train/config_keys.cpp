@@ -125,7 +125,9 @@ Section machine_section() {
     using C = Config;
     return {"Machine",
             {
-                key("device", &C::device, "Where to compute; auto takes a GPU where there is one.").only_how_to_run(),
+                key("device", &C::device,
+                    "Where to compute. This version computes on the CPU: auto is cpu, cuda is refused.")
+                    .only_how_to_run(),
                 key("threads", &C::threads, "Threads on the CPU; 0: one per core. Results do not depend on it.",
                     from_to(0, 4096))
                     .only_how_to_run(),
@@ -172,6 +174,8 @@ Section learned_section() {
                 key("train_on_eos", &C::train_on_eos,
                     "End tokens that are learned: of the learned turns, of all turns, of the last turn, or none."),
                 key("mask_history", &C::mask_history, "Learn only the last learned turn of a chat."),
+                key("add_bos", &C::add_bos,
+                    "Put a begin token, where the tokenizer has one, before plain prompts and texts."),
                 key("add_eos", &C::add_eos, "Put an end token after plain completions and texts."),
             }};
 }

@@ -1,0 +1,217 @@
+#pragma once
+// Whole training runs that take a blink: toy data, a config around it, the trainer in this process or the programs in
+// others, and what a run leaves behind.
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+
+#include <functional>
+
+#include "engine/json.h"
+#include "engine/philox.h"
+#include "file_test.h"
+#include "train/trainer.h"
+
+namespace colonnade {
+
+constexpr int64_t chain_vocab = 31;
+
+/// JSONL rows of token ids in which each id follows from the one before by a fixed rule: a model learns that at once,
+/// a unigram model never does. The first two tokens of a row are its prompt.
+inline std::string chain_rows(int64_t rows, uint64_t seed = 1) {
+    const Philox random{seed, 0};
+    std::string text;
+    for (int64_t row = 0; row < rows; ++row) {
+        const auto draw = static_cast<uint64_t>(2 * row);
+        int64_t id = static_cast<int64_t>(random.below(draw, chain_vocab));
+        const auto length = 4 + static_cast<int64_t>(random.below(draw + 1, 40));
+        std::vector<int64_t> ids, labels;
+        for (int64_t i = 0; i < length; ++i, id = (7 * id + 3) % chain_vocab) {
+            ids.push_back(id);
+            labels.push_back(i < 2 ? -100 : id);
+        }
+        text +=
+            fmt::format("{{\"input_ids\": [{}], \"labels\": [{}]}}\n", fmt::join(ids, ", "), fmt::join(labels, ", "));
+    }
+    return text;
+}
+
+/// Runs `body` with stdout and stderr in a file, and returns what it printed, also through `printed` when it throws.
+inline std::string quietly(const std::function<void()>& body, std::string* printed = nullptr) {
+    struct Redirected {
+        FILE* file = std::tmpfile();
+        int out = dup(1), err = dup(2);
+        std::string* printed;
+        explicit Redirected(std::string* into) : printed(into) {
+            std::fflush(nullptr);
+            dup2(fileno(file), 1);
+            dup2(fileno(file), 2);
+        }
+        ~Redirected() {
+            std::fflush(nullptr);
+            dup2(out, 1);
+            dup2(err, 2);
+            close(out);
+            close(err);
+            std::rewind(file);
+            for (int c; (c = std::fgetc(file)) != EOF;) printed->push_back(static_cast<char>(c));
+            std::fclose(file);
+        }
+    };
+    std::string text;
+    {
+        const Redirected redirected(printed ? printed : &text);
+        body();
+    }
+    return printed ? *printed : text;
+}
+
+/// A program of ours in a process of its own.
+class Program {
+  public:
+    struct Result {
+        int exit = -1;  ///< exit code, or 128 + signal
+        std::string out, err;
+    };
+    /// `setup` runs in the new process before the program does.
+    Program(const std::string& name, const std::vector<std::string>& arguments,
+            const std::function<void()>& setup = {}) {
+        int ends[2];
+        EXPECT_EQ(pipe2(ends, O_CLOEXEC), 0);
+        // One page, so that the program cannot print far ahead of the lines that were read.
+        EXPECT_GE(fcntl(ends[0], F_SETPIPE_SZ, 4096), 4096);
+        err_ = fdopen(ends[0], "r");
+        const std::string path = COLONNADE_BIN + ("/" + name);
+        std::vector<char*> argv = {const_cast<char*>(path.c_str())};
+        for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
+        argv.push_back(nullptr);
+        std::fflush(nullptr);
+        pid_ = fork();
+        if (pid_ == 0) {
+            dup2(open("/dev/null", O_RDONLY), 0);
+            dup2(fileno(out_), 1);
+            dup2(ends[1], 2);
+            setenv("OMP_WAIT_POLICY", "passive", 1);
+            alarm(120);
+            if (setup) setup();
+            execv(path.c_str(), argv.data());
+            _exit(127);
+        }
+        close(ends[1]);
+    }
+    ~Program() {
+        if (pid_ > 0) send(SIGKILL), wait();
+        std::fclose(err_);
+        std::fclose(out_);
+    }
+    Program(const Program&) = delete;
+    Program& operator=(const Program&) = delete;
+
+    /// The next line of stderr; false at its end.
+    bool read_line(std::string& line) {
+        line.clear();
+        for (int c; (c = std::fgetc(err_)) != EOF;) {
+            seen_.push_back(static_cast<char>(c));
+            if (c == '\n') return true;
+            line.push_back(static_cast<char>(c));
+        }
+        return !line.empty();
+    }
+    /// Reads stderr up to the `count`-th line from here on that starts with `start`; false where it ends before.
+    bool read_until(const std::string& start, int count = 1) {
+        std::string line;
+        while (count > 0 && read_line(line)) count -= line.starts_with(start);
+        return count == 0;
+    }
+    void send(int signal) const { kill(pid_, signal); }
+
+    Result wait() {
+        std::string line;
+        while (read_line(line)) {
+        }
+        int status = 0;
+        EXPECT_EQ(waitpid(pid_, &status, 0), pid_);
+        pid_ = -1;
+        Result result{WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), {}, seen_};
+        std::rewind(out_);
+        for (int c; (c = std::fgetc(out_)) != EOF;) result.out.push_back(static_cast<char>(c));
+        return result;
+    }
+
+  private:
+    FILE* out_ = std::tmpfile();
+    FILE* err_ = nullptr;
+    pid_t pid_ = -1;
+    std::string seen_;
+};
+
+inline Program::Result run(const std::string& program, const std::vector<std::string>& arguments,
+                           const std::function<void()>& setup = {}) {
+    return Program(program, arguments, setup).wait();
+}
+
+/// Trains in this process; returns what was printed.
+inline std::string train(const std::string& config, const std::vector<std::string>& arguments = {},
+                         std::string* printed = nullptr) {
+    return quietly([&] { Trainer(open_session(load_config(config, arguments))).run(); }, printed);
+}
+
+/// What a finished run is: every bit of its state, the model, and the lines of its log less what a clock says.
+struct RunResult {
+    std::string state, model;
+    std::vector<Json> log;
+    bool operator==(const RunResult&) const = default;
+};
+
+inline std::vector<Json> read_log(const std::string& output_dir) {
+    std::vector<Json> log;
+    std::ifstream file(output_dir + "/metrics.jsonl");
+    for (std::string line; std::getline(file, line);) {
+        Json json = parse_json(line, output_dir);
+        for (const char* key :
+             {"tokens_per_second", "samples_per_second", "step_seconds", "eval_tokens_per_second", "eval_runtime"})
+            json.erase(key);
+        log.push_back(json);
+    }
+    return log;
+}
+
+inline RunResult result_of(const std::string& output_dir) {
+    const std::vector<int64_t> steps = checkpoint_steps(output_dir);
+    if (steps.empty()) return {};
+    return {slurp(checkpoint_folder(output_dir, steps.back()) + "/state-00001-of-00001.h5"),
+            slurp(output_dir + "/model.safetensors"), read_log(output_dir)};
+}
+
+/// A folder with train.jsonl and config.yaml for a tiny model; `settings` are further lines of the config.
+class RunTest : public FileTest {
+  protected:
+    void SetUp() override {
+        FileTest::SetUp();
+        spill(path("train.jsonl"), chain_rows(160));
+        write_config();
+    }
+    void write_config(const std::string& settings = "", const std::string& name = "config.yaml") const {
+        spill(path(name), fmt::format("model:\n"
+                                      "  hidden_size: 16\n"
+                                      "  intermediate_size: 32\n"
+                                      "  num_hidden_layers: 2\n"
+                                      "  num_attention_heads: 4\n"
+                                      "  num_key_value_heads: 2\n"
+                                      "  vocab_size: {}\n"
+                                      "datasets:\n"
+                                      "  - path: {}\n"
+                                      "max_length: 48\n"
+                                      "packing_length: 64\n"
+                                      "prepared_path: {}\n"
+                                      "threads: 1\n"
+                                      "report_to: [jsonl]\n"
+                                      "{}",
+                                      chain_vocab, path("train.jsonl"), path("prepared"), settings));
+    }
+    std::string config() const { return path("config.yaml"); }
+    std::string output(const std::string& name) const { return "output_dir=" + path(name); }
+};
+
+}  // namespace colonnade
