@@ -225,8 +225,8 @@ struct Hdf5Reader::Impl {
         }
     }
 
-    // Without checksums, damage reaches the library's parser, which crashes on some of it (chunks of another rank than
-    // their dataset divide by zero). A child process reads everything first: what it survives, we survive. It is forked while we hold the
+    // Without checksums, damage reaches the library's parser, which crashes on some of it (it divides by a chunk
+    // size of 0). A child process reads everything first: what it survives, we survive. It is forked while we hold the
     // Session and takes none itself.
     void rehearse() {
         const pid_t child = ::fork();

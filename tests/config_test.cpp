@@ -350,7 +350,7 @@ const std::string everything_with_folder =
     "datasets:\n  - path: \"~\"\n    type: text\n    columns: {text: 'true', \"a b\": \"- x\"}\n  - {path: 12}\n"
     "eval_datasets: [{path: \"\\\"quoted\\\"\\n\\u00e9\"}]\nmax_length: 99\nexcess_length: truncate\n"
     "prepared_path: p\ndataset_num_proc: 2\nchat_template: llama3\ntrain_on_prompt: true\n"
-    "roles_to_train: [user, tool]\ntrain_on_eos: all\nmask_history: true\nadd_eos: false\npacking: false\n"
+    "roles_to_train: [user, tool]\ntrain_on_eos: all\nmask_history: true\nadd_bos: false\nadd_eos: false\npacking: false\n"
     "packing_length: 100\npacking_window: 7\nper_device_train_batch_size: 2\nper_device_eval_batch_size: 5\n"
     "gradient_accumulation_steps: 4\nnum_train_epochs: 0.3\nhead_chunk: 8\nlearning_rate: 0.1234567890123456789\n"
     "lr_scheduler_type: wsd\nwarmup_steps: 7\nmin_lr: 1e-7\nwsd_decay_steps: 9\nwsd_decay_type: 1-sqrt\n"
