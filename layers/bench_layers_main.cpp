@@ -120,7 +120,7 @@ struct Bench {
         const Tensor w = floats({vocab, hidden}), dw = floats({vocab, hidden});
         std::vector<double> nll(static_cast<size_t>(tokens));
         const std::vector<int32_t> targets(nll.size(), 1);
-        const std::vector<float> scales(nll.size(), 1e-3f);
+        const std::vector<double> scales(nll.size(), 1e-3);
         profile.clear();
         const HeadLoss args{nll, {}, din, dw, logits, in, w, targets, scales};
         time("head and loss", 3 * tokens * vocab * hidden, compute, [&] { head_loss(ctx, args); });

@@ -18,7 +18,7 @@ struct RowLoss {
 
 /// Leaves exp(logits - max) * scale / sum - scale * onehot(target) in `logits`: the gradient of scale * nll.
 template <typename T>
-RowLoss row_loss(T* logits, int64_t vocab, int32_t target, T scale) {
+RowLoss row_loss(T* logits, int64_t vocab, int32_t target, double scale) {
     T largest = -std::numeric_limits<T>::infinity();
 #pragma omp simd reduction(max : largest)
     for (int64_t j = 0; j < vocab; ++j) largest = logits[j] > largest ? logits[j] : largest;
@@ -36,7 +36,7 @@ RowLoss row_loss(T* logits, int64_t vocab, int32_t target, T scale) {
         const T factor = static_cast<T>(scale / sum);
 #pragma omp simd
         for (int64_t j = 0; j < vocab; ++j) logits[j] *= factor;
-        logits[target] -= scale;
+        logits[target] -= static_cast<T>(scale);
     }
     return {std::log(sum) + largest - at_target, at_target == largest};
 }

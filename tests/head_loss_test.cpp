@@ -16,13 +16,13 @@ struct Head {
     std::vector<double> nll = std::vector<double>(static_cast<size_t>(rows));
     std::vector<uint8_t> correct = std::vector<uint8_t>(nll.size());
     std::vector<int32_t> targets;
-    std::vector<float> scales;
+    std::vector<double> scales;
 
     Head(int64_t rows_, int64_t width_, int64_t vocab_, int64_t chunk_)
         : rows(rows_), width(width_), vocab(vocab_), chunk(chunk_) {
         for (int32_t i = 0; i < rows; ++i) {
             targets.push_back(static_cast<int32_t>(i * 5 % vocab));
-            scales.push_back(i % 3 == 1 ? 0.0f : 0.25f * static_cast<float>(i + 1));
+            scales.push_back(i % 3 == 1 ? 0.0 : 0.25 * static_cast<double>(i + 1));
         }
     }
     HeadLoss args() {

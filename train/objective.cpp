@@ -27,10 +27,10 @@ LossSums language_model_loss(const Context& ctx, const Transformer& model, Activ
     const size_t count = batch.rows.size();
     std::vector<double> nll(count);
     std::vector<uint8_t> correct(count);
-    std::vector<float> scales(count);
+    std::vector<double> scales(count);
     // A step in which nothing is learned has total weight 0: its gradient is exactly 0, not 0 / 0.
     const double scale = total_weight > 0 ? 1 / total_weight : 0;
-    for (size_t i = 0; i < count; ++i) scales[i] = static_cast<float>(batch.weights[i] * scale);
+    for (size_t i = 0; i < count; ++i) scales[i] = static_cast<double>(batch.weights[i]) * scale;
 
     HeadLoss head{.nll = nll,
                   .correct = correct,
