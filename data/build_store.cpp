@@ -106,8 +106,9 @@ class StoreBuilder {
     }
 
     void work() {
+        WordCache words;
         while (auto block = take_block()) {
-            encode(*block);
+            encode(*block, words);
             deliver(std::move(*block));
         }
     }
@@ -149,7 +150,7 @@ class StoreBuilder {
         end_of_data_ = true;
     }
 
-    void encode(Block& block) const {
+    void encode(Block& block, WordCache& words) const {
         try {
             size_t begin = 0;
             std::string line;
@@ -157,7 +158,7 @@ class StoreBuilder {
                 line.assign(block.text, begin, bytes);
                 begin += bytes;
                 const std::string place = fmt::format("{}:{}", request_.datasets[block.file].path, number);
-                const Encoded row = encoder_.encode(block.reader->parse(line, number), place);
+                const Encoded row = encoder_.encode(block.reader->parse(line, number), place, &words);
                 add_row(block.part, row, place, block.file, number);
             }
         } catch (...) {

@@ -8,8 +8,9 @@ namespace colonnade {
 
 /// A sample in the making.
 struct Encoder::Draft {
-    std::vector<int32_t> tokens;
-    std::vector<float> weights;
+    std::vector<int32_t> tokens{};
+    std::vector<float> weights{};
+    WordCache* words = nullptr;
     bool no_end_token = false, double_bos = false, marker_in_text = false;
 
     void append(int32_t id, bool learned) {
@@ -68,7 +69,7 @@ std::optional<int32_t> Encoder::special_id(const Segment& segment) const {
 }
 
 void Encoder::append_text(Draft& draft, const std::string& text, bool dummy_prefix, bool learned) const {
-    for (const int32_t id : tokenizer_->encode(text, dummy_prefix)) {
+    for (const int32_t id : tokenizer_->encode(text, dummy_prefix, draft.words)) {
         draft.marker_in_text |= std::find(marker_ids_.begin(), marker_ids_.end(), id) != marker_ids_.end();
         draft.append(id, learned);
     }
@@ -120,7 +121,7 @@ std::vector<bool> Encoder::learned_messages(const Row& row) const {
     return learned;
 }
 
-Encoder::Draft Encoder::draft_chat(const Row& row, const std::string& where) const {
+Encoder::Draft Encoder::draft_chat(const Row& row, const std::string& where, WordCache* words) const {
     const std::vector<Segment> segments = render_chat(options_.chat_template, row.messages, false, where);
     const std::vector<bool> messages = learned_messages(row);
     size_t last_end = segments.size();
@@ -144,15 +145,15 @@ Encoder::Draft Encoder::draft_chat(const Row& row, const std::string& where) con
                 break;
         }
     }
-    Draft draft;
+    Draft draft{.words = words};
     append_chat(draft, row.messages, segments, learned);
     for (size_t i = 0; i < messages.size(); ++i)
         draft.no_end_token |= !end_marker_ && messages[i] && row.messages[i].role == "assistant";
     return draft;
 }
 
-Encoder::Draft Encoder::draft_plain(const Row& row) const {
-    Draft draft;
+Encoder::Draft Encoder::draft_plain(const Row& row, WordCache* words) const {
+    Draft draft{.words = words};
     const std::string prompt = row.prompt.value_or(""), &completion = *row.completion;
     if (options_.add_bos && bos_) {
         draft.append(*bos_, false);
@@ -185,14 +186,14 @@ Encoder::Draft Encoder::draft_tokens(const Row& row, const std::string& where) c
     return draft;
 }
 
-Encoded Encoder::encode(const Row& row, const std::string& where) const {
+Encoded Encoder::encode(const Row& row, const std::string& where, WordCache* words) const {
     if (!tokenizer_ && row.input_ids.empty())
         fail(Exit::config,
              "{}: a row of text needs a tokenizer (tokenizer.model); without one only rows of input_ids can be read",
              where);
     Draft draft = !row.input_ids.empty()  ? draft_tokens(row, where)
-                  : !row.messages.empty() ? draft_chat(row, where)
-                                          : draft_plain(row);
+                  : !row.messages.empty() ? draft_chat(row, where, words)
+                                          : draft_plain(row, words);
     std::vector<int32_t>& tokens = draft.tokens;
     std::vector<float>& weights = draft.weights;
 

@@ -52,8 +52,8 @@ class Encoder {
     /// `tokenizer` may be null: then only pre-tokenised rows can be encoded (others: Exit::config).
     Encoder(std::shared_ptr<const Tokenizer> tokenizer, EncodeOptions options);
     /// Thread-safe. Throws Exit::data with "where: ..." (`where` = "path:line") for rows that cannot be rendered or
-    /// hold bad ids, and for too long rows under ExcessLength::error.
-    Encoded encode(const Row& row, const std::string& where) const;
+    /// hold bad ids, and for too long rows under ExcessLength::error. `words`: of this thread; saves time.
+    Encoded encode(const Row& row, const std::string& where, WordCache* words = nullptr) const;
     /// The chat up to where the assistant speaks, for generation. Starts with BOS where the template has one.
     std::vector<int32_t> encode_prompt(const std::vector<Message>& messages) const;
     /// Ids that end an assistant turn under this template (eos always among them).
@@ -72,8 +72,8 @@ class Encoder {
     void append_chat(Draft& draft, const std::vector<Message>& messages, const std::vector<Segment>& segments,
                      const std::vector<bool>& learned) const;
     std::vector<bool> learned_messages(const Row& row) const;
-    Draft draft_chat(const Row& row, const std::string& where) const;
-    Draft draft_plain(const Row& row) const;
+    Draft draft_chat(const Row& row, const std::string& where, WordCache* words) const;
+    Draft draft_plain(const Row& row, WordCache* words) const;
     Draft draft_tokens(const Row& row, const std::string& where) const;
 
     std::shared_ptr<const Tokenizer> tokenizer_;

@@ -15,7 +15,8 @@
 namespace colonnade {
 namespace {
 
-constexpr int kUnknownPiece = 2;
+constexpr int kUnknownPiece = 2, kUnusedPiece = 5;
+constexpr int kBpe = 2;
 constexpr int kMostPieces = 1'000'000;
 constexpr size_t kLongestPiece = 1024;
 
@@ -109,6 +110,14 @@ void check_charsmap(std::string_view charsmap, const char* what, const std::stri
     }
 }
 
+/// A space, or the U+2581 that stands for it, after anything else.
+bool joins_words(std::string piece) {
+    constexpr std::string_view escaped = "\xE2\x96\x81";
+    for (size_t at; (at = piece.find(escaped)) != piece.npos;) piece.replace(at, escaped.size(), " ");
+    const size_t word = piece.find_first_not_of(' ');
+    return word != piece.npos && piece.find(' ', word) != piece.npos;
+}
+
 }  // namespace
 
 std::optional<std::string> check_sentencepiece_model(const std::string& bytes, const std::string& path) {
@@ -120,6 +129,24 @@ std::optional<std::string> check_sentencepiece_model(const std::string& bytes, c
     if (!model.normalizer_spec().add_dummy_prefix()) return std::nullopt;
     model.mutable_normalizer_spec()->set_add_dummy_prefix(false);
     return model.SerializeAsString();
+}
+
+bool words_stand_alone(const std::string& bytes) {
+    spm::Model model;
+    if (!model.ParseFromString(bytes)) return false;
+    const spm::NormalizerSpec& normalizer = model.normalizer_spec();
+    if (model.trainer_spec().model_type() != kBpe || model.trainer_spec().treat_whitespace_as_suffix() ||
+        !normalizer.precompiled_charsmap().empty() || normalizer.remove_extra_whitespaces() ||
+        !normalizer.escape_whitespaces())
+        return false;
+    // An unused piece is taken apart again as it was first put together anywhere in the text. Unknown pieces that meet
+    // become one, which the space must not take part in.
+    bool knows_space = false;
+    for (const spm::Piece& piece : model.pieces()) {
+        if (piece.type() == kUnusedPiece || joins_words(piece.piece())) return false;
+        knows_space |= piece.piece() == "\xE2\x96\x81";
+    }
+    return knows_space;
 }
 
 }  // namespace colonnade

@@ -13,4 +13,9 @@ namespace colonnade {
 /// none.
 std::optional<std::string> check_sentencepiece_model(const std::string& bytes, const std::string& path);
 
+/// True where the ids of a text are those of its words one after the other, a word being spaces and what follows up to
+/// the next space: a BPE model that leaves text as it is and has no piece in which a space follows anything else. Of a
+/// model that was checked.
+bool words_stand_alone(const std::string& bytes);
+
 }  // namespace colonnade

@@ -20,6 +20,10 @@ struct Tokenizer::Impl {
     sentencepiece::SentencePieceProcessor processor;
     /// The same model without the leading dummy space; null where `processor` adds none.
     std::unique_ptr<sentencepiece::SentencePieceProcessor> without_prefix;
+    bool words_stand_alone = false;
+
+    std::vector<int32_t> encode(std::string_view text, bool dummy_prefix) const;
+    std::vector<int32_t> encode_words(std::string_view text, WordCache& words) const;
 };
 
 namespace {
@@ -112,18 +116,50 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const std::string& path) {
         impl->without_prefix = std::make_unique<sentencepiece::SentencePieceProcessor>();
         load_processor(*impl->without_prefix, *without_prefix, impl->path);
     }
+    impl->words_stand_alone = words_stand_alone(bytes);
     return std::make_shared<const Tokenizer>(std::move(impl));
 }
 
-std::vector<int32_t> Tokenizer::encode(std::string_view text, bool dummy_prefix) const {
-    const auto& processor = dummy_prefix || !impl_->without_prefix ? impl_->processor : *impl_->without_prefix;
+std::vector<int32_t> Tokenizer::Impl::encode(std::string_view text, bool dummy_prefix) const {
+    const auto& chosen = dummy_prefix || !without_prefix ? processor : *without_prefix;
     std::vector<int32_t> ids;
-    if (const auto status = processor.Encode(text, &ids); !status.ok())
-        fail(Exit::data, "{}: SentencePiece cannot encode: {}", impl_->path, status.ToString());
-    const int32_t size = vocab_size();
+    if (const auto status = chosen.Encode(text, &ids); !status.ok())
+        fail(Exit::data, "{}: SentencePiece cannot encode: {}", path, status.ToString());
+    const int32_t size = processor.GetPieceSize();
     for (const int32_t id : ids)
-        if (id < 0 || id >= size) fail(Exit::data, "{}: the model gives id {} with {} pieces", impl_->path, id, size);
+        if (id < 0 || id >= size) fail(Exit::data, "{}: the model gives id {} with {} pieces", path, id, size);
     return ids;
+}
+
+/// Where the word that `text` begins with ends: before the first space behind something that is none.
+static size_t end_of_word(std::string_view text) {
+    constexpr std::string_view escaped_space = "\xE2\x96\x81";
+    for (size_t end = text.find(' ', 1); end != text.npos; end = text.find(' ', end + 1))
+        if (text[end - 1] != ' ' && !text.substr(0, end).ends_with(escaped_space)) return end;
+    return text.size();
+}
+
+std::vector<int32_t> Tokenizer::Impl::encode_words(std::string_view text, WordCache& words) const {
+    std::vector<int32_t> ids;
+    while (!text.empty()) {
+        const std::string_view word = text.substr(0, end_of_word(text));
+        text.remove_prefix(word.size());
+        if (const auto* known = words.find(word)) {
+            ids.insert(ids.end(), known->begin(), known->end());
+        } else {
+            std::vector<int32_t> fresh = encode(word, false);
+            ids.insert(ids.end(), fresh.begin(), fresh.end());
+            words.add(word, std::move(fresh));
+        }
+    }
+    return ids;
+}
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text, bool dummy_prefix, WordCache* words) const {
+    if (!words || !impl_->words_stand_alone) return impl_->encode(text, dummy_prefix);
+    // The dummy prefix is a space before text that is not empty.
+    const bool prefix = dummy_prefix && impl_->without_prefix && !text.empty();
+    return prefix ? impl_->encode_words(" " + std::string(text), *words) : impl_->encode_words(text, *words);
 }
 
 std::string Tokenizer::decode(const std::vector<int32_t>& ids) const {

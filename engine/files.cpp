@@ -121,20 +121,19 @@ void OutputFile::close() {
 
 std::string read_file(const std::string& path, size_t limit) {
     InputFile file(path);
-    std::string content;
-    // Grown by what the file gives: a pipe has no size, and a size may lie.
-    for (size_t filled = 0;;) {
-        const size_t expected = static_cast<size_t>(std::min<uint64_t>(file.size(), limit));
-        content.resize(std::max(expected, filled) + (filled < expected ? 0 : 4096));
-        const size_t got = file.read(content.data() + filled, content.size() - filled);
-        filled += got;
-        if (filled > limit || file.size() > limit)
-            fail(Exit::data, "{}: {} bytes or more, expected at most {}", path, std::max<uint64_t>(filled, file.size()),
-                 limit);
-        if (got > 0) continue;
-        content.resize(filled);
-        return content;
+    const auto check = [&](uint64_t bytes) {
+        if (bytes > limit) fail(Exit::data, "{}: {} bytes or more, expected at most {}", path, bytes, limit);
+    };
+    check(file.size());
+    // Read to its end, whatever its size says: a pipe has none.
+    std::string content(file.size() + 1, '\0');
+    size_t filled = 0;
+    while (const size_t got = file.read(content.data() + filled, content.size() - filled)) {
+        check(filled += got);
+        if (filled == content.size()) content.resize(2 * filled);
     }
+    content.resize(filled);
+    return content;
 }
 
 void write_file_atomically(const std::string& path, std::string_view content) {

@@ -1,6 +1,7 @@
 #pragma once
 // For tests of files: a folder per test, expected errors, and code that runs in a process of its own.
 
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>

@@ -63,6 +63,8 @@ void write_tokenizer(const ExportRequest& r) {
                                      "chat_template.jinja",
                                      "vocab.json",
                                      "merges.txt"};
+    const auto tokenizer = r.encoder->tokenizer();
+    const std::string model = tokenizer ? read_file(tokenizer->path()) : "";  // it may lie in the very folder
     for (const char* name : names) {
         const std::string from = r.tokenizer_folder + "/" + name, to = r.folder + "/" + name;
         if (!r.tokenizer_folder.empty() && fs::exists(from))
@@ -70,31 +72,36 @@ void write_tokenizer(const ExportRequest& r) {
         else
             fs::remove(to);  // an older export's: transformers would prefer it to what is written below
     }
-    if (!r.encoder->tokenizer()) return;
-    const Tokenizer& tokenizer = *r.encoder->tokenizer();
-    write_file_atomically(r.folder + "/tokenizer.model", read_file(tokenizer.path()));
-    const std::string path = r.folder + "/tokenizer_config.json";
-    if (r.tokenizer_folder.empty() || !fs::exists(r.tokenizer_folder + "/tokenizer_config.json"))
+    if (!tokenizer) return;
+    write_file_atomically(r.folder + "/tokenizer.model", model);
+    if (const std::string path = r.folder + "/tokenizer_config.json"; !fs::exists(path))
         write_file_atomically(path,
-                              tokenizer_config_json(tokenizer, r.encoder->options().chat_template).dump(2) + "\n");
+                              tokenizer_config_json(*tokenizer, r.encoder->options().chat_template).dump(2) + "\n");
 }
 
-void write_weights(const ExportRequest& r) {
-    // Shards go to a folder of their own first: a full disk then leaves no half-written model beside a config.json.
-    const std::string staging = r.folder + "/.weights";
+// Shards go to a folder of their own first: whatever the disk refuses, an older export is still whole then.
+void stage_weights(const ExportRequest& r, const std::string& staging) {
     fs::remove_all(staging);
     fs::create_directory(staging);
-    write_safetensors(staging, named_tensors(r.parameters, r.weights), r.stored);
-    for (const auto& entry : fs::directory_iterator(r.folder)) {
+    try {
+        write_safetensors(staging, named_tensors(r.parameters, r.weights), r.stored);
+        for (const auto& entry : fs::directory_iterator(staging)) sync_path(entry.path());
+    } catch (...) {
+        std::error_code ignored;
+        fs::remove_all(staging, ignored);
+        throw;
+    }
+}
+
+void replace_weights(const std::string& folder, const std::string& staging) {
+    for (const auto& entry : fs::directory_iterator(folder)) {
         const std::string name = entry.path().filename();
         if (name.starts_with("model") && name.find(".safetensors") != std::string::npos) fs::remove(entry.path());
     }
-    for (const auto& entry : fs::directory_iterator(staging)) {
-        sync_path(entry.path());
-        fs::rename(entry.path(), fs::path(r.folder) / entry.path().filename());
-    }
+    for (const auto& entry : fs::directory_iterator(staging))
+        fs::rename(entry.path(), fs::path(folder) / entry.path().filename());
     fs::remove(staging);
-    sync_path(r.folder);
+    sync_path(folder);
 }
 
 }  // namespace
@@ -102,13 +109,16 @@ void write_weights(const ExportRequest& r) {
 void export_model(const ExportRequest& r) {
     try {
         fs::create_directories(r.folder);
-        const Json config = config_json(r);  // before anything is removed
+        // All that is read, before anything is removed: the source may be this very folder.
+        const Json config = config_json(r), generation_config = generation_config_json(r);
+        const std::string staging = r.folder + "/.weights";
+        stage_weights(r, staging);
         fs::remove(r.folder + "/config.json");
-        write_weights(r);
+        replace_weights(r.folder, staging);
         write_tokenizer(r);
         write_file_atomically(r.folder + "/colonnade.json",
                               Json{{"chat_template", r.encoder->options().chat_template}}.dump(2) + "\n");
-        write_file_atomically(r.folder + "/generation_config.json", generation_config_json(r).dump(2) + "\n");
+        write_file_atomically(r.folder + "/generation_config.json", generation_config.dump(2) + "\n");
         write_file_atomically(r.folder + "/config.json", config.dump(2) + "\n");
     } catch (const fs::filesystem_error& e) {
         fail(Exit::storage, "{}: {}", r.folder, e.what());

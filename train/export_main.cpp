@@ -1,9 +1,9 @@
 // export: turns a checkpoint into a Hugging Face folder.
 
-#include <CLI/CLI.hpp>
 #include <filesystem>
 
 #include "train/checkpoint.h"
+#include "train/command_line.h"
 #include "train/export.h"
 #include "train/session.h"
 
@@ -18,8 +18,7 @@ int main(int argc, char** argv) {
     app.add_option("--dtype", stored, "of the weights")
         ->transform(CLI::CheckedTransformer(
             std::map<std::string, DType>{{"float32", DType::f32}, {"bfloat16", DType::bf16}, {"float16", DType::f16}}));
-    CLI11_PARSE(app, argc, argv);
-    return run_program("export", [&] {
+    return run_command("export", app, argc, argv, [&] {
         if (std::filesystem::exists(folder + "/config.json"))
             fail(Exit::config, "{}: holds a model already; give a new folder", folder);
         const ModelConfig model = checkpoint_model(checkpoint);

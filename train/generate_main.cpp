@@ -1,10 +1,10 @@
 // generate: answers prompts with a trained model, chat template applied.
 
-#include <CLI/CLI.hpp>
 #include <iostream>
 
 #include "data/chat_template.h"
 #include "engine/files.h"
+#include "train/command_line.h"
 #include "train/generate.h"
 #include "train/session.h"
 
@@ -109,10 +109,10 @@ int main(int argc, char** argv) {
     app.add_option("--top-p", o.generate.top_p)->capture_default_str()->check(CLI::Range(0.0, 1.0));
     app.add_option("--seed", o.generate.seed)->capture_default_str();
     app.add_option("--max-length", o.max_length,
-                   "tokens of prompt and answer (default: the model's limit, at most 4096)");
-    app.add_option("--threads", o.threads, "default: one per core");
+                   "tokens of prompt and answer (default: the model's limit, at most 4096)")
+        ->check(CLI::PositiveNumber);
+    app.add_option("--threads", o.threads, "default: one per core")->check(CLI::Range(0, 4096));
     app.add_option("--logits-out", o.logits_out,
                    "write the prompt's logits to this safetensors file instead of answering");
-    CLI11_PARSE(app, argc, argv);
-    return run_program("generate", [&] { return run(o); });
+    return run_command("generate", app, argc, argv, [&] { return run(o); });
 }

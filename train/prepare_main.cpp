@@ -1,10 +1,9 @@
 // prepare: tokenises the data sets of a training config into its store and reports what is in them. `train` does the
 // same when it starts; this program lets you look first.
 
-#include <CLI/CLI.hpp>
-
 #include "data/prepare_report.h"
 #include "data/unigram.h"
+#include "train/command_line.h"
 #include "train/session.h"
 
 using namespace colonnade;
@@ -15,8 +14,7 @@ int main(int argc, char** argv) {
     app.add_option("config", path, "YAML file")->required();
     app.allow_extras();
     app.footer("Any key of the config can be given as key=value or --key value.");
-    CLI11_PARSE(app, argc, argv);
-    return run_program("prepare", [&] {
+    return run_command("prepare", app, argc, argv, [&] {
         const Session session = open_session(load_config(path, app.remaining()));
         for (const std::string& notice : session.notices) fmt::print("note: {}\n", notice);
         const auto show = [&](const char* name, const StoreResult& result, const PackSettings& packing) {

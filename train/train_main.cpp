@@ -1,7 +1,6 @@
 // train: fine-tunes or pretrains a model as a YAML config says.
 
-#include <CLI/CLI.hpp>
-
+#include "train/command_line.h"
 #include "train/trainer.h"
 
 using namespace colonnade;
@@ -15,8 +14,7 @@ int main(int argc, char** argv) {
     app.add_flag("--keys", keys, "print every config key with its meaning and default, then stop");
     app.allow_extras();
     app.footer("Any key of the config can be given as key=value or --key value.");
-    CLI11_PARSE(app, argc, argv);
-    return run_program("train", [&] {
+    return run_command("train", app, argc, argv, [&] {
         if (keys) {
             fmt::print("{}", config_help());
             return 0;
