@@ -1,13 +1,13 @@
 // bench_attention: times FlashMask for one mask family, all of them or a mask from a file, beside the full mask of the
 // same size; with --check compares every result with dense attention in double.
 
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "attention/mask_families.h"
 #include "attention/mask_file.h"
 #include "attention/measure.h"
+#include "engine/command_line.h"
 #include "engine/files.h"
 
 using namespace colonnade;
@@ -169,12 +169,7 @@ int main(int argc, char** argv) {
     Options options;
     CLI::App app("FlashMask attention on the CPU, timed by mask family");
     declare(app, options);
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::ParseError& e) {
-        return app.exit(e) == 0 ? 0 : static_cast<int>(Exit::config);
-    }
-    return run_program("bench_attention", [&] {
+    return run_command("bench_attention", app, argc, argv, [&] {
         options.size.dtype = options.dtype == "f64" ? DType::f64 : DType::f32;
         if (app.count("--kv-heads") == 0) options.size.kv_heads = options.size.heads;
         if (options.size.heads % options.size.kv_heads != 0)

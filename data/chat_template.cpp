@@ -40,10 +40,10 @@ class Writer {
 
 /// What Jinja's trim strips, as far as it is ASCII.
 std::string trimmed(std::string_view text) {
-    constexpr std::string_view kSpace = " \t\n\r\f\v\x1c\x1d\x1e\x1f";
-    const size_t begin = text.find_first_not_of(kSpace);
+    constexpr std::string_view space = " \t\n\r\f\v\x1c\x1d\x1e\x1f";
+    const size_t begin = text.find_first_not_of(space);
     if (begin == std::string_view::npos) return "";
-    return std::string(text.substr(begin, text.find_last_not_of(kSpace) - begin + 1));
+    return std::string(text.substr(begin, text.find_last_not_of(space) - begin + 1));
 }
 
 /// For templates that know turns of user and assistant only: the index of the first turn, past a system message.
@@ -145,7 +145,7 @@ struct Template {
     const char* name;
     void (*render)(const Chat&, Writer&);
 };
-constexpr Template kTemplates[] = {
+constexpr Template known_templates[] = {
     {"plain", render_plain},     {"chatml", render_chatml}, {"llama2", render_llama2}, {"llama3", render_llama3},
     {"mistral", render_mistral}, {"zephyr", render_zephyr}, {"gemma", render_gemma},
 };
@@ -154,7 +154,7 @@ constexpr Template kTemplates[] = {
 
 std::vector<std::string> chat_template_names() {
     std::vector<std::string> names;
-    for (const Template& known : kTemplates) names.emplace_back(known.name);
+    for (const Template& known : known_templates) names.emplace_back(known.name);
     return names;
 }
 
@@ -163,7 +163,7 @@ std::vector<Segment> render_chat(const std::string& chat_template, const std::ve
     if (messages.empty()) fail(Exit::data, "{}: a chat without messages", where);
     if (generation_prompt && messages.back().role == "assistant")
         fail(Exit::data, "{}: the last message is the assistant's; expected one to answer", where);
-    for (const Template& known : kTemplates) {
+    for (const Template& known : known_templates) {
         if (chat_template != known.name) continue;
         Writer out;
         known.render({messages, generation_prompt, chat_template, where}, out);

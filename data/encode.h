@@ -56,7 +56,7 @@ class Encoder {
     Encoded encode(const Row& row, const std::string& where, WordCache* words = nullptr) const;
     /// The chat up to where the assistant speaks, for generation. Starts with BOS where the template has one.
     std::vector<int32_t> encode_prompt(const std::vector<Message>& messages) const;
-    /// Ids that end an assistant turn under this template (eos always among them).
+    /// Ids that end an assistant turn under this template (eos among them where the tokenizer has one).
     std::vector<int32_t> stop_ids() const;
     /// Markers of the template that the tokenizer lacks: they are written as ordinary text. Worth telling the user.
     const std::vector<std::string>& spelled_out() const { return spelled_out_; }

@@ -106,9 +106,9 @@ std::optional<bool> read_train_switch(const Fields& message) {
 struct RoleName {
     std::string_view theirs, ours;
 };
-constexpr std::array<RoleName, 5> kChatRoles = {
+constexpr std::array<RoleName, 5> chat_roles = {
     {{"system", "system"}, {"developer", "system"}, {"user", "user"}, {"assistant", "assistant"}, {"tool", "tool"}}};
-constexpr std::array<RoleName, 8> kShareGptRoles = {{{"human", "user"},
+constexpr std::array<RoleName, 8> sharegpt_roles = {{{"human", "user"},
                                                      {"gpt", "assistant"},
                                                      {"system", "system"},
                                                      {"observation", "tool"},
@@ -132,7 +132,7 @@ void append_messages(const Fields& row, const std::string& key, std::vector<Mess
     const Json& list = row.filled_list(key);
     for (size_t i = 0; i < list.size(); ++i) {
         const Fields message(list[i], row.columns(), fmt::format("{}: {}[{}]", row.where(), row.name(key), i));
-        messages.push_back({read_role(message, "role", kChatRoles), read_content(message), read_train_switch(message)});
+        messages.push_back({read_role(message, "role", chat_roles), read_content(message), read_train_switch(message)});
     }
 }
 
@@ -191,7 +191,7 @@ Row read_sharegpt(const Fields& row) {
         const Fields message(list[i], row.columns(),
                              fmt::format("{}: {}[{}]", row.where(), row.name("conversations"), i));
         result.messages.push_back(
-            {read_role(message, "from", kShareGptRoles), message.text("value"), read_train_switch(message)});
+            {read_role(message, "from", sharegpt_roles), message.text("value"), read_train_switch(message)});
     }
     return result;
 }
@@ -204,13 +204,13 @@ Row read_text(const Fields& row) {
 
 /// Integers in [0, 2^31), or `besides`.
 std::vector<int32_t> read_ids(const Fields& row, const std::string& key, int32_t besides, const char* expected) {
-    constexpr auto kGreatest = std::numeric_limits<int32_t>::max();
+    constexpr auto greatest = std::numeric_limits<int32_t>::max();
     const Json& list = row.filled_list(key);
     std::vector<int32_t> ids;
     ids.reserve(list.size());
     for (size_t i = 0; i < list.size(); ++i) {
         const bool fits = list[i].is_number_unsigned()
-                              ? list[i].get<uint64_t>() <= kGreatest
+                              ? list[i].get<uint64_t>() <= greatest
                               : list[i].is_number_integer() && list[i].get<int64_t>() == besides;
         if (!fits)
             fail(Exit::data, "{}: {}[{}]: expected {}, found {}", row.where(), row.name(key), i, expected,

@@ -10,10 +10,10 @@
 namespace colonnade {
 namespace {
 
-constexpr size_t kLineLimit = size_t{16} << 20;
+constexpr size_t line_limit = size_t{16} << 20;
 
 Json parse_line(const std::string& line, const std::string& where) {
-    Json object = parse_json(line, where, {.bytes = kLineLimit, .depth = 64});
+    Json object = parse_json(line, where, {.bytes = line_limit, .depth = 64});
     if (object.is_array())
         fail(Exit::data,
              "{}: expected one JSON object per line (JSONL), found a list; `jq -c '.[]'` turns a JSON list into JSONL",
@@ -32,7 +32,7 @@ RowReader::RowReader(DatasetSpec spec) : spec_(std::move(spec)), type_(spec_.typ
     if (!file_) fail(Exit::data, "{}: cannot open: {}", spec_.path, std::strerror(errno));
     const auto size = std::filesystem::file_size(spec_.path, error);
     bytes_total_ = error ? 0 : static_cast<int64_t>(size);
-    buffer_ = std::make_unique_for_overwrite<char[]>(kLineLimit + 1);
+    buffer_ = std::make_unique_for_overwrite<char[]>(line_limit + 1);
 
     std::string first;
     if (!read_line(first)) fail(Exit::data, "{}: no rows: the file is empty", spec_.path);
@@ -45,7 +45,7 @@ RowReader::RowReader(DatasetSpec spec) : spec_(std::move(spec)), type_(spec_.typ
 
 bool RowReader::read_line(std::string& line) {
     for (;;) {
-        file_.getline(buffer_.get(), kLineLimit + 1);  // the line and a terminating NUL
+        file_.getline(buffer_.get(), line_limit + 1);  // the line and a terminating NUL
         const auto extracted = static_cast<int64_t>(file_.gcount());
         if (file_.bad())
             fail(Exit::data, "{}: cannot read beyond line {}: {}", spec_.path, line_, std::strerror(errno));

@@ -31,8 +31,8 @@ struct DatasetSpec {
 struct Message {
     std::string role;  ///< system, user, assistant, tool
     std::string content;
-    std::optional<bool>
-        train;  ///< per-message switch ("train": bool, or OpenAI's "weight": 0 | 1); overrides the role's default
+    /// Per-message switch ("train": bool, or OpenAI's "weight": 0 | 1); overrides the role's default.
+    std::optional<bool> train;
 };
 
 /// Exactly one of the three groups is filled.

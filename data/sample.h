@@ -9,9 +9,11 @@
 namespace colonnade {
 
 struct Sample {
-    std::vector<int32_t> tokens;         ///< stem, branch 0, branch 1, ...
-    std::vector<float> weights;          ///< weight with which tokens[i] is learned (predicted from what it follows); 0: not learned
-    std::vector<int32_t> branch_begins;  ///< index of each branch's first token, ascending; the stem is [0, branch_begins[0])
+    std::vector<int32_t> tokens;  ///< stem, branch 0, branch 1, ...
+    std::vector<float>
+        weights;  ///< weight with which tokens[i] is learned (predicted from what it follows); 0: not learned
+    std::vector<int32_t>
+        branch_begins;  ///< index of each branch's first token, ascending; the stem is [0, branch_begins[0])
 
     int64_t length() const { return static_cast<int64_t>(tokens.size()); }
 };

@@ -28,7 +28,7 @@ struct Tokenizer::Impl {
 
 namespace {
 
-constexpr size_t kModelLimit = size_t{64} << 20;
+constexpr size_t model_limit = size_t{64} << 20;
 
 std::string model_file(const std::string& path) {
     namespace fs = std::filesystem;
@@ -72,18 +72,18 @@ bool try_model(const std::string& bytes) {
 
 /// Runs try_model in a child process. A refusal is left to the load that follows: it has the library's own words.
 void probe_model(const std::string& bytes, const std::string& path) {
-    constexpr int kRefused = 42;
-    constexpr unsigned kSeconds = 60;
+    constexpr int refused = 42;
+    constexpr unsigned seconds = 60;
     const pid_t child = fork();
     if (child < 0) fail(Exit::memory, "{}: cannot start a process to probe the model: {}", path, std::strerror(errno));
     if (child == 0) {
         std::signal(SIGALRM, SIG_DFL);
-        alarm(kSeconds);
-        if (!std::freopen("/dev/null", "w", stderr)) _exit(kRefused);
+        alarm(seconds);
+        if (!std::freopen("/dev/null", "w", stderr)) _exit(refused);
         try {
-            _exit(try_model(bytes) ? 0 : kRefused);
+            _exit(try_model(bytes) ? 0 : refused);
         } catch (...) {
-            _exit(kRefused);
+            _exit(refused);
         }
     }
     int status = 0;
@@ -91,7 +91,7 @@ void probe_model(const std::string& bytes, const std::string& path) {
         if (errno != EINTR) fail(Exit::internal, "waiting for the probe of {}: {}", path, std::strerror(errno));
     if (WIFSIGNALED(status))
         fail(Exit::data, "{}: the model is damaged: SentencePiece died of it ({})", path, strsignal(WTERMSIG(status)));
-    if (const int code = WEXITSTATUS(status); code != 0 && code != kRefused)
+    if (const int code = WEXITSTATUS(status); code != 0 && code != refused)
         fail(Exit::data, "{}: the model is damaged: SentencePiece died of it (exit code {})", path, code);
 }
 
@@ -107,7 +107,7 @@ Tokenizer::~Tokenizer() = default;
 std::shared_ptr<const Tokenizer> Tokenizer::load(const std::string& path) {
     auto impl = std::make_unique<Impl>();
     impl->path = model_file(path);
-    const std::string bytes = read_file(impl->path, kModelLimit);
+    const std::string bytes = read_file(impl->path, model_limit);
     impl->content_hash = sha256(bytes);
     const std::optional<std::string> without_prefix = check_sentencepiece_model(bytes, impl->path);
     probe_model(bytes, impl->path);

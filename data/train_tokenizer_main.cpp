@@ -1,9 +1,7 @@
 // train_tokenizer: a SentencePiece model from text and JSONL files.
 
-#include <CLI/CLI.hpp>
-
 #include "data/tokenizer.h"
-#include "engine/error.h"
+#include "engine/command_line.h"
 
 int main(int argc, char** argv) {
     using namespace colonnade;
@@ -16,12 +14,7 @@ int main(int argc, char** argv) {
     app.add_option("--special", options.special_tokens,
                    "marker that is always one token, such as <|im_start|>; may be repeated");
     app.add_option("--threads", options.threads, "threads")->capture_default_str();
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::ParseError& error) {
-        return app.exit(error) == 0 ? 0 : static_cast<int>(Exit::config);
-    }
-    return run_program("train_tokenizer", [&] {
+    return run_command("train_tokenizer", app, argc, argv, [&] {
         train_tokenizer(options);
         const auto tokenizer = Tokenizer::load(options.output + ".model");
         fmt::print("{}: {} pieces\n", tokenizer->path(), tokenizer->vocab_size());

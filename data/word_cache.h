@@ -1,7 +1,7 @@
 #pragma once
 // WordCache: the ids of words that one thread has met, for one tokenizer. Text repeats its words: most are found here
-// (50 ns) and need not be encoded (2 us), which makes `prepare` 3 times as fast on the quickstart's data. Bounded:
-// starts over when it is full.
+// and need not be encoded, which takes `prepare` from 1.6 times the CPU time of SentencePiece alone to 0.75 times on
+// the quickstart's data. Bounded: starts over when it is full.
 
 #include <cstdint>
 #include <functional>

@@ -1,5 +1,6 @@
 #pragma once
-// Arena: every buffer of a run comes from one allocation that is planned first. Lay a thing out once on a planning arena
+// Arena: the big buffers of a run (weights, gradients, optimizer state, activations) come from one allocation that is
+// planned first. Lay a thing out once on a planning arena
 // (its tensors have no memory, only sizes), print the table, then lay it out again on a real one of the planned size:
 //
 //     Arena plan(Device::cpu);                        // planning: counts
@@ -8,8 +9,8 @@
 //     Arena arena(Device::cpu, plan.bytes());         // allocates, or throws Exit::memory with the figures
 //     Activations acts = Activations::lay_out(arena, shape);
 //
-// Scratch that lives only within one op is taken between mark() and release(): scratch of different layers shares memory,
-// and the plan counts the high-water mark.
+// What lives for one batch only is laid out behind a mark() and given back by release(): batches share memory, and the
+// plan counts the high-water mark.
 
 #include <memory>
 #include <string>

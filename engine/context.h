@@ -27,7 +27,8 @@ struct Context {
 
 /// For ops that have only a CPU kernel: Exit::config with one clear line on any other device.
 inline void require_cpu(const Context& ctx, const char* op) {
-    if (ctx.device != Device::cpu) fail(Exit::config, "{} has no kernel for device {}: run with device: cpu", op, name_of(ctx.device));
+    if (ctx.device != Device::cpu)
+        fail(Exit::config, "{} has no kernel for device {}: run with device: cpu", op, name_of(ctx.device));
 }
 
 /// Adds the time between construction and destruction to ctx.profile; free when there is none.
@@ -37,7 +38,8 @@ class PhaseTimer {
         if (profile_) start_ = std::chrono::steady_clock::now();
     }
     ~PhaseTimer() {
-        if (profile_) profile_->add(phase_, std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count());
+        if (profile_)
+            profile_->add(phase_, std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count());
     }
     PhaseTimer(const PhaseTimer&) = delete;
     PhaseTimer& operator=(const PhaseTimer&) = delete;

@@ -2,7 +2,11 @@
 
 namespace colonnade {
 
-bool built_with_cuda() { return false; }
-std::vector<CudaDevice> cuda_devices() { return {}; }
+bool built_with_cuda() {
+    return false;
+}
+std::vector<CudaDevice> cuda_devices() {
+    return {};
+}
 
 }  // namespace colonnade

@@ -7,15 +7,19 @@ namespace colonnade {
 
 template <typename T>
 struct Gemm {
-    int64_t m, n, k;       ///< op(A) is [m, k], op(B) is [k, n], C is [m, n]
-    T* c; int64_t ldc;     ///< leading dimension: elements from one row to the next
-    const T* a; int64_t lda;
-    const T* b; int64_t ldb;
+    int64_t m, n, k;  ///< op(A) is [m, k], op(B) is [k, n], C is [m, n]
+    T* c;
+    int64_t ldc;  ///< leading dimension: elements from one row to the next
+    const T* a;
+    int64_t lda;
+    const T* b;
+    int64_t ldb;
     bool transpose_a = false, transpose_b = false;
     T alpha = 1, beta = 0;
 };
 
-/// Multi-threaded outside a parallel region, serial inside one. Counted under the phase "gemm".
+/// Multi-threaded outside a parallel region, serial inside one; the same bits for any number of threads. Counted under the
+/// phase "gemm".
 void gemm(const Context& ctx, const Gemm<float>& g);
 void gemm(const Context& ctx, const Gemm<double>& g);
 

@@ -47,8 +47,8 @@ struct Philox {
 
   private:
     std::array<uint32_t, 4> block(uint64_t index) const {
-        return philox4x32({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), static_cast<uint32_t>(stream),
-                           static_cast<uint32_t>(stream >> 32)},
+        return philox4x32({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32),
+                           static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)},
                           {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
     }
 };

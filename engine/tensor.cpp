@@ -6,31 +6,44 @@ namespace colonnade {
 
 size_t bytes_of(DType dtype) {
     switch (dtype) {
-        case DType::u8: return 1;
+        case DType::u8:
+            return 1;
         case DType::f16:
-        case DType::bf16: return 2;
+        case DType::bf16:
+            return 2;
         case DType::i32:
-        case DType::f32: return 4;
+        case DType::f32:
+            return 4;
         case DType::i64:
-        case DType::f64: return 8;
+        case DType::f64:
+            return 8;
     }
     return 0;
 }
 
 const char* name_of(DType dtype) {
     switch (dtype) {
-        case DType::u8: return "u8";
-        case DType::i32: return "i32";
-        case DType::i64: return "i64";
-        case DType::f16: return "f16";
-        case DType::bf16: return "bf16";
-        case DType::f32: return "f32";
-        case DType::f64: return "f64";
+        case DType::u8:
+            return "u8";
+        case DType::i32:
+            return "i32";
+        case DType::i64:
+            return "i64";
+        case DType::f16:
+            return "f16";
+        case DType::bf16:
+            return "bf16";
+        case DType::f32:
+            return "f32";
+        case DType::f64:
+            return "f64";
     }
     return "?";
 }
 
-const char* name_of(Device device) { return device == Device::cpu ? "cpu" : "cuda"; }
+const char* name_of(Device device) {
+    return device == Device::cpu ? "cpu" : "cuda";
+}
 
 static void set_shape(Tensor& t, std::initializer_list<int64_t> shape) {
     require(shape.size() <= 4, "a tensor has at most 4 dimensions, not {}", shape.size());
@@ -71,8 +84,8 @@ Tensor Tensor::view(std::initializer_list<int64_t> new_shape) const {
 }
 
 Tensor Tensor::slice(int dim, int64_t begin, int64_t end) const {
-    require(dim >= 0 && dim < rank && 0 <= begin && begin <= end && end <= size(dim), "slice {}:{} of dim {} of {}", begin,
-            end, dim, describe(*this));
+    require(dim >= 0 && dim < rank && 0 <= begin && begin <= end && end <= size(dim), "slice {}:{} of dim {} of {}",
+            begin, end, dim, describe(*this));
     Tensor t = *this;
     const auto d = static_cast<size_t>(dim);
     // A planned tensor has no memory yet: its slices have none either.

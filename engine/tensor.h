@@ -20,12 +20,18 @@ const char* name_of(Device device);
 
 template <typename T>
 constexpr DType dtype_of() {
-    if constexpr (std::is_same_v<T, uint8_t>) return DType::u8;
-    else if constexpr (std::is_same_v<T, int32_t>) return DType::i32;
-    else if constexpr (std::is_same_v<T, int64_t>) return DType::i64;
-    else if constexpr (std::is_same_v<T, float>) return DType::f32;
-    else if constexpr (std::is_same_v<T, double>) return DType::f64;
-    else static_assert(sizeof(T) == 0, "no DType for this type");
+    if constexpr (std::is_same_v<T, uint8_t>)
+        return DType::u8;
+    else if constexpr (std::is_same_v<T, int32_t>)
+        return DType::i32;
+    else if constexpr (std::is_same_v<T, int64_t>)
+        return DType::i64;
+    else if constexpr (std::is_same_v<T, float>)
+        return DType::f32;
+    else if constexpr (std::is_same_v<T, double>)
+        return DType::f64;
+    else
+        static_assert(sizeof(T) == 0, "no DType for this type");
 }
 
 struct Tensor {
@@ -54,7 +60,8 @@ struct Tensor {
     /// Typed pointer; throws Exit::internal when T is not the dtype.
     template <typename T>
     T* as() const {
-        if (dtype != dtype_of<T>()) fail(Exit::internal, "tensor holds {}, asked for {}", name_of(dtype), name_of(dtype_of<T>()));
+        if (dtype != dtype_of<T>())
+            fail(Exit::internal, "tensor holds {}, asked for {}", name_of(dtype), name_of(dtype_of<T>()));
         return static_cast<T*>(data);
     }
 };
@@ -66,9 +73,12 @@ std::string describe(const Tensor& tensor);
 template <typename Body>
 void dispatch_float(DType dtype, Body&& body) {
     switch (dtype) {
-        case DType::f32: return body.template operator()<float>();
-        case DType::f64: return body.template operator()<double>();
-        default: fail(Exit::internal, "no CPU kernel for {}", name_of(dtype));
+        case DType::f32:
+            return body.template operator()<float>();
+        case DType::f64:
+            return body.template operator()<double>();
+        default:
+            fail(Exit::internal, "no CPU kernel for {}", name_of(dtype));
     }
 }
 

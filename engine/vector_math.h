@@ -8,7 +8,9 @@
 
 namespace colonnade {
 
-inline double vexp(double x) { return std::exp(x); }
+inline double vexp(double x) {
+    return std::exp(x);
+}
 
 inline float vexp(float x) {
     // Below -87.3 the result would be subnormal: it is 0 here, which also makes exp(-inf) = 0.

@@ -3,12 +3,12 @@
 
 #include <omp.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <functional>
 #include <numeric>
 
 #include "engine/arena.h"
+#include "engine/command_line.h"
 #include "engine/philox.h"
 #include "layers/embedding.h"
 #include "layers/gather.h"
@@ -133,16 +133,15 @@ struct Bench {
 }  // namespace colonnade
 
 int main(int argc, char** argv) {
-    return colonnade::run_program("bench_layers", [&] {
-        colonnade::Bench bench;
-        CLI::App app("Times every op of a model of this size on the CPU");
-        app.add_option("--tokens", bench.tokens, "rows")->capture_default_str();
-        app.add_option("--hidden", bench.hidden, "width of the model")->capture_default_str();
-        app.add_option("--ffn", bench.ffn, "width of the feed-forward block")->capture_default_str();
-        app.add_option("--vocab", bench.vocab, "vocabulary")->capture_default_str();
-        app.add_option("--heads", bench.heads, "attention heads")->capture_default_str();
-        app.add_option("--repeats", bench.repeats, "runs of each op")->capture_default_str();
-        CLI11_PARSE(app, argc, argv);
+    colonnade::Bench bench;
+    CLI::App app("Times every op of a model of this size on the CPU");
+    app.add_option("--tokens", bench.tokens, "rows")->capture_default_str();
+    app.add_option("--hidden", bench.hidden, "width of the model")->capture_default_str();
+    app.add_option("--ffn", bench.ffn, "width of the feed-forward block")->capture_default_str();
+    app.add_option("--vocab", bench.vocab, "vocabulary")->capture_default_str();
+    app.add_option("--heads", bench.heads, "attention heads")->capture_default_str();
+    app.add_option("--repeats", bench.repeats, "runs of each op")->capture_default_str();
+    return colonnade::run_command("bench_layers", app, argc, argv, [&] {
         bench.run();
         return 0;
     });

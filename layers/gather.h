@@ -16,8 +16,8 @@ struct GatherRows {
 void gather_rows(const Context& ctx, const GatherRows& args);
 
 struct ScatterRows {
-    Tensor din;                     ///< [tokens, hidden]: zeroed, then din[rows[i]] += dout[i]
-    Tensor dout;                    ///< [count, hidden]
+    Tensor din;   ///< [tokens, hidden]: zeroed, then din[rows[i]] += dout[i]
+    Tensor dout;  ///< [count, hidden]
     std::span<const int32_t> rows;
 };
 void scatter_rows(const Context& ctx, const ScatterRows& args);

@@ -22,7 +22,8 @@ struct HeadLoss {
     Tensor hidden;                     ///< [targets, hidden], after the final norm
     Tensor weight;                     ///< [vocab, hidden]
     std::span<const int32_t> targets;  ///< each in [0, vocab): checked, throws Exit::data
-    std::span<const double> scales;    ///< [targets]; a zero scale gives an exactly zero gradient. May be empty in evaluation
+    std::span<const double>
+        scales;  ///< [targets]; a zero scale gives an exactly zero gradient. May be empty in evaluation
 };
 void head_loss(const Context& ctx, const HeadLoss& args);
 

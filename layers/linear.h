@@ -17,7 +17,7 @@ struct LinearForward {
 void linear_forward(const Context& ctx, const LinearForward& args);
 
 struct LinearBackward {
-    Tensor din;      ///< [tokens, in_features], or empty
+    Tensor din;  ///< [tokens, in_features], or empty
     Grad din_mode = Grad::overwrite;
     Tensor dweight;  ///< [out_features, in_features], accumulated; or empty (frozen)
     Tensor dbias;    ///< [out_features], accumulated; or empty

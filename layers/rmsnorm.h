@@ -13,9 +13,9 @@
 namespace colonnade {
 
 struct RmsNormForward {
-    Tensor out;     ///< shape of in; may alias in
-    Tensor rstd;    ///< [rows], saved for backward
-    Tensor sum;     ///< in + delta, where delta is given; may alias in
+    Tensor out;   ///< shape of in; may alias in
+    Tensor rstd;  ///< [rows], saved for backward
+    Tensor sum;   ///< in + delta, where delta is given; may alias in
     Tensor in;
     Tensor delta;   ///< residual branch, shape of in; or empty
     Tensor weight;  ///< [last dim]
@@ -24,11 +24,11 @@ struct RmsNormForward {
 void rmsnorm_forward(const Context& ctx, const RmsNormForward& args);
 
 struct RmsNormBackward {
-    Tensor din;     ///< shape of in; may alias dout
+    Tensor din;                       ///< shape of in; may alias dout
     Grad din_mode = Grad::overwrite;  ///< accumulate: adds to a residual gradient that is already there
-    Tensor dweight; ///< [last dim], accumulated; or empty
+    Tensor dweight;                   ///< [last dim], accumulated; or empty
     Tensor dout;
-    Tensor in;      ///< what was normalised: `sum` of the forward where there was a delta
+    Tensor in;  ///< what was normalised: `sum` of the forward where there was a delta
     Tensor rstd;
     Tensor weight;
 };

@@ -18,23 +18,23 @@ namespace colonnade {
 struct RopeScaling {
     enum class Kind { none, linear, llama3, yarn } kind = Kind::none;
     double factor = 1;
-    double original_max_position = 0;         ///< llama3, yarn
-    double low_freq_factor = 1, high_freq_factor = 4;                ///< llama3
-    double beta_fast = 32, beta_slow = 1;     ///< yarn
-    double attention_factor = 0;              ///< yarn; 0: derived (0.1 ln(factor) + 1, or from mscale and mscale_all_dim)
-    double mscale = 0, mscale_all_dim = 0;    ///< yarn; 0: not given
-    bool truncate = true;                     ///< yarn: round the correction range to whole dims
+    double original_max_position = 0;                  ///< llama3, yarn
+    double low_freq_factor = 1, high_freq_factor = 4;  ///< llama3
+    double beta_fast = 32, beta_slow = 1;              ///< yarn
+    double attention_factor = 0;  ///< yarn; 0: derived (0.1 ln(factor) + 1, or from mscale and mscale_all_dim)
+    double mscale = 0, mscale_all_dim = 0;  ///< yarn; 0: not given
+    bool truncate = true;                   ///< yarn: round the correction range to whole dims
 };
 
 struct RopeFrequencies {
-    std::vector<double> inverse;      ///< [head_dim / 2]
-    double attention_factor = 1;      ///< multiplies cos and sin
+    std::vector<double> inverse;  ///< [head_dim / 2]
+    double attention_factor = 1;  ///< multiplies cos and sin
 };
 RopeFrequencies rope_frequencies(int64_t head_dim, double theta, const RopeScaling& scaling);
 
 struct RopeAngles {
-    Tensor cos, sin;                      ///< [tokens, head_dim / 2]
-    std::span<const int32_t> positions;   ///< [tokens]
+    Tensor cos, sin;                     ///< [tokens, head_dim / 2]
+    std::span<const int32_t> positions;  ///< [tokens]
     const RopeFrequencies& frequencies;
 };
 /// Once per batch, for all layers. Computed in double, rounded to the dtype of cos.

@@ -7,11 +7,11 @@
 // whose first senses read the same ("dog", "domestic dog") stay together: no definition of the validation file has been
 // seen under another name. Samples are ordered by a hash of the question: any prefix is a fair subset.
 
-#include <CLI/CLI.hpp>
 #include <cmath>
 #include <numeric>
 #include <tuple>
 
+#include "engine/command_line.h"
 #include "engine/json.h"
 #include "scripts/wordnet.h"
 
@@ -239,20 +239,17 @@ int run(int argc, char** argv) {
         ->check(CLI::Range(0.0, 1.0))
         ->capture_default_str();
     app.add_option("--limit", options.limit, "write at most this many samples in all; 0: all")->capture_default_str();
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::ParseError& error) {
-        return app.exit(error) == 0 ? 0 : static_cast<int>(Exit::config);
-    }
-    const std::vector<Sample> samples = make_samples(options);
-    write_samples(options, samples);
-    print_counts(samples);
-    return static_cast<int>(Exit::ok);
+    return run_command("wordnet_chat", app, argc, argv, [&] {
+        const std::vector<Sample> samples = make_samples(options);
+        write_samples(options, samples);
+        print_counts(samples);
+        return 0;
+    });
 }
 
 }  // namespace
 }  // namespace colonnade
 
 int main(int argc, char** argv) {
-    return colonnade::run_program("wordnet_chat", [&] { return colonnade::run(argc, argv); });
+    return colonnade::run(argc, argv);
 }

@@ -41,7 +41,7 @@ class Checkpoint : public FileTest {
     }
     static TrainerState state(int64_t step) {
         return {.step = step,
-                .tokens_seen = 1e15 + 1,
+                .tokens_seen = (int64_t{1} << 53) + 1,
                 .samples_seen = 77,
                 .since_log = {.nll = 0.1, .weight = 1.0 / 3, .correct = 2},
                 .data_key = "key",

@@ -2,6 +2,7 @@
 // Tensor, Arena, Philox, vexp, GEMM and the frame around programs.
 
 #include <gtest/gtest.h>
+#include <omp.h>
 
 #include <bit>
 #include <cmath>
@@ -272,6 +273,51 @@ TEST(GemmTest, EqualsTheNaiveLoop) {
                                           static_cast<float>(beta));
                         check_gemm<double>(shape, transpose_a, transpose_b, alpha, beta);
                     }
+}
+
+template <typename T>
+std::vector<T> product(const Shape& shape, bool transpose_a, bool transpose_b, int threads) {
+    const auto [m, n, k] = shape;
+    std::vector<T> a(static_cast<size_t>(m * k)), b(static_cast<size_t>(k * n)), c(static_cast<size_t>(m * n));
+    const Philox random{5, 1};
+    for (size_t i = 0; i < a.size(); ++i) a[i] = static_cast<T>(random.normal(i));
+    for (size_t i = 0; i < b.size(); ++i) b[i] = static_cast<T>(random.normal(a.size() + i));
+    const int before = omp_get_max_threads();
+    omp_set_num_threads(threads);
+    gemm({}, Gemm<T>{.m = m,
+                     .n = n,
+                     .k = k,
+                     .c = c.data(),
+                     .ldc = n,
+                     .a = a.data(),
+                     .lda = transpose_a ? m : k,
+                     .b = b.data(),
+                     .ldb = transpose_b ? k : n,
+                     .transpose_a = transpose_a,
+                     .transpose_b = transpose_b});
+    omp_set_num_threads(before);
+    return c;
+}
+
+// Shapes above the size from which gemm works in blocks, with a long inner dimension and ragged edges.
+TEST(GemmTest, BitsDoNotDependOnThreads) {
+    for (const Shape& shape : {Shape{300, 200, 700}, Shape{65, 1000, 333}, Shape{1100, 70, 40}})
+        for (const bool transpose_a : {false, true})
+            for (const bool transpose_b : {false, true})
+                for (const int threads : {2, 3, 5}) {
+                    EXPECT_EQ(product<float>(shape, transpose_a, transpose_b, 1),
+                              product<float>(shape, transpose_a, transpose_b, threads));
+                    EXPECT_EQ(product<double>(shape, transpose_a, transpose_b, 1),
+                              product<double>(shape, transpose_a, transpose_b, threads));
+                }
+}
+
+TEST(GemmTest, BlocksEqualTheNaiveLoop) {
+    for (const bool transpose_a : {false, true})
+        for (const bool transpose_b : {false, true}) {
+            check_gemm<float>({150, 601, 70}, transpose_a, transpose_b, 1.0f, 0.5f);
+            check_gemm<double>({150, 601, 70}, transpose_a, transpose_b, 1.0, 0.5);
+        }
 }
 
 }  // namespace

@@ -83,12 +83,13 @@ double relative_error(const T* found, const std::vector<double>& expected) {
 class GoldenTest : public testing::TestWithParam<std::string> {
   protected:
     // What our error may be. In double, the rounding of long sums. In float, twice that of transformers' own float run, but
-    // not less than some units in the last place, as that run is at times right by luck; ten AdamW steps amplify them, since an
-    // update hardly depends on the size of a gradient.
+    // not less than some units in the last place, as that run is at times right by luck. Ten AdamW steps amplify rounding,
+    // since an update hardly depends on the size of a gradient, and by how much is luck too: four times there.
     static double allowed(const Golden& golden, DType dtype, const std::string& prefix) {
         if (dtype == DType::f64) return 1e-10;
+        const bool after_steps = prefix == "losses" || prefix == "grad_norms" || prefix == "step";
         const double floor = prefix == "grad_norms" || prefix == "step" ? 5e-6 : 5e-7;
-        return std::max(floor, 2 * golden.json.at("float32").at(prefix).get<double>());
+        return std::max(floor, (after_steps ? 4 : 2) * golden.json.at("float32").at(prefix).get<double>());
     }
 
     template <typename T>

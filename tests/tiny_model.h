@@ -10,8 +10,7 @@
 namespace colonnade {
 
 inline ModelConfig tiny_config(Architecture architecture, bool tied = true) {
-    ModelConfig c;
-    c.architecture = architecture;
+    ModelConfig c = family_defaults(architecture);
     c.vocab_size = 29;
     c.hidden_size = 12;
     c.intermediate_size = 20;
@@ -20,8 +19,6 @@ inline ModelConfig tiny_config(Architecture architecture, bool tied = true) {
     c.num_key_value_heads = 2;
     c.head_dim = architecture == Architecture::qwen3 ? 6 : 4;
     c.tie_word_embeddings = tied;
-    c.qkv_bias = architecture == Architecture::qwen2;
-    c.qk_norm = architecture == Architecture::qwen3;
     c.initializer_range = 0.3;
     c.windows = {0, 0};
     if (architecture == Architecture::mistral) c.windows = {5, 5};

@@ -97,7 +97,7 @@ TEST_F(Resume, TellsOfAChangedLearningRate) {
 
 TEST_F(Resume, RefusesACheckpointPastTheEnd) {
     train(config(), {output("run"), "num_train_epochs=0.2"});
-    expect_error(Exit::config, "is at step 4, the run ends at 3", [&] {
+    expect_error(Exit::config, "is at step 3, the run ends at 2", [&] {
         train(config(), {output("run"), "num_train_epochs=0.15", "resume_from_checkpoint=auto"});
     });
 }

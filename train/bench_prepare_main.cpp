@@ -10,7 +10,6 @@
 #include <omp.h>
 #include <sentencepiece_processor.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -19,6 +18,7 @@
 #include <thread>
 
 #include "data/rows.h"
+#include "engine/command_line.h"
 #include "engine/files.h"
 #include "engine/json.h"
 #include "train/session.h"
@@ -165,12 +165,7 @@ int main(int argc, char** argv) {
     app.add_option("--json", json, "write the results to this file, or - for stdout");
     app.allow_extras();
     app.footer("Any key of the config can be given as key=value.");
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::ParseError& e) {
-        return app.exit(e) == 0 ? 0 : static_cast<int>(Exit::config);
-    }
-    return run_program("bench_prepare", [&] {
+    return run_command("bench_prepare", app, argc, argv, [&] {
         const Config config = load_config(path, app.remaining()).config;
         settle_machine(config);
         const Json report = measure(config, runs);

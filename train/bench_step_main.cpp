@@ -4,12 +4,12 @@
 
 #include <omp.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <ctime>
 
 #include "data/loader.h"
+#include "engine/command_line.h"
 #include "engine/files.h"
 #include "engine/philox.h"
 #include "engine/progress.h"
@@ -256,14 +256,11 @@ int main(int argc, char** argv) {
     Options options;
     CLI::App app("Times optimizer steps on the CPU and says where the time goes");
     declare(app, options);
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::ParseError& e) {
-        return app.exit(e) == 0 ? 0 : static_cast<int>(Exit::config);
-    }
-    return run_program("bench_step", [&] {
+    return run_command("bench_step", app, argc, argv, [&] {
         if (options.config.empty() && options.shape.empty())
             fail(Exit::config, "give a config or --shape; usage: bench_step CONFIG.yaml [key=value ...]");
+        if (options.config.empty() && !app.remaining().empty())
+            fail(Exit::config, "{}: keys need a config, --shape takes none", app.remaining().front());
         const Workload workload = options.shape.empty() ? from_config(options, app.remaining()) : from_shape(options);
         const Json report = measure(workload, options);
         if (options.json == "-") {

@@ -1,9 +1,9 @@
 // check_packing: packed equals separate, on your own model and data. Runs some packs of a training config once packed and
 // once sample by sample, and compares the loss and every gradient.
 
-#include <CLI/CLI.hpp>
 #include <cmath>
 
+#include "engine/command_line.h"
 #include "train/learner.h"
 #include "train/session.h"
 
@@ -85,6 +85,6 @@ int main(int argc, char** argv) {
     app.add_option("--packs", packs, "packs to check")->capture_default_str()->check(CLI::PositiveNumber);
     app.allow_extras();
     app.footer("Any key of the config can be given as key=value or --key value.");
-    CLI11_PARSE(app, argc, argv);
-    return run_program("check_packing", [&] { return check(open_session(load_config(path, app.remaining())), packs); });
+    return run_command("check_packing", app, argc, argv,
+                       [&] { return check(open_session(load_config(path, app.remaining())), packs); });
 }

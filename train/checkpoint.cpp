@@ -113,8 +113,8 @@ TrainerState load_checkpoint(const std::string& folder, Learner& learner) {
                  state_path, json.at("layout").size(), learner.parameters().all().size());
         const Json& since_log = json.at("since_log");
         return TrainerState{.step = json.at("step").get<int64_t>(),
-                            .tokens_seen = json.at("tokens_seen").get<double>(),
-                            .samples_seen = json.at("samples_seen").get<double>(),
+                            .tokens_seen = json.at("tokens_seen").get<int64_t>(),
+                            .samples_seen = json.at("samples_seen").get<int64_t>(),
                             .since_log = {.nll = since_log.at("nll").get<double>(),
                                           .weight = since_log.at("weight").get<double>(),
                                           .correct = since_log.at("correct").get<double>()},

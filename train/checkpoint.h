@@ -20,8 +20,8 @@ namespace colonnade {
 
 struct TrainerState {
     int64_t step = 0;        ///< optimizer steps done
-    double tokens_seen = 0;  ///< real tokens, padding apart
-    double samples_seen = 0;
+    int64_t tokens_seen = 0;  ///< real tokens, padding apart
+    int64_t samples_seen = 0;
     LossSums since_log;       ///< of the steps that no line of the log tells of yet
     std::string data_key;     ///< key of the token store: other data would make another run
     std::string config_yaml;  ///< resolved

@@ -196,7 +196,8 @@ Section packing_section() {
                 .default_is("packing")
                 .only_how_to_run(),
             key("document_mask", &C::document_mask,
-                "Keep the samples of a row apart. Pretraining may set false: then a text sees those before it."),
+                "Keep the samples of a row apart. Pretraining may set false: then a text sees those before it. "
+                "Evaluation always keeps them apart."),
         }};
 }
 Section run_section() {

@@ -2,8 +2,8 @@
 
 #include <filesystem>
 
+#include "engine/command_line.h"
 #include "train/checkpoint.h"
-#include "train/command_line.h"
 #include "train/export.h"
 #include "train/session.h"
 

@@ -14,7 +14,7 @@ struct GenerateOptions {
     double temperature = 0;  ///< 0: greedy
     double top_p = 1;        ///< smallest set of most likely tokens with this much probability
     uint64_t seed = 42;
-    std::vector<int32_t> stop_ids;  ///< generation ends with (and does not return) one of these
+    std::vector<int32_t> stop_ids{};  ///< generation ends with (and does not return) one of these
 };
 
 /// One sequence at a time over a model and its own arena. The cache holds max_length tokens: prompt and answer

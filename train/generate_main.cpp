@@ -3,8 +3,8 @@
 #include <iostream>
 
 #include "data/chat_template.h"
+#include "engine/command_line.h"
 #include "engine/files.h"
-#include "train/command_line.h"
 #include "train/generate.h"
 #include "train/session.h"
 

@@ -20,7 +20,7 @@ struct LearnerOptions {
 
 class Learner {
   public:
-    /// Plans, then allocates (Exit::memory with the figures). Weights are zero until initialize() or load().
+    /// Plans, then allocates (Exit::memory with the figures). Weights are zero until something fills weights().
     Learner(const ModelConfig& config, const LearnerOptions& options);
     Learner(const Learner&) = delete;
     Learner& operator=(const Learner&) = delete;

@@ -8,8 +8,7 @@
 //     linear                 (T - s) / (T - w)
 //     cosine                 (1 + cos(pi p)) / 2,  p = (s - w) / (T - w)
 //     cosine_with_min_lr     (1 - r) cosine + r
-//     wsd                    1 until T - decay_steps, then (1 - r) f(p) + r with p from 0 to 1 over the last
-//     decay_steps,
+//     wsd                    1 until T - decay_steps, then (1 - r) f(p) + r with p from 0 to 1 over the last decay_steps,
 //                            f = 1 - p, (1 + cos(pi p)) / 2 or 1 - sqrt(p)
 
 #include <cstdint>

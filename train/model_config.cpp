@@ -157,10 +157,17 @@ const char* name_of(Architecture architecture) {
     return families[static_cast<size_t>(architecture)].model_type;
 }
 
+ModelConfig family_defaults(Architecture architecture) {
+    ModelConfig c;
+    c.architecture = architecture;
+    c.qkv_bias = architecture == Architecture::qwen2;
+    c.qk_norm = architecture == Architecture::qwen3;
+    return c;
+}
+
 ModelConfig parse_model_config(const Json& json, const std::string& where) {
     const Keys keys(json, where);
-    ModelConfig c;
-    c.architecture = read_architecture(keys);
+    ModelConfig c = family_defaults(read_architecture(keys));
     if (keys.find("quantization_config"))
         fail(Exit::data,
              "{}: the weights are quantised (key 'quantization_config'); full-precision safetensors are needed", where);
@@ -180,10 +187,8 @@ ModelConfig parse_model_config(const Json& json, const std::string& where) {
     c.initializer_range = keys.number("initializer_range", 0.02);
     c.tie_word_embeddings = keys.boolean("tie_word_embeddings", false);
     const bool attention_bias = keys.boolean("attention_bias", false);
-    c.qkv_bias = c.architecture == Architecture::qwen2 || (c.architecture != Architecture::mistral && attention_bias);
-    c.o_bias = (c.architecture == Architecture::llama || qwen3) && attention_bias;
+    if (c.architecture == Architecture::llama || qwen3) c.qkv_bias = c.o_bias = attention_bias;
     c.mlp_bias = c.architecture == Architecture::llama && keys.boolean("mlp_bias", false);
-    c.qk_norm = qwen3;
     read_rope(keys, c);
     validate(c, where, Exit::data);
     try {

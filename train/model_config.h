@@ -44,6 +44,9 @@ struct ModelConfig {
 
 const char* name_of(Architecture architecture);
 
+/// A config with what makes the family: Qwen2 has biases on q, k and v, Qwen3 norms every query and key head.
+ModelConfig family_defaults(Architecture architecture);
+
 /// From <folder>/config.json. Throws Exit::data naming file and key for what is missing, mistyped, inconsistent or not
 /// supported (other architectures, activations, rotary kinds, quantised weights).
 ModelConfig read_model_config(const std::string& folder);

@@ -61,7 +61,7 @@ void initialize(const ModelConfig& config, const ParameterList& list, uint64_t s
 /// (Exit::data). `...rotary_emb.inv_freq` and a tied lm_head.weight are skipped.
 void load_weights(const ParameterList& list, const ModelConfig& config, const std::string& folder, const Tensor& flat);
 
-/// (name, view) of every parameter in a flat buffer, in Hugging Face's order (embedding first).
+/// (name, view) of every parameter in a flat buffer, embedding first, head last.
 std::vector<NamedTensor> named_tensors(const ParameterList& list, const Tensor& flat);
 
 }  // namespace colonnade

@@ -15,21 +15,21 @@ struct Glyph {
 };
 
 constexpr auto glyphs = std::to_array<Glyph>({
-    {' ', ""},          {'!', "4444404"},  {'"', "AAA"},      {'#', "AAVAVAA"},  {'%', "OP248J3"},  {'\'', "444"},
-    {'(', "2488842"},   {')', "8422248"},  {'*', "04LEL4"},   {'+', "044V44"},   {',', "00000CC48"}, {'-', "000V"},
-    {'.', "00000CC"},   {'/', "01248G"},   {':', "0CC0CC"},   {'<', "248G842"},  {'=', "00V0V"},    {'>', "8421248"},
-    {'?', "EH12404"},   {'[', "E88888E"},  {']', "E22222E"},  {'^', "4AH"},      {'_', "0000000V"}, {'|', "4444444"},
-    {'~', "008L2"},     {'0', "EHJLPHE"},  {'1', "4C4444E"},  {'2', "EH1248V"},  {'3', "V2421HE"},  {'4', "26AIV22"},
-    {'5', "VGU11HE"},   {'6', "68GUHHE"},  {'7', "V124888"},  {'8', "EHHEHHE"},  {'9', "EHHF12C"},  {'A', "EHHVHHH"},
-    {'B', "UHHUHHU"},   {'C', "EHGGGHE"},  {'D', "UHHHHHU"},  {'E', "VGGUGGV"},  {'F', "VGGUGGG"},  {'G', "EHGNHHF"},
-    {'H', "HHHVHHH"},   {'I', "E44444E"},  {'J', "72222IC"},  {'K', "HIKOKIH"},  {'L', "GGGGGGV"},  {'M', "HRLLHHH"},
-    {'N', "HHPLJHH"},   {'O', "EHHHHHE"},  {'P', "UHHUGGG"},  {'Q', "EHHHLID"},  {'R', "UHHUKIH"},  {'S', "FGGE11U"},
-    {'T', "V444444"},   {'U', "HHHHHHE"},  {'V', "HHHHHA4"},  {'W', "HHHLLLA"},  {'X', "HHA4AHH"},  {'Y', "HHHA444"},
-    {'Z', "V1248GV"},   {'a', "00E1FHF"},  {'b', "GGMPHHU"},  {'c', "00EGGHE"},  {'d', "11DJHHF"},  {'e', "00EHVGE"},
-    {'f', "698S888"},   {'g', "00FHHHF1E"}, {'h', "GGMPHHH"}, {'i', "40C444E"},  {'j', "2062222IC"}, {'k', "GGIKOKI"},
-    {'l', "C44444E"},   {'m', "00QLLLL"},  {'n', "00MPHHH"},  {'o', "00EHHHE"},  {'p', "00UHHHUGG"}, {'q', "00FHHHF11"},
-    {'r', "00MPGGG"},   {'s', "00FGE1U"},  {'t', "88S8896"},  {'u', "00HHHJD"},  {'v', "00HHHA4"},  {'w', "00HHLLA"},
-    {'x', "00HA4AH"},   {'y', "00HHHHF1E"}, {'z', "00V248V"},
+    {' ', ""},        {'!', "4444404"},   {'"', "AAA"},     {'#', "AAVAVAA"}, {'%', "OP248J3"},   {'\'', "444"},
+    {'(', "2488842"}, {')', "8422248"},   {'*', "04LEL4"},  {'+', "044V44"},  {',', "00000CC48"}, {'-', "000V"},
+    {'.', "00000CC"}, {'/', "01248G"},    {':', "0CC0CC"},  {'<', "248G842"}, {'=', "00V0V"},     {'>', "8421248"},
+    {'?', "EH12404"}, {'[', "E88888E"},   {']', "E22222E"}, {'^', "4AH"},     {'_', "0000000V"},  {'|', "4444444"},
+    {'~', "008L2"},   {'0', "EHJLPHE"},   {'1', "4C4444E"}, {'2', "EH1248V"}, {'3', "V2421HE"},   {'4', "26AIV22"},
+    {'5', "VGU11HE"}, {'6', "68GUHHE"},   {'7', "V124888"}, {'8', "EHHEHHE"}, {'9', "EHHF12C"},   {'A', "EHHVHHH"},
+    {'B', "UHHUHHU"}, {'C', "EHGGGHE"},   {'D', "UHHHHHU"}, {'E', "VGGUGGV"}, {'F', "VGGUGGG"},   {'G', "EHGNHHF"},
+    {'H', "HHHVHHH"}, {'I', "E44444E"},   {'J', "72222IC"}, {'K', "HIKOKIH"}, {'L', "GGGGGGV"},   {'M', "HRLLHHH"},
+    {'N', "HHPLJHH"}, {'O', "EHHHHHE"},   {'P', "UHHUGGG"}, {'Q', "EHHHLID"}, {'R', "UHHUKIH"},   {'S', "FGGE11U"},
+    {'T', "V444444"}, {'U', "HHHHHHE"},   {'V', "HHHHHA4"}, {'W', "HHHLLLA"}, {'X', "HHA4AHH"},   {'Y', "HHHA444"},
+    {'Z', "V1248GV"}, {'a', "00E1FHF"},   {'b', "GGMPHHU"}, {'c', "00EGGHE"}, {'d', "11DJHHF"},   {'e', "00EHVGE"},
+    {'f', "698S888"}, {'g', "00FHHHF1E"}, {'h', "GGMPHHH"}, {'i', "40C444E"}, {'j', "2062222IC"}, {'k', "GGIKOKI"},
+    {'l', "C44444E"}, {'m', "00QLLLL"},   {'n', "00MPHHH"}, {'o', "00EHHHE"}, {'p', "00UHHHUGG"}, {'q', "00FHHHF11"},
+    {'r', "00MPGGG"}, {'s', "00FGE1U"},   {'t', "88S8896"}, {'u', "00HHHJD"}, {'v', "00HHHA4"},   {'w', "00HHLLA"},
+    {'x', "00HA4AH"}, {'y', "00HHHHF1E"}, {'z', "00V248V"},
 });
 constexpr std::string_view box = "VHHHHHV";  ///< stands for characters that the font lacks
 

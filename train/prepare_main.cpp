@@ -3,7 +3,7 @@
 
 #include "data/prepare_report.h"
 #include "data/unigram.h"
-#include "train/command_line.h"
+#include "engine/command_line.h"
 #include "train/session.h"
 
 using namespace colonnade;

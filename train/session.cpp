@@ -17,8 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 
 ModelConfig model_of_shape(const ModelShape& s, const Tokenizer* tokenizer, const std::string& where) {
-    ModelConfig c;
-    c.architecture = s.architecture;
+    ModelConfig c = family_defaults(s.architecture);
     c.vocab_size = s.vocab_size ? s.vocab_size : (tokenizer ? tokenizer->vocab_size() : 0);
     if (!c.vocab_size) fail(Exit::config, "{}: model.vocab_size is needed where there is no tokenizer", where);
     c.hidden_size = s.hidden_size;
@@ -32,8 +31,6 @@ ModelConfig model_of_shape(const ModelShape& s, const Tokenizer* tokenizer, cons
     c.rms_norm_eps = s.rms_norm_eps;
     c.tie_word_embeddings = s.tie_word_embeddings;
     c.initializer_range = s.initializer_range;
-    c.qkv_bias = s.architecture == Architecture::qwen2;
-    c.qk_norm = s.architecture == Architecture::qwen3;
     c.windows.assign(static_cast<size_t>(std::max<int64_t>(s.num_hidden_layers, 0)), s.sliding_window);
     validate(c, where);
     return c;
@@ -68,7 +65,7 @@ StoreResult build_split(const Session& s, const std::string& name, const std::ve
     request.datasets = datasets;
     request.tokenizer = s.encoder->tokenizer();
     request.encode = s.encoder->options();
-    request.threads = static_cast<int>(s.config.dataset_num_proc);
+    request.threads = s.config.dataset_num_proc ? static_cast<int>(s.config.dataset_num_proc) : omp_get_max_threads();
     return build_store(request);
 }
 

@@ -1,6 +1,6 @@
 // train: fine-tunes or pretrains a model as a YAML config says.
 
-#include "train/command_line.h"
+#include "engine/command_line.h"
 #include "train/trainer.h"
 
 using namespace colonnade;

@@ -159,7 +159,8 @@ void Trainer::run() {
     progress_ = std::make_unique<Progress>(ProgressOptions{.label = "train",
                                                            .total = static_cast<double>(schedule_.total_steps()),
                                                            .initial = static_cast<double>(state_.step)});
-    Loader loader(session_.train.store, make_schedule(session_), {.start_step = state_.step, .document_mask = config_.document_mask});
+    Loader loader(session_.train.store, make_schedule(session_),
+                  {.start_step = state_.step, .document_mask = config_.document_mask});
     while (auto batch = loader.next()) {
         train_step(loader, std::move(*batch));
         if (stop.received()) {
@@ -200,8 +201,8 @@ void Trainer::train_step(Loader& loader, LoadedBatch batch) {
         ++w->steps;
     }
     state_.step = batch.step + 1;
-    state_.tokens_seen += static_cast<double>(batch.step_totals.tokens);
-    state_.samples_seen += static_cast<double>(batch.step_totals.samples);
+    state_.tokens_seen += batch.step_totals.tokens;
+    state_.samples_seen += batch.step_totals.samples;
     epoch_ = static_cast<double>(batch.epoch) +
              static_cast<double>(batch.epoch_step + 1) / static_cast<double>(batch.epoch_steps);
     after_step(batch, update, rate);
@@ -261,7 +262,7 @@ void Trainer::evaluate() {
                 {{"eval_loss", sums.mean()},
                  {"eval_perplexity", std::exp(sums.mean())},
                  {"eval_mean_token_accuracy", sums.accuracy()},
-                 {"eval_samples", static_cast<double>(store.size())},
+                 {"eval_samples", store.size()},
                  {"eval_tokens_per_second", tokens / seconds},
                  {"eval_runtime", seconds}});
     const std::string line = fmt::format(

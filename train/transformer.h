@@ -47,12 +47,12 @@ struct KvCache {
 
 /// Activations of one block. In training every layer has its own, kept for backward; in inference all layers share one.
 struct BlockActivations {
-    Tensor in;          ///< [tokens, hidden] residual stream
-    Tensor input_rstd;  ///< [tokens]
-    Tensor normed;      ///< [tokens, hidden]
-    Tensor qkv;         ///< [tokens, qkv width]; rotated in place unless there is a q/k norm
-    Tensor qk, q_rstd,
-        k_rstd;  ///< q/k norm only: normed and rotated [tokens, heads + kv_heads, head_dim], [tokens * heads]
+    Tensor in;              ///< [tokens, hidden] residual stream
+    Tensor input_rstd;      ///< [tokens]
+    Tensor normed;          ///< [tokens, hidden]
+    Tensor qkv;             ///< [tokens, qkv width]; rotated in place unless there is a q/k norm
+    Tensor qk;              ///< with q/k norm only: normed and rotated [tokens, heads + kv_heads, head_dim]
+    Tensor q_rstd, k_rstd;  ///< with q/k norm only: [tokens * heads], [tokens * kv_heads]
     Tensor attention, lse;  ///< [tokens, query width], [packs, heads, length]
     Tensor mid;             ///< [tokens, hidden] residual stream after attention
     Tensor mid_rstd;
@@ -94,9 +94,10 @@ class Transformer {
     const ModelParameters& weights() const { return weights_; }
 
   private:
+    /// [packs, length, heads, head_dim] views of packed rows.
     struct Heads {
         Tensor q, k, v;
-    };  ///< [packs, length, heads, head_dim] views of packed rows
+    };
     Heads heads_of(const Tensor& packed, const Tensor& values, int64_t packs, int64_t length) const;
     void attention_forward(const Context& ctx, const TransformerInput& input, Activations& acts, int64_t layer,
                            KvCache* cache) const;
