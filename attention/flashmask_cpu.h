@@ -54,7 +54,7 @@ struct Product {
 };
 template <typename T>
 void multiply(const Product<T>& p) {
-    gemm({}, Gemm<T>{.m = p.c.rows,
+    gemm_on_this_thread(Gemm<T>{.m = p.c.rows,
                      .n = p.c.columns,
                      .k = p.transpose_a ? p.a.rows : p.a.columns,
                      .c = p.c.data,
@@ -119,14 +119,17 @@ class ColumnBounds {
     std::vector<int32_t> lts_, lte_, uts_, ute_, causal_;
 };
 
-/// Runs body(item, scratch of the thread) for items 0, 1, ..., handed out in ascending order. Always inside a parallel
-/// region, so that gemm stays serial and no sum depends on the number of threads.
+/// Runs body(item, scratch of the thread) for items 0, 1, ..., handed out in ascending order. No sum depends on the number
+/// of threads: OpenBLAS, which goes by omp_get_max_threads(), stays serial.
 template <typename ThreadScratch, typename Body>
 void for_each_item(int64_t items, std::vector<ThreadScratch>& scratch, const Body& body) {
     std::atomic<int64_t> next{0};
 #pragma omp parallel num_threads(static_cast <int>(scratch.size()))
-    for (int64_t item = next++; item < items; item = next++)
-        body(item, scratch[static_cast<size_t>(omp_get_thread_num())]);
+    {
+        omp_set_num_threads(1);
+        for (int64_t item = next++; item < items; item = next++)
+            body(item, scratch[static_cast<size_t>(omp_get_thread_num())]);
+    }
 }
 
 /// One scratch per thread, of the size of the tiles in use.

@@ -20,6 +20,8 @@
 
 namespace colonnade {
 
+class Tokenizer;
+
 /// A stretch of a rendered chat.
 struct Segment {
     enum class Kind {
@@ -46,7 +48,8 @@ std::vector<std::string> chat_template_names();
 std::vector<Segment> render_chat(const std::string& chat_template, const std::vector<Message>& messages,
                                  bool generation_prompt, const std::string& where);
 
-/// The same template in Jinja, for the tokenizer_config.json of an export.
-std::string chat_template_jinja(const std::string& chat_template);
+/// The same template in Jinja, for the tokenizer_config.json of an export with this tokenizer
+/// (tests/check_chat_templates.py compares the two).
+std::string chat_template_jinja(const std::string& chat_template, const Tokenizer& tokenizer);
 
 }  // namespace colonnade

@@ -1,6 +1,6 @@
 #pragma once
 // WordCache: the ids of words that one thread has met, for one tokenizer. Text repeats its words: most are found here
-// and need not be encoded, which takes `prepare` from 1.6 times the CPU time of SentencePiece alone to 0.75 times on
+// and need not be encoded, which takes `prepare` from 1.5 times the CPU time of SentencePiece alone to 0.75 times on
 // the quickstart's data. Bounded: starts over when it is full.
 
 #include <cstdint>

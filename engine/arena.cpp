@@ -1,7 +1,10 @@
 #include "engine/arena.h"
 
+#include <sys/mman.h>
+
+#include <algorithm>
 #include <cstdlib>
-#include <cstring>
+#include <fstream>
 
 namespace colonnade {
 
@@ -15,16 +18,34 @@ std::string human_bytes(size_t bytes) {
 
 Arena::Arena(Device device) : device_(device) {}
 
+/// What this process may still take: the kernel's estimate, or the control group's limit where that is less.
+static size_t available_memory() {
+    size_t available = SIZE_MAX;
+    std::ifstream meminfo("/proc/meminfo");
+    for (std::string key, rest; meminfo >> key && std::getline(meminfo, rest);)
+        if (key == "MemAvailable:") available = std::strtoull(rest.c_str(), nullptr, 10) * 1024;
+    size_t limit = 0, used = 0;
+    if (std::ifstream("/sys/fs/cgroup/memory.max") >> limit && std::ifstream("/sys/fs/cgroup/memory.current") >> used)
+        available = std::min(available, limit > used ? limit - used : 0);
+    return available;
+}
+
 Arena::Arena(Device device, size_t bytes) : device_(device), capacity_(bytes) {
     require(device == Device::cpu, "the arena of this build lives on the CPU");
-    const size_t rounded = (std::max<size_t>(bytes, 1) + alignment - 1) / alignment * alignment;
-    void* memory = std::aligned_alloc(alignment, rounded);
-    if (!memory) fail(Exit::memory, "not enough memory: {} asked for", human_bytes(bytes));
-    std::memset(memory, 0, rounded);
-    memory_ = std::shared_ptr<void>(memory, std::free);
+    if (const size_t available = available_memory(); bytes > available)
+        fail(Exit::memory, "not enough memory: {} asked for, {} available", human_bytes(bytes), human_bytes(available));
+    // Fresh pages are zero, and come to the memory of the thread that first writes them.
+    const size_t size = std::max<size_t>(bytes, 1);
+    void* memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) fail(Exit::memory, "not enough memory: {} asked for", human_bytes(bytes));
+    memory_ = std::shared_ptr<void>(memory, [size](void* p) { ::munmap(p, size); });
 }
 
 Tensor Arena::tensor(const std::string& group, DType dtype, std::initializer_list<int64_t> shape) {
+    uint64_t wanted = bytes_of(dtype);
+    for (const int64_t d : shape)
+        if (d < 0 || __builtin_mul_overflow(wanted, static_cast<uint64_t>(d), &wanted) || wanted > uint64_t{1} << 60)
+            fail(Exit::memory, "a tensor of [{}] for {} is more than can be addressed", fmt::join(shape, ", "), group);
     Tensor t(nullptr, dtype, shape, device_);
     const size_t bytes = (t.bytes() + alignment - 1) / alignment * alignment;
     if (memory_) {

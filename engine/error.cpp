@@ -9,7 +9,11 @@ namespace colonnade {
 
 int run_program(const char* name, const std::function<int()>& body) {
     const auto report = [&](const std::string& what, Exit exit) {
-        fmt::print(stderr, "{}: error: {}\n", name, what);
+        // It may quote a file that somebody else wrote: no control characters. Only a config has more than one error to tell.
+        std::string line = what;
+        for (char& c : line)
+            if ((static_cast<unsigned char>(c) < 0x20 && (c != '\n' || exit != Exit::config)) || c == 0x7f) c = '?';
+        fmt::print(stderr, "{}: error: {}\n", name, line);
         std::fflush(stderr);
         return static_cast<int>(exit);
     };

@@ -116,7 +116,13 @@ void OutputFile::write(const void* data, size_t bytes) {
 
 void OutputFile::close() {
     if (::fsync(fd_) != 0) refused("fsync", path_);
-    close_checked(std::exchange(fd_, -1), path_);
+    // Some file systems tell of a full disk only now.
+    if (::close(std::exchange(fd_, -1)) != 0 && errno != EINTR) {
+        const int error = errno;
+        ::unlink(path_.c_str());
+        errno = error;
+        refused("close", path_);
+    }
 }
 
 std::string read_file(const std::string& path, size_t limit) {
@@ -191,6 +197,7 @@ void FolderCommit::commit() {
 void remove_folder(const std::string& path) {
     const std::string trash = unused_name(path, "trash");
     if (::rename(path.c_str(), trash.c_str()) != 0) refused("rename for deletion", path);
+    sync_path(parent_of(path));  // the new name is on the disk before the first file goes
     std::error_code error;
     std::filesystem::remove_all(trash, error);
     if (error) fail(Exit::storage, "{}: cannot delete: {}", trash, error.message());

@@ -8,6 +8,15 @@
 namespace colonnade {
 namespace {
 
+/// OpenBLAS built on OpenMP goes by omp_get_max_threads(); built on threads of its own it has to be told.
+void keep_openblas_serial() {
+    static const bool told = [] {
+        if (openblas_get_parallel() == OPENBLAS_THREAD) openblas_set_num_threads(1);
+        return true;
+    }();
+    (void)told;
+}
+
 void blas(const Gemm<float>& g, CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, blasint m, blasint n, blasint k) {
     cblas_sgemm(CblasRowMajor, ta, tb, m, n, k, g.alpha, g.a, static_cast<blasint>(g.lda), g.b,
                 static_cast<blasint>(g.ldb), g.beta, g.c, static_cast<blasint>(g.ldc));
@@ -17,9 +26,18 @@ void blas(const Gemm<double>& g, CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, blasint
                 static_cast<blasint>(g.ldb), g.beta, g.c, static_cast<blasint>(g.ldc));
 }
 
-/// One call of OpenBLAS on this thread.
+/// OpenBLAS takes 32-bit sizes and only prints a line where a leading dimension is too small.
 template <typename T>
-void serial(const Gemm<T>& g) {
+void check(const Gemm<T>& g) {
+    const auto fits = [](int64_t ld, int64_t width) { return ld >= std::max<int64_t>(width, 1) && ld <= INT32_MAX; };
+    if (std::max({g.m, g.n, g.k}) > INT32_MAX || !fits(g.ldc, g.n) || !fits(g.lda, g.transpose_a ? g.m : g.k) ||
+        !fits(g.ldb, g.transpose_b ? g.k : g.n))
+        fail(Exit::internal, "gemm {} x {} x {}: leading dimensions {}, {}, {}", g.m, g.n, g.k, g.ldc, g.lda, g.ldb);
+}
+
+/// One call of OpenBLAS, which is serial where omp_get_max_threads() is 1.
+template <typename T>
+void one_call(const Gemm<T>& g) {
     blas(g, g.transpose_a ? CblasTrans : CblasNoTrans, g.transpose_b ? CblasTrans : CblasNoTrans,
          static_cast<blasint>(g.m), static_cast<blasint>(g.n), static_cast<blasint>(g.k));
 }
@@ -39,42 +57,41 @@ Gemm<T> block_of(const Gemm<T>& g, int64_t row, int64_t column, int64_t m, int64
 // How OpenBLAS splits a product over threads decides how it rounds, so the splitting is ours: blocks of C whose sizes follow
 // from the shape alone, each a serial call. The bits are then the same for any number of threads, on every kind of core.
 struct BlockSize {
-    int64_t m = 512, n = 512;
-    BlockSize(int64_t rows, int64_t columns) {
-        constexpr int64_t wanted = 8, smallest = 64;
-        const auto count = [](int64_t size, int64_t block) { return (size + block - 1) / block; };
-        while (count(rows, m) * count(columns, n) < wanted && std::max(m, n) > smallest) {
-            // Halve what has more to give: the longer side of the blocks that are really there.
-            int64_t& longer = std::min(m, rows) >= std::min(n, columns) ? m : n;
-            if (longer == smallest) break;
-            longer /= 2;
-        }
-    }
+    int64_t m, n;
 };
 
-/// OpenBLAS built on OpenMP is serial inside a parallel region by itself; built on threads of its own it is told to be.
-void keep_openblas_serial() {
-    static const bool told = [] {
-        if (openblas_get_parallel() == OPENBLAS_THREAD) openblas_set_num_threads(1);
-        return true;
-    }();
-    (void)told;
+/// About `wanted` blocks: halves the longer side of the blocks that are really there.
+BlockSize block_size(int64_t rows, int64_t columns) {
+    constexpr int64_t wanted = 8, largest = 512, smallest = 64;
+    BlockSize size{largest, largest};
+    const auto count = [](int64_t total, int64_t block) { return (total + block - 1) / block; };
+    while (count(rows, size.m) * count(columns, size.n) < wanted) {
+        int64_t& longer = std::min(size.m, rows) >= std::min(size.n, columns) ? size.m : size.n;
+        if (longer == smallest) break;
+        longer /= 2;
+    }
+    return size;
 }
 
 template <typename T>
 void run(const Context& ctx, const Gemm<T>& g) {
     require_cpu(ctx, "gemm");
     if (g.m == 0 || g.n == 0) return;
-    keep_openblas_serial();
     const PhaseTimer timer(ctx, "gemm");
+    check(g);
+    keep_openblas_serial();
     constexpr int64_t worth_a_team = int64_t{1} << 18;  // multiply-adds
-    if (omp_in_parallel() || g.m * g.n * std::max<int64_t>(g.k, 1) < worth_a_team) return serial(g);
-    const BlockSize size(g.m, g.n);
+    const bool large = g.m * g.n * g.k >= worth_a_team;
+    const BlockSize size = large ? block_size(g.m, g.n) : BlockSize{g.m, g.n};
     const int64_t rows = (g.m + size.m - 1) / size.m, columns = (g.n + size.n - 1) / size.n;
-#pragma omp parallel for schedule(dynamic)
-    for (int64_t i = 0; i < rows * columns; ++i) {
-        const int64_t row = i / columns * size.m, column = i % columns * size.n;
-        serial(block_of(g, row, column, std::min(size.m, g.m - row), std::min(size.n, g.n - column)));
+#pragma omp parallel if (large)
+    {
+        omp_set_num_threads(1);  // of this task: a team of one is no parallel region to OpenBLAS
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < rows * columns; ++i) {
+            const int64_t row = i / columns * size.m, column = i % columns * size.n;
+            one_call(block_of(g, row, column, std::min(size.m, g.m - row), std::min(size.n, g.n - column)));
+        }
     }
 }
 
@@ -85,6 +102,13 @@ void gemm(const Context& ctx, const Gemm<float>& g) {
 }
 void gemm(const Context& ctx, const Gemm<double>& g) {
     run(ctx, g);
+}
+
+void gemm_on_this_thread(const Gemm<float>& g) {
+    one_call(g);
+}
+void gemm_on_this_thread(const Gemm<double>& g) {
+    one_call(g);
 }
 
 }  // namespace colonnade

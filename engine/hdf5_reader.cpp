@@ -42,7 +42,8 @@ struct Hdf5Reader::Impl {
     std::map<std::string, Dataset> open;  // those that have passed every check
 
     void open_file() {
-        file = Handle(H5Fopen(path.c_str(), H5F_ACC_RDONLY, hdf5::file_access()));
+        const Handle access = hdf5::file_access();  // outlives the error stack, which its release clears
+        file = Handle(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access));
         if (file < 0) fail(Exit::data, "{}: not a readable HDF5 file: {}", path, hdf5::last_error());
     }
 
@@ -246,9 +247,10 @@ struct Hdf5Reader::Impl {
             ::_exit(0);
         }
         int status = 0;
-        while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+        pid_t ended;
+        while ((ended = ::waitpid(child, &status, 0)) < 0 && errno == EINTR) {
         }
-        if (status != 0) fail(Exit::data, "{}: damaged: the HDF5 library crashes on it", path);
+        if (ended != child || status != 0) fail(Exit::data, "{}: damaged: the HDF5 library crashes on it", path);
     }
 };
 

@@ -310,11 +310,12 @@ int64_t TensorInfo::numel() const {
 
 SafetensorsReader::SafetensorsReader(const std::string& path) {
     const std::string single = path + "/model.safetensors", index = single + ".index.json";
-    if (!std::filesystem::is_directory(path))
+    std::error_code none;  // what cannot be looked at is refused, with its reason, when it is opened
+    if (!std::filesystem::is_directory(path, none))
         tensors_ = parse_file(path, metadata_);
-    else if (std::filesystem::exists(single))
+    else if (std::filesystem::exists(single, none))
         tensors_ = parse_file(single, metadata_);
-    else if (std::filesystem::exists(index))
+    else if (std::filesystem::exists(index, none))
         tensors_ = parse_shards(path, index, metadata_);
     else
         fail(Exit::data, "{}: neither model.safetensors nor model.safetensors.index.json in this folder", path);

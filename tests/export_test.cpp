@@ -105,7 +105,8 @@ TEST_F(Export, IsACompleteFolder) {
     const Json tokenizer = json("model/tokenizer_config.json");
     EXPECT_EQ(tokenizer.at("bos_token"), "<s>");
     EXPECT_EQ(tokenizer.at("eos_token"), "</s>");
-    EXPECT_EQ(tokenizer.at("chat_template"), chat_template_jinja("chatml"));
+    EXPECT_EQ(tokenizer.at("add_prefix_space"), true);
+    EXPECT_EQ(tokenizer.at("chat_template"), chat_template_jinja("chatml", *encoder_->tokenizer()));
 }
 
 TEST_F(Export, StoresHalfPrecisionRoundedToNearest) {

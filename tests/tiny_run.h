@@ -37,34 +37,35 @@ inline std::string chain_rows(int64_t rows, uint64_t seed = 1) {
     return text;
 }
 
-/// Runs `body` with stdout and stderr in a file, and returns what it printed, also through `printed` when it throws.
-inline std::string quietly(const std::function<void()>& body, std::string* printed = nullptr) {
-    struct Redirected {
+/// All of a file.
+inline std::string content_of(FILE* file) {
+    std::string text;
+    std::rewind(file);
+    for (int c; (c = std::fgetc(file)) != EOF;) text.push_back(static_cast<char>(c));
+    return text;
+}
+
+/// Runs `body` with stdout and stderr in a file and returns what it printed.
+inline std::string quietly(const std::function<void()>& body) {
+    struct Redirection {
         FILE* file = std::tmpfile();
         int out = dup(1), err = dup(2);
-        std::string* printed;
-        explicit Redirected(std::string* into) : printed(into) {
-            std::fflush(nullptr);
-            dup2(fileno(file), 1);
-            dup2(fileno(file), 2);
-        }
-        ~Redirected() {
-            std::fflush(nullptr);
-            dup2(out, 1);
-            dup2(err, 2);
+        Redirection() { redirect(fileno(file), fileno(file)); }
+        ~Redirection() {
+            redirect(out, err);
             close(out);
             close(err);
-            std::rewind(file);
-            for (int c; (c = std::fgetc(file)) != EOF;) printed->push_back(static_cast<char>(c));
             std::fclose(file);
         }
-    };
-    std::string text;
-    {
-        const Redirected redirected(printed ? printed : &text);
-        body();
-    }
-    return printed ? *printed : text;
+        static void redirect(int to_out, int to_err) {
+            std::fflush(nullptr);
+            dup2(to_out, 1);
+            dup2(to_err, 2);
+        }
+    } redirection;
+    body();
+    std::fflush(nullptr);
+    return content_of(redirection.file);
 }
 
 /// A program of ours in a process of its own.
@@ -133,10 +134,7 @@ class Program {
         int status = 0;
         EXPECT_EQ(waitpid(pid_, &status, 0), pid_);
         pid_ = -1;
-        Result result{WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), {}, seen_};
-        std::rewind(out_);
-        for (int c; (c = std::fgetc(out_)) != EOF;) result.out.push_back(static_cast<char>(c));
-        return result;
+        return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), content_of(out_), seen_};
     }
 
   private:
@@ -152,9 +150,8 @@ inline Program::Result run(const std::string& program, const std::vector<std::st
 }
 
 /// Trains in this process; returns what was printed.
-inline std::string train(const std::string& config, const std::vector<std::string>& arguments = {},
-                         std::string* printed = nullptr) {
-    return quietly([&] { Trainer(open_session(load_config(config, arguments))).run(); }, printed);
+inline std::string train(const std::string& config, const std::vector<std::string>& arguments = {}) {
+    return quietly([&] { Trainer(open_session(load_config(config, arguments))).run(); });
 }
 
 /// What a finished run is: every bit of its state, the model, and the lines of its log less what a clock says.

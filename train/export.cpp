@@ -44,6 +44,7 @@ Json special_token(const Tokenizer& tokenizer, std::optional<int32_t> id) {
 Json tokenizer_config_json(const Tokenizer& tokenizer, const std::string& chat_template) {
     return {{"tokenizer_class", "LlamaTokenizer"},
             {"legacy", false},
+            {"add_prefix_space", tokenizer.encode("x") != tokenizer.encode("x", false)},
             {"add_bos_token", tokenizer.bos().has_value()},
             {"add_eos_token", false},
             {"clean_up_tokenization_spaces", false},
@@ -51,7 +52,7 @@ Json tokenizer_config_json(const Tokenizer& tokenizer, const std::string& chat_t
             {"eos_token", special_token(tokenizer, tokenizer.eos())},
             {"unk_token", special_token(tokenizer, tokenizer.unk())},
             {"pad_token", special_token(tokenizer, tokenizer.pad())},
-            {"chat_template", chat_template_jinja(chat_template)}};
+            {"chat_template", chat_template_jinja(chat_template, tokenizer)}};
 }
 
 void write_tokenizer(const ExportRequest& r) {
