@@ -35,7 +35,7 @@ void attend(DenseAttention& a, const uint8_t* visible, int64_t b, int64_t h) {
     const int64_t dim = a.head_dim, kv = h / (a.heads / a.kv_heads);
     const auto of_query = [&](auto& v, int64_t i) { return v.data() + ((b * a.rows + i) * a.heads + h) * dim; };
     const auto of_key = [&](auto& v, int64_t j) { return v.data() + ((b * a.columns + j) * a.kv_heads + kv) * dim; };
-    std::vector<double> p(static_cast<size_t>(a.columns)), ds(p.size());
+    std::vector<double> p(static_cast<size_t>(a.columns));
     for (int64_t i = 0; i < a.rows; ++i) {
         for (int64_t j = 0; j < a.columns; ++j)
             p[static_cast<size_t>(j)] =

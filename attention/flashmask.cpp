@@ -8,17 +8,19 @@ namespace {
 using flashmask_cpu::Shape;
 
 void check(const char* name, const Tensor& t, DType dtype, const std::array<int64_t, 4>& shape) {
-    require(t.rank == 4 && t.shape == shape && t.dtype == dtype && t.device == Device::cpu &&
-                (t.size(3) == 1 || t.stride[3] == 1) && (t.size(1) <= 1 || t.stride[1] >= t.size(3)),
-            "flashmask: {} is {} on {}, expected [{}, {}, {}, {}] {} on cpu, each head of each token contiguous", name,
-            describe(t), name_of(t.device), shape[0], shape[1], shape[2], shape[3], name_of(dtype));
+    const bool held = t.rank == 4 && t.shape == shape && t.dtype == dtype && t.device == Device::cpu &&
+                      (t.size(3) == 1 || t.stride[3] == 1) && t.stride[1] >= t.size(3);
+    if (!held)
+        fail(Exit::internal,
+             "flashmask: {} is {} on {}, expected [{}, {}, {}, {}] {} on cpu, each head of each token contiguous", name,
+             describe(t), name_of(t.device), shape[0], shape[1], shape[2], shape[3], name_of(dtype));
 }
 
 template <typename Args>
 Shape checked_shape(const Context& ctx, const Args& args) {
-    require(ctx.device == Device::cpu, "flashmask: no kernel for {} in this build", name_of(ctx.device));
-    require(args.q.rank == 4 && args.k.rank == 4, "flashmask: q is {}, k is {}, expected 4 dims", describe(args.q),
-            describe(args.k));
+    require_cpu(ctx, "flashmask");
+    if (args.q.rank != 4 || args.k.rank != 4)
+        fail(Exit::internal, "flashmask: q is {}, k is {}, expected 4 dims", describe(args.q), describe(args.k));
     const Shape s{args.q.size(0), args.q.size(1), args.k.size(1), args.q.size(2), args.k.size(2), args.q.size(3)};
     require(s.head_dim >= 1 && s.head_dim <= 256, "flashmask: head_dim is {}, expected 1..256", s.head_dim);
     require(s.kv_heads >= 1 && s.heads % s.kv_heads == 0, "flashmask: {} heads do not share {} kv_heads", s.heads,
@@ -30,10 +32,11 @@ Shape checked_shape(const Context& ctx, const Args& args) {
     check("k", args.k, dtype, keys);
     check("v", args.v, dtype, keys);
     check("out", args.out, dtype, queries);
-    require(args.lse.rank == 3 && args.lse.dtype == dtype && args.lse.contiguous() && args.lse.size(0) == s.batch &&
-                args.lse.size(1) == s.heads && args.lse.size(2) == s.rows,
-            "flashmask: lse is {}, expected contiguous [{}, {}, {}] {}", describe(args.lse), s.batch, s.heads, s.rows,
-            name_of(dtype));
+    const bool lse_held = args.lse.rank == 3 && args.lse.dtype == dtype && args.lse.contiguous() &&
+                          args.lse.size(0) == s.batch && args.lse.size(1) == s.heads && args.lse.size(2) == s.rows;
+    if (!lse_held)
+        fail(Exit::internal, "flashmask: lse is {}, expected contiguous [{}, {}, {}] {}", describe(args.lse), s.batch,
+             s.heads, s.rows, name_of(dtype));
     const ColumnMask& mask = args.mask;
     require(mask.batch == s.batch && mask.rows == s.rows && mask.columns == s.columns && mask.heads >= 1 &&
                 s.heads % mask.heads == 0,

@@ -43,29 +43,34 @@ class Backward {
           added_(static_cast<size_t>(shape.batch * shape.heads * plan_.row_blocks)) {}
 
     void run() {
-        auto scratch = scratch_per_thread<BackwardScratch<T>>(plan_, shape_);
-#pragma omp parallel for collapse(2)
+        const int64_t kv_heads = shape_.batch * shape_.kv_heads, items = plan_.column_blocks * kv_heads;
+        auto scratch = scratch_per_thread<BackwardScratch<T>>(plan_, shape_, items);
+        const auto threads = static_cast<int>(scratch.size());
+#pragma omp parallel for collapse(2) num_threads(threads)
         for (int64_t b = 0; b < shape_.batch; ++b)
-            for (int64_t h = 0; h < shape_.heads; ++h) prepare(b, h);
-        const int64_t kv_heads = shape_.batch * shape_.kv_heads;
-        for_each_item(plan_.column_blocks * kv_heads, scratch, [&](int64_t item, BackwardScratch<T>& s) {
+            for (int64_t block = 0; block < plan_.row_blocks; ++block)
+                prepare(b, Span(block, plan_.tile_rows, shape_.rows));
+        for_each_item(items, scratch, [&](int64_t item, BackwardScratch<T>& s) {
             const int64_t kv = item % kv_heads;
             column_block(s, kv / shape_.kv_heads, kv % shape_.kv_heads, item / kv_heads);
         });
     }
 
   private:
-    /// D = rowsum(dO * O) and dQ = 0.
-    void prepare(int64_t b, int64_t h) {
-        const auto out = head_of<T>(args_.out, b, h), dout = head_of<T>(args_.dout, b, h),
-                   dq = head_of<T>(args_.dq, b, h);
-        for (int64_t i = 0; i < shape_.rows; ++i) {
-            const T *x = out.row(i), *dx = dout.row(i);
-            T sum = 0;
+    /// D = rowsum(dO * O) and dQ = 0, in all heads.
+    void prepare(int64_t b, Span rows) {
+        for (int64_t h = 0; h < shape_.heads; ++h) {
+            const auto out = head_of<T>(args_.out, b, h).block(rows), dout = head_of<T>(args_.dout, b, h).block(rows),
+                       dq = head_of<T>(args_.dq, b, h).block(rows);
+            T* delta = delta_.data() + (b * shape_.heads + h) * shape_.rows + rows.begin;
+            for (int64_t r = 0; r < rows.size; ++r) {
+                const T *x = out.row(r), *dx = dout.row(r);
+                T sum = 0;
 #pragma omp simd reduction(+ : sum)
-            for (int64_t d = 0; d < shape_.head_dim; ++d) sum += x[d] * dx[d];
-            delta_[static_cast<size_t>((b * shape_.heads + h) * shape_.rows + i)] = sum;
-            std::fill_n(dq.row(i), shape_.head_dim, T{0});
+                for (int64_t d = 0; d < shape_.head_dim; ++d) sum += x[d] * dx[d];
+                delta[r] = sum;
+                std::fill_n(dq.row(r), shape_.head_dim, T{0});
+            }
         }
     }
 
@@ -77,6 +82,7 @@ class Backward {
         std::fill_n(dk.data, columns.size * shape_.head_dim, T{0});
         std::fill_n(dv.data, columns.size * shape_.head_dim, T{0});
         bool packed = false;
+        int64_t loaded = -1;  // mask head whose bounds are in
         for (int64_t h = kv * shape_.group(); h < (kv + 1) * shape_.group(); ++h) {
             const int64_t mask_head = h / (shape_.heads / args_.mask.heads), slice = b * plan_.heads + mask_head;
             const auto list = static_cast<size_t>(slice * plan_.column_blocks + block);
@@ -89,9 +95,12 @@ class Backward {
                 transpose(s.values.as(shape_.head_dim, columns.size), v);
                 packed = true;
             }
-            s.bounds.load(args_.mask, b, mask_head, columns);
             for (size_t t = begin; t < end; ++t) {
                 const auto [row_block, partial] = plan_.by_column[t];
+                if (partial && loaded != mask_head) {
+                    s.bounds.load(args_.mask, b, mask_head, columns);
+                    loaded = mask_head;
+                }
                 tile(s, b, h, k, Span(row_block, plan_.tile_rows, shape_.rows), partial);
                 add_in_turn(s, b, h, slice, row_block, block);
             }

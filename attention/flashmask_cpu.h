@@ -132,11 +132,15 @@ void for_each_item(int64_t items, std::vector<ThreadScratch>& scratch, const Bod
     }
 }
 
-/// One scratch per thread, of the size of the tiles in use.
+/// One scratch per thread worth waking, of the size of the tiles in use. Little work, such as one query row of a generated
+/// token, stays on one thread.
 template <typename ThreadScratch>
-std::vector<ThreadScratch> scratch_per_thread(const TilePlan& plan, const Shape& shape) {
+std::vector<ThreadScratch> scratch_per_thread(const TilePlan& plan, const Shape& shape, int64_t items) {
+    constexpr int64_t worth_a_team = int64_t{1} << 18;  // multiply-adds of one product
+    const bool large = plan.visible_pairs * (shape.heads / plan.heads) * shape.head_dim >= worth_a_team;
+    const int64_t threads = large ? std::min<int64_t>(omp_get_max_threads(), items) : 1;
     std::vector<ThreadScratch> scratch;
-    for (int i = 0; i < omp_get_max_threads(); ++i)
+    for (int64_t i = 0; i < threads; ++i)
         scratch.emplace_back(std::min(plan.tile_rows, shape.rows), std::min(plan.tile_columns, shape.columns),
                              shape.head_dim);
     return scratch;

@@ -75,9 +75,9 @@ void forward_row_block(const FlashMaskForward& args, const Shape& shape, Forward
 template <typename T>
 void run(const FlashMaskForward& args, const Shape& shape) {
     const TilePlan& plan = args.plan;
-    auto scratch = scratch_per_thread<ForwardScratch<T>>(plan, shape);
     const int64_t sharing = shape.heads / args.mask.heads;  // query heads per mask head
     const auto items = static_cast<int64_t>(plan.row_order.size()) * sharing;
+    auto scratch = scratch_per_thread<ForwardScratch<T>>(plan, shape, items);
     for_each_item(items, scratch, [&](int64_t item, ForwardScratch<T>& s) {
         const int64_t list = plan.row_order[static_cast<size_t>(item / sharing)], slice = list / plan.row_blocks;
         const int64_t h = slice % plan.heads * sharing + item % sharing;

@@ -1,7 +1,5 @@
 #include "attention/mask.h"
 
-#include <limits>
-
 namespace colonnade {
 namespace {
 
@@ -104,7 +102,7 @@ ColumnMask::Bounds ColumnMask::bounds(int64_t b, int64_t h, int64_t column) cons
 }
 
 void ColumnMask::validate() const {
-    constexpr int64_t limit = std::numeric_limits<int32_t>::max();
+    constexpr int64_t limit = ColumnMask::max_length;
     if (batch < 0 || heads < 1 || rows < 0 || columns < 0 || rows > limit || columns > limit)
         fail(Exit::data,
              "column mask: batch {}, heads {}, rows {}, columns {}: expected heads from 1, the others 0..{}", batch,

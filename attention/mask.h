@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "engine/error.h"
@@ -21,6 +22,9 @@ namespace colonnade {
 enum class MaskVectors : uint8_t { none, lts, lts_lte, lts_ute, all };
 
 struct ColumnMask {
+    /// Rows and columns at most: one past the last row is an int32_t too, and so is the row after that.
+    static constexpr int64_t max_length = std::numeric_limits<int32_t>::max() - 1;
+
     bool causal = true;
     MaskVectors vectors = MaskVectors::none;
     int64_t batch = 1;

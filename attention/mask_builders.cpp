@@ -1,4 +1,3 @@
-#include <limits>
 #include <numeric>
 
 #include "attention/mask.h"
@@ -9,7 +8,8 @@ namespace {
 
 /// A mask of n x n that hides nothing yet but the future where causal, its vectors filled with their defaults.
 ColumnMask square(int64_t n, bool causal, MaskVectors vectors) {
-    if (n < 0 || n > std::numeric_limits<int32_t>::max()) fail(Exit::data, "a mask of length {}", n);
+    if (n < 0 || n > ColumnMask::max_length)
+        fail(Exit::data, "a mask of length {}: expected 0..{}", n, ColumnMask::max_length);
     ColumnMask m{.causal = causal, .vectors = vectors, .rows = n, .columns = n};
     const auto size = static_cast<size_t>(n);
     const auto end = static_cast<int32_t>(n);

@@ -15,10 +15,10 @@
 namespace colonnade {
 namespace {
 
-constexpr int kUnknownPiece = 2, kUnusedPiece = 5;
-constexpr int kBpe = 2;
-constexpr int kMostPieces = 1'000'000;
-constexpr size_t kLongestPiece = 1024;
+constexpr int unknown_piece = 2, unused_piece = 5;
+constexpr int bpe = 2;
+constexpr int most_pieces = 1'000'000;
+constexpr size_t longest_piece = 1024;
 
 /// "<base64> <rank>" on the first line: how tiktoken stores its vocabulary, sometimes under our file name.
 bool is_tiktoken_list(std::string_view bytes) {
@@ -47,21 +47,21 @@ bool is_tiktoken_list(std::string_view bytes) {
 }
 
 void check_pieces(const spm::Model& model, const std::string& path) {
-    if (model.pieces_size() > kMostPieces)
-        fail(Exit::data, "{}: {} pieces; expected 1 to {}", path, model.pieces_size(), kMostPieces);
+    if (model.pieces_size() > most_pieces)
+        fail(Exit::data, "{}: {} pieces; expected 1 to {}", path, model.pieces_size(), most_pieces);
     std::unordered_set<std::string_view> seen;
     int unknown = 0;
     for (int id = 0; id < model.pieces_size(); ++id) {
         const spm::Piece& piece = model.pieces(id);
         const std::string& text = piece.piece();
-        if (text.empty() || text.size() > kLongestPiece)
-            fail(Exit::data, "{}: piece {} has {} bytes; expected 1 to {}", path, id, text.size(), kLongestPiece);
+        if (text.empty() || text.size() > longest_piece)
+            fail(Exit::data, "{}: piece {} has {} bytes; expected 1 to {}", path, id, text.size(), longest_piece);
         if (!std::isfinite(piece.score()))
             fail(Exit::data, "{}: piece {} has score {}; expected a finite one", path, id, piece.score());
         if (piece.type() < 1 || piece.type() > 6)
             fail(Exit::data, "{}: piece {} has type {}; expected 1 to 6", path, id, piece.type());
         if (!seen.insert(text).second) fail(Exit::data, "{}: piece {} repeats an earlier one", path, id);
-        unknown += piece.type() == kUnknownPiece;
+        unknown += piece.type() == unknown_piece;
     }
     if (unknown != 1) fail(Exit::data, "{}: {} unknown pieces; expected exactly one", path, unknown);
     const spm::TrainerSpec& trainer = model.trainer_spec();
@@ -97,16 +97,16 @@ void check_charsmap(std::string_view charsmap, const char* what, const std::stri
         std::memcpy(&unit, charsmap.data() + place * sizeof unit, sizeof unit);
         return unit;
     };
-    constexpr uint32_t kValueBit = uint32_t{1} << 31, kHasValueBit = uint32_t{1} << 8, kFarBit = uint32_t{1} << 9;
+    constexpr uint32_t value_bit = uint32_t{1} << 31, has_value_bit = uint32_t{1} << 8, far_bit = uint32_t{1} << 9;
     for (uint32_t place = 0; place < units; ++place) {
         const uint32_t unit = unit_at(place);
-        if (unit & kValueBit) {
-            if ((unit & ~kValueBit) >= strings.size()) refuse("a replacement lies outside it");
+        if (unit & value_bit) {
+            if ((unit & ~value_bit) >= strings.size()) refuse("a replacement lies outside it");
             continue;
         }
-        const uint32_t base = place ^ (unit >> 10 << (unit & kFarBit ? 8 : 0));
+        const uint32_t base = place ^ (unit >> 10 << (unit & far_bit ? 8 : 0));
         if (base >= units) refuse("a branch leads outside it");
-        if (unit & kHasValueBit && !(unit_at(base) & kValueBit)) refuse("a replacement is missing");
+        if (unit & has_value_bit && !(unit_at(base) & value_bit)) refuse("a replacement is missing");
     }
 }
 
@@ -135,7 +135,7 @@ bool words_stand_alone(const std::string& bytes) {
     spm::Model model;
     if (!model.ParseFromString(bytes)) return false;
     const spm::NormalizerSpec& normalizer = model.normalizer_spec();
-    if (model.trainer_spec().model_type() != kBpe || model.trainer_spec().treat_whitespace_as_suffix() ||
+    if (model.trainer_spec().model_type() != bpe || model.trainer_spec().treat_whitespace_as_suffix() ||
         !normalizer.precompiled_charsmap().empty() || normalizer.remove_extra_whitespaces() ||
         !normalizer.escape_whitespaces())
         return false;
@@ -143,7 +143,7 @@ bool words_stand_alone(const std::string& bytes) {
     // become one, which the space must not take part in.
     bool knows_space = false;
     for (const spm::Piece& piece : model.pieces()) {
-        if (piece.type() == kUnusedPiece || joins_words(piece.piece())) return false;
+        if (piece.type() == unused_piece || joins_words(piece.piece())) return false;
         knows_space |= piece.piece() == "\xE2\x96\x81";
     }
     return knows_space;

@@ -79,13 +79,14 @@ bool Tensor::contiguous() const {
 Tensor Tensor::view(std::initializer_list<int64_t> new_shape) const {
     Tensor t = *this;
     set_shape(t, new_shape);
-    require(contiguous() && t.numel() == numel(), "cannot view {} as {}", describe(*this), describe(t));
+    if (!contiguous() || t.numel() != numel())
+        fail(Exit::internal, "cannot view {} as {}", describe(*this), describe(t));
     return t;
 }
 
 Tensor Tensor::slice(int dim, int64_t begin, int64_t end) const {
-    require(dim >= 0 && dim < rank && 0 <= begin && begin <= end && end <= size(dim), "slice {}:{} of dim {} of {}",
-            begin, end, dim, describe(*this));
+    if (dim < 0 || dim >= rank || begin < 0 || begin > end || end > size(dim))
+        fail(Exit::internal, "slice {}:{} of dim {} of {}", begin, end, dim, describe(*this));
     Tensor t = *this;
     const auto d = static_cast<size_t>(dim);
     // A planned tensor has no memory yet: its slices have none either.

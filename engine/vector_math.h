@@ -15,7 +15,8 @@ inline double vexp(double x) {
 inline float vexp(float x) {
     // Below -87.3 the result would be subnormal: it is 0 here, which also makes exp(-inf) = 0.
     const float clamped = x < -87.3f ? -87.3f : (x > 88.7f ? 88.7f : x);
-    const float n = std::nearbyint(clamped * 1.44269504088896341f);
+    // NaN has no integer to convert to below: n is 0 then, and r carries the NaN on.
+    const float n = std::nearbyint((clamped == clamped ? clamped : 0.0f) * 1.44269504088896341f);
     const float r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
     float p = 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;

@@ -29,22 +29,31 @@ struct Bench {
     int repeats = 9;
 
     void run() {
+        if (hidden % (2 * heads) != 0)
+            fail(Exit::config, "--hidden {} with --heads {}: expected a multiple of twice the heads", hidden, heads);
+        groups();
+        arena = Arena(Device::cpu, arena.bytes());
         fmt::print("{} tokens in f32 on {} threads\n", tokens, omp_get_max_threads());
-        norms();
-        rope_and_swiglu();
-        rows();
-        linear();
-        head();
+        groups();
     }
 
   private:
-    Arena arena{Device::cpu, size_t{4} << 30};
+    Arena arena{Device::cpu};  // the first walk through the groups plans it and times nothing
     Profile profile;
     Context ctx{.device = Device::cpu, .profile = &profile};
 
+    /// Groups of ops, which share memory.
+    void groups() {
+        const auto start = arena.mark();
+        for (const auto group : {&Bench::norms, &Bench::rope_and_swiglu, &Bench::rows, &Bench::linear, &Bench::head}) {
+            (this->*group)();
+            arena.release(start);
+        }
+    }
     Tensor floats(std::initializer_list<int64_t> shape) {
         const Philox philox{.seed = 1, .stream = arena.mark()};
         const Tensor t = arena.tensor("", DType::f32, shape);
+        if (arena.planning()) return t;
         for (int64_t i = 0; i < t.numel(); ++i)
             t.as<float>()[i] = static_cast<float>(philox.uniform(static_cast<uint64_t>(i)) - 0.5);
         return t;
@@ -52,14 +61,15 @@ struct Bench {
     /// `work` is floats moved or multiply-adds done.
     void time(const char* name, int64_t work, const std::pair<const char*, int>& unit,
               const std::function<void()>& op) const {
-        std::vector<double> seconds(static_cast<size_t>(std::max(repeats, 1)));
+        if (arena.planning()) return;
+        std::vector<double> seconds(static_cast<size_t>(repeats));
         for (double& s : seconds) {
             const auto start = std::chrono::steady_clock::now();
             op();
             s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
         }
         std::ranges::sort(seconds);
-        const double median = seconds[seconds.size() / 2], rate = static_cast<double>(unit.second * work) / median;
+        const double median = seconds[seconds.size() / 2], rate = unit.second * static_cast<double>(work) / median;
         fmt::print("{:<22}{:>9.3f} ms {:>9.1f} {}\n", name, median * 1e3, rate * 1e-9, unit.first);
     }
 
@@ -119,11 +129,12 @@ struct Bench {
         const Tensor in = floats({tokens, hidden}), din = floats({tokens, hidden}), logits = floats({512, vocab});
         const Tensor w = floats({vocab, hidden}), dw = floats({vocab, hidden});
         std::vector<double> nll(static_cast<size_t>(tokens));
-        const std::vector<int32_t> targets(nll.size(), 1);
+        const std::vector<int32_t> targets(nll.size(), 0);
         const std::vector<double> scales(nll.size(), 1e-3);
         profile.clear();
         const HeadLoss args{nll, {}, din, dw, logits, in, w, targets, scales};
         time("head and loss", 3 * tokens * vocab * hidden, compute, [&] { head_loss(ctx, args); });
+        if (arena.planning()) return;
         const double loss = profile.seconds().at("loss"), gemm = profile.seconds().at("gemm");
         fmt::print("  of which softmax {:.1f} %\n", 100 * loss / (loss + gemm));
     }
@@ -135,12 +146,13 @@ struct Bench {
 int main(int argc, char** argv) {
     colonnade::Bench bench;
     CLI::App app("Times every op of a model of this size on the CPU");
-    app.add_option("--tokens", bench.tokens, "rows")->capture_default_str();
-    app.add_option("--hidden", bench.hidden, "width of the model")->capture_default_str();
-    app.add_option("--ffn", bench.ffn, "width of the feed-forward block")->capture_default_str();
-    app.add_option("--vocab", bench.vocab, "vocabulary")->capture_default_str();
-    app.add_option("--heads", bench.heads, "attention heads")->capture_default_str();
-    app.add_option("--repeats", bench.repeats, "runs of each op")->capture_default_str();
+    const CLI::Range range(1, 1 << 20);  // up to which no count below overflows
+    app.add_option("--tokens", bench.tokens, "rows")->check(range)->capture_default_str();
+    app.add_option("--hidden", bench.hidden, "width of the model")->check(range)->capture_default_str();
+    app.add_option("--ffn", bench.ffn, "width of the feed-forward block")->check(range)->capture_default_str();
+    app.add_option("--vocab", bench.vocab, "vocabulary")->check(range)->capture_default_str();
+    app.add_option("--heads", bench.heads, "attention heads")->check(range)->capture_default_str();
+    app.add_option("--repeats", bench.repeats, "runs of each op")->check(range)->capture_default_str();
     return colonnade::run_command("bench_layers", app, argc, argv, [&] {
         bench.run();
         return 0;

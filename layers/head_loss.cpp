@@ -12,13 +12,13 @@ namespace colonnade {
 namespace {
 
 struct RowLoss {
-    double nll;
+    double nll, sum;  ///< sum of exp(logits - max)
     bool correct;
 };
 
-/// Leaves exp(logits - max) * scale / sum - scale * onehot(target) in `logits`: the gradient of scale * nll.
+/// Leaves exp(logits - max) in `logits`.
 template <typename T>
-RowLoss row_loss(T* logits, int64_t vocab, int32_t target, double scale) {
+RowLoss row_loss(T* logits, int64_t vocab, int32_t target) {
     T largest = -std::numeric_limits<T>::infinity();
 #pragma omp simd reduction(max : largest)
     for (int64_t j = 0; j < vocab; ++j) largest = logits[j] > largest ? logits[j] : largest;
@@ -29,16 +29,21 @@ RowLoss row_loss(T* logits, int64_t vocab, int32_t target, double scale) {
         logits[j] = vexp(logits[j] - largest);
         sum += logits[j];
     }
+    return {std::log(sum) + largest - at_target, sum, at_target == largest};
+}
+
+/// exp(logits - max) become scale * (softmax - onehot(target)): the gradient of scale * nll.
+template <typename T>
+void row_gradient(T* logits, int64_t vocab, int32_t target, double sum, double scale) {
+    // A product would leave NaN where a logit is not finite.
     if (scale == 0) {
-        // A product would leave NaN where a logit is not finite.
         std::fill_n(logits, vocab, T{0});
-    } else {
-        const T factor = static_cast<T>(scale / sum);
-#pragma omp simd
-        for (int64_t j = 0; j < vocab; ++j) logits[j] *= factor;
-        logits[target] -= static_cast<T>(scale);
+        return;
     }
-    return {std::log(sum) + largest - at_target, at_target == largest};
+    const T factor = static_cast<T>(scale / sum);
+#pragma omp simd
+    for (int64_t j = 0; j < vocab; ++j) logits[j] *= factor;
+    logits[target] -= static_cast<T>(scale);
 }
 
 /// The rows [begin, begin + count) of the batch, whose logits lie in the first rows of the scratch.
@@ -47,11 +52,12 @@ void chunk_loss(const Context& ctx, const HeadLoss& args, int64_t begin, int64_t
     const PhaseTimer timer(ctx, "loss");
     const Rows<T> logits{args.logits.as<T>(), args.logits.stride[0]};
     const int64_t vocab = args.weight.size(0);
+    const bool evaluation = args.dhidden.empty() && args.dweight.empty();
 #pragma omp parallel for schedule(static) if (count * vocab >= parallel_from)
     for (int64_t i = 0; i < count; ++i) {
         const auto row = static_cast<size_t>(begin + i);
-        const RowLoss loss =
-            row_loss<T>(logits[i], vocab, args.targets[row], args.scales.empty() ? 0 : args.scales[row]);
+        const RowLoss loss = row_loss(logits[i], vocab, args.targets[row]);
+        if (!evaluation) row_gradient(logits[i], vocab, args.targets[row], loss.sum, args.scales[row]);
         args.nll[row] = loss.nll;
         if (!args.correct.empty()) args.correct[row] = loss.correct;
     }
@@ -112,7 +118,8 @@ void head_loss(const Context& ctx, const HeadLoss& args) {
     if (!args.dhidden.empty()) check("dhidden", args.dhidden, {targets, hidden});
     if (!args.dweight.empty()) check("dweight", args.dweight, {vocab, hidden});
     const bool evaluation = args.dhidden.empty() && args.dweight.empty();
-    require(args.logits.size(0) > 0, "head_loss: the logits scratch {} has no row", describe(args.logits));
+    if (args.logits.size(0) == 0)
+        fail(Exit::internal, "head_loss: the logits scratch {} has no row", describe(args.logits));
     require(std::ssize(args.nll) == targets && (args.correct.empty() || std::ssize(args.correct) == targets) &&
                 ((evaluation && args.scales.empty()) || std::ssize(args.scales) == targets),
             "head_loss: {} targets, but {} nll, {} correct, {} scales", targets, args.nll.size(), args.correct.size(),

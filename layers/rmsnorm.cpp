@@ -29,7 +29,8 @@ Heads<T> heads_of(const Tensor& t) {
 }
 
 Shape shape_of(const char* op, const Tensor& in) {
-    require(in.rank == 2 || in.rank == 3, "{}: in is {}, expected two or three dimensions", op, describe(in));
+    if (in.rank != 2 && in.rank != 3)
+        fail(Exit::internal, "{}: in is {}, expected two or three dimensions", op, describe(in));
     return {in.size(0), in.rank == 3 ? in.size(1) : 1, in.size(in.rank - 1)};
 }
 
@@ -109,9 +110,11 @@ void backward(const RmsNormBackward& args, const Shape& shape) {
 
 /// One value per row, contiguous, of any rank: [tokens], [tokens * heads] or [tokens, heads].
 void check_rstd(const char* op, const Tensor& rstd, const Tensor& in, const Shape& shape) {
-    require(rstd.dtype == in.dtype && rstd.device == in.device && rstd.contiguous() &&
-                rstd.numel() == shape.tokens * shape.heads && (rstd.data || rstd.numel() == 0),
-            "{}: rstd is {}, expected one value for each row of in {}", op, describe(rstd), describe(in));
+    const bool held = rstd.dtype == in.dtype && rstd.device == in.device && rstd.contiguous() &&
+                      rstd.numel() == shape.tokens * shape.heads && (rstd.data || rstd.numel() == 0);
+    if (!held)
+        fail(Exit::internal, "{}: rstd is {}, expected one value for each row of in {}", op, describe(rstd),
+             describe(in));
 }
 
 }  // namespace

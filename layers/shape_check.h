@@ -22,10 +22,13 @@ class ShapeCheck {
     void same(const char* name, const Tensor& tensor, const Tensor& expected) const {
         bool held = tensor.rank == expected.rank && tensor.dtype == dtype_ && tensor.device == device_;
         for (int d = 0; held && d < tensor.rank; ++d) held = tensor.size(d) == expected.size(d);
-        require(held, "{}: {} is {} on {}, expected {} on {}", op_, name, describe(tensor), name_of(tensor.device),
-                describe(expected), name_of(device_));
-        require(tensor.numel() == 0 || (tensor.data && tensor.stride[static_cast<size_t>(tensor.rank - 1)] == 1),
-                "{}: {} {} has no memory or its last dim is not contiguous", op_, name, describe(tensor));
+        // Not require(): its arguments, texts of tensors, would be made for every op that is in order.
+        if (!held)
+            fail(Exit::internal, "{}: {} is {} on {}, expected {} on {}", op_, name, describe(tensor),
+                 name_of(tensor.device), describe(expected), name_of(device_));
+        if (tensor.numel() != 0 && (!tensor.data || tensor.stride[static_cast<size_t>(tensor.rank - 1)] != 1))
+            fail(Exit::internal, "{}: {} {} has no memory or its last dim is not contiguous", op_, name,
+                 describe(tensor));
     }
 
     const char* op() const { return op_; }

@@ -204,6 +204,8 @@ TEST_F(Checkpoint, RotationKeepsTheNewest) {
                               "checkpoint-99999999999999999999", "other-3"})
         fs::create_directories(path(other));
     spill(path("checkpoint-200"), "a file");
+    spill(path("config.yaml.tmp-3"), "half a config");
+    spill(path("notes.tmp-3"), "somebody's own");
     EXPECT_EQ(checkpoint_steps(folder_), (std::vector<int64_t>{2, 9, 10, 100}));
     rotate_checkpoints(folder_, 0);
     EXPECT_EQ(checkpoint_steps(folder_), (std::vector<int64_t>{2, 9, 10, 100}));
@@ -214,7 +216,7 @@ TEST_F(Checkpoint, RotationKeepsTheNewest) {
     remove_leftovers(folder_);
     EXPECT_EQ(listing(folder_),
               "checkpoint- checkpoint-10 checkpoint-100 checkpoint-200 checkpoint-5x checkpoint-99999999999999999999 "
-              "other-3");
+              "notes.tmp-3 other-3");
     EXPECT_TRUE(checkpoint_steps(path("nowhere")).empty());
 }
 

@@ -370,6 +370,7 @@ TEST_F(OutputDir, HasOneRunAtATime) {
 TEST_F(OutputDir, LosesWhatAKilledSaveLeft) {
     fs::create_directories(path("run/checkpoint-2.tmp-77/half"));
     fs::create_directories(path("run/checkpoint-1.trash-77"));
+    spill(path("run/metrics.jsonl.tmp-77"), "half a line");
     train(config(), {output("run")});
     EXPECT_EQ(listing(path("run")).find("-77"), std::string::npos) << listing(path("run"));
 }

@@ -176,9 +176,10 @@ void remove_leftovers(const std::string& output_dir) {
     for (const auto& entry : fs::directory_iterator(output_dir)) {
         const std::string name = entry.path().filename();
         const bool unfinished = name.find(".tmp-") != name.npos || name.find(".trash-") != name.npos;
-        if (entry.is_directory() && name.starts_with("checkpoint-") && unfinished) leftovers.push_back(entry.path());
+        for (const char* ours : {"checkpoint-", "config.yaml.", "metrics.jsonl."})
+            if (unfinished && name.starts_with(ours)) leftovers.push_back(entry.path());
     }
-    for (const fs::path& folder : leftovers) fs::remove_all(folder);
+    for (const fs::path& path : leftovers) fs::remove_all(path);
 }
 
 }  // namespace colonnade

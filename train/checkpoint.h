@@ -44,8 +44,8 @@ std::string checkpoint_folder(const std::string& output_dir, int64_t step);
 /// Removes the oldest until `keep` are left (0: keeps all). Call it after the newest one is committed.
 void rotate_checkpoints(const std::string& output_dir, int64_t keep);
 
-/// Removes the temporary and trashed folders of processes that died while they saved or rotated. Call it with the lock
-/// on `output_dir` held.
+/// Removes what processes left that died while they saved, rotated or wrote the log and config of a run: files and
+/// folders under temporary names. Call it with the lock on `output_dir` held.
 void remove_leftovers(const std::string& output_dir);
 
 }  // namespace colonnade
