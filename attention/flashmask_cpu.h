@@ -132,8 +132,8 @@ void for_each_item(int64_t items, std::vector<ThreadScratch>& scratch, const Bod
     }
 }
 
-/// One scratch per thread worth waking, of the size of the tiles in use. Little work, such as one query row of a generated
-/// token, stays on one thread.
+/// One scratch per thread worth waking, of the size of the tiles in use. Little work, such as the one query row of a
+/// generated token, stays on one thread.
 template <typename ThreadScratch>
 std::vector<ThreadScratch> scratch_per_thread(const TilePlan& plan, const Shape& shape, int64_t items) {
     constexpr int64_t worth_a_team = int64_t{1} << 18;  // multiply-adds of one product

@@ -22,7 +22,7 @@ namespace colonnade {
 enum class MaskVectors : uint8_t { none, lts, lts_lte, lts_ute, all };
 
 struct ColumnMask {
-    /// Rows and columns at most: one past the last row is an int32_t too, and so is the row after that.
+    /// Rows and columns at most: one more still fits an int32_t.
     static constexpr int64_t max_length = std::numeric_limits<int32_t>::max() - 1;
 
     bool causal = true;

@@ -23,7 +23,8 @@ struct TilePlan {
     std::vector<Tile> by_row{};              ///< surviving column blocks of each row block, ascending
     std::vector<int64_t> by_column_begin{};  ///< [batch * heads * column_blocks + 1] into by_column
     std::vector<Tile> by_column{};           ///< the transpose
-    /// Schedules: lists of by_row and of by_column, (batch, head, block) flattened, longest first.
+    /// Schedules: lists of by_row and of by_column, (batch, head, block) flattened, longest first. For passes whose
+    /// lists do not wait for each other: the CPU's backward goes by column blocks in ascending order instead.
     std::vector<int32_t> row_order{}, column_order{};
 
     int64_t partial_tiles() const;

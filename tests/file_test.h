@@ -1,5 +1,5 @@
 #pragma once
-// For tests of files: a folder per test, expected errors, and code that runs in a process of its own.
+// For tests of files: a folder per test, and code that runs in a process of its own.
 
 #include <fmt/ranges.h>
 #include <gtest/gtest.h>
@@ -14,7 +14,7 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/error.h"
+#include "expect_error.h"
 
 namespace colonnade {
 
@@ -50,21 +50,6 @@ inline void spill(const std::string& path, std::string_view content) {
 inline std::string slurp(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
     return {std::istreambuf_iterator<char>(file), {}};
-}
-
-/// `body` throws an Error of this exit code whose message holds `part`; returns the message.
-template <typename Body>
-std::string expect_error(Exit exit, const std::string& part, Body&& body) {
-    try {
-        body();
-    } catch (const Error& e) {
-        EXPECT_EQ(static_cast<int>(e.exit()), static_cast<int>(exit)) << e.what();
-        EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << e.what() << "\n  lacks: " << part;
-        EXPECT_EQ(std::string(e.what()).find('\n'), std::string::npos) << "more than one line: " << e.what();
-        return e.what();
-    }
-    ADD_FAILURE() << "no error, expected: " << part;
-    return {};
 }
 
 /// Runs `body` in a child process: its result as exit status, an Error's exit code, or 128 + signal.

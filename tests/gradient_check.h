@@ -13,6 +13,7 @@
 
 #include "engine/philox.h"
 #include "engine/tensor.h"
+#include "expect_error.h"
 
 namespace colonnade {
 
@@ -83,18 +84,6 @@ void expect_same_with_any_threads(Run&& run) {
     const auto together = run();
     omp_set_num_threads(before);
     EXPECT_EQ(alone, together);
-}
-
-/// `body` throws an Error of this exit code whose message holds `part`.
-template <typename Body>
-void expect_error(Exit exit, const std::string& part, Body&& body) {
-    try {
-        body();
-        ADD_FAILURE() << "no error, expected one with: " << part;
-    } catch (const Error& e) {
-        EXPECT_EQ(e.exit(), exit) << e.what();
-        EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << e.what() << "\nlacks: " << part;
-    }
 }
 
 }  // namespace colonnade

@@ -122,6 +122,16 @@ TEST(Linear, SlicesOfWiderRowsEqualContiguousOnes) {
     }
 }
 
+TEST(Linear, BiasGradientIsSummedInDouble) {
+    constexpr int64_t tokens = 1 << 16;
+    Linear<float> l{tokens, 1, 2};
+    l.dout.assign(l.dout.size(), 0.1f);
+    LinearBackward args = l.gradients();
+    args.din = args.dweight = Tensor();
+    linear_backward({}, args);
+    EXPECT_EQ(l.dbias, std::vector<float>(2, 0.1f * tokens));  // exact: tokens is a power of two
+}
+
 TEST(Linear, BiasGradientHasTheSameBitsWithAnyThreads) {
     expect_same_with_any_threads([] {
         Linear<double> l{301, 3, 37};

@@ -9,6 +9,7 @@
 #include "attention/mask_families.h"
 #include "attention/mask_file.h"
 #include "engine/hdf5.h"
+#include "expect_error.h"
 #include "random_mask.h"
 
 namespace colonnade {
@@ -25,17 +26,6 @@ void expect_visible(const ColumnMask& mask, const Rule& rule) {
         for (int64_t j = 0; j < mask.columns; ++j)
             ASSERT_EQ(dense[static_cast<size_t>(i * mask.columns + j)] != 0, rule(i, j))
                 << "query " << i << ", key " << j << " of " << mask.rows << " x " << mask.columns;
-}
-
-template <typename Call>
-void expect_error(Exit exit, const std::string& part, const Call& call) {
-    try {
-        call();
-        ADD_FAILURE() << "no error, expected one with: " << part;
-    } catch (const Error& e) {
-        EXPECT_EQ(e.exit(), exit) << e.what();
-        EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << e.what() << "\nexpected: " << part;
-    }
 }
 
 const std::vector<int64_t> lengths = {1, 2, 7, 33, 64, 65};
@@ -173,6 +163,8 @@ TEST(MaskBuilders, RefuseBadInput) {
     refuse(Exit::data, "document 1 of a mask of length 8 ends at 2, expected 3..8", [] {
         return document_mask(8, {3, 2});
     });
+    refuse(Exit::data, "a mask of length 2147483647: expected 0..2147483646",
+           [] { return document_mask(2147483647, {}); });
     refuse(Exit::data, "document 0 of a mask of length 8 ends at 9", [] { return causal_document_mask(8, {9}); });
     refuse(Exit::data, "at 5 of a mask of length 8: expected 0..3", [] {
         return share_question_mask(8, {{2, {3, 4}}});
@@ -221,6 +213,8 @@ TEST(ColumnMask, ValidationNamesWhatIsWrong) {
     broken("lte has 8 entries, expected 0", [](ColumnMask& m) { m.vectors = MaskVectors::lts; });
     broken("only with all four vectors", [](ColumnMask& m) { m.vectors = MaskVectors::lts_ute; });
     broken("heads 0", [](ColumnMask& m) { m.heads = 0; });
+    broken("rows 2147483647, columns 2: expected heads from 1, the others 0..2147483646",
+           [](ColumnMask& m) { m.rows = 2147483647; });
     // Out of order, but one range is empty: nothing for backward to trip over.
     ColumnMask empty_range = good;
     empty_range.uts[0] = empty_range.ute[0] = 6;

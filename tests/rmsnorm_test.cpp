@@ -55,6 +55,16 @@ TEST(RmsNorm, ForwardIsTheFormula) {
     }
 }
 
+TEST(RmsNorm, SumsAreTakenInDouble) {
+    Norm<float> n{1, 1 << 20};
+    n.in.assign(n.in.size(), 0.1f);
+    RmsNormForward args = n.forward_args();
+    args.delta = args.sum = Tensor();
+    rmsnorm_forward({}, args);
+    const auto expected = static_cast<float>(1 / std::sqrt(0.1f * static_cast<double>(0.1f) + args.eps));
+    EXPECT_NEAR(n.rstd[0], expected, std::nextafter(expected, 2 * expected) - expected);
+}
+
 TEST(RmsNorm, GradientsMatchDifferences) {
     Norm<double> n{5, 7};
     n.run();

@@ -14,6 +14,7 @@
 #include "data/prepare_report.h"
 #include "engine/files.h"
 #include "engine/hdf5.h"
+#include "expect_error.h"
 
 namespace colonnade {
 namespace {
@@ -71,15 +72,9 @@ void expect_equal(const TokenStore& a, const TokenStore& b) {
     EXPECT_EQ(a.settings, b.settings);
 }
 
-void expect_error(Exit exit, const std::vector<std::string>& parts, const std::function<void()>& body) {
-    try {
-        body();
-        FAIL() << "accepted, expected: " << parts.front();
-    } catch (const Error& e) {
-        EXPECT_EQ(e.exit(), exit) << e.what();
-        for (const auto& part : parts)
-            EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << e.what() << "\nlacks " << part;
-    }
+void expect_refusal(Exit exit, const std::vector<std::string>& parts, const std::function<void()>& body) {
+    const std::string message = expect_error(exit, parts.front(), body);
+    for (const auto& part : parts) EXPECT_NE(message.find(part), std::string::npos) << message << "\n  lacks: " << part;
 }
 
 TEST_F(Store, EveryRowIsKeptOrCounted) {
@@ -121,7 +116,7 @@ TEST_F(Store, LongRowsAreTruncatedOrRefusedOnRequest) {
 
     StoreRequest strict = request({path});
     strict.encode.excess_length = ExcessLength::error;
-    expect_error(Exit::data, {path + ":3", "9 tokens"}, [&] { build_store(strict); });
+    expect_refusal(Exit::data, {path + ":3", "9 tokens"}, [&] { build_store(strict); });
     EXPECT_EQ(std::distance(fs::directory_iterator(folder_ + "/prepared"), {}), 1);  // that of the first request
 }
 
@@ -197,23 +192,23 @@ TEST_F(Store, TheFirstBadRowIsNamedForAnyNumberOfThreads) {
     for (const int threads : {1, 4}) {
         StoreRequest threaded = request({path});
         threaded.threads = threads;
-        expect_error(Exit::data, {path + ":9000", "100"}, [&] { build_store(threaded); });
+        expect_refusal(Exit::data, {path + ":9000", "100"}, [&] { build_store(threaded); });
     }
     EXPECT_TRUE(fs::is_empty(folder_ + "/prepared"));
 }
 
 TEST_F(Store, DataThatLeavesNothing) {
-    expect_error(Exit::config, {"no data sets are given for train"}, [&] { build_store(request({})); });
-    expect_error(Exit::data, {"missing.jsonl"}, [&] { build_store(request({folder_ + "/missing.jsonl"})); });
+    expect_refusal(Exit::config, {"no data sets are given for train"}, [&] { build_store(request({})); });
+    expect_refusal(Exit::data, {"missing.jsonl"}, [&] { build_store(request({folder_ + "/missing.jsonl"})); });
     const std::string path = write("a.jsonl", R"({"input_ids": [1, 2, 3, 4, 5, 6, 7, 8, 9]})");
-    expect_error(Exit::data, {"no sample is left for train", "1 rows read", "1 dropped as too long", "9 tokens"},
-                 [&] { build_store(request({path})); });
+    expect_refusal(Exit::data, {"no sample is left for train", "1 rows read", "1 dropped as too long", "9 tokens"},
+                   [&] { build_store(request({path})); });
 }
 
 TEST_F(Store, AnUnwritableFolderIsTold) {
     StoreRequest blocked = request({write("a.jsonl", rows)});
     blocked.folder = write("file", "") + "/prepared";
-    expect_error(Exit::storage, {blocked.folder}, [&] { build_store(blocked); });
+    expect_refusal(Exit::storage, {blocked.folder}, [&] { build_store(blocked); });
 }
 
 /// A store with a stem and branches, which text rows do not give.
@@ -253,10 +248,10 @@ TEST_F(Store, ADamagedFileIsNeverUsed) {
     const std::string whole = read_file(path);
     const auto open = [&] { TokenStore::open(path, "k", 10); };
     ASSERT_NO_THROW(open());
-    expect_error(Exit::data, {path, "key is 'k', expected 'other'", advice},
-                 [&] { TokenStore::open(path, "other", 10); });
-    expect_error(Exit::data, {path, "tokens[4] is 9, expected an id in [0, 9)", advice},
-                 [&] { TokenStore::open(path, "k", 9); });
+    expect_refusal(Exit::data, {path, "key is 'k', expected 'other'", advice},
+                   [&] { TokenStore::open(path, "other", 10); });
+    expect_refusal(Exit::data, {path, "tokens[4] is 9, expected an id in [0, 9)", advice},
+                   [&] { TokenStore::open(path, "k", 9); });
 
     const int32_t tokens[] = {5, 6, 7, 8, 9};
     std::string flipped = whole;
@@ -264,14 +259,14 @@ TEST_F(Store, ADamagedFileIsNeverUsed) {
     ASSERT_NE(at, std::string::npos);
     flipped[at] ^= 1;
     write("pairs.h5", flipped);
-    expect_error(Exit::data, {path, "payload_sha256 is '", "expected '", advice}, open);
+    expect_refusal(Exit::data, {path, "payload_sha256 is '", "expected '", advice}, open);
 
     for (const size_t bytes : {size_t{0}, size_t{100}, whole.size() / 2, whole.size() - 1}) {
         write("pairs.h5", whole.substr(0, bytes));
-        expect_error(Exit::data, {path, advice}, open);
+        expect_refusal(Exit::data, {path, advice}, open);
     }
     write("pairs.h5", "not HDF5 at all");
-    expect_error(Exit::data, {path, advice}, open);
+    expect_refusal(Exit::data, {path, advice}, open);
 }
 
 // Files with the right hash whose content contradicts itself: written by something else than us.
@@ -297,14 +292,14 @@ TEST_F(Store, ContradictionsAreRefused) {
     };
     for (const auto& [sample, file, message] : cases) {
         const std::string path = written([&](TokenStore& store) { store.add(sample, file, 3); });
-        expect_error(Exit::data, {path, message, "delete this file"}, [&] { TokenStore::open(path, "k", 10); });
+        expect_refusal(Exit::data, {path, message, "delete this file"}, [&] { TokenStore::open(path, "k", 10); });
     }
     const std::string path = folder_ + "/foreign.h5";
     Hdf5Writer foreign(path);
     foreign.attribute("format", "something else");
     foreign.close();
-    expect_error(Exit::data, {path, "format is 'something else', expected 'colonnade token store'"},
-                 [&] { TokenStore::open(path, "k", 10); });
+    expect_refusal(Exit::data, {path, "format is 'something else', expected 'colonnade token store'"},
+                   [&] { TokenStore::open(path, "k", 10); });
 }
 
 TEST_F(Store, LengthTableIsNearestRank) {
