@@ -157,11 +157,12 @@ TEST_F(Export, KeepsTheSourcesConfigButForTheDtype) {
     }
 }
 
-TEST_F(Export, CopiesTheTokenizersFolder) {
+TEST_F(Export, CopiesTheTokenizersFolderButForTheChatTemplate) {
     fs::create_directories(path("source"));
-    const std::vector<std::string> names = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                                            "chat_template.jinja"};
+    const std::vector<std::string> names = {"tokenizer.json", "special_tokens_map.json"};
     for (const std::string& name : names) spill(path("source/" + name), "content of " + name);
+    spill(path("source/chat_template.jinja"), "of another chat");
+    spill(path("source/tokenizer_config.json"), R"({"bos_token": "<s>", "chat_template": "of another chat"})");
     fs::copy(path("toy.model"), path("source/tokenizer.model"));
     spill(path("source/model.safetensors"), "not a tokenizer file");
     ExportRequest r = request("model");
@@ -169,6 +170,9 @@ TEST_F(Export, CopiesTheTokenizersFolder) {
     export_model(r);
     for (const std::string& name : names) EXPECT_EQ(slurp(path("model/" + name)), "content of " + name);
     EXPECT_EQ(slurp(path("model/tokenizer.model")), slurp(path("toy.model")));
+    EXPECT_FALSE(fs::exists(path("model/chat_template.jinja")));
+    EXPECT_EQ(json("model/tokenizer_config.json"),
+              (Json{{"bos_token", "<s>"}, {"chat_template", chat_template_jinja("chatml", *encoder_->tokenizer())}}));
     EXPECT_TRUE(read_back("model") == weights());
 }
 

@@ -41,7 +41,7 @@ Json special_token(const Tokenizer& tokenizer, std::optional<int32_t> id) {
 }
 
 // For a bare tokenizer.model: what transformers needs to build a tokenizer that gives our ids.
-Json tokenizer_config_json(const Tokenizer& tokenizer, const std::string& chat_template) {
+Json tokenizer_config_json(const Tokenizer& tokenizer) {
     return {{"tokenizer_class", "LlamaTokenizer"},
             {"legacy", false},
             {"add_prefix_space", tokenizer.encode("x") != tokenizer.encode("x", false)},
@@ -51,8 +51,7 @@ Json tokenizer_config_json(const Tokenizer& tokenizer, const std::string& chat_t
             {"bos_token", special_token(tokenizer, tokenizer.bos())},
             {"eos_token", special_token(tokenizer, tokenizer.eos())},
             {"unk_token", special_token(tokenizer, tokenizer.unk())},
-            {"pad_token", special_token(tokenizer, tokenizer.pad())},
-            {"chat_template", chat_template_jinja(chat_template, tokenizer)}};
+            {"pad_token", special_token(tokenizer, tokenizer.pad())}};
 }
 
 void write_tokenizer(const ExportRequest& r) {
@@ -66,18 +65,21 @@ void write_tokenizer(const ExportRequest& r) {
                                      "merges.txt"};
     const auto tokenizer = r.encoder->tokenizer();
     const std::string model = tokenizer ? read_file(tokenizer->path()) : "";  // it may lie in the very folder
-    for (const char* name : names) {
+    for (const std::string name : names) {
         const std::string from = r.tokenizer_folder + "/" + name, to = r.folder + "/" + name;
-        if (!r.tokenizer_folder.empty() && fs::exists(from))
+        // The chats that this model has seen are those of our template, whatever its tokenizer came with.
+        const bool stale = tokenizer && name == "chat_template.jinja";
+        if (!r.tokenizer_folder.empty() && fs::exists(from) && !stale)
             write_file_atomically(to, read_file(from));
         else
             fs::remove(to);  // an older export's: transformers would prefer it to what is written below
     }
     if (!tokenizer) return;
     write_file_atomically(r.folder + "/tokenizer.model", model);
-    if (const std::string path = r.folder + "/tokenizer_config.json"; !fs::exists(path))
-        write_file_atomically(path,
-                              tokenizer_config_json(*tokenizer, r.encoder->options().chat_template).dump(2) + "\n");
+    const std::string path = r.folder + "/tokenizer_config.json";
+    Json config = fs::exists(path) ? read_json_file(path) : tokenizer_config_json(*tokenizer);
+    config["chat_template"] = chat_template_jinja(r.encoder->options().chat_template, *tokenizer);
+    write_file_atomically(path, config.dump(2) + "\n");
 }
 
 // Shards go to a folder of their own first: whatever the disk refuses, an older export is still whole then.

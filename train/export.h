@@ -1,7 +1,7 @@
 #pragma once
 // Export: a Hugging Face folder that transformers (and everything that reads its folders) loads: config.json,
 // model.safetensors (shards above 5 GB), generation_config.json, tokenizer files, and colonnade.json, which names the
-// chat template the model was trained with.
+// chat template the model was trained with. That template also replaces the one in tokenizer_config.json.
 
 #include <memory>
 #include <string>
