@@ -119,8 +119,8 @@ class ColumnBounds {
     std::vector<int32_t> lts_, lte_, uts_, ute_, causal_;
 };
 
-/// Runs body(item, scratch of the thread) for items 0, 1, ..., handed out in ascending order. No sum depends on the number
-/// of threads: OpenBLAS, which goes by omp_get_max_threads(), stays serial.
+/// Runs body(item, scratch of the thread) for items 0, 1, ..., handed out in ascending order. No sum depends on the
+/// number of threads: OpenBLAS, which goes by omp_get_max_threads(), stays serial.
 template <typename ThreadScratch, typename Body>
 void for_each_item(int64_t items, std::vector<ThreadScratch>& scratch, const Body& body) {
     std::atomic<int64_t> next{0};

@@ -5,8 +5,8 @@
 namespace colonnade {
 namespace {
 
-// A system message is folded into the first user turn where the family has no place for it. Behind BOS transformers puts
-// no space of its own: plain spells it out.
+// A system message is folded into the first user turn where the family has no place for it. Behind BOS transformers
+// puts no space of its own: plain spells it out.
 constexpr const char* plain =
     R"({% if bos_token %}{{ bos_token + ' ' }}{% endif %}{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %})";
 constexpr const char* chatml =

@@ -1,7 +1,8 @@
 #pragma once
 // Sample: what one row of a data set becomes once tokenised. A token tree of depth one: a stem that all branches share,
-// then the branches one after the other. SFT and pretraining have an empty stem and one branch; a preference pair has the
-// prompt as stem and two answers as branches. Positions, masks and targets all derive from this one shape (data/batch.h).
+// then the branches one after the other. SFT and pretraining have an empty stem and one branch; a preference pair has
+// the prompt as stem and two answers as branches. Positions, masks and targets all derive from this one shape
+// (data/batch.h).
 
 #include <cstdint>
 #include <vector>

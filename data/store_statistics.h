@@ -44,8 +44,8 @@ struct StoreStatistics {
     std::vector<std::string> markers_spelled_out;       ///< of the chat template, which the tokenizer has no piece for
 };
 
-/// Adds the row counts of rows that come later in the same files: rows, longest_row and every RowCount. What follows from
-/// the samples themselves is TokenStore::count_samples()'s.
+/// Adds the row counts of rows that come later in the same files: rows, longest_row and every RowCount. What follows
+/// from the samples themselves is TokenStore::count_samples()'s.
 void add_rows(StoreStatistics& statistics, const StoreStatistics& later);
 
 std::string to_json_text(const StoreStatistics& statistics);

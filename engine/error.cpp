@@ -9,7 +9,8 @@ namespace colonnade {
 
 int run_program(const char* name, const std::function<int()>& body) {
     const auto report = [&](const std::string& what, Exit exit) {
-        // It may quote a file that somebody else wrote: no control characters. Only a config has more than one error to tell.
+        // It may quote a file that somebody else wrote: no control characters. Only a config has more than one error to
+        // tell.
         std::string line = what;
         for (char& c : line)
             if ((static_cast<unsigned char>(c) < 0x20 && (c != '\n' || exit != Exit::config)) || c == 0x7f) c = '?';

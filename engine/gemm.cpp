@@ -54,8 +54,9 @@ Gemm<T> block_of(const Gemm<T>& g, int64_t row, int64_t column, int64_t m, int64
     return block;
 }
 
-// How OpenBLAS splits a product over threads decides how it rounds, so the splitting is ours: blocks of C whose sizes follow
-// from the shape alone, each a serial call. The bits are then the same for any number of threads, on every kind of core.
+// How OpenBLAS splits a product over threads decides how it rounds, so the splitting is ours: blocks of C whose sizes
+// follow from the shape alone, each a serial call. The bits are then the same for any number of threads, on every kind
+// of core.
 struct BlockSize {
     int64_t m, n;
 };

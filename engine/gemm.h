@@ -18,13 +18,13 @@ struct Gemm {
     T alpha = 1, beta = 0;
 };
 
-/// Multi-threaded; the same bits for any number of threads. Counted under the phase "gemm". Not for use inside a parallel
-/// region.
+/// Multi-threaded; the same bits for any number of threads. Counted under the phase "gemm". Not for use inside a
+/// parallel region.
 void gemm(const Context& ctx, const Gemm<float>& g);
 void gemm(const Context& ctx, const Gemm<double>& g);
 
-/// One product in one piece on the calling thread, sizes unchecked, for kernels that are parallel themselves. Their threads
-/// have called omp_set_num_threads(1), by which OpenBLAS goes.
+/// One product in one piece on the calling thread, sizes unchecked, for kernels that are parallel themselves. Their
+/// threads have called omp_set_num_threads(1), by which OpenBLAS goes.
 void gemm_on_this_thread(const Gemm<float>& g);
 void gemm_on_this_thread(const Gemm<double>& g);
 

@@ -1,9 +1,10 @@
 #pragma once
 // HDF5, the small part that Colonnade needs: arrays of numbers of up to four dimensions, and text and integer
 // attributes of the file. Written files are contiguous, without time stamps (same content, same bytes); one that is not
-// closed is removed, and what a killed process leaves no reader opens. Reading accepts only the plain subset: contiguous or chunked, filters none, deflate, shuffle or
-// fletcher32, little-endian numbers of our own dtypes, hard links, no external or virtual storage, no variable-length
-// types, and no more elements declared than the file can hold; everything else is Exit::data.
+// closed is removed, and what a killed process leaves no reader opens. Reading accepts only the plain subset:
+// contiguous or chunked, filters none, deflate, shuffle or fletcher32, little-endian numbers of our own dtypes, hard
+// links, no external or virtual storage, no variable-length types, and no more elements declared than the file can
+// hold; everything else is Exit::data.
 //
 // The library parses a file before we can check it: open files of trusted origin only. Calls are made one at a time,
 // under one lock for the process. A reader or writer belongs to one thread at a time.

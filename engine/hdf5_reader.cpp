@@ -154,8 +154,8 @@ struct Hdf5Reader::Impl {
         char* to = static_cast<char*>(into.data);
         if (rank == 0 && left > 0) check(H5Dread(found.id, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, to), name);
         while (rank > 0 && left > 0) {
-            // The largest box that begins here and is one run of the flattened array: as many steps as there are along the
-            // outermost dimension of which whole steps are wanted, everything along those within.
+            // The largest box that begins here and is one run of the flattened array: as many steps as there are along
+            // the outermost dimension of which whole steps are wanted, everything along those within.
             std::array<hsize_t, rank_limit> start{}, size{};
             int64_t step = 1, taken = 0;
             for (size_t d = rank; d-- > 0; step *= static_cast<int64_t>(found.shape[d])) {

@@ -1,7 +1,7 @@
 #pragma once
-// Philox4x32-10: a counter-based random generator (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11).
-// Every number is a pure function of (seed, stream, index): nothing to save, nothing to skip. bits, uniform and below
-// are the same on every device, normal to the last digit of libm.
+// Philox4x32-10: a counter-based random generator (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
+// SC'11). Every number is a pure function of (seed, stream, index): nothing to save, nothing to skip. bits, uniform and
+// below are the same on every device, normal to the last digit of libm.
 
 #include <array>
 #include <cmath>

@@ -1,6 +1,6 @@
 #pragma once
-// Tensor: a non-owning view of up to four dimensions. Memory belongs to an Arena (engine/arena.h) or to whoever made it;
-// a Tensor is cheap to copy and never frees anything.
+// Tensor: a non-owning view of up to four dimensions. Memory belongs to an Arena (engine/arena.h) or to whoever made
+// it; a Tensor is cheap to copy and never frees anything.
 
 #include <array>
 #include <cstdint>

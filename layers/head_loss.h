@@ -4,8 +4,8 @@
 //     logits = h W^T;   nll_i = logsumexp(logits_i) - logits_i[target_i]
 //     d_logits_i = scale_i * (softmax(logits_i) - onehot(target_i));   d_h = d_logits W;   d_W += d_logits^T h
 //
-// scale_i is the target's weight over the weight of the whole global step, so losses and gradients of micro-steps and ranks
-// simply add up. Forward and backward happen together; with neither dhidden nor dweight it is evaluation only.
+// scale_i is the target's weight over the weight of the whole global step, so losses and gradients of micro-steps and
+// ranks simply add up. Forward and backward happen together; with neither dhidden nor dweight it is evaluation only.
 
 #include <span>
 

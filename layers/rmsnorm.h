@@ -4,8 +4,8 @@
 //     s = in + delta (or in);   r = 1 / sqrt(mean(s^2) + eps);   out = s * r * w
 //     d_s = r * (w * d_out - s * r^2 * mean(w * d_out * s));   d_w += sum over rows of d_out * s * r
 //
-// Rows are everything but the last dim: [tokens, hidden] for a block's norms, [tokens, heads, head_dim] for q/k norms. Rows
-// may be strided; the last dim must be contiguous. Sums are taken in double.
+// Rows are everything but the last dim: [tokens, hidden] for a block's norms, [tokens, heads, head_dim] for q/k norms.
+// Rows may be strided; the last dim must be contiguous. Sums are taken in double.
 
 #include "engine/context.h"
 #include "layers/gradient.h"

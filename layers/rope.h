@@ -1,6 +1,6 @@
 #pragma once
-// Rotary position embedding (arXiv 2104.09864) from explicit positions, in Hugging Face's half-split layout: element i of a
-// head is rotated with element i + head_dim / 2.
+// Rotary position embedding (arXiv 2104.09864) from explicit positions, in Hugging Face's half-split layout: element i
+// of a head is rotated with element i + head_dim / 2.
 //
 //     out_i = x_i cos - x_{i+d/2} sin,   out_{i+d/2} = x_{i+d/2} cos + x_i sin,   angle = position * frequency_i
 //

@@ -1,6 +1,6 @@
-// bench_step: times whole optimizer steps on the CPU: forward, loss, backward, gradient norm, AdamW, on packed rows from
-// the loader, as `train` runs them. Shape, batch and samples come from a training config, or the shape from --shape and
-// samples of random length with it. Weights are random. docs/benchmarks.md says what each figure means.
+// bench_step: times whole optimizer steps on the CPU: forward, loss, backward, gradient norm, AdamW, on packed rows
+// from the loader, as `train` runs them. Shape, batch and samples come from a training config, or the shape from
+// --shape and samples of random length with it. Weights are random. docs/benchmarks.md says what each figure means.
 
 #include <omp.h>
 

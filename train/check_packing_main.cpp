@@ -1,5 +1,5 @@
-// check_packing: packed equals separate, on your own model and data. Runs some packs of a training config once packed and
-// once sample by sample, and compares the loss and every gradient.
+// check_packing: packed equals separate, on your own model and data. Runs some packs of a training config once packed
+// and once sample by sample, and compares the loss and every gradient.
 
 #include <cmath>
 

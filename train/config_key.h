@@ -1,6 +1,6 @@
 #pragma once
-// Key: how one entry of a map in the config is called, what it means, what it may be and where its value lives; and how a
-// whole map of keys is read and written.
+// Key: how one entry of a map in the config is called, what it means, what it may be and where its value lives; and how
+// a whole map of keys is read and written.
 
 #include <functional>
 #include <string>

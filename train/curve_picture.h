@@ -17,9 +17,9 @@ struct CurvePicture {
     std::string title = {};
     int width = 1200, height = 700;  ///< pixels, at least 400 x 300
 };
-/// A series of many points is drawn pale, with its running mean over 1/50 of its points in full colour on top; one of few
-/// points gets markers, one of two (a level to compare with) does not. Throws Exit::data where there is no point at all,
-/// Exit::storage where `path` cannot be written.
+/// A series of many points is drawn pale, with its running mean over 1/50 of its points in full colour on top; one of
+/// few points gets markers, one of two (a level to compare with) does not. Throws Exit::data where there is no point at
+/// all, Exit::storage where `path` cannot be written.
 void draw_curves(const std::string& path, const std::vector<Series>& series, const CurvePicture& picture = {});
 
 /// The curve in `columns` x `rows` characters, labels apart; every line ends in a line break. Empty without points.

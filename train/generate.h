@@ -31,8 +31,8 @@ class Generator {
     /// The logits of every token of `prompt`, [tokens * vocab]. Throws as generate() does.
     std::vector<float> prompt_logits(const Context& ctx, std::span<const int32_t> prompt);
 
-    /// Feeds `tokens` (at most 512) after what the cache holds and returns the logits of all of them ([tokens, vocab], valid until
-    /// the next call).
+    /// Feeds `tokens` (at most 512) after what the cache holds and returns the logits of all of them ([tokens, vocab],
+    /// valid until the next call).
     Tensor feed(const Context& ctx, std::span<const int32_t> tokens);
     void reset() { cache_.length = 0; }
 
