@@ -386,7 +386,6 @@ TEST(Config, ResolvedYamlGivesTheSameConfig) {
         const Config config = read(yaml);
         const LoadedConfig again = parse_config(resolved_yaml(config), "resolved");
         EXPECT_EQ(resolved_yaml(again.config), resolved_yaml(config));
-        EXPECT_EQ(config_hash(again.config), config_hash(config));
         EXPECT_TRUE(again.notices.empty());
     }
     const Config config = read(resolved_yaml(read(everything_with_folder)));
@@ -416,17 +415,13 @@ TEST(Config, TheRoundTripTouchesEveryKey) {
     }
 }
 
-TEST(Config, TheHashIsOfWhatDecidesTheTraining) {
+TEST(Config, ChangesAreThoseOfWhatDecidesTheTraining) {
     const Config config = read(minimal);
-    const std::string hash = config_hash(config);
-    EXPECT_EQ(hash.size(), 64u);
     for (const char* how : {"output_dir=x", "threads=2", "resume_from_checkpoint=auto", "logging_steps=3", "device=cpu",
-                            "save_strategy=no", "prepared_path=x"}) {
-        EXPECT_EQ(config_hash(read(minimal, {how})), hash) << how;
+                            "save_strategy=no", "prepared_path=x"})
         EXPECT_TRUE(config_changes(config, read(minimal, {how})).empty()) << how;
-    }
     for (const char* what : {"learning_rate=1e-3", "datasets[0].path=x", "max_steps=3", "data_seed=3", "packing=false"})
-        EXPECT_NE(config_hash(read(minimal, {what})), hash) << what;
+        EXPECT_FALSE(config_changes(config, read(minimal, {what})).empty()) << what;
     EXPECT_EQ(config_changes(config, read(minimal, {"learning_rate=1e-3", "seed=1"})),
               (std::vector<std::string>{"learning_rate: 2e-05, now 0.001", "seed: 42, now 1", "data_seed: 42, now 1"}));
 }

@@ -87,12 +87,6 @@ std::string resolved_yaml(const Config& config) {
     return std::string(out.c_str()) + '\n';
 }
 
-std::string config_hash(const Config& config) {
-    std::string text;
-    visit_deciding_keys([&](const Key<Config>& key) { text += key.name + ": " + key.text(config) + '\n'; });
-    return sha256(text);
-}
-
 std::vector<std::string> config_changes(const Config& then, const Config& now) {
     std::vector<std::string> changes;
     visit_deciding_keys([&](const Key<Config>& key) {

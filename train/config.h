@@ -139,10 +139,8 @@ LoadedConfig parse_config(std::string_view yaml, const std::string& name,
 /// Every key with its value, as YAML in the table's order; parsing it gives the same config back.
 std::string resolved_yaml(const Config& config);
 
-/// Hex SHA-256 over the keys that decide what is learned. Keys that only say where and how to run (threads, output,
-/// logging, saving, evaluation, resuming) are left out.
-std::string config_hash(const Config& config);
-/// "learning_rate: 1e-4, now 2e-4", one line per key of config_hash() that differs.
+/// "learning_rate: 1e-4, now 2e-4", one line per key that differs and decides what is learned. Keys that only say where
+/// and how to run (threads, output, logging, saving, evaluation, resuming) are left out.
 std::vector<std::string> config_changes(const Config& then, const Config& now);
 
 /// All keys as a Markdown page: docs/config.md.

@@ -101,7 +101,7 @@ std::vector<float> Generator::prompt_logits(const Context& ctx, std::span<const 
 }
 
 std::vector<int32_t> Generator::generate(const Context& ctx, std::span<const int32_t> prompt,
-                                         const GenerateOptions& options, const std::function<void(int32_t)>& on_token) {
+                                         const GenerateOptions& options) {
     const auto length = static_cast<int64_t>(prompt.size());
     if (length == max_length_)
         fail(Exit::data, "the prompt has {} tokens, the cache holds {} with the answer", length, max_length_);
@@ -116,7 +116,6 @@ std::vector<int32_t> Generator::generate(const Context& ctx, std::span<const int
         const int32_t token = choose_token({last, vocab}, options, answer.size());
         if (std::find(options.stop_ids.begin(), options.stop_ids.end(), token) != options.stop_ids.end()) break;
         answer.push_back(token);
-        if (on_token) on_token(token);
         if (static_cast<int64_t>(answer.size()) < room) logits = feed(ctx, std::span(&answer.back(), 1));
     }
     return answer;

@@ -1,7 +1,6 @@
 #pragma once
 // Text generation with a key/value cache: greedy, or sampling by temperature and top-p (nucleus, arXiv 1904.09751).
 
-#include <functional>
 #include <span>
 #include <vector>
 
@@ -23,10 +22,8 @@ class Generator {
   public:
     Generator(const ModelConfig& config, const ModelParameters& weights, int64_t max_length);
 
-    /// New tokens after `prompt`; `on_token` sees each as it comes. Throws Exit::data where the prompt is empty or does
-    /// not fit.
-    std::vector<int32_t> generate(const Context& ctx, std::span<const int32_t> prompt, const GenerateOptions& options,
-                                  const std::function<void(int32_t)>& on_token = {});
+    /// New tokens after `prompt`. Throws Exit::data where the prompt is empty or does not fit.
+    std::vector<int32_t> generate(const Context& ctx, std::span<const int32_t> prompt, const GenerateOptions& options);
 
     /// The logits of every token of `prompt`, [tokens * vocab]. Throws as generate() does.
     std::vector<float> prompt_logits(const Context& ctx, std::span<const int32_t> prompt);

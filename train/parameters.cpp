@@ -80,7 +80,6 @@ ModelParameters view_parameters(const ModelConfig& c, const ParameterList& list,
     };
     const int64_t h = c.hidden_size, f = c.intermediate_size;
     ModelParameters m;
-    m.flat = flat;
     m.embedding = matrix("model.embed_tokens.weight", c.vocab_size, h);
     m.head = c.tie_word_embeddings ? m.embedding : matrix("lm_head.weight", c.vocab_size, h);
     m.final_norm = slice("model.norm.weight", h);

@@ -46,7 +46,6 @@ struct BlockParameters {
     Tensor down, down_bias;        ///< [hidden, intermediate]
 };
 struct ModelParameters {
-    Tensor flat;
     Tensor embedding;   ///< [vocab, hidden]
     Tensor final_norm;  ///< [hidden]
     Tensor head;        ///< [vocab, hidden]; the embedding itself where tied

@@ -159,8 +159,7 @@ void Trainer::run() {
     progress_ = std::make_unique<Progress>(ProgressOptions{.label = "train",
                                                            .total = static_cast<double>(schedule_.total_steps()),
                                                            .initial = static_cast<double>(state_.step)});
-    Loader loader(session_.train.store, make_schedule(session_),
-                  {.start_step = state_.step, .document_mask = config_.document_mask});
+    Loader loader(session_.train.store, schedule_, {.start_step = state_.step, .document_mask = config_.document_mask});
     while (auto batch = loader.next()) {
         train_step(loader, std::move(*batch));
         if (stop.received()) {
