@@ -20,6 +20,14 @@ void add(double* to, double factor, const double* from, int64_t n) {
     for (int64_t d = 0; d < n; ++d) to[d] += factor * from[d];
 }
 
+double rounded(double value, bool round) {
+    return round ? float_from_bf16(bf16_from_float(static_cast<float>(value))) : value;
+}
+
+void round_all(std::vector<double>& values) {
+    for (double& value : values) value = rounded(value, true);
+}
+
 /// One row of softmax(S): probabilities into p, which holds the scores (-inf where hidden); returns lse.
 double softmax(std::vector<double>& p) {
     double max = -infinity, sum = 0;
@@ -42,14 +50,17 @@ void attend(DenseAttention& a, const uint8_t* visible, int64_t b, int64_t h) {
                 visible[i * a.columns + j] ? a.scale * dot(of_query(a.q, i), of_key(a.k, j), dim) : -infinity;
         a.lse[static_cast<size_t>((b * a.heads + h) * a.rows + i)] = softmax(p);
         for (int64_t j = 0; j < a.columns; ++j)
-            if (visible[i * a.columns + j]) add(of_query(a.out, i), p[static_cast<size_t>(j)], of_key(a.v, j), dim);
+            if (visible[i * a.columns + j])
+                add(of_query(a.out, i), rounded(p[static_cast<size_t>(j)], a.round_bf16), of_key(a.v, j), dim);
+        for (int64_t d = 0; d < dim; ++d) of_query(a.out, i)[d] = rounded(of_query(a.out, i)[d], a.round_bf16);
         if (a.dout.empty()) continue;
         const double delta = dot(of_query(a.dout, i), of_query(a.out, i), dim);
         for (int64_t j = 0; j < a.columns; ++j) {
             if (!visible[i * a.columns + j]) continue;
             const double probability = p[static_cast<size_t>(j)];
-            const double slope = a.scale * probability * (dot(of_query(a.dout, i), of_key(a.v, j), dim) - delta);
-            add(of_key(a.dv, j), probability, of_query(a.dout, i), dim);
+            const double ds = probability * (dot(of_query(a.dout, i), of_key(a.v, j), dim) - delta);
+            const double slope = a.scale * rounded(ds, a.round_bf16);
+            add(of_key(a.dv, j), rounded(probability, a.round_bf16), of_query(a.dout, i), dim);
             add(of_key(a.dk, j), slope, of_query(a.q, i), dim);
             add(of_query(a.dq, i), slope, of_key(a.k, j), dim);
         }
@@ -86,6 +97,8 @@ void dense_attention(DenseAttention& a, const ColumnMask& mask) {
             }
         }
     }
+    if (a.round_bf16)
+        for (auto* gradient : {&a.dq, &a.dk, &a.dv}) round_all(*gradient);
 }
 
 }  // namespace colonnade

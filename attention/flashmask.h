@@ -5,8 +5,11 @@
 //     D = rowsum(dO * O);   dV = P^T dO;   dP = dO V^T;   dS = P * (dP - D);   dQ = scale * dS K;   dK = scale * dS^T Q
 //
 // Nothing of size rows x columns is ever stored. Query head h reads key/value head h / (heads / kv_heads). A row that
-// sees no key has O = 0, lse = -inf and no gradient. Any length, head dims to 256, f32 and f64 on the CPU.
-// Deterministic: every output element is summed in one fixed order, whatever the number of threads.
+// sees no key has O = 0, lse = -inf and no gradient. Any length.
+//
+// CPU: f32 and f64, head dims to 256. GPU (sm_80 or newer): bf16 with sums in f32, head dims 64, 96, 128, 256, lse f32;
+// every head of every token 16-byte aligned. Deterministic: every output element is summed in one fixed order, whatever
+// the number of threads; on a GPU dQ only where Context::deterministic asks for it, as it costs time.
 
 #include "attention/mask.h"
 #include "attention/tile_plan.h"
@@ -17,7 +20,7 @@ namespace colonnade {
 // q, k, v, out and their gradients may be strided views (slices of packed qkv rows); their last dim must be contiguous.
 struct FlashMaskForward {
     Tensor out;   ///< [batch, rows, heads, head_dim]
-    Tensor lse;   ///< [batch, heads, rows], same dtype, contiguous
+    Tensor lse;   ///< [batch, heads, rows], sum_dtype, contiguous
     Tensor q;     ///< [batch, rows, heads, head_dim]
     Tensor k, v;  ///< [batch, columns, kv_heads, head_dim]
     const ColumnMask& mask;
@@ -33,7 +36,15 @@ struct FlashMaskBackward {
     const ColumnMask& mask;
     const TilePlan& plan;
     double scale;
+    Tensor scratch{};  ///< GPU: u8 [flashmask_scratch_bytes(q)]
 };
 void flashmask_backward(const Context& ctx, const FlashMaskBackward& args);
+
+/// Whether there is a kernel for heads of this size.
+bool flashmask_runs(Device device, int64_t head_dim);
+
+/// Device memory that backward takes beside its arguments, for queries of this shape; 0 on the CPU. The same whether
+/// deterministic or not.
+int64_t flashmask_scratch_bytes(const Tensor& q);
 
 }  // namespace colonnade

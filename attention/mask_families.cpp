@@ -2,6 +2,8 @@
 
 #include <array>
 
+#include "engine/philox.h"
+
 namespace colonnade {
 namespace {
 
@@ -33,6 +35,21 @@ constexpr std::array families{
 };
 
 }  // namespace
+
+std::vector<int64_t> random_document_ends(int64_t n, int64_t documents, int64_t shortest, uint64_t seed) {
+    const int64_t spare = n - documents * shortest;
+    if (documents < 1 || shortest < 0 || spare < 0)
+        fail(Exit::config, "{} documents of at least {} tokens do not fit {} tokens", documents, shortest, n);
+    // Cuts at random of what is left once every document has its least length.
+    std::vector<int64_t> ends;
+    const Philox random{seed, 3};
+    for (int64_t d = 0; d + 1 < documents; ++d)
+        ends.push_back(static_cast<int64_t>(random.below(static_cast<uint64_t>(d), static_cast<uint64_t>(spare) + 1)));
+    ends.push_back(spare);
+    std::sort(ends.begin(), ends.end());
+    for (size_t d = 0; d < ends.size(); ++d) ends[d] += static_cast<int64_t>(d + 1) * shortest;
+    return ends;
+}
 
 void set_documents(FamilyParameters& parameters, std::vector<int64_t> ends) {
     parameters.prefixes.clear();

@@ -28,6 +28,9 @@ struct FamilyParameters {
 /// of a fifth each and, for share-question, a question and 2..6 answers; half the row as causal prefix and before the
 /// first eviction; two sparse runs.
 FamilyParameters default_parameters(int64_t rows, int64_t columns, int64_t heads = 1, int64_t documents = 0);
+/// Ends of `documents` documents of random lengths, each at least `shortest`, that fill n. Exit::config where they do
+/// not fit.
+std::vector<int64_t> random_document_ends(int64_t n, int64_t documents, int64_t shortest, uint64_t seed);
 /// Sets the documents and what follows from them: prefixes and share-question samples.
 void set_documents(FamilyParameters& parameters, std::vector<int64_t> ends);
 

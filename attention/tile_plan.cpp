@@ -4,6 +4,8 @@
 #include <numeric>
 #include <utility>
 
+#include "attention/cuda_kernels.h"
+
 namespace colonnade {
 namespace {
 
@@ -90,6 +92,10 @@ void transpose(TilePlan& plan) {
     for_each([&](size_t row, TilePlan::Tile tile) { plan.by_row[static_cast<size_t>(next[row]++)] = tile; });
 }
 
+int64_t blocks_of(int64_t n, int64_t tile) {
+    return (n + tile - 1) / tile;
+}
+
 std::vector<int32_t> longest_first(const std::vector<int64_t>& begin) {
     std::vector<int32_t> order(begin.size() - 1);
     std::iota(order.begin(), order.end(), 0);
@@ -116,8 +122,8 @@ TilePlan make_tile_plan(const ColumnMask& mask, int64_t tile_rows, int64_t tile_
                   .tile_columns = tile_columns,
                   .batch = mask.batch,
                   .heads = mask.heads,
-                  .row_blocks = (mask.rows + tile_rows - 1) / tile_rows,
-                  .column_blocks = (mask.columns + tile_columns - 1) / tile_columns};
+                  .row_blocks = blocks_of(mask.rows, tile_rows),
+                  .column_blocks = blocks_of(mask.columns, tile_columns)};
     const int64_t lists = plan.batch * plan.heads * plan.column_blocks;
     std::vector<std::vector<TilePlan::Tile>> tiles(static_cast<size_t>(lists));
     int64_t pairs = 0;
@@ -140,6 +146,106 @@ TilePlan make_tile_plan(const ColumnMask& mask, int64_t tile_rows, int64_t tile_
     transpose(plan);
     plan.row_order = longest_first(plan.by_row_begin);
     plan.column_order = longest_first(plan.by_column_begin);
+    return plan;
+}
+
+int64_t count_visible_pairs(const ColumnMask& mask) {
+    int64_t pairs = 0;
+#pragma omp parallel for reduction(+ : pairs) if (mask.columns > 4096)
+    for (int64_t j = 0; j < mask.columns; ++j) {
+        for (int64_t slice = 0; slice < mask.batch * mask.heads; ++slice) {
+            const auto visible = visible_rows(mask, slice / mask.heads, slice % mask.heads, j);
+            for (int r = 0; r < visible.count; ++r) {
+                const Range rows = visible.ranges[static_cast<size_t>(r)];
+                pairs += rows.end - rows.begin;
+            }
+        }
+    }
+    return pairs;
+}
+
+namespace {
+
+/// GpuTilePlan::scratch: the mask's vectors, what the columns of each block reach from and to, and active tiles by pair
+/// of blocks, one part after the other.
+struct PlanScratch {
+    int64_t vector, extremes, counts;  ///< i32 elements, in whole lines of the arena
+    PlanScratch(int64_t slices, int64_t rows, int64_t columns)
+        : vector(line(slices * columns)),
+          extremes(
+              line(slices * blocks_of(columns, 2 * GpuTilePlan::tile) * 2 * cuda::TilePlanBuild::extremes_of_block)),
+          counts(line(slices * (blocks_of(rows, 2 * GpuTilePlan::tile) + blocks_of(columns, 2 * GpuTilePlan::tile)))) {}
+    int64_t bytes() const { return (4 * vector + extremes + counts) * 4; }
+
+  private:
+    static int64_t line(int64_t elements) { return blocks_of(elements, Arena::alignment / 4) * (Arena::alignment / 4); }
+};
+
+}  // namespace
+
+GpuTilePlan GpuTilePlan::lay_out(Arena& arena, int64_t slices, int64_t rows, int64_t columns) {
+    const int64_t row_blocks = blocks_of(rows, tile), column_blocks = blocks_of(columns, tile);
+    const auto ints = [&](std::initializer_list<int64_t> shape) {
+        return arena.tensor("tile plans", DType::i32, shape);
+    };
+    GpuTilePlan plan;
+    plan.bounds = ints({slices, blocks_of(columns, 2 * tile) * 2 * tile, 4});
+    plan.row_active = ints({slices, row_blocks, blocks_of(column_blocks, 32)});
+    plan.row_partial = ints({slices, row_blocks, blocks_of(column_blocks, 32)});
+    plan.column_active = ints({slices, column_blocks, blocks_of(row_blocks, 32)});
+    plan.column_partial = ints({slices, column_blocks, blocks_of(row_blocks, 32)});
+    plan.row_order = ints({slices * blocks_of(row_blocks, 2)});
+    plan.column_order = ints({slices * blocks_of(column_blocks, 2)});
+    plan.scratch = arena.tensor("tile plans", DType::u8, {PlanScratch(slices, rows, columns).bytes()});
+    return plan;
+}
+
+TilePlan make_gpu_tile_plan(const Context& ctx, const GpuTilePlan& memory, const ColumnMask& mask) {
+    require(ctx.device == Device::cuda && ctx.gpu, "a tile plan of the GPU on {}", name_of(ctx.device));
+    mask.validate();
+    constexpr int64_t tile = GpuTilePlan::tile;
+    TilePlan plan{.tile_rows = tile,
+                  .tile_columns = tile,
+                  .batch = mask.batch,
+                  .heads = mask.heads,
+                  .row_blocks = blocks_of(mask.rows, tile),
+                  .column_blocks = blocks_of(mask.columns, tile),
+                  .gpu = memory};
+    const int64_t slices = mask.batch * mask.heads;
+    const PlanScratch scratch(slices, mask.rows, mask.columns);
+    const bool fits = memory.bounds.rank == 3 && memory.bounds.size(0) == slices &&
+                      memory.bounds.size(1) == blocks_of(mask.columns, 2 * tile) * 2 * tile &&
+                      memory.row_active.size(1) == plan.row_blocks &&
+                      memory.column_active.size(1) == plan.column_blocks && memory.scratch.device == Device::cuda &&
+                      memory.scratch.numel() == scratch.bytes();
+    require(fits, "tile plan: memory with bounds {} and row maps {} for a mask of {} slices, {} x {}",
+            describe(memory.bounds), describe(memory.row_active), slices, mask.rows, mask.columns);
+
+    int64_t used = 0;
+    const auto take = [&](int64_t elements, std::initializer_list<int64_t> shape) {
+        auto* data = memory.scratch.as<uint8_t>() + used * 4;
+        used += elements;
+        return Tensor(data, DType::i32, shape, Device::cuda);
+    };
+    const auto uploaded = [&](const std::vector<int32_t>& vector) {
+        const Tensor on_gpu = take(scratch.vector, {slices, mask.columns});
+        if (vector.empty()) return Tensor();
+        ctx.gpu->upload(on_gpu, vector.data());
+        return on_gpu;
+    };
+    cuda::TilePlanBuild build{.plan = memory,
+                              .lts = uploaded(mask.lts),
+                              .lte = uploaded(mask.lte),
+                              .uts = uploaded(mask.uts),
+                              .ute = uploaded(mask.ute),
+                              .extremes = {},
+                              .counts = {},
+                              .rows = mask.rows,
+                              .columns = mask.columns,
+                              .causal = mask.causal};
+    build.extremes = take(scratch.extremes, {scratch.extremes});
+    build.counts = take(scratch.counts, {scratch.counts});
+    cuda::build_tile_plan(ctx, build);
     return plan;
 }
 

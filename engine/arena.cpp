@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "engine/gpu.h"
+
 namespace colonnade {
 
 std::string human_bytes(size_t bytes) {
@@ -30,16 +32,20 @@ static size_t available_memory() {
     return available;
 }
 
-Arena::Arena(Device device, size_t bytes) : device_(device), capacity_(bytes) {
-    require(device == Device::cpu, "the arena of this build lives on the CPU");
+static std::shared_ptr<void> allocate_on_cpu(size_t bytes) {
     if (const size_t available = available_memory(); bytes > available)
         fail(Exit::memory, "not enough memory: {} asked for, {} available", human_bytes(bytes), human_bytes(available));
     // Fresh pages are zero, and come to the memory of the thread that first writes them.
     const size_t size = std::max<size_t>(bytes, 1);
     void* memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) fail(Exit::memory, "not enough memory: {} asked for", human_bytes(bytes));
-    memory_ = std::shared_ptr<void>(memory, [size](void* p) { ::munmap(p, size); });
+    return std::shared_ptr<void>(memory, [size](void* p) { ::munmap(p, size); });
 }
+
+Arena::Arena(Device device, size_t bytes)
+    : device_(device),
+      memory_(device == Device::cpu ? allocate_on_cpu(bytes) : allocate_on_gpu(bytes)),
+      capacity_(bytes) {}
 
 Tensor Arena::tensor(const std::string& group, DType dtype, std::initializer_list<int64_t> shape) {
     uint64_t wanted = bytes_of(dtype);

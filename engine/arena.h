@@ -36,6 +36,7 @@ class Arena {
     size_t mark() const { return used_; }
     void release(size_t mark) { used_ = mark; }
 
+    Device device() const { return device_; }
     bool planning() const { return !memory_; }
     size_t bytes() const { return high_water_; }  ///< high-water mark
     /// "weights 12.3 MiB" line by line, then the peak.

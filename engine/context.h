@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 
+#include "engine/gpu.h"
 #include "engine/tensor.h"
 
 namespace colonnade {
@@ -23,22 +24,26 @@ class Profile {
 struct Context {
     Device device = Device::cpu;
     Profile* profile = nullptr;  ///< optional
+    Gpu* gpu = nullptr;          ///< exactly where device is cuda
+    bool deterministic = false;  ///< GPU: the same bits in every run, attention's backward included; the CPU always is
 };
 
-/// For ops that have only a CPU kernel: Exit::config with one clear line on any other device.
-inline void require_cpu(const Context& ctx, const char* op) {
-    if (ctx.device != Device::cpu)
-        fail(Exit::config, "{} has no kernel for device {}: run with device: cpu", op, name_of(ctx.device));
-}
-
-/// Adds the time between construction and destruction to ctx.profile; free when there is none.
+/// Adds the time between construction and destruction to ctx.profile, on a GPU once Gpu::collect_phases() is called;
+/// free when there is no profile. Phases do not nest.
 class PhaseTimer {
   public:
-    PhaseTimer(const Context& ctx, const char* phase) : profile_(ctx.profile), phase_(phase) {
-        if (profile_) start_ = std::chrono::steady_clock::now();
+    PhaseTimer(const Context& ctx, const char* phase) : profile_(ctx.profile), gpu_(ctx.gpu), phase_(phase) {
+        if (!profile_) return;
+        if (gpu_)
+            gpu_->begin_phase(phase);
+        else
+            start_ = std::chrono::steady_clock::now();
     }
     ~PhaseTimer() {
-        if (profile_)
+        if (!profile_) return;
+        if (gpu_)
+            gpu_->end_phase();
+        else
             profile_->add(phase_, std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count());
     }
     PhaseTimer(const PhaseTimer&) = delete;
@@ -46,6 +51,7 @@ class PhaseTimer {
 
   private:
     Profile* profile_;
+    Gpu* gpu_;
     const char* phase_;
     std::chrono::steady_clock::time_point start_{};
 };

@@ -7,6 +7,11 @@
 
 namespace colonnade {
 
+/// The type of a bfloat16 element, so that Tensor::as<bf16>() can ask for one. Kernels see it as __nv_bfloat16.
+struct bf16 {
+    uint16_t bits;
+};
+
 inline float float_from_bf16(uint16_t bits) {
     return std::bit_cast<float>(uint32_t{bits} << 16);
 }

@@ -76,7 +76,7 @@ BlockSize block_size(int64_t rows, int64_t columns) {
 
 template <typename T>
 void run(const Context& ctx, const Gemm<T>& g) {
-    require_cpu(ctx, "gemm");
+    require(ctx.device == Device::cpu, "gemm in {} on {}", name_of(dtype_of<T>()), name_of(ctx.device));
     if (g.m == 0 || g.n == 0) return;
     const PhaseTimer timer(ctx, "gemm");
     check(g);

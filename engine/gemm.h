@@ -1,5 +1,6 @@
 #pragma once
-// GEMM: C = alpha * op(A) * op(B) + beta * C, row-major, op = identity or transpose. OpenBLAS on the CPU.
+// GEMM: C = alpha * op(A) * op(B) + beta * C, row-major, op = identity or transpose. OpenBLAS on the CPU, cuBLASLt on
+// the GPU.
 
 #include "engine/context.h"
 
@@ -27,5 +28,17 @@ void gemm(const Context& ctx, const Gemm<double>& g);
 /// threads have called omp_set_num_threads(1), by which OpenBLAS goes.
 void gemm_on_this_thread(const Gemm<float>& g);
 void gemm_on_this_thread(const Gemm<double>& g);
+
+/// bf16 operands, sums in f32, C in bf16 or f32. Rows may be strided, columns are contiguous.
+struct GpuGemm {
+    int64_t m, n, k;
+    Tensor c;     ///< [m, n] bf16 or f32
+    Tensor a, b;  ///< bf16 [m, k] and [k, n]; [k, m] and [n, k] where transposed
+    bool transpose_a = false, transpose_b = false;
+    Tensor bias{};  ///< bf16 [n], added to every row; or empty
+    float alpha = 1, beta = 0;
+};
+/// Enqueued on the context's GPU; the same bits in every run on one kind of device. Counted under the phase "gemm".
+void gemm(const Context& ctx, const GpuGemm& g);
 
 }  // namespace colonnade

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "engine/error.h"
+#include "engine/float16.h"
 
 namespace colonnade {
 
@@ -26,12 +27,20 @@ constexpr DType dtype_of() {
         return DType::i32;
     else if constexpr (std::is_same_v<T, int64_t>)
         return DType::i64;
+    else if constexpr (std::is_same_v<T, bf16>)
+        return DType::bf16;
     else if constexpr (std::is_same_v<T, float>)
         return DType::f32;
     else if constexpr (std::is_same_v<T, double>)
         return DType::f64;
     else
         static_assert(sizeof(T) == 0, "no DType for this type");
+}
+
+/// What sums over tensors of `dtype` are kept in: statistics (rstd, lse), angles, gradients of parameters. f32 for the
+/// 16-bit types, else the type itself.
+constexpr DType sum_dtype(DType dtype) {
+    return dtype == DType::bf16 || dtype == DType::f16 ? DType::f32 : dtype;
 }
 
 struct Tensor {

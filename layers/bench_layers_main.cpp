@@ -1,11 +1,10 @@
-// bench_layers: the time of every op at one model size, median of the repeats. Memory-bound ops print GB/s over the
-// bytes that they cannot avoid moving, products print GFLOP/s.
+// bench_layers: the time of every op at one model size, median of the repeats, on a GPU by events in its stream.
+// Memory-bound ops print GB/s over the bytes that they cannot avoid moving, products print GFLOP/s.
 
 #include <omp.h>
 
 #include <algorithm>
 #include <functional>
-#include <numeric>
 
 #include "engine/arena.h"
 #include "engine/command_line.h"
@@ -21,26 +20,39 @@
 namespace colonnade {
 namespace {
 
-constexpr std::pair memory{"GB/s", 4}, compute{"GFLOP/s", 2};  // and what one piece of work counts
-constexpr Grad fresh = Grad::overwrite;
+struct Unit {
+    const char* name;
+    double of_one;  ///< what one piece of work counts
+};
+constexpr Unit memory{"GB/s", 1}, compute{"GFLOP/s", 2};
+constexpr Grad fresh = Grad::overwrite, onto = Grad::accumulate;
 
 struct Bench {
-    int64_t tokens = 4096, hidden = 256, ffn = 704, vocab = 8000, heads = 4;
+    int64_t tokens = 4096, hidden = 256, ffn = 704, vocab = 8000, heads = 4, kv_heads = 4, chunk = 512;
     int repeats = 9;
+    Device device = Device::cpu;
 
     void run() {
         if (hidden % (2 * heads) != 0)
             fail(Exit::config, "--hidden {} with --heads {}: expected a multiple of twice the heads", hidden, heads);
+        arena = Arena(device);
         groups();
-        arena = Arena(Device::cpu, arena.bytes());
-        fmt::print("{} tokens in f32 on {} threads\n", tokens, omp_get_max_threads());
+        if (device == Device::cuda) gpu = std::make_unique<Gpu>();
+        ctx = {.device = device, .profile = &profile, .gpu = gpu.get()};
+        arena = Arena(device, arena.bytes());
+        fmt::print("{} tokens in {} on {}\n", tokens, name_of(dtype()),
+                   gpu ? gpu->name() : fmt::format("{} threads", omp_get_max_threads()));
         groups();
     }
 
   private:
+    std::unique_ptr<Gpu> gpu;
     Arena arena{Device::cpu};  // the first walk through the groups plans it and times nothing
     Profile profile;
-    Context ctx{.device = Device::cpu, .profile = &profile};
+    Context ctx;
+
+    DType dtype() const { return device == Device::cuda ? DType::bf16 : DType::f32; }
+    int64_t size() const { return static_cast<int64_t>(bytes_of(dtype())); }
 
     /// Groups of ops, which share memory.
     void groups() {
@@ -50,93 +62,150 @@ struct Bench {
             arena.release(start);
         }
     }
-    Tensor floats(std::initializer_list<int64_t> shape) {
-        const Philox philox{.seed = 1, .stream = arena.mark()};
-        const Tensor t = arena.tensor("", DType::f32, shape);
+
+    /// A tensor whose element i is value(i).
+    template <typename T, typename Value>
+    Tensor filled(std::initializer_list<int64_t> shape, Value&& value) {
+        const Tensor t = arena.tensor("", dtype_of<T>(), shape);
         if (arena.planning()) return t;
-        for (int64_t i = 0; i < t.numel(); ++i)
-            t.as<float>()[i] = static_cast<float>(philox.uniform(static_cast<uint64_t>(i)) - 0.5);
+        const auto fill = [&](void* out, int64_t first, int64_t count) {
+            for (int64_t i = 0; i < count; ++i) static_cast<T*>(out)[i] = value(first + i);
+        };
+        if (gpu)
+            gpu->upload(t, fill);
+        else
+            fill(t.data, 0, t.numel());
         return t;
     }
-    /// `work` is floats moved or multiply-adds done.
-    void time(const char* name, int64_t work, const std::pair<const char*, int>& unit,
-              const std::function<void()>& op) const {
+    /// Numbers in [-0.5, 0.5) without a pattern that matters here.
+    static float scattered(int64_t i) {
+        return static_cast<float>(static_cast<uint32_t>(i) * 2654435761u >> 8) * 0x1p-24f - 0.5f;
+    }
+    /// Activations and weights.
+    Tensor values(std::initializer_list<int64_t> shape) {
+        if (device == Device::cpu) return sums(shape);
+        return filled<bf16>(shape, [](int64_t i) { return bf16{bf16_from_float(scattered(i))}; });
+    }
+    /// Statistics and gradients of parameters.
+    Tensor sums(std::initializer_list<int64_t> shape) { return filled<float>(shape, scattered); }
+    template <typename Value>
+    Tensor indices(int64_t count, Value&& value) {
+        return filled<int32_t>({count}, [&](int64_t i) { return static_cast<int32_t>(value(i)); });
+    }
+    Tensor scratch(int64_t bytes) { return device == Device::cpu ? Tensor() : arena.tensor("", DType::u8, {bytes}); }
+
+    /// Runs of one sample: on a GPU the stream then works without gaps, and its events time that.
+    int runs() const { return gpu ? 5 : 1; }
+    /// Seconds of one run.
+    double sample(const std::function<void()>& op) {
+        profile.clear();
+        const auto start = std::chrono::steady_clock::now();
+        for (int i = 0; i < runs(); ++i) op();
+        if (!gpu) return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        gpu->collect_phases(profile);
+        double seconds = 0;
+        for (const auto& [phase, s] : profile.seconds()) seconds += s;
+        return seconds / runs();
+    }
+    /// `work` is bytes moved or multiply-adds done.
+    void time(const char* name, int64_t work, const Unit& unit, const std::function<void()>& op) {
         if (arena.planning()) return;
+        if (gpu) sample(op);  // loads the kernels and plans the products
         std::vector<double> seconds(static_cast<size_t>(repeats));
-        for (double& s : seconds) {
-            const auto start = std::chrono::steady_clock::now();
-            op();
-            s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-        }
+        for (double& s : seconds) s = sample(op);
         std::ranges::sort(seconds);
-        const double median = seconds[seconds.size() / 2], rate = unit.second * static_cast<double>(work) / median;
-        fmt::print("{:<22}{:>9.3f} ms {:>9.1f} {}\n", name, median * 1e3, rate * 1e-9, unit.first);
+        const double median = seconds[seconds.size() / 2], rate = unit.of_one * static_cast<double>(work) / median;
+        fmt::print("{:<26}{:>9.3f} ms {:>9.1f} {}\n", name, median * 1e3, rate * 1e-9, unit.name);
     }
 
     void norms() {
-        const int64_t n = tokens * hidden, dim = hidden / heads;
-        const Tensor in = floats({tokens, hidden}), delta = floats({tokens, hidden}), sum = floats({tokens, hidden});
-        const Tensor out = floats({tokens, hidden}), rstd = floats({tokens});
-        const Tensor w = floats({hidden}), dw = floats({hidden});
+        const int64_t n = size() * tokens * hidden, dim = hidden / heads;
+        const Tensor in = values({tokens, hidden}), delta = values({tokens, hidden}), sum = values({tokens, hidden});
+        const Tensor out = values({tokens, hidden}), rstd = sums({tokens});
+        const Tensor w = values({hidden}), dw = sums({hidden}), room = scratch(rmsnorm_scratch_bytes(hidden));
         time("rmsnorm forward", 4 * n, memory, [&] { rmsnorm_forward(ctx, {out, rstd, sum, in, delta, w, 1e-5}); });
-        time("rmsnorm backward", 3 * n, memory, [&] { rmsnorm_backward(ctx, {out, fresh, dw, in, sum, rstd, w}); });
+        time("rmsnorm forward, no delta", 2 * n, memory, [&] {
+            rmsnorm_forward(ctx, {out, rstd, {}, in, {}, w, 1e-5});
+        });
+        time("rmsnorm backward", 3 * n, memory, [&] {
+            rmsnorm_backward(ctx, {out, fresh, dw, in, sum, rstd, w, room});
+        });
+        time("rmsnorm backward, onto", 4 * n, memory, [&] {
+            rmsnorm_backward(ctx, {out, onto, dw, in, sum, rstd, w, room});
+        });
         const Tensor q = in.view({tokens, heads, dim}), dq = sum.view({tokens, heads, dim});
-        const Tensor q_out = out.view({tokens, heads, dim}), q_rstd = floats({tokens, heads});
+        const Tensor q_out = out.view({tokens, heads, dim}), q_rstd = sums({tokens, heads});
         const Tensor qw = w.slice(0, 0, dim), dqw = dw.slice(0, 0, dim);
+        const Tensor q_room = scratch(rmsnorm_scratch_bytes(dim));
         time("q norm forward", 2 * n, memory, [&] { rmsnorm_forward(ctx, {q_out, q_rstd, {}, q, {}, qw, 1e-5}); });
-        time("q norm backward", 3 * n, memory, [&] { rmsnorm_backward(ctx, {dq, fresh, dqw, q_out, q, q_rstd, qw}); });
+        time("q norm backward", 3 * n, memory, [&] {
+            rmsnorm_backward(ctx, {dq, fresh, dqw, q_out, q, q_rstd, qw, q_room});
+        });
     }
 
     void rope_and_swiglu() {
-        const int64_t dim = hidden / heads;
-        const Tensor q = floats({tokens, heads, dim}), cos = floats({tokens, dim / 2}), sin = floats({tokens, dim / 2});
-        std::vector<int32_t> positions(static_cast<size_t>(tokens));
-        std::iota(positions.begin(), positions.end(), 0);
+        const int64_t dim = hidden / heads, turned = heads + kv_heads;
+        const Tensor packed = values({tokens, turned + kv_heads, dim});  // q, k and v
+        const Tensor cos = sums({tokens, dim / 2}), sin = sums({tokens, dim / 2});
+        const Tensor positions = indices(tokens, [](int64_t i) { return i; });
         const RopeFrequencies frequencies = rope_frequencies(dim, 1e4, {});
-        time("rope angles", tokens * dim, memory, [&] { rope_angles(ctx, {cos, sin, positions, frequencies}); });
-        time("rope", 2 * tokens * hidden, memory, [&] { rope_apply(ctx, {q, cos, sin}); });
-        const Tensor out = floats({tokens, ffn});
-        const Tensor gate_up = floats({tokens, 2 * ffn}), dgate_up = floats({tokens, 2 * ffn});
-        time("swiglu forward", 3 * tokens * ffn, memory, [&] { swiglu_forward(ctx, {out, gate_up}); });
-        time("swiglu backward", 5 * tokens * ffn, memory, [&] { swiglu_backward(ctx, {dgate_up, out, gate_up}); });
+        const int64_t angles = 4 * tokens * dim;
+        time("rope angles", angles, memory, [&] { rope_angles(ctx, {cos, sin, positions, frequencies}); });
+        time("rope of q and k", 2 * size() * tokens * turned * dim + angles, memory, [&] {
+            rope_apply(ctx, {packed.slice(1, 0, turned), cos, sin});
+        });
+        const Tensor out = values({tokens, ffn});
+        const Tensor gate_up = values({tokens, 2 * ffn}), dgate_up = values({tokens, 2 * ffn});
+        const int64_t n = size() * tokens * ffn;
+        time("swiglu forward", 3 * n, memory, [&] { swiglu_forward(ctx, {out, gate_up}); });
+        time("swiglu backward", 5 * n, memory, [&] { swiglu_backward(ctx, {dgate_up, out, gate_up}); });
     }
 
     void rows() {
-        const int64_t n = tokens * hidden;
-        const Tensor table = floats({vocab, hidden});
-        const Tensor out = floats({tokens, hidden}), some = floats({tokens / 2, hidden});
-        std::vector<int32_t> ids(static_cast<size_t>(tokens)), half(static_cast<size_t>(tokens / 2));
-        for (size_t i = 0; i < ids.size(); ++i)
-            ids[i] = static_cast<int32_t>(Philox{1, 0}.below(i, static_cast<uint64_t>(vocab)));
-        for (size_t i = 0; i < half.size(); ++i) half[i] = static_cast<int32_t>(2 * i);
+        const int64_t n = size() * tokens * hidden;
+        const Tensor table = values({vocab, hidden}), dtable = sums({vocab, hidden});
+        const Tensor out = values({tokens, hidden}), some = values({tokens / 2, hidden});
+        std::vector<int32_t> drawn(static_cast<size_t>(tokens));
+        for (size_t i = 0; i < drawn.size(); ++i)
+            drawn[i] = static_cast<int32_t>(Philox{1, 0}.below(i, static_cast<uint64_t>(vocab)));
+        const Tensor ids = indices(tokens, [&](int64_t i) { return drawn[static_cast<size_t>(i)]; });
+        const Tensor half = indices(tokens / 2, [](int64_t i) { return 2 * i; });
+        const auto room = [&](int64_t count) { return indices(count, [](int64_t) { return 0; }); };
+        TokenIndex index{.distinct = 0, .order = room(tokens), .begins = room(tokens + 1), .ids = room(tokens)};
+        if (gpu) upload_token_index(ctx, index, drawn);
+        // A row of the gradient is read and written once for each different token on a GPU, for each token on the CPU.
+        const int64_t sums_moved = 2 * 4 * (gpu ? index.distinct : tokens) * hidden;
         time("embedding forward", 2 * n, memory, [&] { embedding_forward(ctx, {out, ids, table}); });
-        time("embedding backward", 3 * n, memory, [&] { embedding_backward(ctx, {table, out, ids}); });
+        time("embedding backward", n + sums_moved, memory, [&] { embedding_backward(ctx, {dtable, out, ids, index}); });
         time("gather half", n, memory, [&] { gather_rows(ctx, {some, out, half}); });
-        time("scatter half", 5 * n / 2, memory, [&] { scatter_rows(ctx, {out, some, half}); });
+        time("scatter half", 2 * n, memory, [&] { scatter_rows(ctx, {out, some, half}); });
     }
 
     void linear() {
         const int64_t width = 2 * ffn, work = tokens * hidden * width;
-        const Tensor in = floats({tokens, hidden}), din = floats({tokens, hidden}), out = floats({tokens, width});
-        const Tensor w = floats({width, hidden}), dw = floats({width, hidden}), bias = floats({width});
+        const Tensor in = values({tokens, hidden}), din = values({tokens, hidden}), out = values({tokens, width});
+        const Tensor w = values({width, hidden}), dw = sums({width, hidden});
+        const Tensor bias = values({width}), dbias = sums({width}), room = scratch(linear_scratch_bytes(width));
         time("linear forward", work, compute, [&] { linear_forward(ctx, {out, in, w, {}}); });
         time("linear forward, bias", work, compute, [&] { linear_forward(ctx, {out, in, w, bias}); });
         time("linear backward", 2 * work, compute, [&] { linear_backward(ctx, {din, fresh, dw, {}, out, in, w}); });
-        time("bias gradient", tokens * width, memory, [&] { linear_backward(ctx, {{}, fresh, {}, bias, out, in, w}); });
+        time("bias gradient", size() * tokens * width, memory, [&] {
+            linear_backward(ctx, {{}, fresh, {}, dbias, out, in, w, room});
+        });
     }
 
     void head() {
-        const Tensor in = floats({tokens, hidden}), din = floats({tokens, hidden}), logits = floats({512, vocab});
-        const Tensor w = floats({vocab, hidden}), dw = floats({vocab, hidden});
-        std::vector<double> nll(static_cast<size_t>(tokens));
-        const std::vector<int32_t> targets(nll.size(), 0);
-        const std::vector<double> scales(nll.size(), 1e-3);
-        profile.clear();
+        const Tensor in = values({tokens, hidden}), din = values({tokens, hidden}), logits = values({chunk, vocab});
+        const Tensor w = values({vocab, hidden}), dw = sums({vocab, hidden});
+        const Tensor nll = filled<double>({tokens}, scattered), targets = indices(tokens, [](int64_t) { return 0; });
+        const Tensor scales = filled<double>({tokens}, [](int64_t) { return 1e-3; });
         const HeadLoss args{nll, {}, din, dw, logits, in, w, targets, scales};
         time("head and loss", 3 * tokens * vocab * hidden, compute, [&] { head_loss(ctx, args); });
         if (arena.planning()) return;
+        // Of the last sample.
         const double loss = profile.seconds().at("loss"), gemm = profile.seconds().at("gemm");
-        fmt::print("  of which softmax {:.1f} %\n", 100 * loss / (loss + gemm));
+        const double rate = 2 * static_cast<double>(runs() * size() * tokens * vocab) / loss;
+        fmt::print("  of which softmax {:.1f} %, {:.1f} GB/s\n", 100 * loss / (loss + gemm), rate * 1e-9);
     }
 };
 
@@ -145,15 +214,22 @@ struct Bench {
 
 int main(int argc, char** argv) {
     colonnade::Bench bench;
-    CLI::App app("Times every op of a model of this size on the CPU");
+    CLI::App app("Times every op of a model of this size");
+    std::string device = "cpu";
+    app.add_option("--device", device, "cpu in f32, cuda in bf16")
+        ->check(CLI::IsMember({"cpu", "cuda"}))
+        ->capture_default_str();
     const CLI::Range range(1, 1 << 20);  // up to which no count below overflows
     app.add_option("--tokens", bench.tokens, "rows")->check(range)->capture_default_str();
     app.add_option("--hidden", bench.hidden, "width of the model")->check(range)->capture_default_str();
     app.add_option("--ffn", bench.ffn, "width of the feed-forward block")->check(range)->capture_default_str();
     app.add_option("--vocab", bench.vocab, "vocabulary")->check(range)->capture_default_str();
     app.add_option("--heads", bench.heads, "attention heads")->check(range)->capture_default_str();
+    app.add_option("--kv-heads", bench.kv_heads, "key and value heads")->check(range)->capture_default_str();
+    app.add_option("--chunk", bench.chunk, "rows of logits at a time")->check(range)->capture_default_str();
     app.add_option("--repeats", bench.repeats, "runs of each op")->check(range)->capture_default_str();
     return colonnade::run_command("bench_layers", app, argc, argv, [&] {
+        bench.device = device == "cuda" ? colonnade::Device::cuda : colonnade::Device::cpu;
         bench.run();
         return 0;
     });

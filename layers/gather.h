@@ -1,24 +1,25 @@
 #pragma once
 // Row gather and its gradient: the objective runs the head only on rows that carry a target. A row may be wanted twice
 // (the last prompt position of a preference pair has one target per answer): its gradients add up, in list order.
-
-#include <span>
+//
+// The CPU takes rows in any order and checks them. A GPU needs them ascending for the gradient, so that equal rows are
+// neighbours, and checks nothing: the host made them.
 
 #include "engine/context.h"
 
 namespace colonnade {
 
 struct GatherRows {
-    Tensor out;                     ///< [count, hidden]
-    Tensor in;                      ///< [tokens, hidden]
-    std::span<const int32_t> rows;  ///< [count], ascending order not required; each in [0, tokens), else Exit::internal
+    Tensor out;   ///< [count, hidden]
+    Tensor in;    ///< [tokens, hidden]
+    Tensor rows;  ///< i32 [count], each in [0, tokens), else Exit::internal on the CPU
 };
 void gather_rows(const Context& ctx, const GatherRows& args);
 
 struct ScatterRows {
-    Tensor din;   ///< [tokens, hidden]: zeroed, then din[rows[i]] += dout[i]
+    Tensor din;   ///< [tokens, hidden]: zeroed, then din[rows[i]] += dout[i]; on a GPU summed in f32, rounded once
     Tensor dout;  ///< [count, hidden]
-    std::span<const int32_t> rows;
+    Tensor rows;  ///< i32 [count]; on a GPU ascending
 };
 void scatter_rows(const Context& ctx, const ScatterRows& args);
 

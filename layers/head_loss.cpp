@@ -5,6 +5,7 @@
 
 #include "engine/gemm.h"
 #include "engine/vector_math.h"
+#include "layers/cuda_kernels.h"
 #include "layers/rows.h"
 #include "layers/shape_check.h"
 
@@ -53,19 +54,22 @@ void chunk_loss(const Context& ctx, const HeadLoss& args, int64_t begin, int64_t
     const Rows<T> logits{args.logits.as<T>(), args.logits.stride[0]};
     const int64_t vocab = args.weight.size(0);
     const bool evaluation = args.dhidden.empty() && args.dweight.empty();
+    const int32_t* const targets = args.targets.as<int32_t>() + begin;
+    const double* const scales = evaluation ? nullptr : args.scales.as<double>() + begin;
+    double* const nll = args.nll.as<double>() + begin;
+    uint8_t* const correct = args.correct.empty() ? nullptr : args.correct.as<uint8_t>() + begin;
 #pragma omp parallel for schedule(static) if (count * vocab >= parallel_from)
     for (int64_t i = 0; i < count; ++i) {
-        const auto row = static_cast<size_t>(begin + i);
-        const RowLoss loss = row_loss(logits[i], vocab, args.targets[row]);
-        if (!evaluation) row_gradient(logits[i], vocab, args.targets[row], loss.sum, args.scales[row]);
-        args.nll[row] = loss.nll;
-        if (!args.correct.empty()) args.correct[row] = loss.correct;
+        const RowLoss loss = row_loss(logits[i], vocab, targets[i]);
+        if (!evaluation) row_gradient(logits[i], vocab, targets[i], loss.sum, scales[i]);
+        nll[i] = loss.nll;
+        if (correct) correct[i] = loss.correct;
     }
 }
 
 template <typename T>
 void run(const Context& ctx, const HeadLoss& args) {
-    const int64_t targets = std::ssize(args.targets), vocab = args.weight.size(0), width = args.weight.size(1);
+    const int64_t targets = args.targets.size(0), vocab = args.weight.size(0), width = args.weight.size(1);
     const Rows<const T> hidden{args.hidden.as<T>(), args.hidden.stride[0]};
     const Rows<const T> weight{args.weight.as<T>(), args.weight.stride[0]};
     const Rows<T> logits{args.logits.as<T>(), args.logits.stride[0]};
@@ -107,26 +111,72 @@ void run(const Context& ctx, const HeadLoss& args) {
     }
 }
 
+/// The same on a GPU.
+void run_on_gpu(const Context& ctx, const HeadLoss& args) {
+    const int64_t targets = args.targets.size(0), vocab = args.weight.size(0), width = args.weight.size(1);
+    for (int64_t begin = 0; begin < targets; begin += args.logits.size(0)) {
+        const int64_t count = std::min(args.logits.size(0), targets - begin);
+        const auto part = [&](const Tensor& t) { return t.empty() ? t : t.slice(0, begin, begin + count); };
+        const HeadLoss chunk{.nll = part(args.nll),
+                             .correct = part(args.correct),
+                             .dhidden = part(args.dhidden),
+                             .dweight = args.dweight,
+                             .logits = args.logits.slice(0, 0, count),
+                             .hidden = part(args.hidden),
+                             .weight = args.weight,
+                             .targets = part(args.targets),
+                             .scales = part(args.scales)};
+        gemm(ctx, GpuGemm{.m = count,
+                          .n = vocab,
+                          .k = width,
+                          .c = chunk.logits,
+                          .a = chunk.hidden,
+                          .b = chunk.weight,
+                          .transpose_b = true});
+        {
+            const PhaseTimer timer(ctx, "loss");
+            cuda::row_losses(ctx, chunk);
+        }
+        if (!chunk.dhidden.empty())
+            gemm(ctx,
+                 GpuGemm{.m = count, .n = width, .k = vocab, .c = chunk.dhidden, .a = chunk.logits, .b = chunk.weight});
+        if (!chunk.dweight.empty())
+            gemm(ctx, GpuGemm{.m = vocab,
+                              .n = width,
+                              .k = count,
+                              .c = chunk.dweight,
+                              .a = chunk.logits,
+                              .b = chunk.hidden,
+                              .transpose_a = true,
+                              .beta = 1});
+    }
+}
+
+void check_targets(std::span<const int32_t> targets, int64_t vocab) {
+    for (size_t i = 0; i < targets.size(); ++i)
+        if (targets[i] < 0 || targets[i] >= vocab)
+            fail(Exit::data, "target {}: token {} is outside the vocabulary [0, {})", i, targets[i], vocab);
+}
+
 }  // namespace
 
 void head_loss(const Context& ctx, const HeadLoss& args) {
     const ShapeCheck check(ctx, "head_loss", args.weight.dtype);
-    const int64_t targets = std::ssize(args.targets), vocab = args.weight.size(0), hidden = args.weight.size(1);
+    const int64_t targets = args.targets.size(0), vocab = args.weight.size(0), hidden = args.weight.size(1);
     check("weight", args.weight, {vocab, hidden});
     check("hidden", args.hidden, {targets, hidden});
     check("logits", args.logits, {args.logits.size(0), vocab});
     if (!args.dhidden.empty()) check("dhidden", args.dhidden, {targets, hidden});
-    if (!args.dweight.empty()) check("dweight", args.dweight, {vocab, hidden});
+    if (!args.dweight.empty()) check("dweight", args.dweight, sum_dtype(args.weight.dtype), {vocab, hidden});
+    check("targets", args.targets, DType::i32, {targets});
+    check("nll", args.nll, DType::f64, {targets});
+    if (!args.correct.empty()) check("correct", args.correct, DType::u8, {targets});
     const bool evaluation = args.dhidden.empty() && args.dweight.empty();
     if (args.logits.size(0) == 0)
         fail(Exit::internal, "head_loss: the logits scratch {} has no row", describe(args.logits));
-    require(std::ssize(args.nll) == targets && (args.correct.empty() || std::ssize(args.correct) == targets) &&
-                ((evaluation && args.scales.empty()) || std::ssize(args.scales) == targets),
-            "head_loss: {} targets, but {} nll, {} correct, {} scales", targets, args.nll.size(), args.correct.size(),
-            args.scales.size());
-    for (size_t i = 0; i < args.targets.size(); ++i)
-        if (args.targets[i] < 0 || args.targets[i] >= vocab)
-            fail(Exit::data, "target {}: token {} is outside the vocabulary [0, {})", i, args.targets[i], vocab);
+    if (!evaluation || !args.scales.empty()) check("scales", args.scales, DType::f64, {targets});
+    if (ctx.device == Device::cuda) return run_on_gpu(ctx, args);
+    check_targets(elements<const int32_t>(args.targets), vocab);
     dispatch_float(args.weight.dtype, [&]<typename T>() { run<T>(ctx, args); });
 }
 

@@ -6,24 +6,24 @@
 //
 // scale_i is the target's weight over the weight of the whole global step, so losses and gradients of micro-steps and
 // ranks simply add up. Forward and backward happen together; with neither dhidden nor dweight it is evaluation only.
-
-#include <span>
+//
+// On a GPU logits and d_logits are bf16, softmax and nll are computed in f32 from there, and targets are not checked:
+// the host knew them and checked them before they went there.
 
 #include "engine/context.h"
 
 namespace colonnade {
 
 struct HeadLoss {
-    std::span<double> nll;             ///< [targets], unweighted
-    std::span<uint8_t> correct;        ///< [targets], 1 where no logit is larger than the target's; or empty
-    Tensor dhidden;                    ///< [targets, hidden], overwritten; or empty
-    Tensor dweight;                    ///< [vocab, hidden], accumulated; or empty
-    Tensor logits;                     ///< scratch [chunk, vocab]: its rows decide the chunk
-    Tensor hidden;                     ///< [targets, hidden], after the final norm
-    Tensor weight;                     ///< [vocab, hidden]
-    std::span<const int32_t> targets;  ///< each in [0, vocab): checked, throws Exit::data
-    std::span<const double>
-        scales;  ///< [targets]; a zero scale gives an exactly zero gradient. May be empty in evaluation
+    Tensor nll;      ///< f64 [targets], unweighted
+    Tensor correct;  ///< u8 [targets], 1 where no logit is larger than the target's; or empty
+    Tensor dhidden;  ///< [targets, hidden], overwritten; or empty
+    Tensor dweight;  ///< sum_dtype [vocab, hidden], accumulated; or empty
+    Tensor logits;   ///< scratch [chunk, vocab]: its rows decide the chunk
+    Tensor hidden;   ///< [targets, hidden], after the final norm
+    Tensor weight;   ///< [vocab, hidden]
+    Tensor targets;  ///< i32 [targets], each in [0, vocab): on the CPU throws Exit::data
+    Tensor scales;   ///< f64 [targets]; a zero scale gives an exactly zero gradient. May be empty in evaluation
 };
 void head_loss(const Context& ctx, const HeadLoss& args);
 

@@ -19,12 +19,16 @@ void linear_forward(const Context& ctx, const LinearForward& args);
 struct LinearBackward {
     Tensor din;  ///< [tokens, in_features], or empty
     Grad din_mode = Grad::overwrite;
-    Tensor dweight;  ///< [out_features, in_features], accumulated; or empty (frozen)
-    Tensor dbias;    ///< [out_features], accumulated; or empty
+    Tensor dweight;  ///< sum_dtype [out_features, in_features], accumulated; or empty (frozen)
+    Tensor dbias;    ///< sum_dtype [out_features], accumulated; or empty
     Tensor dout;     ///< [tokens, out_features]
     Tensor in;       ///< saved input
     Tensor weight;
+    Tensor scratch{};  ///< GPU, with dbias: u8 [linear_scratch_bytes(out_features)] or more, 16-byte aligned
 };
 void linear_backward(const Context& ctx, const LinearBackward& args);
+
+/// Device memory for the partial sums of a bias gradient.
+int64_t linear_scratch_bytes(int64_t out_features);
 
 }  // namespace colonnade

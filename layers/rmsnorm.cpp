@@ -1,7 +1,10 @@
 #include "layers/rmsnorm.h"
 
+#include <algorithm>
 #include <cmath>
 
+#include "layers/cuda_kernels.h"
+#include "layers/partial_sums.h"
 #include "layers/rows.h"
 #include "layers/shape_check.h"
 
@@ -110,7 +113,7 @@ void backward(const RmsNormBackward& args, const Shape& shape) {
 
 /// One value per row, contiguous, of any rank: [tokens], [tokens * heads] or [tokens, heads].
 void check_rstd(const char* op, const Tensor& rstd, const Tensor& in, const Shape& shape) {
-    const bool held = rstd.dtype == in.dtype && rstd.device == in.device && rstd.contiguous() &&
+    const bool held = rstd.dtype == sum_dtype(in.dtype) && rstd.device == in.device && rstd.contiguous() &&
                       rstd.numel() == shape.tokens * shape.heads && (rstd.data || rstd.numel() == 0);
     if (!held)
         fail(Exit::internal, "{}: rstd is {}, expected one value for each row of in {}", op, describe(rstd),
@@ -118,6 +121,11 @@ void check_rstd(const char* op, const Tensor& rstd, const Tensor& in, const Shap
 }
 
 }  // namespace
+
+int64_t rmsnorm_scratch_bytes(int64_t width) {
+    const int64_t narrow = std::min<int64_t>(width, 256);
+    return std::max(norm_partials(width) * width, norm_partials(narrow) * narrow) * static_cast<int64_t>(sizeof(float));
+}
 
 void rmsnorm_forward(const Context& ctx, const RmsNormForward& args) {
     const ShapeCheck check(ctx, "rmsnorm_forward", args.in.dtype);
@@ -131,6 +139,7 @@ void rmsnorm_forward(const Context& ctx, const RmsNormForward& args) {
     check("weight", args.weight, {shape.width});
     check_rstd(check.op(), args.rstd, args.in, shape);
     const PhaseTimer timer(ctx, "rmsnorm");
+    if (ctx.device == Device::cuda) return cuda::rmsnorm_forward(ctx, args);
     dispatch_float(args.in.dtype, [&]<typename T>() { forward<T>(args, shape); });
 }
 
@@ -140,10 +149,14 @@ void rmsnorm_backward(const Context& ctx, const RmsNormBackward& args) {
     check.same("in", args.in, args.in);
     check.same("dout", args.dout, args.in);
     if (!args.din.empty()) check.same("din", args.din, args.in);
-    if (!args.dweight.empty()) check("dweight", args.dweight, {shape.width});
+    if (!args.dweight.empty()) check("dweight", args.dweight, sum_dtype(args.in.dtype), {shape.width});
     check("weight", args.weight, {shape.width});
     check_rstd(check.op(), args.rstd, args.in, shape);
     const PhaseTimer timer(ctx, "rmsnorm");
+    if (ctx.device == Device::cuda) {
+        if (!args.dweight.empty()) check_partial_scratch(check.op(), args.scratch, rmsnorm_scratch_bytes(shape.width));
+        return cuda::rmsnorm_backward(ctx, args);
+    }
     dispatch_float(args.in.dtype, [&]<typename T>() { backward<T>(args, shape); });
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "layers/cuda_kernels.h"
 #include "layers/rows.h"
 #include "layers/shape_check.h"
 
@@ -123,13 +124,16 @@ RopeFrequencies rope_frequencies(int64_t head_dim, double theta, const RopeScali
 }
 
 void rope_angles(const Context& ctx, const RopeAngles& args) {
-    const ShapeCheck check(ctx, "rope_angles", args.cos.dtype);
-    check("cos", args.cos, {std::ssize(args.positions), std::ssize(args.frequencies.inverse)});
+    const DType dtype = ctx.device == Device::cuda ? DType::bf16 : args.cos.dtype;  // of what will be rotated
+    const ShapeCheck check(ctx, "rope_angles", dtype);
+    check("positions", args.positions, DType::i32, {args.positions.size(0)});
+    check("cos", args.cos, sum_dtype(dtype), {args.positions.size(0), std::ssize(args.frequencies.inverse)});
     check.same("sin", args.sin, args.cos);
     const PhaseTimer timer(ctx, "rope");
+    if (ctx.device == Device::cuda) return cuda::rope_angles(ctx, args);
     dispatch_float(args.cos.dtype, [&]<typename T>() {
-        fill_angles(args.cos.as<T>(), args.sin.as<T>(), args.cos.stride[0], args.sin.stride[0], args.positions,
-                    args.frequencies);
+        fill_angles(args.cos.as<T>(), args.sin.as<T>(), args.cos.stride[0], args.sin.stride[0],
+                    elements<const int32_t>(args.positions), args.frequencies);
     });
 }
 
@@ -137,9 +141,10 @@ void rope_apply(const Context& ctx, const RopeApply& args) {
     const ShapeCheck check(ctx, "rope_apply", args.x.dtype);
     const int64_t tokens = args.x.size(0), heads = args.x.size(1), half = args.x.size(2) / 2;
     check("x", args.x, {tokens, heads, 2 * half});
-    check("cos", args.cos, {tokens, half});
-    check("sin", args.sin, {tokens, half});
+    check("cos", args.cos, sum_dtype(args.x.dtype), {tokens, half});
+    check("sin", args.sin, sum_dtype(args.x.dtype), {tokens, half});
     const PhaseTimer timer(ctx, "rope");
+    if (ctx.device == Device::cuda) return cuda::rope_apply(ctx, args);
     dispatch_float(args.x.dtype, [&]<typename T>() {
         T* const x = args.x.as<T>();
         const T *const cos = args.cos.as<T>(), *const sin = args.sin.as<T>();

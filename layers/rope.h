@@ -6,7 +6,6 @@
 //
 // The backward is the rotation by the negative angle.
 
-#include <span>
 #include <vector>
 
 #include "engine/context.h"
@@ -33,16 +32,16 @@ struct RopeFrequencies {
 RopeFrequencies rope_frequencies(int64_t head_dim, double theta, const RopeScaling& scaling);
 
 struct RopeAngles {
-    Tensor cos, sin;                     ///< [tokens, head_dim / 2]
-    std::span<const int32_t> positions;  ///< [tokens]
+    Tensor cos, sin;   ///< sum_dtype of what is rotated, [tokens, head_dim / 2]
+    Tensor positions;  ///< i32 [tokens]
     const RopeFrequencies& frequencies;
 };
-/// Once per batch, for all layers. Computed in double, rounded to the dtype of cos.
+/// Once per batch, for all layers. Computed in double, rounded to the dtype of cos. On a GPU head_dim is at most 256.
 void rope_angles(const Context& ctx, const RopeAngles& args);
 
 struct RopeApply {
     Tensor x;         ///< [tokens, heads, head_dim], rotated in place; may be a strided slice of packed qkv
-    Tensor cos, sin;  ///< [tokens, head_dim / 2]
+    Tensor cos, sin;  ///< sum_dtype [tokens, head_dim / 2]
     bool backward = false;
 };
 void rope_apply(const Context& ctx, const RopeApply& args);

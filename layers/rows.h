@@ -9,6 +9,8 @@
 #include <span>
 #include <vector>
 
+#include "engine/tensor.h"
+
 namespace colonnade {
 
 /// Forward ops over fewer elements stay on one thread: waking the others costs more. A generated token is such a case.
@@ -21,6 +23,12 @@ struct Rows {
     int64_t stride;
     T* operator[](int64_t row) const { return data + row * stride; }
 };
+
+/// The elements of a contiguous vector.
+template <typename T>
+std::span<T> elements(const Tensor& vector) {
+    return {vector.as<std::remove_const_t<T>>(), static_cast<size_t>(vector.numel())};
+}
 
 /// out[i] = in[index[i]]
 template <typename T>

@@ -9,18 +9,23 @@ namespace colonnade {
 
 class ShapeCheck {
   public:
-    /// Every tensor of `op` is of this dtype and lives on the context's device; Exit::config where the op has no kernel
-    /// for that device.
+    /// Every tensor of `op` lives on the context's device and is of this dtype unless said otherwise. GPU kernels are
+    /// bf16, CPU kernels f32 and f64.
     ShapeCheck(const Context& ctx, const char* op, DType dtype) : op_(op), dtype_(dtype), device_(ctx.device) {
-        require_cpu(ctx, op);
+        const bool held = (dtype == DType::bf16) == (device_ == Device::cuda) && (!ctx.gpu == (device_ == Device::cpu));
+        if (!held) fail(Exit::internal, "{} has no kernel for {} on device {}", op, name_of(dtype), name_of(device_));
     }
 
     void operator()(const char* name, const Tensor& tensor, std::initializer_list<int64_t> shape) const {
         same(name, tensor, Tensor(nullptr, dtype_, shape, device_));
     }
-    /// `tensor` has the shape of `expected`.
+    /// A tensor of another dtype: sum_dtype for statistics and gradients of parameters, i32 for indices.
+    void operator()(const char* name, const Tensor& tensor, DType dtype, std::initializer_list<int64_t> shape) const {
+        same(name, tensor, Tensor(nullptr, dtype, shape, device_));
+    }
+    /// `tensor` has the shape and dtype of `expected`.
     void same(const char* name, const Tensor& tensor, const Tensor& expected) const {
-        bool held = tensor.rank == expected.rank && tensor.dtype == dtype_ && tensor.device == device_;
+        bool held = tensor.rank == expected.rank && tensor.dtype == expected.dtype && tensor.device == device_;
         for (int d = 0; held && d < tensor.rank; ++d) held = tensor.size(d) == expected.size(d);
         // Not require(): its arguments, texts of tensors, would be made for every op that is in order.
         if (!held)

@@ -1,6 +1,7 @@
 #include "layers/swiglu.h"
 
 #include "engine/vector_math.h"
+#include "layers/cuda_kernels.h"
 #include "layers/rows.h"
 #include "layers/shape_check.h"
 
@@ -32,6 +33,7 @@ void swiglu_forward(const Context& ctx, const SwigluForward& args) {
     check("out", args.out, {tokens, ffn});
     check("gate_up", args.gate_up, {tokens, 2 * ffn});
     const PhaseTimer timer(ctx, "swiglu");
+    if (ctx.device == Device::cuda) return cuda::swiglu_forward(ctx, args);
     dispatch_float(args.out.dtype, [&]<typename T>() {
         const Rows<T> out{args.out.as<T>(), args.out.stride[0]};
         const Rows<const T> gate_up{args.gate_up.as<T>(), args.gate_up.stride[0]};
@@ -47,6 +49,7 @@ void swiglu_backward(const Context& ctx, const SwigluBackward& args) {
     check("gate_up", args.gate_up, {tokens, 2 * ffn});
     check("dgate_up", args.dgate_up, {tokens, 2 * ffn});
     const PhaseTimer timer(ctx, "swiglu");
+    if (ctx.device == Device::cuda) return cuda::swiglu_backward(ctx, args);
     dispatch_float(args.dout.dtype, [&]<typename T>() {
         const Rows<T> dgate_up{args.dgate_up.as<T>(), args.dgate_up.stride[0]};
         const Rows<const T> dout{args.dout.as<T>(), args.dout.stride[0]};

@@ -36,6 +36,7 @@ class Checkpoint : public FileTest {
             learner->zero_gradients();
             learner->accumulate(ctx, batch, batch.target_weight);
             learner->update(ctx, {}, 1e-2, 1);
+            learner->result();
         }
         return learner;
     }

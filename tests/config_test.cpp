@@ -107,6 +107,17 @@ TEST(Config, RangesAndChoicesAreChecked) {
         {"eval_datasets: [{path: b, type: chat}]",
          "c.yaml:4:33: eval_datasets[0].type: expected one of auto, messages, prompt_completion, alpaca, sharegpt, "
          "text, tokens, found 'chat'"},
+        {"device: gpu", "c.yaml:4:9: device: expected one of auto, cpu, cuda, found 'gpu'"},
+        {"device_index: -1", "c.yaml:4:15: device_index: expected an integer >= 0 and <= 1023, found '-1'"},
+        {"device_index: auto", "c.yaml:4:15: device_index: expected an integer >= 0 and <= 1023, found 'auto'"},
+        {"bf16: yes", "c.yaml:4:7: bf16: expected one of auto, true, false, found 'yes'"},
+        {"bf16: [true]", "c.yaml:4:7: bf16: expected one of auto, true, false, found [true]"},
+        {"optim_dtype: float16", "c.yaml:4:14: optim_dtype: expected one of float32, bfloat16, found 'float16'"},
+        {"gradient_checkpointing: full",
+         "c.yaml:4:25: gradient_checkpointing: expected one of none, selective, block, found 'full'"},
+        {"deterministic: auto", "c.yaml:4:16: deterministic: expected true or false, found 'auto'"},
+        {"head_chunk: -1", "c.yaml:4:13: head_chunk: expected an integer >= 0 and <= 1048576, found '-1'"},
+        {"head_chunk: 1048577", "c.yaml:4:13: head_chunk: expected an integer >= 0 and <= 1048576, found '1048577'"},
         {"model: models/m",
          "c.yaml:4:8: model: expected a map of sizes (a folder goes into model_name_or_path), found 'models/m'"},
     });
@@ -115,14 +126,13 @@ TEST(Config, RangesAndChoicesAreChecked) {
 TEST(Config, KeysOfLaterVersionsAreNamedAsSuch) {
     expect_problems({
         {"lora_r: 8", "c.yaml:4:9: lora_r: this key is not in this version"},
-        {"bf16: true", "c.yaml:4:7: bf16: this key is not in this version (only 'false' is)"},
+        {"fp16: true", "c.yaml:4:7: fp16: this key is not in this version (only 'false' is)"},
         {"stage: dpo", "c.yaml:4:8: stage: 'dpo' is not in this version"},
-        {"gradient_checkpointing: true",
-         "c.yaml:4:25: gradient_checkpointing: this key is not in this version (only 'false' is)"},
+        {"pure_bf16: true", "c.yaml:4:12: pure_bf16: this key is not in this version (only 'false' is)"},
         {"eval_datasets: [{path: b, weight: 2}]",
          "c.yaml:4:35: eval_datasets[0].weight: this key is not in this version"},
     });
-    EXPECT_EQ(resolved_yaml(read(minimal + "bf16: false\nfinetuning_type: full\n")), resolved_yaml(read(minimal)));
+    EXPECT_EQ(resolved_yaml(read(minimal + "fp16: false\nfinetuning_type: full\n")), resolved_yaml(read(minimal)));
 }
 
 TEST(Config, RulesBetweenKeys) {
@@ -137,6 +147,11 @@ TEST(Config, RulesBetweenKeys) {
         {"packing: true\npacking_strategy: none", "c.yaml:5:19: packing_strategy none contradicts packing: true"},
         {"document_mask: false",
          "c.yaml:4:16: document_mask: false is for stage pt: the samples of stage sft must not see each other"},
+        {"device: cpu\nbf16: true", "c.yaml:5:7: bf16: true needs a GPU, the CPU computes in fp32; leave it to auto"},
+        {"bf16: false\ndevice: cuda",
+         "c.yaml:4:7: bf16: false needs device: cpu, a GPU computes in bf16; leave it to auto"},
+        {"device: cpu\noptim_dtype: bfloat16",
+         "c.yaml:5:14: optim_dtype bfloat16 needs a GPU, the CPU keeps moments in float32"},
         {"lr_scheduler_type: constant\nwarmup_steps: 3",
          "c.yaml:5:15: lr_scheduler_type constant has no warm-up; constant_with_warmup has"},
         {"min_lr: 1e-6", "c.yaml:4:9: lr_scheduler_type cosine takes no min_lr; cosine_with_min_lr and wsd do"},
@@ -344,6 +359,62 @@ TEST(Config, SettlesDefaultsThatHangOnOtherKeys) {
     EXPECT_EQ(read(minimal + "packing:\nseed: ~\n").seed, 42);
 }
 
+/// Tells devices apart by all that hangs on them.
+std::string device_keys(const Config& c) {
+    return fmt::format("bf16 {}, deterministic {}, head_chunk {}", static_cast<int>(c.bf16), c.deterministic,
+                       c.head_chunk);
+}
+
+TEST(Config, SettlesWhatHangsOnTheDevice) {
+    const std::string open = "bf16 0, deterministic false, head_chunk 0";
+    const std::string on_cpu = "bf16 2, deterministic true, head_chunk 256";
+    const std::string on_gpu = "bf16 1, deterministic false, head_chunk 2048";
+    EXPECT_EQ(device_keys(read(minimal)), open);
+    EXPECT_EQ(device_keys(read(minimal + "device: cpu\n")), on_cpu);
+    EXPECT_EQ(device_keys(read(minimal + "device: cuda\n")), on_gpu);
+    EXPECT_EQ(device_keys(read(minimal + "device: cpu\nbf16: auto\nhead_chunk: 0\ndeterministic: false\n")), on_cpu);
+    EXPECT_EQ(device_keys(read(minimal + "device: cuda\nbf16: true\nhead_chunk: 5\ndeterministic: true\n")),
+              "bf16 1, deterministic true, head_chunk 5");
+
+    for (const Device device : {Device::cpu, Device::cuda}) {
+        const bool gpu = device == Device::cuda;
+        Config c = read(minimal);
+        settle_device(c, device);
+        EXPECT_EQ(device_keys(c), gpu ? on_gpu : on_cpu);
+        EXPECT_EQ(c.device, gpu ? DeviceChoice::cuda : DeviceChoice::cpu);
+        EXPECT_EQ(resolved_yaml(read(resolved_yaml(c))), resolved_yaml(c));
+
+        // What the device cannot do is told as for a config that names it.
+        c = read(minimal + (gpu ? "bf16: false\n" : "bf16: true\n"));
+        expect_error(Exit::config,
+                     gpu ? "device: auto, here cuda: bf16: false needs" : "device: auto, here cpu: bf16: true",
+                     [&] { settle_device(c, device); });
+        c = read(minimal + "optim_dtype: bfloat16\n");
+        if (gpu)
+            EXPECT_NO_THROW(settle_device(c, device));
+        else
+            expect_error(Exit::config, "device: auto, here cpu: optim_dtype bfloat16 needs a GPU",
+                         [&] { settle_device(c, device); });
+    }
+}
+
+TEST(Config, ReadsOtherSpellingsOfGradientCheckpointingAndOptimDtype) {
+    const std::pair<const char*, Recompute> checkpointing[] = {{"none", Recompute::none},
+                                                               {"selective", Recompute::selective},
+                                                               {"block", Recompute::block},
+                                                               {"true", Recompute::block},
+                                                               {"false", Recompute::none}};
+    for (const auto& [text, value] : checkpointing)
+        for (const char* key : {"gradient_checkpointing: ", "enable_activation_checkpointing: "})
+            EXPECT_EQ(read(minimal + key + text).gradient_checkpointing, value) << key << text;
+    for (const auto& [text, value] :
+         {std::pair{"float32", DType::f32}, {"bfloat16", DType::bf16}, {"bf16", DType::bf16}})
+        EXPECT_EQ(read(minimal + "optim_dtype: " + text).optim_dtype, value) << text;
+    const std::string yaml = resolved_yaml(read(minimal + "gradient_checkpointing: true\ndevice: cuda\n"));
+    EXPECT_NE(yaml.find("\ngradient_checkpointing: block\n"), std::string::npos) << yaml;
+    EXPECT_NE(yaml.find("\nbf16: true\n"), std::string::npos) << yaml;
+}
+
 // Between them these two give every key a value that is not its default.
 const std::string everything_with_folder =
     "model_name_or_path: 'models/my model: #1'\ntokenizer_name_or_path: \"null\"\ndevice: cpu\nthreads: 3\n"
@@ -365,7 +436,8 @@ const std::string everything_with_shape =
     "  rope_theta: 1e6, rms_norm_eps: 1e-5, tie_word_embeddings: true, sliding_window: 64, initializer_range: 0.1}\n"
     "datasets: [{path: a}]\nstage: pt\nval_size: 0.25\npacking_strategy: sequential\neval_packing: false\n"
     "document_mask: false\nmax_steps: 50\nlr_scheduler_type: wsd\nwarmup_ratio: 0.2\nmin_lr_rate: 0.1\n"
-    "wsd_decay_ratio: 0.3\noutput_dir: o\nresume_from_checkpoint: 'runs/checkpoint-10'\n";
+    "wsd_decay_ratio: 0.3\ndevice: cuda\ndevice_index: 3\nbf16: true\noptim_dtype: bfloat16\n"
+    "gradient_checkpointing: selective\noutput_dir: o\nresume_from_checkpoint: 'runs/checkpoint-10'\n";
 
 /// "key: value" by key, for top-level keys and those of `model`.
 std::map<std::string, std::string> values(const Config& config) {
@@ -417,13 +489,18 @@ TEST(Config, TheRoundTripTouchesEveryKey) {
 
 TEST(Config, ChangesAreThoseOfWhatDecidesTheTraining) {
     const Config config = read(minimal);
-    for (const char* how : {"output_dir=x", "threads=2", "resume_from_checkpoint=auto", "logging_steps=3", "device=cpu",
-                            "save_strategy=no", "prepared_path=x"})
+    for (const char* how : {"output_dir=x", "threads=2", "resume_from_checkpoint=auto", "logging_steps=3",
+                            "device_index=1", "gradient_checkpointing=block", "save_strategy=no", "prepared_path=x"})
         EXPECT_TRUE(config_changes(config, read(minimal, {how})).empty()) << how;
-    for (const char* what : {"learning_rate=1e-3", "datasets[0].path=x", "max_steps=3", "data_seed=3", "packing=false"})
+    for (const char* what : {"learning_rate=1e-3", "datasets[0].path=x", "max_steps=3", "data_seed=3", "packing=false",
+                             "optim_dtype=bf16", "deterministic=true"})
         EXPECT_FALSE(config_changes(config, read(minimal, {what})).empty()) << what;
     EXPECT_EQ(config_changes(config, read(minimal, {"learning_rate=1e-3", "seed=1"})),
               (std::vector<std::string>{"learning_rate: 2e-05, now 0.001", "seed: 42, now 1", "data_seed: 42, now 1"}));
+    // The device itself is only where to run; what it changes is told.
+    EXPECT_EQ(config_changes(read(minimal, {"device=cpu"}), read(minimal, {"device=cuda"})),
+              (std::vector<std::string>{"bf16: false, now true", "deterministic: true, now false",
+                                        "head_chunk: 256, now 2048"}));
 }
 
 TEST(Config, ConvertsToWhatOtherPartsTake) {

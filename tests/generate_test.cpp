@@ -41,10 +41,12 @@ std::vector<float> full_logits(const Model& model, const std::vector<int32_t>& t
     auto [acts, logits] = lay_out(arena);
     std::vector<int32_t> positions(tokens.size());
     for (size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<int32_t>(i);
-    const AttentionMasks masks(model.config, causal_mask(n, n));
     const Context ctx;
+    const AttentionMasks masks(ctx, model.config, causal_mask(n, n));
+    std::vector<int32_t> ids = tokens;
+    const auto view = [&](std::vector<int32_t>& v) { return Tensor(v.data(), DType::i32, {n}); };
     model.learner->model().forward(
-        ctx, {.packs = 1, .length = n, .tokens = tokens, .positions = positions, .masks = masks}, acts);
+        ctx, {.packs = 1, .length = n, .tokens = view(ids), .positions = view(positions), .masks = masks}, acts);
     linear_forward(ctx,
                    {.out = logits, .in = acts.hidden, .weight = model.learner->model().weights().head, .bias = {}});
     return values_of<float>(logits);

@@ -1,7 +1,7 @@
 // links: layers
 #include "layers/head_loss.h"
 
-#include "gradient_check.h"
+#include "device_case.h"
 
 namespace colonnade {
 namespace {
@@ -26,15 +26,15 @@ struct Head {
         }
     }
     HeadLoss args() {
-        return {.nll = nll,
-                .correct = correct,
+        return {.nll = tensor_of(nll, {rows}),
+                .correct = tensor_of(correct, {rows}),
                 .dhidden = tensor_of(dhidden, {rows, width}),
                 .dweight = tensor_of(dweight, {vocab, width}),
                 .logits = tensor_of(logits, {chunk, vocab}),
                 .hidden = tensor_of(hidden, {rows, width}),
                 .weight = tensor_of(weight, {vocab, width}),
-                .targets = targets,
-                .scales = scales};
+                .targets = view_of(targets),
+                .scales = view_of(scales)};
     }
     HeadLoss evaluation() {
         HeadLoss a = args();
@@ -173,12 +173,109 @@ TEST(HeadLoss, RefusesBadInput) {
     expect_error(Exit::internal, "the logits scratch [0, 13] f32 has no row", [&] { head_loss({}, args); });
     args = head.args();
     args.scales = {};
-    expect_error(Exit::internal, "4 targets, but 4 nll, 4 correct, 0 scales", [&] { head_loss({}, args); });
+    expect_error(Exit::internal, "head_loss: scales is [] f32 on cpu, expected [4] f64", [&] { head_loss({}, args); });
     args = head.args();
     args.dhidden = args.dhidden.slice(0, 0, 3);
     expect_error(Exit::internal, "head_loss: dhidden is [3, 5] f32 on cpu, expected [4, 5] f32",
                  [&] { head_loss({}, args); });
 }
+
+struct HeadLossOnDevice : DeviceCase {};
+
+// Each row of hidden is one unit vector, so that the logits are columns of the weight, exact in bf16, and row v of the
+// weight's gradient is the gradient of the logits of token v.
+TEST_P(HeadLossOnDevice, SoftmaxEqualsDouble) {
+    constexpr int64_t rows = 7, width = 8, chunk = 3;
+    for (const int64_t vocab : {5, 8, 13, 1000, 1001, 32000, 50257, 128256}) {
+        SCOPED_TRACE(vocab);
+        release();
+        auto numbers = random_values<double>(vocab * width, 1);
+        for (double& v : numbers) v *= 3;
+        std::vector<double> unit(rows * width);
+        std::vector<int32_t> targets;
+        for (int64_t i = 0; i < rows; ++i) {
+            unit[static_cast<size_t>(i * width + i)] = 1;
+            // The first, the last, the most likely token, and others.
+            int64_t target = i == 0 ? 0 : i == 1 ? vocab - 1 : (i * 977 + 5) % vocab;
+            for (int64_t v = 0; i > 4 && v < vocab; ++v)
+                if (numbers[static_cast<size_t>(v * width + i)] > numbers[static_cast<size_t>(target * width + i)])
+                    target = v;
+            targets.push_back(static_cast<int32_t>(target));
+        }
+        const Twin hidden = twin(dtype(), {rows, width}, unit), weight = twin(dtype(), {vocab, width}, numbers);
+        const Twin target = indices(targets), scale = twin(DType::f64, {rows}, {0.25, 1, 0, 0.125, 1e-3, 1, 0.5});
+        const Twin nll = poisoned(DType::f64, {rows}), evaluated = poisoned(DType::f64, {rows});
+        const Twin correct = twin(DType::u8, {rows}, std::vector<double>(rows, 9)), logits = output({chunk, vocab});
+        const Twin dhidden = output({rows, width});
+        const Twin dweight = twin(sum_dtype(dtype()), {vocab, width}, std::vector<double>(vocab * width));
+        run([&](const Context& ctx, auto of) {
+            head_loss(ctx, {.nll = of(nll),
+                            .correct = of(correct),
+                            .dhidden = of(dhidden),
+                            .dweight = of(dweight),
+                            .logits = of(logits),
+                            .hidden = of(hidden),
+                            .weight = of(weight),
+                            .targets = of(target),
+                            .scales = of(scale)});
+            head_loss(ctx, {.nll = of(evaluated),
+                            .correct = {},
+                            .dhidden = {},
+                            .dweight = {},
+                            .logits = of(logits),
+                            .hidden = of(hidden),
+                            .weight = of(weight),
+                            .targets = of(target),
+                            .scales = {}});
+        });
+        // Exponentials off by up to some tens of roundings, their sum at most 64 additions deep.
+        expect_close("nll", nll, {.relative = 0, .absolute = 128 * f32_rounding});
+        expect_close("correct", correct, {});
+        EXPECT_EQ(read(correct.device)[6], 1);
+        EXPECT_EQ(read(evaluated.device), read(nll.device));
+        // Softmax is off by the roundings of its exponent, which is below 64; softmax - 1 cancels.
+        expect_close("dlogits", dweight, {.relative = rounding() + 256 * f32_rounding, .absolute = 8 * f32_rounding});
+        // |dlogits| of a row add up to 2 scales at most; weights are below 16.
+        const double sum_error = static_cast<double>(vocab) * f32_rounding + rounding();
+        expect_close("dhidden", dhidden, {.relative = rounding(), .absolute = 2 * 16 * sum_error});
+        const auto gradient = read(dweight.device), passed_on = read(dhidden.device);
+        for (size_t v = 0; v < static_cast<size_t>(vocab); ++v) ASSERT_EQ(gradient[v * width + 2], 0) << v;
+        for (size_t j = 0; j < width; ++j) ASSERT_EQ(passed_on[2 * width + j], 0) << j;
+    }
+}
+
+// Logits are rounded to dtype() before the softmax sees them.
+TEST_P(HeadLossOnDevice, WholeHeadEqualsDoubleToTheRoundingOfLogits) {
+    constexpr int64_t rows = 50, width = 64, vocab = 504, chunk = 24;
+    auto numbers = random_values<double>(vocab * width, 1);
+    for (double& v : numbers) v /= 8;  // logits of normal size, below 6
+    const Twin hidden = values({rows, width}, 2), weight = twin(dtype(), {vocab, width}, numbers);
+    std::vector<int32_t> targets;
+    for (int32_t i = 0; i < rows; ++i) targets.push_back(i * 31 % vocab);
+    const Twin target = indices(targets), scale = twin(DType::f64, {rows}, std::vector<double>(rows, 0.02));
+    const Twin nll = poisoned(DType::f64, {rows}), logits = output({chunk, vocab}), dhidden = output({rows, width});
+    const Twin dweight = sums({vocab, width}, 3);
+    run([&](const Context& ctx, auto of) {
+        head_loss(ctx, {.nll = of(nll),
+                        .correct = {},
+                        .dhidden = of(dhidden),
+                        .dweight = of(dweight),
+                        .logits = of(logits),
+                        .hidden = of(hidden),
+                        .weight = of(weight),
+                        .targets = of(target),
+                        .scales = of(scale)});
+    });
+    const double logit_error = 6 * rounding() + width * width * f32_rounding;
+    expect_close("nll", nll, {.relative = 0, .absolute = 2 * logit_error});
+    // A row's |dlogits| add up to 2 * 0.02 at most, each off by twice the error of a logit and its own rounding.
+    const double dlogits_error = 2 * 0.02 * (2 * logit_error + rounding() + vocab * f32_rounding);
+    expect_close("dhidden", dhidden, {.relative = rounding(), .absolute = dlogits_error * 6 / 8});
+    // A column of it adds up to 0.02 for each row whose target it is, 1 or none here, and to its softmax.
+    expect_close("dweight", dweight, {.relative = 2 * f32_rounding, .absolute = dlogits_error * 6});
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, HeadLossOnDevice, every_device(), name_of_device);
 
 }  // namespace
 }  // namespace colonnade

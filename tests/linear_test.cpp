@@ -1,7 +1,7 @@
 // links: layers
 #include "layers/linear.h"
 
-#include "gradient_check.h"
+#include "device_case.h"
 
 namespace colonnade {
 namespace {
@@ -161,6 +161,81 @@ TEST(Linear, RefusesBadShapes) {
     expect_error(Exit::internal, "dout [5, 3] f32 has no memory or its last dim is not contiguous",
                  [&] { linear_backward({}, args); });
 }
+
+struct LinearOnDevice : DeviceCase {};
+
+TEST_P(LinearOnDevice, EqualsDouble) {
+    for (const auto& [tokens, in_features, out_features] :
+         {std::tuple<int64_t, int64_t, int64_t>{40, 24, 56}, {5, 8, 16}, {64, 128, 264}, {7, 5, 3}}) {
+        release();
+        const Twin in = values({tokens, in_features + 8}, 1).slice(1, 8, in_features + 8);
+        const Twin weight = values({out_features, in_features}, 2), bias = values({out_features}, 3);
+        // Sums of products of normal numbers: their mean size is below 1.
+        const auto bound = [&](int64_t terms) {
+            return Bound{.relative = rounding(), .absolute = static_cast<double>(terms * terms) * f32_rounding};
+        };
+        for (const Twin& added : {Twin{}, bias}) {
+            const Twin out = output({tokens, out_features + 8});
+            run([&](const Context& ctx, auto of) {
+                linear_forward(
+                    ctx,
+                    {.out = of(out.slice(1, 0, out_features)), .in = of(in), .weight = of(weight), .bias = of(added)});
+            });
+            expect_close("out", out, bound(in_features + 1));
+        }
+        const Twin dout = values({tokens, out_features}, 4), dweight = sums({out_features, in_features}, 5);
+        const Twin dbias = sums({out_features}, 6), room = scratch(linear_scratch_bytes(out_features));
+        for (const Grad mode : {Grad::overwrite, Grad::accumulate}) {
+            const Twin din = mode == Grad::overwrite ? output({tokens, in_features}) : values({tokens, in_features}, 7);
+            run([&](const Context& ctx, auto of) {
+                linear_backward(ctx, {.din = of(din),
+                                      .din_mode = mode,
+                                      .dweight = of(dweight),
+                                      .dbias = of(dbias),
+                                      .dout = of(dout),
+                                      .in = of(in),
+                                      .weight = of(weight),
+                                      .scratch = of(room)});
+            });
+            Bound din_bound = bound(out_features + 1);
+            // Where cuBLASLt adds to a C in bf16 it rounds the product first: 2^-9 of a sum of out_features products of
+            // normal numbers, which stays within six standard deviations.
+            if (on_gpu() && mode == Grad::accumulate)
+                din_bound.absolute += 0x1p-9 * 6 * std::sqrt(static_cast<double>(out_features));
+            expect_close("din", din, din_bound);
+        }
+        const double sums_bound = static_cast<double>(2 * (tokens + 1) * (tokens + 1)) * f32_rounding;
+        expect_close("dweight", dweight, {.relative = 2 * f32_rounding, .absolute = sums_bound});
+        expect_close("dbias", dbias, {.relative = 2 * f32_rounding, .absolute = sums_bound});
+    }
+}
+
+TEST_P(LinearOnDevice, BiasGradientOfManyRows) {
+    for (const auto& [tokens, width] : {std::pair<int64_t, int64_t>{2500, 264}, {777, 300}, {4097, 40}, {1, 5}}) {
+        release();
+        const Twin dout = values({tokens, width + 8}, 1).slice(1, 8, width + 8), weight = values({width, 1}, 2);
+        const Twin room = scratch(linear_scratch_bytes(width)), dbias = sums({width}, 3), again = sums({width}, 3);
+        const auto add_to = [&](const Twin& sum) {
+            run([&](const Context& ctx, auto of) {
+                linear_backward(ctx, {.din = {},
+                                      .dweight = {},
+                                      .dbias = of(sum),
+                                      .dout = of(dout),
+                                      .in = {},
+                                      .weight = of(weight),
+                                      .scratch = of(room)});
+            });
+        };
+        add_to(dbias);
+        add_to(again);
+        // `tokens` terms of mean size below 1, at most 64 additions deep.
+        expect_close("dbias", dbias,
+                     {.relative = 2 * f32_rounding, .absolute = 64 * static_cast<double>(tokens) * f32_rounding});
+        EXPECT_EQ(read(again.device), read(dbias.device)) << "another run, other bits";
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, LinearOnDevice, every_device(), name_of_device);
 
 }  // namespace
 }  // namespace colonnade

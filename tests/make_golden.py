@@ -10,7 +10,7 @@ your own takes 50 bytes of memory and 16 bytes of disk per parameter. Same seed,
 
 A golden folder holds config.json, model.safetensors (or shards with their index) and
 
-golden.safetensors, computed in float64 from the float32 weights:
+golden.safetensors, computed in float64 from the weights of the file:
     input_ids      i32 [packs, length]
     document_ends  i32 [documents]        ends (exclusive) in the flat [packs * length] row; no document crosses a pack
     positions      i32 [packs, length]    restart at 0 in every document
@@ -21,11 +21,13 @@ golden.safetensors, computed in float64 from the float32 weights:
     grad.<name>    f64                    d loss / d parameter; tied: both uses added, under model.embed_tokens.weight
     losses         f64 [steps]            before each optimizer step, on the same batch
     grad_norms     f64 [steps]            global L2 norm before clipping
-    step<N>.<name> f32                    weights after the N = `steps` optimizer steps
+    step<N>.<name> f32                    weights after the N = `steps` optimizer steps; not where weights are bfloat16
 golden.json:
     recipe         AdamW as torch has it, decay on matrices only (embeddings included), torch's clip_grad_norm_, which
                    scales by max_grad_norm / (norm + 1e-6) when that is below 1
     float32        by prefix of the names above: relative L2 error of transformers' own float32 run, a yardstick for ours
+    bfloat16       where the file's weights are bfloat16: the same of its bfloat16 run on a CPU, for logits, loss, all
+                   gradients together ("grad.") and each by its name; both runs see the same weights
 
 Attention is causal within a document: query i sees key j when j <= i, and i - j < sliding_window where the layer has one.
 
@@ -75,9 +77,20 @@ MODELS = {
     "qwen3": (transformers.Qwen3Config(**SHAPE, head_dim=12, rope_parameters=rope()), None),
 }
 
+# Of sizes that GPU kernels take, weights in bfloat16. Packs of this length have several tiles, the last one in part.
+BFLOAT16_SHAPE = dict(vocab_size=64, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+                      max_position_embeddings=128, dtype="bfloat16")
+BFLOAT16_LENGTH = 100
+BFLOAT16_MODELS = {
+    "bfloat16_llama_head_64": transformers.LlamaConfig(
+        **BFLOAT16_SHAPE, head_dim=64, intermediate_size=192, tie_word_embeddings=True, rope_parameters=rope(theta=1e4)),
+    "bfloat16_qwen3_head_128": transformers.Qwen3Config(
+        **BFLOAT16_SHAPE, head_dim=128, intermediate_size=64, tie_word_embeddings=False, rope_parameters=rope(theta=1e4)),
+}
 
-def write_tiny_model(folder, config, v4):
-    """Random float32 weights in which no norm is 1 and no bias is 0, as save_pretrained writes them."""
+
+def write_tiny_model(folder, config, v4, dtype=torch.float32):
+    """Random weights in which no norm is 1 and no bias is 0, as save_pretrained writes them."""
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     random = torch.Generator().manual_seed(zlib.crc32(folder.name.encode()))
     with torch.no_grad():
@@ -85,7 +98,7 @@ def write_tiny_model(folder, config, v4):
             noise = torch.randn(p.shape, generator=random)
             p.copy_(1 + 0.2 * noise if "norm" in name else 0.3 * noise if p.ndim == 1 else noise / config.hidden_size**0.5)
     shutil.rmtree(folder, ignore_errors=True)
-    model.save_pretrained(folder)
+    model.to(dtype).save_pretrained(folder)
     (folder / "generation_config.json").unlink()
     if v4 is not None:
         written = json.loads((folder / "config.json").read_text())
@@ -149,7 +162,8 @@ def attention_mask(config, batch, dtype):
 def logits_and_loss(model, batch, mask):
     logits = model(input_ids=batch["input_ids"], position_ids=batch["positions"], attention_mask=mask, use_cache=False).logits
     logits = logits.flatten(0, 1)
-    nll = torch.nn.functional.cross_entropy(logits[batch["rows"]], batch["targets"], reduction="none")
+    scores = logits.float() if logits.dtype == torch.bfloat16 else logits  # as transformers' own loss has it
+    nll = torch.nn.functional.cross_entropy(scores[batch["rows"]], batch["targets"], reduction="none")
     weights = batch["weights"].to(nll.dtype)
     return logits, (weights * nll).sum() / weights.sum()
 
@@ -202,25 +216,41 @@ def run(folder, batch, dtype):
     return golden | {f"step{RECIPE['steps']}.{name}": p.detach() for name, p in named.items()}
 
 
-def float32_errors(golden, single):
-    """By prefix of the tensors' names: |single - golden|_2 / |golden|_2 over all of them together."""
+def run_bfloat16(folder, batch):
+    """Logits, loss and gradients of transformers' own bfloat16."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="eager")
+    logits, loss = logits_and_loss(model, batch, attention_mask(model.config, batch, torch.bfloat16))
+    loss.backward()
+    gradients = {f"grad.{name}": p.grad for name, p in model.named_parameters()}
+    return {"logits": logits.detach(), "loss": loss.detach().view(1)} | gradients
+
+
+def errors_of(found, golden, prefixes):
+    """By prefix of the tensors' names: |found - golden|_2 / |golden|_2 over all of them together."""
     errors = {}
-    for prefix in ("logits", "grad.", "losses", "grad_norms", "step"):
+    for prefix in prefixes:
         keys = [key for key in golden if key.startswith(prefix)]
-        off = torch.cat([(single[key].double() - golden[key]).flatten() for key in keys]).norm()
+        off = torch.cat([(found[key].double() - golden[key]).flatten() for key in keys]).norm()
         errors[prefix] = float(f"{off / torch.cat([golden[key].flatten() for key in keys]).norm():.3g}")
     return errors
 
 
 def write_golden(folder, seed, length):
-    vocab = transformers.AutoConfig.from_pretrained(folder).vocab_size
-    batch = random_batch(vocab, length, seed)
+    config = transformers.AutoConfig.from_pretrained(folder)
+    batch = random_batch(config.vocab_size, length, seed)
     golden = run(folder, batch, torch.float64)
-    errors = float32_errors(golden, run(folder, batch, torch.float32))
+    prefixes = ("logits", "grad.", "losses", "grad_norms", "step")
+    report = {"recipe": RECIPE, "seed": seed, "float32": errors_of(run(folder, batch, torch.float32), golden, prefixes)}
     stored = {k: v.float() if k.startswith("step") else v for k, v in golden.items()}
+    if config.dtype == torch.bfloat16:
+        names = ["logits", "loss", "grad."] + [key for key in golden if key.startswith("grad.")]
+        first_step = {k: v for k, v in golden.items() if k in names}
+        report["bfloat16"] = errors_of(run_bfloat16(folder, batch), first_step, names)
+        stored = {k: v for k, v in stored.items() if not k.startswith("step")}
     stored |= {k: v.float() if k == "weights" else v.int() for k, v in batch.items()}
     save_file({k: v.contiguous() for k, v in stored.items()}, folder / "golden.safetensors", metadata={"format": "pt"})
-    (folder / "golden.json").write_text(json.dumps({"recipe": RECIPE, "seed": seed, "float32": errors}, indent=2) + "\n")
+    (folder / "golden.json").write_text(json.dumps(report, indent=2) + "\n")
+    errors = report["float32"] | {f"bfloat16 {k}": v for k, v in report.get("bfloat16", {}).items() if k[-1] in ".s"}
     print(f"{folder}: loss {golden['losses'][0]:.4f} -> {golden['losses'][-1]:.4f}, float32 {errors}")
 
 
@@ -228,7 +258,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=pathlib.Path, help="Hugging Face folder; without it the tiny models are made")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "golden", help="where to write")
-    parser.add_argument("--length", type=int, default=37, help="tokens in each of the two packs")
+    parser.add_argument("--length", type=int, default=37, help="tokens in each of the two packs of float32 models")
+    parser.add_argument("--only", help="a tiny model's name")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     torch.use_deterministic_algorithms(True)
@@ -240,8 +271,13 @@ def main():
         return write_golden(args.out, args.seed, args.length)
     torch.set_num_threads(1)
     for name, (config, v4) in MODELS.items():
-        write_tiny_model(args.out / name, config, v4)
-        write_golden(args.out / name, args.seed, args.length)
+        if args.only in (None, name):
+            write_tiny_model(args.out / name, config, v4)
+            write_golden(args.out / name, args.seed, args.length)
+    for name, config in BFLOAT16_MODELS.items():
+        if args.only in (None, name):
+            write_tiny_model(args.out / name, config, None, torch.bfloat16)
+            write_golden(args.out / name, args.seed, BFLOAT16_LENGTH)
 
 
 if __name__ == "__main__":

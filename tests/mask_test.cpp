@@ -367,5 +367,19 @@ TEST(MaskFamilies, AreFoundByName) {
     expect_error(Exit::config, "no mask family 'caudal': expected one of full, causal,", [] { mask_family("caudal"); });
 }
 
+TEST(MaskFamilies, DocumentsOfRandomLengthsFillTheRow) {
+    for (uint64_t seed = 0; seed < 20; ++seed) {
+        const auto ends = random_document_ends(1000, 7, 100, seed);
+        ASSERT_EQ(ends.size(), 7u);
+        EXPECT_EQ(ends.back(), 1000);
+        for (size_t d = 0; d < ends.size(); ++d) EXPECT_GE(ends[d] - (d ? ends[d - 1] : 0), 100);
+        EXPECT_EQ(ends, random_document_ends(1000, 7, 100, seed));
+    }
+    EXPECT_NE(random_document_ends(1000, 7, 100, 1), random_document_ends(1000, 7, 100, 2));
+    EXPECT_EQ(random_document_ends(700, 7, 100, 1), (std::vector<int64_t>{100, 200, 300, 400, 500, 600, 700}));
+    expect_error(Exit::config, "8 documents of at least 100 tokens do not fit 700",
+                 [] { random_document_ends(700, 8, 100, 1); });
+}
+
 }  // namespace
 }  // namespace colonnade

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "expect_error.h"
 #include "tiny_model.h"
 
 namespace colonnade {
@@ -15,14 +16,9 @@ struct Outcome {
 };
 
 Outcome run(Learner& learner, const std::vector<Batch>& batches, double total_weight) {
-    const Context ctx;
     learner.zero_gradients();
-    Outcome outcome;
-    for (const Batch& batch : batches) outcome.sums += learner.accumulate(ctx, batch, total_weight);
-    dispatch_float(learner.gradients().dtype, [&]<typename T>() {
-        for (const T g : values_of<T>(learner.gradients())) outcome.gradients.push_back(static_cast<double>(g));
-    });
-    return outcome;
+    for (const Batch& batch : batches) learner.accumulate(learner.context(), batch, total_weight);
+    return {learner.loss(), numbers_of(learner, learner.gradients())};
 }
 
 double relative_gap(const std::vector<double>& a, const std::vector<double>& b) {
@@ -34,8 +30,46 @@ double relative_gap(const std::vector<double>& a, const std::vector<double>& b) 
     return gap / scale;
 }
 
+/// Relative, in the Euclidean norm.
+double distance(const std::vector<double>& a, const std::vector<double>& b) {
+    double error = 0, norm = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+        error += (a[i] - b[i]) * (a[i] - b[i]);
+        norm += b[i] * b[i];
+    }
+    return std::sqrt(error / norm);
+}
+
 class Packing : public testing::TestWithParam<std::tuple<Architecture, DType>> {
   protected:
+    void SetUp() override {
+        if (dtype() == DType::bf16 && !test_gpu()) GTEST_SKIP() << "no CUDA device";
+    }
+    static DType dtype() { return std::get<1>(GetParam()); }
+    static ModelConfig config(bool tied) {
+        const Architecture architecture = std::get<0>(GetParam());
+        return dtype() == DType::bf16 ? small_config(architecture, tied) : tiny_config(architecture, tied);
+    }
+    static double rounding() { return dtype() == DType::f64 ? 1e-13 : 2e-6; }
+    /// The same loss and gradients, to rounding. In bf16 every activation is rounded, and where a sample lies decides how
+    /// its sums are cut into pieces, so that some of the roundings fall the other way: the two may differ by no more
+    /// than what bf16 itself is off by, against double on the CPU.
+    static void expect_equal(const Outcome& a, const Outcome& b, const std::vector<Batch>& batches, double total,
+                             const ModelConfig& model) {
+        EXPECT_EQ(a.sums.weight, b.sums.weight);
+        if (dtype() != DType::bf16) {
+            EXPECT_NEAR(a.sums.nll, b.sums.nll, rounding() * b.sums.nll);
+            EXPECT_LE(relative_gap(a.gradients, b.gradients), rounding());
+            return;
+        }
+        int64_t packs = 1, length = 1;
+        for (const Batch& batch : batches) packs = std::max(packs, batch.packs), length = std::max(length, batch.length);
+        const Outcome exact = run(*tiny_learner(model, DType::f64, packs, length), batches, total);
+        EXPECT_NEAR(a.sums.nll, b.sums.nll, 1e-3 * exact.sums.nll);
+        EXPECT_LE(distance(a.gradients, b.gradients), distance(a.gradients, exact.gradients));
+        EXPECT_LE(distance(a.gradients, exact.gradients), 0.02);
+    }
+
     // Long enough that packs span several attention tiles and begin and end inside them.
     static std::vector<Sample> samples(int64_t vocab) {
         std::vector<Sample> s;
@@ -47,10 +81,9 @@ class Packing : public testing::TestWithParam<std::tuple<Architecture, DType>> {
 };
 
 TEST_P(Packing, EqualsSeparateSamples) {
-    const auto [architecture, dtype] = GetParam();
-    const ModelConfig config = tiny_config(architecture, false);
+    const ModelConfig config = this->config(false);
     const std::vector<Sample> s = samples(config.vocab_size);
-    const auto learner = tiny_learner(config, dtype, 2, 256);
+    const auto learner = tiny_learner(config, dtype(), 2, 256);
     const Batch packed = make_batch({{&s[0], &s[1], &s[2], &s[9], &s[4]}, {&s[3], &s[5], &s[6], &s[8]}});
     const Batch rest = make_batch({{&s[7]}});
     const double total = packed.target_weight + rest.target_weight;
@@ -58,44 +91,35 @@ TEST_P(Packing, EqualsSeparateSamples) {
     for (const Sample& sample : s) separate.push_back(make_batch({{&sample}}));
 
     const Outcome a = run(*learner, {packed, rest}, total), b = run(*learner, separate, total);
-    const double rounding = dtype == DType::f64 ? 1e-13 : 2e-6;
-    EXPECT_NEAR(a.sums.nll, b.sums.nll, rounding * b.sums.nll);
-    EXPECT_EQ(a.sums.weight, b.sums.weight);
-    EXPECT_LE(relative_gap(a.gradients, b.gradients), rounding);
+    expect_equal(a, b, {packed, rest}, total, config);
 }
 
 TEST_P(Packing, OrderInAPackDoesNotMatter) {
-    const auto [architecture, dtype] = GetParam();
-    const ModelConfig config = tiny_config(architecture, true);
+    const ModelConfig config = this->config(true);
     const std::vector<Sample> s = samples(config.vocab_size);
-    const auto learner = tiny_learner(config, dtype, 1, 256);
+    const auto learner = tiny_learner(config, dtype(), 1, 256);
     const Batch one = make_batch({{&s[0], &s[2], &s[9]}}), other = make_batch({{&s[9], &s[0], &s[2]}});
     const Outcome a = run(*learner, {one}, one.target_weight), b = run(*learner, {other}, one.target_weight);
-    const double rounding = dtype == DType::f64 ? 1e-13 : 2e-6;
-    EXPECT_NEAR(a.sums.nll, b.sums.nll, rounding * b.sums.nll);
-    EXPECT_LE(relative_gap(a.gradients, b.gradients), rounding);
+    expect_equal(a, b, {one}, one.target_weight, config);
 }
 
 TEST_P(Packing, AccumulationOneTimesFourEqualsFourTimesOne) {
-    const auto [architecture, dtype] = GetParam();
-    const ModelConfig config = tiny_config(architecture, false);
+    const ModelConfig config = this->config(false);
     const std::vector<Sample> s = samples(config.vocab_size);
-    const auto learner = tiny_learner(config, dtype, 4, 128);
+    const auto learner = tiny_learner(config, dtype(), 4, 128);
     const std::vector<std::vector<const Sample*>> packs = {
         {&s[0], &s[2]}, {&s[3], &s[4]}, {&s[5]}, {&s[6], &s[8], &s[9]}};
     const Batch whole = make_batch(packs);
     std::vector<Batch> parts;
     for (const auto& pack : packs) parts.push_back(make_batch({pack}));
     const Outcome a = run(*learner, {whole}, whole.target_weight), b = run(*learner, parts, whole.target_weight);
-    const double rounding = dtype == DType::f64 ? 1e-13 : 2e-6;
-    EXPECT_NEAR(a.sums.nll, b.sums.nll, rounding * b.sums.nll);
-    EXPECT_LE(relative_gap(a.gradients, b.gradients), rounding);
+    expect_equal(a, b, {whole}, whole.target_weight, config);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, Packing,
                          testing::Combine(testing::Values(Architecture::llama, Architecture::mistral,
                                                           Architecture::qwen2, Architecture::qwen3),
-                                          testing::Values(DType::f32, DType::f64)),
+                                          testing::Values(DType::f32, DType::f64, DType::bf16)),
                          [](const auto& test) {
                              return std::string(name_of(std::get<0>(test.param))) + "_" +
                                     name_of(std::get<1>(test.param));
@@ -122,16 +146,44 @@ TEST(Learner, RefusesGradientsThatAreNotFinite) {
     const Parameter& p = learner->parameters().find("model.layers.1.self_attn.k_proj.weight");
     learner->gradients().as<float>()[p.begin + 3] = std::numeric_limits<float>::quiet_NaN();
     const std::vector<float> before = values_of<float>(learner->weights());
-    try {
-        learner->update({}, {}, 1e-3, 1.0);
-        FAIL() << "the update went through";
-    } catch (const Error& e) {
-        EXPECT_EQ(e.exit(), Exit::numerics);
-        EXPECT_NE(std::string(e.what()).find(p.name), std::string::npos) << e.what();
-    }
+    learner->update({}, {}, 1e-3, 1.0);
+    expect_error(Exit::numerics, p.name, [&] { learner->result(); });
     EXPECT_EQ(before, values_of<float>(learner->weights()));
     EXPECT_EQ(learner->updates(), 0);
 }
+
+class LearnerRecompute : public testing::TestWithParam<std::tuple<Architecture, DType>> {};
+
+TEST_P(LearnerRecompute, GivesTheSameBits) {
+    const auto [architecture, dtype] = GetParam();
+    if (dtype == DType::bf16 && !test_gpu()) GTEST_SKIP() << "no CUDA device";
+    const ModelConfig config = dtype == DType::bf16 ? small_config(architecture) : tiny_config(architecture);
+    const Sample s = random_sample(5, 0, {150}, config.vocab_size), t = random_sample(6, 4, {30, 9}, config.vocab_size);
+    const Batch batch = make_batch({{&s, &t}});
+    std::vector<Outcome> outcomes;
+    size_t bytes = SIZE_MAX;
+    for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::block}) {
+        const auto learner = tiny_learner(config, dtype, 1, 256, 1, recompute);
+        const size_t planned = Learner::plan(config, learner->options(), learner->options().device()).bytes();
+        EXPECT_LT(planned, bytes);
+        bytes = planned;
+        learner->zero_gradients();
+        learner->accumulate(learner->context(nullptr, true), batch, batch.target_weight);
+        outcomes.push_back({learner->loss(), numbers_of(*learner, learner->gradients())});
+    }
+    for (const Outcome& o : outcomes) {
+        EXPECT_EQ(o.sums.nll, outcomes[0].sums.nll);
+        EXPECT_TRUE(o.gradients == outcomes[0].gradients);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, LearnerRecompute,
+                         testing::Combine(testing::Values(Architecture::llama, Architecture::qwen3),
+                                          testing::Values(DType::f32, DType::bf16)),
+                         [](const auto& test) {
+                             return std::string(name_of(std::get<0>(test.param))) + "_" +
+                                    name_of(std::get<1>(test.param));
+                         });
 
 }  // namespace
 }  // namespace colonnade

@@ -1,7 +1,7 @@
 // links: layers
 #include "layers/rmsnorm.h"
 
-#include "gradient_check.h"
+#include "device_case.h"
 
 namespace colonnade {
 namespace {
@@ -209,6 +209,147 @@ TEST(RmsNorm, RefusesBadShapes) {
     expect_error(Exit::internal, "in is [35] f32, expected two or three dimensions",
                  [&] { rmsnorm_backward({}, backward); });
 }
+
+struct RmsNormOnDevice : DeviceCase {
+    // Relative errors of 1 / sqrt and of a sum of squares at most 64 additions deep, of which the root halves it.
+    static constexpr double rstd_error = 40 * f32_rounding;
+    // Of r * (w d_out - s shrink) with factors of size 1 to 6 and a sum as above.
+    static constexpr double gradient_error = 64 * 16 * f32_rounding;
+    /// `rows` terms of mean size below 1, at most 64 additions deep, onto a number that is there.
+    static Bound weight_bound(int64_t rows) {
+        return {.relative = 2 * f32_rounding, .absolute = 64 * static_cast<double>(rows) * f32_rounding};
+    }
+
+    void backward(const Twin& in, const Twin& rstd, const Twin& weight, const Twin& din, Grad mode) {
+        const int64_t width = weight.device.size(0), rows = rstd.device.numel();
+        const int rank = in.device.rank;
+        const Twin dout =
+            rank == 2 ? values({rows, width}, 5) : values({in.device.size(0), in.device.size(1), width}, 5);
+        const Twin dweight = sums({width}, 6), again = sums({width}, 6), room = scratch(rmsnorm_scratch_bytes(width));
+        const auto run_on = [&](const Context& ctx, auto of) {
+            rmsnorm_backward(ctx, {.din = of(din),
+                                   .din_mode = mode,
+                                   .dweight = of(dweight),
+                                   .dout = of(dout),
+                                   .in = of(in),
+                                   .rstd = of(rstd),
+                                   .weight = of(weight),
+                                   .scratch = of(room)});
+        };
+        run(run_on);
+        expect_close("dweight", dweight, weight_bound(rows));
+        rmsnorm_backward(context(), {.din = {},
+                                     .dweight = again.device,
+                                     .dout = dout.device,
+                                     .in = in.device,
+                                     .rstd = rstd.device,
+                                     .weight = weight.device,
+                                     .scratch = room.device});
+        EXPECT_EQ(read(again.device), read(dweight.device)) << "another run, other bits";
+    }
+};
+
+TEST_P(RmsNormOnDevice, RowsEqualDouble) {
+    for (const auto& [rows, width] : {std::pair<int64_t, int64_t>{5, 7},
+                                      {33, 128},
+                                      {9, 200},
+                                      {2, 256},
+                                      {5, 1000},
+                                      {700, 1032},
+                                      {3, 2048},
+                                      {7, 2056},
+                                      {300, 4104},
+                                      {3, 8192},
+                                      {2, 16384},
+                                      {140, 8200},
+                                      {4, 901},
+                                      {3, 16001}}) {
+        SCOPED_TRACE(fmt::format("{} rows of {}", rows, width));
+        release();
+        const Twin in = sixteenths({rows, width}, 1), delta = sixteenths({rows, width}, 2);
+        const Twin weight = values({width}, 3), out = output({rows, width}), sum = output({rows, width});
+        const Twin rstd = sum_output({rows});
+        run([&](const Context& ctx, auto of) {
+            rmsnorm_forward(ctx, {.out = of(out),
+                                  .rstd = of(rstd),
+                                  .sum = of(sum),
+                                  .in = of(in),
+                                  .delta = of(delta),
+                                  .weight = of(weight),
+                                  .eps = 1e-3});
+        });
+        expect_close("sum", sum, {});
+        expect_close("rstd", rstd, {.relative = rstd_error});
+        const Bound out_bound{.relative = rounding() + rstd_error + 2 * f32_rounding};
+        expect_close("out", out, out_bound);
+
+        // In place, without a residual branch.
+        const Twin alias = sixteenths({rows, width}, 1);
+        run([&](const Context& ctx, auto of) {
+            rmsnorm_forward(ctx, {.out = of(alias),
+                                  .rstd = of(rstd),
+                                  .sum = {},
+                                  .in = of(alias),
+                                  .delta = {},
+                                  .weight = of(weight),
+                                  .eps = 1e-3});
+        });
+        expect_close("out in place", alias, out_bound);
+
+        const Bound din_bound{.relative = rounding(), .absolute = gradient_error};
+        const Twin fresh = output({rows, width}), onto = values({rows, width}, 4);
+        backward(in, rstd, weight, fresh, Grad::overwrite);
+        expect_close("din", fresh, din_bound);
+        backward(in, rstd, weight, onto, Grad::accumulate);
+        expect_close("din onto", onto, din_bound);
+    }
+}
+
+// q/k norms: heads inside packed rows, and the gradient in place of d_out.
+TEST_P(RmsNormOnDevice, HeadsEqualDouble) {
+    struct Size {
+        int64_t tokens, heads, all_heads, dim;
+    };
+    for (const auto& [tokens, heads, all_heads, dim] :
+         {Size{5, 3, 7, 6}, {6, 5, 8, 64}, {650, 32, 34, 64}, {9, 4, 6, 128}, {7, 3, 5, 256}, {3, 2, 3, 80}}) {
+        SCOPED_TRACE(fmt::format("{} tokens of {} heads of {}", tokens, heads, dim));
+        release();
+        const Twin qkv = sixteenths({tokens, all_heads, dim}, 1), weight = values({dim}, 2);
+        const Twin in = qkv.slice(1, 1, 1 + heads), out = output({tokens, all_heads, dim});
+        const Twin rstd = sum_output({tokens * heads});
+        run([&](const Context& ctx, auto of) {
+            rmsnorm_forward(ctx, {.out = of(out.slice(1, 0, heads)),
+                                  .rstd = of(rstd),
+                                  .sum = {},
+                                  .in = of(in),
+                                  .delta = {},
+                                  .weight = of(weight),
+                                  .eps = 1e-6});
+        });
+        expect_close("rstd", rstd, {.relative = rstd_error});
+        expect_close("out", out, {.relative = rounding() + rstd_error + 2 * f32_rounding});
+
+        const Twin fresh = output({tokens, all_heads, dim});
+        backward(in, rstd, weight, fresh.slice(1, 1, 1 + heads), Grad::overwrite);
+        expect_close("din", fresh, {.relative = rounding(), .absolute = gradient_error});
+
+        const Twin packed = values({tokens, all_heads, dim}, 7), d = packed.slice(1, 1, 1 + heads);
+        const Twin dweight = sums({dim}, 6), room = scratch(rmsnorm_scratch_bytes(dim));
+        run([&](const Context& ctx, auto of) {
+            rmsnorm_backward(ctx, {.din = of(d),
+                                   .dweight = of(dweight),
+                                   .dout = of(d),
+                                   .in = of(in),
+                                   .rstd = of(rstd),
+                                   .weight = of(weight),
+                                   .scratch = of(room)});
+        });
+        expect_close("din in place", packed, {.relative = rounding(), .absolute = gradient_error});
+        expect_close("dweight", dweight, weight_bound(tokens * heads));
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, RmsNormOnDevice, every_device(), name_of_device);
 
 }  // namespace
 }  // namespace colonnade

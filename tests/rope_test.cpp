@@ -3,7 +3,7 @@
 
 #include <numeric>
 
-#include "gradient_check.h"
+#include "device_case.h"
 
 namespace colonnade {
 namespace {
@@ -131,7 +131,7 @@ struct Rope {
         packed = random_values<T>(tokens * all_heads * dim, 1);
         rope_angles({}, {.cos = tensor_of(cos, {tokens, dim / 2}),
                          .sin = tensor_of(sin, {tokens, dim / 2}),
-                         .positions = positions,
+                         .positions = view_of(positions),
                          .frequencies = frequencies});
     }
     std::vector<T> rotated(std::vector<T> x, bool backward = false) {
@@ -187,10 +187,48 @@ TEST(Rope, RefusesBadShapes) {
     expect_error(Exit::internal, "rope_apply: x is [6, 4, 5] f32",
                  [&] { rope_apply({}, {.x = x.slice(2, 0, 5), .cos = cos, .sin = cos}); });
     expect_error(Exit::internal, "rope_angles: cos is [6, 2] f32 on cpu, expected [6, 3] f32", [&] {
-        rope_angles(
-            {}, {.cos = cos.slice(1, 0, 2), .sin = cos, .positions = rope.positions, .frequencies = rope.frequencies});
+        rope_angles({}, {.cos = cos.slice(1, 0, 2),
+                         .sin = cos,
+                         .positions = view_of(rope.positions),
+                         .frequencies = rope.frequencies});
     });
 }
+
+struct RopeOnDevice : DeviceCase {};
+
+TEST_P(RopeOnDevice, EqualsDouble) {
+    std::vector<int32_t> at(37);
+    std::iota(at.begin(), at.end(), 0);
+    at[7] = 131071, at[20] = 1000000, at[21] = 999983, at[36] = 200000;
+    const int64_t tokens = std::ssize(at);
+    struct Size {
+        int64_t heads, all_heads, dim;
+    };
+    for (const auto [heads, all_heads, dim] :
+         {Size{2, 4, 6}, {5, 7, 64}, {20, 24, 128}, {3, 3, 80}, {4, 5, 8}, {1, 2, 256}, {9, 11, 16}}) {
+        release();
+        const RopeFrequencies frequencies = rope_frequencies(dim, 5e5, {});
+        const Twin positions = indices(at);
+        const Twin cos = sum_output({tokens, dim / 2}), sin = sum_output({tokens, dim / 2});
+        run([&](const Context& ctx, auto of) {
+            rope_angles(ctx, {.cos = of(cos), .sin = of(sin), .positions = of(positions), .frequencies = frequencies});
+        });
+        // The angle itself is the same double: what is left is one rounding, and the last digits of two libraries.
+        const Bound rounded{.relative = f32_rounding, .absolute = 0x1p-50};
+        expect_close("cos", cos, rounded);
+        expect_close("sin", sin, rounded);
+        for (const bool backward : {false, true}) {
+            const Twin x = values({tokens, all_heads, dim}, 1);
+            run([&](const Context& ctx, auto of) {
+                rope_apply(ctx, {.x = of(x.slice(1, 0, heads)), .cos = of(cos), .sin = of(sin), .backward = backward});
+            });
+            // Two products of numbers below 6, each with a rounded angle.
+            expect_close("x", x, {.relative = rounding(), .absolute = 6 * 6 * f32_rounding});
+        }
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, RopeOnDevice, every_device(), name_of_device);
 
 }  // namespace
 }  // namespace colonnade

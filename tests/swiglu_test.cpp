@@ -1,7 +1,7 @@
 // links: layers
 #include "layers/swiglu.h"
 
-#include "gradient_check.h"
+#include "device_case.h"
 
 namespace colonnade {
 namespace {
@@ -77,6 +77,39 @@ TEST(Swiglu, RefusesBadShapes) {
     expect_error(Exit::internal, "swiglu_backward: dgate_up is [2, 10] f32 on cpu, expected [3, 10] f32",
                  [&] { swiglu_backward({}, {.dgate_up = gate_up.slice(0, 0, 2), .dout = out, .gate_up = gate_up}); });
 }
+
+struct SwigluOnDevice : DeviceCase {};
+
+TEST_P(SwigluOnDevice, EqualsDouble) {
+    for (const auto& [tokens, ffn] :
+         {std::pair<int64_t, int64_t>{3, 5}, {1, 8}, {5, 264}, {7, 2048}, {3, 2120}, {4, 1001}}) {
+        release();
+        auto numbers = random_values<double>(tokens * 2 * ffn, 1);
+        numbers[0] = -200;  // exp(200) is more than a float holds: silu is 0 all the same
+        numbers[1] = 200;   // silu(x) is x
+        const Twin gate_up = twin(dtype(), {tokens, 2 * ffn}, numbers), out = output({tokens, ffn + 8});
+        run([&](const Context& ctx, auto of) {
+            swiglu_forward(ctx, {.out = of(out.slice(1, 8, ffn + 8)), .gate_up = of(gate_up)});
+        });
+        // The exponential is off by as many roundings as its argument is large, below 88.
+        const double relative = rounding() + 128 * f32_rounding;
+        expect_close("out", out, {.relative = relative, .absolute = 1e-30});
+
+        // 1 + gate * (1 - s) cancels; its factors are below 6. In place of its input where that is a buffer of its own.
+        const Bound bound{.relative = relative, .absolute = 16 * 36 * f32_rounding};
+        const Twin dout = values({tokens, ffn}, 2), dgate_up = output({tokens, 2 * ffn});
+        run([&](const Context& ctx, auto of) {
+            swiglu_backward(ctx, {.dgate_up = of(dgate_up), .dout = of(dout), .gate_up = of(gate_up)});
+        });
+        expect_close("dgate_up", dgate_up, bound);
+        run([&](const Context& ctx, auto of) {
+            swiglu_backward(ctx, {.dgate_up = of(gate_up), .dout = of(dout), .gate_up = of(gate_up)});
+        });
+        EXPECT_EQ(read(gate_up.device), read(dgate_up.device));
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, SwigluOnDevice, every_device(), name_of_device);
 
 }  // namespace
 }  // namespace colonnade

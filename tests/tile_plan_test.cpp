@@ -3,11 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <map>
 #include <numeric>
 
 #include "attention/mask_families.h"
+#include "expect_error.h"
 #include "random_mask.h"
+#include "test_gpu.h"
 
 namespace colonnade {
 namespace {
@@ -40,6 +43,7 @@ void expect_exact(const ColumnMask& mask, int64_t tile_rows, int64_t tile_column
         }
     }
     EXPECT_EQ(plan.visible_pairs, pairs);
+    EXPECT_EQ(count_visible_pairs(mask), pairs);
     const auto expect_lists = [](const auto& expected, const auto& begin, const auto& tiles, auto&& is_partial) {
         ASSERT_EQ(begin.size(), expected.size() + 1);
         ASSERT_EQ(begin.back(), static_cast<int64_t>(tiles.size()));
@@ -131,6 +135,207 @@ TEST(TilePlan, RefusesMasksThatAreNotValid) {
     ColumnMask mask = causal_document_mask(8, {4, 8});
     mask.lts[3] = 9;
     EXPECT_THROW(make_tile_plan(mask), Error);
+}
+
+// --- The plan of a GPU, against the exact one of the host -----------------------------------------------------------
+
+/// One bit map as downloaded: [slices, blocks, words of the other blocks].
+struct Map {
+    int64_t blocks, words;
+    std::vector<int32_t> data;
+    bool bit(int64_t slice, int64_t block, int64_t other) const {
+        const auto word = data[static_cast<size_t>((slice * blocks + block) * words + other / 32)];
+        return (static_cast<uint32_t>(word) >> (other % 32) & 1) != 0;
+    }
+    int64_t count(int64_t slice, int64_t block) const {
+        int64_t n = 0;
+        for (int64_t w = 0; block < blocks && w < words; ++w)
+            n += std::popcount(static_cast<uint32_t>(data[static_cast<size_t>((slice * blocks + block) * words + w)]));
+        return n;
+    }
+};
+
+class GpuPlan {
+  public:
+    TilePlan plan;
+    std::vector<int32_t> bounds, row_order, column_order;
+    Map row_active, row_partial, column_active, column_partial;
+
+    /// Built in memory that held something else.
+    explicit GpuPlan(const ColumnMask& mask) {
+        Gpu& gpu = *test_gpu();
+        const int64_t slices = mask.batch * mask.heads;
+        Arena planned(Device::cuda);
+        GpuTilePlan::lay_out(planned, slices, mask.rows, mask.columns);
+        Arena arena(Device::cuda, planned.bytes());
+        const GpuTilePlan memory = GpuTilePlan::lay_out(arena, slices, mask.rows, mask.columns);
+        for (const Tensor& t : {memory.bounds, memory.row_active, memory.row_partial, memory.column_active,
+                                memory.column_partial, memory.row_order, memory.column_order, memory.scratch})
+            gpu.upload(t, std::vector<char>(t.bytes(), 0x5a).data());
+        plan = make_gpu_tile_plan({.device = Device::cuda, .gpu = &gpu}, memory, mask);
+        const auto read = [&](const Tensor& t) {
+            std::vector<int32_t> values(static_cast<size_t>(t.numel()));
+            gpu.download(values.data(), t);
+            return values;
+        };
+        const auto map = [&](const Tensor& t) { return Map{t.size(1), t.size(2), read(t)}; };
+        bounds = read(memory.bounds), row_order = read(memory.row_order), column_order = read(memory.column_order);
+        row_active = map(memory.row_active), row_partial = map(memory.row_partial);
+        column_active = map(memory.column_active), column_partial = map(memory.column_partial);
+    }
+};
+
+void expect_bounds(const ColumnMask& mask, const std::vector<int32_t>& found) {
+    constexpr int32_t least = std::numeric_limits<int32_t>::min(), most = std::numeric_limits<int32_t>::max();
+    std::vector<int32_t> expected;
+    for (int64_t slice = 0; slice < mask.batch * mask.heads; ++slice)
+        for (int64_t j = 0; j < (mask.columns + 127) / 128 * 128; ++j) {
+            ColumnMask::Bounds x{least, most, most, least};
+            if (j < mask.columns) x = mask.bounds(slice / mask.heads, slice % mask.heads, j);
+            if (x.lts == x.lte) x.lts = most, x.lte = least;
+            if (x.uts == x.ute) x.uts = most, x.ute = least;
+            expected.insert(expected.end(), {x.lts, x.lte, x.uts, x.ute});
+        }
+    EXPECT_EQ(found, expected);
+}
+
+/// Most active tiles first by pairs of blocks, ties ascending.
+void expect_pair_order(const std::vector<int32_t>& order, const Map& active, int64_t slices) {
+    const int64_t pairs = (active.blocks + 1) / 2;
+    std::vector<int32_t> expected(static_cast<size_t>(slices * pairs));
+    std::iota(expected.begin(), expected.end(), 0);
+    std::ranges::stable_sort(expected, std::greater(), [&](int32_t entry) {
+        const int64_t slice = entry / pairs, block = entry % pairs * 2;
+        return active.count(slice, block) + active.count(slice, block + 1);
+    });
+    EXPECT_EQ(order, expected);
+}
+
+/// The plan has every tile that the exact one has, and none of its full tiles is partial in truth; where the mask is
+/// `structured` it has no other ones.
+void expect_gpu_plan(const ColumnMask& mask, bool structured, const std::string& name) {
+    SCOPED_TRACE(fmt::format("{} {} x {}, batch {}, {} heads", name, mask.rows, mask.columns, mask.batch, mask.heads));
+    const GpuPlan gpu(mask);
+    const TilePlan exact = make_tile_plan(mask);
+    const int64_t slices = mask.batch * mask.heads;
+    ASSERT_EQ(gpu.plan.row_blocks, exact.row_blocks);
+    ASSERT_EQ(gpu.plan.column_blocks, exact.column_blocks);
+    ASSERT_EQ(gpu.plan.batch, exact.batch);
+    ASSERT_EQ(gpu.plan.heads, exact.heads);
+    expect_bounds(mask, gpu.bounds);
+    for (int64_t slice = 0; slice < slices; ++slice) {
+        for (int64_t r = 0; r < exact.row_blocks; ++r) {
+            const auto list = static_cast<size_t>(slice * exact.row_blocks + r);
+            const auto begin = exact.by_row.begin() + exact.by_row_begin[list],
+                       end = exact.by_row.begin() + exact.by_row_begin[list + 1];
+            auto next = begin;
+            for (int64_t c = 0; c < gpu.row_active.words * 32; ++c) {
+                const bool active = gpu.row_active.bit(slice, r, c), partial = gpu.row_partial.bit(slice, r, c);
+                const bool truly_active = next != end && next->index == c,
+                           truly_partial = truly_active && next->partial;
+                if (truly_active) ++next;
+                const bool padded = (c + 1) * 64 > mask.columns;
+                ASSERT_TRUE(active || !truly_active) << "row block " << r << ", column block " << c;
+                ASSERT_TRUE(active || !partial) << "row block " << r << ", column block " << c;
+                ASSERT_TRUE(partial || !truly_partial) << "row block " << r << ", column block " << c;
+                ASSERT_TRUE(partial || !active || !padded) << "row block " << r << ", column block " << c;
+                if (c >= exact.column_blocks) {
+                    ASSERT_FALSE(active) << "row block " << r << ", column block " << c;
+                    continue;
+                }
+                ASSERT_EQ(gpu.column_active.bit(slice, c, r), active) << "row block " << r << ", column block " << c;
+                ASSERT_EQ(gpu.column_partial.bit(slice, c, r), partial) << "row block " << r << ", column block " << c;
+                if (!structured) continue;
+                ASSERT_EQ(active, truly_active) << "row block " << r << ", column block " << c;
+                ASSERT_EQ(partial, truly_partial || (active && padded)) << "row block " << r << ", column block " << c;
+            }
+        }
+        for (int64_t c = 0; c < exact.column_blocks; ++c)
+            for (int64_t r = exact.row_blocks; r < gpu.column_active.words * 32; ++r)
+                ASSERT_FALSE(gpu.column_active.bit(slice, c, r) || gpu.column_partial.bit(slice, c, r));
+    }
+    expect_pair_order(gpu.row_order, gpu.row_active, slices);
+    expect_pair_order(gpu.column_order, gpu.column_active, slices);
+}
+
+class GpuTilePlanTest : public testing::Test {
+  protected:
+    void SetUp() override {
+        if (!test_gpu()) GTEST_SKIP() << "no CUDA device";
+    }
+};
+
+TEST_F(GpuTilePlanTest, IsExactForEveryFamily) {
+    for (const int64_t n : {1, 64, 65, 300, 1000, 2048, 2500})
+        for (const MaskFamily& family : mask_families())
+            expect_gpu_plan(family.build(default_parameters(n, n, 2, 3)), true, std::string(family.name));
+}
+
+TEST_F(GpuTilePlanTest, IsConservativeForAnyMask) {
+    for (uint64_t seed = 0; seed < 100; ++seed) {
+        const auto s = static_cast<int64_t>(seed);
+        expect_gpu_plan(random_column_mask(seed, 1 + s % 2, 1 + s % 3, s * 61 % 907, s * 97 % 811), false,
+                        fmt::format("seed {}", seed));
+    }
+}
+
+TEST_F(GpuTilePlanTest, AnyLength) {
+    for (const int64_t rows : {0, 1, 64, 65, 129, 4200})
+        for (const int64_t columns : {0, 1, 64, 65, 129, 4200})
+            for (const bool causal : {true, false})
+                expect_gpu_plan(causal ? causal_mask(rows, columns) : full_mask(rows, columns), true,
+                                causal ? "causal" : "full");
+}
+
+TEST_F(GpuTilePlanTest, RecognisesTilesHiddenByTheChainOfRanges) {
+    // Hidden in column j: the future, [uts, ute) from within it on, [lts, lte) from where that ends.
+    ColumnMask mask{.causal = true, .vectors = MaskVectors::all, .rows = 256, .columns = 256};
+    for (int32_t j = 0; j < 256; ++j) {
+        mask.uts.push_back(std::min(j, 64)), mask.ute.push_back(100);
+        mask.lts.push_back(100), mask.lte.push_back(128);
+    }
+    expect_gpu_plan(mask, false, "chain");
+    const GpuPlan plan(mask);
+    // Columns 64..127 see from row 128 on: the future hides rows 0..63, [64, 100) and [100, 128) follow on it.
+    EXPECT_FALSE(plan.row_active.bit(0, 0, 1));
+    EXPECT_FALSE(plan.row_active.bit(0, 1, 1));
+    EXPECT_TRUE(plan.row_active.bit(0, 2, 1));
+}
+
+TEST_F(GpuTilePlanTest, LongRows) {
+    const int64_t n = 131072;
+    expect_gpu_plan(causal_document_mask(n, default_parameters(n, n, 1, 24).ends), true, "causal_document");
+    expect_gpu_plan(random_eviction_mask(n, 1, n / 2, 3), true, "random_eviction");
+}
+
+TEST(GpuTilePlan, IsLaidOutWithoutAGpu) {
+    Arena planned(Device::cuda);
+    const GpuTilePlan plan = GpuTilePlan::lay_out(planned, 3, 1000, 2100);
+    const auto shape = [](const Tensor& t) { return std::vector(t.shape.begin(), t.shape.begin() + t.rank); };
+    EXPECT_EQ(shape(plan.bounds), (std::vector<int64_t>{3, 2176, 4}));
+    EXPECT_EQ(shape(plan.row_active), (std::vector<int64_t>{3, 16, 2}));
+    EXPECT_EQ(shape(plan.row_partial), (std::vector<int64_t>{3, 16, 2}));
+    EXPECT_EQ(shape(plan.column_active), (std::vector<int64_t>{3, 33, 1}));
+    EXPECT_EQ(shape(plan.column_partial), (std::vector<int64_t>{3, 33, 1}));
+    EXPECT_EQ(shape(plan.row_order), (std::vector<int64_t>{3 * 8}));
+    EXPECT_EQ(shape(plan.column_order), (std::vector<int64_t>{3 * 17}));
+    EXPECT_GE(plan.scratch.numel(), 4 * 3 * 2100 * 4);
+    EXPECT_TRUE(plan.scratch.empty());
+    EXPECT_EQ(planned.groups().front().first, "tile plans");
+}
+
+TEST(GpuTilePlan, RefusesAContextOfTheCpu) {
+    Arena planned(Device::cuda);
+    const GpuTilePlan plan = GpuTilePlan::lay_out(planned, 1, 64, 64);
+    expect_error(Exit::internal, "a tile plan of the GPU on cpu",
+                 [&] { make_gpu_tile_plan({}, plan, causal_mask(64, 64)); });
+}
+
+TEST_F(GpuTilePlanTest, RefusesMemoryOfAnotherSize) {
+    Arena planned(Device::cuda);
+    const GpuTilePlan plan = GpuTilePlan::lay_out(planned, 1, 64, 64);
+    expect_error(Exit::internal, "for a mask of 1 slices, 64 x 65",
+                 [&] { make_gpu_tile_plan({.device = Device::cuda, .gpu = test_gpu()}, plan, causal_mask(64, 65)); });
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include "data/batch.h"
 #include "engine/philox.h"
+#include "test_gpu.h"
 #include "train/learner.h"
 
 namespace colonnade {
@@ -26,15 +27,33 @@ inline ModelConfig tiny_config(Architecture architecture, bool tied = true) {
     return c;
 }
 
-/// Random weights everywhere, norms around 1 and biases too, so that nothing is right by accident.
-inline void randomize(const Learner& learner, uint64_t seed) {
-    initialize(learner.config(), learner.parameters(), seed, learner.weights());
-    dispatch_float(learner.weights().dtype, [&]<typename T>() {
-        for (const Parameter& p : learner.parameters().all())
-            if (!p.decay)
-                for (int64_t i = 0; i < p.size(); ++i)
-                    learner.weights().as<T>()[p.begin + i] += static_cast<T>(
-                        0.2 * Philox{seed + 1, static_cast<uint64_t>(p.begin)}.normal(static_cast<uint64_t>(i)));
+/// The same with sizes that the GPU's kernels take, and weights that leave the logits of usual size.
+inline ModelConfig small_config(Architecture architecture, bool tied = true) {
+    ModelConfig c = tiny_config(architecture, tied);
+    c.vocab_size = 203;
+    c.hidden_size = 128;
+    c.intermediate_size = 192;
+    c.head_dim = architecture == Architecture::qwen3 ? 128 : 64;
+    c.initializer_range = 0.08;
+    return c;
+}
+
+/// Random weights everywhere, norms around 1 and biases too, so that nothing is right by accident. All are bf16's own
+/// numbers, so that every dtype and device sees the same.
+inline void randomize(Learner& learner, uint64_t seed) {
+    learner.fill_weights([&](const Tensor& weights) {
+        initialize(learner.config(), learner.parameters(), seed, weights);
+        dispatch_float(weights.dtype, [&]<typename T>() {
+            T* w = weights.as<T>();
+            for (const Parameter& p : learner.parameters().all())
+                for (int64_t i = 0; i < p.size(); ++i) {
+                    T& x = w[p.begin + i];
+                    if (!p.decay)
+                        x += static_cast<T>(0.2 * Philox{seed + 1, static_cast<uint64_t>(p.begin)}.normal(
+                                                      static_cast<uint64_t>(i)));
+                    x = float_from_bf16(bf16_from_float(static_cast<float>(x)));
+                }
+        });
     });
 }
 
@@ -58,12 +77,27 @@ inline Sample random_sample(uint64_t seed, int64_t stem, const std::vector<int64
     return s;
 }
 
+/// On the CPU in f32 or f64; bf16 means the GPU.
 inline std::unique_ptr<Learner> tiny_learner(const ModelConfig& config, DType dtype, int64_t packs, int64_t length,
-                                             uint64_t seed = 1) {
-    auto learner = std::make_unique<Learner>(
-        config, LearnerOptions{.max_packs = packs, .max_length = length, .head_chunk = 7, .dtype = dtype});
+                                             uint64_t seed = 1, Recompute recompute = Recompute::none) {
+    auto learner = std::make_unique<Learner>(config, LearnerOptions{.max_packs = packs,
+                                                                    .max_length = length,
+                                                                    .head_chunk = 7,
+                                                                    .dtype = dtype,
+                                                                    .recompute = recompute,
+                                                                    .gpu = dtype == DType::bf16 ? test_gpu() : nullptr});
     randomize(*learner, seed);
     return learner;
+}
+
+/// The numbers of a tensor of the learner, wherever it lives.
+inline std::vector<double> numbers_of(const Learner& learner, const Tensor& tensor) {
+    const HostCopy host = HostCopy::of(learner.options().gpu, tensor);
+    std::vector<double> values;
+    dispatch_float(host.tensor().dtype, [&]<typename T>() {
+        values.assign(host.tensor().as<T>(), host.tensor().as<T>() + host.tensor().numel());
+    });
+    return values;
 }
 
 template <typename T>

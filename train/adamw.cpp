@@ -1,50 +1,66 @@
 #include "train/adamw.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
+
+#include "layers/shape_check.h"
+#include "train/cuda_kernels.h"
 
 namespace colonnade {
 namespace {
 
-template <typename T>
-struct Coefficients {
-    T beta1, beta2, epsilon, keep, step_size, v_scale, gradient_scale;
-};
+constexpr int64_t decay_granule = 64, decay_word = 32 * decay_granule;
+
+/// The GPU's masters, moments and gradients are f32, though its kernels are those of bf16.
+ShapeCheck check_for(const Context& ctx, const char* op, DType dtype) {
+    return {ctx, op, ctx.device == Device::cuda ? DType::bf16 : dtype};
+}
+
+void check_step(const Context& ctx, const AdamWStep& a) {
+    const bool gpu = ctx.device == Device::cuda;
+    const int64_t n = a.parameters.size();
+    const DType dtype = gpu ? DType::f32 : a.weights.dtype;
+    const DType moments = gpu && a.m.dtype == DType::bf16 ? DType::bf16 : dtype;
+    const ShapeCheck check = check_for(ctx, "adamw", a.weights.dtype);
+    check("weights", a.weights, dtype, {n});
+    check("m", a.m, moments, {n});
+    check("v", a.v, moments, {n});
+    check("gradients", a.gradients, dtype, {n});
+    check("clip", a.clip, DType::f64, {2});
+    if (!a.copy.empty()) check("copy", a.copy, DType::bf16, {n});
+    if (gpu) check("decay_map", a.decay_map, DType::i32, {decay_map_words(n)});
+    require(gpu || a.copy.empty(), "adamw: the CPU writes no bf16 copy");
+    require(a.step >= 1, "adamw: step {}, the first is 1", a.step);
+}
 
 template <typename T>
-void update(T* w, T* m, T* v, const T* g, int64_t n, const Coefficients<T>& c) {
+AdamWCoefficients<T> coefficients(const AdamWStep& a) {
+    const AdamWSettings& s = a.settings;
+    const double t = static_cast<double>(a.step);
+    return {.beta1 = static_cast<T>(s.beta1),
+            .one_minus_beta1 = static_cast<T>(1 - s.beta1),
+            .beta2 = static_cast<T>(s.beta2),
+            .one_minus_beta2 = static_cast<T>(1 - s.beta2),
+            // Not 0, or an element that never had a gradient would become 0 / 0.
+            .epsilon = std::max(static_cast<T>(s.epsilon), std::numeric_limits<T>::min()),
+            .keep = static_cast<T>(1 - a.learning_rate * s.weight_decay),
+            .step_size = static_cast<T>(a.learning_rate / (1 - std::pow(s.beta1, t))),
+            .v_scale = static_cast<T>(1 / std::sqrt(1 - std::pow(s.beta2, t)))};
+}
+
+template <typename T>
+void update(T* w, T* m, T* v, const T* g, int64_t n, T clip, const AdamWCoefficients<T>& c) {
 #pragma omp parallel for simd schedule(static)
     for (int64_t i = 0; i < n; ++i) {
-        const T gradient = c.gradient_scale * g[i];
-        m[i] = c.beta1 * m[i] + (1 - c.beta1) * gradient;
-        v[i] = c.beta2 * v[i] + (1 - c.beta2) * gradient * gradient;
+        const T gradient = clip * g[i];
+        m[i] = c.beta1 * m[i] + c.one_minus_beta1 * gradient;
+        v[i] = c.beta2 * v[i] + c.one_minus_beta2 * gradient * gradient;
         w[i] = w[i] * c.keep - c.step_size * m[i] / (std::sqrt(v[i]) * c.v_scale + c.epsilon);
     }
 }
 
-}  // namespace
-
-void adamw(const Context& ctx, const AdamWStep& a) {
-    const PhaseTimer timer(ctx, "adamw");
-    const AdamWSettings& s = a.settings;
-    const double t = static_cast<double>(a.step);
-    dispatch_float(a.weights.dtype, [&]<typename T>() {
-        for (const Parameter& p : a.parameters.all()) {
-            const double decay = p.decay ? s.weight_decay : 0;
-            const Coefficients<T> c{.beta1 = static_cast<T>(s.beta1),
-                                    .beta2 = static_cast<T>(s.beta2),
-                                    .epsilon = static_cast<T>(s.epsilon),
-                                    .keep = static_cast<T>(1 - a.learning_rate * decay),
-                                    .step_size = static_cast<T>(a.learning_rate / (1 - std::pow(s.beta1, t))),
-                                    .v_scale = static_cast<T>(1 / std::sqrt(1 - std::pow(s.beta2, t))),
-                                    .gradient_scale = static_cast<T>(a.gradient_scale)};
-            update(a.weights.as<T>() + p.begin, a.m.as<T>() + p.begin, a.v.as<T>() + p.begin,
-                   a.gradients.as<T>() + p.begin, p.size(), c);
-        }
-    });
-}
-
-double gradient_norm(const Context& ctx, const Tensor& gradients) {
-    const PhaseTimer timer(ctx, "gradient norm");
+double sum_of_squares(const Tensor& gradients) {
     constexpr int64_t block = 1 << 14;
     const int64_t n = gradients.numel(), blocks = (n + block - 1) / block;
     std::vector<double> partial(static_cast<size_t>(blocks));
@@ -61,7 +77,77 @@ double gradient_norm(const Context& ctx, const Tensor& gradients) {
     });
     double sum = 0;
     for (const double p : partial) sum += p;
-    return std::sqrt(sum);
+    return sum;
+}
+
+}  // namespace
+
+int64_t gradient_norm_scratch_bytes(int64_t elements) {
+    const int64_t blocks = (elements + norm_block_elements - 1) / norm_block_elements;
+    return blocks * static_cast<int64_t>(sizeof(double));
+}
+
+void gradient_norm(const Context& ctx, const GradientNorm& a) {
+    const bool gpu = ctx.device == Device::cuda;
+    const int64_t n = a.gradients.numel();
+    const ShapeCheck check = check_for(ctx, "gradient_norm", a.gradients.dtype);
+    check("gradients", a.gradients, gpu ? DType::f32 : a.gradients.dtype, {n});
+    check("out", a.out, DType::f64, {2});
+    if (gpu) check("scratch", a.scratch, DType::u8, {gradient_norm_scratch_bytes(n)});
+    const PhaseTimer timer(ctx, "gradient norm");
+    if (gpu) return cuda::gradient_norm(ctx, a);
+    const double norm = std::sqrt(sum_of_squares(a.gradients));
+    double* out = a.out.as<double>();
+    out[0] = norm;
+    // As torch.nn.utils.clip_grad_norm_ has it.
+    out[1] = a.max_norm > 0 ? std::min(1.0, a.max_norm / (norm + 1e-6)) : 1.0;
+}
+
+void adamw(const Context& ctx, const AdamWStep& a) {
+    check_step(ctx, a);
+    const PhaseTimer timer(ctx, "adamw");
+    if (ctx.device == Device::cuda) return cuda::adamw(ctx, a, coefficients<float>(a));
+    const double* clip = a.clip.as<double>();
+    if (!std::isfinite(clip[0])) return;
+    dispatch_float(a.weights.dtype, [&]<typename T>() {
+        for (const Parameter& p : a.parameters.all()) {
+            AdamWCoefficients<T> c = coefficients<T>(a);
+            if (!p.decay) c.keep = 1;
+            update(a.weights.as<T>() + p.begin, a.m.as<T>() + p.begin, a.v.as<T>() + p.begin,
+                   a.gradients.as<T>() + p.begin, p.size(), static_cast<T>(clip[1]), c);
+        }
+    });
+}
+
+int64_t decay_map_words(int64_t elements) {
+    return (elements + decay_word - 1) / decay_word;
+}
+
+std::vector<int32_t> decay_map(const ParameterList& parameters) {
+    std::vector<uint32_t> map(static_cast<size_t>(decay_map_words(parameters.size())));
+    int64_t end = 0;  // of the granules that are decided
+    bool decays = false;
+    for (const Parameter& p : parameters.all()) {
+        if (p.size() == 0) continue;
+        const int64_t first = p.begin / decay_granule;
+        require(first >= end || p.decay == decays, "{} shares 64 elements with a parameter that decays otherwise",
+                p.name);
+        decays = p.decay;
+        end = (p.begin + p.size() + decay_granule - 1) / decay_granule;
+        if (!decays) continue;
+        for (int64_t granule = first; granule < end; ++granule)
+            map[static_cast<size_t>(granule / 32)] |= uint32_t{1} << (granule % 32);
+    }
+    return {map.begin(), map.end()};
+}
+
+void cast(const Context& ctx, const Tensor& to, const Tensor& from) {
+    require(ctx.device == Device::cuda, "cast: the CPU has no bf16 weights");
+    const ShapeCheck check(ctx, "cast", DType::bf16);
+    check("from", from, DType::f32, {from.numel()});
+    check("to", to, {from.numel()});
+    const PhaseTimer timer(ctx, "cast");
+    cuda::cast(ctx, to, from);
 }
 
 }  // namespace colonnade

@@ -166,7 +166,8 @@ int main(int argc, char** argv) {
     app.allow_extras();
     app.footer("Any key of the config can be given as key=value.");
     return run_command("bench_prepare", app, argc, argv, [&] {
-        const Config config = load_config(path, app.remaining()).config;
+        Config config = load_config(path, app.remaining()).config;
+        config.device = DeviceChoice::cpu;
         settle_machine(config);
         const Json report = measure(config, runs);
         if (json == "-")

@@ -1,8 +1,9 @@
-// bench_step: times whole optimizer steps on the CPU: forward, loss, backward, gradient norm, AdamW, on packed rows
-// from the loader, as `train` runs them. Shape, batch and samples come from a training config, or the shape from
-// --shape and samples of random length with it. Weights are random. docs/benchmarks.md says what each figure means.
+// bench_step: times whole optimizer steps, on the CPU or a GPU: forward, loss, backward, gradient norm, AdamW, on packed
+// rows, as `train` runs them. What is run is a training config, or a shape (of a published model by name, or given by
+// numbers) on rows of stated document lengths. Weights are random. docs/benchmarks.md says what each figure means.
 
 #include <omp.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,29 +12,41 @@
 #include "data/loader.h"
 #include "engine/command_line.h"
 #include "engine/files.h"
-#include "engine/philox.h"
 #include "engine/progress.h"
+#include "train/config_values.h"
 #include "train/learner.h"
+#include "train/model_shapes.h"
 #include "train/session.h"
+#include "train/step_flops.h"
+#include "train/step_workload.h"
 
 using namespace colonnade;
 
 namespace {
 
 struct Options {
-    std::string config, json;
+    std::string config, model, lengths, json;
     std::vector<int64_t> shape;  ///< hidden, ffn, layers, heads, kv_heads, head_dim, vocab
-    int64_t packs = 8, length = 512, mean_length = 64;
+    int64_t packs = 1, length = 2048, accumulation = 1, mean_length = 0;
+    Config machine;  ///< with a shape: where and how to run
     uint64_t seed = 42;
-    int64_t steps = 20, warmup = 3;
+    int64_t steps = 20, warmup = 3, profiled = 3;
+
+    int64_t all_steps() const { return warmup + steps + profiled; }
 };
 
-/// What a step is made of.
+/// What a step is made of. Micro-batches are either in `batches`, in order, again from the first after the last, or
+/// come from `store` as `schedule` says.
 struct Workload {
-    ModelConfig model;
-    TokenStore store;
-    PackScheduleSettings schedule;
-    LearnerOptions learner;
+    Config config;  ///< where and how to run
+    Device device = Device::cpu;
+    ModelConfig model{};
+    std::string name{}, rows{};  ///< of the model and its packs, in words
+    StepLayout layout{};
+    int64_t max_length = 0;
+    std::vector<Batch> batches{};
+    TokenStore store{};
+    PackScheduleSettings schedule{};
     AdamWSettings adamw{};
     double learning_rate = 1e-4, max_grad_norm = 1;
 };
@@ -41,41 +54,21 @@ struct Workload {
 Workload from_config(const Options& o, const std::vector<std::string>& overrides) {
     Session session = open_session(load_config(o.config, overrides));
     const Config& c = session.config;
-    return {.model = std::move(session.model),
-            .store = std::move(session.train.store),
-            .schedule = {.packing = train_packing(c),
-                         .layout = {c.per_device_train_batch_size, c.gradient_accumulation_steps, 1},
-                         .max_steps = o.warmup + o.steps},
-            .learner = {.max_packs = c.per_device_train_batch_size,
-                        .max_length = c.packing_length,
-                        .head_chunk = c.head_chunk},
-            .adamw = {c.adam_beta1, c.adam_beta2, c.adam_epsilon, c.weight_decay},
-            .learning_rate = c.learning_rate,
-            .max_grad_norm = c.max_grad_norm};
+    Workload w{.config = c, .device = session.device, .model = std::move(session.model)};
+    w.name = name_of(w.model.architecture);
+    w.rows = "samples of " + o.config;
+    w.layout = {c.per_device_train_batch_size, c.gradient_accumulation_steps, 1};
+    w.max_length = c.packing_length;
+    w.store = std::move(session.train.store);
+    w.schedule = {.packing = train_packing(c), .layout = w.layout, .max_steps = o.all_steps()};
+    w.adamw = {c.adam_beta1, c.adam_beta2, c.adam_epsilon, c.weight_decay};
+    w.learning_rate = c.learning_rate;
+    w.max_grad_norm = c.max_grad_norm;
+    return w;
 }
 
-/// Random tokens in samples of log-normal length, every one of them learned; enough for all steps.
-TokenStore random_samples(const Options& o, int64_t vocab) {
-    constexpr double sigma = 0.7;
-    const double mu = std::log(static_cast<double>(o.mean_length)) - sigma * sigma / 2;
-    const Philox lengths{.seed = o.seed, .stream = 0}, tokens{.seed = o.seed, .stream = 1};
-    const int64_t wanted = (o.warmup + o.steps) * o.packs * o.length;
-    TokenStore store;
-    for (uint64_t i = 0; store.tokens() < wanted; ++i) {
-        const auto drawn = static_cast<int64_t>(std::llround(std::exp(mu + sigma * lengths.normal(i))));
-        const auto length = static_cast<size_t>(std::clamp<int64_t>(drawn, 2, o.length));
-        Sample sample{
-            .tokens = std::vector<int32_t>(length), .weights = std::vector<float>(length, 1), .branch_begins = {0}};
-        sample.weights[0] = 0;
-        const auto begin = static_cast<uint64_t>(store.tokens());
-        for (size_t t = 0; t < length; ++t)
-            sample.tokens[t] = static_cast<int32_t>(tokens.below(begin + t, static_cast<uint64_t>(vocab)));
-        store.add(sample, 0, static_cast<int64_t>(i) + 1);
-    }
-    return store;
-}
-
-Workload from_shape(const Options& o) {
+ModelConfig shape_of(const Options& o) {
+    if (!o.model.empty()) return model_shape(o.model);
     ModelConfig m;
     m.hidden_size = o.shape[0];
     m.intermediate_size = o.shape[1];
@@ -87,58 +80,114 @@ Workload from_shape(const Options& o) {
     m.tie_word_embeddings = true;
     m.windows.assign(static_cast<size_t>(std::max<int64_t>(m.num_hidden_layers, 0)), 0);
     validate(m, "--shape");
-    const Config defaults;
-    return {.model = m,
-            .store = random_samples(o, m.vocab_size),
-            .schedule = {.packing = {.packing_length = o.length, .seed = o.seed},
-                         .layout = {.per_device_batch = o.packs},
-                         .max_steps = o.warmup + o.steps},
-            .learner = {.max_packs = o.packs, .max_length = o.length, .head_chunk = defaults.head_chunk}};
+    return m;
 }
+
+Workload from_shape(const Options& o) {
+    Workload w{.config = o.machine, .model = shape_of(o)};
+    w.config.threads = omp_get_max_threads();
+    w.device = settle_machine(w.config);
+    w.name = o.model.empty() ? name_of(w.model.architecture) : o.model;
+    w.layout = {o.packs, o.accumulation, 1};
+    w.max_length = o.length;
+    w.adamw = {.beta2 = 0.95, .weight_decay = 0.01};  // as scripts/peer_step.py has it
+    if (o.mean_length > 0) {
+        w.rows = fmt::format("log-normal lengths, {} on average", o.mean_length);
+        w.store = random_samples({.mean_length = o.mean_length,
+                                  .max_length = o.length,
+                                  .tokens = o.all_steps() * o.packs * o.accumulation * o.length,
+                                  .vocab = w.model.vocab_size,
+                                  .seed = o.seed});
+        w.schedule = {
+            .packing = {.packing_length = o.length, .seed = o.seed}, .layout = w.layout, .max_steps = o.all_steps()};
+        return w;
+    }
+    const RowLengths rows = o.lengths.empty() ? RowLengths{{o.length}} : read_row_lengths(o.lengths);
+    w.rows = o.lengths.empty() ? "one document per pack" : "rows of " + o.lengths;
+    w.max_length = longest_row(rows);
+    for (int64_t i = 0; i < o.all_steps() * o.accumulation; ++i)
+        w.batches.push_back(
+            random_batch(rows, i * o.packs, o.packs, w.model.vocab_size, Philox{o.seed, static_cast<uint64_t>(i)}));
+    return w;
+}
+
+/// Micro-batches in order, and the weight of the step that each belongs to.
+class MicroBatches {
+  public:
+    explicit MicroBatches(const Workload& workload) : workload_(workload) {
+        if (workload.batches.empty())
+            loader_.emplace(workload.store, PackSchedule(workload.store.lengths(), workload.schedule));
+    }
+    struct Micro {
+        const Batch& batch;
+        double step_weight;
+    };
+    Micro next() {
+        if (loader_) {
+            loaded_ = loader_->next();
+            return {loaded_->batch, loaded_->step_totals.weight};
+        }
+        const auto of_step = static_cast<size_t>(workload_.layout.accumulation);
+        const size_t at = taken_++ % workload_.batches.size();
+        double weight = 0;
+        for (size_t i = 0; i < of_step; ++i) weight += workload_.batches[at / of_step * of_step + i].target_weight;
+        return {workload_.batches[at], weight};
+    }
+
+  private:
+    const Workload& workload_;
+    std::optional<Loader> loader_;
+    std::optional<LoadedBatch> loaded_;
+    size_t taken_ = 0;
+};
 
 /// One optimizer step.
 struct Step {
     double seconds = 0, cpu_seconds = 0;
-    double flops = 0;
+    double flops = 0, loss = 0;
     int64_t tokens = 0, real_tokens = 0, targets = 0;
 };
 
-/// Work that trains the model: 6 for each weight of a matmul that a token meets, 12 x head_dim for each query head and
-/// visible pair. Padding has no part in it, and the head only runs on rows that carry a target.
-double useful_flops(const ModelConfig& m, const Batch& batch) {
-    const int64_t block =
-        m.hidden_size * (m.qkv_width() + m.query_width() + 3 * m.intermediate_size) * m.num_hidden_layers;
-    const int64_t head = m.hidden_size * m.vocab_size;
-    const AttentionMasks masks(m, batch.mask);
-    int64_t pairs = 0;
-    for (int64_t l = 0; l < m.num_hidden_layers; ++l) pairs += masks.of_layer(l).plan.visible_pairs;
-    return 6.0 * static_cast<double>(block * batch.real_tokens + head * std::ssize(batch.targets)) +
-           12.0 * static_cast<double>(m.query_width() * pairs);
+Step start_step(const Workload& w, Learner& learner, MicroBatches& micro_batches, const Context& ctx) {
+    Step step;
+    learner.zero_gradients();
+    for (int64_t i = 0; i < w.layout.accumulation; ++i) {
+        const MicroBatches::Micro micro = micro_batches.next();
+        learner.accumulate(ctx, micro.batch, micro.step_weight);
+        step.flops += useful_flops(w.model, micro.batch);
+        step.tokens += micro.batch.tokens_total();
+        step.real_tokens += micro.batch.real_tokens;
+        step.targets += std::ssize(micro.batch.targets);
+    }
+    learner.update(ctx, w.adamw, w.learning_rate, w.max_grad_norm);
+    return step;
 }
 
-Step run_step(const Workload& w, Learner& learner, Loader& loader, const Context& ctx) {
-    Step step;
-    const auto timed = [&](auto&& work) {
-        const auto start = std::chrono::steady_clock::now();
-        const std::clock_t cpu = std::clock();
-        work();
-        step.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-        step.cpu_seconds += static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC;
+/// Runs steps, each timed from the end of the one before it to its own end. On a GPU the host asks for the end of a
+/// step only when it has enqueued the next one, so that the GPU never waits for it.
+std::vector<Step> run_steps(const Workload& w, Learner& learner, MicroBatches& micro_batches, const Context& ctx,
+                            int64_t count) {
+    using Clock = std::chrono::steady_clock;
+    const int64_t ahead = ctx.gpu ? 1 : 0;
+    std::vector<Step> steps;
+    if (ctx.gpu) ctx.gpu->synchronize();
+    auto last = Clock::now();
+    std::clock_t last_cpu = std::clock();
+    const auto end_step = [&](Step& step) {
+        step.loss = learner.result().loss.mean();
+        const auto now = Clock::now();
+        const std::clock_t now_cpu = std::clock();
+        step.seconds = std::chrono::duration<double>(now - last).count();
+        step.cpu_seconds = static_cast<double>(now_cpu - last_cpu) / CLOCKS_PER_SEC;
+        last = now;
+        last_cpu = now_cpu;
     };
-    timed([&] { learner.zero_gradients(); });
-    for (int64_t micro = 0; micro < w.schedule.layout.accumulation; ++micro) {
-        std::optional<LoadedBatch> loaded;
-        timed([&] {
-            loaded = loader.next();
-            learner.accumulate(ctx, loaded->batch, loaded->step_totals.weight);
-        });
-        step.flops += useful_flops(w.model, loaded->batch);
-        step.tokens += loaded->batch.tokens_total();
-        step.real_tokens += loaded->batch.real_tokens;
-        step.targets += std::ssize(loaded->batch.targets);
+    for (int64_t i = 0; i < count + ahead; ++i) {
+        if (i < count) steps.push_back(start_step(w, learner, micro_batches, ctx));
+        if (i >= ahead && i - ahead < count) end_step(steps[static_cast<size_t>(i - ahead)]);
     }
-    timed([&] { learner.update(ctx, w.adamw, w.learning_rate, w.max_grad_norm); });
-    return step;
+    if (ctx.gpu) ctx.gpu->synchronize();
+    return steps;
 }
 
 template <typename Value>
@@ -150,16 +199,16 @@ double median(const std::vector<Step>& steps, Value&& value) {
     return values.size() % 2 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
-int64_t total(const std::vector<Step>& steps, int64_t Step::*field) {
-    int64_t sum = 0;
-    for (const Step& step : steps) sum += step.*field;
+double total(const std::vector<Step>& steps, auto Step::*field) {
+    double sum = 0;
+    for (const Step& step : steps) sum += static_cast<double>(step.*field);
     return sum;
 }
 
 /// Milliseconds of a step and share of its time, largest first; what no phase has claimed comes last.
 Json phase_table(const Profile& profile, const std::vector<Step>& steps) {
-    double all = 0, claimed = 0;
-    for (const Step& step : steps) all += step.seconds;
+    const double all = total(steps, &Step::seconds);
+    double claimed = 0;
     std::vector<std::pair<std::string, double>> phases(profile.seconds().begin(), profile.seconds().end());
     std::ranges::sort(phases, std::ranges::greater{}, &std::pair<std::string, double>::second);
     for (const auto& [name, seconds] : phases) claimed += seconds;
@@ -170,53 +219,108 @@ Json phase_table(const Profile& profile, const std::vector<Step>& steps) {
     return table;
 }
 
+/// Most memory the process ever held, on the CPU. A GPU's arena is allocated whole before the first step, and what
+/// libraries take beside it is the driver's to tell.
+size_t peak_memory(const Learner& learner, const Gpu* gpu) {
+    if (gpu) return learner.arena().bytes();
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return static_cast<size_t>(usage.ru_maxrss) * 1024;
+}
+
+Json memory_groups(const Arena& plan) {
+    Json groups = Json::object();
+    for (const auto& [name, bytes] : plan.groups()) groups[name] = bytes;
+    return groups;
+}
+
 Json measure(const Workload& w, const Options& o) {
-    Learner learner(w.model, w.learner);
-    initialize(w.model, learner.parameters(), o.seed, learner.weights());
-    Loader loader(w.store, PackSchedule(w.store.lengths(), w.schedule));
+    const bool on_gpu = w.device == Device::cuda;
+    const std::unique_ptr<Gpu> gpu = on_gpu ? std::make_unique<Gpu>(static_cast<int>(w.config.device_index)) : nullptr;
+    const LearnerOptions options{.max_packs = w.layout.per_device_batch,
+                                 .max_length = w.max_length,
+                                 .head_chunk = w.config.head_chunk,
+                                 .moments = w.config.optim_dtype,
+                                 .recompute = w.config.gradient_checkpointing,
+                                 .gpu = gpu.get(),
+                                 .seed = o.seed};
+    const Arena plan = Learner::plan(w.model, options, w.device);
+    Learner learner(w.model, options);
+    learner.fill_weights([&](const Tensor& flat) { initialize(w.model, learner.parameters(), o.seed, flat); });
+
+    MicroBatches micro_batches(w);
+    const Context ctx = learner.context(nullptr, w.config.deterministic);
+    run_steps(w, learner, micro_batches, ctx, o.warmup);
+    const std::vector<Step> steps = run_steps(w, learner, micro_batches, ctx, o.steps);
+    // Steps of their own: the events that time phases stand between the kernels.
     Profile profile;
-    const Context ctx{.device = Device::cpu, .profile = &profile};
-    for (int64_t i = 0; i < o.warmup; ++i) run_step(w, learner, loader, ctx);
-    profile.clear();
-    std::vector<Step> steps;
-    for (int64_t i = 0; i < o.steps; ++i) steps.push_back(run_step(w, learner, loader, ctx));
+    const std::vector<Step> profiled =
+        run_steps(w, learner, micro_batches, learner.context(&profile, w.config.deterministic), o.profiled);
+    if (gpu) gpu->collect_phases(profile);
 
     const auto [fastest, slowest] = std::ranges::minmax_element(steps, {}, &Step::seconds);
-    const auto tokens = static_cast<double>(total(steps, &Step::tokens)),
-               real = static_cast<double>(total(steps, &Step::real_tokens));
-    return {{"parameters", learner.parameters().count()},
-            {"threads", omp_get_max_threads()},
-            {"packs_per_step", w.schedule.layout.packs_per_step()},
-            {"packing_length", w.schedule.packing.packing_length},
-            {"steps", o.steps},
-            {"step_ms", 1e3 * median(steps, [](const Step& s) { return s.seconds; })},
-            {"step_ms_min", 1e3 * fastest->seconds},
-            {"step_ms_max", 1e3 * slowest->seconds},
-            {"step_cpu_ms", 1e3 * median(steps, [](const Step& s) { return s.cpu_seconds; })},
-            {"tokens_per_second",
-             median(steps, [](const Step& s) { return static_cast<double>(s.real_tokens) / s.seconds; })},
-            {"padding_share", 1 - real / tokens},
-            {"target_share", static_cast<double>(total(steps, &Step::targets)) / real},
-            {"gflops", 1e-9 * median(steps, [](const Step& s) { return s.flops / s.seconds; })},
-            {"memory_bytes", learner.arena().bytes()},
-            {"phases", phase_table(profile, steps)}};
+    const double real = total(steps, &Step::real_tokens);
+    const double flops = median(steps, [](const Step& s) { return s.flops / s.seconds; });
+    const double peak = gpu ? dense_bf16_peak(gpu->name()) : 0;
+    Json report = {{"model", w.name},
+                   {"rows", w.rows},
+                   {"device", gpu ? gpu->name() : "cpu"},
+                   {"threads", omp_get_max_threads()},
+                   {"optim_dtype", spell(w.config.optim_dtype)},
+                   {"gradient_checkpointing", spell(w.config.gradient_checkpointing)},
+                   {"deterministic", w.config.deterministic},
+                   {"parameters", learner.parameters().count()},
+                   {"packs", w.layout.per_device_batch},
+                   {"accumulation", w.layout.accumulation},
+                   {"length", w.max_length},
+                   {"steps", o.steps},
+                   {"step_ms", 1e3 * median(steps, [](const Step& s) { return s.seconds; })},
+                   {"step_ms_min", 1e3 * fastest->seconds},
+                   {"step_ms_max", 1e3 * slowest->seconds},
+                   {"step_cpu_ms", 1e3 * median(steps, [](const Step& s) { return s.cpu_seconds; })},
+                   {"tokens_per_second",
+                    median(steps, [](const Step& s) { return static_cast<double>(s.real_tokens) / s.seconds; })},
+                   {"tokens_per_second_overall", real / total(steps, &Step::seconds)},
+                   {"padding_share", 1 - real / total(steps, &Step::tokens)},
+                   {"target_share", total(steps, &Step::targets) / real},
+                   {"step_flops", median(steps, [](const Step& s) { return s.flops; })},
+                   {"tflops", 1e-12 * flops},
+                   {"first_loss", steps.front().loss},
+                   {"last_loss", steps.back().loss},
+                   {"memory_planned_bytes", plan.bytes()},
+                   {"memory_peak_bytes", peak_memory(learner, gpu.get())},
+                   {"memory_groups", memory_groups(plan)}};
+    if (peak > 0) report["mfu"] = flops / peak;
+    if (o.profiled > 0) report["phases"] = phase_table(profile, profiled);
+    return report;
 }
 
 void print(const Json& r, const ModelConfig& m) {
     const auto number = [&](const char* key) { return r[key].get<double>(); };
+    const auto text = [&](const char* key) { return r[key].get<std::string>(); };
     const auto line = [](const char* what, const std::string& value) { fmt::print("{:<9} {}\n", what, value); };
-    line("model", fmt::format("{}, {} layers of {}, ffn {}, {} heads ({} kv) of {}, vocabulary {}: {} parameters",
-                              name_of(m.architecture), m.num_hidden_layers, m.hidden_size, m.intermediate_size,
-                              m.num_attention_heads, m.num_key_value_heads, m.head_dim, m.vocab_size,
-                              human_count(number("parameters"))));
-    line("batch", fmt::format("{} packs of {}, {:.1f} % padding; {:.1f} % of the real tokens are targets",
-                              number("packs_per_step"), number("packing_length"), 100 * number("padding_share"),
-                              100 * number("target_share")));
-    line("step", fmt::format("{:.1f} ms (median of {}, {:.1f} to {:.1f}) on {} threads, {:.1f} ms of CPU time",
-                             number("step_ms"), number("steps"), number("step_ms_min"), number("step_ms_max"),
-                             number("threads"), number("step_cpu_ms")));
-    line("speed", fmt::format("{:.0f} real tokens/s, {:.1f} GFLOP/s", number("tokens_per_second"), number("gflops")));
-    line("memory", human_bytes(r["memory_bytes"].get<size_t>()));
+    const bool gpu = text("device") != "cpu";
+    line("model",
+         fmt::format("{}, {} layers of {}, ffn {}, {} heads ({} kv) of {}, vocabulary {}: {} parameters", text("model"),
+                     m.num_hidden_layers, m.hidden_size, m.intermediate_size, m.num_attention_heads,
+                     m.num_key_value_heads, m.head_dim, m.vocab_size, human_count(number("parameters"))));
+    line("batch", fmt::format("{} x {} packs of {}, {}; {:.1f} % padding, {:.1f} % of the real tokens are targets",
+                              number("accumulation"), number("packs"), number("length"), text("rows"),
+                              100 * number("padding_share"), 100 * number("target_share")));
+    line("device",
+         gpu ? fmt::format("{}, moments {}, recomputed: {}{}", text("device"), text("optim_dtype"),
+                           text("gradient_checkpointing"), r["deterministic"] ? ", deterministic" : "")
+             : fmt::format("{} threads, {:.1f} ms of CPU time a step", number("threads"), number("step_cpu_ms")));
+    line("step", fmt::format("{:.1f} ms (median of {}, {:.1f} to {:.1f}); loss {:.4f}, then {:.4f}", number("step_ms"),
+                             number("steps"), number("step_ms_min"), number("step_ms_max"), number("first_loss"),
+                             number("last_loss")));
+    const double tflops = number("tflops");
+    line("speed", fmt::format("{:.0f} real tokens/s, {}{}", number("tokens_per_second"),
+                              gpu ? fmt::format("{:.1f} TFLOP/s", tflops) : fmt::format("{:.1f} GFLOP/s", 1e3 * tflops),
+                              r.contains("mfu") ? fmt::format(", MFU {:.1f} %", 100 * number("mfu")) : ""));
+    line("memory", fmt::format("{} planned, {} at most", human_bytes(r["memory_planned_bytes"].get<size_t>()),
+                               human_bytes(r["memory_peak_bytes"].get<size_t>())));
+    if (!r.contains("phases")) return;
     fmt::print("\n{:<14}{:>9}{:>9}\n", "phase", "ms", "share");
     for (const auto& [name, phase] : r["phases"].items())
         fmt::print("{:<14}{:>9.2f}{:>8.1f}%\n", name, phase["ms"].get<double>(), 100 * phase["share"].get<double>());
@@ -224,27 +328,46 @@ void print(const Json& r, const ModelConfig& m) {
 
 void declare(CLI::App& app, Options& o) {
     const auto at_least = [](int64_t n) { return CLI::Range(n, int64_t{1} << 30); };
-    auto* config = app.add_option("config", o.config, "YAML file of a training run");
-    auto* shape =
-        app.add_option("--shape", o.shape, "without a config: hidden,ffn,layers,heads,kv_heads,head_dim,vocab")
-            ->delimiter(',')
-            ->expected(7)
-            ->excludes(config);
-    app.add_option("--packs", o.packs, "of a step, with --shape")
-        ->needs(shape)
+    auto* what = app.add_option_group("what to run");
+    auto* config = what->add_option("config", o.config, "YAML file of a training run");
+    what->add_option("--model", o.model, fmt::format("a published shape: {}", fmt::join(model_shape_names(), ", ")));
+    what->add_option("--shape", o.shape, "any other: hidden,ffn,layers,heads,kv_heads,head_dim,vocab")
+        ->delimiter(',')
+        ->expected(7);
+    what->require_option(1);
+    // Of a shape only: a config has keys for them.
+    const auto of_shape = [&](CLI::Option* option) { return option->excludes(config)->capture_default_str(); };
+    of_shape(app.add_option("--packs", o.packs, "rows of a micro-step")->check(at_least(1)));
+    of_shape(app.add_option("--accumulation", o.accumulation, "micro-steps of a step")->check(at_least(1)));
+    auto* length = app.add_option("--length", o.length, "of a row: one document fills it")->check(at_least(2));
+    auto* mean = app.add_option("--mean-length", o.mean_length, "instead packed samples of log-normal length");
+    auto* lengths = app.add_option("--lengths", o.lengths, "instead a file: a line per row, lengths of its documents");
+    of_shape(length);
+    of_shape(mean->check(at_least(2)));
+    of_shape(lengths->excludes(length)->excludes(mean));
+    // The words that a config has for them.
+    const auto choice = [&]<typename E>(const char* name, E& value, const char* help) {
+        std::vector<std::string> words;
+        for (const Spelling<E>& s : spellings<E>) words.emplace_back(s.name);
+        const auto set = [&value](const std::string& word) {
+            for (const Spelling<E>& s : spellings<E>)
+                if (word == s.name) value = s.value;
+        };
+        app.add_option_function<std::string>(name, set, help)->check(CLI::IsMember(words))->excludes(config);
+    };
+    choice("--device", o.machine.device, "auto: a GPU where there is one");
+    choice("--optim-dtype", o.machine.optim_dtype, "AdamW's moments on a GPU, default float32");
+    choice("--gradient-checkpointing", o.machine.gradient_checkpointing, "default none");
+    app.add_flag("--deterministic", o.machine.deterministic, "on a GPU: the same bits in every run")->excludes(config);
+    app.add_option("--head-chunk", o.machine.head_chunk, "rows whose logits are held at once, default as train has it")
         ->check(at_least(1))
-        ->capture_default_str();
-    app.add_option("--length", o.length, "of a pack, with --shape")
-        ->needs(shape)
-        ->check(at_least(2))
-        ->capture_default_str();
-    app.add_option("--mean-length", o.mean_length, "of the samples (log-normal), with --shape")
-        ->needs(shape)
-        ->check(at_least(2))
-        ->capture_default_str();
+        ->excludes(config);
     app.add_option("--random-seed", o.seed, "of weights and samples")->capture_default_str();
     app.add_option("--steps", o.steps, "timed, the median counts")->check(at_least(1))->capture_default_str();
     app.add_option("--warmup", o.warmup, "steps before them")->check(at_least(0))->capture_default_str();
+    app.add_option("--profile", o.profiled, "steps after them that tell phases apart")
+        ->check(at_least(0))
+        ->capture_default_str();
     app.add_option("--json", o.json, "write the results to this file, or - for stdout");
     app.allow_extras();
     app.footer("Any key of the config can be given as key=value.");
@@ -254,14 +377,12 @@ void declare(CLI::App& app, Options& o) {
 
 int main(int argc, char** argv) {
     Options options;
-    CLI::App app("Times optimizer steps on the CPU and says where the time goes");
+    CLI::App app("Times optimizer steps and says where the time goes");
     declare(app, options);
     return run_command("bench_step", app, argc, argv, [&] {
-        if (options.config.empty() && options.shape.empty())
-            fail(Exit::config, "give a config or --shape; usage: bench_step CONFIG.yaml [key=value ...]");
         if (options.config.empty() && !app.remaining().empty())
-            fail(Exit::config, "{}: keys need a config, --shape takes none", app.remaining().front());
-        const Workload workload = options.shape.empty() ? from_config(options, app.remaining()) : from_shape(options);
+            fail(Exit::config, "{}: keys need a config, a shape takes none", app.remaining().front());
+        const Workload workload = options.config.empty() ? from_shape(options) : from_config(options, app.remaining());
         const Json report = measure(workload, options);
         if (options.json == "-") {
             fmt::print("{}\n", report.dump(2));

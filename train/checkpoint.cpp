@@ -24,9 +24,12 @@ Json layout_json(const ParameterList& parameters) {
 
 void write_shard(const std::string& path, const Learner& learner) {
     Hdf5Writer file(path);
-    file.write("weights", learner.weights());
-    file.write("adamw/m", learner.m());
-    file.write("adamw/v", learner.v());
+    const auto write = [&](const char* name, const Tensor& t) {
+        file.write(name, HostCopy::of(learner.options().gpu, t).tensor());
+    };
+    write("weights", learner.weights());
+    write("adamw/m", learner.m());
+    write("adamw/v", learner.v());
     file.attribute("begin", int64_t{0});
     file.attribute("end", learner.weights().numel());
     file.attribute("updates", learner.updates());
@@ -128,9 +131,11 @@ TrainerState load_checkpoint(const std::string& folder, Learner& learner) {
         if (shard.count(name) != into.numel())
             fail(Exit::data, "{}: '{}' holds {} numbers, expected {}", shard_path, name, shard.count(name),
                  into.numel());
-        shard.read(name, into);
+        const HostCopy host = HostCopy::to_fill(learner.options().gpu, into);
+        shard.read(name, host.tensor());
+        host.store();
     };
-    read("weights", learner.weights());
+    learner.fill_weights([&](const Tensor& weights) { read("weights", weights); });
     read("adamw/m", learner.m());
     read("adamw/v", learner.v());
     learner.set_updates(shard.int_attribute("updates"));

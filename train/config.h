@@ -17,11 +17,13 @@
 #include "data/rows.h"
 #include "train/lr_schedule.h"
 #include "train/model_config.h"
+#include "train/transformer.h"
 
 namespace colonnade {
 
 enum class Stage { pt, sft };  ///< pretraining on text, supervised fine-tuning
 enum class DeviceChoice { automatic, cpu, cuda };
+enum class Switch { automatic, on, off };
 enum class When { no, steps, epoch };  ///< evaluate or save: never, every so many steps, after every epoch
 enum class Optimizer { adamw };
 enum class Report { jsonl, tensorboard };
@@ -52,8 +54,12 @@ struct Config {
     Stage stage = Stage::sft;
 
     // Machine.
-    DeviceChoice device = DeviceChoice::automatic;
-    int64_t threads = 0;  ///< 0: one per core
+    DeviceChoice device = DeviceChoice::automatic;  ///< automatic until settle_device()
+    int64_t device_index = 0;
+    int64_t threads = 0;              ///< 0: one per core
+    Switch bf16 = Switch::automatic;  ///< settled: on exactly on a GPU
+    Recompute gradient_checkpointing = Recompute::none;
+    bool deterministic = false;  ///< settled: on the CPU always true
 
     // Data.
     std::vector<DatasetSpec> datasets;
@@ -87,10 +93,11 @@ struct Config {
     int64_t gradient_accumulation_steps = 1;
     double num_train_epochs = 3;  ///< 0: max_steps decides
     int64_t max_steps = 0;        ///< 0: num_train_epochs decides
-    int64_t head_chunk = 256;
+    int64_t head_chunk = 0;       ///< 0 until it is settled: 256 on the CPU, 2048 on a GPU
 
     // Optimizer and schedule.
     Optimizer optim = Optimizer::adamw;
+    DType optim_dtype = DType::f32;  ///< of the moments: f32 or bf16
     double learning_rate = 2e-5;
     LrScheduler lr_scheduler_type = LrScheduler::cosine;
     int64_t warmup_steps = 0;
@@ -136,11 +143,16 @@ LoadedConfig load_config(const std::string& path, const std::vector<std::string>
 LoadedConfig parse_config(std::string_view yaml, const std::string& name,
                           const std::vector<std::string>& arguments = {});
 
+/// Makes `device` the config's, in place of auto, and settles what hangs on it: bf16, deterministic, head_chunk. Throws
+/// Exit::config where a key asks for what that device cannot do. Reading does this for a config that names its device.
+void settle_device(Config& config, Device device);
+
 /// Every key with its value, as YAML in the table's order; parsing it gives the same config back.
 std::string resolved_yaml(const Config& config);
 
-/// "learning_rate: 1e-4, now 2e-4", one line per key that differs and decides what is learned. Keys that only say where
-/// and how to run (threads, output, logging, saving, evaluation, resuming) are left out.
+/// "learning_rate: 1e-4, now 2e-4", one line per key that differs and decides what is learned, to the bit. Keys that
+/// only say where and how to run (threads, output, logging, saving, evaluation, resuming) are left out. So is device:
+/// bf16, deterministic and head_chunk tell what differs between devices.
 std::vector<std::string> config_changes(const Config& then, const Config& now);
 
 /// All keys as a Markdown page: docs/config.md.

@@ -98,6 +98,21 @@ void settle_packing(Config& c, Rules& rules) {
                  spell(c.stage));
 }
 
+/// What hangs on the device.
+void settle_for(Device device, Config& c, Rules& rules) {
+    const bool gpu = device == Device::cuda;
+    rules.expect(gpu || c.bf16 != Switch::on, {"bf16", "device"},
+                 "bf16: true needs a GPU, the CPU computes in fp32; leave it to auto");
+    rules.expect(!gpu || c.bf16 != Switch::off, {"bf16", "device"},
+                 "bf16: false needs device: cpu, a GPU computes in bf16; leave it to auto");
+    rules.expect(gpu || c.optim_dtype == DType::f32, {"optim_dtype", "device"},
+                 "optim_dtype bfloat16 needs a GPU, the CPU keeps moments in float32");
+    c.device = gpu ? DeviceChoice::cuda : DeviceChoice::cpu;
+    c.bf16 = gpu ? Switch::on : Switch::off;
+    c.deterministic = c.deterministic || !gpu;
+    if (c.head_chunk == 0) c.head_chunk = gpu ? 2048 : 256;
+}
+
 void settle_run(Config& c, Rules& rules) {
     if (!rules.given("per_device_eval_batch_size")) c.per_device_eval_batch_size = c.per_device_train_batch_size;
     if (!rules.given("num_train_epochs") && c.max_steps > 0) c.num_train_epochs = 0;
@@ -176,8 +191,19 @@ void settle_config(Config& config, Reading& reading, const std::string& name) {
     settle_data(config, rules);
     settle_packing(config, rules);
     settle_run(config, rules);
+    if (config.device != DeviceChoice::automatic)
+        settle_for(config.device == DeviceChoice::cuda ? Device::cuda : Device::cpu, config, rules);
     settle_schedule(config, rules);
     settle_output(config, rules);
+}
+
+void settle_device(Config& config, Device device) {
+    Reading reading;
+    std::string name = fmt::format("device: {}", spell(config.device));
+    if (config.device == DeviceChoice::automatic) name += fmt::format(", here {}", name_of(device));
+    Rules rules(reading, name);
+    settle_for(device, config, rules);
+    reading.problems.raise(name);
 }
 
 }  // namespace colonnade

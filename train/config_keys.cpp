@@ -71,16 +71,11 @@ std::vector<Key<Config>> planned_keys() {
         planned<C>("lora_target"),
         planned<C>("lora_target_linear"),
         planned<C>("use_rslora", "false"),
-        planned<C>("bf16", "false"),
         planned<C>("pure_bf16", "false"),
         planned<C>("fp16", "false"),
-        planned<C>("optim_dtype"),
         planned<C>("master_weights"),
-        planned<C>("gradient_checkpointing", "false"),
-        planned<C>("enable_activation_checkpointing", "false"),
         planned<C>("zero_stage", "0"),
         planned<C>("attn_implementation", "flashmask"),
-        planned<C>("deterministic", "true"),
         planned<C>("rl"),
         planned<C>("reward_model"),
         planned<C>("beta"),
@@ -123,15 +118,33 @@ Section model_section() {
 }
 Section machine_section() {
     using C = Config;
-    return {"Machine",
-            {
-                key("device", &C::device,
-                    "Where to compute. This version computes on the CPU: auto is cpu, cuda is refused.")
-                    .only_how_to_run(),
-                key("threads", &C::threads, "Threads on the CPU; 0: one per core. Results do not depend on it.",
-                    from_to(0, 4096))
-                    .only_how_to_run(),
-            }};
+    return {
+        "Machine",
+        {
+            key("device", &C::device, "Where to compute; auto: on a GPU where there is one, else on the CPU.")
+                .only_how_to_run(),
+            key("device_index", &C::device_index, "Which of the machine's GPUs, counted from 0.", from_to(0, 1023))
+                .only_how_to_run(),
+            key("threads", &C::threads, "Threads on the CPU; 0: one per core. Results do not depend on it.",
+                from_to(0, 4096))
+                .only_how_to_run(),
+            key("bf16", &C::bf16,
+                "bf16 weights, activations and matrix products; sums, gradients of weights and the weights that the "
+                "optimizer updates stay fp32. That is how a GPU computes, and only a GPU; the CPU computes in fp32.")
+                .default_is("auto: true on a GPU, false on the CPU"),
+            // Decides nothing: what is computed again has the same bits.
+            key("gradient_checkpointing", &C::gradient_checkpointing,
+                "Activations that are computed again in the backward pass instead of kept; results stay the same. "
+                "selective: outputs of norms and SwiGLU, costs memory bandwidth only; block: all but the input of "
+                "each block, least memory, costs the blocks' forward pass a second time, about a third more "
+                "computing. true means block, false none.")
+                .also({"enable_activation_checkpointing"})
+                .only_how_to_run(),
+            key("deterministic", &C::deterministic,
+                "The same bits in every run. The CPU always gives them. On a GPU only the backward pass of attention "
+                "needs to be told, and takes a slower path; all else gives the same bits anyway.")
+                .default_is("true on the CPU, false on a GPU"),
+        }};
 }
 Section data_section() {
     using C = Config;
@@ -202,25 +215,30 @@ Section packing_section() {
 }
 Section run_section() {
     using C = Config;
-    return {"Batch and length of the run",
-            {
-                key("per_device_train_batch_size", &C::per_device_train_batch_size, "Packed rows per micro-step.",
-                    from_to(1, 1 << 20))
-                    .also({"micro_batch_size", "batch_size"}),
-                key("per_device_eval_batch_size", &C::per_device_eval_batch_size, "Packed rows per evaluation step.",
-                    from_to(1, 1 << 20))
-                    .also({"eval_batch_size"})
-                    .default_is("per_device_train_batch_size")
-                    .only_how_to_run(),
-                key("gradient_accumulation_steps", &C::gradient_accumulation_steps,
-                    "Micro-steps per optimizer step. The loss is divided by what the whole step learned from.",
-                    from_to(1, 1 << 20)),
-                key("num_train_epochs", &C::num_train_epochs, "Passes over the data.", from_to(0, 1e6))
-                    .also({"num_epochs", "epochs"})
-                    .default_is("3, or 0 where max_steps is given"),
-                key("max_steps", &C::max_steps, "Optimizer steps, in place of num_train_epochs.", from_to(0, 1e9)),
-                key("head_chunk", &C::head_chunk, "Rows whose logits are held at once.", from_to(1, 1 << 20)),
-            }};
+    return {
+        "Batch and length of the run",
+        {
+            key("per_device_train_batch_size", &C::per_device_train_batch_size, "Packed rows per micro-step.",
+                from_to(1, 1 << 20))
+                .also({"micro_batch_size", "batch_size"}),
+            key("per_device_eval_batch_size", &C::per_device_eval_batch_size, "Packed rows per evaluation step.",
+                from_to(1, 1 << 20))
+                .also({"eval_batch_size"})
+                .default_is("per_device_train_batch_size")
+                .only_how_to_run(),
+            key("gradient_accumulation_steps", &C::gradient_accumulation_steps,
+                "Micro-steps per optimizer step. The loss is divided by what the whole step learned from.",
+                from_to(1, 1 << 20)),
+            key("num_train_epochs", &C::num_train_epochs, "Passes over the data.", from_to(0, 1e6))
+                .also({"num_epochs", "epochs"})
+                .default_is("3, or 0 where max_steps is given"),
+            key("max_steps", &C::max_steps, "Optimizer steps, in place of num_train_epochs.", from_to(0, 1e9)),
+            key("head_chunk", &C::head_chunk,
+                "Rows whose logits are held at once, each of 4 bytes per word of the vocabulary, 2 with bf16; 0: the "
+                "default.",
+                from_to(0, 1 << 20))
+                .default_is("256 on the CPU, 2048 on a GPU"),
+        }};
 }
 Section optimizer_section() {
     using C = Config;
@@ -229,6 +247,10 @@ Section optimizer_section() {
         {
             key("optim", &C::optim, "Optimizer: AdamW with decoupled decay, none on norms and biases.")
                 .also({"optimizer"}),
+            key("optim_dtype", &C::optim_dtype,
+                "What AdamW keeps its two moments in. bfloat16, on a GPU only, takes 4 bytes of a parameter instead of "
+                "8 "
+                "and rounds up or down at random, right on average."),
             key("learning_rate", &C::learning_rate, "Learning rate after warm-up.", above(0)).also({"lr"}),
             key("lr_scheduler_type", &C::lr_scheduler_type, "Course of the learning rate.").also({"lr_scheduler"}),
             key("warmup_steps", &C::warmup_steps, "Steps of linear warm-up.", from_to(0, 1e9))
@@ -250,7 +272,8 @@ Section optimizer_section() {
             key("weight_decay", &C::weight_decay, "Decoupled weight decay.", at_least(0)),
             key("max_grad_norm", &C::max_grad_norm, "Gradients are scaled down to this norm; 0: never.", at_least(0))
                 .also({"clip_grad_norm"}),
-            key("seed", &C::seed, "Seed of initial weights.", at_least(0)),
+            key("seed", &C::seed, "Seed of initial weights, and of the random rounding of bfloat16 moments.",
+                at_least(0)),
             key("data_seed", &C::data_seed, "Seed of the order of the data.", at_least(0)).default_is("seed"),
         }};
 }

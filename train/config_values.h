@@ -80,6 +80,18 @@ template <>
 inline constexpr auto spellings<DeviceChoice> = std::to_array<Spelling<DeviceChoice>>(
     {{"auto", DeviceChoice::automatic}, {"cpu", DeviceChoice::cpu}, {"cuda", DeviceChoice::cuda}});
 template <>
+inline constexpr auto spellings<Switch> =
+    std::to_array<Spelling<Switch>>({{"auto", Switch::automatic}, {"true", Switch::on}, {"false", Switch::off}});
+template <>
+inline constexpr auto spellings<Recompute> = std::to_array<Spelling<Recompute>>({{"none", Recompute::none},
+                                                                                 {"selective", Recompute::selective},
+                                                                                 {"block", Recompute::block},
+                                                                                 {"false", Recompute::none},
+                                                                                 {"true", Recompute::block}});
+template <>
+inline constexpr auto spellings<DType> = std::to_array<Spelling<DType>>(
+    {{"float32", DType::f32}, {"bfloat16", DType::bf16}, {"fp32", DType::f32}, {"bf16", DType::bf16}});
+template <>
 inline constexpr auto spellings<When> =
     std::to_array<Spelling<When>>({{"no", When::no}, {"steps", When::steps}, {"epoch", When::epoch}});
 template <>

@@ -87,7 +87,8 @@ void stage_weights(const ExportRequest& r, const std::string& staging) {
     fs::remove_all(staging);
     fs::create_directory(staging);
     try {
-        write_safetensors(staging, named_tensors(r.parameters, r.weights), r.stored);
+        const HostCopy weights = HostCopy::of(r.gpu, r.weights);
+        write_safetensors(staging, named_tensors(r.parameters, weights.tensor()), r.stored);
         for (const auto& entry : fs::directory_iterator(staging)) sync_path(entry.path());
     } catch (...) {
         std::error_code ignored;
@@ -135,6 +136,7 @@ ExportRequest export_request(const Config& config, std::shared_ptr<const Encoder
             .config = learner.config(),
             .parameters = learner.parameters(),
             .weights = learner.weights(),
+            .gpu = learner.options().gpu,
             .stored = stored,
             .source_folder = config.model_name_or_path,
             .encoder = std::move(encoder),

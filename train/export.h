@@ -17,6 +17,7 @@ struct ExportRequest {
     const ModelConfig& config;
     const ParameterList& parameters;
     Tensor weights;             ///< flat
+    Gpu* gpu = nullptr;         ///< where they live; null: in host memory
     DType stored = DType::f32;  ///< f32, bf16 or f16
     std::string source_folder;  ///< the model's folder, or empty: its config.json is kept, but for the dtype
     std::shared_ptr<const Encoder> encoder;  ///< gives tokenizer, chat template and stop ids

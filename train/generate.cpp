@@ -46,10 +46,16 @@ Tensor Generator::feed(const Context& ctx, std::span<const int32_t> tokens) {
             "{} tokens do not fit after {} of {}", count, cache_.length, max_length_);
     std::vector<int32_t> positions(tokens.size());
     std::iota(positions.begin(), positions.end(), static_cast<int32_t>(cache_.length));
-    const AttentionMasks masks(config_, causal_mask(count, cache_.length + count));
+    const AttentionMasks masks(ctx, config_, causal_mask(count, cache_.length + count));
+    const auto view = [&](const int32_t* ids) { return Tensor(const_cast<int32_t*>(ids), DType::i32, {count}); };
     arena_.release(cache_end_);
     Piece piece = Piece::lay_out(arena_, config_, count);
-    model_.forward(ctx, {.packs = 1, .length = count, .tokens = tokens, .positions = positions, .masks = masks},
+    model_.forward(ctx,
+                   {.packs = 1,
+                    .length = count,
+                    .tokens = view(tokens.data()),
+                    .positions = view(positions.data()),
+                    .masks = masks},
                    piece.acts, &cache_);
     cache_.length += count;
     linear_forward(ctx, {.out = piece.logits, .in = piece.acts.hidden, .weight = model_.weights().head, .bias = {}});

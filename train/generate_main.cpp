@@ -56,6 +56,7 @@ void write_logits(const Context& ctx, Generator& generator, std::vector<int32_t>
 int run(const Options& o) {
     Config machine;
     machine.threads = o.threads;
+    machine.device = DeviceChoice::cpu;
     settle_machine(machine);
     const ModelConfig config = read_model_config(o.model);
     const auto tokenizer = Tokenizer::load(o.tokenizer.empty() ? o.model : o.tokenizer);

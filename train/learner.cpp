@@ -6,75 +6,162 @@
 namespace colonnade {
 namespace {
 
-struct State {
-    Tensor weights, gradients, m, v;
-    static State lay_out(Arena& arena, const ParameterList& parameters, const LearnerOptions& o) {
-        State s;
-        const int64_t n = parameters.size();
-        s.weights = arena.tensor("weights", o.dtype, {n});
-        if (o.training) {
-            s.gradients = arena.tensor("gradients", o.dtype, {n});
-            s.m = arena.tensor("optimizer", o.dtype, {n});
-            s.v = arena.tensor("optimizer", o.dtype, {n});
-        }
-        return s;
-    }
-};
+/// Parts of State::outcome.
+constexpr int64_t loss_sums = 3, clip = 2;
 
 }  // namespace
 
-Arena Learner::plan(const ModelConfig& config, const LearnerOptions& o) {
-    Arena arena(Device::cpu);
-    State::lay_out(arena, ParameterList(config), o);
-    Activations::lay_out(arena, config, o.max_packs, o.max_length, o.dtype, o.training);
-    ObjectiveBuffers::lay_out(arena, config, o.max_packs * o.max_length, o.head_chunk, o.dtype, o.training);
+Learner::State Learner::State::lay_out(Arena& arena, const ParameterList& parameters, const LearnerOptions& o) {
+    State s;
+    const int64_t n = parameters.size();
+    const bool on_gpu = arena.device() == Device::cuda;
+    const DType master = sum_dtype(o.compute_dtype());
+    s.weights = arena.tensor(on_gpu ? "master weights" : "weights", master, {n});
+    if (on_gpu) s.copy = arena.tensor("weights", o.compute_dtype(), {n});
+    s.outcome = arena.tensor("workspace", DType::f64, {loss_sums + clip});
+    s.eval_sums = arena.tensor("workspace", DType::f64, {loss_sums});
+    if (!o.training) return s;
+    const DType moments = on_gpu ? o.moments : master;
+    s.gradients = arena.tensor("gradients", master, {n});
+    s.m = arena.tensor("optimizer", moments, {n});
+    s.v = arena.tensor("optimizer", moments, {n});
+    if (on_gpu) {
+        s.decay_map = arena.tensor("workspace", DType::i32, {decay_map_words(n)});
+        s.norm_scratch = arena.tensor("workspace", DType::u8, {gradient_norm_scratch_bytes(n)});
+    }
+    return s;
+}
+
+Learner::Workspace Learner::Workspace::lay_out(Arena& arena, const ModelConfig& config, const LearnerOptions& o,
+                                               int64_t packs, int64_t length, int64_t targets, bool training) {
+    Workspace w;
+    w.batch = BatchTensors::lay_out(arena, packs * length, targets);
+    w.masks = AttentionMasks::Memory::lay_out(arena, config, packs, length);
+    w.acts = Activations::lay_out(arena, config, packs, length, o.compute_dtype(), training, o.recompute);
+    w.head = ObjectiveBuffers::lay_out(arena, config, targets, std::min(o.head_chunk, std::max<int64_t>(targets, 1)),
+                                       o.compute_dtype(), training);
+    return w;
+}
+
+Arena Learner::plan(const ModelConfig& config, const LearnerOptions& options, Device device) {
+    Arena arena(device);
+    State::lay_out(arena, ParameterList(config), options);
+    Workspace::lay_out(arena, config, options, options.max_packs, options.max_length,
+                       options.max_packs * options.max_length, options.training);
     return arena;
 }
 
 Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
-    : config_(config), options_(options), parameters_(config), arena_(Device::cpu, plan(config, options).bytes()) {
-    const State state = State::lay_out(arena_, parameters_, options_);
-    weights_ = state.weights;
-    gradients_ = state.gradients;
-    m_ = state.m;
-    v_ = state.v;
-    state_end_ = arena_.mark();
-    model_ = std::make_unique<Transformer>(config_, view_parameters(config_, parameters_, weights_));
-    if (options_.training) gradient_views_ = view_parameters(config_, parameters_, gradients_);
+    : config_(config),
+      options_(options),
+      parameters_(config),
+      arena_(options.device(), plan(config, options, options.device()).bytes()),
+      state_(State::lay_out(arena_, parameters_, options_)),
+      state_end_(arena_.mark()) {
+    const Tensor& used = state_.copy.empty() ? state_.weights : state_.copy;
+    model_ = std::make_unique<Transformer>(config_, view_parameters(config_, parameters_, used));
+    if (options_.training) gradient_views_ = view_parameters(config_, parameters_, state_.gradients);
+    if (!state_.decay_map.empty()) options_.gpu->upload(state_.decay_map, decay_map(parameters_).data());
 }
 
-Learner::Workspace Learner::workspace(int64_t packs, int64_t length, int64_t targets, bool training) {
-    arena_.release(state_end_);
-    Workspace w;
-    w.acts = Activations::lay_out(arena_, config_, packs, length, options_.dtype, training);
-    w.head = ObjectiveBuffers::lay_out(arena_, config_, targets,
-                                       std::min(options_.head_chunk, std::max<int64_t>(targets, 1)), options_.dtype,
-                                       training);
-    return w;
+Context Learner::context(Profile* profile, bool deterministic) const {
+    return {.device = options_.device(), .profile = profile, .gpu = options_.gpu, .deterministic = deterministic};
+}
+
+void Learner::fill_weights(const std::function<void(const Tensor&)>& fill) {
+    const HostCopy host = HostCopy::to_fill(options_.gpu, state_.weights);
+    fill(host.tensor());
+    host.store();
+    if (!state_.copy.empty()) cast(context(), state_.copy, state_.weights);
 }
 
 void Learner::zero_gradients() {
-    std::memset(gradients_.data, 0, gradients_.bytes());
+    for (const Tensor& t : {state_.gradients, state_.outcome}) {
+        if (options_.gpu)
+            options_.gpu->zero(t);
+        else
+            std::memset(t.data, 0, t.bytes());
+    }
 }
 
-LossSums Learner::accumulate(const Context& ctx, const Batch& batch, double total_weight) {
-    if (batch.rows.empty()) return {};  // an empty pack that fills the last step
-    const AttentionMasks masks(config_, batch.mask);
-    const TransformerInput input{batch.packs, batch.length, batch.tokens, batch.positions, masks};
-    Workspace w = workspace(batch.packs, batch.length, static_cast<int64_t>(batch.rows.size()), true);
+std::vector<double> Learner::read(const Tensor& numbers) const {
+    std::vector<double> values(static_cast<size_t>(numbers.numel()));
+    if (options_.gpu)
+        options_.gpu->download(values.data(), numbers);
+    else
+        std::memcpy(values.data(), numbers.data, numbers.bytes());
+    return values;
+}
+
+void Learner::run(const Context& ctx, const Batch& batch, double total_weight, const Tensor& sums,
+                  const ModelParameters* gradients, std::vector<double>* nll) {
+    const bool training = gradients != nullptr;
+    arena_.release(state_end_);
+    Workspace w = Workspace::lay_out(arena_, config_, options_, batch.packs, batch.length, std::ssize(batch.rows), training);
+    w.batch.fill(ctx, batch, total_weight, config_.vocab_size);
+    const AttentionMasks masks(ctx, config_, batch.mask, w.masks);
+    const TransformerInput input{.packs = batch.packs,
+                                 .length = batch.length,
+                                 .tokens = w.batch.tokens,
+                                 .positions = w.batch.positions,
+                                 .token_index = w.batch.token_index,
+                                 .masks = masks};
     model_->forward(ctx, input, w.acts);
-    const LossSums sums = language_model_loss(ctx, *model_, w.acts, w.head, batch, total_weight, &gradient_views_);
-    model_->backward(ctx, input, w.acts, gradient_views_);
-    return sums;
+    language_model_loss(ctx, *model_, w.acts, w.head, w.batch, sums, gradients);
+    if (training) model_->backward(ctx, input, w.acts, *gradients);
+    if (nll) *nll = read(w.head.nll);
+}
+
+void Learner::accumulate(const Context& ctx, const Batch& batch, double total_weight) {
+    if (batch.rows.empty()) return;  // an empty pack that fills the last step
+    run(ctx, batch, total_weight, state_.outcome.slice(0, 0, loss_sums), &gradient_views_, nullptr);
+}
+
+LossSums Learner::loss() const {
+    const std::vector<double> sums = read(state_.outcome.slice(0, 0, loss_sums));
+    return {sums[0], sums[1], sums[2]};
 }
 
 LossSums Learner::evaluate(const Context& ctx, const Batch& batch, std::vector<double>* nll) {
     if (batch.rows.empty()) return {};
-    const AttentionMasks masks(config_, batch.mask);
-    const TransformerInput input{batch.packs, batch.length, batch.tokens, batch.positions, masks};
-    Workspace w = workspace(batch.packs, batch.length, static_cast<int64_t>(batch.rows.size()), false);
-    model_->forward(ctx, input, w.acts);
-    return language_model_loss(ctx, *model_, w.acts, w.head, batch, batch.target_weight, nullptr, nll);
+    if (options_.gpu)
+        options_.gpu->zero(state_.eval_sums);
+    else
+        std::memset(state_.eval_sums.data, 0, state_.eval_sums.bytes());
+    run(ctx, batch, batch.target_weight, state_.eval_sums, nullptr, nll);
+    const std::vector<double> sums = read(state_.eval_sums);
+    return {sums[0], sums[1], sums[2]};
+}
+
+void Learner::update(const Context& ctx, const AdamWSettings& settings, double learning_rate, double max_norm) {
+    const Tensor norm_and_clip = state_.outcome.slice(0, loss_sums, loss_sums + clip);
+    gradient_norm(ctx, {.out = norm_and_clip,
+                        .gradients = state_.gradients,
+                        .max_norm = max_norm,
+                        .scratch = state_.norm_scratch});
+    adamw(ctx, {.weights = state_.weights,
+                .copy = state_.copy,
+                .m = state_.m,
+                .v = state_.v,
+                .gradients = state_.gradients,
+                .clip = norm_and_clip,
+                .decay_map = state_.decay_map,
+                .parameters = parameters_,
+                .settings = settings,
+                .learning_rate = learning_rate,
+                .step = ++updates_,
+                .seed = options_.seed});
+    Pending& step = pending_.emplace_back();
+    step.update = updates_;
+    if (!options_.gpu) {
+        step.outcome = read(state_.outcome);
+        return;
+    }
+    if (idle_readbacks_.empty())
+        idle_readbacks_.push_back(std::make_unique<Readback>(*options_.gpu, state_.outcome.bytes()));
+    step.readback = std::move(idle_readbacks_.back());
+    idle_readbacks_.pop_back();
+    step.readback->enqueue(state_.outcome);
 }
 
 static std::string first_bad_gradient(const ParameterList& parameters, const Tensor& gradients) {
@@ -87,24 +174,29 @@ static std::string first_bad_gradient(const ParameterList& parameters, const Ten
     return bad.empty() ? "their sum of squares overflows" : "first in " + bad;
 }
 
-Learner::Update Learner::update(const Context& ctx, const AdamWSettings& settings, double learning_rate,
-                                double max_norm) {
-    const double norm = gradient_norm(ctx, gradients_);
-    if (!std::isfinite(norm))
+StepResult Learner::result() {
+    require(!pending_.empty(), "no update whose result nobody has asked for");
+    Pending step = std::move(pending_.front());
+    pending_.pop_front();
+    if (step.readback) {
+        const auto* numbers = static_cast<const double*>(step.readback->get());
+        step.outcome.assign(numbers, numbers + state_.outcome.numel());
+        idle_readbacks_.push_back(std::move(step.readback));
+    }
+    const std::vector<double>& o = step.outcome;
+    const StepResult result{.loss = {o[0], o[1], o[2]}, .gradient_norm = o[3], .clip_factor = o[4]};
+    if (!std::isfinite(result.loss.nll)) {
+        updates_ = step.update - 1;
+        fail(Exit::numerics, "the loss of step {} is not finite; nothing of that step is saved", step.update);
+    }
+    if (!std::isfinite(result.gradient_norm)) {
+        // On a GPU a later step may be under way: its gradients then stand for those of this one.
+        const HostCopy gradients = HostCopy::of(options_.gpu, state_.gradients);
+        updates_ = step.update - 1;
         fail(Exit::numerics, "the gradients of update {} are not finite ({}); the weights are those of update {}",
-             updates_ + 1, first_bad_gradient(parameters_, gradients_), updates_);
-    // As torch.nn.utils.clip_grad_norm_ has it.
-    const double clip = max_norm > 0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0;
-    adamw(ctx, {.weights = weights_,
-                .m = m_,
-                .v = v_,
-                .gradients = gradients_,
-                .parameters = parameters_,
-                .settings = settings,
-                .learning_rate = learning_rate,
-                .gradient_scale = clip,
-                .step = ++updates_});
-    return {norm, clip};
+             step.update, first_bad_gradient(parameters_, gradients.tensor()), step.update - 1);
+    }
+    return result;
 }
 
 }  // namespace colonnade

@@ -2,9 +2,14 @@
 // Learner: the model, its gradients and its optimizer state in one planned arena, and the three verbs of training:
 // accumulate a micro-step, update, evaluate. The loop around it (train/trainer.h) knows data, schedules and files; a
 // Learner knows none.
+//
+// On a GPU accumulate() and update() only enqueue: the host prepares the next batch meanwhile and asks for a step's
+// result() when it wants it, best one step late. Weights are bf16 there, beside masters in f32.
 
+#include <deque>
 #include <memory>
 
+#include "engine/host_copy.h"
 #include "train/adamw.h"
 #include "train/objective.h"
 
@@ -14,59 +19,104 @@ struct LearnerOptions {
     int64_t max_packs = 1;      ///< packs of the largest batch
     int64_t max_length = 1;     ///< tokens of its longest pack
     int64_t head_chunk = 1024;  ///< rows of the head whose logits exist at one time
-    DType dtype = DType::f32;   ///< f32, or f64 for gradient checks
-    bool training = true;       ///< false: no gradients, no optimizer state, activations of one layer
+    DType dtype = DType::f32;   ///< of weights and activations: f32, or f64 for gradient checks; bf16 on a GPU
+    DType moments = DType::f32;  ///< of AdamW, on a GPU: f32, or bf16 with stochastic rounding
+    Recompute recompute = Recompute::none;
+    bool training = true;  ///< false: no gradients, no optimizer state, activations of one layer
+    Gpu* gpu = nullptr;    ///< runs the model; null: the CPU does. Must outlive the learner
+    uint64_t seed = 0;     ///< of stochastic rounding
+
+    DType compute_dtype() const { return gpu ? DType::bf16 : dtype; }
+    Device device() const { return gpu ? Device::cuda : Device::cpu; }
+};
+
+/// What an optimizer step came to.
+struct StepResult {
+    LossSums loss;
+    double gradient_norm;  ///< before clipping
+    double clip_factor;    ///< 1 where nothing was clipped
 };
 
 class Learner {
   public:
-    /// Plans, then allocates (Exit::memory with the figures). Weights are zero until something fills weights().
+    /// Plans, then allocates (Exit::memory with the figures). Weights are zero until something fills them.
     Learner(const ModelConfig& config, const LearnerOptions& options);
     Learner(const Learner&) = delete;
     Learner& operator=(const Learner&) = delete;
 
-    /// The memory plan of a model, without allocating: Arena::table() and bytes().
-    static Arena plan(const ModelConfig& config, const LearnerOptions& options);
+    /// The memory plan of a model on `device`, without allocating: Arena::table() and bytes().
+    static Arena plan(const ModelConfig& config, const LearnerOptions& options, Device device);
 
+    /// Where its ops run.
+    Context context(Profile* profile = nullptr, bool deterministic = false) const;
+
+    /// Gradients and loss sums of the step to come.
     void zero_gradients();
-    /// Forward, loss and backward of one batch; gradients add up. total_weight: of the whole step.
-    LossSums accumulate(const Context& ctx, const Batch& batch, double total_weight);
-    struct Update {
-        double gradient_norm;  ///< before clipping
-        double clip_factor;    ///< 1 where nothing was clipped
-    };
-    /// Clips to max_norm (0: never) and applies AdamW. Throws Exit::numerics, weights untouched, when the norm is not
-    /// finite: the message names the first parameter with a bad gradient.
-    Update update(const Context& ctx, const AdamWSettings& settings, double learning_rate, double max_norm);
-    /// Loss only; nothing of the training state changes.
+    /// Forward, loss and backward of one batch; gradients and loss add up. total_weight: of the whole step.
+    void accumulate(const Context& ctx, const Batch& batch, double total_weight);
+    /// Loss of what was accumulated since zero_gradients(); waits.
+    LossSums loss() const;
+    /// Clips to max_norm (0: never) and applies AdamW, unless the gradients' norm is not finite.
+    void update(const Context& ctx, const AdamWSettings& settings, double learning_rate, double max_norm);
+    /// Of the oldest update that was not asked for yet; waits for it. Throws Exit::numerics when its loss or gradient
+    /// norm was not finite: the message names the first parameter with a bad gradient. Save nothing after that: on a GPU
+    /// a later update may have been enqueued already.
+    StepResult result();
+    /// Loss only; nothing of the training state changes. Waits.
     LossSums evaluate(const Context& ctx, const Batch& batch, std::vector<double>* nll = nullptr);
 
     const ModelConfig& config() const { return config_; }
     const ParameterList& parameters() const { return parameters_; }
     const Transformer& model() const { return *model_; }
-    const Tensor& weights() const { return weights_; }
-    const Tensor& gradients() const { return gradients_; }
-    const Tensor& m() const { return m_; }
-    const Tensor& v() const { return v_; }
+    /// Flat, of the master dtype, on the learner's device: HostCopy reads them. Fill weights by fill_weights().
+    const Tensor& weights() const { return state_.weights; }
+    const Tensor& gradients() const { return state_.gradients; }
+    const Tensor& m() const { return state_.m; }
+    const Tensor& v() const { return state_.v; }
+    /// Calls `fill` with a flat tensor in host memory and makes what it holds then the weights.
+    void fill_weights(const std::function<void(const Tensor&)>& fill);
     int64_t updates() const { return updates_; }
     void set_updates(int64_t updates) { updates_ = updates; }
     const Arena& arena() const { return arena_; }
+    const LearnerOptions& options() const { return options_; }
 
   private:
+    /// What every step uses: laid out once, before the memory that batches share.
+    struct State {
+        Tensor weights, copy, gradients, m, v;
+        Tensor outcome;  ///< f64 [5]: loss sums of the step (3), gradient norm, clip factor
+        Tensor eval_sums;
+        Tensor decay_map, norm_scratch;  ///< GPU
+        static State lay_out(Arena& arena, const ParameterList& parameters, const LearnerOptions& options);
+    };
     struct Workspace {
+        BatchTensors batch;
+        AttentionMasks::Memory masks;
         Activations acts;
         ObjectiveBuffers head;
+        static Workspace lay_out(Arena& arena, const ModelConfig& config, const LearnerOptions& options, int64_t packs,
+                                 int64_t length, int64_t targets, bool training);
     };
-    Workspace workspace(int64_t packs, int64_t length, int64_t targets, bool training);
+    /// A step whose result nobody has asked for yet.
+    struct Pending {
+        std::unique_ptr<Readback> readback;  ///< GPU
+        std::vector<double> outcome;         ///< CPU
+        int64_t update = 0;
+    };
+    void run(const Context& ctx, const Batch& batch, double total_weight, const Tensor& sums,
+             const ModelParameters* gradients, std::vector<double>* nll);
+    std::vector<double> read(const Tensor& numbers) const;
 
     ModelConfig config_;
     LearnerOptions options_;
     ParameterList parameters_;
     Arena arena_;
-    Tensor weights_, gradients_, m_, v_;
+    State state_;
     size_t state_end_ = 0;  ///< arena mark: what lies behind is laid out anew for every batch
     ModelParameters gradient_views_;
     std::unique_ptr<Transformer> model_;
+    std::deque<Pending> pending_;
+    std::vector<std::unique_ptr<Readback>> idle_readbacks_;
     int64_t updates_ = 0;
 };
 

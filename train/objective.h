@@ -6,34 +6,25 @@
 //
 // total_weight is that of the whole global step (all micro-steps and ranks), so the parts simply add up.
 
-#include <span>
-
-#include "data/batch.h"
+#include "train/batch_tensors.h"
+#include "train/loss_sums.h"
 #include "train/transformer.h"
 
 namespace colonnade {
 
-/// Sums over targets; two of them add up to those of both.
-struct LossSums {
-    double nll = 0;  ///< weighted
-    double weight = 0;
-    double correct = 0;  ///< weighted count of targets that had the largest logit
-    LossSums& operator+=(const LossSums& other);
-    double mean() const { return weight > 0 ? nll / weight : 0; }
-    double accuracy() const { return weight > 0 ? correct / weight : 0; }
-};
-
 struct ObjectiveBuffers {
     Tensor hidden, dhidden;  ///< [targets, hidden] gathered rows; dhidden only in training
     Tensor logits;           ///< [chunk, vocab]
+    Tensor nll;              ///< f64 [targets], unweighted
+    Tensor correct;          ///< u8 [targets]
     static ObjectiveBuffers lay_out(Arena& arena, const ModelConfig& config, int64_t targets, int64_t chunk,
                                     DType dtype, bool training);
 };
 
-/// Forward only where `gradients` is null; else fills acts.dhidden and adds the head's gradient. `nll`, where given,
-/// receives each target's unweighted loss.
-LossSums language_model_loss(const Context& ctx, const Transformer& model, Activations& acts,
-                             const ObjectiveBuffers& buffers, const Batch& batch, double total_weight,
-                             const ModelParameters* gradients, std::vector<double>* nll = nullptr);
+/// Forward only where `gradients` is null; else fills acts.dhidden and adds the head's gradient. Leaves each target's
+/// loss in buffers.nll and adds the batch's to `sums` (f64 [3], train/loss_sums.h).
+void language_model_loss(const Context& ctx, const Transformer& model, Activations& acts,
+                         const ObjectiveBuffers& buffers, const BatchTensors& batch, const Tensor& sums,
+                         const ModelParameters* gradients);
 
 }  // namespace colonnade

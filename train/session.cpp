@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <numeric>
 
+#include "engine/arena.h"
 #include "engine/device.h"
 #include "engine/files.h"
 #include "engine/philox.h"
@@ -75,24 +76,46 @@ std::shared_ptr<const Encoder> make_encoder(const Config& config, int64_t vocab_
     return std::make_shared<const Encoder>(load_tokenizer(config), encode_options(config, vocab_size));
 }
 
-void load_or_initialize(const Session& session, const Learner& learner) {
+void load_or_initialize(const Session& session, Learner& learner) {
     const std::string& folder = session.config.model_name_or_path;
-    if (!folder.empty())
-        load_weights(learner.parameters(), session.model, folder, learner.weights());
-    else
-        initialize(session.model, learner.parameters(), static_cast<uint64_t>(session.config.seed), learner.weights());
+    learner.fill_weights([&](const Tensor& weights) {
+        if (!folder.empty())
+            load_weights(learner.parameters(), session.model, folder, weights);
+        else
+            initialize(session.model, learner.parameters(), static_cast<uint64_t>(session.config.seed), weights);
+    });
 }
 
-void settle_machine(const Config& config) {
+Device settle_machine(Config& config) {
     const int threads = config.threads ? static_cast<int>(config.threads) : omp_get_num_procs();
     omp_set_num_threads(threads);
-    if (config.device != DeviceChoice::cuda) return;
-    if (!built_with_cuda())
-        fail(Exit::config,
-             "device: cuda, but this build has no CUDA (nvcc was not found when it was configured); use device: cpu");
-    if (cuda_devices().empty())
-        fail(Exit::config, "device: cuda, but this machine has no usable CUDA device; use device: cpu");
-    fail(Exit::config, "device: cuda, but this version trains on the CPU only; use device: cpu");
+    const std::vector<CudaDevice> devices = cuda_devices();
+    const auto index = static_cast<size_t>(config.device_index);
+    const bool usable = index < devices.size() && devices[index].compute_capability >= 80;
+    const Device device =
+        config.device == DeviceChoice::cuda || (config.device == DeviceChoice::automatic && usable) ? Device::cuda
+                                                                                                    : Device::cpu;
+    if (device == Device::cuda) {
+        if (!built_with_cuda())
+            fail(Exit::config,
+                 "device: cuda, but this build has no CUDA (nvcc was not found when it was configured); use device: "
+                 "cpu");
+        if (devices.empty())
+            fail(Exit::config, "device: cuda, but this machine has no usable CUDA device; use device: cpu");
+        if (index >= devices.size())
+            fail(Exit::config, "device_index {}, but this machine has {} CUDA devices", index, devices.size());
+        if (!usable)
+            fail(Exit::config, "device: cuda, but device {} ({}) is an sm_{}: the kernels need sm_80 or newer", index,
+                 devices[index].name, devices[index].compute_capability);
+    }
+    settle_device(config, device);
+    return device;
+}
+
+std::string device_text(const Session& session) {
+    if (session.device == Device::cpu) return "CPU";
+    const CudaDevice device = cuda_devices().at(static_cast<size_t>(session.config.device_index));
+    return fmt::format("GPU ({}, {})", device.name, human_bytes(device.memory_bytes));
 }
 
 std::pair<TokenStore, TokenStore> split_store(const TokenStore& all, double val_size, uint64_t seed) {
@@ -120,7 +143,7 @@ Session open_session(const LoadedConfig& loaded) {
     s.config = loaded.config;
     s.notices = loaded.notices;
     const Config& c = s.config;
-    settle_machine(c);
+    s.device = settle_machine(s.config);
     const auto tokenizer = load_tokenizer(c);
     if (c.model) {
         s.model = model_of_shape(*c.model, tokenizer.get(), "model");
@@ -129,6 +152,16 @@ Session open_session(const LoadedConfig& loaded) {
         s.model = read_model_config(c.model_name_or_path);
     }
     s.notices.insert(s.notices.end(), s.model.notices.begin(), s.model.notices.end());
+    if (!flashmask_runs(s.device, s.model.head_dim)) {
+        if (loaded.config.device == DeviceChoice::cuda)
+            fail(Exit::config, "device: cuda, but attention has no GPU kernel for head_dim {} (64, 96, 128, 256); use device: cpu",
+                 s.model.head_dim);
+        s.config = loaded.config;
+        s.config.device = DeviceChoice::cpu;
+        s.device = settle_machine(s.config);
+        s.notices.push_back(fmt::format(
+            "device: cpu, as attention has no GPU kernel for head_dim {} (64, 96, 128, 256)", s.model.head_dim));
+    }
     if (tokenizer && tokenizer->vocab_size() > s.model.vocab_size)
         fail(Exit::data, "{}: the tokenizer has {} pieces, the model embeds only {}", tokenizer->path(),
              tokenizer->vocab_size(), s.model.vocab_size);

@@ -15,6 +15,7 @@ namespace colonnade {
 
 struct Session {
     Config config;
+    Device device = Device::cpu;
     ModelConfig model;
     std::shared_ptr<const Encoder> encoder;  ///< without tokenizer where all rows are pre-tokenised
     StoreResult train, eval;                 ///< eval holds no samples where there is nothing to evaluate on
@@ -30,10 +31,13 @@ Session open_session(const LoadedConfig& loaded);
 std::shared_ptr<const Encoder> make_encoder(const Config& config, int64_t vocab_size);
 
 /// The weights a run of this session starts from: those of its model folder, or random ones.
-void load_or_initialize(const Session& session, const Learner& learner);
+void load_or_initialize(const Session& session, Learner& learner);
 
-/// Threads, device: settles what the config leaves open and refuses `device: cuda` where that cannot be had.
-void settle_machine(const Config& config);
+/// Threads, device: settles what the config leaves open (a GPU where there is one) and refuses `device: cuda` where that
+/// cannot be had, and settings that the device cannot follow.
+Device settle_machine(Config& config);
+/// "CPU", or "GPU (NVIDIA H200, 139.8 GiB)".
+std::string device_text(const Session& session);
 
 /// Splits `val_size` samples (a share below 1, else a count) off a store: drawn by data_seed, order kept on both sides.
 std::pair<TokenStore, TokenStore> split_store(const TokenStore& all, double val_size, uint64_t seed);

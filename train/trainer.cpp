@@ -36,7 +36,11 @@ Trainer::Trainer(Session session)
 LearnerOptions Trainer::learner_options() const {
     return {.max_packs = std::max(config_.per_device_train_batch_size, config_.per_device_eval_batch_size),
             .max_length = config_.packing_length,
-            .head_chunk = config_.head_chunk};
+            .head_chunk = config_.head_chunk,
+            .moments = config_.optim_dtype,
+            .recompute = config_.gradient_checkpointing,
+            .gpu = gpu_.get(),
+            .seed = static_cast<uint64_t>(config_.seed)};
 }
 
 void Trainer::open_output_dir() {
@@ -71,13 +75,15 @@ void Trainer::resume(const std::string& folder) {
         fmt::print(
             "note: since the checkpoint the config has changed, the run is no longer that of an unbroken one: {}\n",
             change);
-    last_save_step_ = state_.step;
+    last_save_step_ = enqueued_ = state_.step;
     window_.loss = state_.since_log;
     fmt::print("resumed from {} at step {} of {}\n", folder, state_.step, schedule_.total_steps());
 }
 
 void Trainer::start() {
+    if (session_.device == Device::cuda) gpu_ = std::make_unique<Gpu>(static_cast<int>(config_.device_index));
     learner_ = std::make_unique<Learner>(session_.model, learner_options());
+    ctx_ = learner_->context(nullptr, config_.deterministic);
     std::string folder = config_.resume_from_checkpoint;
     if (folder == "auto") {
         const std::vector<int64_t> steps = checkpoint_steps(config_.output_dir);
@@ -119,7 +125,7 @@ std::string Trainer::plan() {
         packs += std::min(layout.packs_per_step(), epoch.packs() - at.step * layout.packs_per_step());
     }
     const double fill = static_cast<double>(total.tokens) / static_cast<double>(packs * c.packing_length);
-    const Arena arena = Learner::plan(m, learner_options());
+    const Arena arena = Learner::plan(m, learner_options(), session_.device);
     std::string text;
     const auto line = [&](const char* what, const std::string& value) {
         text += fmt::format("{:<10} {}\n", what, value);
@@ -138,8 +144,9 @@ std::string Trainer::plan() {
     line("per step",
          fmt::format("{:.1f} samples, {:.0f} tokens on average", static_cast<double>(total.samples) * per_step,
                      static_cast<double>(total.tokens) * per_step));
-    return text + "memory\n" + arena.table() +
-           fmt::format("  {:<24} {:>12}\n", "token stores", human_bytes(train.bytes() + session_.eval.store.bytes()));
+    text += fmt::format("memory of the {}\n", device_text(session_)) + arena.table();
+    const std::string stores = human_bytes(train.bytes() + session_.eval.store.bytes());
+    return text + fmt::format("  {:<24} {:>12}\n", "token stores (host)", stores);
 }
 
 void Trainer::run() {
@@ -161,8 +168,15 @@ void Trainer::run() {
                                                            .initial = static_cast<double>(state_.step)});
     Loader loader(session_.train.store, schedule_, {.start_step = state_.step, .document_mask = config_.document_mask});
     while (auto batch = loader.next()) {
+        const bool epoch_ends = batch->epoch_step + 1 == batch->epoch_steps;
         train_step(loader, std::move(*batch));
+        // Whatever looks at the weights looks at them after this very step. The CPU has nothing to gain by waiting.
+        const bool due = eval_due(epoch_ends) || save_due(epoch_ends);
+        if (due || !gpu_ || stop.received() || enqueued_ == schedule_.total_steps()) complete_step();
+        if (eval_due(epoch_ends)) evaluate();
+        if (save_due(epoch_ends)) save();
         if (stop.received()) {
+            complete_step();
             progress_->finish();
             if (last_save_step_ != state_.step) save();
             fmt::print("stopped by {} after step {} of {}; set resume_from_checkpoint: auto to go on\n",
@@ -174,65 +188,77 @@ void Trainer::run() {
     finish();
 }
 
+bool Trainer::eval_due(bool epoch_ends) const {
+    const When when = config_.eval_strategy;
+    return (when == When::steps && enqueued_ % config_.eval_steps == 0) || (when == When::epoch && epoch_ends) ||
+           (when != When::no && enqueued_ == schedule_.total_steps());
+}
+
+bool Trainer::save_due(bool epoch_ends) const {
+    const When when = config_.save_strategy;
+    return (when == When::steps && enqueued_ % config_.save_steps == 0) || (when == When::epoch && epoch_ends);
+}
+
 void Trainer::train_step(Loader& loader, LoadedBatch batch) {
     const auto start = Clock::now();
-    LossSums sums;
     learner_->zero_gradients();
     for (int64_t micro = 0;; ++micro) {
-        sums += learner_->accumulate(ctx_, batch.batch, batch.step_totals.weight);
+        learner_->accumulate(ctx_, batch.batch, batch.step_totals.weight);
         if (micro + 1 == config_.gradient_accumulation_steps) break;
         auto next = loader.next();
         require(next.has_value(), "step {} has no micro-step {}", batch.step, micro + 1);
         batch = std::move(*next);
     }
-    if (!std::isfinite(sums.nll))
-        fail(Exit::numerics, "the loss of step {} is not finite; the weights are those of step {}", batch.step + 1,
-             batch.step);
     const double rate = learning_rate(rates_, batch.step);
     const AdamWSettings adamw{config_.adam_beta1, config_.adam_beta2, config_.adam_epsilon, config_.weight_decay};
-    const Learner::Update update = learner_->update(ctx_, adamw, rate, config_.max_grad_norm);
+    learner_->update(ctx_, adamw, rate, config_.max_grad_norm);
+    complete_step();
+    enqueued_ = batch.step + 1;
+    under_way_ = {.step = enqueued_,
+                  .epoch = static_cast<double>(batch.epoch) +
+                           static_cast<double>(batch.epoch_step + 1) / static_cast<double>(batch.epoch_steps),
+                  .totals = batch.step_totals,
+                  .learning_rate = rate,
+                  .start = start};
+}
 
+void Trainer::complete_step() {
+    if (!under_way_) return;
+    const StepUnderWay step = *std::exchange(under_way_, std::nullopt);
+    const StepResult result = learner_->result();
+    // Where steps overlap, a step's time begins when the one before is done.
+    const double seconds = since(std::max(step.start, last_completed_));
+    last_completed_ = Clock::now();
     for (Window* w : {&window_, &run_}) {
-        w->loss += sums;
-        w->seconds += since(start);
-        w->tokens += static_cast<double>(batch.step_totals.tokens);
-        w->samples += static_cast<double>(batch.step_totals.samples);
+        w->loss += result.loss;
+        w->seconds += seconds;
+        w->tokens += static_cast<double>(step.totals.tokens);
+        w->samples += static_cast<double>(step.totals.samples);
         ++w->steps;
     }
-    state_.step = batch.step + 1;
-    state_.tokens_seen += batch.step_totals.tokens;
-    state_.samples_seen += batch.step_totals.samples;
-    epoch_ = static_cast<double>(batch.epoch) +
-             static_cast<double>(batch.epoch_step + 1) / static_cast<double>(batch.epoch_steps);
-    after_step(batch, update, rate);
+    state_.step = step.step;
+    state_.tokens_seen += step.totals.tokens;
+    state_.samples_seen += step.totals.samples;
+    epoch_ = step.epoch;
+    if (step.step % config_.logging_steps == 0 || step.step == 1 || step.step == schedule_.total_steps())
+        log_window(result, step.learning_rate);
+    progress_->update(static_cast<double>(step.step));
 }
 
-void Trainer::after_step(const LoadedBatch& last, const Learner::Update& update, double rate) {
-    const int64_t step = state_.step;
-    const bool epoch_ends = last.epoch_step + 1 == last.epoch_steps, run_ends = step == schedule_.total_steps();
-    const auto due = [&](When when, int64_t every) {
-        return (when == When::steps && step % every == 0) || (when == When::epoch && epoch_ends);
-    };
-    if (step % config_.logging_steps == 0 || step == 1 || run_ends) log_window(update, rate);
-    progress_->update(static_cast<double>(step));
-    if (due(config_.eval_strategy, config_.eval_steps) || (run_ends && config_.eval_strategy != When::no)) evaluate();
-    if (due(config_.save_strategy, config_.save_steps)) save();
-}
-
-void Trainer::log_window(const Learner::Update& update, double rate) {
+void Trainer::log_window(const StepResult& result, double rate) {
     const double tokens_per_second = window_.tokens / window_.seconds;
     const double loss = window_.loss.mean();
     log_->write(state_.step, epoch_,
                 {{"loss", loss},
                  {"mean_token_accuracy", window_.loss.accuracy()},
                  {"learning_rate", rate},
-                 {"grad_norm", update.gradient_norm},
+                 {"grad_norm", result.gradient_norm},
                  {"tokens_per_second", tokens_per_second},
                  {"samples_per_second", window_.samples / window_.seconds},
                  {"step_seconds", window_.seconds / static_cast<double>(window_.steps)},
                  {"num_tokens", state_.tokens_seen}});
     const std::string figures = fmt::format("loss {:.4f}, grad_norm {:.3f}, lr {:.2e}, {} tokens/s", loss,
-                                            update.gradient_norm, rate, human_count(tokens_per_second));
+                                            result.gradient_norm, rate, human_count(tokens_per_second));
     progress_->suffix(figures);
     if (!progress_->terminal())
         progress_->print(

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "data/loader.h"
@@ -37,13 +38,27 @@ class Trainer {
         int64_t steps = 0;
     };
 
+    /// A step whose work is enqueued. On a GPU its result is read when the next one is under way.
+    struct StepUnderWay {
+        int64_t step;  ///< steps done with it
+        double epoch;  ///< passes over the data with it
+        StepTotals totals;
+        double learning_rate;
+        Clock::time_point start;
+    };
+
     LearnerOptions learner_options() const;
     void open_output_dir();
     void start();
     void resume(const std::string& folder);
+    /// Enqueues a step and completes the one before.
     void train_step(Loader& loader, LoadedBatch first);
-    void after_step(const LoadedBatch& last, const Learner::Update& update, double learning_rate);
-    void log_window(const Learner::Update& update, double learning_rate);
+    /// Waits for the step under way, if any, and counts it.
+    void complete_step();
+    void log_window(const StepResult& result, double learning_rate);
+    /// What is due when a step is done and nothing is under way: evaluation, a checkpoint.
+    bool eval_due(bool epoch_ends) const;
+    bool save_due(bool epoch_ends) const;
     void evaluate();
     void save();
     void finish();
@@ -53,12 +68,16 @@ class Trainer {
     const Config& config_;
     PackSchedule schedule_;
     LrSchedule rates_;
-    Context ctx_;
     std::unique_ptr<FolderLock> lock_;
+    std::unique_ptr<Gpu> gpu_;  ///< null on the CPU
     std::unique_ptr<Learner> learner_;
+    Context ctx_;  ///< the learner's
     std::unique_ptr<MetricsLog> log_;
     std::unique_ptr<Progress> progress_;
     TrainerState state_;
+    std::optional<StepUnderWay> under_way_;
+    int64_t enqueued_ = 0;  ///< steps done, with the one under way
+    Clock::time_point last_completed_{};
     Window window_, run_;  ///< since the last line, since the process began
     double epoch_ = 0;     ///< passes over the data so far
     double last_eval_loss_ = 0, unigram_loss_ = 0;

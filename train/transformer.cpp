@@ -1,32 +1,56 @@
 #include "train/transformer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
-#include "layers/embedding.h"
 #include "layers/linear.h"
 #include "layers/rmsnorm.h"
 #include "layers/swiglu.h"
 
 namespace colonnade {
 
-AttentionMasks::AttentionMasks(const ModelConfig& config, const ColumnMask& mask) {
+namespace {
+
+/// The distinct sliding windows of a model's layers, in order of first use.
+std::vector<int64_t> distinct_windows(const ModelConfig& config) {
     std::vector<int64_t> windows;
-    for (const int64_t window : config.windows) {
-        size_t i = 0;
-        while (i < windows.size() && windows[i] != window) ++i;
-        if (i == windows.size()) {
-            windows.push_back(window);
-            ColumnMask seen = window ? mask.with_sliding_window(window) : mask;
-            TilePlan plan = make_tile_plan(seen);
-            // Rows of short documents fill few pairs of a large tile. Small ones then cost less than they lose in the
-            // matmuls: attention of the quickstart's step falls from 10 to 6 % of its time.
-            const int64_t tile_pairs = plan.surviving_tiles() * plan.tile_rows * plan.tile_columns;
-            if (5 * plan.visible_pairs < 2 * tile_pairs) plan = make_tile_plan(seen, 32, 32);
-            entries_.push_back({std::move(seen), std::move(plan)});
-        }
-        index_.push_back(i);
+    for (const int64_t window : config.windows)
+        if (std::ranges::find(windows, window) == windows.end()) windows.push_back(window);
+    return windows;
+}
+
+TilePlan make_cpu_plan(const ColumnMask& mask) {
+    TilePlan plan = make_tile_plan(mask);
+    // Rows of short documents fill few pairs of a large tile. Small ones then cost less than they lose in the matmuls:
+    // attention of the quickstart's step falls from 10 to 6 % of its time.
+    const int64_t tile_pairs = plan.surviving_tiles() * plan.tile_rows * plan.tile_columns;
+    if (5 * plan.visible_pairs < 2 * tile_pairs) plan = make_tile_plan(mask, 32, 32);
+    return plan;
+}
+
+}  // namespace
+
+AttentionMasks::Memory AttentionMasks::Memory::lay_out(Arena& arena, const ModelConfig& config, int64_t packs,
+                                                       int64_t length) {
+    Memory memory;
+    if (arena.device() == Device::cuda)
+        for (size_t i = 0; i < distinct_windows(config).size(); ++i)
+            memory.plans.push_back(GpuTilePlan::lay_out(arena, packs, length, length));
+    return memory;
+}
+
+AttentionMasks::AttentionMasks(const Context& ctx, const ModelConfig& config, const ColumnMask& mask,
+                               const Memory& memory) {
+    const std::vector<int64_t> windows = distinct_windows(config);
+    for (size_t i = 0; i < windows.size(); ++i) {
+        ColumnMask seen = windows[i] ? mask.with_sliding_window(windows[i]) : mask;
+        TilePlan plan =
+            ctx.device == Device::cuda ? make_gpu_tile_plan(ctx, memory.plans[i], seen) : make_cpu_plan(seen);
+        entries_.push_back({std::move(seen), std::move(plan)});
     }
+    for (const int64_t window : config.windows)
+        index_.push_back(static_cast<size_t>(std::ranges::find(windows, window) - windows.begin()));
 }
 
 KvCache KvCache::lay_out(Arena& arena, const ModelConfig& config, int64_t capacity, DType dtype) {
@@ -39,9 +63,13 @@ KvCache KvCache::lay_out(Arena& arena, const ModelConfig& config, int64_t capaci
 }
 
 Activations Activations::lay_out(Arena& arena, const ModelConfig& c, int64_t packs, int64_t length, DType dtype,
-                                 bool training) {
+                                 bool training, Recompute recompute) {
     const int64_t tokens = packs * length, h = c.hidden_size, f = c.intermediate_size;
+    const DType sums = sum_dtype(dtype);
     const auto saved = [&](std::initializer_list<int64_t> shape) { return arena.tensor("activations", dtype, shape); };
+    const auto statistic = [&](std::initializer_list<int64_t> shape) {
+        return arena.tensor("activations", sums, shape);
+    };
     const auto scratch = [&](std::initializer_list<int64_t> shape) {
         return arena.tensor("activation gradients", dtype, shape);
     };
@@ -49,31 +77,39 @@ Activations Activations::lay_out(Arena& arena, const ModelConfig& c, int64_t pac
     a.packs = packs;
     a.length = length;
     a.training = training;
-    a.cos = saved({tokens, c.head_dim / 2});
-    a.sin = saved({tokens, c.head_dim / 2});
-    for (int64_t l = 0; l < (training ? c.num_hidden_layers : 1); ++l) {
-        BlockActivations b;
-        b.in = saved({tokens, h});
-        b.input_rstd = saved({tokens});
-        b.normed = saved({tokens, h});
-        b.qkv = saved({tokens, c.qkv_width()});
-        if (c.qk_norm) {
-            b.qk = saved({tokens, c.num_attention_heads + c.num_key_value_heads, c.head_dim});
-            b.q_rstd = saved({tokens * c.num_attention_heads});
-            b.k_rstd = saved({tokens * c.num_key_value_heads});
+    a.recompute = recompute;
+    a.cos = statistic({tokens, c.head_dim / 2});
+    a.sin = statistic({tokens, c.head_dim / 2});
+    const bool share_all = !training || recompute == Recompute::block;
+    const bool share_some = share_all || recompute == Recompute::selective;
+    for (int64_t l = 0; l < c.num_hidden_layers; ++l) {
+        // A layer that shares begins as a copy of the first.
+        const bool first = l == 0;
+        BlockActivations b = first ? BlockActivations() : a.blocks[0];
+        if (first || training) b.in = saved({tokens, h});
+        if (first || !share_some) {
+            b.normed = saved({tokens, h});
+            b.mid_normed = saved({tokens, h});
+            b.swiglu = saved({tokens, f});
         }
-        b.attention = saved({tokens, c.query_width()});
-        b.lse = saved({packs, c.num_attention_heads, length});
-        b.mid = saved({tokens, h});
-        b.mid_rstd = saved({tokens});
-        b.mid_normed = saved({tokens, h});
-        b.gate_up = saved({tokens, 2 * f});
-        b.swiglu = saved({tokens, f});
+        if (first || !share_all) {
+            b.input_rstd = statistic({tokens});
+            b.qkv = saved({tokens, c.qkv_width()});
+            if (c.qk_norm) {
+                b.qk = saved({tokens, c.num_attention_heads + c.num_key_value_heads, c.head_dim});
+                b.q_rstd = statistic({tokens * c.num_attention_heads});
+                b.k_rstd = statistic({tokens * c.num_key_value_heads});
+            }
+            b.attention = saved({tokens, c.query_width()});
+            b.lse = statistic({packs, c.num_attention_heads, length});
+            b.mid = saved({tokens, h});
+            b.mid_rstd = statistic({tokens});
+            b.gate_up = saved({tokens, 2 * f});
+        }
         a.blocks.push_back(b);
     }
-    if (!training) a.blocks.resize(static_cast<size_t>(c.num_hidden_layers), a.blocks[0]);
     a.out = saved({tokens, h});
-    a.final_rstd = saved({tokens});
+    a.final_rstd = statistic({tokens});
     a.hidden = saved({tokens, h});
     a.branch = saved({tokens, h});
     if (training) {
@@ -83,6 +119,13 @@ Activations Activations::lay_out(Arena& arena, const ModelConfig& c, int64_t pac
         a.dattention = scratch({tokens, c.query_width()});
         a.dswiglu = scratch({tokens, f});
         a.dnormed = scratch({tokens, h});
+        if (arena.device() == Device::cuda) {
+            const Tensor queries(nullptr, dtype, {packs, length, c.num_attention_heads, c.head_dim}, Device::cuda);
+            const int64_t bytes = std::max({flashmask_scratch_bytes(queries), rmsnorm_scratch_bytes(h),
+                                            rmsnorm_scratch_bytes(c.head_dim),
+                                            linear_scratch_bytes(std::max({c.qkv_width(), 2 * f, h}))});
+            a.scratch = arena.tensor("workspace", DType::u8, {bytes});
+        }
     }
     return a;
 }
@@ -127,6 +170,13 @@ Transformer::Heads Transformer::heads_of(const Tensor& packed, const Tensor& val
             head_view(values, c.query_width() + c.kv_width(), c.num_key_value_heads, c.head_dim, packs, length)};
 }
 
+// Side by side in every row, they are rotated as one tensor of heads.
+Tensor Transformer::queries_and_keys(const Tensor& packed) const {
+    const int64_t tokens = packed.size(0);
+    return flat_tokens(head_view(packed, 0, config_.num_attention_heads + config_.num_key_value_heads, config_.head_dim,
+                                 1, tokens));
+}
+
 static void append(Tensor cache, int64_t at, const Tensor& heads) {
     const size_t row_bytes = static_cast<size_t>(heads.size(2) * heads.size(3)) * bytes_of(heads.dtype);
     const size_t step = static_cast<size_t>(heads.stride[1]) * bytes_of(heads.dtype);
@@ -161,8 +211,7 @@ void Transformer::attention_forward(const Context& ctx, const TransformerInput& 
                               .eps = eps});
         heads = normed;
     }
-    rope_apply(ctx, {.x = flat_tokens(heads.q), .cos = acts.cos, .sin = acts.sin});
-    rope_apply(ctx, {.x = flat_tokens(heads.k), .cos = acts.cos, .sin = acts.sin});
+    rope_apply(ctx, {.x = queries_and_keys(config_.qk_norm ? a.qk : a.qkv), .cos = acts.cos, .sin = acts.sin});
     if (cache) {
         append(cache->k[l], cache->length, heads.k);
         append(cache->v[l], cache->length, heads.v);
@@ -183,6 +232,22 @@ void Transformer::attention_forward(const Context& ctx, const TransformerInput& 
     linear_forward(ctx, {.out = acts.branch, .in = a.attention, .weight = w.o, .bias = w.o_bias});
 }
 
+void Transformer::block_forward(const Context& ctx, const TransformerInput& input, Activations& acts, int64_t layer,
+                                KvCache* cache) const {
+    const BlockParameters& w = weights_.blocks[static_cast<size_t>(layer)];
+    BlockActivations& a = acts.blocks[static_cast<size_t>(layer)];
+    attention_forward(ctx, input, acts, layer, cache);
+    rmsnorm_forward(ctx, {.out = a.mid_normed,
+                          .rstd = a.mid_rstd,
+                          .sum = a.mid,
+                          .in = a.in,
+                          .delta = acts.branch,
+                          .weight = w.post_attention_norm,
+                          .eps = config_.rms_norm_eps});
+    linear_forward(ctx, {.out = a.gate_up, .in = a.mid_normed, .weight = w.gate_up, .bias = w.gate_up_bias});
+    swiglu_forward(ctx, {.out = a.swiglu, .gate_up = a.gate_up});
+}
+
 void Transformer::forward(const Context& ctx, const TransformerInput& input, Activations& acts, KvCache* cache) const {
     require(input.packs == acts.packs && input.length == acts.length,
             "activations are laid out for {} x {} tokens, not {} x {}", acts.packs, acts.length, input.packs,
@@ -201,16 +266,7 @@ void Transformer::forward(const Context& ctx, const TransformerInput& input, Act
     for (size_t l = 0; l < layers; ++l) {
         const BlockParameters& w = weights_.blocks[l];
         BlockActivations& a = acts.blocks[l];
-        attention_forward(ctx, input, acts, static_cast<int64_t>(l), cache);
-        rmsnorm_forward(ctx, {.out = a.mid_normed,
-                              .rstd = a.mid_rstd,
-                              .sum = a.mid,
-                              .in = a.in,
-                              .delta = acts.branch,
-                              .weight = w.post_attention_norm,
-                              .eps = eps});
-        linear_forward(ctx, {.out = a.gate_up, .in = a.mid_normed, .weight = w.gate_up, .bias = w.gate_up_bias});
-        swiglu_forward(ctx, {.out = a.swiglu, .gate_up = a.gate_up});
+        block_forward(ctx, input, acts, static_cast<int64_t>(l), cache);
         linear_forward(ctx, {.out = acts.branch, .in = a.swiglu, .weight = w.down, .bias = w.down_bias});
         // The residual add is fused with the norm that follows it: the next block's, or the final one.
         const bool last = l + 1 == layers;
@@ -224,6 +280,26 @@ void Transformer::forward(const Context& ctx, const TransformerInput& input, Act
     }
 }
 
+void Transformer::recompute_block(const Context& ctx, const TransformerInput& input, Activations& acts,
+                                  int64_t layer) const {
+    if (acts.recompute == Recompute::none) return;
+    const BlockParameters& w = weights_.blocks[static_cast<size_t>(layer)];
+    BlockActivations& a = acts.blocks[static_cast<size_t>(layer)];
+    const auto norm = [&](const Tensor& out, const Tensor& rstd, const Tensor& in, const Tensor& weight) {
+        rmsnorm_forward(ctx, {.out = out,
+                              .rstd = rstd,
+                              .sum = {},
+                              .in = in,
+                              .delta = {},
+                              .weight = weight,
+                              .eps = config_.rms_norm_eps});
+    };
+    norm(a.normed, a.input_rstd, a.in, w.input_norm);
+    if (acts.recompute == Recompute::block) return block_forward(ctx, input, acts, layer, nullptr);
+    norm(a.mid_normed, a.mid_rstd, a.mid, w.post_attention_norm);
+    swiglu_forward(ctx, {.out = a.swiglu, .gate_up = a.gate_up});
+}
+
 void Transformer::attention_backward(const Context& ctx, const TransformerInput& input, Activations& acts,
                                      int64_t layer, const BlockParameters& gradients) const {
     const auto l = static_cast<size_t>(layer);
@@ -234,7 +310,8 @@ void Transformer::attention_backward(const Context& ctx, const TransformerInput&
                           .dbias = gradients.o_bias,
                           .dout = acts.dstream,
                           .in = a.attention,
-                          .weight = w.o});
+                          .weight = w.o,
+                          .scratch = acts.scratch});
 
     const Heads saved = heads_of(config_.qk_norm ? a.qk : a.qkv, a.qkv, acts.packs, acts.length);
     const Heads d = heads_of(acts.dqkv, acts.dqkv, acts.packs, acts.length);
@@ -253,9 +330,9 @@ void Transformer::attention_backward(const Context& ctx, const TransformerInput&
                              .v = saved.v,
                              .mask = mask.mask,
                              .plan = mask.plan,
-                             .scale = scale_});
-    rope_apply(ctx, {.x = flat_tokens(d.q), .cos = acts.cos, .sin = acts.sin, .backward = true});
-    rope_apply(ctx, {.x = flat_tokens(d.k), .cos = acts.cos, .sin = acts.sin, .backward = true});
+                             .scale = scale_,
+                             .scratch = acts.scratch});
+    rope_apply(ctx, {.x = queries_and_keys(acts.dqkv), .cos = acts.cos, .sin = acts.sin, .backward = true});
     if (config_.qk_norm) {
         const Heads raw = heads_of(a.qkv, a.qkv, acts.packs, acts.length);
         rmsnorm_backward(ctx, {.din = flat_tokens(d.q),
@@ -263,27 +340,31 @@ void Transformer::attention_backward(const Context& ctx, const TransformerInput&
                                .dout = flat_tokens(d.q),
                                .in = flat_tokens(raw.q),
                                .rstd = a.q_rstd,
-                               .weight = w.q_norm});
+                               .weight = w.q_norm,
+                               .scratch = acts.scratch});
         rmsnorm_backward(ctx, {.din = flat_tokens(d.k),
                                .dweight = gradients.k_norm,
                                .dout = flat_tokens(d.k),
                                .in = flat_tokens(raw.k),
                                .rstd = a.k_rstd,
-                               .weight = w.k_norm});
+                               .weight = w.k_norm,
+                               .scratch = acts.scratch});
     }
     linear_backward(ctx, {.din = acts.dnormed,
                           .dweight = gradients.qkv,
                           .dbias = gradients.qkv_bias,
                           .dout = acts.dqkv,
                           .in = a.normed,
-                          .weight = w.qkv});
+                          .weight = w.qkv,
+                          .scratch = acts.scratch});
     rmsnorm_backward(ctx, {.din = acts.dstream,
                            .din_mode = Grad::accumulate,
                            .dweight = gradients.input_norm,
                            .dout = acts.dnormed,
                            .in = a.in,
                            .rstd = a.input_rstd,
-                           .weight = w.input_norm});
+                           .weight = w.input_norm,
+                           .scratch = acts.scratch});
 }
 
 void Transformer::backward(const Context& ctx, const TransformerInput& input, Activations& acts,
@@ -294,33 +375,41 @@ void Transformer::backward(const Context& ctx, const TransformerInput& input, Ac
                            .dout = acts.dhidden,
                            .in = acts.out,
                            .rstd = acts.final_rstd,
-                           .weight = weights_.final_norm});
+                           .weight = weights_.final_norm,
+                           .scratch = acts.scratch});
     for (size_t l = weights_.blocks.size(); l-- > 0;) {
         const BlockParameters &w = weights_.blocks[l], &g = gradients.blocks[l];
         BlockActivations& a = acts.blocks[l];
+        recompute_block(ctx, input, acts, static_cast<int64_t>(l));
         linear_backward(ctx, {.din = acts.dswiglu,
                               .dweight = g.down,
                               .dbias = g.down_bias,
                               .dout = acts.dstream,
                               .in = a.swiglu,
-                              .weight = w.down});
+                              .weight = w.down,
+                              .scratch = acts.scratch});
         swiglu_backward(ctx, {.dgate_up = a.gate_up, .dout = acts.dswiglu, .gate_up = a.gate_up});
         linear_backward(ctx, {.din = acts.dnormed,
                               .dweight = g.gate_up,
                               .dbias = g.gate_up_bias,
                               .dout = a.gate_up,
                               .in = a.mid_normed,
-                              .weight = w.gate_up});
+                              .weight = w.gate_up,
+                              .scratch = acts.scratch});
         rmsnorm_backward(ctx, {.din = acts.dstream,
                                .din_mode = Grad::accumulate,
                                .dweight = g.post_attention_norm,
                                .dout = acts.dnormed,
                                .in = a.mid,
                                .rstd = a.mid_rstd,
-                               .weight = w.post_attention_norm});
+                               .weight = w.post_attention_norm,
+                               .scratch = acts.scratch});
         attention_backward(ctx, input, acts, static_cast<int64_t>(l), g);
     }
-    embedding_backward(ctx, {.dweight = gradients.embedding, .dout = acts.dstream, .tokens = input.tokens});
+    embedding_backward(ctx, {.dweight = gradients.embedding,
+                             .dout = acts.dstream,
+                             .tokens = input.tokens,
+                             .index = input.token_index});
 }
 
 }  // namespace colonnade

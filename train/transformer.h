@@ -7,10 +7,10 @@
 //
 // The head belongs to the objective (train/objective.h), which runs it only where there is something to predict.
 
-#include <span>
-
 #include "attention/flashmask.h"
 #include "engine/arena.h"
+#include "layers/embedding.h"
+#include "layers/rope.h"
 #include "train/parameters.h"
 
 namespace colonnade {
@@ -18,7 +18,12 @@ namespace colonnade {
 /// One mask per distinct sliding window of the model, with its tile plan, for a batch.
 class AttentionMasks {
   public:
-    AttentionMasks(const ModelConfig& config, const ColumnMask& mask);
+    /// Memory of the GPU plans, one per distinct window; nothing on the CPU.
+    struct Memory {
+        std::vector<GpuTilePlan> plans;
+        static Memory lay_out(Arena& arena, const ModelConfig& config, int64_t packs, int64_t length);
+    };
+    AttentionMasks(const Context& ctx, const ModelConfig& config, const ColumnMask& mask, const Memory& memory = {});
     struct Entry {
         ColumnMask mask;
         TilePlan plan;
@@ -33,8 +38,9 @@ class AttentionMasks {
 /// What a forward pass reads.
 struct TransformerInput {
     int64_t packs = 0, length = 0;
-    std::span<const int32_t> tokens;     ///< [packs * length]
-    std::span<const int32_t> positions;  ///< [packs * length]
+    Tensor tokens;     ///< i32 [packs * length]
+    Tensor positions;  ///< i32 [packs * length]
+    TokenIndex token_index{};  ///< GPU, for backward
     const AttentionMasks& masks;
 };
 
@@ -45,7 +51,13 @@ struct KvCache {
     static KvCache lay_out(Arena& arena, const ModelConfig& config, int64_t capacity, DType dtype);
 };
 
-/// Activations of one block. In training every layer has its own, kept for backward; in inference all layers share one.
+/// What backward computes again instead of keeping it: less memory for more time. The bits of every gradient stay.
+///   selective   the outputs of norms and of SwiGLU (costs memory bandwidth only)
+///   block       everything but each block's input (costs a forward pass)
+enum class Recompute { none, selective, block };
+
+/// Activations of one block. In training every layer has its own, kept for backward, except what is recomputed; in
+/// inference all layers share one. Statistics (rstd, lse) are of the dtype's sum_dtype.
 struct BlockActivations {
     Tensor in;              ///< [tokens, hidden] residual stream
     Tensor input_rstd;      ///< [tokens]
@@ -63,6 +75,7 @@ struct BlockActivations {
 struct Activations {
     int64_t packs = 0, length = 0;
     bool training = true;
+    Recompute recompute = Recompute::none;
     Tensor cos, sin;  ///< [tokens, head_dim / 2]
     std::vector<BlockActivations> blocks;
     Tensor out;  ///< [tokens, hidden] residual stream after the last block
@@ -73,9 +86,10 @@ struct Activations {
     Tensor dhidden;  ///< [tokens, hidden] given by the objective
     Tensor dstream;  ///< [tokens, hidden] gradient of the residual stream
     Tensor dqkv, dattention, dswiglu, dnormed;
+    Tensor scratch;  ///< GPU: u8, of the kernels of backward
 
     static Activations lay_out(Arena& arena, const ModelConfig& config, int64_t packs, int64_t length, DType dtype,
-                               bool training);
+                               bool training, Recompute recompute = Recompute::none);
 };
 
 class Transformer {
@@ -99,6 +113,12 @@ class Transformer {
         Tensor q, k, v;
     };
     Heads heads_of(const Tensor& packed, const Tensor& values, int64_t packs, int64_t length) const;
+    Tensor queries_and_keys(const Tensor& packed) const;
+    /// A block up to SwiGLU, from its `in` and `normed`: what backward can do again.
+    void block_forward(const Context& ctx, const TransformerInput& input, Activations& acts, int64_t layer,
+                       KvCache* cache) const;
+    /// Fills what backward of this block needs and was not kept.
+    void recompute_block(const Context& ctx, const TransformerInput& input, Activations& acts, int64_t layer) const;
     void attention_forward(const Context& ctx, const TransformerInput& input, Activations& acts, int64_t layer,
                            KvCache* cache) const;
     void attention_backward(const Context& ctx, const TransformerInput& input, Activations& acts, int64_t layer,

@@ -1,0 +1,46 @@
+#include "attention/cuda_kernels.h"
+
+#include "attention/gpu_timer.h"
+
+namespace colonnade {
+namespace {
+
+[[noreturn]] void no_cuda() {
+    fail(Exit::config, "this build has no CUDA (nvcc was not found when it was configured)");
+}
+
+}  // namespace
+
+namespace cuda {
+
+void portable_forward(const Context&, const FlashMaskForward&) {
+    no_cuda();
+}
+void portable_backward(const Context&, const FlashMaskBackward&) {
+    no_cuda();
+}
+int64_t portable_scratch_bytes(int64_t, int64_t, int64_t, int64_t) {
+    no_cuda();
+}
+void build_tile_plan(const Context&, const TilePlanBuild&) {
+    no_cuda();
+}
+
+}  // namespace cuda
+
+struct GpuTimer::State {};
+GpuTimer::GpuTimer(Gpu&) {
+    no_cuda();
+}
+GpuTimer::~GpuTimer() = default;
+void GpuTimer::start() {
+    no_cuda();
+}
+void GpuTimer::stop() {
+    no_cuda();
+}
+std::vector<double> GpuTimer::seconds() {
+    no_cuda();
+}
+
+}  // namespace colonnade

@@ -1,0 +1,237 @@
+// Three kernels make the plan of a mask: bounds and extremes by column block; the class of every tile, 32 x 32 of them
+// a warp; the schedules. 128K columns: 2 MB read at most, 4M tiles tested, 2 MB of maps written. All sums are of
+// integers.
+
+#include <climits>
+
+#include "attention/cuda_kernels.h"
+#include "engine/gpu.cuh"
+
+namespace colonnade::cuda {
+namespace {
+
+constexpr int tile = GpuTilePlan::tile, warps_per_block = 8;
+constexpr unsigned all_lanes = ~0u;
+
+struct Vectors {
+    const int32_t *lts, *lte, *uts, *ute;  ///< null: the default
+};
+
+/// Of the columns of one block. Empty ranges are [INT_MAX, INT_MIN): they reach no row, and begin after any.
+struct alignas(16) Extremes {
+    int32_t lts_min, lts_max, lte_min, lte_max, uts_min, uts_max, ute_min, ute_max;
+};
+static_assert(sizeof(Extremes) == TilePlanBuild::extremes_of_block * sizeof(int32_t));
+
+/// In blocks of 64 rows or columns.
+struct Size {
+    int64_t slices;
+    int rows, columns;
+    int row_blocks, column_blocks;  ///< tiles
+    int padded_blocks;              ///< of columns, to whole pairs
+    int row_words, column_words;    ///< of 32 tiles
+    int row_pairs, column_pairs;
+    bool causal;
+
+    /// Rows [0, n) for which `column` lies in the future.
+    __device__ int causal_rows(int64_t column) const {
+        const int64_t n = column - (columns - rows);
+        return causal ? static_cast<int>(min(max(n, int64_t{0}), static_cast<int64_t>(rows))) : 0;
+    }
+};
+
+struct Maps {
+    uint32_t *row_active, *row_partial, *column_active, *column_partial;
+    int32_t *row_counts, *column_counts;  ///< active tiles by pair of blocks
+};
+
+/// One warp writes the bounds of a column block, two columns a lane, and their extremes.
+__global__ void __launch_bounds__(32 * warps_per_block)
+    make_bounds(int4* bounds, Extremes* extremes, const Vectors vectors, const Size size) {
+    const int64_t block = static_cast<int64_t>(blockIdx.x) * warps_per_block + threadIdx.x / 32;
+    const int lane = static_cast<int>(threadIdx.x % 32);
+    if (block >= size.slices * size.padded_blocks) return;
+    const int64_t slice = block / size.padded_blocks, first = block % size.padded_blocks * tile;
+    Extremes e{INT_MAX, INT_MIN, INT_MAX, INT_MIN, INT_MAX, INT_MIN, INT_MAX, INT_MIN};
+    for (int half = 0; half < 2; ++half) {
+        const int64_t column = first + 32 * half + lane;
+        int4 x = make_int4(INT_MIN, INT_MAX, INT_MAX, INT_MIN);  // padding: hidden from every row
+        if (column < size.columns) {
+            const int64_t at = slice * size.columns + column;
+            x.x = vectors.lts ? vectors.lts[at] : size.rows;
+            x.y = vectors.lte ? vectors.lte[at] : size.rows;
+            x.z = vectors.uts ? vectors.uts[at] : 0;
+            x.w = vectors.ute ? vectors.ute[at] : 0;
+            if (x.x >= x.y) x.x = INT_MAX, x.y = INT_MIN;
+            if (x.z >= x.w) x.z = INT_MAX, x.w = INT_MIN;
+            // A range that begins where all before it is hidden as well may be said to begin at 0: extremes of columns
+            // along a diagonal then lie together.
+            const int future = size.causal_rows(column), uts = x.z <= future ? 0 : x.z;
+            const int lts = x.x <= (uts == 0 ? max(future, x.w) : future) ? 0 : x.x;
+            e.lts_min = min(e.lts_min, lts), e.lts_max = max(e.lts_max, lts);
+            e.lte_min = min(e.lte_min, x.y), e.lte_max = max(e.lte_max, x.y);
+            e.uts_min = min(e.uts_min, uts), e.uts_max = max(e.uts_max, uts);
+            e.ute_min = min(e.ute_min, x.w), e.ute_max = max(e.ute_max, x.w);
+        }
+        bounds[block * tile + 32 * half + lane] = x;
+    }
+    e = {__reduce_min_sync(all_lanes, e.lts_min), __reduce_max_sync(all_lanes, e.lts_max),
+         __reduce_min_sync(all_lanes, e.lte_min), __reduce_max_sync(all_lanes, e.lte_max),
+         __reduce_min_sync(all_lanes, e.uts_min), __reduce_max_sync(all_lanes, e.uts_max),
+         __reduce_min_sync(all_lanes, e.ute_min), __reduce_max_sync(all_lanes, e.ute_max)};
+    if (lane == 0) extremes[block] = e;
+}
+
+/// The columns of a block as its tiles see them: extremes, and the rows [0, causal_min..causal_max) whose future they
+/// are.
+struct ColumnBlock {
+    Extremes of;
+    int causal_min, causal_max;
+    bool padded;
+
+    __device__ ColumnBlock(const Extremes& e, int block, const Size& size) : of(e) {
+        const int64_t first = static_cast<int64_t>(block) * tile,
+                      last = min(first + tile, static_cast<int64_t>(size.columns)) - 1;
+        causal_min = size.causal_rows(first), causal_max = size.causal_rows(last);
+        padded = first + tile > size.columns;
+    }
+
+    /// Whether all its columns hide the rows [begin, end): each from `begin` to `covered`, step by step.
+    __device__ bool hides(int begin, int end) const {
+        int covered = max(begin, causal_min);
+        if (of.uts_max <= covered) covered = max(covered, of.ute_min);
+        if (of.lts_max <= covered) covered = max(covered, of.lte_min);
+        return covered >= end;
+    }
+    /// Whether some column may hide some of these rows.
+    __device__ bool touches(int begin, int end) const {
+        return padded || causal_max > begin || (of.lts_min < end && of.lte_max > begin) ||
+               (of.uts_min < end && of.ute_max > begin);
+    }
+};
+
+/// One warp tests 32 x 32 tiles: a lane has a column block and walks down the row blocks. Ballots are words of the row
+/// maps; what a lane collects is a word of the column maps.
+__global__ void __launch_bounds__(32 * warps_per_block)
+    classify_tiles(const Maps maps, const Extremes* extremes, const Size size) {
+    const int64_t warp = static_cast<int64_t>(blockIdx.x) * warps_per_block + threadIdx.x / 32;
+    const int lane = static_cast<int>(threadIdx.x % 32);
+    const int64_t words = static_cast<int64_t>(size.row_words) * size.column_words;
+    if (warp >= size.slices * words) return;
+    const int64_t slice = warp / words;
+    const int row_word = static_cast<int>(warp % words / size.column_words),
+              column_word = static_cast<int>(warp % words % size.column_words);
+    const int column_block = 32 * column_word + lane;
+    const bool exists = column_block < size.column_blocks;
+    const ColumnBlock columns(extremes[slice * size.padded_blocks + (exists ? column_block : 0)],
+                              exists ? column_block : 0, size);
+    uint32_t of_row_active = 0, of_row_partial = 0, of_column_active = 0, of_column_partial = 0;
+    for (int k = 0; k < 32; ++k) {
+        const int row_block = 32 * row_word + k, begin = row_block * tile, end = min(begin + tile, size.rows);
+        const bool active = exists && row_block < size.row_blocks && !columns.hides(begin, end);
+        const bool partial = active && columns.touches(begin, end);
+        const uint32_t row_active = __ballot_sync(all_lanes, active), row_partial = __ballot_sync(all_lanes, partial);
+        if (lane == k) of_row_active = row_active, of_row_partial = row_partial;
+        of_column_active |= static_cast<uint32_t>(active) << k;
+        of_column_partial |= static_cast<uint32_t>(partial) << k;
+    }
+    const int row_block = 32 * row_word + lane;
+    if (row_block < size.row_blocks) {
+        const int64_t at = (slice * size.row_blocks + row_block) * size.column_words + column_word;
+        maps.row_active[at] = of_row_active;
+        maps.row_partial[at] = of_row_partial;
+    }
+    if (exists) {
+        const int64_t at = (slice * size.column_blocks + column_block) * size.row_words + row_word;
+        maps.column_active[at] = of_column_active;
+        maps.column_partial[at] = of_column_partial;
+    }
+    // Words are even: both blocks of a pair are in one warp, the even lane adds for both.
+    const int rows_active = __popc(of_row_active), columns_active = __popc(of_column_active);
+    const int of_row_pair = rows_active + __shfl_xor_sync(all_lanes, rows_active, 1),
+              of_column_pair = columns_active + __shfl_xor_sync(all_lanes, columns_active, 1);
+    if (lane % 2 != 0) return;
+    if (of_row_pair > 0) atomicAdd(maps.row_counts + slice * size.row_pairs + row_block / 2, of_row_pair);
+    if (of_column_pair > 0)
+        atomicAdd(maps.column_counts + slice * size.column_pairs + column_block / 2, of_column_pair);
+}
+
+struct Schedule {
+    int32_t* order;
+    const int32_t* counts;
+    int items;
+};
+
+/// Longest first, ties ascending. A warp finds the place of one item by counting those that go before it: O(items^2),
+/// which is less than the launches of a sort as long as items are some thousand.
+__global__ void __launch_bounds__(32 * warps_per_block) make_order(const Schedule rows, const Schedule columns) {
+    const bool of_rows = blockIdx.y == 0;
+    const int items = of_rows ? rows.items : columns.items;
+    const int32_t* counts = of_rows ? rows.counts : columns.counts;
+    int32_t* order = of_rows ? rows.order : columns.order;
+    const int64_t item = static_cast<int64_t>(blockIdx.x) * warps_per_block + threadIdx.x / 32;
+    if (item >= items) return;
+    const int mine = counts[item], lane = static_cast<int>(threadIdx.x % 32);
+    int before = 0;
+    for (int other = lane; other < items; other += 32) {
+        const int count = counts[other];
+        before += count > mine || (count == mine && other < item);
+    }
+    before = __reduce_add_sync(all_lanes, before);
+    if (lane == 0) order[before] = static_cast<int32_t>(item);
+}
+
+unsigned grid_of(int64_t warps) {
+    return static_cast<unsigned>((warps + warps_per_block - 1) / warps_per_block);
+}
+
+uint32_t* words_of(const Tensor& map) {
+    return reinterpret_cast<uint32_t*>(map.as<int32_t>());
+}
+
+}  // namespace
+
+void build_tile_plan(const Context& ctx, const TilePlanBuild& args) {
+    const GpuTilePlan& plan = args.plan;
+    Size size{};
+    size.slices = plan.bounds.size(0);
+    size.rows = static_cast<int>(args.rows), size.columns = static_cast<int>(args.columns);
+    size.row_blocks = static_cast<int>(plan.row_active.size(1));
+    size.column_blocks = static_cast<int>(plan.column_active.size(1));
+    size.padded_blocks = static_cast<int>(plan.bounds.size(1) / tile);
+    size.row_words = static_cast<int>(plan.column_active.size(2));
+    size.column_words = static_cast<int>(plan.row_active.size(2));
+    size.row_pairs = (size.row_blocks + 1) / 2, size.column_pairs = (size.column_blocks + 1) / 2;
+    size.causal = args.causal;
+
+    const cudaStream_t stream = stream_of(ctx);
+    constexpr int threads = 32 * warps_per_block;
+    const auto pointer = [](const Tensor& vector) { return vector.empty() ? nullptr : vector.as<int32_t>(); };
+    const Vectors vectors{pointer(args.lts), pointer(args.lte), pointer(args.uts), pointer(args.ute)};
+    auto* bounds = reinterpret_cast<int4*>(plan.bounds.as<int32_t>());
+    auto* extremes = reinterpret_cast<Extremes*>(args.extremes.as<int32_t>());
+    int32_t* counts = args.counts.as<int32_t>();
+    const Maps maps{words_of(plan.row_active),
+                    words_of(plan.row_partial),
+                    words_of(plan.column_active),
+                    words_of(plan.column_partial),
+                    counts,
+                    counts + size.slices * size.row_pairs};
+    const Schedule rows{plan.row_order.as<int32_t>(), maps.row_counts, static_cast<int>(plan.row_order.numel())},
+        columns{plan.column_order.as<int32_t>(), maps.column_counts, static_cast<int>(plan.column_order.numel())};
+
+    ctx.gpu->zero(args.counts);
+    const auto launched = [&](int64_t warps, auto&& launch) {
+        if (warps == 0) return;
+        launch(grid_of(warps));
+        check_launch("the tile plan");
+    };
+    launched(size.slices * size.padded_blocks,
+             [&](unsigned grid) { make_bounds<<<grid, threads, 0, stream>>>(bounds, extremes, vectors, size); });
+    launched(size.slices * size.row_words * size.column_words,
+             [&](unsigned grid) { classify_tiles<<<grid, threads, 0, stream>>>(maps, extremes, size); });
+    launched(std::max(rows.items, columns.items),
+             [&](unsigned grid) { make_order<<<dim3(grid, 2), threads, 0, stream>>>(rows, columns); });
+}
+
+}  // namespace colonnade::cuda

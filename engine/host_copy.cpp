@@ -1,0 +1,44 @@
+#include "engine/host_copy.h"
+
+#include <algorithm>
+
+#include "engine/arena.h"
+
+namespace colonnade {
+
+HostCopy::HostCopy(Gpu* gpu, const Tensor& original) : gpu_(gpu), original_(original), tensor_(original) {
+    if (original.empty() || original.device == Device::cpu) return;
+    require(gpu && original.contiguous(), "a host copy of {} on {}", describe(original), name_of(original.device));
+    tensor_.dtype = sum_dtype(original.dtype);
+    tensor_.device = Device::cpu;
+    memory_ = std::make_shared<Arena>(Device::cpu, tensor_.bytes() + Arena::alignment);
+    tensor_.data = static_cast<Arena*>(memory_.get())->tensor("copy", tensor_.dtype, {tensor_.numel()}).data;
+}
+
+HostCopy HostCopy::of(Gpu* gpu, const Tensor& original) {
+    HostCopy copy(gpu, original);
+    if (!copy.memory_) return copy;
+    if (original.dtype == copy.tensor_.dtype) {
+        gpu->download(copy.tensor_.data, original);
+        return copy;
+    }
+    std::vector<uint16_t> narrow(static_cast<size_t>(original.numel()));
+    gpu->download(narrow.data(), original);
+    std::ranges::transform(narrow, copy.tensor_.as<float>(), float_from_bf16);
+    return copy;
+}
+
+HostCopy HostCopy::to_fill(Gpu* gpu, const Tensor& original) {
+    return HostCopy(gpu, original);
+}
+
+void HostCopy::store() const {
+    if (!memory_) return;
+    if (original_.dtype == tensor_.dtype) return gpu_->upload(original_, tensor_.data);
+    const float* wide = tensor_.as<float>();
+    gpu_->upload(original_, [&](void* out, int64_t first, int64_t count) {
+        std::transform(wide + first, wide + first + count, static_cast<uint16_t*>(out), bf16_from_float);
+    });
+}
+
+}  // namespace colonnade

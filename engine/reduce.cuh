@@ -1,0 +1,52 @@
+#pragma once
+// Sums and maxima over the threads of a CTA, in a fixed order. Every thread gets the result.
+
+#include <cuda_runtime.h>
+
+namespace colonnade {
+
+struct Add {
+    __device__ float operator()(float a, float b) const { return a + b; }
+};
+/// NaN is left out.
+struct Largest {
+    __device__ float operator()(float a, float b) const { return fmaxf(a, b); }
+};
+
+/// Over `lanes` neighbouring lanes, a power of two up to 32. The whole warp takes part.
+template <int lanes, typename Op>
+__device__ float reduce_lanes(float value, Op op) {
+#pragma unroll
+    for (int step = lanes / 2; step > 0; step /= 2) value = op(value, __shfl_xor_sync(0xffffffffu, value, step));
+    return value;
+}
+
+/// Barrier of the calling thread's group: `group` neighbouring threads of a CTA of `threads`, whole warps, at most 15
+/// groups.
+template <int group, int threads>
+__device__ void sync_group() {
+    if constexpr (group == threads)
+        __syncthreads();
+    else
+        asm volatile("bar.sync %0, %1;" ::"r"(1 + static_cast<int>(threadIdx.x) / group), "n"(group) : "memory");
+}
+
+/// Over each group of `group` neighbouring threads (a power of two) of a CTA of `threads`. `slots`: shared, one float
+/// for each warp of the CTA. The next reduction needs other slots, the one after it may use these again. Threads of one
+/// warp call it together; with groups of more than a warp, those of one group do.
+template <int group, int threads, typename Op>
+__device__ float reduce_group(float value, float* slots, Op op) {
+    value = reduce_lanes<(group < 32 ? group : 32)>(value, op);
+    if constexpr (group > 32) {
+        const int warp = static_cast<int>(threadIdx.x) / 32;
+        const int first = static_cast<int>(threadIdx.x) / group * (group / 32);
+        if (threadIdx.x % 32 == 0) slots[warp] = value;
+        sync_group<group, threads>();
+        value = slots[first];
+#pragma unroll
+        for (int w = 1; w < group / 32; ++w) value = op(value, slots[first + w]);
+    }
+    return value;
+}
+
+}  // namespace colonnade

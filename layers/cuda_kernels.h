@@ -1,0 +1,36 @@
+#pragma once
+// The GPU side of the layers, behind the checks of their public functions; each launches on the context's stream.
+// layers/cuda_kernels_without_cuda.cpp stands in where the build has no CUDA.
+
+#include "layers/embedding.h"
+#include "layers/gather.h"
+#include "layers/head_loss.h"
+#include "layers/linear.h"
+#include "layers/rmsnorm.h"
+#include "layers/rope.h"
+#include "layers/swiglu.h"
+
+namespace colonnade::cuda {
+
+/// An embedding is a gather of rows of its table, too.
+void gather_rows(const Context& ctx, const GatherRows& args);
+void scatter_rows(const Context& ctx, const ScatterRows& args);
+void embedding_backward(const Context& ctx, const EmbeddingBackward& args);
+
+void rmsnorm_forward(const Context& ctx, const RmsNormForward& args);
+void rmsnorm_backward(const Context& ctx, const RmsNormBackward& args);
+
+void rope_angles(const Context& ctx, const RopeAngles& args);
+void rope_apply(const Context& ctx, const RopeApply& args);
+
+void swiglu_forward(const Context& ctx, const SwigluForward& args);
+void swiglu_backward(const Context& ctx, const SwigluBackward& args);
+
+/// dbias alone.
+void bias_gradient(const Context& ctx, const LinearBackward& args);
+
+/// One chunk, whose logits lie in all rows of args.logits: nll, correct and, unless it is evaluation, the gradients of
+/// the logits in their place.
+void row_losses(const Context& ctx, const HeadLoss& args);
+
+}  // namespace colonnade::cuda

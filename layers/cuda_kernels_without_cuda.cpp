@@ -1,0 +1,46 @@
+#include "layers/cuda_kernels.h"
+
+namespace colonnade::cuda {
+namespace {
+
+[[noreturn]] void no_cuda() {
+    fail(Exit::config, "this build has no CUDA (nvcc was not found when it was configured)");
+}
+
+}  // namespace
+
+void gather_rows(const Context&, const GatherRows&) {
+    no_cuda();
+}
+void scatter_rows(const Context&, const ScatterRows&) {
+    no_cuda();
+}
+void embedding_backward(const Context&, const EmbeddingBackward&) {
+    no_cuda();
+}
+void rmsnorm_forward(const Context&, const RmsNormForward&) {
+    no_cuda();
+}
+void rmsnorm_backward(const Context&, const RmsNormBackward&) {
+    no_cuda();
+}
+void rope_angles(const Context&, const RopeAngles&) {
+    no_cuda();
+}
+void rope_apply(const Context&, const RopeApply&) {
+    no_cuda();
+}
+void swiglu_forward(const Context&, const SwigluForward&) {
+    no_cuda();
+}
+void swiglu_backward(const Context&, const SwigluBackward&) {
+    no_cuda();
+}
+void bias_gradient(const Context&, const LinearBackward&) {
+    no_cuda();
+}
+void row_losses(const Context&, const HeadLoss&) {
+    no_cuda();
+}
+
+}  // namespace colonnade::cuda

@@ -1,0 +1,205 @@
+#!/usr/bin/env bash
+# Everything that is measured on a GPU, in one go on one machine: tests, compute-sanitizer, single ops, attention, whole
+# steps beside PyTorch's, loss curves; then one table (scripts/gpu_report.py). Stages run in the order below; what the
+# time budget does not leave room for is skipped and said so.
+#
+#   scripts/gpu_report.sh [options] [STAGE ...]         no stage: all of them
+#
+#   build       configures and builds what the other stages need
+#   tests       every test that runs on the GPU
+#   sanitizer   memcheck and racecheck on small cases of the kernels
+#   layers      bench_layers at the sizes of llama3.2-1b
+#   attention   bench_attention, every mask family, rows of 32768
+#   step        bench_step, every case
+#   peer        scripts/peer_step.py, the same cases
+#   parity      scripts/parity.py: 200 steps beside transformers
+#   table       report.md and report.json from the figures in the folder
+#
+#   --out DIR       where figures and logs go (build/gpu_report)
+#   --build DIR     the build folder (build); where it is configured already, `build` only builds
+#   --budget SEC    seconds for everything (1500)
+#   --cases REGEX   only the steps whose names match (llama3.2-1b-chat, ...)
+#   --python PROG   the Python that has torch (python3)
+#   --deterministic bench_step with the same bits in every run
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
+
+out=build/gpu_report build=build budget=1500 only=. python=python3 deterministic=()
+stages=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --out | --build | --budget | --cases | --python)
+            [ $# -ge 2 ] || { echo "$1 needs a value" >&2; exit 2; }
+            case $1 in
+                --out) out=$2 ;;
+                --build) build=$2 ;;
+                --budget) budget=$2 ;;
+                --cases) only=$2 ;;
+                --python) python=$2 ;;
+            esac
+            shift 2
+            ;;
+        --deterministic) deterministic=(--deterministic); shift ;;
+        build | tests | sanitizer | layers | attention | step | peer | parity | table) stages+=("$1"); shift ;;
+        *) echo "unknown argument $1; see the head of $0" >&2; exit 2 ;;
+    esac
+done
+[ ${#stages[@]} -gt 0 ] || stages=(build tests sanitizer layers attention step peer parity table)
+asked() { [[ " ${stages[*]} " == *" $1 "* ]]; }
+mkdir -p "$out/log"
+export OMP_WAIT_POLICY=passive PYTHONUNBUFFERED=1
+failures=0
+
+# name model workload length packs accumulation moments(ours) weights(PyTorch's, moments alike)
+cases=(
+    "llama3.2-1b-chat llama3.2-1b chat 16384 1 1 float32 float32"
+    "llama3.2-1b-long llama3.2-1b long 32768 1 1 float32 float32"
+    "llama3.2-3b-chat llama3.2-3b chat 16384 1 1 float32 float32"
+    "qwen2.5-1.5b-4x32 qwen2.5-1.5b fixed 1024 32 4 bfloat16 bfloat16"
+    "qwen2.5-1.5b-8x4 qwen2.5-1.5b fixed 1024 4 8 bfloat16 bfloat16"
+    "qwen2.5-7b-8x8 qwen2.5-7b fixed 1024 8 8 bfloat16 bfloat16"
+)
+warmup=3 steps=6
+
+# run NAME SECONDS COMMAND...: with a log of its own, no longer than SECONDS or the rest of the budget. Fails as COMMAND;
+# exit $tolerated is no failure of the report.
+tolerated=0
+run() {
+    local name=$1 limit=$2 left=$((budget - SECONDS)) start=$SECONDS status=0
+    shift 2
+    if [ "$left" -lt 10 ]; then
+        echo "  skipped  $name: no time left"
+        return 1
+    fi
+    [ "$limit" -lt "$left" ] || limit=$left
+    timeout --kill-after=10 "$limit" "$@" >"$out/log/$name.txt" 2>&1 || status=$?
+    if [ $status -eq 0 ]; then
+        echo "  ok       $name, $((SECONDS - start)) s"
+    elif [ $status -eq $tolerated ]; then
+        echo "  again    $name: $(tail -n 1 "$out/log/$name.txt" | cut -c1-300)"
+    else
+        failures=$((failures + 1))
+        echo "  FAILED   $name, exit $status after $((SECONDS - start)) s: $(tail -n 1 "$out/log/$name.txt" | cut -c1-300)"
+    fi
+    return $status
+}
+
+# with_memory NAME SECONDS COMMAND...: run, with the memory in use on the device sampled into NAME.smi (MiB a line).
+with_memory() {
+    local sampler='' status=0
+    if command -v nvidia-smi >/dev/null; then
+        nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits --id=0 --loop-ms=200 >"$out/$1.smi" 2>/dev/null &
+        sampler=$!
+    fi
+    run "$@" || status=$?
+    [ -z "$sampler" ] || { kill "$sampler"; wait "$sampler"; } 2>/dev/null
+    return $status
+}
+
+each_case() {  # each_case FUNCTION: calls it with the fields of every case that was asked for
+    local case
+    for case in "${cases[@]}"; do
+        # shellcheck disable=SC2086
+        [[ ! ${case%% *} =~ $only ]] || "$1" $case
+    done
+}
+
+gpu_tests=$(grep -lE 'cuda_devices|test_gpu\.h|device_case\.h|tiny_model\.h|attention_call\.h' tests/*_test.cpp |
+    sed 's|tests/||; s|\.cpp||')
+gpu_filter='*cuda*:*Gpu*:*bf16*:*Bf16*:*GPU*'
+
+stage_build() {
+    [ -f "$build/CMakeCache.txt" ] || run configure 120 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release || return
+    local targets=(train bench_step bench_layers bench_attention)
+    # shellcheck disable=SC2206
+    if asked tests || asked sanitizer; then targets+=($gpu_tests); fi
+    run build 900 cmake --build "$build" --target "${targets[@]}"
+}
+
+stage_tests() {
+    local test
+    for test in $gpu_tests; do run "test-$test" 300 "$build/bin/$test" --gtest_filter="$gpu_filter" --gtest_brief=1; done
+}
+
+stage_sanitizer() {
+    local sanitizer tool entry
+    sanitizer=$(command -v compute-sanitizer || echo "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")
+    local entries=(
+        "flashmask_test:*AnyLength*cuda*:*AnyHeadDim*cuda*"
+        "tile_plan_test:GpuTilePlanTest.AnyLength"
+        "linear_test:*OnDevice.EqualsDouble/cuda"
+        "rmsnorm_test:*OnDevice*cuda*"
+        "rope_test:*OnDevice*cuda*"
+        "swiglu_test:*OnDevice*cuda*"
+        "embedding_test:*OnDevice*cuda*"
+        "gather_test:*OnDevice*cuda*"
+        "head_loss_test:*OnDevice*cuda*"
+        "adamw_test:*EqualsItsFormulas*cuda*:*Norm*cuda*"
+    )
+    for tool in memcheck racecheck; do
+        for entry in "${entries[@]}"; do
+            run "$tool-${entry%%:*}" 120 "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 \
+                "$build/bin/${entry%%:*}" --gtest_filter="${entry#*:}" --gtest_brief=1
+        done
+    done
+}
+
+stage_layers() {
+    run layers 120 "$build/bin/bench_layers" --device cuda --tokens 16384 --hidden 2048 --ffn 8192 --vocab 128256 \
+        --heads 32 --kv-heads 8 --chunk 2048
+}
+
+stage_attention() {
+    local size
+    for size in "128 32" "64 64"; do
+        # shellcheck disable=SC2086
+        set -- $size
+        run "attention-head-$1" 240 "$build/bin/bench_attention" --device cuda --mask all --length 32768 --batch 4 \
+            --head-dim "$1" --heads "$2" --documents 12 --shortest-document 128 --json "$out/attention-head-$1.json"
+    done
+}
+
+rows_of() {  # rows_of NAME MODEL WORKLOAD LENGTH PACKS ACCUMULATION: writes NAME.rows
+    [ -f "$out/$1.rows" ] || run "rows-$1" 60 "$python" scripts/peer_step.py --workload "$3" --length "$4" --packs "$5" \
+        --accumulation "$6" --warmup $warmup --steps $steps --lengths-out "$out/$1.rows" --rows-only
+}
+
+step_case() {
+    local recompute status tolerated=0
+    rows_of "$@" || return
+    rm -f "$out/$1.step.json"
+    # Where memory does not suffice (exit 8), again with less kept for backward.
+    for recompute in none selective block; do
+        status=0
+        tolerated=$([ $recompute = block ] && echo 0 || echo 8)
+        with_memory "$1.step" 240 "$build/bin/bench_step" --device cuda --model "$2" --lengths "$out/$1.rows" --packs "$5" \
+            --accumulation "$6" --optim-dtype "$7" --gradient-checkpointing $recompute --warmup $warmup --steps $steps \
+            "${deterministic[@]}" --json "$out/$1.step.json" || status=$?
+        [ $status -eq 8 ] || return $status
+    done
+}
+
+peer_case() {
+    rm -f "$out/$1.peer.json"
+    with_memory "$1.peer" 300 "$python" scripts/peer_step.py --model "$2" --workload "$3" --length "$4" --packs "$5" \
+        --accumulation "$6" --weights "$8" --warmup $warmup --steps $steps --json "$out/$1.peer.json"
+}
+
+stage_step() { each_case step_case; }
+stage_peer() { each_case peer_case; }
+
+stage_parity() {
+    run parity 400 "$python" scripts/parity.py --work "$out/parity" --train "$build/bin/train" --device cuda \
+        --json "$out/parity.json" && tail -n 5 "$out/log/parity.txt"
+}
+
+stage_table() { "$python" scripts/gpu_report.py "$out"; }
+
+nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv 2>/dev/null | tee "$out/device.txt"
+for stage in build tests sanitizer layers attention step peer parity table; do
+    asked $stage || continue
+    echo "$stage ($SECONDS s)"
+    "stage_$stage"
+done
+echo "$failures failed, $SECONDS s"
+[ $failures -eq 0 ]

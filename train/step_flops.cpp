@@ -1,0 +1,46 @@
+#include "train/step_flops.h"
+
+#include <map>
+
+namespace colonnade {
+
+int64_t visible_pairs(const ModelConfig& config, const Batch& batch) {
+    const ColumnMask& mask = batch.mask;
+    require(mask.causal && mask.vectors == MaskVectors::lts && mask.heads == 1 && mask.rows == mask.columns,
+            "a batch's mask is causal and hides rows from lts on");
+    std::map<int64_t, int64_t> pairs_of_window;
+    int64_t sum = 0;
+    for (const int64_t window : config.windows) {
+        const auto [known, is_new] = pairs_of_window.try_emplace(window, 0);
+        if (is_new) {
+            for (size_t i = 0; i < mask.lts.size(); ++i) {
+                // Column j is seen by rows [j, lts), at most `window` of them.
+                const int64_t column = static_cast<int64_t>(i) % mask.columns;
+                const int64_t rows = std::max<int64_t>(mask.lts[i] - column, 0);
+                known->second += window > 0 ? std::min(rows, window) : rows;
+            }
+        }
+        sum += known->second;
+    }
+    return sum;
+}
+
+double useful_flops(const ModelConfig& m, const Batch& batch) {
+    const int64_t blocks =
+        m.num_hidden_layers * m.hidden_size * (m.qkv_width() + m.query_width() + 3 * m.intermediate_size);
+    const int64_t head = m.hidden_size * m.vocab_size;
+    return 6.0 * static_cast<double>(blocks) * static_cast<double>(batch.real_tokens) +
+           6.0 * static_cast<double>(head) * static_cast<double>(batch.targets.size()) +
+           12.0 * static_cast<double>(m.query_width()) * static_cast<double>(visible_pairs(m, batch));
+}
+
+double dense_bf16_peak(std::string_view device_name) {
+    const auto has = [&](const char* part) { return device_name.find(part) != std::string_view::npos; };
+    // Slices of a device, and cards of the same chip with fewer units or less power, have other peaks.
+    if (has("MIG") || has("NVL") || (has("H100") && has("PCIe"))) return 0;
+    if (has("H100") || has("H200")) return 989.5e12;
+    if (has("A100")) return 312e12;
+    return 0;
+}
+
+}  // namespace colonnade
