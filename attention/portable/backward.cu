@@ -178,8 +178,11 @@ __device__ __forceinline__ void own_part(KeyGradients<C>& dv, KeyGradients<C>& d
                          lse);
         const uint32_t columns = rows + (at.down ^ at.part << 5);
         add_own<C, (C::parts > 1)>(dv, s, columns, C::q + C::query_bytes, scores, C::p);
+        // Without dQ's barriers ptxas mixes the products until it runs out of registers.
+        if constexpr (!with_dq) __syncwarp();
         clear(dp);
         multiply_rows<C::dim>(dp, keys, C::v, rows + at.across, C::q + C::query_bytes);
+        if constexpr (!with_dq) __syncwarp();
 #pragma unroll
         for (int j = 0; j < C::chunk / 8; ++j) {
             const float2 delta = load_shared_pair(lse + (C::queries * 4 + 32 * j));
@@ -237,7 +240,7 @@ __device__ __forceinline__ void add_dq(const BackwardProblem& p, const Cta& cta,
 #pragma unroll
     for (int block = 0; block < C::blocks; ++block) {
         if (!(tiles >> block & 1)) continue;
-#pragma unroll
+#pragma unroll 2
         for (int s = 0; s < C::keys / C::blocks / 16; ++s) {
             const int row = block * 64 + 16 * s;
             uint32_t a[C::dq_tiles][4];
