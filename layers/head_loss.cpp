@@ -107,7 +107,7 @@ void run(const Context& ctx, const HeadLoss& args) {
                               .b = hidden[begin],
                               .ldb = hidden.stride,
                               .transpose_a = true,
-                              .beta = 1});
+                              .beta = T(begin > 0 || args.dweight_mode == Grad::accumulate ? 1 : 0)});
     }
 }
 
@@ -148,7 +148,7 @@ void run_on_gpu(const Context& ctx, const HeadLoss& args) {
                               .a = chunk.logits,
                               .b = chunk.hidden,
                               .transpose_a = true,
-                              .beta = 1});
+                              .beta = begin > 0 || args.dweight_mode == Grad::accumulate ? 1.0f : 0.0f});
     }
 }
 
@@ -172,6 +172,8 @@ void head_loss(const Context& ctx, const HeadLoss& args) {
     check("nll", args.nll, DType::f64, {targets});
     if (!args.correct.empty()) check("correct", args.correct, DType::u8, {targets});
     const bool evaluation = args.dhidden.empty() && args.dweight.empty();
+    require(targets > 0 || args.dweight.empty() || args.dweight_mode == Grad::accumulate,
+            "head_loss: no target to overwrite the weight's gradient with");
     if (args.logits.size(0) == 0)
         fail(Exit::internal, "head_loss: the logits scratch {} has no row", describe(args.logits));
     if (!evaluation || !args.scales.empty()) check("scales", args.scales, DType::f64, {targets});

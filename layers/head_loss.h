@@ -2,7 +2,7 @@
 // Language model head and weighted cross-entropy in one op, in chunks, so that the logits of a batch never exist whole:
 //
 //     logits = h W^T;   nll_i = logsumexp(logits_i) - logits_i[target_i]
-//     d_logits_i = scale_i * (softmax(logits_i) - onehot(target_i));   d_h = d_logits W;   d_W += d_logits^T h
+//     d_logits_i = scale_i * (softmax(logits_i) - onehot(target_i));   d_h = d_logits W;   d_W (+)= d_logits^T h
 //
 // scale_i is the target's weight over the weight of the whole global step, so losses and gradients of micro-steps and
 // ranks simply add up. Forward and backward happen together; with neither dhidden nor dweight it is evaluation only.
@@ -11,6 +11,7 @@
 // the host knew them and checked them before they went there.
 
 #include "engine/context.h"
+#include "layers/gradient.h"
 
 namespace colonnade {
 
@@ -18,7 +19,8 @@ struct HeadLoss {
     Tensor nll;      ///< f64 [targets], unweighted
     Tensor correct;  ///< u8 [targets], 1 where no logit is larger than the target's; or empty
     Tensor dhidden;  ///< [targets, hidden], overwritten; or empty
-    Tensor dweight;  ///< sum_dtype [vocab, hidden], accumulated; or empty
+    Tensor dweight;  ///< sum_dtype [vocab, hidden]; or empty
+    Grad dweight_mode = Grad::accumulate;
     Tensor logits;   ///< scratch [chunk, vocab]: its rows decide the chunk
     Tensor hidden;   ///< [targets, hidden], after the final norm
     Tensor weight;   ///< [vocab, hidden]

@@ -27,7 +27,7 @@ void backward_on_gpu(const Context& ctx, const LinearBackward& args) {
                           .a = args.dout,
                           .b = args.in,
                           .transpose_a = true,
-                          .beta = 1});
+                          .beta = args.dweight_mode == Grad::accumulate ? 1.0f : 0.0f});
     if (!args.dbias.empty()) {
         check_partial_scratch("linear_backward", args.scratch, linear_scratch_bytes(out_features));
         const PhaseTimer timer(ctx, "bias");
@@ -92,6 +92,8 @@ void linear_backward(const Context& ctx, const LinearBackward& args) {
         check("in", args.in, {tokens, in_features});
     }
     if (!args.dbias.empty()) check("dbias", args.dbias, sum_dtype(args.weight.dtype), {out_features});
+    require(tokens > 0 || args.dweight.empty() || args.dweight_mode == Grad::accumulate,
+            "linear_backward: no token to overwrite the weight's gradient with");
     if (tokens == 0) return;
     if (ctx.device == Device::cuda) return backward_on_gpu(ctx, args);
     dispatch_float(args.weight.dtype, [&]<typename T>() {
@@ -118,7 +120,7 @@ void linear_backward(const Context& ctx, const LinearBackward& args) {
                               .b = args.in.as<T>(),
                               .ldb = args.in.stride[0],
                               .transpose_a = true,
-                              .beta = 1});
+                              .beta = T(args.dweight_mode == Grad::accumulate ? 1 : 0)});
         if (!args.dbias.empty()) {
             const PhaseTimer timer(ctx, "bias");
             sum_over_rows(tokens, out_features, args.dbias.as<T>(), [&](int64_t t, double* sum) {

@@ -1,7 +1,7 @@
 #pragma once
 // Linear layer: out = in W^T + bias. Weights are [out_features, in_features], as Hugging Face stores them.
 //
-//     d_in = d_out W;   d_W += d_out^T in;   d_bias += column sums of d_out
+//     d_in = d_out W;   d_W (+)= d_out^T in;   d_bias += column sums of d_out
 
 #include "engine/context.h"
 #include "layers/gradient.h"
@@ -19,7 +19,8 @@ void linear_forward(const Context& ctx, const LinearForward& args);
 struct LinearBackward {
     Tensor din;  ///< [tokens, in_features], or empty
     Grad din_mode = Grad::overwrite;
-    Tensor dweight;  ///< sum_dtype [out_features, in_features], accumulated; or empty (frozen)
+    Tensor dweight;  ///< sum_dtype [out_features, in_features]; or empty (frozen)
+    Grad dweight_mode = Grad::accumulate;
     Tensor dbias;    ///< sum_dtype [out_features], accumulated; or empty
     Tensor dout;     ///< [tokens, out_features]
     Tensor in;       ///< saved input

@@ -108,6 +108,18 @@ TEST(HeadLoss, WeightGradientAccumulatesAndHiddenIsOverwritten) {
     expect_close(onto.dweight, expected, 8);
 }
 
+TEST(HeadLoss, WeightGradientIsOverwrittenWhereAsked) {
+    for (const int64_t chunk : {3, 7}) {
+        Head<double> fresh(7, 5, 13, chunk), over(7, 5, 13, chunk);
+        head_loss({}, fresh.args());
+        over.dweight = random_values<double>(13 * 5, 3);
+        HeadLoss args = over.args();
+        args.dweight_mode = Grad::overwrite;
+        head_loss({}, args);
+        EXPECT_EQ(over.dweight, fresh.dweight) << chunk;
+    }
+}
+
 TEST(HeadLoss, ZeroScaleGivesExactlyZeroGradient) {
     Head<float> head(4, 5, 13, 4);
     head.scales = {0, 1, 0, 0};

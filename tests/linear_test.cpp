@@ -82,6 +82,16 @@ TEST(Linear, AccumulatesWhereAsked) {
     expect_close(onto.dbias, dbias, 8);
 }
 
+TEST(Linear, OverwritesWhereAsked) {
+    Linear<double> fresh{5, 7, 3}, over{5, 7, 3};
+    linear_backward({}, fresh.gradients());
+    over.dweight = random_values<double>(3 * 7, 6);
+    LinearBackward args = over.gradients();
+    args.dweight_mode = Grad::overwrite;
+    linear_backward({}, args);
+    EXPECT_EQ(over.dweight, fresh.dweight);
+}
+
 TEST(Linear, EmptyGradientsAreNotMade) {
     Linear<double> l{5, 7, 3}, whole{5, 7, 3};
     linear_backward({}, whole.gradients());

@@ -136,6 +136,27 @@ TEST(Learner, EmptyPacksChangeNothing) {
     EXPECT_LE(relative_gap(a.gradients, b.gradients), 1e-6);
 }
 
+/// What the step before left in the gradients does not matter, whether or not a step has a micro-step at all.
+TEST(Learner, EveryStepStartsFromZero) {
+    for (const bool tied : {false, true}) {
+        const ModelConfig config = tiny_config(Architecture::qwen2, tied);
+        const Sample s = random_sample(5, 0, {40}, config.vocab_size), t = random_sample(7, 3, {30}, config.vocab_size);
+        const Batch a = make_batch({{&s}}), b = make_batch({{&t}});
+        const auto learner = tiny_learner(config, DType::f32, 1, 64);
+        const auto step = [&](std::initializer_list<const Batch*> batches) {
+            learner->zero_gradients();
+            for (const Batch* batch : batches) learner->accumulate({}, *batch, a.target_weight + b.target_weight);
+            return values_of<float>(learner->gradients());
+        };
+        const auto first = step({&a, &b});
+        EXPECT_NE(step({&b}), first);
+        EXPECT_EQ(step({&a, &b}), first) << (tied ? "tied" : "untied");
+        step({});
+        learner->update({}, {}, 1e-3, 1.0);
+        EXPECT_EQ(learner->result().gradient_norm, 0);
+    }
+}
+
 TEST(Learner, RefusesGradientsThatAreNotFinite) {
     const ModelConfig config = tiny_config(Architecture::llama, false);
     const Sample s = random_sample(5, 0, {40}, config.vocab_size);

@@ -93,7 +93,7 @@ struct Config {
     int64_t gradient_accumulation_steps = 1;
     double num_train_epochs = 3;  ///< 0: max_steps decides
     int64_t max_steps = 0;        ///< 0: num_train_epochs decides
-    int64_t head_chunk = 0;       ///< 0 until it is settled: 256 on the CPU, 2048 on a GPU
+    int64_t head_chunk = 0;       ///< 0 until it is settled: 256 on the CPU, 4096 on a GPU
 
     // Optimizer and schedule.
     Optimizer optim = Optimizer::adamw;

@@ -110,7 +110,7 @@ void settle_for(Device device, Config& c, Rules& rules) {
     c.device = gpu ? DeviceChoice::cuda : DeviceChoice::cpu;
     c.bf16 = gpu ? Switch::on : Switch::off;
     c.deterministic = c.deterministic || !gpu;
-    if (c.head_chunk == 0) c.head_chunk = gpu ? 2048 : 256;
+    if (c.head_chunk == 0) c.head_chunk = gpu ? 4096 : 256;
 }
 
 void settle_run(Config& c, Rules& rules) {

@@ -237,7 +237,7 @@ Section run_section() {
                 "Rows whose logits are held at once, each of 4 bytes per word of the vocabulary, 2 with bf16; 0: the "
                 "default.",
                 from_to(0, 1 << 20))
-                .default_is("256 on the CPU, 2048 on a GPU"),
+                .default_is("256 on the CPU, 4096 on a GPU"),
         }};
 }
 Section optimizer_section() {

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 namespace colonnade {
 namespace {
@@ -60,7 +61,10 @@ Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
       state_end_(arena_.mark()) {
     const Tensor& used = state_.copy.empty() ? state_.weights : state_.copy;
     model_ = std::make_unique<Transformer>(config_, view_parameters(config_, parameters_, used));
-    if (options_.training) gradient_views_ = view_parameters(config_, parameters_, state_.gradients);
+    if (options_.training) {
+        gradient_views_ = {view_parameters(config_, parameters_, state_.gradients)};
+        clear(state_.gradients);  // the gaps between parameters stay zero
+    }
     if (!state_.decay_map.empty()) options_.gpu->upload(state_.decay_map, decay_map(parameters_).data());
 }
 
@@ -75,13 +79,20 @@ void Learner::fill_weights(const std::function<void(const Tensor&)>& fill) {
     if (!state_.copy.empty()) cast(context(), state_.copy, state_.weights);
 }
 
+void Learner::clear(const Tensor& t) const {
+    if (options_.gpu)
+        options_.gpu->zero(t);
+    else
+        std::memset(t.data, 0, t.bytes());
+}
+
 void Learner::zero_gradients() {
-    for (const Tensor& t : {state_.gradients, state_.outcome}) {
-        if (options_.gpu)
-            options_.gpu->zero(t);
-        else
-            std::memset(t.data, 0, t.bytes());
-    }
+    clear(state_.outcome);
+    // Matrices are overwritten by the first micro-step, a tied embedding with the head.
+    for (const Parameter& p : parameters_.all())
+        if (p.shape.size() < 2 || (p.name == "model.embed_tokens.weight" && !config_.tie_word_embeddings))
+            clear(state_.gradients.slice(0, p.begin, p.begin + p.size()));
+    gradient_views_.matrices = Grad::overwrite;
 }
 
 std::vector<double> Learner::read(const Tensor& numbers) const {
@@ -94,10 +105,11 @@ std::vector<double> Learner::read(const Tensor& numbers) const {
 }
 
 void Learner::run(const Context& ctx, const Batch& batch, double total_weight, const Tensor& sums,
-                  const ModelParameters* gradients, std::vector<double>* nll) {
+                  const ModelGradients* gradients, std::vector<double>* nll) {
     const bool training = gradients != nullptr;
     arena_.release(state_end_);
-    Workspace w = Workspace::lay_out(arena_, config_, options_, batch.packs, batch.length, std::ssize(batch.rows), training);
+    Workspace w =
+        Workspace::lay_out(arena_, config_, options_, batch.packs, batch.length, std::ssize(batch.rows), training);
     w.batch.fill(ctx, batch, total_weight, config_.vocab_size);
     const AttentionMasks masks(ctx, config_, batch.mask, w.masks);
     const TransformerInput input{.packs = batch.packs,
@@ -115,6 +127,7 @@ void Learner::run(const Context& ctx, const Batch& batch, double total_weight, c
 void Learner::accumulate(const Context& ctx, const Batch& batch, double total_weight) {
     if (batch.rows.empty()) return;  // an empty pack that fills the last step
     run(ctx, batch, total_weight, state_.outcome.slice(0, 0, loss_sums), &gradient_views_, nullptr);
+    gradient_views_.matrices = Grad::accumulate;
 }
 
 LossSums Learner::loss() const {
@@ -124,21 +137,18 @@ LossSums Learner::loss() const {
 
 LossSums Learner::evaluate(const Context& ctx, const Batch& batch, std::vector<double>* nll) {
     if (batch.rows.empty()) return {};
-    if (options_.gpu)
-        options_.gpu->zero(state_.eval_sums);
-    else
-        std::memset(state_.eval_sums.data, 0, state_.eval_sums.bytes());
+    clear(state_.eval_sums);
     run(ctx, batch, batch.target_weight, state_.eval_sums, nullptr, nll);
     const std::vector<double> sums = read(state_.eval_sums);
     return {sums[0], sums[1], sums[2]};
 }
 
 void Learner::update(const Context& ctx, const AdamWSettings& settings, double learning_rate, double max_norm) {
+    if (std::exchange(gradient_views_.matrices, Grad::accumulate) == Grad::overwrite) clear(state_.gradients);
     const Tensor norm_and_clip = state_.outcome.slice(0, loss_sums, loss_sums + clip);
-    gradient_norm(ctx, {.out = norm_and_clip,
-                        .gradients = state_.gradients,
-                        .max_norm = max_norm,
-                        .scratch = state_.norm_scratch});
+    gradient_norm(
+        ctx,
+        {.out = norm_and_clip, .gradients = state_.gradients, .max_norm = max_norm, .scratch = state_.norm_scratch});
     adamw(ctx, {.weights = state_.weights,
                 .copy = state_.copy,
                 .m = state_.m,

@@ -104,7 +104,9 @@ class Learner {
         int64_t update = 0;
     };
     void run(const Context& ctx, const Batch& batch, double total_weight, const Tensor& sums,
-             const ModelParameters* gradients, std::vector<double>* nll);
+             const ModelGradients* gradients, std::vector<double>* nll);
+    /// Zero, without waiting.
+    void clear(const Tensor& t) const;
     std::vector<double> read(const Tensor& numbers) const;
 
     ModelConfig config_;
@@ -113,7 +115,7 @@ class Learner {
     Arena arena_;
     State state_;
     size_t state_end_ = 0;  ///< arena mark: what lies behind is laid out anew for every batch
-    ModelParameters gradient_views_;
+    ModelGradients gradient_views_;
     std::unique_ptr<Transformer> model_;
     std::deque<Pending> pending_;
     std::vector<std::unique_ptr<Readback>> idle_readbacks_;

@@ -18,12 +18,13 @@ ObjectiveBuffers ObjectiveBuffers::lay_out(Arena& arena, const ModelConfig& conf
 
 void language_model_loss(const Context& ctx, const Transformer& model, Activations& acts,
                          const ObjectiveBuffers& buffers, const BatchTensors& batch, const Tensor& sums,
-                         const ModelParameters* gradients) {
+                         const ModelGradients* gradients) {
     gather_rows(ctx, {.out = buffers.hidden, .in = acts.hidden, .rows = batch.rows});
     head_loss(ctx, {.nll = buffers.nll,
                     .correct = buffers.correct,
                     .dhidden = gradients ? buffers.dhidden : Tensor(),
                     .dweight = gradients ? gradients->head : Tensor(),
+                    .dweight_mode = gradients ? gradients->matrices : Grad::accumulate,
                     .logits = buffers.logits,
                     .hidden = buffers.hidden,
                     .weight = model.weights().head,

@@ -21,10 +21,10 @@ struct ObjectiveBuffers {
                                     DType dtype, bool training);
 };
 
-/// Forward only where `gradients` is null; else fills acts.dhidden and adds the head's gradient. Leaves each target's
+/// Forward only where `gradients` is null; else fills acts.dhidden and adds the head's gradient (or overwrites it). Leaves each target's
 /// loss in buffers.nll and adds the batch's to `sums` (f64 [3], train/loss_sums.h).
 void language_model_loss(const Context& ctx, const Transformer& model, Activations& acts,
                          const ObjectiveBuffers& buffers, const BatchTensors& batch, const Tensor& sums,
-                         const ModelParameters* gradients);
+                         const ModelGradients* gradients);
 
 }  // namespace colonnade

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/safetensors.h"
+#include "layers/gradient.h"
 #include "train/model_config.h"
 
 namespace colonnade {
@@ -50,6 +51,11 @@ struct ModelParameters {
     Tensor final_norm;  ///< [hidden]
     Tensor head;        ///< [vocab, hidden]; the embedding itself where tied
     std::vector<BlockParameters> blocks;
+};
+/// Views of gradients, and how the ops that make them leave those of matrices and the head: overwritten by the first
+/// micro-step of a step, which saves clearing and reading them. All others add up, and begin at zero.
+struct ModelGradients : ModelParameters {
+    Grad matrices = Grad::accumulate;
 };
 ModelParameters view_parameters(const ModelConfig& config, const ParameterList& list, const Tensor& flat);
 

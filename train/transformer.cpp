@@ -121,9 +121,9 @@ Activations Activations::lay_out(Arena& arena, const ModelConfig& c, int64_t pac
         a.dnormed = scratch({tokens, h});
         if (arena.device() == Device::cuda) {
             const Tensor queries(nullptr, dtype, {packs, length, c.num_attention_heads, c.head_dim}, Device::cuda);
-            const int64_t bytes = std::max({flashmask_scratch_bytes(queries), rmsnorm_scratch_bytes(h),
-                                            rmsnorm_scratch_bytes(c.head_dim),
-                                            linear_scratch_bytes(std::max({c.qkv_width(), 2 * f, h}))});
+            const int64_t bytes =
+                std::max({flashmask_scratch_bytes(queries), rmsnorm_scratch_bytes(h), rmsnorm_scratch_bytes(c.head_dim),
+                          linear_scratch_bytes(std::max({c.qkv_width(), 2 * f, h}))});
             a.scratch = arena.tensor("workspace", DType::u8, {bytes});
         }
     }
@@ -173,8 +173,8 @@ Transformer::Heads Transformer::heads_of(const Tensor& packed, const Tensor& val
 // Side by side in every row, they are rotated as one tensor of heads.
 Tensor Transformer::queries_and_keys(const Tensor& packed) const {
     const int64_t tokens = packed.size(0);
-    return flat_tokens(head_view(packed, 0, config_.num_attention_heads + config_.num_key_value_heads, config_.head_dim,
-                                 1, tokens));
+    return flat_tokens(
+        head_view(packed, 0, config_.num_attention_heads + config_.num_key_value_heads, config_.head_dim, 1, tokens));
 }
 
 static void append(Tensor cache, int64_t at, const Tensor& heads) {
@@ -301,12 +301,13 @@ void Transformer::recompute_block(const Context& ctx, const TransformerInput& in
 }
 
 void Transformer::attention_backward(const Context& ctx, const TransformerInput& input, Activations& acts,
-                                     int64_t layer, const BlockParameters& gradients) const {
+                                     int64_t layer, const BlockParameters& gradients, Grad matrices) const {
     const auto l = static_cast<size_t>(layer);
     const BlockParameters& w = weights_.blocks[l];
     BlockActivations& a = acts.blocks[l];
     linear_backward(ctx, {.din = acts.dattention,
                           .dweight = gradients.o,
+                          .dweight_mode = matrices,
                           .dbias = gradients.o_bias,
                           .dout = acts.dstream,
                           .in = a.attention,
@@ -352,6 +353,7 @@ void Transformer::attention_backward(const Context& ctx, const TransformerInput&
     }
     linear_backward(ctx, {.din = acts.dnormed,
                           .dweight = gradients.qkv,
+                          .dweight_mode = matrices,
                           .dbias = gradients.qkv_bias,
                           .dout = acts.dqkv,
                           .in = a.normed,
@@ -368,7 +370,7 @@ void Transformer::attention_backward(const Context& ctx, const TransformerInput&
 }
 
 void Transformer::backward(const Context& ctx, const TransformerInput& input, Activations& acts,
-                           const ModelParameters& gradients) const {
+                           const ModelGradients& gradients) const {
     require(acts.training, "backward needs activations laid out for training");
     rmsnorm_backward(ctx, {.din = acts.dstream,
                            .dweight = gradients.final_norm,
@@ -383,6 +385,7 @@ void Transformer::backward(const Context& ctx, const TransformerInput& input, Ac
         recompute_block(ctx, input, acts, static_cast<int64_t>(l));
         linear_backward(ctx, {.din = acts.dswiglu,
                               .dweight = g.down,
+                              .dweight_mode = gradients.matrices,
                               .dbias = g.down_bias,
                               .dout = acts.dstream,
                               .in = a.swiglu,
@@ -391,6 +394,7 @@ void Transformer::backward(const Context& ctx, const TransformerInput& input, Ac
         swiglu_backward(ctx, {.dgate_up = a.gate_up, .dout = acts.dswiglu, .gate_up = a.gate_up});
         linear_backward(ctx, {.din = acts.dnormed,
                               .dweight = g.gate_up,
+                              .dweight_mode = gradients.matrices,
                               .dbias = g.gate_up_bias,
                               .dout = a.gate_up,
                               .in = a.mid_normed,
@@ -404,12 +408,11 @@ void Transformer::backward(const Context& ctx, const TransformerInput& input, Ac
                                .rstd = a.mid_rstd,
                                .weight = w.post_attention_norm,
                                .scratch = acts.scratch});
-        attention_backward(ctx, input, acts, static_cast<int64_t>(l), g);
+        attention_backward(ctx, input, acts, static_cast<int64_t>(l), g, gradients.matrices);
     }
-    embedding_backward(ctx, {.dweight = gradients.embedding,
-                             .dout = acts.dstream,
-                             .tokens = input.tokens,
-                             .index = input.token_index});
+    embedding_backward(
+        ctx,
+        {.dweight = gradients.embedding, .dout = acts.dstream, .tokens = input.tokens, .index = input.token_index});
 }
 
 }  // namespace colonnade

@@ -100,9 +100,9 @@ class Transformer {
     /// values are appended to it and attention sees all of it; the caller advances cache->length.
     void forward(const Context& ctx, const TransformerInput& input, Activations& acts, KvCache* cache = nullptr) const;
 
-    /// From acts.dhidden: adds every parameter's gradient to `gradients`. Overwrites activations.
+    /// From acts.dhidden: adds every parameter's gradient to `gradients` (or overwrites it). Overwrites activations.
     void backward(const Context& ctx, const TransformerInput& input, Activations& acts,
-                  const ModelParameters& gradients) const;
+                  const ModelGradients& gradients) const;
 
     const ModelConfig& config() const { return config_; }
     const ModelParameters& weights() const { return weights_; }
@@ -122,7 +122,7 @@ class Transformer {
     void attention_forward(const Context& ctx, const TransformerInput& input, Activations& acts, int64_t layer,
                            KvCache* cache) const;
     void attention_backward(const Context& ctx, const TransformerInput& input, Activations& acts, int64_t layer,
-                            const BlockParameters& gradients) const;
+                            const BlockParameters& gradients, Grad matrices) const;
 
     const ModelConfig& config_;
     ModelParameters weights_;
