@@ -1,6 +1,7 @@
 #include "attention/cuda_kernels.h"
 
 #include "attention/gpu_timer.h"
+#include "attention/hopper/hopper.h"
 
 namespace colonnade {
 namespace {
@@ -20,6 +21,15 @@ void portable_backward(const Context&, const FlashMaskBackward&) {
     no_cuda();
 }
 int64_t portable_scratch_bytes(int64_t, int64_t, int64_t, int64_t) {
+    no_cuda();
+}
+bool hopper_supports(const Context&, const FlashMaskBackward&) {
+    return false;
+}
+void hopper_backward(const Context&, const FlashMaskBackward&) {
+    no_cuda();
+}
+int64_t hopper_scratch_bytes(int64_t, int64_t, int64_t, int64_t) {
     no_cuda();
 }
 void build_tile_plan(const Context&, const TilePlanBuild&) {

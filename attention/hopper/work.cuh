@@ -1,0 +1,95 @@
+#pragma once
+// What a persistent CTA works on: items (128 query rows of one head), longest first, and the active tiles of an item.
+// A tile here is 128 x 128, two by two of the plan's.
+
+#include <cstdint>
+
+#include "attention/tile_plan.h"
+
+namespace colonnade::hopper {
+
+constexpr int tile_rows = 128, tile_columns = 128;
+constexpr unsigned whole_warp = 0xffffffffu;
+
+/// The plan and how heads share it. Heads come in sections, so many that their keys and values stay in L2 while all
+/// rows pass; within a section entries go longest first, and the heads of an entry are neighbours.
+struct Work {
+    const uint32_t *active, *partial;  ///< GpuTilePlan::row_active, row_partial
+    const int32_t* order;
+    unsigned* next;       ///< [0] the next item, [1] CTAs that found none; 0 before and after
+    int row_blocks, words;  ///< of 64 rows, of 32 column blocks
+    int row_pairs, entries;
+    int mask_heads, sharing;  ///< query heads that share a mask head
+    int section;              ///< heads of a section, `sharing` at most
+    unsigned items;
+};
+
+/// Of one head; no head (-1) tells that the work is done.
+struct Item {
+    int first_row, head, batch, slice;
+    int tiles;  ///< active ones
+};
+
+/// Which 128 x 128 tiles are active in word `w` of an item's rows (its even bits), and which of them are not full.
+struct TileBits {
+    uint32_t active, masked;
+};
+__device__ inline TileBits tile_bits(const Work& work, int slice, int first_row, int w) {
+    const int block = first_row / GpuTilePlan::tile;
+    const int64_t upper = (static_cast<int64_t>(slice) * work.row_blocks + block) * work.words + w,
+                  lower = upper + (block + 1 < work.row_blocks ? work.words : 0);
+    const uint32_t active0 = work.active[upper], active1 = work.active[lower];
+    const uint32_t full = active0 & active1 & ~work.partial[upper] & ~work.partial[lower], active = active0 | active1;
+    return {(active | active >> 1) & 0x55555555u, ~(full & full >> 1)};
+}
+
+/// A whole warp takes the next item off the list.
+__device__ inline Item next_item(const Work& work) {
+    const int lane = static_cast<int>(threadIdx.x % 32);
+    unsigned index = 0;
+    if (lane == 0) index = atomicAdd(work.next, 1u);
+    index = __shfl_sync(whole_warp, index, 0);
+    if (index >= work.items) {
+        if (lane == 0) {
+            __threadfence();
+            if (atomicAdd(work.next + 1, 1u) == gridDim.x - 1) work.next[0] = work.next[1] = 0;
+        }
+        return {.first_row = 0, .head = -1, .batch = 0, .slice = 0, .tiles = 0};
+    }
+    const unsigned per_section = static_cast<unsigned>(work.entries) * static_cast<unsigned>(work.section);
+    const int first_head = static_cast<int>(index / per_section) * work.section,
+              heads = min(work.section, work.sharing - first_head), within = static_cast<int>(index % per_section);
+    const int entry = work.order[within / heads], slice = entry / work.row_pairs;
+    Item item{.first_row = entry % work.row_pairs * tile_rows,
+              .head = slice % work.mask_heads * work.sharing + first_head + within % heads,
+              .batch = slice / work.mask_heads,
+              .slice = slice,
+              .tiles = 0};
+    for (int w = lane; w < work.words; w += 32)
+        item.tiles += __popc(tile_bits(work, slice, item.first_row, w).active);
+    item.tiles = __reduce_add_sync(whole_warp, item.tiles);
+    return item;
+}
+
+/// A whole warp visits the item's tiles, the last columns first: visit(first_column, masked).
+template <typename Visit>
+__device__ __forceinline__ void for_each_tile(const Work& work, const Item& item, Visit&& visit) {
+    const int lane = static_cast<int>(threadIdx.x % 32);
+    if (item.tiles == 0) return;
+    for (int last = work.words - 1; last >= 0; last -= 32) {  // lane l has word last - l
+        TileBits bits{0, 0};
+        if (last >= lane) bits = tile_bits(work, item.slice, item.first_row, last - lane);
+        for (unsigned lanes = __ballot_sync(whole_warp, bits.active != 0); lanes != 0; lanes &= lanes - 1) {
+            const int from = __ffs(static_cast<int>(lanes)) - 1;
+            uint32_t active = __shfl_sync(whole_warp, bits.active, from);
+            const uint32_t masked = __shfl_sync(whole_warp, bits.masked, from);
+            while (active != 0) {
+                const int bit = 31 - __clz(static_cast<int>(active));
+                active ^= 1u << bit;
+                visit(((last - from) * 32 + bit) * GpuTilePlan::tile, (masked >> bit & 1u) != 0);
+            }
+        }
+    }
+}
+
+}  // namespace colonnade::hopper
