@@ -3,8 +3,8 @@
 // and dQ's rounding (both in backward_rows.cu).
 //
 // A CTA is persistent, one to a multiprocessor. An item is 128 keys of one key/value head; dK and dV stay in registers
-// over the active blocks of rows of all query heads that share it. The first warpgroup feeds: a warp takes work items from
-// a counter, one brings tiles by TMA, two add sums of dQ to global memory. The two others have 64 keys each, the rows of
+// over the active blocks of rows of all query heads that share it. Of the first warpgroup a warp takes items from a counter
+// and brings their tiles by TMA, two add sums of dQ to global memory. The two other warpgroups have 64 keys each, the rows of
 // their products, so that P^T and dS^T are A operands as they come:
 //
 //     S^T = K Q^T,  dP^T = V dO^T   [64 keys, 64 rows], both operands K-major
@@ -117,23 +117,20 @@ struct Consumer {
     __device__ uint32_t own_keys(int tile) const { return cta.address + tile + warpgroup * 64 * 128; }
 
     /// The warpgroup's dK and dV to shared memory and on their way.
-    __device__ void write(float (&dk)[head_dim / 2], const float (&dv)[head_dim / 2], const BackwardItem& item) const {
+    __device__ void write(const float (&dk)[head_dim / 2], const float (&dv)[head_dim / 2],
+                          const BackwardItem& item) const {
         const int own_row = 16 * warp + lane % 16;
+        const float scale = cta.problem.scale;
+        sync_named(keys_read, 256);
 #pragma unroll
         for (int slab = 0; slab < L::slabs; ++slab) {
             uint32_t r[16];
 #pragma unroll
             for (int i = 0; i < 16; ++i) r[i] = pack_bf16(dv[32 * slab + 2 * i], dv[32 * slab + 2 * i + 1]);
             store_rows(own_keys(L::v) + slab * L::key_slab, r, own_row, lane);
-        }
-        sync_named(keys_read, 256);
-#pragma unroll
-        for (int slab = 0; slab < L::slabs; ++slab) {
-            uint32_t r[16];
 #pragma unroll
             for (int i = 0; i < 16; ++i)
-                r[i] =
-                    pack_bf16(dk[32 * slab + 2 * i] * cta.problem.scale, dk[32 * slab + 2 * i + 1] * cta.problem.scale);
+                r[i] = pack_bf16(dk[32 * slab + 2 * i] * scale, dk[32 * slab + 2 * i + 1] * scale);
             store_rows(own_keys(L::k) + slab * L::key_slab, r, own_row, lane);
         }
         fence_async();
@@ -185,15 +182,16 @@ struct Consumer {
         const uint32_t statistics = cta.statistics(stage) + 4 * pair;
         to_probabilities(s, hidden, statistics, problem.scale * 1.44269504f);
         pack(p, s);
-        wait_products<0>();
+        hold(dk), hold(dv), hold(p);
+        begin_products();
+        multiply_columns<head_dim>(dv, p, dout);
+        commit_products();
+        wait_products<1>();
         hold(dp);
         to_score_gradients(dp, s, statistics + 4 * block_rows);
         pack(ds, dp);
         store_rows(scores(slots) + warpgroup * L::score_slab, ds, 16 * warp + lane % 16, lane);
-        hold(dk), hold(dv), hold(p), hold(ds);
-        begin_products();
-        multiply_columns<head_dim>(dv, p, dout);
-        commit_products();
+        hold(ds);
         fence_async();
         sync_named(scores_written, 256);
     }
@@ -296,9 +294,7 @@ __global__ void __launch_bounds__(backward_threads, 1)
         give_registers<backward_feeder_registers>();
         if (warp == 0)
             cta.load();
-        else if (warp == 1)
-            cta.schedule();
-        else
+        else if (warp >= 2)
             cta.add_sums(warp - 2);
     } else {
         take_registers<backward_consumer_registers>();

@@ -1,6 +1,6 @@
 #pragma once
-// The side of Hopper's backward that feeds: a CTA's shared memory, the walk over an item's tiles, and the four warps that
-// bring keys, values, queries and dO, and carry sums of dQ away, while two warpgroups compute (backward.cu).
+// The side of Hopper's backward that feeds: a CTA's shared memory, the walk over an item's tiles, and the warps that bring
+// keys, values, queries and dO, and carry sums of dQ away, while two warpgroups compute (backward.cu).
 
 #include "attention/hopper/backward_maps.h"
 #include "attention/hopper/ptx_backward.cuh"
@@ -175,7 +175,7 @@ struct BackwardCta {
                 init_barrier(barrier(L::sums_full + i), 4);  // the warps of a warpgroup
                 init_barrier(barrier(L::sums_empty + i), 1);
                 init_barrier(barrier(L::item_full + i), 1);
-                init_barrier(barrier(L::item_empty + i), 3 + 8);  // three feeders, all warps that compute
+                init_barrier(barrier(L::item_empty + i), 2 + 8);  // those that add sums, all that compute
             }
             for (int i = 0; i < L::stages; ++i) {
                 init_barrier(barrier(L::full + i), 1);
@@ -186,17 +186,17 @@ struct BackwardCta {
         __syncthreads();
     }
 
-    __device__ void schedule() const {
-        for (uint32_t n = 0;; ++n) {
-            wait(barrier(L::item_empty + n % 2), (n / 2 & 1) ^ 1);
-            const BackwardItem next = next_backward_item(problem);
-            if (threadIdx.x % 32 == 0) {
-                *item(n) = next;
-                arrive(barrier(L::item_full + n % 2));
-            }
-            __syncwarp();
-            if (next.kv_head < 0) return;
+    /// Takes item n and tells the others. Late, when all of item n - 1 is on its way: taken earlier, long items would keep
+    /// short ones waiting that other CTAs could do.
+    __device__ BackwardItem take_item(uint32_t n) const {
+        wait(barrier(L::item_empty + n % 2), (n / 2 & 1) ^ 1);
+        const BackwardItem next = next_backward_item(problem);
+        if (threadIdx.x % 32 == 0) {
+            *item(n) = next;
+            arrive(barrier(L::item_full + n % 2));
         }
+        __syncwarp();
+        return next;
     }
 
     __device__ void load_keys(const BackwardItem& item, uint32_t n) const {
@@ -243,7 +243,7 @@ struct BackwardCta {
         }
         uint32_t slots = 0;
         for (uint32_t n = 0;; ++n) {
-            const BackwardItem item = read_item(n);
+            const BackwardItem item = take_item(n);
             if (item.kv_head < 0) return;
             int before_keys = min(item.slots, L::stages);
             if (leader && before_keys == 0) load_keys(item, n);
