@@ -182,16 +182,15 @@ struct Consumer {
         const uint32_t statistics = cta.statistics(stage) + 4 * pair;
         to_probabilities(s, hidden, statistics, problem.scale * 1.44269504f);
         pack(p, s);
-        hold(dk), hold(dv), hold(p);
-        begin_products();
-        multiply_columns<head_dim>(dv, p, dout);
-        commit_products();
-        wait_products<1>();
+        wait_products<0>();
         hold(dp);
         to_score_gradients(dp, s, statistics + 4 * block_rows);
         pack(ds, dp);
         store_rows(scores(slots) + warpgroup * L::score_slab, ds, 16 * warp + lane % 16, lane);
-        hold(ds);
+        hold(dk), hold(dv), hold(p), hold(ds);
+        begin_products();
+        multiply_columns<head_dim>(dv, p, dout);
+        commit_products();
         fence_async();
         sync_named(scores_written, 256);
     }
