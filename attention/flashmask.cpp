@@ -119,14 +119,16 @@ void flashmask_backward(const Context& ctx, const FlashMaskBackward& args) {
                  describe(scratch), name_of(scratch.device), scratch.data, bytes);
     }
     const PhaseTimer timer(ctx, "attention");
-    if (ctx.device == Device::cuda) return cuda::portable_backward(ctx, args);
+    if (ctx.device == Device::cuda)
+        return cuda::hopper_supports(ctx, args) ? cuda::hopper_backward(ctx, args) : cuda::portable_backward(ctx, args);
     flashmask_cpu::backward(args, shape);
 }
 
 int64_t flashmask_scratch_bytes(const Tensor& q) {
     if (q.device == Device::cpu) return 0;
     require(q.rank == 4, "flashmask: q is {}, expected 4 dims", describe(q));
-    return cuda::portable_scratch_bytes(q.size(0), q.size(1), q.size(2), q.size(3));
+    return std::max(cuda::portable_scratch_bytes(q.size(0), q.size(1), q.size(2), q.size(3)),
+                    cuda::hopper_scratch_bytes(q.size(0), q.size(1), q.size(2), q.size(3)));
 }
 
 }  // namespace colonnade

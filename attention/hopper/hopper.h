@@ -11,4 +11,9 @@ namespace colonnade::cuda {
 bool hopper_supports(const Context& ctx, const FlashMaskForward& args);
 void hopper_forward(const Context& ctx, const FlashMaskForward& args);
 
+bool hopper_supports(const Context& ctx, const FlashMaskBackward& args);
+void hopper_backward(const Context& ctx, const FlashMaskBackward& args);
+/// What hopper_backward takes as FlashMaskBackward::scratch; 0 for head dims that it has no kernel for.
+int64_t hopper_scratch_bytes(int64_t batch, int64_t rows, int64_t heads, int64_t head_dim);
+
 }  // namespace colonnade::cuda

@@ -1,0 +1,87 @@
+#pragma once
+// Index arithmetic of Hopper's backward, for device and host alike: which of a thread's scores a key's bounds hide, where
+// sums of dQ lie, in which order CTAs take their items. tests/hopper_backward_maps_test.cpp holds it against plain loops.
+
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define COLONNADE_HOST_DEVICE __host__ __device__
+#else
+#define COLONNADE_HOST_DEVICE
+#endif
+
+namespace colonnade::hopper {
+
+// --- The element mask -------------------------------------------------------------------------------------------------
+// S^T of a warpgroup is 64 keys x 64 query rows. A thread has two keys, and of each the rows 8 j + pair + e for j < 8,
+// e < 2, where pair = 2 (lane % 4); element 4 j + 2 r + e of its accumulator belongs to key r.
+
+/// Bits 4 j + e of the thread's rows before row `n` of the tile, n in 0 .. 64; bits 4 j + 2 and 4 j + 3 of whole groups
+/// before it are set as well.
+COLONNADE_HOST_DEVICE inline uint32_t rows_before(int n, int pair) {
+    const int after = n > pair ? n - pair : 0, in_group = (after & 7) < 2 ? after & 7 : 2;
+    return static_cast<uint32_t>((uint64_t{1} << ((after >> 3) * 4 + in_group)) - 1);
+}
+
+/// Where rows [from, to) of the matrix lie in the tile that begins at first_row: bits as above.
+COLONNADE_HOST_DEVICE inline uint32_t rows_within(int from, int to, int first_row, int pair) {
+    const auto clamp = [&](int row) {
+        const int least = row > first_row ? row : first_row, most = first_row + 64;
+        return (least < most ? least : most) - first_row;
+    };
+    return rows_before(clamp(to), pair) & ~rows_before(clamp(from), pair);
+}
+
+/// Bits 4 j + e of the thread's rows that may not see a key: bounds as in GpuTilePlan, and the rows before causal_end.
+COLONNADE_HOST_DEVICE inline uint32_t hidden_rows(int lts, int lte, int uts, int ute, int causal_end, int first_row,
+                                                  int pair) {
+    return (rows_within(lts, lte, first_row, pair) | rows_within(uts, ute, first_row, pair) |
+            rows_within(0, causal_end, first_row, pair)) &
+           0x33333333u;
+}
+
+// --- Sums of dQ -------------------------------------------------------------------------------------------------------
+// In blocks of 64 rows x 64 columns of head_dim, 16 KiB each, as the threads of a warpgroup hold the accumulator: float
+// 4 (128 j + thread) + i is element 4 j + i of that thread.
+
+constexpr int sum_block = 64 * 64;
+
+/// The first of the 16 floats that are columns 8 j .. 8 j + 7 of rows r and r + 8, r = 16 warp + row: four lanes' vectors,
+/// {row r: columns 2 l and 2 l + 1, row r + 8: the same} of lane l.
+COLONNADE_HOST_DEVICE inline int sums_of(int j, int warp, int row) {
+    return 4 * (128 * j + 32 * warp + 4 * row);
+}
+
+// --- The schedule -----------------------------------------------------------------------------------------------------
+// An item is a pair of column blocks of a slice, and one of the slice's `kv_heads` key/value heads. Heads come in sections,
+// so many that what their items read and add to stays in L2; within a section the heads of a pair are neighbours.
+
+struct Schedule {
+    const int32_t* order;  ///< entries slice * pairs + pair, longest first; null: the last pairs first
+    int pairs, slices, kv_heads, section;
+
+    COLONNADE_HOST_DEVICE unsigned items() const { return static_cast<unsigned>(pairs) * slices * kv_heads; }
+};
+struct Scheduled {
+    int slice, pair, kv_head;  ///< kv_head of the slice
+};
+COLONNADE_HOST_DEVICE inline Scheduled scheduled(const Schedule& s, unsigned index) {
+    const unsigned entries = static_cast<unsigned>(s.pairs) * s.slices, per_section = entries * s.section;
+    const int first = static_cast<int>(index / per_section) * s.section, left = s.kv_heads - first,
+              heads = left < s.section ? left : s.section;
+    const int within = static_cast<int>(index % per_section), nth = within / heads;
+    const int entry = s.order ? s.order[nth] : nth % s.slices * s.pairs + (s.pairs - 1 - nth / s.slices);
+    return {entry / s.pairs, entry % s.pairs, first + within % heads};
+}
+
+/// Pairs of column blocks after `pair`, in one word of a row block's map, that are active: they go before it where the
+/// last pairs go first, so that their number over all words is the pair's turn at the rows.
+COLONNADE_HOST_DEVICE inline uint32_t later_pairs(uint32_t active, int word, int pair) {
+    const uint32_t pairs = (active | active >> 1) & 0x55555555u;
+    if (word != pair / 16) return word > pair / 16 ? pairs : 0;
+    return pair % 16 == 15 ? 0 : pairs & ~0u << (2 * (pair % 16) + 2);
+}
+
+}  // namespace colonnade::hopper
+
+#undef COLONNADE_HOST_DEVICE
