@@ -23,6 +23,12 @@ void portable_backward(const Context&, const FlashMaskBackward&) {
 int64_t portable_scratch_bytes(int64_t, int64_t, int64_t, int64_t) {
     no_cuda();
 }
+bool hopper_supports(const Context&, const FlashMaskForward&) {
+    return false;
+}
+void hopper_forward(const Context&, const FlashMaskForward&) {
+    no_cuda();
+}
 bool hopper_supports(const Context&, const FlashMaskBackward&) {
     return false;
 }

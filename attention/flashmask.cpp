@@ -95,7 +95,8 @@ bool flashmask_runs(Device device, int64_t head_dim) {
 void flashmask_forward(const Context& ctx, const FlashMaskForward& args) {
     const Shape shape = checked_shape(Check(ctx, args.q), args);
     const PhaseTimer timer(ctx, "attention");
-    if (ctx.device == Device::cuda) return cuda::portable_forward(ctx, args);
+    if (ctx.device == Device::cuda)
+        return cuda::hopper_supports(ctx, args) ? cuda::hopper_forward(ctx, args) : cuda::portable_forward(ctx, args);
     flashmask_cpu::forward(args, shape);
 }
 

@@ -67,24 +67,29 @@ __device__ __forceinline__ void hide_scores(float (&s)[64], TileMask mask, int w
     }
 }
 
-/// Online softmax: s becomes exp(scale s - maximum), maximum and sum (of this thread's columns) go on; what was summed
-/// before is to be multiplied by `decay`. `scale`: times log2(e).
+/// Online softmax: s becomes exp(scale s - base), sum (of this thread's columns) goes on; what was summed before is to be
+/// multiplied by `decay`. `scale`: times log2(e). The base is the row's maximum or up to 2^8 less: as long as it stays,
+/// decay is 1 and the outputs need no rescaling (after FlashAttention-4; exact, since the base cancels out).
 __device__ __forceinline__ void soften(float (&s)[64], float (&maximum)[2], float (&sum)[2], float (&decay)[2],
                                        float scale) {
+    constexpr float slack = 8;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-        float most[2] = {maximum[r], s[2 * r + 1]};
+        float most[2] = {s[2 * r], s[2 * r + 1]};
 #pragma unroll
-        for (int j = 0; j < 16; ++j) {
+        for (int j = 1; j < 16; ++j) {
             most[0] = fmaxf(most[0], s[4 * j + 2 * r]);
-            if (j > 0) most[1] = fmaxf(most[1], s[4 * j + 2 * r + 1]);
+            most[1] = fmaxf(most[1], s[4 * j + 2 * r + 1]);
         }
         most[0] = fmaxf(most[0], most[1]);
         most[0] = fmaxf(most[0], __shfl_xor_sync(whole_warp, most[0], 1));
         most[0] = fmaxf(most[0], __shfl_xor_sync(whole_warp, most[0], 2));
-        const float base = most[0] == -INFINITY ? 0 : most[0] * scale;  // rows that have seen nothing yet
-        decay[r] = exp2_fast(maximum[r] * scale - base);
-        maximum[r] = most[0];
+        decay[r] = 1;
+        if ((most[0] - maximum[r]) * scale > slack) {  // also the first finite one; false for -inf - -inf
+            decay[r] = exp2_fast((maximum[r] - most[0]) * scale);
+            maximum[r] = most[0];
+        }
+        const float base = maximum[r] == -INFINITY ? 0 : maximum[r] * scale;  // rows that have seen nothing yet
         float added[2] = {0, 0};
 #pragma unroll
         for (int j = 0; j < 16; ++j)
@@ -180,8 +185,10 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
             wait_products<0>();
             hold(o), hold(p), hold(s);
             release(L::v_empty + static_cast<int>(stage));
+            if (__any_sync(whole_warp, decay[0] != 1 || decay[1] != 1)) {
 #pragma unroll
-            for (int j = 0; j < head_dim / 2; ++j) o[j] *= decay[j / 2 % 2];
+                for (int j = 0; j < head_dim / 2; ++j) o[j] *= decay[j / 2 % 2];
+            }
             pack(p, s);
             tiles = next;
         }
