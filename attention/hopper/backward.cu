@@ -181,14 +181,13 @@ struct Consumer {
         hold(s);
         const uint32_t statistics = cta.statistics(stage) + 4 * pair;
         to_probabilities(s, hidden, statistics, problem.scale * 1.44269504f);
-        pack(p, s);
-        // Over long since. Its branches keep the exponentials on this side of wait_products, beside dP; nothing else does.
-        hold(s), hold(p);
+        // In long since: its branches keep the exponentials on this side of wait_products, beside dP; nothing else does.
+        hold(s);
         wait(cta.barrier(L::full + static_cast<int>(stage)), slots / L::stages & 1);
         wait_products<0>();
         hold(dp);
         to_score_gradients(dp, s, statistics + 4 * block_rows);
-        pack(ds, dp);
+        pack(ds, dp), pack(p, s);
         store_rows(scores(slots) + warpgroup * L::score_slab, ds, 16 * warp + lane % 16, lane);
         hold(dk), hold(dv), hold(p), hold(ds);
         begin_products();
