@@ -66,9 +66,11 @@ __device__ __forceinline__ uint32_t hidden_scores(const BackwardProblem& p, cons
            hidden_rows(y.x, y.y, y.z, y.w, p.causal ? causal_end + 8 : 0, slot.first_row, pair) << 2;
 }
 
-/// P = exp(scale S - lse). `lse`: shared address of that of the thread's first row; `scale`: times log2(e).
-__device__ __forceinline__ void to_probabilities(float (&s)[32], uint32_t hidden, uint32_t lse, float scale) {
-    if (hidden != 0) {
+/// P = exp(scale S - lse), 0 where hidden; `partial` is the same for all threads. `lse`: shared address of that of the
+/// thread's first row; `scale`: times log2(e).
+__device__ __forceinline__ void to_probabilities(float (&s)[32], bool partial, uint32_t hidden, uint32_t lse,
+                                                 float scale) {
+    if (partial) {
 #pragma unroll
         for (int i = 0; i < 32; ++i)
             if (hidden >> i & 1) s[i] = -INFINITY;
@@ -173,14 +175,15 @@ struct Consumer {
         begin_products();
         multiply_rows<head_dim>(dp, own_keys(L::v), L::key_slab, dout, L::row_slab);
         commit_products();
+        const bool partial = slot.tiles >> (2 + warpgroup) & 1;
         uint32_t hidden = 0;
-        if (slot.tiles >> (2 + warpgroup) & 1)
+        if (partial)
             hidden =
                 hidden_scores(problem, slot, item.pair * item_columns + 64 * warpgroup + 16 * warp + lane / 4, pair);
         wait_products<1>();
         hold(s);
         const uint32_t statistics = cta.statistics(stage) + 4 * pair;
-        to_probabilities(s, hidden, statistics, problem.scale * 1.44269504f);
+        to_probabilities(s, partial, hidden, statistics, problem.scale * 1.44269504f);
         // In long since: its branches keep the exponentials on this side of wait_products, beside dP; nothing else does.
         hold(s);
         wait(cta.barrier(L::full + static_cast<int>(stage)), slots / L::stages & 1);
@@ -339,7 +342,7 @@ bool hopper_supports(const Context& ctx, const FlashMaskBackward& args) {
 }
 
 int64_t hopper_scratch_bytes(int64_t batch, int64_t rows, int64_t heads, int64_t head_dim) {
-    if (head_dim != 64 && head_dim != 128) return 0;
+    if (rows == 0 || (head_dim != 64 && head_dim != 128)) return 0;
     return Scratch(batch, rows, heads, head_dim).floats() * static_cast<int64_t>(sizeof(float));
 }
 
