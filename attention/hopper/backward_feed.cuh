@@ -270,9 +270,17 @@ struct BackwardCta {
     }
 
     /// Adds what `warpgroup` leaves in its part of `sums` to those of scratch: of every block of rows its slab of columns,
-    /// or of every other block all columns.
+    /// or of every other block all columns. A ticket is passed on when the next block is looked at: by then the addition
+    /// is through, and nobody has waited for it.
     __device__ void add_sums(int warpgroup) const {
         const bool leader = threadIdx.x % 32 == 0;
+        int64_t held = -1;  // the ticket of what was added last
+        const auto pass = [&] {
+            if (held < 0) return;
+            wait_stores();
+            pass_ticket(problem.tickets + held);
+            held = -1;
+        };
         const uint32_t from = address + L::sums + warpgroup * L::sum_bytes, full = barrier(L::sums_full + warpgroup),
                        empty = barrier(L::sums_empty + warpgroup);
         uint32_t slots = 0, added = 0;
@@ -284,20 +292,21 @@ struct BackwardCta {
                 const int64_t at = of_block(item.batch, head, block) * L::slabs + (L::slabs == 2 ? warpgroup : 0);
                 const uint32_t turn = problem.deterministic ? turn_of(item, block, what.slice) : 0;
                 if (leader) {
+                    if (problem.deterministic) {
+                        pass();
+                        wait_ticket(problem.tickets + at, turn);
+                        held = at;
+                    }
                     wait(full, added & 1);
-                    if (problem.deterministic) wait_ticket(problem.tickets + at, turn);
                     add_floats(problem.sums + at * sum_block, from, L::sum_bytes);
                     commit_stores();
                     wait_stores_read();
                     arrive(empty);
-                    if (problem.deterministic) {
-                        wait_stores();
-                        pass_ticket(problem.tickets + at);
-                    }
                 }
                 ++added;
                 __syncwarp();
             });
+            if (leader) pass();
             __syncwarp();
         }
         if (leader) wait_stores();

@@ -67,12 +67,12 @@ __device__ __forceinline__ void hide_scores(float (&s)[64], TileMask mask, int w
     }
 }
 
-/// Online softmax: s becomes exp(scale s - base), sum (of this thread's columns) goes on; what was summed before is to be
-/// multiplied by `decay`. `scale`: times log2(e). The base is the row's maximum or up to 2^8 less: as long as it stays,
-/// decay is 1 and the outputs need no rescaling (after FlashAttention-4; exact, since the base cancels out).
+/// Online softmax: s becomes exp(scale s - base), base = scale maximum, sum (of this thread's columns) goes on; what was summed before is to be
+/// multiplied by `decay`, which is 1 as long as the row's maximum stays. `scale`: times log2(e). FlashAttention-4 lets the
+/// base lag behind the maximum by up to 2^8 to rescale less often; then a row that sees little but one key no longer has
+/// P = 1 there, but a number that bf16 rounds: twice the error in dQ.
 __device__ __forceinline__ void soften(float (&s)[64], float (&maximum)[2], float (&sum)[2], float (&decay)[2],
                                        float scale) {
-    constexpr float slack = 8;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         float most[2] = {s[2 * r], s[2 * r + 1]};
@@ -85,7 +85,7 @@ __device__ __forceinline__ void soften(float (&s)[64], float (&maximum)[2], floa
         most[0] = fmaxf(most[0], __shfl_xor_sync(whole_warp, most[0], 1));
         most[0] = fmaxf(most[0], __shfl_xor_sync(whole_warp, most[0], 2));
         decay[r] = 1;
-        if ((most[0] - maximum[r]) * scale > slack) {  // also the first finite one; false for -inf - -inf
+        if (most[0] > maximum[r]) {
             decay[r] = exp2_fast((maximum[r] - most[0]) * scale);
             maximum[r] = most[0];
         }
