@@ -213,7 +213,7 @@ struct Consumer {
     /// out, where the own tile is active, dK += dS^T Q.
     template <bool own, bool both>
     __device__ __forceinline__ void multiply_shared_scores(const uint32_t (&ds)[16], float (&dk)[head_dim / 2],
-                                                           int tiles, uint32_t slots, uint32_t sums) const {
+                                                           int tiles, uint32_t slots) const {
         const uint64_t keys = mn_major(cta.address + L::k + (L::slabs == 2 ? warpgroup * L::key_slab : 0), L::key_slab),
                        from = mn_major(scores(slots), L::score_slab);
         float dq[32];
@@ -235,18 +235,20 @@ struct Consumer {
             wait_products<0>();
         }
         hold(dq);
-        wait(cta.barrier(L::sums_empty + warpgroup), (sums & 1) ^ 1);
-        const uint32_t to = cta.address + L::sums + warpgroup * L::sum_bytes + 16 * (threadIdx.x % 128);
+        const uint32_t place = slots % 2, slab = L::slabs == 2 ? warpgroup : 0;
+        wait(cta.barrier(L::sums_empty + static_cast<int>(place)), (slots / 2 & 1) ^ 1);
+        const uint32_t to =
+            cta.address + L::sums + place * L::sums_bytes + slab * L::sum_bytes + 16 * (threadIdx.x % 128);
 #pragma unroll
         for (int j = 0; j < 8; ++j) store_shared(to + 2048 * j, dq[4 * j], dq[4 * j + 1], dq[4 * j + 2], dq[4 * j + 3]);
         fence_async();
-        release(L::sums_full + warpgroup);
+        release(L::sums_full + static_cast<int>(place));
         if constexpr (own) wait_products<0>();
     }
 
     __device__ void run() const {
         float dk[head_dim / 2], dv[head_dim / 2];
-        uint32_t slots = 0, sums = 0;
+        uint32_t slots = 0;
         for (uint32_t n = 0;; ++n) {
             const BackwardItem item = cta.read_item(n);
             if (item.kv_head < 0) break;
@@ -266,14 +268,14 @@ struct Consumer {
                     if (!has_dq)
                         multiply_own_scores(ds, dk, stage);
                     else if ((slot.tiles & 3) == 3)
-                        multiply_shared_scores<true, true>(ds, dk, slot.tiles, slots, sums++);
+                        multiply_shared_scores<true, true>(ds, dk, slot.tiles, slots);
                     else
-                        multiply_shared_scores<true, false>(ds, dk, slot.tiles, slots, sums++);
+                        multiply_shared_scores<true, false>(ds, dk, slot.tiles, slots);
                     hold(dk), hold(dv), hold(p), hold(ds);
                 } else {
                     uint32_t none[16];
                     sync_named(scores_written, 256);
-                    if (has_dq) multiply_shared_scores<false, false>(none, dk, slot.tiles, slots, sums++);
+                    if (has_dq) multiply_shared_scores<false, false>(none, dk, slot.tiles, slots);
                 }
                 release(L::empty + static_cast<int>(stage));
             }
@@ -299,7 +301,7 @@ __global__ void __launch_bounds__(backward_threads, 1)
         if (warp == 0)
             cta.load();
         else if (warp >= 2)
-            cta.add_sums(warp - 2);
+            cta.add_sums(static_cast<uint32_t>(warp) - 2);
     } else {
         take_registers<backward_consumer_registers>();
         const Consumer<head_dim> consumer{cta, warp / 4 - 1, warp % 4, static_cast<int>(threadIdx.x % 32)};
@@ -326,7 +328,7 @@ struct Scratch {
         : blocks(batch * heads * ((rows + block_rows - 1) / block_rows)), slabs(head_dim / 64) {}
     int64_t sums() const { return blocks * statistics_of_block; }
     int64_t tickets() const { return sums() + blocks * slabs * sum_block; }
-    int64_t next() const { return tickets() + blocks * slabs; }
+    int64_t next() const { return tickets() + blocks; }
     int64_t floats() const { return next() + 1; }
 };
 

@@ -22,7 +22,7 @@ struct BackwardProblem {
     // In scratch, by [batch, heads, row_blocks].
     float* statistics;  ///< [128]: lse * log2(e), +inf for rows that see nothing or do not exist; delta
     float* sums;        ///< [head_dim / 64, 4096]: dQ / scale, see backward_maps.h
-    uint32_t* tickets;  ///< [head_dim / 64]: how many items have added to the sums
+    uint32_t* tickets;  ///< how many items have added to the sums
     unsigned* next;     ///< the next item
     int column_blocks, row_blocks, column_words, row_words;  ///< words of a column block's map, of a row block's
     int padded_columns;
@@ -54,12 +54,13 @@ struct BackwardLayout {
     static constexpr int slabs = head_dim / 64, stages = 4 / slabs;
     static constexpr int key_slab = item_columns * 128, key_bytes = slabs * key_slab, row_slab = block_rows * 128,
                          row_bytes = slabs * row_slab, score_slab = 64 * 128, score_bytes = 2 * score_slab,
-                         sum_bytes = sum_block * 4, statistics_bytes = statistics_of_block * 4;
-    /// ds: two blocks of rows by turns, two slabs [64 keys][64 rows] each; sums: a block for each warpgroup.
+                         sum_bytes = sum_block * 4, sums_bytes = slabs * sum_bytes,
+                         statistics_bytes = statistics_of_block * 4;
+    /// ds: two blocks of rows by turns, two slabs [64 keys][64 rows] each; sums of dQ: likewise, as in scratch.
     static constexpr int k = 0, v = k + key_bytes, q = v + key_bytes, dout = q + stages * row_bytes,
-                         ds = dout + stages * row_bytes, sums = ds + 2 * score_bytes, statistics = sums + 2 * sum_bytes,
-                         slot = statistics + stages * statistics_bytes, items = slot + stages * 16,
-                         barriers = items + 2 * 16;
+                         ds = dout + stages * row_bytes, sums = ds + 2 * score_bytes,
+                         statistics = sums + 2 * sums_bytes, slot = statistics + stages * statistics_bytes,
+                         items = slot + stages * 16, barriers = items + 2 * 16;
     // Barriers, indices
     static constexpr int keys_full = 0, keys_empty = 1, sums_full = 2, sums_empty = 4, item_full = 6, item_empty = 8,
                          full = 10, empty = full + stages, barrier_count = empty + stages;
@@ -172,7 +173,7 @@ struct BackwardCta {
             init_barrier(barrier(L::keys_full), 1);
             init_barrier(barrier(L::keys_empty), 2);  // a thread of each warpgroup
             for (int i = 0; i < 2; ++i) {
-                init_barrier(barrier(L::sums_full + i), 4);  // the warps of a warpgroup
+                init_barrier(barrier(L::sums_full + i), 4 * L::slabs);  // the warps of one warpgroup, or of both
                 init_barrier(barrier(L::sums_empty + i), 1);
                 init_barrier(barrier(L::item_full + i), 1);
                 init_barrier(barrier(L::item_empty + i), 2 + 8);  // those that add sums, all that compute
@@ -269,44 +270,34 @@ struct BackwardCta {
         return __reduce_add_sync(all_lanes, before);
     }
 
-    /// Adds what `warpgroup` leaves in its part of `sums` to those of scratch: of every block of rows its slab of columns,
-    /// or of every other block all columns. A ticket is passed on when the next block is looked at: by then the addition
-    /// is through, and nobody has waited for it.
-    __device__ void add_sums(int warpgroup) const {
+    /// Adds what the warpgroups leave in a place of `sums` to those of scratch, for every other block of rows: while one
+    /// warp waits for its turn, or until its addition is through, the other goes on.
+    __device__ void add_sums(uint32_t place) const {
         const bool leader = threadIdx.x % 32 == 0;
-        int64_t held = -1;  // the ticket of what was added last
-        const auto pass = [&] {
-            if (held < 0) return;
-            wait_stores();
-            pass_ticket(problem.tickets + held);
-            held = -1;
-        };
-        const uint32_t from = address + L::sums + warpgroup * L::sum_bytes, full = barrier(L::sums_full + warpgroup),
-                       empty = barrier(L::sums_empty + warpgroup);
-        uint32_t slots = 0, added = 0;
+        uint32_t slots = 0;
         for (uint32_t n = 0;; ++n) {
             const BackwardItem item = read_item(n);
             if (item.kv_head < 0) break;
             for_each_slot(problem, item, [&](int head, int block, const Slot& what) {
-                if (static_cast<int>(slots++ % 2) != warpgroup && L::slabs == 1) return;
-                const int64_t at = of_block(item.batch, head, block) * L::slabs + (L::slabs == 2 ? warpgroup : 0);
+                const uint32_t slot = slots++;
+                if (slot % 2 != place) return;
+                const int64_t at = of_block(item.batch, head, block);
                 const uint32_t turn = problem.deterministic ? turn_of(item, block, what.slice) : 0;
                 if (leader) {
-                    if (problem.deterministic) {
-                        pass();
-                        wait_ticket(problem.tickets + at, turn);
-                        held = at;
-                    }
-                    wait(full, added & 1);
-                    add_floats(problem.sums + at * sum_block, from, L::sum_bytes);
+                    if (problem.deterministic) wait_ticket(problem.tickets + at, turn);
+                    wait(barrier(L::sums_full + place), slot / 2 & 1);
+                    add_floats(problem.sums + at * L::slabs * sum_block, address + L::sums + place * L::sums_bytes,
+                               L::sums_bytes);
                     commit_stores();
                     wait_stores_read();
-                    arrive(empty);
+                    arrive(barrier(L::sums_empty + place));
+                    if (problem.deterministic) {
+                        wait_stores();
+                        pass_ticket(problem.tickets + at);
+                    }
                 }
-                ++added;
                 __syncwarp();
             });
-            if (leader) pass();
             __syncwarp();
         }
         if (leader) wait_stores();

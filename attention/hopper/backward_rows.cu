@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(threads) prepare(const __grid_constant__ Backw
     auto* sums = reinterpret_cast<float4*>(p.sums + static_cast<int64_t>(blockIdx.x) * slabs * sum_block);
 #pragma unroll
     for (int i = 0; i < slabs * sum_block / 4 / threads; ++i) sums[i * threads + thread] = float4{};
-    if (thread < slabs) p.tickets[static_cast<int64_t>(blockIdx.x) * slabs + thread] = 0;
+    if (thread == 0) p.tickets[blockIdx.x] = 0;
     if (blockIdx.x == 0 && thread == 0) *p.next = 0;
 }
 

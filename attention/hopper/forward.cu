@@ -67,10 +67,10 @@ __device__ __forceinline__ void hide_scores(float (&s)[64], TileMask mask, int w
     }
 }
 
-/// Online softmax: s becomes exp(scale s - base), base = scale maximum, sum (of this thread's columns) goes on; what was summed before is to be
-/// multiplied by `decay`, which is 1 as long as the row's maximum stays. `scale`: times log2(e). FlashAttention-4 lets the
-/// base lag behind the maximum by up to 2^8 to rescale less often; then a row that sees little but one key no longer has
-/// P = 1 there, but a number that bf16 rounds: twice the error in dQ.
+/// Online softmax: s becomes exp(scale s - base), sum (of this thread's columns) goes on; what was summed before is to be
+/// multiplied by `decay`, which is 1 as long as the base stays. `scale`: times log2(e). The base, scale times the maximum,
+/// lags behind by up to a factor of 2, which nearly always saves rescaling the outputs. (FlashAttention-4 lets it lag by
+/// 2^8. Then a row that sees little but one key has a P there that bf16 rounds, instead of 1, and dQ twice the error.)
 __device__ __forceinline__ void soften(float (&s)[64], float (&maximum)[2], float (&sum)[2], float (&decay)[2],
                                        float scale) {
 #pragma unroll
@@ -85,7 +85,7 @@ __device__ __forceinline__ void soften(float (&s)[64], float (&maximum)[2], floa
         most[0] = fmaxf(most[0], __shfl_xor_sync(whole_warp, most[0], 1));
         most[0] = fmaxf(most[0], __shfl_xor_sync(whole_warp, most[0], 2));
         decay[r] = 1;
-        if (most[0] > maximum[r]) {
+        if ((most[0] - maximum[r]) * scale > 1) {  // also the first finite one; false for -inf - -inf
             decay[r] = exp2_fast((maximum[r] - most[0]) * scale);
             maximum[r] = most[0];
         }
@@ -300,30 +300,29 @@ void hopper_forward(const Context& ctx, const FlashMaskForward& args) {
     const int row_pairs = (rows + tile_rows - 1) / tile_rows, group = heads / kv_heads, sharing = heads / mask_heads;
     // Half of the L2 cache for the keys and values of a section.
     const int64_t kept = std::max<int64_t>(1, (int64_t{32} << 20) / (int64_t{4} * batch * columns * head_dim));
-    const ForwardProblem problem{
-        .work = {.active = reinterpret_cast<const uint32_t*>(plan.row_active.as<int32_t>()),
-                 .partial = reinterpret_cast<const uint32_t*>(plan.row_partial.as<int32_t>()),
-                 .order = plan.row_order.as<int32_t>(),
-                 .next = next_counter(),
-                 .row_blocks = size(plan.row_active, 1),
-                 .words = size(plan.row_active, 2),
-                 .row_pairs = row_pairs,
-                 .entries = batch * mask_heads * row_pairs,
-                 .mask_heads = mask_heads,
-                 .sharing = sharing,
-                 .section = static_cast<int>(std::min<int64_t>(kept * group, sharing)),
-                 .items = static_cast<unsigned>(batch * heads * row_pairs)},
-        .lse = args.lse.as<float>(),
-        .bounds = reinterpret_cast<const int4*>(plan.bounds.as<int32_t>()),
-        .rows = rows,
-        .columns = columns,
-        .heads = heads,
-        .group = group,
-        .padded_columns = size(plan.bounds, 1),
-        .causal = args.mask.causal,
-        .scale = static_cast<float>(args.scale)};
+    const ForwardProblem problem{.work = {.active = reinterpret_cast<const uint32_t*>(plan.row_active.as<int32_t>()),
+                                          .partial = reinterpret_cast<const uint32_t*>(plan.row_partial.as<int32_t>()),
+                                          .order = plan.row_order.as<int32_t>(),
+                                          .next = next_counter(),
+                                          .row_blocks = size(plan.row_active, 1),
+                                          .words = size(plan.row_active, 2),
+                                          .row_pairs = row_pairs,
+                                          .entries = batch * mask_heads * row_pairs,
+                                          .mask_heads = mask_heads,
+                                          .sharing = sharing,
+                                          .section = static_cast<int>(std::min<int64_t>(kept * group, sharing)),
+                                          .items = static_cast<unsigned>(batch * heads * row_pairs)},
+                                 .lse = args.lse.as<float>(),
+                                 .bounds = reinterpret_cast<const int4*>(plan.bounds.as<int32_t>()),
+                                 .rows = rows,
+                                 .columns = columns,
+                                 .heads = heads,
+                                 .group = group,
+                                 .padded_columns = size(plan.bounds, 1),
+                                 .causal = args.mask.causal,
+                                 .scale = static_cast<float>(args.scale)};
     const ForwardMaps maps{make_tensor_map(args.q, tile_rows), make_tensor_map(args.k, tile_columns),
-                    make_tensor_map(args.v, tile_columns), make_tensor_map(args.out, warpgroup_rows)};
+                           make_tensor_map(args.v, tile_columns), make_tensor_map(args.out, warpgroup_rows)};
     if (head_dim == 64)
         launch<64>(ctx, problem, maps);
     else

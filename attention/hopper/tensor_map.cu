@@ -45,10 +45,9 @@ CUtensorMap make_tensor_map(const Tensor& view, int box_tokens) {
     const auto stride = [&](int dim) { return static_cast<cuuint64_t>(stride_bytes(view, dim)); };
     const cuuint64_t sizes[4] = {size(3), size(2), size(1), size(0)}, strides[3] = {stride(2), stride(1), stride(0)};
     const cuuint32_t box[4] = {64, 1, static_cast<cuuint32_t>(box_tokens), 1}, steps[4] = {1, 1, 1, 1};
-    const CUresult status =
-        encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, view.data, sizes, strides, box, steps,
-                  CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                  CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    const CUresult status = encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, view.data, sizes, strides, box, steps,
+                                      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (status != CUDA_SUCCESS)
         fail(Exit::internal, "no tensor map for {} with strides {}, {}, {} at {}: CUDA error {}", describe(view),
              view.stride[0], view.stride[1], view.stride[2], view.data, static_cast<int>(status));

@@ -16,7 +16,7 @@ constexpr unsigned whole_warp = 0xffffffffu;
 struct Work {
     const uint32_t *active, *partial;  ///< GpuTilePlan::row_active, row_partial
     const int32_t* order;
-    unsigned* next;       ///< [0] the next item, [1] CTAs that found none; 0 before and after
+    unsigned* next;         ///< [0] the next item, [1] CTAs that found none; 0 before and after
     int row_blocks, words;  ///< of 64 rows, of 32 column blocks
     int row_pairs, entries;
     int mask_heads, sharing;  ///< query heads that share a mask head
@@ -65,8 +65,7 @@ __device__ inline Item next_item(const Work& work) {
               .batch = slice / work.mask_heads,
               .slice = slice,
               .tiles = 0};
-    for (int w = lane; w < work.words; w += 32)
-        item.tiles += __popc(tile_bits(work, slice, item.first_row, w).active);
+    for (int w = lane; w < work.words; w += 32) item.tiles += __popc(tile_bits(work, slice, item.first_row, w).active);
     item.tiles = __reduce_add_sync(whole_warp, item.tiles);
     return item;
 }
