@@ -40,9 +40,14 @@ __device__ __forceinline__ void multiply_values(float (&o)[head_dim / 2], const 
     for (int step = 0; step < tile_columns / 16; ++step) multiply_registers(o, p + 4 * step, advance(v, 2048 * step));
 }
 
+/// What is the same in all lanes, for the compiler to know.
+__device__ __forceinline__ int uniform(int x) {
+    return __shfl_sync(whole_warp, x, 0);
+}
+
 /// The thread's bits of its warpgroup's mask words, for its first row and the one 8 below: mask_bit() tells whose.
-__device__ __forceinline__ void read_mask(uint32_t (&hidden)[2], const uint32_t* words) {
-    const int warp = static_cast<int>(threadIdx.x) / 32 % 4, lane = static_cast<int>(threadIdx.x) % 32;
+__device__ __forceinline__ void read_mask(uint32_t (&hidden)[2], const uint32_t* words, int warp) {
+    const int lane = lane_anew();
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         hidden[r] = mask_begin(words, warp, r, lane);
@@ -109,12 +114,12 @@ template <int head_dim>
 __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
     using L = ForwardLayout<head_dim>;
     const ForwardProblem& problem = cta.problem;
-    const int warpgroup = static_cast<int>(threadIdx.x) / 128 - 1, warp = static_cast<int>(threadIdx.x) / 32 % 4,
-              lane = static_cast<int>(threadIdx.x) % 32;
+    const int warpgroup = uniform(static_cast<int>(threadIdx.x / 128)) - 1,
+              warp = uniform(static_cast<int>(threadIdx.x / 32 % 4));
     const float scale = problem.scale * 1.44269504f;
     const auto release = [&](int empty) {
         __syncwarp();
-        if (lane == 0) arrive(cta.barrier(empty));
+        if (threadIdx.x % 32 == 0) arrive(cta.barrier(empty));
     };
     // Turns go round, one a tile and warpgroup: named barrier 1 + w lets warpgroup w issue its products.
     const int after = warpgroup + 1 < L::warpgroups ? warpgroup + 1 : 0;
@@ -126,7 +131,7 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
     uint32_t p[32];
     uint32_t tiles = 0;
     for (uint32_t n = 0;; ++n) {
-        const Item item = cta.read_item(n);
+        const Item& item = cta.take_item(n);  // in shared memory, as registers are few
         if (item.head < 0) return;
         float maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, decay[2] = {1, 1};
 #pragma unroll
@@ -139,14 +144,14 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
         const auto values = [&](uint32_t t) { return mn_major(cta.values(t % L::stages), L::slab_bytes); };
         const auto wait_keys = [&](uint32_t t) {
             wait(cta.barrier(L::k_full + t % L::stages), t / L::stages & 1);
-            return *cta.mask(t % L::stages) >> 2 * warpgroup & 3;
+            return uniform(*cta.mask(t % L::stages)) >> 2 * warpgroup & 3;
         };
         const auto wait_values = [&](uint32_t t) { wait(cta.barrier(L::v_full + t % L::stages), t / L::stages & 1); };
         const auto release_keys = [&](uint32_t t) { release(L::k_empty + static_cast<int>(t % L::stages)); };
         const auto release_values = [&](uint32_t t) { release(L::v_empty + static_cast<int>(t % L::stages)); };
         const auto mask_of = [&](uint32_t(&hidden)[2], uint32_t t, int mask) {
             hidden[0] = hidden[1] = 0;
-            if (mask == by_words) read_mask(hidden, cta.words(t % L::stages, warpgroup));
+            if (mask == by_words) read_mask(hidden, cta.words(t % L::stages, warpgroup), warp);
         };
         const auto rescale = [&] {
             if (__any_sync(whole_warp, decay[0] != 1 || decay[1] != 1)) {
@@ -154,7 +159,7 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
                 for (int j = 0; j < head_dim / 2; ++j) o[j] *= decay[j / 2 % 2];
             }
         };
-        const uint32_t end = tiles + static_cast<uint32_t>(item.tiles);
+        const uint32_t end = tiles + static_cast<uint32_t>(uniform(item.tiles));
         while (tiles != end) {
             int mask = wait_keys(tiles);
             take_turn();
@@ -218,16 +223,19 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
             release_values(tiles++);
         }
 
+        const int64_t first_lse = (static_cast<int64_t>(item.batch) * problem.heads + item.head) * problem.rows;
+        const int lane = lane_anew();
+        const int first_row = item.first_row + 64 * warpgroup + 16 * warp + lane / 4;
+        cta.return_item(n);
         float inverse[2];
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
             sum[r] += __shfl_xor_sync(whole_warp, sum[r], 1);
             sum[r] += __shfl_xor_sync(whole_warp, sum[r], 2);
             inverse[r] = sum[r] == 0 ? 0 : 1 / sum[r];
-            const int at = item.first_row + 64 * warpgroup + 16 * warp + lane / 4 + 8 * r;
+            const int at = first_row + 8 * r;
             if (lane % 4 == 0 && at < problem.rows)
-                problem.lse[(static_cast<int64_t>(item.batch) * problem.heads + item.head) * problem.rows + at] =
-                    sum[r] == 0 ? -INFINITY : fmaf(maximum[r], problem.scale, logf(sum[r]));
+                problem.lse[first_lse + at] = sum[r] == 0 ? -INFINITY : fmaf(maximum[r], problem.scale, logf(sum[r]));
         }
         // Over the warpgroup's own queries, which nobody reads any more.
         sync_named(1 + L::warpgroups + warpgroup, 128);

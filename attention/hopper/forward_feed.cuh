@@ -67,12 +67,18 @@ struct ForwardCta {
         return reinterpret_cast<uint32_t*>(memory + L::words + stage * L::words_bytes) + warpgroup * mask_words;
     }
 
-    /// Item n of this CTA, for a whole warp.
-    __device__ Item read_item(uint32_t n) const {
+    /// Item n of this CTA, for a whole warp. It may be read until the warp gives it back.
+    __device__ const Item& take_item(uint32_t n) const {
         wait(barrier(L::item_full + n % 2), n / 2 & 1);
-        const Item read = *item(n);
+        return *item(n);
+    }
+    __device__ void return_item(uint32_t n) const {
         __syncwarp();
         if (threadIdx.x % 32 == 0) arrive(barrier(L::item_empty + n % 2));
+    }
+    __device__ Item read_item(uint32_t n) const {
+        const Item read = take_item(n);
+        return_item(n);
         return read;
     }
 
@@ -160,12 +166,10 @@ struct ForwardCta {
 
     /// Lane 2 j + e has columns 8 j + 2 i + e of the tile, i below 4.
     __device__ void mask() const {
-        const int lane = static_cast<int>(threadIdx.x % 32), own = lane / 2 * 8 + lane % 2;
         uint32_t tiles = 0;
         for (uint32_t n = 0;; ++n) {
             const Item item = read_item(n);
             if (item.head < 0) return;
-            const int4* bounds = problem.bounds + static_cast<int64_t>(item.slice) * problem.padded_columns + own;
             const auto rows_of = [&](int4 x) { return HiddenRows(x.x, x.y, x.z, x.w, item.first_row); };
             // Rows of the tile before column 0; without the causal rule before any.
             const int past = problem.causal ? problem.columns - problem.rows + item.first_row : 1 << 30;
@@ -174,10 +178,14 @@ struct ForwardCta {
                 if (item.first_row + 64 * w >= problem.rows) beyond |= closed << 2 * w;
             for_each_tile<L::warpgroups>(problem.work, item, [&](int column, bool masked) {
                 const uint32_t stage = tiles % L::stages, free = (tiles / L::stages & 1) ^ 1;
+                const int lane = lane_anew();
                 int kinds = beyond;
                 if (masked) {
-                    const HiddenRows hidden[4] = {rows_of(bounds[column]), rows_of(bounds[column + 2]),
-                                                  rows_of(bounds[column + 4]), rows_of(bounds[column + 6])};
+                    const int first = column + lane / 2 * 8 + lane % 2;
+                    const int4* bounds =
+                        problem.bounds + static_cast<int64_t>(item.slice) * problem.padded_columns + first;
+                    const HiddenRows hidden[4] = {rows_of(bounds[0]), rows_of(bounds[2]), rows_of(bounds[4]),
+                                                  rows_of(bounds[6])};
                     wait(barrier(L::k_empty + stage), free);
 #pragma unroll 1
                     for (int w = 0; w < L::warpgroups; ++w) {
@@ -187,7 +195,7 @@ struct ForwardCta {
                         for (int h = 0; h < 2; ++h)
 #pragma unroll
                             for (int i = 0; i < 4; ++i) {
-                                const uint32_t word = hidden[i].word(64 * w + 32 * h, column + own + 2 * i - past);
+                                const uint32_t word = hidden[i].word(64 * w + 32 * h, first + 2 * i - past);
                                 to[(4 * h + i) * 32] = word;
                                 some |= word, all &= word;
                             }

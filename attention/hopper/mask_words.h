@@ -20,28 +20,28 @@ namespace colonnade::hopper {
 
 constexpr int mask_words = 256;  ///< of a warpgroup
 
-/// Hidden rows of one column: two ranges, and those before its own where the causal rule hides them.
+/// Hidden rows of one column in a tile of 192 rows at most: two ranges, and those before its own where the causal rule
+/// hides them.
 struct HiddenRows {
-    int lower, lower_end, upper, upper_end;  ///< from the tile's first row on, within 0 .. 256
+    uint32_t ranges;  ///< from the tile's first row on: begin, end, begin, end, a byte each
 
     /// Bounds as in GpuTilePlan.
     COLONNADE_HOST_DEVICE HiddenRows(int lts, int lte, int uts, int ute, int first_row)
-        : lower(clamp(lts, first_row)),
-          lower_end(clamp(lte, first_row)),
-          upper(clamp(uts, first_row)),
-          upper_end(clamp(ute, first_row)) {}
+        : ranges(clamp(lts, first_row) | clamp(lte, first_row) << 8 | clamp(uts, first_row) << 16 |
+                 clamp(ute, first_row) << 24) {}
 
     /// Of rows first .. first + 31 of the tile; rows before `causal_end` are hidden as well.
     COLONNADE_HOST_DEVICE uint32_t word(int first, int causal_end) const {
-        return rows(lower, lower_end, first) | rows(upper, upper_end, first) |
+        return rows(byte(0), byte(1), first) | rows(byte(2), byte(3), first) |
                ones(0, causal_end > first ? causal_end - first : 0);
     }
 
   private:
-    COLONNADE_HOST_DEVICE static int clamp(int row, int first_row) {
+    COLONNADE_HOST_DEVICE static uint32_t clamp(int row, int first_row) {
         const int from = (row > first_row ? row : first_row) - first_row;
-        return from < 256 ? from : 256;
+        return static_cast<uint32_t>(from < 255 ? from : 255);
     }
+    COLONNADE_HOST_DEVICE int byte(int i) const { return static_cast<int>(ranges >> 8 * i & 255); }
     COLONNADE_HOST_DEVICE static uint32_t rows(int begin, int end, int first) {
         const int from = begin > first ? begin : first;
         return ones(static_cast<uint32_t>(from - first), static_cast<uint32_t>(end > from ? end - from : 0));

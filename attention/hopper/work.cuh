@@ -70,6 +70,7 @@ __device__ inline Item next_item(const Work& work) {
               .batch = slice / work.mask_heads,
               .slice = slice,
               .tiles = 0};
+#pragma unroll 1
     for (int w = lane; w < work.words; w += 32)
         item.tiles += __popc(tile_bits<blocks>(work, slice, item.first_row, w).active);
     item.tiles = __reduce_add_sync(whole_warp, item.tiles);
