@@ -103,7 +103,7 @@ __device__ inline void take_registers() {
 __device__ inline int lane_anew() {
     int lane;
     asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
-    return lane;
+    return lane & 31;
 }
 /// Named barriers 1 .. 15 (0 is __syncthreads'): complete with `threads` threads, whether they wait or only arrive.
 __device__ inline void sync_named(int barrier, int threads) {

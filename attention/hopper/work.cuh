@@ -30,12 +30,10 @@ struct Item {
     int tiles;  ///< active ones
 };
 
-/// Which tiles are active in word `w` of an item's rows (its even bits), and which of them are not full.
-struct TileBits {
-    uint32_t active, masked;
-};
+/// Tiles of an item's rows in word `w`, two bits for each: whether it is active, and then whether it is not full.
+constexpr uint32_t active_bits = 0x55555555;
 template <int blocks>
-__device__ inline TileBits tile_bits(const Work& work, int slice, int first_row, int w) {
+__device__ inline uint32_t tile_bits(const Work& work, int slice, int first_row, int w) {
     uint32_t active = 0, full = ~0u;
 #pragma unroll
     for (int b = 0; b < blocks; ++b) {  // past the last block it counts again
@@ -44,7 +42,7 @@ __device__ inline TileBits tile_bits(const Work& work, int slice, int first_row,
         const uint32_t of_block = work.active[at];
         active |= of_block, full &= of_block & ~work.partial[at];
     }
-    return {(active | active >> 1) & 0x55555555u, ~(full & full >> 1)};
+    return ((active | active >> 1) & active_bits) | (~(full & full >> 1) & active_bits) << 1;
 }
 
 /// A whole warp takes the next item off the list.
@@ -72,7 +70,7 @@ __device__ inline Item next_item(const Work& work) {
               .tiles = 0};
 #pragma unroll 1
     for (int w = lane; w < work.words; w += 32)
-        item.tiles += __popc(tile_bits<blocks>(work, slice, item.first_row, w).active);
+        item.tiles += __popc(tile_bits<blocks>(work, slice, item.first_row, w) & active_bits);
     item.tiles = __reduce_add_sync(whole_warp, item.tiles);
     return item;
 }
@@ -83,16 +81,15 @@ __device__ __forceinline__ void for_each_tile(const Work& work, const Item& item
     const int lane = static_cast<int>(threadIdx.x % 32);
     if (item.tiles == 0) return;
     for (int last = work.words - 1; last >= 0; last -= 32) {  // lane l has word last - l
-        TileBits bits{0, 0};
-        if (last >= lane) bits = tile_bits<blocks>(work, item.slice, item.first_row, last - lane);
-        for (unsigned lanes = __ballot_sync(whole_warp, bits.active != 0); lanes != 0; lanes &= lanes - 1) {
+        uint32_t own = 0;
+        if (last >= lane) own = tile_bits<blocks>(work, item.slice, item.first_row, last - lane);
+        for (unsigned lanes = __ballot_sync(whole_warp, (own & active_bits) != 0); lanes != 0; lanes &= lanes - 1) {
             const int from = __ffs(static_cast<int>(lanes)) - 1;
-            uint32_t active = __shfl_sync(whole_warp, bits.active, from);
-            const uint32_t masked = __shfl_sync(whole_warp, bits.masked, from);
-            while (active != 0) {
+            const uint32_t bits = __shfl_sync(whole_warp, own, from);
+            for (uint32_t active = bits & active_bits; active != 0;) {
                 const int bit = 31 - __clz(static_cast<int>(active));
                 active ^= 1u << bit;
-                visit(((last - from) * 32 + bit) * GpuTilePlan::tile, (masked >> bit & 1u) != 0);
+                visit(((last - from) * 32 + bit) * GpuTilePlan::tile, (bits >> bit & 2u) != 0);
             }
         }
     }
