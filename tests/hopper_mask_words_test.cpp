@@ -1,3 +1,4 @@
+// links: attention
 // Element masks of Hopper's forward kernel: their bits, and the way from the feeding warp to the threads.
 
 #include "attention/hopper/mask_words.h"
