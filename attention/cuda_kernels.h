@@ -19,7 +19,7 @@ struct TilePlanBuild {
     const GpuTilePlan& plan;    ///< outputs
     Tensor lts, lte, uts, ute;  ///< i32 [slices, columns], empty where the mask does not carry the vector
     Tensor extremes;            ///< i32 scratch [slices * padded columns / 64 * 8]
-    Tensor counts;              ///< i32 scratch [slices * (pairs of row blocks + pairs of column blocks)]
+    Tensor counts;  ///< i32 scratch [slices * (pairs of row blocks + pairs of column blocks + triples of row blocks)]
     int64_t rows, columns;
     bool causal;
 };

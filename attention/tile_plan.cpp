@@ -166,15 +166,16 @@ int64_t count_visible_pairs(const ColumnMask& mask) {
 
 namespace {
 
-/// GpuTilePlan::scratch: the mask's vectors, what the columns of each block reach from and to, and active tiles by pair
-/// of blocks, one part after the other.
+/// GpuTilePlan::scratch: the mask's vectors, what the columns of each block reach from and to, and active tiles by
+/// group of blocks, one part after the other.
 struct PlanScratch {
     int64_t vector, extremes, counts;  ///< i32 elements, in whole lines of the arena
     PlanScratch(int64_t slices, int64_t rows, int64_t columns)
         : vector(line(slices * columns)),
           extremes(
               line(slices * blocks_of(columns, 2 * GpuTilePlan::tile) * 2 * cuda::TilePlanBuild::extremes_of_block)),
-          counts(line(slices * (blocks_of(rows, 2 * GpuTilePlan::tile) + blocks_of(columns, 2 * GpuTilePlan::tile)))) {}
+          counts(line(slices * (blocks_of(rows, 2 * GpuTilePlan::tile) + blocks_of(columns, 2 * GpuTilePlan::tile) +
+                                blocks_of(rows, 3 * GpuTilePlan::tile)))) {}
     int64_t bytes() const { return (4 * vector + extremes + counts) * 4; }
 
   private:
@@ -196,6 +197,7 @@ GpuTilePlan GpuTilePlan::lay_out(Arena& arena, int64_t slices, int64_t rows, int
     plan.column_partial = ints({slices, column_blocks, blocks_of(row_blocks, 32)});
     plan.row_order = ints({slices * blocks_of(row_blocks, 2)});
     plan.column_order = ints({slices * blocks_of(column_blocks, 2)});
+    plan.row_triple_order = ints({slices * blocks_of(row_blocks, 3)});
     plan.scratch = arena.tensor("tile plans", DType::u8, {PlanScratch(slices, rows, columns).bytes()});
     return plan;
 }

@@ -30,7 +30,7 @@ struct Size {
     int row_blocks, column_blocks;  ///< tiles
     int padded_blocks;              ///< of columns, to whole pairs
     int row_words, column_words;    ///< of 32 tiles
-    int row_pairs, column_pairs;
+    int row_pairs, column_pairs, row_triples;
     bool causal;
 
     /// Rows [0, n) for which `column` lies in the future.
@@ -43,6 +43,7 @@ struct Size {
 struct Maps {
     uint32_t *row_active, *row_partial, *column_active, *column_partial;
     int32_t *row_counts, *column_counts;  ///< active tiles by pair of blocks
+    int32_t* triple_counts;               ///< by three row blocks
 };
 
 /// One warp writes the bounds of a column block, two columns a lane, and their extremes.
@@ -150,6 +151,7 @@ __global__ void __launch_bounds__(32 * warps_per_block)
     const int rows_active = __popc(of_row_active), columns_active = __popc(of_column_active);
     const int of_row_pair = rows_active + __shfl_xor_sync(all_lanes, rows_active, 1),
               of_column_pair = columns_active + __shfl_xor_sync(all_lanes, columns_active, 1);
+    if (rows_active > 0) atomicAdd(maps.triple_counts + slice * size.row_triples + row_block / 3, rows_active);
     if (lane % 2 != 0) return;
     if (of_row_pair > 0) atomicAdd(maps.row_counts + slice * size.row_pairs + row_block / 2, of_row_pair);
     if (of_column_pair > 0)
@@ -162,23 +164,24 @@ struct Schedule {
     int items;
 };
 
-/// Longest first, ties ascending. A warp finds the place of one item by counting those that go before it: O(items^2),
-/// which is less than the launches of a sort as long as items are some thousand.
-__global__ void __launch_bounds__(32 * warps_per_block) make_order(const Schedule rows, const Schedule columns) {
-    const bool of_rows = blockIdx.y == 0;
-    const int items = of_rows ? rows.items : columns.items;
-    const int32_t* counts = of_rows ? rows.counts : columns.counts;
-    int32_t* order = of_rows ? rows.order : columns.order;
+struct Schedules {
+    Schedule of[3];
+};
+
+/// Longest first, ties ascending; a schedule each blockIdx.y. A warp finds the place of one item by counting those that
+/// go before it: O(items^2), which is less than the launches of a sort as long as items are some thousand.
+__global__ void __launch_bounds__(32 * warps_per_block) make_orders(const Schedules schedules) {
+    const Schedule schedule = schedules.of[blockIdx.y];
     const int64_t item = static_cast<int64_t>(blockIdx.x) * warps_per_block + threadIdx.x / 32;
-    if (item >= items) return;
-    const int mine = counts[item], lane = static_cast<int>(threadIdx.x % 32);
+    if (item >= schedule.items) return;
+    const int mine = schedule.counts[item], lane = static_cast<int>(threadIdx.x % 32);
     int before = 0;
-    for (int other = lane; other < items; other += 32) {
-        const int count = counts[other];
+    for (int other = lane; other < schedule.items; other += 32) {
+        const int count = schedule.counts[other];
         before += count > mine || (count == mine && other < item);
     }
     before = __reduce_add_sync(all_lanes, before);
-    if (lane == 0) order[before] = static_cast<int32_t>(item);
+    if (lane == 0) schedule.order[before] = static_cast<int32_t>(item);
 }
 
 unsigned grid_of(int64_t warps) {
@@ -202,6 +205,7 @@ void build_tile_plan(const Context& ctx, const TilePlanBuild& args) {
     size.row_words = static_cast<int>(plan.column_active.size(2));
     size.column_words = static_cast<int>(plan.row_active.size(2));
     size.row_pairs = (size.row_blocks + 1) / 2, size.column_pairs = (size.column_blocks + 1) / 2;
+    size.row_triples = (size.row_blocks + 2) / 3;
     size.causal = args.causal;
 
     const cudaStream_t stream = stream_of(ctx);
@@ -216,9 +220,14 @@ void build_tile_plan(const Context& ctx, const TilePlanBuild& args) {
                     words_of(plan.column_active),
                     words_of(plan.column_partial),
                     counts,
-                    counts + size.slices * size.row_pairs};
-    const Schedule rows{plan.row_order.as<int32_t>(), maps.row_counts, static_cast<int>(plan.row_order.numel())},
-        columns{plan.column_order.as<int32_t>(), maps.column_counts, static_cast<int>(plan.column_order.numel())};
+                    counts + size.slices * size.row_pairs,
+                    counts + size.slices * (size.row_pairs + size.column_pairs)};
+    const auto schedule = [](const Tensor& order, const int32_t* of) {
+        return Schedule{order.as<int32_t>(), of, static_cast<int>(order.numel())};
+    };
+    const Schedules schedules{{schedule(plan.row_order, maps.row_counts),
+                               schedule(plan.column_order, maps.column_counts),
+                               schedule(plan.row_triple_order, maps.triple_counts)}};
 
     ctx.gpu->zero(args.counts);
     const auto launched = [&](int64_t warps, auto&& launch) {
@@ -230,8 +239,8 @@ void build_tile_plan(const Context& ctx, const TilePlanBuild& args) {
              [&](unsigned grid) { make_bounds<<<grid, threads, 0, stream>>>(bounds, extremes, vectors, size); });
     launched(size.slices * size.row_words * size.column_words,
              [&](unsigned grid) { classify_tiles<<<grid, threads, 0, stream>>>(maps, extremes, size); });
-    launched(std::max(rows.items, columns.items),
-             [&](unsigned grid) { make_order<<<dim3(grid, 2), threads, 0, stream>>>(rows, columns); });
+    launched(std::max(schedules.of[0].items, schedules.of[1].items),  // triples are fewer than pairs
+             [&](unsigned grid) { make_orders<<<dim3(grid, 3), threads, 0, stream>>>(schedules); });
 }
 
 }  // namespace colonnade::cuda

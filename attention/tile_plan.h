@@ -23,8 +23,9 @@ struct GpuTilePlan {
     Tensor row_active, row_partial;  ///< i32 [slices, row_blocks, ceil(column_blocks / 32)]: bit c % 32 of word c / 32
     Tensor column_active, column_partial;  ///< i32 [slices, column_blocks, ceil(row_blocks / 32)]: the transposes
     /// Schedules over pairs of blocks (128 rows, 128 columns), most active tiles first, ties in ascending order: i32
-    /// [slices * ceil(row_blocks / 2)], entries slice * ceil(row_blocks / 2) + pair. Likewise for columns.
-    Tensor row_order, column_order;
+    /// [slices * ceil(row_blocks / 2)], entries slice * ceil(row_blocks / 2) + pair. Likewise for columns, and for three
+    /// row blocks each.
+    Tensor row_order, column_order, row_triple_order;
     Tensor scratch;  ///< u8, for building
 
     /// Room for masks of this size; counted as "tile plans".

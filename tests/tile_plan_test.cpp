@@ -158,7 +158,7 @@ struct Map {
 class GpuPlan {
   public:
     TilePlan plan;
-    std::vector<int32_t> bounds, row_order, column_order;
+    std::vector<int32_t> bounds, row_order, column_order, row_triple_order;
     Map row_active, row_partial, column_active, column_partial;
 
     /// Built in memory that held something else.
@@ -169,8 +169,9 @@ class GpuPlan {
         GpuTilePlan::lay_out(planned, slices, mask.rows, mask.columns);
         Arena arena(Device::cuda, planned.bytes());
         const GpuTilePlan memory = GpuTilePlan::lay_out(arena, slices, mask.rows, mask.columns);
-        for (const Tensor& t : {memory.bounds, memory.row_active, memory.row_partial, memory.column_active,
-                                memory.column_partial, memory.row_order, memory.column_order, memory.scratch})
+        for (const Tensor& t :
+             {memory.bounds, memory.row_active, memory.row_partial, memory.column_active, memory.column_partial,
+              memory.row_order, memory.column_order, memory.row_triple_order, memory.scratch})
             gpu.upload(t, std::vector<char>(t.bytes(), 0x5a).data());
         plan = make_gpu_tile_plan({.device = Device::cuda, .gpu = &gpu}, memory, mask);
         const auto read = [&](const Tensor& t) {
@@ -180,6 +181,7 @@ class GpuPlan {
         };
         const auto map = [&](const Tensor& t) { return Map{t.size(1), t.size(2), read(t)}; };
         bounds = read(memory.bounds), row_order = read(memory.row_order), column_order = read(memory.column_order);
+        row_triple_order = read(memory.row_triple_order);
         row_active = map(memory.row_active), row_partial = map(memory.row_partial);
         column_active = map(memory.column_active), column_partial = map(memory.column_partial);
     }
@@ -199,16 +201,18 @@ void expect_bounds(const ColumnMask& mask, const std::vector<int32_t>& found) {
     EXPECT_EQ(found, expected);
 }
 
-/// Most active tiles first by pairs of blocks, ties ascending.
-void expect_pair_order(const std::vector<int32_t>& order, const Map& active, int64_t slices) {
-    const int64_t pairs = (active.blocks + 1) / 2;
-    std::vector<int32_t> expected(static_cast<size_t>(slices * pairs));
+/// Most active tiles first by groups of blocks, ties ascending.
+void expect_group_order(const std::vector<int32_t>& order, const Map& active, int64_t slices, int64_t blocks) {
+    const int64_t groups = (active.blocks + blocks - 1) / blocks;
+    std::vector<int32_t> expected(static_cast<size_t>(slices * groups));
     std::iota(expected.begin(), expected.end(), 0);
     std::ranges::stable_sort(expected, std::greater(), [&](int32_t entry) {
-        const int64_t slice = entry / pairs, block = entry % pairs * 2;
-        return active.count(slice, block) + active.count(slice, block + 1);
+        const int64_t slice = entry / groups, first = entry % groups * blocks;
+        int64_t tiles = 0;
+        for (int64_t block = first; block < first + blocks; ++block) tiles += active.count(slice, block);
+        return tiles;
     });
-    EXPECT_EQ(order, expected);
+    EXPECT_EQ(order, expected) << "by " << blocks;
 }
 
 /// The plan has every tile that the exact one has, and none of its full tiles is partial in truth; where the mask is
@@ -254,8 +258,9 @@ void expect_gpu_plan(const ColumnMask& mask, bool structured, const std::string&
             for (int64_t r = exact.row_blocks; r < gpu.column_active.words * 32; ++r)
                 ASSERT_FALSE(gpu.column_active.bit(slice, c, r) || gpu.column_partial.bit(slice, c, r));
     }
-    expect_pair_order(gpu.row_order, gpu.row_active, slices);
-    expect_pair_order(gpu.column_order, gpu.column_active, slices);
+    expect_group_order(gpu.row_order, gpu.row_active, slices, 2);
+    expect_group_order(gpu.column_order, gpu.column_active, slices, 2);
+    expect_group_order(gpu.row_triple_order, gpu.row_active, slices, 3);
 }
 
 class GpuTilePlanTest : public testing::Test {
@@ -319,6 +324,7 @@ TEST(GpuTilePlan, IsLaidOutWithoutAGpu) {
     EXPECT_EQ(shape(plan.column_partial), (std::vector<int64_t>{3, 33, 1}));
     EXPECT_EQ(shape(plan.row_order), (std::vector<int64_t>{3 * 8}));
     EXPECT_EQ(shape(plan.column_order), (std::vector<int64_t>{3 * 17}));
+    EXPECT_EQ(shape(plan.row_triple_order), (std::vector<int64_t>{3 * 6}));
     EXPECT_GE(plan.scratch.numel(), 4 * 3 * 2100 * 4);
     EXPECT_TRUE(plan.scratch.empty());
     EXPECT_EQ(planned.groups().front().first, "tile plans");

@@ -57,7 +57,7 @@ COLONNADE_HOST_DEVICE inline int sums_of(int j, int warp, int row) {
 // so many that what their items read and add to stays in L2; within a section the heads of a pair are neighbours.
 
 struct Schedule {
-    const int32_t* order;  ///< entries slice * pairs + pair, longest first; null: the last pairs first
+    const int32_t* order;  ///< entries slice * pairs + pair, longest first; null: slice by slice, the last pairs first
     int pairs, slices, kv_heads, section;
 
     COLONNADE_HOST_DEVICE unsigned items() const { return static_cast<unsigned>(pairs) * slices * kv_heads; }
@@ -70,7 +70,7 @@ COLONNADE_HOST_DEVICE inline Scheduled scheduled(const Schedule& s, unsigned ind
     const int first = static_cast<int>(index / per_section) * s.section, left = s.kv_heads - first,
               heads = left < s.section ? left : s.section;
     const int within = static_cast<int>(index % per_section), nth = within / heads;
-    const int entry = s.order ? s.order[nth] : nth % s.slices * s.pairs + (s.pairs - 1 - nth / s.slices);
+    const int entry = s.order ? s.order[nth] : nth / s.pairs * s.pairs + (s.pairs - 1 - nth % s.pairs);
     return {entry / s.pairs, entry % s.pairs, first + within % heads};
 }
 

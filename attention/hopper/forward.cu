@@ -29,10 +29,9 @@ template <int head_dim>
 __device__ __forceinline__ void multiply_keys(float (&s)[64], uint64_t q, uint64_t k) {
     using L = ForwardLayout<head_dim>;
 #pragma unroll
-    for (int step = 0; step < head_dim / 16; ++step) {
-        const uint32_t bytes = step / 4 * L::slab_bytes + step % 4 * 32;
-        multiply_shared(s, advance(q, bytes), advance(k, bytes), step > 0);
-    }
+    for (int step = 0; step < head_dim / 16; ++step)
+        multiply_shared(s, advance(q, step / 4 * L::q_slab_bytes + step % 4 * 32),
+                        advance(k, step / 4 * L::slab_bytes + step % 4 * 32), step > 0);
 }
 
 template <int head_dim>
@@ -41,30 +40,33 @@ __device__ __forceinline__ void multiply_values(float (&o)[head_dim / 2], const 
     for (int step = 0; step < tile_columns / 16; ++step) multiply_registers(o, p + 4 * step, advance(v, 2048 * step));
 }
 
-/// Hidden scores become -inf. `row`: the thread's first row in the tile, the other is 8 below; `pair` = 2 (lane % 4).
-__device__ __forceinline__ void hide_scores(float (&s)[64], TileMask mask, int warpgroup, const uint32_t* words,
-                                            int row, int pair) {
-    const int kinds = mask.kinds >> 2 * warpgroup;
-    if (kinds & by_words) {
-        const uint32_t rows[2] = {row_word(static_cast<uint32_t>(row)), row_word(static_cast<uint32_t>(row) + 8)};
+/// What is the same in all lanes, for the compiler to know.
+__device__ __forceinline__ int uniform(int x) {
+    return __shfl_sync(whole_warp, x, 0);
+}
+
+/// The thread's bits of its warpgroup's mask words, for its first row and the one 8 below: mask_bit() tells whose.
+__device__ __forceinline__ void read_mask(uint32_t (&hidden)[2], const uint32_t* words, int warp) {
+    const int lane = lane_anew();
 #pragma unroll
-        for (int j = 0; j < 16; ++j) {
-            const uint2 word = *reinterpret_cast<const uint2*>(words + 8 * j + pair);
+    for (int r = 0; r < 2; ++r) {
+        hidden[r] = mask_begin(words, warp, r, lane);
 #pragma unroll
-            for (int r = 0; r < 2; ++r) {
-                if (hides(word.x, rows[r])) s[4 * j + 2 * r] = -INFINITY;
-                if (hides(word.y, rows[r])) s[4 * j + 2 * r + 1] = -INFINITY;
-            }
+        for (int n = 0; n < mask_steps; ++n) {
+            const MaskStep step(n);
+            hidden[r] = mask_step(hidden[r], __shfl_xor_sync(whole_warp, hidden[r], step.lanes), step, lane);
         }
     }
-    if (kinds & by_causality) {
-        const int last[2] = {row + mask.causal_from - pair, row + mask.causal_from - pair + 8};
+}
+
+/// Hidden scores become -inf.
+__device__ __forceinline__ void hide_scores(float (&s)[64], const uint32_t (&hidden)[2]) {
+    if (!__any_sync(whole_warp, (hidden[0] | hidden[1]) != 0)) return;
 #pragma unroll
-        for (int j = 0; j < 16; ++j)
+    for (int j = 0; j < 16; ++j)
 #pragma unroll
-            for (int i = 0; i < 4; ++i)
-                if (8 * j + i % 2 > last[i / 2]) s[4 * j + i] = -INFINITY;
-    }
+        for (int i = 0; i < 4; ++i)
+            if (hidden[i / 2] >> mask_bit(j, i % 2) & 1) s[4 * j + i] = -INFINITY;
 }
 
 /// Online softmax: s becomes exp(scale s - base), sum (of this thread's columns) goes on; what was summed before is to be
@@ -112,110 +114,131 @@ template <int head_dim>
 __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
     using L = ForwardLayout<head_dim>;
     const ForwardProblem& problem = cta.problem;
-    const int warpgroup = static_cast<int>(threadIdx.x) / 128 - 1, warp = static_cast<int>(threadIdx.x) / 32 % 4,
-              lane = static_cast<int>(threadIdx.x) % 32;
-    const int row = warpgroup * warpgroup_rows + 16 * warp + lane / 4, pair = 2 * (lane % 4);
+    const int warpgroup = uniform(static_cast<int>(threadIdx.x / 128)) - 1,
+              warp = uniform(static_cast<int>(threadIdx.x / 32 % 4));
     const float scale = problem.scale * 1.44269504f;
     const auto release = [&](int empty) {
         __syncwarp();
-        if (lane == 0) arrive(cta.barrier(empty));
+        if (threadIdx.x % 32 == 0) arrive(cta.barrier(empty));
     };
-    // Turns: named barrier 1 + w lets warpgroup w issue its products.
-    const auto take_turn = [&] { sync_named(1 + warpgroup, 128 * warpgroups); };
-    const auto pass_turn = [&] { arrive_named(2 - warpgroup, 128 * warpgroups); };
-    if (warpgroup == 1) pass_turn();
+    // Turns go round, one a tile and warpgroup: named barrier 1 + w lets warpgroup w issue its products.
+    const int after = warpgroup + 1 < L::warpgroups ? warpgroup + 1 : 0;
+    const auto take_turn = [&] { sync_named(1 + warpgroup, 256); };
+    const auto pass_turn = [&] { arrive_named(1 + after, 256); };
+    if (after == 0) pass_turn();
 
     float s[64], o[head_dim / 2];
     uint32_t p[32];
     uint32_t tiles = 0;
     for (uint32_t n = 0;; ++n) {
-        const Item item = cta.read_item(n);
+        const Item& item = cta.take_item(n);  // in shared memory, as registers are few
         if (item.head < 0) return;
-        float maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, decay[2];
+        float maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, decay[2] = {1, 1};
 #pragma unroll
         for (float& x : o) x = 0;
         wait(cta.barrier(L::q_full + n % 2), n / 2 & 1);
-        const uint32_t rows_address = cta.tile(L::q, n % 2) + warpgroup * warpgroup_rows * 128;
+        const uint32_t rows_address = cta.queries(n) + warpgroup * 64 * 128;
         const uint64_t q = k_major(rows_address);
 
-        const auto keys = [&](uint32_t stage) { return k_major(cta.tile(L::k, stage)); };
-        const auto values = [&](uint32_t stage) { return mn_major(cta.tile(L::v, stage), L::slab_bytes); };
-        const auto mask_of = [&](uint32_t t) {
-            wait(cta.barrier(L::mask_full + t % L::stages), t / L::stages & 1);
-            return *cta.mask(t % L::stages);
+        const auto keys = [&](uint32_t t) { return k_major(cta.keys(t % L::stages)); };
+        const auto values = [&](uint32_t t) { return mn_major(cta.values(t % L::stages), L::slab_bytes); };
+        const auto wait_keys = [&](uint32_t t) {
+            wait(cta.barrier(L::k_full + t % L::stages), t / L::stages & 1);
+            return uniform(*cta.mask(t % L::stages)) >> 2 * warpgroup & 3;
         };
-        const auto hide = [&](uint32_t t, TileMask mask) {
-            hide_scores(s, mask, warpgroup, cta.words(t % L::stages), row, pair);
-            release(L::k_empty + static_cast<int>(t % L::stages));
+        const auto wait_values = [&](uint32_t t) { wait(cta.barrier(L::v_full + t % L::stages), t / L::stages & 1); };
+        const auto release_keys = [&](uint32_t t) { release(L::k_empty + static_cast<int>(t % L::stages)); };
+        const auto release_values = [&](uint32_t t) { release(L::v_empty + static_cast<int>(t % L::stages)); };
+        const auto mask_of = [&](uint32_t(&hidden)[2], uint32_t t, int mask) {
+            hidden[0] = hidden[1] = 0;
+            if (mask == by_words) read_mask(hidden, cta.words(t % L::stages, warpgroup), warp);
         };
-        if (item.tiles > 0) {
-            wait(cta.barrier(L::k_full + tiles % L::stages), tiles / L::stages & 1);
-            begin_products();
-            multiply_keys<head_dim>(s, q, keys(tiles % L::stages));
-            commit_products();
-            const TileMask mask = mask_of(tiles);
-            wait_products<0>();
-            hold(s);
-            hide(tiles, mask);
-            soften(s, maximum, sum, decay, scale);
-            wait(cta.barrier(L::v_full + tiles % L::stages), tiles / L::stages & 1);
-            pack(p, s);
-        }
-        for (int i = 1; i < item.tiles; ++i) {
-            const uint32_t stage = tiles % L::stages, next = tiles + 1;
-            wait(cta.barrier(L::k_full + next % L::stages), next / L::stages & 1);
-            hold(o), hold(p);
-            take_turn();
-            begin_products();
-            multiply_keys<head_dim>(s, q, keys(next % L::stages));
-            commit_products();
-            begin_products();
-            multiply_values<head_dim>(o, p, values(stage));
-            commit_products();
-            pass_turn();
-            const TileMask mask = mask_of(next);
-            wait_products<1>();
-            hold(s);
-            hide(next, mask);
-            soften(s, maximum, sum, decay, scale);
-            // The next round's wait stands here as its branches keep the exponentials on this side of wait_products,
-            // beside the products; nothing else does.
-            hold(s), hold(sum), hold(decay);
-            wait(cta.barrier(L::v_full + next % L::stages), next / L::stages & 1);
-            wait_products<0>();
-            hold(o), hold(p), hold(s);
-            release(L::v_empty + static_cast<int>(stage));
+        const auto rescale = [&] {
             if (__any_sync(whole_warp, decay[0] != 1 || decay[1] != 1)) {
 #pragma unroll
                 for (int j = 0; j < head_dim / 2; ++j) o[j] *= decay[j / 2 % 2];
             }
+        };
+        const uint32_t end = tiles + static_cast<uint32_t>(uniform(item.tiles));
+        while (tiles != end) {
+            int mask = wait_keys(tiles);
+            take_turn();
+            if (mask >= closed) {
+                pass_turn();
+                release_keys(tiles);
+                wait_values(tiles);
+                release_values(tiles++);
+                continue;
+            }
+            // Tiles from one that is not closed to the next that is.
+            uint32_t hidden[2];
+            begin_products();
+            multiply_keys<head_dim>(s, q, keys(tiles));
+            commit_products();
+            pass_turn();
+            mask_of(hidden, tiles, mask);
+            wait_products<0>();
+            hold(s);
+            release_keys(tiles);
+            hide_scores(s, hidden);
+            soften(s, maximum, sum, decay, scale);
+            wait_values(tiles);
+            rescale();
             pack(p, s);
-            tiles = next;
-        }
-        if (item.tiles > 0) {
+            for (uint32_t next = tiles + 1; next != end; ++next) {
+                mask = wait_keys(next);
+                if (mask >= closed) break;
+                hold(o), hold(p);
+                take_turn();
+                begin_products();
+                multiply_keys<head_dim>(s, q, keys(next));
+                commit_products();
+                begin_products();
+                multiply_values<head_dim>(o, p, values(tiles));
+                commit_products();
+                pass_turn();
+                mask_of(hidden, next, mask);
+                wait_products<1>();
+                hold(s);
+                release_keys(next);
+                hide_scores(s, hidden);
+                soften(s, maximum, sum, decay, scale);
+                // The next round's wait stands here as its branches keep the exponentials on this side of
+                // wait_products, beside the products; nothing else does.
+                hold(s), hold(sum), hold(decay);
+                wait_values(next);
+                wait_products<0>();
+                hold(o), hold(p), hold(s);
+                release_values(tiles);
+                rescale();
+                pack(p, s);
+                tiles = next;
+            }
             hold(o), hold(p);
             begin_products();
-            multiply_values<head_dim>(o, p, values(tiles % L::stages));
+            multiply_values<head_dim>(o, p, values(tiles));
             commit_products();
             wait_products<0>();
             hold(o);
-            release(L::v_empty + static_cast<int>(tiles % L::stages));
-            ++tiles;
+            release_values(tiles++);
         }
 
+        const int64_t first_lse = (static_cast<int64_t>(item.batch) * problem.heads + item.head) * problem.rows;
+        const int lane = lane_anew();
+        const int first_row = item.first_row + 64 * warpgroup + 16 * warp + lane / 4;
+        cta.return_item(n);
         float inverse[2];
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
             sum[r] += __shfl_xor_sync(whole_warp, sum[r], 1);
             sum[r] += __shfl_xor_sync(whole_warp, sum[r], 2);
             inverse[r] = sum[r] == 0 ? 0 : 1 / sum[r];
-            const int at = item.first_row + row + 8 * r;
-            if (pair == 0 && at < problem.rows)
-                problem.lse[(static_cast<int64_t>(item.batch) * problem.heads + item.head) * problem.rows + at] =
-                    sum[r] == 0 ? -INFINITY : fmaf(maximum[r], problem.scale, logf(sum[r]));
+            const int at = first_row + 8 * r;
+            if (lane % 4 == 0 && at < problem.rows)
+                problem.lse[first_lse + at] = sum[r] == 0 ? -INFINITY : fmaf(maximum[r], problem.scale, logf(sum[r]));
         }
         // Over the warpgroup's own queries, which nobody reads any more.
-        sync_named(3 + warpgroup, 128);
+        sync_named(1 + L::warpgroups + warpgroup, 128);
         const int out_row = 16 * warp + lane % 16;
         const uint32_t to = rows_address + out_row * 128;
 #pragma unroll
@@ -225,25 +248,26 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
                            r2 = pack_bf16(o[4 * j + 4] * inverse[0], o[4 * j + 5] * inverse[0]),
                            r3 = pack_bf16(o[4 * j + 6] * inverse[1], o[4 * j + 7] * inverse[1]);
             const uint32_t chunk = static_cast<uint32_t>((j % 8 + lane / 16) ^ (out_row % 8));
-            store_matrices(to + j / 8 * L::slab_bytes + chunk * 16, r0, r1, r2, r3);
+            store_matrices(to + j / 8 * L::q_slab_bytes + chunk * 16, r0, r1, r2, r3);
         }
         fence_async();
-        release(L::out_full + 2 * static_cast<int>(n % 2) + warpgroup);
+        release(L::out_full + static_cast<int>(n % 2) * L::warpgroups + warpgroup);
     }
 }
 
 #endif
 
 template <int head_dim>
-__global__ void __launch_bounds__(forward_threads, 1)
+__global__ void __launch_bounds__(ForwardLayout<head_dim>::threads, 1)
     forward(const __grid_constant__ ForwardProblem problem, const __grid_constant__ ForwardMaps maps) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    using L = ForwardLayout<head_dim>;
     extern __shared__ char shared[];
     const uint32_t start = shared_address(shared), aligned = (start + 1023) / 1024 * 1024;
     const ForwardCta<head_dim> cta{problem, maps, shared + (aligned - start), aligned};
     cta.initialise();
     if (threadIdx.x < 128) {
-        give_registers<feeder_registers>();
+        give_registers<L::feeder_registers>();
         const int warp = __shfl_sync(whole_warp, static_cast<int>(threadIdx.x) / 32, 0);
         if (warp == 0)
             cta.load();
@@ -254,7 +278,7 @@ __global__ void __launch_bounds__(forward_threads, 1)
         else
             cta.store();
     } else {
-        take_registers<consumer_registers>();
+        take_registers<L::consumer_registers>();
         consume<head_dim>(cta);
     }
 #endif
@@ -272,46 +296,29 @@ unsigned* next_counter() {
 }
 
 template <int head_dim>
-void launch(const Context& ctx, const ForwardProblem& problem, const ForwardMaps& maps) {
-    constexpr int bytes = ForwardLayout<head_dim>::bytes;
-    static_assert(bytes <= 232448);
-    check_cuda(cudaFuncSetAttribute(forward<head_dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-               "flashmask forward");
-    const unsigned grid = std::min(problem.work.items, static_cast<unsigned>(ctx.gpu->multiprocessors()));
-    forward<head_dim><<<grid, forward_threads, bytes, stream_of(ctx)>>>(problem, maps);
-    check_launch("flashmask forward");
-}
-
-}  // namespace
-
-bool hopper_supports(const Context& ctx, const FlashMaskForward& args) {
-    const int64_t dim = args.q.size(3), length = std::max(args.q.size(1), args.k.size(1)),
-                  items = args.q.size(0) * args.q.size(2) * ((args.q.size(1) + tile_rows - 1) / tile_rows);
-    return ctx.device == Device::cuda && ctx.gpu->compute_capability() == 90 && (dim == 64 || dim == 128) &&
-           length < int64_t{1} << 30 && items < int64_t{1} << 30 && args.scale > 0 && has_tensor_map(args.q) &&
-           has_tensor_map(args.k) && has_tensor_map(args.v) && has_tensor_map(args.out);
-}
-
-void hopper_forward(const Context& ctx, const FlashMaskForward& args) {
+void launch(const Context& ctx, const FlashMaskForward& args) {
+    using L = ForwardLayout<head_dim>;
     const auto size = [](const Tensor& t, int dim) { return static_cast<int>(t.size(dim)); };
     const GpuTilePlan& plan = args.plan.gpu;
-    const int batch = size(args.q, 0), rows = size(args.q, 1), heads = size(args.q, 2), head_dim = size(args.q, 3),
-              columns = size(args.k, 1), kv_heads = size(args.k, 2), mask_heads = static_cast<int>(args.mask.heads);
-    const int row_pairs = (rows + tile_rows - 1) / tile_rows, group = heads / kv_heads, sharing = heads / mask_heads;
+    const int batch = size(args.q, 0), rows = size(args.q, 1), heads = size(args.q, 2), columns = size(args.k, 1),
+              kv_heads = size(args.k, 2), mask_heads = static_cast<int>(args.mask.heads);
+    const int row_groups = (rows + L::tile_rows - 1) / L::tile_rows, group = heads / kv_heads,
+              sharing = heads / mask_heads;
     // Half of the L2 cache for the keys and values of a section.
     const int64_t kept = std::max<int64_t>(1, (int64_t{32} << 20) / (int64_t{4} * batch * columns * head_dim));
+    const Tensor& order = L::warpgroups == 3 ? plan.row_triple_order : plan.row_order;
     const ForwardProblem problem{.work = {.active = reinterpret_cast<const uint32_t*>(plan.row_active.as<int32_t>()),
                                           .partial = reinterpret_cast<const uint32_t*>(plan.row_partial.as<int32_t>()),
-                                          .order = plan.row_order.as<int32_t>(),
+                                          .order = order.as<int32_t>(),
                                           .next = next_counter(),
                                           .row_blocks = size(plan.row_active, 1),
                                           .words = size(plan.row_active, 2),
-                                          .row_pairs = row_pairs,
-                                          .entries = batch * mask_heads * row_pairs,
+                                          .row_groups = row_groups,
+                                          .entries = batch * mask_heads * row_groups,
                                           .mask_heads = mask_heads,
                                           .sharing = sharing,
                                           .section = static_cast<int>(std::min<int64_t>(kept * group, sharing)),
-                                          .items = static_cast<unsigned>(batch * heads * row_pairs)},
+                                          .items = static_cast<unsigned>(batch * heads * row_groups)},
                                  .lse = args.lse.as<float>(),
                                  .bounds = reinterpret_cast<const int4*>(plan.bounds.as<int32_t>()),
                                  .rows = rows,
@@ -321,12 +328,30 @@ void hopper_forward(const Context& ctx, const FlashMaskForward& args) {
                                  .padded_columns = size(plan.bounds, 1),
                                  .causal = args.mask.causal,
                                  .scale = static_cast<float>(args.scale)};
-    const ForwardMaps maps{make_tensor_map(args.q, tile_rows), make_tensor_map(args.k, tile_columns),
-                           make_tensor_map(args.v, tile_columns), make_tensor_map(args.out, warpgroup_rows)};
-    if (head_dim == 64)
-        launch<64>(ctx, problem, maps);
+    const ForwardMaps maps{make_tensor_map(args.q, L::tile_rows), make_tensor_map(args.k, tile_columns),
+                           make_tensor_map(args.v, tile_columns), make_tensor_map(args.out, 64)};
+    check_cuda(cudaFuncSetAttribute(forward<head_dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, L::bytes),
+               "flashmask forward");
+    const unsigned grid = std::min(problem.work.items, static_cast<unsigned>(ctx.gpu->multiprocessors()));
+    forward<head_dim><<<grid, L::threads, L::bytes, stream_of(ctx)>>>(problem, maps);
+    check_launch("flashmask forward");
+}
+
+}  // namespace
+
+bool hopper_supports(const Context& ctx, const FlashMaskForward& args) {
+    const int64_t dim = args.q.size(3), length = std::max(args.q.size(1), args.k.size(1)),
+                  items = args.q.size(0) * args.q.size(2) * ((args.q.size(1) + 127) / 128);
+    return ctx.device == Device::cuda && ctx.gpu->compute_capability() == 90 && (dim == 64 || dim == 128) &&
+           length < int64_t{1} << 30 && items < int64_t{1} << 30 && args.scale > 0 && has_tensor_map(args.q) &&
+           has_tensor_map(args.k) && has_tensor_map(args.v) && has_tensor_map(args.out);
+}
+
+void hopper_forward(const Context& ctx, const FlashMaskForward& args) {
+    if (args.q.size(3) == 64)
+        launch<64>(ctx, args);
     else
-        launch<128>(ctx, problem, maps);
+        launch<128>(ctx, args);
 }
 
 }  // namespace colonnade::cuda

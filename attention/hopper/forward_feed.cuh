@@ -1,15 +1,12 @@
 #pragma once
 // The side of Hopper's forward kernel that feeds: how a CTA's shared memory is laid out, and the four warps that fill
-// and empty it while two warpgroups compute (forward.cu).
+// and empty it while two or three warpgroups compute (forward.cu).
 
 #include "attention/hopper/mask_words.h"
 #include "attention/hopper/ptx.cuh"
 #include "attention/hopper/work.cuh"
 
 namespace colonnade::hopper {
-
-constexpr int warpgroups = 2, warpgroup_rows = tile_rows / warpgroups, forward_threads = 128 * (1 + warpgroups);
-constexpr int feeder_registers = 40, consumer_registers = 232;  // 168 each at launch
 
 struct ForwardProblem {
     Work work;
@@ -25,26 +22,28 @@ struct ForwardMaps {
     CUtensorMap q, k, v, out;
 };
 
-/// How the mask warp describes a tile to the warpgroups that compute.
-struct TileMask {
-    int kinds;        // two bits for each warpgroup
-    int causal_from;  // first row of the tile - its first column, on aligned positions
-};
-constexpr int by_words = 1, by_causality = 2;
+/// What a tile is to a warpgroup, two bits for each: nothing is hidden, words tell (mask_words.h), all is hidden.
+enum TileMask : int { open = 0, by_words = 1, closed = 2 };
 
-/// Shared memory: bytes from a 1024-byte boundary on.
+/// Who computes what, and shared memory: bytes from a 1024-byte boundary on.
 template <int head_dim>
 struct ForwardLayout {
-    static constexpr int stages = head_dim == 64 ? 4 : 2, slabs = head_dim / 64, slab_bytes = tile_rows * 128,
-                         tile_bytes = slabs * slab_bytes, words_bytes = tile_columns * 4;
-    static constexpr int q = 0, k = q + 2 * tile_bytes, v = k + stages * tile_bytes, words = v + stages * tile_bytes,
-                         masks = words + stages * words_bytes, items = masks + stages * 8, barriers = items + 2 * 32;
+    static constexpr int warpgroups = head_dim == 64 ? 3 : 2, tile_rows = 64 * warpgroups,
+                         threads = 128 * (1 + warpgroups);
+    static constexpr int feeder_registers = head_dim == 64 ? 32 : 40, consumer_registers = head_dim == 64 ? 160 : 232;
+    static_assert(128 * (feeder_registers + warpgroups * consumer_registers) <= 65536);
+
+    static constexpr int stages = head_dim == 64 ? 4 : 2, slabs = head_dim / 64, q_slab_bytes = tile_rows * 128,
+                         slab_bytes = tile_columns * 128, q_bytes = slabs * q_slab_bytes,
+                         tile_bytes = slabs * slab_bytes, words_bytes = warpgroups * mask_words * 4;
+    static constexpr int q = 0, k = q + 2 * q_bytes, v = k + stages * tile_bytes, words = v + stages * tile_bytes,
+                         masks = words + stages * words_bytes, items = masks + stages * 4, barriers = items + 2 * 32;
     // Barriers, indices
-    static constexpr int q_full = 0, q_empty = 2, out_full = 4, item_full = 8, item_empty = 10, k_full = 12,
-                         k_empty = k_full + stages, v_full = k_empty + stages, v_empty = v_full + stages,
-                         mask_full = v_empty + stages, barrier_count = mask_full + stages;
+    static constexpr int q_full = 0, q_empty = 2, out_full = 4, item_full = out_full + 2 * warpgroups,
+                         item_empty = item_full + 2, k_full = item_empty + 2, k_empty = k_full + stages,
+                         v_full = k_empty + stages, v_empty = v_full + stages, barrier_count = v_empty + stages;
     static constexpr int bytes = barriers + 8 * barrier_count + 1024;  // and the way to the boundary
-    static_assert(tile_rows == tile_columns && sizeof(TileMask) == 8 && sizeof(Item) <= 32 && barriers % 8 == 0);
+    static_assert(bytes <= 232448 && sizeof(Item) <= 32 && items % 8 == 0 && barriers % 8 == 0);
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -58,21 +57,28 @@ struct ForwardCta {
     uint32_t address;
 
     __device__ uint32_t barrier(int index) const { return address + L::barriers + 8 * static_cast<uint32_t>(index); }
-    __device__ uint32_t tile(int first, uint32_t n) const {
-        return address + static_cast<uint32_t>(first) + n * L::tile_bytes;
-    }
+    __device__ uint32_t queries(uint32_t n) const { return address + L::q + n % 2 * L::q_bytes; }
+    __device__ uint32_t keys(uint32_t stage) const { return address + L::k + stage * L::tile_bytes; }
+    __device__ uint32_t values(uint32_t stage) const { return address + L::v + stage * L::tile_bytes; }
     __device__ Item* item(uint32_t n) const { return reinterpret_cast<Item*>(memory + L::items + 32 * (n % 2)); }
-    __device__ TileMask* mask(uint32_t stage) const { return reinterpret_cast<TileMask*>(memory + L::masks) + stage; }
-    __device__ uint32_t* words(uint32_t stage) const {
-        return reinterpret_cast<uint32_t*>(memory + L::words) + stage * tile_columns;
+    /// TileMask of each warpgroup.
+    __device__ int* mask(uint32_t stage) const { return reinterpret_cast<int*>(memory + L::masks) + stage; }
+    __device__ uint32_t* words(uint32_t stage, int warpgroup) const {
+        return reinterpret_cast<uint32_t*>(memory + L::words + stage * L::words_bytes) + warpgroup * mask_words;
     }
 
-    /// Item n of this CTA, for a whole warp.
-    __device__ Item read_item(uint32_t n) const {
+    /// Item n of this CTA, for a whole warp. It may be read until the warp gives it back.
+    __device__ const Item& take_item(uint32_t n) const {
         wait(barrier(L::item_full + n % 2), n / 2 & 1);
-        const Item read = *item(n);
+        return *item(n);
+    }
+    __device__ void return_item(uint32_t n) const {
         __syncwarp();
         if (threadIdx.x % 32 == 0) arrive(barrier(L::item_empty + n % 2));
+    }
+    __device__ Item read_item(uint32_t n) const {
+        const Item read = take_item(n);
+        return_item(n);
         return read;
     }
 
@@ -81,17 +87,15 @@ struct ForwardCta {
             for (int i = 0; i < 2; ++i) {
                 init_barrier(barrier(L::q_full + i), 1);
                 init_barrier(barrier(L::q_empty + i), 1);
-                init_barrier(barrier(L::out_full + i), 4);
-                init_barrier(barrier(L::out_full + 2 + i), 4);
+                for (int w = 0; w < L::warpgroups; ++w) init_barrier(barrier(L::out_full + i * L::warpgroups + w), 4);
                 init_barrier(barrier(L::item_full + i), 1);
-                init_barrier(barrier(L::item_empty + i), 3 + 4 * warpgroups);
+                init_barrier(barrier(L::item_empty + i), 3 + 4 * L::warpgroups);
             }
             for (int i = 0; i < L::stages; ++i) {
-                init_barrier(barrier(L::k_full + i), 1);
-                init_barrier(barrier(L::k_empty + i), 4 * warpgroups);
+                init_barrier(barrier(L::k_full + i), 1 + 32);  // keys; every lane that wrote the mask
+                init_barrier(barrier(L::k_empty + i), 4 * L::warpgroups);
                 init_barrier(barrier(L::v_full + i), 1);
-                init_barrier(barrier(L::v_empty + i), 4 * warpgroups);
-                init_barrier(barrier(L::mask_full + i), 1);
+                init_barrier(barrier(L::v_empty + i), 4 * L::warpgroups);
             }
             publish_barriers();
         }
@@ -101,7 +105,7 @@ struct ForwardCta {
     __device__ void schedule() const {
         for (uint32_t n = 0;; ++n) {
             wait(barrier(L::item_empty + n % 2), (n / 2 & 1) ^ 1);
-            const Item next = next_item(problem.work);
+            const Item next = next_item<L::warpgroups>(problem.work);
             if (threadIdx.x % 32 == 0) {
                 *item(n) = next;
                 arrive(barrier(L::item_full + n % 2));
@@ -110,12 +114,13 @@ struct ForwardCta {
         }
     }
 
+    template <int slab_bytes>
     __device__ void load_tile(const CUtensorMap& map, uint32_t to, uint32_t full, int head, int row, int batch,
                               uint64_t policy) const {
-        arrive_expecting(full, L::tile_bytes);
+        arrive_expecting(full, L::slabs * slab_bytes);
 #pragma unroll
         for (int slab = 0; slab < L::slabs; ++slab)
-            load_slab(to + slab * L::slab_bytes, &map, full, 64 * slab, head, row, batch, policy);
+            load_slab(to + slab * slab_bytes, &map, full, 64 * slab, head, row, batch, policy);
     }
 
     /// Values follow one tile behind the keys, as consumers set stages free in that order.
@@ -130,24 +135,24 @@ struct ForwardCta {
             if (leader) {
                 wait(barrier(L::q_empty + n % 2), (n / 2 & 1) ^ 1);
                 if (item.tiles > 0)
-                    load_tile(maps.q, tile(L::q, n % 2), barrier(L::q_full + n % 2), item.head, item.first_row,
-                              item.batch, evict_first);
+                    load_tile<L::q_slab_bytes>(maps.q, queries(n), barrier(L::q_full + n % 2), item.head,
+                                               item.first_row, item.batch, evict_first);
                 else
                     arrive(barrier(L::q_full + n % 2));
             }
             const auto load_values = [&](uint32_t t, int column) {
                 const uint32_t stage = t % L::stages;
                 wait(barrier(L::v_empty + stage), (t / L::stages & 1) ^ 1);
-                load_tile(maps.v, tile(L::v, stage), barrier(L::v_full + stage), kv_head, column, item.batch,
-                          evict_last);
+                load_tile<L::slab_bytes>(maps.v, values(stage), barrier(L::v_full + stage), kv_head, column, item.batch,
+                                         evict_last);
             };
             int before = -1;
-            for_each_tile(problem.work, item, [&](int column, bool) {
+            for_each_tile<L::warpgroups>(problem.work, item, [&](int column, bool) {
                 if (leader) {
                     const uint32_t stage = tiles % L::stages;
                     wait(barrier(L::k_empty + stage), (tiles / L::stages & 1) ^ 1);
-                    load_tile(maps.k, tile(L::k, stage), barrier(L::k_full + stage), kv_head, column, item.batch,
-                              evict_last);
+                    load_tile<L::slab_bytes>(maps.k, keys(stage), barrier(L::k_full + stage), kv_head, column,
+                                             item.batch, evict_last);
                     if (before >= 0) load_values(tiles - 1, before);
                 }
                 before = column;
@@ -159,46 +164,51 @@ struct ForwardCta {
         }
     }
 
-    /// Each lane has four columns of the tile.
+    /// Lane 2 j + e has columns 8 j + 2 i + e of the tile, i below 4.
     __device__ void mask() const {
-        const int lane = static_cast<int>(threadIdx.x % 32), past = problem.columns - problem.rows;
         uint32_t tiles = 0;
         for (uint32_t n = 0;; ++n) {
             const Item item = read_item(n);
             if (item.head < 0) return;
-            const int4* bounds = problem.bounds + static_cast<int64_t>(item.slice) * problem.padded_columns + lane;
-            for_each_tile(problem.work, item, [&](int column, bool masked) {
-                uint32_t plain[4], merged[4];
-                int kinds = 0;
-                bool merges = true;
+            const auto rows_of = [&](int4 x) { return HiddenRows(x.x, x.y, x.z, x.w, item.first_row); };
+            // Rows of the tile before column 0; without the causal rule before any.
+            const int past = problem.causal ? problem.columns - problem.rows + item.first_row : 1 << 30;
+            int beyond = 0;  // warpgroups after the last row
+            for (int w = 1; w < L::warpgroups; ++w)
+                if (item.first_row + 64 * w >= problem.rows) beyond |= closed << 2 * w;
+            for_each_tile<L::warpgroups>(problem.work, item, [&](int column, bool masked) {
+                const uint32_t stage = tiles % L::stages, free = (tiles / L::stages & 1) ^ 1;
+                const int lane = lane_anew();
+                int kinds = beyond;
                 if (masked) {
-                    unsigned touched = 0;  // bits 0, 1: halves that ranges touch; 2, 3: that the causal rule touches; 4
+                    const int first = column + lane / 2 * 8 + lane % 2;
+                    const int4* bounds =
+                        problem.bounds + static_cast<int64_t>(item.slice) * problem.padded_columns + first;
+                    const HiddenRows hidden[4] = {rows_of(bounds[0]), rows_of(bounds[2]), rows_of(bounds[4]),
+                                                  rows_of(bounds[6])};
+                    wait(barrier(L::k_empty + stage), free);
+#pragma unroll 1
+                    for (int w = 0; w < L::warpgroups; ++w) {
+                        uint32_t some = 0, all = ~0u;
+                        uint32_t* to = words(stage, w) + lane;
 #pragma unroll
-                    for (int i = 0; i < 4; ++i) {
-                        const int4 x = bounds[column + 32 * i];
-                        const int causal_end = problem.causal ? column + 32 * i + lane - past : 0;
-                        const TileColumn c(x.x, x.y, x.z, x.w, causal_end, item.first_row);
-                        plain[i] = c.plain(), merged[i] = c.merged();
-                        touched |= c.ranges_touch(0) | c.ranges_touch(64) << 1 | c.causal_touches(0) << 2 |
-                                   c.causal_touches(64) << 3 | !c.merges << 4;
-                    }
-                    touched = __reduce_or_sync(whole_warp, touched);
-                    merges = (touched & 16) == 0;
-                    for (int w = 0; w < warpgroups; ++w) {
-                        const bool ranges = touched >> w & 1, causal = touched >> (2 + w) & 1;
-                        const int kind = (ranges ? by_words : 0) | (causal && !(ranges && merges) ? by_causality : 0);
-                        kinds |= kind << 2 * w;
-                    }
-                }
-                const uint32_t stage = tiles % L::stages;
-                wait(barrier(L::k_empty + stage), (tiles / L::stages & 1) ^ 1);
-                if (masked) {
+                        for (int h = 0; h < 2; ++h)
 #pragma unroll
-                    for (int i = 0; i < 4; ++i) words(stage)[lane + 32 * i] = merges ? merged[i] : plain[i];
+                            for (int i = 0; i < 4; ++i) {
+                                const uint32_t word = hidden[i].word(64 * w + 32 * h, first + 2 * i - past);
+                                to[(4 * h + i) * 32] = word;
+                                some |= word, all &= word;
+                            }
+                        if (__all_sync(whole_warp, all == ~0u))
+                            kinds |= closed << 2 * w;
+                        else if (__any_sync(whole_warp, some != 0))
+                            kinds |= by_words << 2 * w;
+                    }
+                } else {
+                    wait(barrier(L::k_empty + stage), free);
                 }
-                if (lane == 0) *mask(stage) = {kinds, item.first_row + past - column};
-                __syncwarp();
-                if (lane == 0) arrive(barrier(L::mask_full + stage));
+                if (lane == 0) *mask(stage) = kinds;
+                arrive(barrier(L::k_full + stage));
                 ++tiles;
             });
         }
@@ -210,13 +220,13 @@ struct ForwardCta {
             const Item item = read_item(n);
             if (item.head < 0) break;
             if (leader) {
-                for (int w = 0; w < warpgroups; ++w) {
-                    const int row = item.first_row + w * warpgroup_rows;
-                    wait(barrier(L::out_full + 2 * static_cast<int>(n % 2) + w), n / 2 & 1);
+                for (int w = 0; w < L::warpgroups; ++w) {
+                    const int row = item.first_row + 64 * w;
+                    wait(barrier(L::out_full + static_cast<int>(n % 2) * L::warpgroups + w), n / 2 & 1);
                     if (row < problem.rows)
                         for (int slab = 0; slab < L::slabs; ++slab)
-                            store_slab(&maps.out, tile(L::q, n % 2) + slab * L::slab_bytes + w * warpgroup_rows * 128,
-                                       64 * slab, item.head, row, item.batch);
+                            store_slab(&maps.out, queries(n) + slab * L::q_slab_bytes + w * 64 * 128, 64 * slab,
+                                       item.head, row, item.batch);
                     commit_stores();
                 }
                 wait_stores_read();

@@ -1,11 +1,12 @@
 #pragma once
-// The element mask of one partial tile of 128 rows x 128 columns, a 32-bit word for each column, relative to the tile's
-// first row: its hidden rows are [byte 0, byte 1) and [byte 2, byte 3), every byte in 0 .. 128. For row r, all four
-// comparisons are one subtraction: byte i of 0x80808080 + 0x01010101 r - word is 0x80 + r - byte i, within 0 .. 255,
-// and its top bit says r >= byte i.
+// The element mask of a partial tile as bits, 1 for hidden: how the feeding side makes them, and how they get to the
+// threads whose scores they hide. By warpgroup, 64 rows x 128 columns, 1 KiB.
 //
-// A causal mask hides a third range, the rows before the column's own. Two ranges hold it wherever it touches or covers
-// one of the others or one of them is empty in this tile.
+// In shared memory a word holds 32 rows of a column (rows 32 h .. 32 h + 31 of the warpgroup at bits 0 ..), word
+// (4 h + i) * 32 + 2 j + e that of column 8 j + 2 i + e. A thread wants the transpose, of its rows g = lane / 4 and g + 8
+// of its warp's sixteen the columns 8 j + 2 (lane % 4) + e: what lane 2 j + e has of eight rows and four columns, byte i
+// for column 8 j + 2 i + e, is exchanged for that in five steps (Hacker's Delight 7-3, the bits of the lane's and of the
+// place's number paired as they must). So a score costs its test, whatever ranges and rules hide it.
 
 #include <cstdint>
 
@@ -17,54 +18,73 @@
 
 namespace colonnade::hopper {
 
-struct TileColumn {
-    uint32_t lower, upper;  ///< hidden ranges, begin | end << 8
-    uint32_t causal_rows;   ///< [0, causal_rows) is hidden as well
-    bool merges;            ///< merged() exists
+constexpr int mask_words = 256;  ///< of a warpgroup
 
-    /// Bounds as in GpuTilePlan; rows [0, causal_end) of the matrix lie before the column.
-    COLONNADE_HOST_DEVICE TileColumn(int lts, int lte, int uts, int ute, int causal_end, int first_row)
-        : lower(range(lts, lte, first_row)),
-          upper(range(uts, ute, first_row)),
-          causal_rows(clamp(causal_end, first_row)),
-          merges(causal_rows == 0 || empty(lower) || empty(upper) || begin(upper) <= causal_rows) {}
+/// Hidden rows of one column in a tile of 192 rows at most: two ranges, and those before its own where the causal rule
+/// hides them.
+struct HiddenRows {
+    uint32_t ranges;  ///< from the tile's first row on: begin, end, begin, end, a byte each
 
-    /// Both ranges without the causal rule.
-    COLONNADE_HOST_DEVICE uint32_t plain() const { return lower | upper << 16; }
-    COLONNADE_HOST_DEVICE uint32_t merged() const {
-        if (causal_rows == 0) return plain();
-        const bool reaches = empty(upper) || begin(upper) <= causal_rows;
-        const uint32_t last = empty(upper) || end(upper) < causal_rows ? causal_rows : end(upper);
-        return reaches ? lower | last << 24 : upper | causal_rows << 24;
+    /// Bounds as in GpuTilePlan.
+    COLONNADE_HOST_DEVICE HiddenRows(int lts, int lte, int uts, int ute, int first_row)
+        : ranges(clamp(lts, first_row) | clamp(lte, first_row) << 8 | clamp(uts, first_row) << 16 |
+                 clamp(ute, first_row) << 24) {}
+
+    /// Of rows first .. first + 31 of the tile; rows before `causal_end` are hidden as well.
+    COLONNADE_HOST_DEVICE uint32_t word(int first, int causal_end) const {
+        return rows(byte(0), byte(1), first) | rows(byte(2), byte(3), first) |
+               ones(0, causal_end > first ? causal_end - first : 0);
     }
-    /// Whether the two ranges, or the causal rule, hide any of rows [first, first + 64).
-    COLONNADE_HOST_DEVICE bool ranges_touch(uint32_t first) const { return touch(lower, first) || touch(upper, first); }
-    COLONNADE_HOST_DEVICE bool causal_touches(uint32_t first) const { return causal_rows > first; }
 
   private:
     COLONNADE_HOST_DEVICE static uint32_t clamp(int row, int first_row) {
-        const int least = row > first_row ? row : first_row, most = first_row + 128;
-        return static_cast<uint32_t>((least < most ? least : most) - first_row);
+        const int from = (row > first_row ? row : first_row) - first_row;
+        return static_cast<uint32_t>(from < 255 ? from : 255);
     }
-    COLONNADE_HOST_DEVICE static uint32_t range(int from, int to, int first_row) {
-        const uint32_t first = clamp(from, first_row), last = clamp(to, first_row);
-        return first | (last > first ? last : first) << 8;
+    COLONNADE_HOST_DEVICE int byte(int i) const { return static_cast<int>(ranges >> 8 * i & 255); }
+    COLONNADE_HOST_DEVICE static uint32_t rows(int begin, int end, int first) {
+        const int from = begin > first ? begin : first;
+        return ones(static_cast<uint32_t>(from - first), static_cast<uint32_t>(end > from ? end - from : 0));
     }
-    COLONNADE_HOST_DEVICE static uint32_t begin(uint32_t range) { return range & 255; }
-    COLONNADE_HOST_DEVICE static uint32_t end(uint32_t range) { return range >> 8; }
-    COLONNADE_HOST_DEVICE static bool empty(uint32_t range) { return begin(range) == end(range); }
-    COLONNADE_HOST_DEVICE static bool touch(uint32_t range, uint32_t first) {
-        return !empty(range) && begin(range) < first + 64 && end(range) > first;
+    /// Bits [begin, begin + count) that a word has.
+    COLONNADE_HOST_DEVICE static uint32_t ones(uint32_t begin, uint32_t count) {
+#if defined(__CUDA_ARCH__)
+        uint32_t r;
+        asm("bmsk.clamp.b32 %0, %1, %2;" : "=r"(r) : "r"(begin), "r"(count));
+        return r;
+#else
+        return begin > 31 ? 0 : (count > 31 ? ~0u : (1u << count) - 1) << begin;
+#endif
     }
 };
 
-/// What hides() takes of a row of the tile.
-COLONNADE_HOST_DEVICE inline uint32_t row_word(uint32_t row) {
-    return 0x80808080u + 0x01010101u * row;
+/// What lane `lane` of a warp begins with: of its rows 8 half .. 8 half + 7.
+COLONNADE_HOST_DEVICE inline uint32_t mask_begin(const uint32_t* words, int warp, int half, int lane) {
+    uint32_t x = 0;
+    for (int i = 0; i < 4; ++i) {
+        const uint32_t column = words[(warp / 2 * 4 + i) * 32 + lane];
+        x |= (column >> (warp % 2 * 16 + 8 * half) & 255) << 8 * i;
+    }
+    return x;
 }
-COLONNADE_HOST_DEVICE inline bool hides(uint32_t word, uint32_t row) {
-    const uint32_t at_or_after = row - word;
-    return ((at_or_after ^ at_or_after >> 8) & 0x00800080u) != 0;
+
+/// A step: lanes whose numbers differ by `lanes` exchange the halves of their words that `shift` tells apart.
+struct MaskStep {
+    int lanes, shift;
+    COLONNADE_HOST_DEVICE constexpr explicit MaskStep(int n) : lanes(1 << n), shift(1 << (n < 2 ? n + 3 : n - 2)) {}
+};
+constexpr int mask_steps = 5;
+COLONNADE_HOST_DEVICE constexpr uint32_t mask_step(uint32_t mine, uint32_t other, MaskStep step, int lane) {
+    const bool upper = (lane & step.lanes) != 0;
+    const uint32_t lows = ~0u / ((1u << step.shift) + 1);  // bits of numbers that do not have `shift`
+    const uint32_t kept = upper ? ~lows : lows;
+    const int turn = upper ? 32 - step.shift : step.shift;
+    return (mine & kept) | ((other << turn | other >> (32 - turn)) & ~kept);
+}
+
+/// The bit of column 8 j + 2 (lane % 4) + e in what the steps end with.
+COLONNADE_HOST_DEVICE constexpr int mask_bit(int j, int e) {
+    return j / 2 + 8 * e + 16 * (j % 2);
 }
 
 }  // namespace colonnade::hopper

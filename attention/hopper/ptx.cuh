@@ -99,6 +99,12 @@ template <int registers>
 __device__ inline void take_registers() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(registers));
 }
+/// The lane, read anew: what is made of it takes no registers between uses that are far apart.
+__device__ inline int lane_anew() {
+    int lane;
+    asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+    return lane & 31;
+}
 /// Named barriers 1 .. 15 (0 is __syncthreads'): complete with `threads` threads, whether they wait or only arrive.
 __device__ inline void sync_named(int barrier, int threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");

@@ -1,6 +1,6 @@
 #pragma once
-// What a persistent CTA works on: items (128 query rows of one head), longest first, and the active tiles of an item.
-// A tile here is 128 x 128, two by two of the plan's.
+// What a persistent CTA works on: items (`blocks` row blocks of 64 of one head), longest first, and the active tiles of
+// an item. A tile here is 64 blocks x 128, `blocks` by two of the plan's.
 
 #include <cstdint>
 
@@ -8,17 +8,17 @@
 
 namespace colonnade::hopper {
 
-constexpr int tile_rows = 128, tile_columns = 128;
+constexpr int tile_columns = 128;
 constexpr unsigned whole_warp = 0xffffffffu;
 
 /// The plan and how heads share it. Heads come in sections, so many that their keys and values stay in L2 while all
 /// rows pass; within a section entries go longest first, and the heads of an entry are neighbours.
 struct Work {
     const uint32_t *active, *partial;  ///< GpuTilePlan::row_active, row_partial
-    const int32_t* order;
-    unsigned* next;         ///< [0] the next item, [1] CTAs that found none; 0 before and after
-    int row_blocks, words;  ///< of 64 rows, of 32 column blocks
-    int row_pairs, entries;
+    const int32_t* order;              ///< of `entries` = slices * row_groups
+    unsigned* next;                    ///< [0] the next item, [1] CTAs that found none; 0 before and after
+    int row_blocks, words;             ///< of 64 rows, of 32 column blocks
+    int row_groups, entries;
     int mask_heads, sharing;  ///< query heads that share a mask head
     int section;              ///< heads of a section, `sharing` at most
     unsigned items;
@@ -30,20 +30,23 @@ struct Item {
     int tiles;  ///< active ones
 };
 
-/// Which 128 x 128 tiles are active in word `w` of an item's rows (its even bits), and which of them are not full.
-struct TileBits {
-    uint32_t active, masked;
-};
-__device__ inline TileBits tile_bits(const Work& work, int slice, int first_row, int w) {
-    const int block = first_row / GpuTilePlan::tile;
-    const int64_t upper = (static_cast<int64_t>(slice) * work.row_blocks + block) * work.words + w,
-                  lower = upper + (block + 1 < work.row_blocks ? work.words : 0);
-    const uint32_t active0 = work.active[upper], active1 = work.active[lower];
-    const uint32_t full = active0 & active1 & ~work.partial[upper] & ~work.partial[lower], active = active0 | active1;
-    return {(active | active >> 1) & 0x55555555u, ~(full & full >> 1)};
+/// Tiles of an item's rows in word `w`, two bits for each: whether it is active, and then whether it is not full.
+constexpr uint32_t active_bits = 0x55555555;
+template <int blocks>
+__device__ inline uint32_t tile_bits(const Work& work, int slice, int first_row, int w) {
+    uint32_t active = 0, full = ~0u;
+#pragma unroll
+    for (int b = 0; b < blocks; ++b) {  // past the last block it counts again
+        const int block = min(first_row / static_cast<int>(GpuTilePlan::tile) + b, work.row_blocks - 1);
+        const int64_t at = (static_cast<int64_t>(slice) * work.row_blocks + block) * work.words + w;
+        const uint32_t of_block = work.active[at];
+        active |= of_block, full &= of_block & ~work.partial[at];
+    }
+    return ((active | active >> 1) & active_bits) | (~(full & full >> 1) & active_bits) << 1;
 }
 
 /// A whole warp takes the next item off the list.
+template <int blocks>
 __device__ inline Item next_item(const Work& work) {
     const int lane = static_cast<int>(threadIdx.x % 32);
     unsigned index = 0;
@@ -59,33 +62,34 @@ __device__ inline Item next_item(const Work& work) {
     const unsigned per_section = static_cast<unsigned>(work.entries) * static_cast<unsigned>(work.section);
     const int first_head = static_cast<int>(index / per_section) * work.section,
               heads = min(work.section, work.sharing - first_head), within = static_cast<int>(index % per_section);
-    const int entry = work.order[within / heads], slice = entry / work.row_pairs;
-    Item item{.first_row = entry % work.row_pairs * tile_rows,
+    const int entry = work.order[within / heads], slice = entry / work.row_groups;
+    Item item{.first_row = entry % work.row_groups * blocks * static_cast<int>(GpuTilePlan::tile),
               .head = slice % work.mask_heads * work.sharing + first_head + within % heads,
               .batch = slice / work.mask_heads,
               .slice = slice,
               .tiles = 0};
-    for (int w = lane; w < work.words; w += 32) item.tiles += __popc(tile_bits(work, slice, item.first_row, w).active);
+#pragma unroll 1
+    for (int w = lane; w < work.words; w += 32)
+        item.tiles += __popc(tile_bits<blocks>(work, slice, item.first_row, w) & active_bits);
     item.tiles = __reduce_add_sync(whole_warp, item.tiles);
     return item;
 }
 
 /// A whole warp visits the item's tiles, the last columns first: visit(first_column, masked).
-template <typename Visit>
+template <int blocks, typename Visit>
 __device__ __forceinline__ void for_each_tile(const Work& work, const Item& item, Visit&& visit) {
     const int lane = static_cast<int>(threadIdx.x % 32);
     if (item.tiles == 0) return;
     for (int last = work.words - 1; last >= 0; last -= 32) {  // lane l has word last - l
-        TileBits bits{0, 0};
-        if (last >= lane) bits = tile_bits(work, item.slice, item.first_row, last - lane);
-        for (unsigned lanes = __ballot_sync(whole_warp, bits.active != 0); lanes != 0; lanes &= lanes - 1) {
+        uint32_t own = 0;
+        if (last >= lane) own = tile_bits<blocks>(work, item.slice, item.first_row, last - lane);
+        for (unsigned lanes = __ballot_sync(whole_warp, (own & active_bits) != 0); lanes != 0; lanes &= lanes - 1) {
             const int from = __ffs(static_cast<int>(lanes)) - 1;
-            uint32_t active = __shfl_sync(whole_warp, bits.active, from);
-            const uint32_t masked = __shfl_sync(whole_warp, bits.masked, from);
-            while (active != 0) {
+            const uint32_t bits = __shfl_sync(whole_warp, own, from);
+            for (uint32_t active = bits & active_bits; active != 0;) {
                 const int bit = 31 - __clz(static_cast<int>(active));
                 active ^= 1u << bit;
-                visit(((last - from) * 32 + bit) * GpuTilePlan::tile, (masked >> bit & 1u) != 0);
+                visit(((last - from) * 32 + bit) * GpuTilePlan::tile, (bits >> bit & 2u) != 0);
             }
         }
     }

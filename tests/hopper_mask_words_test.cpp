@@ -1,0 +1,82 @@
+// links: attention
+// Element masks of Hopper's forward kernel: their bits, and the way from the feeding warp to the threads.
+
+#include "attention/hopper/mask_words.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <climits>
+#include <random>
+#include <vector>
+
+namespace colonnade::hopper {
+namespace {
+
+struct Column {
+    int lts, lte, uts, ute, causal_end;
+    bool hides(int row) const { return (lts <= row && row < lte) || (uts <= row && row < ute) || row < causal_end; }
+};
+
+TEST(HopperMaskWords, BitsAreTheHiddenRows) {
+    std::mt19937 random(3);
+    const auto some = [&](int from, int to) { return std::uniform_int_distribution(from, to)(random); };
+    for (int trial = 0; trial < 20000; ++trial) {
+        const int first_row = 64 * some(0, 9), near = trial % 3 == 0 ? 5 : 300;
+        const auto row = [&] { return std::max(0, first_row + some(-near, near + 100)); };
+        Column c{row(), row(), row(), row(), some(0, 2) ? first_row + some(-near, near) : INT_MIN / 2};
+        if (c.lts >= c.lte) c.lts = INT_MAX, c.lte = INT_MIN;
+        if (c.uts >= c.ute) c.uts = INT_MAX, c.ute = INT_MIN;
+        if (trial % 17 == 0) c.lts = INT_MIN, c.lte = INT_MAX;  // padding
+        const HiddenRows hidden(c.lts, c.lte, c.uts, c.ute, first_row);
+        for (int first = 0; first < 192; first += 32) {
+            const uint32_t word = hidden.word(first, c.causal_end - first_row);
+            for (int r = 0; r < 32; ++r)
+                ASSERT_EQ(word >> r & 1, c.hides(first_row + first + r) ? 1u : 0u)
+                    << "trial " << trial << ", row " << first + r;
+        }
+    }
+}
+
+/// Warps in lockstep, as the kernel's shuffles run them.
+TEST(HopperMaskWords, EveryThreadGetsTheBitsOfItsScores) {
+    std::mt19937 random(4);
+    std::array<std::array<bool, 128>, 64> hidden{};
+    for (auto& row : hidden)
+        for (bool& bit : row) bit = random() % 2 != 0;
+    std::vector<uint32_t> words(mask_words);
+    for (int h = 0; h < 2; ++h)
+        for (int i = 0; i < 4; ++i)
+            for (int lane = 0; lane < 32; ++lane)
+                for (int r = 0; r < 32; ++r) {
+                    const bool bit =
+                        hidden[static_cast<size_t>(32 * h + r)][static_cast<size_t>(lane / 2 * 8 + 2 * i + lane % 2)];
+                    words[static_cast<size_t>((4 * h + i) * 32 + lane)] |= static_cast<uint32_t>(bit) << r;
+                }
+    for (int warp = 0; warp < 4; ++warp)
+        for (int half = 0; half < 2; ++half) {
+            std::array<uint32_t, 32> of_lane{};
+            for (int lane = 0; lane < 32; ++lane)
+                of_lane[static_cast<size_t>(lane)] = mask_begin(words.data(), warp, half, lane);
+            for (int n = 0; n < mask_steps; ++n) {
+                const MaskStep step(n);
+                const auto before = of_lane;
+                for (int lane = 0; lane < 32; ++lane)
+                    of_lane[static_cast<size_t>(lane)] = mask_step(
+                        before[static_cast<size_t>(lane)], before[static_cast<size_t>(lane ^ step.lanes)], step, lane);
+            }
+            for (int lane = 0; lane < 32; ++lane)
+                for (int j = 0; j < 16; ++j)
+                    for (int e = 0; e < 2; ++e)
+                        ASSERT_EQ(of_lane[static_cast<size_t>(lane)] >> mask_bit(j, e) & 1,
+                                  hidden[static_cast<size_t>(16 * warp + 8 * half + lane / 4)]
+                                        [static_cast<size_t>(8 * j + 2 * (lane % 4) + e)]
+                                      ? 1u
+                                      : 0u)
+                            << "warp " << warp << ", half " << half << ", lane " << lane << ", column " << 8 * j
+                            << " + " << 2 * (lane % 4) + e;
+        }
+}
+
+}  // namespace
+}  // namespace colonnade::hopper
