@@ -75,7 +75,8 @@ struct Spelling {
 template <typename E>
 inline constexpr std::array<Spelling<E>, 0> spellings{};
 template <>
-inline constexpr auto spellings<Stage> = std::to_array<Spelling<Stage>>({{"pt", Stage::pt}, {"sft", Stage::sft}});
+inline constexpr auto spellings<Stage> =
+    std::to_array<Spelling<Stage>>({{"pt", Stage::pt}, {"sft", Stage::sft}, {"dpo", Stage::dpo}, {"rm", Stage::rm}});
 template <>
 inline constexpr auto spellings<DeviceChoice> = std::to_array<Spelling<DeviceChoice>>(
     {{"auto", DeviceChoice::automatic}, {"cpu", DeviceChoice::cpu}, {"cuda", DeviceChoice::cuda}});

@@ -111,7 +111,7 @@ void Learner::run(const Context& ctx, const Batch& batch, double total_weight, c
     Workspace w =
         Workspace::lay_out(arena_, config_, options_, batch.packs, batch.length, std::ssize(batch.rows), training);
     w.batch.fill(ctx, batch, total_weight, config_.vocab_size);
-    const AttentionMasks masks(ctx, config_, batch.mask, w.masks);
+    const AttentionMasks masks(ctx, config_, batch.mask, w.masks, batch.positions);
     const TransformerInput input{.packs = batch.packs,
                                  .length = batch.length,
                                  .tokens = w.batch.tokens,
