@@ -63,10 +63,10 @@ __device__ __forceinline__ void read_mask(uint32_t (&hidden)[2], const uint32_t*
 __device__ __forceinline__ void hide_scores(float (&s)[64], const uint32_t (&hidden)[2]) {
     if (!__any_sync(whole_warp, (hidden[0] | hidden[1]) != 0)) return;
 #pragma unroll
-    for (int j = 0; j < 16; ++j)
+    for (int r = 0; r < 2; ++r)
 #pragma unroll
-        for (int i = 0; i < 4; ++i)
-            if (hidden[i / 2] >> mask_bit(j, i % 2) & 1) s[4 * j + i] = -INFINITY;
+        for (int bit = 0; bit < 32; ++bit)
+            if (hidden[r] & 1u << bit) s[mask_score(bit) + 2 * r] = -INFINITY;
 }
 
 /// Online softmax: s becomes exp(scale s - base), sum (of this thread's columns) goes on; what was summed before is to be
