@@ -2,9 +2,11 @@
 //
 // A CTA is persistent, one to a multiprocessor. Its first warpgroup feeds it, a warp to a task: `schedule` takes work
 // items from a counter, `load` brings queries, keys and values by TMA, `mask` turns the bounds of partial tiles into
-// words, `store` sends outputs off. The two others compute 64 rows each: while the tensor cores multiply
-// probabilities and values of one tile, the scores of the next become probabilities, and the warpgroups take turns in
-// issuing products, so that one's exponentials run beside the other's products.
+// bits, `store` sends outputs off. The others, two of them for head dim 128 and three for 64, whose scores cost as much
+// for half the products, compute 64 rows each: while the tensor cores multiply probabilities and values of one tile,
+// the scores of the next become probabilities, and the warpgroups take turns in issuing products, so that one's
+// exponentials run beside the others' products. A warpgroup leaves out tiles that hide all from its rows, and only
+// hands on its turn and what the tile takes.
 //
 // Queries have two buffers; an item's outputs leave through its own. Tiles go from the last columns to the first, in
 // the same order however the mask is expressed.
