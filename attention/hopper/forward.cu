@@ -162,9 +162,14 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
             }
         };
         const uint32_t end = tiles + static_cast<uint32_t>(uniform(item.tiles));
+        int mask = open;
+        bool has_turn = false;  // and `mask` is that of `tiles`
         while (tiles != end) {
-            int mask = wait_keys(tiles);
-            take_turn();
+            if (!has_turn) {
+                mask = wait_keys(tiles);
+                take_turn();
+            }
+            has_turn = false;
             if (mask >= closed) {
                 pass_turn();
                 release_keys(tiles);
@@ -189,9 +194,10 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
             pack(p, s);
             for (uint32_t next = tiles + 1; next != end; ++next) {
                 mask = wait_keys(next);
-                if (mask >= closed) break;
                 hold(o), hold(p);
                 take_turn();
+                has_turn = mask >= closed;
+                if (has_turn) break;
                 begin_products();
                 multiply_keys<head_dim>(s, q, keys(next));
                 commit_products();
