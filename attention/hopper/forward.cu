@@ -47,7 +47,7 @@ __device__ __forceinline__ int uniform(int x) {
     return __shfl_sync(whole_warp, x, 0);
 }
 
-/// The thread's bits of its warpgroup's mask words, for its first row and the one 8 below: mask_bit() tells whose.
+/// The thread's bits of its warpgroup's mask words, for its first row and the one 8 below: mask_score() tells whose.
 __device__ __forceinline__ void read_mask(uint32_t (&hidden)[2], const uint32_t* words, int warp) {
     const int lane = lane_anew();
 #pragma unroll
@@ -162,7 +162,7 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
             }
         };
         const uint32_t end = tiles + static_cast<uint32_t>(uniform(item.tiles));
-        int mask = open;
+        int mask = unmasked;
         bool has_turn = false;  // and `mask` is that of `tiles`
         while (tiles != end) {
             if (!has_turn) {

@@ -5,8 +5,9 @@
 // In shared memory a word holds 32 rows of a column (rows 32 h .. 32 h + 31 of the warpgroup at bits 0 ..), word
 // (4 h + i) * 32 + 2 j + e that of column 8 j + 2 i + e. A thread wants the transpose, of its rows g = lane / 4 and g + 8
 // of its warp's sixteen the columns 8 j + 2 (lane % 4) + e: what lane 2 j + e has of eight rows and four columns, byte i
-// for column 8 j + 2 i + e, is exchanged for that in five steps (Hacker's Delight 7-3, the bits of the lane's and of the
-// place's number paired as they must). So a score costs its test, whatever ranges and rules hide it.
+// for column 8 j + 2 i + e, is exchanged for that in five steps, as bit matrices are transposed (Warren, Hacker's Delight,
+// 7-3): each swaps one bit of the lane's number with one of the place's in the word. So a score costs its test, whatever
+// ranges and rules hide it.
 
 #include <cstdint>
 
