@@ -2,6 +2,7 @@
 // Hopper's forward kernel by rising difficulty, against dense attention in double.
 
 #include "attention/hopper/hopper.h"
+#include "attention/hopper/work.cuh"
 
 #include <gtest/gtest.h>
 
@@ -60,10 +61,17 @@ class Call {
     /// ex2.approx add some 1e-5. Tells the first wrong elements and where they are.
     void expect_dense(const std::string& name) const {
         run();
-        DenseAttention dense{.batch = mask_.batch, .rows = mask_.rows, .columns = mask_.columns, .heads = heads_.query,
-                             .kv_heads = heads_.kv, .head_dim = heads_.dim, .scale = args().scale,
-                             .q = columns(queries_, 1, heads_.query), .k = columns(keys_, 0, heads_.kv),
-                             .v = columns(keys_, heads_.kv, heads_.kv), .dout = {}};
+        DenseAttention dense{.batch = mask_.batch,
+                             .rows = mask_.rows,
+                             .columns = mask_.columns,
+                             .heads = heads_.query,
+                             .kv_heads = heads_.kv,
+                             .head_dim = heads_.dim,
+                             .scale = args().scale,
+                             .q = columns(queries_, 1, heads_.query),
+                             .k = columns(keys_, 0, heads_.kv),
+                             .v = columns(keys_, heads_.kv, heads_.kv),
+                             .dout = {}};
         dense_attention(dense, mask_);
         DenseAttention sizes = dense;
         for (double& v : sizes.v) v = std::abs(v);
@@ -160,13 +168,14 @@ TEST_P(HopperForward, GroupedHeads) {
 }
 
 TEST_P(HopperForward, OddLengths) {
-    for (const int64_t rows : {1, 63, 64, 65, 127, 129, 300})
+    for (const int64_t rows : {1, 63, 64, 65, 127, 129, 191, 192, 193, 300, 383, 385})
         for (const int64_t columns : {1, 63, 65, 128, 191, 333})
             Call(full_mask(rows, columns), heads(2, 1)).expect_dense("full");
 }
 
 TEST_P(HopperForward, Causal) {
-    for (const int64_t n : {64, 128, 256, 512, 777}) Call(causal_mask(n, n), heads(2, 1)).expect_dense("causal");
+    for (const int64_t n : {64, 128, 192, 256, 384, 512, 777})
+        Call(causal_mask(n, n), heads(2, 1)).expect_dense("causal");
     Call(causal_mask(200, 700), heads(2, 2)).expect_dense("causal, more keys");
     Call(causal_mask(700, 200), heads(2, 2)).expect_dense("causal, rows that see nothing");
 }
@@ -175,6 +184,21 @@ TEST_P(HopperForward, EveryFamily) {
     for (const int64_t n : {300, 640})
         for (const MaskFamily& family : mask_families())
             Call(family.build(default_parameters(n, n, 4, 3)), heads(4, 2)).expect_dense(std::string(family.name));
+}
+
+/// 64 rows that see nothing of a run of tiles, longer than the keys have stages: in front, between others, at the end.
+TEST_P(HopperForward, RowsThatSkipTiles) {
+    constexpr int64_t rows = 384, columns = 1664;
+    for (const int32_t row : {0, 64, 128, 192, 320})
+        for (const auto& [first, last] : {std::pair{0, 1408}, {128, 1536}, {200, 1500}, {384, 1664}, {0, 1664}}) {
+            ColumnMask mask{.causal = false, .vectors = MaskVectors::all, .rows = rows, .columns = columns};
+            for (int32_t j = 0; j < columns; ++j) {
+                const bool hides = first <= j && j < last;
+                mask.lts.push_back(hides ? row : rows), mask.lte.push_back(hides ? row + 64 : rows);
+                mask.uts.push_back(0), mask.ute.push_back(0);
+            }
+            Call(mask, heads(2, 1)).expect_dense(fmt::format("rows from {} on, columns {} to {}", row, first, last));
+        }
 }
 
 TEST_P(HopperForward, AnyMask) {
@@ -238,7 +262,8 @@ TEST_P(HopperForward, DISABLED_Speed) {
     const std::pair<const char*, ColumnMask> masks[] = {{"full", full_mask(n, n)},
                                                         {"causal", causal_mask(n, n)},
                                                         {"causal documents", causal_document_mask(n, ends)},
-                                                        {"window of 1024", sliding_window_mask(n, 1024)}};
+                                                        {"window of 1024", sliding_window_mask(n, 1024)},
+                                                        {"random eviction", random_eviction_mask(n, 1, n / 2, 1)}};
     for (const int64_t kv : {32, 4})
         for (const auto& [name, mask] : masks) {
             const Call call(mask, heads(32, kv));
@@ -255,6 +280,46 @@ TEST_P(HopperForward, DISABLED_Speed) {
             fmt::print("head_dim {}, heads 32/{}, {}: {:.3f} ms, {:.0f} TFLOP/s\n", GetParam(), kv, name,
                        seconds[5] * 1e3, 4e-12 * pairs * 32 * static_cast<double>(GetParam()) / seconds[5]);
         }
+}
+
+/// Tiles of two and of three row blocks against the bit maps, without a GPU; the last item may have fewer.
+TEST(HopperWork, TilesOfRowBlocks) {
+    constexpr int slices = 2, words = 3;
+    for (const int row_blocks : {1, 2, 3, 4, 5, 6, 7}) {
+        std::vector<uint32_t> active, partial;
+        for (int i = 0; i < slices * row_blocks * words; ++i) {
+            const auto random = [&](uint64_t stream) {
+                const Philox philox{13, stream};
+                uint32_t bits = 0;  // mostly set
+                for (uint64_t b = 0; b < 32; ++b)
+                    bits |= uint32_t{philox.below(static_cast<uint64_t>(i) * 32 + b, 5) != 0} << b;
+                return bits;
+            };
+            active.push_back(random(0)), partial.push_back(active.back() & ~random(1));
+        }
+        hopper::Work work{};
+        work.active = active.data(), work.partial = partial.data();
+        work.row_blocks = row_blocks, work.words = words;
+        const auto expect = [&](int blocks, auto&& found) {
+            for (int slice = 0; slice < slices; ++slice)
+                for (int block = 0; block < row_blocks; block += blocks)
+                    for (int w = 0; w < words; ++w)
+                        for (int bit = 0; bit < 32; bit += 2) {
+                            bool some = false, all = true;
+                            for (int b = block; b < std::min(block + blocks, row_blocks); ++b)
+                                for (int c = bit; c < bit + 2; ++c) {
+                                    const auto at = static_cast<size_t>((slice * row_blocks + b) * words + w);
+                                    const bool seen = (active[at] >> c & 1) != 0;
+                                    some = some || seen, all = all && seen && (partial[at] >> c & 1) == 0;
+                                }
+                            ASSERT_EQ(found(slice, 64 * block, w) >> bit & 3, (some ? 1u : 0u) | (all ? 0u : 2u))
+                                << blocks << " blocks of " << row_blocks << ": slice " << slice << ", block " << block
+                                << ", word " << w << ", bit " << bit;
+                        }
+        };
+        expect(2, [&](int slice, int row, int w) { return hopper::tile_bits<2>(work, slice, row, w); });
+        expect(3, [&](int slice, int row, int w) { return hopper::tile_bits<3>(work, slice, row, w); });
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(HeadDims, HopperForward, testing::Values(64, 128));

@@ -66,16 +66,17 @@ TEST(HopperMaskWords, EveryThreadGetsTheBitsOfItsScores) {
                         before[static_cast<size_t>(lane)], before[static_cast<size_t>(lane ^ step.lanes)], step, lane);
             }
             for (int lane = 0; lane < 32; ++lane)
-                for (int j = 0; j < 16; ++j)
-                    for (int e = 0; e < 2; ++e)
-                        ASSERT_EQ(of_lane[static_cast<size_t>(lane)] >> mask_bit(j, e) & 1,
-                                  hidden[static_cast<size_t>(16 * warp + 8 * half + lane / 4)]
-                                        [static_cast<size_t>(8 * j + 2 * (lane % 4) + e)]
-                                      ? 1u
-                                      : 0u)
-                            << "warp " << warp << ", half " << half << ", lane " << lane << ", column " << 8 * j
-                            << " + " << 2 * (lane % 4) + e;
+                for (int bit = 0; bit < 32; ++bit) {
+                    const int row = 16 * warp + 8 * half + lane / 4, score = mask_score(bit),
+                              column = score / 4 * 8 + 2 * (lane % 4) + score % 4;
+                    ASSERT_EQ(of_lane[static_cast<size_t>(lane)] >> bit & 1,
+                              hidden[static_cast<size_t>(row)][static_cast<size_t>(column)] ? 1u : 0u)
+                        << "row " << row << ", column " << column;
+                }
         }
+    std::array<bool, 64> named{};
+    for (int bit = 0; bit < 32; ++bit) named[static_cast<size_t>(mask_score(bit))] = true;
+    for (size_t i = 0; i < 64; ++i) EXPECT_EQ(named[i], i % 4 < 2) << i;
 }
 
 }  // namespace

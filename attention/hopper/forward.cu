@@ -2,9 +2,11 @@
 //
 // A CTA is persistent, one to a multiprocessor. Its first warpgroup feeds it, a warp to a task: `schedule` takes work
 // items from a counter, `load` brings queries, keys and values by TMA, `mask` turns the bounds of partial tiles into
-// words, `store` sends outputs off. The two others compute 64 rows each: while the tensor cores multiply
-// probabilities and values of one tile, the scores of the next become probabilities, and the warpgroups take turns in
-// issuing products, so that one's exponentials run beside the other's products.
+// bits, `store` sends outputs off. The others, two of them for head dim 128 and three for 64, whose scores cost as much
+// for half the products, compute 64 rows each: while the tensor cores multiply probabilities and values of one tile,
+// the scores of the next become probabilities, and the warpgroups take turns in issuing products, so that one's
+// exponentials run beside the others' products. A warpgroup leaves out tiles that hide all from its rows, and only
+// hands on its turn and what the tile takes.
 //
 // Queries have two buffers; an item's outputs leave through its own. Tiles go from the last columns to the first, in
 // the same order however the mask is expressed.
@@ -45,7 +47,7 @@ __device__ __forceinline__ int uniform(int x) {
     return __shfl_sync(whole_warp, x, 0);
 }
 
-/// The thread's bits of its warpgroup's mask words, for its first row and the one 8 below: mask_bit() tells whose.
+/// The thread's bits of its warpgroup's mask words, for its first row and the one 8 below: mask_score() tells whose.
 __device__ __forceinline__ void read_mask(uint32_t (&hidden)[2], const uint32_t* words, int warp) {
     const int lane = lane_anew();
 #pragma unroll
@@ -63,10 +65,10 @@ __device__ __forceinline__ void read_mask(uint32_t (&hidden)[2], const uint32_t*
 __device__ __forceinline__ void hide_scores(float (&s)[64], const uint32_t (&hidden)[2]) {
     if (!__any_sync(whole_warp, (hidden[0] | hidden[1]) != 0)) return;
 #pragma unroll
-    for (int j = 0; j < 16; ++j)
+    for (int r = 0; r < 2; ++r)
 #pragma unroll
-        for (int i = 0; i < 4; ++i)
-            if (hidden[i / 2] >> mask_bit(j, i % 2) & 1) s[4 * j + i] = -INFINITY;
+        for (int bit = 0; bit < 32; ++bit)
+            if (hidden[r] & 1u << bit) s[mask_score(bit) + 2 * r] = -INFINITY;
 }
 
 /// Online softmax: s becomes exp(scale s - base), sum (of this thread's columns) goes on; what was summed before is to be
@@ -160,9 +162,14 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
             }
         };
         const uint32_t end = tiles + static_cast<uint32_t>(uniform(item.tiles));
+        int mask = unmasked;
+        bool has_turn = false;  // and `mask` is that of `tiles`
         while (tiles != end) {
-            int mask = wait_keys(tiles);
-            take_turn();
+            if (!has_turn) {
+                mask = wait_keys(tiles);
+                take_turn();
+            }
+            has_turn = false;
             if (mask >= closed) {
                 pass_turn();
                 release_keys(tiles);
@@ -187,9 +194,10 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
             pack(p, s);
             for (uint32_t next = tiles + 1; next != end; ++next) {
                 mask = wait_keys(next);
-                if (mask >= closed) break;
                 hold(o), hold(p);
                 take_turn();
+                has_turn = mask >= closed;
+                if (has_turn) break;
                 begin_products();
                 multiply_keys<head_dim>(s, q, keys(next));
                 commit_products();

@@ -22,8 +22,8 @@ struct ForwardMaps {
     CUtensorMap q, k, v, out;
 };
 
-/// What a tile is to a warpgroup, two bits for each: nothing is hidden, words tell (mask_words.h), all is hidden.
-enum TileMask : int { open = 0, by_words = 1, closed = 2 };
+/// What a tile is to a warpgroup, in two bits for each: nothing is hidden, words tell (mask_words.h), all is hidden.
+enum TileMask : int { unmasked = 0, by_words = 1, closed = 2 };
 
 /// Who computes what, and shared memory: bytes from a 1024-byte boundary on.
 template <int head_dim>

@@ -5,8 +5,9 @@
 // In shared memory a word holds 32 rows of a column (rows 32 h .. 32 h + 31 of the warpgroup at bits 0 ..), word
 // (4 h + i) * 32 + 2 j + e that of column 8 j + 2 i + e. A thread wants the transpose, of its rows g = lane / 4 and g + 8
 // of its warp's sixteen the columns 8 j + 2 (lane % 4) + e: what lane 2 j + e has of eight rows and four columns, byte i
-// for column 8 j + 2 i + e, is exchanged for that in five steps (Hacker's Delight 7-3, the bits of the lane's and of the
-// place's number paired as they must). So a score costs its test, whatever ranges and rules hide it.
+// for column 8 j + 2 i + e, is exchanged for that in five steps, as bit matrices are transposed (Warren, Hacker's Delight,
+// 7-3): each swaps one bit of the lane's number with one of the place's in the word. So a score costs its test, whatever
+// ranges and rules hide it.
 
 #include <cstdint>
 
@@ -74,17 +75,20 @@ struct MaskStep {
     COLONNADE_HOST_DEVICE constexpr explicit MaskStep(int n) : lanes(1 << n), shift(1 << (n < 2 ? n + 3 : n - 2)) {}
 };
 constexpr int mask_steps = 5;
-COLONNADE_HOST_DEVICE constexpr uint32_t mask_step(uint32_t mine, uint32_t other, MaskStep step, int lane) {
+COLONNADE_HOST_DEVICE inline uint32_t mask_step(uint32_t mine, uint32_t other, MaskStep step, int lane) {
     const bool upper = (lane & step.lanes) != 0;
     const uint32_t lows = ~0u / ((1u << step.shift) + 1);  // bits of numbers that do not have `shift`
-    const uint32_t kept = upper ? ~lows : lows;
+    uint32_t kept = upper ? ~lows : lows;
+#if defined(__CUDA_ARCH__)
+    asm("" : "+r"(kept));  // one selection by bits, not two masks
+#endif
     const int turn = upper ? 32 - step.shift : step.shift;
     return (mine & kept) | ((other << turn | other >> (32 - turn)) & ~kept);
 }
 
-/// The bit of column 8 j + 2 (lane % 4) + e in what the steps end with.
-COLONNADE_HOST_DEVICE constexpr int mask_bit(int j, int e) {
-    return j / 2 + 8 * e + 16 * (j % 2);
+/// Whose bit of what the steps end with it is: 4 j + e for column 8 j + 2 (lane % 4) + e.
+COLONNADE_HOST_DEVICE constexpr int mask_score(int bit) {
+    return 8 * (bit % 8) + 4 * (bit / 16) + bit / 8 % 2;
 }
 
 }  // namespace colonnade::hopper

@@ -33,11 +33,12 @@ struct Item {
 /// Tiles of an item's rows in word `w`, two bits for each: whether it is active, and then whether it is not full.
 constexpr uint32_t active_bits = 0x55555555;
 template <int blocks>
-__device__ inline uint32_t tile_bits(const Work& work, int slice, int first_row, int w) {
+__host__ __device__ inline uint32_t tile_bits(const Work& work, int slice, int first_row, int w) {
     uint32_t active = 0, full = ~0u;
 #pragma unroll
     for (int b = 0; b < blocks; ++b) {  // past the last block it counts again
-        const int block = min(first_row / static_cast<int>(GpuTilePlan::tile) + b, work.row_blocks - 1);
+        const int of_item = first_row / static_cast<int>(GpuTilePlan::tile) + b,
+                  block = of_item < work.row_blocks ? of_item : work.row_blocks - 1;
         const int64_t at = (static_cast<int64_t>(slice) * work.row_blocks + block) * work.words + w;
         const uint32_t of_block = work.active[at];
         active |= of_block, full &= of_block & ~work.partial[at];
