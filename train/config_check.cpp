@@ -95,7 +95,7 @@ void settle_lora(Config& c, Rules& rules) {
     if (!rules.given("lora_alpha")) c.lora_alpha = 2 * static_cast<double>(c.lora_rank);
     if (!rules.given("lora_target")) c.lora_target = {lora_modules().begin(), lora_modules().end()};
     rules.expect(c.lora_rank > 0, {"lora_rank"}, "lora_rank 0: expected 1 or more");
-    rules.expect(c.lora_alpha > 0, {"lora_alpha", "lora_rank"}, "lora_alpha 0: the adapters would have no effect");
+    rules.expect(c.lora_alpha > 0 || c.lora_rank == 0, {"lora_alpha", "lora_rank"}, "lora_alpha 0: the adapters would have no effect");
     rules.expect(!c.lora_target.empty(), {"lora_target"}, "lora_target none: there is nothing to train");
 }
 
