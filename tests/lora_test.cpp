@@ -392,6 +392,16 @@ TEST(LoraMemory, OnlyAdaptersAreTrained) {
     EXPECT_EQ(block["activations"] - block_full["activations"], 4u * 64 * (2 * 8 + 6 * 8))
         << "down's are kept per layer";
     EXPECT_LT(pairs, base / 20);
+    // On a GPU the base is bf16 and that is all there is of it; adapters are fp32 masters and a bf16 copy.
+    auto gpu = groups(Device::cuda, lora_of({}, 8), Recompute::block);
+    EXPECT_EQ(gpu["frozen weights"], 2 * base);
+    EXPECT_EQ(gpu["master adapters"], 4 * pairs);
+    EXPECT_EQ(gpu["adapters"], 2 * pairs);
+    EXPECT_EQ(gpu["gradients"], 4 * pairs);
+    EXPECT_EQ(gpu["optimizer"], 8 * pairs);
+    auto gpu_full = groups(Device::cuda, std::nullopt, Recompute::block);
+    EXPECT_EQ(gpu_full["weights"] + gpu_full["master weights"] + gpu_full["gradients"] + gpu_full["optimizer"],
+              18 * base);
 }
 
 }  // namespace

@@ -34,6 +34,7 @@ struct Options {
     Config machine;  ///< with a shape: where and how to run
     uint64_t seed = 42;
     int64_t steps = 20, warmup = 3, profiled = 3;
+    bool plan = false;
 
     int64_t all_steps() const { return warmup + steps + profiled; }
 };
@@ -88,6 +89,28 @@ ModelConfig shape_of(const Options& o) {
     return m;
 }
 
+std::optional<LoraSettings> lora_of(const Options& o) {
+    if (o.lora_rank == 0) return std::nullopt;
+    return LoraSettings{.rank = o.lora_rank,
+                        .alpha = 2 * static_cast<double>(o.lora_rank),
+                        .dropout = o.lora_dropout,
+                        .targets = {o.lora_target.begin(), o.lora_target.end()}};
+}
+
+/// The memory plan of a shape on a device that need not be there.
+std::string plan_of(const Options& o) {
+    const Device device = o.machine.device == DeviceChoice::cuda ? Device::cuda : Device::cpu;
+    Config c = o.machine;
+    settle_device(c, device);
+    const LearnerOptions options{.max_packs = o.packs,
+                                 .max_length = o.length,
+                                 .head_chunk = c.head_chunk,
+                                 .moments = c.optim_dtype,
+                                 .recompute = c.gradient_checkpointing,
+                                 .lora = lora_of(o)};
+    return Learner::plan(shape_of(o), options, device).table();
+}
+
 Workload from_shape(const Options& o) {
     Workload w{.config = o.machine, .model = shape_of(o)};
     w.config.threads = omp_get_max_threads();
@@ -96,11 +119,7 @@ Workload from_shape(const Options& o) {
     w.layout = {o.packs, o.accumulation, 1};
     w.max_length = o.length;
     w.adamw = {.beta2 = 0.95, .weight_decay = 0.01};  // as scripts/peer_step.py has it
-    if (o.lora_rank > 0)
-        w.lora = LoraSettings{.rank = o.lora_rank,
-                              .alpha = 2 * static_cast<double>(o.lora_rank),
-                              .dropout = o.lora_dropout,
-                              .targets = {o.lora_target.begin(), o.lora_target.end()}};
+    w.lora = lora_of(o);
     if (o.mean_length > 0) {
         w.rows = fmt::format("log-normal lengths, {} on average", o.mean_length);
         w.store = random_samples({.mean_length = o.mean_length,
@@ -405,6 +424,8 @@ void declare(CLI::App& app, Options& o) {
     app.add_option("--profile", o.profiled, "steps after them that tell phases apart")
         ->check(at_least(0))
         ->capture_default_str();
+    app.add_flag("--plan", o.plan, "print the memory plan for --device, which need not be there, and stop")
+        ->excludes(config);
     app.add_option("--json", o.json, "write the results to this file, or - for stdout");
     app.allow_extras();
     app.footer("Any key of the config can be given as key=value.");
@@ -419,6 +440,10 @@ int main(int argc, char** argv) {
     return run_command("bench_step", app, argc, argv, [&] {
         if (options.config.empty() && !app.remaining().empty())
             fail(Exit::config, "{}: keys need a config, a shape takes none", app.remaining().front());
+        if (options.plan) {
+            fmt::print("{}", plan_of(options));
+            return 0;
+        }
         const Workload workload = options.config.empty() ? from_shape(options) : from_config(options, app.remaining());
         const Json report = measure(workload, options);
         if (options.json == "-") {

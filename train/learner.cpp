@@ -48,11 +48,11 @@ Learner::State Learner::State::lay_out(Arena& arena, const ParameterList& parame
     State s;
     const int64_t n = parameters.size();
     const bool on_gpu = arena.device() == Device::cuda;
-    const DType master = sum_dtype(o.compute_dtype());
+    const DType master = sum_dtype(o.dtype_on(arena.device()));
     const std::string group = o.lora ? "adapters" : "weights";
-    if (o.lora) s.base = arena.tensor("frozen weights", o.compute_dtype(), {base.size()});
+    if (o.lora) s.base = arena.tensor("frozen weights", o.dtype_on(arena.device()), {base.size()});
     s.weights = arena.tensor(on_gpu ? "master " + group : group, master, {n});
-    if (on_gpu) s.copy = arena.tensor(group, o.compute_dtype(), {n});
+    if (on_gpu) s.copy = arena.tensor(group, o.dtype_on(arena.device()), {n});
     s.outcome = arena.tensor("workspace", DType::f64, {loss_sums + clip});
     s.eval_sums = arena.tensor("workspace", DType::f64, {loss_sums});
     if (!o.training) return s;
@@ -72,10 +72,10 @@ Learner::Workspace Learner::Workspace::lay_out(Arena& arena, const ModelConfig& 
     Workspace w;
     w.batch = BatchTensors::lay_out(arena, packs * length, targets);
     w.masks = AttentionMasks::Memory::lay_out(arena, config, packs, length);
-    w.acts = Activations::lay_out(arena, config, packs, length, o.compute_dtype(), training, o.recompute,
+    w.acts = Activations::lay_out(arena, config, packs, length, o.dtype_on(arena.device()), training, o.recompute,
                                   o.lora ? &*o.lora : nullptr);
     w.head = ObjectiveBuffers::lay_out(arena, config, targets, std::min(o.head_chunk, std::max<int64_t>(targets, 1)),
-                                       o.compute_dtype(), training);
+                                       o.dtype_on(arena.device()), training);
     return w;
 }
 

@@ -32,7 +32,8 @@ struct LearnerOptions {
     /// None: the whole model is trained.
     std::optional<LoraSettings> lora{};
 
-    DType compute_dtype() const { return gpu ? DType::bf16 : dtype; }
+    DType dtype_on(Device d) const { return d == Device::cuda ? DType::bf16 : dtype; }
+    DType compute_dtype() const { return dtype_on(device()); }
     Device device() const { return gpu ? Device::cuda : Device::cpu; }
 };
 
