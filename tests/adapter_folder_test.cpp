@@ -98,7 +98,10 @@ TEST_P(PeftGolden, LossAndGradientsAreThoseOfPeft) {
     // Merged: the logits, by the loss of each target.
     const auto l = learner(DType::f64);
     merge_lora(adapter.lora, l->parameters(), l->weights(), l->base_parameters(), l->base());
-    l->fill_weights([&](const Tensor& flat) { std::fill_n(flat.as<double>(), flat.numel(), 0.0); });
+    l->fill_weights([&](const Tensor& flat) {
+        for (const Parameter& p : l->parameters().all())
+            if (is_low_rank(p)) std::fill_n(flat.as<double>() + p.begin, p.size(), 0.0);
+    });
     std::vector<double> nll;
     l->evaluate({}, batch, &nll);
     const auto logits = read(golden, "logits");
@@ -111,7 +114,7 @@ TEST_P(PeftGolden, LossAndGradientsAreThoseOfPeft) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Folders, PeftGolden, testing::Values("llama_all", "qwen3_q_v_down_rslora"),
+INSTANTIATE_TEST_SUITE_P(Folders, PeftGolden, testing::Values("llama_all", "qwen3_q_v_down_rslora", "llama_o_head"),
                          [](const auto& test) { return test.param; });
 
 // --- Files -----------------------------------------------------------------------------------------------------------
@@ -182,7 +185,9 @@ TEST_F(AdapterFolder, RefusesWhatIsNoPlainLora) {
         {"use_rslora", 1, "use_rslora is 1, expected true or false"},
         {"use_dora", true, "use_dora is true, expected nothing: this is not supported"},
         {"bias", "all", "bias is \"all\", expected \"none\""},
-        {"modules_to_save", {"lm_head"}, "modules_to_save is [\"lm_head\"], expected nothing"},
+        {"modules_to_save",
+         {"embed_tokens"},
+         "modules_to_save is [\"embed_tokens\"], expected [\"lm_head\"] or nothing"},
         {"rank_pattern", {{"q_proj", 4}}, "rank_pattern is {\"q_proj\":4}, expected nothing"},
         {"layers_to_transform", {0}, "layers_to_transform is [0], expected nothing"},
         {"fan_in_fan_out", true, "fan_in_fan_out is true"},
@@ -221,7 +226,8 @@ TEST_F(AdapterFolder, RefusesTensorsThatDoNotFit) {
     expect_error(Exit::data, "o_proj.lora_A.weight' [3, 16] is missing; and 3 more problems", [&] { load_as(other); });
     other = config_.lora;
     other.targets.erase("k_proj");
-    expect_error(Exit::data, "k_proj.lora_B.weight' belongs to no adapter; and 3 more problems", [&] { load_as(other); });
+    expect_error(Exit::data, "k_proj.lora_B.weight' belongs to no adapter; and 3 more problems",
+                 [&] { load_as(other); });
     fs::remove(path("adapter_model.safetensors"));
     expect_error(Exit::data, "adapter_model.safetensors: the file is missing", [&] { load_as(config_.lora); });
 }

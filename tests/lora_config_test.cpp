@@ -58,6 +58,9 @@ TEST(LoraConfig, RefusesBadSettings) {
         {"lora_rank: 8", "c.yaml:4:12: lora_rank has no effect with finetuning_type full"},
         {"adapter_name_or_path: a", "c.yaml:4:23: adapter_name_or_path has no effect with finetuning_type full"},
         {"export_merged: true", "c.yaml:4:16: export_merged has no effect with finetuning_type full"},
+        {"additional_target: lm_head", "c.yaml:4:20: modules_to_save has no effect with finetuning_type full"},
+        {lora + "modules_to_save: embed_tokens",
+         "c.yaml:5:18: modules_to_save: expected a list of lm_head; or none, found 'embed_tokens'"},
         {"lora_target: q_proj", "c.yaml:4:14: lora_target has no effect with finetuning_type full"},
     };
     for (const auto& [yaml, message] : cases) {

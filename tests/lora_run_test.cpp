@@ -155,6 +155,26 @@ TEST_F(LoraRun, ExportsCheckpointsMergedOrAsAdapters) {
     EXPECT_EQ(run("export", {from, path("found")}).exit, static_cast<int>(Exit::config)) << "it holds a model";
 }
 
+TEST_F(LoraRun, TrainsTheHeadToo) {
+    train(lora(), {output("run"), "num_train_epochs=0", "max_steps=2", "modules_to_save=lm_head", "eval_on_start=true",
+                   "export_merged=true"});
+    EXPECT_TRUE(read_adapter_config(path("run")).lora.head);
+    const SafetensorsReader reader(path("run") + "/adapter_model.safetensors");
+    ASSERT_TRUE(reader.find("base_model.model.lm_head.weight"));
+    // Without modules_to_save: the adapters bring it.
+    train(lora(), {output("on"), "adapter_name_or_path=" + path("run"), "num_train_epochs=0", "max_steps=1",
+                   "eval_on_start=true"});
+    EXPECT_EQ(eval_loss("on", true), eval_loss("run", false));
+    train(lora(), {output("merged"), "model_name_or_path=" + path("run") + "/merged", "num_train_epochs=0",
+                   "max_steps=1", "eval_on_start=true"});
+    EXPECT_NEAR(eval_loss("merged", true), eval_loss("run", false), 1e-5);
+    EXPECT_LT(eval_loss("run", false), eval_loss("run", true));
+    train(config(), {output("tied"), "model.tie_word_embeddings=true", "max_steps=1", "save_strategy=no"});
+    expect_error(Exit::config, "modules_to_save lm_head: the head of ", [&] {
+        train(lora(), {output("x"), "model_name_or_path=" + path("tied"), "modules_to_save=lm_head"});
+    });
+}
+
 TEST_F(LoraRun, PretrainsToo) {
     spill(path("text.jsonl"), chain_rows(40, 3));
     train(lora(), {output("run"), "stage=pt", "document_mask=false", "num_train_epochs=0", "max_steps=2",

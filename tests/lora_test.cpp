@@ -116,6 +116,7 @@ struct Case {
     Architecture architecture;
     std::set<std::string> targets;
     double dropout;
+    bool head = false;
 };
 
 class LoraGradient : public testing::TestWithParam<Case> {
@@ -123,6 +124,7 @@ class LoraGradient : public testing::TestWithParam<Case> {
     LoraSettings lora() const {
         LoraSettings lora = lora_of(GetParam().targets);
         lora.dropout = GetParam().dropout;
+        lora.head = GetParam().head;
         return lora;
     }
 };
@@ -170,6 +172,10 @@ TEST_P(LoraGradient, IsThatOfTheMergedModelProjected) {
     std::vector<double> expected(g.size());
     size_t pairs = 0;
     for (const Parameter& a : learner->parameters().all()) {
+        if (!is_low_rank(a)) {  // the head, trained as it is
+            const auto from = dw.begin() + merged->parameters().find(a.name).begin;
+            std::copy(from, from + a.size(), expected.begin() + a.begin);
+        }
         if (!a.name.ends_with("lora_A.weight")) continue;
         const std::string layer = a.name.substr(0, a.name.find("lora_A"));
         const Parameter &b = learner->parameters().find(layer + "lora_B.weight"),
@@ -197,6 +203,7 @@ INSTANTIATE_TEST_SUITE_P(Families, LoraGradient,
                                          Case{"llama_all_dropout", Architecture::llama, {}, 0.3},
                                          Case{"mistral_up_down", Architecture::mistral, {"up_proj", "down_proj"}, 0},
                                          Case{"qwen2_k_o", Architecture::qwen2, {"k_proj", "o_proj"}, 0},
+                                         Case{"llama_v_and_head", Architecture::llama, {"v_proj"}, 0, true},
                                          Case{"qwen3_all", Architecture::qwen3, {}, 0}),
                          [](const auto& test) { return test.param.name; });
 

@@ -10,7 +10,7 @@ A folder holds adapter_config.json and adapter_model.safetensors, as save_pretra
 computed in float64 from the weights of the files:
     logits        f64 [packs * length, vocab]
     loss          f64 [1]
-    grad.<name>   f64   d loss / d A and d B, by the names of adapter_model.safetensors
+    grad.<name>   f64   d loss / d A and d B, and the head where it is trained, by the names of adapter_model.safetensors
 
     make_lora_golden.py --check BASE FOLDER LOGITS     holds Colonnade against PEFT, the other way round: LOGITS is what
                               `generate FOLDER --base BASE --logits-out LOGITS` wrote
@@ -34,6 +34,7 @@ ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_pro
 ADAPTERS = {
     "llama_all": ("llama_tied", dict(r=4, lora_alpha=6, target_modules=ALL)),
     "qwen3_q_v_down_rslora": ("qwen3", dict(r=3, lora_alpha=5, use_rslora=True, target_modules=["q_proj", "v_proj", "down_proj"])),
+    "llama_o_head": ("llama_yarn", dict(r=2, lora_alpha=2, target_modules=["o_proj"], modules_to_save=["lm_head"])),
 }
 
 
@@ -52,15 +53,13 @@ def write_golden(name, base, settings):
         random = torch.Generator().manual_seed(zlib.crc32(name.encode()))
         with torch.no_grad():
             for key, p in model.named_parameters():
-                if "lora_" in key:  # numbers that float32 holds
+                if p.requires_grad:  # numbers that float32 holds
                     p.copy_((torch.randn(p.shape, generator=random) / p.shape[1] ** 0.5).float())
         mask = attention_mask(model.config, batch, torch.float64)
         logits, loss = logits_and_loss(model, batch, mask)
         loss.backward()
-        frozen = [key for key, p in model.named_parameters() if "lora_" not in key and p.grad is not None]
-        assert not frozen, frozen
         golden = {"logits": logits.detach(), "loss": loss.detach().view(1)}
-        golden |= {"grad." + key.replace(".default", ""): p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
+        golden |= {"grad." + key.replace(".modules_to_save", "").replace(".default", ""): p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
     model.to(torch.float32)
     model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)

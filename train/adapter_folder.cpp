@@ -97,8 +97,8 @@ AdapterConfig read_adapter_config(const std::string& folder) {
     keys.expect_plain("bias", "none");
     keys.expect_plain("lora_bias");
     keys.expect_plain("fan_in_fan_out");
-    for (const char* key : {"use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform",
-                            "exclude_modules", "layer_replication", "target_parameters", "trainable_token_indices"})
+    for (const char* key : {"use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform", "exclude_modules",
+                            "layer_replication", "target_parameters", "trainable_token_indices"})
         keys.expect_plain(key);
     AdapterConfig c;
     c.lora.rank = keys.integer("r", 1);
@@ -106,6 +106,10 @@ AdapterConfig read_adapter_config(const std::string& folder) {
     c.lora.dropout = keys.number("lora_dropout", 0, 0, 1);
     c.lora.rslora = keys.flag("use_rslora");
     c.lora.targets = read_targets(keys);
+    if (const Json* saved = keys.find("modules_to_save"); saved && !saved->empty()) {
+        if (*saved != Json::array({"lm_head"})) keys.refuse("modules_to_save", "[\"lm_head\"] or nothing");
+        c.lora.head = true;
+    }
     if (const Json* base = keys.find("base_model_name_or_path")) {
         if (!base->is_string()) keys.refuse("base_model_name_or_path", "text");
         c.base = base->get<std::string>();
@@ -165,7 +169,7 @@ void write_adapter(const std::string& folder, const AdapterConfig& c, const Para
         {"fan_in_fan_out", false},
         {"inference_mode", true},
         {"init_lora_weights", true},
-        {"modules_to_save", nullptr},
+        {"modules_to_save", c.lora.head ? Json::array({"lm_head"}) : Json(nullptr)},
         {"layers_to_transform", nullptr},
         {"layers_pattern", nullptr},
         {"rank_pattern", Json::object()},

@@ -31,6 +31,7 @@ Json lora_json(const Learner& learner) {
             {"alpha", lora->alpha},
             {"use_rslora", lora->rslora},
             {"targets", lora->targets},
+            {"head", lora->head},
             {"base_sha256", learner.base_hash()}};
 }
 

@@ -158,7 +158,8 @@ std::optional<LoraSettings> lora_settings(const Config& c) {
                         .alpha = c.lora_alpha,
                         .dropout = c.lora_dropout,
                         .rslora = c.use_rslora,
-                        .targets = c.lora_target};
+                        .targets = c.lora_target,
+                        .head = c.modules_to_save.contains("lm_head")};
 }
 
 LrSchedule lr_schedule(const Config& c, int64_t total_steps) {

@@ -61,6 +61,7 @@ struct Config {
     double lora_dropout = 0;            ///< of the adapters' input
     std::set<std::string> lora_target;  ///< default: all of lora_modules(), or those of adapter_name_or_path
     bool use_rslora = false;
+    std::set<std::string> modules_to_save;  ///< trained whole: lm_head, or none
     std::string adapter_name_or_path;  ///< adapters to go on with; empty: fresh ones
     bool export_merged = false;
 

@@ -79,6 +79,7 @@ void settle_lora(Config& c, Rules& rules) {
                                                     {"lora_dropout", c.lora_dropout != 0},
                                                     {"lora_target", !c.lora_target.empty()},
                                                     {"use_rslora", c.use_rslora},
+                                                    {"modules_to_save", !c.modules_to_save.empty()},
                                                     {"adapter_name_or_path", !c.adapter_name_or_path.empty()},
                                                     {"export_merged", c.export_merged}};
         for (const auto& [key, is_set] : set)

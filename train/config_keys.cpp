@@ -130,6 +130,12 @@ Section lora_section() {
                 .also({"lora_target_modules"})
                 .default_is("all, or those of adapter_name_or_path"),
             key("use_rslora", &C::use_rslora, "Scale by lora_alpha / sqrt(lora_rank) instead (arXiv 2312.03732)."),
+            key("modules_to_save", &C::modules_to_save,
+                "What is trained whole beside the adapters, and saved with them. A model whose head is its embedding has "
+                "no lm_head.",
+                one_of({"lm_head"}))
+                .also({"additional_target"})
+                .default_is("none, or those of adapter_name_or_path"),
             key("adapter_name_or_path", &C::adapter_name_or_path,
                 "PEFT folder whose adapters training goes on with; its rank, alpha and targets are taken over.")
                 .default_is("fresh adapters"),

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 
 #include "engine/gemm.h"
 #include "engine/philox.h"
@@ -71,6 +72,12 @@ const std::vector<std::string>& lora_modules() {
 
 ParameterList lora_parameters(const ModelConfig& config, const LoraSettings& settings) {
     ParameterList list;
+    if (settings.head) {
+        require(!config.tie_word_embeddings, "the model has no head of its own to train");
+        const ParameterList model(config);
+        list.add(model.all().front().name, model.all().front().shape);  // what backward finishes first
+        list.align();
+    }
     for (int64_t layer = config.num_hidden_layers - 1; layer >= 0; --layer)
         for (const Product product : {Product::down, Product::gate_up, Product::o, Product::qkv}) {
             const std::vector<Module> modules = adapted(config, settings, product);
@@ -87,6 +94,7 @@ ParameterList lora_parameters(const ModelConfig& config, const LoraSettings& set
 void view_lora(const ModelConfig& config, const LoraSettings& settings, const ParameterList& list, const Tensor& flat,
                ModelParameters& model) {
     model.blocks.resize(static_cast<size_t>(config.num_hidden_layers));
+    if (settings.head) model.head = matrix(flat, list.all().front());
     for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer)
         for (size_t p = 0; p < products; ++p) {
             const std::vector<Module> modules = adapted(config, settings, static_cast<Product>(p));
@@ -99,6 +107,10 @@ void view_lora(const ModelConfig& config, const LoraSettings& settings, const Pa
             for (const Module& m : modules)
                 pairs.slices.push_back({m.begin, matrix(flat, list.find(name_of_b(layer, m)))});
         }
+}
+
+bool is_low_rank(const Parameter& p) {
+    return p.name.find(".lora_") != std::string::npos;
 }
 
 void initialize_lora(const ParameterList& list, uint64_t seed, const Tensor& flat) {
@@ -123,6 +135,8 @@ void merge_lora(const LoraSettings& settings, const ParameterList& list, const T
     require(flat.dtype == weights.dtype, "merge_lora: adapters are {}, weights {}", name_of(flat.dtype),
             name_of(weights.dtype));
     for (const Parameter& p : list.all()) {
+        if (!is_low_rank(p))
+            std::memcpy(matrix(weights, model.find(p.name)).data, matrix(flat, p).data, matrix(flat, p).bytes());
         if (!is_a(p)) continue;
         const std::string layer = p.name.substr(0, p.name.size() - std::string_view("lora_A.weight").size());
         const Tensor a = matrix(flat, p), b = matrix(flat, list.find(layer + "lora_B.weight"));

@@ -18,7 +18,10 @@ struct LoraSettings {
     double alpha = 16;
     double dropout = 0;  ///< of the adapters' input, while training
     bool rslora = false;
-    std::set<std::string> targets;  ///< "q_proj", ...: at least one of lora_modules()
+    std::set<std::string> targets{};  ///< "q_proj", ...: at least one of lora_modules()
+    /// The head is trained whole, too, from the base's on: PEFT's modules_to_save. A model whose head is its embedding has
+    /// none to train.
+    bool head = false;
 
     double scale() const;
     /// Columns of h in layers/low_rank.h: rank times the targets that the product holds.
@@ -31,17 +34,21 @@ struct LoraSettings {
 const std::vector<std::string>& lora_modules();
 
 /// "model.layers.0.self_attn.q_proj.lora_A.weight" [rank, in] and "...lora_B.weight" [out, rank], in the order in which
-/// backward finishes them. The A of the layers that share a product are one matrix.
+/// backward finishes them. The A of the layers that share a product are one matrix. With settings.head the model's own
+/// "lm_head.weight" comes first.
 ParameterList lora_parameters(const ModelConfig& config, const LoraSettings& settings);
 
-/// Adds views of the pairs in `flat` (weights or gradients) to the blocks of `model`.
+/// Adds views of the pairs in `flat` (weights or gradients) to the blocks of `model`; puts a head of theirs in its place.
 void view_lora(const ModelConfig& config, const LoraSettings& settings, const ParameterList& list, const Tensor& flat,
                ModelParameters& model);
 
-/// Fresh pairs; a pure function of the seed.
+/// A pair's parameter, and not one of the model that is trained whole.
+bool is_low_rank(const Parameter& parameter);
+
+/// Fresh pairs, a pure function of the seed; zeros for a head.
 void initialize_lora(const ParameterList& list, uint64_t seed, const Tensor& flat);
 
-/// Adds scale * B A to the weights of the model. Both in host memory and of one dtype.
+/// Adds scale * B A to the weights of the model and replaces a head. Both in host memory and of one dtype.
 void merge_lora(const LoraSettings& settings, const ParameterList& list, const Tensor& flat, const ParameterList& model,
                 const Tensor& weights);
 

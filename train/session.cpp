@@ -96,7 +96,9 @@ void settle_adapter(Config& c) {
     adopt("lora_rank", c.lora_rank, found.rank, int64_t{0});
     adopt("lora_alpha", c.lora_alpha, found.alpha, 0.0);
     adopt("use_rslora:", c.use_rslora, found.rslora, false);
-    adopt("lora_target", c.lora_target, found.targets, std::set<std::string>());
+    const std::set<std::string> none, head = {"lm_head"};
+    adopt("lora_target", c.lora_target, found.targets, none);
+    adopt("modules_to_save", c.modules_to_save, found.head ? head : none, none);
 }
 
 void load_or_initialize(const Session& session, Learner& learner) {
@@ -104,11 +106,13 @@ void load_or_initialize(const Session& session, Learner& learner) {
     if (learner.options().lora) {
         load_base(folder, learner);
         const std::string& adapter = session.config.adapter_name_or_path;
+        const ParameterList& list = learner.parameters();
         return learner.fill_weights([&](const Tensor& weights) {
-            if (!adapter.empty())
-                load_adapter(adapter, learner.parameters(), weights);
-            else
-                initialize_lora(learner.parameters(), static_cast<uint64_t>(session.config.seed), weights);
+            if (!adapter.empty()) return load_adapter(adapter, list, weights);
+            initialize_lora(list, static_cast<uint64_t>(session.config.seed), weights);
+            const WeightFolder base(learner.base_parameters(), learner.config(), folder);
+            for (const Parameter& p : list.all())
+                if (!is_low_rank(p)) base.read(p, weights.slice(0, p.begin, p.begin + p.size()));
         });
     }
     learner.fill_weights([&](const Tensor& weights) {
@@ -186,6 +190,9 @@ Session open_session(const LoadedConfig& loaded) {
         s.model = read_model_config(c.model_name_or_path);
     }
     s.notices.insert(s.notices.end(), s.model.notices.begin(), s.model.notices.end());
+    if (lora_settings(s.config).value_or(LoraSettings()).head && s.model.tie_word_embeddings)
+        fail(Exit::config, "modules_to_save lm_head: the head of {} is its embedding, which stays as it is",
+             c.model_name_or_path);
     if (!flashmask_runs(s.device, s.model.head_dim)) {
         if (loaded.config.device == DeviceChoice::cuda)
             fail(Exit::config, "device: cuda, but attention has no GPU kernel for head_dim {} (64, 96, 128, 256); use device: cpu",

@@ -30,10 +30,11 @@ double useful_flops(const ModelConfig& m, const Batch& batch, const LoraSettings
         m.num_hidden_layers * m.hidden_size * (m.qkv_width() + m.query_width() + 3 * m.intermediate_size);
     const int64_t head = m.hidden_size * m.vocab_size;
     const double per_weight = lora ? 4 : 6;
-    const int64_t adapters = lora ? lora_parameters(m, *lora).count() : 0;
+    const double per_head = lora && !lora->head ? 4 : 6;
+    const int64_t adapters = lora ? lora_parameters(m, *lora).count() - (lora->head ? head : 0) : 0;
     return (per_weight * static_cast<double>(blocks) + 6.0 * static_cast<double>(adapters)) *
                static_cast<double>(batch.real_tokens) +
-           per_weight * static_cast<double>(head) * static_cast<double>(batch.targets.size()) +
+           per_head * static_cast<double>(head) * static_cast<double>(batch.targets.size()) +
            12.0 * static_cast<double>(m.query_width()) * static_cast<double>(visible_pairs(m, batch));
 }
 

@@ -42,7 +42,8 @@ struct TransformerInput {
     Tensor positions;  ///< i32 [packs * length]
     TokenIndex token_index{};  ///< GPU, for backward
     const AttentionMasks& masks;
-    /// false: the base model alone, as if there were no adapters; what DPO's reference is. Forward only.
+    /// false: the base model alone, as if there were no adapters; what DPO's reference is. Forward only; a
+    /// head that is trained (LoraSettings::head) stays.
     bool adapters = true;
     /// Of the adapters' input. `stream` is the step's: its low 14 bits are free, for the layer and the product.
     DropoutMask dropout{};
