@@ -175,6 +175,14 @@ TEST_F(LoraRun, TrainsTheHeadToo) {
     });
 }
 
+TEST_F(LoraRun, NeverTrainsIntoTheFolderOfItsBase) {
+    const std::string before = listing(path("base"));
+    expect_error(Exit::config, "is the folder of the base model", [&] {
+        train(lora(), {output("base"), "overwrite_output_dir=true"});
+    });
+    EXPECT_EQ(listing(path("base")), before);
+}
+
 TEST_F(LoraRun, PretrainsToo) {
     spill(path("text.jsonl"), chain_rows(40, 3));
     train(lora(), {output("run"), "stage=pt", "document_mask=false", "num_train_epochs=0", "max_steps=2",

@@ -50,7 +50,7 @@ int main(int argc, char** argv) {
             export_merged(config, encoder, learner, folder, stored);
         else
             export_model(export_request(config, encoder, learner, folder, stored));
-        fmt::print("{}: step {}, {} parameters as {}\n", folder, state.step, 
+        fmt::print("{}: step {}, {} parameters as {}\n", folder, state.step,
                    (lora && !adapter ? learner.base_parameters() : learner.parameters()).count(), name_of(stored));
         return 0;
     });

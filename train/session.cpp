@@ -95,7 +95,7 @@ void settle_adapter(Config& c) {
     };
     adopt("lora_rank", c.lora_rank, found.rank, int64_t{0});
     adopt("lora_alpha", c.lora_alpha, found.alpha, 0.0);
-    adopt("use_rslora:", c.use_rslora, found.rslora, false);
+    adopt("use_rslora", c.use_rslora, found.rslora, false);
     const std::set<std::string> none, head = {"lm_head"};
     adopt("lora_target", c.lora_target, found.targets, none);
     adopt("modules_to_save", c.modules_to_save, found.head ? head : none, none);
@@ -190,6 +190,10 @@ Session open_session(const LoadedConfig& loaded) {
         s.model = read_model_config(c.model_name_or_path);
     }
     s.notices.insert(s.notices.end(), s.model.notices.begin(), s.model.notices.end());
+    std::error_code missing;
+    if (c.finetuning_type == Finetuning::lora && fs::equivalent(c.output_dir, c.model_name_or_path, missing))
+        fail(Exit::config, "output_dir {} is the folder of the base model, which must stay as it is: choose another",
+             c.output_dir);
     if (lora_settings(s.config).value_or(LoraSettings()).head && s.model.tie_word_embeddings)
         fail(Exit::config, "modules_to_save lm_head: the head of {} is its embedding, which stays as it is",
              c.model_name_or_path);
