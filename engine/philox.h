@@ -46,7 +46,7 @@ struct Philox {
         return static_cast<uint64_t>((static_cast<wide>(bits(index)) * n) >> 64);
     }
 
-  private:
+    /// The four words behind one index.
     std::array<uint32_t, 4> block(uint64_t index) const {
         return philox4x32({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32),
                            static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)},

@@ -2,6 +2,7 @@
 // The GPU side of the layers, behind the checks of their public functions; each launches on the context's stream.
 // layers/cuda_kernels_without_cuda.cpp stands in where the build has no CUDA.
 
+#include "layers/dropout.h"
 #include "layers/embedding.h"
 #include "layers/gather.h"
 #include "layers/head_loss.h"
@@ -28,6 +29,8 @@ void swiglu_backward(const Context& ctx, const SwigluBackward& args);
 
 /// dbias alone.
 void bias_gradient(const Context& ctx, const LinearBackward& args);
+
+void dropout(const Context& ctx, const Dropout& args);
 
 /// One chunk, whose logits lie in all rows of args.logits: nll, correct and, unless it is evaluation, the gradients of
 /// the logits in their place.

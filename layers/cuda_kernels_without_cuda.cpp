@@ -39,6 +39,9 @@ void swiglu_backward(const Context&, const SwigluBackward&) {
 void bias_gradient(const Context&, const LinearBackward&) {
     no_cuda();
 }
+void dropout(const Context&, const Dropout&) {
+    no_cuda();
+}
 void row_losses(const Context&, const HeadLoss&) {
     no_cuda();
 }

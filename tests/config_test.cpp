@@ -125,7 +125,7 @@ TEST(Config, RangesAndChoicesAreChecked) {
 
 TEST(Config, KeysOfLaterVersionsAreNamedAsSuch) {
     expect_problems({
-        {"lora_r: 8", "c.yaml:4:9: lora_r: this key is not in this version"},
+        {"lora_target_linear: true", "c.yaml:4:21: lora_target_linear: this key is not in this version"},
         {"fp16: true", "c.yaml:4:7: fp16: this key is not in this version (only 'false' is)"},
         {"stage: kto", "c.yaml:4:8: stage: 'kto' is not in this version"},
         {"pure_bf16: true", "c.yaml:4:12: pure_bf16: this key is not in this version (only 'false' is)"},
@@ -434,7 +434,8 @@ const std::string everything_with_folder =
     "adam_beta1: 0.8\nadam_beta2: 0.98\nadam_epsilon: 1e-300\nweight_decay: 0.1\nmax_grad_norm: 0\nseed: 1\n"
     "data_seed: 2\noutput_dir: 'a\\b'\noverwrite_output_dir: true\nlogging_steps: 1\nreport_to: none\n"
     "eval_strategy: steps\neval_steps: 11\neval_on_start: true\nsave_strategy: steps\nsave_steps: 13\n"
-    "save_total_limit: 0\n";
+    "save_total_limit: 0\nfinetuning_type: lora\nlora_rank: 4\nlora_alpha: 9\nlora_dropout: 0.1\n"
+    "lora_target: q_proj\nuse_rslora: true\nmodules_to_save: lm_head\nadapter_name_or_path: a\nexport_merged: true\n";
 const std::string everything_with_shape =
     "model: {architecture: qwen3, hidden_size: 64, intermediate_size: 96, num_hidden_layers: 2,\n"
     "  num_attention_heads: 4, num_key_value_heads: 2, head_dim: 32, vocab_size: 300, max_position_embeddings: 4096,\n"

@@ -77,8 +77,13 @@ TEST(StepFlops, CountVisiblePairsAndRealTokens) {
     EXPECT_EQ(visible_pairs(m, branched), pairs);
 
     const int block = 8 * (4 + 2 + 2) * 2 + 4 * 2 * 8 + 3 * 8 * 20, tokens = 12;
-    EXPECT_EQ(useful_flops(m, batch),
-              6.0 * 3 * block * tokens + 6.0 * 8 * 11 * tokens + 12.0 * 4 * 2 * visible_pairs(m, batch));
+    const double pairs_of_batch = visible_pairs(m, batch);
+    EXPECT_EQ(useful_flops(m, batch), 6.0 * 3 * block * tokens + 6.0 * 8 * 11 * tokens + 12.0 * 4 * 2 * pairs_of_batch);
+    const LoraSettings lora{.rank = 5, .targets = {"q_proj", "down_proj"}};
+    const int64_t adapters = 3 * 5 * ((m.hidden_size + m.query_width()) + (m.intermediate_size + m.hidden_size));
+    EXPECT_EQ(useful_flops(m, batch, &lora), 4.0 * 3 * block * tokens + 4.0 * 8 * 11 * tokens +
+                                                 6.0 * static_cast<double>(adapters * tokens) +
+                                                 12.0 * 4 * 2 * pairs_of_batch);
 }
 
 TEST(StepFlops, PeakIsThatOfTheWholeDevice) {

@@ -28,9 +28,13 @@ struct Options {
     std::string config, model, lengths, json;
     std::vector<int64_t> shape;  ///< hidden, ffn, layers, heads, kv_heads, head_dim, vocab
     int64_t packs = 1, length = 2048, accumulation = 1, mean_length = 0;
+    int64_t lora_rank = 0;  ///< 0: full training
+    double lora_dropout = 0;
+    std::vector<std::string> lora_target = lora_modules();
     Config machine;  ///< with a shape: where and how to run
     uint64_t seed = 42;
     int64_t steps = 20, warmup = 3, profiled = 3;
+    bool plan = false;
 
     int64_t all_steps() const { return warmup + steps + profiled; }
 };
@@ -48,6 +52,7 @@ struct Workload {
     TokenStore store{};
     PackScheduleSettings schedule{};
     AdamWSettings adamw{};
+    std::optional<LoraSettings> lora{};
     double learning_rate = 1e-4, max_grad_norm = 1;
 };
 
@@ -64,6 +69,7 @@ Workload from_config(const Options& o, const std::vector<std::string>& overrides
     w.adamw = {c.adam_beta1, c.adam_beta2, c.adam_epsilon, c.weight_decay};
     w.learning_rate = c.learning_rate;
     w.max_grad_norm = c.max_grad_norm;
+    w.lora = lora_settings(c);
     return w;
 }
 
@@ -83,6 +89,28 @@ ModelConfig shape_of(const Options& o) {
     return m;
 }
 
+std::optional<LoraSettings> lora_of(const Options& o) {
+    if (o.lora_rank == 0) return std::nullopt;
+    return LoraSettings{.rank = o.lora_rank,
+                        .alpha = 2 * static_cast<double>(o.lora_rank),
+                        .dropout = o.lora_dropout,
+                        .targets = {o.lora_target.begin(), o.lora_target.end()}};
+}
+
+/// The memory plan of a shape on a device that need not be there.
+std::string plan_of(const Options& o) {
+    const Device device = o.machine.device == DeviceChoice::cuda ? Device::cuda : Device::cpu;
+    Config c = o.machine;
+    settle_device(c, device);
+    const LearnerOptions options{.max_packs = o.packs,
+                                 .max_length = o.length,
+                                 .head_chunk = c.head_chunk,
+                                 .moments = c.optim_dtype,
+                                 .recompute = c.gradient_checkpointing,
+                                 .lora = lora_of(o)};
+    return Learner::plan(shape_of(o), options, device).table();
+}
+
 Workload from_shape(const Options& o) {
     Workload w{.config = o.machine, .model = shape_of(o)};
     w.config.threads = omp_get_max_threads();
@@ -91,6 +119,7 @@ Workload from_shape(const Options& o) {
     w.layout = {o.packs, o.accumulation, 1};
     w.max_length = o.length;
     w.adamw = {.beta2 = 0.95, .weight_decay = 0.01};  // as scripts/peer_step.py has it
+    w.lora = lora_of(o);
     if (o.mean_length > 0) {
         w.rows = fmt::format("log-normal lengths, {} on average", o.mean_length);
         w.store = random_samples({.mean_length = o.mean_length,
@@ -154,7 +183,7 @@ Step start_step(const Workload& w, Learner& learner, MicroBatches& micro_batches
     for (int64_t i = 0; i < w.layout.accumulation; ++i) {
         const MicroBatches::Micro micro = micro_batches.next();
         learner.accumulate(ctx, micro.batch, micro.step_weight);
-        step.flops += useful_flops(w.model, micro.batch);
+        step.flops += useful_flops(w.model, micro.batch, w.lora ? &*w.lora : nullptr);
         step.tokens += micro.batch.tokens_total();
         step.real_tokens += micro.batch.real_tokens;
         step.targets += std::ssize(micro.batch.targets);
@@ -243,10 +272,20 @@ Json measure(const Workload& w, const Options& o) {
                                  .moments = w.config.optim_dtype,
                                  .recompute = w.config.gradient_checkpointing,
                                  .gpu = gpu.get(),
-                                 .seed = o.seed};
+                                 .seed = o.seed,
+                                 .lora = w.lora};
     const Arena plan = Learner::plan(w.model, options, w.device);
     Learner learner(w.model, options);
-    learner.fill_weights([&](const Tensor& flat) { initialize(w.model, learner.parameters(), o.seed, flat); });
+    if (w.lora) {
+        learner.fill_base([&](const Parameter& p, const Tensor& into) {
+            ParameterList one;
+            one.add(p.name, p.shape);
+            initialize(w.model, one, o.seed + static_cast<uint64_t>(p.begin), into);
+        });
+        learner.fill_weights([&](const Tensor& flat) { initialize_lora(learner.parameters(), o.seed, flat); });
+    } else {
+        learner.fill_weights([&](const Tensor& flat) { initialize(w.model, learner.parameters(), o.seed, flat); });
+    }
 
     MicroBatches micro_batches(w);
     const Context ctx = learner.context(nullptr, w.config.deterministic);
@@ -269,7 +308,12 @@ Json measure(const Workload& w, const Options& o) {
                    {"optim_dtype", spell(w.config.optim_dtype)},
                    {"gradient_checkpointing", spell(w.config.gradient_checkpointing)},
                    {"deterministic", w.config.deterministic},
-                   {"parameters", learner.parameters().count()},
+                   {"parameters", ParameterList(w.model).count()},
+                   {"trained_parameters", learner.parameters().count()},
+                   {"lora", w.lora ? Json{{"rank", w.lora->rank},
+                                          {"dropout", w.lora->dropout},
+                                          {"targets", w.lora->targets}}
+                                   : Json()},
                    {"packs", w.layout.per_device_batch},
                    {"accumulation", w.layout.accumulation},
                    {"length", w.max_length},
@@ -304,6 +348,10 @@ void print(const Json& r, const ModelConfig& m) {
          fmt::format("{}, {} layers of {}, ffn {}, {} heads ({} kv) of {}, vocabulary {}: {} parameters", text("model"),
                      m.num_hidden_layers, m.hidden_size, m.intermediate_size, m.num_attention_heads,
                      m.num_key_value_heads, m.head_dim, m.vocab_size, human_count(number("parameters"))));
+    if (const Json& lora = r["lora"]; !lora.is_null())
+        line("lora", fmt::format("rank {}, dropout {}, on {}: {} parameters are trained", lora["rank"].dump(),
+                                 lora["dropout"].dump(), lora["targets"].dump(),
+                                 human_count(number("trained_parameters"))));
     line("batch", fmt::format("{} x {} packs of {}, {}; {:.1f} % padding, {:.1f} % of the real tokens are targets",
                               number("accumulation"), number("packs"), number("length"), text("rows"),
                               100 * number("padding_share"), 100 * number("target_share")));
@@ -362,12 +410,22 @@ void declare(CLI::App& app, Options& o) {
     app.add_option("--head-chunk", o.machine.head_chunk, "rows whose logits are held at once, default as train has it")
         ->check(at_least(1))
         ->excludes(config);
+    auto* rank = app.add_option("--lora-rank", o.lora_rank, "train adapters of this rank, not the whole model")
+                     ->check(at_least(1))
+                     ->excludes(config);
+    app.add_option("--lora-target", o.lora_target, "layers with adapters, default all")
+        ->delimiter(',')
+        ->check(CLI::IsMember(lora_modules()))
+        ->needs(rank);
+    app.add_option("--lora-dropout", o.lora_dropout, "default 0")->check(CLI::Range(0.0, 0.99))->needs(rank);
     app.add_option("--random-seed", o.seed, "of weights and samples")->capture_default_str();
     app.add_option("--steps", o.steps, "timed, the median counts")->check(at_least(1))->capture_default_str();
     app.add_option("--warmup", o.warmup, "steps before them")->check(at_least(0))->capture_default_str();
     app.add_option("--profile", o.profiled, "steps after them that tell phases apart")
         ->check(at_least(0))
         ->capture_default_str();
+    app.add_flag("--plan", o.plan, "print the memory plan for --device, which need not be there, and stop")
+        ->excludes(config);
     app.add_option("--json", o.json, "write the results to this file, or - for stdout");
     app.allow_extras();
     app.footer("Any key of the config can be given as key=value.");
@@ -382,6 +440,10 @@ int main(int argc, char** argv) {
     return run_command("bench_step", app, argc, argv, [&] {
         if (options.config.empty() && !app.remaining().empty())
             fail(Exit::config, "{}: keys need a config, a shape takes none", app.remaining().front());
+        if (options.plan) {
+            fmt::print("{}", plan_of(options));
+            return 0;
+        }
         const Workload workload = options.config.empty() ? from_shape(options) : from_config(options, app.remaining());
         const Json report = measure(workload, options);
         if (options.json == "-") {

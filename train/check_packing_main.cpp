@@ -42,6 +42,12 @@ std::pair<double, std::string> worst_gradient(const ParameterList& parameters, c
     return worst;
 }
 
+/// Which elements are dropped depends on where a sample lies.
+std::optional<LoraSettings> without_dropout(std::optional<LoraSettings> lora) {
+    if (lora) lora->dropout = 0;
+    return lora;
+}
+
 int check(const Session& session, int64_t packs) {
     const TokenStore& store = session.train.store;
     const PackPlan plan = plan_epoch(store.lengths(), train_packing(session.config), 0);
@@ -65,7 +71,8 @@ int check(const Session& session, int64_t packs) {
                                     .max_length = session.config.packing_length,
                                     .head_chunk = session.config.head_chunk,
                                     .recompute = session.config.gradient_checkpointing,
-                                    .gpu = gpu.get()});
+                                    .gpu = gpu.get(),
+                                    .lora = without_dropout(lora_settings(session.config))});
     load_or_initialize(session, learner);
     const Outcome a = run(learner, packed, weight), b = run(learner, separate, weight);
     const double loss_gap = std::abs(a.loss.mean() - b.loss.mean()) / b.loss.mean();

@@ -6,6 +6,7 @@
 
 #include "engine/files.h"
 #include "engine/hdf5.h"
+#include "train/adapter_folder.h"
 
 namespace colonnade {
 namespace {
@@ -20,6 +21,33 @@ Json layout_json(const ParameterList& parameters) {
     for (const Parameter& p : parameters.all())
         layout.push_back({{"name", p.name}, {"begin", p.begin}, {"shape", p.shape}});
     return layout;
+}
+
+/// What the numbers of adapters mean; null where the whole model is trained.
+Json lora_json(const Learner& learner) {
+    const auto& lora = learner.options().lora;
+    if (!lora) return nullptr;
+    return {{"rank", lora->rank},
+            {"alpha", lora->alpha},
+            {"use_rslora", lora->rslora},
+            {"targets", lora->targets},
+            {"head", lora->head},
+            {"base_sha256", learner.base_hash()}};
+}
+
+void check_lora(const std::string& path, const Json& found, const Json& expected) {
+    if (found.is_null() != expected.is_null())
+        fail(Exit::data, "{}: the checkpoint is of a run with finetuning_type {}, this run's is {}", path,
+             found.is_null() ? "full" : "lora", expected.is_null() ? "full" : "lora");
+    if (expected.is_null()) return;
+    for (const auto& [key, value] : expected.items()) {
+        if (found.at(key) == value) continue;
+        if (key == "base_sha256")
+            fail(Exit::data, "{}: the adapters belong to another base model (SHA-256 {:.16}..., here {:.16}...)", path,
+                 found.at(key).get<std::string>(), value.get<std::string>());
+        fail(Exit::data, "{}: the adapters have {} {}, those of this run {}", path, key, found.at(key).dump(),
+             value.dump());
+    }
 }
 
 void write_shard(const std::string& path, const Learner& learner) {
@@ -99,10 +127,14 @@ void save_checkpoint(const std::string& folder, const Learner& learner, const Tr
         {"since_log",
          {{"nll", state.since_log.nll}, {"weight", state.since_log.weight}, {"correct", state.since_log.correct}}},
         {"data_key", state.data_key},
+        {"lora", lora_json(learner)},
         {"layout", layout_json(learner.parameters())}};
     write_file_atomically(dir + "/trainer_state.json", trainer.dump(1) + "\n");
     write_file_atomically(dir + "/config.yaml", state.config_yaml);
     write_file_atomically(dir + "/model_config.json", to_json(learner.config()).dump(2) + "\n");
+    if (const auto& lora = learner.options().lora)
+        write_adapter(dir, {*lora, state.base_model}, learner.parameters(),
+                      HostCopy::of(learner.options().gpu, learner.weights()).tensor());
     write_manifest(dir, state.step);
     commit.commit();
 }
@@ -111,6 +143,7 @@ TrainerState load_checkpoint(const std::string& folder, Learner& learner) {
     verify(folder);
     const std::string state_path = folder + "/trainer_state.json";
     TrainerState state = read_keys(state_path, [&](const Json& json) {
+        check_lora(state_path, json.value("lora", Json()), lora_json(learner));
         if (json.at("layout") != layout_json(learner.parameters()))
             fail(Exit::data, "{}: the checkpoint holds a model of another shape ({} parameters listed, {} expected)",
                  state_path, json.at("layout").size(), learner.parameters().all().size());

@@ -1,9 +1,11 @@
 #pragma once
 // Checkpoints: folders <output_dir>/checkpoint-<step>, each whole or absent.
 //
-//     state-00001-of-00001.h5   flat weights and AdamW moments (one shard per rank; one rank now)
+//     state-00001-of-00001.h5   flat weights and AdamW moments (one shard per rank; one rank now); with LoRA those of
+//                               the adapters alone: the base is known by its hash
 //     trainer_state.json        step, counters, what the run was made of, where each parameter lies in the flat buffers
 //     config.yaml               the resolved training config
+//     adapter_*                 LoRA: the adapters as PEFT reads them (train/adapter_folder.h)
 //     model_config.json         the model's shape, as a Hugging Face config.json
 //     manifest.json             size and SHA-256 of every file above, and of itself
 //
@@ -25,13 +27,16 @@ struct TrainerState {
     LossSums since_log;       ///< of the steps that no line of the log tells of yet
     std::string data_key;     ///< key of the token store: other data would make another run
     std::string config_yaml;  ///< resolved
+    /// LoRA: the base's folder, as adapter_config.json is to name it.
+    std::string base_model{};
 };
 
 /// Throws Exit::storage; nothing is left under `folder` then.
 void save_checkpoint(const std::string& folder, const Learner& learner, const TrainerState& state);
 
 /// Verifies, then fills the learner's weights, moments and update count. Throws Exit::data naming the file, what was
-/// found and what was expected.
+/// found and what was expected; so it does where the adapters have another rank, scale, targets or base than the
+/// learner's.
 TrainerState load_checkpoint(const std::string& folder, Learner& learner);
 
 /// The model of a checkpoint, for export: verifies first.

@@ -154,6 +154,16 @@ PackSettings eval_packing(const Config& c) {
     return settings;
 }
 
+std::optional<LoraSettings> lora_settings(const Config& c) {
+    if (c.finetuning_type == Finetuning::full) return std::nullopt;
+    return LoraSettings{.rank = c.lora_rank,
+                        .alpha = c.lora_alpha,
+                        .dropout = c.lora_dropout,
+                        .rslora = c.use_rslora,
+                        .targets = c.lora_target,
+                        .head = c.modules_to_save.contains("lm_head")};
+}
+
 LrSchedule lr_schedule(const Config& c, int64_t total_steps) {
     const int64_t warmup = c.warmup_steps > 0 ? c.warmup_steps : steps_of_share(c.warmup_ratio, total_steps);
     const int64_t decay = c.wsd_decay_steps > 0 ? c.wsd_decay_steps : steps_of_share(c.wsd_decay_ratio, total_steps);

@@ -26,6 +26,7 @@ enum class Stage { pt, sft, dpo, rm };
 enum class DeviceChoice { automatic, cpu, cuda };
 enum class Switch { automatic, on, off };
 enum class When { no, steps, epoch };  ///< evaluate or save: never, every so many steps, after every epoch
+enum class Finetuning { full, lora };  ///< train the whole model, or adapters beside it
 enum class Optimizer { adamw };
 enum class Report { jsonl, tensorboard };
 
@@ -53,6 +54,17 @@ struct Config {
     std::optional<ModelShape> model;
     std::string tokenizer_name_or_path;  ///< default: model_name_or_path; empty: rows are pre-tokenised
     Stage stage = Stage::sft;
+
+    // LoRA. With finetuning_type full all of these are 0, empty or false.
+    Finetuning finetuning_type = Finetuning::full;
+    int64_t lora_rank = 0;              ///< default: 16, or that of adapter_name_or_path
+    double lora_alpha = 0;              ///< default: 2 * lora_rank, or that of adapter_name_or_path
+    double lora_dropout = 0;            ///< of the adapters' input
+    std::set<std::string> lora_target;  ///< default: all of lora_modules(), or those of adapter_name_or_path
+    bool use_rslora = false;
+    std::set<std::string> modules_to_save;  ///< trained whole: lm_head, or none
+    std::string adapter_name_or_path;  ///< adapters to go on with; empty: fresh ones
+    bool export_merged = false;
 
     // Machine.
     DeviceChoice device = DeviceChoice::automatic;  ///< automatic until settle_device()
@@ -168,5 +180,7 @@ EncodeOptions encode_options(const Config& config, int64_t vocab_size);
 PackSettings train_packing(const Config& config);
 PackSettings eval_packing(const Config& config);
 LrSchedule lr_schedule(const Config& config, int64_t total_steps);
+/// None with finetuning_type full.
+std::optional<LoraSettings> lora_settings(const Config& config);
 
 }  // namespace colonnade

@@ -72,6 +72,34 @@ void settle_model(Config& c, Rules& rules) {
                  "model.vocab_size is the tokenizer's, but tokenizer_name_or_path is missing");
 }
 
+void settle_lora(Config& c, Rules& rules) {
+    if (c.finetuning_type == Finetuning::full) {
+        const std::pair<const char*, bool> set[] = {{"lora_rank", c.lora_rank != 0},
+                                                    {"lora_alpha", c.lora_alpha != 0},
+                                                    {"lora_dropout", c.lora_dropout != 0},
+                                                    {"lora_target", !c.lora_target.empty()},
+                                                    {"use_rslora", c.use_rslora},
+                                                    {"modules_to_save", !c.modules_to_save.empty()},
+                                                    {"adapter_name_or_path", !c.adapter_name_or_path.empty()},
+                                                    {"export_merged", c.export_merged}};
+        for (const auto& [key, is_set] : set)
+            rules.expect(!is_set, {key, "finetuning_type"}, "{} has no effect with finetuning_type full", key);
+        return;
+    }
+    rules.expect(!c.model, {"finetuning_type", "model"},
+                 "finetuning_type lora adapts the model of a folder: give model_name_or_path in place of model");
+    if (!rules.given("learning_rate")) c.learning_rate = 1e-4;
+    if (c.lora_target.contains("all")) c.lora_target = {lora_modules().begin(), lora_modules().end()};
+    // What is left open is settled by the adapters' own folder, when it is read (settle_adapter).
+    if (!c.adapter_name_or_path.empty()) return;
+    if (!rules.given("lora_rank")) c.lora_rank = 16;
+    if (!rules.given("lora_alpha")) c.lora_alpha = 2 * static_cast<double>(c.lora_rank);
+    if (!rules.given("lora_target")) c.lora_target = {lora_modules().begin(), lora_modules().end()};
+    rules.expect(c.lora_rank > 0, {"lora_rank"}, "lora_rank 0: expected 1 or more");
+    rules.expect(c.lora_alpha > 0 || c.lora_rank == 0, {"lora_alpha", "lora_rank"}, "lora_alpha 0: the adapters would have no effect");
+    rules.expect(!c.lora_target.empty(), {"lora_target"}, "lora_target none: there is nothing to train");
+}
+
 void settle_data(Config& c, Rules& rules) {
     rules.expect(!c.datasets.empty(), {"datasets"},
                  "datasets is missing: expected a list such as [{{path: train.jsonl}}]");
@@ -198,6 +226,7 @@ void settle_output(Config& c, Rules& rules) {
 void settle_config(Config& config, Reading& reading, const std::string& name) {
     Rules rules(reading, name);
     settle_model(config, rules);
+    settle_lora(config, rules);
     settle_data(config, rules);
     settle_packing(config, rules);
     check_learned(config, rules);

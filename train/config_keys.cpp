@@ -60,17 +60,8 @@ Key<Config> model_key(const char* doc) {
 std::vector<Key<Config>> planned_keys() {
     using C = Config;
     return {
-        planned<C>("finetuning_type", "full"),
-        planned<C>("adapter"),
         planned<C>("use_peft", "false"),
-        planned<C>("lora_r"),
-        planned<C>("lora_rank"),
-        planned<C>("lora_alpha"),
-        planned<C>("lora_dropout"),
-        planned<C>("lora_target_modules"),
-        planned<C>("lora_target"),
         planned<C>("lora_target_linear"),
-        planned<C>("use_rslora", "false"),
         planned<C>("pure_bf16", "false"),
         planned<C>("fp16", "false"),
         planned<C>("master_weights"),
@@ -117,6 +108,43 @@ Section model_section() {
                     "reward model. The last two read rows of preferences.")
                     .later({"kto"}),
             }};
+}
+Section lora_section() {
+    using C = Config;
+    std::vector<std::string> targets = lora_modules();
+    targets.insert(targets.begin(), "all");
+    return {
+        "LoRA",
+        {
+            key("finetuning_type", &C::finetuning_type,
+                "full: every weight is trained; lora: the model of model_name_or_path stays as it is, and low-rank "
+                "adapters beside its linear layers are trained. The keys below are for lora.")
+                .also({"adapter"}),
+            key("lora_rank", &C::lora_rank, "Rank of the adapters.", from_to(0, 1 << 14))
+                .also({"lora_r"})
+                .default_is("16, or that of adapter_name_or_path"),
+            key("lora_alpha", &C::lora_alpha, "Adapters are scaled by lora_alpha / lora_rank.", at_least(0))
+                .default_is("2 * lora_rank, or that of adapter_name_or_path"),
+            key("lora_dropout", &C::lora_dropout, "Share of the adapters' input that is dropped while training.",
+                from_to_below(0, 1)),
+            key("lora_target", &C::lora_target, "Linear layers that get adapters.",
+                {.choices = targets, .also_spelled = {{"all-linear", "all"}}})
+                .also({"lora_target_modules"})
+                .default_is("all, or those of adapter_name_or_path"),
+            key("use_rslora", &C::use_rslora, "Scale by lora_alpha / sqrt(lora_rank) instead (arXiv 2312.03732)."),
+            key("modules_to_save", &C::modules_to_save,
+                "What is trained whole beside the adapters, and saved with them. A model whose head is its embedding has "
+                "no lm_head.",
+                one_of({"lm_head"}))
+                .also({"additional_target"})
+                .default_is("none, or those of adapter_name_or_path"),
+            key("adapter_name_or_path", &C::adapter_name_or_path,
+                "PEFT folder whose adapters training goes on with; its rank, alpha and targets are taken over.")
+                .default_is("fresh adapters"),
+            key("export_merged", &C::export_merged,
+                "At the end write the model with its adapters merged in, too, into merged in output_dir.")
+                .only_how_to_run(),
+        }};
 }
 Section machine_section() {
     using C = Config;
@@ -259,7 +287,9 @@ Section optimizer_section() {
                 "What AdamW keeps its two moments in. bfloat16, on a GPU only, takes 4 bytes of a parameter instead of "
                 "8 "
                 "and rounds up or down at random, right on average."),
-            key("learning_rate", &C::learning_rate, "Learning rate after warm-up.", above(0)).also({"lr"}),
+            key("learning_rate", &C::learning_rate, "Learning rate after warm-up.", above(0))
+                .also({"lr"})
+                .default_is("2e-05; 0.0001 with finetuning_type lora"),
             key("lr_scheduler_type", &C::lr_scheduler_type, "Course of the learning rate.").also({"lr_scheduler"}),
             key("warmup_steps", &C::warmup_steps, "Steps of linear warm-up.", from_to(0, 1e9))
                 .also({"num_warmup_steps"}),
@@ -323,7 +353,7 @@ std::vector<Key<Config>> config_keys() {
 }  // namespace
 
 std::vector<Section> config_sections() {
-    return {model_section(),   machine_section(), data_section(),      learned_section(),
+    return {model_section(),   lora_section(), machine_section(), data_section(),      learned_section(),
             packing_section(), run_section(),     optimizer_section(), output_section()};
 }
 

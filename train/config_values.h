@@ -96,6 +96,9 @@ template <>
 inline constexpr auto spellings<When> =
     std::to_array<Spelling<When>>({{"no", When::no}, {"steps", When::steps}, {"epoch", When::epoch}});
 template <>
+inline constexpr auto spellings<Finetuning> =
+    std::to_array<Spelling<Finetuning>>({{"full", Finetuning::full}, {"lora", Finetuning::lora}});
+template <>
 inline constexpr auto spellings<Optimizer> = std::to_array<Spelling<Optimizer>>(
     {{"adamw", Optimizer::adamw}, {"adamw_torch", Optimizer::adamw}, {"adamw_torch_fused", Optimizer::adamw}});
 template <>
@@ -197,9 +200,10 @@ struct Form<std::string> {
         return limits.choices.empty() ? "text" : fmt::format("one of {}", fmt::join(limits.choices, ", "));
     }
     static bool read(const ConfigNode& node, const Limits& limits, std::string& value) {
-        if (node.kind != ConfigNode::Kind::scalar || !limits.hold(node.text)) return false;
         const auto other = limits.also_spelled.find(node.text);
-        value = other != limits.also_spelled.end() ? other->second : node.text;
+        const std::string& meant = other != limits.also_spelled.end() ? other->second : node.text;
+        if (node.kind != ConfigNode::Kind::scalar || !limits.hold(meant)) return false;
+        value = meant;
         return true;
     }
     static void write(YAML::Emitter& out, const std::string& value) {
@@ -210,7 +214,7 @@ struct Form<std::string> {
     }
 };
 
-/// A list, or one value without brackets; "none" is the empty list.
+/// A list, one value without brackets, or several with commas between them; "none" is the empty list.
 template <typename T>
 struct Form<std::set<T>> {
     static std::string what(const Limits& limits) {
@@ -227,7 +231,17 @@ struct Form<std::set<T>> {
             if (fits) values.insert(value);
             return fits;
         };
-        if (node.kind == ConfigNode::Kind::scalar) return add(node);
+        if (node.kind == ConfigNode::Kind::scalar) {
+            for (size_t begin = 0, end = 0; end != node.text.npos; begin = end + 1) {
+                end = node.text.find(',', begin);
+                ConfigNode item = node;
+                item.text = node.text.substr(begin, end == node.text.npos ? end : end - begin);
+                item.text.erase(0, item.text.find_first_not_of(' '));
+                item.text.erase(item.text.find_last_not_of(' ') + 1);
+                if (!add(item)) return false;
+            }
+            return true;
+        }
         return node.kind == ConfigNode::Kind::sequence && std::all_of(node.children.begin(), node.children.end(), add);
     }
     static void write(YAML::Emitter& out, const std::set<T>& values) {

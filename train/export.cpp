@@ -4,6 +4,8 @@
 
 #include "data/chat_template.h"
 #include "engine/files.h"
+#include "train/adapter_folder.h"
+#include "train/session.h"
 
 namespace colonnade {
 namespace {
@@ -97,15 +99,24 @@ void stage_weights(const ExportRequest& r, const std::string& staging) {
     }
 }
 
-void replace_weights(const std::string& folder, const std::string& staging) {
+void remove_weights(const std::string& folder) {
     for (const auto& entry : fs::directory_iterator(folder)) {
         const std::string name = entry.path().filename();
         if (name.starts_with("model") && name.find(".safetensors") != std::string::npos) fs::remove(entry.path());
     }
+}
+
+void replace_weights(const std::string& folder, const std::string& staging) {
+    remove_weights(folder);
     for (const auto& entry : fs::directory_iterator(staging))
         fs::rename(entry.path(), fs::path(folder) / entry.path().filename());
     fs::remove(staging);
     sync_path(folder);
+}
+
+void write_chat_template_name(const ExportRequest& r) {
+    write_file_atomically(r.folder + "/colonnade.json",
+                          Json{{"chat_template", r.encoder->options().chat_template}}.dump(2) + "\n");
 }
 
 }  // namespace
@@ -118,15 +129,62 @@ void export_model(const ExportRequest& r) {
         const std::string staging = r.folder + "/.weights";
         stage_weights(r, staging);
         fs::remove(r.folder + "/config.json");
+        remove_adapter(r.folder);
         replace_weights(r.folder, staging);
         write_tokenizer(r);
-        write_file_atomically(r.folder + "/colonnade.json",
-                              Json{{"chat_template", r.encoder->options().chat_template}}.dump(2) + "\n");
+        write_chat_template_name(r);
         write_file_atomically(r.folder + "/generation_config.json", generation_config.dump(2) + "\n");
         write_file_atomically(r.folder + "/config.json", config.dump(2) + "\n");
     } catch (const fs::filesystem_error& e) {
         fail(Exit::storage, "{}: {}", r.folder, e.what());
     }
+}
+
+void export_adapter(const ExportRequest& r, const LoraSettings& lora) {
+    try {
+        fs::create_directories(r.folder);
+        fs::remove(r.folder + "/config.json");
+        remove_weights(r.folder);
+        remove_adapter(r.folder);
+        write_tokenizer(r);
+        write_chat_template_name(r);
+        write_adapter(r.folder, {lora, r.source_folder}, r.parameters, HostCopy::of(r.gpu, r.weights).tensor());
+    } catch (const fs::filesystem_error& e) {
+        fail(Exit::storage, "{}: {}", r.folder, e.what());
+    }
+}
+
+DType stored_dtype(const std::string& model_folder) {
+    const DType dtype = SafetensorsReader(model_folder).tensors().front().dtype;
+    return dtype == DType::bf16 || dtype == DType::f16 ? dtype : DType::f32;
+}
+
+void export_merged(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
+                   const std::string& folder, DType stored) {
+    merge_lora(*learner.options().lora, learner.parameters(), learner.weights(), learner.base_parameters(),
+               learner.base());
+    const std::string& tokenizer = config.tokenizer_name_or_path;
+    export_model({.folder = folder,
+                  .config = learner.config(),
+                  .parameters = learner.base_parameters(),
+                  .weights = learner.base(),
+                  .stored = stored,
+                  .source_folder = config.model_name_or_path,
+                  .encoder = std::move(encoder),
+                  .tokenizer_folder = fs::is_directory(tokenizer) ? tokenizer : ""});
+}
+
+void export_merged_copy(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
+                        const std::string& folder) {
+    Learner copy(learner.config(), {.training = false, .lora = learner.options().lora});
+    load_base(config.model_name_or_path, copy);
+    if (copy.base_hash() != learner.base_hash())
+        fail(Exit::data, "{}: the model has changed since training began; nothing is merged", config.model_name_or_path);
+    const HostCopy adapters = HostCopy::of(learner.options().gpu, learner.weights());
+    copy.fill_weights([&](const Tensor& weights) {
+        std::copy_n(adapters.tensor().as<float>(), weights.numel(), weights.as<float>());
+    });
+    export_merged(config, std::move(encoder), copy, folder, stored_dtype(config.model_name_or_path));
 }
 
 ExportRequest export_request(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,

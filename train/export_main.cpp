@@ -1,8 +1,10 @@
-// export: turns a checkpoint into a Hugging Face folder.
+// export: turns a checkpoint into a Hugging Face folder; one of a LoRA run merged into its base, or as adapters alone.
 
 #include <filesystem>
 
 #include "engine/command_line.h"
+#include "engine/files.h"
+#include "train/adapter_folder.h"
 #include "train/checkpoint.h"
 #include "train/export.h"
 #include "train/session.h"
@@ -11,23 +13,45 @@ using namespace colonnade;
 
 int main(int argc, char** argv) {
     CLI::App app{"Write the model of a checkpoint as a Hugging Face folder"};
-    std::string checkpoint, folder;
-    DType stored = DType::f32;
+    std::string checkpoint, folder, base;
+    std::optional<DType> dtype;
+    bool adapter = false;
     app.add_option("checkpoint", checkpoint, "a folder checkpoint-<step>")->required();
     app.add_option("folder", folder, "where to write")->required();
-    app.add_option("--dtype", stored, "of the weights")
+    app.add_flag("--adapter", adapter, "LoRA: write the adapters alone, as a PEFT folder");
+    app.add_option("--base", base, "LoRA: folder of the base, where it is no longer that of the config")
+        ->excludes("--adapter");
+    app.add_option("--dtype", dtype, "of the weights; default float32, for a merged model that of its base")
+        ->excludes("--adapter")
         ->transform(CLI::CheckedTransformer(
             std::map<std::string, DType>{{"float32", DType::f32}, {"bfloat16", DType::bf16}, {"float16", DType::f16}}));
     return run_command("export", app, argc, argv, [&] {
-        if (std::filesystem::exists(folder + "/config.json"))
+        if (std::filesystem::exists(folder + "/config.json") || is_adapter_folder(folder))
             fail(Exit::config, "{}: holds a model already; give a new folder", folder);
         const ModelConfig model = checkpoint_model(checkpoint);
-        Learner learner(model, {.training = false});
+        const std::string config_path = checkpoint + "/config.yaml";
+        Config config = parse_config(read_file(config_path), config_path).config;
+        const std::optional<LoraSettings> lora = lora_settings(config);
+        if (!lora && (adapter || !base.empty()))
+            fail(Exit::config, "{}: {} is for runs with finetuning_type lora, this one's is full", checkpoint,
+                 adapter ? "--adapter" : "--base");
+        if (!base.empty()) {
+            if (config.tokenizer_name_or_path == config.model_name_or_path) config.tokenizer_name_or_path = base;
+            config.model_name_or_path = base;
+        }
+        Learner learner(model, {.training = false, .lora = lora});
+        if (lora) load_base(config.model_name_or_path, learner);
         const TrainerState state = load_checkpoint(checkpoint, learner);
-        const Config config = parse_config(state.config_yaml, checkpoint + "/config.yaml").config;
-        export_model(export_request(config, make_encoder(config, model.vocab_size), learner, folder, stored));
-        fmt::print("{}: step {}, {} parameters as {}\n", folder, state.step, learner.parameters().count(),
-                   name_of(stored));
+        const auto encoder = make_encoder(config, model.vocab_size);
+        const DType stored = dtype.value_or(lora && !adapter ? stored_dtype(config.model_name_or_path) : DType::f32);
+        if (adapter)
+            export_adapter(export_request(config, encoder, learner, folder), *lora);
+        else if (lora)
+            export_merged(config, encoder, learner, folder, stored);
+        else
+            export_model(export_request(config, encoder, learner, folder, stored));
+        fmt::print("{}: step {}, {} parameters as {}\n", folder, state.step,
+                   (lora && !adapter ? learner.base_parameters() : learner.parameters()).count(), name_of(stored));
         return 0;
     });
 }

@@ -1,10 +1,12 @@
 // generate: answers prompts with a trained model, chat template applied.
 
+#include <filesystem>
 #include <iostream>
 
 #include "data/chat_template.h"
 #include "engine/command_line.h"
 #include "engine/files.h"
+#include "train/adapter_folder.h"
 #include "train/generate.h"
 #include "train/session.h"
 
@@ -13,7 +15,7 @@ using namespace colonnade;
 namespace {
 
 struct Options {
-    std::string model, tokenizer, chat_template, system, prompts_file, logits_out;
+    std::string model, base, tokenizer, chat_template, system, prompts_file, logits_out;
     std::vector<std::string> prompts;
     int64_t max_length = 0, threads = 0;
     bool raw = false;
@@ -53,13 +55,27 @@ void write_logits(const Context& ctx, Generator& generator, std::vector<int32_t>
                                   {"logits", Tensor(logits.data(), DType::f32, {n, vocab}), {1, n, vocab}}});
 }
 
+/// The base of a PEFT folder: where it says, or where the user does.
+std::string base_of(const Options& o, const AdapterConfig& adapter) {
+    if (!o.base.empty()) return o.base;
+    if (adapter.base.empty()) fail(Exit::config, "{}: adapter_config.json names no base model; give --base", o.model);
+    if (!std::filesystem::is_directory(adapter.base))
+        fail(Exit::config, "{}: the base model '{}' is no folder here; give --base", o.model, adapter.base);
+    return adapter.base;
+}
+
 int run(const Options& o) {
     Config machine;
     machine.threads = o.threads;
     machine.device = DeviceChoice::cpu;
     settle_machine(machine);
-    const ModelConfig config = read_model_config(o.model);
-    const auto tokenizer = Tokenizer::load(o.tokenizer.empty() ? o.model : o.tokenizer);
+    std::optional<AdapterConfig> adapter;
+    if (is_adapter_folder(o.model)) adapter = read_adapter_config(o.model);
+    if (!adapter && !o.base.empty()) fail(Exit::config, "{}: --base is for a folder of adapters", o.model);
+    const std::string model = adapter ? base_of(o, *adapter) : o.model;
+    const ModelConfig config = read_model_config(model);
+    const bool own_tokenizer = !adapter || std::filesystem::exists(o.model + "/tokenizer.model");
+    const auto tokenizer = Tokenizer::load(!o.tokenizer.empty() ? o.tokenizer : own_tokenizer ? o.model : model);
     EncodeOptions encode;
     encode.chat_template = o.chat_template.empty() ? exported_template(o.model) : o.chat_template;
     encode.max_length = config.max_position_embeddings;
@@ -69,7 +85,14 @@ int run(const Options& o) {
     const ParameterList parameters(config);
     Arena arena(Device::cpu, static_cast<size_t>(parameters.size()) * sizeof(float) + Arena::alignment);
     const Tensor weights = arena.tensor("weights", DType::f32, {parameters.size()});
-    load_weights(parameters, config, o.model, weights);
+    load_weights(parameters, config, model, weights);
+    if (adapter) {
+        const ParameterList list = lora_parameters(config, adapter->lora);
+        std::vector<float> pairs(static_cast<size_t>(list.size()));
+        const Tensor flat(pairs.data(), DType::f32, {list.size()});
+        load_adapter(o.model, list, flat);
+        merge_lora(adapter->lora, list, flat, parameters, weights);
+    }
     const int64_t max_length = o.max_length ? o.max_length : std::min<int64_t>(config.max_position_embeddings, 4096);
     Generator generator(config, view_parameters(config, parameters, weights), max_length);
 
@@ -96,7 +119,8 @@ int run(const Options& o) {
 int main(int argc, char** argv) {
     Options o;
     CLI::App app{"Answer prompts with a trained model (one per line on stdin where none is given)"};
-    app.add_option("model", o.model, "Hugging Face folder")->required();
+    app.add_option("model", o.model, "Hugging Face folder, or a PEFT folder of adapters")->required();
+    app.add_option("--base", o.base, "of adapters: the model they belong to (default: the one that they name)");
     app.add_option("--prompt,-p", o.prompts, "a prompt; may be given several times");
     app.add_option("--prompts-file", o.prompts_file, "prompts, one per line");
     app.add_option("--system", o.system, "system message");

@@ -1,8 +1,11 @@
 #include "train/learner.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <utility>
+
+#include "engine/files.h"
 
 namespace colonnade {
 namespace {
@@ -10,15 +13,47 @@ namespace {
 /// Parts of State::outcome.
 constexpr int64_t loss_sums = 3, clip = 2;
 
+ParameterList trained(const ModelConfig& config, const LearnerOptions& o) {
+    return o.lora ? lora_parameters(config, *o.lora) : ParameterList(config);
+}
+ParameterList frozen(const ModelConfig& config, const LearnerOptions& o) {
+    return o.lora ? ParameterList(config) : ParameterList();
+}
+
+/// SHA-256 of the hashes of pieces, which threads share out.
+std::string hash_as_bf16(const Tensor& values) {
+    constexpr int64_t piece = 1 << 20;
+    const int64_t n = values.numel(), pieces = (n + piece - 1) / piece;
+    std::vector<std::string> hashes(static_cast<size_t>(pieces));
+    dispatch_float(values.dtype, [&]<typename T>() {
+        const T* const data = values.as<T>();
+#pragma omp parallel for schedule(static)
+        for (int64_t i = 0; i < pieces; ++i) {
+            std::string bytes;
+            for (int64_t j = i * piece; j < std::min(n, (i + 1) * piece); ++j) {
+                const uint16_t bits = bf16_from_float(static_cast<float>(data[j]));
+                bytes += {static_cast<char>(bits & 255), static_cast<char>(bits >> 8)};
+            }
+            hashes[static_cast<size_t>(i)] = sha256(bytes);
+        }
+    });
+    std::string all;
+    for (const std::string& hash : hashes) all += hash;
+    return sha256(all);
+}
+
 }  // namespace
 
-Learner::State Learner::State::lay_out(Arena& arena, const ParameterList& parameters, const LearnerOptions& o) {
+Learner::State Learner::State::lay_out(Arena& arena, const ParameterList& parameters, const ParameterList& base,
+                                       const LearnerOptions& o) {
     State s;
     const int64_t n = parameters.size();
     const bool on_gpu = arena.device() == Device::cuda;
-    const DType master = sum_dtype(o.compute_dtype());
-    s.weights = arena.tensor(on_gpu ? "master weights" : "weights", master, {n});
-    if (on_gpu) s.copy = arena.tensor("weights", o.compute_dtype(), {n});
+    const DType master = sum_dtype(o.dtype_on(arena.device()));
+    const std::string group = o.lora ? "adapters" : "weights";
+    if (o.lora) s.base = arena.tensor("frozen weights", o.dtype_on(arena.device()), {base.size()});
+    s.weights = arena.tensor(on_gpu ? "master " + group : group, master, {n});
+    if (on_gpu) s.copy = arena.tensor(group, o.dtype_on(arena.device()), {n});
     s.outcome = arena.tensor("workspace", DType::f64, {loss_sums + clip});
     s.eval_sums = arena.tensor("workspace", DType::f64, {loss_sums});
     if (!o.training) return s;
@@ -38,15 +73,16 @@ Learner::Workspace Learner::Workspace::lay_out(Arena& arena, const ModelConfig& 
     Workspace w;
     w.batch = BatchTensors::lay_out(arena, packs * length, targets);
     w.masks = AttentionMasks::Memory::lay_out(arena, config, packs, length);
-    w.acts = Activations::lay_out(arena, config, packs, length, o.compute_dtype(), training, o.recompute);
+    w.acts = Activations::lay_out(arena, config, packs, length, o.dtype_on(arena.device()), training, o.recompute,
+                                  o.lora ? &*o.lora : nullptr);
     w.head = ObjectiveBuffers::lay_out(arena, config, targets, std::min(o.head_chunk, std::max<int64_t>(targets, 1)),
-                                       o.compute_dtype(), training);
+                                       o.dtype_on(arena.device()), training);
     return w;
 }
 
 Arena Learner::plan(const ModelConfig& config, const LearnerOptions& options, Device device) {
     Arena arena(device);
-    State::lay_out(arena, ParameterList(config), options);
+    State::lay_out(arena, trained(config, options), frozen(config, options), options);
     Workspace::lay_out(arena, config, options, options.max_packs, options.max_length,
                        options.max_packs * options.max_length, options.training);
     return arena;
@@ -55,14 +91,21 @@ Arena Learner::plan(const ModelConfig& config, const LearnerOptions& options, De
 Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
     : config_(config),
       options_(options),
-      parameters_(config),
+      base_parameters_(frozen(config, options)),
+      parameters_(trained(config, options)),
       arena_(options.device(), plan(config, options, options.device()).bytes()),
-      state_(State::lay_out(arena_, parameters_, options_)),
+      state_(State::lay_out(arena_, parameters_, base_parameters_, options_)),
       state_end_(arena_.mark()) {
     const Tensor& used = state_.copy.empty() ? state_.weights : state_.copy;
-    model_ = std::make_unique<Transformer>(config_, view_parameters(config_, parameters_, used));
+    ModelParameters views = options_.lora ? view_parameters(config_, base_parameters_, state_.base)
+                                          : view_parameters(config_, parameters_, used);
+    if (options_.lora) view_lora(config_, *options_.lora, parameters_, used, views);
+    model_ = std::make_unique<Transformer>(config_, views);
     if (options_.training) {
-        gradient_views_ = {view_parameters(config_, parameters_, state_.gradients)};
+        if (options_.lora)
+            view_lora(config_, *options_.lora, parameters_, state_.gradients, gradient_views_);
+        else
+            gradient_views_ = {view_parameters(config_, parameters_, state_.gradients)};
         clear(state_.gradients);  // the gaps between parameters stay zero
     }
     if (!state_.decay_map.empty()) options_.gpu->upload(state_.decay_map, decay_map(parameters_).data());
@@ -86,8 +129,30 @@ void Learner::clear(const Tensor& t) const {
         std::memset(t.data, 0, t.bytes());
 }
 
+void Learner::fill_base(const std::function<void(const Parameter&, const Tensor&)>& fill) {
+    std::string hashes;
+    for (const Parameter& p : base_parameters_.all()) {
+        const HostCopy host = HostCopy::to_fill(options_.gpu, state_.base.slice(0, p.begin, p.begin + p.size()));
+        fill(p, host.tensor());
+        hashes += hash_as_bf16(host.tensor());
+        host.store();
+    }
+    base_hash_ = sha256(hashes);
+}
+
+// A mask is a function of the update and the micro-step, so that a resumed run draws the same ones.
+DropoutMask Learner::next_dropout() {
+    if (!options_.lora || options_.lora->dropout == 0) return {};
+    constexpr uint64_t streams = uint64_t{1} << 63;  // apart from those of initialisation
+    return {.p = options_.lora->dropout,
+            .seed = options_.seed,
+            .stream = streams | static_cast<uint64_t>(updates_) << 34 | static_cast<uint64_t>(micro_steps_++) << 14};
+}
+
 void Learner::zero_gradients() {
+    micro_steps_ = 0;
     clear(state_.outcome);
+    if (options_.lora) return clear(state_.gradients);  // adapters always add up
     // Matrices are overwritten by the first micro-step, a tied embedding with the head.
     for (const Parameter& p : parameters_.all())
         if (p.shape.size() < 2 || (p.name == "model.embed_tokens.weight" && !config_.tie_word_embeddings))
@@ -117,7 +182,8 @@ void Learner::run(const Context& ctx, const Batch& batch, double total_weight, c
                                  .tokens = w.batch.tokens,
                                  .positions = w.batch.positions,
                                  .token_index = w.batch.token_index,
-                                 .masks = masks};
+                                 .masks = masks,
+                                 .dropout = training ? next_dropout() : DropoutMask()};
     model_->forward(ctx, input, w.acts);
     language_model_loss(ctx, *model_, w.acts, w.head, w.batch, sums, gradients);
     if (training) model_->backward(ctx, input, w.acts, *gradients);

@@ -5,9 +5,13 @@
 //
 // On a GPU accumulate() and update() only enqueue: the host prepares the next batch meanwhile and asks for a step's
 // result() when it wants it, best one step late. Weights are bf16 there, beside masters in f32.
+//
+// With LoRA what is trained are the adapters: weights(), gradients(), moments and parameters() are theirs. The model
+// itself, the base, is there once, in the compute dtype, with neither master nor gradient nor moments.
 
 #include <deque>
 #include <memory>
+#include <optional>
 
 #include "engine/host_copy.h"
 #include "train/adamw.h"
@@ -24,9 +28,12 @@ struct LearnerOptions {
     Recompute recompute = Recompute::none;
     bool training = true;  ///< false: no gradients, no optimizer state, activations of one layer
     Gpu* gpu = nullptr;    ///< runs the model; null: the CPU does. Must outlive the learner
-    uint64_t seed = 0;     ///< of stochastic rounding
+    uint64_t seed = 0;     ///< of stochastic rounding and dropout
+    /// None: the whole model is trained.
+    std::optional<LoraSettings> lora{};
 
-    DType compute_dtype() const { return gpu ? DType::bf16 : dtype; }
+    DType dtype_on(Device d) const { return d == Device::cuda ? DType::bf16 : dtype; }
+    DType compute_dtype() const { return dtype_on(device()); }
     Device device() const { return gpu ? Device::cuda : Device::cpu; }
 };
 
@@ -66,6 +73,7 @@ class Learner {
     LossSums evaluate(const Context& ctx, const Batch& batch, std::vector<double>* nll = nullptr);
 
     const ModelConfig& config() const { return config_; }
+    /// What is trained: the model's parameters, or with LoRA the adapters'.
     const ParameterList& parameters() const { return parameters_; }
     const Transformer& model() const { return *model_; }
     /// Flat, of the master dtype, on the learner's device: HostCopy reads them. Fill weights by fill_weights().
@@ -75,6 +83,13 @@ class Learner {
     const Tensor& v() const { return state_.v; }
     /// Calls `fill` with a flat tensor in host memory and makes what it holds then the weights.
     void fill_weights(const std::function<void(const Tensor&)>& fill);
+    /// With LoRA: calls `fill` with every parameter of the base and a tensor in host memory for it, f32 or f64.
+    void fill_base(const std::function<void(const Parameter&, const Tensor&)>& fill);
+    /// With LoRA: the base's parameters and its weights, flat, of the compute dtype.
+    const ParameterList& base_parameters() const { return base_parameters_; }
+    const Tensor& base() const { return state_.base; }
+    /// SHA-256 over the base's weights rounded to bf16, so that it is the same on every device.
+    const std::string& base_hash() const { return base_hash_; }
     int64_t updates() const { return updates_; }
     void set_updates(int64_t updates) { updates_ = updates; }
     const Arena& arena() const { return arena_; }
@@ -83,11 +98,13 @@ class Learner {
   private:
     /// What every step uses: laid out once, before the memory that batches share.
     struct State {
+        Tensor base;  ///< LoRA
         Tensor weights, copy, gradients, m, v;
         Tensor outcome;  ///< f64 [5]: loss sums of the step (3), gradient norm, clip factor
         Tensor eval_sums;
         Tensor decay_map, norm_scratch;  ///< GPU
-        static State lay_out(Arena& arena, const ParameterList& parameters, const LearnerOptions& options);
+        static State lay_out(Arena& arena, const ParameterList& parameters, const ParameterList& base,
+                             const LearnerOptions& options);
     };
     struct Workspace {
         BatchTensors batch;
@@ -108,9 +125,11 @@ class Learner {
     /// Zero, without waiting.
     void clear(const Tensor& t) const;
     std::vector<double> read(const Tensor& numbers) const;
+    DropoutMask next_dropout();
 
     ModelConfig config_;
     LearnerOptions options_;
+    ParameterList base_parameters_;  ///< LoRA
     ParameterList parameters_;
     Arena arena_;
     State state_;
@@ -120,6 +139,8 @@ class Learner {
     std::deque<Pending> pending_;
     std::vector<std::unique_ptr<Readback>> idle_readbacks_;
     int64_t updates_ = 0;
+    int64_t micro_steps_ = 0;  ///< since zero_gradients()
+    std::string base_hash_;
 };
 
 }  // namespace colonnade

@@ -132,18 +132,18 @@ static std::string shape_text(const std::vector<int64_t>& shape) {
     return fmt::format("[{}]", fmt::join(shape, ", "));
 }
 
-void load_weights(const ParameterList& list, const ModelConfig& config, const std::string& folder, const Tensor& flat) {
-    const SafetensorsReader reader(folder);
+WeightFolder::WeightFolder(const ParameterList& list, const ModelConfig& config, const std::string& folder)
+    : reader_(folder) {
     std::vector<std::string> problems;
     for (const Parameter& p : list.all()) {
-        const TensorInfo* info = reader.find(p.name);
+        const TensorInfo* info = reader_.find(p.name);
         if (!info)
             problems.push_back(fmt::format("'{}' {} is missing", p.name, shape_text(p.shape)));
         else if (info->shape != p.shape)
             problems.push_back(fmt::format("'{}' is {}, config.json makes it {}", p.name, shape_text(info->shape),
                                            shape_text(p.shape)));
     }
-    for (const TensorInfo& info : reader.tensors()) {
+    for (const TensorInfo& info : reader_.tensors()) {
         const bool known =
             std::any_of(list.all().begin(), list.all().end(), [&](const Parameter& p) { return p.name == info.name; });
         const bool ignored =
@@ -159,7 +159,11 @@ void load_weights(const ParameterList& list, const ModelConfig& config, const st
         fail(Exit::data, "{}: the tensors do not fit config.json: {}{}", folder, fmt::join(problems, "; "),
              more ? fmt::format("; and {} more", more) : "");
     }
-    for (const Parameter& p : list.all()) reader.read(*reader.find(p.name), flat.slice(0, p.begin, p.begin + p.size()));
+}
+
+void load_weights(const ParameterList& list, const ModelConfig& config, const std::string& folder, const Tensor& flat) {
+    const WeightFolder weights(list, config, folder);
+    for (const Parameter& p : list.all()) weights.read(p, flat.slice(0, p.begin, p.begin + p.size()));
 }
 
 std::vector<NamedTensor> named_tensors(const ParameterList& list, const Tensor& flat) {

@@ -3,11 +3,13 @@
 // that gradient buckets, optimizer state and shards are plain slices. A parameter has its Hugging Face name; q, k and v
 // (and gate and up) lie side by side, so that each group is one matrix to a matmul.
 
+#include <array>
 #include <string>
 #include <vector>
 
 #include "engine/safetensors.h"
 #include "layers/gradient.h"
+#include "layers/low_rank.h"
 #include "train/model_config.h"
 
 namespace colonnade {
@@ -20,21 +22,30 @@ struct Parameter {
     int64_t size() const;
 };
 
-/// The list for a model; a pure function of its config.
+/// A list of parameters and where each lies.
 class ParameterList {
   public:
+    ParameterList() = default;
+    /// Those of a model; a pure function of its config.
     explicit ParameterList(const ModelConfig& config);
     const std::vector<Parameter>& all() const { return all_; }
     const Parameter& find(const std::string& name) const;
     int64_t size() const { return size_; }  ///< elements of the flat buffer, gaps for alignment included (they stay 0)
     int64_t count() const;                  ///< learned numbers, gaps apart
 
-  private:
+    /// Appends one, right behind the last.
     void add(std::string name, std::vector<int64_t> shape);
+    /// The next one begins at a multiple of 64 elements.
     void align();
+
+  private:
     std::vector<Parameter> all_;
     int64_t size_ = 0;
 };
+
+/// The matrix products of a block. Several linear layers share one where their weights lie side by side.
+enum class Product : uint8_t { qkv, o, gate_up, down };
+constexpr size_t products = 4;
 
 /// Views into a flat buffer (weights or gradients) as the model's ops want them.
 struct BlockParameters {
@@ -45,6 +56,8 @@ struct BlockParameters {
     Tensor post_attention_norm;    ///< [hidden]
     Tensor gate_up, gate_up_bias;  ///< [2 * intermediate, hidden]
     Tensor down, down_bias;        ///< [hidden, intermediate]
+    /// By Product; each may be empty (train/lora.h).
+    std::array<LowRank, products> adapters;
 };
 struct ModelParameters {
     Tensor embedding;   ///< [vocab, hidden]
@@ -62,8 +75,20 @@ ModelParameters view_parameters(const ModelConfig& config, const ParameterList& 
 /// Normal(0, initializer_range) matrices, ones for norms, zeros for biases; a pure function of the seed.
 void initialize(const ModelConfig& config, const ParameterList& list, uint64_t seed, const Tensor& flat);
 
-/// Reads every parameter from a Hugging Face folder. Missing, unexpected and misshapen tensors are listed at once
-/// (Exit::data). `...rotary_emb.inv_freq` and a tied lm_head.weight are skipped.
+/// The weights of a Hugging Face folder. Missing, unexpected and misshapen tensors are listed at once (Exit::data).
+/// `...rotary_emb.inv_freq` and a tied lm_head.weight are skipped.
+class WeightFolder {
+  public:
+    WeightFolder(const ParameterList& list, const ModelConfig& config, const std::string& folder);
+    /// `into`: as many elements, contiguous, in host memory.
+    void read(const Parameter& parameter, const Tensor& into) const {
+        reader_.read(*reader_.find(parameter.name), into);
+    }
+
+  private:
+    SafetensorsReader reader_;
+};
+/// Reads every parameter.
 void load_weights(const ParameterList& list, const ModelConfig& config, const std::string& folder, const Tensor& flat);
 
 /// (name, view) of every parameter in a flat buffer, embedding first, head last.

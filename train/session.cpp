@@ -2,6 +2,8 @@
 
 #include <omp.h>
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -11,6 +13,7 @@
 #include "engine/device.h"
 #include "engine/files.h"
 #include "engine/philox.h"
+#include "train/adapter_folder.h"
 #include "train/config_values.h"
 
 namespace colonnade {
@@ -98,8 +101,42 @@ std::shared_ptr<const Encoder> make_encoder(const Config& config, int64_t vocab_
     return std::make_shared<const Encoder>(load_tokenizer(config), encode_options(config, vocab_size));
 }
 
+void load_base(const std::string& model_folder, Learner& learner) {
+    const WeightFolder weights(learner.base_parameters(), learner.config(), model_folder);
+    learner.fill_base([&](const Parameter& p, const Tensor& into) { weights.read(p, into); });
+}
+
+void settle_adapter(Config& c) {
+    const std::string& folder = c.adapter_name_or_path;
+    if (folder.empty()) return;
+    const LoraSettings found = read_adapter_config(folder).lora;
+    const auto adopt = [&](const char* key, auto& value, const auto& of_folder, const auto& unset) {
+        if (value != unset && value != of_folder)
+            fail(Exit::config, "{} {}, but the adapters of {} have {}", key, value, folder, of_folder);
+        value = of_folder;
+    };
+    adopt("lora_rank", c.lora_rank, found.rank, int64_t{0});
+    adopt("lora_alpha", c.lora_alpha, found.alpha, 0.0);
+    adopt("use_rslora", c.use_rslora, found.rslora, false);
+    const std::set<std::string> none, head = {"lm_head"};
+    adopt("lora_target", c.lora_target, found.targets, none);
+    adopt("modules_to_save", c.modules_to_save, found.head ? head : none, none);
+}
+
 void load_or_initialize(const Session& session, Learner& learner) {
     const std::string& folder = session.config.model_name_or_path;
+    if (learner.options().lora) {
+        load_base(folder, learner);
+        const std::string& adapter = session.config.adapter_name_or_path;
+        const ParameterList& list = learner.parameters();
+        return learner.fill_weights([&](const Tensor& weights) {
+            if (!adapter.empty()) return load_adapter(adapter, list, weights);
+            initialize_lora(list, static_cast<uint64_t>(session.config.seed), weights);
+            const WeightFolder base(learner.base_parameters(), learner.config(), folder);
+            for (const Parameter& p : list.all())
+                if (!is_low_rank(p)) base.read(p, weights.slice(0, p.begin, p.begin + p.size()));
+        });
+    }
     learner.fill_weights([&](const Tensor& weights) {
         if (!folder.empty())
             load_weights(learner.parameters(), session.model, folder, weights);
@@ -166,6 +203,7 @@ Session open_session(const LoadedConfig& loaded) {
     s.notices = loaded.notices;
     const Config& c = s.config;
     s.device = settle_machine(s.config);
+    settle_adapter(s.config);
     const auto tokenizer = load_tokenizer(c);
     if (c.model) {
         s.model = model_of_shape(*c.model, tokenizer.get(), "model");
@@ -174,6 +212,13 @@ Session open_session(const LoadedConfig& loaded) {
         s.model = read_model_config(c.model_name_or_path);
     }
     s.notices.insert(s.notices.end(), s.model.notices.begin(), s.model.notices.end());
+    std::error_code missing;
+    if (c.finetuning_type == Finetuning::lora && fs::equivalent(c.output_dir, c.model_name_or_path, missing))
+        fail(Exit::config, "output_dir {} is the folder of the base model, which must stay as it is: choose another",
+             c.output_dir);
+    if (lora_settings(s.config).value_or(LoraSettings()).head && s.model.tie_word_embeddings)
+        fail(Exit::config, "modules_to_save lm_head: the head of {} is its embedding, which stays as it is",
+             c.model_name_or_path);
     if (!flashmask_runs(s.device, s.model.head_dim)) {
         if (loaded.config.device == DeviceChoice::cuda)
             fail(Exit::config, "device: cuda, but attention has no GPU kernel for head_dim {} (64, 96, 128, 256); use device: cpu",
@@ -181,6 +226,7 @@ Session open_session(const LoadedConfig& loaded) {
         s.config = loaded.config;
         s.config.device = DeviceChoice::cpu;
         s.device = settle_machine(s.config);
+        settle_adapter(s.config);
         s.notices.push_back(fmt::format(
             "device: cpu, as attention has no GPU kernel for head_dim {} (64, 96, 128, 256)", s.model.head_dim));
     }

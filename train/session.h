@@ -30,8 +30,14 @@ Session open_session(const LoadedConfig& loaded);
 /// The encoder of a config; its tokenizer is null where every row is pre-tokenised and none can be read.
 std::shared_ptr<const Encoder> make_encoder(const Config& config, int64_t vocab_size);
 
-/// The weights a run of this session starts from: those of its model folder, or random ones.
+/// The weights a run of this session starts from: those of its model folder, or random ones. With LoRA the folder's are
+/// the base, and the adapters are those of adapter_name_or_path, or fresh ones.
 void load_or_initialize(const Session& session, Learner& learner);
+/// With LoRA: the base alone.
+void load_base(const std::string& model_folder, Learner& learner);
+/// With adapter_name_or_path: rank, alpha and targets become those of that folder; Exit::config where the config says
+/// otherwise.
+void settle_adapter(Config& config);
 
 /// Threads, device: settles what the config leaves open (a GPU where there is one) and refuses `device: cuda` where that
 /// cannot be had, and settings that the device cannot follow.

@@ -26,12 +26,16 @@ int64_t visible_pairs(const ModelConfig& config, const Batch& batch) {
     return sum;
 }
 
-double useful_flops(const ModelConfig& m, const Batch& batch) {
+double useful_flops(const ModelConfig& m, const Batch& batch, const LoraSettings* lora) {
     const int64_t blocks =
         m.num_hidden_layers * m.hidden_size * (m.qkv_width() + m.query_width() + 3 * m.intermediate_size);
     const int64_t head = m.hidden_size * m.vocab_size;
-    return 6.0 * static_cast<double>(blocks) * static_cast<double>(batch.real_tokens) +
-           6.0 * static_cast<double>(head) * static_cast<double>(batch.targets.size()) +
+    const double per_weight = lora ? 4 : 6;
+    const double per_head = lora && !lora->head ? 4 : 6;
+    const int64_t adapters = lora ? lora_parameters(m, *lora).count() - (lora->head ? head : 0) : 0;
+    return (per_weight * static_cast<double>(blocks) + 6.0 * static_cast<double>(adapters)) *
+               static_cast<double>(batch.real_tokens) +
+           per_head * static_cast<double>(head) * static_cast<double>(batch.targets.size()) +
            12.0 * static_cast<double>(m.query_width()) * static_cast<double>(visible_pairs(m, batch));
 }
 

@@ -4,20 +4,22 @@
 //     6 x weights of the blocks' matrices x real tokens + 6 x weights of the head x targets
 //         + 12 x heads x head_dim x visible (query, key) pairs, summed over layers
 //
+// With LoRA 4 in place of 6, as frozen weights have no gradient, and 6 x numbers of the adapters x real tokens.
+//
 // The head only runs on rows that carry a target. Padding, hidden elements of partial tiles and what is computed twice
 // (recomputation) count for nothing.
 
 #include <string_view>
 
 #include "data/batch.h"
-#include "train/model_config.h"
+#include "train/lora.h"
 
 namespace colonnade {
 
 /// Visible pairs of a batch, sliding windows included, summed over the layers.
 int64_t visible_pairs(const ModelConfig& config, const Batch& batch);
 
-double useful_flops(const ModelConfig& config, const Batch& batch);
+double useful_flops(const ModelConfig& config, const Batch& batch, const LoraSettings* lora = nullptr);
 
 /// Dense bf16 FLOP/s by data sheet, from the name that the driver gives a device; 0 where not known.
 double dense_bf16_peak(std::string_view device_name);

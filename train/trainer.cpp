@@ -1,9 +1,12 @@
 #include "train/trainer.h"
 
+#include <fmt/ranges.h>
+
 #include <cmath>
 #include <filesystem>
 
 #include "data/unigram.h"
+#include "train/adapter_folder.h"
 #include "train/curve_picture.h"
 #include "train/export.h"
 
@@ -40,7 +43,8 @@ LearnerOptions Trainer::learner_options() const {
             .moments = config_.optim_dtype,
             .recompute = config_.gradient_checkpointing,
             .gpu = gpu_.get(),
-            .seed = static_cast<uint64_t>(config_.seed)};
+            .seed = static_cast<uint64_t>(config_.seed),
+            .lora = lora_settings(config_)};
 }
 
 void Trainer::open_output_dir() {
@@ -54,7 +58,7 @@ void Trainer::open_output_dir() {
     const std::vector<int64_t> old = checkpoint_steps(dir);
     const std::string& from = config_.resume_from_checkpoint;
     if (!old.empty() && (from == "auto" || fs::equivalent(from, checkpoint_folder(dir, old.back()), error))) return;
-    const bool used = !old.empty() || fs::exists(dir + "/config.json");
+    const bool used = !old.empty() || fs::exists(dir + "/config.json") || is_adapter_folder(dir);
     if (used && !config_.overwrite_output_dir)
         fail(Exit::config,
              "output_dir {} holds a {} already: choose another, {}or set overwrite_output_dir: true to lose it", dir,
@@ -90,6 +94,7 @@ void Trainer::start() {
         folder = steps.empty() ? "" : checkpoint_folder(config_.output_dir, steps.back());
     }
     if (!folder.empty()) {
+        if (learner_->options().lora) load_base(config_.model_name_or_path, *learner_);
         resume(folder);
     } else {
         load_or_initialize(session_, *learner_);
@@ -99,6 +104,7 @@ void Trainer::start() {
     }
     state_.data_key = session_.data_key;
     state_.config_yaml = resolved_yaml(config_);
+    state_.base_model = config_.model_name_or_path;
     write_file_atomically(config_.output_dir + "/config.yaml", state_.config_yaml);
     log_ = std::make_unique<MetricsLog>(config_.output_dir, config_.report_to,
                                         folder.empty() ? std::nullopt : std::optional(state_.step));
@@ -134,6 +140,10 @@ std::string Trainer::plan() {
                               name_of(m.architecture), m.num_hidden_layers, m.hidden_size, m.num_attention_heads,
                               m.num_key_value_heads, m.head_dim, m.vocab_size,
                               human_count(static_cast<double>(parameters.count()))));
+    if (const auto lora = lora_settings(c))
+        line("lora", fmt::format("rank {}, scale {}, on {}: {} parameters are trained, the model's are frozen",
+                                 lora->rank, lora->scale(), fmt::join(lora->targets, ", "),
+                                 human_count(static_cast<double>(lora_parameters(m, *lora).count()))));
     line("data", fmt::format("train {} samples, {} tokens; eval {} samples, {} tokens", train.size(), train.tokens(),
                              session_.eval.store.size(), session_.eval.store.tokens()));
     line("steps", fmt::format("{} of {} packs ({} micro-steps of {})", steps, layout.packs_per_step(),
@@ -310,7 +320,13 @@ void Trainer::save() {
 
 void Trainer::finish() {
     if (config_.save_strategy != When::no && last_save_step_ != state_.step) save();
-    export_model(export_request(config_, session_.encoder, *learner_, config_.output_dir));
+    const ExportRequest result = export_request(config_, session_.encoder, *learner_, config_.output_dir);
+    const std::string merged = config_.output_dir + "/merged";
+    if (const auto& lora = learner_->options().lora)
+        export_adapter(result, *lora);
+    else
+        export_model(result);
+    if (config_.export_merged) export_merged_copy(config_, session_.encoder, *learner_, merged);
     fmt::print("\n");
     if (config_.report_to.contains(Report::jsonl)) show_curves();
     const auto line = [](const char* what, const std::string& value) { fmt::print("{:<14} {}\n", what, value); };
@@ -319,7 +335,8 @@ void Trainer::finish() {
     line("packing", fmt::format("{:.1f} % full", 100 * schedule_.plan(0).fill));
     if (last_eval_step_ >= 0) line("eval loss", fmt::format("{:.4f}", last_eval_loss_));
     if (unigram_loss_ > 0) line("unigram loss", fmt::format("{:.4f}", unigram_loss_));
-    line("model", config_.output_dir);
+    line(learner_->options().lora ? "adapters" : "model", config_.output_dir);
+    if (config_.export_merged) line("merged model", merged);
 }
 
 // Loss curves of the whole log, what was before a resume included.

@@ -65,8 +65,12 @@ KvCache KvCache::lay_out(Arena& arena, const ModelConfig& config, int64_t capaci
     return cache;
 }
 
+static int64_t input_width(const ModelConfig& c, Product product) {
+    return product == Product::o ? c.query_width() : product == Product::down ? c.intermediate_size : c.hidden_size;
+}
+
 Activations Activations::lay_out(Arena& arena, const ModelConfig& c, int64_t packs, int64_t length, DType dtype,
-                                 bool training, Recompute recompute) {
+                                 bool training, Recompute recompute, const LoraSettings* lora) {
     const int64_t tokens = packs * length, h = c.hidden_size, f = c.intermediate_size;
     const DType sums = sum_dtype(dtype);
     const auto saved = [&](std::initializer_list<int64_t> shape) { return arena.tensor("activations", dtype, shape); };
@@ -109,12 +113,28 @@ Activations Activations::lay_out(Arena& arena, const ModelConfig& c, int64_t pac
             b.mid_rstd = statistic({tokens});
             b.gate_up = saved({tokens, 2 * f});
         }
+        for (size_t p = 0; lora && p < products; ++p) {
+            // The last product of a block is not computed again with the block.
+            const bool shared = share_all && !(training && p == static_cast<size_t>(Product::down));
+            const int64_t width = lora->width(static_cast<Product>(p));
+            if (width > 0 && (first || !shared)) b.h[p] = saved({tokens, width});
+        }
         a.blocks.push_back(b);
     }
     a.out = saved({tokens, h});
     a.final_rstd = statistic({tokens});
     a.hidden = saved({tokens, h});
     a.branch = saved({tokens, h});
+    if (training && lora) {
+        int64_t widest_in = 0, widest_h = 0;
+        for (size_t p = 0; p < products; ++p) {
+            const int64_t width = lora->width(static_cast<Product>(p));
+            if (width > 0) widest_in = std::max(widest_in, input_width(c, static_cast<Product>(p)));
+            widest_h = std::max(widest_h, width);
+        }
+        if (lora->dropout > 0) a.dropped = scratch({tokens * widest_in});
+        a.dh = scratch({tokens * widest_h});
+    }
     if (training) {
         a.dhidden = scratch({tokens, h});
         a.dstream = scratch({tokens, h});
@@ -195,6 +215,7 @@ void Transformer::attention_forward(const Context& ctx, const TransformerInput& 
     BlockActivations& a = acts.blocks[l];
     const double eps = config_.rms_norm_eps;
     linear_forward(ctx, {.out = a.qkv, .in = a.normed, .weight = w.qkv, .bias = w.qkv_bias});
+    adapt(ctx, input, acts, layer, Product::qkv, a.qkv, a.normed);
     Heads heads = heads_of(a.qkv, a.qkv, acts.packs, acts.length);
     if (config_.qk_norm) {
         const Heads normed = heads_of(a.qk, a.qkv, acts.packs, acts.length);
@@ -233,6 +254,7 @@ void Transformer::attention_forward(const Context& ctx, const TransformerInput& 
                             .plan = mask.plan,
                             .scale = scale_});
     linear_forward(ctx, {.out = acts.branch, .in = a.attention, .weight = w.o, .bias = w.o_bias});
+    adapt(ctx, input, acts, layer, Product::o, acts.branch, a.attention);
 }
 
 void Transformer::block_forward(const Context& ctx, const TransformerInput& input, Activations& acts, int64_t layer,
@@ -248,6 +270,7 @@ void Transformer::block_forward(const Context& ctx, const TransformerInput& inpu
                           .weight = w.post_attention_norm,
                           .eps = config_.rms_norm_eps});
     linear_forward(ctx, {.out = a.gate_up, .in = a.mid_normed, .weight = w.gate_up, .bias = w.gate_up_bias});
+    adapt(ctx, input, acts, layer, Product::gate_up, a.gate_up, a.mid_normed);
     swiglu_forward(ctx, {.out = a.swiglu, .gate_up = a.gate_up});
 }
 
@@ -271,6 +294,7 @@ void Transformer::forward(const Context& ctx, const TransformerInput& input, Act
         BlockActivations& a = acts.blocks[l];
         block_forward(ctx, input, acts, static_cast<int64_t>(l), cache);
         linear_forward(ctx, {.out = acts.branch, .in = a.swiglu, .weight = w.down, .bias = w.down_bias});
+        adapt(ctx, input, acts, static_cast<int64_t>(l), Product::down, acts.branch, a.swiglu);
         // The residual add is fused with the norm that follows it: the next block's, or the final one.
         const bool last = l + 1 == layers;
         rmsnorm_forward(ctx, {.out = last ? acts.hidden : acts.blocks[l + 1].normed,
@@ -316,6 +340,8 @@ void Transformer::attention_backward(const Context& ctx, const TransformerInput&
                           .in = a.attention,
                           .weight = w.o,
                           .scratch = acts.scratch});
+    adapt_backward(ctx, input, acts, layer, Product::o, gradients,
+                   {.din = acts.dattention, .dout = acts.dstream, .in = a.attention});
 
     const Heads saved = heads_of(config_.qk_norm ? a.qk : a.qkv, a.qkv, acts.packs, acts.length);
     const Heads d = heads_of(acts.dqkv, acts.dqkv, acts.packs, acts.length);
@@ -354,7 +380,10 @@ void Transformer::attention_backward(const Context& ctx, const TransformerInput&
                                .weight = w.k_norm,
                                .scratch = acts.scratch});
     }
-    linear_backward(ctx, {.din = acts.dnormed,
+    // Below the first adapters nothing is learned.
+    const bool lowest = layer == 0 && gradients.input_norm.empty();
+    const Tensor dnormed = lowest ? Tensor() : acts.dnormed;
+    linear_backward(ctx, {.din = dnormed,
                           .dweight = gradients.qkv,
                           .dweight_mode = matrices,
                           .dbias = gradients.qkv_bias,
@@ -362,6 +391,9 @@ void Transformer::attention_backward(const Context& ctx, const TransformerInput&
                           .in = a.normed,
                           .weight = w.qkv,
                           .scratch = acts.scratch});
+    adapt_backward(ctx, input, acts, layer, Product::qkv, gradients,
+                   {.din = dnormed, .dout = acts.dqkv, .in = a.normed});
+    if (lowest) return;
     rmsnorm_backward(ctx, {.din = acts.dstream,
                            .din_mode = Grad::accumulate,
                            .dweight = gradients.input_norm,
@@ -375,6 +407,7 @@ void Transformer::attention_backward(const Context& ctx, const TransformerInput&
 void Transformer::backward(const Context& ctx, const TransformerInput& input, Activations& acts,
                            const ModelGradients& gradients) const {
     require(acts.training, "backward needs activations laid out for training");
+    require(input.adapters, "backward goes through the adapters");
     rmsnorm_backward(ctx, {.din = acts.dstream,
                            .dweight = gradients.final_norm,
                            .dout = acts.dhidden,
@@ -394,6 +427,8 @@ void Transformer::backward(const Context& ctx, const TransformerInput& input, Ac
                               .in = a.swiglu,
                               .weight = w.down,
                               .scratch = acts.scratch});
+        adapt_backward(ctx, input, acts, static_cast<int64_t>(l), Product::down, g,
+                       {.din = acts.dswiglu, .dout = acts.dstream, .in = a.swiglu});
         swiglu_backward(ctx, {.dgate_up = a.gate_up, .dout = acts.dswiglu, .gate_up = a.gate_up});
         linear_backward(ctx, {.din = acts.dnormed,
                               .dweight = g.gate_up,
@@ -403,6 +438,8 @@ void Transformer::backward(const Context& ctx, const TransformerInput& input, Ac
                               .in = a.mid_normed,
                               .weight = w.gate_up,
                               .scratch = acts.scratch});
+        adapt_backward(ctx, input, acts, static_cast<int64_t>(l), Product::gate_up, g,
+                       {.din = acts.dnormed, .dout = a.gate_up, .in = a.mid_normed});
         rmsnorm_backward(ctx, {.din = acts.dstream,
                                .din_mode = Grad::accumulate,
                                .dweight = g.post_attention_norm,
@@ -413,6 +450,7 @@ void Transformer::backward(const Context& ctx, const TransformerInput& input, Ac
                                .scratch = acts.scratch});
         attention_backward(ctx, input, acts, static_cast<int64_t>(l), g, gradients.matrices);
     }
+    if (gradients.embedding.empty()) return;
     embedding_backward(
         ctx,
         {.dweight = gradients.embedding, .dout = acts.dstream, .tokens = input.tokens, .index = input.token_index});

@@ -11,7 +11,7 @@
 #include "engine/arena.h"
 #include "layers/embedding.h"
 #include "layers/rope.h"
-#include "train/parameters.h"
+#include "train/lora.h"
 
 namespace colonnade {
 
@@ -40,10 +40,15 @@ class AttentionMasks {
 /// What a forward pass reads.
 struct TransformerInput {
     int64_t packs = 0, length = 0;
-    Tensor tokens;     ///< i32 [packs * length]
-    Tensor positions;  ///< i32 [packs * length]
+    Tensor tokens;             ///< i32 [packs * length]
+    Tensor positions;          ///< i32 [packs * length]
     TokenIndex token_index{};  ///< GPU, for backward
     const AttentionMasks& masks;
+    /// false: the base model alone, as if there were no adapters; what DPO's reference is. Forward only; a
+    /// head that is trained (LoraSettings::head) stays.
+    bool adapters = true;
+    /// Of the adapters' input. `stream` is the step's: its low 14 bits are free, for the layer and the product.
+    DropoutMask dropout{};
 };
 
 /// Keys and values of what was already read, for generation: one pack.
@@ -72,6 +77,8 @@ struct BlockActivations {
     Tensor mid_rstd;
     Tensor mid_normed;       ///< [tokens, hidden]
     Tensor gate_up, swiglu;  ///< [tokens, 2 * intermediate], [tokens, intermediate]
+    /// Of the adapters, by Product: [tokens, LoraSettings::width].
+    std::array<Tensor, products> h;
 };
 
 struct Activations {
@@ -84,14 +91,19 @@ struct Activations {
     Tensor final_rstd;
     Tensor hidden;  ///< [tokens, hidden] after the final norm
     Tensor branch;  ///< [tokens, hidden] what a block adds to the stream
+    /// With adapters and dropout: room for the widest input of an adapted product.
+    Tensor dropped;
     // Backward only.
     Tensor dhidden;  ///< [tokens, hidden] given by the objective
     Tensor dstream;  ///< [tokens, hidden] gradient of the residual stream
     Tensor dqkv, dattention, dswiglu, dnormed;
+    /// With adapters: room for the largest h.
+    Tensor dh;
     Tensor scratch;  ///< GPU: u8, of the kernels of backward
 
     static Activations lay_out(Arena& arena, const ModelConfig& config, int64_t packs, int64_t length, DType dtype,
-                               bool training, Recompute recompute = Recompute::none);
+                               bool training, Recompute recompute = Recompute::none,
+                               const LoraSettings* lora = nullptr);
 };
 
 class Transformer {
@@ -102,7 +114,8 @@ class Transformer {
     /// values are appended to it and attention sees all of it; the caller advances cache->length.
     void forward(const Context& ctx, const TransformerInput& input, Activations& acts, KvCache* cache = nullptr) const;
 
-    /// From acts.dhidden: adds every parameter's gradient to `gradients` (or overwrites it). Overwrites activations.
+    /// From acts.dhidden: adds to `gradients` those that have a place there (or overwrites them); the others are not
+    /// computed. Overwrites activations.
     void backward(const Context& ctx, const TransformerInput& input, Activations& acts,
                   const ModelGradients& gradients) const;
 
@@ -125,6 +138,14 @@ class Transformer {
                            KvCache* cache) const;
     void attention_backward(const Context& ctx, const TransformerInput& input, Activations& acts, int64_t layer,
                             const BlockParameters& gradients, Grad matrices) const;
+    /// The adapters of a product, where there are any: after its linear layer, with the same input and output.
+    void adapt(const Context& ctx, const TransformerInput& input, Activations& acts, int64_t layer, Product product,
+               const Tensor& out, const Tensor& in) const;
+    struct AdapterGradients {
+        Tensor din, dout, in;
+    };
+    void adapt_backward(const Context& ctx, const TransformerInput& input, Activations& acts, int64_t layer,
+                        Product product, const BlockParameters& gradients, const AdapterGradients& args) const;
 
     const ModelConfig& config_;
     ModelParameters weights_;
