@@ -1,5 +1,6 @@
 // bench_attention: times FlashMask on the CPU or a GPU for mask families or masks from files, beside the full mask of
-// the same size; with --check compares every result with dense attention in double.
+// the same size; with --check compares every result with dense attention in double. With --show-plan it prints which
+// tiles of these masks are skipped instead.
 
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -7,6 +8,7 @@
 #include "attention/mask_families.h"
 #include "attention/mask_file.h"
 #include "attention/measure.h"
+#include "attention/plan_picture.h"
 #include "engine/command_line.h"
 #include "engine/device.h"
 #include "engine/files.h"
@@ -22,7 +24,7 @@ struct Options {
     int64_t query_length = 0, batch = 1, documents = 0, shortest_document = -1, sliding_window = 0, mask_heads = 0;
     AttentionSize size;
     int repeat = 5;
-    bool check = false, without_full = false;
+    bool check = false, without_full = false, show_plan = false;
     std::optional<int64_t> window, global_tokens, prefix, first_evicting_row;
     uint64_t seed = 0;
 };
@@ -51,9 +53,9 @@ void declare(CLI::App& app, Options& o) {
         ->capture_default_str();
     app.add_option("--tile-rows", o.size.tile_rows, "cpu")->check(at_least(1))->capture_default_str();
     app.add_option("--tile-columns", o.size.tile_columns, "cpu")->check(at_least(1))->capture_default_str();
-    app.add_option("--repeat", o.repeat, "timed runs, the median counts")
-        ->check(CLI::Range(1, 1000))
-        ->capture_default_str();
+    auto* repeat = app.add_option("--repeat", o.repeat, "timed runs, the median counts")
+                       ->check(CLI::Range(1, 1000))
+                       ->capture_default_str();
     auto* documents =
         app.add_option("--documents", o.documents, "documents, or blocks; equal ones")->check(at_least(1));
     auto* shortest =
@@ -71,9 +73,14 @@ void declare(CLI::App& app, Options& o) {
     app.add_option("--mask-heads", o.mask_heads, "of random eviction, default: as many as heads")->check(at_least(1));
     app.add_option("--seed", o.seed, "of random eviction and document lengths")->capture_default_str();
     app.add_option("--sliding-window", o.sliding_window, "intersect causal masks with this window")->check(at_least(1));
-    app.add_flag("--without-full", o.without_full, "do not time the full mask, nor compare with it");
-    app.add_flag("--check", o.check, "compare with dense attention in double; exit 4 where it is too far off");
-    app.add_option("--json", o.json, "write the results to this file, or - for stdout");
+    auto* without_full =
+        app.add_flag("--without-full", o.without_full, "do not time the full mask, nor compare with it");
+    auto* check =
+        app.add_flag("--check", o.check, "compare with dense attention in double; exit 4 where it is too far off");
+    auto* json = app.add_option("--json", o.json, "write the results to this file, or - for stdout");
+    auto* show_plan =
+        app.add_flag("--show-plan", o.show_plan, "time nothing: print each mask's tile plan as a picture");
+    for (auto* timing : {repeat, without_full, check, json}) show_plan->excludes(timing);
 }
 
 struct NamedMask {
@@ -225,9 +232,28 @@ bool bench(const Options& o, const Context& ctx, const std::vector<NamedMask>& m
     return passed;
 }
 
+/// The plan that attention would have on this device, as a picture.
+void show_plan(const Options& o, const Context& ctx, const NamedMask& named) {
+    Arena planned(ctx.device);
+    GpuTilePlan::lay_out(planned, named.mask);
+    Arena arena(ctx.device, planned.bytes());
+    const GpuTilePlan memory = GpuTilePlan::lay_out(arena, named.mask);
+    const TilePlan plan = ctx.device == Device::cuda
+                              ? make_gpu_tile_plan(ctx, memory, named.mask)
+                              : make_tile_plan(named.mask, o.size.tile_rows, o.size.tile_columns);
+    fmt::print("{}: {}", named.name, plan_picture(ctx, named.mask, plan));
+}
+
 int run(const CLI::App& app, Options& o) {
     const std::unique_ptr<Gpu> gpu = settle(app, o);
     const Context ctx{.device = gpu ? Device::cuda : Device::cpu, .gpu = gpu.get()};
+    if (o.show_plan) {
+        for (const NamedMask& mask : masks_from_files(o)) show_plan(o, ctx, mask);
+        if (o.columns_files.empty())
+            for (const int64_t length : o.lengths)
+                for (const NamedMask& mask : masks_of_length(o, length)) show_plan(o, ctx, mask);
+        return 0;
+    }
     nlohmann::ordered_json report{
         {"device", gpu ? gpu->name() : "cpu"}, {"heads", o.size.heads}, {"kv_heads", o.size.kv_heads},
         {"head_dim", o.size.head_dim},         {"dtype", o.dtype},      {"results", nlohmann::ordered_json::array()}};

@@ -30,10 +30,8 @@ struct Operands {
         x.q = queries(), x.dout = queries(), x.out = queries(), x.dq = queries();
         x.k = keys(), x.v = keys(), x.dk = keys(), x.dv = keys();
         x.lse = arena.tensor("operands", sum_dtype(size.dtype), {mask.batch, size.heads, mask.rows});
-        if (arena.device() == Device::cuda) {
-            x.scratch = arena.tensor("scratch", DType::u8, {flashmask_scratch_bytes(x.q)});
-            x.plan = GpuTilePlan::lay_out(arena, mask.batch * mask.heads, mask.rows, mask.columns);
-        }
+        x.scratch = arena.tensor("scratch", DType::u8, {flashmask_scratch_bytes(x.q)});
+        x.plan = GpuTilePlan::lay_out(arena, mask);
         return x;
     }
 };

@@ -28,8 +28,11 @@ struct GpuTilePlan {
     Tensor row_order, column_order, row_triple_order;
     Tensor scratch;  ///< u8, for building
 
-    /// Room for masks of this size; counted as "tile plans".
+    /// Room for masks of this size; counted as "tile plans". Empty in an arena of the CPU, whose plans need none.
     static GpuTilePlan lay_out(Arena& arena, int64_t slices, int64_t rows, int64_t columns);
+    static GpuTilePlan lay_out(Arena& arena, const ColumnMask& mask) {
+        return lay_out(arena, mask.batch * mask.heads, mask.rows, mask.columns);
+    }
 };
 
 struct TilePlan {
@@ -72,5 +75,9 @@ int64_t count_visible_pairs(const ColumnMask& mask);
 /// partial although no pair in it is visible, or although all are. A tile that reaches past the last column is never
 /// full. Bit maps are written whole, a partial tile is an active one.
 TilePlan make_gpu_tile_plan(const Context& ctx, const GpuTilePlan& memory, const ColumnMask& mask);
+
+/// The plan for attention on the context's device: that of the GPU in `memory`, or one of the CPU with 64 x 64 tiles, or
+/// 32 x 32 ones where little of those is visible.
+TilePlan make_tile_plan(const Context& ctx, const GpuTilePlan& memory, const ColumnMask& mask);
 
 }  // namespace colonnade

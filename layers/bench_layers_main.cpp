@@ -188,9 +188,13 @@ struct Bench {
         const Tensor bias = values({width}), dbias = sums({width}), room = scratch(linear_scratch_bytes(width));
         time("linear forward", work, compute, [&] { linear_forward(ctx, {out, in, w, {}}); });
         time("linear forward, bias", work, compute, [&] { linear_forward(ctx, {out, in, w, bias}); });
-        time("linear backward", 2 * work, compute, [&] { linear_backward(ctx, {din, fresh, dw, {}, out, in, w}); });
+        time("linear backward", 2 * work, compute, [&] {
+            linear_backward(
+                ctx, {.din = din, .dweight = dw, .dbias = {}, .dout = out, .in = in, .weight = w, .scratch = {}});
+        });
         time("bias gradient", size() * tokens * width, memory, [&] {
-            linear_backward(ctx, {{}, fresh, {}, dbias, out, in, w, room});
+            linear_backward(
+                ctx, {.din = {}, .dweight = {}, .dbias = dbias, .dout = out, .in = in, .weight = w, .scratch = room});
         });
     }
 
@@ -199,7 +203,15 @@ struct Bench {
         const Tensor w = values({vocab, hidden}), dw = sums({vocab, hidden});
         const Tensor nll = filled<double>({tokens}, scattered), targets = indices(tokens, [](int64_t) { return 0; });
         const Tensor scales = filled<double>({tokens}, [](int64_t) { return 1e-3; });
-        const HeadLoss args{nll, {}, din, dw, logits, in, w, targets, scales};
+        const HeadLoss args{.nll = nll,
+                            .correct = {},
+                            .dhidden = din,
+                            .dweight = dw,
+                            .logits = logits,
+                            .hidden = in,
+                            .weight = w,
+                            .targets = targets,
+                            .scales = scales};
         time("head and loss", 3 * tokens * vocab * hidden, compute, [&] { head_loss(ctx, args); });
         if (arena.planning()) return;
         // Of the last sample.

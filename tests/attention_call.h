@@ -120,9 +120,8 @@ class AttentionCall {
         out_ = arena.tensor("call", size_.dtype, {mask.batch, mask.rows, size_.heads, size_.dim});
         dout_ = arena.tensor("call", size_.dtype, {mask.batch, mask.rows, size_.heads, size_.dim});
         lse_ = arena.tensor("call", sum_dtype(size_.dtype), {mask.batch, size_.heads, mask.rows});
-        if (ctx.device == Device::cpu) return;
         scratch_ = arena.tensor("call", DType::u8, {flashmask_scratch_bytes(q())});
-        plan_memory_ = GpuTilePlan::lay_out(arena, mask.batch * mask.heads, mask.rows, mask.columns);
+        plan_memory_ = GpuTilePlan::lay_out(arena, mask);
     }
     static Tensor part(const Tensor& packed, int64_t first, int64_t count) {
         return packed.slice(2, first, first + count);

@@ -131,6 +131,20 @@ TEST(TilePlan, VisibleShareOfEqualDocuments) {
     EXPECT_EQ(plan.visible_pairs, 1024 * 64);
 }
 
+TEST(TilePlan, OfTheCpuHasSmallTilesWhereLittleOfLargeOnesIsVisible) {
+    Arena planned(Device::cpu);
+    const auto tiles = [&](const ColumnMask& mask) {
+        const TilePlan plan = make_tile_plan({}, GpuTilePlan::lay_out(planned, mask), mask);
+        EXPECT_EQ(plan.visible_pairs, count_visible_pairs(mask));
+        EXPECT_EQ(plan.surviving_tiles(), make_tile_plan(mask, plan.tile_rows, plan.tile_columns).surviving_tiles());
+        return std::pair(plan.tile_rows, plan.tile_columns);
+    };
+    EXPECT_EQ(tiles(causal_mask(640, 640)), (std::pair<int64_t, int64_t>(64, 64)));
+    const auto short_documents = default_parameters(640, 640, 1, 40).ends;
+    EXPECT_EQ(tiles(causal_document_mask(640, short_documents)), (std::pair<int64_t, int64_t>(32, 32)));
+    EXPECT_EQ(planned.bytes(), 0u);
+}
+
 TEST(TilePlan, RefusesMasksThatAreNotValid) {
     ColumnMask mask = causal_document_mask(8, {4, 8});
     mask.lts[3] = 9;

@@ -20,23 +20,13 @@ std::vector<int64_t> distinct_windows(const ModelConfig& config) {
     return windows;
 }
 
-TilePlan make_cpu_plan(const ColumnMask& mask) {
-    TilePlan plan = make_tile_plan(mask);
-    // Rows of short documents fill few pairs of a large tile. Small ones then cost less than they lose in the matmuls:
-    // attention of the quickstart's step falls from 10 to 6 % of its time.
-    const int64_t tile_pairs = plan.surviving_tiles() * plan.tile_rows * plan.tile_columns;
-    if (5 * plan.visible_pairs < 2 * tile_pairs) plan = make_tile_plan(mask, 32, 32);
-    return plan;
-}
-
 }  // namespace
 
 AttentionMasks::Memory AttentionMasks::Memory::lay_out(Arena& arena, const ModelConfig& config, int64_t packs,
                                                        int64_t length) {
     Memory memory;
-    if (arena.device() == Device::cuda)
-        for (size_t i = 0; i < distinct_windows(config).size(); ++i)
-            memory.plans.push_back(GpuTilePlan::lay_out(arena, packs, length, length));
+    for (size_t i = 0; i < distinct_windows(config).size(); ++i)
+        memory.plans.push_back(GpuTilePlan::lay_out(arena, packs, length, length));
     return memory;
 }
 
@@ -48,8 +38,7 @@ AttentionMasks::AttentionMasks(const Context& ctx, const ModelConfig& config, co
     const std::vector<int64_t> windows = distinct_windows(config);
     for (size_t i = 0; i < windows.size(); ++i) {
         ColumnMask seen = windows[i] ? windowed(windows[i]) : mask;
-        TilePlan plan =
-            ctx.device == Device::cuda ? make_gpu_tile_plan(ctx, memory.plans[i], seen) : make_cpu_plan(seen);
+        TilePlan plan = make_tile_plan(ctx, memory.plans.empty() ? GpuTilePlan{} : memory.plans[i], seen);
         entries_.push_back({std::move(seen), std::move(plan)});
     }
     for (const int64_t window : config.windows)
