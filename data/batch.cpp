@@ -52,6 +52,21 @@ void place(Batch& batch, const Sample& sample, int64_t pack_row, int64_t begin) 
     }
 }
 
+/// Adds the branches of `sample`, whose first token has flat row `begin`, to the table, its margin and what it counts.
+void list_branches(Batch& batch, const Sample& sample, int64_t begin) {
+    const auto& begins = sample.branch_begins;
+    for (size_t rank = 0; rank < begins.size(); ++rank) {
+        const int64_t end = rank + 1 < begins.size() ? begins[rank + 1] : sample.length();
+        const int64_t last = (begins[rank] < end ? end : begins.front()) - 1;
+        batch.branch_table.push_back({.sample = static_cast<int32_t>(batch.margins.size()),
+                                      .rank = static_cast<int32_t>(rank),
+                                      .last_row = static_cast<int32_t>(last < 0 ? -1 : begin + last),
+                                      .tokens = 0});
+    }
+    batch.margins.push_back(sample.margin);
+    batch.pairs += pair_count(begins.size());
+}
+
 }  // namespace
 
 Batch make_batch(const std::vector<std::vector<const Sample*>>& packs, int64_t align) {
@@ -79,22 +94,23 @@ Batch make_batch(const std::vector<std::vector<const Sample*>>& packs, int64_t a
     batch.mask.rows = batch.mask.columns = batch.length;
     batch.mask.lts.assign(batch.tokens.size(), 0);  // padding: hidden from row 0 on
 
-    int32_t branches_before = 0;
     for (size_t p = 0; p < packs.size(); ++p) {
         const int64_t pack_row = static_cast<int64_t>(p) * batch.length;
         int64_t begin = 0;
         for (const Sample* sample : packs[p]) {
             place(batch, *sample, pack_row, begin);
+            const auto branches_before = static_cast<int32_t>(batch.branch_table.size());
+            list_branches(batch, *sample, pack_row + begin);
             for_each_target(sample->weights, sample->branch_begins, [&](int32_t token, int32_t row, int32_t branch) {
                 const auto i = static_cast<size_t>(token);
                 batch.rows.push_back(static_cast<int32_t>(pack_row + begin + row));
                 batch.targets.push_back(sample->tokens[i]);
                 batch.weights.push_back(sample->weights[i]);
                 batch.branches.push_back(branches_before + branch);
+                ++batch.branch_table[static_cast<size_t>(branches_before + branch)].tokens;
                 batch.target_weight += static_cast<double>(sample->weights[i]);
             });
             begin += sample->length();
-            branches_before += static_cast<int32_t>(sample->branch_begins.size());
         }
     }
     return batch;

@@ -9,6 +9,7 @@
 //     position    0  1  2   0  1   2  3   2  0
 //     lts         3  3  3   8  8   7  7   8  0    the first row that may no longer see the column
 //     targets    (0,x1) (1,x2) (4,a0) (4,b0) (5,a1)    (row, token); row 4 = s1 has two
+//     branches    x: sample 0, rank 0, last row 2      a: sample 1, rank 0, last row 6      b: sample 1, rank 1, row 7
 
 #include <cstdint>
 #include <span>
@@ -18,6 +19,17 @@
 #include "data/sample.h"
 
 namespace colonnade {
+
+/// One branch of a batch.
+struct Branch {
+    int32_t sample;    ///< index of its sample within the batch
+    int32_t rank;      ///< place among the sample's branches: 0 is the chosen or best answer
+    int32_t last_row;  ///< flat row of its last token, where a reward is read; of the stem's last where it has none,
+                       ///< -1 where there is no stem either
+    int32_t tokens;    ///< targets it has: its log-probability is a sum over so many
+
+    bool operator==(const Branch&) const = default;
+};
 
 struct Batch {
     int64_t packs = 0, length = 0;
@@ -30,10 +42,14 @@ struct Batch {
     // row, then branch.
     std::vector<int32_t> rows, targets;
     std::vector<float> weights;
-    std::vector<int32_t> branches;  ///< index of the branch within the batch, counted over all samples
+    std::vector<int32_t> branches;  ///< index of each target's branch in branch_table
+
+    std::vector<Branch> branch_table;  ///< of all samples, in their order
+    std::vector<float> margins;        ///< [samples]; 0 where the data gives none
 
     int64_t samples = 0, real_tokens = 0;  ///< padding apart
     double target_weight = 0;              ///< sum of weights
+    double pairs = 0;                      ///< samples with answers to compare: pair_count() of each
     int64_t tokens_total() const { return packs * length; }
 };
 
@@ -45,5 +61,11 @@ Batch make_batch(const std::vector<std::vector<const Sample*>>& packs, int64_t a
 
 /// Sum of the weights of the targets that make_batch would give a sample with these weights and branches.
 double target_weight(std::span<const float> weights, std::span<const int32_t> branch_begins);
+
+/// What a sample of so many branches counts in losses that compare answers: 1 from two branches on, a ranking of any
+/// length as much as a pair; 0 where there is nothing to compare.
+constexpr double pair_count(size_t branches) {
+    return branches >= 2 ? 1 : 0;
+}
 
 }  // namespace colonnade

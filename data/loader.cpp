@@ -48,6 +48,7 @@ static Sample join(const std::vector<Sample>& samples) {
     Sample joined;
     joined.branch_begins = {0};
     for (const Sample& sample : samples) {
+        require(sample.branch_begins == joined.branch_begins, "only samples of one branch can be joined");
         const size_t begin = joined.tokens.size();
         joined.tokens.insert(joined.tokens.end(), sample.tokens.begin(), sample.tokens.end());
         joined.weights.insert(joined.weights.end(), sample.weights.begin(), sample.weights.end());
@@ -69,12 +70,12 @@ Batch Loader::load(const PackPlan& plan, int64_t first_pack) const {
 }
 
 void Loader::load_all(const std::stop_token& stop) {
-    const std::vector<double> weights = store_.target_weights();
+    const std::vector<double> weights = store_.target_weights(), pairs = store_.pairs();
     for (int64_t step = options_.start_step; step < total_steps_; ++step) {
         const auto [epoch, epoch_step] = schedule_.locate(step);
         const int64_t epoch_steps = schedule_.steps_in(epoch);
         const PackPlan& plan = schedule_.plan(epoch);
-        const StepTotals totals = step_totals(plan, layout_, epoch_step, schedule_.lengths(), weights);
+        const StepTotals totals = step_totals(plan, layout_, epoch_step, schedule_.lengths(), weights, pairs);
         for (int64_t micro = 0; micro < layout_.accumulation; ++micro) {
             LoadedBatch loaded{.batch = load(plan, layout_.first_pack(epoch_step, micro, options_.rank)),
                                .step = step,

@@ -121,7 +121,7 @@ PackPlan plan_epoch(std::span<const int64_t> lengths, const PackSettings& settin
 }
 
 StepTotals step_totals(const PackPlan& plan, const StepLayout& layout, int64_t step, std::span<const int64_t> lengths,
-                       std::span<const double> weights) {
+                       std::span<const double> weights, std::span<const double> pairs) {
     StepTotals totals;
     const int64_t first = step * layout.packs_per_step();
     for (int64_t p = first; p < first + layout.packs_per_step(); ++p) {
@@ -129,6 +129,7 @@ StepTotals step_totals(const PackPlan& plan, const StepLayout& layout, int64_t s
             ++totals.samples;
             totals.tokens += lengths[static_cast<size_t>(sample)];
             totals.weight += weights[static_cast<size_t>(sample)];
+            totals.pairs += pairs[static_cast<size_t>(sample)];
         }
     }
     return totals;

@@ -61,10 +61,11 @@ struct StepLayout {
 /// What one step holds over all ranks and micro-steps, known before its first forward.
 struct StepTotals {
     double weight = 0;  ///< sum of the samples' target weights: what the loss of the step is divided by
+    double pairs = 0;   ///< samples with answers to compare: what losses over preferences are divided by
     int64_t samples = 0, tokens = 0;
 };
-/// `lengths` and `weights` per sample.
+/// `lengths`, `weights` (target_weight() in data/batch.h) and `pairs` (pair_count()) per sample.
 StepTotals step_totals(const PackPlan& plan, const StepLayout& layout, int64_t step, std::span<const int64_t> lengths,
-                       std::span<const double> weights);
+                       std::span<const double> weights, std::span<const double> pairs);
 
 }  // namespace colonnade

@@ -62,6 +62,7 @@ void TokenStore::for_each_dataset(Store& store, Body&& body) {
     body("sample_begins", store.sample_begins_);
     body("branches", store.branches_);
     body("branch_begins", store.branch_begins_);
+    body("margins", store.margins_);
     body("source_files", store.source_files_);
     body("source_lines", store.source_lines_);
 }
@@ -72,6 +73,7 @@ void TokenStore::add(const Sample& sample, int32_t file, int64_t line) {
     branches_.insert(branches_.end(), sample.branch_begins.begin(), sample.branch_begins.end());
     sample_begins_.push_back(static_cast<int64_t>(tokens_.size()));
     branch_begins_.push_back(static_cast<int64_t>(branches_.size()));
+    margins_.push_back(sample.margin);
     source_files_.push_back(file);
     source_lines_.push_back(line);
 }
@@ -87,6 +89,7 @@ void TokenStore::append(const TokenStore& later) {
     join(tokens_, later.tokens_);
     join(weights_, later.weights_);
     join(branches_, later.branches_);
+    join(margins_, later.margins_);
     join(source_files_, later.source_files_);
     join(source_lines_, later.source_lines_);
     add_rows(statistics, later.statistics);
@@ -103,7 +106,8 @@ Sample TokenStore::sample(int64_t i) const {
         using Values = std::decay_t<decltype(values)>;
         return Values(values.begin() + begins[at], values.begin() + begins[at + 1]);
     };
-    return {slice(tokens_, sample_begins_), slice(weights_, sample_begins_), slice(branches_, branch_begins_)};
+    return {slice(tokens_, sample_begins_), slice(weights_, sample_begins_), slice(branches_, branch_begins_),
+            margins_[static_cast<size_t>(i)]};
 }
 
 std::vector<int64_t> TokenStore::lengths() const {
@@ -122,6 +126,13 @@ std::vector<double> TokenStore::target_weights() const {
     for (size_t i = 0; i < sums.size(); ++i)
         sums[i] = target_weight(slice(weights, sample_begins_, i), slice(branches, branch_begins_, i));
     return sums;
+}
+
+std::vector<double> TokenStore::pairs() const {
+    std::vector<double> counts(static_cast<size_t>(size()));
+    for (size_t i = 0; i < counts.size(); ++i)
+        counts[i] = pair_count(static_cast<size_t>(branch_begins_[i + 1] - branch_begins_[i]));
+    return counts;
 }
 
 std::string TokenStore::place(int64_t i) const {
@@ -231,6 +242,7 @@ void TokenStore::check(const std::string& path, int64_t vocab_size) const {
     expect_size("weights", weights_.size(), tokens_.size());
     expect_size("sample_begins", sample_begins_.size(), samples + 1);
     expect_size("branch_begins", branch_begins_.size(), samples + 1);
+    expect_size("margins", margins_.size(), samples);
     expect_size("source_lines", source_lines_.size(), samples);
     check_begins(path, "sample_begins", sample_begins_, tokens());
     check_begins(path, "branch_begins", branch_begins_, static_cast<int64_t>(branches_.size()));
@@ -246,6 +258,8 @@ void TokenStore::check(const std::string& path, int64_t vocab_size) const {
         if (*first < 0 || last[-1] > length || !std::is_sorted(first, last)) {
             fail(Exit::data, "{}: the branches of sample {} are not in order within its {} tokens", path, i, length);
         }
+        if (!std::isfinite(margins_[i]))
+            fail(Exit::data, "{}: margins[{}] is {}, expected a finite number", path, i, margins_[i]);
         if (source_files_[i] < 0 || static_cast<size_t>(source_files_[i]) >= statistics.files.size()) {
             fail(Exit::data, "{}: source_files[{}] is {}, expected an index below {}", path, i, source_files_[i],
                  statistics.files.size());

@@ -9,6 +9,7 @@
 //   sample_begins  i64 [samples + 1] sample i is tokens [begins[i], begins[i + 1])
 //   branches       i32 [*]           branch begins of all samples end to end, counted within the sample
 //   branch_begins  i64 [samples + 1] sample i has branches [begins[i], begins[i + 1])
+//   margins        f32 [samples]     of pairs: by how much the chosen answer is to score above the rejected one
 //   source_files   i32 [samples]     index into the statistics' files
 //   source_lines   i64 [samples]     1-based line
 //   settings, statistics  u8 [*]     JSON text (datasets, since an HDF5 attribute ends at 64 KiB)
@@ -29,7 +30,7 @@ namespace colonnade {
 class TokenStore {
   public:
     /// Raised whenever the file's layout, or what rows become under unchanged settings, changes.
-    static constexpr int64_t format_version = 1;
+    static constexpr int64_t format_version = 2;
 
     /// Appends a sample that came from line `line` of statistics.files[file].
     void add(const Sample& sample, int32_t file, int64_t line);
@@ -45,6 +46,7 @@ class TokenStore {
     Sample sample(int64_t i) const;
     std::vector<int64_t> lengths() const;        ///< tokens of each sample, as the packer takes them
     std::vector<double> target_weights() const;  ///< target_weight() of each sample
+    std::vector<double> pairs() const;           ///< pair_count() of each sample
     std::string place(int64_t i) const;          ///< "path:line" of sample i
 
     /// The samples that `keep(i)` wants, in order. Counts, lengths and learned tokens of its statistics are its own;
@@ -71,6 +73,7 @@ class TokenStore {
     std::vector<int64_t> sample_begins_ = {0};
     std::vector<int32_t> branches_;
     std::vector<int64_t> branch_begins_ = {0};
+    std::vector<float> margins_;
     std::vector<int32_t> source_files_;
     std::vector<int64_t> source_lines_;
 };

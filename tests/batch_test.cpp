@@ -56,6 +56,40 @@ bool sees(const std::vector<Place>& row, size_t i, size_t j) {
            (row[j].branch == -1 || row[j].branch == row[i].branch);
 }
 
+/// The branch table from what the tokens are: a branch's last row is the last one of the batch that holds a token of it,
+/// else the last of its stem.
+void expect_branches_as_defined(const Packs& packs, const Batch& batch, const std::vector<std::vector<Place>>& rows) {
+    std::vector<Branch> expected;
+    std::vector<float> margins;
+    double pairs = 0;
+    for (size_t p = 0; p < packs.size(); ++p) {
+        for (size_t s = 0; s < packs[p].size(); ++s) {
+            const auto sample = static_cast<int32_t>(margins.size());
+            const auto branches = static_cast<int32_t>(packs[p][s].branch_begins.size());
+            for (int32_t rank = 0; rank < branches; ++rank) {
+                int32_t last = -1, last_of_stem = -1, learned = 0;
+                bool has_stem = false;
+                for (size_t i = 0; i < rows[p].size(); ++i) {
+                    const Place& place = rows[p][i];
+                    if (place.sample != static_cast<int>(s)) continue;
+                    const auto flat = static_cast<int32_t>(p * rows[p].size() + i);
+                    has_stem |= place.branch == -1;
+                    if (place.branch == -1) last_of_stem = flat;
+                    if (place.branch != rank) continue;
+                    learned += place.weight > 0 && (has_stem || last >= 0);
+                    last = flat;
+                }
+                expected.push_back({sample, rank, last >= 0 ? last : last_of_stem, learned});
+            }
+            margins.push_back(packs[p][s].margin);
+            pairs += branches > 1 ? 1 : 0;
+        }
+    }
+    EXPECT_EQ(batch.branch_table, expected);
+    EXPECT_EQ(batch.margins, margins);
+    EXPECT_EQ(batch.pairs, pairs);
+}
+
 void expect_as_defined(const Packs& packs, const Batch& batch) {
     const auto rows = places_of(packs, batch.length);
     const auto length = static_cast<size_t>(batch.length);
@@ -84,6 +118,7 @@ void expect_as_defined(const Packs& packs, const Batch& batch) {
             }
         }
     }
+    expect_branches_as_defined(packs, batch, rows);
     for (size_t i = 0; i < batch.rows.size(); ++i)
         found.emplace_back(batch.rows[i], batch.branches[i], batch.targets[i], batch.weights[i]);
     std::sort(expected.begin(), expected.end());
@@ -106,11 +141,12 @@ Sample random_sample(const Philox& random, uint64_t& at) {
         sample.branch_begins.push_back(static_cast<int32_t>(sample.tokens.size()));
         append(draw(5));
     }
+    sample.margin = static_cast<float>(draw(3));
     return sample;
 }
 
 TEST(Batch, TheExampleOfTheHeader) {
-    const Packs packs = {{{{10, 11, 12}, {1, 1, 1}, {0}}, {{20, 21, 30, 31, 40}, {0, 0, 1, 1, 1}, {2, 4}}}};
+    const Packs packs = {{{{10, 11, 12}, {1, 1, 1}, {0}}, {{20, 21, 30, 31, 40}, {0, 0, 1, 1, 1}, {2, 4}, 0.5f}}};
     const Batch batch = make_batch(views(packs), 3);
     EXPECT_EQ(batch.length, 9);
     EXPECT_EQ(batch.tokens, (std::vector<int32_t>{10, 11, 12, 20, 21, 30, 31, 40, 0}));
@@ -119,6 +155,9 @@ TEST(Batch, TheExampleOfTheHeader) {
     EXPECT_EQ(batch.rows, (std::vector<int32_t>{0, 1, 4, 4, 5}));
     EXPECT_EQ(batch.targets, (std::vector<int32_t>{11, 12, 30, 40, 31}));
     EXPECT_EQ(batch.branches, (std::vector<int32_t>{0, 0, 1, 2, 1}));
+    EXPECT_EQ(batch.branch_table, (std::vector<Branch>{{0, 0, 2, 2}, {1, 0, 6, 2}, {1, 1, 7, 1}}));
+    EXPECT_EQ(batch.margins, (std::vector<float>{0, 0.5}));
+    EXPECT_EQ(batch.pairs, 1);
     EXPECT_EQ(batch.samples, 2);
     EXPECT_EQ(batch.real_tokens, 8);
     EXPECT_EQ(batch.target_weight, 5);

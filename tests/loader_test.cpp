@@ -15,8 +15,9 @@
 namespace colonnade {
 namespace {
 
-/// Samples whose tokens say which sample they are: i + 1 everywhere, lengths 2 to 40.
-TokenStore numbered_store(int64_t samples) {
+/// Samples whose tokens say which sample they are: i + 1 everywhere, lengths 2 to 40. With pairs, every third one of four
+/// tokens or more is a stem and two branches.
+TokenStore numbered_store(int64_t samples, bool with_pairs = false) {
     TokenStore store;
     store.statistics.files = {{"numbers.jsonl", "tokens", samples, samples}};
     const Philox random{11, 0};
@@ -24,6 +25,7 @@ TokenStore numbered_store(int64_t samples) {
         const size_t length = 2 + random.below(static_cast<uint64_t>(i), 39);
         Sample sample{std::vector<int32_t>(length, static_cast<int32_t>(i + 1)), std::vector<float>(length, 1), {0}};
         sample.weights[0] = 0;
+        if (with_pairs && i % 3 == 0 && length >= 4) sample.branch_begins = {1, static_cast<int32_t>(length / 2)};
         store.add(sample, 0, i + 1);
     }
     return store;
@@ -73,7 +75,7 @@ TEST(Loader, WithoutDocumentMaskAPackIsOneLongText) {
 }
 
 TEST(Loader, EverySampleOncePerEpochAndTotalsKnownBefore) {
-    const TokenStore store = numbered_store(201);
+    const TokenStore store = numbered_store(201, true);
     const StepLayout layout{.per_device_batch = 2, .accumulation = 3};
     const auto batches = load_all(store, settings(layout));
     PackSchedule schedule(store.lengths(), settings(layout));
@@ -91,11 +93,15 @@ TEST(Loader, EverySampleOncePerEpochAndTotalsKnownBefore) {
         EXPECT_EQ(b.batch.packs, 2);
         for (const int64_t sample : samples_in(b.batch)) by_epoch[b.epoch].push_back(sample);
         by_step[b.step].weight += b.batch.target_weight;
+        by_step[b.step].pairs += b.batch.pairs;
         by_step[b.step].samples += b.batch.samples;
         by_step[b.step].tokens += b.batch.real_tokens;
     }
     for (const LoadedBatch& b : batches) {
         EXPECT_EQ(b.step_totals.weight, by_step[b.step].weight);
+        EXPECT_EQ(b.step_totals.pairs, by_step[b.step].pairs);
+        EXPECT_GT(b.step_totals.pairs, 0);
+        EXPECT_LT(b.step_totals.pairs, static_cast<double>(b.step_totals.samples));
         EXPECT_EQ(b.step_totals.samples, by_step[b.step].samples);
         EXPECT_EQ(b.step_totals.tokens, by_step[b.step].tokens);
     }

@@ -173,18 +173,23 @@ TEST(Packer, AStepHoldsTheSamePacksForAnyNumberOfRanks) {
 
 TEST(Packer, StepTotalsSumToTheWholeEpoch) {
     const auto lengths = log_normal_lengths(400, 4, 1, 256);
-    std::vector<double> weights;
-    for (const int64_t n : lengths) weights.push_back(static_cast<double>(n) / 2);
+    std::vector<double> weights, pairs;
+    for (const int64_t n : lengths) {
+        weights.push_back(static_cast<double>(n) / 2);
+        pairs.push_back(n % 2 ? 1 : 0);
+    }
     const PackPlan plan = plan_epoch(lengths, {.packing_length = 256}, 0);
     const StepLayout layout{2, 3, 1};
     StepTotals sum;
     for (int64_t step = 0; step < layout.steps(plan); ++step) {
-        const StepTotals totals = step_totals(plan, layout, step, lengths, weights);
+        const StepTotals totals = step_totals(plan, layout, step, lengths, weights, pairs);
         EXPECT_EQ(totals.weight * 2, static_cast<double>(totals.tokens));
         EXPECT_LE(totals.tokens, 6 * 256);
         sum.samples += totals.samples;
         sum.tokens += totals.tokens;
+        sum.pairs += totals.pairs;
     }
+    EXPECT_EQ(sum.pairs, std::accumulate(pairs.begin(), pairs.end(), 0.0));
     EXPECT_EQ(sum.samples, 400);
     EXPECT_EQ(sum.tokens, std::accumulate(lengths.begin(), lengths.end(), int64_t{0}));
 }

@@ -111,14 +111,14 @@ std::string Trainer::plan() {
     const ParameterList parameters(m);
     const int64_t steps = schedule_.total_steps();
     const std::vector<int64_t> lengths = train.lengths();
-    const std::vector<double> weights = train.target_weights();
+    const std::vector<double> weights = train.target_weights(), pairs = train.pairs();
     const StepLayout& layout = schedule_.settings().layout;
     StepTotals total;
     int64_t packs = 0;
     for (int64_t step = 0; step < steps; ++step) {
         const auto at = schedule_.locate(step);
         const PackPlan& epoch = schedule_.plan(at.epoch);
-        const StepTotals t = step_totals(epoch, layout, at.step, lengths, weights);
+        const StepTotals t = step_totals(epoch, layout, at.step, lengths, weights, pairs);
         total.tokens += t.tokens;
         total.samples += t.samples;
         total.weight += t.weight;
