@@ -7,7 +7,7 @@ namespace colonnade {
 namespace {
 
 /// Parts of State::outcome.
-constexpr int64_t loss_sums = 3, clip = 2;
+constexpr int64_t loss_sums = LossSums::count, clip = 2;
 
 }  // namespace
 
@@ -33,21 +33,20 @@ Learner::State Learner::State::lay_out(Arena& arena, const ParameterList& parame
 }
 
 Learner::Workspace Learner::Workspace::lay_out(Arena& arena, const ModelConfig& config, const LearnerOptions& o,
-                                               int64_t packs, int64_t length, int64_t targets, bool training) {
+                                               const BatchShape& shape, bool training) {
     Workspace w;
-    w.batch = BatchTensors::lay_out(arena, packs * length, targets);
-    w.masks = AttentionMasks::Memory::lay_out(arena, config, packs, length);
-    w.acts = Activations::lay_out(arena, config, packs, length, o.compute_dtype(), training, o.recompute);
-    w.head = ObjectiveBuffers::lay_out(arena, config, targets, std::min(o.head_chunk, std::max<int64_t>(targets, 1)),
-                                       o.compute_dtype(), training);
+    w.batch = BatchTensors::lay_out(arena, shape.tokens(), shape.targets);
+    w.masks = AttentionMasks::Memory::lay_out(arena, config, shape.packs, shape.length);
+    w.acts = Activations::lay_out(arena, config, shape.packs, shape.length, o.compute_dtype(), training, o.recompute);
+    w.head = o.objective->lay_out(arena, config, shape, {o.head_chunk, o.compute_dtype(), training});
     return w;
 }
 
 Arena Learner::plan(const ModelConfig& config, const LearnerOptions& options, Device device) {
     Arena arena(device);
     State::lay_out(arena, ParameterList(config), options);
-    Workspace::lay_out(arena, config, options, options.max_packs, options.max_length,
-                       options.max_packs * options.max_length, options.training);
+    Workspace::lay_out(arena, config, options, BatchShape::largest(options.max_packs, options.max_length),
+                       options.training);
     return arena;
 }
 
@@ -75,13 +74,20 @@ void Learner::fill_weights(const std::function<void(const Tensor&)>& fill) {
     if (!state_.copy.empty()) cast(context(), state_.copy, state_.weights);
 }
 
+void Learner::clear_sums(const Tensor& sums) const {
+    const LossSums::Numbers nothing = LossSums().numbers();
+    if (options_.gpu)
+        options_.gpu->upload(sums, nothing.data());
+    else
+        std::memcpy(sums.data, nothing.data(), sums.bytes());
+}
+
 void Learner::zero_gradients() {
-    for (const Tensor& t : {state_.gradients, state_.outcome}) {
-        if (options_.gpu)
-            options_.gpu->zero(t);
-        else
-            std::memset(t.data, 0, t.bytes());
-    }
+    if (options_.gpu)
+        options_.gpu->zero(state_.gradients);
+    else
+        std::memset(state_.gradients.data, 0, state_.gradients.bytes());
+    clear_sums(state_.outcome.slice(0, 0, loss_sums));
 }
 
 std::vector<double> Learner::read(const Tensor& numbers) const {
@@ -93,52 +99,79 @@ std::vector<double> Learner::read(const Tensor& numbers) const {
     return values;
 }
 
-void Learner::run(const Context& ctx, const Batch& batch, double total_weight, const Tensor& sums,
-                  const ModelParameters* gradients, std::vector<double>* nll) {
-    const bool training = gradients != nullptr;
+template <typename Body>
+void Learner::with_batch(const Context& ctx, const Batch& batch, double total, bool training, Body&& body) {
     arena_.release(state_end_);
-    Workspace w = Workspace::lay_out(arena_, config_, options_, batch.packs, batch.length, std::ssize(batch.rows), training);
-    w.batch.fill(ctx, batch, total_weight, config_.vocab_size);
+    Workspace w = Workspace::lay_out(arena_, config_, options_, BatchShape::of(batch), training);
+    w.batch.fill(ctx, batch, total, config_.vocab_size);
+    objective().fill(ctx, w.head, batch);
     const AttentionMasks masks(ctx, config_, batch.mask, w.masks);
-    const TransformerInput input{.packs = batch.packs,
-                                 .length = batch.length,
-                                 .tokens = w.batch.tokens,
-                                 .positions = w.batch.positions,
-                                 .token_index = w.batch.token_index,
-                                 .masks = masks};
-    model_->forward(ctx, input, w.acts);
-    language_model_loss(ctx, *model_, w.acts, w.head, w.batch, sums, gradients);
-    if (training) model_->backward(ctx, input, w.acts, *gradients);
-    if (nll) *nll = read(w.head.nll);
+    body(w, TransformerInput{.packs = batch.packs,
+                             .length = batch.length,
+                             .tokens = w.batch.tokens,
+                             .positions = w.batch.positions,
+                             .token_index = w.batch.token_index,
+                             .masks = masks});
 }
 
-void Learner::accumulate(const Context& ctx, const Batch& batch, double total_weight) {
-    if (batch.rows.empty()) return;  // an empty pack that fills the last step
-    run(ctx, batch, total_weight, state_.outcome.slice(0, 0, loss_sums), &gradient_views_, nullptr);
+template <typename Then>
+void Learner::run(const Context& ctx, const Batch& batch, double total, const Tensor& sums,
+                  const ModelParameters* gradients, Then&& then) {
+    with_batch(ctx, batch, total, gradients != nullptr, [&](Workspace& w, const TransformerInput& input) {
+        const ObjectiveStep step{.model = *model_,
+                                 .acts = w.acts,
+                                 .buffers = w.head,
+                                 .batch = w.batch,
+                                 .sums = sums,
+                                 .total = total,
+                                 .gradients = gradients};
+        if (objective().needs_reference() && batch.reference.empty()) {
+            require(static_cast<bool>(options_.reference), "the batch has no reference, and nothing computes one");
+            options_.reference(ctx, *model_, input, w.acts);
+            objective().measure(ctx, step);
+            objective().take_reference(ctx, w.head);
+        }
+        model_->forward(ctx, input, w.acts);
+        objective().run(ctx, step);
+        if (gradients) model_->backward(ctx, input, w.acts, *gradients);
+        then(w);
+    });
+}
+
+void Learner::accumulate(const Context& ctx, const Batch& batch, double total) {
+    if (objective().total(batch) == 0) return;  // an empty pack that fills the last step
+    run(ctx, batch, total, state_.outcome.slice(0, 0, loss_sums), &gradient_views_, [](const Workspace&) {});
 }
 
 LossSums Learner::loss() const {
-    const std::vector<double> sums = read(state_.outcome.slice(0, 0, loss_sums));
-    return {sums[0], sums[1], sums[2]};
+    return LossSums::of(read(state_.outcome.slice(0, 0, loss_sums)));
 }
 
 LossSums Learner::evaluate(const Context& ctx, const Batch& batch, std::vector<double>* nll) {
-    if (batch.rows.empty()) return {};
-    if (options_.gpu)
-        options_.gpu->zero(state_.eval_sums);
-    else
-        std::memset(state_.eval_sums.data, 0, state_.eval_sums.bytes());
-    run(ctx, batch, batch.target_weight, state_.eval_sums, nullptr, nll);
-    const std::vector<double> sums = read(state_.eval_sums);
-    return {sums[0], sums[1], sums[2]};
+    if (objective().total(batch) == 0) return {};
+    clear_sums(state_.eval_sums);
+    run(ctx, batch, objective().total(batch), state_.eval_sums, nullptr, [&](const Workspace& w) {
+        if (nll) *nll = read(w.head.nll);
+    });
+    return LossSums::of(read(state_.eval_sums));
+}
+
+std::vector<double> Learner::measure(const Context& ctx, const Batch& batch) {
+    std::vector<double> answers;
+    if (batch.branch_table.empty()) return answers;
+    with_batch(ctx, batch, 1, false, [&](Workspace& w, const TransformerInput& input) {
+        model_->forward(ctx, input, w.acts);
+        objective().measure(ctx, {.model = *model_, .acts = w.acts, .buffers = w.head, .batch = w.batch, .sums = {}});
+        answers = read(w.head.answers);
+    });
+    return answers;
 }
 
 void Learner::update(const Context& ctx, const AdamWSettings& settings, double learning_rate, double max_norm) {
     const Tensor norm_and_clip = state_.outcome.slice(0, loss_sums, loss_sums + clip);
-    gradient_norm(ctx, {.out = norm_and_clip,
-                        .gradients = state_.gradients,
-                        .max_norm = max_norm,
-                        .scratch = state_.norm_scratch});
+    gradient_norm(
+        ctx,
+        {.out = norm_and_clip, .gradients = state_.gradients, .max_norm = max_norm, .scratch = state_.norm_scratch});
     adamw(ctx, {.weights = state_.weights,
                 .copy = state_.copy,
                 .m = state_.m,
@@ -184,7 +217,7 @@ StepResult Learner::result() {
         idle_readbacks_.push_back(std::move(step.readback));
     }
     const std::vector<double>& o = step.outcome;
-    const StepResult result{.loss = {o[0], o[1], o[2]}, .gradient_norm = o[3], .clip_factor = o[4]};
+    const StepResult result{.loss = LossSums::of(o), .gradient_norm = o[loss_sums], .clip_factor = o[loss_sums + 1]};
     if (!std::isfinite(result.loss.nll)) {
         updates_ = step.update - 1;
         fail(Exit::numerics, "the loss of step {} is not finite; nothing of that step is saved", step.update);

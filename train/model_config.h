@@ -28,6 +28,7 @@ struct ModelConfig {
     RopeScaling rope_scaling;
     double initializer_range = 0.02;
     bool tie_word_embeddings = false;
+    bool score_head = false;  ///< a reward model: the head is score.weight [1, hidden], and there is no other
     bool qkv_bias = false, o_bias = false, mlp_bias = false;
     bool qk_norm = false;                          ///< Qwen3: RMSNorm on every query and key head, before the rotation
     std::vector<int64_t> windows;                  ///< [layers]: sliding window in keys including self; 0: all

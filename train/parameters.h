@@ -48,7 +48,7 @@ struct BlockParameters {
 struct ModelParameters {
     Tensor embedding;   ///< [vocab, hidden]
     Tensor final_norm;  ///< [hidden]
-    Tensor head;        ///< [vocab, hidden]; the embedding itself where tied
+    Tensor head;        ///< [vocab, hidden]; the embedding itself where tied. Of a reward model [1, hidden]
     std::vector<BlockParameters> blocks;
 };
 ModelParameters view_parameters(const ModelConfig& config, const ParameterList& list, const Tensor& flat);
@@ -57,7 +57,8 @@ ModelParameters view_parameters(const ModelConfig& config, const ParameterList& 
 void initialize(const ModelConfig& config, const ParameterList& list, uint64_t seed, const Tensor& flat);
 
 /// Reads every parameter from a Hugging Face folder. Missing, unexpected and misshapen tensors are listed at once
-/// (Exit::data). `...rotary_emb.inv_freq` and a tied lm_head.weight are skipped.
+/// (Exit::data). `...rotary_emb.inv_freq` and a tied lm_head.weight are skipped. A reward model may begin as a language
+/// model: then lm_head.weight is skipped, too, and a missing score.weight keeps what `flat` holds.
 void load_weights(const ParameterList& list, const ModelConfig& config, const std::string& folder, const Tensor& flat);
 
 /// (name, view) of every parameter in a flat buffer, embedding first, head last.
