@@ -59,6 +59,8 @@ int run(const Options& o) {
     machine.device = DeviceChoice::cpu;
     settle_machine(machine);
     const ModelConfig config = read_model_config(o.model);
+    if (config.score_head)
+        fail(Exit::data, "{}: a reward model gives answers a score; it has no head that could generate", o.model);
     const auto tokenizer = Tokenizer::load(o.tokenizer.empty() ? o.model : o.tokenizer);
     EncodeOptions encode;
     encode.chat_template = o.chat_template.empty() ? exported_template(o.model) : o.chat_template;

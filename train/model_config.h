@@ -59,4 +59,8 @@ void validate(const ModelConfig& config, const std::string& where, Exit exit = E
 /// A config.json that transformers v4 and v5 load.
 Json to_json(const ModelConfig& config);
 
+/// Makes `json`, a config.json, that of a reward model: `...ForSequenceClassification` with one label. pad_token_id is how
+/// transformers finds the last token of a padded row.
+void set_score_head(Json& json, const ModelConfig& config);
+
 }  // namespace colonnade

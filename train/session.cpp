@@ -11,6 +11,7 @@
 #include "engine/device.h"
 #include "engine/files.h"
 #include "engine/philox.h"
+#include "train/config_values.h"
 
 namespace colonnade {
 namespace {
@@ -79,10 +80,10 @@ std::shared_ptr<const Encoder> make_encoder(const Config& config, int64_t vocab_
 void load_or_initialize(const Session& session, Learner& learner) {
     const std::string& folder = session.config.model_name_or_path;
     learner.fill_weights([&](const Tensor& weights) {
-        if (!folder.empty())
-            load_weights(learner.parameters(), session.model, folder, weights);
-        else
+        // A language model that becomes a reward model has no head yet.
+        if (folder.empty() || session.model.score_head)
             initialize(session.model, learner.parameters(), static_cast<uint64_t>(session.config.seed), weights);
+        if (!folder.empty()) load_weights(learner.parameters(), session.model, folder, weights);
     });
 }
 
@@ -92,9 +93,9 @@ Device settle_machine(Config& config) {
     const std::vector<CudaDevice> devices = cuda_devices();
     const auto index = static_cast<size_t>(config.device_index);
     const bool usable = index < devices.size() && devices[index].compute_capability >= 80;
-    const Device device =
-        config.device == DeviceChoice::cuda || (config.device == DeviceChoice::automatic && usable) ? Device::cuda
-                                                                                                    : Device::cpu;
+    const Device device = config.device == DeviceChoice::cuda || (config.device == DeviceChoice::automatic && usable)
+                              ? Device::cuda
+                              : Device::cpu;
     if (device == Device::cuda) {
         if (!built_with_cuda())
             fail(Exit::config,
@@ -110,6 +111,19 @@ Device settle_machine(Config& config) {
     }
     settle_device(config, device);
     return device;
+}
+
+int64_t reward_pad_token(const ModelConfig& model, const Encoder& encoder) {
+    std::vector<int64_t> ends = model.eos_token_ids, candidates = {model.pad_token_id};
+    if (const auto tokenizer = encoder.tokenizer()) {
+        for (const int32_t id : encoder.stop_ids()) ends.push_back(id);
+        if (const auto eos = tokenizer->eos()) ends.push_back(*eos);
+        candidates.push_back(tokenizer->pad().value_or(-1));
+        candidates.push_back(tokenizer->unk().value_or(-1));
+    }
+    for (int64_t id = 0; id < model.vocab_size; ++id) candidates.push_back(id);
+    const auto fits = [&](int64_t id) { return id >= 0 && std::find(ends.begin(), ends.end(), id) == ends.end(); };
+    return *std::find_if(candidates.begin(), candidates.end(), fits);
 }
 
 std::string device_text(const Session& session) {
@@ -151,10 +165,14 @@ Session open_session(const LoadedConfig& loaded) {
     } else {
         s.model = read_model_config(c.model_name_or_path);
     }
+    if (s.model.score_head && c.stage != Stage::rm)
+        fail(Exit::config, "{} holds a reward model: stage rm trains it, stage {} needs a language model",
+             c.model_name_or_path, spell(c.stage));
     s.notices.insert(s.notices.end(), s.model.notices.begin(), s.model.notices.end());
     if (!flashmask_runs(s.device, s.model.head_dim)) {
         if (loaded.config.device == DeviceChoice::cuda)
-            fail(Exit::config, "device: cuda, but attention has no GPU kernel for head_dim {} (64, 96, 128, 256); use device: cpu",
+            fail(Exit::config,
+                 "device: cuda, but attention has no GPU kernel for head_dim {} (64, 96, 128, 256); use device: cpu",
                  s.model.head_dim);
         s.config = loaded.config;
         s.config.device = DeviceChoice::cpu;
@@ -166,6 +184,12 @@ Session open_session(const LoadedConfig& loaded) {
         fail(Exit::data, "{}: the tokenizer has {} pieces, the model embeds only {}", tokenizer->path(),
              tokenizer->vocab_size(), s.model.vocab_size);
     s.encoder = std::make_shared<const Encoder>(tokenizer, encode_options(c, s.model.vocab_size));
+    if (c.stage == Stage::rm) {
+        s.model.score_head = true;
+        s.model.pad_token_id = reward_pad_token(s.model, *s.encoder);
+        s.notices.push_back(
+            fmt::format("the reward model's pad_token_id is {}, which ends no answer", s.model.pad_token_id));
+    }
     if (c.max_length > s.model.max_position_embeddings)
         s.notices.push_back(fmt::format("max_length {} is beyond the model's max_position_embeddings {}", c.max_length,
                                         s.model.max_position_embeddings));
