@@ -59,36 +59,49 @@ void check_vector(const ColumnMask& mask, const char* name, bool carried, const 
     }
 }
 
-/// Hides the rows of one column from `past` on as well. False where what is hidden then takes more than two ranges.
-bool hide_from(ColumnMask::Bounds& x, int32_t past, int32_t causal_rows, int32_t rows) {
-    struct Range {
-        int32_t begin, end;
-        bool empty() const { return begin >= end; }
-    };
-    Range upper{x.uts, x.ute}, lower{x.lts, x.lte}, window{past, rows};
-    // What the causal rule hides anyway needs no range.
-    if (upper.end <= causal_rows) upper.end = upper.begin;
-    if (lower.end <= causal_rows) lower.end = lower.begin;
-    for (Range* r : {&lower, &upper}) {
-        if (r->empty() || r->end < window.begin) continue;
-        window.begin = std::min(window.begin, r->begin);
-        r->end = r->begin;
+/// Rows [begin, end).
+struct Rows {
+    int32_t begin, end;
+};
+
+/// Hides `more` rows of one column as well (its two ranges are added to the list). False where what is hidden then takes
+/// more than two ranges; `more` then holds them. What the causal rule hides anyway needs no range.
+bool hide(ColumnMask::Bounds& x, std::vector<Rows>& more, int32_t causal_rows, int32_t rows) {
+    more.push_back({x.uts, x.ute});
+    more.push_back({x.lts, x.lte});
+    std::erase_if(more, [&](const Rows& r) { return r.begin >= r.end || r.end <= causal_rows; });
+    std::ranges::sort(more, {}, &Rows::begin);
+    size_t kept = 0;
+    for (const Rows& r : more) {
+        if (kept > 0 && r.begin <= more[kept - 1].end)
+            more[kept - 1].end = std::max(more[kept - 1].end, r.end);
+        else
+            more[kept++] = r;
     }
-    if (!upper.empty() && upper.end == lower.begin && !lower.empty()) {
-        lower.begin = upper.begin;
-        upper.end = upper.begin;
-    }
-    if (!upper.empty() && !lower.empty() && !window.empty()) return false;
-    if (!window.empty()) {
-        if (!lower.empty()) upper = lower;
-        lower = window;
-    } else if (lower.empty()) {
-        std::swap(lower, upper);
-    }
-    if (upper.empty()) upper = {0, 0};
-    if (lower.empty()) lower = {rows, rows};
+    more.resize(kept);
+    if (kept > 2) return false;
+    const Rows lower = kept > 0 ? more[kept - 1] : Rows{rows, rows}, upper = kept > 1 ? more[0] : Rows{0, 0};
     x = {lower.begin, lower.end, upper.begin, upper.end};
     return true;
+}
+
+/// The mask with these bounds in the narrowest form that says them.
+ColumnMask with_bounds(const ColumnMask& mask, const std::vector<ColumnMask::Bounds>& bounds) {
+    auto form = MaskVectors::lts;
+    for (const auto& x : bounds) {
+        if (x.lte != mask.rows) form = widest(form, MaskVectors::lts_lte);
+        if (x.uts != x.ute) form = MaskVectors::all;
+    }
+    ColumnMask result = mask;
+    assign(result, form, bounds);
+    return result;
+}
+
+[[noreturn]] void refuse_window(int64_t window, int64_t column, const std::vector<Rows>& hidden) {
+    std::string ranges;
+    for (const Rows& r : hidden) ranges += fmt::format("{}[{}, {})", ranges.empty() ? "" : ", ", r.begin, r.end);
+    fail(Exit::config, "a sliding window of {} over column {} leaves {} hidden row ranges, a column mask says two: {}",
+         window, column, hidden.size(), ranges);
 }
 
 }  // namespace
@@ -154,27 +167,57 @@ std::vector<uint8_t> ColumnMask::dense() const {
 ColumnMask ColumnMask::with_sliding_window(int64_t window) const {
     if (!causal) fail(Exit::config, "a sliding window of {} needs a causal mask", window);
     if (window < 1) fail(Exit::config, "a sliding window of {}: expected at least 1 key", window);
-    auto hidden = all_bounds(*this);
-    auto form = MaskVectors::lts;
-    for (size_t at = 0; at < hidden.size(); ++at) {
+    auto bounds = all_bounds(*this);
+    std::vector<Rows> hidden;
+    for (size_t at = 0; at < bounds.size(); ++at) {
         const auto j = static_cast<int64_t>(at) % columns;
-        const auto end = static_cast<int32_t>(rows);
         // Written so that no window overflows: row i is past the window of column j from i = j + window - (columns -
         // rows) on.
         const int64_t self = j - (columns - rows);
         const auto past = static_cast<int32_t>(window > rows - self ? rows : std::max<int64_t>(self + window, 0));
-        if (!hide_from(hidden[at], past, causal_rows(j), end))
-            fail(Exit::config,
-                 "a sliding window of {} over column {} leaves three hidden row ranges, a column mask says two: [{}, "
-                 "{}), "
-                 "[{}, {}) and from {} on",
-                 window, j, hidden[at].uts, hidden[at].ute, hidden[at].lts, hidden[at].lte, past);
-        if (hidden[at].lte != end) form = widest(form, MaskVectors::lts_lte);
-        if (hidden[at].uts != hidden[at].ute) form = MaskVectors::all;
+        hidden = {{past, static_cast<int32_t>(rows)}};
+        if (!hide(bounds[at], hidden, causal_rows(j), static_cast<int32_t>(rows))) refuse_window(window, j, hidden);
     }
-    ColumnMask result = *this;
-    assign(result, form, hidden);
-    return result;
+    return with_bounds(*this, bounds);
+}
+
+ColumnMask ColumnMask::with_sliding_window(int64_t window, std::span<const int32_t> positions) const {
+    if (!causal) fail(Exit::config, "a sliding window of {} needs a causal mask", window);
+    if (window < 1) fail(Exit::config, "a sliding window of {}: expected at least 1 key", window);
+    require(rows == columns && positions.size() == static_cast<size_t>(batch * rows),
+            "{} positions for a mask of {} x {} x {}", positions.size(), batch, rows, columns);
+    auto bounds = all_bounds(*this);
+    const auto end = static_cast<int32_t>(rows);
+    std::vector<Rows> hidden;
+    for (int64_t b = 0; b < batch; ++b) {
+        const auto position = positions.subspan(static_cast<size_t>(b * rows), static_cast<size_t>(rows));
+        std::vector<Rows> runs;
+        std::vector<size_t> run_of(static_cast<size_t>(rows));
+        for (size_t i = 0; i < position.size(); ++i) {
+            const auto row = static_cast<int32_t>(i);
+            if (i > 0 && position[i] == position[i - 1] + 1)
+                runs.back().end = row + 1;
+            else
+                runs.push_back({row, row + 1});
+            run_of[i] = runs.size() - 1;
+        }
+        for (int64_t h = 0; h < heads; ++h) {
+            for (int32_t j = 0; j < end; ++j) {
+                ColumnMask::Bounds& x = bounds[static_cast<size_t>((b * heads + h) * columns + j)];
+                const int32_t seen_until = x.lte == end ? x.lts : end;  // what lies behind is hidden anyway
+                hidden.clear();
+                for (size_t r = run_of[static_cast<size_t>(j)]; r < runs.size() && runs[r].begin < seen_until; ++r) {
+                    const int64_t ahead =
+                        position[static_cast<size_t>(j)] + std::min<int64_t>(window, INT32_MAX) -
+                        position[static_cast<size_t>(runs[r].begin)];  // rows of the run still within the window
+                    const int64_t past = runs[r].begin + std::max<int64_t>(ahead, 0);
+                    if (past < runs[r].end) hidden.push_back({static_cast<int32_t>(past), runs[r].end});
+                }
+                if (!hide(x, hidden, causal_rows(j), end)) refuse_window(window, j, hidden);
+            }
+        }
+    }
+    return with_bounds(*this, bounds);
 }
 
 ColumnMask stack(const std::vector<ColumnMask>& masks) {

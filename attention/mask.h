@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "engine/error.h"
@@ -54,6 +55,13 @@ struct ColumnMask {
     /// counted on aligned positions (i + columns - rows - j). For causal masks. Throws Exit::config where two ranges
     /// cannot say it.
     ColumnMask with_sliding_window(int64_t window) const;
+
+    /// The same, with distances counted on positions ([batch, rows], the same for keys and queries; rows == columns)
+    /// that rise by one along runs of rows: a key is hidden from queries of its run and of later ones whose position is
+    /// `window` or more beyond its own. So a branch that is packed behind another one sees its stem from where it
+    /// follows it. Throws Exit::config where that takes more than two ranges: a key that several runs see up to
+    /// somewhere within them has one range for each.
+    ColumnMask with_sliding_window(int64_t window, std::span<const int32_t> positions) const;
 };
 
 // --- Builders: one per family (figure 1 of the paper, and more). `ends` are cumulative document ends: {3, 8}

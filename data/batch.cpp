@@ -116,6 +116,14 @@ Batch make_batch(const std::vector<std::vector<const Sample*>>& packs, int64_t a
     return batch;
 }
 
+bool window_can_be_said(std::span<const int32_t> branch_begins, int64_t window) {
+    const int64_t smallest = std::max<int64_t>(window - branch_begins.front(), 1);
+    if (smallest >= window) return true;  // no column has a t_j above 0 below its window
+    int64_t longer = 0;
+    for (size_t b = 0; b + 1 < branch_begins.size(); ++b) longer += branch_begins[b + 1] - branch_begins[b] > smallest;
+    return longer <= 1;
+}
+
 double target_weight(std::span<const float> weights, std::span<const int32_t> branch_begins) {
     double sum = 0;
     for_each_target(weights, branch_begins, [&](int32_t token, int32_t, int32_t) {

@@ -63,6 +63,14 @@ Batch make_batch(const std::vector<std::vector<const Sample*>>& packs, int64_t a
 /// Sum of the weights of the targets that make_batch would give a sample with these weights and branches.
 double target_weight(std::span<const float> weights, std::span<const int32_t> branch_begins);
 
+/// Whether a column mask can hide from every branch of a sample what lies `window` or more positions before it
+/// (ColumnMask::with_sliding_window). With stem s and window w, branch b of length n_b no longer sees stem column j from
+/// its token t_j = w - s + j on. Columns with t_j <= 0 are hidden from all branches, one range; for the others each
+/// branch longer than t_j has a range of its own, and that of the last branch is one with all that lies behind the
+/// sample. So two ranges suffice for a pair, and where at most one of the branches before the last is longer than the
+/// smallest t_j above 0.
+bool window_can_be_said(std::span<const int32_t> branch_begins, int64_t window);
+
 /// What a sample of so many branches counts in losses that compare answers: 1 from two branches on, a ranking of any
 /// length as much as a pair; 0 where there is nothing to compare.
 constexpr double pair_count(size_t branches) {

@@ -30,8 +30,9 @@ Json settings_of(const StoreRequest& request) {
         datasets.push_back({{"path", path}, {"type", type}, {"columns", columns}, {"sha256", sha256_file(path)}});
     }
     const auto& [chat_template, max_length, train_on_prompt, roles_to_train, train_on_eos, mask_history, add_bos,
-                 add_eos, excess_length, vocab_size] = request.encode;
+                 add_eos, excess_length, vocab_size, sample_length, max_answers] = request.encode;
     return {{"store_format", TokenStore::format_version},
+            {"rows", static_cast<int>(request.rows)},
             {"datasets", datasets},
             {"tokenizer", request.tokenizer ? request.tokenizer->content_hash() : "none"},
             {"chat_template", chat_template},
@@ -43,7 +44,9 @@ Json settings_of(const StoreRequest& request) {
             {"add_bos", add_bos},
             {"add_eos", add_eos},
             {"excess_length", static_cast<int>(excess_length)},
-            {"vocab_size", vocab_size}};
+            {"vocab_size", vocab_size},
+            {"sample_length", sample_length},
+            {"max_answers", max_answers}};
 }
 
 int64_t vocab_limit(const StoreRequest& request) {
@@ -133,7 +136,7 @@ class StoreBuilder {
 
     void read_lines(Block& block) {
         for (; file_ < request_.datasets.size(); ++file_, reader_.reset()) {
-            if (!reader_) reader_ = std::make_shared<RowReader>(request_.datasets[file_]);
+            if (!reader_) reader_ = std::make_shared<RowReader>(request_.datasets[file_], request_.rows);
             block.file = file_;
             block.reader = reader_;
             std::string line;
@@ -171,14 +174,29 @@ class StoreBuilder {
         ++statistics.rows;
         statistics.longest_row = std::max(statistics.longest_row, row.full_length);
         using Outcome = Encoded::Outcome;
-        if (row.outcome == Outcome::dropped_too_long) return statistics.dropped_too_long.add(place);
-        const bool learned = row.outcome != Outcome::dropped_nothing_learned &&
-                             target_weight(row.sample.weights, row.sample.branch_begins) > 0;
-        if (!learned) return statistics.dropped_nothing_learned.add(place);
+        switch (row.outcome) {
+            case Outcome::kept:
+            case Outcome::truncated:
+                break;
+            case Outcome::dropped_too_long:
+                return statistics.dropped_too_long.add(place);
+            case Outcome::dropped_nothing_learned:
+                return statistics.dropped_nothing_learned.add(place);
+            case Outcome::dropped_no_room:
+                return statistics.dropped_no_room.add(place);
+            case Outcome::dropped_same_answers:
+                return statistics.dropped_same_answers.add(place);
+            case Outcome::dropped_difference_cut:
+                return statistics.dropped_difference_cut.add(place);
+        }
+        if (target_weight(row.sample.weights, row.sample.branch_begins) == 0)
+            return statistics.dropped_nothing_learned.add(place);
         if (row.outcome == Outcome::truncated) statistics.truncated.add(place);
         if (row.no_end_token) statistics.no_end_token.add(place);
         if (row.double_bos) statistics.double_bos.add(place);
         if (row.marker_in_text) statistics.marker_in_text.add(place);
+        if (row.empty_answer) statistics.empty_answer.add(place);
+        if (row.no_prompt) statistics.no_prompt.add(place);
         store.add(row.sample, static_cast<int32_t>(file), line);
     }
 
@@ -225,11 +243,18 @@ class StoreBuilder {
 
 void check_not_empty(const StoreStatistics& statistics, const std::string& name) {
     if (statistics.samples > 0) return;
+    std::string preferences;
+    const auto add = [&](const RowCount& dropped, const char* because) {
+        if (dropped.count > 0) preferences += fmt::format(", {} because {}", dropped.count, because);
+    };
+    add(statistics.dropped_no_room, "their answers have no room in one pack");
+    add(statistics.dropped_same_answers, "their answers are the same");
+    add(statistics.dropped_difference_cut, "truncation made their answers the same");
     fail(Exit::data,
          "no sample is left for {}: {} rows read, {} dropped as too long (the longest has {} tokens), {} dropped "
-         "because nothing in them is learned",
+         "because nothing in them is learned{}",
          name, statistics.rows, statistics.dropped_too_long.count, statistics.longest_row,
-         statistics.dropped_nothing_learned.count);
+         statistics.dropped_nothing_learned.count, preferences);
 }
 
 void check_unchanged(const std::vector<DatasetSpec>& datasets, const FileStamps& before) {

@@ -2,8 +2,8 @@
 // From JSONL files to a TokenStore, once. The store of a split lives at
 //
 //     <folder>/<name>-<first 16 hex digits of the key>.h5
-//     key = SHA-256(store format, every data file's path, type, columns and content hash, tokenizer hash, every
-//     EncodeOptions field)
+//     key = SHA-256(store format, kind of rows, every data file's path, type, columns and content hash, tokenizer hash,
+//     every EncodeOptions field)
 //
 // so that a change of anything that could change a token gives another file, and an unchanged request finds its file
 // again. Building: whoever of `threads` workers is free takes the next block of lines, parses and encodes it; blocks
@@ -23,9 +23,10 @@
 namespace colonnade {
 
 struct StoreRequest {
-    std::string name = "train";                  ///< of the split; begins the file's name
-    std::string folder;                          ///< `prepared_path`; made where it is missing
-    std::vector<DatasetSpec> datasets;           ///< concatenated in this order
+    std::string name = "train";         ///< of the split; begins the file's name
+    std::string folder;                 ///< `prepared_path`; made where it is missing
+    std::vector<DatasetSpec> datasets;  ///< concatenated in this order
+    RowKind rows = RowKind::texts;
     std::shared_ptr<const Tokenizer> tokenizer;  ///< null: pre-tokenised rows only
     EncodeOptions encode;
     int threads = 1;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "data/join_branches.h"
 #include "engine/error.h"
 
 namespace colonnade {
@@ -186,7 +187,7 @@ Encoder::Draft Encoder::draft_tokens(const Row& row, const std::string& where) c
     return draft;
 }
 
-Encoded Encoder::encode(const Row& row, const std::string& where, WordCache* words) const {
+Encoder::Draft Encoder::draft(const Row& row, const std::string& where, WordCache* words) const {
     if (!tokenizer_ && row.input_ids.empty())
         fail(Exit::config,
              "{}: a row of text needs a tokenizer (tokenizer.model); without one only rows of input_ids can be read",
@@ -194,6 +195,60 @@ Encoded Encoder::encode(const Row& row, const std::string& where, WordCache* wor
     Draft draft = !row.input_ids.empty()  ? draft_tokens(row, where)
                   : !row.messages.empty() ? draft_chat(row, where, words)
                                           : draft_plain(row, words);
+    const std::vector<int32_t>& tokens = draft.tokens;
+    draft.double_bos |= tokens.size() > 1 && tokens[0] == bos_ && tokens[1] == bos_;
+    return draft;
+}
+
+/// The learned tokens of a branch are end tokens and white space, whole or as bytes.
+bool Encoder::reads_empty(const Sample& sample, size_t branch) const {
+    const std::vector<int32_t> ends = stop_ids();
+    const auto& begins = sample.branch_begins;
+    const size_t end = branch + 1 < begins.size() ? static_cast<size_t>(begins[branch + 1]) : sample.tokens.size();
+    for (auto i = static_cast<size_t>(begins[branch]); i < end; ++i) {
+        const int32_t id = sample.tokens[i];
+        if (sample.weights[i] == 0 || std::ranges::find(ends, id) != ends.end()) continue;
+        if (!tokenizer_) return false;
+        std::string piece = tokenizer_->piece(id);
+        for (const char* blank : {"\u2581", "<0x0A>", "<0x0D>", "<0x09>", "<0x20>"})
+            for (size_t at; (at = piece.find(blank)) != std::string::npos;) piece.erase(at, std::string(blank).size());
+        if (piece.find_first_not_of(" \t\r\n") != std::string::npos) return false;
+    }
+    return true;
+}
+
+Encoded Encoder::encode_preference(const Row& row, const std::string& where, WordCache* words) const {
+    const auto answers = static_cast<int64_t>(row.answers.size());
+    if (options_.max_answers > 0 && answers > options_.max_answers)
+        fail(Exit::data, "{}: {} answers; expected {}: rankings of more are for reward models (stage rm)", where,
+             answers, options_.max_answers);
+    std::vector<Whole> wholes;
+    Draft told;
+    bool no_message_shared = false;
+    for (const Row& answer : row.answers) {
+        Draft each = draft(answer, where, words);
+        told.no_end_token |= each.no_end_token;
+        told.double_bos |= each.double_bos;
+        told.marker_in_text |= each.marker_in_text;
+        no_message_shared |= !answer.messages.empty() && answer.prompt_messages == 0;
+        wholes.push_back({std::move(each.tokens), std::move(each.weights)});
+    }
+    Encoded result = join_branches(std::move(wholes), row.whole_answers, options_, where);
+    result.no_end_token = told.no_end_token;
+    result.double_bos = told.double_bos;
+    result.marker_in_text = told.marker_in_text;
+    Sample& sample = result.sample;
+    sample.margin = row.margin;
+    for (size_t branch = 0; branch < sample.branch_begins.size(); ++branch)
+        result.empty_answer |= reads_empty(sample, branch);
+    const int32_t stem = sample.branch_begins.empty() ? 0 : sample.branch_begins[0];
+    result.no_prompt = no_message_shared || stem == 0 || (stem == 1 && sample.tokens[0] == bos_);
+    return result;
+}
+
+Encoded Encoder::encode(const Row& row, const std::string& where, WordCache* words) const {
+    if (!row.answers.empty()) return encode_preference(row, where, words);
+    Draft draft = this->draft(row, where, words);
     std::vector<int32_t>& tokens = draft.tokens;
     std::vector<float>& weights = draft.weights;
 
@@ -201,7 +256,7 @@ Encoded Encoder::encode(const Row& row, const std::string& where, WordCache* wor
     result.full_length = static_cast<int64_t>(tokens.size());
     result.no_end_token = draft.no_end_token;
     result.marker_in_text = draft.marker_in_text;
-    result.double_bos = draft.double_bos || (tokens.size() > 1 && tokens[0] == bos_ && tokens[1] == bos_);
+    result.double_bos = draft.double_bos;
 
     if (result.full_length > options_.max_length) {
         if (options_.excess_length == ExcessLength::error)

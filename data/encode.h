@@ -5,6 +5,8 @@
 // train_on_eos selects; with train_on_prompt, the template around a learned message counts too. Nothing predicts the
 // first token of a sample: its weight is 0. Texts that meet are tokenised as one, but what is learned and what the
 // assistant says always starts and ends on a token of its own, so that training sees the same tokens as generation.
+//
+// A preference is encoded answer by answer, each behind its prompt, then joined: data/join_branches.h.
 
 #include <memory>
 #include <optional>
@@ -35,16 +37,30 @@ struct EncodeOptions {
     bool add_eos = true;        ///< end token after plain completions and text
     ExcessLength excess_length = ExcessLength::drop;
     int64_t vocab_size = 0;  ///< token ids must be below (0: the tokenizer's size)
+    // Of preferences only.
+    int64_t sample_length = 0;  ///< prompt and all answers together, in tokens (0: any)
+    int64_t max_answers = 0;    ///< answers of a row (0: any)
 };
 
 /// What happened to a row; everything but `kept` and `truncated` leaves no sample. Suspicions are only told.
 struct Encoded {
-    enum class Outcome { kept, truncated, dropped_too_long, dropped_nothing_learned } outcome = Outcome::kept;
+    enum class Outcome {
+        kept,
+        truncated,
+        dropped_too_long,
+        dropped_nothing_learned,
+        // Of preferences only.
+        dropped_no_room,         ///< for all answers in one sample, or, truncated, for a learned token of each
+        dropped_same_answers,    ///< two answers are the same tokens
+        dropped_difference_cut,  ///< truncated, two answers became the same tokens
+    } outcome = Outcome::kept;
     Sample sample;
-    int64_t full_length = 0;      ///< tokens before truncation
+    int64_t full_length = 0;      ///< tokens before truncation; of a preference, of its longest prompt and answer
     bool no_end_token = false;    ///< a learned answer that does not end in an end token
     bool double_bos = false;      ///< starts with two BOS, or with one and its spelling
     bool marker_in_text = false;  ///< a content spells one of the template's markers: it would end or open a turn
+    bool empty_answer = false;    ///< of a preference: white space and end tokens is all that an answer teaches
+    bool no_prompt = false;       ///< of a preference: its answers share no more than BOS, or no message
 };
 
 class Encoder {
@@ -75,6 +91,9 @@ class Encoder {
     Draft draft_chat(const Row& row, const std::string& where, WordCache* words) const;
     Draft draft_plain(const Row& row, WordCache* words) const;
     Draft draft_tokens(const Row& row, const std::string& where) const;
+    Draft draft(const Row& row, const std::string& where, WordCache* words) const;
+    Encoded encode_preference(const Row& row, const std::string& where, WordCache* words) const;
+    bool reads_empty(const Sample& sample, size_t branch) const;
 
     std::shared_ptr<const Tokenizer> tokenizer_;
     EncodeOptions options_;

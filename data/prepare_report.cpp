@@ -33,9 +33,12 @@ std::string counts(const StoreResult& result) {
         text += line(file.type, fmt::format("{}: {} of {} rows", file.path, file.samples, file.rows));
     text += line("samples", fmt::format("{} of {} rows", s.samples, s.rows));
     text += line("truncated", s.truncated) + line("dropped, too long", s.dropped_too_long) +
-            line("dropped, nothing learned", s.dropped_nothing_learned);
+            line("dropped, nothing learned", s.dropped_nothing_learned) + line("dropped, no room", s.dropped_no_room) +
+            line("dropped, same answers", s.dropped_same_answers) +
+            line("dropped, difference cut", s.dropped_difference_cut);
     text += line("suspicious, no end token", s.no_end_token) + line("suspicious, double BOS", s.double_bos) +
-            line("suspicious, marker in text", s.marker_in_text);
+            line("suspicious, marker in text", s.marker_in_text) + line("suspicious, empty answer", s.empty_answer) +
+            line("suspicious, no prompt", s.no_prompt);
     if (!s.markers_spelled_out.empty()) {
         text += line("no piece for markers",
                      fmt::format("{}: written as ordinary text", fmt::join(s.markers_spelled_out, " ")));
@@ -44,6 +47,34 @@ std::string counts(const StoreResult& result) {
     text += line("learned", fmt::format("{:.0f} ({:.1f}% of the tokens)", s.learned_tokens,
                                         percent(s.learned_tokens, static_cast<double>(s.tokens))));
     return text;
+}
+
+/// Nothing where no sample has answers to compare.
+std::string pair_lines(const TokenStore& store) {
+    const StoreStatistics& s = store.statistics;
+    if (s.pairs == 0) return "";
+    const auto pairs = static_cast<double>(s.pairs), repeated = static_cast<double>(s.repeated_tokens);
+    const bool rankings = s.answers > 2 * s.pairs;
+    int64_t best = 0, worst = 0;  // learned tokens
+    for (int64_t i = 0; i < store.size(); ++i) {
+        const Sample sample = store.sample(i);
+        if (sample.branch_begins.size() < 2) continue;
+        const auto learned = [&](int64_t begin, int64_t end) {
+            return std::count_if(sample.weights.begin() + begin, sample.weights.begin() + end,
+                                 [](float w) { return w > 0; });
+        };
+        best += learned(sample.branch_begins[0], sample.branch_begins[1]);
+        worst += learned(sample.branch_begins.back(), sample.length());
+    }
+    const auto mean = [&](int64_t sum) { return static_cast<double>(sum) / pairs; };
+    return line(rankings ? "rankings" : "pairs",
+                rankings ? fmt::format("{}, of {:.1f} answers each", s.pairs, static_cast<double>(s.answers) / pairs)
+                         : fmt::format("{}", s.pairs)) +
+           line(rankings ? "tokens of a ranking" : "tokens of a pair",
+                fmt::format("{:.1f}; {:.1f} with the prompt repeated, {:.1f}% more", mean(s.pair_tokens),
+                            mean(s.repeated_tokens), percent(repeated, static_cast<double>(s.pair_tokens)) - 100)) +
+           line("learned of an answer", fmt::format("{} {:.1f} tokens, {} {:.1f}", rankings ? "best" : "chosen",
+                                                    mean(best), rankings ? "worst" : "rejected", mean(worst)));
 }
 
 std::string length_lines(const StoreStatistics& s) {
@@ -103,19 +134,32 @@ std::string visible(const std::string& piece) {
 
 }  // namespace
 
-std::string render_sample(const Sample& sample, const Tokenizer* tokenizer) {
-    const size_t length = sample.tokens.size();
-    const bool whole = length <= shown_head + shown_tail;
+/// Tokens [begin, end) of a sample.
+static std::string render(const Sample& sample, size_t begin, size_t end, const Tokenizer* tokenizer) {
+    const bool whole = end - begin <= shown_head + shown_tail;
     std::string text;
-    for (size_t i = 0; i < length; ++i) {
-        if (!whole && i == shown_head) {
-            text += fmt::format("| ... {} tokens ... ", length - shown_head - shown_tail);
-            i = length - shown_tail;
+    for (size_t i = begin; i < end; ++i) {
+        if (!whole && i == begin + shown_head) {
+            text += fmt::format("| ... {} tokens ... ", end - begin - shown_head - shown_tail);
+            i = end - shown_tail;
         }
         const std::string piece =
             tokenizer ? visible(tokenizer->piece(sample.tokens[i])) : std::to_string(sample.tokens[i]);
-        if (i > 0) text += "|";
+        if (i > begin) text += "|";
         text += sample.weights[i] > 0 ? "[" + piece + "]" : piece;
+    }
+    return text;
+}
+
+std::string render_sample(const Sample& sample, const Tokenizer* tokenizer) {
+    const size_t branches = sample.branch_begins.size();
+    if (branches < 2) return render(sample, 0, sample.tokens.size(), tokenizer);
+    std::string text = "prompt    " + render(sample, 0, static_cast<size_t>(sample.branch_begins[0]), tokenizer);
+    for (size_t b = 0; b < branches; ++b) {
+        const std::string name = branches > 2 ? fmt::format("answer {}", b + 1) : b == 0 ? "chosen" : "rejected";
+        const size_t end = b + 1 < branches ? static_cast<size_t>(sample.branch_begins[b + 1]) : sample.tokens.size();
+        text += fmt::format("\n    {:<10}", name) +
+                render(sample, static_cast<size_t>(sample.branch_begins[b]), end, tokenizer);
     }
     return text;
 }
@@ -129,7 +173,7 @@ std::string prepare_report(const StoreResult& result, const PackSettings& packin
                                  : "split off another store";
     const Sample first = store.sample(0);
     return line("store", result.path.empty() ? made : fmt::format("{}, {}", result.path, made)) + counts(result) +
-           length_lines(store.statistics) + packing_lines(store, packing) +
+           pair_lines(store) + length_lines(store.statistics) + packing_lines(store, packing) +
            fmt::format("  first sample ({}, {} tokens), learned tokens in [brackets]:\n    {}\n", store.place(0),
                        first.length(), render_sample(first, tokenizer));
 }

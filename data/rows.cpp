@@ -23,8 +23,8 @@ Json parse_line(const std::string& line, const std::string& where) {
 
 }  // namespace
 
-RowReader::RowReader(DatasetSpec spec) : spec_(std::move(spec)), type_(spec_.type) {
-    check_row_format(spec_);
+RowReader::RowReader(DatasetSpec spec, RowKind kind) : spec_(std::move(spec)), kind_(kind), type_(spec_.type) {
+    check_row_format(spec_, kind_);
     std::error_code error;
     if (std::filesystem::is_directory(spec_.path, error))
         fail(Exit::data, "{}: expected a JSONL file, found a folder", spec_.path);
@@ -38,7 +38,7 @@ RowReader::RowReader(DatasetSpec spec) : spec_(std::move(spec)), type_(spec_.typ
     if (!read_line(first)) fail(Exit::data, "{}: no rows: the file is empty", spec_.path);
     if (type_ == "auto") {
         const std::string where = fmt::format("{}:{}", spec_.path, line_);
-        type_ = detect_row_format(parse_line(first, where), spec_.columns, where);
+        type_ = detect_row_format(kind_, parse_line(first, where), spec_.columns, where);
     }
     peeked_ = std::move(first);
 }
@@ -74,7 +74,7 @@ bool RowReader::next_line(std::string& line, int64_t& number) {
 
 Row RowReader::parse(const std::string& line, int64_t number) const {
     const std::string where = fmt::format("{}:{}", spec_.path, number);
-    Row row = read_row(type_, parse_line(line, where), spec_.columns, where);
+    Row row = read_row(kind_, type_, parse_line(line, where), spec_.columns, where);
     row.line = number;
     return row;
 }

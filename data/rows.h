@@ -9,6 +9,18 @@
 //   text               {"text"}
 //   tokens             {"input_ids", "labels"?, "attention_mask"?}: a label of -100 is not learned
 //
+// Preferences (stages dpo and rm) have conventions of their own. An answer is a string, one message or a list of
+// messages; "margin"? is a number that only pairs have.
+//
+//   preference         {"prompt"?, "chosen", "rejected"}. The prompt is a string or a message list; without one, chosen
+//                      and rejected are whole texts or conversations, and the prompt is how they begin alike
+//   messages           {"messages", "chosen", "rejected"}: the prompt as a chat
+//   alpaca             {"instruction", "input"?, "system"?, "history"?, "chosen", "rejected"}: two strings
+//   sharegpt           {"conversations", "system"?, "chosen", "rejected"}
+//   ranked             {"prompt", "completions": [answer, ...]}: two or more, the best one first
+//   tokens             {"prompt_input_ids"?, "chosen_input_ids", "rejected_input_ids", "chosen_labels"?,
+//                      "rejected_labels"?}: the answers alone behind a prompt, else wholes
+//
 // `columns` renames keys: {ours: theirs}, those inside a message included. Other keys are ignored; null counts as
 // absent.
 
@@ -22,10 +34,12 @@
 
 namespace colonnade {
 
+using Columns = std::map<std::string, std::string>;  ///< names of keys: ours to theirs
+
 struct DatasetSpec {
     std::string path;
     std::string type = "auto";
-    std::map<std::string, std::string> columns = {};
+    Columns columns = {};
 };
 
 struct Message {
@@ -35,13 +49,20 @@ struct Message {
     std::optional<bool> train;
 };
 
-/// Exactly one of the three groups is filled.
+/// What the rows of a data set are: texts to learn from, or answers to compare.
+enum class RowKind { texts, preferences };
+
+/// Exactly one of the four groups is filled.
 struct Row {
     std::vector<Message> messages;  ///< a chat; alpaca and message-list prompt/completion become one too
     int64_t prompt_messages = 0;    ///< prompt_completion with message lists: how many of them are prompt (not learned)
     std::optional<std::string> prompt, completion;  ///< plain strings; `text` rows have only a completion
     std::vector<int32_t> input_ids, labels;         ///< pre-tokenised; labels has the same length, -100: not learned
-    int64_t line = 0;                               ///< 1-based line in its file
+    /// A preference: each answer behind its prompt as a row of its own, the best one first.
+    std::vector<Row> answers;
+    bool whole_answers = false;  ///< they came without a prompt: it is what their tokens have in common
+    float margin = 0;            ///< by how much the chosen answer is to score above the rejected one
+    int64_t line = 0;            ///< 1-based line in its file
 };
 
 /// Streams the rows of one file. Blank lines are skipped. Everything wrong with a line is Exit::data with "path:line:
@@ -51,7 +72,7 @@ class RowReader {
   public:
     /// Opens the file and looks at its first row. Exit::config for an unknown type or column; Exit::data for a file
     /// that is missing, holds no row, or whose first row fits no convention.
-    explicit RowReader(DatasetSpec spec);
+    explicit RowReader(DatasetSpec spec, RowKind kind = RowKind::texts);
     /// False at the end of the file.
     bool next(Row& row);
     /// The raw next line and its number, for callers that parse on several threads with parse().
@@ -66,6 +87,7 @@ class RowReader {
     bool read_line(std::string& line);
 
     DatasetSpec spec_;
+    RowKind kind_;
     std::string type_;
     std::ifstream file_;
     std::unique_ptr<char[]> buffer_;  ///< holds one line of the greatest length

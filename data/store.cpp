@@ -146,8 +146,24 @@ void TokenStore::count_samples() {
     statistics.tokens = tokens();
     statistics.learned_tokens = std::accumulate(weights.begin(), weights.end(), 0.0);
     statistics.lengths = length_table(lengths());
+    count_pairs();
     for (auto& file : statistics.files) file.samples = 0;
     for (const int32_t file : source_files_) ++statistics.files[static_cast<size_t>(file)].samples;
+}
+
+void TokenStore::count_pairs() {
+    StoreStatistics& s = statistics;
+    s.pairs = s.answers = s.pair_tokens = s.repeated_tokens = 0;
+    for (size_t i = 0; i < source_files_.size(); ++i) {
+        const int64_t branches = branch_begins_[i + 1] - branch_begins_[i];
+        if (branches < 2) continue;
+        const int64_t tokens = sample_begins_[i + 1] - sample_begins_[i];
+        const int64_t stem = branches_[static_cast<size_t>(branch_begins_[i])];
+        ++s.pairs;
+        s.answers += branches;
+        s.pair_tokens += tokens;
+        s.repeated_tokens += tokens + (branches - 1) * stem;
+    }
 }
 
 TokenStore TokenStore::subset(const std::function<bool(int64_t)>& keep) const {

@@ -36,7 +36,8 @@ class TokenStore {
     void add(const Sample& sample, int32_t file, int64_t line);
     /// Appends all samples of `later`, whose file indices mean the same files, and adds its row counts.
     void append(const TokenStore& later);
-    /// Sets the statistics that follow from the samples: samples, also by file, tokens, learned tokens, lengths.
+    /// Sets the statistics that follow from the samples: samples, also by file, tokens, learned tokens, pairs,
+    /// lengths.
     void count_samples();
 
     int64_t size() const { return static_cast<int64_t>(source_files_.size()); }
@@ -66,6 +67,7 @@ class TokenStore {
   private:
     template <typename Store, typename Body>
     static void for_each_dataset(Store& store, Body&& body);
+    void count_pairs();
     void read(const std::string& path, const std::string& key);
     void check(const std::string& path, int64_t vocab_size) const;
 

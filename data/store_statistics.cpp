@@ -10,9 +10,11 @@ namespace colonnade {
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RowCount, count, first)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LengthTable, min, p5, p25, p50, p75, p95, p99, max)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StoreStatistics::File, path, type, rows, samples)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StoreStatistics, files, rows, samples, tokens, learned_tokens, longest_row, lengths,
-                                   truncated, dropped_too_long, dropped_nothing_learned, no_end_token, double_bos,
-                                   marker_in_text, markers_spelled_out)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StoreStatistics, files, rows, samples, tokens, learned_tokens, pairs, answers,
+                                   repeated_tokens, pair_tokens, longest_row, lengths, truncated, dropped_too_long,
+                                   dropped_nothing_learned, dropped_no_room, dropped_same_answers,
+                                   dropped_difference_cut, no_end_token, double_bos, marker_in_text, empty_answer,
+                                   no_prompt, markers_spelled_out)
 
 LengthTable length_table(std::vector<int64_t> lengths) {
     if (lengths.empty()) return {};
@@ -34,9 +36,10 @@ void RowCount::add(const RowCount& later) {
 void add_rows(StoreStatistics& statistics, const StoreStatistics& later) {
     statistics.rows += later.rows;
     statistics.longest_row = std::max(statistics.longest_row, later.longest_row);
-    for (const auto rows :
-         {&StoreStatistics::truncated, &StoreStatistics::dropped_too_long, &StoreStatistics::dropped_nothing_learned,
-          &StoreStatistics::no_end_token, &StoreStatistics::double_bos, &StoreStatistics::marker_in_text}) {
+    using S = StoreStatistics;
+    for (const auto rows : {&S::truncated, &S::dropped_too_long, &S::dropped_nothing_learned, &S::dropped_no_room,
+                            &S::dropped_same_answers, &S::dropped_difference_cut, &S::no_end_token, &S::double_bos,
+                            &S::marker_in_text, &S::empty_answer, &S::no_prompt}) {
         (statistics.*rows).add(later.*rows);
     }
 }

@@ -1,6 +1,6 @@
 #pragma once
 // What became of every row of a data set on its way into the token store: nothing is dropped without being counted
-// here. rows = samples + dropped_too_long + dropped_nothing_learned.
+// here. rows = samples + the dropped_* counts.
 
 #include <cstdint>
 #include <string>
@@ -36,12 +36,18 @@ struct StoreStatistics {
     int64_t rows = 0, samples = 0;
     int64_t tokens = 0;
     double learned_tokens = 0;  ///< sum of the targets' weights (data/batch.h)
-    int64_t longest_row = 0;    ///< tokens, before anything was dropped or truncated
+    // Of samples with two answers or more:
+    int64_t pairs = 0, answers = 0;  ///< how many samples, their branches
+    int64_t pair_tokens = 0;         ///< with the prompt once
+    int64_t repeated_tokens = 0;     ///< if every answer had the prompt before it
+    int64_t longest_row = 0;         ///< tokens, before anything was dropped or truncated
     LengthTable lengths;
     RowCount truncated;  ///< cut to the maximum length and kept
     RowCount dropped_too_long, dropped_nothing_learned;
-    RowCount no_end_token, double_bos, marker_in_text;  ///< suspicious, but kept (data/encode.h)
-    std::vector<std::string> markers_spelled_out;       ///< of the chat template, which the tokenizer has no piece for
+    RowCount dropped_no_room, dropped_same_answers, dropped_difference_cut;  ///< preferences only (data/encode.h)
+    RowCount no_end_token, double_bos, marker_in_text;                       ///< suspicious, but kept (data/encode.h)
+    RowCount empty_answer, no_prompt;                                        ///< preferences only, suspicious
+    std::vector<std::string> markers_spelled_out;  ///< of the chat template, which the tokenizer has no piece for
 };
 
 /// Adds the row counts of rows that come later in the same files: rows, longest_row and every RowCount. What follows

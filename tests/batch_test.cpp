@@ -190,6 +190,72 @@ TEST(Batch, EqualsItsDefinition) {
     }
 }
 
+/// Windows count positions: a branch sees its stem from where it follows it, however many branches are packed between.
+TEST(Batch, SlidingWindowsCountPositionsOrAreRefused) {
+    const Philox random{9, 1};
+    uint64_t at = 0;
+    int exact = 0, pairs = 0, refused = 0;
+    for (int trial = 0; trial < 400; ++trial) {
+        Packs packs(1 + random.below(at++, 2));
+        for (auto& pack : packs) {
+            for (uint64_t n = 1 + random.below(at++, 3); n > 0; --n) pack.push_back(random_sample(random, at));
+        }
+        const auto window = static_cast<int64_t>(1 + random.below(at++, 8));
+        bool can = true;
+        for (const auto& pack : packs)
+            for (const Sample& sample : pack) {
+                can = can && window_can_be_said(sample.branch_begins, window);
+                EXPECT_TRUE(sample.branch_begins.size() > 2 || window_can_be_said(sample.branch_begins, window));
+                pairs += sample.branch_begins.size() == 2;
+            }
+        const Batch batch = make_batch(views(packs), 1 + static_cast<int64_t>(random.below(at++, 4)));
+        try {
+            const ColumnMask mask = batch.mask.with_sliding_window(window, batch.positions);
+            mask.validate();
+            const std::vector<uint8_t> dense = mask.dense(), whole = batch.mask.dense();
+            for (size_t i = 0; i < dense.size(); ++i) {
+                const size_t row = i / static_cast<size_t>(batch.length);
+                const size_t column = row / static_cast<size_t>(batch.length) * static_cast<size_t>(batch.length) +
+                                      i % static_cast<size_t>(batch.length);
+                ASSERT_EQ(dense[i], whole[i] && batch.positions[row] - batch.positions[column] < window)
+                    << "row " << row << " column " << column << " window " << window;
+            }
+            ++exact;
+        } catch (const Error& e) {
+            ASSERT_EQ(e.exit(), Exit::config);
+            // Where a sample ends its row, two ranges may do that would not do elsewhere: refused for the sample's sake.
+            ASSERT_FALSE(can) << e.what();
+            ++refused;
+        }
+    }
+    EXPECT_GT(exact, 100);
+    EXPECT_GT(pairs, 100);
+    EXPECT_GT(refused, 20);
+}
+
+/// What window_can_be_said refuses is refused by the mask as well when something lies behind the sample.
+TEST(Batch, WhatAWindowCannotSayIsKnownFromTheLengths) {
+    const Sample behind{{1, 2, 3}, {0, 1, 1}, {0}};
+    const Philox random{10, 1};
+    uint64_t at = 0;
+    for (int trial = 0; trial < 500; ++trial) {
+        const Sample sample = random_sample(random, at);
+        for (int64_t window = 1; window < 10; ++window) {
+            const Batch batch = make_batch({{&sample, &behind}});
+            bool said = true;
+            try {
+                (void)batch.mask.with_sliding_window(window, batch.positions);
+            } catch (const Error&) {
+                said = false;
+            }
+            // A last branch that is within the window leaves its range to the branches before it.
+            const bool can = window_can_be_said(sample.branch_begins, window);
+            EXPECT_TRUE(said || !can);
+            EXPECT_FALSE(said && !can && sample.branch_begins.back() < sample.length()) << window;
+        }
+    }
+}
+
 TEST(Batch, OneTokenSamplesAndEmptyPacks) {
     const Packs packs = {{}, {{{5}, {1}, {0}}, {{6}, {1}, {0}}}, {}};
     const Batch batch = make_batch(views(packs));

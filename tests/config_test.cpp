@@ -106,7 +106,7 @@ TEST(Config, RangesAndChoicesAreChecked) {
         {"eval_datasets: [{type: text}]", "c.yaml:4:17: eval_datasets[0]: path is missing"},
         {"eval_datasets: [{path: b, type: chat}]",
          "c.yaml:4:33: eval_datasets[0].type: expected one of auto, messages, prompt_completion, alpaca, sharegpt, "
-         "text, tokens, found 'chat'"},
+         "text, tokens, preference, ranked, found 'chat'"},
         {"device: gpu", "c.yaml:4:9: device: expected one of auto, cpu, cuda, found 'gpu'"},
         {"device_index: -1", "c.yaml:4:15: device_index: expected an integer >= 0 and <= 1023, found '-1'"},
         {"device_index: auto", "c.yaml:4:15: device_index: expected an integer >= 0 and <= 1023, found 'auto'"},
@@ -127,7 +127,7 @@ TEST(Config, KeysOfLaterVersionsAreNamedAsSuch) {
     expect_problems({
         {"lora_r: 8", "c.yaml:4:9: lora_r: this key is not in this version"},
         {"fp16: true", "c.yaml:4:7: fp16: this key is not in this version (only 'false' is)"},
-        {"stage: dpo", "c.yaml:4:8: stage: 'dpo' is not in this version"},
+        {"stage: kto", "c.yaml:4:8: stage: 'kto' is not in this version"},
         {"pure_bf16: true", "c.yaml:4:12: pure_bf16: this key is not in this version (only 'false' is)"},
         {"eval_datasets: [{path: b, weight: 2}]",
          "c.yaml:4:35: eval_datasets[0].weight: this key is not in this version"},
@@ -147,6 +147,11 @@ TEST(Config, RulesBetweenKeys) {
         {"packing: true\npacking_strategy: none", "c.yaml:5:19: packing_strategy none contradicts packing: true"},
         {"document_mask: false",
          "c.yaml:4:16: document_mask: false is for stage pt: the samples of stage sft must not see each other"},
+        {"stage: dpo\ntrain_on_prompt: true",
+         "c.yaml:5:18: train_on_prompt: true contradicts stage dpo: only answers are compared"},
+        {"train_on_eos: all\nstage: rm",
+         "c.yaml:4:15: train_on_eos: all contradicts stage rm: only answers are compared, the prompt's end tokens are "
+         "not"},
         {"device: cpu\nbf16: true", "c.yaml:5:7: bf16: true needs a GPU, the CPU computes in fp32; leave it to auto"},
         {"bf16: false\ndevice: cuda",
          "c.yaml:4:7: bf16: false needs device: cpu, a GPU computes in bf16; leave it to auto"},

@@ -289,7 +289,7 @@ TEST(SlidingWindow, RefusesWhatTwoRangesCannotSay) {
                     .lte = {7},
                     .uts = {3},
                     .ute = {4}};
-    expect_error(Exit::config, "three hidden row ranges, a column mask says two: [3, 4), [6, 7) and from 10 on", [&] {
+    expect_error(Exit::config, "3 hidden row ranges, a column mask says two: [3, 4), [6, 7), [10, 20)", [&] {
         ColumnMask wide = mask;
         wide.columns = 20;
         for (auto* v : {&wide.lts, &wide.lte, &wide.uts, &wide.ute}) v->assign(20, v->front());

@@ -135,7 +135,9 @@ EncodeOptions encode_options(const Config& c, int64_t vocab_size) {
             .add_bos = c.add_bos,
             .add_eos = c.add_eos,
             .excess_length = c.excess_length,
-            .vocab_size = vocab_size};
+            .vocab_size = vocab_size,
+            .sample_length = c.rows() == RowKind::preferences ? c.packing_length : 0,
+            .max_answers = c.stage == Stage::dpo ? 2 : 0};
 }
 
 PackSettings train_packing(const Config& c) {

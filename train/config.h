@@ -95,7 +95,7 @@ struct Config {
     // Packing.
     bool packing = true;
     PackStrategy packing_strategy = PackStrategy::bfd;  ///< none exactly when packing is false
-    int64_t packing_length = 0;                         ///< default: max_length
+    int64_t packing_length = 0;                         ///< default: max_length, twice that for preferences
     int64_t packing_window = 10000;
     bool eval_packing = true;  ///< default: packing
     bool document_mask = true;
@@ -141,6 +141,8 @@ struct Config {
     int64_t save_total_limit = 2;        ///< 0: keep all
     std::string resume_from_checkpoint;  ///< empty: start anew; "auto": the newest whole checkpoint; else a folder
 
+    /// What the rows of its data sets are.
+    RowKind rows() const { return stage == Stage::dpo || stage == Stage::rm ? RowKind::preferences : RowKind::texts; }
     bool has_eval_data() const { return !eval_datasets.empty() || val_size > 0; }
 };
 

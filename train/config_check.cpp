@@ -64,12 +64,22 @@ void settle_packing(Config& c, Rules& rules) {
     if (!rules.given("packing_strategy") && !c.packing) c.packing_strategy = PackStrategy::none;
     rules.expect(c.packing == (c.packing_strategy != PackStrategy::none), {"packing_strategy", "packing"},
                  "packing_strategy {} contradicts packing: {}", spell(c.packing_strategy), c.packing);
-    if (!rules.given("packing_length")) c.packing_length = c.max_length;
+    const bool preferences = c.rows() == RowKind::preferences;
+    if (!rules.given("packing_length")) c.packing_length = preferences ? 2 * c.max_length : c.max_length;
     rules.expect(c.packing_length >= c.max_length, {"packing_length", "max_length"},
                  "packing_length {} is shorter than max_length {}", c.packing_length, c.max_length);
     if (!rules.given("eval_packing")) c.eval_packing = c.packing;
     rules.expect(c.document_mask || c.stage == Stage::pt, {"document_mask", "stage"},
                  "document_mask: false is for stage pt: the samples of stage {} must not see each other",
+                 spell(c.stage));
+}
+
+void check_learned(const Config& c, Rules& rules) {
+    const bool preferences = c.rows() == RowKind::preferences;
+    rules.expect(!preferences || !c.train_on_prompt, {"train_on_prompt", "stage"},
+                 "train_on_prompt: true contradicts stage {}: only answers are compared", spell(c.stage));
+    rules.expect(!preferences || c.train_on_eos != TrainOnEos::all, {"train_on_eos", "stage"},
+                 "train_on_eos: all contradicts stage {}: only answers are compared, the prompt's end tokens are not",
                  spell(c.stage));
 }
 
@@ -165,6 +175,7 @@ void settle_config(Config& config, Reading& reading, const std::string& name) {
     settle_model(config, rules);
     settle_data(config, rules);
     settle_packing(config, rules);
+    check_learned(config, rules);
     settle_run(config, rules);
     settle_preferences(config, rules);
     if (config.device != DeviceChoice::automatic)

@@ -150,9 +150,14 @@ Section data_section() {
             key("val_size", &C::val_size,
                 "Samples split off the training data for evaluation: a share below 1, a count from 1 on.", at_least(0))
                 .also({"val_set_size"}),
-            key("max_length", &C::max_length, "Longest sample, in tokens.", from_to(2, 1 << 24))
+            key("max_length", &C::max_length,
+                "Longest sample, in tokens; of preferences the longest prompt and answer, whatever other answers there "
+                "are.",
+                from_to(2, 1 << 24))
                 .also({"sequence_len", "cutoff_len", "max_seq_len", "max_seq_length"}),
-            key("excess_length", &C::excess_length, "What happens to longer samples. Each is counted and reported.")
+            key("excess_length", &C::excess_length,
+                "What happens to longer samples, and to preferences whose answers together exceed packing_length. "
+                "truncate keeps the start. Each is counted and reported.")
                 .also({"excess_length_strategy"}),
             key("prepared_path", &C::prepared_path,
                 "Folder of the tokenised data, reused while its inputs stay the same.")
@@ -191,9 +196,10 @@ Section packing_section() {
             key("packing", &C::packing, "Put several samples into one row.").also({"sample_packing", "neat_packing"}),
             key("packing_strategy", &C::packing_strategy,
                 "bfd: best-fit decreasing in windows; sequential: in order of arrival; none: as packing: false."),
-            key("packing_length", &C::packing_length, "Length of a packed row, in tokens; at least max_length.",
+            key("packing_length", &C::packing_length,
+                "Length of a packed row, in tokens; at least max_length. A prompt with all its answers has to fit.",
                 from_to(2, 1 << 24))
-                .default_is("max_length"),
+                .default_is("max_length; twice that with stage dpo or rm, where any pair then fits"),
             key("packing_window", &C::packing_window, "Samples that bfd packs together.", from_to(1, 1e9)),
             key("eval_packing", &C::eval_packing, "Pack while evaluating; the loss does not depend on it.")
                 .also({"eval_sample_packing"})
@@ -344,7 +350,8 @@ std::vector<Key<DatasetSpec>> dataset_keys() {
     return {
         key("path", &D::path, "A JSONL file.").default_is("required"),
         key("type", &D::type, "Convention of its rows; auto looks at the first row and says what it found.",
-            one_of({"auto", "messages", "prompt_completion", "alpaca", "sharegpt", "text", "tokens"})),
+            one_of({"auto", "messages", "prompt_completion", "alpaca", "sharegpt", "text", "tokens", "preference",
+                    "ranked"})),
         key("columns", &D::columns, "Names of keys that differ from the convention's: {ours: theirs}."),
         planned<D>("split"),
         planned<D>("weight"),

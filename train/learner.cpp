@@ -105,7 +105,7 @@ void Learner::with_batch(const Context& ctx, const Batch& batch, double total, b
     Workspace w = Workspace::lay_out(arena_, config_, options_, BatchShape::of(batch), training);
     w.batch.fill(ctx, batch, total, config_.vocab_size);
     objective().fill(ctx, w.head, batch);
-    const AttentionMasks masks(ctx, config_, batch.mask, w.masks);
+    const AttentionMasks masks(ctx, config_, batch.mask, w.masks, batch.positions);
     body(w, TransformerInput{.packs = batch.packs,
                              .length = batch.length,
                              .tokens = w.batch.tokens,

@@ -39,7 +39,9 @@ ModelConfig model_of_shape(const ModelShape& s, const Tokenizer* tokenizer, cons
 }
 
 bool all_pretokenised(const Config& config) {
-    const auto pretokenised = [](const DatasetSpec& spec) { return RowReader(spec).type() == "tokens"; };
+    const auto pretokenised = [&](const DatasetSpec& spec) {
+        return RowReader(spec, config.rows()).type() == "tokens";
+    };
     return std::all_of(config.datasets.begin(), config.datasets.end(), pretokenised) &&
            std::all_of(config.eval_datasets.begin(), config.eval_datasets.end(), pretokenised);
 }
@@ -65,10 +67,29 @@ StoreResult build_split(const Session& s, const std::string& name, const std::ve
     request.name = name;
     request.folder = s.config.prepared_path;
     request.datasets = datasets;
+    request.rows = s.config.rows();
     request.tokenizer = s.encoder->tokenizer();
     request.encode = s.encoder->options();
     request.threads = s.config.dataset_num_proc ? static_cast<int>(s.config.dataset_num_proc) : omp_get_max_threads();
     return build_store(request);
+}
+
+/// Rankings that reach beyond a sliding window of the model may be more than a column mask can say: told before the
+/// first step. Pairs never are.
+void check_windows(const Session& s, const TokenStore& store) {
+    int64_t smallest = 0;
+    for (const int64_t window : s.model.windows)
+        if (window > 0 && (smallest == 0 || window < smallest)) smallest = window;
+    if (smallest == 0 || store.statistics.answers == 2 * store.statistics.pairs) return;
+    for (int64_t i = 0; i < store.size(); ++i) {
+        const Sample sample = store.sample(i);
+        for (const int64_t window : s.model.windows)
+            if (window > 0 && !window_can_be_said(sample.branch_begins, window))
+                fail(Exit::config,
+                     "stage {}: the model's sliding_window of {} ends within two or more of the {} answers of {}, which "
+                     "column masks cannot say; give pairs, or max_length of at most {}",
+                     spell(s.config.stage), window, sample.branch_begins.size(), store.place(i), smallest);
+    }
 }
 
 }  // namespace
@@ -203,6 +224,8 @@ Session open_session(const LoadedConfig& loaded) {
         s.eval.store = std::move(eval);
         s.data_key = sha256(fmt::format("{} val_size {} seed {}", s.data_key, c.val_size, c.data_seed));
     }
+    check_windows(s, s.train.store);
+    check_windows(s, s.eval.store);
     return s;
 }
 

@@ -14,10 +14,11 @@ int64_t visible_pairs(const ModelConfig& config, const Batch& batch) {
         const auto [known, is_new] = pairs_of_window.try_emplace(window, 0);
         if (is_new) {
             for (size_t i = 0; i < mask.lts.size(); ++i) {
-                // Column j is seen by rows [j, lts), at most `window` of them.
-                const int64_t column = static_cast<int64_t>(i) % mask.columns;
-                const int64_t rows = std::max<int64_t>(mask.lts[i] - column, 0);
-                known->second += window > 0 ? std::min(rows, window) : rows;
+                // A row sees what comes before it in its sample, as many tokens as its position says, and itself. Padding
+                // sees nothing.
+                if (mask.lts[i] <= static_cast<int64_t>(i) % mask.columns) continue;
+                const int64_t seen = batch.positions[i] + int64_t{1};
+                known->second += window > 0 ? std::min(seen, window) : seen;
             }
         }
         sum += known->second;

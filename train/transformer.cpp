@@ -41,10 +41,13 @@ AttentionMasks::Memory AttentionMasks::Memory::lay_out(Arena& arena, const Model
 }
 
 AttentionMasks::AttentionMasks(const Context& ctx, const ModelConfig& config, const ColumnMask& mask,
-                               const Memory& memory) {
+                               const Memory& memory, std::span<const int32_t> positions) {
+    const auto windowed = [&](int64_t window) {
+        return positions.empty() ? mask.with_sliding_window(window) : mask.with_sliding_window(window, positions);
+    };
     const std::vector<int64_t> windows = distinct_windows(config);
     for (size_t i = 0; i < windows.size(); ++i) {
-        ColumnMask seen = windows[i] ? mask.with_sliding_window(windows[i]) : mask;
+        ColumnMask seen = windows[i] ? windowed(windows[i]) : mask;
         TilePlan plan =
             ctx.device == Device::cuda ? make_gpu_tile_plan(ctx, memory.plans[i], seen) : make_cpu_plan(seen);
         entries_.push_back({std::move(seen), std::move(plan)});

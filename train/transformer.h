@@ -23,7 +23,9 @@ class AttentionMasks {
         std::vector<GpuTilePlan> plans;
         static Memory lay_out(Arena& arena, const ModelConfig& config, int64_t packs, int64_t length);
     };
-    AttentionMasks(const Context& ctx, const ModelConfig& config, const ColumnMask& mask, const Memory& memory = {});
+    /// `positions`: [batch, rows] of the mask, what sliding windows count by; without them they count rows.
+    AttentionMasks(const Context& ctx, const ModelConfig& config, const ColumnMask& mask, const Memory& memory = {},
+                   std::span<const int32_t> positions = {});
     struct Entry {
         ColumnMask mask;
         TilePlan plan;
