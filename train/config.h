@@ -87,8 +87,8 @@ struct Config {
     double beta = 0.1;
     double label_smoothing = 0;
     double simpo_gamma = 0.5;
-    bool precompute_ref_log_probs = true;  ///< settled: exactly where the loss needs a reference
-    std::string ref_model_name_or_path;    ///< empty: what training starts from
+    bool precompute_ref_log_probs = false;  ///< settled: exactly where the loss needs a reference
+    std::string ref_model_name_or_path;     ///< empty: what training starts from
     RankingKind reward_loss = RankingKind::pairwise;
     double center_rewards_coefficient = 0;
 

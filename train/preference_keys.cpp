@@ -62,19 +62,24 @@ Key<Config> loss_weights_key(const char* doc) {
     return std::move(key).default_is("1 for each of loss_type");
 }
 
-/// Keys that mean something to one stage only.
-void expect_stage(Config& c, Rules& rules) {
-    for (const char* key : {"loss_type", "loss_weights", "beta", "label_smoothing", "simpo_gamma",
-                            "precompute_ref_log_probs", "ref_model_name_or_path"})
-        rules.expect(c.stage == Stage::dpo || !rules.given(key), {key, "stage"},
-                     "{} is for stage dpo, this is stage {}", key, spell(c.stage));
-    for (const char* key : {"reward_loss", "center_rewards_coefficient"})
-        rules.expect(c.stage == Stage::rm || !rules.given(key), {key, "stage"}, "{} is for stage rm, this is stage {}",
-                     key, spell(c.stage));
+/// Keys that mean something to one stage only are to keep their defaults elsewhere.
+void expect_stage(const Config& c, Rules& rules) {
+    const Config defaults;
+    const auto expect = [&](Stage stage, const char* key, bool untouched) {
+        rules.expect(c.stage == stage || untouched, {key, "stage"}, "{} is for stage {}, this is stage {}", key,
+                     spell(stage), spell(c.stage));
+    };
+    expect(Stage::dpo, "loss_type", c.loss_type == defaults.loss_type);
+    expect(Stage::dpo, "beta", c.beta == defaults.beta);
+    expect(Stage::dpo, "label_smoothing", c.label_smoothing == defaults.label_smoothing);
+    expect(Stage::dpo, "simpo_gamma", c.simpo_gamma == defaults.simpo_gamma);
+    expect(Stage::dpo, "precompute_ref_log_probs", !c.precompute_ref_log_probs);
+    expect(Stage::dpo, "ref_model_name_or_path", c.ref_model_name_or_path.empty());
+    expect(Stage::rm, "reward_loss", c.reward_loss == defaults.reward_loss);
+    expect(Stage::rm, "center_rewards_coefficient", c.center_rewards_coefficient == 0);
 }
 
 void settle_losses(Config& c, Rules& rules) {
-    if (!rules.given("loss_weights")) c.loss_weights.assign(c.loss_type.size(), 1.0);
     rules.expect(c.loss_weights.size() == c.loss_type.size(), {"loss_weights", "loss_type"},
                  "loss_weights has {} numbers for the {} losses of loss_type", c.loss_weights.size(),
                  c.loss_type.size());
@@ -98,13 +103,13 @@ void settle_losses(Config& c, Rules& rules) {
                  "label_smoothing is for loss_type sigmoid, robust and exo_pair");
     rules.expect(c.label_smoothing > 0 || !has(c, PreferenceLoss::exo_pair), {"label_smoothing", "loss_type"},
                  "loss_type exo_pair needs label_smoothing above 0, such as 0.001");
-    rules.expect(!rules.given("simpo_gamma") || has(c, PreferenceLoss::simpo), {"simpo_gamma", "loss_type"},
+    rules.expect(c.simpo_gamma == Config().simpo_gamma || has(c, PreferenceLoss::simpo), {"simpo_gamma", "loss_type"},
                  "simpo_gamma is for loss_type simpo");
 }
 
 void settle_reference(Config& c, Rules& rules) {
     const bool needed = std::any_of(c.loss_type.begin(), c.loss_type.end(), needs_reference);
-    if (!needed && !rules.given("precompute_ref_log_probs")) c.precompute_ref_log_probs = false;
+    if (!rules.given("precompute_ref_log_probs")) c.precompute_ref_log_probs = needed;
     rules.expect(needed || (!c.precompute_ref_log_probs && c.ref_model_name_or_path.empty()),
                  {"ref_model_name_or_path", "precompute_ref_log_probs", "loss_type"},
                  "loss_type {} compares with no reference model", spell(c.loss_type.front()));
@@ -148,14 +153,12 @@ Section preference_section() {
 }
 
 void settle_preferences(Config& c, Rules& rules) {
+    const bool dpo = c.stage == Stage::dpo;
+    if (!rules.given("loss_weights")) c.loss_weights.assign(c.loss_type.size(), 1.0);
+    if ((dpo || c.stage == Stage::rm) && !rules.given("num_train_epochs") && c.max_steps == 0) c.num_train_epochs = 1;
+    if (dpo && !rules.given("learning_rate")) c.learning_rate = 1e-6;
     expect_stage(c, rules);
-    if (c.stage != Stage::dpo && c.stage != Stage::rm) {
-        c.loss_weights.assign(c.loss_type.size(), 1.0);
-        return;
-    }
-    if (!rules.given("num_train_epochs") && c.max_steps == 0) c.num_train_epochs = 1;
-    if (c.stage == Stage::rm) return;
-    if (!rules.given("learning_rate")) c.learning_rate = 1e-6;
+    if (!dpo) return;
     settle_losses(c, rules);
     settle_reference(c, rules);
 }
