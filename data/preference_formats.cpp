@@ -13,31 +13,34 @@ namespace {
 
 /// A prompt or an answer as it stands in the row.
 struct Said {
-    std::string where;                ///< the row's place and the name of the key
+    std::string place, name;          ///< of the row, and what the row calls it
     std::optional<std::string> text;  ///< a string
     std::vector<Message> messages;    ///< one message or a list of them
+
+    std::string where() const { return place + ": " + name; }
+    const char* form() const { return text ? "a string" : "messages"; }
 };
 
-constexpr const char* answer_forms = "a string, a message or a list of messages";
-
-Said read_said(const Json& value, MessageStyle style, const Columns& columns, std::string where) {
-    Said said{.where = std::move(where), .text = std::nullopt, .messages = {}};
+Said read_said(const Fields& row, const Json& value, MessageStyle style, std::string name) {
+    Said said{.place = row.where(), .name = std::move(name), .text = std::nullopt, .messages = {}};
     if (value.is_string()) {
         said.text = value.get<std::string>();
     } else if (value.is_object()) {
-        said.messages.push_back(read_message(value, style, columns, said.where));
+        said.messages.push_back(read_message(value, style, row.columns(), said.where()));
     } else if (value.is_array()) {
-        if (value.empty()) fail(Exit::data, "{}: the list is empty", said.where);
+        if (value.empty()) fail(Exit::data, "{}: the list is empty", said.where());
         for (size_t i = 0; i < value.size(); ++i)
-            said.messages.push_back(read_message(value[i], style, columns, fmt::format("{}[{}]", said.where, i)));
+            said.messages.push_back(
+                read_message(value[i], style, row.columns(), fmt::format("{}[{}]", said.where(), i)));
     } else {
-        fail(Exit::data, "{}: expected {}, found {}", said.where, answer_forms, value.type_name());
+        fail(Exit::data, "{}: expected a string, a message or a list of messages, found {}", said.where(),
+             value.type_name());
     }
     return said;
 }
 
 Said read_said(const Fields& row, const std::string& key, MessageStyle style) {
-    return read_said(row.at(key), style, row.columns(), fmt::format("{}: {}", row.where(), row.name(key)));
+    return read_said(row, row.at(key), style, row.name(key));
 }
 
 float read_margin(const Fields& row) {
@@ -54,8 +57,8 @@ float read_margin(const Fields& row) {
 void require_alike(const std::vector<Said>& answers) {
     for (const Said& answer : answers)
         if (answer.text.has_value() != answers[0].text.has_value())
-            fail(Exit::data, "{} is {}, but {} is {}; expected all answers of a row in one form", answers[0].where,
-                 answers[0].text ? "a string" : "messages", answer.where, answer.text ? "a string" : "messages");
+            fail(Exit::data, "{} is {}, but {} is {}; expected all answers of a row in one form", answers[0].where(),
+                 answers[0].form(), answer.name, answer.form());
 }
 
 bool is_answer(const Message& message) {
@@ -82,7 +85,7 @@ Row after_chat(const std::vector<Message>& prompt, const std::vector<Said>& answ
         if (!is_answer(answer.messages[0]))
             fail(Exit::data,
                  "{} begins with a message from role '{}'; expected the answer alone: the prompt has its own key",
-                 answer.where, answer.messages[0].role);
+                 answer.where(), answer.messages[0].role);
         row.answers.push_back(chat_row(prompt, answer.messages));
     }
     return row;
@@ -146,7 +149,7 @@ Row read_preference(const Fields& row) {
             fail(Exit::data,
                  "{} begins with a message from role '{}', and the row has no key '{}'; found keys: {}; expected a "
                  "prompt, or whole conversations",
-                 pair[0].where, pair[0].messages[0].role, row.name("prompt"), found_keys(row.object()));
+                 pair[0].where(), pair[0].messages[0].role, row.name("prompt"), found_keys(row.object()));
         return whole_chats(pair[0], pair[1]);
     };
     Row result = join();
@@ -190,8 +193,8 @@ Row read_ranked(const Fields& row) {
              row.name("completions"));
     std::vector<Said> answers;
     for (size_t i = 0; i < list.size(); ++i)
-        answers.push_back(read_said(list[i], MessageStyle::chat, row.columns(),
-                                    fmt::format("{}: {}[{}]", row.where(), row.name("completions"), i)));
+        answers.push_back(
+            read_said(row, list[i], MessageStyle::chat, fmt::format("{}[{}]", row.name("completions"), i)));
     const Said prompt = read_said(row, "prompt", MessageStyle::chat);
     return prompt.text ? after_text(*prompt.text, answers) : after_chat(prompt.messages, answers);
 }

@@ -104,6 +104,13 @@ std::string known_formats(RowKind kind) {
     return known;
 }
 
+/// The convention whose telling keys are all there; null where there is none.
+const RowFormat* matching_format(RowKind kind, const Fields& fields) {
+    for (const RowFormat& format : formats_of(kind))
+        if (std::ranges::all_of(format.telling, [&](const auto& key) { return fields.find(key); })) return &format;
+    return nullptr;
+}
+
 /// " of preferences", where the user may not know that stage dpo or rm asks for them.
 const char* rows_of(RowKind kind) {
     return kind == RowKind::texts ? "" : " of preferences";
@@ -131,14 +138,15 @@ void check_row_format(const DatasetSpec& spec, RowKind kind) {
 
 std::string detect_row_format(RowKind kind, const Json& object, const Columns& columns, const std::string& where) {
     const Fields fields(object, columns, where);
-    for (const RowFormat& format : formats_of(kind))
-        if (std::all_of(format.telling.begin(), format.telling.end(),
-                        [&](const auto& key) { return fields.find(key); }))
-            return std::string(format.name);
+    if (const RowFormat* format = matching_format(kind, fields)) return std::string(format->name);
+    const bool texts = kind == RowKind::texts;
+    const char* other = !matching_format(texts ? RowKind::preferences : RowKind::texts, fields) ? ""
+                        : texts ? "; answers to compare are for stages dpo and rm"
+                                : "; texts without answers to compare are for stages pt and sft";
     fail(Exit::data,
          "{}: cannot tell the convention of this row{}; found keys: {}; expected {}; name it with type, rename keys "
-         "with columns",
-         where, rows_of(kind), found_keys(object), known_formats(kind));
+         "with columns{}",
+         where, rows_of(kind), found_keys(object), known_formats(kind), other);
 }
 
 Row read_row(RowKind kind, const std::string& type, const Json& object, const Columns& columns,
