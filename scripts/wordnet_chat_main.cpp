@@ -7,42 +7,22 @@
 // whose first senses read the same ("dog", "domestic dog") stay together: no definition of the validation file has been
 // seen under another name. Samples are ordered by a hash of the question: any prefix is a fair subset.
 
-#include <cmath>
-#include <numeric>
 #include <tuple>
 
 #include "engine/command_line.h"
 #include "engine/json.h"
-#include "scripts/wordnet.h"
+#include "scripts/wordnet_questions.h"
 
 namespace colonnade {
 namespace {
 
 // --- Sentences -----------------------------------------------------------------------------------------------------
 
-/// Upper case first letter (pH stays pH) and a full stop.
-std::string sentence(std::string text) {
-    const bool second_upper = text.size() > 1 && is_letter(text[1]) && text[1] != lower(text[1]);
-    if (is_letter(text[0]) && text[0] == lower(text[0]) && !second_upper)
-        text[0] = static_cast<char>(text[0] - ('a' - 'A'));
-    if (!is_one_of(text.back(), ".!?")) text += '.';
-    return text;
-}
-
 /// "a", "a or b", "a, b or c".
 std::string listed(const std::vector<std::string>& items, const char* last_joint) {
     std::string out = items[0];
     for (size_t i = 1; i < items.size(); ++i) out += (i + 1 < items.size() ? ", " : last_joint) + items[i];
     return out;
-}
-
-/// FNV-1a with the finaliser of MurmurHash3, which spreads short texts over all 64 bits.
-uint64_t hash_of(std::string_view text) {
-    uint64_t h = 0xcbf29ce484222325;
-    for (char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3;
-    h = (h ^ (h >> 33)) * 0xff51afd7ed558ccd;
-    h = (h ^ (h >> 33)) * 0xc4ceb9fe1a85ec53;
-    return h ^ (h >> 33);
 }
 
 /// Does the example hold the word, perhaps with an ending (choke: choking), and is it longer than a fragment?
@@ -105,10 +85,8 @@ class Writer {
     }
     void meaning(const std::string& word, size_t part, const Synset& synset) {
         const std::string& definition = synset.gloss.definition;
-        if (definition.empty()) return;
-        const bool bare_verb = part == kVerb && definition[0] != '(' && !definition.starts_with("to ");
-        add(kMeaning + part, fmt::format("What does the {} {} mean?", kParts[part].name, word),
-            fmt::format("{}{} means {}{}", part == kVerb ? "to " : "", word, bare_verb ? "to " : "", definition));
+        if (!definition.empty())
+            add(kMeaning + part, meaning_question(word, part), meaning_answer(word, part, definition));
     }
     void synonyms(const std::string& word, size_t part, const Synset& synset) {
         std::vector<std::string> others;
@@ -149,31 +127,6 @@ class Writer {
     std::vector<Sample> samples_;
 };
 
-/// For every word, in order, the lemma that stands for all words linked to it by the definition of a first sense.
-std::vector<std::string> groups(const Words& words) {
-    std::vector<size_t> parent(words.size());
-    std::iota(parent.begin(), parent.end(), size_t{0});
-    const auto root = [&](size_t i) {
-        while (parent[i] != i) i = parent[i] = parent[parent[i]];
-        return i;
-    };
-    std::vector<std::string> lemmas;
-    std::unordered_map<std::string_view, size_t> first_word;
-    for (const auto& [lemma, word] : words) {
-        const size_t index = lemmas.size();
-        lemmas.push_back(lemma);
-        for (const auto& senses : word.senses) {
-            if (senses.empty()) continue;
-            const size_t a = root(first_word.try_emplace(senses[0]->gloss.definition, index).first->second),
-                         b = root(index);
-            parent[std::max(a, b)] = std::min(a, b);
-        }
-    }
-    std::vector<std::string> out;
-    for (size_t i = 0; i < lemmas.size(); ++i) out.push_back(lemmas[root(i)]);
-    return out;
-}
-
 struct Options {
     std::string wordnet = "/usr/share/wordnet", train, validation, text;
     double validation_share = 0.03;
@@ -183,12 +136,9 @@ struct Options {
 std::vector<Sample> make_samples(const Options& options) {
     const WordNet wordnet(options.wordnet);
     Writer writer(wordnet.synsets[kNoun]);
-    const std::vector<std::string> group = groups(wordnet.words);
+    const std::vector<bool> validation = held_out(wordnet.words, options.validation_share);
     size_t index = 0;
-    for (const auto& [lemma, word] : wordnet.words) {
-        const double place = std::ldexp(static_cast<double>(hash_of(group[index++])), -64);
-        writer.ask_about(lemma, word, place < options.validation_share);
-    }
+    for (const auto& [lemma, word] : wordnet.words) writer.ask_about(lemma, word, validation[index++]);
     std::vector<Sample> samples = writer.take();
     if (options.limit > 0 && options.limit < samples.size()) samples.resize(options.limit);
     return samples;

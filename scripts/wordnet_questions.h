@@ -1,0 +1,73 @@
+#pragma once
+// What the data sets made from WordNet have in common: sentences, questions about meaning, the order of samples, and
+// which words are held out for validation.
+
+#include <cmath>
+#include <numeric>
+
+#include "scripts/wordnet.h"
+
+namespace colonnade {
+
+/// Upper case first letter (pH stays pH) and a full stop.
+inline std::string sentence(std::string text) {
+    const bool second_upper = text.size() > 1 && is_letter(text[1]) && text[1] != lower(text[1]);
+    if (is_letter(text[0]) && text[0] == lower(text[0]) && !second_upper)
+        text[0] = static_cast<char>(text[0] - ('a' - 'A'));
+    if (!is_one_of(text.back(), ".!?")) text += '.';
+    return text;
+}
+
+/// FNV-1a with the finaliser of MurmurHash3, which spreads short texts over all 64 bits.
+inline uint64_t hash_of(std::string_view text) {
+    uint64_t h = 0xcbf29ce484222325;
+    for (char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+    h = (h ^ (h >> 33)) * 0xff51afd7ed558ccd;
+    h = (h ^ (h >> 33)) * 0xc4ceb9fe1a85ec53;
+    return h ^ (h >> 33);
+}
+
+inline std::string meaning_question(const std::string& word, size_t part) {
+    return fmt::format("What does the {} {} mean?", kParts[part].name, word);
+}
+
+/// "dog means a tame canid", "to chase means to go after"; sentence() makes one of it.
+inline std::string meaning_answer(const std::string& word, size_t part, const std::string& definition) {
+    const bool bare_verb = part == kVerb && definition[0] != '(' && !definition.starts_with("to ");
+    return fmt::format("{}{} means {}{}", part == kVerb ? "to " : "", word, bare_verb ? "to " : "", definition);
+}
+
+/// For every word, in order, the lemma that stands for all words linked to it by the definition of a first sense.
+inline std::vector<std::string> groups(const Words& words) {
+    std::vector<size_t> parent(words.size());
+    std::iota(parent.begin(), parent.end(), size_t{0});
+    const auto root = [&](size_t i) {
+        while (parent[i] != i) i = parent[i] = parent[parent[i]];
+        return i;
+    };
+    std::vector<std::string> lemmas;
+    std::unordered_map<std::string_view, size_t> first_word;
+    for (const auto& [lemma, word] : words) {
+        const size_t index = lemmas.size();
+        lemmas.push_back(lemma);
+        for (const auto& senses : word.senses) {
+            if (senses.empty()) continue;
+            const size_t a = root(first_word.try_emplace(senses[0]->gloss.definition, index).first->second),
+                         b = root(index);
+            parent[std::max(a, b)] = std::min(a, b);
+        }
+    }
+    std::vector<std::string> out;
+    for (size_t i = 0; i < lemmas.size(); ++i) out.push_back(lemmas[root(i)]);
+    return out;
+}
+
+/// For every word, in order, whether it is held out: `share` of the words, and with a word all of its group.
+inline std::vector<bool> held_out(const Words& words, double share) {
+    std::vector<bool> out;
+    for (const std::string& group : groups(words))
+        out.push_back(std::ldexp(static_cast<double>(hash_of(group)), -64) < share);
+    return out;
+}
+
+}  // namespace colonnade
