@@ -108,6 +108,12 @@ bool same(const Message& a, const Message& b) {
     return a.role == b.role && a.content == b.content;
 }
 
+/// Whether `said` goes on after `prompt`.
+bool continues(const Said& said, const std::vector<Message>& prompt) {
+    return said.messages.size() > prompt.size() &&
+           std::equal(prompt.begin(), prompt.end(), said.messages.begin(), same);
+}
+
 /// Whole conversations: the prompt is the messages with which they begin alike, at least one left to each.
 Row whole_chats(const Said& chosen, const Said& rejected) {
     const size_t limit = std::min(chosen.messages.size(), rejected.messages.size()) - 1;
@@ -140,9 +146,11 @@ Row read_preference(const Fields& row) {
         const bool conversations = !pair[0].text && !is_answer(pair[0].messages[0]);
         if (row.find("prompt")) {
             const Said prompt = read_said(row, "prompt", MessageStyle::chat);
-            if (!prompt.text) return after_chat(prompt.messages, pair);
-            // UltraFeedback's form: whole conversations, and their first question again as a string.
-            if (!conversations) return after_text(*prompt.text, pair);
+            // Some sets repeat the prompt, or UltraFeedback the question, beside whole conversations.
+            const bool repeated =
+                conversations &&
+                (prompt.text || (continues(pair[0], prompt.messages) && continues(pair[1], prompt.messages)));
+            if (!repeated) return prompt.text ? after_text(*prompt.text, pair) : after_chat(prompt.messages, pair);
         }
         if (pair[0].text) return whole_texts(*pair[0].text, *pair[1].text);
         if (!conversations)

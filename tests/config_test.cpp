@@ -588,6 +588,15 @@ TEST(Config, ChangesAreThoseOfWhatDecidesTheTraining) {
 TEST(Config, ConvertsToWhatOtherPartsTake) {
     const Config c = read(everything_with_folder);
     const EncodeOptions encode = encode_options(c, 300);
+    EXPECT_EQ(encode.sample_length, 0);
+    EXPECT_EQ(encode.max_answers, 0);
+    const Config dpo = read(minimal + "stage: dpo\nmax_length: 100\n"),
+                 rm = read(minimal + "stage: rm\npacking_length: 5000\n");
+    EXPECT_EQ(dpo.packing_length, 200);
+    EXPECT_EQ(encode_options(dpo, 300).sample_length, 200);
+    EXPECT_EQ(encode_options(dpo, 300).max_answers, 2);
+    EXPECT_EQ(encode_options(rm, 300).sample_length, 5000);
+    EXPECT_EQ(encode_options(rm, 300).max_answers, 0);
     EXPECT_EQ(encode.chat_template, "llama3");
     EXPECT_EQ(encode.max_length, 99);
     EXPECT_EQ(encode.roles_to_train, (std::set<std::string>{"user", "tool"}));

@@ -94,6 +94,42 @@ TEST_P(Packing, EqualsSeparateSamples) {
     expect_equal(a, b, {packed, rest}, total, config);
 }
 
+/// A prompt with two answers packed behind it equals the prompt repeated before each of them, also where a sliding
+/// window ends within the prompt or within an answer.
+TEST_P(Packing, SharedPromptsEqualRepeatedOnes) {
+    for (const int64_t window : {0, 24, 60}) {
+        ModelConfig config = this->config(false);
+        config.windows.assign(static_cast<size_t>(config.num_hidden_layers), window);
+        const Sample before = random_sample(98, 0, {33}, config.vocab_size);
+        std::vector<Sample> pairs = {random_sample(97, 40, {15, 70}, config.vocab_size),
+                                     random_sample(96, 20, {45, 3}, config.vocab_size)};
+        std::vector<Batch> separate = {make_batch({{&before}})};
+        for (Sample& pair : pairs) {
+            const auto stem = static_cast<std::ptrdiff_t>(pair.branch_begins[0]);
+            std::fill_n(pair.weights.begin(), stem, 0.0f);
+            for (size_t b = 0; b < 2; ++b) {
+                const std::ptrdiff_t begin = pair.branch_begins[b];
+                const std::ptrdiff_t end = b == 0 ? pair.branch_begins[1] : std::ssize(pair.tokens);
+                Sample whole;
+                whole.branch_begins = {0};
+                const auto take = [&](auto& to, const auto& from) {
+                    to.assign(from.begin(), from.begin() + stem);
+                    to.insert(to.end(), from.begin() + begin, from.begin() + end);
+                };
+                take(whole.tokens, pair.tokens);
+                take(whole.weights, pair.weights);
+                separate.push_back(make_batch({{&whole}}));
+            }
+        }
+        const Batch packed = make_batch({{&pairs[0], &before}, {&pairs[1]}});
+        const auto learner = tiny_learner(config, dtype(), 2, 256);
+        const double total = packed.target_weight;
+        const Outcome a = run(*learner, {packed}, total), b = run(*learner, separate, total);
+        SCOPED_TRACE(window);
+        expect_equal(a, b, {packed}, total, config);
+    }
+}
+
 TEST_P(Packing, OrderInAPackDoesNotMatter) {
     const ModelConfig config = this->config(true);
     const std::vector<Sample> s = samples(config.vocab_size);

@@ -73,6 +73,10 @@ TEST_F(PreferenceRows, ReadsAndDetectsEveryConvention) {
         {R"({"prompt": "q", "chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "c"}],
              "rejected": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]})",
          "preference:\n(user: q) | (assistant: c) \n(user: q) | (assistant: r) "},
+        {R"({"prompt": [{"role": "user", "content": "q"}],
+             "chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "c"}],
+             "rejected": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]})",
+         "preference:\n(user: q) | (assistant: c) \n(user: q) | (assistant: r) "},
         {R"({"chosen": "Human: hi AI: c", "rejected": "Human: hi AI: r"})",
          "preference:\nHuman: hi AI: c\nHuman: hi AI: r\nwhole"},
         // Axolotl

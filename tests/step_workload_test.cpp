@@ -65,8 +65,20 @@ TEST(StepFlops, CountVisiblePairsAndRealTokens) {
         for (const uint8_t seen : (window ? batch.mask.with_sliding_window(window) : batch.mask).dense()) pairs += seen;
     EXPECT_EQ(pairs, 2 * (6 + 10 + 15) + 5 + 7 + 9);
     EXPECT_EQ(visible_pairs(m, batch), pairs);
+    // Branches see what comes before them in their sample, however far ahead of them it lies in the row.
+    const Sample pair{{1, 2, 3, 4, 5, 6, 7}, {0, 0, 1, 1, 1, 1, 1}, {2, 5}};
+    const Batch branched = make_batch({{&pair}}, 8);
+    pairs = 0;
+    for (const int64_t window : m.windows) {
+        const ColumnMask mask = branched.mask.with_sliding_window(window ? window : 100, branched.positions);
+        for (const uint8_t seen : mask.dense()) pairs += seen;
+    }
+    EXPECT_EQ(pairs, 2 * (1 + 2 + 3 + 4 + 5 + 3 + 4) + (1 + 6 * 2));
+    EXPECT_EQ(visible_pairs(m, branched), pairs);
+
     const int block = 8 * (4 + 2 + 2) * 2 + 4 * 2 * 8 + 3 * 8 * 20, tokens = 12;
-    EXPECT_EQ(useful_flops(m, batch), 6.0 * 3 * block * tokens + 6.0 * 8 * 11 * tokens + 12.0 * 4 * 2 * pairs);
+    EXPECT_EQ(useful_flops(m, batch),
+              6.0 * 3 * block * tokens + 6.0 * 8 * 11 * tokens + 12.0 * 4 * 2 * visible_pairs(m, batch));
 }
 
 TEST(StepFlops, PeakIsThatOfTheWholeDevice) {

@@ -66,6 +66,7 @@ void expect_equal(const TokenStore& a, const TokenStore& b) {
         EXPECT_EQ(a.sample(i).tokens, b.sample(i).tokens);
         EXPECT_EQ(a.sample(i).weights, b.sample(i).weights);
         EXPECT_EQ(a.sample(i).branch_begins, b.sample(i).branch_begins);
+        EXPECT_EQ(a.sample(i).margin, b.sample(i).margin);
         EXPECT_EQ(a.place(i), b.place(i));
     }
     EXPECT_EQ(to_json_text(a.statistics), to_json_text(b.statistics));
@@ -151,6 +152,8 @@ TEST_F(Store, WhateverCouldChangeATokenChangesTheKey) {
         [](auto& r) { r.encode.add_eos = false; },
         [](auto& r) { r.encode.excess_length = ExcessLength::truncate; },
         [](auto& r) { r.encode.vocab_size = 101; },
+        [](auto& r) { r.encode.sample_length = 8; },
+        [](auto& r) { r.encode.max_answers = 2; },
         [&](auto&) { write("a.jsonl", std::string(rows) + "{\"input_ids\": [40, 41]}\n"); },
     };
     std::set<std::string> keys;
@@ -216,7 +219,7 @@ TokenStore pair_store() {
     TokenStore store;
     store.statistics.files = {{"pairs.jsonl", "tokens", 2, 0}};
     store.settings = "{}";
-    store.add({{5, 6, 7, 8, 9}, {0, 0, 1, 1, 0.5f}, {2, 4}}, 0, 1);
+    store.add({{5, 6, 7, 8, 9}, {0, 0, 1, 1, 0.5f}, {2, 4}, 0.25f}, 0, 1);
     store.add({{3, 4}, {0, 1}, {0}}, 0, 2);
     store.count_samples();
     return store;
@@ -225,6 +228,12 @@ TokenStore pair_store() {
 TEST_F(Store, BranchesAndWeightsSurvive) {
     const TokenStore store = pair_store();
     EXPECT_EQ(store.statistics.learned_tokens, 3.5);
+    EXPECT_EQ(store.statistics.pairs, 1);
+    EXPECT_EQ(store.statistics.answers, 2);
+    EXPECT_EQ(store.statistics.pair_tokens, 5);
+    EXPECT_EQ(store.statistics.repeated_tokens, 7);
+    EXPECT_EQ(store.pairs(), (std::vector<double>{1, 0}));
+    EXPECT_EQ(store.sample(0).margin, 0.25f);
     store.write(folder_ + "/pairs.h5", "k");
     expect_equal(TokenStore::open(folder_ + "/pairs.h5", "k", 10), store);
     EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 1);  // no temporary file is left
@@ -239,6 +248,8 @@ TEST_F(Store, ASubsetCountsItsOwnSamples) {
     EXPECT_EQ(part.statistics.files[0].samples, 1);
     EXPECT_EQ(part.statistics.tokens, 2);
     EXPECT_EQ(part.statistics.learned_tokens, 1);
+    EXPECT_EQ(part.statistics.pairs, 0);
+    EXPECT_EQ(part.statistics.pair_tokens, 0);
     EXPECT_EQ(part.statistics.lengths.max, 2);
 }
 
@@ -288,6 +299,7 @@ TEST_F(Store, ContradictionsAreRefused) {
         {{{1, 2}, {0, 1}, {}}, 0, "branch_begins[3] is 3, expected more than 3"},
         {{{1, 2}, {0, 1}, {3}}, 0, "branches of sample 2"},
         {{{1, 2}, {0, 1}, {1, 0}}, 0, "branches of sample 2"},
+        {{{1, 2}, {0, 1}, {0}, std::numeric_limits<float>::quiet_NaN()}, 0, "margins[2] is nan"},
         {{{1, 2}, {0, 1}, {0}}, 1, "source_files[2] is 1, expected an index below 1"},
     };
     for (const auto& [sample, file, message] : cases) {
