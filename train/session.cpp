@@ -85,10 +85,11 @@ void check_windows(const Session& s, const TokenStore& store) {
         const Sample sample = store.sample(i);
         for (const int64_t window : s.model.windows)
             if (window > 0 && !window_can_be_said(sample.branch_begins, window))
-                fail(Exit::config,
-                     "stage {}: the model's sliding_window of {} ends within two or more of the {} answers of {}, which "
-                     "column masks cannot say; give pairs, or max_length of at most {}",
-                     spell(s.config.stage), window, sample.branch_begins.size(), store.place(i), smallest);
+                fail(
+                    Exit::config,
+                    "stage {}: the model's sliding_window of {} ends within two or more of the {} answers of {}, which "
+                    "column masks cannot say; give pairs, or max_length of at most {}",
+                    spell(s.config.stage), window, sample.branch_begins.size(), store.place(i), smallest);
     }
 }
 
