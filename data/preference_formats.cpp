@@ -195,6 +195,9 @@ Row read_ranked(const Fields& row) {
              "{}: '{}' with '{}' is stepwise supervision, which is not supported; a ranking has its answers in '{}', "
              "the best one first",
              row.where(), row.name("completions"), row.name("labels"), row.name("completions"));
+    if (row.find("margin"))
+        fail(Exit::data, "{}: key '{}': a ranking has no margin; pairs of '{}' and '{}' may have one", row.where(),
+             row.name("margin"), row.name("chosen"), row.name("rejected"));
     const Json& list = row.filled_list("completions");
     if (list.size() < 2)
         fail(Exit::data, "{}: key '{}': expected at least two answers to compare, found one", row.where(),

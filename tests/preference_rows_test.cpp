@@ -147,6 +147,8 @@ TEST_F(PreferenceRows, RefusesBadRowsWithPlaceFoundAndExpected) {
         {"alpaca", R"({"instruction": "i", "chosen": ["c"], "rejected": "r"})",
          "key 'chosen': expected a string, found array"},
         {"ranked", R"({"prompt": "p", "completions": ["a"]})", "expected at least two answers to compare, found one"},
+        {"ranked", R"({"prompt": "p", "completions": ["a", "b"], "margin": 1})",
+         "rows.jsonl:1: key 'margin': a ranking has no margin; pairs of 'chosen' and 'rejected' may have one"},
         {"ranked", R"({"prompt": "p", "completions": ["a", null]})",
          "completions[1]: expected a string, a message or a list of messages, found null"},
         {"ranked", R"({"prompt": "p", "completions": ["a", "b"], "labels": [true, false]})",
