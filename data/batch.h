@@ -46,6 +46,7 @@ struct Batch {
 
     std::vector<Branch> branch_table;  ///< of all samples, in their order
     std::vector<float> margins;        ///< [samples]; 0 where the data gives none
+    std::vector<double> reference;  ///< [branches]: log-probabilities under a reference, where one is given; else empty
 
     int64_t samples = 0, real_tokens = 0;  ///< padding apart
     double target_weight = 0;              ///< sum of weights

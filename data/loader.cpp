@@ -77,7 +77,12 @@ void Loader::load_all(const std::stop_token& stop) {
         const PackPlan& plan = schedule_.plan(epoch);
         const StepTotals totals = step_totals(plan, layout_, epoch_step, schedule_.lengths(), weights, pairs);
         for (int64_t micro = 0; micro < layout_.accumulation; ++micro) {
-            LoadedBatch loaded{.batch = load(plan, layout_.first_pack(epoch_step, micro, options_.rank)),
+            const int64_t first_pack = layout_.first_pack(epoch_step, micro, options_.rank);
+            std::vector<int64_t> samples;
+            for (int64_t p = first_pack; p < first_pack + layout_.per_device_batch; ++p)
+                for (const int64_t i : plan.pack(p)) samples.push_back(i);
+            LoadedBatch loaded{.batch = load(plan, first_pack),
+                               .samples = std::move(samples),
                                .step = step,
                                .micro = micro,
                                .epoch = epoch,

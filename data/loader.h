@@ -30,13 +30,14 @@ struct LoaderOptions {
 
 /// One micro-batch of this rank, and the step that it belongs to.
 struct LoadedBatch {
-    Batch batch{};             ///< without samples where only empty packs were left for it
-    int64_t step = 0;          ///< global step, 0-based
-    int64_t micro = 0;         ///< micro-step within it
-    int64_t epoch = 0;         ///< 0-based
-    int64_t epoch_step = 0;    ///< step within the epoch, 0-based
-    int64_t epoch_steps = 0;   ///< steps in this epoch
-    StepTotals step_totals{};  ///< of all ranks and micro-steps
+    Batch batch{};                   ///< without samples where only empty packs were left for it
+    std::vector<int64_t> samples{};  ///< which of the store they are, in order
+    int64_t step = 0;                ///< global step, 0-based
+    int64_t micro = 0;               ///< micro-step within it
+    int64_t epoch = 0;               ///< 0-based
+    int64_t epoch_step = 0;          ///< step within the epoch, 0-based
+    int64_t epoch_steps = 0;         ///< steps in this epoch
+    StepTotals step_totals{};        ///< of all ranks and micro-steps
 };
 
 class Loader {

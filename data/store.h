@@ -48,7 +48,8 @@ class TokenStore {
     std::vector<int64_t> lengths() const;        ///< tokens of each sample, as the packer takes them
     std::vector<double> target_weights() const;  ///< target_weight() of each sample
     std::vector<double> pairs() const;           ///< pair_count() of each sample
-    std::string place(int64_t i) const;          ///< "path:line" of sample i
+    const std::vector<int64_t>& branch_offsets() const { return branch_begins_; }  ///< sample i has [o[i], o[i + 1])
+    std::string place(int64_t i) const;                                            ///< "path:line" of sample i
 
     /// The samples that `keep(i)` wants, in order. Counts, lengths and learned tokens of its statistics are its own;
     /// rows and what was dropped stay those of the whole.

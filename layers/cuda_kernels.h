@@ -7,8 +7,11 @@
 #include "layers/gather.h"
 #include "layers/head_loss.h"
 #include "layers/linear.h"
+#include "layers/preference_loss.h"
+#include "layers/ranking_loss.h"
 #include "layers/rmsnorm.h"
 #include "layers/rope.h"
+#include "layers/score_head.h"
 #include "layers/swiglu.h"
 
 namespace colonnade::cuda {
@@ -35,5 +38,13 @@ void dropout(const Context& ctx, const Dropout& args);
 /// One chunk, whose logits lie in all rows of args.logits: nll, correct and, unless it is evaluation, the gradients of
 /// the logits in their place.
 void row_losses(const Context& ctx, const HeadLoss& args);
+
+void branch_log_probabilities(const Context& ctx, const BranchLogProbabilities& args);
+void preference_loss(const Context& ctx, const PreferencePairs& args);
+void target_coefficients(const Context& ctx, const TargetCoefficients& args);
+
+void score_forward(const Context& ctx, const ScoreForward& args);
+void score_backward(const Context& ctx, const ScoreBackward& args);
+void ranking_loss(const Context& ctx, const RankingLoss& args);
 
 }  // namespace colonnade::cuda

@@ -45,5 +45,23 @@ void dropout(const Context&, const Dropout&) {
 void row_losses(const Context&, const HeadLoss&) {
     no_cuda();
 }
+void branch_log_probabilities(const Context&, const BranchLogProbabilities&) {
+    no_cuda();
+}
+void preference_loss(const Context&, const PreferencePairs&) {
+    no_cuda();
+}
+void target_coefficients(const Context&, const TargetCoefficients&) {
+    no_cuda();
+}
+void score_forward(const Context&, const ScoreForward&) {
+    no_cuda();
+}
+void score_backward(const Context&, const ScoreBackward&) {
+    no_cuda();
+}
+void ranking_loss(const Context&, const RankingLoss&) {
+    no_cuda();
+}
 
 }  // namespace colonnade::cuda

@@ -178,7 +178,7 @@ TEST_F(Checkpoint, OfAnotherVersionSaysSo) {
     const std::string folder = saved(*learner_after(1), 1);
     const auto learner = learner_after(0);
     rewrite_manifest(folder, [](Json& body) { body["version"] = 12; });
-    expect_refused(folder, "manifest.json: checkpoint version 12, this build reads 1", *learner);
+    expect_refused(folder, "manifest.json: checkpoint version 12, this build reads 2", *learner);
     rewrite_manifest(folder, [](Json& body) { body.erase("files"); });
     expect_refused(folder, "manifest.json", *learner);
     rewrite_manifest(folder, [](Json& body) { body["version"] = "one"; });

@@ -183,6 +183,71 @@ TEST(Config, RulesBetweenKeys) {
     });
 }
 
+TEST(Config, RulesOfPreferences) {
+    const std::string losses =
+        "one or a list of sigmoid, robust, hinge, ipo, sigmoid_norm, exo_pair, nca_pair, sppo_hard, apo_zero, "
+        "apo_down, "
+        "simpo, orpo, sft";
+    expect_problems({
+        {"beta: 0.2", "c.yaml:4:7: beta is for stage dpo, this is stage sft"},
+        {"stage: rm\nloss_type: ipo", "c.yaml:5:12: loss_type is for stage dpo, this is stage rm"},
+        {"precompute_ref_log_probs: true", "c.yaml:4:27: precompute_ref_log_probs is for stage dpo, this is stage sft"},
+        {"stage: dpo\nreward_loss: plackett_luce", "c.yaml:5:14: reward_loss is for stage rm, this is stage dpo"},
+        {"stage: dpo\ncenter_rewards_coefficient: 0.01",
+         "c.yaml:5:29: center_rewards_coefficient is for stage rm, this is stage dpo"},
+        {"stage: rm\nreward_loss: pair",
+         "c.yaml:5:14: reward_loss: expected one of pairwise, plackett_luce, found 'pair'"},
+        {"stage: rm\ncenter_rewards_coefficient: -1",
+         "c.yaml:5:29: center_rewards_coefficient: expected a number >= 0, found '-1'"},
+        {"stage: dpo\nloss_type: sigmod",
+         "c.yaml:5:12: loss_type: expected " + losses + ", found 'sigmod' (did you mean 'sigmoid'?)"},
+        {"stage: dpo\nloss_type: [sigmoid, kto]", "c.yaml:5:22: loss_type: expected " + losses + ", found 'kto'"},
+        {"stage: dpo\nloss_type: []", "c.yaml:5:12: loss_type: expected " + losses + ", found []"},
+        {"stage: dpo\nloss_type: [sigmoid, sigmoid]", "c.yaml:5:12: loss_type names a loss twice"},
+        {"stage: dpo\nloss_type: sft",
+         "c.yaml:5:12: loss_type sft alone compares nothing: that is stage sft on the chosen answers"},
+        {"stage: dpo\nloss_type: [orpo, sft]",
+         "c.yaml:5:12: loss_type orpo already holds the sft term: weigh it by beta"},
+        {"stage: dpo\nloss_type: [hinge, simpo]",
+         "c.yaml:5:12: loss_type mixes hinge, which needs a reference model, with simpo, which is made to need none"},
+        {"stage: dpo\nloss_type: [sigmoid, sft]\nloss_weights: [1]",
+         "c.yaml:6:15: loss_weights has 1 numbers for the 2 losses of loss_type"},
+        {"stage: dpo\nloss_weights: [0]", "c.yaml:5:15: loss_weights: expected a list of numbers > 0, found [0]"},
+        {"stage: dpo\nloss_weights: 1", "c.yaml:5:15: loss_weights: expected a list of numbers > 0, found '1'"},
+        {"stage: dpo\nbeta: 0", "c.yaml:5:7: beta: expected a number > 0, found '0'"},
+        {"stage: dpo\nlabel_smoothing: 0.5",
+         "c.yaml:5:18: label_smoothing: expected a number >= 0 and < 0.5, found '0.5'"},
+        {"stage: dpo\nloss_type: ipo\nlabel_smoothing: 0.1",
+         "c.yaml:6:18: label_smoothing is for loss_type sigmoid, robust and exo_pair"},
+        {"stage: dpo\nloss_type: exo_pair",
+         "c.yaml:5:12: loss_type exo_pair needs label_smoothing above 0, such as 0.001"},
+        {"stage: dpo\nsimpo_gamma: 1", "c.yaml:5:14: simpo_gamma is for loss_type simpo"},
+        {"stage: dpo\nloss_type: simpo\nref_model: other",
+         "c.yaml:6:12: loss_type simpo compares with no reference model"},
+        {"stage: dpo\nloss_type: orpo\nprecompute_ref_log_probs: true",
+         "c.yaml:6:27: loss_type orpo compares with no reference model"},
+        {"stage: dpo\nprecompute_ref_log_probs: false",
+         "c.yaml:5:27: precompute_ref_log_probs: false would keep a second model in memory; leave it to true"},
+    });
+}
+
+TEST(Config, PreferencesSettleWhatHangsOnTheStage) {
+    const Config dpo = read(minimal + "stage: dpo\npref_loss: [dpo_norm, sft]\nloss_weights: [1, 0.2]\nrl_beta: 0.3\n");
+    EXPECT_EQ(dpo.loss_type, (std::vector{PreferenceLoss::sigmoid_norm, PreferenceLoss::sft}));
+    EXPECT_EQ(dpo.loss_weights, (std::vector{1.0, 0.2}));
+    EXPECT_EQ(dpo.beta, 0.3);
+    EXPECT_EQ(dpo.learning_rate, 1e-6);
+    EXPECT_EQ(dpo.num_train_epochs, 1);
+    EXPECT_TRUE(dpo.precompute_ref_log_probs);
+    const Config simpo = read(minimal + "stage: dpo\nloss_type: simpo\nsimpo_gamma: 1.5\nmax_steps: 7\nlr: 1e-4\n");
+    EXPECT_FALSE(simpo.precompute_ref_log_probs);
+    EXPECT_EQ(simpo.num_train_epochs, 0);
+    EXPECT_EQ(simpo.learning_rate, 1e-4);
+    const Config rm = read(minimal + "stage: rm\nreward_loss: plackett_luce\ncenter_rewards_coefficient: 0.01\n");
+    EXPECT_EQ(rm.learning_rate, 2e-5);
+    EXPECT_EQ(rm.num_train_epochs, 1);
+}
+
 TEST(Config, RulesOfAModelShape) {
     const std::string sizes = "hidden_size: 64, intermediate_size: 96, num_hidden_layers: 2";
     const std::vector<Bad> cases = {
@@ -445,6 +510,14 @@ const std::string everything_with_shape =
     "wsd_decay_ratio: 0.3\ndevice: cuda\ndevice_index: 3\nbf16: true\noptim_dtype: bfloat16\n"
     "gradient_checkpointing: selective\noutput_dir: o\nresume_from_checkpoint: 'runs/checkpoint-10'\n";
 
+/// Their keys exclude each other.
+const std::vector<std::string> everything_of_preferences = {
+    "stage: dpo\nloss_type: [robust, sft]\nloss_weights: [1, 0.25]\nbeta: 0.3\nlabel_smoothing: 0.2\n"
+    "ref_model_name_or_path: 'models/a: reference'\n",
+    "stage: dpo\nloss_type: simpo\nsimpo_gamma: 1.25\n",
+    "stage: rm\nreward_loss: plackett_luce\ncenter_rewards_coefficient: 0.01\n",
+};
+
 /// "key: value" by key, for top-level keys and those of `model`.
 std::map<std::string, std::string> values(const Config& config) {
     std::map<std::string, std::string> found;
@@ -460,7 +533,9 @@ std::map<std::string, std::string> values(const Config& config) {
 }
 
 TEST(Config, ResolvedYamlGivesTheSameConfig) {
-    for (const std::string& yaml : {minimal, everything_with_folder, everything_with_shape}) {
+    std::vector<std::string> all = {minimal, everything_with_folder, everything_with_shape};
+    for (const std::string& preferences : everything_of_preferences) all.push_back(minimal + preferences);
+    for (const std::string& yaml : all) {
         const Config config = read(yaml);
         const LoadedConfig again = parse_config(resolved_yaml(config), "resolved");
         EXPECT_EQ(resolved_yaml(again.config), resolved_yaml(config));
@@ -481,10 +556,12 @@ TEST(Config, TheRoundTripTouchesEveryKey) {
     shape.model.emplace();
     const auto defaults = values(Config{}), shape_defaults = values(shape);
     const auto folder = values(read(everything_with_folder)), shaped = values(read(everything_with_shape));
+    std::vector<std::map<std::string, std::string>> all = {folder, shaped};
+    for (const std::string& preferences : everything_of_preferences) all.push_back(values(read(minimal + preferences)));
     for (const auto& [key, line] : folder) {
-        if (key != "optim") {  // has only one value
-            EXPECT_TRUE(line != defaults.at(key) || shaped.at(key) != defaults.at(key)) << key;
-        }
+        if (key == "optim") continue;  // has only one value
+        const auto moved = [&, &key = key](const auto& of) { return of.at(key) != defaults.at(key); };
+        EXPECT_TRUE(std::any_of(all.begin(), all.end(), moved)) << key;
     }
     for (const auto& [key, line] : shaped) {
         if (key[0] == ' ') {

@@ -23,7 +23,7 @@ BatchTensors BatchTensors::lay_out(Arena& arena, int64_t tokens, int64_t targets
     for (Tensor* t : {&b.tokens, &b.positions, &b.token_index.order, &b.token_index.ids})
         *t = arena.tensor("batch", DType::i32, {tokens});
     b.token_index.begins = arena.tensor("batch", DType::i32, {tokens + 1});
-    for (Tensor* t : {&b.rows, &b.targets}) *t = arena.tensor("batch", DType::i32, {targets});
+    for (Tensor* t : {&b.rows, &b.targets, &b.branches}) *t = arena.tensor("batch", DType::i32, {targets});
     b.weights = arena.tensor("batch", DType::f32, {targets});
     return b;
 }
@@ -41,6 +41,7 @@ void BatchTensors::fill(const Context& ctx, const Batch& batch, double total_wei
         positions = view_of(batch.positions);
         rows = view_of(batch.rows);
         targets = view_of(batch.targets);
+        branches = view_of(batch.branches);
         weights = view_of(batch.weights);
         return;
     }
@@ -49,6 +50,7 @@ void BatchTensors::fill(const Context& ctx, const Batch& batch, double total_wei
     ctx.gpu->upload(positions, batch.positions.data());
     ctx.gpu->upload(rows, batch.rows.data());
     ctx.gpu->upload(targets, batch.targets.data());
+    ctx.gpu->upload(branches, batch.branches.data());
     ctx.gpu->upload(weights, batch.weights.data());
     upload_token_index(ctx, token_index, batch.tokens);
 }

@@ -6,6 +6,7 @@
 #include "engine/command_line.h"
 #include "train/learner.h"
 #include "train/session.h"
+#include "train/stage_objective.h"
 
 using namespace colonnade;
 
@@ -16,9 +17,13 @@ struct Outcome {
     std::vector<float> gradients;
 };
 
-Outcome run(Learner& learner, const std::vector<Batch>& batches, double weight) {
+Outcome run(Learner& learner, std::vector<Batch>& batches, double total) {
     learner.zero_gradients();
-    for (const Batch& batch : batches) learner.accumulate(learner.context(), batch, weight);
+    for (Batch& batch : batches) {
+        // Any reference would do: the model itself.
+        if (learner.objective().needs_reference()) batch.reference = learner.measure(learner.context(), batch);
+        learner.accumulate(learner.context(), batch, total);
+    }
     Outcome o{.loss = learner.loss(), .gradients = {}};
     const HostCopy gradients = HostCopy::of(learner.options().gpu, learner.gradients());
     const float* g = gradients.tensor().as<float>();
@@ -53,7 +58,8 @@ int check(const Session& session, int64_t packs) {
     const PackPlan plan = plan_epoch(store.lengths(), train_packing(session.config), 0);
     std::vector<Sample> samples;
     std::vector<Batch> packed, separate;
-    double weight = 0;
+    const std::shared_ptr<const Objective> objective = make_objective(session.config);
+    double total = 0;
     for (int64_t p = 0; p < std::min(packs, plan.packs()); ++p) {
         std::vector<const Sample*> pack;
         samples.clear();
@@ -63,7 +69,7 @@ int check(const Session& session, int64_t packs) {
             separate.push_back(make_batch({{&sample}}));
         }
         packed.push_back(make_batch({pack}));
-        weight += packed.back().target_weight;
+        total += objective->total(packed.back());
     }
     const bool on_gpu = session.device == Device::cuda;
     const auto gpu = on_gpu ? std::make_unique<Gpu>(static_cast<int>(session.config.device_index)) : nullptr;
@@ -72,14 +78,16 @@ int check(const Session& session, int64_t packs) {
                                     .head_chunk = session.config.head_chunk,
                                     .recompute = session.config.gradient_checkpointing,
                                     .gpu = gpu.get(),
-                                    .lora = without_dropout(lora_settings(session.config))});
+                                    .lora = without_dropout(lora_settings(session.config)),
+                                    .objective = objective});
     load_or_initialize(session, learner);
-    const Outcome a = run(learner, packed, weight), b = run(learner, separate, weight);
+    const Outcome a = run(learner, packed, total), b = run(learner, separate, total);
     const double loss_gap = std::abs(a.loss.mean() - b.loss.mean()) / b.loss.mean();
     const auto [gradient_gap, name] = worst_gradient(learner.parameters(), a, b);
     // In fp32 sums of thousands of terms in another order; in bf16 roundings of activations that fall the other way.
     const double bound = on_gpu ? 2e-2 : 1e-5;
-    fmt::print("{} packs, {} samples, {:.0f} targets\n", packed.size(), separate.size(), weight);
+    const bool pairs = session.config.rows() == RowKind::preferences;
+    fmt::print("{} packs, {} samples, {:.0f} {}\n", packed.size(), separate.size(), total, pairs ? "pairs" : "targets");
     fmt::print("loss      packed {:.7f}, separate {:.7f}: relative difference {:.1e}\n", a.loss.mean(), b.loss.mean(),
                loss_gap);
     fmt::print("gradients largest relative difference {:.1e} ({})\n", gradient_gap, name);

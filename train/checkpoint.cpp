@@ -12,7 +12,7 @@ namespace colonnade {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr int64_t format_version = 1;
+constexpr int64_t format_version = 2;
 constexpr const char* shard_name = "state-00001-of-00001.h5";
 constexpr const char* advice = "the checkpoint is damaged: delete it and resume from an older one";
 
@@ -62,6 +62,20 @@ void write_shard(const std::string& path, const Learner& learner) {
     file.attribute("end", learner.weights().numel());
     file.attribute("updates", learner.updates());
     file.close();
+}
+
+// JSON has no infinity: an extreme of nothing is null.
+Json sums_json(const LossSums& sums) {
+    Json numbers = Json::array();
+    for (const double n : sums.numbers()) numbers.push_back(n == LossSums::nothing ? Json() : Json(n));
+    return numbers;
+}
+
+LossSums sums_of(const Json& json) {
+    LossSums::Numbers numbers;
+    for (size_t i = 0; i < numbers.size(); ++i)
+        numbers[i] = json.at(i).is_null() ? LossSums::nothing : json.at(i).get<double>();
+    return LossSums::of(numbers);
 }
 
 void write_manifest(const std::string& folder, int64_t step) {
@@ -120,15 +134,14 @@ void save_checkpoint(const std::string& folder, const Learner& learner, const Tr
     FolderCommit commit(folder);
     const std::string& dir = commit.folder();
     write_shard(dir + "/" + shard_name, learner);
-    const Json trainer = {
-        {"step", state.step},
-        {"tokens_seen", state.tokens_seen},
-        {"samples_seen", state.samples_seen},
-        {"since_log",
-         {{"nll", state.since_log.nll}, {"weight", state.since_log.weight}, {"correct", state.since_log.correct}}},
-        {"data_key", state.data_key},
-        {"lora", lora_json(learner)},
-        {"layout", layout_json(learner.parameters())}};
+    const Json trainer = {{"step", state.step},
+                          {"tokens_seen", state.tokens_seen},
+                          {"samples_seen", state.samples_seen},
+                          {"since_log", sums_json(state.since_log)},
+                          {"data_key", state.data_key},
+                          {"reference_key", state.reference_key},
+                          {"lora", lora_json(learner)},
+                          {"layout", layout_json(learner.parameters())}};
     write_file_atomically(dir + "/trainer_state.json", trainer.dump(1) + "\n");
     write_file_atomically(dir + "/config.yaml", state.config_yaml);
     write_file_atomically(dir + "/model_config.json", to_json(learner.config()).dump(2) + "\n");
@@ -147,14 +160,12 @@ TrainerState load_checkpoint(const std::string& folder, Learner& learner) {
         if (json.at("layout") != layout_json(learner.parameters()))
             fail(Exit::data, "{}: the checkpoint holds a model of another shape ({} parameters listed, {} expected)",
                  state_path, json.at("layout").size(), learner.parameters().all().size());
-        const Json& since_log = json.at("since_log");
         return TrainerState{.step = json.at("step").get<int64_t>(),
                             .tokens_seen = json.at("tokens_seen").get<int64_t>(),
                             .samples_seen = json.at("samples_seen").get<int64_t>(),
-                            .since_log = {.nll = since_log.at("nll").get<double>(),
-                                          .weight = since_log.at("weight").get<double>(),
-                                          .correct = since_log.at("correct").get<double>()},
+                            .since_log = sums_of(json.at("since_log")),
                             .data_key = json.at("data_key").get<std::string>(),
+                            .reference_key = json.at("reference_key").get<std::string>(),
                             .config_yaml = read_file(folder + "/config.yaml")};
     });
     const std::string shard_path = folder + "/" + shard_name;

@@ -21,12 +21,13 @@
 namespace colonnade {
 
 struct TrainerState {
-    int64_t step = 0;        ///< optimizer steps done
+    int64_t step = 0;         ///< optimizer steps done
     int64_t tokens_seen = 0;  ///< real tokens, padding apart
     int64_t samples_seen = 0;
-    LossSums since_log;       ///< of the steps that no line of the log tells of yet
-    std::string data_key;     ///< key of the token store: other data would make another run
-    std::string config_yaml;  ///< resolved
+    LossSums since_log;           ///< of the steps that no line of the log tells of yet
+    std::string data_key;         ///< key of the token store: other data would make another run
+    std::string reference_key{};  ///< of the reference's log-probabilities, where the loss compares with one
+    std::string config_yaml;      ///< resolved
     /// LoRA: the base's folder, as adapter_config.json is to name it.
     std::string base_model{};
 };

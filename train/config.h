@@ -15,6 +15,7 @@
 #include "data/encode.h"
 #include "data/packer.h"
 #include "data/rows.h"
+#include "layers/ranking_loss.h"
 #include "train/lr_schedule.h"
 #include "train/model_config.h"
 #include "train/transformer.h"
@@ -92,6 +93,17 @@ struct Config {
     bool add_bos = true;
     bool add_eos = true;
 
+    // Preferences and rewards.
+    std::vector<PreferenceLoss> loss_type = {PreferenceLoss::sigmoid};
+    std::vector<double> loss_weights;  ///< settled: one for each loss
+    double beta = 0.1;
+    double label_smoothing = 0;
+    double simpo_gamma = 0.5;
+    bool precompute_ref_log_probs = false;  ///< settled: exactly where the loss needs a reference
+    std::string ref_model_name_or_path;     ///< empty: what training starts from
+    RankingKind reward_loss = RankingKind::pairwise;
+    double center_rewards_coefficient = 0;
+
     // Packing.
     bool packing = true;
     PackStrategy packing_strategy = PackStrategy::bfd;  ///< none exactly when packing is false
@@ -104,14 +116,14 @@ struct Config {
     int64_t per_device_train_batch_size = 1;  ///< packs per micro-step
     int64_t per_device_eval_batch_size = 0;   ///< default: per_device_train_batch_size
     int64_t gradient_accumulation_steps = 1;
-    double num_train_epochs = 3;  ///< 0: max_steps decides
+    double num_train_epochs = 3;  ///< 0: max_steps decides; default with stages dpo and rm: 1
     int64_t max_steps = 0;        ///< 0: num_train_epochs decides
     int64_t head_chunk = 0;       ///< 0 until it is settled: 256 on the CPU, 4096 on a GPU
 
     // Optimizer and schedule.
     Optimizer optim = Optimizer::adamw;
     DType optim_dtype = DType::f32;  ///< of the moments: f32 or bf16
-    double learning_rate = 2e-5;
+    double learning_rate = 2e-5;     ///< default with stage dpo: 1e-6
     LrScheduler lr_scheduler_type = LrScheduler::cosine;
     int64_t warmup_steps = 0;
     double warmup_ratio = 0.03;  ///< 0 when warmup_steps decides

@@ -1,34 +1,9 @@
 #include "train/config_check.h"
 
-#include <initializer_list>
+#include "train/preference_keys.h"
 
 namespace colonnade {
 namespace {
-
-/// States rules: expect(holds, the keys it is about, what is wrong otherwise).
-class Rules {
-  public:
-    Rules(Reading& reading, const std::string& name) : reading_(reading), name_(name) {}
-
-    bool given(const char* key) const { return reading_.given.contains(key); }
-
-    template <typename... Args>
-    void expect(bool holds, std::initializer_list<const char*> keys, fmt::format_string<Args...> format,
-                Args&&... args) {
-        if (holds) return;
-        std::string where = name_;
-        for (const char* key : keys) {
-            if (reading_.unreadable.contains(key)) return;
-            const auto place = reading_.given.find(key);
-            if (where == name_ && place != reading_.given.end()) where = place->second;
-        }
-        reading_.problems.add(where, format, std::forward<Args>(args)...);
-    }
-
-  private:
-    Reading& reading_;
-    const std::string& name_;
-};
 
 void settle_shape(ModelShape& m, const Config& c, Rules& rules) {
     const std::pair<const char*, int64_t> required[] = {{"model.hidden_size", m.hidden_size},
@@ -231,6 +206,7 @@ void settle_config(Config& config, Reading& reading, const std::string& name) {
     settle_packing(config, rules);
     check_learned(config, rules);
     settle_run(config, rules);
+    settle_preferences(config, rules);
     if (config.device != DeviceChoice::automatic)
         settle_for(config.device == DeviceChoice::cuda ? Device::cuda : Device::cpu, config, rules);
     settle_schedule(config, rules);

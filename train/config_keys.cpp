@@ -1,6 +1,7 @@
 #include "train/config_keys.h"
 
 #include "data/chat_template.h"
+#include "train/preference_keys.h"
 
 namespace colonnade {
 namespace {
@@ -69,18 +70,6 @@ std::vector<Key<Config>> planned_keys() {
         planned<C>("attn_implementation", "flashmask"),
         planned<C>("rl"),
         planned<C>("reward_model"),
-        planned<C>("beta"),
-        planned<C>("pref_beta"),
-        planned<C>("rl_beta"),
-        planned<C>("loss_type"),
-        planned<C>("loss_weights"),
-        planned<C>("pref_loss"),
-        planned<C>("dpo_loss_type"),
-        planned<C>("label_smoothing"),
-        planned<C>("dpo_label_smoothing"),
-        planned<C>("ref_model"),
-        planned<C>("ref_model_name_or_path"),
-        planned<C>("precompute_ref_log_probs"),
         planned<C>("chat_template_jinja"),
         planned<C>("chat_template_path"),
         planned<C>("global_batch_size"),
@@ -267,7 +256,7 @@ Section run_section() {
                 from_to(1, 1 << 20)),
             key("num_train_epochs", &C::num_train_epochs, "Passes over the data.", from_to(0, 1e6))
                 .also({"num_epochs", "epochs"})
-                .default_is("3, or 0 where max_steps is given"),
+                .default_is("3, 1 with stage dpo or rm, 0 where max_steps is given"),
             key("max_steps", &C::max_steps, "Optimizer steps, in place of num_train_epochs.", from_to(0, 1e9)),
             key("head_chunk", &C::head_chunk,
                 "Rows whose logits are held at once, each of 4 bytes per word of the vocabulary, 2 with bf16; 0: the "
@@ -289,7 +278,7 @@ Section optimizer_section() {
                 "and rounds up or down at random, right on average."),
             key("learning_rate", &C::learning_rate, "Learning rate after warm-up.", above(0))
                 .also({"lr"})
-                .default_is("2e-05; 0.0001 with finetuning_type lora"),
+                .default_is("2e-05; 0.0001 with finetuning_type lora; 1e-06 with stage dpo"),
             key("lr_scheduler_type", &C::lr_scheduler_type, "Course of the learning rate.").also({"lr_scheduler"}),
             key("warmup_steps", &C::warmup_steps, "Steps of linear warm-up.", from_to(0, 1e9))
                 .also({"num_warmup_steps"}),
@@ -353,8 +342,8 @@ std::vector<Key<Config>> config_keys() {
 }  // namespace
 
 std::vector<Section> config_sections() {
-    return {model_section(),   lora_section(), machine_section(), data_section(),      learned_section(),
-            packing_section(), run_section(),     optimizer_section(), output_section()};
+    return {model_section(),      lora_section(),    machine_section(), data_section(),      learned_section(),
+            preference_section(), packing_section(), run_section(),     optimizer_section(), output_section()};
 }
 
 std::vector<Key<ModelShape>> model_keys() {

@@ -136,6 +136,26 @@ inline constexpr auto spellings<LrDecay> = std::to_array<Spelling<LrDecay>>({{"l
                                                                              {"cosine", LrDecay::cosine},
                                                                              {"1-sqrt", LrDecay::one_minus_sqrt}});
 
+template <>
+inline constexpr auto spellings<PreferenceLoss> =
+    std::to_array<Spelling<PreferenceLoss>>({{"sigmoid", PreferenceLoss::sigmoid},
+                                             {"robust", PreferenceLoss::robust},
+                                             {"hinge", PreferenceLoss::hinge},
+                                             {"ipo", PreferenceLoss::ipo},
+                                             {"sigmoid_norm", PreferenceLoss::sigmoid_norm},
+                                             {"exo_pair", PreferenceLoss::exo_pair},
+                                             {"nca_pair", PreferenceLoss::nca_pair},
+                                             {"sppo_hard", PreferenceLoss::sppo_hard},
+                                             {"apo_zero", PreferenceLoss::apo_zero},
+                                             {"apo_down", PreferenceLoss::apo_down},
+                                             {"simpo", PreferenceLoss::simpo},
+                                             {"orpo", PreferenceLoss::orpo},
+                                             {"sft", PreferenceLoss::sft},
+                                             {"dpo_norm", PreferenceLoss::sigmoid_norm}});
+template <>
+inline constexpr auto spellings<RankingKind> = std::to_array<Spelling<RankingKind>>(
+    {{"pairwise", RankingKind::pairwise}, {"plackett_luce", RankingKind::plackett_luce}});
+
 template <typename E>
 const char* spell(E value) {
     return std::find_if(spellings<E>.begin(), spellings<E>.end(), [&](const auto& s) { return s.value == value; })

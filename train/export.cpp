@@ -21,6 +21,7 @@ void set_dtype(Json& config, DType stored) {
 Json config_json(const ExportRequest& r) {
     Json config = r.source_folder.empty() ? to_json(r.config) : read_json_file(r.source_folder + "/config.json");
     set_dtype(config, r.stored);
+    if (r.config.score_head) set_score_head(config, r.config);
     return config;
 }
 

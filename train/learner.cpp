@@ -11,7 +11,7 @@ namespace colonnade {
 namespace {
 
 /// Parts of State::outcome.
-constexpr int64_t loss_sums = 3, clip = 2;
+constexpr int64_t loss_sums = LossSums::count, clip = 2;
 
 ParameterList trained(const ModelConfig& config, const LearnerOptions& o) {
     return o.lora ? lora_parameters(config, *o.lora) : ParameterList(config);
@@ -69,22 +69,22 @@ Learner::State Learner::State::lay_out(Arena& arena, const ParameterList& parame
 }
 
 Learner::Workspace Learner::Workspace::lay_out(Arena& arena, const ModelConfig& config, const LearnerOptions& o,
-                                               int64_t packs, int64_t length, int64_t targets, bool training) {
+                                               const BatchShape& shape, bool training) {
     Workspace w;
-    w.batch = BatchTensors::lay_out(arena, packs * length, targets);
-    w.masks = AttentionMasks::Memory::lay_out(arena, config, packs, length);
-    w.acts = Activations::lay_out(arena, config, packs, length, o.dtype_on(arena.device()), training, o.recompute,
+    const DType dtype = o.dtype_on(arena.device());
+    w.batch = BatchTensors::lay_out(arena, shape.tokens(), shape.targets);
+    w.masks = AttentionMasks::Memory::lay_out(arena, config, shape.packs, shape.length);
+    w.acts = Activations::lay_out(arena, config, shape.packs, shape.length, dtype, training, o.recompute,
                                   o.lora ? &*o.lora : nullptr);
-    w.head = ObjectiveBuffers::lay_out(arena, config, targets, std::min(o.head_chunk, std::max<int64_t>(targets, 1)),
-                                       o.dtype_on(arena.device()), training);
+    w.head = o.objective->lay_out(arena, config, shape, {o.head_chunk, dtype, training});
     return w;
 }
 
 Arena Learner::plan(const ModelConfig& config, const LearnerOptions& options, Device device) {
     Arena arena(device);
     State::lay_out(arena, trained(config, options), frozen(config, options), options);
-    Workspace::lay_out(arena, config, options, options.max_packs, options.max_length,
-                       options.max_packs * options.max_length, options.training);
+    Workspace::lay_out(arena, config, options, BatchShape::largest(options.max_packs, options.max_length),
+                       options.training);
     return arena;
 }
 
@@ -129,6 +129,14 @@ void Learner::clear(const Tensor& t) const {
         std::memset(t.data, 0, t.bytes());
 }
 
+void Learner::clear_sums(const Tensor& sums) const {
+    const LossSums::Numbers nothing = LossSums().numbers();
+    if (options_.gpu)
+        options_.gpu->upload(sums, nothing.data());
+    else
+        std::memcpy(sums.data, nothing.data(), sums.bytes());
+}
+
 void Learner::fill_base(const std::function<void(const Parameter&, const Tensor&)>& fill) {
     std::string hashes;
     for (const Parameter& p : base_parameters_.all()) {
@@ -151,11 +159,12 @@ DropoutMask Learner::next_dropout() {
 
 void Learner::zero_gradients() {
     micro_steps_ = 0;
-    clear(state_.outcome);
+    clear_sums(state_.outcome.slice(0, 0, loss_sums));
     if (options_.lora) return clear(state_.gradients);  // adapters always add up
-    // Matrices are overwritten by the first micro-step, a tied embedding with the head.
+    // Matrices are overwritten by the first micro-step, a tied embedding with the language model's head.
+    const bool embedding_is_head = config_.tie_word_embeddings && !config_.score_head;
     for (const Parameter& p : parameters_.all())
-        if (p.shape.size() < 2 || (p.name == "model.embed_tokens.weight" && !config_.tie_word_embeddings))
+        if (p.shape.size() < 2 || p.name == "score.weight" || (p.name == "model.embed_tokens.weight" && !embedding_is_head))
             clear(state_.gradients.slice(0, p.begin, p.begin + p.size()));
     gradient_views_.matrices = Grad::overwrite;
 }
@@ -169,44 +178,74 @@ std::vector<double> Learner::read(const Tensor& numbers) const {
     return values;
 }
 
-void Learner::run(const Context& ctx, const Batch& batch, double total_weight, const Tensor& sums,
-                  const ModelGradients* gradients, std::vector<double>* nll) {
-    const bool training = gradients != nullptr;
+template <typename Body>
+void Learner::with_batch(const Context& ctx, const Batch& batch, double total, bool training, Body&& body) {
     arena_.release(state_end_);
-    Workspace w =
-        Workspace::lay_out(arena_, config_, options_, batch.packs, batch.length, std::ssize(batch.rows), training);
-    w.batch.fill(ctx, batch, total_weight, config_.vocab_size);
+    Workspace w = Workspace::lay_out(arena_, config_, options_, BatchShape::of(batch), training);
+    w.batch.fill(ctx, batch, total, config_.vocab_size);
+    objective().fill(ctx, w.head, batch);
     const AttentionMasks masks(ctx, config_, batch.mask, w.masks, batch.positions);
-    const TransformerInput input{.packs = batch.packs,
-                                 .length = batch.length,
-                                 .tokens = w.batch.tokens,
-                                 .positions = w.batch.positions,
-                                 .token_index = w.batch.token_index,
-                                 .masks = masks,
-                                 .dropout = training ? next_dropout() : DropoutMask()};
-    model_->forward(ctx, input, w.acts);
-    language_model_loss(ctx, *model_, w.acts, w.head, w.batch, sums, gradients);
-    if (training) model_->backward(ctx, input, w.acts, *gradients);
-    if (nll) *nll = read(w.head.nll);
+    body(w, TransformerInput{.packs = batch.packs,
+                             .length = batch.length,
+                             .tokens = w.batch.tokens,
+                             .positions = w.batch.positions,
+                             .token_index = w.batch.token_index,
+                             .masks = masks,
+                             .dropout = training ? next_dropout() : DropoutMask()});
 }
 
-void Learner::accumulate(const Context& ctx, const Batch& batch, double total_weight) {
-    if (batch.rows.empty()) return;  // an empty pack that fills the last step
-    run(ctx, batch, total_weight, state_.outcome.slice(0, 0, loss_sums), &gradient_views_, nullptr);
+template <typename Then>
+void Learner::run(const Context& ctx, const Batch& batch, double total, const Tensor& sums,
+                  const ModelGradients* gradients, Then&& then) {
+    with_batch(ctx, batch, total, gradients != nullptr, [&](Workspace& w, const TransformerInput& input) {
+        const ObjectiveStep step{.model = *model_,
+                                 .acts = w.acts,
+                                 .buffers = w.head,
+                                 .batch = w.batch,
+                                 .sums = sums,
+                                 .total = total,
+                                 .gradients = gradients};
+        if (objective().needs_reference() && batch.reference.empty()) {
+            require(static_cast<bool>(options_.reference), "the batch has no reference, and nothing computes one");
+            options_.reference(ctx, *model_, input, w.acts);
+            objective().measure(ctx, step);
+            objective().take_reference(ctx, w.head);
+        }
+        model_->forward(ctx, input, w.acts);
+        objective().run(ctx, step);
+        if (gradients) model_->backward(ctx, input, w.acts, *gradients);
+        then(w);
+    });
+}
+
+void Learner::accumulate(const Context& ctx, const Batch& batch, double total) {
+    if (objective().total(batch) == 0) return;  // an empty pack that fills the last step
+    run(ctx, batch, total, state_.outcome.slice(0, 0, loss_sums), &gradient_views_, [](const Workspace&) {});
     gradient_views_.matrices = Grad::accumulate;
 }
 
 LossSums Learner::loss() const {
-    const std::vector<double> sums = read(state_.outcome.slice(0, 0, loss_sums));
-    return {sums[0], sums[1], sums[2]};
+    return LossSums::of(read(state_.outcome.slice(0, 0, loss_sums)));
 }
 
 LossSums Learner::evaluate(const Context& ctx, const Batch& batch, std::vector<double>* nll) {
-    if (batch.rows.empty()) return {};
-    clear(state_.eval_sums);
-    run(ctx, batch, batch.target_weight, state_.eval_sums, nullptr, nll);
-    const std::vector<double> sums = read(state_.eval_sums);
-    return {sums[0], sums[1], sums[2]};
+    if (objective().total(batch) == 0) return {};
+    clear_sums(state_.eval_sums);
+    run(ctx, batch, objective().total(batch), state_.eval_sums, nullptr, [&](const Workspace& w) {
+        if (nll) *nll = read(w.head.nll);
+    });
+    return LossSums::of(read(state_.eval_sums));
+}
+
+std::vector<double> Learner::measure(const Context& ctx, const Batch& batch) {
+    std::vector<double> answers;
+    if (batch.branch_table.empty()) return answers;
+    with_batch(ctx, batch, 1, false, [&](Workspace& w, const TransformerInput& input) {
+        model_->forward(ctx, input, w.acts);
+        objective().measure(ctx, {.model = *model_, .acts = w.acts, .buffers = w.head, .batch = w.batch, .sums = {}});
+        answers = read(w.head.answers);
+    });
+    return answers;
 }
 
 void Learner::update(const Context& ctx, const AdamWSettings& settings, double learning_rate, double max_norm) {
@@ -260,7 +299,7 @@ StepResult Learner::result() {
         idle_readbacks_.push_back(std::move(step.readback));
     }
     const std::vector<double>& o = step.outcome;
-    const StepResult result{.loss = {o[0], o[1], o[2]}, .gradient_norm = o[3], .clip_factor = o[4]};
+    const StepResult result{.loss = LossSums::of(o), .gradient_norm = o[loss_sums], .clip_factor = o[loss_sums + 1]};
     if (!std::isfinite(result.loss.nll)) {
         updates_ = step.update - 1;
         fail(Exit::numerics, "the loss of step {} is not finite; nothing of that step is saved", step.update);

@@ -15,15 +15,19 @@
 
 #include "engine/host_copy.h"
 #include "train/adamw.h"
-#include "train/objective.h"
+#include "train/language_model_objective.h"
 
 namespace colonnade {
 
+/// Runs a reference model in the policy's place: fills acts.hidden as the reference would.
+using ReferenceForward =
+    std::function<void(const Context&, const Transformer& policy, const TransformerInput&, Activations& acts)>;
+
 struct LearnerOptions {
-    int64_t max_packs = 1;      ///< packs of the largest batch
-    int64_t max_length = 1;     ///< tokens of its longest pack
-    int64_t head_chunk = 1024;  ///< rows of the head whose logits exist at one time
-    DType dtype = DType::f32;   ///< of weights and activations: f32, or f64 for gradient checks; bf16 on a GPU
+    int64_t max_packs = 1;       ///< packs of the largest batch
+    int64_t max_length = 1;      ///< tokens of its longest pack
+    int64_t head_chunk = 1024;   ///< rows of the head whose logits exist at one time
+    DType dtype = DType::f32;    ///< of weights and activations: f32, or f64 for gradient checks; bf16 on a GPU
     DType moments = DType::f32;  ///< of AdamW, on a GPU: f32, or bf16 with stochastic rounding
     Recompute recompute = Recompute::none;
     bool training = true;  ///< false: no gradients, no optimizer state, activations of one layer
@@ -31,6 +35,9 @@ struct LearnerOptions {
     uint64_t seed = 0;     ///< of stochastic rounding and dropout
     /// None: the whole model is trained.
     std::optional<LoraSettings> lora{};
+    std::shared_ptr<const Objective> objective = std::make_shared<LanguageModelObjective>();
+    /// Where batches carry no reference but the objective compares with one: runs before the policy, every time.
+    ReferenceForward reference{};
 
     DType dtype_on(Device d) const { return d == Device::cuda ? DType::bf16 : dtype; }
     DType compute_dtype() const { return dtype_on(device()); }
@@ -59,8 +66,8 @@ class Learner {
 
     /// Gradients and loss sums of the step to come.
     void zero_gradients();
-    /// Forward, loss and backward of one batch; gradients and loss add up. total_weight: of the whole step.
-    void accumulate(const Context& ctx, const Batch& batch, double total_weight);
+    /// Forward, loss and backward of one batch; gradients and loss add up. `total`: of the objective, of the whole step.
+    void accumulate(const Context& ctx, const Batch& batch, double total);
     /// Loss of what was accumulated since zero_gradients(); waits.
     LossSums loss() const;
     /// Clips to max_norm (0: never) and applies AdamW, unless the gradients' norm is not finite.
@@ -71,7 +78,10 @@ class Learner {
     StepResult result();
     /// Loss only; nothing of the training state changes. Waits.
     LossSums evaluate(const Context& ctx, const Batch& batch, std::vector<double>* nll = nullptr);
+    /// The log-probability, or the reward, of every branch: Objective::measure(). Waits.
+    std::vector<double> measure(const Context& ctx, const Batch& batch);
 
+    const Objective& objective() const { return *options_.objective; }
     const ModelConfig& config() const { return config_; }
     /// What is trained: the model's parameters, or with LoRA the adapters'.
     const ParameterList& parameters() const { return parameters_; }
@@ -100,7 +110,7 @@ class Learner {
     struct State {
         Tensor base;  ///< LoRA
         Tensor weights, copy, gradients, m, v;
-        Tensor outcome;  ///< f64 [5]: loss sums of the step (3), gradient norm, clip factor
+        Tensor outcome;  ///< f64: LossSums of the step, gradient norm, clip factor
         Tensor eval_sums;
         Tensor decay_map, norm_scratch;  ///< GPU
         static State lay_out(Arena& arena, const ParameterList& parameters, const ParameterList& base,
@@ -111,8 +121,8 @@ class Learner {
         AttentionMasks::Memory masks;
         Activations acts;
         ObjectiveBuffers head;
-        static Workspace lay_out(Arena& arena, const ModelConfig& config, const LearnerOptions& options, int64_t packs,
-                                 int64_t length, int64_t targets, bool training);
+        static Workspace lay_out(Arena& arena, const ModelConfig& config, const LearnerOptions& options,
+                                 const BatchShape& shape, bool training);
     };
     /// A step whose result nobody has asked for yet.
     struct Pending {
@@ -120,10 +130,16 @@ class Learner {
         std::vector<double> outcome;         ///< CPU
         int64_t update = 0;
     };
-    void run(const Context& ctx, const Batch& batch, double total_weight, const Tensor& sums,
-             const ModelGradients* gradients, std::vector<double>* nll);
+    /// Lays the batch out, then calls body(workspace, input).
+    template <typename Body>
+    void with_batch(const Context& ctx, const Batch& batch, double total, bool training, Body&& body);
+    /// Forward and loss, in training backward; the workspace they leave goes to `then`.
+    template <typename Then>
+    void run(const Context& ctx, const Batch& batch, double total, const Tensor& sums, const ModelGradients* gradients,
+             Then&& then);
     /// Zero, without waiting.
     void clear(const Tensor& t) const;
+    void clear_sums(const Tensor& sums) const;
     std::vector<double> read(const Tensor& numbers) const;
     DropoutMask next_dropout();
 

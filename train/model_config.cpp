@@ -11,14 +11,15 @@ namespace {
 struct Family {
     Architecture architecture;
     const char* model_type;
-    const char* class_name;
+    const char* class_prefix;  ///< of "...ForCausalLM" and "...ForSequenceClassification"
 };
 constexpr Family families[] = {
-    {Architecture::llama, "llama", "LlamaForCausalLM"},
-    {Architecture::mistral, "mistral", "MistralForCausalLM"},
-    {Architecture::qwen2, "qwen2", "Qwen2ForCausalLM"},
-    {Architecture::qwen3, "qwen3", "Qwen3ForCausalLM"},
+    {Architecture::llama, "llama", "Llama"},
+    {Architecture::mistral, "mistral", "Mistral"},
+    {Architecture::qwen2, "qwen2", "Qwen2"},
+    {Architecture::qwen3, "qwen3", "Qwen3"},
 };
+constexpr const char* score_class = "ForSequenceClassification";
 
 /// Typed access to one JSON object, every error with file and key. null counts as absent, as transformers writes it.
 class Keys {
@@ -72,6 +73,20 @@ Architecture read_architecture(const Keys& keys) {
     for (const Family& f : families)
         if (type == f.model_type) return f.architecture;
     fail(Exit::data, "{}: model_type '{}' is not supported; llama, mistral, qwen2 and qwen3 are", keys.where(), type);
+}
+
+// A reward model is a classification model with one label; config.json says how many by id2label or num_labels.
+void read_head(const Keys& keys, ModelConfig& c) {
+    const Json* classes = keys.find("architectures");
+    if (!classes) return;
+    if (!classes->is_array()) keys.wrong("architectures", "a list of class names", *classes);
+    for (const Json& name : *classes)
+        c.score_head = c.score_head || (name.is_string() && name.get<std::string>().ends_with(score_class));
+    if (!c.score_head) return;
+    const Json* labels = keys.find("id2label");
+    const int64_t count = labels && labels->is_object() ? std::ssize(*labels) : keys.integer("num_labels", 2);
+    if (count != 1)
+        fail(Exit::data, "{}: a classifier of {} labels is not supported; a reward model has one", keys.where(), count);
 }
 
 // v4: rope_theta at the top, rope_scaling {"type" or "rope_type", ...}. v5: rope_parameters with all of it.
@@ -198,6 +213,7 @@ ModelConfig parse_model_config(const Json& json, const std::string& where) {
     }
     read_windows(keys, c);
     read_token_ids(keys, c);
+    read_head(keys, c);
     if (keys.number("attention_dropout", 0.0) != 0)
         c.notices.push_back(fmt::format("{}: attention_dropout is ignored: Colonnade trains without dropout", where));
     return c;
@@ -277,7 +293,7 @@ void add_windows(Json& j, const ModelConfig& c) {
 
 Json to_json(const ModelConfig& c) {
     const Family& family = families[static_cast<size_t>(c.architecture)];
-    Json j = {{"architectures", {family.class_name}},
+    Json j = {{"architectures", {std::string(family.class_prefix) + "ForCausalLM"}},
               {"model_type", family.model_type},
               {"vocab_size", c.vocab_size},
               {"hidden_size", c.hidden_size},
@@ -303,7 +319,16 @@ Json to_json(const ModelConfig& c) {
     if (c.pad_token_id >= 0) j["pad_token_id"] = c.pad_token_id;
     if (c.eos_token_ids.size() == 1) j["eos_token_id"] = c.eos_token_ids[0];
     if (c.eos_token_ids.size() > 1) j["eos_token_id"] = c.eos_token_ids;
+    if (c.score_head) set_score_head(j, c);
     return j;
+}
+
+void set_score_head(Json& json, const ModelConfig& c) {
+    json["architectures"] = {std::string(families[static_cast<size_t>(c.architecture)].class_prefix) + score_class};
+    json["num_labels"] = 1;
+    json["id2label"] = {{"0", "LABEL_0"}};
+    json["label2id"] = {{"LABEL_0", 0}};
+    json["pad_token_id"] = c.pad_token_id;
 }
 
 }  // namespace colonnade

@@ -28,6 +28,7 @@ struct ModelConfig {
     RopeScaling rope_scaling;
     double initializer_range = 0.02;
     bool tie_word_embeddings = false;
+    bool score_head = false;  ///< a reward model: the head is score.weight [1, hidden], and there is no other
     bool qkv_bias = false, o_bias = false, mlp_bias = false;
     bool qk_norm = false;                          ///< Qwen3: RMSNorm on every query and key head, before the rotation
     std::vector<int64_t> windows;                  ///< [layers]: sliding window in keys including self; 0: all
@@ -57,5 +58,9 @@ void validate(const ModelConfig& config, const std::string& where, Exit exit = E
 
 /// A config.json that transformers v4 and v5 load.
 Json to_json(const ModelConfig& config);
+
+/// Makes `json`, a config.json, that of a reward model: `...ForSequenceClassification` with one label. pad_token_id is how
+/// transformers finds the last token of a padded row.
+void set_score_head(Json& json, const ModelConfig& config);
 
 }  // namespace colonnade

@@ -1,30 +1,82 @@
 #pragma once
-// The language model objective: weighted cross-entropy over the batch's target list. Gathers the rows that carry a
-// target, runs the head on them in chunks (layers/head_loss.h) and hands the gradient of the hidden states back.
+// Objective: what a stage learns. It takes the hidden states of a batch, adds what they came to up in sums, and hands
+// their gradient back. One implementation per stage:
 //
-//     loss = sum_i weight_i * nll_i / total_weight
+//     LanguageModelObjective   pt, sft   train/language_model_objective.h
+//     PreferenceObjective      dpo       train/preference_objective.h
+//     RewardObjective          rm        train/reward_objective.h
 //
-// total_weight is that of the whole global step (all micro-steps and ranks), so the parts simply add up.
+// The loss of a step is the sum over its micro-steps (and ranks) divided by total(), which is known before the first
+// forward: so the parts simply add up.
 
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/packer.h"
 #include "train/batch_tensors.h"
+#include "train/branch_tensors.h"
 #include "train/loss_sums.h"
+#include "train/metrics_log.h"
 #include "train/transformer.h"
 
 namespace colonnade {
 
+/// Memory of an objective for one batch. Fields that an objective has no use for stay empty.
 struct ObjectiveBuffers {
-    Tensor hidden, dhidden;  ///< [targets, hidden] gathered rows; dhidden only in training
+    Tensor hidden, dhidden;  ///< [targets or answers, hidden] gathered rows; dhidden only in training
     Tensor logits;           ///< [chunk, vocab]
     Tensor nll;              ///< f64 [targets], unweighted
     Tensor correct;          ///< u8 [targets]
-    static ObjectiveBuffers lay_out(Arena& arena, const ModelConfig& config, int64_t targets, int64_t chunk,
-                                    DType dtype, bool training);
+    BranchTensors branch;
+    Tensor answers;  ///< f64 [branches]: log-probabilities, or rewards
+    Tensor slopes;   ///< f64 [branches]: d loss / d answers
 };
 
-/// Forward only where `gradients` is null; else fills acts.dhidden and adds the head's gradient (or overwrites it). Leaves each target's
-/// loss in buffers.nll and adds the batch's to `sums` (f64 [3], train/loss_sums.h).
-void language_model_loss(const Context& ctx, const Transformer& model, Activations& acts,
-                         const ObjectiveBuffers& buffers, const BatchTensors& batch, const Tensor& sums,
-                         const ModelGradients* gradients);
+struct HeadSettings {
+    int64_t chunk;  ///< rows of the head whose logits exist at one time
+    DType dtype;
+    bool training;
+};
+
+struct ObjectiveStep {
+    const Transformer& model;
+    Activations& acts;
+    const ObjectiveBuffers& buffers;
+    const BatchTensors& batch;
+    Tensor sums;                                 ///< f64 [LossSums::count], added to
+    double total = 0;                            ///< of the whole step
+    const ModelGradients* gradients = nullptr;  ///< null: evaluation
+};
+
+class Objective {
+  public:
+    virtual ~Objective() = default;
+
+    virtual ObjectiveBuffers lay_out(Arena& arena, const ModelConfig& config, const BatchShape& shape,
+                                     const HeadSettings& settings) const = 0;
+    /// Brings what it needs of a batch to the device. Throws Exit::data for a batch that it cannot learn from.
+    virtual void fill(const Context&, const ObjectiveBuffers&, const Batch&) const {}
+    /// Loss of acts.hidden into `sums`; in training also fills acts.dhidden and adds the head's gradient.
+    virtual void run(const Context& ctx, const ObjectiveStep& step) const = 0;
+
+    /// What the loss is divided by.
+    virtual double total(const StepTotals& totals) const { return totals.pairs; }
+    virtual double total(const Batch& batch) const { return batch.pairs; }
+
+    /// Objectives over answers: the log-probability, or the reward, of every branch into buffers.answers.
+    virtual void measure(const Context& ctx, const ObjectiveStep& step) const;
+    /// Does it compare with a reference model, by Batch::reference or LearnerOptions::reference?
+    virtual bool needs_reference() const { return false; }
+    /// Makes the answers just measured the reference of the batch, on the device.
+    virtual void take_reference(const Context& ctx, const ObjectiveBuffers& buffers) const;
+
+    /// What to log beside the loss, under TRL's names; `evaluation`: without the prefix eval_.
+    virtual std::vector<Metric> metrics(const LossSums& sums, bool evaluation) const = 0;
+    /// The same in a few words: "loss 0.6421, accuracy 71.2 %, margin 0.113".
+    virtual std::string figures(const LossSums& sums, bool evaluation) const = 0;
+    /// The loss of a policy that is still the reference, where that is known.
+    virtual std::optional<double> untrained_loss() const { return {}; }
+};
 
 }  // namespace colonnade

@@ -25,7 +25,10 @@ void ParameterList::align() {
 
 ParameterList::ParameterList(const ModelConfig& c) {
     const int64_t h = c.hidden_size, f = c.intermediate_size, q = c.query_width(), kv = c.kv_width();
-    if (!c.tie_word_embeddings) add("lm_head.weight", {c.vocab_size, h});
+    if (c.score_head)
+        add("score.weight", {1, h});
+    else if (!c.tie_word_embeddings)
+        add("lm_head.weight", {c.vocab_size, h});
     align();
     add("model.norm.weight", {h});
     for (int64_t l = c.num_hidden_layers - 1; l >= 0; --l) {
@@ -81,7 +84,10 @@ ModelParameters view_parameters(const ModelConfig& c, const ParameterList& list,
     const int64_t h = c.hidden_size, f = c.intermediate_size;
     ModelParameters m;
     m.embedding = matrix("model.embed_tokens.weight", c.vocab_size, h);
-    m.head = c.tie_word_embeddings ? m.embedding : matrix("lm_head.weight", c.vocab_size, h);
+    if (c.score_head)
+        m.head = matrix("score.weight", 1, h);
+    else
+        m.head = c.tie_word_embeddings ? m.embedding : matrix("lm_head.weight", c.vocab_size, h);
     m.final_norm = slice("model.norm.weight", h);
     for (int64_t l = 0; l < c.num_hidden_layers; ++l) {
         const std::string layer = fmt::format("model.layers.{}.", l);
@@ -135,8 +141,10 @@ static std::string shape_text(const std::vector<int64_t>& shape) {
 WeightFolder::WeightFolder(const ParameterList& list, const ModelConfig& config, const std::string& folder)
     : reader_(folder) {
     std::vector<std::string> problems;
+    const auto begins_here = [&](const Parameter& p) { return p.name == "score.weight" && !reader_.find(p.name); };
     for (const Parameter& p : list.all()) {
         const TensorInfo* info = reader_.find(p.name);
+        if (begins_here(p)) continue;
         if (!info)
             problems.push_back(fmt::format("'{}' {} is missing", p.name, shape_text(p.shape)));
         else if (info->shape != p.shape)
@@ -146,8 +154,8 @@ WeightFolder::WeightFolder(const ParameterList& list, const ModelConfig& config,
     for (const TensorInfo& info : reader_.tensors()) {
         const bool known =
             std::any_of(list.all().begin(), list.all().end(), [&](const Parameter& p) { return p.name == info.name; });
-        const bool ignored =
-            info.name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && info.name == "lm_head.weight");
+        const bool ignored = info.name.ends_with("rotary_emb.inv_freq") ||
+                             ((config.tie_word_embeddings || config.score_head) && info.name == "lm_head.weight");
         if (!known && !ignored)
             problems.push_back(
                 fmt::format("'{}' {} belongs to no part of the model", info.name, shape_text(info.shape)));
@@ -163,7 +171,8 @@ WeightFolder::WeightFolder(const ParameterList& list, const ModelConfig& config,
 
 void load_weights(const ParameterList& list, const ModelConfig& config, const std::string& folder, const Tensor& flat) {
     const WeightFolder weights(list, config, folder);
-    for (const Parameter& p : list.all()) weights.read(p, flat.slice(0, p.begin, p.begin + p.size()));
+    for (const Parameter& p : list.all())
+        if (weights.has(p)) weights.read(p, flat.slice(0, p.begin, p.begin + p.size()));
 }
 
 std::vector<NamedTensor> named_tensors(const ParameterList& list, const Tensor& flat) {

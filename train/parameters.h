@@ -62,7 +62,7 @@ struct BlockParameters {
 struct ModelParameters {
     Tensor embedding;   ///< [vocab, hidden]
     Tensor final_norm;  ///< [hidden]
-    Tensor head;        ///< [vocab, hidden]; the embedding itself where tied
+    Tensor head;        ///< [vocab, hidden]; the embedding itself where tied. Of a reward model [1, hidden]
     std::vector<BlockParameters> blocks;
 };
 /// Views of gradients, and how the ops that make them leave those of matrices and the head: overwritten by the first
@@ -76,10 +76,12 @@ ModelParameters view_parameters(const ModelConfig& config, const ParameterList& 
 void initialize(const ModelConfig& config, const ParameterList& list, uint64_t seed, const Tensor& flat);
 
 /// The weights of a Hugging Face folder. Missing, unexpected and misshapen tensors are listed at once (Exit::data).
-/// `...rotary_emb.inv_freq` and a tied lm_head.weight are skipped.
+/// `...rotary_emb.inv_freq` and a tied lm_head.weight are skipped. A reward model may begin as a language model: then
+/// lm_head.weight is skipped, too, and score.weight may be missing.
 class WeightFolder {
   public:
     WeightFolder(const ParameterList& list, const ModelConfig& config, const std::string& folder);
+    bool has(const Parameter& parameter) const { return reader_.find(parameter.name) != nullptr; }
     /// `into`: as many elements, contiguous, in host memory.
     void read(const Parameter& parameter, const Tensor& into) const {
         reader_.read(*reader_.find(parameter.name), into);
@@ -88,7 +90,7 @@ class WeightFolder {
   private:
     SafetensorsReader reader_;
 };
-/// Reads every parameter.
+/// Reads every parameter; a missing score.weight keeps what `flat` holds.
 void load_weights(const ParameterList& list, const ModelConfig& config, const std::string& folder, const Tensor& flat);
 
 /// (name, view) of every parameter in a flat buffer, embedding first, head last.

@@ -88,10 +88,11 @@ void check_windows(const Session& s, const TokenStore& store) {
         const Sample sample = store.sample(i);
         for (const int64_t window : s.model.windows)
             if (window > 0 && !window_can_be_said(sample.branch_begins, window))
-                fail(Exit::config,
-                     "stage {}: the model's sliding_window of {} ends within two or more of the {} answers of {}, which "
-                     "column masks cannot say; give pairs, or max_length of at most {}",
-                     spell(s.config.stage), window, sample.branch_begins.size(), store.place(i), smallest);
+                fail(
+                    Exit::config,
+                    "stage {}: the model's sliding_window of {} ends within two or more of the {} answers of {}, which "
+                    "column masks cannot say; give pairs, or max_length of at most {}",
+                    spell(s.config.stage), window, sample.branch_begins.size(), store.place(i), smallest);
     }
 }
 
@@ -138,10 +139,10 @@ void load_or_initialize(const Session& session, Learner& learner) {
         });
     }
     learner.fill_weights([&](const Tensor& weights) {
-        if (!folder.empty())
-            load_weights(learner.parameters(), session.model, folder, weights);
-        else
+        // A language model that becomes a reward model has no head yet.
+        if (folder.empty() || session.model.score_head)
             initialize(session.model, learner.parameters(), static_cast<uint64_t>(session.config.seed), weights);
+        if (!folder.empty()) load_weights(learner.parameters(), session.model, folder, weights);
     });
 }
 
@@ -151,9 +152,9 @@ Device settle_machine(Config& config) {
     const std::vector<CudaDevice> devices = cuda_devices();
     const auto index = static_cast<size_t>(config.device_index);
     const bool usable = index < devices.size() && devices[index].compute_capability >= 80;
-    const Device device =
-        config.device == DeviceChoice::cuda || (config.device == DeviceChoice::automatic && usable) ? Device::cuda
-                                                                                                    : Device::cpu;
+    const Device device = config.device == DeviceChoice::cuda || (config.device == DeviceChoice::automatic && usable)
+                              ? Device::cuda
+                              : Device::cpu;
     if (device == Device::cuda) {
         if (!built_with_cuda())
             fail(Exit::config,
@@ -169,6 +170,19 @@ Device settle_machine(Config& config) {
     }
     settle_device(config, device);
     return device;
+}
+
+int64_t reward_pad_token(const ModelConfig& model, const Encoder& encoder) {
+    std::vector<int64_t> ends = model.eos_token_ids, candidates = {model.pad_token_id};
+    if (const auto tokenizer = encoder.tokenizer()) {
+        for (const int32_t id : encoder.stop_ids()) ends.push_back(id);
+        if (const auto eos = tokenizer->eos()) ends.push_back(*eos);
+        candidates.push_back(tokenizer->pad().value_or(-1));
+        candidates.push_back(tokenizer->unk().value_or(-1));
+    }
+    for (int64_t id = 0; id < model.vocab_size; ++id) candidates.push_back(id);
+    const auto fits = [&](int64_t id) { return id >= 0 && std::find(ends.begin(), ends.end(), id) == ends.end(); };
+    return *std::find_if(candidates.begin(), candidates.end(), fits);
 }
 
 std::string device_text(const Session& session) {
@@ -211,6 +225,9 @@ Session open_session(const LoadedConfig& loaded) {
     } else {
         s.model = read_model_config(c.model_name_or_path);
     }
+    if (s.model.score_head && c.stage != Stage::rm)
+        fail(Exit::config, "{} holds a reward model: stage rm trains it, stage {} needs a language model",
+             c.model_name_or_path, spell(c.stage));
     s.notices.insert(s.notices.end(), s.model.notices.begin(), s.model.notices.end());
     std::error_code missing;
     if (c.finetuning_type == Finetuning::lora && fs::equivalent(c.output_dir, c.model_name_or_path, missing))
@@ -221,7 +238,8 @@ Session open_session(const LoadedConfig& loaded) {
              c.model_name_or_path);
     if (!flashmask_runs(s.device, s.model.head_dim)) {
         if (loaded.config.device == DeviceChoice::cuda)
-            fail(Exit::config, "device: cuda, but attention has no GPU kernel for head_dim {} (64, 96, 128, 256); use device: cpu",
+            fail(Exit::config,
+                 "device: cuda, but attention has no GPU kernel for head_dim {} (64, 96, 128, 256); use device: cpu",
                  s.model.head_dim);
         s.config = loaded.config;
         s.config.device = DeviceChoice::cpu;
@@ -234,6 +252,12 @@ Session open_session(const LoadedConfig& loaded) {
         fail(Exit::data, "{}: the tokenizer has {} pieces, the model embeds only {}", tokenizer->path(),
              tokenizer->vocab_size(), s.model.vocab_size);
     s.encoder = std::make_shared<const Encoder>(tokenizer, encode_options(c, s.model.vocab_size));
+    if (c.stage == Stage::rm) {
+        s.model.score_head = true;
+        s.model.pad_token_id = reward_pad_token(s.model, *s.encoder);
+        s.notices.push_back(
+            fmt::format("the reward model's pad_token_id is {}, which ends no answer", s.model.pad_token_id));
+    }
     if (c.max_length > s.model.max_position_embeddings)
         s.notices.push_back(fmt::format("max_length {} is beyond the model's max_position_embeddings {}", c.max_length,
                                         s.model.max_position_embeddings));

@@ -42,6 +42,11 @@ void settle_adapter(Config& config);
 /// Threads, device: settles what the config leaves open (a GPU where there is one) and refuses `device: cuda` where that
 /// cannot be had, and settings that the device cannot follow.
 Device settle_machine(Config& config);
+/// A token id that pads the rows of a reward model: none that ends an answer, since transformers reads the score of a row
+/// at its last token that is no padding. The model's or the tokenizer's pad token where that will do, else the unknown
+/// token, else the first id that will.
+int64_t reward_pad_token(const ModelConfig& model, const Encoder& encoder);
+
 /// "CPU", or "GPU (NVIDIA H200, 139.8 GiB)".
 std::string device_text(const Session& session);
 

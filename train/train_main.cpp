@@ -20,11 +20,7 @@ int main(int argc, char** argv) {
             return 0;
         }
         if (path.empty()) fail(Exit::config, "no config given; usage: train CONFIG.yaml [key=value ...]");
-        const LoadedConfig loaded = load_config(path, app.remaining());
-        if (loaded.config.rows() == RowKind::preferences)
-            fail(Exit::config, "stage {}: this version prepares preferences (program prepare), it cannot train on them",
-                 loaded.config.stage == Stage::dpo ? "dpo" : "rm");
-        Trainer trainer(open_session(loaded));
+        Trainer trainer(open_session(load_config(path, app.remaining())));
         if (plan)
             fmt::print("{}", trainer.plan());
         else

@@ -9,6 +9,7 @@
 #include "train/adapter_folder.h"
 #include "train/curve_picture.h"
 #include "train/export.h"
+#include "train/stage_objective.h"
 
 namespace colonnade {
 namespace {
@@ -34,7 +35,8 @@ Trainer::Trainer(Session session)
     : session_(std::move(session)),
       config_(session_.config),
       schedule_(make_schedule(session_)),
-      rates_(lr_schedule(config_, schedule_.total_steps())) {}
+      rates_(lr_schedule(config_, schedule_.total_steps())),
+      objective_(make_objective(config_)) {}
 
 LearnerOptions Trainer::learner_options() const {
     return {.max_packs = std::max(config_.per_device_train_batch_size, config_.per_device_eval_batch_size),
@@ -44,7 +46,8 @@ LearnerOptions Trainer::learner_options() const {
             .recompute = config_.gradient_checkpointing,
             .gpu = gpu_.get(),
             .seed = static_cast<uint64_t>(config_.seed),
-            .lora = lora_settings(config_)};
+            .lora = lora_settings(config_),
+            .objective = objective_};
 }
 
 void Trainer::open_output_dir() {
@@ -72,6 +75,9 @@ void Trainer::resume(const std::string& folder) {
         fail(Exit::config,
              "{}: made from other data or other data settings (key {:.16}, now {:.16}); train in another output_dir",
              folder, state_.data_key, session_.data_key);
+    if (state_.reference_key != references_.key)
+        fail(Exit::config, "{}: made with another reference (key {:.16}, now {:.16}); train in another output_dir",
+             folder, state_.reference_key, references_.key);
     if (state_.step > schedule_.total_steps())
         fail(Exit::config, "{}: is at step {}, the run ends at {}", folder, state_.step, schedule_.total_steps());
     const Config then = parse_config(state_.config_yaml, folder + "/config.yaml").config;
@@ -93,16 +99,19 @@ void Trainer::start() {
         const std::vector<int64_t> steps = checkpoint_steps(config_.output_dir);
         folder = steps.empty() ? "" : checkpoint_folder(config_.output_dir, steps.back());
     }
+    const bool compares = objective_->needs_reference() && !learner_->options().reference;
+    if (folder.empty() || compares) load_or_initialize(session_, *learner_);
+    if (compares) references_ = make_references(session_, *learner_, ctx_);
     if (!folder.empty()) {
         if (learner_->options().lora) load_base(config_.model_name_or_path, *learner_);
         resume(folder);
     } else {
-        load_or_initialize(session_, *learner_);
         // What overwrite_output_dir gives up, now that nothing else can be wrong.
         for (const int64_t step : checkpoint_steps(config_.output_dir))
             remove_folder(checkpoint_folder(config_.output_dir, step));
     }
     state_.data_key = session_.data_key;
+    state_.reference_key = references_.key;
     state_.config_yaml = resolved_yaml(config_);
     state_.base_model = config_.model_name_or_path;
     write_file_atomically(config_.output_dir + "/config.yaml", state_.config_yaml);
@@ -128,6 +137,7 @@ std::string Trainer::plan() {
         total.tokens += t.tokens;
         total.samples += t.samples;
         total.weight += t.weight;
+        total.pairs += t.pairs;
         packs += std::min(layout.packs_per_step(), epoch.packs() - at.step * layout.packs_per_step());
     }
     const double fill = static_cast<double>(total.tokens) / static_cast<double>(packs * c.packing_length);
@@ -150,6 +160,9 @@ std::string Trainer::plan() {
                               layout.accumulation, layout.per_device_batch));
     line("run", fmt::format("{} samples, {} tokens ({:.0f} learned) in {} packs of {}, {:.1f} % full", total.samples,
                             total.tokens, total.weight, packs, c.packing_length, 100 * fill));
+    if (c.stage == Stage::dpo || c.stage == Stage::rm)
+        line("pairs",
+             fmt::format("{:.0f}, {:.1f} a step on average", total.pairs, total.pairs / static_cast<double>(steps)));
     const double per_step = 1 / static_cast<double>(steps);
     line("per step",
          fmt::format("{:.1f} samples, {:.0f} tokens on average", static_cast<double>(total.samples) * per_step,
@@ -165,7 +178,7 @@ void Trainer::run() {
     for (const std::string& notice : session_.notices) fmt::print("note: {}\n", notice);
     fmt::print("{}\n", plan());
     start();
-    if (session_.eval.store.size() > 0) {
+    if (session_.eval.store.size() > 0 && (config_.stage == Stage::pt || config_.stage == Stage::sft)) {
         unigram_loss_ = unigram_loss(session_.train.store, session_.eval.store, session_.model.vocab_size);
         fmt::print("eval: a unigram model of the training targets has loss {:.4f}\n", unigram_loss_);
     }
@@ -213,7 +226,8 @@ void Trainer::train_step(Loader& loader, LoadedBatch batch) {
     const auto start = Clock::now();
     learner_->zero_gradients();
     for (int64_t micro = 0;; ++micro) {
-        learner_->accumulate(ctx_, batch.batch, batch.step_totals.weight);
+        if (!references_.key.empty()) references_.train.attach(batch);
+        learner_->accumulate(ctx_, batch.batch, objective_->total(batch.step_totals));
         if (micro + 1 == config_.gradient_accumulation_steps) break;
         auto next = loader.next();
         require(next.has_value(), "step {} has no micro-step {}", batch.step, micro + 1);
@@ -250,25 +264,37 @@ void Trainer::complete_step() {
     state_.tokens_seen += step.totals.tokens;
     state_.samples_seen += step.totals.samples;
     epoch_ = step.epoch;
+    if (step.step == 1) check_first_loss(result.loss.mean());
     if (step.step % config_.logging_steps == 0 || step.step == 1 || step.step == schedule_.total_steps())
         log_window(result, step.learning_rate);
     progress_->update(static_cast<double>(step.step));
 }
 
+void Trainer::check_first_loss(double loss) const {
+    const std::optional<double> expected = references_.key.empty() ? std::nullopt : objective_->untrained_loss();
+    // Sums over hundreds of tokens, in bf16 over other packs.
+    const double bound = gpu_ ? 0.05 : 1e-3;
+    if (!expected || !config_.ref_model_name_or_path.empty() || std::abs(loss - *expected) <= bound * *expected) return;
+    progress_->print(
+        fmt::format("warning: the first loss is {:.6f}, but {:.6f} where the policy still is the reference: does the "
+                    "reference in {} belong to these weights and data?",
+                    loss, *expected, config_.prepared_path));
+}
+
 void Trainer::log_window(const StepResult& result, double rate) {
     const double tokens_per_second = window_.tokens / window_.seconds;
-    const double loss = window_.loss.mean();
-    log_->write(state_.step, epoch_,
-                {{"loss", loss},
-                 {"mean_token_accuracy", window_.loss.accuracy()},
-                 {"learning_rate", rate},
-                 {"grad_norm", result.gradient_norm},
-                 {"tokens_per_second", tokens_per_second},
-                 {"samples_per_second", window_.samples / window_.seconds},
-                 {"step_seconds", window_.seconds / static_cast<double>(window_.steps)},
-                 {"num_tokens", state_.tokens_seen}});
-    const std::string figures = fmt::format("loss {:.4f}, grad_norm {:.3f}, lr {:.2e}, {} tokens/s", loss,
-                                            result.gradient_norm, rate, human_count(tokens_per_second));
+    std::vector<Metric> metrics = {{"loss", window_.loss.mean()}};
+    for (Metric& metric : objective_->metrics(window_.loss, false)) metrics.push_back(std::move(metric));
+    metrics.insert(metrics.end(), {{"learning_rate", rate},
+                                   {"grad_norm", result.gradient_norm},
+                                   {"tokens_per_second", tokens_per_second},
+                                   {"samples_per_second", window_.samples / window_.seconds},
+                                   {"step_seconds", window_.seconds / static_cast<double>(window_.steps)},
+                                   {"num_tokens", state_.tokens_seen}});
+    log_->write(state_.step, epoch_, metrics);
+    const std::string figures =
+        fmt::format("{}, grad_norm {:.3f}, lr {:.2e}, {} tokens/s", objective_->figures(window_.loss, false),
+                    result.gradient_norm, rate, human_count(tokens_per_second));
     progress_->suffix(figures);
     if (!progress_->terminal())
         progress_->print(
@@ -287,22 +313,21 @@ void Trainer::evaluate() {
     LossSums sums;
     double tokens = 0;
     while (auto batch = loader.next()) {
+        if (!references_.key.empty()) references_.eval.attach(*batch);
         sums += learner_->evaluate(ctx_, batch->batch);
         tokens += static_cast<double>(batch->batch.real_tokens);
     }
     const double seconds = since(start);
     last_eval_step_ = state_.step;
-    last_eval_loss_ = sums.mean();
-    log_->write(state_.step, epoch_,
-                {{"eval_loss", sums.mean()},
-                 {"eval_perplexity", std::exp(sums.mean())},
-                 {"eval_mean_token_accuracy", sums.accuracy()},
-                 {"eval_samples", store.size()},
-                 {"eval_tokens_per_second", tokens / seconds},
-                 {"eval_runtime", seconds}});
-    const std::string line = fmt::format(
-        "eval at step {}: loss {:.4f}, perplexity {:.2f}, accuracy {:.1f} %, {:.0f} targets, {}", state_.step,
-        sums.mean(), std::exp(sums.mean()), 100 * sums.accuracy(), sums.weight, human_duration(seconds));
+    last_eval_ = sums;
+    std::vector<Metric> metrics = {{"eval_loss", sums.mean()}};
+    for (const auto& [name, value] : objective_->metrics(sums, true)) metrics.emplace_back("eval_" + name, value);
+    metrics.insert(
+        metrics.end(),
+        {{"eval_samples", store.size()}, {"eval_tokens_per_second", tokens / seconds}, {"eval_runtime", seconds}});
+    log_->write(state_.step, epoch_, metrics);
+    const std::string line =
+        fmt::format("eval at step {}: {}, {}", state_.step, objective_->figures(sums, true), human_duration(seconds));
     if (progress_)
         progress_->print(line);
     else
@@ -333,7 +358,7 @@ void Trainer::finish() {
     line("trained", fmt::format("{} steps, {} tokens in {}, {:.0f} tokens/s", run_.steps, human_count(run_.tokens),
                                 human_duration(run_.seconds), run_.seconds > 0 ? run_.tokens / run_.seconds : 0));
     line("packing", fmt::format("{:.1f} % full", 100 * schedule_.plan(0).fill));
-    if (last_eval_step_ >= 0) line("eval loss", fmt::format("{:.4f}", last_eval_loss_));
+    if (last_eval_step_ >= 0) line("eval", objective_->figures(last_eval_, true));
     if (unigram_loss_ > 0) line("unigram loss", fmt::format("{:.4f}", unigram_loss_));
     line(learner_->options().lora ? "adapters" : "model", config_.output_dir);
     if (config_.export_merged) line("merged model", merged);

@@ -14,6 +14,7 @@
 #include "train/checkpoint.h"
 #include "train/learner.h"
 #include "train/metrics_log.h"
+#include "train/reference.h"
 #include "train/session.h"
 #include "train/stop_signal.h"
 
@@ -56,6 +57,8 @@ class Trainer {
     /// Waits for the step under way, if any, and counts it.
     void complete_step();
     void log_window(const StepResult& result, double learning_rate);
+    /// Warns where the first loss is not that of a policy that still is the reference.
+    void check_first_loss(double loss) const;
     /// What is due when a step is done and nothing is under way: evaluation, a checkpoint.
     bool eval_due(bool epoch_ends) const;
     bool save_due(bool epoch_ends) const;
@@ -68,6 +71,8 @@ class Trainer {
     const Config& config_;
     PackSchedule schedule_;
     LrSchedule rates_;
+    std::shared_ptr<const Objective> objective_;
+    References references_;  ///< empty where the objective compares with none
     std::unique_ptr<FolderLock> lock_;
     std::unique_ptr<Gpu> gpu_;  ///< null on the CPU
     std::unique_ptr<Learner> learner_;
@@ -80,7 +85,8 @@ class Trainer {
     Clock::time_point last_completed_{};
     Window window_, run_;  ///< since the last line, since the process began
     double epoch_ = 0;     ///< passes over the data so far
-    double last_eval_loss_ = 0, unigram_loss_ = 0;
+    double unigram_loss_ = 0;
+    LossSums last_eval_;
     int64_t last_eval_step_ = -1, last_save_step_ = -1;
 };
 
