@@ -438,7 +438,7 @@ std::string device_keys(const Config& c) {
 TEST(Config, SettlesWhatHangsOnTheDevice) {
     const std::string open = "bf16 0, deterministic false, head_chunk 0";
     const std::string on_cpu = "bf16 2, deterministic true, head_chunk 256";
-    const std::string on_gpu = "bf16 1, deterministic false, head_chunk 2048";
+    const std::string on_gpu = "bf16 1, deterministic false, head_chunk 4096";
     EXPECT_EQ(device_keys(read(minimal)), open);
     EXPECT_EQ(device_keys(read(minimal + "device: cpu\n")), on_cpu);
     EXPECT_EQ(device_keys(read(minimal + "device: cuda\n")), on_gpu);
@@ -583,7 +583,7 @@ TEST(Config, ChangesAreThoseOfWhatDecidesTheTraining) {
     // The device itself is only where to run; what it changes is told.
     EXPECT_EQ(config_changes(read(minimal, {"device=cpu"}), read(minimal, {"device=cuda"})),
               (std::vector<std::string>{"bf16: false, now true", "deterministic: true, now false",
-                                        "head_chunk: 256, now 2048"}));
+                                        "head_chunk: 256, now 4096"}));
 }
 
 TEST(Config, ConvertsToWhatOtherPartsTake) {

@@ -26,6 +26,10 @@ class Update : public testing::TestWithParam<DType> {
         for (const Parameter& p : learner_->parameters().all()) std::fill_n(g.begin() + p.begin, p.size(), value);
         if (place > 0) g[static_cast<size_t>(place)] = bad;
         learner_->zero_gradients();
+        // After a micro-step: an update without one takes all gradients to be zero.
+        const Sample sample = random_sample(1, 0, {8}, learner_->config().vocab_size);
+        const Batch batch = make_batch({{&sample}});
+        learner_->accumulate(learner_->context(), batch, batch.target_weight);
         const Tensor& gradients = learner_->gradients();
         if (Gpu* gpu = learner_->options().gpu)
             gpu->upload(gradients, g.data());
