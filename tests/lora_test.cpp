@@ -43,9 +43,10 @@ std::unique_ptr<Learner> lora_learner(const ModelConfig& config, DType dtype, co
 std::unique_ptr<Learner> merged_learner(const Learner& learner, DType dtype) {
     const LoraSettings& lora = *learner.options().lora;
     auto merged = tiny_learner(learner.config(), dtype, learner.options().max_packs, learner.options().max_length);
-    auto pairs = numbers_of(learner, learner.weights());
+    const auto pairs = numbers_of(learner, learner.weights()), base = numbers_of(learner, learner.base());
     merged->fill_weights([&](const Tensor& weights) {
         dispatch_float(weights.dtype, [&]<typename T>() {
+            std::copy(base.begin(), base.end(), weights.as<T>());
             std::vector<T> flat(pairs.begin(), pairs.end());
             merge_lora(lora, learner.parameters(), Tensor(flat.data(), weights.dtype, {std::ssize(flat)}),
                        merged->parameters(), weights);
