@@ -9,9 +9,9 @@
 #   tests       every test that runs on the GPU
 #   sanitizer   memcheck and racecheck on small cases of the kernels
 #   layers      bench_layers at the sizes of llama3.2-1b
-#   attention   bench_attention, every mask family, rows of 32768
+#   attention   bench_attention, the mask families of scripts/peer_attention.py, rows of 32768
 #   step        bench_step, every case
-#   peer        scripts/peer_step.py, the same cases
+#   peer        scripts/peer_attention.py and scripts/peer_step.py, the same cases
 #   parity      scripts/parity.py: 200 steps beside transformers
 #   table       report.md and report.json from the figures in the folder
 #
@@ -104,9 +104,9 @@ each_case() {  # each_case FUNCTION: calls it with the fields of every case that
     done
 }
 
-gpu_tests=$(grep -lE 'cuda_devices|test_gpu\.h|device_case\.h|tiny_model\.h|attention_call\.h' tests/*_test.cpp |
-    sed 's|tests/||; s|\.cpp||')
-gpu_filter='*cuda*:*Gpu*:*bf16*:*Bf16*:*GPU*'
+gpu_tests=$(grep -lE 'cuda_devices|test_gpu\.h|device_case\.h|tiny_model\.h|attention_call\.h' tests/*_test.cpp tests/*_test.cu |
+    sed 's|tests/||; s|\.cpp||; s|\.cu||')
+gpu_filter='*cuda*:*Gpu*:*bf16*:*Bf16*:*GPU*:*Hopper*'
 
 stage_build() {
     [ -f "$build/CMakeCache.txt" ] || run configure 120 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release || return
@@ -151,11 +151,22 @@ stage_layers() {
 
 stage_attention() {
     local size
+    run masks 60 "$python" scripts/peer_attention.py --length 32768 --columns-out "$out/masks" --columns-only || return
     for size in "128 32" "64 64"; do
         # shellcheck disable=SC2086
         set -- $size
-        run "attention-head-$1" 240 "$build/bin/bench_attention" --device cuda --mask all --length 32768 --batch 4 \
-            --head-dim "$1" --heads "$2" --documents 12 --shortest-document 128 --json "$out/attention-head-$1.json"
+        run "attention-head-$1" 240 "$build/bin/bench_attention" --device cuda --columns-file "$out"/masks/*.h5 \
+            --head-dim "$1" --heads "$2" --without-full --json "$out/attention-head-$1.json"
+    done
+}
+
+stage_attention_peer() {
+    local size
+    for size in "128 32" "64 64"; do
+        # shellcheck disable=SC2086
+        set -- $size
+        run "attention-peer-$1" 200 "$python" scripts/peer_attention.py --length 32768 --head-dim "$1" --heads "$2" \
+            --json "$out/attention-peer-$1.json"
     done
 }
 
@@ -182,11 +193,11 @@ step_case() {
 peer_case() {
     rm -f "$out/$1.peer.json"
     with_memory "$1.peer" 300 "$python" scripts/peer_step.py --model "$2" --workload "$3" --length "$4" --packs "$5" \
-        --accumulation "$6" --weights "$8" --warmup $warmup --steps $steps --json "$out/$1.peer.json"
+        --accumulation "$6" --weights "$8" --compile blocks --warmup $warmup --steps $steps --json "$out/$1.peer.json"
 }
 
 stage_step() { each_case step_case; }
-stage_peer() { each_case peer_case; }
+stage_peer() { stage_attention_peer; each_case peer_case; }
 
 stage_parity() {
     run parity 400 "$python" scripts/parity.py --work "$out/parity" --train "$build/bin/train" --device cuda \
