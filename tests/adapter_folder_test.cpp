@@ -169,6 +169,20 @@ TEST_F(AdapterFolder, ReadsPeftsDefaults) {
     EXPECT_EQ(found.base, "");
 }
 
+// PEFT names both heads that a classifier may have, whichever there is.
+TEST_F(AdapterFolder, ReadsThoseOfARewardModel) {
+    change("task_type", "SEQ_CLS");
+    for (const Json& saved : {Json(), Json{"score"}, Json{"classifier", "score"}}) {
+        change("modules_to_save", saved);
+        const AdapterConfig found = read_adapter_config(folder_);
+        EXPECT_TRUE(found.score_head && found.lora.head) << saved;
+    }
+    change("modules_to_save", {"lm_head"});
+    expect_error(Exit::data,
+                 "modules_to_save is [\"lm_head\"], expected [\"score\"] or nothing, with task_type SEQ_CLS",
+                 [&] { read_adapter_config(folder_); });
+}
+
 TEST_F(AdapterFolder, RefusesWhatIsNoPlainLora) {
     struct Bad {
         const char* key;
@@ -188,6 +202,7 @@ TEST_F(AdapterFolder, RefusesWhatIsNoPlainLora) {
         {"modules_to_save",
          {"embed_tokens"},
          "modules_to_save is [\"embed_tokens\"], expected [\"lm_head\"] or nothing"},
+        {"modules_to_save", {"score"}, "modules_to_save is [\"score\"], expected [\"lm_head\"] or nothing"},
         {"rank_pattern", {{"q_proj", 4}}, "rank_pattern is {\"q_proj\":4}, expected nothing"},
         {"layers_to_transform", {0}, "layers_to_transform is [0], expected nothing"},
         {"fan_in_fan_out", true, "fan_in_fan_out is true"},

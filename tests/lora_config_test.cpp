@@ -31,13 +31,23 @@ TEST(LoraConfig, SettlesItsDefaults) {
     EXPECT_EQ(lora_settings(read("finetuning_type: lora\nlora_r: 4\nlora_dropout: 0.1\nuse_rslora: true\n"
                                  "lora_target: q_proj, v_proj\nlearning_rate: 3e-4\n")),
               (LoraSettings{.rank = 4, .alpha = 8, .dropout = 0.1, .rslora = true, .targets = {"q_proj", "v_proj"}}));
+    // The other stages.
+    EXPECT_EQ(read("finetuning_type: lora\nstage: dpo\n").learning_rate, 5e-6);
+    EXPECT_EQ(read("stage: dpo\n").learning_rate, 1e-6);
+    EXPECT_EQ(read("finetuning_type: lora\nstage: rm\n").learning_rate, 1e-4);
+    EXPECT_TRUE(lora_settings(read("finetuning_type: lora\nstage: rm\n"))->head);
+    EXPECT_FALSE(lora_settings(read("finetuning_type: lora\nstage: dpo\n"))->head);
+    EXPECT_TRUE(read("finetuning_type: lora\nstage: dpo\n").precompute_ref_log_probs);
+    EXPECT_FALSE(read("finetuning_type: lora\nstage: dpo\nprecompute_ref_log_probs: false\n").precompute_ref_log_probs);
     // What adapter_name_or_path settles stays open.
     EXPECT_EQ(read("finetuning_type: lora\nadapter_name_or_path: a\n").lora_rank, 0);
 }
 
 TEST(LoraConfig, ResolvedYamlGivesTheSameConfig) {
-    for (const char* yaml : {"", "finetuning_type: lora\n", "finetuning_type: lora\nadapter_name_or_path: a\n",
-                             "finetuning_type: lora\nlora_target: [o_proj, k_proj]\nexport_merged: true\n"}) {
+    for (const char* yaml :
+         {"", "finetuning_type: lora\n", "finetuning_type: lora\nadapter_name_or_path: a\n",
+          "finetuning_type: lora\nstage: rm\n", "finetuning_type: lora\nstage: dpo\nprecompute_ref_log_probs: false\n",
+          "finetuning_type: lora\nlora_target: [o_proj, k_proj]\nexport_merged: true\n"}) {
         const std::string resolved = resolved_yaml(read(yaml));
         EXPECT_EQ(resolved_yaml(parse_config(resolved, "resolved").config), resolved);
     }
@@ -60,7 +70,22 @@ TEST(LoraConfig, RefusesBadSettings) {
         {"export_merged: true", "c.yaml:4:16: export_merged has no effect with finetuning_type full"},
         {"additional_target: lm_head", "c.yaml:4:20: modules_to_save has no effect with finetuning_type full"},
         {lora + "modules_to_save: embed_tokens",
-         "c.yaml:5:18: modules_to_save: expected a list of lm_head; or none, found 'embed_tokens'"},
+         "c.yaml:5:18: modules_to_save: expected a list of lm_head, score; or none, found 'embed_tokens'"},
+        {lora + "modules_to_save: score",
+         "c.yaml:5:18: modules_to_save score: stage sft trains no head score, stage rm does"},
+        {lora + "stage: rm\nmodules_to_save: lm_head",
+         "c.yaml:6:18: modules_to_save lm_head: stage rm trains the head score, and nothing else whole"},
+        {"stage: dpo\nprecompute_ref_log_probs: false",
+         "c.yaml:5:27: precompute_ref_log_probs: false would keep a second model in memory; leave it to true"},
+        {lora + "stage: dpo\nadapter_name_or_path: a\nprecompute_ref_log_probs: false",
+         "c.yaml:7:27: precompute_ref_log_probs: false takes the base for the reference, without "
+         "adapter_name_or_path; leave it to true"},
+        {lora + "stage: dpo\nref_model: a\nprecompute_ref_log_probs: false",
+         "c.yaml:7:27: precompute_ref_log_probs: false takes the base for the reference, not ref_model_name_or_path; "
+         "leave it to true"},
+        {lora + "stage: dpo\nmodules_to_save: lm_head\nprecompute_ref_log_probs: false",
+         "c.yaml:7:27: precompute_ref_log_probs: false takes the base for the reference, whose head modules_to_save "
+         "trains; leave it to true"},
         {"lora_target: q_proj", "c.yaml:4:14: lora_target has no effect with finetuning_type full"},
     };
     for (const auto& [yaml, message] : cases) {

@@ -6,75 +6,20 @@
 
 #include <gtest/gtest.h>
 
+#include "answer_trees.h"
 #include "engine/device.h"
-#include "tiny_model.h"
+#include "tiny_lora.h"
+#include "train/config.h"
+#include "train/reward_objective.h"
 
 namespace colonnade {
 namespace {
-
-LoraSettings lora_of(std::set<std::string> targets = {}, int64_t rank = 3) {
-    if (targets.empty()) targets.insert(lora_modules().begin(), lora_modules().end());
-    return {.rank = rank, .alpha = 5, .targets = std::move(targets)};
-}
-
-/// tiny_learner's model as a frozen base; A and B are random numbers.
-std::unique_ptr<Learner> lora_learner(const ModelConfig& config, DType dtype, const LoraSettings& lora, int64_t packs,
-                                      int64_t length, Recompute recompute = Recompute::none) {
-    auto learner = std::make_unique<Learner>(config, LearnerOptions{.max_packs = packs,
-                                                                    .max_length = length,
-                                                                    .head_chunk = 7,
-                                                                    .dtype = dtype,
-                                                                    .recompute = recompute,
-                                                                    .gpu = dtype == DType::bf16 ? test_gpu() : nullptr,
-                                                                    .seed = 11,
-                                                                    .lora = lora});
-    const auto base = tiny_learner(config, DType::f64, 1, 2);
-    learner->fill_base([&](const Parameter& p, const Tensor& into) {
-        const double* from = base->weights().as<double>() + p.begin;
-        dispatch_float(into.dtype, [&]<typename T>() {
-            std::transform(from, from + p.size(), into.as<T>(), [](double x) { return static_cast<T>(x); });
-        });
-    });
-    randomize(*learner, 5);
-    return learner;
-}
-
-/// The same as a model whose weights are merged, for full training.
-std::unique_ptr<Learner> merged_learner(const Learner& learner, DType dtype) {
-    const LoraSettings& lora = *learner.options().lora;
-    auto merged = tiny_learner(learner.config(), dtype, learner.options().max_packs, learner.options().max_length);
-    const auto pairs = numbers_of(learner, learner.weights()), base = numbers_of(learner, learner.base());
-    merged->fill_weights([&](const Tensor& weights) {
-        dispatch_float(weights.dtype, [&]<typename T>() {
-            std::copy(base.begin(), base.end(), weights.as<T>());
-            std::vector<T> flat(pairs.begin(), pairs.end());
-            merge_lora(lora, learner.parameters(), Tensor(flat.data(), weights.dtype, {std::ssize(flat)}),
-                       merged->parameters(), weights);
-        });
-    });
-    return merged;
-}
 
 Batch tiny_batch(const ModelConfig& config) {
     static std::vector<Sample> s;
     s = {random_sample(1, 0, {9}, config.vocab_size), random_sample(2, 3, {4, 2}, config.vocab_size),
          random_sample(3, 0, {11}, config.vocab_size)};
     return make_batch({{&s[0], &s[1]}, {&s[2]}});
-}
-
-std::vector<double> gradients_of(Learner& learner, const std::vector<Batch>& batches, double total) {
-    learner.zero_gradients();
-    for (const Batch& batch : batches) learner.accumulate(learner.context(nullptr, true), batch, total);
-    return numbers_of(learner, learner.gradients());
-}
-std::vector<double> gradients_of(Learner& learner, const Batch& batch) {
-    return gradients_of(learner, {batch}, batch.target_weight);
-}
-
-double distance(const std::vector<double>& a, const std::vector<double>& b) {
-    double error = 0, norm = 0;
-    for (size_t i = 0; i < b.size(); ++i) error += (a[i] - b[i]) * (a[i] - b[i]), norm += b[i] * b[i];
-    return std::sqrt(error / norm);
 }
 
 /// Hidden states after a forward pass with adapters on or off.
@@ -119,6 +64,7 @@ struct Case {
     std::set<std::string> targets;
     double dropout;
     bool head = false;
+    Stage stage = Stage::sft;
 };
 
 class LoraGradient : public testing::TestWithParam<Case> {
@@ -129,18 +75,35 @@ class LoraGradient : public testing::TestWithParam<Case> {
         lora.head = GetParam().head;
         return lora;
     }
+    static ModelConfig config() {
+        ModelConfig config = tiny_config(GetParam().architecture, false);
+        config.score_head = GetParam().stage == Stage::rm;
+        return config;
+    }
+    static Batch batch() {
+        if (GetParam().stage == Stage::sft) return tiny_batch(config());
+        const Sample a = tree(1, 6, {5, 9}, config().vocab_size), b = tree(2, 11, {4, 2}, config().vocab_size);
+        Batch batch = make_batch({{&a}, {&b}});
+        if (GetParam().stage == Stage::dpo) batch.reference = {-20, -40, -9, -11};
+        return batch;
+    }
+    std::unique_ptr<Learner> learner(const Batch& batch) const {
+        std::shared_ptr<const Objective> objective;
+        if (GetParam().stage == Stage::dpo) objective = sigmoid_objective();
+        if (GetParam().stage == Stage::rm) objective = std::make_shared<RewardObjective>(RankingKind::pairwise, 0.05);
+        return lora_learner(config(), DType::f64, lora(), batch.packs, batch.length, Recompute::none, objective);
+    }
 };
 
 TEST_P(LoraGradient, EqualsCentralDifferences) {
-    const ModelConfig config = tiny_config(GetParam().architecture, false);
-    const Batch batch = tiny_batch(config);
-    const auto learner = lora_learner(config, DType::f64, lora(), batch.packs, batch.length);
+    const Batch batch = this->batch();
+    const auto learner = this->learner(batch);
     const auto g = gradients_of(*learner, batch);
     double* w = learner->weights().as<double>();
     // The first micro-step of the same update has the same dropout each time.
     const auto loss = [&] {
         learner->zero_gradients();
-        learner->accumulate({}, batch, batch.target_weight);
+        learner->accumulate({}, batch, learner->objective().total(batch));
         return learner->loss().mean();
     };
     double largest = 0;
@@ -163,9 +126,8 @@ TEST_P(LoraGradient, EqualsCentralDifferences) {
 // W' = W + s B A, so dA = s B^T dW' and dB = s dW' A^T.
 TEST_P(LoraGradient, IsThatOfTheMergedModelProjected) {
     if (GetParam().dropout > 0) GTEST_SKIP() << "dropout has no merged model";
-    const ModelConfig config = tiny_config(GetParam().architecture, false);
-    const Batch batch = tiny_batch(config);
-    const auto learner = lora_learner(config, DType::f64, lora(), batch.packs, batch.length);
+    const Batch batch = this->batch();
+    const auto learner = this->learner(batch);
     const auto merged = merged_learner(*learner, DType::f64);
     const auto g = gradients_of(*learner, batch), dw = gradients_of(*merged, batch);
     const auto w = numbers_of(*learner, learner->weights());
@@ -199,15 +161,20 @@ TEST_P(LoraGradient, IsThatOfTheMergedModelProjected) {
     EXPECT_LE(distance(g, expected), 1e-12);
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, LoraGradient,
-                         testing::Values(Case{"llama_all", Architecture::llama, {}, 0},
-                                         Case{"llama_q_v", Architecture::llama, {"q_proj", "v_proj"}, 0},
-                                         Case{"llama_all_dropout", Architecture::llama, {}, 0.3},
-                                         Case{"mistral_up_down", Architecture::mistral, {"up_proj", "down_proj"}, 0},
-                                         Case{"qwen2_k_o", Architecture::qwen2, {"k_proj", "o_proj"}, 0},
-                                         Case{"llama_v_and_head", Architecture::llama, {"v_proj"}, 0, true},
-                                         Case{"qwen3_all", Architecture::qwen3, {}, 0}),
-                         [](const auto& test) { return test.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Families, LoraGradient,
+    testing::Values(Case{"llama_all", Architecture::llama, {}, 0},
+                    Case{"llama_q_v", Architecture::llama, {"q_proj", "v_proj"}, 0},
+                    Case{"llama_all_dropout", Architecture::llama, {}, 0.3},
+                    Case{"mistral_up_down", Architecture::mistral, {"up_proj", "down_proj"}, 0},
+                    Case{"qwen2_k_o", Architecture::qwen2, {"k_proj", "o_proj"}, 0},
+                    Case{"llama_v_and_head", Architecture::llama, {"v_proj"}, 0, true},
+                    Case{"qwen3_all", Architecture::qwen3, {}, 0},
+                    Case{"llama_dpo", Architecture::llama, {}, 0, false, Stage::dpo},
+                    Case{"llama_dpo_dropout", Architecture::llama, {}, 0.3, false, Stage::dpo},
+                    Case{"qwen2_rm", Architecture::qwen2, {}, 0, true, Stage::rm},
+                    Case{"qwen3_rm_dropout", Architecture::qwen3, {"q_proj"}, 0.3, true, Stage::rm}),
+    [](const auto& test) { return test.param.name; });
 
 // --- On every device -------------------------------------------------------------------------------------------------
 

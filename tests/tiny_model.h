@@ -49,8 +49,8 @@ inline void randomize(Learner& learner, uint64_t seed) {
                 for (int64_t i = 0; i < p.size(); ++i) {
                     T& x = w[p.begin + i];
                     if (!p.decay)
-                        x += static_cast<T>(0.2 * Philox{seed + 1, static_cast<uint64_t>(p.begin)}.normal(
-                                                      static_cast<uint64_t>(i)));
+                        x += static_cast<T>(
+                            0.2 * Philox{seed + 1, static_cast<uint64_t>(p.begin)}.normal(static_cast<uint64_t>(i)));
                     x = float_from_bf16(bf16_from_float(static_cast<float>(x)));
                 }
         });
@@ -79,13 +79,16 @@ inline Sample random_sample(uint64_t seed, int64_t stem, const std::vector<int64
 
 /// On the CPU in f32 or f64; bf16 means the GPU.
 inline std::unique_ptr<Learner> tiny_learner(const ModelConfig& config, DType dtype, int64_t packs, int64_t length,
-                                             uint64_t seed = 1, Recompute recompute = Recompute::none) {
+                                             uint64_t seed = 1, Recompute recompute = Recompute::none,
+                                             std::shared_ptr<const Objective> objective = nullptr) {
+    if (!objective) objective = std::make_shared<LanguageModelObjective>();
     auto learner = std::make_unique<Learner>(config, LearnerOptions{.max_packs = packs,
                                                                     .max_length = length,
                                                                     .head_chunk = 7,
                                                                     .dtype = dtype,
                                                                     .recompute = recompute,
-                                                                    .gpu = dtype == DType::bf16 ? test_gpu() : nullptr});
+                                                                    .gpu = dtype == DType::bf16 ? test_gpu() : nullptr,
+                                                                    .objective = std::move(objective)});
     randomize(*learner, seed);
     return learner;
 }

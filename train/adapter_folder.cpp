@@ -106,8 +106,14 @@ AdapterConfig read_adapter_config(const std::string& folder) {
     c.lora.dropout = keys.number("lora_dropout", 0, 0, 1);
     c.lora.rslora = keys.flag("use_rslora");
     c.lora.targets = read_targets(keys);
+    const Json* task = keys.find("task_type");
+    c.score_head = task && *task == "SEQ_CLS";
+    c.lora.head = c.score_head;
     if (const Json* saved = keys.find("modules_to_save"); saved && !saved->empty()) {
-        if (*saved != Json::array({"lm_head"})) keys.refuse("modules_to_save", "[\"lm_head\"] or nothing");
+        // PEFT adds both names to those of any classifier; of ours one has a classifier.
+        const bool score = *saved == Json{"score"} || *saved == Json{"classifier", "score"};
+        if (c.score_head && !score) keys.refuse("modules_to_save", "[\"score\"] or nothing, with task_type SEQ_CLS");
+        if (!c.score_head && *saved != Json{"lm_head"}) keys.refuse("modules_to_save", "[\"lm_head\"] or nothing");
         c.lora.head = true;
     }
     if (const Json* base = keys.find("base_model_name_or_path")) {
@@ -152,12 +158,13 @@ void remove_adapter(const std::string& folder) {
 void write_adapter(const std::string& folder, const AdapterConfig& c, const ParameterList& list, const Tensor& flat) {
     std::vector<NamedTensor> tensors = named_tensors(list, flat);
     for (NamedTensor& t : tensors) t.name = std::string(prefix) + t.name;
+    const bool score = !list.all().empty() && list.all().front().name == "score.weight";
     remove_adapter(folder);
     write_safetensors_file(folder + weights_name, tensors);
     // All that PEFT writes, not only what differs from its defaults: other readers have others.
     const Json config = {
         {"peft_type", "LORA"},
-        {"task_type", "CAUSAL_LM"},
+        {"task_type", score ? "SEQ_CLS" : "CAUSAL_LM"},
         {"base_model_name_or_path", c.base.empty() ? Json(nullptr) : Json(c.base)},
         {"r", c.lora.rank},
         {"lora_alpha",
@@ -169,7 +176,7 @@ void write_adapter(const std::string& folder, const AdapterConfig& c, const Para
         {"fan_in_fan_out", false},
         {"inference_mode", true},
         {"init_lora_weights", true},
-        {"modules_to_save", c.lora.head ? Json::array({"lm_head"}) : Json(nullptr)},
+        {"modules_to_save", c.lora.head ? Json::array({score ? "score" : "lm_head"}) : Json(nullptr)},
         {"layers_to_transform", nullptr},
         {"layers_pattern", nullptr},
         {"rank_pattern", Json::object()},

@@ -17,16 +17,17 @@ bool is_adapter_folder(const std::string& folder);
 
 struct AdapterConfig {
     LoraSettings lora;
-    std::string base;  ///< base_model_name_or_path; may be empty
+    std::string base;         ///< base_model_name_or_path; may be empty
+    bool score_head = false;  ///< adapters of a reward model (task_type SEQ_CLS); its score.weight is among them
 };
-/// Throws Exit::data naming the key for what is missing, mistyped, or more than plain LoRA on linear layers (DoRA,
-/// modules_to_save, ranks by layer, ...).
+/// Throws Exit::data naming the key for what is missing, mistyped, or more than plain LoRA on linear layers and a head
+/// (DoRA, ranks by layer, ...).
 AdapterConfig read_adapter_config(const std::string& folder);
 
 /// Fills `flat` (host memory), laid out by `list`. Missing, unexpected and misshapen tensors: Exit::data.
 void load_adapter(const std::string& folder, const ParameterList& list, const Tensor& flat);
 
-/// `flat` in host memory, stored as f32. Not atomic by itself; adapter_config.json comes last.
+/// `flat` in host memory, stored as f32; a "score.weight" in `list` makes them those of a reward model. Not atomic by itself; adapter_config.json comes last.
 void write_adapter(const std::string& folder, const AdapterConfig& config, const ParameterList& list,
                    const Tensor& flat);
 

@@ -161,7 +161,7 @@ std::optional<LoraSettings> lora_settings(const Config& c) {
                         .dropout = c.lora_dropout,
                         .rslora = c.use_rslora,
                         .targets = c.lora_target,
-                        .head = c.modules_to_save.contains("lm_head")};
+                        .head = !c.modules_to_save.empty()};
 }
 
 LrSchedule lr_schedule(const Config& c, int64_t total_steps) {

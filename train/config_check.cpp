@@ -64,6 +64,13 @@ void settle_lora(Config& c, Rules& rules) {
     rules.expect(!c.model, {"finetuning_type", "model"},
                  "finetuning_type lora adapts the model of a folder: give model_name_or_path in place of model");
     if (!rules.given("learning_rate")) c.learning_rate = 1e-4;
+    // The head of a reward model is new to it, or made for it: always trained.
+    if (c.stage == Stage::rm && !rules.given("modules_to_save")) c.modules_to_save = {"score"};
+    const std::set<std::string> score = {"score"};
+    rules.expect(c.stage == Stage::rm ? c.modules_to_save == score : !c.modules_to_save.contains("score"),
+                 {"modules_to_save", "stage"}, "modules_to_save {}: stage {} trains {}",
+                 fmt::join(c.modules_to_save, ", "), spell(c.stage),
+                 c.stage == Stage::rm ? "the head score, and nothing else whole" : "no head score, stage rm does");
     if (c.lora_target.contains("all")) c.lora_target = {lora_modules().begin(), lora_modules().end()};
     // What is left open is settled by the adapters' own folder, when it is read (settle_adapter).
     if (!c.adapter_name_or_path.empty()) return;
@@ -71,7 +78,8 @@ void settle_lora(Config& c, Rules& rules) {
     if (!rules.given("lora_alpha")) c.lora_alpha = 2 * static_cast<double>(c.lora_rank);
     if (!rules.given("lora_target")) c.lora_target = {lora_modules().begin(), lora_modules().end()};
     rules.expect(c.lora_rank > 0, {"lora_rank"}, "lora_rank 0: expected 1 or more");
-    rules.expect(c.lora_alpha > 0 || c.lora_rank == 0, {"lora_alpha", "lora_rank"}, "lora_alpha 0: the adapters would have no effect");
+    rules.expect(c.lora_alpha > 0 || c.lora_rank == 0, {"lora_alpha", "lora_rank"},
+                 "lora_alpha 0: the adapters would have no effect");
     rules.expect(!c.lora_target.empty(), {"lora_target"}, "lora_target none: there is nothing to train");
 }
 

@@ -122,11 +122,11 @@ Section lora_section() {
                 .default_is("all, or those of adapter_name_or_path"),
             key("use_rslora", &C::use_rslora, "Scale by lora_alpha / sqrt(lora_rank) instead (arXiv 2312.03732)."),
             key("modules_to_save", &C::modules_to_save,
-                "What is trained whole beside the adapters, and saved with them. A model whose head is its embedding has "
-                "no lm_head.",
-                one_of({"lm_head"}))
+                "What is trained whole beside the adapters, and saved with them: lm_head, which a model whose head is its "
+                "embedding does not have; in stage rm always score.",
+                one_of({"lm_head", "score"}))
                 .also({"additional_target"})
-                .default_is("none, or those of adapter_name_or_path"),
+                .default_is("none, score in stage rm, or those of adapter_name_or_path"),
             key("adapter_name_or_path", &C::adapter_name_or_path,
                 "PEFT folder whose adapters training goes on with; its rank, alpha and targets are taken over.")
                 .default_is("fresh adapters"),
@@ -278,7 +278,7 @@ Section optimizer_section() {
                 "and rounds up or down at random, right on average."),
             key("learning_rate", &C::learning_rate, "Learning rate after warm-up.", above(0))
                 .also({"lr"})
-                .default_is("2e-05; 0.0001 with finetuning_type lora; 1e-06 with stage dpo"),
+                .default_is("2e-05; 0.0001 with finetuning_type lora; 1e-06 with stage dpo, 5e-06 with both"),
             key("lr_scheduler_type", &C::lr_scheduler_type, "Course of the learning rate.").also({"lr_scheduler"}),
             key("warmup_steps", &C::warmup_steps, "Steps of linear warm-up.", from_to(0, 1e9))
                 .also({"num_warmup_steps"}),

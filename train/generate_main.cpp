@@ -74,8 +74,8 @@ int run(const Options& o) {
     if (!adapter && !o.base.empty()) fail(Exit::config, "{}: --base is for a folder of adapters", o.model);
     const std::string model = adapter ? base_of(o, *adapter) : o.model;
     const ModelConfig config = read_model_config(model);
-    if (config.score_head)
-        fail(Exit::data, "{}: a reward model gives answers a score; it has no head that could generate", model);
+    if (config.score_head || (adapter && adapter->score_head))
+        fail(Exit::data, "{}: a reward model gives answers a score; it has no head that could generate", o.model);
     const bool own_tokenizer = !adapter || std::filesystem::exists(o.model + "/tokenizer.model");
     const auto tokenizer = Tokenizer::load(!o.tokenizer.empty() ? o.tokenizer : own_tokenizer ? o.model : model);
     EncodeOptions encode;

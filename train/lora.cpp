@@ -73,7 +73,7 @@ const std::vector<std::string>& lora_modules() {
 ParameterList lora_parameters(const ModelConfig& config, const LoraSettings& settings) {
     ParameterList list;
     if (settings.head) {
-        require(!config.tie_word_embeddings, "the model has no head of its own to train");
+        require(config.score_head || !config.tie_word_embeddings, "the model has no head of its own to train");
         const ParameterList model(config);
         list.add(model.all().front().name, model.all().front().shape);  // what backward finishes first
         list.align();

@@ -19,8 +19,8 @@ struct LoraSettings {
     double dropout = 0;  ///< of the adapters' input, while training
     bool rslora = false;
     std::set<std::string> targets{};  ///< "q_proj", ...: at least one of lora_modules()
-    /// The head is trained whole, too, from the base's on: PEFT's modules_to_save. A model whose head is its embedding has
-    /// none to train.
+    /// The head is trained whole, too, from the base's on: PEFT's modules_to_save. A language model whose head is its
+    /// embedding has none to train; a reward model always trains its own.
     bool head = false;
 
     double scale() const;
@@ -35,7 +35,7 @@ const std::vector<std::string>& lora_modules();
 
 /// "model.layers.0.self_attn.q_proj.lora_A.weight" [rank, in] and "...lora_B.weight" [out, rank], in the order in which
 /// backward finishes them. The A of the layers that share a product are one matrix. With settings.head the model's own
-/// "lm_head.weight" comes first.
+/// "lm_head.weight", or "score.weight", comes first.
 ParameterList lora_parameters(const ModelConfig& config, const LoraSettings& settings);
 
 /// Adds views of the pairs in `flat` (weights or gradients) to the blocks of `model`; puts a head of theirs in its place.

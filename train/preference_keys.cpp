@@ -113,8 +113,16 @@ void settle_reference(Config& c, Rules& rules) {
     rules.expect(needed || (!c.precompute_ref_log_probs && c.ref_model_name_or_path.empty()),
                  {"ref_model_name_or_path", "precompute_ref_log_probs", "loss_type"},
                  "loss_type {} compares with no reference model", spell(c.loss_type.front()));
-    rules.expect(!needed || c.precompute_ref_log_probs, {"precompute_ref_log_probs"},
-                 "precompute_ref_log_probs: false would keep a second model in memory; leave it to true");
+    if (!needed || c.precompute_ref_log_probs) return;
+    // Only the base is at hand while adapters are trained: the model that training starts from has to be that.
+    const char* const obstacle =
+        c.finetuning_type != Finetuning::lora ? "would keep a second model in memory"
+        : !c.ref_model_name_or_path.empty()   ? "takes the base for the reference, not ref_model_name_or_path"
+        : !c.adapter_name_or_path.empty()     ? "takes the base for the reference, without adapter_name_or_path"
+        : !c.modules_to_save.empty()          ? "takes the base for the reference, whose head modules_to_save trains"
+                                              : nullptr;
+    rules.expect(!obstacle, {"precompute_ref_log_probs"}, "precompute_ref_log_probs: false {}; leave it to true",
+                 obstacle ? obstacle : "");
 }
 
 }  // namespace
@@ -136,7 +144,9 @@ Section preference_section() {
                 .also({"dpo_label_smoothing"}),
             key("simpo_gamma", &C::simpo_gamma, "Margin that simpo asks for.", at_least(0)),
             key("precompute_ref_log_probs", &C::precompute_ref_log_probs,
-                "Compute the reference's log-probabilities once, before training, and keep them in prepared_path.")
+                "Compute the reference's log-probabilities once, before training, and keep them in prepared_path. "
+                "false, with "
+                "finetuning_type lora: compute them anew with every batch, by the base without its adapters.")
                 .default_is("true where the loss needs a reference"),
             key("ref_model_name_or_path", &C::ref_model_name_or_path,
                 "Folder of the reference model, of the same shape and tokenizer.")
@@ -156,7 +166,7 @@ void settle_preferences(Config& c, Rules& rules) {
     const bool dpo = c.stage == Stage::dpo;
     if (!rules.given("loss_weights")) c.loss_weights.assign(c.loss_type.size(), 1.0);
     if ((dpo || c.stage == Stage::rm) && !rules.given("num_train_epochs") && c.max_steps == 0) c.num_train_epochs = 1;
-    if (dpo && !rules.given("learning_rate")) c.learning_rate = 1e-6;
+    if (dpo && !rules.given("learning_rate")) c.learning_rate = c.finetuning_type == Finetuning::lora ? 5e-6 : 1e-6;
     expect_stage(c, rules);
     if (!dpo) return;
     settle_losses(c, rules);

@@ -65,10 +65,21 @@ std::vector<double> read_table(const std::string& path, const std::string& key, 
     }
 }
 
-std::string weights_hash(const Learner& learner) {
-    const HostCopy weights = HostCopy::of(learner.options().gpu, learner.weights());
+/// Of all weights that the log-probabilities come from. Fresh adapters add nothing, whatever their rank and seed.
+std::string weights_hash(const Learner& learner, bool fresh_adapters) {
+    Gpu* const gpu = learner.options().gpu;
     Sha256 hash;
-    hash.update(weights.tensor().data, weights.tensor().bytes());
+    const auto add = [&](const Tensor& tensor) {
+        const HostCopy host = HostCopy::of(gpu, tensor);
+        hash.update(host.tensor().data, host.tensor().bytes());
+    };
+    if (!fresh_adapters) add(learner.weights());
+    if (const auto& lora = learner.options().lora) {
+        const std::string base =
+            fmt::format("base {} scale {}", learner.base_hash(), fresh_adapters ? 0 : lora->scale());
+        hash.update(base.data(), base.size());
+        if (!gpu) add(learner.base());  // in f32: base_hash() is of what bf16 keeps
+    }
     return hash.hex();
 }
 
@@ -86,6 +97,14 @@ void ReferenceTable::attach(LoadedBatch& loaded) const {
         loaded.batch.reference.insert(loaded.batch.reference.end(), logps_.begin() + begins_.at(i),
                                       logps_.begin() + begins_.at(i + 1));
     }
+}
+
+ReferenceForward base_alone() {
+    return [](const Context& ctx, const Transformer& policy, const TransformerInput& input, Activations& acts) {
+        TransformerInput base = input;
+        base.adapters = false;
+        policy.forward(ctx, base, acts);
+    };
 }
 
 ReferenceTable compute_reference(const TokenStore& store, const PackScheduleSettings& settings, Learner& learner,
@@ -119,11 +138,10 @@ ReferenceTable compute_reference(const TokenStore& store, const PackScheduleSett
 
 References make_references(const Session& session, Learner& learner, const Context& ctx) {
     const Config& c = session.config;
-    if (!c.ref_model_name_or_path.empty())
-        learner.fill_weights([&](const Tensor& weights) {
-            load_weights(learner.parameters(), session.model, c.ref_model_name_or_path, weights);
-        });
-    const std::string model = fmt::format("{} {} {} {}", format_version, weights_hash(learner),
+    const bool other = !c.ref_model_name_or_path.empty();
+    if (other) load_model(session, c.ref_model_name_or_path, learner);
+    const bool fresh = learner.options().lora && (other || c.adapter_name_or_path.empty());
+    const std::string model = fmt::format("{} {} {} {}", format_version, weights_hash(learner, fresh),
                                           to_json(session.model).dump(), name_of(learner.options().compute_dtype()));
     const PackScheduleSettings settings{
         .packing = eval_packing(c), .layout = {c.per_device_eval_batch_size, 1, 1}, .epochs = 1};
@@ -145,7 +163,7 @@ References make_references(const Session& session, Learner& learner, const Conte
         }
         if (training) result.key = key;
     }
-    if (!c.ref_model_name_or_path.empty()) load_or_initialize(session, learner);
+    if (other) load_or_initialize(session, learner);
     return result;
 }
 

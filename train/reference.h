@@ -5,9 +5,12 @@
 //
 //     logps       f64 [branches]   of the store's samples, in order
 //     attributes  format, format_version, key, payload_sha256
-//     key         SHA-256(format version, weights, model shape, key of the token store, split, dtype of the computation)
+//     key         SHA-256(format version, weights (with LoRA the base's, and adapters that add to them), model shape, key of the token store, split, dtype of the computation)
 //
 // The token store's key covers data, tokenizer, chat template and lengths (data/build_store.h).
+
+//
+// With LoRA it may be computed anew with every batch instead, by the base (base_alone()): it needs no memory of its own.
 
 #include "data/loader.h"
 #include "train/learner.h"
@@ -39,6 +42,9 @@ struct References {
 /// session starts from, and does so afterwards, too. Throws Exit::data for a damaged cache, Exit::numerics for an answer
 /// whose log-probability is not finite.
 References make_references(const Session& session, Learner& learner, const Context& ctx);
+
+/// The reference of a policy that began as its base: the base, without the adapters. For LearnerOptions::reference.
+ReferenceForward base_alone();
 
 /// One forward pass over a store; `settings` as for an evaluation.
 ReferenceTable compute_reference(const TokenStore& store, const PackScheduleSettings& settings, Learner& learner,

@@ -104,13 +104,20 @@ std::shared_ptr<const Encoder> make_encoder(const Config& config, int64_t vocab_
 
 void load_base(const std::string& model_folder, Learner& learner) {
     const WeightFolder weights(learner.base_parameters(), learner.config(), model_folder);
-    learner.fill_base([&](const Parameter& p, const Tensor& into) { weights.read(p, into); });
+    learner.fill_base([&](const Parameter& p, const Tensor& into) {
+        if (weights.has(p)) weights.read(p, into);
+    });
 }
 
 void settle_adapter(Config& c) {
     const std::string& folder = c.adapter_name_or_path;
     if (folder.empty()) return;
-    const LoraSettings found = read_adapter_config(folder).lora;
+    const AdapterConfig adapters = read_adapter_config(folder);
+    const LoraSettings& found = adapters.lora;
+    if (adapters.score_head != (c.stage == Stage::rm))
+        fail(Exit::config,
+             "adapter_name_or_path {} holds adapters of a {} model, stage {} goes on with those of a {} model", folder,
+             adapters.score_head ? "reward" : "language", spell(c.stage), adapters.score_head ? "language" : "reward");
     const auto adopt = [&](const char* key, auto& value, const auto& of_folder, const auto& unset) {
         if (value != unset && value != of_folder)
             fail(Exit::config, "{} {}, but the adapters of {} have {}", key, value, folder, of_folder);
@@ -119,30 +126,42 @@ void settle_adapter(Config& c) {
     adopt("lora_rank", c.lora_rank, found.rank, int64_t{0});
     adopt("lora_alpha", c.lora_alpha, found.alpha, 0.0);
     adopt("use_rslora", c.use_rslora, found.rslora, false);
-    const std::set<std::string> none, head = {"lm_head"};
+    const std::set<std::string> none, head = {adapters.score_head ? "score" : "lm_head"};
     adopt("lora_target", c.lora_target, found.targets, none);
     adopt("modules_to_save", c.modules_to_save, found.head ? head : none, none);
 }
 
 void load_or_initialize(const Session& session, Learner& learner) {
-    const std::string& folder = session.config.model_name_or_path;
+    const std::string& adapter = session.config.adapter_name_or_path;
+    load_model(session, session.config.model_name_or_path, learner);
+    if (adapter.empty()) return;
+    learner.fill_weights([&](const Tensor& weights) { load_adapter(adapter, learner.parameters(), weights); });
+}
+
+void load_model(const Session& session, const std::string& folder, Learner& learner) {
+    const auto seed = static_cast<uint64_t>(session.config.seed);
+    const ParameterList& list = learner.parameters();
     if (learner.options().lora) {
         load_base(folder, learner);
-        const std::string& adapter = session.config.adapter_name_or_path;
-        const ParameterList& list = learner.parameters();
         return learner.fill_weights([&](const Tensor& weights) {
-            if (!adapter.empty()) return load_adapter(adapter, list, weights);
-            initialize_lora(list, static_cast<uint64_t>(session.config.seed), weights);
+            initialize_lora(list, seed, weights);
             const WeightFolder base(learner.base_parameters(), learner.config(), folder);
-            for (const Parameter& p : list.all())
-                if (!is_low_rank(p)) base.read(p, weights.slice(0, p.begin, p.begin + p.size()));
+            for (const Parameter& p : list.all()) {
+                if (is_low_rank(p)) continue;
+                const Tensor head = weights.slice(0, p.begin, p.begin + p.size());
+                ParameterList alone;  // for a head that the base, a language model, does not have yet
+                alone.add(p.name, p.shape);
+                if (base.has(p))
+                    base.read(p, head);
+                else
+                    initialize(session.model, alone, seed, head);
+            }
         });
     }
     learner.fill_weights([&](const Tensor& weights) {
         // A language model that becomes a reward model has no head yet.
-        if (folder.empty() || session.model.score_head)
-            initialize(session.model, learner.parameters(), static_cast<uint64_t>(session.config.seed), weights);
-        if (!folder.empty()) load_weights(learner.parameters(), session.model, folder, weights);
+        if (folder.empty() || session.model.score_head) initialize(session.model, list, seed, weights);
+        if (!folder.empty()) load_weights(list, session.model, folder, weights);
     });
 }
 
@@ -233,7 +252,7 @@ Session open_session(const LoadedConfig& loaded) {
     if (c.finetuning_type == Finetuning::lora && fs::equivalent(c.output_dir, c.model_name_or_path, missing))
         fail(Exit::config, "output_dir {} is the folder of the base model, which must stay as it is: choose another",
              c.output_dir);
-    if (lora_settings(s.config).value_or(LoraSettings()).head && s.model.tie_word_embeddings)
+    if (s.config.modules_to_save.contains("lm_head") && s.model.tie_word_embeddings)
         fail(Exit::config, "modules_to_save lm_head: the head of {} is its embedding, which stays as it is",
              c.model_name_or_path);
     if (!flashmask_runs(s.device, s.model.head_dim)) {

@@ -33,10 +33,12 @@ std::shared_ptr<const Encoder> make_encoder(const Config& config, int64_t vocab_
 /// The weights a run of this session starts from: those of its model folder, or random ones. With LoRA the folder's are
 /// the base, and the adapters are those of adapter_name_or_path, or fresh ones.
 void load_or_initialize(const Session& session, Learner& learner);
-/// With LoRA: the base alone.
+/// The same with the model of another folder, as it is: with LoRA its weights are the base, and fresh adapters add nothing.
+void load_model(const Session& session, const std::string& folder, Learner& learner);
+/// With LoRA: the base alone. A language model has no score.weight: zeros.
 void load_base(const std::string& model_folder, Learner& learner);
 /// With adapter_name_or_path: rank, alpha and targets become those of that folder; Exit::config where the config says
-/// otherwise.
+/// otherwise, or they are no adapters of a model that the stage trains.
 void settle_adapter(Config& config);
 
 /// Threads, device: settles what the config leaves open (a GPU where there is one) and refuses `device: cuda` where that

@@ -32,7 +32,11 @@ double useful_flops(const ModelConfig& m, const Batch& batch, const LoraSettings
     const int64_t head = m.hidden_size * m.vocab_size;
     const double per_weight = lora ? 4 : 6;
     const double per_head = lora && !lora->head ? 4 : 6;
-    const int64_t adapters = lora ? lora_parameters(m, *lora).count() - (lora->head ? head : 0) : 0;
+    int64_t adapters = 0;
+    if (lora) {
+        const ParameterList list = lora_parameters(m, *lora);
+        for (const Parameter& p : list.all()) adapters += is_low_rank(p) ? p.size() : 0;
+    }
     return (per_weight * static_cast<double>(blocks) + 6.0 * static_cast<double>(adapters)) *
                static_cast<double>(batch.real_tokens) +
            per_head * static_cast<double>(head) * static_cast<double>(batch.targets.size()) +
