@@ -24,14 +24,12 @@ Json layout_json(const ParameterList& parameters) {
 
 void write_shard(const std::string& path, const Learner& learner) {
     Hdf5Writer file(path);
-    const auto write = [&](const char* name, const Tensor& t) {
-        file.write(name, HostCopy::of(learner.options().gpu, t).tensor());
-    };
+    const auto write = [&](const char* name, const Tensor& t) { file.write(name, learner.whole(t).tensor()); };
     write("weights", learner.weights());
     write("adamw/m", learner.m());
     write("adamw/v", learner.v());
     file.attribute("begin", int64_t{0});
-    file.attribute("end", learner.weights().numel());
+    file.attribute("end", learner.parameters().size());
     file.attribute("updates", learner.updates());
     file.close();
 }
@@ -88,6 +86,10 @@ void verify(const std::string& folder) {
 
 }  // namespace
 
+void contribute_to_checkpoint(const Learner& learner) {
+    for (const Tensor* state : {&learner.weights(), &learner.m(), &learner.v()}) learner.whole(*state);
+}
+
 void save_checkpoint(const std::string& folder, const Learner& learner, const TrainerState& state) {
     FolderCommit commit(folder);
     const std::string& dir = commit.folder();
@@ -99,6 +101,8 @@ void save_checkpoint(const std::string& folder, const Learner& learner, const Tr
         {"since_log",
          {{"nll", state.since_log.nll}, {"weight", state.since_log.weight}, {"correct", state.since_log.correct}}},
         {"data_key", state.data_key},
+        {"ranks", state.ranks},
+        {"packs_per_step", state.packs_per_step},
         {"layout", layout_json(learner.parameters())}};
     write_file_atomically(dir + "/trainer_state.json", trainer.dump(1) + "\n");
     write_file_atomically(dir + "/config.yaml", state.config_yaml);
@@ -122,22 +126,27 @@ TrainerState load_checkpoint(const std::string& folder, Learner& learner) {
                                           .weight = since_log.at("weight").get<double>(),
                                           .correct = since_log.at("correct").get<double>()},
                             .data_key = json.at("data_key").get<std::string>(),
+                            .ranks = json.value("ranks", int64_t{1}),
+                            .packs_per_step = json.value("packs_per_step", int64_t{0}),
                             .config_yaml = read_file(folder + "/config.yaml")};
     });
     const std::string shard_path = folder + "/" + shard_name;
     const Hdf5Reader shard(shard_path);
-    const auto read = [&](const char* name, const Tensor& into) {
+    const auto read = [&](const char* name, const Tensor& into, const std::vector<Slice>& slices) {
         if (into.empty()) return;  // a learner for inference has no moments
-        if (shard.count(name) != into.numel())
-            fail(Exit::data, "{}: '{}' holds {} numbers, expected {}", shard_path, name, shard.count(name),
-                 into.numel());
+        if (const int64_t expected = learner.parameters().size(); shard.count(name) != expected)
+            fail(Exit::data, "{}: '{}' holds {} numbers, expected {}", shard_path, name, shard.count(name), expected);
         const HostCopy host = HostCopy::to_fill(learner.options().gpu, into);
-        shard.read(name, host.tensor());
+        int64_t at = 0;
+        for (const Slice& s : slices) {
+            if (s.size() > 0) shard.read(name, host.tensor().slice(0, at, at + s.size()), s.begin);
+            at += s.size();
+        }
         host.store();
     };
-    learner.fill_weights([&](const Tensor& weights) { read("weights", weights); });
-    read("adamw/m", learner.m());
-    read("adamw/v", learner.v());
+    learner.fill_weights([&](const Tensor& weights) { read("weights", weights, {{0, learner.parameters().size()}}); });
+    read("adamw/m", learner.m(), learner.sync().state());
+    read("adamw/v", learner.v(), learner.sync().state());
     learner.set_updates(shard.int_attribute("updates"));
     return state;
 }

@@ -1,7 +1,7 @@
 #pragma once
 // Checkpoints: folders <output_dir>/checkpoint-<step>, each whole or absent.
 //
-//     state-00001-of-00001.h5   flat weights and AdamW moments (one shard per rank; one rank now)
+//     state-00001-of-00001.h5   flat weights and AdamW moments, whole: any number of ranks reads them
 //     trainer_state.json        step, counters, what the run was made of, where each parameter lies in the flat buffers
 //     config.yaml               the resolved training config
 //     model_config.json         the model's shape, as a Hugging Face config.json
@@ -19,16 +19,22 @@
 namespace colonnade {
 
 struct TrainerState {
-    int64_t step = 0;        ///< optimizer steps done
+    int64_t step = 0;         ///< optimizer steps done
     int64_t tokens_seen = 0;  ///< real tokens, padding apart
     int64_t samples_seen = 0;
-    LossSums since_log;       ///< of the steps that no line of the log tells of yet
-    std::string data_key;     ///< key of the token store: other data would make another run
-    std::string config_yaml;  ///< resolved
+    LossSums since_log;          ///< of the steps that no line of the log tells of yet
+    std::string data_key;        ///< key of the token store: other data would make another run
+    int64_t ranks = 1;           ///< that trained
+    int64_t packs_per_step = 0;  ///< of all ranks and micro-steps; 0: not known (older checkpoints)
+    std::string config_yaml;     ///< resolved
 };
 
-/// Throws Exit::storage; nothing is left under `folder` then.
+/// Throws Exit::storage; nothing is left under `folder` then. With several ranks, rank 0 saves and the others call
+/// contribute_to_checkpoint() meanwhile.
 void save_checkpoint(const std::string& folder, const Learner& learner, const TrainerState& state);
+
+/// Gives rank 0 what it keeps of the optimizer state, where that is sharded.
+void contribute_to_checkpoint(const Learner& learner);
 
 /// Verifies, then fills the learner's weights, moments and update count. Throws Exit::data naming the file, what was
 /// found and what was expected.

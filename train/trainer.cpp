@@ -12,11 +12,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-PackSchedule make_schedule(const Session& s) {
+PackSchedule make_schedule(const Session& s, int ranks) {
     const Config& c = s.config;
     return PackSchedule(s.train.store.lengths(),
                         {.packing = train_packing(c),
-                         .layout = {c.per_device_train_batch_size, c.gradient_accumulation_steps, 1},
+                         .layout = {c.per_device_train_batch_size, c.gradient_accumulation_steps, ranks},
                          .epochs = c.num_train_epochs,
                          .max_steps = c.max_steps});
 }
@@ -27,10 +27,11 @@ double since(std::chrono::steady_clock::time_point start) {
 
 }  // namespace
 
-Trainer::Trainer(Session session)
-    : session_(std::move(session)),
+Trainer::Trainer(Session session, const Ranks& ranks)
+    : ranks_(ranks),
+      session_(std::move(session)),
       config_(session_.config),
-      schedule_(make_schedule(session_)),
+      schedule_(make_schedule(session_, ranks.size())),
       rates_(lr_schedule(config_, schedule_.total_steps())) {}
 
 LearnerOptions Trainer::learner_options() const {
@@ -40,7 +41,20 @@ LearnerOptions Trainer::learner_options() const {
             .moments = config_.optim_dtype,
             .recompute = config_.gradient_checkpointing,
             .gpu = gpu_.get(),
-            .seed = static_cast<uint64_t>(config_.seed)};
+            .seed = static_cast<uint64_t>(config_.seed),
+            .sync = {.communicator = communicator_.get(),
+                     .ranks = ranks_.size(),
+                     .rank = ranks_.rank(),
+                     .zero_stage = config_.zero_stage,
+                     .wire = config_.grad_sync_dtype}};
+}
+
+void Trainer::log(const std::vector<Metric>& metrics) const {
+    if (log_) log_->write(state_.step, epoch_, metrics);
+}
+
+int Trainer::stop_signal(const StopSignal& stop) const {
+    return static_cast<int>(ranks_.max("stop signal", stop.number()));
 }
 
 void Trainer::open_output_dir() {
@@ -70,38 +84,74 @@ void Trainer::resume(const std::string& folder) {
              folder, state_.data_key, session_.data_key);
     if (state_.step > schedule_.total_steps())
         fail(Exit::config, "{}: is at step {}, the run ends at {}", folder, state_.step, schedule_.total_steps());
-    const Config then = parse_config(state_.config_yaml, folder + "/config.yaml").config;
-    for (const std::string& change : config_changes(then, config_))
-        fmt::print(
-            "note: since the checkpoint the config has changed, the run is no longer that of an unbroken one: {}\n",
-            change);
+    note_changes_since(folder);
     last_save_step_ = enqueued_ = state_.step;
     window_.loss = state_.since_log;
-    fmt::print("resumed from {} at step {} of {}\n", folder, state_.step, schedule_.total_steps());
+    say("resumed from {} at step {} of {}\n", folder, state_.step, schedule_.total_steps());
+}
+
+void Trainer::note_changes_since(const std::string& folder) const {
+    const Config then = parse_config(state_.config_yaml, folder + "/config.yaml").config;
+    for (const std::string& change : config_changes(then, config_))
+        say("note: since the checkpoint the config has changed, the run is no longer that of an unbroken one: {}\n",
+            change);
+    const int64_t packs = schedule_.settings().layout.packs_per_step();
+    if (state_.packs_per_step > 0 && state_.packs_per_step != packs)
+        say("note: since the checkpoint the packs of a step have changed from {} to {}: some samples of this epoch "
+            "come "
+            "twice or not at all\n",
+            state_.packs_per_step, packs);
+    else if (state_.ranks != ranks_.size())
+        say("note: the checkpoint was made by {} ranks, now there are {}: same samples in the same order, sums round "
+            "differently\n",
+            state_.ranks, ranks_.size());
 }
 
 void Trainer::start() {
-    if (session_.device == Device::cuda) gpu_ = std::make_unique<Gpu>(static_cast<int>(config_.device_index));
-    learner_ = std::make_unique<Learner>(session_.model, learner_options());
-    ctx_ = learner_->context(nullptr, config_.deterministic);
     std::string folder = config_.resume_from_checkpoint;
+    ranks_.together("start", [&] {
+        if (session_.device == Device::cuda) gpu_ = std::make_unique<Gpu>(static_cast<int>(config_.device_index));
+    });
+    if (ranks_.several()) communicator_ = Communicator::join(ranks_, gpu_.get(), config_.deterministic);
+    ranks_.together("start", [&] {
+        learner_ = std::make_unique<Learner>(session_.model, learner_options());
+        ctx_ = learner_->context(nullptr, config_.deterministic);
+    });
     if (folder == "auto") {
-        const std::vector<int64_t> steps = checkpoint_steps(config_.output_dir);
-        folder = steps.empty() ? "" : checkpoint_folder(config_.output_dir, steps.back());
+        const std::vector<int64_t> steps =
+            ranks_.first() ? checkpoint_steps(config_.output_dir) : std::vector<int64_t>{};
+        folder =
+            ranks_.broadcast("checkpoint", steps.empty() ? "" : checkpoint_folder(config_.output_dir, steps.back()));
     }
-    if (!folder.empty()) {
-        resume(folder);
-    } else {
+    ranks_.together(folder.empty() ? "weights" : "checkpoint", [&] {
+        if (!folder.empty()) return resume(folder);
         load_or_initialize(session_, *learner_);
+        if (!ranks_.first()) return;
         // What overwrite_output_dir gives up, now that nothing else can be wrong.
         for (const int64_t step : checkpoint_steps(config_.output_dir))
             remove_folder(checkpoint_folder(config_.output_dir, step));
-    }
+    });
     state_.data_key = session_.data_key;
     state_.config_yaml = resolved_yaml(config_);
-    write_file_atomically(config_.output_dir + "/config.yaml", state_.config_yaml);
-    log_ = std::make_unique<MetricsLog>(config_.output_dir, config_.report_to,
-                                        folder.empty() ? std::nullopt : std::optional(state_.step));
+    state_.ranks = ranks_.size();
+    state_.packs_per_step = schedule_.settings().layout.packs_per_step();
+    ranks_.together("logs", [&] {
+        if (!ranks_.first()) return;
+        write_file_atomically(config_.output_dir + "/config.yaml", state_.config_yaml);
+        log_ = std::make_unique<MetricsLog>(config_.output_dir, config_.report_to,
+                                            folder.empty() ? std::nullopt : std::optional(state_.step));
+    });
+    if (config_.param_checksum_steps > 0) check_weights();
+}
+
+bool Trainer::weights_check_due() const {
+    return ranks_.several() && config_.param_checksum_steps > 0 && enqueued_ % config_.param_checksum_steps == 0;
+}
+
+void Trainer::check_weights() {
+    if (!ranks_.several()) return;
+    require_same_weights(ranks_, learner_->weights_checksum(), state_.step, last_agreed_step_);
+    last_agreed_step_ = state_.step;
 }
 
 std::string Trainer::plan() {
@@ -136,51 +186,69 @@ std::string Trainer::plan() {
                               human_count(static_cast<double>(parameters.count()))));
     line("data", fmt::format("train {} samples, {} tokens; eval {} samples, {} tokens", train.size(), train.tokens(),
                              session_.eval.store.size(), session_.eval.store.tokens()));
-    line("steps", fmt::format("{} of {} packs ({} micro-steps of {})", steps, layout.packs_per_step(),
-                              layout.accumulation, layout.per_device_batch));
+    line("steps", fmt::format("{} of {} packs ({} micro-steps of {}{})", steps, layout.packs_per_step(),
+                              layout.accumulation, layout.per_device_batch,
+                              ranks_.several() ? fmt::format(" on each of {} ranks", layout.ranks) : ""));
     line("run", fmt::format("{} samples, {} tokens ({:.0f} learned) in {} packs of {}, {:.1f} % full", total.samples,
                             total.tokens, total.weight, packs, c.packing_length, 100 * fill));
     const double per_step = 1 / static_cast<double>(steps);
     line("per step",
          fmt::format("{:.1f} samples, {:.0f} tokens on average", static_cast<double>(total.samples) * per_step,
                      static_cast<double>(total.tokens) * per_step));
-    text += fmt::format("memory of the {}\n", device_text(session_)) + arena.table();
+    text += fmt::format("memory of {} {}\n", ranks_.several() ? "each rank:" : "the", device_text(session_)) +
+            arena.table();
     const std::string stores = human_bytes(train.bytes() + session_.eval.store.bytes());
     return text + fmt::format("  {:<24} {:>12}\n", "token stores (host)", stores);
 }
 
 void Trainer::run() {
-    open_output_dir();
-    fmt::print("{}\n", resolved_yaml(config_));
-    for (const std::string& notice : session_.notices) fmt::print("note: {}\n", notice);
-    fmt::print("{}\n", plan());
+    ranks_.set_timeout(config_.ddp_timeout);
+    ranks_.end_all_on_error([&] { train(); });
+}
+
+void Trainer::train() {
+    ranks_.together("output_dir", [&] {
+        if (ranks_.first()) open_output_dir();
+    });
+    say("{}\n", resolved_yaml(config_));
+    for (const std::string& notice : session_.notices) say("note: {}\n", notice);
+    const int64_t packs = schedule_.plan(0).packs(), packs_per_step = schedule_.settings().layout.packs_per_step();
+    if (ranks_.several() && packs < packs_per_step)
+        say("note: an epoch has {} packs, a step takes {}: some ranks have nothing to learn from\n", packs,
+            packs_per_step);
+    if (ranks_.first()) say("{}\n", plan());
     start();
-    if (session_.eval.store.size() > 0) {
+    if (ranks_.first() && session_.eval.store.size() > 0) {
         unigram_loss_ = unigram_loss(session_.train.store, session_.eval.store, session_.model.vocab_size);
-        fmt::print("eval: a unigram model of the training targets has loss {:.4f}\n", unigram_loss_);
+        say("eval: a unigram model of the training targets has loss {:.4f}\n", unigram_loss_);
     }
     std::fflush(stdout);
 
-    const StopSignal stop;
+    const StopSignal stop(ranks_.several() ? 2 : 0);
     if (config_.eval_on_start && state_.step == 0) evaluate();
-    progress_ = std::make_unique<Progress>(ProgressOptions{.label = "train",
-                                                           .total = static_cast<double>(schedule_.total_steps()),
-                                                           .initial = static_cast<double>(state_.step)});
-    Loader loader(session_.train.store, schedule_, {.start_step = state_.step, .document_mask = config_.document_mask});
+    ProgressOptions progress{.label = "train",
+                             .total = static_cast<double>(schedule_.total_steps()),
+                             .initial = static_cast<double>(state_.step)};
+    if (!ranks_.first()) progress.write = [](std::string_view) {};
+    progress_ = std::make_unique<Progress>(progress);
+    Loader loader(session_.train.store, schedule_,
+                  {.start_step = state_.step, .rank = ranks_.rank(), .document_mask = config_.document_mask});
     while (auto batch = loader.next()) {
         const bool epoch_ends = batch->epoch_step + 1 == batch->epoch_steps;
         train_step(loader, std::move(*batch));
+        const int signal = stop_signal(stop);
         // Whatever looks at the weights looks at them after this very step. The CPU has nothing to gain by waiting.
-        const bool due = eval_due(epoch_ends) || save_due(epoch_ends);
-        if (due || !gpu_ || stop.received() || enqueued_ == schedule_.total_steps()) complete_step();
+        const bool due = eval_due(epoch_ends) || save_due(epoch_ends) || weights_check_due();
+        if (due || !gpu_ || signal || enqueued_ == schedule_.total_steps()) complete_step();
+        if (weights_check_due()) check_weights();
         if (eval_due(epoch_ends)) evaluate();
         if (save_due(epoch_ends)) save();
-        if (stop.received()) {
+        if (signal) {
             complete_step();
             progress_->finish();
             if (last_save_step_ != state_.step) save();
-            fmt::print("stopped by {} after step {} of {}; set resume_from_checkpoint: auto to go on\n",
-                       stop.received(), state_.step, schedule_.total_steps());
+            say("stopped by {} after step {} of {}; set resume_from_checkpoint: auto to go on\n",
+                StopSignal::name(signal), state_.step, schedule_.total_steps());
             return;
         }
     }
@@ -201,10 +269,12 @@ bool Trainer::save_due(bool epoch_ends) const {
 
 void Trainer::train_step(Loader& loader, LoadedBatch batch) {
     const auto start = Clock::now();
+    ranks_.set_step(batch.step + 1);
     learner_->zero_gradients();
     for (int64_t micro = 0;; ++micro) {
-        learner_->accumulate(ctx_, batch.batch, batch.step_totals.weight);
-        if (micro + 1 == config_.gradient_accumulation_steps) break;
+        const bool last = micro + 1 == config_.gradient_accumulation_steps;
+        learner_->accumulate(ctx_, batch.batch, batch.step_totals.weight, last);
+        if (last) break;
         auto next = loader.next();
         require(next.has_value(), "step {} has no micro-step {}", batch.step, micro + 1);
         batch = std::move(*next);
@@ -225,7 +295,11 @@ void Trainer::train_step(Loader& loader, LoadedBatch batch) {
 void Trainer::complete_step() {
     if (!under_way_) return;
     const StepUnderWay step = *std::exchange(under_way_, std::nullopt);
-    const StepResult result = learner_->result();
+    const StepResult result = [&] {
+        // On a GPU the exchange of gradients is enqueued, and this is where the host waits for it.
+        const Watchdog::Wait wait(gpu_ ? ranks_.watchdog() : nullptr, "result of the step");
+        return learner_->result();
+    }();
     // Where steps overlap, a step's time begins when the one before is done.
     const double seconds = since(std::max(step.start, last_completed_));
     last_completed_ = Clock::now();
@@ -248,15 +322,14 @@ void Trainer::complete_step() {
 void Trainer::log_window(const StepResult& result, double rate) {
     const double tokens_per_second = window_.tokens / window_.seconds;
     const double loss = window_.loss.mean();
-    log_->write(state_.step, epoch_,
-                {{"loss", loss},
-                 {"mean_token_accuracy", window_.loss.accuracy()},
-                 {"learning_rate", rate},
-                 {"grad_norm", result.gradient_norm},
-                 {"tokens_per_second", tokens_per_second},
-                 {"samples_per_second", window_.samples / window_.seconds},
-                 {"step_seconds", window_.seconds / static_cast<double>(window_.steps)},
-                 {"num_tokens", state_.tokens_seen}});
+    log({{"loss", loss},
+         {"mean_token_accuracy", window_.loss.accuracy()},
+         {"learning_rate", rate},
+         {"grad_norm", result.gradient_norm},
+         {"tokens_per_second", tokens_per_second},
+         {"samples_per_second", window_.samples / window_.seconds},
+         {"step_seconds", window_.seconds / static_cast<double>(window_.steps)},
+         {"num_tokens", state_.tokens_seen}});
     const std::string figures = fmt::format("loss {:.4f}, grad_norm {:.3f}, lr {:.2e}, {} tokens/s", loss,
                                             result.gradient_norm, rate, human_count(tokens_per_second));
     progress_->suffix(figures);
@@ -270,47 +343,56 @@ void Trainer::evaluate() {
     const TokenStore& store = session_.eval.store;
     if (store.size() == 0 || last_eval_step_ == state_.step) return;
     const auto start = Clock::now();
-    PackSchedule schedule(
-        store.lengths(),
-        {.packing = eval_packing(config_), .layout = {config_.per_device_eval_batch_size, 1, 1}, .epochs = 1});
-    Loader loader(store, schedule);
-    LossSums sums;
-    double tokens = 0;
-    while (auto batch = loader.next()) {
-        sums += learner_->evaluate(ctx_, batch->batch);
-        tokens += static_cast<double>(batch->batch.real_tokens);
-    }
+    PackSchedule schedule(store.lengths(), {.packing = eval_packing(config_),
+                                            .layout = {config_.per_device_eval_batch_size, 1, ranks_.size()},
+                                            .epochs = 1});
+    Loader loader(store, schedule, {.rank = ranks_.rank()});
+    LossSums own;
+    while (auto batch = loader.next()) own += learner_->evaluate(ctx_, batch->batch);
+    const std::vector<double> all = ranks_.sum("evaluation", {own.nll, own.weight, own.correct});
+    const LossSums sums{.nll = all[0], .weight = all[1], .correct = all[2]};
+    const auto tokens = static_cast<double>(store.tokens());
     const double seconds = since(start);
     last_eval_step_ = state_.step;
     last_eval_loss_ = sums.mean();
-    log_->write(state_.step, epoch_,
-                {{"eval_loss", sums.mean()},
-                 {"eval_perplexity", std::exp(sums.mean())},
-                 {"eval_mean_token_accuracy", sums.accuracy()},
-                 {"eval_samples", store.size()},
-                 {"eval_tokens_per_second", tokens / seconds},
-                 {"eval_runtime", seconds}});
+    log({{"eval_loss", sums.mean()},
+         {"eval_perplexity", std::exp(sums.mean())},
+         {"eval_mean_token_accuracy", sums.accuracy()},
+         {"eval_samples", store.size()},
+         {"eval_tokens_per_second", tokens / seconds},
+         {"eval_runtime", seconds}});
     const std::string line = fmt::format(
         "eval at step {}: loss {:.4f}, perplexity {:.2f}, accuracy {:.1f} %, {:.0f} targets, {}", state_.step,
         sums.mean(), std::exp(sums.mean()), 100 * sums.accuracy(), sums.weight, human_duration(seconds));
     if (progress_)
         progress_->print(line);
-    else
+    else if (ranks_.first())
         fmt::print(stderr, "{}\n", line);
 }
 
 void Trainer::save() {
     const std::string folder = checkpoint_folder(config_.output_dir, state_.step);
-    if (fs::exists(folder)) return;  // resumed right here
+    const bool there = ranks_.max("checkpoint", ranks_.first() && fs::exists(folder)) > 0;
+    if (there) return;  // resumed right here
     state_.since_log = window_.loss;
-    save_checkpoint(folder, *learner_, state_);
+    if (ranks_.first())
+        save_checkpoint(folder, *learner_, state_);
+    else
+        contribute_to_checkpoint(*learner_);
     last_save_step_ = state_.step;
-    rotate_checkpoints(config_.output_dir, config_.save_total_limit);
+    if (ranks_.first()) rotate_checkpoints(config_.output_dir, config_.save_total_limit);
+    ranks_.barrier("checkpoint", true);
 }
 
 void Trainer::finish() {
     if (config_.save_strategy != When::no && last_save_step_ != state_.step) save();
-    export_model(export_request(config_, session_.encoder, *learner_, config_.output_dir));
+    ExportRequest model = export_request(config_, session_.encoder, *learner_, config_.output_dir);
+    const bool sharded = model.weights.numel() != learner_->parameters().size();
+    const HostCopy whole = sharded ? learner_->whole(model.weights) : HostCopy::blank(DType::f32, 0);
+    if (sharded) model.weights = whole.tensor(), model.gpu = nullptr;
+    if (ranks_.first()) export_model(model);
+    ranks_.barrier("the exported model", true);
+    if (!ranks_.first()) return;
     fmt::print("\n");
     if (config_.report_to.contains(Report::jsonl)) show_curves();
     const auto line = [](const char* what, const std::string& value) { fmt::print("{:<14} {}\n", what, value); };
