@@ -120,6 +120,7 @@ struct Watchdog::State {
     bool stopping = false;
     std::function<Probe()> probe;
     Clock::time_point spoken{};
+    bool was_stopped = false;  ///< this process, just now
     std::jthread thread;
 
     Peer& self() { return peers[static_cast<size_t>(options.rank)]; }
@@ -222,6 +223,7 @@ struct Watchdog::State {
         if (open) return;
         peer.connection.reset();
         if (peer.dismissed) return;
+        if (was_stopped) end(Exit::peer, "", 0);  // the others have said why they left
         if (options.rank == 0) lost(rank, "died");
         zero_is_gone("died");
     }
@@ -293,7 +295,8 @@ struct Watchdog::State {
                 if (const auto& connection = peers[static_cast<size_t>(r)].connection) add(connection->fd(), r);
             poll(fds.data(), fds.size(), static_cast<int>(1e3 * tick));
             // If this very process was stopped for a while, the silence was its own.
-            if (since(last) > limit / 2)
+            was_stopped = since(last) > limit / 2;
+            if (was_stopped)
                 for (Peer& peer : peers) peer.heard = peer.entered = Clock::now();
             last = Clock::now();
             for (size_t i = 0; i < fds.size(); ++i) {

@@ -151,7 +151,8 @@ Section ranks_section() {
         "Several ranks (mpirun)",
         {
             key("zero_stage", &C::zero_stage,
-                "0: every rank keeps all optimizer state; 1: each keeps its share and sends the others the weights that "
+                "0: every rank keeps all optimizer state; 1: each keeps its share and sends the others the weights "
+                "that "
                 "it has updated (ZeRO-1). Results stay the same, to the bit on the CPU.",
                 from_to(0, 1))
                 .only_how_to_run(),

@@ -87,16 +87,17 @@ void GradientSync::start_next(const Tensor& gradients, const Tensor& scratch) {
                                                 .what = "gradients of " + bucket.name}));
 }
 
-void GradientSync::start(const Tensor& gradients, const Tensor& scratch, int64_t layer) {
+void GradientSync::start(const Context& ctx, const Tensor& gradients, const Tensor& scratch, int64_t layer) {
     if (!active()) return;
+    const PhaseTimer timer(ctx.gpu ? Context() : ctx, "gradient sync");  // a GPU only enqueues here
     while (sums_.size() < buckets_.size() && buckets_[sums_.size()].first_layer >= layer)
         start_next(gradients, scratch);
 }
 
 void GradientSync::finish(const Context& ctx, const Tensor& gradients, const Tensor& scratch) {
     if (!active()) return;
+    start(ctx, gradients, scratch, embedding_layer);
     const PhaseTimer timer(ctx, "gradient sync");  // on a GPU: how long the compute stream waits
-    start(gradients, scratch, embedding_layer);
     for (const Communicator::Ticket ticket : sums_) options_.communicator->wait(ticket);
     sums_.clear();
 }

@@ -46,7 +46,7 @@ class GradientSync {
     size_t scratch_bytes(Device device, DType dtype) const;
 
     /// Backward is through with `layer`: starts the sums of what is final now.
-    void start(const Tensor& gradients, const Tensor& scratch, int64_t layer);
+    void start(const Context& ctx, const Tensor& gradients, const Tensor& scratch, int64_t layer);
     /// Starts what was not, and lets the compute stream wait for all.
     void finish(const Context& ctx, const Tensor& gradients, const Tensor& scratch);
     /// A few f64 of the step, summed over ranks.

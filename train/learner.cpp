@@ -126,7 +126,7 @@ void Learner::run(const Context& ctx, const Batch& batch, double total_weight, c
     const LayerHooks hooks{.before_forward = [&](int64_t layer) { sync_.await_weights(layer); },
                            .after_backward =
                                [&](int64_t layer) {
-                                   if (last) sync_.start(state_.gradients, state_.exchange, layer);
+                                   if (last) sync_.start(ctx, state_.gradients, state_.exchange, layer);
                                }};
     const TransformerInput input{.packs = batch.packs,
                                  .length = batch.length,

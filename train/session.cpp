@@ -94,8 +94,7 @@ void choose_gpu(Config& config, const std::vector<CudaDevice>& devices, const Ra
 
 void require_gpu_each(const std::vector<CudaDevice>& devices, const Config& config, const Ranks& ranks) {
     if (!ranks.several()) return;
-    const std::vector<std::string> all =
-        ranks.gather("GPUs", devices[static_cast<size_t>(config.device_index)].uuid);
+    const std::vector<std::string> all = ranks.gather("GPUs", devices[static_cast<size_t>(config.device_index)].uuid);
     for (int r = 0; r < ranks.size(); ++r)
         for (int other = 0; other < r; ++other)
             if (all[static_cast<size_t>(r)] == all[static_cast<size_t>(other)])
@@ -128,9 +127,9 @@ Device settle_machine(Config& config, const Ranks& ranks) {
     if (config.device != DeviceChoice::cpu) choose_gpu(config, devices, ranks);
     const auto index = static_cast<size_t>(config.device_index);
     const bool usable = index < devices.size() && devices[index].compute_capability >= 80;
-    const Device device =
-        config.device == DeviceChoice::cuda || (config.device == DeviceChoice::automatic && usable) ? Device::cuda
-                                                                                                    : Device::cpu;
+    const Device device = config.device == DeviceChoice::cuda || (config.device == DeviceChoice::automatic && usable)
+                              ? Device::cuda
+                              : Device::cpu;
     if (device == Device::cuda) {
         if (!built_with_cuda())
             fail(Exit::config,
@@ -192,7 +191,8 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks) {
     s.notices.insert(s.notices.end(), s.model.notices.begin(), s.model.notices.end());
     if (!flashmask_runs(s.device, s.model.head_dim)) {
         if (loaded.config.device == DeviceChoice::cuda)
-            fail(Exit::config, "device: cuda, but attention has no GPU kernel for head_dim {} (64, 96, 128, 256); use device: cpu",
+            fail(Exit::config,
+                 "device: cuda, but attention has no GPU kernel for head_dim {} (64, 96, 128, 256); use device: cpu",
                  s.model.head_dim);
         s.config = loaded.config;
         s.config.device = DeviceChoice::cpu;
