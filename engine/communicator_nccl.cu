@@ -68,6 +68,7 @@ class NcclCommunicator : public Communicator {
         std::memcpy(id.data(), &unique, sizeof unique);
         id = ranks.broadcast("NCCL id", id);
         std::memcpy(&unique, id.data(), sizeof unique);
+        check_cuda(cudaGetDevice(&device_), "cudaGetDevice");
         check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
         for (Done& done : done_)
             check_cuda(cudaEventCreateWithFlags(&done.event, cudaEventDisableTiming), "cudaEventCreate");
@@ -206,6 +207,7 @@ class NcclCommunicator : public Communicator {
 
     /// From the watchdog's thread.
     Watchdog::Probe probe() {
+        cudaSetDevice(device_);  // of this thread: it would else wake up device 0
         const std::lock_guard lock(mutex_);
         Watchdog::Probe found;
         ncclResult_t status = ncclSuccess;
@@ -220,6 +222,7 @@ class NcclCommunicator : public Communicator {
 
     static constexpr size_t kept = 1024;  ///< more than a step has collectives, and two steps may be under way
     Gpu& gpu_;
+    int device_ = 0;
     ncclComm_t comm_ = nullptr;
     cudaStream_t stream_ = nullptr;
     cudaEvent_t ready_ = nullptr;

@@ -202,7 +202,7 @@ TEST_F(OnRanks, AnErrorEndsAllAndIsToldOnce) {
 
 TEST(DISABLED_EveryRank, OneDoesNotCome) {
     Ranks ranks("communicator_test");
-    ranks.set_timeout(1);
+    ranks.set_timeout(2);
     ranks.set_step(7);
     end_with(ranks, [&] {
         ranks.barrier("first");
@@ -212,16 +212,16 @@ TEST(DISABLED_EveryRank, OneDoesNotCome) {
 }
 TEST(DISABLED_EveryRank, SomeoneWorksForLong) {
     Ranks ranks("communicator_test");
-    ranks.set_timeout(1);
+    ranks.set_timeout(2);
     ranks.together("long work", [&] {
-        if (ranks.first()) std::this_thread::sleep_for(std::chrono::seconds(3));
+        if (ranks.first()) std::this_thread::sleep_for(std::chrono::seconds(5));
     });
 }
 TEST_F(OnRanks, TheWatchdogTellsWorkFromHanging) {
     const Program::Result result = run_on_ranks(3, "DISABLED_EveryRank.OneDoesNotCome");
     EXPECT_EQ(result.exit, static_cast<int>(Exit::peer)) << result.err;
     EXPECT_EQ(count_of(result.err, "error: "), 1) << result.err;
-    EXPECT_NE(result.err.find("has not come to 'second' for 1 s; last seen at step 7, after 'first'"),
+    EXPECT_NE(result.err.find("has not come to 'second' for 2 s; last seen at step 7, after 'first'"),
               std::string::npos)
         << result.err;
     expect_success(3, "DISABLED_EveryRank.SomeoneWorksForLong");

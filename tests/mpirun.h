@@ -24,6 +24,8 @@ inline std::string mpirun() {
 inline void allow_ranks() {
     for (const char* name : {"OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"}) setenv(name, "1", 1);
     setenv("OMP_NUM_THREADS", "1", 1);
+    setenv("ASAN_OPTIONS", "detect_leaks=0", 0);     // MPI's own
+    setenv("OMPI_MCA_mpi_yield_when_idle", "1", 1);  // ranks that wait must not keep the others from a core
 }
 
 /// Arguments of mpirun for `ranks` processes of one of our programs.
@@ -66,7 +68,9 @@ inline bool is_gone(pid_t process) {
 /// The test `filter` of the running test program on several ranks.
 inline Program::Result run_on_ranks(int ranks, const std::string& filter) {
     const std::string self = std::filesystem::read_symlink("/proc/self/exe").filename();
-    return Program(mpirun(), on_ranks(ranks, self, {"--gtest_also_run_disabled_tests", "--gtest_color=no", "--gtest_filter=" + filter}),
+    return Program(mpirun(),
+                   on_ranks(ranks, self,
+                            {"--gtest_also_run_disabled_tests", "--gtest_color=no", "--gtest_filter=" + filter}),
                    allow_ranks)
         .wait();
 }
