@@ -48,7 +48,7 @@ std::optional<Error> error_of(const std::function<void()>& body) {
 
 Ranks::Ranks() = default;
 
-Ranks::Ranks(const std::string& program) {
+Ranks::Ranks(const std::string& program) : program_(program) {
     if (mpi::launched_size() < 2) return;
     const mpi::World world = mpi::start();
     rank_ = world.rank;
@@ -100,8 +100,9 @@ int Ranks::guard(const std::function<int()>& body) {
     try {
         end_all_on_error([&] { code = body(); });
     } catch (const AgreedError& e) {
+        // Told before anybody leaves: the launcher ends the rest as soon as the first has.
+        if (e.told) report_error(program_.c_str(), e.what(), e.exit());
         leave();
-        if (e.told) throw;
         return static_cast<int>(e.exit());
     }
     leave();

@@ -36,8 +36,8 @@ class Ranks {
     /// "rank 1 of 4 on node2"
     std::string name(int rank) const;
 
-    /// The frame around a program's body. An error that all ranks know of is told by one of them and ends each with its
-    /// exit code. An error of this rank alone ends the others, too, and does not return.
+    /// The frame around a program's body. An error that all ranks know of is printed by one of them and ends each with its
+    /// exit code, which is returned. An error of this rank alone ends the others, too, and does not return.
     int guard(const std::function<int()>& body);
     /// The same around what must not be torn down before the others are told: destructors could wait for them.
     void end_all_on_error(const std::function<void()>& body) const;
@@ -65,6 +65,7 @@ class Ranks {
   private:
     void leave();
 
+    std::string program_;
     int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1;
     std::vector<std::string> hosts_ = {""};
     std::unique_ptr<Watchdog> watchdog_;

@@ -155,12 +155,12 @@ class RanksInTrouble : public RanksTest {
     void SetUp() override {
         RanksTest::SetUp();
         if (IsSkipped()) return;
-        write_config("logging_steps: 1\nlearning_rate: 1e-3\nmax_steps: 400\nsave_steps: 10\nddp_timeout: 4\n");
+        write_config("logging_steps: 1\nlearning_rate: 1e-3\nmax_steps: 400\nsave_steps: 40\nddp_timeout: 4\n");
     }
     /// Sends a signal to one of three ranks (or, for rank -1, to mpirun) in the middle of the run.
     Program::Result disturb(const std::string& name, int rank, int signal) const {
         Program program(mpirun(), train_on(3, name, settings_), allow_ranks);
-        EXPECT_TRUE(program.read_until("step 15/"));
+        EXPECT_TRUE(program.read_until("step 45/"));
         std::vector<pid_t> ranks;
         for (int r = 0; r < 3; ++r) ranks.push_back(process_of_rank(program.pid(), r));
         EXPECT_EQ(std::count(ranks.begin(), ranks.end(), 0), 0);
