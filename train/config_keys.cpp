@@ -66,7 +66,6 @@ std::vector<Key<Config>> planned_keys() {
         planned<C>("pure_bf16", "false"),
         planned<C>("fp16", "false"),
         planned<C>("master_weights"),
-        planned<C>("zero_stage", "0"),
         planned<C>("attn_implementation", "flashmask"),
         planned<C>("rl"),
         planned<C>("reward_model"),
@@ -102,38 +101,38 @@ Section lora_section() {
     using C = Config;
     std::vector<std::string> targets = lora_modules();
     targets.insert(targets.begin(), "all");
-    return {
-        "LoRA",
-        {
-            key("finetuning_type", &C::finetuning_type,
-                "full: every weight is trained; lora: the model of model_name_or_path stays as it is, and low-rank "
-                "adapters beside its linear layers are trained. The keys below are for lora.")
-                .also({"adapter"}),
-            key("lora_rank", &C::lora_rank, "Rank of the adapters.", from_to(0, 1 << 14))
-                .also({"lora_r"})
-                .default_is("16, or that of adapter_name_or_path"),
-            key("lora_alpha", &C::lora_alpha, "Adapters are scaled by lora_alpha / lora_rank.", at_least(0))
-                .default_is("2 * lora_rank, or that of adapter_name_or_path"),
-            key("lora_dropout", &C::lora_dropout, "Share of the adapters' input that is dropped while training.",
-                from_to_below(0, 1)),
-            key("lora_target", &C::lora_target, "Linear layers that get adapters.",
-                {.choices = targets, .also_spelled = {{"all-linear", "all"}}})
-                .also({"lora_target_modules"})
-                .default_is("all, or those of adapter_name_or_path"),
-            key("use_rslora", &C::use_rslora, "Scale by lora_alpha / sqrt(lora_rank) instead (arXiv 2312.03732)."),
-            key("modules_to_save", &C::modules_to_save,
-                "What is trained whole beside the adapters, and saved with them. A model whose head is its embedding has "
-                "no lm_head.",
-                one_of({"lm_head"}))
-                .also({"additional_target"})
-                .default_is("none, or those of adapter_name_or_path"),
-            key("adapter_name_or_path", &C::adapter_name_or_path,
-                "PEFT folder whose adapters training goes on with; its rank, alpha and targets are taken over.")
-                .default_is("fresh adapters"),
-            key("export_merged", &C::export_merged,
-                "At the end write the model with its adapters merged in, too, into merged in output_dir.")
-                .only_how_to_run(),
-        }};
+    return {"LoRA",
+            {
+                key("finetuning_type", &C::finetuning_type,
+                    "full: every weight is trained; lora: the model of model_name_or_path stays as it is, and low-rank "
+                    "adapters beside its linear layers are trained. The keys below are for lora.")
+                    .also({"adapter"}),
+                key("lora_rank", &C::lora_rank, "Rank of the adapters.", from_to(0, 1 << 14))
+                    .also({"lora_r"})
+                    .default_is("16, or that of adapter_name_or_path"),
+                key("lora_alpha", &C::lora_alpha, "Adapters are scaled by lora_alpha / lora_rank.", at_least(0))
+                    .default_is("2 * lora_rank, or that of adapter_name_or_path"),
+                key("lora_dropout", &C::lora_dropout, "Share of the adapters' input that is dropped while training.",
+                    from_to_below(0, 1)),
+                key("lora_target", &C::lora_target, "Linear layers that get adapters.",
+                    {.choices = targets, .also_spelled = {{"all-linear", "all"}}})
+                    .also({"lora_target_modules"})
+                    .default_is("all, or those of adapter_name_or_path"),
+                key("use_rslora", &C::use_rslora, "Scale by lora_alpha / sqrt(lora_rank) instead (arXiv 2312.03732)."),
+                key("modules_to_save", &C::modules_to_save,
+                    "What is trained whole beside the adapters, and saved with them. A model whose head is its "
+                    "embedding has "
+                    "no lm_head.",
+                    one_of({"lm_head"}))
+                    .also({"additional_target"})
+                    .default_is("none, or those of adapter_name_or_path"),
+                key("adapter_name_or_path", &C::adapter_name_or_path,
+                    "PEFT folder whose adapters training goes on with; its rank, alpha and targets are taken over.")
+                    .default_is("fresh adapters"),
+                key("export_merged", &C::export_merged,
+                    "At the end write the model with its adapters merged in, too, into merged in output_dir.")
+                    .only_how_to_run(),
+            }};
 }
 Section machine_section() {
     using C = Config;
@@ -163,6 +162,30 @@ Section machine_section() {
                 "The same bits in every run. The CPU always gives them. On a GPU only the backward pass of attention "
                 "needs to be told, and takes a slower path; all else gives the same bits anyway.")
                 .default_is("true on the CPU, false on a GPU"),
+        }};
+}
+Section ranks_section() {
+    using C = Config;
+    return {
+        "Several ranks (mpirun)",
+        {
+            key("zero_stage", &C::zero_stage,
+                "0: every rank keeps all optimizer state; 1: each keeps its share and sends the others the weights "
+                "that "
+                "it has updated (ZeRO-1). Results stay the same, to the bit on the CPU.",
+                from_to(0, 1))
+                .only_how_to_run(),
+            key("grad_sync_dtype", &C::grad_sync_dtype,
+                "What gradients travel between ranks in; they are always summed, never averaged. bfloat16 halves what "
+                "travels and rounds."),
+            key("ddp_timeout", &C::ddp_timeout,
+                "Seconds after which a rank that hangs, or whose machine is gone, ends all ranks with exit code 5. One "
+                "that dies does so at once.",
+                from_to(1, 1e6))
+                .only_how_to_run(),
+            key("param_checksum_steps", &C::param_checksum_steps,
+                "Steps between two comparisons of the ranks' weights, by a checksum; 0: never.", from_to(0, 1e9))
+                .only_how_to_run(),
         }};
 }
 Section data_section() {
@@ -342,8 +365,9 @@ std::vector<Key<Config>> config_keys() {
 }  // namespace
 
 std::vector<Section> config_sections() {
-    return {model_section(),      lora_section(),    machine_section(), data_section(),      learned_section(),
-            preference_section(), packing_section(), run_section(),     optimizer_section(), output_section()};
+    return {model_section(), lora_section(),      machine_section(),    ranks_section(),
+            data_section(),  learned_section(),   preference_section(), packing_section(),
+            run_section(),   optimizer_section(), output_section()};
 }
 
 std::vector<Key<ModelShape>> model_keys() {

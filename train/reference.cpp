@@ -66,7 +66,7 @@ std::vector<double> read_table(const std::string& path, const std::string& key, 
 }
 
 std::string weights_hash(const Learner& learner) {
-    const HostCopy weights = HostCopy::of(learner.options().gpu, learner.weights());
+    const HostCopy weights = HostCopy::of(learner.options().gpu, learner.used_weights());
     Sha256 hash;
     hash.update(weights.tensor().data, weights.tensor().bytes());
     return hash.hex();
@@ -117,7 +117,7 @@ ReferenceTable compute_reference(const TokenStore& store, const PackScheduleSett
     return ReferenceTable(store, std::move(logps));
 }
 
-References make_references(const Session& session, Learner& learner, const Context& ctx) {
+References make_references(const Session& session, Learner& learner, const Context& ctx, const Ranks& ranks) {
     const Config& c = session.config;
     if (!c.ref_model_name_or_path.empty())
         learner.fill_weights([&](const Tensor& weights) {
@@ -135,14 +135,18 @@ References make_references(const Session& session, Learner& learner, const Conte
         const std::string key = sha256(fmt::format("{} {} {} {}", model, session.data_key, split.key, name));
         const std::string path = fmt::format("{}/reference-{}-{:.16}.h5", c.prepared_path, name, key);
         ReferenceTable& table = training ? result.train : result.eval;
-        if (fs::exists(path)) {
-            table = ReferenceTable(split.store, read_table(path, key, split.store.branch_offsets().back()));
-            fmt::print("reference of {} samples: found in {}\n", split.store.size(), path);
-        } else {
-            const std::string label = fmt::format("reference {}", name);
-            table = compute_reference(split.store, settings, learner, ctx, {.label = label});
-            write_table(path, key, table.logps());
-        }
+        const std::string label = fmt::format("reference {}", name);
+        ProgressOptions progress{.label = label};
+        if (!ranks.first()) progress.write = [](std::string_view) {};
+        ranks.in_turn(label, [&] {
+            if (fs::exists(path)) {
+                table = ReferenceTable(split.store, read_table(path, key, split.store.branch_offsets().back()));
+                if (ranks.first()) fmt::print("reference of {} samples: found in {}\n", split.store.size(), path);
+            } else {
+                table = compute_reference(split.store, settings, learner, ctx, progress);
+                write_table(path, key, table.logps());
+            }
+        });
         if (training) result.key = key;
     }
     if (!c.ref_model_name_or_path.empty()) load_or_initialize(session, learner);
