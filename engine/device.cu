@@ -13,7 +13,7 @@ std::vector<CudaDevice> cuda_devices() {
     for (int i = 0; i < count; ++i) {
         cudaDeviceProp p{};
         if (cudaGetDeviceProperties(&p, i) == cudaSuccess)
-            devices.push_back({p.name, p.major * 10 + p.minor, p.totalGlobalMem});
+            devices.push_back({p.name, p.major * 10 + p.minor, p.totalGlobalMem, {p.uuid.bytes, sizeof p.uuid.bytes}});
     }
     return devices;
 }

@@ -10,6 +10,7 @@ struct CudaDevice {
     std::string name;
     int compute_capability;  ///< 90 for sm_90
     size_t memory_bytes;
+    std::string uuid;  ///< the same for every process that sees this device
 };
 
 /// True when the build compiled its CUDA sources.

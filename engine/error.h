@@ -43,6 +43,9 @@ void require(bool held, fmt::format_string<Args...> format, Args&&... args) {
     if (!held) fail(Exit::internal, format, std::forward<Args>(args)...);
 }
 
+/// Prints "program: error: ..." as one line on stderr and returns the exit code.
+int report_error(const char* program, const std::string& what, Exit exit);
+
 /// The frame around every main: runs `body`, turns any exception into one line on stderr ("name: error: ...") and
 /// returns the exit code.
 int run_program(const char* name, const std::function<int()>& body);

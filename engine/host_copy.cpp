@@ -11,6 +11,10 @@ HostCopy::HostCopy(Gpu* gpu, const Tensor& original) : gpu_(gpu), original_(orig
     require(gpu && original.contiguous(), "a host copy of {} on {}", describe(original), name_of(original.device));
     tensor_.dtype = sum_dtype(original.dtype);
     tensor_.device = Device::cpu;
+    allocate();
+}
+
+void HostCopy::allocate() {
     memory_ = std::make_shared<Arena>(Device::cpu, tensor_.bytes() + Arena::alignment);
     tensor_.data = static_cast<Arena*>(memory_.get())->tensor("copy", tensor_.dtype, {tensor_.numel()}).data;
 }
@@ -25,6 +29,14 @@ HostCopy HostCopy::of(Gpu* gpu, const Tensor& original) {
     std::vector<uint16_t> narrow(static_cast<size_t>(original.numel()));
     gpu->download(narrow.data(), original);
     std::ranges::transform(narrow, copy.tensor_.as<float>(), float_from_bf16);
+    return copy;
+}
+
+HostCopy HostCopy::blank(DType dtype, int64_t elements) {
+    HostCopy copy(nullptr, {});
+    copy.tensor_ = Tensor(nullptr, dtype, {elements});
+    copy.allocate();
+    copy.original_ = copy.tensor_;
     return copy;
 }
 

@@ -12,12 +12,16 @@ class HostCopy {
     /// Room for `original`'s new content, zeroed; store() writes it back. f32 for bf16: the values must be bf16's own.
     static HostCopy to_fill(Gpu* gpu, const Tensor& original);
 
+    /// Memory of its own, zeroed, that stands for no other tensor.
+    static HostCopy blank(DType dtype, int64_t elements);
+
     const Tensor& tensor() const { return tensor_; }
     /// Writes the content back to where `original` lives.
     void store() const;
 
   private:
     HostCopy(Gpu* gpu, const Tensor& original);
+    void allocate();
     Gpu* gpu_;
     Tensor original_, tensor_;
     std::shared_ptr<void> memory_;

@@ -287,6 +287,36 @@ TEST_P(AdamW, GivesTheSameBitsInEveryRunAndAfterAStop) {
     EXPECT_EQ(state() == first, GetParam().moments != DType::bf16) << "another seed";
 }
 
+TEST_P(AdamW, GivesTheSameBitsInSlices) {
+    start();
+    run(1, 2);
+    const auto whole = state();
+    start();
+    // Borders where parameters, words of the decay map and thread blocks have none; an empty slice does nothing.
+    const int64_t n = parameters_.size();
+    const std::vector<int64_t> borders = {0, 64, 64, 1984, 2112, 4096, n / 128 * 64, n};
+    for (int64_t t = 1; t <= 2; ++t) {
+        write(gradients_, spread([&](size_t i) { return gradient_at(t, i); }));
+        for (size_t i = borders.size() - 1; i-- > 0;) {
+            const auto slice = [&](const Tensor& x) { return x.empty() ? x : x.slice(0, borders[i], borders[i + 1]); };
+            adamw(ctx_, {.weights = slice(weights_),
+                         .copy = slice(copy_),
+                         .m = slice(m_),
+                         .v = slice(v_),
+                         .gradients = slice(gradients_),
+                         .clip = clip_,
+                         .decay_map = decay_map_,
+                         .parameters = parameters_,
+                         .begin = borders[i],
+                         .settings = {.weight_decay = 0.1},
+                         .learning_rate = 0.01,
+                         .step = t,
+                         .seed = 7});
+        }
+    }
+    EXPECT_TRUE(state() == whole);
+}
+
 class AdamWWithBf16Moments : public AdamW {};
 
 // With both betas 0 the moments are g and g^2 themselves, once rounded.
@@ -396,6 +426,23 @@ TEST_P(GradientNormTest, IsThatOfTheWholeBuffer) {
         EXPECT_NEAR(norm, std::sqrt(sum), static_cast<double>(n + 2) * 0x1p-53 * norm) << n;
         EXPECT_EQ(norm_of(gradients)[0], norm);
     }
+}
+
+TEST_P(GradientNormTest, AddsUpOverSlices) {
+    constexpr int64_t n = 100'032;
+    std::vector<float> g(static_cast<size_t>(n));
+    for (size_t i = 0; i < g.size(); ++i) g[i] = static_cast<float>(gradient_at(1, i));
+    const Tensor gradients = put(g), out = put(std::vector<double>{0, 0});
+    const Tensor scratch = gpu_ ? make(DType::u8, gradient_norm_scratch_bytes(n)) : Tensor();
+    const int64_t borders[] = {0, 64, 40'000, 40'000, n};
+    for (size_t i = 0; i + 1 < std::size(borders); ++i)
+        add_squares(ctx_, {.sum = out.slice(0, 0, 1),
+                           .gradients = gradients.slice(0, borders[i], borders[i + 1]),
+                           .scratch = scratch});
+    clip_factor(ctx_, {.out = out, .max_norm = 1});
+    const std::vector<double> found = get<double>(out), whole = norm_of(gradients, 1);
+    EXPECT_NEAR(found[0], whole[0], static_cast<double>(n) * 0x1p-53 * whole[0]);
+    EXPECT_NEAR(found[1], whole[1], static_cast<double>(n) * 0x1p-53 * whole[1]);
 }
 
 TEST_P(GradientNormTest, GivesTheClipFactor) {

@@ -490,6 +490,7 @@ const std::string everything_with_folder =
     "model_name_or_path: 'models/my model: #1'\ntokenizer_name_or_path: \"null\"\ndevice: cpu\nthreads: 3\n"
     "datasets:\n  - path: \"~\"\n    type: text\n    columns: {text: 'true', \"a b\": \"- x\"}\n  - {path: 12}\n"
     "eval_datasets: [{path: \"\\\"quoted\\\"\\n\\u00e9\"}]\nmax_length: 99\nexcess_length: truncate\n"
+    "zero_stage: 1\ngrad_sync_dtype: bfloat16\nddp_timeout: 30\nparam_checksum_steps: 7\n"
     "prepared_path: p\ndataset_num_proc: 2\nchat_template: llama3\ntrain_on_prompt: true\n"
     "roles_to_train: [user, tool]\ntrain_on_eos: all\nmask_history: true\nadd_bos: false\nadd_eos: false\npacking: "
     "false\n"
@@ -573,10 +574,11 @@ TEST(Config, TheRoundTripTouchesEveryKey) {
 TEST(Config, ChangesAreThoseOfWhatDecidesTheTraining) {
     const Config config = read(minimal);
     for (const char* how : {"output_dir=x", "threads=2", "resume_from_checkpoint=auto", "logging_steps=3",
-                            "device_index=1", "gradient_checkpointing=block", "save_strategy=no", "prepared_path=x"})
+                            "device_index=1", "gradient_checkpointing=block", "save_strategy=no", "prepared_path=x",
+                            "zero_stage=1", "ddp_timeout=5", "param_checksum_steps=0"})
         EXPECT_TRUE(config_changes(config, read(minimal, {how})).empty()) << how;
     for (const char* what : {"learning_rate=1e-3", "datasets[0].path=x", "max_steps=3", "data_seed=3", "packing=false",
-                             "optim_dtype=bf16", "deterministic=true"})
+                             "optim_dtype=bf16", "deterministic=true", "grad_sync_dtype=bf16"})
         EXPECT_FALSE(config_changes(config, read(minimal, {what})).empty()) << what;
     EXPECT_EQ(config_changes(config, read(minimal, {"learning_rate=1e-3", "seed=1"})),
               (std::vector<std::string>{"learning_rate: 2e-05, now 0.001", "seed: 42, now 1", "data_seed: 42, now 1"}));

@@ -72,6 +72,37 @@ TEST_P(Update, RefusesGradientsThatAreNoNumbers) {
     EXPECT_TRUE(std::isfinite(update({}, 1).gradient_norm));
 }
 
+/// One rank with a communicator (NCCL on a GPU) does what one without does, in bits, in both stages.
+TEST_P(Update, GoesThroughACommunicatorOfOneRank) {
+    if (GetParam() == DType::bf16 && !built_with_nccl()) GTEST_SKIP() << "a build without NCCL";
+    const ModelConfig config = small_config(Architecture::llama, false);
+    const auto communicator = Communicator::join(one_rank(), GetParam() == DType::bf16 ? test_gpu() : nullptr, true);
+    std::vector<std::vector<double>> states;
+    for (const int64_t zero_stage : {-1, 0, 1}) {
+        LearnerOptions options = learner_->options();
+        options.max_length = 32;
+        if (zero_stage >= 0) options.sync = {.communicator = communicator.get(), .zero_stage = zero_stage};
+        Learner learner(config, options);
+        randomize(learner, 3);
+        const Context ctx = learner.context(nullptr, true);
+        for (uint64_t step = 0; step < 2; ++step) {
+            const Sample sample = random_sample(step, 3, {11, 7}, config.vocab_size);
+            const Batch batch = make_batch({{&sample}});
+            learner.zero_gradients();
+            learner.accumulate(ctx, batch, 2 * batch.target_weight);
+            learner.accumulate(ctx, batch, 2 * batch.target_weight, true);
+            learner.update(ctx, {.weight_decay = 0.1}, 1e-2, 0.1);
+            learner.result();
+        }
+        std::vector<double>& all = states.emplace_back(numbers_of(learner, learner.weights()));
+        for (const Tensor* state : {&learner.m(), &learner.v()})
+            for (const double x : numbers_of(learner, *state)) all.push_back(x);
+        all.push_back(static_cast<double>(learner.weights_checksum() >> 11));
+    }
+    EXPECT_TRUE(states[1] == states[0]);
+    EXPECT_TRUE(states[2] == states[0]);
+}
+
 INSTANTIATE_TEST_SUITE_P(Devices, Update, testing::Values(DType::f32, DType::bf16),
                          [](const auto& dtype) { return name_of(dtype.param); });
 

@@ -1,5 +1,5 @@
 #pragma once
-// The programs of this build as a test runs them: in processes of their own, with what they print.
+// Programs as a test runs them: in processes of their own, with what they print and how they end.
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -22,7 +22,7 @@ inline std::string content_of(FILE* file) {
     return text;
 }
 
-/// A program of ours in a process of its own.
+/// A program in a process of its own: one of ours by its name, or any by its path.
 class Program {
   public:
     struct Result {
@@ -37,7 +37,7 @@ class Program {
         // One page, so that the program cannot print far ahead of the lines that were read.
         EXPECT_GE(fcntl(ends[0], F_SETPIPE_SZ, 4096), 4096);
         err_ = fdopen(ends[0], "r");
-        const std::string path = COLONNADE_BIN + ("/" + name);
+        const std::string path = name.starts_with('/') ? name : COLONNADE_BIN + ("/" + name);
         std::vector<char*> argv = {const_cast<char*>(path.c_str())};
         for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
         argv.push_back(nullptr);
@@ -80,6 +80,7 @@ class Program {
         return count == 0;
     }
     void send(int signal) const { kill(pid_, signal); }
+    pid_t pid() const { return pid_; }
 
     Result wait() {
         std::string line;

@@ -19,7 +19,9 @@ ShapeCheck check_for(const Context& ctx, const char* op, DType dtype) {
 
 void check_step(const Context& ctx, const AdamWStep& a) {
     const bool gpu = ctx.device == Device::cuda;
-    const int64_t n = a.parameters.size();
+    const int64_t n = a.weights.numel();
+    require(a.begin % decay_granule == 0 && a.begin >= 0 && a.begin + n <= a.parameters.size(),
+            "adamw: elements {} to {} of {}", a.begin, a.begin + n, a.parameters.size());
     const DType dtype = gpu ? DType::f32 : a.weights.dtype;
     const DType moments = gpu && a.m.dtype == DType::bf16 ? DType::bf16 : dtype;
     const ShapeCheck check = check_for(ctx, "adamw", a.weights.dtype);
@@ -29,7 +31,7 @@ void check_step(const Context& ctx, const AdamWStep& a) {
     check("gradients", a.gradients, dtype, {n});
     check("clip", a.clip, DType::f64, {2});
     if (!a.copy.empty()) check("copy", a.copy, DType::bf16, {n});
-    if (gpu) check("decay_map", a.decay_map, DType::i32, {decay_map_words(n)});
+    if (gpu) check("decay_map", a.decay_map, DType::i32, {decay_map_words(a.parameters.size())});
     require(gpu || a.copy.empty(), "adamw: the CPU writes no bf16 copy");
     require(a.step >= 1, "adamw: step {}, the first is 1", a.step);
 }
@@ -88,19 +90,38 @@ int64_t gradient_norm_scratch_bytes(int64_t elements) {
 }
 
 void gradient_norm(const Context& ctx, const GradientNorm& a) {
+    const Tensor sum = a.out.slice(0, 0, 1);
+    if (ctx.gpu)
+        ctx.gpu->zero(sum);
+    else
+        *sum.as<double>() = 0;
+    add_squares(ctx, {.sum = sum, .gradients = a.gradients, .scratch = a.scratch});
+    clip_factor(ctx, {.out = a.out, .max_norm = a.max_norm});
+}
+
+void add_squares(const Context& ctx, const AddSquares& a) {
     const bool gpu = ctx.device == Device::cuda;
     const int64_t n = a.gradients.numel();
-    const ShapeCheck check = check_for(ctx, "gradient_norm", a.gradients.dtype);
+    const ShapeCheck check = check_for(ctx, "add_squares", a.gradients.dtype);
     check("gradients", a.gradients, gpu ? DType::f32 : a.gradients.dtype, {n});
-    check("out", a.out, DType::f64, {2});
-    if (gpu) check("scratch", a.scratch, DType::u8, {gradient_norm_scratch_bytes(n)});
+    check("sum", a.sum, DType::f64, {1});
+    if (gpu)
+        require(a.scratch.dtype == DType::u8 && a.scratch.numel() >= gradient_norm_scratch_bytes(n),
+                "add_squares: scratch {} for {} elements", describe(a.scratch), n);
     const PhaseTimer timer(ctx, "gradient norm");
-    if (gpu) return cuda::gradient_norm(ctx, a);
-    const double norm = std::sqrt(sum_of_squares(a.gradients));
+    if (gpu) return cuda::add_squares(ctx, a);
+    *a.sum.as<double>() += sum_of_squares(a.gradients);
+}
+
+void clip_factor(const Context& ctx, const ClipFactor& a) {
+    const ShapeCheck check = check_for(ctx, "clip_factor", DType::f32);
+    check("out", a.out, DType::f64, {2});
+    const PhaseTimer timer(ctx, "gradient norm");
+    if (ctx.device == Device::cuda) return cuda::clip_factor(ctx, a);
     double* out = a.out.as<double>();
-    out[0] = norm;
+    out[0] = std::sqrt(out[0]);
     // As torch.nn.utils.clip_grad_norm_ has it.
-    out[1] = a.max_norm > 0 ? std::min(1.0, a.max_norm / (norm + 1e-6)) : 1.0;
+    out[1] = a.max_norm > 0 ? std::min(1.0, a.max_norm / (out[0] + 1e-6)) : 1.0;
 }
 
 void adamw(const Context& ctx, const AdamWStep& a) {
@@ -109,12 +130,16 @@ void adamw(const Context& ctx, const AdamWStep& a) {
     if (ctx.device == Device::cuda) return cuda::adamw(ctx, a, coefficients<float>(a));
     const double* clip = a.clip.as<double>();
     if (!std::isfinite(clip[0])) return;
+    const int64_t end = a.begin + a.weights.numel();
     dispatch_float(a.weights.dtype, [&]<typename T>() {
         for (const Parameter& p : a.parameters.all()) {
             AdamWCoefficients<T> c = coefficients<T>(a);
             if (!p.decay) c.keep = 1;
-            update(a.weights.as<T>() + p.begin, a.m.as<T>() + p.begin, a.v.as<T>() + p.begin,
-                   a.gradients.as<T>() + p.begin, p.size(), static_cast<T>(clip[1]), c);
+            const int64_t first = std::max(p.begin, a.begin), last = std::min(p.begin + p.size(), end);
+            if (first >= last) continue;
+            const int64_t at = first - a.begin;
+            update(a.weights.as<T>() + at, a.m.as<T>() + at, a.v.as<T>() + at, a.gradients.as<T>() + at, last - first,
+                   static_cast<T>(clip[1]), c);
         }
     });
 }

@@ -65,7 +65,8 @@ struct Update {
     const float* gradients;
     const double* clip;
     const uint32_t* decay_map;
-    int64_t elements;  ///< a multiple of 64
+    int64_t begin;     ///< of the slice in the flat buffers, a multiple of 64
+    int64_t elements;  ///< a multiple of 4
     AdamWCoefficients<float> c;
     uint2 seed, stream;
 };
@@ -83,7 +84,7 @@ __device__ void store_moments(const Update<Moment>& u, int64_t at, const Quad& m
         store(u.m + at, m);
         store(u.v + at, v);
     } else {
-        const int64_t quad = at / 4;
+        const int64_t quad = (u.begin + at) / 4;
         const uint4 random = philox4x32(
             make_uint4(static_cast<uint32_t>(quad), static_cast<uint32_t>(quad >> 32), u.stream.x, u.stream.y), u.seed);
         store_at_random(u.m + at, m, {random.x & 0xffffu, random.y & 0xffffu, random.z & 0xffffu, random.w & 0xffffu});
@@ -95,14 +96,16 @@ template <typename Moment>
 __global__ void __launch_bounds__(update_threads) update(const Update<Moment> u) {
     if (!isfinite(u.clip[0])) return;
     const float clip = static_cast<float>(u.clip[1]);
-    const uint32_t decays = u.decay_map[blockIdx.x];
-    const int64_t begin = int64_t{blockIdx.x} * update_elements;
+    // Blocks lie where they would lie without a slice: from -skipped on, in the slice's own count.
+    const int64_t first_word = u.begin / update_elements, skipped = u.begin - first_word * update_elements;
+    const uint32_t decays = u.decay_map[first_word + blockIdx.x];
+    const int64_t begin = int64_t{blockIdx.x} * update_elements - skipped;
     // Everything is under way before anything is used.
     Quad w[quads] = {}, m[quads] = {}, v[quads] = {}, g[quads] = {};
 #pragma unroll
     for (int q = 0; q < quads; ++q) {
         const int64_t at = begin + (q * update_threads + static_cast<int>(threadIdx.x)) * 4;
-        if (at >= u.elements) continue;
+        if (at < 0 || at >= u.elements) continue;
         w[q] = load(u.weights + at);
         g[q] = load(u.gradients + at);
         m[q] = load(u.m + at);
@@ -112,7 +115,7 @@ __global__ void __launch_bounds__(update_threads) update(const Update<Moment> u)
     for (int q = 0; q < quads; ++q) {
         const int in_block = (q * update_threads + static_cast<int>(threadIdx.x)) * 4;
         const int64_t at = begin + in_block;
-        if (at >= u.elements) continue;
+        if (at < 0 || at >= u.elements) continue;
         const float keep = decays >> (in_block / 64) & 1u ? u.c.keep : 1.0f;
 #pragma unroll
         for (int j = 0; j < 4; ++j) update_element(w[q].at[j], m[q].at[j], v[q].at[j], clip * g[q].at[j], keep, u.c);
@@ -124,7 +127,8 @@ __global__ void __launch_bounds__(update_threads) update(const Update<Moment> u)
 
 template <typename Moment>
 void launch_update(const Context& ctx, const AdamWStep& a, const AdamWCoefficients<float>& c) {
-    const int64_t n = a.parameters.size(), blocks = (n + update_elements - 1) / update_elements;
+    const int64_t n = a.weights.numel();
+    const int64_t blocks = (a.begin % update_elements + n + update_elements - 1) / update_elements;
     const uint64_t stream = moment_rounding_stream + static_cast<uint64_t>(a.step);
     const Update<typename device_type<Moment>::type> u{
         .weights = a.weights.as<float>(),
@@ -134,6 +138,7 @@ void launch_update(const Context& ctx, const AdamWStep& a, const AdamWCoefficien
         .gradients = a.gradients.as<float>(),
         .clip = a.clip.as<double>(),
         .decay_map = reinterpret_cast<const uint32_t*>(a.decay_map.as<int32_t>()),
+        .begin = a.begin,
         .elements = n,
         .c = c,
         .seed = {static_cast<uint32_t>(a.seed), static_cast<uint32_t>(a.seed >> 32)},
@@ -179,13 +184,15 @@ __global__ void __launch_bounds__(norm_threads) sum_squares(double* partial, con
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-__global__ void __launch_bounds__(total_threads)
-    finish_norm(double* out, const double* partial, int64_t count, double max_norm) {
-    double sum = 0;
-    for (int64_t i = threadIdx.x; i < count; i += total_threads) sum += partial[i];
-    sum = sum_of_block<total_threads>(sum);
-    if (threadIdx.x != 0) return;
-    const double norm = sqrt(sum);
+__global__ void __launch_bounds__(total_threads) add_partials(double* sum, const double* partial, int64_t count) {
+    double own = 0;
+    for (int64_t i = threadIdx.x; i < count; i += total_threads) own += partial[i];
+    own = sum_of_block<total_threads>(own);
+    if (threadIdx.x == 0) *sum += own;
+}
+
+__global__ void finish_norm(double* out, double max_norm) {
+    const double norm = sqrt(out[0]);
     out[0] = norm;
     out[1] = max_norm > 0 ? min(1.0, max_norm / (norm + 1e-6)) : 1.0;
 }
@@ -207,22 +214,25 @@ void require_fours(const char* op, std::initializer_list<Tensor> tensors) {
 
 }  // namespace
 
-void gradient_norm(const Context& ctx, const GradientNorm& a) {
-    require_fours("gradient_norm", {a.gradients});
-    const int64_t n = a.gradients.numel(), blocks = a.scratch.numel() / static_cast<int64_t>(sizeof(double));
+void add_squares(const Context& ctx, const AddSquares& a) {
+    require_fours("add_squares", {a.gradients});
+    const int64_t n = a.gradients.numel(), blocks = (n + norm_block_elements - 1) / norm_block_elements;
+    if (blocks == 0) return;
     auto* partial = reinterpret_cast<double*>(a.scratch.as<uint8_t>());
-    if (blocks > 0) {
-        sum_squares<<<static_cast<unsigned>(blocks), norm_threads, 0, stream_of(ctx)>>>(partial,
-                                                                                        a.gradients.as<float>(), n);
-        check_launch("gradient_norm");
-    }
-    finish_norm<<<1, total_threads, 0, stream_of(ctx)>>>(a.out.as<double>(), partial, blocks, a.max_norm);
-    check_launch("gradient_norm");
+    sum_squares<<<static_cast<unsigned>(blocks), norm_threads, 0, stream_of(ctx)>>>(partial, a.gradients.as<float>(), n);
+    check_launch("add_squares");
+    add_partials<<<1, total_threads, 0, stream_of(ctx)>>>(a.sum.as<double>(), partial, blocks);
+    check_launch("add_squares");
+}
+
+void clip_factor(const Context& ctx, const ClipFactor& a) {
+    finish_norm<<<1, 1, 0, stream_of(ctx)>>>(a.out.as<double>(), a.max_norm);
+    check_launch("clip_factor");
 }
 
 void adamw(const Context& ctx, const AdamWStep& a, const AdamWCoefficients<float>& c) {
     require_fours("adamw", {a.weights, a.copy, a.m, a.v, a.gradients});
-    if (a.parameters.size() == 0) return;
+    if (a.weights.numel() == 0) return;
     if (a.m.dtype == DType::bf16)
         launch_update<bf16>(ctx, a, c);
     else

@@ -29,18 +29,34 @@ struct GradientNorm {
 void gradient_norm(const Context& ctx, const GradientNorm& args);
 int64_t gradient_norm_scratch_bytes(int64_t elements);
 
+/// The two halves of gradient_norm, for gradients that lie in slices or on several ranks: squares add up, the norm comes
+/// last.
+struct AddSquares {
+    Tensor sum;        ///< f64 [1], added to
+    Tensor gradients;  ///< as in GradientNorm
+    Tensor scratch;    ///< as in GradientNorm
+};
+void add_squares(const Context& ctx, const AddSquares& args);
+struct ClipFactor {
+    Tensor out;  ///< f64 [2]: the sum of squares and anything; becomes what GradientNorm::out is
+    double max_norm;
+};
+void clip_factor(const Context& ctx, const ClipFactor& args);
+
 struct AdamWSettings {
     double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0;
 };
 
+/// The tensors are elements [begin, begin + n) of the flat buffers, all of them or a slice.
 struct AdamWStep {
-    Tensor weights;    ///< flat, updated: f32 or f64; on a GPU f32
+    Tensor weights;    ///< updated: f32 or f64; on a GPU f32
     Tensor copy;       ///< GPU, or empty: bf16, becomes the new weights rounded to nearest
-    Tensor m, v;       ///< flat, updated: dtype of weights; on a GPU bf16, too
-    Tensor gradients;  ///< flat, dtype of weights
+    Tensor m, v;       ///< updated: dtype of weights; on a GPU bf16, too
+    Tensor gradients;  ///< dtype of weights
     Tensor clip;       ///< f64 [2]: GradientNorm::out
-    Tensor decay_map;  ///< GPU: i32, decay_map(parameters)
+    Tensor decay_map;  ///< GPU: i32, decay_map(parameters), whole
     const ParameterList& parameters;
+    int64_t begin = 0;  ///< a multiple of 64
     const AdamWSettings& settings;
     double learning_rate;
     int64_t step;       ///< 1 for the first update

@@ -1,6 +1,7 @@
 // bench_step: times whole optimizer steps, on the CPU or a GPU: forward, loss, backward, gradient norm, AdamW, on packed
 // rows, as `train` runs them. What is run is a training config, or a shape (of a published model by name, or given by
-// numbers) on rows of stated document lengths. Weights are random. docs/benchmarks.md says what each figure means.
+// numbers) on rows of stated document lengths. Weights are random. Under mpirun every rank takes packs of its own, and the
+// exchange of gradients is measured by leaving it out. docs/benchmarks.md says what each figure means.
 
 #include <omp.h>
 #include <sys/resource.h>
@@ -56,13 +57,13 @@ struct Workload {
     double learning_rate = 1e-4, max_grad_norm = 1;
 };
 
-Workload from_config(const Options& o, const std::vector<std::string>& overrides) {
-    Session session = open_session(load_config(o.config, overrides));
+Workload from_config(const Options& o, const std::vector<std::string>& overrides, const Ranks& ranks) {
+    Session session = open_session(load_config(o.config, overrides), ranks);
     const Config& c = session.config;
     Workload w{.config = c, .device = session.device, .model = std::move(session.model)};
     w.name = name_of(w.model.architecture);
     w.rows = "samples of " + o.config;
-    w.layout = {c.per_device_train_batch_size, c.gradient_accumulation_steps, 1};
+    w.layout = {c.per_device_train_batch_size, c.gradient_accumulation_steps, ranks.size()};
     w.max_length = c.packing_length;
     w.store = std::move(session.train.store);
     w.schedule = {.packing = train_packing(c), .layout = w.layout, .max_steps = o.all_steps()};
@@ -97,26 +98,28 @@ std::optional<LoraSettings> lora_of(const Options& o) {
                         .targets = {o.lora_target.begin(), o.lora_target.end()}};
 }
 
-/// The memory plan of a shape on a device that need not be there.
-std::string plan_of(const Options& o) {
+/// The memory plan of a shape, for each of so many ranks, on a device that need not be there.
+std::string plan_of(const Options& o, const Ranks& ranks) {
     const Device device = o.machine.device == DeviceChoice::cuda ? Device::cuda : Device::cpu;
     Config c = o.machine;
     settle_device(c, device);
-    const LearnerOptions options{.max_packs = o.packs,
-                                 .max_length = o.length,
-                                 .head_chunk = c.head_chunk,
-                                 .moments = c.optim_dtype,
-                                 .recompute = c.gradient_checkpointing,
-                                 .lora = lora_of(o)};
+    const LearnerOptions options{
+        .max_packs = o.packs,
+        .max_length = o.length,
+        .head_chunk = c.head_chunk,
+        .moments = c.optim_dtype,
+        .recompute = c.gradient_checkpointing,
+        .lora = lora_of(o),
+        .sync = {.ranks = ranks.size(), .rank = ranks.rank(), .zero_stage = c.zero_stage, .wire = c.grad_sync_dtype}};
     return Learner::plan(shape_of(o), options, device).table();
 }
 
-Workload from_shape(const Options& o) {
+Workload from_shape(const Options& o, const Ranks& ranks) {
     Workload w{.config = o.machine, .model = shape_of(o)};
-    w.config.threads = omp_get_max_threads();
-    w.device = settle_machine(w.config);
+    if (!ranks.several()) w.config.threads = omp_get_max_threads();
+    w.device = settle_machine(w.config, ranks);
     w.name = o.model.empty() ? name_of(w.model.architecture) : o.model;
-    w.layout = {o.packs, o.accumulation, 1};
+    w.layout = {o.packs, o.accumulation, ranks.size()};
     w.max_length = o.length;
     w.adamw = {.beta2 = 0.95, .weight_decay = 0.01};  // as scripts/peer_step.py has it
     w.lora = lora_of(o);
@@ -124,7 +127,7 @@ Workload from_shape(const Options& o) {
         w.rows = fmt::format("log-normal lengths, {} on average", o.mean_length);
         w.store = random_samples({.mean_length = o.mean_length,
                                   .max_length = o.length,
-                                  .tokens = o.all_steps() * o.packs * o.accumulation * o.length,
+                                  .tokens = o.all_steps() * w.layout.packs_per_step() * o.length,
                                   .vocab = w.model.vocab_size,
                                   .seed = o.seed});
         w.schedule = {
@@ -134,18 +137,29 @@ Workload from_shape(const Options& o) {
     const RowLengths rows = o.lengths.empty() ? RowLengths{{o.length}} : read_row_lengths(o.lengths);
     w.rows = o.lengths.empty() ? "one document per pack" : "rows of " + o.lengths;
     w.max_length = longest_row(rows);
-    for (int64_t i = 0; i < o.all_steps() * o.accumulation; ++i)
-        w.batches.push_back(
-            random_batch(rows, i * o.packs, o.packs, w.model.vocab_size, Philox{o.seed, static_cast<uint64_t>(i)}));
+    for (int64_t i = 0; i < o.all_steps() * o.accumulation; ++i) {
+        const int64_t of_all = i * ranks.size() + ranks.rank();
+        w.batches.push_back(random_batch(rows, of_all * o.packs, o.packs, w.model.vocab_size,
+                                         Philox{o.seed, static_cast<uint64_t>(of_all)}));
+    }
     return w;
 }
 
 /// Micro-batches in order, and the weight of the step that each belongs to.
 class MicroBatches {
   public:
-    explicit MicroBatches(const Workload& workload) : workload_(workload) {
-        if (workload.batches.empty())
-            loader_.emplace(workload.store, PackSchedule(workload.store.lengths(), workload.schedule));
+    MicroBatches(const Workload& workload, const Ranks& ranks) : workload_(workload) {
+        if (workload.batches.empty()) {
+            loader_.emplace(workload.store, PackSchedule(workload.store.lengths(), workload.schedule),
+                            LoaderOptions{.rank = ranks.rank()});
+            return;
+        }
+        const auto of_step = static_cast<size_t>(workload.layout.accumulation);
+        for (size_t i = 0; i < workload.batches.size(); ++i) {
+            if (i % of_step == 0) step_weights_.push_back(0);
+            step_weights_.back() += workload.batches[i].target_weight;
+        }
+        step_weights_ = ranks.sum("target weights", step_weights_);
     }
     struct Micro {
         const Batch& batch;
@@ -158,15 +172,14 @@ class MicroBatches {
         }
         const auto of_step = static_cast<size_t>(workload_.layout.accumulation);
         const size_t at = taken_++ % workload_.batches.size();
-        double weight = 0;
-        for (size_t i = 0; i < of_step; ++i) weight += workload_.batches[at / of_step * of_step + i].target_weight;
-        return {workload_.batches[at], weight};
+        return {workload_.batches[at], step_weights_[at / of_step]};
     }
 
   private:
     const Workload& workload_;
     std::optional<Loader> loader_;
     std::optional<LoadedBatch> loaded_;
+    std::vector<double> step_weights_;  ///< of all ranks
     size_t taken_ = 0;
 };
 
@@ -182,7 +195,7 @@ Step start_step(const Workload& w, Learner& learner, MicroBatches& micro_batches
     learner.zero_gradients();
     for (int64_t i = 0; i < w.layout.accumulation; ++i) {
         const MicroBatches::Micro micro = micro_batches.next();
-        learner.accumulate(ctx, micro.batch, micro.step_weight);
+        learner.accumulate(ctx, micro.batch, micro.step_weight, i + 1 == w.layout.accumulation);
         step.flops += useful_flops(w.model, micro.batch, w.lora ? &*w.lora : nullptr);
         step.tokens += micro.batch.tokens_total();
         step.real_tokens += micro.batch.real_tokens;
@@ -263,9 +276,11 @@ Json memory_groups(const Arena& plan) {
     return groups;
 }
 
-Json measure(const Workload& w, const Options& o) {
+Json measure(const Workload& w, const Options& o, const Ranks& ranks) {
     const bool on_gpu = w.device == Device::cuda;
     const std::unique_ptr<Gpu> gpu = on_gpu ? std::make_unique<Gpu>(static_cast<int>(w.config.device_index)) : nullptr;
+    const std::unique_ptr<Communicator> communicator =
+        ranks.several() ? Communicator::join(ranks, gpu.get(), w.config.deterministic) : nullptr;
     const LearnerOptions options{.max_packs = w.layout.per_device_batch,
                                  .max_length = w.max_length,
                                  .head_chunk = w.config.head_chunk,
@@ -273,7 +288,12 @@ Json measure(const Workload& w, const Options& o) {
                                  .recompute = w.config.gradient_checkpointing,
                                  .gpu = gpu.get(),
                                  .seed = o.seed,
-                                 .lora = w.lora};
+                                 .lora = w.lora,
+                                 .sync = {.communicator = communicator.get(),
+                                          .ranks = ranks.size(),
+                                          .rank = ranks.rank(),
+                                          .zero_stage = w.config.zero_stage,
+                                          .wire = w.config.grad_sync_dtype}};
     const Arena plan = Learner::plan(w.model, options, w.device);
     Learner learner(w.model, options);
     if (w.lora) {
@@ -287,7 +307,7 @@ Json measure(const Workload& w, const Options& o) {
         learner.fill_weights([&](const Tensor& flat) { initialize(w.model, learner.parameters(), o.seed, flat); });
     }
 
-    MicroBatches micro_batches(w);
+    MicroBatches micro_batches(w, ranks);
     const Context ctx = learner.context(nullptr, w.config.deterministic);
     run_steps(w, learner, micro_batches, ctx, o.warmup);
     const std::vector<Step> steps = run_steps(w, learner, micro_batches, ctx, o.steps);
@@ -296,44 +316,65 @@ Json measure(const Workload& w, const Options& o) {
     const std::vector<Step> profiled =
         run_steps(w, learner, micro_batches, learner.context(&profile, w.config.deterministic), o.profiled);
     if (gpu) gpu->collect_phases(profile);
+    std::vector<Step> alone;
+    if (ranks.several()) {
+        learner.set_exchange(false);
+        run_steps(w, learner, micro_batches, ctx, 1);
+        ranks.barrier("steps without exchange");
+        alone = run_steps(w, learner, micro_batches, ctx, o.steps);
+    }
 
     const auto [fastest, slowest] = std::ranges::minmax_element(steps, {}, &Step::seconds);
     const double real = total(steps, &Step::real_tokens);
     const double flops = median(steps, [](const Step& s) { return s.flops / s.seconds; });
     const double peak = gpu ? dense_bf16_peak(gpu->name()) : 0;
-    Json report = {{"model", w.name},
-                   {"rows", w.rows},
-                   {"device", gpu ? gpu->name() : "cpu"},
-                   {"threads", omp_get_max_threads()},
-                   {"optim_dtype", spell(w.config.optim_dtype)},
-                   {"gradient_checkpointing", spell(w.config.gradient_checkpointing)},
-                   {"deterministic", w.config.deterministic},
-                   {"parameters", ParameterList(w.model).count()},
-                   {"trained_parameters", learner.parameters().count()},
-                   {"lora", w.lora ? Json{{"rank", w.lora->rank},
-                                          {"dropout", w.lora->dropout},
-                                          {"targets", w.lora->targets}}
-                                   : Json()},
-                   {"packs", w.layout.per_device_batch},
-                   {"accumulation", w.layout.accumulation},
-                   {"length", w.max_length},
-                   {"steps", o.steps},
-                   {"step_ms", 1e3 * median(steps, [](const Step& s) { return s.seconds; })},
-                   {"step_ms_min", 1e3 * fastest->seconds},
-                   {"step_ms_max", 1e3 * slowest->seconds},
-                   {"step_cpu_ms", 1e3 * median(steps, [](const Step& s) { return s.cpu_seconds; })},
-                   {"tokens_per_second",
-                    median(steps, [](const Step& s) { return static_cast<double>(s.real_tokens) / s.seconds; })},
-                   {"tokens_per_second_overall", real / total(steps, &Step::seconds)},
-                   {"padding_share", 1 - real / total(steps, &Step::tokens)},
-                   {"target_share", total(steps, &Step::targets) / real},
-                   {"step_flops", median(steps, [](const Step& s) { return s.flops; })},
-                   {"tflops", 1e-12 * flops},
-                   {"first_loss", steps.front().loss},
-                   {"last_loss", steps.back().loss},
-                   {"memory_planned_bytes", plan.bytes()},
-                   {"memory_peak_bytes", peak_memory(learner, gpu.get())},
-                   {"memory_groups", memory_groups(plan)}};
+    Json report = {
+        {"model", w.name},
+        {"rows", w.rows},
+        {"device", gpu ? gpu->name() : "cpu"},
+        {"threads", omp_get_max_threads()},
+        {"optim_dtype", spell(w.config.optim_dtype)},
+        {"gradient_checkpointing", spell(w.config.gradient_checkpointing)},
+        {"deterministic", w.config.deterministic},
+        {"parameters", ParameterList(w.model).count()},
+        {"trained_parameters", learner.parameters().count()},
+        {"lora",
+         w.lora ? Json{{"rank", w.lora->rank}, {"dropout", w.lora->dropout}, {"targets", w.lora->targets}} : Json()},
+        {"packs", w.layout.per_device_batch},
+        {"accumulation", w.layout.accumulation},
+        {"length", w.max_length},
+        {"steps", o.steps},
+        {"step_ms", 1e3 * median(steps, [](const Step& s) { return s.seconds; })},
+        {"step_ms_min", 1e3 * fastest->seconds},
+        {"step_ms_max", 1e3 * slowest->seconds},
+        {"step_cpu_ms", 1e3 * median(steps, [](const Step& s) { return s.cpu_seconds; })},
+        {"tokens_per_second",
+         median(steps, [](const Step& s) { return static_cast<double>(s.real_tokens) / s.seconds; })},
+        {"tokens_per_second_overall", real / total(steps, &Step::seconds)},
+        {"padding_share", 1 - real / total(steps, &Step::tokens)},
+        {"target_share", total(steps, &Step::targets) / real},
+        {"step_flops", median(steps, [](const Step& s) { return s.flops; })},
+        {"tflops", 1e-12 * flops},
+        {"first_loss", steps.front().loss},
+        {"last_loss", steps.back().loss},
+        {"memory_planned_bytes", plan.bytes()},
+        {"memory_peak_bytes", peak_memory(learner, gpu.get())},
+        {"memory_groups", memory_groups(plan)}};
+    if (ranks.several()) {
+        const auto seconds = [](const Step& s) { return s.seconds; };
+        const double step_ms = 1e3 * median(steps, seconds), alone_ms = 1e3 * median(alone, seconds);
+        const double own = report["tokens_per_second"].get<double>();
+        const double own_alone =
+            median(alone, [](const Step& s) { return static_cast<double>(s.real_tokens) / s.seconds; });
+        const std::vector<double> all = ranks.sum("figures", {own, own_alone});
+        report["ranks"] = ranks.size();
+        report["zero_stage"] = w.config.zero_stage;
+        report["grad_sync_dtype"] = spell(w.config.grad_sync_dtype);
+        report["tokens_per_second_all"] = all[0];
+        report["tokens_per_second_all_alone"] = all[1];
+        report["step_ms_alone"] = alone_ms;
+        report["exposed_ms"] = step_ms - alone_ms;
+    }
     if (peak > 0) report["mfu"] = flops / peak;
     if (o.profiled > 0) report["phases"] = phase_table(profile, profiled);
     return report;
@@ -349,9 +390,9 @@ void print(const Json& r, const ModelConfig& m) {
                      m.num_hidden_layers, m.hidden_size, m.intermediate_size, m.num_attention_heads,
                      m.num_key_value_heads, m.head_dim, m.vocab_size, human_count(number("parameters"))));
     if (const Json& lora = r["lora"]; !lora.is_null())
-        line("lora", fmt::format("rank {}, dropout {}, on {}: {} parameters are trained", lora["rank"].dump(),
-                                 lora["dropout"].dump(), lora["targets"].dump(),
-                                 human_count(number("trained_parameters"))));
+        line("lora",
+             fmt::format("rank {}, dropout {}, on {}: {} parameters are trained", lora["rank"].dump(),
+                         lora["dropout"].dump(), lora["targets"].dump(), human_count(number("trained_parameters"))));
     line("batch", fmt::format("{} x {} packs of {}, {}; {:.1f} % padding, {:.1f} % of the real tokens are targets",
                               number("accumulation"), number("packs"), number("length"), text("rows"),
                               100 * number("padding_share"), 100 * number("target_share")));
@@ -366,6 +407,13 @@ void print(const Json& r, const ModelConfig& m) {
     line("speed", fmt::format("{:.0f} real tokens/s, {}{}", number("tokens_per_second"),
                               gpu ? fmt::format("{:.1f} TFLOP/s", tflops) : fmt::format("{:.1f} GFLOP/s", 1e3 * tflops),
                               r.contains("mfu") ? fmt::format(", MFU {:.1f} %", 100 * number("mfu")) : ""));
+    if (r.contains("ranks"))
+        line("ranks",
+             fmt::format("{}: {:.0f} real tokens/s in all, {:.1f} % of as many on their own; {:.1f} ms a step without "
+                         "exchange (zero_stage {}, {}): {:.1f} ms of it are exposed",
+                         number("ranks"), number("tokens_per_second_all"),
+                         100 * number("tokens_per_second_all") / number("tokens_per_second_all_alone"),
+                         number("step_ms_alone"), number("zero_stage"), text("grad_sync_dtype"), number("exposed_ms")));
     line("memory", fmt::format("{} planned, {} at most", human_bytes(r["memory_planned_bytes"].get<size_t>()),
                                human_bytes(r["memory_peak_bytes"].get<size_t>())));
     if (!r.contains("phases")) return;
@@ -405,6 +453,10 @@ void declare(CLI::App& app, Options& o) {
     };
     choice("--device", o.machine.device, "auto: a GPU where there is one");
     choice("--optim-dtype", o.machine.optim_dtype, "AdamW's moments on a GPU, default float32");
+    choice("--grad-sync-dtype", o.machine.grad_sync_dtype, "under mpirun: what gradients travel in, default float32");
+    app.add_option("--zero-stage", o.machine.zero_stage, "under mpirun: 1 shards optimizer state")
+        ->check(CLI::Range(0, 1))
+        ->excludes(config);
     choice("--gradient-checkpointing", o.machine.gradient_checkpointing, "default none");
     app.add_flag("--deterministic", o.machine.deterministic, "on a GPU: the same bits in every run")->excludes(config);
     app.add_option("--head-chunk", o.machine.head_chunk, "rows whose logits are held at once, default as train has it")
@@ -431,6 +483,26 @@ void declare(CLI::App& app, Options& o) {
     app.footer("Any key of the config can be given as key=value.");
 }
 
+int run(const Options& options, const std::vector<std::string>& overrides, const Ranks& ranks) {
+    if (options.plan) {
+        if (ranks.first()) fmt::print("{}", plan_of(options, ranks));
+        return 0;
+    }
+    std::optional<Workload> workload;
+    ranks.together("start", [&] {
+        workload = options.config.empty() ? from_shape(options, ranks) : from_config(options, overrides, ranks);
+    });
+    const Json report = measure(*workload, options, ranks);
+    if (!ranks.first()) return 0;
+    if (options.json == "-") {
+        fmt::print("{}\n", report.dump(2));
+        return 0;
+    }
+    print(report, workload->model);
+    if (!options.json.empty()) write_file_atomically(options.json, report.dump(2) + "\n");
+    return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -440,18 +512,7 @@ int main(int argc, char** argv) {
     return run_command("bench_step", app, argc, argv, [&] {
         if (options.config.empty() && !app.remaining().empty())
             fail(Exit::config, "{}: keys need a config, a shape takes none", app.remaining().front());
-        if (options.plan) {
-            fmt::print("{}", plan_of(options));
-            return 0;
-        }
-        const Workload workload = options.config.empty() ? from_shape(options) : from_config(options, app.remaining());
-        const Json report = measure(workload, options);
-        if (options.json == "-") {
-            fmt::print("{}\n", report.dump(2));
-            return 0;
-        }
-        print(report, workload.model);
-        if (!options.json.empty()) write_file_atomically(options.json, report.dump(2) + "\n");
-        return 0;
+        Ranks ranks("bench_step");
+        return ranks.guard([&] { return run(options, app.remaining(), ranks); });
     });
 }

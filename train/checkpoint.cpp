@@ -27,12 +27,8 @@ Json layout_json(const ParameterList& parameters) {
 Json lora_json(const Learner& learner) {
     const auto& lora = learner.options().lora;
     if (!lora) return nullptr;
-    return {{"rank", lora->rank},
-            {"alpha", lora->alpha},
-            {"use_rslora", lora->rslora},
-            {"targets", lora->targets},
-            {"head", lora->head},
-            {"base_sha256", learner.base_hash()}};
+    return {{"rank", lora->rank},       {"alpha", lora->alpha}, {"use_rslora", lora->rslora},
+            {"targets", lora->targets}, {"head", lora->head},   {"base_sha256", learner.base_hash()}};
 }
 
 void check_lora(const std::string& path, const Json& found, const Json& expected) {
@@ -50,16 +46,13 @@ void check_lora(const std::string& path, const Json& found, const Json& expected
     }
 }
 
-void write_shard(const std::string& path, const Learner& learner) {
+void write_shard(const std::string& path, const Learner& learner, const Tensor& weights) {
     Hdf5Writer file(path);
-    const auto write = [&](const char* name, const Tensor& t) {
-        file.write(name, HostCopy::of(learner.options().gpu, t).tensor());
-    };
-    write("weights", learner.weights());
-    write("adamw/m", learner.m());
-    write("adamw/v", learner.v());
+    file.write("weights", weights);
+    file.write("adamw/m", learner.whole(learner.m()).tensor());
+    file.write("adamw/v", learner.whole(learner.v()).tensor());
     file.attribute("begin", int64_t{0});
-    file.attribute("end", learner.weights().numel());
+    file.attribute("end", learner.parameters().size());
     file.attribute("updates", learner.updates());
     file.close();
 }
@@ -130,24 +123,30 @@ void verify(const std::string& folder) {
 
 }  // namespace
 
+void contribute_to_checkpoint(const Learner& learner) {
+    for (const Tensor* state : {&learner.weights(), &learner.m(), &learner.v()}) learner.whole(*state);
+}
+
 void save_checkpoint(const std::string& folder, const Learner& learner, const TrainerState& state) {
     FolderCommit commit(folder);
     const std::string& dir = commit.folder();
-    write_shard(dir + "/" + shard_name, learner);
+    const HostCopy weights = learner.whole(learner.weights());
+    write_shard(dir + "/" + shard_name, learner, weights.tensor());
     const Json trainer = {{"step", state.step},
                           {"tokens_seen", state.tokens_seen},
                           {"samples_seen", state.samples_seen},
                           {"since_log", sums_json(state.since_log)},
                           {"data_key", state.data_key},
                           {"reference_key", state.reference_key},
+                          {"ranks", state.ranks},
+                          {"packs_per_step", state.packs_per_step},
                           {"lora", lora_json(learner)},
                           {"layout", layout_json(learner.parameters())}};
     write_file_atomically(dir + "/trainer_state.json", trainer.dump(1) + "\n");
     write_file_atomically(dir + "/config.yaml", state.config_yaml);
     write_file_atomically(dir + "/model_config.json", to_json(learner.config()).dump(2) + "\n");
     if (const auto& lora = learner.options().lora)
-        write_adapter(dir, {*lora, state.base_model}, learner.parameters(),
-                      HostCopy::of(learner.options().gpu, learner.weights()).tensor());
+        write_adapter(dir, {*lora, state.base_model}, learner.parameters(), weights.tensor());
     write_manifest(dir, state.step);
     commit.commit();
 }
@@ -166,22 +165,27 @@ TrainerState load_checkpoint(const std::string& folder, Learner& learner) {
                             .since_log = sums_of(json.at("since_log")),
                             .data_key = json.at("data_key").get<std::string>(),
                             .reference_key = json.at("reference_key").get<std::string>(),
+                            .ranks = json.value("ranks", int64_t{1}),
+                            .packs_per_step = json.value("packs_per_step", int64_t{0}),
                             .config_yaml = read_file(folder + "/config.yaml")};
     });
     const std::string shard_path = folder + "/" + shard_name;
     const Hdf5Reader shard(shard_path);
-    const auto read = [&](const char* name, const Tensor& into) {
+    const auto read = [&](const char* name, const Tensor& into, const std::vector<Slice>& slices) {
         if (into.empty()) return;  // a learner for inference has no moments
-        if (shard.count(name) != into.numel())
-            fail(Exit::data, "{}: '{}' holds {} numbers, expected {}", shard_path, name, shard.count(name),
-                 into.numel());
+        if (const int64_t expected = learner.parameters().size(); shard.count(name) != expected)
+            fail(Exit::data, "{}: '{}' holds {} numbers, expected {}", shard_path, name, shard.count(name), expected);
         const HostCopy host = HostCopy::to_fill(learner.options().gpu, into);
-        shard.read(name, host.tensor());
+        int64_t at = 0;
+        for (const Slice& s : slices) {
+            if (s.size() > 0) shard.read(name, host.tensor().slice(0, at, at + s.size()), s.begin);
+            at += s.size();
+        }
         host.store();
     };
-    learner.fill_weights([&](const Tensor& weights) { read("weights", weights); });
-    read("adamw/m", learner.m());
-    read("adamw/v", learner.v());
+    learner.fill_weights([&](const Tensor& weights) { read("weights", weights, {{0, learner.parameters().size()}}); });
+    read("adamw/m", learner.m(), learner.sync().state());
+    read("adamw/v", learner.v(), learner.sync().state());
     learner.set_updates(shard.int_attribute("updates"));
     return state;
 }

@@ -1,7 +1,7 @@
 #pragma once
 // Checkpoints: folders <output_dir>/checkpoint-<step>, each whole or absent.
 //
-//     state-00001-of-00001.h5   flat weights and AdamW moments (one shard per rank; one rank now); with LoRA those of
+//     state-00001-of-00001.h5   flat weights and AdamW moments, whole: any number of ranks reads them; with LoRA those of
 //                               the adapters alone: the base is known by its hash
 //     trainer_state.json        step, counters, what the run was made of, where each parameter lies in the flat buffers
 //     config.yaml               the resolved training config
@@ -27,13 +27,19 @@ struct TrainerState {
     LossSums since_log;           ///< of the steps that no line of the log tells of yet
     std::string data_key;         ///< key of the token store: other data would make another run
     std::string reference_key{};  ///< of the reference's log-probabilities, where the loss compares with one
+    int64_t ranks = 1;            ///< that trained
+    int64_t packs_per_step = 0;   ///< of all ranks and micro-steps; 0: not known (older checkpoints)
     std::string config_yaml;      ///< resolved
     /// LoRA: the base's folder, as adapter_config.json is to name it.
     std::string base_model{};
 };
 
-/// Throws Exit::storage; nothing is left under `folder` then.
+/// Throws Exit::storage; nothing is left under `folder` then. With several ranks, rank 0 saves and the others call
+/// contribute_to_checkpoint() meanwhile.
 void save_checkpoint(const std::string& folder, const Learner& learner, const TrainerState& state);
+
+/// Gives rank 0 what it keeps of the optimizer state, where that is sharded.
+void contribute_to_checkpoint(const Learner& learner);
 
 /// Verifies, then fills the learner's weights, moments and update count. Throws Exit::data naming the file, what was
 /// found and what was expected; so it does where the adapters have another rank, scale, targets or base than the

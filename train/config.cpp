@@ -87,6 +87,13 @@ std::string resolved_yaml(const Config& config) {
     return std::string(out.c_str()) + '\n';
 }
 
+std::vector<std::pair<std::string, std::string>> config_values(const Config& config) {
+    std::vector<std::pair<std::string, std::string>> values;
+    for (const Section& section : config_sections())
+        for (const Key<Config>& key : section.keys) values.emplace_back(key.name, key.text(config));
+    return values;
+}
+
 std::vector<std::string> config_changes(const Config& then, const Config& now) {
     std::vector<std::string> changes;
     visit_deciding_keys([&](const Key<Config>& key) {

@@ -64,7 +64,7 @@ struct Config {
     std::set<std::string> lora_target;  ///< default: all of lora_modules(), or those of adapter_name_or_path
     bool use_rslora = false;
     std::set<std::string> modules_to_save;  ///< trained whole: lm_head, or none
-    std::string adapter_name_or_path;  ///< adapters to go on with; empty: fresh ones
+    std::string adapter_name_or_path;       ///< adapters to go on with; empty: fresh ones
     bool export_merged = false;
 
     // Machine.
@@ -74,6 +74,12 @@ struct Config {
     Switch bf16 = Switch::automatic;  ///< settled: on exactly on a GPU
     Recompute gradient_checkpointing = Recompute::none;
     bool deterministic = false;  ///< settled: on the CPU always true
+
+    // Several ranks.
+    int64_t zero_stage = 0;              ///< 1: optimizer state is sharded
+    DType grad_sync_dtype = DType::f32;  ///< what gradients travel in: f32 or bf16
+    double ddp_timeout = 600;            ///< seconds
+    int64_t param_checksum_steps = 100;  ///< 0: never
 
     // Data.
     std::vector<DatasetSpec> datasets;
@@ -176,6 +182,9 @@ void settle_device(Config& config, Device device);
 
 /// Every key with its value, as YAML in the table's order; parsing it gives the same config back.
 std::string resolved_yaml(const Config& config);
+
+/// Every key and its value as text, in the table's order.
+std::vector<std::pair<std::string, std::string>> config_values(const Config& config);
 
 /// "learning_rate: 1e-4, now 2e-4", one line per key that differs and decides what is learned, to the bit. Keys that
 /// only say where and how to run (threads, output, logging, saving, evaluation, resuming) are left out. So is device:

@@ -66,7 +66,6 @@ std::vector<Key<Config>> planned_keys() {
         planned<C>("pure_bf16", "false"),
         planned<C>("fp16", "false"),
         planned<C>("master_weights"),
-        planned<C>("zero_stage", "0"),
         planned<C>("attn_implementation", "flashmask"),
         planned<C>("rl"),
         planned<C>("reward_model"),
@@ -163,6 +162,30 @@ Section machine_section() {
                 "The same bits in every run. The CPU always gives them. On a GPU only the backward pass of attention "
                 "needs to be told, and takes a slower path; all else gives the same bits anyway.")
                 .default_is("true on the CPU, false on a GPU"),
+        }};
+}
+Section ranks_section() {
+    using C = Config;
+    return {
+        "Several ranks (mpirun)",
+        {
+            key("zero_stage", &C::zero_stage,
+                "0: every rank keeps all optimizer state; 1: each keeps its share and sends the others the weights "
+                "that "
+                "it has updated (ZeRO-1). Results stay the same, to the bit on the CPU.",
+                from_to(0, 1))
+                .only_how_to_run(),
+            key("grad_sync_dtype", &C::grad_sync_dtype,
+                "What gradients travel between ranks in; they are always summed, never averaged. bfloat16 halves what "
+                "travels and rounds."),
+            key("ddp_timeout", &C::ddp_timeout,
+                "Seconds after which a rank that hangs, or whose machine is gone, ends all ranks with exit code 5. One "
+                "that dies does so at once.",
+                from_to(1, 1e6))
+                .only_how_to_run(),
+            key("param_checksum_steps", &C::param_checksum_steps,
+                "Steps between two comparisons of the ranks' weights, by a checksum; 0: never.", from_to(0, 1e9))
+                .only_how_to_run(),
         }};
 }
 Section data_section() {
@@ -342,8 +365,9 @@ std::vector<Key<Config>> config_keys() {
 }  // namespace
 
 std::vector<Section> config_sections() {
-    return {model_section(),      lora_section(),    machine_section(), data_section(),      learned_section(),
-            preference_section(), packing_section(), run_section(),     optimizer_section(), output_section()};
+    return {model_section(), lora_section(),      machine_section(),    ranks_section(),
+            data_section(),  learned_section(),   preference_section(), packing_section(),
+            run_section(),   optimizer_section(), output_section()};
 }
 
 std::vector<Key<ModelShape>> model_keys() {

@@ -17,7 +17,7 @@ struct AdamWCoefficients {
     T v_scale;    ///< 1 / sqrt(1 - beta2^t)
 };
 
-/// Elements whose squares one thread block of gradient_norm sums up.
+/// Elements whose squares one thread block of add_squares sums up.
 constexpr int64_t norm_block_elements = int64_t{1} << 15;
 
 /// Stream of the Philox numbers that round bf16 moments at step t: this + t. Of the block for elements 4 i to 4 i + 3
@@ -26,7 +26,8 @@ constexpr uint64_t moment_rounding_stream = uint64_t{0x6d6f6d65} << 32;
 
 namespace cuda {
 
-void gradient_norm(const Context& ctx, const GradientNorm& args);
+void add_squares(const Context& ctx, const AddSquares& args);
+void clip_factor(const Context& ctx, const ClipFactor& args);
 void adamw(const Context& ctx, const AdamWStep& args, const AdamWCoefficients<float>& coefficients);
 void cast(const Context& ctx, const Tensor& to, const Tensor& from);
 void add_loss_sums(const Context& ctx, const AddLossSums& args);

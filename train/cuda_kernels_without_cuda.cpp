@@ -9,7 +9,10 @@ namespace {
 
 }  // namespace
 
-void gradient_norm(const Context&, const GradientNorm&) {
+void add_squares(const Context&, const AddSquares&) {
+    no_cuda();
+}
+void clip_factor(const Context&, const ClipFactor&) {
     no_cuda();
 }
 void adamw(const Context&, const AdamWStep&, const AdamWCoefficients<float>&) {

@@ -176,15 +176,14 @@ void export_merged(const Config& config, std::shared_ptr<const Encoder> encoder,
 }
 
 void export_merged_copy(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
-                        const std::string& folder) {
+                        const Tensor& adapters, const std::string& folder) {
     Learner copy(learner.config(), {.training = false, .lora = learner.options().lora});
     load_base(config.model_name_or_path, copy);
     if (copy.base_hash() != learner.base_hash())
-        fail(Exit::data, "{}: the model has changed since training began; nothing is merged", config.model_name_or_path);
-    const HostCopy adapters = HostCopy::of(learner.options().gpu, learner.weights());
-    copy.fill_weights([&](const Tensor& weights) {
-        std::copy_n(adapters.tensor().as<float>(), weights.numel(), weights.as<float>());
-    });
+        fail(Exit::data, "{}: the model has changed since training began; nothing is merged",
+             config.model_name_or_path);
+    copy.fill_weights(
+        [&](const Tensor& weights) { std::copy_n(adapters.as<float>(), weights.numel(), weights.as<float>()); });
     export_merged(config, std::move(encoder), copy, folder, stored_dtype(config.model_name_or_path));
 }
 

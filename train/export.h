@@ -38,9 +38,10 @@ DType stored_dtype(const std::string& model_folder);
 /// Merges the adapters of a learner on the CPU into its base and exports that. The learner is of no use any more.
 void export_merged(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
                    const std::string& folder, DType stored);
-/// The same for a learner that is still needed, or lives on a GPU: reads the base again.
+/// The same for a learner that is still needed, or lives on a GPU: reads the base again. `adapters`: Learner::weights(),
+/// whole, in host memory.
 void export_merged_copy(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
-                        const std::string& folder);
+                        const Tensor& adapters, const std::string& folder);
 
 /// What a run of `config` exports to `folder`.
 ExportRequest export_request(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,

@@ -15,6 +15,7 @@
 
 #include "engine/host_copy.h"
 #include "train/adamw.h"
+#include "train/gradient_sync.h"
 #include "train/language_model_objective.h"
 
 namespace colonnade {
@@ -38,6 +39,7 @@ struct LearnerOptions {
     std::shared_ptr<const Objective> objective = std::make_shared<LanguageModelObjective>();
     /// Where batches carry no reference but the objective compares with one: runs before the policy, every time.
     ReferenceForward reference{};
+    GradientSyncOptions sync{};  ///< with the other ranks
 
     DType dtype_on(Device d) const { return d == Device::cuda ? DType::bf16 : dtype; }
     DType compute_dtype() const { return dtype_on(device()); }
@@ -66,17 +68,19 @@ class Learner {
 
     /// Gradients and loss sums of the step to come.
     void zero_gradients();
-    /// Forward, loss and backward of one batch; gradients and loss add up. `total`: of the objective, of the whole step.
-    void accumulate(const Context& ctx, const Batch& batch, double total);
-    /// Loss of what was accumulated since zero_gradients(); waits.
+    /// Forward, loss and backward of one batch; gradients and loss add up. `total`: of the objective, of the whole step,
+    /// all ranks. With the last batch of a step gradients go to the other ranks while backward still computes.
+    void accumulate(const Context& ctx, const Batch& batch, double total, bool last = false);
+    /// Loss of what this rank accumulated since zero_gradients(); waits.
     LossSums loss() const;
-    /// Clips to max_norm (0: never) and applies AdamW, unless the gradients' norm is not finite.
+    /// Sums gradients and loss over the ranks, clips to max_norm (0: never) and applies AdamW, unless the gradients' norm is
+    /// not finite.
     void update(const Context& ctx, const AdamWSettings& settings, double learning_rate, double max_norm);
     /// Of the oldest update that was not asked for yet; waits for it. Throws Exit::numerics when its loss or gradient
     /// norm was not finite: the message names the first parameter with a bad gradient. Save nothing after that: on a GPU
     /// a later update may have been enqueued already.
     StepResult result();
-    /// Loss only; nothing of the training state changes. Waits.
+    /// Loss only, of this rank's batch; nothing of the training state changes. Waits.
     LossSums evaluate(const Context& ctx, const Batch& batch, std::vector<double>* nll = nullptr);
     /// The log-probability, or the reward, of every branch: Objective::measure(). Waits.
     std::vector<double> measure(const Context& ctx, const Batch& batch);
@@ -86,11 +90,22 @@ class Learner {
     /// What is trained: the model's parameters, or with LoRA the adapters'.
     const ParameterList& parameters() const { return parameters_; }
     const Transformer& model() const { return *model_; }
-    /// Flat, of the master dtype, on the learner's device: HostCopy reads them. Fill weights by fill_weights().
+    /// Flat, of the master dtype, on the learner's device: HostCopy reads them. Fill weights by fill_weights(). Where
+    /// optimizer state is sharded over ranks (zero_stage 1), m and v, and on a GPU the weights, hold the slices of
+    /// sync().state() one after the other.
     const Tensor& weights() const { return state_.weights; }
+    /// The same rounded to what the model computes with, whole on every rank.
+    const Tensor& used_weights() const { return state_.copy.empty() ? state_.weights : state_.copy; }
     const Tensor& gradients() const { return state_.gradients; }
     const Tensor& m() const { return state_.m; }
     const Tensor& v() const { return state_.v; }
+    /// weights(), m() or v() of the whole model, in host memory. Where sharded all ranks must call it, and rank 0 alone
+    /// gets it.
+    HostCopy whole(const Tensor& state) const;
+    /// The same on every rank, or memory or a transfer is at fault. Of the weights that the model computes with.
+    uint64_t weights_checksum();
+    const GradientSync& sync() const { return sync_; }
+    void set_exchange(bool exchange) { sync_.set_exchange(exchange); }
     /// Calls `fill` with a flat tensor in host memory and makes what it holds then the weights.
     void fill_weights(const std::function<void(const Tensor&)>& fill);
     /// With LoRA: calls `fill` with every parameter of the base and a tensor in host memory for it, f32 or f64.
@@ -112,9 +127,10 @@ class Learner {
         Tensor weights, copy, gradients, m, v;
         Tensor outcome;  ///< f64: LossSums of the step, gradient norm, clip factor
         Tensor eval_sums;
-        Tensor decay_map, norm_scratch;  ///< GPU
+        Tensor decay_map, norm_scratch, checksum;  ///< GPU
+        Tensor exchange;                           ///< of the communicator; empty with one rank
         static State lay_out(Arena& arena, const ParameterList& parameters, const ParameterList& base,
-                             const LearnerOptions& options);
+                             const LearnerOptions& options, const GradientSync& sync);
     };
     struct Workspace {
         BatchTensors batch;
@@ -130,16 +146,19 @@ class Learner {
         std::vector<double> outcome;         ///< CPU
         int64_t update = 0;
     };
-    /// Lays the batch out, then calls body(workspace, input).
+    /// Lays the batch out, then calls body(workspace, input). `last`: sums over ranks start with backward.
     template <typename Body>
-    void with_batch(const Context& ctx, const Batch& batch, double total, bool training, Body&& body);
+    void with_batch(const Context& ctx, const Batch& batch, double total, bool training, bool last, Body&& body);
     /// Forward and loss, in training backward; the workspace they leave goes to `then`.
     template <typename Then>
     void run(const Context& ctx, const Batch& batch, double total, const Tensor& sums, const ModelGradients* gradients,
-             Then&& then);
+             bool last, Then&& then);
     /// Zero, without waiting.
     void clear(const Tensor& t) const;
     void clear_sums(const Tensor& sums) const;
+    void update_weights(const Context& ctx, const AdamWSettings& settings, double learning_rate);
+    Tensor norm_and_clip() const;
+    std::string first_bad_gradient() const;
     std::vector<double> read(const Tensor& numbers) const;
     DropoutMask next_dropout();
 
@@ -147,6 +166,7 @@ class Learner {
     LearnerOptions options_;
     ParameterList base_parameters_;  ///< LoRA
     ParameterList parameters_;
+    GradientSync sync_;
     Arena arena_;
     State state_;
     size_t state_end_ = 0;  ///< arena mark: what lies behind is laid out anew for every batch

@@ -73,7 +73,7 @@ std::string weights_hash(const Learner& learner, bool fresh_adapters) {
         const HostCopy host = HostCopy::of(gpu, tensor);
         hash.update(host.tensor().data, host.tensor().bytes());
     };
-    if (!fresh_adapters) add(learner.weights());
+    if (!fresh_adapters) add(learner.used_weights());
     if (const auto& lora = learner.options().lora) {
         const std::string base =
             fmt::format("base {} scale {}", learner.base_hash(), fresh_adapters ? 0 : lora->scale());
@@ -136,7 +136,7 @@ ReferenceTable compute_reference(const TokenStore& store, const PackScheduleSett
     return ReferenceTable(store, std::move(logps));
 }
 
-References make_references(const Session& session, Learner& learner, const Context& ctx) {
+References make_references(const Session& session, Learner& learner, const Context& ctx, const Ranks& ranks) {
     const Config& c = session.config;
     const bool other = !c.ref_model_name_or_path.empty();
     if (other) load_model(session, c.ref_model_name_or_path, learner);
@@ -153,14 +153,18 @@ References make_references(const Session& session, Learner& learner, const Conte
         const std::string key = sha256(fmt::format("{} {} {} {}", model, session.data_key, split.key, name));
         const std::string path = fmt::format("{}/reference-{}-{:.16}.h5", c.prepared_path, name, key);
         ReferenceTable& table = training ? result.train : result.eval;
-        if (fs::exists(path)) {
-            table = ReferenceTable(split.store, read_table(path, key, split.store.branch_offsets().back()));
-            fmt::print("reference of {} samples: found in {}\n", split.store.size(), path);
-        } else {
-            const std::string label = fmt::format("reference {}", name);
-            table = compute_reference(split.store, settings, learner, ctx, {.label = label});
-            write_table(path, key, table.logps());
-        }
+        const std::string label = fmt::format("reference {}", name);
+        ProgressOptions progress{.label = label};
+        if (!ranks.first()) progress.write = [](std::string_view) {};
+        ranks.in_turn(label, [&] {
+            if (fs::exists(path)) {
+                table = ReferenceTable(split.store, read_table(path, key, split.store.branch_offsets().back()));
+                if (ranks.first()) fmt::print("reference of {} samples: found in {}\n", split.store.size(), path);
+            } else {
+                table = compute_reference(split.store, settings, learner, ctx, progress);
+                write_table(path, key, table.logps());
+            }
+        });
         if (training) result.key = key;
     }
     if (other) load_or_initialize(session, learner);

@@ -40,8 +40,10 @@ struct References {
 
 /// Finds both tables under their keys, or computes them, telling progress. `learner` holds the weights that a run of this
 /// session starts from, and does so afterwards, too. Throws Exit::data for a damaged cache, Exit::numerics for an answer
-/// whose log-probability is not finite.
-References make_references(const Session& session, Learner& learner, const Context& ctx);
+/// whose log-probability is not finite. With several ranks, which all call it, rank 0 computes and the others find what
+/// it wrote.
+References make_references(const Session& session, Learner& learner, const Context& ctx,
+                           const Ranks& ranks = one_rank());
 
 /// The reference of a policy that began as its base: the base, without the adapters. For LearnerOptions::reference.
 ReferenceForward base_alone();

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <filesystem>
 #include <numeric>
+#include <thread>
 
 #include "engine/arena.h"
 #include "engine/device.h"
@@ -15,6 +16,7 @@
 #include "engine/philox.h"
 #include "train/adapter_folder.h"
 #include "train/config_values.h"
+#include "train/rank_check.h"
 
 namespace colonnade {
 namespace {
@@ -65,7 +67,8 @@ void set_token_ids(ModelConfig& model, const Tokenizer& tokenizer) {
     if (const auto eos = tokenizer.eos()) model.eos_token_ids = {*eos};
 }
 
-StoreResult build_split(const Session& s, const std::string& name, const std::vector<DatasetSpec>& datasets) {
+StoreResult build_split(const Session& s, const std::string& name, const std::vector<DatasetSpec>& datasets,
+                        const Ranks& ranks) {
     StoreRequest request;
     request.name = name;
     request.folder = s.config.prepared_path;
@@ -74,7 +77,38 @@ StoreResult build_split(const Session& s, const std::string& name, const std::ve
     request.tokenizer = s.encoder->tokenizer();
     request.encode = s.encoder->options();
     request.threads = s.config.dataset_num_proc ? static_cast<int>(s.config.dataset_num_proc) : omp_get_max_threads();
-    return build_store(request);
+    if (!ranks.first()) request.progress.write = [](std::string_view) {};
+    StoreResult result;
+    ranks.in_turn("the data of " + name, [&] { result = build_store(request); });
+    return result;
+}
+
+/// One per core that this rank may use, where no other rank of the machine wants it.
+int default_threads(const Ranks& ranks) {
+    const int allowed = omp_get_num_procs(), cores = static_cast<int>(std::thread::hardware_concurrency());
+    return ranks.several() ? std::max(1, std::min(allowed, cores / ranks.local_size())) : allowed;
+}
+
+/// A GPU of its own for every rank: its local rank counts them, unless the launcher shows it only one.
+void choose_gpu(Config& config, const std::vector<CudaDevice>& devices, const Ranks& ranks) {
+    if (!ranks.several()) return;
+    if (config.device_index != 0)
+        fail(Exit::config, "device_index {} is for one rank: of several, each takes the GPU of its local rank",
+             config.device_index);
+    const auto count = static_cast<int>(devices.size());
+    config.device_index = count > 0 ? ranks.local_rank() % count : 0;
+}
+
+void require_gpu_each(const std::vector<CudaDevice>& devices, const Config& config, const Ranks& ranks) {
+    if (!ranks.several()) return;
+    const std::vector<std::string> all = ranks.gather("GPUs", devices[static_cast<size_t>(config.device_index)].uuid);
+    for (int r = 0; r < ranks.size(); ++r)
+        for (int other = 0; other < r; ++other)
+            if (all[static_cast<size_t>(r)] == all[static_cast<size_t>(other)])
+                fail(Exit::config,
+                     "{} and {} would share a GPU: start no more ranks on a machine than it has GPUs ({} here), or set "
+                     "device: cpu",
+                     ranks.name(other), ranks.name(r), devices.size());
 }
 
 /// Rankings that reach beyond a sliding window of the model may be more than a column mask can say: told before the
@@ -165,10 +199,11 @@ void load_model(const Session& session, const std::string& folder, Learner& lear
     });
 }
 
-Device settle_machine(Config& config) {
-    const int threads = config.threads ? static_cast<int>(config.threads) : omp_get_num_procs();
+Device settle_machine(Config& config, const Ranks& ranks) {
+    const int threads = config.threads ? static_cast<int>(config.threads) : default_threads(ranks);
     omp_set_num_threads(threads);
     const std::vector<CudaDevice> devices = cuda_devices();
+    if (config.device != DeviceChoice::cpu) choose_gpu(config, devices, ranks);
     const auto index = static_cast<size_t>(config.device_index);
     const bool usable = index < devices.size() && devices[index].compute_capability >= 80;
     const Device device = config.device == DeviceChoice::cuda || (config.device == DeviceChoice::automatic && usable)
@@ -187,6 +222,8 @@ Device settle_machine(Config& config) {
             fail(Exit::config, "device: cuda, but device {} ({}) is an sm_{}: the kernels need sm_80 or newer", index,
                  devices[index].name, devices[index].compute_capability);
     }
+    require_same(ranks, {{"the device", name_of(device)}});
+    if (device == Device::cuda) require_gpu_each(devices, config, ranks);
     settle_device(config, device);
     return device;
 }
@@ -230,12 +267,12 @@ std::pair<TokenStore, TokenStore> split_store(const TokenStore& all, double val_
             all.subset([&](int64_t i) { return held_out[static_cast<size_t>(i)]; })};
 }
 
-Session open_session(const LoadedConfig& loaded) {
+Session open_session(const LoadedConfig& loaded, const Ranks& ranks) {
     Session s;
     s.config = loaded.config;
     s.notices = loaded.notices;
     const Config& c = s.config;
-    s.device = settle_machine(s.config);
+    s.device = settle_machine(s.config, ranks);
     settle_adapter(s.config);
     const auto tokenizer = load_tokenizer(c);
     if (c.model) {
@@ -262,7 +299,7 @@ Session open_session(const LoadedConfig& loaded) {
                  s.model.head_dim);
         s.config = loaded.config;
         s.config.device = DeviceChoice::cpu;
-        s.device = settle_machine(s.config);
+        s.device = settle_machine(s.config, ranks);
         settle_adapter(s.config);
         s.notices.push_back(fmt::format(
             "device: cpu, as attention has no GPU kernel for head_dim {} (64, 96, 128, 256)", s.model.head_dim));
@@ -280,10 +317,10 @@ Session open_session(const LoadedConfig& loaded) {
     if (c.max_length > s.model.max_position_embeddings)
         s.notices.push_back(fmt::format("max_length {} is beyond the model's max_position_embeddings {}", c.max_length,
                                         s.model.max_position_embeddings));
-    s.train = build_split(s, "train", c.datasets);
+    s.train = build_split(s, "train", c.datasets, ranks);
     s.data_key = s.train.key;
     if (!c.eval_datasets.empty()) {
-        s.eval = build_split(s, "eval", c.eval_datasets);
+        s.eval = build_split(s, "eval", c.eval_datasets, ranks);
     } else if (c.val_size > 0) {
         auto [train, eval] = split_store(s.train.store, c.val_size, static_cast<uint64_t>(c.data_seed));
         s.train.store = std::move(train);

@@ -8,6 +8,7 @@
 
 #include "data/build_store.h"
 #include "data/encode.h"
+#include "engine/ranks.h"
 #include "train/config.h"
 #include "train/learner.h"
 
@@ -25,7 +26,8 @@ struct Session {
 
 /// Throws Exit::config where the machine cannot do what the config asks for, Exit::data for model, tokenizer and data
 /// files.
-Session open_session(const LoadedConfig& loaded);
+/// With several ranks rank 0 tokenises and the others find what it wrote.
+Session open_session(const LoadedConfig& loaded, const Ranks& ranks = one_rank());
 
 /// The encoder of a config; its tokenizer is null where every row is pre-tokenised and none can be read.
 std::shared_ptr<const Encoder> make_encoder(const Config& config, int64_t vocab_size);
@@ -42,8 +44,8 @@ void load_base(const std::string& model_folder, Learner& learner);
 void settle_adapter(Config& config);
 
 /// Threads, device: settles what the config leaves open (a GPU where there is one) and refuses `device: cuda` where that
-/// cannot be had, and settings that the device cannot follow.
-Device settle_machine(Config& config);
+/// cannot be had, and settings that the device cannot follow. Ranks of one machine share its cores and take a GPU each.
+Device settle_machine(Config& config, const Ranks& ranks = one_rank());
 /// A token id that pads the rows of a reward model: none that ends an answer, since transformers reads the score of a row
 /// at its last token that is no padding. The model's or the tokenizer's pad token where that will do, else the unknown
 /// token, else the first id that will.

@@ -1,4 +1,4 @@
-// train: fine-tunes or pretrains a model as a YAML config says.
+// train: fine-tunes or pretrains a model as a YAML config says; under mpirun with several ranks.
 
 #include "engine/command_line.h"
 #include "train/trainer.h"
@@ -20,11 +20,23 @@ int main(int argc, char** argv) {
             return 0;
         }
         if (path.empty()) fail(Exit::config, "no config given; usage: train CONFIG.yaml [key=value ...]");
-        Trainer trainer(open_session(load_config(path, app.remaining())));
-        if (plan)
-            fmt::print("{}", trainer.plan());
-        else
-            trainer.run();
-        return 0;
+        Ranks ranks("train");
+        return ranks.guard([&] {
+            LoadedConfig loaded;
+            ranks.together("config", [&] { loaded = load_config(path, app.remaining()); });
+            require_same(ranks, facts_of_run(loaded.config));
+            std::optional<Trainer> trainer;
+            ranks.together("start", [&] {
+                Session session = open_session(loaded, ranks);
+                require_same(ranks,
+                             {{"the data (key)", session.data_key}, {"the model", to_json(session.model).dump()}});
+                trainer.emplace(std::move(session), ranks);
+            });
+            if (!plan)
+                trainer->run();
+            else if (ranks.first())
+                fmt::print("{}", trainer->plan());
+            return 0;
+        });
     });
 }

@@ -16,11 +16,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-PackSchedule make_schedule(const Session& s) {
+PackSchedule make_schedule(const Session& s, int ranks) {
     const Config& c = s.config;
     return PackSchedule(s.train.store.lengths(),
                         {.packing = train_packing(c),
-                         .layout = {c.per_device_train_batch_size, c.gradient_accumulation_steps, 1},
+                         .layout = {c.per_device_train_batch_size, c.gradient_accumulation_steps, ranks},
                          .epochs = c.num_train_epochs,
                          .max_steps = c.max_steps});
 }
@@ -36,10 +36,11 @@ double since(std::chrono::steady_clock::time_point start) {
 
 }  // namespace
 
-Trainer::Trainer(Session session)
-    : session_(std::move(session)),
+Trainer::Trainer(Session session, const Ranks& ranks)
+    : ranks_(ranks),
+      session_(std::move(session)),
       config_(session_.config),
-      schedule_(make_schedule(session_)),
+      schedule_(make_schedule(session_, ranks.size())),
       rates_(lr_schedule(config_, schedule_.total_steps())),
       objective_(make_objective(config_)) {}
 
@@ -54,7 +55,20 @@ LearnerOptions Trainer::learner_options() const {
             .lora = lora_settings(config_),
             .objective = objective_,
             .reference =
-                objective_->needs_reference() && !config_.precompute_ref_log_probs ? base_alone() : ReferenceForward()};
+                objective_->needs_reference() && !config_.precompute_ref_log_probs ? base_alone() : ReferenceForward(),
+            .sync = {.communicator = communicator_.get(),
+                     .ranks = ranks_.size(),
+                     .rank = ranks_.rank(),
+                     .zero_stage = config_.zero_stage,
+                     .wire = config_.grad_sync_dtype}};
+}
+
+void Trainer::log(const std::vector<Metric>& metrics) const {
+    if (log_) log_->write(state_.step, epoch_, metrics);
+}
+
+int Trainer::stop_signal(const StopSignal& stop) const {
+    return static_cast<int>(ranks_.max("stop signal", stop.number()));
 }
 
 void Trainer::open_output_dir() {
@@ -87,43 +101,83 @@ void Trainer::resume(const std::string& folder) {
              reference_text(state_.reference_key), reference_text(references_.key));
     if (state_.step > schedule_.total_steps())
         fail(Exit::config, "{}: is at step {}, the run ends at {}", folder, state_.step, schedule_.total_steps());
-    const Config then = parse_config(state_.config_yaml, folder + "/config.yaml").config;
-    for (const std::string& change : config_changes(then, config_))
-        fmt::print(
-            "note: since the checkpoint the config has changed, the run is no longer that of an unbroken one: {}\n",
-            change);
+    note_changes_since(folder);
     last_save_step_ = enqueued_ = state_.step;
     window_.loss = state_.since_log;
-    fmt::print("resumed from {} at step {} of {}\n", folder, state_.step, schedule_.total_steps());
+    say("resumed from {} at step {} of {}\n", folder, state_.step, schedule_.total_steps());
+}
+
+void Trainer::note_changes_since(const std::string& folder) const {
+    const Config then = parse_config(state_.config_yaml, folder + "/config.yaml").config;
+    for (const std::string& change : config_changes(then, config_))
+        say("note: since the checkpoint the config has changed, the run is no longer that of an unbroken one: {}\n",
+            change);
+    const int64_t packs = schedule_.settings().layout.packs_per_step();
+    if (state_.packs_per_step > 0 && state_.packs_per_step != packs)
+        say("note: since the checkpoint the packs of a step have changed from {} to {}: some samples of this epoch "
+            "come "
+            "twice or not at all\n",
+            state_.packs_per_step, packs);
+    else if (state_.ranks != ranks_.size())
+        say("note: the checkpoint was made by {} ranks, now there are {}: same samples in the same order, sums round "
+            "differently\n",
+            state_.ranks, ranks_.size());
 }
 
 void Trainer::start() {
-    if (session_.device == Device::cuda) gpu_ = std::make_unique<Gpu>(static_cast<int>(config_.device_index));
-    learner_ = std::make_unique<Learner>(session_.model, learner_options());
-    ctx_ = learner_->context(nullptr, config_.deterministic);
     std::string folder = config_.resume_from_checkpoint;
+    ranks_.together("start", [&] {
+        if (session_.device == Device::cuda) gpu_ = std::make_unique<Gpu>(static_cast<int>(config_.device_index));
+    });
+    if (ranks_.several()) communicator_ = Communicator::join(ranks_, gpu_.get(), config_.deterministic);
+    ranks_.together("start", [&] {
+        learner_ = std::make_unique<Learner>(session_.model, learner_options());
+        ctx_ = learner_->context(nullptr, config_.deterministic);
+    });
     if (folder == "auto") {
-        const std::vector<int64_t> steps = checkpoint_steps(config_.output_dir);
-        folder = steps.empty() ? "" : checkpoint_folder(config_.output_dir, steps.back());
+        const std::vector<int64_t> steps =
+            ranks_.first() ? checkpoint_steps(config_.output_dir) : std::vector<int64_t>{};
+        folder =
+            ranks_.broadcast("checkpoint", steps.empty() ? "" : checkpoint_folder(config_.output_dir, steps.back()));
     }
     const bool compares = objective_->needs_reference() && !learner_->options().reference;
-    if (folder.empty() || compares) load_or_initialize(session_, *learner_);
-    if (compares) references_ = make_references(session_, *learner_, ctx_);
-    if (!folder.empty()) {
-        if (learner_->options().lora) load_base(config_.model_name_or_path, *learner_);
-        resume(folder);
-    } else {
+    ranks_.together("weights", [&] {
+        if (folder.empty() || compares) load_or_initialize(session_, *learner_);
+        if (compares) references_ = make_references(session_, *learner_, ctx_, ranks_);
+    });
+    ranks_.together("checkpoint", [&] {
+        if (!folder.empty()) {
+            if (learner_->options().lora) load_base(config_.model_name_or_path, *learner_);
+            return resume(folder);
+        }
+        if (!ranks_.first()) return;
         // What overwrite_output_dir gives up, now that nothing else can be wrong.
         for (const int64_t step : checkpoint_steps(config_.output_dir))
             remove_folder(checkpoint_folder(config_.output_dir, step));
-    }
+    });
     state_.data_key = session_.data_key;
     state_.reference_key = references_.key;
     state_.config_yaml = resolved_yaml(config_);
+    state_.ranks = ranks_.size();
+    state_.packs_per_step = schedule_.settings().layout.packs_per_step();
     state_.base_model = config_.model_name_or_path;
-    write_file_atomically(config_.output_dir + "/config.yaml", state_.config_yaml);
-    log_ = std::make_unique<MetricsLog>(config_.output_dir, config_.report_to,
-                                        folder.empty() ? std::nullopt : std::optional(state_.step));
+    ranks_.together("logs", [&] {
+        if (!ranks_.first()) return;
+        write_file_atomically(config_.output_dir + "/config.yaml", state_.config_yaml);
+        log_ = std::make_unique<MetricsLog>(config_.output_dir, config_.report_to,
+                                            folder.empty() ? std::nullopt : std::optional(state_.step));
+    });
+    if (config_.param_checksum_steps > 0) check_weights();
+}
+
+bool Trainer::weights_check_due() const {
+    return ranks_.several() && config_.param_checksum_steps > 0 && enqueued_ % config_.param_checksum_steps == 0;
+}
+
+void Trainer::check_weights() {
+    if (!ranks_.several()) return;
+    require_same_weights(ranks_, learner_->weights_checksum(), state_.step, last_agreed_step_);
+    last_agreed_step_ = state_.step;
 }
 
 std::string Trainer::plan() {
@@ -163,8 +217,9 @@ std::string Trainer::plan() {
                                  human_count(static_cast<double>(lora_parameters(m, *lora).count()))));
     line("data", fmt::format("train {} samples, {} tokens; eval {} samples, {} tokens", train.size(), train.tokens(),
                              session_.eval.store.size(), session_.eval.store.tokens()));
-    line("steps", fmt::format("{} of {} packs ({} micro-steps of {})", steps, layout.packs_per_step(),
-                              layout.accumulation, layout.per_device_batch));
+    line("steps", fmt::format("{} of {} packs ({} micro-steps of {}{})", steps, layout.packs_per_step(),
+                              layout.accumulation, layout.per_device_batch,
+                              ranks_.several() ? fmt::format(" on each of {} ranks", layout.ranks) : ""));
     line("run", fmt::format("{} samples, {} tokens ({:.0f} learned) in {} packs of {}, {:.1f} % full", total.samples,
                             total.tokens, total.weight, packs, c.packing_length, 100 * fill));
     if (c.stage == Stage::dpo || c.stage == Stage::rm)
@@ -174,43 +229,61 @@ std::string Trainer::plan() {
     line("per step",
          fmt::format("{:.1f} samples, {:.0f} tokens on average", static_cast<double>(total.samples) * per_step,
                      static_cast<double>(total.tokens) * per_step));
-    text += fmt::format("memory of the {}\n", device_text(session_)) + arena.table();
+    text += fmt::format("memory of {} {}\n", ranks_.several() ? "each rank:" : "the", device_text(session_)) +
+            arena.table();
     const std::string stores = human_bytes(train.bytes() + session_.eval.store.bytes());
     return text + fmt::format("  {:<24} {:>12}\n", "token stores (host)", stores);
 }
 
 void Trainer::run() {
-    open_output_dir();
-    fmt::print("{}\n", resolved_yaml(config_));
-    for (const std::string& notice : session_.notices) fmt::print("note: {}\n", notice);
-    fmt::print("{}\n", plan());
+    ranks_.set_timeout(config_.ddp_timeout);
+    ranks_.end_all_on_error([&] { train(); });
+}
+
+void Trainer::train() {
+    ranks_.together("output_dir", [&] {
+        if (ranks_.first()) open_output_dir();
+    });
+    say("{}\n", resolved_yaml(config_));
+    for (const std::string& notice : session_.notices) say("note: {}\n", notice);
+    const int64_t packs = schedule_.plan(0).packs(), packs_per_step = schedule_.settings().layout.packs_per_step();
+    if (ranks_.several() && packs < packs_per_step)
+        say("note: an epoch has {} packs, a step takes {}: some ranks have nothing to learn from\n", packs,
+            packs_per_step);
+    if (ranks_.first()) say("{}\n", plan());
     start();
-    if (session_.eval.store.size() > 0 && (config_.stage == Stage::pt || config_.stage == Stage::sft)) {
+    const bool predicts = config_.stage == Stage::pt || config_.stage == Stage::sft;
+    if (ranks_.first() && predicts && session_.eval.store.size() > 0) {
         unigram_loss_ = unigram_loss(session_.train.store, session_.eval.store, session_.model.vocab_size);
-        fmt::print("eval: a unigram model of the training targets has loss {:.4f}\n", unigram_loss_);
+        say("eval: a unigram model of the training targets has loss {:.4f}\n", unigram_loss_);
     }
     std::fflush(stdout);
 
-    const StopSignal stop;
+    const StopSignal stop(ranks_.several() ? 2 : 0);
     if (config_.eval_on_start && state_.step == 0) evaluate();
-    progress_ = std::make_unique<Progress>(ProgressOptions{.label = "train",
-                                                           .total = static_cast<double>(schedule_.total_steps()),
-                                                           .initial = static_cast<double>(state_.step)});
-    Loader loader(session_.train.store, schedule_, {.start_step = state_.step, .document_mask = config_.document_mask});
+    ProgressOptions progress{.label = "train",
+                             .total = static_cast<double>(schedule_.total_steps()),
+                             .initial = static_cast<double>(state_.step)};
+    if (!ranks_.first()) progress.write = [](std::string_view) {};
+    progress_ = std::make_unique<Progress>(progress);
+    Loader loader(session_.train.store, schedule_,
+                  {.start_step = state_.step, .rank = ranks_.rank(), .document_mask = config_.document_mask});
     while (auto batch = loader.next()) {
         const bool epoch_ends = batch->epoch_step + 1 == batch->epoch_steps;
         train_step(loader, std::move(*batch));
+        const int signal = stop_signal(stop);
         // Whatever looks at the weights looks at them after this very step. The CPU has nothing to gain by waiting.
-        const bool due = eval_due(epoch_ends) || save_due(epoch_ends);
-        if (due || !gpu_ || stop.received() || enqueued_ == schedule_.total_steps()) complete_step();
+        const bool due = eval_due(epoch_ends) || save_due(epoch_ends) || weights_check_due();
+        if (due || !gpu_ || signal || enqueued_ == schedule_.total_steps()) complete_step();
+        if (weights_check_due()) check_weights();
         if (eval_due(epoch_ends)) evaluate();
         if (save_due(epoch_ends)) save();
-        if (stop.received()) {
+        if (signal) {
             complete_step();
             progress_->finish();
             if (last_save_step_ != state_.step) save();
-            fmt::print("stopped by {} after step {} of {}; set resume_from_checkpoint: auto to go on\n",
-                       stop.received(), state_.step, schedule_.total_steps());
+            say("stopped by {} after step {} of {}; set resume_from_checkpoint: auto to go on\n",
+                StopSignal::name(signal), state_.step, schedule_.total_steps());
             return;
         }
     }
@@ -231,11 +304,13 @@ bool Trainer::save_due(bool epoch_ends) const {
 
 void Trainer::train_step(Loader& loader, LoadedBatch batch) {
     const auto start = Clock::now();
+    ranks_.set_step(batch.step + 1);
     learner_->zero_gradients();
     for (int64_t micro = 0;; ++micro) {
         if (!references_.key.empty()) references_.train.attach(batch);
-        learner_->accumulate(ctx_, batch.batch, objective_->total(batch.step_totals));
-        if (micro + 1 == config_.gradient_accumulation_steps) break;
+        const bool last = micro + 1 == config_.gradient_accumulation_steps;
+        learner_->accumulate(ctx_, batch.batch, objective_->total(batch.step_totals), last);
+        if (last) break;
         auto next = loader.next();
         require(next.has_value(), "step {} has no micro-step {}", batch.step, micro + 1);
         batch = std::move(*next);
@@ -256,7 +331,11 @@ void Trainer::train_step(Loader& loader, LoadedBatch batch) {
 void Trainer::complete_step() {
     if (!under_way_) return;
     const StepUnderWay step = *std::exchange(under_way_, std::nullopt);
-    const StepResult result = learner_->result();
+    const StepResult result = [&] {
+        // On a GPU the exchange of gradients is enqueued, and this is where the host waits for it.
+        const Watchdog::Wait wait(gpu_ ? ranks_.watchdog() : nullptr, "result of the step");
+        return learner_->result();
+    }();
     // Where steps overlap, a step's time begins when the one before is done.
     const double seconds = since(std::max(step.start, last_completed_));
     last_completed_ = Clock::now();
@@ -301,7 +380,7 @@ void Trainer::log_window(const StepResult& result, double rate) {
                                    {"samples_per_second", window_.samples / window_.seconds},
                                    {"step_seconds", window_.seconds / static_cast<double>(window_.steps)},
                                    {"num_tokens", state_.tokens_seen}});
-    log_->write(state_.step, epoch_, metrics);
+    log(metrics);
     const std::string figures =
         fmt::format("{}, grad_norm {:.3f}, lr {:.2e}, {} tokens/s", objective_->figures(window_.loss, false),
                     result.gradient_norm, rate, human_count(tokens_per_second));
@@ -312,21 +391,30 @@ void Trainer::log_window(const StepResult& result, double rate) {
     window_ = {};
 }
 
+LossSums Trainer::over_ranks(const LossSums& own) const {
+    const LossSums::Numbers numbers = own.numbers();
+    const auto extremes = numbers.begin() + LossSums::sums;
+    std::vector<double> all = ranks_.sum("evaluation", {numbers.begin(), extremes});
+    const std::vector<double> largest = ranks_.max("evaluation", {extremes, numbers.end()});
+    all.insert(all.end(), largest.begin(), largest.end());
+    return LossSums::of(all);
+}
+
 void Trainer::evaluate() {
     const TokenStore& store = session_.eval.store;
     if (store.size() == 0 || last_eval_step_ == state_.step) return;
     const auto start = Clock::now();
-    PackSchedule schedule(
-        store.lengths(),
-        {.packing = eval_packing(config_), .layout = {config_.per_device_eval_batch_size, 1, 1}, .epochs = 1});
-    Loader loader(store, schedule);
-    LossSums sums;
-    double tokens = 0;
+    PackSchedule schedule(store.lengths(), {.packing = eval_packing(config_),
+                                            .layout = {config_.per_device_eval_batch_size, 1, ranks_.size()},
+                                            .epochs = 1});
+    Loader loader(store, schedule, {.rank = ranks_.rank()});
+    LossSums own;
     while (auto batch = loader.next()) {
         if (!references_.key.empty()) references_.eval.attach(*batch);
-        sums += learner_->evaluate(ctx_, batch->batch);
-        tokens += static_cast<double>(batch->batch.real_tokens);
+        own += learner_->evaluate(ctx_, batch->batch);
     }
+    const LossSums sums = over_ranks(own);
+    const auto tokens = static_cast<double>(store.tokens());
     const double seconds = since(start);
     last_eval_step_ = state_.step;
     last_eval_ = sums;
@@ -335,33 +423,47 @@ void Trainer::evaluate() {
     metrics.insert(
         metrics.end(),
         {{"eval_samples", store.size()}, {"eval_tokens_per_second", tokens / seconds}, {"eval_runtime", seconds}});
-    log_->write(state_.step, epoch_, metrics);
+    log(metrics);
     const std::string line =
         fmt::format("eval at step {}: {}, {}", state_.step, objective_->figures(sums, true), human_duration(seconds));
     if (progress_)
         progress_->print(line);
-    else
+    else if (ranks_.first())
         fmt::print(stderr, "{}\n", line);
 }
 
 void Trainer::save() {
     const std::string folder = checkpoint_folder(config_.output_dir, state_.step);
-    if (fs::exists(folder)) return;  // resumed right here
+    const bool there = ranks_.max("checkpoint", ranks_.first() && fs::exists(folder)) > 0;
+    if (there) return;  // resumed right here
     state_.since_log = window_.loss;
-    save_checkpoint(folder, *learner_, state_);
+    if (ranks_.first())
+        save_checkpoint(folder, *learner_, state_);
+    else
+        contribute_to_checkpoint(*learner_);
     last_save_step_ = state_.step;
-    rotate_checkpoints(config_.output_dir, config_.save_total_limit);
+    if (ranks_.first()) rotate_checkpoints(config_.output_dir, config_.save_total_limit);
+    ranks_.barrier("checkpoint", true);
 }
 
 void Trainer::finish() {
     if (config_.save_strategy != When::no && last_save_step_ != state_.step) save();
-    const ExportRequest result = export_request(config_, session_.encoder, *learner_, config_.output_dir);
+    ExportRequest result = export_request(config_, session_.encoder, *learner_, config_.output_dir);
+    const bool sharded = result.weights.numel() != learner_->parameters().size();
+    const HostCopy whole = sharded ? learner_->whole(result.weights) : HostCopy::blank(DType::f32, 0);
+    if (sharded) result.weights = whole.tensor(), result.gpu = nullptr;
     const std::string merged = config_.output_dir + "/merged";
-    if (const auto& lora = learner_->options().lora)
-        export_adapter(result, *lora);
-    else
-        export_model(result);
-    if (config_.export_merged) export_merged_copy(config_, session_.encoder, *learner_, merged);
+    if (ranks_.first()) {
+        if (const auto& lora = learner_->options().lora)
+            export_adapter(result, *lora);
+        else
+            export_model(result);
+        if (config_.export_merged)
+            export_merged_copy(config_, session_.encoder, *learner_, HostCopy::of(result.gpu, result.weights).tensor(),
+                               merged);
+    }
+    ranks_.barrier("the exported model", true);
+    if (!ranks_.first()) return;
     fmt::print("\n");
     if (config_.report_to.contains(Report::jsonl)) show_curves();
     const auto line = [](const char* what, const std::string& value) { fmt::print("{:<14} {}\n", what, value); };

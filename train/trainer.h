@@ -2,6 +2,9 @@
 // Trainer: the loop. Micro-steps from the loader into the learner, an update per step, and every so many steps a line
 // of metrics, an evaluation, a checkpoint. What happens at which step is a pure function of the config and the data, so
 // that a run stopped anywhere and resumed gives the same bits as one that was not.
+//
+// With several ranks (engine/ranks.h) every rank has a Trainer and all do the same, each with its own packs. Rank 0 alone
+// writes files and speaks. Whether to stop, where to resume and what failed they agree on.
 
 #include <chrono>
 #include <memory>
@@ -14,6 +17,7 @@
 #include "train/checkpoint.h"
 #include "train/learner.h"
 #include "train/metrics_log.h"
+#include "train/rank_check.h"
 #include "train/reference.h"
 #include "train/session.h"
 #include "train/stop_signal.h"
@@ -22,11 +26,12 @@ namespace colonnade {
 
 class Trainer {
   public:
-    explicit Trainer(Session session);
+    explicit Trainer(Session session, const Ranks& ranks = one_rank());
 
     /// Exact steps, samples, tokens and bytes of the run, as text. Allocates nothing, touches no file of the run.
     std::string plan();
-    /// Trains, evaluates, saves, exports. SIGTERM and SIGINT save a checkpoint after the current step and return.
+    /// Trains, evaluates, saves, exports. SIGTERM, SIGINT and SIGUSR1, on whichever rank, save a checkpoint after the current
+    /// step and return.
     void run();
 
   private:
@@ -49,6 +54,18 @@ class Trainer {
     };
 
     LearnerOptions learner_options() const;
+    void train();
+    /// To stdout, from rank 0.
+    template <typename... Args>
+    void say(fmt::format_string<Args...> format, Args&&... args) const {
+        if (ranks_.first()) fmt::print(format, std::forward<Args>(args)...);
+    }
+    void log(const std::vector<Metric>& metrics) const;
+    /// The signal that any rank got, else 0.
+    int stop_signal(const StopSignal& stop) const;
+    void note_changes_since(const std::string& folder) const;
+    bool weights_check_due() const;
+    void check_weights();
     void open_output_dir();
     void start();
     void resume(const std::string& folder);
@@ -63,10 +80,13 @@ class Trainer {
     bool eval_due(bool epoch_ends) const;
     bool save_due(bool epoch_ends) const;
     void evaluate();
+    /// Of all ranks together.
+    LossSums over_ranks(const LossSums& own) const;
     void save();
     void finish();
     void show_curves() const;
 
+    const Ranks& ranks_;
     Session session_;
     const Config& config_;
     PackSchedule schedule_;
@@ -74,7 +94,8 @@ class Trainer {
     std::shared_ptr<const Objective> objective_;
     References references_;  ///< empty where the objective compares with none
     std::unique_ptr<FolderLock> lock_;
-    std::unique_ptr<Gpu> gpu_;  ///< null on the CPU
+    std::unique_ptr<Gpu> gpu_;                    ///< null on the CPU
+    std::unique_ptr<Communicator> communicator_;  ///< null with one rank
     std::unique_ptr<Learner> learner_;
     Context ctx_;  ///< the learner's
     std::unique_ptr<MetricsLog> log_;
@@ -87,7 +108,7 @@ class Trainer {
     double epoch_ = 0;     ///< passes over the data so far
     double unigram_loss_ = 0;
     LossSums last_eval_;
-    int64_t last_eval_step_ = -1, last_save_step_ = -1;
+    int64_t last_eval_step_ = -1, last_save_step_ = -1, last_agreed_step_ = -1;
 };
 
 }  // namespace colonnade

@@ -270,6 +270,8 @@ void Transformer::forward(const Context& ctx, const TransformerInput& input, Act
     const double eps = config_.rms_norm_eps;
     const size_t layers = weights_.blocks.size();
     rope_angles(ctx, {.cos = acts.cos, .sin = acts.sin, .positions = input.positions, .frequencies = frequencies_});
+    input.before_forward(embedding_layer);
+    input.before_forward(0);
     embedding_forward(ctx, {.out = acts.blocks[0].in, .tokens = input.tokens, .weight = weights_.embedding});
     rmsnorm_forward(ctx, {.out = acts.blocks[0].normed,
                           .rstd = acts.blocks[0].input_rstd,
@@ -286,6 +288,7 @@ void Transformer::forward(const Context& ctx, const TransformerInput& input, Act
         adapt(ctx, input, acts, static_cast<int64_t>(l), Product::down, acts.branch, a.swiglu);
         // The residual add is fused with the norm that follows it: the next block's, or the final one.
         const bool last = l + 1 == layers;
+        input.before_forward(static_cast<int64_t>(l) + 1);
         rmsnorm_forward(ctx, {.out = last ? acts.hidden : acts.blocks[l + 1].normed,
                               .rstd = last ? acts.final_rstd : acts.blocks[l + 1].input_rstd,
                               .sum = last ? acts.out : acts.blocks[l + 1].in,
@@ -404,6 +407,7 @@ void Transformer::backward(const Context& ctx, const TransformerInput& input, Ac
                            .rstd = acts.final_rstd,
                            .weight = weights_.final_norm,
                            .scratch = acts.scratch});
+    input.after_backward(std::ssize(weights_.blocks));
     for (size_t l = weights_.blocks.size(); l-- > 0;) {
         const BlockParameters &w = weights_.blocks[l], &g = gradients.blocks[l];
         BlockActivations& a = acts.blocks[l];
@@ -438,11 +442,13 @@ void Transformer::backward(const Context& ctx, const TransformerInput& input, Ac
                                .weight = w.post_attention_norm,
                                .scratch = acts.scratch});
         attention_backward(ctx, input, acts, static_cast<int64_t>(l), g, gradients.matrices);
+        input.after_backward(static_cast<int64_t>(l));
     }
-    if (gradients.embedding.empty()) return;
-    embedding_backward(
-        ctx,
-        {.dweight = gradients.embedding, .dout = acts.dstream, .tokens = input.tokens, .index = input.token_index});
+    if (!gradients.embedding.empty())
+        embedding_backward(
+            ctx,
+            {.dweight = gradients.embedding, .dout = acts.dstream, .tokens = input.tokens, .index = input.token_index});
+    input.after_backward(embedding_layer);
 }
 
 }  // namespace colonnade

@@ -7,6 +7,8 @@
 //
 // The head belongs to the objective (train/objective.h), which runs it only where there is something to predict.
 
+#include <functional>
+
 #include "attention/flashmask.h"
 #include "engine/arena.h"
 #include "layers/embedding.h"
@@ -37,6 +39,14 @@ class AttentionMasks {
     std::vector<size_t> index_;  ///< [layers]
 };
 
+/// For what runs beside the passes and wants to know how far they are. Beside the layers there are the embedding and, as
+/// layer num_hidden_layers, the final norm with the head.
+constexpr int64_t embedding_layer = -1;
+struct LayerHooks {
+    std::function<void(int64_t layer)> before_forward{};  ///< the layer's weights are about to be read
+    std::function<void(int64_t layer)> after_backward{};  ///< the gradients of the layer's own parameters are final
+};
+
 /// What a forward pass reads.
 struct TransformerInput {
     int64_t packs = 0, length = 0;
@@ -49,6 +59,15 @@ struct TransformerInput {
     bool adapters = true;
     /// Of the adapters' input. `stream` is the step's: its low 14 bits are free, for the layer and the product.
     DropoutMask dropout{};
+    const LayerHooks& hooks = no_hooks;
+    static inline const LayerHooks no_hooks{};
+
+    void before_forward(int64_t layer) const {
+        if (hooks.before_forward) hooks.before_forward(layer);
+    }
+    void after_backward(int64_t layer) const {
+        if (hooks.after_backward) hooks.after_backward(layer);
+    }
 };
 
 /// Keys and values of what was already read, for generation: one pack.
