@@ -3,10 +3,12 @@
 
 #include "engine/communicator.h"
 
+#include <limits>
 #include <thread>
 
 #include "engine/arena.h"
 #include "engine/philox.h"
+#include "expect_error.h"
 #include "mpirun.h"
 #include "test_gpu.h"
 
