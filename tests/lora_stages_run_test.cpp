@@ -2,7 +2,7 @@
 // programs: export, generate
 // Runs of stages dpo and rm with LoRA as a user knows them: the reference, resuming to the bit, the folders they leave.
 
-#include "pair_rows.h"
+#include "tiny_run.h"
 #include "train/adapter_folder.h"
 
 namespace colonnade {

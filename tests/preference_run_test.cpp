@@ -6,7 +6,7 @@
 #include <set>
 
 #include "engine/hdf5.h"
-#include "pair_rows.h"
+#include "tiny_run.h"
 
 namespace colonnade {
 namespace {
