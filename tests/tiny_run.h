@@ -4,6 +4,7 @@
 
 #include <sys/resource.h>
 
+#include <cmath>
 #include <functional>
 
 #include "engine/json.h"
@@ -57,6 +58,14 @@ inline std::string pair_rows(int64_t rows, uint64_t seed = 1) {
                         fmt::join(chain((next + 1) % chain_vocab, length(2), 5), ", "));
     }
     return text;
+}
+
+/// What a run logged under `key` at a step.
+inline double value_at(const std::vector<Json>& log, const std::string& key, int64_t step) {
+    for (const Json& line : log)
+        if (line.at("step") == step && line.contains(key)) return line.at(key);
+    ADD_FAILURE() << "no " << key << " at step " << step;
+    return std::nan("");
 }
 
 /// Runs `body` with stdout and stderr in a file and returns what it printed.
