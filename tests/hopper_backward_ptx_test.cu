@@ -5,60 +5,16 @@
 
 #include <gtest/gtest.h>
 
-#include "attention/tensor_values.h"
-#include "engine/arena.h"
-#include "engine/gpu.cuh"
-#include "engine/philox.h"
-#include "test_gpu.h"
+#include "hopper_case.cuh"
 
 namespace colonnade {
 namespace {
 
 using namespace hopper;
 
-class HopperBackwardPtx : public testing::Test {
-  protected:
-    void SetUp() override {
-        if (!test_gpu() || test_gpu()->compute_capability() != 90) GTEST_SKIP() << "no Hopper GPU";
-    }
-    const Context& ctx() const {
-        static const Context context{.device = Device::cuda, .gpu = test_gpu()};
-        return context;
-    }
-    /// Small integers, exact in every format.
-    Tensor integers(DType dtype, std::initializer_list<int64_t> shape, uint64_t stream) {
-        const Tensor t = arena_.tensor("", dtype, shape);
-        write_values(ctx(), t, [&](int64_t i) {
-            return static_cast<double>(Philox{4, stream}.below(static_cast<uint64_t>(i), 9)) - 4;
-        });
-        return t;
-    }
-    Tensor zeros(DType dtype, std::initializer_list<int64_t> shape) {
-        const Tensor t = arena_.tensor("", dtype, shape);
-        ctx().gpu->zero(t);
-        return t;
-    }
-    std::vector<double> read(const Tensor& t) { return read_values(ctx(), t); }
-
-  private:
-    Arena arena_{Device::cuda, size_t{16} << 20};
-};
-
-template <typename Kernel, typename... Args>
-void launch(const Context& ctx, Kernel* kernel, unsigned ctas, int threads, Args... args) {
-    constexpr int bytes = 100 * 1024;
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "test kernel");
-    kernel<<<ctas, threads, bytes, stream_of(ctx)>>>(args...);
-    check_launch("test kernel");
-    ctx.gpu->synchronize();
-}
+class HopperBackwardPtx : public HopperCase {};
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-__device__ char* aligned_memory() {
-    extern __shared__ char shared[];
-    const uint32_t start = shared_address(shared);
-    return shared + ((start + 1023) / 1024 * 1024 - start);
-}
 /// Row-major global [rows, columns] to a tile of slabs.
 __device__ void fill_tile(char* tile, const __nv_bfloat16* from, int rows, int columns) {
     for (int i = static_cast<int>(threadIdx.x); i < rows * columns; i += static_cast<int>(blockDim.x)) {

@@ -10,7 +10,6 @@
 #include <cstring>
 
 #include "attention/dense.h"
-#include "attention/gpu_timer.h"
 #include "attention/mask_families.h"
 #include "attention/tensor_values.h"
 #include "engine/arena.h"
@@ -251,74 +250,6 @@ TEST_P(HopperForward, TheSameBitsInEveryRun) {
         for (int k = 0; k < 10; ++k) call.run();
         ASSERT_EQ(call.out(), out) << "after " << 10 * i + 11 << " runs";
         ASSERT_EQ(call.lse(), lse);
-    }
-}
-
-/// Prints TFLOP/s of visible pairs at 32K, 32 heads. Run it with --gtest_also_run_disabled_tests.
-TEST_P(HopperForward, DISABLED_Speed) {
-    constexpr int64_t n = 32768;
-    std::vector<int64_t> ends;
-    for (int64_t end = 0; end < n;) ends.push_back(end += ends.size() % 2 ? 3072 : 1024);
-    const std::pair<const char*, ColumnMask> masks[] = {{"full", full_mask(n, n)},
-                                                        {"causal", causal_mask(n, n)},
-                                                        {"causal documents", causal_document_mask(n, ends)},
-                                                        {"window of 1024", sliding_window_mask(n, 1024)},
-                                                        {"random eviction", random_eviction_mask(n, 1, n / 2, 1)}};
-    for (const int64_t kv : {32, 4})
-        for (const auto& [name, mask] : masks) {
-            const Call call(mask, heads(32, kv));
-            for (int i = 0; i < 3; ++i) call.run();
-            GpuTimer timer(*test_gpu());
-            for (int i = 0; i < 10; ++i) timer.start(), call.run(), timer.stop();
-            auto seconds = timer.seconds();
-            std::ranges::sort(seconds);
-            double pairs = 0;
-            for (int64_t j = 0; j < n; ++j) {
-                const auto x = mask.bounds(0, 0, j);
-                pairs += static_cast<double>(n - mask.causal_rows(j) - (x.lte - x.lts) - (x.ute - x.uts));
-            }
-            fmt::print("head_dim {}, heads 32/{}, {}: {:.3f} ms, {:.0f} TFLOP/s\n", GetParam(), kv, name,
-                       seconds[5] * 1e3, 4e-12 * pairs * 32 * static_cast<double>(GetParam()) / seconds[5]);
-        }
-}
-
-/// Tiles of two and of three row blocks against the bit maps, without a GPU; the last item may have fewer.
-TEST(HopperWork, TilesOfRowBlocks) {
-    constexpr int slices = 2, words = 3;
-    for (const int row_blocks : {1, 2, 3, 4, 5, 6, 7}) {
-        std::vector<uint32_t> active, partial;
-        for (int i = 0; i < slices * row_blocks * words; ++i) {
-            const auto random = [&](uint64_t stream) {
-                const Philox philox{13, stream};
-                uint32_t bits = 0;  // mostly set
-                for (uint64_t b = 0; b < 32; ++b)
-                    bits |= uint32_t{philox.below(static_cast<uint64_t>(i) * 32 + b, 5) != 0} << b;
-                return bits;
-            };
-            active.push_back(random(0)), partial.push_back(active.back() & ~random(1));
-        }
-        hopper::Work work{};
-        work.active = active.data(), work.partial = partial.data();
-        work.row_blocks = row_blocks, work.words = words;
-        const auto expect = [&](int blocks, auto&& found) {
-            for (int slice = 0; slice < slices; ++slice)
-                for (int block = 0; block < row_blocks; block += blocks)
-                    for (int w = 0; w < words; ++w)
-                        for (int bit = 0; bit < 32; bit += 2) {
-                            bool some = false, all = true;
-                            for (int b = block; b < std::min(block + blocks, row_blocks); ++b)
-                                for (int c = bit; c < bit + 2; ++c) {
-                                    const auto at = static_cast<size_t>((slice * row_blocks + b) * words + w);
-                                    const bool seen = (active[at] >> c & 1) != 0;
-                                    some = some || seen, all = all && seen && (partial[at] >> c & 1) == 0;
-                                }
-                            ASSERT_EQ(found(slice, 64 * block, w) >> bit & 3, (some ? 1u : 0u) | (all ? 0u : 2u))
-                                << blocks << " blocks of " << row_blocks << ": slice " << slice << ", block " << block
-                                << ", word " << w << ", bit " << bit;
-                        }
-        };
-        expect(2, [&](int slice, int row, int w) { return hopper::tile_bits<2>(work, slice, row, w); });
-        expect(3, [&](int slice, int row, int w) { return hopper::tile_bits<3>(work, slice, row, w); });
     }
 }
 

@@ -6,11 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "attention/hopper/tensor_map.h"
-#include "attention/tensor_values.h"
-#include "engine/arena.h"
-#include "engine/gpu.cuh"
-#include "engine/philox.h"
-#include "test_gpu.h"
+#include "hopper_case.cuh"
 
 namespace colonnade {
 namespace {
@@ -25,51 +21,9 @@ __host__ __device__ int swizzled(int row, int column) {
     return slab * slab_bytes + row * 128 + chunk * 16 + column % 8 * 2;
 }
 
-class HopperPtx : public testing::Test {
-  protected:
-    void SetUp() override {
-        if (!test_gpu() || test_gpu()->compute_capability() != 90) GTEST_SKIP() << "no Hopper GPU";
-    }
-    const Context& ctx() const {
-        static const Context context{.device = Device::cuda, .gpu = test_gpu()};
-        return context;
-    }
-    /// Small integers, exact in every format.
-    Tensor integers(DType dtype, std::initializer_list<int64_t> shape, uint64_t stream) {
-        const Tensor t = arena_.tensor("", dtype, shape);
-        write_values(ctx(), t, [&](int64_t i) {
-            return static_cast<double>(Philox{3, stream}.below(static_cast<uint64_t>(i), 9)) - 4;
-        });
-        return t;
-    }
-    Tensor zeros(DType dtype, std::initializer_list<int64_t> shape) {
-        const Tensor t = arena_.tensor("", dtype, shape);
-        ctx().gpu->zero(t);
-        return t;
-    }
-    std::vector<double> read(const Tensor& t) { return read_values(ctx(), t); }
-
-  private:
-    Arena arena_{Device::cuda, size_t{16} << 20};
-};
-
-template <typename Kernel, typename... Args>
-void launch(const Context& ctx, Kernel* kernel, int threads, Args... args) {
-    constexpr int bytes = 100 * 1024;
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "test kernel");
-    kernel<<<1, threads, bytes, stream_of(ctx)>>>(args...);
-    check_launch("test kernel");
-    ctx.gpu->synchronize();
-}
+class HopperPtx : public HopperCase {};
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-/// Dynamic shared memory of the kernels, from a 1024-byte boundary on.
-__device__ char* aligned_memory() {
-    extern __shared__ char shared[];
-    const uint32_t start = shared_address(shared);
-    return shared + ((start + 1023) / 1024 * 1024 - start);
-}
-
 /// Row-major global to swizzled shared memory by ordinary stores.
 __device__ void fill_tile(char* tile, const __nv_bfloat16* from, int rows, int columns) {
     for (int i = static_cast<int>(threadIdx.x); i < rows * columns; i += static_cast<int>(blockDim.x))
@@ -121,7 +75,7 @@ __global__ void ring(float* out) {
 
 TEST_F(HopperPtx, BarriersPassAThousandValues) {
     const Tensor out = zeros(DType::f32, {64});
-    launch(ctx(), ring, 96, out.as<float>());
+    launch(ctx(), ring, 1, 96, out.as<float>());
     for (const double sum : read(out)) ASSERT_EQ(sum, 499500);
 }
 
@@ -153,7 +107,7 @@ __global__ void __launch_bounds__(384, 1) take_turns(float* out) {
 
 TEST_F(HopperPtx, WarpgroupsTakeTurns) {
     const Tensor out = zeros(DType::f32, {200});
-    launch(ctx(), take_turns, 384, out.as<float>());
+    launch(ctx(), take_turns, 1, 384, out.as<float>());
     const auto order = read(out);
     for (size_t i = 0; i < order.size(); ++i) ASSERT_EQ(order[i], static_cast<double>(i % 2)) << "turn " << i;
 }
@@ -189,7 +143,7 @@ TEST_F(HopperPtx, TmaLoadsSwizzledSlabsAndZerosPastTheEnd) {
     const Tensor out = zeros(DType::bf16, {slab_rows * 64});
     for (const int row : {0, 64, 100, 199})
         for (const int column : {0, 64}) {
-            launch(ctx(), load_box, 128, make_tensor_map(view, slab_rows), reinterpret_cast<uint16_t*>(out.data),
+            launch(ctx(), load_box, 1, 128, make_tensor_map(view, slab_rows), reinterpret_cast<uint16_t*>(out.data),
                    column, 2, row, 1);
             const auto found = read(out);
             for (int r = 0; r < slab_rows; ++r)
@@ -224,7 +178,7 @@ TEST_F(HopperPtx, TmaStoresAndClips) {
     const auto values = read(from);
     for (const int row : {0, 30, 64}) {
         const Tensor packed = zeros(DType::bf16, {batch, tokens, all_heads, dim}), view = packed.slice(2, 1, 3);
-        launch(ctx(), store_box, 128, make_tensor_map(view, 64), as_device<bf16>(from), 1, row, 0);
+        launch(ctx(), store_box, 1, 128, make_tensor_map(view, 64), as_device<bf16>(from), 1, row, 0);
         const auto found = read(packed);
         for (int64_t i = 0; i < packed.numel(); ++i) {
             const int64_t d = i % dim, head = i / dim % all_heads, token = i / dim / all_heads % tokens,
@@ -258,7 +212,7 @@ __global__ void store_accumulator(float* out) {
 
 TEST_F(HopperPtx, StmatrixPutsFragmentsInRows) {
     const Tensor out = zeros(DType::f32, {64, 64});
-    launch(ctx(), store_accumulator, 128, out.as<float>());
+    launch(ctx(), store_accumulator, 1, 128, out.as<float>());
     const auto found = read(out);
     for (int i = 0; i < 64 * 64; ++i)
         ASSERT_EQ(found[static_cast<size_t>(i)], i / 64 + i % 64 % 4 * 64) << "row " << i / 64 << ", column " << i % 64;
@@ -297,7 +251,7 @@ TEST_F(HopperPtx, WgmmaOfKMajorOperandsFromSharedMemory) {
         const auto kernel = depth == 16   ? multiply_k_major<16>
                             : depth == 64 ? multiply_k_major<64>
                                           : multiply_k_major<128>;
-        launch(ctx(), kernel, 128, out.as<float>(), as_device<bf16>(a), as_device<bf16>(b));
+        launch(ctx(), kernel, 1, 128, out.as<float>(), as_device<bf16>(a), as_device<bf16>(b));
         const auto x = read(a), y = read(b), found = read(out);
         for (int64_t m = 0; m < 64; ++m)
             for (int64_t n = 0; n < 128; ++n) {
@@ -346,7 +300,7 @@ TEST_F(HopperPtx, WgmmaOfRegistersAndAnMnMajorOperand) {
         for (const int steps : {1, 8}) {
             const Tensor a = integers(DType::f32, {64, 128}, 5), b = integers(DType::bf16, {128, width}, 6);
             const Tensor out = zeros(DType::f32, {64, width});
-            launch(ctx(), width == 64 ? multiply_mn_major<64> : multiply_mn_major<128>, 128, out.as<float>(),
+            launch(ctx(), width == 64 ? multiply_mn_major<64> : multiply_mn_major<128>, 1, 128, out.as<float>(),
                    a.as<float>(), as_device<bf16>(b), steps);
             const auto x = read(a), y = read(b), found = read(out);
             for (int64_t m = 0; m < 64; ++m)
