@@ -93,14 +93,16 @@ inline std::unique_ptr<Learner> tiny_learner(const ModelConfig& config, DType dt
     return learner;
 }
 
+/// The numbers of a tensor in host memory.
+inline std::vector<double> numbers_of(const Tensor& tensor) {
+    std::vector<double> values;
+    dispatch_float(tensor.dtype, [&]<typename T>() { values.assign(tensor.as<T>(), tensor.as<T>() + tensor.numel()); });
+    return values;
+}
+
 /// The numbers of a tensor of the learner, wherever it lives.
 inline std::vector<double> numbers_of(const Learner& learner, const Tensor& tensor) {
-    const HostCopy host = HostCopy::of(learner.options().gpu, tensor);
-    std::vector<double> values;
-    dispatch_float(host.tensor().dtype, [&]<typename T>() {
-        values.assign(host.tensor().as<T>(), host.tensor().as<T>() + host.tensor().numel());
-    });
-    return values;
+    return numbers_of(HostCopy::of(learner.options().gpu, tensor).tensor());
 }
 
 template <typename T>
