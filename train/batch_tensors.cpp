@@ -31,6 +31,11 @@ BatchTensors BatchTensors::lay_out(Arena& arena, int64_t tokens, int64_t targets
 void BatchTensors::fill(const Context& ctx, const Batch& batch, double total_weight, int64_t vocab) {
     check_ids("position", batch.tokens, vocab);
     check_ids("target", batch.targets, vocab);
+    const size_t targets_count = batch.targets.size();
+    require(batch.rows.size() == targets_count && batch.branches.size() == targets_count &&
+                batch.weights.size() == targets_count,
+            "a batch of {} targets with {} rows, {} branches, {} weights", targets_count, batch.rows.size(),
+            batch.branches.size(), batch.weights.size());
     // A step in which nothing is learned has total weight 0: its gradient is exactly 0, not 0 / 0.
     const double scale = total_weight > 0 ? 1 / total_weight : 0;
     std::vector<double> scaled(batch.weights.size());
