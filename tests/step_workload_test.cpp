@@ -3,7 +3,9 @@
 
 #include "train/step_workload.h"
 
+#include "answer_trees.h"
 #include "file_test.h"
+#include "train/reward_objective.h"
 #include "train/step_flops.h"
 
 namespace colonnade {
@@ -49,6 +51,62 @@ TEST(RandomBatch, EveryTokenButPaddingIsATarget) {
     EXPECT_NE(batch.tokens, random_batch(rows, 1, 3, 11, Philox{1, 3}).tokens);
 }
 
+TEST(RandomPairs, AreTheSameWithRepeatedPrompts) {
+    const PairLengths shared{.prompt = 6, .chosen = 4, .rejected = 2}, repeated{6, 4, 2, true};
+    EXPECT_EQ(shared.tokens(), 12);
+    EXPECT_EQ(repeated.tokens(), 18);
+    const TokenStore a = random_pairs(shared, 5, 11, 3), b = random_pairs(repeated, 5, 11, 3);
+    ASSERT_EQ(a.size(), 5);
+    ASSERT_EQ(b.size(), 5);
+    EXPECT_EQ(a.tokens(), 60);
+    EXPECT_EQ(b.tokens(), 90);
+    for (int64_t i = 0; i < a.size(); ++i) {
+        const Sample pair = a.sample(i), expected = colonnade::repeated(pair), found = b.sample(i);
+        EXPECT_EQ(pair.branch_begins, (std::vector<int32_t>{6, 10}));
+        EXPECT_EQ(pair.weights, (std::vector<float>{0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1}));
+        for (const int32_t id : pair.tokens) EXPECT_TRUE(id >= 0 && id < 11) << id;
+        EXPECT_EQ(found.tokens, expected.tokens);
+        EXPECT_EQ(found.weights, expected.weights);
+        EXPECT_EQ(found.branch_begins, expected.branch_begins);
+    }
+    EXPECT_NE(a.sample(0).tokens, a.sample(1).tokens);
+    EXPECT_NE(a.sample(0).tokens, random_pairs(shared, 1, 11, 4).sample(0).tokens);
+    // Both layouts have the same targets: the last row of a shared prompt predicts for both answers.
+    const Sample pair = a.sample(0), alone = b.sample(0);
+    const Batch one = make_batch({{&pair}}), two = make_batch({{&alone}});
+    EXPECT_EQ(one.pairs, 1);
+    EXPECT_EQ(two.pairs, 1);
+    EXPECT_EQ(one.real_tokens, 12);
+    EXPECT_EQ(two.real_tokens, 18);
+    EXPECT_EQ(one.rows, (std::vector<int32_t>{5, 5, 6, 7, 8, 10}));
+    EXPECT_EQ(two.rows, (std::vector<int32_t>{5, 6, 7, 8, 15, 16}));
+}
+
+/// Four pairs as a batch of two rows.
+Batch pairs_of(const PairLengths& lengths, int64_t vocab, std::vector<Sample>& samples) {
+    const TokenStore store = random_pairs(lengths, 4, vocab, 9);
+    for (int64_t i = 0; i < store.size(); ++i) samples.push_back(store.sample(i));
+    return make_batch({{&samples[0], &samples[1]}, {&samples[2], &samples[3]}});
+}
+
+TEST(RandomPairs, HaveTheSameLossWithRepeatedPrompts) {
+    for (const bool score : {false, true}) {
+        ModelConfig config = tiny_config(Architecture::llama);
+        config.score_head = score;
+        const std::shared_ptr<const Objective> objective =
+            score ? std::make_shared<RewardObjective>(RankingKind::pairwise, 0.01) : sigmoid_objective();
+        Learner learner(config, {.max_packs = 2, .max_length = 160, .dtype = DType::f64, .objective = objective});
+        randomize(learner, 1);
+        std::vector<Sample> of_shared, of_repeated;
+        Batch shared = pairs_of({30, 15, 20}, config.vocab_size, of_shared);
+        Batch repeated = pairs_of({30, 15, 20, true}, config.vocab_size, of_repeated);
+        shared.reference = repeated.reference = {-60, -80, -61, -85, -55, -83, -62, -79};
+        const double a = learner.evaluate({}, shared).mean(), b = learner.evaluate({}, repeated).mean();
+        EXPECT_GT(a, 0.01);
+        EXPECT_NEAR(a, b, 1e-12 * a);
+    }
+}
+
 TEST(StepFlops, CountVisiblePairsAndRealTokens) {
     ModelConfig m = family_defaults(Architecture::qwen2);
     m.hidden_size = 8;
@@ -81,9 +139,35 @@ TEST(StepFlops, CountVisiblePairsAndRealTokens) {
     EXPECT_EQ(useful_flops(m, batch), 6.0 * 3 * block * tokens + 6.0 * 8 * 11 * tokens + 12.0 * 4 * 2 * pairs_of_batch);
     const LoraSettings lora{.rank = 5, .targets = {"q_proj", "down_proj"}};
     const int64_t adapters = 3 * 5 * ((m.hidden_size + m.query_width()) + (m.intermediate_size + m.hidden_size));
-    EXPECT_EQ(useful_flops(m, batch, &lora), 4.0 * 3 * block * tokens + 4.0 * 8 * 11 * tokens +
-                                                 6.0 * static_cast<double>(adapters * tokens) +
-                                                 12.0 * 4 * 2 * pairs_of_batch);
+    EXPECT_EQ(useful_flops(m, batch, {.lora = &lora}), 4.0 * 3 * block * tokens + 4.0 * 8 * 11 * tokens +
+                                                           6.0 * static_cast<double>(adapters * tokens) +
+                                                           12.0 * 4 * 2 * pairs_of_batch);
+}
+
+TEST(StepFlops, OfPairs) {
+    ModelConfig m = tiny_config(Architecture::llama);
+    std::vector<Sample> of_shared, of_repeated;
+    const Batch shared = pairs_of({30, 15, 20}, m.vocab_size, of_shared);
+    const Batch repeated = pairs_of({30, 15, 20, true}, m.vocab_size, of_repeated);
+    // A prompt of p sees p (p + 1) / 2 pairs, an answer of n the prompt n times and n (n + 1) / 2 of its own.
+    const double layers = static_cast<double>(m.num_hidden_layers);
+    const double answers = 4 * (30 * 15 + 120 + 30 * 20 + 210);
+    const double once = layers * (answers + 4 * 465), twice = layers * (answers + 8 * 465);
+    EXPECT_EQ(visible_pairs(m, shared), once);
+    EXPECT_EQ(visible_pairs(m, repeated), twice);
+
+    const double block = static_cast<double>(
+        m.hidden_size * (m.qkv_width() + m.query_width() + 3 * m.intermediate_size) * m.num_hidden_layers);
+    const double head = static_cast<double>(m.hidden_size * m.vocab_size) * 4 * 35;
+    const double of_pair = 12 * static_cast<double>(m.query_width());
+    const double flops = useful_flops(m, shared);
+    EXPECT_EQ(flops, 6 * block * 4 * 65 + 6 * head + of_pair * once);
+    EXPECT_EQ(useful_flops(m, repeated), 6 * block * 4 * 95 + 6 * head + of_pair * twice);
+    // The base as reference of every batch is one more forward: a third of what forward and backward are.
+    EXPECT_DOUBLE_EQ(useful_flops(m, shared, {.reference_forward = true}), flops * 4 / 3);
+    m.score_head = true;
+    EXPECT_EQ(useful_flops(m, shared),
+              6 * block * 4 * 65 + 6 * static_cast<double>(m.hidden_size) * 8 + of_pair * once);
 }
 
 TEST(StepFlops, PeakIsThatOfTheWholeDevice) {

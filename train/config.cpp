@@ -161,6 +161,10 @@ PackSettings eval_packing(const Config& c) {
     return settings;
 }
 
+AdamWSettings adamw_settings(const Config& c) {
+    return {c.adam_beta1, c.adam_beta2, c.adam_epsilon, c.weight_decay};
+}
+
 std::optional<LoraSettings> lora_settings(const Config& c) {
     if (c.finetuning_type == Finetuning::full) return std::nullopt;
     return LoraSettings{.rank = c.lora_rank,

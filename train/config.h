@@ -16,6 +16,7 @@
 #include "data/packer.h"
 #include "data/rows.h"
 #include "layers/ranking_loss.h"
+#include "train/adamw.h"
 #include "train/lr_schedule.h"
 #include "train/model_config.h"
 #include "train/transformer.h"
@@ -201,6 +202,7 @@ EncodeOptions encode_options(const Config& config, int64_t vocab_size);
 PackSettings train_packing(const Config& config);
 PackSettings eval_packing(const Config& config);
 LrSchedule lr_schedule(const Config& config, int64_t total_steps);
+AdamWSettings adamw_settings(const Config& config);
 /// None with finetuning_type full.
 std::optional<LoraSettings> lora_settings(const Config& config);
 

@@ -159,7 +159,7 @@ References make_references(const Session& session, Learner& learner, const Conte
         ranks.in_turn(label, [&] {
             if (fs::exists(path)) {
                 table = ReferenceTable(split.store, read_table(path, key, split.store.branch_offsets().back()));
-                if (ranks.first()) fmt::print("reference of {} samples: found in {}\n", split.store.size(), path);
+                result.notices.push_back(fmt::format("reference of {} samples: found in {}", split.store.size(), path));
             } else {
                 table = compute_reference(split.store, settings, learner, ctx, progress);
                 write_table(path, key, table.logps());

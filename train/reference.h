@@ -35,7 +35,8 @@ class ReferenceTable {
 
 struct References {
     ReferenceTable train, eval;
-    std::string key;  ///< of the training split's table: part of a checkpoint's identity
+    std::string key;                   ///< of the training split's table: part of a checkpoint's identity
+    std::vector<std::string> notices;  ///< one line for each table that was found, for the user
 };
 
 /// Finds both tables under their keys, or computes them, telling progress. `learner` holds the weights that a run of this

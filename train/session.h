@@ -43,6 +43,11 @@ void load_base(const std::string& model_folder, Learner& learner);
 /// otherwise, or they are no adapters of a model that the stage trains.
 void settle_adapter(Config& config);
 
+/// The learner of a run: its stage's objective, its adapters, and the base as the reference of every batch where the config
+/// says so. A plan needs neither GPU nor communicator.
+LearnerOptions learner_options(const Config& config, const Ranks& ranks = one_rank(), Gpu* gpu = nullptr,
+                               Communicator* communicator = nullptr);
+
 /// Threads, device: settles what the config leaves open (a GPU where there is one) and refuses `device: cuda` where that
 /// cannot be had, and settings that the device cannot follow. Ranks of one machine share its cores and take a GPU each.
 Device settle_machine(Config& config, const Ranks& ranks = one_rank());

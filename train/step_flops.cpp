@@ -26,21 +26,24 @@ int64_t visible_pairs(const ModelConfig& config, const Batch& batch) {
     return sum;
 }
 
-double useful_flops(const ModelConfig& m, const Batch& batch, const LoraSettings* lora) {
-    const int64_t blocks =
-        m.num_hidden_layers * m.hidden_size * (m.qkv_width() + m.query_width() + 3 * m.intermediate_size);
-    const int64_t head = m.hidden_size * m.vocab_size;
-    const double per_weight = lora ? 4 : 6;
-    const double per_head = lora && !lora->head ? 4 : 6;
+double useful_flops(const ModelConfig& m, const Batch& batch, const StepWork& work) {
+    const LoraSettings* const lora = work.lora;
+    const auto tokens = static_cast<double>(batch.real_tokens);
+    const int64_t block = m.hidden_size * (m.qkv_width() + m.query_width() + 3 * m.intermediate_size);
+    const double blocks = static_cast<double>(m.num_hidden_layers * block) * tokens;
+    const double head = static_cast<double>(m.hidden_size) *
+                        (m.score_head ? static_cast<double>(batch.branch_table.size())
+                                      : static_cast<double>(m.vocab_size) * static_cast<double>(batch.targets.size()));
+    const double pairs = static_cast<double>(m.query_width()) * static_cast<double>(visible_pairs(m, batch));
     int64_t adapters = 0;
     if (lora) {
         const ParameterList list = lora_parameters(m, *lora);
         for (const Parameter& p : list.all()) adapters += is_low_rank(p) ? p.size() : 0;
     }
-    return (per_weight * static_cast<double>(blocks) + 6.0 * static_cast<double>(adapters)) *
-               static_cast<double>(batch.real_tokens) +
-           per_head * static_cast<double>(head) * static_cast<double>(batch.targets.size()) +
-           12.0 * static_cast<double>(m.query_width()) * static_cast<double>(visible_pairs(m, batch));
+    const double step = (lora ? 4 : 6) * blocks + (lora && !lora->head ? 4 : 6) * head + 12 * pairs +
+                        6 * static_cast<double>(adapters) * tokens;
+    const double forward = 2 * blocks + 2 * head + 4 * pairs;
+    return step + (work.reference_forward ? forward : 0);
 }
 
 double dense_bf16_peak(std::string_view device_name) {

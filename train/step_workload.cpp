@@ -106,4 +106,40 @@ TokenStore random_samples(const RandomSamples& wanted) {
     return store;
 }
 
+TokenStore random_pairs(const PairLengths& lengths, int64_t pairs, int64_t vocab, uint64_t seed) {
+    const auto stem = static_cast<size_t>(lengths.prompt),
+               rejected = static_cast<size_t>(lengths.prompt + lengths.chosen);
+    Sample pair;
+    pair.tokens.resize(rejected + static_cast<size_t>(lengths.rejected));
+    pair.branch_begins = {static_cast<int32_t>(stem), static_cast<int32_t>(rejected)};
+    pair.weights.assign(pair.tokens.size(), 1);
+    std::fill_n(pair.weights.begin(), stem, 0.0f);
+    const Philox random{.seed = seed, .stream = 1};
+    TokenStore store;
+    uint64_t draws = 0;
+    for (int64_t i = 0; i < pairs; ++i) {
+        for (int32_t& token : pair.tokens)
+            token = static_cast<int32_t>(random.below(draws++, static_cast<uint64_t>(vocab)));
+        store.add(lengths.repeat_prompts ? repeat_prompt(pair) : pair, 0, i + 1);
+    }
+    return store;
+}
+
+Sample repeat_prompt(const Sample& sample) {
+    const std::vector<int32_t>& begins = sample.branch_begins;
+    Sample repeated;
+    repeated.margin = sample.margin;
+    for (size_t b = 0; b < begins.size(); ++b) {
+        const int64_t begin = begins[b], end = b + 1 < begins.size() ? begins[b + 1] : sample.length();
+        repeated.branch_begins.push_back(static_cast<int32_t>(repeated.tokens.size()));
+        const auto append = [&](auto& to, const auto& from) {
+            to.insert(to.end(), from.begin(), from.begin() + begins.front());
+            to.insert(to.end(), from.begin() + begin, from.begin() + end);
+        };
+        append(repeated.tokens, sample.tokens);
+        append(repeated.weights, sample.weights);
+    }
+    return repeated;
+}
+
 }  // namespace colonnade

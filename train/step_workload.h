@@ -1,6 +1,6 @@
 #pragma once
-// Packed rows of a benchmark, filled with random tokens: given as lengths of documents, so that another trainer can be
-// timed on the same rows, or drawn.
+// Samples and packed rows of a benchmark, filled with random tokens: given as lengths of documents, so that another trainer
+// can be timed on the same rows, drawn, or pairs of answers to one prompt.
 
 #include <string>
 #include <vector>
@@ -33,5 +33,17 @@ struct RandomSamples {
 };
 /// Samples of log-normal length (sigma 0.7), every token but the first one of each learned.
 TokenStore random_samples(const RandomSamples& wanted);
+
+struct PairLengths {
+    int64_t prompt, chosen, rejected;  ///< tokens, each at least 1
+    bool repeat_prompts = false;       ///< each answer has a prompt of its own, as in trainers that cannot share them
+    int64_t tokens() const { return (repeat_prompts ? 2 : 1) * prompt + chosen + rejected; }
+};
+/// Preference pairs of random tokens, each of them of these lengths. Every token of an answer is learned. With repeated
+/// prompts they are the same pairs, and have the same loss.
+TokenStore random_pairs(const PairLengths& lengths, int64_t pairs, int64_t vocab, uint64_t seed);
+
+/// The same sample without a stem: every branch begins with a copy of it, which is not learned.
+Sample repeat_prompt(const Sample& sample);
 
 }  // namespace colonnade

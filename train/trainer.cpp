@@ -9,7 +9,6 @@
 #include "train/adapter_folder.h"
 #include "train/curve_picture.h"
 #include "train/export.h"
-#include "train/stage_objective.h"
 
 namespace colonnade {
 namespace {
@@ -41,27 +40,7 @@ Trainer::Trainer(Session session, const Ranks& ranks)
       session_(std::move(session)),
       config_(session_.config),
       schedule_(make_schedule(session_, ranks.size())),
-      rates_(lr_schedule(config_, schedule_.total_steps())),
-      objective_(make_objective(config_)) {}
-
-LearnerOptions Trainer::learner_options() const {
-    return {.max_packs = std::max(config_.per_device_train_batch_size, config_.per_device_eval_batch_size),
-            .max_length = config_.packing_length,
-            .head_chunk = config_.head_chunk,
-            .moments = config_.optim_dtype,
-            .recompute = config_.gradient_checkpointing,
-            .gpu = gpu_.get(),
-            .seed = static_cast<uint64_t>(config_.seed),
-            .lora = lora_settings(config_),
-            .objective = objective_,
-            .reference =
-                objective_->needs_reference() && !config_.precompute_ref_log_probs ? base_alone() : ReferenceForward(),
-            .sync = {.communicator = communicator_.get(),
-                     .ranks = ranks_.size(),
-                     .rank = ranks_.rank(),
-                     .zero_stage = config_.zero_stage,
-                     .wire = config_.grad_sync_dtype}};
-}
+      rates_(lr_schedule(config_, schedule_.total_steps())) {}
 
 void Trainer::log(const std::vector<Metric>& metrics) const {
     if (log_) log_->write(state_.step, epoch_, metrics);
@@ -131,7 +110,8 @@ void Trainer::start() {
     });
     if (ranks_.several()) communicator_ = Communicator::join(ranks_, gpu_.get(), config_.deterministic);
     ranks_.together("start", [&] {
-        learner_ = std::make_unique<Learner>(session_.model, learner_options());
+        learner_ = std::make_unique<Learner>(session_.model,
+                                             learner_options(config_, ranks_, gpu_.get(), communicator_.get()));
         ctx_ = learner_->context(nullptr, config_.deterministic);
     });
     if (folder == "auto") {
@@ -140,10 +120,11 @@ void Trainer::start() {
         folder =
             ranks_.broadcast("checkpoint", steps.empty() ? "" : checkpoint_folder(config_.output_dir, steps.back()));
     }
-    const bool compares = objective_->needs_reference() && !learner_->options().reference;
+    const bool compares = objective().needs_reference() && !learner_->options().reference;
     ranks_.together("weights", [&] {
         if (folder.empty() || compares) load_or_initialize(session_, *learner_);
         if (compares) references_ = make_references(session_, *learner_, ctx_, ranks_);
+        for (const std::string& notice : references_.notices) say("{}\n", notice);
     });
     ranks_.together("checkpoint", [&] {
         if (!folder.empty()) {
@@ -202,7 +183,7 @@ std::string Trainer::plan() {
         packs += std::min(layout.packs_per_step(), epoch.packs() - at.step * layout.packs_per_step());
     }
     const double fill = static_cast<double>(total.tokens) / static_cast<double>(packs * c.packing_length);
-    const Arena arena = Learner::plan(m, learner_options(), session_.device);
+    const Arena arena = Learner::plan(m, learner_options(c, ranks_), session_.device);
     std::string text;
     const auto line = [&](const char* what, const std::string& value) {
         text += fmt::format("{:<10} {}\n", what, value);
@@ -309,15 +290,14 @@ void Trainer::train_step(Loader& loader, LoadedBatch batch) {
     for (int64_t micro = 0;; ++micro) {
         if (!references_.key.empty()) references_.train.attach(batch);
         const bool last = micro + 1 == config_.gradient_accumulation_steps;
-        learner_->accumulate(ctx_, batch.batch, objective_->total(batch.step_totals), last);
+        learner_->accumulate(ctx_, batch.batch, objective().total(batch.step_totals), last);
         if (last) break;
         auto next = loader.next();
         require(next.has_value(), "step {} has no micro-step {}", batch.step, micro + 1);
         batch = std::move(*next);
     }
     const double rate = learning_rate(rates_, batch.step);
-    const AdamWSettings adamw{config_.adam_beta1, config_.adam_beta2, config_.adam_epsilon, config_.weight_decay};
-    learner_->update(ctx_, adamw, rate, config_.max_grad_norm);
+    learner_->update(ctx_, adamw_settings(config_), rate, config_.max_grad_norm);
     complete_step();
     enqueued_ = batch.step + 1;
     under_way_ = {.step = enqueued_,
@@ -357,7 +337,7 @@ void Trainer::complete_step() {
 }
 
 void Trainer::check_first_loss(double loss) const {
-    const std::optional<double> expected = references_.key.empty() ? std::nullopt : objective_->untrained_loss();
+    const std::optional<double> expected = references_.key.empty() ? std::nullopt : objective().untrained_loss();
     // Sums over hundreds of tokens, in bf16 over other packs.
     const double bound = gpu_ ? 0.05 : 1e-3;
     // Dropout of adapters that are not fresh is no part of the reference.
@@ -373,7 +353,7 @@ void Trainer::check_first_loss(double loss) const {
 void Trainer::log_window(const StepResult& result, double rate) {
     const double tokens_per_second = window_.tokens / window_.seconds;
     std::vector<Metric> metrics = {{"loss", window_.loss.mean()}};
-    for (Metric& metric : objective_->metrics(window_.loss, false)) metrics.push_back(std::move(metric));
+    for (Metric& metric : objective().metrics(window_.loss, false)) metrics.push_back(std::move(metric));
     metrics.insert(metrics.end(), {{"learning_rate", rate},
                                    {"grad_norm", result.gradient_norm},
                                    {"tokens_per_second", tokens_per_second},
@@ -382,7 +362,7 @@ void Trainer::log_window(const StepResult& result, double rate) {
                                    {"num_tokens", state_.tokens_seen}});
     log(metrics);
     const std::string figures =
-        fmt::format("{}, grad_norm {:.3f}, lr {:.2e}, {} tokens/s", objective_->figures(window_.loss, false),
+        fmt::format("{}, grad_norm {:.3f}, lr {:.2e}, {} tokens/s", objective().figures(window_.loss, false),
                     result.gradient_norm, rate, human_count(tokens_per_second));
     progress_->suffix(figures);
     if (!progress_->terminal())
@@ -419,13 +399,13 @@ void Trainer::evaluate() {
     last_eval_step_ = state_.step;
     last_eval_ = sums;
     std::vector<Metric> metrics = {{"eval_loss", sums.mean()}};
-    for (const auto& [name, value] : objective_->metrics(sums, true)) metrics.emplace_back("eval_" + name, value);
+    for (const auto& [name, value] : objective().metrics(sums, true)) metrics.emplace_back("eval_" + name, value);
     metrics.insert(
         metrics.end(),
         {{"eval_samples", store.size()}, {"eval_tokens_per_second", tokens / seconds}, {"eval_runtime", seconds}});
     log(metrics);
     const std::string line =
-        fmt::format("eval at step {}: {}, {}", state_.step, objective_->figures(sums, true), human_duration(seconds));
+        fmt::format("eval at step {}: {}, {}", state_.step, objective().figures(sums, true), human_duration(seconds));
     if (progress_)
         progress_->print(line);
     else if (ranks_.first())
@@ -470,7 +450,7 @@ void Trainer::finish() {
     line("trained", fmt::format("{} steps, {} tokens in {}, {:.0f} tokens/s", run_.steps, human_count(run_.tokens),
                                 human_duration(run_.seconds), run_.seconds > 0 ? run_.tokens / run_.seconds : 0));
     line("packing", fmt::format("{:.1f} % full", 100 * schedule_.plan(0).fill));
-    if (last_eval_step_ >= 0) line("eval", objective_->figures(last_eval_, true));
+    if (last_eval_step_ >= 0) line("eval", objective().figures(last_eval_, true));
     if (unigram_loss_ > 0) line("unigram loss", fmt::format("{:.4f}", unigram_loss_));
     line(learner_->options().lora ? "adapters" : "model", config_.output_dir);
     if (config_.export_merged) line("merged model", merged);

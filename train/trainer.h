@@ -53,13 +53,13 @@ class Trainer {
         Clock::time_point start;
     };
 
-    LearnerOptions learner_options() const;
     void train();
     /// To stdout, from rank 0.
     template <typename... Args>
     void say(fmt::format_string<Args...> format, Args&&... args) const {
         if (ranks_.first()) fmt::print(format, std::forward<Args>(args)...);
     }
+    const Objective& objective() const { return learner_->objective(); }
     void log(const std::vector<Metric>& metrics) const;
     /// The signal that any rank got, else 0.
     int stop_signal(const StopSignal& stop) const;
@@ -91,7 +91,6 @@ class Trainer {
     const Config& config_;
     PackSchedule schedule_;
     LrSchedule rates_;
-    std::shared_ptr<const Objective> objective_;
     References references_;  ///< empty where the objective compares with none
     std::unique_ptr<FolderLock> lock_;
     std::unique_ptr<Gpu> gpu_;                    ///< null on the CPU

@@ -1,0 +1,13 @@
+#pragma once
+// Times optimizer steps of a run: forward, loss, backward, gradient norm, AdamW, as the trainer calls them, with the micro-
+// batches coming as it gets them. What each figure means: docs/benchmarks.md.
+
+#include "engine/json.h"
+#include "train/benchmark_run.h"
+
+namespace colonnade {
+
+/// Figures of the steps under the names of --json; under mpirun all ranks call it. Throws as Learner and begin() do.
+Json time_steps(BenchmarkRun& run, const StepCounts& counts, const Ranks& ranks);
+
+}  // namespace colonnade
