@@ -2,14 +2,14 @@
 //
 // A CTA is persistent, one to a multiprocessor. Its first warpgroup feeds it, a warp to a task: `schedule` takes work
 // items from a counter, `load` brings queries, keys and values by TMA, `mask` turns the bounds of partial tiles into
-// bits, `store` sends outputs off. The others, two of them for head dim 128 and three for 64, whose scores cost as much
-// for half the products, compute 64 rows each: while the tensor cores multiply probabilities and values of one tile,
+// bits, `store` sends outputs off. The others, two of them, or three for head dim 64, whose scores cost as much for half
+// the products, compute 64 rows each: while the tensor cores multiply probabilities and values of one tile,
 // the scores of the next become probabilities, and the warpgroups take turns in issuing products, so that one's
 // exponentials run beside the others' products. A warpgroup leaves out tiles that hide all from its rows, and only
 // hands on its turn and what the tile takes.
 //
-// Queries have two buffers; an item's outputs leave through its own. Tiles go from the last columns to the first, in
-// the same order however the mask is expressed.
+// Queries have two buffers, or one for head dim 256; an item's outputs leave through its own. Tiles go from the last
+// columns to the first, in the same order however the mask is expressed.
 
 #include <atomic>
 #include <cmath>
@@ -27,19 +27,25 @@ using namespace hopper;
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 /// Scores of a warpgroup's 64 rows with one tile of keys.
-template <int head_dim>
-__device__ __forceinline__ void multiply_keys(float (&s)[64], uint64_t q, uint64_t k) {
+template <int head_dim, int scores>
+__device__ __forceinline__ void multiply_keys(float (&s)[scores], uint64_t q, uint64_t k) {
     using L = ForwardLayout<head_dim>;
+    static_assert(scores == L::tile_columns / 2);
 #pragma unroll
-    for (int step = 0; step < head_dim / 16; ++step)
-        multiply_shared(s, advance(q, step / 4 * L::q_slab_bytes + step % 4 * 32),
-                        advance(k, step / 4 * L::slab_bytes + step % 4 * 32), step > 0);
+    for (int step = 0; step < head_dim / 16; ++step) {
+        const uint64_t a = advance(q, step / 4 * L::q_slab_bytes + step % 4 * 32),
+                       b = advance(k, step / 4 * L::slab_bytes + step % 4 * 32);
+        if constexpr (scores == 64)
+            multiply_shared(s, a, b, step > 0);
+        else
+            multiply_shared<false, false>(s, a, b, step > 0);
+    }
 }
 
-template <int head_dim>
-__device__ __forceinline__ void multiply_values(float (&o)[head_dim / 2], const uint32_t (&p)[32], uint64_t v) {
+template <int outputs, int pairs>
+__device__ __forceinline__ void multiply_values(float (&o)[outputs], const uint32_t (&p)[pairs], uint64_t v) {
 #pragma unroll
-    for (int step = 0; step < tile_columns / 16; ++step) multiply_registers(o, p + 4 * step, advance(v, 2048 * step));
+    for (int step = 0; step < pairs / 4; ++step) multiply_registers(o, p + 4 * step, advance(v, 2048 * step));
 }
 
 /// What is the same in all lanes, for the compiler to know.
@@ -48,40 +54,43 @@ __device__ __forceinline__ int uniform(int x) {
 }
 
 /// The thread's bits of its warpgroup's mask words, for its first row and the one 8 below: mask_score() tells whose.
-__device__ __forceinline__ void read_mask(uint32_t (&hidden)[2], const uint32_t* words, int warp) {
+template <int count>
+__device__ __forceinline__ void read_mask(uint32_t (&hidden)[count], const uint32_t* words, int warp) {
     const int lane = lane_anew();
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        hidden[r] = mask_begin(words, warp, r, lane);
+    for (int i = 0; i < count; ++i) {
+        hidden[i] = mask_begin<64 * count>(words, warp, i, lane);
 #pragma unroll
         for (int n = 0; n < mask_steps; ++n) {
             const MaskStep step(n);
-            hidden[r] = mask_step(hidden[r], __shfl_xor_sync(whole_warp, hidden[r], step.lanes), step, lane);
+            hidden[i] = mask_step(hidden[i], __shfl_xor_sync(whole_warp, hidden[i], step.lanes), step, lane);
         }
     }
 }
 
 /// Hidden scores become -inf.
-__device__ __forceinline__ void hide_scores(float (&s)[64], const uint32_t (&hidden)[2]) {
-    if (!__any_sync(whole_warp, (hidden[0] | hidden[1]) != 0)) return;
+template <int count>
+__device__ __forceinline__ void hide_scores(float (&s)[32 * count], const uint32_t (&hidden)[count]) {
+    if (!__any_sync(whole_warp, (hidden[0] | hidden[count - 1]) != 0)) return;
 #pragma unroll
-    for (int r = 0; r < 2; ++r)
+    for (int i = 0; i < count; ++i)
 #pragma unroll
         for (int bit = 0; bit < 32; ++bit)
-            if (hidden[r] & 1u << bit) s[mask_score(bit) + 2 * r] = -INFINITY;
+            if (hidden[i] & 1u << bit) s[mask_score<64 * count>(i, bit)] = -INFINITY;
 }
 
 /// Online softmax: s becomes exp(scale s - base), sum (of this thread's columns) goes on; what was summed before is to be
 /// multiplied by `decay`, which is 1 as long as the base stays. `scale`: times log2(e). The base, scale times the maximum,
 /// lags behind by up to a factor of 2, which nearly always saves rescaling the outputs. (FlashAttention-4 lets it lag by
 /// 2^8. Then a row that sees little but one key has a P there that bf16 rounds, instead of 1, and dQ twice the error.)
-__device__ __forceinline__ void soften(float (&s)[64], float (&maximum)[2], float (&sum)[2], float (&decay)[2],
+template <int scores>
+__device__ __forceinline__ void soften(float (&s)[scores], float (&maximum)[2], float (&sum)[2], float (&decay)[2],
                                        float scale) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         float most[2] = {s[2 * r], s[2 * r + 1]};
 #pragma unroll
-        for (int j = 1; j < 16; ++j) {
+        for (int j = 1; j < scores / 4; ++j) {
             most[0] = fmaxf(most[0], s[4 * j + 2 * r]);
             most[1] = fmaxf(most[1], s[4 * j + 2 * r + 1]);
         }
@@ -96,7 +105,7 @@ __device__ __forceinline__ void soften(float (&s)[64], float (&maximum)[2], floa
         const float base = maximum[r] == -INFINITY ? 0 : maximum[r] * scale;  // rows that have seen nothing yet
         float added[2] = {0, 0};
 #pragma unroll
-        for (int j = 0; j < 16; ++j)
+        for (int j = 0; j < scores / 4; ++j)
 #pragma unroll
             for (int e = 0; e < 2; ++e) {
                 float& x = s[4 * j + 2 * r + e];
@@ -107,9 +116,10 @@ __device__ __forceinline__ void soften(float (&s)[64], float (&maximum)[2], floa
     }
 }
 
-__device__ __forceinline__ void pack(uint32_t (&p)[32], const float (&s)[64]) {
+template <int pairs>
+__device__ __forceinline__ void pack(uint32_t (&p)[pairs], const float (&s)[2 * pairs]) {
 #pragma unroll
-    for (int i = 0; i < 32; ++i) p[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
+    for (int i = 0; i < pairs; ++i) p[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
 }
 
 template <int head_dim>
@@ -129,8 +139,9 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
     const auto pass_turn = [&] { arrive_named(1 + after, 256); };
     if (after == 0) pass_turn();
 
-    float s[64], o[head_dim / 2];
-    uint32_t p[32];
+    constexpr int words = mask_words_of_thread(L::tile_columns);
+    float s[L::tile_columns / 2], o[head_dim / 2];
+    uint32_t p[L::tile_columns / 4];
     uint32_t tiles = 0;
     for (uint32_t n = 0;; ++n) {
         const Item& item = cta.take_item(n);  // in shared memory, as registers are few
@@ -138,7 +149,7 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
         float maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, decay[2] = {1, 1};
 #pragma unroll
         for (float& x : o) x = 0;
-        wait(cta.barrier(L::q_full + n % 2), n / 2 & 1);
+        wait(cta.barrier(L::q_full + n % L::q_places), n / L::q_places & 1);
         const uint32_t rows_address = cta.queries(n) + warpgroup * 64 * 128;
         const uint64_t q = k_major(rows_address);
 
@@ -151,8 +162,8 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
         const auto wait_values = [&](uint32_t t) { wait(cta.barrier(L::v_full + t % L::stages), t / L::stages & 1); };
         const auto release_keys = [&](uint32_t t) { release(L::k_empty + static_cast<int>(t % L::stages)); };
         const auto release_values = [&](uint32_t t) { release(L::v_empty + static_cast<int>(t % L::stages)); };
-        const auto mask_of = [&](uint32_t(&hidden)[2], uint32_t t, int mask) {
-            hidden[0] = hidden[1] = 0;
+        const auto mask_of = [&](uint32_t(&hidden)[words], uint32_t t, int mask) {
+            for (uint32_t& x : hidden) x = 0;
             if (mask == by_words) read_mask(hidden, cta.words(t % L::stages, warpgroup), warp);
         };
         const auto rescale = [&] {
@@ -178,7 +189,7 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
                 continue;
             }
             // Tiles from one that is not closed to the next that is.
-            uint32_t hidden[2];
+            uint32_t hidden[words];
             begin_products();
             multiply_keys<head_dim>(s, q, keys(tiles));
             commit_products();
@@ -202,7 +213,7 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
                 multiply_keys<head_dim>(s, q, keys(next));
                 commit_products();
                 begin_products();
-                multiply_values<head_dim>(o, p, values(tiles));
+                multiply_values(o, p, values(tiles));
                 commit_products();
                 pass_turn();
                 mask_of(hidden, next, mask);
@@ -224,7 +235,7 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
             }
             hold(o), hold(p);
             begin_products();
-            multiply_values<head_dim>(o, p, values(tiles));
+            multiply_values(o, p, values(tiles));
             commit_products();
             wait_products<0>();
             hold(o);
@@ -259,7 +270,7 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
             store_matrices(to + j / 8 * L::q_slab_bytes + chunk * 16, r0, r1, r2, r3);
         }
         fence_async();
-        release(L::out_full + static_cast<int>(n % 2) * L::warpgroups + warpgroup);
+        release(L::out_full + static_cast<int>(n % L::q_places) * L::warpgroups + warpgroup);
     }
 }
 
@@ -336,8 +347,8 @@ void launch(const Context& ctx, const FlashMaskForward& args) {
                                  .padded_columns = size(plan.bounds, 1),
                                  .causal = args.mask.causal,
                                  .scale = static_cast<float>(args.scale)};
-    const ForwardMaps maps{make_tensor_map(args.q, L::tile_rows), make_tensor_map(args.k, tile_columns),
-                           make_tensor_map(args.v, tile_columns), make_tensor_map(args.out, 64)};
+    const ForwardMaps maps{make_tensor_map(args.q, L::tile_rows), make_tensor_map(args.k, L::tile_columns),
+                           make_tensor_map(args.v, L::tile_columns), make_tensor_map(args.out, 64)};
     check_cuda(cudaFuncSetAttribute(forward<head_dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, L::bytes),
                "flashmask forward");
     const unsigned grid = std::min(problem.work.items, static_cast<unsigned>(ctx.gpu->multiprocessors()));
@@ -350,16 +361,19 @@ void launch(const Context& ctx, const FlashMaskForward& args) {
 bool hopper_supports(const Context& ctx, const FlashMaskForward& args) {
     const int64_t dim = args.q.size(3), length = std::max(args.q.size(1), args.k.size(1)),
                   items = args.q.size(0) * args.q.size(2) * ((args.q.size(1) + 127) / 128);
-    return ctx.device == Device::cuda && ctx.gpu->compute_capability() == 90 && (dim == 64 || dim == 128) &&
-           length < int64_t{1} << 30 && items < int64_t{1} << 30 && args.scale > 0 && has_tensor_map(args.q) &&
-           has_tensor_map(args.k) && has_tensor_map(args.v) && has_tensor_map(args.out);
+    return ctx.device == Device::cuda && ctx.gpu->compute_capability() == 90 &&
+           (dim == 64 || dim == 128 || dim == 256) && length < int64_t{1} << 30 && items < int64_t{1} << 30 &&
+           args.scale > 0 && has_tensor_map(args.q) && has_tensor_map(args.k) && has_tensor_map(args.v) &&
+           has_tensor_map(args.out);
 }
 
 void hopper_forward(const Context& ctx, const FlashMaskForward& args) {
     if (args.q.size(3) == 64)
         launch<64>(ctx, args);
-    else
+    else if (args.q.size(3) == 128)
         launch<128>(ctx, args);
+    else
+        launch<256>(ctx, args);
 }
 
 }  // namespace colonnade::cuda
