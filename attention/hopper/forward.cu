@@ -14,8 +14,10 @@
 #include <atomic>
 #include <cmath>
 
-#include "attention/hopper/forward_feed.cuh"
 #include "attention/hopper/hopper.h"
+#include "attention/hopper/row_feed.cuh"
+#include "attention/hopper/row_problem.h"
+#include "attention/hopper/row_scores.cuh"
 #include "attention/hopper/tensor_map.h"
 #include "engine/gpu.cuh"
 
@@ -23,6 +25,37 @@ namespace colonnade::cuda {
 namespace {
 
 using namespace hopper;
+
+struct ForwardMaps {
+    CUtensorMap q, k, v, out;
+};
+
+/// Who computes what, and shared memory: bytes from a 1024-byte boundary on.
+template <int head_dim>
+struct ForwardLayout {
+    using Maps = ForwardMaps;
+    static constexpr int warpgroups = head_dim == 64 ? 3 : 2, tile_rows = 64 * warpgroups,
+                         tile_columns = head_dim == 256 ? 64 : 128, threads = 128 * (1 + warpgroups);
+    static constexpr int feeder_registers = head_dim == 64 ? 32 : 40, consumer_registers = head_dim == 64 ? 160 : 232;
+    static_assert(128 * (feeder_registers + warpgroups * consumer_registers) <= 65536);
+
+    static constexpr bool gradient = false;
+    static constexpr int stages = head_dim == 64 ? 4 : 2, v_stages = stages, slabs = head_dim / 64,
+                         q_places = head_dim == 256 ? 1 : 2, q_slab_bytes = tile_rows * 128,
+                         slab_bytes = tile_columns * 128, q_bytes = slabs * q_slab_bytes,
+                         tile_bytes = slabs * slab_bytes, words_of_warpgroup = mask_words(tile_columns),
+                         words_bytes = warpgroups * words_of_warpgroup * 4;
+    static constexpr int q = 0, k = q + q_places * q_bytes, v = k + stages * tile_bytes,
+                         words = v + stages * tile_bytes, masks = words + stages * words_bytes,
+                         items = masks + stages * 4, barriers = items + 2 * 32;
+    // Barriers, indices
+    static constexpr int q_full = 0, q_empty = q_places, out_full = 2 * q_places,
+                         item_full = out_full + q_places * warpgroups, item_empty = item_full + 2,
+                         k_full = item_empty + 2, k_empty = k_full + stages, v_full = k_empty + stages,
+                         v_empty = v_full + stages, barrier_count = v_empty + stages;
+    static constexpr int bytes = barriers + 8 * barrier_count + 1024;  // and the way to the boundary
+    static_assert(bytes <= 232448 && sizeof(Item) <= 32 && items % 8 == 0 && barriers % 8 == 0);
+};
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
@@ -46,37 +79,6 @@ template <int outputs, int pairs>
 __device__ __forceinline__ void multiply_values(float (&o)[outputs], const uint32_t (&p)[pairs], uint64_t v) {
 #pragma unroll
     for (int step = 0; step < pairs / 4; ++step) multiply_registers(o, p + 4 * step, advance(v, 2048 * step));
-}
-
-/// What is the same in all lanes, for the compiler to know.
-__device__ __forceinline__ int uniform(int x) {
-    return __shfl_sync(whole_warp, x, 0);
-}
-
-/// The thread's bits of its warpgroup's mask words, for its first row and the one 8 below: mask_score() tells whose.
-template <int count>
-__device__ __forceinline__ void read_mask(uint32_t (&hidden)[count], const uint32_t* words, int warp) {
-    const int lane = lane_anew();
-#pragma unroll
-    for (int i = 0; i < count; ++i) {
-        hidden[i] = mask_begin<64 * count>(words, warp, i, lane);
-#pragma unroll
-        for (int n = 0; n < mask_steps; ++n) {
-            const MaskStep step(n);
-            hidden[i] = mask_step(hidden[i], __shfl_xor_sync(whole_warp, hidden[i], step.lanes), step, lane);
-        }
-    }
-}
-
-/// Hidden scores become -inf.
-template <int count>
-__device__ __forceinline__ void hide_scores(float (&s)[32 * count], const uint32_t (&hidden)[count]) {
-    if (!__any_sync(whole_warp, (hidden[0] | hidden[count - 1]) != 0)) return;
-#pragma unroll
-    for (int i = 0; i < count; ++i)
-#pragma unroll
-        for (int bit = 0; bit < 32; ++bit)
-            if (hidden[i] & 1u << bit) s[mask_score<64 * count>(i, bit)] = -INFINITY;
 }
 
 /// Online softmax: s becomes exp(scale s - base), sum (of this thread's columns) goes on; what was summed before is to be
@@ -123,9 +125,9 @@ __device__ __forceinline__ void pack(uint32_t (&p)[pairs], const float (&s)[2 * 
 }
 
 template <int head_dim>
-__device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
+__device__ __forceinline__ void consume(const RowCta<ForwardLayout<head_dim>>& cta) {
     using L = ForwardLayout<head_dim>;
-    const ForwardProblem& problem = cta.problem;
+    const RowProblem& problem = cta.problem;
     const int warpgroup = uniform(static_cast<int>(threadIdx.x / 128)) - 1,
               warp = uniform(static_cast<int>(threadIdx.x / 32 % 4));
     const float scale = problem.scale * 1.44269504f;
@@ -258,17 +260,7 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
         }
         // Over the warpgroup's own queries, which nobody reads any more.
         sync_named(1 + L::warpgroups + warpgroup, 128);
-        const int out_row = 16 * warp + lane % 16;
-        const uint32_t to = rows_address + out_row * 128;
-#pragma unroll
-        for (int j = 0; j < head_dim / 8; j += 2) {
-            const uint32_t r0 = pack_bf16(o[4 * j] * inverse[0], o[4 * j + 1] * inverse[0]),
-                           r1 = pack_bf16(o[4 * j + 2] * inverse[1], o[4 * j + 3] * inverse[1]),
-                           r2 = pack_bf16(o[4 * j + 4] * inverse[0], o[4 * j + 5] * inverse[0]),
-                           r3 = pack_bf16(o[4 * j + 6] * inverse[1], o[4 * j + 7] * inverse[1]);
-            const uint32_t chunk = static_cast<uint32_t>((j % 8 + lane / 16) ^ (out_row % 8));
-            store_matrices(to + j / 8 * L::q_slab_bytes + chunk * 16, r0, r1, r2, r3);
-        }
+        write_outputs(o, inverse, rows_address, L::q_slab_bytes, warp, lane);
         fence_async();
         release(L::out_full + static_cast<int>(n % L::q_places) * L::warpgroups + warpgroup);
     }
@@ -278,12 +270,12 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
 
 template <int head_dim>
 __global__ void __launch_bounds__(ForwardLayout<head_dim>::threads, 1)
-    forward(const __grid_constant__ ForwardProblem problem, const __grid_constant__ ForwardMaps maps) {
+    forward(const __grid_constant__ RowProblem problem, const __grid_constant__ ForwardMaps maps) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     using L = ForwardLayout<head_dim>;
     extern __shared__ char shared[];
     const uint32_t start = shared_address(shared), aligned = (start + 1023) / 1024 * 1024;
-    const ForwardCta<head_dim> cta{problem, maps, shared + (aligned - start), aligned};
+    const RowCta<L> cta{problem, maps, shared + (aligned - start), aligned};
     cta.initialise();
     if (threadIdx.x < 128) {
         give_registers<L::feeder_registers>();
@@ -317,36 +309,8 @@ unsigned* next_counter() {
 template <int head_dim>
 void launch(const Context& ctx, const FlashMaskForward& args) {
     using L = ForwardLayout<head_dim>;
-    const auto size = [](const Tensor& t, int dim) { return static_cast<int>(t.size(dim)); };
-    const GpuTilePlan& plan = args.plan.gpu;
-    const int batch = size(args.q, 0), rows = size(args.q, 1), heads = size(args.q, 2), columns = size(args.k, 1),
-              kv_heads = size(args.k, 2), mask_heads = static_cast<int>(args.mask.heads);
-    const int row_groups = (rows + L::tile_rows - 1) / L::tile_rows, group = heads / kv_heads,
-              sharing = heads / mask_heads;
-    // Half of the L2 cache for the keys and values of a section.
-    const int64_t kept = std::max<int64_t>(1, (int64_t{32} << 20) / (int64_t{4} * batch * columns * head_dim));
-    const Tensor& order = L::warpgroups == 3 ? plan.row_triple_order : plan.row_order;
-    const ForwardProblem problem{.work = {.active = reinterpret_cast<const uint32_t*>(plan.row_active.as<int32_t>()),
-                                          .partial = reinterpret_cast<const uint32_t*>(plan.row_partial.as<int32_t>()),
-                                          .order = order.as<int32_t>(),
-                                          .next = next_counter(),
-                                          .row_blocks = size(plan.row_active, 1),
-                                          .words = size(plan.row_active, 2),
-                                          .row_groups = row_groups,
-                                          .entries = batch * mask_heads * row_groups,
-                                          .mask_heads = mask_heads,
-                                          .sharing = sharing,
-                                          .section = static_cast<int>(std::min<int64_t>(kept * group, sharing)),
-                                          .items = static_cast<unsigned>(batch * heads * row_groups)},
-                                 .lse = args.lse.as<float>(),
-                                 .bounds = reinterpret_cast<const int4*>(plan.bounds.as<int32_t>()),
-                                 .rows = rows,
-                                 .columns = columns,
-                                 .heads = heads,
-                                 .group = group,
-                                 .padded_columns = size(plan.bounds, 1),
-                                 .causal = args.mask.causal,
-                                 .scale = static_cast<float>(args.scale)};
+    RowProblem problem = row_problem<L>(args, next_counter());
+    problem.lse = args.lse.as<float>();
     const ForwardMaps maps{make_tensor_map(args.q, L::tile_rows), make_tensor_map(args.k, L::tile_columns),
                            make_tensor_map(args.v, L::tile_columns), make_tensor_map(args.out, 64)};
     check_cuda(cudaFuncSetAttribute(forward<head_dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, L::bytes),

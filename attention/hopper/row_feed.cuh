@@ -1,6 +1,10 @@
 #pragma once
-// The side of Hopper's forward kernel that feeds: how a CTA's shared memory is laid out, and the four warps that fill
-// and empty it while two or three warpgroups compute (forward.cu).
+// How kernels that keep query rows and walk their tiles of keys are fed: the four warps that fill and empty a CTA's shared
+// memory while two or three warpgroups compute. Forward (forward.cu), and dQ of wide heads (wide_rows.cu).
+//
+// A kernel's layout L says what there is: `warpgroups`, `tile_rows`, `tile_columns`, `slabs` of head_dim; `q_places` of an
+// item's queries, `stages` of keys and `v_stages` of values, whether a `gradient` needs dO beside the queries; offsets and
+// bytes of all that, and the numbers of its barriers.
 
 #include "attention/hopper/mask_words.h"
 #include "attention/hopper/ptx.cuh"
@@ -8,9 +12,10 @@
 
 namespace colonnade::hopper {
 
-struct ForwardProblem {
+struct RowProblem {
     Work work;
-    float* lse;
+    float* lse;               ///< what forward writes
+    const float* statistics;  ///< what dQ reads, see BackwardProblem
     const int4* bounds;
     int rows, columns, heads, group;  // group: query heads per key/value head
     int padded_columns;
@@ -18,45 +23,16 @@ struct ForwardProblem {
     float scale;
 };
 
-struct ForwardMaps {
-    CUtensorMap q, k, v, out;
-};
-
 /// What a tile is to a warpgroup, in two bits for each: nothing is hidden, words tell (mask_words.h), all is hidden.
 enum TileMask : int { unmasked = 0, by_words = 1, closed = 2 };
 
-/// Who computes what, and shared memory: bytes from a 1024-byte boundary on.
-template <int head_dim>
-struct ForwardLayout {
-    static constexpr int warpgroups = head_dim == 64 ? 3 : 2, tile_rows = 64 * warpgroups,
-                         tile_columns = head_dim == 256 ? 64 : 128, threads = 128 * (1 + warpgroups);
-    static constexpr int feeder_registers = head_dim == 64 ? 32 : 40, consumer_registers = head_dim == 64 ? 160 : 232;
-    static_assert(128 * (feeder_registers + warpgroups * consumer_registers) <= 65536);
-
-    static constexpr int stages = head_dim == 64 ? 4 : 2, slabs = head_dim / 64, q_places = head_dim == 256 ? 1 : 2,
-                         q_slab_bytes = tile_rows * 128, slab_bytes = tile_columns * 128,
-                         q_bytes = slabs * q_slab_bytes, tile_bytes = slabs * slab_bytes,
-                         words_of_warpgroup = mask_words(tile_columns),
-                         words_bytes = warpgroups * words_of_warpgroup * 4;
-    static constexpr int q = 0, k = q + q_places * q_bytes, v = k + stages * tile_bytes,
-                         words = v + stages * tile_bytes, masks = words + stages * words_bytes,
-                         items = masks + stages * 4, barriers = items + 2 * 32;
-    // Barriers, indices
-    static constexpr int q_full = 0, q_empty = q_places, out_full = 2 * q_places,
-                         item_full = out_full + q_places * warpgroups, item_empty = item_full + 2,
-                         k_full = item_empty + 2, k_empty = k_full + stages, v_full = k_empty + stages,
-                         v_empty = v_full + stages, barrier_count = v_empty + stages;
-    static constexpr int bytes = barriers + 8 * barrier_count + 1024;  // and the way to the boundary
-    static_assert(bytes <= 232448 && sizeof(Item) <= 32 && items % 8 == 0 && barriers % 8 == 0);
-};
-
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-template <int head_dim>
-struct ForwardCta {
-    using L = ForwardLayout<head_dim>;
-    const ForwardProblem& problem;
-    const ForwardMaps& maps;
+template <typename Layout>
+struct RowCta {
+    using L = Layout;
+    const RowProblem& problem;
+    const typename L::Maps& maps;
     char* memory;
     uint32_t address;
 
@@ -101,6 +77,8 @@ struct ForwardCta {
             for (int i = 0; i < L::stages; ++i) {
                 init_barrier(barrier(L::k_full + i), 1 + 32);  // keys; every lane that wrote the mask
                 init_barrier(barrier(L::k_empty + i), 4 * L::warpgroups);
+            }
+            for (int i = 0; i < L::v_stages; ++i) {
                 init_barrier(barrier(L::v_full + i), 1);
                 init_barrier(barrier(L::v_empty + i), 4 * L::warpgroups);
             }
@@ -124,16 +102,17 @@ struct ForwardCta {
     template <int slab_bytes>
     __device__ void load_tile(const CUtensorMap& map, uint32_t to, uint32_t full, int head, int row, int batch,
                               uint64_t policy) const {
-        arrive_expecting(full, L::slabs * slab_bytes);
 #pragma unroll
         for (int slab = 0; slab < L::slabs; ++slab)
             load_slab(to + slab * slab_bytes, &map, full, 64 * slab, head, row, batch, policy);
     }
 
-    /// Values follow one tile behind the keys, as consumers set stages free in that order.
+    /// Forward's values follow one tile behind the keys, as consumers set stages free in that order.
     __device__ void load() const {
         const bool leader = threadIdx.x % 32 == 0;
         if (leader) prefetch_map(&maps.q), prefetch_map(&maps.k), prefetch_map(&maps.v);
+        if constexpr (L::gradient)
+            if (leader) prefetch_map(&maps.dout);
         uint32_t tiles = 0;
         for (uint32_t n = 0;; ++n) {
             const Item item = read_item(n);
@@ -142,38 +121,42 @@ struct ForwardCta {
             const auto load_queries = [&] {
                 const uint32_t full = barrier(L::q_full + n % L::q_places);
                 wait(barrier(L::q_empty + n % L::q_places), (n / L::q_places & 1) ^ 1);
-                if (item.tiles > 0)
+                if (item.tiles > 0) {
+                    arrive_expecting(full, (L::gradient ? 2 : 1) * L::q_bytes);
                     load_tile<L::q_slab_bytes>(maps.q, queries(n), full, item.head, item.first_row, item.batch,
                                                evict_first);
-                else
+                    if constexpr (L::gradient)
+                        load_tile<L::q_slab_bytes>(maps.dout, address + L::dout, full, item.head, item.first_row,
+                                                   item.batch, evict_first);
+                } else {
                     arrive(full);
+                }
             };
             // The only place is free after the outputs of the item before: keys need not wait for that.
             const bool keys_first = L::q_places == 1 && item.tiles > 0;
             if (leader && !keys_first) load_queries();
             const auto load_values = [&](uint32_t t, int column) {
-                const uint32_t stage = t % L::stages;
-                wait(barrier(L::v_empty + stage), (t / L::stages & 1) ^ 1);
-                load_tile<L::slab_bytes>(maps.v, values(stage), barrier(L::v_full + stage), kv_head, column, item.batch,
-                                         evict_last);
+                const uint32_t stage = t % L::v_stages, full = barrier(L::v_full + stage);
+                wait(barrier(L::v_empty + stage), (t / L::v_stages & 1) ^ 1);
+                arrive_expecting(full, L::tile_bytes);
+                load_tile<L::slab_bytes>(maps.v, values(stage), full, kv_head, column, item.batch, evict_last);
             };
             int before = -1;
             for_each_tile<L::warpgroups, L::tile_columns>(problem.work, item, [&](int column, bool) {
                 if (leader) {
-                    const uint32_t stage = tiles % L::stages;
+                    const uint32_t stage = tiles % L::stages, full = barrier(L::k_full + stage);
                     wait(barrier(L::k_empty + stage), (tiles / L::stages & 1) ^ 1);
-                    load_tile<L::slab_bytes>(maps.k, keys(stage), barrier(L::k_full + stage), kv_head, column,
-                                             item.batch, evict_last);
-                    if (before >= 0)
-                        load_values(tiles - 1, before);
-                    else if (keys_first)
-                        load_queries();
+                    arrive_expecting(full, L::tile_bytes);
+                    load_tile<L::slab_bytes>(maps.k, keys(stage), full, kv_head, column, item.batch, evict_last);
+                    if (L::gradient) load_values(tiles, column);
+                    if (before < 0 && keys_first) load_queries();
+                    if (before >= 0 && !L::gradient) load_values(tiles - 1, before);
                 }
                 before = column;
                 ++tiles;
                 __syncwarp();
             });
-            if (leader && before >= 0) load_values(tiles - 1, before);
+            if (leader && before >= 0 && !L::gradient) load_values(tiles - 1, before);
             __syncwarp();
         }
     }
