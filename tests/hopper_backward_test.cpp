@@ -88,7 +88,7 @@ class HopperBackward : public testing::TestWithParam<int64_t> {
     }
 };
 
-INSTANTIATE_TEST_SUITE_P(HeadDims, HopperBackward, testing::Values(64, 128));
+INSTANTIATE_TEST_SUITE_P(HeadDims, HopperBackward, testing::Values(64, 128, 256));
 
 TEST_P(HopperBackward, OneTile) {
     expect_elements(full_mask(64, 64), 1, 1, "one warpgroup's keys");

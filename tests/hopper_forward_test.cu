@@ -253,7 +253,7 @@ TEST_P(HopperForward, TheSameBitsInEveryRun) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(HeadDims, HopperForward, testing::Values(64, 128));
+INSTANTIATE_TEST_SUITE_P(HeadDims, HopperForward, testing::Values(64, 128, 256));
 
 }  // namespace
 }  // namespace colonnade

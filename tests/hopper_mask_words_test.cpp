@@ -39,44 +39,54 @@ TEST(HopperMaskWords, BitsAreTheHiddenRows) {
 }
 
 /// Warps in lockstep, as the kernel's shuffles run them.
-TEST(HopperMaskWords, EveryThreadGetsTheBitsOfItsScores) {
+template <int columns>
+void expect_the_bits_of_its_scores() {
+    constexpr int lanes = mask_lanes(columns), words_of_lane = mask_words(columns) / 32;
     std::mt19937 random(4);
-    std::array<std::array<bool, 128>, 64> hidden{};
+    std::array<std::array<bool, columns>, 64> hidden{};
     for (auto& row : hidden)
         for (bool& bit : row) bit = random() % 2 != 0;
-    std::vector<uint32_t> words(mask_words);
-    for (int h = 0; h < 2; ++h)
-        for (int i = 0; i < 4; ++i)
-            for (int lane = 0; lane < 32; ++lane)
-                for (int r = 0; r < 32; ++r) {
-                    const bool bit =
-                        hidden[static_cast<size_t>(32 * h + r)][static_cast<size_t>(lane / 2 * 8 + 2 * i + lane % 2)];
-                    words[static_cast<size_t>((4 * h + i) * 32 + lane)] |= static_cast<uint32_t>(bit) << r;
-                }
+    std::vector<uint32_t> words(mask_words(columns));
+    for (int lane = 0; lane < 32; ++lane)
+        for (int n = 0; n < words_of_lane; ++n) {  // as the mask warp does
+            const int h = lanes == 32 ? n / 4 : lane / lanes, i = n % 4,
+                      column = lane % lanes / 2 * 8 + 2 * i + lane % 2;
+            for (int r = 0; r < 32; ++r) {
+                const bool bit = hidden[static_cast<size_t>(32 * h + r)][static_cast<size_t>(column)];
+                words[static_cast<size_t>((4 * h + i) * lanes + lane % lanes)] |= static_cast<uint32_t>(bit) << r;
+            }
+        }
+    std::vector<int> named(columns / 2);
     for (int warp = 0; warp < 4; ++warp)
-        for (int half = 0; half < 2; ++half) {
+        for (int n = 0; n < mask_words_of_thread(columns); ++n) {
             std::array<uint32_t, 32> of_lane{};
             for (int lane = 0; lane < 32; ++lane)
-                of_lane[static_cast<size_t>(lane)] = mask_begin(words.data(), warp, half, lane);
-            for (int n = 0; n < mask_steps; ++n) {
-                const MaskStep step(n);
+                of_lane[static_cast<size_t>(lane)] = mask_begin<columns>(words.data(), warp, n, lane);
+            for (int i = 0; i < mask_steps; ++i) {
+                const MaskStep step(i);
                 const auto before = of_lane;
                 for (int lane = 0; lane < 32; ++lane)
                     of_lane[static_cast<size_t>(lane)] = mask_step(
                         before[static_cast<size_t>(lane)], before[static_cast<size_t>(lane ^ step.lanes)], step, lane);
             }
-            for (int lane = 0; lane < 32; ++lane)
-                for (int bit = 0; bit < 32; ++bit) {
-                    const int row = 16 * warp + 8 * half + lane / 4, score = mask_score(bit),
-                              column = score / 4 * 8 + 2 * (lane % 4) + score % 4;
+            for (int bit = 0; bit < 32; ++bit) {
+                const int score = mask_score<columns>(n, bit);
+                ++named[static_cast<size_t>(score)];
+                for (int lane = 0; lane < 32; ++lane) {
+                    const int row = 16 * warp + lane / 4 + 8 * (score / 2 % 2),
+                              column = score / 4 * 8 + 2 * (lane % 4) + score % 2;
                     ASSERT_EQ(of_lane[static_cast<size_t>(lane)] >> bit & 1,
                               hidden[static_cast<size_t>(row)][static_cast<size_t>(column)] ? 1u : 0u)
-                        << "row " << row << ", column " << column;
+                        << columns << " columns: row " << row << ", column " << column;
                 }
+            }
         }
-    std::array<bool, 64> named{};
-    for (int bit = 0; bit < 32; ++bit) named[static_cast<size_t>(mask_score(bit))] = true;
-    for (size_t i = 0; i < 64; ++i) EXPECT_EQ(named[i], i % 4 < 2) << i;
+    for (size_t i = 0; i < named.size(); ++i) EXPECT_EQ(named[i], 4) << columns << " columns: score " << i;
+}
+
+TEST(HopperMaskWords, EveryThreadGetsTheBitsOfItsScores) {
+    expect_the_bits_of_its_scores<128>();
+    expect_the_bits_of_its_scores<64>();
 }
 
 }  // namespace

@@ -296,12 +296,14 @@ __global__ void __launch_bounds__(128)
 }
 
 TEST_F(HopperPtx, WgmmaOfRegistersAndAnMnMajorOperand) {
-    for (const int64_t width : {64, 128})
+    for (const int64_t width : {64, 128, 256})
         for (const int steps : {1, 8}) {
             const Tensor a = integers(DType::f32, {64, 128}, 5), b = integers(DType::bf16, {128, width}, 6);
             const Tensor out = zeros(DType::f32, {64, width});
-            launch(ctx(), width == 64 ? multiply_mn_major<64> : multiply_mn_major<128>, 1, 128, out.as<float>(),
-                   a.as<float>(), as_device<bf16>(b), steps);
+            const auto kernel = width == 64    ? multiply_mn_major<64>
+                                : width == 128 ? multiply_mn_major<128>
+                                               : multiply_mn_major<256>;
+            launch(ctx(), kernel, 1, 128, out.as<float>(), a.as<float>(), as_device<bf16>(b), steps);
             const auto x = read(a), y = read(b), found = read(out);
             for (int64_t m = 0; m < 64; ++m)
                 for (int64_t n = 0; n < width; ++n) {

@@ -1,6 +1,6 @@
 // FlashMask backward on Hopper: the loop of FlashAttention-3 (arXiv 2407.08608, hopper/mainloop_bwd_sm90_tma_gmma_ws)
 // over the active tiles of the plan. Three launches: row statistics; the main kernel, which gives dK, dV and sums of dQ;
-// and dQ's rounding (both in backward_rows.cu).
+// and dQ's rounding (both in backward_rows.cu). Wide heads (head_dim 256) have other main kernels (wide.cuh).
 //
 // A CTA is persistent, one to a multiprocessor. An item is 128 keys of one key/value head; dK and dV stay in registers
 // over the active blocks of rows of all query heads that share it. Of the first warpgroup a warp takes items from a counter
@@ -23,8 +23,10 @@
 
 #include "attention/hopper/backward_feed.cuh"
 #include "attention/hopper/backward_rows.cuh"
+#include "attention/hopper/backward_scores.cuh"
 #include "attention/hopper/hopper.h"
 #include "attention/hopper/tensor_map.h"
+#include "attention/hopper/wide.cuh"
 #include "engine/gpu.cuh"
 
 namespace colonnade::cuda {
@@ -33,74 +35,6 @@ namespace {
 using namespace hopper;
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-
-/// d = A B^T over head_dim columns, of 64 rows each; the slabs of A and B lie a_slab and b_slab bytes apart.
-template <int head_dim>
-__device__ __forceinline__ void multiply_rows(float (&d)[32], uint32_t a, int a_slab, uint32_t b, int b_slab) {
-    const uint64_t da = k_major(a), db = k_major(b);
-#pragma unroll
-    for (int step = 0; step < head_dim / 16; ++step)
-        multiply_shared<false, false>(d, advance(da, step / 4 * a_slab + step % 4 * 32),
-                                      advance(db, step / 4 * b_slab + step % 4 * 32), step > 0);
-}
-
-/// d += A B, A [64 keys, 64 rows] of registers, B 64 rows of Q or dO.
-template <int head_dim>
-__device__ __forceinline__ void multiply_columns(float (&d)[head_dim / 2], const uint32_t (&a)[16], uint32_t b) {
-    const uint64_t db = mn_major(b, BackwardLayout<head_dim>::row_slab);
-#pragma unroll
-    for (int step = 0; step < 4; ++step) multiply_registers(d, a + 4 * step, advance(db, 2048 * step));
-}
-
-__device__ __forceinline__ void pack(uint32_t (&p)[16], const float (&s)[32]) {
-#pragma unroll
-    for (int i = 0; i < 16; ++i) p[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
-}
-
-/// Which of the thread's scores are hidden, bit by bit. `key` is its first, the other is 8 on.
-__device__ __forceinline__ uint32_t hidden_scores(const BackwardProblem& p, const Slot& slot, int key, int pair) {
-    const int4* bounds = p.bounds + static_cast<int64_t>(slot.slice) * p.padded_columns + key;
-    const int causal_end = p.causal ? key - (p.columns - p.rows) : 0;
-    const int4 x = __ldg(bounds), y = __ldg(bounds + 8);
-    return hidden_rows(x.x, x.y, x.z, x.w, causal_end, slot.first_row, pair) |
-           hidden_rows(y.x, y.y, y.z, y.w, p.causal ? causal_end + 8 : 0, slot.first_row, pair) << 2;
-}
-
-/// P = exp(scale S - lse), 0 where hidden; `partial` is the same for all threads. `lse`: shared address of that of the
-/// thread's first row; `scale`: times log2(e).
-__device__ __forceinline__ void to_probabilities(float (&s)[32], bool partial, uint32_t hidden, uint32_t lse,
-                                                 float scale) {
-    if (partial) {
-#pragma unroll
-        for (int i = 0; i < 32; ++i)
-            if (hidden >> i & 1) s[i] = -INFINITY;
-    }
-#pragma unroll
-    for (int j = 0; j < 8; ++j) {
-        const float2 x = load_shared_pair(lse + 32 * j);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) s[4 * j + i] = exp2_fast(fmaf(s[4 * j + i], scale, i % 2 ? -x.y : -x.x));
-    }
-}
-
-/// dS / scale = P (dP - delta)
-__device__ __forceinline__ void to_score_gradients(float (&dp)[32], const float (&p)[32], uint32_t delta) {
-#pragma unroll
-    for (int j = 0; j < 8; ++j) {
-        const float2 x = load_shared_pair(delta + 32 * j);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) dp[4 * j + i] = p[4 * j + i] * (dp[4 * j + i] - (i % 2 ? x.y : x.x));
-    }
-}
-
-/// Sixteen rows of each warp to a slab, 64 columns that the thread holds rounded. `own_row` = 16 warp + lane % 16.
-__device__ __forceinline__ void store_rows(uint32_t slab, const uint32_t* r, int own_row, int lane) {
-#pragma unroll
-    for (int j = 0; j < 8; j += 2) {
-        const uint32_t chunk = static_cast<uint32_t>((j + lane / 16) ^ (own_row % 8));
-        store_matrices(slab + own_row * 128 + chunk * 16, r[2 * j], r[2 * j + 1], r[2 * j + 2], r[2 * j + 3]);
-    }
-}
 
 /// Named barriers: both warpgroups have written dS; both have done with an item's keys; 3 and 4, a warpgroup alone.
 constexpr int scores_written = 1, keys_read = 2, own_warpgroup = 3;
@@ -320,31 +254,38 @@ void launch(const Context& ctx, const BackwardProblem& problem, const BackwardMa
     check_launch("flashmask backward");
 }
 
-/// Where the parts of scratch lie, in floats.
+/// Where the parts of scratch lie, in floats. Wide heads have no sums and no tickets.
 struct Scratch {
-    int64_t blocks, slabs;
+    int64_t blocks, summed, slabs, counters;
 
     Scratch(int64_t batch, int64_t rows, int64_t heads, int64_t head_dim)
-        : blocks(batch * heads * ((rows + block_rows - 1) / block_rows)), slabs(head_dim / 64) {}
+        : blocks(batch * heads * ((rows + block_rows - 1) / block_rows)),
+          summed(head_dim == wide_head_dim ? 0 : blocks),
+          slabs(head_dim / 64),
+          counters(head_dim == wide_head_dim ? wide_counters : 1) {}
     int64_t sums() const { return blocks * statistics_of_block; }
-    int64_t tickets() const { return sums() + blocks * slabs * sum_block; }
-    int64_t next() const { return tickets() + blocks; }
-    int64_t floats() const { return next() + 1; }
+    int64_t tickets() const { return sums() + summed * slabs * sum_block; }
+    int64_t next() const { return tickets() + summed; }
+    int64_t floats() const { return next() + counters; }
 };
+
+bool has_kernel(int64_t head_dim) {
+    return head_dim == 64 || head_dim == 128 || head_dim == wide_head_dim;
+}
 
 }  // namespace
 
 bool hopper_supports(const Context& ctx, const FlashMaskBackward& args) {
     const int64_t dim = args.q.size(3), length = std::max(args.q.size(1), args.k.size(1)),
                   items = args.q.size(0) * args.q.size(2) * ((args.k.size(1) + item_columns - 1) / item_columns);
-    return ctx.device == Device::cuda && ctx.gpu->compute_capability() == 90 && (dim == 64 || dim == 128) &&
+    return ctx.device == Device::cuda && ctx.gpu->compute_capability() == 90 && has_kernel(dim) &&
            length < int64_t{1} << 30 && items < int64_t{1} << 30 && args.scale > 0 && has_tensor_map(args.q) &&
            has_tensor_map(args.k) && has_tensor_map(args.v) && has_tensor_map(args.dout) && has_tensor_map(args.dk) &&
-           has_tensor_map(args.dv);
+           has_tensor_map(args.dv) && (dim != wide_head_dim || has_tensor_map(args.dq));
 }
 
 int64_t hopper_scratch_bytes(int64_t batch, int64_t rows, int64_t heads, int64_t head_dim) {
-    if (rows == 0 || (head_dim != 64 && head_dim != 128)) return 0;
+    if (rows == 0 || !has_kernel(head_dim)) return 0;
     return Scratch(batch, rows, heads, head_dim).floats() * static_cast<int64_t>(sizeof(float));
 }
 
@@ -400,12 +341,18 @@ void hopper_backward(const Context& ctx, const FlashMaskBackward& args) {
                                .sums = problem.sums,
                                .tickets = problem.tickets,
                                .next = problem.next,
+                               .counters = static_cast<int>(scratch.counters),
                                .rows = rows,
                                .heads = heads,
                                .row_blocks = problem.row_blocks,
                                .blocks = scratch.blocks,
                                .scale = problem.scale};
     prepare_rows(stream_of(ctx), of_rows, head_dim);
+    if (head_dim == wide_head_dim) {
+        wide_key_gradients(ctx, args, problem, maps);
+        wide_query_gradients(ctx, args, problem);
+        return;
+    }
     if (head_dim == 64)
         launch<64>(ctx, problem, maps);
     else

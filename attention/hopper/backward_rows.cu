@@ -57,11 +57,13 @@ __global__ void __launch_bounds__(threads) prepare(const __grid_constant__ Backw
         statistics[of_block] = sees ? lse * 1.44269504f : INFINITY;
         statistics[block_rows + of_block] = sees ? sum : 0.0f;
     }
-    auto* sums = reinterpret_cast<float4*>(p.sums + static_cast<int64_t>(blockIdx.x) * slabs * sum_block);
+    if constexpr (head_dim < 256) {  // wide heads sum no dQ in memory
+        auto* sums = reinterpret_cast<float4*>(p.sums + static_cast<int64_t>(blockIdx.x) * slabs * sum_block);
 #pragma unroll
-    for (int i = 0; i < slabs * sum_block / 4 / threads; ++i) sums[i * threads + thread] = float4{};
-    if (thread == 0) p.tickets[blockIdx.x] = 0;
-    if (blockIdx.x == 0 && thread == 0) *p.next = 0;
+        for (int i = 0; i < slabs * sum_block / 4 / threads; ++i) sums[i * threads + thread] = float4{};
+        if (thread == 0) p.tickets[blockIdx.x] = 0;
+    }
+    if (blockIdx.x == 0 && thread < p.counters) p.next[thread] = 0;
 }
 
 template <int head_dim>
@@ -97,7 +99,7 @@ RowView row_view(const Tensor& tensor) {
 }
 
 void prepare_rows(cudaStream_t stream, const BackwardRows& args, int head_dim) {
-    const auto kernel = head_dim == 64 ? prepare<64> : prepare<128>;
+    const auto kernel = head_dim == 64 ? prepare<64> : head_dim == 128 ? prepare<128> : prepare<256>;
     kernel<<<static_cast<unsigned>(args.blocks), threads, 0, stream>>>(args);
     check_launch("flashmask backward");
 }

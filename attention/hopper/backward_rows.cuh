@@ -24,14 +24,15 @@ struct BackwardRows {
     float *statistics, *sums;
     uint32_t* tickets;
     unsigned* next;
+    int counters;  ///< of `next`
     int rows, heads, row_blocks;
     int64_t blocks;  ///< batch * heads * row_blocks
     float scale;
 };
 
-/// Statistics of all rows; sums of dQ, tickets and the item counter become 0.
+/// Statistics of all rows; item counters become 0, and so do sums of dQ and tickets for head_dim 64 and 128.
 void prepare_rows(cudaStream_t stream, const BackwardRows& args, int head_dim);
-/// Sums of dQ, times scale, to bf16.
+/// Sums of dQ, times scale, to bf16: head_dim 64 or 128.
 void finish_rows(cudaStream_t stream, const BackwardRows& args, int head_dim);
 
 }  // namespace colonnade::hopper

@@ -2,20 +2,22 @@
 //
 // A CTA is persistent, one to a multiprocessor. Its first warpgroup feeds it, a warp to a task: `schedule` takes work
 // items from a counter, `load` brings queries, keys and values by TMA, `mask` turns the bounds of partial tiles into
-// bits, `store` sends outputs off. The others, two of them for head dim 128 and three for 64, whose scores cost as much
-// for half the products, compute 64 rows each: while the tensor cores multiply probabilities and values of one tile,
+// bits, `store` sends outputs off. The others, two of them, or three for head dim 64, whose scores cost as much for half
+// the products, compute 64 rows each: while the tensor cores multiply probabilities and values of one tile,
 // the scores of the next become probabilities, and the warpgroups take turns in issuing products, so that one's
 // exponentials run beside the others' products. A warpgroup leaves out tiles that hide all from its rows, and only
 // hands on its turn and what the tile takes.
 //
-// Queries have two buffers; an item's outputs leave through its own. Tiles go from the last columns to the first, in
-// the same order however the mask is expressed.
+// Queries have two buffers, or one for head dim 256; an item's outputs leave through its own. Tiles go from the last
+// columns to the first, in the same order however the mask is expressed.
 
 #include <atomic>
 #include <cmath>
 
-#include "attention/hopper/forward_feed.cuh"
 #include "attention/hopper/hopper.h"
+#include "attention/hopper/row_feed.cuh"
+#include "attention/hopper/row_problem.h"
+#include "attention/hopper/row_scores.cuh"
 #include "attention/hopper/tensor_map.h"
 #include "engine/gpu.cuh"
 
@@ -24,64 +26,73 @@ namespace {
 
 using namespace hopper;
 
+struct ForwardMaps {
+    CUtensorMap q, k, v, out;
+};
+
+/// Who computes what, and shared memory: bytes from a 1024-byte boundary on.
+template <int head_dim>
+struct ForwardLayout {
+    using Maps = ForwardMaps;
+    static constexpr int warpgroups = head_dim == 64 ? 3 : 2, tile_rows = 64 * warpgroups,
+                         tile_columns = head_dim == 256 ? 64 : 128, threads = 128 * (1 + warpgroups);
+    static constexpr int feeder_registers = head_dim == 64 ? 32 : 40, consumer_registers = head_dim == 64 ? 160 : 232;
+    static_assert(128 * (feeder_registers + warpgroups * consumer_registers) <= 65536);
+
+    static constexpr bool gradient = false;
+    static constexpr int stages = head_dim == 64 ? 4 : 2, v_stages = stages, slabs = head_dim / 64,
+                         q_places = head_dim == 256 ? 1 : 2, q_slab_bytes = tile_rows * 128,
+                         slab_bytes = tile_columns * 128, q_bytes = slabs * q_slab_bytes,
+                         tile_bytes = slabs * slab_bytes, words_of_warpgroup = mask_words(tile_columns),
+                         words_bytes = warpgroups * words_of_warpgroup * 4;
+    static constexpr int q = 0, k = q + q_places * q_bytes, v = k + stages * tile_bytes,
+                         words = v + stages * tile_bytes, masks = words + stages * words_bytes,
+                         items = masks + stages * 4, barriers = items + 2 * 32;
+    // Barriers, indices
+    static constexpr int q_full = 0, q_empty = q_places, out_full = 2 * q_places,
+                         item_full = out_full + q_places * warpgroups, item_empty = item_full + 2,
+                         k_full = item_empty + 2, k_empty = k_full + stages, v_full = k_empty + stages,
+                         v_empty = v_full + stages, barrier_count = v_empty + stages;
+    static constexpr int bytes = barriers + 8 * barrier_count + 1024;  // and the way to the boundary
+    static_assert(bytes <= 232448 && sizeof(Item) <= 32 && items % 8 == 0 && barriers % 8 == 0);
+};
+
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 /// Scores of a warpgroup's 64 rows with one tile of keys.
-template <int head_dim>
-__device__ __forceinline__ void multiply_keys(float (&s)[64], uint64_t q, uint64_t k) {
+template <int head_dim, int scores>
+__device__ __forceinline__ void multiply_keys(float (&s)[scores], uint64_t q, uint64_t k) {
     using L = ForwardLayout<head_dim>;
+    static_assert(scores == L::tile_columns / 2);
 #pragma unroll
-    for (int step = 0; step < head_dim / 16; ++step)
-        multiply_shared(s, advance(q, step / 4 * L::q_slab_bytes + step % 4 * 32),
-                        advance(k, step / 4 * L::slab_bytes + step % 4 * 32), step > 0);
-}
-
-template <int head_dim>
-__device__ __forceinline__ void multiply_values(float (&o)[head_dim / 2], const uint32_t (&p)[32], uint64_t v) {
-#pragma unroll
-    for (int step = 0; step < tile_columns / 16; ++step) multiply_registers(o, p + 4 * step, advance(v, 2048 * step));
-}
-
-/// What is the same in all lanes, for the compiler to know.
-__device__ __forceinline__ int uniform(int x) {
-    return __shfl_sync(whole_warp, x, 0);
-}
-
-/// The thread's bits of its warpgroup's mask words, for its first row and the one 8 below: mask_score() tells whose.
-__device__ __forceinline__ void read_mask(uint32_t (&hidden)[2], const uint32_t* words, int warp) {
-    const int lane = lane_anew();
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        hidden[r] = mask_begin(words, warp, r, lane);
-#pragma unroll
-        for (int n = 0; n < mask_steps; ++n) {
-            const MaskStep step(n);
-            hidden[r] = mask_step(hidden[r], __shfl_xor_sync(whole_warp, hidden[r], step.lanes), step, lane);
-        }
+    for (int step = 0; step < head_dim / 16; ++step) {
+        const uint64_t a = advance(q, step / 4 * L::q_slab_bytes + step % 4 * 32),
+                       b = advance(k, step / 4 * L::slab_bytes + step % 4 * 32);
+        if constexpr (scores == 64)
+            multiply_shared(s, a, b, step > 0);
+        else
+            multiply_shared<false, false>(s, a, b, step > 0);
     }
 }
 
-/// Hidden scores become -inf.
-__device__ __forceinline__ void hide_scores(float (&s)[64], const uint32_t (&hidden)[2]) {
-    if (!__any_sync(whole_warp, (hidden[0] | hidden[1]) != 0)) return;
+template <int outputs, int pairs>
+__device__ __forceinline__ void multiply_values(float (&o)[outputs], const uint32_t (&p)[pairs], uint64_t v) {
 #pragma unroll
-    for (int r = 0; r < 2; ++r)
-#pragma unroll
-        for (int bit = 0; bit < 32; ++bit)
-            if (hidden[r] & 1u << bit) s[mask_score(bit) + 2 * r] = -INFINITY;
+    for (int step = 0; step < pairs / 4; ++step) multiply_registers(o, p + 4 * step, advance(v, 2048 * step));
 }
 
 /// Online softmax: s becomes exp(scale s - base), sum (of this thread's columns) goes on; what was summed before is to be
 /// multiplied by `decay`, which is 1 as long as the base stays. `scale`: times log2(e). The base, scale times the maximum,
 /// lags behind by up to a factor of 2, which nearly always saves rescaling the outputs. (FlashAttention-4 lets it lag by
 /// 2^8. Then a row that sees little but one key has a P there that bf16 rounds, instead of 1, and dQ twice the error.)
-__device__ __forceinline__ void soften(float (&s)[64], float (&maximum)[2], float (&sum)[2], float (&decay)[2],
+template <int scores>
+__device__ __forceinline__ void soften(float (&s)[scores], float (&maximum)[2], float (&sum)[2], float (&decay)[2],
                                        float scale) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         float most[2] = {s[2 * r], s[2 * r + 1]};
 #pragma unroll
-        for (int j = 1; j < 16; ++j) {
+        for (int j = 1; j < scores / 4; ++j) {
             most[0] = fmaxf(most[0], s[4 * j + 2 * r]);
             most[1] = fmaxf(most[1], s[4 * j + 2 * r + 1]);
         }
@@ -96,7 +107,7 @@ __device__ __forceinline__ void soften(float (&s)[64], float (&maximum)[2], floa
         const float base = maximum[r] == -INFINITY ? 0 : maximum[r] * scale;  // rows that have seen nothing yet
         float added[2] = {0, 0};
 #pragma unroll
-        for (int j = 0; j < 16; ++j)
+        for (int j = 0; j < scores / 4; ++j)
 #pragma unroll
             for (int e = 0; e < 2; ++e) {
                 float& x = s[4 * j + 2 * r + e];
@@ -107,15 +118,16 @@ __device__ __forceinline__ void soften(float (&s)[64], float (&maximum)[2], floa
     }
 }
 
-__device__ __forceinline__ void pack(uint32_t (&p)[32], const float (&s)[64]) {
+template <int pairs>
+__device__ __forceinline__ void pack(uint32_t (&p)[pairs], const float (&s)[2 * pairs]) {
 #pragma unroll
-    for (int i = 0; i < 32; ++i) p[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
+    for (int i = 0; i < pairs; ++i) p[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
 }
 
 template <int head_dim>
-__device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
+__device__ __forceinline__ void consume(const RowCta<ForwardLayout<head_dim>>& cta) {
     using L = ForwardLayout<head_dim>;
-    const ForwardProblem& problem = cta.problem;
+    const RowProblem& problem = cta.problem;
     const int warpgroup = uniform(static_cast<int>(threadIdx.x / 128)) - 1,
               warp = uniform(static_cast<int>(threadIdx.x / 32 % 4));
     const float scale = problem.scale * 1.44269504f;
@@ -129,8 +141,9 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
     const auto pass_turn = [&] { arrive_named(1 + after, 256); };
     if (after == 0) pass_turn();
 
-    float s[64], o[head_dim / 2];
-    uint32_t p[32];
+    constexpr int words = mask_words_of_thread(L::tile_columns);
+    float s[L::tile_columns / 2], o[head_dim / 2];
+    uint32_t p[L::tile_columns / 4];
     uint32_t tiles = 0;
     for (uint32_t n = 0;; ++n) {
         const Item& item = cta.take_item(n);  // in shared memory, as registers are few
@@ -138,7 +151,7 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
         float maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, decay[2] = {1, 1};
 #pragma unroll
         for (float& x : o) x = 0;
-        wait(cta.barrier(L::q_full + n % 2), n / 2 & 1);
+        wait(cta.barrier(L::q_full + n % L::q_places), n / L::q_places & 1);
         const uint32_t rows_address = cta.queries(n) + warpgroup * 64 * 128;
         const uint64_t q = k_major(rows_address);
 
@@ -151,8 +164,8 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
         const auto wait_values = [&](uint32_t t) { wait(cta.barrier(L::v_full + t % L::stages), t / L::stages & 1); };
         const auto release_keys = [&](uint32_t t) { release(L::k_empty + static_cast<int>(t % L::stages)); };
         const auto release_values = [&](uint32_t t) { release(L::v_empty + static_cast<int>(t % L::stages)); };
-        const auto mask_of = [&](uint32_t(&hidden)[2], uint32_t t, int mask) {
-            hidden[0] = hidden[1] = 0;
+        const auto mask_of = [&](uint32_t(&hidden)[words], uint32_t t, int mask) {
+            for (uint32_t& x : hidden) x = 0;
             if (mask == by_words) read_mask(hidden, cta.words(t % L::stages, warpgroup), warp);
         };
         const auto rescale = [&] {
@@ -178,7 +191,7 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
                 continue;
             }
             // Tiles from one that is not closed to the next that is.
-            uint32_t hidden[2];
+            uint32_t hidden[words];
             begin_products();
             multiply_keys<head_dim>(s, q, keys(tiles));
             commit_products();
@@ -202,7 +215,7 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
                 multiply_keys<head_dim>(s, q, keys(next));
                 commit_products();
                 begin_products();
-                multiply_values<head_dim>(o, p, values(tiles));
+                multiply_values(o, p, values(tiles));
                 commit_products();
                 pass_turn();
                 mask_of(hidden, next, mask);
@@ -224,7 +237,7 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
             }
             hold(o), hold(p);
             begin_products();
-            multiply_values<head_dim>(o, p, values(tiles));
+            multiply_values(o, p, values(tiles));
             commit_products();
             wait_products<0>();
             hold(o);
@@ -247,19 +260,9 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
         }
         // Over the warpgroup's own queries, which nobody reads any more.
         sync_named(1 + L::warpgroups + warpgroup, 128);
-        const int out_row = 16 * warp + lane % 16;
-        const uint32_t to = rows_address + out_row * 128;
-#pragma unroll
-        for (int j = 0; j < head_dim / 8; j += 2) {
-            const uint32_t r0 = pack_bf16(o[4 * j] * inverse[0], o[4 * j + 1] * inverse[0]),
-                           r1 = pack_bf16(o[4 * j + 2] * inverse[1], o[4 * j + 3] * inverse[1]),
-                           r2 = pack_bf16(o[4 * j + 4] * inverse[0], o[4 * j + 5] * inverse[0]),
-                           r3 = pack_bf16(o[4 * j + 6] * inverse[1], o[4 * j + 7] * inverse[1]);
-            const uint32_t chunk = static_cast<uint32_t>((j % 8 + lane / 16) ^ (out_row % 8));
-            store_matrices(to + j / 8 * L::q_slab_bytes + chunk * 16, r0, r1, r2, r3);
-        }
+        write_outputs(o, inverse, rows_address, L::q_slab_bytes, warp, lane);
         fence_async();
-        release(L::out_full + static_cast<int>(n % 2) * L::warpgroups + warpgroup);
+        release(L::out_full + static_cast<int>(n % L::q_places) * L::warpgroups + warpgroup);
     }
 }
 
@@ -267,12 +270,12 @@ __device__ __forceinline__ void consume(const ForwardCta<head_dim>& cta) {
 
 template <int head_dim>
 __global__ void __launch_bounds__(ForwardLayout<head_dim>::threads, 1)
-    forward(const __grid_constant__ ForwardProblem problem, const __grid_constant__ ForwardMaps maps) {
+    forward(const __grid_constant__ RowProblem problem, const __grid_constant__ ForwardMaps maps) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     using L = ForwardLayout<head_dim>;
     extern __shared__ char shared[];
     const uint32_t start = shared_address(shared), aligned = (start + 1023) / 1024 * 1024;
-    const ForwardCta<head_dim> cta{problem, maps, shared + (aligned - start), aligned};
+    const RowCta<L> cta{problem, maps, shared + (aligned - start), aligned};
     cta.initialise();
     if (threadIdx.x < 128) {
         give_registers<L::feeder_registers>();
@@ -306,38 +309,10 @@ unsigned* next_counter() {
 template <int head_dim>
 void launch(const Context& ctx, const FlashMaskForward& args) {
     using L = ForwardLayout<head_dim>;
-    const auto size = [](const Tensor& t, int dim) { return static_cast<int>(t.size(dim)); };
-    const GpuTilePlan& plan = args.plan.gpu;
-    const int batch = size(args.q, 0), rows = size(args.q, 1), heads = size(args.q, 2), columns = size(args.k, 1),
-              kv_heads = size(args.k, 2), mask_heads = static_cast<int>(args.mask.heads);
-    const int row_groups = (rows + L::tile_rows - 1) / L::tile_rows, group = heads / kv_heads,
-              sharing = heads / mask_heads;
-    // Half of the L2 cache for the keys and values of a section.
-    const int64_t kept = std::max<int64_t>(1, (int64_t{32} << 20) / (int64_t{4} * batch * columns * head_dim));
-    const Tensor& order = L::warpgroups == 3 ? plan.row_triple_order : plan.row_order;
-    const ForwardProblem problem{.work = {.active = reinterpret_cast<const uint32_t*>(plan.row_active.as<int32_t>()),
-                                          .partial = reinterpret_cast<const uint32_t*>(plan.row_partial.as<int32_t>()),
-                                          .order = order.as<int32_t>(),
-                                          .next = next_counter(),
-                                          .row_blocks = size(plan.row_active, 1),
-                                          .words = size(plan.row_active, 2),
-                                          .row_groups = row_groups,
-                                          .entries = batch * mask_heads * row_groups,
-                                          .mask_heads = mask_heads,
-                                          .sharing = sharing,
-                                          .section = static_cast<int>(std::min<int64_t>(kept * group, sharing)),
-                                          .items = static_cast<unsigned>(batch * heads * row_groups)},
-                                 .lse = args.lse.as<float>(),
-                                 .bounds = reinterpret_cast<const int4*>(plan.bounds.as<int32_t>()),
-                                 .rows = rows,
-                                 .columns = columns,
-                                 .heads = heads,
-                                 .group = group,
-                                 .padded_columns = size(plan.bounds, 1),
-                                 .causal = args.mask.causal,
-                                 .scale = static_cast<float>(args.scale)};
-    const ForwardMaps maps{make_tensor_map(args.q, L::tile_rows), make_tensor_map(args.k, tile_columns),
-                           make_tensor_map(args.v, tile_columns), make_tensor_map(args.out, 64)};
+    RowProblem problem = row_problem<L>(args, next_counter());
+    problem.lse = args.lse.as<float>();
+    const ForwardMaps maps{make_tensor_map(args.q, L::tile_rows), make_tensor_map(args.k, L::tile_columns),
+                           make_tensor_map(args.v, L::tile_columns), make_tensor_map(args.out, 64)};
     check_cuda(cudaFuncSetAttribute(forward<head_dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, L::bytes),
                "flashmask forward");
     const unsigned grid = std::min(problem.work.items, static_cast<unsigned>(ctx.gpu->multiprocessors()));
@@ -350,16 +325,19 @@ void launch(const Context& ctx, const FlashMaskForward& args) {
 bool hopper_supports(const Context& ctx, const FlashMaskForward& args) {
     const int64_t dim = args.q.size(3), length = std::max(args.q.size(1), args.k.size(1)),
                   items = args.q.size(0) * args.q.size(2) * ((args.q.size(1) + 127) / 128);
-    return ctx.device == Device::cuda && ctx.gpu->compute_capability() == 90 && (dim == 64 || dim == 128) &&
-           length < int64_t{1} << 30 && items < int64_t{1} << 30 && args.scale > 0 && has_tensor_map(args.q) &&
-           has_tensor_map(args.k) && has_tensor_map(args.v) && has_tensor_map(args.out);
+    return ctx.device == Device::cuda && ctx.gpu->compute_capability() == 90 &&
+           (dim == 64 || dim == 128 || dim == 256) && length < int64_t{1} << 30 && items < int64_t{1} << 30 &&
+           args.scale > 0 && has_tensor_map(args.q) && has_tensor_map(args.k) && has_tensor_map(args.v) &&
+           has_tensor_map(args.out);
 }
 
 void hopper_forward(const Context& ctx, const FlashMaskForward& args) {
     if (args.q.size(3) == 64)
         launch<64>(ctx, args);
-    else
+    else if (args.q.size(3) == 128)
         launch<128>(ctx, args);
+    else
+        launch<256>(ctx, args);
 }
 
 }  // namespace colonnade::cuda

@@ -7,7 +7,7 @@
 
 namespace colonnade::cuda {
 
-/// A Hopper GPU, bf16, head_dim 64 or 128, some rows and columns, strides that TMA can follow.
+/// A Hopper GPU, bf16, head_dim 64, 128 or 256, some rows and columns, strides that TMA can follow.
 bool hopper_supports(const Context& ctx, const FlashMaskForward& args);
 void hopper_forward(const Context& ctx, const FlashMaskForward& args);
 

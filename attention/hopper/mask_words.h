@@ -1,13 +1,16 @@
 #pragma once
 // The element mask of a partial tile as bits, 1 for hidden: how the feeding side makes them, and how they get to the
-// threads whose scores they hide. By warpgroup, 64 rows x 128 columns, 1 KiB.
+// threads whose scores they hide. By warpgroup, 64 rows x 128 columns (1 KiB) or 64.
 //
 // In shared memory a word holds 32 rows of a column (rows 32 h .. 32 h + 31 of the warpgroup at bits 0 ..), word
-// (4 h + i) * 32 + 2 j + e that of column 8 j + 2 i + e. A thread wants the transpose, of its rows g = lane / 4 and g + 8
-// of its warp's sixteen the columns 8 j + 2 (lane % 4) + e: what lane 2 j + e has of eight rows and four columns, byte i
-// for column 8 j + 2 i + e, is exchanged for that in five steps, as bit matrices are transposed (Warren, Hacker's Delight,
-// 7-3): each swaps one bit of the lane's number with one of the place's in the word. So a score costs its test, whatever
-// ranges and rules hide it.
+// (4 h + i) * columns / 4 + 2 j + e that of column 8 j + 2 i + e. A thread wants the transpose, of its rows g = lane / 4
+// and g + 8 of its warp's sixteen the columns 8 j + 2 (lane % 4) + e: what lane 2 j + e has of eight rows and four columns,
+// byte i for column 8 j + 2 i + e, is exchanged for that in five steps, as bit matrices are transposed (Warren, Hacker's
+// Delight, 7-3): each swaps one bit of the lane's number with one of the place's in the word. So a score costs its test,
+// whatever ranges and rules hide it.
+//
+// 128 columns take all lanes, and each of the two rows is exchanged on its own. Of 64 columns lanes 16 to 31 have rows 8
+// to 15, and one exchange brings both rows of a thread in one word.
 
 #include <cstdint>
 
@@ -19,7 +22,16 @@
 
 namespace colonnade::hopper {
 
-constexpr int mask_words = 256;  ///< of a warpgroup
+/// Words of a warpgroup in shared memory; lanes that hold one row of `columns`; words of a thread.
+COLONNADE_HOST_DEVICE constexpr int mask_words(int columns) {
+    return 2 * columns;
+}
+COLONNADE_HOST_DEVICE constexpr int mask_lanes(int columns) {
+    return columns / 4;
+}
+COLONNADE_HOST_DEVICE constexpr int mask_words_of_thread(int columns) {
+    return columns / 64;
+}
 
 /// Hidden rows of one column in a tile of 192 rows at most: two ranges, and those before its own where the causal rule
 /// hides them.
@@ -59,11 +71,14 @@ struct HiddenRows {
     }
 };
 
-/// What lane `lane` of a warp begins with: of its rows 8 half .. 8 half + 7.
-COLONNADE_HOST_DEVICE inline uint32_t mask_begin(const uint32_t* words, int warp, int half, int lane) {
+/// What lane `lane` of a warp begins its word `n` with: of the warp's rows 8 half .. 8 half + 7.
+template <int columns>
+COLONNADE_HOST_DEVICE inline uint32_t mask_begin(const uint32_t* words, int warp, int n, int lane) {
+    constexpr int lanes = mask_lanes(columns);
+    const int half = lanes == 32 ? n : lane / lanes;
     uint32_t x = 0;
     for (int i = 0; i < 4; ++i) {
-        const uint32_t column = words[(warp / 2 * 4 + i) * 32 + lane];
+        const uint32_t column = words[(warp / 2 * 4 + i) * lanes + lane % lanes];
         x |= (column >> (warp % 2 * 16 + 8 * half) & 255) << 8 * i;
     }
     return x;
@@ -86,9 +101,11 @@ COLONNADE_HOST_DEVICE inline uint32_t mask_step(uint32_t mine, uint32_t other, M
     return (mine & kept) | ((other << turn | other >> (32 - turn)) & ~kept);
 }
 
-/// Whose bit of what the steps end with it is: 4 j + e for column 8 j + 2 (lane % 4) + e.
-COLONNADE_HOST_DEVICE constexpr int mask_score(int bit) {
-    return 8 * (bit % 8) + 4 * (bit / 16) + bit / 8 % 2;
+/// Whose bit of word `n` it is that the steps end with: 4 j + 2 r + e for column 8 j + 2 (lane % 4) + e of row g + 8 r.
+template <int columns>
+COLONNADE_HOST_DEVICE constexpr int mask_score(int n, int bit) {
+    return mask_lanes(columns) == 32 ? 8 * (bit % 8) + 4 * (bit / 16) + bit / 8 % 2 + 2 * n
+                                     : 8 * (bit % 4) + 4 * (bit / 16) + bit / 8 % 2 + 2 * (bit / 4 % 2);
 }
 
 }  // namespace colonnade::hopper

@@ -1,14 +1,14 @@
 #pragma once
 // What a persistent CTA works on: items (`blocks` row blocks of 64 of one head), longest first, and the active tiles of
-// an item. A tile here is 64 blocks x 128, `blocks` by two of the plan's.
+// an item. A tile here is 64 blocks x `columns`, `blocks` by two of the plan's or by one.
 
 #include <cstdint>
+#include <type_traits>
 
 #include "attention/tile_plan.h"
 
 namespace colonnade::hopper {
 
-constexpr int tile_columns = 128;
 constexpr unsigned whole_warp = 0xffffffffu;
 
 /// The plan and how heads share it. Heads come in sections, so many that their keys and values stay in L2 while all
@@ -30,10 +30,20 @@ struct Item {
     int tiles;  ///< active ones
 };
 
-/// Tiles of an item's rows in word `w`, two bits for each: whether it is active, and then whether it is not full.
-constexpr uint32_t active_bits = 0x55555555;
-template <int blocks>
-__host__ __device__ inline uint32_t tile_bits(const Work& work, int slice, int first_row, int w) {
+/// Tiles of 32 column blocks: a bit for each, that of its first block, tells whether it is active, and one further on
+/// whether it is not full.
+template <int columns>
+struct TileBits {
+    static_assert(columns == 64 || columns == 128);
+    using Word = std::conditional_t<columns == 128, uint32_t, uint64_t>;
+    static constexpr uint32_t active = columns == 128 ? 0x55555555u : ~0u;
+    static constexpr Word masked = columns == 128 ? 2 : Word{1} << (sizeof(Word) * 4);
+};
+
+/// Those of an item's rows in word `w` of their maps.
+template <int blocks, int columns>
+__host__ __device__ inline typename TileBits<columns>::Word tile_bits(const Work& work, int slice, int first_row,
+                                                                      int w) {
     uint32_t active = 0, full = ~0u;
 #pragma unroll
     for (int b = 0; b < blocks; ++b) {  // past the last block it counts again
@@ -43,11 +53,15 @@ __host__ __device__ inline uint32_t tile_bits(const Work& work, int slice, int f
         const uint32_t of_block = work.active[at];
         active |= of_block, full &= of_block & ~work.partial[at];
     }
-    return ((active | active >> 1) & active_bits) | (~(full & full >> 1) & active_bits) << 1;
+    constexpr uint32_t active_bits = TileBits<columns>::active;
+    if constexpr (columns == 128)
+        return ((active | active >> 1) & active_bits) | (~(full & full >> 1) & active_bits) << 1;
+    else
+        return static_cast<uint64_t>(~full) << 32 | active;
 }
 
 /// A whole warp takes the next item off the list.
-template <int blocks>
+template <int blocks, int columns>
 __device__ inline Item next_item(const Work& work) {
     const int lane = static_cast<int>(threadIdx.x % 32);
     unsigned index = 0;
@@ -71,26 +85,28 @@ __device__ inline Item next_item(const Work& work) {
               .tiles = 0};
 #pragma unroll 1
     for (int w = lane; w < work.words; w += 32)
-        item.tiles += __popc(tile_bits<blocks>(work, slice, item.first_row, w) & active_bits);
+        item.tiles += __popc(static_cast<uint32_t>(tile_bits<blocks, columns>(work, slice, item.first_row, w)) &
+                             TileBits<columns>::active);
     item.tiles = __reduce_add_sync(whole_warp, item.tiles);
     return item;
 }
 
 /// A whole warp visits the item's tiles, the last columns first: visit(first_column, masked).
-template <int blocks, typename Visit>
+template <int blocks, int columns, typename Visit>
 __device__ __forceinline__ void for_each_tile(const Work& work, const Item& item, Visit&& visit) {
+    using Bits = TileBits<columns>;
     const int lane = static_cast<int>(threadIdx.x % 32);
     if (item.tiles == 0) return;
     for (int last = work.words - 1; last >= 0; last -= 32) {  // lane l has word last - l
-        uint32_t own = 0;
-        if (last >= lane) own = tile_bits<blocks>(work, item.slice, item.first_row, last - lane);
-        for (unsigned lanes = __ballot_sync(whole_warp, (own & active_bits) != 0); lanes != 0; lanes &= lanes - 1) {
+        typename Bits::Word own = 0;
+        if (last >= lane) own = tile_bits<blocks, columns>(work, item.slice, item.first_row, last - lane);
+        for (unsigned lanes = __ballot_sync(whole_warp, (own & Bits::active) != 0); lanes != 0; lanes &= lanes - 1) {
             const int from = __ffs(static_cast<int>(lanes)) - 1;
-            const uint32_t bits = __shfl_sync(whole_warp, own, from);
-            for (uint32_t active = bits & active_bits; active != 0;) {
+            const typename Bits::Word bits = __shfl_sync(whole_warp, own, from);
+            for (uint32_t active = static_cast<uint32_t>(bits) & Bits::active; active != 0;) {
                 const int bit = 31 - __clz(static_cast<int>(active));
                 active ^= 1u << bit;
-                visit(((last - from) * 32 + bit) * GpuTilePlan::tile, (bits >> bit & 2u) != 0);
+                visit(((last - from) * 32 + bit) * GpuTilePlan::tile, (bits >> bit & Bits::masked) != 0);
             }
         }
     }

@@ -1,6 +1,10 @@
 #pragma once
-// The side of Hopper's forward kernel that feeds: how a CTA's shared memory is laid out, and the four warps that fill
-// and empty it while two or three warpgroups compute (forward.cu).
+// How kernels that keep query rows and walk their tiles of keys are fed: the four warps that fill and empty a CTA's shared
+// memory while two or three warpgroups compute. Forward (forward.cu), and dQ of wide heads (wide_rows.cu).
+//
+// A kernel's layout L says what there is: `warpgroups`, `tile_rows`, `tile_columns`, `slabs` of head_dim; `q_places` of an
+// item's queries, `stages` of keys and `v_stages` of values, whether a `gradient` needs dO beside the queries; offsets and
+// bytes of all that, and the numbers of its barriers.
 
 #include "attention/hopper/mask_words.h"
 #include "attention/hopper/ptx.cuh"
@@ -8,9 +12,10 @@
 
 namespace colonnade::hopper {
 
-struct ForwardProblem {
+struct RowProblem {
     Work work;
-    float* lse;
+    float* lse;               ///< what forward writes
+    const float* statistics;  ///< what dQ reads, see BackwardProblem
     const int4* bounds;
     int rows, columns, heads, group;  // group: query heads per key/value head
     int padded_columns;
@@ -18,53 +23,29 @@ struct ForwardProblem {
     float scale;
 };
 
-struct ForwardMaps {
-    CUtensorMap q, k, v, out;
-};
-
 /// What a tile is to a warpgroup, in two bits for each: nothing is hidden, words tell (mask_words.h), all is hidden.
 enum TileMask : int { unmasked = 0, by_words = 1, closed = 2 };
 
-/// Who computes what, and shared memory: bytes from a 1024-byte boundary on.
-template <int head_dim>
-struct ForwardLayout {
-    static constexpr int warpgroups = head_dim == 64 ? 3 : 2, tile_rows = 64 * warpgroups,
-                         threads = 128 * (1 + warpgroups);
-    static constexpr int feeder_registers = head_dim == 64 ? 32 : 40, consumer_registers = head_dim == 64 ? 160 : 232;
-    static_assert(128 * (feeder_registers + warpgroups * consumer_registers) <= 65536);
-
-    static constexpr int stages = head_dim == 64 ? 4 : 2, slabs = head_dim / 64, q_slab_bytes = tile_rows * 128,
-                         slab_bytes = tile_columns * 128, q_bytes = slabs * q_slab_bytes,
-                         tile_bytes = slabs * slab_bytes, words_bytes = warpgroups * mask_words * 4;
-    static constexpr int q = 0, k = q + 2 * q_bytes, v = k + stages * tile_bytes, words = v + stages * tile_bytes,
-                         masks = words + stages * words_bytes, items = masks + stages * 4, barriers = items + 2 * 32;
-    // Barriers, indices
-    static constexpr int q_full = 0, q_empty = 2, out_full = 4, item_full = out_full + 2 * warpgroups,
-                         item_empty = item_full + 2, k_full = item_empty + 2, k_empty = k_full + stages,
-                         v_full = k_empty + stages, v_empty = v_full + stages, barrier_count = v_empty + stages;
-    static constexpr int bytes = barriers + 8 * barrier_count + 1024;  // and the way to the boundary
-    static_assert(bytes <= 232448 && sizeof(Item) <= 32 && items % 8 == 0 && barriers % 8 == 0);
-};
-
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-template <int head_dim>
-struct ForwardCta {
-    using L = ForwardLayout<head_dim>;
-    const ForwardProblem& problem;
-    const ForwardMaps& maps;
+template <typename Layout>
+struct RowCta {
+    using L = Layout;
+    const RowProblem& problem;
+    const typename L::Maps& maps;
     char* memory;
     uint32_t address;
 
     __device__ uint32_t barrier(int index) const { return address + L::barriers + 8 * static_cast<uint32_t>(index); }
-    __device__ uint32_t queries(uint32_t n) const { return address + L::q + n % 2 * L::q_bytes; }
+    __device__ uint32_t queries(uint32_t n) const { return address + L::q + n % L::q_places * L::q_bytes; }
     __device__ uint32_t keys(uint32_t stage) const { return address + L::k + stage * L::tile_bytes; }
     __device__ uint32_t values(uint32_t stage) const { return address + L::v + stage * L::tile_bytes; }
     __device__ Item* item(uint32_t n) const { return reinterpret_cast<Item*>(memory + L::items + 32 * (n % 2)); }
     /// TileMask of each warpgroup.
     __device__ int* mask(uint32_t stage) const { return reinterpret_cast<int*>(memory + L::masks) + stage; }
     __device__ uint32_t* words(uint32_t stage, int warpgroup) const {
-        return reinterpret_cast<uint32_t*>(memory + L::words + stage * L::words_bytes) + warpgroup * mask_words;
+        return reinterpret_cast<uint32_t*>(memory + L::words + stage * L::words_bytes) +
+               warpgroup * L::words_of_warpgroup;
     }
 
     /// Item n of this CTA, for a whole warp. It may be read until the warp gives it back.
@@ -84,16 +65,20 @@ struct ForwardCta {
 
     __device__ void initialise() const {
         if (threadIdx.x == 0) {
-            for (int i = 0; i < 2; ++i) {
+            for (int i = 0; i < L::q_places; ++i) {
                 init_barrier(barrier(L::q_full + i), 1);
                 init_barrier(barrier(L::q_empty + i), 1);
                 for (int w = 0; w < L::warpgroups; ++w) init_barrier(barrier(L::out_full + i * L::warpgroups + w), 4);
+            }
+            for (int i = 0; i < 2; ++i) {
                 init_barrier(barrier(L::item_full + i), 1);
                 init_barrier(barrier(L::item_empty + i), 3 + 4 * L::warpgroups);
             }
             for (int i = 0; i < L::stages; ++i) {
                 init_barrier(barrier(L::k_full + i), 1 + 32);  // keys; every lane that wrote the mask
                 init_barrier(barrier(L::k_empty + i), 4 * L::warpgroups);
+            }
+            for (int i = 0; i < L::v_stages; ++i) {
                 init_barrier(barrier(L::v_full + i), 1);
                 init_barrier(barrier(L::v_empty + i), 4 * L::warpgroups);
             }
@@ -105,7 +90,7 @@ struct ForwardCta {
     __device__ void schedule() const {
         for (uint32_t n = 0;; ++n) {
             wait(barrier(L::item_empty + n % 2), (n / 2 & 1) ^ 1);
-            const Item next = next_item<L::warpgroups>(problem.work);
+            const Item next = next_item<L::warpgroups, L::tile_columns>(problem.work);
             if (threadIdx.x % 32 == 0) {
                 *item(n) = next;
                 arrive(barrier(L::item_full + n % 2));
@@ -117,55 +102,69 @@ struct ForwardCta {
     template <int slab_bytes>
     __device__ void load_tile(const CUtensorMap& map, uint32_t to, uint32_t full, int head, int row, int batch,
                               uint64_t policy) const {
-        arrive_expecting(full, L::slabs * slab_bytes);
 #pragma unroll
         for (int slab = 0; slab < L::slabs; ++slab)
             load_slab(to + slab * slab_bytes, &map, full, 64 * slab, head, row, batch, policy);
     }
 
-    /// Values follow one tile behind the keys, as consumers set stages free in that order.
+    /// Forward's values follow one tile behind the keys, as consumers set stages free in that order.
     __device__ void load() const {
         const bool leader = threadIdx.x % 32 == 0;
         if (leader) prefetch_map(&maps.q), prefetch_map(&maps.k), prefetch_map(&maps.v);
+        if constexpr (L::gradient)
+            if (leader) prefetch_map(&maps.dout);
         uint32_t tiles = 0;
         for (uint32_t n = 0;; ++n) {
             const Item item = read_item(n);
             if (item.head < 0) return;
             const int kv_head = item.head / problem.group;
-            if (leader) {
-                wait(barrier(L::q_empty + n % 2), (n / 2 & 1) ^ 1);
-                if (item.tiles > 0)
-                    load_tile<L::q_slab_bytes>(maps.q, queries(n), barrier(L::q_full + n % 2), item.head,
-                                               item.first_row, item.batch, evict_first);
-                else
-                    arrive(barrier(L::q_full + n % 2));
-            }
+            const auto load_queries = [&] {
+                const uint32_t full = barrier(L::q_full + n % L::q_places);
+                wait(barrier(L::q_empty + n % L::q_places), (n / L::q_places & 1) ^ 1);
+                if (item.tiles > 0) {
+                    arrive_expecting(full, (L::gradient ? 2 : 1) * L::q_bytes);
+                    load_tile<L::q_slab_bytes>(maps.q, queries(n), full, item.head, item.first_row, item.batch,
+                                               evict_first);
+                    if constexpr (L::gradient)
+                        load_tile<L::q_slab_bytes>(maps.dout, address + L::dout, full, item.head, item.first_row,
+                                                   item.batch, evict_first);
+                } else {
+                    arrive(full);
+                }
+            };
+            // The only place is free after the outputs of the item before: keys need not wait for that.
+            const bool keys_first = L::q_places == 1 && item.tiles > 0;
+            if (leader && !keys_first) load_queries();
             const auto load_values = [&](uint32_t t, int column) {
-                const uint32_t stage = t % L::stages;
-                wait(barrier(L::v_empty + stage), (t / L::stages & 1) ^ 1);
-                load_tile<L::slab_bytes>(maps.v, values(stage), barrier(L::v_full + stage), kv_head, column, item.batch,
-                                         evict_last);
+                const uint32_t stage = t % L::v_stages, full = barrier(L::v_full + stage);
+                wait(barrier(L::v_empty + stage), (t / L::v_stages & 1) ^ 1);
+                arrive_expecting(full, L::tile_bytes);
+                load_tile<L::slab_bytes>(maps.v, values(stage), full, kv_head, column, item.batch, evict_last);
             };
             int before = -1;
-            for_each_tile<L::warpgroups>(problem.work, item, [&](int column, bool) {
+            for_each_tile<L::warpgroups, L::tile_columns>(problem.work, item, [&](int column, bool) {
                 if (leader) {
-                    const uint32_t stage = tiles % L::stages;
+                    const uint32_t stage = tiles % L::stages, full = barrier(L::k_full + stage);
                     wait(barrier(L::k_empty + stage), (tiles / L::stages & 1) ^ 1);
-                    load_tile<L::slab_bytes>(maps.k, keys(stage), barrier(L::k_full + stage), kv_head, column,
-                                             item.batch, evict_last);
-                    if (before >= 0) load_values(tiles - 1, before);
+                    arrive_expecting(full, L::tile_bytes);
+                    load_tile<L::slab_bytes>(maps.k, keys(stage), full, kv_head, column, item.batch, evict_last);
+                    if (L::gradient) load_values(tiles, column);
+                    if (before < 0 && keys_first) load_queries();
+                    if (before >= 0 && !L::gradient) load_values(tiles - 1, before);
                 }
                 before = column;
                 ++tiles;
                 __syncwarp();
             });
-            if (leader && before >= 0) load_values(tiles - 1, before);
+            if (leader && before >= 0 && !L::gradient) load_values(tiles - 1, before);
             __syncwarp();
         }
     }
 
-    /// Lane 2 j + e has columns 8 j + 2 i + e of the tile, i below 4.
+    /// Lane 2 j + e has columns 8 j + 2 i + e of the tile, i below 4. Of 64 columns lanes 16 to 31 have the second 32 rows
+    /// of each warpgroup.
     __device__ void mask() const {
+        constexpr int lanes = mask_lanes(L::tile_columns), words_of_lane = L::words_of_warpgroup / 32;
         uint32_t tiles = 0;
         for (uint32_t n = 0;; ++n) {
             const Item item = read_item(n);
@@ -176,12 +175,12 @@ struct ForwardCta {
             int beyond = 0;  // warpgroups after the last row
             for (int w = 1; w < L::warpgroups; ++w)
                 if (item.first_row + 64 * w >= problem.rows) beyond |= closed << 2 * w;
-            for_each_tile<L::warpgroups>(problem.work, item, [&](int column, bool masked) {
+            for_each_tile<L::warpgroups, L::tile_columns>(problem.work, item, [&](int column, bool masked) {
                 const uint32_t stage = tiles % L::stages, free = (tiles / L::stages & 1) ^ 1;
                 const int lane = lane_anew();
                 int kinds = beyond;
                 if (masked) {
-                    const int first = column + lane / 2 * 8 + lane % 2;
+                    const int first = column + lane % lanes / 2 * 8 + lane % 2;
                     const int4* bounds =
                         problem.bounds + static_cast<int64_t>(item.slice) * problem.padded_columns + first;
                     const HiddenRows hidden[4] = {rows_of(bounds[0]), rows_of(bounds[2]), rows_of(bounds[4]),
@@ -190,13 +189,14 @@ struct ForwardCta {
 #pragma unroll 1
                     for (int w = 0; w < L::warpgroups; ++w) {
                         uint32_t some = 0, all = ~0u;
-                        uint32_t* to = words(stage, w) + lane;
+                        uint32_t* to = words(stage, w) + lane % lanes;
 #pragma unroll
-                        for (int h = 0; h < 2; ++h)
+                        for (int n = 0; n < words_of_lane / 4; ++n)
 #pragma unroll
                             for (int i = 0; i < 4; ++i) {
+                                const int h = lanes == 32 ? n : lane / lanes;
                                 const uint32_t word = hidden[i].word(64 * w + 32 * h, first + 2 * i - past);
-                                to[(4 * h + i) * 32] = word;
+                                to[(4 * h + i) * lanes] = word;
                                 some |= word, all &= word;
                             }
                         if (__all_sync(whole_warp, all == ~0u))
@@ -222,7 +222,8 @@ struct ForwardCta {
             if (leader) {
                 for (int w = 0; w < L::warpgroups; ++w) {
                     const int row = item.first_row + 64 * w;
-                    wait(barrier(L::out_full + static_cast<int>(n % 2) * L::warpgroups + w), n / 2 & 1);
+                    wait(barrier(L::out_full + static_cast<int>(n % L::q_places) * L::warpgroups + w),
+                         n / L::q_places & 1);
                     if (row < problem.rows)
                         for (int slab = 0; slab < L::slabs; ++slab)
                             store_slab(&maps.out, queries(n) + slab * L::q_slab_bytes + w * 64 * 128, 64 * slab,
@@ -230,7 +231,7 @@ struct ForwardCta {
                     commit_stores();
                 }
                 wait_stores_read();
-                arrive(barrier(L::q_empty + n % 2));
+                arrive(barrier(L::q_empty + n % L::q_places));
             }
             __syncwarp();
         }

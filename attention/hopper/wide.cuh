@@ -1,0 +1,24 @@
+#pragma once
+// Backward of wide heads (head_dim 256) on Hopper, a pass for each gradient: dV and dK of keys that stay (wide_keys.cu), dQ
+// of rows that stay (wide_rows.cu).
+//
+// A CTA's registers hold one gradient of 128 keys or rows, or two of 64. With dK and dV of 64 keys at a time, as the narrower
+// heads have them of 128, sums of dQ would cost L2 twice the traffic a product, which already binds those. So every pass
+// works S out again, and the last two dP: eight products a tile instead of five, with no sum in memory, no exchange between
+// warpgroups, and fixed orders whether they are asked for or not.
+
+#include "attention/flashmask.h"
+#include "attention/hopper/backward_feed.cuh"
+
+namespace colonnade::hopper {
+
+constexpr int wide_head_dim = 256;
+/// Counters of items that the passes take from scratch, 0 before.
+constexpr int wide_counters = 4;
+
+/// `problem.next`: counters. Reads `statistics`, neither sums nor tickets.
+void wide_key_gradients(const Context& ctx, const FlashMaskBackward& args, const BackwardProblem& problem,
+                        const BackwardMaps& maps);
+void wide_query_gradients(const Context& ctx, const FlashMaskBackward& args, const BackwardProblem& problem);
+
+}  // namespace colonnade::hopper
