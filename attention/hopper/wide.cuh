@@ -16,6 +16,25 @@ constexpr int wide_head_dim = 256;
 /// Counters of items that the passes take from scratch, 0 before.
 constexpr int wide_counters = 4;
 
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+/// Both warpgroups issue their products that make scores by turns, one a tile, so that what one makes of them runs beside
+/// the other's products. Named barriers 1 and 2.
+class Turns {
+  public:
+    __device__ explicit Turns(int warpgroup) : warpgroup_(warpgroup) {
+        if (warpgroup == 1) pass();
+    }
+    __device__ void take() const { sync_named(1 + warpgroup_, 256); }
+    __device__ void pass() const { arrive_named(2 - warpgroup_, 256); }
+
+  private:
+    int warpgroup_;
+};
+constexpr int own_named = 3;  ///< + warpgroup: named barriers of one alone
+
+#endif
+
 /// `problem.next`: counters. Reads `statistics`, neither sums nor tickets.
 void wide_key_gradients(const Context& ctx, const FlashMaskBackward& args, const BackwardProblem& problem,
                         const BackwardMaps& maps);

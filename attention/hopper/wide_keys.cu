@@ -2,7 +2,7 @@
 //
 // A CTA is persistent, one to a multiprocessor. An item is 128 keys of one key/value head, whose gradient stays in registers
 // over the active blocks of 64 rows of all query heads that share it. One warp takes items from a counter and brings their
-// tiles by TMA. Two warpgroups have 64 keys each, the rows of their products, and nothing to do with each other:
+// tiles by TMA. Two warpgroups have 64 keys each, the rows of their products:
 //
 //     S^T = K Q^T, dP^T = V dO^T (dK alone)    [64 keys, 64 rows], both operands K-major
 //     dV += P^T dO, or dK += dS^T Q            [64 keys, head_dim], A from registers, B MN-major
@@ -174,6 +174,10 @@ struct WideConsumer {
     using L = WideLayout<gradient>;
     const WideCta<gradient>& cta;
     int warpgroup, warp, lane;
+    Turns turns;
+
+    __device__ WideConsumer(const WideCta<gradient>& of, int group, int of_group)
+        : cta(of), warpgroup(group), warp(of_group), lane(static_cast<int>(threadIdx.x % 32)), turns(group) {}
 
     __device__ void release(uint32_t barrier) const {
         __syncwarp();
@@ -188,7 +192,7 @@ struct WideConsumer {
     __device__ void write(const float (&sum)[wide_head_dim / 2], const BackwardItem& item) const {
         const int own_row = 16 * warp + lane % 16;
         const float scale = gradient == Gradient::of_keys ? cta.problem.scale : 1;
-        sync_named(1 + warpgroup, 128);
+        sync_named(own_named + warpgroup, 128);
 #pragma unroll
         for (int slab = 0; slab < L::slabs; ++slab) {
             uint32_t r[16];
@@ -198,7 +202,7 @@ struct WideConsumer {
             store_rows(own_keys(L::k) + slab * L::key_slab, r, own_row, lane);
         }
         fence_async();
-        sync_named(1 + warpgroup, 128);
+        sync_named(own_named + warpgroup, 128);
         if (warp == 0 && lane == 0) {
             const int column = item.pair * item_columns + warpgroup * 64;
             const CUtensorMap* to = gradient == Gradient::of_keys ? &cta.maps.dk : &cta.maps.dv;
@@ -233,6 +237,7 @@ struct WideConsumer {
         const uint32_t statistics = cta.statistics(slot) + 4 * pair;
         const float scale = problem.scale * 1.44269504f;
         if constexpr (gradient == Gradient::of_values) {
+            turns.pass();
             const uint32_t bits = hidden();
             wait_products<0>();
             hold(s);
@@ -246,6 +251,7 @@ struct WideConsumer {
             begin_products();
             multiply_rows<wide_head_dim>(dp, own_keys(L::v), L::key_slab, cta.douts(slot), L::row_slab);
             commit_products();
+            turns.pass();
             const uint32_t bits = hidden();
             wait_products<1>();
             hold(s);
@@ -283,9 +289,11 @@ struct WideConsumer {
             wait(cta.barrier(L::keys_full), n & 1);
             for (int done = 0; done < item.slots; ++done, ++slots) {
                 cta.wait_queries(slots);
+                turns.take();
                 if (cta.what(slots)->tiles >> warpgroup & 1) {
                     add(sum, item, slots);
                 } else {
+                    turns.pass();
                     cta.wait_douts(slots);
                     release_queries(slots);
                     release_douts(slots);
@@ -313,7 +321,7 @@ __global__ void __launch_bounds__(backward_threads, 1)
         if (warp == 0) cta.load();
     } else {
         take_registers<backward_consumer_registers>();
-        const WideConsumer<gradient> consumer{cta, warp / 4 - 1, warp % 4, static_cast<int>(threadIdx.x % 32)};
+        const WideConsumer<gradient> consumer(cta, warp / 4 - 1, warp % 4);
         consumer.run();
     }
 #endif

@@ -75,6 +75,7 @@ __device__ __forceinline__ void consume(const Cta& cta) {
         if (threadIdx.x % 32 == 0) arrive(cta.barrier(empty));
     };
 
+    const Turns turns(warpgroup);
     float dq[wide_head_dim / 2];
     uint32_t tiles = 0;
     for (uint32_t n = 0;; ++n) {
@@ -93,7 +94,9 @@ __device__ __forceinline__ void consume(const Cta& cta) {
             const auto wait_values = [&] { wait(cta.barrier(L::v_full), tiles & 1); };
             wait(cta.barrier(L::k_full + stage), tiles / L::stages & 1);
             const int mask = uniform(*cta.mask(stage)) >> 2 * warpgroup & 3;
+            turns.take();
             if (mask >= closed) {
+                turns.pass();
                 wait_values();
                 release(k_empty);
                 release(L::v_empty);
@@ -108,6 +111,7 @@ __device__ __forceinline__ void consume(const Cta& cta) {
             begin_products();
             multiply_rows<wide_head_dim>(dp, dout, L::q_slab_bytes, cta.values(0), L::slab_bytes);
             commit_products();
+            turns.pass();
             uint32_t hidden[1] = {0};
             if (mask == by_words) read_mask(hidden, cta.words(stage, warpgroup), warp);
             wait_products<1>();
@@ -133,7 +137,7 @@ __device__ __forceinline__ void consume(const Cta& cta) {
             release(k_empty);
         }
         // Over the warpgroup's own queries, which nobody reads any more.
-        sync_named(1 + warpgroup, 128);
+        sync_named(own_named + warpgroup, 128);
         const float factor[2] = {problem.scale, problem.scale};
         write_outputs(dq, factor, q, L::q_slab_bytes, warp, lane_anew());
         fence_async();
