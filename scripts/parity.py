@@ -141,15 +141,18 @@ def learning_rate(args, step):
 
 def micro_batch(documents, pack, device):
     """A pack: ids, positions, which position sees which, and the token that each position predicts, or -100."""
-    ids = torch.tensor([i for d in pack for i in documents[d]])
-    position = torch.tensor([i for d in pack for i in range(len(documents[d]))])
-    document = torch.tensor([n for n, d in enumerate(pack) for _ in documents[d]])
-    row = torch.arange(len(ids))
+    def tensor(values):
+        return torch.tensor(values, device=device)
+
+    ids = tensor([i for d in pack for i in documents[d]])
+    position = tensor([i for d in pack for i in range(len(documents[d]))])
+    document = tensor([n for n, d in enumerate(pack) for _ in documents[d]])
+    row = torch.arange(len(ids), device=device)
     seen = (document[:, None] == document[None]) & (row[:, None] >= row[None])
-    labels = torch.tensor([i if at >= len(documents[d]) // 3 and at > 0 else -100
-                           for d in pack for at, i in enumerate(documents[d])])
+    labels = tensor([i if at >= len(documents[d]) // 3 and at > 0 else -100
+                     for d in pack for at, i in enumerate(documents[d])])
     targets = torch.cat((labels[1:], labels.new_tensor([-100])))
-    return tuple(t.to(device) for t in (ids[None], position[None], seen[None, None], targets))
+    return ids[None], position[None], seen[None, None], targets
 
 
 def torch_curve(work, steps, kind, device):
