@@ -17,7 +17,6 @@
 #include "engine/gpu.cuh"
 
 namespace colonnade::hopper {
-namespace {
 
 struct WideRowMaps {
     CUtensorMap q, k, v, dout, out;
@@ -46,6 +45,8 @@ struct WideRowLayout {
     static constexpr int bytes = barriers + 8 * barrier_count;
     static_assert(bytes <= 232448 && sizeof(Item) <= 32 && items % 8 == 0 && barriers % 8 == 0);
 };
+
+namespace {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
