@@ -32,7 +32,7 @@ struct WideKeyLayout {
                          q_empty = q_full + stages, dout_full = q_empty + stages, dout_empty = dout_full + dout_stages,
                          barrier_count = dout_empty + dout_stages;
     static constexpr int bytes = barriers + 8 * barrier_count + 1024;  // and the way to the boundary
-    static_assert(barriers % 8 == 0 && bytes <= 232448);
+    static_assert(barriers % 8 == 0 && bytes <= 232448 && sizeof(BackwardItem) == 16 && sizeof(Slot) == 16);
 };
 
 namespace {

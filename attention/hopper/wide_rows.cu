@@ -29,6 +29,7 @@ struct WideRowLayout {
     static constexpr bool gradient = true;
     static constexpr int warpgroups = 2, tile_rows = 64 * warpgroups, tile_columns = 64, threads = 384;
     static constexpr int feeder_registers = 40, consumer_registers = 232;
+    static_assert(128 * (feeder_registers + warpgroups * consumer_registers) <= 65536);
     static constexpr int stages = 2, v_stages = 1, slabs = wide_head_dim / 64, q_places = 1,
                          q_slab_bytes = tile_rows * 128, slab_bytes = tile_columns * 128,
                          q_bytes = slabs * q_slab_bytes, tile_bytes = slabs * slab_bytes,
