@@ -35,7 +35,7 @@ __device__ void write_accumulator(float* out, const float (&d)[32]) {
 template <int depth>
 __global__ void __launch_bounds__(128) by_rows(float* out, const __nv_bfloat16* a, const __nv_bfloat16* b) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-    char *first = aligned_memory(), *second = first + 2 * 128 * 128;
+    char *first = aligned_memory(), *second = first + depth / 64 * 128 * 128;
     fill_tile(first, a, 128, depth);
     fill_tile(second, b, 64, depth);
     fence_async();
@@ -55,11 +55,11 @@ __global__ void __launch_bounds__(128) by_rows(float* out, const __nv_bfloat16* 
 }
 
 TEST_F(HopperBackwardPtx, ProductsOfRows) {
-    for (const int64_t depth : {64, 128}) {
+    for (const int64_t depth : {64, 128, 256}) {
         const Tensor a = integers(DType::bf16, {128, depth}, 1), b = integers(DType::bf16, {64, depth}, 2),
                      out = zeros(DType::f32, {64, 64});
-        launch(ctx(), depth == 64 ? by_rows<64> : by_rows<128>, 1, 128, out.as<float>(), as_device<bf16>(a),
-               as_device<bf16>(b));
+        const auto kernel = depth == 64 ? by_rows<64> : depth == 128 ? by_rows<128> : by_rows<256>;
+        launch(ctx(), kernel, 1, 128, out.as<float>(), as_device<bf16>(a), as_device<bf16>(b));
         const auto x = read(a), y = read(b), found = read(out);
         for (int64_t m = 0; m < 64; ++m)
             for (int64_t n = 0; n < 64; ++n) {

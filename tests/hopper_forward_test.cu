@@ -20,6 +20,54 @@
 namespace colonnade {
 namespace {
 
+/// Tiles of an item, by bits of the plan: active where one of its blocks is, masked unless all are full.
+template <int blocks, int columns>
+void expect_tile_bits() {
+    using Bits = hopper::TileBits<columns>;
+    constexpr int row_blocks = 7, words = 3, slices = 2, of_tile = columns / 64;
+    std::vector<uint32_t> active, partial;
+    for (uint64_t i = 0; i < slices * row_blocks * words; ++i) {
+        const auto random = [&](uint64_t stream) {
+            return static_cast<uint32_t>(Philox{21, stream}.below(i, uint64_t{1} << 32));
+        };
+        active.push_back(random(0) & (i % 3 == 0 ? random(1) : ~0u)), partial.push_back(active.back() & random(2));
+    }
+    const hopper::Work work{.active = active.data(),
+                            .partial = partial.data(),
+                            .order = nullptr,
+                            .next = nullptr,
+                            .row_blocks = row_blocks,
+                            .words = words,
+                            .row_groups = (row_blocks + blocks - 1) / blocks,
+                            .entries = 0,
+                            .mask_heads = 1,
+                            .sharing = 1,
+                            .section = 1,
+                            .items = 0};
+    for (int slice = 0; slice < slices; ++slice)
+        for (int block = 0; block < row_blocks; block += blocks)
+            for (int w = 0; w < words; ++w) {
+                const auto bits = hopper::tile_bits<blocks, columns>(work, slice, 64 * block, w);
+                for (int bit = 0; bit < 32; bit += of_tile) {
+                    bool some = false, full = true;
+                    for (int row = block; row < std::min(block + blocks, row_blocks); ++row)
+                        for (int column = bit; column < bit + of_tile; ++column) {
+                            const auto at = static_cast<size_t>((slice * row_blocks + row) * words + w);
+                            some |= active[at] >> column & 1;
+                            full &= (active[at] & ~partial[at]) >> column & 1;
+                        }
+                    ASSERT_EQ((bits & Bits::active) >> bit & 1, some ? 1u : 0u) << columns << " columns: " << bit;
+                    ASSERT_EQ((bits >> bit & Bits::masked) != 0, !full) << columns << " columns: " << bit;
+                }
+            }
+}
+
+TEST(HopperWork, TileBits) {
+    expect_tile_bits<2, 128>();
+    expect_tile_bits<3, 128>();
+    expect_tile_bits<2, 64>();
+}
+
 struct Heads {
     int64_t query = 1, kv = 1, dim = 128;
 };

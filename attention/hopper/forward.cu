@@ -21,10 +21,7 @@
 #include "attention/hopper/tensor_map.h"
 #include "engine/gpu.cuh"
 
-namespace colonnade::cuda {
-namespace {
-
-using namespace hopper;
+namespace colonnade::hopper {
 
 struct ForwardMaps {
     CUtensorMap q, k, v, out;
@@ -56,6 +53,13 @@ struct ForwardLayout {
     static constexpr int bytes = barriers + 8 * barrier_count + 1024;  // and the way to the boundary
     static_assert(bytes <= 232448 && sizeof(Item) <= 32 && items % 8 == 0 && barriers % 8 == 0);
 };
+
+}  // namespace colonnade::hopper
+
+namespace colonnade::cuda {
+namespace {
+
+using namespace hopper;
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 

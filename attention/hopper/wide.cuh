@@ -2,10 +2,10 @@
 // Backward of wide heads (head_dim 256) on Hopper, a pass for each gradient: dV and dK of keys that stay (wide_keys.cu), dQ
 // of rows that stay (wide_rows.cu).
 //
-// A CTA's registers hold one gradient of 128 keys or rows, or two of 64. With dK and dV of 64 keys at a time, as the narrower
-// heads have them of 128, sums of dQ would cost L2 twice the traffic a product, which already binds those. So every pass
-// works S out again, and the last two dP: eight products a tile instead of five, with no sum in memory, no exchange between
-// warpgroups, and fixed orders whether they are asked for or not.
+// A CTA's registers hold one gradient of 128 keys or rows, or two of 64. With dK and dV of 64 keys at a time, where narrower
+// heads have them of 128, sums of dQ would cost L2 twice the traffic a product, and it already binds those. So every pass
+// works S out again, and two of them dP: eight products a tile instead of five, but no sums in memory, no exchange between
+// warpgroups, and one order of all additions whether it is asked for or not.
 
 #include "attention/flashmask.h"
 #include "attention/hopper/backward_feed.cuh"

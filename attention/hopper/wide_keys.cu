@@ -14,13 +14,12 @@
 #include "engine/gpu.cuh"
 
 namespace colonnade::hopper {
-namespace {
 
 enum class Gradient { of_keys, of_values };
 
 /// Shared memory: bytes from a 1024-byte boundary on. dP is there before P, dS and dK: one place for dO will do.
 template <Gradient gradient>
-struct WideLayout {
+struct WideKeyLayout {
     static constexpr bool has_values = gradient == Gradient::of_keys;
     static constexpr int slabs = wide_head_dim / 64, stages = 2, dout_stages = has_values ? 1 : 2;
     static constexpr int key_slab = item_columns * 128, key_bytes = slabs * key_slab, row_slab = block_rows * 128,
@@ -33,14 +32,16 @@ struct WideLayout {
                          q_empty = q_full + stages, dout_full = q_empty + stages, dout_empty = dout_full + dout_stages,
                          barrier_count = dout_empty + dout_stages;
     static constexpr int bytes = barriers + 8 * barrier_count + 1024;  // and the way to the boundary
-    static_assert(barriers % 8 == 0 && bytes <= 232448);
+    static_assert(barriers % 8 == 0 && bytes <= 232448 && sizeof(BackwardItem) == 16 && sizeof(Slot) == 16);
 };
+
+namespace {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 template <Gradient gradient>
 struct WideCta {
-    using L = WideLayout<gradient>;
+    using L = WideKeyLayout<gradient>;
     const BackwardProblem& problem;
     const BackwardMaps& maps;
     char* memory;
@@ -171,7 +172,7 @@ struct WideCta {
 
 template <Gradient gradient>
 struct WideConsumer {
-    using L = WideLayout<gradient>;
+    using L = WideKeyLayout<gradient>;
     const WideCta<gradient>& cta;
     int warpgroup, warp, lane;
     Turns turns;
@@ -329,7 +330,7 @@ __global__ void __launch_bounds__(backward_threads, 1)
 
 template <Gradient gradient>
 void launch(const Context& ctx, const BackwardProblem& problem, const BackwardMaps& maps) {
-    constexpr int bytes = WideLayout<gradient>::bytes;
+    constexpr int bytes = WideKeyLayout<gradient>::bytes;
     check_cuda(cudaFuncSetAttribute(wide_keys<gradient>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
                "flashmask backward");
     const unsigned grid = std::min(problem.schedule.items(), static_cast<unsigned>(ctx.gpu->multiprocessors()));

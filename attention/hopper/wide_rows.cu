@@ -17,7 +17,6 @@
 #include "engine/gpu.cuh"
 
 namespace colonnade::hopper {
-namespace {
 
 struct WideRowMaps {
     CUtensorMap q, k, v, dout, out;
@@ -30,6 +29,7 @@ struct WideRowLayout {
     static constexpr bool gradient = true;
     static constexpr int warpgroups = 2, tile_rows = 64 * warpgroups, tile_columns = 64, threads = 384;
     static constexpr int feeder_registers = 40, consumer_registers = 232;
+    static_assert(128 * (feeder_registers + warpgroups * consumer_registers) <= 65536);
     static constexpr int stages = 2, v_stages = 1, slabs = wide_head_dim / 64, q_places = 1,
                          q_slab_bytes = tile_rows * 128, slab_bytes = tile_columns * 128,
                          q_bytes = slabs * q_slab_bytes, tile_bytes = slabs * slab_bytes,
@@ -46,6 +46,8 @@ struct WideRowLayout {
     static constexpr int bytes = barriers + 8 * barrier_count;
     static_assert(bytes <= 232448 && sizeof(Item) <= 32 && items % 8 == 0 && barriers % 8 == 0);
 };
+
+namespace {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
