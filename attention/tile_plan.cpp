@@ -199,6 +199,7 @@ GpuTilePlan GpuTilePlan::lay_out(Arena& arena, int64_t slices, int64_t rows, int
     plan.row_order = ints({slices * blocks_of(row_blocks, 2)});
     plan.column_order = ints({slices * blocks_of(column_blocks, 2)});
     plan.row_triple_order = ints({slices * blocks_of(row_blocks, 3)});
+    plan.column_lags = arena.tensor("tile plans", DType::i64, {2});
     plan.scratch = arena.tensor("tile plans", DType::u8, {PlanScratch(slices, rows, columns).bytes()});
     return plan;
 }

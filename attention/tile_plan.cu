@@ -1,10 +1,11 @@
-// Three kernels make the plan of a mask: bounds and extremes by column block; the class of every tile, 32 x 32 of them
-// a warp; the schedules. 128K columns: 2 MB read at most, 4M tiles tested, 2 MB of maps written. All sums are of
-// integers.
+// Four kernels make the plan of a mask: bounds and extremes by column block; the class of every tile, 32 x 32 of them
+// a warp; the schedules; the lags of the schedule whose items wait for each other. 128K columns: 2 MB read at most, 4M
+// tiles tested, 2 MB of maps written. All sums are of integers.
 
 #include <climits>
 
 #include "attention/cuda_kernels.h"
+#include "attention/hopper/backward_schedule.h"
 #include "engine/gpu.cuh"
 
 namespace colonnade::cuda {
@@ -184,6 +185,39 @@ __global__ void __launch_bounds__(32 * warps_per_block) make_orders(const Schedu
     if (lane == 0) schedule.order[before] = static_cast<int32_t>(item);
 }
 
+/// One warp has a pair of column blocks and the next one, a word of their maps a lane.
+__global__ void __launch_bounds__(32 * warps_per_block)
+    sum_lags(unsigned long long* lags, const uint32_t* column_active, const Size size) {
+    const int64_t item = static_cast<int64_t>(blockIdx.x) * warps_per_block + threadIdx.x / 32;
+    const int lane = static_cast<int>(threadIdx.x % 32);
+    if (item >= size.slices * size.column_pairs) return;
+    const uint32_t* of_slice = column_active + item / size.column_pairs * size.column_blocks * size.row_words;
+    const int first_block = static_cast<int>(item % size.column_pairs) * 2;
+    const auto rows_of = [&](int block, int w) {
+        uint32_t rows = 0;
+        for (int b = block; b < min(block + 2, size.column_blocks) && w < size.row_words; ++b)
+            rows |= of_slice[static_cast<int64_t>(b) * size.row_words + w];
+        return rows;
+    };
+    int slots = 0, lag = 0, ahead = 0;
+    for (int first = 0; first < size.row_words; first += 32) {
+        const uint32_t own = rows_of(first_block, first + lane), next = rows_of(first_block + 2, first + lane);
+        slots += __popc(own);
+        const int more = __popc(next) - __popc(own);
+        int with_word = more;  // over the lanes before, and the own one
+        for (int apart = 1; apart < 32; apart *= 2) {
+            const int before = __shfl_up_sync(all_lanes, with_word, apart);
+            if (lane >= apart) with_word += before;
+        }
+        lag = max(lag, hopper::lag_in_word(own, next, ahead + with_word - more));
+        ahead += __shfl_sync(all_lanes, with_word, 31);
+    }
+    slots = __reduce_add_sync(all_lanes, slots), lag = __reduce_max_sync(all_lanes, lag);
+    if (lane != 0) return;
+    atomicAdd(lags, static_cast<unsigned long long>(lag));
+    atomicAdd(lags + 1, static_cast<unsigned long long>(slots));
+}
+
 unsigned grid_of(int64_t warps) {
     return static_cast<unsigned>((warps + warps_per_block - 1) / warps_per_block);
 }
@@ -222,6 +256,7 @@ void build_tile_plan(const Context& ctx, const TilePlanBuild& args) {
                     counts,
                     counts + size.slices * size.row_pairs,
                     counts + size.slices * (size.row_pairs + size.column_pairs)};
+    auto* lags = reinterpret_cast<unsigned long long*>(plan.column_lags.as<int64_t>());
     const auto schedule = [](const Tensor& order, const int32_t* of) {
         return Schedule{order.as<int32_t>(), of, static_cast<int>(order.numel())};
     };
@@ -230,6 +265,7 @@ void build_tile_plan(const Context& ctx, const TilePlanBuild& args) {
                                schedule(plan.row_triple_order, maps.triple_counts)}};
 
     ctx.gpu->zero(args.counts);
+    ctx.gpu->zero(plan.column_lags);
     const auto launched = [&](int64_t warps, auto&& launch) {
         if (warps == 0) return;
         launch(grid_of(warps));
@@ -241,6 +277,8 @@ void build_tile_plan(const Context& ctx, const TilePlanBuild& args) {
              [&](unsigned grid) { classify_tiles<<<grid, threads, 0, stream>>>(maps, extremes, size); });
     launched(std::max(schedules.of[0].items, schedules.of[1].items),  // triples are fewer than pairs
              [&](unsigned grid) { make_orders<<<dim3(grid, 3), threads, 0, stream>>>(schedules); });
+    launched(size.slices * size.column_pairs,
+             [&](unsigned grid) { sum_lags<<<grid, threads, 0, stream>>>(lags, maps.column_active, size); });
 }
 
 }  // namespace colonnade::cuda

@@ -26,6 +26,9 @@ struct GpuTilePlan {
     /// [slices * ceil(row_blocks / 2)], entries slice * ceil(row_blocks / 2) + pair. Likewise for columns, and for three
     /// row blocks each.
     Tensor row_order, column_order, row_triple_order;
+    /// i64 [2], of all pairs of column blocks: how much later each must begin than the pair after it so that it never
+    /// waits for that one on the way down their rows (hopper/backward_schedule.h), and how many row blocks they go through.
+    Tensor column_lags;
     Tensor scratch;  ///< u8, for building
 
     /// Room for masks of this size; counted as "tile plans". Empty in an arena of the CPU, whose plans need none.

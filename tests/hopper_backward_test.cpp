@@ -180,13 +180,30 @@ TEST_P(HopperBackward, ItemsWithoutTilesGiveZeros) {
 }
 
 TEST_P(HopperBackward, TheSameBitsInEveryRun) {
-    for (const ColumnMask& mask : {causal_document_mask(3000, {700, 900, 3000}), full_mask(1500, 1500)}) {
+    for (const ColumnMask& mask : {causal_document_mask(3000, {700, 900, 3000}), full_mask(1500, 1500),
+                                   causal_blockwise_mask(3000, {900, 3000})}) {
         AttentionCall call(context(true), mask, size(16, 4));
         call.run();
         const auto bits = bits_of(call.dqkv);
         for (int run = 1; run < 60; ++run) {
             call.run();
             ASSERT_TRUE(bits_of(call.dqkv) == bits) << "run " << run;
+        }
+    }
+}
+
+/// However many heads the lags of the plan ask for, one or all: of masks whose items wait for each other.
+TEST_P(HopperBackward, TheSameBitsByAnyNumberOfHeadsAtOnce) {
+    const std::vector<int64_t> ends{700, 900, 2100, 3000};
+    for (const ColumnMask& mask : {document_mask(3000, ends), causal_blockwise_mask(3000, ends)}) {
+        AttentionCall call(context(true), mask, size(16, 8));
+        call.run();
+        const auto bits = bits_of(call.dqkv);
+        for (const int64_t lags : {0, 1, 3, 10, 1000}) {
+            const std::array<int64_t, 2> as_told{lags, 1000};
+            call.ctx.gpu->upload(call.plan.gpu.column_lags, as_told.data());
+            call.run();
+            ASSERT_TRUE(bits_of(call.dqkv) == bits) << "lags " << lags;
         }
     }
 }

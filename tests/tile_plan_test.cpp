@@ -173,6 +173,7 @@ class GpuPlan {
   public:
     TilePlan plan;
     std::vector<int32_t> bounds, row_order, column_order, row_triple_order;
+    std::vector<int64_t> column_lags;
     Map row_active, row_partial, column_active, column_partial;
 
     /// Built in memory that held something else.
@@ -185,7 +186,7 @@ class GpuPlan {
         const GpuTilePlan memory = GpuTilePlan::lay_out(arena, slices, mask.rows, mask.columns);
         for (const Tensor& t :
              {memory.bounds, memory.row_active, memory.row_partial, memory.column_active, memory.column_partial,
-              memory.row_order, memory.column_order, memory.row_triple_order, memory.scratch})
+              memory.row_order, memory.column_order, memory.row_triple_order, memory.column_lags, memory.scratch})
             gpu.upload(t, std::vector<char>(t.bytes(), 0x5a).data());
         plan = make_gpu_tile_plan({.device = Device::cuda, .gpu = &gpu}, memory, mask);
         const auto read = [&](const Tensor& t) {
@@ -196,6 +197,8 @@ class GpuPlan {
         const auto map = [&](const Tensor& t) { return Map{t.size(1), t.size(2), read(t)}; };
         bounds = read(memory.bounds), row_order = read(memory.row_order), column_order = read(memory.column_order);
         row_triple_order = read(memory.row_triple_order);
+        column_lags.resize(2);
+        gpu.download(column_lags.data(), memory.column_lags);
         row_active = map(memory.row_active), row_partial = map(memory.row_partial);
         column_active = map(memory.column_active), column_partial = map(memory.column_partial);
     }
@@ -227,6 +230,26 @@ void expect_group_order(const std::vector<int32_t>& order, const Map& active, in
         return tiles;
     });
     EXPECT_EQ(order, expected) << "by " << blocks;
+}
+
+/// Row by row, how many slots each pair of column blocks must begin after the next one so as to be behind it wherever they
+/// meet; and all slots.
+void expect_lags(const std::vector<int64_t>& found, const Map& active, int64_t slices) {
+    std::vector<int64_t> expected(2);
+    for (int64_t slice = 0; slice < slices; ++slice)
+        for (int64_t first = 0; first < active.blocks; first += 2) {
+            int64_t own = 0, next = 0, lag = 0;
+            for (int64_t row = 0; row < active.words * 32; ++row) {
+                const auto sees = [&](int64_t block) {
+                    return (block < active.blocks && active.bit(slice, block, row)) ||
+                           (block + 1 < active.blocks && active.bit(slice, block + 1, row));
+                };
+                if (sees(first) && sees(first + 2)) lag = std::max(lag, next + 1 - own);
+                own += sees(first), next += sees(first + 2);
+            }
+            expected[0] += lag, expected[1] += own;
+        }
+    EXPECT_EQ(found, expected);
 }
 
 /// The plan has every tile that the exact one has, and none of its full tiles is partial in truth; where the mask is
@@ -275,6 +298,7 @@ void expect_gpu_plan(const ColumnMask& mask, bool structured, const std::string&
     expect_group_order(gpu.row_order, gpu.row_active, slices, 2);
     expect_group_order(gpu.column_order, gpu.column_active, slices, 2);
     expect_group_order(gpu.row_triple_order, gpu.row_active, slices, 3);
+    expect_lags(gpu.column_lags, gpu.column_active, slices);
 }
 
 class GpuTilePlanTest : public testing::Test {
@@ -339,6 +363,7 @@ TEST(GpuTilePlan, IsLaidOutWithoutAGpu) {
     EXPECT_EQ(shape(plan.row_order), (std::vector<int64_t>{3 * 8}));
     EXPECT_EQ(shape(plan.column_order), (std::vector<int64_t>{3 * 17}));
     EXPECT_EQ(shape(plan.row_triple_order), (std::vector<int64_t>{3 * 6}));
+    EXPECT_EQ(shape(plan.column_lags), (std::vector<int64_t>{2}));
     EXPECT_GE(plan.scratch.numel(), 4 * 3 * 2100 * 4);
     EXPECT_TRUE(plan.scratch.empty());
     EXPECT_EQ(planned.groups().front().first, "tile plans");

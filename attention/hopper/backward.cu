@@ -306,6 +306,7 @@ void hopper_backward(const Context& ctx, const FlashMaskBackward& args) {
                                   .column_partial = words(plan.column_partial),
                                   .row_active = words(plan.row_active),
                                   .bounds = reinterpret_cast<const int4*>(plan.bounds.as<int32_t>()),
+                                  .lags = plan.column_lags.as<int64_t>(),
                                   .schedule = {.order = ctx.deterministic ? nullptr : plan.column_order.as<int32_t>(),
                                                .pairs = (column_blocks + 1) / 2,
                                                .slices = batch * mask_heads,

@@ -3,6 +3,7 @@
 // keys, values, queries and dO, and carry sums of dQ away, while two warpgroups compute (backward.cu).
 
 #include "attention/hopper/backward_maps.h"
+#include "attention/hopper/backward_schedule.h"
 #include "attention/hopper/ptx_backward.cuh"
 #include "attention/tile_plan.h"
 
@@ -18,6 +19,7 @@ constexpr int statistics_of_block = 2 * block_rows;
 struct BackwardProblem {
     const uint32_t *column_active, *column_partial, *row_active;  ///< of GpuTilePlan
     const int4* bounds;
+    const int64_t* lags;  ///< GpuTilePlan::column_lags
     Schedule schedule;
     // In scratch, by [batch, heads, row_blocks].
     float* statistics;  ///< [128]: lse * log2(e), +inf for rows that see nothing or do not exist; delta
@@ -88,15 +90,19 @@ __device__ inline int slice_of(const BackwardProblem& p, int batch, int head) {
     return batch * p.mask_heads + head / p.heads_per_mask;
 }
 
+__device__ inline int section_of(const BackwardProblem& p) {
+    return p.deterministic ? heads_at_once(p.schedule, p.lags[0], p.lags[1], gridDim.x) : p.schedule.section;
+}
+
 /// A whole warp takes the next item off the list.
-__device__ inline BackwardItem next_backward_item(const BackwardProblem& p) {
+__device__ inline BackwardItem next_backward_item(const BackwardProblem& p, int section) {
     const int lane = static_cast<int>(threadIdx.x % 32);
     for (;;) {
         unsigned index = 0;
         if (lane == 0) index = atomicAdd(p.next, 1u);
         index = __shfl_sync(all_lanes, index, 0);
         if (index >= p.schedule.items()) return {.batch = 0, .kv_head = -1, .pair = 0, .slots = 0};
-        const Scheduled x = scheduled(p.schedule, index);
+        const Scheduled x = scheduled(p.schedule, section, index);
         // A key/value head belongs to the mask head of its first query head.
         const int mask_head = x.slice % p.mask_heads,
                   kv_head = (mask_head * p.heads_per_mask + p.group - 1) / p.group + x.kv_head;
@@ -189,9 +195,9 @@ struct BackwardCta {
 
     /// Takes item n and tells the others. Late, when all of item n - 1 is on its way: taken earlier, long items would keep
     /// short ones waiting that other CTAs could do.
-    __device__ BackwardItem take_item(uint32_t n) const {
+    __device__ BackwardItem take_item(uint32_t n, int section) const {
         wait(barrier(L::item_empty + n % 2), (n / 2 & 1) ^ 1);
-        const BackwardItem next = next_backward_item(problem);
+        const BackwardItem next = next_backward_item(problem, section);
         if (threadIdx.x % 32 == 0) {
             *item(n) = next;
             arrive(barrier(L::item_full + n % 2));
@@ -242,9 +248,10 @@ struct BackwardCta {
             prefetch_map(&maps.q), prefetch_map(&maps.k), prefetch_map(&maps.v), prefetch_map(&maps.dout);
             prefetch_map(&maps.dk), prefetch_map(&maps.dv);
         }
+        const int section = section_of(problem);
         uint32_t slots = 0;
         for (uint32_t n = 0;; ++n) {
-            const BackwardItem item = take_item(n);
+            const BackwardItem item = take_item(n, section);
             if (item.kv_head < 0) return;
             int before_keys = min(item.slots, L::stages);
             if (leader && before_keys == 0) load_keys(item, n);

@@ -1,6 +1,6 @@
 #pragma once
-// Index arithmetic of Hopper's backward, for device and host alike: which of a thread's scores a key's bounds hide, where
-// sums of dQ lie, in which order CTAs take their items. tests/hopper_backward_maps_test.cpp holds it against plain loops.
+// Index arithmetic of Hopper's backward, for device and host alike: which of a thread's scores a key's bounds hide, and
+// where sums of dQ lie. tests/hopper_backward_maps_test.cpp holds it against plain loops.
 
 #include <cstdint>
 
@@ -50,36 +50,6 @@ constexpr int sum_block = 64 * 64;
 /// {row r: columns 2 l and 2 l + 1, row r + 8: the same} of lane l.
 COLONNADE_HOST_DEVICE inline int sums_of(int j, int warp, int row) {
     return 4 * (128 * j + 32 * warp + 4 * row);
-}
-
-// --- The schedule -----------------------------------------------------------------------------------------------------
-// An item is a pair of column blocks of a slice, and one of the slice's `kv_heads` key/value heads. Heads come in sections,
-// so many that what their items read and add to stays in L2; within a section the heads of a pair are neighbours.
-
-struct Schedule {
-    const int32_t* order;  ///< entries slice * pairs + pair, longest first; null: slice by slice, the last pairs first
-    int pairs, slices, kv_heads, section;
-
-    COLONNADE_HOST_DEVICE unsigned items() const { return static_cast<unsigned>(pairs) * slices * kv_heads; }
-};
-struct Scheduled {
-    int slice, pair, kv_head;  ///< kv_head of the slice
-};
-COLONNADE_HOST_DEVICE inline Scheduled scheduled(const Schedule& s, unsigned index) {
-    const unsigned entries = static_cast<unsigned>(s.pairs) * s.slices, per_section = entries * s.section;
-    const int first = static_cast<int>(index / per_section) * s.section, left = s.kv_heads - first,
-              heads = left < s.section ? left : s.section;
-    const int within = static_cast<int>(index % per_section), nth = within / heads;
-    const int entry = s.order ? s.order[nth] : nth / s.pairs * s.pairs + (s.pairs - 1 - nth % s.pairs);
-    return {entry / s.pairs, entry % s.pairs, first + within % heads};
-}
-
-/// Pairs of column blocks after `pair`, in one word of a row block's map, that are active: they go before it where the
-/// last pairs go first, so that their number over all words is the pair's turn at the rows.
-COLONNADE_HOST_DEVICE inline uint32_t later_pairs(uint32_t active, int word, int pair) {
-    const uint32_t pairs = (active | active >> 1) & 0x55555555u;
-    if (word != pair / 16) return word > pair / 16 ? pairs : 0;
-    return pair % 16 == 15 ? 0 : pairs & ~0u << (2 * (pair % 16) + 2);
 }
 
 }  // namespace colonnade::hopper

@@ -90,7 +90,7 @@ struct WideCta {
     /// short ones waiting that other CTAs could do.
     __device__ BackwardItem take_item(uint32_t n) const {
         wait(barrier(L::item_empty + n % 2), (n / 2 & 1) ^ 1);
-        const BackwardItem next = next_backward_item(problem);
+        const BackwardItem next = next_backward_item(problem, problem.schedule.section);
         if (threadIdx.x % 32 == 0) {
             *item(n) = next;
             arrive(barrier(L::item_full + n % 2));
