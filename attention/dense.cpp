@@ -38,13 +38,19 @@ double softmax(std::vector<double>& p) {
     return max + std::log(sum);
 }
 
-/// All rows of one query head.
-void attend(DenseAttention& a, const uint8_t* visible, int64_t b, int64_t h) {
+/// Sums for one key/value head, [columns, head_dim].
+struct KeySums {
+    std::vector<double> dk, dv;
+};
+
+/// Rows [first, last) of one query head; what they give to keys and values is added to `sums`.
+void attend(DenseAttention& a, const uint8_t* visible, int64_t b, int64_t h, int64_t first, int64_t last,
+            KeySums& sums) {
     const int64_t dim = a.head_dim, kv = h / (a.heads / a.kv_heads);
     const auto of_query = [&](auto& v, int64_t i) { return v.data() + ((b * a.rows + i) * a.heads + h) * dim; };
     const auto of_key = [&](auto& v, int64_t j) { return v.data() + ((b * a.columns + j) * a.kv_heads + kv) * dim; };
     std::vector<double> p(static_cast<size_t>(a.columns));
-    for (int64_t i = 0; i < a.rows; ++i) {
+    for (int64_t i = first; i < last; ++i) {
         for (int64_t j = 0; j < a.columns; ++j)
             p[static_cast<size_t>(j)] =
                 visible[i * a.columns + j] ? a.scale * dot(of_query(a.q, i), of_key(a.k, j), dim) : -infinity;
@@ -60,8 +66,8 @@ void attend(DenseAttention& a, const uint8_t* visible, int64_t b, int64_t h) {
             const double probability = p[static_cast<size_t>(j)];
             const double ds = probability * (dot(of_query(a.dout, i), of_key(a.v, j), dim) - delta);
             const double slope = a.scale * rounded(ds, a.round_bf16);
-            add(of_key(a.dv, j), rounded(probability, a.round_bf16), of_query(a.dout, i), dim);
-            add(of_key(a.dk, j), slope, of_query(a.q, i), dim);
+            add(sums.dv.data() + j * dim, rounded(probability, a.round_bf16), of_query(a.dout, i), dim);
+            add(sums.dk.data() + j * dim, slope, of_query(a.q, i), dim);
             add(of_query(a.dq, i), slope, of_key(a.k, j), dim);
         }
     }
@@ -87,14 +93,30 @@ void dense_attention(DenseAttention& a, const ColumnMask& mask) {
         a.dv.assign(keys, 0);
     }
     const auto visible = mask.dense();
-    // Query heads of one key/value head add to the same dk and dv: they stay with one thread.
-#pragma omp parallel for collapse(2)
-    for (int64_t b = 0; b < a.batch; ++b) {
-        for (int64_t kv = 0; kv < a.kv_heads; ++kv) {
-            for (int64_t h = kv * a.heads / a.kv_heads; h < (kv + 1) * a.heads / a.kv_heads; ++h) {
-                const int64_t mask_head = b * mask.heads + h / (a.heads / mask.heads);
-                attend(a, visible.data() + mask_head * a.rows * a.columns, b, h);
+    // Query heads of one key/value head add to the same dk and dv. Rows go in so many parts, whatever the threads are, each
+    // with sums of its own that are added up in order: the same bits in every run.
+    constexpr int64_t parts = 16;
+    const int64_t group = a.heads / a.kv_heads, key_size = a.dout.empty() ? 0 : a.columns * a.head_dim;
+    std::vector<KeySums> sums(static_cast<size_t>(a.batch * a.kv_heads * parts));
+#pragma omp parallel for collapse(3) schedule(dynamic)
+    for (int64_t b = 0; b < a.batch; ++b)
+        for (int64_t kv = 0; kv < a.kv_heads; ++kv)
+            for (int64_t part = 0; part < parts; ++part) {
+                KeySums& own = sums[static_cast<size_t>((b * a.kv_heads + kv) * parts + part)];
+                own.dk.resize(static_cast<size_t>(key_size));
+                own.dv.resize(static_cast<size_t>(key_size));
+                for (int64_t h = kv * group; h < (kv + 1) * group; ++h) {
+                    const int64_t mask_head = b * mask.heads + h / (a.heads / mask.heads);
+                    attend(a, visible.data() + mask_head * a.rows * a.columns, b, h, part * a.rows / parts,
+                           (part + 1) * a.rows / parts, own);
+                }
             }
+    for (size_t i = 0; i < sums.size() && key_size > 0; ++i) {
+        const auto head = static_cast<int64_t>(i) / parts, b = head / a.kv_heads, kv = head % a.kv_heads;
+        for (int64_t j = 0; j < a.columns; ++j) {
+            const int64_t to = ((b * a.columns + j) * a.kv_heads + kv) * a.head_dim;
+            add(a.dk.data() + to, 1, sums[i].dk.data() + j * a.head_dim, a.head_dim);
+            add(a.dv.data() + to, 1, sums[i].dv.data() + j * a.head_dim, a.head_dim);
         }
     }
     if (a.round_bf16)
