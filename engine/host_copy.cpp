@@ -6,6 +6,14 @@
 
 namespace colonnade {
 
+void upload_as_bf16(Gpu& gpu, const Tensor& to, const float* from) {
+    gpu.upload(to, [&](void* out, int64_t first, int64_t count) {
+        auto* narrow = static_cast<uint16_t*>(out);
+#pragma omp parallel for schedule(static)
+        for (int64_t i = 0; i < count; ++i) narrow[i] = bf16_from_float(from[first + i]);
+    });
+}
+
 HostCopy::HostCopy(Gpu* gpu, const Tensor& original) : gpu_(gpu), original_(original), tensor_(original) {
     if (original.empty() || original.device == Device::cpu) return;
     require(gpu && original.contiguous(), "a host copy of {} on {}", describe(original), name_of(original.device));
@@ -47,10 +55,7 @@ HostCopy HostCopy::to_fill(Gpu* gpu, const Tensor& original) {
 void HostCopy::store() const {
     if (!memory_) return;
     if (original_.dtype == tensor_.dtype) return gpu_->upload(original_, tensor_.data);
-    const float* wide = tensor_.as<float>();
-    gpu_->upload(original_, [&](void* out, int64_t first, int64_t count) {
-        std::transform(wide + first, wide + first + count, static_cast<uint16_t*>(out), bf16_from_float);
-    });
+    upload_as_bf16(*gpu_, original_, tensor_.as<float>());
 }
 
 }  // namespace colonnade

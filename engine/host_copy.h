@@ -5,6 +5,9 @@
 
 namespace colonnade {
 
+/// Uploads f32 numbers to a tensor of bf16 on the GPU, rounded.
+void upload_as_bf16(Gpu& gpu, const Tensor& to, const float* from);
+
 class HostCopy {
   public:
     /// Holds what `original` holds (waits for the GPU). bf16 is widened to f32, which is exact.

@@ -91,17 +91,20 @@ void draw_rows(BenchmarkRun& run, const std::string& file, const Ranks& ranks) {
     }
 }
 
+/// Normal draws that repeat: billions of them would take minutes. A prime, so that no two rows of a matrix are alike.
+constexpr int64_t distinct_weights = 1'048'573;
+
 /// A frozen base and heads that are trained beside adapters are random as well.
 void fill_randomly(const Session& session, Learner& learner) {
     const auto seed = static_cast<uint64_t>(session.config.seed);
     const auto fill = [&](const Parameter& p, const Tensor& into) {
         ParameterList one;
         one.add(p.name, p.shape);
-        initialize(session.model, one, seed + static_cast<uint64_t>(p.begin), into);
+        initialize(session.model, one, seed + static_cast<uint64_t>(p.begin), into, distinct_weights);
     };
     const ParameterList& list = learner.parameters();
     if (!learner.options().lora)
-        return learner.fill_weights([&](const Tensor& flat) { initialize(session.model, list, seed, flat); });
+        return learner.fill_weights([&](const Tensor& flat) { initialize(session.model, list, seed, flat, distinct_weights); });
     learner.fill_base(fill);
     learner.fill_weights([&](const Tensor& flat) {
         initialize_lora(list, seed, flat);

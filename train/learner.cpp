@@ -125,9 +125,7 @@ void Learner::fill_weights(const std::function<void(const Tensor&)>& fill) {
         const HostCopy whole = HostCopy::blank(state_.weights.dtype, parameters_.size());
         fill(whole.tensor());
         const float* from = whole.tensor().as<float>();
-        options_.gpu->upload(state_.copy, [&](void* out, int64_t first, int64_t count) {
-            std::transform(from + first, from + first + count, static_cast<uint16_t*>(out), bf16_from_float);
-        });
+        upload_as_bf16(*options_.gpu, state_.copy, from);
         int64_t at = 0;
         for (const Slice& s : sync_.state()) {
             if (s.size() > 0) options_.gpu->upload(state_.weights.slice(0, at, at + s.size()), from + s.begin);

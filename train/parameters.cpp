@@ -113,10 +113,13 @@ ModelParameters view_parameters(const ModelConfig& c, const ParameterList& list,
     return m;
 }
 
-void initialize(const ModelConfig& config, const ParameterList& list, uint64_t seed, const Tensor& flat) {
+void initialize(const ModelConfig& config, const ParameterList& list, uint64_t seed, const Tensor& flat,
+                int64_t distinct) {
     dispatch_float(flat.dtype, [&]<typename T>() {
         T* data = flat.as<T>();
-        std::fill_n(data, flat.numel(), T{0});
+        const int64_t size = flat.numel();
+#pragma omp parallel for schedule(static)
+        for (int64_t i = 0; i < size; ++i) data[i] = 0;
         for (size_t index = 0; index < list.all().size(); ++index) {
             const Parameter& p = list.all()[index];
             T* w = data + p.begin;
@@ -127,9 +130,12 @@ void initialize(const ModelConfig& config, const ParameterList& list, uint64_t s
                 continue;
             }
             const Philox random{seed, index};
+            const int64_t drawn = std::min(n, distinct);
 #pragma omp parallel for schedule(static)
-            for (int64_t i = 0; i < n; ++i)
+            for (int64_t i = 0; i < drawn; ++i)
                 w[i] = static_cast<T>(config.initializer_range * random.normal(static_cast<uint64_t>(i)));
+#pragma omp parallel for schedule(static)
+            for (int64_t i = drawn; i < n; ++i) w[i] = w[i % drawn];
         }
     });
 }

@@ -72,8 +72,10 @@ struct ModelGradients : ModelParameters {
 };
 ModelParameters view_parameters(const ModelConfig& config, const ParameterList& list, const Tensor& flat);
 
-/// Normal(0, initializer_range) matrices, ones for norms, zeros for biases; a pure function of the seed.
-void initialize(const ModelConfig& config, const ParameterList& list, uint64_t seed, const Tensor& flat);
+/// Normal(0, initializer_range) matrices, ones for norms, zeros for biases; a pure function of the seed. A matrix larger
+/// than `distinct` repeats its first so many numbers.
+void initialize(const ModelConfig& config, const ParameterList& list, uint64_t seed, const Tensor& flat,
+                int64_t distinct = INT64_MAX);
 
 /// The weights of a Hugging Face folder. Missing, unexpected and misshapen tensors are listed at once (Exit::data).
 /// `...rotary_emb.inv_freq` and a tied lm_head.weight are skipped. A reward model may begin as a language model: then
