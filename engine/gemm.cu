@@ -1,8 +1,6 @@
 // GEMM on the GPU by cuBLASLt. It thinks in columns: a row-major C = op(A) op(B) is the column-major C' = op(B)' op(A)'
 // over the same memory, so that B comes first.
 
-#include <cmath>
-
 #include "engine/arena.h"
 #include "engine/gemm.h"
 #include "engine/gpu.cuh"
@@ -64,52 +62,17 @@ Gpu::State::GemmPlan make_plan(cublasLtHandle_t blas, const GpuGemm& g) {
     prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, static_cast<uint32_t>(alignment_of(g.a.data)));
     prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, static_cast<uint32_t>(alignment_of(g.c.data)));
     prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, static_cast<uint32_t>(alignment_of(g.c.data)));
-    cublasLtMatmulHeuristicResult_t found[Gpu::State::gemm_candidates]{};
+    cublasLtMatmulHeuristicResult_t found{};
     int count = 0;
-    const cublasStatus_t status =
-        cublasLtMatmulAlgoGetHeuristic(blas, plan.operation, plan.a, plan.b, plan.c, plan.c, preference,
-                                       Gpu::State::gemm_candidates, found, &count);
+    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(blas, plan.operation, plan.a, plan.b, plan.c, plan.c,
+                                                                 preference, 1, &found, &count);
     cublasLtMatmulPreferenceDestroy(preference);
     if (status != CUBLAS_STATUS_SUCCESS || count == 0)
         fail(Exit::internal, "cuBLASLt has no algorithm for C [{}, {}] {}, k {}, lda {}, ldb {}, ldc {}", g.m, g.n,
              name_of(g.c.dtype), g.k, lda, ldb, ldc);
-    for (int i = 0; i < count; ++i)
-        if (found[i].state == CUBLAS_STATUS_SUCCESS) plan.candidates.push_back({found[i].algo, found[i].workspaceSize});
-    if (plan.candidates.empty()) fail(Exit::internal, "cuBLASLt has no algorithm that runs");
+    plan.algorithm = found.algo;
+    plan.workspace_bytes = found.workspaceSize;
     return plan;
-}
-
-cublasStatus_t multiply(const Gpu::State& s, const Gpu::State::GemmPlan& plan,
-                        const Gpu::State::GemmPlan::Candidate& candidate, const GpuGemm& g) {
-    return cublasLtMatmul(s.blas, plan.operation, &g.alpha, g.b.data, plan.a, g.a.data, plan.b, &g.beta, g.c.data, plan.c,
-                          g.c.data, plan.c, &candidate.algorithm, s.workspace.get(), candidate.workspace_bytes, s.stream);
-}
-
-/// The candidate that is fastest at this very product: each runs once unwatched, then three times. Waits for the GPU.
-/// Only for products that overwrite C, which may be made again and again.
-size_t fastest(const Gpu::State& s, const Gpu::State::GemmPlan& plan, const GpuGemm& g) {
-    cudaEvent_t begin = nullptr, end = nullptr;
-    check_cuda(cudaEventCreate(&begin), "an event");
-    check_cuda(cudaEventCreate(&end), "an event");
-    size_t best = 0;
-    float best_ms = INFINITY;
-    for (size_t i = 0; i < plan.candidates.size(); ++i) {
-        if (multiply(s, plan, plan.candidates[i], g) != CUBLAS_STATUS_SUCCESS) continue;
-        float least_ms = INFINITY;
-        for (int repeat = 0; repeat < 3; ++repeat) {
-            check_cuda(cudaEventRecord(begin, s.stream), "an event");
-            check_blas(multiply(s, plan, plan.candidates[i], g), "a product");
-            check_cuda(cudaEventRecord(end, s.stream), "an event");
-            check_cuda(cudaEventSynchronize(end), "a product");
-            float ms = 0;
-            check_cuda(cudaEventElapsedTime(&ms, begin, end), "the time of a product");
-            least_ms = std::min(least_ms, ms);
-        }
-        if (least_ms < best_ms) best = i, best_ms = least_ms;
-    }
-    cudaEventDestroy(begin);
-    cudaEventDestroy(end);
-    return best;
 }
 
 void check_operand(const char* name, const Tensor& t, int64_t rows, int64_t columns) {
@@ -144,20 +107,15 @@ void gemm(const Context& ctx, const GpuGemm& g) {
     const PhaseTimer timer(ctx, "gemm");
     Gpu::State& s = ctx.gpu->state();
     const Gpu::State::GemmKey key{g.m, g.n, g.k, g.a.stride[0], g.b.stride[0], g.c.stride[0], g.c.dtype == DType::f32,
-                                  g.transpose_a, g.transpose_b, !g.bias.empty(), alignment_of(g.a.data),
+                                  g.transpose_a, g.transpose_b, !g.bias.empty(), g.beta != 0, alignment_of(g.a.data),
                                   alignment_of(g.b.data), alignment_of(g.c.data)};
-    auto found = s.gemm_plans.find(key);
-    if (found == s.gemm_plans.end()) found = s.gemm_plans.emplace(key, make_plan(s.blas, g)).first;
-    Gpu::State::GemmPlan& plan = found->second;
-    if (!g.bias.empty()) set(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias.data);
-    constexpr double worth_timing = 1e10;  // FLOPs: smaller ones are over sooner than the differences can be told
-    const bool tune = !ctx.deterministic && !plan.timed && g.beta == 0 &&
-                      2.0 * static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k) > worth_timing;
-    if (tune) {
-        plan.fastest = fastest(s, plan, g);
-        plan.timed = true;
-    }
-    check_blas(multiply(s, plan, plan.candidates[ctx.deterministic ? 0 : plan.fastest], g), "a product");
+    auto plan = s.gemm_plans.find(key);
+    if (plan == s.gemm_plans.end()) plan = s.gemm_plans.emplace(key, make_plan(s.blas, g)).first;
+    if (!g.bias.empty()) set(plan->second.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias.data);
+    check_blas(cublasLtMatmul(s.blas, plan->second.operation, &g.alpha, g.b.data, plan->second.a, g.a.data, plan->second.b,
+                              &g.beta, g.c.data, plan->second.c, g.c.data, plan->second.c, &plan->second.algorithm,
+                              s.workspace.get(), plan->second.workspace_bytes, s.stream),
+               "a product");
 }
 
 }  // namespace colonnade

@@ -38,9 +38,7 @@ struct GpuGemm {
     Tensor bias{};  ///< bf16 [n], added to every row; or empty
     float alpha = 1, beta = 0;
 };
-/// Enqueued on the context's GPU. In a deterministic context the same bits in every run on one kind of device; otherwise
-/// the first large product of a shape waits while cuBLASLt's candidates are timed, and runs may choose differently. Counted
-/// under the phase "gemm".
+/// Enqueued on the context's GPU; the same bits in every run on one kind of device. Counted under the phase "gemm".
 void gemm(const Context& ctx, const GpuGemm& g);
 
 }  // namespace colonnade

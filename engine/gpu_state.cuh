@@ -35,23 +35,15 @@ struct Gpu::State {
     std::vector<Phase> phases;  ///< events are kept for the next profile
     size_t open_phases = 0;
 
-    // Matrix products: one plan per shape. Its candidates come from cuBLASLt's heuristics, best first by them; where runs
-    // need not repeat to the bit, the first large product that overwrites its C tells which of them is the fastest.
+    // Matrix products: one plan per shape, found once by cuBLASLt's heuristics, never by timing, so that a run repeats.
     struct GemmPlan {
         cublasLtMatmulDesc_t operation = nullptr;
         cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
-        struct Candidate {
-            cublasLtMatmulAlgo_t algorithm;
-            size_t workspace_bytes;
-        };
-        std::vector<Candidate> candidates;
-        size_t fastest = 0;
-        bool timed = false;
+        cublasLtMatmulAlgo_t algorithm{};
+        size_t workspace_bytes = 0;
     };
-    static constexpr int gemm_candidates = 8;
-    /// m, n, k, lda, ldb, ldc, f32 output, transposes, bias, alignments
-    using GemmKey =
-        std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, bool, bool, bool, int, int, int>;
+    /// m, n, k, lda, ldb, ldc, f32 output, transposes, bias, accumulation, alignments
+    using GemmKey = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, bool, bool, bool, bool, int, int, int>;
     static constexpr size_t workspace_limit = size_t{64} << 20;
     cublasLtHandle_t blas = nullptr;
     std::shared_ptr<void> workspace;
