@@ -1,6 +1,5 @@
 #include "attention/cuda_kernels.h"
 
-#include "attention/gpu_timer.h"
 #include "attention/hopper/hopper.h"
 
 namespace colonnade {
@@ -43,20 +42,5 @@ void build_tile_plan(const Context&, const TilePlanBuild&) {
 }
 
 }  // namespace cuda
-
-struct GpuTimer::State {};
-GpuTimer::GpuTimer(Gpu&) {
-    no_cuda();
-}
-GpuTimer::~GpuTimer() = default;
-void GpuTimer::start() {
-    no_cuda();
-}
-void GpuTimer::stop() {
-    no_cuda();
-}
-std::vector<double> GpuTimer::seconds() {
-    no_cuda();
-}
 
 }  // namespace colonnade

@@ -7,7 +7,7 @@
 #include <limits>
 
 #include "attention/flashmask.h"
-#include "attention/gpu_timer.h"
+#include "engine/gpu_timer.h"
 #include "attention/tensor_values.h"
 #include "engine/philox.h"
 

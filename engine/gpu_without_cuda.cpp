@@ -1,6 +1,7 @@
 #include "engine/checksum.h"
 #include "engine/gemm.h"
 #include "engine/gpu.h"
+#include "engine/gpu_timer.h"
 
 namespace colonnade {
 namespace {
@@ -73,6 +74,21 @@ void gemm(const Context&, const GpuGemm&) {
     no_cuda();
 }
 void cuda::checksum(const Context&, const Tensor&, const Tensor&) {
+    no_cuda();
+}
+
+struct GpuTimer::State {};
+GpuTimer::GpuTimer(Gpu&) {
+    no_cuda();
+}
+GpuTimer::~GpuTimer() = default;
+void GpuTimer::start() {
+    no_cuda();
+}
+void GpuTimer::stop() {
+    no_cuda();
+}
+std::vector<double> GpuTimer::seconds() {
     no_cuda();
 }
 

@@ -159,9 +159,8 @@ Section machine_section() {
                 .also({"enable_activation_checkpointing"})
                 .only_how_to_run(),
             key("deterministic", &C::deterministic,
-                "The same bits in every run. The CPU always gives them. On a GPU the backward pass of attention then "
-                "takes a slower path, and products do not choose the fastest algorithm by timing; all else gives the "
-                "same bits anyway.")
+                "The same bits in every run. The CPU always gives them. On a GPU only the backward pass of attention "
+                "needs to be told, and takes a slower path; all else gives the same bits anyway.")
                 .default_is("true on the CPU, false on a GPU"),
         }};
 }

@@ -9,6 +9,7 @@
 #include <functional>
 
 #include "data/loader.h"
+#include "engine/gpu_timer.h"
 #include "train/config_values.h"
 #include "train/step_flops.h"
 
@@ -96,13 +97,17 @@ Step start_step(const Stepping& s, const Context& ctx) {
     return step;
 }
 
-/// Runs steps, each timed from the end of the one before it to its own end. On a GPU the host asks for the end of a
-/// step only when it has enqueued the next one, so that the GPU never waits for it.
+/// Runs steps, each timed from the end of the one before it to its own end. On a GPU by events on its stream: the host
+/// asks for a step's loss when it has enqueued the next one, and how far ahead it gets is none of its business.
 std::vector<Step> run_steps(const Stepping& s, const Context& ctx, int64_t count) {
     using Clock = std::chrono::steady_clock;
     const int64_t ahead = ctx.gpu ? 1 : 0;
     std::vector<Step> steps;
-    if (ctx.gpu) ctx.gpu->synchronize();
+    std::optional<GpuTimer> timer;
+    if (ctx.gpu) {
+        ctx.gpu->synchronize();
+        timer.emplace(*ctx.gpu);
+    }
     auto last = Clock::now();
     std::clock_t last_cpu = std::clock();
     const auto end_step = [&](Step& step) {
@@ -115,10 +120,17 @@ std::vector<Step> run_steps(const Stepping& s, const Context& ctx, int64_t count
         last_cpu = now_cpu;
     };
     for (int64_t i = 0; i < count + ahead; ++i) {
-        if (i < count) steps.push_back(start_step(s, ctx));
+        if (i < count) {
+            if (timer) timer->start();
+            steps.push_back(start_step(s, ctx));
+            if (timer) timer->stop();
+        }
         if (i >= ahead && i - ahead < count) end_step(steps[static_cast<size_t>(i - ahead)]);
     }
-    if (ctx.gpu) ctx.gpu->synchronize();
+    if (timer) {
+        const std::vector<double> seconds = timer->seconds();
+        for (size_t i = 0; i < steps.size(); ++i) steps[i].seconds = seconds[i];
+    }
     return steps;
 }
 

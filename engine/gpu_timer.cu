@@ -1,4 +1,4 @@
-#include "attention/gpu_timer.h"
+#include "engine/gpu_timer.h"
 
 #include "engine/gpu.cuh"
 
