@@ -67,6 +67,20 @@ def phase_table(folder, names):
     return lines if steps else []
 
 
+def bench_table(folder):
+    """Pairs, and several ranks: bench_step without a peer."""
+    columns = {"step_ms": ("step ms", ".1f", 1), "tokens_per_second": ("tok/s of a rank", ",.0f", 1),
+               "tokens_per_second_all": ("of all", ",.0f", 1), "exposed_ms": ("exposed ms", ".1f", 1),
+               "pairs_per_second": ("pairs/s", ".1f", 1), "tokens_per_pair": ("tokens a pair", ".0f", 1),
+               "memory_peak_bytes": ("GiB", ".1f", 1 / GIB)}
+    lines = ["| bench_step | " + " | ".join(name for name, _, _ in columns.values()) + " |", "|---|" + "--:|" * len(columns)]
+    for path in sorted(folder.glob("*.bench.json")):
+        figures = read(path)
+        cells = [number(get(figures, key, scale), form) for key, (_, form, scale) in columns.items()]
+        lines.append(f"| {path.name.removesuffix('.bench.json')} | " + " | ".join(cells) + " |")
+    return lines if len(lines) > 2 else []
+
+
 def parity_table(parity):
     lines = ["| loss of | against | mean gap | largest gap | at step |", "|---|---|--:|--:|--:|"]
     for pair, gap in parity["gaps"].items():
@@ -83,7 +97,7 @@ def main():
     parity = read(folder / "parity.json")
     device = folder / "device.txt"
     sections = [device.read_text().splitlines() if device.exists() else [], step_table(folder, names) if names else [],
-                phase_table(folder, names), parity_table(parity) if parity else []]
+                phase_table(folder, names), bench_table(folder), parity_table(parity) if parity else []]
     text = "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
     report = {path.stem: read(path) for path in sorted(folder.glob("*.json")) if path.name != "report.json"}
     report["device_gib"] = {path.stem: device_gib(path) for path in sorted(folder.glob("*.smi"))}

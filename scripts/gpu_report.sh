@@ -12,6 +12,8 @@
 #   attention   bench_attention, the mask families of scripts/peer_attention.py, rows of 32768
 #   step        bench_step, every case
 #   peer        scripts/peer_attention.py and scripts/peer_step.py, the same cases
+#   pairs       bench_step on preference pairs: prompts shared and repeated, the whole model and adapters
+#   ranks       bench_step under mpirun on two GPUs, where there are two, beside one
 #   parity      scripts/parity.py: 200 steps beside transformers
 #   table       report.md and report.json from the figures in the folder
 #
@@ -40,11 +42,11 @@ while [ $# -gt 0 ]; do
             shift 2
             ;;
         --deterministic) deterministic=(--deterministic); shift ;;
-        build | tests | sanitizer | layers | attention | step | peer | parity | table) stages+=("$1"); shift ;;
+        build | tests | sanitizer | layers | attention | step | peer | pairs | ranks | parity | table) stages+=("$1"); shift ;;
         *) echo "unknown argument $1; see the head of $0" >&2; exit 2 ;;
     esac
 done
-[ ${#stages[@]} -gt 0 ] || stages=(build tests sanitizer layers attention step peer parity table)
+[ ${#stages[@]} -gt 0 ] || stages=(build tests sanitizer layers attention step peer pairs ranks parity table)
 asked() { [[ " ${stages[*]} " == *" $1 "* ]]; }
 mkdir -p "$out/log"
 export OMP_WAIT_POLICY=passive PYTHONUNBUFFERED=1
@@ -126,6 +128,8 @@ stage_sanitizer() {
     sanitizer=$(command -v compute-sanitizer || echo "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")
     local entries=(
         "flashmask_test:*AnyLength*cuda*:*AnyHeadDim*cuda*"
+        "hopper_forward_test:*OneTile*:*OneItem*"
+        "hopper_backward_test:*OneTile*:*OneItem*:*GroupedHeads*"
         "tile_plan_test:GpuTilePlanTest.AnyLength"
         "linear_test:*OnDevice.EqualsDouble/cuda"
         "rmsnorm_test:*OnDevice*cuda*"
@@ -199,6 +203,42 @@ peer_case() {
 stage_step() { each_case step_case; }
 stage_peer() { stage_attention_peer; each_case peer_case; }
 
+stage_pairs() {
+    local dpo=("$build/bin/bench_step" --device cuda --model llama3.2-1b --stage dpo --pair-lengths 512,256,256 --steps 10)
+    local lora name
+    for lora in "" "--lora-rank 16"; do
+        name=pairs${lora:+-lora}
+        # 16 pairs a step, both; and as many tokens.
+        # shellcheck disable=SC2086
+        {
+            run "$name-shared" 60 "${dpo[@]}" $lora --length 16384 --json "$out/$name-shared.bench.json"
+            run "$name-repeated" 60 "${dpo[@]}" $lora --length 24576 --repeat-prompts --json "$out/$name-repeated.bench.json"
+            run "$name-repeated-short" 60 "${dpo[@]}" $lora --length 16384 --repeat-prompts \
+                --json "$out/$name-repeated-short.bench.json"
+        }
+    done
+}
+
+stage_ranks() {
+    local step=("$build/bin/bench_step" --device cuda --json) zero
+    local chat=(--model llama3.2-1b --lengths "$out/ranks.rows" --steps 6)
+    local fixed=(--model qwen2.5-7b --length 1024 --packs 8 --accumulation 8 --optim-dtype bfloat16 --warmup 1 --steps 3)
+    if [ "$(nvidia-smi --list-gpus | wc -l)" -lt 2 ]; then
+        echo "  skipped  ranks: fewer than two GPUs"
+        return
+    fi
+    # The same row for every rank and step, so that nobody waits for a longer one.
+    run rows-ranks 60 "$python" scripts/peer_step.py --workload chat --length 16384 --warmup 0 --steps 1 --rows-only \
+        --lengths-out "$out/ranks.rows" || return
+    run ranks-1b-alone 60 "${step[@]}" "$out/ranks-1b-alone.bench.json" "${chat[@]}"
+    for zero in 0 1; do
+        run "ranks-1b-zero$zero" 90 mpirun -np 2 --bind-to none "${step[@]}" "$out/ranks-1b-zero$zero.bench.json" "${chat[@]}" \
+            --zero-stage $zero
+    done
+    run ranks-7b-alone 120 "${step[@]}" "$out/ranks-7b-alone.bench.json" "${fixed[@]}"
+    run ranks-7b-zero1 150 mpirun -np 2 --bind-to none "${step[@]}" "$out/ranks-7b-zero1.bench.json" "${fixed[@]}" --zero-stage 1
+}
+
 stage_parity() {
     run parity 400 "$python" scripts/parity.py --work "$out/parity" --train "$build/bin/train" --device cuda \
         --json "$out/parity.json" && tail -n 5 "$out/log/parity.txt"
@@ -207,7 +247,7 @@ stage_parity() {
 stage_table() { "$python" scripts/gpu_report.py "$out"; }
 
 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv 2>/dev/null | tee "$out/device.txt"
-for stage in build tests sanitizer layers attention step peer parity table; do
+for stage in build tests sanitizer layers attention step peer pairs ranks parity table; do
     asked $stage || continue
     echo "$stage ($SECONDS s)"
     "stage_$stage"
