@@ -69,7 +69,10 @@ class NcclCommunicator : public Communicator {
         id = ranks.broadcast("NCCL id", id);
         std::memcpy(&unique, id.data(), sizeof unique);
         check_cuda(cudaGetDevice(&device_), "cudaGetDevice");
-        check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
+        // First come the blocks of a sum: those of the products that run meanwhile would keep it waiting to their end.
+        int least = 0, greatest = 0;
+        check_cuda(cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange");
+        check_cuda(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, greatest), "cudaStreamCreate");
         for (Done& done : done_)
             check_cuda(cudaEventCreateWithFlags(&done.event, cudaEventDisableTiming), "cudaEventCreate");
         check_cuda(cudaEventCreateWithFlags(&ready_, cudaEventDisableTiming), "cudaEventCreate");
