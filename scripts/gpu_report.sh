@@ -115,7 +115,10 @@ stage_build() {
     local targets=(train bench_step bench_layers bench_attention)
     # shellcheck disable=SC2206
     if asked tests || asked sanitizer; then targets+=($gpu_tests); fi
-    run build 900 cmake --build "$build" --target "${targets[@]}"
+    run build 900 cmake --build "$build" --target "${targets[@]}" || return
+    asked sanitizer || return 0
+    run configure-racecheck 120 cmake -S . -B "$build-racecheck" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCOLONNADE_RACECHECK=ON &&
+        run build-racecheck 600 cmake --build "$build-racecheck" --target hopper_forward_test hopper_backward_test
 }
 
 stage_tests() {
@@ -124,7 +127,7 @@ stage_tests() {
 }
 
 stage_sanitizer() {
-    local sanitizer tool entry
+    local sanitizer tool entry bin
     sanitizer=$(command -v compute-sanitizer || echo "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")
     local entries=(
         "flashmask_test:*AnyLength*cuda*:*AnyHeadDim*cuda*"
@@ -142,8 +145,10 @@ stage_sanitizer() {
     )
     for tool in memcheck racecheck; do
         for entry in "${entries[@]}"; do
+            bin=$build/bin
+            [[ $tool-$entry != racecheck-hopper* ]] || bin=$build-racecheck/bin  # attention/hopper/ptx.cuh says why
             run "$tool-${entry%%:*}" 120 "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 \
-                "$build/bin/${entry%%:*}" --gtest_filter="${entry#*:}" --gtest_brief=1
+                "$bin/${entry%%:*}" --gtest_filter="${entry#*:}" --gtest_brief=1
         done
     done
 }

@@ -45,10 +45,7 @@ struct Consumer {
     const BackwardCta<head_dim>& cta;
     int warpgroup, warp, lane;
 
-    __device__ void release(int barrier) const {
-        __syncwarp();
-        if (lane == 0) arrive(cta.barrier(barrier));
-    }
+    __device__ void release(int barrier) const { arrive_as_warp(cta.barrier(barrier), static_cast<unsigned>(lane)); }
     /// This warpgroup's 64 keys in the first slab of K or V.
     __device__ uint32_t own_keys(int tile) const { return cta.address + tile + warpgroup * 64 * 128; }
 

@@ -169,8 +169,7 @@ struct BackwardCta {
     __device__ BackwardItem read_item(uint32_t n) const {
         wait(barrier(L::item_full + n % 2), n / 2 & 1);
         const BackwardItem read = *item(n);
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) arrive(barrier(L::item_empty + n % 2));
+        arrive_as_warp(barrier(L::item_empty + n % 2), threadIdx.x % 32);
         return read;
     }
 
@@ -179,14 +178,16 @@ struct BackwardCta {
             init_barrier(barrier(L::keys_full), 1);
             init_barrier(barrier(L::keys_empty), 2);  // a thread of each warpgroup
             for (int i = 0; i < 2; ++i) {
-                init_barrier(barrier(L::sums_full + i), 4 * L::slabs);  // the warps of one warpgroup, or of both
+                // The warps of one warpgroup, or of both.
+                init_barrier(barrier(L::sums_full + i), 4 * L::slabs * arrivals_of_warp);
                 init_barrier(barrier(L::sums_empty + i), 1);
                 init_barrier(barrier(L::item_full + i), 1);
-                init_barrier(barrier(L::item_empty + i), 2 + 8);  // those that add sums, all that compute
+                // Those that add sums, all that compute.
+                init_barrier(barrier(L::item_empty + i), (2 + 8) * arrivals_of_warp);
             }
             for (int i = 0; i < L::stages; ++i) {
                 init_barrier(barrier(L::full + i), 1);
-                init_barrier(barrier(L::empty + i), 8);  // all warps that compute
+                init_barrier(barrier(L::empty + i), 8 * arrivals_of_warp);  // all warps that compute
             }
             publish_barriers();
         }

@@ -135,10 +135,7 @@ __device__ __forceinline__ void consume(const RowCta<ForwardLayout<head_dim>>& c
     const int warpgroup = uniform(static_cast<int>(threadIdx.x / 128)) - 1,
               warp = uniform(static_cast<int>(threadIdx.x / 32 % 4));
     const float scale = problem.scale * 1.44269504f;
-    const auto release = [&](int empty) {
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) arrive(cta.barrier(empty));
-    };
+    const auto release = [&](int empty) { arrive_as_warp(cta.barrier(empty), threadIdx.x % 32); };
     // Turns go round, one a tile and warpgroup: named barrier 1 + w lets warpgroup w issue its products.
     const int after = warpgroup + 1 < L::warpgroups ? warpgroup + 1 : 0;
     const auto take_turn = [&] { sync_named(1 + warpgroup, 256); };

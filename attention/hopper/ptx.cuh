@@ -34,6 +34,17 @@ __device__ inline void publish_barriers() {
 __device__ inline void arrive(uint32_t barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
+/// A whole warp arrives: what its lanes did before comes before what a wait lets follow. After __syncwarp one lane can say
+/// so for all; racecheck of compute-sanitizer knows an arrival as that of its own lane alone, so for it all of them do.
+#if defined(COLONNADE_RACECHECK)
+constexpr int arrivals_of_warp = 32;
+#else
+constexpr int arrivals_of_warp = 1;
+#endif
+__device__ inline void arrive_as_warp(uint32_t barrier, unsigned lane) {
+    __syncwarp();
+    if (arrivals_of_warp == 32 || lane == 0) arrive(barrier);
+}
 /// Arrives and announces bytes that TMA will bring.
 __device__ inline void arrive_expecting(uint32_t barrier, uint32_t bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");

@@ -53,10 +53,7 @@ struct RowCta {
         wait(barrier(L::item_full + n % 2), n / 2 & 1);
         return *item(n);
     }
-    __device__ void return_item(uint32_t n) const {
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) arrive(barrier(L::item_empty + n % 2));
-    }
+    __device__ void return_item(uint32_t n) const { arrive_as_warp(barrier(L::item_empty + n % 2), threadIdx.x % 32); }
     __device__ Item read_item(uint32_t n) const {
         const Item read = take_item(n);
         return_item(n);
@@ -68,19 +65,20 @@ struct RowCta {
             for (int i = 0; i < L::q_places; ++i) {
                 init_barrier(barrier(L::q_full + i), 1);
                 init_barrier(barrier(L::q_empty + i), 1);
-                for (int w = 0; w < L::warpgroups; ++w) init_barrier(barrier(L::out_full + i * L::warpgroups + w), 4);
+                for (int w = 0; w < L::warpgroups; ++w)
+                    init_barrier(barrier(L::out_full + i * L::warpgroups + w), 4 * arrivals_of_warp);
             }
             for (int i = 0; i < 2; ++i) {
                 init_barrier(barrier(L::item_full + i), 1);
-                init_barrier(barrier(L::item_empty + i), 3 + 4 * L::warpgroups);
+                init_barrier(barrier(L::item_empty + i), (3 + 4 * L::warpgroups) * arrivals_of_warp);
             }
             for (int i = 0; i < L::stages; ++i) {
                 init_barrier(barrier(L::k_full + i), 1 + 32);  // keys; every lane that wrote the mask
-                init_barrier(barrier(L::k_empty + i), 4 * L::warpgroups);
+                init_barrier(barrier(L::k_empty + i), 4 * L::warpgroups * arrivals_of_warp);
             }
             for (int i = 0; i < L::v_stages; ++i) {
                 init_barrier(barrier(L::v_full + i), 1);
-                init_barrier(barrier(L::v_empty + i), 4 * L::warpgroups);
+                init_barrier(barrier(L::v_empty + i), 4 * L::warpgroups * arrivals_of_warp);
             }
             publish_barriers();
         }

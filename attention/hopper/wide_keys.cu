@@ -66,7 +66,7 @@ struct WideCta {
 
     __device__ void initialise() const {
         if (threadIdx.x == 0) {
-            constexpr int warps = 8;  // that compute
+            constexpr int warps = 8 * arrivals_of_warp;  // that compute
             init_barrier(barrier(L::keys_full), 1);
             init_barrier(barrier(L::keys_empty), 2);  // a thread of each warpgroup
             for (uint32_t i = 0; i < 2; ++i) {
@@ -103,8 +103,7 @@ struct WideCta {
     __device__ BackwardItem read_item(uint32_t n) const {
         wait(barrier(L::item_full + n % 2), n / 2 & 1);
         const BackwardItem read = *item(n);
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) arrive(barrier(L::item_empty + n % 2));
+        arrive_as_warp(barrier(L::item_empty + n % 2), threadIdx.x % 32);
         return read;
     }
 
@@ -181,8 +180,7 @@ struct WideConsumer {
         : cta(of), warpgroup(group), warp(of_group), lane(static_cast<int>(threadIdx.x % 32)), turns(group) {}
 
     __device__ void release(uint32_t barrier) const {
-        __syncwarp();
-        if (lane == 0) arrive(cta.barrier(barrier));
+        arrive_as_warp(cta.barrier(barrier), static_cast<unsigned>(lane));
     }
     __device__ void release_queries(uint32_t slot) const { release(L::q_empty + slot % L::stages); }
     __device__ void release_douts(uint32_t slot) const { release(L::dout_empty + slot % L::dout_stages); }

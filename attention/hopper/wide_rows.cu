@@ -72,10 +72,7 @@ __device__ __forceinline__ void consume(const Cta& cta) {
     const int warpgroup = uniform(static_cast<int>(threadIdx.x / 128)) - 1,
               warp = uniform(static_cast<int>(threadIdx.x / 32 % 4));
     const float scale = problem.scale * 1.44269504f;
-    const auto release = [&](int empty) {
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) arrive(cta.barrier(empty));
-    };
+    const auto release = [&](int empty) { arrive_as_warp(cta.barrier(empty), threadIdx.x % 32); };
 
     const Turns turns(warpgroup);
     float dq[wide_head_dim / 2];
