@@ -277,22 +277,7 @@ __global__ void __launch_bounds__(ForwardLayout<head_dim>::threads, 1)
     extern __shared__ char shared[];
     const uint32_t start = shared_address(shared), aligned = (start + 1023) / 1024 * 1024;
     const RowCta<L> cta{problem, maps, shared + (aligned - start), aligned};
-    cta.initialise();
-    if (threadIdx.x < 128) {
-        give_registers<L::feeder_registers>();
-        const int warp = __shfl_sync(whole_warp, static_cast<int>(threadIdx.x) / 32, 0);
-        if (warp == 0)
-            cta.load();
-        else if (warp == 1)
-            cta.mask();
-        else if (warp == 2)
-            cta.schedule();
-        else
-            cta.store();
-    } else {
-        take_registers<L::consumer_registers>();
-        consume<head_dim>(cta);
-    }
+    cta.run([](const RowCta<L>& of) { consume<head_dim>(of); });
 #endif
 }
 

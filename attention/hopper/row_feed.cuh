@@ -60,6 +60,27 @@ struct RowCta {
         return read;
     }
 
+    /// The kernel: the first warpgroup feeds, a warp to a task, the others compute.
+    template <typename Consume>
+    __device__ void run(Consume&& consume) const {
+        initialise();
+        if (threadIdx.x < 128) {
+            give_registers<L::feeder_registers>();
+            const int warp = __shfl_sync(whole_warp, static_cast<int>(threadIdx.x) / 32, 0);
+            if (warp == 0)
+                load();
+            else if (warp == 1)
+                mask();
+            else if (warp == 2)
+                schedule();
+            else
+                store();
+        } else {
+            take_registers<L::consumer_registers>();
+            consume(*this);
+        }
+    }
+
     __device__ void initialise() const {
         if (threadIdx.x == 0) {
             for (int i = 0; i < L::q_places; ++i) {

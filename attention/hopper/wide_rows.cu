@@ -151,22 +151,7 @@ __global__ void __launch_bounds__(WideRowLayout::threads, 1)
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     extern __shared__ __align__(1024) char rows_memory[];
     const Cta cta{problem, maps, rows_memory, shared_address(rows_memory)};
-    cta.initialise();
-    if (threadIdx.x < 128) {
-        give_registers<WideRowLayout::feeder_registers>();
-        const int warp = __shfl_sync(whole_warp, static_cast<int>(threadIdx.x) / 32, 0);
-        if (warp == 0)
-            cta.load();
-        else if (warp == 1)
-            cta.mask();
-        else if (warp == 2)
-            cta.schedule();
-        else
-            cta.store();
-    } else {
-        take_registers<WideRowLayout::consumer_registers>();
-        consume(cta);
-    }
+    cta.run(consume);
 #endif
 }
 
