@@ -7,12 +7,22 @@
 #include <climits>
 #include <vector>
 
-#include "draw.h"
+#include "engine/philox.h"
 
 namespace colonnade {
 namespace {
 
 using namespace hopper;
+
+class Draw {
+  public:
+    explicit Draw(uint64_t seed) : philox_{seed, 0} {}
+    int below(int n) { return static_cast<int>(philox_.below(count_++, static_cast<uint64_t>(n))); }
+
+  private:
+    Philox philox_;
+    uint64_t count_ = 0;
+};
 
 TEST(HopperBackwardMaps, HiddenRowsAreThoseOfTheBounds) {
     Draw draw(1);

@@ -10,12 +10,22 @@
 
 #include "attention/mask_families.h"
 #include "attention/tile_plan.h"
-#include "draw.h"
+#include "engine/philox.h"
 
 namespace colonnade {
 namespace {
 
 using namespace hopper;
+
+class Draw {
+  public:
+    explicit Draw(uint64_t seed) : philox_{seed, 0} {}
+    int below(int n) { return static_cast<int>(philox_.below(count_++, static_cast<uint64_t>(n))); }
+
+  private:
+    Philox philox_;
+    uint64_t count_ = 0;
+};
 
 TEST(HopperBackwardSchedule, TheScheduleHasEveryItemOnce) {
     for (const int pairs : {1, 5, 16})
