@@ -51,8 +51,8 @@ void declare(CLI::App& app, Options& o) {
     app.add_option("--head-dim", o.size.head_dim, "cuda: 64, 96, 128 or 256")
         ->check(CLI::Range(1, 256))
         ->capture_default_str();
-    app.add_option("--tile-rows", o.size.tile_rows, "cpu")->check(at_least(1))->capture_default_str();
-    app.add_option("--tile-columns", o.size.tile_columns, "cpu")->check(at_least(1))->capture_default_str();
+    app.add_option("--tile-rows", o.size.tile_rows, "cpu, default as in training")->check(at_least(1));
+    app.add_option("--tile-columns", o.size.tile_columns, "likewise")->check(at_least(1));
     auto* repeat = app.add_option("--repeat", o.repeat, "timed runs, the median counts")
                        ->check(CLI::Range(1, 1000))
                        ->capture_default_str();
@@ -238,9 +238,7 @@ void show_plan(const Options& o, const Context& ctx, const NamedMask& named) {
     GpuTilePlan::lay_out(planned, named.mask);
     Arena arena(ctx.device, planned.bytes());
     const GpuTilePlan memory = GpuTilePlan::lay_out(arena, named.mask);
-    const TilePlan plan = ctx.device == Device::cuda
-                              ? make_gpu_tile_plan(ctx, memory, named.mask)
-                              : make_tile_plan(named.mask, o.size.tile_rows, o.size.tile_columns);
+    const TilePlan plan = tile_plan_of(ctx, memory, named.mask, o.size);
     fmt::print("{}: {}", named.name, plan_picture(ctx, named.mask, plan));
 }
 

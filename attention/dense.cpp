@@ -94,31 +94,27 @@ void dense_attention(DenseAttention& a, const ColumnMask& mask) {
     }
     const auto visible = mask.dense();
     // Query heads of one key/value head add to the same dk and dv. Rows go in so many parts, whatever the threads are, each
-    // with sums of its own that are added up in order: the same bits in every run.
+    // with sums of its own that are added up in order: the same bits in every run. A thread holds those of one part.
     constexpr int64_t parts = 16;
     const int64_t group = a.heads / a.kv_heads, key_size = a.dout.empty() ? 0 : a.columns * a.head_dim;
-    std::vector<KeySums> sums(static_cast<size_t>(a.batch * a.kv_heads * parts));
-#pragma omp parallel for collapse(3) schedule(dynamic)
+#pragma omp parallel for collapse(3) ordered schedule(dynamic)
     for (int64_t b = 0; b < a.batch; ++b)
         for (int64_t kv = 0; kv < a.kv_heads; ++kv)
             for (int64_t part = 0; part < parts; ++part) {
-                KeySums& own = sums[static_cast<size_t>((b * a.kv_heads + kv) * parts + part)];
-                own.dk.resize(static_cast<size_t>(key_size));
-                own.dv.resize(static_cast<size_t>(key_size));
+                KeySums own{std::vector<double>(static_cast<size_t>(key_size)),
+                            std::vector<double>(static_cast<size_t>(key_size))};
                 for (int64_t h = kv * group; h < (kv + 1) * group; ++h) {
                     const int64_t mask_head = b * mask.heads + h / (a.heads / mask.heads);
                     attend(a, visible.data() + mask_head * a.rows * a.columns, b, h, part * a.rows / parts,
                            (part + 1) * a.rows / parts, own);
                 }
+#pragma omp ordered
+                for (int64_t from = 0; from < key_size; from += a.head_dim) {
+                    const int64_t to = (b * a.columns * a.kv_heads + kv) * a.head_dim + from * a.kv_heads;
+                    add(a.dk.data() + to, 1, own.dk.data() + from, a.head_dim);
+                    add(a.dv.data() + to, 1, own.dv.data() + from, a.head_dim);
+                }
             }
-    for (size_t i = 0; i < sums.size() && key_size > 0; ++i) {
-        const auto head = static_cast<int64_t>(i) / parts, b = head / a.kv_heads, kv = head % a.kv_heads;
-        for (int64_t j = 0; j < a.columns; ++j) {
-            const int64_t to = ((b * a.columns + j) * a.kv_heads + kv) * a.head_dim;
-            add(a.dk.data() + to, 1, sums[i].dk.data() + j * a.head_dim, a.head_dim);
-            add(a.dv.data() + to, 1, sums[i].dv.data() + j * a.head_dim, a.head_dim);
-        }
-    }
     if (a.round_bf16)
         for (auto* gradient : {&a.dq, &a.dk, &a.dv}) round_all(*gradient);
 }

@@ -7,8 +7,8 @@
 #include <limits>
 
 #include "attention/flashmask.h"
-#include "engine/gpu_timer.h"
 #include "attention/tensor_values.h"
+#include "engine/gpu_timer.h"
 #include "engine/philox.h"
 
 namespace colonnade {
@@ -47,10 +47,7 @@ class Attention {
         make_plan();
     }
 
-    void make_plan() {
-        plan_ = ctx_.device == Device::cuda ? make_gpu_tile_plan(ctx_, x_.plan, mask_)
-                                            : make_tile_plan(mask_, size_.tile_rows, size_.tile_columns);
-    }
+    void make_plan() { plan_ = tile_plan_of(ctx_, x_.plan, mask_, size_); }
     void forward() const {
         flashmask_forward(ctx_, {.out = x_.out,
                                  .lse = x_.lse,
@@ -170,6 +167,13 @@ struct Distance {
 };
 
 }  // namespace
+
+TilePlan tile_plan_of(const Context& ctx, const GpuTilePlan& memory, const ColumnMask& mask,
+                      const AttentionSize& size) {
+    if (ctx.device == Device::cuda || (size.tile_rows == 0 && size.tile_columns == 0))
+        return make_tile_plan(ctx, memory, mask);
+    return make_tile_plan(mask, size.tile_rows ? size.tile_rows : 64, size.tile_columns ? size.tile_columns : 64);
+}
 
 bool AttentionErrors::within(const AttentionErrors& bounds) const {
     return out <= bounds.out && lse <= bounds.lse && dq <= bounds.dq && dk <= bounds.dk && dv <= bounds.dv;

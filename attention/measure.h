@@ -5,16 +5,21 @@
 
 #include "attention/dense.h"
 #include "attention/mask.h"
+#include "attention/tile_plan.h"
 #include "engine/context.h"
 
 namespace colonnade {
 
 struct AttentionSize {
     int64_t heads = 8, kv_heads = 8, head_dim = 64;
-    DType dtype = DType::f32;                   ///< f32 or f64 on the CPU, bf16 on a GPU
-    int64_t tile_rows = 64, tile_columns = 64;  ///< CPU
+    DType dtype = DType::f32;  ///< f32 or f64 on the CPU, bf16 on a GPU
+    /// Of the CPU's plan: 0 leaves them to make_tile_plan(), or is 64 beside one that is given.
+    int64_t tile_rows = 0, tile_columns = 0;
     double range = 2;  ///< operands are uniform in [-range, range); logits grow with its square
 };
+
+/// The plan of a call of this size on the context's device.
+TilePlan tile_plan_of(const Context& ctx, const GpuTilePlan& memory, const ColumnMask& mask, const AttentionSize& size);
 
 struct Measurement {
     double tile_share, pair_share;                           ///< visible over all tiles, (query, key) pairs

@@ -50,6 +50,7 @@ done
 asked() { [[ " ${stages[*]} " == *" $1 "* ]]; }
 mkdir -p "$out/log"
 export OMP_WAIT_POLICY=passive PYTHONUNBUFFERED=1
+[ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1  # as in containers
 failures=0
 
 # name model workload length packs accumulation moments(ours) weights(PyTorch's, moments alike)

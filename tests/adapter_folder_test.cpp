@@ -8,6 +8,8 @@
 
 #include "expect_error.h"
 #include "file_test.h"
+#include "golden_values.h"
+#include "relative_error.h"
 #include "tiny_model.h"
 
 namespace colonnade {
@@ -17,57 +19,14 @@ namespace fs = std::filesystem;
 
 // --- Golden values ---------------------------------------------------------------------------------------------------
 
-class PeftGolden : public testing::TestWithParam<std::string> {
-  protected:
-    static std::vector<double> read(const SafetensorsReader& file, const std::string& name) {
-        const TensorInfo* info = file.find(name);
-        if (!info) throw std::runtime_error("no tensor " + name);
-        std::vector<double> values(static_cast<size_t>(info->numel()));
-        file.read(*info, Tensor(values.data(), DType::f64, {info->numel()}));
-        return values;
-    }
-    template <typename T>
-    static std::vector<T> same(const SafetensorsReader& file, const std::string& name) {
-        std::vector<T> values(static_cast<size_t>(file.find(name)->numel()));
-        file.read(*file.find(name), Tensor(values.data(), dtype_of<T>(), {std::ssize(values)}));
-        return values;
-    }
-    static double distance(const double* found, const std::vector<double>& expected) {
-        double error = 0, norm = 0;
-        for (size_t i = 0; i < expected.size(); ++i) {
-            error += (found[i] - expected[i]) * (found[i] - expected[i]);
-            norm += expected[i] * expected[i];
-        }
-        return std::sqrt(error / norm);
-    }
-    static Batch batch_of(const SafetensorsReader& file) {
-        Batch b;
-        b.packs = file.find("input_ids")->shape[0];
-        b.length = file.find("input_ids")->shape[1];
-        b.tokens = same<int32_t>(file, "input_ids");
-        b.positions = same<int32_t>(file, "positions");
-        b.rows = same<int32_t>(file, "rows");
-        b.targets = same<int32_t>(file, "targets");
-        b.weights = same<float>(file, "weights");
-        for (const float w : b.weights) b.target_weight += w;
-        std::vector<std::vector<int64_t>> ends(static_cast<size_t>(b.packs));
-        for (const int32_t end : same<int32_t>(file, "document_ends")) {
-            const int64_t pack = (end - 1) / b.length;
-            ends[static_cast<size_t>(pack)].push_back(end - pack * b.length);
-        }
-        std::vector<ColumnMask> masks;
-        for (const auto& e : ends) masks.push_back(causal_document_mask(b.length, e));
-        b.mask = stack(masks);
-        return b;
-    }
-};
+class PeftGolden : public testing::TestWithParam<std::string> {};
 
 TEST_P(PeftGolden, LossAndGradientsAreThoseOfPeft) {
     const std::string tests = COLONNADE_TEST_DATA, folder = tests + "/golden_lora/" + GetParam();
     const AdapterConfig adapter = read_adapter_config(folder);
     const std::string base = tests + "/../" + adapter.base;
     const SafetensorsReader golden(folder + "/golden.safetensors"), of_base(base + "/golden.safetensors");
-    const Batch batch = batch_of(of_base);
+    const Batch batch = golden_batch(of_base);
     const ModelConfig config = read_model_config(base);
     const auto learner = [&](DType dtype) {
         auto result = std::make_unique<Learner>(config, LearnerOptions{.max_packs = batch.packs,
@@ -84,14 +43,14 @@ TEST_P(PeftGolden, LossAndGradientsAreThoseOfPeft) {
         const auto l = learner(dtype);
         l->zero_gradients();
         l->accumulate({}, batch, batch.target_weight);
-        const double loss = l->loss().mean(), expected = read(golden, "loss")[0];
+        const double loss = l->loss().mean(), expected = golden_values<double>(golden, "loss")[0];
         EXPECT_NEAR(loss, expected, (dtype == DType::f64 ? 1e-12 : 1e-6) * expected);
-        EXPECT_GT(std::abs(loss - read(of_base, "loss")[0]), 1e-3) << "the adapters change nothing";
+        EXPECT_GT(std::abs(loss - golden_values<double>(of_base, "loss")[0]), 1e-3) << "the adapters change nothing";
         const auto gradients = numbers_of(*l, l->gradients());
         for (const Parameter& p : l->parameters().all()) {
-            const auto g = read(golden, "grad.base_model.model." + p.name);
+            const auto g = golden_values<double>(golden, "grad.base_model.model." + p.name);
             ASSERT_EQ(std::ssize(g), p.size()) << p.name;
-            EXPECT_LE(distance(gradients.data() + p.begin, g), dtype == DType::f64 ? 1e-9 : 1e-4) << p.name;
+            EXPECT_LE(relative_error(gradients.data() + p.begin, g), dtype == DType::f64 ? 1e-9 : 1e-4) << p.name;
         }
         EXPECT_EQ(golden.tensors().size(), 2 + l->parameters().all().size());
     }
@@ -104,7 +63,7 @@ TEST_P(PeftGolden, LossAndGradientsAreThoseOfPeft) {
     });
     std::vector<double> nll;
     l->evaluate({}, batch, &nll);
-    const auto logits = read(golden, "logits");
+    const auto logits = golden_values<double>(golden, "logits");
     const auto vocab = static_cast<size_t>(config.vocab_size);
     for (size_t i = 0; i < nll.size(); ++i) {
         const double* row = logits.data() + static_cast<size_t>(batch.rows[i]) * vocab;

@@ -63,9 +63,7 @@ class AttentionCall {
     }
 
     /// Of the mask as it is now.
-    void make_plan() {
-        plan = ctx.device == Device::cuda ? make_gpu_tile_plan(ctx, plan_memory_, mask) : make_tile_plan(mask);
-    }
+    void make_plan() { plan = make_tile_plan(ctx, plan_memory_, mask); }
     void write() const {
         write_values(ctx, qkv_, [&](int64_t i) { return qkv[static_cast<size_t>(i)]; });
         write_values(ctx, dout_, [&](int64_t i) { return dout[static_cast<size_t>(i)]; });

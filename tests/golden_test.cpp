@@ -9,8 +9,9 @@
 #include <cstdlib>
 #include <filesystem>
 
-#include "layers/linear.h"
-#include "tiny_model.h"
+#include "forward_pass.h"
+#include "golden_values.h"
+#include "relative_error.h"
 
 namespace colonnade {
 namespace {
@@ -26,61 +27,15 @@ struct Golden {
 
     template <typename T>
     std::vector<T> read(const std::string& name) const {
-        const TensorInfo* info = file.find(name);
-        if (!info) throw std::runtime_error(folder + ": no tensor " + name);
-        std::vector<T> values(static_cast<size_t>(info->numel()));
-        file.read(*info, Tensor(values.data(), dtype_of<T>(), {info->numel()}));
-        return values;
+        return golden_values<T>(file, name);
     }
-
-    Batch batch() const {
-        Batch b;
-        b.packs = file.find("input_ids")->shape[0];
-        b.length = file.find("input_ids")->shape[1];
-        b.tokens = read<int32_t>("input_ids");
-        b.positions = read<int32_t>("positions");
-        b.rows = read<int32_t>("rows");
-        b.targets = read<int32_t>("targets");
-        b.weights = read<float>("weights");
-        b.branches.assign(b.rows.size(), 0);  // which no language model asks for
-        for (const float w : b.weights) b.target_weight += w;
-        std::vector<std::vector<int64_t>> ends(static_cast<size_t>(b.packs));
-        for (const int32_t end : read<int32_t>("document_ends")) {
-            const int64_t pack = (end - 1) / b.length;
-            ends[static_cast<size_t>(pack)].push_back(end - pack * b.length);
-        }
-        std::vector<ColumnMask> masks;
-        for (const auto& e : ends) masks.push_back(causal_document_mask(b.length, e));
-        b.mask = stack(masks);
-        return b;
-    }
+    Batch batch() const { return golden_batch(file); }
 
     std::string folder;
     SafetensorsReader file;
     Json json;
     ModelConfig config;
 };
-
-/// Relative L2 error over one or several tensors.
-struct RelativeError {
-    double error = 0, norm = 0;
-    template <typename T>
-    void add(const T* found, const std::vector<double>& expected) {
-        for (size_t i = 0; i < expected.size(); ++i) {
-            const double d = static_cast<double>(found[i]) - expected[i];
-            error += d * d;
-            norm += expected[i] * expected[i];
-        }
-    }
-    double value() const { return std::sqrt(error / norm); }
-};
-
-template <typename T>
-double relative_error(const T* found, const std::vector<double>& expected) {
-    RelativeError e;
-    e.add(found, expected);
-    return e.value();
-}
 
 class GoldenTest : public testing::TestWithParam<std::string> {
   protected:
@@ -117,7 +72,7 @@ class GoldenTest : public testing::TestWithParam<std::string> {
         learner.fill_weights(
             [&](const Tensor& flat) { load_weights(learner.parameters(), golden.config, golden.folder, flat); });
 
-        EXPECT_LE(relative_error(logits(learner, batch).data(), golden.read<double>("logits")),
+        EXPECT_LE(relative_error(ForwardPass(learner, batch).logits().data(), golden.read<double>("logits")),
                   allowed(golden, dtype, "logits"));
         learner.zero_gradients();
         learner.accumulate(learner.context(), batch, batch.target_weight);
@@ -127,41 +82,6 @@ class GoldenTest : public testing::TestWithParam<std::string> {
         // In folders made for the GPU the run in double tells of the steps: how far float drifts in ten of them is luck.
         const bool drifts = dtype == DType::f32 && golden.json.contains("bfloat16");
         if (!gpu && !drifts) check_steps(golden, learner, batch, dtype);
-    }
-
-    static std::vector<double> logits(const Learner& learner, const Batch& batch) {
-        const ModelConfig& c = learner.config();
-        const Context ctx = learner.context();
-        const DType dtype = learner.options().compute_dtype();
-        struct Memory {
-            BatchTensors batch;
-            AttentionMasks::Memory masks;
-            Activations acts;
-            Tensor logits;
-        };
-        const auto lay_out = [&](Arena& arena) {
-            return Memory{BatchTensors::lay_out(arena, batch.tokens_total(), std::ssize(batch.rows)),
-                          AttentionMasks::Memory::lay_out(arena, c, batch.packs, batch.length),
-                          Activations::lay_out(arena, c, batch.packs, batch.length, dtype, false),
-                          arena.tensor("logits", dtype, {batch.tokens_total(), c.vocab_size})};
-        };
-        Arena plan(ctx.device);
-        lay_out(plan);
-        Arena arena(ctx.device, plan.bytes());
-        Memory m = lay_out(arena);
-        m.batch.fill(ctx, batch, batch.target_weight, c.vocab_size);
-        const AttentionMasks masks(ctx, c, batch.mask, m.masks);
-        learner.model().forward(ctx,
-                                {.packs = batch.packs,
-                                 .length = batch.length,
-                                 .tokens = m.batch.tokens,
-                                 .positions = m.batch.positions,
-                                 .token_index = m.batch.token_index,
-                                 .masks = masks},
-                                m.acts);
-        linear_forward(ctx,
-                       {.out = m.logits, .in = m.acts.hidden, .weight = learner.model().weights().head, .bias = {}});
-        return numbers_of(learner, m.logits);
     }
 
     static void check_gradients(const Golden& golden, const Learner& learner, DType dtype) {

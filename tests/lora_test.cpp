@@ -8,6 +8,7 @@
 
 #include "answer_trees.h"
 #include "engine/device.h"
+#include "forward_pass.h"
 #include "tiny_lora.h"
 #include "train/config.h"
 #include "train/reward_objective.h"
@@ -22,38 +23,8 @@ Batch tiny_batch(const ModelConfig& config) {
     return make_batch({{&s[0], &s[1]}, {&s[2]}});
 }
 
-/// Hidden states after a forward pass with adapters on or off.
 std::vector<double> hidden_states(const Learner& learner, const Batch& batch, bool adapters) {
-    const ModelConfig& c = learner.config();
-    const Context ctx = learner.context();
-    struct Memory {
-        BatchTensors batch;
-        AttentionMasks::Memory masks;
-        Activations acts;
-    };
-    const auto lay_out = [&](Arena& arena) {
-        const LoraSettings* lora = learner.options().lora ? &*learner.options().lora : nullptr;
-        return Memory{BatchTensors::lay_out(arena, batch.tokens_total(), std::ssize(batch.rows)),
-                      AttentionMasks::Memory::lay_out(arena, c, batch.packs, batch.length),
-                      Activations::lay_out(arena, c, batch.packs, batch.length, learner.options().compute_dtype(),
-                                           false, Recompute::none, lora)};
-    };
-    Arena plan(ctx.device);
-    lay_out(plan);
-    Arena arena(ctx.device, plan.bytes());
-    Memory m = lay_out(arena);
-    m.batch.fill(ctx, batch, batch.target_weight, c.vocab_size);
-    const AttentionMasks masks(ctx, c, batch.mask, m.masks);
-    learner.model().forward(ctx,
-                            {.packs = batch.packs,
-                             .length = batch.length,
-                             .tokens = m.batch.tokens,
-                             .positions = m.batch.positions,
-                             .token_index = m.batch.token_index,
-                             .masks = masks,
-                             .adapters = adapters},
-                            m.acts);
-    return numbers_of(learner, m.acts.hidden);
+    return ForwardPass(learner, batch, adapters).hidden_states();
 }
 
 // --- Gradients -------------------------------------------------------------------------------------------------------

@@ -5,21 +5,10 @@
 #include <gtest/gtest.h>
 
 #include "expect_error.h"
-#include "tiny_model.h"
+#include "step_outcome.h"
 
 namespace colonnade {
 namespace {
-
-struct Outcome {
-    LossSums sums;
-    std::vector<double> gradients;
-};
-
-Outcome run(Learner& learner, const std::vector<Batch>& batches, double total_weight) {
-    learner.zero_gradients();
-    for (const Batch& batch : batches) learner.accumulate(learner.context(), batch, total_weight);
-    return {learner.loss(), numbers_of(learner, learner.gradients())};
-}
 
 double relative_gap(const std::vector<double>& a, const std::vector<double>& b) {
     double gap = 0, scale = 0;
@@ -28,16 +17,6 @@ double relative_gap(const std::vector<double>& a, const std::vector<double>& b) 
         scale = std::max(scale, std::abs(b[i]));
     }
     return gap / scale;
-}
-
-/// Relative, in the Euclidean norm.
-double distance(const std::vector<double>& a, const std::vector<double>& b) {
-    double error = 0, norm = 0;
-    for (size_t i = 0; i < a.size(); ++i) {
-        error += (a[i] - b[i]) * (a[i] - b[i]);
-        norm += b[i] * b[i];
-    }
-    return std::sqrt(error / norm);
 }
 
 class Packing : public testing::TestWithParam<std::tuple<Architecture, DType>> {
@@ -63,7 +42,8 @@ class Packing : public testing::TestWithParam<std::tuple<Architecture, DType>> {
             return;
         }
         int64_t packs = 1, length = 1;
-        for (const Batch& batch : batches) packs = std::max(packs, batch.packs), length = std::max(length, batch.length);
+        for (const Batch& batch : batches)
+            packs = std::max(packs, batch.packs), length = std::max(length, batch.length);
         const Outcome exact = run(*tiny_learner(model, DType::f64, packs, length), batches, total);
         EXPECT_NEAR(a.sums.nll, b.sums.nll, 1e-3 * exact.sums.nll);
         EXPECT_LE(distance(a.gradients, b.gradients), distance(a.gradients, exact.gradients));
@@ -156,10 +136,7 @@ INSTANTIATE_TEST_SUITE_P(Families, Packing,
                          testing::Combine(testing::Values(Architecture::llama, Architecture::mistral,
                                                           Architecture::qwen2, Architecture::qwen3),
                                           testing::Values(DType::f32, DType::f64, DType::bf16)),
-                         [](const auto& test) {
-                             return std::string(name_of(std::get<0>(test.param))) + "_" +
-                                    name_of(std::get<1>(test.param));
-                         });
+                         name_of_case);
 
 TEST(Learner, EmptyPacksChangeNothing) {
     const ModelConfig config = tiny_config(Architecture::llama);
@@ -237,10 +214,7 @@ TEST_P(LearnerRecompute, GivesTheSameBits) {
 INSTANTIATE_TEST_SUITE_P(Families, LearnerRecompute,
                          testing::Combine(testing::Values(Architecture::llama, Architecture::qwen3),
                                           testing::Values(DType::f32, DType::bf16)),
-                         [](const auto& test) {
-                             return std::string(name_of(std::get<0>(test.param))) + "_" +
-                                    name_of(std::get<1>(test.param));
-                         });
+                         name_of_case);
 
 }  // namespace
 }  // namespace colonnade

@@ -6,6 +6,7 @@
 
 #include "answer_trees.h"
 #include "expect_error.h"
+#include "step_outcome.h"
 #include "train/preference_objective.h"
 #include "train/reward_objective.h"
 
@@ -14,41 +15,12 @@ namespace {
 
 std::unique_ptr<Learner> learner_of(const ModelConfig& config, DType dtype, std::shared_ptr<const Objective> objective,
                                     ReferenceForward reference = {}) {
-    auto learner = std::make_unique<Learner>(
-        config, LearnerOptions{.max_packs = 2,
-                               .max_length = 320,
-                               .head_chunk = 7,
-                               .dtype = dtype,
-                               .gpu = dtype == DType::bf16 ? test_gpu() : nullptr,
-                               .objective = objective ? objective : std::make_shared<LanguageModelObjective>(),
-                               .reference = std::move(reference)});
-    randomize(*learner, 1);
-    return learner;
+    return tiny_learner(config, dtype, 2, 320, 1, Recompute::none, std::move(objective), std::move(reference));
 }
 
 /// Then a stem whose window ends within several answers is more than a column mask can say: pairs only.
 bool windowed(const ModelConfig& config) {
     return std::any_of(config.windows.begin(), config.windows.end(), [](int64_t w) { return w > 0; });
-}
-
-struct Outcome {
-    LossSums sums;
-    std::vector<double> gradients;
-};
-
-Outcome run(Learner& learner, const std::vector<Batch>& batches, double total) {
-    learner.zero_gradients();
-    for (const Batch& batch : batches) learner.accumulate(learner.context(), batch, total);
-    return {learner.loss(), numbers_of(learner, learner.gradients())};
-}
-
-double distance(const std::vector<double>& a, const std::vector<double>& b) {
-    double error = 0, norm = 0;
-    for (size_t i = 0; i < a.size(); ++i) {
-        error += (a[i] - b[i]) * (a[i] - b[i]);
-        norm += b[i] * b[i];
-    }
-    return std::sqrt(error / norm);
 }
 
 PreferenceMix mix() {
@@ -199,10 +171,7 @@ INSTANTIATE_TEST_SUITE_P(Families, PreferencePacking,
                          testing::Combine(testing::Values(Architecture::llama, Architecture::mistral,
                                                           Architecture::qwen2, Architecture::qwen3),
                                           testing::Values(DType::f32, DType::f64, DType::bf16)),
-                         [](const auto& test) {
-                             return std::string(name_of(std::get<0>(test.param))) + "_" +
-                                    name_of(std::get<1>(test.param));
-                         });
+                         name_of_case);
 
 /// d loss / d weight of some entries of every parameter against central differences.
 void expect_model_gradient(Learner& learner, const Batch& batch) {

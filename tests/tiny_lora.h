@@ -1,8 +1,7 @@
 #pragma once
 // Small models with adapters whose numbers are random, and what compares their gradients.
 
-#include <cmath>
-
+#include "relative_error.h"
 #include "tiny_model.h"
 #include "train/lora.h"
 
@@ -64,13 +63,6 @@ inline std::vector<double> gradients_of(Learner& learner, const std::vector<Batc
 }
 inline std::vector<double> gradients_of(Learner& learner, const Batch& batch) {
     return gradients_of(learner, {batch}, learner.objective().total(batch));
-}
-
-/// Relative, by the Euclidean norm.
-inline double distance(const std::vector<double>& a, const std::vector<double>& b) {
-    double error = 0, norm = 0;
-    for (size_t i = 0; i < b.size(); ++i) error += (a[i] - b[i]) * (a[i] - b[i]), norm += b[i] * b[i];
-    return std::sqrt(error / norm);
 }
 
 }  // namespace colonnade

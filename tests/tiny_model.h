@@ -80,7 +80,8 @@ inline Sample random_sample(uint64_t seed, int64_t stem, const std::vector<int64
 /// On the CPU in f32 or f64; bf16 means the GPU.
 inline std::unique_ptr<Learner> tiny_learner(const ModelConfig& config, DType dtype, int64_t packs, int64_t length,
                                              uint64_t seed = 1, Recompute recompute = Recompute::none,
-                                             std::shared_ptr<const Objective> objective = nullptr) {
+                                             std::shared_ptr<const Objective> objective = nullptr,
+                                             ReferenceForward reference = {}) {
     if (!objective) objective = std::make_shared<LanguageModelObjective>();
     auto learner = std::make_unique<Learner>(config, LearnerOptions{.max_packs = packs,
                                                                     .max_length = length,
@@ -88,7 +89,8 @@ inline std::unique_ptr<Learner> tiny_learner(const ModelConfig& config, DType dt
                                                                     .dtype = dtype,
                                                                     .recompute = recompute,
                                                                     .gpu = dtype == DType::bf16 ? test_gpu() : nullptr,
-                                                                    .objective = std::move(objective)});
+                                                                    .objective = std::move(objective),
+                                                                    .reference = std::move(reference)});
     randomize(*learner, seed);
     return learner;
 }

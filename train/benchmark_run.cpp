@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "engine/device.h"
 #include "train/model_shapes.h"
 
 namespace colonnade {
@@ -104,7 +105,8 @@ void fill_randomly(const Session& session, Learner& learner) {
     };
     const ParameterList& list = learner.parameters();
     if (!learner.options().lora)
-        return learner.fill_weights([&](const Tensor& flat) { initialize(session.model, list, seed, flat, distinct_weights); });
+        return learner.fill_weights(
+            [&](const Tensor& flat) { initialize(session.model, list, seed, flat, distinct_weights); });
     learner.fill_base(fill);
     learner.fill_weights([&](const Tensor& flat) {
         initialize_lora(list, seed, flat);
@@ -145,8 +147,10 @@ BenchmarkRun run_of_shape(const ShapeRequest& request, const StepCounts& steps, 
 }
 
 std::string plan_of_shape(const ShapeRequest& request, const Ranks& ranks) {
-    const Device device = request.config.device == DeviceChoice::cuda ? Device::cuda : Device::cpu;
     Config c = settled(request);
+    const bool cuda =
+        c.device == DeviceChoice::cuda || (c.device == DeviceChoice::automatic && !cuda_devices().empty());
+    const Device device = cuda ? Device::cuda : Device::cpu;
     settle_device(c, device);
     return Learner::plan(model_of(request), learner_options(c, ranks), device).table();
 }

@@ -159,8 +159,9 @@ Section machine_section() {
                 .also({"enable_activation_checkpointing"})
                 .only_how_to_run(),
             key("deterministic", &C::deterministic,
-                "The same bits in every run. The CPU always gives them. On a GPU only the backward pass of attention "
-                "needs to be told, and takes a slower path; all else gives the same bits anyway.")
+                "The same bits in every run. The CPU always gives them. On a GPU the backward pass of attention needs "
+                "to be told, and between several GPUs NCCL: both then take slower paths. All else gives the same bits "
+                "anyway.")
                 .default_is("true on the CPU, false on a GPU"),
         }};
 }

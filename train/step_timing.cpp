@@ -97,8 +97,8 @@ Step start_step(const Stepping& s, const Context& ctx) {
     return step;
 }
 
-/// Runs steps, each timed from the end of the one before it to its own end. On a GPU by events on its stream: the host
-/// asks for a step's loss when it has enqueued the next one, and how far ahead it gets is none of its business.
+/// Runs steps. On the CPU each is timed from the end of the one before it to its own end, on a GPU by events around it on
+/// the stream: the host asks for a step's loss when it has enqueued the next one, and how far ahead it gets does not matter.
 std::vector<Step> run_steps(const Stepping& s, const Context& ctx, int64_t count) {
     using Clock = std::chrono::steady_clock;
     const int64_t ahead = ctx.gpu ? 1 : 0;

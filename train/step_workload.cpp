@@ -29,6 +29,24 @@ std::vector<int64_t> read_lengths(std::string_view line, const std::string& wher
     return lengths;
 }
 
+/// The same sample without a stem: every branch begins with a copy of it, which is not learned.
+Sample repeat_prompt(const Sample& sample) {
+    const std::vector<int32_t>& begins = sample.branch_begins;
+    Sample repeated;
+    repeated.margin = sample.margin;
+    for (size_t b = 0; b < begins.size(); ++b) {
+        const int64_t begin = begins[b], end = b + 1 < begins.size() ? begins[b + 1] : sample.length();
+        repeated.branch_begins.push_back(static_cast<int32_t>(repeated.tokens.size()));
+        const auto append = [&](auto& to, const auto& from) {
+            to.insert(to.end(), from.begin(), from.begin() + begins.front());
+            to.insert(to.end(), from.begin() + begin, from.begin() + end);
+        };
+        append(repeated.tokens, sample.tokens);
+        append(repeated.weights, sample.weights);
+    }
+    return repeated;
+}
+
 }  // namespace
 
 RowLengths read_row_lengths(const std::string& path) {
@@ -123,23 +141,6 @@ TokenStore random_pairs(const PairLengths& lengths, int64_t pairs, int64_t vocab
         store.add(lengths.repeat_prompts ? repeat_prompt(pair) : pair, 0, i + 1);
     }
     return store;
-}
-
-Sample repeat_prompt(const Sample& sample) {
-    const std::vector<int32_t>& begins = sample.branch_begins;
-    Sample repeated;
-    repeated.margin = sample.margin;
-    for (size_t b = 0; b < begins.size(); ++b) {
-        const int64_t begin = begins[b], end = b + 1 < begins.size() ? begins[b + 1] : sample.length();
-        repeated.branch_begins.push_back(static_cast<int32_t>(repeated.tokens.size()));
-        const auto append = [&](auto& to, const auto& from) {
-            to.insert(to.end(), from.begin(), from.begin() + begins.front());
-            to.insert(to.end(), from.begin() + begin, from.begin() + end);
-        };
-        append(repeated.tokens, sample.tokens);
-        append(repeated.weights, sample.weights);
-    }
-    return repeated;
 }
 
 }  // namespace colonnade

@@ -43,7 +43,4 @@ struct PairLengths {
 /// prompts they are the same pairs, and have the same loss.
 TokenStore random_pairs(const PairLengths& lengths, int64_t pairs, int64_t vocab, uint64_t seed);
 
-/// The same sample without a stem: every branch begins with a copy of it, which is not learned.
-Sample repeat_prompt(const Sample& sample);
-
 }  // namespace colonnade

@@ -53,7 +53,7 @@ namespace {
 
 using Cta = RowCta<WideRowLayout>;
 
-/// What one of the thread's two rows was in forward, for dS.
+/// What forward left of the thread's two rows, for dS.
 struct RowStatistics {
     float lse[2] = {INFINITY, INFINITY}, delta[2] = {0, 0};  // of rows that do not exist
 
