@@ -291,13 +291,14 @@ TEST_F(RanksInTrouble, AFullDiskEndsAll) {
 /// How far updates of several ranks may be from those of one.
 struct UpdateBounds {
     uint64_t steps;
-    double sums;     ///< relative: of the loss, and the gradients' norm
-    double weights;  ///< absolute. AdamW divides by the root of v: where a gradient is nearly 0 its rounding shows here
+    double sums;  ///< relative: of the loss, and the gradients' norm
+    /// Absolute. AdamW divides by the root of v: where a gradient is nearly 0 its rounding shows here.
+    std::optional<double> weights;
     double moments;  ///< of the largest
 };
 constexpr UpdateBounds in_double{.steps = 3, .sums = 1e-12, .weights = 1e-9, .moments = 1e-13};
 /// Gradients are added up in f32. One step: in the next some weight might round to another bf16.
-constexpr UpdateBounds on_gpus{.steps = 1, .sums = 1e-6, .weights = INFINITY, .moments = 1e-6};
+constexpr UpdateBounds on_gpus{.steps = 1, .sums = 1e-6, .weights = {}, .moments = 1e-6};
 
 /// Updates of ranks that see a batch each are those of one learner that sees all. In the second step the last rank has
 /// nothing to learn from, though its step before left gradients behind.
@@ -329,11 +330,13 @@ void expect_updates_of_one(const Ranks& ranks, Learner& alone, Learner& together
         EXPECT_NEAR(b.gradient_norm, a.gradient_norm, bounds.sums * a.gradient_norm);
         EXPECT_LT(b.clip_factor, 1);
     }
-    const std::vector<double> a = numbers_of(alone, alone.used_weights()),
-                              b = numbers_of(together, together.used_weights());
-    double worst = 0;
-    for (size_t i = 0; i < a.size(); ++i) worst = std::max(worst, std::abs(a[i] - b[i]));
-    EXPECT_LT(worst, bounds.weights);
+    if (bounds.weights) {
+        const std::vector<double> a = numbers_of(alone, alone.used_weights()),
+                                  b = numbers_of(together, together.used_weights());
+        double worst = 0;
+        for (size_t k = 0; k < a.size(); ++k) worst = std::max(worst, std::abs(a[k] - b[k]));
+        EXPECT_LT(worst, *bounds.weights);
+    }
     require_same_weights(ranks, together.weights_checksum(), 3, 0);
     for (const auto& state : {&Learner::m, &Learner::v}) {
         const HostCopy whole = together.whole((together.*state)());

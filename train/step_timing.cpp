@@ -107,6 +107,7 @@ std::vector<Step> run_steps(const Stepping& s, const Context& ctx, int64_t count
     if (ctx.gpu) {
         ctx.gpu->synchronize();
         timer.emplace(*ctx.gpu);
+        timer->start();
     }
     auto last = Clock::now();
     std::clock_t last_cpu = std::clock();
@@ -121,9 +122,9 @@ std::vector<Step> run_steps(const Stepping& s, const Context& ctx, int64_t count
     };
     for (int64_t i = 0; i < count + ahead; ++i) {
         if (i < count) {
-            if (timer) timer->start();
             steps.push_back(start_step(s, ctx));
             if (timer) timer->stop();
+            if (timer && i + 1 < count) timer->start();  // at once, so that waiting for the host counts
         }
         if (i >= ahead && i - ahead < count) end_step(steps[static_cast<size_t>(i - ahead)]);
     }
