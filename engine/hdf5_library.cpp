@@ -3,13 +3,6 @@
 #include <algorithm>
 #include <string_view>
 
-#if defined(__SANITIZE_ADDRESS__)
-// The library itself loses some bytes when a file turns out to be damaged.
-extern "C" const char* __lsan_default_suppressions() {
-    return "leak:libhdf5\n";
-}
-#endif
-
 namespace colonnade::hdf5 {
 namespace {
 
