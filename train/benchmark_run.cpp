@@ -155,7 +155,7 @@ std::string plan_of_shape(const ShapeRequest& request, const Ranks& ranks) {
     return Learner::plan(model_of(request), learner_options(c, ranks), device).table();
 }
 
-void begin(BenchmarkRun& run, Learner& learner, const Context& ctx, const Ranks& ranks) {
+void fill_weights_and_reference(BenchmarkRun& run, Learner& learner, const Context& ctx, const Ranks& ranks) {
     ranks.together("weights", [&] {
         if (run.random_weights) return fill_randomly(run.session, learner);
         load_or_initialize(run.session, learner);

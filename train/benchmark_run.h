@@ -54,6 +54,6 @@ BenchmarkRun run_of_shape(const ShapeRequest& request, const StepCounts& steps, 
 std::string plan_of_shape(const ShapeRequest& request, const Ranks& ranks);
 
 /// Fills the learner's weights and, of a config, finds or computes the reference.
-void begin(BenchmarkRun& run, Learner& learner, const Context& ctx, const Ranks& ranks);
+void fill_weights_and_reference(BenchmarkRun& run, Learner& learner, const Context& ctx, const Ranks& ranks);
 
 }  // namespace colonnade

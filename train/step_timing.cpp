@@ -240,7 +240,7 @@ Json time_steps(BenchmarkRun& run, const StepCounts& counts, const Ranks& ranks)
     const Arena plan = Learner::plan(session.model, options, session.device);
     Learner learner(session.model, options);
     const Context ctx = learner.context(nullptr, c.deterministic);
-    begin(run, learner, ctx, ranks);
+    fill_weights_and_reference(run, learner, ctx, ranks);
 
     MicroBatches micro_batches(run, learner.objective(), ranks);
     const Stepping stepping{run, learner, micro_batches};

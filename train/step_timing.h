@@ -7,7 +7,8 @@
 
 namespace colonnade {
 
-/// Figures of the steps under the names of --json; under mpirun all ranks call it. Throws as Learner and begin() do.
+/// Figures of the steps under the names of --json; under mpirun all ranks call it. Throws as Learner and
+/// fill_weights_and_reference() do.
 Json time_steps(BenchmarkRun& run, const StepCounts& counts, const Ranks& ranks);
 
 }  // namespace colonnade
