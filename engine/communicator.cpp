@@ -48,6 +48,13 @@ class MpiCommunicator : public Communicator {
         return 0;
     }
 
+    Ticket spread(const Spread& a) override {
+        if (!ranks_.several()) return 0;
+        const Watchdog::Wait wait(ranks_.watchdog(), a.what);
+        mpi::broadcast(a.data.data, a.data.bytes(), a.from);
+        return 0;
+    }
+
     void wait(Ticket) override {}
 
     void combine(const std::vector<Numbers>& numbers) override {

@@ -8,6 +8,8 @@
 //     sum, scattered    the same in a rank's own part only; the rest of the bucket is then worthless (reduce-scatter)
 //     share             everybody gets every part from its owner (all-gather)
 //
+// and spreads bytes of one rank to all.
+//
 // On the CPU the calls wait; sums are made in rank order, so that the same number of ranks gives the same bits in every
 // run, and "scattered" those of "everywhere". On GPUs the calls enqueue on a stream of their own, behind what the compute
 // stream holds at that moment, and wait() lets the compute stream wait, never the host. NCCL's order of summation is fixed
@@ -58,7 +60,13 @@ class Communicator {
         std::string what;
     };
     virtual Ticket share(const Share& args) = 0;
-    /// What is enqueued on the compute stream from now on comes after this sum or share.
+    struct Spread {
+        Tensor data;  ///< contiguous, as many bytes everywhere; that of rank `from` replaces the others'
+        int from = 0;
+        std::string what;
+    };
+    virtual Ticket spread(const Spread& args) = 0;
+    /// What is enqueued on the compute stream from now on comes after this sum, share or spread.
     virtual void wait(Ticket ticket) = 0;
     /// A few f64: their sums, or the largest of each.
     struct Numbers {

@@ -146,6 +146,13 @@ class NcclCommunicator : public Communicator {
         return finish(a.what);
     }
 
+    Ticket spread(const Spread& a) override {
+        follow_compute_stream();
+        check_nccl(ncclBroadcast(a.data.data, a.data.data, a.data.bytes(), ncclUint8, a.from, comm_, stream_),
+                   "ncclBroadcast", comm_);
+        return finish(a.what);
+    }
+
     void wait(Ticket ticket) override {
         check_cuda(cudaStreamWaitEvent(gpu_.stream(), done_[slot_of(ticket)].event), "cudaStreamWaitEvent");
     }

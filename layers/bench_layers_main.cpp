@@ -170,13 +170,12 @@ struct Bench {
             drawn[i] = static_cast<int32_t>(Philox{1, 0}.below(i, static_cast<uint64_t>(vocab)));
         const Tensor ids = indices(tokens, [&](int64_t i) { return drawn[static_cast<size_t>(i)]; });
         const Tensor half = indices(tokens / 2, [](int64_t i) { return 2 * i; });
-        const auto room = [&](int64_t count) { return indices(count, [](int64_t) { return 0; }); };
-        TokenIndex index{.distinct = 0, .order = room(tokens), .begins = room(tokens + 1), .ids = room(tokens)};
-        if (gpu) upload_token_index(ctx, index, drawn);
-        // A row of the gradient is read and written once for each different token on a GPU, for each token on the CPU.
-        const int64_t sums_moved = 2 * 4 * (gpu ? index.distinct : tokens) * hidden;
+        TokenIndex index = TokenIndex::lay_out(arena, "", tokens);
+        if (!arena.planning()) fill_token_index(ctx, index, drawn);
+        const int64_t sums_moved =
+            2 * 4 * index.distinct * hidden;  // a row of the gradient once for each different token
         time("embedding forward", 2 * n, memory, [&] { embedding_forward(ctx, {out, ids, table}); });
-        time("embedding backward", n + sums_moved, memory, [&] { embedding_backward(ctx, {dtable, out, ids, index}); });
+        time("embedding backward", n + sums_moved, memory, [&] { embedding_backward(ctx, {dtable, out, index}); });
         time("gather half", n, memory, [&] { gather_rows(ctx, {some, out, half}); });
         time("scatter half", 2 * n, memory, [&] { scatter_rows(ctx, {out, some, half}); });
     }

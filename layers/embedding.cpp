@@ -55,35 +55,52 @@ HostTokenIndex make_token_index(std::span<const int32_t> tokens) {
     return index;
 }
 
-void upload_token_index(const Context& ctx, TokenIndex& index, std::span<const int32_t> tokens) {
-    const HostTokenIndex host = make_token_index(tokens);
+TokenIndex TokenIndex::lay_out(Arena& arena, const std::string& group, int64_t tokens) {
+    const auto i32 = [&](int64_t count) { return arena.tensor(group, DType::i32, {count}); };
+    return {.order = i32(tokens), .begins = i32(tokens + 1), .ids = i32(tokens)};
+}
+
+void fill_token_index(const Context& ctx, TokenIndex& index, std::span<const int32_t> tokens) {
+    HostTokenIndex host = make_token_index(tokens);
     index.distinct = std::ssize(host.ids);
-    const auto upload = [&](const Tensor& to, const std::vector<int32_t>& values) {
-        if (!values.empty()) ctx.gpu->upload(to.slice(0, 0, std::ssize(values)), values.data());
+    host.begins.resize(static_cast<size_t>(index.begins.numel()), static_cast<int32_t>(std::ssize(tokens)));
+    const auto copy = [&](const Tensor& to, const std::vector<int32_t>& values) {
+        const Tensor part = to.slice(0, 0, std::ssize(values));
+        if (values.empty()) return;
+        if (ctx.gpu)
+            ctx.gpu->upload(part, values.data());
+        else
+            std::ranges::copy(values, part.as<int32_t>());
     };
-    upload(index.order, host.order);
-    upload(index.begins, host.begins);
-    upload(index.ids, host.ids);
+    copy(index.order, host.order);
+    copy(index.begins, host.begins);
+    copy(index.ids, host.ids);
 }
 
 void embedding_backward(const Context& ctx, const EmbeddingBackward& args) {
     const ShapeCheck check(ctx, "embedding_backward", args.dout.dtype);
-    const int64_t vocab = args.dweight.size(0), hidden = args.dweight.size(1), tokens = args.tokens.size(0);
+    const TokenIndex& index = args.index;
+    const int64_t vocab = args.dweight.size(0), hidden = args.dweight.size(1), tokens = args.dout.size(0);
     check("dweight", args.dweight, sum_dtype(args.dout.dtype), {vocab, hidden});
-    check("tokens", args.tokens, DType::i32, {tokens});
     check("dout", args.dout, {tokens, hidden});
+    check("index.order", index.order, DType::i32, {tokens});
+    check("index.begins", index.begins, DType::i32, {tokens + 1});
+    check("index.ids", index.ids, DType::i32, {tokens});
     const PhaseTimer timer(ctx, "embedding");
-    if (ctx.device == Device::cuda) {
-        const TokenIndex& index = args.index;
-        check("index.order", index.order, DType::i32, {std::max(index.order.size(0), tokens)});
-        check("index.begins", index.begins, DType::i32, {std::max(index.begins.size(0), index.distinct + 1)});
-        check("index.ids", index.ids, DType::i32, {std::max(index.ids.size(0), index.distinct)});
-        return cuda::embedding_backward(ctx, args);
-    }
-    const auto ids = checked_tokens(args.tokens, vocab);
+    if (ctx.device == Device::cuda) return cuda::embedding_backward(ctx, args);
+    const int32_t *order = index.order.as<int32_t>(), *begins = index.begins.as<int32_t>(),
+                  *ids = index.ids.as<int32_t>();
     dispatch_float(args.dout.dtype, [&]<typename T>() {
-        scatter_add<T>({args.dweight.as<T>(), args.dweight.stride[0]}, {args.dout.as<T>(), args.dout.stride[0]}, ids,
-                       hidden);
+        const Rows<T> dweight{args.dweight.as<T>(), args.dweight.stride[0]};
+        const Rows<const T> dout{args.dout.as<T>(), args.dout.stride[0]};
+#pragma omp parallel for schedule(dynamic, 16)
+        for (int64_t i = 0; i < index.distinct; ++i)
+            for (int32_t at = begins[i]; at < begins[i + 1]; ++at) {
+                T* const to = dweight[ids[i]];
+                const T* const from = dout[order[at]];
+#pragma omp simd
+                for (int64_t j = 0; j < hidden; ++j) to[j] += from[j];
+            }
     });
 }
 

@@ -27,6 +27,7 @@ __global__ void __launch_bounds__(threads) embedding_gradient(Gradient a) {
     const int column = first + lane * pack_size, left = a.width - column;
     const int32_t start = a.begins[blockIdx.x];
     const int64_t count = a.begins[blockIdx.x + 1] - start;
+    if (count <= 0) return;
     const auto begin = static_cast<int>(count * warp / warps), end = static_cast<int>(count * (warp + 1) / warps);
     float sums[pack_size] = {};
     if (left > 0) {

@@ -1,11 +1,12 @@
 #pragma once
 // Token embedding: out[t] = W[token[t]];   d_W[v] += sum of d_out[t] over token[t] = v.
 //
-// On the CPU tokens are checked. On a GPU they are not: the host knew them and checked them before they went there.
+// Forward checks its tokens on the CPU. On a GPU it does not: the host knew them and checked them before they went there.
 
 #include <span>
 #include <vector>
 
+#include "engine/arena.h"
 #include "engine/context.h"
 
 namespace colonnade {
@@ -17,13 +18,14 @@ struct EmbeddingForward {
 };
 void embedding_forward(const Context& ctx, const EmbeddingForward& args);
 
-/// Positions sorted by token, on a GPU: those of token ids[i] are order[begins[i]] .. order[begins[i + 1] - 1],
-/// ascending. The tensors may have room for more than is used.
+/// Positions sorted by token, where the op runs: those of token ids[i] are order[begins[i]] .. order[begins[i + 1] - 1],
+/// ascending. There may be room for more than there is: entries i with begins[i + 1] <= begins[i] are of no token.
 struct TokenIndex {
-    int64_t distinct = 0;  ///< different tokens
+    int64_t distinct = 0;  ///< at most so many different tokens
     Tensor order{};        ///< i32 [tokens]
-    Tensor begins{};       ///< i32 [distinct + 1]
-    Tensor ids{};          ///< i32 [distinct], ascending
+    Tensor begins{};       ///< i32 [tokens + 1]
+    Tensor ids{};          ///< i32 [tokens], ascending
+    static TokenIndex lay_out(Arena& arena, const std::string& group, int64_t tokens);
 };
 
 /// The same on the host.
@@ -32,16 +34,15 @@ struct HostTokenIndex {
 };
 /// In time proportional to tokens + vocabulary. Tokens are not negative.
 HostTokenIndex make_token_index(std::span<const int32_t> tokens);
-/// Makes the index and enqueues its copy to memory that is laid out for so many tokens.
-void upload_token_index(const Context& ctx, TokenIndex& index, std::span<const int32_t> tokens);
+/// Makes the index and copies it to memory that is laid out for so many tokens, or more.
+void fill_token_index(const Context& ctx, TokenIndex& index, std::span<const int32_t> tokens);
 
 struct EmbeddingBackward {
-    Tensor dweight;      ///< sum_dtype [vocab, hidden], accumulated
-    Tensor dout;         ///< [tokens, hidden]
-    Tensor tokens;       ///< checked as in the forward
-    TokenIndex index{};  ///< GPU: of `tokens`; unused on the CPU
+    Tensor dweight;  ///< sum_dtype [vocab, hidden], accumulated
+    Tensor dout;     ///< [tokens, hidden]
+    TokenIndex index;
 };
-/// Deterministic, without atomics. The CPU sums a token's rows in the order of t, a GPU in f32 in a fixed order.
+/// Deterministic, without atomics. The CPU adds a token's rows in the order of t, a GPU sums them in f32 in a fixed order.
 void embedding_backward(const Context& ctx, const EmbeddingBackward& args);
 
 }  // namespace colonnade

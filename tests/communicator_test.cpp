@@ -118,6 +118,13 @@ TEST(DISABLED_EveryRank, Sums) {
         {{Tensor(numbers.data(), DType::f64, {2})}, {Tensor(extremes.data(), DType::f64, {4}), true}});
     EXPECT_EQ(extremes, (std::vector<double>{-1, 2.0 * (ranks.size() - 1), -5, nothing}));
 
+    for (int from = 0; from < ranks.size(); ++from) {
+        std::vector<float> spread(1000, static_cast<float>(10 + ranks.rank()));
+        communicator->wait(
+            communicator->spread({.data = Tensor(spread.data(), DType::f32, {1000}), .from = from, .what = "spread"}));
+        EXPECT_EQ(spread, std::vector<float>(1000, static_cast<float>(10 + from)));
+    }
+
     // Shards of a buffer come together on rank 0.
     const std::vector<Slice> buckets = {{0, 64}, {64, 1000}, {1024, 300000}};
     std::vector<float> shard, whole(ranks.first() ? 300000 : 0);
@@ -282,6 +289,9 @@ TEST(Nccl, OfOneRank) {
     }
     gpu->upload(flat, own.data());
     communicator->wait(communicator->share({.flat = flat, .bucket = {64, all - 5}, .scratch = {}, .what = "share"}));
+    gpu->download(found.data(), flat);
+    EXPECT_TRUE(found == own);
+    communicator->wait(communicator->spread({.data = flat, .from = 0, .what = "spread"}));
     gpu->download(found.data(), flat);
     EXPECT_TRUE(found == own);
     const std::vector<double> four = {1, 2.5, -3, 1e300};

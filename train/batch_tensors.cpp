@@ -19,10 +19,9 @@ void check_ids(const char* what, const std::vector<int32_t>& ids, int64_t vocab)
 BatchTensors BatchTensors::lay_out(Arena& arena, int64_t tokens, int64_t targets) {
     BatchTensors b;
     b.scales = arena.tensor("batch", DType::f64, {targets});
+    b.token_index = TokenIndex::lay_out(arena, "batch", tokens);
     if (arena.device() == Device::cpu) return b;
-    for (Tensor* t : {&b.tokens, &b.positions, &b.token_index.order, &b.token_index.ids})
-        *t = arena.tensor("batch", DType::i32, {tokens});
-    b.token_index.begins = arena.tensor("batch", DType::i32, {tokens + 1});
+    for (Tensor* t : {&b.tokens, &b.positions}) *t = arena.tensor("batch", DType::i32, {tokens});
     for (Tensor* t : {&b.rows, &b.targets, &b.branches}) *t = arena.tensor("batch", DType::i32, {targets});
     b.weights = arena.tensor("batch", DType::f32, {targets});
     return b;
@@ -40,6 +39,7 @@ void BatchTensors::fill(const Context& ctx, const Batch& batch, double total_wei
     const double scale = total_weight > 0 ? 1 / total_weight : 0;
     std::vector<double> scaled(batch.weights.size());
     for (size_t i = 0; i < scaled.size(); ++i) scaled[i] = static_cast<double>(batch.weights[i]) * scale;
+    fill_token_index(ctx, token_index, batch.tokens);
     if (ctx.device == Device::cpu) {
         std::ranges::copy(scaled, scales.as<double>());
         tokens = view_of(batch.tokens);
@@ -57,7 +57,6 @@ void BatchTensors::fill(const Context& ctx, const Batch& batch, double total_wei
     ctx.gpu->upload(targets, batch.targets.data());
     ctx.gpu->upload(branches, batch.branches.data());
     ctx.gpu->upload(weights, batch.weights.data());
-    upload_token_index(ctx, token_index, batch.tokens);
 }
 
 }  // namespace colonnade

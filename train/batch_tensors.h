@@ -9,7 +9,7 @@ namespace colonnade {
 
 struct BatchTensors {
     Tensor tokens, positions;  ///< i32 [packs * length]
-    TokenIndex token_index;    ///< GPU: tokens sorted, for the embedding's gradient
+    TokenIndex token_index;    ///< tokens sorted, for the embedding's gradient
     Tensor rows, targets;      ///< i32 [targets]
     Tensor branches;           ///< i32 [targets]: index of each target's branch
     Tensor weights;            ///< f32 [targets]

@@ -59,12 +59,14 @@ void print(const Json& r, const ModelConfig& m) {
                  "{:.2f} pairs/s, {:.1f} real tokens each{}", number("pairs_per_second"), number("tokens_per_pair"),
                  r.contains("ranks") ? fmt::format("; {:.2f} pairs/s in all", number("pairs_per_second_all")) : ""));
     if (r.contains("ranks"))
-        line("ranks",
-             fmt::format("{}: {:.0f} real tokens/s in all, {:.1f} % of as many on their own; {:.1f} ms a step without "
-                         "exchange (zero_stage {}, {}): {:.1f} ms of it are exposed",
-                         number("ranks"), number("tokens_per_second_all"),
-                         100 * number("tokens_per_second_all") / number("tokens_per_second_all_alone"),
-                         number("step_ms_alone"), number("zero_stage"), text("grad_sync_dtype"), number("exposed_ms")));
+        line(
+            "ranks",
+            fmt::format("{}: {:.0f} real tokens/s in all, {:.1f} % of as many on their own; {:.1f} to {:.1f} ms a step "
+                        "without exchange (zero_stage {}, {}): {:.1f} ms of it are exposed",
+                        number("ranks"), number("tokens_per_second_all"),
+                        100 * number("tokens_per_second_all") / number("tokens_per_second_all_alone"),
+                        number("step_ms_alone_fastest"), number("step_ms_alone"), number("zero_stage"),
+                        text("grad_sync_dtype"), number("exposed_ms")));
     line("memory", fmt::format("{} planned, {} at most", human_bytes(r["memory_planned_bytes"].get<size_t>()),
                                human_bytes(r["memory_peak_bytes"].get<size_t>())));
     if (!r.contains("phases")) return;

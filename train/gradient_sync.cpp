@@ -51,6 +51,7 @@ GradientSync::GradientSync(const ParameterList& parameters, const GradientSyncOp
     : options_(options),
       buckets_(gradient_buckets(parameters)),
       whole_{{0, parameters.size()}},
+      hidden_(buckets_.back().first_layer == embedding_layer ? parameters.all().back().shape.back() : 0),
       shares_(buckets_.size()) {
     if (options_.communicator) {
         options_.ranks = options_.communicator->ranks().size();
@@ -77,26 +78,49 @@ size_t GradientSync::scratch_bytes(Device device, DType dtype) const {
     return Communicator::scratch_bytes(device, options_.ranks, largest, dtype, options_.wire);
 }
 
-void GradientSync::start_next(const Tensor& gradients, const Tensor& scratch) {
-    const GradientBucket& bucket = buckets_[sums_.size()];
-    sums_.push_back(options_.communicator->sum({.flat = gradients,
-                                                .bucket = bucket.elements,
-                                                .scattered = sharded(),
-                                                .wire = options_.wire,
-                                                .scratch = scratch,
-                                                .what = "gradients of " + bucket.name}));
+int64_t GradientSync::embedding_width() const {
+    return options_.ranks == 1 && !options_.communicator ? 0 : hidden_;
 }
 
-void GradientSync::start(const Context& ctx, const Tensor& gradients, const Tensor& scratch, int64_t layer) {
+void GradientSync::start(const Context& ctx, const GradientSyncMemory& memory, int64_t layer) {
     if (!active()) return;
     const PhaseTimer timer(ctx.gpu ? Context() : ctx, "gradient sync");  // a GPU only enqueues here
-    while (sums_.size() < buckets_.size() && buckets_[sums_.size()].first_layer >= layer)
-        start_next(gradients, scratch);
+    while (sums_.size() < buckets_.size()) {
+        const bool of_embedding = hidden_ > 0 && sums_.empty();
+        const GradientBucket& bucket = of_embedding ? buckets_.back() : buckets_[sums_.size() - (hidden_ > 0 ? 1 : 0)];
+        if (of_embedding)
+            rows_awaited_ = true;
+        else if (bucket.first_layer < layer)
+            return;
+        sums_.push_back(options_.communicator->sum({.flat = memory.gradients,
+                                                    .bucket = bucket.elements,
+                                                    .scattered = sharded(),
+                                                    .wire = options_.wire,
+                                                    .scratch = memory.scratch,
+                                                    .what = "gradients of " + bucket.name}));
+    }
 }
 
-void GradientSync::finish(const Context& ctx, const Tensor& gradients, const Tensor& scratch) {
+void GradientSync::add_embedding(const Context& ctx, const GradientSyncMemory& memory, const Tensor& dout,
+                                 const TokenIndex& index) {
+    const auto wait = [&](Communicator::Ticket ticket) {
+        const PhaseTimer timer(ctx, "gradient sync");
+        options_.communicator->wait(ticket);
+    };
+    wait(sums_.front());
+    for (int rank = 0; rank < options_.ranks; ++rank) {
+        if (rank == options_.rank) memory.rows.fill(ctx, dout, index);
+        wait(options_.communicator->spread(
+            {.data = memory.rows.message, .from = rank, .what = "gradients of the embedding"}));
+        embedding_backward(ctx, {.dweight = memory.embedding, .dout = memory.rows.dout, .index = memory.rows.index});
+    }
+    rows_awaited_ = false;
+}
+
+void GradientSync::finish(const Context& ctx, const GradientSyncMemory& memory) {
     if (!active()) return;
-    start(ctx, gradients, scratch, embedding_layer);
+    start(ctx, memory, embedding_layer);
+    if (rows_awaited_) add_embedding(ctx, memory);
     const PhaseTimer timer(ctx, "gradient sync");  // on a GPU: how long the compute stream waits
     for (const Communicator::Ticket ticket : sums_) options_.communicator->wait(ticket);
     sums_.clear();

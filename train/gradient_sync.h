@@ -11,8 +11,12 @@
 //                    weights are shared, each bucket before its layer's next forward (arXiv 1910.02054)
 //
 // Both give the same bits where the sums do, as on the CPU. With one rank all of it is nothing.
+//
+// The embedding's gradient is final last, and large. So its sum goes first, without what the last micro-step adds: that
+// travels afterwards as rows, which every rank adds from all ranks, in their order.
 
 #include "engine/communicator.h"
+#include "train/embedding_rows.h"
 #include "train/transformer.h"
 
 namespace colonnade {
@@ -33,6 +37,14 @@ struct GradientSyncOptions {
     DType wire = DType::f32;  ///< what gradients travel in
 };
 
+/// What it works on, in the learner's memory.
+struct GradientSyncMemory {
+    Tensor gradients;    ///< flat
+    Tensor embedding;    ///< a part of them; empty where the embedding is not trained
+    Tensor scratch;      ///< scratch_bytes()
+    EmbeddingRows rows;  ///< of the largest batch
+};
+
 class GradientSync {
   public:
     GradientSync(const ParameterList& parameters, const GradientSyncOptions& options);
@@ -44,11 +56,19 @@ class GradientSync {
     const std::vector<Slice>& state() const { return sharded() ? owned_ : whole_; }
     int64_t state_size() const;
     size_t scratch_bytes(Device device, DType dtype) const;
+    /// Elements of a row of GradientSyncMemory::rows; 0: none are wanted.
+    int64_t embedding_width() const;
 
-    /// Backward is through with `layer`: starts the sums of what is final now.
-    void start(const Context& ctx, const Tensor& gradients, const Tensor& scratch, int64_t layer);
-    /// Starts what was not, and lets the compute stream wait for all.
-    void finish(const Context& ctx, const Tensor& gradients, const Tensor& scratch);
+    /// The last micro-step's backward leaves the embedding to add_embedding().
+    bool embedding_by_rows() const { return active() && hidden_ > 0; }
+    /// The last micro-step's backward is through with `layer`: starts the sums of what is final now.
+    void start(const Context& ctx, const GradientSyncMemory& memory, int64_t layer);
+    /// After start() of all layers: adds what every rank's last batch makes of the embedding's gradient. `dout`: [tokens,
+    /// hidden] of this rank's; empty where it had none.
+    void add_embedding(const Context& ctx, const GradientSyncMemory& memory, const Tensor& dout = {},
+                       const TokenIndex& index = {});
+    /// Does what was not done, and lets the compute stream wait for all.
+    void finish(const Context& ctx, const GradientSyncMemory& memory);
     /// A few f64 of the step, over all ranks.
     void combine(const Context& ctx, const std::vector<Communicator::Numbers>& numbers) const;
 
@@ -68,13 +88,14 @@ class GradientSync {
 
   private:
     bool active() const { return options_.communicator && exchange_; }
-    void start_next(const Tensor& gradients, const Tensor& scratch);
 
     GradientSyncOptions options_;
     std::vector<GradientBucket> buckets_;
     std::vector<Slice> owned_, whole_;
+    int64_t hidden_ = 0;         ///< of the embedding, the last bucket, where it is trained: its sum goes first
+    bool rows_awaited_ = false;  ///< in this step, where embedding_by_rows()
     bool exchange_ = true;
-    std::vector<Communicator::Ticket> sums_;                   ///< of the buckets started in this step, in order
+    std::vector<Communicator::Ticket> sums_;                   ///< of the buckets started in this step, in their order
     std::vector<std::optional<Communicator::Ticket>> shares_;  ///< by bucket, as long as nobody waited for it
 };
 

@@ -64,6 +64,8 @@ Learner::State Learner::State::lay_out(Arena& arena, const ParameterList& parame
     s.v = arena.tensor("optimizer", moments, {kept});
     if (const size_t bytes = sync.scratch_bytes(arena.device(), master))
         s.exchange = arena.tensor("gradient sync", DType::u8, {static_cast<int64_t>(bytes)});
+    if (const int64_t hidden = sync.embedding_width())
+        s.rows = EmbeddingRows::lay_out(arena, o.max_packs * o.max_length, hidden, o.dtype_on(arena.device()));
     if (on_gpu) {
         s.decay_map = arena.tensor("workspace", DType::i32, {decay_map_words(n)});
         s.norm_scratch = arena.tensor("workspace", DType::u8, {gradient_norm_scratch_bytes(n)});
@@ -111,6 +113,10 @@ Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
             view_lora(config_, *options_.lora, parameters_, state_.gradients, gradient_views_);
         else
             gradient_views_ = {view_parameters(config_, parameters_, state_.gradients)};
+        sync_memory_ = {.gradients = state_.gradients,
+                        .embedding = gradient_views_.embedding,
+                        .scratch = state_.exchange,
+                        .rows = state_.rows};
         clear(state_.gradients);  // the gaps between parameters stay zero
     }
     if (!state_.decay_map.empty()) options_.gpu->upload(state_.decay_map, decay_map(parameters_).data());
@@ -208,7 +214,7 @@ void Learner::with_batch(const Context& ctx, const Batch& batch, double total, b
     const LayerHooks hooks{.before_forward = [&](int64_t layer) { sync_.await_weights(layer); },
                            .after_backward =
                                [&](int64_t layer) {
-                                   if (last) sync_.start(ctx, state_.gradients, state_.exchange, layer);
+                                   if (last) sync_.start(ctx, sync_memory_, layer);
                                }};
     body(w, TransformerInput{.packs = batch.packs,
                              .length = batch.length,
@@ -239,9 +245,17 @@ void Learner::run(const Context& ctx, const Batch& batch, double total, const Te
         }
         model_->forward(ctx, input, w.acts);
         objective().run(ctx, step);
-        if (gradients) model_->backward(ctx, input, w.acts, *gradients);
+        if (gradients) backward(ctx, input, w, *gradients, last);
         then(w);
     });
+}
+
+void Learner::backward(const Context& ctx, const TransformerInput& input, Workspace& w, ModelGradients gradients,
+                       bool last) {
+    const bool by_rows = last && sync_.embedding_by_rows();
+    if (by_rows) gradients.embedding = {};
+    model_->backward(ctx, input, w.acts, gradients);
+    if (by_rows) sync_.add_embedding(ctx, sync_memory_, w.acts.dstream, input.token_index);
 }
 
 void Learner::accumulate(const Context& ctx, const Batch& batch, double total, bool last) {
@@ -310,7 +324,7 @@ void Learner::update_weights(const Context& ctx, const AdamWSettings& settings, 
 void Learner::update(const Context& ctx, const AdamWSettings& settings, double learning_rate, double max_norm) {
     // A rank that had nothing to learn from still takes part in the sums, with zeros.
     if (std::exchange(gradient_views_.matrices, Grad::accumulate) == Grad::overwrite) clear(state_.gradients);
-    sync_.finish(ctx, state_.gradients, state_.exchange);
+    sync_.finish(ctx, sync_memory_);
     const auto outcome = [&](int64_t begin, int64_t end) { return state_.outcome.slice(0, begin, end); };
     const Tensor squares = outcome(loss_sums, loss_sums + 1);
     for (const Slice& s : sync_.owned())

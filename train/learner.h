@@ -129,6 +129,7 @@ class Learner {
         Tensor eval_sums;
         Tensor decay_map, norm_scratch, checksum;  ///< GPU
         Tensor exchange;                           ///< of the communicator; empty with one rank
+        EmbeddingRows rows;                        ///< likewise
         static State lay_out(Arena& arena, const ParameterList& parameters, const ParameterList& base,
                              const LearnerOptions& options, const GradientSync& sync);
     };
@@ -153,6 +154,7 @@ class Learner {
     template <typename Then>
     void run(const Context& ctx, const Batch& batch, double total, const Tensor& sums, const ModelGradients* gradients,
              bool last, Then&& then);
+    void backward(const Context& ctx, const TransformerInput& input, Workspace& w, ModelGradients gradients, bool last);
     /// Zero, without waiting.
     void clear(const Tensor& t) const;
     void clear_sums(const Tensor& sums) const;
@@ -171,6 +173,7 @@ class Learner {
     State state_;
     size_t state_end_ = 0;  ///< arena mark: what lies behind is laid out anew for every batch
     ModelGradients gradient_views_;
+    GradientSyncMemory sync_memory_;
     std::unique_ptr<Transformer> model_;
     std::deque<Pending> pending_;
     std::vector<std::unique_ptr<Readback>> idle_readbacks_;

@@ -445,9 +445,7 @@ void Transformer::backward(const Context& ctx, const TransformerInput& input, Ac
         input.after_backward(static_cast<int64_t>(l));
     }
     if (!gradients.embedding.empty())
-        embedding_backward(
-            ctx,
-            {.dweight = gradients.embedding, .dout = acts.dstream, .tokens = input.tokens, .index = input.token_index});
+        embedding_backward(ctx, {.dweight = gradients.embedding, .dout = acts.dstream, .index = input.token_index});
     input.after_backward(embedding_layer);
 }
 

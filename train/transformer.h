@@ -52,7 +52,7 @@ struct TransformerInput {
     int64_t packs = 0, length = 0;
     Tensor tokens;             ///< i32 [packs * length]
     Tensor positions;          ///< i32 [packs * length]
-    TokenIndex token_index{};  ///< GPU, for backward
+    TokenIndex token_index{};  ///< for backward
     const AttentionMasks& masks;
     /// false: the base model alone, as if there were no adapters; what DPO's reference is. Forward only; a
     /// head that is trained (LoraSettings::head) stays.
