@@ -1,4 +1,4 @@
-#include "attention/hopper/tensor_map.h"
+#include "engine/hopper/tensor_map.h"
 
 #include <cudaTypedefs.h>
 
