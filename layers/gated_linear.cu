@@ -37,9 +37,10 @@ struct GatedProblem {
 };
 
 /// Tile, and shared memory: bytes from a 1024-byte boundary on.
-template <int cluster_, int stages_, int group_>
+template <int cluster_, int stages_, int group_, uint64_t store_policy_ = evict_first>
 struct GatedLayout {
     static constexpr int cluster = cluster_, stages = stages_, group = group_;
+    static constexpr uint64_t store_policy = store_policy_;
     static constexpr int rows = 128, columns = 128, depth = 64, threads = 3 * 128;
     static constexpr int loader_registers = 24, consumer_registers = 240;
     static_assert(128 * (loader_registers + 2 * consumer_registers) <= 65536);
@@ -182,7 +183,7 @@ struct GatedCta {
             __syncwarp();
             if (lane_anew() == 0) {
                 if (before >= 0 && row < problem.tokens && column + 64 * half < problem.ffn)
-                    store_box(&map, first_spot + spot * L::box_bytes, column + 64 * half, row, evict_first);
+                    store_box(&map, first_spot + spot * L::box_bytes, column + 64 * half, row, L::store_policy);
                 commit_stores();
             }
         };
