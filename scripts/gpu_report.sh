@@ -139,6 +139,7 @@ stage_sanitizer() {
         "rmsnorm_test:*OnDevice*cuda*"
         "rope_test:*OnDevice*cuda*"
         "swiglu_test:*OnDevice*cuda*"
+        "gated_linear_test:*OnDevice*cuda*"
         "embedding_test:*OnDevice*cuda*"
         "gather_test:*OnDevice*cuda*"
         "head_loss_test:*OnDevice*cuda*"
