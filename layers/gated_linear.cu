@@ -41,6 +41,7 @@ template <int cluster_, int stages_, int group_, uint64_t store_policy_ = evict_
 struct GatedLayout {
     static constexpr int cluster = cluster_, stages = stages_, group = group_;
     static constexpr uint64_t store_policy = store_policy_;
+    static_assert((cluster == 1 || cluster == 2) && stages >= 3 && group > 0 && store_policy != 0);
     static constexpr int rows = 128, columns = 128, depth = 64, threads = 3 * 128;
     static constexpr int loader_registers = 24, consumer_registers = 240;
     static_assert(128 * (loader_registers + 2 * consumer_registers) <= 65536);
