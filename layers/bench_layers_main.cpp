@@ -10,6 +10,7 @@
 #include "engine/command_line.h"
 #include "engine/philox.h"
 #include "layers/embedding.h"
+#include "layers/gated_linear.h"
 #include "layers/gather.h"
 #include "layers/head_loss.h"
 #include "layers/linear.h"
@@ -185,8 +186,14 @@ struct Bench {
         const Tensor in = values({tokens, hidden}), din = values({tokens, hidden}), out = values({tokens, width});
         const Tensor w = values({width, hidden}), dw = sums({width, hidden});
         const Tensor bias = values({width}), dbias = sums({width}), room = scratch(linear_scratch_bytes(width));
+        const Tensor gated = values({tokens, ffn});
         time("linear forward", work, compute, [&] { linear_forward(ctx, {out, in, w, {}}); });
         time("linear forward, bias", work, compute, [&] { linear_forward(ctx, {out, in, w, bias}); });
+        time("linear, swiglu forward", work, compute, [&] {
+            linear_forward(ctx, {out, in, w, {}});
+            swiglu_forward(ctx, {gated, out});
+        });
+        time("gated linear forward", work, compute, [&] { gated_linear_forward(ctx, {gated, out, in, w, {}}); });
         time("linear backward", 2 * work, compute, [&] {
             linear_backward(
                 ctx, {.din = din, .dweight = dw, .dbias = {}, .dout = out, .in = in, .weight = w, .scratch = {}});

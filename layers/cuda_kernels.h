@@ -4,6 +4,7 @@
 
 #include "layers/dropout.h"
 #include "layers/embedding.h"
+#include "layers/gated_linear.h"
 #include "layers/gather.h"
 #include "layers/head_loss.h"
 #include "layers/linear.h"
@@ -29,6 +30,10 @@ void rope_apply(const Context& ctx, const RopeApply& args);
 
 void swiglu_forward(const Context& ctx, const SwigluForward& args);
 void swiglu_backward(const Context& ctx, const SwigluBackward& args);
+
+/// A Hopper GPU and matrices that TMA can follow: ffn a multiple of 8, and so the rows' strides.
+bool hopper_supports(const Context& ctx, const GatedLinearForward& args);
+void hopper_gated_linear(const Context& ctx, const GatedLinearForward& args);
 
 /// dbias alone.
 void bias_gradient(const Context& ctx, const LinearBackward& args);

@@ -36,6 +36,12 @@ void swiglu_forward(const Context&, const SwigluForward&) {
 void swiglu_backward(const Context&, const SwigluBackward&) {
     no_cuda();
 }
+bool hopper_supports(const Context&, const GatedLinearForward&) {
+    return false;
+}
+void hopper_gated_linear(const Context&, const GatedLinearForward&) {
+    no_cuda();
+}
 void bias_gradient(const Context&, const LinearBackward&) {
     no_cuda();
 }

@@ -5,6 +5,7 @@
 #include "engine/gpu.cuh"
 #include "engine/vectors.cuh"
 #include "layers/cuda_kernels.h"
+#include "layers/swiglu.cuh"
 
 namespace colonnade::cuda {
 namespace {
@@ -17,11 +18,6 @@ struct Swiglu {
     int64_t out_stride, dgate_up_stride, gate_up_stride, dout_stride;
     int rows, ffn;
 };
-
-/// 1 / (1 + exp(-x)) to a few units of f32; 0 below -87.3, where exp(-x) is no normal float.
-__device__ float sigmoid(float x) {
-    return __fdividef(1.0f, 1.0f + __expf(-x));
-}
 
 __device__ int column_of_thread() {
     return static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x) * pack_size;
@@ -45,7 +41,7 @@ __global__ void __launch_bounds__(most_threads) forward_kernel(Swiglu a) {
         if (first + k >= a.rows) continue;
         float out[pack_size];
 #pragma unroll
-        for (int e = 0; e < pack_size; ++e) out[e] = gate[k][e] * sigmoid(gate[k][e]) * up[k][e];
+        for (int e = 0; e < pack_size; ++e) out[e] = swiglu(gate[k][e], up[k][e]);
         store_pack<aligned>(a.out + (first + k) * a.out_stride + column, pack_of(out), left);
     }
 }

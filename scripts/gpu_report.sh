@@ -139,6 +139,7 @@ stage_sanitizer() {
         "rmsnorm_test:*OnDevice*cuda*"
         "rope_test:*OnDevice*cuda*"
         "swiglu_test:*OnDevice*cuda*"
+        "gated_linear_test:*OnDevice*cuda*"
         "embedding_test:*OnDevice*cuda*"
         "gather_test:*OnDevice*cuda*"
         "head_loss_test:*OnDevice*cuda*"
@@ -147,7 +148,7 @@ stage_sanitizer() {
     for tool in memcheck racecheck; do
         for entry in "${entries[@]}"; do
             bin=$build/bin
-            [[ $tool-$entry != racecheck-hopper* ]] || bin=$build-racecheck/bin  # attention/hopper/ptx.cuh says why
+            [[ $tool-$entry != racecheck-hopper* ]] || bin=$build-racecheck/bin  # engine/hopper/ptx.cuh says why
             run "$tool-${entry%%:*}" 120 "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 \
                 "$bin/${entry%%:*}" --gtest_filter="${entry#*:}" --gtest_brief=1
         done

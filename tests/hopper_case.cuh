@@ -6,7 +6,7 @@
 
 #include <memory>
 
-#include "attention/hopper/ptx.cuh"
+#include "engine/hopper/ptx.cuh"
 #include "attention/tensor_values.h"
 #include "engine/arena.h"
 #include "engine/gpu.cuh"

@@ -1,11 +1,11 @@
 // links: attention
 // Every instruction wrapper that Hopper's kernels are made of, alone, against plain loops on the host.
 
-#include "attention/hopper/ptx.cuh"
+#include "engine/hopper/ptx.cuh"
 
 #include <gtest/gtest.h>
 
-#include "attention/hopper/tensor_map.h"
+#include "engine/hopper/tensor_map.h"
 #include "hopper_case.cuh"
 
 namespace colonnade {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "layers/gated_linear.h"
 #include "layers/linear.h"
 #include "layers/rmsnorm.h"
 #include "layers/swiglu.h"
@@ -258,9 +259,15 @@ void Transformer::block_forward(const Context& ctx, const TransformerInput& inpu
                           .delta = acts.branch,
                           .weight = w.post_attention_norm,
                           .eps = config_.rms_norm_eps});
-    linear_forward(ctx, {.out = a.gate_up, .in = a.mid_normed, .weight = w.gate_up, .bias = w.gate_up_bias});
-    adapt(ctx, input, acts, layer, Product::gate_up, a.gate_up, a.mid_normed);
-    swiglu_forward(ctx, {.out = a.swiglu, .gate_up = a.gate_up});
+    if (adapted(input, layer, Product::gate_up)) {  // between the product and SwiGLU
+        linear_forward(ctx, {.out = a.gate_up, .in = a.mid_normed, .weight = w.gate_up, .bias = w.gate_up_bias});
+        adapt(ctx, input, acts, layer, Product::gate_up, a.gate_up, a.mid_normed);
+        swiglu_forward(ctx, {.out = a.swiglu, .gate_up = a.gate_up});
+    } else {
+        gated_linear_forward(
+            ctx,
+            {.out = a.swiglu, .gate_up = a.gate_up, .in = a.mid_normed, .weight = w.gate_up, .bias = w.gate_up_bias});
+    }
 }
 
 void Transformer::forward(const Context& ctx, const TransformerInput& input, Activations& acts, KvCache* cache) const {

@@ -157,6 +157,8 @@ class Transformer {
                            KvCache* cache) const;
     void attention_backward(const Context& ctx, const TransformerInput& input, Activations& acts, int64_t layer,
                             const BlockParameters& gradients, Grad matrices) const;
+    /// Whether adapt() does anything.
+    bool adapted(const TransformerInput& input, int64_t layer, Product product) const;
     /// The adapters of a product, where there are any: after its linear layer, with the same input and output.
     void adapt(const Context& ctx, const TransformerInput& input, Activations& acts, int64_t layer, Product product,
                const Tensor& out, const Tensor& in) const;

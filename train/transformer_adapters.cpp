@@ -19,15 +19,19 @@ DropoutMask mask_of(const TransformerInput& input, int64_t layer, Product produc
 
 }  // namespace
 
+bool Transformer::adapted(const TransformerInput& input, int64_t layer, Product product) const {
+    return input.adapters &&
+           !weights_.blocks[static_cast<size_t>(layer)].adapters[static_cast<size_t>(product)].empty();
+}
+
 void Transformer::adapt(const Context& ctx, const TransformerInput& input, Activations& acts, int64_t layer,
                         Product product, const Tensor& out, const Tensor& in) const {
+    if (!adapted(input, layer, product)) return;
     const auto l = static_cast<size_t>(layer), p = static_cast<size_t>(product);
-    const LowRank& pairs = weights_.blocks[l].adapters[p];
-    if (pairs.empty() || !input.adapters) return;
     low_rank_forward(ctx, {.out = out,
                            .h = acts.blocks[l].h[p],
                            .in = in,
-                           .weights = pairs,
+                           .weights = weights_.blocks[l].adapters[p],
                            .mask = mask_of(input, layer, product),
                            .dropped = rows_in(acts.dropped, in.size(0), in.size(1))});
 }

@@ -25,7 +25,7 @@
 #include "attention/hopper/backward_rows.cuh"
 #include "attention/hopper/backward_scores.cuh"
 #include "attention/hopper/hopper.h"
-#include "attention/hopper/tensor_map.h"
+#include "engine/hopper/tensor_map.h"
 #include "attention/hopper/wide.cuh"
 #include "engine/gpu.cuh"
 

@@ -18,7 +18,7 @@
 #include "attention/hopper/row_feed.cuh"
 #include "attention/hopper/row_problem.h"
 #include "attention/hopper/row_scores.cuh"
-#include "attention/hopper/tensor_map.h"
+#include "engine/hopper/tensor_map.h"
 #include "engine/gpu.cuh"
 
 namespace colonnade::hopper {

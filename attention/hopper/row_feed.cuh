@@ -7,7 +7,7 @@
 // bytes of all that, and the numbers of its barriers.
 
 #include "attention/hopper/mask_words.h"
-#include "attention/hopper/ptx.cuh"
+#include "engine/hopper/ptx.cuh"
 #include "attention/hopper/work.cuh"
 
 namespace colonnade::hopper {

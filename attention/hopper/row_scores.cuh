@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "attention/hopper/mask_words.h"
-#include "attention/hopper/ptx.cuh"
+#include "engine/hopper/ptx.cuh"
 #include "attention/hopper/work.cuh"
 
 namespace colonnade::hopper {

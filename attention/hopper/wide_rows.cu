@@ -12,7 +12,7 @@
 #include "attention/hopper/row_feed.cuh"
 #include "attention/hopper/row_problem.h"
 #include "attention/hopper/row_scores.cuh"
-#include "attention/hopper/tensor_map.h"
+#include "engine/hopper/tensor_map.h"
 #include "attention/hopper/wide.cuh"
 #include "engine/gpu.cuh"
 

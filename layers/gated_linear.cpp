@@ -1,0 +1,27 @@
+#include "layers/gated_linear.h"
+
+#include "layers/cuda_kernels.h"
+#include "layers/linear.h"
+#include "layers/shape_check.h"
+#include "layers/swiglu.h"
+
+namespace colonnade {
+
+void gated_linear_forward(const Context& ctx, const GatedLinearForward& args) {
+    const ShapeCheck check(ctx, "gated_linear_forward", args.weight.dtype);
+    const int64_t tokens = args.out.size(0), ffn = args.out.size(1), hidden = args.weight.size(1);
+    check("out", args.out, {tokens, ffn});
+    check("gate_up", args.gate_up, {tokens, 2 * ffn});
+    check("in", args.in, {tokens, hidden});
+    check("weight", args.weight, {2 * ffn, hidden});
+    if (!args.bias.empty()) check("bias", args.bias, {2 * ffn});
+    // COLONNADE_HOPPER: whether the build has code for sm_90a (CMakeLists.txt).
+    if (COLONNADE_HOPPER && cuda::hopper_supports(ctx, args)) {
+        const PhaseTimer timer(ctx, "gemm");
+        return cuda::hopper_gated_linear(ctx, args);
+    }
+    linear_forward(ctx, {.out = args.gate_up, .in = args.in, .weight = args.weight, .bias = args.bias});
+    swiglu_forward(ctx, {.out = args.out, .gate_up = args.gate_up});
+}
+
+}  // namespace colonnade

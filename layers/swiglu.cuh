@@ -1,0 +1,16 @@
+#pragma once
+// SwiGLU of one element, for kernels.
+
+namespace colonnade::cuda {
+
+/// 1 / (1 + exp(-x)) to a few units of f32; 0 below -87.3, where exp(-x) is no normal float.
+__device__ inline float sigmoid(float x) {
+    return __fdividef(1.0f, 1.0f + __expf(-x));
+}
+
+/// silu(gate) * up; the same bits wherever it is worked out.
+__device__ inline float swiglu(float gate, float up) {
+    return gate * sigmoid(gate) * up;
+}
+
+}  // namespace colonnade::cuda

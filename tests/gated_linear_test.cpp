@@ -1,0 +1,160 @@
+// links: layers
+#include "layers/gated_linear.h"
+
+#include <set>
+
+#include "device_case.h"
+#include "layers/gated_linear_tiles.h"
+#include "layers/linear.h"
+#include "layers/swiglu.h"
+
+namespace colonnade {
+namespace {
+
+TEST(GatedLinearTiles, EveryTileOnce) {
+    for (const auto& [rows, columns, group] : {std::tuple{1, 1, 8}, {7, 3, 8}, {8, 5, 8}, {19, 4, 8}, {128, 70, 16}}) {
+        std::set<std::pair<int, int>> seen;
+        for (int t = 0; t < rows * columns; ++t) {
+            const hopper::GatedTile tile = hopper::gated_tile(t, rows, columns, group);
+            EXPECT_TRUE(tile.row_block >= 0 && tile.row_block < rows && tile.column_block >= 0 &&
+                        tile.column_block < columns);
+            seen.insert({tile.row_block, tile.column_block});
+        }
+        EXPECT_EQ(std::ssize(seen), rows * columns);
+    }
+}
+
+TEST(GatedLinearTiles, NeighboursShareOperands) {
+    std::set<int> rows, columns;
+    for (int t = 640; t < 640 + 66; ++t) {
+        const hopper::GatedTile tile = hopper::gated_tile(t, 128, 70, 8);
+        rows.insert(tile.row_block), columns.insert(tile.column_block);
+    }
+    EXPECT_LE(rows.size() + columns.size(), 8 + 8 + 10u);
+}
+
+TEST(GatedLinear, RefusesBadShapes) {
+    std::vector<float> out(3 * 5), gate_up(3 * 10), in(3 * 7), weight(10 * 7), bias(10);
+    GatedLinearForward args{.out = tensor_of(out, {3, 5}),
+                            .gate_up = tensor_of(gate_up, {3, 10}),
+                            .in = tensor_of(in, {3, 7}),
+                            .weight = tensor_of(weight, {10, 7}),
+                            .bias = tensor_of(bias, {10})};
+    args.weight = args.weight.slice(0, 0, 9);
+    expect_error(Exit::internal, "gated_linear_forward: weight is [9, 7] f32 on cpu, expected [10, 7] f32",
+                 [&] { gated_linear_forward({}, args); });
+    args.weight = tensor_of(weight, {10, 7});
+    args.gate_up = args.gate_up.slice(1, 0, 8);
+    expect_error(Exit::internal, "gated_linear_forward: gate_up is [3, 8] f32 on cpu, expected [3, 10] f32",
+                 [&] { gated_linear_forward({}, args); });
+}
+
+struct Shape {
+    int64_t tokens, hidden, ffn;
+    bool bias = false;
+};
+
+struct GatedLinearOnDevice : DeviceCase {
+    Twin in, weight, bias, gate_up, out;
+
+    /// Whole numbers: their products and sums are exact in f32, so gate_up is one rounding off whatever the order.
+    Twin integers(std::initializer_list<int64_t> shape, uint64_t stream) {
+        auto numbers = random_values<double>(Tensor(nullptr, DType::u8, shape).numel(), stream);
+        for (double& v : numbers) v = std::clamp(std::nearbyint(v), -3.0, 3.0);
+        return twin(dtype(), shape, numbers);
+    }
+    void make(const Shape& s) {
+        release();
+        in = integers({s.tokens, s.hidden}, 1), weight = integers({2 * s.ffn, s.hidden}, 2);
+        bias = s.bias ? integers({2 * s.ffn}, 3) : Twin();
+        gate_up = output({s.tokens, 2 * s.ffn}), out = output({s.tokens, s.ffn});
+    }
+    GatedLinearForward args(auto of) const {
+        return {.out = of(out), .gate_up = of(gate_up), .in = of(in), .weight = of(weight), .bias = of(bias)};
+    }
+    /// gate_up is the product's, and out to the bit what swiglu_forward makes of it.
+    void expect_both(const GatedLinearForward& found) {
+        expect_close("gate_up", gate_up, {.relative = rounding()});
+        const Twin again = output({out.device.size(0), out.device.size(1)});
+        swiglu_forward(context(), {.out = again.device, .gate_up = found.gate_up});
+        EXPECT_EQ(read(again.device), read(found.out));
+    }
+};
+
+TEST_P(GatedLinearOnDevice, EqualsDouble) {
+    for (const Shape& s : {Shape{1, 64, 8},
+                           {128, 64, 128},
+                           {5, 7, 3},
+                           {256, 512, 128},
+                           {300, 264, 704, true},
+                           {129, 1000, 72},
+                           {64, 448, 64, true},
+                           {700, 520, 1024, true}}) {
+        SCOPED_TRACE(fmt::format("{} x {} -> {}", s.tokens, s.hidden, s.ffn));
+        make(s);
+        run([&](const Context& ctx, auto of) { gated_linear_forward(ctx, args(of)); });
+        expect_both(args([](const Twin& t) { return t.device; }));
+    }
+}
+
+/// More tiles than multiprocessors, so that a CTA goes through several, and the last group of row blocks is not whole.
+TEST_P(GatedLinearOnDevice, ManyTiles) {
+    make(on_gpu() ? Shape{2700, 392, 2056, true} : Shape{70, 40, 72, true});
+    run([&](const Context& ctx, auto of) { gated_linear_forward(ctx, args(of)); });
+    expect_both(args([](const Twin& t) { return t.device; }));
+}
+
+TEST_P(GatedLinearOnDevice, RealNumbersEqualTheTwoCalls) {
+    const int64_t tokens = 260, hidden = 896, ffn = 328;
+    release();
+    in = values({tokens, hidden}, 1), weight = values({2 * ffn, hidden}, 2), bias = values({2 * ffn}, 3);
+    gate_up = output({tokens, 2 * ffn}), out = output({tokens, ffn});
+    run([&](const Context& ctx, auto of) { gated_linear_forward(ctx, args(of)); });
+    const double spread = 8 * std::sqrt(static_cast<double>(hidden));  // more than any sum
+    expect_close("gate_up", gate_up, {.relative = rounding(), .absolute = spread * 64 * f32_rounding});
+    const Twin two_calls = output({tokens, 2 * ffn});
+    linear_forward(context(), {.out = two_calls.device, .in = in.device, .weight = weight.device, .bias = bias.device});
+    const auto found = read(gate_up.device), expected = read(two_calls.device);
+    for (size_t i = 0; i < found.size(); ++i)
+        ASSERT_NEAR(found[i], expected[i], 2 * rounding() * std::abs(expected[i]) + spread * 64 * f32_rounding);
+}
+
+TEST_P(GatedLinearOnDevice, RowsMayBeStrided) {
+    const int64_t tokens = 200, hidden = 136, ffn = 136;
+    release();
+    in = integers({tokens, hidden + 8}, 1), weight = integers({2 * ffn, hidden + 16}, 2);
+    gate_up = output({tokens, 2 * ffn + 24}), out = output({tokens, ffn + 8});
+    run([&](const Context& ctx, auto of) {
+        gated_linear_forward(ctx, {.out = of(out.slice(1, 8, ffn + 8)),
+                                   .gate_up = of(gate_up.slice(1, 16, 2 * ffn + 16)),
+                                   .in = of(in.slice(1, 0, hidden)),
+                                   .weight = of(weight.slice(1, 8, hidden + 8)),
+                                   .bias = {}});
+    });
+    expect_close("gate_up", gate_up, {.relative = rounding()});
+    const Twin again = output({tokens, ffn + 8});
+    swiglu_forward(context(),
+                   {.out = again.device.slice(1, 8, ffn + 8), .gate_up = gate_up.device.slice(1, 16, 2 * ffn + 16)});
+    const auto found = read(out.device), expected = read(again.device);
+    for (size_t i = 0; i < found.size(); ++i)
+        ASSERT_TRUE(found[i] == expected[i] || (std::isnan(found[i]) && std::isnan(expected[i]))) << i;
+}
+
+TEST_P(GatedLinearOnDevice, SameBitsInEveryRun) {
+    const int64_t tokens = 520, hidden = 512, ffn = 264;
+    release();
+    in = values({tokens, hidden}, 1), weight = values({2 * ffn, hidden}, 2), bias = {};
+    std::vector<double> first[2];
+    for (int n = 0; n < 3; ++n) {
+        gate_up = output({tokens, 2 * ffn}), out = output({tokens, ffn});
+        gated_linear_forward(context(), args([](const Twin& t) { return t.device; }));
+        if (n == 0) first[0] = read(gate_up.device), first[1] = read(out.device);
+        EXPECT_EQ(read(gate_up.device), first[0]);
+        EXPECT_EQ(read(out.device), first[1]);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, GatedLinearOnDevice, every_device(), name_of_device);
+
+}  // namespace
+}  // namespace colonnade
