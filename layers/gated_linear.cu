@@ -30,8 +30,8 @@ struct GatedForward {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/// Boxes of the tile before, one after the other, to one of the warp's two spots and from there to memory. Up of the same
-/// element as sums[i] is sums[i + 64].
+/// Boxes of the tile before, one after the other, to one of the warp's two spots and from there to memory. Where gate is
+/// sums[i], up of the same element is sums[i + 64].
 template <typename Cta>
 struct GatedForward::Epilogue {
     using L = typename Cta::L;

@@ -17,9 +17,9 @@ struct GatedLinearForward {
 /// The backward is that of the two, swiglu_backward and linear_backward.
 void gated_linear_forward(const Context& ctx, const GatedLinearForward& args);
 
-/// Through the linear layer that SwiGLU's output goes into, and SwiGLU: d_swiglu = d_out W, rounded to what tensors hold,
-/// and from it d_gate and d_up. The same as the input's gradient by linear_backward and swiglu_backward one after the
-/// other; on Hopper one kernel does both, and d_swiglu is not written.
+/// Through the linear layer that SwiGLU's output goes into, and SwiGLU: d_swiglu = d_out W, rounded to what tensors
+/// hold, and from it d_gate and d_up. The same as the input's gradient by linear_backward and swiglu_backward one after
+/// the other; on Hopper one kernel does both, and d_swiglu is not written.
 struct SwigluLinearBackward {
     Tensor dgate_up;  ///< [tokens, 2 * ffn]; may alias gate_up
     Tensor dswiglu;   ///< [tokens, ffn]: room for it, where no one kernel does both; left undefined

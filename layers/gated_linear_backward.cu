@@ -1,9 +1,9 @@
 // The gradient of gate and up within the product that makes that of SwiGLU's output, on Hopper (gated_product.cuh).
 //
-// A tile is 256 columns of d_out W, one wgmma wide; the weight's rows are what is summed over, so its part lies MN-major,
-// as four slabs of 64 columns. The epilogue goes through four groups of 64 columns. Boxes of gate and up come by TMA
-// while other steps are multiplied, their gradients take their places in shared memory and leave by TMA. The first group
-// of a tile is loaded before its sums are complete.
+// A tile is 256 columns of d_out W, one wgmma wide. The weight's rows are what is summed over, so its part of a stage lies
+// MN-major, as four slabs of 64 columns. The epilogue goes through four groups of 64 columns: boxes of gate and up come
+// by TMA while other steps are multiplied, their gradients take their places in shared memory and leave by TMA. The
+// first group of a tile is loaded before its sums are complete.
 
 #include "layers/cuda_kernels.h"
 #include "layers/gated_product.cuh"
@@ -12,8 +12,8 @@
 namespace colonnade::cuda {
 namespace {
 
-/// Of a group the halves are worked out beside steps `period` * group and the next; from the step after them on the
-/// group that follows is loaded.
+/// Group g is worked out in halves, beside steps `period` * g and the next; then the group that follows is loaded, which
+/// has the rest of the period.
 template <int period_>
 struct GatedBackward {
     struct Maps {

@@ -51,6 +51,9 @@ struct GatedLayout {
 
     static constexpr int in_bytes = rows * depth * 2, half_bytes = 128 * depth * 2,
                          stage_bytes = in_bytes + 2 * half_bytes;
+    /// From one 16 of what is summed over to the next, in the weight's part.
+    static constexpr int weight_advance = Pass::weight_mn_major ? 16 * 128 : 16 * 2;
+    static_assert(depth / 16 * weight_advance <= half_bytes);
     // A box of the epilogue: a warp's 16 rows of 64 columns. Each warp has places for two.
     static constexpr int box_rows = 16, box_columns = 64, box_bytes = box_rows * box_columns * 2;
     static constexpr int boxes = stages * stage_bytes, barriers = boxes + 8 * 2 * box_bytes,
@@ -171,7 +174,7 @@ struct GatedCta {
             begin_products();
 #pragma unroll
             for (int k = 0; k < L::depth / 16; ++k)
-                multiply_shared<mn>(sums, advance(a, 32 * k), advance(b, (mn ? 2048 : 32) * k), onto || k > 0);
+                multiply_shared<mn>(sums, advance(a, 32 * k), advance(b, L::weight_advance * k), onto || k > 0);
             commit_products();
         };
 
