@@ -194,6 +194,14 @@ struct Bench {
             swiglu_forward(ctx, {gated, out});
         });
         time("gated linear forward", work, compute, [&] { gated_linear_forward(ctx, {gated, out, in, w, {}}); });
+        const Tensor down = values({hidden, ffn}), dout = values({tokens, width});
+        time("linear, swiglu backward", work / 2, compute, [&] {
+            linear_backward(ctx, {.din = gated, .dweight = {}, .dbias = {}, .dout = in, .in = {}, .weight = down});
+            swiglu_backward(ctx, {.dgate_up = dout, .dout = gated, .gate_up = out});
+        });
+        time("swiglu linear backward", work / 2, compute, [&] {
+            swiglu_linear_backward(ctx, {dout, gated, in, down, out});
+        });
         time("linear backward", 2 * work, compute, [&] {
             linear_backward(
                 ctx, {.din = din, .dweight = dw, .dbias = {}, .dout = out, .in = in, .weight = w, .scratch = {}});

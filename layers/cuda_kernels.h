@@ -34,6 +34,8 @@ void swiglu_backward(const Context& ctx, const SwigluBackward& args);
 /// A Hopper GPU and matrices that TMA can follow: ffn a multiple of 8, and so the rows' strides.
 bool hopper_supports(const Context& ctx, const GatedLinearForward& args);
 void hopper_gated_linear(const Context& ctx, const GatedLinearForward& args);
+bool hopper_supports(const Context& ctx, const SwigluLinearBackward& args);
+void hopper_swiglu_linear_backward(const Context& ctx, const SwigluLinearBackward& args);
 
 /// dbias alone.
 void bias_gradient(const Context& ctx, const LinearBackward& args);

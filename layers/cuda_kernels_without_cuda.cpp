@@ -42,6 +42,12 @@ bool hopper_supports(const Context&, const GatedLinearForward&) {
 void hopper_gated_linear(const Context&, const GatedLinearForward&) {
     no_cuda();
 }
+bool hopper_supports(const Context&, const SwigluLinearBackward&) {
+    return false;
+}
+void hopper_swiglu_linear_backward(const Context&, const SwigluLinearBackward&) {
+    no_cuda();
+}
 void bias_gradient(const Context&, const LinearBackward&) {
     no_cuda();
 }

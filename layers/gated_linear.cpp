@@ -24,4 +24,21 @@ void gated_linear_forward(const Context& ctx, const GatedLinearForward& args) {
     swiglu_forward(ctx, {.out = args.out, .gate_up = args.gate_up});
 }
 
+void swiglu_linear_backward(const Context& ctx, const SwigluLinearBackward& args) {
+    const ShapeCheck check(ctx, "swiglu_linear_backward", args.weight.dtype);
+    const int64_t tokens = args.dout.size(0), hidden = args.weight.size(0), ffn = args.weight.size(1);
+    check("weight", args.weight, {hidden, ffn});
+    check("dout", args.dout, {tokens, hidden});
+    check("dswiglu", args.dswiglu, {tokens, ffn});
+    check("gate_up", args.gate_up, {tokens, 2 * ffn});
+    check("dgate_up", args.dgate_up, {tokens, 2 * ffn});
+    if (COLONNADE_HOPPER && cuda::hopper_supports(ctx, args)) {
+        const PhaseTimer timer(ctx, "gemm");
+        return cuda::hopper_swiglu_linear_backward(ctx, args);
+    }
+    linear_backward(
+        ctx, {.din = args.dswiglu, .dweight = {}, .dbias = {}, .dout = args.dout, .in = {}, .weight = args.weight});
+    swiglu_backward(ctx, {.dgate_up = args.dgate_up, .dout = args.dswiglu, .gate_up = args.gate_up});
+}
+
 }  // namespace colonnade

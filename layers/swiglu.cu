@@ -67,9 +67,8 @@ __global__ void __launch_bounds__(most_threads) backward_kernel(Swiglu a) {
         float dgate[pack_size], dup[pack_size];
 #pragma unroll
         for (int e = 0; e < pack_size; ++e) {
-            const float g = gate[k][e], d = dout[k][e], s = sigmoid(g);
-            dgate[e] = d * up[k][e] * s * (1 + g * (1 - s));
-            dup[e] = d * g * s;
+            const SwigluGradient d = swiglu_gradient(gate[k][e], up[k][e], dout[k][e]);
+            dgate[e] = d.gate, dup[e] = d.up;
         }
         __nv_bfloat16* const to = a.dgate_up + (first + k) * a.dgate_up_stride + column;
         store_pack_once<aligned>(to, pack_of(dgate), left);

@@ -13,4 +13,13 @@ __device__ inline float swiglu(float gate, float up) {
     return gate * sigmoid(gate) * up;
 }
 
+struct SwigluGradient {
+    float gate, up;
+};
+/// From that of the output; the same bits too.
+__device__ inline SwigluGradient swiglu_gradient(float gate, float up, float dout) {
+    const float s = sigmoid(gate);
+    return {dout * up * s * (1 + gate * (1 - s)), dout * gate * s};
+}
+
 }  // namespace colonnade::cuda

@@ -154,6 +154,129 @@ TEST_P(GatedLinearOnDevice, SameBitsInEveryRun) {
     }
 }
 
+TEST(SwigluLinear, RefusesBadShapes) {
+    std::vector<float> gate_up(3 * 10), dswiglu(3 * 5), dout(3 * 7), weight(7 * 5);
+    SwigluLinearBackward args{.dgate_up = tensor_of(gate_up, {3, 10}),
+                              .dswiglu = tensor_of(dswiglu, {3, 5}),
+                              .dout = tensor_of(dout, {3, 7}),
+                              .weight = tensor_of(weight, {7, 5}),
+                              .gate_up = tensor_of(gate_up, {3, 10})};
+    args.dswiglu = args.dswiglu.slice(1, 0, 4);
+    expect_error(Exit::internal, "swiglu_linear_backward: dswiglu is [3, 4] f32 on cpu, expected [3, 5] f32",
+                 [&] { swiglu_linear_backward({}, args); });
+    args.dswiglu = tensor_of(dswiglu, {3, 5});
+    args.dout = args.dout.slice(1, 0, 6);
+    expect_error(Exit::internal, "swiglu_linear_backward: dout is [3, 6] f32 on cpu, expected [3, 7] f32",
+                 [&] { swiglu_linear_backward({}, args); });
+}
+
+struct SwigluLinearOnDevice : GatedLinearOnDevice {
+    Twin dout, dswiglu;  ///< gate_up also holds what is found
+
+    /// The product of whole numbers is one rounding off whatever the order: the gradients have the two calls' bits.
+    void make(const Shape& s) {
+        release();
+        dout = integers({s.tokens, s.hidden}, 1), weight = integers({s.hidden, s.ffn}, 2);
+        gate_up = values({s.tokens, 2 * s.ffn}, 3), dswiglu = output({s.tokens, s.ffn});
+    }
+    SwigluLinearBackward args(auto of, const Twin& dgate_up) const {
+        return {.dgate_up = of(dgate_up),
+                .dswiglu = of(dswiglu),
+                .dout = of(dout),
+                .weight = of(weight),
+                .gate_up = of(gate_up)};
+    }
+    /// Of dgate_up: roundings of dswiglu and of itself, and where 1 + gate * (1 - s) nearly vanishes, those of f32.
+    Bound bound(int64_t hidden) const {
+        return {.relative = 2.1 * rounding(), .absolute = 512 * std::sqrt(static_cast<double>(hidden)) * f32_rounding};
+    }
+    std::vector<double> two_calls(const Shape& s) {
+        const Twin again = values({s.tokens, 2 * s.ffn}, 3), product = output({s.tokens, s.ffn});
+        linear_backward(context(), {.din = product.device,
+                                    .dweight = {},
+                                    .dbias = {},
+                                    .dout = dout.device,
+                                    .in = {},
+                                    .weight = weight.device});
+        swiglu_backward(context(), {.dgate_up = again.device, .dout = product.device, .gate_up = again.device});
+        return read(again.device);
+    }
+    void check_in_place(const Shape& s) {
+        make(s);
+        run([&](const Context& ctx, auto of) { swiglu_linear_backward(ctx, args(of, gate_up)); });
+        expect_close("dgate_up", gate_up, bound(s.hidden));
+        EXPECT_EQ(read(gate_up.device), two_calls(s));
+    }
+};
+
+TEST_P(SwigluLinearOnDevice, EqualsDoubleAndTheTwoCalls) {
+    for (const Shape& s : {Shape{1, 64, 8},
+                           {128, 64, 256},
+                           {5, 7, 3},
+                           {256, 512, 128},
+                           {300, 264, 704},
+                           {129, 1000, 72},
+                           {64, 448, 64},
+                           {200, 1544, 328},
+                           {700, 520, 1024}}) {
+        SCOPED_TRACE(fmt::format("{} x {} -> {}", s.tokens, s.hidden, s.ffn));
+        check_in_place(s);
+    }
+}
+
+/// More tiles than multiprocessors, so that a CTA goes through several, and the last ones are not whole.
+TEST_P(SwigluLinearOnDevice, ManyTiles) {
+    check_in_place(on_gpu() ? Shape{2300, 392, 2056} : Shape{70, 40, 72});
+}
+
+TEST_P(SwigluLinearOnDevice, LeavesGateUpWhereItDoesNotAliasIt) {
+    const Shape s{260, 136, 328};
+    make(s);
+    const auto before = read(gate_up.device);
+    const Twin dgate_up = output({s.tokens, 2 * s.ffn});
+    run([&](const Context& ctx, auto of) { swiglu_linear_backward(ctx, args(of, dgate_up)); });
+    expect_close("dgate_up", dgate_up, bound(s.hidden));
+    EXPECT_EQ(read(dgate_up.device), two_calls(s));
+    EXPECT_EQ(read(gate_up.device), before);
+}
+
+TEST_P(SwigluLinearOnDevice, RowsMayBeStrided) {
+    const int64_t tokens = 200, hidden = 136, ffn = 136;
+    release();
+    dout = integers({tokens, hidden + 8}, 1), weight = integers({hidden, ffn + 16}, 2);
+    gate_up = values({tokens, 2 * ffn + 24}, 3), dswiglu = output({tokens, ffn});
+    const auto before = read(gate_up.device);
+    run([&](const Context& ctx, auto of) {
+        const Tensor inner = of(gate_up.slice(1, 16, 2 * ffn + 16));
+        swiglu_linear_backward(ctx, {.dgate_up = inner,
+                                     .dswiglu = of(dswiglu),
+                                     .dout = of(dout.slice(1, 0, hidden)),
+                                     .weight = of(weight.slice(1, 8, ffn + 8)),
+                                     .gate_up = inner});
+    });
+    expect_close("dgate_up", gate_up, bound(hidden));
+    const auto after = read(gate_up.device);
+    for (size_t i = 0; i < after.size(); ++i) {
+        const auto column = static_cast<int64_t>(i) % (2 * ffn + 24);
+        const bool outside = column < 16 || column >= 2 * ffn + 16;
+        ASSERT_TRUE(!outside || after[i] == before[i]) << i;
+    }
+}
+
+TEST_P(SwigluLinearOnDevice, SameBitsInEveryRun) {
+    const int64_t tokens = 520, hidden = 512, ffn = 264;
+    std::vector<double> first;
+    for (int n = 0; n < 3; ++n) {
+        release();
+        dout = values({tokens, hidden}, 1), weight = values({hidden, ffn}, 2);
+        gate_up = values({tokens, 2 * ffn}, 3), dswiglu = output({tokens, ffn});
+        swiglu_linear_backward(context(), args([](const Twin& t) { return t.device; }, gate_up));
+        if (n == 0) first = read(gate_up.device);
+        EXPECT_EQ(read(gate_up.device), first);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, SwigluLinearOnDevice, every_device(), name_of_device);
 INSTANTIATE_TEST_SUITE_P(Devices, GatedLinearOnDevice, every_device(), name_of_device);
 
 }  // namespace

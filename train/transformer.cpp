@@ -419,7 +419,9 @@ void Transformer::backward(const Context& ctx, const TransformerInput& input, Ac
         const BlockParameters &w = weights_.blocks[l], &g = gradients.blocks[l];
         BlockActivations& a = acts.blocks[l];
         recompute_block(ctx, input, acts, static_cast<int64_t>(l));
-        linear_backward(ctx, {.din = acts.dswiglu,
+        // Adapters add to the product's part of dswiglu.
+        const bool adapted_down = adapted(input, static_cast<int64_t>(l), Product::down);
+        linear_backward(ctx, {.din = adapted_down ? acts.dswiglu : Tensor(),
                               .dweight = g.down,
                               .dweight_mode = gradients.matrices,
                               .dbias = g.down_bias,
@@ -427,9 +429,17 @@ void Transformer::backward(const Context& ctx, const TransformerInput& input, Ac
                               .in = a.swiglu,
                               .weight = w.down,
                               .scratch = acts.scratch});
-        adapt_backward(ctx, input, acts, static_cast<int64_t>(l), Product::down, g,
-                       {.din = acts.dswiglu, .dout = acts.dstream, .in = a.swiglu});
-        swiglu_backward(ctx, {.dgate_up = a.gate_up, .dout = acts.dswiglu, .gate_up = a.gate_up});
+        if (adapted_down) {
+            adapt_backward(ctx, input, acts, static_cast<int64_t>(l), Product::down, g,
+                           {.din = acts.dswiglu, .dout = acts.dstream, .in = a.swiglu});
+            swiglu_backward(ctx, {.dgate_up = a.gate_up, .dout = acts.dswiglu, .gate_up = a.gate_up});
+        } else {
+            swiglu_linear_backward(ctx, {.dgate_up = a.gate_up,
+                                         .dswiglu = acts.dswiglu,
+                                         .dout = acts.dstream,
+                                         .weight = w.down,
+                                         .gate_up = a.gate_up});
+        }
         linear_backward(ctx, {.din = acts.dnormed,
                               .dweight = g.gate_up,
                               .dweight_mode = gradients.matrices,

@@ -1,6 +1,7 @@
 #pragma once
 // The sm_90a instructions that the Hopper kernels are made of (PTX ISA 9.0), one thin function each: mbarrier, TMA,
-// wgmma, stmatrix, named barriers, setmaxnreg. Only kernels guarded by __CUDA_ARCH_FEAT_SM90_ALL may call them.
+// wgmma, stmatrix, ldmatrix, named barriers, setmaxnreg. Only kernels guarded by __CUDA_ARCH_FEAT_SM90_ALL may call
+// them.
 //
 // Tiles in shared memory are bf16 with TMA's 128-byte swizzle. A tile of R rows (a multiple of 8) by D columns is
 // D / 64 slabs of R x 128 bytes, each on a 1024-byte boundary; the 16-byte chunk c of row r lies at chunk c ^ (r % 8).
@@ -94,6 +95,14 @@ __device__ inline void load_box(uint32_t to, const CUtensorMap* map, uint32_t ba
         "l"(map), "r"(barrier), "r"(column), "r"(row)
         : "memory");
 }
+__device__ inline void load_box(uint32_t to, const CUtensorMap* map, uint32_t barrier, int column, int row,
+                                uint64_t policy) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint "
+        "[%0], [%1, {%3, %4}], [%2], %5;" ::"r"(to),
+        "l"(map), "r"(barrier), "r"(column), "r"(row), "l"(policy)
+        : "memory");
+}
 __device__ inline void store_box(const CUtensorMap* map, uint32_t from, int column, int row, uint64_t policy) {
     asm volatile(
         "cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group.L2::cache_hint [%0, {%2, %3}], [%1], %4;" ::"l"(
@@ -141,13 +150,20 @@ __device__ inline void arrive_named(int barrier, int threads) {
     asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
-// --- stmatrix and conversions ----------------------------------------------------------------------------------------
+// --- stmatrix, ldmatrix and conversions ------------------------------------------------------------------------------
 
 /// Four 8 x 8 matrices of 16 bits; lane l gives the address of row l % 8 of matrix l / 8, and holds of each matrix row
 /// l / 4, columns 2 (l % 4) and the next.
 __device__ inline void store_matrices(uint32_t to, uint32_t r0, uint32_t r1, uint32_t r2, uint32_t r3) {
     asm volatile("stmatrix.sync.aligned.m8n8.x4.shared::cta.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(r0), "r"(r1),
                  "r"(r2), "r"(r3)
+                 : "memory");
+}
+/// The same four matrices from there, to the lanes that store_matrices() takes them from.
+__device__ inline void load_matrices(uint32_t (&r)[4], uint32_t from) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared::cta.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(from)
                  : "memory");
 }
 /// Two floats as bf16, `low` in the lower half.
@@ -247,7 +263,8 @@ __device__ inline void multiply_shared(float (&d)[64], uint64_t a, uint64_t b, b
         : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));
 }
 
-/// d (+)= A B, d [64, 256] over a warpgroup, both operands in shared memory, K-major.
+/// d (+)= A B, d [64, 256] over a warpgroup, both operands in shared memory, A K-major, B MN-major where said so.
+template <bool b_mn_major = false>
 __device__ inline void multiply_shared(float (&d)[128], uint64_t a, uint64_t b, bool accumulate) {
     asm volatile(
         "{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %130, 0;\n\t"
@@ -260,7 +277,7 @@ __device__ inline void multiply_shared(float (&d)[128], uint64_t a, uint64_t b, 
         "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
         "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
         "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "
-        "%128, %129, p, 1, 1, 0, 0;\n\t}"
+        "%128, %129, p, 1, 1, 0, %131;\n\t}"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
           "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
           "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
@@ -278,7 +295,7 @@ __device__ inline void multiply_shared(float (&d)[128], uint64_t a, uint64_t b, 
           "+f"(d[112]), "+f"(d[113]), "+f"(d[114]), "+f"(d[115]), "+f"(d[116]), "+f"(d[117]), "+f"(d[118]),
           "+f"(d[119]), "+f"(d[120]), "+f"(d[121]), "+f"(d[122]), "+f"(d[123]), "+f"(d[124]), "+f"(d[125]),
           "+f"(d[126]), "+f"(d[127])
-        : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));
+        : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)), "n"(static_cast<int>(b_mn_major)));
 }
 
 /// d += A B, d [64, 64] over a warpgroup, A from registers, B in shared memory, MN-major.
