@@ -173,8 +173,8 @@ struct Bench {
         const Tensor half = indices(tokens / 2, [](int64_t i) { return 2 * i; });
         TokenIndex index = TokenIndex::lay_out(arena, "", tokens);
         if (!arena.planning()) fill_token_index(ctx, index, drawn);
-        const int64_t sums_moved =
-            2 * 4 * index.distinct * hidden;  // a row of the gradient once for each different token
+        // A row of the gradient is read and written once for each different token.
+        const int64_t sums_moved = 2 * 4 * index.distinct * hidden;
         time("embedding forward", 2 * n, memory, [&] { embedding_forward(ctx, {out, ids, table}); });
         time("embedding backward", n + sums_moved, memory, [&] { embedding_backward(ctx, {dtable, out, index}); });
         time("gather half", n, memory, [&] { gather_rows(ctx, {some, out, half}); });

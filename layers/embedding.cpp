@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/device_memory.h"
 #include "layers/cuda_kernels.h"
 #include "layers/rows.h"
 #include "layers/shape_check.h"
@@ -64,17 +65,9 @@ void fill_token_index(const Context& ctx, TokenIndex& index, std::span<const int
     HostTokenIndex host = make_token_index(tokens);
     index.distinct = std::ssize(host.ids);
     host.begins.resize(static_cast<size_t>(index.begins.numel()), static_cast<int32_t>(std::ssize(tokens)));
-    const auto copy = [&](const Tensor& to, const std::vector<int32_t>& values) {
-        const Tensor part = to.slice(0, 0, std::ssize(values));
-        if (values.empty()) return;
-        if (ctx.gpu)
-            ctx.gpu->upload(part, values.data());
-        else
-            std::ranges::copy(values, part.as<int32_t>());
-    };
-    copy(index.order, host.order);
-    copy(index.begins, host.begins);
-    copy(index.ids, host.ids);
+    put(ctx, index.order.slice(0, 0, std::ssize(host.order)), host.order);
+    put(ctx, index.begins, host.begins);
+    put(ctx, index.ids.slice(0, 0, std::ssize(host.ids)), host.ids);
 }
 
 void embedding_backward(const Context& ctx, const EmbeddingBackward& args) {

@@ -65,7 +65,7 @@ struct GatedForward::Epilogue {
         __syncwarp();
         if (lane_anew() == 0) {
             if (before >= 0 && row < cta.problem.tokens && column + 64 * half < cta.problem.ffn)
-                store_box(&map, first_spot + spot * L::box_bytes, column + 64 * half, row, L::store_policy);
+                store_box(&map, first_spot + spot * L::box_bytes, column + 64 * half, row, evict_first);
             commit_stores();
         }
     }
@@ -121,17 +121,6 @@ struct GatedForward::Epilogue {
 
 #endif
 
-template <typename L>
-void launch(const Context& ctx, const GatedLinearForward& args) {
-    const GatedForward::Maps maps{.in = make_matrix_map(args.in, L::rows),
-                                  .weight = make_matrix_map(args.weight, GatedForward::columns),
-                                  .gate = make_matrix_map(half_of(args.gate_up, 0), L::box_rows),
-                                  .up = make_matrix_map(half_of(args.gate_up, 1), L::box_rows),
-                                  .out = make_matrix_map(args.out, L::box_rows)};
-    launch_product<L>(ctx, "gated_linear_forward", args.out.size(0), args.out.size(1), args.in.size(1), args.bias,
-                      maps);
-}
-
 }  // namespace
 
 bool hopper_supports(const Context& ctx, const GatedLinearForward& args) {
@@ -143,7 +132,14 @@ bool hopper_supports(const Context& ctx, const GatedLinearForward& args) {
 }
 
 void hopper_gated_linear(const Context& ctx, const GatedLinearForward& args) {
-    launch<GatedLayout<GatedForward, 2, 4, 8>>(ctx, args);
+    using L = GatedLayout<GatedForward>;
+    const GatedForward::Maps maps{.in = make_matrix_map(args.in, L::rows),
+                                  .weight = make_matrix_map(args.weight, GatedForward::columns),
+                                  .gate = make_matrix_map(half_of(args.gate_up, 0), L::box_rows),
+                                  .up = make_matrix_map(half_of(args.gate_up, 1), L::box_rows),
+                                  .out = make_matrix_map(args.out, L::box_rows)};
+    launch_product<L>(ctx, "gated_linear_forward", args.out.size(0), args.out.size(1), args.in.size(1), args.bias,
+                      maps);
 }
 
 }  // namespace colonnade::cuda

@@ -14,13 +14,12 @@ namespace {
 
 /// Group g is worked out in halves, beside steps `period` * g and the next; then the group that follows is loaded, which
 /// has the rest of the period.
-template <int period_>
 struct GatedBackward {
     struct Maps {
         CUtensorMap in, weight, gate, up, dgate, dup;
     };
     static constexpr int columns = 256;
-    static constexpr int groups = 4, period = period_, parts = period * (groups - 1) + 3;
+    static constexpr int groups = 4, period = 5, parts = period * (groups - 1) + 3;
     static constexpr bool weight_mn_major = true;
     /// Two slabs of 64 rows.
     template <typename Load>
@@ -33,9 +32,8 @@ struct GatedBackward {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-template <int period_>
 template <typename Cta>
-struct GatedBackward<period_>::Epilogue {
+struct GatedBackward::Epilogue {
     using L = typename Cta::L;
     const Cta& cta;
     const int warp;
@@ -89,8 +87,8 @@ struct GatedBackward<period_>::Epilogue {
         __syncwarp();
         if (lane_anew() == 0) {
             const uint32_t gate = cta.spots(warp);
-            store_box(&cta.maps.dgate, gate, column + 64 * group, row, L::store_policy);
-            store_box(&cta.maps.dup, gate + L::box_bytes, column + 64 * group, row, L::store_policy);
+            store_box(&cta.maps.dgate, gate, column + 64 * group, row, evict_first);
+            store_box(&cta.maps.dup, gate + L::box_bytes, column + 64 * group, row, evict_first);
             commit_stores();
         }
     }
@@ -115,18 +113,6 @@ struct GatedBackward<period_>::Epilogue {
 
 #endif
 
-template <typename L>
-void launch(const Context& ctx, const SwigluLinearBackward& args) {
-    const typename L::Pass::Maps maps{.in = make_matrix_map(args.dout, L::rows),
-                                      .weight = make_matrix_map(args.weight, L::depth),
-                                      .gate = make_matrix_map(half_of(args.gate_up, 0), L::box_rows),
-                                      .up = make_matrix_map(half_of(args.gate_up, 1), L::box_rows),
-                                      .dgate = make_matrix_map(half_of(args.dgate_up, 0), L::box_rows),
-                                      .dup = make_matrix_map(half_of(args.dgate_up, 1), L::box_rows)};
-    launch_product<L>(ctx, "swiglu_linear_backward", args.dout.size(0), args.weight.size(1), args.dout.size(1), {},
-                      maps);
-}
-
 }  // namespace
 
 bool hopper_supports(const Context& ctx, const SwigluLinearBackward& args) {
@@ -137,7 +123,15 @@ bool hopper_supports(const Context& ctx, const SwigluLinearBackward& args) {
 }
 
 void hopper_swiglu_linear_backward(const Context& ctx, const SwigluLinearBackward& args) {
-    launch<GatedLayout<GatedBackward<5>, 2, 4, 8>>(ctx, args);
+    using L = GatedLayout<GatedBackward>;
+    const GatedBackward::Maps maps{.in = make_matrix_map(args.dout, L::rows),
+                                   .weight = make_matrix_map(args.weight, L::depth),
+                                   .gate = make_matrix_map(half_of(args.gate_up, 0), L::box_rows),
+                                   .up = make_matrix_map(half_of(args.gate_up, 1), L::box_rows),
+                                   .dgate = make_matrix_map(half_of(args.dgate_up, 0), L::box_rows),
+                                   .dup = make_matrix_map(half_of(args.dgate_up, 1), L::box_rows)};
+    launch_product<L>(ctx, "swiglu_linear_backward", args.dout.size(0), args.weight.size(1), args.dout.size(1), {},
+                      maps);
 }
 
 }  // namespace colonnade::cuda

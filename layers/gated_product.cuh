@@ -39,12 +39,12 @@ struct GatedProblem {
 };
 
 /// Tile, and shared memory: bytes from a 1024-byte boundary on.
-template <typename Pass_, int cluster_, int stages_, int group_, uint64_t store_policy_ = evict_first>
+template <typename Pass_>
 struct GatedLayout {
     using Pass = Pass_;
-    static constexpr int cluster = cluster_, stages = stages_, group = group_;
-    static constexpr uint64_t store_policy = store_policy_;
-    static_assert((cluster == 1 || cluster == 2) && stages >= 3 && group > 0 && store_policy != 0);
+    /// group: of gated_tile(). Among 1 and 2, 3 and 4, 4 to 16, these were the fastest; so was it to have what is stored
+    /// leave L2 first.
+    static constexpr int cluster = 2, stages = 4, group = 8;
     static constexpr int rows = 128, depth = 64, threads = 3 * 128;
     static constexpr int loader_registers = 24, consumer_registers = 240;
     static_assert(128 * (loader_registers + 2 * consumer_registers) <= 65536);
@@ -94,8 +94,8 @@ struct GatedCta {
     /// The first token and column of this CTA's part of tile t.
     __device__ int2 place(int t) const {
         const GatedTile tile = gated_tile(t, problem.row_blocks, problem.column_blocks, L::group);
-        const int rank = L::cluster == 1 ? 0 : static_cast<int>(cluster_rank());
-        return {(tile.row_block * L::cluster + rank) * L::rows, tile.column_block * Pass::columns};
+        return {(tile.row_block * L::cluster + static_cast<int>(cluster_rank())) * L::rows,
+                tile.column_block * Pass::columns};
     }
 
     __device__ void initialise() const {
@@ -107,17 +107,12 @@ struct GatedCta {
             for (int warp = 0; warp < 8; ++warp) init_barrier(loaded(warp), 1);
             publish_barriers();
         }
-        if constexpr (L::cluster > 1)
-            sync_cluster();
-        else
-            __syncthreads();
+        sync_cluster();
     }
     /// No CTA may end while another of its cluster can still reach its shared memory.
     __device__ void finish() const {
-        if constexpr (L::cluster > 1) {
-            __syncwarp();
-            sync_cluster();
-        }
+        __syncwarp();
+        sync_cluster();
     }
 
     __device__ void load() const {
@@ -130,18 +125,10 @@ struct GatedCta {
                 wait(empty(ring.stage), ring.phase ^ 1);
                 arrive_expecting(barrier, L::stage_bytes);
                 load_box(in(ring.stage), &maps.in, barrier, L::depth * step, row);
-                if constexpr (L::cluster == 1) {
-                    const auto load = [&](uint32_t at, int x, int y) {
-                        load_box(to + at, &maps.weight, barrier, x, y);
-                    };
-                    for (const int half : {0, 1}) Pass::load_weight(problem, half, step, column, load);
-                } else {
-                    static_assert(L::cluster == 2);
-                    Pass::load_weight(problem, static_cast<int>(cluster_rank()), step, column,
-                                      [&](uint32_t at, int x, int y) {
-                                          load_box_to_all(to + at, &maps.weight, barrier, x, y, 0b11);
-                                      });
-                }
+                static_assert(L::cluster == 2);
+                Pass::load_weight(
+                    problem, static_cast<int>(cluster_rank()), step, column,
+                    [&](uint32_t at, int x, int y) { load_box_to_all(to + at, &maps.weight, barrier, x, y, 0b11); });
             }
         }
     }
@@ -150,12 +137,8 @@ struct GatedCta {
         const int warpgroup = __shfl_sync(~0u, static_cast<int>(threadIdx.x / 128), 0) - 1,
                   warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x / 32 % 4), 0);
         const auto release = [&](uint32_t stage) {
-            if constexpr (L::cluster == 1) {
-                arrive_as_warp(empty(stage), threadIdx.x % 32);
-            } else {
-                __syncwarp();
-                if (lane_anew() < L::cluster) arrive_at(empty(stage), static_cast<uint32_t>(lane_anew()));
-            }
+            __syncwarp();
+            if (lane_anew() < L::cluster) arrive_at(empty(stage), static_cast<uint32_t>(lane_anew()));
         };
         // sums[4 j + 2 r + e]: row lane / 4 + 8 r of the warp's 16, column 8 j + 2 (lane % 4) + e.
         // rounded[i]: sums 2 i and 2 i + 1 of the tile before.

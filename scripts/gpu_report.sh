@@ -132,7 +132,7 @@ stage_sanitizer() {
     sanitizer=$(command -v compute-sanitizer || echo "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")
     local entries=(
         "flashmask_test:*AnyLength*cuda*:*AnyHeadDim*cuda*"
-        "hopper_forward_test:*OneTile*:*OneItem*"
+        "hopper_forward_test:*OneFullTile*:*SeveralFullTiles*"
         "hopper_backward_test:*OneTile*:*OneItem*:*GroupedHeads*"
         "tile_plan_test:GpuTilePlanTest.AnyLength"
         "linear_test:*OnDevice.EqualsDouble/cuda"

@@ -1,23 +1,8 @@
 #include "train/branch_tensors.h"
 
-#include <cstring>
+#include "engine/device_memory.h"
 
 namespace colonnade {
-namespace {
-
-template <typename T>
-void put(const Context& ctx, const Tensor& to, const std::vector<T>& values) {
-    require(to.numel() == std::ssize(values) && to.dtype == dtype_of<T>(), "{} values into {}", values.size(),
-            describe(to));
-    if (values.empty()) return;
-    if (ctx.device == Device::cuda)
-        ctx.gpu->upload(to, values.data());
-    else
-        std::memcpy(to.data, values.data(), to.bytes());
-}
-
-}  // namespace
-
 BatchShape BatchShape::of(const Batch& batch) {
     return {batch.packs, batch.length, std::ssize(batch.rows), std::ssize(batch.branch_table),
             std::ssize(batch.margins)};

@@ -1,26 +1,8 @@
 #include "train/embedding_rows.h"
 
-#include <cstring>
+#include "engine/device_memory.h"
 
 namespace colonnade {
-namespace {
-
-void copy(const Context& ctx, const Tensor& to, const Tensor& from) {
-    const Tensor part = to.slice(0, 0, from.size(0));
-    if (ctx.gpu)
-        ctx.gpu->copy(part, from);
-    else
-        std::memcpy(part.data, from.data, from.bytes());
-}
-
-void clear(const Context& ctx, const Tensor& t) {
-    if (ctx.gpu)
-        ctx.gpu->zero(t);
-    else
-        std::memset(t.data, 0, t.bytes());
-}
-
-}  // namespace
 
 EmbeddingRows EmbeddingRows::lay_out(Arena& arena, int64_t tokens, int64_t hidden, DType dtype) {
     EmbeddingRows rows;
@@ -47,10 +29,11 @@ EmbeddingRows EmbeddingRows::lay_out(Arena& arena, int64_t tokens, int64_t hidde
 
 void EmbeddingRows::fill(const Context& ctx, const Tensor& from, const TokenIndex& of) const {
     if (from.empty()) return clear(ctx, index.begins);
-    copy(ctx, dout, from);
-    copy(ctx, index.order, of.order);
-    copy(ctx, index.begins, of.begins);
-    copy(ctx, index.ids, of.ids);
+    const auto take = [&](const Tensor& to, const Tensor& own) { copy(ctx, to.slice(0, 0, own.size(0)), own); };
+    take(dout, from);
+    take(index.order, of.order);
+    take(index.begins, of.begins);
+    take(index.ids, of.ids);
     const int64_t used = of.begins.size(0), room = index.begins.size(0);
     if (used < room) clear(ctx, index.begins.slice(0, used, room));
 }

@@ -103,15 +103,14 @@ void GradientSync::start(const Context& ctx, const GradientSyncMemory& memory, i
 
 void GradientSync::add_embedding(const Context& ctx, const GradientSyncMemory& memory, const Tensor& dout,
                                  const TokenIndex& index) {
-    const auto wait = [&](Communicator::Ticket ticket) {
-        const PhaseTimer timer(ctx, "gradient sync");
-        options_.communicator->wait(ticket);
-    };
-    wait(sums_.front());
+    options_.communicator->wait(sums_.front());
     for (int rank = 0; rank < options_.ranks; ++rank) {
-        if (rank == options_.rank) memory.rows.fill(ctx, dout, index);
-        wait(options_.communicator->spread(
-            {.data = memory.rows.message, .from = rank, .what = "gradients of the embedding"}));
+        {
+            const PhaseTimer timer(ctx, "gradient sync");
+            if (rank == options_.rank) memory.rows.fill(ctx, dout, index);
+            options_.communicator->wait(options_.communicator->spread(
+                {.data = memory.rows.message, .from = rank, .what = "gradients of the embedding"}));
+        }
         embedding_backward(ctx, {.dweight = memory.embedding, .dout = memory.rows.dout, .index = memory.rows.index});
     }
     rows_awaited_ = false;

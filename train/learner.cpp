@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/checksum.h"
+#include "engine/device_memory.h"
 #include "engine/files.h"
 
 namespace colonnade {
@@ -117,7 +118,7 @@ Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
                         .embedding = gradient_views_.embedding,
                         .scratch = state_.exchange,
                         .rows = state_.rows};
-        clear(state_.gradients);  // the gaps between parameters stay zero
+        clear(context(), state_.gradients);  // the gaps between parameters stay zero
     }
     if (!state_.decay_map.empty()) options_.gpu->upload(state_.decay_map, decay_map(parameters_).data());
 }
@@ -145,19 +146,9 @@ void Learner::fill_weights(const std::function<void(const Tensor&)>& fill) {
     if (!state_.copy.empty()) cast(context(), state_.copy, state_.weights);
 }
 
-void Learner::clear(const Tensor& t) const {
-    if (options_.gpu)
-        options_.gpu->zero(t);
-    else
-        std::memset(t.data, 0, t.bytes());
-}
-
 void Learner::clear_sums(const Tensor& sums) const {
     const LossSums::Numbers nothing = LossSums().numbers();
-    if (options_.gpu)
-        options_.gpu->upload(sums, nothing.data());
-    else
-        std::memcpy(sums.data, nothing.data(), sums.bytes());
+    put(context(), sums, nothing.data());
 }
 
 void Learner::fill_base(const std::function<void(const Parameter&, const Tensor&)>& fill) {
@@ -183,15 +174,15 @@ DropoutMask Learner::next_dropout() {
 
 void Learner::zero_gradients() {
     micro_steps_ = 0;
-    clear(norm_and_clip());
+    clear(context(), norm_and_clip());
     clear_sums(state_.outcome.slice(0, 0, loss_sums));
-    if (options_.lora) return clear(state_.gradients);  // adapters always add up
+    if (options_.lora) return clear(context(), state_.gradients);  // adapters always add up
     // Matrices are overwritten by the first micro-step, a tied embedding with the language model's head.
     const bool embedding_is_head = config_.tie_word_embeddings && !config_.score_head;
     for (const Parameter& p : parameters_.all())
         if (p.shape.size() < 2 || p.name == "score.weight" ||
             (p.name == "model.embed_tokens.weight" && !embedding_is_head))
-            clear(state_.gradients.slice(0, p.begin, p.begin + p.size()));
+            clear(context(), state_.gradients.slice(0, p.begin, p.begin + p.size()));
     gradient_views_.matrices = Grad::overwrite;
 }
 
@@ -245,17 +236,18 @@ void Learner::run(const Context& ctx, const Batch& batch, double total, const Te
         }
         model_->forward(ctx, input, w.acts);
         objective().run(ctx, step);
-        if (gradients) backward(ctx, input, w, *gradients, last);
+        if (gradients) backward(ctx, input, w.acts, *gradients, last);
         then(w);
     });
 }
 
-void Learner::backward(const Context& ctx, const TransformerInput& input, Workspace& w, ModelGradients gradients,
-                       bool last) {
-    const bool by_rows = last && sync_.embedding_by_rows();
-    if (by_rows) gradients.embedding = {};
-    model_->backward(ctx, input, w.acts, gradients);
-    if (by_rows) sync_.add_embedding(ctx, sync_memory_, w.acts.dstream, input.token_index);
+void Learner::backward(const Context& ctx, const TransformerInput& input, Activations& acts,
+                       const ModelGradients& gradients, bool last) {
+    if (!last || !sync_.embedding_by_rows()) return model_->backward(ctx, input, acts, gradients);
+    ModelGradients others = gradients;
+    others.embedding = {};
+    model_->backward(ctx, input, acts, others);
+    sync_.add_embedding(ctx, sync_memory_, acts.dstream, input.token_index);
 }
 
 void Learner::accumulate(const Context& ctx, const Batch& batch, double total, bool last) {
@@ -323,7 +315,8 @@ void Learner::update_weights(const Context& ctx, const AdamWSettings& settings, 
 
 void Learner::update(const Context& ctx, const AdamWSettings& settings, double learning_rate, double max_norm) {
     // A rank that had nothing to learn from still takes part in the sums, with zeros.
-    if (std::exchange(gradient_views_.matrices, Grad::accumulate) == Grad::overwrite) clear(state_.gradients);
+    if (std::exchange(gradient_views_.matrices, Grad::accumulate) == Grad::overwrite)
+        clear(context(), state_.gradients);
     sync_.finish(ctx, sync_memory_);
     const auto outcome = [&](int64_t begin, int64_t end) { return state_.outcome.slice(0, begin, end); };
     const Tensor squares = outcome(loss_sums, loss_sums + 1);

@@ -154,9 +154,9 @@ class Learner {
     template <typename Then>
     void run(const Context& ctx, const Batch& batch, double total, const Tensor& sums, const ModelGradients* gradients,
              bool last, Then&& then);
-    void backward(const Context& ctx, const TransformerInput& input, Workspace& w, ModelGradients gradients, bool last);
-    /// Zero, without waiting.
-    void clear(const Tensor& t) const;
+    void backward(const Context& ctx, const TransformerInput& input, Activations& acts, const ModelGradients& gradients,
+                  bool last);
+    /// Without waiting.
     void clear_sums(const Tensor& sums) const;
     void update_weights(const Context& ctx, const AdamWSettings& settings, double learning_rate);
     Tensor norm_and_clip() const;

@@ -1,8 +1,8 @@
 #include "train/preference_objective.h"
 
 #include <algorithm>
-#include <cstring>
 
+#include "engine/device_memory.h"
 #include "layers/gather.h"
 #include "layers/head_loss.h"
 #include "layers/preference_loss.h"
@@ -62,10 +62,7 @@ void PreferenceObjective::measure(const Context& ctx, const ObjectiveStep& s) co
 }
 
 void PreferenceObjective::take_reference(const Context& ctx, const ObjectiveBuffers& b) const {
-    if (ctx.device == Device::cuda)
-        ctx.gpu->copy(b.branch.reference, b.answers);
-    else
-        std::memcpy(b.branch.reference.data, b.answers.data, b.answers.bytes());
+    copy(ctx, b.branch.reference, b.answers);
 }
 
 void PreferenceObjective::run(const Context& ctx, const ObjectiveStep& s) const {

@@ -4,11 +4,7 @@
 
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define COLONNADE_HOST_DEVICE __host__ __device__
-#else
-#define COLONNADE_HOST_DEVICE
-#endif
+#include "engine/host_device.h"
 
 namespace colonnade::hopper {
 
@@ -53,5 +49,3 @@ COLONNADE_HOST_DEVICE inline int sums_of(int j, int warp, int row) {
 }
 
 }  // namespace colonnade::hopper
-
-#undef COLONNADE_HOST_DEVICE

@@ -7,11 +7,7 @@
 
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define COLONNADE_HOST_DEVICE __host__ __device__
-#else
-#define COLONNADE_HOST_DEVICE
-#endif
+#include "engine/host_device.h"
 
 namespace colonnade::hopper {
 
@@ -72,5 +68,3 @@ COLONNADE_HOST_DEVICE inline int heads_at_once(const Schedule& s, int64_t lags, 
 }
 
 }  // namespace colonnade::hopper
-
-#undef COLONNADE_HOST_DEVICE

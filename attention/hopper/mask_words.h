@@ -14,11 +14,7 @@
 
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define COLONNADE_HOST_DEVICE __host__ __device__
-#else
-#define COLONNADE_HOST_DEVICE
-#endif
+#include "engine/host_device.h"
 
 namespace colonnade::hopper {
 
@@ -109,5 +105,3 @@ COLONNADE_HOST_DEVICE constexpr int mask_score(int n, int bit) {
 }
 
 }  // namespace colonnade::hopper
-
-#undef COLONNADE_HOST_DEVICE
