@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "attention/mask.h"
-#include "engine/tensor.h"
+#include "engine/device/tensor.h"
 
 namespace colonnade {
 

@@ -7,8 +7,8 @@
 #include "attention/flashmask.h"
 #include "attention/measure.h"
 #include "attention/tensor_values.h"
-#include "engine/device.h"
-#include "engine/philox.h"
+#include "engine/device/device.h"
+#include "engine/device/philox.h"
 
 using namespace colonnade;
 

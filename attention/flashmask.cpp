@@ -9,12 +9,6 @@ namespace {
 
 using flashmask_cpu::Shape;
 
-/// Whether the build has code for sm_90a (CMakeLists.txt), and the call suits it.
-template <typename Args>
-bool takes_hopper(const Context& ctx, const Args& args) {
-    return COLONNADE_HOPPER && cuda::hopper_supports(ctx, args);
-}
-
 /// The checks of one call: every operand lives on the context's device and is of q's dtype.
 struct Check {
     Device device;
@@ -102,7 +96,7 @@ void flashmask_forward(const Context& ctx, const FlashMaskForward& args) {
     const Shape shape = checked_shape(Check(ctx, args.q), args);
     const PhaseTimer timer(ctx, "attention");
     if (ctx.device == Device::cuda)
-        return takes_hopper(ctx, args) ? cuda::hopper_forward(ctx, args) : cuda::portable_forward(ctx, args);
+        return cuda::hopper_supports(ctx, args) ? cuda::hopper_forward(ctx, args) : cuda::portable_forward(ctx, args);
     flashmask_cpu::forward(args, shape);
 }
 
@@ -126,7 +120,7 @@ void flashmask_backward(const Context& ctx, const FlashMaskBackward& args) {
     }
     const PhaseTimer timer(ctx, "attention");
     if (ctx.device == Device::cuda)
-        return takes_hopper(ctx, args) ? cuda::hopper_backward(ctx, args) : cuda::portable_backward(ctx, args);
+        return cuda::hopper_supports(ctx, args) ? cuda::hopper_backward(ctx, args) : cuda::portable_backward(ctx, args);
     flashmask_cpu::backward(args, shape);
 }
 

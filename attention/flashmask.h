@@ -13,7 +13,7 @@
 
 #include "attention/mask.h"
 #include "attention/tile_plan.h"
-#include "engine/context.h"
+#include "engine/device/context.h"
 
 namespace colonnade {
 

@@ -1,5 +1,5 @@
 #include "attention/flashmask_cpu.h"
-#include "engine/vector_math.h"
+#include "engine/device/vector_math.h"
 
 // One sweep over column blocks: dK and dV of a block stay with the thread that has it, its share of dQ is added to the
 // rows in turn, always in ascending order of column blocks. So S and dP are computed once (5 products a tile, not the 7

@@ -1,5 +1,5 @@
 #include "attention/flashmask_cpu.h"
-#include "engine/vector_math.h"
+#include "engine/device/vector_math.h"
 
 namespace colonnade::flashmask_cpu {
 namespace {

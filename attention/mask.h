@@ -14,7 +14,7 @@
 #include <span>
 #include <vector>
 
-#include "engine/error.h"
+#include "engine/device/error.h"
 
 namespace colonnade {
 

@@ -1,7 +1,7 @@
 #include <numeric>
 
 #include "attention/mask.h"
-#include "engine/philox.h"
+#include "engine/device/philox.h"
 
 namespace colonnade {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "engine/philox.h"
+#include "engine/device/philox.h"
 
 namespace colonnade {
 namespace {

@@ -8,8 +8,8 @@
 
 #include "attention/flashmask.h"
 #include "attention/tensor_values.h"
-#include "engine/gpu_timer.h"
-#include "engine/philox.h"
+#include "engine/device/gpu_timer.h"
+#include "engine/device/philox.h"
 
 namespace colonnade {
 namespace {

@@ -6,7 +6,7 @@
 #include "attention/dense.h"
 #include "attention/mask.h"
 #include "attention/tile_plan.h"
-#include "engine/context.h"
+#include "engine/device/context.h"
 
 namespace colonnade {
 

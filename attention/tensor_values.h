@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "engine/context.h"
+#include "engine/device/context.h"
 
 namespace colonnade {
 

@@ -6,7 +6,7 @@
 
 #include "attention/cuda_kernels.h"
 #include "attention/hopper/backward_schedule.h"
-#include "engine/gpu.cuh"
+#include "engine/device/gpu.cuh"
 
 namespace colonnade::cuda {
 namespace {

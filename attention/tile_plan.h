@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "attention/mask.h"
-#include "engine/arena.h"
-#include "engine/context.h"
+#include "engine/device/arena.h"
+#include "engine/device/context.h"
 
 namespace colonnade {
 

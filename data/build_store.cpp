@@ -11,8 +11,8 @@
 #include <thread>
 
 #include "data/batch.h"
-#include "engine/files.h"
-#include "engine/json.h"
+#include "engine/io/files.h"
+#include "engine/io/json.h"
 
 namespace colonnade {
 namespace {

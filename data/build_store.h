@@ -18,7 +18,7 @@
 #include "data/rows.h"
 #include "data/store.h"
 #include "data/tokenizer.h"
-#include "engine/progress.h"
+#include "engine/io/progress.h"
 
 namespace colonnade {
 

@@ -2,7 +2,7 @@
 
 #include <string_view>
 
-#include "engine/error.h"
+#include "engine/device/error.h"
 
 namespace colonnade {
 namespace {

@@ -49,7 +49,7 @@ std::vector<Segment> render_chat(const std::string& chat_template, const std::ve
                                  bool generation_prompt, const std::string& where);
 
 /// The same template in Jinja, for the tokenizer_config.json of an export with this tokenizer
-/// (tests/check_chat_templates.py compares the two).
+/// (tests/golden/check_chat_templates.py compares the two).
 std::string chat_template_jinja(const std::string& chat_template, const Tokenizer& tokenizer);
 
 }  // namespace colonnade

@@ -1,6 +1,6 @@
 #include "data/chat_template.h"
 #include "data/tokenizer.h"
-#include "engine/error.h"
+#include "engine/device/error.h"
 
 namespace colonnade {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "data/join_branches.h"
-#include "engine/error.h"
+#include "engine/device/error.h"
 
 namespace colonnade {
 

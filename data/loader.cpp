@@ -1,6 +1,6 @@
 #include "data/loader.h"
 
-#include "engine/error.h"
+#include "engine/device/error.h"
 
 namespace colonnade {
 

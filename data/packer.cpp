@@ -4,8 +4,8 @@
 #include <numeric>
 #include <set>
 
-#include "engine/error.h"
-#include "engine/philox.h"
+#include "engine/device/error.h"
+#include "engine/device/philox.h"
 
 namespace colonnade {
 namespace {

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "data/row_fields.h"
-#include "engine/error.h"
+#include "engine/device/error.h"
 
 namespace colonnade {
 namespace {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "engine/arena.h"
-#include "engine/progress.h"
+#include "engine/device/arena.h"
+#include "engine/io/progress.h"
 
 namespace colonnade {
 namespace {

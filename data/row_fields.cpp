@@ -4,7 +4,7 @@
 #include <array>
 #include <limits>
 
-#include "engine/error.h"
+#include "engine/device/error.h"
 
 namespace colonnade {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "data/rows.h"
-#include "engine/json.h"
+#include "engine/io/json.h"
 
 namespace colonnade {
 

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "data/rows.h"
-#include "engine/json.h"
+#include "engine/io/json.h"
 
 namespace colonnade {
 

@@ -5,7 +5,7 @@
 #include <filesystem>
 
 #include "data/row_formats.h"
-#include "engine/error.h"
+#include "engine/device/error.h"
 
 namespace colonnade {
 namespace {

@@ -9,7 +9,7 @@
 #include <unordered_set>
 #include <utility>
 
-#include "engine/error.h"
+#include "engine/device/error.h"
 #include "sentencepiece_model.pb.h"
 
 namespace colonnade {

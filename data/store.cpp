@@ -9,8 +9,8 @@
 #include <span>
 
 #include "data/batch.h"
-#include "engine/files.h"
-#include "engine/hdf5.h"
+#include "engine/io/files.h"
+#include "engine/io/hdf5.h"
 
 namespace colonnade {
 namespace {

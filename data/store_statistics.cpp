@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "engine/error.h"
+#include "engine/device/error.h"
 
 namespace colonnade {
 

@@ -10,8 +10,8 @@
 #include <filesystem>
 
 #include "data/sentencepiece_check.h"
-#include "engine/error.h"
-#include "engine/files.h"
+#include "engine/device/error.h"
+#include "engine/io/files.h"
 
 namespace colonnade {
 

@@ -9,8 +9,8 @@
 
 #include "data/rows.h"
 #include "data/tokenizer.h"
-#include "engine/error.h"
-#include "engine/files.h"
+#include "engine/device/error.h"
+#include "engine/io/files.h"
 
 namespace colonnade {
 namespace {

@@ -1,7 +1,7 @@
 // train_tokenizer: a SentencePiece model from text and JSONL files.
 
 #include "data/tokenizer.h"
-#include "engine/command_line.h"
+#include "engine/io/command_line.h"
 
 int main(int argc, char** argv) {
     using namespace colonnade;

@@ -1,6 +1,6 @@
 #include "layers/dropout.h"
 
-#include "engine/philox.h"
+#include "engine/device/philox.h"
 #include "layers/cuda_kernels.h"
 #include "layers/rows.h"
 #include "layers/shape_check.h"

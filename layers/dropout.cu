@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "engine/gpu.cuh"
-#include "engine/philox.cuh"
-#include "engine/vectors.cuh"
+#include "engine/device/gpu.cuh"
+#include "engine/device/philox.cuh"
+#include "engine/device/vectors.cuh"
 #include "layers/cuda_kernels.h"
 
 namespace colonnade::cuda {

@@ -2,7 +2,7 @@
 // Dropout (Srivastava et al., JMLR 15, 2014): an element is kept with probability 1 - p and divided by it, else it is 0.
 // Which ones are kept is a pure function of (seed, stream, row, column): nothing is saved, backward asks again.
 
-#include "engine/context.h"
+#include "engine/device/context.h"
 #include "layers/gradient.h"
 
 namespace colonnade {

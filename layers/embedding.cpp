@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "engine/device_memory.h"
+#include "engine/device/device_memory.h"
 #include "layers/cuda_kernels.h"
 #include "layers/rows.h"
 #include "layers/shape_check.h"

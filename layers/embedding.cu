@@ -1,8 +1,8 @@
 // Gradient of the embedding. A CTA owns 256 columns of one token's row: its warps sum parts of the positions, which are
 // then added up in the order of warps. So the order depends on the batch alone, and no two CTAs write the same memory.
 
-#include "engine/gpu.cuh"
-#include "engine/vectors.cuh"
+#include "engine/device/gpu.cuh"
+#include "engine/device/vectors.cuh"
 #include "layers/cuda_kernels.h"
 
 namespace colonnade::cuda {

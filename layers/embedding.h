@@ -6,8 +6,8 @@
 #include <span>
 #include <vector>
 
-#include "engine/arena.h"
-#include "engine/context.h"
+#include "engine/device/arena.h"
+#include "engine/device/context.h"
 
 namespace colonnade {
 

@@ -15,8 +15,7 @@ void gated_linear_forward(const Context& ctx, const GatedLinearForward& args) {
     check("in", args.in, {tokens, hidden});
     check("weight", args.weight, {2 * ffn, hidden});
     if (!args.bias.empty()) check("bias", args.bias, {2 * ffn});
-    // COLONNADE_HOPPER: whether the build has code for sm_90a (CMakeLists.txt).
-    if (COLONNADE_HOPPER && cuda::hopper_supports(ctx, args)) {
+    if (cuda::hopper_supports(ctx, args)) {
         const PhaseTimer timer(ctx, "gemm");
         return cuda::hopper_gated_linear(ctx, args);
     }
@@ -32,12 +31,11 @@ void swiglu_linear_backward(const Context& ctx, const SwigluLinearBackward& args
     check("dswiglu", args.dswiglu, {tokens, ffn});
     check("gate_up", args.gate_up, {tokens, 2 * ffn});
     check("dgate_up", args.dgate_up, {tokens, 2 * ffn});
-    if (COLONNADE_HOPPER && cuda::hopper_supports(ctx, args)) {
+    if (cuda::hopper_supports(ctx, args)) {
         const PhaseTimer timer(ctx, "gemm");
         return cuda::hopper_swiglu_linear_backward(ctx, args);
     }
-    linear_backward(
-        ctx, {.din = args.dswiglu, .dweight = {}, .dbias = {}, .dout = args.dout, .in = {}, .weight = args.weight});
+    linear_backward(ctx, {.din = args.dswiglu, .dout = args.dout, .weight = args.weight});
     swiglu_backward(ctx, {.dgate_up = args.dgate_up, .dout = args.dswiglu, .gate_up = args.gate_up});
 }
 

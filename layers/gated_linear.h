@@ -3,7 +3,7 @@
 // swiglu_forward one after the other. On Hopper one kernel does both: out costs no second reading of gate_up.
 // And the way back into it from the linear layer that follows.
 
-#include "engine/context.h"
+#include "engine/device/context.h"
 
 namespace colonnade {
 
@@ -12,7 +12,7 @@ struct GatedLinearForward {
     Tensor gate_up;  ///< [tokens, 2 * ffn]: gate, then up; for the backward
     Tensor in;       ///< [tokens, hidden]
     Tensor weight;   ///< [2 * ffn, hidden]
-    Tensor bias;     ///< [2 * ffn], or empty
+    Tensor bias{};   ///< [2 * ffn], or empty
 };
 /// The backward is that of the two, swiglu_backward and linear_backward.
 void gated_linear_forward(const Context& ctx, const GatedLinearForward& args);

@@ -5,7 +5,7 @@
 // The CPU takes rows in any order and checks them. A GPU needs them ascending for the gradient, so that equal rows are
 // neighbours, and checks nothing: the host made them.
 
-#include "engine/context.h"
+#include "engine/device/context.h"
 
 namespace colonnade {
 

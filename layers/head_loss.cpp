@@ -3,8 +3,8 @@
 #include <cmath>
 #include <limits>
 
-#include "engine/gemm.h"
-#include "engine/vector_math.h"
+#include "engine/device/gemm.h"
+#include "engine/device/vector_math.h"
 #include "layers/cuda_kernels.h"
 #include "layers/rows.h"
 #include "layers/shape_check.h"

@@ -5,9 +5,9 @@
 // Rows of any length begin anywhere: up to seven elements before the first aligned 16 bytes and up to seven after the
 // last are the edge, one for each of the first threads.
 
-#include "engine/gpu.cuh"
-#include "engine/reduce.cuh"
-#include "engine/vectors.cuh"
+#include "engine/device/gpu.cuh"
+#include "engine/device/reduce.cuh"
+#include "engine/device/vectors.cuh"
 #include "layers/cuda_kernels.h"
 
 namespace colonnade::cuda {

@@ -1,6 +1,6 @@
 #include "layers/linear.h"
 
-#include "engine/gemm.h"
+#include "engine/device/gemm.h"
 #include "layers/cuda_kernels.h"
 #include "layers/partial_sums.h"
 #include "layers/rows.h"

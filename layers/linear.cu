@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "engine/gpu.cuh"
-#include "engine/vectors.cuh"
+#include "engine/device/gpu.cuh"
+#include "engine/device/vectors.cuh"
 #include "layers/cuda_kernels.h"
 #include "layers/partial_sums.h"
 

@@ -3,7 +3,7 @@
 //
 //     d_in = d_out W;   d_W (+)= d_out^T in;   d_bias += column sums of d_out
 
-#include "engine/context.h"
+#include "engine/device/context.h"
 #include "layers/gradient.h"
 
 namespace colonnade {
@@ -12,18 +12,18 @@ struct LinearForward {
     Tensor out;     ///< [tokens, out_features]
     Tensor in;      ///< [tokens, in_features]
     Tensor weight;  ///< [out_features, in_features]
-    Tensor bias;    ///< [out_features], or empty
+    Tensor bias{};  ///< [out_features], or empty
 };
 void linear_forward(const Context& ctx, const LinearForward& args);
 
 struct LinearBackward {
-    Tensor din;  ///< [tokens, in_features], or empty
+    Tensor din{};  ///< [tokens, in_features], or empty
     Grad din_mode = Grad::overwrite;
-    Tensor dweight;  ///< sum_dtype [out_features, in_features]; or empty (frozen)
+    Tensor dweight{};  ///< sum_dtype [out_features, in_features]; or empty (frozen)
     Grad dweight_mode = Grad::accumulate;
-    Tensor dbias;    ///< sum_dtype [out_features], accumulated; or empty
+    Tensor dbias{};  ///< sum_dtype [out_features], accumulated; or empty
     Tensor dout;     ///< [tokens, out_features]
-    Tensor in;       ///< saved input
+    Tensor in{};     ///< saved input
     Tensor weight;
     Tensor scratch{};  ///< GPU, with dbias: u8 [linear_scratch_bytes(out_features)] or more, 16-byte aligned
 };

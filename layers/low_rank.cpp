@@ -1,6 +1,6 @@
 #include "layers/low_rank.h"
 
-#include "engine/gemm.h"
+#include "engine/device/gemm.h"
 #include "layers/shape_check.h"
 
 namespace colonnade {

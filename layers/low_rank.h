@@ -41,7 +41,7 @@ struct LowRankForward {
 void low_rank_forward(const Context& ctx, const LowRankForward& args);
 
 struct LowRankBackward {
-    Tensor din;                ///< [tokens, in_features], added to; or empty
+    Tensor din{};              ///< [tokens, in_features], added to; or empty
     const LowRank& gradients;  ///< added to
     Tensor dh;                 ///< scratch [tokens, slices * rank]
     Tensor dout;               ///< [tokens, out_features]

@@ -1,5 +1,5 @@
-#include "engine/gpu.cuh"
-#include "engine/reduce.cuh"
+#include "engine/device/gpu.cuh"
+#include "engine/device/reduce.cuh"
 #include "layers/partial_sums.h"
 
 namespace colonnade::cuda {

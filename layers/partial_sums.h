@@ -2,7 +2,7 @@
 // Sums over rows on a GPU, in two stages and always in the same order: each CTA adds up some rows and writes one row of
 // partial sums to scratch memory, then these are added up.
 
-#include "engine/context.h"
+#include "engine/device/context.h"
 
 namespace colonnade {
 

@@ -24,7 +24,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "engine/host_device.h"
+#include "engine/device/host_device.h"
 
 namespace colonnade {
 

@@ -1,7 +1,7 @@
 // Small arrays: thousands of targets and pairs. A warp sums the targets of a branch, one CTA does all pairs, so that
 // every sum has one order.
 
-#include "engine/gpu.cuh"
+#include "engine/device/gpu.cuh"
 #include "layers/cuda_kernels.h"
 
 namespace colonnade::cuda {

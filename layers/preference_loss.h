@@ -1,6 +1,6 @@
 #pragma once
 // From the log-probabilities of tokens to those of answers, to the loss of pairs of answers, and back to one coefficient
-// a token: what stands between two passes over the head (train/preference_objective.h).
+// a token: what stands between two passes over the head (train/objectives/preference_objective.h).
 //
 //     l_b = -sum_{i of b} weight_i nll_i            branch_log_probabilities
 //     loss = scale * sum_pairs mix(l_c, l_r)        preference_loss: the mix of layers/preference_formulas.h
@@ -8,7 +8,7 @@
 //
 // All in double, in a fixed order: the same bits in every run.
 
-#include "engine/context.h"
+#include "engine/device/context.h"
 #include "layers/preference_formulas.h"
 
 namespace colonnade {
@@ -39,12 +39,12 @@ struct PairSums {
 };
 
 struct PreferencePairs {
-    Tensor sums;          ///< f64 [PairSums::count], unscaled; added to
-    Tensor coefficients;  ///< f64 [branches], d loss / d l_b, overwritten; or empty in evaluation
-    Tensor logps;         ///< f64 [branches]
-    Tensor reference;     ///< f64 [branches]: the same under the reference; or empty, where the mix needs none
-    Tensor lengths;       ///< f64 [branches]: sum of the weights of a branch's targets, above 0
-    Tensor pairs;         ///< i32 [pairs, 2]: branch of the chosen and of the rejected answer. Each branch is in one
+    Tensor sums;            ///< f64 [PairSums::count], unscaled; added to
+    Tensor coefficients{};  ///< f64 [branches], d loss / d l_b, overwritten; or empty in evaluation
+    Tensor logps;           ///< f64 [branches]
+    Tensor reference{};     ///< f64 [branches]: the same under the reference; or empty, where the mix needs none
+    Tensor lengths;         ///< f64 [branches]: sum of the weights of a branch's targets, above 0
+    Tensor pairs;           ///< i32 [pairs, 2]: branch of the chosen and of the rejected answer. Each branch is in one
     PreferenceMix mix;
     double scale;  ///< 1 / pairs of the whole global step
 };

@@ -1,6 +1,6 @@
 // One CTA: hundreds of samples of a few answers are little work, and every sum has one order.
 
-#include "engine/gpu.cuh"
+#include "engine/device/gpu.cuh"
 #include "layers/cuda_kernels.h"
 
 namespace colonnade::cuda {

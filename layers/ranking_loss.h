@@ -9,7 +9,7 @@
 
 #include <cmath>
 
-#include "engine/context.h"
+#include "engine/device/context.h"
 #include "layers/preference_formulas.h"
 
 namespace colonnade {

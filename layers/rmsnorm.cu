@@ -4,9 +4,9 @@
 
 #include <algorithm>
 
-#include "engine/gpu.cuh"
-#include "engine/reduce.cuh"
-#include "engine/vectors.cuh"
+#include "engine/device/gpu.cuh"
+#include "engine/device/reduce.cuh"
+#include "engine/device/vectors.cuh"
 #include "layers/cuda_kernels.h"
 #include "layers/partial_sums.h"
 

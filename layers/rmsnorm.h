@@ -8,18 +8,18 @@
 // Rows may be strided; the last dim must be contiguous. The CPU takes sums in double. A GPU takes them in f32, of s as
 // it is stored; rows there have at most 16384 elements.
 
-#include "engine/context.h"
+#include "engine/device/context.h"
 #include "layers/gradient.h"
 
 namespace colonnade {
 
 struct RmsNormForward {
-    Tensor out;   ///< shape of in; may alias in
-    Tensor rstd;  ///< sum_dtype [rows], saved for backward
-    Tensor sum;   ///< in + delta, where delta is given; may alias in
+    Tensor out;    ///< shape of in; may alias in
+    Tensor rstd;   ///< sum_dtype [rows], saved for backward
+    Tensor sum{};  ///< in + delta, where delta is given; may alias in
     Tensor in;
-    Tensor delta;   ///< residual branch, shape of in; or empty
-    Tensor weight;  ///< [last dim]
+    Tensor delta{};  ///< residual branch, shape of in; or empty
+    Tensor weight;   ///< [last dim]
     double eps;
 };
 void rmsnorm_forward(const Context& ctx, const RmsNormForward& args);
@@ -27,7 +27,7 @@ void rmsnorm_forward(const Context& ctx, const RmsNormForward& args);
 struct RmsNormBackward {
     Tensor din;                       ///< shape of in; may alias dout
     Grad din_mode = Grad::overwrite;  ///< accumulate: adds to a residual gradient that is already there
-    Tensor dweight;                   ///< sum_dtype [last dim], accumulated; or empty
+    Tensor dweight{};                 ///< sum_dtype [last dim], accumulated; or empty
     Tensor dout;
     Tensor in;  ///< what was normalised: `sum` of the forward where there was a delta
     Tensor rstd;

@@ -8,7 +8,7 @@
 
 #include <vector>
 
-#include "engine/context.h"
+#include "engine/device/context.h"
 
 namespace colonnade {
 

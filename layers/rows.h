@@ -9,7 +9,7 @@
 #include <span>
 #include <vector>
 
-#include "engine/tensor.h"
+#include "engine/device/tensor.h"
 
 namespace colonnade {
 

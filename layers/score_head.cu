@@ -1,6 +1,6 @@
 // A CTA for each answer, then one thread for each column of the weight: answers are few.
 
-#include "engine/gpu.cuh"
+#include "engine/device/gpu.cuh"
 #include "layers/cuda_kernels.h"
 
 namespace colonnade::cuda {

@@ -5,7 +5,7 @@
 //
 // All sums are in double: there are few answers.
 
-#include "engine/context.h"
+#include "engine/device/context.h"
 
 namespace colonnade {
 
@@ -17,11 +17,11 @@ struct ScoreForward {
 void score_forward(const Context& ctx, const ScoreForward& args);
 
 struct ScoreBackward {
-    Tensor dhidden;  ///< [answers, hidden], overwritten
-    Tensor dweight;  ///< sum_dtype [1, hidden], accumulated; or empty
-    Tensor dscores;  ///< f64 [answers]
-    Tensor hidden;   ///< [answers, hidden]
-    Tensor weight;   ///< [1, hidden]
+    Tensor dhidden;    ///< [answers, hidden], overwritten
+    Tensor dweight{};  ///< sum_dtype [1, hidden], accumulated; or empty
+    Tensor dscores;    ///< f64 [answers]
+    Tensor hidden;     ///< [answers, hidden]
+    Tensor weight;     ///< [1, hidden]
 };
 void score_backward(const Context& ctx, const ScoreBackward& args);
 

@@ -3,7 +3,7 @@
 // may be strided (a slice of a packed buffer). A mismatch is a broken promise between parts: Exit::internal with op,
 // tensor, what was found and what was expected.
 
-#include "engine/context.h"
+#include "engine/device/context.h"
 
 namespace colonnade {
 

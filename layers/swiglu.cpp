@@ -1,6 +1,6 @@
 #include "layers/swiglu.h"
 
-#include "engine/vector_math.h"
+#include "engine/device/vector_math.h"
 #include "layers/cuda_kernels.h"
 #include "layers/rows.h"
 #include "layers/shape_check.h"

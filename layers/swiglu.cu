@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "engine/gpu.cuh"
-#include "engine/vectors.cuh"
+#include "engine/device/gpu.cuh"
+#include "engine/device/vectors.cuh"
 #include "layers/cuda_kernels.h"
 #include "layers/swiglu.cuh"
 

@@ -4,7 +4,7 @@
 //
 //     d_gate = d_out * up * s * (1 + gate * (1 - s)),  s = sigmoid(gate);   d_up = d_out * silu(gate)
 
-#include "engine/context.h"
+#include "engine/device/context.h"
 
 namespace colonnade {
 

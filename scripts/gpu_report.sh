@@ -107,8 +107,8 @@ each_case() {  # each_case FUNCTION: calls it with the fields of every case that
     done
 }
 
-gpu_tests=$(grep -lE 'cuda_devices|test_gpu\.h|device_case\.h|tiny_model\.h|attention_call\.h' tests/*_test.cpp tests/*_test.cu |
-    sed 's|tests/||; s|\.cpp||; s|\.cu||')
+gpu_tests=$(grep -lE 'cuda_devices|test_gpu\.h|device_case\.h|tiny_model\.h|attention_call\.h' tests/*/*_test.c* tests/*/*/*_test.c* |
+    sed 's|.*/||; s|\.cpp||; s|\.cu||')
 gpu_filter='*cuda*:*Gpu*:*bf16*:*Bf16*:*GPU*:*Hopper*'
 
 stage_build() {
@@ -148,7 +148,7 @@ stage_sanitizer() {
     for tool in memcheck racecheck; do
         for entry in "${entries[@]}"; do
             bin=$build/bin
-            [[ $tool-$entry != racecheck-hopper* ]] || bin=$build-racecheck/bin  # engine/hopper/ptx.cuh says why
+            [[ $tool-$entry != racecheck-hopper* ]] || bin=$build-racecheck/bin  # engine/device/hopper/ptx.cuh says why
             [[ $tool-$entry != racecheck-gated* ]] || continue  # it has no such build: one lane arrives for its warp
             run "$tool-${entry%%:*}" 120 "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 \
                 "$bin/${entry%%:*}" --gtest_filter="${entry#*:}" --gtest_brief=1

@@ -71,7 +71,7 @@ def write_rows(path, args):
 
 
 def philox_bits(seed, stream, index):
-    """64 random bits: Philox4x32-10 as engine/philox.h has it."""
+    """64 random bits: Philox4x32-10 as engine/device/philox.h has it."""
     word = 0xFFFFFFFF
     c = [index & word, index >> 32, stream & word, stream >> 32]
     k = [seed & word, seed >> 32]

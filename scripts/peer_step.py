@@ -11,7 +11,7 @@ weights and moments in float32 and computes in bfloat16 under autocast, bfloat16
 
 A step is timed as bench_step times one: by events on the GPU's stream, which the host does not wait for between steps
 (--synchronize: host clock around each step, with a wait before and after). --warmup steps are not counted, and the
-median of --steps is. FLOPs are counted as train/step_flops.h counts them. Peak memory is the most that PyTorch's
+median of --steps is. FLOPs are counted as train/bench/step_flops.h counts them. Peak memory is the most that PyTorch's
 allocator ever had handed out, model and optimizer included.
 
 Workloads, drawn by numpy from --seed, row after row:

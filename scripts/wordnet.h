@@ -13,8 +13,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "engine/error.h"
-#include "engine/files.h"
+#include "engine/device/error.h"
+#include "engine/io/files.h"
 
 namespace colonnade {
 

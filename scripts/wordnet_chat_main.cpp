@@ -9,8 +9,8 @@
 
 #include <tuple>
 
-#include "engine/command_line.h"
-#include "engine/json.h"
+#include "engine/io/command_line.h"
+#include "engine/io/json.h"
 #include "scripts/wordnet_questions.h"
 
 namespace colonnade {

@@ -14,8 +14,8 @@
 #include <set>
 #include <tuple>
 
-#include "engine/command_line.h"
-#include "engine/json.h"
+#include "engine/io/command_line.h"
+#include "engine/io/json.h"
 #include "scripts/wordnet_questions.h"
 
 namespace colonnade {

@@ -3,10 +3,10 @@
 
 #include <cmath>
 
-#include "engine/command_line.h"
-#include "train/learner.h"
-#include "train/session.h"
-#include "train/stage_objective.h"
+#include "engine/io/command_line.h"
+#include "train/run/session.h"
+#include "train/run/stage_objective.h"
+#include "train/step/learner.h"
 
 using namespace colonnade;
 

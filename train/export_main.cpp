@@ -2,12 +2,12 @@
 
 #include <filesystem>
 
-#include "engine/command_line.h"
-#include "engine/files.h"
-#include "train/adapter_folder.h"
-#include "train/checkpoint.h"
-#include "train/export.h"
-#include "train/session.h"
+#include "engine/io/command_line.h"
+#include "engine/io/files.h"
+#include "train/folders/adapter_folder.h"
+#include "train/folders/checkpoint.h"
+#include "train/folders/export.h"
+#include "train/run/session.h"
 
 using namespace colonnade;
 

@@ -4,11 +4,11 @@
 #include <iostream>
 
 #include "data/chat_template.h"
-#include "engine/command_line.h"
-#include "engine/files.h"
-#include "train/adapter_folder.h"
-#include "train/generate.h"
-#include "train/session.h"
+#include "engine/io/command_line.h"
+#include "engine/io/files.h"
+#include "train/folders/adapter_folder.h"
+#include "train/model/generate.h"
+#include "train/run/session.h"
 
 using namespace colonnade;
 

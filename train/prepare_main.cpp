@@ -3,8 +3,8 @@
 
 #include "data/prepare_report.h"
 #include "data/unigram.h"
-#include "engine/command_line.h"
-#include "train/session.h"
+#include "engine/io/command_line.h"
+#include "train/run/session.h"
 
 using namespace colonnade;
 

@@ -1,7 +1,7 @@
 // train: fine-tunes or pretrains a model as a YAML config says; under mpirun with several ranks.
 
-#include "engine/command_line.h"
-#include "train/trainer.h"
+#include "engine/io/command_line.h"
+#include "train/run/trainer.h"
 
 using namespace colonnade;
 

@@ -25,9 +25,9 @@
 #include "attention/hopper/backward_rows.cuh"
 #include "attention/hopper/backward_scores.cuh"
 #include "attention/hopper/hopper.h"
-#include "engine/hopper/tensor_map.h"
 #include "attention/hopper/wide.cuh"
-#include "engine/gpu.cuh"
+#include "engine/device/gpu.cuh"
+#include "engine/device/hopper/tensor_map.h"
 
 namespace colonnade::cuda {
 namespace {
@@ -275,7 +275,7 @@ bool has_kernel(int64_t head_dim) {
 bool hopper_supports(const Context& ctx, const FlashMaskBackward& args) {
     const int64_t dim = args.q.size(3), length = std::max(args.q.size(1), args.k.size(1)),
                   items = args.q.size(0) * args.q.size(2) * ((length + item_columns - 1) / item_columns);
-    return ctx.device == Device::cuda && ctx.gpu->compute_capability() == 90 && has_kernel(dim) &&
+    return ctx.device == Device::cuda && ctx.gpu->runs_hopper_kernels() && has_kernel(dim) &&
            length < int64_t{1} << 30 && items < int64_t{1} << 30 && args.scale > 0 && has_tensor_map(args.q) &&
            has_tensor_map(args.k) && has_tensor_map(args.v) && has_tensor_map(args.dout) && has_tensor_map(args.dk) &&
            has_tensor_map(args.dv) && (dim != wide_head_dim || has_tensor_map(args.dq));

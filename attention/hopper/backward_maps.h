@@ -1,10 +1,10 @@
 #pragma once
 // Index arithmetic of Hopper's backward, for device and host alike: which of a thread's scores a key's bounds hide, and
-// where sums of dQ lie. tests/hopper_backward_maps_test.cpp holds it against plain loops.
+// where sums of dQ lie. tests/attention/hopper/hopper_backward_maps_test.cpp holds it against plain loops.
 
 #include <cstdint>
 
-#include "engine/host_device.h"
+#include "engine/device/host_device.h"
 
 namespace colonnade::hopper {
 

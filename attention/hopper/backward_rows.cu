@@ -1,7 +1,7 @@
 #include "attention/hopper/backward_rows.cuh"
 
 #include "attention/hopper/backward_maps.h"
-#include "engine/gpu.cuh"
+#include "engine/device/gpu.cuh"
 
 namespace colonnade::hopper {
 namespace {

@@ -1,13 +1,13 @@
 #pragma once
 // In which order CTAs of Hopper's backward take their items, and in which they add to sums of dQ where these are to be
-// deterministic; for device and host alike. tests/hopper_backward_schedule_test.cpp plays it.
+// deterministic; for device and host alike. tests/attention/hopper/hopper_backward_schedule_test.cpp plays it.
 //
 // An item is a pair of column blocks of a slice, and one of the slice's key/value heads. Heads come in sections, within
 // which the heads of a pair are neighbours.
 
 #include <cstdint>
 
-#include "engine/host_device.h"
+#include "engine/device/host_device.h"
 
 namespace colonnade::hopper {
 

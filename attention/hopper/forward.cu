@@ -18,8 +18,8 @@
 #include "attention/hopper/row_feed.cuh"
 #include "attention/hopper/row_problem.h"
 #include "attention/hopper/row_scores.cuh"
-#include "engine/hopper/tensor_map.h"
-#include "engine/gpu.cuh"
+#include "engine/device/gpu.cuh"
+#include "engine/device/hopper/tensor_map.h"
 
 namespace colonnade::hopper {
 
@@ -311,10 +311,9 @@ void launch(const Context& ctx, const FlashMaskForward& args) {
 bool hopper_supports(const Context& ctx, const FlashMaskForward& args) {
     const int64_t dim = args.q.size(3), length = std::max(args.q.size(1), args.k.size(1)),
                   items = args.q.size(0) * args.q.size(2) * ((args.q.size(1) + 127) / 128);
-    return ctx.device == Device::cuda && ctx.gpu->compute_capability() == 90 &&
-           (dim == 64 || dim == 128 || dim == 256) && length < int64_t{1} << 30 && items < int64_t{1} << 30 &&
-           args.scale > 0 && has_tensor_map(args.q) && has_tensor_map(args.k) && has_tensor_map(args.v) &&
-           has_tensor_map(args.out);
+    return ctx.device == Device::cuda && ctx.gpu->runs_hopper_kernels() && (dim == 64 || dim == 128 || dim == 256) &&
+           length < int64_t{1} << 30 && items < int64_t{1} << 30 && args.scale > 0 && has_tensor_map(args.q) &&
+           has_tensor_map(args.k) && has_tensor_map(args.v) && has_tensor_map(args.out);
 }
 
 void hopper_forward(const Context& ctx, const FlashMaskForward& args) {

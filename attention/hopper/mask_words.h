@@ -14,7 +14,7 @@
 
 #include <cstdint>
 
-#include "engine/host_device.h"
+#include "engine/device/host_device.h"
 
 namespace colonnade::hopper {
 

@@ -1,7 +1,7 @@
 #pragma once
 // What the backward needs of sm_90a beside ptx.cuh: bulk copies and bulk sums, tickets in global memory.
 
-#include "engine/hopper/ptx.cuh"
+#include "engine/device/hopper/ptx.cuh"
 
 namespace colonnade::hopper {
 

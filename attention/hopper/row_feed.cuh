@@ -7,8 +7,8 @@
 // bytes of all that, and the numbers of its barriers.
 
 #include "attention/hopper/mask_words.h"
-#include "engine/hopper/ptx.cuh"
 #include "attention/hopper/work.cuh"
+#include "engine/device/hopper/ptx.cuh"
 
 namespace colonnade::hopper {
 

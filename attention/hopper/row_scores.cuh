@@ -4,8 +4,8 @@
 #include <cmath>
 
 #include "attention/hopper/mask_words.h"
-#include "engine/hopper/ptx.cuh"
 #include "attention/hopper/work.cuh"
+#include "engine/device/hopper/ptx.cuh"
 
 namespace colonnade::hopper {
 

@@ -11,7 +11,7 @@
 
 #include "attention/hopper/backward_scores.cuh"
 #include "attention/hopper/wide.cuh"
-#include "engine/gpu.cuh"
+#include "engine/device/gpu.cuh"
 
 namespace colonnade::hopper {
 

@@ -12,9 +12,9 @@
 #include "attention/hopper/row_feed.cuh"
 #include "attention/hopper/row_problem.h"
 #include "attention/hopper/row_scores.cuh"
-#include "engine/hopper/tensor_map.h"
 #include "attention/hopper/wide.cuh"
-#include "engine/gpu.cuh"
+#include "engine/device/gpu.cuh"
+#include "engine/device/hopper/tensor_map.h"
 
 namespace colonnade::hopper {
 

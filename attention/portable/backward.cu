@@ -391,12 +391,9 @@ int64_t padded(int64_t rows) {
 BackwardProblem problem_of(const FlashMaskBackward& args) {
     const GpuTilePlan& plan = args.plan.gpu;
     const auto lists = [&](const Tensor& active, const Tensor& partial, const Tensor& order, int64_t inner) {
-        return TileLists{as_device<int32_t>(active),
-                         as_device<int32_t>(partial),
-                         as_device<int32_t>(order),
-                         static_cast<int>(active.size(1)),
-                         static_cast<int>(active.size(2)),
-                         static_cast<int>((active.size(1) + 1) / 2),
+        return TileLists{as_device<int32_t>(active),       as_device<int32_t>(partial),
+                         as_device<int32_t>(order),        static_cast<int>(active.size(1)),
+                         static_cast<int>(active.size(2)), static_cast<int>((active.size(1) + 1) / 2),
                          static_cast<int>(inner)};
     };
     const int64_t batch = args.q.size(0), rows = args.q.size(1), heads = args.q.size(2);

@@ -3,7 +3,7 @@
 // way between global memory, shared memory and fragments, and the element mask. Not for use outside attention/portable.
 
 #include "attention/portable/mma.cuh"
-#include "engine/gpu.cuh"
+#include "engine/device/gpu.cuh"
 
 namespace colonnade::portable {
 
@@ -113,9 +113,7 @@ class Walk {
         return __ldg((lane < 2 ? lists_.active : lists_.partial) + list_ + (lane % 2 == 1 ? lists_.words : 0) + word);
     }
     /// From those words: bit i where the i-th block's tile is active, bit 2 + i where it is partial.
-    __device__ unsigned tiles(unsigned words) const {
-        return __ballot_sync(~0u, words >> (step_.first >> 6 & 31) & 1);
-    }
+    __device__ unsigned tiles(unsigned words) const { return __ballot_sync(~0u, words >> (step_.first >> 6 & 31) & 1); }
 
   private:
     __device__ bool second() const { return blocks == 2 && (anew(first_) >> 6) + 1 < lists_.blocks; }
@@ -305,7 +303,8 @@ __device__ __forceinline__ void multiply_rows(float (&c)[m][n][4], uint32_t a, i
 /// c += A B for 16 rows of B and every `apart`-th group of its 16 columns; b addresses the first, as lane_down says, the
 /// tile lies b_tile bytes after it.
 template <int width, int apart, int m, int n>
-__device__ __forceinline__ void multiply_columns(float (&c)[m][n][4], const uint32_t (&a)[m][4], uint32_t b, int b_tile) {
+__device__ __forceinline__ void multiply_columns(float (&c)[m][n][4], const uint32_t (&a)[m][4], uint32_t b,
+                                                 int b_tile) {
 #pragma unroll
     for (int j = 0; j < n; j += 2) {
         uint32_t fb[4];
@@ -333,7 +332,8 @@ __device__ __forceinline__ void to_operand(uint32_t (&a)[m][4], const float (&c)
 /// Accumulators of every `apart`-th group of 16 columns, from group `part`, times `factor`, into a tile; `tile` is the
 /// address of the warp's first row.
 template <int width, int apart, int m, int n>
-__device__ __forceinline__ void stage_tile(uint32_t tile, const float (&c)[m][n][4], int part, float factor, unsigned lane) {
+__device__ __forceinline__ void stage_tile(uint32_t tile, const float (&c)[m][n][4], int part, float factor,
+                                           unsigned lane) {
     const uint32_t to = tile + 2 * swizzled<width>(lane / 4, 0) + lane % 4 * 4;
 #pragma unroll
     for (int i = 0; i < m; ++i)

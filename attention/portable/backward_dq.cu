@@ -18,10 +18,10 @@ template <int head_dim, int warps_, int row_tiles_, int keys_, int stages_, int 
 struct Config {
     static constexpr int dim = head_dim, warps = warps_, threads = 32 * warps;
     static constexpr int row_tiles = row_tiles_, warp_rows = 16 * row_tiles, rows = warps * warp_rows;
-    static constexpr int keys = keys_;      ///< of a step
-    static constexpr int stages = stages_;  ///< of K and V
-    static constexpr int ctas = ctas_;      ///< per multiprocessor, which sets the registers
-    static constexpr int chunk = 32;        ///< keys whose S and dP are in registers
+    static constexpr int keys = keys_;                  ///< of a step
+    static constexpr int stages = stages_;              ///< of K and V
+    static constexpr int ctas = ctas_;                  ///< per multiprocessor, which sets the registers
+    static constexpr int chunk = 32;                    ///< keys whose S and dP are in registers
     static constexpr int blocks = rows == 128 ? 2 : 1;  ///< of 64 rows
 
     static constexpr int row_bytes = rows_bytes<dim>(rows), key_bytes = rows_bytes<dim>(keys);
@@ -47,8 +47,8 @@ __device__ __forceinline__ void load_keys(const BackwardProblem& p, int batch, c
 /// x = S scale log2(e) - lse log2(e), -inf where the key is hidden; then P = 2^x. `row` is the thread's first, `key` the
 /// first of its columns.
 template <typename C>
-__device__ __forceinline__ void probabilities(Scores<C>& s, const BackwardProblem& p, const PerRow<C>& lse2, bool partial,
-                                              int slice, int row, int key) {
+__device__ __forceinline__ void probabilities(Scores<C>& s, const BackwardProblem& p, const PerRow<C>& lse2,
+                                              bool partial, int slice, int row, int key) {
 #pragma unroll
     for (int i = 0; i < C::row_tiles; ++i)
 #pragma unroll

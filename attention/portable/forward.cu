@@ -6,7 +6,7 @@
 #include "attention/portable/forward.cuh"
 
 #include "attention/cuda_kernels.h"
-#include "engine/gpu.cuh"
+#include "engine/device/gpu.cuh"
 
 namespace colonnade::cuda {
 namespace {

@@ -1,0 +1,282 @@
+// bench_attention: times FlashMask on the CPU or a GPU for mask families or masks from files, beside the full mask of
+// the same size; with --check compares every result with dense attention in double. With --show-plan it prints which
+// tiles of these masks are skipped instead.
+
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "attention/bench/mask_file.h"
+#include "attention/mask_families.h"
+#include "attention/measure.h"
+#include "attention/plan_picture.h"
+#include "engine/device/device.h"
+#include "engine/io/command_line.h"
+#include "engine/io/files.h"
+
+using namespace colonnade;
+
+namespace {
+
+struct Options {
+    std::vector<std::string> masks{"all"}, columns_files;
+    std::vector<int64_t> lengths{4096}, ends;
+    std::string device, dtype, json;
+    int64_t query_length = 0, batch = 1, documents = 0, shortest_document = -1, sliding_window = 0, mask_heads = 0;
+    AttentionSize size;
+    int repeat = 5;
+    bool check = false, without_full = false, show_plan = false;
+    std::optional<int64_t> window, global_tokens, prefix, first_evicting_row;
+    uint64_t seed = 0;
+};
+
+void declare(CLI::App& app, Options& o) {
+    const auto at_least = [](int64_t n) { return CLI::Range(n, int64_t{1} << 30); };
+    app.add_option("--device", o.device, "default: cuda where there is a GPU")->check(CLI::IsMember({"cpu", "cuda"}));
+    app.add_option("--dtype", o.dtype, "cpu: f32 (default) or f64; cuda: bf16")
+        ->check(CLI::IsMember({"f32", "f64", "bf16"}));
+    auto* mask = app.add_option("--mask", o.masks, "mask families: causal,document; or all")
+                     ->delimiter(',')
+                     ->capture_default_str();
+    auto* length = app.add_option("--length", o.lengths, "keys; several: 8192,32768")
+                       ->delimiter(',')
+                       ->check(at_least(1))
+                       ->capture_default_str();
+    app.add_option("--columns-file", o.columns_files, "HDF5 files: int32 datasets lts, lte, uts, ute; attribute causal")
+        ->excludes(mask)
+        ->excludes(length);
+    app.add_option("--query-length", o.query_length, "queries, where not as many as keys")->check(at_least(1));
+    app.add_option("--batch", o.batch)->check(at_least(1))->capture_default_str();
+    app.add_option("--heads", o.size.heads)->check(at_least(1))->capture_default_str();
+    app.add_option("--kv-heads", o.size.kv_heads, "key/value heads, default: as many as heads")->check(at_least(1));
+    app.add_option("--head-dim", o.size.head_dim, "cuda: 64, 96, 128 or 256")
+        ->check(CLI::Range(1, 256))
+        ->capture_default_str();
+    app.add_option("--tile-rows", o.size.tile_rows, "cpu, default as in training")->check(at_least(1));
+    app.add_option("--tile-columns", o.size.tile_columns, "likewise")->check(at_least(1));
+    auto* repeat = app.add_option("--repeat", o.repeat, "timed runs, the median counts")
+                       ->check(CLI::Range(1, 1000))
+                       ->capture_default_str();
+    auto* documents =
+        app.add_option("--documents", o.documents, "documents, or blocks; equal ones")->check(at_least(1));
+    auto* shortest =
+        app.add_option("--shortest-document", o.shortest_document, "documents of random lengths from this on")
+            ->check(at_least(0))
+            ->needs(documents);
+    app.add_option("--ends", o.ends, "cumulative document ends: 3,8")
+        ->delimiter(',')
+        ->excludes(documents)
+        ->excludes(shortest);
+    app.add_option("--window", o.window, "keys in the window, default length / 16")->check(at_least(1));
+    app.add_option("--global-tokens", o.global_tokens, "default 16")->check(at_least(0));
+    app.add_option("--prefix", o.prefix, "of the prefix-LM causal mask, default length / 2")->check(at_least(0));
+    app.add_option("--first-evicting-row", o.first_evicting_row, "default length / 2")->check(at_least(0));
+    app.add_option("--mask-heads", o.mask_heads, "of random eviction, default: as many as heads")->check(at_least(1));
+    app.add_option("--seed", o.seed, "of random eviction and document lengths")->capture_default_str();
+    app.add_option("--sliding-window", o.sliding_window, "intersect causal masks with this window")->check(at_least(1));
+    auto* without_full =
+        app.add_flag("--without-full", o.without_full, "do not time the full mask, nor compare with it");
+    auto* check =
+        app.add_flag("--check", o.check, "compare with dense attention in double; exit 4 where it is too far off");
+    auto* json = app.add_option("--json", o.json, "write the results to this file, or - for stdout");
+    auto* show_plan =
+        app.add_flag("--show-plan", o.show_plan, "time nothing: print each mask's tile plan as a picture");
+    for (auto* timing : {repeat, without_full, check, json}) show_plan->excludes(timing);
+}
+
+struct NamedMask {
+    std::string name;
+    ColumnMask mask;
+};
+
+std::vector<NamedMask> masks_from_files(const Options& o) {
+    std::vector<NamedMask> masks;
+    for (const std::string& path : o.columns_files) masks.push_back({path, read_column_mask(path, o.query_length)});
+    return masks;
+}
+
+std::vector<NamedMask> masks_of_length(const Options& o, int64_t length) {
+    const int64_t rows = o.query_length ? o.query_length : length;
+    const int64_t mask_heads = o.mask_heads ? o.mask_heads : o.size.heads;
+    auto parameters = default_parameters(rows, length, mask_heads, o.documents);
+    if (!o.ends.empty()) set_documents(parameters, o.ends);
+    if (o.shortest_document >= 0)
+        set_documents(parameters, random_document_ends(length, o.documents, o.shortest_document, o.seed));
+    parameters.window = o.window.value_or(parameters.window);
+    parameters.global_tokens = o.global_tokens.value_or(parameters.global_tokens);
+    parameters.prefix = o.prefix.value_or(parameters.prefix);
+    parameters.first_evicting_row = o.first_evicting_row.value_or(parameters.first_evicting_row);
+    parameters.seed = o.seed;
+    std::vector<NamedMask> masks;
+    const auto build = [&](const MaskFamily& family, bool asked_for) {
+        ColumnMask mask = family.build(parameters);
+        if (o.sliding_window && (mask.causal || asked_for)) mask = mask.with_sliding_window(o.sliding_window);
+        masks.push_back({std::string(family.name), stack(std::vector(static_cast<size_t>(o.batch), mask))});
+    };
+    for (const std::string& name : o.masks) {
+        if (name == "all") {
+            for (const MaskFamily& family : mask_families())
+                if (!family.square || rows == length) build(family, false);
+            continue;
+        }
+        const MaskFamily& family = mask_family(name);
+        if (family.square && rows != length)
+            fail(Exit::config, "--mask {}: takes as many queries as keys, not {} and {}", name, rows, length);
+        build(family, true);
+    }
+    return masks;
+}
+
+nlohmann::ordered_json to_json(const NamedMask& named, const Measurement& m, const std::optional<Measurement>& full,
+                               Device device) {
+    nlohmann::ordered_json result{{"mask", named.name},
+                                  {"batch", named.mask.batch},
+                                  {"rows", named.mask.rows},
+                                  {"columns", named.mask.columns},
+                                  {"visible_tiles", m.tile_share},
+                                  {"visible_pairs", m.pair_share},
+                                  {"plan_ms", m.plan_seconds * 1e3},
+                                  {"forward_ms", m.forward_seconds * 1e3},
+                                  {"backward_ms", m.backward_seconds * 1e3},
+                                  {"forward_gflops", m.forward_flops / m.forward_seconds * 1e-9},
+                                  {"backward_gflops", m.backward_flops / m.backward_seconds * 1e-9}};
+    if (device == Device::cuda) result["deterministic_backward_ms"] = m.deterministic_seconds * 1e3;
+    if (full) {
+        result["forward_of_full"] = m.forward_seconds / full->forward_seconds;
+        result["backward_of_full"] = m.backward_seconds / full->backward_seconds;
+        result["time_of_full"] =
+            (m.forward_seconds + m.backward_seconds) / (full->forward_seconds + full->backward_seconds);
+    }
+    return result;
+}
+
+void print_header(const Options& o, const std::string& device, Device kind, const ColumnMask& mask) {
+    fmt::print("{}: batch {}, {} queries, {} keys, {} heads, {} kv_heads, head_dim {}, {}\n", device, mask.batch,
+               mask.rows, mask.columns, o.size.heads, o.size.kv_heads, o.size.head_dim, name_of(o.size.dtype));
+    const char unit = kind == Device::cuda ? 'T' : 'G';
+    fmt::print("{:<22}{:>7}{:>7}{:>9}{:>10}{:>10}", "mask", "tiles", "pairs", "plan ms", "fwd ms", "bwd ms");
+    if (kind == Device::cuda) fmt::print("{:>10}", "det ms");
+    fmt::print("{:>6} {}F/s{:>5} {}F/s", "fwd", unit, "bwd", unit);
+    fmt::print("{}\n", o.without_full ? "" : "  of full");
+}
+
+void print_row(const nlohmann::ordered_json& r, Device kind) {
+    const auto number = [&](const char* key) { return r[key].get<double>(); };
+    const double unit = kind == Device::cuda ? 1e-3 : 1;
+    fmt::print("{:<22}{:>6.1f}%{:>6.1f}%{:>9.3f}{:>10.3f}{:>10.3f}", r["mask"].get<std::string>(),
+               100 * number("visible_tiles"), 100 * number("visible_pairs"), number("plan_ms"), number("forward_ms"),
+               number("backward_ms"));
+    if (kind == Device::cuda) fmt::print("{:>10.3f}", number("deterministic_backward_ms"));
+    fmt::print("{:>11.1f}{:>10.1f}", unit * number("forward_gflops"), unit * number("backward_gflops"));
+    if (r.contains("time_of_full")) fmt::print("{:>9.4f}", number("time_of_full"));
+    fmt::print("\n");
+    if (!r.contains("errors")) return;
+    fmt::print("  worst relative error (bound):");
+    for (const char* of : {"out", "lse", "dq", "dk", "dv"})
+        fmt::print(" {} {:.1e} ({:.0e}){}", of, r["errors"][of].get<double>(), r["errors"]["bounds"][of].get<double>(),
+                   of == std::string_view("dv") ? "" : ",");
+    fmt::print("{}\n", r["errors"]["passed"].get<bool>() ? "" : ": OVER");
+}
+
+nlohmann::ordered_json check(const Context& ctx, const ColumnMask& mask, const AttentionSize& size) {
+    const auto named = [](const AttentionErrors& e) {
+        return nlohmann::ordered_json{{"out", e.out}, {"lse", e.lse}, {"dq", e.dq}, {"dk", e.dk}, {"dv", e.dv}};
+    };
+    const AttentionCheck found = check_flashmask(ctx, mask, size);
+    nlohmann::ordered_json errors = named(found.errors);
+    errors["bounds"] = named(found.bounds);
+    errors["passed"] = found.errors.within(found.bounds);
+    return errors;
+}
+
+/// Device, dtype and heads as the options and this machine have it.
+std::unique_ptr<Gpu> settle(const CLI::App& app, Options& o) {
+    const bool cuda = o.device.empty() ? !cuda_devices().empty() : o.device == "cuda";
+    if (o.dtype.empty()) o.dtype = cuda ? "bf16" : "f32";
+    if (cuda != (o.dtype == "bf16"))
+        fail(Exit::config, "--dtype {} on {}: expected {}", o.dtype, cuda ? "cuda" : "cpu",
+             cuda ? "bf16" : "f32 or f64");
+    o.size.dtype = cuda ? DType::bf16 : o.dtype == "f64" ? DType::f64 : DType::f32;
+    if (cuda && (app.count("--tile-rows") || app.count("--tile-columns")))
+        fail(Exit::config, "--tile-rows and --tile-columns are of the CPU: tiles of a GPU are 64 x 64");
+    if (app.count("--kv-heads") == 0) o.size.kv_heads = o.size.heads;
+    if (o.size.heads % o.size.kv_heads != 0)
+        fail(Exit::config, "--heads {} is no multiple of --kv-heads {}", o.size.heads, o.size.kv_heads);
+    return cuda ? std::make_unique<Gpu>() : nullptr;
+}
+
+/// One table: masks of one size. Returns whether all checks passed.
+bool bench(const Options& o, const Context& ctx, const std::vector<NamedMask>& masks, nlohmann::ordered_json& results) {
+    const ColumnMask& first = masks.front().mask;
+    const bool table = o.json != "-";
+    if (table) print_header(o, ctx.gpu ? ctx.gpu->name() : "cpu", ctx.device, first);
+    std::optional<Measurement> full;
+    if (!o.without_full)
+        full = measure_flashmask(
+            ctx, stack(std::vector(static_cast<size_t>(first.batch), full_mask(first.rows, first.columns))), o.size,
+            o.repeat);
+    bool passed = true;
+    for (const NamedMask& named : masks) {
+        if (o.size.heads % named.mask.heads != 0)
+            fail(Exit::config, "--heads {} is no multiple of the {} mask heads of {}", o.size.heads, named.mask.heads,
+                 named.name);
+        const bool measured = full && named.name == "full";
+        auto result =
+            to_json(named, measured ? *full : measure_flashmask(ctx, named.mask, o.size, o.repeat), full, ctx.device);
+        if (o.check) {
+            result["errors"] = check(ctx, named.mask, o.size);
+            passed = passed && result["errors"]["passed"].get<bool>();
+        }
+        if (table) print_row(result, ctx.device);
+        results.push_back(std::move(result));
+    }
+    return passed;
+}
+
+/// The plan that attention would have on this device, as a picture.
+void show_plan(const Options& o, const Context& ctx, const NamedMask& named) {
+    Arena planned(ctx.device);
+    GpuTilePlan::lay_out(planned, named.mask);
+    Arena arena(ctx.device, planned.bytes());
+    const GpuTilePlan memory = GpuTilePlan::lay_out(arena, named.mask);
+    const TilePlan plan = tile_plan_of(ctx, memory, named.mask, o.size);
+    fmt::print("{}: {}", named.name, plan_picture(ctx, named.mask, plan));
+}
+
+int run(const CLI::App& app, Options& o) {
+    const std::unique_ptr<Gpu> gpu = settle(app, o);
+    const Context ctx{.device = gpu ? Device::cuda : Device::cpu, .gpu = gpu.get()};
+    if (o.show_plan) {
+        for (const NamedMask& mask : masks_from_files(o)) show_plan(o, ctx, mask);
+        if (o.columns_files.empty())
+            for (const int64_t length : o.lengths)
+                for (const NamedMask& mask : masks_of_length(o, length)) show_plan(o, ctx, mask);
+        return 0;
+    }
+    nlohmann::ordered_json report{
+        {"device", gpu ? gpu->name() : "cpu"}, {"heads", o.size.heads}, {"kv_heads", o.size.kv_heads},
+        {"head_dim", o.size.head_dim},         {"dtype", o.dtype},      {"results", nlohmann::ordered_json::array()}};
+    bool passed = true;
+    // Masks of one size make a table; those of files are as their files say.
+    if (o.columns_files.empty())
+        for (const int64_t length : o.lengths)
+            passed = bench(o, ctx, masks_of_length(o, length), report["results"]) && passed;
+    for (NamedMask& mask : masks_from_files(o)) {
+        std::vector<NamedMask> alone;
+        alone.push_back(std::move(mask));
+        passed = bench(o, ctx, alone, report["results"]) && passed;
+    }
+    if (o.json == "-")
+        fmt::print("{}\n", report.dump(2));
+    else if (!o.json.empty())
+        write_file_atomically(o.json, report.dump(2) + "\n");
+    return static_cast<int>(passed ? Exit::ok : Exit::numerics);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    Options options;
+    CLI::App app("FlashMask attention, timed by mask family");
+    declare(app, options);
+    return run_command("bench_attention", app, argc, argv, [&] { return run(app, options); });
+}

@@ -1,0 +1,76 @@
+#include "engine/device/arena.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+
+#include "engine/device/gpu.h"
+
+namespace colonnade {
+
+std::string human_bytes(size_t bytes) {
+    static const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    double value = static_cast<double>(bytes);
+    size_t unit = 0;
+    while (value >= 1024 && unit + 1 < std::size(units)) value /= 1024, ++unit;
+    return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.{}f} {}", value, value < 10 ? 2 : 1, units[unit]);
+}
+
+Arena::Arena(Device device) : device_(device) {}
+
+/// What this process may still take: the kernel's estimate, or the control group's limit where that is less.
+static size_t available_memory() {
+    size_t available = SIZE_MAX;
+    std::ifstream meminfo("/proc/meminfo");
+    for (std::string key, rest; meminfo >> key && std::getline(meminfo, rest);)
+        if (key == "MemAvailable:") available = std::strtoull(rest.c_str(), nullptr, 10) * 1024;
+    size_t limit = 0, used = 0;
+    if (std::ifstream("/sys/fs/cgroup/memory.max") >> limit && std::ifstream("/sys/fs/cgroup/memory.current") >> used)
+        available = std::min(available, limit > used ? limit - used : 0);
+    return available;
+}
+
+static std::shared_ptr<void> allocate_on_cpu(size_t bytes) {
+    if (const size_t available = available_memory(); bytes > available)
+        fail(Exit::memory, "not enough memory: {} asked for, {} available", human_bytes(bytes), human_bytes(available));
+    // Fresh pages are zero, and come to the memory of the thread that first writes them.
+    const size_t size = std::max<size_t>(bytes, 1);
+    void* memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) fail(Exit::memory, "not enough memory: {} asked for", human_bytes(bytes));
+    return std::shared_ptr<void>(memory, [size](void* p) { ::munmap(p, size); });
+}
+
+Arena::Arena(Device device, size_t bytes)
+    : device_(device),
+      memory_(device == Device::cpu ? allocate_on_cpu(bytes) : allocate_on_gpu(bytes)),
+      capacity_(bytes) {}
+
+Tensor Arena::tensor(const std::string& group, DType dtype, std::initializer_list<int64_t> shape) {
+    uint64_t wanted = bytes_of(dtype);
+    for (const int64_t d : shape)
+        if (d < 0 || __builtin_mul_overflow(wanted, static_cast<uint64_t>(d), &wanted) || wanted > uint64_t{1} << 60)
+            fail(Exit::memory, "a tensor of [{}] for {} is more than can be addressed", fmt::join(shape, ", "), group);
+    Tensor t(nullptr, dtype, shape, device_);
+    const size_t bytes = (t.bytes() + alignment - 1) / alignment * alignment;
+    if (memory_) {
+        require(bytes <= capacity_ - used_, "arena of {} cannot hold {} more for {}", human_bytes(capacity_),
+                human_bytes(bytes), group);
+        t.data = static_cast<char*>(memory_.get()) + used_;
+    }
+    used_ += bytes;
+    high_water_ = std::max(high_water_, used_);
+    for (auto& [name, sum] : groups_)
+        if (name == group) return sum += bytes, t;
+    groups_.emplace_back(group, bytes);
+    return t;
+}
+
+std::string Arena::table() const {
+    std::string s;
+    for (const auto& [name, sum] : groups_) s += fmt::format("  {:<24} {:>12}\n", name, human_bytes(sum));
+    return s + fmt::format("  {:<24} {:>12}\n", "peak", human_bytes(high_water_));
+}
+
+}  // namespace colonnade

@@ -1,0 +1,29 @@
+#pragma once
+// A checksum of a tensor's bits: is it the same on every rank? With w_i the i-th 32 bits,
+//
+//     sum_i w_i * odd(i)  mod 2^64,   odd(i) = SplitMix64(i) | 1
+//
+// Any single changed word changes it, swapped words do, and the order of summation does not: the same number on the CPU
+// and on a GPU. It is no protection against intent.
+
+#include <cstdint>
+
+#include "engine/device/context.h"
+
+namespace colonnade {
+
+constexpr uint64_t checksum_factor(uint64_t i) {
+    uint64_t z = (i + 1) * 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return (z ^ (z >> 31)) | 1;
+}
+
+/// Of a contiguous tensor of a multiple of 4 bytes; waits. `sum`: on a GPU i64 [1], overwritten.
+uint64_t checksum(const Context& ctx, const Tensor& data, const Tensor& sum = {});
+
+namespace cuda {
+void checksum(const Context& ctx, const Tensor& data, const Tensor& sum);  ///< enqueues
+}
+
+}  // namespace colonnade

@@ -1,0 +1,138 @@
+// GEMM on the GPU by cuBLASLt. It thinks in columns: a row-major C = op(A) op(B) is the column-major C' = op(B)' op(A)'
+// over the same memory, so that B comes first.
+
+#include "engine/device/arena.h"
+#include "engine/device/gemm.h"
+#include "engine/device/gpu.cuh"
+#include "engine/device/gpu_state.cuh"
+
+namespace colonnade {
+namespace {
+
+void check_blas(cublasStatus_t status, const char* what) {
+    if (status != CUBLAS_STATUS_SUCCESS)
+        fail(Exit::peer, "cuBLASLt failed: {}: {}", what, cublasLtGetStatusString(status));
+}
+
+/// The largest power of two up to 256 that divides the address.
+int alignment_of(const void* p) {
+    const auto address = reinterpret_cast<uintptr_t>(p);
+    return static_cast<int>(address ? std::min<uintptr_t>(address & (~address + 1), 256) : 256);
+}
+
+cublasLtMatrixLayout_t layout(cudaDataType_t type, int64_t rows, int64_t columns, int64_t leading) {
+    cublasLtMatrixLayout_t result = nullptr;
+    check_blas(
+        cublasLtMatrixLayoutCreate(&result, type, static_cast<uint64_t>(rows), static_cast<uint64_t>(columns), leading),
+        "a matrix layout");
+    return result;
+}
+
+template <typename T>
+void set(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute, const T& value) {
+    check_blas(cublasLtMatmulDescSetAttribute(operation, attribute, &value, sizeof value), "an attribute");
+}
+
+template <typename T>
+void prefer(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttributes_t attribute, T value) {
+    check_blas(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value), "a preference");
+}
+
+Gpu::State::GemmPlan make_plan(cublasLtHandle_t blas, const GpuGemm& g) {
+    Gpu::State::GemmPlan plan;
+    const int64_t lda = g.a.stride[0], ldb = g.b.stride[0], ldc = g.c.stride[0];
+    const cudaDataType_t output = g.c.dtype == DType::f32 ? CUDA_R_32F : CUDA_R_16BF;
+    check_blas(cublasLtMatmulDescCreate(&plan.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "an operation");
+    set(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, g.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
+    set(plan.operation, CUBLASLT_MATMUL_DESC_TRANSB, g.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
+    if (!g.bias.empty()) {
+        set(plan.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+        set(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, static_cast<int32_t>(CUDA_R_16BF));
+        set(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias.data);
+    }
+    plan.a = g.transpose_b ? layout(CUDA_R_16BF, g.k, g.n, ldb) : layout(CUDA_R_16BF, g.n, g.k, ldb);
+    plan.b = g.transpose_a ? layout(CUDA_R_16BF, g.m, g.k, lda) : layout(CUDA_R_16BF, g.k, g.m, lda);
+    plan.c = layout(output, g.n, g.m, ldc);
+
+    cublasLtMatmulPreference_t preference = nullptr;
+    check_blas(cublasLtMatmulPreferenceCreate(&preference), "a preference");
+    prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, Gpu::State::workspace_limit);
+    // Where k is cut into pieces, they are added up in f32 and in a fixed order: not in place, and not in bf16.
+    prefer(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+           static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+    prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, static_cast<uint32_t>(alignment_of(g.b.data)));
+    prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, static_cast<uint32_t>(alignment_of(g.a.data)));
+    prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, static_cast<uint32_t>(alignment_of(g.c.data)));
+    prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, static_cast<uint32_t>(alignment_of(g.c.data)));
+    cublasLtMatmulHeuristicResult_t found{};
+    int count = 0;
+    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(blas, plan.operation, plan.a, plan.b, plan.c, plan.c,
+                                                                 preference, 1, &found, &count);
+    cublasLtMatmulPreferenceDestroy(preference);
+    if (status != CUBLAS_STATUS_SUCCESS || count == 0)
+        fail(Exit::internal, "cuBLASLt has no algorithm for C [{}, {}] {}, k {}, lda {}, ldb {}, ldc {}", g.m, g.n,
+             name_of(g.c.dtype), g.k, lda, ldb, ldc);
+    plan.algorithm = found.algo;
+    plan.workspace_bytes = found.workspaceSize;
+    return plan;
+}
+
+void check_operand(const char* name, const Tensor& t, int64_t rows, int64_t columns) {
+    const bool held =
+        t.rank == 2 && t.device == Device::cuda && t.size(0) == rows && t.size(1) == columns && t.stride[1] == 1;
+    if (!held)
+        fail(Exit::internal, "gemm: {} is {} on {}, expected [{}, {}] on cuda", name, describe(t), name_of(t.device),
+             rows, columns);
+}
+
+}  // namespace
+
+void Gpu::State::open_gemm() {
+    check_blas(cublasLtCreate(&blas), "cublasLtCreate");
+    workspace = allocate_on_gpu(workspace_limit);
+}
+
+void Gpu::State::close_gemm() {
+    for (auto& [key, plan] : gemm_plans) {
+        cublasLtMatmulDescDestroy(plan.operation);
+        for (const cublasLtMatrixLayout_t l : {plan.a, plan.b, plan.c}) cublasLtMatrixLayoutDestroy(l);
+    }
+    if (blas) cublasLtDestroy(blas);
+}
+
+void gemm(const Context& ctx, const GpuGemm& g) {
+    if (g.m == 0 || g.n == 0) return;
+    check_operand("a", g.a, g.transpose_a ? g.k : g.m, g.transpose_a ? g.m : g.k);
+    check_operand("b", g.b, g.transpose_b ? g.n : g.k, g.transpose_b ? g.k : g.n);
+    check_operand("c", g.c, g.m, g.n);
+    require(
+        g.a.dtype == DType::bf16 && g.b.dtype == DType::bf16 && (g.c.dtype == DType::bf16 || g.c.dtype == DType::f32),
+        "gemm: {} x {} -> {}", name_of(g.a.dtype), name_of(g.b.dtype), name_of(g.c.dtype));
+    require(g.bias.empty() || (g.bias.dtype == DType::bf16 && g.bias.numel() == g.n),
+            "gemm: bias is {}, expected [{}] bf16", describe(g.bias), g.n);
+    const PhaseTimer timer(ctx, "gemm");
+    Gpu::State& s = ctx.gpu->state();
+    const Gpu::State::GemmKey key{g.m,
+                                  g.n,
+                                  g.k,
+                                  g.a.stride[0],
+                                  g.b.stride[0],
+                                  g.c.stride[0],
+                                  g.c.dtype == DType::f32,
+                                  g.transpose_a,
+                                  g.transpose_b,
+                                  !g.bias.empty(),
+                                  g.beta != 0,
+                                  alignment_of(g.a.data),
+                                  alignment_of(g.b.data),
+                                  alignment_of(g.c.data)};
+    auto plan = s.gemm_plans.find(key);
+    if (plan == s.gemm_plans.end()) plan = s.gemm_plans.emplace(key, make_plan(s.blas, g)).first;
+    if (!g.bias.empty()) set(plan->second.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias.data);
+    check_blas(cublasLtMatmul(s.blas, plan->second.operation, &g.alpha, g.b.data, plan->second.a, g.a.data,
+                              plan->second.b, &g.beta, g.c.data, plan->second.c, g.c.data, plan->second.c,
+                              &plan->second.algorithm, s.workspace.get(), plan->second.workspace_bytes, s.stream),
+               "a product");
+}
+
+}  // namespace colonnade

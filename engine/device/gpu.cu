@@ -1,0 +1,234 @@
+#include <cublasLt.h>
+
+#include <cstring>
+#include <mutex>
+#include <vector>
+
+#include "engine/device/arena.h"
+#include "engine/device/gpu.cuh"
+#include "engine/device/gpu_state.cuh"
+
+namespace colonnade {
+
+void check_cuda(cudaError_t status, const char* what) {
+    if (status == cudaSuccess) return;
+    const char* text = cudaGetErrorString(status);
+    if (status == cudaErrorMemoryAllocation) fail(Exit::memory, "not enough GPU memory: {}: {}", what, text);
+    fail(Exit::peer, "the GPU failed: {}: {}", what, text);
+}
+
+std::shared_ptr<void> allocate_on_gpu(size_t bytes) {
+    size_t available = 0, total = 0;
+    check_cuda(cudaMemGetInfo(&available, &total), "cudaMemGetInfo");
+    void* memory = nullptr;
+    const cudaError_t status =
+        bytes > available ? cudaErrorMemoryAllocation : cudaMalloc(&memory, std::max<size_t>(bytes, 1));
+    if (status == cudaErrorMemoryAllocation) {
+        cudaGetLastError();
+        fail(Exit::memory, "not enough GPU memory: {} asked for, {} of {} available", human_bytes(bytes),
+             human_bytes(available), human_bytes(total));
+    }
+    check_cuda(status, "cudaMalloc");
+    std::shared_ptr<void> owner(memory, [](void* p) { cudaFree(p); });
+    check_cuda(cudaMemset(memory, 0, bytes), "cudaMemset");
+    check_cuda(cudaDeviceSynchronize(), "cudaMemset");  // the streams that use it do not wait for the default one
+    return owner;
+}
+
+namespace {
+
+cudaDeviceProp properties_of(int index) {
+    int count = 0;
+    const cudaError_t status = cudaGetDeviceCount(&count);
+    if (status != cudaSuccess || index >= count)
+        fail(Exit::config, "there is no CUDA device {} ({} found{}{})", index, count, status == cudaSuccess ? "" : ": ",
+             status == cudaSuccess ? "" : cudaGetErrorString(status));
+    cudaDeviceProp properties{};
+    check_cuda(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
+    if (properties.major < 8)
+        fail(Exit::config, "CUDA device {}, {}, is an sm_{}{}: the kernels need sm_80 or newer", index, properties.name,
+             properties.major, properties.minor);
+    return properties;
+}
+
+}  // namespace
+
+// A half is written by the host, then copied from; it is written again once the copies that read it are done.
+void Gpu::State::Staging::open() {
+    check_cuda(cudaMallocHost(reinterpret_cast<void**>(&memory), 2 * half), "cudaMallocHost");
+    for (cudaEvent_t& event : read)
+        check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
+}
+
+Gpu::State::Staging::~Staging() {
+    for (cudaEvent_t event : read)
+        if (event) cudaEventDestroy(event);
+    if (memory) cudaFreeHost(memory);
+}
+
+char* Gpu::State::Staging::reserve(size_t bytes, cudaStream_t stream) {
+    if (used + bytes > half) {
+        check_cuda(cudaEventRecord(read[current], stream), "cudaEventRecord");
+        current = 1 - current;
+        check_cuda(cudaEventSynchronize(read[current]), "an upload");
+        used = 0;
+    }
+    char* place = memory + static_cast<size_t>(current) * half + used;
+    used += (bytes + 255) / 256 * 256;
+    return place;
+}
+
+Gpu::Gpu(int index) : state_(std::make_unique<State>()) {
+    State& s = *state_;
+    const cudaDeviceProp properties = properties_of(index);
+    s.name = properties.name;
+    s.compute_capability = properties.major * 10 + properties.minor;
+    s.multiprocessors = properties.multiProcessorCount;
+    check_cuda(cudaSetDevice(index), "cudaSetDevice");
+    check_cuda(cudaStreamCreateWithFlags(&s.stream, cudaStreamNonBlocking), "cudaStreamCreate");
+    s.staging.open();
+    s.open_gemm();
+}
+
+Gpu::~Gpu() = default;
+
+Gpu::State::~State() {
+    if (stream) cudaStreamSynchronize(stream);
+    close_gemm();
+    for (const Phase& p : phases) cudaEventDestroy(p.begin), cudaEventDestroy(p.end);
+    if (stream) cudaStreamDestroy(stream);
+}
+
+CUstream_st* Gpu::stream() const {
+    return state_->stream;
+}
+const std::string& Gpu::name() const {
+    return state_->name;
+}
+int Gpu::compute_capability() const {
+    return state_->compute_capability;
+}
+bool Gpu::runs_hopper_kernels() const {
+#ifdef COLONNADE_HAS_HOPPER
+    return state_->compute_capability == 90;
+#else
+    return false;
+#endif
+}
+int Gpu::multiprocessors() const {
+    return state_->multiprocessors;
+}
+
+void Gpu::upload(const Tensor& to, const std::function<void(void*, int64_t, int64_t)>& fill) {
+    require(to.device == Device::cuda && to.contiguous(), "upload into {} on {}", describe(to), name_of(to.device));
+    const size_t element = bytes_of(to.dtype);
+    const auto piece = static_cast<int64_t>(State::Staging::half / element);
+    for (int64_t first = 0; first < to.numel(); first += piece) {
+        const int64_t count = std::min(piece, to.numel() - first);
+        const size_t bytes = static_cast<size_t>(count) * element;
+        char* place = state_->staging.reserve(bytes, state_->stream);
+        fill(place, first, count);
+        check_cuda(cudaMemcpyAsync(static_cast<char*>(to.data) + static_cast<size_t>(first) * element, place, bytes,
+                                   cudaMemcpyHostToDevice, state_->stream),
+                   "an upload");
+    }
+}
+
+void Gpu::upload(const Tensor& to, const void* from) {
+    const size_t element = bytes_of(to.dtype);
+    upload(to, [&](void* out, int64_t first, int64_t count) {
+        std::memcpy(out, static_cast<const char*>(from) + static_cast<size_t>(first) * element,
+                    static_cast<size_t>(count) * element);
+    });
+}
+
+void Gpu::download(void* to, const Tensor& from) {
+    require(from.device == Device::cuda && from.contiguous(), "download of {} on {}", describe(from),
+            name_of(from.device));
+    const size_t bytes = from.bytes();
+    for (size_t first = 0; first < bytes; first += State::Staging::half) {
+        const size_t count = std::min(State::Staging::half, bytes - first);
+        char* place = state_->staging.reserve(count, state_->stream);
+        check_cuda(cudaMemcpyAsync(place, static_cast<const char*>(from.data) + first, count, cudaMemcpyDeviceToHost,
+                                   state_->stream),
+                   "a download");
+        synchronize();
+        std::memcpy(static_cast<char*>(to) + first, place, count);
+    }
+    synchronize();
+}
+
+void Gpu::zero(const Tensor& tensor) {
+    require(tensor.contiguous(), "zero of {}", describe(tensor));
+    check_cuda(cudaMemsetAsync(tensor.data, 0, tensor.bytes(), state_->stream), "cudaMemsetAsync");
+}
+
+void Gpu::copy(const Tensor& to, const Tensor& from) {
+    require(to.contiguous() && from.contiguous() && to.bytes() == from.bytes(), "copy of {} to {}", describe(from),
+            describe(to));
+    check_cuda(cudaMemcpyAsync(to.data, from.data, to.bytes(), cudaMemcpyDeviceToDevice, state_->stream), "a copy");
+}
+
+void Gpu::synchronize() {
+    check_cuda(cudaStreamSynchronize(state_->stream), "a kernel");
+}
+
+void Gpu::begin_phase(const char* name) {
+    State& s = *state_;
+    if (s.open_phases == s.phases.size()) {
+        State::Phase& p = s.phases.emplace_back();
+        check_cuda(cudaEventCreate(&p.begin), "cudaEventCreate");
+        check_cuda(cudaEventCreate(&p.end), "cudaEventCreate");
+    }
+    s.phases[s.open_phases].name = name;
+    check_cuda(cudaEventRecord(s.phases[s.open_phases].begin, s.stream), "cudaEventRecord");
+}
+
+void Gpu::end_phase() {
+    State& s = *state_;
+    cudaEventRecord(s.phases[s.open_phases++].end, s.stream);  // in a destructor: an error shows at the next wait
+}
+
+void Gpu::collect_phases(Profile& profile) {
+    State& s = *state_;
+    synchronize();
+    for (size_t i = 0; i < s.open_phases; ++i) {
+        float milliseconds = 0;
+        check_cuda(cudaEventElapsedTime(&milliseconds, s.phases[i].begin, s.phases[i].end), "cudaEventElapsedTime");
+        profile.add(s.phases[i].name, milliseconds * 1e-3);
+    }
+    s.open_phases = 0;
+}
+
+struct Readback::State {
+    cudaStream_t stream = nullptr;
+    cudaEvent_t done = nullptr;
+    void* memory = nullptr;
+    size_t bytes = 0;
+    ~State() {
+        if (done) cudaEventDestroy(done);
+        if (memory) cudaFreeHost(memory);
+    }
+};
+
+Readback::Readback(Gpu& gpu, size_t bytes) : state_(std::make_unique<State>()) {
+    state_->stream = gpu.stream();
+    state_->bytes = bytes;
+    check_cuda(cudaMallocHost(&state_->memory, bytes), "cudaMallocHost");
+    check_cuda(cudaEventCreateWithFlags(&state_->done, cudaEventDisableTiming), "cudaEventCreate");
+}
+Readback::~Readback() = default;
+
+void Readback::enqueue(const Tensor& from) {
+    require(from.bytes() == state_->bytes, "readback of {}, expected {} bytes", describe(from), state_->bytes);
+    check_cuda(cudaMemcpyAsync(state_->memory, from.data, state_->bytes, cudaMemcpyDeviceToHost, state_->stream),
+               "a readback");
+    check_cuda(cudaEventRecord(state_->done, state_->stream), "cudaEventRecord");
+}
+
+const void* Readback::get() {
+    check_cuda(cudaEventSynchronize(state_->done), "a kernel");
+    return state_->memory;
+}
+
+}  // namespace colonnade

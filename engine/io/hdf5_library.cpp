@@ -1,0 +1,84 @@
+#include "engine/io/hdf5_library.h"
+
+#include <algorithm>
+#include <string_view>
+
+namespace colonnade::hdf5 {
+namespace {
+
+std::recursive_mutex& library_mutex() {
+    static std::recursive_mutex mutex;
+    return mutex;
+}
+
+Handle float_type(size_t exponent_bits, size_t mantissa_bits) {
+    Handle type(H5Tcopy(H5T_IEEE_F32LE));
+    H5Tset_fields(type, 15, mantissa_bits, exponent_bits, 0, mantissa_bits);
+    H5Tset_ebias(type, (size_t{1} << (exponent_bits - 1)) - 1);
+    H5Tset_precision(type, 16);
+    H5Tset_size(type, 2);
+    return type;
+}
+
+}  // namespace
+
+Session::Session() : lock_(library_mutex()) {
+    // Without the exit handler: after a failed write it may loop for ever. No plugins: they are foreign code.
+    static const bool ready = H5dont_atexit() >= 0 && H5PLset_loading_state(0) >= 0;
+    require(ready, "the HDF5 library does not start");
+    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+}
+
+std::string last_error() {
+    std::string text = "unknown error";
+    const auto take_first = [](unsigned n, const H5E_error2_t* error, void* into) -> herr_t {
+        if (n == 0 && error->desc) *static_cast<std::string*>(into) = error->desc;
+        return 0;
+    };
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_first, &text);
+    constexpr std::string_view mark = "error message = '";
+    if (const size_t at = text.find(mark); at != text.npos) {
+        text.erase(0, at + mark.size());
+        text.resize(std::min(text.find('\''), text.size()));
+    }
+    return text;
+}
+
+Handle type_of(DType dtype) {
+    switch (dtype) {
+        case DType::u8:
+            return Handle(H5Tcopy(H5T_STD_U8LE));
+        case DType::i32:
+            return Handle(H5Tcopy(H5T_STD_I32LE));
+        case DType::i64:
+            return Handle(H5Tcopy(H5T_STD_I64LE));
+        case DType::f16:
+            return float_type(5, 10);
+        case DType::bf16:
+            return float_type(8, 7);
+        case DType::f32:
+            return Handle(H5Tcopy(H5T_IEEE_F32LE));
+        case DType::f64:
+            return Handle(H5Tcopy(H5T_IEEE_F64LE));
+    }
+    return Handle();
+}
+
+Handle file_access() {
+    Handle access(H5Pcreate(H5P_FILE_ACCESS));
+    H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
+    // This format has checksums on its metadata.
+    H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110);
+    H5Pset_file_locking(access, true, true);  // where the file system has locks
+    return access;
+}
+
+std::vector<std::string> prefixes(const std::string& name) {
+    std::vector<std::string> all;
+    for (size_t slash = name.find('/'); slash != name.npos; slash = name.find('/', slash + 1))
+        all.push_back(name.substr(0, slash));
+    all.push_back(name);
+    return all;
+}
+
+}  // namespace colonnade::hdf5

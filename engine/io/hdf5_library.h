@@ -1,0 +1,54 @@
+#pragma once
+// What Hdf5Writer and Hdf5Reader share of the HDF5 C library: its lock, handles, error text and our types. Not for
+// others: use engine/io/hdf5.h.
+
+#include <hdf5.h>
+
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/device/tensor.h"
+
+namespace colonnade::hdf5 {
+
+/// Held during every use of the library: it need not be thread-safe, and its error printing is off per thread.
+class Session {
+  public:
+    Session();
+
+  private:
+    std::lock_guard<std::recursive_mutex> lock_;
+};
+
+/// Owns any identifier of the library.
+class Handle {
+  public:
+    explicit Handle(hid_t id = H5I_INVALID_HID) : id_(id) {}
+    Handle(Handle&& other) noexcept : id_(other.release()) {}
+    Handle& operator=(Handle&& other) noexcept {
+        std::swap(id_, other.id_);
+        return *this;
+    }
+    ~Handle() {
+        if (id_ >= 0) H5Idec_ref(id_);
+    }
+    operator hid_t() const { return id_; }
+    hid_t release() { return std::exchange(id_, H5I_INVALID_HID); }
+
+  private:
+    hid_t id_;
+};
+
+/// The innermost message of the library's error stack; of a failed system call, what the system said.
+std::string last_error();
+
+Handle type_of(DType dtype);
+/// Properties with which files are opened and created.
+Handle file_access();
+
+/// "a/b/c" -> "a", "a/b", "a/b/c"
+std::vector<std::string> prefixes(const std::string& name);
+
+}  // namespace colonnade::hdf5

@@ -1,0 +1,452 @@
+#include "engine/ranks/watchdog.h"
+
+#include <arpa/inet.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <sstream>
+#include <thread>
+
+namespace colonnade {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double since(Clock::time_point time) {
+    return std::chrono::duration<double>(Clock::now() - time).count();
+}
+
+void sleep_for(double seconds) {
+    std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
+}
+
+enum class Kind : uint32_t { hello, beat, error, verdict, bye };
+
+/// What the main thread of a rank does.
+struct Status {
+    int64_t step = 0;
+    uint64_t collectives = 0;  ///< entered so far
+    uint32_t waiting = 0, patient = 0;
+    char what[80] = {};  ///< the last one entered
+};
+
+/// All that ever travels, between processes of one and the same program.
+struct Message {
+    Kind kind = Kind::beat;
+    int32_t rank = 0;  ///< sender's; in a verdict: whose error it is, or -1
+    int32_t exit = 0;
+    uint64_t token = 0;
+    Status status{};
+};
+
+/// One end of a connection; neither sending nor receiving ever blocks.
+class Connection {
+  public:
+    explicit Connection(int fd) : fd_(fd) {
+        const int on = 1;
+        setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    }
+    ~Connection() { close(fd_); }
+    Connection(const Connection&) = delete;
+    Connection& operator=(const Connection&) = delete;
+
+    int fd() const { return fd_; }
+    void send(const Message& message) {
+        // The other side may be stopped: what it will not miss is not piled up.
+        if (message.kind == Kind::beat && !out_.empty()) return flush();
+        out_.append(reinterpret_cast<const char*>(&message), sizeof message);
+        flush();
+    }
+    /// Calls on_message for what has arrived; false where the other side is gone.
+    template <typename OnMessage>
+    bool receive(OnMessage&& on_message) {
+        char buffer[4096];
+        ssize_t got = 0;
+        while ((got = recv(fd_, buffer, sizeof buffer, MSG_DONTWAIT)) > 0) in_.append(buffer, static_cast<size_t>(got));
+        const bool open = got < 0 && (errno == EAGAIN || errno == EINTR);
+        while (in_.size() >= sizeof(Message)) {
+            Message message;
+            std::memcpy(&message, in_.data(), sizeof message);
+            in_.erase(0, sizeof message);
+            on_message(message);
+        }
+        return open;
+    }
+
+  private:
+    void flush() {
+        const ssize_t sent = ::send(fd_, out_.data(), out_.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (sent > 0) out_.erase(0, static_cast<size_t>(sent));
+    }
+    int fd_;
+    std::string in_, out_;
+};
+
+std::string place(const Status& s) {
+    if (!s.what[0]) return fmt::format("at step {}", s.step);
+    return fmt::format("at step {}, {} '{}'", s.step, s.waiting ? "in" : "after", s.what);
+}
+
+}  // namespace
+
+struct Watchdog::State {
+    struct Peer {
+        std::unique_ptr<Connection> connection;  ///< null until it has said hello
+        Status status{};
+        Clock::time_point heard = Clock::now();
+        Clock::time_point entered = Clock::now();  ///< the collective that it is in
+        bool dismissed = false;
+    };
+
+    Options options;
+    int size = 0, wake = -1;
+    std::vector<Peer> peers;  ///< by rank; others than rank 0 know only rank 0, and themselves
+    std::map<int, std::unique_ptr<Connection>> strangers;  ///< said no hello yet
+    std::mutex mutex;                                      ///< guards the next six
+    Status own{};
+    double timeout = 0;
+    std::optional<Message> error;
+    std::string error_text;
+    bool stopping = false;
+    std::function<Probe()> probe;
+    Clock::time_point spoken{};
+    bool was_stopped = false;  ///< this process, just now
+    std::jthread thread;
+
+    Peer& self() { return peers[static_cast<size_t>(options.rank)]; }
+    std::string name(int rank) const {
+        return fmt::format("rank {} of {} on {}", rank, size, options.hosts[static_cast<size_t>(rank)]);
+    }
+    void wake_up() const {
+        const uint64_t one = 1;
+        if (write(wake, &one, sizeof one) < 0) return;  // it wakes up by itself, too
+    }
+
+    /// The end of this process, told or not.
+    [[noreturn]] void end(Exit exit, const std::string& line, double delay) const {
+        if (!line.empty()) report_error(options.program.c_str(), line, exit);
+        std::fflush(stdout);
+        sleep_for(delay);
+        _exit(static_cast<int>(exit));
+    }
+
+    /// Rank 0: tells everybody, then follows its own word.
+    [[noreturn]] void rule(int of_rank, Exit exit, const std::string& line) {
+        Message verdict{
+            .kind = Kind::verdict, .rank = of_rank, .exit = static_cast<int32_t>(exit), .token = options.token};
+        for (Peer& peer : peers)
+            if (peer.connection) peer.connection->send(verdict);
+        if (of_rank == 0) end_by_own_error();
+        end(Exit::peer, line, of_rank > 0 ? later : 0.0);
+    }
+    /// The one whose error it is ends first, so that the launcher returns its exit code.
+    static constexpr double later = 1.0;
+    [[noreturn]] void end_by_own_error() {
+        const std::lock_guard lock(mutex);
+        end(static_cast<Exit>(error->exit), error_text, 0);
+    }
+
+    void lost(int rank, const std::string& what) {
+        const Status& s = peers[static_cast<size_t>(rank)].status;
+        rule(-1, Exit::peer, fmt::format("{} {}; last seen {}. All ranks end", name(rank), what, place(s)));
+    }
+
+    void note(Peer& peer, const Message& message) {
+        peer.heard = Clock::now();
+        if (message.status.collectives != peer.status.collectives || message.status.waiting != peer.status.waiting)
+            peer.entered = Clock::now();
+        peer.status = message.status;
+        if (message.kind == Kind::bye) peer.dismissed = true;
+    }
+
+    void judge(double limit) {
+        for (int r = 1; r < size; ++r) {
+            const Peer& peer = peers[static_cast<size_t>(r)];
+            if (!peer.dismissed && since(peer.heard) > limit)
+                lost(r, fmt::format("gives no sign of life for {:.0f} s (stopped, or its machine is gone)", limit));
+        }
+        for (const Peer& peer : peers) {
+            const Status& s = peer.status;
+            if (!s.waiting || s.patient || since(peer.entered) < limit) continue;
+            for (int r = 0; r < size; ++r)
+                if (peers[static_cast<size_t>(r)].status.collectives < s.collectives)
+                    lost(r, fmt::format("has not come to '{}' for {:.0f} s", s.what, limit));
+            rule(-1, Exit::peer,
+                 fmt::format(
+                     "'{}' of step {} does not end though all {} ranks have come to it: given up after {:.0f} s. "
+                     "All ranks end",
+                     s.what, s.step, size, limit));
+        }
+    }
+
+    void accept_stranger() {
+        const int fd = accept4(options.socket, nullptr, nullptr, SOCK_CLOEXEC);
+        if (fd >= 0) strangers.emplace(fd, std::make_unique<Connection>(fd));
+    }
+
+    void hear_stranger(int fd) {
+        std::optional<int> rank;
+        std::unique_ptr<Connection>& stranger = strangers[fd];
+        const bool open = stranger->receive([&](const Message& m) {
+            const bool ours = m.kind == Kind::hello && m.token == options.token && m.rank > 0 && m.rank < size;
+            if (ours && !peers[static_cast<size_t>(m.rank)].connection) rank = m.rank;
+        });
+        if (rank) {
+            Peer& peer = peers[static_cast<size_t>(*rank)];
+            peer.connection = std::move(stranger);
+            peer.heard = Clock::now();
+            peer.connection->send({.kind = Kind::hello, .rank = 0, .token = options.token});
+        }
+        if (rank || !open) strangers.erase(fd);
+    }
+
+    void hear_peer(int rank) {
+        Peer& peer = peers[static_cast<size_t>(rank)];
+        const bool open = peer.connection->receive([&](const Message& m) {
+            note(peer, m);
+            if (m.kind == Kind::error) rule(rank, static_cast<Exit>(m.exit), "");
+            if (m.kind == Kind::verdict) {
+                if (m.rank == options.rank) end_by_own_error();
+                end(Exit::peer, "", later);
+            }
+        });
+        if (open) return;
+        peer.connection.reset();
+        if (peer.dismissed) return;
+        if (was_stopped) end(Exit::peer, "", 0);  // the others have said why they left
+        if (options.rank == 0) lost(rank, "died");
+        zero_is_gone("died");
+    }
+
+    /// Rank 0 can tell nobody: the next one speaks.
+    [[noreturn]] void zero_is_gone(const std::string& what) {
+        const std::string line =
+            fmt::format("{} {}; last seen {}. All ranks end", name(0), what, place(peers[0].status));
+        {
+            const std::lock_guard lock(mutex);
+            if (error) end(static_cast<Exit>(error->exit), error_text, 0);
+        }
+        end(Exit::peer, options.rank == 1 ? line : "", options.rank == 1 ? 0 : later);
+    }
+
+    static void set_what(Status& status, const std::string& what) {
+        status.what[what.copy(status.what, sizeof status.what - 1)] = 0;
+    }
+
+    /// With the mutex held.
+    void ask_device(Status& status) {
+        const Probe found = probe();
+        if (status.waiting && !found.under_way.empty()) set_what(status, found.under_way);
+        if (found.error.empty() || error) return;
+        error = Message{.exit = static_cast<int32_t>(Exit::peer)};
+        error_text = fmt::format("{}, {}: {}", name(options.rank), place(status), found.error);
+    }
+
+    /// Own status for the others, own error for the judge. False when dismissed.
+    bool speak(double tick) {
+        Message message{.rank = options.rank, .token = options.token};
+        {
+            const std::lock_guard lock(mutex);
+            message.status = own;
+            if (probe) ask_device(message.status);
+            if (error) message.kind = Kind::error, message.exit = error->exit;
+            if (stopping) message.kind = Kind::bye;
+        }
+        note(self(), message);
+        if (options.rank == 0 && message.kind == Kind::error) rule(0, static_cast<Exit>(message.exit), "");
+        // Not at every wake-up: two ranks would answer each other without end.
+        if (message.kind != Kind::beat || since(spoken) > 0.9 * tick) {
+            spoken = Clock::now();
+            for (Peer& peer : peers)
+                if (peer.connection) peer.connection->send(message);
+        }
+        return message.kind != Kind::bye;
+    }
+
+    void watch() {
+        Clock::time_point last = Clock::now();
+        while (true) {
+            double limit = 0;
+            {
+                const std::lock_guard lock(mutex);
+                limit = timeout;
+            }
+            const double tick = std::min(0.25, limit / 10);
+            if (!speak(tick)) return;
+            std::vector<pollfd> fds = {{wake, POLLIN, 0}};
+            std::vector<int> rank_of = {-1};
+            const auto add = [&](int fd, int rank) {
+                fds.push_back({fd, POLLIN, 0});
+                rank_of.push_back(rank);
+            };
+            if (options.socket >= 0) add(options.socket, -2);
+            for (const auto& [fd, stranger] : strangers) add(fd, -3);
+            for (int r = 0; r < size; ++r)
+                if (const auto& connection = peers[static_cast<size_t>(r)].connection) add(connection->fd(), r);
+            poll(fds.data(), fds.size(), static_cast<int>(1e3 * tick));
+            // If this very process was stopped for a while, the silence was its own.
+            was_stopped = since(last) > limit / 2;
+            if (was_stopped)
+                for (Peer& peer : peers) peer.heard = peer.entered = Clock::now();
+            last = Clock::now();
+            for (size_t i = 0; i < fds.size(); ++i) {
+                if (!fds[i].revents) continue;
+                if (rank_of[i] >= 0) {
+                    hear_peer(rank_of[i]);
+                } else if (rank_of[i] == -1) {
+                    uint64_t count = 0;
+                    if (read(wake, &count, sizeof count) < 0) continue;
+                } else if (rank_of[i] == -2) {
+                    accept_stranger();
+                } else {
+                    hear_stranger(fds[i].fd);
+                }
+            }
+            if (options.rank == 0)
+                judge(limit);
+            else if (!peers[0].dismissed && since(peers[0].heard) > limit)
+                zero_is_gone(
+                    fmt::format("gives no sign of life for {:.0f} s (stopped, or its machine is gone)", limit));
+        }
+    }
+
+    /// A connection to rank 0 at this address, or null.
+    std::unique_ptr<Connection> reach(const std::string& address, uint16_t port) const {
+        const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fd < 0) return nullptr;
+        auto connection = std::make_unique<Connection>(fd);
+        const timeval patience{.tv_sec = 5, .tv_usec = 0};
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+        sockaddr_in to{};
+        to.sin_family = AF_INET;
+        to.sin_port = htons(port);
+        inet_pton(AF_INET, address.c_str(), &to.sin_addr);
+        if (connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0) return nullptr;
+        connection->send({.kind = Kind::hello, .rank = options.rank, .token = options.token});
+        bool known = false;
+        for (const auto start = Clock::now(); !known && since(start) < 5;) {
+            pollfd waiting{fd, POLLIN, 0};
+            poll(&waiting, 1, 100);
+            const bool open = connection->receive([&](const Message& m) { known |= m.token == options.token; });
+            if (!open) break;
+        }
+        return known ? std::move(connection) : nullptr;
+    }
+
+    void connect_to_zero() {
+        std::istringstream text(options.addresses);
+        uint16_t port = 0;
+        std::vector<std::string> addresses;
+        text >> port;
+        for (std::string address; text >> address;) addresses.push_back(address);
+        if (options.hosts[0] == options.hosts[static_cast<size_t>(options.rank)])
+            addresses.insert(addresses.begin(), "127.0.0.1");
+        for (const std::string& address : addresses)
+            if ((peers[0].connection = reach(address, port))) return;
+        fail(Exit::peer, "{} reaches rank 0 on {} at none of its addresses ({}), port {}", name(options.rank),
+             options.hosts[0], fmt::join(addresses, ", "), port);
+    }
+};
+
+Watchdog::Listening Watchdog::listen() {
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    sockaddr_in any{};
+    any.sin_family = AF_INET;
+    socklen_t bytes = sizeof any;
+    if (fd < 0 || bind(fd, reinterpret_cast<const sockaddr*>(&any), sizeof any) != 0 || ::listen(fd, 128) != 0 ||
+        getsockname(fd, reinterpret_cast<sockaddr*>(&any), &bytes) != 0)
+        fail(Exit::peer, "rank 0 cannot listen on a TCP port: {}", std::strerror(errno));
+    std::string addresses = std::to_string(ntohs(any.sin_port));
+    ifaddrs* interfaces = nullptr;
+    if (getifaddrs(&interfaces) != 0) return {fd, addresses};
+    for (const ifaddrs* i = interfaces; i; i = i->ifa_next) {
+        if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET || (i->ifa_flags & IFF_LOOPBACK)) continue;
+        char text[INET_ADDRSTRLEN] = {};
+        inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(i->ifa_addr)->sin_addr, text, sizeof text);
+        addresses += std::string(" ") + text;
+    }
+    freeifaddrs(interfaces);
+    return {fd, addresses};
+}
+
+Watchdog::Watchdog(Options options) : state_(std::make_unique<State>()) {
+    State& s = *state_;
+    s.options = std::move(options);
+    s.size = static_cast<int>(s.options.hosts.size());
+    s.timeout = s.options.timeout;
+    s.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    s.peers = std::vector<State::Peer>(static_cast<size_t>(s.size));
+    if (s.options.rank > 0) s.connect_to_zero();
+    s.thread = std::jthread([&s] { s.watch(); });
+}
+
+Watchdog::~Watchdog() {
+    dismiss();
+    if (state_->options.socket >= 0) close(state_->options.socket);
+    close(state_->wake);
+}
+
+void Watchdog::set_timeout(double seconds) {
+    const std::lock_guard lock(state_->mutex);
+    state_->timeout = seconds;
+}
+
+void Watchdog::set_step(int64_t step) {
+    const std::lock_guard lock(state_->mutex);
+    state_->own.step = step;
+}
+
+void Watchdog::set_probe(std::function<Probe()> probe) {
+    const std::lock_guard lock(state_->mutex);
+    state_->probe = std::move(probe);
+}
+
+Watchdog::Wait::Wait(Watchdog* watchdog, std::string what, bool patient) : watchdog_(watchdog) {
+    if (!watchdog_) return;
+    const std::lock_guard lock(watchdog_->state_->mutex);
+    Status& own = watchdog_->state_->own;
+    ++own.collectives;
+    own.waiting = 1;
+    own.patient = patient;
+    State::set_what(own, what);
+}
+
+Watchdog::Wait::~Wait() {
+    if (!watchdog_) return;
+    const std::lock_guard lock(watchdog_->state_->mutex);
+    watchdog_->state_->own.waiting = 0;
+}
+
+void Watchdog::fail_all(Exit exit, const std::string& message) {
+    const std::string line =
+        fmt::format("{}, step {}: {}", state_->name(state_->options.rank), state_->own.step, message);
+    {
+        const std::lock_guard lock(state_->mutex);
+        state_->error = Message{.exit = static_cast<int32_t>(exit)};
+        state_->error_text = line;
+    }
+    state_->wake_up();
+    sleep_for(10);  // the thread ends the process long before
+    state_->end(exit, line, 0);
+}
+
+void Watchdog::dismiss() {
+    {
+        const std::lock_guard lock(state_->mutex);
+        state_->stopping = true;
+    }
+    state_->wake_up();
+    if (state_->thread.joinable()) state_->thread.join();
+}
+
+}  // namespace colonnade

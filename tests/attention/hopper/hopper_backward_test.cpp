@@ -1,0 +1,232 @@
+// Hopper's backward by rising difficulty, against dense attention in double; both ways to sum dQ. What every kernel must do
+// is in flashmask_test.cpp, here is what this one may get wrong: which head dims, tiles, warpgroups, stages and tickets.
+#include <gtest/gtest.h>
+
+#include <array>
+
+#include "attention/hopper/hopper.h"
+#include "attention/mask_families.h"
+#include "engine/device/checksum.h"
+#include "tests/support/attention_call.h"
+#include "tests/support/random_mask.h"
+
+namespace colonnade {
+namespace {
+
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+
+class HopperBackward : public testing::TestWithParam<int64_t> {
+  protected:
+    void SetUp() override {
+        if (!test_gpu() || !test_gpu()->runs_hopper_kernels()) GTEST_SKIP() << "no Hopper GPU";
+    }
+    Context context(bool deterministic = false) const {
+        Context ctx = context_on(Device::cuda);
+        ctx.deterministic = deterministic;
+        return ctx;
+    }
+    CallSize size(int64_t heads, int64_t kv_heads) const { return {heads, kv_heads, GetParam(), DType::bf16}; }
+
+    /// The rows of all heads that q or dq is the first part of.
+    static Tensor packed(Tensor slice) {
+        slice.shape[2] = slice.stride[1] / slice.size(3);
+        return slice;
+    }
+    /// Both ways to sum dQ.
+    void expect_dense(const ColumnMask& mask, int64_t heads, int64_t kv_heads, const std::string& name) const {
+        const auto [e, bounds] = check_flashmask(
+            context(), mask, {.heads = heads, .kv_heads = kv_heads, .head_dim = GetParam(), .dtype = DType::bf16});
+        EXPECT_TRUE(e.within(bounds)) << fmt::format(
+            "{}: batch {}, {} x {}, heads {}/{}/{}: dq {}, dk {}, dv {}; bounds {}, {}, {}", name, mask.batch,
+            mask.rows, mask.columns, heads, kv_heads, mask.heads, e.dq, e.dk, e.dv, bounds.dq, bounds.dk, bounds.dv);
+    }
+    /// Where the first wrong gradients are: rows 8, 16, 64 apart, columns, heads tell which map is off.
+    void expect_elements(const ColumnMask& mask, int64_t heads, int64_t kv_heads, const std::string& name) const {
+        AttentionCall call(context(), mask, size(heads, kv_heads));
+        ASSERT_TRUE(cuda::hopper_supports(call.ctx, call.backward()));
+        call.run();
+        const int64_t all = heads + 2 * kv_heads, dim = GetParam();
+        const auto qkv = read_values(call.ctx, packed(call.q()));
+        DenseAttention dense{.batch = mask.batch,
+                             .rows = mask.rows,
+                             .columns = mask.columns,
+                             .heads = heads,
+                             .kv_heads = kv_heads,
+                             .head_dim = dim,
+                             .scale = call.scale(),
+                             .q = part(qkv, all, 0, heads),
+                             .k = part(qkv, all, heads, kv_heads),
+                             .v = part(qkv, all, heads + kv_heads, kv_heads),
+                             .dout = read_values(call.ctx, call.backward().dout)};
+        dense_attention(dense, mask);
+        const auto compare = [&](const char* what, const std::vector<double>& found,
+                                 const std::vector<double>& expected, int64_t count) {
+            double largest = 0;
+            for (const double x : expected) largest = std::max(largest, std::abs(x));
+            int64_t wrong = 0;
+            for (size_t i = 0; i < found.size(); ++i) {
+                if (std::abs(found[i] - expected[i]) <= 0.03 * largest || ++wrong > 6) continue;
+                const auto at = static_cast<int64_t>(i);
+                ADD_FAILURE() << fmt::format("{}: {} of row {}, head {}, column {} is {}, expected {}", name, what,
+                                             at / dim / count % mask.rows, at / dim % count, at % dim, found[i],
+                                             expected[i]);
+            }
+            EXPECT_EQ(wrong, 0) << name << ": wrong elements of " << found.size() << " of " << what;
+        };
+        compare("dv", part(call.dqkv, all, heads + kv_heads, kv_heads), dense.dv, kv_heads);
+        compare("dk", part(call.dqkv, all, heads, kv_heads), dense.dk, kv_heads);
+        compare("dq", part(call.dqkv, all, 0, heads), dense.dq, heads);
+    }
+
+  private:
+    std::vector<double> part(const std::vector<double>& packed, int64_t all, int64_t first, int64_t count) const {
+        std::vector<double> values;
+        for (size_t i = 0; i < packed.size(); ++i)
+            if (const int64_t head = static_cast<int64_t>(i) / GetParam() % all - first; head >= 0 && head < count)
+                values.push_back(packed[i]);
+        return values;
+    }
+};
+
+INSTANTIATE_TEST_SUITE_P(HeadDims, HopperBackward, testing::Values(64, 128, 256));
+
+TEST_P(HopperBackward, OneTile) {
+    expect_elements(full_mask(64, 64), 1, 1, "one warpgroup's keys");
+}
+
+TEST_P(HopperBackward, OneItem) {
+    expect_elements(full_mask(128, 128), 1, 1, "two blocks of rows");
+    expect_elements(full_mask(640, 640), 1, 1, "stages wrap, five items");
+}
+
+TEST_P(HopperBackward, Causal) {
+    for (const int64_t n : {64, 128, 256, 640}) expect_elements(causal_mask(n, n), 1, 1, fmt::format("causal {}", n));
+}
+
+TEST_P(HopperBackward, GroupedHeads) {
+    expect_elements(causal_mask(256, 256), 6, 2, "three heads a group");
+    expect_elements(full_mask(192, 192), 4, 1, "one key/value head");
+}
+
+TEST_P(HopperBackward, ManyItems) {
+    expect_dense(full_mask(256, 256), 150, 150, "more items than multiprocessors");
+    expect_dense(causal_mask(1500, 1500), 32, 32, "several items a multiprocessor");
+}
+
+TEST_P(HopperBackward, AnyLengths) {
+    for (const int64_t rows : {1, 63, 64, 65, 127, 129, 300})
+        for (const int64_t columns : {1, 63, 65, 128, 191, 333})
+            for (const bool causal : {false, true})
+                expect_dense(causal ? causal_mask(rows, columns) : full_mask(rows, columns), 2, 1,
+                             causal ? "causal" : "full");
+}
+
+TEST_P(HopperBackward, EveryFamily) {
+    for (const int64_t n : {300, 640})
+        for (const MaskFamily& family : mask_families())
+            expect_dense(family.build(default_parameters(n, n, 4, 3)), 4, 2, std::string(family.name));
+}
+
+TEST_P(HopperBackward, AnyMask) {
+    for (uint64_t seed = 0; seed < 60; ++seed) {
+        const auto s = static_cast<int64_t>(seed);
+        const ColumnMask mask = random_column_mask(seed, 1 + s % 3, std::array<int64_t, 4>{1, 2, 3, 6}[seed % 4],
+                                                   1 + s * 97 % 613, 1 + s * 61 % 517);
+        expect_dense(mask, 6, std::array<int64_t, 4>{1, 2, 3, 6}[seed / 4 % 4], fmt::format("seed {}", seed));
+    }
+}
+
+TEST_P(HopperBackward, LongColumnsOfTiles) {
+    // More than one word, and more than 32, of a column's map are one load and several.
+    expect_dense(causal_document_mask(2200, {70, 1000, 2200}), 1, 1, "documents");
+    expect_dense(global_sliding_window_mask(2200, 70, 100, 40), 2, 1, "global tokens");
+}
+
+/// Documents of 64 tokens: half of an item's tiles are empty for each block of rows. Between the passes, as a forward may
+/// have larger tiles, every other document is spoilt.
+TEST_P(HopperBackward, EmptyHalvesOfAnItemAreNeverRead) {
+    const int64_t n = 512;
+    std::vector<int64_t> ends;
+    for (int64_t end = 64; end <= n; end += 64) ends.push_back(end);
+    for (const bool deterministic : {false, true})
+        for (const int64_t spoilt : {0, 1}) {
+            AttentionCall call(context(deterministic), document_mask(n, ends), size(2, 1));
+            call.run();
+            for (int64_t i = 0; i < n; ++i) {
+                if (i / 64 % 2 != spoilt) continue;
+                std::fill_n(call.qkv.begin() + i * call.width(), call.width(), nan);
+                std::fill_n(call.dout.begin() + i * call.out_width(), call.out_width(), nan);
+            }
+            call.write();
+            flashmask_backward(call.ctx, call.backward());
+            const auto found = read_values(call.ctx, packed(call.backward().dq));
+            for (int64_t i = 0; i < n; ++i)
+                for (int64_t x = 0; x < call.width(); ++x)
+                    ASSERT_EQ(std::isnan(found[static_cast<size_t>(i * call.width() + x)]), i / 64 % 2 == spoilt)
+                        << "row " << i << ", element " << x;
+        }
+}
+
+/// Padding: items without any tile, whose dK and dV are zeros, between others.
+TEST_P(HopperBackward, ItemsWithoutTilesGiveZeros) {
+    const int64_t n = 2000, seen = 700;
+    AttentionCall call(context(), causal_document_mask(n, {seen}), size(16, 16));
+    call.run();
+    for (int64_t i = 0; i < n; ++i)
+        for (int64_t x = 0; x < call.width(); ++x) {
+            const double gradient = call.dqkv[static_cast<size_t>(i * call.width() + x)];
+            ASSERT_TRUE(std::isfinite(gradient) && (i < seen || gradient == 0)) << "row " << i << ", element " << x;
+        }
+}
+
+TEST_P(HopperBackward, TheSameBitsInEveryRun) {
+    for (const ColumnMask& mask : {causal_document_mask(3000, {700, 900, 3000}), full_mask(1500, 1500),
+                                   causal_blockwise_mask(3000, {900, 3000})}) {
+        AttentionCall call(context(true), mask, size(16, 4));
+        Arena arena(Device::cuda, Arena::alignment);
+        const Tensor sum = arena.tensor("", DType::i64, {1});
+        call.run();
+        const FlashMaskForward forward = call.forward();
+        const FlashMaskBackward backward = call.backward();
+        std::array<uint64_t, 3> first{};
+        for (int run = 0; run < 1000; ++run) {
+            flashmask_forward(call.ctx, forward);
+            flashmask_backward(call.ctx, backward);
+            std::array<uint64_t, 3> now{};
+            for (size_t i = 0; const Tensor& result : {forward.out, forward.lse, packed(backward.dq)})
+                now[i++] = checksum(call.ctx, result, sum);
+            if (run == 0) first = now;
+            ASSERT_EQ(now, first) << "run " << run;
+        }
+    }
+}
+
+/// However many heads the lags of the plan ask for, one or all: of masks whose items wait for each other.
+TEST_P(HopperBackward, TheSameBitsByAnyNumberOfHeadsAtOnce) {
+    const std::vector<int64_t> ends{700, 900, 2100, 3000};
+    for (const ColumnMask& mask : {document_mask(3000, ends), causal_blockwise_mask(3000, ends)}) {
+        AttentionCall call(context(true), mask, size(16, 8));
+        call.run();
+        const auto bits = bits_of(call.dqkv);
+        for (const int64_t lags : {0, 1, 3, 10, 1000}) {
+            const std::array<int64_t, 2> as_told{lags, 1000};
+            call.ctx.gpu->upload(call.plan.gpu.column_lags, as_told.data());
+            call.run();
+            ASSERT_TRUE(bits_of(call.dqkv) == bits) << "lags " << lags;
+        }
+    }
+}
+
+/// Sums of the same terms in another order.
+TEST_P(HopperBackward, BothWaysToSumAgree) {
+    const ColumnMask mask = causal_document_mask(1500, {500, 1500});
+    AttentionCall ordered(context(true), mask, size(8, 2)), any(context(false), mask, size(8, 2));
+    ordered.run(), any.run();
+    double largest = 0;
+    for (const double x : ordered.dqkv) largest = std::max(largest, std::abs(x));
+    for (size_t i = 0; i < any.dqkv.size(); ++i)
+        ASSERT_NEAR(any.dqkv[i], ordered.dqkv[i], largest / 256) << "element " << i;
+}
+
+}  // namespace
+}  // namespace colonnade

@@ -1,0 +1,346 @@
+#include "attention/mask.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <set>
+
+#include "attention/mask_families.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/random_mask.h"
+
+namespace colonnade {
+namespace {
+
+using Rule = std::function<bool(int64_t i, int64_t j)>;  // may query i see key j?
+
+/// Every pair of `mask` (one batch, one head) against the definition of its family.
+void expect_visible(const ColumnMask& mask, const Rule& rule) {
+    mask.validate();
+    const auto dense = mask.dense();
+    ASSERT_EQ(dense.size(), static_cast<size_t>(mask.rows * mask.columns));
+    for (int64_t i = 0; i < mask.rows; ++i)
+        for (int64_t j = 0; j < mask.columns; ++j)
+            ASSERT_EQ(dense[static_cast<size_t>(i * mask.columns + j)] != 0, rule(i, j))
+                << "query " << i << ", key " << j << " of " << mask.rows << " x " << mask.columns;
+}
+
+const std::vector<int64_t> lengths = {1, 2, 7, 33, 64, 65};
+
+/// Document lists for a length: whole, cut in three with an empty one, one with padding behind it, padding only.
+std::vector<std::vector<int64_t>> document_lists(int64_t n) {
+    return {{n}, {n / 3, n / 3, n / 2, n}, {n / 4, n * 3 / 4}, {}};
+}
+
+/// Document of a position, -1 in the padding.
+int64_t document_of(const std::vector<int64_t>& ends, int64_t position) {
+    const auto at = std::upper_bound(ends.begin(), ends.end(), position);
+    return at == ends.end() ? -1 : at - ends.begin();
+}
+
+bool same_document(const std::vector<int64_t>& ends, int64_t i, int64_t j) {
+    return document_of(ends, i) >= 0 && document_of(ends, i) == document_of(ends, j);
+}
+
+TEST(MaskBuilders, FullAndCausal) {
+    for (const int64_t rows : {1, 5, 12}) {
+        for (const int64_t columns : {1, 5, 12}) {
+            expect_visible(full_mask(rows, columns), [](int64_t, int64_t) { return true; });
+            expect_visible(causal_mask(rows, columns), [&](int64_t i, int64_t j) { return j <= i + columns - rows; });
+        }
+    }
+}
+
+TEST(MaskBuilders, Windows) {
+    for (const int64_t n : lengths) {
+        for (const int64_t w : {int64_t{1}, int64_t{3}, n, n + 5, std::numeric_limits<int64_t>::max()}) {
+            expect_visible(sliding_window_mask(n, w), [&](int64_t i, int64_t j) { return j <= i && i - j < w; });
+            for (const int64_t right : {int64_t{0}, int64_t{2}, n, std::numeric_limits<int64_t>::max()}) {
+                const auto near = [&](int64_t i, int64_t j) { return i - j <= w && j - i <= right; };
+                expect_visible(bidirectional_window_mask(n, w, right), near);
+                for (const int64_t global : {int64_t{0}, int64_t{4}, n + 1})
+                    expect_visible(global_sliding_window_mask(n, global, w, right),
+                                   [&](int64_t i, int64_t j) { return i < global || j < global || near(i, j); });
+            }
+        }
+    }
+}
+
+TEST(MaskBuilders, Documents) {
+    for (const int64_t n : lengths) {
+        for (const auto& ends : document_lists(n)) {
+            expect_visible(causal_document_mask(n, ends),
+                           [&](int64_t i, int64_t j) { return j <= i && same_document(ends, i, j); });
+            expect_visible(document_mask(n, ends), [&](int64_t i, int64_t j) { return same_document(ends, i, j); });
+            const int64_t last = static_cast<int64_t>(ends.size()) - 1;
+            expect_visible(causal_blockwise_mask(n, ends), [&](int64_t i, int64_t j) {
+                return j <= i && document_of(ends, i) >= 0 &&
+                       (same_document(ends, i, j) || document_of(ends, i) == last);
+            });
+            std::vector<int64_t> prefixes;
+            for (size_t d = 0; d < ends.size(); ++d)
+                prefixes.push_back((ends[d] - (d ? ends[d - 1] : 0)) * static_cast<int64_t>(d % 3) / 2);
+            expect_visible(prefix_lm_document_mask(n, ends, prefixes), [&](int64_t i, int64_t j) {
+                if (!same_document(ends, i, j)) return false;
+                const auto d = static_cast<size_t>(document_of(ends, j));
+                return j <= i || j < (d ? ends[d - 1] : 0) + prefixes[d];
+            });
+        }
+    }
+}
+
+TEST(MaskBuilders, ShareQuestion) {
+    const std::vector<BranchedSample> samples = {{3, {2, 4}}, {0, {5}}, {4, {}}, {2, {1, 0, 3}}};  // 24 tokens
+    // (sample, branch) of each position, branch -1 in the stem.
+    std::vector<std::pair<int, int>> place;
+    for (int s = 0; s < 4; ++s) {
+        const auto& sample = samples[static_cast<size_t>(s)];
+        place.insert(place.end(), static_cast<size_t>(sample.stem), {s, -1});
+        for (int b = 0; b < static_cast<int>(sample.branches.size()); ++b)
+            place.insert(place.end(), static_cast<size_t>(sample.branches[static_cast<size_t>(b)]), {s, b});
+    }
+    for (const int64_t n : {24, 31}) {
+        place.resize(static_cast<size_t>(n), {-1, -1});
+        expect_visible(share_question_mask(n, samples), [&](int64_t i, int64_t j) {
+            const auto [si, bi] = place[static_cast<size_t>(i)];
+            const auto [sj, bj] = place[static_cast<size_t>(j)];
+            return j <= i && si >= 0 && si == sj && (bj == -1 || bi == bj);
+        });
+    }
+}
+
+TEST(MaskBuilders, PrefixLm) {
+    for (const int64_t n : lengths)
+        for (const int64_t prefix : {int64_t{0}, n / 2, n, n + 3})
+            expect_visible(prefix_lm_causal_mask(n, prefix),
+                           [&](int64_t i, int64_t j) { return j < prefix || j <= i; });
+}
+
+TEST(MaskBuilders, Sparse) {
+    const std::vector<colonnade::Run> runs = {{0, 3}, {5, 4}, {20, 0}, {25, 8}};
+    expect_visible(qk_sparse_mask(33, runs), [&](int64_t i, int64_t j) {
+        for (const colonnade::Run& run : runs)
+            if (j >= run.begin && j < run.begin + run.length && i < run.begin + run.length) return false;
+        return j <= i;
+    });
+    // The paper's figure 1(b)(11).
+    const std::vector<int32_t> end = {2, 2, 4, 5, 5, 8, 8, 9, 10, 10}, first = {0, 0, 1, 3, 4, 4, 5, 7, 8, 9};
+    expect_visible(hash_sparse_mask(10, first, end), [&](int64_t i, int64_t j) {
+        return i >= first[static_cast<size_t>(j)] && i < end[static_cast<size_t>(j)];
+    });
+}
+
+TEST(MaskBuilders, RandomEvictionDropsOneEarlierKeyPerRow) {
+    constexpr int64_t n = 65, heads = 3, start = 20;
+    const ColumnMask mask = random_eviction_mask(n, heads, start, 11);
+    mask.validate();
+    EXPECT_EQ(mask.lts, random_eviction_mask(n, heads, start, 11).lts);
+    EXPECT_NE(mask.lts, random_eviction_mask(n, heads, start, 12).lts);
+    std::set<std::vector<int32_t>> drawn;
+    for (int64_t h = 0; h < heads; ++h) {
+        std::vector<int> evictions(n);
+        std::vector<int32_t> column;
+        for (int64_t j = 0; j < n; ++j) {
+            const int32_t row = mask.bounds(0, h, j).lts;
+            column.push_back(row);
+            if (row == n) continue;
+            EXPECT_GT(row, j);
+            ++evictions[static_cast<size_t>(row)];
+        }
+        for (int64_t i = 0; i < n; ++i) EXPECT_EQ(evictions[static_cast<size_t>(i)], i >= start ? 1 : 0) << "row " << i;
+        drawn.insert(column);
+    }
+    EXPECT_EQ(drawn.size(), size_t{heads});
+}
+
+TEST(MaskBuilders, RefuseBadInput) {
+    const auto refuse = [](Exit exit, const char* part, std::function<ColumnMask()> build) {
+        expect_error(exit, part, build);
+    };
+    refuse(Exit::data, "document 1 of a mask of length 8 ends at 2, expected 3..8", [] {
+        return document_mask(8, {3, 2});
+    });
+    refuse(Exit::data, "a mask of length 2147483647: expected 0..2147483646",
+           [] { return document_mask(2147483647, {}); });
+    refuse(Exit::data, "document 0 of a mask of length 8 ends at 9", [] { return causal_document_mask(8, {9}); });
+    refuse(Exit::data, "at 5 of a mask of length 8: expected 0..3", [] {
+        return share_question_mask(8, {{2, {3, 4}}});
+    });
+    refuse(Exit::data, "prefix of document 1 is 6, expected 0..5", [] {
+        return prefix_lm_document_mask(8, {3, 8}, {1, 6});
+    });
+    refuse(Exit::data, "1 prefixes for 2 documents", [] { return prefix_lm_document_mask(8, {3, 8}, {1}); });
+    refuse(Exit::data, "expected to begin at 5 or later", [] { return qk_sparse_mask(8, {{2, 3}, {4, 1}}); });
+    refuse(Exit::data, "lts has 1 entries, expected 2", [] { return hash_sparse_mask(2, {0, 0}, {1}); });
+    refuse(Exit::data, "column 1: lts 0, lte 2, uts 0, ute 1", [] { return hash_sparse_mask(2, {0, 1}, {1, 0}); });
+    refuse(Exit::config, "a sliding window of 0", [] { return sliding_window_mask(8, 0); });
+    refuse(Exit::config, "a window of -1 keys back", [] { return bidirectional_window_mask(8, -1, 2); });
+    refuse(Exit::config, "-1 global tokens", [] { return global_sliding_window_mask(8, -1, 2, 2); });
+    refuse(Exit::config, "a prefix of -1", [] { return prefix_lm_causal_mask(8, -1); });
+    refuse(Exit::config, "0 heads", [] { return random_eviction_mask(8, 0, 1, 1); });
+    refuse(Exit::data, "rows -1", [] { return causal_mask(-1, 3); });
+    refuse(Exit::data, "length -1", [] { return document_mask(-1, {}); });
+}
+
+TEST(ColumnMask, ValidationNamesWhatIsWrong) {
+    const ColumnMask good{.causal = true,
+                          .vectors = MaskVectors::all,
+                          .batch = 2,
+                          .heads = 2,
+                          .rows = 6,
+                          .columns = 2,
+                          .lts = std::vector<int32_t>(8, 4),
+                          .lte = std::vector<int32_t>(8, 6),
+                          .uts = std::vector<int32_t>(8, 1),
+                          .ute = std::vector<int32_t>(8, 4)};
+    good.validate();
+    const auto broken = [&](const char* part, const std::function<void(ColumnMask&)>& damage) {
+        ColumnMask m = good;
+        damage(m);
+        expect_error(Exit::data, part, [&] { m.validate(); });
+    };
+    broken("lte[batch 1, head 0, column 1] is 7, expected 0..6", [](ColumnMask& m) { m.lte[5] = 7; });
+    broken("uts[batch 0, head 1, column 0] is -1, expected 0..6", [](ColumnMask& m) { m.uts[2] = -1; });
+    broken("batch 1, head 1, column 0: lts 4, lte 3, uts 1, ute 4: expected lts <= lte",
+           [](ColumnMask& m) { m.lte[6] = 3; });
+    broken("expected uts <= ute", [](ColumnMask& m) { m.uts[0] = 5; });
+    broken("to end before the lower one", [](ColumnMask& m) { m.ute[7] = 5; });
+    broken("ute has 7 entries, expected 8 (batch 2 x heads 2 x columns 2, carried)",
+           [](ColumnMask& m) { m.ute.pop_back(); });
+    broken("lte has 8 entries, expected 0", [](ColumnMask& m) { m.vectors = MaskVectors::lts; });
+    broken("only with all four vectors", [](ColumnMask& m) { m.vectors = MaskVectors::lts_ute; });
+    broken("heads 0", [](ColumnMask& m) { m.heads = 0; });
+    broken("rows 2147483647, columns 2: expected heads from 1, the others 0..2147483646",
+           [](ColumnMask& m) { m.rows = 2147483647; });
+    // Out of order, but one range is empty: nothing for backward to trip over.
+    ColumnMask empty_range = good;
+    empty_range.uts[0] = empty_range.ute[0] = 6;
+    empty_range.validate();
+}
+
+/// Pairs of `mask` that are also within the window.
+std::vector<uint8_t> windowed(const ColumnMask& mask, int64_t window) {
+    auto dense = mask.dense();
+    for (size_t at = 0; at < dense.size(); ++at) {
+        const int64_t j = static_cast<int64_t>(at) % mask.columns,
+                      i = static_cast<int64_t>(at) / mask.columns % mask.rows;
+        dense[at] = dense[at] && i + mask.columns - mask.rows - j < window;
+    }
+    return dense;
+}
+
+TEST(SlidingWindow, IntersectsEveryCausalFamily) {
+    int families = 0;
+    for (const int64_t n : {7, 33, 65}) {
+        for (const MaskFamily& family : mask_families()) {
+            const ColumnMask mask = family.build(default_parameters(n, n, 2, 3));
+            if (!mask.causal) continue;
+            ++families;
+            for (const int64_t w : {int64_t{1}, int64_t{5}, n / 2, n, std::numeric_limits<int64_t>::max()}) {
+                const ColumnMask both = mask.with_sliding_window(w);
+                both.validate();
+                EXPECT_EQ(both.dense(), windowed(mask, w)) << family.name << " " << n << " window " << w;
+            }
+        }
+    }
+    EXPECT_EQ(families, 3 * 7);
+    // With padding behind the last document the blockwise mask has both its ranges in use.
+    for (const int64_t w : {1, 4, 10, 40}) {
+        const ColumnMask padded = causal_blockwise_mask(33, {10, 20, 28});
+        EXPECT_EQ(padded.with_sliding_window(w).dense(), windowed(padded, w));
+    }
+    for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{5, 12}, {12, 5}, {1, 9}})
+        for (const int64_t w : {1, 3, 20})
+            EXPECT_EQ(causal_mask(rows, columns).with_sliding_window(w).dense(),
+                      windowed(causal_mask(rows, columns), w));
+}
+
+TEST(SlidingWindow, IsExactOrRefusedForAnyCausalMask) {
+    int exact = 0, refused = 0;
+    for (uint64_t seed = 0; seed < 400; ++seed) {
+        const ColumnMask mask = random_column_mask(seed, 2, 1, 23, seed % 2 ? 23 : 17);
+        if (!mask.causal) continue;
+        const auto window = static_cast<int64_t>(1 + seed % 19);
+        try {
+            const ColumnMask both = mask.with_sliding_window(window);
+            both.validate();
+            ASSERT_EQ(both.dense(), windowed(mask, window)) << "seed " << seed;
+            ++exact;
+        } catch (const Error& e) {
+            ASSERT_EQ(e.exit(), Exit::config);
+            // Only masks that use both ranges can run out of them.
+            ASSERT_EQ(mask.vectors, MaskVectors::all) << e.what();
+            ++refused;
+        }
+    }
+    EXPECT_GT(exact, 100);
+    EXPECT_GT(refused, 10);
+}
+
+TEST(SlidingWindow, RefusesWhatTwoRangesCannotSay) {
+    ColumnMask mask{.causal = true,
+                    .vectors = MaskVectors::all,
+                    .rows = 20,
+                    .columns = 1,
+                    .lts = {6},
+                    .lte = {7},
+                    .uts = {3},
+                    .ute = {4}};
+    expect_error(Exit::config, "3 hidden row ranges, a column mask says two: [3, 4), [6, 7), [10, 20)", [&] {
+        ColumnMask wide = mask;
+        wide.columns = 20;
+        for (auto* v : {&wide.lts, &wide.lte, &wide.uts, &wide.ute}) v->assign(20, v->front());
+        wide.with_sliding_window(10);
+    });
+    expect_error(Exit::config, "needs a causal mask", [] { full_mask(4, 4).with_sliding_window(2); });
+}
+
+TEST(Stack, WidensToACommonForm) {
+    const std::vector<int64_t> ends = {4, 9};
+    const std::vector<ColumnMask> causal = {causal_mask(9, 9), causal_document_mask(9, ends),
+                                            qk_sparse_mask(9, {{2, 3}}), causal_blockwise_mask(9, {2, 5})};
+    const std::vector<ColumnMask> open = {full_mask(9, 9), document_mask(9, ends),
+                                          global_sliding_window_mask(9, 1, 2, 2)};
+    const auto expect_stacked = [](const std::vector<ColumnMask>& masks, MaskVectors form) {
+        const ColumnMask stacked = stack(masks);
+        stacked.validate();
+        EXPECT_EQ(stacked.vectors, form);
+        EXPECT_EQ(stacked.batch, static_cast<int64_t>(masks.size()));
+        std::vector<uint8_t> expected;
+        for (const auto& m : masks) {
+            const auto dense = m.dense();
+            expected.insert(expected.end(), dense.begin(), dense.end());
+        }
+        EXPECT_EQ(stacked.dense(), expected);
+    };
+    expect_stacked({causal[0], causal[0]}, MaskVectors::none);
+    expect_stacked({causal[0], causal[1]}, MaskVectors::lts);
+    expect_stacked({causal[1], causal[2]}, MaskVectors::lts_lte);
+    expect_stacked(causal, MaskVectors::all);
+    expect_stacked({open[0], open[1]}, MaskVectors::lts_ute);
+    expect_stacked(open, MaskVectors::all);
+    expect_error(Exit::internal, "unlike masks", [&] { stack({causal[0], open[0]}); });
+    expect_error(Exit::internal, "no masks", [] { stack({}); });
+}
+
+TEST(MaskFamilies, AreFoundByName) {
+    for (const MaskFamily& family : mask_families()) EXPECT_EQ(&mask_family(family.name), &family);
+    expect_error(Exit::config, "no mask family 'caudal': expected one of full, causal,", [] { mask_family("caudal"); });
+}
+
+TEST(MaskFamilies, DocumentsOfRandomLengthsFillTheRow) {
+    for (uint64_t seed = 0; seed < 20; ++seed) {
+        const auto ends = random_document_ends(1000, 7, 100, seed);
+        ASSERT_EQ(ends.size(), 7u);
+        EXPECT_EQ(ends.back(), 1000);
+        for (size_t d = 0; d < ends.size(); ++d) EXPECT_GE(ends[d] - (d ? ends[d - 1] : 0), 100);
+        EXPECT_EQ(ends, random_document_ends(1000, 7, 100, seed));
+    }
+    EXPECT_NE(random_document_ends(1000, 7, 100, 1), random_document_ends(1000, 7, 100, 2));
+    EXPECT_EQ(random_document_ends(700, 7, 100, 1), (std::vector<int64_t>{100, 200, 300, 400, 500, 600, 700}));
+    expect_error(Exit::config, "8 documents of at least 100 tokens do not fit 700",
+                 [] { random_document_ends(700, 8, 100, 1); });
+}
+
+}  // namespace
+}  // namespace colonnade

@@ -1,0 +1,386 @@
+#include "attention/tile_plan.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <map>
+#include <numeric>
+
+#include "attention/mask_families.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/random_mask.h"
+#include "tests/support/test_gpu.h"
+
+namespace colonnade {
+namespace {
+
+/// Every tile of the plan, its transpose, its pair count and its orders against the dense mask.
+void expect_exact(const ColumnMask& mask, int64_t tile_rows, int64_t tile_columns, const std::string& name) {
+    SCOPED_TRACE(fmt::format("{} {} x {}, tiles {} x {}", name, mask.rows, mask.columns, tile_rows, tile_columns));
+    const TilePlan plan = make_tile_plan(mask, tile_rows, tile_columns);
+    ASSERT_EQ(plan.row_blocks, (mask.rows + tile_rows - 1) / tile_rows);
+    ASSERT_EQ(plan.column_blocks, (mask.columns + tile_columns - 1) / tile_columns);
+    const auto dense = mask.dense();
+    std::vector<std::vector<int32_t>> by_row,
+        by_column(static_cast<size_t>(mask.batch * mask.heads * plan.column_blocks));
+    std::map<std::pair<size_t, int32_t>, bool> partial;
+    int64_t pairs = 0;
+    for (int64_t slice = 0; slice < mask.batch * mask.heads; ++slice) {
+        for (int64_t r = 0; r < plan.row_blocks; ++r) {
+            by_row.emplace_back();
+            for (int64_t c = 0; c < plan.column_blocks; ++c) {
+                int64_t seen = 0, all = 0;
+                for (int64_t i = r * tile_rows; i < std::min((r + 1) * tile_rows, mask.rows); ++i)
+                    for (int64_t j = c * tile_columns; j < std::min((c + 1) * tile_columns, mask.columns); ++j, ++all)
+                        seen += dense[static_cast<size_t>((slice * mask.rows + i) * mask.columns + j)];
+                pairs += seen;
+                if (seen == 0) continue;
+                by_row.back().push_back(static_cast<int32_t>(c));
+                by_column[static_cast<size_t>(slice * plan.column_blocks + c)].push_back(static_cast<int32_t>(r));
+                partial[{by_row.size() - 1, static_cast<int32_t>(c)}] = seen < all;
+            }
+        }
+    }
+    EXPECT_EQ(plan.visible_pairs, pairs);
+    EXPECT_EQ(count_visible_pairs(mask), pairs);
+    const auto expect_lists = [](const auto& expected, const auto& begin, const auto& tiles, auto&& is_partial) {
+        ASSERT_EQ(begin.size(), expected.size() + 1);
+        ASSERT_EQ(begin.back(), static_cast<int64_t>(tiles.size()));
+        for (size_t list = 0; list < expected.size(); ++list) {
+            ASSERT_EQ(begin[list + 1] - begin[list], static_cast<int64_t>(expected[list].size())) << "list " << list;
+            for (size_t t = 0; t < expected[list].size(); ++t) {
+                const auto tile = tiles[static_cast<size_t>(begin[list]) + t];
+                ASSERT_EQ(tile.index, expected[list][t]) << "list " << list;
+                ASSERT_EQ(tile.partial, is_partial(list, tile.index)) << "list " << list << ", tile " << tile.index;
+            }
+        }
+    };
+    const auto row_blocks = static_cast<size_t>(plan.row_blocks),
+               column_blocks = static_cast<size_t>(plan.column_blocks);
+    expect_lists(by_row, plan.by_row_begin, plan.by_row, [&](size_t list, int32_t c) { return partial.at({list, c}); });
+    expect_lists(by_column, plan.by_column_begin, plan.by_column, [&](size_t list, int32_t r) {
+        return partial.at(
+            {list / column_blocks * row_blocks + static_cast<size_t>(r), static_cast<int32_t>(list % column_blocks)});
+    });
+    const auto expect_order = [](const auto& order, const auto& lists) {
+        std::vector<int32_t> expected(lists.size());
+        std::iota(expected.begin(), expected.end(), 0);
+        std::stable_sort(expected.begin(), expected.end(), [&](int32_t a, int32_t b) {
+            return lists[static_cast<size_t>(a)].size() > lists[static_cast<size_t>(b)].size();
+        });
+        EXPECT_EQ(order, expected);
+    };
+    expect_order(plan.row_order, by_row);
+    expect_order(plan.column_order, by_column);
+    EXPECT_EQ(plan.partial_tiles(),
+              std::count_if(partial.begin(), partial.end(), [](const auto& t) { return t.second; }));
+}
+
+TEST(TilePlan, IsExactForEveryFamily) {
+    for (const int64_t n : {1, 63, 65, 130})
+        for (const MaskFamily& family : mask_families())
+            for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{64, 64}, {16, 8}, {7, 13}})
+                expect_exact(family.build(default_parameters(n, n, 2, 3)), rows, columns, std::string(family.name));
+}
+
+TEST(TilePlan, IsExactForAnyMask) {
+    for (uint64_t seed = 0; seed < 300; ++seed) {
+        const int64_t rows = 1 + static_cast<int64_t>(seed * 7 % 41),
+                      columns = 1 + static_cast<int64_t>(seed * 11 % 37);
+        expect_exact(random_column_mask(seed, 1 + seed % 2, 1 + seed % 3, rows, columns),
+                     1 + static_cast<int64_t>(seed % 9), 1 + static_cast<int64_t>(seed % 5),
+                     fmt::format("seed {}", seed));
+    }
+}
+
+TEST(TilePlan, RecognisesTilesHiddenByTheUnionOfRanges) {
+    // Rows 0..3 of tile 0 hidden by the upper range, 4..7 by the lower one: neither alone covers the tile.
+    ColumnMask ranges{.causal = false,
+                      .vectors = MaskVectors::all,
+                      .rows = 16,
+                      .columns = 8,
+                      .lts = std::vector<int32_t>(8, 4),
+                      .lte = std::vector<int32_t>(8, 8),
+                      .uts = std::vector<int32_t>(8, 0),
+                      .ute = std::vector<int32_t>(8, 4)};
+    TilePlan plan = make_tile_plan(ranges, 8, 8);
+    ASSERT_EQ(plan.surviving_tiles(), 1);
+    EXPECT_EQ(plan.by_row[0].index, 0);
+    EXPECT_EQ(plan.by_row_begin, (std::vector<int64_t>{0, 0, 1}));
+    EXPECT_EQ(plan.partial_tiles(), 0);
+    EXPECT_EQ(plan.visible_pairs, 64);
+    // A window of one document each: the diagonal tile is left of [j, n) by the causal rule and of the rest by lts = j.
+    ColumnMask nothing{.causal = true, .vectors = MaskVectors::lts, .rows = 16, .columns = 16};
+    for (int32_t j = 0; j < 16; ++j) nothing.lts.push_back(j);
+    plan = make_tile_plan(nothing, 8, 8);
+    EXPECT_EQ(plan.surviving_tiles(), 0);
+    EXPECT_EQ(plan.visible_pairs, 0);
+    EXPECT_EQ(plan.visible_share(), 0);
+}
+
+TEST(TilePlan, EmptyMasks) {
+    for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{0, 0}, {0, 5}, {5, 0}})
+        expect_exact(causal_mask(rows, columns), 4, 4, "empty");
+}
+
+TEST(TilePlan, VisibleShareOfEqualDocuments) {
+    const TilePlan plan = make_tile_plan(document_mask(1024, default_parameters(1024, 1024, 1, 16).ends));
+    EXPECT_EQ(plan.visible_share(), 1.0 / 16);
+    EXPECT_EQ(plan.partial_tiles(), 0);
+    EXPECT_EQ(plan.visible_pairs, 1024 * 64);
+}
+
+TEST(TilePlan, OfTheCpuHasSmallTilesWhereLittleOfLargeOnesIsVisible) {
+    Arena planned(Device::cpu);
+    const auto tiles = [&](const ColumnMask& mask) {
+        const TilePlan plan = make_tile_plan({}, GpuTilePlan::lay_out(planned, mask), mask);
+        EXPECT_EQ(plan.visible_pairs, count_visible_pairs(mask));
+        EXPECT_EQ(plan.surviving_tiles(), make_tile_plan(mask, plan.tile_rows, plan.tile_columns).surviving_tiles());
+        return std::pair(plan.tile_rows, plan.tile_columns);
+    };
+    EXPECT_EQ(tiles(causal_mask(640, 640)), (std::pair<int64_t, int64_t>(64, 64)));
+    const auto short_documents = default_parameters(640, 640, 1, 40).ends;
+    EXPECT_EQ(tiles(causal_document_mask(640, short_documents)), (std::pair<int64_t, int64_t>(32, 32)));
+    EXPECT_EQ(planned.bytes(), 0u);
+}
+
+TEST(TilePlan, RefusesMasksThatAreNotValid) {
+    ColumnMask mask = causal_document_mask(8, {4, 8});
+    mask.lts[3] = 9;
+    EXPECT_THROW(make_tile_plan(mask), Error);
+}
+
+// --- The plan of a GPU, against the exact one of the host -----------------------------------------------------------
+
+/// One bit map as downloaded: [slices, blocks, words of the other blocks].
+struct Map {
+    int64_t blocks, words;
+    std::vector<int32_t> data;
+    bool bit(int64_t slice, int64_t block, int64_t other) const {
+        const auto word = data[static_cast<size_t>((slice * blocks + block) * words + other / 32)];
+        return (static_cast<uint32_t>(word) >> (other % 32) & 1) != 0;
+    }
+    int64_t count(int64_t slice, int64_t block) const {
+        int64_t n = 0;
+        for (int64_t w = 0; block < blocks && w < words; ++w)
+            n += std::popcount(static_cast<uint32_t>(data[static_cast<size_t>((slice * blocks + block) * words + w)]));
+        return n;
+    }
+};
+
+class GpuPlan {
+  public:
+    TilePlan plan;
+    std::vector<int32_t> bounds, row_order, column_order, row_triple_order;
+    std::vector<int64_t> column_lags;
+    Map row_active, row_partial, column_active, column_partial;
+
+    /// Built in memory that held something else.
+    explicit GpuPlan(const ColumnMask& mask) {
+        Gpu& gpu = *test_gpu();
+        const int64_t slices = mask.batch * mask.heads;
+        Arena planned(Device::cuda);
+        GpuTilePlan::lay_out(planned, slices, mask.rows, mask.columns);
+        Arena arena(Device::cuda, planned.bytes());
+        const GpuTilePlan memory = GpuTilePlan::lay_out(arena, slices, mask.rows, mask.columns);
+        for (const Tensor& t :
+             {memory.bounds, memory.row_active, memory.row_partial, memory.column_active, memory.column_partial,
+              memory.row_order, memory.column_order, memory.row_triple_order, memory.column_lags, memory.scratch})
+            gpu.upload(t, std::vector<char>(t.bytes(), 0x5a).data());
+        plan = make_gpu_tile_plan({.device = Device::cuda, .gpu = &gpu}, memory, mask);
+        const auto read = [&](const Tensor& t) {
+            std::vector<int32_t> values(static_cast<size_t>(t.numel()));
+            gpu.download(values.data(), t);
+            return values;
+        };
+        const auto map = [&](const Tensor& t) { return Map{t.size(1), t.size(2), read(t)}; };
+        bounds = read(memory.bounds), row_order = read(memory.row_order), column_order = read(memory.column_order);
+        row_triple_order = read(memory.row_triple_order);
+        column_lags.resize(2);
+        gpu.download(column_lags.data(), memory.column_lags);
+        row_active = map(memory.row_active), row_partial = map(memory.row_partial);
+        column_active = map(memory.column_active), column_partial = map(memory.column_partial);
+    }
+};
+
+void expect_bounds(const ColumnMask& mask, const std::vector<int32_t>& found) {
+    constexpr int32_t least = std::numeric_limits<int32_t>::min(), most = std::numeric_limits<int32_t>::max();
+    std::vector<int32_t> expected;
+    for (int64_t slice = 0; slice < mask.batch * mask.heads; ++slice)
+        for (int64_t j = 0; j < (mask.columns + 127) / 128 * 128; ++j) {
+            ColumnMask::Bounds x{least, most, most, least};
+            if (j < mask.columns) x = mask.bounds(slice / mask.heads, slice % mask.heads, j);
+            if (x.lts == x.lte) x.lts = most, x.lte = least;
+            if (x.uts == x.ute) x.uts = most, x.ute = least;
+            expected.insert(expected.end(), {x.lts, x.lte, x.uts, x.ute});
+        }
+    EXPECT_EQ(found, expected);
+}
+
+/// Most active tiles first by groups of blocks, ties ascending.
+void expect_group_order(const std::vector<int32_t>& order, const Map& active, int64_t slices, int64_t blocks) {
+    const int64_t groups = (active.blocks + blocks - 1) / blocks;
+    std::vector<int32_t> expected(static_cast<size_t>(slices * groups));
+    std::iota(expected.begin(), expected.end(), 0);
+    std::ranges::stable_sort(expected, std::greater(), [&](int32_t entry) {
+        const int64_t slice = entry / groups, first = entry % groups * blocks;
+        int64_t tiles = 0;
+        for (int64_t block = first; block < first + blocks; ++block) tiles += active.count(slice, block);
+        return tiles;
+    });
+    EXPECT_EQ(order, expected) << "by " << blocks;
+}
+
+/// Row by row, how many slots each pair of column blocks must begin after the next one so as to be behind it wherever they
+/// meet; and all slots.
+void expect_lags(const std::vector<int64_t>& found, const Map& active, int64_t slices) {
+    std::vector<int64_t> expected(2);
+    for (int64_t slice = 0; slice < slices; ++slice)
+        for (int64_t first = 0; first < active.blocks; first += 2) {
+            int64_t own = 0, next = 0, lag = 0;
+            for (int64_t row = 0; row < active.words * 32; ++row) {
+                const auto sees = [&](int64_t block) {
+                    return (block < active.blocks && active.bit(slice, block, row)) ||
+                           (block + 1 < active.blocks && active.bit(slice, block + 1, row));
+                };
+                if (sees(first) && sees(first + 2)) lag = std::max(lag, next + 1 - own);
+                own += sees(first), next += sees(first + 2);
+            }
+            expected[0] += lag, expected[1] += own;
+        }
+    EXPECT_EQ(found, expected);
+}
+
+/// The plan has every tile that the exact one has, and none of its full tiles is partial in truth; where the mask is
+/// `structured` it has no other ones.
+void expect_gpu_plan(const ColumnMask& mask, bool structured, const std::string& name) {
+    SCOPED_TRACE(fmt::format("{} {} x {}, batch {}, {} heads", name, mask.rows, mask.columns, mask.batch, mask.heads));
+    const GpuPlan gpu(mask);
+    const TilePlan exact = make_tile_plan(mask);
+    const int64_t slices = mask.batch * mask.heads;
+    ASSERT_EQ(gpu.plan.row_blocks, exact.row_blocks);
+    ASSERT_EQ(gpu.plan.column_blocks, exact.column_blocks);
+    ASSERT_EQ(gpu.plan.batch, exact.batch);
+    ASSERT_EQ(gpu.plan.heads, exact.heads);
+    expect_bounds(mask, gpu.bounds);
+    for (int64_t slice = 0; slice < slices; ++slice) {
+        for (int64_t r = 0; r < exact.row_blocks; ++r) {
+            const auto list = static_cast<size_t>(slice * exact.row_blocks + r);
+            const auto begin = exact.by_row.begin() + exact.by_row_begin[list],
+                       end = exact.by_row.begin() + exact.by_row_begin[list + 1];
+            auto next = begin;
+            for (int64_t c = 0; c < gpu.row_active.words * 32; ++c) {
+                const bool active = gpu.row_active.bit(slice, r, c), partial = gpu.row_partial.bit(slice, r, c);
+                const bool truly_active = next != end && next->index == c,
+                           truly_partial = truly_active && next->partial;
+                if (truly_active) ++next;
+                const bool padded = (c + 1) * 64 > mask.columns;
+                ASSERT_TRUE(active || !truly_active) << "row block " << r << ", column block " << c;
+                ASSERT_TRUE(active || !partial) << "row block " << r << ", column block " << c;
+                ASSERT_TRUE(partial || !truly_partial) << "row block " << r << ", column block " << c;
+                ASSERT_TRUE(partial || !active || !padded) << "row block " << r << ", column block " << c;
+                if (c >= exact.column_blocks) {
+                    ASSERT_FALSE(active) << "row block " << r << ", column block " << c;
+                    continue;
+                }
+                ASSERT_EQ(gpu.column_active.bit(slice, c, r), active) << "row block " << r << ", column block " << c;
+                ASSERT_EQ(gpu.column_partial.bit(slice, c, r), partial) << "row block " << r << ", column block " << c;
+                if (!structured) continue;
+                ASSERT_EQ(active, truly_active) << "row block " << r << ", column block " << c;
+                ASSERT_EQ(partial, truly_partial || (active && padded)) << "row block " << r << ", column block " << c;
+            }
+        }
+        for (int64_t c = 0; c < exact.column_blocks; ++c)
+            for (int64_t r = exact.row_blocks; r < gpu.column_active.words * 32; ++r)
+                ASSERT_FALSE(gpu.column_active.bit(slice, c, r) || gpu.column_partial.bit(slice, c, r));
+    }
+    expect_group_order(gpu.row_order, gpu.row_active, slices, 2);
+    expect_group_order(gpu.column_order, gpu.column_active, slices, 2);
+    expect_group_order(gpu.row_triple_order, gpu.row_active, slices, 3);
+    expect_lags(gpu.column_lags, gpu.column_active, slices);
+}
+
+class GpuTilePlanTest : public testing::Test {
+  protected:
+    void SetUp() override {
+        if (!test_gpu()) GTEST_SKIP() << "no CUDA device";
+    }
+};
+
+TEST_F(GpuTilePlanTest, IsExactForEveryFamily) {
+    for (const int64_t n : {1, 64, 65, 300, 1000, 2048, 2500})
+        for (const MaskFamily& family : mask_families())
+            expect_gpu_plan(family.build(default_parameters(n, n, 2, 3)), true, std::string(family.name));
+}
+
+TEST_F(GpuTilePlanTest, IsConservativeForAnyMask) {
+    for (uint64_t seed = 0; seed < 100; ++seed) {
+        const auto s = static_cast<int64_t>(seed);
+        expect_gpu_plan(random_column_mask(seed, 1 + s % 2, 1 + s % 3, s * 61 % 907, s * 97 % 811), false,
+                        fmt::format("seed {}", seed));
+    }
+}
+
+TEST_F(GpuTilePlanTest, AnyLength) {
+    for (const int64_t rows : {0, 1, 64, 65, 129, 4200})
+        for (const int64_t columns : {0, 1, 64, 65, 129, 4200})
+            for (const bool causal : {true, false})
+                expect_gpu_plan(causal ? causal_mask(rows, columns) : full_mask(rows, columns), true,
+                                causal ? "causal" : "full");
+}
+
+TEST_F(GpuTilePlanTest, RecognisesTilesHiddenByTheChainOfRanges) {
+    // Hidden in column j: the future, [uts, ute) from within it on, [lts, lte) from where that ends.
+    ColumnMask mask{.causal = true, .vectors = MaskVectors::all, .rows = 256, .columns = 256};
+    for (int32_t j = 0; j < 256; ++j) {
+        mask.uts.push_back(std::min(j, 64)), mask.ute.push_back(100);
+        mask.lts.push_back(100), mask.lte.push_back(128);
+    }
+    expect_gpu_plan(mask, false, "chain");
+    const GpuPlan plan(mask);
+    // Columns 64..127 see from row 128 on: the future hides rows 0..63, [64, 100) and [100, 128) follow on it.
+    EXPECT_FALSE(plan.row_active.bit(0, 0, 1));
+    EXPECT_FALSE(plan.row_active.bit(0, 1, 1));
+    EXPECT_TRUE(plan.row_active.bit(0, 2, 1));
+}
+
+TEST_F(GpuTilePlanTest, LongRows) {
+    const int64_t n = 131072;
+    expect_gpu_plan(causal_document_mask(n, default_parameters(n, n, 1, 24).ends), true, "causal_document");
+    expect_gpu_plan(random_eviction_mask(n, 1, n / 2, 3), true, "random_eviction");
+}
+
+TEST(GpuTilePlan, IsLaidOutWithoutAGpu) {
+    Arena planned(Device::cuda);
+    const GpuTilePlan plan = GpuTilePlan::lay_out(planned, 3, 1000, 2100);
+    const auto shape = [](const Tensor& t) { return std::vector(t.shape.begin(), t.shape.begin() + t.rank); };
+    EXPECT_EQ(shape(plan.bounds), (std::vector<int64_t>{3, 2176, 4}));
+    EXPECT_EQ(shape(plan.row_active), (std::vector<int64_t>{3, 16, 2}));
+    EXPECT_EQ(shape(plan.row_partial), (std::vector<int64_t>{3, 16, 2}));
+    EXPECT_EQ(shape(plan.column_active), (std::vector<int64_t>{3, 33, 1}));
+    EXPECT_EQ(shape(plan.column_partial), (std::vector<int64_t>{3, 33, 1}));
+    EXPECT_EQ(shape(plan.row_order), (std::vector<int64_t>{3 * 8}));
+    EXPECT_EQ(shape(plan.column_order), (std::vector<int64_t>{3 * 17}));
+    EXPECT_EQ(shape(plan.row_triple_order), (std::vector<int64_t>{3 * 6}));
+    EXPECT_EQ(shape(plan.column_lags), (std::vector<int64_t>{2}));
+    EXPECT_GE(plan.scratch.numel(), 4 * 3 * 2100 * 4);
+    EXPECT_TRUE(plan.scratch.empty());
+    EXPECT_EQ(planned.groups().front().first, "tile plans");
+}
+
+TEST(GpuTilePlan, RefusesAContextOfTheCpu) {
+    Arena planned(Device::cuda);
+    const GpuTilePlan plan = GpuTilePlan::lay_out(planned, 1, 64, 64);
+    expect_error(Exit::internal, "a tile plan of the GPU on cpu",
+                 [&] { make_gpu_tile_plan({}, plan, causal_mask(64, 64)); });
+}
+
+TEST_F(GpuTilePlanTest, RefusesMemoryOfAnotherSize) {
+    Arena planned(Device::cuda);
+    const GpuTilePlan plan = GpuTilePlan::lay_out(planned, 1, 64, 64);
+    expect_error(Exit::internal, "for a mask of 1 slices, 64 x 65",
+                 [&] { make_gpu_tile_plan({.device = Device::cuda, .gpu = test_gpu()}, plan, causal_mask(64, 65)); });
+}
+
+}  // namespace
+}  // namespace colonnade

@@ -1,0 +1,345 @@
+#include "engine/io/files.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include <cerrno>
+#include <optional>
+
+#include "tests/support/file_test.h"
+
+// The system calls of this program pass through here: the test's own write, fsync, rename and mkdir stand before those
+// of the C library, record what was asked for, and die, fail or fall short where the test says.
+namespace {
+
+struct Shim {
+    bool armed = false;
+    int die_at = -1, fail_at = -1;  ///< which call, counted from 0
+    int error = 0;                  ///< what the failing call reports
+    bool stutter = false;           ///< every other write is interrupted, the others take at most 7 bytes
+    std::vector<std::string> calls = {};
+
+    bool fails(const std::string& call) {
+        if (!armed) return false;
+        const int n = static_cast<int>(calls.size());
+        calls.push_back(call);
+        if (n == die_at) _exit(50);
+        if (n == fail_at) errno = error;
+        return n == fail_at;
+    }
+    static std::string path_of(int fd) {
+        char path[4096] = {};
+        const ssize_t length = readlink(fmt::format("/proc/self/fd/{}", fd).c_str(), path, sizeof path - 1);
+        return {path, static_cast<size_t>(std::max<ssize_t>(length, 0))};
+    }
+} shim;
+
+}  // namespace
+
+extern "C" {
+ssize_t write(int fd, const void* data, size_t bytes) {
+    if (shim.armed && shim.stutter) {
+        shim.calls.push_back("write");
+        if (shim.calls.size() % 2 == 1) return errno = EINTR, -1;
+        bytes = std::min<size_t>(bytes, 7);
+    } else if (shim.armed && shim.fails("write " + Shim::path_of(fd)))
+        return -1;
+    return syscall(SYS_write, fd, data, bytes);
+}
+int fsync(int fd) {
+    if (shim.armed && shim.fails("fsync " + Shim::path_of(fd))) return -1;
+    return static_cast<int>(syscall(SYS_fsync, fd));
+}
+int rename(const char* from, const char* to) noexcept {
+    if (shim.armed && shim.fails(fmt::format("rename {} {}", from, to))) return -1;
+    return static_cast<int>(syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0));
+}
+int mkdir(const char* path, mode_t mode) noexcept {
+    if (shim.armed && shim.fails(fmt::format("mkdir {}", path))) return -1;
+    return static_cast<int>(syscall(SYS_mkdirat, AT_FDCWD, path, mode));
+}
+}
+
+namespace colonnade {
+namespace {
+
+class Files : public FileTest {
+  protected:
+    void TearDown() override {
+        shim = {};
+        FileTest::TearDown();
+    }
+
+    // What the tests commit: two files, one of them in a folder within.
+    void commit_folder() const {
+        FolderCommit commit(path("final"));
+        for (const char* name : {"one", "sub/two"}) {
+            std::filesystem::create_directories(commit.folder() + "/sub");
+            OutputFile file(commit.folder() + "/" + name);
+            file.write("content of ");
+            file.write(name);
+            file.close();
+        }
+        commit.commit();
+    }
+    bool whole() const {
+        return slurp(path("final/one")) == "content of one" && slurp(path("final/sub/two")) == "content of sub/two";
+    }
+    bool exists(const std::string& name) const { return std::filesystem::exists(path(name)); }
+};
+
+TEST_F(Files, ReadsWhole) {
+    const std::string content = std::string(100'000, 'x') + '\0' + "end";
+    spill(path("a"), content);
+    EXPECT_EQ(read_file(path("a")), content);
+    EXPECT_EQ(read_file(path("a"), content.size()), content);
+    spill(path("empty"), "");
+    EXPECT_EQ(read_file(path("empty")), "");
+    EXPECT_NE(read_file("/proc/self/status").find("VmRSS"), std::string::npos) << "a file that tells no size";
+    expect_error(Exit::data, "100004 bytes or more, expected at most 100003",
+                 [&] { read_file(path("a"), content.size() - 1); });
+    expect_error(Exit::data, path("b") + ": cannot open: No such file", [&] { read_file(path("b")); });
+    expect_error(Exit::data, folder_ + ": cannot read: Is a directory", [&] { read_file(folder_); });
+}
+
+TEST_F(Files, ReadsPieces) {
+    spill(path("a"), "0123456789");
+    const InputFile file(path("a"));
+    EXPECT_EQ(file.size(), 10u);
+    std::string piece(4, ' ');
+    file.read_at(6, piece.data(), 4);
+    EXPECT_EQ(piece, "6789");
+    expect_error(Exit::data, "ends at byte 10, expected 1 more", [&] { file.read_at(7, piece.data(), 4); });
+}
+
+TEST_F(Files, ReplacesAtomically) {
+    write_file_atomically(path("a"), "first");
+    write_file_atomically(path("a"), "second");
+    EXPECT_EQ(slurp(path("a")), "second");
+    EXPECT_EQ(listing(folder_), "a");
+    expect_error(Exit::storage, "none/a.tmp-", [&] { write_file_atomically(path("none/a"), "x"); });
+    std::filesystem::create_directories(path("taken/in"));
+    expect_error(Exit::storage, "taken: cannot replace: ", [&] { write_file_atomically(path("taken"), "x"); });
+    EXPECT_EQ(listing(folder_), "a taken") << "no temporary file stays behind";
+}
+
+TEST_F(Files, NewFileIsNew) {
+    spill(path("a"), "mine");
+    expect_error(Exit::storage, "a: cannot create: File exists", [&] { OutputFile file(path("a")); });
+    EXPECT_EQ(slurp(path("a")), "mine");
+    { OutputFile(path("b")).write("half"); }
+    EXPECT_FALSE(exists("b")) << "not closed, so not finished";
+}
+
+TEST_F(Files, WritesThroughInterruptionsAndShortWrites) {
+    const std::string content(1000, 'y');
+    shim = {.armed = true, .stutter = true};
+    write_file_atomically(path("a"), content);
+    shim.armed = false;
+    EXPECT_GT(shim.calls.size(), 200u) << "the shim was in the way";
+    EXPECT_EQ(slurp(path("a")), content);
+}
+
+// A killed process leaves the old file or the new one.
+TEST_F(Files, ReplaceKilledAtEveryCall) {
+    bool replaced = false;
+    for (int n = 0;; ++n) {
+        spill(path("a"), "old");
+        const int status = exit_of_child([&] {
+            shim = {.armed = true, .die_at = n};
+            write_file_atomically(path("a"), "new");
+            return 0;
+        });
+        const std::string found = slurp(path("a"));
+        EXPECT_TRUE(found == "old" || found == "new") << n << ": " << found;
+        replaced |= found == "new" && status != 0;
+        if (status == 0) {
+            EXPECT_EQ(n, 4) << "write, fsync, rename, fsync";
+            EXPECT_EQ(found, "new");
+            break;
+        }
+        ASSERT_EQ(status, 50);
+    }
+    EXPECT_TRUE(replaced) << "killed behind the rename as well";
+}
+
+TEST_F(Files, CommitKilledAtEveryCall) {
+    bool before = false, behind = false;
+    for (int n = 0;; ++n) {
+        const int status = exit_of_child([&] {
+            shim = {.armed = true, .die_at = n};
+            commit_folder();
+            return 0;
+        });
+        EXPECT_EQ(exists("final"), whole()) << "killed at call " << n;
+        if (status == 0) {
+            EXPECT_TRUE(whole());
+            break;
+        }
+        ASSERT_EQ(status, 50) << n;
+        before |= !exists("final");
+        behind |= exists("final");
+        std::filesystem::remove_all(path("final"));
+    }
+    EXPECT_TRUE(before && behind) << "killed on both sides of the rename";
+}
+
+TEST_F(Files, CommitFailsAtEveryCall) {
+    for (int n = 0;; ++n) {
+        shim = {.armed = true, .fail_at = n, .error = n % 2 ? EIO : ENOSPC};
+        const std::optional<std::string> error = [&]() -> std::optional<std::string> {
+            try {
+                commit_folder();
+                return {};
+            } catch (const Error& e) {
+                EXPECT_EQ(e.exit(), Exit::storage);
+                return e.what();
+            } catch (const std::filesystem::filesystem_error& e) {  // the test's own create_directories
+                return e.what();
+            }
+        }();
+        shim.armed = false;
+        if (!error) break;
+        const std::string& failed = shim.calls[static_cast<size_t>(n)];
+        EXPECT_NE(error->find(n % 2 ? "Input/output error" : "No space left on device"), std::string::npos) << *error;
+        EXPECT_NE(error->find(folder_), std::string::npos) << *error;
+        if (failed.starts_with("fsync")) {
+            EXPECT_EQ(std::count(shim.calls.begin() + n, shim.calls.end(), failed), 1) << "tried again: " << failed;
+        }
+        EXPECT_EQ(exists("final"), whole());
+        EXPECT_EQ(listing(folder_), exists("final") ? "final" : "") << "nothing temporary stays after " << *error;
+        std::filesystem::remove_all(path("final"));
+    }
+    EXPECT_GT(shim.calls.size(), 10u);
+    EXPECT_TRUE(whole());
+}
+
+// Every file and folder reaches the disk before the rename, the rename itself after it.
+TEST_F(Files, CommitSyncsInOrder) {
+    shim = {.armed = true};
+    commit_folder();
+    shim.armed = false;
+    const auto place = [&](const std::string& call) {
+        return std::find(shim.calls.begin(), shim.calls.end(), call) - shim.calls.begin();
+    };
+    const std::string temporary = fmt::format("{}.tmp-{}", path("final"), getpid());
+    const auto renamed = place("rename " + temporary + " " + path("final"));
+    ASSERT_LT(renamed, std::ssize(shim.calls));
+    for (const char* name : {"", "/one", "/sub", "/sub/two"})
+        EXPECT_LT(place("fsync " + temporary + name), renamed) << name;
+    EXPECT_GT(place("write " + temporary + "/one"), place("mkdir " + temporary));
+    EXPECT_EQ(place("fsync " + folder_), renamed + 1);
+}
+
+TEST_F(Files, CommitOverwritesNothing) {
+    std::filesystem::create_directory(path("final"));
+    spill(path("final/mine"), "mine");
+    expect_error(Exit::storage, "final: exists already", [&] { FolderCommit commit(path("final/")); });
+    std::filesystem::remove_all(path("final"));
+    {
+        FolderCommit commit(path("final"));
+        spill(commit.folder() + "/new", "new");
+        std::filesystem::create_directory(path("final"));
+        spill(path("final/mine"), "mine");
+        expect_error(Exit::storage, "final: cannot rename", [&] { commit.commit(); });
+    }
+    EXPECT_EQ(listing(folder_), "final");
+    EXPECT_EQ(listing(path("final")), "mine");
+}
+
+// A dead process of our number left its temporary folder: it is not taken over.
+TEST_F(Files, CommitAvoidsLeftovers) {
+    const std::string leftover = fmt::format("{}.tmp-{}", path("final"), getpid());
+    std::filesystem::create_directory(leftover);
+    spill(leftover + "/stale", "stale");
+    commit_folder();
+    EXPECT_EQ(listing(path("final")), "one sub");
+    EXPECT_TRUE(std::filesystem::exists(leftover));
+}
+
+TEST_F(Files, RemoveKilledAtEveryCall) {
+    int status = 1;
+    for (int n = 0; status != 0; ++n) {
+        // What a killed removal leaves is never under the final name.
+        for (const auto& entry : std::filesystem::directory_iterator(folder_))
+            std::filesystem::remove_all(entry.path());
+        commit_folder();
+        status = exit_of_child([&] {
+            shim = {.armed = true, .die_at = n};
+            remove_folder(path("final"));
+            return 0;
+        });
+        EXPECT_TRUE(!exists("final") || whole()) << n;
+    }
+    EXPECT_FALSE(exists("final"));
+    EXPECT_EQ(listing(folder_), "");
+    expect_error(Exit::storage, "final: cannot rename for deletion: No such file",
+                 [&] { remove_folder(path("final")); });
+}
+
+// A full disk, by way of the file size limit: exit code 7, no signal, what was there before is still there.
+TEST_F(Files, DiskFull) {
+    spill(path("a"), "old");
+    const int status = exit_of_child([&] {
+        const rlimit limit{100'000, 100'000};
+        setrlimit(RLIMIT_FSIZE, &limit);
+        return run_program("test", [&] {
+            write_file_atomically(path("small"), std::string(100'000, 'x'));
+            expect_error(Exit::storage, "cannot write: File too large",
+                         [&] { write_file_atomically(path("a"), std::string(100'001, 'x')); });
+            if (testing::Test::HasFailure()) return 1;
+            FolderCommit commit(path("final"));
+            OutputFile file(commit.folder() + "/one");
+            file.write(std::string(100'001, 'x'));
+            return 0;
+        });
+    });
+    EXPECT_EQ(status, 7);
+    EXPECT_EQ(slurp(path("a")), "old");
+    EXPECT_EQ(listing(folder_), "a small");
+}
+
+TEST_F(Files, Sha256) {
+    EXPECT_EQ(sha256(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    EXPECT_EQ(sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    const std::string million(1'000'000, 'a');  // the long test vector of FIPS 180
+    EXPECT_EQ(sha256(million), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    Sha256 pieces;
+    for (size_t begin = 0; begin < million.size(); begin += 7777)
+        pieces.update(million.data() + begin, std::min<size_t>(7777, million.size() - begin));
+    EXPECT_EQ(pieces.hex(), sha256(million));
+    spill(path("a"), million + million + million);
+    EXPECT_EQ(sha256_file(path("a")), sha256(million + million + million));
+    expect_error(Exit::data, "cannot open", [&] { sha256_file(path("b")); });
+}
+
+TEST_F(Files, LockHasOneHolder) {
+    {
+        const FolderLock lock(folder_);
+        const std::string message =
+            expect_error(Exit::config, folder_ + ": in use by process ", [&] { FolderLock second(folder_); });
+        EXPECT_NE(message.find(fmt::format("process {} on ", getpid())), std::string::npos) << message;
+        EXPECT_EQ(exit_of_child([&] {
+                      FolderLock second(folder_);
+                      return 0;
+                  }),
+                  static_cast<int>(Exit::config));
+    }
+    const FolderLock again(folder_);
+    expect_error(Exit::storage, "none/.lock: cannot create", [&] { FolderLock lock(path("none")); });
+}
+
+TEST_F(Files, LockOfADeadProcessIsFree) {
+    EXPECT_EQ(exit_of_child([&] {
+                  new FolderLock(folder_);  // never released
+                  return 0;
+              }),
+              0);
+    const FolderLock lock(folder_);
+}
+
+}  // namespace
+}  // namespace colonnade

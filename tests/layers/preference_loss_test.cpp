@@ -1,0 +1,237 @@
+// The losses of pairs against torch's values and slopes (tests/golden/make_preference_golden.py), against central differences,
+// and the ops around them against loops written here.
+
+#include "layers/preference_loss.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "engine/io/json.h"
+#include "tests/support/device_case.h"
+#include "tests/support/paths.h"
+
+namespace colonnade {
+namespace {
+
+const std::map<std::string, PreferenceLoss> names = {{"sigmoid", PreferenceLoss::sigmoid},
+                                                     {"robust", PreferenceLoss::robust},
+                                                     {"hinge", PreferenceLoss::hinge},
+                                                     {"ipo", PreferenceLoss::ipo},
+                                                     {"exo_pair", PreferenceLoss::exo_pair},
+                                                     {"sigmoid_norm", PreferenceLoss::sigmoid_norm},
+                                                     {"nca_pair", PreferenceLoss::nca_pair},
+                                                     {"sppo_hard", PreferenceLoss::sppo_hard},
+                                                     {"apo_zero", PreferenceLoss::apo_zero},
+                                                     {"apo_down", PreferenceLoss::apo_down},
+                                                     {"simpo", PreferenceLoss::simpo},
+                                                     {"orpo", PreferenceLoss::orpo},
+                                                     {"sft", PreferenceLoss::sft}};
+
+PreferenceMix mix_of(std::initializer_list<std::pair<PreferenceLoss, double>> losses) {
+    PreferenceMix mix;
+    for (const auto& [loss, weight] : losses) {
+        mix.losses[mix.count] = loss;
+        mix.weights[mix.count++] = weight;
+    }
+    return mix;
+}
+
+TEST(PreferenceFormulas, EqualTorch) {
+    const Json golden = read_json_file(golden_file("preference_golden.json"));
+    std::map<std::string, int> seen;
+    for (const Json& g : golden.at("pairs")) {
+        SCOPED_TRACE(g.dump());
+        const auto number = [&](const char* key) { return g.at(key).get<double>(); };
+        PreferenceMix mix;
+        mix.beta = number("beta");
+        mix.label_smoothing = number("label_smoothing");
+        mix.simpo_gamma = number("simpo_gamma");
+        const PairScores pair{number("chosen"),       number("rejected"),      number("ref_chosen"),
+                              number("ref_rejected"), number("chosen_length"), number("rejected_length")};
+        const PairLoss found = pair_loss(names.at(g.at("loss_type")), mix, pair);
+        const auto expect = [&](const char* key, double value) {
+            EXPECT_NEAR(value, number(key), 1e-12 * std::max(1.0, std::abs(number(key)))) << key;
+        };
+        expect("value", found.value);
+        expect("d_chosen", found.d_chosen);
+        expect("d_rejected", found.d_rejected);
+        ++seen[g.at("loss_type")];
+    }
+    EXPECT_EQ(seen.size(), static_cast<size_t>(preference_losses));
+}
+
+TEST(PreferenceFormulas, SlopesMatchDifferences) {
+    const Philox random{3, 0};
+    uint64_t draw = 0;
+    for (const auto& [name, loss] : names) {
+        for (int repeat = 0; repeat < 20; ++repeat) {
+            SCOPED_TRACE(fmt::format("{} {}", name, repeat));
+            PreferenceMix mix = mix_of({{loss, 0.7}, {PreferenceLoss::sft, 0.2}});
+            mix.beta = 0.05 + 0.4 * random.uniform(draw++);
+            mix.label_smoothing = 0.02 + 0.4 * random.uniform(draw++);
+            PairScores p{-20 * random.uniform(draw++) - 1, -20 * random.uniform(draw++) - 1, -15, -12, 6, 11};
+            const PairLoss at = pair_loss(mix, p);
+            const auto slope = [&](double PairScores::*of) {
+                PairScores up = p, down = p;
+                up.*of += 1e-5;
+                down.*of -= 1e-5;
+                return (pair_loss(mix, up).value - pair_loss(mix, down).value) / 2e-5;
+            };
+            EXPECT_NEAR(at.d_chosen, slope(&PairScores::chosen), 1e-8 * std::max(1.0, std::abs(at.d_chosen)));
+            EXPECT_NEAR(at.d_rejected, slope(&PairScores::rejected), 1e-8 * std::max(1.0, std::abs(at.d_rejected)));
+        }
+    }
+}
+
+TEST(PreferenceFormulas, UntrainedPolicyHasLossLnTwo) {
+    const PairScores same{-20, -31, -20, -31, 5, 7};
+    for (const double smoothing : {0.0, 0.3}) {
+        PreferenceMix mix = mix_of({{PreferenceLoss::sigmoid, 1}});
+        mix.label_smoothing = smoothing;
+        EXPECT_DOUBLE_EQ(pair_loss(mix, same).value, std::log(2.0));
+        EXPECT_DOUBLE_EQ(pair_loss(mix, same).d_chosen, -0.1 * (0.5 - smoothing));
+    }
+}
+
+TEST(PreferenceFormulas, StayFiniteFarOut) {
+    for (const auto& [name, loss] : names) {
+        PreferenceMix mix = mix_of({{loss, 1}});
+        mix.label_smoothing = 0.1;
+        for (const double far : {-3e4, 0.0, 3e4}) {
+            const PairLoss found = pair_loss(mix, {std::min(far - 3e4, 0.0), -3e4, -3e4, -3e4, 10, 10});
+            for (const double v : {found.value, found.d_chosen, found.d_rejected})
+                EXPECT_TRUE(std::isfinite(v)) << name << " at " << far;
+        }
+        // Answers that the policy is certain of.
+        const PairLoss certain = pair_loss(mix, {0, 0, -1, -1, 10, 10});
+        EXPECT_TRUE(std::isfinite(certain.value) && std::isfinite(certain.d_chosen)) << name;
+    }
+}
+
+struct PreferenceLossOnDevice : DeviceCase {};
+
+TEST_P(PreferenceLossOnDevice, GoesFromTokensToPairsAndBack) {
+    for (const int64_t pairs : {0, 1, 3, 700}) {
+        SCOPED_TRACE(pairs);
+        release();
+        const Philox random{5, static_cast<uint64_t>(pairs)};
+        const int64_t branches = 2 * pairs;
+        // Targets of all branches mixed up, each branch with 1 to 90 of them.
+        std::vector<int32_t> of_target, order, begins = {0};
+        for (int64_t b = 0; b < branches; ++b)
+            of_target.insert(of_target.end(), 1 + random.below(static_cast<uint64_t>(b), 90), static_cast<int32_t>(b));
+        const int64_t targets = std::ssize(of_target);
+        for (int64_t i = targets - 1; i > 0; --i)
+            std::swap(of_target[static_cast<size_t>(i)],
+                      of_target[random.below(static_cast<uint64_t>(1000 + i), static_cast<uint64_t>(i + 1))]);
+        std::vector<double> nll, weight, length, reference;
+        for (int64_t i = 0; i < targets; ++i) {
+            nll.push_back(4 * random.uniform(static_cast<uint64_t>(100000 + i)));
+            weight.push_back(i % 5 ? 1 : 0.5);
+        }
+        for (int32_t b = 0; b < branches; ++b) {
+            double sum = 0;
+            for (int32_t i = 0; i < targets; ++i)
+                if (of_target[static_cast<size_t>(i)] == b) {
+                    order.push_back(i);
+                    sum += weight[static_cast<size_t>(i)];
+                }
+            begins.push_back(static_cast<int32_t>(order.size()));
+            length.push_back(sum);
+            reference.push_back(-80 * random.uniform(static_cast<uint64_t>(900000 + b)));
+        }
+        std::vector<double> chosen_rejected;  // the second pair the other way round
+        for (int64_t p = 0; p < pairs; ++p)
+            for (const int64_t side : {0, 1})
+                chosen_rejected.push_back(static_cast<double>(2 * p + (p == 1 ? 1 - side : side)));
+
+        const std::vector<float> weights_f32(weight.begin(), weight.end());
+        const Twin nll_t = twin(DType::f64, {targets}, nll);
+        const Twin weights{twin(DType::f32, {targets}, weight).device, view_of(weights_f32)};
+        const Twin order_t = indices(order), begins_t = indices(begins), of_target_t = indices(of_target);
+        const Twin lengths = twin(DType::f64, {branches}, length), ref = twin(DType::f64, {branches}, reference);
+        const Twin pair_list = twin(DType::i32, {pairs, 2}, chosen_rejected);
+        const Twin logps = poisoned(DType::f64, {branches}), coefficients = poisoned(DType::f64, {branches});
+        const Twin scales = poisoned(DType::f64, {targets});
+        const Twin sums = twin(DType::f64, {PairSums::count}, std::vector<double>(PairSums::count, 3));
+        const Twin evaluated = twin(DType::f64, {PairSums::count}, std::vector<double>(PairSums::count, 3));
+        PreferenceMix mix =
+            mix_of({{PreferenceLoss::sigmoid, 1}, {PreferenceLoss::ipo, 0.01}, {PreferenceLoss::sft, 0.2}});
+        mix.label_smoothing = 0.1;
+        const double scale = 1.0 / 1024;
+        run([&](const Context& ctx, auto of) {
+            branch_log_probabilities(ctx, {.logps = of(logps),
+                                           .nll = of(nll_t),
+                                           .weights = of(weights),
+                                           .order = of(order_t),
+                                           .begins = of(begins_t)});
+            PreferencePairs args{.sums = of(sums),
+                                 .coefficients = of(coefficients),
+                                 .logps = of(logps),
+                                 .reference = of(ref),
+                                 .lengths = of(lengths),
+                                 .pairs = of(pair_list),
+                                 .mix = mix,
+                                 .scale = scale};
+            preference_loss(ctx, args);
+            args.sums = of(evaluated);
+            args.coefficients = {};
+            preference_loss(ctx, args);
+            target_coefficients(ctx, {.scales = of(scales),
+                                      .coefficients = of(coefficients),
+                                      .branches = of(of_target_t),
+                                      .weights = of(weights)});
+        });
+        // Loops straight over the definition; the device sums 90 numbers of one sign in another order.
+        std::vector<double> l(static_cast<size_t>(branches)), slope(static_cast<size_t>(branches));
+        for (size_t i = 0; i < nll.size(); ++i) l[static_cast<size_t>(of_target[i])] -= weight[i] * nll[i];
+        std::vector<double> total(PairSums::count, 3);
+        for (size_t p = 0; p < static_cast<size_t>(pairs); ++p) {
+            const auto c = static_cast<size_t>(chosen_rejected[2 * p]),
+                       r = static_cast<size_t>(chosen_rejected[2 * p + 1]);
+            const PairLoss loss = pair_loss(mix, {l[c], l[r], reference[c], reference[r], length[c], length[r]});
+            slope[c] = scale * loss.d_chosen;
+            slope[r] = scale * loss.d_rejected;
+            const double reward_c = 0.1 * (l[c] - reference[c]), reward_r = 0.1 * (l[r] - reference[r]);
+            const double own[] = {loss.value,       1, double(reward_c > reward_r), reward_c, reward_r, l[c], l[r],
+                                  -l[c] / length[c]};
+            for (size_t k = 0; k < PairSums::count; ++k) total[k] += own[k];
+        }
+        const auto expect_near = [&](const char* name, const Twin& t, const std::vector<double>& expected) {
+            for (const Tensor& tensor : {t.device, t.exact}) {
+                const std::vector<double> found = read(tensor);
+                ASSERT_EQ(found.size(), expected.size()) << name;
+                for (size_t i = 0; i < found.size(); ++i)
+                    ASSERT_NEAR(found[i], expected[i], 1e-12 * std::max(1.0, std::abs(expected[i])))
+                        << name << " " << i;
+            }
+        };
+        expect_near("logps", logps, l);
+        expect_near("coefficients", coefficients, slope);
+        expect_near("sums", sums, total);
+        EXPECT_EQ(read(evaluated.device), read(sums.device));
+        std::vector<double> scaled;
+        for (size_t i = 0; i < nll.size(); ++i) scaled.push_back(-slope[static_cast<size_t>(of_target[i])] * weight[i]);
+        expect_near("scales", scales, scaled);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, PreferenceLossOnDevice, every_device(), name_of_device);
+
+TEST(PreferenceLoss, RefusesWhatItCannotDo) {
+    std::vector<double> sums(PairSums::count), logps(2), lengths(2, 1.0);
+    std::vector<int32_t> pairs = {0, 2};
+    PreferencePairs args{.sums = tensor_of(sums, {PairSums::count}),
+                         .logps = tensor_of(logps, {2}),
+                         .lengths = tensor_of(lengths, {2}),
+                         .pairs = tensor_of(pairs, {1, 2}),
+                         .mix = mix_of({{PreferenceLoss::simpo, 1}}),
+                         .scale = 1};
+    expect_error(Exit::internal, "pair 0 has branch 2 of 2", [&] { preference_loss({}, args); });
+    args.mix = mix_of({{PreferenceLoss::sigmoid, 1}});
+    expect_error(Exit::internal, "no reference is given", [&] { preference_loss({}, args); });
+}
+
+}  // namespace
+}  // namespace colonnade

@@ -1,0 +1,83 @@
+#pragma once
+// Tests with several ranks: programs under mpirun, more ranks than cores if need be. They skip where there is no mpirun.
+//
+// A test body runs on every rank when it is a test whose suite begins with DISABLED_: another test starts it by
+// run_on_ranks(3, "DISABLED_Suite.Name"). Its expectations count; the ranks say what they found.
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "engine/ranks/message_passing.h"
+#include "tests/support/paths.h"
+#include "tests/support/program.h"
+
+namespace colonnade {
+
+/// Path of mpirun; empty where there is none or the build has no MPI.
+inline std::string mpirun() {
+    const char* path = std::getenv("PATH");
+    std::istringstream folders(path && mpi::built_in() ? path : "");
+    for (std::string folder; std::getline(folders, folder, ':');)
+        if (access((folder + "/mpirun").c_str(), X_OK) == 0) return folder + "/mpirun";
+    return "";
+}
+
+inline void allow_ranks() {
+    for (const char* name : {"OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"}) setenv(name, "1", 1);
+    setenv("OMP_NUM_THREADS", "1", 1);
+    setenv("ASAN_OPTIONS", "detect_leaks=0", 0);     // MPI's own
+    setenv("OMPI_MCA_mpi_yield_when_idle", "1", 1);  // ranks that wait must not keep the others from a core
+}
+
+/// Arguments of mpirun for `ranks` processes of one of our programs.
+inline std::vector<std::string> on_ranks(int ranks, const std::string& program,
+                                         const std::vector<std::string>& arguments) {
+    std::vector<std::string> all = {"--oversubscribe",     "--bind-to",          "none", "-np",
+                                    std::to_string(ranks), program_path(program)};
+    all.insert(all.end(), arguments.begin(), arguments.end());
+    return all;
+}
+
+/// How often `part` occurs in `text`.
+inline int count_of(const std::string& text, const std::string& part) {
+    int count = 0;
+    for (size_t at = 0; (at = text.find(part, at)) != std::string::npos; at += part.size()) ++count;
+    return count;
+}
+
+/// The process of a rank, found among mpirun's children; 0 where it is not there.
+inline pid_t process_of_rank(pid_t launcher, int rank) {
+    std::ifstream children(fmt::format("/proc/{0}/task/{0}/children", launcher));
+    const std::string wanted = fmt::format("OMPI_COMM_WORLD_RANK={}", rank);
+    for (pid_t child; children >> child;) {
+        std::ifstream environment(fmt::format("/proc/{}/environ", child));
+        for (std::string variable; std::getline(environment, variable, '\0');)
+            if (variable == wanted) return child;
+    }
+    return 0;
+}
+
+/// True when the process is gone, or only waits to be buried.
+inline bool is_gone(pid_t process) {
+    std::ifstream status(fmt::format("/proc/{}/stat", process));
+    std::string text;
+    std::getline(status, text);
+    const size_t end = text.rfind(')');
+    return end == std::string::npos || text[end + 2] == 'Z' || text[end + 2] == 'X';
+}
+
+/// The test `filter` of the running test program on several ranks.
+inline Program::Result run_on_ranks(int ranks, const std::string& filter) {
+    const std::string self = std::filesystem::read_symlink("/proc/self/exe").filename();
+    return Program(mpirun(),
+                   on_ranks(ranks, self,
+                            {"--gtest_also_run_disabled_tests", "--gtest_color=no", "--gtest_filter=" + filter}),
+                   allow_ranks)
+        .wait();
+}
+
+}  // namespace colonnade

@@ -1,0 +1,28 @@
+#pragma once
+// What the micro-steps of one optimizer step come to: sums of the loss, and gradients. For tests that lay the same samples
+// out in different ways.
+
+#include <gtest/gtest.h>
+
+#include "tests/support/relative_error.h"
+#include "tests/support/tiny_model.h"
+
+namespace colonnade {
+
+struct Outcome {
+    LossSums sums;
+    std::vector<double> gradients;
+};
+
+inline Outcome run(Learner& learner, const std::vector<Batch>& batches, double total) {
+    learner.zero_gradients();
+    for (const Batch& batch : batches) learner.accumulate(learner.context(), batch, total);
+    return {learner.loss(), numbers_of(learner, learner.gradients())};
+}
+
+/// Of tests over families and dtypes.
+inline std::string name_of_case(const testing::TestParamInfo<std::tuple<Architecture, DType>>& test) {
+    return std::string(name_of(std::get<0>(test.param))) + "_" + name_of(std::get<1>(test.param));
+}
+
+}  // namespace colonnade

@@ -1,0 +1,16 @@
+#pragma once
+// The GPU of a test process: made once, null where there is none. Tests that need it say so and skip.
+
+#include <memory>
+
+#include "engine/device/device.h"
+#include "engine/device/gpu.h"
+
+namespace colonnade {
+
+inline Gpu* test_gpu() {
+    static const std::unique_ptr<Gpu> gpu = cuda_devices().empty() ? nullptr : std::make_unique<Gpu>();
+    return gpu.get();
+}
+
+}  // namespace colonnade

@@ -1,0 +1,156 @@
+#pragma once
+// Whole training runs that take a blink: toy data, a config around it, the trainer in this process or the programs in
+// others, and what a run leaves behind.
+
+#include <sys/resource.h>
+
+#include <cmath>
+#include <functional>
+
+#include "engine/device/philox.h"
+#include "engine/io/json.h"
+#include "tests/support/file_test.h"
+#include "tests/support/program.h"
+#include "train/run/trainer.h"
+
+namespace colonnade {
+
+constexpr int64_t chain_vocab = 31;
+
+/// JSONL rows of token ids in which each id follows from the one before by a fixed rule: a model learns that at once,
+/// a unigram model never does. The first two tokens of a row are its prompt.
+inline std::string chain_rows(int64_t rows, uint64_t seed = 1) {
+    const Philox random{seed, 0};
+    std::string text;
+    for (int64_t row = 0; row < rows; ++row) {
+        const auto draw = static_cast<uint64_t>(2 * row);
+        int64_t id = static_cast<int64_t>(random.below(draw, chain_vocab));
+        const auto length = 4 + static_cast<int64_t>(random.below(draw + 1, 40));
+        std::vector<int64_t> ids, labels;
+        for (int64_t i = 0; i < length; ++i, id = (7 * id + 3) % chain_vocab) {
+            ids.push_back(id);
+            labels.push_back(i < 2 ? -100 : id);
+        }
+        text +=
+            fmt::format("{{\"input_ids\": [{}], \"labels\": [{}]}}\n", fmt::join(ids, ", "), fmt::join(labels, ", "));
+    }
+    return text;
+}
+
+/// Pairs over one prompt of two tokens: the chosen answer follows the chain of chain_rows(), the rejected one another.
+inline std::string pair_rows(int64_t rows, uint64_t seed = 1) {
+    const Philox random{seed, 3};
+    std::string text;
+    for (int64_t row = 0; row < rows; ++row) {
+        const auto draw = static_cast<uint64_t>(4 * row);
+        const auto chain = [&](int64_t first, int64_t length, int64_t factor) {
+            std::vector<int64_t> ids;
+            for (int64_t id = first; std::ssize(ids) < length; id = (factor * id + 3) % chain_vocab) ids.push_back(id);
+            return ids;
+        };
+        const auto first = static_cast<int64_t>(random.below(draw, chain_vocab));
+        const std::vector<int64_t> prompt = chain(first, 2, 7);
+        const int64_t next = (7 * prompt[1] + 3) % chain_vocab;
+        const auto length = [&](uint64_t i) { return 3 + static_cast<int64_t>(random.below(draw + i, 20)); };
+        text +=
+            fmt::format("{{\"prompt_input_ids\": [{}], \"chosen_input_ids\": [{}], \"rejected_input_ids\": [{}]}}\n",
+                        fmt::join(prompt, ", "), fmt::join(chain(next, length(1), 7), ", "),
+                        fmt::join(chain((next + 1) % chain_vocab, length(2), 5), ", "));
+    }
+    return text;
+}
+
+/// What a run logged under `key` at a step.
+inline double value_at(const std::vector<Json>& log, const std::string& key, int64_t step) {
+    for (const Json& line : log)
+        if (line.at("step") == step && line.contains(key)) return line.at(key);
+    ADD_FAILURE() << "no " << key << " at step " << step;
+    return std::nan("");
+}
+
+/// Runs `body` with stdout and stderr in a file and returns what it printed.
+inline std::string quietly(const std::function<void()>& body) {
+    struct Redirection {
+        FILE* file = std::tmpfile();
+        int out = dup(1), err = dup(2);
+        Redirection() { redirect(fileno(file), fileno(file)); }
+        ~Redirection() {
+            redirect(out, err);
+            close(out);
+            close(err);
+            std::fclose(file);
+        }
+        static void redirect(int to_out, int to_err) {
+            std::fflush(nullptr);
+            dup2(to_out, 1);
+            dup2(to_err, 2);
+        }
+    } redirection;
+    body();
+    std::fflush(nullptr);
+    return content_of(redirection.file);
+}
+
+/// Trains in this process; returns what was printed.
+inline std::string train(const std::string& config, const std::vector<std::string>& arguments = {}) {
+    return quietly([&] { Trainer(open_session(load_config(config, arguments))).run(); });
+}
+
+/// What a finished run is: every bit of its state, the model, and the lines of its log less what a clock says.
+struct RunResult {
+    std::string state, model;
+    std::vector<Json> log;
+    bool operator==(const RunResult&) const = default;
+};
+
+inline std::vector<Json> read_log(const std::string& output_dir) {
+    std::vector<Json> log;
+    std::ifstream file(output_dir + "/metrics.jsonl");
+    for (std::string line; std::getline(file, line);) {
+        Json json = parse_json(line, output_dir);
+        for (const char* key :
+             {"tokens_per_second", "samples_per_second", "step_seconds", "eval_tokens_per_second", "eval_runtime"})
+            json.erase(key);
+        log.push_back(json);
+    }
+    return log;
+}
+
+inline RunResult result_of(const std::string& output_dir) {
+    const std::vector<int64_t> steps = checkpoint_steps(output_dir);
+    if (steps.empty()) return {};
+    return {slurp(checkpoint_folder(output_dir, steps.back()) + "/state-00001-of-00001.h5"),
+            slurp(output_dir + "/model.safetensors"), read_log(output_dir)};
+}
+
+/// A folder with train.jsonl and config.yaml for a tiny model; `settings` are further lines of the config.
+class RunTest : public FileTest {
+  protected:
+    void SetUp() override {
+        FileTest::SetUp();
+        spill(path("train.jsonl"), chain_rows(160));
+        write_config();
+    }
+    void write_config(const std::string& settings = "", const std::string& name = "config.yaml") const {
+        spill(path(name), fmt::format("model:\n"
+                                      "  hidden_size: 16\n"
+                                      "  intermediate_size: 32\n"
+                                      "  num_hidden_layers: 2\n"
+                                      "  num_attention_heads: 4\n"
+                                      "  num_key_value_heads: 2\n"
+                                      "  vocab_size: {}\n"
+                                      "datasets:\n"
+                                      "  - path: {}\n"
+                                      "max_length: 48\n"
+                                      "packing_length: 64\n"
+                                      "prepared_path: {}\n"
+                                      "threads: 1\n"
+                                      "report_to: [jsonl]\n"
+                                      "{}",
+                                      chain_vocab, path("train.jsonl"), path("prepared"), settings));
+    }
+    std::string config() const { return path("config.yaml"); }
+    std::string output(const std::string& name) const { return "output_dir=" + path(name); }
+};
+
+}  // namespace colonnade

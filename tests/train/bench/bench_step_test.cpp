@@ -1,0 +1,160 @@
+// programs: bench_step
+// bench_step measures every stage as `train` runs it, from a config and from a shape, on one rank and on two.
+
+#include "tests/support/mpirun.h"
+#include "tests/support/tiny_run.h"
+
+namespace colonnade {
+namespace {
+
+namespace fs = std::filesystem;
+
+class BenchStep : public RunTest {
+  protected:
+    void SetUp() override {
+        RunTest::SetUp();
+        spill(path("pairs.jsonl"), pair_rows(60));
+    }
+    /// What the program reports of one step, and none before it.
+    Json measure(std::vector<std::string> arguments, int ranks = 1) const {
+        for (const char* more : {"--warmup", "0", "--steps", "1", "--profile", "1", "--json"})
+            arguments.emplace_back(more);
+        arguments.push_back(path("report.json"));
+        fs::remove(path("report.json"));
+        const Program::Result result =
+            ranks == 1 ? run("bench_step", arguments)
+                       : Program(mpirun(), on_ranks(ranks, "bench_step", arguments), allow_ranks).wait();
+        EXPECT_EQ(result.exit, 0) << result.err;
+        if (result.exit != 0) return {};
+        Json report = read_json_file(path("report.json"));
+        EXPECT_EQ(result.out.find("pairs/s") != std::string::npos, report.contains("pairs_per_second")) << result.out;
+        return report;
+    }
+    std::vector<std::string> of_pairs(const std::string& name, const std::string& stage) const {
+        return {output(name),         "stage=" + stage,  "datasets[0].path=" + path("pairs.jsonl"),
+                "packing_length=96",  "max_steps=2",     "num_train_epochs=0",
+                "learning_rate=0.01", "logging_steps=1", "per_device_train_batch_size=2"};
+    }
+    /// Loss of the first step that `train` logs.
+    double trained(const std::string& config, const std::vector<std::string>& arguments) const {
+        train(config, arguments);
+        return value_at(read_log(path("run")), "loss", 1);
+    }
+    static std::vector<std::string> shape(std::vector<std::string> more) {
+        more.insert(more.begin(), {"--shape", "16,32,2,4,2,4,31", "--device", "cpu"});
+        return more;
+    }
+};
+
+std::vector<std::string> with(const std::string& first, std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), first);
+    return arguments;
+}
+
+TEST_F(BenchStep, RunsTheStageOfAConfig) {
+    const Json texts = measure({config(), output("run")});
+    EXPECT_EQ(texts.at("stage"), "sft");
+    EXPECT_NEAR(texts.at("first_loss"), trained(config(), {output("run"), "max_steps=1"}), 1e-6);
+    for (const char* key : {"reference", "pairs_per_second", "tokens_per_pair"}) EXPECT_FALSE(texts.contains(key));
+    for (const std::string stage : {"dpo", "rm"}) {
+        fs::remove_all(path("run"));
+        const Json report = measure(with(config(), of_pairs("run", stage)));
+        EXPECT_EQ(report.at("stage"), stage);
+        EXPECT_EQ(report.value("reference", ""), stage == "dpo" ? "precomputed" : "");
+        EXPECT_NEAR(report.at("first_loss"), trained(config(), of_pairs("run", stage)), 1e-6);
+        if (stage == "dpo") {
+            EXPECT_NEAR(report.at("first_loss"), std::log(2), 1e-6);
+        }
+        EXPECT_EQ(report.contains("target_share"), stage == "dpo");
+        EXPECT_NEAR(report.at("pairs_per_second").get<double>() * report.at("tokens_per_pair").get<double>(),
+                    report.at("tokens_per_second"), 1e-6 * report.at("tokens_per_second").get<double>());
+    }
+}
+
+TEST_F(BenchStep, RunsAdaptersAndTheirReference) {
+    train(config(), {output("base"), "max_steps=2", "learning_rate=0.01", "save_strategy=no"});
+    spill(path("lora.yaml"), fmt::format("model_name_or_path: {}\nfinetuning_type: lora\nlora_rank: 4\n"
+                                         "datasets: [{{path: {}}}]\nmax_length: 48\nprepared_path: {}\nthreads: 1\n"
+                                         "report_to: [jsonl]\n",
+                                         path("base"), path("pairs.jsonl"), path("prepared")));
+    double flops = 0;
+    for (const std::string reference : {"precomputed", "base"}) {
+        std::vector<std::string> arguments = of_pairs("run", "dpo");
+        if (reference == "base") arguments.push_back("precompute_ref_log_probs=false");
+        const Json report = measure(with(path("lora.yaml"), arguments));
+        EXPECT_EQ(report.at("reference"), reference);
+        EXPECT_EQ(report.at("lora").at("rank"), 4);
+        EXPECT_NEAR(report.at("first_loss"), std::log(2), 1e-6);
+        // Under LoRA a step is 4 of 6 parts and the adapters, a forward 2 of them.
+        if (reference == "base") {
+            EXPECT_GT(report.at("step_flops"), 1.3 * flops);
+        }
+        flops = report.at("step_flops");
+    }
+    const Json report = measure(with(path("lora.yaml"), of_pairs("run", "rm")));
+    EXPECT_NEAR(report.at("first_loss"), trained(path("lora.yaml"), of_pairs("run", "rm")), 1e-6);
+}
+
+TEST_F(BenchStep, ComparesSharedPromptsWithRepeatedOnes) {
+    for (const std::string stage : {"dpo", "rm"})
+        for (const bool lora : {false, true}) {
+            std::vector<std::string> arguments =
+                shape({"--stage", stage, "--pair-lengths", "16,6,10", "--length", "96"});
+            if (lora) arguments.insert(arguments.end(), {"--lora-rank", "2"});
+            const Json shared = measure(arguments);
+            arguments.push_back("--repeat-prompts");
+            const Json repeated = measure(arguments);
+            EXPECT_EQ(shared.at("tokens_per_pair"), 32);
+            EXPECT_EQ(repeated.at("tokens_per_pair"), 48);
+            for (const Json& report : {shared, repeated}) {
+                EXPECT_EQ(report.at("padding_share"), 0);
+                EXPECT_EQ(report.value("reference", ""), stage == "dpo" ? "constant" : "");
+                EXPECT_NEAR(report.at("first_loss"), std::log(2), 0.2);
+                EXPECT_EQ(report.at("lora").is_object(), lora);
+                EXPECT_GT(report.at("pairs_per_second"), 0);
+            }
+            if (stage == "dpo") {
+                EXPECT_DOUBLE_EQ(shared.at("target_share"), 0.5);
+                EXPECT_DOUBLE_EQ(repeated.at("target_share"), 1 / 3.0);
+            }
+        }
+}
+
+TEST_F(BenchStep, AddsUpTheRanks) {
+    if (mpirun().empty()) GTEST_SKIP() << "no mpirun, or a build without MPI";
+    for (const std::vector<std::string>& workload :
+         std::vector<std::vector<std::string>>{{"--length", "64"},
+                                               {"--length", "64", "--mean-length", "20"},
+                                               {"--length", "64", "--stage", "dpo", "--pair-lengths", "16,8,8"}}) {
+        const Json report = measure(shape(workload), 2);
+        EXPECT_EQ(report.at("ranks"), 2);
+        EXPECT_GT(report.at("tokens_per_second_all"), report.at("tokens_per_second"));
+        EXPECT_EQ(report.contains("pairs_per_second_all"), report.contains("pairs_per_second"));
+        if (report.contains("pairs_per_second")) {
+            EXPECT_NEAR(report.at("pairs_per_second_all").get<double>() * 32, report.at("tokens_per_second_all"),
+                        1e-6 * report.at("tokens_per_second_all").get<double>());
+        }
+    }
+    const Json report = measure(with(config(), of_pairs("run", "dpo")), 2);
+    EXPECT_NEAR(report.at("first_loss"), std::log(2), 1e-6);
+}
+
+TEST_F(BenchStep, TellsWhatDoesNotGoTogether) {
+    const auto expect = [&](const std::vector<std::string>& arguments, const std::string& message) {
+        const Program::Result result = run("bench_step", arguments);
+        EXPECT_EQ(result.exit, static_cast<int>(Exit::config)) << message;
+        EXPECT_NE(result.err.find(message), std::string::npos) << result.err;
+    };
+    expect(shape({"--repeat-prompts"}), "--repeat-prompts requires --stage");
+    expect(shape({"--stage", "dpo"}), "--stage requires --pair-lengths");
+    expect(shape({"--pair-lengths", "4,2,2"}), "--pair-lengths requires --stage");
+    expect(shape({"--stage", "sft", "--pair-lengths", "4,2,2"}), "--stage: sft not in {dpo,rm}");
+    expect(shape({"--stage", "rm", "--pair-lengths", "4,2,0"}), "--pair-lengths: Value 0 not in range");
+    expect(shape({"--stage", "rm", "--pair-lengths", "4,2,2", "--mean-length", "4"}), "excludes --stage");
+    expect(shape({"--stage", "rm", "--pair-lengths", "8,4,4", "--length", "23", "--repeat-prompts"}),
+           "pairs of 24 tokens, repeated prompts included, do not fit into rows of 23");
+    expect({config(), output("run"), "--stage", "dpo", "--pair-lengths", "4,2,2"}, "excludes config");
+}
+
+}  // namespace
+}  // namespace colonnade

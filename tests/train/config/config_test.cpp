@@ -1,0 +1,662 @@
+#include "train/config/config.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <map>
+
+#include "engine/io/files.h"
+#include "tests/support/file_test.h"
+#include "tests/support/paths.h"
+#include "train/config/nearest_name.h"
+
+namespace colonnade {
+namespace {
+
+const std::string minimal =
+    "model_name_or_path: models/m\n"
+    "datasets: [{path: a.jsonl}]\n"
+    "output_dir: out\n";
+
+Config read(const std::string& yaml, const std::vector<std::string>& arguments = {}) {
+    return parse_config(yaml, "c.yaml", arguments).config;
+}
+
+/// The message of the one Error that reading gives, Exit::config; it may have a line per problem.
+std::string problems(const std::string& yaml, const std::vector<std::string>& arguments = {}) {
+    try {
+        read(yaml, arguments);
+    } catch (const Error& e) {
+        EXPECT_EQ(e.exit(), Exit::config) << e.what();
+        return e.what();
+    }
+    ADD_FAILURE() << "no error:\n" << yaml;
+    return "";
+}
+
+// --- What is wrong is said, with its place ---
+
+struct Bad {
+    std::string added;    // below `minimal`: its first line is line 4
+    std::string message;  // all of it
+};
+
+void expect_problems(const std::vector<Bad>& cases) {
+    for (const Bad& bad : cases) EXPECT_EQ(problems(minimal + bad.added), bad.message);
+}
+
+TEST(Config, RefusesUnknownKeysAndNamesTheNearest) {
+    expect_problems({
+        {"learning_rat: 1", "c.yaml:4:1: unknown key 'learning_rat' (did you mean 'learning_rate'?)"},
+        {"max_lenght: 1", "c.yaml:4:1: unknown key 'max_lenght' (did you mean 'max_length'?)"},
+        {"\n  \nwarmup_step: 1", "c.yaml:6:1: unknown key 'warmup_step' (did you mean 'warmup_steps'?)"},
+        {"frobnicate: 1", "c.yaml:4:1: unknown key 'frobnicate'"},
+        {"eval_datasets: [{path: b, tipe: x}]", "c.yaml:4:27: unknown key 'tipe' (did you mean 'type'?)"},
+    });
+}
+
+TEST(Config, RefusesWhatIsGivenTwice) {
+    expect_problems({
+        {"seed: 1\nseed: 1", "c.yaml:5:1: seed is given twice, first at c.yaml:4:1"},
+        {"max_length: 9\ncutoff_len: 9", "c.yaml:5:1: max_length is given twice, first at c.yaml:4:1"},
+        {"output_dir: x", "c.yaml:4:1: output_dir is given twice, first at c.yaml:3:1"},
+        {"eval_datasets: [{path: b, path: c}]",
+         "c.yaml:4:27: eval_datasets[0].path is given twice, first at c.yaml:4:18"},
+        {"eval_datasets: [{path: b, columns: {text: a, text: b}}]",
+         "c.yaml:4:36: eval_datasets[0].columns: expected a map of names, each given once, found {text: a, text: b}"},
+    });
+}
+
+TEST(Config, ScalarsAreStrict) {
+    const std::string length = "c.yaml:4:13: max_length: expected an integer >= 2 and <= 16777216, found ";
+    expect_problems({
+        {"max_length: 1e3", length + "'1e3'"},
+        {"max_length: 1_000", length + "'1_000'"},
+        {"max_length: 0x10", length + "'0x10'"},
+        {"max_length: 12.0", length + "'12.0'"},
+        {"max_length: +12", length + "'+12'"},
+        {"max_length: \"12\"", length + "\"12\""},
+        {"max_length: 1", length + "'1'"},
+        {"max_length: 99999999999999999999", length + "'99999999999999999999'"},
+        {"max_length: [12]", length + "[12]"},
+        {"max_length: {a: 12}", length + "{a: 12}"},
+    });
+    for (const char* number : {"nan", ".nan", "inf", "-.inf", "1e999", "0", "-1", "1,5", "1e-4x", "'1'", "true"})
+        EXPECT_NE(problems(minimal + "learning_rate: " + number).find("learning_rate: expected a number > 0, found"),
+                  std::string::npos);
+    for (const char* boolean : {"yes", "on", "True", "TRUE", "1", "'true'", "[true]"})
+        EXPECT_NE(problems(minimal + "packing: " + boolean).find("packing: expected true or false, found"),
+                  std::string::npos);
+}
+
+TEST(Config, RangesAndChoicesAreChecked) {
+    expect_problems({
+        {"adam_beta1: 1", "c.yaml:4:13: adam_beta1: expected a number >= 0 and < 1, found '1'"},
+        {"lr_scheduler_type: cosin",
+         "c.yaml:4:20: lr_scheduler_type: expected one of constant, constant_with_warmup, linear, cosine, "
+         "cosine_with_min_lr, wsd, found 'cosin'"},
+        {"report_to: [jsonl, wandb]",
+         "c.yaml:4:12: report_to: expected a list of jsonl, tensorboard; or none, found [jsonl, wandb]"},
+        {"roles_to_train: [bot]",
+         "c.yaml:4:17: roles_to_train: expected a list of system, user, assistant, tool; or none, found [bot]"},
+        {"eval_datasets: b.jsonl",
+         "c.yaml:4:16: eval_datasets: expected a list such as [{path: train.jsonl}], found 'b.jsonl'"},
+        {"eval_datasets: [b.jsonl]",
+         "c.yaml:4:17: eval_datasets[0]: expected a map such as {path: train.jsonl}, found 'b.jsonl'"},
+        {"eval_datasets: [{type: text}]", "c.yaml:4:17: eval_datasets[0]: path is missing"},
+        {"eval_datasets: [{path: b, type: chat}]",
+         "c.yaml:4:33: eval_datasets[0].type: expected one of auto, messages, prompt_completion, alpaca, sharegpt, "
+         "text, tokens, preference, ranked, found 'chat'"},
+        {"device: gpu", "c.yaml:4:9: device: expected one of auto, cpu, cuda, found 'gpu'"},
+        {"device_index: -1", "c.yaml:4:15: device_index: expected an integer >= 0 and <= 1023, found '-1'"},
+        {"device_index: auto", "c.yaml:4:15: device_index: expected an integer >= 0 and <= 1023, found 'auto'"},
+        {"bf16: yes", "c.yaml:4:7: bf16: expected one of auto, true, false, found 'yes'"},
+        {"bf16: [true]", "c.yaml:4:7: bf16: expected one of auto, true, false, found [true]"},
+        {"optim_dtype: float16", "c.yaml:4:14: optim_dtype: expected one of float32, bfloat16, found 'float16'"},
+        {"gradient_checkpointing: full",
+         "c.yaml:4:25: gradient_checkpointing: expected one of none, selective, block, found 'full'"},
+        {"deterministic: auto", "c.yaml:4:16: deterministic: expected true or false, found 'auto'"},
+        {"head_chunk: -1", "c.yaml:4:13: head_chunk: expected an integer >= 0 and <= 1048576, found '-1'"},
+        {"head_chunk: 1048577", "c.yaml:4:13: head_chunk: expected an integer >= 0 and <= 1048576, found '1048577'"},
+        {"model: models/m",
+         "c.yaml:4:8: model: expected a map of sizes (a folder goes into model_name_or_path), found 'models/m'"},
+    });
+}
+
+TEST(Config, KeysOfLaterVersionsAreNamedAsSuch) {
+    expect_problems({
+        {"lora_target_linear: true", "c.yaml:4:21: lora_target_linear: this key is not in this version"},
+        {"fp16: true", "c.yaml:4:7: fp16: this key is not in this version (only 'false' is)"},
+        {"stage: kto", "c.yaml:4:8: stage: 'kto' is not in this version"},
+        {"pure_bf16: true", "c.yaml:4:12: pure_bf16: this key is not in this version (only 'false' is)"},
+        {"eval_datasets: [{path: b, weight: 2}]",
+         "c.yaml:4:35: eval_datasets[0].weight: this key is not in this version"},
+    });
+    EXPECT_EQ(resolved_yaml(read(minimal + "fp16: false\nfinetuning_type: full\n")), resolved_yaml(read(minimal)));
+}
+
+TEST(Config, RulesBetweenKeys) {
+    expect_problems({
+        {"warmup_steps: 5\nwarmup_ratio: 0.1", "c.yaml:5:15: warmup_steps and warmup_ratio exclude each other"},
+        {"max_steps: 5\nnum_train_epochs: 2", "c.yaml:4:12: max_steps and num_train_epochs exclude each other"},
+        {"num_train_epochs: 0", "c.yaml:4:19: num_train_epochs or max_steps must be above 0"},
+        {"val_size: 0.1\neval_datasets: [{path: b}]", "c.yaml:4:11: val_size and eval_datasets exclude each other"},
+        {"val_size: 1.5", "c.yaml:4:11: val_size 1.5: expected a share below 1 or a whole number of samples"},
+        {"packing_length: 1024", "c.yaml:4:17: packing_length 1024 is shorter than max_length 2048"},
+        {"packing: false\npacking_strategy: bfd", "c.yaml:5:19: packing_strategy bfd contradicts packing: false"},
+        {"packing: true\npacking_strategy: none", "c.yaml:5:19: packing_strategy none contradicts packing: true"},
+        {"document_mask: false",
+         "c.yaml:4:16: document_mask: false is for stage pt: the samples of stage sft must not see each other"},
+        {"stage: dpo\ntrain_on_prompt: true",
+         "c.yaml:5:18: train_on_prompt: true contradicts stage dpo: only answers are compared"},
+        {"train_on_eos: all\nstage: rm",
+         "c.yaml:4:15: train_on_eos: all contradicts stage rm: only answers are compared, the prompt's end tokens are "
+         "not"},
+        {"device: cpu\nbf16: true", "c.yaml:5:7: bf16: true needs a GPU, the CPU computes in fp32; leave it to auto"},
+        {"bf16: false\ndevice: cuda",
+         "c.yaml:4:7: bf16: false needs device: cpu, a GPU computes in bf16; leave it to auto"},
+        {"device: cpu\noptim_dtype: bfloat16",
+         "c.yaml:5:14: optim_dtype bfloat16 needs a GPU, the CPU keeps moments in float32"},
+        {"lr_scheduler_type: constant\nwarmup_steps: 3",
+         "c.yaml:5:15: lr_scheduler_type constant has no warm-up; constant_with_warmup has"},
+        {"min_lr: 1e-6", "c.yaml:4:9: lr_scheduler_type cosine takes no min_lr; cosine_with_min_lr and wsd do"},
+        {"lr_scheduler_type: cosine_with_min_lr",
+         "c.yaml:4:20: lr_scheduler_type cosine_with_min_lr needs min_lr or min_lr_rate above 0"},
+        {"lr_scheduler_type: wsd\nmin_lr: 1e-6\nmin_lr_rate: 0.1",
+         "c.yaml:6:14: min_lr and min_lr_rate exclude each other"},
+        {"lr_scheduler_type: wsd\nmin_lr: 1", "c.yaml:5:9: min_lr 1 is above learning_rate 2e-05"},
+        {"lr_scheduler_type: wsd\nwsd_decay_steps: 5\nwsd_decay_ratio: 0.1",
+         "c.yaml:6:18: wsd needs one of wsd_decay_steps and wsd_decay_ratio above 0"},
+        {"wsd_decay_ratio: 0.1", "c.yaml:4:18: lr_scheduler_type cosine takes no wsd_decay_*"},
+        {"lr_scheduler_type: wsd\nwsd_decay_ratio: 0.9\nwarmup_ratio: 0.2",
+         "c.yaml:5:18: warmup_ratio 0.2 + wsd_decay_ratio 0.9 is more than 1"},
+        {"warmup_steps: 20\nmax_steps: 10",
+         "c.yaml:4:15: warmup_steps 20 + wsd_decay_steps 0 is more than max_steps 10"},
+        {"eval_strategy: epoch", "c.yaml:4:16: there is nothing to evaluate on: give eval_datasets or val_size"},
+        {"eval_on_start: true", "c.yaml:4:16: there is nothing to evaluate on: give eval_datasets or val_size"},
+        {"val_size: 9\neval_strategy: steps", "c.yaml:5:16: eval_strategy steps needs eval_steps above 0"},
+        {"save_strategy: epoch\nsave_steps: 5", "c.yaml:5:13: save_steps has no effect with save_strategy epoch"},
+        {"overwrite_output_dir: true\nresume_from_checkpoint: auto",
+         "c.yaml:4:23: overwrite_output_dir and resume_from_checkpoint exclude each other"},
+        {"model: {hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, num_attention_heads: 2}",
+         "c.yaml:4:8: model starts from random weights, model_name_or_path from a folder: give one of them"},
+    });
+}
+
+TEST(Config, RulesOfPreferences) {
+    const std::string losses =
+        "one or a list of sigmoid, robust, hinge, ipo, sigmoid_norm, exo_pair, nca_pair, sppo_hard, apo_zero, "
+        "apo_down, "
+        "simpo, orpo, sft";
+    expect_problems({
+        {"beta: 0.2", "c.yaml:4:7: beta is for stage dpo, this is stage sft"},
+        {"stage: rm\nloss_type: ipo", "c.yaml:5:12: loss_type is for stage dpo, this is stage rm"},
+        {"precompute_ref_log_probs: true", "c.yaml:4:27: precompute_ref_log_probs is for stage dpo, this is stage sft"},
+        {"stage: dpo\nreward_loss: plackett_luce", "c.yaml:5:14: reward_loss is for stage rm, this is stage dpo"},
+        {"stage: dpo\ncenter_rewards_coefficient: 0.01",
+         "c.yaml:5:29: center_rewards_coefficient is for stage rm, this is stage dpo"},
+        {"stage: rm\nreward_loss: pair",
+         "c.yaml:5:14: reward_loss: expected one of pairwise, plackett_luce, found 'pair'"},
+        {"stage: rm\ncenter_rewards_coefficient: -1",
+         "c.yaml:5:29: center_rewards_coefficient: expected a number >= 0, found '-1'"},
+        {"stage: dpo\nloss_type: sigmod",
+         "c.yaml:5:12: loss_type: expected " + losses + ", found 'sigmod' (did you mean 'sigmoid'?)"},
+        {"stage: dpo\nloss_type: [sigmoid, kto]", "c.yaml:5:22: loss_type: expected " + losses + ", found 'kto'"},
+        {"stage: dpo\nloss_type: []", "c.yaml:5:12: loss_type: expected " + losses + ", found []"},
+        {"stage: dpo\nloss_type: [sigmoid, sigmoid]", "c.yaml:5:12: loss_type names a loss twice"},
+        {"stage: dpo\nloss_type: sft",
+         "c.yaml:5:12: loss_type sft alone compares nothing: that is stage sft on the chosen answers"},
+        {"stage: dpo\nloss_type: [orpo, sft]",
+         "c.yaml:5:12: loss_type orpo already holds the sft term: weigh it by beta"},
+        {"stage: dpo\nloss_type: [hinge, simpo]",
+         "c.yaml:5:12: loss_type mixes hinge, which needs a reference model, with simpo, which is made to need none"},
+        {"stage: dpo\nloss_type: [sigmoid, sft]\nloss_weights: [1]",
+         "c.yaml:6:15: loss_weights has 1 numbers for the 2 losses of loss_type"},
+        {"stage: dpo\nloss_weights: [0]", "c.yaml:5:15: loss_weights: expected a list of numbers > 0, found [0]"},
+        {"stage: dpo\nloss_weights: 1", "c.yaml:5:15: loss_weights: expected a list of numbers > 0, found '1'"},
+        {"stage: dpo\nbeta: 0", "c.yaml:5:7: beta: expected a number > 0, found '0'"},
+        {"stage: dpo\nlabel_smoothing: 0.5",
+         "c.yaml:5:18: label_smoothing: expected a number >= 0 and < 0.5, found '0.5'"},
+        {"stage: dpo\nloss_type: ipo\nlabel_smoothing: 0.1",
+         "c.yaml:6:18: label_smoothing is for loss_type sigmoid, robust and exo_pair"},
+        {"stage: dpo\nloss_type: exo_pair",
+         "c.yaml:5:12: loss_type exo_pair needs label_smoothing above 0, such as 0.001"},
+        {"stage: dpo\nsimpo_gamma: 1", "c.yaml:5:14: simpo_gamma is for loss_type simpo"},
+        {"stage: dpo\nloss_type: simpo\nref_model: other",
+         "c.yaml:6:12: loss_type simpo compares with no reference model"},
+        {"stage: dpo\nloss_type: orpo\nprecompute_ref_log_probs: true",
+         "c.yaml:6:27: loss_type orpo compares with no reference model"},
+        {"stage: dpo\nprecompute_ref_log_probs: false",
+         "c.yaml:5:27: precompute_ref_log_probs: false would keep a second model in memory; leave it to true"},
+    });
+}
+
+TEST(Config, PreferencesSettleWhatHangsOnTheStage) {
+    const Config dpo = read(minimal + "stage: dpo\npref_loss: [dpo_norm, sft]\nloss_weights: [1, 0.2]\nrl_beta: 0.3\n");
+    EXPECT_EQ(dpo.loss_type, (std::vector{PreferenceLoss::sigmoid_norm, PreferenceLoss::sft}));
+    EXPECT_EQ(dpo.loss_weights, (std::vector{1.0, 0.2}));
+    EXPECT_EQ(dpo.beta, 0.3);
+    EXPECT_EQ(dpo.learning_rate, 1e-6);
+    EXPECT_EQ(dpo.num_train_epochs, 1);
+    EXPECT_TRUE(dpo.precompute_ref_log_probs);
+    const Config simpo = read(minimal + "stage: dpo\nloss_type: simpo\nsimpo_gamma: 1.5\nmax_steps: 7\nlr: 1e-4\n");
+    EXPECT_FALSE(simpo.precompute_ref_log_probs);
+    EXPECT_EQ(simpo.num_train_epochs, 0);
+    EXPECT_EQ(simpo.learning_rate, 1e-4);
+    const Config rm = read(minimal + "stage: rm\nreward_loss: plackett_luce\ncenter_rewards_coefficient: 0.01\n");
+    EXPECT_EQ(rm.learning_rate, 2e-5);
+    EXPECT_EQ(rm.num_train_epochs, 1);
+}
+
+TEST(Config, RulesOfAModelShape) {
+    const std::string sizes = "hidden_size: 64, intermediate_size: 96, num_hidden_layers: 2";
+    const std::vector<Bad> cases = {
+        // The place of the problem is marked with an @.
+        {"model: @{" + sizes, "model.num_attention_heads is missing"},
+        {"model: {" + sizes + ", num_attention_heads: 4, num_key_value_heads: @3",
+         "model.num_attention_heads 4 is not a multiple of num_key_value_heads 3"},
+        {"model: {" + sizes + ", num_attention_heads: @3",
+         "model.hidden_size 64 is not a multiple of num_attention_heads 3: give model.head_dim"},
+        {"model: {" + sizes + ", num_attention_heads: 3, head_dim: @7",
+         "model.head_dim 7: expected an even number from 2 to 256"},
+        {"model: {" + sizes + ", num_attention_heads: 4, sliding_window: @8", "model.sliding_window: llama has none"},
+        {"model: {" + sizes + ", num_attention_heads: 4, max_position_embeddings: @512",
+         "max_length 2048 is longer than model.max_position_embeddings 512"},
+    };
+    const std::string base = "datasets: [{path: a}]\noutput_dir: o\n";
+    for (Bad bad : cases) {
+        const size_t place = bad.added.find('@');
+        bad.added.erase(place, 1);
+        EXPECT_EQ(problems(base + "tokenizer_name_or_path: t\n" + bad.added + "}"),
+                  fmt::format("c.yaml:4:{}: {}", place + 1, bad.message));
+    }
+    EXPECT_EQ(problems(base + "model: {" + sizes + ", num_attention_heads: 4}\n"),
+              "c.yaml:3:8: model.vocab_size is the tokenizer's, but tokenizer_name_or_path is missing");
+}
+
+TEST(Config, SaysWhatIsMissing) {
+    for (const std::string empty : {"", "# nothing\n", "---\n", "~\n", "seed:\n"})
+        EXPECT_EQ(problems(empty),
+                  "c.yaml: 3 problems\n"
+                  "  c.yaml: model_name_or_path (a folder to start from) or model (a shape) is missing\n"
+                  "  c.yaml: datasets is missing: expected a list such as [{path: train.jsonl}]\n"
+                  "  c.yaml: output_dir is missing");
+}
+
+TEST(Config, TellsAllProblemsAtOnceAndNoConsequences) {
+    // packing_length would be shorter than the default of max_length, which could not be read.
+    EXPECT_EQ(problems(minimal + "max_length: x\npacking_length: 128\nsed: 1\nwarmup_steps: -1\n", {"lr=0", "foo"}),
+              "c.yaml: 5 problems\n"
+              "  argument 'foo': expected key=value, --key=value or --key value\n"
+              "  c.yaml:4:13: max_length: expected an integer >= 2 and <= 16777216, found 'x'\n"
+              "  c.yaml:6:1: unknown key 'sed' (did you mean 'seed'?)\n"
+              "  c.yaml:7:15: warmup_steps: expected an integer >= 0 and <= 1000000000, found '-1'\n"
+              "  argument 'lr=0': learning_rate: expected a number > 0, found '0'");
+}
+
+TEST(Config, TakesOnlySafeYaml) {
+    const std::string deep = "x: " + std::string(32, '[') + std::string(32, ']');
+    std::string wide = "report_to: [";
+    for (int i = 0; i < 10'001; ++i) wide += "jsonl,";
+    const std::vector<Bad> cases = {
+        {"seed: &a 1", "c.yaml:4:7: anchors (&name) are not allowed in a config"},
+        {"seed: *a", "c.yaml:4:7: this is not valid YAML: the referenced anchor is not defined"},
+        {"x: &a 1\nseed: *a", "c.yaml:4:4: anchors (&name) are not allowed in a config"},
+        {"seed: !!int 1", "c.yaml:4:7: tags are not allowed in a config, found 'tag:yaml.org,2002:int'"},
+        {"? [a, b]\n: 1", "c.yaml:4:3: expected the name of a key, found [a, b]"},
+        {"seed: [1", "this is not valid YAML"},
+        {"\tseed: 1", "this is not valid YAML"},
+        {"---\nseed: 1", "a second YAML document begins after the first"},
+        {deep, "c.yaml:4:35: more than 32 levels"},
+        {wide + "]", "more than 10000 values"},
+        {"# " + std::string(1 << 20, 'x'), "c.yaml: larger than 1048576 bytes"},
+    };
+    for (const Bad& bad : cases) {
+        const std::string message = problems(minimal + bad.added);
+        EXPECT_NE(message.find(bad.message), std::string::npos) << message << "\n  lacks: " << bad.message;
+    }
+    EXPECT_EQ(problems("- a\n"), "c.yaml:1:1: expected 'key: value' lines, found [a]");
+}
+
+using ConfigFileTest = FileTest;
+
+TEST_F(ConfigFileTest, IsReadFromAFile) {
+    spill(path("run.yaml"), minimal + "seed: 7\n");
+    EXPECT_EQ(load_config(path("run.yaml"), {"max_steps=3"}).config.seed, 7);
+    expect_error(Exit::config, path("none.yaml"), [&] { load_config(path("none.yaml")); });
+    spill(path("bad.yaml"), minimal + "seed: -7\n");
+    expect_error(Exit::config, path("bad.yaml") + ":4:7: seed: expected", [&] { load_config(path("bad.yaml")); });
+}
+
+// --- Aliases and arguments ---
+
+TEST(Config, AliasesAreReadAndTold) {
+    const LoadedConfig loaded = parse_config(
+        "base_model: m\ndatasets: [{path: a}]\noutput_dir: o\nsequence_len: 64\nmicro_batch_size: 3\n"
+        "auto_resume_from_checkpoints: true\noptim: adamw_torch\nexcess_length_strategy: raise\n",
+        "c.yaml", {"lr=1e-3"});
+    EXPECT_EQ(loaded.config.model_name_or_path, "m");
+    EXPECT_EQ(loaded.config.max_length, 64);
+    EXPECT_EQ(loaded.config.per_device_train_batch_size, 3);
+    EXPECT_EQ(loaded.config.learning_rate, 1e-3);
+    EXPECT_EQ(loaded.config.resume_from_checkpoint, "auto");
+    EXPECT_EQ(loaded.config.excess_length, ExcessLength::error);
+    EXPECT_EQ(loaded.notices, (std::vector<std::string>{
+                                  "c.yaml:1:1: 'base_model' is read as 'model_name_or_path'",
+                                  "c.yaml:4:1: 'sequence_len' is read as 'max_length'",
+                                  "c.yaml:5:1: 'micro_batch_size' is read as 'per_device_train_batch_size'",
+                                  "c.yaml:6:1: 'auto_resume_from_checkpoints' is read as 'resume_from_checkpoint'",
+                                  "c.yaml:8:1: 'excess_length_strategy' is read as 'excess_length'",
+                                  "argument 'lr=1e-3': 'lr' is read as 'learning_rate'",
+                              }));
+}
+
+TEST(Config, ArgumentsOverrideTheFileInAllSpellings) {
+    const Config c = read(minimal + "cutoff_len: 64\nval_size: 5\n",
+                          {"max_length=128", "--packing-length=256", "--seed", "3", "seed=4", "report_to=[jsonl]",
+                           "datasets[0].path=b.jsonl", "datasets[1]={path: c.jsonl, type: text}",
+                           "datasets[1].columns.text=body", "val_size=", "--train-on-prompt", "true"});
+    EXPECT_EQ(c.max_length, 128);
+    EXPECT_EQ(c.packing_length, 256);
+    EXPECT_EQ(c.seed, 4);
+    EXPECT_EQ(c.report_to, std::set<Report>{Report::jsonl});
+    ASSERT_EQ(c.datasets.size(), 2u);
+    EXPECT_EQ(c.datasets[0].path, "b.jsonl");
+    EXPECT_EQ(c.datasets[1].type, "text");
+    EXPECT_EQ(c.datasets[1].columns, (std::map<std::string, std::string>{{"text", "body"}}));
+    EXPECT_EQ(c.val_size, 0);
+    EXPECT_TRUE(c.train_on_prompt);
+}
+
+TEST(Config, ArgumentsCanMakeAWholeConfig) {
+    const Config c =
+        read("", {"model.hidden_size=64", "model.intermediate_size=96", "model.num_hidden_layers=2",
+                  "model.num_attention_heads=4", "model.vocab_size=100", "datasets[0].path=a", "output_dir=o"});
+    EXPECT_EQ(c.model->head_dim, 16);
+    EXPECT_EQ(c.datasets[0].path, "a");
+}
+
+TEST(Config, WrongArgumentsAreNamed) {
+    const struct {
+        std::vector<std::string> arguments;
+        std::string message;
+    } cases[] = {
+        {{"learning_rat=1"}, "argument 'learning_rat=1': unknown key 'learning_rat' (did you mean 'learning_rate'?)"},
+        {{"--max-length", "x"},
+         "argument '--max-length x': max_length: expected an integer >= 2 and <= 16777216, found 'x'"},
+        {{"--packing"}, "argument '--packing': expected key=value, --key=value or --key value"},
+        {{"--packing", "--seed=1"}, "argument '--packing': expected key=value, --key=value or --key value"},
+        {{"=3"}, "argument '=3': expected key=value, --key=value or --key value"},
+        {{"seed.x=3", "seed=5", "seed.y=1"}, "argument 'seed.y=1': expected a map that holds 'y', found '5'"},
+        {{"output_dir[0]=3"}, "argument 'output_dir[0]=3': expected a list as 'output_dir', found 'out'"},
+        {{"datasets[2].path=b"},
+         "argument 'datasets[2].path=b': index 2 of 'datasets' is past its end: it has 1 items"},
+        {{"datasets[x].path=b"},
+         "argument 'datasets[x].path=b': 'datasets[x].path' is not a key: expected a name such as max_length or "
+         "datasets[0].path"},
+        {{"a..b=1"}, "argument 'a..b=1': 'a..b' is not a key: expected a name such as max_length or datasets[0].path"},
+        {{"seed=[1"}, "argument 'seed=[1': this is not valid YAML: end of sequence flow not found"},
+        {{"seed=&a 1"}, "argument 'seed=&a 1': anchors (&name) are not allowed in a config"},
+    };
+    for (const auto& c : cases) EXPECT_EQ(problems(minimal, c.arguments), c.message);
+}
+
+// --- Defaults, printing, hash ---
+
+TEST(Config, SettlesDefaultsThatHangOnOtherKeys) {
+    Config c = read(minimal + "max_length: 100\nseed: 5\nper_device_train_batch_size: 3\nval_size: 0.1\n");
+    EXPECT_EQ(c.tokenizer_name_or_path, "models/m");
+    EXPECT_EQ(c.packing_length, 100);
+    EXPECT_EQ(c.data_seed, 5);
+    EXPECT_EQ(c.per_device_eval_batch_size, 3);
+    EXPECT_EQ(c.eval_strategy, When::epoch);
+    EXPECT_EQ(c.prepared_path, "out/prepared");
+    EXPECT_EQ(c.adam_beta2, 0.999);
+
+    c = read(minimal +
+             "stage: pt\nmax_steps: 9\npacking: false\nwarmup_steps: 2\nval_size: 5\neval_steps: 4\nsave_steps: 3\n");
+    EXPECT_EQ(c.adam_beta2, 0.95);
+    EXPECT_EQ(c.num_train_epochs, 0);
+    EXPECT_EQ(c.packing_strategy, PackStrategy::none);
+    EXPECT_FALSE(c.eval_packing);
+    EXPECT_EQ(c.warmup_ratio, 0);
+    EXPECT_EQ(c.eval_strategy, When::steps);
+    EXPECT_EQ(c.save_strategy, When::steps);
+
+    EXPECT_FALSE(read(minimal + "packing_strategy: none\n").packing);
+    EXPECT_EQ(read(minimal + "lr_scheduler_type: constant\n").warmup_ratio, 0);
+    EXPECT_EQ(read(minimal + "lr_scheduler_type: warmup_stable_decay\n").wsd_decay_ratio, 0.1);
+    EXPECT_EQ(read(minimal + "packing:\nseed: ~\n").seed, 42);
+}
+
+/// Tells devices apart by all that hangs on them.
+std::string device_keys(const Config& c) {
+    return fmt::format("bf16 {}, deterministic {}, head_chunk {}", static_cast<int>(c.bf16), c.deterministic,
+                       c.head_chunk);
+}
+
+TEST(Config, SettlesWhatHangsOnTheDevice) {
+    const std::string open = "bf16 0, deterministic false, head_chunk 0";
+    const std::string on_cpu = "bf16 2, deterministic true, head_chunk 256";
+    const std::string on_gpu = "bf16 1, deterministic false, head_chunk 4096";
+    EXPECT_EQ(device_keys(read(minimal)), open);
+    EXPECT_EQ(device_keys(read(minimal + "device: cpu\n")), on_cpu);
+    EXPECT_EQ(device_keys(read(minimal + "device: cuda\n")), on_gpu);
+    EXPECT_EQ(device_keys(read(minimal + "device: cpu\nbf16: auto\nhead_chunk: 0\ndeterministic: false\n")), on_cpu);
+    EXPECT_EQ(device_keys(read(minimal + "device: cuda\nbf16: true\nhead_chunk: 5\ndeterministic: true\n")),
+              "bf16 1, deterministic true, head_chunk 5");
+
+    for (const Device device : {Device::cpu, Device::cuda}) {
+        const bool gpu = device == Device::cuda;
+        Config c = read(minimal);
+        settle_device(c, device);
+        EXPECT_EQ(device_keys(c), gpu ? on_gpu : on_cpu);
+        EXPECT_EQ(c.device, gpu ? DeviceChoice::cuda : DeviceChoice::cpu);
+        EXPECT_EQ(resolved_yaml(read(resolved_yaml(c))), resolved_yaml(c));
+
+        // What the device cannot do is told as for a config that names it.
+        c = read(minimal + (gpu ? "bf16: false\n" : "bf16: true\n"));
+        expect_error(Exit::config,
+                     gpu ? "device: auto, here cuda: bf16: false needs" : "device: auto, here cpu: bf16: true",
+                     [&] { settle_device(c, device); });
+        c = read(minimal + "optim_dtype: bfloat16\n");
+        if (gpu)
+            EXPECT_NO_THROW(settle_device(c, device));
+        else
+            expect_error(Exit::config, "device: auto, here cpu: optim_dtype bfloat16 needs a GPU",
+                         [&] { settle_device(c, device); });
+    }
+}
+
+TEST(Config, ReadsOtherSpellingsOfGradientCheckpointingAndOptimDtype) {
+    const std::pair<const char*, Recompute> checkpointing[] = {{"none", Recompute::none},
+                                                               {"selective", Recompute::selective},
+                                                               {"block", Recompute::block},
+                                                               {"true", Recompute::block},
+                                                               {"false", Recompute::none}};
+    for (const auto& [text, value] : checkpointing)
+        for (const char* key : {"gradient_checkpointing: ", "enable_activation_checkpointing: "})
+            EXPECT_EQ(read(minimal + key + text).gradient_checkpointing, value) << key << text;
+    for (const auto& [text, value] :
+         {std::pair{"float32", DType::f32}, {"bfloat16", DType::bf16}, {"bf16", DType::bf16}})
+        EXPECT_EQ(read(minimal + "optim_dtype: " + text).optim_dtype, value) << text;
+    const std::string yaml = resolved_yaml(read(minimal + "gradient_checkpointing: true\ndevice: cuda\n"));
+    EXPECT_NE(yaml.find("\ngradient_checkpointing: block\n"), std::string::npos) << yaml;
+    EXPECT_NE(yaml.find("\nbf16: true\n"), std::string::npos) << yaml;
+}
+
+// Between them these two give every key a value that is not its default.
+const std::string everything_with_folder =
+    "model_name_or_path: 'models/my model: #1'\ntokenizer_name_or_path: \"null\"\ndevice: cpu\nthreads: 3\n"
+    "datasets:\n  - path: \"~\"\n    type: text\n    columns: {text: 'true', \"a b\": \"- x\"}\n  - {path: 12}\n"
+    "eval_datasets: [{path: \"\\\"quoted\\\"\\n\\u00e9\"}]\nmax_length: 99\nexcess_length: truncate\n"
+    "zero_stage: 1\ngrad_sync_dtype: bfloat16\nddp_timeout: 30\nparam_checksum_steps: 7\n"
+    "prepared_path: p\ndataset_num_proc: 2\nchat_template: llama3\ntrain_on_prompt: true\n"
+    "roles_to_train: [user, tool]\ntrain_on_eos: all\nmask_history: true\nadd_bos: false\nadd_eos: false\npacking: "
+    "false\n"
+    "packing_length: 100\npacking_window: 7\nper_device_train_batch_size: 2\nper_device_eval_batch_size: 5\n"
+    "gradient_accumulation_steps: 4\nnum_train_epochs: 0.3\nhead_chunk: 8\nlearning_rate: 0.1234567890123456789\n"
+    "lr_scheduler_type: wsd\nwarmup_steps: 7\nmin_lr: 1e-7\nwsd_decay_steps: 9\nwsd_decay_type: 1-sqrt\n"
+    "adam_beta1: 0.8\nadam_beta2: 0.98\nadam_epsilon: 1e-300\nweight_decay: 0.1\nmax_grad_norm: 0\nseed: 1\n"
+    "data_seed: 2\noutput_dir: 'a\\b'\noverwrite_output_dir: true\nlogging_steps: 1\nreport_to: none\n"
+    "eval_strategy: steps\neval_steps: 11\neval_on_start: true\nsave_strategy: steps\nsave_steps: 13\n"
+    "save_total_limit: 0\nfinetuning_type: lora\nlora_rank: 4\nlora_alpha: 9\nlora_dropout: 0.1\n"
+    "lora_target: q_proj\nuse_rslora: true\nmodules_to_save: lm_head\nadapter_name_or_path: a\nexport_merged: true\n";
+const std::string everything_with_shape =
+    "model: {architecture: qwen3, hidden_size: 64, intermediate_size: 96, num_hidden_layers: 2,\n"
+    "  num_attention_heads: 4, num_key_value_heads: 2, head_dim: 32, vocab_size: 300, max_position_embeddings: 4096,\n"
+    "  rope_theta: 1e6, rms_norm_eps: 1e-5, tie_word_embeddings: true, sliding_window: 64, initializer_range: 0.1}\n"
+    "datasets: [{path: a}]\nstage: pt\nval_size: 0.25\npacking_strategy: sequential\neval_packing: false\n"
+    "document_mask: false\nmax_steps: 50\nlr_scheduler_type: wsd\nwarmup_ratio: 0.2\nmin_lr_rate: 0.1\n"
+    "wsd_decay_ratio: 0.3\ndevice: cuda\ndevice_index: 3\nbf16: true\noptim_dtype: bfloat16\n"
+    "gradient_checkpointing: selective\noutput_dir: o\nresume_from_checkpoint: 'runs/checkpoint-10'\n";
+
+/// Their keys exclude each other.
+const std::vector<std::string> everything_of_preferences = {
+    "stage: dpo\nloss_type: [robust, sft]\nloss_weights: [1, 0.25]\nbeta: 0.3\nlabel_smoothing: 0.2\n"
+    "ref_model_name_or_path: 'models/a: reference'\n",
+    "stage: dpo\nloss_type: simpo\nsimpo_gamma: 1.25\n",
+    "stage: rm\nreward_loss: plackett_luce\ncenter_rewards_coefficient: 0.01\n",
+};
+
+/// "key: value" by key, for top-level keys and those of `model`.
+std::map<std::string, std::string> values(const Config& config) {
+    std::map<std::string, std::string> found;
+    const std::string yaml = resolved_yaml(config);
+    std::string key;
+    for (size_t begin = 0, end; (end = yaml.find('\n', begin)) != std::string::npos; begin = end + 1) {
+        const std::string line = yaml.substr(begin, end - begin);
+        if (line[0] != ' ') key = line.substr(0, line.find(':'));
+        const bool in_model = line[0] == ' ' && key == "model";
+        found[in_model ? line.substr(0, line.find(':')) : key] += line;
+    }
+    return found;
+}
+
+TEST(Config, ResolvedYamlGivesTheSameConfig) {
+    std::vector<std::string> all = {minimal, everything_with_folder, everything_with_shape};
+    for (const std::string& preferences : everything_of_preferences) all.push_back(minimal + preferences);
+    for (const std::string& yaml : all) {
+        const Config config = read(yaml);
+        const LoadedConfig again = parse_config(resolved_yaml(config), "resolved");
+        EXPECT_EQ(resolved_yaml(again.config), resolved_yaml(config));
+        EXPECT_TRUE(again.notices.empty());
+    }
+    const Config config = read(resolved_yaml(read(everything_with_folder)));
+    EXPECT_EQ(config.model_name_or_path, "models/my model: #1");
+    EXPECT_EQ(config.tokenizer_name_or_path, "null");
+    EXPECT_EQ(config.datasets[0].path, "~");
+    EXPECT_EQ(config.datasets[0].columns, (std::map<std::string, std::string>{{"text", "true"}, {"a b", "- x"}}));
+    EXPECT_EQ(config.eval_datasets[0].path, "\"quoted\"\n\u00e9");
+    EXPECT_EQ(config.output_dir, "a\\b");
+    EXPECT_EQ(config.learning_rate, 0.1234567890123456789);
+}
+
+TEST(Config, TheRoundTripTouchesEveryKey) {
+    Config shape;
+    shape.model.emplace();
+    const auto defaults = values(Config{}), shape_defaults = values(shape);
+    const auto folder = values(read(everything_with_folder)), shaped = values(read(everything_with_shape));
+    std::vector<std::map<std::string, std::string>> all = {folder, shaped};
+    for (const std::string& preferences : everything_of_preferences) all.push_back(values(read(minimal + preferences)));
+    for (const auto& [key, line] : folder) {
+        if (key == "optim") continue;  // has only one value
+        const auto moved = [&, &key = key](const auto& of) { return of.at(key) != defaults.at(key); };
+        EXPECT_TRUE(std::any_of(all.begin(), all.end(), moved)) << key;
+    }
+    for (const auto& [key, line] : shaped) {
+        if (key[0] == ' ') {
+            EXPECT_NE(line, shape_defaults.at(key));
+        }
+    }
+}
+
+TEST(Config, ChangesAreThoseOfWhatDecidesTheTraining) {
+    const Config config = read(minimal);
+    for (const char* how : {"output_dir=x", "threads=2", "resume_from_checkpoint=auto", "logging_steps=3",
+                            "device_index=1", "gradient_checkpointing=block", "save_strategy=no", "prepared_path=x",
+                            "zero_stage=1", "ddp_timeout=5", "param_checksum_steps=0"})
+        EXPECT_TRUE(config_changes(config, read(minimal, {how})).empty()) << how;
+    for (const char* what : {"learning_rate=1e-3", "datasets[0].path=x", "max_steps=3", "data_seed=3", "packing=false",
+                             "optim_dtype=bf16", "deterministic=true", "grad_sync_dtype=bf16"})
+        EXPECT_FALSE(config_changes(config, read(minimal, {what})).empty()) << what;
+    EXPECT_EQ(config_changes(config, read(minimal, {"learning_rate=1e-3", "seed=1"})),
+              (std::vector<std::string>{"learning_rate: 2e-05, now 0.001", "seed: 42, now 1", "data_seed: 42, now 1"}));
+    // The device itself is only where to run; what it changes is told.
+    EXPECT_EQ(config_changes(read(minimal, {"device=cpu"}), read(minimal, {"device=cuda"})),
+              (std::vector<std::string>{"bf16: false, now true", "deterministic: true, now false",
+                                        "head_chunk: 256, now 4096"}));
+}
+
+TEST(Config, ConvertsToWhatOtherPartsTake) {
+    const Config c = read(everything_with_folder);
+    const EncodeOptions encode = encode_options(c, 300);
+    EXPECT_EQ(encode.sample_length, 0);
+    EXPECT_EQ(encode.max_answers, 0);
+    const Config dpo = read(minimal + "stage: dpo\nmax_length: 100\n"),
+                 rm = read(minimal + "stage: rm\npacking_length: 5000\n");
+    EXPECT_EQ(dpo.packing_length, 200);
+    EXPECT_EQ(encode_options(dpo, 300).sample_length, 200);
+    EXPECT_EQ(encode_options(dpo, 300).max_answers, 2);
+    EXPECT_EQ(encode_options(rm, 300).sample_length, 5000);
+    EXPECT_EQ(encode_options(rm, 300).max_answers, 0);
+    EXPECT_EQ(encode.chat_template, "llama3");
+    EXPECT_EQ(encode.max_length, 99);
+    EXPECT_EQ(encode.roles_to_train, (std::set<std::string>{"user", "tool"}));
+    EXPECT_EQ(encode.vocab_size, 300);
+
+    const Config s = read(everything_with_shape);
+    EXPECT_EQ(train_packing(s).strategy, PackStrategy::sequential);
+    EXPECT_TRUE(train_packing(s).shuffle);
+    EXPECT_EQ(eval_packing(s).strategy, PackStrategy::none);
+    EXPECT_FALSE(eval_packing(s).shuffle);
+
+    // transformers rounds shares of steps up.
+    const LrSchedule shares = lr_schedule(s, 52), counts = lr_schedule(c, 52);
+    EXPECT_EQ(shares.warmup_steps, 11);
+    EXPECT_EQ(shares.decay_steps, 16);
+    EXPECT_EQ(shares.min_lr_rate, 0.1);
+    EXPECT_EQ(counts.warmup_steps, 7);
+    EXPECT_EQ(counts.decay_steps, 9);
+    EXPECT_DOUBLE_EQ(counts.min_lr_rate * counts.peak, 1e-7);
+    EXPECT_EQ(learning_rate(counts, 51 - 9), c.learning_rate);
+}
+
+TEST(Config, TheReferencePageIsUpToDate) {
+    const std::string path = project_file("docs/config.md");
+    if (std::getenv("COLONNADE_WRITE_DOCS")) write_file_atomically(path, config_reference());
+    EXPECT_EQ(slurp(path), config_reference()) << "run this test with COLONNADE_WRITE_DOCS=1 to write the page anew";
+}
+
+TEST(Config, HelpNamesEveryKey) {
+    const std::string help = config_help(), page = config_reference();
+    for (const auto& [key, line] : values(read(minimal))) {
+        EXPECT_NE(help.find("\n  " + key), std::string::npos) << key;
+        EXPECT_NE(page.find("\n| `" + key + "` |"), std::string::npos) << key;
+    }
+    for (const char* nested : {"model.hidden_size", "datasets[].columns"})
+        EXPECT_NE(page.find("\n| `" + std::string(nested) + "` |"), std::string::npos) << nested;
+}
+
+TEST(NearestName, CountsEdits) {
+    const struct {
+        std::string a, b;
+        int distance;
+    } cases[] = {{"", "", 0},        {"", "abc", 3},
+                 {"abc", "abc", 0},  {"abc", "abd", 1},
+                 {"abc", "ab", 1},   {"abcd", "acbd", 1},
+                 {"ca", "abc", 3},   {"kitten", "sitting", 3},
+                 {"seed", "sed", 1}, {"lr_schedular", "lr_scheduler", 1},
+                 {"ab", "ba", 1}};
+    for (const auto& c : cases) {
+        EXPECT_EQ(edit_distance(c.a, c.b), c.distance) << c.a << " " << c.b;
+        EXPECT_EQ(edit_distance(c.b, c.a), c.distance) << c.b << " " << c.a;
+    }
+    const std::vector<std::string> names = {"seed", "data_seed", "max_length"};
+    EXPECT_EQ(nearest_name("sede", names), "seed");
+    EXPECT_EQ(nearest_name("dataseed", names), "data_seed");
+    EXPECT_EQ(nearest_name("unrelated", names), "");
+}
+
+}  // namespace
+}  // namespace colonnade

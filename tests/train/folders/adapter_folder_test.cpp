@@ -1,0 +1,210 @@
+// Adapters of PEFT: its files are read and give its logits and gradients (tests/golden/make_lora_golden.py), ours are what it
+// would write; what is no plain LoRA is refused by name.
+
+#include "train/folders/adapter_folder.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/support/expect_error.h"
+#include "tests/support/file_test.h"
+#include "tests/support/golden_values.h"
+#include "tests/support/paths.h"
+#include "tests/support/relative_error.h"
+#include "tests/support/tiny_model.h"
+
+namespace colonnade {
+namespace {
+
+namespace fs = std::filesystem;
+
+// --- Golden values ---------------------------------------------------------------------------------------------------
+
+class PeftGolden : public testing::TestWithParam<std::string> {};
+
+TEST_P(PeftGolden, LossAndGradientsAreThoseOfPeft) {
+    const std::string folder = golden_file("lora/" + GetParam());
+    const AdapterConfig adapter = read_adapter_config(folder);
+    const std::string base = project_file(adapter.base);
+    const SafetensorsReader golden(folder + "/golden.safetensors"), of_base(base + "/golden.safetensors");
+    const Batch batch = golden_batch(of_base);
+    const ModelConfig config = read_model_config(base);
+    const auto learner = [&](DType dtype) {
+        auto result = std::make_unique<Learner>(config, LearnerOptions{.max_packs = batch.packs,
+                                                                       .max_length = batch.length,
+                                                                       .head_chunk = 16,
+                                                                       .dtype = dtype,
+                                                                       .lora = adapter.lora});
+        const WeightFolder weights(result->base_parameters(), config, base);
+        result->fill_base([&](const Parameter& p, const Tensor& into) { weights.read(p, into); });
+        result->fill_weights([&](const Tensor& flat) { load_adapter(folder, result->parameters(), flat); });
+        return result;
+    };
+    for (const DType dtype : {DType::f64, DType::f32}) {
+        const auto l = learner(dtype);
+        l->zero_gradients();
+        l->accumulate({}, batch, batch.target_weight);
+        const double loss = l->loss().mean(), expected = golden_values<double>(golden, "loss")[0];
+        EXPECT_NEAR(loss, expected, (dtype == DType::f64 ? 1e-12 : 1e-6) * expected);
+        EXPECT_GT(std::abs(loss - golden_values<double>(of_base, "loss")[0]), 1e-3) << "the adapters change nothing";
+        const auto gradients = numbers_of(*l, l->gradients());
+        for (const Parameter& p : l->parameters().all()) {
+            const auto g = golden_values<double>(golden, "grad.base_model.model." + p.name);
+            ASSERT_EQ(std::ssize(g), p.size()) << p.name;
+            EXPECT_LE(relative_error(gradients.data() + p.begin, g), dtype == DType::f64 ? 1e-9 : 1e-4) << p.name;
+        }
+        EXPECT_EQ(golden.tensors().size(), 2 + l->parameters().all().size());
+    }
+    // Merged: the logits, by the loss of each target.
+    const auto l = learner(DType::f64);
+    merge_lora(adapter.lora, l->parameters(), l->weights(), l->base_parameters(), l->base());
+    l->fill_weights([&](const Tensor& flat) {
+        for (const Parameter& p : l->parameters().all())
+            if (is_low_rank(p)) std::fill_n(flat.as<double>() + p.begin, p.size(), 0.0);
+    });
+    std::vector<double> nll;
+    l->evaluate({}, batch, &nll);
+    const auto logits = golden_values<double>(golden, "logits");
+    const auto vocab = static_cast<size_t>(config.vocab_size);
+    for (size_t i = 0; i < nll.size(); ++i) {
+        const double* row = logits.data() + static_cast<size_t>(batch.rows[i]) * vocab;
+        double sum = 0;
+        for (size_t j = 0; j < vocab; ++j) sum += std::exp(row[j]);
+        EXPECT_NEAR(nll[i], std::log(sum) - row[batch.targets[i]], 1e-9);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Folders, PeftGolden, testing::Values("llama_all", "qwen3_q_v_down_rslora", "llama_o_head"),
+                         [](const auto& test) { return test.param; });
+
+// --- Files -----------------------------------------------------------------------------------------------------------
+
+class AdapterFolder : public FileTest {
+  protected:
+    const ModelConfig model_ = tiny_config(Architecture::llama);
+    const AdapterConfig config_{
+        {.rank = 3, .alpha = 4.5, .dropout = 0.1, .rslora = true, .targets = {"k_proj", "up_proj"}}, "models/base"};
+    const ParameterList list_ = lora_parameters(model_, config_.lora);
+    std::vector<float> values_ = std::vector<float>(static_cast<size_t>(list_.size()));
+
+    void SetUp() override {
+        FileTest::SetUp();
+        for (const Parameter& p : list_.all())
+            for (int64_t i = 0; i < p.size(); ++i)
+                values_[static_cast<size_t>(p.begin + i)] = static_cast<float>(p.begin + i) / 7;
+        write();
+    }
+    Tensor flat(std::vector<float>& values) const { return {values.data(), DType::f32, {std::ssize(values)}}; }
+    void write() { write_adapter(folder_, config_, list_, flat(values_)); }
+    void change(const std::string& key, const Json& value) const {
+        Json json = read_json_file(path("adapter_config.json"));
+        json[key] = value;
+        spill(path("adapter_config.json"), json.dump());
+    }
+};
+
+TEST_F(AdapterFolder, ReadsWhatItWrites) {
+    ASSERT_TRUE(is_adapter_folder(folder_));
+    const AdapterConfig found = read_adapter_config(folder_);
+    EXPECT_EQ(found.lora, config_.lora);
+    EXPECT_EQ(found.base, config_.base);
+    std::vector<float> values(values_.size());
+    load_adapter(folder_, list_, flat(values));
+    EXPECT_EQ(values, values_);
+    const SafetensorsReader reader(path("adapter_model.safetensors"));
+    EXPECT_EQ(reader.tensors().size(), 8u);
+    const TensorInfo* b = reader.find("base_model.model.model.layers.1.mlp.up_proj.lora_B.weight");
+    ASSERT_TRUE(b);
+    EXPECT_EQ(b->shape, (std::vector<int64_t>{20, 3}));
+    write();  // over what is there
+    remove_adapter(folder_);
+    EXPECT_FALSE(is_adapter_folder(folder_));
+}
+
+TEST_F(AdapterFolder, ReadsPeftsDefaults) {
+    spill(path("adapter_config.json"), R"({"peft_type": "LORA", "r": 8, "target_modules": "all-linear"})");
+    const AdapterConfig found = read_adapter_config(folder_);
+    EXPECT_EQ(found.lora,
+              (LoraSettings{.rank = 8, .alpha = 8, .targets = {lora_modules().begin(), lora_modules().end()}}));
+    EXPECT_EQ(found.base, "");
+}
+
+// PEFT names both heads that a classifier may have, whichever there is.
+TEST_F(AdapterFolder, ReadsThoseOfARewardModel) {
+    change("task_type", "SEQ_CLS");
+    for (const Json& saved : {Json(), Json{"score"}, Json{"classifier", "score"}}) {
+        change("modules_to_save", saved);
+        const AdapterConfig found = read_adapter_config(folder_);
+        EXPECT_TRUE(found.score_head && found.lora.head) << saved;
+    }
+    change("modules_to_save", {"lm_head"});
+    expect_error(Exit::data,
+                 "modules_to_save is [\"lm_head\"], expected [\"score\"] or nothing, with task_type SEQ_CLS",
+                 [&] { read_adapter_config(folder_); });
+}
+
+TEST_F(AdapterFolder, RefusesWhatIsNoPlainLora) {
+    struct Bad {
+        const char* key;
+        Json value;
+        const char* message;
+    };
+    const Bad cases[] = {
+        {"peft_type", "IA3", "peft_type is \"IA3\", expected \"LORA\""},
+        {"peft_type", nullptr, "peft_type is missing, expected \"LORA\""},
+        {"r", 0, "r is 0, expected an integer >= 1"},
+        {"r", "8", "r is \"8\", expected an integer >= 1"},
+        {"lora_alpha", "x", "lora_alpha is \"x\", expected a number"},
+        {"lora_dropout", 1, "lora_dropout is 1, expected a number >= 0 and < 1"},
+        {"use_rslora", 1, "use_rslora is 1, expected true or false"},
+        {"use_dora", true, "use_dora is true, expected nothing: this is not supported"},
+        {"bias", "all", "bias is \"all\", expected \"none\""},
+        {"modules_to_save",
+         {"embed_tokens"},
+         "modules_to_save is [\"embed_tokens\"], expected [\"lm_head\"] or nothing"},
+        {"modules_to_save", {"score"}, "modules_to_save is [\"score\"], expected [\"lm_head\"] or nothing"},
+        {"rank_pattern", {{"q_proj", 4}}, "rank_pattern is {\"q_proj\":4}, expected nothing"},
+        {"layers_to_transform", {0}, "layers_to_transform is [0], expected nothing"},
+        {"fan_in_fan_out", true, "fan_in_fan_out is true"},
+        {"target_modules",
+         {"q_proj", "lm_head"},
+         "target_modules is [\"q_proj\",\"lm_head\"], expected a list of q_proj"},
+        {"target_modules", ".*q_proj", "target_modules is \".*q_proj\", expected a list of q_proj"},
+        {"target_modules", Json::array(), "target_modules is [], expected a list of q_proj"},
+        {"base_model_name_or_path", 3, "base_model_name_or_path is 3, expected text"},
+    };
+    for (const Bad& bad : cases) {
+        write();
+        change(bad.key, bad.value);
+        expect_error(Exit::data, path("adapter_config.json") + ": " + bad.message,
+                     [&] { read_adapter_config(folder_); });
+    }
+    spill(path("adapter_config.json"), "[]");
+    expect_error(Exit::data, "expected an object, found []", [&] { read_adapter_config(folder_); });
+    fs::remove(path("adapter_config.json"));
+    expect_error(Exit::data, "not a folder of adapters, adapter_config.json is missing",
+                 [&] { read_adapter_config(folder_); });
+}
+
+TEST_F(AdapterFolder, RefusesTensorsThatDoNotFit) {
+    const auto load_as = [&](LoraSettings lora) {
+        const ParameterList list = lora_parameters(model_, lora);
+        std::vector<float> values(static_cast<size_t>(list.size()));
+        load_adapter(folder_, list, flat(values));
+    };
+    LoraSettings other = config_.lora;
+    other.rank = 4;
+    expect_error(Exit::data, "up_proj.lora_A.weight' is [3, 12], expected [4, 12]; and 7 more problems",
+                 [&] { load_as(other); });
+    other = config_.lora;
+    other.targets.insert("o_proj");
+    expect_error(Exit::data, "o_proj.lora_A.weight' [3, 16] is missing; and 3 more problems", [&] { load_as(other); });
+    other = config_.lora;
+    other.targets.erase("k_proj");
+    expect_error(Exit::data, "k_proj.lora_B.weight' belongs to no adapter; and 3 more problems",
+                 [&] { load_as(other); });
+    fs::remove(path("adapter_model.safetensors"));
+    expect_error(Exit::data, "adapter_model.safetensors: the file is missing", [&] { load_as(config_.lora); });
+}
+
+}  // namespace
+}  // namespace colonnade

@@ -1,0 +1,280 @@
+// Checkpoints: what is saved comes back to the bit; what is damaged is refused and named, whatever byte it is; a save
+// that fails or dies leaves the one before.
+
+#include <sys/resource.h>
+
+#include <cmath>
+#include <csignal>
+
+#include "engine/io/files.h"
+#include "engine/io/json.h"
+#include "tests/support/file_test.h"
+#include "tests/support/tiny_model.h"
+#include "train/folders/checkpoint.h"
+
+namespace colonnade {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* files[] = {"config.yaml", "manifest.json", "model_config.json", "state-00001-of-00001.h5",
+                                 "trainer_state.json"};
+
+std::vector<std::vector<float>> state_of(const Learner& learner) {
+    return {values_of<float>(learner.weights()), values_of<float>(learner.m()), values_of<float>(learner.v())};
+}
+
+class Checkpoint : public FileTest {
+  protected:
+    static std::unique_ptr<Learner> learner_after(int updates, Architecture architecture = Architecture::qwen3) {
+        auto learner = tiny_learner(tiny_config(architecture), DType::f32, 1, 32);
+        const Context ctx;
+        for (int i = 0; i < updates; ++i) {
+            const Sample sample = random_sample(static_cast<uint64_t>(i), 0, {30}, learner->config().vocab_size);
+            const Batch batch = make_batch({{&sample}});
+            learner->zero_gradients();
+            learner->accumulate(ctx, batch, batch.target_weight);
+            learner->update(ctx, {}, 1e-2, 1);
+            learner->result();
+        }
+        return learner;
+    }
+    static TrainerState state(int64_t step) {
+        return {.step = step,
+                .tokens_seen = (int64_t{1} << 53) + 1,
+                .samples_seen = 77,
+                .since_log = {.nll = 0.1, .weight = 1.0 / 3, .correct = 2},
+                .data_key = "key",
+                .config_yaml = "seed: 42\n"};
+    }
+    std::string saved(const Learner& learner, int64_t step) const {
+        const std::string folder = checkpoint_folder(folder_, step);
+        save_checkpoint(folder, learner, state(step));
+        return folder;
+    }
+    /// Loading is refused with a message that names `file`, and the learner keeps what it had.
+    static void expect_refused(const std::string& folder, const std::string& file, Learner& learner) {
+        const auto before = state_of(learner);
+        expect_error(Exit::data, file, [&] { load_checkpoint(folder, learner); });
+        EXPECT_TRUE(state_of(learner) == before) << "loaded all the same";
+    }
+};
+
+TEST_F(Checkpoint, RoundTrip) {
+    const auto learner = learner_after(3);
+    const std::string folder = saved(*learner, 3);
+    EXPECT_EQ(listing(folder), fmt::format("{}", fmt::join(files, " ")));
+    const auto other = learner_after(0);
+    const TrainerState read = load_checkpoint(folder, *other), written = state(3);
+    EXPECT_TRUE(state_of(*other) == state_of(*learner));
+    EXPECT_EQ(other->updates(), 3);
+    EXPECT_EQ(read.step, written.step);
+    EXPECT_EQ(read.tokens_seen, written.tokens_seen);
+    EXPECT_EQ(read.samples_seen, written.samples_seen);
+    EXPECT_EQ(read.since_log.nll, written.since_log.nll);
+    EXPECT_EQ(read.since_log.weight, written.since_log.weight);
+    EXPECT_EQ(read.since_log.correct, written.since_log.correct);
+    EXPECT_EQ(read.data_key, written.data_key);
+    EXPECT_EQ(read.config_yaml, written.config_yaml);
+    EXPECT_EQ(to_json(checkpoint_model(folder)), to_json(learner->config()));
+}
+
+TEST_F(Checkpoint, SameStateSameBytes) {
+    const std::string a = saved(*learner_after(2), 2), b = saved(*learner_after(2), 3);
+    EXPECT_TRUE(slurp(a + "/state-00001-of-00001.h5") == slurp(b + "/state-00001-of-00001.h5"));
+}
+
+TEST_F(Checkpoint, LoadsIntoALearnerForInference) {
+    const auto learner = learner_after(2);
+    const std::string folder = saved(*learner, 2);
+    Learner inference(learner->config(), {.training = false});
+    load_checkpoint(folder, inference);
+    EXPECT_TRUE(values_of<float>(inference.weights()) == values_of<float>(learner->weights()));
+}
+
+TEST_F(Checkpoint, IsNeverOverwritten) {
+    const std::string folder = saved(*learner_after(1), 1);
+    const std::string before = slurp(folder + "/manifest.json");
+    expect_error(Exit::storage, "exists already", [&] { save_checkpoint(folder, *learner_after(2), state(1)); });
+    EXPECT_EQ(slurp(folder + "/manifest.json"), before);
+    EXPECT_EQ(listing(folder_), "checkpoint-1");
+}
+
+// --- Damage ------------------------------------------------------------------------------------------------------------
+
+TEST_F(Checkpoint, TruncatedAnywhereIsRefused) {
+    const std::string folder = saved(*learner_after(1), 1);
+    const auto learner = learner_after(0);
+    for (const std::string name : files) {
+        const std::string file = folder + "/" + name, whole = slurp(file);
+        for (const size_t keep : {size_t{0}, size_t{1}, size_t{8}, whole.size() / 3, whole.size() / 2, whole.size() - 2,
+                                  whole.size() - 1}) {
+            // The manifest's line break at its end means nothing.
+            if (name == "manifest.json" && keep == whole.size() - 1) continue;
+            SCOPED_TRACE(fmt::format("{} cut to {} bytes", name, keep));
+            spill(file, whole.substr(0, keep));
+            expect_refused(folder, name, *learner);
+        }
+        spill(file, whole);
+    }
+    EXPECT_EQ(load_checkpoint(folder, *learner).step, 1);
+}
+
+TEST_F(Checkpoint, AnyFlippedBitIsRefused) {
+    const std::string folder = saved(*learner_after(1), 1);
+    const auto learner = learner_after(0);
+    const Philox random{11, 0};
+    for (const std::string name : files) {
+        const std::string file = folder + "/" + name, whole = slurp(file);
+        for (uint64_t i = 0; i < 150; ++i) {
+            // Evenly over the file, with the first and the last byte.
+            const size_t at = i * (whole.size() - 1) / 149;
+            std::string flipped = whole;
+            flipped[at] = static_cast<char>(flipped[at] ^ (1 << random.below(i, 8)));
+            SCOPED_TRACE(fmt::format("{}: byte {} flipped to {}", name, at, flipped[at]));
+            spill(file, flipped);
+            expect_refused(folder, name, *learner);
+        }
+        spill(file, whole);
+    }
+    EXPECT_EQ(load_checkpoint(folder, *learner).step, 1);
+}
+
+TEST_F(Checkpoint, AnExtraByteIsRefused) {
+    const std::string folder = saved(*learner_after(1), 1);
+    const auto learner = learner_after(0);
+    for (const std::string name : files) {
+        const std::string file = folder + "/" + name, whole = slurp(file);
+        spill(file, whole + "x");
+        expect_refused(folder, name, *learner);
+        spill(file, whole);
+    }
+}
+
+TEST_F(Checkpoint, AMissingFileIsNamed) {
+    const std::string folder = saved(*learner_after(1), 1);
+    const auto learner = learner_after(0);
+    for (const std::string name : files) {
+        fs::rename(folder + "/" + name, path("aside"));
+        expect_refused(folder, name, *learner);
+        fs::create_directory(folder + "/" + name);
+        expect_refused(folder, name, *learner);
+        fs::remove(folder + "/" + name);
+        fs::rename(path("aside"), folder + "/" + name);
+    }
+    expect_refused(path("checkpoint-9"), "checkpoint-9: no such checkpoint", *learner);
+}
+
+/// Rewrites the manifest's body and its hash.
+void rewrite_manifest(const std::string& folder, const std::function<void(Json&)>& change) {
+    const std::string path = folder + "/manifest.json";
+    Json body = read_json_file(path).at("body");
+    change(body);
+    spill(path, Json{{"body", body}, {"sha256", sha256(body.dump())}}.dump());
+}
+
+TEST_F(Checkpoint, OfAnotherVersionSaysSo) {
+    const std::string folder = saved(*learner_after(1), 1);
+    const auto learner = learner_after(0);
+    rewrite_manifest(folder, [](Json& body) { body["version"] = 12; });
+    expect_refused(folder, "manifest.json: checkpoint version 12, this build reads 2", *learner);
+    rewrite_manifest(folder, [](Json& body) { body.erase("files"); });
+    expect_refused(folder, "manifest.json", *learner);
+    rewrite_manifest(folder, [](Json& body) { body["version"] = "one"; });
+    expect_refused(folder, "manifest.json", *learner);
+    spill(folder + "/manifest.json", "[]");
+    expect_refused(folder, "manifest.json", *learner);
+}
+
+TEST_F(Checkpoint, OfAnotherModelIsRefused) {
+    const std::string folder = saved(*learner_after(1), 1);
+    for (const Architecture other : {Architecture::llama, Architecture::qwen2})
+        expect_refused(folder, "trainer_state.json: the checkpoint holds a model of another shape",
+                       *learner_after(0, other));
+    ModelConfig wider = tiny_config(Architecture::qwen3);
+    wider.intermediate_size += 2;
+    expect_refused(folder, "another shape", *tiny_learner(wider, DType::f32, 1, 32));
+}
+
+// --- Rotation ----------------------------------------------------------------------------------------------------------
+
+TEST_F(Checkpoint, RotationKeepsTheNewest) {
+    for (const int64_t step : {2, 10, 9, 100}) fs::create_directories(checkpoint_folder(folder_, step) + "/inside");
+    for (const char* other : {"checkpoint-", "checkpoint-5x", "checkpoint-7.tmp-1", "checkpoint-8.trash-1",
+                              "checkpoint-99999999999999999999", "other-3"})
+        fs::create_directories(path(other));
+    spill(path("checkpoint-200"), "a file");
+    spill(path("config.yaml.tmp-3"), "half a config");
+    spill(path("notes.tmp-3"), "somebody's own");
+    EXPECT_EQ(checkpoint_steps(folder_), (std::vector<int64_t>{2, 9, 10, 100}));
+    rotate_checkpoints(folder_, 0);
+    EXPECT_EQ(checkpoint_steps(folder_), (std::vector<int64_t>{2, 9, 10, 100}));
+    rotate_checkpoints(folder_, 2);
+    EXPECT_EQ(checkpoint_steps(folder_), (std::vector<int64_t>{10, 100}));
+    rotate_checkpoints(folder_, 5);
+    EXPECT_EQ(checkpoint_steps(folder_), (std::vector<int64_t>{10, 100}));
+    remove_leftovers(folder_);
+    EXPECT_EQ(listing(folder_),
+              "checkpoint- checkpoint-10 checkpoint-100 checkpoint-200 checkpoint-5x checkpoint-99999999999999999999 "
+              "notes.tmp-3 other-3");
+    EXPECT_TRUE(checkpoint_steps(path("nowhere")).empty());
+}
+
+// --- Disks that fill up and processes that die ---------------------------------------------------------------------------
+
+class FileLimit : public Checkpoint {
+  protected:
+    /// Saves step 2 in a process whose files may have `bytes`; `deadly`: a write beyond that kills it.
+    int save_with_limit(const Learner& learner, rlim_t bytes, bool deadly) const {
+        return exit_of_child([&] {
+            std::signal(SIGXFSZ, deadly ? SIG_DFL : SIG_IGN);
+            const rlimit core{0, 0}, limit{bytes, bytes};
+            setrlimit(RLIMIT_CORE, &core);
+            setrlimit(RLIMIT_FSIZE, &limit);
+            TrainerState s = state(2);
+            s.config_yaml = "# " + std::string(400'000, '-') + "\n";  // longer than the shard, and written after it
+            save_checkpoint(checkpoint_folder(folder_, 2), learner, s);
+            return 0;
+        });
+    }
+    void expect_only_the_first(const Learner& first) const {
+        EXPECT_EQ(checkpoint_steps(folder_), std::vector<int64_t>{1});
+        const auto learner = learner_after(0);
+        EXPECT_EQ(load_checkpoint(checkpoint_folder(folder_, 1), *learner).step, 1);
+        EXPECT_TRUE(state_of(*learner) == state_of(first));
+    }
+    // Within the shard's head, its data, its end (the rest of the files are shorter), and the config behind it.
+    static std::vector<rlim_t> limits(const std::string& folder) {
+        const auto shard = static_cast<rlim_t>(fs::file_size(folder + "/state-00001-of-00001.h5"));
+        return {0, 1, 100, 2000, shard / 2, shard - 1, shard, shard + 1000, 399'999};
+    }
+};
+
+TEST_F(FileLimit, AFullDiskIsAnErrorAndLeavesTheOneBefore) {
+    const auto first = learner_after(1), second = learner_after(2);
+    const std::string folder = saved(*first, 1);
+    for (const rlim_t limit : limits(folder)) {
+        SCOPED_TRACE(fmt::format("files of at most {} bytes", limit));
+        EXPECT_EQ(save_with_limit(*second, limit, false), static_cast<int>(Exit::storage));
+        EXPECT_EQ(listing(folder_), "checkpoint-1");
+        expect_only_the_first(*first);
+    }
+    EXPECT_EQ(save_with_limit(*second, 1'000'000, false), 0);
+    EXPECT_EQ(checkpoint_steps(folder_), (std::vector<int64_t>{1, 2}));
+}
+
+TEST_F(FileLimit, AKilledSaveLeavesTheOneBefore) {
+    const auto first = learner_after(1), second = learner_after(2);
+    const std::string folder = saved(*first, 1);
+    for (const rlim_t limit : limits(folder)) {
+        SCOPED_TRACE(fmt::format("killed at byte {} of a file", limit));
+        EXPECT_EQ(save_with_limit(*second, limit, true), 128 + SIGXFSZ);
+        EXPECT_NE(listing(folder_), "checkpoint-1") << "died before it began";
+        expect_only_the_first(*first);
+        remove_leftovers(folder_);
+        EXPECT_EQ(listing(folder_), "checkpoint-1");
+    }
+}
+
+}  // namespace
+}  // namespace colonnade

@@ -1,0 +1,219 @@
+// Packed equals separate: loss and every gradient of a batch of packs equal the sums over its samples run alone. And
+// the same for accumulation: one micro-step of four packs equals four micro-steps of one.
+
+#include <gtest/gtest.h>
+
+#include "tests/support/expect_error.h"
+#include "tests/support/step_outcome.h"
+
+namespace colonnade {
+namespace {
+
+double relative_gap(const std::vector<double>& a, const std::vector<double>& b) {
+    double gap = 0, scale = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+        gap = std::max(gap, std::abs(a[i] - b[i]));
+        scale = std::max(scale, std::abs(b[i]));
+    }
+    return gap / scale;
+}
+
+class Packing : public testing::TestWithParam<std::tuple<Architecture, DType>> {
+  protected:
+    void SetUp() override {
+        if (dtype() == DType::bf16 && !test_gpu()) GTEST_SKIP() << "no CUDA device";
+    }
+    static DType dtype() { return std::get<1>(GetParam()); }
+    static ModelConfig config(bool tied) {
+        const Architecture architecture = std::get<0>(GetParam());
+        return dtype() == DType::bf16 ? small_config(architecture, tied) : tiny_config(architecture, tied);
+    }
+    static double rounding() { return dtype() == DType::f64 ? 1e-13 : 2e-6; }
+    /// The same loss and gradients, to rounding. In bf16 every activation is rounded, and where a sample lies decides how
+    /// its sums are cut into pieces, so that some of the roundings fall the other way: the two may differ by no more
+    /// than what bf16 itself is off by, against double on the CPU.
+    static void expect_equal(const Outcome& a, const Outcome& b, const std::vector<Batch>& batches, double total,
+                             const ModelConfig& model) {
+        EXPECT_EQ(a.sums.weight, b.sums.weight);
+        if (dtype() != DType::bf16) {
+            EXPECT_NEAR(a.sums.nll, b.sums.nll, rounding() * b.sums.nll);
+            EXPECT_LE(relative_gap(a.gradients, b.gradients), rounding());
+            return;
+        }
+        int64_t packs = 1, length = 1;
+        for (const Batch& batch : batches)
+            packs = std::max(packs, batch.packs), length = std::max(length, batch.length);
+        const Outcome exact = run(*tiny_learner(model, DType::f64, packs, length), batches, total);
+        EXPECT_NEAR(a.sums.nll, b.sums.nll, 1e-3 * exact.sums.nll);
+        EXPECT_LE(distance(a.gradients, b.gradients), distance(a.gradients, exact.gradients));
+        EXPECT_LE(distance(a.gradients, exact.gradients), 0.02);
+    }
+
+    // Long enough that packs span several attention tiles and begin and end inside them.
+    static std::vector<Sample> samples(int64_t vocab) {
+        std::vector<Sample> s;
+        for (const int64_t length : {70, 1, 33, 64, 2, 90, 17, 128, 5})
+            s.push_back(random_sample(static_cast<uint64_t>(length), 0, {length}, vocab));
+        s.push_back(random_sample(99, 20, {15, 30}, vocab));
+        return s;
+    }
+};
+
+TEST_P(Packing, EqualsSeparateSamples) {
+    const ModelConfig config = this->config(false);
+    const std::vector<Sample> s = samples(config.vocab_size);
+    const auto learner = tiny_learner(config, dtype(), 2, 256);
+    const Batch packed = make_batch({{&s[0], &s[1], &s[2], &s[9], &s[4]}, {&s[3], &s[5], &s[6], &s[8]}});
+    const Batch rest = make_batch({{&s[7]}});
+    const double total = packed.target_weight + rest.target_weight;
+    std::vector<Batch> separate;
+    for (const Sample& sample : s) separate.push_back(make_batch({{&sample}}));
+
+    const Outcome a = run(*learner, {packed, rest}, total), b = run(*learner, separate, total);
+    expect_equal(a, b, {packed, rest}, total, config);
+}
+
+/// A prompt with two answers packed behind it equals the prompt repeated before each of them, also where a sliding
+/// window ends within the prompt or within an answer.
+TEST_P(Packing, SharedPromptsEqualRepeatedOnes) {
+    for (const int64_t window : {0, 24, 60}) {
+        ModelConfig config = this->config(false);
+        config.windows.assign(static_cast<size_t>(config.num_hidden_layers), window);
+        const Sample before = random_sample(98, 0, {33}, config.vocab_size);
+        std::vector<Sample> pairs = {random_sample(97, 40, {15, 70}, config.vocab_size),
+                                     random_sample(96, 20, {45, 3}, config.vocab_size)};
+        std::vector<Batch> separate = {make_batch({{&before}})};
+        for (Sample& pair : pairs) {
+            const auto stem = static_cast<std::ptrdiff_t>(pair.branch_begins[0]);
+            std::fill_n(pair.weights.begin(), stem, 0.0f);
+            for (size_t b = 0; b < 2; ++b) {
+                const std::ptrdiff_t begin = pair.branch_begins[b];
+                const std::ptrdiff_t end = b == 0 ? pair.branch_begins[1] : std::ssize(pair.tokens);
+                Sample whole;
+                whole.branch_begins = {0};
+                const auto take = [&](auto& to, const auto& from) {
+                    to.assign(from.begin(), from.begin() + stem);
+                    to.insert(to.end(), from.begin() + begin, from.begin() + end);
+                };
+                take(whole.tokens, pair.tokens);
+                take(whole.weights, pair.weights);
+                separate.push_back(make_batch({{&whole}}));
+            }
+        }
+        const Batch packed = make_batch({{&pairs[0], &before}, {&pairs[1]}});
+        const auto learner = tiny_learner(config, dtype(), 2, 256);
+        const double total = packed.target_weight;
+        const Outcome a = run(*learner, {packed}, total), b = run(*learner, separate, total);
+        SCOPED_TRACE(window);
+        expect_equal(a, b, {packed}, total, config);
+    }
+}
+
+TEST_P(Packing, OrderInAPackDoesNotMatter) {
+    const ModelConfig config = this->config(true);
+    const std::vector<Sample> s = samples(config.vocab_size);
+    const auto learner = tiny_learner(config, dtype(), 1, 256);
+    const Batch one = make_batch({{&s[0], &s[2], &s[9]}}), other = make_batch({{&s[9], &s[0], &s[2]}});
+    const Outcome a = run(*learner, {one}, one.target_weight), b = run(*learner, {other}, one.target_weight);
+    expect_equal(a, b, {one}, one.target_weight, config);
+}
+
+TEST_P(Packing, AccumulationOneTimesFourEqualsFourTimesOne) {
+    const ModelConfig config = this->config(false);
+    const std::vector<Sample> s = samples(config.vocab_size);
+    const auto learner = tiny_learner(config, dtype(), 4, 128);
+    const std::vector<std::vector<const Sample*>> packs = {
+        {&s[0], &s[2]}, {&s[3], &s[4]}, {&s[5]}, {&s[6], &s[8], &s[9]}};
+    const Batch whole = make_batch(packs);
+    std::vector<Batch> parts;
+    for (const auto& pack : packs) parts.push_back(make_batch({pack}));
+    const Outcome a = run(*learner, {whole}, whole.target_weight), b = run(*learner, parts, whole.target_weight);
+    expect_equal(a, b, {whole}, whole.target_weight, config);
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, Packing,
+                         testing::Combine(testing::Values(Architecture::llama, Architecture::mistral,
+                                                          Architecture::qwen2, Architecture::qwen3),
+                                          testing::Values(DType::f32, DType::f64, DType::bf16)),
+                         name_of_case);
+
+TEST(Learner, EmptyPacksChangeNothing) {
+    const ModelConfig config = tiny_config(Architecture::llama);
+    const Sample s = random_sample(5, 0, {40}, config.vocab_size);
+    const auto learner = tiny_learner(config, DType::f32, 2, 64);
+    const Batch full = make_batch({{&s}}), padded = make_batch({{&s}, {}}), empty = make_batch({{}, {}});
+    const Outcome a = run(*learner, {full}, full.target_weight), b = run(*learner, {padded, empty}, full.target_weight);
+    EXPECT_EQ(a.sums.nll, b.sums.nll);
+    // The padding's rows enter the weight gradients as exact zeros, but change how the matmul blocks its sums.
+    EXPECT_LE(relative_gap(a.gradients, b.gradients), 1e-6);
+}
+
+/// What the step before left in the gradients does not matter, whether or not a step has a micro-step at all.
+TEST(Learner, EveryStepStartsFromZero) {
+    for (const bool tied : {false, true}) {
+        const ModelConfig config = tiny_config(Architecture::qwen2, tied);
+        const Sample s = random_sample(5, 0, {40}, config.vocab_size), t = random_sample(7, 3, {30}, config.vocab_size);
+        const Batch a = make_batch({{&s}}), b = make_batch({{&t}});
+        const auto learner = tiny_learner(config, DType::f32, 1, 64);
+        const auto step = [&](std::initializer_list<const Batch*> batches) {
+            learner->zero_gradients();
+            for (const Batch* batch : batches) learner->accumulate({}, *batch, a.target_weight + b.target_weight);
+            return values_of<float>(learner->gradients());
+        };
+        const auto first = step({&a, &b});
+        EXPECT_NE(step({&b}), first);
+        EXPECT_EQ(step({&a, &b}), first) << (tied ? "tied" : "untied");
+        step({});
+        learner->update({}, {}, 1e-3, 1.0);
+        EXPECT_EQ(learner->result().gradient_norm, 0);
+    }
+}
+
+TEST(Learner, RefusesGradientsThatAreNotFinite) {
+    const ModelConfig config = tiny_config(Architecture::llama, false);
+    const Sample s = random_sample(5, 0, {40}, config.vocab_size);
+    const auto learner = tiny_learner(config, DType::f32, 1, 64);
+    const Batch batch = make_batch({{&s}});
+    learner->zero_gradients();
+    learner->accumulate({}, batch, batch.target_weight);
+    const Parameter& p = learner->parameters().find("model.layers.1.self_attn.k_proj.weight");
+    learner->gradients().as<float>()[p.begin + 3] = std::numeric_limits<float>::quiet_NaN();
+    const std::vector<float> before = values_of<float>(learner->weights());
+    learner->update({}, {}, 1e-3, 1.0);
+    expect_error(Exit::numerics, p.name, [&] { learner->result(); });
+    EXPECT_EQ(before, values_of<float>(learner->weights()));
+    EXPECT_EQ(learner->updates(), 0);
+}
+
+class LearnerRecompute : public testing::TestWithParam<std::tuple<Architecture, DType>> {};
+
+TEST_P(LearnerRecompute, GivesTheSameBits) {
+    const auto [architecture, dtype] = GetParam();
+    if (dtype == DType::bf16 && !test_gpu()) GTEST_SKIP() << "no CUDA device";
+    const ModelConfig config = dtype == DType::bf16 ? small_config(architecture) : tiny_config(architecture);
+    const Sample s = random_sample(5, 0, {150}, config.vocab_size), t = random_sample(6, 4, {30, 9}, config.vocab_size);
+    const Batch batch = make_batch({{&s, &t}});
+    std::vector<Outcome> outcomes;
+    size_t bytes = SIZE_MAX;
+    for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::block}) {
+        const auto learner = tiny_learner(config, dtype, 1, 256, 1, recompute);
+        const size_t planned = Learner::plan(config, learner->options(), learner->options().device()).bytes();
+        EXPECT_LT(planned, bytes);
+        bytes = planned;
+        learner->zero_gradients();
+        learner->accumulate(learner->context(nullptr, true), batch, batch.target_weight);
+        outcomes.push_back({learner->loss(), numbers_of(*learner, learner->gradients())});
+    }
+    for (const Outcome& o : outcomes) {
+        EXPECT_EQ(o.sums.nll, outcomes[0].sums.nll);
+        EXPECT_TRUE(o.gradients == outcomes[0].gradients);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, LearnerRecompute,
+                         testing::Combine(testing::Values(Architecture::llama, Architecture::qwen3),
+                                          testing::Values(DType::f32, DType::bf16)),
+                         name_of_case);
+
+}  // namespace
+}  // namespace colonnade

@@ -1,0 +1,269 @@
+// Packed pairs that share their prompt equal unpacked ones that repeat it: log-probabilities, loss and every gradient of
+// the dpo and rm stages, for every family. And the gradients of both stages against central differences in double.
+
+#include <gtest/gtest.h>
+
+#include "tests/support/answer_trees.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/step_outcome.h"
+#include "train/objectives/preference_objective.h"
+#include "train/objectives/reward_objective.h"
+
+namespace colonnade {
+namespace {
+
+std::unique_ptr<Learner> learner_of(const ModelConfig& config, DType dtype, std::shared_ptr<const Objective> objective,
+                                    ReferenceForward reference = {}) {
+    return tiny_learner(config, dtype, 2, 320, 1, Recompute::none, std::move(objective), std::move(reference));
+}
+
+/// Then a stem whose window ends within several answers is more than a column mask can say: pairs only.
+bool windowed(const ModelConfig& config) {
+    return std::any_of(config.windows.begin(), config.windows.end(), [](int64_t w) { return w > 0; });
+}
+
+PreferenceMix mix() {
+    PreferenceMix m;
+    m.count = 2;
+    m.losses[0] = PreferenceLoss::sigmoid;
+    m.losses[1] = PreferenceLoss::sft;
+    m.weights[0] = 1;
+    m.weights[1] = 0.3;
+    m.label_smoothing = 0.1;
+    return m;
+}
+
+class PreferencePacking : public testing::TestWithParam<std::tuple<Architecture, DType>> {
+  protected:
+    void SetUp() override {
+        if (dtype() == DType::bf16 && !test_gpu()) GTEST_SKIP() << "no CUDA device";
+    }
+    static DType dtype() { return std::get<1>(GetParam()); }
+    static ModelConfig config(bool score) {
+        const Architecture architecture = std::get<0>(GetParam());
+        ModelConfig c = dtype() == DType::bf16 ? small_config(architecture, false) : tiny_config(architecture, false);
+        c.score_head = score;
+        return c;
+    }
+    /// Of the Euclidean norm. bf16 rounds every activation, and where an answer lies decides which way.
+    static double bound() { return dtype() == DType::f64 ? 1e-12 : dtype() == DType::f32 ? 5e-6 : 0.03; }
+
+    // Prompts and answers of every length, across attention tiles.
+    static std::vector<Sample> pairs(int64_t vocab) {
+        return {tree(1, 30, {15, 40}, vocab), tree(2, 1, {1, 1}, vocab), tree(3, 90, {3, 2}, vocab),
+                tree(4, 4, {70, 9}, vocab), tree(5, 17, {33, 64}, vocab)};
+    }
+    static std::vector<Batch> packed(const std::vector<Sample>& s) {
+        return {make_batch({{&s[0], &s[1], &s[2]}, {&s[3]}}), make_batch({{&s[4]}})};
+    }
+};
+
+TEST_P(PreferencePacking, PairsEqualSeparateAnswers) {
+    const ModelConfig config = this->config(false);
+    const std::vector<Sample> s = pairs(config.vocab_size);
+    const double total = 5;
+    const auto language = learner_of(config, dtype(), nullptr);
+    const auto learner = learner_of(config, dtype(), std::make_shared<PreferenceObjective>(mix()));
+
+    // Every answer alone, after its own copy of the prompt, by the language model objective; from there by the formula.
+    std::vector<Batch> batches = packed(s);
+    std::vector<double> logps, reference;
+    std::vector<Batch> falling, rising;  // answers by the sign of their coefficient
+    std::vector<double> falling_totals, rising_totals;
+    LossSums expected;
+    for (size_t i = 0; i < s.size(); ++i) {
+        PairScores pair{};
+        std::vector<Batch> answers;
+        for (const size_t b : {0u, 1u}) {
+            const Sample alone = answer_of(s[i], b);
+            answers.push_back(make_batch({{&alone}}));
+            std::vector<double> nll;
+            language->evaluate(language->context(), answers[b], &nll);
+            double sum = 0;
+            for (const double n : nll) sum -= n;
+            logps.push_back(sum);
+            reference.push_back(std::floor(sum) + (b ? 2.5 : -1.5));
+            (b ? pair.rejected : pair.chosen) = sum;
+            (b ? pair.ref_rejected : pair.ref_chosen) = reference.back();
+            (b ? pair.rejected_length : pair.chosen_length) = static_cast<double>(nll.size());
+        }
+        const PairLoss loss = pair_loss(mix(), pair);
+        expected.nll += loss.value;
+        expected.correct += pair.chosen - pair.ref_chosen > pair.rejected - pair.ref_rejected;
+        for (const size_t b : {0u, 1u}) {
+            const double slope = b ? loss.d_rejected : loss.d_chosen;
+            (slope < 0 ? falling : rising).push_back(answers[b]);
+            (slope < 0 ? falling_totals : rising_totals).push_back(total / std::abs(slope));
+        }
+    }
+    const auto gradient = [&](const std::vector<Batch>& of, const std::vector<double>& totals) {
+        language->zero_gradients();
+        for (size_t i = 0; i < of.size(); ++i) language->accumulate(language->context(), of[i], totals[i]);
+        return numbers_of(*language, language->gradients());
+    };
+    std::vector<double> expected_gradient = gradient(falling, falling_totals);
+    const std::vector<double> other = gradient(rising, rising_totals);
+    for (size_t i = 0; i < other.size(); ++i) expected_gradient[i] -= other[i];
+
+    size_t at = 0;
+    std::vector<double> measured;
+    for (Batch& batch : batches) {
+        const auto count = static_cast<std::ptrdiff_t>(batch.branch_table.size());
+        batch.reference.assign(reference.begin() + static_cast<std::ptrdiff_t>(at),
+                               reference.begin() + static_cast<std::ptrdiff_t>(at) + count);
+        at += batch.branch_table.size();
+        const std::vector<double> own = learner->measure(learner->context(), batch);
+        measured.insert(measured.end(), own.begin(), own.end());
+    }
+    const Outcome found = run(*learner, batches, total);
+    ASSERT_EQ(measured.size(), logps.size());
+    for (size_t i = 0; i < logps.size(); ++i) EXPECT_NEAR(measured[i], logps[i], bound() * std::abs(logps[i])) << i;
+    EXPECT_EQ(found.sums.weight, total);
+    EXPECT_EQ(found.sums.correct, expected.correct);
+    EXPECT_NEAR(found.sums.nll, expected.nll, bound() * expected.nll);
+    EXPECT_LE(distance(found.gradients, expected_gradient), bound());
+
+    // The reference computed by a forward in the policy's place, once a batch, gives what was given with the batch.
+    for (Batch& batch : batches) batch.reference = learner->measure(learner->context(), batch);
+    const Outcome given = run(*learner, batches, total);
+    for (Batch& batch : batches) batch.reference.clear();
+    const auto hooked = learner_of(config, dtype(), std::make_shared<PreferenceObjective>(mix()),
+                                   [](const Context& ctx, const Transformer& policy, const TransformerInput& input,
+                                      Activations& acts) { policy.forward(ctx, input, acts); });
+    const Outcome computed = run(*hooked, batches, total);
+    EXPECT_NEAR(computed.sums.nll, given.sums.nll, 1e-6 * given.sums.nll);
+    EXPECT_LE(distance(computed.gradients, given.gradients), dtype() == DType::bf16 ? 1e-3 : 1e-6);
+}
+
+TEST_P(PreferencePacking, RankingsEqualSeparateAnswers) {
+    const ModelConfig config = this->config(true);
+    std::vector<Sample> s = pairs(config.vocab_size);
+    if (!windowed(config)) s[1] = tree(6, 12, {5, 20, 1, 9}, config.vocab_size);
+    s[0].margin = 0.5;
+    const auto learner = learner_of(config, dtype(), std::make_shared<RewardObjective>(RankingKind::pairwise, 0.01));
+    std::vector<Batch> separate;
+    std::vector<double> rewards, measured;
+    for (const Sample& sample : s) {
+        const Sample own = repeated(sample);
+        separate.push_back(make_batch({{&own}}));
+        for (size_t b = 0; b < sample.branch_begins.size(); ++b) {
+            const Sample alone = answer_of(sample, b);
+            rewards.push_back(learner->measure(learner->context(), make_batch({{&alone}})).at(0));
+        }
+    }
+    for (const Batch& batch : packed(s)) {
+        const std::vector<double> own = learner->measure(learner->context(), batch);
+        measured.insert(measured.end(), own.begin(), own.end());
+    }
+    double largest = 0;
+    for (const double r : rewards) largest = std::max(largest, std::abs(r));
+    ASSERT_EQ(measured.size(), rewards.size());
+    for (size_t i = 0; i < rewards.size(); ++i) EXPECT_NEAR(measured[i], rewards[i], bound() * largest) << i;
+    const Outcome a = run(*learner, packed(s), 5), b = run(*learner, separate, 5);
+    EXPECT_EQ(a.sums.weight, 5);
+    EXPECT_NEAR(a.sums.nll, b.sums.nll, bound() * b.sums.nll);
+    for (const size_t i : {0u, 1u}) EXPECT_NEAR(a.sums.extremes[i], b.sums.extremes[i], bound() * largest);
+    EXPECT_LE(distance(a.gradients, b.gradients), bound());
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, PreferencePacking,
+                         testing::Combine(testing::Values(Architecture::llama, Architecture::mistral,
+                                                          Architecture::qwen2, Architecture::qwen3),
+                                          testing::Values(DType::f32, DType::f64, DType::bf16)),
+                         name_of_case);
+
+/// d loss / d weight of some entries of every parameter against central differences.
+void expect_model_gradient(Learner& learner, const Batch& batch) {
+    const Context ctx;
+    learner.zero_gradients();
+    learner.accumulate(ctx, batch, learner.objective().total(batch));
+    double* w = learner.weights().as<double>();
+    const double* g = learner.gradients().as<double>();
+    double largest = 0;
+    for (int64_t i = 0; i < learner.gradients().numel(); ++i) largest = std::max(largest, std::abs(g[i]));
+    EXPECT_GT(largest, 0);
+    for (const Parameter& p : learner.parameters().all()) {
+        const int64_t stride = std::max<int64_t>(1, p.size() / 12);
+        for (int64_t i = 0; i < p.size(); i += stride) {
+            double& x = w[p.begin + i];
+            const double saved = x, h = 1e-5;
+            x = saved + h;
+            const double up = learner.evaluate(ctx, batch).mean();
+            x = saved - h;
+            const double down = learner.evaluate(ctx, batch).mean();
+            x = saved;
+            const double numeric = (up - down) / (2 * h), exact = g[p.begin + i];
+            EXPECT_LE(std::abs(numeric - exact), 1e-6 * std::max(std::abs(exact), 1e-2 * largest))
+                << p.name << "[" << i << "]";
+        }
+    }
+}
+
+class PreferenceGradient : public testing::TestWithParam<Architecture> {};
+
+TEST_P(PreferenceGradient, OfPairsEqualsCentralDifferences) {
+    const ModelConfig config = tiny_config(GetParam(), GetParam() != Architecture::qwen3);
+    const Sample a = tree(1, 6, {5, 9}, config.vocab_size), b = tree(2, 11, {4, 2}, config.vocab_size);
+    Batch batch = make_batch({{&a, &b}});
+    const auto learner = learner_of(config, DType::f64, std::make_shared<PreferenceObjective>(mix()));
+    batch.reference = {-20, -40, -9, -11};
+    expect_model_gradient(*learner, batch);
+}
+
+TEST_P(PreferenceGradient, OfRankingsEqualsCentralDifferences) {
+    for (const RankingKind kind : {RankingKind::pairwise, RankingKind::plackett_luce}) {
+        ModelConfig config = tiny_config(GetParam());
+        config.score_head = true;
+        const Sample a =
+            windowed(config) ? tree(1, 6, {5, 9}, config.vocab_size) : tree(1, 6, {5, 9, 2}, config.vocab_size);
+        const Sample b = tree(2, 11, {4, 2}, config.vocab_size);
+        const auto learner = learner_of(config, DType::f64, std::make_shared<RewardObjective>(kind, 0.05));
+        expect_model_gradient(*learner, make_batch({{&a}, {&b}}));
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, PreferenceGradient,
+                         testing::Values(Architecture::llama, Architecture::mistral, Architecture::qwen2,
+                                         Architecture::qwen3),
+                         [](const auto& test) { return std::string(name_of(test.param)); });
+
+TEST(PreferenceObjective, RefusesSamplesThatAreNoPairs) {
+    const ModelConfig config = tiny_config(Architecture::llama);
+    const auto learner = learner_of(config, DType::f32, std::make_shared<PreferenceObjective>(mix()));
+    const Sample three = tree(1, 4, {3, 3, 3}, config.vocab_size);
+    Batch batch = make_batch({{&three}});
+    expect_error(Exit::data, "a batch of 1 samples has 3 answers", [&] { learner->accumulate({}, batch, 1); });
+    Sample silent = tree(2, 4, {3, 3}, config.vocab_size);
+    std::fill(silent.weights.begin() + 7, silent.weights.end(), 0.0f);
+    batch = make_batch({{&silent}});
+    expect_error(Exit::data, "no token that is learned", [&] { learner->accumulate({}, batch, 1); });
+    const Sample pair = tree(3, 4, {3, 3}, config.vocab_size);
+    batch = make_batch({{&pair}});
+    expect_error(Exit::internal, "no reference, and nothing computes one", [&] { learner->accumulate({}, batch, 1); });
+}
+
+TEST(RewardObjective, RefusesWhatItCannotRank) {
+    ModelConfig config = tiny_config(Architecture::llama);
+    config.score_head = true;
+    const auto learner =
+        learner_of(config, DType::f32, std::make_shared<RewardObjective>(RankingKind::plackett_luce, 0));
+    Sample pair = tree(3, 4, {3, 3}, config.vocab_size);
+    pair.margin = 0.5;
+    Batch batch = make_batch({{&pair}});
+    expect_error(Exit::data, "a margin of 0.5, which only reward_loss: pairwise knows",
+                 [&] { learner->accumulate({}, batch, 1); });
+    pair = tree(3, 4, {3, 0}, config.vocab_size);
+    batch = make_batch({{&pair}});
+    expect_error(Exit::data, "an answer of a ranking has no token", [&] { learner->accumulate({}, batch, 1); });
+}
+
+TEST(Objective, AnEmptyBatchChangesNothing) {
+    const ModelConfig config = tiny_config(Architecture::llama);
+    const auto learner = learner_of(config, DType::f32, std::make_shared<PreferenceObjective>(mix()));
+    const Outcome o = run(*learner, {make_batch({{}, {}})}, 3);
+    EXPECT_EQ(o.sums.weight, 0);
+    EXPECT_EQ(*std::ranges::max_element(o.gradients), 0);
+}
+
+}  // namespace
+}  // namespace colonnade

@@ -1,0 +1,509 @@
+// AdamW against its formulas written plainly in double, over several steps, within the rounding of the device's
+// arithmetic; decay on matrices only; the norm and the clip; the random rounding of bf16 moments.
+
+#include "train/optimizer/adamw.h"
+
+#include <gtest/gtest.h>
+#include <omp.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+
+#include "engine/device/philox.h"
+#include "tests/support/test_gpu.h"
+#include "train/optimizer/cuda_kernels.h"
+
+namespace colonnade {
+namespace {
+
+/// Some twenty thousand learned numbers; biases and norms of every size, gaps between them.
+ModelConfig config_with_biases() {
+    ModelConfig c = family_defaults(Architecture::qwen3);
+    c.vocab_size = 131;
+    c.hidden_size = 36;
+    c.intermediate_size = 75;
+    c.num_hidden_layers = 2;
+    c.num_attention_heads = 4;
+    c.num_key_value_heads = 2;
+    c.head_dim = 6;
+    c.qkv_bias = c.o_bias = true;
+    c.windows = {0, 0};
+    return c;
+}
+
+double normal(uint64_t stream, size_t i) {
+    return Philox{99, stream}.normal(i);
+}
+/// Of very different sizes: 1e-5 to 10.
+double gradient_at(int64_t t, size_t i) {
+    return std::pow(10.0, static_cast<double>(i % 7) - 5) * normal(static_cast<uint64_t>(t), i);
+}
+
+/// Where an optimizer runs and what it computes in.
+struct Place {
+    Device device;
+    DType dtype, moments;
+};
+
+/// Memory on the device of the test, and copies to and from it.
+class OnDevice : public testing::TestWithParam<Place> {
+  protected:
+    void SetUp() override {
+        if (GetParam().device == Device::cpu) return;
+        gpu_ = test_gpu();
+        if (!gpu_) GTEST_SKIP() << "no CUDA device";
+        ctx_ = {.device = Device::cuda, .gpu = gpu_};
+    }
+    Tensor make(DType dtype, int64_t n) {
+        const size_t bytes = static_cast<size_t>(n) * bytes_of(dtype);
+        memory_.push_back(gpu_ ? allocate_on_gpu(bytes) : std::shared_ptr<void>(std::calloc(1, bytes + 1), std::free));
+        return Tensor(memory_.back().get(), dtype, {n}, ctx_.device);
+    }
+    template <typename T>
+    void fill(const Tensor& to, const std::vector<T>& values) {
+        if (gpu_)
+            gpu_->upload(to, values.data());
+        else
+            std::copy_n(reinterpret_cast<const char*>(values.data()), to.bytes(), static_cast<char*>(to.data));
+    }
+    template <typename T>
+    Tensor put(const std::vector<T>& values) {
+        const Tensor t = make(dtype_of<T>(), std::ssize(values));
+        fill(t, values);
+        return t;
+    }
+    /// The bytes, so that all comparisons are of bits.
+    std::vector<char> bytes(const Tensor& t) {
+        std::vector<char> b(t.bytes());
+        if (gpu_)
+            gpu_->download(b.data(), t);
+        else
+            std::memcpy(b.data(), t.data, b.size());
+        return b;
+    }
+    template <typename T>
+    std::vector<T> get(const Tensor& t) {
+        const std::vector<char> from = bytes(t);
+        std::vector<T> values(from.size() / sizeof(T));
+        std::memcpy(values.data(), from.data(), from.size());
+        return values;
+    }
+    /// As double.
+    std::vector<double> read(const Tensor& t) {
+        if (t.dtype == DType::f64) return get<double>(t);
+        const auto narrow = get<float>(t);
+        return {narrow.begin(), narrow.end()};
+    }
+    /// Rounds to the dtype.
+    void write(const Tensor& to, const std::vector<double>& values) {
+        if (to.dtype == DType::f64)
+            fill(to, values);
+        else
+            fill(to, std::vector<float>(values.begin(), values.end()));
+    }
+
+    Context ctx_;
+    Gpu* gpu_ = nullptr;
+    std::vector<std::shared_ptr<void>> memory_;
+};
+
+class AdamW : public OnDevice {
+  protected:
+    void SetUp() override {
+        OnDevice::SetUp();
+        if (IsSkipped()) return;
+        const Place& p = GetParam();
+        const int64_t n = parameters_.size();
+        ASSERT_NE(n % 2048, 0) << "the last thread block should have an end to mind";
+        weights_ = make(p.dtype, n);
+        m_ = make(p.moments, n);
+        v_ = make(p.moments, n);
+        gradients_ = make(p.dtype, n);
+        clip_ = put(std::vector<double>{1, 1});
+        if (!gpu_) return;
+        copy_ = make(DType::bf16, n);
+        decay_map_ = put(decay_map(parameters_));
+    }
+    void step(const AdamWSettings& settings, double rate, int64_t t, uint64_t seed = 7) {
+        adamw(ctx_, {.weights = weights_,
+                     .copy = copy_,
+                     .m = m_,
+                     .v = v_,
+                     .gradients = gradients_,
+                     .clip = clip_,
+                     .decay_map = decay_map_,
+                     .parameters = parameters_,
+                     .settings = settings,
+                     .learning_rate = rate,
+                     .step = t,
+                     .seed = seed});
+    }
+    /// value(i) where there is a parameter, 0 in the gaps.
+    template <typename Value>
+    std::vector<double> spread(Value&& value) const {
+        std::vector<double> x(static_cast<size_t>(parameters_.size()));
+        for (const Parameter& p : parameters_.all())
+            for (size_t i = static_cast<size_t>(p.begin); i < static_cast<size_t>(p.begin + p.size()); ++i)
+                x[i] = value(i);
+        return x;
+    }
+    std::vector<std::vector<char>> state() {
+        std::vector<std::vector<char>> all = {bytes(weights_), bytes(m_), bytes(v_)};
+        if (!copy_.empty()) all.push_back(bytes(copy_));
+        return all;
+    }
+    void start() {
+        write(weights_, spread([](size_t i) { return normal(0, i); }));
+        for (const Tensor& moment : {m_, v_}) fill(moment, std::vector<char>(moment.bytes()));
+    }
+    void run(int64_t first, int64_t last, uint64_t seed = 7) {
+        for (int64_t t = first; t <= last; ++t) {
+            write(gradients_, spread([&](size_t i) { return gradient_at(t, i); }));
+            step({.weight_decay = 0.1}, 0.01, t, seed);
+        }
+    }
+
+    const ParameterList parameters_{config_with_biases()};
+    Tensor weights_, copy_, m_, v_, gradients_, clip_, decay_map_;
+};
+
+/// AdamW in double, and how far weights may be from it that were computed with unit roundoff u, moments being rounded
+/// once more, by less than the share q, each time they are stored. After t steps
+///   m is a sum of terms rounded 5 t times at most (5 times when new, then 3 times a step) and t times by q
+///   v has positive terms, rounded 8 t times and t times by q; its root half as much, the denominator 4 more
+/// so the update, m over denominator, is wrong by at most
+///     ((1 + u)^(9 t + 8) (1 + q)^t (1 - q)^(-t / 2) - 1) * rate * m~ / denominator
+/// where m~ is the m of |gradients|; the weight itself is rounded 3 times a step. Doubles compare with doubles: twice.
+struct Reference {
+    std::vector<double> w, m, v, m_abs, bound;
+    double u, q;
+
+    Reference(std::vector<double> weights, DType dtype, DType moments)
+        : w(std::move(weights)),
+          m(w.size()),
+          v(m),
+          m_abs(m),
+          bound(m),
+          u(dtype == DType::f64 ? 0x1p-52 : 0x1p-24),
+          q(moments == DType::bf16 ? 0x1p-7 : 0) {}
+
+    void step(const AdamWSettings& s, const ParameterList& parameters, const std::vector<double>& gradients,
+              double clip, double rate, int64_t step) {
+        const double t = static_cast<double>(step);
+        const double grown = std::expm1((9 * t + 8) * u + t * std::log1p(q) - t / 2 * std::log1p(-q));
+        for (const Parameter& p : parameters.all())
+            for (size_t i = static_cast<size_t>(p.begin); i < static_cast<size_t>(p.begin + p.size()); ++i) {
+                const double g = clip * gradients[i], correction = 1 - std::pow(s.beta1, t);
+                m[i] = s.beta1 * m[i] + (1 - s.beta1) * g;
+                m_abs[i] = s.beta1 * m_abs[i] + (1 - s.beta1) * std::abs(g);
+                v[i] = s.beta2 * v[i] + (1 - s.beta2) * g * g;
+                const double denominator = std::sqrt(v[i] / (1 - std::pow(s.beta2, t))) + s.epsilon;
+                const bool matrix = p.shape.size() == 2;
+                bound[i] += 1.01 * (3 * u * std::abs(w[i]) + grown * rate * m_abs[i] / correction / denominator);
+                w[i] -= rate * (matrix ? s.weight_decay : 0) * w[i];
+                w[i] -= rate * m[i] / correction / denominator;
+            }
+    }
+};
+
+TEST_P(AdamW, EqualsItsFormulas) {
+    const AdamWSettings settings[] = {{},
+                                      {.beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-6, .weight_decay = 0.1},
+                                      {.beta1 = 0, .beta2 = 0, .epsilon = 1e-3, .weight_decay = 1}};
+    for (const AdamWSettings& s : settings)
+        for (const double scale : {1.0, 0.03}) {
+            start();
+            Reference reference(read(weights_), GetParam().dtype, GetParam().moments);
+            fill(clip_, std::vector<double>{1, scale});
+            for (int64_t t = 1; t <= 10; ++t) {
+                const double rate = 0.01 / static_cast<double>(t);
+                write(gradients_, spread([&](size_t i) { return gradient_at(t, i); }));
+                reference.step(s, parameters_, read(gradients_), scale, rate, t);
+                step(s, rate, t);
+            }
+            const std::vector<double> w = read(weights_);
+            double worst = 0;  // in bounds
+            for (size_t i = 0; i < w.size(); ++i) {
+                const double error = std::abs(w[i] - reference.w[i]);
+                worst = std::max(worst, reference.bound[i] > 0 ? error / reference.bound[i] : error * 1e300);
+            }
+            EXPECT_LE(worst, 1) << "beta2 " << s.beta2 << ", clip " << scale;
+            if (copy_.empty()) continue;
+            const auto masters = get<float>(weights_);
+            const auto copies = get<bf16>(copy_);
+            size_t different = 0;
+            for (size_t i = 0; i < masters.size(); ++i) different += copies[i].bits != bf16_from_float(masters[i]);
+            EXPECT_EQ(different, 0u);
+        }
+}
+
+TEST_P(AdamW, DecaysMatricesOnly) {
+    write(weights_, spread([](size_t) { return 1; }));
+    step({.weight_decay = 0.5}, 0.1, 1);
+    std::vector<double> expected(static_cast<size_t>(parameters_.size()));
+    int decayed = 0, kept = 0;
+    for (const Parameter& p : parameters_.all()) {
+        const bool bare =
+            p.name.ends_with("norm.weight") || p.name.ends_with("layernorm.weight") || p.name.ends_with(".bias");
+        (bare ? kept : decayed) += 1;
+        const double value = GetParam().dtype == DType::f64 ? 1 - 0.1 * 0.5 : static_cast<float>(1 - 0.1 * 0.5);
+        std::fill_n(expected.begin() + p.begin, p.size(), bare ? 1 : value);
+    }
+    EXPECT_TRUE(read(weights_) == expected);
+    EXPECT_EQ(decayed, 2 + 2 * 7);     // embedding and head; q, k, v, o, gate, up, down
+    EXPECT_EQ(kept, 1 + 2 * (4 + 4));  // norms: final, two and q/k per layer; biases of q, k, v, o
+}
+
+TEST_P(AdamW, LeavesEverythingWhereTheNormIsNotFinite) {
+    start();
+    run(1, 2);
+    const auto before = state();
+    write(gradients_, spread([](size_t) { return NAN; }));
+    for (const double norm : {static_cast<double>(NAN), HUGE_VAL}) {
+        fill(clip_, std::vector<double>{norm, 1});
+        step({.weight_decay = 0.1}, 0.01, 3);
+        EXPECT_TRUE(state() == before);
+    }
+}
+
+TEST_P(AdamW, GivesTheSameBitsInEveryRunAndAfterAStop) {
+    start();
+    run(1, 3);
+    const auto first = state();
+    start();
+    run(1, 2);
+    std::vector<std::vector<char>> saved;
+    for (const Tensor& t : {weights_, m_, v_}) saved.push_back(bytes(t));
+    for (const Tensor& t : {weights_, m_, v_}) fill(t, std::vector<char>(t.bytes(), 0x3f));
+    fill(weights_, saved[0]);
+    fill(m_, saved[1]);
+    fill(v_, saved[2]);
+    run(3, 3);
+    EXPECT_TRUE(state() == first);
+    start();
+    run(1, 3, 8);
+    EXPECT_EQ(state() == first, GetParam().moments != DType::bf16) << "another seed";
+}
+
+TEST_P(AdamW, GivesTheSameBitsInSlices) {
+    start();
+    run(1, 2);
+    const auto whole = state();
+    start();
+    // Borders where parameters, words of the decay map and thread blocks have none; an empty slice does nothing.
+    const int64_t n = parameters_.size();
+    const std::vector<int64_t> borders = {0, 64, 64, 1984, 2112, 4096, n / 128 * 64, n};
+    for (int64_t t = 1; t <= 2; ++t) {
+        write(gradients_, spread([&](size_t i) { return gradient_at(t, i); }));
+        for (size_t i = borders.size() - 1; i-- > 0;) {
+            const auto slice = [&](const Tensor& x) { return x.empty() ? x : x.slice(0, borders[i], borders[i + 1]); };
+            adamw(ctx_, {.weights = slice(weights_),
+                         .copy = slice(copy_),
+                         .m = slice(m_),
+                         .v = slice(v_),
+                         .gradients = slice(gradients_),
+                         .clip = clip_,
+                         .decay_map = decay_map_,
+                         .parameters = parameters_,
+                         .begin = borders[i],
+                         .settings = {.weight_decay = 0.1},
+                         .learning_rate = 0.01,
+                         .step = t,
+                         .seed = 7});
+        }
+    }
+    EXPECT_TRUE(state() == whole);
+}
+
+class AdamWWithBf16Moments : public AdamW {};
+
+// With both betas 0 the moments are g and g^2 themselves, once rounded.
+TEST_P(AdamWWithBf16Moments, RoundsAtRandomAndRightOnAverage) {
+    constexpr uint64_t seed = 0x123456789abcdef0, t = 5;
+    start();
+    write(gradients_, spread([](size_t i) { return gradient_at(1, i); }));
+    step({.beta1 = 0, .beta2 = 0}, 0.01, t, seed);
+    const auto g = get<float>(gradients_);
+    const auto m = get<bf16>(m_), v = get<bf16>(v_);
+    constexpr uint64_t stream = moment_rounding_stream + t;
+    size_t different = 0;
+    double error = 0, variance = 0;  // of m, in steps of bf16
+    for (size_t i = 0; i < g.size(); ++i) {
+        const auto random = philox4x32(
+            {static_cast<uint32_t>(i / 4), 0, static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)},
+            {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+        const uint32_t m_bits = std::bit_cast<uint32_t>(g[i]), v_bits = std::bit_cast<uint32_t>(g[i] * g[i]);
+        different += m[i].bits != (m_bits + (random[i % 4] & 0xffff)) >> 16;
+        different += v[i].bits != (v_bits + (random[i % 4] >> 16)) >> 16;
+        const double share = (m_bits & 0xffff) / 65536.0;
+        error += m[i].bits - (m_bits >> 16) - share;
+        variance += share * (1 - share);
+    }
+    EXPECT_EQ(different, 0u);
+    EXPECT_LE(std::abs(error), 5 * std::sqrt(variance));
+}
+
+std::string name_of_place(const testing::TestParamInfo<Place>& info) {
+    return std::string(name_of(info.param.device)) + "_" + name_of(info.param.dtype) + "_" +
+           name_of(info.param.moments);
+}
+INSTANTIATE_TEST_SUITE_P(Devices, AdamW,
+                         testing::Values(Place{Device::cpu, DType::f32, DType::f32},
+                                         Place{Device::cpu, DType::f64, DType::f64},
+                                         Place{Device::cuda, DType::f32, DType::f32},
+                                         Place{Device::cuda, DType::f32, DType::bf16}),
+                         name_of_place);
+
+INSTANTIATE_TEST_SUITE_P(Devices, AdamWWithBf16Moments, testing::Values(Place{Device::cuda, DType::f32, DType::bf16}),
+                         name_of_place);
+
+TEST(AdamWOnTheCpu, LeavesGaps) {
+    const ParameterList parameters(config_with_biases());
+    const auto n = static_cast<size_t>(parameters.size());
+    std::vector<float> w(n, 1), m(n), v(n), g(n, 1);
+    std::vector<double> clip = {1, 1};
+    const auto view = [](auto& x) {
+        return Tensor(x.data(), dtype_of<typename std::decay_t<decltype(x)>::value_type>(), {std::ssize(x)});
+    };
+    const AdamWSettings settings;
+    adamw(Context(), {.weights = view(w),
+                      .copy = {},
+                      .m = view(m),
+                      .v = view(v),
+                      .gradients = view(g),
+                      .clip = view(clip),
+                      .decay_map = {},
+                      .parameters = parameters,
+                      .settings = settings,
+                      .learning_rate = 0.1,
+                      .step = 1});
+    EXPECT_EQ(std::count(w.begin(), w.end(), 1.0f), parameters.size() - parameters.count());
+}
+
+TEST(DecayMap, TellsOfEveryElement) {
+    for (const bool biases : {false, true}) {
+        ModelConfig config = config_with_biases();
+        config.qkv_bias = config.o_bias = config.mlp_bias = biases;
+        const ParameterList parameters(config);
+        const std::vector<int32_t> map = decay_map(parameters);
+        ASSERT_EQ(std::ssize(map), decay_map_words(parameters.size()));
+        for (const Parameter& p : parameters.all())
+            for (int64_t i = p.begin; i < p.begin + p.size(); ++i) {
+                const auto word = static_cast<uint32_t>(map[static_cast<size_t>(i / 2048)]);
+                ASSERT_EQ((word >> (i % 2048 / 64) & 1) != 0, p.decay) << p.name;
+            }
+    }
+    EXPECT_EQ(decay_map_words(0), 0);
+    EXPECT_EQ(decay_map_words(2048), 1);
+    EXPECT_EQ(decay_map_words(2049), 2);
+}
+
+class GradientNormTest : public OnDevice {
+  protected:
+    /// Norm and clip factor.
+    std::vector<double> norm_of(const Tensor& gradients, double max_norm = 0) {
+        const Tensor out = make(DType::f64, 2);
+        const Tensor scratch = gpu_ ? make(DType::u8, gradient_norm_scratch_bytes(gradients.numel())) : Tensor();
+        gradient_norm(ctx_, {.out = out, .gradients = gradients, .max_norm = max_norm, .scratch = scratch});
+        return get<double>(out);
+    }
+};
+
+TEST_P(GradientNormTest, IsThatOfTheWholeBuffer) {
+    // Below, at and above what a thread block takes on either device.
+    for (const int64_t n : {0, 4, 64, 1 << 14, 1 << 15, (1 << 15) + 4, 3 * (1 << 15) - 64, 300'032}) {
+        std::vector<float> g(static_cast<size_t>(n));
+        double sum = 0;
+        for (size_t i = 0; i < g.size(); ++i) {
+            g[i] = static_cast<float>(gradient_at(1, i));
+            sum += static_cast<double>(g[i]) * static_cast<double>(g[i]);
+        }
+        const Tensor gradients = put(g);
+        const double norm = norm_of(gradients)[0];
+        // Squares are positive, each sum is rounded n times at most, and a root halves the error.
+        EXPECT_NEAR(norm, std::sqrt(sum), static_cast<double>(n + 2) * 0x1p-53 * norm) << n;
+        EXPECT_EQ(norm_of(gradients)[0], norm);
+    }
+}
+
+TEST_P(GradientNormTest, AddsUpOverSlices) {
+    constexpr int64_t n = 100'032;
+    std::vector<float> g(static_cast<size_t>(n));
+    for (size_t i = 0; i < g.size(); ++i) g[i] = static_cast<float>(gradient_at(1, i));
+    const Tensor gradients = put(g), out = put(std::vector<double>{0, 0});
+    const Tensor scratch = gpu_ ? make(DType::u8, gradient_norm_scratch_bytes(n)) : Tensor();
+    const int64_t borders[] = {0, 64, 40'000, 40'000, n};
+    for (size_t i = 0; i + 1 < std::size(borders); ++i)
+        add_squares(ctx_, {.sum = out.slice(0, 0, 1),
+                           .gradients = gradients.slice(0, borders[i], borders[i + 1]),
+                           .scratch = scratch});
+    clip_factor(ctx_, {.out = out, .max_norm = 1});
+    const std::vector<double> found = get<double>(out), whole = norm_of(gradients, 1);
+    EXPECT_NEAR(found[0], whole[0], static_cast<double>(n) * 0x1p-53 * whole[0]);
+    EXPECT_NEAR(found[1], whole[1], static_cast<double>(n) * 0x1p-53 * whole[1]);
+}
+
+TEST_P(GradientNormTest, GivesTheClipFactor) {
+    const Tensor gradients = put(std::vector<float>(64, 0.5f));  // norm 4
+    for (const auto& [max_norm, factor] :
+         {std::pair{0.0, 1.0}, {0.1, 0.1 / (4 + 1e-6)}, {4.0, 4 / (4 + 1e-6)}, {5.0, 1.0}, {1e9, 1.0}}) {
+        const auto out = norm_of(gradients, max_norm);
+        EXPECT_EQ(out[0], 4);
+        EXPECT_DOUBLE_EQ(out[1], factor);
+    }
+    EXPECT_EQ(norm_of(put(std::vector<float>(64)), 1), (std::vector<double>{0, 1}));
+}
+
+TEST_P(GradientNormTest, TellsOfWhatIsNoNumberAndTakesWhatIs) {
+    for (const float bad : {std::nanf(""), INFINITY, -INFINITY})
+        for (const size_t at : {size_t{0}, size_t{40'003}, size_t{65'535}}) {
+            std::vector<float> g(65'536, 0.5f);
+            g[at] = bad;
+            EXPECT_FALSE(std::isfinite(norm_of(put(g), 1)[0]));
+        }
+    const double large = norm_of(put(std::vector<float>(1 << 16, 0x1p127f)))[0];
+    EXPECT_DOUBLE_EQ(large, 0x1p127 * 256);
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, GradientNormTest,
+                         testing::Values(Place{Device::cpu, DType::f32, DType::f32},
+                                         Place{Device::cuda, DType::f32, DType::f32}),
+                         name_of_place);
+
+TEST(GradientNormOnTheCpu, IsTheSameOnAnyNumberOfThreads) {
+    std::vector<float> g(100'003);
+    for (size_t i = 0; i < g.size(); ++i) g[i] = static_cast<float>(gradient_at(1, i));
+    const auto norm = [&] {
+        double out[2];
+        gradient_norm(Context(), {.out = Tensor(out, DType::f64, {2}),
+                                  .gradients = Tensor(g.data(), DType::f32, {std::ssize(g)}),
+                                  .max_norm = 0});
+        return out[0];
+    };
+    omp_set_num_threads(1);
+    const double alone = norm();
+    for (const int threads : {2, 3, 7}) {
+        omp_set_num_threads(threads);
+        EXPECT_EQ(norm(), alone) << threads << " threads";
+    }
+}
+
+class Cast : public OnDevice {};
+
+TEST_P(Cast, RoundsToNearestEven) {
+    std::vector<float> from;
+    for (size_t i = 0; i < 5000; ++i) from.push_back(static_cast<float>(gradient_at(3, i)));
+    for (const uint32_t bits : {0x00000000u, 0x80000000u, 0x3f808000u, 0x3f818000u, 0x3f808001u, 0x7f7fffffu,
+                                0x00000001u, 0x807fffffu, 0x7f800000u, 0xff800000u, 0x3f807fffu, 0xbf818000u})
+        from.push_back(std::bit_cast<float>(bits));
+    const Tensor to = make(DType::bf16, std::ssize(from));
+    cast(ctx_, to, put(from));
+    const auto rounded = get<bf16>(to);
+    for (size_t i = 0; i < from.size(); ++i) ASSERT_EQ(rounded[i].bits, bf16_from_float(from[i])) << from[i];
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, Cast, testing::Values(Place{Device::cuda, DType::f32, DType::bf16}), name_of_place);
+
+}  // namespace
+}  // namespace colonnade

@@ -1,0 +1,455 @@
+// Training on several ranks as a user starts it: what one rank would have learned, in the same order; the same bits in
+// every run; checkpoints for any number of ranks; and whatever happens to one rank, all end, and the next start goes on.
+
+#include <cmath>
+
+#include "tests/support/mpirun.h"
+#include "tests/support/tiny_model.h"
+#include "tests/support/tiny_run.h"
+#include "train/objectives/preference_objective.h"
+#include "train/run/rank_check.h"
+
+namespace colonnade {
+namespace {
+
+class RanksTest : public RunTest {
+  protected:
+    void SetUp() override {
+        if (mpirun().empty()) GTEST_SKIP() << "no mpirun, or a build without MPI";
+        RunTest::SetUp();
+        write_config("logging_steps: 1\nlearning_rate: 1e-2\nmax_steps: 8\nval_size: 16\neval_steps: 4\n");
+    }
+    std::vector<std::string> train_on(int ranks, const std::string& name, std::vector<std::string> settings) const {
+        settings.insert(settings.begin(), {config(), output(name)});
+        return on_ranks(ranks, "train", settings);
+    }
+    Program::Result train_ranks(int ranks, const std::string& name, const std::vector<std::string>& settings,
+                                Exit exit = Exit::ok) const {
+        const Program::Result result = Program(mpirun(), train_on(ranks, name, settings), allow_ranks).wait();
+        EXPECT_EQ(result.exit, static_cast<int>(exit)) << result.err;
+        EXPECT_EQ(count_of(result.err, "error: "), exit == Exit::ok ? 0 : 1) << result.err;
+        return result;
+    }
+    RunResult result(const std::string& name) const { return result_of(path(name)); }
+    /// In bits.
+    void expect_same(const std::string& name, const std::string& other) const {
+        const RunResult a = result(name), b = result(other);
+        EXPECT_FALSE(a.state.empty());
+        EXPECT_TRUE(a.state == b.state) << name << " and " << other;
+        EXPECT_TRUE(a.model == b.model) << name << " and " << other;
+        EXPECT_EQ(a.log, b.log);
+    }
+    /// Counts exactly, measured numbers to rounding: what differs is the order of sums in f32. `absolute` is for differences
+    /// of larger numbers, which rewards are.
+    void expect_close(const std::string& name, const std::string& other, double absolute = 0) const {
+        const std::vector<Json> a = result(name).log, b = result(other).log;
+        ASSERT_EQ(a.size(), b.size());
+        ASSERT_GT(a.size(), 0u);
+        for (size_t i = 0; i < a.size(); ++i)
+            for (const auto& [key, value] : a[i].items()) {
+                ASSERT_TRUE(b[i].contains(key)) << key;
+                if (value.is_number_float()) {
+                    const double x = value.get<double>();
+                    EXPECT_NEAR(b[i][key].get<double>(), x, 2e-6 * std::abs(x) + absolute) << key << ", line " << i;
+                } else {
+                    EXPECT_EQ(b[i][key], value) << key << ", line " << i;
+                }
+            }
+    }
+};
+
+TEST_F(RanksTest, LearnWhatOneRankLearns) {
+    train_ranks(1, "one", {"gradient_accumulation_steps=12"});
+    for (const int n : {2, 3, 4}) {
+        const std::string name = std::to_string(n);
+        train_ranks(n, name, {fmt::format("gradient_accumulation_steps={}", 12 / n)});
+        expect_close(name, "one");
+    }
+}
+
+/// Adapters without dropout; a checkpoint of two ranks with sharded state is gone on with by one.
+TEST_F(RanksTest, LearnTheAdaptersOfOneRank) {
+    train_ranks(1, "base", {"save_strategy=no"});
+    spill(config(), fmt::format("model_name_or_path: {}\nfinetuning_type: lora\nlora_rank: 4\n"
+                                "datasets: [{{path: {}}}]\nmax_length: 48\npacking_length: 64\nprepared_path: {}\n"
+                                "threads: 1\nreport_to: [jsonl]\nlogging_steps: 1\nlearning_rate: 1e-2\n"
+                                "max_steps: 8\nval_size: 16\neval_steps: 4\n",
+                                path("base"), path("train.jsonl"), path("prepared")));
+    train_ranks(1, "one", {"gradient_accumulation_steps=4"});
+    train_ranks(2, "two", {"gradient_accumulation_steps=2", "export_merged=true"});
+    expect_close("two", "one");
+    train_ranks(2, "sharded", {"gradient_accumulation_steps=2", "zero_stage=1"});
+    expect_same("sharded", "two");
+    const auto adapters = [&](const std::string& name) { return slurp(path(name) + "/adapter_model.safetensors"); };
+    EXPECT_TRUE(adapters("sharded") == adapters("two"));
+    EXPECT_TRUE(std::filesystem::exists(path("two/merged/config.json")));
+
+    train_ranks(2, "stopped",
+                {"gradient_accumulation_steps=2", "zero_stage=1", "max_steps=4", "lr_scheduler_type=constant"});
+    const Program::Result resumed =
+        train_ranks(1, "stopped", {"gradient_accumulation_steps=4", "max_steps=8", "resume_from_checkpoint=auto"});
+    EXPECT_NE(resumed.out.find("made by 2 ranks, now there are 1"), std::string::npos) << resumed.out;
+
+    // Ranks draw masks of their own.
+    train_ranks(1, "one dropping", {"gradient_accumulation_steps=4", "lora_dropout=0.3"});
+    train_ranks(2, "two dropping", {"gradient_accumulation_steps=2", "lora_dropout=0.3"});
+    EXPECT_FALSE(adapters("two dropping") == adapters("one dropping"));
+}
+
+/// Rank 0 computes the reference, the others read it.
+TEST_F(RanksTest, LearnThePairsOfOneRank) {
+    spill(path("train.jsonl"), pair_rows(120));
+    for (const char* stage : {"dpo", "rm"}) {
+        const std::string of = std::string("stage=") + stage, one = std::string(stage) + "-1",
+                          two = std::string(stage) + "-2";
+        train_ranks(1, one,
+                    {of, "packing_length=96", "gradient_accumulation_steps=4", "prepared_path=" + path(one + "-data")});
+        train_ranks(2, two,
+                    {of, "packing_length=96", "gradient_accumulation_steps=2", "prepared_path=" + path(two + "-data")});
+        expect_close(two, one, 2e-5);
+        train_ranks(2, two + "-sharded",
+                    {of, "packing_length=96", "gradient_accumulation_steps=2", "zero_stage=1",
+                     "prepared_path=" + path(two + "-data")});
+        expect_same(two + "-sharded", two);
+    }
+}
+
+TEST_F(RanksTest, GiveTheSameBitsInEveryRunAndInEveryStage) {
+    const std::string packs = "gradient_accumulation_steps=2";
+    train_ranks(3, "first", {packs});
+    train_ranks(3, "second", {packs});
+    expect_same("second", "first");
+    train_ranks(3, "sharded", {packs, "zero_stage=1", "param_checksum_steps=2"});
+    expect_same("sharded", "first");
+    train_ranks(3, "bf16", {packs, "grad_sync_dtype=bf16"});
+    EXPECT_FALSE(result("bf16").model == result("first").model);
+    train_ranks(3, "bf16 sharded", {packs, "grad_sync_dtype=bf16", "zero_stage=1"});
+    expect_same("bf16 sharded", "bf16");
+}
+
+TEST_F(RanksTest, ResumeOnAnotherNumberOfRanks) {
+    train_ranks(3, "unbroken", {"gradient_accumulation_steps=2", "save_steps=4", "save_total_limit=0"});
+    const auto start_from_four = [&](const std::string& name) {
+        std::filesystem::create_directories(path(name));
+        std::filesystem::copy(path("unbroken"), path(name), std::filesystem::copy_options::recursive);
+        std::filesystem::remove_all(path(name) + "/checkpoint-8");
+        for (const char* file : {"config.json", "model.safetensors"}) std::filesystem::remove(path(name) + "/" + file);
+    };
+    // On as many ranks, in another stage: the same bits.
+    start_from_four("three");
+    const std::string resume = "resume_from_checkpoint=auto", every = "save_steps=4";
+    const Program::Result three =
+        train_ranks(3, "three", {"gradient_accumulation_steps=2", every, resume, "zero_stage=1"});
+    EXPECT_NE(three.out.find("resumed from " + path("three") + "/checkpoint-4 at step 4 of 8"), std::string::npos);
+    EXPECT_EQ(count_of(three.out, "note: "), 0) << three.out;
+    expect_same("three", "unbroken");
+    // What ranks with sharded state save is read by two, and by one.
+    start_from_four("two");
+    const Program::Result two = train_ranks(2, "two", {"gradient_accumulation_steps=3", every, resume, "zero_stage=1"});
+    EXPECT_NE(two.out.find("made by 3 ranks, now there are 2"), std::string::npos) << two.out;
+    expect_close("two", "unbroken");
+    start_from_four("one");
+    train_ranks(1, "one", {"gradient_accumulation_steps=6", every, resume});
+    expect_close("one", "unbroken");
+    // Steps of another size are told.
+    start_from_four("less");
+    const Program::Result less = train_ranks(2, "less", {"gradient_accumulation_steps=2", every, resume});
+    EXPECT_NE(less.out.find("the packs of a step have changed from 6 to 4"), std::string::npos) << less.out;
+}
+
+TEST_F(RanksTest, MayBeMoreThanPacks) {
+    spill(path("train.jsonl"), chain_rows(6));
+    write_config("logging_steps: 1\nlearning_rate: 1e-2\nnum_train_epochs: 2\neval_datasets: [{path: " +
+                 path("train.jsonl") + "}]\n");
+    train_ranks(1, "one", {"gradient_accumulation_steps=4"});
+    const Program::Result four = train_ranks(4, "four", {"zero_stage=1"});
+    EXPECT_NE(four.out.find("some ranks have nothing to learn from"), std::string::npos) << four.out;
+    expect_close("four", "one");
+}
+
+TEST_F(RanksTest, PlanTellsOfEachRank) {
+    std::vector<std::string> arguments = train_on(3, "run", {"zero_stage=1", "--plan"});
+    const Program::Result plan = Program(mpirun(), arguments, allow_ranks).wait();
+    EXPECT_EQ(plan.exit, 0) << plan.err;
+    EXPECT_EQ(count_of(plan.out, "8 of 3 packs (1 micro-steps of 1 on each of 3 ranks)"), 1) << plan.out;
+    EXPECT_EQ(count_of(plan.out, "memory of each rank: CPU"), 1) << plan.out;
+    EXPECT_FALSE(std::filesystem::exists(path("run")));
+}
+
+TEST_F(RanksTest, MustAgreeOnTheConfig) {
+    std::vector<std::string> arguments = train_on(1, "run", {"learning_rate=1e-3"});
+    const std::vector<std::string> others = train_on(1, "run", {"learning_rate=2e-3"});
+    arguments.push_back(":");
+    arguments.insert(arguments.end(), others.begin() + 3, others.end());
+    const Program::Result result = Program(mpirun(), arguments, allow_ranks).wait();
+    EXPECT_EQ(result.exit, static_cast<int>(Exit::config)) << result.err;
+    EXPECT_EQ(count_of(result.err, "error: "), 1) << result.err;
+    EXPECT_NE(result.err.find("ranks disagree on learning_rate: rank 0 of 2 on "), std::string::npos) << result.err;
+    EXPECT_NE(result.err.find(" has 0.001, rank 1 of 2 on "), std::string::npos) << result.err;
+    EXPECT_FALSE(std::filesystem::exists(path("run")));
+}
+
+TEST_F(RanksTest, TellErrorsOnce) {
+    const Program::Result key = train_ranks(3, "run", {"learning_rat=1e-3"}, Exit::config);
+    EXPECT_NE(key.err.find("learning_rate"), std::string::npos) << key.err;
+    spill(path("train.jsonl"), "{\"input_ids\": [1, 2], \"labels\": [1]}\n");
+    const Program::Result row = train_ranks(3, "run", {}, Exit::data);
+    EXPECT_NE(row.err.find(path("train.jsonl") + ":1:"), std::string::npos) << row.err;
+}
+
+/// A run that goes on until something happens to it.
+class RanksInTrouble : public RanksTest {
+  protected:
+    void SetUp() override {
+        RanksTest::SetUp();
+        if (IsSkipped()) return;
+        write_config("logging_steps: 1\nlearning_rate: 1e-3\nmax_steps: 400\nsave_steps: 40\nddp_timeout: 4\n");
+    }
+    /// Sends a signal to one of three ranks (or, for rank -1, to mpirun) in the middle of the run.
+    Program::Result disturb(const std::string& name, int rank, int signal) const {
+        Program program(mpirun(), train_on(3, name, settings_), allow_ranks);
+        EXPECT_TRUE(program.read_until("step 45/"));
+        std::vector<pid_t> ranks;
+        for (int r = 0; r < 3; ++r) ranks.push_back(process_of_rank(program.pid(), r));
+        EXPECT_EQ(std::count(ranks.begin(), ranks.end(), 0), 0);
+        if (rank < 0)
+            program.send(signal);
+        else
+            kill(ranks[static_cast<size_t>(rank)], signal);
+        const auto start = std::chrono::steady_clock::now();
+        const Program::Result result = program.wait();
+        EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(4 + 5 + 8));
+        for (int wait = 0; wait < 50 && !std::all_of(ranks.begin(), ranks.end(), is_gone); ++wait) usleep(100'000);
+        EXPECT_TRUE(std::all_of(ranks.begin(), ranks.end(), is_gone)) << "a rank is left behind";
+        const std::vector<int64_t> steps = checkpoint_steps(path(name));
+        EXPECT_TRUE(!steps.empty() && steps.back() < 400) << "nothing happened before the end";
+        return result;
+    }
+    void expect_to_go_on(const std::string& name) const {
+        std::vector<std::string> resume = settings_;
+        resume.push_back("resume_from_checkpoint=auto");
+        const Program::Result result = train_ranks(3, name, resume);
+        EXPECT_NE(result.out.find("resumed from " + path(name)), std::string::npos) << result.out;
+        expect_same(name, "unbroken");
+    }
+    static void expect_line(const Program::Result& result, const std::string& what) {
+        EXPECT_NE(result.exit, 0);
+        EXPECT_EQ(count_of(result.err, "train: error: "), 1) << result.err;
+        EXPECT_NE(result.err.find(what), std::string::npos) << result.err;
+        EXPECT_NE(result.err.find("; last seen at step "), std::string::npos) << result.err;
+    }
+    std::vector<std::string> settings_ = {"zero_stage=1"};
+};
+
+TEST_F(RanksInTrouble, EndAndGoOn) {
+    train_ranks(3, "unbroken", settings_);
+    // mpirun returns the exit code of whichever rank ended first: 5, or 128 + 9 of the one that was killed.
+    const Program::Result killed = disturb("killed", 1, SIGKILL);
+    expect_line(killed, "rank 1 of 3 on ");
+    EXPECT_NE(killed.err.find(" died; "), std::string::npos) << killed.err;
+    expect_to_go_on("killed");
+
+    const Program::Result first = disturb("first killed", 0, SIGKILL);
+    expect_line(first, "rank 0 of 3 on ");
+
+    const Program::Result stopped = disturb("stopped", 2, SIGSTOP);
+    expect_line(stopped, "gives no sign of life for 4 s");
+    EXPECT_EQ(stopped.exit, static_cast<int>(Exit::peer)) << stopped.err;
+    expect_to_go_on("stopped");
+}
+
+TEST_F(RanksInTrouble, StopTogetherWhenOneIsAskedTo) {
+    train_ranks(3, "unbroken", settings_);
+    for (const auto& [name, rank, signal] : {std::tuple("term", 1, SIGTERM), std::tuple("usr1", -1, SIGUSR1)}) {
+        const Program::Result result = disturb(name, rank, signal);
+        EXPECT_EQ(result.exit, 0) << result.err;
+        EXPECT_EQ(
+            count_of(result.out, fmt::format("stopped by {} after step ", signal == SIGTERM ? "SIGTERM" : "SIGUSR1")),
+            1)
+            << result.out;
+        EXPECT_EQ(count_of(result.err, "error: "), 0) << result.err;
+        if (rank == 1) expect_to_go_on(name);
+    }
+}
+
+TEST_F(RanksInTrouble, AFullDiskEndsAll) {
+    Program program(mpirun(), train_on(3, "run", settings_), allow_ranks);
+    ASSERT_TRUE(program.read_until("step 2/"));
+    // From now on rank 0 cannot write a checkpoint any more.
+    const rlimit limit{20'000, 20'000};
+    EXPECT_EQ(prlimit(process_of_rank(program.pid(), 0), RLIMIT_FSIZE, &limit, nullptr), 0);
+    const Program::Result result = program.wait();
+    EXPECT_EQ(result.exit, static_cast<int>(Exit::storage)) << result.err;
+    EXPECT_EQ(count_of(result.err, "error: "), 1) << result.err;
+    EXPECT_NE(result.err.find("train: error: rank 0 of 3 on "), std::string::npos) << result.err;
+    EXPECT_NE(result.err.find(path("run/checkpoint-")), std::string::npos) << result.err;
+    for (const int64_t step : checkpoint_steps(path("run")))
+        EXPECT_TRUE(std::filesystem::exists(checkpoint_folder(path("run"), step) + "/manifest.json")) << step;
+}
+
+/// How far updates of several ranks may be from those of one.
+struct UpdateBounds {
+    uint64_t steps;
+    double sums;  ///< relative: of the loss, and the gradients' norm
+    /// Absolute. AdamW divides by the root of v: where a gradient is nearly 0 its rounding shows here.
+    std::optional<double> weights;
+    double moments;  ///< of the largest
+};
+constexpr UpdateBounds in_double{.steps = 3, .sums = 1e-12, .weights = 1e-9, .moments = 1e-13};
+/// Gradients are added up in f32. One step: in the next some weight might round to another bf16.
+constexpr UpdateBounds on_gpus{.steps = 1, .sums = 1e-6, .weights = {}, .moments = 1e-6};
+
+/// Updates of ranks that see a batch each are those of one learner that sees all. In the second step the last rank has
+/// nothing to learn from, though its step before left gradients behind.
+void expect_updates_of_one(const Ranks& ranks, Learner& alone, Learner& together, const UpdateBounds& bounds,
+                           const std::function<Batch(uint64_t draw)>& batch) {
+    const Objective& objective = alone.objective();
+    for (uint64_t step = 0; step < bounds.steps; ++step) {
+        std::vector<Batch> batches;
+        double total = 0;
+        for (int r = 0; r < ranks.size(); ++r) {
+            const bool empty = step == 1 && r + 1 == ranks.size();
+            batches.push_back(empty ? Batch() : batch(100 * step + static_cast<uint64_t>(r)));
+            total += objective.total(batches.back());
+        }
+        alone.zero_gradients();
+        together.zero_gradients();
+        const Context ctx = alone.context(nullptr, true), ctx_together = together.context(nullptr, true);
+        for (const Batch& b : batches) alone.accumulate(ctx, b, total);
+        together.accumulate(ctx_together, batches[static_cast<size_t>(ranks.rank())], total, true);
+        alone.update(ctx, {.weight_decay = 0.1}, 1e-2, 0.01);
+        together.update(ctx_together, {.weight_decay = 0.1}, 1e-2, 0.01);
+        const StepResult a = alone.result(), b = together.result();
+        const LossSums::Numbers x = a.loss.numbers(), y = b.loss.numbers();
+        for (size_t i = 0; i < x.size(); ++i)
+            if (x[i] != y[i]) {  // an extreme of nothing is infinite
+                EXPECT_NEAR(y[i], x[i], bounds.sums * std::max(1.0, std::abs(x[i]))) << "number " << i;
+            }
+        EXPECT_GT(a.loss.nll, 0);
+        EXPECT_NEAR(b.gradient_norm, a.gradient_norm, bounds.sums * a.gradient_norm);
+        EXPECT_LT(b.clip_factor, 1);
+    }
+    if (bounds.weights) {
+        const std::vector<double> a = numbers_of(alone, alone.used_weights()),
+                                  b = numbers_of(together, together.used_weights());
+        double worst = 0;
+        for (size_t k = 0; k < a.size(); ++k) worst = std::max(worst, std::abs(a[k] - b[k]));
+        EXPECT_LT(worst, *bounds.weights);
+    }
+    require_same_weights(ranks, together.weights_checksum(), 3, 0);
+    for (const auto& state : {&Learner::m, &Learner::v}) {
+        const HostCopy whole = together.whole((together.*state)());
+        if (!ranks.first()) continue;
+        const std::vector<double> x = numbers_of(whole.tensor()), y = numbers_of(alone, (alone.*state)());
+        double largest = 0, difference = 0;
+        for (size_t i = 0; i < y.size(); ++i) {
+            largest = std::max(largest, std::abs(y[i]));
+            difference = std::max(difference, std::abs(x[i] - y[i]));
+        }
+        EXPECT_GT(largest, 0);
+        EXPECT_LT(difference, bounds.moments * largest);
+    }
+}
+
+void fill_randomly(Learner& learner) {
+    if (learner.options().lora) {
+        const DType dtype = learner.options().gpu ? DType::f32 : DType::f64;
+        const auto base = tiny_learner(learner.config(), dtype, 1, 2);
+        learner.fill_base([&](const Parameter& p, const Tensor& into) {
+            dispatch_float(
+                dtype, [&]<typename T>() { std::copy_n(base->weights().as<T>() + p.begin, p.size(), into.as<T>()); });
+        });
+    }
+    randomize(learner, 5);
+}
+
+/// In double: full training and adapters, language models and pairs, both stages.
+TEST(DISABLED_EveryRank, UpdatesInDouble) {
+    Ranks ranks("ranks_test");
+    const auto communicator = Communicator::join(ranks, nullptr, true);
+    const auto pairs = std::make_shared<PreferenceObjective>(
+        PreferenceMix{.count = 1, .losses = {PreferenceLoss::sigmoid}, .weights = {1}});
+    const LoraSettings all{.rank = 3, .targets = {lora_modules().begin(), lora_modules().end()}, .head = true};
+    for (const auto& [architecture, tied] :
+         {std::pair(Architecture::llama, true), {Architecture::llama, false}, {Architecture::qwen3, false}})
+        for (const int64_t zero_stage : {0, 1})
+            for (const bool lora : {false, true})
+                for (const bool preferences : {false, true}) {
+                    if (lora && tied) continue;  // then there is no head to train
+                    const ModelConfig config = tiny_config(architecture, tied);
+                    LearnerOptions options{.max_packs = 1, .max_length = 32, .head_chunk = 7, .dtype = DType::f64};
+                    if (lora) options.lora = all;
+                    if (preferences) options.objective = pairs;
+                    Learner alone(config, options);
+                    options.sync = {.communicator = communicator.get(), .zero_stage = zero_stage};
+                    Learner together(config, options);
+                    fill_randomly(alone);
+                    fill_randomly(together);
+                    expect_updates_of_one(ranks, alone, together, in_double, [&](uint64_t draw) {
+                        const auto i = static_cast<int64_t>(draw % 100);
+                        Sample sample = random_sample(draw, i + 1, {9 + i, 5}, config.vocab_size);
+                        if (preferences) std::fill(sample.weights.begin() + i + 1, sample.weights.end(), 1.0f);
+                        Batch batch = make_batch({{&sample}});
+                        if (preferences) batch.reference = {-20.0 - static_cast<double>(i), -15};
+                        return batch;
+                    });
+                }
+}
+TEST_F(RanksTest, UpdateAsOneDoesInDouble) {
+    for (const int n : {2, 3}) {
+        const Program::Result result = run_on_ranks(n, "DISABLED_EveryRank.UpdatesInDouble");
+        EXPECT_EQ(result.exit, 0) << result.out << result.err;
+        EXPECT_EQ(count_of(result.out, "[  PASSED  ] 1 test"), n) << result.out;
+    }
+}
+
+/// A GPU to each rank: full training and adapters, both stages, through NCCL.
+TEST(DISABLED_EveryRank, UpdatesOnGpus) {
+    Ranks ranks("ranks_test");
+    Gpu gpu(ranks.local_rank());
+    const auto communicator = Communicator::join(ranks, &gpu, true);
+    for (const Architecture architecture : {Architecture::llama, Architecture::qwen3})
+        for (const int64_t zero_stage : {0, 1})
+            for (const bool lora : {false, true}) {
+                const ModelConfig config = small_config(architecture);
+                LearnerOptions options{.max_packs = 1, .max_length = 300, .head_chunk = 64, .gpu = &gpu};
+                if (lora)
+                    options.lora = LoraSettings{.rank = 8, .targets = {lora_modules().begin(), lora_modules().end()}};
+                Learner alone(config, options);
+                options.sync = {.communicator = communicator.get(), .zero_stage = zero_stage};
+                Learner together(config, options);
+                fill_randomly(alone);
+                fill_randomly(together);
+                expect_updates_of_one(ranks, alone, together, on_gpus, [&](uint64_t draw) {
+                    const auto i = static_cast<int64_t>(draw % 100);
+                    const Sample sample = random_sample(draw, i + 1, {190 + i, 70}, config.vocab_size);
+                    return make_batch({{&sample}});
+                });
+            }
+}
+TEST_F(RanksTest, UpdateAsOneDoesOnGpus) {
+    if (cuda_devices().size() < 2 || !built_with_nccl()) GTEST_SKIP() << "fewer than two GPUs, or a build without NCCL";
+    const Program::Result result = run_on_ranks(2, "DISABLED_EveryRank.UpdatesOnGpus");
+    EXPECT_EQ(result.exit, 0) << result.out << result.err;
+    EXPECT_EQ(count_of(result.out, "[  PASSED  ] 1 test"), 2) << result.out;
+}
+
+TEST(DISABLED_EveryRank, OneHasOtherWeights) {
+    Ranks ranks("ranks_test");
+    std::exit(run_program("ranks_test", [&] {
+        return ranks.guard([&] {
+            require_same_weights(ranks, 7, 100, -1);
+            require_same_weights(ranks, ranks.rank() == 1 ? 8 : 7, 200, 100);
+            return 0;
+        });
+    }));
+}
+TEST_F(RanksTest, NoticeThatWeightsDiffer) {
+    const Program::Result result = run_on_ranks(3, "DISABLED_EveryRank.OneHasOtherWeights");
+    EXPECT_EQ(result.exit, static_cast<int>(Exit::numerics)) << result.err;
+    EXPECT_EQ(count_of(result.err, "error: after step 200 the weights of rank 1 of 3 on "), 1) << result.err;
+    EXPECT_NE(result.err.find("after step 100 they agreed"), std::string::npos) << result.err;
+}
+
+}  // namespace
+}  // namespace colonnade

@@ -1,0 +1,399 @@
+// The trainer as a user knows it: a run that is stopped, killed or resumed anywhere ends in the same bits as one that
+// is not; its figures are true; what an earlier run left is never lost by the way.
+
+#include <omp.h>
+
+#include <cmath>
+#include <map>
+
+#include "data/unigram.h"
+#include "tests/support/tiny_run.h"
+
+namespace colonnade {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Folders compare by these files' bytes; said briefly, as a difference would print megabytes.
+void expect_equal(const RunResult& found, const RunResult& expected, const std::string& what) {
+    EXPECT_FALSE(expected.state.empty());
+    EXPECT_TRUE(found.state == expected.state) << what << ": weights or moments differ";
+    EXPECT_TRUE(found.model == expected.model) << what << ": the exported model differs";
+    EXPECT_EQ(found.log, expected.log) << what;
+}
+
+int64_t last_step(const std::string& output_dir) {
+    const std::vector<int64_t> steps = checkpoint_steps(output_dir);
+    return steps.empty() ? 0 : steps.back();
+}
+
+double value_at(const std::vector<Json>& log, const char* key, int64_t step) {
+    for (const Json& line : log)
+        if (line.at("step") == step && line.contains(key)) return line.at(key);
+    ADD_FAILURE() << "no " << key << " at step " << step;
+    return NAN;
+}
+
+// --- Resume ----------------------------------------------------------------------------------------------------------
+
+class Resume : public RunTest {
+  protected:
+    void SetUp() override {
+        RunTest::SetUp();
+        // Lines of the log that tell of several steps, so that a checkpoint falls between two of them.
+        write_config(
+            "per_device_train_batch_size: 2\ngradient_accumulation_steps: 2\nnum_train_epochs: 2\nlearning_rate: 0.01\n"
+            "weight_decay: 0.1\nlogging_steps: 3\nsave_steps: 1\nsave_total_limit: 0\nval_size: 20\neval_steps: 4\n");
+    }
+    /// What a run that died some time after saving `step` leaves: that checkpoint, and a log that tells more.
+    void leave(const std::string& run, int64_t step, const std::string& into) const {
+        fs::create_directories(path(into));
+        fs::copy(checkpoint_folder(path(run), step), checkpoint_folder(path(into), step));
+        fs::copy(path(run) + "/metrics.jsonl", path(into) + "/metrics.jsonl");
+    }
+};
+
+TEST_F(Resume, AtAnyStepGivesTheSameBits) {
+    train(config(), {output("unbroken")});
+    const RunResult unbroken = result_of(path("unbroken"));
+    const int64_t last = last_step(path("unbroken")), edge = last / 2;
+    ASSERT_GE(last, 16);
+    for (const int64_t stop : {int64_t{1}, int64_t{2}, edge - 1, edge, edge + 1, last - 1, last}) {
+        const std::string name = fmt::format("stopped-{}", stop);
+        leave("unbroken", stop, name);
+        const std::string printed = train(config(), {output(name), "resume_from_checkpoint=auto", "save_steps=1000"});
+        EXPECT_NE(printed.find(fmt::format("at step {} of {}", stop, last)), std::string::npos);
+        expect_equal(result_of(path(name)), unbroken, name);
+    }
+}
+
+TEST_F(Resume, TwiceInARowGivesTheSameBits) {
+    train(config(), {output("unbroken")});
+    leave("unbroken", 3, "once");
+    train(config(), {output("once"), "resume_from_checkpoint=auto", "save_steps=8"});
+    leave("once", 8, "twice");
+    train(config(),
+          {output("twice"), "resume_from_checkpoint=" + checkpoint_folder(path("twice"), 8), "save_steps=99"});
+    expect_equal(result_of(path("twice")), result_of(path("unbroken")), "twice");
+}
+
+TEST_F(Resume, RefusesOtherData) {
+    train(config(), {output("run")});
+    fs::remove(path("run") + "/config.json");
+    spill(path("train.jsonl"), chain_rows(160, 2));
+    const RunResult before = result_of(path("run"));
+    expect_error(Exit::config, "other data", [&] { train(config(), {output("run"), "resume_from_checkpoint=auto"}); });
+    expect_equal(result_of(path("run")), before, "after the refusal");
+}
+
+TEST_F(Resume, TellsOfAChangedLearningRate) {
+    train(config(), {output("run"), "num_train_epochs=0.2"});
+    const std::string printed =
+        train(config(), {output("run"), "num_train_epochs=0.2", "resume_from_checkpoint=auto", "learning_rate=0.02"});
+    EXPECT_NE(printed.find("note: since the checkpoint the config has changed"), std::string::npos);
+    EXPECT_NE(printed.find("learning_rate: 0.01, now 0.02"), std::string::npos) << printed;
+}
+
+TEST_F(Resume, RefusesACheckpointPastTheEnd) {
+    train(config(), {output("run"), "num_train_epochs=0.2"});
+    expect_error(Exit::config, "is at step 3, the run ends at 2", [&] {
+        train(config(), {output("run"), "num_train_epochs=0.15", "resume_from_checkpoint=auto"});
+    });
+}
+
+TEST_F(Resume, FromAnOlderCheckpointNeedsAFolderOfItsOwn) {
+    train(config(), {output("run"), "num_train_epochs=0.2"});
+    const RunResult before = result_of(path("run"));
+    const std::string older = "resume_from_checkpoint=" + checkpoint_folder(path("run"), 2);
+    expect_error(Exit::config, "holds a run already: choose another", [&] {
+        train(config(), {output("run"), "num_train_epochs=0.2", older});
+    });
+    expect_equal(result_of(path("run")), before, "after the refusal");
+    train(config(), {output("branch"), "num_train_epochs=0.2", older});
+    EXPECT_TRUE(result_of(path("branch")).state == before.state);
+}
+
+// --- Signals ---------------------------------------------------------------------------------------------------------
+
+// The program prints a line per step into a pipe of one page, which holds less than 64 of them: in runs of several
+// hundred steps a signal after a line arrives before the end.
+class Signals : public RunTest {
+  protected:
+    void SetUp() override {
+        RunTest::SetUp();
+        write_config(
+            "num_train_epochs: 6\nlearning_rate: 0.01\nlogging_steps: 1\nsave_steps: 16\nsave_total_limit: 2\n");
+        train(config(), {output("unbroken")});
+        unbroken_ = result_of(path("unbroken"));
+        last_ = last_step(path("unbroken"));
+        ASSERT_GE(last_, 300);
+    }
+    std::vector<std::string> arguments() const { return {config(), output("run"), "resume_from_checkpoint=auto"}; }
+    RunResult unbroken_;
+    int64_t last_ = 0;
+};
+
+TEST_F(Signals, SigtermSavesAndLeaves) {
+    int stops = 0;
+    for (const int signal : {SIGTERM, SIGINT}) {
+        Program program("train", arguments());
+        ASSERT_TRUE(program.read_until("step ", 3));
+        program.send(signal);
+        const Program::Result result = program.wait();
+        EXPECT_EQ(result.exit, 0) << result.err;
+        const int64_t step = last_step(path("run"));
+        const char* name = signal == SIGTERM ? "SIGTERM" : "SIGINT";
+        EXPECT_NE(result.out.find(fmt::format("stopped by {} after step {} of {}", name, step, last_)),
+                  std::string::npos)
+            << result.out;
+        EXPECT_FALSE(fs::exists(path("run") + "/config.json")) << "exported a model that is not trained to its end";
+        stops += step < last_;
+    }
+    EXPECT_EQ(stops, 2);
+    EXPECT_EQ(run("train", arguments()).exit, 0);
+    expect_equal(result_of(path("run")), unbroken_, "after two stops");
+}
+
+TEST_F(Signals, KilledAtAnyMomentLosesNothing) {
+    const Philox random{5, 0};
+    int kills = 0, with_checkpoint = 0;
+    while (true) {
+        ASSERT_LT(kills, 200) << "no progress";
+        Program program("train", arguments());
+        // Every other time right after the line of a step that saves: while it saves, if all goes as it should.
+        program.read_until("step ", kills % 2 ? 16 : static_cast<int>(random.below(static_cast<uint64_t>(kills), 40)));
+        program.send(SIGKILL);
+        const Program::Result result = program.wait();
+        if (result.exit == 0) break;  // it came to its end before the signal
+        ASSERT_EQ(result.exit, 128 + SIGKILL) << result.err;
+        ++kills;
+        for (const int64_t step : checkpoint_steps(path("run")))
+            EXPECT_EQ(checkpoint_model(checkpoint_folder(path("run"), step)).vocab_size, chain_vocab);
+        with_checkpoint += last_step(path("run")) > 0;
+    }
+    EXPECT_GE(kills, 4);
+    EXPECT_GE(with_checkpoint, 2);
+    expect_equal(result_of(path("run")), unbroken_, "after the kills");
+    for (const auto& entry : fs::directory_iterator(path("run")))
+        EXPECT_EQ(entry.path().string().find(".tmp-"), std::string::npos) << entry.path() << " is left over";
+}
+
+TEST(StopSignal, TellsTheFirstAndEndsWithTheSecond) {
+    const auto body = [](int signals) {
+        const StopSignal stop;
+        if (stop.received()) return 1;
+        for (int i = 0; i < signals; ++i) raise(SIGTERM);
+        return stop.received() == std::string("SIGTERM") ? 0 : 2;
+    };
+    EXPECT_EQ(exit_of_child([&] { return body(1); }), 0);
+    EXPECT_EQ(exit_of_child([&] { return body(2); }), 128 + SIGTERM);
+}
+
+// --- Same bits, true figures -------------------------------------------------------------------------------------------
+
+class Figures : public RunTest {};
+
+TEST_F(Figures, BitsDoNotDependOnThreads) {
+    const std::vector<std::string> small = {"max_steps=6"};
+    // Inner dimensions over several hundred, where a matrix product would be cut differently on more threads.
+    const std::vector<std::string> large = {
+        "max_steps=2",          "model.hidden_size=72", "model.intermediate_size=600",  "model.num_attention_heads=6",
+        "model.vocab_size=700", "packing_length=420",   "per_device_train_batch_size=2"};
+    for (const auto& shape : {small, large}) {
+        std::map<int, RunResult> results;
+        for (const int threads : {1, 3}) {
+            std::vector<std::string> arguments = shape;
+            const std::string name = fmt::format("threads-{}-{}", threads, shape.size());
+            arguments.insert(arguments.end(), {output(name), fmt::format("threads={}", threads), "logging_steps=1"});
+            train(config(), arguments);
+            EXPECT_EQ(omp_get_max_threads(), threads);
+            results[threads] = result_of(path(name));
+        }
+        expect_equal(results[3], results[1], shape.back());
+    }
+}
+
+TEST_F(Figures, AccumulationEqualsABatch) {
+    const auto losses = [&](const std::string& name, int batch, int accumulation) {
+        train(config(), {output(name), fmt::format("per_device_train_batch_size={}", batch),
+                         fmt::format("gradient_accumulation_steps={}", accumulation), "max_steps=8", "logging_steps=1",
+                         "learning_rate=1e-3"});
+        return read_log(path(name));
+    };
+    const std::vector<Json> once = losses("4x1", 4, 1), four_times = losses("1x4", 1, 4);
+    ASSERT_EQ(once.size(), 8u);
+    for (int64_t step = 1; step <= 8; ++step)
+        for (const char* key : {"loss", "grad_norm"}) {
+            const double expected = value_at(once, key, step);
+            EXPECT_NEAR(value_at(four_times, key, step), expected, 1e-5 * expected) << key << " at step " << step;
+        }
+}
+
+TEST_F(Figures, EvaluationDoesNotDependOnPacking) {
+    // Weights large enough for every token to have a loss of its own.
+    const std::vector<std::string> all = {"model.initializer_range=0.5", "max_steps=1", "val_size=60",
+                                          "eval_on_start=true"};
+    const std::vector<std::vector<std::string>> ways = {
+        {},
+        {"eval_packing=false"},
+        {"packing_length=200"},
+        {"per_device_eval_batch_size=7"},
+        {"packing_strategy=sequential", "per_device_eval_batch_size=3", "packing_length=97"}};
+    std::vector<double> losses;
+    for (const auto& way : ways) {
+        const std::string name = fmt::format("eval-{}", losses.size());
+        std::vector<std::string> arguments = all;
+        arguments.insert(arguments.end(), way.begin(), way.end());
+        arguments.push_back(output(name));
+        train(config(), arguments);
+        losses.push_back(value_at(read_log(path(name)), "eval_loss", 0));
+        EXPECT_NEAR(losses.back(), losses[0], 1e-6 * losses[0]) << fmt::format("{}", fmt::join(way, " "));
+    }
+    EXPECT_GT(losses[0], std::log(chain_vocab) * 1.01);
+}
+
+TEST_F(Figures, PlanIsWhatHappens) {
+    const std::vector<std::string> arguments = {output("run"), "num_train_epochs=2.5", "gradient_accumulation_steps=3",
+                                                "logging_steps=1"};
+    std::string plan;
+    quietly([&] { plan = Trainer(open_session(load_config(config(), arguments))).plan(); });
+    EXPECT_FALSE(fs::exists(path("run")));
+    train(config(), arguments);
+    const int64_t steps = last_step(path("run"));
+    const Json state = read_json_file(checkpoint_folder(path("run"), steps) + "/trainer_state.json");
+    const auto count = [&](const char* key) { return static_cast<int64_t>(state.at(key).get<double>()); };
+    EXPECT_EQ(static_cast<double>(count("tokens_seen")), value_at(read_log(path("run")), "num_tokens", steps));
+    for (const std::string& line :
+         {fmt::format("\nsteps      {} of 3 packs", steps),
+          fmt::format("\nrun        {} samples, {} tokens", count("samples_seen"), count("tokens_seen"))})
+        EXPECT_NE(plan.find(line), std::string::npos) << plan << "\n  lacks: " << line;
+    EXPECT_EQ(read_log(path("run")).size(), static_cast<size_t>(steps));
+}
+
+TEST_F(Figures, LearnsWhatAUnigramModelCannot) {
+    const std::vector<std::string> arguments = {output("run"), "learning_rate=0.02", "num_train_epochs=8",
+                                                "val_size=0.2"};
+    train(config(), arguments);
+    double unigram = 0;
+    quietly([&] {
+        const Session session = open_session(load_config(config(), arguments));
+        unigram = unigram_loss(session.train.store, session.eval.store, chain_vocab);
+    });
+    EXPECT_GT(unigram, 3.3);  // all 31 tokens are equally frequent
+    EXPECT_LT(value_at(read_log(path("run")), "eval_loss", last_step(path("run"))), 0.2 * unigram);
+}
+
+TEST_F(Figures, SplitIsDisjointAndComplete) {
+    quietly([&] {
+        const Session whole = open_session(load_config(config(), {output("run")}));
+        const TokenStore& all = whole.train.store;
+        const auto places = [](const TokenStore& store) {
+            std::vector<std::string> p;
+            for (int64_t i = 0; i < store.size(); ++i) p.push_back(store.place(i));
+            return p;
+        };
+        const auto by_line = [](const std::string& a, const std::string& b) {
+            return a.size() != b.size() ? a.size() < b.size() : a < b;
+        };
+        for (const auto& [val_size, expected] : {std::pair{0.25, 40}, {7.0, 7}, {0.001, 1}, {159.0, 159}}) {
+            const auto [train_part, eval_part] = split_store(all, val_size, 3);
+            std::vector<std::string> train_places = places(train_part), eval_places = places(eval_part), both;
+            EXPECT_EQ(eval_part.size(), expected);
+            EXPECT_TRUE(std::is_sorted(train_places.begin(), train_places.end(), by_line));
+            std::merge(train_places.begin(), train_places.end(), eval_places.begin(), eval_places.end(),
+                       std::back_inserter(both), by_line);
+            EXPECT_EQ(both, places(all));
+        }
+        EXPECT_NE(places(split_store(all, 7, 3).second), places(split_store(all, 7, 4).second));
+        EXPECT_EQ(places(split_store(all, 7, 3).second), places(split_store(all, 7, 3).second));
+        expect_error(Exit::config, "nothing is left to train on", [&] { split_store(all, 160, 3); });
+    });
+}
+
+// --- Output folder -----------------------------------------------------------------------------------------------------
+
+class OutputDir : public RunTest {
+  protected:
+    void SetUp() override {
+        RunTest::SetUp();
+        write_config("max_steps: 4\nsave_steps: 2\nsave_total_limit: 0\n");
+    }
+};
+
+TEST_F(OutputDir, OfAnEarlierRunIsNotTakenSilently) {
+    train(config(), {output("run")});
+    const RunResult before = result_of(path("run"));
+    const std::string log = slurp(path("run/metrics.jsonl"));
+    expect_error(Exit::config, "holds a run already", [&] { train(config(), {output("run"), "seed=7"}); });
+    expect_equal(result_of(path("run")), before, "after the refusal");
+    EXPECT_EQ(slurp(path("run/metrics.jsonl")), log);
+
+    train(config(), {output("run"), "seed=7", "max_steps=3", "overwrite_output_dir=true"});
+    EXPECT_EQ(checkpoint_steps(path("run")), (std::vector<int64_t>{2, 3}));
+    train(config(), {output("new"), "seed=7", "max_steps=3"});
+    expect_equal(result_of(path("run")), result_of(path("new")), "overwritten");
+}
+
+TEST_F(OutputDir, WithAModelButNoCheckpointIsNotResumed) {
+    train(config(), {output("run"), "save_strategy=no", "save_steps=0"});
+    const std::string model = slurp(path("run/model.safetensors"));
+    EXPECT_FALSE(model.empty());
+    expect_error(Exit::config, "holds a model already", [&] {
+        train(config(), {output("run"), "resume_from_checkpoint=auto"});
+    });
+    EXPECT_TRUE(slurp(path("run/model.safetensors")) == model);
+}
+
+TEST_F(OutputDir, IsKeptWhenTheNewRunCannotStart) {
+    train(config(), {output("run")});
+    train(config(), {output("base")});
+    spill(path("base/model.safetensors"), slurp(path("base/model.safetensors")).substr(0, 5000));
+    write_config("max_steps: 4\n", "tuning.yaml");
+    std::string yaml = slurp(path("tuning.yaml"));
+    yaml.replace(0, yaml.find("datasets:"), "model_name_or_path: " + path("base") + "\n");
+    spill(path("tuning.yaml"), yaml);
+    const RunResult before = result_of(path("run"));
+    expect_error(Exit::data, "model.safetensors", [&] {
+        train(path("tuning.yaml"), {output("run"), "overwrite_output_dir=true"});
+    });
+    expect_equal(result_of(path("run")), before, "after the failure");
+}
+
+TEST_F(OutputDir, HasOneRunAtATime) {
+    fs::create_directories(path("run"));
+    const FolderLock other(path("run"));
+    expect_error(Exit::config, fmt::format("{}", getpid()), [&] { train(config(), {output("run")}); });
+    EXPECT_FALSE(fs::exists(path("run/metrics.jsonl")));
+}
+
+TEST_F(OutputDir, LosesWhatAKilledSaveLeft) {
+    fs::create_directories(path("run/checkpoint-2.tmp-77/half"));
+    fs::create_directories(path("run/checkpoint-1.trash-77"));
+    spill(path("run/metrics.jsonl.tmp-77"), "half a line");
+    train(config(), {output("run")});
+    EXPECT_EQ(listing(path("run")).find("-77"), std::string::npos) << listing(path("run"));
+}
+
+// --- Numbers that are none ----------------------------------------------------------------------------------------------
+
+TEST_F(OutputDir, NanInTheWeightsEndsTheRun) {
+    train(config(), {output("base")});
+    const std::string file = path("base/model.safetensors");
+    std::string bytes = slurp(file);
+    const TensorInfo norm = *SafetensorsReader(file).find("model.norm.weight");
+    const float nan = std::nanf("");
+    bytes.replace(norm.begin, sizeof nan, reinterpret_cast<const char*>(&nan), sizeof nan);
+    spill(file, bytes);
+
+    write_config("max_steps: 4\nsave_steps: 1\n", "tuning.yaml");
+    std::string yaml = slurp(path("tuning.yaml"));
+    yaml.replace(0, yaml.find("datasets:"), "model_name_or_path: " + path("base") + "\n");
+    spill(path("tuning.yaml"), yaml);
+    expect_error(Exit::numerics, "the loss of step 1 is not finite",
+                 [&] { train(path("tuning.yaml"), {output("run")}); });
+    EXPECT_TRUE(checkpoint_steps(path("run")).empty());
+    EXPECT_FALSE(fs::exists(path("run/model.safetensors")));
+}
+
+}  // namespace
+}  // namespace colonnade

@@ -1,0 +1,180 @@
+// bench_prepare: what tokenising a data set costs beside SentencePiece alone. Two jobs on the same number of threads,
+// taken in turn:
+//
+//     prepare         build_store into a temporary folder: hash, read, parse, template, encode, append, write
+//     sentencepiece   SentencePieceProcessor::Encode once over every text of every row (contents of messages, prompts,
+//                     completions), which lie in memory already; no template, ids counted and forgotten
+//
+// docs/benchmarks.md says how to read the ratio.
+
+#include <omp.h>
+#include <sentencepiece_processor.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <ctime>
+#include <filesystem>
+#include <thread>
+
+#include "data/rows.h"
+#include "engine/io/command_line.h"
+#include "engine/io/files.h"
+#include "engine/io/json.h"
+#include "train/run/session.h"
+
+using namespace colonnade;
+
+namespace {
+
+struct Time {
+    double seconds = 0, cpu_seconds = 0;
+};
+
+template <typename Work>
+Time timed(Work&& work) {
+    const auto start = std::chrono::steady_clock::now();
+    const std::clock_t cpu = std::clock();
+    work();
+    return {std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
+            static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC};
+}
+
+double median(std::vector<double> values) {
+    std::ranges::sort(values);
+    const size_t half = values.size() / 2;
+    return values.size() % 2 ? values[half] : (values[half - 1] + values[half]) / 2;
+}
+
+Time median(const std::vector<Time>& times) {
+    std::vector<double> seconds, cpu_seconds;
+    for (const Time& t : times) seconds.push_back(t.seconds), cpu_seconds.push_back(t.cpu_seconds);
+    return {median(seconds), median(cpu_seconds)};
+}
+
+/// Every text of the data sets, in order.
+std::vector<std::string> texts_of(const std::vector<DatasetSpec>& datasets) {
+    std::vector<std::string> texts;
+    for (const DatasetSpec& spec : datasets) {
+        RowReader reader(spec);
+        for (Row row; reader.next(row);) {
+            for (Message& message : row.messages) texts.push_back(std::move(message.content));
+            if (row.prompt) texts.push_back(std::move(*row.prompt));
+            if (row.completion) texts.push_back(std::move(*row.completion));
+        }
+    }
+    return texts;
+}
+
+/// SentencePiece alone; returns the number of ids.
+int64_t encode_all(const sentencepiece::SentencePieceProcessor& processor, const std::vector<std::string>& texts,
+                   int threads) {
+    constexpr size_t turn = 1024;  // texts that a thread takes at a time
+    std::atomic<size_t> next{0};
+    std::atomic<int64_t> ids_seen{0};
+    {
+        std::vector<std::jthread> workers;
+        for (int i = 0; i < threads; ++i)
+            workers.emplace_back([&] {
+                std::vector<int> ids;
+                int64_t seen = 0;
+                for (size_t begin; (begin = next.fetch_add(turn)) < texts.size();)
+                    for (size_t t = begin; t < std::min(begin + turn, texts.size()); ++t) {
+                        if (!processor.Encode(texts[t], &ids).ok()) std::terminate();
+                        seen += std::ssize(ids);
+                    }
+                ids_seen += seen;
+            });
+    }
+    return ids_seen;
+}
+
+/// The store of the training data, built anew each time in a folder that goes with it.
+StoreResult prepare(StoreRequest request) {
+    const FolderCommit folder(std::filesystem::temp_directory_path() / "bench_prepare");
+    request.folder = folder.folder();
+    return build_store(request);
+}
+
+Json measure(const Config& config, int runs) {
+    const std::shared_ptr<const Encoder> encoder = make_encoder(config, 0);
+    const std::shared_ptr<const Tokenizer> tokenizer = encoder->tokenizer();
+    if (!tokenizer) fail(Exit::config, "the rows are tokenised already: there is nothing to measure");
+    StoreRequest request;
+    request.datasets = config.datasets;
+    request.tokenizer = tokenizer;
+    request.encode = encoder->options();
+    request.threads = config.dataset_num_proc ? static_cast<int>(config.dataset_num_proc) : omp_get_max_threads();
+    request.progress.write = [](std::string_view) {};
+    const std::vector<std::string> texts = texts_of(config.datasets);
+    size_t bytes = 0;
+    for (const std::string& text : texts) bytes += text.size();
+    sentencepiece::SentencePieceProcessor processor;
+    if (!processor.Load(tokenizer->path()).ok()) fail(Exit::data, "{}: SentencePiece refuses it", tokenizer->path());
+
+    std::vector<Time> ours, theirs;
+    std::vector<double> ratios;
+    int64_t samples = 0, tokens = 0, ids = 0;
+    for (int run = 0; run < runs; ++run) {
+        ours.push_back(timed([&] {
+            const StoreResult result = prepare(request);
+            samples = result.store.size();
+            tokens = result.store.tokens();
+        }));
+        theirs.push_back(timed([&] { ids = encode_all(processor, texts, request.threads); }));
+        ratios.push_back(ours.back().seconds / theirs.back().seconds);
+        fmt::print(stderr, "run {}: prepare {:.2f} s ({:.2f} s of CPU time), sentencepiece {:.2f} s ({:.2f} s)\n",
+                   run + 1, ours.back().seconds, ours.back().cpu_seconds, theirs.back().seconds,
+                   theirs.back().cpu_seconds);
+    }
+    const Time a = median(ours), b = median(theirs);
+    return {{"threads", request.threads},
+            {"runs", runs},
+            {"samples", samples},
+            {"tokens", tokens},
+            {"texts", texts.size()},
+            {"text_bytes", bytes},
+            {"sentencepiece_ids", ids},
+            {"prepare_seconds", a.seconds},
+            {"prepare_cpu_seconds", a.cpu_seconds},
+            {"sentencepiece_seconds", b.seconds},
+            {"sentencepiece_cpu_seconds", b.cpu_seconds},
+            {"ratio", median(ratios)},
+            {"cpu_ratio", a.cpu_seconds / b.cpu_seconds}};
+}
+
+void print(const Json& r) {
+    const auto number = [&](const char* key) { return r[key].get<double>(); };
+    fmt::print("{} texts, {:.1f} MiB, {} threads, medians of {} runs\n", number("texts"),
+               number("text_bytes") / (1 << 20), number("threads"), number("runs"));
+    fmt::print("{:<15}{:>8.2f} s{:>8.2f} s of CPU time, {} samples, {} tokens\n", "prepare", number("prepare_seconds"),
+               number("prepare_cpu_seconds"), number("samples"), human_count(number("tokens")));
+    fmt::print("{:<15}{:>8.2f} s{:>8.2f} s of CPU time, {} ids\n", "sentencepiece", number("sentencepiece_seconds"),
+               number("sentencepiece_cpu_seconds"), human_count(number("sentencepiece_ids")));
+    fmt::print("{:<15}{:>8.3f}  {:>8.3f}\n", "ratio", number("ratio"), number("cpu_ratio"));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app("Times prepare beside SentencePiece alone");
+    std::string path, json;
+    int runs = 5;
+    app.add_option("config", path, "YAML file of a training run")->required();
+    app.add_option("--runs", runs, "of each job, the median counts")->check(CLI::Range(1, 1000))->capture_default_str();
+    app.add_option("--json", json, "write the results to this file, or - for stdout");
+    app.allow_extras();
+    app.footer("Any key of the config can be given as key=value.");
+    return run_command("bench_prepare", app, argc, argv, [&] {
+        Config config = load_config(path, app.remaining()).config;
+        config.device = DeviceChoice::cpu;
+        settle_machine(config);
+        const Json report = measure(config, runs);
+        if (json == "-")
+            fmt::print("{}\n", report.dump(2));
+        else
+            print(report);
+        if (!json.empty() && json != "-") write_file_atomically(json, report.dump(2) + "\n");
+        return 0;
+    });
+}

@@ -1,0 +1,295 @@
+#include "train/bench/step_timing.h"
+
+#include <omp.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <ctime>
+#include <functional>
+
+#include "data/loader.h"
+#include "engine/device/gpu_timer.h"
+#include "train/bench/step_flops.h"
+#include "train/config/config_values.h"
+
+namespace colonnade {
+namespace {
+
+/// Micro-batches in order, and the total that the objective divides the loss of their step by.
+class MicroBatches {
+  public:
+    MicroBatches(const BenchmarkRun& run, const Objective& objective, const Ranks& ranks)
+        : run_(run), objective_(objective) {
+        if (run.batches.empty()) {
+            const Config& c = run.session.config;
+            const TokenStore& store = run.session.train.store;
+            loader_.emplace(store,
+                            PackSchedule(store.lengths(),
+                                         {.packing = train_packing(c), .layout = run.layout, .max_steps = run.steps}),
+                            LoaderOptions{.rank = ranks.rank(), .document_mask = c.document_mask});
+            return;
+        }
+        for (size_t i = 0; i < run.batches.size(); ++i) {
+            if (i % of_step() == 0) totals_.push_back(0);
+            totals_.back() += objective.total(run.batches[i]);
+        }
+        totals_ = ranks.sum("totals of steps", totals_);
+    }
+    struct Micro {
+        const Batch& batch;
+        double total;
+    };
+    /// Valid until the next call.
+    Micro next() {
+        if (!loader_) {
+            const size_t at = taken_++;
+            return {run_.batches.at(at), totals_[at / of_step()]};
+        }
+        loaded_ = loader_->next();
+        require(loaded_.has_value(), "there are micro-batches for {} steps only", run_.steps);
+        if (!run_.reference.logps().empty()) run_.reference.attach(*loaded_);
+        return {loaded_->batch, objective_.total(loaded_->step_totals)};
+    }
+
+  private:
+    size_t of_step() const { return static_cast<size_t>(run_.layout.accumulation); }
+
+    const BenchmarkRun& run_;
+    const Objective& objective_;
+    std::optional<Loader> loader_;
+    std::optional<LoadedBatch> loaded_;
+    std::vector<double> totals_;  ///< of all ranks
+    size_t taken_ = 0;
+};
+
+/// One optimizer step.
+struct Step {
+    double seconds = 0, cpu_seconds = 0;
+    double flops = 0, loss = 0, pairs = 0;
+    int64_t tokens = 0, real_tokens = 0, targets = 0;
+};
+
+/// What is timed: a learner on its micro-batches.
+struct Stepping {
+    const BenchmarkRun& run;
+    Learner& learner;
+    MicroBatches& micro_batches;
+};
+
+Step start_step(const Stepping& s, const Context& ctx) {
+    const Config& c = s.run.session.config;
+    const LearnerOptions& options = s.learner.options();
+    const StepWork work{.lora = options.lora ? &*options.lora : nullptr,
+                        .reference_forward = static_cast<bool>(options.reference)};
+    Step step;
+    s.learner.zero_gradients();
+    for (int64_t i = 0; i < s.run.layout.accumulation; ++i) {
+        const MicroBatches::Micro micro = s.micro_batches.next();
+        s.learner.accumulate(ctx, micro.batch, micro.total, i + 1 == s.run.layout.accumulation);
+        step.flops += useful_flops(s.run.session.model, micro.batch, work);
+        step.pairs += micro.batch.pairs;
+        step.tokens += micro.batch.tokens_total();
+        step.real_tokens += micro.batch.real_tokens;
+        step.targets += std::ssize(micro.batch.targets);
+    }
+    s.learner.update(ctx, adamw_settings(c), c.learning_rate, c.max_grad_norm);
+    return step;
+}
+
+/// Runs steps. On the CPU each is timed from the end of the one before it to its own end, on a GPU by events around it on
+/// the stream: the host asks for a step's loss when it has enqueued the next one, and how far ahead it gets does not matter.
+std::vector<Step> run_steps(const Stepping& s, const Context& ctx, int64_t count) {
+    using Clock = std::chrono::steady_clock;
+    const int64_t ahead = ctx.gpu ? 1 : 0;
+    std::vector<Step> steps;
+    std::optional<GpuTimer> timer;
+    if (ctx.gpu) {
+        ctx.gpu->synchronize();
+        timer.emplace(*ctx.gpu);
+        timer->start();
+    }
+    auto last = Clock::now();
+    std::clock_t last_cpu = std::clock();
+    const auto end_step = [&](Step& step) {
+        step.loss = s.learner.result().loss.mean();
+        const auto now = Clock::now();
+        const std::clock_t now_cpu = std::clock();
+        step.seconds = std::chrono::duration<double>(now - last).count();
+        step.cpu_seconds = static_cast<double>(now_cpu - last_cpu) / CLOCKS_PER_SEC;
+        last = now;
+        last_cpu = now_cpu;
+    };
+    for (int64_t i = 0; i < count + ahead; ++i) {
+        if (i < count) {
+            steps.push_back(start_step(s, ctx));
+            if (timer) timer->stop();
+            if (timer && i + 1 < count) timer->start();  // at once, so that waiting for the host counts
+        }
+        if (i >= ahead && i - ahead < count) end_step(steps[static_cast<size_t>(i - ahead)]);
+    }
+    if (timer) {
+        const std::vector<double> seconds = timer->seconds();
+        for (size_t i = 0; i < steps.size(); ++i) steps[i].seconds = seconds[i];
+    }
+    return steps;
+}
+
+double median(const std::vector<Step>& steps, auto&& value) {
+    std::vector<double> values;
+    for (const Step& step : steps) values.push_back(std::invoke(value, step));
+    std::ranges::sort(values);
+    const size_t half = values.size() / 2;
+    return values.size() % 2 ? values[half] : (values[half - 1] + values[half]) / 2;
+}
+
+double total(const std::vector<Step>& steps, auto Step::*field) {
+    double sum = 0;
+    for (const Step& step : steps) sum += static_cast<double>(step.*field);
+    return sum;
+}
+
+/// Milliseconds of a step and share of its time, largest first; what no phase has claimed comes last.
+Json phase_table(const Profile& profile, const std::vector<Step>& steps) {
+    const double all = total(steps, &Step::seconds);
+    double claimed = 0;
+    std::vector<std::pair<std::string, double>> phases(profile.seconds().begin(), profile.seconds().end());
+    std::ranges::sort(phases, std::ranges::greater{}, &std::pair<std::string, double>::second);
+    for (const auto& [name, seconds] : phases) claimed += seconds;
+    phases.emplace_back("other", all - claimed);
+    Json table;
+    for (const auto& [name, seconds] : phases)
+        table[name] = {{"ms", 1e3 * seconds / static_cast<double>(steps.size())}, {"share", seconds / all}};
+    return table;
+}
+
+double tokens_per_second(const Step& s) {
+    return static_cast<double>(s.real_tokens) / s.seconds;
+}
+
+double pairs_per_second(const Step& s) {
+    return s.pairs / s.seconds;
+}
+
+/// Most memory the process ever held, on the CPU. A GPU's arena is allocated whole before the first step, and what
+/// libraries take beside it is the driver's to tell.
+size_t peak_memory(const Learner& learner, const Gpu* gpu) {
+    if (gpu) return learner.arena().bytes();
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return static_cast<size_t>(usage.ru_maxrss) * 1024;
+}
+
+Json memory_groups(const Arena& plan) {
+    Json groups = Json::object();
+    for (const auto& [name, bytes] : plan.groups()) groups[name] = bytes;
+    return groups;
+}
+
+/// What each rank does, all together, and what of it the exchange of gradients costs: over the slowest rank's step without
+/// it, as the others wait for that one anyway.
+void add_ranks(Json& report, const std::vector<Step>& steps, const std::vector<Step>& alone, const Config& c,
+               const Ranks& ranks) {
+    const std::vector<double> all = ranks.sum(
+        "figures",
+        {median(steps, tokens_per_second), median(alone, tokens_per_second), median(steps, pairs_per_second)});
+    const double alone_ms = 1e3 * median(alone, &Step::seconds);
+    const std::vector<double> extremes = ranks.max("figures", {alone_ms, -alone_ms});
+    report["ranks"] = ranks.size();
+    report["zero_stage"] = c.zero_stage;
+    report["grad_sync_dtype"] = spell(c.grad_sync_dtype);
+    report["tokens_per_second_all"] = all[0];
+    report["tokens_per_second_all_alone"] = all[1];
+    if (all[2] > 0) report["pairs_per_second_all"] = all[2];
+    report["step_ms_alone"] = extremes[0];
+    report["step_ms_alone_fastest"] = -extremes[1];
+    report["exposed_ms"] = report["step_ms"].get<double>() - extremes[0];
+}
+
+/// What is run, in the words of a config.
+Json description(const BenchmarkRun& run, const Learner& learner, const Gpu* gpu) {
+    const Config& c = run.session.config;
+    const std::optional<LoraSettings>& lora = learner.options().lora;
+    Json report = {
+        {"model", run.name},
+        {"rows", run.rows},
+        {"stage", spell(c.stage)},
+        {"device", gpu ? gpu->name() : "cpu"},
+        {"threads", omp_get_max_threads()},
+        {"optim_dtype", spell(c.optim_dtype)},
+        {"gradient_checkpointing", spell(c.gradient_checkpointing)},
+        {"deterministic", c.deterministic},
+        {"parameters", ParameterList(run.session.model).count()},
+        {"trained_parameters", learner.parameters().count()},
+        {"lora", lora ? Json{{"rank", lora->rank}, {"dropout", lora->dropout}, {"targets", lora->targets}} : Json()},
+        {"packs", run.layout.per_device_batch},
+        {"accumulation", run.layout.accumulation},
+        {"length", c.packing_length}};
+    if (learner.objective().needs_reference())
+        report["reference"] = learner.options().reference ? "base" : run.random_weights ? "constant" : "precomputed";
+    return report;
+}
+
+}  // namespace
+
+Json time_steps(BenchmarkRun& run, const StepCounts& counts, const Ranks& ranks) {
+    const Session& session = run.session;
+    const Config& c = session.config;
+    const bool on_gpu = session.device == Device::cuda;
+    const std::unique_ptr<Gpu> gpu = on_gpu ? std::make_unique<Gpu>(static_cast<int>(c.device_index)) : nullptr;
+    const std::unique_ptr<Communicator> communicator =
+        ranks.several() ? Communicator::join(ranks, gpu.get(), c.deterministic) : nullptr;
+    const LearnerOptions options = learner_options(c, ranks, gpu.get(), communicator.get());
+    const Arena plan = Learner::plan(session.model, options, session.device);
+    Learner learner(session.model, options);
+    const Context ctx = learner.context(nullptr, c.deterministic);
+    fill_weights_and_reference(run, learner, ctx, ranks);
+
+    MicroBatches micro_batches(run, learner.objective(), ranks);
+    const Stepping stepping{run, learner, micro_batches};
+    run_steps(stepping, ctx, counts.warmup);
+    const std::vector<Step> steps = run_steps(stepping, ctx, counts.timed);
+    // Steps of their own: the events that time phases stand between the kernels.
+    Profile profile;
+    const std::vector<Step> profiled = run_steps(stepping, learner.context(&profile, c.deterministic), counts.profiled);
+    if (gpu) gpu->collect_phases(profile);
+    std::vector<Step> alone;
+    if (ranks.several()) {
+        learner.set_exchange(false);
+        run_steps(stepping, ctx, 1);
+        ranks.barrier("steps without exchange");
+        alone = run_steps(stepping, ctx, counts.timed);
+    }
+
+    const auto [fastest, slowest] = std::ranges::minmax_element(steps, {}, &Step::seconds);
+    const double real = total(steps, &Step::real_tokens), pairs = total(steps, &Step::pairs);
+    const double flops = median(steps, [](const Step& s) { return s.flops / s.seconds; });
+    const double peak = gpu ? dense_bf16_peak(gpu->name()) : 0;
+    Json report = description(run, learner, gpu.get());
+    report.update({{"steps", counts.timed},
+                   {"step_ms", 1e3 * median(steps, &Step::seconds)},
+                   {"step_ms_min", 1e3 * fastest->seconds},
+                   {"step_ms_max", 1e3 * slowest->seconds},
+                   {"step_cpu_ms", 1e3 * median(steps, &Step::cpu_seconds)},
+                   {"tokens_per_second", median(steps, tokens_per_second)},
+                   {"tokens_per_second_overall", real / total(steps, &Step::seconds)},
+                   {"padding_share", 1 - real / total(steps, &Step::tokens)},
+                   {"step_flops", median(steps, &Step::flops)},
+                   {"tflops", 1e-12 * flops},
+                   {"first_loss", steps.front().loss},
+                   {"last_loss", steps.back().loss},
+                   {"memory_planned_bytes", plan.bytes()},
+                   {"memory_peak_bytes", peak_memory(learner, gpu.get())},
+                   {"memory_groups", memory_groups(plan)}});
+    if (!session.model.score_head) report["target_share"] = total(steps, &Step::targets) / real;
+    if (run.has_pairs()) {
+        report["pairs_per_second"] = median(steps, pairs_per_second);
+        report["tokens_per_pair"] = real / pairs;
+    }
+    if (ranks.several()) add_ranks(report, steps, alone, c, ranks);
+    if (peak > 0) report["mfu"] = flops / peak;
+    if (counts.profiled > 0) report["phases"] = phase_table(profile, profiled);
+    return report;
+}
+
+}  // namespace colonnade

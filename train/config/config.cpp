@@ -1,0 +1,190 @@
+#include "train/config/config.h"
+
+#include "engine/device/error.h"
+#include "engine/io/files.h"
+#include "train/config/config_check.h"
+
+namespace colonnade {
+namespace {
+
+int64_t steps_of_share(double share, int64_t total) {
+    return static_cast<int64_t>(std::ceil(share * static_cast<double>(total)));
+}
+
+/// A key as help and reference show it; `what` ends in the aliases.
+struct KeyText {
+    std::string name, default_text, doc, what;
+};
+
+template <typename Struct>
+KeyText describe(const Key<Struct>& key, const std::string& prefix) {
+    KeyText text{prefix + key.name, key.default_text, key.doc, key.what};
+    if (text.default_text.empty()) text.default_text = key.text(Struct{});
+    if (text.default_text == "~") text.default_text.clear();
+    if (!key.aliases.empty()) text.what += fmt::format("; also {}", fmt::join(key.aliases, ", "));
+    return text;
+}
+
+using OnSection = std::function<void(const std::string& title)>;
+using OnKey = std::function<void(const KeyText&)>;
+
+template <typename Struct>
+void visit_keys(const std::vector<Key<Struct>>& keys, const std::string& prefix, const OnKey& on_key) {
+    for (const Key<Struct>& key : keys)
+        if (!key.planned) on_key(describe(key, prefix));
+}
+
+/// Section by section, key by key; the keys inside `model` and `datasets` come at the end of their sections.
+void visit_reference(const OnSection& on_section, const OnKey& on_key) {
+    for (const Section& section : config_sections()) {
+        on_section(section.title);
+        visit_keys(section.keys, "", on_key);
+        if (section.title == "Model") visit_keys(model_keys(), "model.", on_key);
+        if (section.title == "Data") visit_keys(dataset_keys(), "datasets[].", on_key);
+    }
+}
+
+void visit_deciding_keys(const std::function<void(const Key<Config>&)>& visit) {
+    for (const Section& section : config_sections())
+        for (const Key<Config>& key : section.keys)
+            if (key.decides) visit(key);
+}
+
+}  // namespace
+
+LoadedConfig load_config(const std::string& path, const std::vector<std::string>& arguments) {
+    std::string yaml;
+    try {
+        yaml = read_file(path, size_t{1} << 20);
+    } catch (const Error& e) {
+        throw Error(Exit::config, e.what());
+    }
+    return parse_config(yaml, path, arguments);
+}
+
+LoadedConfig parse_config(std::string_view yaml, const std::string& name, const std::vector<std::string>& arguments) {
+    LoadedConfig loaded;
+    Reading reading;
+    ConfigNode root = parse_config_tree(yaml, name);
+    apply_overrides(root, arguments, canonical_key, reading.problems);
+    read_config(root, loaded.config, reading);
+    settle_config(loaded.config, reading, name);
+    reading.problems.raise(name);
+    loaded.notices = std::move(reading.notices);
+    return loaded;
+}
+
+std::string resolved_yaml(const Config& config) {
+    YAML::Emitter out;
+    out << YAML::BeginMap;
+    for (const Section& section : config_sections()) {
+        for (const Key<Config>& key : section.keys) {
+            out << YAML::Key << key.name << YAML::Value;
+            key.write(out, config);
+        }
+    }
+    out << YAML::EndMap;
+    return std::string(out.c_str()) + '\n';
+}
+
+std::vector<std::pair<std::string, std::string>> config_values(const Config& config) {
+    std::vector<std::pair<std::string, std::string>> values;
+    for (const Section& section : config_sections())
+        for (const Key<Config>& key : section.keys) values.emplace_back(key.name, key.text(config));
+    return values;
+}
+
+std::vector<std::string> config_changes(const Config& then, const Config& now) {
+    std::vector<std::string> changes;
+    visit_deciding_keys([&](const Key<Config>& key) {
+        if (const std::string before = key.text(then), after = key.text(now); before != after)
+            changes.push_back(fmt::format("{}: {}, now {}", key.name, before, after));
+    });
+    return changes;
+}
+
+std::string config_reference() {
+    std::string page =
+        "# Configuration\n\n"
+        "A run is described by one YAML file of `key: value` lines; arguments after it override single keys:\n"
+        "`key=value`, `--key value` or `--key=value`, with paths such as `model.hidden_size=64` and\n"
+        "`datasets[0].path=train.jsonl`. A key without a value keeps its default. Unknown keys, keys given twice and\n"
+        "contradictions are errors; all of them are listed at once.\n\n"
+        "This page is written from the table of keys (`train/config/config_keys.cpp`).\n";
+    const auto on_section = [&](const std::string& title) {
+        page += fmt::format("\n## {}\n\n| Key | Default | Meaning |\n|---|---|---|\n", title);
+    };
+    const auto on_key = [&](const KeyText& key) {
+        page += fmt::format("| `{}` | {} | {} ({}) |\n", key.name, key.default_text, key.doc, key.what);
+    };
+    visit_reference(on_section, on_key);
+    return page;
+}
+
+std::string config_help() {
+    std::string text;
+    const auto on_section = [&](const std::string& title) { text += '\n' + title + ":\n"; };
+    const auto on_key = [&](const KeyText& key) {
+        const std::string default_text = key.default_text.empty() ? "" : " [" + key.default_text + "]";
+        text += fmt::format("  {}{}\n      {} ({})\n", key.name, default_text, key.doc, key.what);
+    };
+    visit_reference(on_section, on_key);
+    return text;
+}
+
+EncodeOptions encode_options(const Config& c, int64_t vocab_size) {
+    return {.chat_template = c.chat_template,
+            .max_length = c.max_length,
+            .train_on_prompt = c.train_on_prompt,
+            .roles_to_train = c.roles_to_train,
+            .train_on_eos = c.train_on_eos,
+            .mask_history = c.mask_history,
+            .add_bos = c.add_bos,
+            .add_eos = c.add_eos,
+            .excess_length = c.excess_length,
+            .vocab_size = vocab_size,
+            .sample_length = c.rows() == RowKind::preferences ? c.packing_length : 0,
+            .max_answers = c.stage == Stage::dpo ? 2 : 0};
+}
+
+PackSettings train_packing(const Config& c) {
+    return {.packing_length = c.packing_length,
+            .strategy = c.packing_strategy,
+            .window = c.packing_window,
+            .seed = static_cast<uint64_t>(c.data_seed)};
+}
+
+PackSettings eval_packing(const Config& c) {
+    PackSettings settings = train_packing(c);
+    settings.shuffle = false;
+    settings.strategy = c.eval_packing ? PackStrategy::bfd : PackStrategy::none;
+    return settings;
+}
+
+AdamWSettings adamw_settings(const Config& c) {
+    return {c.adam_beta1, c.adam_beta2, c.adam_epsilon, c.weight_decay};
+}
+
+std::optional<LoraSettings> lora_settings(const Config& c) {
+    if (c.finetuning_type == Finetuning::full) return std::nullopt;
+    return LoraSettings{.rank = c.lora_rank,
+                        .alpha = c.lora_alpha,
+                        .dropout = c.lora_dropout,
+                        .rslora = c.use_rslora,
+                        .targets = c.lora_target,
+                        .head = !c.modules_to_save.empty()};
+}
+
+LrSchedule lr_schedule(const Config& c, int64_t total_steps) {
+    const int64_t warmup = c.warmup_steps > 0 ? c.warmup_steps : steps_of_share(c.warmup_ratio, total_steps);
+    const int64_t decay = c.wsd_decay_steps > 0 ? c.wsd_decay_steps : steps_of_share(c.wsd_decay_ratio, total_steps);
+    return {.type = c.lr_scheduler_type,
+            .peak = c.learning_rate,
+            .warmup_steps = warmup,
+            .total_steps = total_steps,
+            .min_lr_rate = c.min_lr > 0 ? c.min_lr / c.learning_rate : c.min_lr_rate,
+            .decay_steps = std::min(decay, std::max<int64_t>(total_steps - warmup, 0)),
+            .decay_type = c.wsd_decay_type};
+}
+
+}  // namespace colonnade

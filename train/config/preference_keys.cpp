@@ -1,0 +1,176 @@
+#include "train/config/preference_keys.h"
+
+namespace colonnade {
+namespace {
+
+using C = Config;
+
+bool has(const Config& c, PreferenceLoss loss) {
+    return std::find(c.loss_type.begin(), c.loss_type.end(), loss) != c.loss_type.end();
+}
+
+/// A list of names, or one of them without brackets; a name that is none is told with the nearest one.
+Key<Config> loss_type_key(const char* doc) {
+    Key<Config> key{.name = "loss_type", .doc = doc, .what = "one or a list of " + spelled_choices<PreferenceLoss>()};
+    key.read = [what = key.what](const ConfigNode& node, const std::string& label, Config& config, Reading& reading) {
+        std::vector<std::string> names;
+        for (const auto& s : spellings<PreferenceLoss>) names.push_back(s.name);
+        const auto wrong = [&](const ConfigNode& item) {
+            const std::string nearest =
+                item.kind == ConfigNode::Kind::scalar ? nearest_name(item.text, names) : std::string();
+            reading.problems.add(item.where, "{}: expected {}, found {}{}", label, what, item.found(),
+                                 nearest.empty() ? "" : fmt::format(" (did you mean '{}'?)", nearest));
+            reading.unreadable.insert(label);
+        };
+        config.loss_type.clear();
+        const auto add = [&](const ConfigNode& item) {
+            PreferenceLoss loss;
+            if (!Form<PreferenceLoss>::read(item, {}, loss)) return wrong(item);
+            config.loss_type.push_back(loss);
+        };
+        if (node.kind != ConfigNode::Kind::sequence) return add(node);
+        if (node.children.empty()) return wrong(node);
+        for (const ConfigNode& item : node.children) add(item);
+    };
+    key.write = [](YAML::Emitter& out, const Config& config) {
+        out << YAML::Flow << YAML::BeginSeq;
+        for (const PreferenceLoss loss : config.loss_type) out << spell(loss);
+        out << YAML::EndSeq;
+    };
+    return std::move(key).also({"pref_loss", "dpo_loss_type"});
+}
+
+Key<Config> loss_weights_key(const char* doc) {
+    Key<Config> key{.name = "loss_weights", .doc = doc, .what = "a list of numbers > 0"};
+    key.read = [what = key.what](const ConfigNode& node, const std::string& label, Config& config, Reading& reading) {
+        config.loss_weights.clear();
+        bool fits = node.kind == ConfigNode::Kind::sequence;
+        for (const ConfigNode& item : node.children) {
+            double weight = 0;
+            fits = fits && Form<double>::read(item, above(0), weight);
+            config.loss_weights.push_back(weight);
+        }
+        if (fits) return;
+        reading.problems.add(node.where, "{}: expected {}, found {}", label, what, node.found());
+        reading.unreadable.insert(label);
+    };
+    key.write = [](YAML::Emitter& out, const Config& config) {
+        out << YAML::Flow << YAML::BeginSeq;
+        for (const double weight : config.loss_weights) out << fmt::format("{}", weight);
+        out << YAML::EndSeq;
+    };
+    return std::move(key).default_is("1 for each of loss_type");
+}
+
+/// Keys that mean something to one stage only are to keep their defaults elsewhere.
+void expect_stage(const Config& c, Rules& rules) {
+    const Config defaults;
+    const auto expect = [&](Stage stage, const char* key, bool untouched) {
+        rules.expect(c.stage == stage || untouched, {key, "stage"}, "{} is for stage {}, this is stage {}", key,
+                     spell(stage), spell(c.stage));
+    };
+    expect(Stage::dpo, "loss_type", c.loss_type == defaults.loss_type);
+    expect(Stage::dpo, "beta", c.beta == defaults.beta);
+    expect(Stage::dpo, "label_smoothing", c.label_smoothing == defaults.label_smoothing);
+    expect(Stage::dpo, "simpo_gamma", c.simpo_gamma == defaults.simpo_gamma);
+    expect(Stage::dpo, "precompute_ref_log_probs", !c.precompute_ref_log_probs);
+    expect(Stage::dpo, "ref_model_name_or_path", c.ref_model_name_or_path.empty());
+    expect(Stage::rm, "reward_loss", c.reward_loss == defaults.reward_loss);
+    expect(Stage::rm, "center_rewards_coefficient", c.center_rewards_coefficient == 0);
+}
+
+void settle_losses(Config& c, Rules& rules) {
+    rules.expect(c.loss_weights.size() == c.loss_type.size(), {"loss_weights", "loss_type"},
+                 "loss_weights has {} numbers for the {} losses of loss_type", c.loss_weights.size(),
+                 c.loss_type.size());
+    const std::set<PreferenceLoss> distinct(c.loss_type.begin(), c.loss_type.end());
+    rules.expect(distinct.size() == c.loss_type.size(), {"loss_type"}, "loss_type names a loss twice");
+
+    const bool sft = has(c, PreferenceLoss::sft), alone = c.loss_type.size() == 1;
+    rules.expect(!sft || !alone, {"loss_type"},
+                 "loss_type sft alone compares nothing: that is stage sft on the chosen answers");
+    rules.expect(!sft || !has(c, PreferenceLoss::orpo), {"loss_type"},
+                 "loss_type orpo already holds the sft term: weigh it by beta");
+    const auto with = std::find_if(c.loss_type.begin(), c.loss_type.end(), needs_reference);
+    for (const PreferenceLoss loss : {PreferenceLoss::simpo, PreferenceLoss::orpo})
+        rules.expect(!has(c, loss) || with == c.loss_type.end(), {"loss_type"},
+                     "loss_type mixes {}, which needs a reference model, with {}, which is made to need none",
+                     spell(with == c.loss_type.end() ? loss : *with), spell(loss));
+
+    const bool smooths =
+        has(c, PreferenceLoss::sigmoid) || has(c, PreferenceLoss::robust) || has(c, PreferenceLoss::exo_pair);
+    rules.expect(c.label_smoothing == 0 || smooths, {"label_smoothing", "loss_type"},
+                 "label_smoothing is for loss_type sigmoid, robust and exo_pair");
+    rules.expect(c.label_smoothing > 0 || !has(c, PreferenceLoss::exo_pair), {"label_smoothing", "loss_type"},
+                 "loss_type exo_pair needs label_smoothing above 0, such as 0.001");
+    rules.expect(c.simpo_gamma == Config().simpo_gamma || has(c, PreferenceLoss::simpo), {"simpo_gamma", "loss_type"},
+                 "simpo_gamma is for loss_type simpo");
+}
+
+void settle_reference(Config& c, Rules& rules) {
+    const bool needed = std::any_of(c.loss_type.begin(), c.loss_type.end(), needs_reference);
+    if (!rules.given("precompute_ref_log_probs")) c.precompute_ref_log_probs = needed;
+    rules.expect(needed || (!c.precompute_ref_log_probs && c.ref_model_name_or_path.empty()),
+                 {"ref_model_name_or_path", "precompute_ref_log_probs", "loss_type"},
+                 "loss_type {} compares with no reference model", spell(c.loss_type.front()));
+    if (!needed || c.precompute_ref_log_probs) return;
+    // Only the base is at hand while adapters are trained: the model that training starts from has to be that.
+    const char* const obstacle =
+        c.finetuning_type != Finetuning::lora ? "would keep a second model in memory"
+        : !c.ref_model_name_or_path.empty()   ? "takes the base for the reference, not ref_model_name_or_path"
+        : !c.adapter_name_or_path.empty()     ? "takes the base for the reference, without adapter_name_or_path"
+        : !c.modules_to_save.empty()          ? "takes the base for the reference, whose head modules_to_save trains"
+                                              : nullptr;
+    rules.expect(!obstacle, {"precompute_ref_log_probs"}, "precompute_ref_log_probs: false {}; leave it to true",
+                 obstacle ? obstacle : "");
+}
+
+}  // namespace
+
+Section preference_section() {
+    return {
+        "Preferences and rewards",
+        {
+            loss_type_key(
+                "Stage dpo: the loss, or several whose weighted sum is learned; docs/preference.md has them."),
+            loss_weights_key("Their weights."),
+            key("beta", &C::beta,
+                "How strongly the policy is held to the reference; of simpo the scale of the mean log-probability, of "
+                "orpo the weight of the odds ratio.",
+                above(0))
+                .also({"pref_beta", "rl_beta"}),
+            key("label_smoothing", &C::label_smoothing, "Share of pairs taken to be the wrong way round.",
+                from_to_below(0, 0.5))
+                .also({"dpo_label_smoothing"}),
+            key("simpo_gamma", &C::simpo_gamma, "Margin that simpo asks for.", at_least(0)),
+            key("precompute_ref_log_probs", &C::precompute_ref_log_probs,
+                "Compute the reference's log-probabilities once, before training, and keep them in prepared_path. "
+                "false, with "
+                "finetuning_type lora: compute them anew with every batch, by the base without its adapters.")
+                .default_is("true where the loss needs a reference"),
+            key("ref_model_name_or_path", &C::ref_model_name_or_path,
+                "Folder of the reference model, of the same shape and tokenizer.")
+                .also({"ref_model"})
+                .default_is("the model that training starts from"),
+            key("reward_loss", &C::reward_loss,
+                "Stage rm: pairwise compares all answers of a sample by twos; plackett_luce takes the likelihood of "
+                "the "
+                "whole ranking. The same for pairs."),
+            key("center_rewards_coefficient", &C::center_rewards_coefficient,
+                "Weight of the squared sum of two answers' rewards, which keeps rewards around 0; 0.01 is usual.",
+                at_least(0)),
+        }};
+}
+
+void settle_preferences(Config& c, Rules& rules) {
+    const bool dpo = c.stage == Stage::dpo;
+    if (!rules.given("loss_weights")) c.loss_weights.assign(c.loss_type.size(), 1.0);
+    if ((dpo || c.stage == Stage::rm) && !rules.given("num_train_epochs") && c.max_steps == 0) c.num_train_epochs = 1;
+    if (dpo && !rules.given("learning_rate")) c.learning_rate = c.finetuning_type == Finetuning::lora ? 5e-6 : 1e-6;
+    expect_stage(c, rules);
+    if (!dpo) return;
+    settle_losses(c, rules);
+    settle_reference(c, rules);
+}
+
+}  // namespace colonnade

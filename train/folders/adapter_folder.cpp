@@ -1,0 +1,188 @@
+#include "train/folders/adapter_folder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <set>
+
+#include "engine/io/files.h"
+#include "engine/io/json.h"
+
+namespace colonnade {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr const char *config_name = "/adapter_config.json", *weights_name = "/adapter_model.safetensors";
+constexpr std::string_view prefix = "base_model.model.";
+
+/// Reads keys of adapter_config.json; what is absent or null has its default.
+class Keys {
+  public:
+    explicit Keys(const std::string& path) : path_(path), json_(read_json_file(path)) {
+        if (!json_.is_object()) fail(Exit::data, "{}: expected an object, found {:.100}", path, json_.dump());
+    }
+
+    const Json* find(const char* key) const {
+        const auto found = json_.find(key);
+        return found == json_.end() || found->is_null() ? nullptr : &*found;
+    }
+    [[noreturn]] void refuse(const char* key, const std::string& expected) const {
+        fail(Exit::data, "{}: {} is {:.100}, expected {}", path_, key, find(key) ? find(key)->dump() : "missing",
+             expected);
+    }
+    int64_t integer(const char* key, int64_t low) const {
+        const Json* value = find(key);
+        if (!value || !value->is_number_integer() || value->get<int64_t>() < low)
+            refuse(key, fmt::format("an integer >= {}", low));
+        return value->get<int64_t>();
+    }
+    double number(const char* key, double otherwise, double low, double high) const {
+        const Json* value = find(key);
+        if (!value) return otherwise;
+        if (!value->is_number() || value->get<double>() < low || value->get<double>() >= high)
+            refuse(key, fmt::format("a number >= {} and < {}", low, high));
+        return value->get<double>();
+    }
+    bool flag(const char* key) const {
+        const Json* value = find(key);
+        if (value && !value->is_boolean()) refuse(key, "true or false");
+        return value && value->get<bool>();
+    }
+    /// The key must be absent, null, false, empty or `plain`.
+    void expect_plain(const char* key, const char* plain = nullptr) const {
+        const Json* value = find(key);
+        if (!value || (value->is_boolean() && !value->get<bool>())) return;
+        if ((value->is_array() || value->is_object() || value->is_string()) && value->empty()) return;
+        if (plain && value->is_string() && value->get<std::string>() == plain) return;
+        refuse(key, plain ? fmt::format("\"{}\"", plain) : "nothing: this is not supported");
+    }
+
+  private:
+    std::string path_;
+    Json json_;
+};
+
+std::set<std::string> read_targets(const Keys& keys) {
+    constexpr const char* key = "target_modules";
+    const Json* value = keys.find(key);
+    const std::vector<std::string>& known = lora_modules();
+    if (value && value->is_string() && value->get<std::string>() == "all-linear") return {known.begin(), known.end()};
+    const std::string expected = fmt::format("a list of {}, or \"all-linear\"", fmt::join(known, ", "));
+    if (!value || !value->is_array() || value->empty()) keys.refuse(key, expected);
+    std::set<std::string> targets;
+    for (const Json& item : *value) {
+        if (!item.is_string() || std::ranges::find(known, item.get<std::string>()) == known.end())
+            keys.refuse(key, expected);
+        targets.insert(item.get<std::string>());
+    }
+    return targets;
+}
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+    return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+}  // namespace
+
+bool is_adapter_folder(const std::string& folder) {
+    return fs::exists(folder + config_name);
+}
+
+AdapterConfig read_adapter_config(const std::string& folder) {
+    const std::string path = folder + config_name;
+    if (!fs::exists(path)) fail(Exit::data, "{}: not a folder of adapters, adapter_config.json is missing", folder);
+    const Keys keys(path);
+    const Json* type = keys.find("peft_type");
+    if (!type || *type != "LORA") keys.refuse("peft_type", "\"LORA\"");
+    keys.expect_plain("bias", "none");
+    keys.expect_plain("lora_bias");
+    keys.expect_plain("fan_in_fan_out");
+    for (const char* key : {"use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform", "exclude_modules",
+                            "layer_replication", "target_parameters", "trainable_token_indices"})
+        keys.expect_plain(key);
+    AdapterConfig c;
+    c.lora.rank = keys.integer("r", 1);
+    c.lora.alpha = keys.number("lora_alpha", 8, 0, 1e9);
+    c.lora.dropout = keys.number("lora_dropout", 0, 0, 1);
+    c.lora.rslora = keys.flag("use_rslora");
+    c.lora.targets = read_targets(keys);
+    const Json* task = keys.find("task_type");
+    c.score_head = task && *task == "SEQ_CLS";
+    c.lora.head = c.score_head;
+    if (const Json* saved = keys.find("modules_to_save"); saved && !saved->empty()) {
+        // PEFT adds both names to those of any classifier; of ours one has a classifier.
+        const bool score = *saved == Json{"score"} || *saved == Json{"classifier", "score"};
+        if (c.score_head && !score) keys.refuse("modules_to_save", "[\"score\"] or nothing, with task_type SEQ_CLS");
+        if (!c.score_head && *saved != Json{"lm_head"}) keys.refuse("modules_to_save", "[\"lm_head\"] or nothing");
+        c.lora.head = true;
+    }
+    if (const Json* base = keys.find("base_model_name_or_path")) {
+        if (!base->is_string()) keys.refuse("base_model_name_or_path", "text");
+        c.base = base->get<std::string>();
+    }
+    return c;
+}
+
+void load_adapter(const std::string& folder, const ParameterList& list, const Tensor& flat) {
+    const std::string path = folder + weights_name;
+    if (!fs::exists(path)) fail(Exit::data, "{}: the file is missing", path);
+    const SafetensorsReader reader(path);
+    std::vector<std::string> problems;
+    std::set<std::string> known;
+    for (const Parameter& p : list.all()) {
+        const std::string name = std::string(prefix) + p.name;
+        known.insert(name);
+        const TensorInfo* info = reader.find(name);
+        if (!info)
+            problems.push_back(fmt::format("'{}' {} is missing", name, shape_text(p.shape)));
+        else if (info->shape != p.shape)
+            problems.push_back(
+                fmt::format("'{}' is {}, expected {}", name, shape_text(info->shape), shape_text(p.shape)));
+    }
+    for (const TensorInfo& info : reader.tensors())
+        if (!known.contains(info.name)) problems.push_back(fmt::format("'{}' belongs to no adapter", info.name));
+    if (!problems.empty()) {
+        const std::string more =
+            problems.size() > 1 ? fmt::format("; and {} more problems", problems.size() - 1) : std::string();
+        fail(Exit::data, "{}: the tensors do not fit adapter_config.json and the model: {}{}", path, problems.front(),
+             more);
+    }
+    for (const Parameter& p : list.all())
+        reader.read(*reader.find(std::string(prefix) + p.name), flat.slice(0, p.begin, p.begin + p.size()));
+}
+
+void remove_adapter(const std::string& folder) {
+    for (const char* name : {config_name, weights_name}) fs::remove(folder + name);
+}
+
+void write_adapter(const std::string& folder, const AdapterConfig& c, const ParameterList& list, const Tensor& flat) {
+    std::vector<NamedTensor> tensors = named_tensors(list, flat);
+    for (NamedTensor& t : tensors) t.name = std::string(prefix) + t.name;
+    const bool score = !list.all().empty() && list.all().front().name == "score.weight";
+    remove_adapter(folder);
+    write_safetensors_file(folder + weights_name, tensors);
+    // All that PEFT writes, not only what differs from its defaults: other readers have others.
+    const Json config = {
+        {"peft_type", "LORA"},
+        {"task_type", score ? "SEQ_CLS" : "CAUSAL_LM"},
+        {"base_model_name_or_path", c.base.empty() ? Json(nullptr) : Json(c.base)},
+        {"r", c.lora.rank},
+        {"lora_alpha",
+         std::floor(c.lora.alpha) == c.lora.alpha ? Json(static_cast<int64_t>(c.lora.alpha)) : Json(c.lora.alpha)},
+        {"lora_dropout", c.lora.dropout},
+        {"use_rslora", c.lora.rslora},
+        {"target_modules", c.lora.targets},
+        {"bias", "none"},
+        {"fan_in_fan_out", false},
+        {"inference_mode", true},
+        {"init_lora_weights", true},
+        {"modules_to_save", c.lora.head ? Json::array({score ? "score" : "lm_head"}) : Json(nullptr)},
+        {"layers_to_transform", nullptr},
+        {"layers_pattern", nullptr},
+        {"rank_pattern", Json::object()},
+        {"alpha_pattern", Json::object()},
+        {"use_dora", false}};
+    write_file_atomically(folder + config_name, config.dump(2) + "\n");
+}
+
+}  // namespace colonnade

@@ -1,0 +1,238 @@
+#include "train/folders/checkpoint.h"
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+
+#include "engine/io/files.h"
+#include "engine/io/hdf5.h"
+#include "train/folders/adapter_folder.h"
+
+namespace colonnade {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr int64_t format_version = 2;
+constexpr const char* shard_name = "state-00001-of-00001.h5";
+constexpr const char* advice = "the checkpoint is damaged: delete it and resume from an older one";
+
+Json layout_json(const ParameterList& parameters) {
+    Json layout = Json::array();
+    for (const Parameter& p : parameters.all())
+        layout.push_back({{"name", p.name}, {"begin", p.begin}, {"shape", p.shape}});
+    return layout;
+}
+
+/// What the numbers of adapters mean; null where the whole model is trained.
+Json lora_json(const Learner& learner) {
+    const auto& lora = learner.options().lora;
+    if (!lora) return nullptr;
+    return {{"rank", lora->rank},       {"alpha", lora->alpha}, {"use_rslora", lora->rslora},
+            {"targets", lora->targets}, {"head", lora->head},   {"base_sha256", learner.base_hash()}};
+}
+
+void check_lora(const std::string& path, const Json& found, const Json& expected) {
+    if (found.is_null() != expected.is_null())
+        fail(Exit::data, "{}: the checkpoint is of a run with finetuning_type {}, this run's is {}", path,
+             found.is_null() ? "full" : "lora", expected.is_null() ? "full" : "lora");
+    if (expected.is_null()) return;
+    for (const auto& [key, value] : expected.items()) {
+        if (found.at(key) == value) continue;
+        if (key == "base_sha256")
+            fail(Exit::data, "{}: the adapters belong to another base model (SHA-256 {:.16}..., here {:.16}...)", path,
+                 found.at(key).get<std::string>(), value.get<std::string>());
+        fail(Exit::data, "{}: the adapters have {} {}, those of this run {}", path, key, found.at(key).dump(),
+             value.dump());
+    }
+}
+
+void write_shard(const std::string& path, const Learner& learner, const Tensor& weights) {
+    Hdf5Writer file(path);
+    file.write("weights", weights);
+    file.write("adamw/m", learner.whole(learner.m()).tensor());
+    file.write("adamw/v", learner.whole(learner.v()).tensor());
+    file.attribute("begin", int64_t{0});
+    file.attribute("end", learner.parameters().size());
+    file.attribute("updates", learner.updates());
+    file.close();
+}
+
+// JSON has no infinity: an extreme of nothing is null.
+Json sums_json(const LossSums& sums) {
+    Json numbers = Json::array();
+    for (const double n : sums.numbers()) numbers.push_back(n == LossSums::nothing ? Json() : Json(n));
+    return numbers;
+}
+
+LossSums sums_of(const Json& json) {
+    LossSums::Numbers numbers;
+    for (size_t i = 0; i < numbers.size(); ++i)
+        numbers[i] = json.at(i).is_null() ? LossSums::nothing : json.at(i).get<double>();
+    return LossSums::of(numbers);
+}
+
+void write_manifest(const std::string& folder, int64_t step) {
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(folder)) names.push_back(entry.path().filename());
+    std::sort(names.begin(), names.end());
+    Json files = Json::array();
+    for (const std::string& name : names) {
+        const std::string path = folder + "/" + name;
+        files.push_back({{"name", name}, {"bytes", fs::file_size(path)}, {"sha256", sha256_file(path)}});
+    }
+    const Json body = {
+        {"format", "colonnade-checkpoint"}, {"version", format_version}, {"step", step}, {"files", files}};
+    write_file_atomically(folder + "/manifest.json",
+                          Json{{"body", body}, {"sha256", sha256(body.dump())}}.dump(1) + "\n");
+}
+
+// JSON of our own files: a missing or mistyped key is damage like any other.
+template <typename Read>
+auto read_keys(const std::string& path, Read&& read) {
+    const Json json = read_json_file(path);
+    try {
+        return read(json);
+    } catch (const Json::exception& e) {
+        fail(Exit::data, "{}: {}; {}", path, e.what(), advice);
+    }
+}
+
+void verify(const std::string& folder) {
+    const std::string path = folder + "/manifest.json";
+    if (!fs::is_directory(folder)) fail(Exit::data, "{}: no such checkpoint", folder);
+    if (!fs::exists(path)) fail(Exit::data, "{}: not a checkpoint, manifest.json is missing", folder);
+    read_keys(path, [&](const Json& json) {
+        const Json& body = json.at("body");
+        const std::string expected = json.at("sha256").get<std::string>(), found = sha256(body.dump());
+        if (found != expected)
+            fail(Exit::data, "{}: SHA-256 of the body is {}, expected {}; {}", path, found, expected, advice);
+        if (const auto version = body.at("version").get<int64_t>(); version != format_version)
+            fail(Exit::data, "{}: checkpoint version {}, this build reads {}", path, version, format_version);
+        for (const Json& entry : body.at("files")) {
+            const std::string file = folder + "/" + entry.at("name").get<std::string>();
+            const auto bytes = entry.at("bytes").get<uint64_t>();
+            if (!fs::is_regular_file(file)) fail(Exit::data, "{}: file is missing; {}", file, advice);
+            if (fs::file_size(file) != bytes)
+                fail(Exit::data, "{}: {} bytes, expected {}; {}", file, fs::file_size(file), bytes, advice);
+            const std::string hash = sha256_file(file), wanted = entry.at("sha256").get<std::string>();
+            if (hash != wanted) fail(Exit::data, "{}: SHA-256 {}, expected {}; {}", file, hash, wanted, advice);
+        }
+        return 0;
+    });
+}
+
+}  // namespace
+
+void contribute_to_checkpoint(const Learner& learner) {
+    for (const Tensor* state : {&learner.weights(), &learner.m(), &learner.v()}) learner.whole(*state);
+}
+
+void save_checkpoint(const std::string& folder, const Learner& learner, const TrainerState& state) {
+    FolderCommit commit(folder);
+    const std::string& dir = commit.folder();
+    const HostCopy weights = learner.whole(learner.weights());
+    write_shard(dir + "/" + shard_name, learner, weights.tensor());
+    const Json trainer = {{"step", state.step},
+                          {"tokens_seen", state.tokens_seen},
+                          {"samples_seen", state.samples_seen},
+                          {"since_log", sums_json(state.since_log)},
+                          {"data_key", state.data_key},
+                          {"reference_key", state.reference_key},
+                          {"ranks", state.ranks},
+                          {"packs_per_step", state.packs_per_step},
+                          {"lora", lora_json(learner)},
+                          {"layout", layout_json(learner.parameters())}};
+    write_file_atomically(dir + "/trainer_state.json", trainer.dump(1) + "\n");
+    write_file_atomically(dir + "/config.yaml", state.config_yaml);
+    write_file_atomically(dir + "/model_config.json", to_json(learner.config()).dump(2) + "\n");
+    if (const auto& lora = learner.options().lora)
+        write_adapter(dir, {*lora, state.base_model}, learner.parameters(), weights.tensor());
+    write_manifest(dir, state.step);
+    commit.commit();
+}
+
+TrainerState load_checkpoint(const std::string& folder, Learner& learner) {
+    verify(folder);
+    const std::string state_path = folder + "/trainer_state.json";
+    TrainerState state = read_keys(state_path, [&](const Json& json) {
+        check_lora(state_path, json.value("lora", Json()), lora_json(learner));
+        if (json.at("layout") != layout_json(learner.parameters()))
+            fail(Exit::data, "{}: the checkpoint holds a model of another shape ({} parameters listed, {} expected)",
+                 state_path, json.at("layout").size(), learner.parameters().all().size());
+        return TrainerState{.step = json.at("step").get<int64_t>(),
+                            .tokens_seen = json.at("tokens_seen").get<int64_t>(),
+                            .samples_seen = json.at("samples_seen").get<int64_t>(),
+                            .since_log = sums_of(json.at("since_log")),
+                            .data_key = json.at("data_key").get<std::string>(),
+                            .reference_key = json.at("reference_key").get<std::string>(),
+                            .ranks = json.value("ranks", int64_t{1}),
+                            .packs_per_step = json.value("packs_per_step", int64_t{0}),
+                            .config_yaml = read_file(folder + "/config.yaml")};
+    });
+    const std::string shard_path = folder + "/" + shard_name;
+    const Hdf5Reader shard(shard_path);
+    const auto read = [&](const char* name, const Tensor& into, const std::vector<Slice>& slices) {
+        if (into.empty()) return;  // a learner for inference has no moments
+        if (const int64_t expected = learner.parameters().size(); shard.count(name) != expected)
+            fail(Exit::data, "{}: '{}' holds {} numbers, expected {}", shard_path, name, shard.count(name), expected);
+        const HostCopy host = HostCopy::to_fill(learner.options().gpu, into);
+        int64_t at = 0;
+        for (const Slice& s : slices) {
+            if (s.size() > 0) shard.read(name, host.tensor().slice(0, at, at + s.size()), s.begin);
+            at += s.size();
+        }
+        host.store();
+    };
+    learner.fill_weights([&](const Tensor& weights) { read("weights", weights, {{0, learner.parameters().size()}}); });
+    read("adamw/m", learner.m(), learner.sync().state());
+    read("adamw/v", learner.v(), learner.sync().state());
+    learner.set_updates(shard.int_attribute("updates"));
+    return state;
+}
+
+ModelConfig checkpoint_model(const std::string& folder) {
+    verify(folder);
+    const std::string path = folder + "/model_config.json";
+    return parse_model_config(read_json_file(path), path);
+}
+
+std::string checkpoint_folder(const std::string& output_dir, int64_t step) {
+    return fmt::format("{}/checkpoint-{}", output_dir, step);
+}
+
+std::vector<int64_t> checkpoint_steps(const std::string& output_dir) {
+    constexpr std::string_view prefix = "checkpoint-";
+    std::vector<int64_t> steps;
+    if (!fs::is_directory(output_dir)) return steps;
+    for (const auto& entry : fs::directory_iterator(output_dir)) {
+        const std::string name = entry.path().filename();
+        if (!entry.is_directory() || !name.starts_with(prefix)) continue;
+        int64_t step = 0;
+        const char* end = name.data() + name.size();
+        // "checkpoint-20.tmp-123" is not a checkpoint: the whole rest must be a number.
+        const auto [stop, error] = std::from_chars(name.data() + prefix.size(), end, step);
+        if (error == std::errc() && stop == end) steps.push_back(step);
+    }
+    std::sort(steps.begin(), steps.end());
+    return steps;
+}
+
+void rotate_checkpoints(const std::string& output_dir, int64_t keep) {
+    if (keep <= 0) return;
+    const std::vector<int64_t> steps = checkpoint_steps(output_dir);
+    for (size_t i = 0; i + static_cast<size_t>(keep) < steps.size(); ++i)
+        remove_folder(checkpoint_folder(output_dir, steps[i]));
+}
+
+void remove_leftovers(const std::string& output_dir) {
+    std::vector<fs::path> leftovers;
+    for (const auto& entry : fs::directory_iterator(output_dir)) {
+        const std::string name = entry.path().filename();
+        const bool unfinished = name.find(".tmp-") != name.npos || name.find(".trash-") != name.npos;
+        for (const char* ours : {"checkpoint-", "config.yaml.", "metrics.jsonl."})
+            if (unfinished && name.starts_with(ours)) leftovers.push_back(entry.path());
+    }
+    for (const fs::path& path : leftovers) fs::remove_all(path);
+}
+
+}  // namespace colonnade

@@ -1,0 +1,204 @@
+#include "train/folders/export.h"
+
+#include <filesystem>
+
+#include "data/chat_template.h"
+#include "engine/io/files.h"
+#include "train/folders/adapter_folder.h"
+#include "train/run/session.h"
+
+namespace colonnade {
+namespace {
+
+namespace fs = std::filesystem;
+
+// transformers v5 calls the key "dtype", v4 "torch_dtype".
+void set_dtype(Json& config, DType stored) {
+    const char* name = stored == DType::bf16 ? "bfloat16" : stored == DType::f16 ? "float16" : "float32";
+    config[config.contains("dtype") ? "dtype" : "torch_dtype"] = name;
+}
+
+Json config_json(const ExportRequest& r) {
+    Json config = r.source_folder.empty() ? to_json(r.config) : read_json_file(r.source_folder + "/config.json");
+    set_dtype(config, r.stored);
+    if (r.config.score_head) set_score_head(config, r.config);
+    return config;
+}
+
+Json generation_config_json(const ExportRequest& r) {
+    const std::string source = r.source_folder + "/generation_config.json";
+    Json j = Json::object();
+    if (!r.source_folder.empty() && fs::exists(source)) j = read_json_file(source);
+    if (r.config.bos_token_id >= 0) j["bos_token_id"] = r.config.bos_token_id;
+    if (r.config.pad_token_id >= 0) j["pad_token_id"] = r.config.pad_token_id;
+    // The stop ids of the template it was trained with: without them generation never ends.
+    if (r.encoder->tokenizer())
+        j["eos_token_id"] = r.encoder->stop_ids();
+    else if (!r.config.eos_token_ids.empty())
+        j["eos_token_id"] = r.config.eos_token_ids;
+    return j;
+}
+
+Json special_token(const Tokenizer& tokenizer, std::optional<int32_t> id) {
+    return id ? Json(tokenizer.piece(*id)) : Json(nullptr);
+}
+
+// For a bare tokenizer.model: what transformers needs to build a tokenizer that gives our ids.
+Json tokenizer_config_json(const Tokenizer& tokenizer) {
+    return {{"tokenizer_class", "LlamaTokenizer"},
+            {"legacy", false},
+            {"add_prefix_space", tokenizer.encode("x") != tokenizer.encode("x", false)},
+            {"add_bos_token", tokenizer.bos().has_value()},
+            {"add_eos_token", false},
+            {"clean_up_tokenization_spaces", false},
+            {"bos_token", special_token(tokenizer, tokenizer.bos())},
+            {"eos_token", special_token(tokenizer, tokenizer.eos())},
+            {"unk_token", special_token(tokenizer, tokenizer.unk())},
+            {"pad_token", special_token(tokenizer, tokenizer.pad())}};
+}
+
+void write_tokenizer(const ExportRequest& r) {
+    constexpr const char* names[] = {"tokenizer.model",
+                                     "tokenizer.json",
+                                     "tokenizer_config.json",
+                                     "special_tokens_map.json",
+                                     "added_tokens.json",
+                                     "chat_template.jinja",
+                                     "vocab.json",
+                                     "merges.txt"};
+    const auto tokenizer = r.encoder->tokenizer();
+    const std::string model = tokenizer ? read_file(tokenizer->path()) : "";  // it may lie in the very folder
+    for (const std::string name : names) {
+        const std::string from = r.tokenizer_folder + "/" + name, to = r.folder + "/" + name;
+        // The chats that this model has seen are those of our template, whatever its tokenizer came with.
+        const bool stale = tokenizer && name == "chat_template.jinja";
+        if (!r.tokenizer_folder.empty() && fs::exists(from) && !stale)
+            write_file_atomically(to, read_file(from));
+        else
+            fs::remove(to);  // an older export's: transformers would prefer it to what is written below
+    }
+    if (!tokenizer) return;
+    write_file_atomically(r.folder + "/tokenizer.model", model);
+    const std::string path = r.folder + "/tokenizer_config.json";
+    Json config = fs::exists(path) ? read_json_file(path) : tokenizer_config_json(*tokenizer);
+    config["chat_template"] = chat_template_jinja(r.encoder->options().chat_template, *tokenizer);
+    write_file_atomically(path, config.dump(2) + "\n");
+}
+
+// Shards go to a folder of their own first: whatever the disk refuses, an older export is still whole then.
+void stage_weights(const ExportRequest& r, const std::string& staging) {
+    fs::remove_all(staging);
+    fs::create_directory(staging);
+    try {
+        const HostCopy weights = HostCopy::of(r.gpu, r.weights);
+        write_safetensors(staging, named_tensors(r.parameters, weights.tensor()), r.stored);
+        for (const auto& entry : fs::directory_iterator(staging)) sync_path(entry.path());
+    } catch (...) {
+        std::error_code ignored;
+        fs::remove_all(staging, ignored);
+        throw;
+    }
+}
+
+void remove_weights(const std::string& folder) {
+    for (const auto& entry : fs::directory_iterator(folder)) {
+        const std::string name = entry.path().filename();
+        if (name.starts_with("model") && name.find(".safetensors") != std::string::npos) fs::remove(entry.path());
+    }
+}
+
+void replace_weights(const std::string& folder, const std::string& staging) {
+    remove_weights(folder);
+    for (const auto& entry : fs::directory_iterator(staging))
+        fs::rename(entry.path(), fs::path(folder) / entry.path().filename());
+    fs::remove(staging);
+    sync_path(folder);
+}
+
+void write_chat_template_name(const ExportRequest& r) {
+    write_file_atomically(r.folder + "/colonnade.json",
+                          Json{{"chat_template", r.encoder->options().chat_template}}.dump(2) + "\n");
+}
+
+}  // namespace
+
+void export_model(const ExportRequest& r) {
+    try {
+        fs::create_directories(r.folder);
+        // All that is read, before anything is removed: the source may be this very folder.
+        const Json config = config_json(r), generation_config = generation_config_json(r);
+        const std::string staging = r.folder + "/.weights";
+        stage_weights(r, staging);
+        fs::remove(r.folder + "/config.json");
+        remove_adapter(r.folder);
+        replace_weights(r.folder, staging);
+        write_tokenizer(r);
+        write_chat_template_name(r);
+        write_file_atomically(r.folder + "/generation_config.json", generation_config.dump(2) + "\n");
+        write_file_atomically(r.folder + "/config.json", config.dump(2) + "\n");
+    } catch (const fs::filesystem_error& e) {
+        fail(Exit::storage, "{}: {}", r.folder, e.what());
+    }
+}
+
+void export_adapter(const ExportRequest& r, const LoraSettings& lora) {
+    try {
+        fs::create_directories(r.folder);
+        fs::remove(r.folder + "/config.json");
+        remove_weights(r.folder);
+        remove_adapter(r.folder);
+        write_tokenizer(r);
+        write_chat_template_name(r);
+        write_adapter(r.folder, {lora, r.source_folder}, r.parameters, HostCopy::of(r.gpu, r.weights).tensor());
+    } catch (const fs::filesystem_error& e) {
+        fail(Exit::storage, "{}: {}", r.folder, e.what());
+    }
+}
+
+DType stored_dtype(const std::string& model_folder) {
+    const DType dtype = SafetensorsReader(model_folder).tensors().front().dtype;
+    return dtype == DType::bf16 || dtype == DType::f16 ? dtype : DType::f32;
+}
+
+void export_merged(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
+                   const std::string& folder, DType stored) {
+    merge_lora(*learner.options().lora, learner.parameters(), learner.weights(), learner.base_parameters(),
+               learner.base());
+    const std::string& tokenizer = config.tokenizer_name_or_path;
+    export_model({.folder = folder,
+                  .config = learner.config(),
+                  .parameters = learner.base_parameters(),
+                  .weights = learner.base(),
+                  .stored = stored,
+                  .source_folder = config.model_name_or_path,
+                  .encoder = std::move(encoder),
+                  .tokenizer_folder = fs::is_directory(tokenizer) ? tokenizer : ""});
+}
+
+void export_merged_copy(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
+                        const Tensor& adapters, const std::string& folder) {
+    Learner copy(learner.config(), {.training = false, .lora = learner.options().lora});
+    load_base(config.model_name_or_path, copy);
+    if (copy.base_hash() != learner.base_hash())
+        fail(Exit::data, "{}: the model has changed since training began; nothing is merged",
+             config.model_name_or_path);
+    copy.fill_weights(
+        [&](const Tensor& weights) { std::copy_n(adapters.as<float>(), weights.numel(), weights.as<float>()); });
+    export_merged(config, std::move(encoder), copy, folder, stored_dtype(config.model_name_or_path));
+}
+
+ExportRequest export_request(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
+                             const std::string& folder, DType stored) {
+    const std::string& tokenizer = config.tokenizer_name_or_path;
+    return {.folder = folder,
+            .config = learner.config(),
+            .parameters = learner.parameters(),
+            .weights = learner.weights(),
+            .gpu = learner.options().gpu,
+            .stored = stored,
+            .source_folder = config.model_name_or_path,
+            .encoder = std::move(encoder),
+            .tokenizer_folder = fs::is_directory(tokenizer) ? tokenizer : ""};
+}
+
+}  // namespace colonnade

@@ -1,0 +1,99 @@
+#include "train/log/tensorboard.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <bit>
+#include <chrono>
+#include <filesystem>
+
+#include "engine/device/error.h"
+#include "tensorboard_event.pb.h"
+
+namespace colonnade {
+namespace {
+
+constexpr std::array<uint32_t, 256> crc_table = [] {
+    constexpr uint32_t reversed_polynomial = 0x82f63b78;
+    std::array<uint32_t, 256> table{};
+    for (uint32_t byte = 0; byte < 256; ++byte) {
+        uint32_t crc = byte;
+        for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ (crc & 1 ? reversed_polynomial : 0);
+        table[byte] = crc;
+    }
+    return table;
+}();
+
+uint32_t masked_crc(std::string_view bytes) {
+    return std::rotr(crc32c(bytes), 15) + 0xa282ead8;
+}
+
+template <typename T>
+std::string little_endian(T value) {
+    std::string bytes;
+    for (size_t i = 0; i < sizeof(T); ++i) bytes += static_cast<char>(value >> (8 * i) & 0xff);
+    return bytes;
+}
+
+double now() {
+    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+std::string new_path(const std::string& folder) {
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    if (error) fail(Exit::storage, "{}: cannot be made: {}", folder, error.message());
+    char host[256] = {};
+    if (gethostname(host, sizeof host - 1) != 0) host[0] = '\0';
+    const std::string name = fmt::format("{}/events.out.tfevents.{:010}.{}.{}", folder, static_cast<int64_t>(now()),
+                                         *host ? host : "localhost", getpid());
+    std::string path = name;
+    for (int n = 1; std::filesystem::exists(path); ++n) path = fmt::format("{}.{}", name, n);
+    return path;
+}
+
+std::string record(const events::Event& event) {
+    return event_record(event.SerializeAsString());
+}
+
+events::Event event_at(int64_t step) {
+    events::Event event;
+    event.set_wall_time(now());
+    event.set_step(step);
+    return event;
+}
+
+}  // namespace
+
+uint32_t crc32c(std::string_view bytes) {
+    uint32_t crc = ~0u;
+    for (const char byte : bytes) crc = crc_table[(crc ^ static_cast<uint8_t>(byte)) & 0xff] ^ (crc >> 8);
+    return ~crc;
+}
+
+std::string event_record(std::string_view bytes) {
+    const std::string length = little_endian(static_cast<uint64_t>(bytes.size()));
+    return length + little_endian(masked_crc(length)) + std::string(bytes) + little_endian(masked_crc(bytes));
+}
+
+EventWriter::EventWriter(const std::string& folder, std::optional<int64_t> resumed_step) : file_(new_path(folder)) {
+    events::Event version = event_at(0);
+    version.set_file_version("brain.Event:2");
+    file_.append(record(version));
+    if (!resumed_step) return;
+    events::Event start = event_at(*resumed_step + 1);
+    start.mutable_session_log()->set_status(events::SessionLog::START);
+    file_.append(record(start));
+}
+
+void EventWriter::write(int64_t step, const std::vector<std::pair<std::string, double>>& scalars) {
+    events::Event event = event_at(step);
+    for (const auto& [tag, value] : scalars) {
+        events::Summary::Value* each = event.mutable_summary()->add_value();
+        each->set_tag(tag);
+        each->set_simple_value(static_cast<float>(value));
+    }
+    file_.append(record(event));
+}
+
+}  // namespace colonnade

@@ -1,0 +1,334 @@
+#include "train/model/model_config.h"
+
+#include <cmath>
+#include <optional>
+
+#include "engine/device/error.h"
+
+namespace colonnade {
+namespace {
+
+struct Family {
+    Architecture architecture;
+    const char* model_type;
+    const char* class_prefix;  ///< of "...ForCausalLM" and "...ForSequenceClassification"
+};
+constexpr Family families[] = {
+    {Architecture::llama, "llama", "Llama"},
+    {Architecture::mistral, "mistral", "Mistral"},
+    {Architecture::qwen2, "qwen2", "Qwen2"},
+    {Architecture::qwen3, "qwen3", "Qwen3"},
+};
+constexpr const char* score_class = "ForSequenceClassification";
+
+/// Typed access to one JSON object, every error with file and key. null counts as absent, as transformers writes it.
+class Keys {
+  public:
+    Keys(const Json& json, std::string where) : json_(json), where_(std::move(where)) {
+        if (!json.is_object()) fail(Exit::data, "{}: expected an object, found {}", where_, json.type_name());
+    }
+    const Json* find(const char* key) const {
+        const auto it = json_.find(key);
+        return it == json_.end() || it->is_null() ? nullptr : &*it;
+    }
+    bool says_null(const char* key) const { return json_.contains(key) && json_[key].is_null(); }
+    int64_t integer(const char* key, std::optional<int64_t> fallback = {}) const {
+        const Json* v = find(key);
+        if (!v && fallback) return *fallback;
+        if (!v) fail(Exit::data, "{}: key '{}' is missing", where_, key);
+        if (!v->is_number_integer()) wrong(key, "an integer", *v);
+        return v->get<int64_t>();
+    }
+    double number(const char* key, std::optional<double> fallback = {}) const {
+        const Json* v = find(key);
+        if (!v && fallback) return *fallback;
+        if (!v) fail(Exit::data, "{}: key '{}' is missing", where_, key);
+        if (!v->is_number()) wrong(key, "a number", *v);
+        return v->get<double>();
+    }
+    bool boolean(const char* key, bool fallback) const {
+        const Json* v = find(key);
+        if (!v) return fallback;
+        if (!v->is_boolean()) wrong(key, "true or false", *v);
+        return v->get<bool>();
+    }
+    std::string text(const char* key, const std::string& fallback) const {
+        const Json* v = find(key);
+        if (!v) return fallback;
+        if (!v->is_string()) wrong(key, "a string", *v);
+        return v->get<std::string>();
+    }
+    [[noreturn]] void wrong(const char* key, const char* expected, const Json& found) const {
+        fail(Exit::data, "{}: key '{}' should be {}, found {}", where_, key, expected, found.dump().substr(0, 60));
+    }
+    const std::string& where() const { return where_; }
+
+  private:
+    const Json& json_;
+    std::string where_;
+};
+
+Architecture read_architecture(const Keys& keys) {
+    const std::string type = keys.text("model_type", "");
+    for (const Family& f : families)
+        if (type == f.model_type) return f.architecture;
+    fail(Exit::data, "{}: model_type '{}' is not supported; llama, mistral, qwen2 and qwen3 are", keys.where(), type);
+}
+
+// A reward model is a classification model with one label; config.json says how many by id2label or num_labels.
+void read_head(const Keys& keys, ModelConfig& c) {
+    const Json* classes = keys.find("architectures");
+    if (!classes) return;
+    if (!classes->is_array()) keys.wrong("architectures", "a list of class names", *classes);
+    for (const Json& name : *classes)
+        c.score_head = c.score_head || (name.is_string() && name.get<std::string>().ends_with(score_class));
+    if (!c.score_head) return;
+    const Json* labels = keys.find("id2label");
+    const int64_t count = labels && labels->is_object() ? std::ssize(*labels) : keys.integer("num_labels", 2);
+    if (count != 1)
+        fail(Exit::data, "{}: a classifier of {} labels is not supported; a reward model has one", keys.where(), count);
+}
+
+// v4: rope_theta at the top, rope_scaling {"type" or "rope_type", ...}. v5: rope_parameters with all of it.
+void read_rope(const Keys& top, ModelConfig& c) {
+    const Json* parameters = top.find("rope_parameters");
+    const Json* scaling = parameters ? parameters : top.find("rope_scaling");
+    c.rope_theta = top.number("rope_theta", 10000.0);
+    if (!scaling) return;
+    const Keys keys(*scaling, top.where() + (parameters ? ": rope_parameters" : ": rope_scaling"));
+    if (parameters) c.rope_theta = keys.number("rope_theta", c.rope_theta);
+    if (keys.number("partial_rotary_factor", 1.0) != 1.0)
+        fail(Exit::data, "{}: partial_rotary_factor other than 1 is not supported", keys.where());
+    const std::string kind = keys.text("rope_type", keys.text("type", "default"));
+    RopeScaling& s = c.rope_scaling;
+    if (kind == "default") return;
+    if (kind == "linear") {
+        s.kind = RopeScaling::Kind::linear;
+        s.factor = keys.number("factor");
+    } else if (kind == "llama3") {
+        s.kind = RopeScaling::Kind::llama3;
+        s.factor = keys.number("factor");
+        s.low_freq_factor = keys.number("low_freq_factor");
+        s.high_freq_factor = keys.number("high_freq_factor");
+        s.original_max_position = keys.number("original_max_position_embeddings");
+    } else if (kind == "yarn") {
+        s.kind = RopeScaling::Kind::yarn;
+        const auto longest = static_cast<double>(c.max_position_embeddings);
+        s.original_max_position = keys.number("original_max_position_embeddings", longest);
+        s.factor = keys.number("factor", longest / s.original_max_position);
+        s.beta_fast = keys.number("beta_fast", 32.0);
+        s.beta_slow = keys.number("beta_slow", 1.0);
+        s.attention_factor = keys.number("attention_factor", 0.0);
+        s.mscale = keys.number("mscale", 0.0);
+        s.mscale_all_dim = keys.number("mscale_all_dim", 0.0);
+        s.truncate = keys.boolean("truncate", true);
+    } else {
+        fail(Exit::data, "{}: rope_type '{}' is not supported; default, linear, llama3 and yarn are", keys.where(),
+             kind);
+    }
+}
+
+// Which layers look through a window: layer_types where the file lists them, else the family's own rule.
+void read_windows(const Keys& keys, ModelConfig& c) {
+    c.windows.assign(static_cast<size_t>(c.num_hidden_layers), 0);
+    if (c.architecture == Architecture::llama) return;
+    const bool qwen = c.architecture != Architecture::mistral;
+    if (qwen && !keys.boolean("use_sliding_window", false)) return;
+    if (keys.says_null("sliding_window")) return;
+    const int64_t window = keys.integer("sliding_window", 4096);
+    if (window < 1) fail(Exit::data, "{}: sliding_window should be at least 1, found {}", keys.where(), window);
+    const int64_t first = qwen ? keys.integer("max_window_layers", 28) : 0;
+    const Json* types = qwen ? keys.find("layer_types") : nullptr;
+    if (types && (!types->is_array() || types->size() != c.windows.size()))
+        keys.wrong("layer_types", "a list with an entry per layer", *types);
+    for (size_t layer = 0; layer < c.windows.size(); ++layer) {
+        bool windowed = static_cast<int64_t>(layer) >= first;
+        if (types) {
+            const Json& type = (*types)[layer];
+            if (type != "sliding_attention" && type != "full_attention")
+                fail(Exit::data, "{}: layer_types[{}] is {}; full_attention and sliding_attention are supported",
+                     keys.where(), layer, type.dump());
+            windowed = type == "sliding_attention";
+        }
+        c.windows[layer] = windowed ? window : 0;
+    }
+}
+
+void read_token_ids(const Keys& keys, ModelConfig& c) {
+    c.bos_token_id = keys.integer("bos_token_id", -1);
+    c.pad_token_id = keys.integer("pad_token_id", -1);
+    if (const Json* eos = keys.find("eos_token_id")) {
+        const Json list = eos->is_array() ? *eos : Json::array({*eos});
+        for (const Json& id : list) {
+            if (!id.is_number_integer()) keys.wrong("eos_token_id", "an integer or a list of integers", *eos);
+            c.eos_token_ids.push_back(id.get<int64_t>());
+        }
+    }
+}
+
+}  // namespace
+
+const char* name_of(Architecture architecture) {
+    return families[static_cast<size_t>(architecture)].model_type;
+}
+
+ModelConfig family_defaults(Architecture architecture) {
+    ModelConfig c;
+    c.architecture = architecture;
+    c.qkv_bias = architecture == Architecture::qwen2;
+    c.qk_norm = architecture == Architecture::qwen3;
+    return c;
+}
+
+ModelConfig parse_model_config(const Json& json, const std::string& where) {
+    const Keys keys(json, where);
+    ModelConfig c = family_defaults(read_architecture(keys));
+    if (keys.find("quantization_config"))
+        fail(Exit::data,
+             "{}: the weights are quantised (key 'quantization_config'); full-precision safetensors are needed", where);
+    if (const std::string act = keys.text("hidden_act", "silu"); act != "silu")
+        fail(Exit::data, "{}: hidden_act '{}' is not supported; silu is", where, act);
+
+    const bool qwen3 = c.architecture == Architecture::qwen3;
+    c.vocab_size = keys.integer("vocab_size");
+    c.hidden_size = keys.integer("hidden_size");
+    c.intermediate_size = keys.integer("intermediate_size");
+    c.num_hidden_layers = keys.integer("num_hidden_layers");
+    c.num_attention_heads = keys.integer("num_attention_heads");
+    c.num_key_value_heads = keys.integer("num_key_value_heads", c.num_attention_heads);
+    c.head_dim = keys.integer("head_dim", qwen3 ? 128 : c.hidden_size / std::max<int64_t>(c.num_attention_heads, 1));
+    c.max_position_embeddings = keys.integer("max_position_embeddings", 2048);
+    c.rms_norm_eps = keys.number("rms_norm_eps", 1e-6);
+    c.initializer_range = keys.number("initializer_range", 0.02);
+    c.tie_word_embeddings = keys.boolean("tie_word_embeddings", false);
+    const bool attention_bias = keys.boolean("attention_bias", false);
+    if (c.architecture == Architecture::llama || qwen3) c.qkv_bias = c.o_bias = attention_bias;
+    c.mlp_bias = c.architecture == Architecture::llama && keys.boolean("mlp_bias", false);
+    read_rope(keys, c);
+    validate(c, where, Exit::data);
+    try {
+        rope_frequencies(c.head_dim, c.rope_theta, c.rope_scaling);  // knows what its settings may be, but no file
+    } catch (const Error& e) {
+        fail(Exit::data, "{}: {}", where, e.what());
+    }
+    read_windows(keys, c);
+    read_token_ids(keys, c);
+    read_head(keys, c);
+    if (keys.number("attention_dropout", 0.0) != 0)
+        c.notices.push_back(fmt::format("{}: attention_dropout is ignored: Colonnade trains without dropout", where));
+    return c;
+}
+
+ModelConfig read_model_config(const std::string& folder) {
+    const std::string path = folder + "/config.json";
+    return parse_model_config(read_json_file(path, {.bytes = size_t{1} << 20, .depth = 16}), path);
+}
+
+void validate(const ModelConfig& c, const std::string& where, Exit exit) {
+    const auto positive = [&](const char* key, int64_t value, int64_t limit) {
+        if (value < 1 || value > limit)
+            fail(exit, "{}: {} should be between 1 and {}, found {}", where, key, limit, value);
+    };
+    positive("vocab_size", c.vocab_size, 1 << 24);
+    positive("hidden_size", c.hidden_size, 1 << 20);
+    positive("intermediate_size", c.intermediate_size, 1 << 22);
+    positive("num_hidden_layers", c.num_hidden_layers, 4096);
+    positive("num_attention_heads", c.num_attention_heads, 4096);
+    positive("num_key_value_heads", c.num_key_value_heads, 4096);
+    positive("head_dim", c.head_dim, 256);
+    positive("max_position_embeddings", c.max_position_embeddings, int64_t{1} << 30);
+    if (c.head_dim % 2) fail(exit, "{}: head_dim should be even for the rotary embedding, found {}", where, c.head_dim);
+    if (c.num_attention_heads % c.num_key_value_heads)
+        fail(exit, "{}: num_attention_heads ({}) should be a multiple of num_key_value_heads ({})", where,
+             c.num_attention_heads, c.num_key_value_heads);
+    if (!(c.rms_norm_eps > 0 && c.rms_norm_eps < 1))
+        fail(exit, "{}: rms_norm_eps should be between 0 and 1, found {}", where, c.rms_norm_eps);
+    if (!(c.rope_theta > 1)) fail(exit, "{}: rope_theta should be above 1, found {}", where, c.rope_theta);
+}
+
+namespace {
+
+Json rope_scaling_json(const RopeScaling& s) {
+    Json j;
+    switch (s.kind) {
+        case RopeScaling::Kind::none:
+            return nullptr;
+        case RopeScaling::Kind::linear:
+            return {{"rope_type", "linear"}, {"factor", s.factor}};
+        case RopeScaling::Kind::llama3:
+            return {{"rope_type", "llama3"},
+                    {"factor", s.factor},
+                    {"low_freq_factor", s.low_freq_factor},
+                    {"high_freq_factor", s.high_freq_factor},
+                    {"original_max_position_embeddings", static_cast<int64_t>(s.original_max_position)}};
+        case RopeScaling::Kind::yarn:
+            j = {{"rope_type", "yarn"},
+                 {"factor", s.factor},
+                 {"beta_fast", s.beta_fast},
+                 {"beta_slow", s.beta_slow},
+                 {"truncate", s.truncate},
+                 {"original_max_position_embeddings", static_cast<int64_t>(s.original_max_position)}};
+            if (s.attention_factor != 0) j["attention_factor"] = s.attention_factor;
+            if (s.mscale != 0) j["mscale"] = s.mscale;
+            if (s.mscale_all_dim != 0) j["mscale_all_dim"] = s.mscale_all_dim;
+            return j;
+    }
+    return nullptr;
+}
+
+void add_windows(Json& j, const ModelConfig& c) {
+    int64_t window = 0;
+    for (const int64_t w : c.windows) window = std::max(window, w);
+    if (c.architecture == Architecture::mistral) j["sliding_window"] = window ? Json(window) : Json(nullptr);
+    if (c.architecture == Architecture::qwen2 || c.architecture == Architecture::qwen3) {
+        j["use_sliding_window"] = window > 0;
+        j["sliding_window"] = window ? Json(window) : Json(nullptr);
+        Json types = Json::array();
+        for (const int64_t w : c.windows) types.push_back(w ? "sliding_attention" : "full_attention");
+        j["layer_types"] = types;
+    }
+}
+
+}  // namespace
+
+Json to_json(const ModelConfig& c) {
+    const Family& family = families[static_cast<size_t>(c.architecture)];
+    Json j = {{"architectures", {std::string(family.class_prefix) + "ForCausalLM"}},
+              {"model_type", family.model_type},
+              {"vocab_size", c.vocab_size},
+              {"hidden_size", c.hidden_size},
+              {"intermediate_size", c.intermediate_size},
+              {"num_hidden_layers", c.num_hidden_layers},
+              {"num_attention_heads", c.num_attention_heads},
+              {"num_key_value_heads", c.num_key_value_heads},
+              {"head_dim", c.head_dim},
+              {"hidden_act", "silu"},
+              {"max_position_embeddings", c.max_position_embeddings},
+              {"initializer_range", c.initializer_range},
+              {"rms_norm_eps", c.rms_norm_eps},
+              {"rope_theta", c.rope_theta},
+              {"rope_scaling", rope_scaling_json(c.rope_scaling)},
+              {"tie_word_embeddings", c.tie_word_embeddings},
+              {"attention_bias", c.qkv_bias},
+              {"attention_dropout", 0.0},
+              {"torch_dtype", "float32"},
+              {"use_cache", true}};
+    if (c.architecture == Architecture::llama) j["mlp_bias"] = c.mlp_bias;
+    add_windows(j, c);
+    if (c.bos_token_id >= 0) j["bos_token_id"] = c.bos_token_id;
+    if (c.pad_token_id >= 0) j["pad_token_id"] = c.pad_token_id;
+    if (c.eos_token_ids.size() == 1) j["eos_token_id"] = c.eos_token_ids[0];
+    if (c.eos_token_ids.size() > 1) j["eos_token_id"] = c.eos_token_ids;
+    if (c.score_head) set_score_head(j, c);
+    return j;
+}
+
+void set_score_head(Json& json, const ModelConfig& c) {
+    json["architectures"] = {std::string(families[static_cast<size_t>(c.architecture)].class_prefix) + score_class};
+    json["num_labels"] = 1;
+    json["id2label"] = {{"0", "LABEL_0"}};
+    json["label2id"] = {{"LABEL_0", 0}};
+    json["pad_token_id"] = c.pad_token_id;
+}
+
+}  // namespace colonnade

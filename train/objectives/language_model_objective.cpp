@@ -1,0 +1,56 @@
+#include "train/objectives/language_model_objective.h"
+
+#include <cmath>
+
+#include "layers/gather.h"
+#include "layers/head_loss.h"
+
+namespace colonnade {
+
+ObjectiveBuffers lay_out_head(Arena& arena, const ModelConfig& config, int64_t targets, const HeadSettings& s) {
+    ObjectiveBuffers b;
+    b.hidden = arena.tensor("head", s.dtype, {targets, config.hidden_size});
+    if (s.training) b.dhidden = arena.tensor("head", s.dtype, {targets, config.hidden_size});
+    b.logits = arena.tensor("head", s.dtype, {std::min(s.chunk, std::max<int64_t>(targets, 1)), config.vocab_size});
+    b.nll = arena.tensor("head", DType::f64, {targets});
+    return b;
+}
+
+ObjectiveBuffers LanguageModelObjective::lay_out(Arena& arena, const ModelConfig& config, const BatchShape& shape,
+                                                 const HeadSettings& settings) const {
+    ObjectiveBuffers b = lay_out_head(arena, config, shape.targets, settings);
+    b.correct = arena.tensor("head", DType::u8, {shape.targets});
+    return b;
+}
+
+void LanguageModelObjective::run(const Context& ctx, const ObjectiveStep& s) const {
+    const ObjectiveBuffers& b = s.buffers;
+    gather_rows(ctx, {.out = b.hidden, .in = s.acts.hidden, .rows = s.batch.rows});
+    head_loss(ctx, {.nll = b.nll,
+                    .correct = b.correct,
+                    .dhidden = s.gradients ? b.dhidden : Tensor(),
+                    .dweight = s.gradients ? s.gradients->head : Tensor(),
+                    .dweight_mode = s.gradients ? s.gradients->matrices : Grad::accumulate,
+                    .logits = b.logits,
+                    .hidden = b.hidden,
+                    .weight = s.model.weights().head,
+                    .targets = s.batch.targets,
+                    .scales = s.batch.scales});
+    if (s.gradients) scatter_rows(ctx, {.din = s.acts.dhidden, .dout = b.dhidden, .rows = s.batch.rows});
+    add_loss_sums(ctx, {.sums = s.sums.slice(0, 0, 3), .nll = b.nll, .correct = b.correct, .weights = s.batch.weights});
+}
+
+std::vector<Metric> LanguageModelObjective::metrics(const LossSums& sums, bool evaluation) const {
+    std::vector<Metric> metrics;
+    if (evaluation) metrics.emplace_back("perplexity", std::exp(sums.mean()));
+    metrics.emplace_back("mean_token_accuracy", sums.accuracy());
+    return metrics;
+}
+
+std::string LanguageModelObjective::figures(const LossSums& sums, bool evaluation) const {
+    if (!evaluation) return fmt::format("loss {:.4f}", sums.mean());
+    return fmt::format("loss {:.4f}, perplexity {:.2f}, accuracy {:.1f} %, {:.0f} targets", sums.mean(),
+                       std::exp(sums.mean()), 100 * sums.accuracy(), sums.weight);
+}
+
+}  // namespace colonnade

@@ -1,0 +1,42 @@
+#pragma once
+// What a step learned, summed over what it learned from: targets, or pairs of answers. Sums of micro-steps, steps and
+// ranks simply add up; of the extremes the larger stays.
+
+#include <array>
+#include <limits>
+#include <span>
+
+#include "engine/device/context.h"
+
+namespace colonnade {
+
+struct LossSums {
+    double nll = 0;      ///< the loss; of a language model the weighted negative log-likelihood of its targets
+    double weight = 0;   ///< what it is divided by: weights of targets, or pairs
+    double correct = 0;  ///< weighted count of targets that had the largest logit, of pairs whose better answer won
+    std::array<double, 5> more{};  ///< the objective's own sums (train/objectives/objective.h)
+    std::array<double, 2> extremes{nothing, nothing};
+
+    static constexpr double nothing = -std::numeric_limits<double>::infinity();
+    static constexpr int64_t sums = 8, maxima = 2, count = sums + maxima;
+    using Numbers = std::array<double, count>;
+    /// As they lie in memory: the sums, then the extremes.
+    static LossSums of(std::span<const double> numbers);
+    Numbers numbers() const;
+
+    LossSums& operator+=(const LossSums& other);
+    double mean() const { return weight > 0 ? nll / weight : 0; }
+    double accuracy() const { return weight > 0 ? correct / weight : 0; }
+    double mean_of(size_t i) const { return weight > 0 ? more[i] / weight : 0; }
+};
+
+struct AddLossSums {
+    Tensor sums;     ///< f64 [3]: weighted nll, weight, weighted count of correct targets; added to
+    Tensor nll;      ///< f64 [targets]
+    Tensor correct;  ///< u8 [targets]
+    Tensor weights;  ///< f32 [targets]
+};
+/// In a fixed order: the same bits in every run.
+void add_loss_sums(const Context& ctx, const AddLossSums& args);
+
+}  // namespace colonnade

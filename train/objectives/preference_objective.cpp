@@ -1,0 +1,117 @@
+#include "train/objectives/preference_objective.h"
+
+#include <algorithm>
+
+#include "engine/device/device_memory.h"
+#include "layers/gather.h"
+#include "layers/head_loss.h"
+#include "layers/preference_loss.h"
+#include "train/objectives/language_model_objective.h"
+
+namespace colonnade {
+namespace {
+
+/// PairSums as they lie in LossSums.
+static_assert(PairSums::count == LossSums::sums && PairSums::loss == 0 && PairSums::pairs == 1 &&
+              PairSums::correct == 2);
+double mean_of(const LossSums& sums, PairSums::Name name) {
+    return sums.mean_of(static_cast<size_t>(name) - PairSums::chosen_reward);
+}
+
+}  // namespace
+
+ObjectiveBuffers PreferenceObjective::lay_out(Arena& arena, const ModelConfig& config, const BatchShape& shape,
+                                              const HeadSettings& settings) const {
+    ObjectiveBuffers b = lay_out_head(arena, config, shape.targets, settings);
+    b.branch = BranchTensors::lay_out(arena, shape);
+    b.answers = arena.tensor("head", DType::f64, {shape.branches});
+    if (settings.training) b.slopes = arena.tensor("head", DType::f64, {shape.branches});
+    return b;
+}
+
+void PreferenceObjective::fill(const Context& ctx, const ObjectiveBuffers& buffers, const Batch& batch) const {
+    buffers.branch.fill_pairs(ctx, batch);
+    if (needs_reference() && !batch.reference.empty()) buffers.branch.fill_reference(ctx, batch);
+}
+
+bool PreferenceObjective::has(PreferenceLoss loss) const {
+    return std::find(mix_.losses, mix_.losses + mix_.count, loss) != mix_.losses + mix_.count;
+}
+
+bool PreferenceObjective::needs_reference() const {
+    return std::any_of(mix_.losses, mix_.losses + mix_.count, colonnade::needs_reference);
+}
+
+void PreferenceObjective::measure(const Context& ctx, const ObjectiveStep& s) const {
+    const ObjectiveBuffers& b = s.buffers;
+    gather_rows(ctx, {.out = b.hidden, .in = s.acts.hidden, .rows = s.batch.rows});
+    head_loss(ctx, {.nll = b.nll,
+                    .logits = b.logits,
+                    .hidden = b.hidden,
+                    .weight = s.model.weights().head,
+                    .targets = s.batch.targets});
+    branch_log_probabilities(ctx, {.logps = b.answers,
+                                   .nll = b.nll,
+                                   .weights = s.batch.weights,
+                                   .order = b.branch.order,
+                                   .begins = b.branch.begins});
+}
+
+void PreferenceObjective::take_reference(const Context& ctx, const ObjectiveBuffers& b) const {
+    copy(ctx, b.branch.reference, b.answers);
+}
+
+void PreferenceObjective::run(const Context& ctx, const ObjectiveStep& s) const {
+    const ObjectiveBuffers& b = s.buffers;
+    measure(ctx, s);
+    preference_loss(ctx, {.sums = s.sums.slice(0, 0, LossSums::sums),
+                          .coefficients = s.gradients ? b.slopes : Tensor(),
+                          .logps = b.answers,
+                          .reference = needs_reference() ? b.branch.reference : Tensor(),
+                          .lengths = b.branch.lengths,
+                          .pairs = b.branch.pairs,
+                          .mix = mix_,
+                          .scale = s.total > 0 ? 1 / s.total : 0});
+    if (!s.gradients) return;
+    target_coefficients(
+        ctx,
+        {.scales = s.batch.scales, .coefficients = b.slopes, .branches = s.batch.branches, .weights = s.batch.weights});
+    head_loss(ctx, {.nll = b.nll,
+                    .dhidden = b.dhidden,
+                    .dweight = s.gradients->head,
+                    .dweight_mode = s.gradients->matrices,
+                    .logits = b.logits,
+                    .hidden = b.hidden,
+                    .weight = s.model.weights().head,
+                    .targets = s.batch.targets,
+                    .scales = s.batch.scales});
+    scatter_rows(ctx, {.din = s.acts.dhidden, .dout = b.dhidden, .rows = s.batch.rows});
+}
+
+std::vector<Metric> PreferenceObjective::metrics(const LossSums& sums, bool) const {
+    const double chosen = mean_of(sums, PairSums::chosen_reward), rejected = mean_of(sums, PairSums::rejected_reward);
+    std::vector<Metric> metrics = {{"rewards/chosen", chosen},
+                                   {"rewards/rejected", rejected},
+                                   {"rewards/accuracies", sums.accuracy()},
+                                   {"rewards/margins", chosen - rejected},
+                                   {"logps/chosen", mean_of(sums, PairSums::chosen_logp)},
+                                   {"logps/rejected", mean_of(sums, PairSums::rejected_logp)}};
+    if (has(PreferenceLoss::sft) || has(PreferenceLoss::orpo))
+        metrics.emplace_back("nll_loss", mean_of(sums, PairSums::chosen_nll));
+    return metrics;
+}
+
+std::string PreferenceObjective::figures(const LossSums& sums, bool evaluation) const {
+    std::string text = fmt::format("loss {:.4f}, accuracy {:.1f} %, margin {:.4f}", sums.mean(), 100 * sums.accuracy(),
+                                   mean_of(sums, PairSums::chosen_reward) - mean_of(sums, PairSums::rejected_reward));
+    if (evaluation) text += fmt::format(", {:.0f} pairs", sums.weight);
+    return text;
+}
+
+std::optional<double> PreferenceObjective::untrained_loss() const {
+    for (int i = 0; i < mix_.count; ++i)
+        if (!colonnade::needs_reference(mix_.losses[i])) return {};
+    return pair_loss(mix_, {-1, -1, -1, -1, 1, 1}).value;
+}
+
+}  // namespace colonnade

@@ -1,0 +1,82 @@
+#include "train/objectives/reward_objective.h"
+
+#include "layers/gather.h"
+#include "layers/score_head.h"
+
+namespace colonnade {
+namespace {
+
+/// RankingSums as they lie in LossSums.
+static_assert(RankingSums::count <= LossSums::sums && RankingSums::loss == 0 && RankingSums::samples == 1 &&
+              RankingSums::correct == 2);
+double sum_of(const LossSums& sums, RankingSums::Name name) {
+    return sums.more[static_cast<size_t>(name) - RankingSums::margin];
+}
+double margin_of(const LossSums& sums) {
+    return sums.weight > 0 ? sum_of(sums, RankingSums::margin) / sums.weight : 0;
+}
+
+}  // namespace
+
+ObjectiveBuffers RewardObjective::lay_out(Arena& arena, const ModelConfig& config, const BatchShape& shape,
+                                          const HeadSettings& settings) const {
+    ObjectiveBuffers b;
+    b.branch = BranchTensors::lay_out(arena, shape);
+    b.hidden = arena.tensor("head", settings.dtype, {shape.branches, config.hidden_size});
+    if (settings.training) b.dhidden = arena.tensor("head", settings.dtype, {shape.branches, config.hidden_size});
+    b.answers = arena.tensor("head", DType::f64, {shape.branches});
+    b.slopes = arena.tensor("head", DType::f64, {shape.branches});
+    return b;
+}
+
+void RewardObjective::fill(const Context& ctx, const ObjectiveBuffers& buffers, const Batch& batch) const {
+    for (const float margin : batch.margins)
+        if (kind_ == RankingKind::plackett_luce && margin != 0)
+            fail(Exit::data, "a sample has a margin of {}, which only reward_loss: pairwise knows", margin);
+    buffers.branch.fill_rankings(ctx, batch);
+}
+
+void RewardObjective::measure(const Context& ctx, const ObjectiveStep& s) const {
+    const ObjectiveBuffers& b = s.buffers;
+    gather_rows(ctx, {.out = b.hidden, .in = s.acts.hidden, .rows = b.branch.last_rows});
+    score_forward(ctx, {.scores = b.answers, .hidden = b.hidden, .weight = s.model.weights().head});
+}
+
+void RewardObjective::run(const Context& ctx, const ObjectiveStep& s) const {
+    const ObjectiveBuffers& b = s.buffers;
+    measure(ctx, s);
+    ranking_loss(ctx, {.sums = s.sums.slice(0, 0, RankingSums::count),
+                       .extremes = s.sums.slice(0, LossSums::sums, LossSums::count),
+                       .dscores = b.slopes,
+                       .scores = b.answers,
+                       .sample_begins = b.branch.sample_begins,
+                       .margins = b.branch.margins,
+                       .kind = kind_,
+                       .center = center_,
+                       .scale = s.total > 0 ? 1 / s.total : 0});
+    if (!s.gradients) return;
+    score_backward(ctx, {.dhidden = b.dhidden,
+                         .dweight = s.gradients->head,
+                         .dscores = b.slopes,
+                         .hidden = b.hidden,
+                         .weight = s.model.weights().head});
+    scatter_rows(ctx, {.din = s.acts.dhidden, .dout = b.dhidden, .rows = b.branch.last_rows});
+}
+
+std::vector<Metric> RewardObjective::metrics(const LossSums& sums, bool) const {
+    const double answers = sum_of(sums, RankingSums::answers);
+    return {{"accuracy", sums.accuracy()},
+            {"margin", margin_of(sums)},
+            {"min_reward", -sums.extremes[0]},
+            {"mean_reward", answers > 0 ? sum_of(sums, RankingSums::reward) / answers : 0},
+            {"max_reward", sums.extremes[1]}};
+}
+
+std::string RewardObjective::figures(const LossSums& sums, bool evaluation) const {
+    std::string text = fmt::format("loss {:.4f}, accuracy {:.1f} %, margin {:.4f}", sums.mean(), 100 * sums.accuracy(),
+                                   margin_of(sums));
+    if (evaluation) text += fmt::format(", {:.0f} samples", sums.weight);
+    return text;
+}
+
+}  // namespace colonnade

@@ -1,0 +1,178 @@
+#include "train/optimizer/adamw.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "layers/shape_check.h"
+#include "train/optimizer/cuda_kernels.h"
+
+namespace colonnade {
+namespace {
+
+constexpr int64_t decay_granule = 64, decay_word = 32 * decay_granule;
+
+/// The GPU's masters, moments and gradients are f32, though its kernels are those of bf16.
+ShapeCheck check_for(const Context& ctx, const char* op, DType dtype) {
+    return {ctx, op, ctx.device == Device::cuda ? DType::bf16 : dtype};
+}
+
+void check_step(const Context& ctx, const AdamWStep& a) {
+    const bool gpu = ctx.device == Device::cuda;
+    const int64_t n = a.weights.numel();
+    require(a.begin % decay_granule == 0 && a.begin >= 0 && a.begin + n <= a.parameters.size(),
+            "adamw: elements {} to {} of {}", a.begin, a.begin + n, a.parameters.size());
+    const DType dtype = gpu ? DType::f32 : a.weights.dtype;
+    const DType moments = gpu && a.m.dtype == DType::bf16 ? DType::bf16 : dtype;
+    const ShapeCheck check = check_for(ctx, "adamw", a.weights.dtype);
+    check("weights", a.weights, dtype, {n});
+    check("m", a.m, moments, {n});
+    check("v", a.v, moments, {n});
+    check("gradients", a.gradients, dtype, {n});
+    check("clip", a.clip, DType::f64, {2});
+    if (!a.copy.empty()) check("copy", a.copy, DType::bf16, {n});
+    if (gpu) check("decay_map", a.decay_map, DType::i32, {decay_map_words(a.parameters.size())});
+    require(gpu || a.copy.empty(), "adamw: the CPU writes no bf16 copy");
+    require(a.step >= 1, "adamw: step {}, the first is 1", a.step);
+}
+
+template <typename T>
+AdamWCoefficients<T> coefficients(const AdamWStep& a) {
+    const AdamWSettings& s = a.settings;
+    const double t = static_cast<double>(a.step);
+    return {.beta1 = static_cast<T>(s.beta1),
+            .one_minus_beta1 = static_cast<T>(1 - s.beta1),
+            .beta2 = static_cast<T>(s.beta2),
+            .one_minus_beta2 = static_cast<T>(1 - s.beta2),
+            // Not 0, or an element that never had a gradient would become 0 / 0.
+            .epsilon = std::max(static_cast<T>(s.epsilon), std::numeric_limits<T>::min()),
+            .keep = static_cast<T>(1 - a.learning_rate * s.weight_decay),
+            .step_size = static_cast<T>(a.learning_rate / (1 - std::pow(s.beta1, t))),
+            .v_scale = static_cast<T>(1 / std::sqrt(1 - std::pow(s.beta2, t)))};
+}
+
+template <typename T>
+void update(T* w, T* m, T* v, const T* g, int64_t n, T clip, const AdamWCoefficients<T>& c) {
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < n; ++i) {
+        const T gradient = clip * g[i];
+        m[i] = c.beta1 * m[i] + c.one_minus_beta1 * gradient;
+        v[i] = c.beta2 * v[i] + c.one_minus_beta2 * gradient * gradient;
+        w[i] = w[i] * c.keep - c.step_size * m[i] / (std::sqrt(v[i]) * c.v_scale + c.epsilon);
+    }
+}
+
+double sum_of_squares(const Tensor& gradients) {
+    constexpr int64_t block = 1 << 14;
+    const int64_t n = gradients.numel(), blocks = (n + block - 1) / block;
+    std::vector<double> partial(static_cast<size_t>(blocks));
+    dispatch_float(gradients.dtype, [&]<typename T>() {
+        const T* g = gradients.as<T>();
+#pragma omp parallel for schedule(static)
+        for (int64_t b = 0; b < blocks; ++b) {
+            const int64_t end = std::min(n, (b + 1) * block);
+            double sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (int64_t i = b * block; i < end; ++i) sum += static_cast<double>(g[i]) * static_cast<double>(g[i]);
+            partial[static_cast<size_t>(b)] = sum;
+        }
+    });
+    double sum = 0;
+    for (const double p : partial) sum += p;
+    return sum;
+}
+
+}  // namespace
+
+int64_t gradient_norm_scratch_bytes(int64_t elements) {
+    const int64_t blocks = (elements + norm_block_elements - 1) / norm_block_elements;
+    return blocks * static_cast<int64_t>(sizeof(double));
+}
+
+void gradient_norm(const Context& ctx, const GradientNorm& a) {
+    const Tensor sum = a.out.slice(0, 0, 1);
+    if (ctx.gpu)
+        ctx.gpu->zero(sum);
+    else
+        *sum.as<double>() = 0;
+    add_squares(ctx, {.sum = sum, .gradients = a.gradients, .scratch = a.scratch});
+    clip_factor(ctx, {.out = a.out, .max_norm = a.max_norm});
+}
+
+void add_squares(const Context& ctx, const AddSquares& a) {
+    const bool gpu = ctx.device == Device::cuda;
+    const int64_t n = a.gradients.numel();
+    const ShapeCheck check = check_for(ctx, "add_squares", a.gradients.dtype);
+    check("gradients", a.gradients, gpu ? DType::f32 : a.gradients.dtype, {n});
+    check("sum", a.sum, DType::f64, {1});
+    if (gpu)
+        require(a.scratch.dtype == DType::u8 && a.scratch.numel() >= gradient_norm_scratch_bytes(n),
+                "add_squares: scratch {} for {} elements", describe(a.scratch), n);
+    const PhaseTimer timer(ctx, "gradient norm");
+    if (gpu) return cuda::add_squares(ctx, a);
+    *a.sum.as<double>() += sum_of_squares(a.gradients);
+}
+
+void clip_factor(const Context& ctx, const ClipFactor& a) {
+    const ShapeCheck check = check_for(ctx, "clip_factor", DType::f32);
+    check("out", a.out, DType::f64, {2});
+    const PhaseTimer timer(ctx, "gradient norm");
+    if (ctx.device == Device::cuda) return cuda::clip_factor(ctx, a);
+    double* out = a.out.as<double>();
+    out[0] = std::sqrt(out[0]);
+    // As torch.nn.utils.clip_grad_norm_ has it.
+    out[1] = a.max_norm > 0 ? std::min(1.0, a.max_norm / (out[0] + 1e-6)) : 1.0;
+}
+
+void adamw(const Context& ctx, const AdamWStep& a) {
+    check_step(ctx, a);
+    const PhaseTimer timer(ctx, "adamw");
+    if (ctx.device == Device::cuda) return cuda::adamw(ctx, a, coefficients<float>(a));
+    const double* clip = a.clip.as<double>();
+    if (!std::isfinite(clip[0])) return;
+    const int64_t end = a.begin + a.weights.numel();
+    dispatch_float(a.weights.dtype, [&]<typename T>() {
+        for (const Parameter& p : a.parameters.all()) {
+            AdamWCoefficients<T> c = coefficients<T>(a);
+            if (!p.decay) c.keep = 1;
+            const int64_t first = std::max(p.begin, a.begin), last = std::min(p.begin + p.size(), end);
+            if (first >= last) continue;
+            const int64_t at = first - a.begin;
+            update(a.weights.as<T>() + at, a.m.as<T>() + at, a.v.as<T>() + at, a.gradients.as<T>() + at, last - first,
+                   static_cast<T>(clip[1]), c);
+        }
+    });
+}
+
+int64_t decay_map_words(int64_t elements) {
+    return (elements + decay_word - 1) / decay_word;
+}
+
+std::vector<int32_t> decay_map(const ParameterList& parameters) {
+    std::vector<uint32_t> map(static_cast<size_t>(decay_map_words(parameters.size())));
+    int64_t end = 0;  // of the granules that are decided
+    bool decays = false;
+    for (const Parameter& p : parameters.all()) {
+        if (p.size() == 0) continue;
+        const int64_t first = p.begin / decay_granule;
+        require(first >= end || p.decay == decays, "{} shares 64 elements with a parameter that decays otherwise",
+                p.name);
+        decays = p.decay;
+        end = (p.begin + p.size() + decay_granule - 1) / decay_granule;
+        if (!decays) continue;
+        for (int64_t granule = first; granule < end; ++granule)
+            map[static_cast<size_t>(granule / 32)] |= uint32_t{1} << (granule % 32);
+    }
+    return {map.begin(), map.end()};
+}
+
+void cast(const Context& ctx, const Tensor& to, const Tensor& from) {
+    require(ctx.device == Device::cuda, "cast: the CPU has no bf16 weights");
+    const ShapeCheck check(ctx, "cast", DType::bf16);
+    check("from", from, DType::f32, {from.numel()});
+    check("to", to, {from.numel()});
+    const PhaseTimer timer(ctx, "cast");
+    cuda::cast(ctx, to, from);
+}
+
+}  // namespace colonnade

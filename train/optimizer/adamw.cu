@@ -1,0 +1,252 @@
+#include "engine/device/gpu.cuh"
+#include "engine/device/philox.cuh"
+#include "train/optimizer/cuda_kernels.h"
+
+namespace colonnade::cuda {
+namespace {
+
+// --- Four neighbouring elements, in registers and in memory ---
+
+struct Quad {
+    float at[4];
+};
+
+__device__ Quad load(const float* p) {
+    const float4 x = *reinterpret_cast<const float4*>(p);
+    return {x.x, x.y, x.z, x.w};
+}
+__device__ Quad load(const __nv_bfloat16* p) {
+    const uint2 x = *reinterpret_cast<const uint2*>(p);
+    return {__uint_as_float(x.x << 16), __uint_as_float(x.x & 0xffff0000u), __uint_as_float(x.y << 16),
+            __uint_as_float(x.y & 0xffff0000u)};
+}
+
+__device__ void store(float* p, const Quad& x) {
+    *reinterpret_cast<float4*>(p) = make_float4(x.at[0], x.at[1], x.at[2], x.at[3]);
+}
+/// Rounds to nearest even.
+__device__ void store(__nv_bfloat16* p, const Quad& x) {
+    uint32_t bits[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) bits[j] = __bfloat16_as_ushort(__float2bfloat16_rn(x.at[j]));
+    *reinterpret_cast<uint2*>(p) = make_uint2(bits[0] | bits[1] << 16, bits[2] | bits[3] << 16);
+}
+
+/// Random halves for four elements, each uniform in [0, 2^16).
+struct Noise {
+    uint32_t at[4];
+};
+
+/// Rounds away from zero with the probability that is the share of what would be cut off. What bf16 can hold stays.
+__device__ void store_at_random(__nv_bfloat16* p, const Quad& x, const Noise& noise) {
+    uint32_t rounded[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+        const uint32_t bits = __float_as_uint(x.at[j]);
+        const bool finite = (bits & 0x7f800000u) != 0x7f800000u;
+        rounded[j] = (finite ? bits + noise.at[j] : bits) >> 16;
+    }
+    *reinterpret_cast<uint2*>(p) = make_uint2(rounded[0] | rounded[1] << 16, rounded[2] | rounded[3] << 16);
+}
+
+// --- AdamW ---
+
+constexpr int update_threads = 256, quads = 2;
+/// Elements of a thread block: those of one word of the decay map. A thread takes four neighbours from each half, so
+/// that a warp's accesses, 16 bytes a thread (8 to bf16), lie side by side.
+constexpr int update_elements = update_threads * quads * 4;
+static_assert(update_elements == 32 * 64);
+
+template <typename Moment>
+struct Update {
+    float* weights;
+    __nv_bfloat16* copy;  ///< may be null
+    Moment *m, *v;
+    const float* gradients;
+    const double* clip;
+    const uint32_t* decay_map;
+    int64_t begin;     ///< of the slice in the flat buffers, a multiple of 64
+    int64_t elements;  ///< a multiple of 4
+    AdamWCoefficients<float> c;
+    uint2 seed, stream;
+};
+
+__device__ void update_element(float& w, float& m, float& v, float gradient, float keep,
+                               const AdamWCoefficients<float>& c) {
+    m = c.beta1 * m + c.one_minus_beta1 * gradient;
+    v = c.beta2 * v + c.one_minus_beta2 * gradient * gradient;
+    w = w * keep - c.step_size * m / (sqrtf(v) * c.v_scale + c.epsilon);
+}
+
+template <typename Moment>
+__device__ void store_moments(const Update<Moment>& u, int64_t at, const Quad& m, const Quad& v) {
+    if constexpr (std::is_same_v<Moment, float>) {
+        store(u.m + at, m);
+        store(u.v + at, v);
+    } else {
+        const int64_t quad = (u.begin + at) / 4;
+        const uint4 random = philox4x32(
+            make_uint4(static_cast<uint32_t>(quad), static_cast<uint32_t>(quad >> 32), u.stream.x, u.stream.y), u.seed);
+        store_at_random(u.m + at, m, {random.x & 0xffffu, random.y & 0xffffu, random.z & 0xffffu, random.w & 0xffffu});
+        store_at_random(u.v + at, v, {random.x >> 16, random.y >> 16, random.z >> 16, random.w >> 16});
+    }
+}
+
+template <typename Moment>
+__global__ void __launch_bounds__(update_threads) update(const Update<Moment> u) {
+    if (!isfinite(u.clip[0])) return;
+    const float clip = static_cast<float>(u.clip[1]);
+    // Blocks lie where they would lie without a slice: from -skipped on, in the slice's own count.
+    const int64_t first_word = u.begin / update_elements, skipped = u.begin - first_word * update_elements;
+    const uint32_t decays = u.decay_map[first_word + blockIdx.x];
+    const int64_t begin = int64_t{blockIdx.x} * update_elements - skipped;
+    // Everything is under way before anything is used.
+    Quad w[quads] = {}, m[quads] = {}, v[quads] = {}, g[quads] = {};
+#pragma unroll
+    for (int q = 0; q < quads; ++q) {
+        const int64_t at = begin + (q * update_threads + static_cast<int>(threadIdx.x)) * 4;
+        if (at < 0 || at >= u.elements) continue;
+        w[q] = load(u.weights + at);
+        g[q] = load(u.gradients + at);
+        m[q] = load(u.m + at);
+        v[q] = load(u.v + at);
+    }
+#pragma unroll
+    for (int q = 0; q < quads; ++q) {
+        const int in_block = (q * update_threads + static_cast<int>(threadIdx.x)) * 4;
+        const int64_t at = begin + in_block;
+        if (at < 0 || at >= u.elements) continue;
+        const float keep = decays >> (in_block / 64) & 1u ? u.c.keep : 1.0f;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) update_element(w[q].at[j], m[q].at[j], v[q].at[j], clip * g[q].at[j], keep, u.c);
+        store(u.weights + at, w[q]);
+        if (u.copy) store(u.copy + at, w[q]);
+        store_moments(u, at, m[q], v[q]);
+    }
+}
+
+template <typename Moment>
+void launch_update(const Context& ctx, const AdamWStep& a, const AdamWCoefficients<float>& c) {
+    const int64_t n = a.weights.numel();
+    const int64_t blocks = (a.begin % update_elements + n + update_elements - 1) / update_elements;
+    const uint64_t stream = moment_rounding_stream + static_cast<uint64_t>(a.step);
+    const Update<typename device_type<Moment>::type> u{
+        .weights = a.weights.as<float>(),
+        .copy = a.copy.empty() ? nullptr : as_device<bf16>(a.copy),
+        .m = as_device<Moment>(a.m),
+        .v = as_device<Moment>(a.v),
+        .gradients = a.gradients.as<float>(),
+        .clip = a.clip.as<double>(),
+        .decay_map = reinterpret_cast<const uint32_t*>(a.decay_map.as<int32_t>()),
+        .begin = a.begin,
+        .elements = n,
+        .c = c,
+        .seed = {static_cast<uint32_t>(a.seed), static_cast<uint32_t>(a.seed >> 32)},
+        .stream = {static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)}};
+    update<<<static_cast<unsigned>(blocks), update_threads, 0, stream_of(ctx)>>>(u);
+    check_launch("adamw");
+}
+
+// --- Norm ---
+
+constexpr int norm_threads = 512, total_threads = 1024;
+
+/// Sum over the thread block, in a fixed order; only thread 0 gets it.
+template <int threads>
+__device__ double sum_of_block(double own) {
+    __shared__ double of_warp[threads / 32];
+    for (int lane = 16; lane > 0; lane /= 2) own += __shfl_down_sync(0xffffffffu, own, lane);
+    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = own;
+    __syncthreads();
+    double sum = 0;
+    if (threadIdx.x == 0)
+        for (int warp = 0; warp < threads / 32; ++warp) sum += of_warp[warp];
+    return sum;
+}
+
+__global__ void __launch_bounds__(norm_threads) sum_squares(double* partial, const float* gradients, int64_t elements) {
+    constexpr int in_flight = 4;  // loads of a thread
+    const int64_t begin = int64_t{blockIdx.x} * norm_block_elements;
+    const int64_t end = min(begin + norm_block_elements, elements);
+    double sum = 0;
+    for (int64_t first = begin + 4 * static_cast<int>(threadIdx.x); first < end;
+         first += in_flight * norm_threads * 4) {
+        Quad g[in_flight] = {};
+#pragma unroll
+        for (int i = 0; i < in_flight; ++i)
+            if (const int64_t at = first + i * norm_threads * 4; at < end) g[i] = load(gradients + at);
+#pragma unroll
+        for (int i = 0; i < in_flight; ++i)
+#pragma unroll
+            for (int j = 0; j < 4; ++j) sum += static_cast<double>(g[i].at[j]) * static_cast<double>(g[i].at[j]);
+    }
+    sum = sum_of_block<norm_threads>(sum);
+    if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+__global__ void __launch_bounds__(total_threads) add_partials(double* sum, const double* partial, int64_t count) {
+    double own = 0;
+    for (int64_t i = threadIdx.x; i < count; i += total_threads) own += partial[i];
+    own = sum_of_block<total_threads>(own);
+    if (threadIdx.x == 0) *sum += own;
+}
+
+__global__ void finish_norm(double* out, double max_norm) {
+    const double norm = sqrt(out[0]);
+    out[0] = norm;
+    out[1] = max_norm > 0 ? min(1.0, max_norm / (norm + 1e-6)) : 1.0;
+}
+
+// --- Cast ---
+
+constexpr int cast_threads = 256;
+
+__global__ void __launch_bounds__(cast_threads) cast_to_bf16(__nv_bfloat16* to, const float* from, int64_t elements) {
+    const int64_t at = (int64_t{blockIdx.x} * cast_threads + threadIdx.x) * 4;
+    if (at < elements) store(to + at, load(from + at));
+}
+
+void require_fours(const char* op, std::initializer_list<Tensor> tensors) {
+    for (const Tensor& t : tensors)
+        if (!t.empty() && (reinterpret_cast<uintptr_t>(t.data) % 16 != 0 || t.numel() % 4 != 0))
+            fail(Exit::internal, "{}: {} at {} cannot be read in fours", op, describe(t), t.data);
+}
+
+}  // namespace
+
+void add_squares(const Context& ctx, const AddSquares& a) {
+    require_fours("add_squares", {a.gradients});
+    const int64_t n = a.gradients.numel(), blocks = (n + norm_block_elements - 1) / norm_block_elements;
+    if (blocks == 0) return;
+    auto* partial = reinterpret_cast<double*>(a.scratch.as<uint8_t>());
+    sum_squares<<<static_cast<unsigned>(blocks), norm_threads, 0, stream_of(ctx)>>>(partial, a.gradients.as<float>(),
+                                                                                    n);
+    check_launch("add_squares");
+    add_partials<<<1, total_threads, 0, stream_of(ctx)>>>(a.sum.as<double>(), partial, blocks);
+    check_launch("add_squares");
+}
+
+void clip_factor(const Context& ctx, const ClipFactor& a) {
+    finish_norm<<<1, 1, 0, stream_of(ctx)>>>(a.out.as<double>(), a.max_norm);
+    check_launch("clip_factor");
+}
+
+void adamw(const Context& ctx, const AdamWStep& a, const AdamWCoefficients<float>& c) {
+    require_fours("adamw", {a.weights, a.copy, a.m, a.v, a.gradients});
+    if (a.weights.numel() == 0) return;
+    if (a.m.dtype == DType::bf16)
+        launch_update<bf16>(ctx, a, c);
+    else
+        launch_update<float>(ctx, a, c);
+}
+
+void cast(const Context& ctx, const Tensor& to, const Tensor& from) {
+    require_fours("cast", {to, from});
+    const int64_t n = from.numel(), blocks = (n / 4 + cast_threads - 1) / cast_threads;
+    if (n == 0) return;
+    cast_to_bf16<<<static_cast<unsigned>(blocks), cast_threads, 0, stream_of(ctx)>>>(as_device<bf16>(to),
+                                                                                     from.as<float>(), n);
+    check_launch("cast");
+}
+
+}  // namespace colonnade::cuda

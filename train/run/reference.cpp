@@ -1,0 +1,174 @@
+#include "train/run/reference.h"
+
+#include <unistd.h>
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+
+#include "engine/io/files.h"
+#include "engine/io/hdf5.h"
+
+namespace colonnade {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr const char* format_name = "colonnade-reference";
+constexpr int64_t format_version = 1;
+
+Tensor view_of(const std::vector<double>& values) {
+    return Tensor(const_cast<double*>(values.data()), DType::f64, {std::ssize(values)});
+}
+
+std::string payload_hash(const std::vector<double>& values) {
+    return sha256({reinterpret_cast<const char*>(values.data()), values.size() * sizeof(double)});
+}
+
+void write_table(const std::string& path, const std::string& key, const std::vector<double>& logps) {
+    std::error_code error;
+    fs::create_directories(fs::path(path).parent_path(), error);
+    const std::string temporary = fmt::format("{}.tmp-{}", path, getpid());
+    fs::remove(temporary, error);
+    try {
+        Hdf5Writer file(temporary);
+        file.write("logps", view_of(logps));
+        file.attribute("format", format_name);
+        file.attribute("format_version", format_version);
+        file.attribute("key", key);
+        file.attribute("payload_sha256", payload_hash(logps));
+        file.close();
+        fs::rename(temporary, path, error);
+        if (error) fail(Exit::storage, "cannot rename {} to {}: {}", temporary, path, error.message());
+    } catch (...) {
+        fs::remove(temporary, error);
+        throw;
+    }
+    sync_path(fs::absolute(path).parent_path());
+}
+
+std::vector<double> read_table(const std::string& path, const std::string& key, int64_t branches) {
+    try {
+        const Hdf5Reader file(path);
+        const auto expect = [&](const char* what, const auto& found, const auto& expected) {
+            if (found != expected) fail(Exit::data, "{}: {} is {}, expected {}", path, what, found, expected);
+        };
+        expect("format", file.text_attribute("format"), std::string(format_name));
+        expect("format_version", file.int_attribute("format_version"), format_version);
+        expect("key", file.text_attribute("key"), key);
+        std::vector<double> logps = file.read_all<double>("logps");
+        expect("number of answers", std::ssize(logps), branches);
+        expect("payload_sha256", file.text_attribute("payload_sha256"), payload_hash(logps));
+        return logps;
+    } catch (const Error& e) {
+        if (e.exit() != Exit::data) throw;
+        fail(Exit::data, "{}; delete this file, and the reference will be computed again", e.what());
+    }
+}
+
+/// Of all weights that the log-probabilities come from. Fresh adapters add nothing, whatever their rank and seed.
+std::string weights_hash(const Learner& learner, bool fresh_adapters) {
+    Gpu* const gpu = learner.options().gpu;
+    Sha256 hash;
+    const auto add = [&](const Tensor& tensor) {
+        const HostCopy host = HostCopy::of(gpu, tensor);
+        hash.update(host.tensor().data, host.tensor().bytes());
+    };
+    if (!fresh_adapters) add(learner.used_weights());
+    if (const auto& lora = learner.options().lora) {
+        const std::string base =
+            fmt::format("base {} scale {}", learner.base_hash(), fresh_adapters ? 0 : lora->scale());
+        hash.update(base.data(), base.size());
+        if (!gpu) add(learner.base());  // in f32: base_hash() is of what bf16 keeps
+    }
+    return hash.hex();
+}
+
+}  // namespace
+
+ReferenceTable::ReferenceTable(const TokenStore& store, std::vector<double> logps)
+    : begins_(store.branch_offsets()), logps_(std::move(logps)) {
+    require(std::ssize(logps_) == begins_.back(), "{} log-probabilities of {} answers", logps_.size(), begins_.back());
+}
+
+void ReferenceTable::attach(LoadedBatch& loaded) const {
+    loaded.batch.reference.clear();
+    for (const int64_t sample : loaded.samples) {
+        const auto i = static_cast<size_t>(sample);
+        loaded.batch.reference.insert(loaded.batch.reference.end(), logps_.begin() + begins_.at(i),
+                                      logps_.begin() + begins_.at(i + 1));
+    }
+}
+
+ReferenceForward base_alone() {
+    return [](const Context& ctx, const Transformer& policy, const TransformerInput& input, Activations& acts) {
+        TransformerInput base = input;
+        base.adapters = false;
+        policy.forward(ctx, base, acts);
+    };
+}
+
+ReferenceTable compute_reference(const TokenStore& store, const PackScheduleSettings& settings, Learner& learner,
+                                 const Context& ctx, const ProgressOptions& options) {
+    PackSchedule schedule(store.lengths(), settings);
+    ProgressOptions with_total = options;
+    with_total.total = static_cast<double>(store.size());
+    with_total.unit = "samples";
+    Progress progress(with_total);
+    const std::vector<int64_t> begins = store.branch_offsets();
+    std::vector<double> logps(static_cast<size_t>(begins.back()), std::nan(""));
+    Loader loader(store, schedule);
+    int64_t done = 0;
+    while (const auto loaded = loader.next()) {
+        const std::vector<double> measured = learner.measure(ctx, loaded->batch);
+        size_t at = 0;
+        for (const int64_t sample : loaded->samples) {
+            const auto i = static_cast<size_t>(sample);
+            for (int64_t b = begins[i]; b < begins[i + 1]; ++b, ++at) {
+                if (!std::isfinite(measured.at(at)))
+                    fail(Exit::numerics, "{}: the reference gives answer {} the log-probability {}",
+                         store.place(sample), b - begins[i] + 1, measured[at]);
+                logps[static_cast<size_t>(b)] = measured[at];
+            }
+        }
+        progress.update(static_cast<double>(done += std::ssize(loaded->samples)));
+    }
+    progress.finish();
+    return ReferenceTable(store, std::move(logps));
+}
+
+References make_references(const Session& session, Learner& learner, const Context& ctx, const Ranks& ranks) {
+    const Config& c = session.config;
+    const bool other = !c.ref_model_name_or_path.empty();
+    if (other) load_model(session, c.ref_model_name_or_path, learner);
+    const bool fresh = learner.options().lora && (other || c.adapter_name_or_path.empty());
+    const std::string model = fmt::format("{} {} {} {}", format_version, weights_hash(learner, fresh),
+                                          to_json(session.model).dump(), name_of(learner.options().compute_dtype()));
+    const PackScheduleSettings settings{
+        .packing = eval_packing(c), .layout = {c.per_device_eval_batch_size, 1, 1}, .epochs = 1};
+    References result;
+    for (const bool training : {true, false}) {
+        const StoreResult& split = training ? session.train : session.eval;
+        if (split.store.size() == 0) continue;
+        const char* const name = training ? "train" : "eval";
+        const std::string key = sha256(fmt::format("{} {} {} {}", model, session.data_key, split.key, name));
+        const std::string path = fmt::format("{}/reference-{}-{:.16}.h5", c.prepared_path, name, key);
+        ReferenceTable& table = training ? result.train : result.eval;
+        const std::string label = fmt::format("reference {}", name);
+        ProgressOptions progress{.label = label};
+        if (!ranks.first()) progress.write = [](std::string_view) {};
+        ranks.in_turn(label, [&] {
+            if (fs::exists(path)) {
+                table = ReferenceTable(split.store, read_table(path, key, split.store.branch_offsets().back()));
+                result.notices.push_back(fmt::format("reference of {} samples: found in {}", split.store.size(), path));
+            } else {
+                table = compute_reference(split.store, settings, learner, ctx, progress);
+                write_table(path, key, table.logps());
+            }
+        });
+        if (training) result.key = key;
+    }
+    if (other) load_or_initialize(session, learner);
+    return result;
+}
+
+}  // namespace colonnade

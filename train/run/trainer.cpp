@@ -1,0 +1,472 @@
+#include "train/run/trainer.h"
+
+#include <fmt/ranges.h>
+
+#include <cmath>
+#include <filesystem>
+
+#include "data/unigram.h"
+#include "train/folders/adapter_folder.h"
+#include "train/folders/export.h"
+#include "train/log/curve_picture.h"
+
+namespace colonnade {
+namespace {
+
+namespace fs = std::filesystem;
+
+PackSchedule make_schedule(const Session& s, int ranks) {
+    const Config& c = s.config;
+    return PackSchedule(s.train.store.lengths(),
+                        {.packing = train_packing(c),
+                         .layout = {c.per_device_train_batch_size, c.gradient_accumulation_steps, ranks},
+                         .epochs = c.num_train_epochs,
+                         .max_steps = c.max_steps});
+}
+
+/// Of a checkpoint's reference key.
+std::string reference_text(const std::string& key) {
+    return key.empty() ? "none kept" : fmt::format("key {:.16}", key);
+}
+
+double since(std::chrono::steady_clock::time_point start) {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+Trainer::Trainer(Session session, const Ranks& ranks)
+    : ranks_(ranks),
+      session_(std::move(session)),
+      config_(session_.config),
+      schedule_(make_schedule(session_, ranks.size())),
+      rates_(lr_schedule(config_, schedule_.total_steps())) {}
+
+void Trainer::log(const std::vector<Metric>& metrics) const {
+    if (log_) log_->write(state_.step, epoch_, metrics);
+}
+
+int Trainer::stop_signal(const StopSignal& stop) const {
+    return static_cast<int>(ranks_.max("stop signal", stop.number()));
+}
+
+void Trainer::open_output_dir() {
+    const std::string& dir = config_.output_dir;
+    std::error_code error;
+    fs::create_directories(dir, error);
+    if (error) fail(Exit::storage, "output_dir {}: {}", dir, error.message());
+    lock_ = std::make_unique<FolderLock>(dir);
+    remove_leftovers(dir);
+    // Only the newest checkpoint is gone on with in place: beside later ones a run would mix with that other run.
+    const std::vector<int64_t> old = checkpoint_steps(dir);
+    const std::string& from = config_.resume_from_checkpoint;
+    if (!old.empty() && (from == "auto" || fs::equivalent(from, checkpoint_folder(dir, old.back()), error))) return;
+    const bool used = !old.empty() || fs::exists(dir + "/config.json") || is_adapter_folder(dir);
+    if (used && !config_.overwrite_output_dir)
+        fail(Exit::config,
+             "output_dir {} holds a {} already: choose another, {}or set overwrite_output_dir: true to lose it", dir,
+             old.empty() ? "model" : "run",
+             old.empty() ? "" : "or set resume_from_checkpoint: auto to go on with it, ");
+}
+
+void Trainer::resume(const std::string& folder) {
+    state_ = load_checkpoint(folder, *learner_);
+    if (state_.data_key != session_.data_key)
+        fail(Exit::config,
+             "{}: made from other data or other data settings (key {:.16}, now {:.16}); train in another output_dir",
+             folder, state_.data_key, session_.data_key);
+    if (state_.reference_key != references_.key)
+        fail(Exit::config, "{}: made with another reference ({}, now {}); train in another output_dir", folder,
+             reference_text(state_.reference_key), reference_text(references_.key));
+    if (state_.step > schedule_.total_steps())
+        fail(Exit::config, "{}: is at step {}, the run ends at {}", folder, state_.step, schedule_.total_steps());
+    note_changes_since(folder);
+    last_save_step_ = enqueued_ = state_.step;
+    window_.loss = state_.since_log;
+    say("resumed from {} at step {} of {}\n", folder, state_.step, schedule_.total_steps());
+}
+
+void Trainer::note_changes_since(const std::string& folder) const {
+    const Config then = parse_config(state_.config_yaml, folder + "/config.yaml").config;
+    for (const std::string& change : config_changes(then, config_))
+        say("note: since the checkpoint the config has changed, the run is no longer that of an unbroken one: {}\n",
+            change);
+    const int64_t packs = schedule_.settings().layout.packs_per_step();
+    if (state_.packs_per_step > 0 && state_.packs_per_step != packs)
+        say("note: since the checkpoint the packs of a step have changed from {} to {}: some samples of this epoch "
+            "come "
+            "twice or not at all\n",
+            state_.packs_per_step, packs);
+    else if (state_.ranks != ranks_.size())
+        say("note: the checkpoint was made by {} ranks, now there are {}: same samples in the same order, sums round "
+            "differently\n",
+            state_.ranks, ranks_.size());
+}
+
+void Trainer::start() {
+    std::string folder = config_.resume_from_checkpoint;
+    ranks_.together("start", [&] {
+        if (session_.device == Device::cuda) gpu_ = std::make_unique<Gpu>(static_cast<int>(config_.device_index));
+    });
+    if (ranks_.several()) communicator_ = Communicator::join(ranks_, gpu_.get(), config_.deterministic);
+    ranks_.together("start", [&] {
+        learner_ = std::make_unique<Learner>(session_.model,
+                                             learner_options(config_, ranks_, gpu_.get(), communicator_.get()));
+        ctx_ = learner_->context(nullptr, config_.deterministic);
+    });
+    if (folder == "auto") {
+        const std::vector<int64_t> steps =
+            ranks_.first() ? checkpoint_steps(config_.output_dir) : std::vector<int64_t>{};
+        folder =
+            ranks_.broadcast("checkpoint", steps.empty() ? "" : checkpoint_folder(config_.output_dir, steps.back()));
+    }
+    const bool compares = objective().needs_reference() && !learner_->options().reference;
+    ranks_.together("weights", [&] {
+        if (folder.empty() || compares) load_or_initialize(session_, *learner_);
+        if (compares) references_ = make_references(session_, *learner_, ctx_, ranks_);
+        for (const std::string& notice : references_.notices) say("{}\n", notice);
+    });
+    ranks_.together("checkpoint", [&] {
+        if (!folder.empty()) {
+            if (learner_->options().lora) load_base(config_.model_name_or_path, *learner_);
+            return resume(folder);
+        }
+        if (!ranks_.first()) return;
+        // What overwrite_output_dir gives up, now that nothing else can be wrong.
+        for (const int64_t step : checkpoint_steps(config_.output_dir))
+            remove_folder(checkpoint_folder(config_.output_dir, step));
+    });
+    state_.data_key = session_.data_key;
+    state_.reference_key = references_.key;
+    state_.config_yaml = resolved_yaml(config_);
+    state_.ranks = ranks_.size();
+    state_.packs_per_step = schedule_.settings().layout.packs_per_step();
+    state_.base_model = config_.model_name_or_path;
+    ranks_.together("logs", [&] {
+        if (!ranks_.first()) return;
+        write_file_atomically(config_.output_dir + "/config.yaml", state_.config_yaml);
+        log_ = std::make_unique<MetricsLog>(config_.output_dir, config_.report_to,
+                                            folder.empty() ? std::nullopt : std::optional(state_.step));
+    });
+    if (config_.param_checksum_steps > 0) check_weights();
+}
+
+bool Trainer::weights_check_due() const {
+    return ranks_.several() && config_.param_checksum_steps > 0 && enqueued_ % config_.param_checksum_steps == 0;
+}
+
+void Trainer::check_weights() {
+    if (!ranks_.several()) return;
+    require_same_weights(ranks_, learner_->weights_checksum(), state_.step, last_agreed_step_);
+    last_agreed_step_ = state_.step;
+}
+
+std::string Trainer::plan() {
+    const Config& c = config_;
+    const ModelConfig& m = session_.model;
+    const TokenStore& train = session_.train.store;
+    const ParameterList parameters(m);
+    const int64_t steps = schedule_.total_steps();
+    const std::vector<int64_t> lengths = train.lengths();
+    const std::vector<double> weights = train.target_weights(), pairs = train.pairs();
+    const StepLayout& layout = schedule_.settings().layout;
+    StepTotals total;
+    int64_t packs = 0;
+    for (int64_t step = 0; step < steps; ++step) {
+        const auto at = schedule_.locate(step);
+        const PackPlan& epoch = schedule_.plan(at.epoch);
+        const StepTotals t = step_totals(epoch, layout, at.step, lengths, weights, pairs);
+        total.tokens += t.tokens;
+        total.samples += t.samples;
+        total.weight += t.weight;
+        total.pairs += t.pairs;
+        packs += std::min(layout.packs_per_step(), epoch.packs() - at.step * layout.packs_per_step());
+    }
+    const double fill = static_cast<double>(total.tokens) / static_cast<double>(packs * c.packing_length);
+    const Arena arena = Learner::plan(m, learner_options(c, ranks_), session_.device);
+    std::string text;
+    const auto line = [&](const char* what, const std::string& value) {
+        text += fmt::format("{:<10} {}\n", what, value);
+    };
+    line("model", fmt::format("{}, {} layers of {}, {} heads ({} kv) of {}, vocabulary {}: {} parameters",
+                              name_of(m.architecture), m.num_hidden_layers, m.hidden_size, m.num_attention_heads,
+                              m.num_key_value_heads, m.head_dim, m.vocab_size,
+                              human_count(static_cast<double>(parameters.count()))));
+    if (const auto lora = lora_settings(c))
+        line("lora", fmt::format("rank {}, scale {}, on {}: {} parameters are trained, the model's are frozen",
+                                 lora->rank, lora->scale(), fmt::join(lora->targets, ", "),
+                                 human_count(static_cast<double>(lora_parameters(m, *lora).count()))));
+    line("data", fmt::format("train {} samples, {} tokens; eval {} samples, {} tokens", train.size(), train.tokens(),
+                             session_.eval.store.size(), session_.eval.store.tokens()));
+    line("steps", fmt::format("{} of {} packs ({} micro-steps of {}{})", steps, layout.packs_per_step(),
+                              layout.accumulation, layout.per_device_batch,
+                              ranks_.several() ? fmt::format(" on each of {} ranks", layout.ranks) : ""));
+    line("run", fmt::format("{} samples, {} tokens ({:.0f} learned) in {} packs of {}, {:.1f} % full", total.samples,
+                            total.tokens, total.weight, packs, c.packing_length, 100 * fill));
+    if (c.stage == Stage::dpo || c.stage == Stage::rm)
+        line("pairs",
+             fmt::format("{:.0f}, {:.1f} a step on average", total.pairs, total.pairs / static_cast<double>(steps)));
+    const double per_step = 1 / static_cast<double>(steps);
+    line("per step",
+         fmt::format("{:.1f} samples, {:.0f} tokens on average", static_cast<double>(total.samples) * per_step,
+                     static_cast<double>(total.tokens) * per_step));
+    text += fmt::format("memory of {} {}\n", ranks_.several() ? "each rank:" : "the", device_text(session_)) +
+            arena.table();
+    const std::string stores = human_bytes(train.bytes() + session_.eval.store.bytes());
+    return text + fmt::format("  {:<24} {:>12}\n", "token stores (host)", stores);
+}
+
+void Trainer::run() {
+    ranks_.set_timeout(config_.ddp_timeout);
+    ranks_.end_all_on_error([&] { train(); });
+}
+
+void Trainer::train() {
+    ranks_.together("output_dir", [&] {
+        if (ranks_.first()) open_output_dir();
+    });
+    say("{}\n", resolved_yaml(config_));
+    for (const std::string& notice : session_.notices) say("note: {}\n", notice);
+    const int64_t packs = schedule_.plan(0).packs(), packs_per_step = schedule_.settings().layout.packs_per_step();
+    if (ranks_.several() && packs < packs_per_step)
+        say("note: an epoch has {} packs, a step takes {}: some ranks have nothing to learn from\n", packs,
+            packs_per_step);
+    if (ranks_.first()) say("{}\n", plan());
+    start();
+    const bool predicts = config_.stage == Stage::pt || config_.stage == Stage::sft;
+    if (ranks_.first() && predicts && session_.eval.store.size() > 0) {
+        unigram_loss_ = unigram_loss(session_.train.store, session_.eval.store, session_.model.vocab_size);
+        say("eval: a unigram model of the training targets has loss {:.4f}\n", unigram_loss_);
+    }
+    std::fflush(stdout);
+
+    const StopSignal stop(ranks_.several() ? 2 : 0);
+    if (config_.eval_on_start && state_.step == 0) evaluate();
+    ProgressOptions progress{.label = "train",
+                             .total = static_cast<double>(schedule_.total_steps()),
+                             .initial = static_cast<double>(state_.step)};
+    if (!ranks_.first()) progress.write = [](std::string_view) {};
+    progress_ = std::make_unique<Progress>(progress);
+    Loader loader(session_.train.store, schedule_,
+                  {.start_step = state_.step, .rank = ranks_.rank(), .document_mask = config_.document_mask});
+    while (auto batch = loader.next()) {
+        const bool epoch_ends = batch->epoch_step + 1 == batch->epoch_steps;
+        train_step(loader, std::move(*batch));
+        const int signal = stop_signal(stop);
+        // Whatever looks at the weights looks at them after this very step. The CPU has nothing to gain by waiting.
+        const bool due = eval_due(epoch_ends) || save_due(epoch_ends) || weights_check_due();
+        if (due || !gpu_ || signal || enqueued_ == schedule_.total_steps()) complete_step();
+        if (weights_check_due()) check_weights();
+        if (eval_due(epoch_ends)) evaluate();
+        if (save_due(epoch_ends)) save();
+        if (signal) {
+            complete_step();
+            progress_->finish();
+            if (last_save_step_ != state_.step) save();
+            say("stopped by {} after step {} of {}; set resume_from_checkpoint: auto to go on\n",
+                StopSignal::name(signal), state_.step, schedule_.total_steps());
+            return;
+        }
+    }
+    progress_->finish();
+    finish();
+}
+
+bool Trainer::eval_due(bool epoch_ends) const {
+    const When when = config_.eval_strategy;
+    return (when == When::steps && enqueued_ % config_.eval_steps == 0) || (when == When::epoch && epoch_ends) ||
+           (when != When::no && enqueued_ == schedule_.total_steps());
+}
+
+bool Trainer::save_due(bool epoch_ends) const {
+    const When when = config_.save_strategy;
+    return (when == When::steps && enqueued_ % config_.save_steps == 0) || (when == When::epoch && epoch_ends);
+}
+
+void Trainer::train_step(Loader& loader, LoadedBatch batch) {
+    const auto start = Clock::now();
+    ranks_.set_step(batch.step + 1);
+    learner_->zero_gradients();
+    for (int64_t micro = 0;; ++micro) {
+        if (!references_.key.empty()) references_.train.attach(batch);
+        const bool last = micro + 1 == config_.gradient_accumulation_steps;
+        learner_->accumulate(ctx_, batch.batch, objective().total(batch.step_totals), last);
+        if (last) break;
+        auto next = loader.next();
+        require(next.has_value(), "step {} has no micro-step {}", batch.step, micro + 1);
+        batch = std::move(*next);
+    }
+    const double rate = learning_rate(rates_, batch.step);
+    learner_->update(ctx_, adamw_settings(config_), rate, config_.max_grad_norm);
+    complete_step();
+    enqueued_ = batch.step + 1;
+    under_way_ = {.step = enqueued_,
+                  .epoch = static_cast<double>(batch.epoch) +
+                           static_cast<double>(batch.epoch_step + 1) / static_cast<double>(batch.epoch_steps),
+                  .totals = batch.step_totals,
+                  .learning_rate = rate,
+                  .start = start};
+}
+
+void Trainer::complete_step() {
+    if (!under_way_) return;
+    const StepUnderWay step = *std::exchange(under_way_, std::nullopt);
+    const StepResult result = [&] {
+        // On a GPU the exchange of gradients is enqueued, and this is where the host waits for it.
+        const Watchdog::Wait wait(gpu_ ? ranks_.watchdog() : nullptr, "result of the step");
+        return learner_->result();
+    }();
+    // Where steps overlap, a step's time begins when the one before is done.
+    const double seconds = since(std::max(step.start, last_completed_));
+    last_completed_ = Clock::now();
+    for (Window* w : {&window_, &run_}) {
+        w->loss += result.loss;
+        w->seconds += seconds;
+        w->tokens += static_cast<double>(step.totals.tokens);
+        w->samples += static_cast<double>(step.totals.samples);
+        ++w->steps;
+    }
+    state_.step = step.step;
+    state_.tokens_seen += step.totals.tokens;
+    state_.samples_seen += step.totals.samples;
+    epoch_ = step.epoch;
+    if (step.step == 1) check_first_loss(result.loss.mean());
+    if (step.step % config_.logging_steps == 0 || step.step == 1 || step.step == schedule_.total_steps())
+        log_window(result, step.learning_rate);
+    progress_->update(static_cast<double>(step.step));
+}
+
+void Trainer::check_first_loss(double loss) const {
+    const std::optional<double> expected = references_.key.empty() ? std::nullopt : objective().untrained_loss();
+    // Sums over hundreds of tokens, in bf16 over other packs.
+    const double bound = gpu_ ? 0.05 : 1e-3;
+    // Dropout of adapters that are not fresh is no part of the reference.
+    const bool is_reference =
+        config_.ref_model_name_or_path.empty() && (config_.lora_dropout == 0 || config_.adapter_name_or_path.empty());
+    if (!expected || !is_reference || std::abs(loss - *expected) <= bound * *expected) return;
+    progress_->print(
+        fmt::format("warning: the first loss is {:.6f}, but {:.6f} where the policy still is the reference: does the "
+                    "reference in {} belong to these weights and data?",
+                    loss, *expected, config_.prepared_path));
+}
+
+void Trainer::log_window(const StepResult& result, double rate) {
+    const double tokens_per_second = window_.tokens / window_.seconds;
+    std::vector<Metric> metrics = {{"loss", window_.loss.mean()}};
+    for (Metric& metric : objective().metrics(window_.loss, false)) metrics.push_back(std::move(metric));
+    metrics.insert(metrics.end(), {{"learning_rate", rate},
+                                   {"grad_norm", result.gradient_norm},
+                                   {"tokens_per_second", tokens_per_second},
+                                   {"samples_per_second", window_.samples / window_.seconds},
+                                   {"step_seconds", window_.seconds / static_cast<double>(window_.steps)},
+                                   {"num_tokens", state_.tokens_seen}});
+    log(metrics);
+    const std::string figures =
+        fmt::format("{}, grad_norm {:.3f}, lr {:.2e}, {} tokens/s", objective().figures(window_.loss, false),
+                    result.gradient_norm, rate, human_count(tokens_per_second));
+    progress_->suffix(figures);
+    if (!progress_->terminal())
+        progress_->print(
+            fmt::format("step {}/{}, epoch {:.2f}: {}", state_.step, schedule_.total_steps(), epoch_, figures));
+    window_ = {};
+}
+
+LossSums Trainer::over_ranks(const LossSums& own) const {
+    const LossSums::Numbers numbers = own.numbers();
+    const auto extremes = numbers.begin() + LossSums::sums;
+    std::vector<double> all = ranks_.sum("evaluation", {numbers.begin(), extremes});
+    const std::vector<double> largest = ranks_.max("evaluation", {extremes, numbers.end()});
+    all.insert(all.end(), largest.begin(), largest.end());
+    return LossSums::of(all);
+}
+
+void Trainer::evaluate() {
+    const TokenStore& store = session_.eval.store;
+    if (store.size() == 0 || last_eval_step_ == state_.step) return;
+    const auto start = Clock::now();
+    PackSchedule schedule(store.lengths(), {.packing = eval_packing(config_),
+                                            .layout = {config_.per_device_eval_batch_size, 1, ranks_.size()},
+                                            .epochs = 1});
+    Loader loader(store, schedule, {.rank = ranks_.rank()});
+    LossSums own;
+    while (auto batch = loader.next()) {
+        if (!references_.key.empty()) references_.eval.attach(*batch);
+        own += learner_->evaluate(ctx_, batch->batch);
+    }
+    const LossSums sums = over_ranks(own);
+    const auto tokens = static_cast<double>(store.tokens());
+    const double seconds = since(start);
+    last_eval_step_ = state_.step;
+    last_eval_ = sums;
+    std::vector<Metric> metrics = {{"eval_loss", sums.mean()}};
+    for (const auto& [name, value] : objective().metrics(sums, true)) metrics.emplace_back("eval_" + name, value);
+    metrics.insert(
+        metrics.end(),
+        {{"eval_samples", store.size()}, {"eval_tokens_per_second", tokens / seconds}, {"eval_runtime", seconds}});
+    log(metrics);
+    const std::string line =
+        fmt::format("eval at step {}: {}, {}", state_.step, objective().figures(sums, true), human_duration(seconds));
+    if (progress_)
+        progress_->print(line);
+    else if (ranks_.first())
+        fmt::print(stderr, "{}\n", line);
+}
+
+void Trainer::save() {
+    const std::string folder = checkpoint_folder(config_.output_dir, state_.step);
+    const bool there = ranks_.max("checkpoint", ranks_.first() && fs::exists(folder)) > 0;
+    if (there) return;  // resumed right here
+    state_.since_log = window_.loss;
+    if (ranks_.first())
+        save_checkpoint(folder, *learner_, state_);
+    else
+        contribute_to_checkpoint(*learner_);
+    last_save_step_ = state_.step;
+    if (ranks_.first()) rotate_checkpoints(config_.output_dir, config_.save_total_limit);
+    ranks_.barrier("checkpoint", true);
+}
+
+void Trainer::finish() {
+    if (config_.save_strategy != When::no && last_save_step_ != state_.step) save();
+    ExportRequest result = export_request(config_, session_.encoder, *learner_, config_.output_dir);
+    const bool sharded = result.weights.numel() != learner_->parameters().size();
+    const HostCopy whole = sharded ? learner_->whole(result.weights) : HostCopy::blank(DType::f32, 0);
+    if (sharded) result.weights = whole.tensor(), result.gpu = nullptr;
+    const std::string merged = config_.output_dir + "/merged";
+    if (ranks_.first()) {
+        if (const auto& lora = learner_->options().lora)
+            export_adapter(result, *lora);
+        else
+            export_model(result);
+        if (config_.export_merged)
+            export_merged_copy(config_, session_.encoder, *learner_, HostCopy::of(result.gpu, result.weights).tensor(),
+                               merged);
+    }
+    ranks_.barrier("the exported model", true);
+    if (!ranks_.first()) return;
+    fmt::print("\n");
+    if (config_.report_to.contains(Report::jsonl)) show_curves();
+    const auto line = [](const char* what, const std::string& value) { fmt::print("{:<14} {}\n", what, value); };
+    line("trained", fmt::format("{} steps, {} tokens in {}, {:.0f} tokens/s", run_.steps, human_count(run_.tokens),
+                                human_duration(run_.seconds), run_.seconds > 0 ? run_.tokens / run_.seconds : 0));
+    line("packing", fmt::format("{:.1f} % full", 100 * schedule_.plan(0).fill));
+    if (last_eval_step_ >= 0) line("eval", objective().figures(last_eval_, true));
+    if (unigram_loss_ > 0) line("unigram loss", fmt::format("{:.4f}", unigram_loss_));
+    line(learner_->options().lora ? "adapters" : "model", config_.output_dir);
+    if (config_.export_merged) line("merged model", merged);
+}
+
+// Loss curves of the whole log, what was before a resume included.
+void Trainer::show_curves() const {
+    const std::string log = config_.output_dir + "/metrics.jsonl", path = config_.output_dir + "/loss.png";
+    const Series loss = read_series(log, "loss"), eval = read_series(log, "eval_loss");
+    std::vector<Series> series = {loss, eval};
+    const double last = static_cast<double>(state_.step);
+    if (unigram_loss_ > 0) series.push_back({"unigram", {0, last}, {unigram_loss_, unigram_loss_}});
+    draw_curves(path, series, {.title = "loss"});
+    fmt::print("{}\n{:<14} {}\n", curve_text(loss), "curves", path);
+    if (!eval.steps.empty() && eval.steps.front() == 0)
+        fmt::print("{:<14} {:.4f} before training\n", "eval loss", eval.values.front());
+}
+
+}  // namespace colonnade

@@ -1,0 +1,160 @@
+#include "train/step/gradient_sync.h"
+
+#include <charconv>
+
+namespace colonnade {
+namespace {
+
+/// The layer that a parameter belongs to, from its name; nothing for the embedding, the final norm and the head.
+std::optional<int64_t> layer_of(const std::string& name) {
+    constexpr std::string_view key = "layers.";
+    const size_t at = name.find(key);
+    if (at == std::string::npos) return {};
+    int64_t layer = 0;
+    const char* digits = name.data() + at + key.size();
+    const auto [end, error] = std::from_chars(digits, name.data() + name.size(), layer);
+    return error == std::errc() && end != digits ? std::optional(layer) : std::nullopt;
+}
+
+/// A bucket of fewer elements joins the next one: the final norm alone, where the head is the embedding.
+constexpr int64_t fewest_elements = 1 << 13;
+
+}  // namespace
+
+std::vector<GradientBucket> gradient_buckets(const ParameterList& parameters) {
+    int64_t layers = 0;
+    for (const Parameter& p : parameters.all()) layers = std::max(layers, layer_of(p.name).value_or(-1) + 1);
+    std::vector<GradientBucket> buckets;
+    bool layers_begun = false;
+    for (const Parameter& p : parameters.all()) {
+        const std::optional<int64_t> of = layer_of(p.name);
+        layers_begun |= of.has_value();
+        const int64_t layer = of.value_or(layers_begun ? embedding_layer : layers);
+        if (!buckets.empty() && buckets.back().first_layer == layer) continue;
+        require(buckets.empty() || layer < buckets.back().first_layer, "{} comes after layer {}", p.name, layer);
+        require(p.begin % 64 == 0, "{} begins a layer at element {}", p.name, p.begin);
+        const std::string name = layer == embedding_layer ? "the embedding"
+                                 : layer == layers        ? "the head"
+                                                          : fmt::format("layer {}", layer);
+        if (!buckets.empty() && p.begin - buckets.back().elements.begin < fewest_elements && layer + 1 == layers) {
+            buckets.back().first_layer = layer;
+            buckets.back().name = name;
+            continue;
+        }
+        if (!buckets.empty()) buckets.back().elements.end = p.begin;
+        buckets.push_back({{p.begin, parameters.size()}, layer, layer, name});
+    }
+    return buckets;
+}
+
+GradientSync::GradientSync(const ParameterList& parameters, const GradientSyncOptions& options)
+    : options_(options),
+      buckets_(gradient_buckets(parameters)),
+      whole_{{0, parameters.size()}},
+      hidden_(buckets_.back().first_layer == embedding_layer ? parameters.all().back().shape.back() : 0),
+      shares_(buckets_.size()) {
+    if (options_.communicator) {
+        options_.ranks = options_.communicator->ranks().size();
+        options_.rank = options_.communicator->ranks().rank();
+    }
+    if (options_.ranks == 1) {
+        owned_ = whole_;
+        return;
+    }
+    for (const GradientBucket& bucket : buckets_)
+        owned_.push_back(part_of(bucket.elements, options_.rank, options_.ranks));
+}
+
+int64_t GradientSync::state_size() const {
+    int64_t elements = 0;
+    for (const Slice& s : state()) elements += s.size();
+    return elements;
+}
+
+size_t GradientSync::scratch_bytes(Device device, DType dtype) const {
+    if (options_.ranks == 1 && !options_.communicator) return 0;
+    int64_t largest = 0;
+    for (const GradientBucket& bucket : buckets_) largest = std::max(largest, bucket.elements.size());
+    return Communicator::scratch_bytes(device, options_.ranks, largest, dtype, options_.wire);
+}
+
+int64_t GradientSync::embedding_width() const {
+    return options_.ranks == 1 && !options_.communicator ? 0 : hidden_;
+}
+
+void GradientSync::start(const Context& ctx, const GradientSyncMemory& memory, int64_t layer) {
+    if (!active()) return;
+    const PhaseTimer timer(ctx.gpu ? Context() : ctx, "gradient sync");  // a GPU only enqueues here
+    while (sums_.size() < buckets_.size()) {
+        const bool of_embedding = hidden_ > 0 && sums_.empty();
+        const GradientBucket& bucket = of_embedding ? buckets_.back() : buckets_[sums_.size() - (hidden_ > 0 ? 1 : 0)];
+        if (of_embedding)
+            rows_awaited_ = true;
+        else if (bucket.first_layer < layer)
+            return;
+        sums_.push_back(options_.communicator->sum({.flat = memory.gradients,
+                                                    .bucket = bucket.elements,
+                                                    .scattered = sharded(),
+                                                    .wire = options_.wire,
+                                                    .scratch = memory.scratch,
+                                                    .what = "gradients of " + bucket.name}));
+    }
+}
+
+void GradientSync::add_embedding(const Context& ctx, const GradientSyncMemory& memory, const Tensor& dout,
+                                 const TokenIndex& index) {
+    options_.communicator->wait(sums_.front());
+    for (int rank = 0; rank < options_.ranks; ++rank) {
+        {
+            const PhaseTimer timer(ctx, "gradient sync");
+            if (rank == options_.rank) memory.rows.fill(ctx, dout, index);
+            options_.communicator->wait(options_.communicator->spread(
+                {.data = memory.rows.message, .from = rank, .what = "gradients of the embedding"}));
+        }
+        embedding_backward(ctx, {.dweight = memory.embedding, .dout = memory.rows.dout, .index = memory.rows.index});
+    }
+    rows_awaited_ = false;
+}
+
+void GradientSync::finish(const Context& ctx, const GradientSyncMemory& memory) {
+    if (!active()) return;
+    start(ctx, memory, embedding_layer);
+    if (rows_awaited_) add_embedding(ctx, memory);
+    const PhaseTimer timer(ctx, "gradient sync");  // on a GPU: how long the compute stream waits
+    for (const Communicator::Ticket ticket : sums_) options_.communicator->wait(ticket);
+    sums_.clear();
+}
+
+void GradientSync::combine(const Context& ctx, const std::vector<Communicator::Numbers>& numbers) const {
+    if (!active()) return;
+    const PhaseTimer timer(ctx, "gradient sync");
+    options_.communicator->combine(numbers);
+}
+
+void GradientSync::share(const Tensor& weights, const Tensor& scratch, size_t bucket) {
+    if (!active()) return;
+    shares_[bucket] = options_.communicator->share({.flat = weights,
+                                                    .bucket = buckets_[bucket].elements,
+                                                    .scratch = scratch,
+                                                    .what = "weights of " + buckets_[bucket].name});
+}
+
+void GradientSync::await_weights(int64_t layer) {
+    for (size_t i = 0; i < shares_.size(); ++i) {
+        const bool holds = buckets_[i].first_layer <= layer && layer <= buckets_[i].last_layer;
+        if (holds && shares_[i]) options_.communicator->wait(*std::exchange(shares_[i], std::nullopt));
+    }
+}
+
+void GradientSync::await_weights() {
+    for (auto& share : shares_)
+        if (share) options_.communicator->wait(*std::exchange(share, std::nullopt));
+}
+
+void GradientSync::collect(const Tensor& into, const Tensor& own) const {
+    std::vector<Slice> buckets;
+    for (const GradientBucket& bucket : buckets_) buckets.push_back(bucket.elements);
+    options_.communicator->collect(into, own, buckets);
+}
+
+}  // namespace colonnade
