@@ -5,9 +5,9 @@
 
 #include <string>
 
-#include "data/build_store.h"
-#include "data/packer.h"
-#include "data/tokenizer.h"
+#include "data/packing/packer.h"
+#include "data/store/build_store.h"
+#include "data/text/tokenizer.h"
 
 namespace colonnade {
 

@@ -1,6 +1,6 @@
 // train_tokenizer: a SentencePiece model from text and JSONL files.
 
-#include "data/tokenizer.h"
+#include "data/text/tokenizer.h"
 #include "engine/io/command_line.h"
 
 int main(int argc, char** argv) {
