@@ -1,19 +1,19 @@
-// Conventions of preferences: every one becomes a Row whose answers are rows of their own, each with the prompt before
-// it, so that a prompt and its answer are the same tokens as in fine-tuning.
+// Formats of preference rows. Each becomes a Row whose answers are rows of their own with the prompt in front, so that a
+// prompt and its answer give the same tokens as in fine-tuning.
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
-#include "data/rows/row_fields.h"
+#include "data/rows/row_formats.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
 namespace {
 
-/// A prompt or an answer as it stands in the row.
-struct Said {
-    std::string place, name;          ///< of the row, and what the row calls it
+/// An answer as the row writes it; prompts have the same forms.
+struct Answer {
+    std::string place, name;          ///< "path:line" of the row; the row's key
     std::optional<std::string> text;  ///< a string
     std::vector<Message> messages;    ///< one message or a list of them
 
@@ -21,44 +21,44 @@ struct Said {
     const char* form() const { return text ? "a string" : "messages"; }
 };
 
-Said read_said(const Fields& row, const Json& value, MessageStyle style, std::string name) {
-    Said said{.place = row.where(), .name = std::move(name), .text = std::nullopt, .messages = {}};
+Answer read_answer(const RowFields& row, const Json& value, MessageStyle style, std::string name) {
+    Answer answer{.place = row.where(), .name = std::move(name), .text = std::nullopt, .messages = {}};
     if (value.is_string()) {
-        said.text = value.get<std::string>();
+        answer.text = value.get<std::string>();
     } else if (value.is_object()) {
-        said.messages.push_back(read_message(value, style, row.columns(), said.where()));
+        answer.messages.push_back(read_message(value, style, row.columns(), answer.where()));
     } else if (value.is_array()) {
-        if (value.empty()) fail(Exit::data, "{}: the list is empty", said.where());
+        if (value.empty()) fail(Exit::data, "{}: the list is empty", answer.where());
         for (size_t i = 0; i < value.size(); ++i)
-            said.messages.push_back(
-                read_message(value[i], style, row.columns(), fmt::format("{}[{}]", said.where(), i)));
+            answer.messages.push_back(
+                read_message(value[i], style, row.columns(), fmt::format("{}[{}]", answer.where(), i)));
     } else {
-        fail(Exit::data, "{}: expected a string, a message or a list of messages, found {}", said.where(),
+        fail(Exit::data, "{}: expected a string, a message or a list of messages, found {}", answer.where(),
              value.type_name());
     }
-    return said;
+    return answer;
 }
 
-Said read_said(const Fields& row, const std::string& key, MessageStyle style) {
-    return read_said(row, row.at(key), style, row.name(key));
+Answer read_answer(const RowFields& row, const std::string& key, MessageStyle style) {
+    return read_answer(row, row.at(key), style, row.name(key));
 }
 
-float read_margin(const Fields& row) {
+float read_margin(const RowFields& row) {
     const Json* margin = row.find("margin");
     if (!margin) return 0;
     if (!margin->is_number()) row.mistyped("margin", "a number");
     const double value = margin->get<double>();
     if (!(std::abs(value) <= std::numeric_limits<float>::max()))
-        fail(Exit::data, "{}: key '{}': expected a number that fits 32 bits, found {}", row.where(), row.name("margin"),
-             shown(*margin));
+        fail(Exit::data, "{}: key '{}': expected a number in the range of float32, found {}", row.where(),
+             row.name("margin"), shown(*margin));
     return static_cast<float>(value);
 }
 
-void require_alike(const std::vector<Said>& answers) {
-    for (const Said& answer : answers)
+void require_alike(const std::vector<Answer>& answers) {
+    for (const Answer& answer : answers)
         if (answer.text.has_value() != answers[0].text.has_value())
-            fail(Exit::data, "{} is {}, but {} is {}; expected all answers of a row in one form", answers[0].where(),
-                 answers[0].form(), answer.name, answer.form());
+            fail(Exit::data, "{} is {}, but {} is {}; expected every answer of a row in the same form",
+                 answers[0].where(), answers[0].form(), answer.name, answer.form());
 }
 
 bool is_answer(const Message& message) {
@@ -73,11 +73,11 @@ Row chat_row(const std::vector<Message>& prompt, const std::vector<Message>& ans
     return row;
 }
 
-/// Answers to a chat; strings are what the assistant says.
-Row after_chat(const std::vector<Message>& prompt, const std::vector<Said>& answers) {
+/// Answers to a chat. An answer that is a string becomes an assistant message.
+Row after_chat(const std::vector<Message>& prompt, const std::vector<Answer>& answers) {
     require_alike(answers);
     Row row;
-    for (const Said& answer : answers) {
+    for (const Answer& answer : answers) {
         if (answer.text) {
             row.answers.push_back(chat_row(prompt, {{"assistant", *answer.text, std::nullopt}}));
             continue;
@@ -91,12 +91,12 @@ Row after_chat(const std::vector<Message>& prompt, const std::vector<Said>& answ
     return row;
 }
 
-/// Answers to a string: plain text, or a user's message where they are messages.
-Row after_text(const std::string& prompt, const std::vector<Said>& answers) {
+/// Answers to a string. The prompt is plain text if they are strings, a user message if they are messages.
+Row after_text(const std::string& prompt, const std::vector<Answer>& answers) {
     require_alike(answers);
     if (!answers[0].text) return after_chat({{"user", prompt, std::nullopt}}, answers);
     Row row;
-    for (const Said& answer : answers) {
+    for (const Answer& answer : answers) {
         Row& each = row.answers.emplace_back();
         each.prompt = prompt;
         each.completion = answer.text;
@@ -108,19 +108,19 @@ bool same(const Message& a, const Message& b) {
     return a.role == b.role && a.content == b.content;
 }
 
-/// Whether `said` goes on after `prompt`.
-bool continues(const Said& said, const std::vector<Message>& prompt) {
-    return said.messages.size() > prompt.size() &&
-           std::equal(prompt.begin(), prompt.end(), said.messages.begin(), same);
+/// Whether `answer` begins with the messages of `prompt` and has more.
+bool continues(const Answer& answer, const std::vector<Message>& prompt) {
+    return answer.messages.size() > prompt.size() &&
+           std::equal(prompt.begin(), prompt.end(), answer.messages.begin(), same);
 }
 
-/// Whole conversations: the prompt is the messages with which they begin alike, at least one left to each.
-Row whole_chats(const Said& chosen, const Said& rejected) {
+/// Whole conversations: the prompt is their common beginning, which leaves at least one message to each.
+Row whole_chats(const Answer& chosen, const Answer& rejected) {
     const size_t limit = std::min(chosen.messages.size(), rejected.messages.size()) - 1;
     size_t alike = 0;
     while (alike < limit && same(chosen.messages[alike], rejected.messages[alike])) ++alike;
     Row row;
-    for (const Said* answer : {&chosen, &rejected}) {
+    for (const Answer* answer : {&chosen, &rejected}) {
         Row& each = row.answers.emplace_back(chat_row(answer->messages, {}));
         each.prompt_messages = static_cast<int64_t>(alike);
     }
@@ -134,19 +134,19 @@ Row whole_texts(const std::string& chosen, const std::string& rejected) {
     return row;
 }
 
-std::vector<Said> read_pair(const Fields& row, MessageStyle style) {
-    std::vector<Said> pair = {read_said(row, "chosen", style), read_said(row, "rejected", style)};
+std::vector<Answer> read_pair(const RowFields& row, MessageStyle style) {
+    std::vector<Answer> pair = {read_answer(row, "chosen", style), read_answer(row, "rejected", style)};
     require_alike(pair);
     return pair;
 }
 
-Row read_preference(const Fields& row) {
-    const std::vector<Said> pair = read_pair(row, MessageStyle::chat);
+Row read_preference(const RowFields& row) {
+    const std::vector<Answer> pair = read_pair(row, MessageStyle::chat);
     const auto join = [&] {
         const bool conversations = !pair[0].text && !is_answer(pair[0].messages[0]);
         if (row.find("prompt")) {
-            const Said prompt = read_said(row, "prompt", MessageStyle::chat);
-            // Some sets repeat the prompt, or UltraFeedback the question, beside whole conversations.
+            const Answer prompt = read_answer(row, "prompt", MessageStyle::chat);
+            // Some data sets repeat the prompt beside whole conversations; UltraFeedback repeats the question.
             const bool repeated =
                 conversations &&
                 (prompt.text || (continues(pair[0], prompt.messages) && continues(pair[1], prompt.messages)));
@@ -165,35 +165,30 @@ Row read_preference(const Fields& row) {
     return result;
 }
 
-Row read_chat_pair(const Fields& row) {
+Row read_chat_pair(const RowFields& row) {
     Row result = after_chat(read_messages(row, "messages", MessageStyle::chat), read_pair(row, MessageStyle::chat));
     result.margin = read_margin(row);
     return result;
 }
 
-Row read_sharegpt_pair(const Fields& row) {
-    std::vector<Message> prompt;
-    if (const std::string system = row.text_or_empty("system"); !system.empty())
-        prompt.push_back({"system", system, std::nullopt});
-    const std::vector<Message> turns = read_messages(row, "conversations", MessageStyle::sharegpt);
-    prompt.insert(prompt.end(), turns.begin(), turns.end());
-    Row result = after_chat(prompt, read_pair(row, MessageStyle::sharegpt));
+Row read_sharegpt_pair(const RowFields& row) {
+    Row result = after_chat(read_sharegpt_messages(row), read_pair(row, MessageStyle::sharegpt));
     result.margin = read_margin(row);
     return result;
 }
 
-Row read_alpaca_pair(const Fields& row) {
+Row read_alpaca_pair(const RowFields& row) {
     for (const char* key : {"chosen", "rejected"}) (void)row.text(key);
     Row result = after_chat(read_alpaca_prompt(row), read_pair(row, MessageStyle::chat));
     result.margin = read_margin(row);
     return result;
 }
 
-Row read_ranked(const Fields& row) {
+Row read_ranked(const RowFields& row) {
     if (row.find("labels"))
         fail(Exit::data,
-             "{}: '{}' with '{}' is stepwise supervision, which is not supported; a ranking has its answers in '{}', "
-             "the best one first",
+             "{}: '{}' with '{}' is stepwise supervision, which is not supported; a ranking lists its answers in "
+             "'{}', the best one first",
              row.where(), row.name("completions"), row.name("labels"), row.name("completions"));
     if (row.find("margin"))
         fail(Exit::data, "{}: key '{}': a ranking has no margin; pairs of '{}' and '{}' may have one", row.where(),
@@ -202,15 +197,15 @@ Row read_ranked(const Fields& row) {
     if (list.size() < 2)
         fail(Exit::data, "{}: key '{}': expected at least two answers to compare, found one", row.where(),
              row.name("completions"));
-    std::vector<Said> answers;
+    std::vector<Answer> answers;
     for (size_t i = 0; i < list.size(); ++i)
         answers.push_back(
-            read_said(row, list[i], MessageStyle::chat, fmt::format("{}[{}]", row.name("completions"), i)));
-    const Said prompt = read_said(row, "prompt", MessageStyle::chat);
+            read_answer(row, list[i], MessageStyle::chat, fmt::format("{}[{}]", row.name("completions"), i)));
+    const Answer prompt = read_answer(row, "prompt", MessageStyle::chat);
     return prompt.text ? after_text(*prompt.text, answers) : after_chat(prompt.messages, answers);
 }
 
-Row read_token_pair(const Fields& row) {
+Row read_token_pair(const RowFields& row) {
     const bool with_prompt = row.find("prompt_input_ids"), with_labels = row.find("chosen_labels");
     if (with_labels != (row.find("rejected_labels") != nullptr))
         fail(Exit::data, "{}: found only one of '{}' and '{}'; expected both or neither", row.where(),

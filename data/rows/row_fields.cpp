@@ -22,51 +22,51 @@ std::string found_keys(const Json& object) {
     return keys.empty() ? "none" : fmt::format("{}", fmt::join(keys, ", "));
 }
 
-Fields::Fields(const Json& object, const Columns& columns, std::string where)
+RowFields::RowFields(const Json& object, const Columns& columns, std::string where)
     : object_(object), columns_(columns), where_(std::move(where)) {
     if (!object.is_object()) fail(Exit::data, "{}: expected an object, found {}", where_, object.type_name());
 }
 
-std::string Fields::name(const std::string& key) const {
+std::string RowFields::name(const std::string& key) const {
     const auto renamed = columns_.find(key);
     return renamed == columns_.end() ? key : renamed->second;
 }
 
-const Json* Fields::find(const std::string& key) const {
+const Json* RowFields::find(const std::string& key) const {
     const auto item = object_.find(name(key));
     return item == object_.end() || item->is_null() ? nullptr : &*item;
 }
 
-const Json& Fields::at(const std::string& key) const {
+const Json& RowFields::at(const std::string& key) const {
     if (const Json* value = find(key)) return *value;
     const char* state = object_.contains(name(key)) ? "is null" : "is missing";
     const std::string ours = name(key) == key ? "" : fmt::format(" (column '{}')", key);
     fail(Exit::data, "{}: key '{}'{} {}; found keys: {}", where_, name(key), ours, state, found_keys(object_));
 }
 
-void Fields::mistyped(const std::string& key, const char* expected) const {
+void RowFields::mistyped(const std::string& key, const char* expected) const {
     fail(Exit::data, "{}: key '{}': expected {}, found {}", where_, name(key), expected, at(key).type_name());
 }
 
-const Json& Fields::list(const std::string& key) const {
+const Json& RowFields::list(const std::string& key) const {
     if (!at(key).is_array()) mistyped(key, "a list");
     return at(key);
 }
 
-const Json& Fields::filled_list(const std::string& key) const {
+const Json& RowFields::filled_list(const std::string& key) const {
     if (list(key).empty()) fail(Exit::data, "{}: key '{}': the list is empty", where_, name(key));
     return list(key);
 }
 
-std::string Fields::text(const std::string& key) const {
+std::string RowFields::text(const std::string& key) const {
     if (!at(key).is_string()) mistyped(key, "a string");
     return at(key).get<std::string>();
 }
 
 namespace {
 
-/// A string, or OpenAI's list of parts as long as all of them are text.
-std::string read_content(const Fields& message) {
+/// A string, or a list of parts as OpenAI writes it. All parts must be text.
+std::string read_content(const RowFields& message) {
     const Json& content = message.at("content");
     if (content.is_string()) return content.get<std::string>();
     if (!content.is_array()) message.mistyped("content", "a string or a list of text parts");
@@ -81,7 +81,7 @@ std::string read_content(const Fields& message) {
     return text;
 }
 
-std::optional<bool> read_train_switch(const Fields& message) {
+std::optional<bool> read_train_switch(const RowFields& message) {
     if (const Json* train = message.find("train")) {
         if (!train->is_boolean()) message.mistyped("train", "true or false");
         return train->get<bool>();
@@ -110,7 +110,7 @@ constexpr std::array<RoleName, 8> sharegpt_roles = {{{"human", "user"},
                                                      {"tool", "tool"}}};
 
 template <size_t N>
-std::string read_role(const Fields& message, const std::string& key, const std::array<RoleName, N>& roles) {
+std::string read_role(const RowFields& message, const std::string& key, const std::array<RoleName, N>& roles) {
     const std::string theirs = message.text(key);
     std::string known;
     for (const RoleName& role : roles) {
@@ -123,13 +123,13 @@ std::string read_role(const Fields& message, const std::string& key, const std::
 }  // namespace
 
 Message read_message(const Json& object, MessageStyle style, const Columns& columns, const std::string& where) {
-    const Fields message(object, columns, where);
+    const RowFields message(object, columns, where);
     if (style == MessageStyle::sharegpt)
         return {read_role(message, "from", sharegpt_roles), message.text("value"), read_train_switch(message)};
     return {read_role(message, "role", chat_roles), read_content(message), read_train_switch(message)};
 }
 
-std::vector<Message> read_messages(const Fields& row, const std::string& key, MessageStyle style) {
+std::vector<Message> read_messages(const RowFields& row, const std::string& key, MessageStyle style) {
     const Json& list = row.filled_list(key);
     std::vector<Message> messages;
     for (size_t i = 0; i < list.size(); ++i)
@@ -138,7 +138,14 @@ std::vector<Message> read_messages(const Fields& row, const std::string& key, Me
     return messages;
 }
 
-std::vector<Message> read_alpaca_prompt(const Fields& row) {
+std::vector<Message> read_sharegpt_messages(const RowFields& row) {
+    std::vector<Message> messages = read_messages(row, "conversations", MessageStyle::sharegpt);
+    if (const std::string system = row.text_or_empty("system"); !system.empty())
+        messages.insert(messages.begin(), {"system", system, std::nullopt});
+    return messages;
+}
+
+std::vector<Message> read_alpaca_prompt(const RowFields& row) {
     std::vector<Message> messages;
     const auto say = [&](const char* role, std::string content) {
         messages.push_back({role, std::move(content), std::nullopt});
@@ -160,15 +167,14 @@ std::vector<Message> read_alpaca_prompt(const Fields& row) {
     return messages;
 }
 
-std::vector<int32_t> read_ids(const Fields& row, const std::string& key, int32_t besides, const char* expected) {
+std::vector<int32_t> read_ids(const RowFields& row, const std::string& key, int32_t also, const char* expected) {
     constexpr auto greatest = std::numeric_limits<int32_t>::max();
     const Json& list = row.filled_list(key);
     std::vector<int32_t> ids;
     ids.reserve(list.size());
     for (size_t i = 0; i < list.size(); ++i) {
-        const bool fits = list[i].is_number_unsigned()
-                              ? list[i].get<uint64_t>() <= greatest
-                              : list[i].is_number_integer() && list[i].get<int64_t>() == besides;
+        const bool fits = list[i].is_number_unsigned() ? list[i].get<uint64_t>() <= greatest
+                                                       : list[i].is_number_integer() && list[i].get<int64_t>() == also;
         if (!fits)
             fail(Exit::data, "{}: {}[{}]: expected {}, found {}", row.where(), row.name(key), i, expected,
                  shown(list[i]));
@@ -177,14 +183,14 @@ std::vector<int32_t> read_ids(const Fields& row, const std::string& key, int32_t
     return ids;
 }
 
-void require_same_length(const Fields& row, const std::string& key, size_t length, const std::string& ids_key,
+void require_same_length(const RowFields& row, const std::string& key, size_t length, const std::string& ids_key,
                          size_t expected) {
     if (length != expected)
-        fail(Exit::data, "{}: '{}' has {} entries, '{}' has {}; expected as many", row.where(), row.name(key), length,
-             row.name(ids_key), expected);
+        fail(Exit::data, "{}: '{}' has {} entries, '{}' has {}; expected the same number", row.where(), row.name(key),
+             length, row.name(ids_key), expected);
 }
 
-std::vector<int32_t> read_labels(const Fields& row, const std::string& key, const std::string& ids_key,
+std::vector<int32_t> read_labels(const RowFields& row, const std::string& key, const std::string& ids_key,
                                  const std::vector<int32_t>& ids) {
     if (!row.find(key)) return ids;
     std::vector<int32_t> labels = read_ids(row, key, -100, "a token id or -100");

@@ -1,10 +1,9 @@
 #pragma once
-// Reading one JSON object of a data set under the user's column names: what the conventions of data/rows/row_formats.h are
-// made of. Every error is Exit::data with "path:line: ...", what was found and what was expected.
+// RowFields: reads the keys of one JSON object under the user's column names. The row formats (data/rows/row_formats.h)
+// are built from these readers. Every error is Exit::data with "path:line: ...", what was found and what was expected.
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "data/rows/rows.h"
@@ -12,23 +11,25 @@
 
 namespace colonnade {
 
-/// A value as errors show it: one line, never long.
+/// A value for an error message: one line of at most 80 characters.
 std::string shown(const Json& value);
+/// The keys of an object for an error message.
 std::string found_keys(const Json& object);
 
-/// An object and how its keys are named.
-class Fields {
+/// A JSON object and the user's names for its keys. Methods take our name of a key.
+class RowFields {
   public:
-    Fields(const Json& object, const Columns& columns, std::string where);
+    RowFields(const Json& object, const Columns& columns, std::string where);
 
     const std::string& where() const { return where_; }
     const Columns& columns() const { return columns_; }
     const Json& object() const { return object_; }
-    /// What the user calls `key`.
+    /// The user's name for `key`.
     std::string name(const std::string& key) const;
 
-    /// Null where the key is missing or its value is null.
+    /// Null if the key is missing or its value is null.
     const Json* find(const std::string& key) const;
+    /// The readers below throw if the key is missing or null, or if the value has another type.
     const Json& at(const std::string& key) const;
     const Json& list(const std::string& key) const;
     const Json& filled_list(const std::string& key) const;
@@ -42,35 +43,26 @@ class Fields {
     std::string where_;
 };
 
-/// How a message is written: {"role", "content"}, or ShareGPT's {"from", "value"} with its own names of roles.
+/// Keys of a message: {"role", "content"}, or ShareGPT's {"from", "value"} with its own role names.
 enum class MessageStyle { chat, sharegpt };
 
-/// The message that `object` is; `where` names its place.
+/// Reads one message; `where` names its place in errors.
 Message read_message(const Json& object, MessageStyle style, const Columns& columns, const std::string& where);
-/// The messages of a list that holds at least one.
-std::vector<Message> read_messages(const Fields& row, const std::string& key, MessageStyle style);
+/// Reads a list of at least one message.
+std::vector<Message> read_messages(const RowFields& row, const std::string& key, MessageStyle style);
 
-/// Alpaca's turns but for the answer: system, history, then instruction and input as one.
-std::vector<Message> read_alpaca_prompt(const Fields& row);
+/// Reads a ShareGPT row: the system message, then the conversation.
+std::vector<Message> read_sharegpt_messages(const RowFields& row);
+/// Reads all turns of an Alpaca row except the answer: system, history, then instruction and input in one message.
+std::vector<Message> read_alpaca_prompt(const RowFields& row);
 
-/// Integers in [0, 2^31), or `besides`; at least one.
-std::vector<int32_t> read_ids(const Fields& row, const std::string& key, int32_t besides, const char* expected);
-/// The labels of `ids`: those under `key`, as many, or `ids` themselves where there are none.
-std::vector<int32_t> read_labels(const Fields& row, const std::string& key, const std::string& ids_key,
+/// Reads a list of at least one integer in [0, 2^31); `also` is accepted too.
+std::vector<int32_t> read_ids(const RowFields& row, const std::string& key, int32_t also, const char* expected);
+/// Reads the labels of `ids` under `key`, one per id. Without that key, the labels are `ids`.
+std::vector<int32_t> read_labels(const RowFields& row, const std::string& key, const std::string& ids_key,
                                  const std::vector<int32_t>& ids);
-/// Throws unless `key`, whose list has `length` entries, has as many as `ids_key`.
-void require_same_length(const Fields& row, const std::string& key, size_t length, const std::string& ids_key,
+/// Throws unless the list of `key`, with `length` entries, is as long as that of `ids_key`.
+void require_same_length(const RowFields& row, const std::string& key, size_t length, const std::string& ids_key,
                          size_t expected);
-
-/// One convention.
-struct RowFormat {
-    std::string_view name;
-    std::vector<std::string> telling;  ///< keys that a row of this convention must have
-    std::vector<std::string> further;  ///< keys it may have, those inside a message included
-    Row (*read)(const Fields&);
-};
-/// In the order in which detection tries them.
-const std::vector<RowFormat>& text_formats();
-const std::vector<RowFormat>& preference_formats();
 
 }  // namespace colonnade

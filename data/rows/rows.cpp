@@ -47,8 +47,7 @@ bool RowReader::read_line(std::string& line) {
     for (;;) {
         file_.getline(buffer_.get(), line_limit + 1);  // the line and a terminating NUL
         const auto extracted = static_cast<int64_t>(file_.gcount());
-        if (file_.bad())
-            fail(Exit::data, "{}: cannot read beyond line {}: {}", spec_.path, line_, std::strerror(errno));
+        if (file_.bad()) fail(Exit::data, "{}: cannot read past line {}: {}", spec_.path, line_, std::strerror(errno));
         if (extracted == 0 && file_.eof()) return false;
         ++line_;
         bytes_read_ += extracted;

@@ -1,12 +1,13 @@
 #pragma once
-// From a Row to a Sample: chat template, tokenizer, what is learned, what is too long.
+// Encoder: turns a Row into a Sample by chat template, tokenizer, loss mask and length limits.
 //
-// A token is learned (weight 1) when it belongs to the content of a learned message or is an end token that
-// train_on_eos selects; with train_on_prompt, the template around a learned message counts too. Nothing predicts the
-// first token of a sample: its weight is 0. Texts that meet are tokenised as one, but what is learned and what the
-// assistant says always starts and ends on a token of its own, so that training sees the same tokens as generation.
+// A token is trained on (weight 1) if it belongs to the content of a trained message, or if it is an end token that
+// train_on_eos selects. With train_on_prompt, the template's text around a trained message counts too. The first token
+// of a sample has weight 0, because nothing predicts it. Adjacent texts are tokenised as one text, but tokens never
+// cross the limits of the loss mask or of an assistant message, so that training and generation see the same tokens.
 //
-// A preference is encoded answer by answer, each behind its prompt, then joined: data/samples/join_branches.h.
+// A preference is encoded one answer at a time, each with its prompt in front, and then joined
+// (data/samples/join_branches.h).
 
 #include <memory>
 #include <optional>
@@ -15,91 +16,95 @@
 #include <vector>
 
 #include "data/rows/rows.h"
+#include "data/samples/row_note.h"
 #include "data/samples/sample.h"
 #include "data/text/chat_template.h"
 #include "data/text/tokenizer.h"
 
 namespace colonnade {
 
-/// End tokens learned: those of learned turns, of all turns, of the last turn, none.
+/// Which end tokens are trained on: those of trained turns, of all turns, of the last turn, or none.
 enum class TrainOnEos { turn, all, last, none };
-/// What becomes of rows longer than max_length; truncate keeps the start.
+/// How to treat rows longer than max_length; truncate keeps the start.
 enum class ExcessLength { drop, truncate, error };
 
 struct EncodeOptions {
     std::string chat_template = "chatml";  ///< plain, chatml, llama2, llama3, mistral, zephyr, gemma
     int64_t max_length = 2048;
-    bool train_on_prompt = false;  ///< learn every message and the template around it (labels of input_ids rows stand)
+    bool train_on_prompt = false;  ///< train on every message and its template; input_ids rows keep their labels
     std::set<std::string> roles_to_train = {"assistant"};
     TrainOnEos train_on_eos = TrainOnEos::turn;
-    bool mask_history = false;  ///< learn only the last learned turn
-    bool add_bos = true;        ///< BOS, where the tokenizer has one, before plain prompts and text
-    bool add_eos = true;        ///< end token after plain completions and text
+    bool mask_history = false;  ///< train only on the last trained turn
+    bool add_bos = true;        ///< add the tokenizer's BOS, if it has one, before plain prompts and texts
+    bool add_eos = true;        ///< add an end token after plain completions and texts
     ExcessLength excess_length = ExcessLength::drop;
-    int64_t vocab_size = 0;  ///< token ids must be below (0: the tokenizer's size)
-    // Of preferences only.
-    int64_t sample_length = 0;  ///< prompt and all answers together, in tokens (0: any)
-    int64_t max_answers = 0;    ///< answers of a row (0: any)
+    int64_t vocab_size = 0;  ///< upper limit of token ids; 0: the tokenizer's size
+    // Preferences only.
+    int64_t sample_length = 0;  ///< maximum tokens of the prompt and all answers together; 0: no limit
+    int64_t max_answers = 0;    ///< maximum answers of a row; 0: no limit
 };
 
-/// What happened to a row; everything but `kept` and `truncated` leaves no sample. Suspicions are only told.
+/// Tokens of a text, or of a prompt with one of its answers, before the length limits apply.
+struct TokenDraft {
+    std::vector<int32_t> tokens{};
+    std::vector<float> weights{};  ///< loss mask: 0 or 1 for each token
+    RowNotes notes{};
+    WordCache* words = nullptr;  ///< speeds up tokenisation; may be null
+
+    void append(int32_t id, bool trained) {
+        tokens.push_back(id);
+        weights.push_back(trained ? 1.0f : 0.0f);
+    }
+};
+
+/// What a row became.
 struct Encoded {
-    enum class Outcome {
-        kept,
-        truncated,
-        dropped_too_long,
-        dropped_nothing_learned,
-        // Of preferences only.
-        dropped_no_room,         ///< for all answers in one sample, or, truncated, for a learned token of each
-        dropped_same_answers,    ///< two answers are the same tokens
-        dropped_difference_cut,  ///< truncated, two answers became the same tokens
-    } outcome = Outcome::kept;
-    Sample sample;
-    int64_t full_length = 0;      ///< tokens before truncation; of a preference, of its longest prompt and answer
-    bool no_end_token = false;    ///< a learned answer that does not end in an end token
-    bool double_bos = false;      ///< starts with two BOS, or with one and its spelling
-    bool marker_in_text = false;  ///< a content spells one of the template's markers: it would end or open a turn
-    bool empty_answer = false;    ///< of a preference: white space and end tokens is all that an answer teaches
-    bool no_prompt = false;       ///< of a preference: its answers share no more than BOS, or no message
+    Sample sample;            ///< empty if the row is dropped
+    int64_t full_length = 0;  ///< tokens before truncation; of a preference, of its longest prompt with an answer
+    RowNotes notes;
 };
 
 class Encoder {
   public:
-    /// `tokenizer` may be null: then only pre-tokenised rows can be encoded (others: Exit::config).
+    /// With a null `tokenizer`, only rows of input_ids can be encoded; others throw Exit::config.
     Encoder(std::shared_ptr<const Tokenizer> tokenizer, EncodeOptions options);
-    /// Thread-safe. Throws Exit::data with "where: ..." (`where` = "path:line") for rows that cannot be rendered or
-    /// hold bad ids, and for too long rows under ExcessLength::error. `words`: of this thread; saves time.
+    /// Thread-safe. Throws Exit::data with "where: ..." (`where` is "path:line") for rows that cannot be rendered or
+    /// have bad ids, and for rows that are too long with ExcessLength::error. `words` is a cache of the calling thread.
     Encoded encode(const Row& row, const std::string& where, WordCache* words = nullptr) const;
-    /// The chat up to where the assistant speaks, for generation. Starts with BOS where the template has one.
+    /// Encodes a chat up to the start of the assistant's answer, for generation. Starts with BOS if the template does.
     std::vector<int32_t> encode_prompt(const std::vector<Message>& messages) const;
-    /// Ids that end an assistant turn under this template (eos among them where the tokenizer has one).
+    /// Token ids that end an assistant turn with this template, including the tokenizer's EOS if it has one.
     std::vector<int32_t> stop_ids() const;
-    /// Markers of the template that the tokenizer lacks: they are written as ordinary text. Worth telling the user.
+    /// Markers of the template for which the tokenizer has no piece. They are tokenised as ordinary text.
     const std::vector<std::string>& spelled_out() const { return spelled_out_; }
     const EncodeOptions& options() const { return options_; }
-    /// Null for pre-tokenised rows only.
+    /// Null if the encoder accepts only rows of input_ids.
     const std::shared_ptr<const Tokenizer>& tokenizer() const { return tokenizer_; }
 
   private:
-    struct Draft;
-    void learn_markers();
+    TokenDraft draft(const Row& row, const std::string& where, WordCache* words) const;
+    TokenDraft draft_plain(const Row& row, WordCache* words) const;
+    TokenDraft draft_tokens(const Row& row, const std::string& where) const;
+    void append_text(TokenDraft& draft, const std::string& text, bool dummy_prefix, bool trained) const;
+
+    // encode_chat.cpp
+    void find_markers();
     std::optional<int32_t> special_id(const Segment& segment) const;
-    void append_text(Draft& draft, const std::string& text, bool dummy_prefix, bool learned) const;
-    void append_chat(Draft& draft, const std::vector<Message>& messages, const std::vector<Segment>& segments,
-                     const std::vector<bool>& learned) const;
-    std::vector<bool> learned_messages(const Row& row) const;
-    Draft draft_chat(const Row& row, const std::string& where, WordCache* words) const;
-    Draft draft_plain(const Row& row, WordCache* words) const;
-    Draft draft_tokens(const Row& row, const std::string& where) const;
-    Draft draft(const Row& row, const std::string& where, WordCache* words) const;
+    std::vector<bool> trained_messages(const Row& row) const;
+    bool trains_on(const Segment& segment, bool trained_message, bool last_end) const;
+    TokenDraft draft_chat(const Row& row, const std::string& where, WordCache* words) const;
+    void append_chat(TokenDraft& draft, const std::vector<Message>& messages, const std::vector<Segment>& segments,
+                     const std::vector<bool>& trained) const;
+
+    // encode_preference.cpp
     Encoded encode_preference(const Row& row, const std::string& where, WordCache* words) const;
-    bool reads_empty(const Sample& sample, size_t branch) const;
+    bool is_empty_answer(const Sample& sample, size_t branch) const;
 
     std::shared_ptr<const Tokenizer> tokenizer_;
     EncodeOptions options_;
     std::optional<int32_t> bos_, eos_;
     std::vector<int32_t> marker_ids_;
-    std::optional<int32_t> end_marker_;  ///< ends an assistant turn
+    std::optional<int32_t> end_marker_;  ///< marker that ends an assistant turn
     std::vector<std::string> spelled_out_;
 };
 

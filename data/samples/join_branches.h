@@ -1,16 +1,16 @@
 #pragma once
-// From answers to one Sample: the prompt once, as stem, and every answer as a branch.
+// join_branches: builds one Sample from a prompt and its answers. The prompt is the stem; each answer is a branch.
 //
-// Each answer comes as a whole: prompt and answer tokenised together. The stem is what all wholes begin with alike,
-// token by token, but ends before the first token that one of them learns. So it never holds a learned token: where two
-// answers begin with the same words, each branch has those words of its own, and the sums over a branch's targets are
-// those of its whole run alone. Wholes without a prompt of their own (Row::whole_answers) learn nothing of what they
-// have in common: that is the prompt.
+// The input is one draft per answer: prompt and answer tokenised together. The stem is the longest common prefix of all
+// drafts, token by token, that ends before the first trained token of any draft. So a stem has no trained token: if two
+// answers begin with the same words, each branch repeats those words, and sums over the targets of a branch equal those
+// of its draft alone. For drafts without a prompt of their own (`whole_texts`), the common prefix is the prompt and is
+// not trained on.
 //
-// Lengths: prompt and answer have room for max_length tokens, stem and branches together for sample_length.
-// ExcessLength::truncate keeps the prompt and cuts answers at the end: each to max_length with its prompt; then, where
-// all of them still do not fit, the longest ones to one common length. What is then not worth keeping is dropped and
-// said so: an answer of which nothing is left to learn, answers that no longer differ.
+// Limits: max_length applies to the prompt with each answer, sample_length to the stem with all branches.
+// ExcessLength::truncate keeps the prompt and cuts answers at the end: first each answer to max_length with its prompt;
+// if the sample is still too long, then the longest answers to one common length. The row is dropped with a note if an
+// answer keeps no trained token or if two answers become equal.
 
 #include <string>
 #include <vector>
@@ -19,15 +19,9 @@
 
 namespace colonnade {
 
-/// Prompt and answer; weights as in Sample.
-struct Whole {
-    std::vector<int32_t> tokens;
-    std::vector<float> weights;
-};
-
-/// Outcome, full_length (of the longest whole) and sample of an Encoded. `wholes`: two or more, best first; the sample's
-/// margin is left at 0. Throws Exit::data with "where: ..." under ExcessLength::error.
-Encoded join_branches(std::vector<Whole> wholes, bool whole_answers, const EncodeOptions& options,
+/// `drafts`: two or more, the best answer first. Notes of the result include those of the drafts. The sample's margin
+/// is 0. Throws Exit::data with "where: ..." for answers that are too long with ExcessLength::error.
+Encoded join_branches(std::vector<TokenDraft> drafts, bool whole_texts, const EncodeOptions& options,
                       const std::string& where);
 
 }  // namespace colonnade

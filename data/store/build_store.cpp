@@ -19,10 +19,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t block_bytes = size_t{64} << 10;  ///< of text in one worker's turn: some 10 ms of encoding
+constexpr size_t block_bytes = size_t{64} << 10;  ///< text per turn of a worker: about 10 ms of encoding
 
-/// Everything that decides what the store holds. The structured bindings fail to compile when a field is added, so that
-/// none can be forgotten here.
+/// Every input that the content of the store depends on. The structured bindings fail to compile when a field is added,
+/// so that none can be forgotten here.
 Json settings_of(const StoreRequest& request) {
     Json datasets = Json::array();
     for (const auto& spec : request.datasets) {
@@ -54,7 +54,7 @@ int64_t vocab_limit(const StoreRequest& request) {
     return request.tokenizer ? request.tokenizer->vocab_size() : INT32_MAX;
 }
 
-/// Size and time of last change of every data file, to notice one that changes while it is read.
+/// Size and modification time of every data file, to detect a change while it is read.
 using FileStamps = std::vector<std::pair<uintmax_t, fs::file_time_type>>;
 FileStamps stamps_of(const std::vector<DatasetSpec>& datasets) {
     FileStamps stamps;
@@ -67,16 +67,16 @@ FileStamps stamps_of(const std::vector<DatasetSpec>& datasets) {
     return stamps;
 }
 
-/// Lines that one worker encodes in one turn.
+/// Lines that a worker encodes in one turn.
 struct Block {
     int64_t number = 0;
     size_t file = 0;
     std::shared_ptr<RowReader> reader;
-    std::string text;                               // the lines end to end: a string each would keep malloc busy
-    std::vector<std::pair<int64_t, size_t>> lines;  // number, bytes
-    double bytes_read = 0;                          // of all files, after this block
-    TokenStore part;                                // what the lines became
-    std::exception_ptr error;                       // what ended the block early
+    std::string text;                               // the lines end to end; one string per line would keep malloc busy
+    std::vector<std::pair<int64_t, size_t>> lines;  // line number, bytes
+    double bytes_read = 0;                          // of all files, up to the end of this block
+    TokenStore part;                                // samples and counts of these lines
+    std::exception_ptr error;                       // error that ended the block early
 };
 
 class StoreBuilder {
@@ -116,10 +116,10 @@ class StoreBuilder {
         }
     }
 
-    /// The next lines, or nothing when there are none left or an error ended the work.
+    /// Returns the next lines, or nothing at the end of the data or after an error.
     std::optional<Block> take_block() {
         std::unique_lock lock(mutex_);
-        // Blocks wait for a slow one before them; reading waits with them, so that memory stays bounded.
+        // Blocks wait for a slow earlier block; reading waits too, so that memory stays bounded.
         const int64_t ahead = 4 * static_cast<int64_t>(std::max(1, request_.threads));
         delivered_.wait(lock, [&] { return error_ || next_read_ - next_append_ < ahead; });
         if (error_ || end_of_data_) return std::nullopt;
@@ -161,46 +161,25 @@ class StoreBuilder {
                 line.assign(block.text, begin, bytes);
                 begin += bytes;
                 const std::string place = fmt::format("{}:{}", request_.datasets[block.file].path, number);
-                const Encoded row = encoder_.encode(block.reader->parse(line, number), place, &words);
-                add_row(block.part, row, place, block.file, number);
+                add_row(block.part, encoder_.encode(block.reader->parse(line, number), place, &words), place,
+                        block.file, number);
             }
         } catch (...) {
-            block.error = std::current_exception();  // comes before an error of reading on
+            block.error = std::current_exception();  // precedes an error in reading further
         }
     }
 
-    static void add_row(TokenStore& store, const Encoded& row, const std::string& place, size_t file, int64_t line) {
+    static void add_row(TokenStore& store, Encoded row, const std::string& place, size_t file, int64_t line) {
         auto& statistics = store.statistics;
         ++statistics.rows;
         statistics.longest_row = std::max(statistics.longest_row, row.full_length);
-        using Outcome = Encoded::Outcome;
-        switch (row.outcome) {
-            case Outcome::kept:
-            case Outcome::truncated:
-                break;
-            case Outcome::dropped_too_long:
-                return statistics.dropped_too_long.add(place);
-            case Outcome::dropped_nothing_learned:
-                return statistics.dropped_nothing_learned.add(place);
-            case Outcome::dropped_no_room:
-                return statistics.dropped_no_room.add(place);
-            case Outcome::dropped_same_answers:
-                return statistics.dropped_same_answers.add(place);
-            case Outcome::dropped_difference_cut:
-                return statistics.dropped_difference_cut.add(place);
-        }
-        if (target_weight(row.sample.weights, row.sample.branch_begins) == 0)
-            return statistics.dropped_nothing_learned.add(place);
-        if (row.outcome == Outcome::truncated) statistics.truncated.add(place);
-        if (row.no_end_token) statistics.no_end_token.add(place);
-        if (row.double_bos) statistics.double_bos.add(place);
-        if (row.marker_in_text) statistics.marker_in_text.add(place);
-        if (row.empty_answer) statistics.empty_answer.add(place);
-        if (row.no_prompt) statistics.no_prompt.add(place);
-        store.add(row.sample, static_cast<int32_t>(file), line);
+        if (!row.notes.dropped() && target_weight(row.sample.weights, row.sample.branch_begins) == 0)
+            row.notes.add(RowNote::dropped_nothing_learned);
+        statistics.notes.add(row.notes, place);
+        if (!row.notes.dropped()) store.add(row.sample, static_cast<int32_t>(file), line);
     }
 
-    /// Appends this block and those that waited for it.
+    /// Appends this block and the blocks that waited for it.
     void deliver(Block&& delivered) {
         std::lock_guard lock(mutex_);
         try {
@@ -243,32 +222,26 @@ class StoreBuilder {
 
 void check_not_empty(const StoreStatistics& statistics, const std::string& name) {
     if (statistics.samples > 0) return;
-    std::string preferences;
-    const auto add = [&](const RowCount& dropped, const char* because) {
-        if (dropped.count > 0) preferences += fmt::format(", {} because {}", dropped.count, because);
-    };
-    add(statistics.dropped_no_room, "their answers have no room in one pack");
-    add(statistics.dropped_same_answers, "their answers are the same");
-    add(statistics.dropped_difference_cut, "truncation made their answers the same");
-    fail(Exit::data,
-         "no sample is left for {}: {} rows read, {} dropped as too long (the longest has {} tokens), {} dropped "
-         "because nothing in them is learned{}",
-         name, statistics.rows, statistics.dropped_too_long.count, statistics.longest_row,
-         statistics.dropped_nothing_learned.count, preferences);
+    std::string reasons;
+    for (const RowNoteInfo& info : row_notes)
+        if (const int64_t count = statistics.notes[info.note].count; count > 0)
+            reasons += fmt::format("{}{} {}", reasons.empty() ? "" : ", ", count, info.label);
+    fail(Exit::data, "no sample is left for {}: {} {} read (the longest has {} tokens), all dropped: {}", name,
+         statistics.rows, statistics.rows == 1 ? "row" : "rows", statistics.longest_row, reasons);
 }
 
 void check_unchanged(const std::vector<DatasetSpec>& datasets, const FileStamps& before) {
     const FileStamps now = stamps_of(datasets);
     for (size_t i = 0; i < now.size(); ++i) {
         if (now[i] != before[i])
-            fail(Exit::data, "{}: changed while it was read: run again when it is complete", datasets[i].path);
+            fail(Exit::data, "{}: the file changed while it was read; run again when it is complete", datasets[i].path);
     }
 }
 
 void make_folder(const std::string& folder) {
     std::error_code error;
     fs::create_directories(folder, error);
-    if (error) fail(Exit::storage, "cannot make the folder {}: {}", folder, error.message());
+    if (error) fail(Exit::storage, "cannot create the folder {}: {}", folder, error.message());
 }
 
 }  // namespace

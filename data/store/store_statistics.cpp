@@ -11,10 +11,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RowCount, count, first)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LengthTable, min, p5, p25, p50, p75, p95, p99, max)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StoreStatistics::File, path, type, rows, samples)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StoreStatistics, files, rows, samples, tokens, learned_tokens, pairs, answers,
-                                   repeated_tokens, pair_tokens, longest_row, lengths, truncated, dropped_too_long,
-                                   dropped_nothing_learned, dropped_no_room, dropped_same_answers,
-                                   dropped_difference_cut, no_end_token, double_bos, marker_in_text, empty_answer,
-                                   no_prompt, markers_spelled_out)
+                                   repeated_tokens, pair_tokens, longest_row, lengths, markers_spelled_out)
 
 LengthTable length_table(std::vector<int64_t> lengths) {
     if (lengths.empty()) return {};
@@ -33,24 +30,34 @@ void RowCount::add(const RowCount& later) {
     count += later.count;
 }
 
+void RowNoteCounts::add(const RowNotes& notes, const std::string& place) {
+    for (const RowNoteInfo& info : row_notes)
+        if (notes.has(info.note) && notes.dropped() == (info.effect == NoteEffect::dropped))
+            (*this)[info.note].add(place);
+}
+
+void RowNoteCounts::add(const RowNoteCounts& later) {
+    for (size_t i = 0; i < counts_.size(); ++i) counts_[i].add(later.counts_[i]);
+}
+
 void add_rows(StoreStatistics& statistics, const StoreStatistics& later) {
     statistics.rows += later.rows;
     statistics.longest_row = std::max(statistics.longest_row, later.longest_row);
-    using S = StoreStatistics;
-    for (const auto rows : {&S::truncated, &S::dropped_too_long, &S::dropped_nothing_learned, &S::dropped_no_room,
-                            &S::dropped_same_answers, &S::dropped_difference_cut, &S::no_end_token, &S::double_bos,
-                            &S::marker_in_text, &S::empty_answer, &S::no_prompt}) {
-        (statistics.*rows).add(later.*rows);
-    }
+    statistics.notes.add(later.notes);
 }
 
 std::string to_json_text(const StoreStatistics& statistics) {
-    return nlohmann::json(statistics).dump();
+    nlohmann::json json = statistics;
+    for (const RowNoteInfo& info : row_notes) json[info.key] = statistics.notes[info.note];
+    return json.dump();
 }
 
 StoreStatistics statistics_from_json(const std::string& text, const std::string& where) {
     try {
-        return nlohmann::json::parse(text).get<StoreStatistics>();
+        const auto json = nlohmann::json::parse(text);
+        auto statistics = json.get<StoreStatistics>();
+        for (const RowNoteInfo& info : row_notes) statistics.notes[info.note] = json.at(info.key).get<RowCount>();
+        return statistics;
     } catch (const nlohmann::json::exception& e) {
         fail(Exit::data, "{}: unreadable statistics: {}", where, e.what());
     }

@@ -1,4 +1,4 @@
-// Rows of preferences: every convention becomes answers behind their prompt, and what is wrong is said with its place.
+// Rows of preferences: every format becomes answers with their prompt in front, and errors name the place.
 
 #include "data/rows/rows.h"
 #include "tests/support/file_test.h"
@@ -37,7 +37,7 @@ class PreferenceRows : public FileTest {
     }
 };
 
-TEST_F(PreferenceRows, ReadsAndDetectsEveryConvention) {
+TEST_F(PreferenceRows, ReadsAndDetectsEveryFormat) {
     const struct {
         const char *json, *expected;
     } cases[] = {
@@ -56,7 +56,7 @@ TEST_F(PreferenceRows, ReadsAndDetectsEveryConvention) {
         {R"({"prompt": "q", "chosen": [{"role": "assistant", "content": "c"}],
              "rejected": [{"role": "assistant", "content": "r"}]})",
          "preference:\n(user: q) | (assistant: c) \n(user: q) | (assistant: r) "},
-        // preference, implicit prompt: what the conversations begin with alike, earlier answers included
+        // preference, implicit prompt: the common beginning of the conversations, earlier answers included
         {R"({"chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"},
                         {"role": "user", "content": "q2"}, {"role": "assistant", "content": "c"}],
              "rejected": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"},
@@ -122,7 +122,7 @@ TEST_F(PreferenceRows, RefusesBadRowsWithPlaceFoundAndExpected) {
          "rows.jsonl:1: rejected: expected a string, a message or a list of messages, found number"},
         {"preference", R"({"prompt": "p", "chosen": [], "rejected": "r"})", "rows.jsonl:1: chosen: the list is empty"},
         {"preference", R"({"prompt": "p", "chosen": "c", "rejected": [{"role": "assistant", "content": "r"}]})",
-         "rows.jsonl:1: chosen is a string, but rejected is messages; expected all answers of a row in one form"},
+         "rows.jsonl:1: chosen is a string, but rejected is messages; expected every answer of a row in the same form"},
         {"preference",
          R"({"chosen": [{"role": "user", "content": "q"}, {"role": "bot", "content": "r"}], "rejected": "r"})",
          R"(rows.jsonl:1: chosen[1]: unknown role "bot"; expected one of system, developer, user)"},
@@ -137,7 +137,7 @@ TEST_F(PreferenceRows, RefusesBadRowsWithPlaceFoundAndExpected) {
         {"preference", R"({"prompt": "p", "chosen": "c", "rejected": "r", "margin": "big"})",
          "key 'margin': expected a number, found string"},
         {"preference", R"({"prompt": "p", "chosen": "c", "rejected": "r", "margin": 1e300})",
-         "key 'margin': expected a number that fits 32 bits, found 1e+300"},
+         "key 'margin': expected a number in the range of float32, found 1e+300"},
         {"messages", R"({"messages": [], "chosen": "c", "rejected": "r"})", "key 'messages': the list is empty"},
         {"sharegpt",
          R"({"conversations": [{"from": "human", "value": "q"}], "chosen": {"role": "assistant", "content": "c"},
@@ -160,28 +160,27 @@ TEST_F(PreferenceRows, RefusesBadRowsWithPlaceFoundAndExpected) {
          "found only one of 'chosen_labels' and 'rejected_labels'; expected both or neither"},
         {"tokens",
          R"({"chosen_input_ids": [1, 2], "rejected_input_ids": [1], "chosen_labels": [1], "rejected_labels": [1]})",
-         "'chosen_labels' has 1 entries, 'chosen_input_ids' has 2; expected as many"},
+         "'chosen_labels' has 1 entries, 'chosen_input_ids' has 2; expected the same number"},
         {"auto", R"({"messages": [{"role": "user", "content": "q"}]})",
-         "rows.jsonl:1: cannot tell the convention of this row of preferences; found keys: \"messages\"; expected "
-         "tokens "
+         "rows.jsonl:1: cannot detect the format of this row of preferences; found keys: \"messages\"; expected tokens "
          "{chosen_input_ids, rejected_input_ids}, messages {messages, chosen, rejected}"},
         {"auto", R"({"prompt": "p", "completion": "c"})",
-         "rename keys with columns; texts without answers to compare are for stages pt and sft"},
+         "rename keys with columns; rows without answers to compare need stage pt or sft"},
     };
     for (const auto& [type, json, part] : cases)
         expect_error(Exit::data, part, [&, &json = json, &type = type] { first(json, type); });
     expect_error(Exit::config, "unknown type 'text'; expected a type of preferences: auto, tokens",
                  [&] { first("{}", "text"); });
-    expect_error(Exit::config, "type ranked has no key 'chosen' that 'best' could stand for", [&] {
+    expect_error(Exit::config, "type ranked has no key 'chosen' to read from 'best'", [&] {
         first("{}", "ranked", {{"chosen", "best"}});
     });
     spill(path("texts.jsonl"), R"({"chosen": "a", "rejected": "b"})");
-    expect_error(Exit::data, "; answers to compare are for stages dpo and rm",
+    expect_error(Exit::data, "; rows with answers to compare need stage dpo or rm",
                  [&] { RowReader({.path = path("texts.jsonl")}); });
 }
 
-/// The convention is that of the first row: another one further down is an error with its line.
-TEST_F(PreferenceRows, AnotherConventionFurtherDownIsAnError) {
+/// The first row decides the format; a row of another format is an error that names its line.
+TEST_F(PreferenceRows, ALaterRowOfAnotherFormatIsAnError) {
     spill(path("rows.jsonl"),
           "{\"prompt\": \"p\", \"chosen\": \"c\", \"rejected\": \"r\"}\n"
           "{\"prompt\": \"p\", \"completions\": [\"a\", \"b\"]}\n");

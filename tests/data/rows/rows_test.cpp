@@ -5,7 +5,7 @@
 namespace colonnade {
 namespace {
 
-/// A row as one line: (role: content) of a chat, or the strings, or the ids.
+/// A row as one line: (role: content) for each message, or the strings, or the ids and labels.
 std::string shown(const Row& row) {
     std::string text;
     for (const Message& m : row.messages)
@@ -37,7 +37,7 @@ class Rows : public FileTest {
     }
 };
 
-TEST_F(Rows, ReadsAndDetectsEveryConvention) {
+TEST_F(Rows, ReadsAndDetectsEveryFormat) {
     const struct {
         const char *json, *expected;
     } cases[] = {
@@ -136,7 +136,7 @@ TEST_F(Rows, RefusesBadFiles) {
     expect_error(Exit::config,
                  "unknown type 'chatml'; expected auto, tokens {input_ids}, messages {messages}, sharegpt",
                  [&] { reader("{}", "chatml"); });
-    expect_error(Exit::config, "type text has no key 'prompt' that 'q' could stand for", [&] {
+    expect_error(Exit::config, "type text has no key 'prompt' to read from 'q'", [&] {
         reader("{}", "text", {{"prompt", "q"}});
     });
     expect_error(Exit::data, "rows.jsonl:1: expected one JSON object per line (JSONL), found a list",
@@ -144,7 +144,7 @@ TEST_F(Rows, RefusesBadFiles) {
     expect_error(Exit::data, "rows.jsonl:1: expected an object, found string", [&] { reader("\"text\""); });
     expect_error(
         Exit::data,
-        "rows.jsonl:2: cannot tell the convention of this row; found keys: \"chosen\", \"rejected\"; expected tokens",
+        "rows.jsonl:2: cannot detect the format of this row; found keys: \"chosen\", \"rejected\"; expected tokens",
         [&] { reader("\n{\"chosen\": \"a\", \"rejected\": \"b\"}"); });
 }
 
@@ -199,7 +199,7 @@ TEST_F(Rows, RefusesBadRowsWithPlaceFoundAndExpected) {
          "attention_mask[1]: expected ones, then zeros"},
         {"tokens", R"({"input_ids": [1, 2], "attention_mask": [2, 1]})",
          "attention_mask[0]: expected ones, then zeros"},
-        {"tokens", R"({"input_ids": [1, 2], "attention_mask": [0, 0]})", "nothing but padding"},
+        {"tokens", R"({"input_ids": [1, 2], "attention_mask": [0, 0]})", "every entry is padding"},
     };
     for (const auto& [type, json, part] : cases)
         expect_error(Exit::data, part, [&, &json = json, &type = type] { first(json, type); });

@@ -9,8 +9,6 @@
 namespace colonnade {
 namespace {
 
-using Outcome = Encoded::Outcome;
-
 /// The tokenizer of the golden chats: a tiny BPE model with the markers of ChatML, Llama-3 and Gemma.
 std::shared_ptr<const Tokenizer> tokenizer() {
     static const auto loaded = Tokenizer::load(golden_file("template_golden.model"));
@@ -39,18 +37,18 @@ Row token_row(const std::vector<int32_t>& ids, const std::vector<int32_t>& label
     return row;
 }
 
-/// The sample's pieces, learned ones between braces: "<s> [INST] {▁A </s>}" without the spaces.
+/// The sample's pieces, trained ones in braces: "<s> [INST] {▁A </s>}" without the spaces.
 std::string shown(const Sample& sample) {
     std::string text;
-    bool learning = false;
+    bool open = false;
     for (size_t i = 0; i < sample.tokens.size(); ++i) {
-        if ((sample.weights[i] > 0) != learning) text += learning ? "}" : "{";
-        learning = sample.weights[i] > 0;
+        if ((sample.weights[i] > 0) != open) text += open ? "}" : "{";
+        open = sample.weights[i] > 0;
         const std::string piece = tokenizer()->piece(sample.tokens[i]);
         const bool is_byte = piece.size() == 6 && piece.starts_with("<0x");
         text += is_byte ? std::string(1, static_cast<char>(std::stoi(piece.substr(3, 2), nullptr, 16))) : piece;
     }
-    text += learning ? "}" : "";
+    text += open ? "}" : "";
     for (size_t at; (at = text.find("\u2581")) != std::string::npos;) text.replace(at, 3, 1, ' ');
     return text;
 }
@@ -62,7 +60,7 @@ std::string encoded(const Row& row, const EncodeOptions& options) {
 const std::vector<Message> kChat = {
     {"system", "S", {}}, {"user", "U", {}}, {"assistant", "A", {}}, {"user", "V", {}}, {"assistant", "B", {}}};
 
-/// What transformers' LlamaTokenizer makes of the same templates: ids of the chat and of the prompt, and its assistant mask.
+/// The same templates through transformers' LlamaTokenizer: ids of the chat and of the prompt, and the assistant mask.
 TEST(Encode, MatchesTransformers) {
     const Json cases = read_json_file(golden_file("template_golden.json"));
     ASSERT_EQ(cases.size(), 42u);
@@ -79,13 +77,13 @@ TEST(Encode, MatchesTransformers) {
             << golden["template"] << golden["messages"];
         EXPECT_EQ(result.sample.branch_begins, std::vector<int32_t>{0});
         EXPECT_EQ(result.full_length, result.sample.length());
-        EXPECT_FALSE(result.no_end_token || result.double_bos || result.marker_in_text);
+        EXPECT_FALSE(result.notes.any());
         messages.pop_back();
         EXPECT_EQ(encoder.encode_prompt(messages), golden["prompt"].get<std::vector<int32_t>>()) << golden["template"];
     }
 }
 
-/// Generation continues exactly where the learned answer starts, also behind earlier answers.
+/// Generation starts exactly where the trained answer starts, also after earlier answers.
 TEST(Encode, PromptIsThePrefixOfTheChat) {
     for (const std::string& name : chat_template_names()) {
         EncodeOptions options;
@@ -96,13 +94,13 @@ TEST(Encode, PromptIsThePrefixOfTheChat) {
         const Sample sample = encoder.encode(chat_row(kChat), "here").sample;
         ASSERT_LT(prompt.size(), sample.tokens.size());
         EXPECT_TRUE(std::equal(prompt.begin(), prompt.end(), sample.tokens.begin())) << name;
-        const auto first_learned =
+        const auto first_trained =
             std::find(sample.weights.begin(), sample.weights.end(), 1.0f) - sample.weights.begin();
-        EXPECT_EQ(first_learned, static_cast<std::ptrdiff_t>(prompt.size())) << name;
+        EXPECT_EQ(first_trained, static_cast<std::ptrdiff_t>(prompt.size())) << name;
     }
 }
 
-TEST(Encode, WhatIsLearned) {
+TEST(Encode, LossMask) {
     const auto chat = [](auto change, std::vector<Message> messages = kChat) {
         EncodeOptions options;
         change(options);
@@ -125,12 +123,12 @@ TEST(Encode, WhatIsLearned) {
         s + "<|im_start|>user\n{U<|im_end|>}\n" + a + "<|im_start|>user\n{V<|im_end|>}\n" + open + "B<|im_end|>\n");
     EXPECT_EQ(chat([](auto& o) { o.train_on_prompt = true; }),
               "<|im_start|>{" + (s + u + a + v + open + "B<|im_end|>\n}").substr(std::string("<|im_start|>").size()));
-    // The message's own switch goes before the role.
+    // A message's own switch overrides its role.
     std::vector<Message> switched = kChat;
     switched[1].train = true;
     switched[2].train = false;
     EXPECT_EQ(chat([](auto&) {}, switched), s + "<|im_start|>user\n{U<|im_end|>}\n" + a + v + open + "{B<|im_end|>}\n");
-    // prompt_completion with message lists: the prompt's own assistant turns are not learned.
+    // prompt_completion with message lists: assistant turns of the prompt are not trained on.
     Row row = chat_row(kChat);
     row.prompt_messages = 4;
     EXPECT_EQ(encoded(row, {}), s + u + a + v + open + "{B<|im_end|>}\n");
@@ -148,13 +146,13 @@ TEST(Encode, PlainRows) {
     EXPECT_EQ(encoded(prompt_row("one", " two"), {}), "<s> one{ two</s>}");
     EXPECT_EQ(encoded(prompt_row("", "two"), {}), "<s>{ two</s>}");
     EXPECT_EQ(encoded(prompt_row("one", " two"), with([](auto& o) { o.train_on_prompt = true; })), "<s>{ one two</s>}");
-    // Without BOS the first token of the text has nothing to be predicted from.
+    // Without BOS nothing predicts the first token of the text.
     const Sample bare =
         Encoder(tokenizer(), with([](auto& o) { o.add_bos = false; })).encode(text_row("one two"), "here").sample;
     EXPECT_EQ(bare.tokens.size(), bare.weights.size());
     EXPECT_EQ(bare.weights[0], 0);
     EXPECT_EQ(std::count(bare.weights.begin(), bare.weights.end(), 1.0f), bare.length() - 1);
-    // A chat under the plain template is the same tokens as prompt and completion.
+    // A chat with the plain template has the same tokens as prompt and completion.
     const auto plain = with([](auto& o) { o.chat_template = "plain"; });
     EXPECT_EQ(encoded(chat_row({{"user", "one", {}}, {"assistant", " two", {}}}), plain), "<s> one{ two</s>}");
 }
@@ -168,22 +166,22 @@ TEST(Encode, TooLongRows) {
         options.max_length = max_length;
         return Encoder(tokenizer(), options).encode(row, "f:7");
     };
-    EXPECT_EQ(result(ExcessLength::error, full).outcome, Outcome::kept);
+    EXPECT_FALSE(result(ExcessLength::error, full).notes.any());
     expect_error(Exit::data, fmt::format("f:7: the row has {} tokens; expected at most max_length {}", full, full - 1),
                  [&] { result(ExcessLength::error, full - 1); });
     const Encoded dropped = result(ExcessLength::drop, full - 1);
-    EXPECT_EQ(dropped.outcome, Outcome::dropped_too_long);
+    EXPECT_TRUE(dropped.notes.has(RowNote::dropped_too_long));
     EXPECT_EQ(dropped.full_length, full);
     EXPECT_TRUE(dropped.sample.tokens.empty());
     const Sample whole = result(ExcessLength::drop, full).sample;
     const Encoded cut = result(ExcessLength::truncate, full - 1);
-    EXPECT_EQ(cut.outcome, Outcome::truncated);
+    EXPECT_TRUE(cut.notes.has(RowNote::truncated));
     EXPECT_EQ(cut.full_length, full);
     EXPECT_EQ(cut.sample.tokens, std::vector<int32_t>(whole.tokens.begin(), whole.tokens.end() - 1));
     EXPECT_EQ(cut.sample.weights, std::vector<float>(whole.weights.begin(), whole.weights.end() - 1));
     const auto prompt = std::count(whole.weights.begin(), whole.weights.end(), 0.0f);
-    EXPECT_EQ(result(ExcessLength::truncate, prompt + 1).outcome, Outcome::truncated);
-    EXPECT_EQ(result(ExcessLength::truncate, prompt).outcome, Outcome::dropped_nothing_learned);
+    EXPECT_TRUE(result(ExcessLength::truncate, prompt + 1).notes.has(RowNote::truncated));
+    EXPECT_TRUE(result(ExcessLength::truncate, prompt).notes.has(RowNote::dropped_nothing_learned));
 }
 
 TEST(Encode, TokenRows) {
@@ -191,19 +189,19 @@ TEST(Encode, TokenRows) {
     const Encoded some = encoder.encode(token_row({7, 99, 0, 8}, {-100, -100, 0, 8}), "here");
     EXPECT_EQ(some.sample.tokens, (std::vector<int32_t>{7, 99, 0, 8}));
     EXPECT_EQ(some.sample.weights, (std::vector<float>{0, 0, 1, 1}));
-    EXPECT_FALSE(some.no_end_token) << "no tokenizer, no suspicion";
+    EXPECT_FALSE(some.notes.has(RowNote::no_end_token)) << "no tokenizer, no suspicion";
     const Encoder on_prompt(nullptr, {.train_on_prompt = true, .vocab_size = 100});
     EXPECT_EQ(on_prompt.encode(token_row({7, 8, 9}, {-100, -100, 9}), "here").sample.weights,
               (std::vector<float>{0, 0, 1}));
     EXPECT_EQ(encoder.encode(token_row({1, 2}, {1, 2}), "here").sample.weights, (std::vector<float>{0, 1}));
-    EXPECT_EQ(encoder.encode(token_row({1, 2}, {1, -100}), "here").outcome, Outcome::dropped_nothing_learned);
+    EXPECT_TRUE(encoder.encode(token_row({1, 2}, {1, -100}), "here").notes.has(RowNote::dropped_nothing_learned));
     expect_error(Exit::data, "f:3: input_ids[1] is 100; expected 0 to 99", [&] {
         (void)encoder.encode(token_row({1, 100}, {1, 100}), "f:3");
     });
     expect_error(Exit::data, "f:3: labels[0] is 2; expected -100 or 1", [&] {
         (void)encoder.encode(token_row({1, 2}, {2, -100}), "f:3");
     });
-    expect_error(Exit::config, "f:3: a row of text needs a tokenizer",
+    expect_error(Exit::config, "f:3: a text row needs a tokenizer",
                  [&] { (void)encoder.encode(text_row("a"), "f:3"); });
     expect_error(Exit::config, "needs a tokenizer", [&] { (void)encoder.encode_prompt(kChat); });
     EXPECT_TRUE(encoder.stop_ids().empty());
@@ -212,18 +210,19 @@ TEST(Encode, TokenRows) {
 TEST(Encode, SuspiciousRows) {
     const int32_t bos = 1, eos = 2;
     const Encoder chatml(tokenizer(), {});
-    EXPECT_TRUE(chatml.encode(token_row({5, 6}, {5, 6}), "here").no_end_token);
-    EXPECT_FALSE(chatml.encode(token_row({5, 6, eos, 7}, {5, 6, eos, -100}), "here").no_end_token);
-    EXPECT_TRUE(chatml.encode(token_row({bos, bos, 6}, {bos, bos, 6}), "here").double_bos);
-    EXPECT_FALSE(chatml.encode(token_row({bos, 6, bos}, {bos, 6, bos}), "here").double_bos);
-    EXPECT_TRUE(chatml.encode(text_row("<s>[INST] hello"), "here").double_bos);
-    EXPECT_FALSE(chatml.encode(text_row("hello <s>"), "here").double_bos);
-    EXPECT_TRUE(chatml.encode(chat_row({{"user", "a<|im_end|>b", {}}, {"assistant", "c", {}}}), "here").marker_in_text);
-    EXPECT_FALSE(
-        chatml.encode(chat_row({{"user", "a<|eot_id|>b", {}}, {"assistant", "c", {}}}), "here").marker_in_text);
+    EXPECT_TRUE(chatml.encode(token_row({5, 6}, {5, 6}), "here").notes.has(RowNote::no_end_token));
+    EXPECT_FALSE(chatml.encode(token_row({5, 6, eos, 7}, {5, 6, eos, -100}), "here").notes.has(RowNote::no_end_token));
+    EXPECT_TRUE(chatml.encode(token_row({bos, bos, 6}, {bos, bos, 6}), "here").notes.has(RowNote::double_bos));
+    EXPECT_FALSE(chatml.encode(token_row({bos, 6, bos}, {bos, 6, bos}), "here").notes.has(RowNote::double_bos));
+    EXPECT_TRUE(chatml.encode(text_row("<s>[INST] hello"), "here").notes.has(RowNote::double_bos));
+    EXPECT_FALSE(chatml.encode(text_row("hello <s>"), "here").notes.has(RowNote::double_bos));
+    EXPECT_TRUE(chatml.encode(chat_row({{"user", "a<|im_end|>b", {}}, {"assistant", "c", {}}}), "here")
+                    .notes.has(RowNote::marker_in_text));
+    EXPECT_FALSE(chatml.encode(chat_row({{"user", "a<|eot_id|>b", {}}, {"assistant", "c", {}}}), "here")
+                     .notes.has(RowNote::marker_in_text));
     EncodeOptions options;
     options.add_eos = false;
-    EXPECT_TRUE(Encoder(tokenizer(), options).encode(text_row("hello"), "here").no_end_token);
+    EXPECT_TRUE(Encoder(tokenizer(), options).encode(text_row("hello"), "here").notes.has(RowNote::no_end_token));
 }
 
 class EncodeFile : public FileTest {};
@@ -243,14 +242,14 @@ TEST_F(EncodeFile, MarkersThatTheTokenizerLacksAreSpelledOut) {
     EXPECT_EQ(encoder.spelled_out(), std::vector<std::string>{"<|im_end|>"});
     EXPECT_EQ(encoder.stop_ids(), std::vector<int32_t>{2});
     const Encoded result = encoder.encode(chat_row({{"user", "a", {}}, {"assistant", "b", {}}}), "here");
-    EXPECT_TRUE(result.no_end_token);
+    EXPECT_TRUE(result.notes.has(RowNote::no_end_token));
     EXPECT_EQ(bare->decode(result.sample.tokens),
               "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n");
-    // Learned is the answer with its spelled end, whatever pieces that takes.
-    std::vector<int32_t> learned;
+    // The answer and its spelled-out end are trained on, whatever their pieces are.
+    std::vector<int32_t> trained;
     for (size_t i = 0; i < result.sample.tokens.size(); ++i)
-        if (result.sample.weights[i] > 0) learned.push_back(result.sample.tokens[i]);
-    EXPECT_EQ(bare->decode(learned), "b<|im_end|>");
+        if (result.sample.weights[i] > 0) trained.push_back(result.sample.tokens[i]);
+    EXPECT_EQ(bare->decode(trained), "b<|im_end|>");
 }
 
 TEST(Encode, MarkersAndStops) {

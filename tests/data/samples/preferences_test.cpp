@@ -1,10 +1,9 @@
 // From answers to samples: a branch behind its stem is its prompt and answer encoded alone, its targets are those of
-// that row alone, and a preference that teaches nothing is dropped and said so.
+// that row alone, and a preference without use for training is dropped and noted.
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <map>
 
 #include "data/packing/batch.h"
 #include "data/samples/join_branches.h"
@@ -14,8 +13,6 @@
 
 namespace colonnade {
 namespace {
-
-using Outcome = Encoded::Outcome;
 
 /// A tiny BPE model with the markers of ChatML, Llama-3 and Gemma.
 std::shared_ptr<const Tokenizer> tokenizer() {
@@ -73,7 +70,7 @@ std::vector<Targets> targets_of(const Batch& batch) {
 /// Stem and branches against each answer encoded as a row of its own.
 void expect_answers_alone(const Encoder& encoder, const Row& row, const std::string& what) {
     const Encoded joined = encoder.encode(row, "here");
-    ASSERT_EQ(joined.outcome, Outcome::kept) << what;
+    ASSERT_FALSE(joined.notes.dropped() || joined.notes.has(RowNote::truncated)) << what;
     const Sample& sample = joined.sample;
     ASSERT_EQ(sample.branch_begins.size(), row.answers.size());
     const auto stem = sample.tokens.begin() + sample.branch_begins[0];
@@ -100,7 +97,7 @@ void expect_answers_alone(const Encoder& encoder, const Row& row, const std::str
         EXPECT_EQ(packed, alone) << what;
         return;
     }
-    // Whole texts learn nothing of what they have in common.
+    // TokenDraft texts learn nothing of what they have in common.
     for (size_t b = 0; b < alone.size(); ++b) {
         ASSERT_GE(alone[b].size(), packed[b].size());
         EXPECT_TRUE(std::equal(packed[b].rbegin(), packed[b].rend(), alone[b].rbegin())) << what;
@@ -177,95 +174,97 @@ TEST(Preferences, WholeTextsPartAtATokenNotAtALetter) {
     EXPECT_GT(merged, 10);
 }
 
-/// The stem is as long as it can be: the next token differs, or is learned in one of the wholes.
+/// The stem is as long as it can be: the next token differs, or is trained on in one of the drafts.
 TEST(Preferences, TheStemIsTheLongestCommonUnlearnedPrefix) {
     const Philox random{21, 1};
     uint64_t at = 0;
     const auto draw = [&](uint64_t n) { return random.below(at++, n); };
-    std::map<Outcome, int> outcomes;
+    int kept = 0, same = 0, untrained = 0;
     for (int trial = 0; trial < 3000; ++trial) {
-        std::vector<Whole> wholes(2 + draw(3));
-        for (Whole& whole : wholes) {
+        std::vector<TokenDraft> drafts(2 + draw(3));
+        for (TokenDraft& draft : drafts) {
             const uint64_t length = 1 + draw(8), learned_from = draw(8);
             for (uint64_t i = 0; i < length; ++i) {
-                whole.tokens.push_back(draw(4) == 0 ? 1 : 0);
-                whole.weights.push_back(i >= learned_from ? 1 : 0);
+                draft.tokens.push_back(draw(4) == 0 ? 1 : 0);
+                draft.weights.push_back(i >= learned_from ? 1 : 0);
             }
         }
-        const Encoded result = join_branches(wholes, false, {.max_length = 100}, "here");
-        ++outcomes[result.outcome];
-        if (result.outcome != Outcome::kept) continue;
+        const Encoded result = join_branches(drafts, false, {.max_length = 100}, "here");
+        same += result.notes.has(RowNote::dropped_same_answers);
+        untrained += result.notes.has(RowNote::dropped_nothing_learned);
+        if (result.notes.dropped()) continue;
+        ++kept;
         const Sample& sample = result.sample;
         const auto stem = static_cast<size_t>(sample.branch_begins[0]);
         bool may_grow = true;
-        for (size_t b = 0; b < wholes.size(); ++b) {
+        for (size_t b = 0; b < drafts.size(); ++b) {
             const size_t end =
-                b + 1 < wholes.size() ? static_cast<size_t>(sample.branch_begins[b + 1]) : sample.tokens.size();
+                b + 1 < drafts.size() ? static_cast<size_t>(sample.branch_begins[b + 1]) : sample.tokens.size();
             const auto begin = static_cast<size_t>(sample.branch_begins[b]);
-            ASSERT_EQ(stem + end - begin, wholes[b].tokens.size());
-            for (size_t i = 0; i < wholes[b].tokens.size(); ++i) {
+            ASSERT_EQ(stem + end - begin, drafts[b].tokens.size());
+            for (size_t i = 0; i < drafts[b].tokens.size(); ++i) {
                 const size_t from = i < stem ? i : begin + i - stem;
-                ASSERT_EQ(sample.tokens[from], wholes[b].tokens[i]);
-                ASSERT_EQ(sample.weights[from], i == 0 ? 0 : wholes[b].weights[i]);
+                ASSERT_EQ(sample.tokens[from], drafts[b].tokens[i]);
+                ASSERT_EQ(sample.weights[from], i == 0 ? 0 : drafts[b].weights[i]);
             }
-            may_grow = may_grow && stem < wholes[b].tokens.size() &&
-                       wholes[b].tokens[stem] == wholes[0].tokens[std::min(stem, wholes[0].tokens.size() - 1)] &&
-                       (stem == 0 || wholes[b].weights[stem] == 0);
+            may_grow = may_grow && stem < drafts[b].tokens.size() &&
+                       drafts[b].tokens[stem] == drafts[0].tokens[std::min(stem, drafts[0].tokens.size() - 1)] &&
+                       (stem == 0 || drafts[b].weights[stem] == 0);
         }
         ASSERT_FALSE(may_grow);
     }
-    EXPECT_GT(outcomes[Outcome::kept], 500);
-    EXPECT_GT(outcomes[Outcome::dropped_same_answers], 10);
-    EXPECT_GT(outcomes[Outcome::dropped_nothing_learned], 100);
+    EXPECT_GT(kept, 500);
+    EXPECT_GT(same, 10);
+    EXPECT_GT(untrained, 100);
 }
 
 struct Length {
     const char* what;
-    std::vector<std::string> wholes;  ///< a letter a token; upper case: learned
+    std::vector<std::string> wholes;  ///< one letter per token; upper case: trained on
     int64_t max_length, sample_length;
     ExcessLength policy;
-    Outcome outcome;
+    RowNotes notes;
     std::string expected;  ///< stem|branch|branch
 };
 
 TEST(Preferences, LengthsAreKeptByOneRule) {
     using enum ExcessLength;
     const Length cases[] = {
-        {"all fits", {"ppABC", "ppDE"}, 5, 7, drop, Outcome::kept, "pp|ABC|DE"},
-        {"all fits, error", {"ppABC", "ppDE"}, 5, 7, error, Outcome::kept, "pp|ABC|DE"},
-        {"an answer is too long", {"ppABC", "ppDE"}, 4, 7, drop, Outcome::dropped_too_long, ""},
-        {"no room for both", {"ppABC", "ppDE"}, 5, 6, drop, Outcome::dropped_no_room, ""},
-        {"any room", {"ppABC", "ppDE"}, 5, 0, drop, Outcome::kept, "pp|ABC|DE"},
-        {"cut to max_length", {"ppABC", "ppDE"}, 4, 0, truncate, Outcome::truncated, "pp|AB|DE"},
-        {"cut to the room", {"ppABCD", "ppEF"}, 6, 7, truncate, Outcome::truncated, "pp|ABC|EF"},
-        {"both cut to one length", {"ppABCD", "ppEFG"}, 6, 6, truncate, Outcome::truncated, "pp|AB|EF"},
-        {"an odd token is left over", {"ppABCD", "ppEFG"}, 6, 7, truncate, Outcome::truncated, "pp|AB|EF"},
-        {"three answers", {"pABCD", "pE", "pFGHI"}, 5, 8, truncate, Outcome::truncated, "p|ABC|E|FGH"},
-        {"the prompt takes all", {"ppABC", "ppDE"}, 2, 0, truncate, Outcome::dropped_no_room, ""},
-        {"one answer has no room", {"ppxxA", "ppB"}, 4, 0, truncate, Outcome::dropped_no_room, ""},
-        {"the difference is cut", {"pABC", "pABD"}, 3, 0, truncate, Outcome::dropped_difference_cut, ""},
-        {"the difference fits", {"pABC", "pABD"}, 4, 7, truncate, Outcome::kept, "p|ABC|ABD"},
-        {"the prompt differs", {"pqA", "prB"}, 4, 0, drop, Outcome::kept, "p|qA|rB"},
-        {"the same", {"pAB", "pAB"}, 9, 0, drop, Outcome::dropped_same_answers, ""},
-        {"two of three the same", {"pAB", "pC", "pAB"}, 9, 0, drop, Outcome::dropped_same_answers, ""},
-        {"the same and too long", {"pAB", "pAB"}, 2, 0, error, Outcome::dropped_same_answers, ""},
-        {"nothing learned of one", {"pA", "pb"}, 9, 0, drop, Outcome::dropped_nothing_learned, ""},
-        {"only a first token", {"A", "B"}, 9, 0, drop, Outcome::dropped_nothing_learned, ""},
-        {"no stem", {"AB", "CD"}, 9, 0, drop, Outcome::kept, "|aB|cD"},
+        {"all fits", {"ppABC", "ppDE"}, 5, 7, drop, {}, "pp|ABC|DE"},
+        {"all fits, error", {"ppABC", "ppDE"}, 5, 7, error, {}, "pp|ABC|DE"},
+        {"an answer is too long", {"ppABC", "ppDE"}, 4, 7, drop, {RowNote::dropped_too_long}, ""},
+        {"no room for both", {"ppABC", "ppDE"}, 5, 6, drop, {RowNote::dropped_no_room}, ""},
+        {"any room", {"ppABC", "ppDE"}, 5, 0, drop, {}, "pp|ABC|DE"},
+        {"cut to max_length", {"ppABC", "ppDE"}, 4, 0, truncate, {RowNote::truncated}, "pp|AB|DE"},
+        {"cut to the room", {"ppABCD", "ppEF"}, 6, 7, truncate, {RowNote::truncated}, "pp|ABC|EF"},
+        {"both cut to one length", {"ppABCD", "ppEFG"}, 6, 6, truncate, {RowNote::truncated}, "pp|AB|EF"},
+        {"an odd token is left over", {"ppABCD", "ppEFG"}, 6, 7, truncate, {RowNote::truncated}, "pp|AB|EF"},
+        {"three answers", {"pABCD", "pE", "pFGHI"}, 5, 8, truncate, {RowNote::truncated}, "p|ABC|E|FGH"},
+        {"the prompt takes all", {"ppABC", "ppDE"}, 2, 0, truncate, {RowNote::dropped_no_room}, ""},
+        {"one answer has no room", {"ppxxA", "ppB"}, 4, 0, truncate, {RowNote::dropped_no_room}, ""},
+        {"the difference is cut", {"pABC", "pABD"}, 3, 0, truncate, {RowNote::dropped_difference_cut}, ""},
+        {"the difference fits", {"pABC", "pABD"}, 4, 7, truncate, {}, "p|ABC|ABD"},
+        {"the prompt differs", {"pqA", "prB"}, 4, 0, drop, {}, "p|qA|rB"},
+        {"the same", {"pAB", "pAB"}, 9, 0, drop, {RowNote::dropped_same_answers}, ""},
+        {"two of three the same", {"pAB", "pC", "pAB"}, 9, 0, drop, {RowNote::dropped_same_answers}, ""},
+        {"the same and too long", {"pAB", "pAB"}, 2, 0, error, {RowNote::dropped_same_answers}, ""},
+        {"no trained token in one", {"pA", "pb"}, 9, 0, drop, {RowNote::dropped_nothing_learned}, ""},
+        {"only a first token", {"A", "B"}, 9, 0, drop, {RowNote::dropped_nothing_learned}, ""},
+        {"no stem", {"AB", "CD"}, 9, 0, drop, {}, "|aB|cD"},
     };
     for (const Length& c : cases) {
-        std::vector<Whole> wholes;
+        std::vector<TokenDraft> drafts;
         for (const std::string& letters : c.wholes) {
-            Whole& whole = wholes.emplace_back();
+            TokenDraft& draft = drafts.emplace_back();
             for (const char letter : letters) {
-                whole.tokens.push_back(letter | 0x20);
-                whole.weights.push_back(letter < 'a' ? 1 : 0);
+                draft.tokens.push_back(letter | 0x20);
+                draft.weights.push_back(letter < 'a' ? 1 : 0);
             }
         }
         const EncodeOptions options{
             .max_length = c.max_length, .excess_length = c.policy, .sample_length = c.sample_length};
-        const Encoded result = join_branches(wholes, false, options, "here");
-        EXPECT_EQ(result.outcome, c.outcome) << c.what;
+        const Encoded result = join_branches(drafts, false, options, "here");
+        EXPECT_TRUE(result.notes == c.notes) << c.what;
         std::string text;
         for (size_t i = 0; i < result.sample.tokens.size(); ++i) {
             text.append(static_cast<size_t>(std::ranges::count(result.sample.branch_begins, static_cast<int32_t>(i))),
@@ -277,9 +276,9 @@ TEST(Preferences, LengthsAreKeptByOneRule) {
         const auto longest = std::ranges::max(c.wholes, {}, &std::string::size).size();
         EXPECT_EQ(result.full_length, static_cast<int64_t>(longest)) << c.what;
     }
-    const std::vector<Whole> wholes = {{{1, 2, 3}, {0, 1, 1}}, {{1, 4}, {0, 1}}};
+    const std::vector<TokenDraft> drafts = {{{1, 2, 3}, {0, 1, 1}}, {{1, 4}, {0, 1}}};
     const auto strict = [&](int64_t max_length, int64_t sample_length) {
-        (void)join_branches(wholes, false,
+        (void)join_branches(drafts, false,
                             {.max_length = max_length, .excess_length = error, .sample_length = sample_length}, "f:7");
     };
     expect_error(Exit::data, "f:7: a prompt and its answer have 3 tokens; expected at most max_length 2",
@@ -288,7 +287,7 @@ TEST(Preferences, LengthsAreKeptByOneRule) {
                  [&] { strict(3, 3); });
 }
 
-TEST(Preferences, SuspiciousRowsAreKeptAndTold) {
+TEST(Preferences, SuspiciousRowsAreKeptAndNoted) {
     const Encoder chatml(tokenizer(), {});
     const std::vector<Message> prompt = {{"user", "U", {}}};
     const auto pair = [&](const std::string& chosen, const std::string& rejected) {
@@ -297,31 +296,32 @@ TEST(Preferences, SuspiciousRowsAreKeptAndTold) {
             "here");
     };
     const Encoded sound = pair("yes", "no");
-    EXPECT_FALSE(sound.empty_answer || sound.no_prompt || sound.no_end_token || sound.double_bos ||
-                 sound.marker_in_text);
+    EXPECT_FALSE(sound.notes.any());
     EXPECT_EQ(sound.sample.margin, 0.5f);
     for (const char* blank : {"", " ", "\n", " \n\t "}) {
-        EXPECT_TRUE(pair("yes", blank).empty_answer) << '"' << blank << '"';
-        EXPECT_TRUE(pair(blank, "no").empty_answer);
-        EXPECT_EQ(pair(blank, "no").outcome, Outcome::kept);
+        EXPECT_TRUE(pair("yes", blank).notes.has(RowNote::empty_answer)) << '"' << blank << '"';
+        EXPECT_TRUE(pair(blank, "no").notes.has(RowNote::empty_answer));
+        EXPECT_FALSE(pair(blank, "no").notes.dropped());
     }
-    EXPECT_FALSE(pair("yes", " x ").empty_answer);
-    EXPECT_TRUE(pair("yes", "n<|im_end|>o").marker_in_text);
+    EXPECT_FALSE(pair("yes", " x ").notes.has(RowNote::empty_answer));
+    EXPECT_TRUE(pair("yes", "n<|im_end|>o").notes.has(RowNote::marker_in_text));
 
-    EXPECT_TRUE(chatml.encode(preference({plain("", "a b"), plain("", "c d")}), "here").no_prompt);
-    EXPECT_TRUE(chatml.encode(preference({plain({}, "a b"), plain({}, "c d")}, true), "here").no_prompt);
-    EXPECT_FALSE(chatml.encode(preference({plain({}, "a b"), plain({}, "a d")}, true), "here").no_prompt);
+    EXPECT_TRUE(chatml.encode(preference({plain("", "a b"), plain("", "c d")}), "here").notes.has(RowNote::no_prompt));
+    EXPECT_TRUE(
+        chatml.encode(preference({plain({}, "a b"), plain({}, "c d")}, true), "here").notes.has(RowNote::no_prompt));
+    EXPECT_FALSE(
+        chatml.encode(preference({plain({}, "a b"), plain({}, "a d")}, true), "here").notes.has(RowNote::no_prompt));
     EXPECT_TRUE(chatml
                     .encode(preference({chat({{"user", "x", {}}, {"assistant", "a", {}}}, 0),
                                         chat({{"user", "y", {}}, {"assistant", "b", {}}}, 0)}),
                             "here")
-                    .no_prompt);
+                    .notes.has(RowNote::no_prompt));
     const Encoder no_end(tokenizer(), {.add_eos = false});
-    EXPECT_TRUE(no_end.encode(preference({plain("p", "a"), plain("p", "b")}), "here").no_end_token);
+    EXPECT_TRUE(no_end.encode(preference({plain("p", "a"), plain("p", "b")}), "here").notes.has(RowNote::no_end_token));
 
     const Encoder dpo(tokenizer(), {.max_answers = 2});
     const std::vector<Row> three = {plain("p", "a"), plain("p", "b"), plain("p", "c")};
-    expect_error(Exit::data, "f:3: 3 answers; expected 2: rankings of more are for reward models (stage rm)",
+    expect_error(Exit::data, "f:3: 3 answers; expected 2: longer rankings need a reward model (stage rm)",
                  [&] { (void)dpo.encode(preference(three), "f:3"); });
     EXPECT_EQ(chatml.encode(preference(three), "here").sample.branch_begins.size(), 3u);
     expect_error(Exit::data, "f:3: input_ids[1] is 100; expected 0 to 99", [] {

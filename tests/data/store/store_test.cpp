@@ -98,9 +98,10 @@ TEST_F(Store, EveryRowIsKeptOrCounted) {
     EXPECT_EQ(s.tokens, 6);
     EXPECT_EQ(s.learned_tokens, 3);
     EXPECT_EQ(s.longest_row, 9);
-    EXPECT_EQ(s.dropped_too_long.first, (std::vector<std::string>{path + ":3"}));
-    EXPECT_EQ(s.dropped_nothing_learned.first, (std::vector<std::string>{path + ":4", path + ":5"}));
-    EXPECT_EQ(s.rows, s.samples + s.dropped_too_long.count + s.dropped_nothing_learned.count);
+    EXPECT_EQ(s.notes[RowNote::dropped_too_long].first, (std::vector<std::string>{path + ":3"}));
+    EXPECT_EQ(s.notes[RowNote::dropped_nothing_learned].first, (std::vector<std::string>{path + ":4", path + ":5"}));
+    EXPECT_EQ(s.rows,
+              s.samples + s.notes[RowNote::dropped_too_long].count + s.notes[RowNote::dropped_nothing_learned].count);
     EXPECT_EQ(s.files.at(0).type, "tokens");
     EXPECT_EQ(s.files.at(0).rows, 5);
     EXPECT_EQ(s.files.at(0).samples, 2);
@@ -112,7 +113,7 @@ TEST_F(Store, LongRowsAreTruncatedOrRefusedOnRequest) {
     truncating.encode.excess_length = ExcessLength::truncate;
     const StoreResult result = build_store(truncating);
     EXPECT_EQ(result.store.sample(1).tokens, (std::vector<int32_t>{1, 2, 3, 4, 5, 6, 7, 8}));
-    EXPECT_EQ(result.store.statistics.truncated.first, (std::vector<std::string>{path + ":3"}));
+    EXPECT_EQ(result.store.statistics.notes[RowNote::truncated].first, (std::vector<std::string>{path + ":3"}));
 
     StoreRequest strict = request({path});
     strict.encode.excess_length = ExcessLength::error;
@@ -203,7 +204,8 @@ TEST_F(Store, DataThatLeavesNothing) {
     expect_refusal(Exit::config, {"no data sets are given for train"}, [&] { build_store(request({})); });
     expect_refusal(Exit::data, {"missing.jsonl"}, [&] { build_store(request({folder_ + "/missing.jsonl"})); });
     const std::string path = write("a.jsonl", R"({"input_ids": [1, 2, 3, 4, 5, 6, 7, 8, 9]})");
-    expect_refusal(Exit::data, {"no sample is left for train", "1 rows read", "1 dropped as too long", "9 tokens"},
+    expect_refusal(Exit::data,
+                   {"no sample is left for train", "1 row read (the longest has 9 tokens), all dropped: 1 too long"},
                    [&] { build_store(request({path})); });
 }
 
@@ -336,18 +338,21 @@ TEST_F(Store, TheReportShowsCountsPackingAndTheFirstSample) {
                                  "1 (" + path + ":3)",
                                  "2 (" + path + ":4, " + path + ":5)",
                                  "3 (50.0% of the tokens)",
-                                 "1 of 8 tokens, 2.0 samples each",
+                                 "1 x 8 tokens, 2.0 samples each",
                                  "75.0% real tokens, 25.0% padding",
                                  "37.5% real tokens",
-                                 "1|10|[11]|[12]"};
+                                 "1 10 [11 12]"};
     for (const std::string& part : parts) {
         EXPECT_NE(report.find(part), std::string::npos) << report << "\nlacks " << part;
     }
     Sample longest{std::vector<int32_t>(500, 7), std::vector<float>(500, 0), {0}};
     longest.weights.back() = 1;
     const std::string text = render_sample(longest, nullptr);
-    EXPECT_NE(text.find("|7| ... 340 tokens ... |7|"), std::string::npos) << text;
-    EXPECT_TRUE(text.ends_with("|[7]"));
+    EXPECT_NE(text.find(" 7 ... 340 tokens ... 7 "), std::string::npos) << text;
+    EXPECT_TRUE(text.ends_with(" [7]"));
+    longest.weights.assign(500, 1);
+    EXPECT_NE(render_sample(longest, nullptr).find("7 7] ... 340 tokens ... [7 7"), std::string::npos);
+    EXPECT_EQ(render_sample({{1, 2, 3, 4}, {0, 1, 0, 1}, {0}}, nullptr), "1 [2] 3 [4]");
 }
 
 }  // namespace
