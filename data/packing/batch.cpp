@@ -13,8 +13,8 @@ void check(const Sample& sample) {
             sample.weights.size());
 }
 
-/// Writes tokens, positions and lts of `sample`, which begins at `begin` in its pack, whose first flat row is
-/// `pack_row`.
+/// Writes tokens, positions and lts of `sample`. `begin`: its first index in the pack; `pack_row`: first flat row of the
+/// pack.
 void place(Batch& batch, const Sample& sample, int64_t pack_row, int64_t begin) {
     const int64_t end = begin + sample.length(), stem = sample.branch_begins.front();
     const auto flat = [&](auto& values) { return values.begin() + pack_row + begin; };
@@ -28,7 +28,7 @@ void place(Batch& batch, const Sample& sample, int64_t pack_row, int64_t begin) 
     }
 }
 
-/// Adds the branches of `sample`, whose first token has flat row `begin`, to the table, its margin and what it counts.
+/// Adds the branches, margin and pair count of `sample`, whose first token has flat row `begin`.
 void list_branches(Batch& batch, const Sample& sample, int64_t begin) {
     const auto& begins = sample.branch_begins;
     for (size_t rank = 0; rank < begins.size(); ++rank) {
@@ -68,7 +68,7 @@ Batch make_batch(const std::vector<std::vector<const Sample*>>& packs, int64_t a
     batch.mask.vectors = MaskVectors::lts;
     batch.mask.batch = batch.packs;
     batch.mask.rows = batch.mask.columns = batch.length;
-    batch.mask.lts.assign(batch.tokens.size(), 0);  // padding: hidden from row 0 on
+    batch.mask.lts.assign(batch.tokens.size(), 0);  // padding: hidden from all rows
 
     for (size_t p = 0; p < packs.size(); ++p) {
         const int64_t pack_row = static_cast<int64_t>(p) * batch.length;

@@ -21,7 +21,7 @@ PackSchedule::PackSchedule(std::vector<int64_t> lengths, PackScheduleSettings se
     }
     if (lengths_.empty()) fail(Exit::data, "there are no samples to schedule");
     total_steps_ = settings_.max_steps > 0 ? settings_.max_steps : count_steps();
-    plan(0);  // with max_steps nothing is planned yet: samples that fit no pack are told now
+    plan(0);  // with max_steps nothing is planned yet: this reports samples longer than a pack now
 }
 
 int64_t PackSchedule::count_steps() {
@@ -33,7 +33,7 @@ int64_t PackSchedule::count_steps() {
     } else {
         steps = whole * steps_in(0);
     }
-    // 0.1 of 30 steps is 3, although 0.1 is a little more than a tenth.
+    // 0.1 of 30 steps is 3, although the double 0.1 is slightly more than a tenth.
     if (rest > 0) steps += static_cast<int64_t>(std::ceil(rest * static_cast<double>(steps_in(whole)) * (1 - 1e-9)));
     return std::max<int64_t>(steps, 1);
 }

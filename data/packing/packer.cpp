@@ -10,12 +10,12 @@
 namespace colonnade {
 namespace {
 
-/// Fisher-Yates; std::shuffle differs from one standard library to the next.
+/// Fisher-Yates, because std::shuffle differs between standard libraries.
 void shuffle(std::vector<int64_t>& values, const Philox& random) {
     for (size_t i = values.size(); i > 1; --i) std::swap(values[i - 1], values[random.below(i, i)]);
 }
 
-/// The random stream of one shuffle; the tag keeps it apart from the streams of the weights' initialisation.
+/// The random stream of one shuffle; the tag separates it from the streams of weight initialisation.
 Philox stream(uint64_t seed, int64_t epoch, uint64_t purpose) {
     constexpr uint64_t tag = uint64_t{0x7061636B} << 32;  // "pack"
     return {seed, tag + 2 * static_cast<uint64_t>(epoch) + purpose};
@@ -37,8 +37,7 @@ void check(std::span<const int64_t> lengths, const PackSettings& settings) {
 
 using Packs = std::vector<std::vector<int64_t>>;
 
-/// Appends the packs of one window: longest sample first, each into the fullest pack that still holds it, ties in
-/// order.
+/// Appends the packs of one window: longest sample first, each into the fullest pack with enough room, ties in order.
 void best_fit_decreasing(Packs& packs, std::vector<int64_t> window, std::span<const int64_t> lengths,
                          int64_t capacity) {
     const auto length = [&](int64_t sample) { return lengths[static_cast<size_t>(sample)]; };
@@ -56,7 +55,7 @@ void best_fit_decreasing(Packs& packs, std::vector<int64_t> window, std::span<co
     }
 }
 
-/// Next fit: what keeps samples in order.
+/// Next fit, which keeps the order of the samples.
 void in_sequence(Packs& packs, const std::vector<int64_t>& order, std::span<const int64_t> lengths, int64_t capacity) {
     int64_t left = -1;
     for (const int64_t sample : order) {

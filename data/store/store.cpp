@@ -26,7 +26,7 @@ std::vector<uint8_t> text_bytes(const std::string& text) {
     return {text.begin(), text.end()};
 }
 
-/// Indices that cut [0, total) into consecutive pieces that are not empty.
+/// Throws unless `begins` divides [0, total) into consecutive non-empty ranges.
 void check_begins(const std::string& path, const char* name, const std::vector<int64_t>& begins, int64_t total) {
     if (begins.empty() || begins.front() != 0 || begins.back() != total) {
         fail(Exit::data, "{}: {} does not run from 0 to {}", path, name, total);
@@ -37,7 +37,7 @@ void check_begins(const std::string& path, const char* name, const std::vector<i
              bad[0]);
 }
 
-/// Hash of names, sizes and contents, fed dataset by dataset.
+/// Hash over the names, sizes and contents of all datasets.
 class PayloadHash {
   public:
     template <typename T>
@@ -54,7 +54,7 @@ class PayloadHash {
 
 }  // namespace
 
-/// Calls body(name, values) for every numeric dataset in the order of the file.
+/// Calls body(name, values) for every numeric dataset, in file order.
 template <typename Store, typename Body>
 void TokenStore::for_each_dataset(Store& store, Body&& body) {
     body("tokens", store.tokens_);
@@ -181,7 +181,7 @@ TokenStore TokenStore::subset(const std::function<bool(int64_t)>& keep) const {
 void TokenStore::write(const std::string& path, const std::string& key) const {
     const std::string temporary = fmt::format("{}.tmp-{}", path, getpid());
     std::error_code ignored;
-    std::filesystem::remove(temporary, ignored);  // left by a process of the same number that was killed
+    std::filesystem::remove(temporary, ignored);  // left by a killed process with the same id
     try {
         Hdf5Writer file(temporary);
         PayloadHash hash;
@@ -217,7 +217,7 @@ TokenStore TokenStore::open(const std::string& path, const std::string& key, int
         return store;
     } catch (const Error& e) {
         if (e.exit() != Exit::data) throw;
-        fail(Exit::data, "{}; delete this file, and it will be made again from the data", e.what());
+        fail(Exit::data, "{}; delete this file to build it again from the data", e.what());
     }
 }
 

@@ -14,7 +14,7 @@ struct Chat {
     const std::string& where;
 };
 
-/// Appends segments in the name of one message after the other.
+/// Appends segments, message by message.
 class Writer {
   public:
     Writer& message(size_t index) {
@@ -38,7 +38,7 @@ class Writer {
     size_t message_ = 0;
 };
 
-/// What Jinja's trim strips, as far as it is ASCII.
+/// Without leading and trailing white space: the ASCII part of what Jinja's trim strips.
 std::string trimmed(std::string_view text) {
     constexpr std::string_view space = " \t\n\r\f\v\x1c\x1d\x1e\x1f";
     const size_t begin = text.find_first_not_of(space);
@@ -46,21 +46,24 @@ std::string trimmed(std::string_view text) {
     return std::string(text.substr(begin, text.find_last_not_of(space) - begin + 1));
 }
 
-/// For templates that know turns of user and assistant only: the index of the first turn, past a system message.
+/// Index of the first message after a system message. Throws unless user and assistant messages alternate from there.
 size_t first_turn(const Chat& chat) {
     const size_t first = chat.messages[0].role == "system" ? 1 : 0;
     if (first == chat.messages.size())
-        fail(Exit::data, "{}: only a system message; the {} template needs a user message to put it in", chat.where,
-             chat.chat_template);
+        fail(
+            Exit::data,
+            "{}: the only message is the system message; the {} template puts it into a user message, which is missing",
+            chat.where, chat.chat_template);
     for (size_t i = first; i < chat.messages.size(); ++i)
         if (const char* expected = (i - first) % 2 == 0 ? "user" : "assistant"; chat.messages[i].role != expected)
             fail(Exit::data,
-                 "{}: message {} is from role '{}'; the {} template needs user and assistant in turn: expected '{}'",
+                 "{}: message {} is from role '{}'; the {} template needs alternating user and assistant messages: "
+                 "expected '{}'",
                  chat.where, i, chat.messages[i].role, chat.chat_template, expected);
     return first;
 }
 
-/// The system message as the first user turn takes it in.
+/// The system message as part of the first user turn; empty for other turns.
 std::string system_text(const Chat& chat, size_t turn, const char* before, const char* after) {
     return turn == 1 && chat.messages[0].role == "system" ? before + chat.messages[0].content + after : "";
 }
@@ -160,9 +163,9 @@ std::vector<std::string> chat_template_names() {
 
 std::vector<Segment> render_chat(const std::string& chat_template, const std::vector<Message>& messages,
                                  bool generation_prompt, const std::string& where) {
-    if (messages.empty()) fail(Exit::data, "{}: a chat without messages", where);
+    if (messages.empty()) fail(Exit::data, "{}: the chat has no messages", where);
     if (generation_prompt && messages.back().role == "assistant")
-        fail(Exit::data, "{}: the last message is the assistant's; expected one to answer", where);
+        fail(Exit::data, "{}: the last message is from role 'assistant'; expected a message to answer", where);
     for (const Template& known : known_templates) {
         if (chat_template != known.name) continue;
         Writer out;

@@ -5,8 +5,8 @@
 namespace colonnade {
 namespace {
 
-// A system message is folded into the first user turn where the family has no place for it. Behind BOS transformers
-// puts no space of its own: plain spells it out.
+// Families without a system turn put the system message into the first user turn. transformers adds no space after BOS,
+// so plain adds it explicitly.
 constexpr const char* plain =
     R"({% if bos_token %}{{ bos_token + ' ' }}{% endif %}{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %})";
 constexpr const char* chatml =
@@ -25,7 +25,7 @@ constexpr const char* gemma =
 struct Template {
     const char* name;
     const char* jinja;
-    const char* own_bos = nullptr;  ///< the family's name for BOS
+    const char* own_bos = nullptr;  ///< the family's BOS piece
 };
 constexpr Template templates[] = {
     {"plain", plain},     {"chatml", chatml}, {"llama2", llama2},        {"llama3", llama3, "<|begin_of_text|>"},
@@ -38,7 +38,7 @@ std::string chat_template_jinja(const std::string& chat_template, const Tokenize
     for (const auto& [name, jinja, own_bos] : templates) {
         if (chat_template != name) continue;
         std::string text = jinja;
-        // A tokenizer may have the family's piece beside its BOS: then chats begin with the former (data/samples/encode.h).
+        // If a tokenizer has the family's piece besides its own BOS, chats begin with the family's (Segment::Kind::bos).
         constexpr std::string_view bos = "{{ bos_token }}";
         if (own_bos && tokenizer.piece_id(own_bos)) text.replace(text.find(bos), bos.size(), own_bos);
         return text;

@@ -20,7 +20,7 @@ constexpr int bpe = 2;
 constexpr int most_pieces = 1'000'000;
 constexpr size_t longest_piece = 1024;
 
-/// "<base64> <rank>" on the first line: how tiktoken stores its vocabulary, sometimes under our file name.
+/// Whether the first line is "<base64> <rank>": a tiktoken vocabulary, sometimes stored as tokenizer.model.
 bool is_tiktoken_list(std::string_view bytes) {
     const std::string_view line = bytes.substr(0, std::min(bytes.find('\n'), size_t{4096}));
     const size_t space = line.find(' ');
@@ -31,9 +31,9 @@ bool is_tiktoken_list(std::string_view bytes) {
            std::all_of(line.begin() + static_cast<std::ptrdiff_t>(space) + 1, line.end(), is_digit);
 }
 
-/// For what is no model: names the files that are often found under the name of one.
+/// Throws for a file that is not a model; recognises the files that are often found under that name.
 [[noreturn]] void refuse(std::string_view bytes, const std::string& path) {
-    std::string_view found = "something else, or a model cut short";
+    std::string_view found = "another format, or a truncated model";
     const size_t start = bytes.find_first_not_of(" \t\r\n");
     if (start == std::string_view::npos)
         found = "an empty file";
@@ -57,10 +57,10 @@ void check_pieces(const spm::Model& model, const std::string& path) {
         if (text.empty() || text.size() > longest_piece)
             fail(Exit::data, "{}: piece {} has {} bytes; expected 1 to {}", path, id, text.size(), longest_piece);
         if (!std::isfinite(piece.score()))
-            fail(Exit::data, "{}: piece {} has score {}; expected a finite one", path, id, piece.score());
+            fail(Exit::data, "{}: piece {} has score {}; expected a finite number", path, id, piece.score());
         if (piece.type() < 1 || piece.type() > 6)
             fail(Exit::data, "{}: piece {} has type {}; expected 1 to 6", path, id, piece.type());
-        if (!seen.insert(text).second) fail(Exit::data, "{}: piece {} repeats an earlier one", path, id);
+        if (!seen.insert(text).second) fail(Exit::data, "{}: piece {} is a duplicate", path, id);
         unknown += piece.type() == unknown_piece;
     }
     if (unknown != 1) fail(Exit::data, "{}: {} unknown pieces; expected exactly one", path, unknown);
@@ -73,23 +73,23 @@ void check_pieces(const spm::Model& model, const std::string& path) {
             fail(Exit::data, "{}: {} is {}; expected -1 to {}", path, name, id, model.pieces_size() - 1);
 }
 
-/// A precompiled charsmap is: uint32 size of the trie, the trie, replacement strings that end in NUL each. The trie is
-/// a double array (Darts-clone): unit u at place p leads on byte c to place p ^ offset(u) ^ c. Blocks of 256 units keep
-/// that last step inside the array whenever p ^ offset(u) is, so that looking at every unit once proves every walk
-/// safe.
+/// A precompiled charsmap consists of the size of the trie (uint32), the trie, and NUL-terminated replacement strings.
+/// The trie is a double array (Darts-clone): byte c leads from unit u at place p to place p ^ offset(u) ^ c. Since the
+/// array consists of blocks of 256 units, that place is inside the array if p ^ offset(u) is. So checking every unit
+/// once proves that every walk is safe.
 void check_charsmap(std::string_view charsmap, const char* what, const std::string& path) {
     if (charsmap.empty()) return;
     const auto refuse = [&](std::string_view why) {
         fail(Exit::data, "{}: the {} table is damaged: {}", path, what, why);
     };
     uint32_t trie_bytes = 0;
-    if (charsmap.size() < sizeof trie_bytes) refuse("cut short");
+    if (charsmap.size() < sizeof trie_bytes) refuse("it is truncated");
     std::memcpy(&trie_bytes, charsmap.data(), sizeof trie_bytes);
     charsmap.remove_prefix(sizeof trie_bytes);
     if (trie_bytes == 0 || trie_bytes % (256 * sizeof(uint32_t)) != 0 || trie_bytes >= charsmap.size())
         refuse("its trie does not fit");
     const std::string_view strings = charsmap.substr(trie_bytes);
-    if (strings.back() != '\0') refuse("its last string does not end");
+    if (strings.back() != '\0') refuse("its last string has no end");
 
     const uint32_t units = trie_bytes / sizeof(uint32_t);
     const auto unit_at = [&](uint32_t place) {
@@ -101,7 +101,7 @@ void check_charsmap(std::string_view charsmap, const char* what, const std::stri
     for (uint32_t place = 0; place < units; ++place) {
         const uint32_t unit = unit_at(place);
         if (unit & value_bit) {
-            if ((unit & ~value_bit) >= strings.size()) refuse("a replacement lies outside it");
+            if ((unit & ~value_bit) >= strings.size()) refuse("a replacement is outside it");
             continue;
         }
         const uint32_t base = place ^ (unit >> 10 << (unit & far_bit ? 8 : 0));
@@ -110,7 +110,7 @@ void check_charsmap(std::string_view charsmap, const char* what, const std::stri
     }
 }
 
-/// A space, or the U+2581 that stands for it, after anything else.
+/// Whether a space, or U+2581 which stands for it, follows another character.
 bool joins_words(std::string piece) {
     constexpr std::string_view escaped = "\xE2\x96\x81";
     for (size_t at; (at = piece.find(escaped)) != piece.npos;) piece.replace(at, escaped.size(), " ");
@@ -139,8 +139,8 @@ bool words_stand_alone(const std::string& bytes) {
         !normalizer.precompiled_charsmap().empty() || normalizer.remove_extra_whitespaces() ||
         !normalizer.escape_whitespaces())
         return false;
-    // An unused piece is taken apart again as it was first put together anywhere in the text. Unknown pieces that meet
-    // become one, which the space must not take part in.
+    // An unused piece is split again in the way in which it was first merged anywhere in the text. Adjacent unknown
+    // pieces are merged into one, so the space must be a known piece.
     bool knows_space = false;
     for (const spm::Piece& piece : model.pieces()) {
         if (piece.type() == unused_piece || joins_words(piece.piece())) return false;

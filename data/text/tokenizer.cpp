@@ -18,7 +18,7 @@ namespace colonnade {
 struct Tokenizer::Impl {
     std::string path, content_hash;
     sentencepiece::SentencePieceProcessor processor;
-    /// The same model without the leading dummy space; null where `processor` adds none.
+    /// The same model without the leading dummy space; null if `processor` adds none.
     std::unique_ptr<sentencepiece::SentencePieceProcessor> without_prefix;
     bool words_stand_alone = false;
 
@@ -38,10 +38,11 @@ std::string model_file(const std::string& path) {
     if (fs::exists(folder / "tokenizer.model", error)) return (folder / "tokenizer.model").string();
     if (fs::exists(folder / "tokenizer.json", error))
         fail(Exit::data,
-             "{}: holds tokenizer.json but no tokenizer.model; Colonnade reads SentencePiece models only so far; "
-             "pre-tokenised rows ({{\"input_ids\": [...]}}) work with any model",
+             "{}: contains tokenizer.json but no tokenizer.model; only SentencePiece models are supported; "
+             "pre-tokenised "
+             "rows ({{\"input_ids\": [...]}}) work with any model",
              path);
-    fail(Exit::data, "{}: holds no tokenizer.model; expected a SentencePiece model", path);
+    fail(Exit::data, "{}: contains no tokenizer.model; expected a SentencePiece model", path);
 }
 
 void load_processor(sentencepiece::SentencePieceProcessor& processor, const std::string& bytes,
@@ -49,13 +50,13 @@ void load_processor(sentencepiece::SentencePieceProcessor& processor, const std:
     std::string refusal;
     try {
         if (const auto status = processor.LoadFromSerializedProto(bytes); !status.ok()) refusal = status.ToString();
-    } catch (const std::exception& e) {  // the trie that it builds over the pieces throws
+    } catch (const std::exception& e) {  // thrown by its trie over the pieces
         refusal = e.what();
     }
-    if (!refusal.empty()) fail(Exit::data, "{}: SentencePiece refuses the model: {}", path, refusal);
+    if (!refusal.empty()) fail(Exit::data, "{}: SentencePiece rejects the model: {}", path, refusal);
 }
 
-/// Loads the model and pushes text through it both ways; what a damaged one does here is crash.
+/// Loads the model, encodes and decodes with it. A damaged model crashes here.
 bool try_model(const std::string& bytes) {
     sentencepiece::SentencePieceProcessor processor;
     if (!processor.LoadFromSerializedProto(bytes).ok()) return false;
@@ -70,12 +71,13 @@ bool try_model(const std::string& bytes) {
     return processor.Decode(ids, &text).ok();
 }
 
-/// Runs try_model in a child process. A refusal is left to the load that follows: it has the library's own words.
+/// Runs try_model in a child process. A rejected model is no error here: the load that follows reports the library's
+/// own message.
 void probe_model(const std::string& bytes, const std::string& path) {
     constexpr int refused = 42;
     constexpr unsigned seconds = 60;
     const pid_t child = fork();
-    if (child < 0) fail(Exit::memory, "{}: cannot start a process to probe the model: {}", path, std::strerror(errno));
+    if (child < 0) fail(Exit::memory, "{}: cannot start a process to test the model: {}", path, std::strerror(errno));
     if (child == 0) {
         std::signal(SIGALRM, SIG_DFL);
         alarm(seconds);
@@ -88,11 +90,12 @@ void probe_model(const std::string& bytes, const std::string& path) {
     }
     int status = 0;
     while (waitpid(child, &status, 0) < 0)
-        if (errno != EINTR) fail(Exit::internal, "waiting for the probe of {}: {}", path, std::strerror(errno));
+        if (errno != EINTR) fail(Exit::internal, "waiting for the test of {}: {}", path, std::strerror(errno));
     if (WIFSIGNALED(status))
-        fail(Exit::data, "{}: the model is damaged: SentencePiece died of it ({})", path, strsignal(WTERMSIG(status)));
+        fail(Exit::data, "{}: the model is damaged: SentencePiece crashed on it ({})", path,
+             strsignal(WTERMSIG(status)));
     if (const int code = WEXITSTATUS(status); code != 0 && code != refused)
-        fail(Exit::data, "{}: the model is damaged: SentencePiece died of it (exit code {})", path, code);
+        fail(Exit::data, "{}: the model is damaged: SentencePiece crashed on it (exit code {})", path, code);
 }
 
 std::optional<int32_t> if_any(int id) {
@@ -131,7 +134,7 @@ std::vector<int32_t> Tokenizer::Impl::encode(std::string_view text, bool dummy_p
     return ids;
 }
 
-/// Where the word that `text` begins with ends: before the first space behind something that is none.
+/// End of the first word of `text`: the first space that follows something other than a space.
 static size_t end_of_word(std::string_view text) {
     constexpr std::string_view escaped_space = "\xE2\x96\x81";
     for (size_t end = text.find(' ', 1); end != text.npos; end = text.find(' ', end + 1))
@@ -157,7 +160,7 @@ std::vector<int32_t> Tokenizer::Impl::encode_words(std::string_view text, WordCa
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, bool dummy_prefix, WordCache* words) const {
     if (!words || !impl_->words_stand_alone) return impl_->encode(text, dummy_prefix);
-    // The dummy prefix is a space before text that is not empty.
+    // The dummy prefix is a space in front of non-empty text.
     const bool prefix = dummy_prefix && impl_->without_prefix && !text.empty();
     return prefix ? impl_->encode_words(" " + std::string(text), *words) : impl_->encode_words(text, *words);
 }
@@ -165,7 +168,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool dummy_prefix,
 std::string Tokenizer::decode(const std::vector<int32_t>& ids) const {
     for (const int32_t id : ids)
         if (id < 0 || id >= vocab_size())
-            fail(Exit::data, "{}: cannot decode id {}: it has {} pieces", impl_->path, id, vocab_size());
+            fail(Exit::data, "{}: cannot decode id {}: the model has {} pieces", impl_->path, id, vocab_size());
     std::string text;
     if (const auto status = impl_->processor.Decode(ids, &text); !status.ok())
         fail(Exit::data, "{}: SentencePiece cannot decode: {}", impl_->path, status.ToString());
@@ -173,13 +176,14 @@ std::string Tokenizer::decode(const std::vector<int32_t>& ids) const {
 }
 
 std::optional<int32_t> Tokenizer::piece_id(std::string_view piece) const {
-    const int id = impl_->processor.PieceToId(piece);  // the unknown piece's id for what does not exist
+    const int id = impl_->processor.PieceToId(piece);  // returns the unknown piece's id for pieces that do not exist
     if (id < 0 || id >= vocab_size() || impl_->processor.IdToPiece(id) != piece) return std::nullopt;
     return id;
 }
 
 std::string Tokenizer::piece(int32_t id) const {
-    if (id < 0 || id >= vocab_size()) fail(Exit::data, "{}: no piece {}: it has {}", impl_->path, id, vocab_size());
+    if (id < 0 || id >= vocab_size())
+        fail(Exit::data, "{}: no piece {}: the model has {}", impl_->path, id, vocab_size());
     return impl_->processor.IdToPiece(id);
 }
 

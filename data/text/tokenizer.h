@@ -1,7 +1,7 @@
 #pragma once
-// Tokenizer: SentencePiece models, loaded with care. A model file comes from anywhere: it is parsed and checked with
-// protobuf first, probed in a child process, and only then used, so that a bad one is a clear error (Exit::data), not a
-// crash.
+// Tokenizer: text to token ids and back with a SentencePiece model. Model files are not trusted: a file is parsed and
+// checked with protobuf, then tried in a child process, and only then used. A damaged one is a clear error (Exit::data),
+// not a crash.
 
 #include <cstdint>
 #include <map>
@@ -17,18 +17,18 @@ namespace colonnade {
 
 class Tokenizer {
   public:
-    /// `path`: a tokenizer.model, or a folder that holds one. A folder with only tokenizer.json is told that this
-    /// reader is not there yet and that pre-tokenised rows work; a tiktoken list named tokenizer.model is recognised.
+    /// `path`: a tokenizer.model, or a folder that contains one. Throws Exit::data for anything else. The error for a
+    /// folder with only tokenizer.json, and for a tiktoken list named tokenizer.model, says that rows of token ids work.
     static std::shared_ptr<const Tokenizer> load(const std::string& path);
 
-    /// Plain text, no special tokens added. `dummy_prefix`: let the model put its leading space (only at the start of a
-    /// sequence; text after a special token gets none). Thread-safe. `words`: of this thread and this tokenizer; saves
-    /// time and changes nothing.
+    /// Encodes plain text without special tokens. `dummy_prefix`: the model adds its leading space; only the start of a
+    /// sequence has one, not text after a special token. `words`: a cache of this thread and this tokenizer, which saves
+    /// time and does not change the result. Thread-safe.
     std::vector<int32_t> encode(std::string_view text, bool dummy_prefix = true, WordCache* words = nullptr) const;
-    /// The text of `ids`, less the leading space that the model puts; control pieces (<s>, </s>, <pad>) give none.
+    /// Returns the text of `ids` without the model's leading space. Control pieces (<s>, </s>, <pad>) have no text.
     std::string decode(const std::vector<int32_t>& ids) const;
 
-    /// The id of a piece that exists as such ("<|im_end|>", "</s>"), or nothing.
+    /// Returns the id of a piece such as "<|im_end|>" or "</s>"; nothing if the model has no such piece.
     std::optional<int32_t> piece_id(std::string_view piece) const;
     std::string piece(int32_t id) const;
     int32_t vocab_size() const;
@@ -45,16 +45,16 @@ class Tokenizer {
 };
 
 struct TokenizerTraining {
-    std::vector<std::string> text_files;  ///< one sentence a line; of a .jsonl file, the texts of its rows
-    std::string output;                   ///< writes <output>.model, and <output>.vocab (piece, tab, score) to read
+    std::vector<std::string> text_files;  ///< text with one sentence per line, or .jsonl: the texts of its rows
+    std::string output;                   ///< writes <output>.model and a readable <output>.vocab (piece, tab, score)
     int32_t vocab_size = 8000;
     std::string model_type = "bpe";           ///< bpe | unigram
     std::vector<std::string> special_tokens;  ///< user-defined symbols, such as the chat template's markers
-    int threads = 1;  ///< of bpe; the result is the same for any number (unigram always takes 16)
+    int threads = 1;                          ///< for bpe; the result does not depend on it (unigram always uses 16)
 };
-/// Identity normalisation, byte fallback, whitespace kept, digits split: what decodes is what was encoded (but for
-/// U+2581, which SentencePiece itself uses for the space). unk 0, bos 1 (<s>), eos 2 (</s>), pad 3 (<pad>).
-/// Exit::config for options that the text cannot fill, Exit::data for bad text files.
+/// Trains a SentencePiece model with identity normalisation, byte fallback, kept white space and split digits: decoding
+/// returns the encoded text, except for U+2581, which SentencePiece uses for the space. Ids: unk 0, bos 1 (<s>), eos 2
+/// (</s>), pad 3 (<pad>). Throws Exit::config for options that do not fit the text, Exit::data for bad text files.
 void train_tokenizer(const TokenizerTraining& options);
 
 }  // namespace colonnade

@@ -15,10 +15,10 @@
 namespace colonnade {
 namespace {
 
-/// Every text in a row, pre-tokenised rows apart.
+/// All texts of a row. Throws for rows of token ids.
 std::string row_text(const Row& row, const std::string& path) {
     if (!row.input_ids.empty())
-        fail(Exit::data, "{}:{}: holds token ids; expected text to train a tokenizer on", path, row.line);
+        fail(Exit::data, "{}:{}: the row contains token ids; expected text to train a tokenizer on", path, row.line);
     std::string text;
     for (const Message& message : row.messages) text += message.content + '\n';
     for (const auto& part : {row.prompt, row.completion})
@@ -26,8 +26,8 @@ std::string row_text(const Row& row, const std::string& path) {
     return text;
 }
 
-/// The lines of all files, one at a time. SentencePiece asks for them between its own frames, so an Error on the way is
-/// kept and told as a status; the caller throws it once the trainer has returned.
+/// Iterates over the lines of all files. SentencePiece calls it, so an Error cannot be thrown through: it is stored,
+/// reported to SentencePiece as a status, and thrown by rethrow() after the trainer has returned.
 class Lines : public sentencepiece::SentenceIterator {
   public:
     explicit Lines(const std::vector<std::string>& files) : files_(files) { Next(); }
@@ -52,7 +52,7 @@ class Lines : public sentencepiece::SentenceIterator {
     int64_t count() const { return count_; }
 
   private:
-    /// Moves to the next line that is not empty.
+    /// Moves to the next non-empty line.
     bool advance() {
         while (begin_ < block_.size() || read_block()) {
             const size_t end = std::min(block_.find('\n', begin_), block_.size());
@@ -63,7 +63,7 @@ class Lines : public sentencepiece::SentenceIterator {
         return false;
     }
 
-    /// One line of a text file, or the texts of one JSONL row; false after the last file.
+    /// Reads a line of a text file, or the texts of a JSONL row; false after the last file.
     bool read_block() {
         begin_ = 0;
         while (file_ < files_.size()) {
@@ -109,19 +109,19 @@ void check(const TokenizerTraining& options) {
     if (options.output.empty()) fail(Exit::config, "training a tokenizer: no output");
     if (options.model_type != "bpe" && options.model_type != "unigram")
         fail(Exit::config, "model type '{}'; expected bpe or unigram", options.model_type);
-    // 256 byte pieces, 4 reserved ones and the special tokens come first.
+    // 256 byte pieces, 4 reserved pieces and the special tokens come first.
     const auto reserved = static_cast<int32_t>(260 + options.special_tokens.size());
     if (options.vocab_size <= reserved || options.vocab_size > 1'000'000)
         fail(Exit::config, "vocabulary size {}; expected {} to 1000000", options.vocab_size, reserved + 1);
     std::set<std::string> taken = {"<unk>", "<s>", "</s>", "<pad>"};
     for (const std::string& token : options.special_tokens) {
         if (token.empty() || token.find_first_of(" \t\r\n") != std::string::npos)
-            fail(Exit::config, "special token '{}'; expected one without white space", token);
+            fail(Exit::config, "special token '{}'; expected a token without white space", token);
         if (!taken.insert(token).second) fail(Exit::config, "special token '{}' exists already", token);
     }
 }
 
-/// As CSV, which is how SentencePiece takes a list.
+/// A list as CSV, the form that SentencePiece expects.
 std::string quoted_list(const std::vector<std::string>& items) {
     std::string list;
     for (const std::string& item : items) {
@@ -132,7 +132,7 @@ std::string quoted_list(const std::vector<std::string>& items) {
     return list;
 }
 
-/// What the trainer says, less the place in its source: "file.cc(1) [condition] what".
+/// The trainer's message without its source location: "file.cc(1) [condition] message".
 std::string reason(const sentencepiece::util::Status& status) {
     const std::string text = status.ToString();
     const size_t place = text.rfind("] ");
@@ -143,7 +143,7 @@ std::string reason(const sentencepiece::util::Status& status) {
 
 void train_tokenizer(const TokenizerTraining& options) {
     check(options);
-    // Unigram adds up its expectations per thread: a fixed number of threads keeps the model the same everywhere.
+    // Unigram sums its expectations per thread: a fixed number of threads gives the same model on every machine.
     const int threads = options.model_type == "unigram" ? 16 : std::max(1, options.threads);
     std::unordered_map<std::string, std::string> settings = {
         {"model_type", options.model_type},
@@ -154,7 +154,7 @@ void train_tokenizer(const TokenizerTraining& options) {
         {"byte_fallback", "true"},
         {"split_digits", "true"},
         {"allow_whitespace_only_pieces", "true"},
-        {"max_sentence_length", "1073741824"},  // longer lines would be left out without a word
+        {"max_sentence_length", "1073741824"},  // longer lines would be skipped silently
         {"train_extremely_large_corpus", "true"},
         {"unk_id", "0"},
         {"bos_id", "1"},
@@ -181,7 +181,7 @@ void train_tokenizer(const TokenizerTraining& options) {
     write_file_atomically(options.output + ".model", model);
 
     sentencepiece::SentencePieceProcessor processor;
-    require(processor.LoadFromSerializedProto(model).ok(), "SentencePiece refuses the model it made");
+    require(processor.LoadFromSerializedProto(model).ok(), "SentencePiece rejects the model it trained");
     std::string vocabulary;
     for (int id = 0; id < processor.GetPieceSize(); ++id)
         vocabulary += fmt::format("{}\t{}\n", processor.IdToPiece(id), processor.GetScore(id));

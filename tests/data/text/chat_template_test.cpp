@@ -91,11 +91,11 @@ TEST(ChatTemplate, RefusesWhatItCannotRender) {
         refuses({system, assistant}, "message 1 is from role 'assistant'");
         refuses({user, assistant, tool}, "message 2 is from role 'tool'");
         refuses({user, system}, "message 1 is from role 'system'");
-        refuses({system}, fmt::format("here: only a system message; the {} template", name));
+        refuses({system}, fmt::format("here: the only message is the system message; the {} template", name));
     }
     for (const char* name : {"plain", "chatml", "llama3", "zephyr"})
         EXPECT_NO_THROW(rendered(name, {user, user, assistant, assistant}));
-    expect_error(Exit::data, "here: a chat without messages", [] { rendered("chatml", {}); });
+    expect_error(Exit::data, "here: the chat has no messages", [] { rendered("chatml", {}); });
     expect_error(Exit::data, "here: the last message is the assistant's", [&] {
         rendered("chatml", {user, assistant}, true);
     });

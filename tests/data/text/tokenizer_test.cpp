@@ -153,11 +153,11 @@ TEST_F(TokenizerFile, ThreadsShareOne) {
 
 TEST_F(TokenizerFile, FoldersAreSearched) {
     spill(path("tokenizer.json"), "{}");
-    expect_error(Exit::data, "holds tokenizer.json but no tokenizer.model", [&] { Tokenizer::load(folder_); });
+    expect_error(Exit::data, "contains tokenizer.json but no tokenizer.model", [&] { Tokenizer::load(folder_); });
     spill(path("tokenizer.model"), kModel);
     EXPECT_EQ(Tokenizer::load(folder_)->path(), path("tokenizer.model"));
     std::filesystem::create_directory(path("empty"));
-    expect_error(Exit::data, "empty: holds no tokenizer.model", [&] { Tokenizer::load(path("empty")); });
+    expect_error(Exit::data, "empty: contains no tokenizer.model", [&] { Tokenizer::load(path("empty")); });
     expect_error(Exit::data, "absent.model", [&] { Tokenizer::load(path("absent.model")); });
 }
 
@@ -178,28 +178,28 @@ TEST_F(TokenizerFile, RefusesBadModels) {
         {"\n  {\"version\": \"1.0\"}", "found JSON (a tokenizer.json?)"},
         {"IQ== 0\nIg== 1\n", "found a tiktoken vocabulary"},
         {"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "found a Git LFS pointer"},
-        {"some text", "found something else, or a model cut short"},
-        {bytes_field(7, "no pieces"), "found something else, or a model cut short"},
-        {kModel.substr(0, kModel.size() - 1), "found something else, or a model cut short"},
+        {"some text", "found another format, or a truncated model"},
+        {bytes_field(7, "no pieces"), "found another format, or a truncated model"},
+        {kModel.substr(0, kModel.size() - 1), "found another format, or a truncated model"},
         {many, "1000001 pieces; expected 1 to 1000000"},
-        {kModel + piece("a"), "piece 6 repeats an earlier one"},
+        {kModel + piece("a"), "piece 6 is a duplicate"},
         {kModel + piece(""), "piece 6 has 0 bytes; expected 1 to 1024"},
         {kModel + piece(std::string(1025, 'x')), "piece 6 has 1025 bytes; expected 1 to 1024"},
-        {kModel + piece("c", 1, std::nanf("")), "piece 6 has score nan; expected a finite one"},
+        {kModel + piece("c", 1, std::nanf("")), "piece 6 has score nan; expected a finite number"},
         {kModel + piece("c", 1, -std::numeric_limits<float>::infinity()), "piece 6 has score -inf"},
         {kModel + piece("c", 9), "piece 6 has type 9"},
         {kModel + piece("<u>", 2), "2 unknown pieces; expected exactly one"},
         {piece("a") + piece("b"), "0 unknown pieces; expected exactly one"},
         {kModel + bytes_field(2, number(41, 6)), "bos_id is 6; expected -1 to 5"},
         {kModel + bytes_field(2, number(43, -2)), "pad_id is -2; expected -1 to 5"},
-        {kModel + bytes_field(2, number(35, 1)), "SentencePiece refuses the model: "},  // byte_fallback without bytes
-        {kModel + bytes_field(3, bytes_field(2, "ab")), "the normalizer table is damaged: cut short"},
-        {kModel + bytes_field(5, bytes_field(2, "ab")), "the denormalizer table is damaged: cut short"},
+        {kModel + bytes_field(2, number(35, 1)), "SentencePiece rejects the model: "},  // byte_fallback without bytes
+        {kModel + bytes_field(3, bytes_field(2, "ab")), "the normalizer table is damaged: it is truncated"},
+        {kModel + bytes_field(5, bytes_field(2, "ab")), "the denormalizer table is damaged: it is truncated"},
         {with_charsmap(empty_trie, ""), "table is damaged: its trie does not fit"},
         {with_charsmap(std::vector<uint32_t>(255), std::string("a\0", 2)), "its trie does not fit"},
-        {with_charsmap(empty_trie, "a"), "its last string does not end"},
+        {with_charsmap(empty_trie, "a"), "its last string has no end"},
         {with_charsmap(trie_with(0, 1u << 18), std::string("a\0", 2)), "a branch leads outside it"},
-        {with_charsmap(trie_with(9, 1u << 31 | 2), std::string("a\0", 2)), "a replacement lies outside it"},
+        {with_charsmap(trie_with(9, 1u << 31 | 2), std::string("a\0", 2)), "a replacement is outside it"},
         {with_charsmap(trie_with(0, 1u << 10 | 1u << 8), std::string("a\0", 2)), "a replacement is missing"},
     };
     for (const auto& [bytes, part] : cases) expect_error(Exit::data, part, [&, &bytes = bytes] { load(bytes); });
@@ -278,7 +278,7 @@ TEST_F(TokenizerFile, RefusesBadTraining) {
     refuses(Exit::config, "training a tokenizer of 7000 pieces: Vocabulary size too high (7000)",
             [](auto& o) { o.vocab_size = 7000; });
     refuses(Exit::config, "model type 'word'; expected bpe or unigram", [](auto& o) { o.model_type = "word"; });
-    refuses(Exit::config, "special token 'a b'; expected one without white space",
+    refuses(Exit::config, "special token 'a b'; expected a token without white space",
             [](auto& o) { o.special_tokens = {"a b"}; });
     refuses(Exit::config, "special token '<s>' exists already", [](auto& o) { o.special_tokens = {"<s>"}; });
     refuses(Exit::config, "special token 'x' exists already", [](auto& o) { o.special_tokens = {"x", "x"}; });
@@ -286,7 +286,8 @@ TEST_F(TokenizerFile, RefusesBadTraining) {
     refuses(Exit::data, "blank.txt: no text", [&](auto& o) { o.text_files = {path("blank.txt")}; });
     refuses(Exit::data, "rows.jsonl:2: key 'text': expected a string",
             [&](auto& o) { o.text_files = {path("rows.jsonl")}; });
-    refuses(Exit::data, "ids.jsonl:1: holds token ids", [&](auto& o) { o.text_files = {path("ids.jsonl")}; });
+    refuses(Exit::data, "ids.jsonl:1: the row contains token ids",
+            [&](auto& o) { o.text_files = {path("ids.jsonl")}; });
     EXPECT_FALSE(std::filesystem::exists(path("new/tokenizer.model")));
 }
 
