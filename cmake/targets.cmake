@@ -31,8 +31,8 @@ function(colonnade_library name)
     list(FILTER sources INCLUDE REGEX "/hopper/[^/]+\\.cu$")
     if(sources)
         set_source_files_properties(${sources} PROPERTIES COMPILE_OPTIONS "-Xptxas=-warn-spills,-Werror")
-        set_target_properties(colonnade_${name} PROPERTIES CUDA_COMPILER_LAUNCHER
-            "${PROJECT_SOURCE_DIR}/engine/device/hopper/no_serialised_wgmma.sh;${CMAKE_CUDA_COMPILER_LAUNCHER}")
+        set(launcher ${PROJECT_SOURCE_DIR}/engine/device/hopper/no_serialised_wgmma.sh ${CMAKE_CUDA_COMPILER_LAUNCHER})
+        set_target_properties(colonnade_${name} PROPERTIES CUDA_COMPILER_LAUNCHER "${launcher}")
     endif()
 endfunction()
 
