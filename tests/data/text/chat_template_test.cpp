@@ -84,9 +84,10 @@ TEST(ChatTemplate, RefusesWhatItCannotRender) {
         const auto refuses = [&](const std::vector<Message>& chat, const std::string& part) {
             expect_error(Exit::data, part, [&] { rendered(name, chat); });
         };
-        refuses({user, user}, fmt::format("here: message 1 is from role 'user'; the {} template needs user and "
-                                          "messages: expected 'assistant'",
-                                          name));
+        refuses({user, user},
+                fmt::format("here: message 1 is from role 'user'; the {} template needs alternating user and "
+                            "assistant messages: expected 'assistant'",
+                            name));
         refuses({user, assistant, assistant}, "message 2 is from role 'assistant'");
         refuses({system, assistant}, "message 1 is from role 'assistant'");
         refuses({user, assistant, tool}, "message 2 is from role 'tool'");
