@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs the distribution packages that Colonnade needs (Debian 12, Ubuntu 24.04). Does nothing if all are installed.
+#   scripts/install_packages.sh [--checks]     --checks: also what the tests `format` and `shellcheck` need
 set -euo pipefail
 
 packages=(
@@ -8,6 +9,11 @@ packages=(
     libpng-dev libprotobuf-dev protobuf-compiler libssl-dev libgtest-dev libopenmpi-dev openmpi-bin
     wordnet-base # the quickstart's data
 )
+case "${1:-}" in
+    "") ;;
+    --checks) packages+=(clang-format-14 shellcheck) ;;
+    *) echo "install_packages.sh: unknown option '$1'; expected --checks or nothing" >&2; exit 2 ;;
+esac
 
 missing=()
 for package in "${packages[@]}"; do

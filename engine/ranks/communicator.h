@@ -56,7 +56,7 @@ class Communicator {
     struct Share {
         Tensor flat;  ///< any dtype
         Slice bucket;
-        Tensor scratch;
+        Tensor scratch{};
         std::string what;
     };
     virtual Ticket share(const Share& args) = 0;

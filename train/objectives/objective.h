@@ -44,7 +44,7 @@ struct ObjectiveStep {
     Activations& acts;
     const ObjectiveBuffers& buffers;
     const BatchTensors& batch;
-    Tensor sums;                                ///< f64 [LossSums::count], added to
+    Tensor sums{};                              ///< f64 [LossSums::count], added to
     double total = 0;                           ///< of the whole step
     const ModelGradients* gradients = nullptr;  ///< null: evaluation
 };
