@@ -9,6 +9,7 @@
 #include "attention/tensor_values.h"
 #include "engine/device/device.h"
 #include "engine/device/philox.h"
+#include "engine/device/threads.h"
 
 using namespace colonnade;
 
@@ -111,6 +112,7 @@ int run() {
 
 }  // namespace
 
-int main() {
+int main(int, char** argv) {
+    let_waiting_threads_sleep(argv);
     return run_program("example_attention", run);
 }

@@ -212,6 +212,7 @@ stage_step() { each_case step_case; }
 stage_peer() { stage_attention_peer; each_case peer_case; }
 
 stage_pairs() {
+    # shellcheck disable=SC2054
     local dpo=("$build/bin/bench_step" --device cuda --model llama3.2-1b --stage dpo --pair-lengths 512,256,256 --steps 10)
     local lora name
     for lora in "" "--lora-rank 16"; do

@@ -14,7 +14,7 @@ build/bin/train, and reads metrics.jsonl. Then the same steps with transformers'
 Prints how far the curves lie apart: largest and mean difference of the loss over the steps. That of autocast and of
 bfloat16 to float32 say what to expect of a trainer that computes in bfloat16.
 
-The packs come from the packer's own rule (data/packer.h: shuffle, next fit, shuffle the packs), written down again here;
+The packs come from the packer's own rule (data/packing/packer.h: shuffle, next fit, shuffle the packs), written down again here;
 were it another one, the curves would part at the first step.
 """
 

@@ -3,7 +3,7 @@
 #include <filesystem>
 #include <iostream>
 
-#include "data/chat_template.h"
+#include "data/text/chat_template.h"
 #include "engine/io/command_line.h"
 #include "engine/io/files.h"
 #include "train/folders/adapter_folder.h"

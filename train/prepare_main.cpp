@@ -2,7 +2,7 @@
 // same when it starts; this program lets you look first.
 
 #include "data/prepare_report.h"
-#include "data/unigram.h"
+#include "data/store/unigram.h"
 #include "engine/io/command_line.h"
 #include "train/run/session.h"
 

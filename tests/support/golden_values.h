@@ -1,7 +1,7 @@
 #pragma once
 // What is in golden.safetensors (tests/golden/make_golden.py): tensors by name, and the batch that they are of.
 
-#include "data/batch.h"
+#include "data/packing/batch.h"
 #include "engine/io/safetensors.h"
 
 namespace colonnade {

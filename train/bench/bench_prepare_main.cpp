@@ -17,7 +17,7 @@
 #include <filesystem>
 #include <thread>
 
-#include "data/rows.h"
+#include "data/rows/rows.h"
 #include "engine/io/command_line.h"
 #include "engine/io/files.h"
 #include "engine/io/json.h"

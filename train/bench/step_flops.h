@@ -13,7 +13,7 @@
 
 #include <string_view>
 
-#include "data/batch.h"
+#include "data/packing/batch.h"
 #include "train/model/lora.h"
 
 namespace colonnade {

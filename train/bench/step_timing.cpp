@@ -8,7 +8,7 @@
 #include <ctime>
 #include <functional>
 
-#include "data/loader.h"
+#include "data/packing/loader.h"
 #include "engine/device/gpu_timer.h"
 #include "train/bench/step_flops.h"
 #include "train/config/config_values.h"

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "data/batch.h"
-#include "data/store.h"
+#include "data/packing/batch.h"
+#include "data/store/store.h"
 #include "engine/device/philox.h"
 
 namespace colonnade {

@@ -12,9 +12,9 @@
 #include <string_view>
 #include <vector>
 
-#include "data/encode.h"
-#include "data/packer.h"
-#include "data/rows.h"
+#include "data/packing/packer.h"
+#include "data/rows/rows.h"
+#include "data/samples/encode.h"
 #include "layers/ranking_loss.h"
 #include "train/model/model_config.h"
 #include "train/model/transformer.h"

@@ -1,6 +1,6 @@
 #include "train/config/config_keys.h"
 
-#include "data/chat_template.h"
+#include "data/text/chat_template.h"
 #include "train/config/preference_keys.h"
 
 namespace colonnade {

@@ -2,7 +2,7 @@
 
 #include <filesystem>
 
-#include "data/chat_template.h"
+#include "data/text/chat_template.h"
 #include "engine/io/files.h"
 #include "train/folders/adapter_folder.h"
 #include "train/run/session.h"

@@ -7,7 +7,7 @@
 #include <memory>
 #include <string>
 
-#include "data/encode.h"
+#include "data/samples/encode.h"
 #include "train/config/config.h"
 #include "train/step/learner.h"
 

@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "data/packer.h"
+#include "data/packing/packer.h"
 #include "train/log/metrics_log.h"
 #include "train/model/transformer.h"
 #include "train/objectives/batch_tensors.h"

@@ -7,12 +7,12 @@
 //     attributes  format, format_version, key, payload_sha256
 //     key         SHA-256(format version, weights (with LoRA the base's, and adapters that add to them), model shape, key of the token store, split, dtype of the computation)
 //
-// The token store's key covers data, tokenizer, chat template and lengths (data/build_store.h).
+// The token store's key covers data, tokenizer, chat template and lengths (data/store/build_store.h).
 
 //
 // With LoRA it may be computed anew with every batch instead, by the base (base_alone()): it needs no memory of its own.
 
-#include "data/loader.h"
+#include "data/packing/loader.h"
 #include "train/run/session.h"
 #include "train/step/learner.h"
 

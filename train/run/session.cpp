@@ -123,7 +123,7 @@ void check_windows(const Session& s, const TokenStore& store) {
     for (int64_t i = 0; i < store.size(); ++i) {
         const Sample sample = store.sample(i);
         for (const int64_t window : s.model.windows)
-            if (window > 0 && !window_can_be_said(sample.branch_begins, window))
+            if (window > 0 && !window_fits_column_mask(sample.branch_begins, window))
                 fail(
                     Exit::config,
                     "stage {}: the model's sliding_window of {} ends within two or more of the {} answers of {}, which "

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "data/build_store.h"
-#include "data/encode.h"
+#include "data/samples/encode.h"
+#include "data/store/build_store.h"
 #include "engine/ranks/ranks.h"
 #include "train/config/config.h"
 #include "train/step/learner.h"

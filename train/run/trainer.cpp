@@ -5,7 +5,7 @@
 #include <cmath>
 #include <filesystem>
 
-#include "data/unigram.h"
+#include "data/store/unigram.h"
 #include "train/folders/adapter_folder.h"
 #include "train/folders/export.h"
 #include "train/log/curve_picture.h"

@@ -11,7 +11,7 @@
 #include <optional>
 #include <string>
 
-#include "data/loader.h"
+#include "data/packing/loader.h"
 #include "engine/io/files.h"
 #include "engine/io/progress.h"
 #include "train/folders/checkpoint.h"

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include "data/batch.h"
+#include "data/packing/batch.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/file_test.h"
 #include "tests/support/paths.h"

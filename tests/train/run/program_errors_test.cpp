@@ -124,7 +124,8 @@ TEST_F(Errors, Data) {
         {"{\"input_ids\": [1, 2], \"labels\": [1]}\n", {":1:"}},
         {"{\"answer\": 42}\n", {":1:"}},
         {"[1, 2]\n", {":1:"}},
-        {"{\"input_ids\": [1, 2], \"labels\": [-100, -100]}\n", {"no sample is left", "nothing in them is learned"}},
+        {"{\"input_ids\": [1, 2], \"labels\": [-100, -100]}\n",
+         {"no sample is left", "all dropped: 1 no trained token"}},
     };
     for (const Bad& bad : bad_rows) {
         SCOPED_TRACE(bad.rows);
@@ -136,7 +137,7 @@ TEST_F(Errors, Data) {
         EXPECT_FALSE(fs::exists(path("prepared")) && !fs::is_empty(path("prepared"))) << "a store of bad data";
     }
     spill(file, good);
-    expect_train_failure({"max_length=3"}, Exit::data, {"no sample is left", "160 dropped as too long"});
+    expect_train_failure({"max_length=3"}, Exit::data, {"no sample is left", "all dropped: 160 too long"});
 }
 
 TEST_F(Errors, Tokenizer) {

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <map>
 
-#include "data/unigram.h"
+#include "data/store/unigram.h"
 #include "tests/support/tiny_run.h"
 
 namespace colonnade {
