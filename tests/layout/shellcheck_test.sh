@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# shellcheck has no warnings about the scripts. Exit 77 (skipped) without shellcheck.
+# No script has warnings of shellcheck. Exit 77 (skipped) without shellcheck.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
