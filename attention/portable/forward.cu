@@ -47,7 +47,7 @@ struct Memory {
     /// Copies the queries and the first tile.
     __device__ __forceinline__ void copy_first(const Work<head_dim>& work, int found) const {
         const int kv_head = work.h / p.group;
-        const Place here{p.k.of(work.b, kv_head), p.v.of(work.b, kv_head), p.bounds + work.slice * p.padded_columns,
+        const Place here{p.k.of(work.b, kv_head), p.v.of(work.b, kv_head), p.bounds + work.sheet * p.padded_columns,
                          work.block * tile};
         if (thread_index() == 0) place() = here;
         copy_rows<head_dim, S::rows>(shared_address(start), p.q.of(work.b, work.h), p.q.token, here.first_row, p.rows);
@@ -64,10 +64,9 @@ __device__ __forceinline__ void write_output(const Problem& p, const Sums<Shape<
     using S = Shape<head_dim>;
     const Work<head_dim> done(p);
     const int row = done.block * tile + warp_index() * S::warp_rows;
-    write_rows<head_dim, S::row_tiles>(o, softmax, own_queries,
-                                       p.out.of(done.b, done.h) + static_cast<int64_t>(row) * p.out.token, p.out.token,
-                                       p.lse + (static_cast<int64_t>(done.b) * p.heads + done.h) * p.rows + row,
-                                       p.rows - row);
+    write_rows<head_dim, S::row_tiles>(
+        o, softmax, own_queries, p.out.of(done.b, done.h) + static_cast<int64_t>(row) * p.out.token, p.out.token,
+        p.lse + (static_cast<int64_t>(done.b) * p.heads + done.h) * p.rows + row, p.rows - row);
 }
 
 /// Two stages: the next tile is copied while this one is computed, and warps meet once per tile. One stage: values are
@@ -94,7 +93,8 @@ __global__ void __launch_bounds__(threads, Shape<head_dim>::min_ctas(stages))
         if constexpr (stages == 2) {
             found = walk.next(p);
             if (found >= 0)
-                memory.copy_keys(memory.place(), found, stage ^ 1), memory.copy_values(memory.place(), found, stage ^ 1);
+                memory.copy_keys(memory.place(), found, stage ^ 1),
+                    memory.copy_values(memory.place(), found, stage ^ 1);
             commit_copies();
             if (!(current & Walk::mine)) continue;
         } else {
