@@ -10,6 +10,7 @@
 #include "attention/tensor_values.h"
 #include "engine/device/gpu_timer.h"
 #include "engine/device/philox.h"
+#include "engine/device/timing.h"
 
 namespace colonnade {
 namespace {
@@ -118,11 +119,6 @@ class Attention {
     Operands x_;
     TilePlan plan_;
 };
-
-double median(std::vector<double> seconds) {
-    std::sort(seconds.begin(), seconds.end());
-    return seconds[seconds.size() / 2];
-}
 
 /// One untimed run, then `repeat` timed ones. `before` comes before each of them, and is not counted.
 template <typename Body>

@@ -28,7 +28,7 @@ TEST_F(RowLengthsTest, ErrorsNameTheLine) {
     expect_error(Exit::data, "rows:2: expected a row of lengths, found an empty line",
                  [&] { read_row_lengths(path("rows")); });
     spill(path("rows"), "");
-    expect_error(Exit::data, "rows: holds no rows", [&] { read_row_lengths(path("rows")); });
+    expect_error(Exit::data, "rows: contains no rows", [&] { read_row_lengths(path("rows")); });
 }
 
 TEST(RandomBatch, EveryTokenButPaddingIsATarget) {

@@ -280,7 +280,7 @@ TEST_F(ExportProgram, OverwritesNothing) {
     const auto before = contents("run");
     const Program::Result result = run("export", {checkpoint_, path("run")});
     EXPECT_EQ(result.exit, static_cast<int>(Exit::config));
-    EXPECT_EQ(result.err, fmt::format("export: error: {}: holds a model already; give a new folder\n", path("run")));
+    EXPECT_EQ(result.err, fmt::format("export: error: {}: already contains a model; give a new folder\n", path("run")));
     EXPECT_EQ(contents("run"), before);
 }
 

@@ -135,7 +135,8 @@ TEST(ModelConfig, KnowsTheFamiliesDefaults) {
     EXPECT_TRUE(parse("llama").notices.empty());
 }
 
-// --- What is refused -----------------------------------------------------------------------------------------------------
+// --- What is refused
+// -----------------------------------------------------------------------------------------------------
 
 struct BadConfig {
     const char* change;  ///< merged into a good config.json; null takes a key away
@@ -143,7 +144,7 @@ struct BadConfig {
 };
 
 const BadConfig bad_configs[] = {
-    {R"({"model_type": "gpt2"})", "model_type 'gpt2' is not supported; llama, mistral, qwen2 and qwen3 are"},
+    {R"({"model_type": "gpt2"})", "model_type 'gpt2' is not supported; expected one of llama, mistral, qwen2, qwen3"},
     {R"({"model_type": null})", "model_type"},
     {R"({"model_type": 3})", "key 'model_type' should be a string, found 3"},
     {R"({"quantization_config": {"bits": 4}})", "quantised"},
@@ -178,7 +179,7 @@ const BadConfig bad_configs[] = {
     // Rotary embedding.
     {R"({"rope_theta": 0})", "rope_theta should be above 1, found 0"},
     {R"({"rope_parameters": {"rope_theta": -5.0}})", "rope_theta should be above 1, found -5"},
-    {R"({"rope_scaling": [8]})", "rope_scaling: expected an object, found array"},
+    {R"({"rope_scaling": [8]})", "rope_scaling: expected an object, found [8]"},
     {R"({"rope_scaling": {"type": "dynamic", "factor": 2}})", "rope_scaling: rope_type 'dynamic' is not supported"},
     {R"({"rope_parameters": {"rope_type": "longrope"}})", "rope_parameters: rope_type 'longrope' is not supported"},
     {R"({"rope_parameters": {"partial_rotary_factor": 0.5}})", "partial_rotary_factor other than 1 is not supported"},

@@ -70,7 +70,7 @@ TEST_F(LoraRun, LearnsAndLeavesAdaptersInPlaceOfAModel) {
 
     // A second run in the folder is refused like one in a folder with a model.
     for (const int64_t step : checkpoint_steps(path("run"))) fs::remove_all(checkpoint("run", step));
-    expect_error(Exit::config, "holds a model already", [&] { train(lora(), {output("run")}); });
+    expect_error(Exit::config, "already contains a model", [&] { train(lora(), {output("run")}); });
 }
 
 TEST_F(LoraRun, ResumesBitForBitWithDropout) {

@@ -55,7 +55,7 @@ TEST_F(LoraStagesRun, PreferencesAreLearnedAgainstTheBase) {
     EXPECT_TRUE(is_adapter_folder(path("cached")));
     // Other fresh adapters have the same reference.
     const std::string other = run("other", "dpo", brief({"lora_rank=8", "lora_dropout=0.2", "seed=7", "data_seed=42"}));
-    EXPECT_NE(other.find("reference of 100 samples: found in"), std::string::npos) << other;
+    EXPECT_NE(other.find("reference of 100 samples: read from"), std::string::npos) << other;
     EXPECT_NEAR(logged("other", "loss", 1), std::log(2), 1e-6);
     // Those of a run that goes on have another: what they make of the base.
     run("on", "dpo", brief({"adapter_name_or_path=" + path("cached")}));
@@ -85,7 +85,7 @@ TEST_F(LoraStagesRun, TheReferenceOfEveryBatchIsTheCachedOne) {
                 EXPECT_NEAR(value_at(online, key, line.at("step")), expected, 1e-4 * std::max(1.0, std::abs(expected)))
                     << key << " at " << line.at("step");
             }
-    expect_error(Exit::config, "made with another reference (none kept, now key ",
+    expect_error(Exit::config, "made with another reference (none, now key ",
                  [&] { run("online", "dpo", {"resume_from_checkpoint=auto"}); });
 }
 
@@ -145,10 +145,10 @@ TEST_F(LoraStagesRun, ARewardModelGoesOutAndInAgain) {
     const auto generated = colonnade::run("generate", {path("run"), "--prompt", "x"});
     EXPECT_EQ(generated.exit, static_cast<int>(Exit::data));
     EXPECT_NE(generated.err.find("no head that could generate"), std::string::npos) << generated.err;
-    expect_error(Exit::config, "holds adapters of a reward model, stage dpo goes on with those of a language model",
+    expect_error(Exit::config, "contains adapters of a reward model, stage dpo continues those of a language model",
                  [&] { run("no", "dpo", {"adapter_name_or_path=" + path("run")}); });
     run("policy", "dpo", brief());
-    expect_error(Exit::config, "holds adapters of a language model, stage rm goes on with those of a reward model",
+    expect_error(Exit::config, "contains adapters of a language model, stage rm continues those of a reward model",
                  [&] { run("no", "rm", {"adapter_name_or_path=" + path("policy")}); });
 }
 

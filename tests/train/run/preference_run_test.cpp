@@ -95,7 +95,8 @@ TEST_F(PreferenceRun, RewardModelLearnsAndLogs) {
     EXPECT_TRUE(files_of("reference-").empty());
 }
 
-// --- Resume ------------------------------------------------------------------------------------------------------------
+// --- Resume
+// ------------------------------------------------------------------------------------------------------------
 
 TEST_F(PreferenceRun, ResumesToTheBit) {
     for (const std::string stage : {"dpo", "rm"}) {
@@ -152,7 +153,8 @@ TEST_F(PreferenceRun, EvaluationDoesNotDependOnPacking) {
     }
 }
 
-// --- Reference -----------------------------------------------------------------------------------------------------------
+// --- Reference
+// -----------------------------------------------------------------------------------------------------------
 
 TEST_F(PreferenceRun, ReferenceIsComputedOnceForAnyPacking) {
     const std::vector<std::string> brief = {"max_steps=2", "num_train_epochs=0"};
@@ -163,7 +165,7 @@ TEST_F(PreferenceRun, ReferenceIsComputedOnceForAnyPacking) {
     std::vector<std::string> other_packs = brief;
     other_packs.insert(other_packs.end(), {"per_device_train_batch_size=1", "packing_strategy=sequential", "beta=0.3"});
     const std::string second = train(config(), arguments("second", "dpo", other_packs));
-    EXPECT_NE(second.find("reference of 100 samples: found in"), std::string::npos) << second;
+    EXPECT_NE(second.find("reference of 100 samples: read from"), std::string::npos) << second;
     EXPECT_NEAR(value_at(read_log(path("second")), "loss", 1), std::log(2), 1e-5);
     // Other weights have another reference.
     std::vector<std::string> other_seed = brief;
@@ -183,7 +185,7 @@ TEST_F(PreferenceRun, DamagedReferenceIsRefused) {
     ASSERT_NE(payload, std::string::npos);
     bytes[payload] = static_cast<char>(bytes[payload] ^ 4);
     spill(file, bytes);
-    expect_error(Exit::data, "delete this file, and the reference will be computed again",
+    expect_error(Exit::data, "delete this file to compute the reference again",
                  [&] { train(config(), arguments("second", "dpo", brief)); });
 }
 
@@ -229,7 +231,8 @@ TEST_F(PreferenceRun, WarnsWhereTheFirstLossIsNotThatOfTheReference) {
     EXPECT_NE(printed.find("but 0.693147 where the policy still is the reference"), std::string::npos) << printed;
 }
 
-// --- Reward model folders ------------------------------------------------------------------------------------------------
+// --- Reward model folders
+// ------------------------------------------------------------------------------------------------
 
 TEST_F(PreferenceRun, RewardModelGoesOutAndInAgain) {
     const std::vector<std::string> brief = {"max_steps=8", "num_train_epochs=0"};
@@ -257,7 +260,7 @@ TEST_F(PreferenceRun, RewardModelGoesOutAndInAgain) {
         EXPECT_NEAR(value_at(after, key, 0), value_at(before, key, 8), 1e-6) << key;
     EXPECT_EQ(read_json_file(path("further/config.json")), exported);
 
-    expect_error(Exit::config, "holds a reward model: stage rm trains it, stage dpo needs a language model",
+    expect_error(Exit::config, "contains a reward model, which only stage rm trains; stage dpo needs a language model",
                  [&] { train(path("further.yaml"), arguments("no", "dpo")); });
     const Program::Result generated = colonnade::run("generate", {path("reward"), "--prompt", "x"});
     EXPECT_EQ(generated.exit, static_cast<int>(Exit::data));

@@ -1,5 +1,6 @@
 // Training on several ranks as a user starts it: what one rank would have learned, in the same order; the same bits in
-// every run; checkpoints for any number of ranks; and whatever happens to one rank, all end, and the next start goes on.
+// every run; checkpoints for any number of ranks; and whatever happens to one rank, all end, and the next start goes
+// on.
 
 #include <cmath>
 
@@ -39,8 +40,8 @@ class RanksTest : public RunTest {
         EXPECT_TRUE(a.model == b.model) << name << " and " << other;
         EXPECT_EQ(a.log, b.log);
     }
-    /// Counts exactly, measured numbers to rounding: what differs is the order of sums in f32. `absolute` is for differences
-    /// of larger numbers, which rewards are.
+    /// Counts exactly, measured numbers to rounding: what differs is the order of sums in f32. `absolute` is for
+    /// differences of larger numbers, which rewards are.
     void expect_close(const std::string& name, const std::string& other, double absolute = 0) const {
         const std::vector<Json> a = result(name).log, b = result(other).log;
         ASSERT_EQ(a.size(), b.size());
@@ -171,7 +172,7 @@ TEST_F(RanksTest, PlanTellsOfEachRank) {
     std::vector<std::string> arguments = train_on(3, "run", {"zero_stage=1", "--plan"});
     const Program::Result plan = Program(mpirun(), arguments, allow_ranks).wait();
     EXPECT_EQ(plan.exit, 0) << plan.err;
-    EXPECT_EQ(count_of(plan.out, "8 of 3 packs (1 micro-steps of 1 on each of 3 ranks)"), 1) << plan.out;
+    EXPECT_EQ(count_of(plan.out, "8 steps x 3 packs (1 micro-step x 1 on each of 3 ranks)"), 1) << plan.out;
     EXPECT_EQ(count_of(plan.out, "memory of each rank: CPU"), 1) << plan.out;
     EXPECT_FALSE(std::filesystem::exists(path("run")));
 }

@@ -8,6 +8,7 @@
 
 #include "data/unigram.h"
 #include "tests/support/tiny_run.h"
+#include "train/run/split_store.h"
 
 namespace colonnade {
 namespace {
@@ -90,13 +91,13 @@ TEST_F(Resume, TellsOfAChangedLearningRate) {
     train(config(), {output("run"), "num_train_epochs=0.2"});
     const std::string printed =
         train(config(), {output("run"), "num_train_epochs=0.2", "resume_from_checkpoint=auto", "learning_rate=0.02"});
-    EXPECT_NE(printed.find("note: since the checkpoint the config has changed"), std::string::npos);
+    EXPECT_NE(printed.find("note: the config changed since this checkpoint"), std::string::npos);
     EXPECT_NE(printed.find("learning_rate: 0.01, now 0.02"), std::string::npos) << printed;
 }
 
 TEST_F(Resume, RefusesACheckpointPastTheEnd) {
     train(config(), {output("run"), "num_train_epochs=0.2"});
-    expect_error(Exit::config, "is at step 3, the run ends at 2", [&] {
+    expect_error(Exit::config, "is at step 3, but the run ends at step 2", [&] {
         train(config(), {output("run"), "num_train_epochs=0.15", "resume_from_checkpoint=auto"});
     });
 }
@@ -105,7 +106,7 @@ TEST_F(Resume, FromAnOlderCheckpointNeedsAFolderOfItsOwn) {
     train(config(), {output("run"), "num_train_epochs=0.2"});
     const RunResult before = result_of(path("run"));
     const std::string older = "resume_from_checkpoint=" + checkpoint_folder(path("run"), 2);
-    expect_error(Exit::config, "holds a run already: choose another", [&] {
+    expect_error(Exit::config, "already contains a run: set resume_from_checkpoint: auto to continue it", [&] {
         train(config(), {output("run"), "num_train_epochs=0.2", older});
     });
     expect_equal(result_of(path("run")), before, "after the refusal");
@@ -189,7 +190,8 @@ TEST(StopSignal, TellsTheFirstAndEndsWithTheSecond) {
     EXPECT_EQ(exit_of_child([&] { return body(2); }), 128 + SIGTERM);
 }
 
-// --- Same bits, true figures -------------------------------------------------------------------------------------------
+// --- Same bits, true figures
+// -------------------------------------------------------------------------------------------
 
 class Figures : public RunTest {};
 
@@ -264,7 +266,7 @@ TEST_F(Figures, PlanIsWhatHappens) {
     const auto count = [&](const char* key) { return static_cast<int64_t>(state.at(key).get<double>()); };
     EXPECT_EQ(static_cast<double>(count("tokens_seen")), value_at(read_log(path("run")), "num_tokens", steps));
     for (const std::string& line :
-         {fmt::format("\nsteps      {} of 3 packs", steps),
+         {fmt::format("\nsteps      {} steps x 3 packs", steps),
           fmt::format("\nrun        {} samples, {} tokens", count("samples_seen"), count("tokens_seen"))})
         EXPECT_NE(plan.find(line), std::string::npos) << plan << "\n  lacks: " << line;
     EXPECT_EQ(read_log(path("run")).size(), static_cast<size_t>(steps));
@@ -310,7 +312,8 @@ TEST_F(Figures, SplitIsDisjointAndComplete) {
     });
 }
 
-// --- Output folder -----------------------------------------------------------------------------------------------------
+// --- Output folder
+// -----------------------------------------------------------------------------------------------------
 
 class OutputDir : public RunTest {
   protected:
@@ -324,7 +327,7 @@ TEST_F(OutputDir, OfAnEarlierRunIsNotTakenSilently) {
     train(config(), {output("run")});
     const RunResult before = result_of(path("run"));
     const std::string log = slurp(path("run/metrics.jsonl"));
-    expect_error(Exit::config, "holds a run already", [&] { train(config(), {output("run"), "seed=7"}); });
+    expect_error(Exit::config, "already contains a run", [&] { train(config(), {output("run"), "seed=7"}); });
     expect_equal(result_of(path("run")), before, "after the refusal");
     EXPECT_EQ(slurp(path("run/metrics.jsonl")), log);
 
@@ -338,7 +341,7 @@ TEST_F(OutputDir, WithAModelButNoCheckpointIsNotResumed) {
     train(config(), {output("run"), "save_strategy=no", "save_steps=0"});
     const std::string model = slurp(path("run/model.safetensors"));
     EXPECT_FALSE(model.empty());
-    expect_error(Exit::config, "holds a model already", [&] {
+    expect_error(Exit::config, "already contains a model", [&] {
         train(config(), {output("run"), "resume_from_checkpoint=auto"});
     });
     EXPECT_TRUE(slurp(path("run/model.safetensors")) == model);
@@ -374,7 +377,8 @@ TEST_F(OutputDir, LosesWhatAKilledSaveLeft) {
     EXPECT_EQ(listing(path("run")).find("-77"), std::string::npos) << listing(path("run"));
 }
 
-// --- Numbers that are none ----------------------------------------------------------------------------------------------
+// --- Numbers that are none
+// ----------------------------------------------------------------------------------------------
 
 TEST_F(OutputDir, NanInTheWeightsEndsTheRun) {
     train(config(), {output("base")});
