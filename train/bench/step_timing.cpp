@@ -138,7 +138,7 @@ std::vector<Step> run_steps(const Stepping& s, const Context& ctx, int64_t count
     return steps;
 }
 
-double median(const std::vector<Step>& steps, auto&& value) {
+double median_of(const std::vector<Step>& steps, auto&& value) {
     std::vector<double> values;
     for (const Step& step : steps) values.push_back(std::invoke(value, step));
     return median(std::move(values));
@@ -193,8 +193,8 @@ void add_ranks(Json& report, const std::vector<Step>& steps, const std::vector<S
                const Ranks& ranks) {
     const std::vector<double> all = ranks.sum(
         "figures",
-        {median(steps, tokens_per_second), median(alone, tokens_per_second), median(steps, pairs_per_second)});
-    const double alone_ms = 1e3 * median(alone, &Step::seconds);
+        {median_of(steps, tokens_per_second), median_of(alone, tokens_per_second), median_of(steps, pairs_per_second)});
+    const double alone_ms = 1e3 * median_of(alone, &Step::seconds);
     const std::vector<double> extremes = ranks.max("figures", {alone_ms, -alone_ms});
     report["ranks"] = ranks.size();
     report["zero_stage"] = c.zero_stage;
@@ -210,17 +210,17 @@ void add_ranks(Json& report, const std::vector<Step>& steps, const std::vector<S
 void add_figures(Json& report, const std::vector<Step>& steps, const Gpu* gpu) {
     const auto [fastest, slowest] = std::ranges::minmax_element(steps, {}, &Step::seconds);
     const double real = total(steps, &Step::real_tokens);
-    const double flops = median(steps, [](const Step& s) { return s.flops / s.seconds; });
+    const double flops = median_of(steps, [](const Step& s) { return s.flops / s.seconds; });
     const double peak = gpu ? dense_bf16_peak(gpu->name()) : 0;
     report.update({{"steps", steps.size()},
-                   {"step_ms", 1e3 * median(steps, &Step::seconds)},
+                   {"step_ms", 1e3 * median_of(steps, &Step::seconds)},
                    {"step_ms_min", 1e3 * fastest->seconds},
                    {"step_ms_max", 1e3 * slowest->seconds},
-                   {"step_cpu_ms", 1e3 * median(steps, &Step::cpu_seconds)},
-                   {"tokens_per_second", median(steps, tokens_per_second)},
+                   {"step_cpu_ms", 1e3 * median_of(steps, &Step::cpu_seconds)},
+                   {"tokens_per_second", median_of(steps, tokens_per_second)},
                    {"tokens_per_second_overall", real / total(steps, &Step::seconds)},
                    {"padding_share", 1 - real / total(steps, &Step::tokens)},
-                   {"step_flops", median(steps, &Step::flops)},
+                   {"step_flops", median_of(steps, &Step::flops)},
                    {"tflops", 1e-12 * flops},
                    {"first_loss", steps.front().loss},
                    {"last_loss", steps.back().loss}});
@@ -290,7 +290,7 @@ Json time_steps(BenchmarkRun& run, const StepCounts& counts, const Ranks& ranks)
     const double real = total(steps, &Step::real_tokens);
     if (!session.model.score_head) report["target_share"] = total(steps, &Step::targets) / real;
     if (run.has_pairs()) {
-        report["pairs_per_second"] = median(steps, pairs_per_second);
+        report["pairs_per_second"] = median_of(steps, pairs_per_second);
         report["tokens_per_pair"] = real / total(steps, &Step::pairs);
     }
     if (ranks.several()) add_ranks(report, steps, alone, c, ranks);

@@ -1,5 +1,5 @@
-// Adapters of PEFT: its files are read and give its logits and gradients (tests/golden/make_lora_golden.py), ours are
-// what it would write; what is no plain LoRA is refused by name.
+// PEFT's adapters: its files load and give PEFT's logits and gradients (tests/golden/make_lora_golden.py); our files
+// equal those that PEFT writes; anything beyond plain LoRA is an error that names the key.
 
 #include "train/folders/adapter_folder.h"
 
@@ -54,7 +54,7 @@ TEST_P(PeftGolden, LossAndGradientsAreThoseOfPeft) {
         }
         EXPECT_EQ(golden.tensors().size(), 2 + l->parameters().all().size());
     }
-    // Merged: the logits, by the loss of each target.
+    // The merged model has the same logits, seen by the loss of each target.
     const auto l = learner(DType::f64);
     merge_lora(adapter.lora, l->parameters(), l->weights(), l->base_parameters(), l->base());
     l->fill_weights([&](const Tensor& flat) {
@@ -115,7 +115,7 @@ TEST_F(AdapterFolder, ReadsWhatItWrites) {
     const TensorInfo* b = reader.find("base_model.model.model.layers.1.mlp.up_proj.lora_B.weight");
     ASSERT_TRUE(b);
     EXPECT_EQ(b->shape, (std::vector<int64_t>{20, 3}));
-    write();  // over what is there
+    write();  // over the existing files
     remove_adapter(folder_);
     EXPECT_FALSE(is_adapter_folder(folder_));
 }
@@ -128,7 +128,7 @@ TEST_F(AdapterFolder, ReadsPeftsDefaults) {
     EXPECT_EQ(found.base, "");
 }
 
-// PEFT names both heads that a classifier may have, whichever there is.
+// PEFT lists both names of a classifier's head, whichever the model has.
 TEST_F(AdapterFolder, ReadsThoseOfARewardModel) {
     change("task_type", "SEQ_CLS");
     for (const Json& saved : {Json(), Json{"score"}, Json{"classifier", "score"}}) {
@@ -142,7 +142,7 @@ TEST_F(AdapterFolder, ReadsThoseOfARewardModel) {
                  [&] { read_adapter_config(folder_); });
 }
 
-TEST_F(AdapterFolder, RefusesWhatIsNoPlainLora) {
+TEST_F(AdapterFolder, RejectsWhatIsNotPlainLora) {
     struct Bad {
         const char* key;
         Json value;
@@ -187,7 +187,7 @@ TEST_F(AdapterFolder, RefusesWhatIsNoPlainLora) {
                  [&] { read_adapter_config(folder_); });
 }
 
-TEST_F(AdapterFolder, RefusesTensorsThatDoNotFit) {
+TEST_F(AdapterFolder, RejectsTensorsThatDoNotFit) {
     const auto load_as = [&](LoraSettings lora) {
         const ParameterList list = lora_parameters(model_, lora);
         std::vector<float> values(static_cast<size_t>(list.size()));

@@ -47,7 +47,7 @@ TEST_F(MetricsLogTest, DoublesComeBackBitForBit) {
         EXPECT_EQ(parse_json(metrics_line(1, 0, {{"loss", value}}), "line")["loss"].get<double>(), value);
 }
 
-TEST_F(MetricsLogTest, AResumedLogTellsEachStepOnce) {
+TEST_F(MetricsLogTest, AResumedLogHasEachStepOnce) {
     std::string until_20;
     {
         MetricsLog log(folder_, {.jsonl = true});
@@ -68,7 +68,7 @@ TEST_F(MetricsLogTest, ANewRunReplacesTheLog) {
     EXPECT_EQ(read_series(log_path(), "loss").steps, std::vector<double>{2});
 }
 
-TEST_F(MetricsLogTest, CutsAtTheFirstLineThatIsLaterOrNotWhole) {
+TEST_F(MetricsLogTest, CutsAtTheFirstLineThatIsLaterOrIncomplete) {
     const std::string one = "{\"step\":1}\n", two = "{\"step\":2,\"loss\":null}\n";
     const struct {
         std::string log, kept;
@@ -76,8 +76,8 @@ TEST_F(MetricsLogTest, CutsAtTheFirstLineThatIsLaterOrNotWhole) {
         {"", ""},
         {one + two, one + two},
         {one + two + "{\"step\":3}\n", one + two},
-        {one + two + "{\"step\":2,\"lo", one + two},      // killed within a write
-        {one + two + "{\"step\":2}", one + two},          // whole, but for its line break
+        {one + two + "{\"step\":2,\"lo", one + two},      // killed during a write
+        {one + two + "{\"step\":2}", one + two},          // complete except for its line break
         {one + std::string(64, '\0') + "\n" + two, one},  // pages that never reached the disk
         {one + "{\"loss\":2}\n" + two, one},              // not of this log
         {one + "[2]\n" + two, one},
