@@ -427,6 +427,28 @@ TEST(Config, SettlesDefaultsThatDependOnOtherKeys) {
     EXPECT_EQ(read(minimal + "packing:\nseed: ~\n").seed, 42);
 }
 
+TEST(Config, SettlesAConfigFilledByCodeAsIfItWasRead) {
+    Config built;
+    built.stage = Stage::dpo;
+    built.finetuning_type = Finetuning::lora;
+    built.lora_rank = 4;
+    built.max_length = 100;
+    built.seed = 7;
+    settle_defaults(built, {"lora_rank"}, "here");
+    Config expected = read(minimal + "stage: dpo\nfinetuning_type: lora\nlora_rank: 4\nmax_length: 100\nseed: 7\n");
+    expected.model_name_or_path = expected.tokenizer_name_or_path = expected.output_dir = expected.prepared_path = "";
+    expected.datasets.clear();
+    EXPECT_EQ(resolved_yaml(built), resolved_yaml(expected));
+
+    Config given;
+    given.data_seed = 3;
+    settle_defaults(given, {"data_seed"}, "here");
+    EXPECT_EQ(given.data_seed, 3);
+    given.min_lr = 1e-6;
+    expect_error(Exit::config, "here: lr_scheduler_type cosine takes no min_lr",
+                 [&] { settle_defaults(given, {}, "here"); });
+}
+
 /// All keys that depend on the device.
 std::string device_keys(const Config& c) {
     return fmt::format("bf16 {}, deterministic {}, head_chunk {}", static_cast<int>(c.bf16), c.deterministic,
