@@ -11,8 +11,9 @@
 #include <thread>
 
 #include "data/batch.h"
-#include "engine/io/files.h"
+#include "engine/device/human_units.h"
 #include "engine/io/json.h"
+#include "engine/io/sha256.h"
 
 namespace colonnade {
 namespace {

@@ -5,7 +5,6 @@
 
 #include "data/chat_template.h"
 #include "engine/io/command_line.h"
-#include "engine/io/files.h"
 #include "train/folders/adapter_folder.h"
 #include "train/model/generate.h"
 #include "train/run/session.h"

@@ -1,6 +1,6 @@
 #pragma once
-// The frame around a program's main: parses its arguments, then runs `body`. Wrong usage is Exit::config, told on one
-// line like any other error (engine/device/error.h).
+// Runs the body of a program's main(): parses its arguments, then calls `body`. Wrong usage is Exit::config, reported
+// on one line like any other error (engine/device/error.h).
 
 #include <CLI/CLI.hpp>
 

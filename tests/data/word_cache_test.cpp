@@ -3,7 +3,6 @@
 #include "data/sentencepiece_check.h"
 #include "data/tokenizer.h"
 #include "engine/device/philox.h"
-#include "engine/io/files.h"
 #include "tests/support/file_test.h"
 
 namespace colonnade {

@@ -18,6 +18,7 @@
 #include <thread>
 
 #include "data/rows.h"
+#include "engine/device/human_units.h"
 #include "engine/io/command_line.h"
 #include "engine/io/files.h"
 #include "engine/io/json.h"

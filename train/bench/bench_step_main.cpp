@@ -3,6 +3,7 @@
 // or given by numbers) on rows of stated document lengths or pairs of answers. Under mpirun every rank takes packs of its
 // own, and the exchange of gradients is measured by leaving it out. docs/benchmarks.md says what each figure means.
 
+#include "engine/device/human_units.h"
 #include "engine/io/command_line.h"
 #include "engine/io/files.h"
 #include "engine/io/progress.h"

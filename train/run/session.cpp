@@ -12,8 +12,9 @@
 
 #include "engine/device/arena.h"
 #include "engine/device/device.h"
+#include "engine/device/human_units.h"
 #include "engine/device/philox.h"
-#include "engine/io/files.h"
+#include "engine/io/sha256.h"
 #include "train/config/config_values.h"
 #include "train/folders/adapter_folder.h"
 #include "train/run/rank_check.h"

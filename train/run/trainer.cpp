@@ -6,6 +6,8 @@
 #include <filesystem>
 
 #include "data/unigram.h"
+#include "engine/device/human_units.h"
+#include "engine/io/files.h"
 #include "train/folders/adapter_folder.h"
 #include "train/folders/export.h"
 #include "train/log/curve_picture.h"
@@ -423,7 +425,7 @@ void Trainer::save() {
         contribute_to_checkpoint(*learner_);
     last_save_step_ = state_.step;
     if (ranks_.first()) rotate_checkpoints(config_.output_dir, config_.save_total_limit);
-    ranks_.barrier("checkpoint", true);
+    ranks_.barrier("checkpoint", Deadline::none);
 }
 
 void Trainer::finish() {
@@ -442,7 +444,7 @@ void Trainer::finish() {
             export_merged_copy(config_, session_.encoder, *learner_, HostCopy::of(result.gpu, result.weights).tensor(),
                                merged);
     }
-    ranks_.barrier("the exported model", true);
+    ranks_.barrier("the exported model", Deadline::none);
     if (!ranks_.first()) return;
     fmt::print("\n");
     if (config_.report_to.contains(Report::jsonl)) show_curves();
