@@ -19,6 +19,7 @@
 
 #include "data/rows/rows.h"
 #include "data/store/build_store.h"
+#include "engine/device/human_units.h"
 #include "engine/device/timing.h"
 #include "engine/io/command_line.h"
 #include "engine/io/files.h"

@@ -3,6 +3,7 @@
 // rows with given document lengths or on pairs of answers. Under mpirun every rank takes its own packs, and extra steps
 // without the exchange of gradients show its cost. docs/benchmarks.md explains every figure.
 
+#include "engine/device/human_units.h"
 #include "engine/io/command_line.h"
 #include "engine/io/files.h"
 #include "engine/io/progress.h"

@@ -6,6 +6,7 @@
 
 #include "engine/io/files.h"
 #include "engine/io/hdf5.h"
+#include "engine/io/sha256.h"
 #include "train/folders/adapter_folder.h"
 
 namespace colonnade {
@@ -172,13 +173,13 @@ TrainerState load_checkpoint(const std::string& folder, Learner& learner) {
     });
     const std::string shard_path = folder + "/" + shard_name;
     const Hdf5Reader shard(shard_path);
-    const auto read = [&](const char* name, const Tensor& into, const std::vector<Slice>& slices) {
+    const auto read = [&](const char* name, const Tensor& into, const std::vector<Range>& slices) {
         if (into.empty()) return;  // a learner for inference has no moments
         if (const int64_t expected = learner.parameters().size(); shard.count(name) != expected)
             fail(Exit::data, "{}: '{}' has {} numbers, expected {}", shard_path, name, shard.count(name), expected);
         const HostCopy host = HostCopy::to_fill(learner.options().gpu, into);
         int64_t at = 0;
-        for (const Slice& s : slices) {
+        for (const Range& s : slices) {
             if (s.size() > 0) shard.read(name, host.tensor().slice(0, at, at + s.size()), s.begin);
             at += s.size();
         }

@@ -6,6 +6,7 @@
 
 #include "engine/device/arena.h"
 #include "engine/device/device.h"
+#include "engine/device/human_units.h"
 #include "train/run/rank_check.h"
 
 namespace colonnade {

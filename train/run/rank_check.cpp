@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <map>
 
-#include "engine/io/files.h"
 #include "engine/io/json.h"
+#include "engine/io/sha256.h"
 
 namespace colonnade {
 

@@ -8,6 +8,7 @@
 
 #include "engine/io/files.h"
 #include "engine/io/hdf5.h"
+#include "engine/io/sha256.h"
 
 namespace colonnade {
 namespace {
@@ -15,10 +16,6 @@ namespace {
 namespace fs = std::filesystem;
 constexpr const char* format_name = "colonnade-reference";
 constexpr int64_t format_version = 1;
-
-Tensor view_of(const std::vector<double>& values) {
-    return Tensor(const_cast<double*>(values.data()), DType::f64, {std::ssize(values)});
-}
 
 std::string payload_hash(const std::vector<double>& values) {
     return sha256({reinterpret_cast<const char*>(values.data()), values.size() * sizeof(double)});

@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include "engine/device/human_units.h"
 #include "engine/io/progress.h"
 #include "train/run/learner_options.h"
 #include "train/run/machine.h"

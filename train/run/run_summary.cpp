@@ -1,5 +1,6 @@
 #include "train/run/run_summary.h"
 
+#include "engine/device/human_units.h"
 #include "engine/io/progress.h"
 #include "train/log/curve_picture.h"
 #include "train/log/metrics_log.h"

@@ -5,7 +5,7 @@
 #include <fmt/ranges.h>
 
 #include "attention/flashmask.h"
-#include "engine/io/files.h"
+#include "engine/io/sha256.h"
 #include "train/config/spellings.h"
 #include "train/folders/adapter_folder.h"
 #include "train/run/machine.h"

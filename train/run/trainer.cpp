@@ -4,7 +4,9 @@
 #include <filesystem>
 
 #include "data/store/unigram.h"
+#include "engine/device/human_units.h"
 #include "engine/device/timing.h"
+#include "engine/io/files.h"
 #include "train/folders/adapter_folder.h"
 #include "train/folders/export.h"
 #include "train/run/learner_options.h"
@@ -375,7 +377,7 @@ void Trainer::save() {
         contribute_to_checkpoint(*learner_);
     last_save_step_ = state_.step;
     if (ranks_.first()) rotate_checkpoints(config_.output_dir, config_.save_total_limit);
-    ranks_.barrier("checkpoint", true);
+    ranks_.barrier("checkpoint", Deadline::none);
 }
 
 void Trainer::finish() {
@@ -393,7 +395,7 @@ void Trainer::finish() {
             export_merged_copy(config_, session_.encoder, *learner_, HostCopy::of(result.gpu, result.weights).tensor(),
                                merged_folder(config_));
     }
-    ranks_.barrier("the exported model", true);
+    ranks_.barrier("the exported model", Deadline::none);
     if (!ranks_.first()) return;
     const bool evaluated = last_eval_step_ >= 0;
     print_summary(config_, {.steps = run_.steps,

@@ -13,6 +13,7 @@
 
 #include "data/packing/loader.h"
 #include "engine/io/files.h"
+#include "engine/io/folder_lock.h"
 #include "engine/io/progress.h"
 #include "train/folders/checkpoint.h"
 #include "train/log/metrics_log.h"

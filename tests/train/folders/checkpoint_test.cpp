@@ -6,8 +6,8 @@
 #include <cmath>
 #include <csignal>
 
-#include "engine/io/files.h"
 #include "engine/io/json.h"
+#include "engine/io/sha256.h"
 #include "tests/support/file_test.h"
 #include "tests/support/tiny_model.h"
 #include "train/folders/checkpoint.h"
@@ -95,7 +95,7 @@ TEST_F(Checkpoint, LoadsIntoALearnerForInference) {
 TEST_F(Checkpoint, IsNeverOverwritten) {
     const std::string folder = saved(*learner_after(1), 1);
     const std::string before = slurp(folder + "/manifest.json");
-    expect_error(Exit::storage, "exists already", [&] { save_checkpoint(folder, *learner_after(2), state(1)); });
+    expect_error(Exit::storage, "already exists", [&] { save_checkpoint(folder, *learner_after(2), state(1)); });
     EXPECT_EQ(slurp(folder + "/manifest.json"), before);
     EXPECT_EQ(listing(folder_), "checkpoint-1");
 }

@@ -2,7 +2,6 @@
 
 #include <limits>
 
-#include "engine/io/files.h"
 #include "tests/support/file_test.h"
 #include "tests/support/paths.h"
 #include "train/model/model_config.h"

@@ -253,7 +253,7 @@ TEST_F(RanksInTrouble, EndAndResume) {
     expect_line(first, "rank 0 of 3 on ");
 
     const Program::Result stopped = disturb("stopped", 2, SIGSTOP);
-    expect_line(stopped, "gives no sign of life for 4 s");
+    expect_line(stopped, "has sent nothing for 4 s");
     EXPECT_EQ(stopped.exit, static_cast<int>(Exit::peer)) << stopped.err;
     expect_to_go_on("stopped");
 }

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "data/store/unigram.h"
+#include "engine/io/folder_lock.h"
 #include "tests/support/tiny_run.h"
 #include "train/run/split_store.h"
 
