@@ -28,6 +28,8 @@ class Arena {
     explicit Arena(Device device);
     /// A real arena of `bytes`, zeroed.
     Arena(Device device, size_t bytes);
+    Arena(Arena&&) = default;
+    Arena& operator=(Arena&&) = default;
 
     /// A contiguous tensor, counted under `group` ("weights", "activations", ...).
     Tensor tensor(const std::string& group, DType dtype, std::initializer_list<int64_t> shape);

@@ -39,8 +39,9 @@ struct BenchmarkRun {
     bool random_weights = false;   ///< of a shape
     std::vector<Batch> batches{};  ///< where nothing is packed: micro-batches in order
     StepLayout layout{};
-    int64_t steps = 0;           ///< that there are micro-batches for
-    ReferenceTable reference{};  ///< of the samples, where the objective compares with one that is kept
+    int64_t steps = 0;  ///< that there are micro-batches for
+    std::vector<double>
+        reference{};  ///< log-probabilities of all branches, if the objective compares with a kept reference
     bool has_pairs() const { return session.config.rows() == RowKind::preferences; }
 };
 

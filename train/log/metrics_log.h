@@ -23,11 +23,9 @@
 #include "train/log/append_file.h"
 #include "train/log/curve_picture.h"
 #include "train/log/tensorboard.h"
+#include "train/objectives/metric.h"
 
 namespace colonnade {
-
-/// A metric is a measured number or a count.
-using Metric = std::pair<std::string, std::variant<double, int64_t>>;
 
 class MetricsLog {
   public:

@@ -8,9 +8,8 @@
 //     key         SHA-256(format version, weights (with LoRA the base's, and adapters that add to them), model shape, key of the token store, split, dtype of the computation)
 //
 // The token store's key covers data, tokenizer, chat template and lengths (data/build_store.h).
-
 //
-// With LoRA it may be computed anew with every batch instead, by the base (base_alone()): it needs no memory of its own.
+// With LoRA the base may compute it anew with every batch instead (train/step/learner.h: Reference::base).
 
 #include "data/loader.h"
 #include "train/run/session.h"
@@ -18,23 +17,8 @@
 
 namespace colonnade {
 
-class ReferenceTable {
-  public:
-    ReferenceTable() = default;
-    /// `logps` of every branch of `store`, in order.
-    ReferenceTable(const TokenStore& store, std::vector<double> logps);
-
-    /// Gives a batch of this store its reference.
-    void attach(LoadedBatch& loaded) const;
-    const std::vector<double>& logps() const { return logps_; }
-
-  private:
-    std::vector<int64_t> begins_;  ///< [samples + 1]: branches of each sample
-    std::vector<double> logps_;
-};
-
 struct References {
-    ReferenceTable train, eval;
+    std::vector<double> train, eval;   ///< log-probabilities of all branches of a store, for LoaderOptions::reference
     std::string key;                   ///< of the training split's table: part of a checkpoint's identity
     std::vector<std::string> notices;  ///< one line for each table that was found, for the user
 };
@@ -46,11 +30,8 @@ struct References {
 References make_references(const Session& session, Learner& learner, const Context& ctx,
                            const Ranks& ranks = one_rank());
 
-/// The reference of a policy that began as its base: the base, without the adapters. For LearnerOptions::reference.
-ReferenceForward base_alone();
-
 /// One forward pass over a store; `settings` as for an evaluation.
-ReferenceTable compute_reference(const TokenStore& store, const PackScheduleSettings& settings, Learner& learner,
-                                 const Context& ctx, const ProgressOptions& progress);
+std::vector<double> compute_reference(const TokenStore& store, const PackScheduleSettings& settings, Learner& learner,
+                                      const Context& ctx, const ProgressOptions& progress);
 
 }  // namespace colonnade

@@ -32,13 +32,6 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks = one_rank()
 /// The encoder of a config; its tokenizer is null where every row is pre-tokenised and none can be read.
 std::shared_ptr<const Encoder> make_encoder(const Config& config, int64_t vocab_size);
 
-/// The weights a run of this session starts from: those of its model folder, or random ones. With LoRA the folder's are
-/// the base, and the adapters are those of adapter_name_or_path, or fresh ones.
-void load_or_initialize(const Session& session, Learner& learner);
-/// The same with the model of another folder, as it is: with LoRA its weights are the base, and fresh adapters add nothing.
-void load_model(const Session& session, const std::string& folder, Learner& learner);
-/// With LoRA: the base alone. A language model has no score.weight: zeros.
-void load_base(const std::string& model_folder, Learner& learner);
 /// With adapter_name_or_path: rank, alpha and targets become those of that folder; Exit::config where the config says
 /// otherwise, or they are no adapters of a model that the stage trains.
 void settle_adapter(Config& config);
