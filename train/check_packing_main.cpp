@@ -48,10 +48,13 @@ std::pair<double, std::string> worst_gradient(const ParameterList& parameters, c
     return worst;
 }
 
-/// Without dropout, because the dropped elements depend on the position of a sample in the batch.
-std::optional<LoraSettings> without_dropout(std::optional<LoraSettings> lora) {
-    if (lora) lora->dropout = 0;
-    return lora;
+/// The learner of the run, for batches of one pack. Without dropout, because the dropped elements depend on the
+/// position of a sample in the batch.
+LearnerOptions options_of(const Config& config, Gpu* gpu) {
+    LearnerOptions options = learner_options(config, one_rank(), gpu);
+    options.max_packs = 1;
+    if (options.lora) options.lora->dropout = 0;
+    return options;
 }
 
 int check(const Session& session, int64_t packs) {
@@ -74,13 +77,7 @@ int check(const Session& session, int64_t packs) {
     }
     const bool on_gpu = session.device == Device::cuda;
     const auto gpu = on_gpu ? std::make_unique<Gpu>(static_cast<int>(session.config.device_index)) : nullptr;
-    Learner learner(session.model, {.max_packs = 1,
-                                    .max_length = session.config.packing_length,
-                                    .head_chunk = session.config.head_chunk,
-                                    .recompute = session.config.gradient_checkpointing,
-                                    .gpu = gpu.get(),
-                                    .lora = without_dropout(lora_settings(session.config)),
-                                    .objective = objective});
+    Learner learner(session.model, options_of(session.config, gpu.get()));
     load_or_initialize(session.config, learner);
     const Outcome a = run(learner, packed, total), b = run(learner, separate, total);
     const double loss_gap = std::abs(a.loss.mean() - b.loss.mean()) / b.loss.mean();
