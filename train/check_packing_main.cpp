@@ -49,6 +49,15 @@ std::pair<double, std::string> worst_gradient(const ParameterList& parameters, c
     return worst;
 }
 
+/// The learner of the run, for batches of one pack. Without dropout, because the dropped elements depend on the
+/// position of a sample in the batch.
+LearnerOptions options_of(const Config& config, Gpu* gpu) {
+    LearnerOptions options = learner_options(config, one_rank(), gpu);
+    options.max_packs = 1;
+    if (options.lora) options.lora->dropout = 0;
+    return options;
+}
+
 int check(const Session& session, int64_t packs) {
     const TokenStore& store = session.train.store;
     const PackPlan plan = plan_epoch(store.lengths(), train_packing(session.config), 0);
@@ -69,11 +78,7 @@ int check(const Session& session, int64_t packs) {
     }
     const bool on_gpu = session.device == Device::cuda;
     const auto gpu = on_gpu ? std::make_unique<Gpu>(static_cast<int>(session.config.device_index)) : nullptr;
-    LearnerOptions options = learner_options(session.config, one_rank(), gpu.get());
-    options.max_packs = 1;
-    options.reference = {};                       // run() sets the reference of each batch
-    if (options.lora) options.lora->dropout = 0;  // which elements are dropped depends on the place of a sample
-    Learner learner(session.model, options);
+    Learner learner(session.model, options_of(session.config, gpu.get()));
     load_or_initialize(session.config, learner);
     const Outcome a = run(learner, packed, total), b = run(learner, separate, total);
     const double loss_gap = std::abs(a.loss.mean() - b.loss.mean()) / b.loss.mean();

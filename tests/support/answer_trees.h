@@ -6,7 +6,7 @@
 
 namespace colonnade {
 
-/// Like random_sample(), but every token of an answer has a loss.
+/// A sample of random_sample() in which every token of an answer has a loss.
 inline Sample tree(uint64_t seed, int64_t stem, const std::vector<int64_t>& answers, int64_t vocab) {
     Sample s = random_sample(seed, stem, answers, vocab);
     for (size_t i = static_cast<size_t>(s.branch_begins[0]); i < s.weights.size(); ++i) s.weights[i] = 1;

@@ -14,7 +14,7 @@ void load_or_initialize(const Config& config, Learner& learner);
 /// a language model, is random. With LoRA the weights are the base and adapters are fresh: they add nothing yet.
 void load_model(const std::string& folder, uint64_t seed, Learner& learner);
 
-/// With LoRA: loads the base alone. A score.weight that the folder lacks is zero.
+/// Loads the base alone, with LoRA. A score.weight that the folder lacks is zero.
 void load_base(const std::string& folder, Learner& learner);
 
 }  // namespace colonnade

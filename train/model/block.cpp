@@ -94,7 +94,7 @@ void Block::attention_forward(KvCache* cache) const {
     linear(Projection::o, acts_.delta, a_.attention);
 }
 
-// From the end of attention to the output of SwiGLU.
+// The second half of the block, up to the output of SwiGLU.
 void Block::swiglu_forward() const {
     rmsnorm_forward(ctx_, {.out = a_.mid_normed,
                            .rstd = a_.mid_rstd,
@@ -163,7 +163,7 @@ void Block::attention_backward(const BlockParameters& g, Grad matrices) const {
     if (!lowest) norm_backward(g.input_norm, a_.in, a_.input_rstd, weights_.input_norm);
 }
 
-// From d_attention to d_qkv.
+// Computes d_qkv from d_attention.
 void Block::heads_backward(const BlockParameters& g) const {
     const Heads saved = heads_of(config_.qk_norm ? a_.qk : a_.qkv, a_.qkv);
     const Heads d = heads_of(acts_.dqkv, acts_.dqkv);

@@ -3,7 +3,7 @@
 //
 //     mid = in + o(flashmask(rope(qkv(rmsnorm(in)))));   next = mid + down(swiglu(gate_up(rmsnorm(mid))))
 //
-// Norms that follow a residual add are fused with it, so a block begins behind its input norm and ends before the last
+// Norms that follow a residual add are fused with it, so a block begins after its input norm and ends before the last
 // add: Transformer::forward fuses that with the norm that follows.
 
 #include "attention/flashmask.h"
@@ -17,11 +17,10 @@ class Block {
     Block(const Context& ctx, const Transformer& model, const TransformerInput& input, Activations& acts,
           int64_t layer);
 
-    /// From `in` and `normed` of its activations to acts.delta, what it adds to `mid`. With a cache, keys and values
-    /// are appended to it and attention sees all of them.
+    /// Reads `in` and `normed` of its activations, and leaves in acts.delta what is to be added to `mid`. Keys and
+    /// values are appended to the cache, if there is one, and attention sees all of them.
     void forward(KvCache* cache = nullptr) const;
-    /// From acts.dstream, the gradient of the block's output, to acts.dstream, the gradient of its input. Overwrites
-    /// its activations.
+    /// Turns acts.dstream from the gradient of the block's output into that of its input. Overwrites its activations.
     void backward(const ModelGradients& gradients) const;
 
   private:

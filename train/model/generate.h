@@ -16,7 +16,7 @@ struct GenerateOptions {
     std::vector<int32_t> stop_ids{};  ///< generation stops at one of these and does not return it
 };
 
-/// Generates one sequence at a time, on the CPU, in an arena of its own. The cache holds max_length tokens: prompt and
+/// Generates one sequence at a time, on the CPU, in its own arena. The cache holds max_length tokens: prompt and
 /// answer together.
 class Generator {
   public:

@@ -1,5 +1,5 @@
 #pragma once
-// LoRA (arXiv 2106.09685): the model is frozen; low-rank adapters beside its linear layers are trained,
+// LoRA (arXiv 2106.09685): the model is frozen; low-rank adapters of its linear layers are trained,
 //
 //     W' = W + scale * B A,   scale = alpha / rank, or alpha / sqrt(rank) with rsLoRA (arXiv 2312.03732)
 //

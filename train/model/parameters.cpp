@@ -28,7 +28,7 @@ void add_entries(ParameterList& list, const ModelConfig& config, std::span<const
     }
 }
 
-/// Lets a view reach over a further parameter, which lies right behind what it holds already.
+/// Extends a view by a parameter that follows it in memory.
 void extend(Tensor& view, const Tensor& flat, const Parameter& p) {
     const int64_t columns = p.shape.size() == 2 ? p.shape[1] : 1;
     const int64_t rows = (view.rank == 0 ? 0 : view.size(0)) + p.shape[0];

@@ -30,7 +30,7 @@ struct Parameter {
     int64_t size() const;
     int64_t end() const { return begin + size(); }
     bool in_block() const;
-    /// Part of an adapter; false for parameters of the model, also for a head that is trained beside adapters.
+    /// Whether it is part of an adapter. A head that is trained together with adapters is not.
     bool is_adapter() const { return role == Role::lora_a || role == Role::lora_b; }
 };
 
@@ -45,11 +45,11 @@ class ParameterList {
     int64_t size() const { return size_; }  ///< elements of the flat buffer, with gaps for alignment (they stay 0)
     int64_t count() const;                  ///< trained numbers: without the gaps
 
-    /// Null if the list has none.
+    /// Finds the parameter with a role. All of these return null if the list has none.
     const Parameter* find(Role role) const;
-    /// The one in this layer; for lora_a and lora_b, the one of this weight.
+    /// Finds the one in a layer; for lora_a and lora_b, the one that adapts this weight.
     const Parameter* find(Role role, int64_t layer, std::optional<Role> adapted = {}) const;
-    /// By its name in files.
+    /// Finds a parameter by its name in files.
     const Parameter* named(std::string_view name) const;
     /// The head, if it has a matrix of its own.
     const Parameter* head() const;

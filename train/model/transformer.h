@@ -47,7 +47,7 @@ class Transformer {
     /// values are appended to it and attention sees all of them; the caller advances cache->length.
     void forward(const Context& ctx, const TransformerInput& input, Activations& acts, KvCache* cache = nullptr) const;
 
-    /// From acts.dhidden: computes the gradients that have a view. Overwrites activations.
+    /// Computes the gradients that have a view, from acts.dhidden. Overwrites activations.
     void backward(const Context& ctx, const TransformerInput& input, Activations& acts,
                   const ModelGradients& gradients) const;
 

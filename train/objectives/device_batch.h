@@ -28,12 +28,12 @@ struct DeviceBatch {
     Tensor weights;        ///< f32 [targets]
     Tensor scales;         ///< f64 [targets]: the weight divided by the total of the whole step
 
-    // Answers, made from Batch::branch_table. For pairs:
+    // Answers for pairs (both kinds are made from Batch::branch_table):
     Tensor order, begins;  ///< i32 [targets], [branches + 1]: the targets sorted by branch (layers/preference_loss.h)
     Tensor lengths;        ///< f64 [branches]: sum of the weights of a branch's targets
     Tensor pairs;          ///< i32 [samples, 2]: chosen and rejected branch
     Tensor reference;      ///< f64 [branches]: log-probabilities under the reference
-    // For rankings:
+    // Answers for rankings:
     Tensor last_rows;      ///< i32 [branches]: flat row of the last token
     Tensor sample_begins;  ///< i32 [samples + 1]: the branches of each sample
     Tensor margins;        ///< f32 [samples]

@@ -73,7 +73,7 @@ class Objective {
     /// Whether it compares with a reference model, by Batch::reference or LearnerOptions::reference.
     virtual bool needs_reference() const { return false; }
 
-    /// Metrics to log beside the loss, under TRL's names, without the prefix eval_.
+    /// Metrics to log with the loss, under TRL's names, without the prefix eval_.
     virtual std::vector<Metric> metrics(const LossSums& sums, Phase phase) const = 0;
     /// The main ones in a line of text: "loss 0.6421, accuracy 71.2 %, margin 0.113".
     virtual std::string figures(const LossSums& sums, Phase phase) const = 0;

@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t decay_granule = 64, decay_word = 32 * decay_granule;
 
-/// On a GPU masters, moments and gradients are f32, although ops there take bf16.
+/// Masters, moments and gradients are f32 on a GPU, although ops there take bf16.
 ShapeCheck check_for(const Context& ctx, const char* op, DType dtype) {
     return {ctx, op, ctx.device == Device::cuda ? DType::bf16 : dtype};
 }

@@ -86,7 +86,7 @@ class GradientSync {
     void collect(const Tensor& into, const Tensor& own) const;
 
     const GradientSyncOptions& options() const { return options_; }
-    /// For measurements. Without exchange every rank computes for itself, and their weights diverge.
+    /// Switches the exchange off for measurements: then every rank computes for itself, and their weights diverge.
     void set_exchange(bool exchange) { exchange_ = exchange; }
 
   private:

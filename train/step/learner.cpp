@@ -173,10 +173,13 @@ void Learner::begin_step() {
 }
 
 void Learner::accumulate(const Context& ctx, const Batch& batch, const MicroStep& micro) {
-    if (objective().total(batch) == 0)
-        return;  // an empty pack that fills the last step; update() takes part in the sums
-    const bool first = micro_steps_ == 0 && !options_.lora;  // gradients of adapters always accumulate
-    const ModelGradients gradients{.views = gradient_views_, .matrices = first ? Grad::overwrite : Grad::accumulate};
+    if (objective().total(batch) == 0) return;  // a pack without samples, which fills up the last step of an epoch
+    const bool first = micro_steps_++ == 0;
+    const bool by_rows = micro.last && sync_.embedding_by_rows();
+    const ModelGradients gradients{.views = gradient_views_,
+                                   // Gradients of adapters are few: they are cleared, and always accumulate.
+                                   .matrices = first && !options_.lora ? Grad::overwrite : Grad::accumulate,
+                                   .embedding = !by_rows};
     prepare(ctx, batch, micro.total, Pass::training);
     TransformerInput& input = workspace_.batch.input;
     input.dropout = dropout();
@@ -188,8 +191,8 @@ void Learner::accumulate(const Context& ctx, const Batch& batch, const MicroStep
     step.total = micro.total;
     step.gradients = &gradients;
     objective().run(ctx, step);
-    backward(ctx, gradients, micro.last);
-    ++micro_steps_;
+    model_->backward(ctx, input, workspace_.acts, gradients);
+    if (by_rows) sync_.add_embedding(ctx, sync_memory_, workspace_.acts.dstream, input.token_index);
 }
 
 LossSums Learner::evaluate(const Context& ctx, const Batch& batch, std::vector<double>* nll) {
@@ -238,15 +241,6 @@ ObjectiveStep Learner::objective_step() {
     return {.model = *model_, .acts = workspace_.acts, .buffers = workspace_.head, .batch = workspace_.batch};
 }
 
-void Learner::backward(const Context& ctx, const ModelGradients& gradients, bool last) {
-    const TransformerInput& input = workspace_.batch.input;
-    const bool by_rows = last && sync_.embedding_by_rows();
-    ModelGradients own = gradients;
-    own.embedding = !by_rows;
-    model_->backward(ctx, input, workspace_.acts, own);
-    if (by_rows) sync_.add_embedding(ctx, sync_memory_, workspace_.acts.dstream, input.token_index);
-}
-
 // A mask is a function of the update, the micro-step and the rank, so that a resumed run draws the same ones. The rank
 // is in bits of the seed above those that a config is likely to use: the stream has no bits left for it.
 DropoutMask Learner::dropout() const {
@@ -254,7 +248,7 @@ DropoutMask Learner::dropout() const {
     constexpr uint64_t streams = uint64_t{1} << 63;  // apart from the streams of initialisation
     return {.p = options_.lora->dropout,
             .seed = options_.seed ^ (static_cast<uint64_t>(sync_.options().rank) << 40),
-            .stream = streams | static_cast<uint64_t>(updates_) << 34 | static_cast<uint64_t>(micro_steps_) << 14};
+            .stream = streams | static_cast<uint64_t>(updates_) << 34 | static_cast<uint64_t>(micro_steps_ - 1) << 14};
 }
 
 LossSums Learner::loss() const {
@@ -296,13 +290,15 @@ void Learner::add_norm(const Context& ctx) const {
         add_squares(
             ctx,
             {.sum = squares, .gradients = state_.gradients.slice(0, s.begin, s.end), .scratch = state_.norm_scratch});
-    sync_.combine(ctx, {{sums(0, LossSums::sums)}, {sums(LossSums::sums, LossSums::count), Communicator::Op::max}, {squares}});
+    sync_.combine(ctx, {{.values = sums(0, LossSums::sums)},
+                        {.values = sums(LossSums::sums, LossSums::count), .op = Communicator::Op::max},
+                        {.values = squares}});
 }
 
 void Learner::update_weights(const Context& ctx, const AdamWSettings& settings, double learning_rate) {
     sync_.await_weights();  // no weight may change while it is still being sent
     const std::vector<Range>& slices = sync_.state();
-    // From the last slice to the first, as the next forward reads them.
+    // The last slice first: that is the order in which the next forward reads them.
     int64_t at = sync_.state_size();
     for (size_t i = slices.size(); i-- > 0;) {
         const Range& s = slices[i];
@@ -343,7 +339,7 @@ void Learner::keep_result() {
 }
 
 std::string Learner::first_bad_gradient() const {
-    // On a GPU a later step may be running: then its gradients are inspected instead of those of this one.
+    // A later step may be running on a GPU: then its gradients are inspected instead of those of this one.
     const HostCopy gradients = HostCopy::of(options_.gpu, state_.gradients);
     std::string bad;
     dispatch_float(gradients.tensor().dtype, [&]<typename T>() {

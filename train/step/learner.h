@@ -182,7 +182,6 @@ class Learner {
     void prepare(const Context& ctx, const Batch& batch, double total, Pass pass);
     void compute_reference(const Context& ctx, const Batch& batch);
     ObjectiveStep objective_step();
-    void backward(const Context& ctx, const ModelGradients& gradients, bool last);
 
     void clear_sums(const Tensor& sums) const;
     void add_norm(const Context& ctx) const;
@@ -190,6 +189,7 @@ class Learner {
     void keep_result();
     std::string first_bad_gradient() const;
     std::vector<double> read(const Tensor& numbers) const;
+    /// The mask of the current micro-step.
     DropoutMask dropout() const;
 
     ModelConfig config_;
@@ -207,7 +207,7 @@ class Learner {
     std::deque<Pending> pending_;
     std::vector<std::unique_ptr<Readback>> idle_readbacks_;
     int64_t updates_ = 0;
-    int64_t micro_steps_ = 0;  ///< of this step, so far
+    int64_t micro_steps_ = 0;  ///< of this step, with the current one
     std::string base_hash_;
 };
 

@@ -224,7 +224,7 @@ TEST_P(Lora, PackedEqualsSeparate) {
         EXPECT_LE(distance(a, b), GetParam() == DType::f64 ? 1e-13 : 2e-6);
         return;
     }
-    // As in packing_equality_test, they may differ by no more than the error of bf16 itself.
+    // They may differ by no more than the error of bf16 itself (packing_equality_test).
     const auto exact = gradients_of(*lora_learner(config(), DType::f64, lora_of({}, 8), 2, 160), {packed, rest}, total);
     EXPECT_LE(distance(a, b), distance(a, exact));
     EXPECT_LE(distance(a, exact), 0.03);
@@ -333,7 +333,7 @@ TEST(LoraMemory, OnlyAdaptersAreTrained) {
     EXPECT_EQ(lora["gradients"], 4 * pairs);
     EXPECT_EQ(lora["optimizer"], 8 * pairs);
     EXPECT_FALSE(lora.contains("weights"));
-    // Beside what full training keeps: h of seven adapters per layer and token.
+    // LoRA keeps h of seven adapters per layer and token more than full training.
     EXPECT_EQ(lora["activations"] - full["activations"], 4u * 2 * 64 * 7 * 8);
     auto block = groups(Device::cpu, lora_of({}, 8), Recompute::block),
          block_full = groups(Device::cpu, std::nullopt, Recompute::block);
@@ -341,7 +341,7 @@ TEST(LoraMemory, OnlyAdaptersAreTrained) {
         << "down's are kept per layer";
     EXPECT_LT(pairs, base / 20);
     if (!built_with_cuda()) return;  // only a build with kernels knows their scratch memory
-    // On a GPU the base exists in bf16 only; adapters have fp32 masters and a bf16 copy.
+    // The base exists in bf16 only on a GPU; adapters have fp32 masters and a bf16 copy.
     auto gpu = groups(Device::cuda, lora_of({}, 8), Recompute::block);
     EXPECT_EQ(gpu["frozen weights"], 2 * base);
     EXPECT_EQ(gpu["master adapters"], 4 * pairs);

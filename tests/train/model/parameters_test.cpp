@@ -48,6 +48,29 @@ TEST(ParameterList, IsInBackwardOrderWithoutOverlap) {
         }
 }
 
+TEST(ParameterList, FindsParametersByRoleAndLayer) {
+    ModelConfig config = with_biases();
+    config.qk_norm = true;
+    const ParameterList list(config);
+    for (const Parameter& p : list.all()) {
+        EXPECT_EQ(list.find(p.role, p.layer), &p) << p.name;
+        EXPECT_EQ(list.named(p.name), &p);
+        EXPECT_EQ(p.in_block(), p.name.starts_with("model.layers.")) << p.name;
+        EXPECT_EQ(p.decay, p.shape.size() == 2) << p.name;
+        EXPECT_EQ(p.init == Init::ones, p.name.ends_with("norm.weight")) << p.name;
+        if (p.in_block()) {
+            EXPECT_TRUE(p.name.starts_with(fmt::format("model.layers.{}.", p.layer))) << p.name;
+        }
+    }
+    EXPECT_EQ(list.find(Role::embedding)->layer, embedding_layer);
+    EXPECT_EQ(list.find(Role::final_norm)->layer, config.num_hidden_layers);
+    EXPECT_EQ(list.head(), list.find(Role::lm_head));
+    EXPECT_EQ(list.find(Role::score_head), nullptr);
+    EXPECT_EQ(ParameterList(tiny_config(Architecture::llama, true)).head(), nullptr);
+    config.score_head = true;
+    EXPECT_EQ(ParameterList(config).head()->name, "score.weight");
+}
+
 TEST(ParameterList, GroupsAreOneMatrixAndStartAligned) {
     for (const ModelConfig& config :
          {with_biases(), tiny_config(Architecture::qwen2), tiny_config(Architecture::qwen3)}) {

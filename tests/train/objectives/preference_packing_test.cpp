@@ -17,7 +17,8 @@ std::unique_ptr<Learner> learner_of(const ModelConfig& config, DType dtype, std:
     return tiny_learner(config, dtype, 2, 320, {.objective = std::move(objective), .reference = reference});
 }
 
-/// With a sliding window a column mask cannot express stems whose window ends within several answers: pairs only.
+/// A column mask cannot express a sliding window that ends within several answers of a stem: these models get pairs
+/// only.
 bool windowed(const ModelConfig& config) {
     return std::any_of(config.windows.begin(), config.windows.end(), [](int64_t w) { return w > 0; });
 }

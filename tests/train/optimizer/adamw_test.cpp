@@ -319,7 +319,7 @@ TEST_P(AdamW, GivesTheSameBitsInSlices) {
 
 class AdamWWithBf16Moments : public AdamW {};
 
-// With both betas 0 the moments are g and g^2, rounded once.
+// The moments are g and g^2, rounded once, if both betas are 0.
 TEST_P(AdamWWithBf16Moments, RoundsStochasticallyWithoutBias) {
     constexpr uint64_t seed = 0x123456789abcdef0, t = 5;
     start();

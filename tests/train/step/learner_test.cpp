@@ -12,7 +12,7 @@
 namespace colonnade {
 namespace {
 
-/// In f32 on the CPU, in bf16 on a GPU.
+/// Runs in f32 on the CPU, in bf16 on a GPU.
 class Update : public testing::TestWithParam<DType> {
   protected:
     void SetUp() override {
