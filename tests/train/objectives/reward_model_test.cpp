@@ -63,10 +63,10 @@ INSTANTIATE_TEST_SUITE_P(Families, RewardModel, testing::Values("llama", "mistra
 TEST(RewardModelConfig, RefusesOtherClassifiers) {
     Json json = read_json_file(golden_file("reward/llama/config.json"));
     json["id2label"] = {{"0", "good"}, {"1", "bad"}};
-    expect_error(Exit::data, "c.json: a classifier of 2 labels is not supported; a reward model has one",
+    expect_error(Exit::data, "c.json: a classifier with 2 labels is not supported; a reward model has one",
                  [&] { parse_model_config(json, "c.json"); });
     json.erase("id2label");
-    expect_error(Exit::data, "a classifier of 2 labels", [&] { parse_model_config(json, "c.json"); });
+    expect_error(Exit::data, "a classifier with 2 labels", [&] { parse_model_config(json, "c.json"); });
     json["num_labels"] = 1;
     EXPECT_TRUE(parse_model_config(json, "c.json").score_head);
     json["architectures"] = "LlamaForSequenceClassification";

@@ -153,7 +153,7 @@ TEST_F(PreferenceData, RankingsBeyondASlidingWindowAreRefused) {
     EXPECT_EQ(session(text, wide + "64}\n" + keys + "").train.store.size(), 1);
     expect_error(Exit::config,
                  "stage rm: the model's sliding_window of 4 ends within two or more of the 3 answers of " + place(1) +
-                     ", which column masks cannot say; give pairs, or max_length of at most 4",
+                     ", which column masks cannot express; give pairs, or max_length of at most 4",
                  [&] { session(text, wide + "4}\n" + keys + ""); });
 }
 
