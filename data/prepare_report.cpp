@@ -9,8 +9,8 @@
 namespace colonnade {
 namespace {
 
-constexpr size_t shown_head = 80, shown_tail = 80;  // tokens of the first sample
-constexpr size_t padded_batch = 8;                  // rows of the batch that packing is compared with
+constexpr size_t shown_head = 80, shown_tail = 80;  // tokens shown of a long sample
+constexpr size_t padded_batch = 8;                  // rows of the padded batch that packing is compared with
 
 double percent(double part, double whole) {
     return whole > 0 ? 100 * part / whole : 0;
@@ -20,11 +20,15 @@ std::string line(const std::string& name, const std::string& value) {
     return fmt::format("  {:<26}{}\n", name, value);
 }
 
-/// Nothing where no row is of that kind.
-std::string line(const std::string& name, const RowCount& rows) {
+/// Empty if no row has this note.
+std::string line(const RowNoteInfo& info, const RowCount& rows) {
     if (rows.count == 0) return "";
+    const char* effect = info.effect == NoteEffect::dropped      ? "dropped, "
+                         : info.effect == NoteEffect::suspicious ? "suspicious, "
+                                                                 : "";
     const auto more = rows.count > static_cast<int64_t>(rows.first.size()) ? ", ..." : "";
-    return line(name, fmt::format("{} ({}{})", rows.count, fmt::join(rows.first, ", "), more));
+    return line(fmt::format("{}{}", effect, info.label),
+                fmt::format("{} ({}{})", rows.count, fmt::join(rows.first, ", "), more));
 }
 
 std::string counts(const StoreResult& result) {
@@ -33,49 +37,42 @@ std::string counts(const StoreResult& result) {
     for (const auto& file : s.files)
         text += line(file.type, fmt::format("{}: {} of {} rows", file.path, file.samples, file.rows));
     text += line("samples", fmt::format("{} of {} rows", s.samples, s.rows));
-    text += line("truncated", s.truncated) + line("dropped, too long", s.dropped_too_long) +
-            line("dropped, nothing learned", s.dropped_nothing_learned) + line("dropped, no room", s.dropped_no_room) +
-            line("dropped, same answers", s.dropped_same_answers) +
-            line("dropped, difference cut", s.dropped_difference_cut);
-    text += line("suspicious, no end token", s.no_end_token) + line("suspicious, double BOS", s.double_bos) +
-            line("suspicious, marker in text", s.marker_in_text) + line("suspicious, empty answer", s.empty_answer) +
-            line("suspicious, no prompt", s.no_prompt);
-    if (!s.markers_spelled_out.empty()) {
-        text += line("no piece for markers",
-                     fmt::format("{}: written as ordinary text", fmt::join(s.markers_spelled_out, " ")));
-    }
+    for (const RowNoteInfo& info : row_notes) text += line(info, s.notes[info.note]);
+    if (!s.markers_spelled_out.empty())
+        text += line("markers without a piece",
+                     fmt::format("{}: tokenised as ordinary text", fmt::join(s.markers_spelled_out, " ")));
     text += line("tokens", fmt::format("{} ({} in memory)", s.tokens, human_bytes(result.store.bytes())));
-    text += line("learned", fmt::format("{:.0f} ({:.1f}% of the tokens)", s.learned_tokens,
-                                        percent(s.learned_tokens, static_cast<double>(s.tokens))));
+    text += line("trained on", fmt::format("{:.0f} ({:.1f}% of the tokens)", s.learned_tokens,
+                                           percent(s.learned_tokens, static_cast<double>(s.tokens))));
     return text;
 }
 
-/// Nothing where no sample has answers to compare.
+/// Empty if no sample has answers to compare.
 std::string pair_lines(const TokenStore& store) {
     const StoreStatistics& s = store.statistics;
     if (s.pairs == 0) return "";
     const auto pairs = static_cast<double>(s.pairs), repeated = static_cast<double>(s.repeated_tokens);
     const bool rankings = s.answers > 2 * s.pairs;
-    int64_t best = 0, worst = 0;  // learned tokens
+    int64_t best = 0, worst = 0;  // trained tokens
     for (int64_t i = 0; i < store.size(); ++i) {
         const Sample sample = store.sample(i);
         if (sample.branch_begins.size() < 2) continue;
-        const auto learned = [&](int64_t begin, int64_t end) {
+        const auto trained = [&](int64_t begin, int64_t end) {
             return std::count_if(sample.weights.begin() + begin, sample.weights.begin() + end,
                                  [](float w) { return w > 0; });
         };
-        best += learned(sample.branch_begins[0], sample.branch_begins[1]);
-        worst += learned(sample.branch_begins.back(), sample.length());
+        best += trained(sample.branch_begins[0], sample.branch_begins[1]);
+        worst += trained(sample.branch_begins.back(), sample.length());
     }
     const auto mean = [&](int64_t sum) { return static_cast<double>(sum) / pairs; };
     return line(rankings ? "rankings" : "pairs",
-                rankings ? fmt::format("{}, of {:.1f} answers each", s.pairs, static_cast<double>(s.answers) / pairs)
+                rankings ? fmt::format("{} with {:.1f} answers each", s.pairs, static_cast<double>(s.answers) / pairs)
                          : fmt::format("{}", s.pairs)) +
            line(rankings ? "tokens of a ranking" : "tokens of a pair",
                 fmt::format("{:.1f}; {:.1f} with the prompt repeated, {:.1f}% more", mean(s.pair_tokens),
                             mean(s.repeated_tokens), percent(repeated, static_cast<double>(s.pair_tokens)) - 100)) +
-           line("learned of an answer", fmt::format("{} {:.1f} tokens, {} {:.1f}", rankings ? "best" : "chosen",
-                                                    mean(best), rankings ? "worst" : "rejected", mean(worst)));
+           line("trained per answer", fmt::format("{} {:.1f} tokens, {} {:.1f}", rankings ? "best" : "chosen",
+                                                  mean(best), rankings ? "worst" : "rejected", mean(worst)));
 }
 
 std::string length_lines(const StoreStatistics& s) {
@@ -86,7 +83,7 @@ std::string length_lines(const StoreStatistics& s) {
                        l.p95, l.p99, l.max);
 }
 
-/// Share of real tokens when rows in their shuffled order are padded to the longest of each batch.
+/// Percentage of real tokens if rows in shuffled order are padded to the longest row of each batch.
 double padded_fill(std::span<const int64_t> lengths, PackSettings packing) {
     packing.strategy = PackStrategy::none;
     const PackPlan plan = plan_epoch(lengths, packing, 0);
@@ -111,7 +108,7 @@ std::string packing_lines(const TokenStore& store, const PackSettings& packing) 
     const auto share = [](double fill) {
         return fmt::format("{:.1f}% real tokens, {:.1f}% padding", fill, 100 - fill);
     };
-    return line("packs", fmt::format("{} of {} tokens, {:.1f} samples each", plan.packs(), packing.packing_length,
+    return line("packs", fmt::format("{} x {} tokens, {:.1f} samples each", plan.packs(), packing.packing_length,
                                      samples / static_cast<double>(plan.packs()))) +
            line("packed", share(100 * plan.fill)) +
            line(fmt::format("padded, batches of {}", padded_batch), share(padded_fill(lengths, packing))) +
@@ -119,13 +116,13 @@ std::string packing_lines(const TokenStore& store, const PackSettings& packing) 
                 share(percent(tokens, samples * static_cast<double>(packing.packing_length))));
 }
 
-/// Control characters as escapes: a piece stays on its line.
+/// Escapes control characters and spaces: a piece stays on its line and apart from the next one.
 std::string visible(const std::string& piece) {
     std::string text;
     for (const char c : piece) {
         if (c == '\n')
             text += "\\n";
-        else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F)
+        else if (static_cast<unsigned char>(c) <= 0x20 || c == 0x7F)
             text += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
         else
             text += c;
@@ -137,46 +134,51 @@ std::string visible(const std::string& piece) {
 
 /// Tokens [begin, end) of a sample.
 static std::string render(const Sample& sample, size_t begin, size_t end, const Tokenizer* tokenizer) {
-    const bool whole = end - begin <= shown_head + shown_tail;
+    const bool complete = end - begin <= shown_head + shown_tail;
     std::string text;
+    bool open = false;  // within brackets
     for (size_t i = begin; i < end; ++i) {
-        if (!whole && i == begin + shown_head) {
-            text += fmt::format("| ... {} tokens ... ", end - begin - shown_head - shown_tail);
+        if (i > begin) text += open && sample.weights[i] == 0 ? "] " : " ";
+        open = open && sample.weights[i] > 0;
+        if (!complete && i == begin + shown_head) {
+            if (open) text.replace(text.size() - 1, 1, "] ");
+            text += fmt::format("... {} tokens ... ", end - begin - shown_head - shown_tail);
             i = end - shown_tail;
+            open = false;
         }
-        const std::string piece =
-            tokenizer ? visible(tokenizer->piece(sample.tokens[i])) : std::to_string(sample.tokens[i]);
-        if (i > begin) text += "|";
-        text += sample.weights[i] > 0 ? "[" + piece + "]" : piece;
+        if (!open && sample.weights[i] > 0) text += "[";
+        open = sample.weights[i] > 0;
+        text += tokenizer ? visible(tokenizer->piece(sample.tokens[i])) : std::to_string(sample.tokens[i]);
     }
-    return text;
+    return open ? text + "]" : text;
 }
 
 std::string render_sample(const Sample& sample, const Tokenizer* tokenizer) {
     const size_t branches = sample.branch_begins.size();
     if (branches < 2) return render(sample, 0, sample.tokens.size(), tokenizer);
-    std::string text = "prompt    " + render(sample, 0, static_cast<size_t>(sample.branch_begins[0]), tokenizer);
+    std::string text = "prompt    " + render(sample, 0, static_cast<size_t>(sample.stem()), tokenizer);
     for (size_t b = 0; b < branches; ++b) {
         const std::string name = branches > 2 ? fmt::format("answer {}", b + 1) : b == 0 ? "chosen" : "rejected";
-        const size_t end = b + 1 < branches ? static_cast<size_t>(sample.branch_begins[b + 1]) : sample.tokens.size();
-        text += fmt::format("\n    {:<10}", name) +
-                render(sample, static_cast<size_t>(sample.branch_begins[b]), end, tokenizer);
+        text += fmt::format("\n    {:<10}", name) + render(sample, static_cast<size_t>(sample.branch_begins[b]),
+                                                           static_cast<size_t>(sample.branch_end(b)), tokenizer);
     }
     return text;
 }
 
 std::string prepare_report(const StoreResult& result, const PackSettings& packing, const Tokenizer* tokenizer) {
     const TokenStore& store = result.store;
-    const std::string made = result.reused ? "unchanged since it was made: reused"
+    const std::string made = result.reused ? "reused: data and settings are unchanged"
                              : result.seconds > 0
                                  ? fmt::format("tokenised in {}, {} tokens/s", human_duration(result.seconds),
                                                human_count(result.tokens_per_second))
-                                 : "split off another store";
+                                 : "split from the training data";
     const Sample first = store.sample(0);
     return line("store", result.path.empty() ? made : fmt::format("{}, {}", result.path, made)) + counts(result) +
            pair_lines(store) + length_lines(store.statistics) + packing_lines(store, packing) +
-           fmt::format("  first sample ({}, {} tokens), learned tokens in [brackets]:\n    {}\n", store.place(0),
-                       first.length(), render_sample(first, tokenizer));
+           fmt::format(
+               "  first sample ({}, {} tokens); spaces separate tokens, those in [brackets] are trained on:\n"
+               "    {}\n",
+               store.place(0), first.length(), render_sample(first, tokenizer));
 }
 
 }  // namespace colonnade

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/device/wide_vectors.h"
 #include "layers/cuda_kernels.h"
 #include "layers/partial_sums.h"
 #include "layers/rows.h"
@@ -37,7 +38,8 @@ Shape shape_of(const char* op, const Tensor& in) {
 }
 
 template <typename T>
-void forward_row(T* out, T* rstd, T* sum, const T* in, const T* delta, const T* weight, int64_t width, double eps) {
+COLONNADE_WIDE_VECTORS void forward_row(T* out, T* rstd, T* sum, const T* in, const T* delta, const T* weight,
+                                        int64_t width, double eps) {
     if (delta) {
 #pragma omp simd
         for (int64_t j = 0; j < width; ++j) sum[j] = in[j] + delta[j];
@@ -60,7 +62,8 @@ struct BackwardRow {
 };
 
 template <typename T>
-void backward_row(const BackwardRow<T>& row, Grad mode, double* dweight, const T* weight, int64_t width) {
+COLONNADE_WIDE_VECTORS void backward_row(const BackwardRow<T>& row, Grad mode, double* dweight, const T* weight,
+                                         int64_t width) {
     T* const din = row.din;
     const T *const dout = row.dout, *const in = row.in;
     const T r = row.rstd;

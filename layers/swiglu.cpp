@@ -1,6 +1,7 @@
 #include "layers/swiglu.h"
 
 #include "engine/device/vector_math.h"
+#include "engine/device/wide_vectors.h"
 #include "layers/cuda_kernels.h"
 #include "layers/rows.h"
 #include "layers/shape_check.h"
@@ -9,13 +10,13 @@ namespace colonnade {
 namespace {
 
 template <typename T>
-void forward_row(T* out, const T* gate, const T* up, int64_t ffn) {
+COLONNADE_WIDE_VECTORS void forward_row(T* out, const T* gate, const T* up, int64_t ffn) {
 #pragma omp simd
     for (int64_t j = 0; j < ffn; ++j) out[j] = gate[j] / (1 + vexp(-gate[j])) * up[j];
 }
 
 template <typename T>
-void backward_row(T* dgate, T* dup, const T* dout, const T* gate, const T* up, int64_t ffn) {
+COLONNADE_WIDE_VECTORS void backward_row(T* dgate, T* dup, const T* dout, const T* gate, const T* up, int64_t ffn) {
 #pragma omp simd
     for (int64_t j = 0; j < ffn; ++j) {
         const T g = gate[j], u = up[j], d = dout[j];

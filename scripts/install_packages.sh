@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the distribution packages that Colonnade builds on (Debian 12, Ubuntu 24.04). Does nothing where all are there.
+# Installs the distribution packages that Colonnade needs (Debian 12, Ubuntu 24.04). Does nothing if all are installed.
+#   scripts/install_packages.sh [--checks]     --checks: also what the tests `format` and `shellcheck` need
 set -euo pipefail
 
 packages=(
@@ -8,6 +9,11 @@ packages=(
     libpng-dev libprotobuf-dev protobuf-compiler libssl-dev libgtest-dev libopenmpi-dev openmpi-bin
     wordnet-base # the quickstart's data
 )
+case "${1:-}" in
+    "") ;;
+    --checks) packages+=(clang-format-14 shellcheck) ;;
+    *) echo "install_packages.sh: unknown option '$1'; expected --checks or nothing" >&2; exit 2 ;;
+esac
 
 missing=()
 for package in "${packages[@]}"; do
@@ -17,7 +23,7 @@ done
 
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
-    command -v sudo >/dev/null || { echo "install_packages.sh: these packages are missing, and there is no sudo to install them: ${missing[*]}" >&2; exit 2; }
+    command -v sudo >/dev/null || { echo "install_packages.sh: these packages are missing, and sudo is not available to install them: ${missing[*]}" >&2; exit 2; }
     as_root=(sudo)
 fi
 echo "Installing: ${missing[*]}"

@@ -19,7 +19,6 @@ scripts/install_packages.sh
 cmake --preset release
 cmake --build --preset release --target train prepare generate train_tokenizer wordnet_chat
 bin=build/bin
-export OMP_WAIT_POLICY=passive # threads that wait do not spin: better on a shared machine
 
 say "Data: WordNet's entries as chats"
 mkdir -p quickstart

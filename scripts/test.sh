@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds everything and runs every test that this machine can run.
-#   scripts/test.sh [--preset release|debug|sanitize] [ctest options]
+#   scripts/test.sh [--preset release|native|debug|sanitize] [ctest options]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

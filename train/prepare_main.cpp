@@ -1,8 +1,8 @@
-// prepare: tokenises the data sets of a training config into its store and reports what is in them. `train` does the
-// same when it starts; this program lets you look first.
+// prepare: tokenises the data sets of a training config into its store and reports on them. `train` does the same when
+// it starts; this program shows the data before training.
 
 #include "data/prepare_report.h"
-#include "data/unigram.h"
+#include "data/store/unigram.h"
 #include "engine/io/command_line.h"
 #include "train/run/session.h"
 

@@ -8,7 +8,7 @@ namespace {
 
 constexpr int threads = 256, block_rows = 64;
 
-/// What a CTA has: 64 rows of one head.
+/// The block of a CTA: 64 rows of one head.
 struct Block {
     int batch, head, first_row;
 
@@ -23,7 +23,7 @@ __device__ __nv_bfloat16* row_of(const RowView& view, const Block& block, int ro
     return view.data + block.batch * view.batch + row * view.row + block.head * view.head;
 }
 
-/// Eight bf16 each, as products of f32.
+/// Dot product of eight bf16 each, in f32.
 __device__ float dot(const uint4& a, const uint4& b) {
     const uint32_t x[4] = {a.x, a.y, a.z, a.w}, y[4] = {b.x, b.y, b.z, b.w};
     float sum = 0;
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(threads) prepare(const __grid_constant__ Backw
         statistics[of_block] = sees ? lse * 1.44269504f : INFINITY;
         statistics[block_rows + of_block] = sees ? sum : 0.0f;
     }
-    if constexpr (head_dim < 256) {  // wide heads sum no dQ in memory
+    if constexpr (head_dim < 256) {  // wide heads have no sums of dQ in memory
         auto* sums = reinterpret_cast<float4*>(p.sums + static_cast<int64_t>(blockIdx.x) * slabs * sum_block);
 #pragma unroll
         for (int i = 0; i < slabs * sum_block / 4 / threads; ++i) sums[i * threads + thread] = float4{};

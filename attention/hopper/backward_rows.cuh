@@ -1,5 +1,5 @@
 #pragma once
-// What Hopper's backward does by rows, before and after its main kernel (backward_rows.cu). Any GPU could run it.
+// The launches of Hopper's backward before and after its main kernel, by rows (backward_rows.cu). They run on any GPU.
 
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
@@ -10,29 +10,29 @@
 
 namespace colonnade::hopper {
 
-/// A [batch, rows, heads, head_dim] tensor: strides in elements, the last one is 1.
+/// A [batch, rows, heads, head_dim] tensor: strides in elements; the last stride is 1.
 struct RowView {
     __nv_bfloat16* data;
     int64_t batch, row, head;
 };
 RowView row_view(const Tensor& tensor);
 
-/// Fields of scratch as in BackwardProblem.
+/// `statistics` to `next` are those of BackwardScratch.
 struct BackwardRows {
     RowView out, dout, dq;
     const float* lse;
     float *statistics, *sums;
     uint32_t* tickets;
     unsigned* next;
-    int counters;  ///< of `next`
+    int counters;  ///< number of counters at `next`
     int rows, heads, row_blocks;
     int64_t blocks;  ///< batch * heads * row_blocks
     float scale;
 };
 
-/// Statistics of all rows; item counters become 0, and so do sums of dQ and tickets for head_dim 64 and 128.
+/// Writes the statistics of all rows and clears item counters; for head_dim 64 and 128 also sums of dQ and tickets.
 void prepare_rows(cudaStream_t stream, const BackwardRows& args, int head_dim);
-/// Sums of dQ, times scale, to bf16: head_dim 64 or 128.
+/// dQ = scale times its sums, rounded to bf16; head_dim 64 or 128.
 void finish_rows(cudaStream_t stream, const BackwardRows& args, int head_dim);
 
 }  // namespace colonnade::hopper

@@ -1,5 +1,6 @@
 #pragma once
-// What the backward needs of sm_90a beside ptx.cuh: bulk copies and bulk sums, tickets in global memory.
+// sm_90a instructions of the backward pass, beside those of ptx.cuh: bulk copies, bulk sums, and tickets in global
+// memory.
 
 #include "engine/device/hopper/ptx.cuh"
 
@@ -11,8 +12,8 @@ __device__ inline void load_bytes(uint32_t to, const void* from, uint32_t bytes,
                  "l"(from), "r"(bytes), "r"(barrier)
                  : "memory");
 }
-/// One thread, after what every writer of `from` fenced is known to it: to[i] += from[i], each sum on its own atomic.
-/// Joins the thread's batch of stores, see commit_stores().
+/// to[i] += from[i], each sum atomic. Called by one thread after a barrier with all writers of `from`, which called
+/// fence_async() before it. Belongs to the thread's batch of stores, see commit_stores().
 __device__ inline void add_floats(float* to, uint32_t from, uint32_t bytes) {
     asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to), "r"(from),
                  "r"(bytes)
@@ -28,8 +29,8 @@ __device__ inline float2 load_shared_pair(uint32_t from) {
     return r;
 }
 
-/// Until the ticket in global memory shows `turn`; what earlier holders stored by TMA before they passed it on is seen.
-/// Traps after minutes, in PTX for the reason that wait() has.
+/// Waits until the ticket in global memory shows `turn`. Stores by TMA of earlier holders are then visible. Traps after
+/// minutes; written in PTX for the same reason as wait().
 __device__ inline void wait_ticket(const uint32_t* ticket, uint32_t turn) {
     asm volatile(
         "{\n\t.reg .pred done, again;\n\t.reg .u32 tries, shown;\n\tmov.u32 tries, 0;\n\t"
@@ -39,7 +40,7 @@ __device__ inline void wait_ticket(const uint32_t* ticket, uint32_t turn) {
         "r"(turn)
         : "memory");
 }
-/// After wait_stores().
+/// Call after wait_stores().
 __device__ inline void pass_ticket(uint32_t* ticket) {
     asm volatile("fence.proxy.async;\n\tred.release.gpu.global.add.u32 [%0], 1;" ::"l"(ticket) : "memory");
 }

@@ -1,29 +1,32 @@
 #pragma once
-// How kernels that keep query rows and walk their tiles of keys are fed: the four warps that fill and empty a CTA's shared
-// memory while two or three warpgroups compute. Forward (forward.cu), and dQ of wide heads (wide_rows.cu).
-//
-// A kernel's layout L says what there is: `warpgroups`, `tile_rows`, `tile_columns`, `slabs` of head_dim; `q_places` of an
-// item's queries, `stages` of keys and `v_stages` of values, whether a `gradient` needs dO beside the queries; offsets and
-// bytes of all that, and the numbers of its barriers.
+// The feeding side of the Hopper kernels that keep query rows: four warps fill and empty the shared memory of a CTA
+// while two or three warpgroups compute. L is a RowLayout.
 
 #include "attention/hopper/mask_words.h"
+#include "attention/hopper/row_layout.cuh"
+#include "attention/hopper/warps.cuh"
 #include "attention/hopper/work.cuh"
-#include "engine/device/hopper/ptx.cuh"
 
 namespace colonnade::hopper {
 
 struct RowProblem {
     Work work;
-    float* lse;               ///< what forward writes
-    const float* statistics;  ///< what dQ reads, see BackwardProblem
-    const int4* bounds;
-    int rows, columns, heads, group;  // group: query heads per key/value head
+    float* lse = nullptr;               ///< output of the forward pass
+    const float* statistics = nullptr;  ///< input of dQ, see BackwardProblem
+    const int4* bounds;                 ///< GpuTilePlan::bounds
+    int rows, columns, heads, group;    ///< group: query heads per key/value head
     int padded_columns;
     bool causal;
     float scale;
 };
 
-/// What a tile is to a warpgroup, in two bits for each: nothing is hidden, words tell (mask_words.h), all is hidden.
+/// `out` receives the outputs of the forward pass or dQ; only dQ reads `dout`.
+struct RowMaps {
+    CUtensorMap q, k, v, out, dout{};
+};
+
+/// How much of a tile is hidden from a warpgroup, two bits per warpgroup: nothing, the elements that mask words give
+/// (mask_words.h), or everything.
 enum TileMask : int { unmasked = 0, by_words = 1, closed = 2 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -32,7 +35,7 @@ template <typename Layout>
 struct RowCta {
     using L = Layout;
     const RowProblem& problem;
-    const typename L::Maps& maps;
+    const RowMaps& maps;
     char* memory;
     uint32_t address;
 
@@ -48,7 +51,7 @@ struct RowCta {
                warpgroup * L::words_of_warpgroup;
     }
 
-    /// Item n of this CTA, for a whole warp. It may be read until the warp gives it back.
+    /// Returns item n of this CTA to a whole warp, which may read it until it returns it.
     __device__ const Item& take_item(uint32_t n) const {
         wait(barrier(L::item_full + n % 2), n / 2 & 1);
         return *item(n);
@@ -60,13 +63,13 @@ struct RowCta {
         return read;
     }
 
-    /// The kernel: the first warpgroup feeds, a warp to a task, the others compute.
-    template <typename Consume>
-    __device__ void run(Consume&& consume) const {
+    /// The kernel. The first warpgroup feeds, one task per warp; the others compute.
+    template <typename Consumer>
+    __device__ void run() const {
         initialise();
         if (threadIdx.x < 128) {
             give_registers<L::feeder_registers>();
-            const int warp = __shfl_sync(whole_warp, static_cast<int>(threadIdx.x) / 32, 0);
+            const int warp = uniform(static_cast<int>(threadIdx.x) / 32);
             if (warp == 0)
                 load();
             else if (warp == 1)
@@ -77,7 +80,7 @@ struct RowCta {
                 store();
         } else {
             take_registers<L::consumer_registers>();
-            consume(*this);
+            Consumer(*this).run();
         }
     }
 
@@ -126,7 +129,7 @@ struct RowCta {
             load_slab(to + slab * slab_bytes, &map, full, 64 * slab, head, row, batch, policy);
     }
 
-    /// Forward's values follow one tile behind the keys, as consumers set stages free in that order.
+    /// In the forward pass values follow one tile behind the keys, because consumers free the stages in that order.
     __device__ void load() const {
         const bool leader = threadIdx.x % 32 == 0;
         if (leader) prefetch_map(&maps.q), prefetch_map(&maps.k), prefetch_map(&maps.v);
@@ -151,7 +154,8 @@ struct RowCta {
                     arrive(full);
                 }
             };
-            // The only place is free after the outputs of the item before: keys need not wait for that.
+            // A single place is free only after the outputs of the previous item have left. Keys need not wait for
+            // that.
             const bool keys_first = L::q_places == 1 && item.tiles > 0;
             if (leader && !keys_first) load_queries();
             const auto load_values = [&](uint32_t t, int column) {
@@ -180,8 +184,8 @@ struct RowCta {
         }
     }
 
-    /// Lane 2 j + e has columns 8 j + 2 i + e of the tile, i below 4. Of 64 columns lanes 16 to 31 have the second 32 rows
-    /// of each warpgroup.
+    /// Lane 2 j + e makes the words of columns 8 j + 2 i + e of the tile, i < 4. With 64 columns lanes 16 to 31 make
+    /// those of the second 32 rows of each warpgroup.
     __device__ void mask() const {
         constexpr int lanes = mask_lanes(L::tile_columns), words_of_lane = L::words_of_warpgroup / 32;
         uint32_t tiles = 0;
@@ -189,9 +193,9 @@ struct RowCta {
             const Item item = read_item(n);
             if (item.head < 0) return;
             const auto rows_of = [&](int4 x) { return HiddenRows(x.x, x.y, x.z, x.w, item.first_row); };
-            // Rows of the tile before column 0; without the causal rule before any.
+            // The causal rule hides rows before column - past of the tile; without the rule, none.
             const int past = problem.causal ? problem.columns - problem.rows + item.first_row : 1 << 30;
-            int beyond = 0;  // warpgroups after the last row
+            int beyond = 0;  // closed to warpgroups after the last row
             for (int w = 1; w < L::warpgroups; ++w)
                 if (item.first_row + 64 * w >= problem.rows) beyond |= closed << 2 * w;
             for_each_tile<L::warpgroups, L::tile_columns>(problem.work, item, [&](int column, bool masked) {
@@ -201,7 +205,7 @@ struct RowCta {
                 if (masked) {
                     const int first = column + lane % lanes / 2 * 8 + lane % 2;
                     const int4* bounds =
-                        problem.bounds + static_cast<int64_t>(item.slice) * problem.padded_columns + first;
+                        problem.bounds + static_cast<int64_t>(item.sheet) * problem.padded_columns + first;
                     const HiddenRows hidden[4] = {rows_of(bounds[0]), rows_of(bounds[2]), rows_of(bounds[4]),
                                                   rows_of(bounds[6])};
                     wait(barrier(L::k_empty + stage), free);

@@ -1,5 +1,5 @@
 #pragma once
-// RowProblem of a call.
+// RowProblem of a call of flashmask_forward() or flashmask_backward().
 
 #include <algorithm>
 
@@ -8,8 +8,7 @@
 
 namespace colonnade::hopper {
 
-/// Of FlashMaskForward or FlashMaskBackward, for a kernel of layout L; `lse` and `statistics` are left to it. `next`: see
-/// Work.
+/// L is the kernel's RowLayout. The kernel's launcher sets `lse` or `statistics`. `next`: see Work.
 template <typename L, typename Args>
 RowProblem row_problem(const Args& args, unsigned* next) {
     const auto size = [](const Tensor& t, int dim) { return static_cast<int>(t.size(dim)); };
@@ -18,9 +17,9 @@ RowProblem row_problem(const Args& args, unsigned* next) {
               columns = size(args.k, 1), kv_heads = size(args.k, 2), mask_heads = static_cast<int>(args.mask.heads);
     const int row_groups = (rows + L::tile_rows - 1) / L::tile_rows, group = heads / kv_heads,
               sharing = heads / mask_heads;
-    // Half of the L2 cache for the keys and values of a section.
+    // The keys and values of a section get half of the L2 cache.
     const int64_t kept = std::max<int64_t>(1, (int64_t{32} << 20) / (int64_t{4} * batch * columns * head_dim));
-    const Tensor& order = L::warpgroups == 3 ? plan.row_triple_order : plan.row_order;
+    const Tensor& order = L::warpgroups == 3 ? plan.hopper.row_triple_order : plan.row_order;
     return {.work = {.active = reinterpret_cast<const uint32_t*>(plan.row_active.as<int32_t>()),
                      .partial = reinterpret_cast<const uint32_t*>(plan.row_partial.as<int32_t>()),
                      .order = order.as<int32_t>(),
@@ -33,8 +32,6 @@ RowProblem row_problem(const Args& args, unsigned* next) {
                      .sharing = sharing,
                      .section = static_cast<int>(std::min<int64_t>(kept * group, sharing)),
                      .items = static_cast<unsigned>(batch * heads * row_groups)},
-            .lse = nullptr,
-            .statistics = nullptr,
             .bounds = reinterpret_cast<const int4*>(plan.bounds.as<int32_t>()),
             .rows = rows,
             .columns = columns,

@@ -1,41 +1,24 @@
 #pragma once
-// Backward of wide heads (head_dim 256) on Hopper, a pass for each gradient: dV and dK of keys that stay (wide_keys.cu), dQ
-// of rows that stay (wide_rows.cu).
+// Backward of wide heads (head_dim 256) on Hopper, one pass per gradient: dV and dK by keys (wide_keys.cu), dQ by rows
+// (wide_rows.cu).
 //
-// A CTA's registers hold one gradient of 128 keys or rows, or two of 64. With dK and dV of 64 keys at a time, where narrower
-// heads have them of 128, sums of dQ would cost L2 twice the traffic a product, and it already binds those. So every pass
-// works S out again, and two of them dP: eight products a tile instead of five, but no sums in memory, no exchange between
-// warpgroups, and one order of all additions whether it is asked for or not.
+// The registers of a CTA hold one gradient of 128 keys or rows, or two of 64. With dK and dV of 64 keys at a time,
+// instead of the 128 of narrower heads, sums of dQ would take twice the L2 traffic per product, and L2 is already the
+// limit for narrower heads. So every pass computes S again, and two of them dP: eight products per tile instead of
+// five, but no sums in memory, no exchange between warpgroups, and a fixed order of all additions, deterministic or
+// not.
 
 #include "attention/flashmask.h"
-#include "attention/hopper/backward_feed.cuh"
+#include "attention/hopper/key_feed.cuh"
+#include "attention/hopper/warps.cuh"
 
 namespace colonnade::hopper {
 
 constexpr int wide_head_dim = 256;
-/// Counters of items that the passes take from scratch, 0 before.
+/// Item counters of the passes in scratch, 0 before their launches.
 constexpr int wide_counters = 4;
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-
-/// Both warpgroups issue their products that make scores by turns, one a tile, so that what one makes of them runs beside
-/// the other's products. Named barriers 1 and 2.
-class Turns {
-  public:
-    __device__ explicit Turns(int warpgroup) : warpgroup_(warpgroup) {
-        if (warpgroup == 1) pass();
-    }
-    __device__ void take() const { sync_named(1 + warpgroup_, 256); }
-    __device__ void pass() const { arrive_named(2 - warpgroup_, 256); }
-
-  private:
-    int warpgroup_;
-};
-constexpr int own_named = 3;  ///< + warpgroup: named barriers of one alone
-
-#endif
-
-/// `problem.next`: counters. Reads `statistics`, neither sums nor tickets.
+/// Both use the counters and statistics of `problem.scratch`, but no sums and no tickets.
 void wide_key_gradients(const Context& ctx, const FlashMaskBackward& args, const BackwardProblem& problem,
                         const BackwardMaps& maps);
 void wide_query_gradients(const Context& ctx, const FlashMaskBackward& args, const BackwardProblem& problem);

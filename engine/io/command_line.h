@@ -3,21 +3,19 @@
 // on one line like any other error (engine/device/error.h).
 
 #include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
 
 #include "engine/device/error.h"
 
 namespace colonnade {
 
-inline int run_command(const char* name, CLI::App& app, int argc, char** argv, const std::function<int()>& body) {
-    return run_program(name, [&] {
-        try {
-            app.parse(argc, argv);
-        } catch (const CLI::ParseError& e) {
-            if (e.get_exit_code() == 0) return app.exit(e);  // --help
-            fail(Exit::config, "{} (see {} --help)", e.what(), name);
-        }
-        return body();
-    });
-}
+/// Parses the arguments, then runs `body` in run_program() and returns the exit code. Adds --version. Wrong usage is
+/// Exit::config, reported on one line like any other error (engine/device/error.h). Waiting threads sleep
+/// (engine/device/threads.h).
+int run_command(const char* name, CLI::App& app, int argc, char** argv, const std::function<int()>& body);
+
+/// Text of --version: version, commit, compiler, instruction set, CUDA, MPI, NCCL. Defined in colonnade::version.
+std::string version_text(const char* program);
 
 }  // namespace colonnade

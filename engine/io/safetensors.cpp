@@ -1,5 +1,7 @@
 #include "engine/io/safetensors.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <bit>
 #include <filesystem>
@@ -302,6 +304,10 @@ void write_file(const std::string& path, std::span<const NamedTensor> tensors, D
 }
 
 }  // namespace
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+    return fmt::format("[{}]", fmt::join(shape, ", "));
+}
 
 int64_t TensorInfo::numel() const {
     return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());

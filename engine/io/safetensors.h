@@ -15,6 +15,9 @@
 
 namespace colonnade {
 
+/// "[2, 3]"
+std::string shape_text(const std::vector<int64_t>& shape);
+
 struct TensorInfo {
     std::string name;
     std::string stored;    ///< dtype as the file spells it: "BF16", "F8_E4M3", ...

@@ -14,8 +14,13 @@ attention        engine/device
 attention/bench  engine/device engine/io attention
 layers           engine/device
 layers/bench     engine/device engine/io layers
-data             engine/device engine/io attention
-train/model      engine/device engine/io attention layers data
+data/rows        engine/device engine/io
+data/text        engine/device engine/io data/rows
+data/samples     engine/device engine/io data/rows data/text
+data/store       engine/device engine/io data/rows data/text data/samples
+data/packing     engine/device engine/io data/samples data/store attention
+data             engine/device engine/io data/rows data/text data/samples data/store data/packing attention
+train/model      engine/device engine/io attention layers data data/rows data/text data/samples data/store data/packing
 train/optimizer  ... engine/ranks
 train/objectives ...
 train/step       ...

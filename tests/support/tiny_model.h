@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "data/batch.h"
+#include "data/packing/batch.h"
 #include "engine/device/philox.h"
 #include "tests/support/test_gpu.h"
 #include "train/step/learner.h"

@@ -2,7 +2,7 @@
 // A batch where the model runs: views of the host's vectors on the CPU, copies in the arena on a GPU. What the loader
 // hands over is checked here once, on the host, so that kernels need not.
 
-#include "data/batch.h"
+#include "data/packing/batch.h"
 #include "train/model/transformer.h"
 
 namespace colonnade {

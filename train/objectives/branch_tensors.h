@@ -2,7 +2,7 @@
 // The branches of a batch where the model runs: what objectives over answers read beside train/objectives/batch_tensors.h. Made from
 // Batch::branch_table, in the arena on both devices.
 
-#include "data/batch.h"
+#include "data/packing/batch.h"
 #include "engine/device/arena.h"
 #include "engine/device/context.h"
 

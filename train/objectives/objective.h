@@ -13,12 +13,12 @@
 #include <string>
 #include <vector>
 
-#include "data/packer.h"
-#include "train/log/metrics_log.h"
+#include "data/packing/packer.h"
 #include "train/model/transformer.h"
 #include "train/objectives/batch_tensors.h"
 #include "train/objectives/branch_tensors.h"
 #include "train/objectives/loss_sums.h"
+#include "train/objectives/metric.h"
 
 namespace colonnade {
 
@@ -44,7 +44,7 @@ struct ObjectiveStep {
     Activations& acts;
     const ObjectiveBuffers& buffers;
     const BatchTensors& batch;
-    Tensor sums;                                ///< f64 [LossSums::count], added to
+    Tensor sums{};                              ///< f64 [LossSums::count], added to
     double total = 0;                           ///< of the whole step
     const ModelGradients* gradients = nullptr;  ///< null: evaluation
 };

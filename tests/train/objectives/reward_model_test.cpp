@@ -1,15 +1,15 @@
-// Reward models of transformers (tests/golden/make_reward_golden.py): read from their folders, they give the same scores; written
-// again, they are the same.
+// Reward models of transformers (tests/golden/make_reward_golden.py): read from their folders, they give the same
+// scores; written again, they are the same.
 
 #include <gtest/gtest.h>
 
-#include "data/batch.h"
+#include "data/packing/batch.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/file_test.h"
 #include "tests/support/paths.h"
 #include "train/folders/export.h"
 #include "train/objectives/reward_objective.h"
-#include "train/run/session.h"
+#include "train/run/run_model.h"
 
 namespace colonnade {
 namespace {

@@ -1,5 +1,5 @@
-// Preferences from a file to a store, a report and a session: every row is kept or counted, and what the model cannot
-// take is told before the first step.
+// Preferences from a file to a store, a report and a session: every row is kept or counted, and rows that the model
+// cannot use are reported before the first step.
 
 #include <map>
 
@@ -59,10 +59,11 @@ TEST_F(PreferenceData, EveryRowIsKeptOrCounted) {
     EXPECT_EQ(store.sample(1).branch_begins, (std::vector<int32_t>{2, 4}));
     const StoreStatistics& s = store.statistics;
     EXPECT_EQ(s.rows, 5);
-    EXPECT_EQ(s.dropped_same_answers.first, std::vector<std::string>{place(3)});
-    EXPECT_EQ(s.dropped_too_long.first, std::vector<std::string>{place(4)});
-    EXPECT_EQ(s.dropped_no_room.first, std::vector<std::string>{place(5)});
-    EXPECT_EQ(s.rows, s.samples + s.dropped_same_answers.count + s.dropped_too_long.count + s.dropped_no_room.count);
+    EXPECT_EQ(s.notes[RowNote::dropped_same_answers].first, std::vector<std::string>{place(3)});
+    EXPECT_EQ(s.notes[RowNote::dropped_too_long].first, std::vector<std::string>{place(4)});
+    EXPECT_EQ(s.notes[RowNote::dropped_no_room].first, std::vector<std::string>{place(5)});
+    EXPECT_EQ(s.rows, s.samples + s.notes[RowNote::dropped_same_answers].count +
+                          s.notes[RowNote::dropped_too_long].count + s.notes[RowNote::dropped_no_room].count);
     EXPECT_EQ(s.longest_row, 7);
     EXPECT_EQ(s.learned_tokens, 4 + 5);
     EXPECT_EQ(s.pairs, 2);
@@ -71,15 +72,15 @@ TEST_F(PreferenceData, EveryRowIsKeptOrCounted) {
 
     const std::string report = prepare_report(result, {.packing_length = 8}, nullptr);
     for (const std::string part : {"tokens of a pair          6.5; 8.5 with the prompt repeated, 30.8% more",
-                                   "learned of an answer      chosen 2.5 tokens, rejected 2.0",
-                                   "    prompt    1|2\n    chosen    [3]|[4]|[5]\n    rejected  [6]\n"})
+                                   "trained per answer        chosen 2.5 tokens, rejected 2.0",
+                                   "    prompt    1 2\n    chosen    [3 4 5]\n    rejected  [6]\n"})
         EXPECT_NE(report.find(part), std::string::npos) << report << "\nlacks " << part;
     EXPECT_NE(report.find("dropped, same answers     1 (" + place(3) + ")"), std::string::npos) << report;
-    EXPECT_NE(report.find("dropped, no room          1 (" + place(5) + ")"), std::string::npos) << report;
+    EXPECT_NE(report.find("dropped, no room           1 (" + place(5) + ")"), std::string::npos) << report;
     EXPECT_EQ(build_store(request(rows)).reused, true);
 }
 
-TEST_F(PreferenceData, WhatTruncationTakesIsCounted) {
+TEST_F(PreferenceData, TruncatedAnswersAreCounted) {
     StoreRequest truncating = request(pair_row("1, 2", "3, 4, 5, 6", "7, 8, 9") +        // 1: to 3 tokens each
                                       pair_row("1, 2, 3", "4, 5, 6, 7", "4, 5, 6, 8") +  // 2: the difference is cut
                                       pair_row("1, 2, 3, 4, 5, 6", "7", "8") +           // 3: the prompt takes all
@@ -88,18 +89,17 @@ TEST_F(PreferenceData, WhatTruncationTakesIsCounted) {
     const TokenStore store = build_store(truncating).store;
     ASSERT_EQ(store.size(), 2);
     EXPECT_EQ(store.sample(0).tokens, (std::vector<int32_t>{1, 2, 3, 4, 5, 7, 8, 9}));
-    EXPECT_EQ(store.statistics.truncated.first, std::vector<std::string>{place(1)});
-    EXPECT_EQ(store.statistics.dropped_difference_cut.first, std::vector<std::string>{place(2)});
-    EXPECT_EQ(store.statistics.dropped_no_room.first, std::vector<std::string>{place(3)});
+    EXPECT_EQ(store.statistics.notes[RowNote::truncated].first, std::vector<std::string>{place(1)});
+    EXPECT_EQ(store.statistics.notes[RowNote::dropped_difference_cut].first, std::vector<std::string>{place(2)});
+    EXPECT_EQ(store.statistics.notes[RowNote::dropped_no_room].first, std::vector<std::string>{place(3)});
 
     StoreRequest nothing = request(pair_row("1", "2, 3", "2, 3"));
     expect_error(Exit::data,
-                 "no sample is left for train: 1 rows read, 0 dropped as too long (the longest has 3 tokens), 0 "
-                 "dropped because nothing in them is learned, 1 because their answers are the same",
+                 "no sample is left for train: 1 row read (the longest has 3 tokens), all dropped: 1 same answers",
                  [&] { build_store(nothing); });
 }
 
-TEST_F(PreferenceData, TextsAndPreferencesOfAFileHaveKeysOfTheirOwn) {
+TEST_F(PreferenceData, TextsAndPreferencesOfAFileHaveDifferentKeys) {
     const std::string both = R"({"messages": [{"role": "user", "content": "q"}], "input_ids": [1, 2, 3],)"
                              R"( "chosen_input_ids": [1, 2], "rejected_input_ids": [1, 3, 4]})";
     StoreRequest preferences = request(both), texts = request(both);
@@ -117,10 +117,10 @@ TEST_F(PreferenceData, TheReportOfRankings) {
     store.add({{1, 2, 3, 4, 5, 6}, {0, 1, 1, 1, 1, 1}, {1, 3, 4}}, 0, 1);
     store.count_samples();
     const std::string report = prepare_report({.store = store, .path = "", .key = ""}, {.packing_length = 8}, nullptr);
-    for (const char* part : {"rankings                  1, of 3.0 answers each",
+    for (const char* part : {"rankings                  1 with 3.0 answers each",
                              "tokens of a ranking       6.0; 8.0 with the prompt repeated, 33.3% more",
-                             "learned of an answer      best 2.0 tokens, worst 2.0",
-                             "    prompt    1\n    answer 1  [2]|[3]\n    answer 2  [4]\n    answer 3  [5]|[6]\n"})
+                             "trained per answer        best 2.0 tokens, worst 2.0",
+                             "    prompt    1\n    answer 1  [2 3]\n    answer 2  [4]\n    answer 3  [5 6]\n"})
         EXPECT_NE(report.find(part), std::string::npos) << report << "\nlacks " << part;
 }
 

@@ -1,0 +1,14 @@
+# cmake -DSOURCE=DIR -DHEADER=FILE -P commit.cmake: writes the commit of the work tree in DIR to FILE, if it changed.
+set(commit "")
+if(EXISTS ${SOURCE}/.git) # a tree without history inside another repository has no commit
+    execute_process(COMMAND git -C ${SOURCE} describe --always --dirty=+ --abbrev=12 --exclude=*
+        OUTPUT_VARIABLE commit OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+endif()
+set(text "#define COLONNADE_COMMIT \"${commit}\"\n")
+set(known "")
+if(EXISTS ${HEADER})
+    file(READ ${HEADER} known)
+endif()
+if(NOT known STREQUAL text)
+    file(WRITE ${HEADER} "${text}")
+endif()

@@ -1,0 +1,75 @@
+#pragma once
+// Loader: a thread that prepares the micro-batches of one rank ahead of the trainer. It can start at any step without
+// replaying earlier ones. Evaluation uses it with `shuffle = false` and one epoch: every sample once, in fixed order.
+//
+//     Loader loader(store, PackSchedule(store.lengths(), settings), {.start_step = resumed_at});
+//     while (auto micro = loader.next()) ...
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "data/packing/batch.h"
+#include "data/packing/pack_schedule.h"
+#include "data/store/store.h"
+
+namespace colonnade {
+
+struct LoaderOptions {
+    int64_t start_step = 0;     ///< first global step
+    int64_t rank = 0;           ///< this process among the layout's ranks
+    int64_t align = 1;          ///< batch lengths are multiples of this
+    int64_t prefetch = 2;       ///< micro-batches prepared in advance
+    bool document_mask = true;  ///< false: a sample sees the earlier ones of its pack, as one long text
+};
+
+/// One micro-batch of this rank, and its step.
+struct LoadedBatch {
+    Batch batch{};                   ///< has no samples if only empty packs were left
+    std::vector<int64_t> samples{};  ///< indices of its samples in the store, in order
+    int64_t step = 0;                ///< global step, 0-based
+    int64_t micro = 0;               ///< micro-step within it
+    int64_t epoch = 0;               ///< 0-based
+    int64_t epoch_step = 0;          ///< step within the epoch, 0-based
+    int64_t epoch_steps = 0;         ///< steps in this epoch
+    StepTotals step_totals{};        ///< over all ranks and micro-steps
+};
+
+class Loader {
+  public:
+    /// `store` must outlive the loader; `schedule` must be made from its lengths.
+    Loader(const TokenStore& store, PackSchedule schedule, LoaderOptions options = {});
+    Loader(const Loader&) = delete;
+    Loader& operator=(const Loader&) = delete;
+
+    /// Returns the next micro-batch in order of (step, micro); nothing after the last one. An error of the thread is
+    /// thrown here, after the batches that it made before.
+    std::optional<LoadedBatch> next();
+    int64_t total_steps() const { return total_steps_; }
+
+  private:
+    void run(const std::stop_token& stop);
+    void load_all(const std::stop_token& stop);
+    Batch load(const PackPlan& plan, int64_t first_pack) const;
+    /// Waits for room in the queue. False if the loader is being destroyed.
+    bool push(LoadedBatch&& batch, const std::stop_token& stop);
+
+    const TokenStore& store_;
+    PackSchedule schedule_;  // used only by the thread once it runs
+    const LoaderOptions options_;
+    const StepLayout layout_;
+    const int64_t total_steps_;
+
+    std::mutex mutex_;  // guards the next three
+    std::deque<LoadedBatch> ready_;
+    bool finished_ = false;
+    std::exception_ptr error_;
+    std::condition_variable_any changed_;
+    std::jthread thread_;  // last member: stopped and joined before the others are destroyed
+};
+
+}  // namespace colonnade

@@ -1,0 +1,60 @@
+#include "data/packing/pack_schedule.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/device/error.h"
+
+namespace colonnade {
+
+PackSchedule::PackSchedule(std::vector<int64_t> lengths, PackScheduleSettings settings)
+    : lengths_(std::move(lengths)), settings_(settings) {
+    const auto& [per_device_batch, accumulation, ranks] = settings_.layout;
+    if (per_device_batch < 1 || accumulation < 1 || ranks < 1) {
+        fail(Exit::config, "a step of {} packs x {} accumulation steps x {} ranks: each must be at least 1",
+             per_device_batch, accumulation, ranks);
+    }
+    if (settings_.max_steps < 0)
+        fail(Exit::config, "max_steps is {}, expected 0 (not limited) or more", settings_.max_steps);
+    if (settings_.max_steps == 0 && !(settings_.epochs > 0 && settings_.epochs < 1e6)) {
+        fail(Exit::config, "{} epochs, expected more than 0 and fewer than a million", settings_.epochs);
+    }
+    if (lengths_.empty()) fail(Exit::data, "there are no samples to schedule");
+    total_steps_ = settings_.max_steps > 0 ? settings_.max_steps : count_steps();
+    plan(0);  // with max_steps nothing is planned yet: this reports samples longer than a pack now
+}
+
+int64_t PackSchedule::count_steps() {
+    const auto whole = static_cast<int64_t>(settings_.epochs);
+    const double rest = settings_.epochs - static_cast<double>(whole);
+    int64_t steps = 0;
+    if (settings_.packing.shuffle) {
+        for (int64_t epoch = 0; epoch < whole; ++epoch) steps += steps_in(epoch);
+    } else {
+        steps = whole * steps_in(0);
+    }
+    // 0.1 of 30 steps is 3, although the double 0.1 is slightly more than a tenth.
+    if (rest > 0) steps += static_cast<int64_t>(std::ceil(rest * static_cast<double>(steps_in(whole)) * (1 - 1e-9)));
+    return std::max<int64_t>(steps, 1);
+}
+
+PackSchedule::Position PackSchedule::locate(int64_t global_step) {
+    require(global_step >= 0, "step {} is negative", global_step);
+    while (first_steps_.back() <= global_step) {
+        const auto epoch = static_cast<int64_t>(first_steps_.size()) - 1;
+        first_steps_.push_back(first_steps_.back() + steps_in(epoch));
+    }
+    const auto next = std::upper_bound(first_steps_.begin(), first_steps_.end(), global_step);
+    return {next - first_steps_.begin() - 1, global_step - next[-1]};
+}
+
+const PackPlan& PackSchedule::plan(int64_t epoch) {
+    if (!settings_.packing.shuffle) epoch = 0;
+    if (epoch != planned_epoch_) {
+        plan_ = plan_epoch(lengths_, settings_.packing, epoch);
+        planned_epoch_ = epoch;
+    }
+    return plan_;
+}
+
+}  // namespace colonnade

@@ -1,0 +1,256 @@
+// Formats of preference rows. Each becomes a Row whose answers are rows of their own with the prompt in front, so that
+// a prompt and its answer give the same tokens as in fine-tuning.
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "data/rows/row_formats.h"
+#include "engine/device/error.h"
+
+namespace colonnade {
+namespace {
+
+/// An answer as the row writes it; prompts have the same forms.
+struct Answer {
+    std::string place, name;          ///< "path:line" of the row; the row's key
+    std::optional<std::string> text;  ///< a string
+    std::vector<Message> messages;    ///< one message or a list of them
+
+    std::string where() const { return place + ": " + name; }
+    const char* form() const { return text ? "a string" : "messages"; }
+};
+
+Answer read_answer(const RowFields& row, const Json& value, MessageStyle style, std::string name) {
+    Answer answer{.place = row.where(), .name = std::move(name), .text = std::nullopt, .messages = {}};
+    if (value.is_string()) {
+        answer.text = value.get<std::string>();
+    } else if (value.is_object()) {
+        answer.messages.push_back(read_message(value, style, row.columns(), answer.where()));
+    } else if (value.is_array()) {
+        if (value.empty()) fail(Exit::data, "{}: the list is empty", answer.where());
+        for (size_t i = 0; i < value.size(); ++i)
+            answer.messages.push_back(
+                read_message(value[i], style, row.columns(), fmt::format("{}[{}]", answer.where(), i)));
+    } else {
+        fail(Exit::data, "{}: expected a string, a message or a list of messages, found {}", answer.where(),
+             value.type_name());
+    }
+    return answer;
+}
+
+Answer read_answer(const RowFields& row, const std::string& key, MessageStyle style) {
+    return read_answer(row, row.at(key), style, row.name(key));
+}
+
+float read_margin(const RowFields& row) {
+    const Json* margin = row.find("margin");
+    if (!margin) return 0;
+    if (!margin->is_number()) row.mistyped("margin", "a number");
+    const double value = margin->get<double>();
+    if (!(std::abs(value) <= std::numeric_limits<float>::max()))
+        fail(Exit::data, "{}: key '{}': expected a number in the range of float32, found {}", row.where(),
+             row.name("margin"), shown(*margin));
+    return static_cast<float>(value);
+}
+
+void require_alike(const std::vector<Answer>& answers) {
+    for (const Answer& answer : answers)
+        if (answer.text.has_value() != answers[0].text.has_value())
+            fail(Exit::data, "{} is {}, but {} is {}; expected every answer of a row in the same form",
+                 answers[0].where(), answers[0].form(), answer.name, answer.form());
+}
+
+bool is_answer(const Message& message) {
+    return message.role == "assistant" || message.role == "tool";
+}
+
+Row chat_row(const std::vector<Message>& prompt, const std::vector<Message>& answer) {
+    Row row;
+    row.messages = prompt;
+    row.messages.insert(row.messages.end(), answer.begin(), answer.end());
+    row.prompt_messages = static_cast<int64_t>(prompt.size());
+    return row;
+}
+
+/// Answers to a chat. An answer that is a string becomes an assistant message.
+Row after_chat(const std::vector<Message>& prompt, const std::vector<Answer>& answers) {
+    require_alike(answers);
+    Row row;
+    for (const Answer& answer : answers) {
+        if (answer.text) {
+            row.answers.push_back(chat_row(prompt, {{"assistant", *answer.text, std::nullopt}}));
+            continue;
+        }
+        if (!is_answer(answer.messages[0]))
+            fail(Exit::data,
+                 "{} begins with a message from role '{}'; expected the answer alone: the prompt has its own key",
+                 answer.where(), answer.messages[0].role);
+        row.answers.push_back(chat_row(prompt, answer.messages));
+    }
+    return row;
+}
+
+/// Answers to a string. The prompt is plain text if they are strings, a user message if they are messages.
+Row after_text(const std::string& prompt, const std::vector<Answer>& answers) {
+    require_alike(answers);
+    if (!answers[0].text) return after_chat({{"user", prompt, std::nullopt}}, answers);
+    Row row;
+    for (const Answer& answer : answers) {
+        Row& each = row.answers.emplace_back();
+        each.prompt = prompt;
+        each.completion = answer.text;
+    }
+    return row;
+}
+
+bool same(const Message& a, const Message& b) {
+    return a.role == b.role && a.content == b.content;
+}
+
+/// Whether `answer` begins with the messages of `prompt` and has more.
+bool continues(const Answer& answer, const std::vector<Message>& prompt) {
+    return answer.messages.size() > prompt.size() &&
+           std::equal(prompt.begin(), prompt.end(), answer.messages.begin(), same);
+}
+
+/// Whole conversations: the prompt is their common beginning, which leaves at least one message to each.
+Row whole_chats(const Answer& chosen, const Answer& rejected) {
+    const size_t limit = std::min(chosen.messages.size(), rejected.messages.size()) - 1;
+    size_t alike = 0;
+    while (alike < limit && same(chosen.messages[alike], rejected.messages[alike])) ++alike;
+    Row row;
+    for (const Answer* answer : {&chosen, &rejected}) {
+        Row& each = row.answers.emplace_back(chat_row(answer->messages, {}));
+        each.prompt_messages = static_cast<int64_t>(alike);
+    }
+    return row;
+}
+
+Row whole_texts(const std::string& chosen, const std::string& rejected) {
+    Row row;
+    row.whole_answers = true;
+    for (const std::string& text : {chosen, rejected}) row.answers.emplace_back().completion = text;
+    return row;
+}
+
+std::vector<Answer> read_pair(const RowFields& row, MessageStyle style) {
+    std::vector<Answer> pair = {read_answer(row, "chosen", style), read_answer(row, "rejected", style)};
+    require_alike(pair);
+    return pair;
+}
+
+Row read_preference(const RowFields& row) {
+    const std::vector<Answer> pair = read_pair(row, MessageStyle::chat);
+    const auto join = [&] {
+        const bool conversations = !pair[0].text && !is_answer(pair[0].messages[0]);
+        if (row.find("prompt")) {
+            const Answer prompt = read_answer(row, "prompt", MessageStyle::chat);
+            // Some data sets repeat the prompt beside whole conversations; UltraFeedback repeats the question.
+            const bool repeated =
+                conversations &&
+                (prompt.text || (continues(pair[0], prompt.messages) && continues(pair[1], prompt.messages)));
+            if (!repeated) return prompt.text ? after_text(*prompt.text, pair) : after_chat(prompt.messages, pair);
+        }
+        if (pair[0].text) return whole_texts(*pair[0].text, *pair[1].text);
+        if (!conversations)
+            fail(Exit::data,
+                 "{} begins with a message from role '{}', and the row has no key '{}'; found keys: {}; expected a "
+                 "prompt, or whole conversations",
+                 pair[0].where(), pair[0].messages[0].role, row.name("prompt"), found_keys(row.object()));
+        return whole_chats(pair[0], pair[1]);
+    };
+    Row result = join();
+    result.margin = read_margin(row);
+    return result;
+}
+
+Row read_chat_pair(const RowFields& row) {
+    Row result = after_chat(read_messages(row, "messages", MessageStyle::chat), read_pair(row, MessageStyle::chat));
+    result.margin = read_margin(row);
+    return result;
+}
+
+Row read_sharegpt_pair(const RowFields& row) {
+    Row result = after_chat(read_sharegpt_messages(row), read_pair(row, MessageStyle::sharegpt));
+    result.margin = read_margin(row);
+    return result;
+}
+
+Row read_alpaca_pair(const RowFields& row) {
+    for (const char* key : {"chosen", "rejected"}) (void)row.text(key);
+    Row result = after_chat(read_alpaca_prompt(row), read_pair(row, MessageStyle::chat));
+    result.margin = read_margin(row);
+    return result;
+}
+
+Row read_ranked(const RowFields& row) {
+    if (row.find("labels"))
+        fail(Exit::data,
+             "{}: '{}' with '{}' is stepwise supervision, which is not supported; a ranking lists its answers in "
+             "'{}', the best one first",
+             row.where(), row.name("completions"), row.name("labels"), row.name("completions"));
+    if (row.find("margin"))
+        fail(Exit::data, "{}: key '{}': a ranking has no margin; pairs of '{}' and '{}' may have one", row.where(),
+             row.name("margin"), row.name("chosen"), row.name("rejected"));
+    const Json& list = row.filled_list("completions");
+    if (list.size() < 2)
+        fail(Exit::data, "{}: key '{}': expected at least two answers to compare, found one", row.where(),
+             row.name("completions"));
+    std::vector<Answer> answers;
+    for (size_t i = 0; i < list.size(); ++i)
+        answers.push_back(
+            read_answer(row, list[i], MessageStyle::chat, fmt::format("{}[{}]", row.name("completions"), i)));
+    const Answer prompt = read_answer(row, "prompt", MessageStyle::chat);
+    return prompt.text ? after_text(*prompt.text, answers) : after_chat(prompt.messages, answers);
+}
+
+Row read_token_pair(const RowFields& row) {
+    const bool with_prompt = row.find("prompt_input_ids"), with_labels = row.find("chosen_labels");
+    if (with_labels != (row.find("rejected_labels") != nullptr))
+        fail(Exit::data, "{}: found only one of '{}' and '{}'; expected both or neither", row.where(),
+             row.name("chosen_labels"), row.name("rejected_labels"));
+    std::vector<int32_t> prompt;
+    if (with_prompt) prompt = read_ids(row, "prompt_input_ids", 0, "a token id");
+    Row result;
+    result.whole_answers = !with_prompt && !with_labels;
+    for (const std::string name : {"chosen", "rejected"}) {
+        const std::vector<int32_t> ids = read_ids(row, name + "_input_ids", 0, "a token id");
+        const std::vector<int32_t> labels = read_labels(row, name + "_labels", name + "_input_ids", ids);
+        Row& answer = result.answers.emplace_back();
+        answer.input_ids = prompt;
+        answer.input_ids.insert(answer.input_ids.end(), ids.begin(), ids.end());
+        answer.labels.assign(prompt.size(), -100);
+        answer.labels.insert(answer.labels.end(), labels.begin(), labels.end());
+    }
+    result.margin = read_margin(row);
+    return result;
+}
+
+}  // namespace
+
+const std::vector<RowFormat>& preference_formats() {
+    static const std::vector<RowFormat> formats = {
+        {"tokens",
+         {"chosen_input_ids", "rejected_input_ids"},
+         {"prompt_input_ids", "chosen_labels", "rejected_labels", "margin"},
+         read_token_pair},
+        {"messages",
+         {"messages", "chosen", "rejected"},
+         {"role", "content", "train", "weight", "margin"},
+         read_chat_pair},
+        {"sharegpt",
+         {"conversations", "chosen", "rejected"},
+         {"system", "from", "value", "train", "weight", "margin"},
+         read_sharegpt_pair},
+        {"alpaca", {"instruction", "chosen", "rejected"}, {"input", "system", "history", "margin"}, read_alpaca_pair},
+        {"preference",
+         {"chosen", "rejected"},
+         {"prompt", "role", "content", "train", "weight", "margin"},
+         read_preference},
+        {"ranked", {"prompt", "completions"}, {"role", "content", "train", "weight", "labels"}, read_ranked},
+    };
+    return formats;
+}
+
+}  // namespace colonnade

@@ -1,0 +1,92 @@
+#pragma once
+// RowNote: what is worth reporting about a row of a data set. The encoder sets notes, the token store counts them, and
+// `prepare` prints the counts. A new note is one entry of the enum and one line of the table.
+
+#include <array>
+#include <bitset>
+#include <cstddef>
+#include <initializer_list>
+
+namespace colonnade {
+
+enum class RowNote {
+    truncated,
+    dropped_too_long,
+    dropped_nothing_learned,
+    dropped_no_room,
+    dropped_same_answers,
+    dropped_difference_cut,
+    no_end_token,
+    double_bos,
+    marker_in_text,
+    empty_answer,
+    no_prompt,
+};
+
+enum class NoteEffect { changed, dropped, suspicious };  ///< only dropped rows leave no sample
+
+struct RowNoteInfo {
+    RowNote note;
+    NoteEffect effect;
+    const char* key;    ///< in the statistics of a token store
+    const char* label;  ///< in the report of prepare, after the effect
+};
+
+/// In the order of the enum, which is the order of the report.
+inline constexpr auto row_notes = std::to_array<RowNoteInfo>({
+    // The end of the sample was cut to fit the length limits.
+    {RowNote::truncated, NoteEffect::changed, "truncated", "truncated"},
+    // The row, or the prompt with one of its answers, has more than max_length tokens.
+    {RowNote::dropped_too_long, NoteEffect::dropped, "dropped_too_long", "too long"},
+    // The loss mask selects no token; in a preference, no token of one of the answers.
+    {RowNote::dropped_nothing_learned, NoteEffect::dropped, "dropped_nothing_learned", "no trained token"},
+    // Preferences: the answers do not fit into one sample, not even with one trained token each if truncated.
+    {RowNote::dropped_no_room, NoteEffect::dropped, "dropped_no_room", "no room"},
+    // Preferences: two answers have the same tokens.
+    {RowNote::dropped_same_answers, NoteEffect::dropped, "dropped_same_answers", "same answers"},
+    // Preferences: two answers have the same tokens after truncation.
+    {RowNote::dropped_difference_cut, NoteEffect::dropped, "dropped_difference_cut", "same when cut"},
+    // A trained answer does not end with an end token.
+    {RowNote::no_end_token, NoteEffect::suspicious, "no_end_token", "no end token"},
+    // The sample starts with two BOS tokens, or with BOS and the text that spells it.
+    {RowNote::double_bos, NoteEffect::suspicious, "double_bos", "double BOS"},
+    // A message contains a marker of the chat template: the model sees a turn begin or end there.
+    {RowNote::marker_in_text, NoteEffect::suspicious, "marker_in_text", "marker in text"},
+    // Preferences: the trained tokens of an answer are white space and end tokens only.
+    {RowNote::empty_answer, NoteEffect::suspicious, "empty_answer", "empty answer"},
+    // Preferences: the answers share no message, or no token except BOS.
+    {RowNote::no_prompt, NoteEffect::suspicious, "no_prompt", "no prompt"},
+});
+static_assert([] {
+    for (size_t i = 0; i < row_notes.size(); ++i)
+        if (row_notes[i].note != static_cast<RowNote>(i)) return false;
+    return row_notes.back().note == RowNote::no_prompt;
+}());
+
+/// The notes of one row.
+class RowNotes {
+  public:
+    RowNotes() = default;
+    RowNotes(std::initializer_list<RowNote> notes) {
+        for (const RowNote note : notes) add(note);
+    }
+    void add(RowNote note) { set_.set(static_cast<size_t>(note)); }
+    void add_if(bool condition, RowNote note) {
+        if (condition) add(note);
+    }
+    void add(const RowNotes& notes) { set_ |= notes.set_; }
+    bool has(RowNote note) const { return set_.test(static_cast<size_t>(note)); }
+    bool any() const { return set_.any(); }
+    /// Whether the row leaves no sample.
+    bool dropped() const {
+        for (const RowNoteInfo& info : row_notes)
+            if (info.effect == NoteEffect::dropped && has(info.note)) return true;
+        return false;
+    }
+    bool operator==(const RowNotes&) const = default;
+
+  private:
+    std::bitset<row_notes.size()> set_;
+};
+
+}  // namespace colonnade

@@ -1,0 +1,47 @@
+#pragma once
+// build_store: tokenises JSONL files into a TokenStore, once. The store of a split is the file
+//
+//     <folder>/<name>-<first 16 hex digits of the key>.h5
+//     key = SHA-256(store format, kind of rows, every data file's path, type, columns and content hash, tokenizer hash,
+//                   every EncodeOptions field)
+//
+// A change of anything that could change a token gives another file; an unchanged request finds its file again. To
+// build a store, each of `threads` workers takes the next block of lines, parses and encodes it; blocks are appended in
+// the order of the files. Neither the result nor the error depends on the number of threads.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/rows/rows.h"
+#include "data/samples/encode.h"
+#include "data/store/store.h"
+#include "data/text/tokenizer.h"
+#include "engine/io/progress.h"
+
+namespace colonnade {
+
+struct StoreRequest {
+    std::string name = "train";         ///< of the split; the file's name begins with it
+    std::string folder;                 ///< `prepared_path`; created if it is missing
+    std::vector<DatasetSpec> datasets;  ///< concatenated in this order
+    RowKind rows = RowKind::texts;
+    std::shared_ptr<const Tokenizer> tokenizer;  ///< null: only rows of input_ids
+    EncodeOptions encode;
+    int threads = 1;
+    ProgressOptions progress;  ///< how to report progress; label, unit and total are filled in
+};
+
+struct StoreResult {
+    TokenStore store;
+    std::string path, key;
+    bool reused = false;  ///< the file existed: nothing was tokenised
+    double seconds = 0;   ///< spent reading, encoding and appending; 0 when reused
+    double tokens_per_second = 0;
+};
+
+/// Opens the store of this request, or builds it. Throws Exit::data for bad rows (path:line), for a damaged store, for
+/// a data file that changes meanwhile and if no sample is left; Exit::storage if the store cannot be written.
+StoreResult build_store(const StoreRequest& request);
+
+}  // namespace colonnade

@@ -1,0 +1,66 @@
+#include "data/store/store_statistics.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "engine/device/error.h"
+
+namespace colonnade {
+
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RowCount, count, first)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LengthTable, min, p5, p25, p50, p75, p95, p99, max)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StoreStatistics::File, path, type, rows, samples)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StoreStatistics, files, rows, samples, tokens, learned_tokens, pairs, answers,
+                                   repeated_tokens, pair_tokens, longest_row, lengths, markers_spelled_out)
+
+LengthTable length_table(std::vector<int64_t> lengths) {
+    if (lengths.empty()) return {};
+    std::sort(lengths.begin(), lengths.end());
+    const auto percentile = [&](size_t percent) {
+        return lengths[std::max<size_t>(1, (lengths.size() * percent + 99) / 100) - 1];
+    };
+    return {lengths.front(), percentile(5),  percentile(25), percentile(50),
+            percentile(75),  percentile(95), percentile(99), lengths.back()};
+}
+
+void RowCount::add(const RowCount& later) {
+    for (const auto& place : later.first) {
+        if (first.size() < places_kept) first.push_back(place);
+    }
+    count += later.count;
+}
+
+void RowNoteCounts::add(const RowNotes& notes, const std::string& place) {
+    for (const RowNoteInfo& info : row_notes)
+        if (notes.has(info.note) && notes.dropped() == (info.effect == NoteEffect::dropped))
+            (*this)[info.note].add(place);
+}
+
+void RowNoteCounts::add(const RowNoteCounts& later) {
+    for (size_t i = 0; i < counts_.size(); ++i) counts_[i].add(later.counts_[i]);
+}
+
+void add_rows(StoreStatistics& statistics, const StoreStatistics& later) {
+    statistics.rows += later.rows;
+    statistics.longest_row = std::max(statistics.longest_row, later.longest_row);
+    statistics.notes.add(later.notes);
+}
+
+std::string to_json_text(const StoreStatistics& statistics) {
+    nlohmann::json json = statistics;
+    for (const RowNoteInfo& info : row_notes) json[info.key] = statistics.notes[info.note];
+    return json.dump();
+}
+
+StoreStatistics statistics_from_json(const std::string& text, const std::string& where) {
+    try {
+        const auto json = nlohmann::json::parse(text);
+        auto statistics = json.get<StoreStatistics>();
+        for (const RowNoteInfo& info : row_notes) statistics.notes[info.note] = json.at(info.key).get<RowCount>();
+        return statistics;
+    } catch (const nlohmann::json::exception& e) {
+        fail(Exit::data, "{}: unreadable statistics: {}", where, e.what());
+    }
+}
+
+}  // namespace colonnade

@@ -1,0 +1,73 @@
+#pragma once
+// StoreStatistics: what became of every row of a data set on its way into the token store. Every dropped row is counted
+// here: rows = samples + the counts of all notes that drop a row.
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "data/samples/row_note.h"
+
+namespace colonnade {
+
+/// Number of rows with one note, and the first few of them as "path:line".
+struct RowCount {
+    static constexpr size_t places_kept = 5;
+    int64_t count = 0;
+    std::vector<std::string> first;
+
+    void add(const std::string& place) {
+        if (first.size() < places_kept) first.push_back(place);
+        ++count;
+    }
+    void add(const RowCount& later);
+};
+
+/// A RowCount for every RowNote.
+class RowNoteCounts {
+  public:
+    RowCount& operator[](RowNote note) { return counts_[static_cast<size_t>(note)]; }
+    const RowCount& operator[](RowNote note) const { return counts_[static_cast<size_t>(note)]; }
+    /// Counts the row at `place`: a dropped row under the reasons for that only.
+    void add(const RowNotes& notes, const std::string& place);
+    void add(const RowNoteCounts& later);
+
+  private:
+    std::array<RowCount, row_notes.size()> counts_;
+};
+
+/// Nearest-rank percentiles of the samples' lengths in tokens.
+struct LengthTable {
+    int64_t min = 0, p5 = 0, p25 = 0, p50 = 0, p75 = 0, p95 = 0, p99 = 0, max = 0;
+};
+LengthTable length_table(std::vector<int64_t> lengths);
+
+struct StoreStatistics {
+    struct File {
+        std::string path, type;  ///< type: the row format in use (data/rows/rows.h)
+        int64_t rows = 0, samples = 0;
+    };
+    std::vector<File> files;
+    int64_t rows = 0, samples = 0;
+    int64_t tokens = 0;
+    double learned_tokens = 0;  ///< sum of the targets' weights (data/samples/sample.h)
+    // Samples with two answers or more:
+    int64_t pairs = 0, answers = 0;  ///< number of such samples, and of their branches
+    int64_t pair_tokens = 0;         ///< their tokens, with the prompt once
+    int64_t repeated_tokens = 0;     ///< their tokens if every answer repeated the prompt
+    int64_t longest_row = 0;         ///< in tokens, before anything was dropped or truncated
+    LengthTable lengths;
+    RowNoteCounts notes;
+    std::vector<std::string> markers_spelled_out;  ///< markers of the chat template without a piece in the tokenizer
+};
+
+/// Adds the counts of rows that come later in the same files: rows, longest_row and notes. TokenStore::count_samples()
+/// sets what depends on the samples themselves.
+void add_rows(StoreStatistics& statistics, const StoreStatistics& later);
+
+std::string to_json_text(const StoreStatistics& statistics);
+/// Reads what to_json_text wrote. Throws Exit::data with "where: ..." for anything else.
+StoreStatistics statistics_from_json(const std::string& text, const std::string& where);
+
+}  // namespace colonnade

@@ -1,0 +1,152 @@
+#include "data/text/sentencepiece_check.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+#include <unordered_set>
+#include <utility>
+
+#include "engine/device/error.h"
+#include "sentencepiece_model.pb.h"
+
+namespace colonnade {
+namespace {
+
+constexpr int unknown_piece = 2, unused_piece = 5;
+constexpr int bpe = 2;
+constexpr int most_pieces = 1'000'000;
+constexpr size_t longest_piece = 1024;
+
+/// Whether the first line is "<base64> <rank>": a tiktoken vocabulary, sometimes stored as tokenizer.model.
+bool is_tiktoken_list(std::string_view bytes) {
+    const std::string_view line = bytes.substr(0, std::min(bytes.find('\n'), size_t{4096}));
+    const size_t space = line.find(' ');
+    const auto is_base64 = [](unsigned char c) { return std::isalnum(c) || c == '+' || c == '/' || c == '='; };
+    const auto is_digit = [](unsigned char c) { return std::isdigit(c); };
+    return space != std::string_view::npos && space > 0 && space + 1 < line.size() &&
+           std::all_of(line.begin(), line.begin() + static_cast<std::ptrdiff_t>(space), is_base64) &&
+           std::all_of(line.begin() + static_cast<std::ptrdiff_t>(space) + 1, line.end(), is_digit);
+}
+
+/// Throws for a file that is not a model; recognises the files that are often found under that name.
+[[noreturn]] void refuse(std::string_view bytes, const std::string& path) {
+    std::string_view found = "another format, or a truncated model";
+    const size_t start = bytes.find_first_not_of(" \t\r\n");
+    if (start == std::string_view::npos)
+        found = "an empty file";
+    else if (bytes.starts_with("version https://git-lfs"))
+        found = "a Git LFS pointer: fetch the file itself with `git lfs pull`";
+    else if (bytes[start] == '{')
+        found = "JSON (a tokenizer.json?): pre-tokenised rows work with any model";
+    else if (is_tiktoken_list(bytes))
+        found = "a tiktoken vocabulary, as Llama 3 ships it: pre-tokenised rows work with any model";
+    fail(Exit::data, "{}: expected a SentencePiece model, found {}", path, found);
+}
+
+void check_pieces(const spm::Model& model, const std::string& path) {
+    if (model.pieces_size() > most_pieces)
+        fail(Exit::data, "{}: {} pieces; expected 1 to {}", path, model.pieces_size(), most_pieces);
+    std::unordered_set<std::string_view> seen;
+    int unknown = 0;
+    for (int id = 0; id < model.pieces_size(); ++id) {
+        const spm::Piece& piece = model.pieces(id);
+        const std::string& text = piece.piece();
+        if (text.empty() || text.size() > longest_piece)
+            fail(Exit::data, "{}: piece {} has {} bytes; expected 1 to {}", path, id, text.size(), longest_piece);
+        if (!std::isfinite(piece.score()))
+            fail(Exit::data, "{}: piece {} has score {}; expected a finite number", path, id, piece.score());
+        if (piece.type() < 1 || piece.type() > 6)
+            fail(Exit::data, "{}: piece {} has type {}; expected 1 to 6", path, id, piece.type());
+        if (!seen.insert(text).second) fail(Exit::data, "{}: piece {} is a duplicate", path, id);
+        unknown += piece.type() == unknown_piece;
+    }
+    if (unknown != 1) fail(Exit::data, "{}: {} unknown pieces; expected exactly one", path, unknown);
+    const spm::TrainerSpec& trainer = model.trainer_spec();
+    for (const auto& [name, id] : {std::pair{"unk_id", trainer.unk_id()},
+                                   {"bos_id", trainer.bos_id()},
+                                   {"eos_id", trainer.eos_id()},
+                                   {"pad_id", trainer.pad_id()}})
+        if (id < -1 || id >= model.pieces_size())
+            fail(Exit::data, "{}: {} is {}; expected -1 to {}", path, name, id, model.pieces_size() - 1);
+}
+
+/// A precompiled charsmap consists of the size of the trie (uint32), the trie, and NUL-terminated replacement strings.
+/// The trie is a double array (Darts-clone): byte c leads from unit u at place p to place p ^ offset(u) ^ c. Since the
+/// array consists of blocks of 256 units, that place is inside the array if p ^ offset(u) is. So checking every unit
+/// once proves that every walk is safe.
+void check_charsmap(std::string_view charsmap, const char* what, const std::string& path) {
+    if (charsmap.empty()) return;
+    const auto refuse = [&](std::string_view why) {
+        fail(Exit::data, "{}: the {} table is damaged: {}", path, what, why);
+    };
+    uint32_t trie_bytes = 0;
+    if (charsmap.size() < sizeof trie_bytes) refuse("it is truncated");
+    std::memcpy(&trie_bytes, charsmap.data(), sizeof trie_bytes);
+    charsmap.remove_prefix(sizeof trie_bytes);
+    if (trie_bytes == 0 || trie_bytes % (256 * sizeof(uint32_t)) != 0 || trie_bytes >= charsmap.size())
+        refuse("its trie does not fit");
+    const std::string_view strings = charsmap.substr(trie_bytes);
+    if (strings.back() != '\0') refuse("its last string has no end");
+
+    const uint32_t units = trie_bytes / sizeof(uint32_t);
+    const auto unit_at = [&](uint32_t place) {
+        uint32_t unit = 0;
+        std::memcpy(&unit, charsmap.data() + place * sizeof unit, sizeof unit);
+        return unit;
+    };
+    constexpr uint32_t value_bit = uint32_t{1} << 31, has_value_bit = uint32_t{1} << 8, far_bit = uint32_t{1} << 9;
+    for (uint32_t place = 0; place < units; ++place) {
+        const uint32_t unit = unit_at(place);
+        if (unit & value_bit) {
+            if ((unit & ~value_bit) >= strings.size()) refuse("a replacement is outside it");
+            continue;
+        }
+        const uint32_t base = place ^ (unit >> 10 << (unit & far_bit ? 8 : 0));
+        if (base >= units) refuse("a branch leads outside it");
+        if (unit & has_value_bit && !(unit_at(base) & value_bit)) refuse("a replacement is missing");
+    }
+}
+
+/// Whether a space, or U+2581 which stands for it, follows another character.
+bool joins_words(std::string piece) {
+    constexpr std::string_view escaped = "\xE2\x96\x81";
+    for (size_t at; (at = piece.find(escaped)) != piece.npos;) piece.replace(at, escaped.size(), " ");
+    const size_t word = piece.find_first_not_of(' ');
+    return word != piece.npos && piece.find(' ', word) != piece.npos;
+}
+
+}  // namespace
+
+std::optional<std::string> check_sentencepiece_model(const std::string& bytes, const std::string& path) {
+    spm::Model model;
+    if (!model.ParseFromString(bytes) || model.pieces_size() == 0) refuse(bytes, path);
+    check_pieces(model, path);
+    check_charsmap(model.normalizer_spec().precompiled_charsmap(), "normalizer", path);
+    check_charsmap(model.denormalizer_spec().precompiled_charsmap(), "denormalizer", path);
+    if (!model.normalizer_spec().add_dummy_prefix()) return std::nullopt;
+    model.mutable_normalizer_spec()->set_add_dummy_prefix(false);
+    return model.SerializeAsString();
+}
+
+bool words_stand_alone(const std::string& bytes) {
+    spm::Model model;
+    if (!model.ParseFromString(bytes)) return false;
+    const spm::NormalizerSpec& normalizer = model.normalizer_spec();
+    if (model.trainer_spec().model_type() != bpe || model.trainer_spec().treat_whitespace_as_suffix() ||
+        !normalizer.precompiled_charsmap().empty() || normalizer.remove_extra_whitespaces() ||
+        !normalizer.escape_whitespaces())
+        return false;
+    // An unused piece is split again in the way in which it was first merged anywhere in the text. Adjacent unknown
+    // pieces are merged into one, so the space must be a known piece.
+    bool knows_space = false;
+    for (const spm::Piece& piece : model.pieces()) {
+        if (piece.type() == unused_piece || joins_words(piece.piece())) return false;
+        knows_space |= piece.piece() == "\xE2\x96\x81";
+    }
+    return knows_space;
+}
+
+}  // namespace colonnade

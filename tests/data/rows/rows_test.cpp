@@ -1,0 +1,212 @@
+#include "data/rows/rows.h"
+
+#include "tests/support/file_test.h"
+
+namespace colonnade {
+namespace {
+
+/// A row as one line: (role: content) for each message, or the strings, or the ids and labels.
+std::string shown(const Row& row) {
+    std::string text;
+    for (const Message& m : row.messages)
+        text += fmt::format("({}: {}{})", m.role, m.content, m.train ? (*m.train ? " +" : " -") : "");
+    if (row.prompt_messages) text += fmt::format(" prompt {}", row.prompt_messages);
+    if (row.prompt) text += "<" + *row.prompt + ">";
+    if (row.completion) text += "<<" + *row.completion + ">>";
+    if (!row.input_ids.empty())
+        text += fmt::format("{} | {}", fmt::join(row.input_ids, " "), fmt::join(row.labels, " "));
+    return text;
+}
+
+class Rows : public FileTest {
+  protected:
+    std::string file(std::string_view content) const {
+        spill(path("rows.jsonl"), content);
+        return path("rows.jsonl");
+    }
+    RowReader reader(std::string_view content, std::string type = "auto",
+                     std::map<std::string, std::string> columns = {}) const {
+        return RowReader({.path = file(content), .type = std::move(type), .columns = std::move(columns)});
+    }
+    std::string first(std::string_view content, std::string type = "auto",
+                      std::map<std::string, std::string> columns = {}) const {
+        RowReader rows = reader(content, std::move(type), std::move(columns));
+        Row row;
+        EXPECT_TRUE(rows.next(row));
+        return rows.type() + ": " + shown(row);
+    }
+};
+
+TEST_F(Rows, ReadsAndDetectsEveryFormat) {
+    const struct {
+        const char *json, *expected;
+    } cases[] = {
+        {R"({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]})",
+         "messages: (system: s)(user: q)(assistant: a)"},
+        {R"({"messages": [{"role": "developer", "content": "d"}, {"role": "tool", "content": "t"}], "text": "the same as text"})",
+         "messages: (system: d)(tool: t)"},
+        {R"({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]})",
+         "messages: (user: ab)"},
+        {R"({"messages": [{"role": "user", "content": "q", "train": true}, {"role": "assistant", "content": "a", "train": false},
+             {"role": "assistant", "content": "b", "weight": 0}, {"role": "assistant", "content": "c", "weight": 1},
+             {"role": "assistant", "content": "d", "weight": null}]})",
+         "messages: (user: q +)(assistant: a -)(assistant: b -)(assistant: c +)(assistant: d)"},
+        {R"({"prompt": "p", "completion": ""})", "prompt_completion: <p><<>>"},
+        {R"({"prompt": [{"role": "user", "content": "q"}], "completion": [{"role": "assistant", "content": "a"}]})",
+         "prompt_completion: (user: q)(assistant: a) prompt 1"},
+        {R"({"instruction": "i", "input": "", "output": "o"})", "alpaca: (user: i)(assistant: o)"},
+        {R"({"instruction": "i", "input": "x", "output": "o", "system": "s", "history": [["q1", "a1"], ["q2", "a2"]]})",
+         "alpaca: (system: s)(user: q1)(assistant: a1)(user: q2)(assistant: a2)(user: i\nx)(assistant: o)"},
+        {R"({"instruction": "i", "input": null, "output": "o", "system": null, "history": []})",
+         "alpaca: (user: i)(assistant: o)"},
+        {R"({"conversations": [{"from": "human", "value": "h"}, {"from": "gpt", "value": "g"}], "system": "s"})",
+         "sharegpt: (system: s)(user: h)(assistant: g)"},
+        {R"({"conversations": [{"from": "system", "value": "s"}, {"from": "user", "value": "u"},
+             {"from": "function_call", "value": "f"}, {"from": "observation", "value": "o"}, {"from": "gpt", "value": "g"}]})",
+         "sharegpt: (system: s)(user: u)(assistant: f)(tool: o)(assistant: g)"},
+        {R"({"text": "caf\u00e9", "meta": {"source": 1}})", "text: <<café>>"},
+        {R"({"input_ids": [0, 5, 2147483647]})", "tokens: 0 5 2147483647 | 0 5 2147483647"},
+        {R"({"input_ids": [1, 2, 3], "labels": [-100, 2, -100]})", "tokens: 1 2 3 | -100 2 -100"},
+        {R"({"input_ids": [1, 2, 3, 0, 0], "labels": [1, 2, 3, -100, -100], "attention_mask": [1, 1, 1, 0, 0]})",
+         "tokens: 1 2 3 | 1 2 3"},
+    };
+    for (const auto& [json, expected] : cases) {
+        std::string line = json;
+        std::erase(line, '\n');
+        EXPECT_EQ(first(line), expected) << json;
+    }
+}
+
+TEST_F(Rows, ColumnsRenameKeysAtEveryLevel) {
+    EXPECT_EQ(first(R"({"question": "q", "reply": "r", "prompt": 3})", "auto",
+                    {{"prompt", "question"}, {"completion", "reply"}}),
+              "prompt_completion: <q><<r>>");
+    EXPECT_EQ(first(R"({"conversations": [{"from": "user", "value": "q"}]})", "messages",
+                    {{"messages", "conversations"}, {"role", "from"}, {"content", "value"}}),
+              "messages: (user: q)");
+}
+
+TEST_F(Rows, StreamsLinesWithTheirNumbers) {
+    RowReader rows = reader("\xEF\xBB\xBF\n{\"text\": \"a\"}\r\n\n  \t\n{\"text\": \"b\"}\n{\"text\": \"c\"}");
+    EXPECT_LT(rows.progress(), 1.0);
+    Row row;
+    std::string seen;
+    while (rows.next(row)) seen += fmt::format("{}@{} ", *row.completion, row.line);
+    EXPECT_EQ(seen, "a@2 b@5 c@6 ");
+    EXPECT_EQ(rows.progress(), 1.0);
+    EXPECT_FALSE(rows.next(row));
+}
+
+TEST_F(Rows, RawLinesParseElsewhere) {
+    RowReader rows = reader("{\"text\": \"a\"}\n\n{\"text\": \"b\"}\n");
+    std::string line;
+    int64_t number = 0;
+    ASSERT_TRUE(rows.next_line(line, number));
+    EXPECT_EQ(number, 1);
+    EXPECT_EQ(line, "{\"text\": \"a\"}");
+    ASSERT_TRUE(rows.next_line(line, number));
+    EXPECT_EQ(number, 3);
+    EXPECT_EQ(rows.parse(line, number).line, 3);
+    EXPECT_FALSE(rows.next_line(line, number));
+}
+
+TEST_F(Rows, LineLimitIsExact) {
+    const std::string head = "{\"text\": \"", tail = "\"}";
+    const size_t limit = size_t{16} << 20;
+    const std::string filled = head + std::string(limit - head.size() - tail.size(), 'x') + tail;
+    for (const std::string& longest : {filled + "\n{\"text\": \"b\"}\n", filled}) {
+        RowReader rows = reader(longest);
+        Row row;
+        ASSERT_TRUE(rows.next(row));
+        EXPECT_EQ(row.completion->size(), limit - head.size() - tail.size());
+    }
+    expect_error(Exit::data, "rows.jsonl:2: the line is longer than 16 MiB", [&] {
+        RowReader rows = reader("{\"text\": \"a\"}\n " + filled + "\n");
+        for (Row row; rows.next(row);) {
+        }
+    });
+}
+
+TEST_F(Rows, RefusesBadFiles) {
+    expect_error(Exit::data, "absent.jsonl: cannot open: No such file",
+                 [&] { RowReader({.path = path("absent.jsonl")}); });
+    expect_error(Exit::data, "expected a JSONL file, found a folder", [&] { RowReader({.path = folder_}); });
+    expect_error(Exit::data, "rows.jsonl: no rows: the file is empty", [&] { reader(""); });
+    expect_error(Exit::data, "rows.jsonl: no rows: the file is empty", [&] { reader("\n \n\r\n", "text"); });
+    expect_error(Exit::config,
+                 "unknown type 'chatml'; expected auto, tokens {input_ids}, messages {messages}, sharegpt",
+                 [&] { reader("{}", "chatml"); });
+    expect_error(Exit::config, "type text has no key 'prompt' to read from 'q'", [&] {
+        reader("{}", "text", {{"prompt", "q"}});
+    });
+    expect_error(Exit::data, "rows.jsonl:1: expected one JSON object per line (JSONL), found a list",
+                 [&] { reader("[{\"text\": \"a\"}]"); });
+    expect_error(Exit::data, "rows.jsonl:1: expected an object, found string", [&] { reader("\"text\""); });
+    expect_error(
+        Exit::data,
+        "rows.jsonl:2: cannot detect the format of this row; found keys: \"chosen\", \"rejected\"; expected tokens",
+        [&] { reader("\n{\"chosen\": \"a\", \"rejected\": \"b\"}"); });
+}
+
+TEST_F(Rows, RefusesBadRowsWithPlaceFoundAndExpected) {
+    const struct {
+        const char *type, *json, *part;
+    } cases[] = {
+        {"text", R"({"text": "a")", "rows.jsonl:1: column"},
+        {"text", "{\"text\": \"\xff\"}", "ill-formed UTF-8"},
+        {"text", R"({"text": "a", "text": "b"})", "duplicate key 'text'"},
+        {"text", R"({"txt": "a"})", R"(rows.jsonl:1: key 'text' is missing; found keys: "txt")"},
+        {"text", R"({"text": null})", "key 'text' is null"},
+        {"text", R"({"text": ["a"]})", "key 'text': expected a string, found array"},
+        {"messages", R"({"messages": "hi"})", "key 'messages': expected a list, found string"},
+        {"messages", R"({"messages": []})", "key 'messages': the list is empty"},
+        {"messages", R"({"messages": ["hi"]})", "rows.jsonl:1: messages[0]: expected an object, found string"},
+        {"messages", R"({"messages": [{"role": "user", "content": "q"}, {"from": "gpt", "value": "a"}]})",
+         R"(messages[1]: key 'role' is missing; found keys: "from", "value")"},
+        {"messages", R"({"messages": [{"role": "human", "content": "q"}]})",
+         R"(messages[0]: unknown role "human"; expected one of system, developer, user, assistant, tool)"},
+        {"messages", "{\"messages\": [{\"role\": \"a\\nb\", \"content\": \"q\"}]}", R"(unknown role "a\nb")"},
+        {"messages", R"({"messages": [{"role": "assistant", "content": null, "tool_calls": []}]})",
+         "key 'content' is null"},
+        {"messages", R"({"messages": [{"role": "user", "content": 3}]})",
+         "expected a string or a list of text parts, found number"},
+        {"messages", R"({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]})",
+         R"(content[0]: expected a text part {"type": "text", "text": ...}, found {"type":"image_url"})"},
+        {"messages", R"({"messages": [{"role": "user", "content": "q", "train": 1}]})",
+         "key 'train': expected true or false, found number"},
+        {"messages", R"({"messages": [{"role": "user", "content": "q", "weight": 0.5}]})",
+         "key 'weight': expected 0 or 1, found 0.5"},
+        {"prompt_completion", R"({"prompt": "p"})", "key 'completion' is missing"},
+        {"prompt_completion", R"({"prompt": "p", "completion": [{"role": "assistant", "content": "a"}]})",
+         "expected two strings or two message lists, found string and array"},
+        {"alpaca", R"({"instruction": "i", "output": 5})", "key 'output': expected a string, found number"},
+        {"alpaca", R"({"instruction": "i", "output": "o", "history": [["q"]]})",
+         R"(history[0]: expected [question, answer], found ["q"])"},
+        {"sharegpt", R"({"conversations": [{"from": "bot", "value": "v"}]})",
+         R"(conversations[0]: unknown role "bot"; expected one of human, gpt)"},
+        {"tokens", R"({"input_ids": []})", "key 'input_ids': the list is empty"},
+        {"tokens", R"({"input_ids": [1, 2.0]})", "input_ids[1]: expected a token id, found 2.0"},
+        {"tokens", R"({"input_ids": [1, true]})", "input_ids[1]: expected a token id, found true"},
+        {"tokens", R"({"input_ids": [-1]})", "input_ids[0]: expected a token id, found -1"},
+        {"tokens", R"({"input_ids": [2147483648]})", "expected a token id, found 2147483648"},
+        {"tokens", R"({"input_ids": [1], "labels": [18446744073709551516]})",
+         "expected a token id or -100, found 18446744073709551516"},
+        {"tokens", R"({"input_ids": [1, 2], "labels": [1]})", "'labels' has 1 entries, 'input_ids' has 2"},
+        {"tokens", R"({"input_ids": [1, 2], "labels": [1, -5]})", "labels[1]: expected a token id or -100, found -5"},
+        {"tokens", R"({"input_ids": [1, 2], "attention_mask": [1]})",
+         "'attention_mask' has 1 entries, 'input_ids' has 2"},
+        {"tokens", R"({"input_ids": [1, 2], "attention_mask": [0, 1]})",
+         "attention_mask[1]: expected ones, then zeros"},
+        {"tokens", R"({"input_ids": [1, 2], "attention_mask": [2, 1]})",
+         "attention_mask[0]: expected ones, then zeros"},
+        {"tokens", R"({"input_ids": [1, 2], "attention_mask": [0, 0]})", "every entry is padding"},
+    };
+    for (const auto& [type, json, part] : cases)
+        expect_error(Exit::data, part, [&, &json = json, &type = type] { first(json, type); });
+    expect_error(Exit::data, "key 'question' (column 'prompt') is missing", [&] {
+        first(R"({"prompt": "p", "completion": "c"})", "prompt_completion", {{"prompt", "question"}});
+    });
+}
+
+}  // namespace
+}  // namespace colonnade

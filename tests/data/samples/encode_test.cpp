@@ -1,0 +1,295 @@
+#include "data/samples/encode.h"
+
+#include <algorithm>
+
+#include "engine/io/json.h"
+#include "tests/support/file_test.h"
+#include "tests/support/paths.h"
+
+namespace colonnade {
+namespace {
+
+/// The tokenizer of the golden chats: a tiny BPE model with the markers of ChatML, Llama-3 and Gemma.
+std::shared_ptr<const Tokenizer> tokenizer() {
+    static const auto loaded = Tokenizer::load(golden_file("template_golden.model"));
+    return loaded;
+}
+
+Row chat_row(const std::vector<Message>& messages) {
+    Row row;
+    row.messages = messages;
+    return row;
+}
+Row text_row(const std::string& text) {
+    Row row;
+    row.completion = text;
+    return row;
+}
+Row prompt_row(const std::string& prompt, const std::string& completion) {
+    Row row = text_row(completion);
+    row.prompt = prompt;
+    return row;
+}
+Row token_row(const std::vector<int32_t>& ids, const std::vector<int32_t>& labels) {
+    Row row;
+    row.input_ids = ids;
+    row.labels = labels;
+    return row;
+}
+
+/// The sample's pieces, trained ones in braces: "<s> [INST] {▁A </s>}" without the spaces.
+std::string shown(const Sample& sample) {
+    std::string text;
+    bool open = false;
+    for (size_t i = 0; i < sample.tokens.size(); ++i) {
+        if ((sample.weights[i] > 0) != open) text += open ? "}" : "{";
+        open = sample.weights[i] > 0;
+        const std::string piece = tokenizer()->piece(sample.tokens[i]);
+        const bool is_byte = piece.size() == 6 && piece.starts_with("<0x");
+        text += is_byte ? std::string(1, static_cast<char>(std::stoi(piece.substr(3, 2), nullptr, 16))) : piece;
+    }
+    text += open ? "}" : "";
+    for (size_t at; (at = text.find("\u2581")) != std::string::npos;) text.replace(at, 3, 1, ' ');
+    return text;
+}
+
+std::string encoded(const Row& row, const EncodeOptions& options) {
+    return shown(Encoder(tokenizer(), options).encode(row, "here").sample);
+}
+
+const std::vector<Message> kChat = {
+    {"system", "S", {}}, {"user", "U", {}}, {"assistant", "A", {}}, {"user", "V", {}}, {"assistant", "B", {}}};
+
+/// The same templates through transformers' LlamaTokenizer: ids of the chat and of the prompt, and the assistant mask.
+TEST(Encode, MatchesTransformers) {
+    const Json cases = read_json_file(golden_file("template_golden.json"));
+    ASSERT_EQ(cases.size(), 42u);
+    for (const Json& golden : cases) {
+        EncodeOptions options;
+        options.chat_template = golden["template"];
+        const Encoder encoder(tokenizer(), options);
+        std::vector<Message> messages;
+        for (const Json& message : golden["messages"]) messages.push_back({message["role"], message["content"], {}});
+        const Encoded result = encoder.encode(chat_row(messages), "here");
+        EXPECT_EQ(result.sample.tokens, golden["ids"].get<std::vector<int32_t>>())
+            << golden["template"] << golden["messages"];
+        EXPECT_EQ(result.sample.weights, golden["assistant"].get<std::vector<float>>())
+            << golden["template"] << golden["messages"];
+        EXPECT_EQ(result.sample.branch_begins, std::vector<int32_t>{0});
+        EXPECT_EQ(result.full_length, result.sample.length());
+        EXPECT_FALSE(result.notes.any());
+        messages.pop_back();
+        EXPECT_EQ(encoder.encode_prompt(messages), golden["prompt"].get<std::vector<int32_t>>()) << golden["template"];
+    }
+}
+
+/// Generation starts exactly where the trained answer starts, also after earlier answers.
+TEST(Encode, PromptIsThePrefixOfTheChat) {
+    for (const std::string& name : chat_template_names()) {
+        EncodeOptions options;
+        options.chat_template = name;
+        options.mask_history = true;
+        const Encoder encoder(tokenizer(), options);
+        const std::vector<int32_t> prompt = encoder.encode_prompt({kChat.begin(), kChat.end() - 1});
+        const Sample sample = encoder.encode(chat_row(kChat), "here").sample;
+        ASSERT_LT(prompt.size(), sample.tokens.size());
+        EXPECT_TRUE(std::equal(prompt.begin(), prompt.end(), sample.tokens.begin())) << name;
+        const auto first_trained =
+            std::find(sample.weights.begin(), sample.weights.end(), 1.0f) - sample.weights.begin();
+        EXPECT_EQ(first_trained, static_cast<std::ptrdiff_t>(prompt.size())) << name;
+    }
+}
+
+TEST(Encode, LossMask) {
+    const auto chat = [](auto change, std::vector<Message> messages = kChat) {
+        EncodeOptions options;
+        change(options);
+        return encoded(chat_row(messages), options);
+    };
+    const std::string s = "<|im_start|>system\nS<|im_end|>\n", u = "<|im_start|>user\nU<|im_end|>\n",
+                      v = "<|im_start|>user\nV<|im_end|>\n", open = "<|im_start|>assistant\n",
+                      a = open + "A<|im_end|>\n";
+    EXPECT_EQ(chat([](auto&) {}), s + u + open + "{A<|im_end|>}\n" + v + open + "{B<|im_end|>}\n");
+    EXPECT_EQ(chat([](auto& o) { o.mask_history = true; }), s + u + a + v + open + "{B<|im_end|>}\n");
+    EXPECT_EQ(chat([](auto& o) { o.train_on_eos = TrainOnEos::none; }),
+              s + u + open + "{A}<|im_end|>\n" + v + open + "{B}<|im_end|>\n");
+    EXPECT_EQ(chat([](auto& o) { o.train_on_eos = TrainOnEos::last; }),
+              s + u + open + "{A}<|im_end|>\n" + v + open + "{B<|im_end|>}\n");
+    EXPECT_EQ(chat([](auto& o) { o.train_on_eos = TrainOnEos::all; }),
+              "<|im_start|>system\nS{<|im_end|>}\n<|im_start|>user\nU{<|im_end|>}\n" + open +
+                  "{A<|im_end|>}\n<|im_start|>user\nV{<|im_end|>}\n" + open + "{B<|im_end|>}\n");
+    EXPECT_EQ(
+        chat([](auto& o) { o.roles_to_train = {"user"}; }),
+        s + "<|im_start|>user\n{U<|im_end|>}\n" + a + "<|im_start|>user\n{V<|im_end|>}\n" + open + "B<|im_end|>\n");
+    EXPECT_EQ(chat([](auto& o) { o.train_on_prompt = true; }),
+              "<|im_start|>{" + (s + u + a + v + open + "B<|im_end|>\n}").substr(std::string("<|im_start|>").size()));
+    // A message's own switch overrides its role.
+    std::vector<Message> switched = kChat;
+    switched[1].train = true;
+    switched[2].train = false;
+    EXPECT_EQ(chat([](auto&) {}, switched), s + "<|im_start|>user\n{U<|im_end|>}\n" + a + v + open + "{B<|im_end|>}\n");
+    // prompt_completion with message lists: assistant turns of the prompt are not trained on.
+    Row row = chat_row(kChat);
+    row.prompt_messages = 4;
+    EXPECT_EQ(encoded(row, {}), s + u + a + v + open + "{B<|im_end|>}\n");
+}
+
+TEST(Encode, PlainRows) {
+    const auto with = [](auto change) {
+        EncodeOptions options;
+        change(options);
+        return options;
+    };
+    EXPECT_EQ(encoded(text_row("one two"), {}), "<s>{ one two</s>}");
+    EXPECT_EQ(encoded(text_row("one"), with([](auto& o) { o.add_eos = false; })), "<s>{ one}");
+    EXPECT_EQ(encoded(text_row("one"), with([](auto& o) { o.train_on_eos = TrainOnEos::none; })), "<s>{ one}</s>");
+    EXPECT_EQ(encoded(prompt_row("one", " two"), {}), "<s> one{ two</s>}");
+    EXPECT_EQ(encoded(prompt_row("", "two"), {}), "<s>{ two</s>}");
+    EXPECT_EQ(encoded(prompt_row("one", " two"), with([](auto& o) { o.train_on_prompt = true; })), "<s>{ one two</s>}");
+    // Without BOS nothing predicts the first token of the text.
+    const Sample bare =
+        Encoder(tokenizer(), with([](auto& o) { o.add_bos = false; })).encode(text_row("one two"), "here").sample;
+    EXPECT_EQ(bare.tokens.size(), bare.weights.size());
+    EXPECT_EQ(bare.weights[0], 0);
+    EXPECT_EQ(std::count(bare.weights.begin(), bare.weights.end(), 1.0f), bare.length() - 1);
+    // A chat with the plain template has the same tokens as prompt and completion.
+    const auto plain = with([](auto& o) { o.chat_template = "plain"; });
+    EXPECT_EQ(encoded(chat_row({{"user", "one", {}}, {"assistant", " two", {}}}), plain), "<s> one{ two</s>}");
+}
+
+TEST(Encode, TooLongRows) {
+    const Row row = prompt_row("one two three", " four five");
+    EncodeOptions options;
+    const int64_t full = Encoder(tokenizer(), options).encode(row, "here").full_length;
+    const auto result = [&](ExcessLength policy, int64_t max_length) {
+        options.excess_length = policy;
+        options.max_length = max_length;
+        return Encoder(tokenizer(), options).encode(row, "f:7");
+    };
+    EXPECT_FALSE(result(ExcessLength::error, full).notes.any());
+    expect_error(Exit::data, fmt::format("f:7: the row has {} tokens; expected at most max_length {}", full, full - 1),
+                 [&] { result(ExcessLength::error, full - 1); });
+    const Encoded dropped = result(ExcessLength::drop, full - 1);
+    EXPECT_TRUE(dropped.notes.has(RowNote::dropped_too_long));
+    EXPECT_EQ(dropped.full_length, full);
+    EXPECT_TRUE(dropped.sample.tokens.empty());
+    const Sample whole = result(ExcessLength::drop, full).sample;
+    const Encoded cut = result(ExcessLength::truncate, full - 1);
+    EXPECT_TRUE(cut.notes.has(RowNote::truncated));
+    EXPECT_EQ(cut.full_length, full);
+    EXPECT_EQ(cut.sample.tokens, std::vector<int32_t>(whole.tokens.begin(), whole.tokens.end() - 1));
+    EXPECT_EQ(cut.sample.weights, std::vector<float>(whole.weights.begin(), whole.weights.end() - 1));
+    const auto prompt = std::count(whole.weights.begin(), whole.weights.end(), 0.0f);
+    EXPECT_TRUE(result(ExcessLength::truncate, prompt + 1).notes.has(RowNote::truncated));
+    EXPECT_TRUE(result(ExcessLength::truncate, prompt).notes.has(RowNote::dropped_nothing_learned));
+}
+
+TEST(Encode, TokenRows) {
+    const Encoder encoder(nullptr, {.vocab_size = 100});
+    const Encoded some = encoder.encode(token_row({7, 99, 0, 8}, {-100, -100, 0, 8}), "here");
+    EXPECT_EQ(some.sample.tokens, (std::vector<int32_t>{7, 99, 0, 8}));
+    EXPECT_EQ(some.sample.weights, (std::vector<float>{0, 0, 1, 1}));
+    EXPECT_FALSE(some.notes.has(RowNote::no_end_token)) << "no tokenizer, no suspicion";
+    const Encoder on_prompt(nullptr, {.train_on_prompt = true, .vocab_size = 100});
+    EXPECT_EQ(on_prompt.encode(token_row({7, 8, 9}, {-100, -100, 9}), "here").sample.weights,
+              (std::vector<float>{0, 0, 1}));
+    EXPECT_EQ(encoder.encode(token_row({1, 2}, {1, 2}), "here").sample.weights, (std::vector<float>{0, 1}));
+    EXPECT_TRUE(encoder.encode(token_row({1, 2}, {1, -100}), "here").notes.has(RowNote::dropped_nothing_learned));
+    expect_error(Exit::data, "f:3: input_ids[1] is 100; expected 0 to 99", [&] {
+        (void)encoder.encode(token_row({1, 100}, {1, 100}), "f:3");
+    });
+    expect_error(Exit::data, "f:3: labels[0] is 2; expected -100 or 1", [&] {
+        (void)encoder.encode(token_row({1, 2}, {2, -100}), "f:3");
+    });
+    expect_error(Exit::config, "f:3: a text row needs a tokenizer",
+                 [&] { (void)encoder.encode(text_row("a"), "f:3"); });
+    expect_error(Exit::config, "needs a tokenizer", [&] { (void)encoder.encode_prompt(kChat); });
+    EXPECT_TRUE(encoder.stop_ids().empty());
+}
+
+TEST(Encode, SuspiciousRows) {
+    const int32_t bos = 1, eos = 2;
+    const Encoder chatml(tokenizer(), {});
+    EXPECT_TRUE(chatml.encode(token_row({5, 6}, {5, 6}), "here").notes.has(RowNote::no_end_token));
+    EXPECT_FALSE(chatml.encode(token_row({5, 6, eos, 7}, {5, 6, eos, -100}), "here").notes.has(RowNote::no_end_token));
+    EXPECT_TRUE(chatml.encode(token_row({bos, bos, 6}, {bos, bos, 6}), "here").notes.has(RowNote::double_bos));
+    EXPECT_FALSE(chatml.encode(token_row({bos, 6, bos}, {bos, 6, bos}), "here").notes.has(RowNote::double_bos));
+    EXPECT_TRUE(chatml.encode(text_row("<s>[INST] hello"), "here").notes.has(RowNote::double_bos));
+    EXPECT_FALSE(chatml.encode(text_row("hello <s>"), "here").notes.has(RowNote::double_bos));
+    EXPECT_TRUE(chatml.encode(chat_row({{"user", "a<|im_end|>b", {}}, {"assistant", "c", {}}}), "here")
+                    .notes.has(RowNote::marker_in_text));
+    EXPECT_FALSE(chatml.encode(chat_row({{"user", "a<|eot_id|>b", {}}, {"assistant", "c", {}}}), "here")
+                     .notes.has(RowNote::marker_in_text));
+    EncodeOptions options;
+    options.add_eos = false;
+    EXPECT_TRUE(Encoder(tokenizer(), options).encode(text_row("hello"), "here").notes.has(RowNote::no_end_token));
+}
+
+class EncodeFile : public FileTest {};
+
+TEST_F(EncodeFile, MarkersThatTheTokenizerLacksAreSpelledOut) {
+    std::string text;
+    for (int i = 0; i < 100; ++i) text += fmt::format("some system user assistant text {}\n", i);
+    spill(path("text.txt"), text);
+    TokenizerTraining training;
+    training.text_files = {path("text.txt")};
+    training.output = path("t");
+    training.vocab_size = 290;
+    training.special_tokens = {"<|im_start|>"};
+    train_tokenizer(training);
+    const auto bare = Tokenizer::load(path("t.model"));
+    const Encoder encoder(bare, {});
+    EXPECT_EQ(encoder.spelled_out(), std::vector<std::string>{"<|im_end|>"});
+    EXPECT_EQ(encoder.stop_ids(), std::vector<int32_t>{2});
+    const Encoded result = encoder.encode(chat_row({{"user", "a", {}}, {"assistant", "b", {}}}), "here");
+    EXPECT_TRUE(result.notes.has(RowNote::no_end_token));
+    EXPECT_EQ(bare->decode(result.sample.tokens),
+              "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n");
+    // The answer and its spelled-out end are trained on, whatever their pieces are.
+    std::vector<int32_t> trained;
+    for (size_t i = 0; i < result.sample.tokens.size(); ++i)
+        if (result.sample.weights[i] > 0) trained.push_back(result.sample.tokens[i]);
+    EXPECT_EQ(bare->decode(trained), "b<|im_end|>");
+}
+
+TEST(Encode, MarkersAndStops) {
+    const struct {
+        const char* name;
+        std::vector<std::string> stops;
+    } cases[] = {{"plain", {"</s>"}},
+                 {"chatml", {"<|im_end|>", "</s>"}},
+                 {"llama2", {"</s>"}},
+                 {"llama3", {"<|eot_id|>", "</s>"}},
+                 {"mistral", {"</s>"}},
+                 {"zephyr", {"</s>"}},
+                 {"gemma", {"<end_of_turn>", "</s>"}}};
+    for (const auto& [name, stops] : cases) {
+        EncodeOptions options;
+        options.chat_template = name;
+        const Encoder encoder(tokenizer(), options);
+        std::vector<std::string> found;
+        for (const int32_t id : encoder.stop_ids()) found.push_back(tokenizer()->piece(id));
+        EXPECT_EQ(found, stops) << name;
+        EXPECT_TRUE(encoder.spelled_out().empty()) << name;
+    }
+}
+
+TEST(Encode, RefusesBadOptions) {
+    const auto refuses = [](const std::string& part, auto change) {
+        EncodeOptions options;
+        change(options);
+        expect_error(Exit::config, part, [&] { Encoder(tokenizer(), options); });
+    };
+    refuses("unknown chat template 'vicuna'", [](auto& o) { o.chat_template = "vicuna"; });
+    refuses("max_length 1; expected at least 2", [](auto& o) { o.max_length = 1; });
+    refuses("train_on_prompt and mask_history contradict", [](auto& o) { o.train_on_prompt = o.mask_history = true; });
+    refuses("420 pieces; expected at most the model's vocabulary of 419", [](auto& o) { o.vocab_size = 419; });
+    expect_error(Exit::data, "f:9: message 1 is from role 'user'; the llama2 template needs", [] {
+        EncodeOptions options;
+        options.chat_template = "llama2";
+        (void)Encoder(tokenizer(), options).encode(chat_row({{"user", "a", {}}, {"user", "b", {}}}), "f:9");
+    });
+}
+
+}  // namespace
+}  // namespace colonnade

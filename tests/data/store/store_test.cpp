@@ -1,0 +1,360 @@
+// The token store: samples are read back as written, a stale or damaged file is never used, and every dropped row is
+// counted. Rows are pre-tokenised, so that the tests can spell out every token.
+
+#include "data/store/store.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+
+#include "data/prepare_report.h"
+#include "data/store/build_store.h"
+#include "engine/io/files.h"
+#include "engine/io/hdf5.h"
+#include "engine/io/sha256.h"
+#include "tests/support/expect_error.h"
+
+namespace colonnade {
+namespace {
+
+namespace fs = std::filesystem;
+
+class Store : public testing::Test {
+  protected:
+    void SetUp() override {
+        folder_ = testing::TempDir() + "store_" + testing::UnitTest::GetInstance()->current_test_info()->name();
+        fs::remove_all(folder_);
+        fs::create_directories(folder_);
+    }
+    void TearDown() override { fs::remove_all(folder_); }
+
+    std::string write(const std::string& name, const std::string& content) const {
+        const std::string path = folder_ + "/" + name;
+        std::ofstream(path, std::ios::binary) << content;
+        return path;
+    }
+
+    StoreRequest request(std::vector<std::string> paths) const {
+        StoreRequest request;
+        request.folder = folder_ + "/prepared";
+        for (const auto& path : paths) request.datasets.push_back({path, "auto", {}});
+        request.encode.vocab_size = 100;
+        request.encode.max_length = 8;
+        request.progress.write = [](std::string_view) {};
+        return request;
+    }
+
+    std::string folder_;
+};
+
+const char* const rows = R"({"input_ids": [1, 10, 11, 12], "labels": [-100, -100, 11, 12]})"
+                         "\n\n"
+                         R"({"input_ids": [1, 2, 3, 4, 5, 6, 7, 8, 9]})"
+                         "\n"
+                         R"({"input_ids": [1, 20, 21], "labels": [-100, -100, -100]})"
+                         "\n"
+                         R"({"input_ids": [1]})"
+                         "\n"
+                         R"({"input_ids": [30, 31]})"
+                         "\n";
+
+void expect_equal(const TokenStore& a, const TokenStore& b) {
+    ASSERT_EQ(a.size(), b.size());
+    for (int64_t i = 0; i < a.size(); ++i) {
+        EXPECT_EQ(a.sample(i).tokens, b.sample(i).tokens);
+        EXPECT_EQ(a.sample(i).weights, b.sample(i).weights);
+        EXPECT_EQ(a.sample(i).branch_begins, b.sample(i).branch_begins);
+        EXPECT_EQ(a.sample(i).margin, b.sample(i).margin);
+        EXPECT_EQ(a.place(i), b.place(i));
+    }
+    EXPECT_EQ(to_json_text(a.statistics), to_json_text(b.statistics));
+    EXPECT_EQ(a.settings, b.settings);
+}
+
+void expect_refusal(Exit exit, const std::vector<std::string>& parts, const std::function<void()>& body) {
+    const std::string message = expect_error(exit, parts.front(), body);
+    for (const auto& part : parts) EXPECT_NE(message.find(part), std::string::npos) << message << "\n  lacks: " << part;
+}
+
+TEST_F(Store, EveryRowIsKeptOrCounted) {
+    const std::string path = write("a.jsonl", rows);
+    const StoreResult result = build_store(request({path}));
+    EXPECT_FALSE(result.reused);
+    const TokenStore& store = result.store;
+    ASSERT_EQ(store.size(), 2);
+    EXPECT_EQ(store.sample(0).tokens, (std::vector<int32_t>{1, 10, 11, 12}));
+    EXPECT_EQ(store.sample(0).weights, (std::vector<float>{0, 0, 1, 1}));
+    EXPECT_EQ(store.sample(0).branch_begins, (std::vector<int32_t>{0}));
+    EXPECT_EQ(store.sample(1).tokens, (std::vector<int32_t>{30, 31}));
+    EXPECT_EQ(store.place(0), path + ":1");
+    EXPECT_EQ(store.place(1), path + ":6");
+    EXPECT_EQ(store.lengths(), (std::vector<int64_t>{4, 2}));
+    EXPECT_EQ(store.target_weights(), (std::vector<double>{2, 1}));
+
+    const StoreStatistics& s = store.statistics;
+    EXPECT_EQ(s.rows, 5);
+    EXPECT_EQ(s.samples, 2);
+    EXPECT_EQ(s.tokens, 6);
+    EXPECT_EQ(s.learned_tokens, 3);
+    EXPECT_EQ(s.longest_row, 9);
+    EXPECT_EQ(s.notes[RowNote::dropped_too_long].first, (std::vector<std::string>{path + ":3"}));
+    EXPECT_EQ(s.notes[RowNote::dropped_nothing_learned].first, (std::vector<std::string>{path + ":4", path + ":5"}));
+    EXPECT_EQ(s.rows,
+              s.samples + s.notes[RowNote::dropped_too_long].count + s.notes[RowNote::dropped_nothing_learned].count);
+    EXPECT_EQ(s.files.at(0).type, "tokens");
+    EXPECT_EQ(s.files.at(0).rows, 5);
+    EXPECT_EQ(s.files.at(0).samples, 2);
+}
+
+TEST_F(Store, LongRowsAreTruncatedOrRefusedOnRequest) {
+    const std::string path = write("a.jsonl", rows);
+    StoreRequest truncating = request({path});
+    truncating.encode.excess_length = ExcessLength::truncate;
+    const StoreResult result = build_store(truncating);
+    EXPECT_EQ(result.store.sample(1).tokens, (std::vector<int32_t>{1, 2, 3, 4, 5, 6, 7, 8}));
+    EXPECT_EQ(result.store.statistics.notes[RowNote::truncated].first, (std::vector<std::string>{path + ":3"}));
+
+    StoreRequest strict = request({path});
+    strict.encode.excess_length = ExcessLength::error;
+    expect_refusal(Exit::data, {path + ":3", "9 tokens"}, [&] { build_store(strict); });
+    EXPECT_EQ(std::distance(fs::directory_iterator(folder_ + "/prepared"), {}), 1);  // the file of the first request
+}
+
+TEST_F(Store, AnUnchangedRequestFindsItsStore) {
+    const std::string path = write("a.jsonl", rows);
+    const StoreResult fresh = build_store(request({path}));
+    const StoreResult found = build_store(request({path}));
+    EXPECT_TRUE(found.reused);
+    EXPECT_EQ(found.path, fresh.path);
+    EXPECT_EQ(fs::path(found.path).filename(), "train-" + found.key.substr(0, 16) + ".h5");
+    expect_equal(found.store, fresh.store);
+}
+
+TEST_F(Store, WhateverCouldChangeATokenChangesTheKey) {
+    const std::string path = write("a.jsonl", rows), other = write("b.jsonl", rows);
+    const std::vector<std::function<void(StoreRequest&)>> changes = {
+        [](auto&) {},
+        [&](auto& r) {
+            r.datasets.push_back({other, "auto", {}});
+        },
+        [](auto& r) { r.datasets[0].type = "tokens"; },
+        [](auto& r) {
+            r.datasets[0].columns = {{"labels", "targets"}};
+        },
+        [](auto& r) { r.encode.chat_template = "plain"; },
+        [](auto& r) { r.encode.max_length = 9; },
+        [](auto& r) { r.encode.train_on_prompt = true; },
+        [](auto& r) { r.encode.roles_to_train = {"user"}; },
+        [](auto& r) { r.encode.train_on_eos = TrainOnEos::all; },
+        [](auto& r) { r.encode.mask_history = true; },
+        [](auto& r) { r.encode.add_bos = false; },
+        [](auto& r) { r.encode.add_eos = false; },
+        [](auto& r) { r.encode.excess_length = ExcessLength::truncate; },
+        [](auto& r) { r.encode.vocab_size = 101; },
+        [](auto& r) { r.encode.sample_length = 8; },
+        [](auto& r) { r.encode.max_answers = 2; },
+        [&](auto&) { write("a.jsonl", std::string(rows) + "{\"input_ids\": [40, 41]}\n"); },
+    };
+    std::set<std::string> keys;
+    for (const auto& change : changes) {
+        StoreRequest changed = request({path});
+        change(changed);
+        const StoreResult result = build_store(changed);
+        EXPECT_FALSE(result.reused);
+        keys.insert(result.key);
+    }
+    EXPECT_EQ(keys.size(), changes.size());
+}
+
+TEST_F(Store, TheFileIsTheSameForAnyNumberOfThreads) {
+    std::string many;
+    for (int i = 0; i < 20000; ++i) {
+        many += fmt::format("{{\"input_ids\": [1, {}, {}, {}]}}\n", i % 97, i % 89, i % 83);
+    }
+    const std::string a = write("a.jsonl", many), b = write("b.jsonl", rows);
+    std::set<std::string> hashes;
+    for (const int threads : {1, 2, 5}) {
+        StoreRequest threaded = request({a, b, a});
+        threaded.threads = threads;
+        const StoreResult result = build_store(threaded);
+        EXPECT_EQ(result.store.size(), 40002);
+        EXPECT_EQ(result.store.sample(123).tokens, (std::vector<int32_t>{1, 123 % 97, 123 % 89, 123 % 83}));
+        EXPECT_EQ(result.store.place(20000), b + ":1");
+        hashes.insert(sha256_file(result.path));
+        fs::remove(result.path);
+    }
+    EXPECT_EQ(hashes.size(), 1u);
+}
+
+TEST_F(Store, TheFirstBadRowIsNamedForAnyNumberOfThreads) {
+    std::string many;
+    for (int i = 1; i <= 20000; ++i)
+        many += i == 9000 || i == 15000 ? "{\"input_ids\": [1, 100]}\n" : "{\"input_ids\": [1, 2, 3]}\n";
+    const std::string path = write("a.jsonl", many + "not JSON\n");
+    for (const int threads : {1, 4}) {
+        StoreRequest threaded = request({path});
+        threaded.threads = threads;
+        expect_refusal(Exit::data, {path + ":9000", "100"}, [&] { build_store(threaded); });
+    }
+    EXPECT_TRUE(fs::is_empty(folder_ + "/prepared"));
+}
+
+TEST_F(Store, DataThatLeavesNothing) {
+    expect_refusal(Exit::config, {"no data sets are given for train"}, [&] { build_store(request({})); });
+    expect_refusal(Exit::data, {"missing.jsonl"}, [&] { build_store(request({folder_ + "/missing.jsonl"})); });
+    const std::string path = write("a.jsonl", R"({"input_ids": [1, 2, 3, 4, 5, 6, 7, 8, 9]})");
+    expect_refusal(Exit::data,
+                   {"no sample is left for train", "1 row read (the longest has 9 tokens), all dropped: 1 too long"},
+                   [&] { build_store(request({path})); });
+}
+
+TEST_F(Store, AnUnwritableFolderIsReported) {
+    StoreRequest blocked = request({write("a.jsonl", rows)});
+    blocked.folder = write("file", "") + "/prepared";
+    expect_refusal(Exit::storage, {blocked.folder}, [&] { build_store(blocked); });
+}
+
+/// A store that has a sample with a stem and branches; text rows have none.
+TokenStore pair_store() {
+    TokenStore store;
+    store.statistics.files = {{"pairs.jsonl", "tokens", 2, 0}};
+    store.settings = "{}";
+    store.add({{5, 6, 7, 8, 9}, {0, 0, 1, 1, 0.5f}, {2, 4}, 0.25f}, 0, 1);
+    store.add({{3, 4}, {0, 1}, {0}}, 0, 2);
+    store.count_samples();
+    return store;
+}
+
+TEST_F(Store, BranchesAndWeightsSurvive) {
+    const TokenStore store = pair_store();
+    EXPECT_EQ(store.statistics.learned_tokens, 3.5);
+    EXPECT_EQ(store.statistics.pairs, 1);
+    EXPECT_EQ(store.statistics.answers, 2);
+    EXPECT_EQ(store.statistics.pair_tokens, 5);
+    EXPECT_EQ(store.statistics.repeated_tokens, 7);
+    EXPECT_EQ(store.pairs(), (std::vector<double>{1, 0}));
+    EXPECT_EQ(store.sample(0).margin, 0.25f);
+    store.write(folder_ + "/pairs.h5", "k");
+    expect_equal(TokenStore::open(folder_ + "/pairs.h5", "k", 10), store);
+    EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 1);  // no temporary file is left
+}
+
+TEST_F(Store, ASubsetCountsItsOwnSamples) {
+    const TokenStore part = pair_store().subset([](int64_t i) { return i == 1; });
+    ASSERT_EQ(part.size(), 1);
+    EXPECT_EQ(part.sample(0).tokens, (std::vector<int32_t>{3, 4}));
+    EXPECT_EQ(part.place(0), "pairs.jsonl:2");
+    EXPECT_EQ(part.statistics.samples, 1);
+    EXPECT_EQ(part.statistics.files[0].samples, 1);
+    EXPECT_EQ(part.statistics.tokens, 2);
+    EXPECT_EQ(part.statistics.learned_tokens, 1);
+    EXPECT_EQ(part.statistics.pairs, 0);
+    EXPECT_EQ(part.statistics.pair_tokens, 0);
+    EXPECT_EQ(part.statistics.lengths.max, 2);
+}
+
+TEST_F(Store, ADamagedFileIsNeverUsed) {
+    const std::string path = folder_ + "/pairs.h5", advice = "delete this file";
+    pair_store().write(path, "k");
+    const std::string whole = read_file(path);
+    const auto open = [&] { TokenStore::open(path, "k", 10); };
+    ASSERT_NO_THROW(open());
+    expect_refusal(Exit::data, {path, "key is 'k', expected 'other'", advice},
+                   [&] { TokenStore::open(path, "other", 10); });
+    expect_refusal(Exit::data, {path, "tokens[4] is 9, expected an id in [0, 9)", advice},
+                   [&] { TokenStore::open(path, "k", 9); });
+
+    const int32_t tokens[] = {5, 6, 7, 8, 9};
+    std::string flipped = whole;
+    const size_t at = flipped.find(std::string(reinterpret_cast<const char*>(tokens), sizeof tokens));
+    ASSERT_NE(at, std::string::npos);
+    flipped[at] ^= 1;
+    write("pairs.h5", flipped);
+    expect_refusal(Exit::data, {path, "payload_sha256 is '", "expected '", advice}, open);
+
+    for (const size_t bytes : {size_t{0}, size_t{100}, whole.size() / 2, whole.size() - 1}) {
+        write("pairs.h5", whole.substr(0, bytes));
+        expect_refusal(Exit::data, {path, advice}, open);
+    }
+    write("pairs.h5", "not HDF5 at all");
+    expect_refusal(Exit::data, {path, advice}, open);
+}
+
+// Files with a correct hash but contradictory content, as another program could write them.
+TEST_F(Store, ContradictionsAreRefused) {
+    const auto written = [&](const std::function<void(TokenStore&)>& fill) {
+        TokenStore store = pair_store();
+        fill(store);
+        const std::string path = folder_ + "/bad.h5";
+        fs::remove(path);
+        store.write(path, "k");
+        return path;
+    };
+    const std::tuple<Sample, int32_t, const char*> cases[] = {
+        {{{1, -1}, {0, 1}, {0}}, 0, "tokens[8] is -1"},
+        {{{1, 2}, {0, -1}, {0}}, 0, "weights[8] is -1"},
+        {{{1, 2}, {0, std::numeric_limits<float>::infinity()}, {0}}, 0, "weights[8] is inf"},
+        {{{1, 2}, {0}, {0}}, 0, "weights has 8 entries, expected 9"},
+        {{{}, {}, {0}}, 0, "sample_begins[3] is 7, expected more than 7"},
+        {{{1, 2}, {0, 1}, {}}, 0, "branch_begins[3] is 3, expected more than 3"},
+        {{{1, 2}, {0, 1}, {3}}, 0, "branches of sample 2"},
+        {{{1, 2}, {0, 1}, {1, 0}}, 0, "branches of sample 2"},
+        {{{1, 2}, {0, 1}, {0}, std::numeric_limits<float>::quiet_NaN()}, 0, "margins[2] is nan"},
+        {{{1, 2}, {0, 1}, {0}}, 1, "source_files[2] is 1, expected an index below 1"},
+    };
+    for (const auto& [sample, file, message] : cases) {
+        const std::string path = written([&](TokenStore& store) { store.add(sample, file, 3); });
+        expect_refusal(Exit::data, {path, message, "delete this file"}, [&] { TokenStore::open(path, "k", 10); });
+    }
+    const std::string path = folder_ + "/foreign.h5";
+    Hdf5Writer foreign(path);
+    foreign.attribute("format", "something else");
+    foreign.close();
+    expect_refusal(Exit::data, {path, "format is 'something else', expected 'colonnade token store'"},
+                   [&] { TokenStore::open(path, "k", 10); });
+}
+
+TEST_F(Store, LengthTableIsNearestRank) {
+    std::vector<int64_t> lengths(200);
+    for (size_t i = 0; i < lengths.size(); ++i) lengths[i] = static_cast<int64_t>(200 - i);
+    const LengthTable table = length_table(lengths);
+    EXPECT_EQ(table.min, 1);
+    EXPECT_EQ(table.p5, 10);
+    EXPECT_EQ(table.p25, 50);
+    EXPECT_EQ(table.p50, 100);
+    EXPECT_EQ(table.p75, 150);
+    EXPECT_EQ(table.p95, 190);
+    EXPECT_EQ(table.p99, 198);
+    EXPECT_EQ(table.max, 200);
+    EXPECT_EQ(length_table({7}).p5, 7);
+}
+
+TEST_F(Store, TheReportShowsCountsPackingAndTheFirstSample) {
+    const std::string path = write("a.jsonl", rows);
+    const StoreResult result = build_store(request({path}));
+    const std::string report = prepare_report(result, {.packing_length = 8}, nullptr);
+    const std::string parts[] = {"2 of 5 rows",
+                                 "1 (" + path + ":3)",
+                                 "2 (" + path + ":4, " + path + ":5)",
+                                 "3 (50.0% of the tokens)",
+                                 "1 x 8 tokens, 2.0 samples each",
+                                 "75.0% real tokens, 25.0% padding",
+                                 "37.5% real tokens",
+                                 "1 10 [11 12]"};
+    for (const std::string& part : parts) {
+        EXPECT_NE(report.find(part), std::string::npos) << report << "\nlacks " << part;
+    }
+    Sample longest{std::vector<int32_t>(500, 7), std::vector<float>(500, 0), {0}};
+    longest.weights.back() = 1;
+    const std::string text = render_sample(longest, nullptr);
+    EXPECT_NE(text.find(" 7 ... 340 tokens ... 7 "), std::string::npos) << text;
+    EXPECT_TRUE(text.ends_with(" [7]"));
+    longest.weights.assign(500, 1);
+    EXPECT_NE(render_sample(longest, nullptr).find("7 7] ... 340 tokens ... [7 7"), std::string::npos);
+    EXPECT_EQ(render_sample({{1, 2, 3, 4}, {0, 1, 0, 1}, {0}}, nullptr), "1 [2] 3 [4]");
+}
+
+}  // namespace
+}  // namespace colonnade

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Installs a build to a folder of its own, builds the outside project of this folder against it, and runs what it gives.
+# Colonnade's warnings and instruction set must not be among that project's flags, installed or by add_subdirectory.
+#   package_test.sh BUILD WHOLE     BUILD: a finished build; WHOLE: ON if it has training
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd) build=$1 whole=$2
+work=$build/package
+rm -rf "$work"
+mkdir -p "$work"
+
+quietly() { "$@" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }; }
+clean_flags() {  # clean_flags FOLDER SOURCE...: the compile commands of these sources there
+    local folder=$1 source commands
+    shift
+    for source in "$@"; do
+        commands=$(grep -E "^ *\"command\".*/$source\"?,?$" "$folder/compile_commands.json")
+        if grep -E -e ' -(W|march|mprefer|fno-)' <<<"$commands" >&2; then
+            echo "Colonnade's flags leaked into the command above" >&2
+            exit 1
+        fi
+    done
+}
+
+quietly cmake --install "$build" --prefix "$work/prefix" --component libraries
+# A moved installation works as well.
+mv "$work/prefix" "$work/moved"
+quietly cmake -S "$here" -B "$work/outside" -G Ninja -DCMAKE_PREFIX_PATH="$work/moved" -DCMAKE_BUILD_TYPE=Release -DWHOLE="$whole"
+clean_flags "$work/outside" main.cpp document_attention.cpp
+quietly cmake --build "$work/outside"
+"$work/outside/statically"
+"$work/outside/shared"
+if [ "$whole" = ON ]; then
+    version=$("$work/outside/whole" --version | head -n 1)
+    [[ $version == "whole 0."* ]] || { echo "unexpected --version: $version" >&2; exit 1; }
+    "$work/outside/whole" "$here/../../configs/quickstart.yaml"
+fi
+
+# The same library by add_subdirectory; without CUDA, to keep it short.
+quietly cmake -S "$here/../attention_alone" -B "$work/subproject" -G Ninja -DCOLONNADE_CUDA=OFF -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
+clean_flags "$work/subproject" example_attention_main.cpp
+if grep -q 'name = "train"\|_main.cpp.o:.*train_main' "$work/subproject/build.ninja"; then
+    echo "a subproject must not build Colonnade's programs" >&2
+    exit 1
+fi

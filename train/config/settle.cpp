@@ -1,0 +1,248 @@
+#include "train/config/preference_keys.h"
+#include "train/config/rules.h"
+
+namespace colonnade {
+namespace {
+
+void settle_shape(ModelShape& m, const Config& c, Rules& rules) {
+    const std::pair<const char*, int64_t> required[] = {{"model.hidden_size", m.hidden_size},
+                                                        {"model.intermediate_size", m.intermediate_size},
+                                                        {"model.num_hidden_layers", m.num_hidden_layers},
+                                                        {"model.num_attention_heads", m.num_attention_heads}};
+    for (const auto& [key, value] : required) rules.expect(value > 0, {key, "model"}, "{} is missing", key);
+    const int64_t heads = m.num_attention_heads;
+    if (!rules.given("model.num_key_value_heads")) m.num_key_value_heads = heads;
+    if (m.hidden_size < 1 || heads < 1) return;
+
+    rules.expect(heads % m.num_key_value_heads == 0, {"model.num_key_value_heads", "model.num_attention_heads"},
+                 "model.num_attention_heads {} is not a multiple of num_key_value_heads {}", heads,
+                 m.num_key_value_heads);
+    const bool derived = !rules.given("model.head_dim"), divides = m.hidden_size % heads == 0;
+    if (derived) m.head_dim = m.hidden_size / heads;
+    rules.expect(!derived || divides, {"model.num_attention_heads"},
+                 "model.hidden_size {} is not a multiple of num_attention_heads {}: give model.head_dim", m.hidden_size,
+                 heads);
+    rules.expect((derived && !divides) || (m.head_dim % 2 == 0 && m.head_dim >= 2 && m.head_dim <= 256),
+                 {"model.head_dim", "model.hidden_size", "model.num_attention_heads"},
+                 "model.head_dim {}: expected an even number from 2 to 256", m.head_dim);
+    rules.expect(m.sliding_window == 0 || family_of(m.architecture).windows != WindowRule::none,
+                 {"model.sliding_window", "model.architecture"}, "model.sliding_window: {} has none",
+                 spell(m.architecture));
+    rules.expect(c.max_length <= m.max_position_embeddings, {"max_length", "model.max_position_embeddings"},
+                 "max_length {} is longer than model.max_position_embeddings {}", c.max_length,
+                 m.max_position_embeddings);
+}
+
+void settle_model(Config& c, Rules& rules) {
+    const bool folder = !c.model_name_or_path.empty(), shape = c.model.has_value();
+    rules.expect(folder || shape, {"model_name_or_path", "model"},
+                 "model_name_or_path (a folder to start from) or model (a shape) is missing");
+    rules.expect(!folder || !shape, {"model", "model_name_or_path"},
+                 "model starts from random weights, model_name_or_path from a folder: give only one of them");
+    if (c.tokenizer_name_or_path.empty()) c.tokenizer_name_or_path = c.model_name_or_path;
+    if (!shape) return;
+    settle_shape(*c.model, c, rules);
+    rules.expect(
+        !c.tokenizer_name_or_path.empty() || c.model->vocab_size > 0,
+        {"model.vocab_size", "model", "tokenizer_name_or_path"},
+        "model.vocab_size is missing and there is no tokenizer to take it from: give one of tokenizer_name_or_path and "
+        "model.vocab_size");
+}
+
+void settle_lora(Config& c, Rules& rules) {
+    if (c.finetuning_type == Finetuning::full) {
+        const std::pair<const char*, bool> set[] = {{"lora_rank", c.lora_rank != 0},
+                                                    {"lora_alpha", c.lora_alpha != 0},
+                                                    {"lora_dropout", c.lora_dropout != 0},
+                                                    {"lora_target", !c.lora_target.empty()},
+                                                    {"use_rslora", c.use_rslora},
+                                                    {"modules_to_save", !c.modules_to_save.empty()},
+                                                    {"adapter_name_or_path", !c.adapter_name_or_path.empty()},
+                                                    {"export_merged", c.export_merged}};
+        for (const auto& [key, is_set] : set)
+            rules.expect(!is_set, {key, "finetuning_type"}, "{} has no effect with finetuning_type full", key);
+        return;
+    }
+    rules.expect(!c.model, {"finetuning_type", "model"},
+                 "finetuning_type lora adapts an existing model: give model_name_or_path instead of model");
+    if (!rules.given("learning_rate")) c.learning_rate = 1e-4;
+    // A reward model always trains its head.
+    if (c.stage == Stage::rm && !rules.given("modules_to_save")) c.modules_to_save = {"score"};
+    const std::set<std::string> score = {"score"};
+    rules.expect(c.stage == Stage::rm ? c.modules_to_save == score : !c.modules_to_save.contains("score"),
+                 {"modules_to_save", "stage"}, "modules_to_save {}: stage {} trains {}",
+                 fmt::join(c.modules_to_save, ", "), spell(c.stage),
+                 c.stage == Stage::rm ? "score whole and nothing else" : "no score; only stage rm does");
+    if (c.lora_target.contains("all")) c.lora_target = {lora_modules().begin(), lora_modules().end()};
+    // The adapters' own folder settles the rest when it is read (settle_adapter).
+    if (!c.adapter_name_or_path.empty()) return;
+    if (!rules.given("lora_rank")) c.lora_rank = 16;
+    if (!rules.given("lora_alpha")) c.lora_alpha = 2 * static_cast<double>(c.lora_rank);
+    if (!rules.given("lora_target")) c.lora_target = {lora_modules().begin(), lora_modules().end()};
+    rules.expect(c.lora_rank > 0, {"lora_rank"}, "lora_rank 0: expected 1 or more");
+    rules.expect(c.lora_alpha > 0 || c.lora_rank == 0, {"lora_alpha", "lora_rank"},
+                 "lora_alpha 0: the adapters would have no effect");
+    rules.expect(!c.lora_target.empty(), {"lora_target"}, "lora_target none: there is nothing to train");
+}
+
+void settle_data(Config& c, Rules& rules) {
+    rules.expect(!c.datasets.empty(), {"datasets"},
+                 "datasets is missing: expected a list such as [{{path: train.jsonl}}]");
+    rules.expect(c.val_size == 0 || c.eval_datasets.empty(), {"val_size", "eval_datasets"},
+                 "val_size and eval_datasets exclude each other");
+    rules.expect(c.val_size < 1 || c.val_size == std::floor(c.val_size), {"val_size"},
+                 "val_size {}: expected a share below 1 or a whole number of samples", c.val_size);
+    if (c.dataset_num_proc == 0) c.dataset_num_proc = c.threads;
+    if (c.prepared_path.empty() && !c.output_dir.empty()) c.prepared_path = c.output_dir + "/prepared";
+}
+
+void settle_packing(Config& c, Rules& rules) {
+    const bool strategy_packs = c.packing_strategy != PackStrategy::none;
+    if (!rules.given("packing")) c.packing = strategy_packs;
+    if (!rules.given("packing_strategy") && !c.packing) c.packing_strategy = PackStrategy::none;
+    rules.expect(c.packing == (c.packing_strategy != PackStrategy::none), {"packing_strategy", "packing"},
+                 "packing_strategy {} contradicts packing: {}", spell(c.packing_strategy), c.packing);
+    const bool preferences = c.rows() == RowKind::preferences;
+    if (!rules.given("packing_length")) c.packing_length = preferences ? 2 * c.max_length : c.max_length;
+    rules.expect(c.packing_length >= c.max_length, {"packing_length", "max_length"},
+                 "packing_length {} is shorter than max_length {}", c.packing_length, c.max_length);
+    if (!rules.given("eval_packing")) c.eval_packing = c.packing;
+    rules.expect(c.document_mask || c.stage == Stage::pt, {"document_mask", "stage"},
+                 "document_mask: false is for stage pt: the samples of stage {} must not see each other",
+                 spell(c.stage));
+}
+
+void check_labels(const Config& c, Rules& rules) {
+    const bool preferences = c.rows() == RowKind::preferences;
+    rules.expect(!preferences || !c.train_on_prompt, {"train_on_prompt", "stage"},
+                 "train_on_prompt: true contradicts stage {}: only answers are compared", spell(c.stage));
+    rules.expect(!preferences || c.train_on_eos != TrainOnEos::all, {"train_on_eos", "stage"},
+                 "train_on_eos: all contradicts stage {}: only answers are compared, the prompt's end tokens are not",
+                 spell(c.stage));
+}
+
+/// Keys that depend on the device.
+void settle_for(Device device, Config& c, Rules& rules) {
+    const bool gpu = device == Device::cuda;
+    rules.expect(gpu || c.bf16 != Tristate::on, {"bf16", "device"},
+                 "bf16: true needs a GPU, the CPU computes in fp32; use auto");
+    rules.expect(!gpu || c.bf16 != Tristate::off, {"bf16", "device"},
+                 "bf16: false needs device: cpu, a GPU computes in bf16; use auto");
+    rules.expect(gpu || c.optim_dtype == DType::f32, {"optim_dtype", "device"},
+                 "optim_dtype bfloat16 needs a GPU, the CPU keeps moments in float32");
+    c.device = gpu ? DeviceChoice::cuda : DeviceChoice::cpu;
+    c.bf16 = gpu ? Tristate::on : Tristate::off;
+    c.deterministic = c.deterministic || !gpu;
+    if (c.head_chunk == 0) c.head_chunk = gpu ? 4096 : 256;
+}
+
+void settle_run(Config& c, Rules& rules) {
+    if (!rules.given("per_device_eval_batch_size")) c.per_device_eval_batch_size = c.per_device_train_batch_size;
+    if (!rules.given("num_train_epochs") && c.max_steps > 0) c.num_train_epochs = 0;
+    rules.expect(c.max_steps == 0 || c.num_train_epochs == 0, {"max_steps", "num_train_epochs"},
+                 "max_steps and num_train_epochs exclude each other");
+    rules.expect(c.max_steps > 0 || c.num_train_epochs > 0, {"num_train_epochs", "max_steps"},
+                 "num_train_epochs or max_steps must be above 0");
+    if (!rules.given("data_seed")) c.data_seed = c.seed;
+    if (!rules.given("adam_beta2") && c.stage == Stage::pt) c.adam_beta2 = 0.95;
+}
+
+void settle_schedule(Config& c, Rules& rules) {
+    const LrScheduler type = c.lr_scheduler_type;
+    const bool constant = type == LrScheduler::constant, wsd = type == LrScheduler::wsd;
+    const bool has_floor = wsd || type == LrScheduler::cosine_with_min_lr;
+
+    if (!rules.given("warmup_ratio") && (rules.given("warmup_steps") || constant)) c.warmup_ratio = 0;
+    rules.expect(c.warmup_steps == 0 || c.warmup_ratio == 0, {"warmup_ratio", "warmup_steps"},
+                 "warmup_steps and warmup_ratio exclude each other");
+    rules.expect(!constant || (c.warmup_steps == 0 && c.warmup_ratio == 0),
+                 {"warmup_steps", "warmup_ratio", "lr_scheduler_type"},
+                 "lr_scheduler_type constant has no warm-up; use constant_with_warmup");
+
+    rules.expect(c.min_lr == 0 || c.min_lr_rate == 0, {"min_lr_rate", "min_lr"},
+                 "min_lr and min_lr_rate exclude each other");
+    rules.expect(has_floor || (c.min_lr == 0 && c.min_lr_rate == 0), {"min_lr", "min_lr_rate", "lr_scheduler_type"},
+                 "lr_scheduler_type {} takes no min_lr; cosine_with_min_lr and wsd do", spell(type));
+    rules.expect(type != LrScheduler::cosine_with_min_lr || c.min_lr > 0 || c.min_lr_rate > 0,
+                 {"lr_scheduler_type", "min_lr", "min_lr_rate"},
+                 "lr_scheduler_type cosine_with_min_lr needs min_lr or min_lr_rate above 0");
+    rules.expect(c.min_lr <= c.learning_rate, {"min_lr", "learning_rate"}, "min_lr {} is above learning_rate {}",
+                 c.min_lr, c.learning_rate);
+
+    if (wsd && !rules.given("wsd_decay_ratio") && c.wsd_decay_steps == 0) c.wsd_decay_ratio = 0.1;
+    rules.expect(!wsd || (c.wsd_decay_steps > 0) != (c.wsd_decay_ratio > 0), {"wsd_decay_ratio", "wsd_decay_steps"},
+                 "wsd needs one of wsd_decay_steps and wsd_decay_ratio above 0");
+    rules.expect(wsd || (c.wsd_decay_steps == 0 && c.wsd_decay_ratio == 0 && c.wsd_decay_type == LrDecay::cosine),
+                 {"wsd_decay_steps", "wsd_decay_ratio", "wsd_decay_type", "lr_scheduler_type"},
+                 "lr_scheduler_type {} takes no wsd_decay_*", spell(type));
+    rules.expect(c.warmup_ratio + c.wsd_decay_ratio <= 1, {"wsd_decay_ratio", "warmup_ratio"},
+                 "warmup_ratio {} + wsd_decay_ratio {} is more than 1", c.warmup_ratio, c.wsd_decay_ratio);
+    rules.expect(c.max_steps == 0 || c.warmup_steps + c.wsd_decay_steps <= c.max_steps,
+                 {"warmup_steps", "wsd_decay_steps", "max_steps"},
+                 "warmup_steps {} + wsd_decay_steps {} is more than max_steps {}", c.warmup_steps, c.wsd_decay_steps,
+                 c.max_steps);
+}
+
+/// A strategy of "steps" needs a number of steps; the others allow none.
+void settle_every(Every& every, int64_t steps, const char* strategy_key, const char* steps_key, Rules& rules) {
+    if (!rules.given(strategy_key) && steps > 0) every = Every::steps;
+    rules.expect(every != Every::steps || steps > 0, {strategy_key, steps_key}, "{} steps needs {} above 0",
+                 strategy_key, steps_key);
+    rules.expect(every == Every::steps || steps == 0, {steps_key, strategy_key}, "{} has no effect with {} {}",
+                 steps_key, strategy_key, spell(every));
+}
+
+void settle_output(Config& c, Rules& rules) {
+    rules.expect(!c.output_dir.empty(), {"output_dir"}, "output_dir is missing");
+    if (!rules.given("eval_strategy") && c.has_eval_data()) c.eval_strategy = Every::epoch;
+    settle_every(c.eval_strategy, c.eval_steps, "eval_strategy", "eval_steps", rules);
+    settle_every(c.save_strategy, c.save_steps, "save_strategy", "save_steps", rules);
+    const bool evaluates = c.eval_strategy != Every::never || c.eval_on_start;
+    rules.expect(!evaluates || c.has_eval_data(),
+                 {"eval_strategy", "eval_steps", "eval_on_start", "eval_datasets", "val_size"},
+                 "there is nothing to evaluate on: give eval_datasets or val_size");
+    rules.expect(!c.overwrite_output_dir || c.resume_from_checkpoint.empty(),
+                 {"overwrite_output_dir", "resume_from_checkpoint"},
+                 "overwrite_output_dir and resume_from_checkpoint exclude each other");
+}
+
+/// All keys but those about model, data, device and output.
+void settle_training(Config& config, Rules& rules) {
+    settle_lora(config, rules);
+    settle_packing(config, rules);
+    check_labels(config, rules);
+    settle_run(config, rules);
+    settle_preferences(config, rules);
+    settle_schedule(config, rules);
+}
+
+}  // namespace
+
+void settle_config(Config& config, Reading& reading, const std::string& name) {
+    Rules rules(reading, name);
+    settle_model(config, rules);
+    settle_data(config, rules);
+    settle_training(config, rules);
+    if (config.device != DeviceChoice::automatic)
+        settle_for(config.device == DeviceChoice::cuda ? Device::cuda : Device::cpu, config, rules);
+    settle_output(config, rules);
+}
+
+void settle_defaults(Config& config, const std::set<std::string>& given, const std::string& name) {
+    Reading reading;
+    for (const std::string& key : given) reading.given.emplace(key, name);
+    Rules rules(reading, name);
+    settle_training(config, rules);
+    reading.problems.raise(name);
+}
+
+void settle_device(Config& config, Device device) {
+    Reading reading;
+    std::string name = fmt::format("device: {}", spell(config.device));
+    if (config.device == DeviceChoice::automatic) name += fmt::format(", which is {} here", name_of(device));
+    Rules rules(reading, name);
+    settle_for(device, config, rules);
+    reading.problems.raise(name);
+}
+
+}  // namespace colonnade
