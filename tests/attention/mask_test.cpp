@@ -321,7 +321,7 @@ TEST(Stack, WidensToACommonForm) {
     expect_stacked({open[0], open[1]}, MaskVectors::lts_ute);
     expect_stacked(open, MaskVectors::all);
     expect_error(Exit::internal, "masks that differ", [&] { stack({causal[0], open[0]}); });
-    expect_error(Exit::internal, "no masks", [] { stack({}); });
+    expect_error(Exit::internal, "expected at least one mask", [] { stack({}); });
 }
 
 TEST(MaskFamilies, AreFoundByName) {
