@@ -193,7 +193,7 @@ struct RowCta {
             const Item item = read_item(n);
             if (item.head < 0) return;
             const auto rows_of = [&](int4 x) { return HiddenRows(x.x, x.y, x.z, x.w, item.first_row); };
-            // The causal rule hides rows before column - past of the tile; without the rule, none.
+            // The causal rule hides rows before column - past of the tile; without the rule it is no row.
             const int past = problem.causal ? problem.columns - problem.rows + item.first_row : 1 << 30;
             int beyond = 0;  // closed to warpgroups after the last row
             for (int w = 1; w < L::warpgroups; ++w)

@@ -1,15 +1,15 @@
-// FlashMask backward by mma.sync. Three launches: row statistics; the main kernel, which gives dK, dV and dQ's sums;
-// and dQ's rounding. Where Context::deterministic asks for it, the main kernel leaves dQ out, which then comes from a
-// pass of its own over the query blocks: 7 products per tile instead of 5.
+// FlashMask backward by mma.sync. Three launches: row statistics; the main kernel for dK, dV and sums of dQ; the
+// rounding of dQ. With Context::deterministic the main kernel leaves out dQ, which another kernel computes by query
+// blocks: 7 products per tile instead of 5.
 //
-// Main kernel: a CTA has 128 keys (64 or 32 where dK and dV or shared memory would not fit) of one kv head and walks
-// the active query blocks of all query heads that share it, so that dK and dV stay in registers to the end. Keys are
-// the rows of the products, S^T = K Q^T and dP^T = V dO^T, so that P^T and dS^T are A operands as they come. A warp has
-// a group of 32 keys (or 16) and one of `parts` parts: of the queries in S and dP, of the columns of dK and dV. What it
-// needs of the other parts' P and dS goes through shared memory, dS for dQ = dS K anyhow.
+// Main kernel: a CTA has 128 keys of one kv head (64 or 32 if dK and dV or shared memory would not fit) and walks the
+// active query blocks of all query heads that share the head, so that dK and dV stay in registers to the end. Keys are
+// the rows of the products S^T = K Q^T and dP^T = V dO^T, so that P^T and dS^T are already laid out as A operands. A
+// warp has a group of 32 keys (or 16) and one of `parts` parts of the queries in S and dP, and of the columns of dK and
+// dV. P and dS of the other parts reach it through shared memory, where dS has to go anyway for dQ = dS K.
 //
-// Shared memory moves 128 bytes a clock. Clocks per step of 128 keys x 64 queries (tensor cores: 5120 for head dim 128,
-// 2560 for 64 at sm_80's 2048 FLOP a clock, at the very least half of that on sm_90):
+// Shared memory moves 128 bytes per clock. Clocks per step of 128 keys x 64 queries (tensor cores: 5120 for head dim
+// 128, 2560 for 64 at sm_80's 2048 FLOP per clock, at least half of that on sm_90):
 //     head dim      S     dP    dV    dK    dQ    P, dS written    sum
 //     128           1024  1024  640   640   1024  256              4608   8 warps: 32 keys x 32 queries, x 64 columns
 //     64            512   512   256   256   512   128              2176   4 warps: 32 keys x 64 queries, x 64 columns
@@ -133,8 +133,8 @@ __device__ __forceinline__ void probabilities(Scores<C>& s, const BackwardProble
             for (int e = 0; e < 4; ++e) s[i][j][e] = exp2_fast(s[i][j][e]);
 }
 
-/// Rounds the chunk's P^T or dS^T, adds its product with dO or Q to dV or dK, and leaves it in shared memory for
-/// others. The tiles of dO or Q and of P or dS lie `rows_tile` and `scores_tile` bytes after the addresses.
+/// Rounds the chunk's P^T or dS^T, adds its product with dO or Q to dV or dK, and stores it in shared memory for
+/// others. The tiles of dO or Q and of P or dS are `rows_tile` and `scores_tile` bytes after the addresses.
 template <typename C, bool store>
 __device__ __forceinline__ void add_own(KeyGradients<C>& sum, const Scores<C>& x, uint32_t rows, int rows_tile,
                                         uint32_t scores, int scores_tile) {

@@ -62,8 +62,8 @@ bool allow_shared_memory(Kernel kernel, int bytes) {
     return true;
 }
 
-/// x, but the compiler does not know that it is the same in every round of a loop: it works out anew what follows from
-/// x instead of keeping it in registers, which the accumulators need.
+/// Returns x, but hides from the compiler that x is the same in every round of a loop. The compiler then computes
+/// values that depend on x again instead of keeping them in registers, which the accumulators need.
 template <typename T>
 __device__ __forceinline__ T anew(T x) {
     asm volatile("" : "+r"(x));
@@ -80,8 +80,8 @@ struct Step {
     __device__ explicit operator bool() const { return head >= 0; }
 };
 
-/// All steps of an item of `blocks` (1 or 2) blocks of 64 and one or more query heads, ascending. Every warp walks
-/// alone, and all find the same. A lane holds one word of bits: 65,536 rows are one load.
+/// All steps of an item of `blocks` (1 or 2) blocks of 64 and one or more query heads, in ascending order. Every warp
+/// walks on its own, and all find the same steps. A lane holds one word of bits: one load covers 65,536 rows.
 template <int blocks, int inner>
 class Walk {
   public:
@@ -106,8 +106,7 @@ class Walk {
         advance(step_.first >> 11 & ~31);
     }
 
-    /// Lane l gets the word in which the step's bit for the item's block l % 2 is, active (l < 2) or partial (l = 2,
-    /// 3).
+    /// Returns to lane l the word with the step's bit for the item's block l % 2: active (l < 2) or partial (l = 2, 3).
     __device__ unsigned tile_words() const {
         const unsigned lane = anew(threadIdx.x) % 32;
         const int word = step_.first >> 11;
@@ -307,8 +306,8 @@ __device__ __forceinline__ void multiply_rows(float (&c)[m][n][4], uint32_t a, i
     }
 }
 
-/// c += A B for 16 rows of B and every `apart`-th group of its 16 columns; b addresses the first, as lane_down says,
-/// the tile lies b_tile bytes after it.
+/// c += A B for 16 rows of B and every `apart`-th group of 16 of its columns; b is the address of the first from
+/// lane_down, and the tile is b_tile bytes after it.
 template <int width, int apart, int m, int n>
 __device__ __forceinline__ void multiply_columns(float (&c)[m][n][4], const uint32_t (&a)[m][4], uint32_t b,
                                                  int b_tile) {

@@ -2,9 +2,9 @@
 // sums of the main kernel (backward.cu).
 //
 // The pass: a CTA has 128 query rows (or 64) of one head, a warp 16 or 32 of them, and walks the active key blocks.
-// Query rows are the rows of the products, so that dS is an A operand as it comes and nothing goes through shared
-// memory but the tiles themselves. Clocks of shared memory per step of 128 rows x 64 keys, at 128 bytes a clock (tensor
-// cores: 3072 for head dim 128 and 1536 for 64 at sm_80's 2048 FLOP a clock):
+// Query rows are the rows of the products, so that dS is already laid out as an A operand and only the tiles themselves
+// pass through shared memory. Clocks of shared memory per step of 128 rows x 64 keys, at 128 bytes per clock (tensor
+// cores: 3072 for head dim 128 and 1536 for 64 at sm_80's 2048 FLOP per clock):
 //     head dim      Q, dO   K, V    K for dQ   sum
 //     128           1024    2048    1024       4096   8 warps of 16 rows
 //     64            512     512     256        1280   4 warps of 32 rows
@@ -44,8 +44,8 @@ __device__ __forceinline__ void load_keys(const BackwardProblem& p, int batch, c
                                            thread);
 }
 
-/// x = S scale log2(e) - lse log2(e), -inf where the key is hidden; then P = 2^x. `row` is the thread's first, `key`
-/// the first of its columns.
+/// P = 2^x with x = S scale log2(e) - lse log2(e), -inf if the key is hidden. `row` and `key` are those of the thread's
+/// first element.
 template <typename C>
 __device__ __forceinline__ void probabilities(Scores<C>& s, const BackwardProblem& p, const PerRow<C>& lse2,
                                               bool partial, int sheet, int row, int key) {
