@@ -54,19 +54,19 @@ struct TileGemm {
 };
 template <typename T>
 void multiply(const TileGemm<T>& p) {
-    gemm_on_this_thread(Gemm<T>{.m = p.c.rows,
-                                .n = p.c.columns,
-                                .k = p.transpose_a ? p.a.rows : p.a.columns,
-                                .c = p.c.data,
-                                .ldc = p.c.stride,
-                                .a = p.a.data,
-                                .lda = p.a.stride,
-                                .b = p.b.data,
-                                .ldb = p.b.stride,
-                                .transpose_a = p.transpose_a,
-                                .transpose_b = p.transpose_b,
-                                .alpha = p.alpha,
-                                .beta = p.beta});
+    gemm_on_this_thread(BlasGemm<T>{.m = p.c.rows,
+                                    .n = p.c.columns,
+                                    .k = p.transpose_a ? p.a.rows : p.a.columns,
+                                    .c = p.c.data,
+                                    .ldc = p.c.stride,
+                                    .a = p.a.data,
+                                    .lda = p.a.stride,
+                                    .b = p.b.data,
+                                    .ldb = p.b.stride,
+                                    .transpose_a = p.transpose_a,
+                                    .transpose_b = p.transpose_b,
+                                    .alpha = p.alpha,
+                                    .beta = p.beta});
 }
 
 /// Cache-line aligned memory of one thread for one block of at most rows x columns.

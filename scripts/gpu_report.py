@@ -3,8 +3,8 @@
 
     gpu_report.py FOLDER        prints report.md; writes it and report.json to the folder
 
-Memory is the maximum that each allocator handed out (planned for our arena, the peak for PyTorch). `device` is the maximum
-that nvidia-smi reported, including context and workspaces. Ratios are ours divided by PyTorch's.
+Memory is the maximum that each allocator handed out (planned for our arena, the peak for PyTorch). `device` is the
+maximum that nvidia-smi reported, including context and workspaces. Ratios are ours divided by PyTorch's.
 """
 
 import json

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs all GPU measurements on one machine: tests, compute-sanitizer, single ops, attention, whole steps beside PyTorch,
-# loss curves; then makes one table (scripts/gpu_report.py). Stages run in the order below. Runs that do not fit into the
-# time budget are skipped with a message.
+# loss curves; then makes one table (scripts/gpu_report.py). Stages run in the order below. Runs that do not fit into
+# the time budget are skipped with a message.
 #
 #   scripts/gpu_report.sh [options] [STAGE ...]         default: all stages
 #

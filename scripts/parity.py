@@ -14,8 +14,8 @@ build/bin/train, and reads metrics.jsonl. Then runs the same steps with transfor
 Prints the largest and the mean difference between the loss curves. The differences of autocast and bfloat16 to float32
 show what to expect from a trainer that computes in bfloat16.
 
-The packs follow the packer's rule (data/packing/packer.h: shuffle, next fit, shuffle the packs), implemented again here. If
-the two differed, the curves would diverge at the first step.
+The packs follow the packer's rule (data/packing/packer.h: shuffle, next fit, shuffle the packs), implemented again
+here. If the two differed, the curves would diverge at the first step.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def write_model(folder, args):
 
 
 def write_rows(path, args):
-    """Documents of log-normal length. 70 % of the tokens follow from the previous one by a fixed table; others are random."""
+    """Documents of log-normal length. 70 % of the tokens follow from the previous one by a table; others are random."""
     random = np.random.default_rng(SEED)
     table = random.permutation(args.vocab)
     share = 1 / np.arange(1, args.vocab + 1)

@@ -5,13 +5,13 @@
     bench_attention --columns-file masks/causal-32768.h5,... --heads 32 --head-dim 128 --without-full --json ours.json
     peer_attention.py --length 32768 --heads 32 --head-dim 128 --json peer.json
 
-Every mask is made once, as column vectors (arXiv 2410.01359): column j is hidden from rows [lts, lte) and [uts, ute), and
-from earlier rows if the mask is causal. --columns-out writes them in the format of bench_attention, one mask for each row
-of the batch. FlexAttention is compiled and gets the same vectors as a mask function; its block mask is built in advance
-and not timed.
+Every mask is made once, as column vectors (arXiv 2410.01359): column j is hidden from rows [lts, lte) and [uts, ute),
+and from earlier rows if the mask is causal. --columns-out writes them in the format of bench_attention, one mask for
+each row of the batch. FlexAttention is compiled and gets the same vectors as a mask function; its block mask is built
+in advance and not timed.
 
-Times are medians of CUDA events around single calls. Backward is the time of forward and backward minus that of forward.
-TFLOP/s count visible pairs: 4 head_dim per pair and head for forward, 2.5 times that for backward.
+Times are medians of CUDA events around single calls. Backward is the time of forward and backward minus that of
+forward. TFLOP/s count visible pairs: 4 head_dim per pair and head for forward, 2.5 times that for backward.
 """
 
 import argparse

@@ -5,15 +5,15 @@
     peer_step.py --model llama3.2-1b --workload chat --length 16384 --lengths-out rows.txt --rows-only
     bench_step   --model llama3.2-1b --lengths rows.txt --warmup 3 --steps 6
 
-The whole model is compiled with torch.compile (--compile blocks: each block). FlexAttention skips blocks that the document
-mask hides. AdamW is fused, gradients are clipped, every position predicts a token over the whole vocabulary, and nothing
-is recomputed. --weights float32 keeps weights and moments in float32 and computes in bfloat16 under autocast; bfloat16
-keeps all of them in bfloat16.
+The whole model is compiled with torch.compile (--compile blocks: each block). FlexAttention skips blocks that the
+document mask hides. AdamW is fused, gradients are clipped, every position predicts a token over the whole vocabulary,
+and nothing is recomputed. --weights float32 keeps weights and moments in float32 and computes in bfloat16 under
+autocast; bfloat16 keeps all of them in bfloat16.
 
-Steps are timed as in bench_step: by events on the GPU's stream, without waiting on the host between steps (--synchronize:
-host clock around each step, with a wait before and after). The result is the median of --steps after --warmup steps.
-FLOPs are counted as in train/bench/step_flops.h. Peak memory is the maximum of PyTorch's allocator, including model and
-optimizer.
+Steps are timed as in bench_step: by events on the GPU's stream, without waiting on the host between steps
+(--synchronize: host clock around each step, with a wait before and after). The result is the median of --steps after
+--warmup steps. FLOPs are counted as in train/bench/step_flops.h. Peak memory is the maximum of PyTorch's allocator,
+including model and optimizer.
 
 Workloads, drawn by numpy from --seed, row after row:
     chat    documents of log-normal length (median 400, sigma 1, between 16 and 8192 tokens) until the row is full

@@ -3,8 +3,8 @@
 
     make_lora_golden.py       rewrites tests/golden/lora/<name>/ for every adapter below
 
-It needs the packages of make_golden.py and peft (the committed values: torch 2.15, transformers 5.24, peft 0.21). The base
-models and their batches are those of tests/golden/models. Same seed, versions and kind of CPU: same bytes.
+It needs the packages of make_golden.py and peft (the committed values: torch 2.15, transformers 5.24, peft 0.21). The
+base models and their batches are those of tests/golden/models. Same seed, versions and kind of CPU: same bytes.
 
 A folder contains adapter_config.json and adapter_model.safetensors, as save_pretrained writes them, and golden.safetensors,
 computed in float64 from the weights of the files:

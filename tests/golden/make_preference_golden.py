@@ -3,8 +3,9 @@
 tests/layers/ranking_loss_test.cpp compare Colonnade. Rewrites tests/golden/preference_golden.json. It needs torch (the
 committed values: torch 2.15), no network.
 
-The losses are written as in TRL's trainers: on tensors of per-token log-probabilities with a loss mask, in float64. Slopes
-come from autograd, with respect to each answer's log-probability. No code is shared with layers/preference_formulas.h.
+The losses are written as in TRL's trainers: on tensors of per-token log-probabilities with a loss mask, in float64.
+Slopes come from autograd, with respect to each answer's log-probability. No code is shared with
+layers/preference_formulas.h.
 
     pairs     [{loss_type, beta, label_smoothing, simpo_gamma, chosen, rejected, ref_chosen, ref_rejected, chosen_length,
                 rejected_length, value, d_chosen, d_rejected}]

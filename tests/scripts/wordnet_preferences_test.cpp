@@ -76,7 +76,8 @@ TEST_F(WordnetPreferences, TheRightMeaningAgainstThatOfAnotherWord) {
     }
     EXPECT_EQ(chosen, right);
     // One meaning of a verb (two words), of an adjective, of an adverb: no other meaning to compare it with.
-    EXPECT_NE(outcome.output.find("left out because no other word has a rejected meaning to offer: 4"), std::string::npos)
+    EXPECT_NE(outcome.output.find("left out because no other word has a rejected meaning to offer: 4"),
+              std::string::npos)
         << outcome.output;
     EXPECT_TRUE(outcome.validation.empty());
 }

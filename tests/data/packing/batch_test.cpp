@@ -66,7 +66,7 @@ void expect_branches_as_defined(const Packs& packs, const Batch& batch, const st
             const auto sample = static_cast<int32_t>(margins.size());
             const auto branches = static_cast<int32_t>(packs[p][s].branch_begins.size());
             for (int32_t rank = 0; rank < branches; ++rank) {
-                int32_t last = -1, last_of_stem = -1, learned = 0;
+                int32_t last = -1, last_of_stem = -1, targets = 0;
                 bool has_stem = false;
                 for (size_t i = 0; i < rows[p].size(); ++i) {
                     const Place& place = rows[p][i];
@@ -75,10 +75,10 @@ void expect_branches_as_defined(const Packs& packs, const Batch& batch, const st
                     has_stem |= place.branch == -1;
                     if (place.branch == -1) last_of_stem = flat;
                     if (place.branch != rank) continue;
-                    learned += place.weight > 0 && (has_stem || last >= 0);
+                    targets += place.weight > 0 && (has_stem || last >= 0);
                     last = flat;
                 }
-                expected.push_back({sample, rank, last >= 0 ? last : last_of_stem, learned});
+                expected.push_back({sample, rank, last >= 0 ? last : last_of_stem, targets});
             }
             margins.push_back(packs[p][s].margin);
             pairs += branches > 1 ? 1 : 0;

@@ -175,7 +175,7 @@ TEST(Preferences, WholeTextsPartAtATokenNotAtALetter) {
 }
 
 /// The stem is as long as it can be: the next token differs, or is trained on in one of the drafts.
-TEST(Preferences, TheStemIsTheLongestCommonUnlearnedPrefix) {
+TEST(Preferences, TheStemIsTheLongestCommonUntrainedPrefix) {
     const Philox random{21, 1};
     uint64_t at = 0;
     const auto draw = [&](uint64_t n) { return random.below(at++, n); };
@@ -183,10 +183,10 @@ TEST(Preferences, TheStemIsTheLongestCommonUnlearnedPrefix) {
     for (int trial = 0; trial < 3000; ++trial) {
         std::vector<TokenDraft> drafts(2 + draw(3));
         for (TokenDraft& draft : drafts) {
-            const uint64_t length = 1 + draw(8), learned_from = draw(8);
+            const uint64_t length = 1 + draw(8), trained_from = draw(8);
             for (uint64_t i = 0; i < length; ++i) {
                 draft.tokens.push_back(draw(4) == 0 ? 1 : 0);
-                draft.weights.push_back(i >= learned_from ? 1 : 0);
+                draft.weights.push_back(i >= trained_from ? 1 : 0);
             }
         }
         const Encoded result = join_branches(drafts, false, {.max_length = 100}, "here");

@@ -13,6 +13,7 @@
 #include "data/store/build_store.h"
 #include "engine/io/files.h"
 #include "engine/io/hdf5.h"
+#include "engine/io/sha256.h"
 #include "tests/support/expect_error.h"
 
 namespace colonnade {

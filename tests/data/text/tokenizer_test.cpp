@@ -8,7 +8,7 @@
 #include <limits>
 #include <thread>
 
-#include "engine/io/files.h"
+#include "engine/io/sha256.h"
 #include "tests/support/file_test.h"
 #include "tests/support/paths.h"
 

@@ -3,7 +3,6 @@
 #include "data/text/sentencepiece_check.h"
 #include "data/text/tokenizer.h"
 #include "engine/device/philox.h"
-#include "engine/io/files.h"
 #include "tests/support/file_test.h"
 
 namespace colonnade {
