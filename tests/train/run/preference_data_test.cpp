@@ -76,7 +76,7 @@ TEST_F(PreferenceData, EveryRowIsKeptOrCounted) {
                                    "    prompt    1 2\n    chosen    [3 4 5]\n    rejected  [6]\n"})
         EXPECT_NE(report.find(part), std::string::npos) << report << "\nlacks " << part;
     EXPECT_NE(report.find("dropped, same answers     1 (" + place(3) + ")"), std::string::npos) << report;
-    EXPECT_NE(report.find("dropped, no room           1 (" + place(5) + ")"), std::string::npos) << report;
+    EXPECT_NE(report.find("dropped, no room          1 (" + place(5) + ")"), std::string::npos) << report;
     EXPECT_EQ(build_store(request(rows)).reused, true);
 }
 
