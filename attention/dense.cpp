@@ -28,7 +28,7 @@ void round_all(std::vector<double>& values) {
     for (double& value : values) value = rounded(value, true);
 }
 
-/// One row of softmax(S): probabilities into p, which holds the scores (-inf where hidden); returns lse.
+/// One row of softmax(S): p holds the scores, -inf if hidden, and receives the probabilities. Returns lse.
 double softmax(std::vector<double>& p) {
     double max = -infinity, sum = 0;
     for (const double s : p) max = std::max(max, s);
@@ -43,7 +43,7 @@ struct KeySums {
     std::vector<double> dk, dv;
 };
 
-/// Rows [first, last) of one query head; what they give to keys and values is added to `sums`.
+/// Rows [first, last) of one query head; adds their shares of dk and dv to `sums`.
 void attend(DenseAttention& a, const uint8_t* visible, int64_t b, int64_t h, int64_t first, int64_t last,
             KeySums& sums) {
     const int64_t dim = a.head_dim, kv = h / (a.heads / a.kv_heads);
@@ -73,6 +73,24 @@ void attend(DenseAttention& a, const uint8_t* visible, int64_t b, int64_t h, int
     }
 }
 
+/// Distance of a from the oracle b: the largest difference, and the largest magnitude in b.
+struct Distance {
+    double error = 0, peak = 0;
+
+    Distance(std::span<const double> a, std::span<const double> b) {
+        require(a.size() == b.size(), "{} values against {}", a.size(), b.size());
+        for (size_t i = 0; i < a.size(); ++i) {
+            if (std::isfinite(b[i])) peak = std::max(peak, std::abs(b[i]));
+            if (a[i] == b[i]) continue;
+            const double difference = std::abs(a[i] - b[i]);
+            error = std::isfinite(difference) ? std::max(error, difference) : std::numeric_limits<double>::infinity();
+            if (!std::isfinite(error)) return;
+        }
+    }
+    double relative() const { return relative(error); }
+    double relative(double x) const { return peak == 0 ? x : x / peak; }
+};
+
 }  // namespace
 
 void dense_attention(DenseAttention& a, const ColumnMask& mask) {
@@ -93,8 +111,9 @@ void dense_attention(DenseAttention& a, const ColumnMask& mask) {
         a.dv.assign(keys, 0);
     }
     const auto visible = mask.dense();
-    // Query heads of one key/value head add to the same dk and dv. Rows go in so many parts, whatever the threads are, each
-    // with sums of its own that are added up in order: the same bits in every run. A thread holds those of one part.
+    // Query heads of one key/value head add to the same dk and dv. Rows are divided into a fixed number of parts, each
+    // with sums of its own that are added up in order, so that results do not depend on the threads. A thread holds the
+    // sums of one part.
     constexpr int64_t parts = 16;
     const int64_t group = a.heads / a.kv_heads, key_size = a.dout.empty() ? 0 : a.columns * a.head_dim;
 #pragma omp parallel for collapse(3) ordered schedule(dynamic)
@@ -117,6 +136,50 @@ void dense_attention(DenseAttention& a, const ColumnMask& mask) {
             }
     if (a.round_bf16)
         for (auto* gradient : {&a.dq, &a.dk, &a.dv}) round_all(*gradient);
+}
+
+bool AttentionErrors::within(const AttentionErrors& bounds) const {
+    return out <= bounds.out && lse <= bounds.lse && dq <= bounds.dq && dk <= bounds.dk && dv <= bounds.dv;
+}
+
+AttentionCheck compare_with_dense(DenseAttention inputs, const ColumnMask& mask, DType dtype,
+                                  std::span<const AttentionResults> runs) {
+    DenseAttention exact = inputs;
+    dense_attention(exact, mask);
+    AttentionCheck check{};
+    const auto worsen = [](double& error, const std::vector<double>& found, const std::vector<double>& oracle) {
+        error = std::max(error, Distance(found, oracle).relative());
+    };
+    for (const AttentionResults& run : runs) {
+        worsen(check.errors.out, run.out, exact.out);
+        worsen(check.errors.lse, run.lse, exact.lse);
+        worsen(check.errors.dq, run.dq, exact.dq);
+        worsen(check.errors.dk, run.dk, exact.dk);
+        worsen(check.errors.dv, run.dv, exact.dv);
+    }
+    if (dtype != DType::bf16) {
+        const double bound = dtype == DType::f32 ? 2e-5 : 1e-12;
+        check.bounds = {bound, bound, bound, bound, bound};
+        return check;
+    }
+    inputs.round_bf16 = true;
+    dense_attention(inputs, mask);
+    // f32: operands of magnitude r make scores of magnitude r^2, with errors in their last bits; probabilities have
+    // relative errors of that size. dk and dv are sums over the rows.
+    double r = 0;
+    for (const auto* operand : {&inputs.q, &inputs.k, &inputs.v, &inputs.dout})
+        for (const double x : *operand) r = std::max(r, std::abs(x));
+    const double share = 0x1p-21 * (1 + r * r),
+                 rows = std::sqrt(static_cast<double>(mask.rows * (inputs.heads / inputs.kv_heads)));
+    const auto bound = [](const std::vector<double>& yardstick, const std::vector<double>& oracle, double floor) {
+        const Distance distance(yardstick, oracle);
+        return 2 * distance.relative() + distance.relative(floor);
+    };
+    check.bounds = {bound(inputs.out, exact.out, share * r),
+                    1e-5 * std::max(1.0, Distance(exact.lse, exact.lse).relative(1)),
+                    bound(inputs.dq, exact.dq, share * r * r * r), bound(inputs.dk, exact.dk, share * r * r * r * rows),
+                    bound(inputs.dv, exact.dv, share * r * rows)};
+    return check;
 }
 
 }  // namespace colonnade

@@ -1,11 +1,11 @@
-// example_attention: the attention library alone, from a mask to gradients, on a GPU in bf16 or on the CPU in f32. The
-// first code to copy; docs/attention.md tells more. Links colonnade::attention and nothing else of this project.
+// example_attention: the attention library alone, from a mask to gradients, on a GPU in bf16 or on the CPU in f32.
+// Start from this code; docs/attention.md explains it. It links colonnade::attention and nothing else of this project.
 
 #include <chrono>
 #include <cmath>
 
+#include "attention/dense.h"
 #include "attention/flashmask.h"
-#include "attention/measure.h"
 #include "attention/tensor_values.h"
 #include "engine/device/device.h"
 #include "engine/device/philox.h"
@@ -17,7 +17,7 @@ namespace {
 
 constexpr int64_t batch = 1, length = 1024, heads = 4, kv_heads = 2, head_dim = 64;
 
-/// All that lives on the device. Laid out twice: on a planning arena, to know the bytes, and on a real one.
+/// Everything on the device. Laid out twice: on a planning arena, which counts bytes, and on a real one.
 struct Buffers {
     Tensor q, k, v, out, lse, dout, dq, dk, dv, scratch;
     GpuTilePlan plan;  // empty on the CPU
@@ -33,15 +33,15 @@ struct Buffers {
 };
 
 int run() {
-    // 1. A device. Every op takes its context.
+    // 1. A device. Every call takes its context.
     const auto gpu = cuda_devices().empty() ? nullptr : std::make_unique<Gpu>();
     const Context ctx{.device = gpu ? Device::cuda : Device::cpu, .gpu = gpu.get()};
     const DType dtype = gpu ? DType::bf16 : DType::f32;
 
-    // 2. A mask: three documents that do not see each other, causal, and 24 tokens of padding.
+    // 2. A mask: three causal documents that do not see each other, and 24 tokens of padding.
     const ColumnMask mask = causal_document_mask(length, {300, 400, 1000});
 
-    // 3. Memory, and random operands in it.
+    // 3. Memory with random operands.
     Arena planned(ctx.device);
     Buffers(planned, dtype, mask);
     Arena arena(ctx.device, planned.bytes());
@@ -52,10 +52,10 @@ int run() {
         write_values(ctx, operand, [&](int64_t i) { return random.normal(static_cast<uint64_t>(i)); });
     }
 
-    // 4. The tile plan: once for a batch, for all its layers and both passes.
+    // 4. The tile plan: once per batch, for all layers and both passes.
     const TilePlan plan = make_tile_plan(ctx, x.plan, mask);
 
-    // 5. Both passes. On a GPU they are enqueued, nothing waits.
+    // 5. Both passes. On a GPU they are enqueued and nothing waits.
     const double scale = 1 / std::sqrt(static_cast<double>(head_dim));
     const auto attention = [&] {
         flashmask_forward(
@@ -77,7 +77,7 @@ int run() {
     };
     attention();
 
-    // 6. The results beside dense attention in double, on the same operands.
+    // 6. A comparison with dense attention in double, on the same operands.
     const auto values = [&](const Tensor& t) { return read_values(ctx, t); };  // waits for the GPU
     const AttentionResults results{values(x.out), values(x.lse), values(x.dq), values(x.dk), values(x.dv)};
     const auto [errors, bounds] = compare_with_dense({.batch = batch,
@@ -93,7 +93,7 @@ int run() {
                                                       .dout = values(x.dout)},
                                                      mask, dtype, {&results, 1});
 
-    // 7. And its time.
+    // 7. The time.
     constexpr int runs = 20;
     const auto start = std::chrono::steady_clock::now();
     for (int i = 0; i < runs; ++i) attention();

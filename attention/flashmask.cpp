@@ -9,7 +9,7 @@ namespace {
 
 using flashmask_cpu::Shape;
 
-/// The checks of one call: every operand lives on the context's device and is of q's dtype.
+/// The checks of one call: every operand must be on the context's device and have q's dtype.
 struct Check {
     Device device;
     DType dtype;
@@ -21,7 +21,7 @@ struct Check {
         if (!held) fail(Exit::internal, "flashmask has no kernel for {} on device {}", name_of(dtype), name_of(device));
     }
 
-    /// Kernels of the GPU copy 16 bytes at a time.
+    /// GPU kernels copy 16 bytes at a time.
     bool aligned(const Tensor& t) const {
         if (device == Device::cpu) return true;
         bool held = reinterpret_cast<uintptr_t>(t.data) % 16 == 0;
@@ -49,9 +49,8 @@ void check_plan(const TilePlan& plan, const ColumnMask& mask, Device device) {
             plan.column_blocks == blocks(mask.columns, plan.tile_columns),
         "flashmask: a plan of batch {}, {} heads, {} x {} blocks for a mask of batch {}, {} heads, {} x {}", plan.batch,
         plan.heads, plan.row_blocks, plan.column_blocks, mask.batch, mask.heads, mask.rows, mask.columns);
-    const bool on_gpu = !plan.gpu.bounds.empty();
-    require(on_gpu == (device == Device::cuda), "flashmask: a plan made for the {} on device {}",
-            on_gpu ? "GPU" : "CPU", name_of(device));
+    require(plan.device() == device, "flashmask: a plan made for device {} on device {}", name_of(plan.device()),
+            name_of(device));
 }
 
 template <typename Args>
@@ -62,8 +61,8 @@ Shape checked_shape(const Check& check, const Args& args) {
     require(s.head_dim >= 1 && s.head_dim <= 256, "flashmask: head_dim is {}, expected 1..256", s.head_dim);
     if (!flashmask_runs(check.device, s.head_dim))
         fail(Exit::config, "head_dim is {}: attention on a GPU has kernels for 64, 96, 128 and 256", s.head_dim);
-    require(s.kv_heads >= 1 && s.heads % s.kv_heads == 0, "flashmask: {} heads do not share {} kv_heads", s.heads,
-            s.kv_heads);
+    require(s.kv_heads >= 1 && s.heads % s.kv_heads == 0, "flashmask: {} heads, expected a multiple of the {} kv_heads",
+            s.heads, s.kv_heads);
     const std::array<int64_t, 4> queries{s.batch, s.rows, s.heads, s.head_dim},
         keys{s.batch, s.columns, s.kv_heads, s.head_dim};
     check("q", args.q, queries);
@@ -115,7 +114,7 @@ void flashmask_backward(const Context& ctx, const FlashMaskBackward& args) {
                                          reinterpret_cast<uintptr_t>(scratch.data) % Arena::alignment == 0);
         if (!held)
             fail(Exit::internal,
-                 "flashmask: scratch is {} on {} at {}, expected {} bytes on cuda from a line of the arena on",
+                 "flashmask: scratch is {} on {} at {}, expected {} bytes of u8 on cuda, 256-byte aligned",
                  describe(scratch), name_of(scratch.device), scratch.data, bytes);
     }
     const PhaseTimer timer(ctx, "attention");

@@ -1,17 +1,16 @@
 #include "attention/flashmask_cpu.h"
 #include "engine/device/vector_math.h"
 
-// One sweep over column blocks: dK and dV of a block stay with the thread that has it, its share of dQ is added to the
-// rows in turn, always in ascending order of column blocks. So S and dP are computed once (5 products a tile, not the 7
-// of one sweep for dK, dV and one for dQ), no buffer of dQ is kept per thread and the bits do not depend on who was
-// first.
+// One sweep over column blocks. dK and dV of a block stay with its thread. Its share of dQ is added to the rows in
+// turn, always in ascending order of column blocks. So S and dP are computed once (5 products per tile, instead of the
+// 7 of one sweep for dK and dV and another for dQ), threads need no dQ buffers, and the bits do not depend on timing.
 
 namespace colonnade::flashmask_cpu {
 namespace {
 
 template <typename T>
 struct BackwardScratch {
-    Buffer<T> keys, values;  ///< of the column block, transposed: [head_dim, columns]
+    Buffer<T> keys, values;  ///< the column block, transposed: [head_dim, columns]
     Buffer<T> p, ds, dq, dk, dv;
     ColumnBounds bounds;
     BackwardScratch(int64_t rows, int64_t columns, int64_t dim)
@@ -57,7 +56,7 @@ class Backward {
     }
 
   private:
-    /// D = rowsum(dO * O) and dQ = 0, in all heads.
+    /// D = rowsum(dO * O) and dQ = 0, for all heads.
     void prepare(int64_t b, Span rows) {
         for (int64_t h = 0; h < shape_.heads; ++h) {
             const auto out = head_of<T>(args_.out, b, h).block(rows), dout = head_of<T>(args_.dout, b, h).block(rows),
@@ -82,27 +81,27 @@ class Backward {
         std::fill_n(dk.data, columns.size * shape_.head_dim, T{0});
         std::fill_n(dv.data, columns.size * shape_.head_dim, T{0});
         bool packed = false;
-        int64_t loaded = -1;  // mask head whose bounds are in
+        int64_t loaded = -1;  // mask head whose bounds are loaded
         for (int64_t h = kv * shape_.group(); h < (kv + 1) * shape_.group(); ++h) {
-            const int64_t mask_head = h / (shape_.heads / args_.mask.heads), slice = b * plan_.heads + mask_head;
-            const auto list = static_cast<size_t>(slice * plan_.column_blocks + block);
-            const auto begin = static_cast<size_t>(plan_.by_column_begin[list]),
-                       end = static_cast<size_t>(plan_.by_column_begin[list + 1]);
+            const int64_t mask_head = h / (shape_.heads / args_.mask.heads), sheet = b * plan_.heads + mask_head;
+            const auto list = static_cast<size_t>(sheet * plan_.column_blocks + block);
+            const auto begin = static_cast<size_t>(plan_.cpu.by_column_begin[list]),
+                       end = static_cast<size_t>(plan_.cpu.by_column_begin[list + 1]);
             if (begin == end) continue;
             if (!packed) {
-                // Products with the transpose as it lies run at two thirds of the speed.
+                // GEMMs that transpose on the fly run at two thirds of the speed.
                 transpose(s.keys.as(shape_.head_dim, columns.size), k);
                 transpose(s.values.as(shape_.head_dim, columns.size), v);
                 packed = true;
             }
             for (size_t t = begin; t < end; ++t) {
-                const auto [row_block, partial] = plan_.by_column[t];
+                const auto [row_block, partial] = plan_.cpu.by_column[t];
                 if (partial && loaded != mask_head) {
                     s.bounds.load(args_.mask, b, mask_head, columns);
                     loaded = mask_head;
                 }
                 tile(s, b, h, k, Span(row_block, plan_.tile_rows, shape_.rows), partial);
-                add_in_turn(s, b, h, slice, row_block, block);
+                add_in_turn(s, b, h, sheet, row_block, block);
             }
         }
         const auto dk_to = head_of<T>(args_.dk, b, kv).block(columns),
@@ -145,15 +144,15 @@ class Backward {
         }
     }
 
-    /// Adds the tile's dQ once all column blocks before it have added theirs. No deadlock: column blocks are handed out
-    /// in ascending order, so whoever is waited for is already at work.
-    void add_in_turn(BackwardScratch<T>& s, int64_t b, int64_t h, int64_t slice, int64_t row_block,
+    /// Adds the tile's dQ after all column blocks before it have added theirs. This cannot deadlock: column blocks are
+    /// taken in ascending order, so a thread only waits for blocks that are already in progress.
+    void add_in_turn(BackwardScratch<T>& s, int64_t b, int64_t h, int64_t sheet, int64_t row_block,
                      int64_t column_block) {
-        const auto list = static_cast<size_t>(slice * plan_.row_blocks + row_block);
-        const auto first = plan_.by_row.begin() + plan_.by_row_begin[list],
-                   last = plan_.by_row.begin() + plan_.by_row_begin[list + 1];
+        const auto list = static_cast<size_t>(sheet * plan_.row_blocks + row_block);
+        const auto first = plan_.cpu.by_row.begin() + plan_.cpu.by_row_begin[list],
+                   last = plan_.cpu.by_row.begin() + plan_.cpu.by_row_begin[list + 1];
         const auto here = std::lower_bound(first, last, column_block,
-                                           [](TilePlan::Tile t, int64_t block) { return t.index < block; });
+                                           [](CpuTilePlan::Tile t, int64_t block) { return t.index < block; });
         const auto turn = static_cast<int32_t>(here - first);
         auto& added = added_[static_cast<size_t>((b * shape_.heads + h) * plan_.row_blocks + row_block)];
         for (int32_t now; (now = added.load(std::memory_order_acquire)) != turn;) added.wait(now);
@@ -174,7 +173,7 @@ class Backward {
     const Shape shape_;
     const T scale_;
     std::vector<T> delta_;                     ///< [batch, heads, rows]
-    std::vector<std::atomic<int32_t>> added_;  ///< per (batch, head, row block): column blocks whose dQ is in
+    std::vector<std::atomic<int32_t>> added_;  ///< per (batch, head, row block): column blocks whose dQ has been added
 };
 
 }  // namespace

@@ -1,6 +1,6 @@
 #pragma once
-// What the forward and the backward kernel of FlashMask on the CPU share: sizes, matrix views and their product,
-// scratch of a thread, the element mask of partial tiles and the loop over work items. Not for use outside attention.
+// Shared by the forward and the backward pass of FlashMask on the CPU: sizes, matrix views and GEMMs on them, scratch
+// of a thread, the element mask of partial tiles, and the loop over work items. Not for use outside attention.
 
 #include <omp.h>
 
@@ -44,29 +44,29 @@ Matrix<T> head_of(const Tensor& t, int64_t b, int64_t h) {
     return {t.as<T>() + b * t.stride[0] + h * t.stride[2], t.size(1), t.size(3), t.stride[1]};
 }
 
-/// C = alpha op(A) op(B) + beta C. OpenBLAS has kernels for products of this size (64 x 64 x 64) that do not repack: on
-/// Zen 4 they do 110 GFLOP/s a core, register blocks written with vector types 90.
+/// C = alpha op(A) op(B) + beta C. OpenBLAS has kernels for this size (64 x 64 x 64) that do not repack: on Zen 4 they
+/// reach 110 GFLOP/s per core, hand-written register blocks with vector types 90.
 template <typename T>
-struct Product {
+struct TileGemm {
     Matrix<T> c, a, b;
     bool transpose_a = false, transpose_b = false;
     T alpha = 1, beta = 0;
 };
 template <typename T>
-void multiply(const Product<T>& p) {
-    gemm_on_this_thread(Gemm<T>{.m = p.c.rows,
-                                .n = p.c.columns,
-                                .k = p.transpose_a ? p.a.rows : p.a.columns,
-                                .c = p.c.data,
-                                .ldc = p.c.stride,
-                                .a = p.a.data,
-                                .lda = p.a.stride,
-                                .b = p.b.data,
-                                .ldb = p.b.stride,
-                                .transpose_a = p.transpose_a,
-                                .transpose_b = p.transpose_b,
-                                .alpha = p.alpha,
-                                .beta = p.beta});
+void multiply(const TileGemm<T>& p) {
+    gemm_on_this_thread(BlasGemm<T>{.m = p.c.rows,
+                                    .n = p.c.columns,
+                                    .k = p.transpose_a ? p.a.rows : p.a.columns,
+                                    .c = p.c.data,
+                                    .ldc = p.c.stride,
+                                    .a = p.a.data,
+                                    .lda = p.a.stride,
+                                    .b = p.b.data,
+                                    .ldb = p.b.stride,
+                                    .transpose_a = p.transpose_a,
+                                    .transpose_b = p.transpose_b,
+                                    .alpha = p.alpha,
+                                    .beta = p.beta});
 }
 
 /// Cache-line aligned memory of one thread for one block of at most rows x columns.
@@ -85,7 +85,7 @@ class Buffer {
     std::unique_ptr<T, Free> data_;
 };
 
-/// The element mask of a partial tile: bounds of its columns, side by side for vector compares.
+/// The element mask of a partial tile: the bounds of its columns, in arrays for vector compares.
 class ColumnBounds {
   public:
     explicit ColumnBounds(int64_t tile_columns)
@@ -102,7 +102,7 @@ class ColumnBounds {
             causal_[at] = mask.causal_rows(columns.begin + c);
         }
     }
-    /// values[c] = hidden_value where `query` may not see column c.
+    /// values[c] = hidden_value if `query` may not see column c.
     template <typename T>
     void hide(T* values, int64_t query, int64_t columns, T hidden_value) const {
         const int32_t *ls = lts_.data(), *le = lte_.data(), *us = uts_.data(), *ue = ute_.data(),
@@ -119,8 +119,8 @@ class ColumnBounds {
     std::vector<int32_t> lts_, lte_, uts_, ute_, causal_;
 };
 
-/// Runs body(item, scratch of the thread) for items 0, 1, ..., handed out in ascending order. No sum depends on the
-/// number of threads: OpenBLAS, which goes by omp_get_max_threads(), stays serial.
+/// Runs body(item, scratch of the thread) for items 0, 1, ..., taken in ascending order. No sum depends on the number
+/// of threads: OpenBLAS, which uses omp_get_max_threads(), stays serial.
 template <typename ThreadScratch, typename Body>
 void for_each_item(int64_t items, std::vector<ThreadScratch>& scratch, const Body& body) {
     std::atomic<int64_t> next{0};
@@ -132,12 +132,12 @@ void for_each_item(int64_t items, std::vector<ThreadScratch>& scratch, const Bod
     }
 }
 
-/// One scratch per thread worth waking, of the size of the tiles in use. Little work, such as the one query row of a
-/// generated token, stays on one thread.
+/// Scratch for each thread to use, of the size of the tiles. Little work, such as the one query row of a generated
+/// token, stays on one thread.
 template <typename ThreadScratch>
 std::vector<ThreadScratch> scratch_per_thread(const TilePlan& plan, const Shape& shape, int64_t items) {
-    constexpr int64_t worth_a_team = int64_t{1} << 18;  // multiply-adds of one product
-    const bool large = plan.visible_pairs * (shape.heads / plan.heads) * shape.head_dim >= worth_a_team;
+    constexpr int64_t worth_a_team = int64_t{1} << 18;  // multiply-adds of one GEMM
+    const bool large = plan.cpu.visible_pairs * (shape.heads / plan.heads) * shape.head_dim >= worth_a_team;
     const int64_t threads = large ? std::min<int64_t>(omp_get_max_threads(), items) : 1;
     std::vector<ThreadScratch> scratch;
     for (int64_t i = 0; i < threads; ++i)

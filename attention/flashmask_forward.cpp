@@ -13,8 +13,8 @@ struct ForwardScratch {
         : scores(rows * columns), out(rows * dim), max(static_cast<size_t>(rows)), sum(max.size()), bounds(columns) {}
 };
 
-/// Online softmax of one row: scores become exp(score - max), max and sum move on; returns exp(old max - new max), by
-/// which what was summed so far shrinks.
+/// Online softmax of one row: updates max and sum, scores become exp(score - max). Returns exp(old max - new max), the
+/// factor for earlier sums.
 template <typename T>
 T softmax_step(T* scores, int64_t columns, T& max, T& sum) {
     T peak = max;
@@ -46,9 +46,9 @@ void forward_row_block(const FlashMaskForward& args, const Shape& shape, Forward
     std::fill(s.sum.begin(), s.sum.end(), T{0});
     std::fill_n(out.data, rows.size * dim, T{0});
     const auto list = static_cast<size_t>((b * plan.heads + mask_head) * plan.row_blocks + block);
-    for (auto t = static_cast<size_t>(plan.by_row_begin[list]); t < static_cast<size_t>(plan.by_row_begin[list + 1]);
-         ++t) {
-        const auto [index, partial] = plan.by_row[t];
+    for (auto t = static_cast<size_t>(plan.cpu.by_row_begin[list]);
+         t < static_cast<size_t>(plan.cpu.by_row_begin[list + 1]); ++t) {
+        const auto [index, partial] = plan.cpu.by_row[t];
         const Span columns(index, plan.tile_columns, shape.columns);
         const auto scores = s.scores.as(rows.size, columns.size);
         multiply<T>(
@@ -76,12 +76,12 @@ template <typename T>
 void run(const FlashMaskForward& args, const Shape& shape) {
     const TilePlan& plan = args.plan;
     const int64_t sharing = shape.heads / args.mask.heads;  // query heads per mask head
-    const auto items = static_cast<int64_t>(plan.row_order.size()) * sharing;
+    const auto items = static_cast<int64_t>(plan.cpu.row_order.size()) * sharing;
     auto scratch = scratch_per_thread<ForwardScratch<T>>(plan, shape, items);
     for_each_item(items, scratch, [&](int64_t item, ForwardScratch<T>& s) {
-        const int64_t list = plan.row_order[static_cast<size_t>(item / sharing)], slice = list / plan.row_blocks;
-        const int64_t h = slice % plan.heads * sharing + item % sharing;
-        forward_row_block(args, shape, s, slice / plan.heads, h, list % plan.row_blocks);
+        const int64_t list = plan.cpu.row_order[static_cast<size_t>(item / sharing)], sheet = list / plan.row_blocks;
+        const int64_t h = sheet % plan.heads * sharing + item % sharing;
+        forward_row_block(args, shape, s, sheet / plan.heads, h, list % plan.row_blocks);
     });
 }
 

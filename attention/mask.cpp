@@ -1,5 +1,7 @@
 #include "attention/mask.h"
 
+#include <optional>
+
 namespace colonnade {
 namespace {
 
@@ -64,8 +66,8 @@ struct Rows {
     int32_t begin, end;
 };
 
-/// Hides `more` rows of one column as well (its two ranges are added to the list). False where what is hidden then takes
-/// more than two ranges; `more` then holds them. What the causal rule hides anyway needs no range.
+/// Also hides the rows in `more` from one column. Returns false if the hidden rows need more than two ranges; `more`
+/// then holds these ranges. Rows that the causal rule hides need no range.
 bool hide(ColumnMask::Bounds& x, std::vector<Rows>& more, int32_t causal_rows, int32_t rows) {
     more.push_back({x.uts, x.ute});
     more.push_back({x.lts, x.lte});
@@ -85,7 +87,7 @@ bool hide(ColumnMask::Bounds& x, std::vector<Rows>& more, int32_t causal_rows, i
     return true;
 }
 
-/// The mask with these bounds in the narrowest form that says them.
+/// The mask with these bounds, in the narrowest form that can express them.
 ColumnMask with_bounds(const ColumnMask& mask, const std::vector<ColumnMask::Bounds>& bounds) {
     auto form = MaskVectors::lts;
     for (const auto& x : bounds) {
@@ -97,11 +99,51 @@ ColumnMask with_bounds(const ColumnMask& mask, const std::vector<ColumnMask::Bou
     return result;
 }
 
+void check_window(const ColumnMask& mask, int64_t window) {
+    if (!mask.causal) fail(Exit::config, "a sliding window of {} needs a causal mask", window);
+    if (window < 1) fail(Exit::config, "a sliding window of {}: expected at least 1 key", window);
+}
+
+/// The runs of rows along which the position rises by one.
+class PositionRuns {
+  public:
+    explicit PositionRuns(std::span<const int32_t> position) : position_(position), run_of_(position.size()) {
+        for (size_t i = 0; i < position.size(); ++i) {
+            const auto row = static_cast<int32_t>(i);
+            if (i > 0 && position[i] == position[i - 1] + 1)
+                runs_.back().end = row + 1;
+            else
+                runs_.push_back({row, row + 1});
+            run_of_[i] = runs_.size() - 1;
+        }
+    }
+
+    /// Sets `hidden` to the rows, of the run of column j and of later runs that begin before `seen_until`, whose
+    /// position is `window` or more beyond that of j.
+    void past_window(std::vector<Rows>& hidden, int64_t window, size_t j, int32_t seen_until) const {
+        hidden.clear();
+        for (size_t r = run_of_[j]; r < runs_.size() && runs_[r].begin < seen_until; ++r) {
+            const Rows run = runs_[r];
+            // Number of rows of the run that are within the window, if it is positive.
+            const int64_t within =
+                position_[j] + std::min<int64_t>(window, INT32_MAX) - position_[static_cast<size_t>(run.begin)];
+            const int64_t past = run.begin + std::max<int64_t>(within, 0);
+            if (past < run.end) hidden.push_back({static_cast<int32_t>(past), run.end});
+        }
+    }
+
+  private:
+    std::span<const int32_t> position_;
+    std::vector<Rows> runs_;
+    std::vector<size_t> run_of_;
+};
+
 [[noreturn]] void refuse_window(int64_t window, int64_t column, const std::vector<Rows>& hidden) {
     std::string ranges;
     for (const Rows& r : hidden) ranges += fmt::format("{}[{}, {})", ranges.empty() ? "" : ", ", r.begin, r.end);
-    fail(Exit::config, "a sliding window of {} over column {} leaves {} hidden row ranges, a column mask says two: {}",
-         window, column, hidden.size(), ranges);
+    fail(Exit::config,
+         "a sliding window of {} over column {} needs {} hidden row ranges, a column mask has at most two: {}", window,
+         column, hidden.size(), ranges);
 }
 
 }  // namespace
@@ -165,63 +207,45 @@ std::vector<uint8_t> ColumnMask::dense() const {
 }
 
 ColumnMask ColumnMask::with_sliding_window(int64_t window) const {
-    if (!causal) fail(Exit::config, "a sliding window of {} needs a causal mask", window);
-    if (window < 1) fail(Exit::config, "a sliding window of {}: expected at least 1 key", window);
+    check_window(*this, window);
     auto bounds = all_bounds(*this);
+    const auto end = static_cast<int32_t>(rows);
     std::vector<Rows> hidden;
     for (size_t at = 0; at < bounds.size(); ++at) {
         const auto j = static_cast<int64_t>(at) % columns;
-        // Written so that no window overflows: row i is past the window of column j from i = j + window - (columns -
-        // rows) on.
+        // Row i is past the window of column j from i = self + window on; written so that no window overflows.
         const int64_t self = j - (columns - rows);
         const auto past = static_cast<int32_t>(window > rows - self ? rows : std::max<int64_t>(self + window, 0));
-        hidden = {{past, static_cast<int32_t>(rows)}};
-        if (!hide(bounds[at], hidden, causal_rows(j), static_cast<int32_t>(rows))) refuse_window(window, j, hidden);
+        hidden = {{past, end}};
+        if (!hide(bounds[at], hidden, causal_rows(j), end)) refuse_window(window, j, hidden);
     }
     return with_bounds(*this, bounds);
 }
 
 ColumnMask ColumnMask::with_sliding_window(int64_t window, std::span<const int32_t> positions) const {
-    if (!causal) fail(Exit::config, "a sliding window of {} needs a causal mask", window);
-    if (window < 1) fail(Exit::config, "a sliding window of {}: expected at least 1 key", window);
+    check_window(*this, window);
     require(rows == columns && positions.size() == static_cast<size_t>(batch * rows),
             "{} positions for a mask of {} x {} x {}", positions.size(), batch, rows, columns);
     auto bounds = all_bounds(*this);
     const auto end = static_cast<int32_t>(rows);
     std::vector<Rows> hidden;
-    for (int64_t b = 0; b < batch; ++b) {
-        const auto position = positions.subspan(static_cast<size_t>(b * rows), static_cast<size_t>(rows));
-        std::vector<Rows> runs;
-        std::vector<size_t> run_of(static_cast<size_t>(rows));
-        for (size_t i = 0; i < position.size(); ++i) {
-            const auto row = static_cast<int32_t>(i);
-            if (i > 0 && position[i] == position[i - 1] + 1)
-                runs.back().end = row + 1;
-            else
-                runs.push_back({row, row + 1});
-            run_of[i] = runs.size() - 1;
+    std::optional<PositionRuns> runs;
+    for (size_t at = 0; at < bounds.size(); ++at) {
+        const auto j = static_cast<int64_t>(at) % columns;
+        if (at % static_cast<size_t>(heads * columns) == 0) {
+            const auto b = static_cast<int64_t>(at) / (heads * columns);
+            runs.emplace(positions.subspan(static_cast<size_t>(b * rows), static_cast<size_t>(rows)));
         }
-        for (int64_t h = 0; h < heads; ++h) {
-            for (int32_t j = 0; j < end; ++j) {
-                ColumnMask::Bounds& x = bounds[static_cast<size_t>((b * heads + h) * columns + j)];
-                const int32_t seen_until = x.lte == end ? x.lts : end;  // what lies behind is hidden anyway
-                hidden.clear();
-                for (size_t r = run_of[static_cast<size_t>(j)]; r < runs.size() && runs[r].begin < seen_until; ++r) {
-                    const int64_t ahead =
-                        position[static_cast<size_t>(j)] + std::min<int64_t>(window, INT32_MAX) -
-                        position[static_cast<size_t>(runs[r].begin)];  // rows of the run still within the window
-                    const int64_t past = runs[r].begin + std::max<int64_t>(ahead, 0);
-                    if (past < runs[r].end) hidden.push_back({static_cast<int32_t>(past), runs[r].end});
-                }
-                if (!hide(x, hidden, causal_rows(j), end)) refuse_window(window, j, hidden);
-            }
-        }
+        Bounds& x = bounds[at];
+        const int32_t seen_until = x.lte == end ? x.lts : end;  // all later rows are hidden already
+        runs->past_window(hidden, window, static_cast<size_t>(j), seen_until);
+        if (!hide(x, hidden, causal_rows(j), end)) refuse_window(window, j, hidden);
     }
     return with_bounds(*this, bounds);
 }
 
 ColumnMask stack(const std::vector<ColumnMask>& masks) {
-    require(!masks.empty(), "stack of no masks");
+    require(!masks.empty(), "stack: expected at least one mask");
     ColumnMask result = masks.front();
     result.batch = 0;
     auto form = MaskVectors::none;
@@ -229,7 +253,7 @@ ColumnMask stack(const std::vector<ColumnMask>& masks) {
     for (const ColumnMask& m : masks) {
         require(m.rows == result.rows && m.columns == result.columns && m.heads == result.heads &&
                     m.causal == result.causal,
-                "stack of unlike masks: {} x {}, {} heads, causal {} after {} x {}, {} heads, causal {}", m.rows,
+                "stack of masks that differ: {} x {}, {} heads, causal {} after {} x {}, {} heads, causal {}", m.rows,
                 m.columns, m.heads, m.causal, result.rows, result.columns, result.heads, result.causal);
         const auto more = all_bounds(m);
         bounds.insert(bounds.end(), more.begin(), more.end());

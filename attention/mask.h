@@ -6,7 +6,10 @@
 //     lts[j] <= i < lte[j]   or   uts[j] <= i < ute[j]   or   causal and j > i + (columns - rows)
 //
 // so a mask over N columns costs 4 N integers instead of N x N bits. Causal masks are aligned to the bottom right
-// corner when there are more columns than rows (or fewer: then the first rows see nothing).
+// corner. With fewer columns than rows the first rows see nothing.
+//
+// Headers of this library: mask.h (masks), tile_plan.h (plans), flashmask.h (the kernels; includes the other two),
+// mask_families.h (masks by name), dense.h (the oracle).
 
 #include <algorithm>
 #include <cstdint>
@@ -18,12 +21,12 @@
 
 namespace colonnade {
 
-/// Which vectors a mask carries. An absent vector has its default: lts = lte = rows (nothing hidden below) without
-/// `lts`; lte = rows with it; uts = ute = 0 without `ute`, uts = 0 with it.
+/// The vectors that a mask carries. Defaults of absent vectors: lte = rows; lts = rows, so that the lower range is
+/// empty; uts = 0; ute = 0, so that the upper range is empty.
 enum class MaskVectors : uint8_t { none, lts, lts_lte, lts_ute, all };
 
 struct ColumnMask {
-    /// Rows and columns at most: one more still fits an int32_t.
+    /// Largest number of rows or columns; one more still fits an int32_t.
     static constexpr int64_t max_length = std::numeric_limits<int32_t>::max() - 1;
 
     bool causal = true;
@@ -33,39 +36,40 @@ struct ColumnMask {
     int64_t rows = 0, columns = 0;  ///< query and key length
     std::vector<int32_t> lts{}, lte{}, uts{}, ute{};  ///< [batch, heads, columns], or empty
 
-    /// The hidden row ranges of one column, defaults filled in.
+    /// The hidden row ranges of one column, with defaults filled in.
     struct Bounds {
         int32_t lts, lte, uts, ute;
     };
     Bounds bounds(int64_t b, int64_t h, int64_t column) const;
-    /// Rows [0, n) for which `column` lies in the future; 0 for masks that are not causal.
+    /// Returns n such that `column` is in the future of rows [0, n); 0 if the mask is not causal.
     int32_t causal_rows(int64_t column) const {
         return causal ? static_cast<int32_t>(std::clamp<int64_t>(column - (columns - rows), 0, rows)) : 0;
     }
 
-    /// Throws Exit::data naming vector, batch, head and column: sizes, entries within [0, rows], lts <= lte, uts <=
-    /// ute, and the upper range before the lower one where both are non-empty (the order in which backward walks the
-    /// rows). A causal mask carries no upper range unless vectors == all.
+    /// Throws Exit::data with vector, batch, head and column unless sizes are right, entries are within [0, rows], lts
+    /// <= lte, uts <= ute, and the upper range ends before the lower one begins if both are non-empty. A causal mask
+    /// carries no upper range unless vectors == all.
     void validate() const;
 
-    /// [batch, heads, rows, columns], 1 where query may see key. For tests and pictures: O(rows x columns).
+    /// [batch, heads, rows, columns], 1 if the query may see the key. For tests and pictures: O(rows x columns).
     std::vector<uint8_t> dense() const;
 
-    /// This mask with, in addition, keys more than `window` - 1 positions before the query hidden: i - j < window,
-    /// counted on aligned positions (i + columns - rows - j). For causal masks. Throws Exit::config where two ranges
-    /// cannot say it.
+    /// Returns this mask with keys also hidden that are `window` or more positions before the query: query i sees key j
+    /// only if i + columns - rows - j < window. Throws Exit::config if the mask is not causal, or if a column needs
+    /// more than two ranges.
     ColumnMask with_sliding_window(int64_t window) const;
 
-    /// The same, with distances counted on positions ([batch, rows], the same for keys and queries; rows == columns)
-    /// that rise by one along runs of rows: a key is hidden from queries of its run and of later ones whose position is
-    /// `window` or more beyond its own. So a branch that is packed behind another one sees its stem from where it
-    /// follows it. Throws Exit::config where that takes more than two ranges: a key that several runs see up to
-    /// somewhere within them has one range for each.
+    /// The same with distances between `positions` ([batch, rows], for keys and queries; rows == columns), which rise
+    /// by one along each run of rows. A key is hidden from queries of its own and of later runs whose position is
+    /// `window` or more beyond its own. So every branch of a sample sees as much of its stem as if it followed it
+    /// directly, wherever it is packed. Throws Exit::config if a column needs more than two ranges; a key needs one for
+    /// each run that sees it only up to some row.
     ColumnMask with_sliding_window(int64_t window, std::span<const int32_t> positions) const;
 };
 
-// --- Builders: one per family (figure 1 of the paper, and more). `ends` are cumulative document ends: {3, 8}
-// is documents [0, 3) and [3, 8); columns past the last end are padding that nobody sees and that sees nothing.
+// --- Builders, one per family (figure 1 of the paper, and more). `ends` are cumulative document ends: {3, 8} stands
+// for documents [0, 3) and [3, 8). With cu_seqlens {0, 3, 8} of other libraries, drop the leading 0. Columns past the
+// last end are padding, which sees nothing and which nothing sees.
 ColumnMask full_mask(int64_t rows, int64_t columns);
 ColumnMask causal_mask(int64_t rows, int64_t columns);
 ColumnMask sliding_window_mask(int64_t n, int64_t window);                     ///< causal, `window` keys including self
@@ -83,15 +87,17 @@ ColumnMask global_sliding_window_mask(int64_t n, int64_t global_tokens, int64_t 
 ColumnMask causal_blockwise_mask(int64_t n, const std::vector<int64_t>& ends);  ///< the last block sees all blocks
 ColumnMask prefix_lm_causal_mask(int64_t n, int64_t prefix);
 ColumnMask prefix_lm_document_mask(int64_t n, const std::vector<int64_t>& ends, const std::vector<int64_t>& prefixes);
-struct Run {
+/// Consecutive columns.
+struct ColumnRun {
     int64_t begin, length;
 };
-ColumnMask qk_sparse_mask(int64_t n, const std::vector<Run>& runs);
+ColumnMask qk_sparse_mask(int64_t n,
+                          const std::vector<ColumnRun>& runs);  ///< hides the keys of a run from the queries of the run
 ColumnMask hash_sparse_mask(int64_t n, const std::vector<int32_t>& first_row, const std::vector<int32_t>& end_row);
 ColumnMask random_eviction_mask(int64_t n, int64_t heads, int64_t first_evicting_row, uint64_t seed);
 
-/// Masks of equal rows, columns, heads, causal as one mask with a batch of all of them; vectors are the widest any
-/// needs.
+/// One mask whose batch is that of all `masks` together. They must have the same rows, columns, heads and `causal`; the
+/// result carries every vector that one of them carries.
 ColumnMask stack(const std::vector<ColumnMask>& masks);
 
 }  // namespace colonnade

@@ -6,7 +6,7 @@
 namespace colonnade {
 namespace {
 
-/// A mask of n x n that hides nothing yet but the future where causal, its vectors filled with their defaults.
+/// A mask of n x n that hides nothing, or the future if causal, with its vectors filled with their defaults.
 ColumnMask square(int64_t n, bool causal, MaskVectors vectors) {
     if (n < 0 || n > ColumnMask::max_length)
         fail(Exit::data, "a mask of length {}: expected 0..{}", n, ColumnMask::max_length);
@@ -33,7 +33,7 @@ void set(std::vector<int32_t>& vector, Span columns, int64_t value) {
     std::fill(vector.begin() + columns.begin, vector.begin() + columns.end, static_cast<int32_t>(value));
 }
 
-/// The documents that `ends` describes; what follows the last is padding.
+/// The documents that `ends` describes.
 std::vector<Span> documents(int64_t n, const std::vector<int64_t>& ends) {
     std::vector<Span> spans;
     int64_t begin = 0;
@@ -53,7 +53,7 @@ Span padding(int64_t n, const std::vector<Span>& docs) {
 
 void check_window(int64_t left, int64_t right) {
     if (left < 0 || right < 0)
-        fail(Exit::config, "a window of {} keys back and {} ahead: expected none below 0", left, right);
+        fail(Exit::config, "a window of {} keys back and {} ahead: expected no negative number", left, right);
 }
 
 }  // namespace
@@ -128,7 +128,7 @@ ColumnMask share_question_mask(int64_t n, const std::vector<BranchedSample>& sam
 
 ColumnMask global_sliding_window_mask(int64_t n, int64_t global_tokens, int64_t left, int64_t right) {
     check_window(left, right);
-    if (global_tokens < 0) fail(Exit::config, "{} global tokens: expected none below 0", global_tokens);
+    if (global_tokens < 0) fail(Exit::config, "{} global tokens: expected 0 or more", global_tokens);
     left = std::min(left, n), right = std::min(right, n);
     ColumnMask m = square(n, false, MaskVectors::all);
     for (int64_t j = global_tokens; j < n; ++j) {
@@ -144,7 +144,7 @@ ColumnMask global_sliding_window_mask(int64_t n, int64_t global_tokens, int64_t 
 ColumnMask causal_blockwise_mask(int64_t n, const std::vector<int64_t>& ends) {
     const auto blocks = documents(n, ends);
     const Span pad = padding(n, blocks);
-    // Padding rows below the last block are a second hidden range of the others' columns.
+    // For all other columns, padding rows below the last block are a second hidden range.
     ColumnMask m = square(n, true, pad.begin < pad.end ? MaskVectors::all : MaskVectors::lts_lte);
     auto& begin = m.vectors == MaskVectors::all ? m.uts : m.lts;
     auto& end = m.vectors == MaskVectors::all ? m.ute : m.lte;
@@ -160,7 +160,7 @@ ColumnMask causal_blockwise_mask(int64_t n, const std::vector<int64_t>& ends) {
 }
 
 ColumnMask prefix_lm_causal_mask(int64_t n, int64_t prefix) {
-    if (prefix < 0) fail(Exit::config, "a prefix of {}: expected none below 0", prefix);
+    if (prefix < 0) fail(Exit::config, "a prefix of {} tokens: expected 0 or more", prefix);
     ColumnMask m = square(n, false, MaskVectors::lts_ute);
     for (int64_t j = prefix; j < n; ++j) m.ute[static_cast<size_t>(j)] = static_cast<int32_t>(j);
     return m;
@@ -180,10 +180,10 @@ ColumnMask prefix_lm_document_mask(int64_t n, const std::vector<int64_t>& ends, 
     return m;
 }
 
-ColumnMask qk_sparse_mask(int64_t n, const std::vector<Run>& runs) {
+ColumnMask qk_sparse_mask(int64_t n, const std::vector<ColumnRun>& runs) {
     ColumnMask m = square(n, true, MaskVectors::lts_lte);
     int64_t free = 0;
-    for (const Run& run : runs) {
+    for (const ColumnRun& run : runs) {
         if (run.begin < free || run.length < 0 || run.length > n - run.begin)
             fail(Exit::data,
                  "run of length {} at {} of a mask of length {}: expected to begin at {} or later and to end within",
@@ -207,7 +207,7 @@ ColumnMask hash_sparse_mask(int64_t n, const std::vector<int32_t>& first_row, co
 
 ColumnMask random_eviction_mask(int64_t n, int64_t heads, int64_t first_evicting_row, uint64_t seed) {
     if (heads < 1 || first_evicting_row < 0)
-        fail(Exit::config, "random eviction for {} heads from row {}: expected heads from 1, rows from 0", heads,
+        fail(Exit::config, "random eviction for {} heads from row {}: expected at least 1 head and row 0", heads,
              first_evicting_row);
     ColumnMask m = square(n, true, MaskVectors::lts);
     m.heads = heads;

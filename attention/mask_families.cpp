@@ -40,7 +40,7 @@ std::vector<int64_t> random_document_ends(int64_t n, int64_t documents, int64_t 
     const int64_t spare = n - documents * shortest;
     if (documents < 1 || shortest < 0 || spare < 0)
         fail(Exit::config, "{} documents of at least {} tokens do not fit {} tokens", documents, shortest, n);
-    // Cuts at random of what is left once every document has its least length.
+    // Random cuts of the tokens that remain when every document has its shortest length.
     std::vector<int64_t> ends;
     const Philox random{seed, 3};
     for (int64_t d = 0; d + 1 < documents; ++d)
@@ -58,7 +58,7 @@ void set_documents(FamilyParameters& parameters, std::vector<int64_t> ends) {
     for (const int64_t end : ends) {
         const int64_t length = std::max<int64_t>(end - begin, 0);
         parameters.prefixes.push_back(length / 5);
-        // The question and 2..6 answers, of equal lengths but for a longer question.
+        // A question and 2 to 6 answers of equal length; the question takes the remainder.
         const int64_t answers = 2 + static_cast<int64_t>(parameters.samples.size() % 5),
                       answer = length / (answers + 1);
         parameters.samples.push_back(
@@ -97,7 +97,7 @@ const MaskFamily& mask_family(std::string_view name) {
         if (family.name == name) return family;
         known += fmt::format("{}{}", known.empty() ? "" : ", ", family.name);
     }
-    fail(Exit::config, "no mask family '{}': expected one of {}", name, known);
+    fail(Exit::config, "unknown mask family '{}': expected one of {}", name, known);
 }
 
 }  // namespace colonnade

@@ -1,6 +1,6 @@
 #pragma once
-// A tile plan as text, for pages and terminals: a line for each row block, a character for each column block, '#' for a
-// full tile, '/' for a partial one, '.' for an empty one. Numbers along the top and the left are those of blocks.
+// A tile plan as text, for documents and terminals: one line per row block, one character per column block. '#' is a
+// full tile, '/' a partial one, '.' an empty one. Blocks are numbered along the top and the left.
 
 #include <string>
 
@@ -8,11 +8,12 @@
 
 namespace colonnade {
 
-/// '#', '/' or '.' for every tile, [batch, mask heads, row_blocks, column_blocks]. A plan of the GPU is downloaded.
+/// '#', '/' or '.' for every tile, [batch, mask heads, row_blocks, column_blocks]. Downloads the plan of a GPU.
 std::string tile_classes(const Context& ctx, const TilePlan& plan);
 
-/// Counts of tiles and visible pairs of all slices, then a picture of each slice (batch, mask head). It is at most
-/// `width` characters wide and high: in larger plans a character stands for n x n tiles, '/' unless all are of one class.
+/// Counts of tiles and visible pairs over all sheets, then a picture of each sheet (batch, mask head). Pictures are at
+/// most `width` characters wide and high: in larger plans a character stands for n x n tiles, '/' unless all have the
+/// same class.
 std::string plan_picture(const Context& ctx, const ColumnMask& mask, const TilePlan& plan, int64_t width = 64);
 
 }  // namespace colonnade

@@ -40,7 +40,7 @@ void write_values(const Context& ctx, const Tensor& to, const std::function<doub
 
 std::vector<double> read_values(const Context& ctx, const Tensor& from) {
     check(from);
-    std::vector<double> bytes;  // of any dtype: as aligned as the largest
+    std::vector<double> bytes;  // raw memory for any dtype, aligned for the largest
     const void* data = from.data;
     if (from.device == Device::cuda) {
         bytes.resize((from.bytes() + sizeof(double) - 1) / sizeof(double));

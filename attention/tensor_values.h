@@ -1,5 +1,5 @@
 #pragma once
-// Contiguous tensors of f32, f64 or bf16, on either device, from and to doubles on the host: for oracles.
+// Copies between contiguous tensors of f32, f64 or bf16 on either device and doubles on the host: for oracles.
 
 #include <vector>
 
@@ -7,9 +7,9 @@
 
 namespace colonnade {
 
-/// Element i becomes value(i), rounded to the dtype.
+/// Sets element i to value(i), rounded to the dtype.
 void write_values(const Context& ctx, const Tensor& to, const std::function<double(int64_t)>& value);
-/// Exact; waits for the GPU.
+/// Exact. Waits for a GPU.
 std::vector<double> read_values(const Context& ctx, const Tensor& from);
 
 }  // namespace colonnade

@@ -17,7 +17,7 @@ struct VisibleRows {
     int count = 0;
 };
 
-/// The maximal row ranges that see one column, ascending: what its two hidden ranges and the causal rule leave over.
+/// The maximal ranges of rows that see one column, ascending: the complement of its hidden ranges and the causal rule.
 VisibleRows visible_rows(const ColumnMask& mask, int64_t b, int64_t h, int64_t column) {
     const auto x = mask.bounds(b, h, column);
     const auto end = static_cast<int32_t>(mask.rows);
@@ -31,18 +31,18 @@ VisibleRows visible_rows(const ColumnMask& mask, int64_t b, int64_t h, int64_t c
     return visible;
 }
 
-/// Per row block, as differences from the block before: how many columns of one column block some row of it sees,
-/// counted once per visible range, and how many all its rows see. Ranges of a column do not touch, so at most one of
-/// them covers a block.
+/// Counts for each row block, stored as differences from the previous block: `touched`, visible ranges of the columns
+/// of one column block that reach into the row block, and `covered`, columns that all its rows see. The ranges of a
+/// column do not touch, so at most one of them covers a row block.
 struct Coverage {
     std::vector<int32_t> touched, covered;
     explicit Coverage(int64_t row_blocks) : touched(static_cast<size_t>(row_blocks) + 1), covered(touched.size()) {}
 };
 
-/// Surviving row blocks of one column block: O(columns of the block + row blocks between its first and last visible
+/// Active row blocks of one column block, in O(columns of the block + row blocks between its first and last visible
 /// row).
-std::vector<TilePlan::Tile> tiles_of_column_block(const ColumnMask& mask, const TilePlan& plan, int64_t b, int64_t h,
-                                                  int64_t block, Coverage& cover, int64_t& pairs) {
+std::vector<CpuTilePlan::Tile> tiles_of_column_block(const ColumnMask& mask, const TilePlan& plan, int64_t b, int64_t h,
+                                                     int64_t block, Coverage& cover, int64_t& pairs) {
     const int64_t begin = block * plan.tile_columns, end = std::min(begin + plan.tile_columns, mask.columns);
     auto first = static_cast<size_t>(plan.row_blocks), last = size_t{0};
     for (int64_t j = begin; j < end; ++j) {
@@ -59,7 +59,7 @@ std::vector<TilePlan::Tile> tiles_of_column_block(const ColumnMask& mask, const 
             first = std::min(first, touch), last = std::max(last, leave);
         }
     }
-    std::vector<TilePlan::Tile> tiles;
+    std::vector<CpuTilePlan::Tile> tiles;
     int32_t touched = 0, covered = 0;
     for (size_t r = first; r <= last && first < last; ++r) {
         touched += std::exchange(cover.touched[r], 0);
@@ -69,27 +69,28 @@ std::vector<TilePlan::Tile> tiles_of_column_block(const ColumnMask& mask, const 
     return tiles;
 }
 
-/// by_row from by_column: row blocks keep their column blocks ascending, as column blocks are walked in that order.
+/// Fills by_row from by_column. Lists of by_row come out ascending, because column blocks are visited in that order.
 void transpose(TilePlan& plan) {
-    const auto slices = static_cast<size_t>(plan.batch * plan.heads);
+    CpuTilePlan& lists = plan.cpu;
+    const auto sheets = static_cast<size_t>(plan.batch * plan.heads);
     const auto row_blocks = static_cast<size_t>(plan.row_blocks),
                column_blocks = static_cast<size_t>(plan.column_blocks);
-    plan.by_row_begin.assign(slices * row_blocks + 1, 0);
+    lists.by_row_begin.assign(sheets * row_blocks + 1, 0);
     const auto for_each = [&](auto&& visit) {
-        for (size_t s = 0; s < slices; ++s)
+        for (size_t s = 0; s < sheets; ++s)
             for (size_t c = 0; c < column_blocks; ++c)
-                for (int64_t t = plan.by_column_begin[s * column_blocks + c];
-                     t < plan.by_column_begin[s * column_blocks + c + 1]; ++t) {
-                    const auto tile = plan.by_column[static_cast<size_t>(t)];
+                for (int64_t t = lists.by_column_begin[s * column_blocks + c];
+                     t < lists.by_column_begin[s * column_blocks + c + 1]; ++t) {
+                    const auto tile = lists.by_column[static_cast<size_t>(t)];
                     visit(s * row_blocks + static_cast<size_t>(tile.index),
-                          TilePlan::Tile{static_cast<int32_t>(c), tile.partial});
+                          CpuTilePlan::Tile{static_cast<int32_t>(c), tile.partial});
                 }
     };
-    for_each([&](size_t row, TilePlan::Tile) { ++plan.by_row_begin[row + 1]; });
-    std::partial_sum(plan.by_row_begin.begin(), plan.by_row_begin.end(), plan.by_row_begin.begin());
-    plan.by_row.resize(plan.by_column.size());
-    auto next = plan.by_row_begin;
-    for_each([&](size_t row, TilePlan::Tile tile) { plan.by_row[static_cast<size_t>(next[row]++)] = tile; });
+    for_each([&](size_t row, CpuTilePlan::Tile) { ++lists.by_row_begin[row + 1]; });
+    std::partial_sum(lists.by_row_begin.begin(), lists.by_row_begin.end(), lists.by_row_begin.begin());
+    lists.by_row.resize(lists.by_column.size());
+    auto next = lists.by_row_begin;
+    for_each([&](size_t row, CpuTilePlan::Tile tile) { lists.by_row[static_cast<size_t>(next[row]++)] = tile; });
 }
 
 int64_t blocks_of(int64_t n, int64_t tile) {
@@ -106,13 +107,8 @@ std::vector<int32_t> longest_first(const std::vector<int64_t>& begin) {
 
 }  // namespace
 
-int64_t TilePlan::partial_tiles() const {
+int64_t CpuTilePlan::partial_tiles() const {
     return std::count_if(by_row.begin(), by_row.end(), [](Tile tile) { return tile.partial; });
-}
-
-double TilePlan::visible_share() const {
-    const int64_t tiles = batch * heads * row_blocks * column_blocks;
-    return tiles == 0 ? 0 : static_cast<double>(surviving_tiles()) / static_cast<double>(tiles);
 }
 
 TilePlan make_tile_plan(const ColumnMask& mask, int64_t tile_rows, int64_t tile_columns) {
@@ -125,27 +121,28 @@ TilePlan make_tile_plan(const ColumnMask& mask, int64_t tile_rows, int64_t tile_
                   .row_blocks = blocks_of(mask.rows, tile_rows),
                   .column_blocks = blocks_of(mask.columns, tile_columns)};
     const int64_t lists = plan.batch * plan.heads * plan.column_blocks;
-    std::vector<std::vector<TilePlan::Tile>> tiles(static_cast<size_t>(lists));
+    std::vector<std::vector<CpuTilePlan::Tile>> tiles(static_cast<size_t>(lists));
     int64_t pairs = 0;
 #pragma omp parallel reduction(+ : pairs) if (lists > 64)
     {
         Coverage cover(plan.row_blocks);
 #pragma omp for schedule(dynamic, 16)
         for (int64_t i = 0; i < lists; ++i) {
-            const int64_t slice = i / plan.column_blocks;
-            tiles[static_cast<size_t>(i)] = tiles_of_column_block(mask, plan, slice / plan.heads, slice % plan.heads,
+            const int64_t sheet = i / plan.column_blocks;
+            tiles[static_cast<size_t>(i)] = tiles_of_column_block(mask, plan, sheet / plan.heads, sheet % plan.heads,
                                                                   i % plan.column_blocks, cover, pairs);
         }
     }
-    plan.visible_pairs = pairs;
-    plan.by_column_begin.push_back(0);
+    CpuTilePlan& cpu = plan.cpu;
+    cpu.visible_pairs = pairs;
+    cpu.by_column_begin.push_back(0);
     for (const auto& list : tiles) {
-        plan.by_column.insert(plan.by_column.end(), list.begin(), list.end());
-        plan.by_column_begin.push_back(static_cast<int64_t>(plan.by_column.size()));
+        cpu.by_column.insert(cpu.by_column.end(), list.begin(), list.end());
+        cpu.by_column_begin.push_back(static_cast<int64_t>(cpu.by_column.size()));
     }
     transpose(plan);
-    plan.row_order = longest_first(plan.by_row_begin);
-    plan.column_order = longest_first(plan.by_column_begin);
+    cpu.row_order = longest_first(cpu.by_row_begin);
+    cpu.column_order = longest_first(cpu.by_column_begin);
     return plan;
 }
 
@@ -153,8 +150,8 @@ int64_t count_visible_pairs(const ColumnMask& mask) {
     int64_t pairs = 0;
 #pragma omp parallel for reduction(+ : pairs) if (mask.columns > 4096)
     for (int64_t j = 0; j < mask.columns; ++j) {
-        for (int64_t slice = 0; slice < mask.batch * mask.heads; ++slice) {
-            const auto visible = visible_rows(mask, slice / mask.heads, slice % mask.heads, j);
+        for (int64_t sheet = 0; sheet < mask.batch * mask.heads; ++sheet) {
+            const auto visible = visible_rows(mask, sheet / mask.heads, sheet % mask.heads, j);
             for (int r = 0; r < visible.count; ++r) {
                 const Range rows = visible.ranges[static_cast<size_t>(r)];
                 pairs += rows.end - rows.begin;
@@ -166,15 +163,15 @@ int64_t count_visible_pairs(const ColumnMask& mask) {
 
 namespace {
 
-/// GpuTilePlan::scratch: the mask's vectors, what the columns of each block reach from and to, and active tiles by
-/// group of blocks, one part after the other.
+/// The parts of GpuTilePlan::scratch, one after the other: the mask's vectors, the extremes of each column block, and
+/// counts of active tiles per group of blocks.
 struct PlanScratch {
-    int64_t vector, extremes, counts;  ///< i32 elements, in whole lines of the arena
-    PlanScratch(int64_t slices, int64_t rows, int64_t columns)
-        : vector(line(slices * columns)),
+    int64_t vector, extremes, counts;  ///< i32 elements, rounded up to the arena's alignment
+    PlanScratch(int64_t sheets, int64_t rows, int64_t columns)
+        : vector(line(sheets * columns)),
           extremes(
-              line(slices * blocks_of(columns, 2 * GpuTilePlan::tile) * 2 * cuda::TilePlanBuild::extremes_of_block)),
-          counts(line(slices * (blocks_of(rows, 2 * GpuTilePlan::tile) + blocks_of(columns, 2 * GpuTilePlan::tile) +
+              line(sheets * blocks_of(columns, 2 * GpuTilePlan::tile) * 2 * cuda::TilePlanBuild::extremes_of_block)),
+          counts(line(sheets * (blocks_of(rows, 2 * GpuTilePlan::tile) + blocks_of(columns, 2 * GpuTilePlan::tile) +
                                 blocks_of(rows, 3 * GpuTilePlan::tile)))) {}
     int64_t bytes() const { return (4 * vector + extremes + counts) * 4; }
 
@@ -184,28 +181,29 @@ struct PlanScratch {
 
 }  // namespace
 
-GpuTilePlan GpuTilePlan::lay_out(Arena& arena, int64_t slices, int64_t rows, int64_t columns) {
+GpuTilePlan GpuTilePlan::lay_out(Arena& arena, int64_t sheets, int64_t rows, int64_t columns) {
     if (arena.device() == Device::cpu) return {};
     const int64_t row_blocks = blocks_of(rows, tile), column_blocks = blocks_of(columns, tile);
     const auto ints = [&](std::initializer_list<int64_t> shape) {
         return arena.tensor("tile plans", DType::i32, shape);
     };
     GpuTilePlan plan;
-    plan.bounds = ints({slices, blocks_of(columns, 2 * tile) * 2 * tile, 4});
-    plan.row_active = ints({slices, row_blocks, blocks_of(column_blocks, 32)});
-    plan.row_partial = ints({slices, row_blocks, blocks_of(column_blocks, 32)});
-    plan.column_active = ints({slices, column_blocks, blocks_of(row_blocks, 32)});
-    plan.column_partial = ints({slices, column_blocks, blocks_of(row_blocks, 32)});
-    plan.row_order = ints({slices * blocks_of(row_blocks, 2)});
-    plan.column_order = ints({slices * blocks_of(column_blocks, 2)});
-    plan.row_triple_order = ints({slices * blocks_of(row_blocks, 3)});
-    plan.column_lags = arena.tensor("tile plans", DType::i64, {2});
-    plan.scratch = arena.tensor("tile plans", DType::u8, {PlanScratch(slices, rows, columns).bytes()});
+    plan.bounds = ints({sheets, blocks_of(columns, 2 * tile) * 2 * tile, 4});
+    plan.row_active = ints({sheets, row_blocks, blocks_of(column_blocks, 32)});
+    plan.row_partial = ints({sheets, row_blocks, blocks_of(column_blocks, 32)});
+    plan.column_active = ints({sheets, column_blocks, blocks_of(row_blocks, 32)});
+    plan.column_partial = ints({sheets, column_blocks, blocks_of(row_blocks, 32)});
+    plan.row_order = ints({sheets * blocks_of(row_blocks, 2)});
+    plan.column_order = ints({sheets * blocks_of(column_blocks, 2)});
+    plan.hopper.row_triple_order = ints({sheets * blocks_of(row_blocks, 3)});
+    plan.hopper.column_lags = arena.tensor("tile plans", DType::i64, {2});
+    plan.scratch = arena.tensor("tile plans", DType::u8, {PlanScratch(sheets, rows, columns).bytes()});
     return plan;
 }
 
 TilePlan make_gpu_tile_plan(const Context& ctx, const GpuTilePlan& memory, const ColumnMask& mask) {
-    require(ctx.device == Device::cuda && ctx.gpu, "a tile plan of the GPU on {}", name_of(ctx.device));
+    require(ctx.device == Device::cuda && ctx.gpu, "tile plan: a plan of a GPU for a context on {}",
+            name_of(ctx.device));
     mask.validate();
     constexpr int64_t tile = GpuTilePlan::tile;
     TilePlan plan{.tile_rows = tile,
@@ -215,15 +213,15 @@ TilePlan make_gpu_tile_plan(const Context& ctx, const GpuTilePlan& memory, const
                   .row_blocks = blocks_of(mask.rows, tile),
                   .column_blocks = blocks_of(mask.columns, tile),
                   .gpu = memory};
-    const int64_t slices = mask.batch * mask.heads;
-    const PlanScratch scratch(slices, mask.rows, mask.columns);
-    const bool fits = memory.bounds.rank == 3 && memory.bounds.size(0) == slices &&
+    const int64_t sheets = mask.batch * mask.heads;
+    const PlanScratch scratch(sheets, mask.rows, mask.columns);
+    const bool fits = memory.bounds.rank == 3 && memory.bounds.size(0) == sheets &&
                       memory.bounds.size(1) == blocks_of(mask.columns, 2 * tile) * 2 * tile &&
                       memory.row_active.size(1) == plan.row_blocks &&
                       memory.column_active.size(1) == plan.column_blocks && memory.scratch.device == Device::cuda &&
                       memory.scratch.numel() == scratch.bytes();
-    require(fits, "tile plan: memory with bounds {} and row maps {} for a mask of {} slices, {} x {}",
-            describe(memory.bounds), describe(memory.row_active), slices, mask.rows, mask.columns);
+    require(fits, "tile plan: memory with bounds {} and row maps {} does not fit a mask of {} sheets, {} x {}",
+            describe(memory.bounds), describe(memory.row_active), sheets, mask.rows, mask.columns);
 
     int64_t used = 0;
     const auto take = [&](int64_t elements, std::initializer_list<int64_t> shape) {
@@ -232,7 +230,7 @@ TilePlan make_gpu_tile_plan(const Context& ctx, const GpuTilePlan& memory, const
         return Tensor(data, DType::i32, shape, Device::cuda);
     };
     const auto uploaded = [&](const std::vector<int32_t>& vector) {
-        const Tensor on_gpu = take(scratch.vector, {slices, mask.columns});
+        const Tensor on_gpu = take(scratch.vector, {sheets, mask.columns});
         if (vector.empty()) return Tensor();
         ctx.gpu->upload(on_gpu, vector.data());
         return on_gpu;
@@ -242,8 +240,6 @@ TilePlan make_gpu_tile_plan(const Context& ctx, const GpuTilePlan& memory, const
                               .lte = uploaded(mask.lte),
                               .uts = uploaded(mask.uts),
                               .ute = uploaded(mask.ute),
-                              .extremes = {},
-                              .counts = {},
                               .rows = mask.rows,
                               .columns = mask.columns,
                               .causal = mask.causal};
@@ -256,10 +252,10 @@ TilePlan make_gpu_tile_plan(const Context& ctx, const GpuTilePlan& memory, const
 TilePlan make_tile_plan(const Context& ctx, const GpuTilePlan& memory, const ColumnMask& mask) {
     if (ctx.device == Device::cuda) return make_gpu_tile_plan(ctx, memory, mask);
     TilePlan plan = make_tile_plan(mask);
-    // Rows of short documents fill few pairs of a large tile. Small ones then cost less than they lose in the matmuls:
-    // attention of the quickstart's step falls from 10 to 6 % of its time.
-    const int64_t tile_pairs = plan.surviving_tiles() * plan.tile_rows * plan.tile_columns;
-    if (5 * plan.visible_pairs < 2 * tile_pairs) plan = make_tile_plan(mask, 32, 32);
+    // Short documents fill little of a large tile. Small tiles then save more than they lose in the matmuls: attention
+    // falls from 10 to 6 % of the time of a step in the quickstart.
+    const int64_t tile_pairs = plan.cpu.active_tiles() * plan.tile_rows * plan.tile_columns;
+    if (5 * plan.cpu.visible_pairs < 2 * tile_pairs) plan = make_tile_plan(mask, 32, 32);
     return plan;
 }
 

@@ -1,6 +1,6 @@
-// Four kernels make the plan of a mask: bounds and extremes by column block; the class of every tile, 32 x 32 of them
-// a warp; the schedules; the lags of the schedule whose items wait for each other. 128K columns: 2 MB read at most, 4M
-// tiles tested, 2 MB of maps written. All sums are of integers.
+// Four kernels make the plan of a mask: bounds and extremes of every column block; the class of every tile, 32 x 32
+// tiles per warp; the schedules; the lags of the schedule whose items wait for each other. For 128K columns they read
+// at most 2 MB, test 4M tiles and write 2 MB of maps. All sums are sums of integers.
 
 #include <climits>
 
@@ -15,26 +15,27 @@ constexpr int tile = GpuTilePlan::tile, warps_per_block = 8;
 constexpr unsigned all_lanes = ~0u;
 
 struct Vectors {
-    const int32_t *lts, *lte, *uts, *ute;  ///< null: the default
+    const int32_t *lts, *lte, *uts, *ute;  ///< null if absent
 };
 
-/// Of the columns of one block. Empty ranges are [INT_MAX, INT_MIN): they reach no row, and begin after any.
+/// Extremes over the columns of one block. Empty ranges are [INT_MAX, INT_MIN): they reach no row and begin after all
+/// rows.
 struct alignas(16) Extremes {
     int32_t lts_min, lts_max, lte_min, lte_max, uts_min, uts_max, ute_min, ute_max;
 };
 static_assert(sizeof(Extremes) == TilePlanBuild::extremes_of_block * sizeof(int32_t));
 
-/// In blocks of 64 rows or columns.
+/// Sizes of a mask and its plan; a block is 64 rows or columns.
 struct Size {
-    int64_t slices;
+    int64_t sheets;
     int rows, columns;
     int row_blocks, column_blocks;  ///< tiles
-    int padded_blocks;              ///< of columns, to whole pairs
-    int row_words, column_words;    ///< of 32 tiles
+    int padded_blocks;              ///< column blocks, rounded up to whole pairs
+    int row_words, column_words;    ///< words of 32 tiles
     int row_pairs, column_pairs, row_triples;
     bool causal;
 
-    /// Rows [0, n) for which `column` lies in the future.
+    /// Number n of rows [0, n) for which `column` is in the future.
     __device__ int causal_rows(int64_t column) const {
         const int64_t n = column - (columns - rows);
         return causal ? static_cast<int>(min(max(n, int64_t{0}), static_cast<int64_t>(rows))) : 0;
@@ -43,31 +44,31 @@ struct Size {
 
 struct Maps {
     uint32_t *row_active, *row_partial, *column_active, *column_partial;
-    int32_t *row_counts, *column_counts;  ///< active tiles by pair of blocks
-    int32_t* triple_counts;               ///< by three row blocks
+    int32_t *row_counts, *column_counts;  ///< active tiles per pair of blocks
+    int32_t* triple_counts;               ///< per three row blocks
 };
 
-/// One warp writes the bounds of a column block, two columns a lane, and their extremes.
+/// One warp writes the bounds of a column block, two columns per lane, and their extremes.
 __global__ void __launch_bounds__(32 * warps_per_block)
     make_bounds(int4* bounds, Extremes* extremes, const Vectors vectors, const Size size) {
     const int64_t block = static_cast<int64_t>(blockIdx.x) * warps_per_block + threadIdx.x / 32;
     const int lane = static_cast<int>(threadIdx.x % 32);
-    if (block >= size.slices * size.padded_blocks) return;
-    const int64_t slice = block / size.padded_blocks, first = block % size.padded_blocks * tile;
+    if (block >= size.sheets * size.padded_blocks) return;
+    const int64_t sheet = block / size.padded_blocks, first = block % size.padded_blocks * tile;
     Extremes e{INT_MAX, INT_MIN, INT_MAX, INT_MIN, INT_MAX, INT_MIN, INT_MAX, INT_MIN};
     for (int half = 0; half < 2; ++half) {
         const int64_t column = first + 32 * half + lane;
         int4 x = make_int4(INT_MIN, INT_MAX, INT_MAX, INT_MIN);  // padding: hidden from every row
         if (column < size.columns) {
-            const int64_t at = slice * size.columns + column;
+            const int64_t at = sheet * size.columns + column;
             x.x = vectors.lts ? vectors.lts[at] : size.rows;
             x.y = vectors.lte ? vectors.lte[at] : size.rows;
             x.z = vectors.uts ? vectors.uts[at] : 0;
             x.w = vectors.ute ? vectors.ute[at] : 0;
             if (x.x >= x.y) x.x = INT_MAX, x.y = INT_MIN;
             if (x.z >= x.w) x.z = INT_MAX, x.w = INT_MIN;
-            // A range that begins where all before it is hidden as well may be said to begin at 0: extremes of columns
-            // along a diagonal then lie together.
+            // If all rows before a range are hidden as well, it may begin at 0: the extremes of columns along a
+            // diagonal are then close together.
             const int future = size.causal_rows(column), uts = x.z <= future ? 0 : x.z;
             const int lts = x.x <= (uts == 0 ? max(future, x.w) : future) ? 0 : x.x;
             e.lts_min = min(e.lts_min, lts), e.lts_max = max(e.lts_max, lts);
@@ -84,8 +85,8 @@ __global__ void __launch_bounds__(32 * warps_per_block)
     if (lane == 0) extremes[block] = e;
 }
 
-/// The columns of a block as its tiles see them: extremes, and the rows [0, causal_min..causal_max) whose future they
-/// are.
+/// The columns of a block: extremes, and the causal rule. The block's columns are in the future of rows [0, n) with n
+/// from causal_min to causal_max.
 struct ColumnBlock {
     Extremes of;
     int causal_min, causal_max;
@@ -98,34 +99,34 @@ struct ColumnBlock {
         padded = first + tile > size.columns;
     }
 
-    /// Whether all its columns hide the rows [begin, end): each from `begin` to `covered`, step by step.
+    /// True if all columns hide the rows [begin, end): [begin, covered) is hidden in all of them, step by step.
     __device__ bool hides(int begin, int end) const {
         int covered = max(begin, causal_min);
         if (of.uts_max <= covered) covered = max(covered, of.ute_min);
         if (of.lts_max <= covered) covered = max(covered, of.lte_min);
         return covered >= end;
     }
-    /// Whether some column may hide some of these rows.
+    /// True if some column may hide some of these rows.
     __device__ bool touches(int begin, int end) const {
         return padded || causal_max > begin || (of.lts_min < end && of.lte_max > begin) ||
                (of.uts_min < end && of.ute_max > begin);
     }
 };
 
-/// One warp tests 32 x 32 tiles: a lane has a column block and walks down the row blocks. Ballots are words of the row
-/// maps; what a lane collects is a word of the column maps.
+/// One warp tests 32 x 32 tiles. A lane has a column block and walks down the row blocks. Ballots are words of the row
+/// maps; the bits that a lane collects are a word of the column maps.
 __global__ void __launch_bounds__(32 * warps_per_block)
     classify_tiles(const Maps maps, const Extremes* extremes, const Size size) {
     const int64_t warp = static_cast<int64_t>(blockIdx.x) * warps_per_block + threadIdx.x / 32;
     const int lane = static_cast<int>(threadIdx.x % 32);
     const int64_t words = static_cast<int64_t>(size.row_words) * size.column_words;
-    if (warp >= size.slices * words) return;
-    const int64_t slice = warp / words;
+    if (warp >= size.sheets * words) return;
+    const int64_t sheet = warp / words;
     const int row_word = static_cast<int>(warp % words / size.column_words),
               column_word = static_cast<int>(warp % words % size.column_words);
     const int column_block = 32 * column_word + lane;
     const bool exists = column_block < size.column_blocks;
-    const ColumnBlock columns(extremes[slice * size.padded_blocks + (exists ? column_block : 0)],
+    const ColumnBlock columns(extremes[sheet * size.padded_blocks + (exists ? column_block : 0)],
                               exists ? column_block : 0, size);
     uint32_t of_row_active = 0, of_row_partial = 0, of_column_active = 0, of_column_partial = 0;
     for (int k = 0; k < 32; ++k) {
@@ -139,24 +140,24 @@ __global__ void __launch_bounds__(32 * warps_per_block)
     }
     const int row_block = 32 * row_word + lane;
     if (row_block < size.row_blocks) {
-        const int64_t at = (slice * size.row_blocks + row_block) * size.column_words + column_word;
+        const int64_t at = (sheet * size.row_blocks + row_block) * size.column_words + column_word;
         maps.row_active[at] = of_row_active;
         maps.row_partial[at] = of_row_partial;
     }
     if (exists) {
-        const int64_t at = (slice * size.column_blocks + column_block) * size.row_words + row_word;
+        const int64_t at = (sheet * size.column_blocks + column_block) * size.row_words + row_word;
         maps.column_active[at] = of_column_active;
         maps.column_partial[at] = of_column_partial;
     }
-    // Words are even: both blocks of a pair are in one warp, the even lane adds for both.
+    // A word has an even number of blocks, so both blocks of a pair are in one warp. The even lane adds for both.
     const int rows_active = __popc(of_row_active), columns_active = __popc(of_column_active);
     const int of_row_pair = rows_active + __shfl_xor_sync(all_lanes, rows_active, 1),
               of_column_pair = columns_active + __shfl_xor_sync(all_lanes, columns_active, 1);
-    if (rows_active > 0) atomicAdd(maps.triple_counts + slice * size.row_triples + row_block / 3, rows_active);
+    if (rows_active > 0) atomicAdd(maps.triple_counts + sheet * size.row_triples + row_block / 3, rows_active);
     if (lane % 2 != 0) return;
-    if (of_row_pair > 0) atomicAdd(maps.row_counts + slice * size.row_pairs + row_block / 2, of_row_pair);
+    if (of_row_pair > 0) atomicAdd(maps.row_counts + sheet * size.row_pairs + row_block / 2, of_row_pair);
     if (of_column_pair > 0)
-        atomicAdd(maps.column_counts + slice * size.column_pairs + column_block / 2, of_column_pair);
+        atomicAdd(maps.column_counts + sheet * size.column_pairs + column_block / 2, of_column_pair);
 }
 
 struct Schedule {
@@ -169,8 +170,8 @@ struct Schedules {
     Schedule of[3];
 };
 
-/// Longest first, ties ascending; a schedule each blockIdx.y. A warp finds the place of one item by counting those that
-/// go before it: O(items^2), which is less than the launches of a sort as long as items are some thousand.
+/// Longest first, ties ascending; blockIdx.y selects the schedule. A warp finds the position of one item by counting
+/// the items before it: O(items^2), which takes less time than the launches of a sort for some thousand items.
 __global__ void __launch_bounds__(32 * warps_per_block) make_orders(const Schedules schedules) {
     const Schedule schedule = schedules.of[blockIdx.y];
     const int64_t item = static_cast<int64_t>(blockIdx.x) * warps_per_block + threadIdx.x / 32;
@@ -185,18 +186,18 @@ __global__ void __launch_bounds__(32 * warps_per_block) make_orders(const Schedu
     if (lane == 0) schedule.order[before] = static_cast<int32_t>(item);
 }
 
-/// One warp has a pair of column blocks and the next one, a word of their maps a lane.
+/// One warp compares a pair of column blocks with the next pair, one word of their maps per lane.
 __global__ void __launch_bounds__(32 * warps_per_block)
     sum_lags(unsigned long long* lags, const uint32_t* column_active, const Size size) {
     const int64_t item = static_cast<int64_t>(blockIdx.x) * warps_per_block + threadIdx.x / 32;
     const int lane = static_cast<int>(threadIdx.x % 32);
-    if (item >= size.slices * size.column_pairs) return;
-    const uint32_t* of_slice = column_active + item / size.column_pairs * size.column_blocks * size.row_words;
+    if (item >= size.sheets * size.column_pairs) return;
+    const uint32_t* of_sheet = column_active + item / size.column_pairs * size.column_blocks * size.row_words;
     const int first_block = static_cast<int>(item % size.column_pairs) * 2;
     const auto rows_of = [&](int block, int w) {
         uint32_t rows = 0;
         for (int b = block; b < min(block + 2, size.column_blocks) && w < size.row_words; ++b)
-            rows |= of_slice[static_cast<int64_t>(b) * size.row_words + w];
+            rows |= of_sheet[static_cast<int64_t>(b) * size.row_words + w];
         return rows;
     };
     int slots = 0, lag = 0, ahead = 0;
@@ -204,7 +205,7 @@ __global__ void __launch_bounds__(32 * warps_per_block)
         const uint32_t own = rows_of(first_block, first + lane), next = rows_of(first_block + 2, first + lane);
         slots += __popc(own);
         const int more = __popc(next) - __popc(own);
-        int with_word = more;  // over the lanes before, and the own one
+        int with_word = more;  // sum over the lanes up to this one
         for (int apart = 1; apart < 32; apart *= 2) {
             const int before = __shfl_up_sync(all_lanes, with_word, apart);
             if (lane >= apart) with_word += before;
@@ -231,7 +232,7 @@ uint32_t* words_of(const Tensor& map) {
 void build_tile_plan(const Context& ctx, const TilePlanBuild& args) {
     const GpuTilePlan& plan = args.plan;
     Size size{};
-    size.slices = plan.bounds.size(0);
+    size.sheets = plan.bounds.size(0);
     size.rows = static_cast<int>(args.rows), size.columns = static_cast<int>(args.columns);
     size.row_blocks = static_cast<int>(plan.row_active.size(1));
     size.column_blocks = static_cast<int>(plan.column_active.size(1));
@@ -254,30 +255,30 @@ void build_tile_plan(const Context& ctx, const TilePlanBuild& args) {
                     words_of(plan.column_active),
                     words_of(plan.column_partial),
                     counts,
-                    counts + size.slices * size.row_pairs,
-                    counts + size.slices * (size.row_pairs + size.column_pairs)};
-    auto* lags = reinterpret_cast<unsigned long long*>(plan.column_lags.as<int64_t>());
+                    counts + size.sheets * size.row_pairs,
+                    counts + size.sheets * (size.row_pairs + size.column_pairs)};
+    auto* lags = reinterpret_cast<unsigned long long*>(plan.hopper.column_lags.as<int64_t>());
     const auto schedule = [](const Tensor& order, const int32_t* of) {
         return Schedule{order.as<int32_t>(), of, static_cast<int>(order.numel())};
     };
     const Schedules schedules{{schedule(plan.row_order, maps.row_counts),
                                schedule(plan.column_order, maps.column_counts),
-                               schedule(plan.row_triple_order, maps.triple_counts)}};
+                               schedule(plan.hopper.row_triple_order, maps.triple_counts)}};
 
     ctx.gpu->zero(args.counts);
-    ctx.gpu->zero(plan.column_lags);
+    ctx.gpu->zero(plan.hopper.column_lags);
     const auto launched = [&](int64_t warps, auto&& launch) {
         if (warps == 0) return;
         launch(grid_of(warps));
-        check_launch("the tile plan");
+        check_launch("tile plan");
     };
-    launched(size.slices * size.padded_blocks,
+    launched(size.sheets * size.padded_blocks,
              [&](unsigned grid) { make_bounds<<<grid, threads, 0, stream>>>(bounds, extremes, vectors, size); });
-    launched(size.slices * size.row_words * size.column_words,
+    launched(size.sheets * size.row_words * size.column_words,
              [&](unsigned grid) { classify_tiles<<<grid, threads, 0, stream>>>(maps, extremes, size); });
-    launched(std::max(schedules.of[0].items, schedules.of[1].items),  // triples are fewer than pairs
+    launched(std::max(schedules.of[0].items, schedules.of[1].items),  // there are fewer triples than pairs
              [&](unsigned grid) { make_orders<<<dim3(grid, 3), threads, 0, stream>>>(schedules); });
-    launched(size.slices * size.column_pairs,
+    launched(size.sheets * size.column_pairs,
              [&](unsigned grid) { sum_lags<<<grid, threads, 0, stream>>>(lags, maps.column_active, size); });
 }
 

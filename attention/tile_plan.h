@@ -1,8 +1,10 @@
 #pragma once
 // TilePlan: which tiles of the attention matrix are empty, partial or full. Built once per batch from the column
-// vectors, used by every layer and by both passes. An empty tile costs nothing anywhere, a full one pays no mask work,
-// only partial ones test elements. Exact on the CPU: what the two hidden ranges and the causal rule cover only together
-// is empty as well. Takes O(columns + row blocks between the first and the last visible row of each column block).
+// vectors and shared by all layers and both passes. Empty tiles cost nothing, full ones need no mask work, and only
+// partial ones test elements.
+//
+// A plan belongs to the device it was made for: TilePlan::cpu holds lists of tiles in host memory, TilePlan::gpu bit
+// maps in device memory. A *sheet* is the rows x columns mask of one (batch, mask head).
 
 #include <vector>
 
@@ -12,75 +14,82 @@
 
 namespace colonnade {
 
-/// The plan of a GPU, in its memory: a bit for each 64 x 64 tile. A slice is one (batch, mask head).
+/// The plan of the CPU: lists of tiles. Exact: a tile that the two hidden ranges and the causal rule cover only
+/// together is empty as well. Building it takes O(columns + row blocks between the first and the last visible row of
+/// each column block).
+struct CpuTilePlan {
+    struct Tile {
+        int32_t index;  ///< column block in by_row, row block in by_column
+        bool partial;
+    };
+
+    std::vector<int64_t> by_row_begin{};     ///< [batch * heads * row_blocks + 1] into by_row
+    std::vector<Tile> by_row{};              ///< active column blocks of each row block, ascending
+    std::vector<int64_t> by_column_begin{};  ///< [batch * heads * column_blocks + 1] into by_column
+    std::vector<Tile> by_column{};           ///< the transpose
+    /// Schedules: indices of the lists of by_row and of by_column, (batch, head, block) flattened, longest list first.
+    /// For passes whose lists do not wait for each other; the backward pass takes column blocks in ascending order.
+    std::vector<int32_t> row_order{}, column_order{};
+    int64_t visible_pairs = 0;  ///< (query, key) pairs, summed over batch and mask heads
+
+    int64_t active_tiles() const { return static_cast<int64_t>(by_row.size()); }
+    int64_t partial_tiles() const;
+};
+
+/// The plan of a GPU: one bit per 64 x 64 tile. Conservative: a tile whose columns differ may be called partial
+/// although no pair in it is visible, or although all are, because only the extremes of the columns are compared. A
+/// tile that reaches past the last column is never full. Partial tiles are active as well.
 struct GpuTilePlan {
     static constexpr int64_t tile = 64;
 
-    /// i32 [slices, padded columns, 4]: lts, lte, uts, ute of every column, defaults filled in; an empty range is
-    /// [INT_MAX, INT_MIN). Columns are padded to a multiple of 128 by ones that no row sees (lts = INT_MIN, lte =
-    /// INT_MAX). The causal rule is not in them.
+    /// i32 [sheets, padded columns, 4]: lts, lte, uts, ute of every column, defaults filled in; an empty range is
+    /// [INT_MAX, INT_MIN). Columns are padded to a multiple of 128 with ones that no row sees (lts = INT_MIN, lte =
+    /// INT_MAX). The causal rule is not included.
     Tensor bounds;
-    Tensor row_active, row_partial;  ///< i32 [slices, row_blocks, ceil(column_blocks / 32)]: bit c % 32 of word c / 32
-    Tensor column_active, column_partial;  ///< i32 [slices, column_blocks, ceil(row_blocks / 32)]: the transposes
-    /// Schedules over pairs of blocks (128 rows, 128 columns), most active tiles first, ties in ascending order: i32
-    /// [slices * ceil(row_blocks / 2)], entries slice * ceil(row_blocks / 2) + pair. Likewise for columns, and for three
-    /// row blocks each.
-    Tensor row_order, column_order, row_triple_order;
-    /// i64 [2], of all pairs of column blocks: how much later each must begin than the pair after it so that it never
-    /// waits for that one on the way down their rows (hopper/backward_schedule.h), and how many row blocks they go through.
-    Tensor column_lags;
-    Tensor scratch;  ///< u8, for building
+    Tensor row_active, row_partial;  ///< i32 [sheets, row_blocks, ceil(column_blocks / 32)]: bit c % 32 of word c / 32
+    Tensor column_active, column_partial;  ///< i32 [sheets, column_blocks, ceil(row_blocks / 32)]: the transposes
+    /// Schedules over pairs of blocks, most active tiles first, ties in ascending order: i32 [sheets * block pairs]
+    /// with entries sheet * block pairs + pair, where block pairs = ceil(row_blocks / 2) or ceil(column_blocks / 2).
+    Tensor row_order, column_order;
+    /// Only the kernels in attention/hopper read these.
+    struct Hopper {
+        Tensor row_triple_order;  ///< row_order for groups of three row blocks
+        /// i64 [2], sums over all pairs of column blocks: lags (hopper/backward_schedule.h), active row blocks.
+        Tensor column_lags;
+    } hopper;
+    Tensor scratch;  ///< u8, used while the plan is built
 
-    /// Room for masks of this size; counted as "tile plans". Empty in an arena of the CPU, whose plans need none.
-    static GpuTilePlan lay_out(Arena& arena, int64_t slices, int64_t rows, int64_t columns);
+    /// Memory for masks of this size, counted as "tile plans". Empty in an arena of the CPU.
+    static GpuTilePlan lay_out(Arena& arena, int64_t sheets, int64_t rows, int64_t columns);
     static GpuTilePlan lay_out(Arena& arena, const ColumnMask& mask) {
         return lay_out(arena, mask.batch * mask.heads, mask.rows, mask.columns);
     }
 };
 
 struct TilePlan {
-    struct Tile {
-        int32_t index;  ///< column block in by_row, row block in by_column
-        bool partial;
-    };
-
     int64_t tile_rows = 64, tile_columns = 64;
     int64_t batch = 0, heads = 0;  ///< mask heads
     int64_t row_blocks = 0, column_blocks = 0;
-    std::vector<int64_t> by_row_begin{};     ///< [batch * heads * row_blocks + 1] into by_row
-    std::vector<Tile> by_row{};              ///< surviving column blocks of each row block, ascending
-    std::vector<int64_t> by_column_begin{};  ///< [batch * heads * column_blocks + 1] into by_column
-    std::vector<Tile> by_column{};           ///< the transpose
-    /// Schedules: lists of by_row and of by_column, (batch, head, block) flattened, longest first. For passes whose
-    /// lists do not wait for each other: the CPU's backward goes by column blocks in ascending order instead.
-    std::vector<int32_t> row_order{}, column_order{};
 
-    int64_t partial_tiles() const;
-    int64_t surviving_tiles() const { return static_cast<int64_t>(by_row.size()); }
-    /// Surviving over all tiles.
-    double visible_share() const;
-    /// Exact count of visible (query, key) pairs, summed over batch and mask heads. Only in a plan of the CPU: for
-    /// others see count_visible_pairs().
-    int64_t visible_pairs = 0;
+    CpuTilePlan cpu{};  ///< empty in a plan of a GPU
+    GpuTilePlan gpu{};  ///< empty in a plan of the CPU
 
-    /// On a GPU this is the plan, and the vectors above are empty.
-    GpuTilePlan gpu{};
+    Device device() const { return gpu.bounds.rank == 0 ? Device::cpu : Device::cuda; }
+    int64_t tiles() const { return batch * heads * row_blocks * column_blocks; }
 };
 
-/// Validates the mask first: Exit::data where it is not valid.
+/// The plan for attention on the context's device. On a GPU it is built in `memory`, laid out for the mask's size, with
+/// 64 x 64 tiles; all work is enqueued and nothing waits. On the CPU `memory` is ignored and may be {}; tiles are 64 x
+/// 64, or 32 x 32 if little of the 64 x 64 ones is visible. Validates the mask: Exit::data if it is invalid.
+TilePlan make_tile_plan(const Context& ctx, const GpuTilePlan& memory, const ColumnMask& mask);
+
+/// The plan of the CPU with tiles of a given size. Validates the mask.
 TilePlan make_tile_plan(const ColumnMask& mask, int64_t tile_rows = 64, int64_t tile_columns = 64);
 
-/// The pairs of a valid mask alone, in O(columns).
-int64_t count_visible_pairs(const ColumnMask& mask);
-
-/// The plan built on the GPU, with 64 x 64 tiles, in memory that was laid out for the mask's size; enqueued, nothing
-/// waits. Conservative where the columns of a tile differ, as it looks at their extremes: such a tile may be called
-/// partial although no pair in it is visible, or although all are. A tile that reaches past the last column is never
-/// full. Bit maps are written whole, a partial tile is an active one.
+/// The plan of a GPU. Validates the mask.
 TilePlan make_gpu_tile_plan(const Context& ctx, const GpuTilePlan& memory, const ColumnMask& mask);
 
-/// The plan for attention on the context's device: that of the GPU in `memory`, or one of the CPU with 64 x 64 tiles, or
-/// 32 x 32 ones where little of those is visible.
-TilePlan make_tile_plan(const Context& ctx, const GpuTilePlan& memory, const ColumnMask& mask);
+/// Number of visible (query, key) pairs of a valid mask, summed over batch and mask heads, in O(columns).
+int64_t count_visible_pairs(const ColumnMask& mask);
 
 }  // namespace colonnade

@@ -48,7 +48,7 @@ function(colonnade_programs)
         string(REGEX REPLACE "_main$" "" name ${name})
         add_executable(${name} ${main})
         target_link_libraries(${name} PRIVATE ${ARGN})
-        if(TARGET colonnade_version)
+        if(TARGET colonnade_version) # as objects: run_command(), in a library that is linked later, needs them
             target_sources(${name} PRIVATE $<TARGET_OBJECTS:colonnade_version>)
         endif()
         set_property(GLOBAL APPEND PROPERTY COLONNADE_PROGRAMS ${name})

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/device/arena.h"
+#include "engine/device/human_units.h"
 #include "engine/io/progress.h"
 
 namespace colonnade {

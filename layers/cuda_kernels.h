@@ -1,6 +1,6 @@
 #pragma once
-// The GPU side of the layers, behind the checks of their public functions; each launches on the context's stream.
-// layers/cuda_kernels_without_cuda.cpp stands in where the build has no CUDA.
+// GPU implementations of the layers. The public functions check shapes and dtypes and then call these, which enqueue on
+// the context's stream. In a build without CUDA layers/cuda_kernels_without_cuda.cpp replaces them.
 
 #include "layers/dropout.h"
 #include "layers/embedding.h"
@@ -17,7 +17,7 @@
 
 namespace colonnade::cuda {
 
-/// An embedding is a gather of rows of its table, too.
+/// Also the forward of the embedding, which gathers rows of its table.
 void gather_rows(const Context& ctx, const GatherRows& args);
 void scatter_rows(const Context& ctx, const ScatterRows& args);
 void embedding_backward(const Context& ctx, const EmbeddingBackward& args);
@@ -31,19 +31,19 @@ void rope_apply(const Context& ctx, const RopeApply& args);
 void swiglu_forward(const Context& ctx, const SwigluForward& args);
 void swiglu_backward(const Context& ctx, const SwigluBackward& args);
 
-/// A Hopper GPU and matrices that TMA can follow: ffn a multiple of 8, and so the rows' strides.
-bool hopper_supports(const Context& ctx, const GatedLinearForward& args);
-void hopper_gated_linear(const Context& ctx, const GatedLinearForward& args);
-bool hopper_supports(const Context& ctx, const SwigluLinearBackward& args);
-void hopper_swiglu_linear_backward(const Context& ctx, const SwigluLinearBackward& args);
+/// True on a Hopper GPU if TMA can address the matrices: ffn and the row strides must be multiples of 8.
+bool hopper_supports(const Context& ctx, const GateUpSwigluForward& args);
+void hopper_gate_up_swiglu_forward(const Context& ctx, const GateUpSwigluForward& args);
+bool hopper_supports(const Context& ctx, const DownSwigluBackward& args);
+void hopper_down_swiglu_backward(const Context& ctx, const DownSwigluBackward& args);
 
-/// dbias alone.
+/// Computes dbias only.
 void bias_gradient(const Context& ctx, const LinearBackward& args);
 
 void dropout(const Context& ctx, const Dropout& args);
 
-/// One chunk, whose logits lie in all rows of args.logits: nll, correct and, unless it is evaluation, the gradients of
-/// the logits in their place.
+/// One chunk: args.logits holds its logits. Writes nll and correct and, in training, replaces the logits by their
+/// gradients.
 void row_losses(const Context& ctx, const HeadLoss& args);
 
 void branch_log_probabilities(const Context& ctx, const BranchLogProbabilities& args);

@@ -36,16 +36,16 @@ void swiglu_forward(const Context&, const SwigluForward&) {
 void swiglu_backward(const Context&, const SwigluBackward&) {
     no_cuda();
 }
-bool hopper_supports(const Context&, const GatedLinearForward&) {
+bool hopper_supports(const Context&, const GateUpSwigluForward&) {
     return false;
 }
-void hopper_gated_linear(const Context&, const GatedLinearForward&) {
+void hopper_gate_up_swiglu_forward(const Context&, const GateUpSwigluForward&) {
     no_cuda();
 }
-bool hopper_supports(const Context&, const SwigluLinearBackward&) {
+bool hopper_supports(const Context&, const DownSwigluBackward&) {
     return false;
 }
-void hopper_swiglu_linear_backward(const Context&, const SwigluLinearBackward&) {
+void hopper_down_swiglu_backward(const Context&, const DownSwigluBackward&) {
     no_cuda();
 }
 void bias_gradient(const Context&, const LinearBackward&) {

@@ -1,4 +1,4 @@
-// A thread takes eight columns of one row: two Philox blocks, one access of each tensor.
+// A thread handles eight columns of one row: two Philox blocks, one access to each tensor.
 
 #include <algorithm>
 
@@ -27,7 +27,7 @@ struct Kernel {
     Mask mask;
 };
 
-/// out may be in: every thread reads its elements before it writes them.
+/// out may alias in: every thread reads its elements before it writes them.
 template <bool aligned, bool accumulate>
 __global__ void __launch_bounds__(most_threads) dropout_kernel(Kernel a) {
     const int column = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x) * pack_size, left = a.width - column;

@@ -1,5 +1,5 @@
-// Gradient of the embedding. A CTA owns 256 columns of one token's row: its warps sum parts of the positions, which are
-// then added up in the order of warps. So the order depends on the batch alone, and no two CTAs write the same memory.
+// Gradient of the embedding. A CTA owns 256 columns of one token's row: each warp sums some of the positions, then the
+// sums are added in the order of warps. So the order depends on the batch alone, and no two CTAs write the same memory.
 
 #include "engine/device/gpu.cuh"
 #include "engine/device/vectors.cuh"

@@ -7,8 +7,8 @@
 
 namespace colonnade {
 
-void gated_linear_forward(const Context& ctx, const GatedLinearForward& args) {
-    const ShapeCheck check(ctx, "gated_linear_forward", args.weight.dtype);
+void gate_up_swiglu_forward(const Context& ctx, const GateUpSwigluForward& args) {
+    const ShapeCheck check(ctx, "gate_up_swiglu_forward", args.weight.dtype);
     const int64_t tokens = args.out.size(0), ffn = args.out.size(1), hidden = args.weight.size(1);
     check("out", args.out, {tokens, ffn});
     check("gate_up", args.gate_up, {tokens, 2 * ffn});
@@ -17,14 +17,14 @@ void gated_linear_forward(const Context& ctx, const GatedLinearForward& args) {
     if (!args.bias.empty()) check("bias", args.bias, {2 * ffn});
     if (cuda::hopper_supports(ctx, args)) {
         const PhaseTimer timer(ctx, "gemm");
-        return cuda::hopper_gated_linear(ctx, args);
+        return cuda::hopper_gate_up_swiglu_forward(ctx, args);
     }
     linear_forward(ctx, {.out = args.gate_up, .in = args.in, .weight = args.weight, .bias = args.bias});
     swiglu_forward(ctx, {.out = args.out, .gate_up = args.gate_up});
 }
 
-void swiglu_linear_backward(const Context& ctx, const SwigluLinearBackward& args) {
-    const ShapeCheck check(ctx, "swiglu_linear_backward", args.weight.dtype);
+void down_swiglu_backward(const Context& ctx, const DownSwigluBackward& args) {
+    const ShapeCheck check(ctx, "down_swiglu_backward", args.weight.dtype);
     const int64_t tokens = args.dout.size(0), hidden = args.weight.size(0), ffn = args.weight.size(1);
     check("weight", args.weight, {hidden, ffn});
     check("dout", args.dout, {tokens, hidden});
@@ -33,7 +33,7 @@ void swiglu_linear_backward(const Context& ctx, const SwigluLinearBackward& args
     check("dgate_up", args.dgate_up, {tokens, 2 * ffn});
     if (cuda::hopper_supports(ctx, args)) {
         const PhaseTimer timer(ctx, "gemm");
-        return cuda::hopper_swiglu_linear_backward(ctx, args);
+        return cuda::hopper_down_swiglu_backward(ctx, args);
     }
     linear_backward(ctx, {.din = args.dswiglu, .dout = args.dout, .weight = args.weight});
     swiglu_backward(ctx, {.dgate_up = args.dgate_up, .dout = args.dswiglu, .gate_up = args.gate_up});

@@ -1,32 +1,34 @@
 #pragma once
-// Gated linear unit (arXiv 2002.05202): gate_up = in W^T + bias, out = silu(gate) * up. The same as linear_forward and
-// swiglu_forward one after the other. On Hopper one kernel does both: out costs no second reading of gate_up.
-// And the way back into it from the linear layer that follows.
+// SwiGLU (layers/swiglu.h) fused with the linear layer next to it: forward with the gate_up projection before it,
+// backward with the down projection after it. The two functions are not each other's inverse:
+//
+//     gate_up_swiglu_forward   gate_up = in W^T + bias, out = silu(gate) * up   linear_forward, then swiglu_forward
+//     down_swiglu_backward     d_swiglu = d_out W, then d_gate and d_up         linear_backward, then swiglu_backward
+//
+// The backward of gate_up_swiglu_forward is swiglu_backward and linear_backward. Results equal those of the separate
+// ops named on the right. On Hopper one kernel does both: forward writes `out` without reading gate_up again, and
+// backward does not write d_swiglu.
 
 #include "engine/device/context.h"
 
 namespace colonnade {
 
-struct GatedLinearForward {
+struct GateUpSwigluForward {
     Tensor out;      ///< [tokens, ffn]
-    Tensor gate_up;  ///< [tokens, 2 * ffn]: gate, then up; for the backward
+    Tensor gate_up;  ///< [tokens, 2 * ffn]: gate, then up; saved
     Tensor in;       ///< [tokens, hidden]
     Tensor weight;   ///< [2 * ffn, hidden]
     Tensor bias{};   ///< [2 * ffn], or empty
 };
-/// The backward is that of the two, swiglu_backward and linear_backward.
-void gated_linear_forward(const Context& ctx, const GatedLinearForward& args);
+void gate_up_swiglu_forward(const Context& ctx, const GateUpSwigluForward& args);
 
-/// Through the linear layer that SwiGLU's output goes into, and SwiGLU: d_swiglu = d_out W, rounded to what tensors
-/// hold, and from it d_gate and d_up. The same as the input's gradient by linear_backward and swiglu_backward one after
-/// the other; on Hopper one kernel does both, and d_swiglu is not written.
-struct SwigluLinearBackward {
+struct DownSwigluBackward {
     Tensor dgate_up;  ///< [tokens, 2 * ffn]; may alias gate_up
-    Tensor dswiglu;   ///< [tokens, ffn]: room for it, where no one kernel does both; left undefined
+    Tensor dswiglu;   ///< scratch [tokens, ffn], for the separate ops
     Tensor dout;      ///< [tokens, hidden]
     Tensor weight;    ///< [hidden, ffn]
-    Tensor gate_up;
+    Tensor gate_up;   ///< [tokens, 2 * ffn], saved by the forward
 };
-void swiglu_linear_backward(const Context& ctx, const SwigluLinearBackward& args);
+void down_swiglu_backward(const Context& ctx, const DownSwigluBackward& args);
 
 }  // namespace colonnade

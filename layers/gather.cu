@@ -1,4 +1,4 @@
-// A CTA moves four rows, so that each thread has four loads on their way. Time is that of the bytes.
+// A CTA moves four rows, so that each thread has four loads in flight. The kernel is limited by memory bandwidth.
 
 #include <algorithm>
 
@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(most_threads) gather_kernel(Rows a) {
         if (first + k < a.count) store_pack<aligned>(a.to + (first + k) * a.to_stride + column, packs[k], left);
 }
 
-/// The first of a run of equal rows sums the run.
+/// The CTA of the first of several equal rows sums all of them.
 template <bool aligned>
 __global__ void __launch_bounds__(most_threads) scatter_kernel(Rows a) {
     const int column = column_of_thread(), left = a.width - column;

@@ -1,9 +1,9 @@
 #pragma once
-// Row gather and its gradient: the objective runs the head only on rows that carry a target. A row may be wanted twice
-// (the last prompt position of a preference pair has one target per answer): its gradients add up, in list order.
+// Row gather and its gradient: the objective runs the head only on rows that have a target. A row may occur twice (the
+// last prompt position of a preference pair has one target per answer); its gradients are then summed in list order.
 //
-// The CPU takes rows in any order and checks them. A GPU needs them ascending for the gradient, so that equal rows are
-// neighbours, and checks nothing: the host made them.
+// The CPU accepts rows in any order and checks them. A GPU needs ascending rows for the gradient, so that equal rows
+// are neighbours, and does not check them: the host made them.
 
 #include "engine/device/context.h"
 
@@ -12,7 +12,7 @@ namespace colonnade {
 struct GatherRows {
     Tensor out;   ///< [count, hidden]
     Tensor in;    ///< [tokens, hidden]
-    Tensor rows;  ///< i32 [count], each in [0, tokens), else Exit::internal on the CPU
+    Tensor rows;  ///< i32 [count], each in [0, tokens); the CPU throws Exit::internal
 };
 void gather_rows(const Context& ctx, const GatherRows& args);
 

@@ -17,7 +17,7 @@ struct RowLoss {
     bool correct;
 };
 
-/// Leaves exp(logits - max) in `logits`.
+/// Replaces `logits` by exp(logits - max).
 template <typename T>
 RowLoss row_loss(T* logits, int64_t vocab, int32_t target) {
     T largest = -std::numeric_limits<T>::infinity();
@@ -33,10 +33,10 @@ RowLoss row_loss(T* logits, int64_t vocab, int32_t target) {
     return {std::log(sum) + largest - at_target, sum, at_target == largest};
 }
 
-/// exp(logits - max) become scale * (softmax - onehot(target)): the gradient of scale * nll.
+/// Replaces exp(logits - max) by scale * (softmax - onehot(target)), the gradient of scale * nll.
 template <typename T>
 void row_gradient(T* logits, int64_t vocab, int32_t target, double sum, double scale) {
-    // A product would leave NaN where a logit is not finite.
+    // Multiplying by 0 would leave NaN if a logit is not finite.
     if (scale == 0) {
         std::fill_n(logits, vocab, T{0});
         return;
@@ -47,109 +47,44 @@ void row_gradient(T* logits, int64_t vocab, int32_t target, double sum, double s
     logits[target] -= static_cast<T>(scale);
 }
 
-/// The rows [begin, begin + count) of the batch, whose logits lie in the first rows of the scratch.
-template <typename T>
-void chunk_loss(const Context& ctx, const HeadLoss& args, int64_t begin, int64_t count) {
+bool is_evaluation(const HeadLoss& args) {
+    return args.dhidden.empty() && args.dweight.empty();
+}
+
+/// The targets [begin, begin + count), whose logits are the first rows of the scratch.
+HeadLoss chunk_of(const HeadLoss& args, int64_t begin, int64_t count) {
+    const auto part = [&](const Tensor& t) { return t.empty() ? t : t.slice(0, begin, begin + count); };
+    return {.nll = part(args.nll),
+            .correct = part(args.correct),
+            .dhidden = part(args.dhidden),
+            .dweight = args.dweight,
+            .dweight_mode = begin > 0 ? Grad::accumulate : args.dweight_mode,
+            .logits = args.logits.slice(0, 0, count),
+            .hidden = part(args.hidden),
+            .weight = args.weight,
+            .targets = part(args.targets),
+            .scales = part(args.scales)};
+}
+
+/// nll, correct and, in training, the gradients of one chunk's logits in their place.
+void row_losses(const Context& ctx, const HeadLoss& chunk) {
     const PhaseTimer timer(ctx, "loss");
-    const Rows<T> logits{args.logits.as<T>(), args.logits.stride[0]};
-    const int64_t vocab = args.weight.size(0);
-    const bool evaluation = args.dhidden.empty() && args.dweight.empty();
-    const int32_t* const targets = args.targets.as<int32_t>() + begin;
-    const double* const scales = evaluation ? nullptr : args.scales.as<double>() + begin;
-    double* const nll = args.nll.as<double>() + begin;
-    uint8_t* const correct = args.correct.empty() ? nullptr : args.correct.as<uint8_t>() + begin;
+    if (ctx.device == Device::cuda) return cuda::row_losses(ctx, chunk);
+    dispatch_float(chunk.weight.dtype, [&]<typename T>() {
+        const Rows<T> logits{chunk.logits.as<T>(), chunk.logits.stride[0]};
+        const int64_t count = chunk.logits.size(0), vocab = chunk.logits.size(1);
+        const int32_t* const targets = chunk.targets.as<int32_t>();
+        const double* const scales = is_evaluation(chunk) ? nullptr : chunk.scales.as<double>();
+        double* const nll = chunk.nll.as<double>();
+        uint8_t* const correct = chunk.correct.empty() ? nullptr : chunk.correct.as<uint8_t>();
 #pragma omp parallel for schedule(static) if (count * vocab >= parallel_from)
-    for (int64_t i = 0; i < count; ++i) {
-        const RowLoss loss = row_loss(logits[i], vocab, targets[i]);
-        if (!evaluation) row_gradient(logits[i], vocab, targets[i], loss.sum, scales[i]);
-        nll[i] = loss.nll;
-        if (correct) correct[i] = loss.correct;
-    }
-}
-
-template <typename T>
-void run(const Context& ctx, const HeadLoss& args) {
-    const int64_t targets = args.targets.size(0), vocab = args.weight.size(0), width = args.weight.size(1);
-    const Rows<const T> hidden{args.hidden.as<T>(), args.hidden.stride[0]};
-    const Rows<const T> weight{args.weight.as<T>(), args.weight.stride[0]};
-    const Rows<T> logits{args.logits.as<T>(), args.logits.stride[0]};
-    for (int64_t begin = 0; begin < targets; begin += args.logits.size(0)) {
-        const int64_t count = std::min(args.logits.size(0), targets - begin);
-        gemm(ctx, Gemm<T>{.m = count,
-                          .n = vocab,
-                          .k = width,
-                          .c = logits.data,
-                          .ldc = logits.stride,
-                          .a = hidden[begin],
-                          .lda = hidden.stride,
-                          .b = weight.data,
-                          .ldb = weight.stride,
-                          .transpose_b = true});
-        chunk_loss<T>(ctx, args, begin, count);
-        if (!args.dhidden.empty())
-            gemm(ctx, Gemm<T>{.m = count,
-                              .n = width,
-                              .k = vocab,
-                              .c = args.dhidden.as<T>() + begin * args.dhidden.stride[0],
-                              .ldc = args.dhidden.stride[0],
-                              .a = logits.data,
-                              .lda = logits.stride,
-                              .b = weight.data,
-                              .ldb = weight.stride});
-        if (!args.dweight.empty())
-            gemm(ctx, Gemm<T>{.m = vocab,
-                              .n = width,
-                              .k = count,
-                              .c = args.dweight.as<T>(),
-                              .ldc = args.dweight.stride[0],
-                              .a = logits.data,
-                              .lda = logits.stride,
-                              .b = hidden[begin],
-                              .ldb = hidden.stride,
-                              .transpose_a = true,
-                              .beta = T(begin > 0 || args.dweight_mode == Grad::accumulate ? 1 : 0)});
-    }
-}
-
-/// The same on a GPU.
-void run_on_gpu(const Context& ctx, const HeadLoss& args) {
-    const int64_t targets = args.targets.size(0), vocab = args.weight.size(0), width = args.weight.size(1);
-    for (int64_t begin = 0; begin < targets; begin += args.logits.size(0)) {
-        const int64_t count = std::min(args.logits.size(0), targets - begin);
-        const auto part = [&](const Tensor& t) { return t.empty() ? t : t.slice(0, begin, begin + count); };
-        const HeadLoss chunk{.nll = part(args.nll),
-                             .correct = part(args.correct),
-                             .dhidden = part(args.dhidden),
-                             .dweight = args.dweight,
-                             .logits = args.logits.slice(0, 0, count),
-                             .hidden = part(args.hidden),
-                             .weight = args.weight,
-                             .targets = part(args.targets),
-                             .scales = part(args.scales)};
-        gemm(ctx, GpuGemm{.m = count,
-                          .n = vocab,
-                          .k = width,
-                          .c = chunk.logits,
-                          .a = chunk.hidden,
-                          .b = chunk.weight,
-                          .transpose_b = true});
-        {
-            const PhaseTimer timer(ctx, "loss");
-            cuda::row_losses(ctx, chunk);
+        for (int64_t i = 0; i < count; ++i) {
+            const RowLoss loss = row_loss(logits[i], vocab, targets[i]);
+            if (scales) row_gradient(logits[i], vocab, targets[i], loss.sum, scales[i]);
+            nll[i] = loss.nll;
+            if (correct) correct[i] = loss.correct;
         }
-        if (!chunk.dhidden.empty())
-            gemm(ctx,
-                 GpuGemm{.m = count, .n = width, .k = vocab, .c = chunk.dhidden, .a = chunk.logits, .b = chunk.weight});
-        if (!chunk.dweight.empty())
-            gemm(ctx, GpuGemm{.m = vocab,
-                              .n = width,
-                              .k = count,
-                              .c = chunk.dweight,
-                              .a = chunk.logits,
-                              .b = chunk.hidden,
-                              .transpose_a = true,
-                              .beta = begin > 0 || args.dweight_mode == Grad::accumulate ? 1.0f : 0.0f});
-    }
+    });
 }
 
 void check_targets(std::span<const int32_t> targets, int64_t vocab) {
@@ -171,15 +106,24 @@ void head_loss(const Context& ctx, const HeadLoss& args) {
     check("targets", args.targets, DType::i32, {targets});
     check("nll", args.nll, DType::f64, {targets});
     if (!args.correct.empty()) check("correct", args.correct, DType::u8, {targets});
-    const bool evaluation = args.dhidden.empty() && args.dweight.empty();
     require(targets > 0 || args.dweight.empty() || args.dweight_mode == Grad::accumulate,
-            "head_loss: no target to overwrite the weight's gradient with");
-    if (args.logits.size(0) == 0)
-        fail(Exit::internal, "head_loss: the logits scratch {} has no row", describe(args.logits));
-    if (!evaluation || !args.scales.empty()) check("scales", args.scales, DType::f64, {targets});
-    if (ctx.device == Device::cuda) return run_on_gpu(ctx, args);
-    check_targets(elements<const int32_t>(args.targets), vocab);
-    dispatch_float(args.weight.dtype, [&]<typename T>() { run<T>(ctx, args); });
+            "head_loss: no targets, so the weight's gradient cannot be overwritten");
+    require(args.logits.size(0) > 0, "head_loss: the logits scratch {} has no rows", args.logits);
+    if (!is_evaluation(args) || !args.scales.empty()) check("scales", args.scales, DType::f64, {targets});
+    if (ctx.device == Device::cpu) check_targets(elements<const int32_t>(args.targets), vocab);
+    const int64_t rows = args.logits.size(0);
+    for (int64_t begin = 0; begin < targets; begin += rows) {
+        const HeadLoss chunk = chunk_of(args, begin, std::min(rows, targets - begin));
+        gemm(ctx, {.c = chunk.logits, .a = chunk.hidden, .b = chunk.weight, .transpose_b = true});
+        row_losses(ctx, chunk);
+        if (!chunk.dhidden.empty()) gemm(ctx, {.c = chunk.dhidden, .a = chunk.logits, .b = chunk.weight});
+        if (!chunk.dweight.empty())
+            gemm(ctx, {.c = chunk.dweight,
+                       .a = chunk.logits,
+                       .b = chunk.hidden,
+                       .transpose_a = true,
+                       .beta = beta_of(chunk.dweight_mode)});
+    }
 }
 
 }  // namespace colonnade

@@ -1,9 +1,9 @@
-// Softmax, loss and gradient of one row of logits per CTA. Two walks over the row: the first keeps a running maximum
-// and the sum of exp(x - maximum) in every thread, the second, backwards so that it begins with what the caches still
-// hold, writes the gradient in place. Memory sees each logit once in and once out.
+// Softmax, loss and gradient of one row of logits per CTA, in two passes over the row. In the first, every thread keeps
+// a running maximum and the sum of exp(x - maximum). The second writes the gradient in place; it runs backwards, to
+// begin with what is still in the caches. Each logit is read from memory once and written once.
 //
-// Rows of any length begin anywhere: up to seven elements before the first aligned 16 bytes and up to seven after the
-// last are the edge, one for each of the first threads.
+// A row may have any length and alignment. Its edge is up to seven elements before the first aligned 16 bytes and up to
+// seven after the last; each belongs to one of the first threads.
 
 #include "engine/device/gpu.cuh"
 #include "engine/device/reduce.cuh"
@@ -26,19 +26,19 @@ struct Losses {
     int vocab;
 };
 
-/// 2^x to 2 units of f32; results below the smallest normal float are 0.
+/// 2^x to 2 ulp; results below the smallest normal float are 0.
 __device__ float exp2_of(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 
-/// What is subtracted from logits whose maximum this is: a row of -inf must not give inf - inf.
+/// The value to subtract from logits with this maximum: a row of -inf must not give inf - inf.
 __device__ float offset_of(float largest) {
     return largest == -INFINITY ? 0.0f : largest;
 }
 
-/// Where the row's aligned packs and its edge lie.
+/// Position of the row's aligned packs and of its edge.
 struct Extent {
     int head, packs, edge;  ///< elements before the packs; packs; elements before and after them
 
@@ -62,7 +62,7 @@ __device__ __nv_bfloat162 pair_of(uint32_t word) {
                               __ushort_as_bfloat16(static_cast<uint16_t>(word >> 16)));
 }
 
-/// The largest logit of the packs, NaN left out.
+/// The largest logit of the packs, ignoring NaN.
 __device__ float largest_of(const Pack (&packs)[packs_of_turn]) {
     __nv_bfloat162 largest = pair_of(packs[0].words[0]);
 #pragma unroll
@@ -74,8 +74,8 @@ struct Softmax {
     float largest, sum;  ///< of exp(logits - largest)
 };
 
-/// The first walk: this thread's share of the row.
-__device__ Softmax walk(const __nv_bfloat16* row, const Extent& extent) {
+/// The first pass: this thread's share of the row.
+__device__ Softmax first_pass(const __nv_bfloat16* row, const Extent& extent) {
     Softmax own{-INFINITY, 0};
     const int thread = static_cast<int>(threadIdx.x);
     for (int first = thread; first < extent.packs; first += threads * packs_of_turn) {
@@ -107,7 +107,7 @@ __device__ Softmax walk(const __nv_bfloat16* row, const Extent& extent) {
 }
 static_assert(packs_of_turn == 4);
 
-/// The second walk: logits become scale * softmax; the target's own element follows later.
+/// The second pass: replaces logits by scale * softmax. The target's element is corrected later.
 __device__ void write_gradient(__nv_bfloat16* row, const Extent& extent, const Softmax& all, float scale) {
     const int thread = static_cast<int>(threadIdx.x);
     const float log2_sum = log2f(all.sum);
@@ -150,7 +150,7 @@ __global__ void __launch_bounds__(threads, 2) losses_kernel(Losses a) {
     const Extent extent(row, a.vocab);
     const float at_target = __bfloat162float(row[target]);  // before any thread writes the row
 
-    const Softmax own = walk(row, extent);
+    const Softmax own = first_pass(row, extent);
     Softmax all;
     all.largest = reduce_group<threads, threads>(own.largest, slots[0], Largest{});
     const float share = own.sum * exp2_of((own.largest - offset_of(all.largest)) * log2_e);
@@ -162,7 +162,7 @@ __global__ void __launch_bounds__(threads, 2) losses_kernel(Losses a) {
     if (!a.scales) return;
 
     const auto scale = static_cast<float>(a.scales[blockIdx.x]);
-    if (scale == 0) return write_zeros(row, extent);  // a product would leave NaN where a logit is not finite
+    if (scale == 0) return write_zeros(row, extent);  // multiplying by 0 would leave NaN if a logit is not finite
     write_gradient(row, extent, all, scale);
     if (static_cast<int>(threadIdx.x) == extent.owner(target)) {
         const float probability = exp2_of((at_target - all.largest) * log2_e - log2f(all.sum));

@@ -1,5 +1,5 @@
-// Bias gradient: column sums in two stages (layers/partial_sums.h). A CTA sums 256 columns over one part of the rows,
-// each of its warps every eighth row.
+// Bias gradient: column sums in two stages (layers/partial_sums.h). A CTA sums 256 columns over one part of the rows;
+// each of its warps takes every eighth row.
 
 #include <algorithm>
 
@@ -58,7 +58,7 @@ void bias_gradient(const Context& ctx, const LinearBackward& args) {
                        .rows = args.dout.size(0),
                        .width = static_cast<int>(args.dout.size(1))};
     if (a.rows == 0 || a.width == 0) return;
-    // At least four rows for each warp.
+    // At least four rows per warp.
     const int64_t parts = std::clamp<int64_t>(a.rows / (4 * warps), 1, bias_partials);
     const dim3 grid((a.width + columns - 1) / columns, static_cast<unsigned>(parts));
     const auto kernel = has_packs(args.dout) ? column_sums<true> : column_sums<false>;

@@ -25,7 +25,7 @@ struct LinearBackward {
     Tensor dout;     ///< [tokens, out_features]
     Tensor in{};     ///< saved input
     Tensor weight;
-    Tensor scratch{};  ///< GPU, with dbias: u8 [linear_scratch_bytes(out_features)] or more, 16-byte aligned
+    Tensor scratch{};  ///< needed on a GPU with dbias: u8, at least linear_scratch_bytes(out_features), 16-byte aligned
 };
 void linear_backward(const Context& ctx, const LinearBackward& args);
 

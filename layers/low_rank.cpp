@@ -6,43 +6,6 @@
 namespace colonnade {
 namespace {
 
-struct Product {
-    Tensor c, a, b;
-    bool transpose_a = false, transpose_b = false;
-    double alpha = 1, beta = 0;
-};
-
-/// C = alpha * op(A) op(B) + beta * C on the context's device.
-void multiply(const Context& ctx, const Product& p) {
-    const int64_t m = p.c.size(0), n = p.c.size(1), k = p.a.size(p.transpose_a ? 0 : 1);
-    if (ctx.device == Device::cuda)
-        return gemm(ctx, GpuGemm{.m = m,
-                                 .n = n,
-                                 .k = k,
-                                 .c = p.c,
-                                 .a = p.a,
-                                 .b = p.b,
-                                 .transpose_a = p.transpose_a,
-                                 .transpose_b = p.transpose_b,
-                                 .alpha = static_cast<float>(p.alpha),
-                                 .beta = static_cast<float>(p.beta)});
-    dispatch_float(p.c.dtype, [&]<typename T>() {
-        gemm(ctx, Gemm<T>{.m = m,
-                          .n = n,
-                          .k = k,
-                          .c = p.c.as<T>(),
-                          .ldc = p.c.stride[0],
-                          .a = p.a.as<T>(),
-                          .lda = p.a.stride[0],
-                          .b = p.b.as<T>(),
-                          .ldb = p.b.stride[0],
-                          .transpose_a = p.transpose_a,
-                          .transpose_b = p.transpose_b,
-                          .alpha = static_cast<T>(p.alpha),
-                          .beta = static_cast<T>(p.beta)});
-    });
-}
-
 int64_t rank_of(const LowRank& w) {
     return w.slices.front().b.size(1);
 }
@@ -67,7 +30,7 @@ Tensor part(const Tensor& h, size_t i, int64_t rank) {
     return h.slice(1, static_cast<int64_t>(i) * rank, (static_cast<int64_t>(i) + 1) * rank);
 }
 
-/// `in` as A sees it.
+/// The input of A: `in` after dropout.
 Tensor dropped_input(const Context& ctx, const Tensor& in, const DropoutMask& mask, const Tensor& dropped) {
     if (mask.p == 0) return in;
     dropout(ctx, {.out = dropped, .in = in, .mask = mask});
@@ -85,14 +48,14 @@ void low_rank_forward(const Context& ctx, const LowRankForward& args) {
     check_weights(check, w, w.a.dtype, args.in.size(1), out_features);
     check("h", args.h, {tokens, w.a.size(0)});
     const Tensor in = dropped_input(ctx, args.in, args.mask, args.dropped);
-    multiply(ctx, {.c = args.h, .a = in, .b = w.a, .transpose_b = true});
+    gemm(ctx, {.c = args.h, .a = in, .b = w.a, .transpose_b = true});
     for (size_t i = 0; i < w.slices.size(); ++i)
-        multiply(ctx, {.c = columns(args.out, w.slices[i]),
-                       .a = part(args.h, i, rank),
-                       .b = w.slices[i].b,
-                       .transpose_b = true,
-                       .alpha = w.scale,
-                       .beta = 1});
+        gemm(ctx, {.c = columns(args.out, w.slices[i]),
+                   .a = part(args.h, i, rank),
+                   .b = w.slices[i].b,
+                   .transpose_b = true,
+                   .alpha = w.scale,
+                   .beta = 1});
 }
 
 void low_rank_backward(const Context& ctx, const LowRankBackward& args) {
@@ -111,19 +74,19 @@ void low_rank_backward(const Context& ctx, const LowRankBackward& args) {
     check("dh", args.dh, {tokens, w.a.size(0)});
     for (size_t i = 0; i < w.slices.size(); ++i) {
         const Tensor dout = columns(args.dout, w.slices[i]);
-        multiply(ctx, {.c = part(args.dh, i, rank), .a = dout, .b = w.slices[i].b, .alpha = w.scale});
-        multiply(ctx, {.c = g.slices[i].b,
-                       .a = dout,
-                       .b = part(args.h, i, rank),
-                       .transpose_a = true,
-                       .alpha = w.scale,
-                       .beta = 1});
+        gemm(ctx, {.c = part(args.dh, i, rank), .a = dout, .b = w.slices[i].b, .alpha = w.scale});
+        gemm(ctx, {.c = g.slices[i].b,
+                   .a = dout,
+                   .b = part(args.h, i, rank),
+                   .transpose_a = true,
+                   .alpha = w.scale,
+                   .beta = 1});
     }
     const Tensor in = dropped_input(ctx, args.in, args.mask, args.dropped);
-    multiply(ctx, {.c = g.a, .a = args.dh, .b = in, .transpose_a = true, .beta = 1});
+    gemm(ctx, {.c = g.a, .a = args.dh, .b = in, .transpose_a = true, .beta = 1});
     if (args.din.empty()) return;
-    if (args.mask.p == 0) return multiply(ctx, {.c = args.din, .a = args.dh, .b = w.a, .beta = 1});
-    multiply(ctx, {.c = args.dropped, .a = args.dh, .b = w.a});
+    if (args.mask.p == 0) return gemm(ctx, {.c = args.din, .a = args.dh, .b = w.a, .beta = 1});
+    gemm(ctx, {.c = args.dropped, .a = args.dh, .b = w.a});
     dropout(ctx, {.out = args.din, .mode = Grad::accumulate, .in = args.dropped, .mask = args.mask});
 }
 

@@ -1,15 +1,16 @@
 #pragma once
-// Low-rank adapters of a linear layer (LoRA, arXiv 2106.09685) whose weight is frozen, also of a packed one: q, k and v
-// each have a pair A_i, B_i of their own, on their slice of the columns of `out`. The A of all lie one above the other,
-// so that they are one product:
+// Low-rank adapters (LoRA, arXiv 2106.09685) of a linear layer whose weight is frozen. In a packed layer q, k and v
+// each have their own matrices A_i and B_i, which act on their slice of the columns of `out`. All A_i are stacked in
+// one matrix, so that one product serves them:
 //
 //     h = dropout(in) A^T;   out[slice i] += scale * h_i B_i^T
 //     dh_i = scale * d_out[slice i] B_i;   d_B_i += scale * d_out[slice i]^T h_i
 //     d_A += dh^T dropout(in);   d_in += dropout'(dh A)
 //
-// Forward comes after linear_forward, backward after linear_backward: both add to what is there. h is saved: r numbers a
-// token, where computing it again would read the whole input. The pairs of a layer share one dropout mask (PEFT draws one
-// for each): one pass over the input instead of three, and each pair sees the same distribution.
+// Call forward after linear_forward and backward after linear_backward: both add to the existing output. h is saved,
+// since it has only r numbers per token, while computing it again would read the whole input. The adapters of a layer
+// share one dropout mask (PEFT draws one for each): one pass over the input instead of three, and the same distribution
+// for each.
 
 #include <vector>
 
@@ -20,7 +21,7 @@ namespace colonnade {
 /// Weights, or their gradients (sum_dtype).
 struct LowRank {
     struct Slice {
-        int64_t begin;  ///< first of its columns of `out`
+        int64_t begin;  ///< first column of `out`
         Tensor b;       ///< [columns, rank]
     };
     Tensor a;                   ///< [slices * rank, in_features]
@@ -35,8 +36,8 @@ struct LowRankForward {
     Tensor h;    ///< [tokens, slices * rank], saved
     Tensor in;   ///< [tokens, in_features]
     const LowRank& weights;
-    DropoutMask mask{};  ///< of `in`
-    Tensor dropped{};    ///< scratch [tokens, in_features]; where mask.p is 0: empty
+    DropoutMask mask{};  ///< for `in`
+    Tensor dropped{};    ///< scratch [tokens, in_features]; empty if mask.p is 0
 };
 void low_rank_forward(const Context& ctx, const LowRankForward& args);
 

@@ -7,7 +7,7 @@ namespace {
 
 constexpr int tile = 32;
 
-/// A CTA adds up 32 columns: each warp some of the rows, then each warp a column.
+/// A CTA adds 32 columns: first each warp adds some of the rows, then each warp adds one column.
 __global__ void __launch_bounds__(tile* tile) add_partials(AddPartialSums a) {
     __shared__ float sums[tile][tile + 1];
     const int lane = static_cast<int>(threadIdx.x) % tile, warp = static_cast<int>(threadIdx.x) / tile;

@@ -1,13 +1,13 @@
 #pragma once
-// Sums over rows on a GPU, in two stages and always in the same order: each CTA adds up some rows and writes one row of
-// partial sums to scratch memory, then these are added up.
+// Sums over rows on a GPU, in two stages and always in the same order: each CTA adds some rows and writes one row of
+// partial sums to scratch memory; then the partial sums are added.
 
 #include "engine/device/context.h"
 
 namespace colonnade {
 
-/// Rows of partial sums at most: enough CTAs to fill a GPU, whatever its size. Narrow rows (q/k norm) take few
-/// registers, so that more CTAs fit.
+/// Maximum number of rows of partial sums: enough CTAs to fill any GPU. Narrow rows (q/k norm) need few registers, so
+/// that more CTAs fit.
 constexpr int64_t norm_partials(int64_t width) {
     return width <= 256 ? 640 : 320;
 }
@@ -17,9 +17,8 @@ inline void check_partial_scratch(const char* op, const Tensor& scratch, int64_t
     const bool held = scratch.data && scratch.dtype == DType::u8 && scratch.device == Device::cuda &&
                       scratch.contiguous() && scratch.numel() >= bytes &&
                       reinterpret_cast<uintptr_t>(scratch.data) % 16 == 0;
-    if (!held)
-        fail(Exit::internal, "{}: scratch is {} on {}, expected [{}] u8 on cuda, aligned to 16 bytes", op,
-             describe(scratch), name_of(scratch.device), bytes);
+    require(held, "{}: scratch is {} on {}, expected [{}] u8 on cuda, aligned to 16 bytes", op, scratch, scratch.device,
+            bytes);
 }
 
 namespace cuda {

@@ -1,9 +1,9 @@
 #pragma once
-// The losses of preference training, each as its value and its slope, the same code on both devices, in double.
+// The losses of preference training: value and derivatives, in double, the same code on both devices.
 //
-// A pair of answers has log-probabilities l_c (chosen) and l_r (rejected) under the policy, sums over n_c and n_r
-// learned tokens, and l_c', l_r' under the reference. With s = l - l', a bar for "divided by n", D = s_c - s_r, sigma
-// the logistic function and e the label smoothing:
+// A pair of answers has log-probabilities l_c (chosen) and l_r (rejected) under the policy, sums over the n_c and n_r
+// tokens with a label, and l_c', l_r' under the reference model. With s = l - l', a bar for "divided by n", D = s_c -
+// s_r, sigma the logistic function and e the label smoothing:
 //
 //     sigmoid       -(1 - e) log sigma(beta D) - e log sigma(-beta D)                        DPO, arXiv 2305.18290
 //     robust        [-(1 - e) log sigma(beta D) + e log sigma(-beta D)] / (1 - 2 e)          2403.00409
@@ -19,7 +19,7 @@
 //     orpo          -bar l_c - beta log sigma(z), z = logit(exp(bar l_c)) - logit(exp(bar l_r))             2403.07691
 //     sft           -bar l_c
 //
-// simpo, orpo and sft ask for no reference.
+// simpo, orpo and sft need no reference model.
 
 #include <cmath>
 #include <cstdint>
@@ -57,14 +57,14 @@ struct PreferenceMix {
     double beta = 0.1, label_smoothing = 0, simpo_gamma = 0.5;
 };
 
-/// One pair.
+/// One pair of answers.
 struct PairScores {
     double chosen, rejected;          ///< log-probabilities under the policy, sums over tokens
     double ref_chosen, ref_rejected;  ///< under the reference; 0 without one
     double chosen_length, rejected_length;
 };
 
-/// A loss and its derivatives by PairScores::chosen and rejected.
+/// A loss and its derivatives with respect to PairScores::chosen and rejected.
 struct PairLoss {
     double value, d_chosen, d_rejected;
 };
@@ -77,8 +77,8 @@ COLONNADE_HOST_DEVICE inline double log_sigmoid(double x) {
     return fmin(x, 0.0) - log1p(exp(-fabs(x)));
 }
 
-/// The odds of an answer, where the mean log-probability l is that of one token. Certainty would make them infinite:
-/// closer to it than `edge` they stay what they are there.
+/// Log-odds of an answer, with its mean log-probability l taken as that of one token. They would become infinite for l
+/// = 0: between `edge` and 0 they keep the value at `edge`.
 struct LogOdds {
     double value, slope;
 };

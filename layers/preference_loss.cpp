@@ -7,7 +7,7 @@
 namespace colonnade {
 namespace {
 
-/// These ops compute in double whatever the model does: only devices and shapes are to be checked.
+/// These ops compute in double for every dtype of the model: only devices and shapes are checked.
 ShapeCheck shape_check(const Context& ctx, const char* op) {
     return {ctx, op, ctx.device == Device::cuda ? DType::bf16 : DType::f64};
 }

@@ -1,5 +1,5 @@
-// Small arrays: thousands of targets and pairs. A warp sums the targets of a branch, one CTA does all pairs, so that
-// every sum has one order.
+// The arrays are small: thousands of targets and pairs. One warp sums the targets of a branch and one CTA handles all
+// pairs, so that every sum has a fixed order.
 
 #include "engine/device/gpu.cuh"
 #include "layers/cuda_kernels.h"

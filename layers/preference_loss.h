@@ -1,10 +1,11 @@
 #pragma once
-// From the log-probabilities of tokens to those of answers, to the loss of pairs of answers, and back to one coefficient
-// a token: what stands between two passes over the head (train/objectives/preference_objective.h).
+// The steps between the two passes over the head (train/objectives/preference_objective.h): log-probabilities of tokens
+// become those of answers, these become the loss of pairs of answers, and its gradient becomes one coefficient per
+// token.
 //
 //     l_b = -sum_{i of b} weight_i nll_i            branch_log_probabilities
 //     loss = scale * sum_pairs mix(l_c, l_r)        preference_loss: the mix of layers/preference_formulas.h
-//     scale_i = -(d loss / d l_b(i)) weight_i       target_coefficients: what head_loss takes, d loss / d nll_i
+//     scale_i = -(d loss / d l_b(i)) weight_i       target_coefficients: d loss / d nll_i, the scales of head_loss
 //
 // All in double, in a fixed order: the same bits in every run.
 
@@ -17,8 +18,8 @@ struct BranchLogProbabilities {
     Tensor logps;    ///< f64 [branches]
     Tensor nll;      ///< f64 [targets]
     Tensor weights;  ///< f32 [targets]
-    Tensor order;    ///< i32 [targets]: the targets of branch 0, of branch 1, ...
-    Tensor begins;   ///< i32 [branches + 1]: those of branch b are order[begins[b], begins[b + 1])
+    Tensor order;    ///< i32 [targets]: the targets of branch 0, then of branch 1, ...
+    Tensor begins;   ///< i32 [branches + 1]: the targets of branch b are order[begins[b], begins[b + 1])
 };
 void branch_log_probabilities(const Context& ctx, const BranchLogProbabilities& args);
 
@@ -32,23 +33,23 @@ struct PairSums {
         rejected_reward,
         chosen_logp,
         rejected_logp,
-        chosen_nll,  ///< of a token of the chosen answer: -bar l_c
+        chosen_nll,  ///< nll per token of the chosen answer: -bar l_c
         count
     };
     double of[count];
 };
 
 struct PreferencePairs {
-    Tensor sums;            ///< f64 [PairSums::count], unscaled; added to
+    Tensor sums;            ///< f64 [PairSums::count], unscaled, accumulated
     Tensor coefficients{};  ///< f64 [branches], d loss / d l_b, overwritten; or empty in evaluation
     Tensor logps;           ///< f64 [branches]
-    Tensor reference{};     ///< f64 [branches]: the same under the reference; or empty, where the mix needs none
+    Tensor reference{};     ///< f64 [branches]: logps of the reference model; empty if the mix needs none
     Tensor lengths;         ///< f64 [branches]: sum of the weights of a branch's targets, above 0
-    Tensor pairs;           ///< i32 [pairs, 2]: branch of the chosen and of the rejected answer. Each branch is in one
+    Tensor pairs;           ///< i32 [pairs, 2]: branches of chosen and rejected; each branch is in one pair
     PreferenceMix mix;
     double scale;  ///< 1 / pairs of the whole global step
 };
-/// Rewards are beta s with a reference and beta bar l without.
+/// Rewards are beta s with a reference model and beta bar l without.
 void preference_loss(const Context& ctx, const PreferencePairs& args);
 
 struct TargetCoefficients {
@@ -59,7 +60,7 @@ struct TargetCoefficients {
 };
 void target_coefficients(const Context& ctx, const TargetCoefficients& args);
 
-/// What a pair adds to the sums, for both devices; `loss` is pair_loss() of it.
+/// What a pair adds to the sums, for both devices; `loss` is its pair_loss().
 COLONNADE_HOST_DEVICE inline PairSums sums_of(const PairScores& p, const PairLoss& loss, double beta, bool reference) {
     const double mean = p.chosen / p.chosen_length;
     const double chosen = beta * (reference ? p.chosen - p.ref_chosen : mean);

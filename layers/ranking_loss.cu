@@ -1,4 +1,4 @@
-// One CTA: hundreds of samples of a few answers are little work, and every sum has one order.
+// One CTA: hundreds of samples with a few answers are little work, and every sum has a fixed order.
 
 #include "engine/device/gpu.cuh"
 #include "layers/cuda_kernels.h"

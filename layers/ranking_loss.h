@@ -1,11 +1,11 @@
 #pragma once
-// The loss of a reward model: a sample's answers, ranked best first, are to score in that order.
+// The loss of a reward model: the scores of a sample's answers, which are ranked best first, should be in that order.
 //
 //     pairwise        mean over i < j of -log sigma(r_i - r_j - margin)                  a pair: Bradley-Terry
 //     plackett_luce   sum over i of log(sum over j >= i of exp r_j) - r_i                 the ranking's likelihood
 //     centering       + center mean over i < j of (r_i + r_j)^2                           arXiv 2312.09244
 //
-// A sample counts 1 however many answers it has. Both losses are the same for pairs without a margin.
+// Every sample has weight 1, whatever its number of answers. For two answers and no margin both losses are the same.
 
 #include <cmath>
 
@@ -22,7 +22,7 @@ struct RankingSums {
         loss,
         samples,
         correct,  ///< share of a sample's pairs whose better answer scores higher
-        margin,   ///< mean of r_i - r_j over them
+        margin,   ///< mean of r_i - r_j over these pairs
         reward,   ///< sum over answers
         answers,
         count
@@ -31,17 +31,17 @@ struct RankingSums {
 };
 
 struct RankingLoss {
-    Tensor sums;           ///< f64 [RankingSums::count], unscaled; added to
-    Tensor extremes;       ///< f64 [2]: minus the lowest, and the highest reward; the larger of old and new stays
+    Tensor sums;           ///< f64 [RankingSums::count], unscaled, accumulated
+    Tensor extremes;       ///< f64 [2]: minus the lowest reward, and the highest; updated by maximum
     Tensor dscores;        ///< f64 [answers], d loss / d score, overwritten
-    Tensor scores;         ///< f64 [answers]: those of sample 0 best first, of sample 1, ...
+    Tensor scores;         ///< f64 [answers]: the answers of sample 0, best first, then those of sample 1, ...
     Tensor sample_begins;  ///< i32 [samples + 1]: sample s has answers [begins[s], begins[s + 1])
     Tensor margins;        ///< f32 [samples]; pairwise only
     RankingKind kind = RankingKind::pairwise;
     double center = 0;
     double scale = 1;  ///< 1 / samples of the whole global step
 };
-/// In double, in a fixed order: the same bits in every run.
+/// Computes in double and in a fixed order: the same bits in every run.
 void ranking_loss(const Context& ctx, const RankingLoss& args);
 
 struct RankingSettings {
@@ -49,7 +49,7 @@ struct RankingSettings {
     double center, scale;
 };
 
-/// One sample of k answers, for both devices. Fills its dscores.
+/// One sample of k answers with scores r, for both devices. Writes their gradients to d.
 COLONNADE_HOST_DEVICE inline RankingSums rank_answers(const RankingSettings& s, const double* r, int32_t k,
                                                       double margin, double* d) {
     for (int32_t i = 0; i < k; ++i) d[i] = 0;
@@ -58,7 +58,7 @@ COLONNADE_HOST_DEVICE inline RankingSums rank_answers(const RankingSettings& s, 
     const double share = 2.0 / (static_cast<double>(k) * (k - 1));  // of a pair
     const bool pairwise = s.kind == RankingKind::pairwise;
     if (!pairwise) {
-        // First d holds the log of what is left to choose from at each place, then, from the last on, the slopes.
+        // First d[i] is the log of the sum over j >= i of exp r_j; then, from the last to the first, the gradient.
         double left = r[k - 1];
         d[k - 1] = left;
         for (int32_t i = k - 2; i >= 0; --i) {

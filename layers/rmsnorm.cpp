@@ -12,7 +12,7 @@
 namespace colonnade {
 namespace {
 
-/// [tokens, heads, width] as the kernels walk it; a [tokens, width] tensor has one head.
+/// [tokens, heads, width]; a [tokens, width] tensor has one head.
 struct Shape {
     int64_t tokens, heads, width;
 };
@@ -33,8 +33,7 @@ Heads<T> heads_of(const Tensor& t) {
 }
 
 Shape shape_of(const char* op, const Tensor& in) {
-    if (in.rank != 2 && in.rank != 3)
-        fail(Exit::internal, "{}: in is {}, expected two or three dimensions", op, describe(in));
+    require(in.rank == 2 || in.rank == 3, "{}: in is {}, expected two or three dimensions", op, in);
     return {in.size(0), in.rank == 3 ? in.size(1) : 1, in.size(in.rank - 1)};
 }
 
@@ -68,7 +67,7 @@ COLONNADE_WIDE_VECTORS void backward_row(const BackwardRow<T>& row, Grad mode, d
     T* const din = row.din;
     const T *const dout = row.dout, *const in = row.in;
     const T r = row.rstd;
-    // Before din: it may be the same memory as dout.
+    // Before din is written, which may alias dout.
     if (dweight) {
 #pragma omp simd
         for (int64_t j = 0; j < width; ++j) dweight[j] += dout[j] * (in[j] * r);
@@ -114,13 +113,11 @@ void backward(const RmsNormBackward& args, const Shape& shape) {
     });
 }
 
-/// One value per row, contiguous, of any rank: [tokens], [tokens * heads] or [tokens, heads].
+/// rstd must have one value per row, contiguous, of any rank: [tokens], [tokens * heads] or [tokens, heads].
 void check_rstd(const char* op, const Tensor& rstd, const Tensor& in, const Shape& shape) {
     const bool held = rstd.dtype == sum_dtype(in.dtype) && rstd.device == in.device && rstd.contiguous() &&
                       rstd.numel() == shape.tokens * shape.heads && (rstd.data || rstd.numel() == 0);
-    if (!held)
-        fail(Exit::internal, "{}: rstd is {}, expected one value for each row of in {}", op, describe(rstd),
-             describe(in));
+    require(held, "{}: rstd is {}, expected one value for each row of in {}", op, rstd, in);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
-// A row belongs to a group of threads, which hold it in registers between the sum and the use of it: eight lanes for a
-// head of 128, two warps for a width of 2048, a CTA of 512 for 16384. The backward's CTAs walk over many rows and keep
-// their part of dweight in registers; layers/partial_sums.h adds the parts up.
+// A row belongs to a group of threads, which keep it in registers between the sum and its use: eight lanes for a head
+// of 128, two warps for a width of 2048, a CTA of 512 for 16384. In the backward a CTA loops over many rows and keeps
+// its part of dweight in registers; the parts are added as in layers/partial_sums.h.
 
 #include <algorithm>
 
@@ -21,7 +21,7 @@ struct Heads {
 
 struct Norm {
     Heads in, delta, sum, out;  ///< forward
-    Heads dout, din;            ///< backward, beside in
+    Heads dout, din;            ///< backward, which also uses in
     const __nv_bfloat16* weight;
     float *rstd, *partials;
     int rows, heads, width;
@@ -29,19 +29,19 @@ struct Norm {
     bool accumulate;
 };
 
-/// `group` threads share a row, each has `packs` packs of it.
+/// `group` threads share a row; each holds `packs` packs of it.
 template <int group, int packs>
 struct Layout {
     static constexpr int threads = group > 256 ? group : 256, groups = threads / group, warps = threads / 32;
-    /// CTAs of the backward on a multiprocessor.
+    /// CTAs of the backward per multiprocessor.
     static constexpr int ctas = threads > 256 ? 1 : packs > 2 ? 2 : 4;
 };
 
-/// A row as its group sees it.
+/// One row, in the registers of its group.
 template <int group, bool aligned>
 struct Row {
     int token, head, width;
-    bool live;  ///< false past the last row: reads give 0, nothing is written
+    bool live;  ///< false after the last row: reads give 0, nothing is written
 
     __device__ Row(const Norm& a, int row) : width(a.width), live(row < a.rows) {
         token = static_cast<int>(static_cast<unsigned>(row) / static_cast<unsigned>(a.heads));
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(Layout<group, packs>::threads) forward_kernel(
             float sum[pack_size];
 #pragma unroll
             for (int e = 0; e < pack_size; ++e) sum[e] = in[k][e] + delta[k][e];
-            in[k] = pack_of(sum);  // rounded: what backward will read
+            in[k] = pack_of(sum);  // rounded, as backward will read it
             row.store(a.sum, k, in[k]);
         }
     }
@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(Layout<group, packs>::threads) forward_kernel(
     }
 }
 
-/// The groups' parts of dweight become one row of partial sums.
+/// Adds the groups' parts of dweight to one row of partial sums.
 template <int group, int packs>
 __device__ void write_partials(const Norm& a, const float (&sums)[packs][pack_size]) {
     using L = Layout<group, packs>;
@@ -149,7 +149,7 @@ __global__ void __launch_bounds__(Layout<group, packs>::threads, aligned ? Layou
     float sums[packs][pack_size] = {};
     int turn = 0;
     const int step = static_cast<int>(gridDim.x) * L::groups;
-    // All groups of a CTA make the same number of turns: lanes of one warp may belong to several.
+    // All groups of a CTA run the same number of iterations, because the lanes of a warp may belong to several groups.
     for (int first = static_cast<int>(blockIdx.x) * L::groups; first < a.rows; first += step, turn = 1 - turn) {
         const int index = first + static_cast<int>(threadIdx.x) / group;
         const Row<group, aligned> row(a, index);
@@ -192,7 +192,7 @@ Heads heads_of(const Tensor& t) {
     return {as_device<bf16>(t), t.stride[0], t.rank == 3 ? t.stride[1] : 0};
 }
 
-/// What both directions share.
+/// Operands that both directions use.
 Norm norm_of(const char* op, const Tensor& in, const Tensor& weight, const Tensor& rstd) {
     Norm a{};
     a.in = heads_of(in);
@@ -203,8 +203,7 @@ Norm norm_of(const char* op, const Tensor& in, const Tensor& weight, const Tenso
     const int64_t rows = in.size(0) * a.heads;
     a.rows = static_cast<int>(rows);
     if (in.size(in.rank - 1) > 16384 || rows > (1 << 30))
-        fail(Exit::internal, "{}: in is {}, the kernel takes rows of at most 16384, and 2^30 of them", op,
-             describe(in));
+        fail(Exit::internal, "{}: in is {}, the kernel takes rows of at most 16384, and 2^30 of them", op, in);
     return a;
 }
 

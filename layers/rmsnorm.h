@@ -4,9 +4,9 @@
 //     s = in + delta (or in);   r = 1 / sqrt(mean(s^2) + eps);   out = s * r * w
 //     d_s = r * (w * d_out - s * r^2 * mean(w * d_out * s));   d_w += sum over rows of d_out * s * r
 //
-// Rows are everything but the last dim: [tokens, hidden] for a block's norms, [tokens, heads, head_dim] for q/k norms.
-// Rows may be strided; the last dim must be contiguous. The CPU takes sums in double. A GPU takes them in f32, of s as
-// it is stored; rows there have at most 16384 elements.
+// A row is the last dim: [tokens, hidden] for a block's norms, [tokens, heads, head_dim] for q/k norms. Rows may be
+// strided; the last dim must be contiguous. The CPU sums in double. A GPU sums in f32, over s as it is stored; there a
+// row has at most 16384 elements.
 
 #include "engine/device/context.h"
 #include "layers/gradient.h"
@@ -16,7 +16,7 @@ namespace colonnade {
 struct RmsNormForward {
     Tensor out;    ///< shape of in; may alias in
     Tensor rstd;   ///< sum_dtype [rows], saved for backward
-    Tensor sum{};  ///< in + delta, where delta is given; may alias in
+    Tensor sum{};  ///< in + delta, needed if delta is given; may alias in
     Tensor in;
     Tensor delta{};  ///< residual branch, shape of in; or empty
     Tensor weight;   ///< [last dim]
@@ -26,13 +26,13 @@ void rmsnorm_forward(const Context& ctx, const RmsNormForward& args);
 
 struct RmsNormBackward {
     Tensor din;                       ///< shape of in; may alias dout
-    Grad din_mode = Grad::overwrite;  ///< accumulate: adds to a residual gradient that is already there
+    Grad din_mode = Grad::overwrite;  ///< accumulate: adds to the existing gradient of the residual
     Tensor dweight{};                 ///< sum_dtype [last dim], accumulated; or empty
     Tensor dout;
-    Tensor in;  ///< what was normalised: `sum` of the forward where there was a delta
+    Tensor in;  ///< the normalised tensor: `sum` of the forward if it had a delta, else its `in`
     Tensor rstd;
     Tensor weight;
-    Tensor scratch{};  ///< GPU, with dweight: u8 [rmsnorm_scratch_bytes(last dim)] or more, 16-byte aligned
+    Tensor scratch{};  ///< needed on a GPU with dweight: u8, at least rmsnorm_scratch_bytes(last dim), 16-byte aligned
 };
 void rmsnorm_backward(const Context& ctx, const RmsNormBackward& args);
 

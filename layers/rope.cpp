@@ -41,18 +41,18 @@ void check_scaling(const RopeScaling& s) {
     }
 }
 
-/// Frequencies whose wavelength fits the original context often enough stay, the slow ones are divided, between them a
-/// linear blend.
+/// Keeps fast frequencies (many turns over the original context), divides slow ones by the factor, blends linearly
+/// between.
 double llama3_frequency(double frequency, const RopeScaling& s) {
     const double turns = s.original_max_position * frequency / (2 * pi);
     const double keep = std::clamp((turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor), 0.0, 1.0);
     return (1 - keep) * frequency / s.factor + keep * frequency;
 }
 
-/// Divides the frequencies from element `high` on, keeps those before `low`, ramps between.
+/// Keeps the frequencies before element `low`, divides those from `high` on, and ramps between.
 void scale_yarn(std::vector<double>& inverse, double theta, const RopeScaling& s) {
     const auto dim = static_cast<double>(2 * inverse.size());
-    // The (fractional) element that makes so many turns over the original context.
+    // The (fractional) element that makes this number of turns over the original context.
     const auto element_of = [&](double turns) {
         return dim * std::log(s.original_max_position / (turns * 2 * pi)) / (2 * std::log(theta));
     };
@@ -101,7 +101,8 @@ void rotate(T* x, const T* cos, const T* sin, T direction, int64_t half) {
 
 RopeFrequencies rope_frequencies(int64_t head_dim, double theta, const RopeScaling& scaling) {
     if (head_dim <= 0 || head_dim % 2)
-        fail(Exit::data, "head_dim is {}, expected an even number: rotary embedding turns pairs of elements", head_dim);
+        fail(Exit::data, "head_dim is {}, expected an even number: rotary embedding rotates pairs of elements",
+             head_dim);
     check_above("rope_theta", theta, 1);
     check_scaling(scaling);
     RopeFrequencies result;
@@ -124,7 +125,7 @@ RopeFrequencies rope_frequencies(int64_t head_dim, double theta, const RopeScali
 }
 
 void rope_angles(const Context& ctx, const RopeAngles& args) {
-    const DType dtype = ctx.device == Device::cuda ? DType::bf16 : args.cos.dtype;  // of what will be rotated
+    const DType dtype = ctx.device == Device::cuda ? DType::bf16 : args.cos.dtype;  // of the tensors to rotate
     const ShapeCheck check(ctx, "rope_angles", dtype);
     check("positions", args.positions, DType::i32, {args.positions.size(0)});
     check("cos", args.cos, sum_dtype(dtype), {args.positions.size(0), std::ssize(args.frequencies.inverse)});

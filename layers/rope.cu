@@ -1,5 +1,5 @@
-// The angles are computed in double, once per batch. A thread that applies them turns eight pairs of up to four heads
-// of one token, so that its angles are read once for all of them.
+// The angles are computed in double, once per batch. A thread that applies them rotates eight pairs of up to four heads
+// of one token, so that it reads its angles once for all of them.
 
 #include <algorithm>
 
@@ -36,7 +36,7 @@ struct Rotation {
     const float *cos, *sin;
     int64_t token_stride, head_stride, cos_stride, sin_stride;
     unsigned count;         ///< threads that have work: tokens * slots * packs
-    unsigned packs, slots;  ///< of half a head; threads that share the heads of a token
+    unsigned packs, slots;  ///< packs per half head; threads that share the heads of a token
     int heads, half;
     float direction;
 };
@@ -142,7 +142,7 @@ void rope_apply(const Context& ctx, const RopeApply& args) {
                      .half = half,
                      .direction = args.backward ? -1.0f : 1.0f};
     if (a.count == 0) return;
-    // The second half of a head is aligned where the first is and half is a multiple of a pack.
+    // The second half of a head is aligned if the first is and half is a multiple of a pack.
     const bool aligned =
         has_packs(args.x) && half % pack_size == 0 && angles_have_packs(args.cos) && angles_have_packs(args.sin);
     const auto kernel = aligned ? apply_kernel<true> : apply_kernel<false>;

@@ -1,6 +1,6 @@
 #pragma once
 // Rotary position embedding (arXiv 2104.09864) from explicit positions, in Hugging Face's half-split layout: element i
-// of a head is rotated with element i + head_dim / 2.
+// of a head is rotated together with element i + head_dim / 2.
 //
 //     out_i = x_i cos - x_{i+d/2} sin,   out_{i+d/2} = x_{i+d/2} cos + x_i sin,   angle = position * frequency_i
 //
@@ -32,11 +32,12 @@ struct RopeFrequencies {
 RopeFrequencies rope_frequencies(int64_t head_dim, double theta, const RopeScaling& scaling);
 
 struct RopeAngles {
-    Tensor cos, sin;   ///< sum_dtype of what is rotated, [tokens, head_dim / 2]
+    Tensor cos, sin;   ///< sum_dtype of the rotated tensor, [tokens, head_dim / 2]
     Tensor positions;  ///< i32 [tokens]
     const RopeFrequencies& frequencies;
 };
-/// Once per batch, for all layers. Computed in double, rounded to the dtype of cos. On a GPU head_dim is at most 256.
+/// Called once per batch, for all layers. Computed in double, rounded to the dtype of cos. On a GPU head_dim is at most
+/// 256.
 void rope_angles(const Context& ctx, const RopeAngles& args);
 
 struct RopeApply {

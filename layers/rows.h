@@ -1,6 +1,6 @@
 #pragma once
-// CPU kernels over rows that several ops share. Each result is the same bits whatever the number of threads: a sum is
-// either one thread's alone, or taken over blocks of rows whose borders depend on the number of rows only.
+// CPU kernels over rows, shared by several ops. The bits of a result do not depend on the number of threads: a sum
+// belongs to one thread, or is taken over blocks of rows whose borders depend only on the number of rows.
 
 #include <omp.h>
 
@@ -13,7 +13,8 @@
 
 namespace colonnade {
 
-/// Forward ops over fewer elements stay on one thread: waking the others costs more. A generated token is such a case.
+/// Forward ops with fewer elements stay on one thread, because waking the others costs more (a generated token, for
+/// example).
 constexpr int64_t parallel_from = 1 << 14;
 
 /// A row-major matrix: `stride` elements from one row to the next.
@@ -38,7 +39,7 @@ void gather(Rows<T> out, Rows<const T> in, std::span<const int32_t> index, int64
     for (int64_t i = 0; i < count; ++i) std::copy_n(in[index[static_cast<size_t>(i)]], width, out[i]);
 }
 
-/// out[index[i]] += in[i], in the order of i. Threads share out the columns, in whole cache lines.
+/// out[index[i]] += in[i], in the order of i. The columns are divided among the threads, in whole cache lines.
 template <typename T>
 void scatter_add(Rows<T> out, Rows<const T> in, std::span<const int32_t> index, int64_t width) {
     constexpr int64_t line = 64 / sizeof(T);
@@ -58,11 +59,12 @@ void scatter_add(Rows<T> out, Rows<const T> in, std::span<const int32_t> index, 
     }
 }
 
-/// sum[j] += what add(row, partial) put into partial[j] over all rows. `add` runs exactly once per row, in parallel,
-/// and may do the row's other work too; partial is [width] in double, shared only with rows of the same block.
+/// Adds to sum[j] what add(row, partial) adds to partial[j], over all rows. `add` runs exactly once per row, in
+/// parallel, and may do other work of the row as well. `partial` is [width] in double, shared only with rows of the
+/// same block.
 template <typename T, typename Add>
 void sum_over_rows(int64_t rows, int64_t width, T* sum, Add&& add) {
-    // Enough for load balance on many cores, few enough that their partials stay in cache.
+    // Enough blocks for load balance on many cores, few enough for their partial sums to stay in cache.
     constexpr int64_t blocks = 32;
     std::vector<double> partials(static_cast<size_t>(blocks * width));
 #pragma omp parallel for schedule(static)

@@ -1,4 +1,4 @@
-// A CTA for each answer, then one thread for each column of the weight: answers are few.
+// Forward: one CTA per answer. Backward: one thread per column of the weight, which loops over the few answers.
 
 #include "engine/device/gpu.cuh"
 #include "layers/cuda_kernels.h"

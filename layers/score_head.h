@@ -1,9 +1,9 @@
 #pragma once
-// The head of a reward model: one number for each answer, read off the hidden state of its last token.
+// The head of a reward model: one score per answer, from the hidden state of its last token.
 //
 //     score_b = h_b . w;   d_h_b = d_score_b w;   d_w += sum_b d_score_b h_b
 //
-// All sums are in double: there are few answers.
+// All sums are in double, which is cheap because there are few answers.
 
 #include "engine/device/context.h"
 

@@ -1,4 +1,4 @@
-// A CTA takes two rows of 2048 columns; gate_up is far larger than the caches, and no kernel reads it again soon.
+// A CTA handles two rows of 2048 columns. gate_up is far larger than the caches, and no kernel reads it again soon.
 
 #include <algorithm>
 
@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(most_threads) forward_kernel(Swiglu a) {
     }
 }
 
-/// dgate_up may be gate_up: every thread reads its elements before it writes them.
+/// dgate_up may alias gate_up: every thread reads its elements before it writes them.
 template <bool aligned>
 __global__ void __launch_bounds__(most_threads) backward_kernel(Swiglu a) {
     const int column = column_of_thread(), left = a.ffn - column;
@@ -89,7 +89,7 @@ void launch(const Context& ctx, const char* name, Kernel kernel, const Swiglu& a
 
 }  // namespace
 
-// `up` begins ffn elements after `gate`: where packs of out fit, those of both halves do.
+// `up` begins ffn elements after `gate`: if the packs of out are aligned and complete, so are those of both halves.
 
 void swiglu_forward(const Context& ctx, const SwigluForward& args) {
     const Swiglu a{.out = as_device<bf16>(args.out),

@@ -3,12 +3,12 @@
 
 namespace colonnade::cuda {
 
-/// 1 / (1 + exp(-x)) to a few units of f32; 0 below -87.3, where exp(-x) is no normal float.
+/// 1 / (1 + exp(-x)) to a few ulp; 0 below -87.3, because exp(-x) is then not a normal float.
 __device__ inline float sigmoid(float x) {
     return __fdividef(1.0f, 1.0f + __expf(-x));
 }
 
-/// silu(gate) * up; the same bits wherever it is worked out.
+/// silu(gate) * up; the same bits in every kernel.
 __device__ inline float swiglu(float gate, float up) {
     return gate * sigmoid(gate) * up;
 }
@@ -16,7 +16,7 @@ __device__ inline float swiglu(float gate, float up) {
 struct SwigluGradient {
     float gate, up;
 };
-/// From that of the output; the same bits too.
+/// Gradients of gate and up from that of the output; the same bits in every kernel.
 __device__ inline SwigluGradient swiglu_gradient(float gate, float up, float dout) {
     const float s = sigmoid(gate);
     return {dout * up * s * (1 + gate * (1 - s)), dout * gate * s};

@@ -1,6 +1,6 @@
 #pragma once
 // SwiGLU (arXiv 2002.05202): out = silu(gate) * up, silu(x) = x / (1 + exp(-x)), with gate and up side by side in one
-// buffer as one matmul makes them.
+// buffer, the output of one GEMM.
 //
 //     d_gate = d_out * up * s * (1 + gate * (1 - s)),  s = sigmoid(gate);   d_up = d_out * silu(gate)
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Does transformers read an exported folder as Colonnade does?
+"""Compares the logits of an exported folder between transformers and Colonnade.
 
     check_export.py FOLDER LOGITS.safetensors
 
-FOLDER is what training exported. LOGITS.safetensors holds what Colonnade computes from it: input_ids i32 [1, n] and
-logits f32 [1, n, vocab]. transformers runs the same tokens in float32. Printed: the largest difference, absolute and
-relative to the root mean square of the logits. Exit code 1 when the relative one is over 1e-4, or not a number.
+FOLDER is an exported model. LOGITS.safetensors contains input_ids i32 [1, n] and the logits f32 [1, n, vocab] that
+Colonnade computes for them. transformers runs the same tokens in float32. Prints the largest difference, absolute and
+relative to the root mean square of the logits. Exit code 1 if the relative difference is above 1e-4 or not a number.
 """
 
 import argparse

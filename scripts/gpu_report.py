@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""One table from the figures that scripts/gpu_report.sh leaves in a folder: bench_step beside PyTorch, case by case.
+"""Makes one table from the results of scripts/gpu_report.sh: bench_step beside PyTorch, case by case.
 
-    gpu_report.py FOLDER        prints report.md and writes it and report.json into the folder
+    gpu_report.py FOLDER        prints report.md; writes it and report.json to the folder
 
-Memory is what each allocator handed out at most (our arena is planned, PyTorch's is its peak); `device` is the most that
-nvidia-smi saw in use, context and workspaces included. Ratios are ours over PyTorch's.
+Memory is the maximum that each allocator handed out (planned for our arena, the peak for PyTorch). `device` is the
+maximum that nvidia-smi reported, including context and workspaces. Ratios are ours divided by PyTorch's.
 """
 
 import json
@@ -19,7 +19,7 @@ def read(path):
 
 
 def device_gib(path):
-    """The largest sample of nvidia-smi, in MiB a line."""
+    """The largest sample of nvidia-smi; the file has one number of MiB per line."""
     samples = [int(line) for line in path.read_text().split() if line.isdigit()] if path.exists() else []
     return max(samples) / 1024 if samples else None
 
@@ -59,7 +59,7 @@ def phase_table(folder, names):
     steps = {name: figures for name in names if (figures := read(folder / f"{name}.step.json")) and "phases" in figures}
     phases = sorted({phase for figures in steps.values() for phase in figures["phases"]},
                     key=lambda phase: -max(f["phases"].get(phase, {"share": 0})["share"] for f in steps.values()))
-    lines = ["| ms of a step | " + " | ".join(steps) + " |", "|---|" + "--:|" * len(steps)]
+    lines = ["| ms per step | " + " | ".join(steps) + " |", "|---|" + "--:|" * len(steps)]
     for phase in phases:
         found = [figures["phases"].get(phase) for figures in steps.values()]
         cells = ["-" if f is None else f"{f['ms']:.1f} ({100 * f['share']:.1f} %)" for f in found]
@@ -68,10 +68,10 @@ def phase_table(folder, names):
 
 
 def bench_table(folder):
-    """Pairs, and several ranks: bench_step without a peer."""
-    columns = {"step_ms": ("step ms", ".1f", 1), "tokens_per_second": ("tok/s of a rank", ",.0f", 1),
-               "tokens_per_second_all": ("of all", ",.0f", 1), "exposed_ms": ("exposed ms", ".1f", 1),
-               "pairs_per_second": ("pairs/s", ".1f", 1), "tokens_per_pair": ("tokens a pair", ".0f", 1),
+    """bench_step without a peer: preference pairs and several ranks."""
+    columns = {"step_ms": ("step ms", ".1f", 1), "tokens_per_second": ("tok/s per rank", ",.0f", 1),
+               "tokens_per_second_all": ("tok/s in all", ",.0f", 1), "exposed_ms": ("exposed ms", ".1f", 1),
+               "pairs_per_second": ("pairs/s", ".1f", 1), "tokens_per_pair": ("tokens per pair", ".0f", 1),
                "memory_peak_bytes": ("GiB", ".1f", 1 / GIB)}
     lines = ["| bench_step | " + " | ".join(name for name, _, _ in columns.values()) + " |", "|---|" + "--:|" * len(columns)]
     for path in sorted(folder.glob("*.bench.json")):

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Everything that is measured on a GPU, in one go on one machine: tests, compute-sanitizer, single ops, attention, whole
-# steps beside PyTorch's, loss curves; then one table (scripts/gpu_report.py). Stages run in the order below; what the
-# time budget does not leave room for is skipped and said so.
+# Runs all GPU measurements on one machine: tests, compute-sanitizer, single ops, attention, whole steps beside PyTorch,
+# loss curves; then makes one table (scripts/gpu_report.py). Stages run in the order below. Runs that do not fit into
+# the time budget are skipped with a message.
 #
-#   scripts/gpu_report.sh [options] [STAGE ...]         no stage: all of them
+#   scripts/gpu_report.sh [options] [STAGE ...]         default: all stages
 #
-#   build       configures and builds what the other stages need
+#   build       configures and builds the programs of the other stages
 #   tests       every test that runs on the GPU
 #   sanitizer   memcheck and racecheck on small cases of the kernels
 #   layers      bench_layers at the sizes of llama3.2-1b
@@ -13,16 +13,16 @@
 #   step        bench_step, every case
 #   peer        scripts/peer_attention.py and scripts/peer_step.py, the same cases
 #   pairs       bench_step on preference pairs: prompts shared and repeated, the whole model and adapters
-#   ranks       bench_step under mpirun on two GPUs, where there are two, beside one
+#   ranks       bench_step under mpirun on two GPUs beside one; skipped with one GPU
 #   parity      scripts/parity.py: 200 steps beside transformers
-#   table       report.md and report.json from the figures in the folder
+#   table       report.md and report.json from the results in the folder
 #
-#   --out DIR       where figures and logs go (build/gpu_report)
-#   --build DIR     the build folder (build); where it is configured already, `build` only builds
-#   --budget SEC    seconds for everything (1500)
-#   --cases REGEX   only the steps whose names match (llama3.2-1b-chat, ...)
-#   --python PROG   the Python that has torch (python3)
-#   --deterministic bench_step with the same bits in every run
+#   --out DIR       folder for results and logs (build/gpu_report)
+#   --build DIR     the build folder (build); if it is already configured, `build` only builds
+#   --budget SEC    seconds for all stages together (1500)
+#   --cases REGEX   only step cases with matching names (llama3.2-1b-chat, ...)
+#   --python PROG   a Python with torch (python3)
+#   --deterministic run bench_step with bit-identical results
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
@@ -53,7 +53,7 @@ export OMP_WAIT_POLICY=passive PYTHONUNBUFFERED=1
 [ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1  # as in containers
 failures=0
 
-# name model workload length packs accumulation moments(ours) weights(PyTorch's, moments alike)
+# name model workload length packs accumulation moments(ours) weights(PyTorch's weights and moments)
 cases=(
     "llama3.2-1b-chat llama3.2-1b chat 16384 1 1 float32 float32"
     "llama3.2-1b-long llama3.2-1b long 32768 1 1 float32 float32"
@@ -64,8 +64,8 @@ cases=(
 )
 warmup=3 steps=6
 
-# run NAME SECONDS COMMAND...: with a log of its own, no longer than SECONDS or the rest of the budget. Fails as COMMAND;
-# exit $tolerated is no failure of the report.
+# run NAME SECONDS COMMAND...: runs COMMAND with its own log, for at most SECONDS or the rest of the budget. Returns the
+# exit code of COMMAND; exit code $tolerated does not count as a failure of the report.
 tolerated=0
 run() {
     local name=$1 limit=$2 left=$((budget - SECONDS)) start=$SECONDS status=0
@@ -87,7 +87,7 @@ run() {
     return $status
 }
 
-# with_memory NAME SECONDS COMMAND...: run, with the memory in use on the device sampled into NAME.smi (MiB a line).
+# with_memory NAME SECONDS COMMAND...: like run, and samples the memory in use on the device to NAME.smi (MiB per line).
 with_memory() {
     local sampler='' status=0
     if command -v nvidia-smi >/dev/null; then
@@ -99,7 +99,7 @@ with_memory() {
     return $status
 }
 
-each_case() {  # each_case FUNCTION: calls it with the fields of every case that was asked for
+each_case() {  # each_case FUNCTION: calls it with the fields of every selected case
     local case
     for case in "${cases[@]}"; do
         # shellcheck disable=SC2086
@@ -148,8 +148,8 @@ stage_sanitizer() {
     for tool in memcheck racecheck; do
         for entry in "${entries[@]}"; do
             bin=$build/bin
-            [[ $tool-$entry != racecheck-hopper* ]] || bin=$build-racecheck/bin  # engine/device/hopper/ptx.cuh says why
-            [[ $tool-$entry != racecheck-gated* ]] || continue  # it has no such build: one lane arrives for its warp
+            [[ $tool-$entry != racecheck-hopper* ]] || bin=$build-racecheck/bin  # the reason is in engine/device/hopper/ptx.cuh
+            [[ $tool-$entry != racecheck-gated* ]] || continue  # no racecheck build: one lane arrives for its warp
             run "$tool-${entry%%:*}" 120 "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 \
                 "$bin/${entry%%:*}" --gtest_filter="${entry#*:}" --gtest_brief=1
         done
@@ -191,7 +191,7 @@ step_case() {
     local recompute status tolerated=0
     rows_of "$@" || return
     rm -f "$out/$1.step.json"
-    # Where memory does not suffice (exit 8), again with less kept for backward.
+    # If memory does not suffice (exit 8), try again and store less for backward.
     for recompute in none selective block; do
         status=0
         tolerated=$([ $recompute = block ] && echo 0 || echo 8)
@@ -217,7 +217,7 @@ stage_pairs() {
     local lora name
     for lora in "" "--lora-rank 16"; do
         name=pairs${lora:+-lora}
-        # 16 pairs a step, both; and as many tokens.
+        # Both with 16 pairs per step; then with the same number of tokens.
         # shellcheck disable=SC2086
         {
             run "$name-shared" 60 "${dpo[@]}" $lora --length 16384 --json "$out/$name-shared.bench.json"
@@ -236,7 +236,7 @@ stage_ranks() {
         echo "  skipped  ranks: fewer than two GPUs"
         return
     fi
-    # The same row for every rank and step, so that nobody waits for a longer one.
+    # Every rank and step has the same row, so that no rank waits for a longer one.
     run rows-ranks 60 "$python" scripts/peer_step.py --workload chat --length 16384 --warmup 0 --steps 1 --rows-only \
         --lengths-out "$out/ranks.rows" || return
     run ranks-1b-alone 60 "${step[@]}" "$out/ranks-1b-alone.bench.json" "${chat[@]}"

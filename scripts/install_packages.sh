@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the distribution packages that Colonnade builds on (Debian 12, Ubuntu 24.04). Does nothing if all are installed.
+# Installs the distribution packages that Colonnade needs (Debian 12, Ubuntu 24.04). Does nothing if all are installed.
 #   scripts/install_packages.sh [--checks]     --checks: also what the tests `format` and `shellcheck` need
 set -euo pipefail
 
@@ -23,7 +23,7 @@ done
 
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
-    command -v sudo >/dev/null || { echo "install_packages.sh: packages are missing, and there is no sudo to install them: ${missing[*]}" >&2; exit 2; }
+    command -v sudo >/dev/null || { echo "install_packages.sh: these packages are missing, and sudo is not available to install them: ${missing[*]}" >&2; exit 2; }
     as_root=(sudo)
 fi
 echo "Installing: ${missing[*]}"

@@ -1,21 +1,21 @@
 #!/usr/bin/env python3
-"""The loss curve of `train` beside PyTorch's, on the same packed batches: a small Llama from the same random weights.
+"""Compares loss curves of `train` and PyTorch on the same packed batches: a small Llama with the same random weights.
 
-    parity.py --work /tmp/parity                                       200 steps on a GPU, where there is one
+    parity.py --work /tmp/parity                                       200 steps, on a GPU if available
     parity.py --work /tmp/parity --device cpu --steps 5 --hidden 128 --layers 2 --length 256
 
-Makes a model folder and rows of token ids (documents of which the first third is a prompt and not learned), trains with
-build/bin/train, and reads metrics.jsonl. Then the same steps with transformers' Llama, torch's AdamW and clipping:
+Writes a model folder and rows of token ids (the first third of each document is a prompt without loss), trains with
+build/bin/train, and reads metrics.jsonl. Then runs the same steps with transformers' Llama, torch's AdamW and clipping:
 
-    float32     all in float32
+    float32     everything in float32
     autocast    weights in float32, computed in bfloat16 under autocast
-    bfloat16    weights and activations in bfloat16, gradients added up in float32, AdamW on float32 masters
+    bfloat16    weights and activations in bfloat16, gradients summed in float32, AdamW on float32 masters
 
-Prints how far the curves lie apart: largest and mean difference of the loss over the steps. That of autocast and of
-bfloat16 to float32 say what to expect of a trainer that computes in bfloat16.
+Prints the largest and the mean difference between the loss curves. The differences of autocast and bfloat16 to float32
+show what to expect from a trainer that computes in bfloat16.
 
-The packs come from the packer's own rule (data/packing/packer.h: shuffle, next fit, shuffle the packs), written down again here;
-were it another one, the curves would part at the first step.
+The packs follow the packer's rule (data/packing/packer.h: shuffle, next fit, shuffle the packs), implemented again
+here. If the two differed, the curves would diverge at the first step.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def write_model(folder, args):
 
 
 def write_rows(path, args):
-    """Documents of log-normal length: a token mostly follows from the one before it by a fixed table, else it is drawn."""
+    """Documents of log-normal length. 70 % of the tokens follow from the previous one by a table; others are random."""
     random = np.random.default_rng(SEED)
     table = random.permutation(args.vocab)
     share = 1 / np.arange(1, args.vocab + 1)
@@ -71,7 +71,7 @@ def write_rows(path, args):
 
 
 def philox_bits(seed, stream, index):
-    """64 random bits: Philox4x32-10 as engine/device/philox.h has it."""
+    """64 random bits: Philox4x32-10 as in engine/device/philox.h."""
     word = 0xFFFFFFFF
     c = [index & word, index >> 32, stream & word, stream >> 32]
     k = [seed & word, seed >> 32]
@@ -91,7 +91,7 @@ def shuffled(values, stream):
 
 
 def packs_of_first_epoch(documents, length):
-    """Lists of document indices."""
+    """Lists of document indices, one per pack."""
     tag = 0x7061636B << 32
     packs, left = [], -1
     for document in shuffled(range(len(documents)), tag):
@@ -114,14 +114,14 @@ def train(work, args):
         "adam_epsilon": RECIPE["eps"], "weight_decay": RECIPE["weight_decay"], "max_grad_norm": RECIPE["max_grad_norm"],
         "logging_steps": 1, "report_to": ["jsonl"], "save_strategy": "no",
     }
-    (work / "config.yaml").write_text(json.dumps(config, indent=2) + "\n")  # YAML holds JSON
+    (work / "config.yaml").write_text(json.dumps(config, indent=2) + "\n")  # JSON is valid YAML
     command = [args.train, str(work / "config.yaml")]
     with open(work / "train.log", "w") as log:
         if subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode != 0:
             raise SystemExit(f"{' '.join(command)} failed:\n{(work / 'train.log').read_text()[-2000:]}")
     lines = [json.loads(line) for line in (work / "run" / "metrics.jsonl").read_text().splitlines()]
     lines = [line for line in lines if "loss" in line]
-    assert [line["step"] for line in lines] == list(range(1, args.steps + 1)), "a line of metrics per step"
+    assert [line["step"] for line in lines] == list(range(1, args.steps + 1)), "expected one line of metrics per step"
     for line in lines:
         expected = learning_rate(args, line["step"] - 1)
         assert math.isclose(line["learning_rate"], expected, rel_tol=1e-9, abs_tol=1e-15), "learning rates differ"
@@ -140,7 +140,7 @@ def learning_rate(args, step):
 
 
 def micro_batch(documents, pack, device):
-    """A pack: ids, positions, which position sees which, and the token that each position predicts, or -100."""
+    """Tensors of a pack: ids, positions, visibility [query, key], and the target of each position or -100."""
     def tensor(values):
         return torch.tensor(values, device=device)
 
@@ -156,7 +156,7 @@ def micro_batch(documents, pack, device):
 
 
 def torch_curve(work, steps, kind, device):
-    """Losses of the steps, each a list of micro-batches."""
+    """Losses of the steps; a step is a list of micro-batches."""
     model = transformers.AutoModelForCausalLM.from_pretrained(
         work / "model", dtype=torch.float32, attn_implementation="sdpa").to(device)
     master = list(model.parameters())
@@ -197,13 +197,13 @@ def torch_curve(work, steps, kind, device):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=pathlib.Path, required=True, help="folder for model, rows and run; made anew")
-    parser.add_argument("--train", default=str(ROOT / "build/bin/train"), help="the program")
+    parser.add_argument("--work", type=pathlib.Path, required=True, help="folder for model, rows and run; its content is deleted first")
+    parser.add_argument("--train", default=str(ROOT / "build/bin/train"), help="path of the train program")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--packs", type=int, default=2, help="of a micro-step")
+    parser.add_argument("--packs", type=int, default=2, help="packs per micro-step")
     parser.add_argument("--accumulation", type=int, default=2)
-    parser.add_argument("--length", type=int, default=1024, help="of a pack")
+    parser.add_argument("--length", type=int, default=1024, help="tokens per pack")
     parser.add_argument("--hidden", type=int, default=512, help="a multiple of 64")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--vocab", type=int, default=4096)

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""PyTorch's side of bench_attention: FlexAttention over the mask families of FlashMask, and cuDNN where a mask is plain.
+"""PyTorch's side of bench_attention: FlexAttention on FlashMask's mask families, and cuDNN for full and causal masks.
 
-    peer_attention.py --length 32768 --columns-out masks --columns-only        the masks, for
+    peer_attention.py --length 32768 --columns-out masks --columns-only        writes the masks for
     bench_attention --columns-file masks/causal-32768.h5,... --heads 32 --head-dim 128 --without-full --json ours.json
     peer_attention.py --length 32768 --heads 32 --head-dim 128 --json peer.json
 
-Every mask is made here once, as column vectors (arXiv 2410.01359): column j is hidden from rows [lts, lte) and [uts, ute),
-and from the rows before it where the mask is causal. --columns-out writes them as bench_attention reads them, one mask for
-every row of the batch. FlexAttention is compiled and gets the same vectors as a mask function; its block mask is made
-beforehand and not timed.
+Every mask is made once, as column vectors (arXiv 2410.01359): column j is hidden from rows [lts, lte) and [uts, ute),
+and from earlier rows if the mask is causal. --columns-out writes them in the format of bench_attention, one mask for
+each row of the batch. FlexAttention is compiled and gets the same vectors as a mask function; its block mask is built
+in advance and not timed.
 
-Times are medians of CUDA events around single calls; backward is forward with backward less forward. TFLOP/s count
-visible pairs: 4 head_dim a pair and head forward, 2.5 times that backward.
+Times are medians of CUDA events around single calls. Backward is the time of forward and backward minus that of
+forward. TFLOP/s count visible pairs: 4 head_dim per pair and head for forward, 2.5 times that for backward.
 """
 
 import argparse
@@ -26,7 +26,7 @@ MASKS = ("full", "causal", "sliding_window", "causal_document", "document", "sha
 
 
 class Mask:
-    """Column vectors of n columns; those left out hide nothing."""
+    """Column vectors of n columns; a vector that is not given hides nothing."""
 
     def __init__(self, n, causal, lts=None, lte=None, uts=None, ute=None):
         self.n, self.causal = n, causal
@@ -37,7 +37,7 @@ class Mask:
             self.given.get(name, np.full(n, value, np.int32)) for name, value in defaults.items())
 
     def visible_pairs(self):
-        """Hidden ranges of the families below lie apart."""
+        """The hidden ranges of the families below are disjoint."""
         first = np.arange(self.n, dtype=np.int64) if self.causal else np.zeros(self.n, np.int64)
         hidden = sum(np.maximum(end - np.maximum(begin, first), 0) for begin, end in
                      ((self.lts, self.lte), (self.uts, self.ute)))
@@ -58,9 +58,9 @@ def make_mask(name, n, seed):
         return Mask(n, name == "causal")
     if name == "sliding_window":
         return Mask(n, True, lts=np.minimum(column + (1024 if n <= 8192 else 4096), n))
-    if name == "global_sliding_window":  # the first columns are seen by all, the others for n / 16 rows
+    if name == "global_sliding_window":  # all rows see the first columns, n / 16 rows see each other one
         return Mask(n, True, lts=np.where(column < n // 64, n, np.minimum(column + n // 16, n)))
-    if name == "random_eviction":  # every column is forgotten at some row after its own
+    if name == "random_eviction":  # every column is hidden from some later row on
         return Mask(n, True, lts=np.minimum(column + 1 + random.integers(0, n, n), n))
 
     documents = 5 if n <= 8192 else 12 if n <= 32768 else 24
@@ -73,17 +73,17 @@ def make_mask(name, n, seed):
         return Mask(n, True, lts=end)
     if name == "document":
         return Mask(n, False, lts=end, ute=begin)
-    if name == "share_question":  # two fifths of a document are its question; two to five answers see it, not each other
+    if name == "share_question":  # 2/5 of a document is the question; 2 to 5 answers see it, not each other
         lts = end.copy()
         for b, e in zip(begins, ends):
             answers = np.linspace(b + (e - b) * 2 // 5, e, random.integers(2, 6) + 1).astype(int)
             for first, last in zip(answers, answers[1:]):
                 lts[first:last] = last
         return Mask(n, True, lts=lts)
-    if name == "causal_blockwise":  # examples see themselves, the last block sees all
+    if name == "causal_blockwise":  # examples see only themselves, the last block sees everything
         last = begins[-1]
         return Mask(n, True, lts=end, lte=np.where(column < last, last, n))
-    if name == "prefix_lm_document":  # the first third of a document is seen both ways
+    if name == "prefix_lm_document":  # the first third of a document is bidirectional
         return Mask(n, False, lts=end, ute=np.where(column < begin + (end - begin) // 3, begin, column))
     raise ValueError(name)
 
@@ -169,22 +169,22 @@ def measure(args):
 def main():
     names = lambda text: text.split(",")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mask", type=names, default=list(MASKS), help="some of " + ", ".join(MASKS))
+    parser.add_argument("--mask", type=names, default=list(MASKS), help="comma-separated names from " + ", ".join(MASKS))
     parser.add_argument("--length", type=lambda text: [int(n) for n in text.split(",")], default=[32768])
-    parser.add_argument("--tokens", type=int, default=131072, help="of all rows together")
+    parser.add_argument("--tokens", type=int, default=131072, help="tokens of all rows together")
     parser.add_argument("--heads", type=int, default=32)
     parser.add_argument("--kv-heads", type=int)
     parser.add_argument("--head-dim", type=int, default=128)
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--columns-out", help="a folder for the masks, MASK-LENGTH.h5")
-    parser.add_argument("--columns-only", action="store_true", help="and do nothing else")
+    parser.add_argument("--columns-out", help="write the masks to this folder, as MASK-LENGTH.h5")
+    parser.add_argument("--columns-only", action="store_true", help="write the masks and exit")
     parser.add_argument("--json", help="write the figures to this file")
     args = parser.parse_args()
     args.kv_heads = args.kv_heads or args.heads
     for name in args.mask:
         if name not in MASKS:
-            parser.error(f"--mask {name}: expected some of {', '.join(MASKS)}")
+            parser.error(f"--mask {name}: expected names from {', '.join(MASKS)}")
     if args.columns_out:
         os.makedirs(args.columns_out, exist_ok=True)
         for n in args.length:

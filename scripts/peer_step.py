@@ -5,14 +5,15 @@
     peer_step.py --model llama3.2-1b --workload chat --length 16384 --lengths-out rows.txt --rows-only
     bench_step   --model llama3.2-1b --lengths rows.txt --warmup 3 --steps 6
 
-The model is compiled whole (torch.compile; --compile blocks: block by block); FlexAttention skips what the document mask hides; AdamW is fused; gradients
-are clipped; every position predicts a token over the whole vocabulary; nothing is recomputed. --weights float32 keeps
-weights and moments in float32 and computes in bfloat16 under autocast, bfloat16 keeps all of them in bfloat16.
+The whole model is compiled with torch.compile (--compile blocks: each block). FlexAttention skips blocks that the
+document mask hides. AdamW is fused, gradients are clipped, every position predicts a token over the whole vocabulary,
+and nothing is recomputed. --weights float32 keeps weights and moments in float32 and computes in bfloat16 under
+autocast; bfloat16 keeps all of them in bfloat16.
 
-A step is timed as bench_step times one: by events on the GPU's stream, which the host does not wait for between steps
-(--synchronize: host clock around each step, with a wait before and after). --warmup steps are not counted, and the
-median of --steps is. FLOPs are counted as train/bench/step_flops.h counts them. Peak memory is the most that PyTorch's
-allocator ever had handed out, model and optimizer included.
+Steps are timed as in bench_step: by events on the GPU's stream, without waiting on the host between steps
+(--synchronize: host clock around each step, with a wait before and after). The result is the median of --steps after
+--warmup steps. FLOPs are counted as in train/bench/step_flops.h. Peak memory is the maximum of PyTorch's allocator,
+including model and optimizer.
 
 Workloads, drawn by numpy from --seed, row after row:
     chat    documents of log-normal length (median 400, sigma 1, between 16 and 8192 tokens) until the row is full
@@ -57,13 +58,13 @@ class Shape:
         self.qkv_width = (self.heads + 2 * self.kv_heads) * self.head_dim
 
     def flops(self, tokens, pairs):
-        """Of a step in which every token is a target; `pairs`: visible (query, key) pairs of a layer."""
+        """FLOPs of a step in which every token is a target. `pairs`: visible (query, key) pairs of a layer."""
         block = self.hidden * (self.qkv_width + self.query_width + 3 * self.ffn)
         return 6 * (self.layers * block + self.hidden * self.vocab) * tokens + 12 * self.layers * self.query_width * pairs
 
 
 def draw_rows(workload, length, count, seed):
-    """`count` lists of document lengths, each adding up to `length`."""
+    """`count` lists of document lengths; each list sums to `length`."""
     random = np.random.default_rng(seed)
 
     def document():
@@ -82,14 +83,14 @@ def draw_rows(workload, length, count, seed):
 
 
 def dense_bf16_peak(device):
-    """FLOP/s by data sheet; 0 where not known."""
+    """FLOP/s according to the data sheet; 0 if unknown."""
     if any(part in device for part in ("MIG", "NVL")) or ("H100" in device and "PCIe" in device):
         return 0.0
     return 989.5e12 if "H100" in device or "H200" in device else 312e12 if "A100" in device else 0.0
 
 
 def make_model(shape, attention):
-    """The decoder: tokens [packs, length] -> mean loss. `attention(q, k, v)` takes [packs, heads, length, head_dim]."""
+    """The decoder: tokens [packs, length] -> mean loss. Inputs of `attention` are [packs, heads, length, head_dim]."""
     import torch
     from torch import nn
     from torch.nn import functional
@@ -151,7 +152,7 @@ def make_model(shape, attention):
 
 
 class Masks:
-    """The mask of each micro-step. One mask function over one buffer, so that nothing is compiled twice."""
+    """The mask of each micro-step: one mask function over one buffer, so that it is compiled once."""
 
     def __init__(self, args, device):
         import torch
@@ -175,7 +176,7 @@ class Masks:
         return lambda q, k, v, mask: flex_attention(q, k, v, block_mask=mask, enable_gqa=True)
 
     def make(self, documents):
-        """A new one for each batch of documents; rows of one document share theirs."""
+        """Builds a mask for each batch of documents. With one document per row, the same mask serves all batches."""
         from torch.nn.attention.flex_attention import create_block_mask
         fixed = self.args.workload == "fixed"
         if self.args.attention == "sdpa" or (fixed and self.made is not None):
@@ -188,7 +189,7 @@ class Masks:
 
 
 class Steps:
-    """Runs optimizer steps over the rows; every tensor of a step is on the device before it is timed."""
+    """Runs optimizer steps over the rows. All tensors are on the device before timing starts."""
 
     def __init__(self, args, shape, rows):
         import torch
@@ -246,7 +247,7 @@ class Steps:
             self.torch.cuda.synchronize()
 
     def timed(self, first, count):
-        """Seconds of each of `count` steps."""
+        """Durations of `count` steps in seconds."""
         batches = [list(self.micro_batches(step)) for step in range(first, first + count)]
         self.wait()
         if not self.cuda or self.args.synchronize:
@@ -302,28 +303,28 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--model", choices=MODELS)
-    what.add_argument("--shape", help="hidden,ffn,layers,heads,kv_heads,head_dim,vocab, as bench_step takes it")
+    what.add_argument("--shape", help="hidden,ffn,layers,heads,kv_heads,head_dim,vocab, as in bench_step")
     parser.add_argument("--workload", choices=("chat", "long", "fixed"), default="chat")
-    parser.add_argument("--length", type=int, default=16384, help="tokens of a row")
-    parser.add_argument("--packs", type=int, default=1, help="rows of a micro-step")
-    parser.add_argument("--accumulation", type=int, default=1, help="micro-steps of a step")
-    parser.add_argument("--weights", choices=("float32", "bfloat16"), default="float32", help="moments alike")
+    parser.add_argument("--length", type=int, default=16384, help="tokens per row")
+    parser.add_argument("--packs", type=int, default=1, help="rows per micro-step")
+    parser.add_argument("--accumulation", type=int, default=1, help="micro-steps per step")
+    parser.add_argument("--weights", choices=("float32", "bfloat16"), default="float32", help="dtype of weights and moments")
     parser.add_argument("--attention", choices=("flex", "sdpa"), default="flex", help="sdpa: only with --workload fixed")
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--seed", type=int, default=20261123, help="of the rows")
+    parser.add_argument("--seed", type=int, default=20261123, help="seed of the rows")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--compile", choices=("whole", "blocks", "no"), default="whole",
-                        help="blocks: one block for all layers, and the loss; compiles in a fraction of the time")
+                        help="blocks: compile one block for all layers, and the loss; takes a fraction of the time")
     parser.add_argument("--synchronize", action="store_true", help="wait for the GPU around each step")
     parser.add_argument("--lengths-out", help="write the rows for bench_step --lengths")
-    parser.add_argument("--rows-only", action="store_true", help="and do nothing else")
+    parser.add_argument("--rows-only", action="store_true", help="write the rows and exit")
     parser.add_argument("--json", help="write the figures to this file")
     args = parser.parse_args()
     if args.attention == "sdpa" and args.workload != "fixed":
-        parser.error("--attention sdpa knows no documents: it needs --workload fixed")
+        parser.error("--attention sdpa has no document mask: it needs --workload fixed")
     if not args.rows_only and not (args.model or args.shape):
-        parser.error("give --model or --shape")
+        parser.error("--model or --shape is required")
 
     count = (args.warmup + args.steps) * args.packs * args.accumulation
     rows = draw_rows(args.workload, args.length, count, args.seed)

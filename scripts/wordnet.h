@@ -1,6 +1,7 @@
 #pragma once
-// WordNet 3.0 (https://wordnet.princeton.edu, Debian's wordnet-base) in memory: synsets from data.noun, .verb, .adj,
-// .adv and the senses of every lemma from index.*. Formats: wndb(5WN). Errors are Exit::data with file and line.
+// WordNet: the dictionary WordNet 3.0 (https://wordnet.princeton.edu, Debian's wordnet-base) in memory. Synsets come
+// from data.noun, .verb, .adj and .adv, the senses of every lemma from index.*. Formats: wndb(5WN). Errors are
+// Exit::data with file and line.
 
 #include <algorithm>
 #include <array>
@@ -23,11 +24,11 @@ struct PartOfSpeech {
     const char* name;
     const char* with_article;
 };
-inline constexpr std::array<PartOfSpeech, 4> kParts{{{"noun", "noun", "a noun"},
-                                                     {"verb", "verb", "a verb"},
-                                                     {"adj", "adjective", "an adjective"},
-                                                     {"adv", "adverb", "an adverb"}}};
-inline constexpr size_t kNoun = 0, kVerb = 1;
+inline constexpr std::array<PartOfSpeech, 4> parts_of_speech{{{"noun", "noun", "a noun"},
+                                                              {"verb", "verb", "a verb"},
+                                                              {"adj", "adjective", "an adjective"},
+                                                              {"adv", "adverb", "an adverb"}}};
+inline constexpr size_t noun = 0, verb = 1;
 
 // --- Text ------------------------------------------------------------------------------------------------------------
 
@@ -47,7 +48,7 @@ inline std::string lower(std::string text) {
     return text;
 }
 
-/// Trimmed, runs of blanks as one, and the opening quote of `to' as an apostrophe.
+/// Trims, merges runs of blanks, and replaces the opening quote of `to' by an apostrophe.
 inline std::string tidy(std::string_view text) {
     std::string out;
     for (char c : text) {
@@ -65,7 +66,7 @@ inline std::string plain_word(std::string_view word) {
     return out;
 }
 
-/// Letters with blanks, hyphens, apostrophes and full stops between: no years, formulas or slashed codes.
+/// Whether a word consists of letters, blanks, hyphens, apostrophes and full stops: no years, formulas or codes.
 inline bool speakable(std::string_view word) {
     return !word.empty() && is_letter(word[0]) &&
            std::all_of(word.begin(), word.end(), [](char c) { return is_letter(c) || is_one_of(c, " -'."); });
@@ -78,11 +79,11 @@ struct Gloss {
     std::vector<std::string> examples;
 };
 
-/// A gloss lists definitions, then quoted examples, perhaps with their author: def; def; "example"; "example"- Author.
-/// Some have an example after a colon or comma instead. Quotes within a definition (as in "make strides") stay.
+/// A gloss lists definitions, then quoted examples, some with their author: def; def; "example"; "example"- Author.
+/// Some glosses have an example after a colon or comma instead. Quotes within a definition (as in "make strides") stay.
 inline Gloss parse_gloss(std::string_view text) {
     Gloss gloss;
-    if (std::count(text.begin(), text.end(), '"') % 2) text = text.substr(0, text.find('"'));  // a quote never closed
+    if (std::count(text.begin(), text.end(), '"') % 2) text = text.substr(0, text.find('"'));  // drop an unclosed quote
     while (!text.empty()) {
         bool quoted = false;
         size_t end = 0;
@@ -113,15 +114,15 @@ inline Gloss parse_gloss(std::string_view text) {
 struct Synset {
     std::vector<std::string> words;
     std::vector<int64_t> kinds;      ///< offsets of hypernyms
-    std::vector<int64_t> instances;  ///< offsets of what this is an instance of
+    std::vector<int64_t> instances;  ///< offsets of the synsets of which this is an instance
     Gloss gloss;
 };
 using Synsets = std::unordered_map<int64_t, Synset>;  ///< by byte offset in data.<part>
 
 /// The blank-separated fields of one line.
-class Fields {
+class LineFields {
   public:
-    Fields(std::string_view line, const std::string& path, int64_t number)
+    LineFields(std::string_view line, const std::string& path, int64_t number)
         : rest_(line), path_(path), number_(number) {}
     std::string_view next(const char* what) {
         rest_.remove_prefix(std::min(rest_.find_first_not_of(' '), rest_.size()));
@@ -148,11 +149,11 @@ class Fields {
     int64_t number_;
 };
 
-/// Calls body(fields) for every line but those of the licence, which begin with two blanks.
+/// Calls body(fields) for every line except those of the licence, which begin with two blanks.
 template <typename Body>
 void for_each_line(const std::string& path, const Body& body) {
     if (!std::filesystem::is_regular_file(path)) {
-        fail(Exit::data, "{}: no such file; install the package wordnet-base, or name WordNet's folder with --wordnet",
+        fail(Exit::data, "{}: no such file; install the package wordnet-base, or pass WordNet's folder with --wordnet",
              path);
     }
     const std::string text = read_file(path);
@@ -166,14 +167,14 @@ void for_each_line(const std::string& path, const Body& body) {
         if (std::any_of(line.begin(), line.end(), [](char c) { return c < ' ' || c > '~'; })) {
             fail(Exit::data, "{}:{}: expected plain ASCII, found another byte", path, number);
         }
-        Fields fields(line, path, number);
+        LineFields fields(line, path, number);
         body(fields);
     }
 }
 
 inline Synsets read_synsets(const std::string& path) {
     Synsets synsets;
-    for_each_line(path, [&](Fields& fields) {
+    for_each_line(path, [&](LineFields& fields) {
         Synset& synset = synsets[fields.integer("a synset offset")];
         fields.next("a lexicographer file number");
         fields.next("a synset type");
@@ -198,28 +199,28 @@ inline Synsets read_synsets(const std::string& path) {
     return synsets;
 }
 
-/// A lemma with its senses in each part of speech, the most frequent first.
+/// A lemma with its senses in each part of speech, the most frequent sense first.
 struct Word {
-    std::array<std::vector<const Synset*>, kParts.size()> senses;
+    std::array<std::vector<const Synset*>, parts_of_speech.size()> senses;
 };
 using Words = std::map<std::string, Word>;  ///< by lemma: lower case, blanks for underscores
 
 struct WordNet {
     explicit WordNet(const std::string& folder) {
-        for (size_t part = 0; part < kParts.size(); ++part) {
-            synsets[part] = read_synsets(fmt::format("{}/data.{}", folder, kParts[part].file));
-            read_index(fmt::format("{}/index.{}", folder, kParts[part].file), part);
+        for (size_t part = 0; part < parts_of_speech.size(); ++part) {
+            synsets[part] = read_synsets(fmt::format("{}/data.{}", folder, parts_of_speech[part].file));
+            read_index(fmt::format("{}/index.{}", folder, parts_of_speech[part].file), part);
         }
     }
     WordNet(const WordNet&) = delete;
     WordNet& operator=(const WordNet&) = delete;
 
-    std::array<Synsets, kParts.size()> synsets;
-    Words words;  ///< those that are speakable()
+    std::array<Synsets, parts_of_speech.size()> synsets;
+    Words words;  ///< only speakable() words
 
   private:
     void read_index(const std::string& path, size_t part) {
-        for_each_line(path, [&](Fields& fields) {
+        for_each_line(path, [&](LineFields& fields) {
             const std::string lemma = plain_word(fields.next("a lemma"));
             fields.next("a part of speech");
             const int64_t senses = fields.integer("a count of synsets");
@@ -231,7 +232,7 @@ struct WordNet {
                 const auto found = synsets[part].find(offset);
                 if (found == synsets[part].end()) {
                     fail(Exit::data, "{}: no synset at offset {} in data.{}", fields.place(), offset,
-                         kParts[part].file);
+                         parts_of_speech[part].file);
                 }
                 if (speakable(lemma)) words[lemma].senses[part].push_back(&found->second);
             }
@@ -239,7 +240,7 @@ struct WordNet {
     }
 };
 
-/// The lemma as its synset spells it: Paris, not paris.
+/// The spelling of a lemma in its synset: Paris, not paris.
 inline std::string spelling(const std::string& lemma, const Synset& synset) {
     const auto found = std::find_if(synset.words.begin(), synset.words.end(),
                                     [&](const std::string& word) { return lower(word) == lemma; });

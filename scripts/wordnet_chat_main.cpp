@@ -1,11 +1,12 @@
-// wordnet_chat: the quickstart's data set. Turns WordNet 3.0 (Debian's wordnet-base) into chat JSONL:
+// wordnet_chat: makes the quickstart's data set. Converts WordNet 3.0 (Debian's wordnet-base) to chat JSONL:
 //
 //     {"messages":[{"role":"user","content":"What does the verb choke mean?"},
 //                  {"role":"assistant","content":"To choke means to breathe with great difficulty, as when ..."}]}
 //
-// Answers speak of a word's first sense, the most frequent one. Training and validation are split by word, and words
-// whose first senses read the same ("dog", "domestic dog") stay together: no definition of the validation file has been
-// seen under another name. Samples are ordered by a hash of the question: any prefix is a fair subset.
+// Answers use a word's first sense, which is the most frequent one. Training and validation are split by word. Words
+// with the same definition of the first sense ("dog", "domestic dog") stay together, so that no definition of the
+// validation file occurs in training under another name. Samples are ordered by a hash of the question: any prefix is a
+// fair subset.
 
 #include <tuple>
 
@@ -25,7 +26,7 @@ std::string listed(const std::vector<std::string>& items, const char* last_joint
     return out;
 }
 
-/// Does the example hold the word, perhaps with an ending (choke: choking), and is it longer than a fragment?
+/// Whether the example contains the word, maybe with an ending (choke: choking), and is longer than a fragment.
 bool shows(const std::string& example, const std::string& word) {
     if (std::count(example.begin(), example.end(), ' ') < 3) return false;
     std::string stem = lower(word);
@@ -39,11 +40,12 @@ bool shows(const std::string& example, const std::string& word) {
 
 // --- Questions and answers -------------------------------------------------------------------------------------------
 
-enum Question : size_t { kMeaning, kPart = kMeaning + kParts.size(), kSynonyms, kExample, kKind, kQuestions };
+/// Kinds of questions. Meaning is one kind per part of speech: Meaning + index.
+enum Question : size_t { Meaning, Part = Meaning + parts_of_speech.size(), Synonyms, Example, Kind, Questions };
 
 struct Sample {
     uint64_t order = 0;
-    Question question = kMeaning;
+    Question question = Question::Meaning;
     bool validation = false;
     std::string user, assistant;
 };
@@ -56,21 +58,21 @@ class Writer {
         validation_ = validation;
         std::vector<std::string> parts;
         std::string name;
-        for (size_t part = 0; part < kParts.size(); ++part) {
+        for (size_t part = 0; part < parts_of_speech.size(); ++part) {
             if (word.senses[part].empty()) continue;
             const std::string spelled = spelling(lemma, *word.senses[part][0]);
             if (parts.empty()) name = spelled;
-            parts.emplace_back(kParts[part].with_article);
+            parts.emplace_back(parts_of_speech[part].with_article);
             meaning(spelled, part, *word.senses[part][0]);
             synonyms(spelled, part, *word.senses[part][0]);
             example(spelled, part, word.senses[part]);
         }
         const std::string answer =
             fmt::format("{} {} {}", name, parts.size() > 1 ? "can be" : "is", listed(parts, " or "));
-        add(kPart, fmt::format("What part of speech is {}?", name), answer);
-        if (!word.senses[kNoun].empty()) kind(name, *word.senses[kNoun][0]);
+        add(Question::Part, fmt::format("What part of speech is {}?", name), answer);
+        if (!word.senses[noun].empty()) kind(name, *word.senses[noun][0]);
     }
-    /// In order of their hashes.
+    /// Returns the samples in the order of their hashes.
     std::vector<Sample> take() {
         std::sort(samples_.begin(), samples_.end(), [](const Sample& a, const Sample& b) {
             return std::tie(a.order, a.user, a.assistant) < std::tie(b.order, b.user, b.assistant);
@@ -86,7 +88,7 @@ class Writer {
     void meaning(const std::string& word, size_t part, const Synset& synset) {
         const std::string& definition = synset.gloss.definition;
         if (!definition.empty())
-            add(kMeaning + part, meaning_question(word, part), meaning_answer(word, part, definition));
+            add(size_t{Question::Meaning} + part, meaning_question(word, part), meaning_answer(word, part, definition));
     }
     void synonyms(const std::string& word, size_t part, const Synset& synset) {
         std::vector<std::string> others;
@@ -94,7 +96,7 @@ class Writer {
             if (lower(other) != lower(word) && speakable(other)) others.push_back(other);
         }
         if (others.empty()) return;
-        add(kSynonyms, fmt::format("What is another word for the {} {}?", kParts[part].name, word),
+        add(Question::Synonyms, fmt::format("What is another word for the {} {}?", parts_of_speech[part].name, word),
             fmt::format("{} {} {}", others.size() > 1 ? "other words for" : "another word for", word,
                         (others.size() > 1 ? "are " : "is ") + listed(others, " and ")));
     }
@@ -102,7 +104,8 @@ class Writer {
         for (const Synset* sense : senses) {
             for (const std::string& text : sense->gloss.examples) {
                 if (!shows(text, word)) continue;
-                return add(kExample, fmt::format("Use the {} {} in a sentence.", kParts[part].name, word), text);
+                return add(Question::Example,
+                           fmt::format("Use the {} {} in a sentence.", parts_of_speech[part].name, word), text);
             }
         }
     }
@@ -112,13 +115,13 @@ class Writer {
         for (const int64_t offset : instance ? synset.instances : synset.kinds) {
             const auto found = nouns_.find(offset);
             if (found == nouns_.end())
-                fail(Exit::data, "data.noun: '{}' points to offset {}: no synset there", word, offset);
+                fail(Exit::data, "data.noun: '{}' points to offset {}, where no synset begins", word, offset);
             const std::string& name = found->second.words.at(0);
             if (speakable(name) && lower(name) != lower(word)) kinds.push_back(name);
         }
         if (kinds.empty()) return;
         const char* relation = instance ? "an instance of" : "a kind of";
-        add(kKind, fmt::format("What is {} {}?", word, relation),
+        add(Question::Kind, fmt::format("What is {} {}?", word, relation),
             fmt::format("{} is {} {}", word, relation, listed(kinds, " and of ")));
     }
 
@@ -135,7 +138,7 @@ struct Options {
 
 std::vector<Sample> make_samples(const Options& options) {
     const WordNet wordnet(options.wordnet);
-    Writer writer(wordnet.synsets[kNoun]);
+    Writer writer(wordnet.synsets[noun]);
     const std::vector<bool> validation = held_out(wordnet.words, options.validation_share);
     size_t index = 0;
     for (const auto& [lemma, word] : wordnet.words) writer.ask_about(lemma, word, validation[index++]);
@@ -145,7 +148,7 @@ std::vector<Sample> make_samples(const Options& options) {
 }
 
 void print_counts(const std::vector<Sample>& samples) {
-    std::array<std::array<int64_t, 2>, kQuestions> counts{};
+    std::array<std::array<int64_t, 2>, Question::Questions> counts{};
     std::array<int64_t, 2> total{};
     for (const Sample& sample : samples) {
         ++counts[sample.question][sample.validation];
@@ -155,13 +158,13 @@ void print_counts(const std::vector<Sample>& samples) {
         fmt::print("{:<24}{:>10}{:>12}\n", name, count[0], count[1]);
     };
     fmt::print("{:<24}{:>10}{:>12}\n", "question", "train", "validation");
-    for (size_t part = 0; part < kParts.size(); ++part) {
-        row(fmt::format("meaning of {}", kParts[part].with_article), counts[kMeaning + part]);
+    for (size_t part = 0; part < parts_of_speech.size(); ++part) {
+        row(fmt::format("meaning of {}", parts_of_speech[part].with_article), counts[size_t{Question::Meaning} + part]);
     }
-    row("part of speech", counts[kPart]);
-    row("synonyms", counts[kSynonyms]);
-    row("example sentence", counts[kExample]);
-    row("kind of thing", counts[kKind]);
+    row("part of speech", counts[Question::Part]);
+    row("synonyms", counts[Question::Synonyms]);
+    row("example sentence", counts[Question::Example]);
+    row("kind of thing", counts[Question::Kind]);
     row("all", total);
 }
 
@@ -180,15 +183,17 @@ void write_samples(const Options& options, const std::vector<Sample>& samples) {
 
 int run(int argc, char** argv) {
     Options options;
-    CLI::App app("WordNet as chat JSONL: meanings, parts of speech, synonyms, examples, kinds of things");
-    app.add_option("--wordnet", options.wordnet, "folder with WordNet 3.0's data.* and index.*")->capture_default_str();
-    app.add_option("--train", options.train, "JSONL to write for training")->required();
-    app.add_option("--validation", options.validation, "JSONL to write for validation")->required();
-    app.add_option("--text", options.text, "also write the training sentences, one a line, to train a tokenizer on");
-    app.add_option("--validation-share", options.validation_share, "share of the words kept for validation")
+    CLI::App app("Converts WordNet to chat JSONL: meanings, parts of speech, synonyms, examples, kinds of things");
+    app.add_option("--wordnet", options.wordnet, "folder with the data.* and index.* files of WordNet 3.0")
+        ->capture_default_str();
+    app.add_option("--train", options.train, "output: JSONL for training")->required();
+    app.add_option("--validation", options.validation, "output: JSONL for validation")->required();
+    app.add_option("--text", options.text, "output: training sentences, one per line, to train a tokenizer on");
+    app.add_option("--validation-share", options.validation_share, "fraction of the words held out for validation")
         ->check(CLI::Range(0.0, 1.0))
         ->capture_default_str();
-    app.add_option("--limit", options.limit, "write at most this many samples in all; 0: all")->capture_default_str();
+    app.add_option("--limit", options.limit, "maximum number of samples in both files together; 0: all")
+        ->capture_default_str();
     return run_command("wordnet_chat", app, argc, argv, [&] {
         const std::vector<Sample> samples = make_samples(options);
         write_samples(options, samples);

@@ -1,15 +1,15 @@
-// wordnet_preferences: a data set to learn preferences from. Turns WordNet 3.0 (Debian's wordnet-base) into pairs of
-// answers, the meaning of a word and that of another one:
+// wordnet_preferences: makes a preference data set. Converts WordNet 3.0 (Debian's wordnet-base) to pairs of answers,
+// the meaning of a word and the meaning of another word:
 //
 //     {"prompt":[{"role":"user","content":"What does the noun dog mean?"}],
 //      "chosen":[{"role":"assistant","content":"Dog means a member of the genus Canis ..."}],
 //      "rejected":[{"role":"assistant","content":"Dog means the flight of stairs between two floors."}]}
 //
-// The chosen answer is wordnet_chat's. The rejected one is the first sense of another word of the same part of speech,
-// drawn by a hash of the question from those on the same side of the split, and never a sense that the word has itself.
-// So both answers read alike and come from one pool of definitions: what tells them apart is whether they fit the
-// word. Training and validation are split by word as in wordnet_chat, with the same words held out for the same share.
-// Samples are ordered by a hash of the question: any prefix is a fair subset.
+// The chosen answer is that of wordnet_chat. The rejected answer is the first sense of another word of the same part of
+// speech and on the same side of the split, drawn by a hash of the question; it is never a sense of the word itself. So
+// both answers have the same style and come from one pool of definitions: only their fit to the word differs. Training
+// and validation are split by word as in wordnet_chat, with the same words held out for the same fraction. Samples are
+// ordered by a hash of the question: any prefix is a fair subset.
 
 #include <set>
 #include <tuple>
@@ -34,7 +34,7 @@ struct Options {
     size_t limit = 0;
 };
 
-/// The definitions of first senses on one side of the split, for one part of speech: each once, in order of the words.
+/// Definitions of first senses on one side of the split, for one part of speech: each once, in the order of the words.
 struct Pool {
     std::vector<std::string> definitions;
     std::set<std::string> known;
@@ -44,7 +44,7 @@ struct Pool {
     }
 };
 
-/// The first definition from place hash % size on that is none of the word's own; nothing where all are.
+/// First definition from index hash % size on that is not one of the word's own; null if there is none.
 const std::string* draw(const Pool& pool, uint64_t hash, const std::vector<const Synset*>& senses) {
     const auto own = [&](const std::string& definition) {
         return std::any_of(senses.begin(), senses.end(),
@@ -66,14 +66,14 @@ class PairMaker {
                              const auto&) { pools_[validation][part].add(definition); });
     }
 
-    /// In order of their hashes.
+    /// Returns the pairs in the order of their hashes.
     std::vector<Pair> pairs() {
         std::vector<Pair> pairs;
         for_each_meaning([&](size_t part, bool validation, const std::string& word, const std::string& definition,
                              const std::vector<const Synset*>& senses) {
             const std::string question = meaning_question(word, part);
             const uint64_t order = hash_of(question);
-            // Another hash than that of the order: neighbours in the file would draw neighbours.
+            // A different hash than `order`, because neighbours in the file would draw neighbours.
             const std::string* other = draw(pools_[validation][part], hash_of("rejected: " + question), senses);
             if (!other) {
                 ++alone_;
@@ -87,7 +87,7 @@ class PairMaker {
         });
         return pairs;
     }
-    /// Meanings without any other to compare with, which pairs() left out.
+    /// Number of meanings that pairs() left out because there is no other to compare with.
     int64_t alone() const { return alone_; }
 
   private:
@@ -97,7 +97,7 @@ class PairMaker {
         size_t index = 0;
         for (const auto& [lemma, word] : words_) {
             const bool validation = validation_[index++];
-            for (size_t part = 0; part < kParts.size(); ++part) {
+            for (size_t part = 0; part < parts_of_speech.size(); ++part) {
                 const auto& senses = word.senses[part];
                 if (senses.empty() || senses[0]->gloss.definition.empty()) continue;
                 body(part, validation, spelling(lemma, *senses[0]), senses[0]->gloss.definition, senses);
@@ -107,21 +107,21 @@ class PairMaker {
 
     const Words& words_;
     const std::vector<bool> validation_;
-    std::array<std::array<Pool, kParts.size()>, 2> pools_;  ///< [validation][part]
+    std::array<std::array<Pool, parts_of_speech.size()>, 2> pools_;  ///< [validation][part]
     int64_t alone_ = 0;
 };
 
 void print_counts(const std::vector<Pair>& pairs, int64_t alone) {
-    std::array<std::array<int64_t, 2>, kParts.size() + 1> counts{};
+    std::array<std::array<int64_t, 2>, parts_of_speech.size() + 1> counts{};
     for (const Pair& pair : pairs) {
         ++counts[pair.part][pair.validation];
         ++counts.back()[pair.validation];
     }
     fmt::print("{:<24}{:>10}{:>12}\n", "pair of meanings", "train", "validation");
-    for (size_t part = 0; part <= kParts.size(); ++part)
-        fmt::print("{:<24}{:>10}{:>12}\n", part < kParts.size() ? kParts[part].with_article : "all", counts[part][0],
-                   counts[part][1]);
-    if (alone > 0) fmt::print("left out, as no other word could give the rejected meaning: {}\n", alone);
+    for (size_t part = 0; part <= parts_of_speech.size(); ++part)
+        fmt::print("{:<24}{:>10}{:>12}\n", part < parts_of_speech.size() ? parts_of_speech[part].with_article : "all",
+                   counts[part][0], counts[part][1]);
+    if (alone > 0) fmt::print("left out because no other word has a rejected meaning to offer: {}\n", alone);
 }
 
 void write_pairs(const Options& options, const std::vector<Pair>& pairs) {
@@ -141,14 +141,16 @@ void write_pairs(const Options& options, const std::vector<Pair>& pairs) {
 
 int run(int argc, char** argv) {
     Options options;
-    CLI::App app("WordNet as preference JSONL: the meaning of a word against that of another one");
-    app.add_option("--wordnet", options.wordnet, "folder with WordNet 3.0's data.* and index.*")->capture_default_str();
-    app.add_option("--train", options.train, "JSONL to write for training")->required();
-    app.add_option("--validation", options.validation, "JSONL to write for validation")->required();
-    app.add_option("--validation-share", options.validation_share, "share of the words kept for validation")
+    CLI::App app("Converts WordNet to preference JSONL: the meaning of a word against the meaning of another word");
+    app.add_option("--wordnet", options.wordnet, "folder with the data.* and index.* files of WordNet 3.0")
+        ->capture_default_str();
+    app.add_option("--train", options.train, "output: JSONL for training")->required();
+    app.add_option("--validation", options.validation, "output: JSONL for validation")->required();
+    app.add_option("--validation-share", options.validation_share, "fraction of the words held out for validation")
         ->check(CLI::Range(0.0, 1.0))
         ->capture_default_str();
-    app.add_option("--limit", options.limit, "write at most this many pairs in all; 0: all")->capture_default_str();
+    app.add_option("--limit", options.limit, "maximum number of pairs in both files together; 0: all")
+        ->capture_default_str();
     return run_command("wordnet_preferences", app, argc, argv, [&] {
         const WordNet wordnet(options.wordnet);
         PairMaker maker(wordnet, options.validation_share);

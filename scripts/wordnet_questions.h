@@ -1,6 +1,6 @@
 #pragma once
-// What the data sets made from WordNet have in common: sentences, questions about meaning, the order of samples, and
-// which words are held out for validation.
+// Shared by the data sets made from WordNet: sentences, questions about meaning, the order of samples, and the words
+// held out for validation.
 
 #include <cmath>
 #include <numeric>
@@ -9,7 +9,7 @@
 
 namespace colonnade {
 
-/// Upper case first letter (pH stays pH) and a full stop.
+/// Capitalises the first letter (pH stays pH) and adds a full stop.
 inline std::string sentence(std::string text) {
     const bool second_upper = text.size() > 1 && is_letter(text[1]) && text[1] != lower(text[1]);
     if (is_letter(text[0]) && text[0] == lower(text[0]) && !second_upper)
@@ -28,16 +28,16 @@ inline uint64_t hash_of(std::string_view text) {
 }
 
 inline std::string meaning_question(const std::string& word, size_t part) {
-    return fmt::format("What does the {} {} mean?", kParts[part].name, word);
+    return fmt::format("What does the {} {} mean?", parts_of_speech[part].name, word);
 }
 
-/// "dog means a tame canid", "to chase means to go after"; sentence() makes one of it.
+/// "dog means a tame canid", "to chase means to go after"; sentence() makes it a sentence.
 inline std::string meaning_answer(const std::string& word, size_t part, const std::string& definition) {
-    const bool bare_verb = part == kVerb && definition[0] != '(' && !definition.starts_with("to ");
-    return fmt::format("{}{} means {}{}", part == kVerb ? "to " : "", word, bare_verb ? "to " : "", definition);
+    const bool bare_verb = part == verb && definition[0] != '(' && !definition.starts_with("to ");
+    return fmt::format("{}{} means {}{}", part == verb ? "to " : "", word, bare_verb ? "to " : "", definition);
 }
 
-/// For every word, in order, the lemma that stands for all words linked to it by the definition of a first sense.
+/// For every word, in order: the lemma that represents all words linked to it by the definition of a first sense.
 inline std::vector<std::string> groups(const Words& words) {
     std::vector<size_t> parent(words.size());
     std::iota(parent.begin(), parent.end(), size_t{0});
@@ -62,7 +62,7 @@ inline std::vector<std::string> groups(const Words& words) {
     return out;
 }
 
-/// For every word, in order, whether it is held out: `share` of the words, and with a word all of its group.
+/// For every word, in order: whether it is held out. `share` is the fraction of words; a group is held out as a whole.
 inline std::vector<bool> held_out(const Words& words, double share) {
     std::vector<bool> out;
     for (const std::string& group : groups(words))

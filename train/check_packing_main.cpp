@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "engine/io/command_line.h"
+#include "train/run/learner_options.h"
 #include "train/run/session.h"
 #include "train/run/stage_objective.h"
 #include "train/step/learner.h"
@@ -47,12 +48,6 @@ std::pair<double, std::string> worst_gradient(const ParameterList& parameters, c
     return worst;
 }
 
-/// Which elements are dropped depends on where a sample lies.
-std::optional<LoraSettings> without_dropout(std::optional<LoraSettings> lora) {
-    if (lora) lora->dropout = 0;
-    return lora;
-}
-
 int check(const Session& session, int64_t packs) {
     const TokenStore& store = session.train.store;
     const PackPlan plan = plan_epoch(store.lengths(), train_packing(session.config), 0);
@@ -73,13 +68,11 @@ int check(const Session& session, int64_t packs) {
     }
     const bool on_gpu = session.device == Device::cuda;
     const auto gpu = on_gpu ? std::make_unique<Gpu>(static_cast<int>(session.config.device_index)) : nullptr;
-    Learner learner(session.model, {.max_packs = 1,
-                                    .max_length = session.config.packing_length,
-                                    .head_chunk = session.config.head_chunk,
-                                    .recompute = session.config.gradient_checkpointing,
-                                    .gpu = gpu.get(),
-                                    .lora = without_dropout(lora_settings(session.config)),
-                                    .objective = objective});
+    LearnerOptions options = learner_options(session.config, one_rank(), gpu.get());
+    options.max_packs = 1;
+    options.reference = {};                       // run() sets the reference of each batch
+    if (options.lora) options.lora->dropout = 0;  // which elements are dropped depends on the place of a sample
+    Learner learner(session.model, options);
     load_or_initialize(session, learner);
     const Outcome a = run(learner, packed, total), b = run(learner, separate, total);
     const double loss_gap = std::abs(a.loss.mean() - b.loss.mean()) / b.loss.mean();

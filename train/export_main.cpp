@@ -1,4 +1,5 @@
-// export: turns a checkpoint into a Hugging Face folder; one of a LoRA run merged into its base, or as adapters alone.
+// export: turns a checkpoint into a Hugging Face folder. That of a LoRA run is merged into its base, or exported as
+// adapters alone.
 
 #include <filesystem>
 
@@ -7,6 +8,7 @@
 #include "train/folders/adapter_folder.h"
 #include "train/folders/checkpoint.h"
 #include "train/folders/export.h"
+#include "train/run/run_model.h"
 #include "train/run/session.h"
 
 using namespace colonnade;
@@ -16,25 +18,28 @@ int main(int argc, char** argv) {
     std::string checkpoint, folder, base;
     std::optional<DType> dtype;
     bool adapter = false;
-    app.add_option("checkpoint", checkpoint, "a folder checkpoint-<step>")->required();
-    app.add_option("folder", folder, "where to write")->required();
+    const auto set_dtype = [&](const std::string& name) {
+        dtype = name == "float32" ? DType::f32 : name == "bfloat16" ? DType::bf16 : DType::f16;
+    };
+    app.add_option("checkpoint", checkpoint, "checkpoint folder, checkpoint-<step>")->required();
+    app.add_option("folder", folder, "new folder to write")->required();
     app.add_flag("--adapter", adapter, "LoRA: write the adapters alone, as a PEFT folder");
-    app.add_option("--base", base, "LoRA: folder of the base, where it is no longer that of the config")
+    app.add_option("--base", base, "LoRA: folder of the base model (default: the one in the config)")
         ->excludes("--adapter");
-    app.add_option("--dtype", dtype, "of the weights; default float32, for a merged model that of its base")
+    app.add_option_function<std::string>("--dtype", set_dtype,
+                                         "type of the weights (default: float32; for a merged model, that of its base)")
         ->excludes("--adapter")
-        ->transform(CLI::CheckedTransformer(
-            std::map<std::string, DType>{{"float32", DType::f32}, {"bfloat16", DType::bf16}, {"float16", DType::f16}}));
+        ->check(CLI::IsMember({"float32", "bfloat16", "float16"}));
     return run_command("export", app, argc, argv, [&] {
         if (std::filesystem::exists(folder + "/config.json") || is_adapter_folder(folder))
-            fail(Exit::config, "{}: holds a model already; give a new folder", folder);
+            fail(Exit::config, "{}: already contains a model; give a new folder", folder);
         const ModelConfig model = checkpoint_model(checkpoint);
         const std::string config_path = checkpoint + "/config.yaml";
         Config config = parse_config(read_file(config_path), config_path).config;
         const std::optional<LoraSettings> lora = lora_settings(config);
         if (!lora && (adapter || !base.empty()))
-            fail(Exit::config, "{}: {} is for runs with finetuning_type lora, this one's is full", checkpoint,
-                 adapter ? "--adapter" : "--base");
+            fail(Exit::config, "{}: {} is for runs with finetuning_type lora; this run has finetuning_type full",
+                 checkpoint, adapter ? "--adapter" : "--base");
         if (!base.empty()) {
             if (config.tokenizer_name_or_path == config.model_name_or_path) config.tokenizer_name_or_path = base;
             config.model_name_or_path = base;
@@ -42,7 +47,7 @@ int main(int argc, char** argv) {
         Learner learner(model, {.training = false, .lora = lora});
         if (lora) load_base(config.model_name_or_path, learner);
         const TrainerState state = load_checkpoint(checkpoint, learner);
-        const auto encoder = make_encoder(config, model.vocab_size);
+        const auto encoder = make_encoder(config, load_tokenizer(config), model.vocab_size);
         const DType stored = dtype.value_or(lora && !adapter ? stored_dtype(config.model_name_or_path) : DType::f32);
         if (adapter)
             export_adapter(export_request(config, encoder, learner, folder), *lora);

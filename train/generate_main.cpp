@@ -1,14 +1,15 @@
-// generate: answers prompts with a trained model, chat template applied.
+// generate: answers prompts with a trained model, using its chat template.
 
 #include <filesystem>
+#include <fstream>
 #include <iostream>
 
-#include "data/text/chat_template.h"
+#include "data/samples/encode.h"
 #include "engine/io/command_line.h"
-#include "engine/io/files.h"
+#include "engine/io/json_keys.h"
 #include "train/folders/adapter_folder.h"
 #include "train/model/generate.h"
-#include "train/run/session.h"
+#include "train/run/machine.h"
 
 using namespace colonnade;
 
@@ -22,14 +23,12 @@ struct Options {
     GenerateOptions generate;
 };
 
-// The template the model was exported with stands beside its weights.
+/// The template that export has written beside the weights.
 std::string exported_template(const std::string& folder) {
     const std::string path = folder + "/colonnade.json";
     if (!std::ifstream(path)) return "chatml";
     const Json json = read_json_file(path);
-    const auto name = json.is_object() ? json.find("chat_template") : json.end();
-    if (name == json.end() || !name->is_string()) fail(Exit::data, "{}: key 'chat_template' should be a string", path);
-    return name->get<std::string>();
+    return JsonKeys(json, path).text("chat_template");
 }
 
 std::vector<std::string> all_prompts(const Options& o) {
@@ -47,7 +46,7 @@ std::vector<std::string> all_prompts(const Options& o) {
     return prompts;
 }
 
-// Logits of the whole prompt, for scripts/check_export.py.
+/// Writes the logits of the whole prompt, for scripts/check_export.py.
 void write_logits(const Context& ctx, Generator& generator, std::vector<int32_t> ids, const std::string& path) {
     std::vector<float> logits = generator.prompt_logits(ctx, ids);
     const auto n = static_cast<int64_t>(ids.size()), vocab = static_cast<int64_t>(logits.size()) / n;
@@ -55,12 +54,13 @@ void write_logits(const Context& ctx, Generator& generator, std::vector<int32_t>
                                   {"logits", Tensor(logits.data(), DType::f32, {n, vocab}), {1, n, vocab}}});
 }
 
-/// The base of a PEFT folder: where it says, or where the user does.
+/// The base of a PEFT folder: --base, or the folder that adapter_config.json names.
 std::string base_of(const Options& o, const AdapterConfig& adapter) {
     if (!o.base.empty()) return o.base;
-    if (adapter.base.empty()) fail(Exit::config, "{}: adapter_config.json names no base model; give --base", o.model);
+    if (adapter.base.empty()) fail(Exit::config, "{}: adapter_config.json names no base model; pass --base", o.model);
     if (!std::filesystem::is_directory(adapter.base))
-        fail(Exit::config, "{}: the base model '{}' is no folder here; give --base", o.model, adapter.base);
+        fail(Exit::config, "{}: the base model '{}' is not a folder on this machine; pass --base", o.model,
+             adapter.base);
     return adapter.base;
 }
 
@@ -75,7 +75,7 @@ int run(const Options& o) {
     const std::string model = adapter ? base_of(o, *adapter) : o.model;
     const ModelConfig config = read_model_config(model);
     if (config.score_head || (adapter && adapter->score_head))
-        fail(Exit::data, "{}: a reward model gives answers a score; it has no head that could generate", o.model);
+        fail(Exit::data, "{}: a reward model scores answers and has no head that could generate text", o.model);
     const bool own_tokenizer = !adapter || std::filesystem::exists(o.model + "/tokenizer.model");
     const auto tokenizer = Tokenizer::load(!o.tokenizer.empty() ? o.tokenizer : own_tokenizer ? o.model : model);
     EncodeOptions encode;
@@ -120,25 +120,30 @@ int run(const Options& o) {
 
 int main(int argc, char** argv) {
     Options o;
-    CLI::App app{"Answer prompts with a trained model (one per line on stdin where none is given)"};
+    CLI::App app{"Answer prompts with a trained model; without --prompt, reads one prompt per line from stdin"};
     app.add_option("model", o.model, "Hugging Face folder, or a PEFT folder of adapters")->required();
-    app.add_option("--base", o.base, "of adapters: the model they belong to (default: the one that they name)");
-    app.add_option("--prompt,-p", o.prompts, "a prompt; may be given several times");
-    app.add_option("--prompts-file", o.prompts_file, "prompts, one per line");
+    app.add_option("--base", o.base, "base model of the adapters (default: the one they name)");
+    app.add_option("--prompt,-p", o.prompts, "a prompt; may be repeated");
+    app.add_option("--prompts-file", o.prompts_file, "file with one prompt per line");
     app.add_option("--system", o.system, "system message");
-    app.add_flag("--raw", o.raw, "continue the prompt as plain text, without chat template");
-    app.add_option("--tokenizer", o.tokenizer, "tokenizer.model or a folder with one (default: the model's)");
-    app.add_option("--chat-template", o.chat_template, "default: the one the model was trained with, else chatml");
-    app.add_option("--max-new-tokens", o.generate.max_new_tokens)->capture_default_str()->check(CLI::PositiveNumber);
-    app.add_option("--temperature", o.generate.temperature, "0: greedy")
+    app.add_flag("--raw", o.raw, "continue the prompt as plain text, without the chat template");
+    app.add_option("--tokenizer", o.tokenizer, "tokenizer.model, or a folder that contains one (default: the model's)");
+    app.add_option("--chat-template", o.chat_template,
+                   "chat template (default: the one the model was trained with, else chatml)");
+    app.add_option("--max-new-tokens", o.generate.max_new_tokens, "longest answer, in tokens")
+        ->capture_default_str()
+        ->check(CLI::PositiveNumber);
+    app.add_option("--temperature", o.generate.temperature, "sampling temperature; 0: greedy")
         ->capture_default_str()
         ->check(CLI::NonNegativeNumber);
-    app.add_option("--top-p", o.generate.top_p)->capture_default_str()->check(CLI::Range(0.0, 1.0));
-    app.add_option("--seed", o.generate.seed)->capture_default_str();
+    app.add_option("--top-p", o.generate.top_p, "sample from the most probable tokens with this total probability")
+        ->capture_default_str()
+        ->check(CLI::Range(0.0, 1.0));
+    app.add_option("--seed", o.generate.seed, "seed of the sampling")->capture_default_str();
     app.add_option("--max-length", o.max_length,
-                   "tokens of prompt and answer (default: the model's limit, at most 4096)")
+                   "most tokens of prompt and answer together (default: the model's limit, at most 4096)")
         ->check(CLI::PositiveNumber);
-    app.add_option("--threads", o.threads, "default: one per core")->check(CLI::Range(0, 4096));
+    app.add_option("--threads", o.threads, "CPU threads (default: one per core)")->check(CLI::Range(0, 4096));
     app.add_option("--logits-out", o.logits_out,
                    "write the prompt's logits to this safetensors file instead of answering");
     return run_command("generate", app, argc, argv, [&] { return run(o); });

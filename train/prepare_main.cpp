@@ -1,5 +1,5 @@
-// prepare: tokenises the data sets of a training config into its store and reports what is in them. `train` does the
-// same when it starts; this program lets you look first.
+// prepare: tokenises the data sets of a training config into its store and reports on them. `train` does the same when
+// it starts; this program shows the data before training.
 
 #include "data/prepare_report.h"
 #include "data/store/unigram.h"

@@ -1,4 +1,4 @@
-// train: fine-tunes or pretrains a model as a YAML config says; under mpirun with several ranks.
+// train: fine-tunes or pretrains a model as a YAML config describes; under mpirun with several ranks.
 
 #include "engine/io/command_line.h"
 #include "train/run/trainer.h"
@@ -6,11 +6,11 @@
 using namespace colonnade;
 
 int main(int argc, char** argv) {
-    CLI::App app{"Train a model as a YAML config says"};
+    CLI::App app{"Train a model as a YAML config describes"};
     std::string path;
     bool plan = false, keys = false;
     app.add_option("config", path, "YAML file");
-    app.add_flag("--plan", plan, "print exact steps, samples, tokens and memory, then stop");
+    app.add_flag("--plan", plan, "print the exact number of steps, samples, tokens and bytes, then stop");
     app.add_flag("--keys", keys, "print every config key with its meaning and default, then stop");
     app.allow_extras();
     app.footer("Any key of the config can be given as key=value or --key value.");

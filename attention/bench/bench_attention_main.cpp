@@ -1,13 +1,13 @@
-// bench_attention: times FlashMask on the CPU or a GPU for mask families or masks from files, beside the full mask of
-// the same size; with --check compares every result with dense attention in double. With --show-plan it prints which
-// tiles of these masks are skipped instead.
+// bench_attention: times FlashMask on the CPU or a GPU for mask families or masks from files, next to the full mask of
+// the same size. --check compares every result with dense attention in double. --show-plan prints the tile plan of each
+// mask instead.
 
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "attention/bench/mask_file.h"
+#include "attention/bench/timing.h"
 #include "attention/mask_families.h"
-#include "attention/measure.h"
 #include "attention/plan_picture.h"
 #include "engine/device/device.h"
 #include "engine/io/command_line.h"
@@ -31,55 +31,62 @@ struct Options {
 
 void declare(CLI::App& app, Options& o) {
     const auto at_least = [](int64_t n) { return CLI::Range(n, int64_t{1} << 30); };
-    app.add_option("--device", o.device, "default: cuda where there is a GPU")->check(CLI::IsMember({"cpu", "cuda"}));
+    app.add_option("--device", o.device, "default: cuda if there is a GPU, otherwise cpu")
+        ->check(CLI::IsMember({"cpu", "cuda"}));
     app.add_option("--dtype", o.dtype, "cpu: f32 (default) or f64; cuda: bf16")
         ->check(CLI::IsMember({"f32", "f64", "bf16"}));
-    auto* mask = app.add_option("--mask", o.masks, "mask families: causal,document; or all")
+    auto* mask = app.add_option("--mask", o.masks, "mask families, such as causal,document; or all")
                      ->delimiter(',')
                      ->capture_default_str();
-    auto* length = app.add_option("--length", o.lengths, "keys; several: 8192,32768")
+    auto* length = app.add_option("--length", o.lengths, "number of keys, or a list: 8192,32768")
                        ->delimiter(',')
                        ->check(at_least(1))
                        ->capture_default_str();
-    app.add_option("--columns-file", o.columns_files, "HDF5 files: int32 datasets lts, lte, uts, ute; attribute causal")
+    app.add_option("--columns-file", o.columns_files,
+                   "HDF5 files with int32 datasets lts, lte, uts, ute and an attribute causal")
         ->excludes(mask)
         ->excludes(length);
-    app.add_option("--query-length", o.query_length, "queries, where not as many as keys")->check(at_least(1));
+    app.add_option("--query-length", o.query_length, "number of queries, default: as many as keys")->check(at_least(1));
     app.add_option("--batch", o.batch)->check(at_least(1))->capture_default_str();
     app.add_option("--heads", o.size.heads)->check(at_least(1))->capture_default_str();
     app.add_option("--kv-heads", o.size.kv_heads, "key/value heads, default: as many as heads")->check(at_least(1));
-    app.add_option("--head-dim", o.size.head_dim, "cuda: 64, 96, 128 or 256")
+    app.add_option("--head-dim", o.size.head_dim, "1 to 256; cuda: 64, 96, 128 or 256")
         ->check(CLI::Range(1, 256))
         ->capture_default_str();
-    app.add_option("--tile-rows", o.size.tile_rows, "cpu, default as in training")->check(at_least(1));
-    app.add_option("--tile-columns", o.size.tile_columns, "likewise")->check(at_least(1));
-    auto* repeat = app.add_option("--repeat", o.repeat, "timed runs, the median counts")
+    app.add_option("--tile-rows", o.size.tile_rows, "rows of a tile, cpu only; default: as in training")
+        ->check(at_least(1));
+    app.add_option("--tile-columns", o.size.tile_columns, "columns of a tile, cpu only; default: as in training")
+        ->check(at_least(1));
+    auto* repeat = app.add_option("--repeat", o.repeat, "number of timed runs; the median is reported")
                        ->check(CLI::Range(1, 1000))
                        ->capture_default_str();
     auto* documents =
-        app.add_option("--documents", o.documents, "documents, or blocks; equal ones")->check(at_least(1));
-    auto* shortest =
-        app.add_option("--shortest-document", o.shortest_document, "documents of random lengths from this on")
-            ->check(at_least(0))
-            ->needs(documents);
-    app.add_option("--ends", o.ends, "cumulative document ends: 3,8")
+        app.add_option("--documents", o.documents, "number of equal documents, or blocks")->check(at_least(1));
+    auto* shortest = app.add_option("--shortest-document", o.shortest_document,
+                                    "random document lengths, each at least this many tokens")
+                         ->check(at_least(0))
+                         ->needs(documents);
+    app.add_option("--ends", o.ends, "cumulative document ends, such as 3,8")
         ->delimiter(',')
         ->excludes(documents)
         ->excludes(shortest);
-    app.add_option("--window", o.window, "keys in the window, default length / 16")->check(at_least(1));
-    app.add_option("--global-tokens", o.global_tokens, "default 16")->check(at_least(0));
-    app.add_option("--prefix", o.prefix, "of the prefix-LM causal mask, default length / 2")->check(at_least(0));
-    app.add_option("--first-evicting-row", o.first_evicting_row, "default length / 2")->check(at_least(0));
-    app.add_option("--mask-heads", o.mask_heads, "of random eviction, default: as many as heads")->check(at_least(1));
-    app.add_option("--seed", o.seed, "of random eviction and document lengths")->capture_default_str();
-    app.add_option("--sliding-window", o.sliding_window, "intersect causal masks with this window")->check(at_least(1));
-    auto* without_full =
-        app.add_flag("--without-full", o.without_full, "do not time the full mask, nor compare with it");
-    auto* check =
-        app.add_flag("--check", o.check, "compare with dense attention in double; exit 4 where it is too far off");
-    auto* json = app.add_option("--json", o.json, "write the results to this file, or - for stdout");
+    app.add_option("--window", o.window, "keys in the window, default: length / 16")->check(at_least(1));
+    app.add_option("--global-tokens", o.global_tokens, "tokens that all queries see, default: 16")->check(at_least(0));
+    app.add_option("--prefix", o.prefix, "prefix of prefix_lm_causal, default: length / 2")->check(at_least(0));
+    app.add_option("--first-evicting-row", o.first_evicting_row,
+                   "first evicting row of random_eviction, default: length / 2")
+        ->check(at_least(0));
+    app.add_option("--mask-heads", o.mask_heads, "mask heads of random_eviction, default: as many as heads")
+        ->check(at_least(1));
+    app.add_option("--seed", o.seed, "seed of random_eviction and of random document lengths")->capture_default_str();
+    app.add_option("--sliding-window", o.sliding_window, "intersect causal masks with a window of this many keys")
+        ->check(at_least(1));
+    auto* without_full = app.add_flag("--without-full", o.without_full, "do not time the full mask for comparison");
+    auto* check = app.add_flag("--check", o.check,
+                               "compare with dense attention in double; exit 4 if an error exceeds its bound");
+    auto* json = app.add_option("--json", o.json, "write the results to this file, or to stdout if -");
     auto* show_plan =
-        app.add_flag("--show-plan", o.show_plan, "time nothing: print each mask's tile plan as a picture");
+        app.add_flag("--show-plan", o.show_plan, "print the tile plan of each mask as a picture; time nothing");
     for (auto* timing : {repeat, without_full, check, json}) show_plan->excludes(timing);
 }
 
@@ -120,20 +127,20 @@ std::vector<NamedMask> masks_of_length(const Options& o, int64_t length) {
         }
         const MaskFamily& family = mask_family(name);
         if (family.square && rows != length)
-            fail(Exit::config, "--mask {}: takes as many queries as keys, not {} and {}", name, rows, length);
+            fail(Exit::config, "--mask {}: needs as many queries as keys, found {} and {}", name, rows, length);
         build(family, true);
     }
     return masks;
 }
 
-nlohmann::ordered_json to_json(const NamedMask& named, const Measurement& m, const std::optional<Measurement>& full,
-                               Device device) {
+nlohmann::ordered_json to_json(const NamedMask& named, const AttentionTimes& m,
+                               const std::optional<AttentionTimes>& full, Device device) {
     nlohmann::ordered_json result{{"mask", named.name},
                                   {"batch", named.mask.batch},
                                   {"rows", named.mask.rows},
                                   {"columns", named.mask.columns},
-                                  {"visible_tiles", m.tile_share},
-                                  {"visible_pairs", m.pair_share},
+                                  {"visible_tiles", m.active_tiles},
+                                  {"visible_pairs", m.visible_pairs},
                                   {"plan_ms", m.plan_seconds * 1e3},
                                   {"forward_ms", m.forward_seconds * 1e3},
                                   {"backward_ms", m.backward_seconds * 1e3},
@@ -188,7 +195,7 @@ nlohmann::ordered_json check(const Context& ctx, const ColumnMask& mask, const A
     return errors;
 }
 
-/// Device, dtype and heads as the options and this machine have it.
+/// Sets the defaults of device, dtype and heads; returns the GPU if one is to be used.
 std::unique_ptr<Gpu> settle(const CLI::App& app, Options& o) {
     const bool cuda = o.device.empty() ? !cuda_devices().empty() : o.device == "cuda";
     if (o.dtype.empty()) o.dtype = cuda ? "bf16" : "f32";
@@ -197,10 +204,10 @@ std::unique_ptr<Gpu> settle(const CLI::App& app, Options& o) {
              cuda ? "bf16" : "f32 or f64");
     o.size.dtype = cuda ? DType::bf16 : o.dtype == "f64" ? DType::f64 : DType::f32;
     if (cuda && (app.count("--tile-rows") || app.count("--tile-columns")))
-        fail(Exit::config, "--tile-rows and --tile-columns are of the CPU: tiles of a GPU are 64 x 64");
+        fail(Exit::config, "--tile-rows and --tile-columns apply to the CPU only; tiles of a GPU are 64 x 64");
     if (app.count("--kv-heads") == 0) o.size.kv_heads = o.size.heads;
     if (o.size.heads % o.size.kv_heads != 0)
-        fail(Exit::config, "--heads {} is no multiple of --kv-heads {}", o.size.heads, o.size.kv_heads);
+        fail(Exit::config, "--heads {} is not a multiple of --kv-heads {}", o.size.heads, o.size.kv_heads);
     return cuda ? std::make_unique<Gpu>() : nullptr;
 }
 
@@ -209,19 +216,19 @@ bool bench(const Options& o, const Context& ctx, const std::vector<NamedMask>& m
     const ColumnMask& first = masks.front().mask;
     const bool table = o.json != "-";
     if (table) print_header(o, ctx.gpu ? ctx.gpu->name() : "cpu", ctx.device, first);
-    std::optional<Measurement> full;
+    std::optional<AttentionTimes> full;
     if (!o.without_full)
-        full = measure_flashmask(
+        full = time_flashmask(
             ctx, stack(std::vector(static_cast<size_t>(first.batch), full_mask(first.rows, first.columns))), o.size,
             o.repeat);
     bool passed = true;
     for (const NamedMask& named : masks) {
         if (o.size.heads % named.mask.heads != 0)
-            fail(Exit::config, "--heads {} is no multiple of the {} mask heads of {}", o.size.heads, named.mask.heads,
-                 named.name);
+            fail(Exit::config, "--heads {} is not a multiple of the {} mask heads of {}", o.size.heads,
+                 named.mask.heads, named.name);
         const bool measured = full && named.name == "full";
         auto result =
-            to_json(named, measured ? *full : measure_flashmask(ctx, named.mask, o.size, o.repeat), full, ctx.device);
+            to_json(named, measured ? *full : time_flashmask(ctx, named.mask, o.size, o.repeat), full, ctx.device);
         if (o.check) {
             result["errors"] = check(ctx, named.mask, o.size);
             passed = passed && result["errors"]["passed"].get<bool>();
@@ -232,7 +239,7 @@ bool bench(const Options& o, const Context& ctx, const std::vector<NamedMask>& m
     return passed;
 }
 
-/// The plan that attention would have on this device, as a picture.
+/// Prints the plan that attention would use on this device.
 void show_plan(const Options& o, const Context& ctx, const NamedMask& named) {
     Arena planned(ctx.device);
     GpuTilePlan::lay_out(planned, named.mask);
@@ -256,7 +263,7 @@ int run(const CLI::App& app, Options& o) {
         {"device", gpu ? gpu->name() : "cpu"}, {"heads", o.size.heads}, {"kv_heads", o.size.kv_heads},
         {"head_dim", o.size.head_dim},         {"dtype", o.dtype},      {"results", nlohmann::ordered_json::array()}};
     bool passed = true;
-    // Masks of one size make a table; those of files are as their files say.
+    // One table per length; masks from files have sizes of their own.
     if (o.columns_files.empty())
         for (const int64_t length : o.lengths)
             passed = bench(o, ctx, masks_of_length(o, length), report["results"]) && passed;
@@ -276,7 +283,7 @@ int run(const CLI::App& app, Options& o) {
 
 int main(int argc, char** argv) {
     Options options;
-    CLI::App app("FlashMask attention, timed by mask family");
+    CLI::App app("Times FlashMask attention by mask family");
     declare(app, options);
     return run_command("bench_attention", app, argc, argv, [&] { return run(app, options); });
 }

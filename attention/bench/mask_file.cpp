@@ -18,7 +18,7 @@ MaskVectors form_of(const std::string& path, bool lts, bool lte, bool uts, bool 
 
 ColumnMask read_column_mask(const std::string& path, int64_t rows) {
     const Hdf5Reader file(path);
-    if (!file.has_attribute("causal")) fail(Exit::data, "{}: no attribute causal, expected 0 or 1", path);
+    if (!file.has_attribute("causal")) fail(Exit::data, "{}: attribute causal is missing, expected 0 or 1", path);
     const int64_t causal = file.int_attribute("causal");
     if (causal != 0 && causal != 1) fail(Exit::data, "{}: attribute causal is {}, expected 0 or 1", path, causal);
 
@@ -36,7 +36,7 @@ ColumnMask read_column_mask(const std::string& path, int64_t rows) {
         {"lts", &mask.lts}, {"lte", &mask.lte}, {"uts", &mask.uts}, {"ute", &mask.ute}};
     for (const auto& [name, into] : vectors) {
         if (!file.has(name)) continue;
-        if (file.shape(name) != shape) fail(Exit::data, "{}: {} is shaped unlike lts", path, name);
+        if (file.shape(name) != shape) fail(Exit::data, "{}: {} and lts have different shapes", path, name);
         if (file.dtype(name) != DType::i32)
             fail(Exit::data, "{}: {} holds {}, expected i32", path, name, name_of(file.dtype(name)));
         *into = file.read_all<int32_t>(name);

@@ -1,6 +1,6 @@
 #pragma once
-// Column masks from a file: HDF5 with int32 datasets out of lts, lte, uts, ute (lts; lts, lte; lts, ute; or all four),
-// all of the shape [columns], [heads, columns] or [batch, heads, columns], and the integer attribute causal, 0 or 1.
+// Column masks from HDF5 files: int32 datasets lts; lts and lte; lts and ute; or lts, lte, uts and ute, all of the same
+// shape [columns], [heads, columns] or [batch, heads, columns], and an integer attribute causal, 0 or 1.
 
 #include <string>
 
@@ -8,7 +8,7 @@
 
 namespace colonnade {
 
-/// `rows` query rows; 0 takes as many as there are columns. Validated; Exit::data naming the file otherwise.
+/// A valid mask with `rows` query rows; 0 means as many as columns. Throws Exit::data with the file name otherwise.
 ColumnMask read_column_mask(const std::string& path, int64_t rows = 0);
 
 }  // namespace colonnade

@@ -256,7 +256,7 @@ BackwardPlan plan_of(const GpuTilePlan& plan) {
             .column_partial = words(plan.column_partial),
             .row_active = words(plan.row_active),
             .bounds = reinterpret_cast<const int4*>(plan.bounds.as<int32_t>()),
-            .column_lags = plan.column_lags.as<int64_t>(),
+            .column_lags = plan.hopper.column_lags.as<int64_t>(),
             .column_blocks = int_size(plan.column_active, 1),
             .row_blocks = int_size(plan.row_active, 1),
             .column_words = int_size(plan.column_active, 2),
@@ -269,16 +269,16 @@ BackwardProblem problem_of(const Context& ctx, const FlashMaskBackward& args, co
               head_dim = int_size(args.q, 3), kv_heads = int_size(args.k, 2),
               mask_heads = static_cast<int>(args.mask.heads);
     const int group = heads / kv_heads, heads_per_mask = heads / mask_heads,
-              kv_heads_of_slice = (heads_per_mask + group - 1) / group;
+              kv_heads_of_sheet = (heads_per_mask + group - 1) / group;
     // Half of the L2 cache for Q, dO and sums of dQ of the query heads that a section walks through at a time.
     const int64_t kept = std::max<int64_t>(1, (int64_t{32} << 20) / (int64_t{8} * batch * rows * head_dim));
     const BackwardPlan plan = plan_of(args.plan.gpu);
     return {.plan = plan,
             .schedule = {.order = ctx.deterministic ? nullptr : args.plan.gpu.column_order.as<int32_t>(),
-                         .pairs = (plan.column_blocks + 1) / 2,
-                         .slices = batch * mask_heads,
-                         .kv_heads = kv_heads_of_slice,
-                         .section = static_cast<int>(std::min<int64_t>(kept, kv_heads_of_slice))},
+                         .block_pairs = (plan.column_blocks + 1) / 2,
+                         .sheets = batch * mask_heads,
+                         .kv_heads = kv_heads_of_sheet,
+                         .section = static_cast<int>(std::min<int64_t>(kept, kv_heads_of_sheet))},
             .scratch = scratch.in(reinterpret_cast<float*>(as_device<uint8_t>(args.scratch))),
             .rows = rows,
             .columns = int_size(args.k, 1),

@@ -10,31 +10,31 @@ namespace colonnade::hopper {
 
 // --- The element mask
 // ------------------------------------------------------------------------------------------------- S^T of a warpgroup
-// is 64 keys x 64 query rows. A thread has two keys, and rows 8 j + pair + e of each with j < 8, e < 2 and pair = 2
-// (lane % 4). Element 4 j + 2 r + e of its accumulator belongs to key r.
+// is 64 keys x 64 query rows. A thread has two keys, and rows 8 j + first_in_group + e of each with j < 8, e < 2 and
+// first_in_group = 2 (lane % 4). Element 4 j + 2 r + e of its accumulator belongs to key r.
 
 /// Bits 4 j + e of the thread's rows before row `n` of the tile, 0 <= n <= 64. Bits 4 j + 2 and 4 j + 3 of whole groups
 /// before row n are set as well.
-COLONNADE_HOST_DEVICE inline uint32_t rows_before(int n, int pair) {
-    const int after = n > pair ? n - pair : 0, in_group = (after & 7) < 2 ? after & 7 : 2;
+COLONNADE_HOST_DEVICE inline uint32_t rows_before(int n, int first_in_group) {
+    const int after = n > first_in_group ? n - first_in_group : 0, in_group = (after & 7) < 2 ? after & 7 : 2;
     return static_cast<uint32_t>((uint64_t{1} << ((after >> 3) * 4 + in_group)) - 1);
 }
 
 /// Bits, as above, of rows [from, to) of the matrix in the tile that begins at first_row.
-COLONNADE_HOST_DEVICE inline uint32_t rows_within(int from, int to, int first_row, int pair) {
+COLONNADE_HOST_DEVICE inline uint32_t rows_within(int from, int to, int first_row, int first_in_group) {
     const auto clamp = [&](int row) {
         const int least = row > first_row ? row : first_row, most = first_row + 64;
         return (least < most ? least : most) - first_row;
     };
-    return rows_before(clamp(to), pair) & ~rows_before(clamp(from), pair);
+    return rows_before(clamp(to), first_in_group) & ~rows_before(clamp(from), first_in_group);
 }
 
 /// Bits 4 j + e of the thread's rows that may not see a key: rows within its bounds, which are as in GpuTilePlan, and
 /// rows before causal_end.
 COLONNADE_HOST_DEVICE inline uint32_t hidden_rows(int lts, int lte, int uts, int ute, int causal_end, int first_row,
-                                                  int pair) {
-    return (rows_within(lts, lte, first_row, pair) | rows_within(uts, ute, first_row, pair) |
-            rows_within(0, causal_end, first_row, pair)) &
+                                                  int first_in_group) {
+    return (rows_within(lts, lte, first_row, first_in_group) | rows_within(uts, ute, first_row, first_in_group) |
+            rows_within(0, causal_end, first_row, first_in_group)) &
            0x33333333u;
 }
 

@@ -294,8 +294,7 @@ void launch(const Context& ctx, const FlashMaskForward& args) {
     const RowMaps maps{.q = make_tensor_map(args.q, L::tile_rows),
                        .k = make_tensor_map(args.k, L::tile_columns),
                        .v = make_tensor_map(args.v, L::tile_columns),
-                       .out = make_tensor_map(args.out, 64),
-                       .dout = {}};
+                       .out = make_tensor_map(args.out, 64)};
     check_cuda(cudaFuncSetAttribute(forward<head_dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, L::bytes),
                "flashmask forward");
     const unsigned grid = std::min(problem.work.items, static_cast<unsigned>(ctx.gpu->multiprocessors()));

@@ -35,7 +35,7 @@ __device__ __forceinline__ void pack(uint32_t (&p)[16], const float (&s)[32]) {
 
 /// Bits of the thread's hidden scores. `key` is the first of its two keys, the other one is key + 8.
 __device__ __forceinline__ uint32_t hidden_scores(const BackwardProblem& p, const Slot& slot, int key, int pair) {
-    const int4* bounds = p.plan.bounds + static_cast<int64_t>(slot.slice) * p.plan.padded_columns + key;
+    const int4* bounds = p.plan.bounds + static_cast<int64_t>(slot.sheet) * p.plan.padded_columns + key;
     const int causal_end = p.causal ? key - (p.columns - p.rows) : 0;
     const int4 x = __ldg(bounds), y = __ldg(bounds + 8);
     return hidden_rows(x.x, x.y, x.z, x.w, causal_end, slot.first_row, pair) |
@@ -96,7 +96,7 @@ struct KeyConsumer {
 
     /// Bits of the thread's hidden scores with a block of rows, whose tile is partial.
     __device__ uint32_t hidden_of(const Slot& rows, const BackwardItem& item) const {
-        const int key = item.pair * item_columns + 64 * warpgroup + 16 * warp + lane / 4;
+        const int key = item.block_pair * item_columns + 64 * warpgroup + 16 * warp + lane / 4;
         return hidden_scores(cta.problem, rows, key, 2 * (lane % 4));
     }
 
@@ -111,7 +111,7 @@ struct KeyConsumer {
 
     /// One thread sends off a gradient that all threads of the warpgroup have put.
     __device__ __forceinline__ void store(const CUtensorMap& to, int tile, const BackwardItem& item) const {
-        const int column = item.pair * item_columns + warpgroup * 64;
+        const int column = item.block_pair * item_columns + warpgroup * 64;
         if (column >= cta.problem.columns) return;
 #pragma unroll
         for (int slab = 0; slab < L::slabs; ++slab)

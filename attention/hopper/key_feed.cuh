@@ -103,7 +103,7 @@ struct KeyCta {
 #pragma unroll
         for (int slab = 0; slab < L::slabs; ++slab) {
             const uint32_t to = address + slab * L::key_slab;
-            const int column = item.pair * item_columns;
+            const int column = item.block_pair * item_columns;
             load_slab(to + L::k, &maps.k, full, 64 * slab, item.kv_head, column, item.batch, evict_first);
             if constexpr (L::values)
                 load_slab(to + L::v, &maps.v, full, 64 * slab, item.kv_head, column, item.batch, evict_first);
@@ -165,13 +165,13 @@ struct KeyCta {
     }
 
     /// Number of items that add to these rows before this one does.
-    __device__ uint32_t turn_of(const BackwardItem& item, int block, int slice) const {
+    __device__ uint32_t turn_of(const BackwardItem& item, int block, int sheet) const {
         const BackwardPlan& plan = problem.plan;
         const uint32_t* words =
-            plan.row_active + (static_cast<int64_t>(slice) * plan.row_blocks + block) * plan.row_words;
+            plan.row_active + (static_cast<int64_t>(sheet) * plan.row_blocks + block) * plan.row_words;
         uint32_t before = 0;
         for (int w = static_cast<int>(threadIdx.x % 32); w < plan.row_words; w += 32)
-            before += __popc(later_pairs(words[w], w, item.pair));
+            before += __popc(later_pairs(words[w], w, item.block_pair));
         return __reduce_add_sync(whole_warp, before);
     }
 
@@ -187,7 +187,7 @@ struct KeyCta {
                 const uint32_t slot = slots++;
                 if (slot % 2 != place) return;
                 const int64_t at = problem.block_index(item.batch, head, block);
-                const uint32_t turn = problem.deterministic ? turn_of(item, block, what.slice) : 0;
+                const uint32_t turn = problem.deterministic ? turn_of(item, block, what.sheet) : 0;
                 if (leader) {
                     if (problem.deterministic) wait_ticket(problem.scratch.tickets + at, turn);
                     wait(barrier(L::sums_full + place), slot / 2 & 1);

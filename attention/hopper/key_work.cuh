@@ -42,7 +42,7 @@ struct BackwardProblem {
     bool causal, deterministic;
     float scale;
 
-    __device__ int slice_of(int batch, int head) const { return batch * mask_heads + head / heads_per_mask; }
+    __device__ int sheet_of(int batch, int head) const { return batch * mask_heads + head / heads_per_mask; }
     /// Index of a block of rows in the parts of scratch.
     __device__ int64_t block_index(int batch, int head, int block) const {
         return (static_cast<int64_t>(batch) * heads + head) * plan.row_blocks + block;
@@ -55,14 +55,14 @@ struct BackwardMaps {
 
 /// A pair of column blocks (128 keys) of one key/value head; kv_head is -1 when no work is left.
 struct BackwardItem {
-    int batch, kv_head, pair;
+    int batch, kv_head, block_pair;
     int slots;  ///< active blocks of rows, over all query heads of the group
 };
 
 /// A block of rows as the consumers see it. Bits of `tiles`: 0 and 1, the tiles of the item's first and second 64 keys
 /// are active; 2 and 3, they are partial.
 struct alignas(16) Slot {
-    int tiles, first_row, slice;
+    int tiles, first_row, sheet;
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -71,12 +71,12 @@ struct alignas(16) Slot {
 struct PairBits {
     uint32_t active[2] = {0, 0}, partial[2] = {0, 0};
 
-    __device__ PairBits(const BackwardProblem& p, int slice, int pair, int w) {
+    __device__ PairBits(const BackwardProblem& p, int sheet, int block_pair, int w) {
         if (w >= p.plan.column_words) return;
         for (int i = 0; i < 2; ++i) {
-            if (2 * pair + i >= p.plan.column_blocks) return;
+            if (2 * block_pair + i >= p.plan.column_blocks) return;
             const int64_t at =
-                (static_cast<int64_t>(slice) * p.plan.column_blocks + 2 * pair + i) * p.plan.column_words + w;
+                (static_cast<int64_t>(sheet) * p.plan.column_blocks + 2 * block_pair + i) * p.plan.column_words + w;
             active[i] = p.plan.column_active[at], partial[i] = p.plan.column_partial[at];
         }
     }
@@ -95,16 +95,16 @@ __device__ inline BackwardItem next_backward_item(const BackwardProblem& p, int 
         unsigned index = 0;
         if (lane == 0) index = atomicAdd(p.scratch.next, 1u);
         index = __shfl_sync(whole_warp, index, 0);
-        if (index >= p.schedule.items()) return {.batch = 0, .kv_head = -1, .pair = 0, .slots = 0};
+        if (index >= p.schedule.items()) return {.batch = 0, .kv_head = -1, .block_pair = 0, .slots = 0};
         const Scheduled x = scheduled(p.schedule, section, index);
         // A key/value head belongs to the mask head of its first query head.
-        const int mask_head = x.slice % p.mask_heads,
+        const int mask_head = x.sheet % p.mask_heads,
                   kv_head = (mask_head * p.heads_per_mask + p.group - 1) / p.group + x.kv_head;
         if (kv_head >= p.kv_heads || kv_head * p.group >= (mask_head + 1) * p.heads_per_mask) continue;
-        BackwardItem item{.batch = x.slice / p.mask_heads, .kv_head = kv_head, .pair = x.pair, .slots = 0};
+        BackwardItem item{.batch = x.sheet / p.mask_heads, .kv_head = kv_head, .block_pair = x.block_pair, .slots = 0};
         for (int head = kv_head * p.group; head < (kv_head + 1) * p.group; ++head)
             for (int w = lane; w < p.plan.column_words; w += 32) {
-                const PairBits bits(p, p.slice_of(item.batch, head), item.pair, w);
+                const PairBits bits(p, p.sheet_of(item.batch, head), item.block_pair, w);
                 item.slots += __popc(bits.active[0] | bits.active[1]);
             }
         item.slots = __reduce_add_sync(whole_warp, item.slots);
@@ -119,9 +119,9 @@ __device__ __forceinline__ void for_each_slot(const BackwardProblem& p, const Ba
     if (item.slots == 0) return;
     const int lane = static_cast<int>(threadIdx.x % 32);
     for (int head = item.kv_head * p.group; head < (item.kv_head + 1) * p.group; ++head) {
-        const int slice = p.slice_of(item.batch, head);
+        const int sheet = p.sheet_of(item.batch, head);
         for (int first = 0; first < p.plan.column_words; first += 32) {
-            const PairBits bits(p, slice, item.pair, first + lane);
+            const PairBits bits(p, sheet, item.block_pair, first + lane);
             for (unsigned lanes = __ballot_sync(whole_warp, (bits.active[0] | bits.active[1]) != 0); lanes != 0;
                  lanes &= lanes - 1) {
                 const int from = __ffs(static_cast<int>(lanes)) - 1;
@@ -133,7 +133,7 @@ __device__ __forceinline__ void for_each_slot(const BackwardProblem& p, const Ba
                     const int bit = __ffs(static_cast<int>(rest)) - 1, block = (first + from) * 32 + bit;
                     const uint32_t tiles = (active[0] >> bit & 1) | (active[1] >> bit & 1) << 1 |
                                            (partial[0] >> bit & 1) << 2 | (partial[1] >> bit & 1) << 3;
-                    visit(head, block, Slot{static_cast<int>(tiles), block * block_rows, slice});
+                    visit(head, block, Slot{static_cast<int>(tiles), block * block_rows, sheet});
                 }
             }
         }

@@ -11,10 +11,10 @@ namespace colonnade::hopper {
 
 struct RowProblem {
     Work work;
-    float* lse;                       ///< output of the forward pass
-    const float* statistics;          ///< input of dQ, see BackwardProblem
-    const int4* bounds;               ///< GpuTilePlan::bounds
-    int rows, columns, heads, group;  ///< group: query heads per key/value head
+    float* lse = nullptr;               ///< output of the forward pass
+    const float* statistics = nullptr;  ///< input of dQ, see BackwardProblem
+    const int4* bounds;                 ///< GpuTilePlan::bounds
+    int rows, columns, heads, group;    ///< group: query heads per key/value head
     int padded_columns;
     bool causal;
     float scale;
@@ -22,7 +22,7 @@ struct RowProblem {
 
 /// `out` receives the outputs of the forward pass or dQ; only dQ reads `dout`.
 struct RowMaps {
-    CUtensorMap q, k, v, out, dout;
+    CUtensorMap q, k, v, out, dout{};
 };
 
 /// How much of a tile is hidden from a warpgroup, two bits per warpgroup: nothing, the elements that mask words give
@@ -205,7 +205,7 @@ struct RowCta {
                 if (masked) {
                     const int first = column + lane % lanes / 2 * 8 + lane % 2;
                     const int4* bounds =
-                        problem.bounds + static_cast<int64_t>(item.slice) * problem.padded_columns + first;
+                        problem.bounds + static_cast<int64_t>(item.sheet) * problem.padded_columns + first;
                     const HiddenRows hidden[4] = {rows_of(bounds[0]), rows_of(bounds[2]), rows_of(bounds[4]),
                                                   rows_of(bounds[6])};
                     wait(barrier(L::k_empty + stage), free);

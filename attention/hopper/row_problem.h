@@ -19,7 +19,7 @@ RowProblem row_problem(const Args& args, unsigned* next) {
               sharing = heads / mask_heads;
     // The keys and values of a section get half of the L2 cache.
     const int64_t kept = std::max<int64_t>(1, (int64_t{32} << 20) / (int64_t{4} * batch * columns * head_dim));
-    const Tensor& order = L::warpgroups == 3 ? plan.row_triple_order : plan.row_order;
+    const Tensor& order = L::warpgroups == 3 ? plan.hopper.row_triple_order : plan.row_order;
     return {.work = {.active = reinterpret_cast<const uint32_t*>(plan.row_active.as<int32_t>()),
                      .partial = reinterpret_cast<const uint32_t*>(plan.row_partial.as<int32_t>()),
                      .order = order.as<int32_t>(),
@@ -32,8 +32,6 @@ RowProblem row_problem(const Args& args, unsigned* next) {
                      .sharing = sharing,
                      .section = static_cast<int>(std::min<int64_t>(kept * group, sharing)),
                      .items = static_cast<unsigned>(batch * heads * row_groups)},
-            .lse = nullptr,
-            .statistics = nullptr,
             .bounds = reinterpret_cast<const int4*>(plan.bounds.as<int32_t>()),
             .rows = rows,
             .columns = columns,

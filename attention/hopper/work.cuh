@@ -15,7 +15,7 @@ namespace colonnade::hopper {
 /// L2 while all rows pass. Within a section entries go longest first, and the heads of an entry are neighbours.
 struct Work {
     const uint32_t *active, *partial;  ///< GpuTilePlan::row_active, row_partial
-    const int32_t* order;              ///< [entries], entries = slices * row_groups
+    const int32_t* order;              ///< [entries], entries = sheets * row_groups
     unsigned* next;         ///< [0] the next item, [1] number of CTAs that found none; both 0 between launches
     int row_blocks, words;  ///< blocks of 64 rows; words of 32 column blocks
     int row_groups, entries;
@@ -26,7 +26,7 @@ struct Work {
 
 /// Rows of one head; head is -1 when no work is left.
 struct Item {
-    int first_row, head, batch, slice;
+    int first_row, head, batch, sheet;
     int tiles;  ///< active ones
 };
 
@@ -42,14 +42,14 @@ struct TileBits {
 
 /// TileBits of an item's rows in word `w` of their maps.
 template <int blocks, int columns>
-__host__ __device__ inline typename TileBits<columns>::Word tile_bits(const Work& work, int slice, int first_row,
+__host__ __device__ inline typename TileBits<columns>::Word tile_bits(const Work& work, int sheet, int first_row,
                                                                       int w) {
     uint32_t active = 0, full = ~0u;
 #pragma unroll
     for (int b = 0; b < blocks; ++b) {  // past the end the last block counts again
         const int of_item = first_row / static_cast<int>(GpuTilePlan::tile) + b,
                   block = of_item < work.row_blocks ? of_item : work.row_blocks - 1;
-        const int64_t at = (static_cast<int64_t>(slice) * work.row_blocks + block) * work.words + w;
+        const int64_t at = (static_cast<int64_t>(sheet) * work.row_blocks + block) * work.words + w;
         const uint32_t of_block = work.active[at];
         active |= of_block, full &= of_block & ~work.partial[at];
     }
@@ -72,20 +72,20 @@ __device__ inline Item next_item(const Work& work) {
             __threadfence();
             if (atomicAdd(work.next + 1, 1u) == gridDim.x - 1) work.next[0] = work.next[1] = 0;
         }
-        return {.first_row = 0, .head = -1, .batch = 0, .slice = 0, .tiles = 0};
+        return {.first_row = 0, .head = -1, .batch = 0, .sheet = 0, .tiles = 0};
     }
     const unsigned per_section = static_cast<unsigned>(work.entries) * static_cast<unsigned>(work.section);
     const int first_head = static_cast<int>(index / per_section) * work.section,
               heads = min(work.section, work.sharing - first_head), within = static_cast<int>(index % per_section);
-    const int entry = work.order[within / heads], slice = entry / work.row_groups;
+    const int entry = work.order[within / heads], sheet = entry / work.row_groups;
     Item item{.first_row = entry % work.row_groups * blocks * static_cast<int>(GpuTilePlan::tile),
-              .head = slice % work.mask_heads * work.sharing + first_head + within % heads,
-              .batch = slice / work.mask_heads,
-              .slice = slice,
+              .head = sheet % work.mask_heads * work.sharing + first_head + within % heads,
+              .batch = sheet / work.mask_heads,
+              .sheet = sheet,
               .tiles = 0};
 #pragma unroll 1
     for (int w = lane; w < work.words; w += 32)
-        item.tiles += __popc(static_cast<uint32_t>(tile_bits<blocks, columns>(work, slice, item.first_row, w)) &
+        item.tiles += __popc(static_cast<uint32_t>(tile_bits<blocks, columns>(work, sheet, item.first_row, w)) &
                              TileBits<columns>::active);
     item.tiles = __reduce_add_sync(whole_warp, item.tiles);
     return item;
@@ -99,7 +99,7 @@ __device__ __forceinline__ void for_each_tile(const Work& work, const Item& item
     if (item.tiles == 0) return;
     for (int last = work.words - 1; last >= 0; last -= 32) {  // lane l has word last - l
         typename Bits::Word own = 0;
-        if (last >= lane) own = tile_bits<blocks, columns>(work, item.slice, item.first_row, last - lane);
+        if (last >= lane) own = tile_bits<blocks, columns>(work, item.sheet, item.first_row, last - lane);
         for (unsigned lanes = __ballot_sync(whole_warp, (own & Bits::active) != 0); lanes != 0; lanes &= lanes - 1) {
             const int from = __ffs(static_cast<int>(lanes)) - 1;
             const typename Bits::Word bits = __shfl_sync(whole_warp, own, from);

@@ -1,11 +1,11 @@
-// FlashMask backward by mma.sync. Three launches: row statistics; the main kernel, which gives dK, dV and dQ's sums; and
-// dQ's rounding. Where Context::deterministic asks for it, the main kernel leaves dQ out, which then comes from a pass
-// of its own over the query blocks: 7 products per tile instead of 5.
+// FlashMask backward by mma.sync. Three launches: row statistics; the main kernel, which gives dK, dV and dQ's sums;
+// and dQ's rounding. Where Context::deterministic asks for it, the main kernel leaves dQ out, which then comes from a
+// pass of its own over the query blocks: 7 products per tile instead of 5.
 //
-// Main kernel: a CTA has 128 keys (64 or 32 where dK and dV or shared memory would not fit) of one kv head and walks the
-// active query blocks of all query heads that share it, so that dK and dV stay in registers to the end. Keys are the
-// rows of the products, S^T = K Q^T and dP^T = V dO^T, so that P^T and dS^T are A operands as they come. A warp has a
-// group of 32 keys (or 16) and one of `parts` parts: of the queries in S and dP, of the columns of dK and dV. What it
+// Main kernel: a CTA has 128 keys (64 or 32 where dK and dV or shared memory would not fit) of one kv head and walks
+// the active query blocks of all query heads that share it, so that dK and dV stay in registers to the end. Keys are
+// the rows of the products, S^T = K Q^T and dP^T = V dO^T, so that P^T and dS^T are A operands as they come. A warp has
+// a group of 32 keys (or 16) and one of `parts` parts: of the queries in S and dP, of the columns of dK and dV. What it
 // needs of the other parts' P and dS goes through shared memory, dS for dQ = dS K anyhow.
 //
 // Shared memory moves 128 bytes a clock. Clocks per step of 128 keys x 64 queries (tensor cores: 5120 for head dim 128,
@@ -112,10 +112,10 @@ __device__ __forceinline__ void probabilities(Scores<C>& s, const BackwardProble
             for (int e = 0; e < 4; ++e) s[i][j][e] = s[i][j][e] * p.scale_log2 - (e % 2 ? x.y : x.x);
     }
     if (partial) {
-        const int slice = p.slice(batch, anew(head));
+        const int sheet = p.sheet(batch, anew(head));
 #pragma unroll
         for (int r = 0; r < 2 * C::key_tiles; ++r) {
-            const HiddenRows hidden(p, slice, key + 8 * r);
+            const HiddenRows hidden(p, sheet, key + 8 * r);
 #pragma unroll
             for (int j = 0; j < C::chunk / 8; ++j)
 #pragma unroll
@@ -133,8 +133,8 @@ __device__ __forceinline__ void probabilities(Scores<C>& s, const BackwardProble
             for (int e = 0; e < 4; ++e) s[i][j][e] = exp2_fast(s[i][j][e]);
 }
 
-/// Rounds the chunk's P^T or dS^T, adds its product with dO or Q to dV or dK, and leaves it in shared memory for others.
-/// The tiles of dO or Q and of P or dS lie `rows_tile` and `scores_tile` bytes after the addresses.
+/// Rounds the chunk's P^T or dS^T, adds its product with dO or Q to dV or dK, and leaves it in shared memory for
+/// others. The tiles of dO or Q and of P or dS lie `rows_tile` and `scores_tile` bytes after the addresses.
 template <typename C, bool store>
 __device__ __forceinline__ void add_own(KeyGradients<C>& sum, const Scores<C>& x, uint32_t rows, int rows_tile,
                                         uint32_t scores, int scores_tile) {
@@ -259,25 +259,25 @@ __device__ __forceinline__ void add_dq(const BackwardProblem& p, const Cta& cta,
             add_to_global(to + 16 * C::dim * i + 256 * C::dq_across * (j / 2) + 128 * (j % 2), sum[i][j]);
 }
 
-/// The CTA's item: keys by the plan's order, kv heads innermost, as those of one slice do the same work.
+/// The CTA's item: keys by the plan's order, kv heads innermost, as those of one sheet do the same work.
 struct Item {
     int batch, kv_head, key;
     bool any;
 
     /// kv heads at most whose first query head belongs to one mask head.
-    __host__ __device__ static int kv_heads_per_slice(const BackwardProblem& p) {
+    __host__ __device__ static int kv_heads_per_sheet(const BackwardProblem& p) {
         return (p.heads_per_mask + p.group - 1) / p.group;
     }
     __device__ Item(const BackwardProblem& p, int keys) {
-        const int per_slice = kv_heads_per_slice(p), splits = 128 / keys;
+        const int per_sheet = kv_heads_per_sheet(p), splits = 128 / keys;
         int index = static_cast<int>(blockIdx.x);
-        const int nth = index % per_slice;
-        index /= per_slice;
-        const int entry = p.by_column.order[index / splits], slice = entry / p.by_column.pairs;
-        const int mask_head = slice % p.mask_heads;
-        batch = slice / p.mask_heads;
+        const int nth = index % per_sheet;
+        index /= per_sheet;
+        const int entry = p.by_column.order[index / splits], sheet = entry / p.by_column.block_pairs;
+        const int mask_head = sheet % p.mask_heads;
+        batch = sheet / p.mask_heads;
         kv_head = (mask_head * p.heads_per_mask + p.group - 1) / p.group + nth;
-        key = entry % p.by_column.pairs * 128 + index % splits * keys;
+        key = entry % p.by_column.block_pairs * 128 + index % splits * keys;
         any = kv_head < p.kv_heads && kv_head * p.group < (mask_head + 1) * p.heads_per_mask && key < p.columns;
     }
 };
@@ -351,8 +351,8 @@ template <typename C, bool with_dq>
 void launch_by_keys(cudaStream_t stream, const BackwardProblem& p) {
     static const bool ready = allow_shared_memory(by_keys<C, with_dq>, C::bytes);
     static_cast<void>(ready);
-    const int64_t items = int64_t{p.batch} * p.mask_heads * p.by_column.pairs * (128 / C::keys);
-    const auto grid = static_cast<unsigned>(items * Item::kv_heads_per_slice(p));
+    const int64_t items = int64_t{p.batch} * p.mask_heads * p.by_column.block_pairs * (128 / C::keys);
+    const auto grid = static_cast<unsigned>(items * Item::kv_heads_per_sheet(p));
     if (grid == 0) return;  // no key
     by_keys<C, with_dq><<<grid, C::threads, C::bytes, stream>>>(p);
     check_launch("flashmask_backward");
@@ -391,10 +391,13 @@ int64_t padded(int64_t rows) {
 BackwardProblem problem_of(const FlashMaskBackward& args) {
     const GpuTilePlan& plan = args.plan.gpu;
     const auto lists = [&](const Tensor& active, const Tensor& partial, const Tensor& order, int64_t inner) {
-        return TileLists{as_device<int32_t>(active),       as_device<int32_t>(partial),
-                         as_device<int32_t>(order),        static_cast<int>(active.size(1)),
-                         static_cast<int>(active.size(2)), static_cast<int>((active.size(1) + 1) / 2),
-                         static_cast<int>(inner)};
+        return TileLists{.active = as_device<int32_t>(active),
+                         .partial = as_device<int32_t>(partial),
+                         .order = as_device<int32_t>(order),
+                         .blocks = static_cast<int>(active.size(1)),
+                         .block_pairs = static_cast<int>((active.size(1) + 1) / 2),
+                         .words = static_cast<int>(active.size(2)),
+                         .inner = static_cast<int>(inner)};
     };
     const int64_t batch = args.q.size(0), rows = args.q.size(1), heads = args.q.size(2);
     auto* scratch = reinterpret_cast<float*>(as_device<uint8_t>(args.scratch));

@@ -20,8 +20,9 @@ struct View {
 /// One direction of a GpuTilePlan: for every block of 64 of one side, the blocks of the other side as bits.
 struct TileLists {
     const int32_t *active, *partial, *order;
-    int blocks, words, pairs;  ///< per slice; words per block
-    int inner;                 ///< rows or columns that the bits stand for
+    int blocks, block_pairs;  ///< per sheet
+    int words;                ///< per block
+    int inner;                ///< rows or columns that the bits stand for
 };
 
 struct BackwardProblem {
@@ -30,10 +31,10 @@ struct BackwardProblem {
     /// In scratch, [batch, heads, padded_rows] each. lse2 = lse * log2(e), +inf for rows that saw nothing or do not
     /// exist: P = exp2(s - inf) = 0.
     float *lse2, *delta;
-    /// In scratch, [batch, heads, padded_rows / 16, head_dim / 8, 32, 4]: dQ / scale as the accumulators of 16 x 8 tiles,
-    /// lane by lane.
+    /// In scratch, [batch, heads, padded_rows / 16, head_dim / 8, 32, 4]: dQ / scale as the accumulators of 16 x 8
+    /// tiles, lane by lane.
     float* dq_sum;
-    const int4* bounds;  ///< [slices, padded_columns]
+    const int4* bounds;  ///< [sheets, padded_columns]
     TileLists by_row, by_column;
     int64_t padded_rows, padded_columns;  ///< multiples of 128
     int batch, rows, columns, heads, kv_heads, mask_heads, head_dim;
@@ -41,7 +42,7 @@ struct BackwardProblem {
     bool causal;
     float scale, scale_log2;  ///< scale_log2 = scale * log2(e)
 
-    __device__ int slice(int b, int h) const { return b * mask_heads + h / heads_per_mask; }
+    __device__ int sheet(int b, int h) const { return b * mask_heads + h / heads_per_mask; }
     __device__ int64_t statistics(int b, int h, int row) const { return (int64_t{b} * heads + h) * padded_rows + row; }
 };
 
@@ -62,15 +63,16 @@ bool allow_shared_memory(Kernel kernel, int bytes) {
     return true;
 }
 
-/// x, but the compiler does not know that it is the same in every round of a loop: it works out anew what follows from x
-/// instead of keeping it in registers, which the accumulators need.
+/// x, but the compiler does not know that it is the same in every round of a loop: it works out anew what follows from
+/// x instead of keeping it in registers, which the accumulators need.
 template <typename T>
 __device__ __forceinline__ T anew(T x) {
     asm volatile("" : "+r"(x));
     return x;
 }
 
-// --- The walk ---------------------------------------------------------------------------------------------------------
+// --- The walk
+// ---------------------------------------------------------------------------------------------------------
 
 /// One tile of work: `inner` rows (or columns) from `first`, of one query head.
 struct Step {
@@ -79,8 +81,8 @@ struct Step {
     __device__ explicit operator bool() const { return head >= 0; }
 };
 
-/// All steps of an item of `blocks` (1 or 2) blocks of 64 and one or more query heads, ascending. Every warp walks alone,
-/// and all find the same. A lane holds one word of bits: 65,536 rows are one load.
+/// All steps of an item of `blocks` (1 or 2) blocks of 64 and one or more query heads, ascending. Every warp walks
+/// alone, and all find the same. A lane holds one word of bits: 65,536 rows are one load.
 template <int blocks, int inner>
 class Walk {
   public:
@@ -105,7 +107,8 @@ class Walk {
         advance(step_.first >> 11 & ~31);
     }
 
-    /// Lane l gets the word in which the step's bit for the item's block l % 2 is, active (l < 2) or partial (l = 2, 3).
+    /// Lane l gets the word in which the step's bit for the item's block l % 2 is, active (l < 2) or partial (l = 2,
+    /// 3).
     __device__ unsigned tile_words() const {
         const unsigned lane = anew(threadIdx.x) % 32;
         const int word = step_.first >> 11;
@@ -119,7 +122,7 @@ class Walk {
     __device__ bool second() const { return blocks == 2 && (anew(first_) >> 6) + 1 < lists_.blocks; }
     __device__ void open(int head) {
         step_.head = head;
-        list_ = (static_cast<uint32_t>(p_.slice(batch_, head)) * lists_.blocks + (anew(first_) >> 6)) * lists_.words;
+        list_ = (static_cast<uint32_t>(p_.sheet(batch_, head)) * lists_.blocks + (anew(first_) >> 6)) * lists_.words;
         load(0);
     }
     __device__ void load(int word) {
@@ -160,14 +163,15 @@ class Walk {
     unsigned remaining_;  ///< this lane's word of the step's 32, less the bits done
 };
 
-// --- The element mask -------------------------------------------------------------------------------------------------
+// --- The element mask
+// -------------------------------------------------------------------------------------------------
 
 /// The rows that may not see one key. Compares of unsigned differences; an empty range [INT_MAX, INT_MIN) becomes one
 /// row INT_MAX, which no mask has.
 class HiddenRows {
   public:
-    __device__ HiddenRows(const BackwardProblem& p, int slice, int key) {
-        const int4 x = __ldg(p.bounds + slice * p.padded_columns + key);
+    __device__ HiddenRows(const BackwardProblem& p, int sheet, int key) {
+        const int4 x = __ldg(p.bounds + sheet * p.padded_columns + key);
         lts_ = x.x, uts_ = x.z;
         lower_ = static_cast<uint32_t>(x.y) - lts_, upper_ = static_cast<uint32_t>(x.w) - uts_;
         future_ = p.causal ? key - (p.columns - p.rows) : -1;
@@ -182,7 +186,8 @@ class HiddenRows {
     int32_t future_;
 };
 
-// --- Shared tiles -----------------------------------------------------------------------------------------------------
+// --- Shared tiles
+// -----------------------------------------------------------------------------------------------------
 
 template <int width>
 __host__ __device__ constexpr int rows_bytes(int rows) {
@@ -266,7 +271,8 @@ __device__ __forceinline__ uint32_t pair_at(uint32_t address, int pair) {
     return (address ^ (pair % per_line << 5)) + pair / per_line * (per_line * 32);
 }
 
-// --- Products of a warp -----------------------------------------------------------------------------------------------
+// --- Products of a warp
+// -----------------------------------------------------------------------------------------------
 
 template <int m, int n>
 __device__ __forceinline__ void clear(float (&c)[m][n][4]) {
@@ -300,8 +306,8 @@ __device__ __forceinline__ void multiply_rows(float (&c)[m][n][4], uint32_t a, i
     }
 }
 
-/// c += A B for 16 rows of B and every `apart`-th group of its 16 columns; b addresses the first, as lane_down says, the
-/// tile lies b_tile bytes after it.
+/// c += A B for 16 rows of B and every `apart`-th group of its 16 columns; b addresses the first, as lane_down says,
+/// the tile lies b_tile bytes after it.
 template <int width, int apart, int m, int n>
 __device__ __forceinline__ void multiply_columns(float (&c)[m][n][4], const uint32_t (&a)[m][4], uint32_t b,
                                                  int b_tile) {

@@ -1,10 +1,10 @@
 // dQ of the portable backward: by a pass of its own over the query blocks, the same bits in every run, or from the sums
 // that the main kernel (backward.cu) has added to.
 //
-// The pass: a CTA has 128 query rows (or 64) of one head, a warp 16 or 32 of them, and walks the active key blocks. Query
-// rows are the rows of the products, so that dS is an A operand as it comes and nothing goes through shared memory but
-// the tiles themselves. Clocks of shared memory per step of 128 rows x 64 keys, at 128 bytes a clock (tensor cores: 3072
-// for head dim 128 and 1536 for 64 at sm_80's 2048 FLOP a clock):
+// The pass: a CTA has 128 query rows (or 64) of one head, a warp 16 or 32 of them, and walks the active key blocks.
+// Query rows are the rows of the products, so that dS is an A operand as it comes and nothing goes through shared
+// memory but the tiles themselves. Clocks of shared memory per step of 128 rows x 64 keys, at 128 bytes a clock (tensor
+// cores: 3072 for head dim 128 and 1536 for 64 at sm_80's 2048 FLOP a clock):
 //     head dim      Q, dO   K, V    K for dQ   sum
 //     128           1024    2048    1024       4096   8 warps of 16 rows
 //     64            512     512     256        1280   4 warps of 32 rows
@@ -44,11 +44,11 @@ __device__ __forceinline__ void load_keys(const BackwardProblem& p, int batch, c
                                            thread);
 }
 
-/// x = S scale log2(e) - lse log2(e), -inf where the key is hidden; then P = 2^x. `row` is the thread's first, `key` the
-/// first of its columns.
+/// x = S scale log2(e) - lse log2(e), -inf where the key is hidden; then P = 2^x. `row` is the thread's first, `key`
+/// the first of its columns.
 template <typename C>
 __device__ __forceinline__ void probabilities(Scores<C>& s, const BackwardProblem& p, const PerRow<C>& lse2,
-                                              bool partial, int slice, int row, int key) {
+                                              bool partial, int sheet, int row, int key) {
 #pragma unroll
     for (int i = 0; i < C::row_tiles; ++i)
 #pragma unroll
@@ -60,7 +60,7 @@ __device__ __forceinline__ void probabilities(Scores<C>& s, const BackwardProble
         for (int j = 0; j < C::chunk / 8; ++j)
 #pragma unroll
             for (int e = 0; e < 2; ++e) {
-                const HiddenRows hidden(p, slice, key + 8 * j + e);
+                const HiddenRows hidden(p, sheet, key + 8 * j + e);
 #pragma unroll
                 for (int i = 0; i < C::row_tiles; ++i)
 #pragma unroll
@@ -76,17 +76,17 @@ __device__ __forceinline__ void probabilities(Scores<C>& s, const BackwardProble
             for (int e = 0; e < 4; ++e) s[i][j][e] = exp2_fast(s[i][j][e]);
 }
 
-/// The CTA's item: rows by the plan's order, the heads of the slice innermost, as they do the same work and share K, V.
+/// The CTA's item: rows by the plan's order, the heads of the sheet innermost, as they do the same work and share K, V.
 struct Item {
-    int batch, slice, head, row;
+    int batch, sheet, head, row;
 
     __device__ Item(const BackwardProblem& p, int rows) {
         const int index = static_cast<int>(blockIdx.x) / p.heads_per_mask, splits = 128 / rows;
         const int entry = p.by_row.order[index / splits];
-        slice = entry / p.by_row.pairs;
-        batch = slice / p.mask_heads;
-        head = slice % p.mask_heads * p.heads_per_mask + static_cast<int>(blockIdx.x) % p.heads_per_mask;
-        row = entry % p.by_row.pairs * 128 + index % splits * rows;
+        sheet = entry / p.by_row.block_pairs;
+        batch = sheet / p.mask_heads;
+        head = sheet % p.mask_heads * p.heads_per_mask + static_cast<int>(blockIdx.x) % p.heads_per_mask;
+        row = entry % p.by_row.block_pairs * 128 + index % splits * rows;
     }
 };
 
@@ -95,7 +95,7 @@ struct Item {
 template <typename C>
 __device__ __forceinline__ void add_step(float (&dq)[C::row_tiles][C::dim / 8][4], const BackwardProblem& p,
                                          const PerRow<C>& lse2, const PerRow<C>& delta, const Step& step, bool partial,
-                                         int slice, int row, uint32_t own, uint32_t stage) {
+                                         int sheet, int row, uint32_t own, uint32_t stage) {
     const unsigned lane = anew(threadIdx.x) % 32;
     const uint32_t down = lane_down<C::dim>(lane), across = lane_across<C::dim>(lane);
 #pragma unroll 1
@@ -104,7 +104,7 @@ __device__ __forceinline__ void add_step(float (&dq)[C::row_tiles][C::dim / 8][4
         Scores<C> s, dp;
         clear(s);
         multiply_rows<C::dim>(s, own + down, C::q, keys + across, 0);
-        probabilities<C>(s, p, lse2, partial, slice, row, step.first + chunk + static_cast<int>(lane % 4) * 2);
+        probabilities<C>(s, p, lse2, partial, sheet, row, step.first + chunk + static_cast<int>(lane % 4) * 2);
         clear(dp);
         multiply_rows<C::dim>(dp, own + down, C::dout, keys + across, C::key_bytes);
 #pragma unroll
@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(C::threads, C::ctas) dq_by_rows(const __grid_c
             if (walk.step()) load_keys<C>(p, item.batch, walk.step(), next_stage);
             commit_copies();
         }
-        if (tiles & 1) add_step<C>(dq, p, lse2, delta, step, tiles & 4, item.slice, row, own, stage);
+        if (tiles & 1) add_step<C>(dq, p, lse2, delta, step, tiles & 4, item.sheet, row, own, stage);
         if constexpr (C::stages == 1) {
             __syncthreads();  // K and V are read
             if (walk.step()) load_keys<C>(p, item.batch, walk.step(), next_stage);
@@ -255,7 +255,7 @@ template <typename C>
 void launch(cudaStream_t stream, const BackwardProblem& p) {
     static const bool ready = allow_shared_memory(dq_by_rows<C>, C::bytes);
     static_cast<void>(ready);
-    const int64_t items = int64_t{p.batch} * p.mask_heads * p.by_row.pairs * (128 / C::rows);
+    const int64_t items = int64_t{p.batch} * p.mask_heads * p.by_row.block_pairs * (128 / C::rows);
     const auto grid = static_cast<unsigned>(items * p.heads_per_mask);
     if (grid == 0) return;
     dq_by_rows<C><<<grid, C::threads, C::bytes, stream>>>(p);

@@ -14,87 +14,113 @@ namespace {
 using namespace portable;
 using namespace portable::forward;
 
-/// Two stages: the next tile is copied while this one is computed, warps meet once per tile. One stage: values are
-/// copied while the scores are computed and the next keys after that, warps meet twice.
+/// Shared memory of a CTA: queries, stages of keys, stages of values, bounds of two tiles, Place.
+template <int head_dim, int stages>
+struct Memory {
+    using S = Shape<head_dim>;
+    using Walk = TileWalk<head_dim>;
+    const Problem& p;
+    char* start;
+
+    __device__ char* values_at() const { return start + S::q_bytes + stages * S::tile_bytes; }
+    __device__ char* bounds_at() const { return values_at() + stages * S::tile_bytes; }
+    __device__ Place& place() const { return *reinterpret_cast<Place*>(bounds_at() + 2 * S::bounds_bytes); }
+    __device__ char* own_queries() const { return start + warp_index() * S::warp_bytes; }
+    __device__ uint32_t keys(int stage) const {
+        return shared_address(start) + S::q_bytes + stage % stages * S::tile_bytes;
+    }
+    __device__ uint32_t values(int stage) const { return shared_address(values_at()) + stage % stages * S::tile_bytes; }
+    __device__ const int4* bounds(int stage) const {
+        return reinterpret_cast<const int4*>(bounds_at() + stage * S::bounds_bytes);
+    }
+
+    __device__ __forceinline__ void copy_keys(const Place& from, int found, int stage) const {
+        const int column = Walk::first_column(found);
+        copy_rows<head_dim, tile>(keys(stage), from.k, p.k.token, column, p.columns);
+        if ((found & Walk::masked) && thread_index() < tile)
+            copy_async(shared_address(bounds_at() + stage * S::bounds_bytes + thread_index() * sizeof(int4)),
+                       from.bounds + column + thread_index());
+    }
+    __device__ __forceinline__ void copy_values(const Place& from, int found, int stage) const {
+        copy_rows<head_dim, tile>(values(stage), from.v, p.v.token, Walk::first_column(found), p.columns);
+    }
+    /// Copies the queries and the first tile.
+    __device__ __forceinline__ void copy_first(const Work<head_dim>& work, int found) const {
+        const int kv_head = work.h / p.group;
+        const Place here{p.k.of(work.b, kv_head), p.v.of(work.b, kv_head), p.bounds + work.sheet * p.padded_columns,
+                         work.block * tile};
+        if (thread_index() == 0) place() = here;
+        copy_rows<head_dim, S::rows>(shared_address(start), p.q.of(work.b, work.h), p.q.token, here.first_row, p.rows);
+        copy_keys(here, found, 0);
+        if (stages == 2) copy_values(here, found, 0);
+        commit_copies();
+    }
+};
+
+/// Writes the warp's rows. The work is looked up again, because the loop has no registers to keep it in.
+template <int head_dim>
+__device__ __forceinline__ void write_output(const Problem& p, const Sums<Shape<head_dim>::row_tiles, head_dim>& o,
+                                             const Softmax<Shape<head_dim>::row_tiles>& softmax, char* own_queries) {
+    using S = Shape<head_dim>;
+    const Work<head_dim> done(p);
+    const int row = done.block * tile + warp_index() * S::warp_rows;
+    write_rows<head_dim, S::row_tiles>(
+        o, softmax, own_queries, p.out.of(done.b, done.h) + static_cast<int64_t>(row) * p.out.token, p.out.token,
+        p.lse + (static_cast<int64_t>(done.b) * p.heads + done.h) * p.rows + row, p.rows - row);
+}
+
+/// Two stages: the next tile is copied while this one is computed, and warps meet once per tile. One stage: values are
+/// copied while the scores are computed, the next keys after that, and warps meet twice.
 template <int head_dim, int stages>
 __global__ void __launch_bounds__(threads, Shape<head_dim>::min_ctas(stages))
     portable_forward_kernel(const __grid_constant__ Problem p) {
     using S = Shape<head_dim>;
     using Walk = TileWalk<head_dim>;
-    extern __shared__ __align__(1024) char memory[];
-    char* const values_at = memory + S::q_bytes + stages * S::tile_bytes;
-    char* const bounds_at = values_at + stages * S::tile_bytes;
-    Place& place = *reinterpret_cast<Place*>(bounds_at + 2 * S::bounds_bytes);
-    const uint32_t queries = shared_address(memory), keys = queries + S::q_bytes, values = shared_address(values_at);
-
+    extern __shared__ __align__(1024) char start[];
+    const Memory<head_dim, stages> memory{p, start};
     const Work<head_dim> work(p);
     if (work.block >= p.row_blocks) return;
-    const auto copy_keys = [&](const Place& from, int found, int stage) {
-        const int column = Walk::first_column(found);
-        copy_rows<head_dim, tile>(keys + stage % stages * S::tile_bytes, from.k, p.k.token, column, p.columns);
-        if ((found & Walk::masked) && thread_index() < tile)
-            copy_async(shared_address(bounds_at + stage * S::bounds_bytes + thread_index() * sizeof(int4)),
-                       from.bounds + column + thread_index());
-    };
-    const auto copy_values = [&](const Place& from, int found, int stage) {
-        copy_rows<head_dim, tile>(values + stage % stages * S::tile_bytes, from.v, p.v.token, Walk::first_column(found),
-                                  p.columns);
-    };
-
     Walk walk(p);
     int found = walk.next(p);
-    if (found >= 0) {
-        const int kv_head = work.h / p.group;
-        const Place here{p.k.of(work.b, kv_head), p.v.of(work.b, kv_head), p.bounds + work.slice * p.padded_columns,
-                         work.block * tile};
-        if (thread_index() == 0) place = here;
-        copy_rows<head_dim, S::rows>(queries, p.q.of(work.b, work.h), p.q.token, here.first_row, p.rows);
-        copy_keys(here, found, 0);
-        if (stages == 2) copy_values(here, found, 0);
-        commit_copies();
-    }
+    if (found >= 0) memory.copy_first(work, found);
     const uint32_t offset = fragment_offset<head_dim>();
     Sums<S::row_tiles, head_dim> o = {};
     Softmax<S::row_tiles> softmax;
     for (int stage = 0; found >= 0; stage ^= 1) {
         const int current = found;
         wait_copies<0>();
-        __syncthreads();  // all threads' copies are here, and all warps are done with the tile before
+        __syncthreads();  // all threads' copies have arrived, and all warps are done with the previous tile
         if constexpr (stages == 2) {
             found = walk.next(p);
-            if (found >= 0) copy_keys(place, found, stage ^ 1), copy_values(place, found, stage ^ 1);
+            if (found >= 0)
+                memory.copy_keys(memory.place(), found, stage ^ 1),
+                    memory.copy_values(memory.place(), found, stage ^ 1);
             commit_copies();
             if (!(current & Walk::mine)) continue;
         } else {
-            copy_values(place, current, 0);
+            memory.copy_values(memory.place(), current, 0);
             commit_copies();
         }
-        // With one stage even for a tile that is not this warp's: to branch around it costs more registers than there
-        // are, and the other warps are waited for anyway.
+        // With one stage the scores are computed even if the tile is not this warp's: a branch around them takes more
+        // registers than there are, and the other warps have to be waited for anyway.
         Scores<S::row_tiles> s;
-        multiply_queries<head_dim, S::row_tiles>(s, queries + warp_index() * S::warp_bytes,
-                                                 keys + stage % stages * S::tile_bytes, offset);
+        multiply_queries<head_dim, S::row_tiles>(s, shared_address(memory.own_queries()), memory.keys(stage), offset);
         if constexpr (stages == 1) {
             found = walk.next(p);
             wait_copies<0>();
-            __syncthreads();  // values are here, and all warps are done with the keys
-            if (found >= 0) copy_keys(place, found, stage ^ 1);
+            __syncthreads();  // the values have arrived, and all warps are done with the keys
+            if (found >= 0) memory.copy_keys(memory.place(), found, stage ^ 1);
             commit_copies();
             if (!(current & Walk::mine)) continue;
         }
         if (current & Walk::mine_masked)
-            hide<S::row_tiles>(s, reinterpret_cast<const int4*>(bounds_at + stage * S::bounds_bytes),
-                               place.first_row + warp_index() * S::warp_rows + lane_index() / 4,
+            hide<S::row_tiles>(s, memory.bounds(stage),
+                               memory.place().first_row + warp_index() * S::warp_rows + lane_index() / 4,
                                p.causal ? Walk::first_column(current) - (p.columns - p.rows) : INT_MIN);
         step_softmax<head_dim, S::row_tiles>(s, softmax, o, p.scale);
-        multiply_values<head_dim, S::row_tiles>(o, s, values + stage % stages * S::tile_bytes, offset);
+        multiply_values<head_dim, S::row_tiles>(o, s, memory.values(stage), offset);
     }
-    const Work<head_dim> done(p);
-    const int row = done.block * tile + warp_index() * S::warp_rows;
-    write_rows<head_dim, S::row_tiles>(o, softmax, memory + warp_index() * S::warp_bytes,
-                                       p.out.of(done.b, done.h) + static_cast<int64_t>(row) * p.out.token, p.out.token,
-                                       p.lse + (static_cast<int64_t>(done.b) * p.heads + done.h) * p.rows + row,
-                                       p.rows - row);
+    write_output<head_dim>(p, o, softmax, memory.own_queries());
 }
 
 /// Prepares the kernel for the current device; how many of its CTAs a multiprocessor runs there at once.

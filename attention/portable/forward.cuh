@@ -83,16 +83,16 @@ __device__ inline int warp_index() {
 /// What a CTA computes. Heads that share a mask are neighbours: they read the same keys at about the same time.
 template <int head_dim>
 struct Work {
-    int slice, b, h;
+    int sheet, b, h;
     int block;  ///< of the CTA's first 64 rows
 
     __device__ explicit Work(const Problem& p) {
         constexpr int parts = Shape<head_dim>::ctas_per_entry;
         const int item = static_cast<int>(blockIdx.x) / parts, row_pairs = (p.row_blocks + 1) / 2;
         const int entry = p.order[item / p.sharing];
-        slice = entry / row_pairs;
-        b = slice / p.mask_heads;
-        h = slice % p.mask_heads * p.sharing + item % p.sharing;
+        sheet = entry / row_pairs;
+        b = sheet / p.mask_heads;
+        h = sheet % p.mask_heads * p.sharing + item % p.sharing;
         block = entry % row_pairs * 2 + static_cast<int>(blockIdx.x) % parts;
     }
 };
@@ -133,7 +133,7 @@ class TileWalk {
         left_ = mine_ = mine_masked_ = masked_ = 0;
         if (word >= p.words) return;
         const Work<head_dim> work(p);
-        const int first = (work.slice * p.row_blocks + work.block) * p.words + word;
+        const int first = (work.sheet * p.row_blocks + work.block) * p.words + word;
         const bool paired = Shape<head_dim>::rows > tile && work.block + 1 < p.row_blocks;
         const int second = first + (paired ? p.words : 0);
         const int own = warp_index() * Shape<head_dim>::warp_rows < tile ? first : second;

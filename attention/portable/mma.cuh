@@ -2,8 +2,8 @@
 // The sm_80 instructions that the portable kernels are made of (PTX ISA: cp.async, ldmatrix, mma), on bf16 tiles in
 // shared memory.
 //
-// A shared tile has rows of `width` elements (a multiple of 32). Its 16-byte chunks are swizzled by the row, so that the
-// eight rows of an 8 x 8 matrix, which one ldmatrix phase reads, lie in different banks.
+// A shared tile has rows of `width` elements (a multiple of 32). Its 16-byte chunks are swizzled by the row, so that
+// the eight rows of an 8 x 8 matrix, which one ldmatrix phase reads, lie in different banks.
 //
 // Fragments of mma.m16n8k16, lane l, g = l / 4, t = l % 4:
 //     A (16 x 16): a0 = (g, 2t..), a1 = (g + 8, 2t..), a2 = (g, 2t + 8..), a3 = (g + 8, 2t + 8..)
@@ -21,7 +21,8 @@ __device__ inline uint32_t shared_address(const void* p) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
-/// Element offset of (row, column) in a swizzled tile of `width` columns; column must start a chunk of 8 to address one.
+/// Element offset of (row, column) in a swizzled tile of `width` columns; column must start a chunk of 8 to address
+/// one.
 template <int width>
 __device__ inline int swizzled(int row, int column) {
     static_assert(width % 32 == 0);

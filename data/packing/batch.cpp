@@ -13,8 +13,8 @@ void check(const Sample& sample) {
             sample.weights.size());
 }
 
-/// Writes tokens, positions and lts of `sample`. `begin`: its first index in the pack; `pack_row`: first flat row of the
-/// pack.
+/// Writes tokens, positions and lts of `sample`. `begin`: its first index in the pack; `pack_row`: first flat row of
+/// the pack.
 void place(Batch& batch, const Sample& sample, int64_t pack_row, int64_t begin) {
     const int64_t end = begin + sample.length(), stem = sample.branch_begins.front();
     const auto flat = [&](auto& values) { return values.begin() + pack_row + begin; };

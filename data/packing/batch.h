@@ -3,8 +3,8 @@
 // separated by the column mask, with positions that restart for every sample (and continue from the stem in each
 // branch). Targets are listed separately.
 //
-// Example: two samples in a pack of 8 tokens and 1 of padding. The second sample has a stem s of 2 tokens and branches a
-// and b of 2 and 1.
+// Example: two samples in a pack of 8 tokens and 1 of padding. The second sample has a stem s of 2 tokens and branches
+// a and b of 2 and 1.
 //
 //     token      x0 x1 x2  s0 s1  a0 a1  b0  -
 //     position    0  1  2   0  1   2  3   2  0
@@ -38,8 +38,8 @@ struct Batch {
     ColumnMask mask;                 ///< causal, batch = packs; no row sees a padding column, padding rows see nothing
 
     // Targets: the hidden state of flat row `rows[i]` predicts token `targets[i]` with weight `weights[i]`. A row may
-    // have several targets, one per branch: the last stem token predicts the first token of every branch. Sorted by row,
-    // then by branch.
+    // have several targets, one per branch: the last stem token predicts the first token of every branch. Sorted by
+    // row, then by branch.
     std::vector<int32_t> rows, targets;
     std::vector<float> weights;
     std::vector<int32_t> branches;  ///< index of each target's branch in branch_table
@@ -54,9 +54,9 @@ struct Batch {
     int64_t tokens_total() const { return packs * length; }
 };
 
-/// Builds a batch from packs of samples. Its length is that of the fullest pack (at least 1), rounded up to a multiple of
-/// `align`; empty packs consist of padding. Targets are those of for_each_target(). Throws Exit::internal for a sample
-/// that is not as data/samples/sample.h describes.
+/// Builds a batch from packs of samples. Its length is that of the fullest pack (at least 1), rounded up to a multiple
+/// of `align`; empty packs consist of padding. Targets are those of for_each_target(). Throws Exit::internal for a
+/// sample that is not as data/samples/sample.h describes.
 Batch make_batch(const std::vector<std::vector<const Sample*>>& packs, int64_t align = 1);
 
 }  // namespace colonnade

@@ -42,8 +42,8 @@ bool Loader::push(LoadedBatch&& batch, const std::stop_token& stop) {
     return true;
 }
 
-/// Joins the samples of a pack to one sample with one branch. The first token of each sample keeps weight 0, so that the
-/// totals do not change.
+/// Joins the samples of a pack to one sample with one branch. The first token of each sample keeps weight 0, so that
+/// the totals do not change.
 static Sample join(const std::vector<Sample>& samples) {
     Sample joined;
     joined.branch_begins = {0};

@@ -1,7 +1,7 @@
 #pragma once
 // PackSchedule: the packs of every optimizer step of a run, known before the run starts. Every epoch is packed anew
-// (data/packing/packer.h), so that epochs may differ by a step. The plan of an epoch is computed on demand, and only the
-// latest plan is kept. To find a step costs one plan per epoch before it, about 30 ms for 100,000 samples; it never
+// (data/packing/packer.h), so that epochs may differ by a step. The plan of an epoch is computed on demand, and only
+// the latest plan is kept. To find a step costs one plan per epoch before it, about 30 ms for 100,000 samples; it never
 // iterates over steps.
 
 #include <cstdint>

@@ -3,10 +3,10 @@
 //
 //     shuffle the samples -> cut into windows -> best-fit decreasing within each window -> shuffle the packs
 //
-// It is a pure function of (lengths, settings, epoch): the same for any number of ranks and threads and on any platform,
-// so that resuming needs only a step number. Sorting puts similar lengths next to each other; the windows and the last
-// shuffle keep that from becoming a curriculum. Best-fit decreasing fills windows of 10,000 samples to about 99 %
-// (Johnson 1973; for language models: arXiv 2404.10830).
+// It is a pure function of (lengths, settings, epoch): the same for any number of ranks and threads and on any
+// platform, so that resuming needs only a step number. Sorting puts similar lengths next to each other; the windows and
+// the last shuffle keep that from becoming a curriculum. Best-fit decreasing fills windows of 10,000 samples to about
+// 99 % (Johnson 1973; for language models: arXiv 2404.10830).
 
 #include <cstdint>
 #include <span>

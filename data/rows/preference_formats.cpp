@@ -1,5 +1,5 @@
-// Formats of preference rows. Each becomes a Row whose answers are rows of their own with the prompt in front, so that a
-// prompt and its answer give the same tokens as in fine-tuning.
+// Formats of preference rows. Each becomes a Row whose answers are rows of their own with the prompt in front, so that
+// a prompt and its answer give the same tokens as in fine-tuning.
 
 #include <algorithm>
 #include <cmath>

@@ -56,12 +56,12 @@ constexpr double pair_count(size_t branches) {
     return branches >= 2 ? 1 : 0;
 }
 
-/// Whether a column mask can hide, from every branch of a sample, the columns that are `window` or more positions before
-/// a row (ColumnMask::with_sliding_window). With a stem of s tokens and window w, branch b of n_b tokens stops seeing
-/// stem column j at its own token t_j = w - s + j. Columns with t_j <= 0 are hidden from all branches: one range. For
-/// the others, each branch longer than t_j needs a range of its own; the last branch's range merges with everything
-/// after the sample. A mask column has two ranges. So any pair fits, and a ranking fits if at most one of the branches
-/// before the last is longer than the smallest t_j above 0.
+/// Whether a column mask can hide, from every branch of a sample, the columns that are `window` or more positions
+/// before a row (ColumnMask::with_sliding_window). With a stem of s tokens and window w, branch b of n_b tokens stops
+/// seeing stem column j at its own token t_j = w - s + j. Columns with t_j <= 0 are hidden from all branches: one
+/// range. For the others, each branch longer than t_j needs a range of its own; the last branch's range merges with
+/// everything after the sample. A mask column has two ranges. So any pair fits, and a ranking fits if at most one of
+/// the branches before the last is longer than the smallest t_j above 0.
 bool window_fits_column_mask(std::span<const int32_t> branch_begins, int64_t window);
 
 }  // namespace colonnade

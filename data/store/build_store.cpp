@@ -10,9 +10,12 @@
 #include <optional>
 #include <thread>
 
+#include "data/packing/batch.h"
 #include "engine/device/error.h"
+#include "engine/device/human_units.h"
 #include "engine/io/files.h"
 #include "engine/io/json.h"
+#include "engine/io/sha256.h"
 
 namespace colonnade {
 namespace {

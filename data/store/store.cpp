@@ -11,16 +11,12 @@
 #include "engine/device/error.h"
 #include "engine/io/files.h"
 #include "engine/io/hdf5.h"
+#include "engine/io/sha256.h"
 
 namespace colonnade {
 namespace {
 
 constexpr const char* format_name = "colonnade token store";
-
-template <typename T>
-Tensor view_of(const std::vector<T>& values) {
-    return Tensor(const_cast<T*>(values.data()), dtype_of<T>(), {static_cast<int64_t>(values.size())});
-}
 
 std::vector<uint8_t> text_bytes(const std::string& text) {
     return {text.begin(), text.end()};

@@ -55,8 +55,8 @@ class TokenStore {
 
     /// Writes the file: temporary name, fsync, rename. Throws Exit::storage.
     void write(const std::string& path, const std::string& key) const;
-    /// Opens and checks a file: format, key, sizes, hash, order of every index, ids in [0, vocab_size). Throws Exit::data
-    /// with the file, what was found and expected, and the advice to delete the file.
+    /// Opens and checks a file: format, key, sizes, hash, order of every index, ids in [0, vocab_size). Throws
+    /// Exit::data with the file, what was found and expected, and the advice to delete the file.
     static TokenStore open(const std::string& path, const std::string& key, int64_t vocab_size);
 
     std::string settings;  ///< JSON text of the inputs of the key

@@ -43,8 +43,8 @@ struct Segment {
 
 std::vector<std::string> chat_template_names();
 
-/// Renders a chat. `generation_prompt`: end with the text that precedes an assistant's answer. Throws Exit::config for an
-/// unknown template, Exit::data with "where: ..." for messages that the template cannot render.
+/// Renders a chat. `generation_prompt`: end with the text that precedes an assistant's answer. Throws Exit::config for
+/// an unknown template, Exit::data with "where: ..." for messages that the template cannot render.
 std::vector<Segment> render_chat(const std::string& chat_template, const std::vector<Message>& messages,
                                  bool generation_prompt, const std::string& where);
 

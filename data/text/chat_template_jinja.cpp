@@ -38,7 +38,8 @@ std::string chat_template_jinja(const std::string& chat_template, const Tokenize
     for (const auto& [name, jinja, own_bos] : templates) {
         if (chat_template != name) continue;
         std::string text = jinja;
-        // If a tokenizer has the family's piece besides its own BOS, chats begin with the family's (Segment::Kind::bos).
+        // If a tokenizer has the family's piece besides its own BOS, chats begin with the family's
+        // (Segment::Kind::bos).
         constexpr std::string_view bos = "{{ bos_token }}";
         if (own_bos && tokenizer.piece_id(own_bos)) text.replace(text.find(bos), bos.size(), own_bos);
         return text;

@@ -12,6 +12,7 @@
 #include "data/text/sentencepiece_check.h"
 #include "engine/device/error.h"
 #include "engine/io/files.h"
+#include "engine/io/sha256.h"
 
 namespace colonnade {
 

@@ -1,7 +1,7 @@
 #pragma once
 // Tokenizer: text to token ids and back with a SentencePiece model. Model files are not trusted: a file is parsed and
-// checked with protobuf, then tried in a child process, and only then used. A damaged one is a clear error (Exit::data),
-// not a crash.
+// checked with protobuf, then tried in a child process, and only then used. A damaged one is a clear error
+// (Exit::data), not a crash.
 
 #include <cstdint>
 #include <map>
@@ -18,12 +18,13 @@ namespace colonnade {
 class Tokenizer {
   public:
     /// `path`: a tokenizer.model, or a folder that contains one. Throws Exit::data for anything else. The error for a
-    /// folder with only tokenizer.json, and for a tiktoken list named tokenizer.model, says that rows of token ids work.
+    /// folder with only tokenizer.json, and for a tiktoken list named tokenizer.model, says that rows of token ids
+    /// work.
     static std::shared_ptr<const Tokenizer> load(const std::string& path);
 
     /// Encodes plain text without special tokens. `dummy_prefix`: the model adds its leading space; only the start of a
-    /// sequence has one, not text after a special token. `words`: a cache of this thread and this tokenizer, which saves
-    /// time and does not change the result. Thread-safe.
+    /// sequence has one, not text after a special token. `words`: a cache of this thread and this tokenizer, which
+    /// saves time and does not change the result. Thread-safe.
     std::vector<int32_t> encode(std::string_view text, bool dummy_prefix = true, WordCache* words = nullptr) const;
     /// Returns the text of `ids` without the model's leading space. Control pieces (<s>, </s>, <pad>) have no text.
     std::string decode(const std::vector<int32_t>& ids) const;

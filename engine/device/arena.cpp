@@ -7,20 +7,13 @@
 #include <fstream>
 
 #include "engine/device/gpu.h"
+#include "engine/device/human_units.h"
 
 namespace colonnade {
 
-std::string human_bytes(size_t bytes) {
-    static const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-    double value = static_cast<double>(bytes);
-    size_t unit = 0;
-    while (value >= 1024 && unit + 1 < std::size(units)) value /= 1024, ++unit;
-    return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.{}f} {}", value, value < 10 ? 2 : 1, units[unit]);
-}
-
 Arena::Arena(Device device) : device_(device) {}
 
-/// What this process may still take: the kernel's estimate, or the control group's limit where that is less.
+/// Memory that this process may still take: the kernel's estimate, or the limit of the control group if that is less.
 static size_t available_memory() {
     size_t available = SIZE_MAX;
     std::ifstream meminfo("/proc/meminfo");
@@ -34,11 +27,11 @@ static size_t available_memory() {
 
 static std::shared_ptr<void> allocate_on_cpu(size_t bytes) {
     if (const size_t available = available_memory(); bytes > available)
-        fail(Exit::memory, "not enough memory: {} asked for, {} available", human_bytes(bytes), human_bytes(available));
-    // Fresh pages are zero, and come to the memory of the thread that first writes them.
+        fail(Exit::memory, "not enough memory: {} requested, {} available", human_bytes(bytes), human_bytes(available));
+    // Fresh pages are zero, and are placed on the NUMA node of the thread that first writes them.
     const size_t size = std::max<size_t>(bytes, 1);
     void* memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) fail(Exit::memory, "not enough memory: {} asked for", human_bytes(bytes));
+    if (memory == MAP_FAILED) fail(Exit::memory, "not enough memory: {} requested", human_bytes(bytes));
     return std::shared_ptr<void>(memory, [size](void* p) { ::munmap(p, size); });
 }
 
@@ -51,7 +44,7 @@ Tensor Arena::tensor(const std::string& group, DType dtype, std::initializer_lis
     uint64_t wanted = bytes_of(dtype);
     for (const int64_t d : shape)
         if (d < 0 || __builtin_mul_overflow(wanted, static_cast<uint64_t>(d), &wanted) || wanted > uint64_t{1} << 60)
-            fail(Exit::memory, "a tensor of [{}] for {} is more than can be addressed", fmt::join(shape, ", "), group);
+            fail(Exit::memory, "a tensor of [{}] for {} is too large to address", fmt::join(shape, ", "), group);
     Tensor t(nullptr, dtype, shape, device_);
     const size_t bytes = (t.bytes() + alignment - 1) / alignment * alignment;
     if (memory_) {

@@ -5,7 +5,7 @@
 namespace colonnade {
 
 uint64_t checksum(const Context& ctx, const Tensor& data, const Tensor& sum) {
-    require(data.contiguous() && data.bytes() % 4 == 0, "checksum of {}", describe(data));
+    require(data.contiguous() && data.bytes() % 4 == 0, "checksum of {}", data);
     if (ctx.device == Device::cuda) {
         int64_t result = 0;
         cuda::checksum(ctx, data, sum);

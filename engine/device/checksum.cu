@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(threads) add_words(unsigned long long* sum, co
     for (int64_t i = int64_t{blockIdx.x} * threads + threadIdx.x; i < count; i += int64_t{gridDim.x} * threads)
         own += words[i] * factor(static_cast<uint64_t>(i));
     for (int lane = 16; lane > 0; lane /= 2) own += __shfl_down_sync(0xffffffffu, own, lane);
-    if (threadIdx.x % 32 == 0) atomicAdd(sum, own);  // of integers: any order gives the same
+    if (threadIdx.x % 32 == 0) atomicAdd(sum, own);  // integers: the order does not matter
 }
 
 }  // namespace

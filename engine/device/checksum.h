@@ -1,10 +1,10 @@
 #pragma once
-// A checksum of a tensor's bits: is it the same on every rank? With w_i the i-th 32 bits,
+// Checksum of a tensor's bits, to compare tensors across ranks. With w_i the i-th 32-bit word,
 //
 //     sum_i w_i * odd(i)  mod 2^64,   odd(i) = SplitMix64(i) | 1
 //
-// Any single changed word changes it, swapped words do, and the order of summation does not: the same number on the CPU
-// and on a GPU. It is no protection against intent.
+// Any single changed word changes the sum, and so do swapped words. The order of summation does not, so CPU and GPU
+// give the same number. It does not protect against deliberate changes.
 
 #include <cstdint>
 
@@ -19,7 +19,7 @@ constexpr uint64_t checksum_factor(uint64_t i) {
     return (z ^ (z >> 31)) | 1;
 }
 
-/// Of a contiguous tensor of a multiple of 4 bytes; waits. `sum`: on a GPU i64 [1], overwritten.
+/// `data` is contiguous and has a multiple of 4 bytes. On a GPU it waits, and `sum` is i64 [1], overwritten.
 uint64_t checksum(const Context& ctx, const Tensor& data, const Tensor& sum = {});
 
 namespace cuda {

@@ -1,5 +1,6 @@
 #pragma once
-// Context: where an op runs. Passed to every op; there are no hidden globals.
+// Context: where an op runs. It is passed to every op; there are no hidden globals. It is a plain value, cheap to copy.
+// Several threads may run ops at the same time if each has a Gpu and a Profile of its own.
 
 #include <chrono>
 #include <map>
@@ -10,7 +11,7 @@
 
 namespace colonnade {
 
-/// Seconds by phase of a step ("gemm", "attention", ...), for benchmarks and the log.
+/// Seconds per phase of a step ("gemm", "attention", ...), for benchmarks and the log.
 class Profile {
   public:
     void add(const char* phase, double seconds) { seconds_[phase] += seconds; }
@@ -24,20 +25,18 @@ class Profile {
 struct Context {
     Device device = Device::cpu;
     Profile* profile = nullptr;  ///< optional
-    Gpu* gpu = nullptr;          ///< exactly where device is cuda
-    bool deterministic = false;  ///< GPU: the same bits in every run, attention's backward included; the CPU always is
+    Gpu* gpu = nullptr;          ///< set if and only if device is cuda
+    bool deterministic = false;  ///< GPU: the same bits in every run, also in attention's backward; the CPU always is
 };
 
-/// Adds the time between construction and destruction to ctx.profile, on a GPU once Gpu::collect_phases() is called;
-/// free when there is no profile. Phases do not nest.
+/// Adds the time between construction and destruction to ctx.profile; on a GPU when Gpu::collect_phases() is called.
+/// Costs nothing without a profile. Phases do not nest.
 class PhaseTimer {
   public:
-    PhaseTimer(const Context& ctx, const char* phase) : profile_(ctx.profile), gpu_(ctx.gpu), phase_(phase) {
-        if (!profile_) return;
-        if (gpu_)
-            gpu_->begin_phase(phase);
-        else
-            start_ = std::chrono::steady_clock::now();
+    PhaseTimer(const Context& ctx, const char* phase) : PhaseTimer(ctx.profile, ctx.gpu, phase) {}
+    /// For code that only enqueues on a GPU: takes time on the CPU alone.
+    static PhaseTimer on_cpu(const Context& ctx, const char* phase) {
+        return PhaseTimer(ctx.device == Device::cpu ? ctx.profile : nullptr, nullptr, phase);
     }
     ~PhaseTimer() {
         if (!profile_) return;
@@ -50,6 +49,14 @@ class PhaseTimer {
     PhaseTimer& operator=(const PhaseTimer&) = delete;
 
   private:
+    PhaseTimer(Profile* profile, Gpu* gpu, const char* phase) : profile_(profile), gpu_(gpu), phase_(phase) {
+        if (!profile_) return;
+        if (gpu_)
+            gpu_->begin_phase(phase);
+        else
+            start_ = std::chrono::steady_clock::now();
+    }
+
     Profile* profile_;
     Gpu* gpu_;
     const char* phase_;

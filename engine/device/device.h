@@ -1,5 +1,5 @@
 #pragma once
-// What devices this machine and this build offer.
+// Devices that this machine and this build offer.
 
 #include <string>
 #include <vector>
@@ -10,12 +10,12 @@ struct CudaDevice {
     std::string name;
     int compute_capability;  ///< 90 for sm_90
     size_t memory_bytes;
-    std::string uuid;  ///< the same for every process that sees this device
+    std::string uuid;  ///< the same in every process that sees this device
 };
 
 /// True when the build compiled its CUDA sources.
 bool built_with_cuda();
-/// The CUDA devices that can be used here; empty without a GPU, a driver or a CUDA build. Never throws.
+/// The usable CUDA devices; empty without a GPU, a driver or a CUDA build. Never throws.
 std::vector<CudaDevice> cuda_devices();
 
 }  // namespace colonnade

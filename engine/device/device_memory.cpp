@@ -10,7 +10,7 @@ void clear(const Context& ctx, const Tensor& t) {
 }
 
 void copy(const Context& ctx, const Tensor& to, const Tensor& from) {
-    require(to.bytes() == from.bytes(), "copy of {} into {}", describe(from), describe(to));
+    require(to.bytes() == from.bytes(), "copy of {} into {}", from, to);
     if (ctx.gpu) return ctx.gpu->copy(to, from);
     if (to.numel() > 0) std::memcpy(to.data, from.data, to.bytes());
 }

@@ -1,5 +1,5 @@
 #pragma once
-// Plain copies where an op runs: on the CPU at once, on a GPU enqueued. Contiguous tensors of the context's device.
+// Clears and copies on the context's device: immediate on the CPU, enqueued on a GPU. Tensors are contiguous.
 
 #include <vector>
 
@@ -8,16 +8,15 @@
 namespace colonnade {
 
 void clear(const Context& ctx, const Tensor& t);
-/// As many bytes both.
+/// Both tensors have the same number of bytes.
 void copy(const Context& ctx, const Tensor& to, const Tensor& from);
-/// `from`: to.bytes() in host memory, which may be changed or freed afterwards.
+/// Copies to.bytes() bytes from host memory, which may be changed or freed when this returns.
 void put(const Context& ctx, const Tensor& to, const void* from);
 
-/// As many values as `to` has elements.
+/// `values` has one value per element of `to`.
 template <typename T>
 void put(const Context& ctx, const Tensor& to, const std::vector<T>& values) {
-    require(to.dtype == dtype_of<T>() && to.numel() == std::ssize(values), "{} values into {}", values.size(),
-            describe(to));
+    require(to.dtype == dtype_of<T>() && to.numel() == std::ssize(values), "{} values into {}", values.size(), to);
     if (!values.empty()) put(ctx, to, values.data());
 }
 

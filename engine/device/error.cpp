@@ -8,8 +8,8 @@
 namespace colonnade {
 
 int report_error(const char* program, const std::string& what, Exit exit) {
-    // It may quote a file that somebody else wrote: no control characters. Only a config has more than one error to
-    // tell.
+    // The text may quote a file of unknown origin: control characters are replaced. Only config errors have several
+    // lines.
     std::string line = what;
     for (char& c : line)
         if ((static_cast<unsigned char>(c) < 0x20 && (c != '\n' || exit != Exit::config)) || c == 0x7f) c = '?';
@@ -19,7 +19,7 @@ int report_error(const char* program, const std::string& what, Exit exit) {
 }
 
 int run_program(const char* name, const std::function<int()>& body) {
-    std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the file size limit then fails like one to a full disk
+    std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the file size limit then fails like a write to a full disk
     try {
         return body();
     } catch (const Error& e) {

@@ -1,6 +1,6 @@
 #pragma once
-// Errors that reach the user. One Error is one clear line: what was found, where, what was expected. Each carries the
-// exit code with which a program ends, so that scripts can tell a bad config from a full disk.
+// Errors that reach the user. An Error is one clear line: where, what was found, what was expected. It carries the exit
+// code of the program, so that scripts can tell a bad config from a full disk.
 
 #include <fmt/format.h>
 
@@ -15,11 +15,11 @@ enum class Exit : int {
     ok = 0,
     config = 2,    ///< configuration or usage
     data = 3,      ///< data, tokenizer or model file
-    numerics = 4,  ///< NaN or Inf where a number was needed
+    numerics = 4,  ///< NaN or Inf instead of a finite number
     peer = 5,      ///< another rank or the device was lost
     storage = 7,   ///< the disk refused a write, a read or a rename
     memory = 8,    ///< not enough memory
-    internal = 9,  ///< a broken promise between two parts of Colonnade
+    internal = 9,  ///< one part of Colonnade broke the contract of another
 };
 
 class Error : public std::runtime_error {
@@ -37,7 +37,8 @@ template <typename... Args>
     throw Error(exit, fmt::format(format, std::forward<Args>(args)...));
 }
 
-/// Throws Exit::internal unless `held`: for contracts between parts, never for user input.
+/// Throws Exit::internal unless `held`: for contracts between parts of Colonnade, never for user input. The message is
+/// formatted only on failure, so pass values (a Tensor, a DType) rather than texts made of them.
 template <typename... Args>
 void require(bool held, fmt::format_string<Args...> format, Args&&... args) {
     if (!held) fail(Exit::internal, format, std::forward<Args>(args)...);
@@ -46,8 +47,8 @@ void require(bool held, fmt::format_string<Args...> format, Args&&... args) {
 /// Prints "program: error: ..." as one line on stderr and returns the exit code.
 int report_error(const char* program, const std::string& what, Exit exit);
 
-/// The frame around every main: runs `body`, turns any exception into one line on stderr ("name: error: ...") and
-/// returns the exit code.
+/// Runs the body of a main(): turns any exception into one line on stderr ("name: error: ...") and returns the exit
+/// code.
 int run_program(const char* name, const std::function<int()>& body);
 
 }  // namespace colonnade

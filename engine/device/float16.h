@@ -42,12 +42,12 @@ inline uint16_t f16_from_float(float value) {
         const uint32_t payload = magnitude >> 13 & 0x3ffu;
         half = 0x7c00u | (payload ? payload : 0x200u);
     } else if (magnitude >= 0x477ff000u) {
-        half = 0x7c00u;  // from 65520 on, halfway from the largest half to 65536
+        half = 0x7c00u;  // at least 65520, halfway from the largest half to 65536
     } else if (magnitude >= 0x38800000u) {
         const uint32_t rebiased = magnitude - (uint32_t{127 - 15} << 23);
         half = (rebiased + 0xfffu + (rebiased >> 13 & 1u)) >> 13;
     } else {
-        // Below 2^-14 halves are the multiples of 2^-24, as floats are from 0.5 on: this addition rounds to them.
+        // Below 2^-14 halves are multiples of 2^-24, and so are floats from 0.5 to 1: this addition rounds to them.
         half = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - std::bit_cast<uint32_t>(0.5f);
     }
     return static_cast<uint16_t>(sign | half);

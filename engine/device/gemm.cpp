@@ -8,44 +8,43 @@
 namespace colonnade {
 namespace {
 
-/// OpenBLAS built on OpenMP goes by omp_get_max_threads(); built on threads of its own it has to be told.
+/// The OpenMP build of OpenBLAS obeys omp_get_max_threads(); the build with its own threads needs an explicit call.
 void keep_openblas_serial() {
-    static const bool told = [] {
+    [[maybe_unused]] static const bool once = [] {
         if (openblas_get_parallel() == OPENBLAS_THREAD) openblas_set_num_threads(1);
         return true;
     }();
-    (void)told;
 }
 
-void blas(const Gemm<float>& g, CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, blasint m, blasint n, blasint k) {
+void blas(const BlasGemm<float>& g, CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, blasint m, blasint n, blasint k) {
     cblas_sgemm(CblasRowMajor, ta, tb, m, n, k, g.alpha, g.a, static_cast<blasint>(g.lda), g.b,
                 static_cast<blasint>(g.ldb), g.beta, g.c, static_cast<blasint>(g.ldc));
 }
-void blas(const Gemm<double>& g, CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, blasint m, blasint n, blasint k) {
+void blas(const BlasGemm<double>& g, CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, blasint m, blasint n, blasint k) {
     cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, g.alpha, g.a, static_cast<blasint>(g.lda), g.b,
                 static_cast<blasint>(g.ldb), g.beta, g.c, static_cast<blasint>(g.ldc));
 }
 
-/// OpenBLAS takes 32-bit sizes and only prints a line where a leading dimension is too small.
+/// OpenBLAS takes 32-bit sizes, and only prints a line if a leading dimension is too small.
 template <typename T>
-void check(const Gemm<T>& g) {
+void check_sizes(const BlasGemm<T>& g) {
     const auto fits = [](int64_t ld, int64_t width) { return ld >= std::max<int64_t>(width, 1) && ld <= INT32_MAX; };
     if (std::max({g.m, g.n, g.k}) > INT32_MAX || !fits(g.ldc, g.n) || !fits(g.lda, g.transpose_a ? g.m : g.k) ||
         !fits(g.ldb, g.transpose_b ? g.k : g.n))
         fail(Exit::internal, "gemm {} x {} x {}: leading dimensions {}, {}, {}", g.m, g.n, g.k, g.ldc, g.lda, g.ldb);
 }
 
-/// One call of OpenBLAS, which is serial where omp_get_max_threads() is 1.
+/// One OpenBLAS call, which is serial while omp_get_max_threads() is 1.
 template <typename T>
-void one_call(const Gemm<T>& g) {
+void one_call(const BlasGemm<T>& g) {
     blas(g, g.transpose_a ? CblasTrans : CblasNoTrans, g.transpose_b ? CblasTrans : CblasNoTrans,
          static_cast<blasint>(g.m), static_cast<blasint>(g.n), static_cast<blasint>(g.k));
 }
 
-/// Rows [row, row + m) and columns [column, column + n) of C as a product of its own.
+/// The product that computes rows [row, row + m) and columns [column, column + n) of C.
 template <typename T>
-Gemm<T> block_of(const Gemm<T>& g, int64_t row, int64_t column, int64_t m, int64_t n) {
-    Gemm<T> block = g;
+BlasGemm<T> block_of(const BlasGemm<T>& g, int64_t row, int64_t column, int64_t m, int64_t n) {
+    BlasGemm<T> block = g;
     block.m = m;
     block.n = n;
     block.c += row * g.ldc + column;
@@ -54,14 +53,14 @@ Gemm<T> block_of(const Gemm<T>& g, int64_t row, int64_t column, int64_t m, int64
     return block;
 }
 
-// How OpenBLAS splits a product over threads decides how it rounds, so the splitting is ours: blocks of C whose sizes
-// follow from the shape alone, each a serial call. The bits are then the same for any number of threads, on every kind
-// of core.
+// The way OpenBLAS splits a product over threads changes the rounding. We split it ourselves, into blocks of C whose
+// sizes depend on the shape alone, each a serial call: the bits are then the same for any number of threads, on every
+// kind of core.
 struct BlockSize {
     int64_t m, n;
 };
 
-/// About `wanted` blocks: halves the longer side of the blocks that are really there.
+/// Aims at `wanted` blocks: halves the longer side of the blocks until there are enough.
 BlockSize block_size(int64_t rows, int64_t columns) {
     constexpr int64_t wanted = 8, largest = 512, smallest = 64;
     BlockSize size{largest, largest};
@@ -75,19 +74,16 @@ BlockSize block_size(int64_t rows, int64_t columns) {
 }
 
 template <typename T>
-void run(const Context& ctx, const Gemm<T>& g) {
-    require(ctx.device == Device::cpu, "gemm in {} on {}", name_of(dtype_of<T>()), name_of(ctx.device));
-    if (g.m == 0 || g.n == 0) return;
-    const PhaseTimer timer(ctx, "gemm");
-    check(g);
+void multiply(const BlasGemm<T>& g) {
+    check_sizes(g);
     keep_openblas_serial();
-    constexpr int64_t worth_a_team = int64_t{1} << 18;  // multiply-adds
-    const bool large = g.m * g.n * g.k >= worth_a_team;
+    constexpr int64_t parallel_from = int64_t{1} << 18;  // multiply-adds
+    const bool large = g.m * g.n * g.k >= parallel_from;
     const BlockSize size = large ? block_size(g.m, g.n) : BlockSize{g.m, g.n};
     const int64_t rows = (g.m + size.m - 1) / size.m, columns = (g.n + size.n - 1) / size.n;
 #pragma omp parallel if (large)
     {
-        omp_set_num_threads(1);  // of this task: a team of one is no parallel region to OpenBLAS
+        omp_set_num_threads(1);  // for this task: OpenBLAS does not take a team of one for a parallel region
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < rows * columns; ++i) {
             const int64_t row = i / columns * size.m, column = i % columns * size.n;
@@ -96,19 +92,65 @@ void run(const Context& ctx, const Gemm<T>& g) {
     }
 }
 
+template <typename T>
+void copy_bias(const Gemm& g) {
+    constexpr int64_t parallel_from = 1 << 14;  // elements
+    const T* const bias = g.bias.as<T>();
+    T* const c = g.c.as<T>();
+#pragma omp parallel for schedule(static) if (g.m() * g.n() >= parallel_from)
+    for (int64_t row = 0; row < g.m(); ++row) std::copy_n(bias, g.n(), c + row * g.c.stride[0]);
+}
+
+void gemm_on_cpu(const Context& ctx, const Gemm& g) {
+    const bool biased = !g.bias.empty();
+    dispatch_float(g.c.dtype, [&]<typename T>() {
+        // The bias goes in first and the product is added to it: no more traffic than writing the product alone.
+        if (biased) {
+            const PhaseTimer timer(ctx, "bias");
+            copy_bias<T>(g);
+        }
+        const PhaseTimer timer(ctx, "gemm");
+        multiply(BlasGemm<T>{.m = g.m(),
+                             .n = g.n(),
+                             .k = g.k(),
+                             .c = g.c.as<T>(),
+                             .ldc = g.c.stride[0],
+                             .a = g.a.as<T>(),
+                             .lda = g.a.stride[0],
+                             .b = g.b.as<T>(),
+                             .ldb = g.b.stride[0],
+                             .transpose_a = g.transpose_a,
+                             .transpose_b = g.transpose_b,
+                             .alpha = static_cast<T>(g.alpha),
+                             .beta = static_cast<T>(biased ? 1 : g.beta)});
+    });
+}
+
+void check_operand(const Context& ctx, const char* name, const Tensor& t, int64_t rows, int64_t columns) {
+    const bool held =
+        t.rank == 2 && t.device == ctx.device && t.size(0) == rows && t.size(1) == columns && t.stride[1] == 1;
+    require(held, "gemm: {} is {} on {}, expected [{}, {}] on {}", name, t, t.device, rows, columns, ctx.device);
+}
+
 }  // namespace
 
-void gemm(const Context& ctx, const Gemm<float>& g) {
-    run(ctx, g);
-}
-void gemm(const Context& ctx, const Gemm<double>& g) {
-    run(ctx, g);
+void gemm(const Context& ctx, const Gemm& g) {
+    check_operand(ctx, "c", g.c, g.m(), g.n());
+    check_operand(ctx, "a", g.a, g.transpose_a ? g.k() : g.m(), g.transpose_a ? g.m() : g.k());
+    check_operand(ctx, "b", g.b, g.transpose_b ? g.n() : g.k(), g.transpose_b ? g.k() : g.n());
+    require(g.bias.empty() || (g.bias.numel() == g.n() && g.beta == 0),
+            "gemm: bias is {} with beta {}, expected [{}] with 0", g.bias, g.beta, g.n());
+    if (g.m() == 0 || g.n() == 0) return;
+    if (ctx.device == Device::cuda)
+        cuda::gemm(ctx, g);
+    else
+        gemm_on_cpu(ctx, g);
 }
 
-void gemm_on_this_thread(const Gemm<float>& g) {
+void gemm_on_this_thread(const BlasGemm<float>& g) {
     one_call(g);
 }
-void gemm_on_this_thread(const Gemm<double>& g) {
+void gemm_on_this_thread(const BlasGemm<double>& g) {
     one_call(g);
 }
 

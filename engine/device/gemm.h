@@ -1,13 +1,38 @@
 #pragma once
-// GEMM: C = alpha * op(A) * op(B) + beta * C, row-major, op = identity or transpose. OpenBLAS on the CPU, cuBLASLt on
-// the GPU.
+// GEMM: the matrix product of all layers, on either device.
+//
+//     C = alpha * op(A) * op(B) + beta * C        op is the identity or the transpose
+//     C = alpha * op(A) * op(B) + bias            bias is added to every row; beta must be 0
+//
+// Matrices are row-major. Rows may be strided (a slice of a packed buffer); the last dimension is contiguous.
+//
+//     CPU, OpenBLAS   all operands f32 or all f64; the same bits for any number of threads
+//     GPU, cuBLASLt   A, B and bias are bf16, C is bf16 or f32, sums are in f32; the same bits in every run on one kind
+//                     of device
 
 #include "engine/device/context.h"
 
 namespace colonnade {
 
-template <typename T>
 struct Gemm {
+    Tensor c;  ///< [m, n]; not read when beta is 0
+    Tensor a;  ///< [m, k], or [k, m] if transposed
+    Tensor b;  ///< [k, n], or [n, k] if transposed
+    bool transpose_a = false, transpose_b = false;
+    Tensor bias{};  ///< [n], or empty
+    double alpha = 1, beta = 0;
+
+    int64_t m() const { return c.size(0); }
+    int64_t n() const { return c.size(1); }
+    int64_t k() const { return a.size(transpose_a ? 0 : 1); }
+};
+/// Multi-threaded on the CPU, enqueued on a GPU. Throws Exit::internal if shapes, dtypes or devices do not match. Time
+/// counts as phase "gemm", on the CPU that of the bias as "bias". Must not be called inside an OpenMP parallel region.
+void gemm(const Context& ctx, const Gemm& args);
+
+/// Arguments of one BLAS call on raw pointers, sizes unchecked.
+template <typename T>
+struct BlasGemm {
     int64_t m, n, k;  ///< op(A) is [m, k], op(B) is [k, n], C is [m, n]
     T* c;
     int64_t ldc;  ///< leading dimension: elements from one row to the next
@@ -18,27 +43,13 @@ struct Gemm {
     bool transpose_a = false, transpose_b = false;
     T alpha = 1, beta = 0;
 };
+/// One serial product on the calling thread, for kernels that are parallel themselves. Their threads have called
+/// omp_set_num_threads(1), which OpenBLAS obeys.
+void gemm_on_this_thread(const BlasGemm<float>& g);
+void gemm_on_this_thread(const BlasGemm<double>& g);
 
-/// Multi-threaded; the same bits for any number of threads. Counted under the phase "gemm". Not for use inside a
-/// parallel region.
-void gemm(const Context& ctx, const Gemm<float>& g);
-void gemm(const Context& ctx, const Gemm<double>& g);
-
-/// One product in one piece on the calling thread, sizes unchecked, for kernels that are parallel themselves. Their
-/// threads have called omp_set_num_threads(1), by which OpenBLAS goes.
-void gemm_on_this_thread(const Gemm<float>& g);
-void gemm_on_this_thread(const Gemm<double>& g);
-
-/// bf16 operands, sums in f32, C in bf16 or f32. Rows may be strided, columns are contiguous.
-struct GpuGemm {
-    int64_t m, n, k;
-    Tensor c;     ///< [m, n] bf16 or f32
-    Tensor a, b;  ///< bf16 [m, k] and [k, n]; [k, m] and [n, k] where transposed
-    bool transpose_a = false, transpose_b = false;
-    Tensor bias{};  ///< bf16 [n], added to every row; or empty
-    float alpha = 1, beta = 0;
-};
-/// Enqueued on the context's GPU; the same bits in every run on one kind of device. Counted under the phase "gemm".
-void gemm(const Context& ctx, const GpuGemm& g);
+namespace cuda {
+void gemm(const Context& ctx, const Gemm& args);  ///< operands are checked by colonnade::gemm
+}
 
 }  // namespace colonnade

@@ -7,6 +7,7 @@
 #include "engine/device/arena.h"
 #include "engine/device/gpu.cuh"
 #include "engine/device/gpu_state.cuh"
+#include "engine/device/human_units.h"
 
 namespace colonnade {
 
@@ -25,13 +26,14 @@ std::shared_ptr<void> allocate_on_gpu(size_t bytes) {
         bytes > available ? cudaErrorMemoryAllocation : cudaMalloc(&memory, std::max<size_t>(bytes, 1));
     if (status == cudaErrorMemoryAllocation) {
         cudaGetLastError();
-        fail(Exit::memory, "not enough GPU memory: {} asked for, {} of {} available", human_bytes(bytes),
+        fail(Exit::memory, "not enough GPU memory: {} requested, {} of {} available", human_bytes(bytes),
              human_bytes(available), human_bytes(total));
     }
     check_cuda(status, "cudaMalloc");
     std::shared_ptr<void> owner(memory, [](void* p) { cudaFree(p); });
     check_cuda(cudaMemset(memory, 0, bytes), "cudaMemset");
-    check_cuda(cudaDeviceSynchronize(), "cudaMemset");  // the streams that use it do not wait for the default one
+    check_cuda(cudaDeviceSynchronize(),
+               "cudaMemset");  // the streams that will use the memory do not wait for the default one
     return owner;
 }
 
@@ -41,19 +43,20 @@ cudaDeviceProp properties_of(int index) {
     int count = 0;
     const cudaError_t status = cudaGetDeviceCount(&count);
     if (status != cudaSuccess || index >= count)
-        fail(Exit::config, "there is no CUDA device {} ({} found{}{})", index, count, status == cudaSuccess ? "" : ": ",
-             status == cudaSuccess ? "" : cudaGetErrorString(status));
+        fail(Exit::config, "CUDA device {} does not exist ({} found{}{})", index, count,
+             status == cudaSuccess ? "" : ": ", status == cudaSuccess ? "" : cudaGetErrorString(status));
     cudaDeviceProp properties{};
     check_cuda(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
     if (properties.major < 8)
-        fail(Exit::config, "CUDA device {}, {}, is an sm_{}{}: the kernels need sm_80 or newer", index, properties.name,
+        fail(Exit::config, "CUDA device {} ({}) is sm_{}{}: the kernels need sm_80 or newer", index, properties.name,
              properties.major, properties.minor);
     return properties;
 }
 
 }  // namespace
 
-// A half is written by the host, then copied from; it is written again once the copies that read it are done.
+// The host writes one half while the device copies from the other. A half is written again only when its copies are
+// done.
 void Gpu::State::Staging::open() {
     check_cuda(cudaMallocHost(reinterpret_cast<void**>(&memory), 2 * half), "cudaMallocHost");
     for (cudaEvent_t& event : read)
@@ -79,13 +82,23 @@ char* Gpu::State::Staging::reserve(size_t bytes, cudaStream_t stream) {
 }
 
 Gpu::Gpu(int index) : state_(std::make_unique<State>()) {
+    open(index);
+    check_cuda(cudaStreamCreateWithFlags(&state_->stream, cudaStreamNonBlocking), "cudaStreamCreate");
+    state_->owns_stream = true;
+}
+
+Gpu::Gpu(int index, CUstream_st* stream) : state_(std::make_unique<State>()) {
+    open(index);
+    state_->stream = stream;
+}
+
+void Gpu::open(int index) {
     State& s = *state_;
     const cudaDeviceProp properties = properties_of(index);
     s.name = properties.name;
     s.compute_capability = properties.major * 10 + properties.minor;
     s.multiprocessors = properties.multiProcessorCount;
     check_cuda(cudaSetDevice(index), "cudaSetDevice");
-    check_cuda(cudaStreamCreateWithFlags(&s.stream, cudaStreamNonBlocking), "cudaStreamCreate");
     s.staging.open();
     s.open_gemm();
 }
@@ -93,10 +106,10 @@ Gpu::Gpu(int index) : state_(std::make_unique<State>()) {
 Gpu::~Gpu() = default;
 
 Gpu::State::~State() {
-    if (stream) cudaStreamSynchronize(stream);
+    cudaStreamSynchronize(stream);
     close_gemm();
     for (const Phase& p : phases) cudaEventDestroy(p.begin), cudaEventDestroy(p.end);
-    if (stream) cudaStreamDestroy(stream);
+    if (owns_stream) cudaStreamDestroy(stream);
 }
 
 CUstream_st* Gpu::stream() const {
@@ -120,7 +133,7 @@ int Gpu::multiprocessors() const {
 }
 
 void Gpu::upload(const Tensor& to, const std::function<void(void*, int64_t, int64_t)>& fill) {
-    require(to.device == Device::cuda && to.contiguous(), "upload into {} on {}", describe(to), name_of(to.device));
+    require(to.device == Device::cuda && to.contiguous(), "upload into {} on {}", to, to.device);
     const size_t element = bytes_of(to.dtype);
     const auto piece = static_cast<int64_t>(State::Staging::half / element);
     for (int64_t first = 0; first < to.numel(); first += piece) {
@@ -143,8 +156,7 @@ void Gpu::upload(const Tensor& to, const void* from) {
 }
 
 void Gpu::download(void* to, const Tensor& from) {
-    require(from.device == Device::cuda && from.contiguous(), "download of {} on {}", describe(from),
-            name_of(from.device));
+    require(from.device == Device::cuda && from.contiguous(), "download of {} on {}", from, from.device);
     const size_t bytes = from.bytes();
     for (size_t first = 0; first < bytes; first += State::Staging::half) {
         const size_t count = std::min(State::Staging::half, bytes - first);
@@ -159,13 +171,12 @@ void Gpu::download(void* to, const Tensor& from) {
 }
 
 void Gpu::zero(const Tensor& tensor) {
-    require(tensor.contiguous(), "zero of {}", describe(tensor));
+    require(tensor.contiguous(), "zero of {}", tensor);
     check_cuda(cudaMemsetAsync(tensor.data, 0, tensor.bytes(), state_->stream), "cudaMemsetAsync");
 }
 
 void Gpu::copy(const Tensor& to, const Tensor& from) {
-    require(to.contiguous() && from.contiguous() && to.bytes() == from.bytes(), "copy of {} to {}", describe(from),
-            describe(to));
+    require(to.contiguous() && from.contiguous() && to.bytes() == from.bytes(), "copy of {} to {}", from, to);
     check_cuda(cudaMemcpyAsync(to.data, from.data, to.bytes(), cudaMemcpyDeviceToDevice, state_->stream), "a copy");
 }
 
@@ -186,7 +197,8 @@ void Gpu::begin_phase(const char* name) {
 
 void Gpu::end_phase() {
     State& s = *state_;
-    cudaEventRecord(s.phases[s.open_phases++].end, s.stream);  // in a destructor: an error shows at the next wait
+    cudaEventRecord(s.phases[s.open_phases++].end,
+                    s.stream);  // called by a destructor: an error shows at the next wait
 }
 
 void Gpu::collect_phases(Profile& profile) {
@@ -220,7 +232,7 @@ Readback::Readback(Gpu& gpu, size_t bytes) : state_(std::make_unique<State>()) {
 Readback::~Readback() = default;
 
 void Readback::enqueue(const Tensor& from) {
-    require(from.bytes() == state_->bytes, "readback of {}, expected {} bytes", describe(from), state_->bytes);
+    require(from.bytes() == state_->bytes, "readback of {}, expected {} bytes", from, state_->bytes);
     check_cuda(cudaMemcpyAsync(state_->memory, from.data, state_->bytes, cudaMemcpyDeviceToHost, state_->stream),
                "a readback");
     check_cuda(cudaEventRecord(state_->done, state_->stream), "cudaEventRecord");

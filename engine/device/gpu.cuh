@@ -1,5 +1,5 @@
 #pragma once
-// For .cu files: error checks, and bf16 vectors of 16 bytes.
+// For .cu files: checks of CUDA calls, the context's stream, and typed device pointers.
 
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
@@ -9,10 +9,10 @@
 
 namespace colonnade {
 
-/// Throws for a failed CUDA call: Exit::memory, or Exit::peer with CUDA's own words.
+/// Throws if a CUDA call failed: Exit::memory, or Exit::peer with CUDA's error text.
 void check_cuda(cudaError_t status, const char* what);
 
-/// After a launch: a bad configuration shows here, a fault inside the kernel at the next wait.
+/// Call after a launch: reports a bad launch configuration. A fault inside the kernel shows at the next wait.
 inline void check_launch(const char* kernel) {
     check_cuda(cudaGetLastError(), kernel);
 }
@@ -30,7 +30,7 @@ struct device_type<bf16> {
     using type = __nv_bfloat16;
 };
 
-/// The tensor's memory as kernels see it: as_device<bf16>(t) is a __nv_bfloat16*. Throws when T is not the dtype.
+/// The tensor's memory as kernels see it: as_device<bf16>(t) is a __nv_bfloat16*. Throws if T is not the dtype.
 template <typename T>
 auto* as_device(const Tensor& tensor) {
     return reinterpret_cast<typename device_type<T>::type*>(tensor.as<T>());

@@ -1,9 +1,12 @@
 #pragma once
-// Gpu: one CUDA device and what a training step needs of it: a stream in whose order everything happens, pinned memory
-// through which host data travels, the plans of its matrix products, and events that time phases. The host only ever
-// waits in download() and synchronize().
+// Gpu: one CUDA device and what a training step needs of it: a stream that orders all work, pinned memory for copies
+// from and to the host, cuBLASLt plans, and events that time phases. Only download(), synchronize() and
+// collect_phases() wait for the device; upload() waits if its pinned memory is still in use.
 //
-// Without CUDA in the build (engine/device/gpu_without_cuda.cpp) a Gpu cannot be made: Exit::config.
+// Threads: a Gpu is used by one thread at a time. CUDA's current device is per thread: the constructor sets it for the
+// calling thread, and another thread that uses the Gpu must call cudaSetDevice first. Two Gpus share nothing.
+//
+// In a build without CUDA (engine/device/gpu_without_cuda.cpp) the constructors throw Exit::config.
 
 #include <functional>
 #include <memory>
@@ -18,8 +21,13 @@ class Profile;
 
 class Gpu {
   public:
-    /// Takes device `index` of the machine. Throws Exit::config where there is none, or one older than sm_80.
+    /// Uses device `index` of the machine with a stream of its own. Throws Exit::config if the device does not exist or
+    /// is older than sm_80.
     explicit Gpu(int index = 0);
+    /// The same on a stream of the caller, for example PyTorch's current stream; null is CUDA's default stream. Work is
+    /// enqueued in that stream's order. The stream belongs to device `index`, stays the caller's and must outlive the
+    /// Gpu; the destructor waits for it.
+    Gpu(int index, CUstream_st* stream);
     ~Gpu();
     Gpu(const Gpu&) = delete;
     Gpu& operator=(const Gpu&) = delete;
@@ -27,23 +35,25 @@ class Gpu {
     CUstream_st* stream() const;
     const std::string& name() const;
     int compute_capability() const;  ///< 90 for sm_90
-    /// True on a Hopper GPU if the build has code for sm_90a, which its own instructions (wgmma, bulk copies) need.
+    /// True on a Hopper GPU if the build has code for sm_90a, which wgmma and bulk copies need.
     bool runs_hopper_kernels() const;
     int multiprocessors() const;
 
     /// Enqueues a copy to contiguous device memory. `from` may be changed or freed as soon as this returns.
     void upload(const Tensor& to, const void* from);
-    /// The same with an element conversion that writes [first, first + count) elements of `to`'s dtype to pinned memory.
+    /// The same, with a function that writes elements [first, first + count), converted to `to`'s dtype, to pinned
+    /// memory.
     void upload(const Tensor& to, const std::function<void(void* out, int64_t first, int64_t count)>& fill);
-    /// Waits for what is enqueued and copies contiguous device memory to the host.
+    /// Waits for all enqueued work, then copies contiguous device memory to the host.
     void download(void* to, const Tensor& from);
     void zero(const Tensor& tensor);
-    /// Enqueues a copy between contiguous tensors of the same bytes.
+    /// Enqueues a copy between contiguous tensors with the same number of bytes.
     void copy(const Tensor& to, const Tensor& from);
-    /// Waits for everything that was enqueued. Throws Exit::peer where the device failed.
+    /// Waits for all enqueued work. Throws Exit::peer if the device failed.
     void synchronize();
 
-    /// Phases of the stream's work, timed by events; collect_phases() waits and adds them to a profile.
+    /// Phases of the stream's work, timed by events (see PhaseTimer). collect_phases() waits and adds them to a
+    /// profile.
     void begin_phase(const char* phase);
     void end_phase();
     void collect_phases(Profile& profile);
@@ -52,10 +62,11 @@ class Gpu {
     State& state() const { return *state_; }  ///< for engine's own .cu files
 
   private:
+    void open(int index);
     std::unique_ptr<State> state_;
 };
 
-/// A value read back without waiting: enqueue() copies a small device tensor into pinned memory, get() waits for that
+/// Reads a small tensor back without stalling the stream: enqueue() copies it into pinned memory, get() waits for that
 /// copy alone.
 class Readback {
   public:
@@ -71,7 +82,7 @@ class Readback {
     std::unique_ptr<State> state_;
 };
 
-/// Zeroed device memory on the current device; Exit::memory with the figures where it does not fit.
+/// Zeroed memory on the current device. Throws Exit::memory with the requested and available sizes if it does not fit.
 std::shared_ptr<void> allocate_on_gpu(size_t bytes);
 
 }  // namespace colonnade

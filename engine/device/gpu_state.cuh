@@ -1,5 +1,5 @@
 #pragma once
-// What a Gpu owns: engine/device/gpu.cu and engine/device/gemm.cu share it.
+// State of a Gpu, shared by engine/device/gpu.cu and engine/device/gemm.cu.
 
 #include <cublasLt.h>
 #include <cuda_runtime.h>
@@ -16,13 +16,15 @@ struct Gpu::State {
     std::string name;
     int compute_capability = 0, multiprocessors = 0;
     cudaStream_t stream = nullptr;
+    bool owns_stream = false;
 
+    /// Pinned memory for uploads and downloads.
     struct Staging {
         static constexpr size_t half = size_t{32} << 20;
         char* memory = nullptr;  ///< pinned, two halves
         cudaEvent_t read[2] = {};
         int current = 0;
-        size_t used = 0;  ///< of the current half
+        size_t used = 0;  ///< bytes of the current half
         void open();
         char* reserve(size_t bytes, cudaStream_t stream);
         ~Staging();
@@ -32,10 +34,10 @@ struct Gpu::State {
         const char* name;
         cudaEvent_t begin, end;
     };
-    std::vector<Phase> phases;  ///< events are kept for the next profile
+    std::vector<Phase> phases;  ///< events are reused by the next profile
     size_t open_phases = 0;
 
-    // Matrix products: one plan per shape, found once by cuBLASLt's heuristics, never by timing, so that a run repeats.
+    // GEMM: one plan per shape, chosen once by cuBLASLt's heuristics, never by timing, so that runs are reproducible.
     struct GemmPlan {
         cublasLtMatmulDesc_t operation = nullptr;
         cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;

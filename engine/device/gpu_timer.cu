@@ -25,12 +25,12 @@ GpuTimer::GpuTimer(Gpu& gpu) : state_(std::make_unique<State>()) {
 GpuTimer::~GpuTimer() = default;
 
 void GpuTimer::start() {
-    require(state_->events.size() % 2 == 0, "a timer started twice");
+    require(state_->events.size() % 2 == 0, "GpuTimer: started twice");
     state_->record();
 }
 
 void GpuTimer::stop() {
-    require(state_->events.size() % 2 == 1, "a timer stopped that was not started");
+    require(state_->events.size() % 2 == 1, "GpuTimer: stopped but not started");
     state_->record();
 }
 

@@ -1,6 +1,6 @@
 #pragma once
-// GpuTimer: how long stretches of a GPU's stream take, by CUDA events. The host does not wait in between, so that the
-// work of one stretch is launched while the one before it runs.
+// GpuTimer: measures intervals of a GPU's stream with CUDA events. The host does not wait in between: the work of one
+// interval is launched while the previous one still runs.
 
 #include <memory>
 #include <vector>
@@ -16,10 +16,10 @@ class GpuTimer {
     GpuTimer(const GpuTimer&) = delete;
     GpuTimer& operator=(const GpuTimer&) = delete;
 
-    /// What is enqueued between the two calls is one stretch.
+    /// The work enqueued between the two calls is one interval.
     void start();
     void stop();
-    /// Waits; the stretches since the timer was made, in order.
+    /// Waits, then returns all intervals since construction, in order.
     std::vector<double> seconds();
 
   private:

@@ -16,6 +16,9 @@ struct Gpu::State {};
 Gpu::Gpu(int) {
     no_cuda();
 }
+Gpu::Gpu(int, CUstream_st*) {
+    no_cuda();
+}
 Gpu::~Gpu() = default;
 CUstream_st* Gpu::stream() const {
     no_cuda();
@@ -73,7 +76,7 @@ const void* Readback::get() {
 std::shared_ptr<void> allocate_on_gpu(size_t) {
     no_cuda();
 }
-void gemm(const Context&, const GpuGemm&) {
+void cuda::gemm(const Context&, const Gemm&) {
     no_cuda();
 }
 void cuda::checksum(const Context&, const Tensor&, const Tensor&) {

@@ -16,7 +16,7 @@ void upload_as_bf16(Gpu& gpu, const Tensor& to, const float* from) {
 
 HostCopy::HostCopy(Gpu* gpu, const Tensor& original) : gpu_(gpu), original_(original), tensor_(original) {
     if (original.empty() || original.device == Device::cpu) return;
-    require(gpu && original.contiguous(), "a host copy of {} on {}", describe(original), name_of(original.device));
+    require(gpu && original.contiguous(), "a host copy of {} on {}", original, original.device);
     tensor_.dtype = sum_dtype(original.dtype);
     tensor_.device = Device::cpu;
     allocate();

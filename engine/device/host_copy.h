@@ -1,25 +1,26 @@
 #pragma once
-// HostCopy: a tensor as the host can read and write it. One in host memory is itself; one on a GPU is copied.
+// HostCopy: a tensor that the host can read and write. A tensor in host memory is used directly; one on a GPU is
+// copied.
 
 #include "engine/device/context.h"
 
 namespace colonnade {
 
-/// Uploads f32 numbers to a tensor of bf16 on the GPU, rounded.
+/// Uploads f32 values to a bf16 tensor on the GPU, rounded to nearest even.
 void upload_as_bf16(Gpu& gpu, const Tensor& to, const float* from);
 
 class HostCopy {
   public:
-    /// Holds what `original` holds (waits for the GPU). bf16 is widened to f32, which is exact.
+    /// A copy of the content of `original`; waits for the GPU. bf16 is widened to f32, which is exact.
     static HostCopy of(Gpu* gpu, const Tensor& original);
-    /// Room for `original`'s new content, zeroed; store() writes it back. f32 for bf16: the values must be bf16's own.
+    /// Zeroed memory for new content, which store() writes to `original`. For bf16 it is f32; store() rounds.
     static HostCopy to_fill(Gpu* gpu, const Tensor& original);
 
-    /// Memory of its own, zeroed, that stands for no other tensor.
+    /// Zeroed host memory of its own, without an original.
     static HostCopy blank(DType dtype, int64_t elements);
 
     const Tensor& tensor() const { return tensor_; }
-    /// Writes the content back to where `original` lives.
+    /// Writes the content to the original. Does nothing if that is in host memory.
     void store() const;
 
   private:

@@ -1,5 +1,5 @@
 #pragma once
-// COLONNADE_HOST_DEVICE marks a function that both devices run: one formula, two compilers.
+// COLONNADE_HOST_DEVICE marks a function that is compiled for both devices, so that a formula exists once.
 
 #ifdef __CUDACC__
 #define COLONNADE_HOST_DEVICE __host__ __device__

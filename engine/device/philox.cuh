@@ -1,5 +1,5 @@
 #pragma once
-// engine/device/philox.h for kernels: the same bits from the same counter and key.
+// engine/device/philox.h for kernels: the same counter and key give the same bits.
 
 #include <cuda_runtime.h>
 
@@ -7,7 +7,7 @@
 
 namespace colonnade {
 
-/// One block of four 32-bit random words. Where the key is the same for all threads its schedule costs them nothing.
+/// One block of four 32-bit random words. If all threads have the same key, its schedule costs them nothing.
 __device__ inline uint4 philox4x32(uint4 counter, uint2 key) {
 #pragma unroll
     for (int round = 0; round < 10; ++round) {

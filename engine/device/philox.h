@@ -1,7 +1,7 @@
 #pragma once
 // Philox4x32-10: a counter-based random generator (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
-// SC'11). Every number is a pure function of (seed, stream, index): nothing to save, nothing to skip. bits, uniform and
-// below are the same on every device, normal to the last digit of libm.
+// SC'11). Every number is a pure function of (seed, stream, index), so there is no generator state to save. bits,
+// uniform and below are the same on every device; normal may differ in the last digit, which depends on libm.
 
 #include <array>
 #include <cmath>
@@ -22,7 +22,8 @@ inline std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, std::
     return counter;
 }
 
-/// Random numbers of one purpose: `stream` tells purposes apart (a parameter's index, an epoch), `index` walks along.
+/// Random numbers for one purpose. `stream` separates purposes (a parameter's index, an epoch), `index` counts the
+/// numbers.
 struct Philox {
     uint64_t seed;
     uint64_t stream;
@@ -31,7 +32,7 @@ struct Philox {
         const auto r = block(index);
         return (uint64_t{r[0]} << 32) | r[1];
     }
-    /// In [0, 1), 53 bits.
+    /// Uniform in [0, 1), 53 bits.
     double uniform(uint64_t index) const { return static_cast<double>(bits(index) >> 11) * 0x1.0p-53; }
     /// Standard normal (Box-Muller).
     double normal(uint64_t index) const {
@@ -40,13 +41,13 @@ struct Philox {
         const double v = static_cast<double>((uint64_t{r[2]} << 21) ^ (r[3] >> 11)) * 0x1.0p-53;
         return std::sqrt(-2.0 * std::log(u)) * std::cos(6.283185307179586476925 * v);
     }
-    /// An integer in [0, n), n > 0, without modulo bias worth speaking of (64-bit multiply-shift).
+    /// An integer in [0, n), n > 0, with negligible modulo bias (64-bit multiply-shift).
     uint64_t below(uint64_t index, uint64_t n) const {
         __extension__ using wide = unsigned __int128;
         return static_cast<uint64_t>((static_cast<wide>(bits(index)) * n) >> 64);
     }
 
-    /// The four words behind one index.
+    /// The four words of one index.
     std::array<uint32_t, 4> block(uint64_t index) const {
         return philox4x32({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32),
                            static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)},

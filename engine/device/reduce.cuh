@@ -8,12 +8,12 @@ namespace colonnade {
 struct Add {
     __device__ float operator()(float a, float b) const { return a + b; }
 };
-/// NaN is left out.
+/// Ignores NaN.
 struct Largest {
     __device__ float operator()(float a, float b) const { return fmaxf(a, b); }
 };
 
-/// Over `lanes` neighbouring lanes, a power of two up to 32. The whole warp takes part.
+/// Reduces over `lanes` neighbouring lanes, a power of two up to 32. The whole warp must call it.
 template <int lanes, typename Op>
 __device__ float reduce_lanes(float value, Op op) {
 #pragma unroll
@@ -21,8 +21,8 @@ __device__ float reduce_lanes(float value, Op op) {
     return value;
 }
 
-/// Barrier of the calling thread's group: `group` neighbouring threads of a CTA of `threads`, whole warps, at most 15
-/// groups.
+/// Barrier of the calling thread's group. A group is `group` neighbouring threads (whole warps) of a CTA of `threads`;
+/// there are at most 15 groups.
 template <int group, int threads>
 __device__ void sync_group() {
     if constexpr (group == threads)
@@ -31,9 +31,9 @@ __device__ void sync_group() {
         asm volatile("bar.sync %0, %1;" ::"r"(1 + static_cast<int>(threadIdx.x) / group), "n"(group) : "memory");
 }
 
-/// Over each group of `group` neighbouring threads (a power of two) of a CTA of `threads`. `slots`: shared, one float
-/// for each warp of the CTA. The next reduction needs other slots, the one after it may use these again. Threads of one
-/// warp call it together; with groups of more than a warp, those of one group do.
+/// Reduces over each group of `group` neighbouring threads (a power of two) of a CTA of `threads`. `slots` is shared
+/// memory, one float per warp of the CTA. The next reduction needs other slots; the one after it may use these again.
+/// All threads of a warp call it together, and all threads of a group that is larger than a warp.
 template <int group, int threads, typename Op>
 __device__ float reduce_group(float value, float* slots, Op op) {
     value = reduce_lanes<(group < 32 ? group : 32)>(value, op);

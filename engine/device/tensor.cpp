@@ -1,7 +1,5 @@
 #include "engine/device/tensor.h"
 
-#include <vector>
-
 namespace colonnade {
 
 size_t bytes_of(DType dtype) {
@@ -89,7 +87,7 @@ Tensor Tensor::slice(int dim, int64_t begin, int64_t end) const {
         fail(Exit::internal, "slice {}:{} of dim {} of {}", begin, end, dim, describe(*this));
     Tensor t = *this;
     const auto d = static_cast<size_t>(dim);
-    // A planned tensor has no memory yet: its slices have none either.
+    // A planned tensor has no memory yet, and neither have its slices.
     if (data) t.data = static_cast<char*>(data) + static_cast<size_t>(begin * stride[d]) * bytes_of(dtype);
     t.shape[d] = end - begin;
     return t;

@@ -1,11 +1,12 @@
 #pragma once
-// Tensor: a non-owning view of up to four dimensions. Memory belongs to an Arena (engine/device/arena.h) or to whoever made
-// it; a Tensor is cheap to copy and never frees anything.
+// Tensor: a non-owning view of up to four dimensions. The memory belongs to an Arena (engine/device/arena.h) or to the
+// caller; a Tensor is cheap to copy and never frees anything.
 
 #include <array>
 #include <cstdint>
 #include <initializer_list>
 #include <string>
+#include <vector>
 
 #include "engine/device/error.h"
 #include "engine/device/float16.h"
@@ -37,8 +38,8 @@ constexpr DType dtype_of() {
         static_assert(sizeof(T) == 0, "no DType for this type");
 }
 
-/// What sums over tensors of `dtype` are kept in: statistics (rstd, lse), angles, gradients of parameters. f32 for the
-/// 16-bit types, else the type itself.
+/// Dtype of sums over tensors of `dtype` (rstd, lse, gradients of parameters) and of angles: f32 for the 16-bit types,
+/// else the type itself.
 constexpr DType sum_dtype(DType dtype) {
     return dtype == DType::bf16 || dtype == DType::f16 ? DType::f32 : dtype;
 }
@@ -48,7 +49,7 @@ struct Tensor {
     DType dtype = DType::f32;
     Device device = Device::cpu;
     int rank = 0;
-    std::array<int64_t, 4> shape{};   ///< the first `rank` entries count
+    std::array<int64_t, 4> shape{};   ///< only the first `rank` entries are used
     std::array<int64_t, 4> stride{};  ///< in elements
 
     Tensor() = default;
@@ -61,16 +62,16 @@ struct Tensor {
     size_t bytes() const { return static_cast<size_t>(numel()) * bytes_of(dtype); }
     bool contiguous() const;
 
-    /// The same elements under another shape; the view must be contiguous and the counts equal.
+    /// The same elements with another shape. The tensor must be contiguous and the element counts equal.
     Tensor view(std::initializer_list<int64_t> new_shape) const;
-    /// Elements [begin, end) along `dim`; keeps the strides.
+    /// Elements [begin, end) along `dim`, with unchanged strides.
     Tensor slice(int dim, int64_t begin, int64_t end) const;
 
-    /// Typed pointer; throws Exit::internal when T is not the dtype.
+    /// Typed pointer; throws Exit::internal if T is not the dtype.
     template <typename T>
     T* as() const {
         if (dtype != dtype_of<T>())
-            fail(Exit::internal, "tensor holds {}, asked for {}", name_of(dtype), name_of(dtype_of<T>()));
+            fail(Exit::internal, "tensor holds {}, requested as {}", name_of(dtype), name_of(dtype_of<T>()));
         return static_cast<T*>(data);
     }
 };
@@ -78,7 +79,13 @@ struct Tensor {
 /// "[2, 3, 4] f32"
 std::string describe(const Tensor& tensor);
 
-/// Calls body.operator()<float>() or <double>() after `dtype`: the one switch from runtime dtypes to kernel templates.
+/// The elements of a vector, on the CPU. They may be written only if the vector is not const.
+template <typename T>
+Tensor view_of(const std::vector<T>& values) {
+    return Tensor(const_cast<T*>(values.data()), dtype_of<T>(), {std::ssize(values)});
+}
+
+/// Calls body.operator()<float>() or <double>(): the one switch from runtime dtypes to CPU kernel templates.
 template <typename Body>
 void dispatch_float(DType dtype, Body&& body) {
     switch (dtype) {
@@ -92,3 +99,23 @@ void dispatch_float(DType dtype, Body&& body) {
 }
 
 }  // namespace colonnade
+
+// Tensors, dtypes and devices as arguments of fail() and require().
+template <>
+struct fmt::formatter<colonnade::Tensor> : fmt::formatter<std::string_view> {
+    auto format(const colonnade::Tensor& tensor, fmt::format_context& ctx) const {
+        return fmt::formatter<std::string_view>::format(colonnade::describe(tensor), ctx);
+    }
+};
+template <>
+struct fmt::formatter<colonnade::DType> : fmt::formatter<std::string_view> {
+    auto format(colonnade::DType dtype, fmt::format_context& ctx) const {
+        return fmt::formatter<std::string_view>::format(colonnade::name_of(dtype), ctx);
+    }
+};
+template <>
+struct fmt::formatter<colonnade::Device> : fmt::formatter<std::string_view> {
+    auto format(colonnade::Device device, fmt::format_context& ctx) const {
+        return fmt::formatter<std::string_view>::format(colonnade::name_of(device), ctx);
+    }
+};

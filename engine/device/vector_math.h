@@ -1,6 +1,7 @@
 #pragma once
-// exp that a compiler can vectorise. Branch-free in float (Cephes expf: range reduction by ln 2 in two parts, degree-5
-// polynomial; about 2 ulp); std::exp in double, where the gradient checks live and speed does not matter.
+// exp that a compiler can vectorise. In float it is branch-free (Cephes expf: range reduction by ln 2 in two parts,
+// degree-5 polynomial; about 2 ulp). In double it is std::exp: only gradient checks use it, and speed does not matter
+// there.
 
 #include <bit>
 #include <cmath>
@@ -15,7 +16,7 @@ inline double vexp(double x) {
 inline float vexp(float x) {
     // Below -87.3 the result would be subnormal: it is 0 here, which also makes exp(-inf) = 0.
     const float clamped = x < -87.3f ? -87.3f : (x > 88.7f ? 88.7f : x);
-    // NaN has no integer to convert to below: n is 0 then, and r carries the NaN on.
+    // NaN cannot be converted to an integer below: n is then 0, and r passes the NaN on.
     const float n = std::nearbyint((clamped == clamped ? clamped : 0.0f) * 1.44269504088896341f);
     const float r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
     float p = 1.9875691500e-4f;

@@ -1,5 +1,5 @@
 #pragma once
-// For kernels: eight bf16 that travel as one 16-byte access, and are read as floats.
+// For kernels: eight bf16 that are loaded and stored as one 16-byte access, and read as floats.
 
 #include <cuda_bf16.h>
 
@@ -9,12 +9,12 @@
 
 namespace colonnade {
 
-constexpr int pack_size = 8;  ///< bf16 of one access
+constexpr int pack_size = 8;  ///< bf16 per access
 
 struct __align__(16) Pack {
     uint32_t words[4];
 
-    /// i known at compile time (an unrolled loop), so that the pack stays in registers.
+    /// i must be known at compile time (an unrolled loop), so that the pack stays in registers.
     __device__ float operator[](int i) const {
         const uint32_t word = words[i / 2];
         return __uint_as_float(i % 2 ? word & 0xffff0000u : word << 16);
@@ -36,8 +36,8 @@ __device__ inline Pack pack_of(const float (&values)[pack_size]) {
     return pack;
 }
 
-// A kernel is compiled twice: for packs that are aligned and whole, and for any others. There `left`, the number of
-// elements to the end of the row, says how many of the eight exist; the missing ones read as 0.
+// A kernel is compiled twice: for packs that are aligned and complete, and for all others. In the second case `left`,
+// the number of elements to the end of the row, says how many of the eight exist; the missing ones read as 0.
 
 template <bool aligned>
 __device__ Pack load_pack(const __nv_bfloat16* from, int left) {
@@ -64,7 +64,7 @@ __device__ void store_pack(__nv_bfloat16* to, const Pack& pack, int left) {
     }
 }
 
-/// For data that no kernel reads again soon: it is the first to leave the caches.
+/// For data that no kernel reads again soon: the caches evict it first.
 template <bool aligned>
 __device__ Pack load_pack_once(const __nv_bfloat16* from, int left) {
     if constexpr (aligned) {
@@ -83,7 +83,7 @@ __device__ void store_pack_once(__nv_bfloat16* to, const Pack& pack, int left) {
         store_pack<false>(to, pack, left);
 }
 
-/// All packs of the tensor's rows are aligned and whole. True of an empty tensor.
+/// True if all packs of the tensor's rows are aligned and complete, or if the tensor is empty.
 inline bool has_packs(const Tensor& t) {
     if (t.empty()) return true;
     bool held = reinterpret_cast<uintptr_t>(t.data) % 16 == 0 && t.size(t.rank - 1) % pack_size == 0;

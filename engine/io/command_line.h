@@ -1,5 +1,6 @@
 #pragma once
-// The frame around the main of a program with options.
+// Runs the body of a program's main(): parses its arguments, then calls `body`. Wrong usage is Exit::config, reported
+// on one line like any other error (engine/device/error.h).
 
 #include <CLI/CLI.hpp>
 #include <functional>

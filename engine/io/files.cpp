@@ -1,36 +1,17 @@
 #include "engine/io/files.h"
 
 #include <fcntl.h>
-#include <openssl/evp.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <array>
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <utility>
 
-#include "engine/device/error.h"
+#include "engine/io/system_call.h"
 
 namespace colonnade {
 namespace {
-
-constexpr size_t piece_bytes = size_t{1} << 20;
-
-[[noreturn]] void refused(const char* action, const std::string& path, Exit exit = Exit::storage) {
-    fail(exit, "{}: cannot {}: {}", path, action, std::strerror(errno));
-}
-
-template <typename Call>
-auto uninterrupted(Call call) {
-    auto result = call();
-    while (result == -1 && errno == EINTR) result = call();
-    return result;
-}
 
 void write_all(int fd, const std::string& path, const void* data, size_t bytes) {
     const char* next = static_cast<const char*>(data);
@@ -42,7 +23,7 @@ void write_all(int fd, const std::string& path, const void* data, size_t bytes) 
     }
 }
 
-// Linux has given the descriptor back even where close() was interrupted.
+// Linux has released the descriptor even if close() was interrupted.
 void close_checked(int fd, const std::string& path) {
     if (::close(fd) != 0 && errno != EINTR) refused("close", path);
 }
@@ -52,7 +33,7 @@ std::string parent_of(const std::string& path) {
     return parent.empty() ? "." : parent;
 }
 
-// "<path>.<kind>-<pid>", numbered where a dead process of the same pid has left one: never a name that is in use.
+// "<path>.<kind>-<pid>", with a number if a dead process with the same pid has left one: never a name in use.
 std::string unused_name(const std::string& path, const char* kind) {
     const std::string first = fmt::format("{}.{}-{}", path, kind, ::getpid());
     std::string name = first;
@@ -116,7 +97,7 @@ void OutputFile::write(const void* data, size_t bytes) {
 
 void OutputFile::close() {
     if (::fsync(fd_) != 0) refused("fsync", path_);
-    // Some file systems tell of a full disk only now.
+    // Some file systems report a full disk only now.
     if (::close(std::exchange(fd_, -1)) != 0 && errno != EINTR) {
         const int error = errno;
         ::unlink(path_.c_str());
@@ -131,7 +112,7 @@ std::string read_file(const std::string& path, size_t limit) {
         if (bytes > limit) fail(Exit::data, "{}: {} bytes or more, expected at most {}", path, bytes, limit);
     };
     check(file.size());
-    // Read to its end, whatever its size says: a pipe has none.
+    // Reads to the end, whatever the size is: a pipe has none.
     std::string content(file.size() + 1, '\0');
     size_t filled = 0;
     while (const size_t got = file.read(content.data() + filled, content.size() - filled)) {
@@ -172,7 +153,7 @@ FolderCommit::FolderCommit(std::string path) : path_(std::move(path)) {
     while (path_.size() > 1 && path_.back() == '/') path_.pop_back();
     temporary_ = unused_name(path_, "tmp");
     struct stat info {};
-    if (::lstat(path_.c_str(), &info) == 0) fail(Exit::storage, "{}: exists already, nothing is overwritten", path_);
+    if (::lstat(path_.c_str(), &info) == 0) fail(Exit::storage, "{}: already exists, nothing is overwritten", path_);
     if (::mkdir(temporary_.c_str(), 0777) != 0) refused("create", temporary_);
 }
 
@@ -188,7 +169,7 @@ void FolderCommit::commit() {
         sync_path(entry->path());
     if (error) fail(Exit::storage, "{}: cannot list: {}", temporary_, error.message());
     sync_path(temporary_);
-    // A folder is never renamed onto a file or onto a folder with something in it.
+    // rename() fails if the target is a file or a folder that is not empty.
     if (::rename(temporary_.c_str(), path_.c_str()) != 0) refused("rename the finished folder to this name", path_);
     committed_ = true;
     sync_path(parent_of(path_));
@@ -197,69 +178,10 @@ void FolderCommit::commit() {
 void remove_folder(const std::string& path) {
     const std::string trash = unused_name(path, "trash");
     if (::rename(path.c_str(), trash.c_str()) != 0) refused("rename for deletion", path);
-    sync_path(parent_of(path));  // the new name is on the disk before the first file goes
+    sync_path(parent_of(path));  // the new name is on disk before the first file is deleted
     std::error_code error;
     std::filesystem::remove_all(trash, error);
     if (error) fail(Exit::storage, "{}: cannot delete: {}", trash, error.message());
-}
-
-Sha256::Sha256() : context_(EVP_MD_CTX_new()) {
-    const bool ready = context_ && EVP_DigestInit_ex(static_cast<EVP_MD_CTX*>(context_), EVP_sha256(), nullptr) == 1;
-    require(ready, "OpenSSL gives no SHA-256");
-}
-
-Sha256::~Sha256() {
-    EVP_MD_CTX_free(static_cast<EVP_MD_CTX*>(context_));
-}
-
-void Sha256::update(const void* data, size_t bytes) {
-    require(EVP_DigestUpdate(static_cast<EVP_MD_CTX*>(context_), data, bytes) == 1, "SHA-256 failed");
-}
-
-std::string Sha256::hex() {
-    std::array<unsigned char, 32> digest{};
-    require(EVP_DigestFinal_ex(static_cast<EVP_MD_CTX*>(context_), digest.data(), nullptr) == 1, "SHA-256 failed");
-    std::string text;
-    for (const unsigned char byte : digest) text += fmt::format("{:02x}", byte);
-    return text;
-}
-
-std::string sha256(std::string_view bytes) {
-    Sha256 hash;
-    hash.update(bytes.data(), bytes.size());
-    return hash.hex();
-}
-
-std::string sha256_file(const std::string& path) {
-    InputFile file(path);
-    Sha256 hash;
-    std::string piece(piece_bytes, '\0');
-    while (const size_t got = file.read(piece.data(), piece.size())) hash.update(piece.data(), got);
-    return hash.hex();
-}
-
-FolderLock::FolderLock(const std::string& folder) {
-    const std::string path = folder + "/.lock";
-    fd_ = uninterrupted([&] { return ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666); });
-    if (fd_ < 0) refused("create", path);
-    std::array<char, 256> text{};
-    if (uninterrupted([&] { return ::flock(fd_, LOCK_EX | LOCK_NB); }) != 0 && errno != ENOSYS && errno != EOPNOTSUPP) {
-        const int error = errno;
-        const ssize_t got = ::pread(fd_, text.data(), text.size() - 1, 0);
-        ::close(fd_);
-        errno = error;
-        if (error != EWOULDBLOCK) refused("lock", path);
-        fail(Exit::config, "{}: in use by {} ({} is locked)", folder, got > 0 ? text.data() : "another process", path);
-    }
-    std::array<char, 128> host{};
-    ::gethostname(host.data(), host.size() - 1);
-    const std::string holder = fmt::format("process {} on {}", ::getpid(), host.data());
-    // Only for the reader of a refusal: the lock itself is what counts.
-    if (::ftruncate(fd_, 0) == 0) (void)!::pwrite(fd_, holder.data(), holder.size(), 0);
-}
-
-FolderLock::~FolderLock() {
-    ::close(fd_);
 }
 
 }  // namespace colonnade

@@ -1,10 +1,11 @@
 #pragma once
-// Files that survive a crash. Everything Colonnade writes for keeps goes through here: written under a temporary name,
-// fsynced, renamed, directory fsynced. Every system call is checked; a failure is Exit::storage with path and errno
-// text. A failed fsync is never tried again (the kernel may have dropped the pages and would report success): what was
-// being written is abandoned. A file that is missing, too large or too short is Exit::data.
+// Files that survive a crash. All permanent output of Colonnade goes through here: it is written under a temporary
+// name, fsynced, and renamed, and then its directory is fsynced. Every system call is checked; a failure throws
+// Exit::storage with the path and the errno text. A failed fsync is never retried, because the kernel may have dropped
+// the pages and would report success: the file is abandoned. A file that is missing, too large or too short throws
+// Exit::data.
 //
-// run_program() ignores SIGXFSZ, so that a file size limit is an error like a full disk and not the end of the process.
+// run_program() ignores SIGXFSZ, so that a file size limit is an error like a full disk and does not kill the process.
 
 #include <cstdint>
 #include <string>
@@ -21,10 +22,10 @@ class InputFile {
     InputFile& operator=(const InputFile&) = delete;
 
     const std::string& path() const { return path_; }
-    uint64_t size() const { return size_; }  ///< when it was opened; 0 for a pipe
-    /// The next up to `bytes` bytes; returns how many, 0 at the end.
+    uint64_t size() const { return size_; }  ///< at the time of opening; 0 for a pipe
+    /// Reads the next bytes, at most `bytes`. Returns their number, 0 at the end of the file.
     size_t read(void* into, size_t bytes);
-    /// Exactly `bytes` bytes from `offset`; Exit::data when the file ends before.
+    /// Reads exactly `bytes` bytes from `offset`. Throws Exit::data if the file is shorter.
     void read_at(uint64_t offset, void* into, size_t bytes) const;
 
   private:
@@ -33,7 +34,7 @@ class InputFile {
     uint64_t size_ = 0;
 };
 
-/// A new file (it must not exist), written front to back. Destroyed without close(), it is removed.
+/// A new file, which must not exist yet, written front to back. If destroyed without close(), it is removed.
 class OutputFile {
   public:
     explicit OutputFile(const std::string& path);
@@ -50,15 +51,15 @@ class OutputFile {
     int fd_ = -1;
 };
 
-/// The whole file; Exit::data when it is larger than `limit`.
+/// Content of the whole file. Throws Exit::data if it is larger than `limit`.
 std::string read_file(const std::string& path, size_t limit = size_t{1} << 30);
-/// Replaces `path` atomically and durably: temporary file beside it, fsync, rename, fsync of the directory.
+/// Replaces `path` atomically and durably: temporary file in the same directory, fsync, rename, fsync of the directory.
 void write_file_atomically(const std::string& path, std::string_view content);
 
 /// Commits a folder of files at once: the constructor makes "<path>.tmp-<pid>"; write files into folder(); commit()
-/// fsyncs every file and folder in it, renames it to `path` (the commit point) and fsyncs the parent. Destroyed without
-/// commit(), it removes the temporary folder. `path` must not exist yet: Exit::storage otherwise (nothing is
-/// overwritten).
+/// fsyncs every file and folder in it, renames it to `path` (the commit point) and fsyncs the parent. The destructor
+/// removes the temporary folder if there was no commit(). Throws Exit::storage if `path` exists: nothing is
+/// overwritten.
 class FolderCommit {
   public:
     explicit FolderCommit(std::string path);
@@ -73,39 +74,10 @@ class FolderCommit {
     bool committed_ = false;
 };
 
-/// Renames to "<path>.trash-<pid>" first, so that a half-deleted folder is never taken for a whole one, then deletes.
+/// Deletes a folder. It is first renamed to "<path>.trash-<pid>", so that a half-deleted folder is never taken for a
+/// complete one.
 void remove_folder(const std::string& path);
 /// fsync of a file or folder.
 void sync_path(const std::string& path);
-
-/// Hex SHA-256 (what sha256sum prints).
-std::string sha256_file(const std::string& path);
-std::string sha256(std::string_view bytes);
-/// For hashing in pieces.
-class Sha256 {
-  public:
-    Sha256();
-    ~Sha256();
-    Sha256(const Sha256&) = delete;
-    Sha256& operator=(const Sha256&) = delete;
-    void update(const void* data, size_t bytes);
-    std::string hex();  ///< ends the hash: once
-
-  private:
-    void* context_;
-};
-
-/// An exclusive lock on a folder (flock on "<folder>/.lock", holder's pid and host inside), held until destroyed or
-/// until the process dies; Exit::config naming the holder when taken. A file system that has no locks counts as free.
-class FolderLock {
-  public:
-    explicit FolderLock(const std::string& folder);
-    ~FolderLock();
-    FolderLock(const FolderLock&) = delete;
-    FolderLock& operator=(const FolderLock&) = delete;
-
-  private:
-    int fd_ = -1;
-};
 
 }  // namespace colonnade

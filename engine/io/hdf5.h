@@ -1,13 +1,15 @@
 #pragma once
-// HDF5, the small part that Colonnade needs: arrays of numbers of up to four dimensions, and text and integer
-// attributes of the file. Written files are contiguous, without time stamps (same content, same bytes); one that is not
-// closed is removed, and what a killed process leaves no reader opens. Reading accepts only the plain subset:
-// contiguous or chunked, filters none, deflate, shuffle or fletcher32, little-endian numbers of our own dtypes, hard
-// links, no external or virtual storage, no variable-length types, and no more elements declared than the file can
-// hold; everything else is Exit::data.
+// The small part of HDF5 that Colonnade needs: numeric arrays of up to four dimensions, and text and integer attributes
+// of the file.
 //
-// The library parses a file before we can check it: open files of trusted origin only. Calls are made one at a time,
-// under one lock for the process. A reader or writer belongs to one thread at a time.
+// Written files are contiguous and without time stamps (the same content gives the same bytes). A file that is not
+// closed is removed, and no reader opens the file of a killed process. Reading accepts only a plain subset: contiguous
+// or chunked storage; no filter, deflate, shuffle or fletcher32; little-endian numbers of our dtypes; hard links; no
+// external or virtual storage; no variable-length types; and no more elements than the file can hold. Everything else
+// throws Exit::data.
+//
+// The HDF5 library parses a file before we can check it, so open only files from a trusted source. All calls in a
+// process take one lock. A reader or writer may be used by one thread at a time.
 
 #include <cstdint>
 #include <memory>
@@ -19,21 +21,22 @@
 
 namespace colonnade {
 
-/// Any failure is Exit::storage and gives the file up. Destroyed without close(), the file is removed.
+/// A failure throws Exit::storage and abandons the file. If destroyed without close(), the file is removed.
 class Hdf5Writer {
   public:
-    explicit Hdf5Writer(const std::string& path);  ///< fails where the file exists
+    explicit Hdf5Writer(const std::string& path);  ///< fails if the file exists
     ~Hdf5Writer();
     Hdf5Writer(const Hdf5Writer&) = delete;
     Hdf5Writer& operator=(const Hdf5Writer&) = delete;
-    /// A whole array; `name` may hold slashes (groups are made). The tensor must be contiguous, on the CPU.
+    /// Writes a whole array. `name` may contain slashes; the groups are created. The tensor is contiguous and on the
+    /// CPU.
     void write(const std::string& name, const Tensor& tensor);
-    /// One-dimensional array written piece by piece: create, then append until `rows` are there.
+    /// A one-dimensional array in pieces: create() it, then append() until it has `rows` elements.
     void create(const std::string& name, DType dtype, int64_t rows);
     void append(const std::string& name, const Tensor& piece);
     void attribute(const std::string& name, std::string_view text);  ///< up to 64,000 bytes without NUL
     void attribute(const std::string& name, int64_t value);
-    void close();  ///< flushes, closes, fsyncs; throws where any of it failed
+    void close();  ///< flushes, closes and fsyncs; throws if any of these fails
 
   private:
     struct Impl;
@@ -49,7 +52,7 @@ class Hdf5Reader {
     bool has(const std::string& name) const;
     std::vector<int64_t> shape(const std::string& name) const;
     DType dtype(const std::string& name) const;
-    /// Elements [begin, begin + into.numel()) of the flattened array; dtypes must be equal.
+    /// Reads elements [begin, begin + into.numel()) of the flattened array. The dtypes must be equal.
     void read(const std::string& name, const Tensor& into, int64_t begin = 0) const;
     template <typename T>
     std::vector<T> read_all(const std::string& name) const {

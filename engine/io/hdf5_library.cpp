@@ -23,9 +23,9 @@ Handle float_type(size_t exponent_bits, size_t mantissa_bits) {
 }  // namespace
 
 Session::Session() : lock_(library_mutex()) {
-    // Without the exit handler: after a failed write it may loop for ever. No plugins: they are foreign code.
+    // No exit handler: after a failed write it may loop forever. No plugins: they are foreign code.
     static const bool ready = H5dont_atexit() >= 0 && H5PLset_loading_state(0) >= 0;
-    require(ready, "the HDF5 library does not start");
+    require(ready, "the HDF5 library cannot be initialised");
     H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
 }
 
@@ -69,7 +69,7 @@ Handle file_access() {
     H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
     // This format has checksums on its metadata.
     H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110);
-    H5Pset_file_locking(access, true, true);  // where the file system has locks
+    H5Pset_file_locking(access, true, true);  // ignored if the file system has no locks
     return access;
 }
 

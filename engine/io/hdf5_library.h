@@ -1,6 +1,6 @@
 #pragma once
-// What Hdf5Writer and Hdf5Reader share of the HDF5 C library: its lock, handles, error text and our types. Not for
-// others: use engine/io/hdf5.h.
+// The HDF5 C library as Hdf5Writer and Hdf5Reader use it: lock, handles, error text and dtypes. Other code should
+// include engine/io/hdf5.h.
 
 #include <hdf5.h>
 
@@ -13,7 +13,8 @@
 
 namespace colonnade::hdf5 {
 
-/// Held during every use of the library: it need not be thread-safe, and its error printing is off per thread.
+/// Must exist during every use of the library. Takes the lock (the library may not be thread-safe) and turns off error
+/// printing, which is a setting per thread.
 class Session {
   public:
     Session();
@@ -41,7 +42,7 @@ class Handle {
     hid_t id_;
 };
 
-/// The innermost message of the library's error stack; of a failed system call, what the system said.
+/// The innermost message of the library's error stack; for a failed system call, the system's error text.
 std::string last_error();
 
 Handle type_of(DType dtype);

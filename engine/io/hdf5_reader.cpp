@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -13,6 +12,7 @@
 #include "engine/io/files.h"
 #include "engine/io/hdf5.h"
 #include "engine/io/hdf5_library.h"
+#include "engine/io/system_call.h"
 
 namespace colonnade {
 
@@ -22,10 +22,10 @@ using hdf5::Session;
 namespace {
 
 constexpr int rank_limit = 4;
-constexpr uint64_t chunk_limit = uint64_t{256} << 20;  // bytes; the library holds whole chunks in memory
-constexpr uint64_t deflate_ratio = 1032;               // the most that deflate can shrink anything
+constexpr uint64_t chunk_limit = uint64_t{256} << 20;  // bytes; the library keeps whole chunks in memory
+constexpr uint64_t deflate_ratio = 1032;               // upper bound of deflate's compression
 constexpr unsigned rehearsal_seconds = 60;
-constexpr int depth_limit = 16;  // groups within groups that the rehearsal visits
+constexpr int depth_limit = 16;  // nesting of groups that the rehearsal visits
 
 }  // namespace
 
@@ -39,10 +39,10 @@ struct Hdf5Reader::Impl {
     std::string path;
     uint64_t file_bytes = 0;
     Handle file;
-    std::map<std::string, Dataset> open;  // those that have passed every check
+    std::map<std::string, Dataset> open;  // datasets that have passed every check
 
     void open_file() {
-        const Handle access = hdf5::file_access();  // outlives the error stack, which its release clears
+        const Handle access = hdf5::file_access();  // outlives the error stack, which its release would clear
         file = Handle(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access));
         if (file < 0) fail(Exit::data, "{}: not a readable HDF5 file: {}", path, hdf5::last_error());
     }
@@ -56,7 +56,7 @@ struct Hdf5Reader::Impl {
         return result;
     }
 
-    // Link by link: the library would follow one out of the file.
+    // Checks link by link, because the library would follow a link to another file.
     bool has(const std::string& name) const {
         for (const std::string& prefix : hdf5::prefixes(name)) {
             if (check(H5Lexists(file, prefix.c_str(), H5P_DEFAULT), prefix) == 0) return false;
@@ -67,7 +67,7 @@ struct Hdf5Reader::Impl {
         return true;
     }
 
-    // Before anything else is asked of the dataset: a virtual one opens other files as soon as its shape is wanted.
+    // Must come before any other query: a virtual dataset opens other files as soon as its shape is read.
     void check_storage(const std::string& name, hid_t creation) const {
         const H5D_layout_t layout = H5Pget_layout(creation);
         if (layout != H5D_CONTIGUOUS && layout != H5D_CHUNKED) refuse(name, "neither contiguous nor chunked storage");
@@ -109,7 +109,7 @@ struct Hdf5Reader::Impl {
                 refuse(name, fmt::format("chunks that are empty or larger than {} bytes", chunk_limit));
     }
 
-    // Product of the shape, at most what the bytes in the file can give.
+    // Product of the shape, checked against the bytes in the file.
     int64_t checked_count(const std::string& name, const Dataset& dataset, hid_t creation) const {
         uint64_t bytes = bytes_of(dataset.dtype);
         for (const hsize_t size : dataset.shape)
@@ -122,7 +122,7 @@ struct Hdf5Reader::Impl {
             if (H5Pget_nfilters(creation) > 0) available *= deflate_ratio;
         }
         if (bytes > available)
-            refuse(name, fmt::format("{} bytes declared, the file holds at most {} of them", bytes, available));
+            refuse(name, fmt::format("{} bytes declared, the file holds at most {}", bytes, available));
         return static_cast<int64_t>(bytes / bytes_of(dataset.dtype));
     }
 
@@ -142,10 +142,8 @@ struct Hdf5Reader::Impl {
     void read(const std::string& name, const Tensor& into, int64_t begin) {
         const Dataset& found = dataset(name);
         int64_t left = into.numel();
-        require(into.contiguous() && into.device == Device::cpu, "'{}': {} is not contiguous on the CPU", name,
-                describe(into));
-        if (into.dtype != found.dtype)
-            refuse(name, fmt::format("holds {}, expected {}", name_of(found.dtype), name_of(into.dtype)));
+        require(into.contiguous() && into.device == Device::cpu, "'{}': {} is not contiguous on the CPU", name, into);
+        if (into.dtype != found.dtype) refuse(name, fmt::format("holds {}, expected {}", found.dtype, into.dtype));
         if (begin < 0 || begin > found.count || left > found.count - begin)
             refuse(name, fmt::format("holds {} elements, expected {} from {} on", found.count, left, begin));
 
@@ -154,8 +152,8 @@ struct Hdf5Reader::Impl {
         char* to = static_cast<char*>(into.data);
         if (rank == 0 && left > 0) check(H5Dread(found.id, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, to), name);
         while (rank > 0 && left > 0) {
-            // The largest box that begins here and is one run of the flattened array: as many steps as there are along
-            // the outermost dimension of which whole steps are wanted, everything along those within.
+            // The largest box that begins here and is contiguous in the flattened array: complete along the inner
+            // dimensions, several steps along the outermost dimension of which complete steps are left to read.
             std::array<hsize_t, rank_limit> start{}, size{};
             int64_t step = 1, taken = 0;
             for (size_t d = rank; d-- > 0; step *= static_cast<int64_t>(found.shape[d])) {
@@ -185,14 +183,14 @@ struct Hdf5Reader::Impl {
         return id;
     }
 
-    // Whether all metadata carries checksums: superblock of version 2 or 3 (byte 8), which is what our writer makes.
+    // True if all metadata has checksums: a superblock of version 2 or 3 (byte 8), as our writer creates.
     bool has_checksums() const {
         InputFile bytes(path);
         std::array<char, 9> head{};
         return bytes.read(head.data(), head.size()) == head.size() && head[8] >= 2;
     }
 
-    // Asks for everything below a group, as a user of the reader might; refusals are as good as answers.
+    // Reads everything below a group, as a user of the reader might. Errors are ignored: only crashes matter.
     void visit(hid_t group, const std::string& prefix, int depth) {
         H5G_info_t info{};
         if (group < 0 || H5Gget_info(group, &info) < 0 || depth > depth_limit) return;
@@ -216,7 +214,7 @@ struct Hdf5Reader::Impl {
     }
 
     void visit_attributes() const {
-        if (H5Aexists(file, "any") < 0) return;  // has looked at all of them
+        if (H5Aexists(file, "any") < 0) return;  // this call parses all of them
         for (int i = H5Aget_num_attrs(file); i-- > 0;) {
             const Handle id(H5Aopen_by_idx(file, ".", H5_INDEX_NAME, H5_ITER_INC, static_cast<hsize_t>(i), H5P_DEFAULT,
                                            H5P_DEFAULT));
@@ -226,8 +224,8 @@ struct Hdf5Reader::Impl {
         }
     }
 
-    // Without checksums, damage reaches the library's parser, which crashes on some of it (it divides by a chunk
-    // size of 0). A child process reads everything first: what it survives, we survive. It is forked while we hold the
+    // Without checksums, damaged bytes reach the library's parser, which crashes on some of them (it divides by a chunk
+    // size of 0). So a child process reads everything first: if it survives, so will we. It is forked while we hold the
     // Session and takes none itself.
     void rehearse() {
         const pid_t child = ::fork();
@@ -247,9 +245,7 @@ struct Hdf5Reader::Impl {
             ::_exit(0);
         }
         int status = 0;
-        pid_t ended;
-        while ((ended = ::waitpid(child, &status, 0)) < 0 && errno == EINTR) {
-        }
+        const pid_t ended = uninterrupted([&] { return ::waitpid(child, &status, 0); });
         if (ended != child || status != 0) fail(Exit::data, "{}: damaged: the HDF5 library crashes on it", path);
     }
 };

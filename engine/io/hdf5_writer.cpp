@@ -16,7 +16,7 @@ using hdf5::Session;
 
 namespace {
 
-constexpr size_t text_limit = 64'000;  // an attribute lies in an object header of at most 64 KiB
+constexpr size_t text_limit = 64'000;  // an attribute is stored in an object header of at most 64 KiB
 
 Handle without_times(hid_t property_class) {
     Handle list(H5Pcreate(property_class));
@@ -34,7 +34,7 @@ struct Hdf5Writer::Impl {
     };
     std::string path;
     hid_t file = H5I_INVALID_HID;
-    bool ours = false;  // made here and not finished yet: to be removed
+    bool ours = false;  // created here and not finished: remove it
     std::map<std::string, Array> unfinished;
 
     void abandon() {
@@ -43,7 +43,7 @@ struct Hdf5Writer::Impl {
         if (std::exchange(ours, false)) ::unlink(path.c_str());
     }
 
-    // Every negative answer is the end of this file.
+    // A negative result abandons the file.
     template <typename Result>
     Result check(Result result, const char* action, const std::string& name = {}) {
         if (result >= 0) return result;
@@ -53,7 +53,7 @@ struct Hdf5Writer::Impl {
     }
 
     Handle make(const std::string& name, DType dtype, const std::vector<hsize_t>& dims) {
-        require(file >= 0, "{}: written to after it was closed", path);
+        require(file >= 0, "{}: written after close()", path);
         for (const std::string& prefix : hdf5::prefixes(name)) {
             const bool exists = check(H5Lexists(file, prefix.c_str(), H5P_DEFAULT), "look for", prefix) > 0;
             require(!exists || prefix != name, "{}: '{}' is written twice", path, name);
@@ -71,11 +71,11 @@ struct Hdf5Writer::Impl {
             check(H5Dcreate2(file, name.c_str(), type, space, H5P_DEFAULT, properties, H5P_DEFAULT), "create", name));
     }
 
-    // Closing writes what the library still holds back of a small array.
+    // Closing writes the data of small arrays, which the library buffers.
     void finish(Handle& dataset, const std::string& name) { check(H5Dclose(dataset.release()), "finish", name); }
 
     void write_attribute(const std::string& name, hid_t type, const void* value) {
-        require(file >= 0, "{}: written to after it was closed", path);
+        require(file >= 0, "{}: written after close()", path);
         const Handle space(H5Screate(H5S_SCALAR));
         const Handle id(
             check(H5Acreate2(file, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), "create attribute", name));
@@ -86,7 +86,7 @@ struct Hdf5Writer::Impl {
 Hdf5Writer::Hdf5Writer(const std::string& path) : impl_(std::make_unique<Impl>()) {
     const Session session;
     impl_->path = path;
-    // Claimed first, so that a failure behind this line removes a file of ours and no other.
+    // Created by ourselves first, so that a failure after this line removes only a file of ours.
     const int claimed = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (claimed < 0) fail(Exit::storage, "{}: cannot create: {}", path, std::strerror(errno));
     ::close(claimed);
@@ -102,8 +102,7 @@ Hdf5Writer::~Hdf5Writer() {
 
 void Hdf5Writer::write(const std::string& name, const Tensor& tensor) {
     const Session session;
-    require(tensor.contiguous() && tensor.device == Device::cpu, "'{}': {} is not contiguous on the CPU", name,
-            describe(tensor));
+    require(tensor.contiguous() && tensor.device == Device::cpu, "'{}': {} is not contiguous on the CPU", name, tensor);
     Handle dataset = impl_->make(name, tensor.dtype, {tensor.shape.begin(), tensor.shape.begin() + tensor.rank});
     if (tensor.numel() > 0)
         impl_->check(H5Dwrite(dataset, hdf5::type_of(tensor.dtype), H5S_ALL, H5S_ALL, H5P_DEFAULT, tensor.data),
@@ -124,8 +123,7 @@ void Hdf5Writer::append(const std::string& name, const Tensor& piece) {
     Impl::Array& array = found->second;
     require(piece.contiguous() && piece.device == Device::cpu && piece.dtype == array.dtype &&
                 piece.numel() <= array.rows - array.filled,
-            "'{}': {} does not fit behind {} of {} rows of {}", name, describe(piece), array.filled, array.rows,
-            name_of(array.dtype));
+            "'{}': {} does not fit after {} of {} rows of {}", name, piece, array.filled, array.rows, array.dtype);
     if (piece.numel() == 0) return;
     const hsize_t begin = static_cast<hsize_t>(array.filled), count = static_cast<hsize_t>(piece.numel());
     const Handle memory(H5Screate_simple(1, &count, nullptr)), space(H5Dget_space(array.id));
@@ -159,7 +157,7 @@ void Hdf5Writer::close() {
     }
     impl_->unfinished.clear();
     impl_->check(H5Fclose(std::exchange(impl_->file, H5I_INVALID_HID)), "close");
-    sync_path(impl_->path);  // the library never does
+    sync_path(impl_->path);  // the library does not
     impl_->ours = false;
 }
 

@@ -11,7 +11,7 @@
 namespace colonnade {
 namespace {
 
-// Walks the text and tells how far the parser has come: the SAX events themselves carry no position.
+// Iterates over the text and records how far the parser has read, because SAX events carry no position.
 class TrackedChar {
   public:
     using iterator_category = std::input_iterator_tag;
@@ -33,7 +33,7 @@ class TrackedChar {
     const char** reached_;
 };
 
-// Builds the value while it counts levels and remembers the keys of every open object.
+// Builds the value. Counts the levels and keeps the keys of every open object.
 class Builder {
   public:
     Builder(std::string_view text, const std::string& where, const JsonLimits& limits)
@@ -42,7 +42,7 @@ class Builder {
     Json parse() {
         if (text_.size() > limits_.bytes)
             fail(Exit::data, "{}: {} bytes of JSON, expected at most {}", where_, text_.size(), limits_.bytes);
-        // The parser takes a NUL byte for the end of its input and would not look at what follows.
+        // The parser takes a NUL byte as the end of its input and would ignore the rest.
         if (const size_t nul = text_.find('\0'); nul != text_.npos) {
             reached_ = text_.data() + nul + 1;
             refuse("a NUL byte");
@@ -70,10 +70,10 @@ class Builder {
     }
 
     bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& error) {
-        // Behind a number the parser has read one byte more than it counts.
+        // After a number the parser has read one byte more than it counts.
         reached_ = text_.data() + std::min(position, text_.size());
-        // "[json.exception...] parse error at line 1, column 5: WHAT; last read: 'TOKEN'": the place is ours, and the
-        // token may be megabytes long.
+        // "[json.exception...] parse error at line 1, column 5: WHAT; last read: 'TOKEN'": we print our own
+        // position, and the token may be megabytes long.
         std::string_view what = error.what();
         const size_t id = what.find("] ");
         if (id != what.npos) what.remove_prefix(id + 2);
@@ -92,7 +92,7 @@ class Builder {
         if (open_.empty()) return &(root_ = std::move(value));
         Json& parent = *open_.back().value;
         if (parent.is_array()) return &parent.get_ref<Json::array_t&>().emplace_back(std::move(value));
-        // The map's own insert looks through all keys again: quadratic in a header of many tensors.
+        // The map's own insert searches all keys: quadratic time for a header with many tensors.
         Json::object_t::Container& entries = parent.get_ref<Json::object_t&>();
         return &entries.emplace_back(std::move(key_), std::move(value)).second;
     }

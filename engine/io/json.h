@@ -1,5 +1,6 @@
 #pragma once
-// JSON from files that we did not write: size and depth limits, duplicate keys refused, one clear error with the place.
+// JSON from files of unknown origin: limits on size and depth, no duplicate keys, and one clear error with the
+// position.
 
 #include <nlohmann/json.hpp>
 #include <string>
@@ -13,8 +14,8 @@ struct JsonLimits {
     size_t bytes = size_t{64} << 20;
     int depth = 64;
 };
-/// Throws Exit::data: "where: line 3, column 7: invalid JSON: ..."; only the column where the text is a single line,
-/// since `where` then names the line itself ("data.jsonl:17").
+/// Throws Exit::data: "where: line 3, column 7: invalid JSON: ...". If the text is a single line only the column is
+/// given, since `where` then names the line ("data.jsonl:17").
 Json parse_json(std::string_view text, const std::string& where, const JsonLimits& limits = {});
 Json read_json_file(const std::string& path, const JsonLimits& limits = {});
 

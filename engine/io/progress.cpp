@@ -10,7 +10,7 @@
 #include <cstdio>
 #include <tuple>
 
-#include "engine/device/arena.h"
+#include "engine/device/human_units.h"
 
 namespace colonnade {
 namespace {
@@ -32,7 +32,7 @@ size_t terminal_columns() {
     return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
-/// At most `columns` bytes, never ending inside a UTF-8 character.
+/// Cuts the line to at most `columns` bytes, never inside a UTF-8 character.
 void cut(std::string& line, size_t columns) {
     if (line.size() <= columns) return;
     while (columns > 0 && (static_cast<unsigned char>(line[columns]) & 0xC0) == 0x80) --columns;
@@ -47,7 +47,7 @@ std::string rate_text(double rate, const std::string& unit) {
     if (unit == "B") return human_bytes(static_cast<size_t>(rate)) + "/s";
     if (rate >= 1000) return fmt::format("{} {}/s", human_count(rate), unit);
     if (rate >= 1) return fmt::format("{:.2f} {}/s", rate, unit);
-    // Slow work reads better the other way round: 12.0 s per step.
+    // Slow work is easier to read the other way round: 12.0 s per step.
     const bool plural = unit.size() > 1 && unit.back() == 's';
     return fmt::format("{} per {}", human_duration(1 / rate), plural ? unit.substr(0, unit.size() - 1) : unit);
 }
@@ -116,31 +116,13 @@ void Progress::draw() {
         options_.write(text(0) + "\n");
         return;
     }
-    // A character short of the full width: some terminals wrap when the last column is written.
+    // One character less than the full width: some terminals wrap when the last column is written.
     const size_t columns = (options_.columns > 0 ? static_cast<size_t>(options_.columns) : terminal_columns()) - 1;
     std::string line = text(bar_width);
     if (line.size() > columns) line = text(0);
     cut(line, columns);
     options_.write("\r" + line + "\x1b[K");
     line_open_ = true;
-}
-
-std::string human_duration(double seconds) {
-    if (seconds < 0.9995) return fmt::format("{:.0f} ms", seconds * 1e3);
-    if (seconds < 59.95) return fmt::format("{:.1f} s", seconds);
-    const auto whole = static_cast<int64_t>(std::llround(seconds));
-    const int64_t minutes = whole / 60, hours = whole / 3600, days = whole / 86400;
-    if (hours < 1) return fmt::format("{}m {:02}s", minutes, whole % 60);
-    if (days < 1) return fmt::format("{}h {:02}m", hours, minutes % 60);
-    return fmt::format("{}d {:02}h", days, hours % 24);
-}
-
-std::string human_count(double count) {
-    if (count < 999.5) return fmt::format("{:.0f}", count);
-    const char* suffixes[] = {"k", "M", "G", "T"};
-    size_t i = 0;
-    for (count /= 1e3; count >= 999.5 && i < 3; ++i) count /= 1e3;
-    return fmt::format("{:.{}f}{}", count, count < 9.995 ? 2 : count < 99.95 ? 1 : 0, suffixes[i]);
 }
 
 }  // namespace colonnade

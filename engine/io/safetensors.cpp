@@ -1,5 +1,7 @@
 #include "engine/io/safetensors.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <bit>
 #include <filesystem>
@@ -13,12 +15,12 @@
 #include "engine/io/json.h"
 
 static_assert(std::endian::native == std::endian::little,
-              "safetensors spans are read and written as they lie in memory");
+              "safetensors data is copied between file and memory as it is");
 
 namespace colonnade {
 namespace {
 
-constexpr size_t header_limit = 100'000'000;  // of the reference reader
+constexpr size_t header_limit = 100'000'000;  // the same as the reference reader
 constexpr size_t tensor_limit = 1'000'000, name_limit = 1024, rank_limit = 8;
 constexpr int depth_limit = 8;
 constexpr size_t piece_elements = size_t{1} << 18;
@@ -50,9 +52,9 @@ std::string read_header(const InputFile& file) {
     if (file.size() < sizeof length)
         fail(Exit::data, "{}: {} bytes, a safetensors file has at least 8", file.path(), file.size());
     file.read_at(0, &length, sizeof length);
-    // Compared this way round: 8 + length may wrap.
+    // Not 8 + length > size, because 8 + length may wrap.
     if (length > file.size() - sizeof length)
-        fail(Exit::data, "{}: header of {} bytes, the file has {} behind its first 8", file.path(), length,
+        fail(Exit::data, "{}: header of {} bytes, the file has {} after its first 8", file.path(), length,
              file.size() - sizeof length);
     if (length > header_limit)
         fail(Exit::data, "{}: header of {} bytes, expected at most {}", file.path(), length, header_limit);
@@ -62,7 +64,7 @@ std::string read_header(const InputFile& file) {
     return header;
 }
 
-// An integer in [0, 2^63) written as one: 1e3, 1.0, -1 and what does not fit are refused.
+// An integer in [0, 2^63) in integer notation: 1e3, 1.0, -1 and larger numbers are refused.
 uint64_t checked_integer(const Json& value, const std::string& where) {
     const auto* number = value.get_ptr<const Json::number_unsigned_t*>();
     if (!number || *number > static_cast<uint64_t>(INT64_MAX))
@@ -92,7 +94,7 @@ void check_name(const std::string& name, const std::string& path) {
              name_limit);
 }
 
-// The entry with its span still counted from the first byte of data.
+// One entry; its span is counted from the first byte of data.
 TensorInfo parse_entry(const std::string& name, const Json& entry, const std::string& path) {
     check_name(name, path);
     const std::string where = fmt::format("{}: tensor '{}'", path, name);
@@ -129,7 +131,8 @@ void parse_metadata(const Json& metadata, const std::string& path, std::map<std:
     }
 }
 
-// Spans in order of their data: each begins where the one before it ends, the last one at the end of the file.
+// Sorts the tensors by their data. Each span must begin at the end of the previous one, and the last must end with the
+// file.
 void check_spans(std::vector<TensorInfo>& tensors, uint64_t data_begin, const InputFile& file) {
     std::ranges::stable_sort(
         tensors, [](const auto& a, const auto& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
@@ -163,10 +166,9 @@ std::vector<TensorInfo> parse_file(const std::string& path, std::map<std::string
     return tensors;
 }
 
-// --- Sharded folders
-// ----------------------------------------------------------------------------------------------------
+// --- Sharded folders -------------------------------------------------------------------------------------------------
 
-// tensor -> shard, out of model.safetensors.index.json.
+// Map from tensor to shard, from model.safetensors.index.json.
 std::map<std::string, std::string> parse_index(const std::string& path) {
     const Json index = read_json_file(path);
     const auto found = index.find("weight_map");
@@ -203,8 +205,7 @@ std::vector<TensorInfo> parse_shards(const std::string& folder, const std::strin
     return all;
 }
 
-// --- Elements
-// -------------------------------------------------------------------------------------------------------------
+// --- Elements --------------------------------------------------------------------------------------------------------
 
 template <typename To>
 void widen(DType from, const void* source, To* to, size_t n) {
@@ -248,7 +249,7 @@ DType dtype_in_file(const NamedTensor& named, DType stored) {
     if (own != DType::f32 && own != DType::f64) return own;
     const bool known = own == DType::f32 ? stored == DType::f32 || stored == DType::f16 || stored == DType::bf16
                                          : stored == DType::f32;
-    require(known, "tensor '{}' of {} cannot be stored as {}", named.name, name_of(own), name_of(stored));
+    require(known, "tensor '{}' of {} cannot be stored as {}", named.name, own, stored);
     return stored;
 }
 
@@ -269,7 +270,7 @@ void check_tensors(std::span<const NamedTensor> tensors) {
     for (const NamedTensor& t : tensors) {
         const int64_t count = std::accumulate(t.shape.begin(), t.shape.end(), int64_t{1}, std::multiplies<>());
         require(t.tensor.contiguous() && t.tensor.device == Device::cpu && count == t.tensor.numel(),
-                "tensor '{}': {} is not {} contiguous elements on the CPU", t.name, describe(t.tensor), count);
+                "tensor '{}': {} is not {} contiguous elements on the CPU", t.name, t.tensor, count);
     }
 }
 
@@ -304,13 +305,17 @@ void write_file(const std::string& path, std::span<const NamedTensor> tensors, D
 
 }  // namespace
 
+std::string shape_text(const std::vector<int64_t>& shape) {
+    return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
 int64_t TensorInfo::numel() const {
     return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
 }
 
 SafetensorsReader::SafetensorsReader(const std::string& path) {
     const std::string single = path + "/model.safetensors", index = single + ".index.json";
-    std::error_code none;  // what cannot be looked at is refused, with its reason, when it is opened
+    std::error_code none;  // ignored: opening the file reports the reason
     if (!std::filesystem::is_directory(path, none))
         tensors_ = parse_file(path, metadata_);
     else if (std::filesystem::exists(single, none))
@@ -329,13 +334,13 @@ const TensorInfo* SafetensorsReader::find(const std::string& name) const {
 
 void SafetensorsReader::read(const TensorInfo& info, const Tensor& into) const {
     require(into.contiguous() && into.device == Device::cpu && into.numel() == info.numel(),
-            "tensor '{}' of {} elements cannot be read into {}", info.name, info.numel(), describe(into));
+            "tensor '{}' of {} elements cannot be read into {}", info.name, info.numel(), into);
     const bool same = info.readable && info.dtype == into.dtype;
     const bool widened =
         info.readable && is_float(info.dtype) && (into.dtype == DType::f32 || into.dtype == DType::f64);
     if (!same && !widened)
-        fail(Exit::data, "{}: tensor '{}' is {}, which is not read as {}", info.file, info.name, info.stored,
-             name_of(into.dtype));
+        fail(Exit::data, "{}: tensor '{}' is {}, which cannot be read as {}", info.file, info.name, info.stored,
+             into.dtype);
     const InputFile file(info.file);
     if (same) return file.read_at(info.begin, into.data, into.bytes());
 
@@ -356,7 +361,7 @@ void write_safetensors_file(const std::string& path, const std::vector<NamedTens
 void write_safetensors(const std::string& folder, const std::vector<NamedTensor>& tensors, DType stored,
                        size_t shard_bytes) {
     check_tensors(tensors);
-    std::vector<size_t> first{0};  // of each shard
+    std::vector<size_t> first{0};  // first tensor of each shard
     size_t filled = 0, total = 0;
     for (size_t i = 0; i < tensors.size(); ++i) {
         const size_t bytes = bytes_in_file(tensors[i], stored);

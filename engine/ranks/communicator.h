@@ -1,19 +1,18 @@
 #pragma once
-// Communicator: the large sums and copies of a training step over the ranks of a run, by NCCL between GPUs and by MPI
-// between CPU processes.
+// Communicator: the collectives of a training step, by NCCL between GPUs and by MPI between CPU processes.
 //
-// It works on buckets, runs of elements of a flat buffer that every rank has. Of a bucket each rank owns one part:
+// Sums and gathers work on buckets: ranges of a flat buffer that every rank has. Each rank owns one part of a bucket
+// (part_of):
 //
-//     sum, everywhere   element i becomes the sum of the ranks' elements i
-//     sum, scattered    the same in a rank's own part only; the rest of the bucket is then worthless (reduce-scatter)
-//     share             everybody gets every part from its owner (all-gather)
+//     all_reduce       element i becomes the sum of the ranks' elements i, on every rank
+//     reduce_scatter   the same in the rank's own part only; the rest of the bucket is then undefined
+//     all_gather       every rank gets every part from its owner
 //
-// and spreads bytes of one rank to all.
-//
-// On the CPU the calls wait; sums are made in rank order, so that the same number of ranks gives the same bits in every
-// run, and "scattered" those of "everywhere". On GPUs the calls enqueue on a stream of their own, behind what the compute
-// stream holds at that moment, and wait() lets the compute stream wait, never the host. NCCL's order of summation is fixed
-// where algorithm and protocol are: `deterministic` asks for Ring and Simple. Between two ranks it cannot matter.
+// On the CPU the calls block. Sums are taken in rank order, so the same number of ranks gives the same bits in every
+// run, and reduce_scatter gives the same bits as all_reduce. On GPUs the calls enqueue on a separate stream, after the
+// work that is on the compute stream at that moment; wait() makes the compute stream wait, never the host. NCCL sums in
+// a fixed order if its algorithm and protocol are fixed: `deterministic` requests Ring and Simple. With two ranks the
+// order does not matter.
 
 #include <memory>
 #include <string>
@@ -24,61 +23,67 @@
 namespace colonnade {
 
 /// Elements [begin, end) of a flat buffer.
-struct Slice {
+struct Range {
     int64_t begin = 0, end = 0;
     int64_t size() const { return end - begin; }
-    bool operator==(const Slice&) const = default;
+    bool operator==(const Range&) const = default;
 };
 
-/// The part of a bucket that a rank owns: a multiple of 64 elements, the last rank's takes what is over.
-Slice part_of(const Slice& bucket, int rank, int ranks);
+/// The part of a bucket that a rank owns: a multiple of 64 elements; the last rank also owns the remainder.
+Range part_of(const Range& bucket, int rank, int ranks);
 
 class Communicator {
   public:
-    /// Joins the ranks: over NCCL with a GPU, else over MPI. Throws Exit::config where this build cannot, Exit::peer where
+    /// Joins the ranks: over NCCL with a GPU, else over MPI. Throws Exit::config if this build cannot, Exit::peer if
     /// NCCL fails. `ranks` and `gpu` must outlive it.
     static std::unique_ptr<Communicator> join(const Ranks& ranks, Gpu* gpu, bool deterministic);
     virtual ~Communicator() = default;
 
-    /// Bytes of the memory that sum() and share() of such buckets want as `scratch`.
+    /// Bytes of scratch memory that the calls below need for buckets of at most this size.
     static size_t scratch_bytes(Device device, int ranks, int64_t largest_bucket, DType dtype, DType wire);
 
+    /// Identifies an enqueued collective.
     using Ticket = int64_t;
-    struct Sum {
-        Tensor flat;  ///< f32; on the CPU f64, too
-        Slice bucket;
-        bool scattered = false;
-        DType wire = DType::f32;  ///< bf16: every rank's elements are rounded to bf16 before they travel
-        Tensor scratch;           ///< u8 [scratch_bytes]; the same for every call
-        std::string what;         ///< for the watchdog
+
+    struct Reduce {
+        Tensor flat;  ///< f32; on the CPU also f64
+        Range bucket;
+        DType wire = DType::f32;  ///< bf16: every rank's elements are rounded to bf16 before they are sent
+        Tensor scratch{};         ///< u8 [scratch_bytes()]; all calls may share it
+        std::string what;         ///< name for the watchdog's messages
     };
-    virtual Ticket sum(const Sum& args) = 0;
-    struct Share {
+    virtual Ticket all_reduce(const Reduce& args) = 0;
+    virtual Ticket reduce_scatter(const Reduce& args) = 0;
+
+    struct AllGather {
         Tensor flat;  ///< any dtype
-        Slice bucket;
-        Tensor scratch{};
+        Range bucket;
+        Tensor scratch{};  ///< as for Reduce; not needed on a GPU
         std::string what;
     };
-    virtual Ticket share(const Share& args) = 0;
-    struct Spread {
-        Tensor data;  ///< contiguous, as many bytes everywhere; that of rank `from` replaces the others'
+    virtual Ticket all_gather(const AllGather& args) = 0;
+
+    struct Broadcast {
+        Tensor data;  ///< contiguous, the same number of bytes on every rank
         int from = 0;
         std::string what;
     };
-    virtual Ticket spread(const Spread& args) = 0;
-    /// What is enqueued on the compute stream from now on comes after this sum, share or spread.
-    virtual void wait(Ticket ticket) = 0;
-    /// A few f64: their sums, or the largest of each.
-    struct Numbers {
-        Tensor values;
-        bool largest = false;
-    };
-    /// Everywhere, before whatever comes next on the compute stream.
-    virtual void combine(const std::vector<Numbers>& numbers) = 0;
+    virtual Ticket broadcast(const Broadcast& args) = 0;
 
-    /// Rank 0 gets rank r's part of each bucket from rank r. `own` is this rank's parts one after the other, in host
-    /// memory; `into`, the whole flat buffer, is used on rank 0 alone.
-    void collect(const Tensor& into, const Tensor& own, const std::vector<Slice>& buckets) const;
+    /// Work enqueued on the compute stream from now on runs after this collective.
+    virtual void wait(Ticket ticket) = 0;
+
+    enum class Op { sum, max };
+    struct Scalars {
+        Tensor values;  ///< f64, a few
+        Op op = Op::sum;
+    };
+    /// All-reduce of a few numbers, completed before whatever is enqueued on the compute stream next.
+    virtual void all_reduce_scalars(const std::vector<Scalars>& scalars) = 0;
+
+    /// Rank 0 receives every rank's part of each bucket. `own` holds this rank's parts one after the other, in host
+    /// memory; `into`, the whole flat buffer, is used on rank 0 only.
+    void gather(const Tensor& into, const Tensor& own, const std::vector<Range>& buckets) const;
 
     const Ranks& ranks() const { return ranks_; }
 
@@ -87,9 +92,9 @@ class Communicator {
     const Ranks& ranks_;
 };
 
-/// True when the build found NCCL.
+/// True if the build found NCCL.
 bool built_with_nccl();
-/// engine/ranks/communicator_nccl.cu, or an error where there is none.
+/// Defined in engine/ranks/communicator_nccl.cu; throws Exit::config in a build without NCCL.
 std::unique_ptr<Communicator> join_by_nccl(const Ranks& ranks, Gpu& gpu, bool deterministic);
 
 }  // namespace colonnade

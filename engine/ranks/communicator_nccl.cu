@@ -28,7 +28,7 @@ ncclDataType_t nccl_type(DType dtype) {
         case DType::bf16:
             return ncclBfloat16;
         default:
-            fail(Exit::internal, "NCCL is not asked to add up {}", name_of(dtype));
+            fail(Exit::internal, "NCCL has no sum for {} here", dtype);
     }
 }
 
@@ -47,9 +47,9 @@ unsigned blocks_for(int64_t elements) {
     return static_cast<unsigned>((elements + cast_threads - 1) / cast_threads);
 }
 
-/// NCCL reads its settings from the environment, once. What the user has set stays.
+/// NCCL reads its settings from the environment, once. Values set by the user are kept.
 void set_environment(bool deterministic) {
-    // NVLink multicast gains nothing below five GPUs, and its sums differ from run to run.
+    // NVLink multicast gains nothing with fewer than five GPUs, and its sums differ from run to run.
     if (const char* nvls = std::getenv("NCCL_NVLS_ENABLE"); nvls && std::strcmp(nvls, "0") != 0)
         fail(Exit::config, "NCCL_NVLS_ENABLE is {}: only 0 is supported, leave it unset", nvls);
     setenv("NCCL_NVLS_ENABLE", "0", 0);
@@ -69,7 +69,7 @@ class NcclCommunicator : public Communicator {
         id = ranks.broadcast("NCCL id", id);
         std::memcpy(&unique, id.data(), sizeof unique);
         check_cuda(cudaGetDevice(&device_), "cudaGetDevice");
-        // First come the blocks of a sum: those of the products that run meanwhile would keep it waiting to their end.
+        // Highest priority: otherwise a sum would wait until the GEMMs that run at the same time have finished.
         int least = 0, greatest = 0;
         check_cuda(cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange");
         check_cuda(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, greatest), "cudaStreamCreate");
@@ -84,7 +84,7 @@ class NcclCommunicator : public Communicator {
     ~NcclCommunicator() override {
         if (ranks_.watchdog()) ranks_.watchdog()->set_probe({});
         if (comm_) {
-            // With an error on its way the partners may not come.
+            // During an error the other ranks may never reach the destroy call.
             if (std::uncaught_exceptions() > 0)
                 ncclCommAbort(comm_);
             else
@@ -96,38 +96,35 @@ class NcclCommunicator : public Communicator {
         if (stream_) cudaStreamDestroy(stream_);
     }
 
-    Ticket sum(const Sum& a) override {
-        const bool narrowed = a.wire == DType::bf16 && a.flat.dtype == DType::f32;
-        const DType dtype = narrowed ? DType::bf16 : a.flat.dtype;
-        const int64_t n = a.bucket.size();
-        follow_compute_stream();
-        char* data = at(a.flat, a.bucket.begin);
-        if (narrowed) {
-            require(a.scratch.numel() >= n * 2, "a sum in bf16 with {} bytes of scratch", a.scratch.numel());
-            data = reinterpret_cast<char*>(a.scratch.as<uint8_t>());
-            if (n > 0)
-                narrow<<<blocks_for(n), cast_threads, 0, stream_>>>(reinterpret_cast<__nv_bfloat16*>(data),
-                                                                    a.flat.as<float>() + a.bucket.begin, n);
-            check_launch("narrow");
-        }
-        Slice valid = a.bucket;
-        if (a.scattered) {
-            valid = part_of(a.bucket, ranks_.rank(), ranks_.size());
-            reduce_scatter(data, n, dtype);
-        } else {
-            check_nccl(ncclAllReduce(data, data, static_cast<size_t>(n), nccl_type(dtype), ncclSum, comm_, stream_),
-                       "ncclAllReduce", comm_);
-        }
-        if (narrowed && valid.size() > 0) {
-            widen<<<blocks_for(valid.size()), cast_threads, 0, stream_>>>(
-                a.flat.as<float>() + valid.begin,
-                reinterpret_cast<const __nv_bfloat16*>(data) + (valid.begin - a.bucket.begin), valid.size());
-            check_launch("widen");
-        }
+    Ticket all_reduce(const Reduce& a) override {
+        const Wire wire = send(a);
+        check_nccl(ncclAllReduce(wire.data, wire.data, static_cast<size_t>(a.bucket.size()), nccl_type(wire.dtype),
+                                 ncclSum, comm_, stream_),
+                   "ncclAllReduce", comm_);
+        receive(a, wire, a.bucket);
         return finish(a.what);
     }
 
-    Ticket share(const Share& a) override {
+    Ticket reduce_scatter(const Reduce& a) override {
+        const Wire wire = send(a);
+        const Shape s = shape_of(a.bucket.size());
+        const auto element = static_cast<int64_t>(bytes_of(wire.dtype));
+        check_nccl(ncclGroupStart(), "ncclGroupStart");
+        if (s.each > 0)
+            check_nccl(ncclReduceScatter(wire.data, wire.data + ranks_.rank() * s.each * element,
+                                         static_cast<size_t>(s.each), nccl_type(wire.dtype), ncclSum, comm_, stream_),
+                       "ncclReduceScatter", comm_);
+        char* rest = wire.data + s.even() * element;
+        if (s.rest > 0)
+            check_nccl(
+                ncclAllReduce(rest, rest, static_cast<size_t>(s.rest), nccl_type(wire.dtype), ncclSum, comm_, stream_),
+                "ncclAllReduce", comm_);
+        check_nccl(ncclGroupEnd(), "ncclGroupEnd", comm_);
+        receive(a, wire, part_of(a.bucket, ranks_.rank(), ranks_.size()));
+        return finish(a.what);
+    }
+
+    Ticket all_gather(const AllGather& a) override {
         follow_compute_stream();
         const Shape s = shape_of(a.bucket.size());
         const size_t element = bytes_of(a.flat.dtype);
@@ -146,7 +143,7 @@ class NcclCommunicator : public Communicator {
         return finish(a.what);
     }
 
-    Ticket spread(const Spread& a) override {
+    Ticket broadcast(const Broadcast& a) override {
         follow_compute_stream();
         check_nccl(ncclBroadcast(a.data.data, a.data.data, a.data.bytes(), ncclUint8, a.from, comm_, stream_),
                    "ncclBroadcast", comm_);
@@ -157,19 +154,19 @@ class NcclCommunicator : public Communicator {
         check_cuda(cudaStreamWaitEvent(gpu_.stream(), done_[slot_of(ticket)].event), "cudaStreamWaitEvent");
     }
 
-    void combine(const std::vector<Numbers>& numbers) override {
+    void all_reduce_scalars(const std::vector<Scalars>& scalars) override {
         follow_compute_stream();
         check_nccl(ncclGroupStart(), "ncclGroupStart");
-        for (const Numbers& n : numbers)
-            check_nccl(ncclAllReduce(n.values.data, n.values.data, static_cast<size_t>(n.values.numel()), ncclFloat64,
-                                     n.largest ? ncclMax : ncclSum, comm_, stream_),
+        for (const Scalars& s : scalars)
+            check_nccl(ncclAllReduce(s.values.data, s.values.data, static_cast<size_t>(s.values.numel()), ncclFloat64,
+                                     s.op == Op::max ? ncclMax : ncclSum, comm_, stream_),
                        "ncclAllReduce", comm_);
         check_nccl(ncclGroupEnd(), "ncclGroupEnd", comm_);
         wait(finish("sums of the step"));
     }
 
   private:
-    /// A bucket in equal parts, and what is over, which the last rank owns as well.
+    /// A bucket as equal parts and a remainder, which the last rank owns as well.
     struct Shape {
         int64_t each, rest, ranks;
         int64_t even() const { return each * ranks; }
@@ -183,20 +180,32 @@ class NcclCommunicator : public Communicator {
         return static_cast<char*>(flat.data) + element * static_cast<int64_t>(bytes_of(flat.dtype));
     }
 
-    void reduce_scatter(char* data, int64_t elements, DType dtype) {
-        const Shape s = shape_of(elements);
-        const auto element = static_cast<int64_t>(bytes_of(dtype));
-        check_nccl(ncclGroupStart(), "ncclGroupStart");
-        if (s.each > 0)
-            check_nccl(ncclReduceScatter(data, data + ranks_.rank() * s.each * element, static_cast<size_t>(s.each),
-                                         nccl_type(dtype), ncclSum, comm_, stream_),
-                       "ncclReduceScatter", comm_);
-        char* rest = data + s.even() * element;
-        if (s.rest > 0)
-            check_nccl(
-                ncclAllReduce(rest, rest, static_cast<size_t>(s.rest), nccl_type(dtype), ncclSum, comm_, stream_),
-                "ncclAllReduce", comm_);
-        check_nccl(ncclGroupEnd(), "ncclGroupEnd", comm_);
+    /// A bucket as NCCL sees it: in place, or rounded to bf16 in the scratch.
+    struct Wire {
+        char* data;
+        DType dtype;
+        bool narrowed;
+    };
+    Wire send(const Reduce& a) {
+        follow_compute_stream();
+        if (a.wire != DType::bf16 || a.flat.dtype != DType::f32)
+            return {at(a.flat, a.bucket.begin), a.flat.dtype, false};
+        const int64_t n = a.bucket.size();
+        require(a.scratch.numel() >= n * 2, "reduce in bf16: scratch of {} bytes is too small", a.scratch.numel());
+        char* data = reinterpret_cast<char*>(a.scratch.as<uint8_t>());
+        if (n > 0)
+            narrow<<<blocks_for(n), cast_threads, 0, stream_>>>(reinterpret_cast<__nv_bfloat16*>(data),
+                                                                a.flat.as<float>() + a.bucket.begin, n);
+        check_launch("narrow");
+        return {data, DType::bf16, true};
+    }
+    /// Writes the sums in `valid` back to the flat buffer.
+    void receive(const Reduce& a, const Wire& wire, const Range& valid) {
+        if (!wire.narrowed || valid.size() == 0) return;
+        widen<<<blocks_for(valid.size()), cast_threads, 0, stream_>>>(
+            a.flat.as<float>() + valid.begin,
+            reinterpret_cast<const __nv_bfloat16*>(wire.data) + (valid.begin - a.bucket.begin), valid.size());
+        check_launch("widen");
     }
 
     void follow_compute_stream() {
@@ -218,9 +227,9 @@ class NcclCommunicator : public Communicator {
         return last_;
     }
 
-    /// From the watchdog's thread.
+    /// Called by the watchdog's thread.
     Watchdog::Probe probe() {
-        cudaSetDevice(device_);  // of this thread: it would else wake up device 0
+        cudaSetDevice(device_);  // for this thread, which would otherwise initialise device 0
         const std::lock_guard lock(mutex_);
         Watchdog::Probe found;
         ncclResult_t status = ncclSuccess;
@@ -229,18 +238,18 @@ class NcclCommunicator : public Communicator {
             found.error = fmt::format("NCCL failed: {}", ncclGetErrorString(status));
         seen_done_ = std::max(seen_done_, last_ - static_cast<Ticket>(kept) + 1);
         while (seen_done_ < last_ && cudaEventQuery(done_[slot_of(seen_done_ + 1)].event) == cudaSuccess) ++seen_done_;
-        if (seen_done_ < last_) found.under_way = done_[slot_of(seen_done_ + 1)].what;
+        if (seen_done_ < last_) found.in_progress = done_[slot_of(seen_done_ + 1)].what;
         return found;
     }
 
-    static constexpr size_t kept = 1024;  ///< more than a step has collectives, and two steps may be under way
+    static constexpr size_t kept = 1024;  ///< more than the collectives of the two steps that may be in progress
     Gpu& gpu_;
     int device_ = 0;
     ncclComm_t comm_ = nullptr;
     cudaStream_t stream_ = nullptr;
     cudaEvent_t ready_ = nullptr;
     std::array<Done, kept> done_;
-    std::mutex mutex_;  ///< guards the tickets, between the main thread and the watchdog's
+    std::mutex mutex_;  ///< guards the tickets: the main thread and the watchdog's use them
     Ticket last_ = 0, seen_done_ = 0;
 };
 

@@ -9,8 +9,7 @@ bool built_with_nccl() {
 std::unique_ptr<Communicator> join_by_nccl(const Ranks&, Gpu&, bool) {
     fail(Exit::config,
          "several ranks on GPUs need NCCL, and this build has none (nccl.h was not found when it was configured): "
-         "install "
-         "libnccl-dev or set NCCL_HOME and build again, or use device: cpu");
+         "install libnccl-dev or set NCCL_HOME and build again, or use device: cpu");
 }
 
 }  // namespace colonnade

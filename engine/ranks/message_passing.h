@@ -1,36 +1,37 @@
 #pragma once
-// The few MPI calls that Colonnade makes, all of them collective and all about plain host memory. One file includes
-// mpi.h (message_passing_mpi.cpp); where the build has no MPI, message_passing_without_mpi.cpp stands in, and a process
-// is alone. Only the main thread may call. MPI ends the job itself where one of its calls fails.
+// The few MPI calls that Colonnade makes: all are collective and work on plain host memory. Only
+// message_passing_mpi.cpp includes mpi.h; a build without MPI has message_passing_without_mpi.cpp instead, and one
+// process. Only the main thread may call. MPI itself ends the job if one of its calls fails.
 //
-// Data is only ever moved, never added up: what MPI's own reductions add in which order is the library's choice.
+// MPI only moves data here. Its own reductions are not used, because their order of summation is up to the library.
 
 #include <cstddef>
 
 namespace colonnade::mpi {
 
 struct World {
-    int rank = 0, size = 1;              ///< of all processes that the launcher started
-    int local_rank = 0, local_size = 1;  ///< of those on this machine
+    int rank = 0, size = 1;              ///< among all processes that the launcher started
+    int local_rank = 0, local_size = 1;  ///< among those on this machine
 };
 
-/// True when the build found MPI.
+/// True if the build found MPI.
 bool built_in();
-/// Processes that a launcher (mpirun, srun) says it started, from the environment; 1 where there is none.
+/// Number of processes that a launcher (mpirun, srun) started, from its environment variables; 1 without a launcher.
 int launched_size();
 
-/// Joins the other processes of the launcher; alone where there is none. Once per process. Throws Exit::config where a
-/// launcher started several processes of a build without MPI: each would take itself for the whole run.
+/// Joins the other processes of the launcher. Call once per process. Throws Exit::config if a launcher started several
+/// processes of a build without MPI, because each would act as the whole run.
 World start();
 void finish();
 
 void barrier();
 void broadcast(void* data, size_t bytes, int root);
-/// From everybody `bytes` bytes, in rank order; `own` may be their place in `into`.
+/// Gathers `bytes` bytes from every rank, in rank order. `own` may alias its slot in `into`.
 void all_gather(void* into, const void* own, size_t bytes);
-/// The same on rank 0 alone; elsewhere `into` is not used.
-void collect(void* into, const void* own, size_t bytes);
-/// The r-th `bytes` bytes of `from` go to rank r; what rank s had for us becomes the s-th of `into`.
-void exchange(void* into, const void* from, size_t bytes);
+/// The same on rank 0 only; other ranks do not use `into`.
+void gather(void* into, const void* own, size_t bytes);
+/// Sends the r-th block of `bytes` bytes of `from` to rank r. The block received from rank s becomes the s-th of
+/// `into`.
+void all_to_all(void* into, const void* from, size_t bytes);
 
 }  // namespace colonnade::mpi

@@ -1,4 +1,4 @@
-#define OMPI_SKIP_MPICXX 1  // not the C++ interface of old, which is no part of the standard any more
+#define OMPI_SKIP_MPICXX 1  // skips the C++ interface, which is no longer part of the standard
 #define MPICH_SKIP_MPICXX 1
 #include <mpi.h>
 
@@ -24,7 +24,7 @@ bool built_in() {
 World start() {
     World world;
     if (launched_size() < 2) return world;
-    // Open MPI then needs no ptrace rights to copy between processes, which containers refuse.
+    // Without this Open MPI needs ptrace rights to copy between processes, which containers deny.
     setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0);
     int provided = 0;
     MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
@@ -61,11 +61,11 @@ void all_gather(void* into, const void* own, size_t bytes) {
                   MPI_COMM_WORLD);
 }
 
-void collect(void* into, const void* own, size_t bytes) {
+void gather(void* into, const void* own, size_t bytes) {
     MPI_Gather(own, count_of(bytes), MPI_BYTE, into, count_of(bytes), MPI_BYTE, 0, MPI_COMM_WORLD);
 }
 
-void exchange(void* into, const void* from, size_t bytes) {
+void all_to_all(void* into, const void* from, size_t bytes) {
     MPI_Alltoall(from, count_of(bytes), MPI_BYTE, into, count_of(bytes), MPI_BYTE, MPI_COMM_WORLD);
 }
 

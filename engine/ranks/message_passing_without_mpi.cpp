@@ -18,24 +18,24 @@ World start() {
 
 void finish() {}
 
-// Nobody is there to talk to, and a process that is alone does not (engine/ranks/ranks.h).
-static void nobody() {
+// Never called: a single process has no other rank to talk to (engine/ranks/ranks.h).
+static void no_other_rank() {
     fail(Exit::internal, "a message to another rank, in a build without MPI");
 }
 void barrier() {
-    nobody();
+    no_other_rank();
 }
 void broadcast(void*, size_t, int) {
-    nobody();
+    no_other_rank();
 }
 void all_gather(void*, const void*, size_t) {
-    nobody();
+    no_other_rank();
 }
-void collect(void*, const void*, size_t) {
-    nobody();
+void gather(void*, const void*, size_t) {
+    no_other_rank();
 }
-void exchange(void*, const void*, size_t) {
-    nobody();
+void all_to_all(void*, const void*, size_t) {
+    no_other_rank();
 }
 
 }  // namespace colonnade::mpi

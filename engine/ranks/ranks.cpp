@@ -15,13 +15,13 @@
 namespace colonnade {
 namespace {
 
-/// Until the config says otherwise.
+/// Seconds, until the config sets another.
 constexpr double start_timeout = 600;
 
-/// An error that all ranks have agreed on; `told` by one of them.
+/// An error that all ranks know of. One of them, which has `prints` set, prints it.
 struct AgreedError : Error {
-    AgreedError(Exit exit, const std::string& message, bool told_here) : Error(exit, message), told(told_here) {}
-    bool told;
+    AgreedError(Exit exit, const std::string& message, bool prints_it) : Error(exit, message), prints(prints_it) {}
+    bool prints;
 };
 
 std::string host_name() {
@@ -30,7 +30,7 @@ std::string host_name() {
     return name;
 }
 
-/// Exit code and message of what `body` throws; nothing where it does not.
+/// Exit code and message of what `body` throws, if it throws.
 std::optional<Error> error_of(const std::function<void()>& body) {
     try {
         body();
@@ -79,13 +79,13 @@ Ranks::Ranks(const std::string& program) : program_(program) {
 }
 
 Ranks::~Ranks() {
-    // An error on its way out of guard() must not wait for the others.
+    // An error that propagates out of guard() must not wait for the other ranks.
     if (several() && !left_ && std::uncaught_exceptions() == 0) leave();
 }
 
 void Ranks::leave() {
     left_ = true;
-    barrier("the end", true);
+    barrier("the end", Deadline::none);
     watchdog_->dismiss();
     mpi::finish();
 }
@@ -100,8 +100,8 @@ int Ranks::guard(const std::function<int()>& body) {
     try {
         end_all_on_error([&] { code = body(); });
     } catch (const AgreedError& e) {
-        // Told before anybody leaves: the launcher ends the rest as soon as the first has.
-        if (e.told) report_error(program_.c_str(), e.what(), e.exit());
+        // Printed before any rank leaves: the launcher kills the others as soon as one has ended.
+        if (e.prints) report_error(program_.c_str(), e.what(), e.exit());
         leave();
         return static_cast<int>(e.exit());
     }
@@ -125,7 +125,7 @@ void Ranks::end_all_on_error(const std::function<void()>& body) const {
 
 void Ranks::together(const std::string& what, const std::function<void()>& body) const {
     if (!several()) return body();
-    std::optional<AgreedError> agreed;  // inside: it stays what it is
+    std::optional<AgreedError> agreed;  // from a nested call: passed on unchanged
     const std::optional<Error> own = error_of([&] {
         try {
             body();
@@ -135,7 +135,7 @@ void Ranks::together(const std::string& what, const std::function<void()>& body)
     });
     if (agreed) throw *agreed;
     const std::vector<std::string> all =
-        gather(what, own ? fmt::format("{} {}", static_cast<int>(own->exit()), own->what()) : "", true);
+        gather(what, own ? fmt::format("{} {}", static_cast<int>(own->exit()), own->what()) : "", Deadline::none);
     const auto bad = std::find_if(all.begin(), all.end(), [](const std::string& text) { return !text.empty(); });
     if (bad == all.end()) return;
     const auto rank = static_cast<int>(bad - all.begin());
@@ -159,15 +159,15 @@ void Ranks::in_turn(const std::string& what, const std::function<void()>& body) 
     part(!local_first);
 }
 
-void Ranks::barrier(const std::string& what, bool patient) const {
+void Ranks::barrier(const std::string& what, Deadline deadline) const {
     if (!several()) return;
-    const Watchdog::Wait wait(watchdog_.get(), what, patient);
+    const Watchdog::Wait wait(watchdog_.get(), what, deadline);
     mpi::barrier();
 }
 
-std::vector<std::string> Ranks::gather(const std::string& what, const std::string& own, bool patient) const {
+std::vector<std::string> Ranks::gather(const std::string& what, const std::string& own, Deadline deadline) const {
     if (!several()) return {own};
-    const Watchdog::Wait wait(watchdog_.get(), what, patient);
+    const Watchdog::Wait wait(watchdog_.get(), what, deadline);
     const auto n = static_cast<size_t>(size_);
     const uint64_t own_bytes = own.size();
     std::vector<uint64_t> bytes(n);

@@ -1,13 +1,14 @@
 #pragma once
-// Ranks: the processes of one run, started together by mpirun, and what they tell each other outside of a training step:
-// small values, errors, who goes first. A run without mpirun has one rank; everything here is then free. The large sums of
-// a step are the business of engine/ranks/communicator.h.
+// Ranks: the processes of one run, started together by mpirun, and what they exchange outside of a training step: small
+// values, errors, and turns. A run without mpirun has one rank, and every call here is then free. The large collectives
+// of a step are in engine/ranks/communicator.h.
 //
 //     Ranks ranks("train");
 //     return ranks.guard([&] { ... });
 //
-// Every call below that names itself ("data", "stop signal") is made by all ranks in the same order. While they wait the
-// watchdog (engine/ranks/watchdog.h) sees to it that nobody waits for ever.
+// All ranks make every call that takes a `what` ("data", "stop signal"), in the same order. While they wait, the
+// watchdog (engine/ranks/watchdog.h) makes sure that no rank waits forever; `what` names the call in its messages. Only
+// the main thread may call.
 
 #include <functional>
 #include <optional>
@@ -20,7 +21,7 @@ class Ranks {
   public:
     /// One rank, without a launcher.
     Ranks();
-    /// The ranks that mpirun started, this process among them. Throws Exit::config where the build has no MPI for them.
+    /// Joins the ranks that mpirun started. Throws Exit::config if there are several and the build has no MPI.
     explicit Ranks(const std::string& program);
     ~Ranks();
     Ranks(const Ranks&) = delete;
@@ -29,37 +30,39 @@ class Ranks {
     int rank() const { return rank_; }
     int size() const { return size_; }
     bool several() const { return size_ > 1; }
-    /// Rank 0 alone writes files and speaks to the user.
+    /// Only rank 0 writes files and prints to the user.
     bool first() const { return rank_ == 0; }
-    int local_rank() const { return local_rank_; }  ///< counted on this machine
+    int local_rank() const { return local_rank_; }  ///< within this machine
     int local_size() const { return local_size_; }
     /// "rank 1 of 4 on node2"
     std::string name(int rank) const;
 
-    /// The frame around a program's body. An error that all ranks know of is printed by one of them and ends each with its
-    /// exit code, which is returned. An error of this rank alone ends the others, too, and does not return.
+    /// Runs a program's body. An error that all ranks know of is printed by one of them, and its exit code is returned
+    /// on all. An error of this rank alone also ends the others, and does not return.
     int guard(const std::function<int()>& body);
-    /// The same around what must not be torn down before the others are told: destructors could wait for them.
+    /// The same for a part of the body. Ends all ranks before objects outside of that part are destroyed, because their
+    /// destructors could wait for the other ranks.
     void end_all_on_error(const std::function<void()>& body) const;
 
-    /// Runs `body` everywhere; where it throws on some ranks, all throw: the error of the lowest. Calls nest.
+    /// Runs `body` on every rank. If it throws on some, all throw the error of the lowest of them. Calls may nest.
     void together(const std::string& what, const std::function<void()>& body) const;
-    /// First on rank 0, then on one rank of every other machine, then on the rest: who comes later finds the files of who
-    /// came earlier. Errors as in together().
+    /// Runs `body` first on rank 0, then on one rank of every other machine, then on the rest: a later rank finds the
+    /// files of an earlier one. Errors as in together().
     void in_turn(const std::string& what, const std::function<void()>& body) const;
 
-    void barrier(const std::string& what, bool patient = false) const;
-    /// Everybody's text, in rank order.
-    std::vector<std::string> gather(const std::string& what, const std::string& own, bool patient = false) const;
-    /// Rank 0's.
+    void barrier(const std::string& what, Deadline deadline = Deadline::timeout) const;
+    /// The texts of all ranks, in rank order.
+    std::vector<std::string> gather(const std::string& what, const std::string& own,
+                                    Deadline deadline = Deadline::timeout) const;
+    /// The text of rank 0.
     std::string broadcast(const std::string& what, const std::string& own) const;
     int64_t max(const std::string& what, int64_t own) const;
-    /// Of each number the largest.
+    /// Element-wise maximum over ranks.
     std::vector<double> max(const std::string& what, const std::vector<double>& own) const;
-    /// Added up in rank order: the same bits on every rank, in every run.
+    /// Element-wise sum in rank order: the same bits on every rank and in every run.
     std::vector<double> sum(const std::string& what, const std::vector<double>& own) const;
 
-    /// Null where there is one rank.
+    /// Null with one rank.
     Watchdog* watchdog() const { return watchdog_.get(); }
     void set_timeout(double seconds) const;
     void set_step(int64_t step) const;
@@ -74,7 +77,7 @@ class Ranks {
     bool left_ = false;
 };
 
-/// What a run without a launcher has.
+/// The only rank of a run without a launcher.
 const Ranks& one_rank();
 
 }  // namespace colonnade

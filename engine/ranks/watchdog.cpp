@@ -32,24 +32,24 @@ void sleep_for(double seconds) {
 
 enum class Kind : uint32_t { hello, beat, error, verdict, bye };
 
-/// What the main thread of a rank does.
+/// What the main thread of a rank is doing.
 struct Status {
     int64_t step = 0;
-    uint64_t collectives = 0;  ///< entered so far
-    uint32_t waiting = 0, patient = 0;
+    uint64_t collectives = 0;  ///< number entered so far
+    uint32_t waiting = 0, unlimited = 0;
     char what[80] = {};  ///< the last one entered
 };
 
-/// All that ever travels, between processes of one and the same program.
+/// The only message format. Both ends run the same program, so the bytes are sent as they are.
 struct Message {
     Kind kind = Kind::beat;
-    int32_t rank = 0;  ///< sender's; in a verdict: whose error it is, or -1
+    int32_t rank = 0;  ///< the sender; in a verdict the rank whose error it is, or -1
     int32_t exit = 0;
     uint64_t token = 0;
     Status status{};
 };
 
-/// One end of a connection; neither sending nor receiving ever blocks.
+/// One end of a connection. Neither sending nor receiving blocks.
 class Connection {
   public:
     explicit Connection(int fd) : fd_(fd) {
@@ -62,12 +62,12 @@ class Connection {
 
     int fd() const { return fd_; }
     void send(const Message& message) {
-        // The other side may be stopped: what it will not miss is not piled up.
+        // The other side may be stopped: heartbeats that it does not need are not queued.
         if (message.kind == Kind::beat && !out_.empty()) return flush();
         out_.append(reinterpret_cast<const char*>(&message), sizeof message);
         flush();
     }
-    /// Calls on_message for what has arrived; false where the other side is gone.
+    /// Calls on_message for every message that has arrived. Returns false if the other side has closed.
     template <typename OnMessage>
     bool receive(OnMessage&& on_message) {
         char buffer[4096];
@@ -92,6 +92,8 @@ class Connection {
     std::string in_, out_;
 };
 
+constexpr const char* silent = "has sent nothing for {:.0f} s (stopped, or its machine is lost)";
+
 std::string place(const Status& s) {
     if (!s.what[0]) return fmt::format("at step {}", s.step);
     return fmt::format("at step {}, {} '{}'", s.step, s.waiting ? "in" : "after", s.what);
@@ -101,17 +103,17 @@ std::string place(const Status& s) {
 
 struct Watchdog::State {
     struct Peer {
-        std::unique_ptr<Connection> connection;  ///< null until it has said hello
+        std::unique_ptr<Connection> connection;  ///< null before its hello
         Status status{};
         Clock::time_point heard = Clock::now();
-        Clock::time_point entered = Clock::now();  ///< the collective that it is in
+        Clock::time_point entered = Clock::now();  ///< when it entered its current collective
         bool dismissed = false;
     };
 
     Options options;
     int size = 0, wake = -1;
-    std::vector<Peer> peers;  ///< by rank; others than rank 0 know only rank 0, and themselves
-    std::map<int, std::unique_ptr<Connection>> strangers;  ///< said no hello yet
+    std::vector<Peer> peers;  ///< by rank; a rank other than 0 knows only rank 0 and itself
+    std::map<int, std::unique_ptr<Connection>> strangers;  ///< connections without a hello so far
     std::mutex mutex;                                      ///< guards the next six
     Status own{};
     double timeout = 0;
@@ -119,8 +121,8 @@ struct Watchdog::State {
     std::string error_text;
     bool stopping = false;
     std::function<Probe()> probe;
-    Clock::time_point spoken{};
-    bool was_stopped = false;  ///< this process, just now
+    Clock::time_point reported{}, polled{};  ///< when watch() last sent its status, and last polled
+    bool was_stopped = false;                ///< this process was suspended just now
     std::jthread thread;
 
     Peer& self() { return peers[static_cast<size_t>(options.rank)]; }
@@ -129,10 +131,10 @@ struct Watchdog::State {
     }
     void wake_up() const {
         const uint64_t one = 1;
-        if (write(wake, &one, sizeof one) < 0) return;  // it wakes up by itself, too
+        if (write(wake, &one, sizeof one) < 0) return;  // the thread also wakes up by itself
     }
 
-    /// The end of this process, told or not.
+    /// Ends this process, after a line on stderr if there is one.
     [[noreturn]] void end(Exit exit, const std::string& line, double delay) const {
         if (!line.empty()) report_error(options.program.c_str(), line, exit);
         std::fflush(stdout);
@@ -140,7 +142,7 @@ struct Watchdog::State {
         _exit(static_cast<int>(exit));
     }
 
-    /// Rank 0: tells everybody, then follows its own word.
+    /// On rank 0: sends the verdict to all ranks, then follows it.
     [[noreturn]] void rule(int of_rank, Exit exit, const std::string& line) {
         Message verdict{
             .kind = Kind::verdict, .rank = of_rank, .exit = static_cast<int32_t>(exit), .token = options.token};
@@ -149,7 +151,7 @@ struct Watchdog::State {
         if (of_rank == 0) end_by_own_error();
         end(Exit::peer, line, of_rank > 0 ? later : 0.0);
     }
-    /// The one whose error it is ends first, so that the launcher returns its exit code.
+    /// The rank with the error ends first, so that the launcher returns its exit code.
     static constexpr double later = 1.0;
     [[noreturn]] void end_by_own_error() {
         const std::lock_guard lock(mutex);
@@ -158,7 +160,7 @@ struct Watchdog::State {
 
     void lost(int rank, const std::string& what) {
         const Status& s = peers[static_cast<size_t>(rank)].status;
-        rule(-1, Exit::peer, fmt::format("{} {}; last seen {}. All ranks end", name(rank), what, place(s)));
+        rule(-1, Exit::peer, fmt::format("{} {}; last seen {}. All ranks stop", name(rank), what, place(s)));
     }
 
     void note(Peer& peer, const Message& message) {
@@ -172,19 +174,18 @@ struct Watchdog::State {
     void judge(double limit) {
         for (int r = 1; r < size; ++r) {
             const Peer& peer = peers[static_cast<size_t>(r)];
-            if (!peer.dismissed && since(peer.heard) > limit)
-                lost(r, fmt::format("gives no sign of life for {:.0f} s (stopped, or its machine is gone)", limit));
+            if (!peer.dismissed && since(peer.heard) > limit) lost(r, fmt::format(silent, limit));
         }
         for (const Peer& peer : peers) {
             const Status& s = peer.status;
-            if (!s.waiting || s.patient || since(peer.entered) < limit) continue;
+            if (!s.waiting || s.unlimited || since(peer.entered) < limit) continue;
             for (int r = 0; r < size; ++r)
                 if (peers[static_cast<size_t>(r)].status.collectives < s.collectives)
-                    lost(r, fmt::format("has not come to '{}' for {:.0f} s", s.what, limit));
+                    lost(r, fmt::format("has not reached '{}' for {:.0f} s", s.what, limit));
             rule(-1, Exit::peer,
                  fmt::format(
-                     "'{}' of step {} does not end though all {} ranks have come to it: given up after {:.0f} s. "
-                     "All ranks end",
+                     "'{}' of step {} does not complete although all {} ranks have reached it: gave up after {:.0f} s. "
+                     "All ranks stop",
                      s.what, s.step, size, limit));
         }
     }
@@ -223,15 +224,15 @@ struct Watchdog::State {
         if (open) return;
         peer.connection.reset();
         if (peer.dismissed) return;
-        if (was_stopped) end(Exit::peer, "", 0);  // the others have said why they left
+        if (was_stopped) end(Exit::peer, "", 0);  // the other ranks have printed why they ended
         if (options.rank == 0) lost(rank, "died");
-        zero_is_gone("died");
+        lost_rank_zero("died");
     }
 
-    /// Rank 0 can tell nobody: the next one speaks.
-    [[noreturn]] void zero_is_gone(const std::string& what) {
+    /// Rank 0 cannot report this itself: rank 1 prints the line.
+    [[noreturn]] void lost_rank_zero(const std::string& what) {
         const std::string line =
-            fmt::format("{} {}; last seen {}. All ranks end", name(0), what, place(peers[0].status));
+            fmt::format("{} {}; last seen {}. All ranks stop", name(0), what, place(peers[0].status));
         {
             const std::lock_guard lock(mutex);
             if (error) end(static_cast<Exit>(error->exit), error_text, 0);
@@ -243,17 +244,17 @@ struct Watchdog::State {
         status.what[what.copy(status.what, sizeof status.what - 1)] = 0;
     }
 
-    /// With the mutex held.
+    /// Called with the mutex held.
     void ask_device(Status& status) {
         const Probe found = probe();
-        if (status.waiting && !found.under_way.empty()) set_what(status, found.under_way);
+        if (status.waiting && !found.in_progress.empty()) set_what(status, found.in_progress);
         if (found.error.empty() || error) return;
         error = Message{.exit = static_cast<int32_t>(Exit::peer)};
         error_text = fmt::format("{}, {}: {}", name(options.rank), place(status), found.error);
     }
 
-    /// Own status for the others, own error for the judge. False when dismissed.
-    bool speak(double tick) {
+    /// Sends the own status, or the own error, to the peers. Returns false when dismissed.
+    bool report(double tick) {
         Message message{.rank = options.rank, .token = options.token};
         {
             const std::lock_guard lock(mutex);
@@ -264,17 +265,47 @@ struct Watchdog::State {
         }
         note(self(), message);
         if (options.rank == 0 && message.kind == Kind::error) rule(0, static_cast<Exit>(message.exit), "");
-        // Not at every wake-up: two ranks would answer each other without end.
-        if (message.kind != Kind::beat || since(spoken) > 0.9 * tick) {
-            spoken = Clock::now();
+        // Not at every wake-up: two ranks would answer each other endlessly.
+        if (message.kind != Kind::beat || since(reported) > 0.9 * tick) {
+            reported = Clock::now();
             for (Peer& peer : peers)
                 if (peer.connection) peer.connection->send(message);
         }
         return message.kind != Kind::bye;
     }
 
+    /// Waits up to `tick` seconds for messages, new connections or a wake-up, and handles them.
+    void listen_for(double tick, double limit) {
+        std::vector<pollfd> fds = {{wake, POLLIN, 0}};
+        std::vector<std::function<void()>> handlers = {[this] {
+            uint64_t count = 0;
+            [[maybe_unused]] const ssize_t cleared = read(wake, &count, sizeof count);
+        }};
+        const auto add = [&](int fd, std::function<void()> handler) {
+            fds.push_back({fd, POLLIN, 0});
+            handlers.push_back(std::move(handler));
+        };
+        if (options.socket >= 0) add(options.socket, [this] { accept_stranger(); });
+        for (const auto& [fd, stranger] : strangers) add(fd, [this, fd = fd] { hear_stranger(fd); });
+        for (int r = 0; r < size; ++r)
+            if (const auto& connection = peers[static_cast<size_t>(r)].connection)
+                add(connection->fd(), [this, r] { hear_peer(r); });
+        poll(fds.data(), fds.size(), static_cast<int>(1e3 * tick));
+        check_own_pause(limit);
+        for (size_t i = 0; i < fds.size(); ++i)
+            if (fds[i].revents) handlers[i]();
+    }
+
+    /// If this process itself was suspended for a while, the silence of the others means nothing.
+    void check_own_pause(double limit) {
+        was_stopped = since(polled) > limit / 2;
+        polled = Clock::now();
+        if (!was_stopped) return;
+        for (Peer& peer : peers) peer.heard = peer.entered = polled;
+    }
+
     void watch() {
-        Clock::time_point last = Clock::now();
+        polled = Clock::now();
         while (true) {
             double limit = 0;
             {
@@ -282,41 +313,12 @@ struct Watchdog::State {
                 limit = timeout;
             }
             const double tick = std::min(0.25, limit / 10);
-            if (!speak(tick)) return;
-            std::vector<pollfd> fds = {{wake, POLLIN, 0}};
-            std::vector<int> rank_of = {-1};
-            const auto add = [&](int fd, int rank) {
-                fds.push_back({fd, POLLIN, 0});
-                rank_of.push_back(rank);
-            };
-            if (options.socket >= 0) add(options.socket, -2);
-            for (const auto& [fd, stranger] : strangers) add(fd, -3);
-            for (int r = 0; r < size; ++r)
-                if (const auto& connection = peers[static_cast<size_t>(r)].connection) add(connection->fd(), r);
-            poll(fds.data(), fds.size(), static_cast<int>(1e3 * tick));
-            // If this very process was stopped for a while, the silence was its own.
-            was_stopped = since(last) > limit / 2;
-            if (was_stopped)
-                for (Peer& peer : peers) peer.heard = peer.entered = Clock::now();
-            last = Clock::now();
-            for (size_t i = 0; i < fds.size(); ++i) {
-                if (!fds[i].revents) continue;
-                if (rank_of[i] >= 0) {
-                    hear_peer(rank_of[i]);
-                } else if (rank_of[i] == -1) {
-                    uint64_t count = 0;
-                    if (read(wake, &count, sizeof count) < 0) continue;
-                } else if (rank_of[i] == -2) {
-                    accept_stranger();
-                } else {
-                    hear_stranger(fds[i].fd);
-                }
-            }
+            if (!report(tick)) return;
+            listen_for(tick, limit);
             if (options.rank == 0)
                 judge(limit);
             else if (!peers[0].dismissed && since(peers[0].heard) > limit)
-                zero_is_gone(
-                    fmt::format("gives no sign of life for {:.0f} s (stopped, or its machine is gone)", limit));
+                lost_rank_zero(fmt::format(silent, limit));
         }
     }
 
@@ -353,7 +355,7 @@ struct Watchdog::State {
             addresses.insert(addresses.begin(), "127.0.0.1");
         for (const std::string& address : addresses)
             if ((peers[0].connection = reach(address, port))) return;
-        fail(Exit::peer, "{} reaches rank 0 on {} at none of its addresses ({}), port {}", name(options.rank),
+        fail(Exit::peer, "{} cannot reach rank 0 on {} at any of its addresses ({}), port {}", name(options.rank),
              options.hosts[0], fmt::join(addresses, ", "), port);
     }
 };
@@ -411,13 +413,13 @@ void Watchdog::set_probe(std::function<Probe()> probe) {
     state_->probe = std::move(probe);
 }
 
-Watchdog::Wait::Wait(Watchdog* watchdog, std::string what, bool patient) : watchdog_(watchdog) {
+Watchdog::Wait::Wait(Watchdog* watchdog, std::string what, Deadline deadline) : watchdog_(watchdog) {
     if (!watchdog_) return;
     const std::lock_guard lock(watchdog_->state_->mutex);
     Status& own = watchdog_->state_->own;
     ++own.collectives;
     own.waiting = 1;
-    own.patient = patient;
+    own.unlimited = deadline == Deadline::none;
     State::set_what(own, what);
 }
 
@@ -436,7 +438,7 @@ void Watchdog::fail_all(Exit exit, const std::string& message) {
         state_->error_text = line;
     }
     state_->wake_up();
-    sleep_for(10);  // the thread ends the process long before
+    sleep_for(10);  // the watchdog's thread ends the process long before
     state_->end(exit, line, 0);
 }
 

@@ -1,17 +1,18 @@
 #pragma once
-// Watchdog: knows on every rank that the others are alive and get on, and ends all of them within `timeout` where one is
-// not. MPI and NCCL do not: a collective whose partner died or hangs waits for ever.
+// Watchdog: makes sure that all ranks are alive and make progress, and ends all of them within `timeout` if one is not.
+// MPI and NCCL do not: a collective whose partner died or hangs waits forever.
 //
-// Each rank has a thread with a TCP connection to rank 0 and says over it, several times a second, at which step and in
-// which collective it is. Rank 0 judges, the first finding counts, and everybody is told:
+// Each rank has a thread with a TCP connection to rank 0. Several times a second it reports the step and the collective
+// that the rank is in. Rank 0 decides; its first finding counts and is sent to all ranks:
 //
-//     a connection that ends              that process died
-//     silence for `timeout`               it is stopped, or its machine is gone
-//     a wait longer than `timeout`        whoever has not come to that collective hangs; where all have, the network does
+//     a connection closes                 that process died
+//     silence for `timeout`               the process is stopped, or its machine is lost
+//     a wait longer than `timeout`        a rank that has not reached that collective hangs; if all have, the network
 //     a rank reports an error             that rank prints it and ends with the error's exit code
 //
-// All but the last end every rank with Exit::peer after one line on stderr, from the lowest rank that is left. A process
-// ends by _exit: teardown of MPI, CUDA or NCCL could hang. Rank 0 is watched by all others in the same way.
+// In all cases but the last every rank ends with Exit::peer, after one line on stderr from the lowest remaining rank. A
+// process ends by _exit, because teardown of MPI, CUDA or NCCL could hang. The other ranks watch rank 0 in the same
+// way.
 
 #include <cstdint>
 #include <functional>
@@ -23,18 +24,22 @@
 
 namespace colonnade {
 
+/// How long a collective may wait for the other ranks. `none`: some ranks do long work meanwhile.
+enum class Deadline { timeout, none };
+
 class Watchdog {
   public:
     struct Options {
-        std::string program = "train";  ///< begins the line on stderr
+        std::string program = "train";  ///< prefix of the line on stderr
         int rank = 0;
-        std::vector<std::string> hosts;  ///< of every rank
-        int socket = -1;                 ///< rank 0: listens; else: -1
+        std::vector<std::string> hosts;  ///< one per rank
+        int socket = -1;                 ///< on rank 0: the listening socket; else -1
         std::string addresses;           ///< of rank 0, "port address address ..."; empty on rank 0
-        uint64_t token = 0;              ///< who does not know it is no rank of this run
+        uint64_t token = 0;              ///< secret of this run: a connection without it is refused
         double timeout = 600;            ///< seconds
     };
-    /// Rank 0 calls listen() first and passes on what it says. Throws Exit::peer where rank 0 cannot be reached.
+    /// Rank 0 calls listen() first and sends the result to the other ranks. Throws Exit::peer if rank 0 cannot be
+    /// reached.
     explicit Watchdog(Options options);
     ~Watchdog();
     Watchdog(const Watchdog&) = delete;
@@ -47,21 +52,20 @@ class Watchdog {
     static Listening listen();
 
     void set_timeout(double seconds);
-    /// The step that is under way, for messages.
+    /// The current step, for messages.
     void set_step(int64_t step);
 
-    /// What a device is at, asked several times a second, from the watchdog's thread.
+    /// State of a device. The watchdog's thread asks for it several times a second.
     struct Probe {
-        std::string error;      ///< not empty: ends all ranks
-        std::string under_way;  ///< the collective that the device has not done yet
+        std::string error;        ///< if not empty, all ranks end
+        std::string in_progress;  ///< the collective that the device has not completed yet
     };
     void set_probe(std::function<Probe()> probe);
 
-    /// The main thread is in a collective as long as this exists. All ranks come to the same ones in the same order.
+    /// While this object exists, the main thread is in a collective. All ranks enter the same ones in the same order.
     class Wait {
       public:
-        /// A patient wait may last: somebody does long work meanwhile.
-        Wait(Watchdog* watchdog, std::string what, bool patient = false);
+        Wait(Watchdog* watchdog, std::string what, Deadline deadline = Deadline::timeout);
         ~Wait();
         Wait(const Wait&) = delete;
         Wait& operator=(const Wait&) = delete;
@@ -70,11 +74,11 @@ class Watchdog {
         Watchdog* watchdog_;
     };
 
-    /// An error that only this rank knows of: prints it (unless another rank's came first) and ends this process and all
-    /// others. Does not return.
+    /// Reports an error that only this rank knows of: prints it, unless another rank's came first, and ends this
+    /// process and all others. Does not return.
     [[noreturn]] void fail_all(Exit exit, const std::string& message);
 
-    /// All ranks are past their last collective: from here on a connection may end.
+    /// Call when all ranks are past their last collective: from now on connections may close.
     void dismiss();
 
   private:

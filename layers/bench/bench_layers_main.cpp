@@ -1,5 +1,5 @@
-// bench_layers: the time of every op at one model size, median of the repeats, on a GPU by events in its stream.
-// Memory-bound ops print GB/s over the bytes that they cannot avoid moving, products print GFLOP/s.
+// bench_layers: times every op at one model size and prints the median of the repeats; on a GPU with events in its
+// stream. Memory-bound ops print GB/s for the bytes that they must move, GEMMs print GFLOP/s.
 
 #include <omp.h>
 
@@ -23,7 +23,7 @@ namespace {
 
 struct Unit {
     const char* name;
-    double of_one;  ///< what one piece of work counts
+    double per_work;  ///< bytes or FLOPs per unit of work
 };
 constexpr Unit memory{"GB/s", 1}, compute{"GFLOP/s", 2};
 constexpr Grad fresh = Grad::overwrite, onto = Grad::accumulate;
@@ -48,14 +48,14 @@ struct Bench {
 
   private:
     std::unique_ptr<Gpu> gpu;
-    Arena arena{Device::cpu};  // the first walk through the groups plans it and times nothing
+    Arena arena{Device::cpu};  // the first pass over the groups plans it, without timing
     Profile profile;
     Context ctx;
 
     DType dtype() const { return device == Device::cuda ? DType::bf16 : DType::f32; }
     int64_t size() const { return static_cast<int64_t>(bytes_of(dtype())); }
 
-    /// Groups of ops, which share memory.
+    /// Runs the groups of ops, which share memory.
     void groups() {
         const auto start = arena.mark();
         for (const auto group : {&Bench::norms, &Bench::rope_and_swiglu, &Bench::rows, &Bench::linear, &Bench::head}) {
@@ -78,7 +78,7 @@ struct Bench {
             fill(t.data, 0, t.numel());
         return t;
     }
-    /// Numbers in [-0.5, 0.5) without a pattern that matters here.
+    /// Pseudo-random numbers in [-0.5, 0.5).
     static float scattered(int64_t i) {
         return static_cast<float>(static_cast<uint32_t>(i) * 2654435761u >> 8) * 0x1p-24f - 0.5f;
     }
@@ -95,9 +95,9 @@ struct Bench {
     }
     Tensor scratch(int64_t bytes) { return device == Device::cpu ? Tensor() : arena.tensor("", DType::u8, {bytes}); }
 
-    /// Runs of one sample: on a GPU the stream then works without gaps, and its events time that.
+    /// Runs per sample: several on a GPU, so that the stream has no gaps.
     int runs() const { return gpu ? 5 : 1; }
-    /// Seconds of one run.
+    /// Seconds per run.
     double sample(const std::function<void()>& op) {
         profile.clear();
         const auto start = std::chrono::steady_clock::now();
@@ -108,14 +108,14 @@ struct Bench {
         for (const auto& [phase, s] : profile.seconds()) seconds += s;
         return seconds / runs();
     }
-    /// `work` is bytes moved or multiply-adds done.
+    /// `work` is bytes moved or multiply-adds.
     void time(const char* name, int64_t work, const Unit& unit, const std::function<void()>& op) {
         if (arena.planning()) return;
-        if (gpu) sample(op);  // loads the kernels and plans the products
+        if (gpu) sample(op);  // loads the kernels and plans the GEMMs
         std::vector<double> seconds(static_cast<size_t>(repeats));
         for (double& s : seconds) s = sample(op);
         std::ranges::sort(seconds);
-        const double median = seconds[seconds.size() / 2], rate = unit.of_one * static_cast<double>(work) / median;
+        const double median = seconds[seconds.size() / 2], rate = unit.per_work * static_cast<double>(work) / median;
         fmt::print("{:<26}{:>9.3f} ms {:>9.1f} {}\n", name, median * 1e3, rate * 1e-9, unit.name);
     }
 
@@ -125,9 +125,8 @@ struct Bench {
         const Tensor out = values({tokens, hidden}), rstd = sums({tokens});
         const Tensor w = values({hidden}), dw = sums({hidden}), room = scratch(rmsnorm_scratch_bytes(hidden));
         time("rmsnorm forward", 4 * n, memory, [&] { rmsnorm_forward(ctx, {out, rstd, sum, in, delta, w, 1e-5}); });
-        time("rmsnorm forward, no delta", 2 * n, memory, [&] {
-            rmsnorm_forward(ctx, {out, rstd, {}, in, {}, w, 1e-5});
-        });
+        time("rmsnorm forward, no delta", 2 * n, memory,
+             [&] { rmsnorm_forward(ctx, {.out = out, .rstd = rstd, .in = in, .weight = w, .eps = 1e-5}); });
         time("rmsnorm backward", 3 * n, memory, [&] {
             rmsnorm_backward(ctx, {out, fresh, dw, in, sum, rstd, w, room});
         });
@@ -138,22 +137,23 @@ struct Bench {
         const Tensor q_out = out.view({tokens, heads, dim}), q_rstd = sums({tokens, heads});
         const Tensor qw = w.slice(0, 0, dim), dqw = dw.slice(0, 0, dim);
         const Tensor q_room = scratch(rmsnorm_scratch_bytes(dim));
-        time("q norm forward", 2 * n, memory, [&] { rmsnorm_forward(ctx, {q_out, q_rstd, {}, q, {}, qw, 1e-5}); });
+        time("q norm forward", 2 * n, memory,
+             [&] { rmsnorm_forward(ctx, {.out = q_out, .rstd = q_rstd, .in = q, .weight = qw, .eps = 1e-5}); });
         time("q norm backward", 3 * n, memory, [&] {
             rmsnorm_backward(ctx, {dq, fresh, dqw, q_out, q, q_rstd, qw, q_room});
         });
     }
 
     void rope_and_swiglu() {
-        const int64_t dim = hidden / heads, turned = heads + kv_heads;
-        const Tensor packed = values({tokens, turned + kv_heads, dim});  // q, k and v
+        const int64_t dim = hidden / heads, rotated = heads + kv_heads;
+        const Tensor packed = values({tokens, rotated + kv_heads, dim});  // q, k and v
         const Tensor cos = sums({tokens, dim / 2}), sin = sums({tokens, dim / 2});
         const Tensor positions = indices(tokens, [](int64_t i) { return i; });
         const RopeFrequencies frequencies = rope_frequencies(dim, 1e4, {});
         const int64_t angles = 4 * tokens * dim;
         time("rope angles", angles, memory, [&] { rope_angles(ctx, {cos, sin, positions, frequencies}); });
-        time("rope of q and k", 2 * size() * tokens * turned * dim + angles, memory, [&] {
-            rope_apply(ctx, {packed.slice(1, 0, turned), cos, sin});
+        time("rope of q and k", 2 * size() * tokens * rotated * dim + angles, memory, [&] {
+            rope_apply(ctx, {packed.slice(1, 0, rotated), cos, sin});
         });
         const Tensor out = values({tokens, ffn});
         const Tensor gate_up = values({tokens, 2 * ffn}), dgate_up = values({tokens, 2 * ffn});
@@ -173,7 +173,7 @@ struct Bench {
         const Tensor half = indices(tokens / 2, [](int64_t i) { return 2 * i; });
         TokenIndex index = TokenIndex::lay_out(arena, "", tokens);
         if (!arena.planning()) fill_token_index(ctx, index, drawn);
-        // A row of the gradient is read and written once for each different token.
+        // A row of the gradient is read and written once per different token.
         const int64_t sums_moved = 2 * 4 * index.distinct * hidden;
         time("embedding forward", 2 * n, memory, [&] { embedding_forward(ctx, {out, ids, table}); });
         time("embedding backward", n + sums_moved, memory, [&] { embedding_backward(ctx, {dtable, out, index}); });
@@ -187,21 +187,21 @@ struct Bench {
         const Tensor w = values({width, hidden}), dw = sums({width, hidden});
         const Tensor bias = values({width}), dbias = sums({width}), room = scratch(linear_scratch_bytes(width));
         const Tensor gated = values({tokens, ffn});
-        time("linear forward", work, compute, [&] { linear_forward(ctx, {out, in, w, {}}); });
-        time("linear forward, bias", work, compute, [&] { linear_forward(ctx, {out, in, w, bias}); });
-        time("linear, swiglu forward", work, compute, [&] {
-            linear_forward(ctx, {out, in, w, {}});
+        time("linear forward", work, compute, [&] { linear_forward(ctx, {.out = out, .in = in, .weight = w}); });
+        time("linear forward, bias", work, compute,
+             [&] { linear_forward(ctx, {.out = out, .in = in, .weight = w, .bias = bias}); });
+        time("gate_up, swiglu forward", work, compute, [&] {
+            linear_forward(ctx, {.out = out, .in = in, .weight = w});
             swiglu_forward(ctx, {gated, out});
         });
-        time("gated linear forward", work, compute, [&] { gated_linear_forward(ctx, {gated, out, in, w, {}}); });
+        time("gate_up, swiglu fused", work, compute,
+             [&] { gate_up_swiglu_forward(ctx, {.out = gated, .gate_up = out, .in = in, .weight = w}); });
         const Tensor down = values({hidden, ffn}), dout = values({tokens, width});
-        time("linear, swiglu backward", work / 2, compute, [&] {
+        time("down, swiglu backward", work / 2, compute, [&] {
             linear_backward(ctx, {.din = gated, .dout = in, .weight = down});
             swiglu_backward(ctx, {.dgate_up = dout, .dout = gated, .gate_up = out});
         });
-        time("swiglu linear backward", work / 2, compute, [&] {
-            swiglu_linear_backward(ctx, {dout, gated, in, down, out});
-        });
+        time("down, swiglu fused", work / 2, compute, [&] { down_swiglu_backward(ctx, {dout, gated, in, down, out}); });
         time("linear backward", 2 * work, compute,
              [&] { linear_backward(ctx, {.din = din, .dweight = dw, .dout = out, .in = in, .weight = w}); });
         time("bias gradient", size() * tokens * width, memory,
@@ -223,7 +223,7 @@ struct Bench {
                             .scales = scales};
         time("head and loss", 3 * tokens * vocab * hidden, compute, [&] { head_loss(ctx, args); });
         if (arena.planning()) return;
-        // Of the last sample.
+        // Phases of the last sample.
         const double loss = profile.seconds().at("loss"), gemm = profile.seconds().at("gemm");
         const double rate = 2 * static_cast<double>(runs() * size() * tokens * vocab) / loss;
         fmt::print("  of which softmax {:.1f} %, {:.1f} GB/s\n", 100 * loss / (loss + gemm), rate * 1e-9);
@@ -235,13 +235,13 @@ struct Bench {
 
 int main(int argc, char** argv) {
     colonnade::Bench bench;
-    CLI::App app("Times every op of a model of this size");
+    CLI::App app("Times every op of a model at one size");
     std::string device = "cpu";
     app.add_option("--device", device, "cpu in f32, cuda in bf16")
         ->check(CLI::IsMember({"cpu", "cuda"}))
         ->capture_default_str();
-    const CLI::Range range(1, 1 << 20);  // up to which no count below overflows
-    app.add_option("--tokens", bench.tokens, "rows")->check(range)->capture_default_str();
+    const CLI::Range range(1, 1 << 20);  // no count below overflows in this range
+    app.add_option("--tokens", bench.tokens, "tokens per batch")->check(range)->capture_default_str();
     app.add_option("--hidden", bench.hidden, "width of the model")->check(range)->capture_default_str();
     app.add_option("--ffn", bench.ffn, "width of the feed-forward block")->check(range)->capture_default_str();
     app.add_option("--vocab", bench.vocab, "vocabulary")->check(range)->capture_default_str();

@@ -1,8 +1,8 @@
-// SwiGLU within the product that makes gate and up, on Hopper (gated_product.cuh).
+// gate_up_swiglu_forward on Hopper: SwiGLU in the epilogue of the gate_up projection (gated_product.cuh).
 //
-// A tile is 128 columns of gate and the same 128 of up. As both halves' rows of the weight lie one after the other in a
-// stage, one wgmma of 256 columns makes both, and gate and up of the same element meet in one thread. The epilogue is
-// silu, staging and stores by TMA.
+// A tile is 128 columns of gate and the same 128 of up. The weight's rows for both halves are consecutive in a stage,
+// so that one wgmma of 256 columns computes both, and gate and up of an element are in the same thread. The epilogue
+// computes silu, stages the results in shared memory and stores them by TMA.
 
 #include "layers/cuda_kernels.h"
 #include "layers/hopper/gated_product.cuh"
@@ -16,10 +16,10 @@ struct GatedForward {
         CUtensorMap in, weight, gate, up, out;
     };
     static constexpr int columns = 128;
-    /// Gate and up of 64 columns are sent, twice 32 columns of `out` are worked out; then the other 64 columns.
+    /// Three parts per 64 columns: gate and up are stored, then `out` is computed, twice 32 columns.
     static constexpr int parts = 6;
     static constexpr bool weight_mn_major = false;
-    /// The rows of gate, or those of up.
+    /// The weight's rows of gate (half 0) or of up (half 1).
     template <typename Load>
     static __device__ void load_weight(const GatedProblem& problem, int half, int step, int column, const Load& load) {
         load(half * 128 * 64 * 2, 64 * step, half * problem.ffn + column);
@@ -30,7 +30,7 @@ struct GatedForward {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/// Boxes of the tile before, one after the other, to one of the warp's two spots and from there to memory. Where gate is
+/// Writes boxes of the previous tile to the warp's two staging buffers in turn, and from there to memory. If gate is
 /// sums[i], up of the same element is sums[i + 64].
 template <typename Cta>
 struct GatedForward::Epilogue {
@@ -38,9 +38,10 @@ struct GatedForward::Epilogue {
     const Cta& cta;
     const int warp;
     const uint32_t first_spot;
-    // Of row lane % 16 the chunk that lane / 16 is to write of chunks 0 and 1; of 2 i and 2 i + 1 it is that ^ 32 i.
+    // Byte offset of the chunk of row lane % 16 that this lane writes, among chunks 0 and 1: lane / 16 selects it.
+    // Among chunks 2 i and 2 i + 1 the offset is this ^ 32 i.
     const uint32_t row_offset;
-    int before = -1;  ///< the tile before; none
+    int before = -1;  ///< the previous tile; -1: none
     int row = 0, column = 0;
 
     __device__ Epilogue(const Cta& cta_, int warp_)
@@ -53,7 +54,7 @@ struct GatedForward::Epilogue {
         if (cta.problem.bias) add_bias(sums, cta.place(tile).y + 2 * (lane_anew() % 4));
         before = tile;
     }
-    __device__ __forceinline__ void take_spot() const {  // its last box but one has left
+    __device__ __forceinline__ void take_spot() const {  // waits until the buffer's previous box has been stored
         if (lane_anew() == 0) wait_stores_read<1>();
         __syncwarp();
     }
@@ -100,7 +101,7 @@ struct GatedForward::Epilogue {
         }
         if (step == 2) send(half, cta.maps.out, half);
     }
-    /// `column`: the thread's first.
+    /// `column`: the first column of this thread.
     __device__ __forceinline__ void add_bias(float (&sums)[128], int column) const {
 #pragma unroll
         for (int j = 0; j < 16; ++j) {
@@ -123,21 +124,21 @@ struct GatedForward::Epilogue {
 
 }  // namespace
 
-bool hopper_supports(const Context& ctx, const GatedLinearForward& args) {
+bool hopper_supports(const Context& ctx, const GateUpSwigluForward& args) {
     const int64_t tokens = args.out.size(0), ffn = args.out.size(1);
     return ctx.device == Device::cuda && ctx.gpu->runs_hopper_kernels() && ffn % 8 == 0 && fits_tiles(tokens, ffn) &&
            has_matrix_map(args.in) && has_matrix_map(args.weight) && has_matrix_map(args.gate_up) &&
            has_matrix_map(args.out) && reinterpret_cast<uintptr_t>(args.bias.data) % 4 == 0;
 }
 
-void hopper_gated_linear(const Context& ctx, const GatedLinearForward& args) {
+void hopper_gate_up_swiglu_forward(const Context& ctx, const GateUpSwigluForward& args) {
     using L = GatedLayout<GatedForward>;
     const GatedForward::Maps maps{.in = make_matrix_map(args.in, L::rows),
                                   .weight = make_matrix_map(args.weight, GatedForward::columns),
                                   .gate = make_matrix_map(half_of(args.gate_up, 0), L::box_rows),
                                   .up = make_matrix_map(half_of(args.gate_up, 1), L::box_rows),
                                   .out = make_matrix_map(args.out, L::box_rows)};
-    launch_product<L>(ctx, "gated_linear_forward", args.out.size(0), args.out.size(1), args.in.size(1), args.bias,
+    launch_product<L>(ctx, "gate_up_swiglu_forward", args.out.size(0), args.out.size(1), args.in.size(1), args.bias,
                       maps);
 }
 

@@ -1,9 +1,9 @@
-// The gradient of gate and up within the product that makes that of SwiGLU's output, on Hopper (gated_product.cuh).
+// down_swiglu_backward on Hopper: SwiGLU's gradient in the epilogue of d_out W (gated_product.cuh).
 //
-// A tile is 256 columns of d_out W, one wgmma wide. The weight's rows are what is summed over, so its part of a stage lies
-// MN-major, as four slabs of 64 columns. The epilogue goes through four groups of 64 columns: boxes of gate and up come
-// by TMA while other steps are multiplied, their gradients take their places in shared memory and leave by TMA. The
-// first group of a tile is loaded before its sums are complete.
+// A tile is 256 columns of d_out W, the width of one wgmma. The sum runs over the weight's rows, so its part of a stage
+// is MN-major: four slabs of 64 columns. The epilogue handles four groups of 64 columns. TMA loads boxes of gate and up
+// while other steps multiply; the gradients overwrite them in shared memory and TMA stores them. The first group of a
+// tile is loaded before the tile's sums are complete.
 
 #include "layers/cuda_kernels.h"
 #include "layers/hopper/gated_product.cuh"
@@ -12,8 +12,8 @@
 namespace colonnade::cuda {
 namespace {
 
-/// Group g is worked out in halves, beside steps `period` * g and the next; then the group that follows is loaded, which
-/// has the rest of the period.
+/// Group g is computed in two halves, during steps `period` * g and the next. Then the next group is loaded, for which
+/// the rest of the period is left.
 struct GatedBackward {
     struct Maps {
         CUtensorMap in, weight, gate, up, dgate, dup;
@@ -21,7 +21,7 @@ struct GatedBackward {
     static constexpr int columns = 256;
     static constexpr int groups = 4, period = 5, parts = period * (groups - 1) + 3;
     static constexpr bool weight_mn_major = true;
-    /// Two slabs of 64 rows.
+    /// Two slabs of 64 rows per half.
     template <typename Load>
     static __device__ void load_weight(const GatedProblem&, int half, int step, int column, const Load& load) {
         for (int slab = 2 * half; slab < 2 * half + 2; ++slab) load(slab * 64 * 64 * 2, column + 64 * slab, 64 * step);
@@ -37,8 +37,8 @@ struct GatedBackward::Epilogue {
     using L = typename Cta::L;
     const Cta& cta;
     const int warp;
-    uint32_t phase = 0;   ///< of the barrier of the boxes that come next
-    int row, column = 0;  ///< of the warp's part of the tile whose boxes are loaded; from `tokens` on: none
+    uint32_t phase = 0;   ///< parity of the barrier of the next boxes
+    int row, column = 0;  ///< corner of the warp's part of the tile whose boxes are loaded; row >= tokens: none
 
     __device__ Epilogue(const Cta& cta_, int warp_) : cta(cta_), warp(warp_), row(cta_.problem.tokens) {}
 
@@ -47,7 +47,7 @@ struct GatedBackward::Epilogue {
     __device__ __forceinline__ bool has(int group) const {
         return row < cta.problem.tokens && column + 64 * group < cta.problem.ffn;
     }
-    /// The warp has sent what was there (work_out): what it read came before.
+    /// The warp's earlier stores from these buffers must have been issued (send): this waits until they have read them.
     __device__ __forceinline__ void load(int group) const {
         if (has(group) && lane_anew() == 0) {
             const uint32_t gate = cta.spots(warp), barrier = cta.loaded(warp);
@@ -57,10 +57,11 @@ struct GatedBackward::Epilogue {
             load_box(gate + L::box_bytes, &cta.maps.up, barrier, column + 64 * group, row, evict_first);
         }
     }
-    /// 32 columns. `rounded` are the group's.
+    /// Gradients of 32 columns. `rounded`: the group's sums.
     __device__ __forceinline__ void work_out(int half, const uint32_t* rounded) const {
         const int lane = lane_anew();
-        // Of row lane % 16 the chunk that lane / 16 names of chunks 0 and 1; of 2 i and 2 i + 1 it is that ^ 32 i.
+        // Address of the chunk of row lane % 16 that lane / 16 selects among chunks 0 and 1; among 2 i and 2 i + 1 it
+        // is this ^ 32 i.
         const uint32_t at = cta.spots(warp) + lane % 16 * 128 + (lane / 16 ^ lane % 8) * 16;
 #pragma unroll
         for (int i = 2 * half; i < 2 * half + 2; ++i) {
@@ -115,14 +116,14 @@ struct GatedBackward::Epilogue {
 
 }  // namespace
 
-bool hopper_supports(const Context& ctx, const SwigluLinearBackward& args) {
+bool hopper_supports(const Context& ctx, const DownSwigluBackward& args) {
     const int64_t tokens = args.dout.size(0), ffn = args.weight.size(1);
     return ctx.device == Device::cuda && ctx.gpu->runs_hopper_kernels() && ffn % 8 == 0 && fits_tiles(tokens, ffn) &&
            has_matrix_map(args.dout) && has_matrix_map(args.weight) && has_matrix_map(args.gate_up) &&
            has_matrix_map(args.dgate_up);
 }
 
-void hopper_swiglu_linear_backward(const Context& ctx, const SwigluLinearBackward& args) {
+void hopper_down_swiglu_backward(const Context& ctx, const DownSwigluBackward& args) {
     using L = GatedLayout<GatedBackward>;
     const GatedBackward::Maps maps{.in = make_matrix_map(args.dout, L::rows),
                                    .weight = make_matrix_map(args.weight, L::depth),
@@ -130,8 +131,7 @@ void hopper_swiglu_linear_backward(const Context& ctx, const SwigluLinearBackwar
                                    .up = make_matrix_map(half_of(args.gate_up, 1), L::box_rows),
                                    .dgate = make_matrix_map(half_of(args.dgate_up, 0), L::box_rows),
                                    .dup = make_matrix_map(half_of(args.dgate_up, 1), L::box_rows)};
-    launch_product<L>(ctx, "swiglu_linear_backward", args.dout.size(0), args.weight.size(1), args.dout.size(1), {},
-                      maps);
+    launch_product<L>(ctx, "down_swiglu_backward", args.dout.size(0), args.weight.size(1), args.dout.size(1), {}, maps);
 }
 
 }  // namespace colonnade::cuda

@@ -1,23 +1,25 @@
 #pragma once
-// What the kernels of SwiGLU within a product share (gated_linear.cu, gated_linear_backward.cu), on Hopper (sm_90a).
+// GEMM with SwiGLU or its gradient in the epilogue, on Hopper (sm_90a): the part that gated_linear.cu and
+// gated_linear_backward.cu share.
 //
 // A tile is 128 tokens x 256 columns of the product. A stage of shared memory holds the tokens' rows and the weight's
-// part for 64 of what is summed over.
+// part for a depth (k) of 64.
 //
-// A CTA is persistent, one to a multiprocessor. One warp loads by TMA, two warpgroups multiply, 64 tokens each. Two CTAs
-// are a cluster, of 256 tokens and the same columns: each loads one half of the weight's part for both. So L2 delivers
-// 32 KiB a stage and CTA instead of 48.
+// A CTA is persistent, one per multiprocessor. One warp loads by TMA, two warpgroups multiply 64 tokens each. Two CTAs
+// form a cluster with 256 tokens and the same columns: each loads half of the weight's part for both, so L2 delivers 32
+// KiB per stage and CTA instead of 48.
 //
-// A tile's end costs the tensor cores no more than rounding the sums: rounded they take half of the registers, and all
-// else that becomes of them is done in parts beside the products of the next tile, by the epilogue of a pass.
+// At the end of a tile the tensor cores wait only while the sums are rounded. Rounded sums take half of the registers,
+// and the pass's epilogue processes them in parts, while the next tile's products run.
 //
-// A pass has
-//     Maps: tensor maps, among them `in` of the tokens' rows and `weight`;
-//     columns: of ffn, that a tile makes; parts: of its epilogue, one to a step;
-//     weight_mn_major: how the weight's part lies in a stage;
-//     load_weight(cta, half, step, column, load): load(to, column, row) for each box of that half of it;
-//     Epilogue: finish(sums, tile) before they are rounded, work_on(part, rounded, tile) beside the products of `tile`,
-//         where `rounded` is of the tile before; -1 when there is no further one.
+// A pass defines
+//     Maps             tensor maps, among them `in` for the tokens' rows and `weight`
+//     columns          columns of ffn per tile
+//     parts            parts of the epilogue, one per step
+//     weight_mn_major  layout of the weight's part in a stage
+//     load_weight(problem, half, step, column, load)   calls load(to, column, row) for each box of that half
+//     Epilogue         finish(sums, tile) is called before the sums are rounded, work_on(part, rounded, tile) during
+//                      the products of `tile`, with the sums of the previous tile; tile is -1 after the last one
 
 #include <algorithm>
 
@@ -34,16 +36,16 @@ using namespace hopper;
 struct GatedProblem {
     const __nv_bfloat16* bias;  ///< or null
     int tokens, ffn;
-    int steps;                      ///< stages that a tile takes, 64 of what is summed over each
-    int row_blocks, column_blocks;  ///< tiles of a cluster
+    int steps;                      ///< stages per tile, each a depth of 64
+    int row_blocks, column_blocks;  ///< tiles of the clusters
 };
 
-/// Tile, and shared memory: bytes from a 1024-byte boundary on.
+/// Sizes of the tile, and offsets in shared memory in bytes from a 1024-byte boundary.
 template <typename Pass_>
 struct GatedLayout {
     using Pass = Pass_;
-    /// group: of gated_tile(). Among 1 and 2, 3 and 4, 4 to 16, these were the fastest; so was it to have what is stored
-    /// leave L2 first.
+    /// `group` is that of gated_tile(). These were the fastest among clusters of 1 and 2, 3 and 4 stages, and groups of
+    /// 4 to 16; storing with evict_first was faster, too.
     static constexpr int cluster = 2, stages = 4, group = 8;
     static constexpr int rows = 128, depth = 64, threads = 3 * 128;
     static constexpr int loader_registers = 24, consumer_registers = 240;
@@ -51,13 +53,13 @@ struct GatedLayout {
 
     static constexpr int in_bytes = rows * depth * 2, half_bytes = 128 * depth * 2,
                          stage_bytes = in_bytes + 2 * half_bytes;
-    /// From one 16 of what is summed over to the next, in the weight's part.
+    /// Byte offset between consecutive k-steps of 16 in the weight's part.
     static constexpr int weight_advance = Pass::weight_mn_major ? 16 * 128 : 16 * 2;
     static_assert(depth / 16 * weight_advance <= half_bytes);
-    // A box of the epilogue: a warp's 16 rows of 64 columns. Each warp has places for two.
+    // A box of the epilogue is a warp's 16 rows of 64 columns. Each warp has room for two.
     static constexpr int box_rows = 16, box_columns = 64, box_bytes = box_rows * box_columns * 2;
     static constexpr int boxes = stages * stage_bytes, barriers = boxes + 8 * 2 * box_bytes,
-                         bytes = barriers + 8 * (2 * stages + 8) + 1024;  // and the way to the boundary
+                         bytes = barriers + 8 * (2 * stages + 8) + 1024;  // plus the alignment
     static_assert(bytes <= 232448);
 };
 
@@ -84,14 +86,14 @@ struct GatedCta {
     __device__ uint32_t weight(uint32_t stage) const { return in(stage) + L::in_bytes; }
     __device__ uint32_t full(uint32_t stage) const { return address + L::barriers + 8 * stage; }
     __device__ uint32_t empty(uint32_t stage) const { return full(L::stages + stage); }
-    /// Of warp 0 .. 7 of those that multiply: a place for two boxes, and a barrier for what TMA brings there.
+    /// For multiplying warps 0 .. 7: room for two boxes, and a barrier for TMA loads into it.
     __device__ uint32_t spots(int warp) const { return address + L::boxes + warp * 2 * L::box_bytes; }
     __device__ uint32_t loaded(int warp) const { return full(2 * L::stages + warp); }
 
     __device__ int first_tile() const { return static_cast<int>(blockIdx.x) / L::cluster; }
     __device__ int clusters() const { return static_cast<int>(gridDim.x) / L::cluster; }
     __device__ int tiles() const { return problem.row_blocks * problem.column_blocks; }
-    /// The first token and column of this CTA's part of tile t.
+    /// First token and column of this CTA's part of tile t.
     __device__ int2 place(int t) const {
         const GatedTile tile = gated_tile(t, problem.row_blocks, problem.column_blocks, L::group);
         return {(tile.row_block * L::cluster + static_cast<int>(cluster_rank())) * L::rows,
@@ -102,14 +104,14 @@ struct GatedCta {
         if (threadIdx.x == 0) {
             for (uint32_t i = 0; i < L::stages; ++i) {
                 init_barrier(full(i), 1);
-                init_barrier(empty(i), 8 * L::cluster);  // every warp that multiplies what this CTA loads
+                init_barrier(empty(i), 8 * L::cluster);  // every warp that multiplies data loaded by this CTA
             }
             for (int warp = 0; warp < 8; ++warp) init_barrier(loaded(warp), 1);
             publish_barriers();
         }
         sync_cluster();
     }
-    /// No CTA may end while another of its cluster can still reach its shared memory.
+    /// No CTA may end while another CTA of its cluster can still access its shared memory.
     __device__ void finish() const {
         __syncwarp();
         sync_cluster();
@@ -141,7 +143,7 @@ struct GatedCta {
             if (lane_anew() < L::cluster) arrive_at(empty(stage), static_cast<uint32_t>(lane_anew()));
         };
         // sums[4 j + 2 r + e]: row lane / 4 + 8 r of the warp's 16, column 8 j + 2 (lane % 4) + e.
-        // rounded[i]: sums 2 i and 2 i + 1 of the tile before.
+        // rounded[i]: sums 2 i and 2 i + 1 of the previous tile.
         float sums[128];
         uint32_t rounded[64];
 #pragma unroll
@@ -169,7 +171,7 @@ struct GatedCta {
             for (int part = 0; part < parts; ++part) {
                 multiply(part > 0);
                 ring.advance();
-                // The branches of this wait keep what follows on this side of the products; else ptxas mixes them.
+                // The branches of this wait keep the code below after the products; otherwise ptxas mixes them.
                 wait_full();
                 epilogue.work_on(part, rounded, t);
                 if (part == 0) continue;
@@ -219,13 +221,13 @@ __global__ void __launch_bounds__(L::threads, 1)
 #endif
 }
 
-/// Columns of gate or of up.
+/// The columns of gate (half 0) or of up (half 1).
 Tensor half_of(const Tensor& gate_up, int64_t half) {
     const int64_t ffn = gate_up.size(1) / 2;
     return gate_up.slice(1, half * ffn, (half + 1) * ffn);
 }
 
-/// `depth`: how many columns `in` has, of which the product sums.
+/// `depth`: columns of `in`, over which the product sums.
 template <typename L>
 void launch_product(const Context& ctx, const char* name, int64_t tokens, int64_t ffn, int64_t depth,
                     const Tensor& bias, const typename L::Pass::Maps& maps) {
@@ -233,7 +235,7 @@ void launch_product(const Context& ctx, const char* name, int64_t tokens, int64_
     const GatedProblem problem{.bias = bias.empty() ? nullptr : as_device<bf16>(bias),
                                .tokens = static_cast<int>(tokens),
                                .ffn = static_cast<int>(ffn),
-                               // Steps past the end multiply zeros.
+                               // Steps beyond the depth multiply zeros.
                                .steps = std::max(blocks(depth, L::depth), L::Pass::parts + 1),
                                .row_blocks = blocks(tokens, L::cluster * L::rows),
                                .column_blocks = blocks(ffn, L::Pass::columns)};
@@ -253,7 +255,7 @@ void launch_product(const Context& ctx, const char* name, int64_t tokens, int64_
     check_cuda(cudaLaunchKernelEx(&config, gated_product<L>, problem, maps), name);
 }
 
-/// Sizes that the kernels count in int.
+/// True if the sizes fit the kernels' int arithmetic.
 bool fits_tiles(int64_t tokens, int64_t ffn) {
     return ffn < int64_t{1} << 29 && tokens < int64_t{1} << 29 &&
            (tokens + 127) / 128 * ((ffn + 127) / 128) < int64_t{1} << 30;

@@ -101,7 +101,7 @@ TEST_P(FlashMask, AnyHeadDim) {
                          {.heads = 4, .kv_heads = kv_heads, .head_dim = head_dim}, "causal_document");
 }
 
-TEST_P(FlashMask, SlicesOfABatchDiffer) {
+TEST_P(FlashMask, SheetsOfABatchDiffer) {
     expect_dense(stack({causal_mask(170, 170), causal_document_mask(170, {20, 170}), qk_sparse_mask(170, {{0, 9}})}),
                  {.heads = 2, .kv_heads = 2, .head_dim = dim(8)}, "stacked");
 }
@@ -327,13 +327,14 @@ TEST(FlashMaskOnCpu, RefusesOperandsThatDoNotFit) {
         a.out = a.out.slice(1, 0, 69);
         a.lse = Tensor(a.lse.data, DType::f64, {1, 4, 69});
     });
-    expect_error(Exit::internal, "3 heads do not share 2 kv_heads", [&] { flashmask_forward({}, other.forward()); });
+    expect_error(Exit::internal, "3 heads, expected a multiple of the 2 kv_heads",
+                 [&] { flashmask_forward({}, other.forward()); });
     expect_error(Exit::internal, "a plan of batch 1, 1 heads, 5 x 5 blocks", [&] {
         call.plan = make_tile_plan(call.mask, 16, 16);
         call.plan.tile_rows = 64;
         flashmask_forward({}, call.forward());
     });
-    expect_error(Exit::internal, "a plan made for the GPU on device cpu", [&] {
+    expect_error(Exit::internal, "a plan made for device cuda on device cpu", [&] {
         int32_t bounds = 0;
         call.make_plan();
         call.plan.gpu.bounds = Tensor(&bounds, DType::i32, {1}, Device::cuda);
@@ -370,7 +371,7 @@ TEST(FlashMaskOnGpu, RefusesOperandsThatDoNotFit) {
     expect_error(Exit::config, "head_dim is 80: attention on a GPU has kernels for 64, 96, 128 and 256",
                  [&] { flashmask_forward(ctx, other.forward()); });
     call.plan = make_tile_plan(call.mask);
-    expect_error(Exit::internal, "a plan made for the CPU on device cuda",
+    expect_error(Exit::internal, "a plan made for device cpu on device cuda",
                  [&] { flashmask_forward(ctx, call.forward()); });
 }
 

@@ -25,23 +25,23 @@ void expect_exact(const ColumnMask& mask, int64_t tile_rows, int64_t tile_column
         by_column(static_cast<size_t>(mask.batch * mask.heads * plan.column_blocks));
     std::map<std::pair<size_t, int32_t>, bool> partial;
     int64_t pairs = 0;
-    for (int64_t slice = 0; slice < mask.batch * mask.heads; ++slice) {
+    for (int64_t sheet = 0; sheet < mask.batch * mask.heads; ++sheet) {
         for (int64_t r = 0; r < plan.row_blocks; ++r) {
             by_row.emplace_back();
             for (int64_t c = 0; c < plan.column_blocks; ++c) {
                 int64_t seen = 0, all = 0;
                 for (int64_t i = r * tile_rows; i < std::min((r + 1) * tile_rows, mask.rows); ++i)
                     for (int64_t j = c * tile_columns; j < std::min((c + 1) * tile_columns, mask.columns); ++j, ++all)
-                        seen += dense[static_cast<size_t>((slice * mask.rows + i) * mask.columns + j)];
+                        seen += dense[static_cast<size_t>((sheet * mask.rows + i) * mask.columns + j)];
                 pairs += seen;
                 if (seen == 0) continue;
                 by_row.back().push_back(static_cast<int32_t>(c));
-                by_column[static_cast<size_t>(slice * plan.column_blocks + c)].push_back(static_cast<int32_t>(r));
+                by_column[static_cast<size_t>(sheet * plan.column_blocks + c)].push_back(static_cast<int32_t>(r));
                 partial[{by_row.size() - 1, static_cast<int32_t>(c)}] = seen < all;
             }
         }
     }
-    EXPECT_EQ(plan.visible_pairs, pairs);
+    EXPECT_EQ(plan.cpu.visible_pairs, pairs);
     EXPECT_EQ(count_visible_pairs(mask), pairs);
     const auto expect_lists = [](const auto& expected, const auto& begin, const auto& tiles, auto&& is_partial) {
         ASSERT_EQ(begin.size(), expected.size() + 1);
@@ -57,8 +57,10 @@ void expect_exact(const ColumnMask& mask, int64_t tile_rows, int64_t tile_column
     };
     const auto row_blocks = static_cast<size_t>(plan.row_blocks),
                column_blocks = static_cast<size_t>(plan.column_blocks);
-    expect_lists(by_row, plan.by_row_begin, plan.by_row, [&](size_t list, int32_t c) { return partial.at({list, c}); });
-    expect_lists(by_column, plan.by_column_begin, plan.by_column, [&](size_t list, int32_t r) {
+    expect_lists(by_row, plan.cpu.by_row_begin, plan.cpu.by_row, [&](size_t list, int32_t c) {
+        return partial.at({list, c});
+    });
+    expect_lists(by_column, plan.cpu.by_column_begin, plan.cpu.by_column, [&](size_t list, int32_t r) {
         return partial.at(
             {list / column_blocks * row_blocks + static_cast<size_t>(r), static_cast<int32_t>(list % column_blocks)});
     });
@@ -70,9 +72,9 @@ void expect_exact(const ColumnMask& mask, int64_t tile_rows, int64_t tile_column
         });
         EXPECT_EQ(order, expected);
     };
-    expect_order(plan.row_order, by_row);
-    expect_order(plan.column_order, by_column);
-    EXPECT_EQ(plan.partial_tiles(),
+    expect_order(plan.cpu.row_order, by_row);
+    expect_order(plan.cpu.column_order, by_column);
+    EXPECT_EQ(plan.cpu.partial_tiles(),
               std::count_if(partial.begin(), partial.end(), [](const auto& t) { return t.second; }));
 }
 
@@ -104,18 +106,17 @@ TEST(TilePlan, RecognisesTilesHiddenByTheUnionOfRanges) {
                       .uts = std::vector<int32_t>(8, 0),
                       .ute = std::vector<int32_t>(8, 4)};
     TilePlan plan = make_tile_plan(ranges, 8, 8);
-    ASSERT_EQ(plan.surviving_tiles(), 1);
-    EXPECT_EQ(plan.by_row[0].index, 0);
-    EXPECT_EQ(plan.by_row_begin, (std::vector<int64_t>{0, 0, 1}));
-    EXPECT_EQ(plan.partial_tiles(), 0);
-    EXPECT_EQ(plan.visible_pairs, 64);
+    ASSERT_EQ(plan.cpu.active_tiles(), 1);
+    EXPECT_EQ(plan.cpu.by_row[0].index, 0);
+    EXPECT_EQ(plan.cpu.by_row_begin, (std::vector<int64_t>{0, 0, 1}));
+    EXPECT_EQ(plan.cpu.partial_tiles(), 0);
+    EXPECT_EQ(plan.cpu.visible_pairs, 64);
     // A window of one document each: the diagonal tile is left of [j, n) by the causal rule and of the rest by lts = j.
     ColumnMask nothing{.causal = true, .vectors = MaskVectors::lts, .rows = 16, .columns = 16};
     for (int32_t j = 0; j < 16; ++j) nothing.lts.push_back(j);
     plan = make_tile_plan(nothing, 8, 8);
-    EXPECT_EQ(plan.surviving_tiles(), 0);
-    EXPECT_EQ(plan.visible_pairs, 0);
-    EXPECT_EQ(plan.visible_share(), 0);
+    EXPECT_EQ(plan.cpu.active_tiles(), 0);
+    EXPECT_EQ(plan.cpu.visible_pairs, 0);
 }
 
 TEST(TilePlan, EmptyMasks) {
@@ -123,19 +124,19 @@ TEST(TilePlan, EmptyMasks) {
         expect_exact(causal_mask(rows, columns), 4, 4, "empty");
 }
 
-TEST(TilePlan, VisibleShareOfEqualDocuments) {
+TEST(TilePlan, ActiveTilesOfEqualDocuments) {
     const TilePlan plan = make_tile_plan(document_mask(1024, default_parameters(1024, 1024, 1, 16).ends));
-    EXPECT_EQ(plan.visible_share(), 1.0 / 16);
-    EXPECT_EQ(plan.partial_tiles(), 0);
-    EXPECT_EQ(plan.visible_pairs, 1024 * 64);
+    EXPECT_EQ(plan.cpu.active_tiles() * 16, plan.tiles());
+    EXPECT_EQ(plan.cpu.partial_tiles(), 0);
+    EXPECT_EQ(plan.cpu.visible_pairs, 1024 * 64);
 }
 
 TEST(TilePlan, OfTheCpuHasSmallTilesWhereLittleOfLargeOnesIsVisible) {
     Arena planned(Device::cpu);
     const auto tiles = [&](const ColumnMask& mask) {
         const TilePlan plan = make_tile_plan({}, GpuTilePlan::lay_out(planned, mask), mask);
-        EXPECT_EQ(plan.visible_pairs, count_visible_pairs(mask));
-        EXPECT_EQ(plan.surviving_tiles(), make_tile_plan(mask, plan.tile_rows, plan.tile_columns).surviving_tiles());
+        EXPECT_EQ(plan.cpu.visible_pairs, count_visible_pairs(mask));
+        EXPECT_EQ(plan.cpu.active_tiles(), make_tile_plan(mask, plan.tile_rows, plan.tile_columns).cpu.active_tiles());
         return std::pair(plan.tile_rows, plan.tile_columns);
     };
     EXPECT_EQ(tiles(causal_mask(640, 640)), (std::pair<int64_t, int64_t>(64, 64)));
@@ -152,18 +153,18 @@ TEST(TilePlan, RefusesMasksThatAreNotValid) {
 
 // --- The plan of a GPU, against the exact one of the host -----------------------------------------------------------
 
-/// One bit map as downloaded: [slices, blocks, words of the other blocks].
+/// One bit map as downloaded: [sheets, blocks, words of the other blocks].
 struct Map {
     int64_t blocks, words;
     std::vector<int32_t> data;
-    bool bit(int64_t slice, int64_t block, int64_t other) const {
-        const auto word = data[static_cast<size_t>((slice * blocks + block) * words + other / 32)];
+    bool bit(int64_t sheet, int64_t block, int64_t other) const {
+        const auto word = data[static_cast<size_t>((sheet * blocks + block) * words + other / 32)];
         return (static_cast<uint32_t>(word) >> (other % 32) & 1) != 0;
     }
-    int64_t count(int64_t slice, int64_t block) const {
+    int64_t count(int64_t sheet, int64_t block) const {
         int64_t n = 0;
         for (int64_t w = 0; block < blocks && w < words; ++w)
-            n += std::popcount(static_cast<uint32_t>(data[static_cast<size_t>((slice * blocks + block) * words + w)]));
+            n += std::popcount(static_cast<uint32_t>(data[static_cast<size_t>((sheet * blocks + block) * words + w)]));
         return n;
     }
 };
@@ -178,14 +179,14 @@ class GpuPlan {
     /// Built in memory that held something else.
     explicit GpuPlan(const ColumnMask& mask) {
         Gpu& gpu = *test_gpu();
-        const int64_t slices = mask.batch * mask.heads;
+        const int64_t sheets = mask.batch * mask.heads;
         Arena planned(Device::cuda);
-        GpuTilePlan::lay_out(planned, slices, mask.rows, mask.columns);
+        GpuTilePlan::lay_out(planned, sheets, mask.rows, mask.columns);
         Arena arena(Device::cuda, planned.bytes());
-        const GpuTilePlan memory = GpuTilePlan::lay_out(arena, slices, mask.rows, mask.columns);
-        for (const Tensor& t :
-             {memory.bounds, memory.row_active, memory.row_partial, memory.column_active, memory.column_partial,
-              memory.row_order, memory.column_order, memory.row_triple_order, memory.column_lags, memory.scratch})
+        const GpuTilePlan memory = GpuTilePlan::lay_out(arena, sheets, mask.rows, mask.columns);
+        for (const Tensor& t : {memory.bounds, memory.row_active, memory.row_partial, memory.column_active,
+                                memory.column_partial, memory.row_order, memory.column_order,
+                                memory.hopper.row_triple_order, memory.hopper.column_lags, memory.scratch})
             gpu.upload(t, std::vector<char>(t.bytes(), 0x5a).data());
         plan = make_gpu_tile_plan({.device = Device::cuda, .gpu = &gpu}, memory, mask);
         const auto read = [&](const Tensor& t) {
@@ -195,9 +196,9 @@ class GpuPlan {
         };
         const auto map = [&](const Tensor& t) { return Map{t.size(1), t.size(2), read(t)}; };
         bounds = read(memory.bounds), row_order = read(memory.row_order), column_order = read(memory.column_order);
-        row_triple_order = read(memory.row_triple_order);
+        row_triple_order = read(memory.hopper.row_triple_order);
         column_lags.resize(2);
-        gpu.download(column_lags.data(), memory.column_lags);
+        gpu.download(column_lags.data(), memory.hopper.column_lags);
         row_active = map(memory.row_active), row_partial = map(memory.row_partial);
         column_active = map(memory.column_active), column_partial = map(memory.column_partial);
     }
@@ -206,10 +207,10 @@ class GpuPlan {
 void expect_bounds(const ColumnMask& mask, const std::vector<int32_t>& found) {
     constexpr int32_t least = std::numeric_limits<int32_t>::min(), most = std::numeric_limits<int32_t>::max();
     std::vector<int32_t> expected;
-    for (int64_t slice = 0; slice < mask.batch * mask.heads; ++slice)
+    for (int64_t sheet = 0; sheet < mask.batch * mask.heads; ++sheet)
         for (int64_t j = 0; j < (mask.columns + 127) / 128 * 128; ++j) {
             ColumnMask::Bounds x{least, most, most, least};
-            if (j < mask.columns) x = mask.bounds(slice / mask.heads, slice % mask.heads, j);
+            if (j < mask.columns) x = mask.bounds(sheet / mask.heads, sheet % mask.heads, j);
             if (x.lts == x.lte) x.lts = most, x.lte = least;
             if (x.uts == x.ute) x.uts = most, x.ute = least;
             expected.insert(expected.end(), {x.lts, x.lte, x.uts, x.ute});
@@ -218,30 +219,30 @@ void expect_bounds(const ColumnMask& mask, const std::vector<int32_t>& found) {
 }
 
 /// Most active tiles first by groups of blocks, ties ascending.
-void expect_group_order(const std::vector<int32_t>& order, const Map& active, int64_t slices, int64_t blocks) {
+void expect_group_order(const std::vector<int32_t>& order, const Map& active, int64_t sheets, int64_t blocks) {
     const int64_t groups = (active.blocks + blocks - 1) / blocks;
-    std::vector<int32_t> expected(static_cast<size_t>(slices * groups));
+    std::vector<int32_t> expected(static_cast<size_t>(sheets * groups));
     std::iota(expected.begin(), expected.end(), 0);
     std::ranges::stable_sort(expected, std::greater(), [&](int32_t entry) {
-        const int64_t slice = entry / groups, first = entry % groups * blocks;
+        const int64_t sheet = entry / groups, first = entry % groups * blocks;
         int64_t tiles = 0;
-        for (int64_t block = first; block < first + blocks; ++block) tiles += active.count(slice, block);
+        for (int64_t block = first; block < first + blocks; ++block) tiles += active.count(sheet, block);
         return tiles;
     });
     EXPECT_EQ(order, expected) << "by " << blocks;
 }
 
-/// Row by row, how many slots each pair of column blocks must begin after the next one so as to be behind it wherever they
-/// meet; and all slots.
-void expect_lags(const std::vector<int64_t>& found, const Map& active, int64_t slices) {
+/// Row by row, how many slots each pair of column blocks must begin after the next one so as to be behind it wherever
+/// they meet; and all slots.
+void expect_lags(const std::vector<int64_t>& found, const Map& active, int64_t sheets) {
     std::vector<int64_t> expected(2);
-    for (int64_t slice = 0; slice < slices; ++slice)
+    for (int64_t sheet = 0; sheet < sheets; ++sheet)
         for (int64_t first = 0; first < active.blocks; first += 2) {
             int64_t own = 0, next = 0, lag = 0;
             for (int64_t row = 0; row < active.words * 32; ++row) {
                 const auto sees = [&](int64_t block) {
-                    return (block < active.blocks && active.bit(slice, block, row)) ||
-                           (block + 1 < active.blocks && active.bit(slice, block + 1, row));
+                    return (block < active.blocks && active.bit(sheet, block, row)) ||
+                           (block + 1 < active.blocks && active.bit(sheet, block + 1, row));
                 };
                 if (sees(first) && sees(first + 2)) lag = std::max(lag, next + 1 - own);
                 own += sees(first), next += sees(first + 2);
@@ -257,20 +258,20 @@ void expect_gpu_plan(const ColumnMask& mask, bool structured, const std::string&
     SCOPED_TRACE(fmt::format("{} {} x {}, batch {}, {} heads", name, mask.rows, mask.columns, mask.batch, mask.heads));
     const GpuPlan gpu(mask);
     const TilePlan exact = make_tile_plan(mask);
-    const int64_t slices = mask.batch * mask.heads;
+    const int64_t sheets = mask.batch * mask.heads;
     ASSERT_EQ(gpu.plan.row_blocks, exact.row_blocks);
     ASSERT_EQ(gpu.plan.column_blocks, exact.column_blocks);
     ASSERT_EQ(gpu.plan.batch, exact.batch);
     ASSERT_EQ(gpu.plan.heads, exact.heads);
     expect_bounds(mask, gpu.bounds);
-    for (int64_t slice = 0; slice < slices; ++slice) {
+    for (int64_t sheet = 0; sheet < sheets; ++sheet) {
         for (int64_t r = 0; r < exact.row_blocks; ++r) {
-            const auto list = static_cast<size_t>(slice * exact.row_blocks + r);
-            const auto begin = exact.by_row.begin() + exact.by_row_begin[list],
-                       end = exact.by_row.begin() + exact.by_row_begin[list + 1];
+            const auto list = static_cast<size_t>(sheet * exact.row_blocks + r);
+            const auto begin = exact.cpu.by_row.begin() + exact.cpu.by_row_begin[list],
+                       end = exact.cpu.by_row.begin() + exact.cpu.by_row_begin[list + 1];
             auto next = begin;
             for (int64_t c = 0; c < gpu.row_active.words * 32; ++c) {
-                const bool active = gpu.row_active.bit(slice, r, c), partial = gpu.row_partial.bit(slice, r, c);
+                const bool active = gpu.row_active.bit(sheet, r, c), partial = gpu.row_partial.bit(sheet, r, c);
                 const bool truly_active = next != end && next->index == c,
                            truly_partial = truly_active && next->partial;
                 if (truly_active) ++next;
@@ -283,8 +284,8 @@ void expect_gpu_plan(const ColumnMask& mask, bool structured, const std::string&
                     ASSERT_FALSE(active) << "row block " << r << ", column block " << c;
                     continue;
                 }
-                ASSERT_EQ(gpu.column_active.bit(slice, c, r), active) << "row block " << r << ", column block " << c;
-                ASSERT_EQ(gpu.column_partial.bit(slice, c, r), partial) << "row block " << r << ", column block " << c;
+                ASSERT_EQ(gpu.column_active.bit(sheet, c, r), active) << "row block " << r << ", column block " << c;
+                ASSERT_EQ(gpu.column_partial.bit(sheet, c, r), partial) << "row block " << r << ", column block " << c;
                 if (!structured) continue;
                 ASSERT_EQ(active, truly_active) << "row block " << r << ", column block " << c;
                 ASSERT_EQ(partial, truly_partial || (active && padded)) << "row block " << r << ", column block " << c;
@@ -292,12 +293,12 @@ void expect_gpu_plan(const ColumnMask& mask, bool structured, const std::string&
         }
         for (int64_t c = 0; c < exact.column_blocks; ++c)
             for (int64_t r = exact.row_blocks; r < gpu.column_active.words * 32; ++r)
-                ASSERT_FALSE(gpu.column_active.bit(slice, c, r) || gpu.column_partial.bit(slice, c, r));
+                ASSERT_FALSE(gpu.column_active.bit(sheet, c, r) || gpu.column_partial.bit(sheet, c, r));
     }
-    expect_group_order(gpu.row_order, gpu.row_active, slices, 2);
-    expect_group_order(gpu.column_order, gpu.column_active, slices, 2);
-    expect_group_order(gpu.row_triple_order, gpu.row_active, slices, 3);
-    expect_lags(gpu.column_lags, gpu.column_active, slices);
+    expect_group_order(gpu.row_order, gpu.row_active, sheets, 2);
+    expect_group_order(gpu.column_order, gpu.column_active, sheets, 2);
+    expect_group_order(gpu.row_triple_order, gpu.row_active, sheets, 3);
+    expect_lags(gpu.column_lags, gpu.column_active, sheets);
 }
 
 class GpuTilePlanTest : public testing::Test {
@@ -361,8 +362,8 @@ TEST(GpuTilePlan, IsLaidOutWithoutAGpu) {
     EXPECT_EQ(shape(plan.column_partial), (std::vector<int64_t>{3, 33, 1}));
     EXPECT_EQ(shape(plan.row_order), (std::vector<int64_t>{3 * 8}));
     EXPECT_EQ(shape(plan.column_order), (std::vector<int64_t>{3 * 17}));
-    EXPECT_EQ(shape(plan.row_triple_order), (std::vector<int64_t>{3 * 6}));
-    EXPECT_EQ(shape(plan.column_lags), (std::vector<int64_t>{2}));
+    EXPECT_EQ(shape(plan.hopper.row_triple_order), (std::vector<int64_t>{3 * 6}));
+    EXPECT_EQ(shape(plan.hopper.column_lags), (std::vector<int64_t>{2}));
     EXPECT_GE(plan.scratch.numel(), 4 * 3 * 2100 * 4);
     EXPECT_TRUE(plan.scratch.empty());
     EXPECT_EQ(planned.groups().front().first, "tile plans");
@@ -371,14 +372,14 @@ TEST(GpuTilePlan, IsLaidOutWithoutAGpu) {
 TEST(GpuTilePlan, RefusesAContextOfTheCpu) {
     Arena planned(Device::cuda);
     const GpuTilePlan plan = GpuTilePlan::lay_out(planned, 1, 64, 64);
-    expect_error(Exit::internal, "a tile plan of the GPU on cpu",
+    expect_error(Exit::internal, "tile plan: a plan of a GPU for a context on cpu",
                  [&] { make_gpu_tile_plan({}, plan, causal_mask(64, 64)); });
 }
 
 TEST_F(GpuTilePlanTest, RefusesMemoryOfAnotherSize) {
     Arena planned(Device::cuda);
     const GpuTilePlan plan = GpuTilePlan::lay_out(planned, 1, 64, 64);
-    expect_error(Exit::internal, "for a mask of 1 slices, 64 x 65",
+    expect_error(Exit::internal, "does not fit a mask of 1 sheets, 64 x 65",
                  [&] { make_gpu_tile_plan({.device = Device::cuda, .gpu = test_gpu()}, plan, causal_mask(64, 65)); });
 }
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Does transformers render chats with an exported folder as Colonnade trained on them?
+"""Checks that transformers renders chats with an exported folder as Colonnade trained on them.
 
-    check_chat_templates.py BIN        (the folder of Colonnade's programs; needs transformers, h5py, safetensors)
+    check_chat_templates.py BIN        BIN: folder of Colonnade's programs; needs transformers, h5py, safetensors
 
 For each built-in chat template: trains a tiny model for a step on a few chats, exports it, and compares the ids that
-apply_chat_template gives with those in Colonnade's token store, and with the prompts of `generate`. Exit code 1 where
-any differ.
+apply_chat_template gives with those in Colonnade's token store, and with the prompts of `generate`. Exit code 1 if any
+differ.
 """
 
 import glob
@@ -78,7 +78,7 @@ def differences(programs, work, template):
 def main():
     programs = pathlib.Path(sys.argv[1]).resolve()
     failed = False
-    # With the markers as pieces, with them but for the families' names for BOS, and with all of them spelled out.
+    # Tokenizers with all markers as pieces, without the families' BOS pieces, and without any of the markers.
     for markers in MARKERS, MARKERS[:-2], []:
         with tempfile.TemporaryDirectory() as folder:
             work = pathlib.Path(folder)

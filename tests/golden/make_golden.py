@@ -1,39 +1,39 @@
 #!/usr/bin/env python3
-"""Golden values from transformers: what tests/train/model/golden_test.cpp holds Colonnade against.
+"""Golden values from transformers, to which tests/train/model/golden_test.cpp compares Colonnade.
 
     make_golden.py                            rewrites tests/golden/models/<name>/ for every tiny random model below
-    make_golden.py --model FOLDER --out DIR   the same for a Hugging Face folder of your own (Llama, Mistral, Qwen2, Qwen3);
-                                              COLONNADE_GOLDEN_DIR=DIR then runs golden_test on it too
+    make_golden.py --model FOLDER --out DIR   the same for your own Hugging Face folder (Llama, Mistral, Qwen2, Qwen3);
+                                              with COLONNADE_GOLDEN_DIR=DIR golden_test reads it too
 
-It needs torch, transformers and safetensors, no network (the committed values: torch 2.11, transformers 5.17). A model of
-your own takes 50 bytes of memory and 16 bytes of disk per parameter. Same seed, versions and kind of CPU: same bytes.
+It needs torch, transformers and safetensors, no network (the committed values: torch 2.11, transformers 5.17). Your own
+model takes 50 bytes of memory and 16 bytes of disk per parameter. Same seed, versions and kind of CPU: same bytes.
 
-A golden folder holds config.json, model.safetensors (or shards with their index) and
+A golden folder contains config.json, model.safetensors (or shards with their index) and
 
 golden.safetensors, computed in float64 from the weights of the file:
     input_ids      i32 [packs, length]
     document_ends  i32 [documents]        ends (exclusive) in the flat [packs * length] row; no document crosses a pack
     positions      i32 [packs, length]    restart at 0 in every document
-    rows, targets  i32 [targets]          flat row, token that it predicts; ascending rows, one of them twice
-    weights        f32 [targets]          the last document has none: as long padding would be
+    rows, targets  i32 [targets]          flat row, token that it predicts; ascending rows, one row twice
+    weights        f32 [targets]          the last document has none, like long padding
     logits         f64 [packs * length, vocab]
     loss           f64 [1]                sum(weight * nll) / sum(weight)
-    grad.<name>    f64                    d loss / d parameter; tied: both uses added, under model.embed_tokens.weight
+    grad.<name>    f64                    d loss / d parameter; tied: sum of both uses, as model.embed_tokens.weight
     losses         f64 [steps]            before each optimizer step, on the same batch
     grad_norms     f64 [steps]            global L2 norm before clipping
-    step<N>.<name> f32                    weights after the N = `steps` optimizer steps; not where weights are bfloat16
+    step<N>.<name> f32                    weights after the N = `steps` optimizer steps; only float32 models
 golden.json:
-    recipe         AdamW as torch has it, decay on matrices only (embeddings included), torch's clip_grad_norm_, which
+    recipe         torch's AdamW, decay on matrices only (embeddings included), torch's clip_grad_norm_, which
                    scales by max_grad_norm / (norm + 1e-6) when that is below 1
-    float32        by prefix of the names above: relative L2 error of transformers' own float32 run, a yardstick for ours
-    bfloat16       where the file's weights are bfloat16: the same of its bfloat16 run on a CPU, for logits, loss, all
+    float32        by prefix of the names above: relative L2 error of transformers' float32 run, for comparison with ours
+    bfloat16       if the file's weights are bfloat16: the same for its bfloat16 run on a CPU, for logits, loss, all
                    gradients together ("grad.") and each by its name; both runs see the same weights
 
-Attention is causal within a document: query i sees key j when j <= i, and i - j < sliding_window where the layer has one.
+Attention is causal within a document: query i sees key j when j <= i, and i - j < sliding_window if the layer has one.
 
 transformers computes norms, softmax and rotary angles in float32 even for a float64 model. Here the name torch.float32
-stands for float64 while its code runs (`computing_in`); a finite difference of the loss proves each time that no float32
-rounding is left. A second check: every document run alone, under transformers' own mask, gives the same logits.
+means float64 while its code runs (`computing_in`); a finite difference of the loss proves each time that no float32
+rounding is left. A second check: every document alone, with transformers' own mask, gives the same logits.
 """
 
 import argparse
@@ -59,8 +59,8 @@ def rope(kind="default", theta=100.0, **scaling):
     return {"rope_type": kind, "rope_theta": theta, **scaling}
 
 
-# name: (config, None for the config.json of transformers v5, or for that of v4 what it says besides).
-# Rotary bases are small, and so are original lengths, so that scaling matters within documents of ten to twenty tokens.
+# name: (config, None for the config.json of transformers v5, or the additional entries of a v4 config.json).
+# Rotary bases and original lengths are small, so that scaling matters within documents of ten to twenty tokens.
 MODELS = {
     "llama_tied": (transformers.LlamaConfig(**SHAPE | dict(tie_word_embeddings=True), rope_parameters=rope(theta=1e4)), None),
     "llama_untied_rope_llama3": (transformers.LlamaConfig(**SHAPE, rms_norm_eps=1e-5, rope_parameters=rope(
@@ -71,13 +71,13 @@ MODELS = {
         transformers.LlamaConfig(**SHAPE | dict(num_key_value_heads=4), rope_parameters=rope("linear", factor=3.0)), {}),
     "mistral_sliding_window": (
         transformers.MistralConfig(**SHAPE, head_dim=12, sliding_window=7, rope_parameters=rope()), {}),
-    # As Qwen publishes them: a window is written down and switched off.
+    # As published by Qwen: a window is given but switched off.
     "qwen2_bias": (transformers.Qwen2Config(**SHAPE, rope_parameters=rope()),
                    {"use_sliding_window": False, "sliding_window": 5, "max_window_layers": 1}),
     "qwen3": (transformers.Qwen3Config(**SHAPE, head_dim=12, rope_parameters=rope()), None),
 }
 
-# Of sizes that GPU kernels take, weights in bfloat16. Packs of this length have several tiles, the last one in part.
+# Sizes for the GPU kernels, weights in bfloat16. Packs of this length have several tiles, the last one partial.
 BFLOAT16_SHAPE = dict(vocab_size=64, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
                       max_position_embeddings=128, dtype="bfloat16")
 BFLOAT16_LENGTH = 100
@@ -90,7 +90,7 @@ BFLOAT16_MODELS = {
 
 
 def write_tiny_model(folder, config, v4, dtype=torch.float32):
-    """Random weights in which no norm is 1 and no bias is 0, as save_pretrained writes them."""
+    """Random weights, as save_pretrained writes them. No norm is 1 and no bias is 0."""
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     random = torch.Generator().manual_seed(zlib.crc32(folder.name.encode()))
     with torch.no_grad():
@@ -104,7 +104,7 @@ def write_tiny_model(folder, config, v4, dtype=torch.float32):
         written = json.loads((folder / "config.json").read_text())
         scaling = written.pop("rope_parameters")
         kind = scaling.pop("rope_type")
-        key = "type" if kind == "linear" else "rope_type"  # the older kind in the older spelling
+        key = "type" if kind == "linear" else "rope_type"  # the older kind has the older spelling
         written |= {"torch_dtype": written.pop("dtype"), "rope_theta": scaling.pop("rope_theta"),
                     "rope_scaling": None if kind == "default" else {key: kind, **scaling}}
         written.pop("layer_types", None)
@@ -127,10 +127,10 @@ def random_batch(vocab, length, seed):
     triples = []
     for start, end in documents[:-1]:
         for row in range(start + (end - start) // 3, end - 1):
-            if draw(0, 5) > 0:  # a fifth of the answer carries no loss, as a tool's reply would not
+            if draw(0, 5) > 0:  # a fifth of the answer has no loss, like a tool's reply
                 triples.append((row, int(ids[row + 1]), (0.5, 1.0, 1.0, 2.0)[draw(0, 4)]))
     row = triples[len(triples) // 2][0]
-    triples.insert(len(triples) // 2, (row, draw(0, vocab), 0.75))  # two branches from one row
+    triples.insert(len(triples) // 2, (row, draw(0, vocab), 0.75))  # two branches at one row
     rows, targets, weights = zip(*triples)
     lists = {"document_ends": bounds[1:], "rows": rows, "targets": targets, "weights": weights}
     return {"input_ids": ids.view(PACKS, length), "positions": positions.view(PACKS, length)} | {
@@ -139,7 +139,7 @@ def random_batch(vocab, length, seed):
 
 @contextlib.contextmanager
 def computing_in(dtype):
-    """transformers' own code with every mention of float32 read as `dtype`."""
+    """Runs transformers' code with float32 replaced by `dtype`."""
     with mock.patch.object(torch, "float32", dtype), mock.patch.object(torch, "float", dtype), \
             mock.patch.object(torch.Tensor, "float", lambda self: self.to(dtype)):
         yield
@@ -162,14 +162,14 @@ def attention_mask(config, batch, dtype):
 def logits_and_loss(model, batch, mask):
     logits = model(input_ids=batch["input_ids"], position_ids=batch["positions"], attention_mask=mask, use_cache=False).logits
     logits = logits.flatten(0, 1)
-    scores = logits.float() if logits.dtype == torch.bfloat16 else logits  # as transformers' own loss has it
+    scores = logits.float() if logits.dtype == torch.bfloat16 else logits  # as in transformers' own loss
     nll = torch.nn.functional.cross_entropy(scores[batch["rows"]], batch["targets"], reduction="none")
     weights = batch["weights"].to(nll.dtype)
     return logits, (weights * nll).sum() / weights.sum()
 
 
 def check(model, batch, mask, logits):
-    """What the docstring above promises of packing and of float64; moves the weights by rounding errors."""
+    """Checks packing and float64 as the docstring above describes; moves the weights by rounding errors."""
     ids, start = batch["input_ids"].flatten(), 0
     norm = torch.stack([p.grad.norm() for p in model.parameters()]).norm().item()
     with torch.no_grad():
@@ -179,7 +179,7 @@ def check(model, batch, mask, logits):
             assert error < 1e-11, f"a packed document differs from the same alone by {error}"
             start = end
         h, losses = 1e-4, []
-        for step in (h, -2 * h, h):  # along the gradient: forth, back, home
+        for step in (h, -2 * h, h):  # along the gradient: forward, back, return
             for p in model.parameters():
                 p += step / norm * p.grad
             losses.append(logits_and_loss(model, batch, mask)[1].item())
@@ -188,7 +188,7 @@ def check(model, batch, mask, logits):
 
 
 def run(folder, batch, dtype):
-    """Forward, backward and the optimizer steps of RECIPE: golden tensors in `dtype`."""
+    """Golden tensors in `dtype` from forward, backward and the optimizer steps of RECIPE."""
     single = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     with computing_in(dtype):
         model = transformers.AutoModelForCausalLM.from_config(single.config, dtype=dtype, attn_implementation="eager")
@@ -217,7 +217,7 @@ def run(folder, batch, dtype):
 
 
 def run_bfloat16(folder, batch):
-    """Logits, loss and gradients of transformers' own bfloat16."""
+    """Logits, loss and gradients of transformers in bfloat16."""
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="eager")
     logits, loss = logits_and_loss(model, batch, attention_mask(model.config, batch, torch.bfloat16))
     loss.backward()
@@ -226,7 +226,7 @@ def run_bfloat16(folder, batch):
 
 
 def errors_of(found, golden, prefixes):
-    """By prefix of the tensors' names: |found - golden|_2 / |golden|_2 over all of them together."""
+    """|found - golden|_2 / |golden|_2 over all tensors whose names have a common prefix, by prefix."""
     errors = {}
     for prefix in prefixes:
         keys = [key for key in golden if key.startswith(prefix)]
@@ -256,10 +256,10 @@ def write_golden(folder, seed, length):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=pathlib.Path, help="Hugging Face folder; without it the tiny models are made")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "models", help="where to write")
+    parser.add_argument("--model", type=pathlib.Path, help="Hugging Face folder (default: make the tiny models)")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "models", help="output folder")
     parser.add_argument("--length", type=int, default=37, help="tokens in each of the two packs of float32 models")
-    parser.add_argument("--only", help="a tiny model's name")
+    parser.add_argument("--only", help="name of the only tiny model to make")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     torch.use_deterministic_algorithms(True)

@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""Golden values of LoRA from PEFT: what tests/train/folders/adapter_folder_test.cpp holds Colonnade against.
+"""Golden values of LoRA from PEFT, to which tests/train/folders/adapter_folder_test.cpp compares Colonnade.
 
     make_lora_golden.py       rewrites tests/golden/lora/<name>/ for every adapter below
 
-It needs what make_golden.py needs, and peft (the committed values: torch 2.15, transformers 5.24, peft 0.21). The base
-models and their batches are those of tests/golden/models. Same seed, versions and kind of CPU: same bytes.
+It needs the packages of make_golden.py and peft (the committed values: torch 2.15, transformers 5.24, peft 0.21). The
+base models and their batches are those of tests/golden/models. Same seed, versions and kind of CPU: same bytes.
 
-A folder holds adapter_config.json and adapter_model.safetensors, as save_pretrained writes them, and golden.safetensors,
+A folder contains adapter_config.json and adapter_model.safetensors, as save_pretrained writes them, and golden.safetensors,
 computed in float64 from the weights of the files:
     logits        f64 [packs * length, vocab]
     loss          f64 [1]
-    grad.<name>   f64   d loss / d A and d B, and the head where it is trained, by the names of adapter_model.safetensors
+    grad.<name>   f64   d loss / d A and d B, and the head if it is trained, by the names of adapter_model.safetensors
 
-    make_lora_golden.py --check BASE FOLDER LOGITS     holds Colonnade against PEFT, the other way round: LOGITS is what
-                              `generate FOLDER --base BASE --logits-out LOGITS` wrote
+    make_lora_golden.py --check BASE FOLDER LOGITS     compares in the other direction: LOGITS is the output of
+                              `generate FOLDER --base BASE --logits-out LOGITS`
 """
 
 import argparse
@@ -53,7 +53,7 @@ def write_golden(name, base, settings):
         random = torch.Generator().manual_seed(zlib.crc32(name.encode()))
         with torch.no_grad():
             for key, p in model.named_parameters():
-                if p.requires_grad:  # numbers that float32 holds
+                if p.requires_grad:  # exact in float32
                     p.copy_((torch.randn(p.shape, generator=random) / p.shape[1] ** 0.5).float())
         mask = attention_mask(model.config, batch, torch.float64)
         logits, loss = logits_and_loss(model, batch, mask)
@@ -72,7 +72,7 @@ def write_golden(name, base, settings):
 
 
 def check(base, folder, logits):
-    """PEFT's logits, base and adapters apart and merged, beside ours."""
+    """Compares our logits with PEFT's, with the adapters separate and merged."""
     found = load_file(logits)
     model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model = peft.PeftModel.from_pretrained(model, folder)

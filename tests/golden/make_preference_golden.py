@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Golden values of preference and reward losses: what tests/layers/preference_loss_test.cpp and tests/layers/ranking_loss_test.cpp hold
-Colonnade against. Rewrites tests/golden/preference_golden.json. It needs torch (the committed values: torch 2.15), no network.
+"""Golden values of preference and reward losses, to which tests/layers/preference_loss_test.cpp and
+tests/layers/ranking_loss_test.cpp compare Colonnade. Rewrites tests/golden/preference_golden.json. It needs torch (the
+committed values: torch 2.15), no network.
 
-The losses are written the way TRL's trainers write them, on tensors of per-token log-probabilities with a mask of learned
-tokens, in float64; slopes are autograd's, with respect to each answer's log-probability. Nothing of it is shared with
+The losses are written as in TRL's trainers: on tensors of per-token log-probabilities with a loss mask, in float64.
+Slopes come from autograd, with respect to each answer's log-probability. No code is shared with
 layers/preference_formulas.h.
 
     pairs     [{loss_type, beta, label_smoothing, simpo_gamma, chosen, rejected, ref_chosen, ref_rejected, chosen_length,
@@ -27,7 +28,7 @@ LOSSES = ["sigmoid", "robust", "hinge", "ipo", "sigmoid_norm", "exo_pair", "nca_
 
 
 def preference_loss(loss_type, beta, label_smoothing, gamma, policy, reference, mask):
-    """policy, reference: [2, tokens] log-probabilities of the tokens of the chosen and of the rejected answer."""
+    """policy, reference: [2, tokens] log-probabilities of the tokens of the chosen and the rejected answer."""
     chosen_logps, rejected_logps = (policy * mask).sum(-1)
     ref_chosen_logps, ref_rejected_logps = (reference * mask).sum(-1)
     chosen_length, rejected_length = mask.sum(-1)
@@ -86,7 +87,7 @@ def pair_cases():
     for loss_type in LOSSES:
         for beta in [0.1, 0.5, 2.0]:
             for smoothing in SMOOTHED.get(loss_type, [0.0]):
-                for scale in [0.0, 0.3, 3.0]:  # how far the policy is from the reference
+                for scale in [0.0, 0.3, 3.0]:  # distance of the policy from the reference
                     lengths = torch.randint(1, 9, (2,), generator=random)
                     mask = (torch.arange(8) < lengths[:, None]).double()
                     reference = -torch.rand((2, 8), generator=random) * 3 - 0.05
@@ -95,7 +96,7 @@ def pair_cases():
                     gamma = 0.5 if beta != 0.5 else 1.25
                     loss = preference_loss(loss_type, beta, smoothing, gamma, policy, reference, mask)
                     loss.backward()
-                    # The slope by a token's log-probability is that by the answer's.
+                    # The slope with respect to a token's log-probability equals that of its answer.
                     used = (policy.grad * mask).sum(-1) / lengths
                     chosen, rejected = (policy * mask).sum(-1).tolist()
                     ref_chosen, ref_rejected = (reference * mask).sum(-1).tolist()

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Golden reward models from transformers: what tests/train/objectives/reward_model_test.cpp reads and scores.
+"""Golden reward models from transformers, which tests/train/objectives/reward_model_test.cpp loads and scores.
 
     make_reward_golden.py           rewrites tests/golden/reward/<family>/: config.json, model.safetensors, golden.json
     make_reward_golden.py --check FOLDER
-                                    does transformers load an exported folder whole, and score rows as it should?
+                                    checks that transformers loads and scores an exported folder
 
-golden.json: rows of token ids and the score that transformers' ...ForSequenceClassification gives each of them, in float64
-weights (its norms are float32), all in one padded batch, so that pad_token_id is what finds their last tokens. Committed values: torch 2.15, transformers
-5.24.
+golden.json: rows of token ids and the score that transformers' ...ForSequenceClassification gives each of them, with
+float64 weights (its norms are float32). All rows are in one padded batch, so that pad_token_id decides where each row
+ends. Committed values: torch 2.15, transformers 5.24.
 
---check loads FOLDER in float32, refuses missing and unexpected tensors, and scores rows alone and padded together: they
-differ where the pad token is one that rows end with.
+--check loads FOLDER in float32, rejects missing and unexpected tensors, and scores rows alone and padded together. The
+scores differ if rows end with the pad token.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def make():
         model.save_pretrained(folder)
         (folder / "generation_config.json").unlink(missing_ok=True)
         rows = rows_of(SHAPE["vocab_size"], SHAPE["pad_token_id"])
-        # Under a sliding window transformers gives NaN for padding that sees nothing.
+        # With a sliding window, transformers gives NaN for padding that sees nothing.
         scores = scores_of(model.double().eval(), rows, together=not getattr(config, "sliding_window", None))
         (folder / "golden.json").write_text(json.dumps({"rows": rows, "scores": scores}) + "\n")
         print(folder, scores)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Makes template_golden.model and template_golden.json: what transformers makes of chats under the templates that
-Colonnade has built in, token ids and assistant masks. The tokenizer is a tiny SentencePiece model behind LlamaTokenizer.
+"""Makes template_golden.model and template_golden.json: token ids and assistant masks from transformers for chats with
+Colonnade's built-in templates. The tokenizer is LlamaTokenizer with a tiny SentencePiece model.
 
     python3 tests/golden/make_template_golden.py       (needs transformers 5, sentencepiece)
 """
@@ -18,7 +18,7 @@ HERE = pathlib.Path(__file__).parent
 MARKERS = ["<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
            "<start_of_turn>", "<end_of_turn>"]
 
-# The families' own templates, with {% generation %} around what the assistant says and its end token.
+# The families' own templates, with {% generation %} around the assistant's content and end token.
 SPLIT_SYSTEM = (
     "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set turns = messages[1:] %}"
     "{% else %}{% set system = none %}{% set turns = messages %}{% endif %}")
@@ -77,7 +77,7 @@ CHATS = [
 def train_tokenizer(folder):
     words = json.dumps(CHATS, ensure_ascii=False).replace("\\n", " ")
     lines = [words, "[INST] user [/INST] <<SYS>> <</SYS>> system assistant model"] * 20
-    model = io.BytesIO()  # a file name would be written into the model
+    model = io.BytesIO()  # in memory: a file name would become part of the model
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines), model_writer=model, vocab_size=420, model_type="bpe", byte_fallback=True,
         normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True, allow_whitespace_only_pieces=True,

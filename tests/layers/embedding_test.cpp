@@ -8,7 +8,7 @@ namespace {
 constexpr int64_t vocab = 7, hidden = 5;
 const std::vector<int32_t> tokens{3, 0, 3, 6, 3, 1};
 
-/// An index in memory of its own, with room for more tokens.
+/// An index with its own memory, laid out for more tokens than it has.
 struct HeldIndex {
     Arena arena{Device::cpu, 1 << 20};
     TokenIndex index;
@@ -100,13 +100,13 @@ TEST(TokenIndex, SortsPositionsByTokenThenPosition) {
 }
 
 struct EmbeddingOnDevice : DeviceCase {
-    /// For `room` positions; on both sides as if there might be that many different tokens.
+    /// An index for `room` positions; both sides allow for that many different tokens.
     struct IndexTwin {
         Twin order, begins, ids;
     };
     IndexTwin index_of(const std::vector<int32_t>& of, size_t room) {
         HostTokenIndex index = make_token_index(of);
-        index.begins.resize(room + 1);  // from the end of the last range to 0: of no token
+        index.begins.resize(room + 1);  // unused entries
         index.order.resize(room, 1 << 30);
         index.ids.resize(room, 1 << 30);
         return {indices(index.order), indices(index.begins), indices(index.ids)};
@@ -139,11 +139,11 @@ TEST_P(EmbeddingOnDevice, LooksUpAndAddsRows) {
             embedding_backward(ctx, {.dweight = of(onto), .dout = of(dout), .index = on_device});
         };
         run([&](const Context& ctx, auto of) { backward(ctx, of, dtable); });
-        // A sum of up to `count` terms of normal size, added one after the other.
+        // A sequential sum of up to `count` terms of normal size.
         expect_close("dweight", dtable, {.relative = 2 * f32_rounding, .absolute = count * count * f32_rounding});
         backward(
             context(), [](const Twin& t) { return t.device; }, again);
-        EXPECT_EQ(read(again.device), read(dtable.device)) << "another run, other bits";
+        EXPECT_EQ(read(again.device), read(dtable.device)) << "the bits differ between runs";
     }
 }
 

@@ -6,7 +6,7 @@ namespace colonnade {
 namespace {
 
 constexpr int64_t tokens = 6, hidden = 5;
-const std::vector<int32_t> rows{4, 1, 4, 5};  // out of order, one twice, some never
+const std::vector<int32_t> rows{4, 1, 4, 5};  // unordered, one twice, some never
 
 template <typename T>
 std::vector<T> scatter(std::vector<T> din, std::vector<T> dout, const std::vector<int32_t>& to, int64_t width) {
@@ -36,7 +36,7 @@ TEST(Gather, GradientMatchesDifferences) {
                     {.out = tensor_of(out, {4, hidden}), .in = tensor_of(in, {tokens, hidden}), .rows = view_of(rows)});
         return inner_product(out, dout);
     };
-    // What din held before does not matter.
+    // The previous content of din does not matter.
     expect_gradient("in", in, scatter(random_values<double>(tokens * hidden, 3), dout, rows, hidden), loss);
 }
 
@@ -67,7 +67,7 @@ TEST(Gather, RefusesBadInput) {
 struct GatherOnDevice : DeviceCase {};
 
 TEST_P(GatherOnDevice, PicksRowsAndAddsThemBack) {
-    // Runs of equal rows that begin, end and go on at the borders of a CTA's four rows.
+    // Runs of equal rows that begin at, end at and cross the borders of a CTA's four rows.
     const std::vector<int32_t> picked{0, 0, 3, 4, 4, 4, 7, 8, 9, 9, 9, 9, 9, 9, 14, 15, 16, 17, 17};
     const int64_t all = 20, count = std::ssize(picked);
     for (const int64_t width : {5, 8, 264, 896, 2056, 4100}) {

@@ -5,7 +5,7 @@
 namespace colonnade {
 namespace {
 
-/// Head and loss over `chunk` rows at a time, with everything that they make.
+/// Head and loss with `chunk` rows at a time, and all outputs.
 template <typename T>
 struct Head {
     int64_t rows, width, vocab, chunk;
@@ -42,7 +42,7 @@ struct Head {
     }
 };
 
-/// Straight from the definition, in double.
+/// The definition, in double.
 std::vector<double> oracle_nll(const Head<double>& head, std::vector<uint8_t>& correct) {
     std::vector<double> nll;
     const auto width = static_cast<size_t>(head.width), vocab = static_cast<size_t>(head.vocab);
@@ -107,7 +107,7 @@ TEST(HeadLoss, WeightGradientAccumulatesAndHiddenIsOverwritten) {
     expect_close(onto.dweight, expected, 8);
 }
 
-TEST(HeadLoss, WeightGradientIsOverwrittenWhereAsked) {
+TEST(HeadLoss, OverwritesTheWeightGradient) {
     for (const int64_t chunk : {3, 7}) {
         Head<double> fresh(7, 5, 13, chunk), over(7, 5, 13, chunk);
         head_loss({}, fresh.args());
@@ -127,8 +127,8 @@ TEST(HeadLoss, ZeroScaleGivesExactlyZeroGradient) {
         if (i / 5 != 1) {
             EXPECT_EQ(head.dhidden[i], 0) << i;
         }
-    EXPECT_GT(head.nll[0], 0);  // the loss is still told
-    // A row that counts for nothing may even overflow.
+    EXPECT_GT(head.nll[0], 0);  // the loss is still reported
+    // A row with scale 0 may even overflow.
     Head<float> huge(4, 5, 13, 4);
     huge.scales = {0, 1, 0, 0};
     std::fill_n(huge.hidden.begin() + 10, 5, 3e38f);
@@ -193,8 +193,8 @@ TEST(HeadLoss, RefusesBadInput) {
 
 struct HeadLossOnDevice : DeviceCase {};
 
-// Each row of hidden is one unit vector, so that the logits are columns of the weight, exact in bf16, and row v of the
-// weight's gradient is the gradient of the logits of token v.
+// Each row of hidden is a unit vector: the logits are columns of the weight, exact in bf16, and row v of the weight's
+// gradient is the gradient of the logits of token v.
 TEST_P(HeadLossOnDevice, SoftmaxEqualsDouble) {
     constexpr int64_t rows = 7, width = 8, chunk = 3;
     for (const int64_t vocab : {5, 8, 13, 1000, 1001, 32000, 50257, 128256}) {
@@ -206,7 +206,7 @@ TEST_P(HeadLossOnDevice, SoftmaxEqualsDouble) {
         std::vector<int32_t> targets;
         for (int64_t i = 0; i < rows; ++i) {
             unit[static_cast<size_t>(i * width + i)] = 1;
-            // The first, the last, the most likely token, and others.
+            // The first, the last and the most likely token, and others.
             int64_t target = i == 0 ? 0 : i == 1 ? vocab - 1 : (i * 977 + 5) % vocab;
             for (int64_t v = 0; i > 4 && v < vocab; ++v)
                 if (numbers[static_cast<size_t>(v * width + i)] > numbers[static_cast<size_t>(target * width + i)])
@@ -235,14 +235,14 @@ TEST_P(HeadLossOnDevice, SoftmaxEqualsDouble) {
                             .weight = of(weight),
                             .targets = of(target)});
         });
-        // Exponentials off by up to some tens of roundings, their sum at most 64 additions deep.
+        // Exponentials have an error of some tens of roundings; their sum is at most 64 additions deep.
         expect_close("nll", nll, {.relative = 0, .absolute = 128 * f32_rounding});
         expect_close("correct", correct, {});
         EXPECT_EQ(read(correct.device)[6], 1);
         EXPECT_EQ(read(evaluated.device), read(nll.device));
-        // Softmax is off by the roundings of its exponent, which is below 64; softmax - 1 cancels.
+        // Softmax has the rounding error of its exponent, which is below 64; softmax - 1 cancels.
         expect_close("dlogits", dweight, {.relative = rounding() + 256 * f32_rounding, .absolute = 8 * f32_rounding});
-        // |dlogits| of a row add up to 2 scales at most; weights are below 16.
+        // The sum of |dlogits| of a row is at most 2 scales; weights are below 16.
         const double sum_error = static_cast<double>(vocab) * f32_rounding + rounding();
         expect_close("dhidden", dhidden, {.relative = rounding(), .absolute = 2 * 16 * sum_error});
         const auto gradient = read(dweight.device), passed_on = read(dhidden.device);
@@ -251,7 +251,7 @@ TEST_P(HeadLossOnDevice, SoftmaxEqualsDouble) {
     }
 }
 
-// Logits are rounded to dtype() before the softmax sees them.
+// Logits are rounded to dtype() before the softmax.
 TEST_P(HeadLossOnDevice, WholeHeadEqualsDoubleToTheRoundingOfLogits) {
     constexpr int64_t rows = 50, width = 64, vocab = 504, chunk = 24;
     auto numbers = random_values<double>(vocab * width, 1);
@@ -274,10 +274,10 @@ TEST_P(HeadLossOnDevice, WholeHeadEqualsDoubleToTheRoundingOfLogits) {
     });
     const double logit_error = 6 * rounding() + width * width * f32_rounding;
     expect_close("nll", nll, {.relative = 0, .absolute = 2 * logit_error});
-    // A row's |dlogits| add up to 2 * 0.02 at most, each off by twice the error of a logit and its own rounding.
+    // The sum of a row's |dlogits| is at most 2 * 0.02; each has twice the error of a logit and its own rounding.
     const double dlogits_error = 2 * 0.02 * (2 * logit_error + rounding() + vocab * f32_rounding);
     expect_close("dhidden", dhidden, {.relative = rounding(), .absolute = dlogits_error * 6 / 8});
-    // A column of it adds up to 0.02 for each row whose target it is, 1 or none here, and to its softmax.
+    // A column sums to 0.02 for each row with that target (0 or 1 here), plus its softmax.
     expect_close("dweight", dweight, {.relative = 2 * f32_rounding, .absolute = dlogits_error * 6});
 }
 

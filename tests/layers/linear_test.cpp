@@ -5,7 +5,7 @@
 namespace colonnade {
 namespace {
 
-/// One linear layer with everything that its backward makes.
+/// One linear layer with all outputs of its backward.
 template <typename T>
 struct Linear {
     int64_t tokens, in_features, out_features;
@@ -63,7 +63,7 @@ TEST(Linear, GradientsMatchDifferences) {
     expect_gradient("bias", l.bias, l.dbias, loss);
 }
 
-TEST(Linear, AccumulatesWhereAsked) {
+TEST(Linear, Accumulates) {
     Linear<double> fresh{5, 7, 3}, onto{5, 7, 3};
     linear_backward({}, fresh.gradients());
     onto.din = random_values<double>(5 * 7, 5);
@@ -81,7 +81,7 @@ TEST(Linear, AccumulatesWhereAsked) {
     expect_close(onto.dbias, dbias, 8);
 }
 
-TEST(Linear, OverwritesWhereAsked) {
+TEST(Linear, Overwrites) {
     Linear<double> fresh{5, 7, 3}, over{5, 7, 3};
     linear_backward({}, fresh.gradients());
     over.dweight = random_values<double>(3 * 7, 6);
@@ -91,7 +91,7 @@ TEST(Linear, OverwritesWhereAsked) {
     EXPECT_EQ(over.dweight, fresh.dweight);
 }
 
-TEST(Linear, EmptyGradientsAreNotMade) {
+TEST(Linear, EmptyGradientsAreNotComputed) {
     Linear<double> l{5, 7, 3}, whole{5, 7, 3};
     linear_backward({}, whole.gradients());
     LinearBackward args = l.gradients();
@@ -107,7 +107,7 @@ TEST(Linear, SlicesOfWiderRowsEqualContiguousOnes) {
     Linear<double> l{5, 7, 3};
     l.forward();
     linear_backward({}, l.gradients());
-    // in and din lie in columns 2..9 of wider rows, out and dout in columns 1..4.
+    // in and din are columns 2..9 of wider rows, out and dout columns 1..4.
     std::vector<double> in(5 * 11, 9), din(5 * 11, 9), out(5 * 6, 9), dout(5 * 6, 9);
     for (size_t t = 0; t < 5; ++t) {
         std::copy_n(&l.in[t * 7], 7, &in[t * 11 + 2]);
@@ -144,7 +144,7 @@ TEST(Linear, BiasGradientIsSummedInDouble) {
 TEST(Linear, BiasGradientHasTheSameBitsWithAnyThreads) {
     expect_same_with_any_threads([] {
         Linear<double> l{301, 3, 37};
-        for (double& d : l.dout) d /= 3;  // floats would sum exactly in any order
+        for (double& d : l.dout) d /= 3;  // otherwise the sums would be exact in any order
         LinearBackward args = l.gradients();
         args.din = args.dweight = Tensor();
         linear_backward({}, args);
@@ -207,7 +207,7 @@ TEST_P(LinearOnDevice, EqualsDouble) {
                                       .scratch = of(room)});
             });
             Bound din_bound = bound(out_features + 1);
-            // Where cuBLASLt adds to a C in bf16 it rounds the product first: 2^-9 of a sum of out_features products of
+            // If cuBLASLt adds to a C in bf16, it rounds the product first: 2^-9 of a sum of out_features products of
             // normal numbers, which stays within six standard deviations.
             if (on_gpu() && mode == Grad::accumulate)
                 din_bound.absolute += 0x1p-9 * 6 * std::sqrt(static_cast<double>(out_features));
@@ -235,7 +235,7 @@ TEST_P(LinearOnDevice, BiasGradientOfManyRows) {
         // `tokens` terms of mean size below 1, at most 64 additions deep.
         expect_close("dbias", dbias,
                      {.relative = 2 * f32_rounding, .absolute = 64 * static_cast<double>(tokens) * f32_rounding});
-        EXPECT_EQ(read(again.device), read(dbias.device)) << "another run, other bits";
+        EXPECT_EQ(read(again.device), read(dbias.device)) << "the bits differ between runs";
     }
 }
 

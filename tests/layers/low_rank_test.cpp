@@ -15,7 +15,7 @@ std::vector<T> dropped_ones(int64_t rows, int64_t width, const DropoutMask& mask
     return out;
 }
 
-TEST(Dropout, KeepsTheShareItShould) {
+TEST(Dropout, KeepsTheRightShare) {
     for (const double p : {0.05, 0.5, 0.9}) {
         const auto out = dropped_ones<double>(300, 1001, {.p = p, .seed = 3, .stream = 5});
         double kept = 0;
@@ -33,7 +33,7 @@ TEST(Dropout, AMaskIsAFunctionOfSeedAndStream) {
     EXPECT_EQ(dropped_ones<double>(30, 41, mask), dropped_ones<double>(30, 41, mask));
     EXPECT_NE(dropped_ones<double>(30, 41, mask), dropped_ones<double>(30, 41, {.p = 0.5, .seed = 3, .stream = 6}));
     EXPECT_NE(dropped_ones<double>(30, 41, mask), dropped_ones<double>(30, 41, {.p = 0.5, .seed = 4, .stream = 5}));
-    // Rows have masks of their own, and more rows change nothing of those before.
+    // Every row has its own mask, which does not depend on the number of rows.
     const auto two = dropped_ones<double>(2, 41, mask), one = dropped_ones<double>(1, 41, mask);
     EXPECT_EQ(std::vector<double>(two.begin(), two.begin() + 41), one);
     EXPECT_NE(std::vector<double>(two.begin() + 41, two.end()), one);
@@ -46,7 +46,7 @@ TEST(Dropout, NothingIsDroppedAtZero) {
 
 struct DropoutOnDevice : DeviceCase {};
 
-// The scale is a power of two: rounding apart, devices give the same numbers, and the same zeros.
+// The scale is a power of two: apart from rounding the devices give the same numbers, and the same zeros.
 TEST_P(DropoutOnDevice, SameMaskOnEveryDevice) {
     for (const auto& [rows, width] : {std::pair<int64_t, int64_t>{33, 64}, {7, 2056}, {5, 21}, {1, 3}}) {
         release();
@@ -66,7 +66,7 @@ INSTANTIATE_TEST_SUITE_P(Devices, DropoutOnDevice, every_device(), name_of_devic
 
 // --- Adapters --------------------------------------------------------------------------------------------------------
 
-// Two pairs of rank 3, on columns [2, 6) and [9, 14) of 14: as q and v without k.
+// Two adapters of rank 3, on columns [2, 6) and [9, 14) of 14: like q and v without k.
 template <typename T>
 struct Adapters {
     static constexpr int64_t tokens = 6, in_features = 7, out_features = 14, rank = 3;
@@ -139,7 +139,7 @@ TEST(LowRank, GradientsMatchDifferences) {
         };
         loss();
         l.backward();
-        for (size_t i = 0; i < din.size(); ++i) l.din[i] -= din[i];  // it is added to
+        for (size_t i = 0; i < din.size(); ++i) l.din[i] -= din[i];  // din is accumulated
         expect_gradient("in", l.in, l.din, loss);
         expect_gradient("a", l.a, l.da, loss);
         expect_gradient("b0", l.b0, l.db0, loss);
@@ -147,8 +147,8 @@ TEST(LowRank, GradientsMatchDifferences) {
         const std::vector<double> da = l.da, db = l.db1;
         loss();
         l.backward();
-        for (size_t i = 0; i < da.size(); ++i) EXPECT_EQ(l.da[i], 2 * da[i]) << "gradients are added to";
-        for (size_t i = 0; i < db.size(); ++i) EXPECT_EQ(l.db1[i], 2 * db[i]) << "gradients are added to";
+        for (size_t i = 0; i < da.size(); ++i) EXPECT_EQ(l.da[i], 2 * da[i]) << "gradients are accumulated";
+        for (size_t i = 0; i < db.size(); ++i) EXPECT_EQ(l.db1[i], 2 * db[i]) << "gradients are accumulated";
     }
 }
 
@@ -207,8 +207,8 @@ TEST_P(LowRankOnDevice, EqualsDouble) {
                                         .mask = mask,
                                         .dropped = of(dropped)});
             });
-            // A chain of two products of normal numbers, each stored rounded: of the size of the first, in standard
-            // deviations, times six, times a rounding for the stored one and one for the sum.
+            // A chain of two products of normal numbers, both stored rounded: six standard deviations of the first,
+            // times one rounding for the stored product and one for the sum.
             const auto chain = [&](int64_t first, int64_t second) {
                 return Bound{.relative = 2 * rounding(),
                              .absolute = 12 * (on_gpu() ? 0x1p-8 : 64 * f32_rounding) *

@@ -1,5 +1,5 @@
-// The losses of pairs against torch's values and slopes (tests/golden/make_preference_golden.py), against central differences,
-// and the ops around them against loops written here.
+// The losses of pairs against torch's values and gradients (tests/golden/make_preference_golden.py), against central
+// differences, and the ops around them against plain loops.
 
 #include "layers/preference_loss.h"
 
@@ -61,7 +61,7 @@ TEST(PreferenceFormulas, EqualTorch) {
     EXPECT_EQ(seen.size(), static_cast<size_t>(preference_losses));
 }
 
-TEST(PreferenceFormulas, SlopesMatchDifferences) {
+TEST(PreferenceFormulas, GradientsMatchDifferences) {
     const Philox random{3, 0};
     uint64_t draw = 0;
     for (const auto& [name, loss] : names) {
@@ -94,7 +94,7 @@ TEST(PreferenceFormulas, UntrainedPolicyHasLossLnTwo) {
     }
 }
 
-TEST(PreferenceFormulas, StayFiniteFarOut) {
+TEST(PreferenceFormulas, StayFiniteForExtremeScores) {
     for (const auto& [name, loss] : names) {
         PreferenceMix mix = mix_of({{loss, 1}});
         mix.label_smoothing = 0.1;
@@ -103,7 +103,7 @@ TEST(PreferenceFormulas, StayFiniteFarOut) {
             for (const double v : {found.value, found.d_chosen, found.d_rejected})
                 EXPECT_TRUE(std::isfinite(v)) << name << " at " << far;
         }
-        // Answers that the policy is certain of.
+        // Answers with probability 1 under the policy.
         const PairLoss certain = pair_loss(mix, {0, 0, -1, -1, 10, 10});
         EXPECT_TRUE(std::isfinite(certain.value) && std::isfinite(certain.d_chosen)) << name;
     }
@@ -117,7 +117,7 @@ TEST_P(PreferenceLossOnDevice, GoesFromTokensToPairsAndBack) {
         release();
         const Philox random{5, static_cast<uint64_t>(pairs)};
         const int64_t branches = 2 * pairs;
-        // Targets of all branches mixed up, each branch with 1 to 90 of them.
+        // Targets of all branches in mixed order, 1 to 90 per branch.
         std::vector<int32_t> of_target, order, begins = {0};
         for (int64_t b = 0; b < branches; ++b)
             of_target.insert(of_target.end(), 1 + random.below(static_cast<uint64_t>(b), 90), static_cast<int32_t>(b));
@@ -141,7 +141,7 @@ TEST_P(PreferenceLossOnDevice, GoesFromTokensToPairsAndBack) {
             length.push_back(sum);
             reference.push_back(-80 * random.uniform(static_cast<uint64_t>(900000 + b)));
         }
-        std::vector<double> chosen_rejected;  // the second pair the other way round
+        std::vector<double> chosen_rejected;  // the second pair in reverse
         for (int64_t p = 0; p < pairs; ++p)
             for (const int64_t side : {0, 1})
                 chosen_rejected.push_back(static_cast<double>(2 * p + (p == 1 ? 1 - side : side)));
@@ -183,7 +183,7 @@ TEST_P(PreferenceLossOnDevice, GoesFromTokensToPairsAndBack) {
                                       .branches = of(of_target_t),
                                       .weights = of(weights)});
         });
-        // Loops straight over the definition; the device sums 90 numbers of one sign in another order.
+        // Loops over the definition; the device sums 90 numbers of one sign in another order.
         std::vector<double> l(static_cast<size_t>(branches)), slope(static_cast<size_t>(branches));
         for (size_t i = 0; i < nll.size(); ++i) l[static_cast<size_t>(of_target[i])] -= weight[i] * nll[i];
         std::vector<double> total(PairSums::count, 3);
@@ -219,7 +219,7 @@ TEST_P(PreferenceLossOnDevice, GoesFromTokensToPairsAndBack) {
 
 INSTANTIATE_TEST_SUITE_P(Devices, PreferenceLossOnDevice, every_device(), name_of_device);
 
-TEST(PreferenceLoss, RefusesWhatItCannotDo) {
+TEST(PreferenceLoss, RefusesBadInput) {
     std::vector<double> sums(PairSums::count), logps(2), lengths(2, 1.0);
     std::vector<int32_t> pairs = {0, 2};
     PreferencePairs args{.sums = tensor_of(sums, {PairSums::count}),

@@ -1,5 +1,5 @@
-// The losses of rankings against torch's values and slopes (tests/golden/make_preference_golden.py) and central differences; the
-// score head against loops and central differences.
+// The losses of rankings against torch's values and gradients (tests/golden/make_preference_golden.py) and central
+// differences; the score head against plain loops and central differences.
 
 #include "layers/ranking_loss.h"
 
@@ -31,7 +31,7 @@ TEST(RankingFormulas, EqualTorch) {
     EXPECT_EQ(seen, 36);
 }
 
-TEST(RankingFormulas, SlopesMatchDifferences) {
+TEST(RankingFormulas, GradientsMatchDifferences) {
     for (const RankingKind kind : {RankingKind::pairwise, RankingKind::plackett_luce}) {
         auto scores = random_values<double>(6, 4);
         const auto loss = [&] {
@@ -45,7 +45,7 @@ TEST(RankingFormulas, SlopesMatchDifferences) {
     }
 }
 
-TEST(RankingFormulas, StayFiniteFarOut) {
+TEST(RankingFormulas, StayFiniteForExtremeScores) {
     for (const RankingKind kind : {RankingKind::pairwise, RankingKind::plackett_luce})
         for (const auto& scores : {std::vector<double>{1e4, -1e4, 3}, {-1e4, 1e4, 1e4}}) {
             std::vector<double> d(3);

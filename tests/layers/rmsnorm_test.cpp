@@ -5,7 +5,7 @@
 namespace colonnade {
 namespace {
 
-/// Norm of in + delta over rows of `width`, with everything that its backward makes.
+/// Norm of in + delta over rows of `width`, with all outputs of its backward.
 template <typename T>
 struct Norm {
     int64_t rows, width;
@@ -102,7 +102,7 @@ TEST(RmsNorm, AliasesGiveTheSameBits) {
     EXPECT_EQ(alias.dout, plain.din);
     EXPECT_EQ(alias.dweight, plain.dweight);
 
-    // Without a residual branch, out may take the place of in.
+    // Without delta, out may alias in.
     Norm<float> bare{5, 19};
     bare.in = plain.sum;
     forward = bare.forward_args();
@@ -112,7 +112,7 @@ TEST(RmsNorm, AliasesGiveTheSameBits) {
     EXPECT_EQ(bare.in, plain.out);
 }
 
-TEST(RmsNorm, AccumulatesWhereAsked) {
+TEST(RmsNorm, Accumulates) {
     Norm<double> fresh{5, 7}, onto{5, 7};
     fresh.run();
     onto.din = random_values<double>(5 * 7, 5);
@@ -128,7 +128,7 @@ TEST(RmsNorm, AccumulatesWhereAsked) {
     expect_close(onto.dweight, dweight, 2);
 }
 
-TEST(RmsNorm, EmptyGradientsAreNotMade) {
+TEST(RmsNorm, EmptyGradientsAreNotComputed) {
     Norm<double> whole{5, 7}, part{5, 7};
     whole.run();
     rmsnorm_forward({}, part.forward_args());
@@ -179,7 +179,7 @@ TEST(RmsNorm, HeadsOfAPackedSliceEqualContiguousRows) {
 
 TEST(RmsNorm, SameBitsWithAnyThreads) {
     expect_same_with_any_threads([] {
-        Norm<double> n{501, 37};  // a double shows what a float rounds away
+        Norm<double> n{501, 37};  // double shows differences that float would round away
         n.run();
         n.out.insert(n.out.end(), n.din.begin(), n.din.end());
         n.out.insert(n.out.end(), n.dweight.begin(), n.dweight.end());
@@ -208,11 +208,11 @@ TEST(RmsNorm, RefusesBadShapes) {
 }
 
 struct RmsNormOnDevice : DeviceCase {
-    // Relative errors of 1 / sqrt and of a sum of squares at most 64 additions deep, of which the root halves it.
+    // Relative errors of 1 / sqrt and of a sum of squares, at most 64 additions deep, which the root halves.
     static constexpr double rstd_error = 40 * f32_rounding;
-    // Of r * (w d_out - s shrink) with factors of size 1 to 6 and a sum as above.
+    // Error of r * (w d_out - s shrink) with factors of size 1 to 6 and a sum as above.
     static constexpr double gradient_error = 64 * 16 * f32_rounding;
-    /// `rows` terms of mean size below 1, at most 64 additions deep, onto a number that is there.
+    /// `rows` terms of mean size below 1, at most 64 additions deep, added to an existing number.
     static Bound weight_bound(int64_t rows) {
         return {.relative = 2 * f32_rounding, .absolute = 64 * static_cast<double>(rows) * f32_rounding};
     }
@@ -242,7 +242,7 @@ struct RmsNormOnDevice : DeviceCase {
                                      .rstd = rstd.device,
                                      .weight = weight.device,
                                      .scratch = room.device});
-        EXPECT_EQ(read(again.device), read(dweight.device)) << "another run, other bits";
+        EXPECT_EQ(read(again.device), read(dweight.device)) << "the bits differ between runs";
     }
 };
 
@@ -280,7 +280,7 @@ TEST_P(RmsNormOnDevice, RowsEqualDouble) {
         const Bound out_bound{.relative = rounding() + rstd_error + 2 * f32_rounding};
         expect_close("out", out, out_bound);
 
-        // In place, without a residual branch.
+        // In place, without delta.
         const Twin alias = sixteenths({rows, width}, 1);
         run([&](const Context& ctx, auto of) {
             rmsnorm_forward(ctx,
@@ -297,7 +297,7 @@ TEST_P(RmsNormOnDevice, RowsEqualDouble) {
     }
 }
 
-// q/k norms: heads inside packed rows, and the gradient in place of d_out.
+// q/k norms: heads inside packed rows; the gradient overwrites d_out.
 TEST_P(RmsNormOnDevice, HeadsEqualDouble) {
     struct Size {
         int64_t tokens, heads, all_heads, dim;

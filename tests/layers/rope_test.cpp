@@ -17,7 +17,7 @@ struct Golden {
     double attention_factor;
 };
 
-// From transformers 5.17: for each row
+// Values of transformers 5.17. For each row
 //     config = LlamaConfig(hidden_size=256, num_attention_heads=4, head_dim=16, max_position_embeddings=131072,
 //                          rope_parameters={"rope_type": ..., "rope_theta": ..., "factor": ..., the keys of the row})
 //     inverse, attention_factor = ROPE_INIT_FUNCTIONS[rope_type](config, device="cpu")
@@ -63,7 +63,7 @@ const std::vector<Golden> goldens{
      {.kind = Kind::yarn, .factor = 40, .original_max_position = 4096, .mscale = 1, .mscale_all_dim = 0.707},
      {1, 0.316227764, 0.100000001, 0.0239147246, 0.00512499968, 0.000849862176, 2.49999994e-05, 7.90569447e-06},
      1.0857263992561355},
-    // A context so short that the ramp has no width, and a factor below 1 (head_dim 8).
+    // A context so short that the ramp has zero width, and a factor below 1 (head_dim 8).
     {"yarn, no ramp",
      1e4,
      {.kind = Kind::yarn, .factor = 0.5, .original_max_position = 8},
@@ -71,13 +71,13 @@ const std::vector<Golden> goldens{
      1},
 };
 
-TEST(Rope, FrequenciesAreThoseOfTransformers) {
+TEST(Rope, FrequenciesEqualTransformers) {
     for (const Golden& golden : goldens) {
         SCOPED_TRACE(golden.name);
         const auto found = rope_frequencies(std::ssize(golden.inverse) * 2, golden.theta, golden.scaling);
         EXPECT_DOUBLE_EQ(found.attention_factor, golden.attention_factor);
         ASSERT_EQ(found.inverse.size(), golden.inverse.size());
-        // Float32 powers of theta: a few roundings of the exponent, each worth ln(theta) of them.
+        // Float32 powers of theta: a few roundings of the exponent, each amplified by ln(theta).
         for (size_t i = 0; i < golden.inverse.size(); ++i)
             EXPECT_NEAR(found.inverse[i] / golden.inverse[i], 1, 1e-6) << i;
     }
@@ -113,7 +113,7 @@ TEST(Rope, RefusesBadScalingByKey) {
     expect_error(Exit::data, "rope_theta is 1, expected a finite number above 1", [] { rope_frequencies(16, 1, {}); });
 }
 
-/// Heads first..first+heads of packed rows, rotated at these positions.
+/// Rotates heads first..first+heads of packed rows at these positions.
 template <typename T>
 struct Rope {
     static constexpr int64_t heads = 2, dim = 6, all_heads = 4, first = 1;
@@ -142,7 +142,7 @@ struct Rope {
     }
 };
 
-TEST(Rope, TurnsPairsByPositionTimesFrequency) {
+TEST(Rope, RotatesPairsByPositionTimesFrequency) {
     Rope<double> rope;
     auto expected = rope.packed;
     for (size_t t = 0; t < rope.positions.size(); ++t)
@@ -151,13 +151,13 @@ TEST(Rope, TurnsPairsByPositionTimesFrequency) {
                 double& a = expected[(t * 4 + h) * 6 + i];
                 double& b = expected[(t * 4 + h) * 6 + i + 3];
                 const double angle = rope.positions[t] * rope.frequencies.inverse[i];
-                // A rotation keeps the length (but for the attention factor) and adds to the direction.
+                // A rotation keeps the length (except for the attention factor) and adds to the direction.
                 const double length = std::hypot(a, b) * (0.1 * std::log(4.0) + 1),
                              direction = std::atan2(b, a) + angle;
                 a = length * std::cos(direction);
                 b = length * std::sin(direction);
             }
-    // An angle near 1000 has lost three digits more.
+    // An angle near 1000 has three digits less.
     expect_close(rope.rotated(rope.packed), expected, 1000);
     expect_close(Rope<float>().rotated(random_values<float>(std::ssize(expected), 1)), expected, 4);
 }
@@ -212,7 +212,7 @@ TEST_P(RopeOnDevice, EqualsDouble) {
         run([&](const Context& ctx, auto of) {
             rope_angles(ctx, {.cos = of(cos), .sin = of(sin), .positions = of(positions), .frequencies = frequencies});
         });
-        // The angle itself is the same double: what is left is one rounding, and the last digits of two libraries.
+        // The angle is the same double: the error is one rounding and the last digits of two libraries.
         const Bound rounded{.relative = f32_rounding, .absolute = 0x1p-50};
         expect_close("cos", cos, rounded);
         expect_close("sin", sin, rounded);

@@ -23,7 +23,7 @@ struct Swiglu {
 
 TEST(Swiglu, ForwardIsTheFormula) {
     Swiglu<float> s{3, 5};
-    s.gate_up[0] = -200;  // exp(200) is more than a float holds: silu is 0 all the same
+    s.gate_up[0] = -200;  // exp(200) overflows a float: silu is still 0
     s.gate_up[1] = 200;   // silu(x) is x
     s.forward();
     for (size_t t = 0; t < 3; ++t)
@@ -84,17 +84,17 @@ TEST_P(SwigluOnDevice, EqualsDouble) {
          {std::pair<int64_t, int64_t>{3, 5}, {1, 8}, {5, 264}, {7, 2048}, {3, 2120}, {4, 1001}}) {
         release();
         auto numbers = random_values<double>(tokens * 2 * ffn, 1);
-        numbers[0] = -200;  // exp(200) is more than a float holds: silu is 0 all the same
+        numbers[0] = -200;  // exp(200) overflows a float: silu is still 0
         numbers[1] = 200;   // silu(x) is x
         const Twin gate_up = twin(dtype(), {tokens, 2 * ffn}, numbers), out = output({tokens, ffn + 8});
         run([&](const Context& ctx, auto of) {
             swiglu_forward(ctx, {.out = of(out.slice(1, 8, ffn + 8)), .gate_up = of(gate_up)});
         });
-        // The exponential is off by as many roundings as its argument is large, below 88.
+        // The relative error of the exponential is its argument, below 88, times a rounding.
         const double relative = rounding() + 128 * f32_rounding;
         expect_close("out", out, {.relative = relative, .absolute = 1e-30});
 
-        // 1 + gate * (1 - s) cancels; its factors are below 6. In place of its input where that is a buffer of its own.
+        // 1 + gate * (1 - s) cancels; its factors are below 6. The gradient may replace its input.
         const Bound bound{.relative = relative, .absolute = 16 * 36 * f32_rounding};
         const Twin dout = values({tokens, ffn}, 2), dgate_up = output({tokens, 2 * ffn});
         run([&](const Context& ctx, auto of) {

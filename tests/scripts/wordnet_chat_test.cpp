@@ -48,7 +48,7 @@ TEST(Gloss, SplitsDefinitionsFromExamples) {
 }
 
 TEST_F(WordnetChat, AsksEveryQuestionThatAWordCanAnswer) {
-    write(kTinyWordNet);
+    write(tiny_wordnet);
     const Outcome outcome = run(train() + "--validation-share 0");
     ASSERT_EQ(outcome.exit, 0) << outcome.errors;
     std::map<std::string, std::string> answers;
@@ -97,14 +97,14 @@ TEST_F(WordnetChat, AsksEveryQuestionThatAWordCanAnswer) {
 }
 
 TEST_F(WordnetChat, LimitIsAPrefixAndRunsAgree) {
-    write(kTinyWordNet);
+    write(tiny_wordnet);
     const Outcome whole = run(train() + "--validation-share 0"), again = run(train() + "--validation-share 0");
     EXPECT_EQ(whole.train, again.train);
     const Outcome limited = run(train() + "--validation-share 0 --limit 5");
     EXPECT_EQ(limited.train, Lines(whole.train.begin(), whole.train.begin() + 5));
 }
 
-// Words that share a definition are either all seen in training or all held out, and so is every question on a word.
+// Words that share a definition, and all questions about a word, are either all in training or all held out.
 TEST_F(WordnetChat, SplitsByWordAndItsSynonyms) {
     std::map<std::string, Lines> files;
     for (const char* part : {"noun", "verb", "adj", "adv"})
@@ -165,14 +165,14 @@ TEST_F(WordnetChat, BadInputIsOneClearErrorAndWritesNothing) {
          "data.noun",
          {"00000001 05 n 01 dog 0 001 @ 00000007 n 0000 | x", "00000002 05 n 01 y 0 000 | y",
           "00000003 05 n 01 y 0 000 | y", "00000004 05 n 01 y 0 000 | y", "00000005 05 n 01 y 0 000 | y"},
-         "points to offset 7: no synset there"},
+         "points to offset 7, where no synset begins"},
         {"not ASCII",
          "data.adv",
          {"00000001 02 r 01 barely 0 000 | d\xc3\xa9j\xc3\xa0 vu"},
          "data.adv:1: expected plain ASCII"},
     };
     for (const Case& c : cases) {
-        write(kTinyWordNet);
+        write(tiny_wordnet);
         write({{c.file, c.rows}});
         const Outcome outcome = run(train());
         EXPECT_EQ(outcome.exit, 3) << c.name;

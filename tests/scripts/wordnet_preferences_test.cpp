@@ -33,7 +33,7 @@ class WordnetPreferences : public WordnetTest {
     Outcome run(const std::string& options, const std::string& wordnet = "") const {
         return WordnetTest::run("wordnet_preferences", "--train " + folder_ + "/train.jsonl " + options, wordnet);
     }
-    /// As many nouns as wanted, two words to each meaning.
+    /// A dictionary with this number of nouns, two words for each meaning.
     void write_many(int nouns) const {
         std::map<std::string, Lines> files;
         for (const char* part : {"noun", "verb", "adj", "adv"})
@@ -49,7 +49,7 @@ class WordnetPreferences : public WordnetTest {
 };
 
 TEST_F(WordnetPreferences, TheRightMeaningAgainstThatOfAnotherWord) {
-    write(kTinyWordNet);
+    write(tiny_wordnet);
     const Outcome outcome = run("--validation-share 0");
     ASSERT_EQ(outcome.exit, 0) << outcome.errors;
     const std::map<std::string, std::string> right{
@@ -75,8 +75,9 @@ TEST_F(WordnetPreferences, TheRightMeaningAgainstThatOfAnotherWord) {
         }
     }
     EXPECT_EQ(chosen, right);
-    // One meaning of a verb (two words), of an adjective, of an adverb: there is nothing to compare it with.
-    EXPECT_NE(outcome.output.find("left out, as no other word could give the rejected meaning: 4"), std::string::npos)
+    // One meaning of a verb (two words), of an adjective, of an adverb: no other meaning to compare it with.
+    EXPECT_NE(outcome.output.find("left out because no other word has a rejected meaning to offer: 4"),
+              std::string::npos)
         << outcome.output;
     EXPECT_TRUE(outcome.validation.empty());
 }
@@ -89,7 +90,7 @@ TEST_F(WordnetPreferences, LimitIsAPrefixAndRunsAgree) {
     EXPECT_EQ(run("--validation-share 0 --limit 5").train, Lines(whole.train.begin(), whole.train.begin() + 5));
 }
 
-/// Rejected meanings come from the same side of the split, and not all of them from one word.
+/// Rejected meanings come from the same side of the split, and not all from one word.
 TEST_F(WordnetPreferences, SplitsByWordBothAnswers) {
     write_many(400);
     const Outcome outcome = run("--validation-share 0.25");
@@ -109,7 +110,7 @@ TEST_F(WordnetPreferences, SplitsByWordBothAnswers) {
 }
 
 TEST_F(WordnetPreferences, BadInputIsOneClearErrorAndWritesNothing) {
-    write(kTinyWordNet);
+    write(tiny_wordnet);
     write({{"data.adv", {"00000001 02 r 01 barely 0 000"}}});
     const Outcome bad = run("");
     EXPECT_EQ(bad.exit, 3);

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "attention/flashmask.h"
-#include "attention/measure.h"
+#include "attention/random_attention.h"
 #include "attention/tensor_values.h"
 #include "engine/device/philox.h"
 #include "tests/support/test_gpu.h"

@@ -1,7 +1,7 @@
 #pragma once
-// For tests whose body runs on every device. It makes each tensor twice with the same values: as the device stores it
+// For tests whose body runs on every device. Each tensor is made twice with the same values: in the device's dtype
 // (bf16 on a GPU, f32 on the CPU) and in double in host memory. run() calls the op on both, expect_close() compares.
-// On the GPU the tests skip where there is none.
+// The GPU tests are skipped if the machine has no GPU.
 //
 //     struct ScaleOnDevice : DeviceCase {};
 //     TEST_P(ScaleOnDevice, EqualsDouble) {
@@ -21,12 +21,6 @@
 
 namespace colonnade {
 
-/// A view of host values that an op only reads.
-template <typename T>
-Tensor view_of(const std::vector<T>& values) {
-    return Tensor(const_cast<T*>(values.data()), dtype_of<T>(), {std::ssize(values)});
-}
-
 inline auto every_device() {
     return testing::Values(Device::cpu, Device::cuda);
 }
@@ -43,7 +37,7 @@ class DeviceCase : public testing::TestWithParam<Device> {
         }
         Twin view(std::initializer_list<int64_t> shape) const { return {device.view(shape), exact.view(shape)}; }
     };
-    /// Of |found - expected|: relative * |expected| + absolute.
+    /// Bound of |found - expected|: relative * |expected| + absolute.
     struct Bound {
         double relative = 0, absolute = 0;
     };
@@ -65,7 +59,7 @@ class DeviceCase : public testing::TestWithParam<Device> {
         return {.device = GetParam(), .profile = nullptr, .gpu = on_gpu() ? gpu_.get() : nullptr};
     }
 
-    /// Gives back the memory of all tensors made so far.
+    /// Releases the memory of all tensors made so far.
     void release() {
         arena_.release(0);
         exact_.release(0);
@@ -77,7 +71,7 @@ class DeviceCase : public testing::TestWithParam<Device> {
         const Twin t{arena_.tensor("", dtype, shape), exact_.tensor("", floating ? DType::f64 : dtype, shape)};
         std::vector<char> bytes(t.device.bytes());
         const Tensor stored(bytes.data(), dtype, shape);
-        require(stored.numel() == std::ssize(values), "{} of {} values", describe(stored), values.size());
+        require(stored.numel() == std::ssize(values), "{} of {} values", stored, values.size());
         for (size_t i = 0; i < values.size(); ++i) {
             put(stored, i, values[i]);
             put(t.exact, i, get(stored, i));
@@ -92,17 +86,17 @@ class DeviceCase : public testing::TestWithParam<Device> {
     Twin values(std::initializer_list<int64_t> shape, uint64_t stream) {
         return twin(dtype(), shape, random_values<double>(count(shape), stream));
     }
-    /// Normal numbers in steps of 1/16 and below 4: the sum of two of them is exact, in bf16 too.
+    /// Normal numbers in steps of 1/16 and below 4: the sum of two of them is exact, also in bf16.
     Twin sixteenths(std::initializer_list<int64_t> shape, uint64_t stream) {
         auto numbers = random_values<double>(count(shape), stream);
         for (double& v : numbers) v = std::clamp(std::nearbyint(16 * v), -63.0, 63.0) / 16;
         return twin(dtype(), shape, numbers);
     }
-    /// Normal numbers in what sums are kept in: a gradient that is there already.
+    /// Normal numbers in the dtype of sums: an existing gradient.
     Twin sums(std::initializer_list<int64_t> shape, uint64_t stream) {
         return twin(sum_dtype(dtype()), shape, random_values<double>(count(shape), stream));
     }
-    /// NaN everywhere: what an op does not write stays NaN.
+    /// NaN everywhere: elements that an op does not write stay NaN.
     Twin output(std::initializer_list<int64_t> shape) { return poisoned(dtype(), shape); }
     Twin sum_output(std::initializer_list<int64_t> shape) { return poisoned(sum_dtype(dtype()), shape); }
     Twin poisoned(DType dtype, std::initializer_list<int64_t> shape) {
@@ -111,7 +105,7 @@ class DeviceCase : public testing::TestWithParam<Device> {
     Twin indices(const std::vector<int32_t>& values) {
         return twin(DType::i32, {std::ssize(values)}, std::vector<double>(values.begin(), values.end()));
     }
-    /// Floats in it are NaN; none on the CPU.
+    /// Scratch memory full of NaN; empty on the CPU.
     Twin scratch(int64_t bytes) {
         if (!on_gpu()) return {};
         const Twin t{arena_.tensor("", DType::u8, {bytes}), {}};
@@ -119,16 +113,16 @@ class DeviceCase : public testing::TestWithParam<Device> {
         return t;
     }
 
-    /// body(context, of): `of` picks the tensor of a twin that belongs to the context.
+    /// Calls body(context, of) for both: `of` selects the tensor of a twin that belongs to the context.
     template <typename Body>
     void run(Body&& body) {
         body(context(), [](const Twin& t) { return t.device; });
         body(Context{}, [](const Twin& t) { return t.exact; });
     }
 
-    /// What the device holds; of contiguous tensors.
+    /// The values of a contiguous tensor, copied to the host.
     std::vector<double> read(const Tensor& t) const {
-        require(t.contiguous(), "read of a strided {}", describe(t));
+        require(t.contiguous(), "read of a strided {}", t);
         std::vector<char> bytes(t.bytes());
         if (t.device == Device::cuda)
             gpu_->download(bytes.data(), t);
@@ -141,7 +135,7 @@ class DeviceCase : public testing::TestWithParam<Device> {
         return values;
     }
 
-    /// NaN equals NaN. A bound of zero asks for the same numbers.
+    /// NaN equals NaN. A bound of zero requires equal numbers.
     void expect_close(const char* name, const Twin& t, Bound bound) const {
         const auto found = read(t.device), expected = read(t.exact);
         size_t wrong = 0, first = 0;

@@ -1,5 +1,5 @@
 #pragma once
-// Random integers one after the other, for tests that try many cases.
+// A sequence of random integers, for tests that try many cases.
 
 #include "engine/device/philox.h"
 

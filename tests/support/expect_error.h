@@ -1,5 +1,5 @@
 #pragma once
-// For tests of errors.
+// expect_error(): a body must throw a certain Error.
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,8 @@
 
 namespace colonnade {
 
-/// `body` throws an Error of this exit code whose message holds `part`, on one line; returns the message.
+/// Expects `body` to throw an Error with this exit code and a one-line message that contains `part`. Returns the
+/// message.
 template <typename Body>
 std::string expect_error(Exit exit, const std::string& part, Body&& body) {
     try {

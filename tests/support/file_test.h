@@ -1,5 +1,5 @@
 #pragma once
-// For tests of files: a folder per test, and code that runs in a process of its own.
+// For tests of files: a folder per test, and code that runs in a child process.
 
 #include <fmt/ranges.h>
 #include <gtest/gtest.h>
@@ -31,7 +31,7 @@ class FileTest : public testing::Test {
     void TearDown() override { std::filesystem::remove_all(folder_); }
 
     std::string path(const std::string& name) const { return folder_ + "/" + name; }
-    /// The names in a folder, sorted, with a space between.
+    /// The names in a folder, sorted and separated by spaces.
     static std::string listing(const std::string& folder) {
         std::vector<std::string> names;
         for (const auto& entry : std::filesystem::directory_iterator(folder)) names.push_back(entry.path().filename());
@@ -43,7 +43,7 @@ class FileTest : public testing::Test {
 };
 
 inline void spill(const std::string& path, std::string_view content) {
-    std::filesystem::remove(path);  // file systems sync a file that is overwritten in place: thirty times slower here
+    std::filesystem::remove(path);  // some file systems sync a file that is overwritten in place, which is slow
     std::ofstream(path, std::ios::binary) << content;
 }
 
@@ -52,13 +52,13 @@ inline std::string slurp(const std::string& path) {
     return {std::istreambuf_iterator<char>(file), {}};
 }
 
-/// Runs `body` in a child process: its result as exit status, an Error's exit code, or 128 + signal.
+/// Runs `body` in a child process. Returns its result, the exit code of its Error, or 128 + signal.
 template <typename Body>
 int exit_of_child(Body&& body) {
     std::fflush(nullptr);
     const pid_t child = fork();
     if (child == 0) {
-        alarm(60);  // an endless loop is a failure too
+        alarm(60);  // an endless loop is a failure, too
         int status = 99;
         try {
             status = body();
@@ -66,7 +66,7 @@ int exit_of_child(Body&& body) {
             status = static_cast<int>(e.exit());
         } catch (...) {
         }
-        std::fflush(nullptr);  // what the test has to say
+        std::fflush(nullptr);  // output of failed expectations
         _exit(status);
     }
     int status = 0;

@@ -1,5 +1,5 @@
 #pragma once
-// What is in golden.safetensors (tests/golden/make_golden.py): tensors by name, and the batch that they are of.
+// Reads golden.safetensors (tests/golden/make_golden.py): tensors by name, and their batch.
 
 #include "data/packing/batch.h"
 #include "engine/io/safetensors.h"
@@ -24,7 +24,7 @@ inline Batch golden_batch(const SafetensorsReader& file) {
     b.rows = golden_values<int32_t>(file, "rows");
     b.targets = golden_values<int32_t>(file, "targets");
     b.weights = golden_values<float>(file, "weights");
-    b.branches.assign(b.rows.size(), 0);  // which no language model asks for
+    b.branches.assign(b.rows.size(), 0);  // not used by language models
     for (const float w : b.weights) b.target_weight += w;
     std::vector<std::vector<int64_t>> ends(static_cast<size_t>(b.packs));
     for (const int32_t end : golden_values<int32_t>(file, "document_ends")) {

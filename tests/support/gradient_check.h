@@ -1,5 +1,5 @@
 #pragma once
-// For tests of ops: random inputs, central differences, comparisons, and the promises every op keeps.
+// For tests of ops: random inputs, central differences, comparisons, and the check that threads do not change bits.
 
 #include <gtest/gtest.h>
 #include <omp.h>
@@ -30,7 +30,7 @@ std::vector<T> random_values(int64_t count, uint64_t stream) {
 template <typename T>
 Tensor tensor_of(std::vector<T>& values, std::initializer_list<int64_t> shape) {
     const Tensor tensor(values.data(), dtype_of<T>(), shape);
-    require(tensor.numel() == std::ssize(values), "{} over {} values", describe(tensor), values.size());
+    require(tensor.numel() == std::ssize(values), "{} over {} values", tensor, values.size());
     return tensor;
 }
 
@@ -43,7 +43,7 @@ double inner_product(const std::vector<T>& a, const std::vector<T>& b) {
 }
 
 /// Moves each of `values` by +-step and compares the slope of `loss` with `gradient`. The error is relative to the
-/// entry, or to a hundredth of the largest entry where that is more: below it the differences' own rounding shows.
+/// entry, or to a hundredth of the largest entry if that is more, because the differences themselves are rounded.
 inline void expect_gradient(const char* name, std::vector<double>& values, const std::vector<double>& gradient,
                             const std::function<double()>& loss, double tolerance = 1e-6, double step = 1e-5) {
     ASSERT_EQ(values.size(), gradient.size()) << name;
@@ -58,13 +58,13 @@ inline void expect_gradient(const char* name, std::vector<double>& values, const
     }
     double largest = 0;
     for (const double slope : slopes) largest = std::max(largest, std::abs(slope));
-    EXPECT_GT(largest, 0) << name << ": a loss that does not move checks nothing";
+    EXPECT_GT(largest, 0) << name << ": a constant loss checks nothing";
     for (size_t i = 0; i < slopes.size(); ++i)
         EXPECT_NEAR(gradient[i], slopes[i], tolerance * std::max(std::abs(slopes[i]), 0.01 * largest))
             << name << " element " << i;
 }
 
-/// Each entry within `roundings` float roundings of the largest entry of `expected`.
+/// Expects each entry to differ by at most `roundings` float roundings of the largest entry of `expected`.
 template <typename T>
 void expect_close(const std::vector<T>& found, const std::vector<double>& expected, double roundings) {
     ASSERT_EQ(found.size(), expected.size());
@@ -74,7 +74,8 @@ void expect_close(const std::vector<T>& found, const std::vector<double>& expect
     for (size_t i = 0; i < found.size(); ++i) EXPECT_NEAR(found[i], expected[i], bound) << "element " << i;
 }
 
-/// `run` returns the same bits with one thread and with three. Give it enough work: small forward ops stay on one thread.
+/// Expects `run` to return the same bits with one thread and with three. It needs enough work: small forward ops use
+/// one thread.
 template <typename Run>
 void expect_same_with_any_threads(Run&& run) {
     const int before = omp_get_max_threads();

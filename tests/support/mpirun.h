@@ -1,8 +1,8 @@
 #pragma once
-// Tests with several ranks: programs under mpirun, more ranks than cores if need be. They skip where there is no mpirun.
+// Tests with several ranks: programs under mpirun, if necessary with more ranks than cores. Skipped without mpirun.
 //
-// A test body runs on every rank when it is a test whose suite begins with DISABLED_: another test starts it by
-// run_on_ranks(3, "DISABLED_Suite.Name"). Its expectations count; the ranks say what they found.
+// A body that runs on every rank is a test whose suite begins with DISABLED_. Another test starts it by
+// run_on_ranks(3, "DISABLED_Suite.Name"). Its expectations count, and every rank prints its failures.
 
 #include <fmt/format.h>
 
@@ -17,7 +17,7 @@
 
 namespace colonnade {
 
-/// Path of mpirun; empty where there is none or the build has no MPI.
+/// Path of mpirun; empty without mpirun or in a build without MPI.
 inline std::string mpirun() {
     const char* path = std::getenv("PATH");
     std::istringstream folders(path && mpi::built_in() ? path : "");
@@ -29,11 +29,11 @@ inline std::string mpirun() {
 inline void allow_ranks() {
     for (const char* name : {"OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"}) setenv(name, "1", 1);
     setenv("OMP_NUM_THREADS", "1", 1);
-    setenv("ASAN_OPTIONS", "detect_leaks=0", 0);     // MPI's own
-    setenv("OMPI_MCA_mpi_yield_when_idle", "1", 1);  // ranks that wait must not keep the others from a core
+    setenv("ASAN_OPTIONS", "detect_leaks=0", 0);     // leaks of MPI itself
+    setenv("OMPI_MCA_mpi_yield_when_idle", "1", 1);  // waiting ranks must not occupy the cores of the others
 }
 
-/// Arguments of mpirun for `ranks` processes of one of our programs.
+/// Arguments of mpirun that start `ranks` processes of one of our programs.
 inline std::vector<std::string> on_ranks(int ranks, const std::string& program,
                                          const std::vector<std::string>& arguments) {
     std::vector<std::string> all = {"--oversubscribe",     "--bind-to",          "none", "-np",
@@ -42,14 +42,14 @@ inline std::vector<std::string> on_ranks(int ranks, const std::string& program,
     return all;
 }
 
-/// How often `part` occurs in `text`.
+/// Number of occurrences of `part` in `text`.
 inline int count_of(const std::string& text, const std::string& part) {
     int count = 0;
     for (size_t at = 0; (at = text.find(part, at)) != std::string::npos; at += part.size()) ++count;
     return count;
 }
 
-/// The process of a rank, found among mpirun's children; 0 where it is not there.
+/// The process of a rank, found among mpirun's children; 0 if there is none.
 inline pid_t process_of_rank(pid_t launcher, int rank) {
     std::ifstream children(fmt::format("/proc/{0}/task/{0}/children", launcher));
     const std::string wanted = fmt::format("OMPI_COMM_WORLD_RANK={}", rank);
@@ -61,7 +61,7 @@ inline pid_t process_of_rank(pid_t launcher, int rank) {
     return 0;
 }
 
-/// True when the process is gone, or only waits to be buried.
+/// True if the process has ended (it may be a zombie).
 inline bool is_gone(pid_t process) {
     std::ifstream status(fmt::format("/proc/{}/stat", process));
     std::string text;
@@ -70,7 +70,7 @@ inline bool is_gone(pid_t process) {
     return end == std::string::npos || text[end + 2] == 'Z' || text[end + 2] == 'X';
 }
 
-/// The test `filter` of the running test program on several ranks.
+/// Runs the test `filter` of this test program on several ranks.
 inline Program::Result run_on_ranks(int ranks, const std::string& filter) {
     const std::string self = std::filesystem::read_symlink("/proc/self/exe").filename();
     return Program(mpirun(),

@@ -1,5 +1,5 @@
 #pragma once
-// Programs as a test runs them: in processes of their own, with what they print and how they end.
+// Runs programs in child processes and captures their output and exit code.
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -16,7 +16,7 @@
 
 namespace colonnade {
 
-/// All of a file.
+/// The whole content of a file.
 inline std::string content_of(FILE* file) {
     std::string text;
     std::rewind(file);
@@ -24,19 +24,19 @@ inline std::string content_of(FILE* file) {
     return text;
 }
 
-/// A program in a process of its own: one of ours by its name, or any by its path.
+/// A running program: one of ours, given by name, or any other, given by path.
 class Program {
   public:
     struct Result {
         int exit = -1;  ///< exit code, or 128 + signal
         std::string out, err;
     };
-    /// `setup` runs in the new process before the program does.
+    /// `setup` runs in the new process before the program starts.
     Program(const std::string& name, const std::vector<std::string>& arguments,
             const std::function<void()>& setup = {}) {
         int ends[2];
         EXPECT_EQ(pipe2(ends, O_CLOEXEC), 0);
-        // One page, so that the program cannot print far ahead of the lines that were read.
+        // A pipe of one page, so that the program cannot print far ahead of the lines that were read.
         EXPECT_GE(fcntl(ends[0], F_SETPIPE_SZ, 4096), 4096);
         err_ = fdopen(ends[0], "r");
         const std::string path = name.starts_with('/') ? name : program_path(name);
@@ -64,7 +64,7 @@ class Program {
     Program(const Program&) = delete;
     Program& operator=(const Program&) = delete;
 
-    /// The next line of stderr; false at its end.
+    /// Reads the next line of stderr. Returns false at the end.
     bool read_line(std::string& line) {
         line.clear();
         for (int c; (c = std::fgetc(err_)) != EOF;) {
@@ -74,7 +74,7 @@ class Program {
         }
         return !line.empty();
     }
-    /// Reads stderr up to the `count`-th line from here on that starts with `start`; false where it ends before.
+    /// Reads stderr up to the `count`-th line that starts with `start`. Returns false if stderr ends before.
     bool read_until(const std::string& start, int count = 1) {
         std::string line;
         while (count > 0 && read_line(line)) count -= line.starts_with(start);

@@ -1,5 +1,5 @@
 #pragma once
-// How far numbers are from others: the Euclidean norm of what they differ by, over that of the others.
+// Relative error of numbers: the Euclidean norm of the differences, divided by the norm of the expected numbers.
 
 #include <cmath>
 #include <vector>
@@ -8,7 +8,7 @@
 
 namespace colonnade {
 
-/// Over one or several tensors.
+/// Accumulates one or several tensors.
 struct RelativeError {
     double error = 0, norm = 0;
     template <typename T>
@@ -29,7 +29,7 @@ double relative_error(const T* found, const std::vector<double>& expected) {
     return e.value();
 }
 
-/// The same of two vectors of one size.
+/// The same for two vectors of equal size.
 inline double distance(const std::vector<double>& a, const std::vector<double>& b) {
     require(a.size() == b.size(), "{} numbers against {}", a.size(), b.size());
     return relative_error(a.data(), b);

@@ -1,5 +1,5 @@
 #pragma once
-// The GPU of a test process: made once, null where there is none. Tests that need it say so and skip.
+// The GPU of a test process: made once; null without a CUDA device. Tests that need it then skip.
 
 #include <memory>
 

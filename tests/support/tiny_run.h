@@ -1,6 +1,6 @@
 #pragma once
-// Whole training runs that take a blink: toy data, a config around it, the trainer in this process or the programs in
-// others, and what a run leaves behind.
+// Training runs that take well under a second: toy data, a config, the trainer in this process or the programs in
+// others, and the results of a run.
 
 #include <sys/resource.h>
 
@@ -17,8 +17,8 @@ namespace colonnade {
 
 constexpr int64_t chain_vocab = 31;
 
-/// JSONL rows of token ids in which each id follows from the one before by a fixed rule: a model learns that at once,
-/// a unigram model never does. The first two tokens of a row are its prompt.
+/// JSONL rows of token ids. Each id depends on the previous id by a fixed rule, which a model learns at once and a
+/// unigram model never learns. The first two tokens of a row are its prompt.
 inline std::string chain_rows(int64_t rows, uint64_t seed = 1) {
     const Philox random{seed, 0};
     std::string text;
@@ -37,7 +37,7 @@ inline std::string chain_rows(int64_t rows, uint64_t seed = 1) {
     return text;
 }
 
-/// Pairs over one prompt of two tokens: the chosen answer follows the chain of chain_rows(), the rejected one another.
+/// Pairs with a prompt of two tokens. The chosen answer follows the chain of chain_rows(), the rejected answer another.
 inline std::string pair_rows(int64_t rows, uint64_t seed = 1) {
     const Philox random{seed, 3};
     std::string text;
@@ -60,7 +60,7 @@ inline std::string pair_rows(int64_t rows, uint64_t seed = 1) {
     return text;
 }
 
-/// What a run logged under `key` at a step.
+/// The value that a run logged under `key` at a step.
 inline double value_at(const std::vector<Json>& log, const std::string& key, int64_t step) {
     for (const Json& line : log)
         if (line.at("step") == step && line.contains(key)) return line.at(key);
@@ -68,7 +68,7 @@ inline double value_at(const std::vector<Json>& log, const std::string& key, int
     return std::nan("");
 }
 
-/// Runs `body` with stdout and stderr in a file and returns what it printed.
+/// Runs `body` with stdout and stderr redirected to a file; returns what it printed.
 inline std::string quietly(const std::function<void()>& body) {
     struct Redirection {
         FILE* file = std::tmpfile();
@@ -96,7 +96,7 @@ inline std::string train(const std::string& config, const std::vector<std::strin
     return quietly([&] { Trainer(open_session(load_config(config, arguments))).run(); });
 }
 
-/// What a finished run is: every bit of its state, the model, and the lines of its log less what a clock says.
+/// Result of a finished run: every bit of its state, the model, and its log without timings.
 struct RunResult {
     std::string state, model;
     std::vector<Json> log;
@@ -123,7 +123,7 @@ inline RunResult result_of(const std::string& output_dir) {
             slurp(output_dir + "/model.safetensors"), read_log(output_dir)};
 }
 
-/// A folder with train.jsonl and config.yaml for a tiny model; `settings` are further lines of the config.
+/// A folder with train.jsonl and config.yaml for a tiny model. `settings`: more lines of the config.
 class RunTest : public FileTest {
   protected:
     void SetUp() override {

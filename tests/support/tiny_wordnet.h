@@ -1,5 +1,5 @@
 #pragma once
-// A dictionary of a few words in WordNet's format, and the programs that make data sets of one.
+// A dictionary of a few words in WordNet's format, and a fixture that runs the programs which make data sets of it.
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -16,7 +16,7 @@ namespace colonnade {
 
 using Lines = std::vector<std::string>;
 
-inline const std::map<std::string, Lines> kTinyWordNet{
+inline const std::map<std::string, Lines> tiny_wordnet{
     {"data.noun",
      {"  1 This software and database is being provided to you, the LICENSEE, by",
       "00000001 05 n 01 canine 0 000 | a carnivore with   sharp teeth  ",
@@ -56,7 +56,7 @@ inline Lines lines(const std::string& path) {
     return out;
 }
 
-/// Runs `program` on a dictionary in a folder of the test.
+/// Writes a dictionary to the test's folder and runs a program on it.
 class WordnetTest : public testing::Test {
   protected:
     void SetUp() override {

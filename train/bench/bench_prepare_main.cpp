@@ -1,11 +1,11 @@
-// bench_prepare: what tokenising a data set costs beside SentencePiece alone. Two jobs on the same number of threads,
-// taken in turn:
+// bench_prepare: compares the time to tokenise a data set with that of SentencePiece alone. Two jobs alternate on the
+// same number of threads:
 //
 //     prepare         build_store into a temporary folder: hash, read, parse, template, encode, append, write
-//     sentencepiece   SentencePieceProcessor::Encode once over every text of every row (contents of messages, prompts,
-//                     completions), which lie in memory already; no template, ids counted and forgotten
+//     sentencepiece   SentencePieceProcessor::Encode once on every text of every row (contents of messages, prompts,
+//                     completions), already in memory; no template; ids are counted and dropped
 //
-// docs/benchmarks.md says how to read the ratio.
+// docs/benchmarks.md explains the ratio.
 
 #include <omp.h>
 #include <sentencepiece_processor.h>
@@ -18,10 +18,14 @@
 #include <thread>
 
 #include "data/rows/rows.h"
+#include "data/store/build_store.h"
+#include "engine/device/human_units.h"
+#include "engine/device/timing.h"
 #include "engine/io/command_line.h"
 #include "engine/io/files.h"
 #include "engine/io/json.h"
-#include "train/run/session.h"
+#include "train/run/machine.h"
+#include "train/run/run_model.h"
 
 using namespace colonnade;
 
@@ -36,14 +40,7 @@ Time timed(Work&& work) {
     const auto start = std::chrono::steady_clock::now();
     const std::clock_t cpu = std::clock();
     work();
-    return {std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
-            static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC};
-}
-
-double median(std::vector<double> values) {
-    std::ranges::sort(values);
-    const size_t half = values.size() / 2;
-    return values.size() % 2 ? values[half] : (values[half - 1] + values[half]) / 2;
+    return {seconds_since(start), static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC};
 }
 
 Time median(const std::vector<Time>& times) {
@@ -69,7 +66,7 @@ std::vector<std::string> texts_of(const std::vector<DatasetSpec>& datasets) {
 /// SentencePiece alone; returns the number of ids.
 int64_t encode_all(const sentencepiece::SentencePieceProcessor& processor, const std::vector<std::string>& texts,
                    int threads) {
-    constexpr size_t turn = 1024;  // texts that a thread takes at a time
+    constexpr size_t turn = 1024;  // number of texts that a thread takes at a time
     std::atomic<size_t> next{0};
     std::atomic<int64_t> ids_seen{0};
     {
@@ -89,7 +86,7 @@ int64_t encode_all(const sentencepiece::SentencePieceProcessor& processor, const
     return ids_seen;
 }
 
-/// The store of the training data, built anew each time in a folder that goes with it.
+/// Builds the store of the training data from scratch, in a temporary folder.
 StoreResult prepare(StoreRequest request) {
     const FolderCommit folder(std::filesystem::temp_directory_path() / "bench_prepare");
     request.folder = folder.folder();
@@ -97,9 +94,9 @@ StoreResult prepare(StoreRequest request) {
 }
 
 Json measure(const Config& config, int runs) {
-    const std::shared_ptr<const Encoder> encoder = make_encoder(config, 0);
+    const std::shared_ptr<const Encoder> encoder = make_encoder(config, load_tokenizer(config), 0);
     const std::shared_ptr<const Tokenizer> tokenizer = encoder->tokenizer();
-    if (!tokenizer) fail(Exit::config, "the rows are tokenised already: there is nothing to measure");
+    if (!tokenizer) fail(Exit::config, "the rows are already tokenised: there is nothing to measure");
     StoreRequest request;
     request.datasets = config.datasets;
     request.tokenizer = tokenizer;
@@ -110,7 +107,8 @@ Json measure(const Config& config, int runs) {
     size_t bytes = 0;
     for (const std::string& text : texts) bytes += text.size();
     sentencepiece::SentencePieceProcessor processor;
-    if (!processor.Load(tokenizer->path()).ok()) fail(Exit::data, "{}: SentencePiece refuses it", tokenizer->path());
+    if (!processor.Load(tokenizer->path()).ok())
+        fail(Exit::data, "{}: SentencePiece cannot load it", tokenizer->path());
 
     std::vector<Time> ours, theirs;
     std::vector<double> ratios;
@@ -157,14 +155,16 @@ void print(const Json& r) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    CLI::App app("Times prepare beside SentencePiece alone");
+    CLI::App app("Time prepare beside SentencePiece alone");
     std::string path, json;
     int runs = 5;
     app.add_option("config", path, "YAML file of a training run")->required();
-    app.add_option("--runs", runs, "of each job, the median counts")->check(CLI::Range(1, 1000))->capture_default_str();
-    app.add_option("--json", json, "write the results to this file, or - for stdout");
+    app.add_option("--runs", runs, "runs of each job; figures are medians")
+        ->check(CLI::Range(1, 1000))
+        ->capture_default_str();
+    app.add_option("--json", json, "write the results to this file, or to stdout if -");
     app.allow_extras();
-    app.footer("Any key of the config can be given as key=value.");
+    app.footer("Any key of the config can be given as key=value or --key value.");
     return run_command("bench_prepare", app, argc, argv, [&] {
         Config config = load_config(path, app.remaining()).config;
         config.device = DeviceChoice::cpu;

@@ -6,48 +6,37 @@
 
 #include "engine/device/device.h"
 #include "train/bench/model_shapes.h"
+#include "train/run/learner_options.h"
+#include "train/run/machine.h"
 
 namespace colonnade {
 namespace {
 
-ModelConfig model_of(const ShapeRequest& r) {
-    ModelConfig m;
-    if (!r.model.empty()) {
-        m = model_shape(r.model);
-    } else {
-        m.hidden_size = r.sizes.at(0);
-        m.intermediate_size = r.sizes.at(1);
-        m.num_hidden_layers = r.sizes.at(2);
-        m.num_attention_heads = r.sizes.at(3);
-        m.num_key_value_heads = r.sizes.at(4);
-        m.head_dim = r.sizes.at(5);
-        m.vocab_size = r.sizes.at(6);
-        m.tie_word_embeddings = true;
-        m.windows.assign(static_cast<size_t>(std::max<int64_t>(m.num_hidden_layers, 0)), 0);
-        validate(m, "--shape");
-    }
-    m.score_head = r.config.stage == Stage::rm;
-    return m;
+ModelConfig requested_model(const ShapeRequest& r) {
+    ModelConfig model = r.model.empty() ? model_of(r.shape, "--shape") : model_shape(r.model);
+    model.score_head = r.config.stage == Stage::rm;
+    return model;
 }
 
-/// Keys that reading a config would have settled.
+/// The request's config with its defaults settled.
 Config settled(const ShapeRequest& r) {
     Config c = r.config;
-    c.per_device_eval_batch_size = c.per_device_train_batch_size;
-    c.data_seed = c.seed;
+    std::set<std::string> given = {"learning_rate", "adam_beta2", "packing_length"};
     c.learning_rate = 1e-4;
-    c.adam_beta2 = 0.95;  // as scripts/peer_step.py has it
+    c.adam_beta2 = 0.95;  // as in scripts/peer_step.py
     c.weight_decay = 0.01;
-    c.loss_weights = {1};
-    c.precompute_ref_log_probs = c.stage == Stage::dpo;
+    if (!r.lengths.empty()) c.packing_length = longest_row(read_row_lengths(r.lengths));
+    c.max_length = c.packing_length;
+    if (!r.pair_lengths.empty()) {  // all pairs have the same length
+        c.packing_strategy = PackStrategy::sequential;
+        given.insert("packing_strategy");
+    }
     if (c.lora_rank > 0) {
         c.finetuning_type = Finetuning::lora;
-        c.lora_alpha = 2 * static_cast<double>(c.lora_rank);
-        if (c.lora_target.empty()) c.lora_target = {lora_modules().begin(), lora_modules().end()};
-        if (c.stage == Stage::rm) c.modules_to_save = {"score"};
+        given.insert("lora_rank");
+        if (!c.lora_target.empty()) given.insert("lora_target");
     }
-    if (!r.lengths.empty()) c.packing_length = longest_row(read_row_lengths(r.lengths));
-    if (!r.pair_lengths.empty()) c.packing_strategy = PackStrategy::sequential;  // all are of one length
+    settle_defaults(c, given, "bench_step");
     return c;
 }
 
@@ -58,8 +47,8 @@ void draw_pairs(BenchmarkRun& run, const ShapeRequest& r) {
     if (per_row == 0)
         fail(Exit::config, "pairs of {} tokens{} do not fit into rows of {}", lengths.tokens(),
              r.repeat_prompts ? ", repeated prompts included," : "", c.packing_length);
-    run.rows = fmt::format("pairs of {} + {} + {} tokens{}", lengths.prompt, lengths.chosen, lengths.rejected,
-                           r.repeat_prompts ? ", prompts repeated" : "");
+    run.description = fmt::format("pairs of {} + {} + {} tokens{}", lengths.prompt, lengths.chosen, lengths.rejected,
+                                  r.repeat_prompts ? ", prompts repeated" : "");
     const int64_t pairs = run.steps * run.layout.packs_per_step() * per_row, vocab = run.session.model.vocab_size;
     run.session.train.store = random_pairs(lengths, pairs, vocab, static_cast<uint64_t>(c.seed));
     if (c.stage != Stage::dpo) return;
@@ -72,7 +61,7 @@ void draw_pairs(BenchmarkRun& run, const ShapeRequest& r) {
 
 void draw_samples(BenchmarkRun& run, int64_t mean_length) {
     const Config& c = run.session.config;
-    run.rows = fmt::format("log-normal lengths, {} on average", mean_length);
+    run.description = fmt::format("log-normal lengths, {} on average", mean_length);
     run.session.train.store = random_samples({.mean_length = mean_length,
                                               .max_length = c.packing_length,
                                               .tokens = run.steps * run.layout.packs_per_step() * c.packing_length,
@@ -83,7 +72,7 @@ void draw_samples(BenchmarkRun& run, int64_t mean_length) {
 void draw_rows(BenchmarkRun& run, const std::string& file, const Ranks& ranks) {
     const Config& c = run.session.config;
     const RowLengths rows = file.empty() ? RowLengths{{c.packing_length}} : read_row_lengths(file);
-    run.rows = file.empty() ? "one document per pack" : "rows of " + file;
+    run.description = file.empty() ? "one document per pack" : "rows of " + file;
     const int64_t packs = run.layout.per_device_batch;
     for (int64_t i = 0; i < run.steps * run.layout.accumulation; ++i) {
         const int64_t of_all = i * ranks.size() + ranks.rank();
@@ -92,10 +81,11 @@ void draw_rows(BenchmarkRun& run, const std::string& file, const Ranks& ranks) {
     }
 }
 
-/// Normal draws that repeat: billions of them would take minutes. A prime, so that no two rows of a matrix are alike.
+/// Number of normal draws after which the values repeat: billions of draws would take minutes. A prime, so that no two
+/// rows of a matrix are equal.
 constexpr int64_t distinct_weights = 1'048'573;
 
-/// A frozen base and heads that are trained beside adapters are random as well.
+/// Fills all weights, including a frozen base and a head trained beside adapters.
 void fill_randomly(const Session& session, Learner& learner) {
     const auto seed = static_cast<uint64_t>(session.config.seed);
     const auto fill = [&](const Parameter& p, const Tensor& into) {
@@ -121,9 +111,9 @@ BenchmarkRun run_of_config(const std::string& path, const std::vector<std::strin
                            const Ranks& ranks) {
     BenchmarkRun run{.session = open_session(load_config(path, overrides), ranks), .steps = steps.all(ranks)};
     const Config& c = run.session.config;
-    run.session.eval = {};  // nothing is evaluated: nor has it a reference
+    run.session.eval = {};  // nothing is evaluated, so it needs no reference
     run.name = name_of(run.session.model.architecture);
-    run.rows = "samples of " + path;
+    run.description = "samples of " + path;
     run.layout = {c.per_device_train_batch_size, c.gradient_accumulation_steps, ranks.size()};
     return run;
 }
@@ -132,7 +122,7 @@ BenchmarkRun run_of_shape(const ShapeRequest& request, const StepCounts& steps, 
     BenchmarkRun run{.random_weights = true, .steps = steps.all(ranks)};
     Session& s = run.session;
     s.config = settled(request);
-    s.model = model_of(request);
+    s.model = requested_model(request);
     if (!ranks.several()) s.config.threads = omp_get_max_threads();
     s.device = settle_machine(s.config, ranks);
     run.name = request.model.empty() ? name_of(s.model.architecture) : request.model;
@@ -152,7 +142,7 @@ std::string plan_of_shape(const ShapeRequest& request, const Ranks& ranks) {
         c.device == DeviceChoice::cuda || (c.device == DeviceChoice::automatic && !cuda_devices().empty());
     const Device device = cuda ? Device::cuda : Device::cpu;
     settle_device(c, device);
-    return Learner::plan(model_of(request), learner_options(c, ranks), device).table();
+    return Learner::plan(requested_model(request), learner_options(c, ranks), device).table();
 }
 
 void fill_weights_and_reference(BenchmarkRun& run, Learner& learner, const Context& ctx, const Ranks& ranks) {

@@ -1,6 +1,6 @@
 #pragma once
-// BenchmarkRun: what bench_step times. Either the run of a config, with its model, samples, objective and reference as
-// `train` has them, or that of a shape: random weights, on rows or samples of train/bench/step_workload.h.
+// BenchmarkRun: the run that bench_step times. It is either the run of a config, with the model, samples, objective and
+// reference of `train`, or the run of a shape: random weights on rows or samples of train/bench/step_workload.h.
 
 #include <string>
 #include <vector>
@@ -16,44 +16,45 @@ struct StepCounts {
     int64_t warmup = 3;
     int64_t timed = 20;
     int64_t profiled = 3;
-    /// Several ranks take further steps without exchange, the first of them to warm up.
+    /// Several ranks take more steps without exchange; the first of these warms up.
     int64_t all(const Ranks& ranks) const { return warmup + timed + profiled + (ranks.several() ? 1 + timed : 0); }
 };
 
-/// A model by its shape, and what it learns from: by default one document in every row.
+/// A model by its shape, and its training data: by default one document in every row.
 struct ShapeRequest {
-    std::string model;                  ///< a published one by name, else
-    std::vector<int64_t> sizes;         ///< hidden, ffn, layers, heads, kv_heads, head_dim, vocab
-    std::string lengths;                ///< file of train/bench/step_workload.h, or empty
+    std::string model;  ///< name of a published model; empty: `shape`
+    ModelShape shape;
+    std::string lengths;                ///< a file for read_row_lengths(), or empty
     int64_t mean_length = 0;            ///< above 0: packed samples of log-normal length
     std::vector<int64_t> pair_lengths;  ///< stages dpo and rm: prompt, chosen, rejected
     bool repeat_prompts = false;
-    /// The keys that a config would have: stage, batch, packing_length, machine; lora_rank above 0 asks for adapters. What
-    /// hangs on other keys is settled by run_of_shape().
+    /// The keys of a config: stage, batch, packing_length, machine; lora_rank above 0 trains adapters. run_of_shape()
+    /// settles the defaults that depend on other keys.
     Config config;
 };
 
 struct BenchmarkRun {
-    Session session{};             ///< of a shape: config, device, model; where samples are packed, session.train
-    std::string name{}, rows{};    ///< of the model and its packs, in words
-    bool random_weights = false;   ///< of a shape
-    std::vector<Batch> batches{};  ///< where nothing is packed: micro-batches in order
+    Session session{};             ///< for a shape: config, device, model, and session.train if samples are packed
+    std::string name{};            ///< of the model
+    std::string description{};     ///< of the rows, in words
+    bool random_weights = false;   ///< true for a shape
+    std::vector<Batch> batches{};  ///< micro-batches in order, if no samples are packed
     StepLayout layout{};
-    int64_t steps = 0;           ///< that there are micro-batches for
-    ReferenceTable reference{};  ///< of the samples, where the objective compares with one that is kept
+    int64_t steps = 0;           ///< number of steps with micro-batches
+    ReferenceTable reference{};  ///< of the samples, if the objective needs a precomputed one
     bool has_pairs() const { return session.config.rows() == RowKind::preferences; }
 };
 
 /// Throws as load_config() and open_session() do.
 BenchmarkRun run_of_config(const std::string& path, const std::vector<std::string>& overrides, const StepCounts& steps,
                            const Ranks& ranks);
-/// Throws Exit::config for a shape that is no model, and pairs that are longer than a row. Of stage dpo the reference is a
-/// constant, the log-probability of an answer under a model that finds all tokens equally likely.
+/// Throws Exit::config for a shape that is not a model and for pairs longer than a row. In stage dpo the reference is a
+/// constant: the log-probability of an answer under a model that gives all tokens the same probability.
 BenchmarkRun run_of_shape(const ShapeRequest& request, const StepCounts& steps, const Ranks& ranks);
-/// The memory plan of a shape, for each of so many ranks, on a device that need not be there.
+/// The memory plan of a shape for each rank, on a device that this machine need not have.
 std::string plan_of_shape(const ShapeRequest& request, const Ranks& ranks);
 
-/// Fills the learner's weights and, of a config, finds or computes the reference.
+/// Fills the learner's weights; for a config, also reads or computes the reference.
 void fill_weights_and_reference(BenchmarkRun& run, Learner& learner, const Context& ctx, const Ranks& ranks);
 
 }  // namespace colonnade

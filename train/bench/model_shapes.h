@@ -1,6 +1,6 @@
 #pragma once
-// Shapes of published models, as their config.json on Hugging Face says: what a benchmark needs of a model without a
-// file of it. tests/train/bench/model_shapes_test.cpp holds them against the published parameter counts.
+// Shapes of published models, from their config.json on Hugging Face, so that a benchmark needs no model file.
+// tests/train/bench/model_shapes_test.cpp checks them against the published parameter counts.
 
 #include <string>
 #include <string_view>
@@ -10,10 +10,10 @@
 
 namespace colonnade {
 
-/// "qwen2.5-0.5b", "llama3.2-1b", ...: by family, smallest first.
+/// "qwen2.5-0.5b", "llama3.2-1b", ...: grouped by family, smallest first.
 std::vector<std::string> model_shape_names();
 
-/// Throws Exit::config for an unknown name, with all names, the nearest first.
+/// Throws Exit::config for an unknown name, listing all names, the nearest first.
 ModelConfig model_shape(std::string_view name);
 
 }  // namespace colonnade

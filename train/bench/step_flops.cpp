@@ -14,8 +14,8 @@ int64_t visible_pairs(const ModelConfig& config, const Batch& batch) {
         const auto [known, is_new] = pairs_of_window.try_emplace(window, 0);
         if (is_new) {
             for (size_t i = 0; i < mask.lts.size(); ++i) {
-                // A row sees what comes before it in its sample, as many tokens as its position says, and itself. Padding
-                // sees nothing.
+                // A row sees itself and the tokens before it in its sample, whose number is its position. Padding sees
+                // nothing.
                 if (mask.lts[i] <= static_cast<int64_t>(i) % mask.columns) continue;
                 const int64_t seen = batch.positions[i] + int64_t{1};
                 known->second += window > 0 ? std::min(seen, window) : seen;
@@ -48,7 +48,7 @@ double useful_flops(const ModelConfig& m, const Batch& batch, const StepWork& wo
 
 double dense_bf16_peak(std::string_view device_name) {
     const auto has = [&](const char* part) { return device_name.find(part) != std::string_view::npos; };
-    // Slices of a device, and cards of the same chip with fewer units or less power, have other peaks.
+    // Slices of a device, and cards with fewer units or less power, have other peaks.
     if (has("MIG") || has("NVL") || (has("H100") && has("PCIe"))) return 0;
     if (has("H100") || has("H200")) return 989.5e12;
     if (has("A100")) return 312e12;

@@ -10,13 +10,15 @@
 
 #include "data/packing/loader.h"
 #include "engine/device/gpu_timer.h"
+#include "engine/device/timing.h"
 #include "train/bench/step_flops.h"
-#include "train/config/config_values.h"
+#include "train/config/spellings.h"
+#include "train/run/learner_options.h"
 
 namespace colonnade {
 namespace {
 
-/// Micro-batches in order, and the total that the objective divides the loss of their step by.
+/// Micro-batches in order, each with the total by which the objective divides the loss of its step.
 class MicroBatches {
   public:
     MicroBatches(const BenchmarkRun& run, const Objective& objective, const Ranks& ranks)
@@ -47,7 +49,7 @@ class MicroBatches {
             return {run_.batches.at(at), totals_[at / of_step()]};
         }
         loaded_ = loader_->next();
-        require(loaded_.has_value(), "there are micro-batches for {} steps only", run_.steps);
+        require(loaded_.has_value(), "there are micro-batches for only {} steps", run_.steps);
         if (!run_.reference.logps().empty()) run_.reference.attach(*loaded_);
         return {loaded_->batch, objective_.total(loaded_->step_totals)};
     }
@@ -59,7 +61,7 @@ class MicroBatches {
     const Objective& objective_;
     std::optional<Loader> loader_;
     std::optional<LoadedBatch> loaded_;
-    std::vector<double> totals_;  ///< of all ranks
+    std::vector<double> totals_;  ///< per step, of all ranks
     size_t taken_ = 0;
 };
 
@@ -70,7 +72,7 @@ struct Step {
     int64_t tokens = 0, real_tokens = 0, targets = 0;
 };
 
-/// What is timed: a learner on its micro-batches.
+/// The learner that is timed, and its micro-batches.
 struct Stepping {
     const BenchmarkRun& run;
     Learner& learner;
@@ -97,8 +99,9 @@ Step start_step(const Stepping& s, const Context& ctx) {
     return step;
 }
 
-/// Runs steps. On the CPU each is timed from the end of the one before it to its own end, on a GPU by events around it on
-/// the stream: the host asks for a step's loss when it has enqueued the next one, and how far ahead it gets does not matter.
+/// Runs steps and times each one. On the CPU a step lasts from the end of the previous step to its own end. On a GPU
+/// events on the stream time it: the host reads the loss of a step after it has enqueued the next one, so that its lead
+/// does not matter.
 std::vector<Step> run_steps(const Stepping& s, const Context& ctx, int64_t count) {
     using Clock = std::chrono::steady_clock;
     const int64_t ahead = ctx.gpu ? 1 : 0;
@@ -124,7 +127,7 @@ std::vector<Step> run_steps(const Stepping& s, const Context& ctx, int64_t count
         if (i < count) {
             steps.push_back(start_step(s, ctx));
             if (timer) timer->stop();
-            if (timer && i + 1 < count) timer->start();  // at once, so that waiting for the host counts
+            if (timer && i + 1 < count) timer->start();  // immediately, so that waiting for the host counts
         }
         if (i >= ahead && i - ahead < count) end_step(steps[static_cast<size_t>(i - ahead)]);
     }
@@ -135,12 +138,10 @@ std::vector<Step> run_steps(const Stepping& s, const Context& ctx, int64_t count
     return steps;
 }
 
-double median(const std::vector<Step>& steps, auto&& value) {
+double median_of(const std::vector<Step>& steps, auto&& value) {
     std::vector<double> values;
     for (const Step& step : steps) values.push_back(std::invoke(value, step));
-    std::ranges::sort(values);
-    const size_t half = values.size() / 2;
-    return values.size() % 2 ? values[half] : (values[half - 1] + values[half]) / 2;
+    return median(std::move(values));
 }
 
 double total(const std::vector<Step>& steps, auto Step::*field) {
@@ -149,7 +150,7 @@ double total(const std::vector<Step>& steps, auto Step::*field) {
     return sum;
 }
 
-/// Milliseconds of a step and share of its time, largest first; what no phase has claimed comes last.
+/// Milliseconds per step and share of the step's time, largest first. Time outside all phases comes last.
 Json phase_table(const Profile& profile, const std::vector<Step>& steps) {
     const double all = total(steps, &Step::seconds);
     double claimed = 0;
@@ -171,8 +172,8 @@ double pairs_per_second(const Step& s) {
     return s.pairs / s.seconds;
 }
 
-/// Most memory the process ever held, on the CPU. A GPU's arena is allocated whole before the first step, and what
-/// libraries take beside it is the driver's to tell.
+/// On the CPU, the peak memory of the process. On a GPU, the arena, which is allocated whole before the first step;
+/// memory of the libraries is not included.
 size_t peak_memory(const Learner& learner, const Gpu* gpu) {
     if (gpu) return learner.arena().bytes();
     rusage usage{};
@@ -186,14 +187,14 @@ Json memory_groups(const Arena& plan) {
     return groups;
 }
 
-/// What each rank does, all together, and what of it the exchange of gradients costs: over the slowest rank's step without
-/// it, as the others wait for that one anyway.
+/// Figures of each rank and of all ranks together, and the cost of exchanging gradients: the time of a step beyond the
+/// slowest rank's step without exchange, because the other ranks wait for that one anyway.
 void add_ranks(Json& report, const std::vector<Step>& steps, const std::vector<Step>& alone, const Config& c,
                const Ranks& ranks) {
     const std::vector<double> all = ranks.sum(
         "figures",
-        {median(steps, tokens_per_second), median(alone, tokens_per_second), median(steps, pairs_per_second)});
-    const double alone_ms = 1e3 * median(alone, &Step::seconds);
+        {median_of(steps, tokens_per_second), median_of(alone, tokens_per_second), median_of(steps, pairs_per_second)});
+    const double alone_ms = 1e3 * median_of(alone, &Step::seconds);
     const std::vector<double> extremes = ranks.max("figures", {alone_ms, -alone_ms});
     report["ranks"] = ranks.size();
     report["zero_stage"] = c.zero_stage;
@@ -206,13 +207,33 @@ void add_ranks(Json& report, const std::vector<Step>& steps, const std::vector<S
     report["exposed_ms"] = report["step_ms"].get<double>() - extremes[0];
 }
 
-/// What is run, in the words of a config.
-Json description(const BenchmarkRun& run, const Learner& learner, const Gpu* gpu) {
+void add_figures(Json& report, const std::vector<Step>& steps, const Gpu* gpu) {
+    const auto [fastest, slowest] = std::ranges::minmax_element(steps, {}, &Step::seconds);
+    const double real = total(steps, &Step::real_tokens);
+    const double flops = median_of(steps, [](const Step& s) { return s.flops / s.seconds; });
+    const double peak = gpu ? dense_bf16_peak(gpu->name()) : 0;
+    report.update({{"steps", steps.size()},
+                   {"step_ms", 1e3 * median_of(steps, &Step::seconds)},
+                   {"step_ms_min", 1e3 * fastest->seconds},
+                   {"step_ms_max", 1e3 * slowest->seconds},
+                   {"step_cpu_ms", 1e3 * median_of(steps, &Step::cpu_seconds)},
+                   {"tokens_per_second", median_of(steps, tokens_per_second)},
+                   {"tokens_per_second_overall", real / total(steps, &Step::seconds)},
+                   {"padding_share", 1 - real / total(steps, &Step::tokens)},
+                   {"step_flops", median_of(steps, &Step::flops)},
+                   {"tflops", 1e-12 * flops},
+                   {"first_loss", steps.front().loss},
+                   {"last_loss", steps.back().loss}});
+    if (peak > 0) report["mfu"] = flops / peak;
+}
+
+/// Describes the run in the words of a config.
+Json describe(const BenchmarkRun& run, const Learner& learner, const Gpu* gpu) {
     const Config& c = run.session.config;
     const std::optional<LoraSettings>& lora = learner.options().lora;
     Json report = {
         {"model", run.name},
-        {"rows", run.rows},
+        {"rows", run.description},
         {"stage", spell(c.stage)},
         {"device", gpu ? gpu->name() : "cpu"},
         {"threads", omp_get_max_threads()},
@@ -249,7 +270,7 @@ Json time_steps(BenchmarkRun& run, const StepCounts& counts, const Ranks& ranks)
     const Stepping stepping{run, learner, micro_batches};
     run_steps(stepping, ctx, counts.warmup);
     const std::vector<Step> steps = run_steps(stepping, ctx, counts.timed);
-    // Steps of their own: the events that time phases stand between the kernels.
+    // Phases are timed in extra steps, because their events sit between the kernels.
     Profile profile;
     const std::vector<Step> profiled = run_steps(stepping, learner.context(&profile, c.deterministic), counts.profiled);
     if (gpu) gpu->collect_phases(profile);
@@ -261,33 +282,18 @@ Json time_steps(BenchmarkRun& run, const StepCounts& counts, const Ranks& ranks)
         alone = run_steps(stepping, ctx, counts.timed);
     }
 
-    const auto [fastest, slowest] = std::ranges::minmax_element(steps, {}, &Step::seconds);
-    const double real = total(steps, &Step::real_tokens), pairs = total(steps, &Step::pairs);
-    const double flops = median(steps, [](const Step& s) { return s.flops / s.seconds; });
-    const double peak = gpu ? dense_bf16_peak(gpu->name()) : 0;
-    Json report = description(run, learner, gpu.get());
-    report.update({{"steps", counts.timed},
-                   {"step_ms", 1e3 * median(steps, &Step::seconds)},
-                   {"step_ms_min", 1e3 * fastest->seconds},
-                   {"step_ms_max", 1e3 * slowest->seconds},
-                   {"step_cpu_ms", 1e3 * median(steps, &Step::cpu_seconds)},
-                   {"tokens_per_second", median(steps, tokens_per_second)},
-                   {"tokens_per_second_overall", real / total(steps, &Step::seconds)},
-                   {"padding_share", 1 - real / total(steps, &Step::tokens)},
-                   {"step_flops", median(steps, &Step::flops)},
-                   {"tflops", 1e-12 * flops},
-                   {"first_loss", steps.front().loss},
-                   {"last_loss", steps.back().loss},
-                   {"memory_planned_bytes", plan.bytes()},
+    Json report = describe(run, learner, gpu.get());
+    add_figures(report, steps, gpu.get());
+    report.update({{"memory_planned_bytes", plan.bytes()},
                    {"memory_peak_bytes", peak_memory(learner, gpu.get())},
                    {"memory_groups", memory_groups(plan)}});
+    const double real = total(steps, &Step::real_tokens);
     if (!session.model.score_head) report["target_share"] = total(steps, &Step::targets) / real;
     if (run.has_pairs()) {
-        report["pairs_per_second"] = median(steps, pairs_per_second);
-        report["tokens_per_pair"] = real / pairs;
+        report["pairs_per_second"] = median_of(steps, pairs_per_second);
+        report["tokens_per_pair"] = real / total(steps, &Step::pairs);
     }
     if (ranks.several()) add_ranks(report, steps, alone, c, ranks);
-    if (peak > 0) report["mfu"] = flops / peak;
     if (counts.profiled > 0) report["phases"] = phase_table(profile, profiled);
     return report;
 }

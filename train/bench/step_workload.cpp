@@ -29,7 +29,7 @@ std::vector<int64_t> read_lengths(std::string_view line, const std::string& wher
     return lengths;
 }
 
-/// The same sample without a stem: every branch begins with a copy of it, which is not learned.
+/// The same sample without a stem: every branch begins with a copy of the stem, which carries no targets.
 Sample repeat_prompt(const Sample& sample) {
     const std::vector<int32_t>& begins = sample.branch_begins;
     Sample repeated;
@@ -61,7 +61,7 @@ RowLengths read_row_lengths(const std::string& path) {
         rows.push_back(std::move(lengths));
         begin = end + 1;
     }
-    if (rows.empty()) fail(Exit::data, "{}: holds no rows", path);
+    if (rows.empty()) fail(Exit::data, "{}: contains no rows", path);
     return rows;
 }
 
@@ -81,7 +81,7 @@ Batch random_batch(const RowLengths& rows, int64_t first, int64_t packs, int64_t
             Sample& sample = samples[p].emplace_back();
             sample.tokens.resize(static_cast<size_t>(length));
             std::ranges::generate(sample.tokens, draw);
-            sample.weights.assign(sample.tokens.size(), 0);  // the targets are laid out below
+            sample.weights.assign(sample.tokens.size(), 0);  // the targets are set below
             sample.branch_begins = {0};
         }
         for (const Sample& sample : samples[p]) views[p].push_back(&sample);

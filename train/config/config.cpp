@@ -2,7 +2,7 @@
 
 #include "engine/device/error.h"
 #include "engine/io/files.h"
-#include "train/config/config_check.h"
+#include "train/config/rules.h"
 
 namespace colonnade {
 namespace {
@@ -11,43 +11,21 @@ int64_t steps_of_share(double share, int64_t total) {
     return static_cast<int64_t>(std::ceil(share * static_cast<double>(total)));
 }
 
-/// A key as help and reference show it; `what` ends in the aliases.
-struct KeyText {
-    std::string name, default_text, doc, what;
-};
-
-template <typename Struct>
-KeyText describe(const Key<Struct>& key, const std::string& prefix) {
-    KeyText text{prefix + key.name, key.default_text, key.doc, key.what};
-    if (text.default_text.empty()) text.default_text = key.text(Struct{});
-    if (text.default_text == "~") text.default_text.clear();
-    if (!key.aliases.empty()) text.what += fmt::format("; also {}", fmt::join(key.aliases, ", "));
-    return text;
-}
-
 using OnSection = std::function<void(const std::string& title)>;
 using OnKey = std::function<void(const KeyText&)>;
 
-template <typename Struct>
-void visit_keys(const std::vector<Key<Struct>>& keys, const std::string& prefix, const OnKey& on_key) {
-    for (const Key<Struct>& key : keys)
-        if (!key.planned) on_key(describe(key, prefix));
-}
-
-/// Section by section, key by key; the keys inside `model` and `datasets` come at the end of their sections.
+/// Visits section by section, key by key; keys of the maps inside a section come at its end.
 void visit_reference(const OnSection& on_section, const OnKey& on_key) {
     for (const Section& section : config_sections()) {
         on_section(section.title);
-        visit_keys(section.keys, "", on_key);
-        if (section.title == "Model") visit_keys(model_keys(), "model.", on_key);
-        if (section.title == "Data") visit_keys(dataset_keys(), "datasets[].", on_key);
+        for (const KeyText& key : describe_keys(section.keys, "")) on_key(key);
+        for (const KeyText& key : section.nested) on_key(key);
     }
 }
 
-void visit_deciding_keys(const std::function<void(const Key<Config>&)>& visit) {
+void visit_keys(const std::function<void(const Key<Config>&)>& visit) {
     for (const Section& section : config_sections())
-        for (const Key<Config>& key : section.keys)
-            if (key.decides) visit(key);
+        for (const Key<Config>& key : section.keys) visit(key);
 }
 
 }  // namespace
@@ -77,26 +55,26 @@ LoadedConfig parse_config(std::string_view yaml, const std::string& name, const 
 std::string resolved_yaml(const Config& config) {
     YAML::Emitter out;
     out << YAML::BeginMap;
-    for (const Section& section : config_sections()) {
-        for (const Key<Config>& key : section.keys) {
-            out << YAML::Key << key.name << YAML::Value;
-            key.write(out, config);
-        }
-    }
+    visit_keys([&](const Key<Config>& key) {
+        out << YAML::Key << key.name << YAML::Value;
+        key.write(out, config);
+    });
     out << YAML::EndMap;
     return std::string(out.c_str()) + '\n';
 }
 
-std::vector<std::pair<std::string, std::string>> config_values(const Config& config) {
+std::vector<std::pair<std::string, std::string>> values_shared_by_ranks(const Config& config) {
     std::vector<std::pair<std::string, std::string>> values;
-    for (const Section& section : config_sections())
-        for (const Key<Config>& key : section.keys) values.emplace_back(key.name, key.text(config));
+    visit_keys([&](const Key<Config>& key) {
+        if (!key.differs_by_machine) values.emplace_back(key.name, key.text(config));
+    });
     return values;
 }
 
 std::vector<std::string> config_changes(const Config& then, const Config& now) {
     std::vector<std::string> changes;
-    visit_deciding_keys([&](const Key<Config>& key) {
+    visit_keys([&](const Key<Config>& key) {
+        if (!key.affects_weights) return;
         if (const std::string before = key.text(then), after = key.text(now); before != after)
             changes.push_back(fmt::format("{}: {}, now {}", key.name, before, after));
     });
@@ -106,11 +84,11 @@ std::vector<std::string> config_changes(const Config& then, const Config& now) {
 std::string config_reference() {
     std::string page =
         "# Configuration\n\n"
-        "A run is described by one YAML file of `key: value` lines; arguments after it override single keys:\n"
+        "One YAML file of `key: value` lines describes a run. Arguments after the file override single keys:\n"
         "`key=value`, `--key value` or `--key=value`, with paths such as `model.hidden_size=64` and\n"
         "`datasets[0].path=train.jsonl`. A key without a value keeps its default. Unknown keys, keys given twice and\n"
         "contradictions are errors; all of them are listed at once.\n\n"
-        "This page is written from the table of keys (`train/config/config_keys.cpp`).\n";
+        "This page is generated from the table of keys (`train/config/keys.cpp`).\n";
     const auto on_section = [&](const std::string& title) {
         page += fmt::format("\n## {}\n\n| Key | Default | Meaning |\n|---|---|---|\n", title);
     };

@@ -1,9 +1,9 @@
 #pragma once
-// Config: everything a training run is told, one plain field per key of the YAML file. Reading is strict: unknown keys,
-// keys given twice (under an alias too), wrong types, values out of range and contradictions are errors, and all of
-// them come at once, each with its place and what was expected. After loading every field holds what the run will use:
-// defaults that hang on other keys are settled. docs/config.md describes the keys; train/config/config_keys.cpp is the table
-// behind reading, printing and that page.
+// Config: all settings of a training run, one plain field per key of the YAML file. Reading is strict: unknown keys,
+// keys given twice (also under an alias), wrong types, values out of range and contradictions are errors. All of them
+// are reported at once, each with its place and with what was expected. After loading, every field holds the value that
+// the run uses; defaults that depend on other keys are settled. docs/config.md describes the keys. The table behind
+// reading, printing and that page is train/config/keys.cpp.
 
 #include <cstdint>
 #include <optional>
@@ -16,8 +16,9 @@
 #include "data/rows/rows.h"
 #include "data/samples/encode.h"
 #include "layers/ranking_loss.h"
+#include "train/model/lora.h"
 #include "train/model/model_config.h"
-#include "train/model/transformer.h"
+#include "train/model/recompute.h"
 #include "train/optimizer/adamw.h"
 #include "train/optimizer/lr_schedule.h"
 
@@ -26,72 +27,53 @@ namespace colonnade {
 /// Pretraining on text, supervised fine-tuning, direct preference optimisation, reward model.
 enum class Stage { pt, sft, dpo, rm };
 enum class DeviceChoice { automatic, cpu, cuda };
-enum class Switch { automatic, on, off };
-enum class When { no, steps, epoch };  ///< evaluate or save: never, every so many steps, after every epoch
-enum class Finetuning { full, lora };  ///< train the whole model, or adapters beside it
-enum class Optimizer { adamw };
+enum class Tristate { automatic, on, off };
+enum class Every { never, steps, epoch };  ///< how often to evaluate or save: never, every n steps, after every epoch
+enum class Finetuning { full, lora };      ///< train the whole model, or adapters beside it
 enum class Report { jsonl, tensorboard };
 
-/// A model to start from random weights.
-struct ModelShape {
-    Architecture architecture = Architecture::llama;
-    int64_t hidden_size = 0;
-    int64_t intermediate_size = 0;
-    int64_t num_hidden_layers = 0;
-    int64_t num_attention_heads = 0;
-    int64_t num_key_value_heads = 0;  ///< default: num_attention_heads
-    int64_t head_dim = 0;             ///< default: hidden_size / num_attention_heads
-    int64_t vocab_size = 0;           ///< 0: the tokenizer's
-    int64_t max_position_embeddings = 2048;
-    double rope_theta = 10000;
-    double rms_norm_eps = 1e-6;
-    bool tie_word_embeddings = false;
-    int64_t sliding_window = 0;  ///< keys each query sees, itself included; 0: all before it
-    double initializer_range = 0.02;
-};
-
 struct Config {
-    // Model: a folder to start from, or a shape to start from random weights.
+    // Model: a folder to start from, or a shape that starts from random weights.
     std::string model_name_or_path;
-    std::optional<ModelShape> model;
-    std::string tokenizer_name_or_path;  ///< default: model_name_or_path; empty: rows are pre-tokenised
+    std::optional<ModelShape> model;     ///< vocab_size 0: the tokenizer's
+    std::string tokenizer_name_or_path;  ///< default: model_name_or_path; empty: the rows are pre-tokenised
     Stage stage = Stage::sft;
 
-    // LoRA. With finetuning_type full all of these are 0, empty or false.
+    // LoRA. All of these are 0, empty or false with finetuning_type full.
     Finetuning finetuning_type = Finetuning::full;
     int64_t lora_rank = 0;              ///< default: 16, or that of adapter_name_or_path
     double lora_alpha = 0;              ///< default: 2 * lora_rank, or that of adapter_name_or_path
-    double lora_dropout = 0;            ///< of the adapters' input
+    double lora_dropout = 0;            ///< share of the adapters' input
     std::set<std::string> lora_target;  ///< default: all of lora_modules(), or those of adapter_name_or_path
     bool use_rslora = false;
-    std::set<std::string> modules_to_save;  ///< trained whole: lm_head, or none
-    std::string adapter_name_or_path;       ///< adapters to go on with; empty: fresh ones
+    std::set<std::string> modules_to_save;  ///< parameters trained whole: lm_head, score, or none
+    std::string adapter_name_or_path;       ///< adapters to continue; empty: fresh ones
     bool export_merged = false;
 
     // Machine.
     DeviceChoice device = DeviceChoice::automatic;  ///< automatic until settle_device()
     int64_t device_index = 0;
-    int64_t threads = 0;              ///< 0: one per core
-    Switch bf16 = Switch::automatic;  ///< settled: on exactly on a GPU
+    int64_t threads = 0;                  ///< 0: one per core
+    Tristate bf16 = Tristate::automatic;  ///< settled: on for a GPU, off for the CPU
     Recompute gradient_checkpointing = Recompute::none;
-    bool deterministic = false;  ///< settled: on the CPU always true
+    bool deterministic = false;  ///< settled: always true on the CPU
 
     // Several ranks.
-    int64_t zero_stage = 0;              ///< 1: optimizer state is sharded
-    DType grad_sync_dtype = DType::f32;  ///< what gradients travel in: f32 or bf16
+    int64_t zero_stage = 0;              ///< 1: the optimizer state is sharded
+    DType grad_sync_dtype = DType::f32;  ///< dtype of the gradients sent between ranks: f32 or bf16
     double ddp_timeout = 600;            ///< seconds
     int64_t param_checksum_steps = 100;  ///< 0: never
 
     // Data.
     std::vector<DatasetSpec> datasets;
     std::vector<DatasetSpec> eval_datasets;
-    double val_size = 0;  ///< below 1: a share of the samples; from 1 on: a count
+    double val_size = 0;  ///< below 1: a share of the samples; otherwise a count
     int64_t max_length = 2048;
     ExcessLength excess_length = ExcessLength::drop;
     std::string prepared_path;     ///< default: <output_dir>/prepared
     int64_t dataset_num_proc = 0;  ///< default: threads
 
-    // What is learned.
+    // Labels.
     std::string chat_template = "chatml";
     bool train_on_prompt = false;
     std::set<std::string> roles_to_train = {"assistant"};
@@ -102,19 +84,19 @@ struct Config {
 
     // Preferences and rewards.
     std::vector<PreferenceLoss> loss_type = {PreferenceLoss::sigmoid};
-    std::vector<double> loss_weights;  ///< settled: one for each loss
+    std::vector<double> loss_weights;  ///< settled: one per loss
     double beta = 0.1;
     double label_smoothing = 0;
     double simpo_gamma = 0.5;
-    bool precompute_ref_log_probs = false;  ///< settled: exactly where the loss needs a reference
-    std::string ref_model_name_or_path;     ///< empty: what training starts from
+    bool precompute_ref_log_probs = false;  ///< settled: false if the loss needs no reference
+    std::string ref_model_name_or_path;     ///< empty: the model that training starts from
     RankingKind reward_loss = RankingKind::pairwise;
     double center_rewards_coefficient = 0;
 
     // Packing.
     bool packing = true;
-    PackStrategy packing_strategy = PackStrategy::bfd;  ///< none exactly when packing is false
-    int64_t packing_length = 0;                         ///< default: max_length, twice that for preferences
+    PackStrategy packing_strategy = PackStrategy::bfd;  ///< none if and only if packing is false
+    int64_t packing_length = 0;                         ///< default: max_length, or twice that for preferences
     int64_t packing_window = 10000;
     bool eval_packing = true;  ///< default: packing
     bool document_mask = true;
@@ -123,24 +105,24 @@ struct Config {
     int64_t per_device_train_batch_size = 1;  ///< packs per micro-step
     int64_t per_device_eval_batch_size = 0;   ///< default: per_device_train_batch_size
     int64_t gradient_accumulation_steps = 1;
-    double num_train_epochs = 3;  ///< 0: max_steps decides; default with stages dpo and rm: 1
+    double num_train_epochs = 3;  ///< 0: max_steps decides; default 1 in stages dpo and rm
     int64_t max_steps = 0;        ///< 0: num_train_epochs decides
-    int64_t head_chunk = 0;       ///< 0 until it is settled: 256 on the CPU, 4096 on a GPU
+    int64_t head_chunk = 0;       ///< 0 until settled: 256 on the CPU, 4096 on a GPU
 
     // Optimizer and schedule.
-    Optimizer optim = Optimizer::adamw;
-    DType optim_dtype = DType::f32;  ///< of the moments: f32 or bf16
-    double learning_rate = 2e-5;     ///< default with stage dpo: 1e-6
+    std::string optim = "adamw";
+    DType optim_dtype = DType::f32;  ///< dtype of the moments: f32 or bf16
+    double learning_rate = 2e-5;     ///< default 1e-4 with LoRA; 1e-6 in stage dpo, 5e-6 with both
     LrScheduler lr_scheduler_type = LrScheduler::cosine;
     int64_t warmup_steps = 0;
-    double warmup_ratio = 0.03;  ///< 0 when warmup_steps decides
+    double warmup_ratio = 0.03;  ///< 0 if warmup_steps decides
     double min_lr = 0;           ///< at most one of min_lr and min_lr_rate is above 0
     double min_lr_rate = 0;
-    int64_t wsd_decay_steps = 0;  ///< wsd only; exactly one of these two is above 0
+    int64_t wsd_decay_steps = 0;  ///< wsd only: exactly one of these two is above 0
     double wsd_decay_ratio = 0;
     LrDecay wsd_decay_type = LrDecay::cosine;
     double adam_beta1 = 0.9;
-    double adam_beta2 = 0.999;  ///< default in pretraining: 0.95
+    double adam_beta2 = 0.999;  ///< default 0.95 in stage pt
     double adam_epsilon = 1e-8;
     double weight_decay = 0;
     double max_grad_norm = 1;  ///< 0: no clipping
@@ -152,15 +134,15 @@ struct Config {
     bool overwrite_output_dir = false;
     int64_t logging_steps = 10;
     std::set<Report> report_to = {Report::jsonl, Report::tensorboard};
-    When eval_strategy = When::no;  ///< default: epoch where there is something to evaluate on
-    int64_t eval_steps = 0;         ///< above 0 exactly when eval_strategy is steps
+    Every eval_strategy = Every::never;  ///< default: epoch if there is evaluation data
+    int64_t eval_steps = 0;              ///< above 0 if and only if eval_strategy is steps
     bool eval_on_start = false;
-    When save_strategy = When::epoch;
-    int64_t save_steps = 0;              ///< above 0 exactly when save_strategy is steps
+    Every save_strategy = Every::epoch;
+    int64_t save_steps = 0;              ///< above 0 if and only if save_strategy is steps
     int64_t save_total_limit = 2;        ///< 0: keep all
-    std::string resume_from_checkpoint;  ///< empty: start anew; "auto": the newest whole checkpoint; else a folder
+    std::string resume_from_checkpoint;  ///< empty: start anew; "auto": the newest complete checkpoint; else a folder
 
-    /// What the rows of its data sets are.
+    /// The kind of rows that the stage reads.
     RowKind rows() const { return stage == Stage::dpo || stage == Stage::rm ? RowKind::preferences : RowKind::texts; }
     bool has_eval_data() const { return !eval_datasets.empty() || val_size > 0; }
 };
@@ -170,26 +152,32 @@ struct LoadedConfig {
     std::vector<std::string> notices;  ///< one line per alias that was used
 };
 
-/// Reads a YAML file and lays `arguments` over it: key=value, --key value, --key=value; model.hidden_size=64,
-/// datasets[0].path=x. Throws Exit::config.
+/// Reads a YAML file and applies `arguments` to it: key=value, --key value, --key=value; keys may be paths such as
+/// model.hidden_size=64 and datasets[0].path=x. Throws Exit::config.
 LoadedConfig load_config(const std::string& path, const std::vector<std::string>& arguments = {});
-/// The same from text; `name` stands for the file in messages.
+/// Parses YAML text in the same way; `name` stands for the file in messages.
 LoadedConfig parse_config(std::string_view yaml, const std::string& name,
                           const std::vector<std::string>& arguments = {});
 
-/// Makes `device` the config's, in place of auto, and settles what hangs on it: bf16, deterministic, head_chunk. Throws
-/// Exit::config where a key asks for what that device cannot do. Reading does this for a config that names its device.
+/// Settles the defaults of a config that was filled by code instead of being read: as reading does, but without the
+/// keys about model, data and output. Keys named in `given` keep their values. Throws Exit::config, naming `name`, if
+/// keys contradict each other.
+void settle_defaults(Config& config, const std::set<std::string>& given, const std::string& name);
+
+/// Replaces device: auto by `device` and settles the keys that depend on it: bf16, deterministic, head_chunk. Throws
+/// Exit::config if a key asks for something that the device cannot do. Reading has done this if the config names its
+/// device.
 void settle_device(Config& config, Device device);
 
-/// Every key with its value, as YAML in the table's order; parsing it gives the same config back.
+/// Every key with its value as YAML, in the table's order. Parsing it gives the same config back.
 std::string resolved_yaml(const Config& config);
 
-/// Every key and its value as text, in the table's order.
-std::vector<std::pair<std::string, std::string>> config_values(const Config& config);
+/// Key and value of every key that all ranks of a run must agree on, in the table's order.
+std::vector<std::pair<std::string, std::string>> values_shared_by_ranks(const Config& config);
 
-/// "learning_rate: 1e-4, now 2e-4", one line per key that differs and decides what is learned, to the bit. Keys that
-/// only say where and how to run (threads, output, logging, saving, evaluation, resuming) are left out. So is device:
-/// bf16, deterministic and head_chunk tell what differs between devices.
+/// "learning_rate: 1e-4, now 2e-4": one line per key that differs and affects the trained weights, to the bit. Keys
+/// that only say where and how to run (threads, output, logging, saving, evaluation, resuming) are left out. So is
+/// device: what differs between devices shows in bf16, deterministic and head_chunk.
 std::vector<std::string> config_changes(const Config& then, const Config& now);
 
 /// All keys as a Markdown page: docs/config.md.
@@ -197,13 +185,13 @@ std::string config_reference();
 /// All keys as plain text, for --help.
 std::string config_help();
 
-/// What the other parts take. `total_steps`: optimizer steps of the whole run.
+// Settings of the other parts. `total_steps`: optimizer steps of the whole run.
 EncodeOptions encode_options(const Config& config, int64_t vocab_size);
 PackSettings train_packing(const Config& config);
 PackSettings eval_packing(const Config& config);
 LrSchedule lr_schedule(const Config& config, int64_t total_steps);
 AdamWSettings adamw_settings(const Config& config);
-/// None with finetuning_type full.
+/// Nothing with finetuning_type full.
 std::optional<LoraSettings> lora_settings(const Config& config);
 
 }  // namespace colonnade

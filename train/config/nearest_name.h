@@ -1,5 +1,5 @@
 #pragma once
-// The name that somebody probably meant.
+// The known name that an unknown one probably stands for.
 
 #include <string>
 #include <string_view>
@@ -7,12 +7,12 @@
 
 namespace colonnade {
 
-/// Damerau-Levenshtein distance in its optimal string alignment form: the least number of inserted, dropped, replaced
-/// and swapped neighbouring characters that turns `a` into `b`. O(|a| |b|).
+/// Damerau-Levenshtein distance in its optimal string alignment form: the least number of insertions,
+/// deletions, replacements and swaps of neighbouring characters that turn `a` into `b`. O(|a| |b|).
 int edit_distance(std::string_view a, std::string_view b);
 
-/// The candidate nearest to `name`, the first of equals; empty when none is within a third of the name's length (at
-/// least 1).
+/// The candidate nearest to `name`; the first one among equals. Empty if none is within a third of the name's length
+/// (at least 1).
 std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates);
 
 }  // namespace colonnade

@@ -9,7 +9,7 @@ bool has(const Config& c, PreferenceLoss loss) {
     return std::find(c.loss_type.begin(), c.loss_type.end(), loss) != c.loss_type.end();
 }
 
-/// A list of names, or one of them without brackets; a name that is none is told with the nearest one.
+/// A list of names, or one name without brackets. For an unknown name the error suggests the nearest one.
 Key<Config> loss_type_key(const char* doc) {
     Key<Config> key{.name = "loss_type", .doc = doc, .what = "one or a list of " + spelled_choices<PreferenceLoss>()};
     key.read = [what = key.what](const ConfigNode& node, const std::string& label, Config& config, Reading& reading) {
@@ -25,7 +25,7 @@ Key<Config> loss_type_key(const char* doc) {
         config.loss_type.clear();
         const auto add = [&](const ConfigNode& item) {
             PreferenceLoss loss;
-            if (!Form<PreferenceLoss>::read(item, {}, loss)) return wrong(item);
+            if (!ValueFormat<PreferenceLoss>::read(item, {}, loss)) return wrong(item);
             config.loss_type.push_back(loss);
         };
         if (node.kind != ConfigNode::Kind::sequence) return add(node);
@@ -47,7 +47,7 @@ Key<Config> loss_weights_key(const char* doc) {
         bool fits = node.kind == ConfigNode::Kind::sequence;
         for (const ConfigNode& item : node.children) {
             double weight = 0;
-            fits = fits && Form<double>::read(item, above(0), weight);
+            fits = fits && ValueFormat<double>::read(item, above(0), weight);
             config.loss_weights.push_back(weight);
         }
         if (fits) return;
@@ -62,7 +62,7 @@ Key<Config> loss_weights_key(const char* doc) {
     return std::move(key).default_is("1 for each of loss_type");
 }
 
-/// Keys that mean something to one stage only are to keep their defaults elsewhere.
+/// Keys of one stage must keep their defaults in the others.
 void expect_stage(const Config& c, Rules& rules) {
     const Config defaults;
     const auto expect = [&](Stage stage, const char* key, bool untouched) {
@@ -88,13 +88,13 @@ void settle_losses(Config& c, Rules& rules) {
 
     const bool sft = has(c, PreferenceLoss::sft), alone = c.loss_type.size() == 1;
     rules.expect(!sft || !alone, {"loss_type"},
-                 "loss_type sft alone compares nothing: that is stage sft on the chosen answers");
+                 "loss_type sft alone compares nothing: use stage sft on the chosen answers");
     rules.expect(!sft || !has(c, PreferenceLoss::orpo), {"loss_type"},
-                 "loss_type orpo already holds the sft term: weigh it by beta");
+                 "loss_type orpo already contains the sft term; beta weighs it");
     const auto with = std::find_if(c.loss_type.begin(), c.loss_type.end(), needs_reference);
     for (const PreferenceLoss loss : {PreferenceLoss::simpo, PreferenceLoss::orpo})
         rules.expect(!has(c, loss) || with == c.loss_type.end(), {"loss_type"},
-                     "loss_type mixes {}, which needs a reference model, with {}, which is made to need none",
+                     "loss_type mixes {}, which needs a reference model, with {}, which does without",
                      spell(with == c.loss_type.end() ? loss : *with), spell(loss));
 
     const bool smooths =
@@ -112,16 +112,16 @@ void settle_reference(Config& c, Rules& rules) {
     if (!rules.given("precompute_ref_log_probs")) c.precompute_ref_log_probs = needed;
     rules.expect(needed || (!c.precompute_ref_log_probs && c.ref_model_name_or_path.empty()),
                  {"ref_model_name_or_path", "precompute_ref_log_probs", "loss_type"},
-                 "loss_type {} compares with no reference model", spell(c.loss_type.front()));
+                 "loss_type {} uses no reference model", spell(c.loss_type.front()));
     if (!needed || c.precompute_ref_log_probs) return;
-    // Only the base is at hand while adapters are trained: the model that training starts from has to be that.
+    // While adapters are trained, only the base is in memory: training must start from the bare base.
     const char* const obstacle =
         c.finetuning_type != Finetuning::lora ? "would keep a second model in memory"
-        : !c.ref_model_name_or_path.empty()   ? "takes the base for the reference, not ref_model_name_or_path"
-        : !c.adapter_name_or_path.empty()     ? "takes the base for the reference, without adapter_name_or_path"
-        : !c.modules_to_save.empty()          ? "takes the base for the reference, whose head modules_to_save trains"
+        : !c.ref_model_name_or_path.empty()   ? "uses the base as the reference, not ref_model_name_or_path"
+        : !c.adapter_name_or_path.empty()     ? "uses the base as the reference, without adapter_name_or_path"
+        : !c.modules_to_save.empty()          ? "uses the base as the reference, but modules_to_save trains its head"
                                               : nullptr;
-    rules.expect(!obstacle, {"precompute_ref_log_probs"}, "precompute_ref_log_probs: false {}; leave it to true",
+    rules.expect(!obstacle, {"precompute_ref_log_probs"}, "precompute_ref_log_probs: false {}; use true",
                  obstacle ? obstacle : "");
 }
 
@@ -132,32 +132,30 @@ Section preference_section() {
         "Preferences and rewards",
         {
             loss_type_key(
-                "Stage dpo: the loss, or several whose weighted sum is learned; docs/preference.md has them."),
-            loss_weights_key("Their weights."),
+                "Stage dpo: one loss, or several to be added up with weights; docs/preference.md defines them."),
+            loss_weights_key("Weights of the losses in loss_type."),
             key("beta", &C::beta,
-                "How strongly the policy is held to the reference; of simpo the scale of the mean log-probability, of "
-                "orpo the weight of the odds ratio.",
+                "Strength of the pull towards the reference; for simpo the scale of the mean log-probability, for orpo "
+                "the weight of the odds ratio.",
                 above(0))
                 .also({"pref_beta", "rl_beta"}),
-            key("label_smoothing", &C::label_smoothing, "Share of pairs taken to be the wrong way round.",
-                from_to_below(0, 0.5))
+            key("label_smoothing", &C::label_smoothing,
+                "Share of pairs that are assumed to be labelled the wrong way round.", from_to_below(0, 0.5))
                 .also({"dpo_label_smoothing"}),
-            key("simpo_gamma", &C::simpo_gamma, "Margin that simpo asks for.", at_least(0)),
+            key("simpo_gamma", &C::simpo_gamma, "Target margin of simpo.", at_least(0)),
             key("precompute_ref_log_probs", &C::precompute_ref_log_probs,
                 "Compute the reference's log-probabilities once, before training, and keep them in prepared_path. "
-                "false, with "
-                "finetuning_type lora: compute them anew with every batch, by the base without its adapters.")
-                .default_is("true where the loss needs a reference"),
+                "false, only with finetuning_type lora: compute them for every batch with the base, without adapters.")
+                .default_is("true if the loss needs a reference"),
             key("ref_model_name_or_path", &C::ref_model_name_or_path,
-                "Folder of the reference model, of the same shape and tokenizer.")
+                "Folder of the reference model, which must have the same shape and tokenizer.")
                 .also({"ref_model"})
                 .default_is("the model that training starts from"),
             key("reward_loss", &C::reward_loss,
-                "Stage rm: pairwise compares all answers of a sample by twos; plackett_luce takes the likelihood of "
-                "the "
-                "whole ranking. The same for pairs."),
+                "Stage rm: pairwise compares the answers of a sample two by two; plackett_luce uses the likelihood of "
+                "the whole ranking. For pairs they are the same."),
             key("center_rewards_coefficient", &C::center_rewards_coefficient,
-                "Weight of the squared sum of two answers' rewards, which keeps rewards around 0; 0.01 is usual.",
+                "Weight of the squared sum of two answers' rewards, which centres rewards at 0; 0.01 is usual.",
                 at_least(0)),
         }};
 }

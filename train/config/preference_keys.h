@@ -1,14 +1,14 @@
 #pragma once
-// The config keys of stages dpo and rm, and the rules between them.
+// Config keys of stages dpo and rm, and the rules that involve them.
 
-#include "train/config/config_check.h"
-#include "train/config/config_keys.h"
+#include "train/config/keys.h"
+#include "train/config/rules.h"
 
 namespace colonnade {
 
 Section preference_section();
 
-/// Settles defaults that hang on the stage, and refuses what makes no sense together.
+/// Settles the defaults that depend on the stage and rejects contradictory keys.
 void settle_preferences(Config& config, Rules& rules);
 
 }  // namespace colonnade

@@ -6,7 +6,8 @@
 #include <set>
 
 #include "engine/io/files.h"
-#include "engine/io/json.h"
+#include "engine/io/json_keys.h"
+#include "engine/io/safetensors.h"
 
 namespace colonnade {
 namespace {
@@ -15,54 +16,16 @@ namespace fs = std::filesystem;
 constexpr const char *config_name = "/adapter_config.json", *weights_name = "/adapter_model.safetensors";
 constexpr std::string_view prefix = "base_model.model.";
 
-/// Reads keys of adapter_config.json; what is absent or null has its default.
-class Keys {
-  public:
-    explicit Keys(const std::string& path) : path_(path), json_(read_json_file(path)) {
-        if (!json_.is_object()) fail(Exit::data, "{}: expected an object, found {:.100}", path, json_.dump());
-    }
+/// The key must be absent, null, false, empty or `plain`.
+void expect_plain(const JsonKeys& keys, const char* key, const char* plain = nullptr) {
+    const Json* value = keys.find(key);
+    if (!value || (value->is_boolean() && !value->get<bool>())) return;
+    if ((value->is_array() || value->is_object() || value->is_string()) && value->empty()) return;
+    if (plain && value->is_string() && value->get<std::string>() == plain) return;
+    keys.refuse(key, plain ? fmt::format("\"{}\"", plain) : "absent or empty: anything else is not supported");
+}
 
-    const Json* find(const char* key) const {
-        const auto found = json_.find(key);
-        return found == json_.end() || found->is_null() ? nullptr : &*found;
-    }
-    [[noreturn]] void refuse(const char* key, const std::string& expected) const {
-        fail(Exit::data, "{}: {} is {:.100}, expected {}", path_, key, find(key) ? find(key)->dump() : "missing",
-             expected);
-    }
-    int64_t integer(const char* key, int64_t low) const {
-        const Json* value = find(key);
-        if (!value || !value->is_number_integer() || value->get<int64_t>() < low)
-            refuse(key, fmt::format("an integer >= {}", low));
-        return value->get<int64_t>();
-    }
-    double number(const char* key, double otherwise, double low, double high) const {
-        const Json* value = find(key);
-        if (!value) return otherwise;
-        if (!value->is_number() || value->get<double>() < low || value->get<double>() >= high)
-            refuse(key, fmt::format("a number >= {} and < {}", low, high));
-        return value->get<double>();
-    }
-    bool flag(const char* key) const {
-        const Json* value = find(key);
-        if (value && !value->is_boolean()) refuse(key, "true or false");
-        return value && value->get<bool>();
-    }
-    /// The key must be absent, null, false, empty or `plain`.
-    void expect_plain(const char* key, const char* plain = nullptr) const {
-        const Json* value = find(key);
-        if (!value || (value->is_boolean() && !value->get<bool>())) return;
-        if ((value->is_array() || value->is_object() || value->is_string()) && value->empty()) return;
-        if (plain && value->is_string() && value->get<std::string>() == plain) return;
-        refuse(key, plain ? fmt::format("\"{}\"", plain) : "nothing: this is not supported");
-    }
-
-  private:
-    std::string path_;
-    Json json_;
-};
-
-std::set<std::string> read_targets(const Keys& keys) {
+std::set<std::string> read_targets(const JsonKeys& keys) {
     constexpr const char* key = "target_modules";
     const Json* value = keys.find(key);
     const std::vector<std::string>& known = lora_modules();
@@ -78,8 +41,18 @@ std::set<std::string> read_targets(const Keys& keys) {
     return targets;
 }
 
-std::string shape_text(const std::vector<int64_t>& shape) {
-    return fmt::format("[{}]", fmt::join(shape, ", "));
+/// The head that is trained whole beside the adapters, if there is one.
+void read_head(const JsonKeys& keys, AdapterConfig& c) {
+    const Json* task = keys.find("task_type");
+    c.score_head = task && *task == "SEQ_CLS";
+    c.lora.head = c.score_head;
+    const Json* saved = keys.find("modules_to_save");
+    if (!saved || saved->empty()) return;
+    // PEFT lists both names for any classifier; our models have only the second.
+    const bool score = *saved == Json{"score"} || *saved == Json{"classifier", "score"};
+    if (c.score_head && !score) keys.refuse("modules_to_save", "[\"score\"] or absent, with task_type SEQ_CLS");
+    if (!c.score_head && *saved != Json{"lm_head"}) keys.refuse("modules_to_save", "[\"lm_head\"] or absent");
+    c.lora.head = true;
 }
 
 }  // namespace
@@ -90,36 +63,24 @@ bool is_adapter_folder(const std::string& folder) {
 
 AdapterConfig read_adapter_config(const std::string& folder) {
     const std::string path = folder + config_name;
-    if (!fs::exists(path)) fail(Exit::data, "{}: not a folder of adapters, adapter_config.json is missing", folder);
-    const Keys keys(path);
+    if (!fs::exists(path)) fail(Exit::data, "{}: not a folder of adapters: adapter_config.json is missing", folder);
+    const Json json = read_json_file(path);
+    const JsonKeys keys(json, path);
     const Json* type = keys.find("peft_type");
     if (!type || *type != "LORA") keys.refuse("peft_type", "\"LORA\"");
-    keys.expect_plain("bias", "none");
-    keys.expect_plain("lora_bias");
-    keys.expect_plain("fan_in_fan_out");
-    for (const char* key : {"use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform", "exclude_modules",
-                            "layer_replication", "target_parameters", "trainable_token_indices"})
-        keys.expect_plain(key);
+    expect_plain(keys, "bias", "none");
+    for (const char* key :
+         {"lora_bias", "fan_in_fan_out", "use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform",
+          "exclude_modules", "layer_replication", "target_parameters", "trainable_token_indices"})
+        expect_plain(keys, key);
     AdapterConfig c;
-    c.lora.rank = keys.integer("r", 1);
-    c.lora.alpha = keys.number("lora_alpha", 8, 0, 1e9);
-    c.lora.dropout = keys.number("lora_dropout", 0, 0, 1);
-    c.lora.rslora = keys.flag("use_rslora");
+    c.lora.rank = keys.integer("r", {}, {.low = 1});
+    c.lora.alpha = keys.number("lora_alpha", 8, {.low = 0, .below = 1e9});
+    c.lora.dropout = keys.number("lora_dropout", 0, {.low = 0, .below = 1});
+    c.lora.rslora = keys.boolean("use_rslora", false);
     c.lora.targets = read_targets(keys);
-    const Json* task = keys.find("task_type");
-    c.score_head = task && *task == "SEQ_CLS";
-    c.lora.head = c.score_head;
-    if (const Json* saved = keys.find("modules_to_save"); saved && !saved->empty()) {
-        // PEFT adds both names to those of any classifier; of ours one has a classifier.
-        const bool score = *saved == Json{"score"} || *saved == Json{"classifier", "score"};
-        if (c.score_head && !score) keys.refuse("modules_to_save", "[\"score\"] or nothing, with task_type SEQ_CLS");
-        if (!c.score_head && *saved != Json{"lm_head"}) keys.refuse("modules_to_save", "[\"lm_head\"] or nothing");
-        c.lora.head = true;
-    }
-    if (const Json* base = keys.find("base_model_name_or_path")) {
-        if (!base->is_string()) keys.refuse("base_model_name_or_path", "text");
-        c.base = base->get<std::string>();
-    }
+    read_head(keys, c);
+    c.base = keys.text("base_model_name_or_path", "");
     return c;
 }
 
@@ -161,7 +122,7 @@ void write_adapter(const std::string& folder, const AdapterConfig& c, const Para
     const bool score = !list.all().empty() && list.all().front().name == "score.weight";
     remove_adapter(folder);
     write_safetensors_file(folder + weights_name, tensors);
-    // All that PEFT writes, not only what differs from its defaults: other readers have others.
+    // All keys that PEFT writes, defaults included: other readers have other defaults.
     const Json config = {
         {"peft_type", "LORA"},
         {"task_type", score ? "SEQ_CLS" : "CAUSAL_LM"},

@@ -6,6 +6,7 @@
 
 #include "engine/io/files.h"
 #include "engine/io/hdf5.h"
+#include "engine/io/sha256.h"
 #include "train/folders/adapter_folder.h"
 
 namespace colonnade {
@@ -23,7 +24,7 @@ Json layout_json(const ParameterList& parameters) {
     return layout;
 }
 
-/// What the numbers of adapters mean; null where the whole model is trained.
+/// Identifies the adapters; null if the whole model is trained.
 Json lora_json(const Learner& learner) {
     const auto& lora = learner.options().lora;
     if (!lora) return nullptr;
@@ -33,15 +34,15 @@ Json lora_json(const Learner& learner) {
 
 void check_lora(const std::string& path, const Json& found, const Json& expected) {
     if (found.is_null() != expected.is_null())
-        fail(Exit::data, "{}: the checkpoint is of a run with finetuning_type {}, this run's is {}", path,
-             found.is_null() ? "full" : "lora", expected.is_null() ? "full" : "lora");
+        fail(Exit::data, "{}: the checkpoint is of a run with finetuning_type {}; this run has finetuning_type {}",
+             path, found.is_null() ? "full" : "lora", expected.is_null() ? "full" : "lora");
     if (expected.is_null()) return;
     for (const auto& [key, value] : expected.items()) {
         if (found.at(key) == value) continue;
         if (key == "base_sha256")
             fail(Exit::data, "{}: the adapters belong to another base model (SHA-256 {:.16}..., here {:.16}...)", path,
                  found.at(key).get<std::string>(), value.get<std::string>());
-        fail(Exit::data, "{}: the adapters have {} {}, those of this run {}", path, key, found.at(key).dump(),
+        fail(Exit::data, "{}: the adapters have {} {}, but this run has {}", path, key, found.at(key).dump(),
              value.dump());
     }
 }
@@ -57,7 +58,7 @@ void write_shard(const std::string& path, const Learner& learner, const Tensor& 
     file.close();
 }
 
-// JSON has no infinity: an extreme of nothing is null.
+// JSON has no infinity: the minimum or maximum of no values is null.
 Json sums_json(const LossSums& sums) {
     Json numbers = Json::array();
     for (const double n : sums.numbers()) numbers.push_back(n == LossSums::nothing ? Json() : Json(n));
@@ -86,7 +87,7 @@ void write_manifest(const std::string& folder, int64_t step) {
                           Json{{"body", body}, {"sha256", sha256(body.dump())}}.dump(1) + "\n");
 }
 
-// JSON of our own files: a missing or mistyped key is damage like any other.
+// In our own JSON files a missing or mistyped key is damage like any other.
 template <typename Read>
 auto read_keys(const std::string& path, Read&& read) {
     const Json json = read_json_file(path);
@@ -100,14 +101,15 @@ auto read_keys(const std::string& path, Read&& read) {
 void verify(const std::string& folder) {
     const std::string path = folder + "/manifest.json";
     if (!fs::is_directory(folder)) fail(Exit::data, "{}: no such checkpoint", folder);
-    if (!fs::exists(path)) fail(Exit::data, "{}: not a checkpoint, manifest.json is missing", folder);
+    if (!fs::exists(path)) fail(Exit::data, "{}: not a checkpoint: manifest.json is missing", folder);
     read_keys(path, [&](const Json& json) {
         const Json& body = json.at("body");
         const std::string expected = json.at("sha256").get<std::string>(), found = sha256(body.dump());
         if (found != expected)
             fail(Exit::data, "{}: SHA-256 of the body is {}, expected {}; {}", path, found, expected, advice);
         if (const auto version = body.at("version").get<int64_t>(); version != format_version)
-            fail(Exit::data, "{}: checkpoint version {}, this build reads {}", path, version, format_version);
+            fail(Exit::data, "{}: checkpoint version {}, but this build reads version {}", path, version,
+                 format_version);
         for (const Json& entry : body.at("files")) {
             const std::string file = folder + "/" + entry.at("name").get<std::string>();
             const auto bytes = entry.at("bytes").get<uint64_t>();
@@ -157,7 +159,7 @@ TrainerState load_checkpoint(const std::string& folder, Learner& learner) {
     TrainerState state = read_keys(state_path, [&](const Json& json) {
         check_lora(state_path, json.value("lora", Json()), lora_json(learner));
         if (json.at("layout") != layout_json(learner.parameters()))
-            fail(Exit::data, "{}: the checkpoint holds a model of another shape ({} parameters listed, {} expected)",
+            fail(Exit::data, "{}: the checkpoint contains a model of another shape ({} parameters listed, {} expected)",
                  state_path, json.at("layout").size(), learner.parameters().all().size());
         return TrainerState{.step = json.at("step").get<int64_t>(),
                             .tokens_seen = json.at("tokens_seen").get<int64_t>(),
@@ -171,13 +173,13 @@ TrainerState load_checkpoint(const std::string& folder, Learner& learner) {
     });
     const std::string shard_path = folder + "/" + shard_name;
     const Hdf5Reader shard(shard_path);
-    const auto read = [&](const char* name, const Tensor& into, const std::vector<Slice>& slices) {
+    const auto read = [&](const char* name, const Tensor& into, const std::vector<Range>& slices) {
         if (into.empty()) return;  // a learner for inference has no moments
         if (const int64_t expected = learner.parameters().size(); shard.count(name) != expected)
-            fail(Exit::data, "{}: '{}' holds {} numbers, expected {}", shard_path, name, shard.count(name), expected);
+            fail(Exit::data, "{}: '{}' has {} numbers, expected {}", shard_path, name, shard.count(name), expected);
         const HostCopy host = HostCopy::to_fill(learner.options().gpu, into);
         int64_t at = 0;
-        for (const Slice& s : slices) {
+        for (const Range& s : slices) {
             if (s.size() > 0) shard.read(name, host.tensor().slice(0, at, at + s.size()), s.begin);
             at += s.size();
         }

@@ -31,7 +31,7 @@ Json generation_config_json(const ExportRequest& r) {
     if (!r.source_folder.empty() && fs::exists(source)) j = read_json_file(source);
     if (r.config.bos_token_id >= 0) j["bos_token_id"] = r.config.bos_token_id;
     if (r.config.pad_token_id >= 0) j["pad_token_id"] = r.config.pad_token_id;
-    // The stop ids of the template it was trained with: without them generation never ends.
+    // The stop ids of the training template: without them generation never ends.
     if (r.encoder->tokenizer())
         j["eos_token_id"] = r.encoder->stop_ids();
     else if (!r.config.eos_token_ids.empty())
@@ -43,7 +43,7 @@ Json special_token(const Tokenizer& tokenizer, std::optional<int32_t> id) {
     return id ? Json(tokenizer.piece(*id)) : Json(nullptr);
 }
 
-// For a bare tokenizer.model: what transformers needs to build a tokenizer that gives our ids.
+// For a bare tokenizer.model: the settings with which transformers builds a tokenizer that gives the same ids.
 Json tokenizer_config_json(const Tokenizer& tokenizer) {
     return {{"tokenizer_class", "LlamaTokenizer"},
             {"legacy", false},
@@ -67,15 +67,15 @@ void write_tokenizer(const ExportRequest& r) {
                                      "vocab.json",
                                      "merges.txt"};
     const auto tokenizer = r.encoder->tokenizer();
-    const std::string model = tokenizer ? read_file(tokenizer->path()) : "";  // it may lie in the very folder
+    const std::string model = tokenizer ? read_file(tokenizer->path()) : "";  // it may be in this very folder
     for (const std::string name : names) {
         const std::string from = r.tokenizer_folder + "/" + name, to = r.folder + "/" + name;
-        // The chats that this model has seen are those of our template, whatever its tokenizer came with.
+        // The model was trained on chats of our template, not on the template that came with its tokenizer.
         const bool stale = tokenizer && name == "chat_template.jinja";
         if (!r.tokenizer_folder.empty() && fs::exists(from) && !stale)
             write_file_atomically(to, read_file(from));
         else
-            fs::remove(to);  // an older export's: transformers would prefer it to what is written below
+            fs::remove(to);  // left by an older export; transformers would prefer it to the files written below
     }
     if (!tokenizer) return;
     write_file_atomically(r.folder + "/tokenizer.model", model);
@@ -85,7 +85,7 @@ void write_tokenizer(const ExportRequest& r) {
     write_file_atomically(path, config.dump(2) + "\n");
 }
 
-// Shards go to a folder of their own first: whatever the disk refuses, an older export is still whole then.
+// Writes the shards to a folder of their own first, so that an older export stays complete if the disk fails.
 void stage_weights(const ExportRequest& r, const std::string& staging) {
     fs::remove_all(staging);
     fs::create_directory(staging);
@@ -125,7 +125,7 @@ void write_chat_template_name(const ExportRequest& r) {
 void export_model(const ExportRequest& r) {
     try {
         fs::create_directories(r.folder);
-        // All that is read, before anything is removed: the source may be this very folder.
+        // Read everything before removing anything: the source may be this very folder.
         const Json config = config_json(r), generation_config = generation_config_json(r);
         const std::string staging = r.folder + "/.weights";
         stage_weights(r, staging);

@@ -1,8 +1,9 @@
 #pragma once
-// Export: a Hugging Face folder that transformers (and everything that reads its folders) loads: config.json,
-// model.safetensors (shards above 5 GB), generation_config.json, tokenizer files, and colonnade.json, which names the
-// chat template the model was trained with. That template also replaces the one in tokenizer_config.json. Of a LoRA run:
-// the adapters as a PEFT folder, or the base with the adapters merged in, W + scale * B A computed in f32.
+// Export: writes a Hugging Face folder that transformers, and every program that reads its folders, can load:
+// config.json, model.safetensors (shards above 5 GB), generation_config.json, tokenizer files, and colonnade.json,
+// which names the chat template the model was trained with. That template also replaces the one in
+// tokenizer_config.json. A LoRA run exports its adapters as a PEFT folder, or the base with the adapters merged in: W +
+// scale * B A, computed in f32.
 
 #include <memory>
 #include <string>
@@ -14,36 +15,37 @@
 namespace colonnade {
 
 struct ExportRequest {
-    std::string folder;  ///< made where missing; files of an older export in it are replaced
+    std::string folder;  ///< created if missing; files of an older export in it are replaced
     const ModelConfig& config;
     const ParameterList& parameters;
-    Tensor weights;             ///< flat; of adapters: theirs
-    Gpu* gpu = nullptr;         ///< where they live; null: in host memory
+    Tensor weights;             ///< flat: the model's, or the adapters'
+    Gpu* gpu = nullptr;         ///< the GPU that holds the weights; null: host memory
     DType stored = DType::f32;  ///< f32, bf16 or f16
-    std::string source_folder;  ///< the model's folder, or empty: its config.json is kept, but for the dtype
-    std::shared_ptr<const Encoder> encoder;  ///< gives tokenizer, chat template and stop ids
+    std::string source_folder;  ///< the model's folder, or empty; its config.json is kept except for the dtype
+    std::shared_ptr<const Encoder> encoder;  ///< provides tokenizer, chat template and stop ids
     std::string tokenizer_folder;            ///< tokenizer files are copied from here
 };
-/// Each file is written under a temporary name and renamed; config.json comes last, so that a folder that has one is
-/// whole.
+/// Writes each file under a temporary name and renames it; config.json comes last, so that a folder with a config.json
+/// is complete.
 void export_model(const ExportRequest& request);
 
-/// adapter_config.json, adapter_model.safetensors, tokenizer files and colonnade.json; a model that an older export left
-/// there is removed. adapter_config.json comes last.
+/// Writes adapter_config.json, adapter_model.safetensors, tokenizer files and colonnade.json, and removes the model of
+/// an older export. adapter_config.json comes last.
 void export_adapter(const ExportRequest& request, const LoraSettings& lora);
 
-/// What the base's weights are stored in: f32, bf16 or f16.
+/// The dtype of the base's stored weights: f32, bf16 or f16.
 DType stored_dtype(const std::string& model_folder);
 
-/// Merges the adapters of a learner on the CPU into its base and exports that. The learner is of no use any more.
+/// Merges the adapters of a learner on the CPU into its base and exports the result. The learner cannot be used
+/// afterwards.
 void export_merged(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
                    const std::string& folder, DType stored);
-/// The same for a learner that is still needed, or lives on a GPU: reads the base again. `adapters`: Learner::weights(),
-/// whole, in host memory.
+/// Exports the merged model of a learner that is still needed, or that is on a GPU: reads the base again. `adapters`:
+/// all of Learner::weights() in host memory.
 void export_merged_copy(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
                         const Tensor& adapters, const std::string& folder);
 
-/// What a run of `config` exports to `folder`.
+/// The request to export a run of `config` to `folder`.
 ExportRequest export_request(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
                              const std::string& folder, DType stored = DType::f32);
 

@@ -1,6 +1,6 @@
 #pragma once
-// A log file that grows at its end and is handed to the system after every append, so that a killed run loses nothing
-// that it reported. (What must survive a power cut goes through engine/io/files.h.)
+// AppendFile: a log file that grows at its end. Every append is flushed to the system, so that a killed run loses
+// nothing that it reported. (Files that must survive a power cut are written by engine/io/files.h.)
 
 #include <cstdio>
 #include <memory>
@@ -11,7 +11,8 @@ namespace colonnade {
 
 class AppendFile {
   public:
-    /// Opens `path` at its end; made where missing. Throws Exit::storage naming path and cause, as append() does.
+    /// Opens `path` at its end; creates it if it is missing. Throws Exit::storage naming path and cause, as append()
+    /// does.
     explicit AppendFile(std::string path);
     void append(std::string_view bytes);
     const std::string& path() const { return path_; }

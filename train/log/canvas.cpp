@@ -105,7 +105,7 @@ void Canvas::write_png(const std::string& path) const {
     std::string bytes(PNG_IMAGE_PNG_SIZE_MAX(image), '\0');
     png_alloc_size_t size = bytes.size();
     if (!png_image_write_to_memory(&image, bytes.data(), &size, 0, pixels_.data(), 0, nullptr))
-        fail(Exit::storage, "{}: the picture cannot be made: {}", path, image.message);
+        fail(Exit::storage, "{}: the picture cannot be created: {}", path, image.message);
     write_file_atomically(path, std::string_view(bytes).substr(0, size));
 }
 

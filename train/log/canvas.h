@@ -1,6 +1,6 @@
 #pragma once
-// A small picture to draw on: rectangles, text, anti-aliased lines and discs, written as PNG. Coordinates in pixels
-// from the top left corner, the centre of the first pixel at (0.5, 0.5).
+// Canvas: a small picture to draw on: rectangles, text, anti-aliased lines and discs, written as PNG. Coordinates count
+// pixels from the top left corner; the centre of the first pixel is at (0.5, 0.5).
 
 #include <array>
 #include <cstdint>
@@ -26,10 +26,11 @@ class Canvas {
     Color at(int x, int y) const;
 
     void fill(int x, int y, int width, int height, Color color);
-    /// Lines through `points`, round at joints and ends. The strokes of one call do not add up where they overlap.
+    /// Draws lines through `points`, round at joints and ends. Overlapping strokes of one call do not add up.
     void polyline(const std::vector<Point>& points, double thickness, Color color, double opacity = 1);
     void disc(Point centre, double radius, Color color);
-    /// The pixel font (train/log/pixel_font.h), each of its pixels scale x scale; (x, y): top left of the first capital.
+    /// Draws text in the pixel font (train/log/pixel_font.h) with pixels of scale x scale; (x, y) is the top left
+    /// corner of the first capital.
     void text(int x, int y, std::string_view text, Color color, int scale);
     static int text_width(std::string_view text, int scale);
     static int text_height(int scale);

@@ -26,7 +26,7 @@ Series finite_points(const Series& series) {
     return kept;
 }
 
-/// Mean over a window of points centred on each, shorter towards the ends so that it stays centred.
+/// Mean over a window centred on each point; the window shrinks towards the ends to stay centred.
 std::vector<double> running_mean(const std::vector<double>& values, size_t half_window) {
     std::vector<double> sums(values.size() + 1, 0.0), means(values.size());
     for (size_t i = 0; i < values.size(); ++i) sums[i + 1] = sums[i] + values[i];
@@ -46,7 +46,7 @@ struct Range {
             high = std::max(high, value);
         }
     }
-    /// Widened by a share of itself at both ends, and to 1 where it is a single value.
+    /// Widened by a share of its length at both ends; a single value becomes a range of length 1.
     Range widened(double share) const {
         const double margin = high > low ? share * (high - low) : 0.5;
         return {low - margin, high + margin};
@@ -113,7 +113,7 @@ void draw_series(Canvas& canvas, const Plot& plot, const Series& series, Color c
     canvas.polyline(plot.points(series.steps, running_mean(series.values, points.size() / 100)), 2.6, color);
 }
 
-/// Top right, where a falling loss leaves room.
+/// Draws the legend at the top right, where a falling loss leaves room.
 void draw_legend(Canvas& canvas, const Plot& plot, const std::vector<Series>& series, int scale) {
     const int line = 14 * scale, swatch = 14 * scale, padding = 6 * scale;
     int text_width = 0;
@@ -131,8 +131,8 @@ void draw_legend(Canvas& canvas, const Plot& plot, const std::vector<Series>& se
     }
 }
 
-/// A height for every dot column between the first point and the last: the mean of the points that fall into it, or
-/// what lies on the line between its neighbours. NaN outside.
+/// A height for every dot column between the first and the last point: the mean of the points in that column, or the
+/// value on the line between its neighbours. NaN outside.
 std::vector<double> columns_of(const Series& series, const Range& steps, int columns) {
     const auto count = static_cast<size_t>(columns);
     std::vector<double> sums(count, 0.0), points(count, 0.0);

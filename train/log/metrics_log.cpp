@@ -21,7 +21,7 @@ std::string tensorboard_tag(const std::string& name) {
     return name.starts_with("eval_") ? "eval/" + name.substr(5) : "train/" + name;
 }
 
-/// The step of a log line; nothing where it is not one.
+/// The step of a log line; nothing if it is not a log line.
 std::optional<int64_t> step_of(const Json& json) {
     if (!json.is_object()) return {};
     const auto step = json.find("step");
@@ -32,7 +32,7 @@ std::optional<int64_t> step_of(const Json& json) {
 AppendFile open_log(const std::string& output_dir, std::optional<int64_t> resumed_step) {
     std::error_code error;
     std::filesystem::create_directories(output_dir, error);
-    if (error) fail(Exit::storage, "{}: cannot be made: {}", output_dir, error.message());
+    if (error) fail(Exit::storage, "{}: cannot be created: {}", output_dir, error.message());
     const std::string path = output_dir + "/metrics.jsonl";
     if (std::filesystem::exists(path)) {
         const std::string old = resumed_step ? read_file(path, longest_log) : "";
@@ -43,10 +43,9 @@ AppendFile open_log(const std::string& output_dir, std::optional<int64_t> resume
 
 }  // namespace
 
-MetricsLog::MetricsLog(const std::string& output_dir, const std::set<Report>& report_to,
-                       std::optional<int64_t> resumed_step) {
-    if (report_to.contains(Report::jsonl)) jsonl_ = open_log(output_dir, resumed_step);
-    if (report_to.contains(Report::tensorboard)) tensorboard_.emplace(output_dir + "/runs", resumed_step);
+MetricsLog::MetricsLog(const std::string& output_dir, LogFiles files, std::optional<int64_t> resumed_step) {
+    if (files.jsonl) jsonl_ = open_log(output_dir, resumed_step);
+    if (files.tensorboard) tensorboard_.emplace(output_dir + "/runs", resumed_step);
 }
 
 void MetricsLog::write(int64_t step, double epoch, const std::vector<Metric>& metrics) {
@@ -87,7 +86,7 @@ Series read_series(const std::string& metrics_path, const std::string& key) {
     const std::string text = read_file(metrics_path, longest_log);
     Series series{.name = key, .steps = {}, .values = {}};
     int64_t line = 0;
-    // A last line without a line break is still being written, or was when the run was killed.
+    // A last line without a line break is incomplete: the run is writing it, or was killed meanwhile.
     for (size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1) {
         const std::string where = fmt::format("{}:{}", metrics_path, ++line);
         const Json json = parse_json(std::string_view(text).substr(begin, end - begin), where);

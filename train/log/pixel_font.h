@@ -1,6 +1,6 @@
 #pragma once
-// A bitmap font of 5 x 9 pixels: capitals and digits fill rows 0 to 6, descenders reach into rows 7 and 8. A row is one
-// digit of base 32 (0-9, A-V), its highest bit the leftmost pixel; rows that are left out are empty.
+// A bitmap font of 5 x 9 pixels: capitals and digits fill rows 0 to 6, descenders reach into rows 7 and 8. Each row is
+// one base-32 digit (0-9, A-V) whose highest bit is the leftmost pixel. Missing rows are empty.
 
 #include <array>
 #include <string_view>
@@ -31,7 +31,7 @@ constexpr auto glyphs = std::to_array<Glyph>({
     {'r', "00MPGGG"}, {'s', "00FGE1U"},   {'t', "88S8896"}, {'u', "00HHHJD"}, {'v', "00HHHA4"},   {'w', "00HHLLA"},
     {'x', "00HA4AH"}, {'y', "00HHHHF1E"}, {'z', "00V248V"},
 });
-constexpr std::string_view box = "VHHHHHV";  ///< stands for characters that the font lacks
+constexpr std::string_view box = "VHHHHHV";  ///< drawn for characters that the font lacks
 
 constexpr std::string_view rows_of(char character) {
     for (const Glyph& glyph : glyphs)
@@ -39,7 +39,7 @@ constexpr std::string_view rows_of(char character) {
     return box;
 }
 
-/// Whether the pixel of a glyph is set.
+/// True if the pixel of a glyph is set.
 constexpr bool pixel(std::string_view rows, int x, int y) {
     if (y >= static_cast<int>(rows.size())) return false;
     const char digit = rows[static_cast<size_t>(y)];

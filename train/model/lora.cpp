@@ -141,19 +141,7 @@ void merge_lora(const LoraSettings& settings, const ParameterList& list, const T
         const std::string layer = p.name.substr(0, p.name.size() - std::string_view("lora_A.weight").size());
         const Tensor a = matrix(flat, p), b = matrix(flat, list.find(layer + "lora_B.weight"));
         const Tensor w = matrix(weights, model.find(layer + "weight"));
-        dispatch_float(w.dtype, [&]<typename T>() {
-            gemm({}, Gemm<T>{.m = w.size(0),
-                             .n = w.size(1),
-                             .k = settings.rank,
-                             .c = w.as<T>(),
-                             .ldc = w.stride[0],
-                             .a = b.as<T>(),
-                             .lda = b.stride[0],
-                             .b = a.as<T>(),
-                             .ldb = a.stride[0],
-                             .alpha = static_cast<T>(settings.scale()),
-                             .beta = 1});
-        });
+        gemm({}, {.c = w, .a = b, .b = a, .alpha = settings.scale(), .beta = 1});
     }
 }
 

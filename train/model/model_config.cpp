@@ -1,101 +1,51 @@
 #include "train/model/model_config.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <cmath>
-#include <optional>
 
 #include "engine/device/error.h"
+#include "engine/io/json_keys.h"
 
 namespace colonnade {
 namespace {
 
-struct Family {
-    Architecture architecture;
-    const char* model_type;
-    const char* class_prefix;  ///< of "...ForCausalLM" and "...ForSequenceClassification"
-};
-constexpr Family families[] = {
-    {Architecture::llama, "llama", "Llama"},
-    {Architecture::mistral, "mistral", "Mistral"},
-    {Architecture::qwen2, "qwen2", "Qwen2"},
-    {Architecture::qwen3, "qwen3", "Qwen3"},
-};
 constexpr const char* score_class = "ForSequenceClassification";
 
-/// Typed access to one JSON object, every error with file and key. null counts as absent, as transformers writes it.
-class Keys {
-  public:
-    Keys(const Json& json, std::string where) : json_(json), where_(std::move(where)) {
-        if (!json.is_object()) fail(Exit::data, "{}: expected an object, found {}", where_, json.type_name());
-    }
-    const Json* find(const char* key) const {
-        const auto it = json_.find(key);
-        return it == json_.end() || it->is_null() ? nullptr : &*it;
-    }
-    bool says_null(const char* key) const { return json_.contains(key) && json_[key].is_null(); }
-    int64_t integer(const char* key, std::optional<int64_t> fallback = {}) const {
-        const Json* v = find(key);
-        if (!v && fallback) return *fallback;
-        if (!v) fail(Exit::data, "{}: key '{}' is missing", where_, key);
-        if (!v->is_number_integer()) wrong(key, "an integer", *v);
-        return v->get<int64_t>();
-    }
-    double number(const char* key, std::optional<double> fallback = {}) const {
-        const Json* v = find(key);
-        if (!v && fallback) return *fallback;
-        if (!v) fail(Exit::data, "{}: key '{}' is missing", where_, key);
-        if (!v->is_number()) wrong(key, "a number", *v);
-        return v->get<double>();
-    }
-    bool boolean(const char* key, bool fallback) const {
-        const Json* v = find(key);
-        if (!v) return fallback;
-        if (!v->is_boolean()) wrong(key, "true or false", *v);
-        return v->get<bool>();
-    }
-    std::string text(const char* key, const std::string& fallback) const {
-        const Json* v = find(key);
-        if (!v) return fallback;
-        if (!v->is_string()) wrong(key, "a string", *v);
-        return v->get<std::string>();
-    }
-    [[noreturn]] void wrong(const char* key, const char* expected, const Json& found) const {
-        fail(Exit::data, "{}: key '{}' should be {}, found {}", where_, key, expected, found.dump().substr(0, 60));
-    }
-    const std::string& where() const { return where_; }
-
-  private:
-    const Json& json_;
-    std::string where_;
-};
-
-Architecture read_architecture(const Keys& keys) {
+const ModelFamily& read_family(const JsonKeys& keys) {
     const std::string type = keys.text("model_type", "");
-    for (const Family& f : families)
-        if (type == f.model_type) return f.architecture;
-    fail(Exit::data, "{}: model_type '{}' is not supported; llama, mistral, qwen2 and qwen3 are", keys.where(), type);
+    std::vector<const char*> types;
+    for (const ModelFamily& family : model_families) {
+        if (type == family.model_type) return family;
+        types.push_back(family.model_type);
+    }
+    fail(Exit::data, "{}: model_type '{}' is not supported; expected one of {}", keys.where(), type,
+         fmt::join(types, ", "));
 }
 
-// A reward model is a classification model with one label; config.json says how many by id2label or num_labels.
-void read_head(const Keys& keys, ModelConfig& c) {
+// A reward model is a classification model with one label. id2label or num_labels gives the number of labels.
+void read_head(const JsonKeys& keys, ModelConfig& c) {
     const Json* classes = keys.find("architectures");
     if (!classes) return;
-    if (!classes->is_array()) keys.wrong("architectures", "a list of class names", *classes);
+    if (!classes->is_array()) keys.refuse("architectures", "a list of class names");
     for (const Json& name : *classes)
         c.score_head = c.score_head || (name.is_string() && name.get<std::string>().ends_with(score_class));
     if (!c.score_head) return;
     const Json* labels = keys.find("id2label");
     const int64_t count = labels && labels->is_object() ? std::ssize(*labels) : keys.integer("num_labels", 2);
     if (count != 1)
-        fail(Exit::data, "{}: a classifier of {} labels is not supported; a reward model has one", keys.where(), count);
+        fail(Exit::data, "{}: a classifier with {} labels is not supported; a reward model has one", keys.where(),
+             count);
 }
 
 // v4: rope_theta at the top, rope_scaling {"type" or "rope_type", ...}. v5: rope_parameters with all of it.
-void read_rope(const Keys& top, ModelConfig& c) {
+void read_rope(const JsonKeys& top, ModelConfig& c) {
     const Json* parameters = top.find("rope_parameters");
     const Json* scaling = parameters ? parameters : top.find("rope_scaling");
     c.rope_theta = top.number("rope_theta", 10000.0);
     if (!scaling) return;
-    const Keys keys(*scaling, top.where() + (parameters ? ": rope_parameters" : ": rope_scaling"));
+    const JsonKeys keys(*scaling, top.where() + (parameters ? ": rope_parameters" : ": rope_scaling"));
     if (parameters) c.rope_theta = keys.number("rope_theta", c.rope_theta);
     if (keys.number("partial_rotary_factor", 1.0) != 1.0)
         fail(Exit::data, "{}: partial_rotary_factor other than 1 is not supported", keys.where());
@@ -128,19 +78,17 @@ void read_rope(const Keys& top, ModelConfig& c) {
     }
 }
 
-// Which layers look through a window: layer_types where the file lists them, else the family's own rule.
-void read_windows(const Keys& keys, ModelConfig& c) {
+void read_windows(const JsonKeys& keys, const ModelFamily& family, ModelConfig& c) {
     c.windows.assign(static_cast<size_t>(c.num_hidden_layers), 0);
-    if (c.architecture == Architecture::llama) return;
-    const bool qwen = c.architecture != Architecture::mistral;
-    if (qwen && !keys.boolean("use_sliding_window", false)) return;
-    if (keys.says_null("sliding_window")) return;
+    const bool listed = family.windows == WindowRule::listed_or_upper;
+    if (family.windows == WindowRule::none || keys.is_null("sliding_window")) return;
+    if (listed && !keys.boolean("use_sliding_window", false)) return;
     const int64_t window = keys.integer("sliding_window", 4096);
     if (window < 1) fail(Exit::data, "{}: sliding_window should be at least 1, found {}", keys.where(), window);
-    const int64_t first = qwen ? keys.integer("max_window_layers", 28) : 0;
-    const Json* types = qwen ? keys.find("layer_types") : nullptr;
+    const int64_t first = listed ? keys.integer("max_window_layers", 28) : 0;
+    const Json* types = listed ? keys.find("layer_types") : nullptr;
     if (types && (!types->is_array() || types->size() != c.windows.size()))
-        keys.wrong("layer_types", "a list with an entry per layer", *types);
+        keys.refuse("layer_types", "a list with an entry per layer");
     for (size_t layer = 0; layer < c.windows.size(); ++layer) {
         bool windowed = static_cast<int64_t>(layer) >= first;
         if (types) {
@@ -154,13 +102,13 @@ void read_windows(const Keys& keys, ModelConfig& c) {
     }
 }
 
-void read_token_ids(const Keys& keys, ModelConfig& c) {
+void read_token_ids(const JsonKeys& keys, ModelConfig& c) {
     c.bos_token_id = keys.integer("bos_token_id", -1);
     c.pad_token_id = keys.integer("pad_token_id", -1);
     if (const Json* eos = keys.find("eos_token_id")) {
         const Json list = eos->is_array() ? *eos : Json::array({*eos});
         for (const Json& id : list) {
-            if (!id.is_number_integer()) keys.wrong("eos_token_id", "an integer or a list of integers", *eos);
+            if (!id.is_number_integer()) keys.refuse("eos_token_id", "an integer or a list of integers");
             c.eos_token_ids.push_back(id.get<int64_t>());
         }
     }
@@ -168,54 +116,71 @@ void read_token_ids(const Keys& keys, ModelConfig& c) {
 
 }  // namespace
 
-const char* name_of(Architecture architecture) {
-    return families[static_cast<size_t>(architecture)].model_type;
-}
-
 ModelConfig family_defaults(Architecture architecture) {
+    const ModelFamily& family = family_of(architecture);
     ModelConfig c;
     c.architecture = architecture;
-    c.qkv_bias = architecture == Architecture::qwen2;
-    c.qk_norm = architecture == Architecture::qwen3;
+    c.qkv_bias = family.qkv_bias;
+    c.qk_norm = family.qk_norm;
+    return c;
+}
+
+ModelConfig model_of(const ModelShape& s, const std::string& where) {
+    ModelConfig c = family_defaults(s.architecture);
+    c.vocab_size = s.vocab_size;
+    c.hidden_size = s.hidden_size;
+    c.intermediate_size = s.intermediate_size;
+    c.num_hidden_layers = s.num_hidden_layers;
+    c.num_attention_heads = s.num_attention_heads;
+    c.num_key_value_heads = s.num_key_value_heads;
+    c.head_dim = s.head_dim;
+    c.max_position_embeddings = s.max_position_embeddings;
+    c.rope_theta = s.rope_theta;
+    c.rms_norm_eps = s.rms_norm_eps;
+    c.tie_word_embeddings = s.tie_word_embeddings;
+    c.initializer_range = s.initializer_range;
+    validate(c, where);
+    c.windows.assign(static_cast<size_t>(s.num_hidden_layers), s.sliding_window);
     return c;
 }
 
 ModelConfig parse_model_config(const Json& json, const std::string& where) {
-    const Keys keys(json, where);
-    ModelConfig c = family_defaults(read_architecture(keys));
+    const JsonKeys keys(json, where);
+    const ModelFamily& family = read_family(keys);
+    ModelConfig c = family_defaults(family.architecture);
     if (keys.find("quantization_config"))
         fail(Exit::data,
              "{}: the weights are quantised (key 'quantization_config'); full-precision safetensors are needed", where);
     if (const std::string act = keys.text("hidden_act", "silu"); act != "silu")
         fail(Exit::data, "{}: hidden_act '{}' is not supported; silu is", where, act);
 
-    const bool qwen3 = c.architecture == Architecture::qwen3;
     c.vocab_size = keys.integer("vocab_size");
     c.hidden_size = keys.integer("hidden_size");
     c.intermediate_size = keys.integer("intermediate_size");
     c.num_hidden_layers = keys.integer("num_hidden_layers");
     c.num_attention_heads = keys.integer("num_attention_heads");
     c.num_key_value_heads = keys.integer("num_key_value_heads", c.num_attention_heads);
-    c.head_dim = keys.integer("head_dim", qwen3 ? 128 : c.hidden_size / std::max<int64_t>(c.num_attention_heads, 1));
+    const int64_t even_share = c.hidden_size / std::max<int64_t>(c.num_attention_heads, 1);
+    c.head_dim = keys.integer("head_dim", family.head_dim ? family.head_dim : even_share);
     c.max_position_embeddings = keys.integer("max_position_embeddings", 2048);
     c.rms_norm_eps = keys.number("rms_norm_eps", 1e-6);
     c.initializer_range = keys.number("initializer_range", 0.02);
-    c.tie_word_embeddings = keys.boolean("tie_word_embeddings", false);
+    c.tie_word_embeddings = keys.boolean("tie_word_embeddings", family.tied);
     const bool attention_bias = keys.boolean("attention_bias", false);
-    if (c.architecture == Architecture::llama || qwen3) c.qkv_bias = c.o_bias = attention_bias;
-    c.mlp_bias = c.architecture == Architecture::llama && keys.boolean("mlp_bias", false);
+    if (family.attention_bias) c.qkv_bias = c.o_bias = attention_bias;
+    c.mlp_bias = family.mlp_bias && keys.boolean("mlp_bias", false);
     read_rope(keys, c);
     validate(c, where, Exit::data);
     try {
-        rope_frequencies(c.head_dim, c.rope_theta, c.rope_scaling);  // knows what its settings may be, but no file
+        rope_frequencies(c.head_dim, c.rope_theta, c.rope_scaling);  // checks its settings, but knows no file name
     } catch (const Error& e) {
         fail(Exit::data, "{}: {}", where, e.what());
     }
-    read_windows(keys, c);
+    read_windows(keys, family, c);
     read_token_ids(keys, c);
     read_head(keys, c);
     if (keys.number("attention_dropout", 0.0) != 0)
-        c.notices.push_back(fmt::format("{}: attention_dropout is ignored: Colonnade trains without dropout", where));
+        c.notices.push_back(fmt::format("{}: attention_dropout is ignored: Colonnade trains without it", where));
     return c;
 }
 
@@ -277,22 +242,22 @@ Json rope_scaling_json(const RopeScaling& s) {
 }
 
 void add_windows(Json& j, const ModelConfig& c) {
-    int64_t window = 0;
-    for (const int64_t w : c.windows) window = std::max(window, w);
-    if (c.architecture == Architecture::mistral) j["sliding_window"] = window ? Json(window) : Json(nullptr);
-    if (c.architecture == Architecture::qwen2 || c.architecture == Architecture::qwen3) {
-        j["use_sliding_window"] = window > 0;
-        j["sliding_window"] = window ? Json(window) : Json(nullptr);
-        Json types = Json::array();
-        for (const int64_t w : c.windows) types.push_back(w ? "sliding_attention" : "full_attention");
-        j["layer_types"] = types;
-    }
+    const WindowRule rule = family_of(c.architecture).windows;
+    if (rule == WindowRule::none) return;
+    const int64_t window = c.windows.empty() ? 0 : std::ranges::max(c.windows);
+    const bool listed = rule == WindowRule::listed_or_upper;
+    if (listed) j["use_sliding_window"] = window > 0;
+    j["sliding_window"] = window ? Json(window) : Json(nullptr);
+    if (!listed) return;
+    Json types = Json::array();
+    for (const int64_t w : c.windows) types.push_back(w ? "sliding_attention" : "full_attention");
+    j["layer_types"] = types;
 }
 
 }  // namespace
 
 Json to_json(const ModelConfig& c) {
-    const Family& family = families[static_cast<size_t>(c.architecture)];
+    const ModelFamily& family = family_of(c.architecture);
     Json j = {{"architectures", {std::string(family.class_prefix) + "ForCausalLM"}},
               {"model_type", family.model_type},
               {"vocab_size", c.vocab_size},
@@ -313,7 +278,7 @@ Json to_json(const ModelConfig& c) {
               {"attention_dropout", 0.0},
               {"torch_dtype", "float32"},
               {"use_cache", true}};
-    if (c.architecture == Architecture::llama) j["mlp_bias"] = c.mlp_bias;
+    if (family.mlp_bias) j["mlp_bias"] = c.mlp_bias;
     add_windows(j, c);
     if (c.bos_token_id >= 0) j["bos_token_id"] = c.bos_token_id;
     if (c.pad_token_id >= 0) j["pad_token_id"] = c.pad_token_id;
@@ -324,7 +289,7 @@ Json to_json(const ModelConfig& c) {
 }
 
 void set_score_head(Json& json, const ModelConfig& c) {
-    json["architectures"] = {std::string(families[static_cast<size_t>(c.architecture)].class_prefix) + score_class};
+    json["architectures"] = {std::string(family_of(c.architecture).class_prefix) + score_class};
     json["num_labels"] = 1;
     json["id2label"] = {{"0", "LABEL_0"}};
     json["label2id"] = {{"LABEL_0", 0}};

@@ -140,10 +140,6 @@ void initialize(const ModelConfig& config, const ParameterList& list, uint64_t s
     });
 }
 
-static std::string shape_text(const std::vector<int64_t>& shape) {
-    return fmt::format("[{}]", fmt::join(shape, ", "));
-}
-
 WeightFolder::WeightFolder(const ParameterList& list, const ModelConfig& config, const std::string& folder)
     : reader_(folder) {
     std::vector<std::string> problems;

@@ -260,7 +260,7 @@ void Transformer::block_forward(const Context& ctx, const TransformerInput& inpu
         adapt(ctx, input, acts, layer, Product::gate_up, a.gate_up, a.mid_normed);
         swiglu_forward(ctx, {.out = a.swiglu, .gate_up = a.gate_up});
     } else {
-        gated_linear_forward(
+        gate_up_swiglu_forward(
             ctx,
             {.out = a.swiglu, .gate_up = a.gate_up, .in = a.mid_normed, .weight = w.gate_up, .bias = w.gate_up_bias});
     }
@@ -422,11 +422,11 @@ void Transformer::backward(const Context& ctx, const TransformerInput& input, Ac
                            {.din = acts.dswiglu, .dout = acts.dstream, .in = a.swiglu});
             swiglu_backward(ctx, {.dgate_up = a.gate_up, .dout = acts.dswiglu, .gate_up = a.gate_up});
         } else {
-            swiglu_linear_backward(ctx, {.dgate_up = a.gate_up,
-                                         .dswiglu = acts.dswiglu,
-                                         .dout = acts.dstream,
-                                         .weight = w.down,
-                                         .gate_up = a.gate_up});
+            down_swiglu_backward(ctx, {.dgate_up = a.gate_up,
+                                       .dswiglu = acts.dswiglu,
+                                       .dout = acts.dstream,
+                                       .weight = w.down,
+                                       .gate_up = a.gate_up});
         }
         linear_backward(ctx, {.din = acts.dnormed,
                               .dweight = g.gate_up,

@@ -14,6 +14,7 @@
 #include "layers/embedding.h"
 #include "layers/rope.h"
 #include "train/model/lora.h"
+#include "train/model/recompute.h"
 
 namespace colonnade {
 
@@ -76,11 +77,6 @@ struct KvCache {
     int64_t length = 0;        ///< tokens held
     static KvCache lay_out(Arena& arena, const ModelConfig& config, int64_t capacity, DType dtype);
 };
-
-/// What backward computes again instead of keeping it: less memory for more time. The bits of every gradient stay.
-///   selective   the outputs of norms and of SwiGLU (costs memory bandwidth only)
-///   block       everything but each block's input (costs a forward pass)
-enum class Recompute { none, selective, block };
 
 /// Activations of one block. In training every layer has its own, kept for backward, except what is recomputed; in
 /// inference all layers share one. Statistics (rstd, lse) are of the dtype's sum_dtype.

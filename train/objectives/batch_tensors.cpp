@@ -3,11 +3,6 @@
 namespace colonnade {
 namespace {
 
-template <typename T>
-Tensor view_of(const std::vector<T>& values) {
-    return Tensor(const_cast<T*>(values.data()), dtype_of<T>(), {std::ssize(values)});
-}
-
 void check_ids(const char* what, const std::vector<int32_t>& ids, int64_t vocab) {
     for (size_t i = 0; i < ids.size(); ++i)
         if (ids[i] < 0 || ids[i] >= vocab)

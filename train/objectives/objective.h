@@ -14,11 +14,11 @@
 #include <vector>
 
 #include "data/packing/packer.h"
-#include "train/log/metrics_log.h"
 #include "train/model/transformer.h"
 #include "train/objectives/batch_tensors.h"
 #include "train/objectives/branch_tensors.h"
 #include "train/objectives/loss_sums.h"
+#include "train/objectives/metric.h"
 
 namespace colonnade {
 

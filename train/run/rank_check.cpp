@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <map>
 
-#include "engine/io/files.h"
 #include "engine/io/json.h"
+#include "engine/io/sha256.h"
 
 namespace colonnade {
 
@@ -26,8 +26,8 @@ void require_same(const Ranks& ranks, const Facts& facts) {
 
 Facts facts_of_run(const Config& config) {
     Facts facts = {{"the program (SHA-256 of its file)", sha256_file("/proc/self/exe")}};
-    for (auto& [key, value] : config_values(config))
-        if (key != "threads" && key != "device_index" && key != "dataset_num_proc") facts.emplace_back(key, value);
+    const Facts values = values_shared_by_ranks(config);
+    facts.insert(facts.end(), values.begin(), values.end());
     return facts;
 }
 
@@ -39,7 +39,7 @@ void require_same_weights(const Ranks& ranks, uint64_t checksum, int64_t step, i
     if (votes.size() == 1) return;
     const auto most =
         std::max_element(votes.begin(), votes.end(), [](auto& a, auto& b) { return a.second < b.second; });
-    // Without a majority rank 0 stands for what is right.
+    // Without a majority, rank 0 counts as right.
     const std::string& right = 2 * most->second > ranks.size() ? most->first : all[0];
     std::vector<std::string> wrong;
     for (int r = 0; r < ranks.size(); ++r)

@@ -1,5 +1,5 @@
 #pragma once
-// What all ranks of a run must agree on before they train together, and whether they still do.
+// Checks that all ranks of a run agree: on program and config before they train, on the weights while they do.
 
 #include <string>
 #include <utility>
@@ -10,16 +10,17 @@
 
 namespace colonnade {
 
-using Facts = std::vector<std::pair<std::string, std::string>>;  ///< what it is about, and what this rank has there
+using Facts = std::vector<std::pair<std::string, std::string>>;  ///< name, and value on this rank
 
-/// Throws Exit::config on all ranks where two of them differ, naming the first fact that does, both ranks and both values.
+/// Throws Exit::config on all ranks if two of them differ, naming the first fact that differs, both ranks and both
+/// values.
 void require_same(const Ranks& ranks, const Facts& facts);
 
-/// The program and every key of the config but those that may differ from machine to machine (threads, device_index).
+/// The program and every key of the config, except keys that may differ between machines (Key::per_machine()).
 Facts facts_of_run(const Config& config);
 
-/// Throws Exit::numerics on all ranks where checksums of weights differ, naming the ranks that are in the minority. `step`:
-/// steps done; `agreed`: the last one after which they were equal.
+/// Throws Exit::numerics on all ranks if their checksums of the weights differ, naming the ranks in the minority.
+/// `step`: steps done; `agreed`: the last step after which the checksums were equal.
 void require_same_weights(const Ranks& ranks, uint64_t checksum, int64_t step, int64_t agreed);
 
 }  // namespace colonnade

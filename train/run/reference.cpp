@@ -8,6 +8,7 @@
 
 #include "engine/io/files.h"
 #include "engine/io/hdf5.h"
+#include "engine/io/sha256.h"
 
 namespace colonnade {
 namespace {
@@ -15,10 +16,6 @@ namespace {
 namespace fs = std::filesystem;
 constexpr const char* format_name = "colonnade-reference";
 constexpr int64_t format_version = 1;
-
-Tensor view_of(const std::vector<double>& values) {
-    return Tensor(const_cast<double*>(values.data()), DType::f64, {std::ssize(values)});
-}
 
 std::string payload_hash(const std::vector<double>& values) {
     return sha256({reinterpret_cast<const char*>(values.data()), values.size() * sizeof(double)});
@@ -61,11 +58,11 @@ std::vector<double> read_table(const std::string& path, const std::string& key, 
         return logps;
     } catch (const Error& e) {
         if (e.exit() != Exit::data) throw;
-        fail(Exit::data, "{}; delete this file, and the reference will be computed again", e.what());
+        fail(Exit::data, "{}; delete this file to compute the reference again", e.what());
     }
 }
 
-/// Of all weights that the log-probabilities come from. Fresh adapters add nothing, whatever their rank and seed.
+/// Hash of all weights that the log-probabilities depend on. Fresh adapters add nothing, whatever their rank and seed.
 std::string weights_hash(const Learner& learner, bool fresh_adapters) {
     Gpu* const gpu = learner.options().gpu;
     Sha256 hash;
@@ -78,7 +75,7 @@ std::string weights_hash(const Learner& learner, bool fresh_adapters) {
         const std::string base =
             fmt::format("base {} scale {}", learner.base_hash(), fresh_adapters ? 0 : lora->scale());
         hash.update(base.data(), base.size());
-        if (!gpu) add(learner.base());  // in f32: base_hash() is of what bf16 keeps
+        if (!gpu) add(learner.base());  // in f32: base_hash() covers the bf16 values
     }
     return hash.hex();
 }
@@ -125,7 +122,7 @@ ReferenceTable compute_reference(const TokenStore& store, const PackScheduleSett
             const auto i = static_cast<size_t>(sample);
             for (int64_t b = begins[i]; b < begins[i + 1]; ++b, ++at) {
                 if (!std::isfinite(measured.at(at)))
-                    fail(Exit::numerics, "{}: the reference gives answer {} the log-probability {}",
+                    fail(Exit::numerics, "{}: under the reference, answer {} has the log-probability {}",
                          store.place(sample), b - begins[i] + 1, measured[at]);
                 logps[static_cast<size_t>(b)] = measured[at];
             }
@@ -159,7 +156,8 @@ References make_references(const Session& session, Learner& learner, const Conte
         ranks.in_turn(label, [&] {
             if (fs::exists(path)) {
                 table = ReferenceTable(split.store, read_table(path, key, split.store.branch_offsets().back()));
-                result.notices.push_back(fmt::format("reference of {} samples: found in {}", split.store.size(), path));
+                result.notices.push_back(
+                    fmt::format("reference of {} samples: read from {}", split.store.size(), path));
             } else {
                 table = compute_reference(split.store, settings, learner, ctx, progress);
                 write_table(path, key, table.logps());

@@ -1,16 +1,16 @@
 #pragma once
-// The reference of preference training: the log-probability of every answer of a data set under a model that stays as it
-// is. Computed once, before training, in one forward pass over the data; kept per sample and branch, so that packs may
-// change; and cached as <prepared_path>/reference-<split>-<first 16 hex digits of the key>.h5:
+// The reference of preference training: the log-probability of every answer in a data set under a frozen model. One
+// forward pass over the data computes it before training. It is kept per sample and branch, so that packs may change,
+// and is cached as <prepared_path>/reference-<split>-<first 16 hex digits of the key>.h5:
 //
 //     logps       f64 [branches]   of the store's samples, in order
 //     attributes  format, format_version, key, payload_sha256
-//     key         SHA-256(format version, weights (with LoRA the base's, and adapters that add to them), model shape, key of the token store, split, dtype of the computation)
+//     key         SHA-256(format version, weights (LoRA: the base's, and adapters that add to it), model shape,
+//                 key of the token store, split, dtype of the computation)
 //
-// The token store's key covers data, tokenizer, chat template and lengths (data/store/build_store.h).
-
+// The key of the token store covers data, tokenizer, chat template and lengths (data/store/build_store.h).
 //
-// With LoRA it may be computed anew with every batch instead, by the base (base_alone()): it needs no memory of its own.
+// With LoRA the base can compute the reference of every batch instead (base_alone()), which needs no memory of its own.
 
 #include "data/packing/loader.h"
 #include "train/run/session.h"
@@ -21,10 +21,10 @@ namespace colonnade {
 class ReferenceTable {
   public:
     ReferenceTable() = default;
-    /// `logps` of every branch of `store`, in order.
+    /// `logps`: one per branch of `store`, in order.
     ReferenceTable(const TokenStore& store, std::vector<double> logps);
 
-    /// Gives a batch of this store its reference.
+    /// Sets the reference of a batch of this store.
     void attach(LoadedBatch& loaded) const;
     const std::vector<double>& logps() const { return logps_; }
 
@@ -35,21 +35,20 @@ class ReferenceTable {
 
 struct References {
     ReferenceTable train, eval;
-    std::string key;                   ///< of the training split's table: part of a checkpoint's identity
-    std::vector<std::string> notices;  ///< one line for each table that was found, for the user
+    std::string key;                   ///< key of the training split's table: part of a checkpoint's identity
+    std::vector<std::string> notices;  ///< for the user: one line per table found
 };
 
-/// Finds both tables under their keys, or computes them, telling progress. `learner` holds the weights that a run of this
-/// session starts from, and does so afterwards, too. Throws Exit::data for a damaged cache, Exit::numerics for an answer
-/// whose log-probability is not finite. With several ranks, which all call it, rank 0 computes and the others find what
-/// it wrote.
+/// Reads both tables from the cache, or computes them with a progress bar. `learner` has the weights that a run of this
+/// session starts from, and has them again afterwards. Throws Exit::data for a damaged cache, Exit::numerics for an
+/// answer whose log-probability is not finite. All ranks call it: rank 0 computes, the others read its files.
 References make_references(const Session& session, Learner& learner, const Context& ctx,
                            const Ranks& ranks = one_rank());
 
-/// The reference of a policy that began as its base: the base, without the adapters. For LearnerOptions::reference.
+/// The reference of a policy that started from its base: the base without the adapters. For LearnerOptions::reference.
 ReferenceForward base_alone();
 
-/// One forward pass over a store; `settings` as for an evaluation.
+/// Runs one forward pass over a store; `settings` as for an evaluation.
 ReferenceTable compute_reference(const TokenStore& store, const PackScheduleSettings& settings, Learner& learner,
                                  const Context& ctx, const ProgressOptions& progress);
 

@@ -9,7 +9,7 @@
 namespace colonnade {
 namespace {
 
-// A handler can reach nothing but a static of this type.
+// A signal handler can only use static variables of this type.
 volatile sig_atomic_t received_signal = 0;
 volatile time_t received_at = 0, grace_seconds = 0;
 constexpr int signals[] = {SIGINT, SIGTERM, SIGUSR1};

@@ -1,20 +1,20 @@
 #pragma once
-// SIGINT, SIGTERM and SIGUSR1 (which mpirun passes on to its ranks) as a question the trainer asks between steps. A
-// second signal ends the process at once.
+// StopSignal: records SIGINT, SIGTERM and SIGUSR1 (which mpirun forwards to its ranks), so that the trainer can stop
+// between steps. A second signal ends the process at once.
 
 namespace colonnade {
 
 class StopSignal {
   public:
-    /// Installs the handlers; one instance at a time. Signals within `grace` seconds of the first count as the same one: a
-    /// rank may get what the user sent to everybody from mpirun as well.
+    /// Installs the handlers; one instance at a time. Signals within `grace` seconds of the first count as the same
+    /// signal: a rank may receive the user's signal both directly and from mpirun.
     explicit StopSignal(int grace = 0);
-    ~StopSignal();  ///< puts the old ones back
+    ~StopSignal();  ///< restores the old handlers
     StopSignal(const StopSignal&) = delete;
     StopSignal& operator=(const StopSignal&) = delete;
-    /// The signal once one came, else 0.
+    /// The signal received, or 0.
     int number() const;
-    /// "SIGTERM", "SIGINT" or "SIGUSR1" once one came, else null.
+    /// "SIGTERM", "SIGINT" or "SIGUSR1"; null if no signal was received.
     const char* received() const { return name(number()); }
     static const char* name(int number);
 };

@@ -1,14 +1,17 @@
 #include "train/run/trainer.h"
 
-#include <fmt/ranges.h>
-
 #include <cmath>
 #include <filesystem>
 
 #include "data/store/unigram.h"
+#include "engine/device/human_units.h"
+#include "engine/device/timing.h"
+#include "engine/io/files.h"
 #include "train/folders/adapter_folder.h"
 #include "train/folders/export.h"
-#include "train/log/curve_picture.h"
+#include "train/run/learner_options.h"
+#include "train/run/run_plan.h"
+#include "train/run/run_summary.h"
 
 namespace colonnade {
 namespace {
@@ -24,13 +27,9 @@ PackSchedule make_schedule(const Session& s, int ranks) {
                          .max_steps = c.max_steps});
 }
 
-/// Of a checkpoint's reference key.
+/// A checkpoint's reference key, for messages.
 std::string reference_text(const std::string& key) {
-    return key.empty() ? "none kept" : fmt::format("key {:.16}", key);
-}
-
-double since(std::chrono::steady_clock::time_point start) {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return key.empty() ? "none" : fmt::format("key {:.16}", key);
 }
 
 }  // namespace
@@ -57,29 +56,32 @@ void Trainer::open_output_dir() {
     if (error) fail(Exit::storage, "output_dir {}: {}", dir, error.message());
     lock_ = std::make_unique<FolderLock>(dir);
     remove_leftovers(dir);
-    // Only the newest checkpoint is gone on with in place: beside later ones a run would mix with that other run.
+    // A run continues in place only from the newest checkpoint; later ones belong to another run.
     const std::vector<int64_t> old = checkpoint_steps(dir);
     const std::string& from = config_.resume_from_checkpoint;
     if (!old.empty() && (from == "auto" || fs::equivalent(from, checkpoint_folder(dir, old.back()), error))) return;
     const bool used = !old.empty() || fs::exists(dir + "/config.json") || is_adapter_folder(dir);
     if (used && !config_.overwrite_output_dir)
         fail(Exit::config,
-             "output_dir {} holds a {} already: choose another, {}or set overwrite_output_dir: true to lose it", dir,
-             old.empty() ? "model" : "run",
-             old.empty() ? "" : "or set resume_from_checkpoint: auto to go on with it, ");
+             "output_dir {} already contains a {}: {}set overwrite_output_dir: true to discard it, or choose another "
+             "folder",
+             dir, old.empty() ? "model" : "run",
+             old.empty() ? "" : "set resume_from_checkpoint: auto to continue it, ");
 }
 
 void Trainer::resume(const std::string& folder) {
     state_ = load_checkpoint(folder, *learner_);
     if (state_.data_key != session_.data_key)
         fail(Exit::config,
-             "{}: made from other data or other data settings (key {:.16}, now {:.16}); train in another output_dir",
+             "{}: made from other data or with other data settings (key {:.16}, now {:.16}); train in another "
+             "output_dir",
              folder, state_.data_key, session_.data_key);
     if (state_.reference_key != references_.key)
         fail(Exit::config, "{}: made with another reference ({}, now {}); train in another output_dir", folder,
              reference_text(state_.reference_key), reference_text(references_.key));
     if (state_.step > schedule_.total_steps())
-        fail(Exit::config, "{}: is at step {}, the run ends at {}", folder, state_.step, schedule_.total_steps());
+        fail(Exit::config, "{}: is at step {}, but the run ends at step {}", folder, state_.step,
+             schedule_.total_steps());
     note_changes_since(folder);
     last_save_step_ = enqueued_ = state_.step;
     window_.loss = state_.since_log;
@@ -89,16 +91,17 @@ void Trainer::resume(const std::string& folder) {
 void Trainer::note_changes_since(const std::string& folder) const {
     const Config then = parse_config(state_.config_yaml, folder + "/config.yaml").config;
     for (const std::string& change : config_changes(then, config_))
-        say("note: since the checkpoint the config has changed, the run is no longer that of an unbroken one: {}\n",
+        say("note: the config changed since this checkpoint, so results will differ from an uninterrupted run: {}\n",
             change);
     const int64_t packs = schedule_.settings().layout.packs_per_step();
     if (state_.packs_per_step > 0 && state_.packs_per_step != packs)
-        say("note: since the checkpoint the packs of a step have changed from {} to {}: some samples of this epoch "
-            "come "
-            "twice or not at all\n",
+        say("note: the number of packs per step changed from {} to {} since this checkpoint: some samples of this "
+            "epoch "
+            "come twice or not at all\n",
             state_.packs_per_step, packs);
     else if (state_.ranks != ranks_.size())
-        say("note: the checkpoint was made by {} ranks, now there are {}: same samples in the same order, sums round "
+        say("note: {} ranks made the checkpoint, now there are {}: the samples and their order are the same, sums "
+            "round "
             "differently\n",
             state_.ranks, ranks_.size());
 }
@@ -132,7 +135,7 @@ void Trainer::start() {
             return resume(folder);
         }
         if (!ranks_.first()) return;
-        // What overwrite_output_dir gives up, now that nothing else can be wrong.
+        // Checkpoints that overwrite_output_dir discards, now that nothing else can fail.
         for (const int64_t step : checkpoint_steps(config_.output_dir))
             remove_folder(checkpoint_folder(config_.output_dir, step));
     });
@@ -145,7 +148,10 @@ void Trainer::start() {
     ranks_.together("logs", [&] {
         if (!ranks_.first()) return;
         write_file_atomically(config_.output_dir + "/config.yaml", state_.config_yaml);
-        log_ = std::make_unique<MetricsLog>(config_.output_dir, config_.report_to,
+        const std::set<Report>& reports = config_.report_to;
+        const LogFiles files{.jsonl = reports.contains(Report::jsonl),
+                             .tensorboard = reports.contains(Report::tensorboard)};
+        log_ = std::make_unique<MetricsLog>(config_.output_dir, files,
                                             folder.empty() ? std::nullopt : std::optional(state_.step));
     });
     if (config_.param_checksum_steps > 0) check_weights();
@@ -162,58 +168,7 @@ void Trainer::check_weights() {
 }
 
 std::string Trainer::plan() {
-    const Config& c = config_;
-    const ModelConfig& m = session_.model;
-    const TokenStore& train = session_.train.store;
-    const ParameterList parameters(m);
-    const int64_t steps = schedule_.total_steps();
-    const std::vector<int64_t> lengths = train.lengths();
-    const std::vector<double> weights = train.target_weights(), pairs = train.pairs();
-    const StepLayout& layout = schedule_.settings().layout;
-    StepTotals total;
-    int64_t packs = 0;
-    for (int64_t step = 0; step < steps; ++step) {
-        const auto at = schedule_.locate(step);
-        const PackPlan& epoch = schedule_.plan(at.epoch);
-        const StepTotals t = step_totals(epoch, layout, at.step, lengths, weights, pairs);
-        total.tokens += t.tokens;
-        total.samples += t.samples;
-        total.weight += t.weight;
-        total.pairs += t.pairs;
-        packs += std::min(layout.packs_per_step(), epoch.packs() - at.step * layout.packs_per_step());
-    }
-    const double fill = static_cast<double>(total.tokens) / static_cast<double>(packs * c.packing_length);
-    const Arena arena = Learner::plan(m, learner_options(c, ranks_), session_.device);
-    std::string text;
-    const auto line = [&](const char* what, const std::string& value) {
-        text += fmt::format("{:<10} {}\n", what, value);
-    };
-    line("model", fmt::format("{}, {} layers of {}, {} heads ({} kv) of {}, vocabulary {}: {} parameters",
-                              name_of(m.architecture), m.num_hidden_layers, m.hidden_size, m.num_attention_heads,
-                              m.num_key_value_heads, m.head_dim, m.vocab_size,
-                              human_count(static_cast<double>(parameters.count()))));
-    if (const auto lora = lora_settings(c))
-        line("lora", fmt::format("rank {}, scale {}, on {}: {} parameters are trained, the model's are frozen",
-                                 lora->rank, lora->scale(), fmt::join(lora->targets, ", "),
-                                 human_count(static_cast<double>(lora_parameters(m, *lora).count()))));
-    line("data", fmt::format("train {} samples, {} tokens; eval {} samples, {} tokens", train.size(), train.tokens(),
-                             session_.eval.store.size(), session_.eval.store.tokens()));
-    line("steps", fmt::format("{} of {} packs ({} micro-steps of {}{})", steps, layout.packs_per_step(),
-                              layout.accumulation, layout.per_device_batch,
-                              ranks_.several() ? fmt::format(" on each of {} ranks", layout.ranks) : ""));
-    line("run", fmt::format("{} samples, {} tokens ({:.0f} learned) in {} packs of {}, {:.1f} % full", total.samples,
-                            total.tokens, total.weight, packs, c.packing_length, 100 * fill));
-    if (c.stage == Stage::dpo || c.stage == Stage::rm)
-        line("pairs",
-             fmt::format("{:.0f}, {:.1f} a step on average", total.pairs, total.pairs / static_cast<double>(steps)));
-    const double per_step = 1 / static_cast<double>(steps);
-    line("per step",
-         fmt::format("{:.1f} samples, {:.0f} tokens on average", static_cast<double>(total.samples) * per_step,
-                     static_cast<double>(total.tokens) * per_step));
-    text += fmt::format("memory of {} {}\n", ranks_.several() ? "each rank:" : "the", device_text(session_)) +
-            arena.table();
-    const std::string stores = human_bytes(train.bytes() + session_.eval.store.bytes());
-    return text + fmt::format("  {:<24} {:>12}\n", "token stores (host)", stores);
+    return plan_text(session_, schedule_, ranks_);
 }
 
 void Trainer::run() {
@@ -229,14 +184,13 @@ void Trainer::train() {
     for (const std::string& notice : session_.notices) say("note: {}\n", notice);
     const int64_t packs = schedule_.plan(0).packs(), packs_per_step = schedule_.settings().layout.packs_per_step();
     if (ranks_.several() && packs < packs_per_step)
-        say("note: an epoch has {} packs, a step takes {}: some ranks have nothing to learn from\n", packs,
-            packs_per_step);
+        say("note: an epoch has {} packs, a step takes {}: some ranks get no samples\n", packs, packs_per_step);
     if (ranks_.first()) say("{}\n", plan());
     start();
     const bool predicts = config_.stage == Stage::pt || config_.stage == Stage::sft;
     if (ranks_.first() && predicts && session_.eval.store.size() > 0) {
         unigram_loss_ = unigram_loss(session_.train.store, session_.eval.store, session_.model.vocab_size);
-        say("eval: a unigram model of the training targets has loss {:.4f}\n", unigram_loss_);
+        say("baseline: a unigram model scores {:.4f} on the evaluation set\n", unigram_loss_);
     }
     std::fflush(stdout);
 
@@ -253,7 +207,7 @@ void Trainer::train() {
         const bool epoch_ends = batch->epoch_step + 1 == batch->epoch_steps;
         train_step(loader, std::move(*batch));
         const int signal = stop_signal(stop);
-        // Whatever looks at the weights looks at them after this very step. The CPU has nothing to gain by waiting.
+        // Evaluation, checkpoints and checks need the weights after this step. On the CPU, steps do not overlap anyway.
         const bool due = eval_due(epoch_ends) || save_due(epoch_ends) || weights_check_due();
         if (due || !gpu_ || signal || enqueued_ == schedule_.total_steps()) complete_step();
         if (weights_check_due()) check_weights();
@@ -263,7 +217,7 @@ void Trainer::train() {
             complete_step();
             progress_->finish();
             if (last_save_step_ != state_.step) save();
-            say("stopped by {} after step {} of {}; set resume_from_checkpoint: auto to go on\n",
+            say("stopped by {} after step {} of {}; set resume_from_checkpoint: auto to continue\n",
                 StopSignal::name(signal), state_.step, schedule_.total_steps());
             return;
         }
@@ -273,14 +227,14 @@ void Trainer::train() {
 }
 
 bool Trainer::eval_due(bool epoch_ends) const {
-    const When when = config_.eval_strategy;
-    return (when == When::steps && enqueued_ % config_.eval_steps == 0) || (when == When::epoch && epoch_ends) ||
-           (when != When::no && enqueued_ == schedule_.total_steps());
+    const Every every = config_.eval_strategy;
+    return (every == Every::steps && enqueued_ % config_.eval_steps == 0) || (every == Every::epoch && epoch_ends) ||
+           (every != Every::never && enqueued_ == schedule_.total_steps());
 }
 
 bool Trainer::save_due(bool epoch_ends) const {
-    const When when = config_.save_strategy;
-    return (when == When::steps && enqueued_ % config_.save_steps == 0) || (when == When::epoch && epoch_ends);
+    const Every every = config_.save_strategy;
+    return (every == Every::steps && enqueued_ % config_.save_steps == 0) || (every == Every::epoch && epoch_ends);
 }
 
 void Trainer::train_step(Loader& loader, LoadedBatch batch) {
@@ -312,12 +266,12 @@ void Trainer::complete_step() {
     if (!under_way_) return;
     const StepUnderWay step = *std::exchange(under_way_, std::nullopt);
     const StepResult result = [&] {
-        // On a GPU the exchange of gradients is enqueued, and this is where the host waits for it.
+        // On a GPU the exchange of gradients is only enqueued; the host waits for it here.
         const Watchdog::Wait wait(gpu_ ? ranks_.watchdog() : nullptr, "result of the step");
         return learner_->result();
     }();
-    // Where steps overlap, a step's time begins when the one before is done.
-    const double seconds = since(std::max(step.start, last_completed_));
+    // If steps overlap, the time of a step begins when the previous one is done.
+    const double seconds = seconds_since(std::max(step.start, last_completed_));
     last_completed_ = Clock::now();
     for (Window* w : {&window_, &run_}) {
         w->loss += result.loss;
@@ -338,14 +292,14 @@ void Trainer::complete_step() {
 
 void Trainer::check_first_loss(double loss) const {
     const std::optional<double> expected = references_.key.empty() ? std::nullopt : objective().untrained_loss();
-    // Sums over hundreds of tokens, in bf16 over other packs.
+    // Log-probabilities sum over hundreds of tokens; in bf16 they also depend on the packs.
     const double bound = gpu_ ? 0.05 : 1e-3;
-    // Dropout of adapters that are not fresh is no part of the reference.
+    // The reference has no dropout; fresh adapters add nothing, with dropout or without.
     const bool is_reference =
         config_.ref_model_name_or_path.empty() && (config_.lora_dropout == 0 || config_.adapter_name_or_path.empty());
     if (!expected || !is_reference || std::abs(loss - *expected) <= bound * *expected) return;
     progress_->print(
-        fmt::format("warning: the first loss is {:.6f}, but {:.6f} where the policy still is the reference: does the "
+        fmt::format("warning: the first loss is {:.6f}, but a policy equal to the reference has {:.6f}: does the "
                     "reference in {} belong to these weights and data?",
                     loss, *expected, config_.prepared_path));
 }
@@ -395,7 +349,7 @@ void Trainer::evaluate() {
     }
     const LossSums sums = over_ranks(own);
     const auto tokens = static_cast<double>(store.tokens());
-    const double seconds = since(start);
+    const double seconds = seconds_since(start);
     last_eval_step_ = state_.step;
     last_eval_ = sums;
     std::vector<Metric> metrics = {{"eval_loss", sums.mean()}};
@@ -414,8 +368,8 @@ void Trainer::evaluate() {
 
 void Trainer::save() {
     const std::string folder = checkpoint_folder(config_.output_dir, state_.step);
-    const bool there = ranks_.max("checkpoint", ranks_.first() && fs::exists(folder)) > 0;
-    if (there) return;  // resumed right here
+    const bool exists = ranks_.max("checkpoint", ranks_.first() && fs::exists(folder)) > 0;
+    if (exists) return;  // the run resumed from it
     state_.since_log = window_.loss;
     if (ranks_.first())
         save_checkpoint(folder, *learner_, state_);
@@ -423,16 +377,15 @@ void Trainer::save() {
         contribute_to_checkpoint(*learner_);
     last_save_step_ = state_.step;
     if (ranks_.first()) rotate_checkpoints(config_.output_dir, config_.save_total_limit);
-    ranks_.barrier("checkpoint", true);
+    ranks_.barrier("checkpoint", Deadline::none);
 }
 
 void Trainer::finish() {
-    if (config_.save_strategy != When::no && last_save_step_ != state_.step) save();
+    if (config_.save_strategy != Every::never && last_save_step_ != state_.step) save();
     ExportRequest result = export_request(config_, session_.encoder, *learner_, config_.output_dir);
     const bool sharded = result.weights.numel() != learner_->parameters().size();
     const HostCopy whole = sharded ? learner_->whole(result.weights) : HostCopy::blank(DType::f32, 0);
     if (sharded) result.weights = whole.tensor(), result.gpu = nullptr;
-    const std::string merged = config_.output_dir + "/merged";
     if (ranks_.first()) {
         if (const auto& lora = learner_->options().lora)
             export_adapter(result, *lora);
@@ -440,33 +393,18 @@ void Trainer::finish() {
             export_model(result);
         if (config_.export_merged)
             export_merged_copy(config_, session_.encoder, *learner_, HostCopy::of(result.gpu, result.weights).tensor(),
-                               merged);
+                               merged_folder(config_));
     }
-    ranks_.barrier("the exported model", true);
+    ranks_.barrier("the exported model", Deadline::none);
     if (!ranks_.first()) return;
-    fmt::print("\n");
-    if (config_.report_to.contains(Report::jsonl)) show_curves();
-    const auto line = [](const char* what, const std::string& value) { fmt::print("{:<14} {}\n", what, value); };
-    line("trained", fmt::format("{} steps, {} tokens in {}, {:.0f} tokens/s", run_.steps, human_count(run_.tokens),
-                                human_duration(run_.seconds), run_.seconds > 0 ? run_.tokens / run_.seconds : 0));
-    line("packing", fmt::format("{:.1f} % full", 100 * schedule_.plan(0).fill));
-    if (last_eval_step_ >= 0) line("eval", objective().figures(last_eval_, true));
-    if (unigram_loss_ > 0) line("unigram loss", fmt::format("{:.4f}", unigram_loss_));
-    line(learner_->options().lora ? "adapters" : "model", config_.output_dir);
-    if (config_.export_merged) line("merged model", merged);
-}
-
-// Loss curves of the whole log, what was before a resume included.
-void Trainer::show_curves() const {
-    const std::string log = config_.output_dir + "/metrics.jsonl", path = config_.output_dir + "/loss.png";
-    const Series loss = read_series(log, "loss"), eval = read_series(log, "eval_loss");
-    std::vector<Series> series = {loss, eval};
-    const double last = static_cast<double>(state_.step);
-    if (unigram_loss_ > 0) series.push_back({"unigram", {0, last}, {unigram_loss_, unigram_loss_}});
-    draw_curves(path, series, {.title = "loss"});
-    fmt::print("{}\n{:<14} {}\n", curve_text(loss), "curves", path);
-    if (!eval.steps.empty() && eval.steps.front() == 0)
-        fmt::print("{:<14} {:.4f} before training\n", "eval loss", eval.values.front());
+    const bool evaluated = last_eval_step_ >= 0;
+    print_summary(config_, {.steps = run_.steps,
+                            .last_step = state_.step,
+                            .tokens = run_.tokens,
+                            .seconds = run_.seconds,
+                            .fill = schedule_.plan(0).fill,
+                            .eval = evaluated ? objective().figures(last_eval_, true) : std::string(),
+                            .unigram_loss = unigram_loss_});
 }
 
 }  // namespace colonnade

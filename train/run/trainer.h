@@ -1,10 +1,10 @@
 #pragma once
-// Trainer: the loop. Micro-steps from the loader into the learner, an update per step, and every so many steps a line
-// of metrics, an evaluation, a checkpoint. What happens at which step is a pure function of the config and the data, so
-// that a run stopped anywhere and resumed gives the same bits as one that was not.
+// Trainer: the training loop. It feeds micro-steps from the loader to the learner, updates the weights once per step,
+// and at intervals writes metrics, evaluates and saves a checkpoint. The schedule of all this is a pure function of the
+// config and the data, so that a run that was stopped and resumed gives the same bits as an uninterrupted one.
 //
-// With several ranks (engine/ranks/ranks.h) every rank has a Trainer and all do the same, each with its own packs. Rank 0 alone
-// writes files and speaks. Whether to stop, where to resume and what failed they agree on.
+// With several ranks (engine/ranks/ranks.h) every rank has a Trainer; all do the same on their own packs. Only rank 0
+// writes files and prints. The ranks agree on when to stop, where to resume, and which error ended the run.
 
 #include <chrono>
 #include <memory>
@@ -13,6 +13,7 @@
 
 #include "data/packing/loader.h"
 #include "engine/io/files.h"
+#include "engine/io/folder_lock.h"
 #include "engine/io/progress.h"
 #include "train/folders/checkpoint.h"
 #include "train/log/metrics_log.h"
@@ -27,11 +28,14 @@ namespace colonnade {
 class Trainer {
   public:
     explicit Trainer(Session session, const Ranks& ranks = one_rank());
+    Trainer(const Trainer&) = delete;  // config_ refers to session_
+    Trainer& operator=(const Trainer&) = delete;
 
-    /// Exact steps, samples, tokens and bytes of the run, as text. Allocates nothing, touches no file of the run.
+    /// The exact numbers of steps, samples, tokens and bytes of the run, as text. Allocates nothing on the device and
+    /// touches no file of the run.
     std::string plan();
-    /// Trains, evaluates, saves, exports. SIGTERM, SIGINT and SIGUSR1, on whichever rank, save a checkpoint after the current
-    /// step and return.
+    /// Trains, evaluates, saves, exports. After SIGTERM, SIGINT or SIGUSR1 on any rank, it saves a checkpoint at the
+    /// end of the current step and returns.
     void run();
 
   private:
@@ -44,24 +48,24 @@ class Trainer {
         int64_t steps = 0;
     };
 
-    /// A step whose work is enqueued. On a GPU its result is read when the next one is under way.
+    /// A step whose work is enqueued. On a GPU its result is read while the next step runs.
     struct StepUnderWay {
-        int64_t step;  ///< steps done with it
-        double epoch;  ///< passes over the data with it
+        int64_t step;  ///< steps done, this one included
+        double epoch;  ///< passes over the data, this step included
         StepTotals totals;
         double learning_rate;
         Clock::time_point start;
     };
 
     void train();
-    /// To stdout, from rank 0.
+    /// Prints to stdout, on rank 0 only.
     template <typename... Args>
     void say(fmt::format_string<Args...> format, Args&&... args) const {
         if (ranks_.first()) fmt::print(format, std::forward<Args>(args)...);
     }
     const Objective& objective() const { return learner_->objective(); }
     void log(const std::vector<Metric>& metrics) const;
-    /// The signal that any rank got, else 0.
+    /// The signal that any rank received, or 0.
     int stop_signal(const StopSignal& stop) const;
     void note_changes_since(const std::string& folder) const;
     bool weights_check_due() const;
@@ -69,29 +73,27 @@ class Trainer {
     void open_output_dir();
     void start();
     void resume(const std::string& folder);
-    /// Enqueues a step and completes the one before.
+    /// Enqueues a step and completes the previous one.
     void train_step(Loader& loader, LoadedBatch first);
-    /// Waits for the step under way, if any, and counts it.
+    /// Waits for the step under way, if there is one, and counts it.
     void complete_step();
     void log_window(const StepResult& result, double learning_rate);
-    /// Warns where the first loss is not that of a policy that still is the reference.
+    /// Warns if the first loss is not that of a policy equal to its reference.
     void check_first_loss(double loss) const;
-    /// What is due when a step is done and nothing is under way: evaluation, a checkpoint.
     bool eval_due(bool epoch_ends) const;
     bool save_due(bool epoch_ends) const;
     void evaluate();
-    /// Of all ranks together.
+    /// Adds up the sums of all ranks.
     LossSums over_ranks(const LossSums& own) const;
     void save();
     void finish();
-    void show_curves() const;
 
     const Ranks& ranks_;
     Session session_;
     const Config& config_;
     PackSchedule schedule_;
     LrSchedule rates_;
-    References references_;  ///< empty where the objective compares with none
+    References references_;  ///< empty if the objective uses none
     std::unique_ptr<FolderLock> lock_;
     std::unique_ptr<Gpu> gpu_;                    ///< null on the CPU
     std::unique_ptr<Communicator> communicator_;  ///< null with one rank
@@ -101,9 +103,9 @@ class Trainer {
     std::unique_ptr<Progress> progress_;
     TrainerState state_;
     std::optional<StepUnderWay> under_way_;
-    int64_t enqueued_ = 0;  ///< steps done, with the one under way
+    int64_t enqueued_ = 0;  ///< steps done, the one under way included
     Clock::time_point last_completed_{};
-    Window window_, run_;  ///< since the last line, since the process began
+    Window window_, run_;  ///< since the last log line; since the process began
     double epoch_ = 0;     ///< passes over the data so far
     double unigram_loss_ = 0;
     LossSums last_eval_;

@@ -67,7 +67,7 @@ GradientSync::GradientSync(const ParameterList& parameters, const GradientSyncOp
 
 int64_t GradientSync::state_size() const {
     int64_t elements = 0;
-    for (const Slice& s : state()) elements += s.size();
+    for (const Range& s : state()) elements += s.size();
     return elements;
 }
 
@@ -84,7 +84,7 @@ int64_t GradientSync::embedding_width() const {
 
 void GradientSync::start(const Context& ctx, const GradientSyncMemory& memory, int64_t layer) {
     if (!active()) return;
-    const PhaseTimer timer(ctx.gpu ? Context() : ctx, "gradient sync");  // a GPU only enqueues here
+    const PhaseTimer timer = PhaseTimer::on_cpu(ctx, "gradient sync");  // a GPU only enqueues here
     while (sums_.size() < buckets_.size()) {
         const bool of_embedding = hidden_ > 0 && sums_.empty();
         const GradientBucket& bucket = of_embedding ? buckets_.back() : buckets_[sums_.size() - (hidden_ > 0 ? 1 : 0)];
@@ -92,12 +92,13 @@ void GradientSync::start(const Context& ctx, const GradientSyncMemory& memory, i
             rows_awaited_ = true;
         else if (bucket.first_layer < layer)
             return;
-        sums_.push_back(options_.communicator->sum({.flat = memory.gradients,
-                                                    .bucket = bucket.elements,
-                                                    .scattered = sharded(),
-                                                    .wire = options_.wire,
-                                                    .scratch = memory.scratch,
-                                                    .what = "gradients of " + bucket.name}));
+        const Communicator::Reduce sum{.flat = memory.gradients,
+                                       .bucket = bucket.elements,
+                                       .wire = options_.wire,
+                                       .scratch = memory.scratch,
+                                       .what = "gradients of " + bucket.name};
+        sums_.push_back(sharded() ? options_.communicator->reduce_scatter(sum)
+                                  : options_.communicator->all_reduce(sum));
     }
 }
 
@@ -108,7 +109,7 @@ void GradientSync::add_embedding(const Context& ctx, const GradientSyncMemory& m
         {
             const PhaseTimer timer(ctx, "gradient sync");
             if (rank == options_.rank) memory.rows.fill(ctx, dout, index);
-            options_.communicator->wait(options_.communicator->spread(
+            options_.communicator->wait(options_.communicator->broadcast(
                 {.data = memory.rows.message, .from = rank, .what = "gradients of the embedding"}));
         }
         embedding_backward(ctx, {.dweight = memory.embedding, .dout = memory.rows.dout, .index = memory.rows.index});
@@ -125,18 +126,18 @@ void GradientSync::finish(const Context& ctx, const GradientSyncMemory& memory) 
     sums_.clear();
 }
 
-void GradientSync::combine(const Context& ctx, const std::vector<Communicator::Numbers>& numbers) const {
+void GradientSync::combine(const Context& ctx, const std::vector<Communicator::Scalars>& numbers) const {
     if (!active()) return;
     const PhaseTimer timer(ctx, "gradient sync");
-    options_.communicator->combine(numbers);
+    options_.communicator->all_reduce_scalars(numbers);
 }
 
 void GradientSync::share(const Tensor& weights, const Tensor& scratch, size_t bucket) {
     if (!active()) return;
-    shares_[bucket] = options_.communicator->share({.flat = weights,
-                                                    .bucket = buckets_[bucket].elements,
-                                                    .scratch = scratch,
-                                                    .what = "weights of " + buckets_[bucket].name});
+    shares_[bucket] = options_.communicator->all_gather({.flat = weights,
+                                                         .bucket = buckets_[bucket].elements,
+                                                         .scratch = scratch,
+                                                         .what = "weights of " + buckets_[bucket].name});
 }
 
 void GradientSync::await_weights(int64_t layer) {
@@ -152,9 +153,9 @@ void GradientSync::await_weights() {
 }
 
 void GradientSync::collect(const Tensor& into, const Tensor& own) const {
-    std::vector<Slice> buckets;
+    std::vector<Range> buckets;
     for (const GradientBucket& bucket : buckets_) buckets.push_back(bucket.elements);
-    options_.communicator->collect(into, own, buckets);
+    options_.communicator->gather(into, own, buckets);
 }
 
 }  // namespace colonnade

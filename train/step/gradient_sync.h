@@ -22,7 +22,7 @@
 namespace colonnade {
 
 struct GradientBucket {
-    Slice elements;
+    Range elements;
     int64_t first_layer, last_layer;  ///< as LayerHooks counts them; backward comes to first_layer last
     std::string name;                 ///< "layer 3", "embedding"
 };
@@ -51,9 +51,9 @@ class GradientSync {
 
     bool sharded() const { return options_.zero_stage > 0 && options_.ranks > 1; }
     /// The slices of the flat buffers whose squares this rank adds to the norm: its part of every bucket, or all.
-    const std::vector<Slice>& owned() const { return owned_; }
+    const std::vector<Range>& owned() const { return owned_; }
     /// The slices whose optimizer state this rank keeps, one after the other: owned() where sharded, else all.
-    const std::vector<Slice>& state() const { return sharded() ? owned_ : whole_; }
+    const std::vector<Range>& state() const { return sharded() ? owned_ : whole_; }
     int64_t state_size() const;
     size_t scratch_bytes(Device device, DType dtype) const;
     /// Elements of a row of GradientSyncMemory::rows; 0: none are wanted.
@@ -70,7 +70,7 @@ class GradientSync {
     /// Does what was not done, and lets the compute stream wait for all.
     void finish(const Context& ctx, const GradientSyncMemory& memory);
     /// A few f64 of the step, over all ranks.
-    void combine(const Context& ctx, const std::vector<Communicator::Numbers>& numbers) const;
+    void combine(const Context& ctx, const std::vector<Communicator::Scalars>& numbers) const;
 
     /// Where sharded: the owned part of state()[bucket] has new weights, which everybody gets.
     void share(const Tensor& weights, const Tensor& scratch, size_t bucket);
@@ -91,7 +91,7 @@ class GradientSync {
 
     GradientSyncOptions options_;
     std::vector<GradientBucket> buckets_;
-    std::vector<Slice> owned_, whole_;
+    std::vector<Range> owned_, whole_;
     int64_t hidden_ = 0;         ///< of the embedding, the last bucket, where it is trained: its sum goes first
     bool rows_awaited_ = false;  ///< in this step, where embedding_by_rows()
     bool exchange_ = true;

@@ -7,7 +7,7 @@
 
 #include "engine/device/checksum.h"
 #include "engine/device/device_memory.h"
-#include "engine/io/files.h"
+#include "engine/io/sha256.h"
 
 namespace colonnade {
 namespace {
@@ -134,7 +134,7 @@ void Learner::fill_weights(const std::function<void(const Tensor&)>& fill) {
         const float* from = whole.tensor().as<float>();
         upload_as_bf16(*options_.gpu, state_.copy, from);
         int64_t at = 0;
-        for (const Slice& s : sync_.state()) {
+        for (const Range& s : sync_.state()) {
             if (s.size() > 0) options_.gpu->upload(state_.weights.slice(0, at, at + s.size()), from + s.begin);
             at += s.size();
         }
@@ -286,11 +286,11 @@ Tensor Learner::norm_and_clip() const {
 
 void Learner::update_weights(const Context& ctx, const AdamWSettings& settings, double learning_rate) {
     sync_.await_weights();  // no weight may change that is still on its way
-    const std::vector<Slice>& slices = sync_.state();
+    const std::vector<Range>& slices = sync_.state();
     // Forward begins with what lies last.
     int64_t at = sync_.state_size();
     for (size_t i = slices.size(); i-- > 0;) {
-        const Slice& s = slices[i];
+        const Range& s = slices[i];
         at -= s.size();
         const auto kept = [&](const Tensor& t) { return t.slice(0, at, at + s.size()); };
         const auto of_all = [&](const Tensor& t) { return t.slice(0, s.begin, s.end); };
@@ -320,11 +320,13 @@ void Learner::update(const Context& ctx, const AdamWSettings& settings, double l
     sync_.finish(ctx, sync_memory_);
     const auto outcome = [&](int64_t begin, int64_t end) { return state_.outcome.slice(0, begin, end); };
     const Tensor squares = outcome(loss_sums, loss_sums + 1);
-    for (const Slice& s : sync_.owned())
+    for (const Range& s : sync_.owned())
         add_squares(
             ctx,
             {.sum = squares, .gradients = state_.gradients.slice(0, s.begin, s.end), .scratch = state_.norm_scratch});
-    sync_.combine(ctx, {{outcome(0, LossSums::sums)}, {outcome(LossSums::sums, LossSums::count), true}, {squares}});
+    sync_.combine(
+        ctx,
+        {{outcome(0, LossSums::sums)}, {outcome(LossSums::sums, LossSums::count), Communicator::Op::max}, {squares}});
     clip_factor(ctx, {.out = norm_and_clip(), .max_norm = max_norm});
     ++updates_;
     update_weights(ctx, settings, learning_rate);
@@ -348,7 +350,7 @@ std::string Learner::first_bad_gradient() const {
     dispatch_float(gradients.tensor().dtype, [&]<typename T>() {
         const T* g = gradients.tensor().as<T>();
         for (const Parameter& p : parameters_.all())
-            for (const Slice& s : sync_.owned())
+            for (const Range& s : sync_.owned())
                 for (int64_t i = std::max(p.begin, s.begin); bad.empty() && i < std::min(p.begin + p.size(), s.end);
                      ++i)
                     if (!std::isfinite(g[i])) bad = p.name;

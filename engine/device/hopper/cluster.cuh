@@ -1,6 +1,6 @@
 #pragma once
-// Clusters on sm_90a: CTAs that run at the same time, load for each other and arrive at each other's barriers. Ranks count
-// from 0 within a one-dimensional cluster. The same variable lies at the same address in every CTA's shared memory.
+// Clusters on sm_90a: CTAs that run at the same time, load data for each other and arrive at each other's barriers.
+// Ranks count from 0 within a one-dimensional cluster. A variable has the same address in every CTA's shared memory.
 
 #include "engine/device/hopper/ptx.cuh"
 
@@ -11,11 +11,12 @@ __device__ inline uint32_t cluster_rank() {
     asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
     return rank;
 }
-/// All threads of all CTAs, by whole warps: barriers are initialised, or nobody needs another's shared memory any more.
+/// Called by all threads of all CTAs, in whole warps: after barriers are initialised, and before a CTA whose shared
+/// memory others use may end.
 __device__ inline void sync_cluster() {
     asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
-/// At the barrier of the CTA of that rank which lies where `barrier` does here.
+/// Arrives at the barrier at the same shared-memory address in the CTA with that cluster rank.
 __device__ inline void arrive_at(uint32_t barrier, uint32_t rank) {
     asm volatile(
         "{\n\t.reg .b32 there;\n\tmapa.shared::cluster.u32 there, %0, %1;\n\t"
@@ -23,8 +24,8 @@ __device__ inline void arrive_at(uint32_t barrier, uint32_t rank) {
         "r"(rank)
         : "memory");
 }
-/// load_box() into every CTA whose rank is among the bits of `ranks`, at the same addresses, and announced to the barrier
-/// of each. It may come before that CTA expects it, not before the place is free there.
+/// load_box() into every CTA whose rank is set in the bit mask `ranks`, at the same addresses; the barrier of each
+/// counts the bytes. The data may arrive before that CTA expects it, but the destination must be free there.
 __device__ inline void load_box_to_all(uint32_t to, const CUtensorMap* map, uint32_t barrier, int column, int row,
                                        uint16_t ranks) {
     asm volatile(

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Compiler launcher of the Hopper kernels: fails where ptxas says that it serialises wgmma (C7510 to C7520), which is a
-# remark to it and costs a kernel half of its speed. Spills are errors by -Xptxas -warn-spills,-Werror (CMakeLists.txt).
+# Compiler launcher of the Hopper kernels: fails if ptxas reports that it serialises wgmma (C7510 to C7520). For ptxas
+# that is only a remark, but it costs half of a kernel's speed. -Xptxas -warn-spills,-Werror (CMakeLists.txt) makes
+# spills errors.
 set -o pipefail
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

@@ -1,15 +1,14 @@
 #pragma once
-// The sm_90a instructions that the Hopper kernels are made of (PTX ISA 9.0), one thin function each: mbarrier, TMA,
-// wgmma, stmatrix, ldmatrix, named barriers, setmaxnreg. Only kernels guarded by __CUDA_ARCH_FEAT_SM90_ALL may call
-// them.
+// The sm_90a instructions of the Hopper kernels (PTX ISA 9.0), one thin function each: mbarrier, TMA, wgmma, stmatrix,
+// ldmatrix, named barriers, setmaxnreg. Only kernels guarded by __CUDA_ARCH_FEAT_SM90_ALL may call them.
 //
 // Tiles in shared memory are bf16 with TMA's 128-byte swizzle. A tile of R rows (a multiple of 8) by D columns is
-// D / 64 slabs of R x 128 bytes, each on a 1024-byte boundary; the 16-byte chunk c of row r lies at chunk c ^ (r % 8).
-// Addresses in shared memory are the 32-bit ones of its own window.
+// D / 64 slabs of R x 128 bytes, each on a 1024-byte boundary; 16-byte chunk c of row r is stored as chunk c ^ (r % 8).
+// Addresses in shared memory are 32-bit addresses of the shared window.
 //
-// A warpgroup is 128 threads from a multiple of 128 on, the accumulator of a wgmma [64, N] lies in it as
+// A warpgroup is 128 threads that begin at a multiple of 128. It holds the accumulator of a wgmma [64, N] as
 //     d[4 j + 2 r + e] of lane l of warp w = (row 16 w + l / 4 + 8 r, column 8 j + 2 (l % 4) + e).
-// Rounded to bf16 in pairs, d[8 k .. 8 k + 7] are the four registers of A for columns 16 k .. 16 k + 15.
+// Rounded to bf16 in pairs, d[8 k .. 8 k + 7] are the four registers of operand A for columns 16 k .. 16 k + 15.
 
 #include <cuda.h>
 
@@ -22,21 +21,24 @@ __device__ inline uint32_t shared_address(const void* p) {
 }
 
 // --- mbarrier --------------------------------------------------------------------------------------------------------
-// A barrier completes a phase when `count` arrivals and all announced bytes are in. wait(parity) returns once the phase
-// of that parity is over: waiters for filling begin with 0, those for emptying with 1, which a fresh barrier grants.
+// A barrier completes a phase after `count` arrivals and all expected bytes. wait(parity) returns when the phase of
+// that parity is complete: waits for full begin with parity 0, waits for empty with 1, which a fresh barrier grants at
+// once.
 
 __device__ inline void init_barrier(uint32_t barrier, uint32_t count) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
 }
-/// By whoever initialised barriers, before the __syncthreads that publishes them: TMA sees them as well.
+/// Called by the thread that initialised barriers, before the __syncthreads that publishes them: makes them visible to
+/// TMA.
 __device__ inline void publish_barriers() {
     asm volatile("fence.mbarrier_init.release.cluster;\n\tfence.proxy.async.shared::cta;" ::: "memory");
 }
 __device__ inline void arrive(uint32_t barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
-/// A whole warp arrives: what its lanes did before comes before what a wait lets follow. After __syncwarp one lane can say
-/// so for all; racecheck of compute-sanitizer knows an arrival as that of its own lane alone, so for it all of them do.
+/// A whole warp arrives: the memory accesses of its lanes come before those that a wait on the barrier releases. After
+/// __syncwarp one lane can arrive for all; compute-sanitizer's racecheck does not understand that, so for it all lanes
+/// do.
 #if defined(COLONNADE_RACECHECK)
 constexpr int arrivals_of_warp = 32;
 #else
@@ -46,12 +48,12 @@ __device__ inline void arrive_as_warp(uint32_t barrier, unsigned lane) {
     __syncwarp();
     if (arrivals_of_warp == 32 || lane == 0) arrive(barrier);
 }
-/// Arrives and announces bytes that TMA will bring.
+/// Arrives, and makes the barrier expect bytes from TMA.
 __device__ inline void arrive_expecting(uint32_t barrier, uint32_t bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
-/// Traps when it has tried for half a second or more: a lost arrival becomes an error, not a hang. All in PTX: where
-/// the compiler sees a trap, ptxas 13.0 no longer follows setmaxnreg, and spills.
+/// Traps after half a second or more, so that a lost arrival is an error and not a hang. All of it is PTX: if the
+/// compiler sees a trap, ptxas 13.0 loses track of setmaxnreg, and spills.
 __device__ inline void wait(uint32_t barrier, uint32_t parity) {
     asm volatile(
         "{\n\t.reg .pred done, again;\n\t.reg .u32 tries;\n\tmov.u32 tries, 0;\n\t"
@@ -63,16 +65,16 @@ __device__ inline void wait(uint32_t barrier, uint32_t parity) {
 }
 
 // --- TMA -------------------------------------------------------------------------------------------------------------
-// Boxes are one slab. Maps of heads are rank 4, {head_dim, heads, rows, batch}, those of matrices {columns, rows}; see
+// A box is one slab. Maps of heads have rank 4, {head_dim, heads, rows, batch}, those of matrices {columns, rows}; see
 // tensor_map.h.
 
-/// Which data stays in L2 (cache policies as createpolicy makes them).
+/// L2 cache policies, as createpolicy encodes them.
 constexpr uint64_t evict_first = 0x12F0000000000000, evict_last = 0x14F0000000000000;
 
 __device__ inline void prefetch_map(const CUtensorMap* map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
-/// One thread. What lies outside of the tensor is filled with zeros, its bytes count.
+/// Called by one thread. Elements outside of the tensor are filled with zeros, and their bytes count.
 __device__ inline void load_slab(uint32_t to, const CUtensorMap* map, uint32_t barrier, int column, int head, int row,
                                  int batch, uint64_t policy) {
     asm volatile(
@@ -81,13 +83,14 @@ __device__ inline void load_slab(uint32_t to, const CUtensorMap* map, uint32_t b
         "l"(map), "r"(barrier), "r"(column), "r"(head), "r"(row), "r"(batch), "l"(policy)
         : "memory");
 }
-/// One thread, after what every writer of `from` fenced (fence_async) is known to it. Clips at the tensor's ends.
+/// Called by one thread, after it has synchronised with all writers of `from`, which called fence_async. Clips at the
+/// tensor's ends.
 __device__ inline void store_slab(const CUtensorMap* map, uint32_t from, int column, int head, int row, int batch) {
     asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4, %5}], [%1];" ::"l"(map),
                  "r"(from), "r"(column), "r"(head), "r"(row), "r"(batch)
                  : "memory");
 }
-/// The same of a matrix.
+/// The same for a matrix.
 __device__ inline void load_box(uint32_t to, const CUtensorMap* map, uint32_t barrier, int column, int row) {
     asm volatile(
         "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], "
@@ -113,7 +116,7 @@ __device__ inline void store_box(const CUtensorMap* map, uint32_t from, int colu
 __device__ inline void commit_stores() {
     asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
-/// Until the stores of this thread have read shared memory, but for its latest `pending` batches.
+/// Waits until this thread's stores have read shared memory, except for its latest `pending` batches.
 template <int pending = 0>
 __device__ inline void wait_stores_read() {
     asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(pending) : "memory");
@@ -121,7 +124,7 @@ __device__ inline void wait_stores_read() {
 __device__ inline void wait_stores() {
     asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 }
-/// Between this thread's ordinary writes to shared memory and the arrival after which TMA or wgmma reads them.
+/// Goes between this thread's ordinary writes to shared memory and the arrival after which TMA or wgmma reads them.
 __device__ inline void fence_async() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
@@ -136,13 +139,13 @@ template <int registers>
 __device__ inline void take_registers() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(registers));
 }
-/// The lane, read anew: what is made of it takes no registers between uses that are far apart.
+/// The lane, read again at each call: values computed from it take no registers between distant uses.
 __device__ inline int lane_anew() {
     int lane;
     asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
     return lane & 31;
 }
-/// Named barriers 1 .. 15 (0 is __syncthreads'): complete with `threads` threads, whether they wait or only arrive.
+/// Named barriers 1 .. 15 (0 belongs to __syncthreads). They complete with `threads` threads that wait or only arrive.
 __device__ inline void sync_named(int barrier, int threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
@@ -152,14 +155,14 @@ __device__ inline void arrive_named(int barrier, int threads) {
 
 // --- stmatrix, ldmatrix and conversions ------------------------------------------------------------------------------
 
-/// Four 8 x 8 matrices of 16 bits; lane l gives the address of row l % 8 of matrix l / 8, and holds of each matrix row
-/// l / 4, columns 2 (l % 4) and the next.
+/// Stores four 8 x 8 matrices of 16-bit elements. Lane l gives the address of row l % 8 of matrix l / 8. Of each matrix
+/// it holds row l / 4, columns 2 (l % 4) and 2 (l % 4) + 1.
 __device__ inline void store_matrices(uint32_t to, uint32_t r0, uint32_t r1, uint32_t r2, uint32_t r3) {
     asm volatile("stmatrix.sync.aligned.m8n8.x4.shared::cta.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(r0), "r"(r1),
                  "r"(r2), "r"(r3)
                  : "memory");
 }
-/// The same four matrices from there, to the lanes that store_matrices() takes them from.
+/// Loads four matrices into the layout that store_matrices() stores.
 __device__ inline void load_matrices(uint32_t (&r)[4], uint32_t from) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared::cta.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -172,7 +175,7 @@ __device__ inline uint32_t pack_bf16(float low, float high) {
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
     return r;
 }
-/// 2^x, -inf -> 0.
+/// 2^x; 2^-inf is 0.
 __device__ inline float exp2_fast(float x) {
     float r;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
@@ -181,39 +184,40 @@ __device__ inline float exp2_fast(float x) {
 
 // --- wgmma -----------------------------------------------------------------------------------------------------------
 // Descriptors (PTX ISA, "Asynchronous warpgroup level matrix shared memory layout"): bits 0-13 address / 16, 16-29
-// leading byte offset / 16, 32-45 stride byte offset / 16, 62-63 swizzle, 1 for 128 bytes. Addresses stay below 256
-// KiB: adding bytes / 16 does not carry out of the first field.
+// leading byte offset / 16, 32-45 stride byte offset / 16, 62-63 swizzle (1 is 128 bytes). Addresses are below 256 KiB,
+// so adding bytes / 16 does not carry out of the first field.
 
 __device__ inline uint64_t make_descriptor(uint32_t address, uint32_t leading_bytes, uint32_t stride_bytes) {
     return uint64_t{1} << 62 | uint64_t{stride_bytes >> 4} << 32 | uint64_t{leading_bytes >> 4} << 16 |
            (address & 0x3FFFF) >> 4;
 }
-/// Rows are M or N, the 64 columns of a slab are K. The next 16 of K are 32 bytes on.
+/// Rows are M or N, the 64 columns of a slab are K. The next k-step of 16 is 32 bytes further.
 __device__ inline uint64_t k_major(uint32_t slab) {
     return make_descriptor(slab, 16, 1024);
 }
-/// Rows are K, columns are N, in slabs `slab_bytes` apart. The next 16 of K are 2048 bytes on.
+/// Rows are K, columns are N, in slabs `slab_bytes` apart. The next k-step of 16 is 2048 bytes further.
 __device__ inline uint64_t mn_major(uint32_t slab, uint32_t slab_bytes) {
     return make_descriptor(slab, slab_bytes, 1024);
 }
-/// The descriptor `bytes` further on.
+/// The descriptor `bytes` further.
 __device__ inline uint64_t advance(uint64_t descriptor, uint32_t bytes) {
     return descriptor + (bytes >> 4);
 }
 
-/// Before the first product of a batch, and after ordinary code wrote registers that it uses.
+/// Call before the first product of a batch, and after ordinary code has written registers that a product uses.
 __device__ inline void begin_products() {
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
 __device__ inline void commit_products() {
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
-/// Until at most `pending` of the latest batches are under way. Follow with hold() on what they wrote or read.
+/// Waits until at most `pending` of the latest batches are in progress. Call hold() next on the registers that the
+/// finished batches wrote or read.
 template <int pending>
 __device__ inline void wait_products() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
-/// Keeps the compiler from moving accesses to registers of a product across this point.
+/// Keeps the compiler from moving accesses to a product's registers across this point.
 template <int n>
 __device__ inline void hold(float (&d)[n]) {
 #pragma unroll
@@ -225,7 +229,8 @@ __device__ inline void hold(uint32_t (&d)[n]) {
     for (int i = 0; i < n; ++i) asm volatile("" : "+r"(d[i]));
 }
 
-/// d (+)= A B, d [64, 64] over a warpgroup, both operands in shared memory: K-major, or MN-major where said so.
+/// d (+)= A B, d [64, 64] over a warpgroup, both operands in shared memory: K-major, or MN-major as the template
+/// arguments say.
 template <bool a_mn_major, bool b_mn_major>
 __device__ inline void multiply_shared(float (&d)[32], uint64_t a, uint64_t b, bool accumulate) {
     asm volatile(
@@ -263,7 +268,7 @@ __device__ inline void multiply_shared(float (&d)[64], uint64_t a, uint64_t b, b
         : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));
 }
 
-/// d (+)= A B, d [64, 256] over a warpgroup, both operands in shared memory, A K-major, B MN-major where said so.
+/// d (+)= A B, d [64, 256] over a warpgroup, both operands in shared memory, A K-major, B MN-major if b_mn_major.
 template <bool b_mn_major = false>
 __device__ inline void multiply_shared(float (&d)[128], uint64_t a, uint64_t b, bool accumulate) {
     asm volatile(

@@ -7,7 +7,7 @@
 namespace colonnade::hopper {
 namespace {
 
-/// From the driver, which the program is not linked with.
+/// cuTensorMapEncodeTiled of the driver, looked up at run time because the program is not linked with the driver.
 PFN_cuTensorMapEncodeTiled_v12000 encoder() {
     static const auto encode = [] {
         void* entry = nullptr;
@@ -21,7 +21,7 @@ PFN_cuTensorMapEncodeTiled_v12000 encoder() {
     return encode;
 }
 
-/// Sizes, strides and box from the last dim, which is contiguous, to the first.
+/// Sizes, strides and box are given from the last dim, which is contiguous, to the first.
 CUtensorMap encode(const Tensor& view, const cuuint64_t* sizes, const cuuint64_t* strides, const cuuint32_t* box) {
     CUtensorMap map{};
     const cuuint32_t steps[4] = {1, 1, 1, 1};
@@ -30,8 +30,8 @@ CUtensorMap encode(const Tensor& view, const cuuint64_t* sizes, const cuuint64_t
                   box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (status != CUDA_SUCCESS)
-        fail(Exit::internal, "no tensor map for {} with strides {}, {}, {} at {}: CUDA error {}", describe(view),
-             view.stride[0], view.stride[1], view.stride[2], view.data, static_cast<int>(status));
+        fail(Exit::internal, "no tensor map for {} with strides {}, {}, {} at {}: CUDA error {}", view, view.stride[0],
+             view.stride[1], view.stride[2], view.data, static_cast<int>(status));
     return map;
 }
 
@@ -39,7 +39,7 @@ bool fits(int64_t stride_bytes) {
     return stride_bytes > 0 && stride_bytes % 16 == 0 && stride_bytes < int64_t{1} << 40;
 }
 
-/// bf16 at a 16-byte boundary, the last dim contiguous, no dim empty.
+/// True for bf16 at a 16-byte boundary with a contiguous last dim and no empty dim.
 bool has_elements(const Tensor& view, int rank) {
     bool held = view.rank == rank && view.dtype == DType::bf16 && reinterpret_cast<uintptr_t>(view.data) % 16 == 0 &&
                 view.data != nullptr && view.stride[static_cast<size_t>(rank - 1)] == 1;
@@ -47,7 +47,7 @@ bool has_elements(const Tensor& view, int rank) {
     return held;
 }
 
-/// Of dims of size 1 the stride means nothing.
+/// The stride of a dim of size 1 has no meaning and is replaced.
 int64_t stride_bytes(const Tensor& view, int dim) {
     return 2 * (view.size(dim) == 1 ? view.size(3) : view.stride[static_cast<size_t>(dim)]);
 }

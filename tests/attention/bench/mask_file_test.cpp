@@ -36,11 +36,11 @@ TEST(MaskFile, RefusesBadFiles) {
         expect_error(Exit::data, path, [&] { read_column_mask(path); });
         std::remove(path.c_str());
     };
-    refuse("no attribute causal", mask_file("no_causal", -1, {{"lts", {1, 2}}}));
+    refuse("attribute causal is missing", mask_file("no_causal", -1, {{"lts", {1, 2}}}));
     refuse("causal is 2, expected 0 or 1", mask_file("causal_2", 2, {{"lts", {1, 2}}}));
     refuse("datasets lts uts: expected", mask_file("lts_uts", 1, {{"lts", {1, 2}}, {"uts", {1, 2}}}));
     refuse("datasets: expected", mask_file("none", 1, {}));
-    refuse("lte is shaped unlike lts", mask_file("shape", 1, {{"lts", {1, 2}}, {"lte", {1, 2, 3}}}));
+    refuse("lte and lts have different shapes", mask_file("shape", 1, {{"lts", {1, 2}}, {"lte", {1, 2, 3}}}));
     refuse("column 1] is 3, expected 0..2", mask_file("range", 1, {{"lts", {1, 3}}}));
 }
 

@@ -17,13 +17,13 @@ namespace {
 std::string classes_of(const ColumnMask& mask, int64_t tile_rows, int64_t tile_columns) {
     const auto visible = mask.dense();
     std::string classes;
-    for (int64_t slice = 0; slice < mask.batch * mask.heads; ++slice)
+    for (int64_t sheet = 0; sheet < mask.batch * mask.heads; ++sheet)
         for (int64_t row = 0; row < mask.rows; row += tile_rows)
             for (int64_t column = 0; column < mask.columns; column += tile_columns) {
                 int64_t seen = 0, all = 0;
                 for (int64_t i = row; i < std::min(row + tile_rows, mask.rows); ++i)
                     for (int64_t j = column; j < std::min(column + tile_columns, mask.columns); ++j, ++all)
-                        seen += visible[static_cast<size_t>((slice * mask.rows + i) * mask.columns + j)];
+                        seen += visible[static_cast<size_t>((sheet * mask.rows + i) * mask.columns + j)];
                 classes += seen == 0 ? '.' : seen == all ? '#' : '/';
             }
     return classes;
@@ -77,7 +77,7 @@ TEST(PlanPicture, LargePlansAreMerged) {
     EXPECT_EQ(plan_picture({}, mask, make_tile_plan(mask, 4, 4), 5),
               "40 queries x 40 keys in tiles of 4 x 4: 100 tiles, 25 active (25.0 %), 16 full and 9 partial\n"
               "21.6 % of all (query, key) pairs are visible\n"
-              "a character stands for 2 x 2 tiles\n"
+              "each character stands for 2 x 2 tiles\n"
               "      0\n"
               "    0 /....\n"
               "    2 #/...\n"
@@ -90,7 +90,7 @@ TEST(PlanPicture, LargePlansAreMerged) {
     EXPECT_NE(thirds.find("\n    9 ....\n"), std::string::npos) << thirds;
 }
 
-TEST(PlanPicture, EverySliceHasItsOwn) {
+TEST(PlanPicture, EverySheetHasItsOwn) {
     const ColumnMask mask = stack({causal_mask(8, 8), causal_document_mask(8, {4, 8})});
     const std::string picture = plan_picture({}, mask, make_tile_plan(mask, 4, 4));
     EXPECT_NE(picture.find("8 tiles, 5 active (62.5 %), 1 full and 4 partial\n"), std::string::npos) << picture;

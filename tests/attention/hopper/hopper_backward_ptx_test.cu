@@ -1,4 +1,5 @@
-// The instructions that Hopper's backward has beside those of hopper_ptx_test.cu, alone, against plain loops on the host.
+// The instructions that Hopper's backward has beside those of hopper_ptx_test.cu, alone, against plain loops on the
+// host.
 
 #include "attention/hopper/ptx_backward.cuh"
 

@@ -18,30 +18,30 @@ using namespace hopper;
 
 TEST(HopperBackwardSchedule, TheScheduleHasEveryItemOnce) {
     for (const int pairs : {1, 5, 16})
-        for (const int slices : {1, 3})
+        for (const int sheets : {1, 3})
             for (const int kv_heads : {1, 4, 7})
                 for (const int section : {1, 3, 7, 20})
                     for (const bool by_order : {true, false}) {
-                        if (section > kv_heads * (by_order ? 1 : slices)) continue;
+                        if (section > kv_heads * (by_order ? 1 : sheets)) continue;
                         std::vector<int32_t> order;
-                        for (int i = 0; i < pairs * slices; ++i) order.push_back(pairs * slices - 1 - i);
-                        const Schedule s{by_order ? order.data() : nullptr, pairs, slices, kv_heads, section};
+                        for (int i = 0; i < pairs * sheets; ++i) order.push_back(pairs * sheets - 1 - i);
+                        const Schedule s{by_order ? order.data() : nullptr, pairs, sheets, kv_heads, section};
                         std::map<std::array<int, 3>, int> seen;
                         std::map<std::array<int, 2>, int> last_pair;
                         for (unsigned i = 0; i < s.items(); ++i) {
                             const Scheduled x = scheduled(s, section, i);
-                            ASSERT_TRUE(x.slice >= 0 && x.slice < slices && x.pair >= 0 && x.pair < pairs);
+                            ASSERT_TRUE(x.sheet >= 0 && x.sheet < sheets && x.block_pair >= 0 && x.block_pair < pairs);
                             ASSERT_TRUE(x.kv_head >= 0 && x.kv_head < kv_heads);
-                            ASSERT_EQ(++(seen[{x.slice, x.pair, x.kv_head}]), 1);
+                            ASSERT_EQ(++(seen[{x.sheet, x.block_pair, x.kv_head}]), 1);
                             if (by_order) continue;
-                            const auto [it, first] = last_pair.try_emplace({x.slice, x.kv_head}, pairs);
-                            ASSERT_EQ(x.pair, it->second - 1) << "pairs go down";
-                            it->second = x.pair;
+                            const auto [it, first] = last_pair.try_emplace({x.sheet, x.kv_head}, pairs);
+                            ASSERT_EQ(x.block_pair, it->second - 1) << "pairs go down";
+                            it->second = x.block_pair;
                             int begun = 0;
                             for (const auto& [head, pair] : last_pair) begun += pair > 0;
                             ASSERT_LE(begun, section) << "heads at once";
                         }
-                        ASSERT_EQ(std::ssize(seen), pairs * slices * kv_heads);
+                        ASSERT_EQ(std::ssize(seen), pairs * sheets * kv_heads);
                     }
 }
 
@@ -58,60 +58,61 @@ class Sums {
     };
 
     explicit Sums(const Size& size)
-        : of_(size), words_((size.column_blocks + 31) / 32), active_(at(slices()) * at(size.row_blocks) * at(words_)) {}
+        : of_(size), words_((size.column_blocks + 31) / 32), active_(at(sheets()) * at(size.row_blocks) * at(words_)) {}
     Sums(const TilePlan& plan, int heads, int kv_heads)
         : Sums({static_cast<int>(plan.batch), heads, kv_heads, static_cast<int>(plan.heads),
                 static_cast<int>(plan.row_blocks), static_cast<int>(plan.column_blocks)}) {
-        for (int list = 0; list < slices() * of_.row_blocks; ++list)
-            for (int64_t t = plan.by_row_begin[at(list)]; t < plan.by_row_begin[at(list) + 1]; ++t)
-                activate(list / of_.row_blocks, list % of_.row_blocks, plan.by_row[static_cast<size_t>(t)].index);
+        for (int list = 0; list < sheets() * of_.row_blocks; ++list)
+            for (int64_t t = plan.cpu.by_row_begin[at(list)]; t < plan.cpu.by_row_begin[at(list) + 1]; ++t)
+                activate(list / of_.row_blocks, list % of_.row_blocks, plan.cpu.by_row[static_cast<size_t>(t)].index);
     }
 
-    int slices() const { return of_.batch * of_.mask_heads; }
+    int sheets() const { return of_.batch * of_.mask_heads; }
     int pairs() const { return (of_.column_blocks + 1) / 2; }
     int count() const { return of_.batch * of_.heads * of_.row_blocks; }
     Schedule schedule() const {
         const int group = of_.heads / of_.kv_heads, heads_per_mask = of_.heads / of_.mask_heads;
-        return {nullptr, pairs(), slices(), (heads_per_mask + group - 1) / group, 0};
+        return {nullptr, pairs(), sheets(), (heads_per_mask + group - 1) / group, 0};
     }
-    void activate(int slice, int block, int column_block) {
-        active_[row(slice, block) + at(column_block / 32)] |= 1u << column_block % 32;
+    void activate(int sheet, int block, int column_block) {
+        active_[row(sheet, block) + at(column_block / 32)] |= 1u << column_block % 32;
     }
-    bool is_active(int slice, int block, int pair) const {
-        return (active_[row(slice, block) + at(pair / 16)] >> 2 * (pair % 16) & 3) != 0;
+    bool is_active(int sheet, int block, int pair) const {
+        return (active_[row(sheet, block) + at(pair / 16)] >> 2 * (pair % 16) & 3) != 0;
     }
-    uint32_t turn(int slice, int block, int pair) const {
+    uint32_t turn(int sheet, int block, int pair) const {
         uint32_t before = 0;
         for (int w = 0; w < words_; ++w)
-            before += static_cast<uint32_t>(std::popcount(later_pairs(active_[row(slice, block) + at(w)], w, pair)));
+            before += static_cast<uint32_t>(std::popcount(later_pairs(active_[row(sheet, block) + at(w)], w, pair)));
         return before;
     }
     std::vector<Turn> turns(const Scheduled& x) const {
         const int group = of_.heads / of_.kv_heads, heads_per_mask = of_.heads / of_.mask_heads,
-                  mask_head = x.slice % of_.mask_heads, batch = x.slice / of_.mask_heads,
+                  mask_head = x.sheet % of_.mask_heads, batch = x.sheet / of_.mask_heads,
                   kv_head = (mask_head * heads_per_mask + group - 1) / group + x.kv_head;
         std::vector<Turn> turns;
         if (kv_head >= of_.kv_heads || kv_head * group >= (mask_head + 1) * heads_per_mask) return turns;
         for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-            const int slice = batch * of_.mask_heads + head / heads_per_mask;
+            const int sheet = batch * of_.mask_heads + head / heads_per_mask;
             for (int block = 0; block < of_.row_blocks; ++block)
-                if (is_active(slice, block, x.pair))
-                    turns.push_back({(batch * of_.heads + head) * of_.row_blocks + block, turn(slice, block, x.pair)});
+                if (is_active(sheet, block, x.block_pair))
+                    turns.push_back(
+                        {(batch * of_.heads + head) * of_.row_blocks + block, turn(sheet, block, x.block_pair)});
         }
         return turns;
     }
     /// As the plan's kernel counts them: {lags, slots}.
     std::array<int64_t, 2> lags() const {
         std::array<int64_t, 2> sums{};
-        for (int slice = 0; slice < slices(); ++slice)
+        for (int sheet = 0; sheet < sheets(); ++sheet)
             for (int pair = 0; pair < pairs(); ++pair) {
                 int lag = 0, ahead = 0;
                 for (int first = 0; first < of_.row_blocks; first += 32) {
                     uint32_t own = 0, next = 0;
                     for (int block = first; block < std::min(first + 32, of_.row_blocks); ++block) {
-                        own |= static_cast<uint32_t>(is_active(slice, block, pair)) << (block - first);
+                        own |= static_cast<uint32_t>(is_active(sheet, block, pair)) << (block - first);
                         if (pair + 1 < pairs())
-                            next |= static_cast<uint32_t>(is_active(slice, block, pair + 1)) << (block - first);
+                            next |= static_cast<uint32_t>(is_active(sheet, block, pair + 1)) << (block - first);
                     }
                     lag = std::max(lag, lag_in_word(own, next, ahead));
                     ahead += std::popcount(next) - std::popcount(own);
@@ -125,7 +126,7 @@ class Sums {
 
   private:
     static size_t at(int n) { return static_cast<size_t>(n); }
-    size_t row(int slice, int block) const { return (at(slice) * at(of_.row_blocks) + at(block)) * at(words_); }
+    size_t row(int sheet, int block) const { return (at(sheet) * at(of_.row_blocks) + at(block)) * at(words_); }
 
     Size of_;
     int words_;
@@ -143,8 +144,8 @@ class Play {
           tickets_(static_cast<size_t>(sums.count())),
           ctas_(static_cast<size_t>(ctas)) {}
 
-    /// A CTA adds where it is, or takes an item; false where it must wait, or nothing is left. Its addition is seen from
-    /// `passed` on.
+    /// A CTA adds where it is, or takes an item; false where it must wait, or nothing is left. Its addition is seen
+    /// from `passed` on.
     bool step(size_t cta, std::vector<int>& passed) {
         auto& [turns, next] = ctas_[cta];
         while (next == turns.size()) {
@@ -203,7 +204,7 @@ class Play {
 
 /// Turns of a row block are 0, 1, 2 .. for the pairs that are active there, the last ones first.
 void expect_turns(const Sums& sums, int row_blocks) {
-    for (int s = 0; s < sums.slices(); ++s)
+    for (int s = 0; s < sums.sheets(); ++s)
         for (int b = 0; b < row_blocks; ++b) {
             uint32_t expected = 0;
             for (int pair = sums.pairs() - 1; pair >= 0; --pair)
@@ -217,7 +218,7 @@ void expect_turns(const Sums& sums, int row_blocks) {
 void expect_served(const Sums& sums, Draw& draw, const std::string& name) {
     const Schedule s = sums.schedule();
     const int ctas = 1 + draw.below(9);
-    for (const int section : {sums.heads_at_once(ctas), 1 + draw.below(s.slices * s.kv_heads)}) {
+    for (const int section : {sums.heads_at_once(ctas), 1 + draw.below(s.sheets * s.kv_heads)}) {
         Play play(sums, ctas, section);
         play.at_random(draw);
         ASSERT_TRUE(play.done()) << name << ": " << ctas << " CTAs, " << section << " heads at once";
@@ -233,7 +234,7 @@ TEST(HopperBackwardSchedule, TicketsAreServedWhateverTheCtas) {
         const Sums::Size size{batch, heads, kv_heads, mask_heads, 1 + draw.below(12), 1 + draw.below(90)};
         Sums sums(size);
         const int density = 1 + draw.below(6);
-        for (int s = 0; s < sums.slices(); ++s)
+        for (int s = 0; s < sums.sheets(); ++s)
             for (int b = 0; b < size.row_blocks; ++b)
                 for (int c = 0; c < size.column_blocks; ++c)
                     if (draw.below(density) == 0) sums.activate(s, b, c);
@@ -254,8 +255,8 @@ TEST(HopperBackwardSchedule, TicketsAreServedForEveryFamily) {
             }
 }
 
-/// The later in turn of two items that go down their rows never waits if it begins by its lag after the other, and waits at
-/// some row if it begins any sooner.
+/// The later in turn of two items that go down their rows never waits if it begins by its lag after the other, and
+/// waits at some row if it begins any sooner.
 TEST(HopperBackwardSchedule, LagsAreTheLeastThatSpareWaiting) {
     Draw draw(4);
     for (int round = 0; round < 3000; ++round) {

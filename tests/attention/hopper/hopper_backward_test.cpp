@@ -1,5 +1,6 @@
-// Hopper's backward by rising difficulty, against dense attention in double; both ways to sum dQ. What every kernel must do
-// is in flashmask_test.cpp, here is what this one may get wrong: which head dims, tiles, warpgroups, stages and tickets.
+// Hopper's backward by rising difficulty, against dense attention in double; both ways to sum dQ. What every kernel
+// must do is in flashmask_test.cpp, here is what this one may get wrong: which head dims, tiles, warpgroups, stages and
+// tickets.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -28,9 +29,9 @@ class HopperBackward : public testing::TestWithParam<int64_t> {
     CallSize size(int64_t heads, int64_t kv_heads) const { return {heads, kv_heads, GetParam(), DType::bf16}; }
 
     /// The rows of all heads that q or dq is the first part of.
-    static Tensor packed(Tensor slice) {
-        slice.shape[2] = slice.stride[1] / slice.size(3);
-        return slice;
+    static Tensor packed(Tensor sheet) {
+        sheet.shape[2] = sheet.stride[1] / sheet.size(3);
+        return sheet;
     }
     /// Both ways to sum dQ.
     void expect_dense(const ColumnMask& mask, int64_t heads, int64_t kv_heads, const std::string& name) const {
@@ -142,8 +143,8 @@ TEST_P(HopperBackward, LongColumnsOfTiles) {
     expect_dense(global_sliding_window_mask(2200, 70, 100, 40), 2, 1, "global tokens");
 }
 
-/// Documents of 64 tokens: half of an item's tiles are empty for each block of rows. Between the passes, as a forward may
-/// have larger tiles, every other document is spoilt.
+/// Documents of 64 tokens: half of an item's tiles are empty for each block of rows. Between the passes, as a forward
+/// may have larger tiles, every other document is spoilt.
 TEST_P(HopperBackward, EmptyHalvesOfAnItemAreNeverRead) {
     const int64_t n = 512;
     std::vector<int64_t> ends;
@@ -210,7 +211,7 @@ TEST_P(HopperBackward, TheSameBitsByAnyNumberOfHeadsAtOnce) {
         const auto bits = bits_of(call.dqkv);
         for (const int64_t lags : {0, 1, 3, 10, 1000}) {
             const std::array<int64_t, 2> as_told{lags, 1000};
-            call.ctx.gpu->upload(call.plan.gpu.column_lags, as_told.data());
+            call.ctx.gpu->upload(call.plan.gpu.hopper.column_lags, as_told.data());
             call.run();
             ASSERT_TRUE(bits_of(call.dqkv) == bits) << "lags " << lags;
         }

@@ -23,9 +23,9 @@ namespace {
 template <int blocks, int columns>
 void expect_tile_bits() {
     using Bits = hopper::TileBits<columns>;
-    constexpr int row_blocks = 7, words = 3, slices = 2, of_tile = columns / 64;
+    constexpr int row_blocks = 7, words = 3, sheets = 2, of_tile = columns / 64;
     std::vector<uint32_t> active, partial;
-    for (uint64_t i = 0; i < slices * row_blocks * words; ++i) {
+    for (uint64_t i = 0; i < sheets * row_blocks * words; ++i) {
         const auto random = [&](uint64_t stream) {
             return static_cast<uint32_t>(Philox{21, stream}.below(i, uint64_t{1} << 32));
         };
@@ -43,15 +43,15 @@ void expect_tile_bits() {
                             .sharing = 1,
                             .section = 1,
                             .items = 0};
-    for (int slice = 0; slice < slices; ++slice)
+    for (int sheet = 0; sheet < sheets; ++sheet)
         for (int block = 0; block < row_blocks; block += blocks)
             for (int w = 0; w < words; ++w) {
-                const auto bits = hopper::tile_bits<blocks, columns>(work, slice, 64 * block, w);
+                const auto bits = hopper::tile_bits<blocks, columns>(work, sheet, 64 * block, w);
                 for (int bit = 0; bit < 32; bit += of_tile) {
                     bool some = false, full = true;
                     for (int row = block; row < std::min(block + blocks, row_blocks); ++row)
                         for (int column = bit; column < bit + of_tile; ++column) {
-                            const auto at = static_cast<size_t>((slice * row_blocks + row) * words + w);
+                            const auto at = static_cast<size_t>((sheet * row_blocks + row) * words + w);
                             some |= active[at] >> column & 1;
                             full &= (active[at] & ~partial[at]) >> column & 1;
                         }
@@ -71,7 +71,7 @@ struct Heads {
     int64_t query = 1, kv = 1, dim = 128;
 };
 
-/// One call. Queries, and keys beside values, are slices of wider rows; so are outputs, beside a head that is to stay
+/// One call. Queries, and keys beside values, are sheets of wider rows; so are outputs, beside a head that is to stay
 /// as it was.
 class Call {
   public:

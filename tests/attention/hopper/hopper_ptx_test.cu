@@ -1,4 +1,4 @@
-// Every instruction wrapper that Hopper's kernels are made of, alone, against plain loops on the host.
+// Every instruction wrapper of engine/device/hopper/ptx.cuh by itself, against plain loops on the host.
 
 #include "engine/device/hopper/ptx.cuh"
 
@@ -23,12 +23,12 @@ __host__ __device__ int swizzled(int row, int column) {
 class HopperPtx : public HopperCase {};
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-/// Row-major global to swizzled shared memory by ordinary stores.
+/// Copies row-major global memory to swizzled shared memory with ordinary stores.
 __device__ void fill_tile(char* tile, const __nv_bfloat16* from, int rows, int columns) {
     for (int i = static_cast<int>(threadIdx.x); i < rows * columns; i += static_cast<int>(blockDim.x))
         *reinterpret_cast<__nv_bfloat16*>(tile + swizzled(i / columns, i % columns)) = from[i];
 }
-/// Where accumulator element i of this thread belongs.
+/// Row and column of accumulator element i of this thread.
 __device__ int accumulator_row(int i) {
     return static_cast<int>(threadIdx.x) / 32 * 16 + static_cast<int>(threadIdx.x) % 32 / 4 + 8 * (i / 2 % 2);
 }

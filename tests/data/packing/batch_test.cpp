@@ -1,4 +1,4 @@
-// Batches against their definition: token by token, what may see what, what predicts what.
+// Batches against their definition, token by token: which row sees which column, and which row predicts which token.
 
 #include "data/packing/batch.h"
 
@@ -22,7 +22,7 @@ std::vector<std::vector<const Sample*>> views(const Packs& packs) {
     return result;
 }
 
-/// What a token of a row is, straight from data/samples/sample.h. Padding: sample -1.
+/// A token of a row, by the definition in data/samples/sample.h. Padding has sample -1.
 struct Place {
     int sample = -1, branch = -1;  // within the pack, within the sample; branch -1: stem
     int first_branch = 0;          // branches of the batch before this sample
@@ -55,8 +55,8 @@ bool sees(const std::vector<Place>& row, size_t i, size_t j) {
            (row[j].branch == -1 || row[j].branch == row[i].branch);
 }
 
-/// The branch table from what the tokens are: a branch's last row is the last one of the batch that holds a token of it,
-/// else the last of its stem.
+/// The branch table by its definition: a branch's last row is that of its last token, or the last row of the stem if
+/// the branch is empty.
 void expect_branches_as_defined(const Packs& packs, const Batch& batch, const std::vector<std::vector<Place>>& rows) {
     std::vector<Branch> expected;
     std::vector<float> margins;
@@ -66,7 +66,7 @@ void expect_branches_as_defined(const Packs& packs, const Batch& batch, const st
             const auto sample = static_cast<int32_t>(margins.size());
             const auto branches = static_cast<int32_t>(packs[p][s].branch_begins.size());
             for (int32_t rank = 0; rank < branches; ++rank) {
-                int32_t last = -1, last_of_stem = -1, learned = 0;
+                int32_t last = -1, last_of_stem = -1, targets = 0;
                 bool has_stem = false;
                 for (size_t i = 0; i < rows[p].size(); ++i) {
                     const Place& place = rows[p][i];
@@ -75,10 +75,10 @@ void expect_branches_as_defined(const Packs& packs, const Batch& batch, const st
                     has_stem |= place.branch == -1;
                     if (place.branch == -1) last_of_stem = flat;
                     if (place.branch != rank) continue;
-                    learned += place.weight > 0 && (has_stem || last >= 0);
+                    targets += place.weight > 0 && (has_stem || last >= 0);
                     last = flat;
                 }
-                expected.push_back({sample, rank, last >= 0 ? last : last_of_stem, learned});
+                expected.push_back({sample, rank, last >= 0 ? last : last_of_stem, targets});
             }
             margins.push_back(packs[p][s].margin);
             pairs += branches > 1 ? 1 : 0;
@@ -125,7 +125,7 @@ void expect_as_defined(const Packs& packs, const Batch& batch) {
     EXPECT_DOUBLE_EQ(batch.target_weight, weight);
 }
 
-/// A random sample: stems and branches of any length, empty ones too, weights of 0, 0.5 and 1.
+/// A random sample: stems and branches of any length, also 0; weights of 0, 0.5 and 1.
 Sample random_sample(const Philox& random, uint64_t& at) {
     Sample sample;
     const auto draw = [&](uint64_t n) { return random.below(at++, n); };
@@ -189,7 +189,7 @@ TEST(Batch, EqualsItsDefinition) {
     }
 }
 
-/// Windows count positions: a branch sees its stem from where it follows it, however many branches are packed between.
+/// Windows count positions: a branch sees its stem as if it followed directly, however many branches are between them.
 TEST(Batch, SlidingWindowsCountPositionsOrAreRefused) {
     const Philox random{9, 1};
     uint64_t at = 0;
@@ -222,7 +222,8 @@ TEST(Batch, SlidingWindowsCountPositionsOrAreRefused) {
             ++exact;
         } catch (const Error& e) {
             ASSERT_EQ(e.exit(), Exit::config);
-            // Where a sample ends its row, two ranges may do that would not do elsewhere: refused for the sample's sake.
+            // At the end of a row, two ranges may suffice for a sample that needs more elsewhere; it is refused here
+            // too.
             ASSERT_FALSE(can) << e.what();
             ++refused;
         }
@@ -232,8 +233,8 @@ TEST(Batch, SlidingWindowsCountPositionsOrAreRefused) {
     EXPECT_GT(refused, 20);
 }
 
-/// What window_fits_column_mask refuses is refused by the mask as well when something lies behind the sample.
-TEST(Batch, WhatAWindowCannotSayIsKnownFromTheLengths) {
+/// If window_fits_column_mask refuses a sample, the mask refuses it too when something follows the sample.
+TEST(Batch, LengthsDecideWhetherAWindowFits) {
     const Sample behind{{1, 2, 3}, {0, 1, 1}, {0}};
     const Philox random{10, 1};
     uint64_t at = 0;
@@ -242,17 +243,17 @@ TEST(Batch, WhatAWindowCannotSayIsKnownFromTheLengths) {
         const Sample sample = random_sample(random, at);
         for (int64_t window = 1; window < 10; ++window) {
             const Batch batch = make_batch({{&sample, &behind}});
-            bool said = true;
+            bool accepted = true;
             try {
                 (void)batch.mask.with_sliding_window(window, batch.positions);
             } catch (const Error&) {
-                said = false;
+                accepted = false;
             }
-            // A last branch that is within the window leaves its range to the branches before it.
+            // If the last branch is within the window, its range is free for an earlier branch.
             const bool can = window_fits_column_mask(sample.branch_begins, window);
-            EXPECT_TRUE(said || !can);
-            refused += !said;
-            EXPECT_FALSE(said && !can && sample.branch_begins.back() < sample.length()) << window;
+            EXPECT_TRUE(accepted || !can);
+            refused += !accepted;
+            EXPECT_FALSE(accepted && !can && sample.branch_begins.back() < sample.length()) << window;
         }
     }
     EXPECT_GT(refused, 50);

@@ -1,5 +1,4 @@
-// The schedule and the loader: every sample once per epoch, the same steps from wherever one begins and however many
-// ranks.
+// The schedule and the loader: every sample once per epoch, and the same steps for any first step and number of ranks.
 
 #include "data/packing/loader.h"
 
@@ -14,8 +13,8 @@
 namespace colonnade {
 namespace {
 
-/// Samples whose tokens say which sample they are: i + 1 everywhere, lengths 2 to 40. With pairs, every third one of four
-/// tokens or more is a stem and two branches.
+/// Samples of 2 to 40 tokens, all of them i + 1 in sample i. With pairs, every third sample of four tokens or more has
+/// a stem and two branches.
 TokenStore numbered_store(int64_t samples, bool with_pairs = false) {
     TokenStore store;
     store.statistics.files = {{"numbers.jsonl", "tokens", samples, samples}};

@@ -1,4 +1,4 @@
-// The packer against a naive best-fit decreasing, and the promises of a plan.
+// The packer against a naive best-fit decreasing, and the properties of a plan.
 
 #include "data/packing/packer.h"
 
@@ -37,8 +37,8 @@ int64_t tokens_of(const std::vector<int64_t>& pack, const std::vector<int64_t>& 
                            [&](int64_t sum, int64_t i) { return sum + lengths[static_cast<size_t>(i)]; });
 }
 
-/// The definition, O(n^2): samples by falling length (ties in order), each into the fullest pack that holds it (ties:
-/// the first).
+/// The definition, O(n^2): samples by decreasing length (ties in order), each into the fullest pack with enough room
+/// (ties: the first).
 Packs naive_bfd(std::vector<int64_t> order, const std::vector<int64_t>& lengths, int64_t capacity) {
     const auto length = [&](int64_t i) { return lengths[static_cast<size_t>(i)]; };
     std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return length(a) > length(b); });
@@ -118,8 +118,8 @@ TEST(Packer, FillsAtLeast97PercentOfLogNormalLengths) {
     }
 }
 
-// The figures come from a separate implementation of Philox, Fisher-Yates and best fit in another language: a plan is
-// the same on every platform and stays the same in later versions.
+// The figures come from a separate implementation of Philox, Fisher-Yates and best fit in another language. A plan is
+// the same on every platform and must not change in later versions.
 TEST(Packer, APlanIsTheSameEverywhere) {
     const std::vector<int64_t> lengths = {7, 3, 9, 4, 4, 1, 6, 2, 8, 5, 3, 10};
     const PackSettings settings{.packing_length = 10, .window = 6, .seed = 42};

@@ -63,7 +63,7 @@ TEST_F(PreferenceRows, ReadsAndDetectsEveryFormat) {
                           {"role": "user", "content": "q2"}, {"role": "assistant", "content": "r"}], "margin": 2})",
          "preference:\n(user: q) (assistant: a) (user: q2) | (assistant: c) \n"
          "(user: q) (assistant: a) (user: q2) | (assistant: r) \nmargin 2"},
-        // ... of which a message is left to each, even where they are the same or one ends early
+        // ... but each keeps at least one message, even if they are equal or one ends early
         {R"({"chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
              "rejected": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"},
                           {"role": "user", "content": "q2"}, {"role": "assistant", "content": "r"}]})",

@@ -1,5 +1,5 @@
-// From answers to samples: a branch behind its stem is its prompt and answer encoded alone, its targets are those of
-// that row alone, and a preference without use for training is dropped and noted.
+// From answers to samples: stem and branch have the tokens and targets of that prompt and answer encoded alone; useless
+// preferences are dropped with a note.
 
 #include <gtest/gtest.h>
 
@@ -52,7 +52,7 @@ Row preference(std::vector<Row> answers, bool whole = false, float margin = 0) {
 /// A target as its branch sees it: the tokens that it follows, and itself.
 using Targets = std::vector<std::pair<std::vector<int32_t>, int32_t>>;
 
-/// The targets of every branch of a batch, each with what its row can see by the dense mask.
+/// The targets of every branch of a batch, each with the tokens that its row sees in the dense mask.
 std::vector<Targets> targets_of(const Batch& batch) {
     const std::vector<uint8_t> dense = batch.mask.dense();
     std::vector<Targets> targets(batch.branch_table.size());
@@ -67,7 +67,7 @@ std::vector<Targets> targets_of(const Batch& batch) {
     return targets;
 }
 
-/// Stem and branches against each answer encoded as a row of its own.
+/// Compares stem and branches with each answer encoded as a row of its own.
 void expect_answers_alone(const Encoder& encoder, const Row& row, const std::string& what) {
     const Encoded joined = encoder.encode(row, "here");
     ASSERT_FALSE(joined.notes.dropped() || joined.notes.has(RowNote::truncated)) << what;
@@ -89,7 +89,7 @@ void expect_answers_alone(const Encoder& encoder, const Row& row, const std::str
         alone.push_back(targets_of(batch).at(0));
     }
     EXPECT_EQ(joined.full_length, longest);
-    // Packed behind another sample, each branch still has its own targets in its own context.
+    // Packed after another sample, each branch still has its own targets in its own context.
     const Sample before{{7, 8, 9}, {0, 1, 1}, {0}};
     std::vector<Targets> packed = targets_of(make_batch({{&before, &sample}}));
     packed.erase(packed.begin());
@@ -97,7 +97,7 @@ void expect_answers_alone(const Encoder& encoder, const Row& row, const std::str
         EXPECT_EQ(packed, alone) << what;
         return;
     }
-    // TokenDraft texts learn nothing of what they have in common.
+    // The common beginning of whole texts is not trained on.
     for (size_t b = 0; b < alone.size(); ++b) {
         ASSERT_GE(alone[b].size(), packed[b].size());
         EXPECT_TRUE(std::equal(packed[b].rbegin(), packed[b].rend(), alone[b].rbegin())) << what;
@@ -119,7 +119,7 @@ TEST(Preferences, EveryBranchIsItsAnswerAlone) {
         EncodeOptions options;
         options.chat_template = name;
         const Encoder encoder(tokenizer(), options);
-        // Answers that begin with the same words, that are one the beginning of the other, of several turns.
+        // Answers with a common beginning, an answer that is the beginning of another, answers of several turns.
         const std::vector<std::string> answers = {"The house is old", "The house is new", "The", "no"};
         std::vector<Row> rows;
         for (const std::string& answer : answers) rows.push_back(chat(with_answer(answer), 4));
@@ -129,7 +129,7 @@ TEST(Preferences, EveryBranchIsItsAnswerAlone) {
         std::vector<Message> longer = with_answer("The house");
         longer.push_back({"user", "W", {}});
         expect_answers_alone(encoder, preference({chat(with_answer("The end", longer), 4), rows[3]}), name + ", turns");
-        // A turn of the prompt that the data itself wants learned ends the stem, nothing else.
+        // A prompt message with "train": true ends the stem and changes nothing else.
         std::vector<Message> switched = kPrompt;
         switched[2].train = true;
         expect_answers_alone(encoder,
@@ -150,7 +150,7 @@ TEST(Preferences, EveryBranchIsItsAnswerAlone) {
     expect_answers_alone(tokens, preference({ids({1, 2, 3, 4}, {1, 2, 3, 4}), ids({1, 2, 5}, {1, 2, 5})}, true), "ids");
 }
 
-/// The stem of whole texts ends at a token that both have, although their letters agree further on.
+/// The stem of whole texts ends with a whole token, even if the texts agree for further letters.
 TEST(Preferences, WholeTextsPartAtATokenNotAtALetter) {
     const Encoder encoder(tokenizer(), {});
     int merged = 0;
@@ -175,7 +175,7 @@ TEST(Preferences, WholeTextsPartAtATokenNotAtALetter) {
 }
 
 /// The stem is as long as it can be: the next token differs, or is trained on in one of the drafts.
-TEST(Preferences, TheStemIsTheLongestCommonUnlearnedPrefix) {
+TEST(Preferences, TheStemIsTheLongestCommonUntrainedPrefix) {
     const Philox random{21, 1};
     uint64_t at = 0;
     const auto draw = [&](uint64_t n) { return random.below(at++, n); };
@@ -183,10 +183,10 @@ TEST(Preferences, TheStemIsTheLongestCommonUnlearnedPrefix) {
     for (int trial = 0; trial < 3000; ++trial) {
         std::vector<TokenDraft> drafts(2 + draw(3));
         for (TokenDraft& draft : drafts) {
-            const uint64_t length = 1 + draw(8), learned_from = draw(8);
+            const uint64_t length = 1 + draw(8), trained_from = draw(8);
             for (uint64_t i = 0; i < length; ++i) {
                 draft.tokens.push_back(draw(4) == 0 ? 1 : 0);
-                draft.weights.push_back(i >= learned_from ? 1 : 0);
+                draft.weights.push_back(i >= trained_from ? 1 : 0);
             }
         }
         const Encoded result = join_branches(drafts, false, {.max_length = 100}, "here");

@@ -1,5 +1,5 @@
-// The token store: what goes in comes out, a stale or damaged file is never used, and nothing is dropped uncounted.
-// Rows are pre-tokenised, so that every expected token is in sight.
+// The token store: samples are read back as written, a stale or damaged file is never used, and every dropped row is
+// counted. Rows are pre-tokenised, so that the tests can spell out every token.
 
 #include "data/store/store.h"
 
@@ -13,6 +13,7 @@
 #include "data/store/build_store.h"
 #include "engine/io/files.h"
 #include "engine/io/hdf5.h"
+#include "engine/io/sha256.h"
 #include "tests/support/expect_error.h"
 
 namespace colonnade {
@@ -118,7 +119,7 @@ TEST_F(Store, LongRowsAreTruncatedOrRefusedOnRequest) {
     StoreRequest strict = request({path});
     strict.encode.excess_length = ExcessLength::error;
     expect_refusal(Exit::data, {path + ":3", "9 tokens"}, [&] { build_store(strict); });
-    EXPECT_EQ(std::distance(fs::directory_iterator(folder_ + "/prepared"), {}), 1);  // that of the first request
+    EXPECT_EQ(std::distance(fs::directory_iterator(folder_ + "/prepared"), {}), 1);  // the file of the first request
 }
 
 TEST_F(Store, AnUnchangedRequestFindsItsStore) {
@@ -209,13 +210,13 @@ TEST_F(Store, DataThatLeavesNothing) {
                    [&] { build_store(request({path})); });
 }
 
-TEST_F(Store, AnUnwritableFolderIsTold) {
+TEST_F(Store, AnUnwritableFolderIsReported) {
     StoreRequest blocked = request({write("a.jsonl", rows)});
     blocked.folder = write("file", "") + "/prepared";
     expect_refusal(Exit::storage, {blocked.folder}, [&] { build_store(blocked); });
 }
 
-/// A store with a stem and branches, which text rows do not give.
+/// A store that has a sample with a stem and branches; text rows have none.
 TokenStore pair_store() {
     TokenStore store;
     store.statistics.files = {{"pairs.jsonl", "tokens", 2, 0}};
@@ -281,7 +282,7 @@ TEST_F(Store, ADamagedFileIsNeverUsed) {
     expect_refusal(Exit::data, {path, advice}, open);
 }
 
-// Files with the right hash whose content contradicts itself: written by something else than us.
+// Files with a correct hash but contradictory content, as another program could write them.
 TEST_F(Store, ContradictionsAreRefused) {
     const auto written = [&](const std::function<void(TokenStore&)>& fill) {
         TokenStore store = pair_store();

@@ -5,7 +5,7 @@
 namespace colonnade {
 namespace {
 
-/// BOS as <s>, the end token as </s>, and what the assistant says with its end between braces.
+/// The rendered chat: BOS as <s>, the end token as </s>, the assistant's content and end in braces.
 std::string rendered(const std::string& name, const std::vector<Message>& messages, bool generation_prompt = false) {
     std::string text;
     bool answering = false;
@@ -84,9 +84,10 @@ TEST(ChatTemplate, RefusesWhatItCannotRender) {
         const auto refuses = [&](const std::vector<Message>& chat, const std::string& part) {
             expect_error(Exit::data, part, [&] { rendered(name, chat); });
         };
-        refuses({user, user}, fmt::format("here: message 1 is from role 'user'; the {} template needs user and "
-                                          "assistant in turn: expected 'assistant'",
-                                          name));
+        refuses({user, user},
+                fmt::format("here: message 1 is from role 'user'; the {} template needs alternating user and "
+                            "assistant messages: expected 'assistant'",
+                            name));
         refuses({user, assistant, assistant}, "message 2 is from role 'assistant'");
         refuses({system, assistant}, "message 1 is from role 'assistant'");
         refuses({user, assistant, tool}, "message 2 is from role 'tool'");
@@ -96,7 +97,7 @@ TEST(ChatTemplate, RefusesWhatItCannotRender) {
     for (const char* name : {"plain", "chatml", "llama3", "zephyr"})
         EXPECT_NO_THROW(rendered(name, {user, user, assistant, assistant}));
     expect_error(Exit::data, "here: the chat has no messages", [] { rendered("chatml", {}); });
-    expect_error(Exit::data, "here: the last message is the assistant's", [&] {
+    expect_error(Exit::data, "here: the last message is from role 'assistant'", [&] {
         rendered("chatml", {user, assistant}, true);
     });
     expect_error(

@@ -8,14 +8,14 @@
 #include <limits>
 #include <thread>
 
-#include "engine/io/files.h"
+#include "engine/io/sha256.h"
 #include "tests/support/file_test.h"
 #include "tests/support/paths.h"
 
 namespace colonnade {
 namespace {
 
-/// The protobuf wire format, written by hand: models that no trainer would make.
+/// The protobuf wire format, written by hand, for models that no trainer would produce.
 std::string varint(uint64_t value) {
     std::string bytes;
     for (; value >= 0x80; value >>= 7) bytes += static_cast<char>(value | 0x80);
@@ -116,7 +116,7 @@ TEST_F(TokenizerFile, DummyPrefixIsASwitch) {
     EXPECT_EQ(tokenizer->piece(with[0]), "\u2581column");
     EXPECT_NE(tokenizer->piece(without[0]).substr(0, 3), "\u2581");
     EXPECT_EQ(tokenizer->encode(" column", false), with);
-    // A model that adds none by itself.
+    // A model without a dummy prefix.
     const auto bare = load(kModel + bytes_field(3, number(3, 0)));
     EXPECT_EQ(bare->encode("ab", true), (std::vector<int32_t>{4, 5}));
     EXPECT_EQ(bare->encode("ab", false), (std::vector<int32_t>{4, 5}));
@@ -209,7 +209,7 @@ TEST_F(TokenizerFile, RefusesBadModels) {
     expect_error(Exit::data, "m.model", [&] { Tokenizer::load(path("m.model")); });
 }
 
-/// Cut and flipped files are refused or load, and what loads encodes: nothing dies.
+/// Truncated and bit-flipped files are rejected or load; loaded models encode without a crash.
 TEST_F(TokenizerFile, SurvivesDamage) {
     const std::string golden = slurp(golden_file("template_golden.model"));
     ASSERT_GT(golden.size(), 1000u);

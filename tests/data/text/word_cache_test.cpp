@@ -3,21 +3,20 @@
 #include "data/text/sentencepiece_check.h"
 #include "data/text/tokenizer.h"
 #include "engine/device/philox.h"
-#include "engine/io/files.h"
 #include "tests/support/file_test.h"
 
 namespace colonnade {
 namespace {
 
-// Fields to append to a model file (protobuf wire format, sizes and values below 128): a later field adds to a repeated
-// one and overrides a single one.
+// Fields to append to a model file (protobuf wire format, sizes and values below 128): a later field extends a repeated
+// field and overrides a single one.
 std::string field(int number, std::string_view content) {
     return std::string{static_cast<char>(number << 3 | 2), static_cast<char>(content.size())} + std::string(content);
 }
 std::string value(int number, char content) {
     return {static_cast<char>(number << 3), content};
 }
-/// A piece of score 32: it is merged before any that was learned.
+/// A piece of score 32, which is merged before any trained piece.
 std::string piece(std::string_view text, char type = 1) {
     return field(1, field(1, text) + std::string("\x15\x00\x00\x00\x42", 5) + value(3, type));
 }
@@ -64,7 +63,7 @@ class WordCacheFile : public FileTest {
     }
 };
 
-/// Words, spaces of both spellings, symbols, control characters, bytes that are no UTF-8.
+/// Words, spaces in both spellings, symbols, control characters, bytes that are not UTF-8.
 std::string random_text(uint64_t seed) {
     const Philox random{.seed = seed, .stream = 0};
     const char* parts[] = {" ",        "  ",      "\u2581", "the",    " column",    "e", "corea",
@@ -95,7 +94,7 @@ TEST_F(WordCacheFile, WordsStandAloneOnlyWhereNothingJoinsThem) {
     const std::string trained = trained_model();
     for (const Variant& variant : variants)
         EXPECT_EQ(words_stand_alone(trained + variant.appended), variant.words_stand_alone) << variant.name;
-    // Without a piece for it the space is unknown, and one with unknown text before it.
+    // Without a piece of its own, the space is unknown and merges with unknown text before it.
     const std::string spaceless = piece("<unk>", 2) + piece("a") + trainer(value(3, 2)) + normalizer(value(4, 0));
     EXPECT_FALSE(words_stand_alone(spaceless));
     EXPECT_TRUE(words_stand_alone(spaceless + piece("\u2581")));

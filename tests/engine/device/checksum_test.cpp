@@ -1,4 +1,4 @@
-// The checksum finds any one changed word and words that changed places, and a GPU computes the CPU's.
+// The checksum detects a changed word and swapped words, and is the same on a GPU.
 
 #include "engine/device/checksum.h"
 
@@ -21,7 +21,7 @@ uint64_t of(std::vector<float>& values) {
     return checksum(Context(), Tensor(values.data(), DType::f32, {std::ssize(values)}));
 }
 
-TEST(Checksum, IsTheStatedSum) {
+TEST(Checksum, EqualsItsFormula) {
     std::vector<float> values = random_floats(1000);
     uint64_t expected = 0;
     for (size_t i = 0; i < values.size(); ++i) expected += std::bit_cast<uint32_t>(values[i]) * checksum_factor(i);
@@ -30,7 +30,7 @@ TEST(Checksum, IsTheStatedSum) {
     EXPECT_EQ(of(none), 0u);
 }
 
-TEST(Checksum, SeesEveryBitAndEveryPlace) {
+TEST(Checksum, DetectsEveryChangedBitAndSwappedWords) {
     std::vector<float> values = random_floats(300);
     const uint64_t before = of(values);
     for (size_t i = 0; i < values.size(); ++i)

@@ -1,4 +1,4 @@
-// Tensor, Arena, Philox, vexp, GEMM and the frame around programs.
+// Errors, Tensor, Arena, Philox, vexp and GEMM.
 
 #include <gtest/gtest.h>
 #include <omp.h>
@@ -17,7 +17,7 @@
 namespace colonnade {
 namespace {
 
-// --- Errors -----------------------------------------------------------------------------------------------------------
+// --- Errors ----------------------------------------------------------------------------------------------------------
 
 TEST(RunProgram, TurnsExceptionsIntoOneLineAndAnExitCode) {
     const auto run = [](const std::function<int()>& body) {
@@ -36,7 +36,7 @@ TEST(RunProgram, TurnsExceptionsIntoOneLineAndAnExitCode) {
     expect_error(Exit::internal, "broken 7", [] { require(false, "broken {}", 7); });
 }
 
-// --- Tensor -----------------------------------------------------------------------------------------------------------
+// --- Tensor ----------------------------------------------------------------------------------------------------------
 
 TEST(Tensor, ViewsAndSlices) {
     std::vector<float> data(2 * 3 * 4);
@@ -65,10 +65,10 @@ TEST(Tensor, ViewsAndSlices) {
     EXPECT_TRUE(Tensor().empty());
 }
 
-TEST(Tensor, RefusesBrokenPromises) {
+TEST(Tensor, RefusesMisuse) {
     std::vector<double> data(6);
     const Tensor t(data.data(), DType::f64, {2, 3});
-    expect_error(Exit::internal, "tensor holds f64, asked for f32", [&] { (void)t.as<float>(); });
+    expect_error(Exit::internal, "tensor holds f64, requested as f32", [&] { (void)t.as<float>(); });
     expect_error(Exit::internal, "cannot view [2, 3] f64 as [4, 2] f64", [&] { (void)t.view({4, 2}); });
     expect_error(Exit::internal, "cannot view [2, 2] f64", [&] { (void)t.slice(1, 0, 2).view({4}); });
     expect_error(Exit::internal, "slice 1:4 of dim 1", [&] { (void)t.slice(1, 1, 4); });
@@ -87,9 +87,9 @@ TEST(Tensor, DispatchPicksTheType) {
     EXPECT_EQ(bytes, 8u);
 }
 
-// --- Arena ------------------------------------------------------------------------------------------------------------
+// --- Arena -----------------------------------------------------------------------------------------------------------
 
-// Laid out on a planning arena and on a real one, things take the same bytes.
+// A planning arena and a real one place the same buffers in the same bytes.
 TEST(Arena, PlanHoldsTheLayout) {
     std::vector<Tensor> tensors;
     const auto lay_out = [&](Arena& arena) {
@@ -104,7 +104,7 @@ TEST(Arena, PlanHoldsTheLayout) {
     lay_out(plan);
     EXPECT_TRUE(plan.planning());
     EXPECT_TRUE(tensors[0].empty());
-    EXPECT_EQ(plan.bytes(), 256u + 1024 + 8192) << "the larger of what shares the scratch memory";
+    EXPECT_EQ(plan.bytes(), 256u + 1024 + 8192) << "the larger of the two that share scratch memory";
     EXPECT_EQ(plan.groups(),
               (std::vector<std::pair<std::string, size_t>>{{"weights", 512}, {"ids", 1024}, {"scratch", 8192 + 256}}));
     EXPECT_NE(plan.table().find("peak                         9.25 KiB"), std::string::npos) << plan.table();
@@ -117,21 +117,14 @@ TEST(Arena, PlanHoldsTheLayout) {
     const double* zeroed = tensors[2].as<double>();
     EXPECT_EQ(std::count(zeroed, zeroed + 1000, 0.0), 1000);
     expect_error(Exit::internal, "cannot hold", [&] { arena.tensor("more", DType::f64, {1000}); });
-#ifndef __SANITIZE_ADDRESS__  // AddressSanitizer ends the process where malloc would return null
-    expect_error(Exit::memory, "not enough memory: 4096.0 TiB asked for", [] { Arena(Device::cpu, size_t{1} << 52); });
+#ifndef __SANITIZE_ADDRESS__  // AddressSanitizer ends the process instead of returning null from malloc
+    expect_error(Exit::memory, "not enough memory: 4096.0 TiB requested", [] { Arena(Device::cpu, size_t{1} << 52); });
 #endif
 }
 
-TEST(Arena, HumanBytes) {
-    EXPECT_EQ(human_bytes(640), "640 B");
-    EXPECT_EQ(human_bytes(1536), "1.50 KiB");
-    EXPECT_EQ(human_bytes(size_t{12} << 20), "12.0 MiB");
-    EXPECT_EQ(human_bytes(size_t{3} << 40), "3.00 TiB");
-}
+// --- Philox ----------------------------------------------------------------------------------------------------------
 
-// --- Philox -----------------------------------------------------------------------------------------------------------
-
-// The known-answer vectors that Random123 publishes for philox4x32 with 10 rounds.
+// The known-answer vectors of Random123 for philox4x32 with 10 rounds.
 TEST(Philox, KnownAnswers) {
     using Words = std::array<uint32_t, 4>;
     const uint32_t ones = 0xffffffff;
@@ -140,7 +133,7 @@ TEST(Philox, KnownAnswers) {
               (Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
     EXPECT_EQ(philox4x32({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}),
               (Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
-    // Index, stream and seed reach the block in this order, low words first.
+    // The block takes index, stream and seed in this order, low words first.
     const Philox random{.seed = 0x299f31d0a4093822, .stream = 0x0370734413198a2e};
     EXPECT_EQ(random.bits(0x85a308d3243f6a88), 0xd16cfe0994fdcceb);
 }
@@ -171,7 +164,7 @@ TEST(Philox, Distributions) {
     EXPECT_NE(Philox(random).bits(0), (Philox{12, 5}.bits(0)));
 }
 
-// --- exp --------------------------------------------------------------------------------------------------------------
+// --- exp -------------------------------------------------------------------------------------------------------------
 
 TEST(Vexp, WithinTwoUlp) {
     const float low = -87.3f, high = 88.7f;
@@ -192,7 +185,7 @@ TEST(Vexp, WithinTwoUlp) {
 TEST(Vexp, Ends) {
     const float infinity = std::numeric_limits<float>::infinity();
     EXPECT_EQ(vexp(0.0f), 1.0f);
-    EXPECT_EQ(vexp(-infinity), 0.0f) << "what a hidden key needs";
+    EXPECT_EQ(vexp(-infinity), 0.0f) << "needed for hidden keys";
     EXPECT_EQ(vexp(std::nextafter(-87.3f, -infinity)), 0.0f);
     EXPECT_GE(vexp(-87.3f), std::numeric_limits<float>::min());
     EXPECT_EQ(vexp(infinity), vexp(88.7f)) << "finite: it saturates";
@@ -201,7 +194,7 @@ TEST(Vexp, Ends) {
     EXPECT_EQ(vexp(1.0), std::exp(1.0));
 }
 
-// --- GEMM -------------------------------------------------------------------------------------------------------------
+// --- GEMM ------------------------------------------------------------------------------------------------------------
 
 struct Shape {
     int64_t m, n, k;
@@ -209,7 +202,7 @@ struct Shape {
 
 template <typename T>
 void check_gemm(const Shape& s, bool transpose_a, bool transpose_b, T alpha, T beta) {
-    // Leading dimensions larger than the rows: what lies between must be neither read nor written.
+    // Leading dimensions larger than the rows: the elements in between must be neither read nor written.
     const int64_t lda = (transpose_a ? s.m : s.k) + 3, ldb = (transpose_b ? s.k : s.n) + 1, ldc = s.n + 2;
     const auto filled = [stream = uint64_t{0}](int64_t rows, int64_t width) mutable {
         std::vector<T> v(static_cast<size_t>(rows * width));
@@ -218,25 +211,22 @@ void check_gemm(const Shape& s, bool transpose_a, bool transpose_b, T alpha, T b
         return v;
     };
     auto make = filled;
-    const std::vector<T> a = make(transpose_a ? s.k : s.m, lda), b = make(transpose_b ? s.n : s.k, ldb);
+    std::vector<T> a = make(transpose_a ? s.k : s.m, lda), b = make(transpose_b ? s.n : s.k, ldb);
     std::vector<T> c = make(s.m, ldc);
     if (beta == 0)  // then C is written, not read
         for (int64_t i = 0; i < s.m; ++i) std::fill_n(c.begin() + i * ldc, s.n, std::numeric_limits<T>::quiet_NaN());
     const std::vector<T> before = c;
     Profile profile;
-    gemm({.profile = &profile}, Gemm<T>{.m = s.m,
-                                        .n = s.n,
-                                        .k = s.k,
-                                        .c = c.data(),
-                                        .ldc = ldc,
-                                        .a = a.data(),
-                                        .lda = lda,
-                                        .b = b.data(),
-                                        .ldb = ldb,
-                                        .transpose_a = transpose_a,
-                                        .transpose_b = transpose_b,
-                                        .alpha = alpha,
-                                        .beta = beta});
+    const auto matrix = [](std::vector<T>& v, int64_t ld, int64_t columns) {
+        return view_of(v).view({std::ssize(v) / ld, ld}).slice(1, 0, columns);
+    };
+    gemm({.profile = &profile}, {.c = matrix(c, ldc, s.n),
+                                 .a = matrix(a, lda, transpose_a ? s.m : s.k),
+                                 .b = matrix(b, ldb, transpose_b ? s.k : s.n),
+                                 .transpose_a = transpose_a,
+                                 .transpose_b = transpose_b,
+                                 .alpha = alpha,
+                                 .beta = beta});
     EXPECT_EQ(profile.seconds().count("gemm"), s.m * s.n > 0 ? 1u : 0u);
     for (int64_t i = 0; i < s.m; ++i)
         for (int64_t j = 0; j < ldc; ++j) {
@@ -245,7 +235,7 @@ void check_gemm(const Shape& s, bool transpose_a, bool transpose_b, T alpha, T b
                 ASSERT_EQ(c[at], before[at]) << "between the rows";
                 continue;
             }
-            double sum = 0, size = 0;  // of the products, for the rounding bound
+            double sum = 0, size = 0;  // sum of |products|, for the rounding bound
             for (int64_t k = 0; k < s.k; ++k) {
                 const double product =
                     static_cast<double>(a[static_cast<size_t>(transpose_a ? k * lda + i : i * lda + k)]) *
@@ -283,22 +273,19 @@ std::vector<T> product(const Shape& shape, bool transpose_a, bool transpose_b, i
     for (size_t i = 0; i < b.size(); ++i) b[i] = static_cast<T>(random.normal(a.size() + i));
     const int before = omp_get_max_threads();
     omp_set_num_threads(threads);
-    gemm({}, Gemm<T>{.m = m,
-                     .n = n,
-                     .k = k,
-                     .c = c.data(),
-                     .ldc = n,
-                     .a = a.data(),
-                     .lda = transpose_a ? m : k,
-                     .b = b.data(),
-                     .ldb = transpose_b ? k : n,
-                     .transpose_a = transpose_a,
-                     .transpose_b = transpose_b});
+    const auto matrix = [](std::vector<T>& v, bool transposed, int64_t rows, int64_t columns) {
+        return transposed ? view_of(v).view({columns, rows}) : view_of(v).view({rows, columns});
+    };
+    gemm({}, {.c = matrix(c, false, m, n),
+              .a = matrix(a, transpose_a, m, k),
+              .b = matrix(b, transpose_b, k, n),
+              .transpose_a = transpose_a,
+              .transpose_b = transpose_b});
     omp_set_num_threads(before);
     return c;
 }
 
-// Shapes above the size from which gemm works in blocks, with a long inner dimension and ragged edges.
+// Shapes large enough for gemm to work in blocks, with a long inner dimension and ragged edges.
 TEST(GemmTest, BitsDoNotDependOnThreads) {
     for (const Shape& shape : {Shape{300, 200, 700}, Shape{65, 1000, 333}, Shape{1100, 70, 40}})
         for (const bool transpose_a : {false, true})
@@ -309,6 +296,31 @@ TEST(GemmTest, BitsDoNotDependOnThreads) {
                     EXPECT_EQ(product<double>(shape, transpose_a, transpose_b, 1),
                               product<double>(shape, transpose_a, transpose_b, threads));
                 }
+}
+
+TEST(GemmTest, AddsABiasToEveryRow) {
+    std::vector<double> a = {1, 2, 3, 4}, b = {1, 0, 2, 0, 1, 3}, bias = {10, 20, 30}, c(6);
+    const Tensor out = view_of(c).view({2, 3});
+    const Gemm call{.c = out, .a = view_of(a).view({2, 2}), .b = view_of(b).view({2, 3}), .bias = view_of(bias)};
+    gemm({}, call);
+    EXPECT_EQ(c, (std::vector<double>{11, 22, 38, 13, 24, 48}));
+    Gemm both = call;
+    both.beta = 1;
+    expect_error(Exit::internal, "gemm: bias is [3] f64 with beta 1, expected [3] with 0", [&] { gemm({}, both); });
+}
+
+TEST(GemmTest, RefusesOperandsThatDoNotFit) {
+    std::vector<float> a(6), b(6), c(4);
+    const Tensor x = view_of(a).view({2, 3}), y = view_of(b).view({3, 2}), z = view_of(c).view({2, 2});
+    expect_error(Exit::internal, "gemm: b is [2, 3] f32 on cpu, expected [3, 2] on cpu", [&] {
+        gemm({}, {.c = z, .a = x, .b = y.view({2, 3})});
+    });
+    expect_error(Exit::internal, "gemm: a is [3, 2] f32 on cpu, expected [2, 2] on cpu",
+                 [&] { gemm({}, {.c = z, .a = y, .b = z}); });
+    std::vector<double> wide(6);
+    expect_error(Exit::internal, "tensor holds f64, requested as f32", [&] {
+        gemm({}, {.c = z, .a = view_of(wide).view({2, 3}), .b = y});
+    });
 }
 
 TEST(GemmTest, BlocksEqualTheNaiveLoop) {

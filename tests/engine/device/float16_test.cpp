@@ -9,7 +9,7 @@
 namespace colonnade {
 namespace {
 
-// The value a pattern stands for, by the definition of the format; infinity counts as the next power of two.
+// The value of a bit pattern by the definition of the format. Infinity counts as the next power of two.
 double value_of(uint32_t magnitude, int mantissa_bits, int exponent_bits) {
     const int exponent = static_cast<int>(magnitude >> mantissa_bits), bias = (1 << (exponent_bits - 1)) - 1;
     const double fraction = std::ldexp(static_cast<double>(magnitude & ((1u << mantissa_bits) - 1)), -mantissa_bits);
@@ -23,7 +23,7 @@ void check_format(int mantissa_bits, int exponent_bits, float (*widen)(uint16_t)
         const uint32_t magnitude = bits & 0x7fff;
         const float wide = widen(pattern);
         ASSERT_EQ(std::signbit(wide), bits >= 0x8000) << bits;
-        ASSERT_EQ(narrow(wide), pattern) << bits << " there and back, payloads of NaN included";
+        ASSERT_EQ(narrow(wide), pattern) << bits << " there and back, also for payloads of NaN";
         if (magnitude > infinity)
             ASSERT_TRUE(std::isnan(wide)) << bits;
         else if (magnitude == infinity)
@@ -31,7 +31,7 @@ void check_format(int mantissa_bits, int exponent_bits, float (*widen)(uint16_t)
         else
             ASSERT_EQ(std::abs(static_cast<double>(wide)), value_of(magnitude, mantissa_bits, exponent_bits)) << bits;
         if (magnitude >= infinity) continue;
-        // Narrowing is monotone: checked on both sides of every boundary, it is checked everywhere.
+        // Narrowing is monotone, so checking both sides of every boundary checks all values.
         const double middle = (value_of(magnitude, mantissa_bits, exponent_bits) +
                                value_of(magnitude + 1, mantissa_bits, exponent_bits)) /
                               2;
@@ -42,7 +42,7 @@ void check_format(int mantissa_bits, int exponent_bits, float (*widen)(uint16_t)
         ASSERT_EQ(narrow(std::nextafter(boundary, 0.0f)), pattern) << bits;
         ASSERT_EQ(narrow(std::nextafter(boundary, std::copysign(INFINITY, wide))), next) << bits;
     }
-    // A NaN whose payload lies below what the narrow format keeps must not become infinity.
+    // A NaN whose payload has only bits that the narrow format drops must not become infinity.
     ASSERT_TRUE(std::isnan(widen(narrow(std::bit_cast<float>(0x7f800001u)))));
     ASSERT_TRUE(std::isnan(widen(narrow(std::bit_cast<float>(0xff800001u)))));
     ASSERT_EQ(widen(narrow(std::numeric_limits<float>::denorm_min())), 0.0f);

@@ -1,4 +1,4 @@
-// The GPU's engine: memory, copies, matrix products.
+// Memory, copies, streams and GEMM on a GPU.
 
 #include "engine/device/gpu.h"
 
@@ -34,9 +34,9 @@ TEST_F(GpuTest, UploadsAndDownloadsMoreThanTheStagingMemoryHolds) {
     Arena arena(Device::cuda, static_cast<size_t>(2 * n) * 4 + 2 * Arena::alignment);
     const Tensor a = arena.tensor("a", DType::i32, {n}), b = arena.tensor("b", DType::i32, {n});
     gpu().download(back.data(), a);
-    EXPECT_EQ(back, std::vector<int32_t>(values.size())) << "an arena begins with zeros";
+    EXPECT_EQ(back, std::vector<int32_t>(values.size())) << "an arena is zeroed";
     gpu().upload(a, values.data());
-    std::fill(values.begin(), values.end(), -1);  // upload() has taken them
+    std::fill(values.begin(), values.end(), -1);  // upload() has copied them
     gpu().copy(b, a);
     gpu().zero(a);
     gpu().download(back.data(), b);
@@ -45,7 +45,7 @@ TEST_F(GpuTest, UploadsAndDownloadsMoreThanTheStagingMemoryHolds) {
     EXPECT_EQ(back, std::vector<int32_t>(values.size()));
 }
 
-TEST_F(GpuTest, ReadbacksGiveWhatWasThereWhenTheyWereEnqueued) {
+TEST_F(GpuTest, ReadbacksReturnTheContentAtTheTimeOfEnqueue) {
     Arena arena(Device::cuda, 4096);
     const Tensor x = arena.tensor("x", DType::f64, {3});
     const std::vector<double> first = {1, 2, 3}, second = {4, 5, 6};
@@ -73,8 +73,8 @@ TEST_F(GpuTest, HostCopiesWidenAndNarrow) {
     EXPECT_EQ(std::vector<float>(out.tensor().as<float>(), out.tensor().as<float>() + 5), values);
 }
 
-TEST_F(GpuTest, SaysHowMuchMemoryThereIs) {
-    expect_error(Exit::memory, "not enough GPU memory: 1024.0 TiB asked for, ",
+TEST_F(GpuTest, ReportsTheAvailableMemory) {
+    expect_error(Exit::memory, "not enough GPU memory: 1024.0 TiB requested, ",
                  [] { Arena(Device::cuda, size_t{1} << 50); });
 }
 
@@ -107,17 +107,14 @@ TEST_P(GpuGemmTest, EqualsTheProductInDouble) {
     const Tensor ta = transpose_a ? on_gpu(a, DType::bf16, {k, m}) : on_gpu(a, DType::bf16, {m, k});
     const Tensor tb = transpose_b ? on_gpu(b, DType::bf16, {n, k}) : on_gpu(b, DType::bf16, {k, n});
     const Tensor tc = on_gpu(c, dtype, {m, n}), tbias = on_gpu(add, DType::bf16, {n});
-    gemm(context(), {.m = m,
-                     .n = n,
-                     .k = k,
-                     .c = tc,
+    gemm(context(), {.c = tc,
                      .a = ta,
                      .b = tb,
                      .transpose_a = transpose_a,
                      .transpose_b = transpose_b,
                      .bias = bias ? tbias : Tensor(),
                      .alpha = 1,
-                     .beta = accumulate ? 1.0f : 0.0f});
+                     .beta = accumulate ? 1.0 : 0.0});
     const HostCopy found = HostCopy::of(&gpu(), tc);
     const auto at = [](const std::vector<double>& v, int64_t i) { return v[static_cast<size_t>(i)]; };
     for (int64_t i = 0; i < m; ++i)
@@ -129,8 +126,8 @@ TEST_P(GpuGemmTest, EqualsTheProductInDouble) {
                 sum += product;
                 size += std::abs(product);
             }
-            // Sums in f32, then one rounding to the output's dtype: 2^-9 of the value. Where cuBLASLt adds a C in
-            // bf16 or a bias it may round the product first.
+            // Sums in f32, then one rounding to the output's dtype: 2^-9 of the value. If cuBLASLt adds a C in bf16 or
+            // a bias, it may round the product first.
             const double added = (accumulate ? at(c, i * n + j) : 0) + (bias ? at(add, j) : 0);
             const double rounded = std::abs(sum) + std::abs(sum - added);
             const double bound = size * 0x1p-20 + (dtype == DType::bf16 ? rounded * 0x1p-8 : 0);
@@ -143,13 +140,30 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Combine(testing::Values(Shape{64, 128, 96}, Shape{1, 200, 64}, Shape{33, 17, 51}, Shape{136, 72, 264}),
                      testing::Bool(), testing::Bool(), testing::Values(DType::bf16, DType::f32), testing::Bool()));
 
+TEST_F(GpuTest, WorksOnAStreamOfTheCaller) {
+    const std::vector<int32_t> values = {1, 2, 3};
+    std::vector<int32_t> found(3);
+    Arena arena(Device::cuda, 4096);
+    const Tensor x = arena.tensor("x", DType::i32, {3});
+    for (CUstream_st* stream : {gpu().stream(), static_cast<CUstream_st*>(nullptr)}) {
+        {
+            Gpu borrowed(0, stream);
+            EXPECT_EQ(borrowed.stream(), stream);
+            borrowed.zero(x);
+            borrowed.upload(x, values.data());
+        }
+        gpu().download(found.data(), x);  // the destructor has waited for the copy
+        EXPECT_EQ(found, values);
+    }
+}
+
 TEST_F(GpuTest, TimesPhases) {
     Arena arena(Device::cuda, size_t{64} << 20);
     const Tensor a = arena.tensor("a", DType::bf16, {1024, 1024}), c = arena.tensor("c", DType::f32, {1024, 1024});
     Profile profile;
     Context ctx = context();
     ctx.profile = &profile;
-    gemm(ctx, {.m = 1024, .n = 1024, .k = 1024, .c = c, .a = a, .b = a});
+    gemm(ctx, {.c = c, .a = a, .b = a});
     gpu().collect_phases(profile);
     EXPECT_EQ(profile.seconds().size(), 1u);
     EXPECT_GT(profile.seconds().at("gemm"), 0);

@@ -9,16 +9,18 @@
 #include <cerrno>
 #include <optional>
 
+#include "engine/io/folder_lock.h"
+#include "engine/io/sha256.h"
 #include "tests/support/file_test.h"
 
-// The system calls of this program pass through here: the test's own write, fsync, rename and mkdir stand before those
-// of the C library, record what was asked for, and die, fail or fall short where the test says.
+// The test's own write, fsync, rename and mkdir replace those of the C library. They record the calls, and end the
+// process, fail or write less at the call that a test selects.
 namespace {
 
 struct Shim {
     bool armed = false;
-    int die_at = -1, fail_at = -1;  ///< which call, counted from 0
-    int error = 0;                  ///< what the failing call reports
+    int die_at = -1, fail_at = -1;  ///< index of the call, counted from 0
+    int error = 0;                  ///< errno of the failing call
     bool stutter = false;           ///< every other write is interrupted, the others take at most 7 bytes
     std::vector<std::string> calls = {};
 
@@ -73,7 +75,7 @@ class Files : public FileTest {
         FileTest::TearDown();
     }
 
-    // What the tests commit: two files, one of them in a folder within.
+    // Commits two files, one of them in a subfolder.
     void commit_folder() const {
         FolderCommit commit(path("final"));
         for (const char* name : {"one", "sub/two"}) {
@@ -98,7 +100,7 @@ TEST_F(Files, ReadsWhole) {
     EXPECT_EQ(read_file(path("a"), content.size()), content);
     spill(path("empty"), "");
     EXPECT_EQ(read_file(path("empty")), "");
-    EXPECT_NE(read_file("/proc/self/status").find("VmRSS"), std::string::npos) << "a file that tells no size";
+    EXPECT_NE(read_file("/proc/self/status").find("VmRSS"), std::string::npos) << "a file that reports size 0";
     expect_error(Exit::data, "100004 bytes or more, expected at most 100003",
                  [&] { read_file(path("a"), content.size() - 1); });
     expect_error(Exit::data, path("b") + ": cannot open: No such file", [&] { read_file(path("b")); });
@@ -123,7 +125,7 @@ TEST_F(Files, ReplacesAtomically) {
     expect_error(Exit::storage, "none/a.tmp-", [&] { write_file_atomically(path("none/a"), "x"); });
     std::filesystem::create_directories(path("taken/in"));
     expect_error(Exit::storage, "taken: cannot replace: ", [&] { write_file_atomically(path("taken"), "x"); });
-    EXPECT_EQ(listing(folder_), "a taken") << "no temporary file stays behind";
+    EXPECT_EQ(listing(folder_), "a taken") << "no temporary file remains";
 }
 
 TEST_F(Files, NewFileIsNew) {
@@ -139,11 +141,11 @@ TEST_F(Files, WritesThroughInterruptionsAndShortWrites) {
     shim = {.armed = true, .stutter = true};
     write_file_atomically(path("a"), content);
     shim.armed = false;
-    EXPECT_GT(shim.calls.size(), 200u) << "the shim was in the way";
+    EXPECT_GT(shim.calls.size(), 200u) << "the shim was used";
     EXPECT_EQ(slurp(path("a")), content);
 }
 
-// A killed process leaves the old file or the new one.
+// A killed process leaves the old file or the new one, complete.
 TEST_F(Files, ReplaceKilledAtEveryCall) {
     bool replaced = false;
     for (int n = 0;; ++n) {
@@ -163,7 +165,7 @@ TEST_F(Files, ReplaceKilledAtEveryCall) {
         }
         ASSERT_EQ(status, 50);
     }
-    EXPECT_TRUE(replaced) << "killed behind the rename as well";
+    EXPECT_TRUE(replaced) << "killed after the rename as well";
 }
 
 TEST_F(Files, CommitKilledAtEveryCall) {
@@ -197,7 +199,7 @@ TEST_F(Files, CommitFailsAtEveryCall) {
             } catch (const Error& e) {
                 EXPECT_EQ(e.exit(), Exit::storage);
                 return e.what();
-            } catch (const std::filesystem::filesystem_error& e) {  // the test's own create_directories
+            } catch (const std::filesystem::filesystem_error& e) {  // from create_directories of the test itself
                 return e.what();
             }
         }();
@@ -210,14 +212,14 @@ TEST_F(Files, CommitFailsAtEveryCall) {
             EXPECT_EQ(std::count(shim.calls.begin() + n, shim.calls.end(), failed), 1) << "tried again: " << failed;
         }
         EXPECT_EQ(exists("final"), whole());
-        EXPECT_EQ(listing(folder_), exists("final") ? "final" : "") << "nothing temporary stays after " << *error;
+        EXPECT_EQ(listing(folder_), exists("final") ? "final" : "") << "nothing temporary remains after " << *error;
         std::filesystem::remove_all(path("final"));
     }
     EXPECT_GT(shim.calls.size(), 10u);
     EXPECT_TRUE(whole());
 }
 
-// Every file and folder reaches the disk before the rename, the rename itself after it.
+// Every file and folder is fsynced before the rename, and the parent folder after it.
 TEST_F(Files, CommitSyncsInOrder) {
     shim = {.armed = true};
     commit_folder();
@@ -237,7 +239,7 @@ TEST_F(Files, CommitSyncsInOrder) {
 TEST_F(Files, CommitOverwritesNothing) {
     std::filesystem::create_directory(path("final"));
     spill(path("final/mine"), "mine");
-    expect_error(Exit::storage, "final: exists already", [&] { FolderCommit commit(path("final/")); });
+    expect_error(Exit::storage, "final: already exists", [&] { FolderCommit commit(path("final/")); });
     std::filesystem::remove_all(path("final"));
     {
         FolderCommit commit(path("final"));
@@ -250,7 +252,7 @@ TEST_F(Files, CommitOverwritesNothing) {
     EXPECT_EQ(listing(path("final")), "mine");
 }
 
-// A dead process of our number left its temporary folder: it is not taken over.
+// The temporary folder left by a dead process with our pid is not reused.
 TEST_F(Files, CommitAvoidsLeftovers) {
     const std::string leftover = fmt::format("{}.tmp-{}", path("final"), getpid());
     std::filesystem::create_directory(leftover);
@@ -263,7 +265,7 @@ TEST_F(Files, CommitAvoidsLeftovers) {
 TEST_F(Files, RemoveKilledAtEveryCall) {
     int status = 1;
     for (int n = 0; status != 0; ++n) {
-        // What a killed removal leaves is never under the final name.
+        // An interrupted removal leaves nothing under the final name.
         for (const auto& entry : std::filesystem::directory_iterator(folder_))
             std::filesystem::remove_all(entry.path());
         commit_folder();
@@ -280,7 +282,7 @@ TEST_F(Files, RemoveKilledAtEveryCall) {
                  [&] { remove_folder(path("final")); });
 }
 
-// A full disk, by way of the file size limit: exit code 7, no signal, what was there before is still there.
+// A full disk, simulated by the file size limit: exit code 7, no signal, and the old content is intact.
 TEST_F(Files, DiskFull) {
     spill(path("a"), "old");
     const int status = exit_of_child([&] {

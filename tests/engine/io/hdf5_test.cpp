@@ -7,8 +7,8 @@
 #include <thread>
 
 #include "engine/device/float16.h"
-#include "engine/io/files.h"
 #include "engine/io/hdf5_library.h"
+#include "engine/io/sha256.h"
 #include "tests/support/file_test.h"
 
 namespace colonnade {
@@ -16,14 +16,9 @@ namespace {
 
 using hdf5::Handle;
 
-template <typename T>
-Tensor view_of(std::vector<T>& values) {
-    return Tensor(values.data(), dtype_of<T>(), {std::ssize(values)});
-}
-
 class Hdf5 : public FileTest {
   protected:
-    // A file made with the library's own calls, in its oldest format: what our writer would never write.
+    // A file made with the library's own calls, in its oldest format, which our writer never produces.
     void make_raw(const std::string& name, const std::function<void(hid_t)>& fill) const {
         const hdf5::Session session;
         const Handle file(H5Fcreate(path(name).c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT));
@@ -47,7 +42,7 @@ class Hdf5 : public FileTest {
         writer.attribute("number", 42);
         writer.close();
     }
-    // Everything a reader can be asked about the file of write_small().
+    // Reads everything in the file of write_small().
     static void read_small(const std::string& file) {
         const Hdf5Reader reader(file);
         if (reader.has("group/values")) (void)reader.read_all<int32_t>("group/values");
@@ -120,7 +115,7 @@ TEST_F(Hdf5, AppendsPieces) {
     EXPECT_EQ(reader.count("none"), 0);
 }
 
-// Any run of the flattened array, whatever the boundaries of its dimensions; contiguous and in compressed chunks.
+// Any range of the flattened array, across the boundaries of its dimensions; contiguous and in compressed chunks.
 TEST_F(Hdf5, ReadsAnyRun) {
     std::vector<int32_t> values(2 * 3 * 4 * 5);
     std::iota(values.begin(), values.end(), 0);
@@ -165,11 +160,11 @@ TEST_F(Hdf5, SameContentSameBytes) {
     for (const char* name : {"/", "group", "group/values"}) {
         H5O_info_t info{};
         ASSERT_GE(H5Oget_info_by_name(file, name, &info, H5P_DEFAULT), 0);
-        EXPECT_EQ(info.mtime, 0) << name << " carries no time";
+        EXPECT_EQ(info.mtime, 0) << name << " has no time stamp";
     }
 }
 
-TEST_F(Hdf5, WriterKeepsItsPromises) {
+TEST_F(Hdf5, WriterChecksItsUse) {
     spill(path("taken"), "mine");
     expect_error(Exit::storage, "taken: cannot create: ", [&] { Hdf5Writer writer(path("taken")); });
     EXPECT_EQ(slurp(path("taken")), "mine");
@@ -177,7 +172,7 @@ TEST_F(Hdf5, WriterKeepsItsPromises) {
                  [&] { Hdf5Writer writer(path("none/x")); });
     std::vector<float> values(3);
     { Hdf5Writer(path("half")).write("a", view_of(values)); }
-    EXPECT_FALSE(std::filesystem::exists(path("half"))) << "not closed, so not there";
+    EXPECT_FALSE(std::filesystem::exists(path("half"))) << "not closed, so removed";
     expect_error(Exit::internal, "'a' has 3 of its 4 rows", [&] {
         Hdf5Writer writer(path("half"));
         writer.create("a", DType::f32, 4);
@@ -190,7 +185,7 @@ TEST_F(Hdf5, WriterKeepsItsPromises) {
     expect_error(Exit::internal, "'a' is written twice", [&] { writer.write("a", view_of(values)); });
     expect_error(Exit::internal, "append to 'b', which was not created", [&] { writer.append("b", view_of(values)); });
     writer.append("a", view_of(values));
-    expect_error(Exit::internal, "[3] f32 does not fit behind 3 of 4 rows",
+    expect_error(Exit::internal, "[3] f32 does not fit after 3 of 4 rows",
                  [&] { writer.append("a", view_of(values)); });
     expect_error(Exit::internal, "attribute 't': 64001 bytes",
                  [&] { writer.attribute("t", std::string(64'001, 'x')); });
@@ -201,7 +196,7 @@ TEST_F(Hdf5, WriterKeepsItsPromises) {
     EXPECT_EQ(Hdf5Reader(path("x")).text_attribute("t").size(), 64'000u);
 }
 
-// A full disk, by way of the file size limit: exit code 7, nothing left, and the library goes on working in the same process.
+// A full disk, simulated by the file size limit: exit code 7, no file, and the library still works in the same process.
 TEST_F(Hdf5, DiskFull) {
     for (const size_t limit_bytes : {0, 100, 3000, 40'000, 400'000}) {
         const int status = exit_of_child([&] {
@@ -230,9 +225,9 @@ TEST_F(Hdf5, DiskFull) {
     }
 }
 
-// --- Files that we did not write --------------------------------------------------------------------------------------
+// --- Files of other programs -----------------------------------------------------------------------------------------
 
-TEST_F(Hdf5, RefusesWhatReachesOutside) {
+TEST_F(Hdf5, RefusesLinksAndStorageOutsideTheFile) {
     spill(path("secret"), std::string(400, 's'));
     write_small("other");
     make_raw("x", [&](hid_t file) {
@@ -269,7 +264,7 @@ TEST_F(Hdf5, RefusesWhatReachesOutside) {
                  [&] { (void)reader.has("external_group/values"); });
 }
 
-TEST_F(Hdf5, RefusesWhatItCannotHold) {
+TEST_F(Hdf5, RefusesUnsupportedShapesAndTypes) {
     make_raw("x", [&](hid_t file) {
         const Handle late(H5Pcreate(H5P_DATASET_CREATE)), chunked(H5Pcreate(H5P_DATASET_CREATE)),
             packed(H5Pcreate(H5P_DATASET_CREATE)), compact(H5Pcreate(H5P_DATASET_CREATE)),
@@ -338,7 +333,7 @@ TEST_F(Hdf5, Attributes) {
         const int8_t no = 0, yes = 1;
         H5Tenum_insert(boolean, "FALSE", &no);
         H5Tenum_insert(boolean, "TRUE", &yes);
-        add("bool", boolean, scalar, &yes);  // as h5py stores one
+        add("bool", boolean, scalar, &yes);  // as h5py stores it
         const uint8_t small = 200;
         add("small", H5T_STD_U8LE, scalar, &small);
         const int32_t numbers[] = {1, 2};
@@ -365,7 +360,7 @@ TEST_F(Hdf5, Attributes) {
     expect_error(Exit::data, "'none': no such attribute", [&] { reader.int_attribute("none"); });
 }
 
-TEST_F(Hdf5, RefusesWhatIsNoFile) {
+TEST_F(Hdf5, RefusesWhatIsNotAnHdf5File) {
     spill(path("text"), "not HDF5 at all");
     expect_error(Exit::data, "text: not a readable HDF5 file", [&] { Hdf5Reader reader(path("text")); });
     expect_error(Exit::data, "none: no such file", [&] { Hdf5Reader reader(path("none")); });
@@ -385,8 +380,8 @@ TEST_F(Hdf5, RefusesEveryTruncation) {
     EXPECT_EQ(status, 0);
 }
 
-// One flipped bit anywhere: read or refused, in a process that ends by itself. What the library cannot see (flips in the
-// numbers themselves) is what the hashes in manifests and stores are for.
+// With one bit flipped anywhere the file is read or refused, without a crash. The hashes in manifests and stores detect
+// flips in the numbers themselves, which the library cannot see.
 TEST_F(Hdf5, BitFlipsDoNotCrash) {
     write_small("whole");
     const std::string whole = slurp(path("whole"));
@@ -403,13 +398,14 @@ TEST_F(Hdf5, BitFlipsDoNotCrash) {
                 ++refused;
             }
         }
-        EXPECT_GT(refused, 100) << "metadata carries checksums";
+        EXPECT_GT(refused, 100) << "metadata has checksums";
         return testing::Test::HasFailure() ? 1 : 0;
     });
     EXPECT_EQ(status, 0);
 }
 
-// The old format has no checksums, and the library crashes on some damage to it: the reader's child process does instead.
+// The old format has no checksums, and the library crashes on some damage to it: then only the reader's child process
+// does.
 TEST_F(Hdf5, BitFlipsInTheOldFormatDoNotCrash) {
     make_raw("whole", [](hid_t file) {
         const Handle creation(H5Pcreate(H5P_DATASET_CREATE)), scalar(H5Screate(H5S_SCALAR));
@@ -420,8 +416,8 @@ TEST_F(Hdf5, BitFlipsInTheOldFormatDoNotCrash) {
         const Handle number(H5Acreate2(file, "number", H5T_STD_I32LE, scalar, H5P_DEFAULT, H5P_DEFAULT));
     });
     const std::string whole = slurp(path("whole"));
-    // The layout message: version 3, chunked, 2 dimensions (one of them the element size). Taken for version 2, whose
-    // fields lie elsewhere, it gives chunks of size 0, by which the library divides.
+    // The layout message: version 3, chunked, 2 dimensions (one of them the element size). Read as version 2, whose
+    // fields are at other offsets, it gives chunks of size 0, by which the library divides.
     const size_t at = whole.find("\x03\x02\x02");
     ASSERT_NE(at, whole.npos);
     std::string flipped = whole;
@@ -447,8 +443,8 @@ TEST_F(Hdf5, BitFlipsInTheOldFormatDoNotCrash) {
     EXPECT_EQ(status, 0);
 }
 
-// Readers and a writer on threads of their own, as the loader and a checkpoint have them.
-TEST_F(Hdf5, ThreadsOfTheirOwn) {
+// Readers and a writer on separate threads, as in the loader and a checkpoint.
+TEST_F(Hdf5, SeparateThreads) {
     write_small("shared");
     std::vector<std::string> errors(4);
     std::vector<std::thread> threads;

@@ -62,7 +62,7 @@ TEST(Json, LimitsAreExact) {
     expect_error(Exit::data, "deeper than 1 levels", [] { parse_json("[[1]]", "f", {.depth = 1}); });
 }
 
-// A token of megabytes does not become a message of megabytes.
+// A token of several megabytes does not produce a message of that size.
 TEST(Json, MessageStaysShort) {
     const std::string message =
         expect_error(Exit::data, "missing closing quote", [] { parse_json("\"" + std::string(1'000'000, 'x'), "f"); });

@@ -1,4 +1,4 @@
-// The progress line with a clock and an output of our own.
+// The progress line, with an injected clock and output.
 
 #include "engine/io/progress.h"
 
@@ -48,7 +48,7 @@ TEST(Progress, OnATerminalOneLineRedrawsItself) {
     EXPECT_EQ(screen.take(), "");
 }
 
-TEST(Progress, ElsewherePlainLinesNowAndThen) {
+TEST(Progress, ElsewhereItPrintsPlainLinesAtIntervals) {
     Screen screen;
     Progress progress(screen.options(false));
     EXPECT_EQ(screen.take(), "train   0% 0/200 steps\n");
@@ -68,7 +68,7 @@ TEST(Progress, ElsewherePlainLinesNowAndThen) {
     EXPECT_EQ(screen.take(), "train  17% 35/200 steps, 1.00 steps/s, 35.0 s, 2m 45s left\n");
 }
 
-TEST(Progress, ARowOfTheTerminalIsNeverFilled) {
+TEST(Progress, NeverFillsTheWidthOfTheTerminal) {
     for (int columns = 2; columns <= 80; ++columns) {
         Screen screen;
         auto options = screen.options(true);
@@ -118,21 +118,6 @@ TEST(Progress, AnErrorStartsOnItsOwnLine) {
     Screen screen;
     { const Progress progress(screen.options(true)); }
     EXPECT_TRUE(screen.text.ends_with("\x1b[K\n"));
-}
-
-TEST(Progress, Durations) {
-    const std::pair<double, const char*> cases[] = {{0, "0 ms"},        {0.35, "350 ms"},  {0.9994, "999 ms"},
-                                                    {0.9996, "1.0 s"},  {12.34, "12.3 s"}, {59.94, "59.9 s"},
-                                                    {59.96, "1m 00s"},  {245, "4m 05s"},   {3599.4, "59m 59s"},
-                                                    {3599.6, "1h 00m"}, {7380, "2h 03m"},  {273600, "3d 04h"}};
-    for (const auto& [seconds, expected] : cases) EXPECT_EQ(human_duration(seconds), expected);
-}
-
-TEST(Progress, Counts) {
-    const std::pair<double, const char*> cases[] = {
-        {0, "0"},         {999, "999"},      {999.6, "1.00k"},  {1234, "1.23k"},  {9996, "10.0k"}, {12345, "12.3k"},
-        {999400, "999k"}, {999600, "1.00M"}, {4.56e6, "4.56M"}, {1.2e9, "1.20G"}, {3e15, "3000T"}};
-    for (const auto& [count, expected] : cases) EXPECT_EQ(human_count(count), expected);
 }
 
 }  // namespace

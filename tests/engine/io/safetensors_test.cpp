@@ -21,7 +21,7 @@ std::string file_of(std::string_view header, size_t data_bytes) {
     return with_length(header, header.size()) + std::string(data_bytes, 'd');
 }
 
-// A header with one tensor "a" of these fields.
+// A header with one tensor "a" with these fields.
 std::string one(std::string_view dtype, std::string_view shape, std::string_view offsets) {
     return fmt::format(R"({{"a":{{"dtype":{},"shape":{},"data_offsets":{}}}}})", dtype, shape, offsets);
 }
@@ -50,7 +50,7 @@ TEST_F(Safetensors, RefusesMalformedFiles) {
         {"", "0 bytes, a safetensors file has at least 8"},
         {"1234567", "7 bytes, a safetensors file has at least 8"},
         {with_length("", 0), "does not begin with '{'"},
-        {with_length(good, good.size() + 1), "the file has " + std::to_string(good.size()) + " behind its first 8"},
+        {with_length(good, good.size() + 1), "the file has " + std::to_string(good.size()) + " after its first 8"},
         {with_length(good, huge), "header of 18446744073709551615 bytes"},
         {with_length(good, huge - 7), "header of 18446744073709551608 bytes"},  // 8 + length wraps to 0
         {with_length(good, uint64_t{1} << 63), "header of 9223372036854775808 bytes"},
@@ -79,7 +79,7 @@ TEST_F(Safetensors, RefusesMalformedFiles) {
         {file_of(one("32", "[2]", "[0,8]"), 8), "no string 'dtype'"},
         {file_of(one(R"("F31")", "[2]", "[0,8]"), 8), "tensor 'a': unknown dtype 'F31'"},
         {file_of(one(R"("f32")", "[2]", "[0,8]"), 8), "unknown dtype 'f32'"},
-        {file_of(one(R"("F31")", "[2]", "[8,0]"), 8), "unknown dtype"},  // no lenient branch around the offsets
+        {file_of(one(R"("F31")", "[2]", "[8,0]"), 8), "unknown dtype"},  // the offsets are not checked leniently
         {file_of(one(R"("F32")", "2", "[0,8]"), 8), "no array 'shape'"},
         {file_of(one(R"("F32")", "[2]", "8"), 8), "no array 'data_offsets'"},
         {file_of(one(R"("F32")", "[2]", "[8]"), 8), "1 data_offsets, expected 2"},
@@ -145,7 +145,7 @@ TEST_F(Safetensors, RefusesMalformedFiles) {
     }
 }
 
-// The header limit is checked before anything of the header is read: a sparse file stands in for a large one.
+// The limit is checked before the header is read. A sparse file replaces a large one.
 TEST_F(Safetensors, RefusesLongHeader) {
     spill(path("x.safetensors"), with_length("{}", 100'000'001));
     std::filesystem::resize_file(path("x.safetensors"), 100'000'100);
@@ -174,7 +174,7 @@ TEST_F(Safetensors, AcceptsUnusualFiles) {
     EXPECT_TRUE(SafetensorsReader(path("y")).tensors().empty());
 }
 
-// Dtypes that the format knows and we do not compute with: listed, with their shapes, and refused only when read.
+// Dtypes that we do not support are listed with their shapes, and refused only when read.
 TEST_F(Safetensors, ListsForeignDtypes) {
     const struct {
         const char* name;
@@ -190,12 +190,12 @@ TEST_F(Safetensors, ListsForeignDtypes) {
         EXPECT_EQ(reader.tensors()[0].stored, type.name);
         EXPECT_FALSE(reader.tensors()[0].readable);
         EXPECT_EQ(reader.tensors()[0].numel(), 12);
-        expect_error(Exit::data, fmt::format("x: tensor 'a' is {}, which is not read as f32", type.name),
+        expect_error(Exit::data, fmt::format("x: tensor 'a' is {}, which cannot be read as f32", type.name),
                      [&] { read<float>(reader, "a"); });
-        expect_error(Exit::data, "which is not read as u8", [&] { read<uint8_t>(reader, "a"); });
+        expect_error(Exit::data, "which cannot be read as u8", [&] { read<uint8_t>(reader, "a"); });
     }
     spill(path("x"), file_of(one("\"I64\"", "[1]", "[0,8]"), 8));
-    expect_error(Exit::data, "tensor 'a' is I64, which is not read as f32",
+    expect_error(Exit::data, "tensor 'a' is I64, which cannot be read as f32",
                  [&] { read<float>(SafetensorsReader(path("x")), "a"); });
 }
 

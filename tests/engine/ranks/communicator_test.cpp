@@ -1,4 +1,4 @@
-// What ranks say to each other: sums and shares over every split, errors that all end in, and the watchdog.
+// Collectives over every split of a bucket, errors that end all ranks, and the watchdog.
 
 #include "engine/ranks/communicator.h"
 
@@ -32,7 +32,7 @@ TEST(PartOf, CutsABucketIntoNeighbouringParts) {
         for (const int64_t size : {int64_t{0}, int64_t{1}, int64_t{63}, int64_t{64}, int64_t{1000}, int64_t{123456}}) {
             int64_t end = 640;
             for (int r = 0; r < ranks; ++r) {
-                const Slice part = part_of({640, 640 + size}, r, ranks);
+                const Range part = part_of({640, 640 + size}, r, ranks);
                 EXPECT_EQ(part.begin, end);
                 EXPECT_EQ(part.begin % 64, 0);
                 EXPECT_GE(part.size(), 0);
@@ -42,9 +42,9 @@ TEST(PartOf, CutsABucketIntoNeighbouringParts) {
         }
 }
 
-constexpr int64_t all = 2 * 262144 + 3077;  ///< with two ranks a part is more than one message
+constexpr int64_t all = 2 * 262144 + 3077;  ///< with two ranks a part needs more than one message
 
-/// What rank r has.
+/// The elements of one rank.
 std::vector<double> values_of_rank(int rank) {
     const Philox random{7, static_cast<uint64_t>(rank)};
     std::vector<double> values(static_cast<size_t>(all));
@@ -52,8 +52,12 @@ std::vector<double> values_of_rank(int rank) {
     return values;
 }
 
-/// Sums and shares of buckets of many sizes inside a larger buffer, against sums made here; nothing beside a bucket, and
-/// where scattered nothing of the own part, may differ by a bit.
+Communicator::Ticket reduce(Communicator& communicator, bool scattered, const Communicator::Reduce& args) {
+    return scattered ? communicator.reduce_scatter(args) : communicator.all_reduce(args);
+}
+
+/// Reduces and gathers buckets of many sizes inside a larger buffer and compares them bit by bit with sums made here.
+/// Elements outside of the bucket must not change.
 template <typename T>
 void expect_sums(const Ranks& ranks, Communicator& communicator, bool scattered, DType wire) {
     const int n = ranks.size();
@@ -62,15 +66,15 @@ void expect_sums(const Ranks& ranks, Communicator& communicator, bool scattered,
     const std::vector<double>& mine = values[static_cast<size_t>(ranks.rank())];
     std::vector<uint8_t> memory(Communicator::scratch_bytes(Device::cpu, n, all, dtype_of<T>(), wire));
     const Tensor scratch(memory.data(), DType::u8, {std::ssize(memory)});
-    for (const Slice bucket :
-         {Slice{0, 64}, Slice{128, 255}, Slice{64, 64 + 64 * 7}, Slice{320, 20000}, Slice{0, all}}) {
+    for (const Range bucket :
+         {Range{0, 64}, Range{128, 255}, Range{64, 64 + 64 * 7}, Range{320, 20000}, Range{0, all}}) {
         std::vector<T> own;
         for (const double x : mine) own.push_back(static_cast<T>(x));
         const std::vector<T> before = own;
         const Tensor flat(own.data(), dtype_of<T>(), {all});
-        communicator.wait(communicator.sum(
-            {.flat = flat, .bucket = bucket, .scattered = scattered, .wire = wire, .scratch = scratch, .what = "sum"}));
-        const Slice valid = scattered ? part_of(bucket, ranks.rank(), n) : bucket;
+        communicator.wait(reduce(communicator, scattered,
+                                 {.flat = flat, .bucket = bucket, .wire = wire, .scratch = scratch, .what = "sum"}));
+        const Range valid = scattered ? part_of(bucket, ranks.rank(), n) : bucket;
         int64_t wrong = 0;
         for (int64_t i = 0; i < all; ++i) {
             T expected = before[static_cast<size_t>(i)];
@@ -87,14 +91,15 @@ void expect_sums(const Ranks& ranks, Communicator& communicator, bool scattered,
         }
         EXPECT_EQ(wrong, 0) << "of bucket " << bucket.begin << " to " << bucket.end;
         if (!scattered) continue;
-        // Shared, the parts are what the sum everywhere is.
-        communicator.wait(communicator.share({.flat = flat, .bucket = bucket, .scratch = scratch, .what = "share"}));
+        // reduce_scatter and all_gather together equal all_reduce.
+        communicator.wait(
+            communicator.all_gather({.flat = flat, .bucket = bucket, .scratch = scratch, .what = "gather"}));
         std::vector<T> everywhere = before;
-        communicator.sum({.flat = Tensor(everywhere.data(), dtype_of<T>(), {all}),
-                          .bucket = bucket,
-                          .wire = wire,
-                          .scratch = scratch,
-                          .what = "sum"});
+        communicator.all_reduce({.flat = Tensor(everywhere.data(), dtype_of<T>(), {all}),
+                                 .bucket = bucket,
+                                 .wire = wire,
+                                 .scratch = scratch,
+                                 .what = "sum"});
         EXPECT_TRUE(own == everywhere) << "bucket " << bucket.begin << " to " << bucket.end;
     }
 }
@@ -108,38 +113,37 @@ TEST(DISABLED_EveryRank, Sums) {
     expect_sums<double>(ranks, *communicator, true, DType::f32);
 
     std::vector<double> numbers = {0.1 * ranks.rank(), 1, 1e300}, expected(3);
-    communicator->combine({{Tensor(numbers.data(), DType::f64, {3})}});
+    communicator->all_reduce_scalars({{Tensor(numbers.data(), DType::f64, {3})}});
     for (int r = 0; r < ranks.size(); ++r) expected[0] += 0.1 * r, expected[1] += 1, expected[2] += 1e300;
     EXPECT_EQ(numbers, expected);
     const double nothing = -std::numeric_limits<double>::infinity();
     std::vector<double> extremes = {-1.0 - ranks.rank(), 2.0 * ranks.rank(), ranks.first() ? nothing : -5, nothing};
-    communicator->combine(
-        {{Tensor(numbers.data(), DType::f64, {2})}, {Tensor(extremes.data(), DType::f64, {4}), true}});
+    communicator->all_reduce_scalars(
+        {{Tensor(numbers.data(), DType::f64, {2})}, {Tensor(extremes.data(), DType::f64, {4}), Communicator::Op::max}});
     EXPECT_EQ(extremes, (std::vector<double>{-1, 2.0 * (ranks.size() - 1), -5, nothing}));
 
     for (int from = 0; from < ranks.size(); ++from) {
-        std::vector<float> spread(1000, static_cast<float>(10 + ranks.rank()));
-        communicator->wait(
-            communicator->spread({.data = Tensor(spread.data(), DType::f32, {1000}), .from = from, .what = "spread"}));
-        EXPECT_EQ(spread, std::vector<float>(1000, static_cast<float>(10 + from)));
+        std::vector<float> values(1000, static_cast<float>(10 + ranks.rank()));
+        communicator->wait(communicator->broadcast({.data = view_of(values), .from = from, .what = "broadcast"}));
+        EXPECT_EQ(values, std::vector<float>(1000, static_cast<float>(10 + from)));
     }
 
-    // Shards of a buffer come together on rank 0.
-    const std::vector<Slice> buckets = {{0, 64}, {64, 1000}, {1024, 300000}};
+    // Rank 0 gathers the shards of a buffer.
+    const std::vector<Range> buckets = {{0, 64}, {64, 1000}, {1024, 300000}};
     std::vector<float> shard, whole(ranks.first() ? 300000 : 0);
-    for (const Slice& bucket : buckets)
+    for (const Range& bucket : buckets)
         for (int64_t i = part_of(bucket, ranks.rank(), ranks.size()).begin;
              i < part_of(bucket, ranks.rank(), ranks.size()).end; ++i)
             shard.push_back(static_cast<float>(i));
-    communicator->collect(Tensor(whole.data(), DType::f32, {std::ssize(whole)}),
-                          Tensor(shard.data(), DType::f32, {std::ssize(shard)}), buckets);
+    communicator->gather(Tensor(whole.data(), DType::f32, {std::ssize(whole)}),
+                         Tensor(shard.data(), DType::f32, {std::ssize(shard)}), buckets);
     int64_t wrong = 0;
-    for (const Slice& bucket : buckets)
+    for (const Range& bucket : buckets)
         for (int64_t i = bucket.begin; ranks.first() && i < bucket.end; ++i)
             wrong += whole[static_cast<size_t>(i)] != static_cast<float>(i);
     EXPECT_EQ(wrong, 0);
 }
-TEST_F(OnRanks, SumsAreThoseInRankOrder) {
+TEST_F(OnRanks, SumsAreTakenInRankOrder) {
     for (const int n : {2, 3, 4}) expect_success(n, "DISABLED_EveryRank.Sums");
 }
 
@@ -152,7 +156,6 @@ TEST(DISABLED_EveryRank, Words) {
     EXPECT_EQ(ranks.max("number", -ranks.rank()), 0);
     EXPECT_EQ(ranks.sum("numbers", {0.1, static_cast<double>(ranks.rank())}),
               (std::vector<double>{0.1 + 0.1 + 0.1, 3}));
-    // Who comes later finds what came before.
     std::vector<std::string> seen;
     ranks.in_turn("turn", [&] { seen.push_back("mine"); });
     EXPECT_EQ(seen.size(), 1u);
@@ -162,7 +165,7 @@ TEST_F(OnRanks, Words) {
     expect_success(3, "DISABLED_EveryRank.Words");
 }
 
-/// As a program's main has it: the exit code is the test's.
+/// Ends the test as a program's main would, with its exit code.
 void end_with(Ranks& ranks, const std::function<void()>& body) {
     std::exit(run_program("communicator_test", [&] {
         return ranks.guard([&] {
@@ -195,7 +198,7 @@ TEST(DISABLED_EveryRank, OneThrowsAlone) {
         ranks.barrier("second");
     });
 }
-TEST_F(OnRanks, AnErrorEndsAllAndIsToldOnce) {
+TEST_F(OnRanks, AnErrorEndsAllRanksAndIsPrintedOnce) {
     const auto expect_error_line = [](const std::string& filter, Exit exit, const std::string& line) {
         const Program::Result result = run_on_ranks(3, filter);
         EXPECT_EQ(result.exit, static_cast<int>(exit)) << result.err;
@@ -213,7 +216,7 @@ TEST_F(OnRanks, AnErrorEndsAllAndIsToldOnce) {
                       "rank 1 of 3 on " + host + ", step 41: disk full\n");
 }
 
-TEST(DISABLED_EveryRank, OneDoesNotCome) {
+TEST(DISABLED_EveryRank, OneHangs) {
     Ranks ranks("communicator_test");
     ranks.set_timeout(2);
     ranks.set_step(7);
@@ -223,24 +226,24 @@ TEST(DISABLED_EveryRank, OneDoesNotCome) {
         ranks.barrier("second");
     });
 }
-TEST(DISABLED_EveryRank, SomeoneWorksForLong) {
+TEST(DISABLED_EveryRank, OneWorksForLong) {
     Ranks ranks("communicator_test");
     ranks.set_timeout(2);
     ranks.together("long work", [&] {
         if (ranks.first()) std::this_thread::sleep_for(std::chrono::seconds(5));
     });
 }
-TEST_F(OnRanks, TheWatchdogTellsWorkFromHanging) {
-    const Program::Result result = run_on_ranks(3, "DISABLED_EveryRank.OneDoesNotCome");
+TEST_F(OnRanks, TheWatchdogTellsLongWorkFromAHang) {
+    const Program::Result result = run_on_ranks(3, "DISABLED_EveryRank.OneHangs");
     EXPECT_EQ(result.exit, static_cast<int>(Exit::peer)) << result.err;
     EXPECT_EQ(count_of(result.err, "error: "), 1) << result.err;
-    EXPECT_NE(result.err.find("has not come to 'second' for 2 s; last seen at step 7, after 'first'"),
+    EXPECT_NE(result.err.find("has not reached 'second' for 2 s; last seen at step 7, after 'first'"),
               std::string::npos)
         << result.err;
-    expect_success(3, "DISABLED_EveryRank.SomeoneWorksForLong");
+    expect_success(3, "DISABLED_EveryRank.OneWorksForLong");
 }
 
-TEST(OneRank, TalksToItself) {
+TEST(OneRank, EveryCallWorks) {
     const Ranks& ranks = one_rank();
     EXPECT_FALSE(ranks.several());
     EXPECT_TRUE(ranks.first());
@@ -252,8 +255,8 @@ TEST(OneRank, TalksToItself) {
     expect_error(Exit::data, "x", [&] { ranks.end_all_on_error([] { fail(Exit::data, "x"); }); });
 }
 
-/// A communicator of one rank: every call must leave the numbers as they are, but for bf16's rounding.
-TEST(Nccl, OfOneRank) {
+/// With one rank every call must leave the numbers unchanged, except for rounding to bf16.
+TEST(Nccl, WithOneRank) {
     Gpu* gpu = test_gpu();
     if (!gpu) GTEST_SKIP() << "no CUDA device";
     if (!built_with_nccl()) GTEST_SKIP() << "a build without NCCL";
@@ -267,13 +270,9 @@ TEST(Nccl, OfOneRank) {
     for (const double x : values_of_rank(0)) own.push_back(static_cast<float>(x));
     const auto sum = [&](bool scattered, DType wire) {
         gpu->upload(flat, own.data());
-        const auto ticket = communicator->sum({.flat = flat,
-                                               .bucket = {64, all - 5},
-                                               .scattered = scattered,
-                                               .wire = wire,
-                                               .scratch = scratch,
-                                               .what = "sum"});
-        communicator->wait(ticket);
+        communicator->wait(
+            reduce(*communicator, scattered,
+                   {.flat = flat, .bucket = {64, all - 5}, .wire = wire, .scratch = scratch, .what = "sum"}));
         gpu->download(found.data(), flat);
     };
     for (const bool scattered : {false, true}) {
@@ -287,16 +286,17 @@ TEST(Nccl, OfOneRank) {
         }
     }
     gpu->upload(flat, own.data());
-    communicator->wait(communicator->share({.flat = flat, .bucket = {64, all - 5}, .what = "share"}));
+    communicator->wait(communicator->all_gather({.flat = flat, .bucket = {64, all - 5}, .what = "gather"}));
     gpu->download(found.data(), flat);
     EXPECT_TRUE(found == own);
-    communicator->wait(communicator->spread({.data = flat, .from = 0, .what = "spread"}));
+    communicator->wait(communicator->broadcast({.data = flat, .from = 0, .what = "broadcast"}));
     gpu->download(found.data(), flat);
     EXPECT_TRUE(found == own);
     const std::vector<double> four = {1, 2.5, -3, 1e300};
     std::vector<double> same(4);
     gpu->upload(numbers, four.data());
-    communicator->combine({{numbers.slice(0, 0, 1)}, {numbers.slice(0, 1, 3), true}, {numbers.slice(0, 3, 4)}});
+    communicator->all_reduce_scalars(
+        {{numbers.slice(0, 0, 1)}, {numbers.slice(0, 1, 3), Communicator::Op::max}, {numbers.slice(0, 3, 4)}});
     gpu->download(same.data(), numbers);
     EXPECT_EQ(same, four);
 }

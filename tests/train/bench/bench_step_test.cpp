@@ -1,5 +1,4 @@
-// programs: bench_step
-// bench_step measures every stage as `train` runs it, from a config and from a shape, on one rank and on two.
+// bench_step measures every stage as `train` runs it, for a config and for a shape, on one rank and on two.
 
 #include "tests/support/mpirun.h"
 #include "tests/support/tiny_run.h"
@@ -15,7 +14,7 @@ class BenchStep : public RunTest {
         RunTest::SetUp();
         spill(path("pairs.jsonl"), pair_rows(60));
     }
-    /// What the program reports of one step, and none before it.
+    /// The program's report of one step without warm-up.
     Json measure(std::vector<std::string> arguments, int ranks = 1) const {
         for (const char* more : {"--warmup", "0", "--steps", "1", "--profile", "1", "--json"})
             arguments.emplace_back(more);
@@ -85,7 +84,7 @@ TEST_F(BenchStep, RunsAdaptersAndTheirReference) {
         EXPECT_EQ(report.at("reference"), reference);
         EXPECT_EQ(report.at("lora").at("rank"), 4);
         EXPECT_NEAR(report.at("first_loss"), std::log(2), 1e-6);
-        // Under LoRA a step is 4 of 6 parts and the adapters, a forward 2 of them.
+        // With LoRA a step is 4 parts of 6, plus the adapters; a forward pass is 2 parts.
         if (reference == "base") {
             EXPECT_GT(report.at("step_flops"), 1.3 * flops);
         }
@@ -139,7 +138,7 @@ TEST_F(BenchStep, AddsUpTheRanks) {
     EXPECT_NEAR(report.at("first_loss"), std::log(2), 1e-6);
 }
 
-TEST_F(BenchStep, TellsWhatDoesNotGoTogether) {
+TEST_F(BenchStep, ReportsOptionsThatExcludeEachOther) {
     const auto expect = [&](const std::vector<std::string>& arguments, const std::string& message) {
         const Program::Result result = run("bench_step", arguments);
         EXPECT_EQ(result.exit, static_cast<int>(Exit::config)) << message;

@@ -1,4 +1,4 @@
-// Published shapes against the parameter counts that Hugging Face tells of their safetensors.
+// Compares published shapes with the parameter counts that Hugging Face reports for their safetensors.
 
 #include <gtest/gtest.h>
 
@@ -22,14 +22,14 @@ TEST(ModelShapes, HaveThePublishedParameterCounts) {
         const ModelConfig config = model_shape(name);
         EXPECT_NO_THROW(validate(config, name));
         EXPECT_EQ(ParameterList(config).count(), parameters) << name;
-        // What to_json writes and parse_model_config reads is the same model: rope scaling, biases and norms fit.
+        // The model survives to_json and parse_model_config, rope scaling, biases and norms included.
         const ModelConfig again = parse_model_config(to_json(config), name);
         EXPECT_EQ(to_json(again), to_json(config)) << name;
     }
     EXPECT_EQ(model_shape_names(), names);
 }
 
-TEST(ModelShapes, AnUnknownNameIsAnsweredWithTheNearestFirst) {
+TEST(ModelShapes, AnUnknownNameListsTheNearestFirst) {
     expect_error(Exit::config, "--model llama3.2-3B: no such shape; expected one of llama3.2-3b, llama3.2-1b, ",
                  [] { model_shape("llama3.2-3B"); });
 }

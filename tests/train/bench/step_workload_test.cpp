@@ -1,4 +1,4 @@
-// Rows of a benchmark, and the count of what a step on them computes.
+// Rows of a benchmark, and the operations of a step on them.
 
 #include "train/bench/step_workload.h"
 
@@ -28,7 +28,7 @@ TEST_F(RowLengthsTest, ErrorsNameTheLine) {
     expect_error(Exit::data, "rows:2: expected a row of lengths, found an empty line",
                  [&] { read_row_lengths(path("rows")); });
     spill(path("rows"), "");
-    expect_error(Exit::data, "rows: holds no rows", [&] { read_row_lengths(path("rows")); });
+    expect_error(Exit::data, "rows: contains no rows", [&] { read_row_lengths(path("rows")); });
 }
 
 TEST(RandomBatch, EveryTokenButPaddingIsATarget) {
@@ -122,7 +122,7 @@ TEST(StepFlops, CountVisiblePairsAndRealTokens) {
         for (const uint8_t seen : (window ? batch.mask.with_sliding_window(window) : batch.mask).dense()) pairs += seen;
     EXPECT_EQ(pairs, 2 * (6 + 10 + 15) + 5 + 7 + 9);
     EXPECT_EQ(visible_pairs(m, batch), pairs);
-    // Branches see what comes before them in their sample, however far ahead of them it lies in the row.
+    // Branches see the tokens before them in their sample, however far away these are in the row.
     const Sample pair{{1, 2, 3, 4, 5, 6, 7}, {0, 0, 1, 1, 1, 1, 1}, {2, 5}};
     const Batch branched = make_batch({{&pair}}, 8);
     pairs = 0;
@@ -148,7 +148,8 @@ TEST(StepFlops, OfPairs) {
     std::vector<Sample> of_shared, of_repeated;
     const Batch shared = pairs_of({30, 15, 20}, m.vocab_size, of_shared);
     const Batch repeated = pairs_of({30, 15, 20, true}, m.vocab_size, of_repeated);
-    // A prompt of p sees p (p + 1) / 2 pairs, an answer of n the prompt n times and n (n + 1) / 2 of its own.
+    // A prompt of p tokens has p (p + 1) / 2 visible pairs; an answer of n tokens has n p with the prompt and n (n + 1)
+    // / 2 of its own.
     const double layers = static_cast<double>(m.num_hidden_layers);
     const double answers = 4 * (30 * 15 + 120 + 30 * 20 + 210);
     const double once = layers * (answers + 4 * 465), twice = layers * (answers + 8 * 465);
@@ -162,7 +163,7 @@ TEST(StepFlops, OfPairs) {
     const double flops = useful_flops(m, shared);
     EXPECT_EQ(flops, 6 * block * 4 * 65 + 6 * head + of_pair * once);
     EXPECT_EQ(useful_flops(m, repeated), 6 * block * 4 * 95 + 6 * head + of_pair * twice);
-    // The base as reference of every batch is one more forward: a third of what forward and backward are.
+    // The base as the reference of every batch adds a forward pass: a third of forward and backward.
     EXPECT_DOUBLE_EQ(useful_flops(m, shared, {.reference_forward = true}), flops * 4 / 3);
     m.score_head = true;
     EXPECT_EQ(useful_flops(m, shared),

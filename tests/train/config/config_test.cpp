@@ -22,7 +22,7 @@ Config read(const std::string& yaml, const std::vector<std::string>& arguments =
     return parse_config(yaml, "c.yaml", arguments).config;
 }
 
-/// The message of the one Error that reading gives, Exit::config; it may have a line per problem.
+/// The message of the Exit::config error that reading throws; it may have one line per problem.
 std::string problems(const std::string& yaml, const std::vector<std::string>& arguments = {}) {
     try {
         read(yaml, arguments);
@@ -34,11 +34,11 @@ std::string problems(const std::string& yaml, const std::vector<std::string>& ar
     return "";
 }
 
-// --- What is wrong is said, with its place ---
+// --- Errors, with their places ---
 
 struct Bad {
-    std::string added;    // below `minimal`: its first line is line 4
-    std::string message;  // all of it
+    std::string added;    // follows `minimal`, so that its first line is line 4
+    std::string message;  // the whole message
 };
 
 void expect_problems(const std::vector<Bad>& cases) {
@@ -123,14 +123,13 @@ TEST(Config, RangesAndChoicesAreChecked) {
     });
 }
 
-TEST(Config, KeysOfLaterVersionsAreNamedAsSuch) {
+TEST(Config, UnsupportedKeysAreNamedAsSuch) {
     expect_problems({
-        {"lora_target_linear: true", "c.yaml:4:21: lora_target_linear: this key is not in this version"},
-        {"fp16: true", "c.yaml:4:7: fp16: this key is not in this version (only 'false' is)"},
-        {"stage: kto", "c.yaml:4:8: stage: 'kto' is not in this version"},
-        {"pure_bf16: true", "c.yaml:4:12: pure_bf16: this key is not in this version (only 'false' is)"},
-        {"eval_datasets: [{path: b, weight: 2}]",
-         "c.yaml:4:35: eval_datasets[0].weight: this key is not in this version"},
+        {"lora_target_linear: true", "c.yaml:4:21: lora_target_linear: not supported yet"},
+        {"fp16: true", "c.yaml:4:7: fp16: not supported yet; only 'false' is accepted"},
+        {"stage: kto", "c.yaml:4:8: stage: 'kto' is not supported yet"},
+        {"pure_bf16: true", "c.yaml:4:12: pure_bf16: not supported yet; only 'false' is accepted"},
+        {"eval_datasets: [{path: b, weight: 2}]", "c.yaml:4:35: eval_datasets[0].weight: not supported yet"},
     });
     EXPECT_EQ(resolved_yaml(read(minimal + "fp16: false\nfinetuning_type: full\n")), resolved_yaml(read(minimal)));
 }
@@ -152,13 +151,12 @@ TEST(Config, RulesBetweenKeys) {
         {"train_on_eos: all\nstage: rm",
          "c.yaml:4:15: train_on_eos: all contradicts stage rm: only answers are compared, the prompt's end tokens are "
          "not"},
-        {"device: cpu\nbf16: true", "c.yaml:5:7: bf16: true needs a GPU, the CPU computes in fp32; leave it to auto"},
-        {"bf16: false\ndevice: cuda",
-         "c.yaml:4:7: bf16: false needs device: cpu, a GPU computes in bf16; leave it to auto"},
+        {"device: cpu\nbf16: true", "c.yaml:5:7: bf16: true needs a GPU, the CPU computes in fp32; use auto"},
+        {"bf16: false\ndevice: cuda", "c.yaml:4:7: bf16: false needs device: cpu, a GPU computes in bf16; use auto"},
         {"device: cpu\noptim_dtype: bfloat16",
          "c.yaml:5:14: optim_dtype bfloat16 needs a GPU, the CPU keeps moments in float32"},
         {"lr_scheduler_type: constant\nwarmup_steps: 3",
-         "c.yaml:5:15: lr_scheduler_type constant has no warm-up; constant_with_warmup has"},
+         "c.yaml:5:15: lr_scheduler_type constant has no warm-up; use constant_with_warmup"},
         {"min_lr: 1e-6", "c.yaml:4:9: lr_scheduler_type cosine takes no min_lr; cosine_with_min_lr and wsd do"},
         {"lr_scheduler_type: cosine_with_min_lr",
          "c.yaml:4:20: lr_scheduler_type cosine_with_min_lr needs min_lr or min_lr_rate above 0"},
@@ -179,7 +177,7 @@ TEST(Config, RulesBetweenKeys) {
         {"overwrite_output_dir: true\nresume_from_checkpoint: auto",
          "c.yaml:4:23: overwrite_output_dir and resume_from_checkpoint exclude each other"},
         {"model: {hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, num_attention_heads: 2}",
-         "c.yaml:4:8: model starts from random weights, model_name_or_path from a folder: give one of them"},
+         "c.yaml:4:8: model starts from random weights, model_name_or_path from a folder: give only one of them"},
     });
 }
 
@@ -205,11 +203,11 @@ TEST(Config, RulesOfPreferences) {
         {"stage: dpo\nloss_type: []", "c.yaml:5:12: loss_type: expected " + losses + ", found []"},
         {"stage: dpo\nloss_type: [sigmoid, sigmoid]", "c.yaml:5:12: loss_type names a loss twice"},
         {"stage: dpo\nloss_type: sft",
-         "c.yaml:5:12: loss_type sft alone compares nothing: that is stage sft on the chosen answers"},
+         "c.yaml:5:12: loss_type sft alone compares nothing: use stage sft on the chosen answers"},
         {"stage: dpo\nloss_type: [orpo, sft]",
-         "c.yaml:5:12: loss_type orpo already holds the sft term: weigh it by beta"},
+         "c.yaml:5:12: loss_type orpo already contains the sft term; beta weighs it"},
         {"stage: dpo\nloss_type: [hinge, simpo]",
-         "c.yaml:5:12: loss_type mixes hinge, which needs a reference model, with simpo, which is made to need none"},
+         "c.yaml:5:12: loss_type mixes hinge, which needs a reference model, with simpo, which does without"},
         {"stage: dpo\nloss_type: [sigmoid, sft]\nloss_weights: [1]",
          "c.yaml:6:15: loss_weights has 1 numbers for the 2 losses of loss_type"},
         {"stage: dpo\nloss_weights: [0]", "c.yaml:5:15: loss_weights: expected a list of numbers > 0, found [0]"},
@@ -222,16 +220,15 @@ TEST(Config, RulesOfPreferences) {
         {"stage: dpo\nloss_type: exo_pair",
          "c.yaml:5:12: loss_type exo_pair needs label_smoothing above 0, such as 0.001"},
         {"stage: dpo\nsimpo_gamma: 1", "c.yaml:5:14: simpo_gamma is for loss_type simpo"},
-        {"stage: dpo\nloss_type: simpo\nref_model: other",
-         "c.yaml:6:12: loss_type simpo compares with no reference model"},
+        {"stage: dpo\nloss_type: simpo\nref_model: other", "c.yaml:6:12: loss_type simpo uses no reference model"},
         {"stage: dpo\nloss_type: orpo\nprecompute_ref_log_probs: true",
-         "c.yaml:6:27: loss_type orpo compares with no reference model"},
+         "c.yaml:6:27: loss_type orpo uses no reference model"},
         {"stage: dpo\nprecompute_ref_log_probs: false",
-         "c.yaml:5:27: precompute_ref_log_probs: false would keep a second model in memory; leave it to true"},
+         "c.yaml:5:27: precompute_ref_log_probs: false would keep a second model in memory; use true"},
     });
 }
 
-TEST(Config, PreferencesSettleWhatHangsOnTheStage) {
+TEST(Config, SettlesPreferenceDefaultsByStage) {
     const Config dpo = read(minimal + "stage: dpo\npref_loss: [dpo_norm, sft]\nloss_weights: [1, 0.2]\nrl_beta: 0.3\n");
     EXPECT_EQ(dpo.loss_type, (std::vector{PreferenceLoss::sigmoid_norm, PreferenceLoss::sft}));
     EXPECT_EQ(dpo.loss_weights, (std::vector{1.0, 0.2}));
@@ -271,10 +268,11 @@ TEST(Config, RulesOfAModelShape) {
                   fmt::format("c.yaml:4:{}: {}", place + 1, bad.message));
     }
     EXPECT_EQ(problems(base + "model: {" + sizes + ", num_attention_heads: 4}\n"),
-              "c.yaml:3:8: model.vocab_size is the tokenizer's, but tokenizer_name_or_path is missing");
+              "c.yaml:3:8: model.vocab_size is missing and there is no tokenizer to take it from: give one of "
+              "tokenizer_name_or_path and model.vocab_size");
 }
 
-TEST(Config, SaysWhatIsMissing) {
+TEST(Config, ReportsMissingKeys) {
     for (const std::string empty : {"", "# nothing\n", "---\n", "~\n", "seed:\n"})
         EXPECT_EQ(problems(empty),
                   "c.yaml: 3 problems\n"
@@ -283,7 +281,7 @@ TEST(Config, SaysWhatIsMissing) {
                   "  c.yaml: output_dir is missing");
 }
 
-TEST(Config, TellsAllProblemsAtOnceAndNoConsequences) {
+TEST(Config, ReportsAllProblemsAtOnceWithoutConsequences) {
     // packing_length would be shorter than the default of max_length, which could not be read.
     EXPECT_EQ(problems(minimal + "max_length: x\npacking_length: 128\nsed: 1\nwarmup_steps: -1\n", {"lr=0", "foo"}),
               "c.yaml: 5 problems\n"
@@ -294,7 +292,7 @@ TEST(Config, TellsAllProblemsAtOnceAndNoConsequences) {
               "  argument 'lr=0': learning_rate: expected a number > 0, found '0'");
 }
 
-TEST(Config, TakesOnlySafeYaml) {
+TEST(Config, AcceptsOnlySafeYaml) {
     const std::string deep = "x: " + std::string(32, '[') + std::string(32, ']');
     std::string wide = "report_to: [";
     for (int i = 0; i < 10'001; ++i) wide += "jsonl,";
@@ -330,7 +328,7 @@ TEST_F(ConfigFileTest, IsReadFromAFile) {
 
 // --- Aliases and arguments ---
 
-TEST(Config, AliasesAreReadAndTold) {
+TEST(Config, AliasesAreReadAndReported) {
     const LoadedConfig loaded = parse_config(
         "base_model: m\ndatasets: [{path: a}]\noutput_dir: o\nsequence_len: 64\nmicro_batch_size: 3\n"
         "auto_resume_from_checkpoints: true\noptim: adamw_torch\nexcess_length_strategy: raise\n",
@@ -403,13 +401,13 @@ TEST(Config, WrongArgumentsAreNamed) {
 
 // --- Defaults, printing, hash ---
 
-TEST(Config, SettlesDefaultsThatHangOnOtherKeys) {
+TEST(Config, SettlesDefaultsThatDependOnOtherKeys) {
     Config c = read(minimal + "max_length: 100\nseed: 5\nper_device_train_batch_size: 3\nval_size: 0.1\n");
     EXPECT_EQ(c.tokenizer_name_or_path, "models/m");
     EXPECT_EQ(c.packing_length, 100);
     EXPECT_EQ(c.data_seed, 5);
     EXPECT_EQ(c.per_device_eval_batch_size, 3);
-    EXPECT_EQ(c.eval_strategy, When::epoch);
+    EXPECT_EQ(c.eval_strategy, Every::epoch);
     EXPECT_EQ(c.prepared_path, "out/prepared");
     EXPECT_EQ(c.adam_beta2, 0.999);
 
@@ -420,8 +418,8 @@ TEST(Config, SettlesDefaultsThatHangOnOtherKeys) {
     EXPECT_EQ(c.packing_strategy, PackStrategy::none);
     EXPECT_FALSE(c.eval_packing);
     EXPECT_EQ(c.warmup_ratio, 0);
-    EXPECT_EQ(c.eval_strategy, When::steps);
-    EXPECT_EQ(c.save_strategy, When::steps);
+    EXPECT_EQ(c.eval_strategy, Every::steps);
+    EXPECT_EQ(c.save_strategy, Every::steps);
 
     EXPECT_FALSE(read(minimal + "packing_strategy: none\n").packing);
     EXPECT_EQ(read(minimal + "lr_scheduler_type: constant\n").warmup_ratio, 0);
@@ -429,13 +427,35 @@ TEST(Config, SettlesDefaultsThatHangOnOtherKeys) {
     EXPECT_EQ(read(minimal + "packing:\nseed: ~\n").seed, 42);
 }
 
-/// Tells devices apart by all that hangs on them.
+TEST(Config, SettlesAConfigFilledByCodeAsIfItWasRead) {
+    Config built;
+    built.stage = Stage::dpo;
+    built.finetuning_type = Finetuning::lora;
+    built.lora_rank = 4;
+    built.max_length = 100;
+    built.seed = 7;
+    settle_defaults(built, {"lora_rank"}, "here");
+    Config expected = read(minimal + "stage: dpo\nfinetuning_type: lora\nlora_rank: 4\nmax_length: 100\nseed: 7\n");
+    expected.model_name_or_path = expected.tokenizer_name_or_path = expected.output_dir = expected.prepared_path = "";
+    expected.datasets.clear();
+    EXPECT_EQ(resolved_yaml(built), resolved_yaml(expected));
+
+    Config given;
+    given.data_seed = 3;
+    settle_defaults(given, {"data_seed"}, "here");
+    EXPECT_EQ(given.data_seed, 3);
+    given.min_lr = 1e-6;
+    expect_error(Exit::config, "here: lr_scheduler_type cosine takes no min_lr",
+                 [&] { settle_defaults(given, {}, "here"); });
+}
+
+/// All keys that depend on the device.
 std::string device_keys(const Config& c) {
     return fmt::format("bf16 {}, deterministic {}, head_chunk {}", static_cast<int>(c.bf16), c.deterministic,
                        c.head_chunk);
 }
 
-TEST(Config, SettlesWhatHangsOnTheDevice) {
+TEST(Config, SettlesKeysThatDependOnTheDevice) {
     const std::string open = "bf16 0, deterministic false, head_chunk 0";
     const std::string on_cpu = "bf16 2, deterministic true, head_chunk 256";
     const std::string on_gpu = "bf16 1, deterministic false, head_chunk 4096";
@@ -454,16 +474,17 @@ TEST(Config, SettlesWhatHangsOnTheDevice) {
         EXPECT_EQ(c.device, gpu ? DeviceChoice::cuda : DeviceChoice::cpu);
         EXPECT_EQ(resolved_yaml(read(resolved_yaml(c))), resolved_yaml(c));
 
-        // What the device cannot do is told as for a config that names it.
+        // The error is the same as for a config that names the device.
         c = read(minimal + (gpu ? "bf16: false\n" : "bf16: true\n"));
-        expect_error(Exit::config,
-                     gpu ? "device: auto, here cuda: bf16: false needs" : "device: auto, here cpu: bf16: true",
-                     [&] { settle_device(c, device); });
+        expect_error(
+            Exit::config,
+            gpu ? "device: auto, which is cuda here: bf16: false needs" : "device: auto, which is cpu here: bf16: true",
+            [&] { settle_device(c, device); });
         c = read(minimal + "optim_dtype: bfloat16\n");
         if (gpu)
             EXPECT_NO_THROW(settle_device(c, device));
         else
-            expect_error(Exit::config, "device: auto, here cpu: optim_dtype bfloat16 needs a GPU",
+            expect_error(Exit::config, "device: auto, which is cpu here: optim_dtype bfloat16 needs a GPU",
                          [&] { settle_device(c, device); });
     }
 }
@@ -485,7 +506,7 @@ TEST(Config, ReadsOtherSpellingsOfGradientCheckpointingAndOptimDtype) {
     EXPECT_NE(yaml.find("\nbf16: true\n"), std::string::npos) << yaml;
 }
 
-// Between them these two give every key a value that is not its default.
+// Together these two give every key a value other than its default.
 const std::string everything_with_folder =
     "model_name_or_path: 'models/my model: #1'\ntokenizer_name_or_path: \"null\"\ndevice: cpu\nthreads: 3\n"
     "datasets:\n  - path: \"~\"\n    type: text\n    columns: {text: 'true', \"a b\": \"- x\"}\n  - {path: 12}\n"
@@ -571,7 +592,7 @@ TEST(Config, TheRoundTripTouchesEveryKey) {
     }
 }
 
-TEST(Config, ChangesAreThoseOfWhatDecidesTheTraining) {
+TEST(Config, ChangesAreThoseThatAffectTheWeights) {
     const Config config = read(minimal);
     for (const char* how : {"output_dir=x", "threads=2", "resume_from_checkpoint=auto", "logging_steps=3",
                             "device_index=1", "gradient_checkpointing=block", "save_strategy=no", "prepared_path=x",
@@ -582,13 +603,13 @@ TEST(Config, ChangesAreThoseOfWhatDecidesTheTraining) {
         EXPECT_FALSE(config_changes(config, read(minimal, {what})).empty()) << what;
     EXPECT_EQ(config_changes(config, read(minimal, {"learning_rate=1e-3", "seed=1"})),
               (std::vector<std::string>{"learning_rate: 2e-05, now 0.001", "seed: 42, now 1", "data_seed: 42, now 1"}));
-    // The device itself is only where to run; what it changes is told.
+    // The device itself does not count; the keys that follow from it do.
     EXPECT_EQ(config_changes(read(minimal, {"device=cpu"}), read(minimal, {"device=cuda"})),
               (std::vector<std::string>{"bf16: false, now true", "deterministic: true, now false",
                                         "head_chunk: 256, now 4096"}));
 }
 
-TEST(Config, ConvertsToWhatOtherPartsTake) {
+TEST(Config, ConvertsToSettingsOfOtherParts) {
     const Config c = read(everything_with_folder);
     const EncodeOptions encode = encode_options(c, 300);
     EXPECT_EQ(encode.sample_length, 0);
@@ -625,7 +646,7 @@ TEST(Config, ConvertsToWhatOtherPartsTake) {
 TEST(Config, TheReferencePageIsUpToDate) {
     const std::string path = project_file("docs/config.md");
     if (std::getenv("COLONNADE_WRITE_DOCS")) write_file_atomically(path, config_reference());
-    EXPECT_EQ(slurp(path), config_reference()) << "run this test with COLONNADE_WRITE_DOCS=1 to write the page anew";
+    EXPECT_EQ(slurp(path), config_reference()) << "run this test with COLONNADE_WRITE_DOCS=1 to write the page";
 }
 
 TEST(Config, HelpNamesEveryKey) {

@@ -1,4 +1,4 @@
-// LoRA's keys: what they settle to, and what is refused.
+// LoRA's keys: their defaults, and the errors.
 
 #include <gtest/gtest.h>
 
@@ -38,7 +38,7 @@ TEST(LoraConfig, SettlesItsDefaults) {
     EXPECT_FALSE(lora_settings(read("finetuning_type: lora\nstage: dpo\n"))->head);
     EXPECT_TRUE(read("finetuning_type: lora\nstage: dpo\n").precompute_ref_log_probs);
     EXPECT_FALSE(read("finetuning_type: lora\nstage: dpo\nprecompute_ref_log_probs: false\n").precompute_ref_log_probs);
-    // What adapter_name_or_path settles stays open.
+    // Values that adapter_name_or_path settles stay open.
     EXPECT_EQ(read("finetuning_type: lora\nadapter_name_or_path: a\n").lora_rank, 0);
 }
 
@@ -71,20 +71,20 @@ TEST(LoraConfig, RefusesBadSettings) {
         {lora + "modules_to_save: embed_tokens",
          "c.yaml:5:18: modules_to_save: expected a list of lm_head, score; or none, found 'embed_tokens'"},
         {lora + "modules_to_save: score",
-         "c.yaml:5:18: modules_to_save score: stage sft trains no head score, stage rm does"},
+         "c.yaml:5:18: modules_to_save score: stage sft trains no score; only stage rm does"},
         {lora + "stage: rm\nmodules_to_save: lm_head",
-         "c.yaml:6:18: modules_to_save lm_head: stage rm trains the head score, and nothing else whole"},
+         "c.yaml:6:18: modules_to_save lm_head: stage rm trains score whole and nothing else"},
         {"stage: dpo\nprecompute_ref_log_probs: false",
-         "c.yaml:5:27: precompute_ref_log_probs: false would keep a second model in memory; leave it to true"},
+         "c.yaml:5:27: precompute_ref_log_probs: false would keep a second model in memory; use true"},
         {lora + "stage: dpo\nadapter_name_or_path: a\nprecompute_ref_log_probs: false",
-         "c.yaml:7:27: precompute_ref_log_probs: false takes the base for the reference, without "
-         "adapter_name_or_path; leave it to true"},
+         "c.yaml:7:27: precompute_ref_log_probs: false uses the base as the reference, without "
+         "adapter_name_or_path; use true"},
         {lora + "stage: dpo\nref_model: a\nprecompute_ref_log_probs: false",
-         "c.yaml:7:27: precompute_ref_log_probs: false takes the base for the reference, not ref_model_name_or_path; "
-         "leave it to true"},
+         "c.yaml:7:27: precompute_ref_log_probs: false uses the base as the reference, not ref_model_name_or_path; "
+         "use true"},
         {lora + "stage: dpo\nmodules_to_save: lm_head\nprecompute_ref_log_probs: false",
-         "c.yaml:7:27: precompute_ref_log_probs: false takes the base for the reference, whose head modules_to_save "
-         "trains; leave it to true"},
+         "c.yaml:7:27: precompute_ref_log_probs: false uses the base as the reference, but modules_to_save trains its "
+         "head; use true"},
         {"lora_target: q_proj", "c.yaml:4:14: lora_target has no effect with finetuning_type full"},
     };
     for (const auto& [yaml, message] : cases) {
@@ -103,7 +103,7 @@ TEST(LoraConfig, RefusesBadSettings) {
         parse_config(shape, "c.yaml");
         ADD_FAILURE() << "no error";
     } catch (const Error& e) {
-        EXPECT_NE(std::string(e.what()).find("finetuning_type lora adapts the model of a folder"), std::string::npos);
+        EXPECT_NE(std::string(e.what()).find("finetuning_type lora adapts an existing model"), std::string::npos);
     }
 }
 

@@ -1,5 +1,5 @@
-// Adapters of PEFT: its files are read and give its logits and gradients (tests/golden/make_lora_golden.py), ours are what it
-// would write; what is no plain LoRA is refused by name.
+// PEFT's adapters: its files load and give PEFT's logits and gradients (tests/golden/make_lora_golden.py); our files
+// equal those that PEFT writes; anything beyond plain LoRA is an error that names the key.
 
 #include "train/folders/adapter_folder.h"
 
@@ -54,7 +54,7 @@ TEST_P(PeftGolden, LossAndGradientsAreThoseOfPeft) {
         }
         EXPECT_EQ(golden.tensors().size(), 2 + l->parameters().all().size());
     }
-    // Merged: the logits, by the loss of each target.
+    // The merged model has the same logits, seen by the loss of each target.
     const auto l = learner(DType::f64);
     merge_lora(adapter.lora, l->parameters(), l->weights(), l->base_parameters(), l->base());
     l->fill_weights([&](const Tensor& flat) {
@@ -115,7 +115,7 @@ TEST_F(AdapterFolder, ReadsWhatItWrites) {
     const TensorInfo* b = reader.find("base_model.model.model.layers.1.mlp.up_proj.lora_B.weight");
     ASSERT_TRUE(b);
     EXPECT_EQ(b->shape, (std::vector<int64_t>{20, 3}));
-    write();  // over what is there
+    write();  // over the existing files
     remove_adapter(folder_);
     EXPECT_FALSE(is_adapter_folder(folder_));
 }
@@ -128,7 +128,7 @@ TEST_F(AdapterFolder, ReadsPeftsDefaults) {
     EXPECT_EQ(found.base, "");
 }
 
-// PEFT names both heads that a classifier may have, whichever there is.
+// PEFT lists both names of a classifier's head, whichever the model has.
 TEST_F(AdapterFolder, ReadsThoseOfARewardModel) {
     change("task_type", "SEQ_CLS");
     for (const Json& saved : {Json(), Json{"score"}, Json{"classifier", "score"}}) {
@@ -138,54 +138,56 @@ TEST_F(AdapterFolder, ReadsThoseOfARewardModel) {
     }
     change("modules_to_save", {"lm_head"});
     expect_error(Exit::data,
-                 "modules_to_save is [\"lm_head\"], expected [\"score\"] or nothing, with task_type SEQ_CLS",
+                 "key 'modules_to_save' should be [\"score\"] or absent, with task_type SEQ_CLS, found [\"lm_head\"]",
                  [&] { read_adapter_config(folder_); });
 }
 
-TEST_F(AdapterFolder, RefusesWhatIsNoPlainLora) {
+TEST_F(AdapterFolder, RejectsWhatIsNotPlainLora) {
     struct Bad {
         const char* key;
         Json value;
-        const char* message;
+        std::string message;
     };
+    const std::string modules = fmt::format("{}, or \"all-linear\"", fmt::join(lora_modules(), ", "));
     const Bad cases[] = {
-        {"peft_type", "IA3", "peft_type is \"IA3\", expected \"LORA\""},
-        {"peft_type", nullptr, "peft_type is missing, expected \"LORA\""},
-        {"r", 0, "r is 0, expected an integer >= 1"},
-        {"r", "8", "r is \"8\", expected an integer >= 1"},
-        {"lora_alpha", "x", "lora_alpha is \"x\", expected a number"},
-        {"lora_dropout", 1, "lora_dropout is 1, expected a number >= 0 and < 1"},
-        {"use_rslora", 1, "use_rslora is 1, expected true or false"},
-        {"use_dora", true, "use_dora is true, expected nothing: this is not supported"},
-        {"bias", "all", "bias is \"all\", expected \"none\""},
-        {"modules_to_save",
-         {"embed_tokens"},
-         "modules_to_save is [\"embed_tokens\"], expected [\"lm_head\"] or nothing"},
-        {"modules_to_save", {"score"}, "modules_to_save is [\"score\"], expected [\"lm_head\"] or nothing"},
-        {"rank_pattern", {{"q_proj", 4}}, "rank_pattern is {\"q_proj\":4}, expected nothing"},
-        {"layers_to_transform", {0}, "layers_to_transform is [0], expected nothing"},
-        {"fan_in_fan_out", true, "fan_in_fan_out is true"},
+        {"peft_type", "IA3", "should be \"LORA\", found \"IA3\""},
+        {"peft_type", nullptr, "is missing; expected \"LORA\""},
+        {"r", 0, "should be an integer >= 1, found 0"},
+        {"r", "8", "should be an integer >= 1, found \"8\""},
+        {"r", nullptr, "is missing; expected an integer >= 1"},
+        {"lora_alpha", "x", "should be a number >= 0 and < 1000000000, found \"x\""},
+        {"lora_dropout", 1, "should be a number >= 0 and < 1, found 1"},
+        {"use_rslora", 1, "should be true or false, found 1"},
+        {"use_dora", true, "should be absent or empty: anything else is not supported, found true"},
+        {"bias", "all", "should be \"none\", found \"all\""},
+        {"modules_to_save", {"embed_tokens"}, "should be [\"lm_head\"] or absent, found [\"embed_tokens\"]"},
+        {"modules_to_save", {"score"}, "should be [\"lm_head\"] or absent, found [\"score\"]"},
+        {"rank_pattern",
+         {{"q_proj", 4}},
+         "should be absent or empty: anything else is not supported, found {\"q_proj\":4}"},
+        {"layers_to_transform", {0}, "should be absent or empty: anything else is not supported, found [0]"},
+        {"fan_in_fan_out", true, "should be absent or empty: anything else is not supported, found true"},
         {"target_modules",
          {"q_proj", "lm_head"},
-         "target_modules is [\"q_proj\",\"lm_head\"], expected a list of q_proj"},
-        {"target_modules", ".*q_proj", "target_modules is \".*q_proj\", expected a list of q_proj"},
-        {"target_modules", Json::array(), "target_modules is [], expected a list of q_proj"},
-        {"base_model_name_or_path", 3, "base_model_name_or_path is 3, expected text"},
+         "should be a list of " + modules + ", found [\"q_proj\",\"lm_head\"]"},
+        {"target_modules", ".*q_proj", "should be a list of " + modules + ", found \".*q_proj\""},
+        {"target_modules", Json::array(), "should be a list of " + modules + ", found []"},
+        {"base_model_name_or_path", 3, "should be a string, found 3"},
     };
     for (const Bad& bad : cases) {
         write();
         change(bad.key, bad.value);
-        expect_error(Exit::data, path("adapter_config.json") + ": " + bad.message,
+        expect_error(Exit::data, path("adapter_config.json") + ": key '" + bad.key + "' " + bad.message,
                      [&] { read_adapter_config(folder_); });
     }
     spill(path("adapter_config.json"), "[]");
     expect_error(Exit::data, "expected an object, found []", [&] { read_adapter_config(folder_); });
     fs::remove(path("adapter_config.json"));
-    expect_error(Exit::data, "not a folder of adapters, adapter_config.json is missing",
+    expect_error(Exit::data, "not a folder of adapters: adapter_config.json is missing",
                  [&] { read_adapter_config(folder_); });
 }
 
-TEST_F(AdapterFolder, RefusesTensorsThatDoNotFit) {
+TEST_F(AdapterFolder, RejectsTensorsThatDoNotFit) {
     const auto load_as = [&](LoraSettings lora) {
         const ParameterList list = lora_parameters(model_, lora);
         std::vector<float> values(static_cast<size_t>(list.size()));

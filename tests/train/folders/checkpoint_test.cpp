@@ -1,13 +1,13 @@
-// Checkpoints: what is saved comes back to the bit; what is damaged is refused and named, whatever byte it is; a save
-// that fails or dies leaves the one before.
+// Checkpoints: they restore every bit; damage to any byte is an error that names the file; a save that fails or dies
+// leaves the previous checkpoint.
 
 #include <sys/resource.h>
 
 #include <cmath>
 #include <csignal>
 
-#include "engine/io/files.h"
 #include "engine/io/json.h"
+#include "engine/io/sha256.h"
 #include "tests/support/file_test.h"
 #include "tests/support/tiny_model.h"
 #include "train/folders/checkpoint.h"
@@ -52,7 +52,7 @@ class Checkpoint : public FileTest {
         save_checkpoint(folder, learner, state(step));
         return folder;
     }
-    /// Loading is refused with a message that names `file`, and the learner keeps what it had.
+    /// Loading fails with a message that names `file`, and the learner keeps its state.
     static void expect_refused(const std::string& folder, const std::string& file, Learner& learner) {
         const auto before = state_of(learner);
         expect_error(Exit::data, file, [&] { load_checkpoint(folder, learner); });
@@ -95,12 +95,12 @@ TEST_F(Checkpoint, LoadsIntoALearnerForInference) {
 TEST_F(Checkpoint, IsNeverOverwritten) {
     const std::string folder = saved(*learner_after(1), 1);
     const std::string before = slurp(folder + "/manifest.json");
-    expect_error(Exit::storage, "exists already", [&] { save_checkpoint(folder, *learner_after(2), state(1)); });
+    expect_error(Exit::storage, "already exists", [&] { save_checkpoint(folder, *learner_after(2), state(1)); });
     EXPECT_EQ(slurp(folder + "/manifest.json"), before);
     EXPECT_EQ(listing(folder_), "checkpoint-1");
 }
 
-// --- Damage ------------------------------------------------------------------------------------------------------------
+// --- Damage ---
 
 TEST_F(Checkpoint, TruncatedAnywhereIsRefused) {
     const std::string folder = saved(*learner_after(1), 1);
@@ -109,7 +109,7 @@ TEST_F(Checkpoint, TruncatedAnywhereIsRefused) {
         const std::string file = folder + "/" + name, whole = slurp(file);
         for (const size_t keep : {size_t{0}, size_t{1}, size_t{8}, whole.size() / 3, whole.size() / 2, whole.size() - 2,
                                   whole.size() - 1}) {
-            // The manifest's line break at its end means nothing.
+            // The line break at the end of the manifest does not matter.
             if (name == "manifest.json" && keep == whole.size() - 1) continue;
             SCOPED_TRACE(fmt::format("{} cut to {} bytes", name, keep));
             spill(file, whole.substr(0, keep));
@@ -127,7 +127,7 @@ TEST_F(Checkpoint, AnyFlippedBitIsRefused) {
     for (const std::string name : files) {
         const std::string file = folder + "/" + name, whole = slurp(file);
         for (uint64_t i = 0; i < 150; ++i) {
-            // Evenly over the file, with the first and the last byte.
+            // Evenly over the file, the first and the last byte included.
             const size_t at = i * (whole.size() - 1) / 149;
             std::string flipped = whole;
             flipped[at] = static_cast<char>(flipped[at] ^ (1 << random.below(i, 8)));
@@ -165,7 +165,7 @@ TEST_F(Checkpoint, AMissingFileIsNamed) {
     expect_refused(path("checkpoint-9"), "checkpoint-9: no such checkpoint", *learner);
 }
 
-/// Rewrites the manifest's body and its hash.
+/// Rewrites the body and the hash of the manifest.
 void rewrite_manifest(const std::string& folder, const std::function<void(Json&)>& change) {
     const std::string path = folder + "/manifest.json";
     Json body = read_json_file(path).at("body");
@@ -177,7 +177,7 @@ TEST_F(Checkpoint, OfAnotherVersionSaysSo) {
     const std::string folder = saved(*learner_after(1), 1);
     const auto learner = learner_after(0);
     rewrite_manifest(folder, [](Json& body) { body["version"] = 12; });
-    expect_refused(folder, "manifest.json: checkpoint version 12, this build reads 2", *learner);
+    expect_refused(folder, "manifest.json: checkpoint version 12, but this build reads version 2", *learner);
     rewrite_manifest(folder, [](Json& body) { body.erase("files"); });
     expect_refused(folder, "manifest.json", *learner);
     rewrite_manifest(folder, [](Json& body) { body["version"] = "one"; });
@@ -189,14 +189,14 @@ TEST_F(Checkpoint, OfAnotherVersionSaysSo) {
 TEST_F(Checkpoint, OfAnotherModelIsRefused) {
     const std::string folder = saved(*learner_after(1), 1);
     for (const Architecture other : {Architecture::llama, Architecture::qwen2})
-        expect_refused(folder, "trainer_state.json: the checkpoint holds a model of another shape",
+        expect_refused(folder, "trainer_state.json: the checkpoint contains a model of another shape",
                        *learner_after(0, other));
     ModelConfig wider = tiny_config(Architecture::qwen3);
     wider.intermediate_size += 2;
     expect_refused(folder, "another shape", *tiny_learner(wider, DType::f32, 1, 32));
 }
 
-// --- Rotation ----------------------------------------------------------------------------------------------------------
+// --- Rotation ---
 
 TEST_F(Checkpoint, RotationKeepsTheNewest) {
     for (const int64_t step : {2, 10, 9, 100}) fs::create_directories(checkpoint_folder(folder_, step) + "/inside");
@@ -220,11 +220,11 @@ TEST_F(Checkpoint, RotationKeepsTheNewest) {
     EXPECT_TRUE(checkpoint_steps(path("nowhere")).empty());
 }
 
-// --- Disks that fill up and processes that die ---------------------------------------------------------------------------
+// --- Disks that fill up and processes that die ---
 
 class FileLimit : public Checkpoint {
   protected:
-    /// Saves step 2 in a process whose files may have `bytes`; `deadly`: a write beyond that kills it.
+    /// Saves step 2 in a process that may write files of at most `bytes`; `deadly`: a longer write kills it.
     int save_with_limit(const Learner& learner, rlim_t bytes, bool deadly) const {
         return exit_of_child([&] {
             std::signal(SIGXFSZ, deadly ? SIG_DFL : SIG_IGN);
@@ -243,14 +243,14 @@ class FileLimit : public Checkpoint {
         EXPECT_EQ(load_checkpoint(checkpoint_folder(folder_, 1), *learner).step, 1);
         EXPECT_TRUE(state_of(*learner) == state_of(first));
     }
-    // Within the shard's head, its data, its end (the rest of the files are shorter), and the config behind it.
+    // Limits within the shard's header, its data and its end (the other files are shorter), and within the config.
     static std::vector<rlim_t> limits(const std::string& folder) {
         const auto shard = static_cast<rlim_t>(fs::file_size(folder + "/state-00001-of-00001.h5"));
         return {0, 1, 100, 2000, shard / 2, shard - 1, shard, shard + 1000, 399'999};
     }
 };
 
-TEST_F(FileLimit, AFullDiskIsAnErrorAndLeavesTheOneBefore) {
+TEST_F(FileLimit, AFullDiskIsAnErrorAndLeavesThePreviousOne) {
     const auto first = learner_after(1), second = learner_after(2);
     const std::string folder = saved(*first, 1);
     for (const rlim_t limit : limits(folder)) {
@@ -263,7 +263,7 @@ TEST_F(FileLimit, AFullDiskIsAnErrorAndLeavesTheOneBefore) {
     EXPECT_EQ(checkpoint_steps(folder_), (std::vector<int64_t>{1, 2}));
 }
 
-TEST_F(FileLimit, AKilledSaveLeavesTheOneBefore) {
+TEST_F(FileLimit, AKilledSaveLeavesThePreviousOne) {
     const auto first = learner_after(1), second = learner_after(2);
     const std::string folder = saved(*first, 1);
     for (const rlim_t limit : limits(folder)) {

@@ -1,5 +1,5 @@
-// Exports: complete folders whose weights, read back, are the bits that were trained; configs of a source folder kept;
-// older exports replaced whole or not at all; the export program equal to the export at the end of a run.
+// Exports: complete folders whose weights have the trained bits; they keep the config of the source folder; they
+// replace an older export completely or not at all; the export program writes the same as the end of a run.
 
 #include <cmath>
 #include <csignal>
@@ -72,7 +72,7 @@ class Export : public FileTest {
         return {w, w + learner_->weights().numel()};
     }
     Json json(const std::string& name) const { return read_json_file(path(name)); }
-    /// Every file of a folder with its content.
+    /// Every file of a folder, with its content.
     std::map<std::string, std::string> contents(const std::string& name) const {
         std::map<std::string, std::string> all;
         for (const auto& entry : fs::recursive_directory_iterator(path(name)))
@@ -204,7 +204,7 @@ TEST_F(Export, OverItsOwnSourceReadsItFirst) {
     encoder_ = std::make_shared<const Encoder>(Tokenizer::load(path("model/tokenizer.model")), EncodeOptions{});
     ExportRequest r = request("model");
     r.source_folder = path("model");
-    export_model(r);  // the tokenizer is known by its file alone
+    export_model(r);  // the tokenizer is only known by its file
     EXPECT_EQ(contents("model"), before);
     r.tokenizer_folder = path("model");
     export_model(r);
@@ -230,7 +230,7 @@ TEST_F(Export, OnAFullDiskLeavesTheOlderOneWhole) {
     EXPECT_NE(contents("model"), before);
 }
 
-// --- The programs ----------------------------------------------------------------------------------------------------------
+// --- The programs ---
 
 class ExportProgram : public Export {
   protected:
@@ -280,7 +280,7 @@ TEST_F(ExportProgram, OverwritesNothing) {
     const auto before = contents("run");
     const Program::Result result = run("export", {checkpoint_, path("run")});
     EXPECT_EQ(result.exit, static_cast<int>(Exit::config));
-    EXPECT_EQ(result.err, fmt::format("export: error: {}: holds a model already; give a new folder\n", path("run")));
+    EXPECT_EQ(result.err, fmt::format("export: error: {}: already contains a model; give a new folder\n", path("run")));
     EXPECT_EQ(contents("run"), before);
 }
 

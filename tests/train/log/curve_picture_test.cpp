@@ -14,7 +14,7 @@ namespace {
 
 constexpr Color white{255, 255, 255}, black{0, 0, 0};
 
-/// How much ink is on a white canvas drawn on in black, in whole pixels.
+/// The amount of black ink on a white canvas, in whole pixels.
 double ink_on(const Canvas& canvas) {
     double ink = 0;
     for (int y = 0; y < canvas.height(); ++y)
@@ -27,7 +27,7 @@ TEST(Canvas, InkIsTheAreaOfWhatIsDrawn) {
     disc.disc({30.3, 29.8}, 20, black);
     EXPECT_NEAR(ink_on(disc), std::numbers::pi * 400, 4);
 
-    // A stroke with round ends: length x thickness + one disc. The zigzag back over itself adds nothing.
+    // A stroke with round ends covers length x thickness + one disc. A line back over itself adds nothing.
     Canvas stroke(100, 100, white);
     stroke.polyline({{20, 30}, {80, 70}, {20, 30}}, 6, black);
     EXPECT_NEAR(ink_on(stroke), std::hypot(60, 40) * 6 + std::numbers::pi * 9, 4);
@@ -123,7 +123,7 @@ constexpr Color first_ink{37, 99, 235}, second_ink{234, 88, 12};
 
 TEST_F(DrawCurvesTest, DrawsEverySeriesAtItsHeight) {
     const std::string png = path("loss.png");
-    // The second falls from 8 to 0: it meets the first, level at 4, in the middle of the plot.
+    // The second line falls from 8 to 0 and meets the first, level at 4, in the middle of the plot.
     draw_curves(png, {Series{"level", {0, 199}, {4, 4}}, line("falling", 8, 0, 200)},
                 {.title = "two", .width = 800, .height = 500});
     const Picture picture = read_png(png);
@@ -140,7 +140,7 @@ TEST_F(DrawCurvesTest, DrawsEverySeriesAtItsHeight) {
     EXPECT_NEAR(b - a, c - b, 1.5);
 }
 
-TEST_F(DrawCurvesTest, PassesOverWhatIsNotFinite) {
+TEST_F(DrawCurvesTest, SkipsValuesThatAreNotFinite) {
     const std::string png = path("loss.png");
     Series with_nan = line("loss", 3, 1, 60), without = with_nan;
     with_nan.steps.push_back(60);
@@ -159,7 +159,7 @@ TEST_F(DrawCurvesTest, RefusesToDrawNothing) {
 }
 
 TEST(CurveText, PutsDotsWhereTheCurveIs) {
-    // 3 columns x 2 rows hold 6 x 8 dots; the line from the bottom left to the top right.
+    // 3 columns x 2 rows have 6 x 8 dots; the line goes from the bottom left to the top right.
     const std::string text = curve_text(line("up", 0, 7, 6), 3, 2);
     EXPECT_EQ(text,
               "    up\n"

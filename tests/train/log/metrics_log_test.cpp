@@ -23,7 +23,7 @@ std::vector<std::string> lines_of(const std::string& text) {
 }
 
 TEST_F(MetricsLogTest, WritesOneObjectPerLineAtOnce) {
-    MetricsLog log(folder_, {Report::jsonl});
+    MetricsLog log(folder_, {.jsonl = true});
     log.write(10, 0.25, {{"loss", 2.5}, {"num_tokens", int64_t{1} << 53}});
     log.write(10, 0.25, {{"eval_loss", 2.25}});
     const auto lines = lines_of(slurp(log_path()));  // while the log is still open
@@ -47,28 +47,28 @@ TEST_F(MetricsLogTest, DoublesComeBackBitForBit) {
         EXPECT_EQ(parse_json(metrics_line(1, 0, {{"loss", value}}), "line")["loss"].get<double>(), value);
 }
 
-TEST_F(MetricsLogTest, AResumedLogTellsEachStepOnce) {
+TEST_F(MetricsLogTest, AResumedLogHasEachStepOnce) {
     std::string until_20;
     {
-        MetricsLog log(folder_, {Report::jsonl});
+        MetricsLog log(folder_, {.jsonl = true});
         for (int64_t step = 10; step <= 40; step += 10) {
             log.write(step, 0.1, {{"loss", static_cast<double>(step)}});
             if (step == 20) until_20 = slurp(log_path());
         }
     }
-    MetricsLog resumed(folder_, {Report::jsonl}, 20);
+    MetricsLog resumed(folder_, {.jsonl = true}, 20);
     EXPECT_EQ(slurp(log_path()), until_20);
     resumed.write(30, 0.1, {{"loss", -30.0}});
     EXPECT_EQ(read_series(log_path(), "loss").values, (std::vector<double>{10, 20, -30}));
 }
 
 TEST_F(MetricsLogTest, ANewRunReplacesTheLog) {
-    MetricsLog(folder_, {Report::jsonl}).write(1, 0, {{"loss", 1.0}});
-    MetricsLog(folder_, {Report::jsonl}).write(2, 0, {{"loss", 2.0}});
+    MetricsLog(folder_, {.jsonl = true}).write(1, 0, {{"loss", 1.0}});
+    MetricsLog(folder_, {.jsonl = true}).write(2, 0, {{"loss", 2.0}});
     EXPECT_EQ(read_series(log_path(), "loss").steps, std::vector<double>{2});
 }
 
-TEST_F(MetricsLogTest, CutsAtTheFirstLineThatIsLaterOrNotWhole) {
+TEST_F(MetricsLogTest, CutsAtTheFirstLineThatIsLaterOrIncomplete) {
     const std::string one = "{\"step\":1}\n", two = "{\"step\":2,\"loss\":null}\n";
     const struct {
         std::string log, kept;
@@ -76,8 +76,8 @@ TEST_F(MetricsLogTest, CutsAtTheFirstLineThatIsLaterOrNotWhole) {
         {"", ""},
         {one + two, one + two},
         {one + two + "{\"step\":3}\n", one + two},
-        {one + two + "{\"step\":2,\"lo", one + two},      // killed within a write
-        {one + two + "{\"step\":2}", one + two},          // whole, but for its line break
+        {one + two + "{\"step\":2,\"lo", one + two},      // killed during a write
+        {one + two + "{\"step\":2}", one + two},          // complete except for its line break
         {one + std::string(64, '\0') + "\n" + two, one},  // pages that never reached the disk
         {one + "{\"loss\":2}\n" + two, one},              // not of this log
         {one + "[2]\n" + two, one},
@@ -87,7 +87,7 @@ TEST_F(MetricsLogTest, CutsAtTheFirstLineThatIsLaterOrNotWhole) {
 }
 
 TEST_F(MetricsLogTest, ReadsASeriesPastOtherLines) {
-    MetricsLog log(folder_, {Report::jsonl});
+    MetricsLog log(folder_, {.jsonl = true});
     log.write(1, 0, {{"loss", 3.0}});
     log.write(1, 0, {{"eval_loss", 2.0}});
     log.write(2, 0, {{"loss", NAN}});
@@ -110,7 +110,7 @@ TEST_F(MetricsLogTest, ADamagedLineIsNamed) {
 }
 
 TEST_F(MetricsLogTest, ReportsToTensorBoardUnderTrainAndEval) {
-    MetricsLog log(folder_, {Report::tensorboard});
+    MetricsLog log(folder_, {.tensorboard = true});
     log.write(1, 0, {{"loss", 3.0}, {"eval_loss", 2.0}});
     EXPECT_FALSE(std::filesystem::exists(log_path()));
     const auto file = std::filesystem::directory_iterator(path("runs"))->path();

@@ -27,7 +27,7 @@ TEST(Crc32c, OfTheStandardVectors) {
     EXPECT_EQ(crc32c("123456789"), 0xe3069283u);
 }
 
-// The fields of one message by number: numbers as their bits, the rest as bytes. Knows nothing of the .proto file.
+// The fields of one message by number: numbers as bits, the others as bytes. Does not use the .proto file.
 std::multimap<int, std::string> fields(const std::string& message) {
     CodedInputStream in(reinterpret_cast<const uint8_t*>(message.data()), static_cast<int>(message.size()));
     std::multimap<int, std::string> found;
@@ -98,7 +98,7 @@ TEST_F(TensorboardTest, WritesScalarsUnderTensorflowsFieldNumbers) {
     EXPECT_EQ(fields(value->second), (std::multimap<int, std::string>{{1, "train/zero"}, {2, "0"}}));
 }
 
-TEST_F(TensorboardTest, KeepsWhatIsNotFinite) {
+TEST_F(TensorboardTest, KeepsValuesThatAreNotFinite) {
     EventWriter writer(path("runs"));
     writer.write(1, {{"a", NAN}, {"b", INFINITY}});
     const auto values = fields(only(fields(records(writer.path()).at(1)), 5));

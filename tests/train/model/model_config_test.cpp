@@ -1,8 +1,7 @@
-// config.json: both spellings of transformers, what is refused and how that reads, and the way back to JSON.
+// config.json: both spellings of transformers, the error messages, and writing it.
 
 #include <limits>
 
-#include "engine/io/files.h"
 #include "tests/support/file_test.h"
 #include "tests/support/paths.h"
 #include "train/model/model_config.h"
@@ -12,7 +11,7 @@ namespace {
 
 const std::string golden = golden_file("models");
 
-/// Every field, so that two of these are equal exactly when the models are.
+/// Every field, so that two texts are equal if and only if the models are.
 std::string describe(const ModelConfig& c) {
     const RopeScaling& r = c.rope_scaling;
     return fmt::format(
@@ -26,7 +25,7 @@ std::string describe(const ModelConfig& c) {
         fmt::join(c.windows, ","), c.bos_token_id, c.pad_token_id, fmt::join(c.eos_token_ids, ","));
 }
 
-/// What transformers v4 writes for the same model.
+/// The config.json that transformers v4 writes for the same model.
 Json as_v4(Json j) {
     if (!j.contains("rope_parameters")) return j;
     Json rope = j["rope_parameters"];
@@ -38,7 +37,7 @@ Json as_v4(Json j) {
     return j;
 }
 
-/// What transformers v5 writes for the same model.
+/// The config.json that transformers v5 writes for the same model.
 Json as_v5(Json j) {
     if (j.contains("rope_parameters")) return j;
     Json rope = j["rope_scaling"].is_null() ? Json{{"rope_type", "default"}} : j["rope_scaling"];
@@ -56,7 +55,7 @@ Json as_v5(Json j) {
     return j;
 }
 
-/// The golden models (both spellings are among them), and shapes that those lack.
+/// The golden models, which use both spellings, and shapes that they do not cover.
 std::vector<Json> models() {
     std::vector<Json> all;
     for (const auto& entry : std::filesystem::directory_iterator(golden))
@@ -92,7 +91,7 @@ TEST(ModelConfig, BothSpellingsMeanTheSame) {
     EXPECT_GT(v5, 0);
 }
 
-TEST(ModelConfig, SurvivesTheWayToJsonAndBack) {
+TEST(ModelConfig, SurvivesJsonAndBack) {
     for (const Json& j : models()) {
         const ModelConfig config = parse_model_config(j, "file");
         const Json written = parse_json(to_json(config).dump(), "written");
@@ -135,7 +134,7 @@ TEST(ModelConfig, KnowsTheFamiliesDefaults) {
     EXPECT_TRUE(parse("llama").notices.empty());
 }
 
-// --- What is refused -----------------------------------------------------------------------------------------------------
+// --- Errors ---
 
 struct BadConfig {
     const char* change;  ///< merged into a good config.json; null takes a key away
@@ -143,7 +142,7 @@ struct BadConfig {
 };
 
 const BadConfig bad_configs[] = {
-    {R"({"model_type": "gpt2"})", "model_type 'gpt2' is not supported; llama, mistral, qwen2 and qwen3 are"},
+    {R"({"model_type": "gpt2"})", "model_type 'gpt2' is not supported; expected one of llama, mistral, qwen2, qwen3"},
     {R"({"model_type": null})", "model_type"},
     {R"({"model_type": 3})", "key 'model_type' should be a string, found 3"},
     {R"({"quantization_config": {"bits": 4}})", "quantised"},
@@ -178,7 +177,7 @@ const BadConfig bad_configs[] = {
     // Rotary embedding.
     {R"({"rope_theta": 0})", "rope_theta should be above 1, found 0"},
     {R"({"rope_parameters": {"rope_theta": -5.0}})", "rope_theta should be above 1, found -5"},
-    {R"({"rope_scaling": [8]})", "rope_scaling: expected an object, found array"},
+    {R"({"rope_scaling": [8]})", "rope_scaling: expected an object, found [8]"},
     {R"({"rope_scaling": {"type": "dynamic", "factor": 2}})", "rope_scaling: rope_type 'dynamic' is not supported"},
     {R"({"rope_parameters": {"rope_type": "longrope"}})", "rope_parameters: rope_type 'longrope' is not supported"},
     {R"({"rope_parameters": {"partial_rotary_factor": 0.5}})", "partial_rotary_factor other than 1 is not supported"},
@@ -199,7 +198,7 @@ const BadConfig bad_configs[] = {
 
 class BadModelConfig : public FileTest {};
 
-TEST_F(BadModelConfig, IsRefusedWithFileAndKey) {
+TEST_F(BadModelConfig, IsAnErrorWithFileAndKey) {
     Json good = as_v4(read_json_file(golden + "/llama_tied/config.json"));
     good.erase("rope_scaling");
     const std::string file = path("config.json");

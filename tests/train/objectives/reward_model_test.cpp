@@ -1,5 +1,5 @@
-// Reward models of transformers (tests/golden/make_reward_golden.py): read from their folders, they give the same scores; written
-// again, they are the same.
+// Reward models of transformers (tests/golden/make_reward_golden.py): read from their folders, they give the same
+// scores; written again, they are the same.
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include "tests/support/paths.h"
 #include "train/folders/export.h"
 #include "train/objectives/reward_objective.h"
-#include "train/run/session.h"
+#include "train/run/run_model.h"
 
 namespace colonnade {
 namespace {

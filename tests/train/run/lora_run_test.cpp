@@ -1,5 +1,4 @@
-// programs: export
-// LoRA runs as a user knows them: the files they leave, resuming, what fits them and what does not.
+// LoRA runs from a user's view: the files they write, resuming, and the combinations that are errors.
 
 #include "tests/support/tiny_run.h"
 #include "train/folders/adapter_folder.h"
@@ -41,13 +40,13 @@ class LoraRun : public RunTest {
     }
 };
 
-TEST_F(LoraRun, LearnsAndLeavesAdaptersInPlaceOfAModel) {
+TEST_F(LoraRun, LearnsAndWritesAdaptersInsteadOfAModel) {
     const std::string base = slurp(path("base") + "/model.safetensors");
     const std::string printed = train(lora(), {output("run"), "num_train_epochs=4", "learning_rate=0.03",
                                                "save_steps=10", "eval_on_start=true", "export_merged=true"});
     EXPECT_NE(printed.find("rank 4, scale 2, on down_proj"), std::string::npos) << printed;
     EXPECT_NE(printed.find("frozen weights"), std::string::npos);
-    EXPECT_LT(eval_loss("run", false), eval_loss("run", true) - 0.05);  // little: embedding and head are random
+    EXPECT_LT(eval_loss("run", false), eval_loss("run", true) - 0.05);  // only a little: embedding and head are random
     EXPECT_EQ(slurp(path("base") + "/model.safetensors"), base);
     EXPECT_TRUE(is_adapter_folder(path("run")));
     EXPECT_FALSE(fs::exists(path("run") + "/config.json"));
@@ -57,10 +56,10 @@ TEST_F(LoraRun, LearnsAndLeavesAdaptersInPlaceOfAModel) {
     EXPECT_EQ(written.lora.rank, 4);
     EXPECT_EQ(written.lora.alpha, 8);
     EXPECT_EQ(written.lora.dropout, 0.1);
-    // The newest checkpoint holds the same adapters.
+    // The newest checkpoint contains the same adapters.
     EXPECT_EQ(adapter_of(checkpoint("run", last_step("run"))), adapter_of(path("run")));
 
-    // The merged model and the adapters on their base both go on where the run ended.
+    // Both the merged model and the adapters on their base continue where the run ended.
     train(lora(), {output("merged"), "model_name_or_path=" + path("run") + "/merged", "num_train_epochs=0",
                    "max_steps=1", "eval_on_start=true"});
     EXPECT_NEAR(eval_loss("merged", true), eval_loss("run", false), 1e-5);
@@ -68,9 +67,9 @@ TEST_F(LoraRun, LearnsAndLeavesAdaptersInPlaceOfAModel) {
                    "eval_on_start=true"});
     EXPECT_EQ(eval_loss("on", true), eval_loss("run", false));
 
-    // A second run in the folder is refused like one in a folder with a model.
+    // The folder rejects a second run, as a folder with a model does.
     for (const int64_t step : checkpoint_steps(path("run"))) fs::remove_all(checkpoint("run", step));
-    expect_error(Exit::config, "holds a model already", [&] { train(lora(), {output("run")}); });
+    expect_error(Exit::config, "already contains a model", [&] { train(lora(), {output("run")}); });
 }
 
 TEST_F(LoraRun, ResumesBitForBitWithDropout) {
@@ -100,12 +99,12 @@ TEST_F(LoraRun, RefusesACheckpointOfOtherAdaptersOrAnotherBase) {
         arguments.insert(arguments.end(), changes.begin(), changes.end());
         expect_error(Exit::data, message, [&] { train(lora(), arguments); });
     };
-    refused({"lora_rank=8"}, "trainer_state.json: the adapters have rank 4, those of this run 8");
-    refused({"lora_alpha=16"}, "the adapters have alpha 8.0, those of this run 16.0");
+    refused({"lora_rank=8"}, "trainer_state.json: the adapters have rank 4, but this run has 8");
+    refused({"lora_alpha=16"}, "the adapters have alpha 8.0, but this run has 16.0");
     refused({"lora_target=q_proj"}, "those of this run [\"q_proj\"]");
-    refused({"use_rslora=true"}, "the adapters have use_rslora false, those of this run true");
+    refused({"use_rslora=true"}, "the adapters have use_rslora false, but this run has true");
     refused({"finetuning_type=full", "lora_rank=0", "lora_dropout=0"},
-            "the checkpoint is of a run with finetuning_type lora, this run's is full");
+            "the checkpoint is of a run with finetuning_type lora; this run has finetuning_type full");
     train(config(), {output("other-base"), "max_steps=5", "learning_rate=0.01", "save_strategy=no"});
     refused({"model_name_or_path=" + path("other-base")}, "the adapters belong to another base model (SHA-256 ");
 }
@@ -151,7 +150,7 @@ TEST_F(LoraRun, ExportsCheckpointsMergedOrAsAdapters) {
     EXPECT_EQ(lost.exit, static_cast<int>(Exit::data)) << lost.err;
     EXPECT_EQ(run("export", {from, path("found"), "--base", path("moved")}).exit, 0);
     EXPECT_TRUE(slurp(path("merged") + "/model.safetensors") == slurp(path("found") + "/model.safetensors"));
-    EXPECT_EQ(run("export", {from, path("found")}).exit, static_cast<int>(Exit::config)) << "it holds a model";
+    EXPECT_EQ(run("export", {from, path("found")}).exit, static_cast<int>(Exit::config)) << "it contains a model";
 }
 
 TEST_F(LoraRun, TrainsTheHeadToo) {
@@ -160,7 +159,7 @@ TEST_F(LoraRun, TrainsTheHeadToo) {
     EXPECT_TRUE(read_adapter_config(path("run")).lora.head);
     const SafetensorsReader reader(path("run") + "/adapter_model.safetensors");
     ASSERT_TRUE(reader.find("base_model.model.lm_head.weight"));
-    // Without modules_to_save: the adapters bring it.
+    // Without modules_to_save in the config, the adapters set it.
     train(lora(), {output("on"), "adapter_name_or_path=" + path("run"), "num_train_epochs=0", "max_steps=1",
                    "eval_on_start=true"});
     EXPECT_EQ(eval_loss("on", true), eval_loss("run", false));

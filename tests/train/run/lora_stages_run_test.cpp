@@ -1,5 +1,4 @@
-// programs: export, generate
-// Runs of stages dpo and rm with LoRA as a user knows them: the reference, resuming to the bit, the folders they leave.
+// Runs of stages dpo and rm with LoRA from a user's view: the reference, resuming to the bit, the folders they write.
 
 #include "tests/support/tiny_run.h"
 #include "train/folders/adapter_folder.h"
@@ -55,13 +54,13 @@ TEST_F(LoraStagesRun, PreferencesAreLearnedAgainstTheBase) {
     EXPECT_TRUE(is_adapter_folder(path("cached")));
     // Other fresh adapters have the same reference.
     const std::string other = run("other", "dpo", brief({"lora_rank=8", "lora_dropout=0.2", "seed=7", "data_seed=42"}));
-    EXPECT_NE(other.find("reference of 100 samples: found in"), std::string::npos) << other;
+    EXPECT_NE(other.find("reference of 100 samples: read from"), std::string::npos) << other;
     EXPECT_NEAR(logged("other", "loss", 1), std::log(2), 1e-6);
-    // Those of a run that goes on have another: what they make of the base.
+    // Adapters that continue another run have a different reference: the base with those adapters.
     run("on", "dpo", brief({"adapter_name_or_path=" + path("cached")}));
     EXPECT_EQ(references(), 4);
     EXPECT_NEAR(logged("on", "loss", 1), std::log(2), 1e-6);
-    // And so has another base.
+    // Another base has a different reference, too.
     train(config(), {output("second-base"), "max_steps=5", "learning_rate=0.01", "save_strategy=no", "stage=sft",
                      "datasets[0].path=" + path("rows.jsonl")});
     run("second", "dpo", brief({"model_name_or_path=" + path("second-base")}));
@@ -85,7 +84,7 @@ TEST_F(LoraStagesRun, TheReferenceOfEveryBatchIsTheCachedOne) {
                 EXPECT_NEAR(value_at(online, key, line.at("step")), expected, 1e-4 * std::max(1.0, std::abs(expected)))
                     << key << " at " << line.at("step");
             }
-    expect_error(Exit::config, "made with another reference (none kept, now key ",
+    expect_error(Exit::config, "made with another reference (none, now key ",
                  [&] { run("online", "dpo", {"resume_from_checkpoint=auto"}); });
 }
 
@@ -113,10 +112,10 @@ TEST_F(LoraStagesRun, ResumesToTheBit) {
     }
 }
 
-TEST_F(LoraStagesRun, ARewardModelGoesOutAndInAgain) {
+TEST_F(LoraStagesRun, ARewardModelIsExportedAndLoadedAgain) {
     run("run", "rm", {"num_train_epochs=32", "export_merged=true"});
     const int64_t last = last_step("run");
-    EXPECT_GT(logged("run", "eval_accuracy", last), 0.8);  // of 20
+    EXPECT_GT(logged("run", "eval_accuracy", last), 0.8);  // of 20 pairs
     const Json adapter = read_json_file(path("run/adapter_config.json"));
     EXPECT_EQ(adapter.at("task_type"), "SEQ_CLS");
     EXPECT_EQ(adapter.at("modules_to_save"), Json::array({"score"}));
@@ -127,7 +126,7 @@ TEST_F(LoraStagesRun, ARewardModelGoesOutAndInAgain) {
         ASSERT_TRUE(reader.find("base_model.model.score.weight"));
         EXPECT_EQ(reader.find("base_model.model.score.weight")->shape, (std::vector<int64_t>{1, 16}));
     }
-    // The adapters on their base, and the merged model, go on where the run ended.
+    // Both the adapters on their base and the merged model continue where the run ended.
     run("on", "rm", brief({"adapter_name_or_path=" + path("run")}));
     EXPECT_EQ(logged("on", "eval_loss", 0), logged("run", "eval_loss", last));
     EXPECT_EQ(read_json_file(path("run/merged/config.json")).at("architectures"),
@@ -135,7 +134,7 @@ TEST_F(LoraStagesRun, ARewardModelGoesOutAndInAgain) {
     run("merged", "rm", brief({"model_name_or_path=" + path("run/merged")}));
     EXPECT_NEAR(logged("merged", "eval_loss", 0), logged("run", "eval_loss", last), 1e-5);
     EXPECT_NEAR(logged("merged", "eval_mean_reward", 0), logged("run", "eval_mean_reward", last), 1e-5);
-    // export makes the same of the last checkpoint.
+    // export writes the same from the last checkpoint.
     const std::string checkpoint = checkpoint_folder(path("run"), last);
     ASSERT_EQ(colonnade::run("export", {checkpoint, path("whole")}).exit, 0);
     EXPECT_TRUE(slurp(path("whole/model.safetensors")) == slurp(path("run/merged/model.safetensors")));
@@ -145,10 +144,10 @@ TEST_F(LoraStagesRun, ARewardModelGoesOutAndInAgain) {
     const auto generated = colonnade::run("generate", {path("run"), "--prompt", "x"});
     EXPECT_EQ(generated.exit, static_cast<int>(Exit::data));
     EXPECT_NE(generated.err.find("no head that could generate"), std::string::npos) << generated.err;
-    expect_error(Exit::config, "holds adapters of a reward model, stage dpo goes on with those of a language model",
+    expect_error(Exit::config, "contains adapters of a reward model, stage dpo continues those of a language model",
                  [&] { run("no", "dpo", {"adapter_name_or_path=" + path("run")}); });
     run("policy", "dpo", brief());
-    expect_error(Exit::config, "holds adapters of a language model, stage rm goes on with those of a reward model",
+    expect_error(Exit::config, "contains adapters of a language model, stage rm continues those of a reward model",
                  [&] { run("no", "rm", {"adapter_name_or_path=" + path("policy")}); });
 }
 

@@ -1,5 +1,5 @@
-// Preferences from a file to a store, a report and a session: every row is kept or counted, and data that the model
-// cannot handle is an error before the first step.
+// Preferences from a file to a store, a report and a session: every row is kept or counted, and rows that the model
+// cannot use are reported before the first step.
 
 #include <map>
 
@@ -80,7 +80,7 @@ TEST_F(PreferenceData, EveryRowIsKeptOrCounted) {
     EXPECT_EQ(build_store(request(rows)).reused, true);
 }
 
-TEST_F(PreferenceData, WhatTruncationTakesIsCounted) {
+TEST_F(PreferenceData, TruncatedAnswersAreCounted) {
     StoreRequest truncating = request(pair_row("1, 2", "3, 4, 5, 6", "7, 8, 9") +        // 1: to 3 tokens each
                                       pair_row("1, 2, 3", "4, 5, 6, 7", "4, 5, 6, 8") +  // 2: the difference is cut
                                       pair_row("1, 2, 3, 4, 5, 6", "7", "8") +           // 3: the prompt takes all
@@ -99,7 +99,7 @@ TEST_F(PreferenceData, WhatTruncationTakesIsCounted) {
                  [&] { build_store(nothing); });
 }
 
-TEST_F(PreferenceData, TextsAndPreferencesOfAFileHaveKeysOfTheirOwn) {
+TEST_F(PreferenceData, TextsAndPreferencesOfAFileHaveDifferentKeys) {
     const std::string both = R"({"messages": [{"role": "user", "content": "q"}], "input_ids": [1, 2, 3],)"
                              R"( "chosen_input_ids": [1, 2], "rejected_input_ids": [1, 3, 4]})";
     StoreRequest preferences = request(both), texts = request(both);

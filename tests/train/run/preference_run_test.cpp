@@ -1,10 +1,11 @@
-// Runs of stages dpo and rm as a user knows them: what is logged, resuming to the bit, the reference computed once and
-// never taken for another, a reward model out and in again.
+// Runs of stages dpo and rm from a user's view: the log, resuming to the bit, the reference (computed once, never mixed
+// up), a reward model that is exported and loaded again.
 
 #include <cmath>
 #include <set>
 
 #include "engine/io/hdf5.h"
+#include "engine/io/sha256.h"
 #include "tests/support/tiny_run.h"
 
 namespace colonnade {
@@ -95,7 +96,7 @@ TEST_F(PreferenceRun, RewardModelLearnsAndLogs) {
     EXPECT_TRUE(files_of("reference-").empty());
 }
 
-// --- Resume ------------------------------------------------------------------------------------------------------------
+// --- Resume ---
 
 TEST_F(PreferenceRun, ResumesToTheBit) {
     for (const std::string stage : {"dpo", "rm"}) {
@@ -111,7 +112,7 @@ TEST_F(PreferenceRun, ResumesToTheBit) {
             fs::copy(path("unbroken-" + stage) + "/metrics.jsonl", path(name) + "/metrics.jsonl");
             std::vector<std::string> resuming = often;
             resuming.push_back("resume_from_checkpoint=auto");
-            // The cache may be gone: the reference then is computed again, from the weights that the run began with.
+            // If the cache is gone, the reference is computed again from the weights that the run started from.
             if (stop == 1)
                 for (const std::string& file : files_of("reference-")) fs::remove(file);
             train(config(), arguments(name, stage, resuming));
@@ -152,7 +153,7 @@ TEST_F(PreferenceRun, EvaluationDoesNotDependOnPacking) {
     }
 }
 
-// --- Reference -----------------------------------------------------------------------------------------------------------
+// --- Reference ---
 
 TEST_F(PreferenceRun, ReferenceIsComputedOnceForAnyPacking) {
     const std::vector<std::string> brief = {"max_steps=2", "num_train_epochs=0"};
@@ -163,7 +164,7 @@ TEST_F(PreferenceRun, ReferenceIsComputedOnceForAnyPacking) {
     std::vector<std::string> other_packs = brief;
     other_packs.insert(other_packs.end(), {"per_device_train_batch_size=1", "packing_strategy=sequential", "beta=0.3"});
     const std::string second = train(config(), arguments("second", "dpo", other_packs));
-    EXPECT_NE(second.find("reference of 100 samples: found in"), std::string::npos) << second;
+    EXPECT_NE(second.find("reference of 100 samples: read from"), std::string::npos) << second;
     EXPECT_NEAR(value_at(read_log(path("second")), "loss", 1), std::log(2), 1e-5);
     // Other weights have another reference.
     std::vector<std::string> other_seed = brief;
@@ -183,7 +184,7 @@ TEST_F(PreferenceRun, DamagedReferenceIsRefused) {
     ASSERT_NE(payload, std::string::npos);
     bytes[payload] = static_cast<char>(bytes[payload] ^ 4);
     spill(file, bytes);
-    expect_error(Exit::data, "delete this file, and the reference will be computed again",
+    expect_error(Exit::data, "delete this file to compute the reference again",
                  [&] { train(config(), arguments("second", "dpo", brief)); });
 }
 
@@ -194,7 +195,7 @@ TEST_F(PreferenceRun, AnotherReferenceIsUsedAndNeverMixedUp) {
     with.push_back("ref_model=" + path("other"));
     const std::string printed = train(config(), arguments("run", "dpo", with));
     EXPECT_EQ(printed.find("warning"), std::string::npos) << printed;
-    // Against a model that has learned the pairs the policy begins far behind.
+    // Compared with a model trained on the pairs, the policy starts far behind.
     EXPECT_GT(value_at(read_log(path("run")), "loss", 1), 0.75);
     EXPECT_LT(value_at(read_log(path("run")), "rewards/accuracies", 1), 0.2);
     fs::remove_all(path("run/checkpoint-4"));
@@ -206,10 +207,10 @@ TEST_F(PreferenceRun, AnotherReferenceIsUsedAndNeverMixedUp) {
     train(config(), arguments("run", "dpo", without));
 }
 
-TEST_F(PreferenceRun, WarnsWhereTheFirstLossIsNotThatOfTheReference) {
+TEST_F(PreferenceRun, WarnsIfTheFirstLossIsNotThatOfTheReference) {
     const std::vector<std::string> brief = {"max_steps=2", "num_train_epochs=0"};
     train(config(), arguments("first", "dpo", brief));
-    // A reference under the right key with wrong numbers in it, as a bug would leave it.
+    // A reference with the right key and wrong numbers, as a bug would write it.
     const std::string file = files_of("reference-train").at(0);
     const Hdf5Reader old(file);
     std::vector<double> logps = old.read_all<double>("logps");
@@ -229,9 +230,9 @@ TEST_F(PreferenceRun, WarnsWhereTheFirstLossIsNotThatOfTheReference) {
     EXPECT_NE(printed.find("but 0.693147 where the policy still is the reference"), std::string::npos) << printed;
 }
 
-// --- Reward model folders ------------------------------------------------------------------------------------------------
+// --- Reward model folders ---
 
-TEST_F(PreferenceRun, RewardModelGoesOutAndInAgain) {
+TEST_F(PreferenceRun, RewardModelIsExportedAndLoadedAgain) {
     const std::vector<std::string> brief = {"max_steps=8", "num_train_epochs=0"};
     train(config(), arguments("reward", "rm", brief));
     const Json exported = read_json_file(path("reward/config.json"));
@@ -246,7 +247,7 @@ TEST_F(PreferenceRun, RewardModelGoesOutAndInAgain) {
     }
     EXPECT_FALSE(names.contains("lm_head.weight"));
 
-    // Trained further from there: the first evaluation is the last one of before.
+    // Training continues from there: the first evaluation equals the last one of the earlier run.
     write_config("val_size: 20\neval_on_start: true\nmax_steps: 2\nlearning_rate: 1e-5\n", "further.yaml");
     std::string yaml = slurp(path("further.yaml"));
     yaml.replace(0, yaml.find("datasets:"), "model_name_or_path: " + path("reward") + "\n");
@@ -257,14 +258,14 @@ TEST_F(PreferenceRun, RewardModelGoesOutAndInAgain) {
         EXPECT_NEAR(value_at(after, key, 0), value_at(before, key, 8), 1e-6) << key;
     EXPECT_EQ(read_json_file(path("further/config.json")), exported);
 
-    expect_error(Exit::config, "holds a reward model: stage rm trains it, stage dpo needs a language model",
+    expect_error(Exit::config, "contains a reward model, which only stage rm trains; stage dpo needs a language model",
                  [&] { train(path("further.yaml"), arguments("no", "dpo")); });
     const Program::Result generated = colonnade::run("generate", {path("reward"), "--prompt", "x"});
     EXPECT_EQ(generated.exit, static_cast<int>(Exit::data));
     EXPECT_NE(generated.err.find("no head that could generate"), std::string::npos) << generated.err;
 }
 
-TEST_F(PreferenceRun, RewardModelBeginsAsALanguageModel) {
+TEST_F(PreferenceRun, RewardModelStartsFromALanguageModel) {
     train(config(), arguments("base", "dpo", {"max_steps=3", "num_train_epochs=0"}));
     write_config("max_steps: 1\nlearning_rate: 1e-30\nlr_scheduler_type: constant\n", "reward.yaml");
     std::string yaml = slurp(path("reward.yaml"));

@@ -1,5 +1,5 @@
-// Bad input through the real programs: the right exit code, one line "<program>: error: ..." that names the file or key,
-// and nothing written over.
+// Bad input to the real programs: the right exit code, one line "<program>: error: ..." that names the file or key, and
+// no file overwritten.
 
 #include <csignal>
 
@@ -16,7 +16,7 @@ class Errors : public RunTest {
         RunTest::SetUp();
         write_config("max_steps: 3\n");
     }
-    /// Runs and checks the error; what else stands on stderr is progress.
+    /// Runs a program and checks the error; all other lines on stderr must be progress.
     void expect_failure(const std::string& program, const std::vector<std::string>& arguments, Exit exit,
                         const std::vector<std::string>& parts, const std::function<void()>& setup = {}) const {
         SCOPED_TRACE(fmt::format("{} {}", program, fmt::join(arguments, " ")));
@@ -93,7 +93,7 @@ TEST_F(Errors, Config) {
     expect_failure("train", {path("tab.yaml")}, Exit::config, {path("tab.yaml") + ":2"});
 }
 
-TEST_F(Errors, DeviceThatIsNotThere) {
+TEST_F(Errors, MissingDevice) {
     if (fs::exists("/dev/nvidia0")) GTEST_SKIP() << "this machine has a GPU";
     expect_train_failure({"device=cuda"}, Exit::config, {"device: cuda", "use device: cpu"});
 }
@@ -202,7 +202,7 @@ TEST_F(Errors, DamagedStore) {
         spill(store, flipped);
         expect_train_failure({}, Exit::data, {store});
     }
-    // A store under the key of other data is not believed.
+    // A store under the key of other data is rejected.
     spill(store, whole);
     spill(path("train.jsonl"), chain_rows(50, 2));
     ASSERT_EQ(run("prepare", {config(), output("run")}).exit, 0);
@@ -235,7 +235,7 @@ TEST_F(Errors, FullDisk) {
     };
     const std::string checkpoint = slurp(path("run/checkpoint-2/state-00001-of-00001.h5"));
     ASSERT_GT(checkpoint.size(), 20'000u);
-    // The checkpoint of step 4 does not fit; the one of step 2 is gone on with once there is room.
+    // The checkpoint of step 4 does not fit on the disk; the run resumes from step 2 once there is room.
     const std::vector<std::string> resume = {config(), output("run"), "max_steps=4", "resume_from_checkpoint=auto"};
     const Program::Result result = run("train", resume, limited(20'000));
     EXPECT_EQ(result.exit, static_cast<int>(Exit::storage));

@@ -1,5 +1,5 @@
-// Training on several ranks as a user starts it: what one rank would have learned, in the same order; the same bits in
-// every run; checkpoints for any number of ranks; and whatever happens to one rank, all end, and the next start goes on.
+// Training on several ranks from a user's view: the same result as one rank, in the same order; the same bits in every
+// run; checkpoints for any number of ranks; after a failure of one rank all end, and the next start resumes.
 
 #include <cmath>
 
@@ -31,7 +31,7 @@ class RanksTest : public RunTest {
         return result;
     }
     RunResult result(const std::string& name) const { return result_of(path(name)); }
-    /// In bits.
+    /// Compares bits.
     void expect_same(const std::string& name, const std::string& other) const {
         const RunResult a = result(name), b = result(other);
         EXPECT_FALSE(a.state.empty());
@@ -39,8 +39,8 @@ class RanksTest : public RunTest {
         EXPECT_TRUE(a.model == b.model) << name << " and " << other;
         EXPECT_EQ(a.log, b.log);
     }
-    /// Counts exactly, measured numbers to rounding: what differs is the order of sums in f32. `absolute` is for differences
-    /// of larger numbers, which rewards are.
+    /// Compares counts exactly and measured numbers up to rounding, because the order of sums in f32 differs.
+    /// `absolute` is for differences of larger numbers, such as rewards.
     void expect_close(const std::string& name, const std::string& other, double absolute = 0) const {
         const std::vector<Json> a = result(name).log, b = result(other).log;
         ASSERT_EQ(a.size(), b.size());
@@ -67,7 +67,7 @@ TEST_F(RanksTest, LearnWhatOneRankLearns) {
     }
 }
 
-/// Adapters without dropout; a checkpoint of two ranks with sharded state is gone on with by one.
+/// Adapters without dropout; one rank resumes from a checkpoint of two ranks with sharded state.
 TEST_F(RanksTest, LearnTheAdaptersOfOneRank) {
     train_ranks(1, "base", {"save_strategy=no"});
     spill(config(), fmt::format("model_name_or_path: {}\nfinetuning_type: lora\nlora_rank: 4\n"
@@ -90,7 +90,7 @@ TEST_F(RanksTest, LearnTheAdaptersOfOneRank) {
         train_ranks(1, "stopped", {"gradient_accumulation_steps=4", "max_steps=8", "resume_from_checkpoint=auto"});
     EXPECT_NE(resumed.out.find("made by 2 ranks, now there are 1"), std::string::npos) << resumed.out;
 
-    // Ranks draw masks of their own.
+    // Each rank draws its own masks.
     train_ranks(1, "one dropping", {"gradient_accumulation_steps=4", "lora_dropout=0.3"});
     train_ranks(2, "two dropping", {"gradient_accumulation_steps=2", "lora_dropout=0.3"});
     EXPECT_FALSE(adapters("two dropping") == adapters("one dropping"));
@@ -135,7 +135,7 @@ TEST_F(RanksTest, ResumeOnAnotherNumberOfRanks) {
         std::filesystem::remove_all(path(name) + "/checkpoint-8");
         for (const char* file : {"config.json", "model.safetensors"}) std::filesystem::remove(path(name) + "/" + file);
     };
-    // On as many ranks, in another stage: the same bits.
+    // The same number of ranks with another zero_stage: the same bits.
     start_from_four("three");
     const std::string resume = "resume_from_checkpoint=auto", every = "save_steps=4";
     const Program::Result three =
@@ -143,7 +143,7 @@ TEST_F(RanksTest, ResumeOnAnotherNumberOfRanks) {
     EXPECT_NE(three.out.find("resumed from " + path("three") + "/checkpoint-4 at step 4 of 8"), std::string::npos);
     EXPECT_EQ(count_of(three.out, "note: "), 0) << three.out;
     expect_same("three", "unbroken");
-    // What ranks with sharded state save is read by two, and by one.
+    // Two ranks, and one rank, read the checkpoint of ranks with sharded state.
     start_from_four("two");
     const Program::Result two = train_ranks(2, "two", {"gradient_accumulation_steps=3", every, resume, "zero_stage=1"});
     EXPECT_NE(two.out.find("made by 3 ranks, now there are 2"), std::string::npos) << two.out;
@@ -151,7 +151,7 @@ TEST_F(RanksTest, ResumeOnAnotherNumberOfRanks) {
     start_from_four("one");
     train_ranks(1, "one", {"gradient_accumulation_steps=6", every, resume});
     expect_close("one", "unbroken");
-    // Steps of another size are told.
+    // A note reports steps of another size.
     start_from_four("less");
     const Program::Result less = train_ranks(2, "less", {"gradient_accumulation_steps=2", every, resume});
     EXPECT_NE(less.out.find("the packs of a step have changed from 6 to 4"), std::string::npos) << less.out;
@@ -167,11 +167,11 @@ TEST_F(RanksTest, MayBeMoreThanPacks) {
     expect_close("four", "one");
 }
 
-TEST_F(RanksTest, PlanTellsOfEachRank) {
+TEST_F(RanksTest, PlanReportsTheMemoryOfEachRank) {
     std::vector<std::string> arguments = train_on(3, "run", {"zero_stage=1", "--plan"});
     const Program::Result plan = Program(mpirun(), arguments, allow_ranks).wait();
     EXPECT_EQ(plan.exit, 0) << plan.err;
-    EXPECT_EQ(count_of(plan.out, "8 of 3 packs (1 micro-steps of 1 on each of 3 ranks)"), 1) << plan.out;
+    EXPECT_EQ(count_of(plan.out, "8 steps x 3 packs (1 micro-step x 1 on each of 3 ranks)"), 1) << plan.out;
     EXPECT_EQ(count_of(plan.out, "memory of each rank: CPU"), 1) << plan.out;
     EXPECT_FALSE(std::filesystem::exists(path("run")));
 }
@@ -189,7 +189,7 @@ TEST_F(RanksTest, MustAgreeOnTheConfig) {
     EXPECT_FALSE(std::filesystem::exists(path("run")));
 }
 
-TEST_F(RanksTest, TellErrorsOnce) {
+TEST_F(RanksTest, ReportErrorsOnce) {
     const Program::Result key = train_ranks(3, "run", {"learning_rat=1e-3"}, Exit::config);
     EXPECT_NE(key.err.find("learning_rate"), std::string::npos) << key.err;
     spill(path("train.jsonl"), "{\"input_ids\": [1, 2], \"labels\": [1]}\n");
@@ -197,7 +197,7 @@ TEST_F(RanksTest, TellErrorsOnce) {
     EXPECT_NE(row.err.find(path("train.jsonl") + ":1:"), std::string::npos) << row.err;
 }
 
-/// A run that goes on until something happens to it.
+/// A run that continues until something happens to it.
 class RanksInTrouble : public RanksTest {
   protected:
     void SetUp() override {
@@ -241,9 +241,9 @@ class RanksInTrouble : public RanksTest {
     std::vector<std::string> settings_ = {"zero_stage=1"};
 };
 
-TEST_F(RanksInTrouble, EndAndGoOn) {
+TEST_F(RanksInTrouble, EndAndResume) {
     train_ranks(3, "unbroken", settings_);
-    // mpirun returns the exit code of whichever rank ended first: 5, or 128 + 9 of the one that was killed.
+    // mpirun returns the exit code of the rank that ended first: 5, or 128 + 9 for the killed rank.
     const Program::Result killed = disturb("killed", 1, SIGKILL);
     expect_line(killed, "rank 1 of 3 on ");
     EXPECT_NE(killed.err.find(" died; "), std::string::npos) << killed.err;
@@ -253,12 +253,12 @@ TEST_F(RanksInTrouble, EndAndGoOn) {
     expect_line(first, "rank 0 of 3 on ");
 
     const Program::Result stopped = disturb("stopped", 2, SIGSTOP);
-    expect_line(stopped, "gives no sign of life for 4 s");
+    expect_line(stopped, "has sent nothing for 4 s");
     EXPECT_EQ(stopped.exit, static_cast<int>(Exit::peer)) << stopped.err;
     expect_to_go_on("stopped");
 }
 
-TEST_F(RanksInTrouble, StopTogetherWhenOneIsAskedTo) {
+TEST_F(RanksInTrouble, StopTogetherWhenOneIsSignalled) {
     train_ranks(3, "unbroken", settings_);
     for (const auto& [name, rank, signal] : {std::tuple("term", 1, SIGTERM), std::tuple("usr1", -1, SIGUSR1)}) {
         const Program::Result result = disturb(name, rank, signal);
@@ -275,7 +275,7 @@ TEST_F(RanksInTrouble, StopTogetherWhenOneIsAskedTo) {
 TEST_F(RanksInTrouble, AFullDiskEndsAll) {
     Program program(mpirun(), train_on(3, "run", settings_), allow_ranks);
     ASSERT_TRUE(program.read_until("step 2/"));
-    // From now on rank 0 cannot write a checkpoint any more.
+    // From now on rank 0 cannot write checkpoints.
     const rlimit limit{20'000, 20'000};
     EXPECT_EQ(prlimit(process_of_rank(program.pid(), 0), RLIMIT_FSIZE, &limit, nullptr), 0);
     const Program::Result result = program.wait();
@@ -287,20 +287,20 @@ TEST_F(RanksInTrouble, AFullDiskEndsAll) {
         EXPECT_TRUE(std::filesystem::exists(checkpoint_folder(path("run"), step) + "/manifest.json")) << step;
 }
 
-/// How far updates of several ranks may be from those of one.
+/// Bounds on the difference between updates of several ranks and of one.
 struct UpdateBounds {
     uint64_t steps;
     double sums;  ///< relative: of the loss, and the gradients' norm
-    /// Absolute. AdamW divides by the root of v: where a gradient is nearly 0 its rounding shows here.
+    /// Absolute. AdamW divides by the square root of v, which amplifies the rounding of gradients near 0.
     std::optional<double> weights;
     double moments;  ///< of the largest
 };
 constexpr UpdateBounds in_double{.steps = 3, .sums = 1e-12, .weights = 1e-9, .moments = 1e-13};
-/// Gradients are added up in f32. One step: in the next some weight might round to another bf16.
+/// Gradients are added up in f32. One step only: in the next a weight might round to another bf16 value.
 constexpr UpdateBounds on_gpus{.steps = 1, .sums = 1e-6, .weights = {}, .moments = 1e-6};
 
-/// Updates of ranks that see a batch each are those of one learner that sees all. In the second step the last rank has
-/// nothing to learn from, though its step before left gradients behind.
+/// Ranks that see one batch each make the same updates as one learner that sees all batches. In the second step the
+/// last rank has no samples, although its first step left gradients behind.
 void expect_updates_of_one(const Ranks& ranks, Learner& alone, Learner& together, const UpdateBounds& bounds,
                            const std::function<Batch(uint64_t draw)>& batch) {
     const Objective& objective = alone.objective();
@@ -322,7 +322,7 @@ void expect_updates_of_one(const Ranks& ranks, Learner& alone, Learner& together
         const StepResult a = alone.result(), b = together.result();
         const LossSums::Numbers x = a.loss.numbers(), y = b.loss.numbers();
         for (size_t i = 0; i < x.size(); ++i)
-            if (x[i] != y[i]) {  // an extreme of nothing is infinite
+            if (x[i] != y[i]) {  // the minimum or maximum of no values is infinite
                 EXPECT_NEAR(y[i], x[i], bounds.sums * std::max(1.0, std::abs(x[i]))) << "number " << i;
             }
         EXPECT_GT(a.loss.nll, 0);
@@ -363,7 +363,7 @@ void fill_randomly(Learner& learner) {
     randomize(learner, 5);
 }
 
-/// In double: full training and adapters, language models and pairs, both stages.
+/// In double: full training and adapters, language models and pairs, both values of zero_stage.
 TEST(DISABLED_EveryRank, UpdatesInDouble) {
     Ranks ranks("ranks_test");
     const auto communicator = Communicator::join(ranks, nullptr, true);
@@ -375,7 +375,7 @@ TEST(DISABLED_EveryRank, UpdatesInDouble) {
         for (const int64_t zero_stage : {0, 1})
             for (const bool lora : {false, true})
                 for (const bool preferences : {false, true}) {
-                    if (lora && tied) continue;  // then there is no head to train
+                    if (lora && tied) continue;  // a tied head cannot be trained
                     const ModelConfig config = tiny_config(architecture, tied);
                     LearnerOptions options{.max_packs = 1, .max_length = 32, .head_chunk = 7, .dtype = DType::f64};
                     if (lora) options.lora = all;
@@ -403,7 +403,7 @@ TEST_F(RanksTest, UpdateAsOneDoesInDouble) {
     }
 }
 
-/// A GPU to each rank: full training and adapters, both stages, through NCCL.
+/// One GPU per rank, through NCCL: full training and adapters, both values of zero_stage.
 TEST(DISABLED_EveryRank, UpdatesOnGpus) {
     Ranks ranks("ranks_test");
     Gpu gpu(ranks.local_rank());

@@ -1,5 +1,5 @@
-// The trainer as a user knows it: a run that is stopped, killed or resumed anywhere ends in the same bits as one that
-// is not; its figures are true; what an earlier run left is never lost by the way.
+// The trainer from a user's view: a run that is stopped, killed or resumed anywhere ends with the same bits as an
+// uninterrupted one; its figures are true; it never loses the files of an earlier run by accident.
 
 #include <omp.h>
 
@@ -7,14 +7,16 @@
 #include <map>
 
 #include "data/store/unigram.h"
+#include "engine/io/folder_lock.h"
 #include "tests/support/tiny_run.h"
+#include "train/run/split_store.h"
 
 namespace colonnade {
 namespace {
 
 namespace fs = std::filesystem;
 
-/// Folders compare by these files' bytes; said briefly, as a difference would print megabytes.
+/// Compares the bytes of files with EXPECT_TRUE, because printing a difference would take megabytes.
 void expect_equal(const RunResult& found, const RunResult& expected, const std::string& what) {
     EXPECT_FALSE(expected.state.empty());
     EXPECT_TRUE(found.state == expected.state) << what << ": weights or moments differ";
@@ -40,12 +42,12 @@ class Resume : public RunTest {
   protected:
     void SetUp() override {
         RunTest::SetUp();
-        // Lines of the log that tell of several steps, so that a checkpoint falls between two of them.
+        // Log lines cover several steps, so that a checkpoint falls between two lines.
         write_config(
             "per_device_train_batch_size: 2\ngradient_accumulation_steps: 2\nnum_train_epochs: 2\nlearning_rate: 0.01\n"
             "weight_decay: 0.1\nlogging_steps: 3\nsave_steps: 1\nsave_total_limit: 0\nval_size: 20\neval_steps: 4\n");
     }
-    /// What a run that died some time after saving `step` leaves: that checkpoint, and a log that tells more.
+    /// The files of a run that died some time after saving `step`: that checkpoint, and a log with later steps.
     void leave(const std::string& run, int64_t step, const std::string& into) const {
         fs::create_directories(path(into));
         fs::copy(checkpoint_folder(path(run), step), checkpoint_folder(path(into), step));
@@ -86,17 +88,17 @@ TEST_F(Resume, RefusesOtherData) {
     expect_equal(result_of(path("run")), before, "after the refusal");
 }
 
-TEST_F(Resume, TellsOfAChangedLearningRate) {
+TEST_F(Resume, ReportsAChangedLearningRate) {
     train(config(), {output("run"), "num_train_epochs=0.2"});
     const std::string printed =
         train(config(), {output("run"), "num_train_epochs=0.2", "resume_from_checkpoint=auto", "learning_rate=0.02"});
-    EXPECT_NE(printed.find("note: since the checkpoint the config has changed"), std::string::npos);
+    EXPECT_NE(printed.find("note: the config changed since this checkpoint"), std::string::npos);
     EXPECT_NE(printed.find("learning_rate: 0.01, now 0.02"), std::string::npos) << printed;
 }
 
 TEST_F(Resume, RefusesACheckpointPastTheEnd) {
     train(config(), {output("run"), "num_train_epochs=0.2"});
-    expect_error(Exit::config, "is at step 3, the run ends at 2", [&] {
+    expect_error(Exit::config, "is at step 3, but the run ends at step 2", [&] {
         train(config(), {output("run"), "num_train_epochs=0.15", "resume_from_checkpoint=auto"});
     });
 }
@@ -105,7 +107,7 @@ TEST_F(Resume, FromAnOlderCheckpointNeedsAFolderOfItsOwn) {
     train(config(), {output("run"), "num_train_epochs=0.2"});
     const RunResult before = result_of(path("run"));
     const std::string older = "resume_from_checkpoint=" + checkpoint_folder(path("run"), 2);
-    expect_error(Exit::config, "holds a run already: choose another", [&] {
+    expect_error(Exit::config, "already contains a run: set resume_from_checkpoint: auto to continue it", [&] {
         train(config(), {output("run"), "num_train_epochs=0.2", older});
     });
     expect_equal(result_of(path("run")), before, "after the refusal");
@@ -115,8 +117,8 @@ TEST_F(Resume, FromAnOlderCheckpointNeedsAFolderOfItsOwn) {
 
 // --- Signals ---------------------------------------------------------------------------------------------------------
 
-// The program prints a line per step into a pipe of one page, which holds less than 64 of them: in runs of several
-// hundred steps a signal after a line arrives before the end.
+// The program prints one line per step into a pipe of one page, which has room for fewer than 64 lines: in runs of
+// several hundred steps a signal after a line arrives before the end.
 class Signals : public RunTest {
   protected:
     void SetUp() override {
@@ -160,11 +162,11 @@ TEST_F(Signals, KilledAtAnyMomentLosesNothing) {
     while (true) {
         ASSERT_LT(kills, 200) << "no progress";
         Program program("train", arguments());
-        // Every other time right after the line of a step that saves: while it saves, if all goes as it should.
+        // Every other time kill right after the line of a step that saves, most likely while it saves.
         program.read_until("step ", kills % 2 ? 16 : static_cast<int>(random.below(static_cast<uint64_t>(kills), 40)));
         program.send(SIGKILL);
         const Program::Result result = program.wait();
-        if (result.exit == 0) break;  // it came to its end before the signal
+        if (result.exit == 0) break;  // it ended before the signal
         ASSERT_EQ(result.exit, 128 + SIGKILL) << result.err;
         ++kills;
         for (const int64_t step : checkpoint_steps(path("run")))
@@ -178,7 +180,7 @@ TEST_F(Signals, KilledAtAnyMomentLosesNothing) {
         EXPECT_EQ(entry.path().string().find(".tmp-"), std::string::npos) << entry.path() << " is left over";
 }
 
-TEST(StopSignal, TellsTheFirstAndEndsWithTheSecond) {
+TEST(StopSignal, ReportsTheFirstAndEndsAtTheSecond) {
     const auto body = [](int signals) {
         const StopSignal stop;
         if (stop.received()) return 1;
@@ -189,13 +191,13 @@ TEST(StopSignal, TellsTheFirstAndEndsWithTheSecond) {
     EXPECT_EQ(exit_of_child([&] { return body(2); }), 128 + SIGTERM);
 }
 
-// --- Same bits, true figures -------------------------------------------------------------------------------------------
+// --- Same bits, true figures ---
 
 class Figures : public RunTest {};
 
 TEST_F(Figures, BitsDoNotDependOnThreads) {
     const std::vector<std::string> small = {"max_steps=6"};
-    // Inner dimensions over several hundred, where a matrix product would be cut differently on more threads.
+    // Inner dimensions of several hundred, at which more threads would split a matrix product differently.
     const std::vector<std::string> large = {
         "max_steps=2",          "model.hidden_size=72", "model.intermediate_size=600",  "model.num_attention_heads=6",
         "model.vocab_size=700", "packing_length=420",   "per_device_train_batch_size=2"};
@@ -230,7 +232,7 @@ TEST_F(Figures, AccumulationEqualsABatch) {
 }
 
 TEST_F(Figures, EvaluationDoesNotDependOnPacking) {
-    // Weights large enough for every token to have a loss of its own.
+    // Weights large enough to give every token a different loss.
     const std::vector<std::string> all = {"model.initializer_range=0.5", "max_steps=1", "val_size=60",
                                           "eval_on_start=true"};
     const std::vector<std::vector<std::string>> ways = {
@@ -264,7 +266,7 @@ TEST_F(Figures, PlanIsWhatHappens) {
     const auto count = [&](const char* key) { return static_cast<int64_t>(state.at(key).get<double>()); };
     EXPECT_EQ(static_cast<double>(count("tokens_seen")), value_at(read_log(path("run")), "num_tokens", steps));
     for (const std::string& line :
-         {fmt::format("\nsteps      {} of 3 packs", steps),
+         {fmt::format("\nsteps      {} steps x 3 packs", steps),
           fmt::format("\nrun        {} samples, {} tokens", count("samples_seen"), count("tokens_seen"))})
         EXPECT_NE(plan.find(line), std::string::npos) << plan << "\n  lacks: " << line;
     EXPECT_EQ(read_log(path("run")).size(), static_cast<size_t>(steps));
@@ -310,7 +312,7 @@ TEST_F(Figures, SplitIsDisjointAndComplete) {
     });
 }
 
-// --- Output folder -----------------------------------------------------------------------------------------------------
+// --- Output folder ---
 
 class OutputDir : public RunTest {
   protected:
@@ -320,11 +322,11 @@ class OutputDir : public RunTest {
     }
 };
 
-TEST_F(OutputDir, OfAnEarlierRunIsNotTakenSilently) {
+TEST_F(OutputDir, OfAnEarlierRunIsNotReusedSilently) {
     train(config(), {output("run")});
     const RunResult before = result_of(path("run"));
     const std::string log = slurp(path("run/metrics.jsonl"));
-    expect_error(Exit::config, "holds a run already", [&] { train(config(), {output("run"), "seed=7"}); });
+    expect_error(Exit::config, "already contains a run", [&] { train(config(), {output("run"), "seed=7"}); });
     expect_equal(result_of(path("run")), before, "after the refusal");
     EXPECT_EQ(slurp(path("run/metrics.jsonl")), log);
 
@@ -338,7 +340,7 @@ TEST_F(OutputDir, WithAModelButNoCheckpointIsNotResumed) {
     train(config(), {output("run"), "save_strategy=no", "save_steps=0"});
     const std::string model = slurp(path("run/model.safetensors"));
     EXPECT_FALSE(model.empty());
-    expect_error(Exit::config, "holds a model already", [&] {
+    expect_error(Exit::config, "already contains a model", [&] {
         train(config(), {output("run"), "resume_from_checkpoint=auto"});
     });
     EXPECT_TRUE(slurp(path("run/model.safetensors")) == model);
@@ -366,7 +368,7 @@ TEST_F(OutputDir, HasOneRunAtATime) {
     EXPECT_FALSE(fs::exists(path("run/metrics.jsonl")));
 }
 
-TEST_F(OutputDir, LosesWhatAKilledSaveLeft) {
+TEST_F(OutputDir, LosesTheRemainsOfAKilledSave) {
     fs::create_directories(path("run/checkpoint-2.tmp-77/half"));
     fs::create_directories(path("run/checkpoint-1.trash-77"));
     spill(path("run/metrics.jsonl.tmp-77"), "half a line");
@@ -374,7 +376,7 @@ TEST_F(OutputDir, LosesWhatAKilledSaveLeft) {
     EXPECT_EQ(listing(path("run")).find("-77"), std::string::npos) << listing(path("run"));
 }
 
-// --- Numbers that are none ----------------------------------------------------------------------------------------------
+// --- Numbers that are not finite ---
 
 TEST_F(OutputDir, NanInTheWeightsEndsTheRun) {
     train(config(), {output("base")});

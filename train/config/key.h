@@ -1,36 +1,38 @@
 #pragma once
-// Key: how one entry of a map in the config is called, what it means, what it may be and where its value lives; and how
-// a whole map of keys is read and written.
+// Key: one entry of a map in the config: its name, its meaning, its range, the field that holds its value. Also reading
+// and writing a whole map of keys.
 
 #include <functional>
 #include <string>
 #include <vector>
 
-#include "train/config/config_values.h"
 #include "train/config/nearest_name.h"
+#include "train/config/values.h"
 
 namespace colonnade {
 
 template <typename Struct>
 struct Key {
     std::string name, doc = {};
-    std::string what = {};                  ///< "an integer >= 1"
+    std::string what = {};                  ///< allowed values: "an integer >= 1"
     std::vector<std::string> aliases = {};  ///< other names it is read under
-    std::string default_text = {};          ///< where the default hangs on other keys
-    bool decides = true;                    ///< has a say in what is learned
-    bool planned = false;                   ///< of a later version: an error, unless it has the value `accepted`
+    std::string default_text = {};          ///< set if the default depends on other keys
+    bool affects_weights = true;            ///< the trained weights depend on it
+    bool differs_by_machine = false;        ///< ranks of one run may have different values
+    bool supported = true;                  ///< false: an error unless it has the value `accepted`
     std::string accepted = {};
-    std::vector<std::string> planned_values = {};  ///< values of a later version
+    std::vector<std::string> unsupported_values = {};
 
     /// `label` names the key in messages: "datasets[0].path".
     std::function<void(const ConfigNode&, const std::string& label, Struct&, Reading&)> read = {};
     std::function<void(YAML::Emitter&, const Struct&)> write = {};
 
-    // For writing the table down.
-    Key later(std::vector<std::string> values) && { return planned_values = std::move(values), std::move(*this); }
+    // These complete an entry of the table.
+    Key without(std::vector<std::string> values) && { return unsupported_values = std::move(values), std::move(*this); }
     Key also(std::vector<std::string> names) && { return aliases = std::move(names), std::move(*this); }
     Key default_is(std::string text) && { return default_text = std::move(text), std::move(*this); }
-    Key only_how_to_run() && { return decides = false, std::move(*this); }
+    Key only_how_to_run() && { return affects_weights = false, std::move(*this); }
+    Key per_machine() && { return affects_weights = false, differs_by_machine = true, std::move(*this); }
 
     /// The value as YAML.
     std::string text(const Struct& value) const {
@@ -43,24 +45,24 @@ struct Key {
 /// A key that holds one value of the struct.
 template <typename Struct, typename T>
 Key<Struct> key(const char* name, T Struct::*field, const char* doc, const Limits& limits = {}) {
-    Key<Struct> key{.name = name, .doc = doc, .what = Form<T>::what(limits)};
+    Key<Struct> key{.name = name, .doc = doc, .what = ValueFormat<T>::what(limits)};
     key.read = [=, what = key.what](const ConfigNode& node, const std::string& label, Struct& value, Reading& reading) {
-        if (Form<T>::read(node, limits, value.*field)) return;
+        if (ValueFormat<T>::read(node, limits, value.*field)) return;
         reading.problems.add(node.where, "{}: expected {}, found {}", label, what, node.found());
         reading.unreadable.insert(label);
     };
-    key.write = [=](YAML::Emitter& out, const Struct& value) { Form<T>::write(out, value.*field); };
+    key.write = [=](YAML::Emitter& out, const Struct& value) { ValueFormat<T>::write(out, value.*field); };
     return key;
 }
 
-/// A key of a later version.
+/// A key that other trainers have and this one does not support.
 template <typename Struct>
-Key<Struct> planned(const char* name, const char* accepted = "") {
-    Key<Struct> key{.name = name, .planned = true, .accepted = accepted};
+Key<Struct> unsupported(const char* name, const char* accepted = "") {
+    Key<Struct> key{.name = name, .supported = false, .accepted = accepted};
     key.read = [=](const ConfigNode& node, const std::string& label, Struct&, Reading& reading) {
         if (*accepted && node.text == accepted) return;
-        reading.problems.add(node.where, "{}: this key is not in this version{}", label,
-                             *accepted ? fmt::format(" (only '{}' is)", accepted) : "");
+        reading.problems.add(node.where, "{}: not supported yet{}", label,
+                             *accepted ? fmt::format("; only '{}' is accepted", accepted) : "");
     };
     return key;
 }
@@ -86,7 +88,7 @@ const Key<Struct>* find_key(const std::vector<Key<Struct>>& keys, const std::str
     return nullptr;
 }
 
-/// Fills `value` from a map; `prefix` stands before its keys in messages: "", "model.", "datasets[0].".
+/// Fills `value` from a map. `prefix` precedes its keys in messages: "", "model.", "datasets[0].".
 template <typename Struct>
 void read_keys(const std::vector<Key<Struct>>& keys, const ConfigNode& map, const std::string& prefix, Struct& value,
                Reading& reading) {
@@ -105,9 +107,9 @@ void read_keys(const std::vector<Key<Struct>>& keys, const ConfigNode& map, cons
             reading.notices.push_back(fmt::format("{}: '{}' is read as '{}'", entry.key_where, entry.key, key->name));
         if (entry.kind == ConfigNode::Kind::null) continue;
         reading.given.emplace(prefix + key->name, entry.where);
-        const std::vector<std::string>& planned = key->planned_values;
-        if (std::find(planned.begin(), planned.end(), entry.text) != planned.end()) {
-            reading.problems.add(entry.where, "{}: '{}' is not in this version", prefix + key->name, entry.text);
+        const std::vector<std::string>& values = key->unsupported_values;
+        if (std::find(values.begin(), values.end(), entry.text) != values.end()) {
+            reading.problems.add(entry.where, "{}: '{}' is not supported yet", prefix + key->name, entry.text);
             reading.unreadable.insert(prefix + key->name);
             continue;
         }
@@ -119,11 +121,31 @@ template <typename Struct>
 void write_keys(const std::vector<Key<Struct>>& keys, YAML::Emitter& out, const Struct& value) {
     out << YAML::BeginMap;
     for (const Key<Struct>& key : keys) {
-        if (key.planned) continue;
+        if (!key.supported) continue;
         out << YAML::Key << key.name << YAML::Value;
         key.write(out, value);
     }
     out << YAML::EndMap;
+}
+
+/// A key as help and reference show it.
+struct KeyText {
+    std::string name, default_text, doc;
+    std::string what;  ///< ends in the aliases
+};
+
+/// The supported keys of a map; `prefix` precedes their names.
+template <typename Struct>
+std::vector<KeyText> describe_keys(const std::vector<Key<Struct>>& keys, const std::string& prefix) {
+    std::vector<KeyText> texts;
+    for (const Key<Struct>& key : keys) {
+        if (!key.supported) continue;
+        KeyText& text = texts.emplace_back(KeyText{prefix + key.name, key.default_text, key.doc, key.what});
+        if (text.default_text.empty()) text.default_text = key.text(Struct{});
+        if (text.default_text == "~") text.default_text.clear();
+        if (!key.aliases.empty()) text.what += fmt::format("; also {}", fmt::join(key.aliases, ", "));
+    }
+    return texts;
 }
 
 }  // namespace colonnade

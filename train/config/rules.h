@@ -1,13 +1,14 @@
 #pragma once
-// What no single key can tell: defaults that hang on other keys, and rules between keys.
+// Rules: defaults that depend on other keys, and conditions that involve several keys.
 
 #include <initializer_list>
 
-#include "train/config/config_keys.h"
+#include "train/config/keys.h"
 
 namespace colonnade {
 
-/// States rules: expect(holds, the keys it is about, what is wrong otherwise).
+/// Checks conditions: expect(holds, keys involved, message if it does not hold). Conditions on keys that could not be
+/// read are skipped. `name` is the place of a key that is missing.
 class Rules {
   public:
     Rules(Reading& reading, const std::string& name) : reading_(reading), name_(name) {}
@@ -32,8 +33,8 @@ class Rules {
     const std::string& name_;
 };
 
-/// Fills in the defaults, then adds a problem for every rule that does not hold. Rules about keys that could not be
-/// read are left out. `name` is the place of what is missing altogether.
+/// Settles the defaults, then adds a problem for every rule that does not hold. `name` is the place of a key that is
+/// missing.
 void settle_config(Config& config, Reading& reading, const std::string& name);
 
 }  // namespace colonnade

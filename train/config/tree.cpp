@@ -1,4 +1,4 @@
-#include "train/config/config_tree.h"
+#include "train/config/tree.h"
 
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
@@ -15,7 +15,8 @@ namespace {
 
 constexpr size_t max_bytes = size_t{1} << 20, max_depth = 32, max_values = 10'000;
 
-/// Builds the tree from yaml-cpp's events: its own Node tree merges duplicate keys and shares aliased values silently.
+/// Builds the tree from yaml-cpp's events, because its own Node tree silently merges duplicate keys and shares aliased
+/// values.
 class TreeBuilder : public YAML::EventHandler {
   public:
     explicit TreeBuilder(std::function<std::string(const YAML::Mark&)> where) : where_(std::move(where)) {}
@@ -46,7 +47,7 @@ class TreeBuilder : public YAML::EventHandler {
   private:
     struct Level {
         ConfigNode node;
-        std::optional<ConfigNode> key;  // read, its value is still to come
+        std::optional<ConfigNode> key;  // read; its value follows
     };
 
     void check(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor) {
@@ -117,7 +118,7 @@ struct Step {
     std::vector<size_t> indices;
 };
 
-/// "datasets[0].path" -> {datasets, [0]}, {path}. Empty when it is not a path.
+/// "datasets[0].path" -> {datasets, [0]}, {path}. Empty if it is not a path.
 std::vector<Step> parse_path(std::string_view path) {
     std::vector<Step> steps;
     while (true) {
@@ -167,7 +168,7 @@ std::vector<Argument> split_arguments(const std::vector<std::string>& arguments,
     return split;
 }
 
-/// The entry or item that a step leads to, made where it is missing; null when the tree has another form there.
+/// The entry or item that a step leads to; creates it if it is missing. Null if the tree has another form there.
 ConfigNode* descend(ConfigNode* node, const Step& step, const Argument& argument, Problems& problems) {
     const auto become = [&](ConfigNode::Kind kind, const char* what) {
         if (node->kind == ConfigNode::Kind::null)

@@ -1,6 +1,5 @@
-#include "train/config/config_check.h"
-
 #include "train/config/preference_keys.h"
+#include "train/config/rules.h"
 
 namespace colonnade {
 namespace {
@@ -26,8 +25,9 @@ void settle_shape(ModelShape& m, const Config& c, Rules& rules) {
     rules.expect((derived && !divides) || (m.head_dim % 2 == 0 && m.head_dim >= 2 && m.head_dim <= 256),
                  {"model.head_dim", "model.hidden_size", "model.num_attention_heads"},
                  "model.head_dim {}: expected an even number from 2 to 256", m.head_dim);
-    rules.expect(m.sliding_window == 0 || m.architecture != Architecture::llama,
-                 {"model.sliding_window", "model.architecture"}, "model.sliding_window: llama has none");
+    rules.expect(m.sliding_window == 0 || family_of(m.architecture).windows != WindowRule::none,
+                 {"model.sliding_window", "model.architecture"}, "model.sliding_window: {} has none",
+                 spell(m.architecture));
     rules.expect(c.max_length <= m.max_position_embeddings, {"max_length", "model.max_position_embeddings"},
                  "max_length {} is longer than model.max_position_embeddings {}", c.max_length,
                  m.max_position_embeddings);
@@ -38,13 +38,15 @@ void settle_model(Config& c, Rules& rules) {
     rules.expect(folder || shape, {"model_name_or_path", "model"},
                  "model_name_or_path (a folder to start from) or model (a shape) is missing");
     rules.expect(!folder || !shape, {"model", "model_name_or_path"},
-                 "model starts from random weights, model_name_or_path from a folder: give one of them");
+                 "model starts from random weights, model_name_or_path from a folder: give only one of them");
     if (c.tokenizer_name_or_path.empty()) c.tokenizer_name_or_path = c.model_name_or_path;
     if (!shape) return;
     settle_shape(*c.model, c, rules);
-    rules.expect(!c.tokenizer_name_or_path.empty() || c.model->vocab_size > 0,
-                 {"model.vocab_size", "model", "tokenizer_name_or_path"},
-                 "model.vocab_size is the tokenizer's, but tokenizer_name_or_path is missing");
+    rules.expect(
+        !c.tokenizer_name_or_path.empty() || c.model->vocab_size > 0,
+        {"model.vocab_size", "model", "tokenizer_name_or_path"},
+        "model.vocab_size is missing and there is no tokenizer to take it from: give one of tokenizer_name_or_path and "
+        "model.vocab_size");
 }
 
 void settle_lora(Config& c, Rules& rules) {
@@ -62,17 +64,17 @@ void settle_lora(Config& c, Rules& rules) {
         return;
     }
     rules.expect(!c.model, {"finetuning_type", "model"},
-                 "finetuning_type lora adapts the model of a folder: give model_name_or_path in place of model");
+                 "finetuning_type lora adapts an existing model: give model_name_or_path instead of model");
     if (!rules.given("learning_rate")) c.learning_rate = 1e-4;
-    // The head of a reward model is new to it, or made for it: always trained.
+    // A reward model always trains its head.
     if (c.stage == Stage::rm && !rules.given("modules_to_save")) c.modules_to_save = {"score"};
     const std::set<std::string> score = {"score"};
     rules.expect(c.stage == Stage::rm ? c.modules_to_save == score : !c.modules_to_save.contains("score"),
                  {"modules_to_save", "stage"}, "modules_to_save {}: stage {} trains {}",
                  fmt::join(c.modules_to_save, ", "), spell(c.stage),
-                 c.stage == Stage::rm ? "the head score, and nothing else whole" : "no head score, stage rm does");
+                 c.stage == Stage::rm ? "score whole and nothing else" : "no score; only stage rm does");
     if (c.lora_target.contains("all")) c.lora_target = {lora_modules().begin(), lora_modules().end()};
-    // What is left open is settled by the adapters' own folder, when it is read (settle_adapter).
+    // The adapters' own folder settles the rest when it is read (settle_adapter).
     if (!c.adapter_name_or_path.empty()) return;
     if (!rules.given("lora_rank")) c.lora_rank = 16;
     if (!rules.given("lora_alpha")) c.lora_alpha = 2 * static_cast<double>(c.lora_rank);
@@ -110,7 +112,7 @@ void settle_packing(Config& c, Rules& rules) {
                  spell(c.stage));
 }
 
-void check_learned(const Config& c, Rules& rules) {
+void check_labels(const Config& c, Rules& rules) {
     const bool preferences = c.rows() == RowKind::preferences;
     rules.expect(!preferences || !c.train_on_prompt, {"train_on_prompt", "stage"},
                  "train_on_prompt: true contradicts stage {}: only answers are compared", spell(c.stage));
@@ -119,17 +121,17 @@ void check_learned(const Config& c, Rules& rules) {
                  spell(c.stage));
 }
 
-/// What hangs on the device.
+/// Keys that depend on the device.
 void settle_for(Device device, Config& c, Rules& rules) {
     const bool gpu = device == Device::cuda;
-    rules.expect(gpu || c.bf16 != Switch::on, {"bf16", "device"},
-                 "bf16: true needs a GPU, the CPU computes in fp32; leave it to auto");
-    rules.expect(!gpu || c.bf16 != Switch::off, {"bf16", "device"},
-                 "bf16: false needs device: cpu, a GPU computes in bf16; leave it to auto");
+    rules.expect(gpu || c.bf16 != Tristate::on, {"bf16", "device"},
+                 "bf16: true needs a GPU, the CPU computes in fp32; use auto");
+    rules.expect(!gpu || c.bf16 != Tristate::off, {"bf16", "device"},
+                 "bf16: false needs device: cpu, a GPU computes in bf16; use auto");
     rules.expect(gpu || c.optim_dtype == DType::f32, {"optim_dtype", "device"},
                  "optim_dtype bfloat16 needs a GPU, the CPU keeps moments in float32");
     c.device = gpu ? DeviceChoice::cuda : DeviceChoice::cpu;
-    c.bf16 = gpu ? Switch::on : Switch::off;
+    c.bf16 = gpu ? Tristate::on : Tristate::off;
     c.deterministic = c.deterministic || !gpu;
     if (c.head_chunk == 0) c.head_chunk = gpu ? 4096 : 256;
 }
@@ -155,7 +157,7 @@ void settle_schedule(Config& c, Rules& rules) {
                  "warmup_steps and warmup_ratio exclude each other");
     rules.expect(!constant || (c.warmup_steps == 0 && c.warmup_ratio == 0),
                  {"warmup_steps", "warmup_ratio", "lr_scheduler_type"},
-                 "lr_scheduler_type constant has no warm-up; constant_with_warmup has");
+                 "lr_scheduler_type constant has no warm-up; use constant_with_warmup");
 
     rules.expect(c.min_lr == 0 || c.min_lr_rate == 0, {"min_lr_rate", "min_lr"},
                  "min_lr and min_lr_rate exclude each other");
@@ -181,21 +183,21 @@ void settle_schedule(Config& c, Rules& rules) {
                  c.max_steps);
 }
 
-/// A strategy of "steps" goes with a count of steps, the others without.
-void settle_when(When& when, int64_t steps, const char* strategy_key, const char* steps_key, Rules& rules) {
-    if (!rules.given(strategy_key) && steps > 0) when = When::steps;
-    rules.expect(when != When::steps || steps > 0, {strategy_key, steps_key}, "{} steps needs {} above 0", strategy_key,
-                 steps_key);
-    rules.expect(when == When::steps || steps == 0, {steps_key, strategy_key}, "{} has no effect with {} {}", steps_key,
-                 strategy_key, spell(when));
+/// A strategy of "steps" needs a number of steps; the others allow none.
+void settle_every(Every& every, int64_t steps, const char* strategy_key, const char* steps_key, Rules& rules) {
+    if (!rules.given(strategy_key) && steps > 0) every = Every::steps;
+    rules.expect(every != Every::steps || steps > 0, {strategy_key, steps_key}, "{} steps needs {} above 0",
+                 strategy_key, steps_key);
+    rules.expect(every == Every::steps || steps == 0, {steps_key, strategy_key}, "{} has no effect with {} {}",
+                 steps_key, strategy_key, spell(every));
 }
 
 void settle_output(Config& c, Rules& rules) {
     rules.expect(!c.output_dir.empty(), {"output_dir"}, "output_dir is missing");
-    if (!rules.given("eval_strategy") && c.has_eval_data()) c.eval_strategy = When::epoch;
-    settle_when(c.eval_strategy, c.eval_steps, "eval_strategy", "eval_steps", rules);
-    settle_when(c.save_strategy, c.save_steps, "save_strategy", "save_steps", rules);
-    const bool evaluates = c.eval_strategy != When::no || c.eval_on_start;
+    if (!rules.given("eval_strategy") && c.has_eval_data()) c.eval_strategy = Every::epoch;
+    settle_every(c.eval_strategy, c.eval_steps, "eval_strategy", "eval_steps", rules);
+    settle_every(c.save_strategy, c.save_steps, "save_strategy", "save_steps", rules);
+    const bool evaluates = c.eval_strategy != Every::never || c.eval_on_start;
     rules.expect(!evaluates || c.has_eval_data(),
                  {"eval_strategy", "eval_steps", "eval_on_start", "eval_datasets", "val_size"},
                  "there is nothing to evaluate on: give eval_datasets or val_size");
@@ -204,27 +206,40 @@ void settle_output(Config& c, Rules& rules) {
                  "overwrite_output_dir and resume_from_checkpoint exclude each other");
 }
 
+/// All keys but those about model, data, device and output.
+void settle_training(Config& config, Rules& rules) {
+    settle_lora(config, rules);
+    settle_packing(config, rules);
+    check_labels(config, rules);
+    settle_run(config, rules);
+    settle_preferences(config, rules);
+    settle_schedule(config, rules);
+}
+
 }  // namespace
 
 void settle_config(Config& config, Reading& reading, const std::string& name) {
     Rules rules(reading, name);
     settle_model(config, rules);
-    settle_lora(config, rules);
     settle_data(config, rules);
-    settle_packing(config, rules);
-    check_learned(config, rules);
-    settle_run(config, rules);
-    settle_preferences(config, rules);
+    settle_training(config, rules);
     if (config.device != DeviceChoice::automatic)
         settle_for(config.device == DeviceChoice::cuda ? Device::cuda : Device::cpu, config, rules);
-    settle_schedule(config, rules);
     settle_output(config, rules);
+}
+
+void settle_defaults(Config& config, const std::set<std::string>& given, const std::string& name) {
+    Reading reading;
+    for (const std::string& key : given) reading.given.emplace(key, name);
+    Rules rules(reading, name);
+    settle_training(config, rules);
+    reading.problems.raise(name);
 }
 
 void settle_device(Config& config, Device device) {
     Reading reading;
     std::string name = fmt::format("device: {}", spell(config.device));
-    if (config.device == DeviceChoice::automatic) name += fmt::format(", here {}", name_of(device));
+    if (config.device == DeviceChoice::automatic) name += fmt::format(", which is {} here", name_of(device));
     Rules rules(reading, name);
     settle_for(device, config, rules);
     reading.problems.raise(name);

@@ -1,0 +1,69 @@
+#include "attention/bench/timing.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "engine/device/gpu_timer.h"
+
+namespace colonnade {
+namespace {
+
+double median(std::vector<double> seconds) {
+    std::sort(seconds.begin(), seconds.end());
+    return seconds[seconds.size() / 2];
+}
+
+/// Median of `repeat` timed runs of `body` after an untimed one. On a GPU `before` precedes each and is not timed.
+template <typename Body>
+double median_seconds(
+    const Context& ctx, int repeat, const Body& body, const std::function<void()>& before = [] {}) {
+    body();
+    if (ctx.device == Device::cuda) {
+        GpuTimer timer(*ctx.gpu);
+        for (int i = 0; i < repeat; ++i) {
+            before();
+            timer.start();
+            body();
+            timer.stop();
+        }
+        return median(timer.seconds());
+    }
+    std::vector<double> seconds;
+    for (int i = 0; i < repeat; ++i) {
+        const auto start = std::chrono::steady_clock::now();
+        body();
+        seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    }
+    return median(std::move(seconds));
+}
+
+}  // namespace
+
+AttentionTimes time_flashmask(const Context& ctx, const ColumnMask& mask, const AttentionSize& size, int repeat) {
+    RandomAttention attention(ctx, mask, size);
+    AttentionTimes result{};
+    result.forward_seconds = median_seconds(ctx, repeat, [&] { attention.forward(); });
+    result.backward_seconds = median_seconds(ctx, repeat, [&] { attention.backward(false); });
+    result.deterministic_seconds = result.backward_seconds;
+    std::function<void()> busy = [] {};
+    if (ctx.device == Device::cuda) {
+        result.deterministic_seconds = median_seconds(ctx, repeat, [&] { attention.backward(true); });
+        // The host takes longer to read the mask than the GPU to build the plan. In a training step it is far enough
+        // ahead to hide that, and so it is here, behind some milliseconds of other work.
+        const auto runs = static_cast<int>(std::clamp(5e-3 / std::max(result.forward_seconds, 1e-9), 1.0, 500.0));
+        busy = [&attention, runs] {
+            for (int i = 0; i < runs; ++i) attention.forward();
+        };
+    }
+    result.plan_seconds = median_seconds(
+        ctx, repeat, [&] { attention.make_plan(); }, busy);
+    result.active_tiles = attention.active_share();
+    const auto pairs = static_cast<double>(count_visible_pairs(mask));
+    result.visible_pairs =
+        pairs / static_cast<double>(std::max<int64_t>(mask.batch * mask.heads * mask.rows * mask.columns, 1));
+    result.forward_flops = 4 * pairs * static_cast<double>(size.head_dim * (size.heads / mask.heads));
+    result.backward_flops = 2.5 * result.forward_flops;
+    return result;
+}
+
+}  // namespace colonnade

@@ -1,0 +1,428 @@
+#include "train/config/keys.h"
+
+#include "data/text/chat_template.h"
+#include "train/config/preference_keys.h"
+
+namespace colonnade {
+namespace {
+
+Key<Config> datasets_key(const char* name, std::vector<DatasetSpec> Config::*field, const char* doc) {
+    Key<Config> key{.name = name, .doc = doc, .what = "a list of maps"};
+    key.read = [=](const ConfigNode& node, const std::string& label, Config& config, Reading& reading) {
+        if (node.kind != ConfigNode::Kind::sequence) {
+            reading.problems.add(node.where, "{}: expected a list such as [{{path: train.jsonl}}], found {}", label,
+                                 node.found());
+            reading.unreadable.insert(label);
+            return;
+        }
+        for (const ConfigNode& item : node.children) {
+            const std::string item_label = fmt::format("{}[{}]", label, (config.*field).size());
+            DatasetSpec& dataset = (config.*field).emplace_back();
+            if (item.kind != ConfigNode::Kind::map) {
+                reading.problems.add(item.where, "{}: expected a map such as {{path: train.jsonl}}, found {}",
+                                     item_label, item.found());
+                continue;
+            }
+            read_keys(dataset_keys(), item, item_label + '.', dataset, reading);
+            if (!reading.given.contains(item_label + ".path"))
+                reading.problems.add(item.where, "{}: path is missing", item_label);
+        }
+    };
+    key.write = [=](YAML::Emitter& out, const Config& config) {
+        if ((config.*field).empty()) out << YAML::Flow;
+        out << YAML::BeginSeq;
+        for (const DatasetSpec& dataset : config.*field) write_keys(dataset_keys(), out, dataset);
+        out << YAML::EndSeq;
+    };
+    return key;
+}
+
+Key<Config> model_key(const char* doc) {
+    Key<Config> key{.name = "model", .doc = doc, .what = "a map"};
+    key.read = [](const ConfigNode& node, const std::string& label, Config& config, Reading& reading) {
+        if (node.kind == ConfigNode::Kind::map) {
+            read_keys(model_keys(), node, label + '.', config.model.emplace(), reading);
+            return;
+        }
+        reading.problems.add(node.where,
+                             "{}: expected a map of sizes (a folder goes into model_name_or_path), found {}", label,
+                             node.found());
+        reading.unreadable.insert(label);
+    };
+    key.write = [](YAML::Emitter& out, const Config& config) {
+        if (config.model)
+            write_keys(model_keys(), out, *config.model);
+        else
+            out << YAML::Null;
+    };
+    return key;
+}
+
+/// Keys of other trainers that have no counterpart here.
+std::vector<Key<Config>> unsupported_keys() {
+    using C = Config;
+    return {
+        unsupported<C>("use_peft", "false"),
+        unsupported<C>("lora_target_linear"),
+        unsupported<C>("pure_bf16", "false"),
+        unsupported<C>("fp16", "false"),
+        unsupported<C>("master_weights"),
+        unsupported<C>("attn_implementation", "flashmask"),
+        unsupported<C>("rl"),
+        unsupported<C>("reward_model"),
+        unsupported<C>("chat_template_jinja"),
+        unsupported<C>("chat_template_path"),
+        unsupported<C>("global_batch_size"),
+        unsupported<C>("save_only_model", "false"),
+        unsupported<C>("saves_per_epoch"),
+        unsupported<C>("evals_per_epoch"),
+        unsupported<C>("loss_watchdog_threshold"),
+        unsupported<C>("loss_watchdog_patience"),
+    };
+}
+
+Section model_section() {
+    using C = Config;
+    return {"Model",
+            {
+                key("model_name_or_path", &C::model_name_or_path, "Hugging Face model folder to start from.")
+                    .also({"base_model"})
+                    .default_is("this or model is required"),
+                model_key("A shape to start from random weights, instead of a folder. Its keys follow below."),
+                key("tokenizer_name_or_path", &C::tokenizer_name_or_path,
+                    "Folder or file of the SentencePiece tokenizer. Pre-tokenised rows need none.")
+                    .default_is("model_name_or_path"),
+                key("stage", &C::stage,
+                    "pt: pretraining on text; sft: supervised fine-tuning; dpo: direct preference optimisation; rm: "
+                    "reward model. dpo and rm read preference rows.")
+                    .without({"kto"}),
+            },
+            describe_keys(model_keys(), "model.")};
+}
+Section lora_section() {
+    using C = Config;
+    std::vector<std::string> targets = lora_modules();
+    targets.insert(targets.begin(), "all");
+    return {"LoRA",
+            {
+                key("finetuning_type", &C::finetuning_type,
+                    "full: trains every weight; lora: keeps the model of model_name_or_path frozen and trains low-rank "
+                    "adapters beside its linear layers. The keys below are for lora.")
+                    .also({"adapter"}),
+                key("lora_rank", &C::lora_rank, "Rank of the adapters.", from_to(0, 1 << 14))
+                    .also({"lora_r"})
+                    .default_is("16, or that of adapter_name_or_path"),
+                key("lora_alpha", &C::lora_alpha, "Adapters are scaled by lora_alpha / lora_rank.", at_least(0))
+                    .default_is("2 * lora_rank, or that of adapter_name_or_path"),
+                key("lora_dropout", &C::lora_dropout, "Share of the adapters' input that training drops.",
+                    from_to_below(0, 1)),
+                key("lora_target", &C::lora_target, "Linear layers that get adapters.",
+                    {.choices = targets, .also_spelled = {{"all-linear", "all"}}})
+                    .also({"lora_target_modules"})
+                    .default_is("all, or those of adapter_name_or_path"),
+                key("use_rslora", &C::use_rslora,
+                    "Scale by lora_alpha / sqrt(lora_rank) instead (rsLoRA, arXiv 2312.03732)."),
+                key("modules_to_save", &C::modules_to_save,
+                    "Parameters that are trained whole beside the adapters and saved with them. lm_head needs a model "
+                    "with a head of its own, not tied to the embedding; stage rm always trains score.",
+                    one_of({"lm_head", "score"}))
+                    .also({"additional_target"})
+                    .default_is("none, score in stage rm, or those of adapter_name_or_path"),
+                key("adapter_name_or_path", &C::adapter_name_or_path,
+                    "PEFT folder of adapters to continue training; its rank, alpha and targets apply.")
+                    .default_is("fresh adapters"),
+                key("export_merged", &C::export_merged,
+                    "At the end also write the model with its adapters merged in, to merged in output_dir.")
+                    .only_how_to_run(),
+            }};
+}
+Section machine_section() {
+    using C = Config;
+    return {
+        "Machine",
+        {
+            key("device", &C::device, "Where to compute; auto: use a GPU if available, otherwise the CPU.")
+                .only_how_to_run(),
+            key("device_index", &C::device_index, "Index of the GPU to use, counted from 0.", from_to(0, 1023))
+                .per_machine(),
+            key("threads", &C::threads, "CPU threads; 0: one per core. Results do not depend on it.", from_to(0, 4096))
+                .per_machine(),
+            key("bf16", &C::bf16,
+                "bf16 weights, activations and matrix products; sums, weight gradients and the optimizer's master "
+                "weights stay fp32. A GPU always computes this way; the CPU computes in fp32.")
+                .default_is("auto: true on a GPU, false on the CPU"),
+            // Does not affect the weights: recomputed activations have the same bits.
+            key("gradient_checkpointing", &C::gradient_checkpointing,
+                "Activations that the backward pass recomputes instead of keeping them; results stay the same. "
+                "selective: outputs of norms and SwiGLU, costs memory bandwidth only; block: everything but the input "
+                "of each block, needs the least memory and costs a second forward pass, about a third more "
+                "computation. true means block, false means none.")
+                .also({"enable_activation_checkpointing"})
+                .only_how_to_run(),
+            key("deterministic", &C::deterministic,
+                "The same bits in every run. The CPU is always deterministic. On GPUs this switches attention's "
+                "backward pass, and NCCL, to slower deterministic algorithms; everything else is deterministic anyway.")
+                .default_is("true on the CPU, false on a GPU"),
+        }};
+}
+Section ranks_section() {
+    using C = Config;
+    return {
+        "Several ranks (mpirun)",
+        {
+            key("zero_stage", &C::zero_stage,
+                "0: every rank keeps the whole optimizer state; 1: every rank keeps a share of it, updates that share "
+                "of the weights and sends it to the others (ZeRO-1). Results stay the same; on the CPU, to the bit.",
+                from_to(0, 1))
+                .only_how_to_run(),
+            key("grad_sync_dtype", &C::grad_sync_dtype,
+                "Type of the gradients sent between ranks; gradients are summed, never averaged. bfloat16 halves the "
+                "traffic and rounds."),
+            key("ddp_timeout", &C::ddp_timeout,
+                "Seconds after which a rank that hangs or whose machine is lost ends all ranks with exit code 5. A "
+                "rank that dies ends them at once.",
+                from_to(1, 1e6))
+                .only_how_to_run(),
+            key("param_checksum_steps", &C::param_checksum_steps,
+                "Steps between two comparisons of the ranks' weights, by checksum; 0: never.", from_to(0, 1e9))
+                .only_how_to_run(),
+        }};
+}
+Section data_section() {
+    using C = Config;
+    return {"Data",
+            {
+                datasets_key("datasets", &C::datasets, "JSONL files to train on; the keys of an item follow below.")
+                    .default_is("required"),
+                datasets_key("eval_datasets", &C::eval_datasets, "JSONL files to evaluate on.")
+                    .also({"test_datasets"})
+                    .only_how_to_run(),
+                key("val_size", &C::val_size,
+                    "Samples to split off the training data for evaluation: a share if below 1, otherwise a count.",
+                    at_least(0))
+                    .also({"val_set_size"}),
+                key("max_length", &C::max_length,
+                    "Longest sample, in tokens. For preferences: the longest prompt with any one of its answers.",
+                    from_to(2, 1 << 24))
+                    .also({"sequence_len", "cutoff_len", "max_seq_len", "max_seq_length"}),
+                key("excess_length", &C::excess_length,
+                    "Policy for longer samples, and for preferences whose answers together exceed packing_length. "
+                    "truncate keeps the start. Each case is counted and reported.")
+                    .also({"excess_length_strategy"}),
+                key("prepared_path", &C::prepared_path,
+                    "Folder of the tokenised data, which is reused as long as its inputs stay the same.")
+                    .also({"dataset_prepared_path", "tokenized_path"})
+                    .default_is("prepared in output_dir")
+                    .only_how_to_run(),
+                key("dataset_num_proc", &C::dataset_num_proc, "Threads that tokenise.", from_to(0, 4096))
+                    .also({"preprocessing_num_workers"})
+                    .default_is("threads")
+                    .per_machine(),
+            },
+            describe_keys(dataset_keys(), "datasets[].")};
+}
+Section labels_section() {
+    using C = Config;
+    return {"Labels",
+            {
+                key("chat_template", &C::chat_template, "Template that renders chats.", one_of(chat_template_names()))
+                    .also({"template"}),
+                key("train_on_prompt", &C::train_on_prompt, "Train on every token, prompts included.")
+                    .also({"train_on_inputs", "train_on_input"}),
+                key("roles_to_train", &C::roles_to_train, "Roles whose turns are trained on.",
+                    one_of({"system", "user", "assistant", "tool"})),
+                key("train_on_eos", &C::train_on_eos,
+                    "End tokens to train on: those of trained turns, of all turns, of the last turn, or none."),
+                key("mask_history", &C::mask_history, "Train only on the last trained turn of a chat."),
+                key("add_bos", &C::add_bos,
+                    "Put the tokenizer's begin token, if it has one, before plain prompts and texts."),
+                key("add_eos", &C::add_eos, "Put an end token after plain completions and texts."),
+            }};
+}
+Section packing_section() {
+    using C = Config;
+    return {
+        "Packing",
+        {
+            key("packing", &C::packing, "Put several samples into one row.").also({"sample_packing", "neat_packing"}),
+            key("packing_strategy", &C::packing_strategy,
+                "bfd: best-fit decreasing within windows; sequential: in order of arrival; none: packing: false."),
+            key("packing_length", &C::packing_length,
+                "Length of a packed row, in tokens; at least max_length. A prompt with all its answers has to fit.",
+                from_to(2, 1 << 24))
+                .default_is("max_length; twice that in stages dpo and rm, so that every pair fits"),
+            key("packing_window", &C::packing_window, "Number of samples that bfd packs together.", from_to(1, 1e9)),
+            key("eval_packing", &C::eval_packing, "Pack in evaluation; the loss does not depend on it.")
+                .also({"eval_sample_packing"})
+                .default_is("packing")
+                .only_how_to_run(),
+            key("document_mask", &C::document_mask,
+                "Keep the samples of a row apart. Stage pt may set it to false: a text then sees the texts before it. "
+                "Evaluation always keeps samples apart."),
+        }};
+}
+Section run_section() {
+    using C = Config;
+    return {
+        "Batch and length of the run",
+        {
+            key("per_device_train_batch_size", &C::per_device_train_batch_size, "Packed rows per micro-step.",
+                from_to(1, 1 << 20))
+                .also({"micro_batch_size", "batch_size"}),
+            key("per_device_eval_batch_size", &C::per_device_eval_batch_size, "Packed rows per evaluation step.",
+                from_to(1, 1 << 20))
+                .also({"eval_batch_size"})
+                .default_is("per_device_train_batch_size")
+                .only_how_to_run(),
+            key("gradient_accumulation_steps", &C::gradient_accumulation_steps,
+                "Micro-steps per optimizer step. The loss is averaged over all trained tokens (or pairs) of the "
+                "optimizer step.",
+                from_to(1, 1 << 20)),
+            key("num_train_epochs", &C::num_train_epochs, "Passes over the data.", from_to(0, 1e6))
+                .also({"num_epochs", "epochs"})
+                .default_is("3; 1 in stages dpo and rm; 0 if max_steps is given"),
+            key("max_steps", &C::max_steps, "Number of optimizer steps, instead of num_train_epochs.", from_to(0, 1e9)),
+            key("head_chunk", &C::head_chunk,
+                "Number of tokens whose logits are computed at a time; each takes 4 bytes (bf16: 2) per vocabulary "
+                "entry. 0: the default.",
+                from_to(0, 1 << 20))
+                .default_is("256 on the CPU, 4096 on a GPU"),
+        }};
+}
+Section optimizer_section() {
+    using C = Config;
+    const Limits adamw{.choices = {"adamw"},
+                       .also_spelled = {{"adamw_torch", "adamw"}, {"adamw_torch_fused", "adamw"}}};
+    return {
+        "Optimizer and schedule",
+        {
+            key("optim", &C::optim, "Optimizer: AdamW with decoupled weight decay, none on norms and biases.", adamw)
+                .also({"optimizer"}),
+            key("optim_dtype", &C::optim_dtype,
+                "Type of AdamW's two moments. bfloat16, for GPUs only, uses 4 instead of 8 bytes per parameter, with "
+                "unbiased stochastic rounding."),
+            key("learning_rate", &C::learning_rate, "Learning rate after warm-up.", above(0))
+                .also({"lr"})
+                .default_is("2e-05; 0.0001 with finetuning_type lora; 1e-06 in stage dpo; 5e-06 with both"),
+            key("lr_scheduler_type", &C::lr_scheduler_type, "Learning-rate schedule.").also({"lr_scheduler"}),
+            key("warmup_steps", &C::warmup_steps, "Steps of linear warm-up.", from_to(0, 1e9))
+                .also({"num_warmup_steps"}),
+            key("warmup_ratio", &C::warmup_ratio, "Warm-up as a share of all steps.", from_to(0, 1))
+                .default_is("0.03; 0 if warmup_steps is given or the schedule is constant"),
+            key("min_lr", &C::min_lr, "Final learning rate of cosine_with_min_lr and wsd.", at_least(0)),
+            key("min_lr_rate", &C::min_lr_rate, "Final learning rate as a share of learning_rate.", from_to(0, 1))
+                .also({"min_lr_ratio"}),
+            key("wsd_decay_steps", &C::wsd_decay_steps, "Steps of wsd's final decay.", from_to(0, 1e9))
+                .also({"num_decay_steps"}),
+            key("wsd_decay_ratio", &C::wsd_decay_ratio, "wsd's final decay as a share of all steps.", from_to(0, 1))
+                .default_is("0.1 with wsd, unless wsd_decay_steps is given"),
+            key("wsd_decay_type", &C::wsd_decay_type, "Shape of the wsd decay."),
+            key("adam_beta1", &C::adam_beta1, "Decay rate of the first moment.", from_to_below(0, 1)),
+            key("adam_beta2", &C::adam_beta2, "Decay rate of the second moment.", from_to_below(0, 1))
+                .default_is("0.999; 0.95 in stage pt"),
+            key("adam_epsilon", &C::adam_epsilon, "Added to the square root of the second moment.", above(0)),
+            key("weight_decay", &C::weight_decay, "Decoupled weight decay.", at_least(0)),
+            key("max_grad_norm", &C::max_grad_norm, "Gradients are clipped to this norm; 0: no clipping.", at_least(0))
+                .also({"clip_grad_norm"}),
+            key("seed", &C::seed, "Seed of the initial weights and of the stochastic rounding of bfloat16 moments.",
+                at_least(0)),
+            key("data_seed", &C::data_seed, "Seed of the order of the data.", at_least(0)).default_is("seed"),
+        }};
+}
+Section output_section() {
+    using C = Config;
+    const Limits resume{.also_spelled = {{"false", ""}, {"true", "auto"}}};
+    std::vector<Key<Config>> keys = {
+        key("output_dir", &C::output_dir, "Folder for the model, checkpoints and logs.").default_is("required"),
+        key("overwrite_output_dir", &C::overwrite_output_dir, "Start anew in a folder that contains an earlier run."),
+        key("logging_steps", &C::logging_steps, "Steps between two log lines.", from_to(1, 1e9))
+            .also({"log_every_n_steps"}),
+        key("report_to", &C::report_to, "Logs to write: metrics.jsonl, TensorBoard event files."),
+        key("eval_strategy", &C::eval_strategy, "When to evaluate.")
+            .also({"evaluation_strategy"})
+            .default_is("steps if eval_steps is given; else epoch if there is evaluation data; else no"),
+        key("eval_steps", &C::eval_steps, "Steps between two evaluations.", from_to(0, 1e9))
+            .also({"run_val_every_n_steps"}),
+        key("eval_on_start", &C::eval_on_start, "Also evaluate before the first step."),
+        key("save_strategy", &C::save_strategy, "When to write a checkpoint.")
+            .default_is("steps if save_steps is given, else epoch"),
+        key("save_steps", &C::save_steps, "Steps between two checkpoints.", from_to(0, 1e9)),
+        key("save_total_limit", &C::save_total_limit, "Number of checkpoints to keep; 0: all.", from_to(0, 1e6)),
+        key("resume_from_checkpoint", &C::resume_from_checkpoint,
+            "auto: the newest complete checkpoint in output_dir, if any; a checkpoint folder; false: start anew.",
+            resume)
+            .also({"auto_resume_from_checkpoints"})
+            .default_is("false"),
+    };
+    for (Key<Config>& each : keys) each.affects_weights = false;
+    return {"Output", std::move(keys)};
+}
+
+std::vector<Key<Config>> config_keys() {
+    std::vector<Key<Config>> keys = unsupported_keys();
+    for (Section& section : config_sections()) keys.insert(keys.end(), section.keys.begin(), section.keys.end());
+    return keys;
+}
+
+}  // namespace
+
+std::vector<Section> config_sections() {
+    return {model_section(), lora_section(),      machine_section(),    ranks_section(),
+            data_section(),  labels_section(),    preference_section(), packing_section(),
+            run_section(),   optimizer_section(), output_section()};
+}
+
+std::vector<Key<ModelShape>> model_keys() {
+    using M = ModelShape;
+    const Limits size = from_to(1, 1 << 24);
+    return {
+        key("architecture", &M::architecture, "Model family."),
+        key("hidden_size", &M::hidden_size, "Width of the residual stream.", size).default_is("required"),
+        key("intermediate_size", &M::intermediate_size, "Width of the MLP.", size).default_is("required"),
+        key("num_hidden_layers", &M::num_hidden_layers, "Number of layers.", from_to(1, 4096)).default_is("required"),
+        key("num_attention_heads", &M::num_attention_heads, "Number of query heads.", from_to(1, 4096))
+            .default_is("required"),
+        key("num_key_value_heads", &M::num_key_value_heads, "Number of key/value heads.", from_to(1, 4096))
+            .default_is("num_attention_heads"),
+        key("head_dim", &M::head_dim, "Width of a head; even.", from_to(2, 256))
+            .default_is("hidden_size / num_attention_heads"),
+        key("vocab_size", &M::vocab_size, "Rows of the embedding; 0: the size of the tokenizer's vocabulary.",
+            from_to(0, 1 << 24)),
+        key("max_position_embeddings", &M::max_position_embeddings, "Longest sample that the model supports.",
+            from_to(1, 1 << 30)),
+        key("rope_theta", &M::rope_theta, "Base of the rotary embedding.", above(1)),
+        key("rms_norm_eps", &M::rms_norm_eps, "Added to the mean square in RMSNorm.",
+            {.low = 0, .high = 1, .low_excluded = true, .high_excluded = true}),
+        key("tie_word_embeddings", &M::tie_word_embeddings, "The head shares the embedding's weights."),
+        key("sliding_window", &M::sliding_window,
+            "Number of tokens that a token sees, itself included; 0: all before it. llama has none.",
+            from_to(0, 1 << 30)),
+        key("initializer_range", &M::initializer_range, "Standard deviation of initial weights.", above(0)),
+    };
+}
+
+std::vector<Key<DatasetSpec>> dataset_keys() {
+    using D = DatasetSpec;
+    return {
+        key("path", &D::path, "A JSONL file.").default_is("required"),
+        key("type", &D::type, "Format of its rows; auto detects it from the first row and prints it.",
+            one_of({"auto", "messages", "prompt_completion", "alpaca", "sharegpt", "text", "tokens", "preference",
+                    "ranked"})),
+        key("columns", &D::columns,
+            "Maps the expected field names to those in the file, for example {prompt: question}."),
+        unsupported<D>("split"),
+        unsupported<D>("weight"),
+    };
+}
+
+std::string canonical_key(const std::string& name) {
+    const std::vector<Key<Config>> keys = config_keys();
+    const Key<Config>* key = find_key(keys, name);
+    return key ? key->name : name;
+}
+
+void read_config(const ConfigNode& root, Config& config, Reading& reading) {
+    read_keys(config_keys(), root, "", config, reading);
+}
+
+}  // namespace colonnade

@@ -1,0 +1,27 @@
+#pragma once
+// The table of keys: one entry per key with its name, its meaning, its range and the field that holds its value.
+// Reading, printing, help, the reference page and the search for the nearest name all use it.
+
+#include <string>
+#include <vector>
+
+#include "train/config/key.h"
+
+namespace colonnade {
+
+struct Section {
+    std::string title;
+    std::vector<Key<Config>> keys;
+    std::vector<KeyText> nested = {};  ///< keys of the maps in this section
+};
+/// The table, without unsupported keys.
+std::vector<Section> config_sections();
+std::vector<Key<ModelShape>> model_keys();
+std::vector<Key<DatasetSpec>> dataset_keys();
+
+/// The name of a top-level key, given its name or an alias. Returns other text unchanged.
+std::string canonical_key(const std::string& name);
+
+void read_config(const ConfigNode& root, Config& config, Reading& reading);
+
+}  // namespace colonnade

@@ -1,0 +1,115 @@
+#pragma once
+// Spellings: the names that the config and the command lines use for the values of each enum.
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <string_view>
+
+#include "train/config/config.h"
+
+namespace colonnade {
+
+/// Names of an enum's values. If a value has several names, the first one is written.
+template <typename E>
+struct Spelling {
+    const char* name;
+    E value;
+};
+template <typename E>
+inline constexpr std::array<Spelling<E>, 0> spellings{};
+template <>
+inline constexpr auto spellings<Stage> =
+    std::to_array<Spelling<Stage>>({{"pt", Stage::pt}, {"sft", Stage::sft}, {"dpo", Stage::dpo}, {"rm", Stage::rm}});
+template <>
+inline constexpr auto spellings<DeviceChoice> = std::to_array<Spelling<DeviceChoice>>(
+    {{"auto", DeviceChoice::automatic}, {"cpu", DeviceChoice::cpu}, {"cuda", DeviceChoice::cuda}});
+template <>
+inline constexpr auto spellings<Tristate> = std::to_array<Spelling<Tristate>>({{"auto", Tristate::automatic},
+                                                                               {"true", Tristate::on},
+                                                                               {"false", Tristate::off}});
+template <>
+inline constexpr auto spellings<Recompute> = std::to_array<Spelling<Recompute>>({{"none", Recompute::none},
+                                                                                 {"selective", Recompute::selective},
+                                                                                 {"block", Recompute::block},
+                                                                                 {"false", Recompute::none},
+                                                                                 {"true", Recompute::block}});
+template <>
+inline constexpr auto spellings<DType> = std::to_array<Spelling<DType>>(
+    {{"float32", DType::f32}, {"bfloat16", DType::bf16}, {"fp32", DType::f32}, {"bf16", DType::bf16}});
+template <>
+inline constexpr auto spellings<Every> =
+    std::to_array<Spelling<Every>>({{"no", Every::never}, {"steps", Every::steps}, {"epoch", Every::epoch}});
+template <>
+inline constexpr auto spellings<Finetuning> = std::to_array<Spelling<Finetuning>>({{"full", Finetuning::full},
+                                                                                   {"lora", Finetuning::lora}});
+template <>
+inline constexpr auto spellings<Report> = std::to_array<Spelling<Report>>({{"jsonl", Report::jsonl},
+                                                                           {"tensorboard", Report::tensorboard}});
+template <>
+inline constexpr auto spellings<Architecture> = [] {
+    std::array<Spelling<Architecture>, model_families.size()> names{};
+    for (size_t i = 0; i < names.size(); ++i) names[i] = {model_families[i].model_type, model_families[i].architecture};
+    return names;
+}();
+template <>
+inline constexpr auto spellings<ExcessLength> = std::to_array<Spelling<ExcessLength>>({{"drop", ExcessLength::drop},
+                                                                                       {"truncate",
+                                                                                        ExcessLength::truncate},
+                                                                                       {"error", ExcessLength::error},
+                                                                                       {"raise", ExcessLength::error}});
+template <>
+inline constexpr auto spellings<TrainOnEos> = std::to_array<Spelling<TrainOnEos>>(
+    {{"turn", TrainOnEos::turn}, {"all", TrainOnEos::all}, {"last", TrainOnEos::last}, {"none", TrainOnEos::none}});
+template <>
+inline constexpr auto spellings<PackStrategy> = std::to_array<Spelling<PackStrategy>>(
+    {{"bfd", PackStrategy::bfd}, {"sequential", PackStrategy::sequential}, {"none", PackStrategy::none}});
+template <>
+inline constexpr auto spellings<LrScheduler> =
+    std::to_array<Spelling<LrScheduler>>({{"constant", LrScheduler::constant},
+                                          {"constant_with_warmup", LrScheduler::constant_with_warmup},
+                                          {"linear", LrScheduler::linear},
+                                          {"cosine", LrScheduler::cosine},
+                                          {"cosine_with_min_lr", LrScheduler::cosine_with_min_lr},
+                                          {"wsd", LrScheduler::wsd},
+                                          {"warmup_stable_decay", LrScheduler::wsd}});
+template <>
+inline constexpr auto spellings<LrDecay> = std::to_array<Spelling<LrDecay>>({{"linear", LrDecay::linear},
+                                                                             {"cosine", LrDecay::cosine},
+                                                                             {"1-sqrt", LrDecay::one_minus_sqrt}});
+
+template <>
+inline constexpr auto spellings<PreferenceLoss> =
+    std::to_array<Spelling<PreferenceLoss>>({{"sigmoid", PreferenceLoss::sigmoid},
+                                             {"robust", PreferenceLoss::robust},
+                                             {"hinge", PreferenceLoss::hinge},
+                                             {"ipo", PreferenceLoss::ipo},
+                                             {"sigmoid_norm", PreferenceLoss::sigmoid_norm},
+                                             {"exo_pair", PreferenceLoss::exo_pair},
+                                             {"nca_pair", PreferenceLoss::nca_pair},
+                                             {"sppo_hard", PreferenceLoss::sppo_hard},
+                                             {"apo_zero", PreferenceLoss::apo_zero},
+                                             {"apo_down", PreferenceLoss::apo_down},
+                                             {"simpo", PreferenceLoss::simpo},
+                                             {"orpo", PreferenceLoss::orpo},
+                                             {"sft", PreferenceLoss::sft},
+                                             {"dpo_norm", PreferenceLoss::sigmoid_norm}});
+template <>
+inline constexpr auto spellings<RankingKind> = std::to_array<Spelling<RankingKind>>(
+    {{"pairwise", RankingKind::pairwise}, {"plackett_luce", RankingKind::plackett_luce}});
+
+template <typename E>
+const char* spell(E value) {
+    return std::find_if(spellings<E>.begin(), spellings<E>.end(), [&](const auto& s) { return s.value == value; })
+        ->name;
+}
+/// The distinct values by their first name: "drop, truncate, error".
+template <typename E>
+std::string spelled_choices() {
+    std::string text;
+    for (const auto& s : spellings<E>)
+        if (s.name == std::string_view(spell(s.value))) text += (text.empty() ? "" : ", ") + std::string(s.name);
+    return text;
+}
+
+}  // namespace colonnade

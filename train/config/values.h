@@ -1,0 +1,188 @@
+#pragma once
+// ValueFormat: how a value of each type in Config is read from the tree, described, and written as YAML. Scalars are
+// strict: the whole text must be the value, quoted text is never a number, only true and false are booleans, NaN and
+// infinity are not numbers.
+
+#include <yaml-cpp/emitter.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "train/config/spellings.h"
+#include "train/config/tree.h"
+
+namespace colonnade {
+
+/// Restricts a value beyond its type.
+struct Limits {
+    double low = -std::numeric_limits<double>::infinity(), high = std::numeric_limits<double>::infinity();
+    bool low_excluded = false, high_excluded = false;
+    std::vector<std::string> choices = {};                 ///< for text; empty: any
+    std::map<std::string, std::string> also_spelled = {};  ///< for text: {"true", "auto"}
+
+    bool hold(double value) const {
+        return (low_excluded ? value > low : value >= low) && (high_excluded ? value < high : value <= high);
+    }
+    bool hold(const std::string& text) const {
+        return choices.empty() || std::find(choices.begin(), choices.end(), text) != choices.end();
+    }
+    /// " >= 0 and < 1"
+    std::string range() const {
+        std::string text;
+        if (std::isfinite(low)) text += fmt::format(" {} {}", low_excluded ? ">" : ">=", low);
+        if (std::isfinite(high))
+            text += fmt::format("{} {} {}", text.empty() ? "" : " and", high_excluded ? "<" : "<=", high);
+        return text;
+    }
+};
+inline Limits at_least(double low) {
+    return {.low = low};
+}
+inline Limits above(double low) {
+    return {.low = low, .low_excluded = true};
+}
+inline Limits from_to(double low, double high) {
+    return {.low = low, .high = high};
+}
+inline Limits from_to_below(double low, double high) {
+    return {.low = low, .high = high, .high_excluded = true};
+}
+inline Limits one_of(std::vector<std::string> choices) {
+    return {.choices = std::move(choices)};
+}
+
+/// Everything that reading collects beside the values.
+struct Reading {
+    Problems problems;
+    std::vector<std::string> notices;
+    std::map<std::string, std::string> given;  ///< keys that have a value ("model.head_dim") and their places
+    std::set<std::string> unreadable;          ///< keys whose value has the wrong form
+};
+
+/// ValueFormat<T>: what() describes the allowed values, read() parses one (false: the node is something else), write()
+/// prints one.
+template <typename T>
+struct ValueFormat {  // enums
+    static std::string what(const Limits&) { return "one of " + spelled_choices<T>(); }
+    static bool read(const ConfigNode& node, const Limits&, T& value) {
+        for (const auto& s : spellings<T>) {
+            if (node.kind == ConfigNode::Kind::scalar && node.text == s.name) {
+                value = s.value;
+                return true;
+            }
+        }
+        return false;
+    }
+    static void write(YAML::Emitter& out, T value) { out << spell(value); }
+};
+
+template <>
+struct ValueFormat<bool> {
+    static std::string what(const Limits&) { return "true or false"; }
+    static bool read(const ConfigNode& node, const Limits&, bool& value) {
+        value = node.text == "true";
+        return node.kind == ConfigNode::Kind::scalar && !node.quoted && (value || node.text == "false");
+    }
+    static void write(YAML::Emitter& out, bool value) { out << (value ? "true" : "false"); }
+};
+
+template <typename T>
+requires(std::is_same_v<T, int64_t> || std::is_same_v<T, double>) struct ValueFormat<T> {
+    static std::string what(const Limits& limits) {
+        return (std::is_same_v<T, double> ? "a number" : "an integer") + limits.range();
+    }
+    static bool read(const ConfigNode& node, const Limits& limits, T& value) {
+        if (node.kind != ConfigNode::Kind::scalar || node.quoted) return false;
+        const char* end = node.text.data() + node.text.size();
+        T number{};
+        const auto [stop, error] = std::from_chars(node.text.data(), end, number);
+        const auto real = static_cast<double>(number);
+        if (error != std::errc() || stop != end || !std::isfinite(real) || !limits.hold(real)) return false;
+        value = number;
+        return true;
+    }
+    static void write(YAML::Emitter& out, T value) { out << fmt::format("{}", value); }
+};
+
+template <>
+struct ValueFormat<std::string> {
+    static std::string what(const Limits& limits) {
+        return limits.choices.empty() ? "text" : fmt::format("one of {}", fmt::join(limits.choices, ", "));
+    }
+    static bool read(const ConfigNode& node, const Limits& limits, std::string& value) {
+        const auto other = limits.also_spelled.find(node.text);
+        const std::string& meant = other != limits.also_spelled.end() ? other->second : node.text;
+        if (node.kind != ConfigNode::Kind::scalar || !limits.hold(meant)) return false;
+        value = meant;
+        return true;
+    }
+    static void write(YAML::Emitter& out, const std::string& value) {
+        if (value.empty())
+            out << YAML::Null;
+        else
+            out << value;
+    }
+};
+
+/// A list, one value without brackets, or several values separated by commas; "none" is the empty list.
+template <typename T>
+struct ValueFormat<std::set<T>> {
+    static std::string what(const Limits& limits) {
+        std::string item = ValueFormat<T>::what(limits);
+        if (item.starts_with("one of ")) item.erase(0, 7);
+        return fmt::format("a list of {}; or none", item);
+    }
+    static bool read(const ConfigNode& node, const Limits& limits, std::set<T>& values) {
+        values.clear();
+        if (node.kind == ConfigNode::Kind::scalar && node.text == "none") return true;
+        const auto add = [&](const ConfigNode& item) {
+            T value;
+            const bool fits = ValueFormat<T>::read(item, limits, value);
+            if (fits) values.insert(value);
+            return fits;
+        };
+        if (node.kind == ConfigNode::Kind::scalar) {
+            for (size_t begin = 0, end = 0; end != node.text.npos; begin = end + 1) {
+                end = node.text.find(',', begin);
+                ConfigNode item = node;
+                item.text = node.text.substr(begin, end == node.text.npos ? end : end - begin);
+                item.text.erase(0, item.text.find_first_not_of(' '));
+                item.text.erase(item.text.find_last_not_of(' ') + 1);
+                if (!add(item)) return false;
+            }
+            return true;
+        }
+        return node.kind == ConfigNode::Kind::sequence && std::all_of(node.children.begin(), node.children.end(), add);
+    }
+    static void write(YAML::Emitter& out, const std::set<T>& values) {
+        out << YAML::Flow << YAML::BeginSeq;
+        for (const T& value : values) ValueFormat<T>::write(out, value);
+        out << YAML::EndSeq;
+    }
+};
+
+template <>
+struct ValueFormat<std::map<std::string, std::string>> {
+    static std::string what(const Limits&) { return "a map of names, each given once"; }
+    static bool read(const ConfigNode& node, const Limits& limits, std::map<std::string, std::string>& values) {
+        if (node.kind != ConfigNode::Kind::map) return false;
+        values.clear();
+        return std::all_of(node.children.begin(), node.children.end(), [&](const ConfigNode& entry) {
+            std::string value;
+            return ValueFormat<std::string>::read(entry, limits, value) && values.emplace(entry.key, value).second;
+        });
+    }
+    static void write(YAML::Emitter& out, const std::map<std::string, std::string>& values) {
+        out << YAML::Flow << YAML::BeginMap;
+        for (const auto& [name, value] : values) out << YAML::Key << name << YAML::Value << value;
+        out << YAML::EndMap;
+    }
+};
+
+}  // namespace colonnade

@@ -1,0 +1,14 @@
+#pragma once
+
+#include "engine/ranks/ranks.h"
+#include "train/config/config.h"
+#include "train/step/learner.h"
+
+namespace colonnade {
+
+/// The learner of a run: the objective of its stage, its adapters, and, if the config says so, the base as the
+/// reference of every batch. Planning memory needs neither GPU nor communicator.
+LearnerOptions learner_options(const Config& config, const Ranks& ranks = one_rank(), Gpu* gpu = nullptr,
+                               Communicator* communicator = nullptr);
+
+}  // namespace colonnade

@@ -1,0 +1,82 @@
+#include "train/run/machine.h"
+
+#include <omp.h>
+
+#include <thread>
+
+#include "engine/device/arena.h"
+#include "engine/device/device.h"
+#include "engine/device/human_units.h"
+#include "train/run/rank_check.h"
+
+namespace colonnade {
+namespace {
+
+/// One thread per core that this rank may use; ranks of one machine divide its cores.
+int default_threads(const Ranks& ranks) {
+    const int allowed = omp_get_num_procs(), cores = static_cast<int>(std::thread::hardware_concurrency());
+    return ranks.several() ? std::max(1, std::min(allowed, cores / ranks.local_size())) : allowed;
+}
+
+/// Gives every rank a GPU of its own, by local rank. A launcher may also show each rank only one GPU.
+void choose_gpu(Config& config, const std::vector<CudaDevice>& devices, const Ranks& ranks) {
+    if (!ranks.several()) return;
+    if (config.device_index != 0)
+        fail(Exit::config,
+             "device_index {} is for a single rank: of several ranks, each takes the GPU of its local rank",
+             config.device_index);
+    const auto count = static_cast<int>(devices.size());
+    config.device_index = count > 0 ? ranks.local_rank() % count : 0;
+}
+
+/// The device of the config; for auto, the GPU at device_index if it is usable.
+Device choose_device(const Config& config, const std::vector<CudaDevice>& devices) {
+    const auto index = static_cast<size_t>(config.device_index);
+    const bool usable = index < devices.size() && devices[index].compute_capability >= 80;
+    if (config.device == DeviceChoice::cpu || (config.device == DeviceChoice::automatic && !usable)) return Device::cpu;
+    if (!built_with_cuda())
+        fail(Exit::config,
+             "device: cuda, but this build has no CUDA (nvcc was not found when it was configured); use device: cpu");
+    if (devices.empty())
+        fail(Exit::config, "device: cuda, but this machine has no usable CUDA device; use device: cpu");
+    if (index >= devices.size())
+        fail(Exit::config, "device_index {}, but this machine has {} CUDA devices", index, devices.size());
+    if (!usable)
+        fail(Exit::config, "device: cuda, but device {} ({}) is an sm_{}: the kernels need sm_80 or newer", index,
+             devices[index].name, devices[index].compute_capability);
+    return Device::cuda;
+}
+
+void require_gpu_each(const std::vector<CudaDevice>& devices, const Config& config, const Ranks& ranks) {
+    if (!ranks.several()) return;
+    const std::vector<std::string> all = ranks.gather("GPUs", devices[static_cast<size_t>(config.device_index)].uuid);
+    for (int r = 0; r < ranks.size(); ++r)
+        for (int other = 0; other < r; ++other)
+            if (all[static_cast<size_t>(r)] == all[static_cast<size_t>(other)])
+                fail(Exit::config,
+                     "{} and {} would share a GPU: start no more ranks on a machine than it has GPUs ({} here), or set "
+                     "device: cpu",
+                     ranks.name(other), ranks.name(r), devices.size());
+}
+
+}  // namespace
+
+Device settle_machine(Config& config, const Ranks& ranks) {
+    const int threads = config.threads ? static_cast<int>(config.threads) : default_threads(ranks);
+    omp_set_num_threads(threads);
+    const std::vector<CudaDevice> devices = cuda_devices();
+    if (config.device != DeviceChoice::cpu) choose_gpu(config, devices, ranks);
+    const Device device = choose_device(config, devices);
+    require_same(ranks, {{"the device", name_of(device)}});
+    if (device == Device::cuda) require_gpu_each(devices, config, ranks);
+    settle_device(config, device);
+    return device;
+}
+
+std::string device_text(Device device, int64_t index) {
+    if (device == Device::cpu) return "CPU";
+    const CudaDevice gpu = cuda_devices().at(static_cast<size_t>(index));
+    return fmt::format("GPU ({}, {})", gpu.name, human_bytes(gpu.memory_bytes));
+}
+
+}  // namespace colonnade

@@ -1,0 +1,19 @@
+#pragma once
+// The machine of a run: CPU threads and the device.
+
+#include <string>
+
+#include "engine/ranks/ranks.h"
+#include "train/config/config.h"
+
+namespace colonnade {
+
+/// Sets the number of threads, chooses the device (a GPU if device is auto and one is usable) and settles the keys that
+/// depend on it. Ranks of one machine share its cores and take a GPU each. Throws Exit::config if the machine has no
+/// such device, or if a key asks for something that the device cannot do.
+Device settle_machine(Config& config, const Ranks& ranks = one_rank());
+
+/// "CPU", or "GPU (NVIDIA H200, 139.8 GiB)". `index` counts GPUs.
+std::string device_text(Device device, int64_t index);
+
+}  // namespace colonnade

@@ -1,0 +1,82 @@
+#include "train/run/run_model.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "train/config/spellings.h"
+
+namespace colonnade {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool all_pretokenised(const Config& config) {
+    const auto pretokenised = [&](const DatasetSpec& spec) {
+        return RowReader(spec, config.rows()).type() == "tokens";
+    };
+    return std::all_of(config.datasets.begin(), config.datasets.end(), pretokenised) &&
+           std::all_of(config.eval_datasets.begin(), config.eval_datasets.end(), pretokenised);
+}
+
+/// The ids that export writes into the config.json of a new model.
+void set_token_ids(ModelConfig& model, const Tokenizer& tokenizer) {
+    model.bos_token_id = tokenizer.bos().value_or(-1);
+    model.pad_token_id = tokenizer.pad().value_or(-1);
+    if (const auto eos = tokenizer.eos()) model.eos_token_ids = {*eos};
+}
+
+ModelConfig model_of_shape(ModelShape shape, const Tokenizer* tokenizer) {
+    if (shape.vocab_size == 0 && tokenizer) shape.vocab_size = tokenizer->vocab_size();
+    if (shape.vocab_size == 0) fail(Exit::config, "model: model.vocab_size is required if there is no tokenizer");
+    ModelConfig model = model_of(shape, "model");
+    if (tokenizer) set_token_ids(model, *tokenizer);
+    return model;
+}
+
+}  // namespace
+
+std::shared_ptr<const Tokenizer> load_tokenizer(const Config& config) {
+    const std::string& path = config.tokenizer_name_or_path;
+    if (path.empty()) return nullptr;
+    const bool has_model = fs::is_regular_file(path) || fs::exists(path + "/tokenizer.model");
+    if (!has_model && all_pretokenised(config)) return nullptr;
+    return Tokenizer::load(path);
+}
+
+std::shared_ptr<const Encoder> make_encoder(const Config& config, std::shared_ptr<const Tokenizer> tokenizer,
+                                            int64_t vocab_size) {
+    return std::make_shared<const Encoder>(std::move(tokenizer), encode_options(config, vocab_size));
+}
+
+ModelConfig model_of_run(const Config& c, const Tokenizer* tokenizer) {
+    ModelConfig model = c.model ? model_of_shape(*c.model, tokenizer) : read_model_config(c.model_name_or_path);
+    if (model.score_head && c.stage != Stage::rm)
+        fail(Exit::config, "{} contains a reward model, which only stage rm trains; stage {} needs a language model",
+             c.model_name_or_path, spell(c.stage));
+    std::error_code missing;
+    if (c.finetuning_type == Finetuning::lora && fs::equivalent(c.output_dir, c.model_name_or_path, missing))
+        fail(Exit::config, "output_dir {} is the folder of the base model, which must stay as it is: choose another",
+             c.output_dir);
+    if (c.modules_to_save.contains("lm_head") && model.tie_word_embeddings)
+        fail(Exit::config, "modules_to_save lm_head: the head of {} is tied to its embedding, which stays frozen",
+             c.model_name_or_path);
+    if (tokenizer && tokenizer->vocab_size() > model.vocab_size)
+        fail(Exit::data, "{}: the tokenizer has {} pieces, the model embeds only {}", tokenizer->path(),
+             tokenizer->vocab_size(), model.vocab_size);
+    return model;
+}
+
+int64_t reward_pad_token(const ModelConfig& model, const Encoder& encoder) {
+    std::vector<int64_t> ends = model.eos_token_ids, candidates = {model.pad_token_id};
+    if (const auto tokenizer = encoder.tokenizer()) {
+        for (const int32_t id : encoder.stop_ids()) ends.push_back(id);
+        if (const auto eos = tokenizer->eos()) ends.push_back(*eos);
+        candidates.push_back(tokenizer->pad().value_or(-1));
+        candidates.push_back(tokenizer->unk().value_or(-1));
+    }
+    for (int64_t id = 0; id < model.vocab_size; ++id) candidates.push_back(id);
+    const auto fits = [&](int64_t id) { return id >= 0 && std::find(ends.begin(), ends.end(), id) == ends.end(); };
+    return *std::find_if(candidates.begin(), candidates.end(), fits);
+}
+
+}  // namespace colonnade

@@ -1,0 +1,83 @@
+#include "train/run/run_plan.h"
+
+#include <fmt/ranges.h>
+
+#include "engine/device/human_units.h"
+#include "engine/io/progress.h"
+#include "train/run/learner_options.h"
+#include "train/run/machine.h"
+
+namespace colonnade {
+namespace {
+
+struct RunTotals {
+    StepTotals samples;
+    int64_t packs = 0;
+};
+
+RunTotals totals_of_run(const TokenStore& store, PackSchedule& schedule) {
+    const std::vector<int64_t> lengths = store.lengths();
+    const std::vector<double> weights = store.target_weights(), pairs = store.pairs();
+    const StepLayout& layout = schedule.settings().layout;
+    RunTotals total;
+    for (int64_t step = 0; step < schedule.total_steps(); ++step) {
+        const auto at = schedule.locate(step);
+        const PackPlan& epoch = schedule.plan(at.epoch);
+        const StepTotals t = step_totals(epoch, layout, at.step, lengths, weights, pairs);
+        total.samples.tokens += t.tokens;
+        total.samples.samples += t.samples;
+        total.samples.weight += t.weight;
+        total.samples.pairs += t.pairs;
+        total.packs += std::min(layout.packs_per_step(), epoch.packs() - at.step * layout.packs_per_step());
+    }
+    return total;
+}
+
+std::string line(const char* what, const std::string& value) {
+    return fmt::format("{:<10} {}\n", what, value);
+}
+
+std::string model_lines(const Config& c, const ModelConfig& m) {
+    std::string text =
+        line("model", fmt::format("{}, {} layers of {}, {} heads ({} kv) of {}, vocabulary {}: {} parameters",
+                                  name_of(m.architecture), m.num_hidden_layers, m.hidden_size, m.num_attention_heads,
+                                  m.num_key_value_heads, m.head_dim, m.vocab_size,
+                                  human_count(static_cast<double>(ParameterList(m).count()))));
+    if (const auto lora = lora_settings(c))
+        text += line("lora", fmt::format("rank {}, scale {}, on {}: trains {} parameters, the model stays frozen",
+                                         lora->rank, lora->scale(), fmt::join(lora->targets, ", "),
+                                         human_count(static_cast<double>(lora_parameters(m, *lora).count()))));
+    return text;
+}
+
+}  // namespace
+
+std::string plan_text(const Session& session, PackSchedule& schedule, const Ranks& ranks) {
+    const Config& c = session.config;
+    const TokenStore &train = session.train.store, &eval = session.eval.store;
+    const StepLayout& layout = schedule.settings().layout;
+    const RunTotals total = totals_of_run(train, schedule);
+    const StepTotals& t = total.samples;
+    const auto steps = static_cast<double>(schedule.total_steps());
+    const double fill = static_cast<double>(t.tokens) / static_cast<double>(total.packs * c.packing_length);
+    std::string text = model_lines(c, session.model);
+    text += line("data", fmt::format("train {} samples, {} tokens; eval {} samples, {} tokens", train.size(),
+                                     train.tokens(), eval.size(), eval.tokens()));
+    text += line("steps", fmt::format("{} steps x {} packs ({} micro-step{} x {}{})", schedule.total_steps(),
+                                      layout.packs_per_step(), layout.accumulation, layout.accumulation == 1 ? "" : "s",
+                                      layout.per_device_batch,
+                                      ranks.several() ? fmt::format(" on each of {} ranks", layout.ranks) : ""));
+    text += line("run", fmt::format("{} samples, {} tokens ({:.0f} trained on) in {} packs of {}, {:.1f} % full",
+                                    t.samples, t.tokens, t.weight, total.packs, c.packing_length, 100 * fill));
+    if (c.rows() == RowKind::preferences)
+        text += line("pairs", fmt::format("{:.0f}, {:.1f} per step on average", t.pairs, t.pairs / steps));
+    text += line("per step",
+                 fmt::format("{:.1f} samples, {:.0f} tokens on average", static_cast<double>(t.samples) * (1 / steps),
+                             static_cast<double>(t.tokens) * (1 / steps)));
+    text += fmt::format("memory of {} {}\n", ranks.several() ? "each rank:" : "the",
+                        device_text(session.device, c.device_index));
+    text += Learner::plan(session.model, learner_options(c, ranks), session.device).table();
+    return text + fmt::format("  {:<24} {:>12}\n", "token stores (host)", human_bytes(train.bytes() + eval.bytes()));
+}
+
+}  // namespace colonnade

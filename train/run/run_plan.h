@@ -1,0 +1,14 @@
+#pragma once
+
+#include <string>
+
+#include "data/packing/pack_schedule.h"
+#include "train/run/session.h"
+
+namespace colonnade {
+
+/// The exact numbers of steps, samples, tokens and bytes of a run, as text. Looks at every epoch of `schedule`;
+/// allocates nothing on the device.
+std::string plan_text(const Session& session, PackSchedule& schedule, const Ranks& ranks);
+
+}  // namespace colonnade
