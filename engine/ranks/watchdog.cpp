@@ -413,7 +413,7 @@ void Watchdog::set_probe(std::function<Probe()> probe) {
     state_->probe = std::move(probe);
 }
 
-Watchdog::Wait::Wait(Watchdog* watchdog, std::string what, Deadline deadline) : watchdog_(watchdog) {
+Watchdog::Wait::Wait(Watchdog* watchdog, const std::string& what, Deadline deadline) : watchdog_(watchdog) {
     if (!watchdog_) return;
     const std::lock_guard lock(watchdog_->state_->mutex);
     Status& own = watchdog_->state_->own;

@@ -65,7 +65,7 @@ class Watchdog {
     /// While this object exists, the main thread is in a collective. All ranks enter the same ones in the same order.
     class Wait {
       public:
-        Wait(Watchdog* watchdog, std::string what, Deadline deadline = Deadline::timeout);
+        Wait(Watchdog* watchdog, const std::string& what, Deadline deadline = Deadline::timeout);
         ~Wait();
         Wait(const Wait&) = delete;
         Wait& operator=(const Wait&) = delete;
