@@ -2,10 +2,11 @@
 // The decoder: forward and backward over packed rows.
 //
 //     x = embedding(tokens)
-//     per layer (train/model/block.h):  x += o(flashmask(rope(qkv(rmsnorm(x)))));  x += down(swiglu(gate_up(rmsnorm(x))))
+//     per layer:  x += o(flashmask(rope(qkv(rmsnorm(x)))));   x += down(swiglu(gate_up(rmsnorm(x))))
 //     hidden = rmsnorm(x)
 //
-// The head belongs to the objective (train/objectives/objective.h), which runs it only on rows that have a target.
+// A layer is in train/model/block.h. The head belongs to the objective (train/objectives/objective.h), which runs it
+// only on rows that have a target.
 
 #include <functional>
 
