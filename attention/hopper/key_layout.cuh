@@ -27,8 +27,8 @@ struct KeyLayout {
                          row_bytes = slabs * row_slab, score_slab = 64 * 128, score_bytes = 2 * score_slab,
                          sum_bytes = sum_block * 4, sums_bytes = slabs * sum_bytes,
                          statistics_bytes = statistics_of_block * 4;
-    // Offsets in bytes from a 1024-byte boundary. dS and sums of dQ have two buffers each: `ds` of two slabs [64
-    // keys][64 rows], `sums` laid out as in scratch.
+    // Offsets in bytes from the start of shared memory, which the kernels declare 1024-byte aligned. dS and sums of dQ
+    // have two buffers each: `ds` of two slabs [64 keys][64 rows], `sums` laid out as in scratch.
     static constexpr int k = 0, v = k + key_bytes, q = values ? v + key_bytes : v, dout = q + stages * row_bytes,
                          ds = dout + dout_stages * row_bytes, sums = has_sums ? ds + 2 * score_bytes : ds,
                          statistics = has_sums ? sums + 2 * sums_bytes : sums,

@@ -32,7 +32,7 @@ struct RowLayout {
                          slab_bytes = tile_columns * 128, tile_bytes = slabs * slab_bytes,
                          words_of_warpgroup = mask_words(tile_columns),
                          words_bytes = warpgroups * words_of_warpgroup * 4;
-    // Offsets in bytes from a 1024-byte boundary.
+    // Offsets in bytes from the start of shared memory, which the kernels declare 1024-byte aligned.
     static constexpr int q = 0, dout = q + q_places * q_bytes, k = dout + (gradient ? q_bytes : 0),
                          v = k + stages * tile_bytes, words = v + v_stages * tile_bytes,
                          masks = words + stages * words_bytes, items = masks + stages * 4, barriers = items + 2 * 32;
