@@ -32,6 +32,24 @@ struct Buffers {
     }
 };
 
+/// Compares the results with those of dense attention in double; waits for the GPU.
+AttentionCheck compare(const Context& ctx, const Buffers& x, const ColumnMask& mask, double scale) {
+    const auto values = [&](const Tensor& t) { return read_values(ctx, t); };
+    const AttentionResults results{values(x.out), values(x.lse), values(x.dq), values(x.dk), values(x.dv)};
+    return compare_with_dense({.batch = batch,
+                               .rows = length,
+                               .columns = length,
+                               .heads = heads,
+                               .kv_heads = kv_heads,
+                               .head_dim = head_dim,
+                               .scale = scale,
+                               .q = values(x.q),
+                               .k = values(x.k),
+                               .v = values(x.v),
+                               .dout = values(x.dout)},
+                              mask, x.q.dtype, {&results, 1});
+}
+
 int run() {
     // 1. A device. Every call takes its context.
     const auto gpu = cuda_devices().empty() ? nullptr : std::make_unique<Gpu>();
@@ -78,20 +96,7 @@ int run() {
     attention();
 
     // 6. A comparison with dense attention in double, on the same operands.
-    const auto values = [&](const Tensor& t) { return read_values(ctx, t); };  // waits for the GPU
-    const AttentionResults results{values(x.out), values(x.lse), values(x.dq), values(x.dk), values(x.dv)};
-    const auto [errors, bounds] = compare_with_dense({.batch = batch,
-                                                      .rows = length,
-                                                      .columns = length,
-                                                      .heads = heads,
-                                                      .kv_heads = kv_heads,
-                                                      .head_dim = head_dim,
-                                                      .scale = scale,
-                                                      .q = values(x.q),
-                                                      .k = values(x.k),
-                                                      .v = values(x.v),
-                                                      .dout = values(x.dout)},
-                                                     mask, dtype, {&results, 1});
+    const auto [errors, bounds] = compare(ctx, x, mask, scale);
 
     // 7. The time.
     constexpr int runs = 20;

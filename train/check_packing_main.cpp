@@ -1,9 +1,10 @@
-// check_packing: packed equals separate, on your own model and data. Runs some packs of a training config once packed
-// and once sample by sample, and compares the loss and every gradient.
+// check_packing: shows on your own model and data that packed rows give the loss and gradients of separate samples. It
+// runs some packs of a training config once packed and once sample by sample, and compares the loss and every gradient.
 
 #include <cmath>
 
 #include "engine/io/command_line.h"
+#include "train/folders/initial_weights.h"
 #include "train/run/learner_options.h"
 #include "train/run/session.h"
 #include "train/run/stage_objective.h"
@@ -19,11 +20,11 @@ struct Outcome {
 };
 
 Outcome run(Learner& learner, std::vector<Batch>& batches, double total) {
-    learner.zero_gradients();
+    learner.begin_step();
     for (Batch& batch : batches) {
-        // Any reference would do: the model itself.
+        // Any reference will do; this one is the model itself.
         if (learner.objective().needs_reference()) batch.reference = learner.measure(learner.context(), batch);
-        learner.accumulate(learner.context(), batch, total);
+        learner.accumulate(learner.context(), batch, {.total = total});
     }
     Outcome o{.loss = learner.loss(), .gradients = {}};
     const HostCopy gradients = HostCopy::of(learner.options().gpu, learner.gradients());
@@ -32,7 +33,7 @@ Outcome run(Learner& learner, std::vector<Batch>& batches, double total) {
     return o;
 }
 
-/// Largest difference of any parameter's gradient, relative to that gradient's norm; and whose it is.
+/// The largest difference of a parameter's gradient, relative to the norm of that gradient, and the parameter's name.
 std::pair<double, std::string> worst_gradient(const ParameterList& parameters, const Outcome& a, const Outcome& b) {
     std::pair<double, std::string> worst{0, "none"};
     for (const Parameter& p : parameters.all()) {
@@ -46,6 +47,15 @@ std::pair<double, std::string> worst_gradient(const ParameterList& parameters, c
         if (relative > worst.first) worst = {relative, p.name};
     }
     return worst;
+}
+
+/// The learner of the run, for batches of one pack. Without dropout, because the dropped elements depend on the
+/// position of a sample in the batch.
+LearnerOptions options_of(const Config& config, Gpu* gpu) {
+    LearnerOptions options = learner_options(config, one_rank(), gpu);
+    options.max_packs = 1;
+    if (options.lora) options.lora->dropout = 0;
+    return options;
 }
 
 int check(const Session& session, int64_t packs) {
@@ -68,16 +78,12 @@ int check(const Session& session, int64_t packs) {
     }
     const bool on_gpu = session.device == Device::cuda;
     const auto gpu = on_gpu ? std::make_unique<Gpu>(static_cast<int>(session.config.device_index)) : nullptr;
-    LearnerOptions options = learner_options(session.config, one_rank(), gpu.get());
-    options.max_packs = 1;
-    options.reference = {};                       // run() sets the reference of each batch
-    if (options.lora) options.lora->dropout = 0;  // which elements are dropped depends on the place of a sample
-    Learner learner(session.model, options);
-    load_or_initialize(session, learner);
+    Learner learner(session.model, options_of(session.config, gpu.get()));
+    load_or_initialize(session.config, learner);
     const Outcome a = run(learner, packed, total), b = run(learner, separate, total);
     const double loss_gap = std::abs(a.loss.mean() - b.loss.mean()) / b.loss.mean();
     const auto [gradient_gap, name] = worst_gradient(learner.parameters(), a, b);
-    // In fp32 sums of thousands of terms in another order; in bf16 roundings of activations that fall the other way.
+    // fp32: thousands of terms are summed in another order. bf16: activations are rounded the other way.
     const double bound = on_gpu ? 2e-2 : 1e-5;
     const bool pairs = session.config.rows() == RowKind::preferences;
     fmt::print("{} packs, {} samples, {:.0f} {}\n", packed.size(), separate.size(), total, pairs ? "pairs" : "targets");
@@ -92,13 +98,13 @@ int check(const Session& session, int64_t packs) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    CLI::App app{"Check on your own model and data that packed rows give the loss and gradients of separate ones"};
+    CLI::App app{"Check on your own model and data that packed rows give the loss and gradients of separate samples"};
     std::string path;
     int64_t packs = 4;
     app.add_option("config", path, "YAML file of a training run")->required();
-    app.add_option("--packs", packs, "packs to check")->capture_default_str()->check(CLI::PositiveNumber);
+    app.add_option("--packs", packs, "number of packs to check")->capture_default_str()->check(CLI::PositiveNumber);
     app.allow_extras();
-    app.footer("Any key of the config can be given as key=value or --key value.");
+    app.footer("Override any key of the config with key=value or --key value.");
     return run_command("check_packing", app, argc, argv,
                        [&] { return check(open_session(load_config(path, app.remaining())), packs); });
 }

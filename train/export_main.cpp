@@ -8,6 +8,7 @@
 #include "train/folders/adapter_folder.h"
 #include "train/folders/checkpoint.h"
 #include "train/folders/export.h"
+#include "train/folders/initial_weights.h"
 #include "train/run/run_model.h"
 #include "train/run/session.h"
 

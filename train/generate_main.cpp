@@ -9,7 +9,9 @@
 #include "engine/io/json_keys.h"
 #include "train/folders/adapter_folder.h"
 #include "train/model/generate.h"
+#include "train/model/weight_folder.h"
 #include "train/run/machine.h"
+#include "train/run/session.h"
 
 using namespace colonnade;
 
@@ -96,7 +98,7 @@ int run(const Options& o) {
         merge_lora(adapter->lora, list, flat, parameters, weights);
     }
     const int64_t max_length = o.max_length ? o.max_length : std::min<int64_t>(config.max_position_embeddings, 4096);
-    Generator generator(config, view_parameters(config, parameters, weights), max_length);
+    Generator generator(config, view_parameters(parameters, weights), max_length);
 
     const Context ctx;
     GenerateOptions options = o.generate;

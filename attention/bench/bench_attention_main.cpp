@@ -29,23 +29,15 @@ struct Options {
     uint64_t seed = 0;
 };
 
-void declare(CLI::App& app, Options& o) {
-    const auto at_least = [](int64_t n) { return CLI::Range(n, int64_t{1} << 30); };
+CLI::Range at_least(int64_t n) {
+    return CLI::Range(n, int64_t{1} << 30);
+}
+
+void declare_sizes(CLI::App& app, Options& o) {
     app.add_option("--device", o.device, "default: cuda if there is a GPU, otherwise cpu")
         ->check(CLI::IsMember({"cpu", "cuda"}));
     app.add_option("--dtype", o.dtype, "cpu: f32 (default) or f64; cuda: bf16")
         ->check(CLI::IsMember({"f32", "f64", "bf16"}));
-    auto* mask = app.add_option("--mask", o.masks, "mask families, such as causal,document; or all")
-                     ->delimiter(',')
-                     ->capture_default_str();
-    auto* length = app.add_option("--length", o.lengths, "number of keys, or a list: 8192,32768")
-                       ->delimiter(',')
-                       ->check(at_least(1))
-                       ->capture_default_str();
-    app.add_option("--columns-file", o.columns_files,
-                   "HDF5 files with int32 datasets lts, lte, uts, ute and an attribute causal")
-        ->excludes(mask)
-        ->excludes(length);
     app.add_option("--query-length", o.query_length, "number of queries, default: as many as keys")->check(at_least(1));
     app.add_option("--batch", o.batch)->check(at_least(1))->capture_default_str();
     app.add_option("--heads", o.size.heads)->check(at_least(1))->capture_default_str();
@@ -57,9 +49,20 @@ void declare(CLI::App& app, Options& o) {
         ->check(at_least(1));
     app.add_option("--tile-columns", o.size.tile_columns, "columns of a tile, cpu only; default: as in training")
         ->check(at_least(1));
-    auto* repeat = app.add_option("--repeat", o.repeat, "number of timed runs; the median is reported")
-                       ->check(CLI::Range(1, 1000))
+}
+
+void declare_masks(CLI::App& app, Options& o) {
+    auto* mask = app.add_option("--mask", o.masks, "mask families, such as causal,document; or all")
+                     ->delimiter(',')
+                     ->capture_default_str();
+    auto* length = app.add_option("--length", o.lengths, "number of keys, or a list: 8192,32768")
+                       ->delimiter(',')
+                       ->check(at_least(1))
                        ->capture_default_str();
+    app.add_option("--columns-file", o.columns_files,
+                   "HDF5 files with int32 datasets lts, lte, uts, ute and an attribute causal")
+        ->excludes(mask)
+        ->excludes(length);
     auto* documents =
         app.add_option("--documents", o.documents, "number of equal documents, or blocks")->check(at_least(1));
     auto* shortest = app.add_option("--shortest-document", o.shortest_document,
@@ -81,6 +84,14 @@ void declare(CLI::App& app, Options& o) {
     app.add_option("--seed", o.seed, "seed of random_eviction and of random document lengths")->capture_default_str();
     app.add_option("--sliding-window", o.sliding_window, "intersect causal masks with a window of this many keys")
         ->check(at_least(1));
+}
+
+void declare(CLI::App& app, Options& o) {
+    declare_sizes(app, o);
+    declare_masks(app, o);
+    auto* repeat = app.add_option("--repeat", o.repeat, "number of timed runs; the median is reported")
+                       ->check(CLI::Range(1, 1000))
+                       ->capture_default_str();
     auto* without_full = app.add_flag("--without-full", o.without_full, "do not time the full mask for comparison");
     auto* check = app.add_flag("--check", o.check,
                                "compare with dense attention in double; exit 4 if an error exceeds its bound");

@@ -101,8 +101,8 @@ struct BackwardConsumer : KeyConsumer<BackwardLayout<head_dim>> {
         hold(s);
         const uint32_t statistics = cta.statistics(slots) + 4 * (2 * (lane % 4));
         to_probabilities(s, partial, hidden, statistics, problem.scale * 1.44269504f);
-        // The rows arrived long ago: this wait is here because its branches keep the exponentials on this side of
-        // wait_products, beside dP. Nothing else does.
+        // The rows arrived long ago: this wait is here because its branches keep the exponentials before wait_products,
+        // where they overlap with dP. Nothing else does.
         hold(s);
         cta.wait_rows(slots);
         wait_products<0>();

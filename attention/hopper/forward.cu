@@ -5,7 +5,7 @@
 // partial tiles into bits, `store` sends outputs off. The other warpgroups compute 64 rows each. There are two of them,
 // and three for head dim 64, where scores take as much softmax for half the products. While the tensor cores multiply
 // probabilities and values of one tile, the scores of the next tile become probabilities. Warpgroups take turns to
-// issue products, so that the exponentials of one run beside the products of the others. A warpgroup skips tiles that
+// issue products, so that the exponentials of one overlap with the products of the others. A warpgroup skips tiles that
 // are hidden from all its rows.
 //
 // Queries have two buffers, or one for head dim 256; the outputs of an item leave through the buffer of its queries.
@@ -180,7 +180,7 @@ struct ForwardConsumer : RowConsumer<ForwardLayout<head_dim>> {
         }
     }
 
-    /// The scores of tile t become probabilities; nothing else runs beside that.
+    /// The scores of tile t become probabilities, with nothing to overlap.
     __device__ __forceinline__ void first_tile(uint64_t q, uint32_t t, int mask) {
         begin_products();
         multiply_keys<head_dim>(s, q, k_major(keys(t)));
@@ -197,7 +197,7 @@ struct ForwardConsumer : RowConsumer<ForwardLayout<head_dim>> {
         pack(p, s);
     }
 
-    /// The scores of tile t + 1 become probabilities beside the product of the probabilities and values of tile t.
+    /// The scores of tile t + 1 become probabilities while the probabilities and values of tile t are multiplied.
     __device__ __forceinline__ void next_tile(uint64_t q, uint32_t t, int mask) {
         const uint32_t next = t + 1;
         begin_products();
@@ -213,8 +213,8 @@ struct ForwardConsumer : RowConsumer<ForwardLayout<head_dim>> {
         release_keys(next);
         hide_scores(s, hidden);
         soften(s, maximum, sum, decay, scale);
-        // The wait for the next round's values is here because its branches keep the exponentials on this side of
-        // wait_products, beside the products. Nothing else does.
+        // The wait for the next round's values is here because its branches keep the exponentials before wait_products,
+        // where they overlap with the products. Nothing else does.
         hold(s), hold(sum), hold(decay);
         wait_values(next);
         wait_products<0>();

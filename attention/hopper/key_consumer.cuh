@@ -100,7 +100,7 @@ struct KeyConsumer {
         return hidden_scores(cta.problem, rows, key, 2 * (lane % 4));
     }
 
-    /// Puts one slab of a gradient where the warpgroup's keys or values were.
+    /// Puts one slab of a gradient into the buffer of the warpgroup's keys or values.
     __device__ __forceinline__ void put(const float* sum, float scale, int tile, int slab) const {
         uint32_t r[16];
 #pragma unroll

@@ -60,7 +60,7 @@ struct KeyCta {
             constexpr int computing = 8 * arrivals_of_warp;  // warps of both warpgroups
             init_barrier(barrier(L::keys_full), 1);
             init_barrier(barrier(L::keys_empty), 2);  // a thread of each warpgroup
-            for (uint32_t i = 0; i < 2; ++i) {
+            for (int i = 0; i < 2; ++i) {
                 if constexpr (L::has_sums) {
                     // The warps of one warpgroup, or of both.
                     init_barrier(barrier(L::sums_full + i), 4 * L::slabs * arrivals_of_warp);
@@ -69,11 +69,11 @@ struct KeyCta {
                 init_barrier(barrier(L::item_full + i), 1);
                 init_barrier(barrier(L::item_empty + i), computing + (L::has_sums ? 2 * arrivals_of_warp : 0));
             }
-            for (uint32_t i = 0; i < L::stages; ++i) {
+            for (int i = 0; i < L::stages; ++i) {
                 init_barrier(barrier(L::full + i), 1);
                 init_barrier(barrier(L::empty + i), computing);
             }
-            for (uint32_t i = 0; i < L::own_dout; ++i) {
+            for (int i = 0; i < L::own_dout; ++i) {
                 init_barrier(barrier(L::dout_full + i), 1);
                 init_barrier(barrier(L::dout_empty + i), computing);
             }

@@ -8,7 +8,7 @@ namespace colonnade::hopper {
 
 struct KeyShape {
     int head_dim;
-    bool values;      ///< V stays beside K
+    bool values;      ///< V stays in shared memory as well as K
     int stages;       ///< buffers for Q and statistics of a block of rows
     int dout_stages;  ///< buffers for dO with barriers of their own; 0: dO shares the stages and barriers of Q
     bool sums;        ///< dS and the sums of dQ pass through shared memory

@@ -1,5 +1,5 @@
 #pragma once
-// sm_90a instructions of the backward pass, beside those of ptx.cuh: bulk copies, bulk sums, and tickets in global
+// sm_90a instructions of the backward pass in addition to ptx.cuh: bulk copies, bulk sums, and tickets in global
 // memory.
 
 #include "engine/device/hopper/ptx.cuh"

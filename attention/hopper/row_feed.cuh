@@ -129,6 +129,32 @@ struct RowCta {
             load_slab(to + slab * slab_bytes, &map, full, 64 * slab, head, row, batch, policy);
     }
 
+    __device__ __forceinline__ void load_queries(const Item& item, uint32_t n) const {
+        const uint32_t full = barrier(L::q_full + n % L::q_places);
+        wait(barrier(L::q_empty + n % L::q_places), (n / L::q_places & 1) ^ 1);
+        if (item.tiles > 0) {
+            arrive_expecting(full, (L::gradient ? 2 : 1) * L::q_bytes);
+            load_tile<L::q_slab_bytes>(maps.q, queries(n), full, item.head, item.first_row, item.batch, evict_first);
+            if constexpr (L::gradient)
+                load_tile<L::q_slab_bytes>(maps.dout, address + L::dout, full, item.head, item.first_row, item.batch,
+                                           evict_first);
+        } else {
+            arrive(full);
+        }
+    }
+    __device__ __forceinline__ void load_keys(const Item& item, int kv_head, uint32_t t, int column) const {
+        const uint32_t stage = t % L::stages, full = barrier(L::k_full + stage);
+        wait(barrier(L::k_empty + stage), (t / L::stages & 1) ^ 1);
+        arrive_expecting(full, L::tile_bytes);
+        load_tile<L::slab_bytes>(maps.k, keys(stage), full, kv_head, column, item.batch, evict_last);
+    }
+    __device__ __forceinline__ void load_values(const Item& item, int kv_head, uint32_t t, int column) const {
+        const uint32_t stage = t % L::v_stages, full = barrier(L::v_full + stage);
+        wait(barrier(L::v_empty + stage), (t / L::v_stages & 1) ^ 1);
+        arrive_expecting(full, L::tile_bytes);
+        load_tile<L::slab_bytes>(maps.v, values(stage), full, kv_head, column, item.batch, evict_last);
+    }
+
     /// In the forward pass values follow one tile behind the keys, because consumers free the stages in that order.
     __device__ void load() const {
         const bool leader = threadIdx.x % 32 == 0;
@@ -140,46 +166,23 @@ struct RowCta {
             const Item item = read_item(n);
             if (item.head < 0) return;
             const int kv_head = item.head / problem.group;
-            const auto load_queries = [&] {
-                const uint32_t full = barrier(L::q_full + n % L::q_places);
-                wait(barrier(L::q_empty + n % L::q_places), (n / L::q_places & 1) ^ 1);
-                if (item.tiles > 0) {
-                    arrive_expecting(full, (L::gradient ? 2 : 1) * L::q_bytes);
-                    load_tile<L::q_slab_bytes>(maps.q, queries(n), full, item.head, item.first_row, item.batch,
-                                               evict_first);
-                    if constexpr (L::gradient)
-                        load_tile<L::q_slab_bytes>(maps.dout, address + L::dout, full, item.head, item.first_row,
-                                                   item.batch, evict_first);
-                } else {
-                    arrive(full);
-                }
-            };
-            // A single place is free only after the outputs of the previous item have left. Keys need not wait for
+            // A single buffer is free only after the outputs of the previous item have left. Keys need not wait for
             // that.
             const bool keys_first = L::q_places == 1 && item.tiles > 0;
-            if (leader && !keys_first) load_queries();
-            const auto load_values = [&](uint32_t t, int column) {
-                const uint32_t stage = t % L::v_stages, full = barrier(L::v_full + stage);
-                wait(barrier(L::v_empty + stage), (t / L::v_stages & 1) ^ 1);
-                arrive_expecting(full, L::tile_bytes);
-                load_tile<L::slab_bytes>(maps.v, values(stage), full, kv_head, column, item.batch, evict_last);
-            };
-            int before = -1;
+            if (leader && !keys_first) load_queries(item, n);
+            int before = -1;  // column of the previous tile
             for_each_tile<L::warpgroups, L::tile_columns>(problem.work, item, [&](int column, bool) {
                 if (leader) {
-                    const uint32_t stage = tiles % L::stages, full = barrier(L::k_full + stage);
-                    wait(barrier(L::k_empty + stage), (tiles / L::stages & 1) ^ 1);
-                    arrive_expecting(full, L::tile_bytes);
-                    load_tile<L::slab_bytes>(maps.k, keys(stage), full, kv_head, column, item.batch, evict_last);
-                    if (L::gradient) load_values(tiles, column);
-                    if (before < 0 && keys_first) load_queries();
-                    if (before >= 0 && !L::gradient) load_values(tiles - 1, before);
+                    load_keys(item, kv_head, tiles, column);
+                    if (L::gradient) load_values(item, kv_head, tiles, column);
+                    if (before < 0 && keys_first) load_queries(item, n);
+                    if (before >= 0 && !L::gradient) load_values(item, kv_head, tiles - 1, before);
                 }
                 before = column;
                 ++tiles;
                 __syncwarp();
             });
-            if (leader && before >= 0 && !L::gradient) load_values(tiles - 1, before);
+            if (leader && before >= 0 && !L::gradient) load_values(item, kv_head, tiles - 1, before);
             __syncwarp();
         }
     }
@@ -193,7 +196,7 @@ struct RowCta {
             const Item item = read_item(n);
             if (item.head < 0) return;
             const auto rows_of = [&](int4 x) { return HiddenRows(x.x, x.y, x.z, x.w, item.first_row); };
-            // The causal rule hides rows before column - past of the tile; without the rule, none.
+            // The causal rule hides rows before column - past of the tile; without the rule it is no row.
             const int past = problem.causal ? problem.columns - problem.rows + item.first_row : 1 << 30;
             int beyond = 0;  // closed to warpgroups after the last row
             for (int w = 1; w < L::warpgroups; ++w)

@@ -13,7 +13,7 @@ struct RowShape {
     int tile_columns;      ///< 64 or 128
     int q_places;          ///< buffers for the queries of an item; its results leave through the same buffer
     int stages, v_stages;  ///< buffers for keys, for values
-    bool gradient;         ///< needs dO beside the queries
+    bool gradient;         ///< also loads dO
     int feeder_registers, consumer_registers;  ///< per thread
 };
 

@@ -95,8 +95,8 @@ struct WideKeyConsumer : KeyConsumer<WideKeyLayout<gradient>> {
             wait_products<1>();
             hold(s);
             to_probabilities(s, partial, bits, statistics, scale);
-            // dO arrived long ago: this wait is here because its branches keep the exponentials on this side of
-            // wait_products, beside dP.
+            // dO arrived long ago: this wait is here because its branches keep the exponentials before wait_products,
+            // where they overlap with dP.
             hold(s);
             wait_douts(slot);
             wait_products<0>();

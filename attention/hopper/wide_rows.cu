@@ -98,8 +98,8 @@ struct WideRowConsumer : RowConsumer<WideRowLayout> {
         hide_scores(s, hidden);
 #pragma unroll
         for (int i = 0; i < 32; ++i) s[i] = exp2_fast(fmaf(s[i], scale, -rows.lse[i / 2 % 2]));
-        // The values arrived long ago: this wait is here because its branches keep the exponentials on this side of
-        // wait_products, beside dP.
+        // The values arrived long ago: this wait is here because its branches keep the exponentials before
+        // wait_products, where they overlap with dP.
         hold(s);
         wait_values(t);
         wait_products<0>();

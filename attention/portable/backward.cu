@@ -1,20 +1,20 @@
-// FlashMask backward by mma.sync. Three launches: row statistics; the main kernel, which gives dK, dV and dQ's sums;
-// and dQ's rounding. Where Context::deterministic asks for it, the main kernel leaves dQ out, which then comes from a
-// pass of its own over the query blocks: 7 products per tile instead of 5.
+// FlashMask backward by mma.sync. Three launches: row statistics; the main kernel for dK, dV and sums of dQ; the
+// rounding of dQ. With Context::deterministic the main kernel leaves out dQ, which another kernel computes by query
+// blocks: 7 products per tile instead of 5.
 //
-// Main kernel: a CTA has 128 keys (64 or 32 where dK and dV or shared memory would not fit) of one kv head and walks
-// the active query blocks of all query heads that share it, so that dK and dV stay in registers to the end. Keys are
-// the rows of the products, S^T = K Q^T and dP^T = V dO^T, so that P^T and dS^T are A operands as they come. A warp has
-// a group of 32 keys (or 16) and one of `parts` parts: of the queries in S and dP, of the columns of dK and dV. What it
-// needs of the other parts' P and dS goes through shared memory, dS for dQ = dS K anyhow.
+// Main kernel: a CTA has 128 keys of one kv head (64 or 32 if dK and dV or shared memory would not fit) and walks the
+// active query blocks of all query heads that share the head, so that dK and dV stay in registers to the end. Keys are
+// the rows of the products S^T = K Q^T and dP^T = V dO^T, so that P^T and dS^T are already laid out as A operands. A
+// warp has a group of 32 keys (or 16) and one of `parts` parts of the queries in S and dP, and of the columns of dK and
+// dV. P and dS of the other parts reach it through shared memory, where dS has to go anyway for dQ = dS K.
 //
-// Shared memory moves 128 bytes a clock. Clocks per step of 128 keys x 64 queries (tensor cores: 5120 for head dim 128,
-// 2560 for 64 at sm_80's 2048 FLOP a clock, at the very least half of that on sm_90):
+// Shared memory moves 128 bytes per clock. Clocks per step of 128 keys x 64 queries (tensor cores: 5120 for head dim
+// 128, 2560 for 64 at sm_80's 2048 FLOP per clock, at least half of that on sm_90):
 //     head dim      S     dP    dV    dK    dQ    P, dS written    sum
 //     128           1024  1024  640   640   1024  256              4608   8 warps: 32 keys x 32 queries, x 64 columns
 //     64            512   512   256   256   512   128              2176   4 warps: 32 keys x 64 queries, x 64 columns
-// With 16 keys a warp and no parts each B fragment serves one product: 5760 for head dim 128, 3456 for 64, and 5248 for
-// 128 even with K's fragments held in registers, where not both of K's and V's fit.
+// With 16 keys per warp and no parts each B fragment serves one product only: 5760 clocks for head dim 128, 3456 for
+// 64, and 5248 for 128 with the fragments of K held in registers. Those of both K and V do not fit.
 
 #include "attention/cuda_kernels.h"
 #include "attention/portable/backward.cuh"
@@ -28,16 +28,16 @@ struct Config {
     static constexpr int dim = head_dim;
     static constexpr int groups = groups_, key_tiles = key_tiles_;  ///< groups of key_tiles * 16 keys
     static constexpr int parts = parts_;
-    static constexpr int queries = queries_;  ///< of a step
-    static constexpr int stages = stages_;    ///< of Q and dO
-    static constexpr int ctas = ctas_;        ///< per multiprocessor, which sets the registers
+    static constexpr int queries = queries_;  ///< of one step
+    static constexpr int stages = stages_;    ///< buffers for Q and dO
+    static constexpr int ctas = ctas_;        ///< per multiprocessor; limits the registers
     static constexpr int group_keys = 16 * key_tiles, keys = groups * group_keys, warps = groups * parts;
     static constexpr int threads = 32 * warps;
-    static constexpr int blocks = keys == 128 ? 2 : 1;  ///< of 64 keys
-    /// A warp does S and dP for `chunk` queries at a time, and a step in `chunks` of them.
+    static constexpr int blocks = keys == 128 ? 2 : 1;  ///< blocks of 64 keys
+    /// A warp computes S and dP for `chunk` queries at a time, in `chunks` chunks per step.
     static constexpr int chunk = queries / parts < 32 ? queries / parts : 32, chunks = queries / parts / chunk;
-    static constexpr int column_pairs = dim / 16 / parts;  ///< of a warp's dK and dV
-    /// dQ: warps side by side over the columns, the others over the rows.
+    static constexpr int column_pairs = dim / 16 / parts;  ///< 16-column pairs of a warp's dK and dV
+    /// dQ: number of warps across the columns and down the rows.
     static constexpr int dq_across = dim >= 128 ? 4 : 2, dq_down = warps / dq_across;
     static constexpr int dq_tiles = queries / 16 / dq_down, dq_pairs = dim / 16 / dq_across;
 
@@ -52,20 +52,20 @@ struct Config {
     static_assert(dq_down * dq_across == warps && dq_tiles * dq_down * 16 == queries && stages <= 2);
 };
 
-/// What all phases of an item share.
+/// Shared by all phases of an item.
 struct Cta {
     uint32_t memory;
     unsigned thread;
     int batch, key;
 };
 
-/// A thread's place in the CTA and what follows from it; made anew for every phase.
+/// A thread's position in the CTA; computed again for every phase.
 template <typename C>
 struct Place {
     unsigned lane, warp;
     int group, part;
-    int first_key;          ///< of the group, in the CTA's keys
-    uint32_t down, across;  ///< lane addresses at the corner of shared memory, for tiles of head_dim columns
+    int first_key;          ///< the group's first among the CTA's keys
+    uint32_t down, across;  ///< lane_down() and lane_across() at the start of shared memory
 
     __device__ explicit Place(const Cta& cta) {
         const unsigned thread = anew(cta.thread);
@@ -98,8 +98,8 @@ __device__ __forceinline__ void load_queries(const BackwardProblem& p, const Cta
     }
 }
 
-/// x = S scale log2(e) - lse log2(e) of the chunk's queries, -inf where the key is hidden; then P = 2^x. `key` and
-/// `query` are those of the thread's first element, `lse` the shared address for the query.
+/// P = 2^x with x = S scale log2(e) - lse log2(e) for the chunk's queries, -inf if the key is hidden. `key` and `query`
+/// are those of the thread's first element, `lse` is the shared address of that query's lse.
 template <typename C>
 __device__ __forceinline__ void probabilities(Scores<C>& s, const BackwardProblem& p, bool partial, int batch, int head,
                                               int key, int query, uint32_t lse) {
@@ -133,8 +133,8 @@ __device__ __forceinline__ void probabilities(Scores<C>& s, const BackwardProble
             for (int e = 0; e < 4; ++e) s[i][j][e] = exp2_fast(s[i][j][e]);
 }
 
-/// Rounds the chunk's P^T or dS^T, adds its product with dO or Q to dV or dK, and leaves it in shared memory for
-/// others. The tiles of dO or Q and of P or dS lie `rows_tile` and `scores_tile` bytes after the addresses.
+/// Rounds the chunk's P^T or dS^T, adds its product with dO or Q to dV or dK, and stores it in shared memory for
+/// others. The tiles of dO or Q and of P or dS are `rows_tile` and `scores_tile` bytes after the addresses.
 template <typename C, bool store>
 __device__ __forceinline__ void add_own(KeyGradients<C>& sum, const Scores<C>& x, uint32_t rows, int rows_tile,
                                         uint32_t scores, int scores_tile) {
@@ -155,7 +155,7 @@ __device__ __forceinline__ void add_own(KeyGradients<C>& sum, const Scores<C>& x
     }
 }
 
-/// The warp's own share of a step: its P and dS, and what they add to dV and dK.
+/// The warp's own share of a step: its P and dS, and their terms of dV and dK.
 template <typename C, bool with_dq>
 __device__ __forceinline__ void own_part(KeyGradients<C>& dv, KeyGradients<C>& dk, const BackwardProblem& p,
                                          const Cta& cta, const Step& step, bool partial, int stage) {
@@ -166,7 +166,7 @@ __device__ __forceinline__ void own_part(KeyGradients<C>& dv, KeyGradients<C>& d
         const uint32_t keys = at.down + rows_bytes<C::dim>(at.first_key);
         const uint32_t rows = stage * C::stage_bytes + rows_bytes<C::dim>(first);
         const uint32_t lse = cta.memory + stage * C::statistics_bytes + C::statistics + query * 4;
-        // Where a thread's accumulators go in the [key][query] tiles of P and dS.
+        // Address of the thread's accumulators in the [key][query] tiles of P and dS.
         const uint32_t scores = cta.memory + rows_bytes<C::queries>(at.first_key) +
                                 (2 * swizzled<C::queries>(at.lane / 4, 0) ^ chunk * (C::chunk / 16) << 5) +
                                 at.lane % 4 * 4;
@@ -195,7 +195,7 @@ __device__ __forceinline__ void own_part(KeyGradients<C>& dv, KeyGradients<C>& d
     }
 }
 
-/// What the other parts' P and dS add to dV and dK.
+/// The terms of dV and dK from P and dS of the other parts.
 template <typename C>
 __device__ __forceinline__ void other_parts(KeyGradients<C>& dv, KeyGradients<C>& dk, const Cta& cta, int stage) {
     const Place<C> at(cta);
@@ -259,12 +259,12 @@ __device__ __forceinline__ void add_dq(const BackwardProblem& p, const Cta& cta,
             add_to_global(to + 16 * C::dim * i + 256 * C::dq_across * (j / 2) + 128 * (j % 2), sum[i][j]);
 }
 
-/// The CTA's item: keys by the plan's order, kv heads innermost, as those of one sheet do the same work.
+/// The CTA's item: keys in the plan's order, kv heads innermost, because those of one sheet do the same work.
 struct Item {
     int batch, kv_head, key;
     bool any;
 
-    /// kv heads at most whose first query head belongs to one mask head.
+    /// Largest number of kv heads whose first query head belongs to one mask head.
     __host__ __device__ static int kv_heads_per_sheet(const BackwardProblem& p) {
         return (p.heads_per_mask + p.group - 1) / p.group;
     }
@@ -315,7 +315,7 @@ __global__ void __launch_bounds__(C::threads, C::ctas) by_keys(const __grid_cons
         const Step step = walk.step();
         const unsigned words = walk.tile_words();
         wait_copies<0>();
-        __syncthreads();  // the step's tiles are in, and the other stage, P and dS are read
+        __syncthreads();  // the step's tiles have arrived; the other stage, P and dS have been read
         const unsigned tiles = walk.tiles(words), own = tiles >> Place<C>(cta).first_key / 64;
         walk.next();
         if constexpr (C::stages == 2) {
@@ -336,13 +336,13 @@ __global__ void __launch_bounds__(C::threads, C::ctas) by_keys(const __grid_cons
         if constexpr (C::stages == 2) stage ^= 1;
     }
 
-    __syncthreads();  // K and V are read: their place takes dK and dV
+    __syncthreads();  // K and V have been read: dK and dV take their place
     const Place<C> at(cta);
     const uint32_t own = cta.memory + rows_bytes<C::dim>(at.first_key);
     stage_tile<C::dim, C::parts>(own + C::k, dk, at.part, p.scale, at.lane);
     stage_tile<C::dim, C::parts>(own + C::v, dv, at.part, 1.0f, at.lane);
     __syncthreads();
-    const Item done(p, C::keys);  // once more: the loop has no registers to keep it in
+    const Item done(p, C::keys);  // again, because the loop has no registers to keep it in
     write_keys<C>(p.dk, p.columns, cta, done, C::k);
     write_keys<C>(p.dv, p.columns, cta, done, C::v);
 }
@@ -358,7 +358,7 @@ void launch_by_keys(cudaStream_t stream, const BackwardProblem& p) {
     check_launch("flashmask_backward");
 }
 
-/// The first configuration that fits a multiprocessor, of whose memory every CTA takes 1 KB more.
+/// Launches the first configuration that fits a multiprocessor; every CTA takes 1 KB of shared memory more.
 template <bool with_dq, typename C, typename... Smaller>
 void launch_fitting(cudaStream_t stream, const BackwardProblem& p, int shared_memory) {
     if constexpr (sizeof...(Smaller) > 0) {
@@ -395,8 +395,8 @@ BackwardProblem problem_of(const FlashMaskBackward& args) {
                          .partial = as_device<int32_t>(partial),
                          .order = as_device<int32_t>(order),
                          .blocks = static_cast<int>(active.size(1)),
-                         .block_pairs = static_cast<int>((active.size(1) + 1) / 2),
                          .words = static_cast<int>(active.size(2)),
+                         .block_pairs = static_cast<int>((active.size(1) + 1) / 2),
                          .inner = static_cast<int>(inner)};
     };
     const int64_t batch = args.q.size(0), rows = args.q.size(1), heads = args.q.size(2);
@@ -451,7 +451,7 @@ void portable_backward(const Context& ctx, const FlashMaskBackward& args) {
     check_cuda(cudaGetDevice(&device), "flashmask_backward");
     check_cuda(cudaDeviceGetAttribute(&shared_memory, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
                "flashmask_backward");
-    // The smaller ones fit the 99 KB of sm_86, sm_89 and sm_120.
+    // The smaller configurations fit the 99 KB of sm_86, sm_89 and sm_120.
     switch (problem.head_dim) {
         case 64:
             return portable::launch_all<Config<64, 4, 2, 1, 64, 2, 2>, Config<64, 8, 1, 1, 64, 2, 1>>(

@@ -1,13 +1,13 @@
 #pragma once
-// What the kernels of the portable backward share: their arguments, the walk over a plan's active tiles, tiles on their
-// way between global memory, shared memory and fragments, and the element mask. Not for use outside attention/portable.
+// Shared by the kernels of the portable backward: arguments, the walk over the active tiles of a plan, copies of tiles
+// between global memory, shared memory and fragments, and the element mask. Not for use outside attention/portable.
 
 #include "attention/portable/mma.cuh"
 #include "engine/device/gpu.cuh"
 
 namespace colonnade::portable {
 
-/// A [batch, tokens, heads, head_dim] tensor: strides in elements, the last one is 1.
+/// A [batch, tokens, heads, head_dim] tensor: strides in elements; the last stride is 1.
 struct View {
     __nv_bfloat16* data;
     int64_t batch, token, head;
@@ -17,19 +17,18 @@ struct View {
     }
 };
 
-/// One direction of a GpuTilePlan: for every block of 64 of one side, the blocks of the other side as bits.
+/// One direction of a GpuTilePlan: for every block of 64 rows, the column blocks as bits; or the other way round.
 struct TileLists {
     const int32_t *active, *partial, *order;
-    int blocks, block_pairs;  ///< per sheet
-    int words;                ///< per block
-    int inner;                ///< rows or columns that the bits stand for
+    int blocks, words, block_pairs;  ///< blocks and pairs of blocks per sheet, words per block
+    int inner;                       ///< rows or columns that the bits stand for
 };
 
 struct BackwardProblem {
     View q, k, v, out, dout, dq, dk, dv;
     const float* lse;
-    /// In scratch, [batch, heads, padded_rows] each. lse2 = lse * log2(e), +inf for rows that saw nothing or do not
-    /// exist: P = exp2(s - inf) = 0.
+    /// In scratch, [batch, heads, padded_rows] each. lse2 = lse * log2(e), or +inf for rows that see nothing or do not
+    /// exist, so that P = exp2(s - inf) = 0.
     float *lse2, *delta;
     /// In scratch, [batch, heads, padded_rows / 16, head_dim / 8, 32, 4]: dQ / scale as the accumulators of 16 x 8
     /// tiles, lane by lane.
@@ -38,7 +37,7 @@ struct BackwardProblem {
     TileLists by_row, by_column;
     int64_t padded_rows, padded_columns;  ///< multiples of 128
     int batch, rows, columns, heads, kv_heads, mask_heads, head_dim;
-    int group, heads_per_mask;  ///< query heads of a kv head, of a mask head
+    int group, heads_per_mask;  ///< query heads per kv head, per mask head
     bool causal;
     float scale, scale_log2;  ///< scale_log2 = scale * log2(e)
 
@@ -46,14 +45,14 @@ struct BackwardProblem {
     __device__ int64_t statistics(int b, int h, int row) const { return (int64_t{b} * heads + h) * padded_rows + row; }
 };
 
-/// lse2 and delta of all rows, and dq_sum = 0 where dQ is summed there (backward_dq.cu).
+/// lse2 and delta of all rows, and dq_sum = 0 if dQ is summed there (backward_dq.cu).
 void launch_row_statistics(cudaStream_t stream, const BackwardProblem& problem, bool with_dq_sum);
-/// dQ by query blocks: S and dP once more, nothing added by atomics (backward_dq.cu).
+/// dQ by query blocks: computes S and dP again, without atomics (backward_dq.cu).
 void launch_dq_by_rows(cudaStream_t stream, const BackwardProblem& problem, int shared_memory);
-/// dq_sum to bf16 (backward_dq.cu).
+/// dQ from dq_sum, rounded to bf16 (backward_dq.cu).
 void launch_dq_from_sums(cudaStream_t stream, const BackwardProblem& problem);
 
-/// Lets a kernel take so much dynamic shared memory; for the initializer of a static, as once is enough.
+/// Allows a kernel `bytes` of dynamic shared memory. Called from the initializer of a static, because once is enough.
 template <typename Kernel>
 bool allow_shared_memory(Kernel kernel, int bytes) {
     check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "flashmask_backward");
@@ -63,8 +62,8 @@ bool allow_shared_memory(Kernel kernel, int bytes) {
     return true;
 }
 
-/// x, but the compiler does not know that it is the same in every round of a loop: it works out anew what follows from
-/// x instead of keeping it in registers, which the accumulators need.
+/// Returns x, but hides from the compiler that x is the same in every round of a loop. The compiler then computes
+/// values that depend on x again instead of keeping them in registers, which the accumulators need.
 template <typename T>
 __device__ __forceinline__ T anew(T x) {
     asm volatile("" : "+r"(x));
@@ -76,27 +75,27 @@ __device__ __forceinline__ T anew(T x) {
 
 /// One tile of work: `inner` rows (or columns) from `first`, of one query head.
 struct Step {
-    int head = -1, first = 0;  ///< -1: no step
+    int head = -1, first = 0;  ///< head -1: no step
 
     __device__ explicit operator bool() const { return head >= 0; }
 };
 
-/// All steps of an item of `blocks` (1 or 2) blocks of 64 and one or more query heads, ascending. Every warp walks
-/// alone, and all find the same. A lane holds one word of bits: 65,536 rows are one load.
+/// All steps of an item of `blocks` (1 or 2) blocks of 64 and one or more query heads, in ascending order. Every warp
+/// walks on its own, and all find the same steps. A lane holds one word of bits: one load covers 65,536 rows.
 template <int blocks, int inner>
 class Walk {
   public:
-    /// From query head `head` to the next multiple of `heads`; `first` is the item's first row or column.
+    /// Walks from query head `head` to the next multiple of `heads`; `first` is the item's first row or column.
     __device__ Walk(const BackwardProblem& p, const TileLists& lists, int batch, int first, int head, const int& heads)
         : p_(p), lists_(lists), heads_(heads), batch_(batch), first_(first) {
         open(head);
         advance(0);
     }
 
-    /// The step at hand; none after the last one.
+    /// The current step; none after the last one.
     __device__ const Step& step() const { return step_; }
 
-    /// On to the step after it.
+    /// Goes to the next step.
     __device__ void next() {
         if constexpr (inner < 64) {
             if (step_.first % 64 + inner < 64 && step_.first + inner < lists_.inner) {
@@ -107,15 +106,14 @@ class Walk {
         advance(step_.first >> 11 & ~31);
     }
 
-    /// Lane l gets the word in which the step's bit for the item's block l % 2 is, active (l < 2) or partial (l = 2,
-    /// 3).
+    /// Returns to lane l the word with the step's bit for the item's block l % 2: active (l < 2) or partial (l = 2, 3).
     __device__ unsigned tile_words() const {
         const unsigned lane = anew(threadIdx.x) % 32;
         const int word = step_.first >> 11;
         if (lane >= 4 || (lane % 2 == 1 && !second())) return 0;
         return __ldg((lane < 2 ? lists_.active : lists_.partial) + list_ + (lane % 2 == 1 ? lists_.words : 0) + word);
     }
-    /// From those words: bit i where the i-th block's tile is active, bit 2 + i where it is partial.
+    /// From these words: bit i if the tile of the i-th block is active, bit 2 + i if it is partial.
     __device__ unsigned tiles(unsigned words) const { return __ballot_sync(~0u, words >> (step_.first >> 6 & 31) & 1); }
 
   private:
@@ -132,7 +130,7 @@ class Walk {
         remaining_ = __ldg(lists_.active + list_ + word);
         if (second()) remaining_ |= __ldg(lists_.active + list_ + lists_.words + word);
     }
-    /// To the first bit that remains; `word` is the first of the 32 words at hand.
+    /// Goes to the first remaining bit; `word` is the first of the 32 words that the lanes hold.
     __device__ void advance(int word) {
         unsigned lanes;
         while ((lanes = __ballot_sync(~0u, remaining_ != 0)) == 0) {
@@ -159,14 +157,14 @@ class Walk {
     const int& heads_;
     int batch_, first_;
     Step step_;
-    uint32_t list_;       ///< of the step's head and the first block, in words: 2^32 of them are 16 GB
-    unsigned remaining_;  ///< this lane's word of the step's 32, less the bits done
+    uint32_t list_;       ///< index of the first word for the step's head and the first block; 2^32 words are 16 GB
+    unsigned remaining_;  ///< this lane's word without the bits already visited
 };
 
 // --- The element mask
 // -------------------------------------------------------------------------------------------------
 
-/// The rows that may not see one key. Compares of unsigned differences; an empty range [INT_MAX, INT_MIN) becomes one
+/// The rows that may not see one key, tested by unsigned differences. An empty range [INT_MAX, INT_MIN) becomes the one
 /// row INT_MAX, which no mask has.
 class HiddenRows {
   public:
@@ -211,14 +209,15 @@ __device__ inline uint4 load_shared_chunk(uint32_t address) {
     return r;
 }
 
-/// Starts the copy of a tile of `rows` tokens, of which the first `valid` exist; zeros for the others. `from` exists.
+/// Starts the copy of a tile of `rows` tokens. The first `valid` of them exist, the others become zeros. `from` must
+/// exist.
 template <int rows, int width, int threads>
 __device__ __forceinline__ void copy_tile(uint32_t tile, const __nv_bfloat16* from, int64_t stride, int valid,
                                           unsigned thread) {
     constexpr int chunks = width / 8;
     static_assert(rows * chunks % threads == 0);
     if constexpr (threads % chunks == 0) {
-        // A thread keeps its column. Products with the stride for every row cost more registers than there are.
+        // A thread keeps its column. Multiplying by the stride for every row would take more registers than there are.
         constexpr int down = threads / chunks;
         int row = static_cast<int>(thread / chunks);
         const int column = static_cast<int>(thread % chunks) * 8;
@@ -237,7 +236,7 @@ __device__ __forceinline__ void copy_tile(uint32_t tile, const __nv_bfloat16* fr
     }
 }
 
-/// Writes the `valid` first rows of a tile.
+/// Writes the first `valid` rows of a tile.
 template <int rows, int width, int threads>
 __device__ __forceinline__ void write_tile(__nv_bfloat16* to, int64_t stride, int valid, uint32_t tile,
                                            unsigned thread) {
@@ -252,19 +251,20 @@ __device__ __forceinline__ void write_tile(__nv_bfloat16* to, int64_t stride, in
     }
 }
 
-/// Byte offset that this lane gives to ldmatrix for the 16 x 16 elements at the corner of a tile: matrices 0 and 1 one
-/// below the other, 2 and 3 right of them. So an A operand lies as stored, a B operand [k][n] as its transpose.
+/// Byte offset that this lane passes to ldmatrix for the 16 x 16 elements at the corner of a tile: matrices 0 and 1 one
+/// below the other, 2 and 3 to their right. For an A operand in storage order, or a B operand [k][n] read transposed.
 template <int width>
 __device__ __forceinline__ uint32_t lane_down(unsigned lane) {
     return 2 * swizzled<width>(lane % 16, lane / 16 * 8);
 }
-/// The same with 0 and 1 side by side: a B operand stored as [n][k], an A operand stored as [k][m], as its transpose.
+/// The same with 0 and 1 side by side: for a B operand stored as [n][k], or an A operand stored as [k][m] read
+/// transposed.
 template <int width>
 __device__ __forceinline__ uint32_t lane_across(unsigned lane) {
     return 2 * swizzled<width>(lane % 8 + lane / 16 * 8, lane / 8 % 2 * 8);
 }
-/// From there 16 * `pair` columns to the right, where pair or the address's own columns are 0 in every bit: an XOR
-/// within a line of 64 (or 32) columns, lines by their distance. 16 rows down are a plain sum.
+/// The address 16 * `pair` columns further right, if in every bit either pair or the address's own column is 0: an XOR
+/// within a line of 64 (or 32) columns, plus whole lines. 16 rows further down are a plain sum.
 template <int width>
 __device__ __forceinline__ uint32_t pair_at(uint32_t address, int pair) {
     constexpr int per_line = width % 64 == 0 ? 4 : 2;
@@ -284,8 +284,8 @@ __device__ __forceinline__ void clear(float (&c)[m][n][4]) {
             for (int e = 0; e < 4; ++e) c[i][j][e] = 0;
 }
 
-/// c += A B^T over all `width` columns; a and b address tiles as lane_down and lane_across say. The tiles lie `a_tile`
-/// and `b_tile` bytes after them: constants, added last, they become part of the instruction.
+/// c += A B^T over all `width` columns, with addresses a from lane_down and b from lane_across. The tiles are `a_tile`
+/// and `b_tile` bytes after them: constants that are added last become part of the instruction.
 template <int width, int m, int n>
 __device__ __forceinline__ void multiply_rows(float (&c)[m][n][4], uint32_t a, int a_tile, uint32_t b, int b_tile) {
 #pragma unroll
@@ -306,8 +306,8 @@ __device__ __forceinline__ void multiply_rows(float (&c)[m][n][4], uint32_t a, i
     }
 }
 
-/// c += A B for 16 rows of B and every `apart`-th group of its 16 columns; b addresses the first, as lane_down says,
-/// the tile lies b_tile bytes after it.
+/// c += A B for 16 rows of B and every `apart`-th group of 16 of its columns; b is the address of the first from
+/// lane_down, and the tile is b_tile bytes after it.
 template <int width, int apart, int m, int n>
 __device__ __forceinline__ void multiply_columns(float (&c)[m][n][4], const uint32_t (&a)[m][4], uint32_t b,
                                                  int b_tile) {
@@ -335,8 +335,8 @@ __device__ __forceinline__ void to_operand(uint32_t (&a)[m][4], const float (&c)
         }
 }
 
-/// Accumulators of every `apart`-th group of 16 columns, from group `part`, times `factor`, into a tile; `tile` is the
-/// address of the warp's first row.
+/// Writes accumulators of every `apart`-th group of 16 columns, starting at group `part` and multiplied by `factor`, to
+/// a tile; `tile` is the address of the warp's first row.
 template <int width, int apart, int m, int n>
 __device__ __forceinline__ void stage_tile(uint32_t tile, const float (&c)[m][n][4], int part, float factor,
                                            unsigned lane) {

@@ -1,10 +1,10 @@
-// dQ of the portable backward: by a pass of its own over the query blocks, the same bits in every run, or from the sums
-// that the main kernel (backward.cu) has added to.
+// dQ of the portable backward: by a pass over the query blocks, which gives the same bits in every run, or from the
+// sums of the main kernel (backward.cu).
 //
 // The pass: a CTA has 128 query rows (or 64) of one head, a warp 16 or 32 of them, and walks the active key blocks.
-// Query rows are the rows of the products, so that dS is an A operand as it comes and nothing goes through shared
-// memory but the tiles themselves. Clocks of shared memory per step of 128 rows x 64 keys, at 128 bytes a clock (tensor
-// cores: 3072 for head dim 128 and 1536 for 64 at sm_80's 2048 FLOP a clock):
+// Query rows are the rows of the products, so that dS is already laid out as an A operand and only the tiles themselves
+// pass through shared memory. Clocks of shared memory per step of 128 rows x 64 keys, at 128 bytes per clock (tensor
+// cores: 3072 for head dim 128 and 1536 for 64 at sm_80's 2048 FLOP per clock):
 //     head dim      Q, dO   K, V    K for dQ   sum
 //     128           1024    2048    1024       4096   8 warps of 16 rows
 //     64            512     512     256        1280   4 warps of 32 rows
@@ -18,11 +18,11 @@ template <int head_dim, int warps_, int row_tiles_, int keys_, int stages_, int 
 struct Config {
     static constexpr int dim = head_dim, warps = warps_, threads = 32 * warps;
     static constexpr int row_tiles = row_tiles_, warp_rows = 16 * row_tiles, rows = warps * warp_rows;
-    static constexpr int keys = keys_;                  ///< of a step
-    static constexpr int stages = stages_;              ///< of K and V
-    static constexpr int ctas = ctas_;                  ///< per multiprocessor, which sets the registers
-    static constexpr int chunk = 32;                    ///< keys whose S and dP are in registers
-    static constexpr int blocks = rows == 128 ? 2 : 1;  ///< of 64 rows
+    static constexpr int keys = keys_;                  ///< of one step
+    static constexpr int stages = stages_;              ///< buffers for K and V
+    static constexpr int ctas = ctas_;                  ///< per multiprocessor; limits the registers
+    static constexpr int chunk = 32;                    ///< keys whose S and dP are in registers at a time
+    static constexpr int blocks = rows == 128 ? 2 : 1;  ///< blocks of 64 rows
 
     static constexpr int row_bytes = rows_bytes<dim>(rows), key_bytes = rows_bytes<dim>(keys);
     static constexpr int q = 0, dout = row_bytes, k = 2 * row_bytes, stage_bytes = 2 * key_bytes;
@@ -32,7 +32,7 @@ struct Config {
 template <typename C>
 using Scores = float[C::row_tiles][C::chunk / 8][4];
 template <typename C>
-using PerRow = float[C::row_tiles][2];  ///< of a thread's rows: lane / 4, + 8, in every tile of 16
+using PerRow = float[C::row_tiles][2];  ///< per row of a thread: lane / 4 and lane / 4 + 8 of every tile of 16
 
 template <typename C>
 __device__ __forceinline__ void load_keys(const BackwardProblem& p, int batch, const Step& step, uint32_t stage) {
@@ -44,8 +44,8 @@ __device__ __forceinline__ void load_keys(const BackwardProblem& p, int batch, c
                                            thread);
 }
 
-/// x = S scale log2(e) - lse log2(e), -inf where the key is hidden; then P = 2^x. `row` is the thread's first, `key`
-/// the first of its columns.
+/// P = 2^x with x = S scale log2(e) - lse log2(e), -inf if the key is hidden. `row` and `key` are those of the thread's
+/// first element.
 template <typename C>
 __device__ __forceinline__ void probabilities(Scores<C>& s, const BackwardProblem& p, const PerRow<C>& lse2,
                                               bool partial, int sheet, int row, int key) {
@@ -76,7 +76,8 @@ __device__ __forceinline__ void probabilities(Scores<C>& s, const BackwardProble
             for (int e = 0; e < 4; ++e) s[i][j][e] = exp2_fast(s[i][j][e]);
 }
 
-/// The CTA's item: rows by the plan's order, the heads of the sheet innermost, as they do the same work and share K, V.
+/// The CTA's item: rows in the plan's order, the heads of the sheet innermost, because they do the same work and share
+/// K, V.
 struct Item {
     int batch, sheet, head, row;
 
@@ -90,8 +91,8 @@ struct Item {
     }
 };
 
-/// dQ / scale += dS K of the warp's rows and one step. `own` is the address of the warp's rows in the tile of Q, `row`
-/// the thread's first.
+/// dQ / scale += dS K for the warp's rows and one step. `own` is the address of the warp's rows in the tile of Q, `row`
+/// the thread's first row.
 template <typename C>
 __device__ __forceinline__ void add_step(float (&dq)[C::row_tiles][C::dim / 8][4], const BackwardProblem& p,
                                          const PerRow<C>& lse2, const PerRow<C>& delta, const Step& step, bool partial,
@@ -157,7 +158,7 @@ __global__ void __launch_bounds__(C::threads, C::ctas) dq_by_rows(const __grid_c
         const Step step = walk.step();
         const unsigned words = walk.tile_words();
         wait_copies<0>();
-        __syncthreads();  // the step's tiles are in, and the other stage is read
+        __syncthreads();  // the step's tiles have arrived, and the other stage has been read
         const unsigned tiles = walk.tiles(words) >> warp_row / 64;
         walk.next();
         if constexpr (C::stages == 2) {
@@ -166,7 +167,7 @@ __global__ void __launch_bounds__(C::threads, C::ctas) dq_by_rows(const __grid_c
         }
         if (tiles & 1) add_step<C>(dq, p, lse2, delta, step, tiles & 4, item.sheet, row, own, stage);
         if constexpr (C::stages == 1) {
-            __syncthreads();  // K and V are read
+            __syncthreads();  // K and V have been read
             if (walk.step()) load_keys<C>(p, item.batch, walk.step(), next_stage);
             commit_copies();
         }
@@ -174,15 +175,15 @@ __global__ void __launch_bounds__(C::threads, C::ctas) dq_by_rows(const __grid_c
         stage = next_stage, next_stage = used;
     }
 
-    __syncthreads();  // Q is read: its place takes dQ
+    __syncthreads();  // Q has been read: dQ takes its place
     stage_tile<C::dim, 1>(own + C::q, dq, 0, p.scale, lane);
     __syncthreads();
-    const Item done(p, C::rows);  // once more: the loop has no registers to keep it in
+    const Item done(p, C::rows);  // again, because the loop has no registers to keep it in
     write_tile<C::rows, C::dim, C::threads>(p.dq.row(done.batch, done.row, done.head), p.dq.token, p.rows - done.row,
                                             base + C::q, thread);
 }
 
-/// delta = rowsum(O * dO) and lse2 for 128 rows of one head, dq_sum = 0.
+/// delta = rowsum(O * dO), lse2 and dq_sum = 0 for 128 rows of one head.
 template <int dim>
 __global__ void __launch_bounds__(256) row_statistics(const __grid_constant__ BackwardProblem p, bool with_dq_sum) {
     constexpr int lanes = dim == 96 ? 4 : dim / 8, chunks = dim / 8 / lanes, at_once = 256 / lanes;
@@ -223,14 +224,15 @@ __global__ void __launch_bounds__(256) row_statistics(const __grid_constant__ Ba
     for (int i = 0; i < 128 * dim / 4 / 256; ++i) zero[i * 256 + threadIdx.x] = float4{};
 }
 
-/// dq_sum, accumulators of 16 x 8 tiles, to rows of bf16, times scale: 128 rows of one head.
+/// Converts dq_sum, accumulators of 16 x 8 tiles, to rows of bf16 times scale, for 128 rows of one head.
 template <int dim>
 __global__ void __launch_bounds__(256) dq_from_sums(const __grid_constant__ BackwardProblem p) {
     const int blocks = static_cast<int>(p.padded_rows / 128);
     const int head = static_cast<int>(blockIdx.x) / blocks, first = static_cast<int>(blockIdx.x) % blocks * 128;
     const int b = head / p.heads, h = head % p.heads;
     const float* sums = p.dq_sum + p.statistics(b, h, first) * dim;
-    // A thread takes 8 columns of rows g and g + 8 of a tile, which four lanes had; four threads 32 columns of a row.
+    // A thread takes 8 columns of rows g and g + 8 of a tile, which four lanes computed; four threads take 32 columns
+    // of a row.
 #pragma unroll
     for (int i = 0; i < dim / 32; ++i) {
         const int at = i * 256 + threadIdx.x, g = at / 4 % 8, rest = at / 32;
@@ -268,7 +270,7 @@ void launch_fitting(cudaStream_t stream, const BackwardProblem& p, int shared_me
     launch<Smaller>(stream, p);
 }
 
-/// CTAs of 128 rows of one head.
+/// Number of CTAs of 128 rows of one head.
 unsigned blocks_of_rows(const BackwardProblem& p) {
     return static_cast<unsigned>(int64_t{p.batch} * p.heads * (p.padded_rows / 128));
 }

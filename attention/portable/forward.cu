@@ -1,7 +1,8 @@
 // FlashMask forward for any GPU from sm_80 on: the loop of FlashAttention-2 (arXiv 2307.08691, algorithm 1) over the
-// active tiles of the plan, ascending. A CTA computes 128 query rows of one head (64 at head dim 256); each of its four
-// warps keeps its rows to itself and meets the others only where tiles of keys and values change hands. A tile is
-// copied if it is active for any of the CTA's rows; a warp computes and masks it by its class for the warp's own 64.
+// active tiles of the plan in ascending order. A CTA computes 128 query rows of one head (64 at head dim 256). Each of
+// its four warps works on its own rows and synchronizes with the others only when tiles of keys and values are
+// replaced. A tile is copied if it is active for any of the CTA's rows; a warp computes and masks it by its class for
+// the warp's block of 64 rows.
 
 #include "attention/portable/forward.cuh"
 
@@ -123,7 +124,7 @@ __global__ void __launch_bounds__(threads, Shape<head_dim>::min_ctas(stages))
     write_output<head_dim>(p, o, softmax, memory.own_queries());
 }
 
-/// Prepares the kernel for the current device; how many of its CTAs a multiprocessor runs there at once.
+/// Prepares the kernel for the current device and returns the number of its CTAs that a multiprocessor runs at a time.
 template <int head_dim, int stages>
 int prepare() {
     constexpr int bytes = shared_bytes<head_dim>(stages);
@@ -147,7 +148,7 @@ template <int head_dim>
 void launch(const Problem& problem, int64_t entries, cudaStream_t stream) {
     const int64_t grid = entries * Shape<head_dim>::ctas_per_entry;
     require(grid <= INT_MAX, "flashmask: {} blocks of query rows", grid);
-    // Two stages, unless one lets more CTAs share a multiprocessor: these hide each other's waits better.
+    // Two stages, unless one stage lets more CTAs share a multiprocessor, which hide each other's waits better.
     static const bool two_stages = prepare<head_dim, 2>() >= prepare<head_dim, 1>();
     const auto blocks = static_cast<unsigned>(grid);
     if (two_stages)
@@ -158,7 +159,8 @@ void launch(const Problem& problem, int64_t entries, cudaStream_t stream) {
 }
 
 Heads heads_of(const Tensor& t) {
-    require(t.stride[1] <= INT_MAX, "flashmask: {} elements from token to token", t.stride[1]);
+    require(t.stride[1] <= INT_MAX, "flashmask: a stride of {} elements between tokens does not fit 32 bits",
+            t.stride[1]);
     return {
         .data = as_device<bf16>(t), .batch = t.stride[0], .head = t.stride[2], .token = static_cast<int>(t.stride[1])};
 }
@@ -175,7 +177,7 @@ void portable_forward(const Context& ctx, const FlashMaskForward& args) {
     const GpuTilePlan& plan = args.plan.gpu;
     const int64_t heads = args.q.size(2), sharing = heads / mask.heads, entries = plan.row_order.numel() * sharing;
     if (entries == 0) return;
-    // Only then the largest product is the largest score.
+    // The kernel takes the largest product for the largest score, which needs scale > 0.
     require(args.scale > 0, "flashmask: scale is {}, expected > 0", args.scale);
     constexpr double log2_e = 1.4426950408889634;
     const Problem problem{.q = heads_of(args.q),

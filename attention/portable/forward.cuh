@@ -1,10 +1,10 @@
 #pragma once
-// What the portable forward kernel (attention/portable/forward.cu) is made of: which work a CTA has, the walk over its
-// active tiles, copies into shared memory, the two products, the element mask, the online softmax, the way out. Not for
-// use elsewhere.
+// Parts of the portable forward kernel (attention/portable/forward.cu): the work of a CTA, the walk over its active
+// tiles, copies into shared memory, the two products, the element mask, the online softmax, and the output. Not for use
+// elsewhere.
 //
-// Registers decide the speed: the sums of the output and the scores of a tile fill three quarters of them. What is used
-// once per tile is therefore found again, or waits in shared memory, instead of being kept.
+// Registers limit the speed: output sums and the scores of a tile fill three quarters of them. Values that are used
+// once per tile are therefore computed again or kept in shared memory.
 
 #include <cfloat>
 #include <climits>
@@ -36,13 +36,14 @@ struct Problem {
     int rows, columns, heads;
     int group;                ///< query heads per key/value head
     int mask_heads, sharing;  ///< sharing: query heads per mask head
-    int row_blocks, words;    ///< words: of one row block in a bit map
+    int row_blocks, words;    ///< words: per row block in a bit map
     bool causal;
     float scale;  ///< times log2(e): scores are powers of two
 };
 
-/// Shapes of a head dim. A warp of 32 rows uses every fragment of K and V twice, which halves the traffic of shared
-/// memory: at 16 rows a warp it would take as long as the products do. At 256 registers hold the sums of 16 rows only.
+/// Sizes for a head dim. A warp of 32 rows uses every fragment of K and V twice, which halves the traffic of shared
+/// memory: with 16 rows per warp it would take as long as the products. At head dim 256 registers hold the sums of 16
+/// rows only.
 template <int head_dim>
 struct Shape {
     static constexpr int row_tiles = head_dim == 256 ? 1 : 2;  // of 16 rows, per warp
@@ -54,7 +55,7 @@ struct Shape {
     static constexpr int bounds_bytes = tile * sizeof(int4);
 };
 
-/// The CTA's part of the operands; in shared memory.
+/// The CTA's part of the operands, kept in shared memory.
 struct Place {
     const __nv_bfloat16 *k, *v;
     const int4* bounds;
@@ -67,7 +68,7 @@ constexpr int shared_bytes(int stages) {
     return S::q_bytes + 2 * stages * S::tile_bytes + 2 * S::bounds_bytes + static_cast<int>(sizeof(Place));
 }
 
-/// threadIdx.x, read anew each time: what follows from it is then not kept in registers throughout the kernel.
+/// threadIdx.x, read again each time, so that values that depend on it are not kept in registers throughout the kernel.
 __device__ inline int thread_index() {
     int index;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
@@ -80,11 +81,11 @@ __device__ inline int warp_index() {
     return thread_index() / 32;
 }
 
-/// What a CTA computes. Heads that share a mask are neighbours: they read the same keys at about the same time.
+/// The work of a CTA. Heads that share a mask are neighbours, so that they read the same keys at about the same time.
 template <int head_dim>
 struct Work {
     int sheet, b, h;
-    int block;  ///< of the CTA's first 64 rows
+    int block;  ///< index of the CTA's first 64 rows
 
     __device__ explicit Work(const Problem& p) {
         constexpr int parts = Shape<head_dim>::ctas_per_entry;
@@ -97,15 +98,15 @@ struct Work {
     }
 };
 
-/// The tiles that are active for any warp of the CTA, ascending. Lane l holds word l of a chunk of 32 words: 1024 tiles
-/// between two looks at memory.
+/// The tiles that are active for any warp of the CTA, in ascending order. Lane l holds word l of a chunk of 32 words,
+/// so that memory is read once for 1024 tiles.
 template <int head_dim>
 class TileWalk {
   public:
-    // A tile is one integer, as it takes one register: index * 8 and flags; negative after the last.
+    // A tile is one integer, which takes one register: index * 8 + flags; negative after the last tile.
     static constexpr int mine = 1;         ///< active for this warp
     static constexpr int mine_masked = 2;  ///< partial for this warp
-    static constexpr int masked = 4;       ///< partial for some warp
+    static constexpr int masked = 4;       ///< partial for any warp
     __device__ static int first_column(int found) { return (found >> 3) * tile; }
 
     __device__ explicit TileWalk(const Problem& p) { load(p); }
@@ -147,10 +148,11 @@ class TileWalk {
     uint32_t left_, mine_, mine_masked_, masked_;  // left_: active for some warp and not yet visited
 };
 
-/// Starts the copy of `count` rows from `first` on of one head into a swizzled tile; rows from `end` on become zeros.
+/// Starts the copy of `count` rows of one head, beginning at `first`, into a swizzled tile. Rows from `end` on become
+/// zeros.
 template <int head_dim, int count, bool tail>
 __device__ inline void copy_rows(uint32_t to, const __nv_bfloat16* from, int stride, int first, int end) {
-    // A thread meets its chunk of the row again `step` rows on; 12 chunks take three passes to come round.
+    // A thread returns to the same chunk of the row after `step` rows; with 12 chunks that takes three passes.
     constexpr int chunks = head_dim / 8, step = (threads % chunks == 0 ? 1 : 3) * threads / chunks;
     static_assert(step * chunks % threads == 0 && count % step == 0);
 #pragma unroll
@@ -180,13 +182,13 @@ __device__ inline uint32_t fragment_offset() {
     const int lane = lane_index();
     return swizzled<head_dim>(lane % 16, lane / 16 * 8) * 2;
 }
-/// The same, `step` times 16 columns on: the swizzle permutes within 64 or 32 columns.
+/// The same, `step` * 16 columns further right: the swizzle permutes within 64 or 32 columns.
 template <int head_dim>
 __device__ inline uint32_t columns_on(uint32_t offset, int step) {
     constexpr int period = head_dim % 64 == 0 ? 4 : 2;
     return (offset ^ (step % period * 32)) + step / period * (period * 32);
 }
-/// Bytes of `n` times 16 rows, after which the swizzle repeats.
+/// Bytes of `n` * 16 rows, after which the swizzle repeats.
 template <int head_dim>
 __device__ inline int rows_on(int n) {
     return n * 16 * Shape<head_dim>::row_bytes;
@@ -198,7 +200,7 @@ using Scores = float[row_tiles][tile / 8][4];
 template <int row_tiles, int head_dim>
 using Sums = float[row_tiles][head_dim / 8][4];
 
-/// s = Q K^T; q: the warp's rows.
+/// s = Q K^T; q is the address of the warp's rows.
 template <int head_dim, int row_tiles>
 __device__ inline void multiply_queries(Scores<row_tiles>& s, uint32_t q, uint32_t k, uint32_t offset) {
 #pragma unroll
@@ -253,8 +255,8 @@ __device__ inline void multiply_values(Sums<row_tiles, head_dim>& o, const Score
     }
 }
 
-/// Hidden scores become -inf. `row`: this lane's first; `future`: rows before it may not see the tile's first column,
-/// rows before future + 1 not the second, and so on.
+/// Sets hidden scores to -inf. `row` is this lane's first row. Rows before `future` may not see the tile's first
+/// column, rows before future + 1 its second, and so on.
 template <int row_tiles>
 __device__ inline void hide(Scores<row_tiles>& s, const int4* bounds, int row, int future) {
     const int pair = lane_index() % 4 * 2;
@@ -264,8 +266,8 @@ __device__ inline void hide(Scores<row_tiles>& s, const int4* bounds, int row, i
         for (int e = 0; e < 2; ++e) {
             const int c = n * 8 + pair + e;
             const int4 x = bounds[c];
-            // begin <= i < end is i - begin < end - begin, unsigned. The empty range [INT_MAX, INT_MIN) becomes that of
-            // row INT_MAX alone, and there is no such row.
+            // begin <= i < end is i - begin < end - begin in unsigned numbers. The empty range [INT_MAX, INT_MIN)
+            // becomes the single row INT_MAX, which does not exist.
             const auto lower = static_cast<uint32_t>(x.x), lower_size = static_cast<uint32_t>(x.y) - lower;
             const auto upper = static_cast<uint32_t>(x.z), upper_size = static_cast<uint32_t>(x.w) - upper;
 #pragma unroll
@@ -280,9 +282,9 @@ __device__ inline void hide(Scores<row_tiles>& s, const int4* bounds, int row, i
         }
 }
 
-/// The online softmax of this lane's rows, in powers of two: all sums are divided by 2^max. `max` lags behind the
-/// largest score by up to `lag`: that rounds the same and spares most passes over the sums of the output (the trick of
-/// FlashAttention-4). It starts finite, so that a hidden score gives 2^(-inf - max) = 0 where a row has seen nothing.
+/// The online softmax of this lane's rows, in powers of two: all sums are divided by 2^max. `max` may lag behind the
+/// largest score by up to `lag`: rounding is the same, and most passes over the output sums are saved (a technique of
+/// FlashAttention-4). It starts finite, so that a hidden score gives 2^(-inf - max) = 0 if a row has seen nothing.
 template <int row_tiles>
 struct Softmax {
     static constexpr float lag = 8;
@@ -296,7 +298,7 @@ struct Softmax {
     }
 };
 
-// Over the four lanes that share a row.
+// Reductions over the four lanes that share a row.
 __device__ inline float quad_max(float x) {
     x = fmaxf(x, __shfl_xor_sync(whole_warp, x, 1));
     return fmaxf(x, __shfl_xor_sync(whole_warp, x, 2));
@@ -306,7 +308,7 @@ __device__ inline float quad_sum(float x) {
     return x + __shfl_xor_sync(whole_warp, x, 2);
 }
 
-/// Scores become 2^(scale * score - max); max, sum and o move on.
+/// Scores become 2^(scale * score - max); updates max, sum and o.
 template <int head_dim, int row_tiles>
 __device__ inline void step_softmax(Scores<row_tiles>& s, Softmax<row_tiles>& softmax, Sums<row_tiles, head_dim>& o,
                                     float scale) {
@@ -352,7 +354,7 @@ __device__ inline void step_softmax(Scores<row_tiles>& s, Softmax<row_tiles>& so
         }
 }
 
-/// Divides by the sums; writes the warp's rows and their lse, of which the first `rows` exist. The rows pass through
+/// Divides by the sums and writes the warp's rows and their lse; the first `rows` of them exist. The rows pass through
 /// the shared memory of the warp's queries, so that global memory is written in 16-byte chunks.
 template <int head_dim, int row_tiles>
 __device__ inline void write_rows(const Sums<row_tiles, head_dim>& o, const Softmax<row_tiles>& softmax, char* shared,

@@ -1,15 +1,14 @@
 #pragma once
-// The sm_80 instructions that the portable kernels are made of (PTX ISA: cp.async, ldmatrix, mma), on bf16 tiles in
-// shared memory.
+// The sm_80 instructions of the portable kernels (PTX ISA: cp.async, ldmatrix, mma), on bf16 tiles in shared memory.
 //
 // A shared tile has rows of `width` elements (a multiple of 32). Its 16-byte chunks are swizzled by the row, so that
-// the eight rows of an 8 x 8 matrix, which one ldmatrix phase reads, lie in different banks.
+// the eight rows of an 8 x 8 matrix, which one ldmatrix phase reads, are in different banks.
 //
 // Fragments of mma.m16n8k16, lane l, g = l / 4, t = l % 4:
 //     A (16 x 16): a0 = (g, 2t..), a1 = (g + 8, 2t..), a2 = (g, 2t + 8..), a3 = (g + 8, 2t + 8..)
 //     B (16 x 8):  b0 = (k = 2t.., n = g), b1 = (k = 2t + 8.., n = g)
 //     C (16 x 8):  c0, c1 = (g, 2t..), c2, c3 = (g + 8, 2t..)
-// so that a C fragment pair, rounded to bf16, is an A fragment of the next product without any exchange.
+// so a pair of C fragments, rounded to bf16, is an A fragment of the next product without any exchange.
 
 #include <cuda_bf16.h>
 
@@ -21,8 +20,8 @@ __device__ inline uint32_t shared_address(const void* p) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
-/// Element offset of (row, column) in a swizzled tile of `width` columns; column must start a chunk of 8 to address
-/// one.
+/// Element offset of (row, column) in a swizzled tile of `width` columns; column is a multiple of 8 for the address of
+/// a chunk.
 template <int width>
 __device__ inline int swizzled(int row, int column) {
     static_assert(width % 32 == 0);
@@ -32,7 +31,7 @@ __device__ inline int swizzled(int row, int column) {
     return row * width + ((column >> 3) ^ ((row >> shift) & mask)) * 8 + (column & 7);
 }
 
-/// Copies 16 bytes from global to shared memory in the background; zeros instead where `valid` is false.
+/// Copies 16 bytes from global to shared memory in the background, or writes zeros if `valid` is false.
 __device__ inline void copy_async(uint32_t shared, const void* global, bool valid = true) {
     asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;\n" ::"r"(shared), "l"(global),
                  "r"(valid ? 16 : 0)
@@ -41,13 +40,13 @@ __device__ inline void copy_async(uint32_t shared, const void* global, bool vali
 __device__ inline void commit_copies() {
     asm volatile("cp.async.commit_group;\n" ::: "memory");
 }
-/// Waits until at most `pending` of this thread's latest groups are still under way.
+/// Waits until at most the `pending` latest groups of this thread are still in flight.
 template <int pending>
 __device__ inline void wait_copies() {
     asm volatile("cp.async.wait_group %0;\n" ::"n"(pending) : "memory");
 }
 
-/// Four 8 x 8 matrices; lane l gives the address of row l % 8 of matrix l / 8.
+/// Loads four 8 x 8 matrices; lane l passes the address of row l % 8 of matrix l / 8.
 __device__ inline void load_matrices(uint32_t (&r)[4], uint32_t shared) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -72,7 +71,7 @@ __device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint3
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/// Two floats as bf16, `low` in the lower half.
+/// Two floats as bf16 with `low` in the lower half.
 __device__ inline uint32_t pack_bf16(float low, float high) {
     uint32_t r;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;\n" : "=r"(r) : "f"(high), "f"(low));

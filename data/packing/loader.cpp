@@ -9,12 +9,16 @@ Loader::Loader(const TokenStore& store, PackSchedule schedule, LoaderOptions opt
       schedule_(std::move(schedule)),
       options_(options),
       layout_(schedule_.settings().layout),
-      total_steps_(schedule_.total_steps()) {
+      total_steps_(schedule_.total_steps()),
+      branch_offsets_(options.reference.empty() ? std::vector<int64_t>() : store.branch_offsets()) {
     require(static_cast<int64_t>(schedule_.lengths().size()) == store.size(),
             "schedule of {} samples for a store of {}", schedule_.lengths().size(), store.size());
     require(options.rank >= 0 && options.rank < layout_.ranks, "rank {} of {}", options.rank, layout_.ranks);
     require(options.start_step >= 0 && options.align >= 1 && options.prefetch >= 1,
             "loader: start step {}, align {}, prefetch {}", options.start_step, options.align, options.prefetch);
+    require(options.reference.empty() || std::ssize(options.reference) == branch_offsets_.back(),
+            "loader: {} reference log-probabilities for {} branches", options.reference.size(),
+            branch_offsets_.empty() ? 0 : branch_offsets_.back());
     thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
 }
 
@@ -69,6 +73,15 @@ Batch Loader::load(const PackPlan& plan, int64_t first_pack) const {
     return make_batch(views, options_.align);
 }
 
+std::vector<double> Loader::reference_of(const std::vector<int64_t>& samples) const {
+    std::vector<double> values;
+    if (options_.reference.empty()) return values;
+    for (const int64_t i : samples)
+        values.insert(values.end(), options_.reference.begin() + branch_offsets_[i],
+                      options_.reference.begin() + branch_offsets_[i + 1]);
+    return values;
+}
+
 void Loader::load_all(const std::stop_token& stop) {
     const std::vector<double> weights = store_.target_weights(), pairs = store_.pairs();
     for (int64_t step = options_.start_step; step < total_steps_; ++step) {
@@ -81,7 +94,9 @@ void Loader::load_all(const std::stop_token& stop) {
             std::vector<int64_t> samples;
             for (int64_t p = first_pack; p < first_pack + layout_.per_device_batch; ++p)
                 for (const int64_t i : plan.pack(p)) samples.push_back(i);
-            LoadedBatch loaded{.batch = load(plan, first_pack),
+            Batch batch = load(plan, first_pack);
+            batch.reference = reference_of(samples);
+            LoadedBatch loaded{.batch = std::move(batch),
                                .samples = std::move(samples),
                                .step = step,
                                .micro = micro,

@@ -1,4 +1,4 @@
-// Every body that both devices can run is run on both: f32 and f64 on the CPU, bf16 on a GPU.
+// Tests that fit both devices run on both: f32 and f64 on the CPU, bf16 on a GPU.
 #include "attention/flashmask.h"
 
 #include <gtest/gtest.h>
@@ -22,13 +22,13 @@ class FlashMask : public testing::TestWithParam<Device> {
     bool on_gpu() const { return GetParam() == Device::cuda; }
     Context context() const { return context_on(GetParam()); }
     DType widest() const { return on_gpu() ? DType::bf16 : DType::f64; }
-    /// One of the GPU's head dims by turns, on the CPU `any`.
+    /// One of the GPU's head dims, selected by `turn`; `any` on the CPU.
     int64_t dim(int64_t any, size_t turn = 0) const {
         return on_gpu() ? std::array<int64_t, 4>{64, 128, 96, 256}[turn % 4] : any;
     }
 
-    /// On the CPU the worst relative error against the oracle in double is bounded more tightly than check_flashmask()
-    /// does: by sums of up to some hundred rounded terms. Rounding of logits grows with them.
+    /// On the CPU the bound of the worst relative error is tighter than that of check_flashmask(): the rounding error
+    /// of sums of up to some hundred terms. Rounding errors of logits grow with the logits.
     void expect_dense(const ColumnMask& mask, AttentionSize size, const std::string& name) const {
         const double logits = std::max(1.0, size.range * size.range / 4);
         for (const DType dtype : on_gpu() ? std::vector{DType::bf16} : std::vector{DType::f32, DType::f64}) {
@@ -71,7 +71,7 @@ TEST_P(FlashMask, EqualsDenseForAnyMask) {
     const int64_t longer = on_gpu() ? 4 : 1;  // several of the GPU's tiles, which are always 64 x 64
     for (uint64_t seed = 0; seed < 120; ++seed) {
         const auto s = static_cast<int64_t>(seed);
-        // Mask heads of 1, of each query head, and of groups that cut across those of the key/value heads.
+        // Mask heads: one, one per query head, and groups that do not align with those of the key/value heads.
         const ColumnMask mask =
             random_column_mask(seed, 1 + s % 2, std::array<int64_t, 4>{1, 2, 3, 6}[seed % 4],
                                longer * (s * 17 % 83) + s / 2 % longer, longer * (s * 29 % 71) + s % longer);
@@ -87,7 +87,7 @@ TEST_P(FlashMask, AnyLength) {
     size_t turn = 0;
     for (const int64_t rows : {0, 1, 63, 64, 65, 129})
         for (const int64_t columns : {0, 1, 63, 64, 65, 129})
-            // A row that sees one key alone has gradients of 0: their error is absolute, and has no bound on the CPU.
+            // A row that sees a single key has gradients of 0. Their error is absolute, and has no bound on the CPU.
             for (const bool causal : on_gpu() ? std::vector{true, false} : std::vector{true})
                 expect_dense(causal ? causal_mask(rows, columns) : full_mask(rows, columns),
                              {.heads = 2, .kv_heads = 1, .head_dim = dim(8, turn++)}, causal ? "causal" : "full");
@@ -107,7 +107,7 @@ TEST_P(FlashMask, SheetsOfABatchDiffer) {
 }
 
 TEST_P(FlashMask, LongRowsOfTiles) {
-    // More than 32 tiles in a row block: more than one word of a GPU's bit maps.
+    // More than 32 tiles in a row block take more than one word of a GPU's bit maps.
     const int64_t n = 2200;
     expect_dense(causal_document_mask(n, {70, 1000, n}), {.heads = 1, .kv_heads = 1, .head_dim = dim(16)}, "causal");
     expect_dense(global_sliding_window_mask(n, 70, 100, 40), {.heads = 1, .kv_heads = 1, .head_dim = dim(16)},
@@ -134,7 +134,8 @@ TEST_P(FlashMask, WorksOnSlicesOfPackedRows) {
 }
 
 TEST_P(FlashMask, RowsThatSeeNothing) {
-    // Rows 50.. are padding; rows 0..8 and their keys see and are seen by nobody, in tiles that others use.
+    // Rows from 50 on are padding. Rows 0 to 7 see nothing and their keys are seen by nothing, in tiles that other rows
+    // use.
     const int64_t n = 100;
     ColumnMask mask = prefix_lm_document_mask(n, {50}, {20});
     for (int64_t j = 0; j < n; ++j)
@@ -156,7 +157,7 @@ TEST_P(FlashMask, RowsThatSeeNothing) {
 }
 
 TEST_P(FlashMask, ColumnsThatNobodySees) {
-    // Every third key is hidden, in tiles that others use: its gradients are 0, not nearly 0.
+    // Every third key is hidden, in tiles that others use. Its gradients are exactly 0.
     const int64_t n = 150, heads = 2, kv_heads = 1;
     ColumnMask mask = causal_document_mask(n, {n});
     for (size_t j = 0; j < static_cast<size_t>(n); j += 3) mask.lts[j] = 0;
@@ -168,8 +169,7 @@ TEST_P(FlashMask, ColumnsThatNobodySees) {
 }
 
 TEST_P(FlashMask, HiddenTilesAreNeverRead) {
-    // Documents of whole pairs of tiles: what one holds must not reach the others, not even as NaN; nor must the
-    // padding.
+    // Documents of whole pairs of tiles: NaN in one of them, or in the padding, must not reach the others.
     const ColumnMask mask = document_mask(640, {128, 384, 512});
     const auto spoilt = [](int64_t i) { return (i >= 128 && i < 384) || i >= 512; };
     const auto row = [](const std::vector<double>& values, int64_t i, int64_t width) {
@@ -201,7 +201,7 @@ TEST_P(FlashMask, HiddenTilesAreNeverRead) {
     }
 }
 
-/// Results of both passes, bit by bit.
+/// The bits of the results of both passes.
 std::array<std::vector<uint64_t>, 3> bits_after_run(AttentionCall& call) {
     call.run();
     return {bits_of(call.out), bits_of(call.lse), bits_of(call.dqkv)};
@@ -234,7 +234,7 @@ TEST_P(FlashMask, SameBitsInEveryRun) {
         AttentionCall call(ctx, causal_document_mask(330, {100, 325}), {4, 2, dim(16, turn), widest()});
         const auto first = bits_after_run(call);
         for (int run = 1; run < runs; ++run) ASSERT_TRUE(bits_after_run(call) == first) << "run " << run;
-        // Only dQ may differ where nothing is asked for.
+        // Without `deterministic` only dQ may differ.
         const std::vector<double> dqkv = call.dqkv;
         call.ctx.deterministic = false;
         for (int run = 0; run < std::min(runs, 50); ++run) {
@@ -261,7 +261,7 @@ void expect_same_bits_with_any_threads(const CallSize& size) {
 
 TEST(FlashMaskOnCpu, SameBitsForAnyNumberOfThreads) {
     expect_same_bits_with_any_threads({6, 2, 24, DType::f64});
-    // The usual size of a head, for which OpenBLAS has kernels of its own.
+    // The usual head size, for which OpenBLAS has special kernels.
     expect_same_bits_with_any_threads({2, 1, 128, DType::f32});
 }
 

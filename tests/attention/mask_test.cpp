@@ -14,7 +14,7 @@ namespace {
 
 using Rule = std::function<bool(int64_t i, int64_t j)>;  // may query i see key j?
 
-/// Every pair of `mask` (one batch, one head) against the definition of its family.
+/// Compares every pair of `mask` (one batch, one head) with the definition of its family.
 void expect_visible(const ColumnMask& mask, const Rule& rule) {
     mask.validate();
     const auto dense = mask.dense();
@@ -27,12 +27,12 @@ void expect_visible(const ColumnMask& mask, const Rule& rule) {
 
 const std::vector<int64_t> lengths = {1, 2, 7, 33, 64, 65};
 
-/// Document lists for a length: whole, cut in three with an empty one, one with padding behind it, padding only.
+/// Lists of documents for a length: one document, three with an empty one, one followed by padding, padding only.
 std::vector<std::vector<int64_t>> document_lists(int64_t n) {
     return {{n}, {n / 3, n / 3, n / 2, n}, {n / 4, n * 3 / 4}, {}};
 }
 
-/// Document of a position, -1 in the padding.
+/// Index of the document at a position, -1 for padding.
 int64_t document_of(const std::vector<int64_t>& ends, int64_t position) {
     const auto at = std::upper_bound(ends.begin(), ends.end(), position);
     return at == ends.end() ? -1 : at - ends.begin();
@@ -91,7 +91,7 @@ TEST(MaskBuilders, Documents) {
 
 TEST(MaskBuilders, ShareQuestion) {
     const std::vector<BranchedSample> samples = {{3, {2, 4}}, {0, {5}}, {4, {}}, {2, {1, 0, 3}}};  // 24 tokens
-    // (sample, branch) of each position, branch -1 in the stem.
+    // (sample, branch) of each position; the branch of a stem is -1.
     std::vector<std::pair<int, int>> place;
     for (int s = 0; s < 4; ++s) {
         const auto& sample = samples[static_cast<size_t>(s)];
@@ -212,13 +212,13 @@ TEST(ColumnMask, ValidationNamesWhatIsWrong) {
     broken("heads 0", [](ColumnMask& m) { m.heads = 0; });
     broken("rows 2147483647, columns 2: expected heads from 1, the others 0..2147483646",
            [](ColumnMask& m) { m.rows = 2147483647; });
-    // Out of order, but one range is empty: nothing for backward to trip over.
+    // Out of order, but one range is empty, which is allowed.
     ColumnMask empty_range = good;
     empty_range.uts[0] = empty_range.ute[0] = 6;
     empty_range.validate();
 }
 
-/// Pairs of `mask` that are also within the window.
+/// The pairs of `mask` that are also within the window.
 std::vector<uint8_t> windowed(const ColumnMask& mask, int64_t window) {
     auto dense = mask.dense();
     for (size_t at = 0; at < dense.size(); ++at) {
@@ -244,7 +244,7 @@ TEST(SlidingWindow, IntersectsEveryCausalFamily) {
         }
     }
     EXPECT_EQ(families, 3 * 7);
-    // With padding behind the last document the blockwise mask has both its ranges in use.
+    // With padding after the last document the blockwise mask uses both ranges.
     for (const int64_t w : {1, 4, 10, 40}) {
         const ColumnMask padded = causal_blockwise_mask(33, {10, 20, 28});
         EXPECT_EQ(padded.with_sliding_window(w).dense(), windowed(padded, w));
@@ -268,7 +268,7 @@ TEST(SlidingWindow, IsExactOrRefusedForAnyCausalMask) {
             ++exact;
         } catch (const Error& e) {
             ASSERT_EQ(e.exit(), Exit::config);
-            // Only masks that use both ranges can run out of them.
+            // Only masks that use both ranges can need a third one.
             ASSERT_EQ(mask.vectors, MaskVectors::all) << e.what();
             ++refused;
         }
@@ -321,7 +321,7 @@ TEST(Stack, WidensToACommonForm) {
     expect_stacked({open[0], open[1]}, MaskVectors::lts_ute);
     expect_stacked(open, MaskVectors::all);
     expect_error(Exit::internal, "masks that differ", [&] { stack({causal[0], open[0]}); });
-    expect_error(Exit::internal, "no masks", [] { stack({}); });
+    expect_error(Exit::internal, "expected at least one mask", [] { stack({}); });
 }
 
 TEST(MaskFamilies, AreFoundByName) {

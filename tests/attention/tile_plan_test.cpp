@@ -14,7 +14,7 @@
 namespace colonnade {
 namespace {
 
-/// Every tile of the plan, its transpose, its pair count and its orders against the dense mask.
+/// Compares every tile of the plan, its transpose, its pair count and its orders with the dense mask.
 void expect_exact(const ColumnMask& mask, int64_t tile_rows, int64_t tile_columns, const std::string& name) {
     SCOPED_TRACE(fmt::format("{} {} x {}, tiles {} x {}", name, mask.rows, mask.columns, tile_rows, tile_columns));
     const TilePlan plan = make_tile_plan(mask, tile_rows, tile_columns);
@@ -96,7 +96,7 @@ TEST(TilePlan, IsExactForAnyMask) {
 }
 
 TEST(TilePlan, RecognisesTilesHiddenByTheUnionOfRanges) {
-    // Rows 0..3 of tile 0 hidden by the upper range, 4..7 by the lower one: neither alone covers the tile.
+    // Rows 0..3 of tile 0 are hidden by the upper range, rows 4..7 by the lower one: neither covers the tile alone.
     ColumnMask ranges{.causal = false,
                       .vectors = MaskVectors::all,
                       .rows = 16,
@@ -111,7 +111,7 @@ TEST(TilePlan, RecognisesTilesHiddenByTheUnionOfRanges) {
     EXPECT_EQ(plan.cpu.by_row_begin, (std::vector<int64_t>{0, 0, 1}));
     EXPECT_EQ(plan.cpu.partial_tiles(), 0);
     EXPECT_EQ(plan.cpu.visible_pairs, 64);
-    // A window of one document each: the diagonal tile is left of [j, n) by the causal rule and of the rest by lts = j.
+    // The causal rule hides rows before j, and lts = j hides the rest, so no tile is left.
     ColumnMask nothing{.causal = true, .vectors = MaskVectors::lts, .rows = 16, .columns = 16};
     for (int32_t j = 0; j < 16; ++j) nothing.lts.push_back(j);
     plan = make_tile_plan(nothing, 8, 8);
@@ -151,7 +151,8 @@ TEST(TilePlan, RefusesMasksThatAreNotValid) {
     EXPECT_THROW(make_tile_plan(mask), Error);
 }
 
-// --- The plan of a GPU, against the exact one of the host -----------------------------------------------------------
+// --- The plan of a GPU compared with the exact one of the CPU
+// -----------------------------------------------------------
 
 /// One bit map as downloaded: [sheets, blocks, words of the other blocks].
 struct Map {
@@ -176,7 +177,7 @@ class GpuPlan {
     std::vector<int64_t> column_lags;
     Map row_active, row_partial, column_active, column_partial;
 
-    /// Built in memory that held something else.
+    /// Built in memory with old contents.
     explicit GpuPlan(const ColumnMask& mask) {
         Gpu& gpu = *test_gpu();
         const int64_t sheets = mask.batch * mask.heads;
@@ -218,7 +219,7 @@ void expect_bounds(const ColumnMask& mask, const std::vector<int32_t>& found) {
     EXPECT_EQ(found, expected);
 }
 
-/// Most active tiles first by groups of blocks, ties ascending.
+/// Groups of blocks with most active tiles come first, ties ascending.
 void expect_group_order(const std::vector<int32_t>& order, const Map& active, int64_t sheets, int64_t blocks) {
     const int64_t groups = (active.blocks + blocks - 1) / blocks;
     std::vector<int32_t> expected(static_cast<size_t>(sheets * groups));
@@ -232,8 +233,8 @@ void expect_group_order(const std::vector<int32_t>& order, const Map& active, in
     EXPECT_EQ(order, expected) << "by " << blocks;
 }
 
-/// Row by row, how many slots each pair of column blocks must begin after the next one so as to be behind it wherever
-/// they meet; and all slots.
+/// Computes row by row the number of slots by which each pair of column blocks must start after the next pair to be
+/// behind it in all shared rows, and the number of all slots.
 void expect_lags(const std::vector<int64_t>& found, const Map& active, int64_t sheets) {
     std::vector<int64_t> expected(2);
     for (int64_t sheet = 0; sheet < sheets; ++sheet)
@@ -252,8 +253,8 @@ void expect_lags(const std::vector<int64_t>& found, const Map& active, int64_t s
     EXPECT_EQ(found, expected);
 }
 
-/// The plan has every tile that the exact one has, and none of its full tiles is partial in truth; where the mask is
-/// `structured` it has no other ones.
+/// The plan has every tile of the exact plan, and none of its full tiles is partial in the exact plan. If the mask is
+/// `structured` it has no other tiles.
 void expect_gpu_plan(const ColumnMask& mask, bool structured, const std::string& name) {
     SCOPED_TRACE(fmt::format("{} {} x {}, batch {}, {} heads", name, mask.rows, mask.columns, mask.batch, mask.heads));
     const GpuPlan gpu(mask);
@@ -331,7 +332,8 @@ TEST_F(GpuTilePlanTest, AnyLength) {
 }
 
 TEST_F(GpuTilePlanTest, RecognisesTilesHiddenByTheChainOfRanges) {
-    // Hidden in column j: the future, [uts, ute) from within it on, [lts, lte) from where that ends.
+    // Column j hides the future, then [uts, ute), which begins within the future, then [lts, lte), which begins where
+    // that ends.
     ColumnMask mask{.causal = true, .vectors = MaskVectors::all, .rows = 256, .columns = 256};
     for (int32_t j = 0; j < 256; ++j) {
         mask.uts.push_back(std::min(j, 64)), mask.ute.push_back(100);
@@ -339,7 +341,7 @@ TEST_F(GpuTilePlanTest, RecognisesTilesHiddenByTheChainOfRanges) {
     }
     expect_gpu_plan(mask, false, "chain");
     const GpuPlan plan(mask);
-    // Columns 64..127 see from row 128 on: the future hides rows 0..63, [64, 100) and [100, 128) follow on it.
+    // Columns 64..127 are seen from row 128 on: the future hides rows 0..63, then follow [64, 100) and [100, 128).
     EXPECT_FALSE(plan.row_active.bit(0, 0, 1));
     EXPECT_FALSE(plan.row_active.bit(0, 1, 1));
     EXPECT_TRUE(plan.row_active.bit(0, 2, 1));

@@ -1,12 +1,12 @@
 #pragma once
-// Random samples of several answers to one prompt, and the same answers with prompts of their own.
+// Random samples with several answers to one prompt, and the same answers with prompts of their own.
 
 #include "tests/support/tiny_model.h"
 #include "train/objectives/preference_objective.h"
 
 namespace colonnade {
 
-/// Unlike random_sample(): every token of an answer is learned.
+/// A sample of random_sample() in which every token of an answer has a loss.
 inline Sample tree(uint64_t seed, int64_t stem, const std::vector<int64_t>& answers, int64_t vocab) {
     Sample s = random_sample(seed, stem, answers, vocab);
     for (size_t i = static_cast<size_t>(s.branch_begins[0]); i < s.weights.size(); ++i) s.weights[i] = 1;
@@ -14,7 +14,7 @@ inline Sample tree(uint64_t seed, int64_t stem, const std::vector<int64_t>& answ
     return s;
 }
 
-/// Answer `branch` alone after its own copy of the prompt.
+/// Answer `branch` alone, after a copy of the prompt.
 inline Sample answer_of(const Sample& s, size_t branch) {
     const auto begin = [&](size_t b) {
         return b < s.branch_begins.size() ? s.branch_begins[b] : static_cast<int32_t>(s.tokens.size());
@@ -28,7 +28,7 @@ inline Sample answer_of(const Sample& s, size_t branch) {
     return alone;
 }
 
-/// The same sample without a stem: every answer with the prompt of its own.
+/// The same sample without a stem: every answer has its own copy of the prompt.
 inline Sample repeated(const Sample& s) {
     Sample all;
     all.margin = s.margin;
@@ -41,7 +41,7 @@ inline Sample repeated(const Sample& s) {
     return all;
 }
 
-/// Stage dpo with nothing but the sigmoid loss.
+/// Stage dpo with the sigmoid loss alone.
 inline std::shared_ptr<const Objective> sigmoid_objective() {
     PreferenceMix mix;
     mix.count = 1;

@@ -1,5 +1,6 @@
 #pragma once
-// One FlashMask call on packed rows, [q heads | k heads | v heads], on either device; its data as doubles on the host.
+// One FlashMask call on packed rows [q heads | k heads | v heads] on either device, with its data as doubles on the
+// host.
 
 #include <bit>
 #include <cmath>
@@ -62,13 +63,13 @@ class AttentionCall {
                 scratch_};
     }
 
-    /// Of the mask as it is now.
+    /// Makes the plan of the current mask.
     void make_plan() { plan = make_tile_plan(ctx, plan_memory_, mask); }
     void write() const {
         write_values(ctx, qkv_, [&](int64_t i) { return qkv[static_cast<size_t>(i)]; });
         write_values(ctx, dout_, [&](int64_t i) { return dout[static_cast<size_t>(i)]; });
     }
-    /// Both passes; results that a kernel leaves out stay NaN.
+    /// Runs both passes. Results that a kernel does not write stay NaN.
     void run() {
         write();
         for (const Tensor& result : {out_, lse_, dqkv_})
@@ -77,7 +78,7 @@ class AttentionCall {
         flashmask_backward(ctx, backward());
         out = read_values(ctx, out_), lse = read_values(ctx, lse_), dqkv = read_values(ctx, dqkv_);
     }
-    /// Results of the last run against dense attention.
+    /// Compares the results of the last run with dense attention.
     AttentionCheck check() const {
         const auto inputs = read_values(ctx, qkv_);  // as rounded
         const int64_t h = size_.heads, g = size_.kv_heads;
@@ -138,7 +139,7 @@ class AttentionCall {
     Arena arena_;
 };
 
-/// The bits of results, for comparisons that tell -0 from 0 and that NaN equals itself in.
+/// The bits of results, for comparisons in which -0 differs from 0 and NaN equals itself.
 inline std::vector<uint64_t> bits_of(const std::vector<double>& values) {
     std::vector<uint64_t> bits;
     for (const double value : values) bits.push_back(std::bit_cast<uint64_t>(value));

@@ -1,5 +1,5 @@
 #pragma once
-// One forward pass of a learner's model outside of a step, in memory of its own.
+// One forward pass of a learner's model outside of a step, in its own memory.
 
 #include "layers/linear.h"
 #include "tests/support/tiny_model.h"
@@ -9,20 +9,11 @@ namespace colonnade {
 class ForwardPass {
   public:
     ForwardPass(const Learner& learner, const Batch& batch, bool adapters = true)
-        : learner_(learner),
-          arena_(lay_out(batch)),
-          masks_(learner.context(), learner.config(), batch.mask, mask_memory_) {
+        : learner_(learner), arena_(lay_out(batch)) {
         const Context ctx = learner.context();
-        batch_.fill(ctx, batch, batch.target_weight, learner.config().vocab_size);
-        learner.model().forward(ctx,
-                                {.packs = batch.packs,
-                                 .length = batch.length,
-                                 .tokens = batch_.tokens,
-                                 .positions = batch_.positions,
-                                 .token_index = batch_.token_index,
-                                 .masks = masks_,
-                                 .adapters = adapters},
-                                acts_);
+        batch_.fill(ctx, learner.config(), batch, batch.target_weight);
+        batch_.input.adapters = adapters;
+        learner.model().forward(ctx, batch_.input, acts_);
     }
     ForwardPass(const ForwardPass&) = delete;
     ForwardPass& operator=(const ForwardPass&) = delete;
@@ -46,20 +37,17 @@ class ForwardPass {
         const ModelConfig& c = learner_.config();
         const LearnerOptions& options = learner_.options();
         const DType dtype = options.compute_dtype();
-        batch_ = BatchTensors::lay_out(arena, batch.tokens_total(), std::ssize(batch.rows));
-        mask_memory_ = AttentionMasks::Memory::lay_out(arena, c, batch.packs, batch.length);
-        acts_ = Activations::lay_out(arena, c, batch.packs, batch.length, dtype, false, Recompute::none,
-                                     options.lora ? &*options.lora : nullptr);
+        batch_ = DeviceBatch::lay_out(arena, c, BatchShape::of(batch), Answers::none);
+        acts_ = Activations::lay_out(
+            arena, c, {.packs = batch.packs, .length = batch.length, .dtype = dtype, .lora = options.lora});
         logits_ = arena.tensor("logits", dtype, {batch.tokens_total(), c.vocab_size});
     }
 
     const Learner& learner_;
-    BatchTensors batch_;
-    AttentionMasks::Memory mask_memory_;
+    DeviceBatch batch_;
     Activations acts_;
     Tensor logits_;
     Arena arena_;
-    AttentionMasks masks_;
 };
 
 }  // namespace colonnade

@@ -1,6 +1,5 @@
 #pragma once
-// What the tests of Hopper's instructions share: a fixture that skips where there is no Hopper GPU, and how their kernels are
-// launched.
+// For tests of Hopper's instructions: a fixture that skips without a Hopper GPU, and the launch of test kernels.
 
 #include <gtest/gtest.h>
 
@@ -25,7 +24,7 @@ class HopperCase : public testing::Test {
         static const Context context{.device = Device::cuda, .gpu = test_gpu()};
         return context;
     }
-    /// Small integers, exact in every format.
+    /// Random small integers, exact in every format.
     Tensor integers(DType dtype, std::initializer_list<int64_t> shape, uint64_t stream) {
         const Tensor t = arena_->tensor("", dtype, shape);
         write_values(ctx(), t, [&](int64_t i) {
@@ -54,7 +53,7 @@ void launch(const Context& ctx, Kernel* kernel, unsigned ctas, int threads, Args
 }
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-/// Dynamic shared memory of the kernels, from a 1024-byte boundary on.
+/// Dynamic shared memory of a kernel from its first 1024-byte boundary.
 __device__ inline char* aligned_memory() {
     extern __shared__ char shared[];
     const uint32_t start = hopper::shared_address(shared);

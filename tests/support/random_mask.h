@@ -15,7 +15,7 @@ inline ColumnMask random_column_mask(uint64_t seed, int64_t batch, int64_t heads
                                      MaskVectors::lts_ute};
     ColumnMask m{.causal = below(2) == 1, .batch = batch, .heads = heads, .rows = rows, .columns = columns};
     m.vectors = forms[below(m.causal ? 4 : 5)];
-    // Columns come in runs of equal bounds, so that empty and full tiles turn up as well.
+    // Columns come in runs of equal bounds, so that there are also empty and full tiles.
     int64_t cut[4] = {};
     for (int64_t i = 0; i < batch * heads * columns; ++i) {
         if (below(8) == 0 || i == 0) {

@@ -1,6 +1,6 @@
 #pragma once
-// What the micro-steps of one optimizer step come to: sums of the loss, and gradients. For tests that lay the same samples
-// out in different ways.
+// The result of the micro-steps of one optimizer step: loss sums and gradients. For tests that lay out the same samples
+// in different ways.
 
 #include <gtest/gtest.h>
 
@@ -15,12 +15,12 @@ struct Outcome {
 };
 
 inline Outcome run(Learner& learner, const std::vector<Batch>& batches, double total) {
-    learner.zero_gradients();
-    for (const Batch& batch : batches) learner.accumulate(learner.context(), batch, total);
+    learner.begin_step();
+    for (const Batch& batch : batches) learner.accumulate(learner.context(), batch, {.total = total});
     return {learner.loss(), numbers_of(learner, learner.gradients())};
 }
 
-/// Of tests over families and dtypes.
+/// The name of a test over families and dtypes.
 inline std::string name_of_case(const testing::TestParamInfo<std::tuple<Architecture, DType>>& test) {
     return std::string(name_of(std::get<0>(test.param))) + "_" + name_of(std::get<1>(test.param));
 }

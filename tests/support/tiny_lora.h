@@ -1,5 +1,5 @@
 #pragma once
-// Small models with adapters whose numbers are random, and what compares their gradients.
+// Small models with random adapters, and their gradients.
 
 #include "tests/support/relative_error.h"
 #include "tests/support/tiny_model.h"
@@ -12,22 +12,13 @@ inline LoraSettings lora_of(std::set<std::string> targets = {}, int64_t rank = 3
     return {.rank = rank, .alpha = 5, .targets = std::move(targets)};
 }
 
-/// tiny_learner's model as a frozen base; A and B are random numbers.
+/// The model of tiny_learner as a frozen base, with random adapters.
 inline std::unique_ptr<Learner> lora_learner(const ModelConfig& config, DType dtype, const LoraSettings& lora,
-                                             int64_t packs, int64_t length, Recompute recompute = Recompute::none,
-                                             std::shared_ptr<const Objective> objective = nullptr,
-                                             ReferenceForward reference = {}) {
-    if (!objective) objective = std::make_shared<LanguageModelObjective>();
-    auto learner = std::make_unique<Learner>(config, LearnerOptions{.max_packs = packs,
-                                                                    .max_length = length,
-                                                                    .head_chunk = 7,
-                                                                    .dtype = dtype,
-                                                                    .recompute = recompute,
-                                                                    .gpu = dtype == DType::bf16 ? test_gpu() : nullptr,
-                                                                    .seed = 11,
-                                                                    .lora = lora,
-                                                                    .objective = std::move(objective),
-                                                                    .reference = std::move(reference)});
+                                             int64_t packs, int64_t length, const TinyOptions& options = {}) {
+    LearnerOptions with_lora = tiny_options(dtype, packs, length, options);
+    with_lora.seed = 11;
+    with_lora.lora = lora;
+    auto learner = std::make_unique<Learner>(config, with_lora);
     const auto base = tiny_learner(config, DType::f64, 1, 2);
     learner->fill_base([&](const Parameter& p, const Tensor& into) {
         const double* from = base->weights().as<double>() + p.begin;
@@ -39,11 +30,11 @@ inline std::unique_ptr<Learner> lora_learner(const ModelConfig& config, DType dt
     return learner;
 }
 
-/// The same as a model whose weights are merged, for full training.
+/// The same model with its adapters merged, for full training.
 inline std::unique_ptr<Learner> merged_learner(const Learner& learner, DType dtype) {
     const LoraSettings& lora = *learner.options().lora;
-    auto merged = tiny_learner(learner.config(), dtype, learner.options().max_packs, learner.options().max_length, 1,
-                               Recompute::none, learner.options().objective);
+    auto merged = tiny_learner(learner.config(), dtype, learner.options().max_packs, learner.options().max_length,
+                               {.objective = learner.options().objective});
     const auto pairs = numbers_of(learner, learner.weights()), base = numbers_of(learner, learner.base());
     merged->fill_weights([&](const Tensor& weights) {
         dispatch_float(weights.dtype, [&]<typename T>() {
@@ -57,8 +48,9 @@ inline std::unique_ptr<Learner> merged_learner(const Learner& learner, DType dty
 }
 
 inline std::vector<double> gradients_of(Learner& learner, const std::vector<Batch>& batches, double total) {
-    learner.zero_gradients();
-    for (const Batch& batch : batches) learner.accumulate(learner.context(nullptr, true), batch, total);
+    learner.begin_step();
+    for (const Batch& batch : batches)
+        learner.accumulate(learner.context({.deterministic = true}), batch, {.total = total});
     return numbers_of(learner, learner.gradients());
 }
 inline std::vector<double> gradients_of(Learner& learner, const Batch& batch) {

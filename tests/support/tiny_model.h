@@ -1,5 +1,5 @@
 #pragma once
-// Small models and random packed batches for the tests of the train folder.
+// Small models and random packed batches for the tests of train/.
 
 #include <memory>
 
@@ -27,7 +27,7 @@ inline ModelConfig tiny_config(Architecture architecture, bool tied = true) {
     return c;
 }
 
-/// The same with sizes that the GPU's kernels take, and weights that leave the logits of usual size.
+/// The same with sizes that the kernels of a GPU take, and weights that give logits of usual size.
 inline ModelConfig small_config(Architecture architecture, bool tied = true) {
     ModelConfig c = tiny_config(architecture, tied);
     c.vocab_size = 203;
@@ -38,26 +38,28 @@ inline ModelConfig small_config(Architecture architecture, bool tied = true) {
     return c;
 }
 
-/// Random weights everywhere, norms around 1 and biases too, so that nothing is right by accident. All are bf16's own
-/// numbers, so that every dtype and device sees the same.
+/// Random weights everywhere, also for norms (around 1), biases and both matrices of adapters, so that nothing is right
+/// by accident. bf16 can hold all of them, so that every dtype and device sees the same.
 inline void randomize(Learner& learner, uint64_t seed) {
+    const auto draw = [&](const Parameter& p, uint64_t i) {
+        const Philox matrix{seed, p.stream}, vector{seed + 1, static_cast<uint64_t>(p.begin)};
+        if (p.decay) return learner.config().initializer_range * matrix.normal(i);
+        return (p.init == Init::ones ? 1 : 0) + 0.2 * vector.normal(i);
+    };
     learner.fill_weights([&](const Tensor& weights) {
-        initialize(learner.config(), learner.parameters(), seed, weights);
         dispatch_float(weights.dtype, [&]<typename T>() {
             T* w = weights.as<T>();
             for (const Parameter& p : learner.parameters().all())
                 for (int64_t i = 0; i < p.size(); ++i) {
-                    T& x = w[p.begin + i];
-                    if (!p.decay)
-                        x += static_cast<T>(
-                            0.2 * Philox{seed + 1, static_cast<uint64_t>(p.begin)}.normal(static_cast<uint64_t>(i)));
-                    x = float_from_bf16(bf16_from_float(static_cast<float>(x)));
+                    const auto x = static_cast<float>(draw(p, static_cast<uint64_t>(i)));
+                    w[p.begin + i] = float_from_bf16(bf16_from_float(x));
                 }
         });
     });
 }
 
-/// A sample of `stem` + branches tokens; about two in three branch tokens are learned, with weights 1 and 0.5.
+/// A sample with a stem and branches of these lengths; about two in three branch tokens have a loss, of weight 1 or
+/// 0.5.
 inline Sample random_sample(uint64_t seed, int64_t stem, const std::vector<int64_t>& branches, int64_t vocab) {
     Sample s;
     const Philox random{seed, 7};
@@ -77,21 +79,28 @@ inline Sample random_sample(uint64_t seed, int64_t stem, const std::vector<int64
     return s;
 }
 
-/// On the CPU in f32 or f64; bf16 means the GPU.
+struct TinyOptions {
+    Recompute recompute = Recompute::none;
+    std::shared_ptr<const Objective> objective{};  ///< null: the language model's
+    Reference reference = Reference::batches;
+};
+inline LearnerOptions tiny_options(DType dtype, int64_t packs, int64_t length, const TinyOptions& options) {
+    LearnerOptions result{.max_packs = packs,
+                          .max_length = length,
+                          .head_chunk = 7,
+                          .dtype = dtype,
+                          .recompute = options.recompute,
+                          .gpu = dtype == DType::bf16 ? test_gpu() : nullptr,
+                          .reference = options.reference};
+    if (options.objective) result.objective = options.objective;
+    return result;
+}
+
+/// A learner with random weights: on the CPU in f32 or f64, on the GPU if dtype is bf16.
 inline std::unique_ptr<Learner> tiny_learner(const ModelConfig& config, DType dtype, int64_t packs, int64_t length,
-                                             uint64_t seed = 1, Recompute recompute = Recompute::none,
-                                             std::shared_ptr<const Objective> objective = nullptr,
-                                             ReferenceForward reference = {}) {
-    if (!objective) objective = std::make_shared<LanguageModelObjective>();
-    auto learner = std::make_unique<Learner>(config, LearnerOptions{.max_packs = packs,
-                                                                    .max_length = length,
-                                                                    .head_chunk = 7,
-                                                                    .dtype = dtype,
-                                                                    .recompute = recompute,
-                                                                    .gpu = dtype == DType::bf16 ? test_gpu() : nullptr,
-                                                                    .objective = std::move(objective),
-                                                                    .reference = std::move(reference)});
-    randomize(*learner, seed);
+                                             const TinyOptions& options = {}) {
+    auto learner = std::make_unique<Learner>(config, tiny_options(dtype, packs, length, options));
+    randomize(*learner, 1);
     return learner;
 }
 
@@ -102,7 +111,7 @@ inline std::vector<double> numbers_of(const Tensor& tensor) {
     return values;
 }
 
-/// The numbers of a tensor of the learner, wherever it lives.
+/// The numbers of a tensor of the learner, on either device.
 inline std::vector<double> numbers_of(const Learner& learner, const Tensor& tensor) {
     return numbers_of(HostCopy::of(learner.options().gpu, tensor).tensor());
 }

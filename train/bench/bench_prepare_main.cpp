@@ -43,7 +43,7 @@ Time timed(Work&& work) {
     return {seconds_since(start), static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC};
 }
 
-Time median(const std::vector<Time>& times) {
+Time median_time(const std::vector<Time>& times) {
     std::vector<double> seconds, cpu_seconds;
     for (const Time& t : times) seconds.push_back(t.seconds), cpu_seconds.push_back(t.cpu_seconds);
     return {median(seconds), median(cpu_seconds)};
@@ -125,7 +125,7 @@ Json measure(const Config& config, int runs) {
                    run + 1, ours.back().seconds, ours.back().cpu_seconds, theirs.back().seconds,
                    theirs.back().cpu_seconds);
     }
-    const Time a = median(ours), b = median(theirs);
+    const Time a = median_time(ours), b = median_time(theirs);
     return {{"threads", request.threads},
             {"runs", runs},
             {"samples", samples},

@@ -6,6 +6,7 @@
 
 #include "engine/device/device.h"
 #include "train/bench/model_shapes.h"
+#include "train/folders/initial_weights.h"
 #include "train/run/learner_options.h"
 #include "train/run/machine.h"
 
@@ -52,11 +53,9 @@ void draw_pairs(BenchmarkRun& run, const ShapeRequest& r) {
     const int64_t pairs = run.steps * run.layout.packs_per_step() * per_row, vocab = run.session.model.vocab_size;
     run.session.train.store = random_pairs(lengths, pairs, vocab, static_cast<uint64_t>(c.seed));
     if (c.stage != Stage::dpo) return;
-    std::vector<double> logps;
     for (int64_t i = 0; i < pairs; ++i)
         for (const int64_t answer : {lengths.chosen, lengths.rejected})
-            logps.push_back(-static_cast<double>(answer) * std::log(static_cast<double>(vocab)));
-    run.reference = ReferenceTable(run.session.train.store, std::move(logps));
+            run.reference.push_back(-static_cast<double>(answer) * std::log(static_cast<double>(vocab)));
 }
 
 void draw_samples(BenchmarkRun& run, int64_t mean_length) {
@@ -87,22 +86,12 @@ constexpr int64_t distinct_weights = 1'048'573;
 
 /// Fills all weights, including a frozen base and a head trained beside adapters.
 void fill_randomly(const Session& session, Learner& learner) {
-    const auto seed = static_cast<uint64_t>(session.config.seed);
-    const auto fill = [&](const Parameter& p, const Tensor& into) {
-        ParameterList one;
-        one.add(p.name, p.shape);
-        initialize(session.model, one, seed + static_cast<uint64_t>(p.begin), into, distinct_weights);
-    };
-    const ParameterList& list = learner.parameters();
-    if (!learner.options().lora)
-        return learner.fill_weights(
-            [&](const Tensor& flat) { initialize(session.model, list, seed, flat, distinct_weights); });
-    learner.fill_base(fill);
-    learner.fill_weights([&](const Tensor& flat) {
-        initialize_lora(list, seed, flat);
-        for (const Parameter& p : list.all())
-            if (!is_low_rank(p)) fill(p, flat.slice(0, p.begin, p.begin + p.size()));
-    });
+    const Initialization random{.seed = static_cast<uint64_t>(session.config.seed),
+                                .range = session.model.initializer_range,
+                                .distinct = distinct_weights};
+    if (learner.options().lora)
+        learner.fill_base([&](const Parameter& p, const Tensor& into) { initialize(p, random, into); });
+    learner.fill_weights([&](const Tensor& flat) { initialize(learner.parameters(), random, flat); });
 }
 
 }  // namespace
@@ -148,8 +137,8 @@ std::string plan_of_shape(const ShapeRequest& request, const Ranks& ranks) {
 void fill_weights_and_reference(BenchmarkRun& run, Learner& learner, const Context& ctx, const Ranks& ranks) {
     ranks.together("weights", [&] {
         if (run.random_weights) return fill_randomly(run.session, learner);
-        load_or_initialize(run.session, learner);
-        if (learner.objective().needs_reference() && !learner.options().reference)
+        load_or_initialize(run.session.config, learner);
+        if (learner.objective().needs_reference() && learner.options().reference == Reference::batches)
             run.reference = make_references(run.session, learner, ctx, ranks).train;
     });
 }

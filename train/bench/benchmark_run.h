@@ -40,8 +40,9 @@ struct BenchmarkRun {
     bool random_weights = false;   ///< true for a shape
     std::vector<Batch> batches{};  ///< micro-batches in order, if no samples are packed
     StepLayout layout{};
-    int64_t steps = 0;           ///< number of steps with micro-batches
-    ReferenceTable reference{};  ///< of the samples, if the objective needs a precomputed one
+    int64_t steps = 0;  ///< that there are micro-batches for
+    std::vector<double>
+        reference{};  ///< log-probabilities of all branches, if the objective compares with a kept reference
     bool has_pairs() const { return session.config.rows() == RowKind::preferences; }
 };
 

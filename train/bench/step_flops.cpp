@@ -38,7 +38,7 @@ double useful_flops(const ModelConfig& m, const Batch& batch, const StepWork& wo
     int64_t adapters = 0;
     if (lora) {
         const ParameterList list = lora_parameters(m, *lora);
-        for (const Parameter& p : list.all()) adapters += is_low_rank(p) ? p.size() : 0;
+        for (const Parameter& p : list.all()) adapters += p.is_adapter() ? p.size() : 0;
     }
     const double step = (lora ? 4 : 6) * blocks + (lora && !lora->head ? 4 : 6) * head + 12 * pairs +
                         6 * static_cast<double>(adapters) * tokens;

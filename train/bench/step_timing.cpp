@@ -26,10 +26,11 @@ class MicroBatches {
         if (run.batches.empty()) {
             const Config& c = run.session.config;
             const TokenStore& store = run.session.train.store;
-            loader_.emplace(store,
-                            PackSchedule(store.lengths(),
-                                         {.packing = train_packing(c), .layout = run.layout, .max_steps = run.steps}),
-                            LoaderOptions{.rank = ranks.rank(), .document_mask = c.document_mask});
+            loader_.emplace(
+                store,
+                PackSchedule(store.lengths(),
+                             {.packing = train_packing(c), .layout = run.layout, .max_steps = run.steps}),
+                LoaderOptions{.rank = ranks.rank(), .document_mask = c.document_mask, .reference = run.reference});
             return;
         }
         for (size_t i = 0; i < run.batches.size(); ++i) {
@@ -49,8 +50,7 @@ class MicroBatches {
             return {run_.batches.at(at), totals_[at / of_step()]};
         }
         loaded_ = loader_->next();
-        require(loaded_.has_value(), "there are micro-batches for only {} steps", run_.steps);
-        if (!run_.reference.logps().empty()) run_.reference.attach(*loaded_);
+        require(loaded_.has_value(), "there are micro-batches for {} steps only", run_.steps);
         return {loaded_->batch, objective_.total(loaded_->step_totals)};
     }
 
@@ -83,12 +83,12 @@ Step start_step(const Stepping& s, const Context& ctx) {
     const Config& c = s.run.session.config;
     const LearnerOptions& options = s.learner.options();
     const StepWork work{.lora = options.lora ? &*options.lora : nullptr,
-                        .reference_forward = static_cast<bool>(options.reference)};
+                        .reference_forward = options.reference == Reference::base};
     Step step;
-    s.learner.zero_gradients();
+    s.learner.begin_step();
     for (int64_t i = 0; i < s.run.layout.accumulation; ++i) {
         const MicroBatches::Micro micro = s.micro_batches.next();
-        s.learner.accumulate(ctx, micro.batch, micro.total, i + 1 == s.run.layout.accumulation);
+        s.learner.accumulate(ctx, micro.batch, {.total = micro.total, .last = i + 1 == s.run.layout.accumulation});
         step.flops += useful_flops(s.run.session.model, micro.batch, work);
         step.pairs += micro.batch.pairs;
         step.tokens += micro.batch.tokens_total();
@@ -247,7 +247,9 @@ Json describe(const BenchmarkRun& run, const Learner& learner, const Gpu* gpu) {
         {"accumulation", run.layout.accumulation},
         {"length", c.packing_length}};
     if (learner.objective().needs_reference())
-        report["reference"] = learner.options().reference ? "base" : run.random_weights ? "constant" : "precomputed";
+        report["reference"] = learner.options().reference == Reference::base ? "base"
+                              : run.random_weights                           ? "constant"
+                                                                             : "precomputed";
     return report;
 }
 
@@ -263,7 +265,7 @@ Json time_steps(BenchmarkRun& run, const StepCounts& counts, const Ranks& ranks)
     const LearnerOptions options = learner_options(c, ranks, gpu.get(), communicator.get());
     const Arena plan = Learner::plan(session.model, options, session.device);
     Learner learner(session.model, options);
-    const Context ctx = learner.context(nullptr, c.deterministic);
+    const Context ctx = learner.context({.deterministic = c.deterministic});
     fill_weights_and_reference(run, learner, ctx, ranks);
 
     MicroBatches micro_batches(run, learner.objective(), ranks);
@@ -272,7 +274,8 @@ Json time_steps(BenchmarkRun& run, const StepCounts& counts, const Ranks& ranks)
     const std::vector<Step> steps = run_steps(stepping, ctx, counts.timed);
     // Phases are timed in extra steps, because their events sit between the kernels.
     Profile profile;
-    const std::vector<Step> profiled = run_steps(stepping, learner.context(&profile, c.deterministic), counts.profiled);
+    const std::vector<Step> profiled =
+        run_steps(stepping, learner.context({.profile = &profile, .deterministic = c.deterministic}), counts.profiled);
     if (gpu) gpu->collect_phases(profile);
     std::vector<Step> alone;
     if (ranks.several()) {

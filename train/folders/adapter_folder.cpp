@@ -6,8 +6,10 @@
 #include <set>
 
 #include "engine/io/files.h"
+#include "engine/io/json.h"
 #include "engine/io/json_keys.h"
 #include "engine/io/safetensors.h"
+#include "train/model/weight_folder.h"
 
 namespace colonnade {
 namespace {
@@ -108,8 +110,7 @@ void load_adapter(const std::string& folder, const ParameterList& list, const Te
         fail(Exit::data, "{}: the tensors do not fit adapter_config.json and the model: {}{}", path, problems.front(),
              more);
     }
-    for (const Parameter& p : list.all())
-        reader.read(*reader.find(std::string(prefix) + p.name), flat.slice(0, p.begin, p.begin + p.size()));
+    for (const Parameter& p : list.all()) reader.read(*reader.find(std::string(prefix) + p.name), slice_of(flat, p));
 }
 
 void remove_adapter(const std::string& folder) {
@@ -119,7 +120,7 @@ void remove_adapter(const std::string& folder) {
 void write_adapter(const std::string& folder, const AdapterConfig& c, const ParameterList& list, const Tensor& flat) {
     std::vector<NamedTensor> tensors = named_tensors(list, flat);
     for (NamedTensor& t : tensors) t.name = std::string(prefix) + t.name;
-    const bool score = !list.all().empty() && list.all().front().name == "score.weight";
+    const bool score = list.find(Role::score_head) != nullptr;
     remove_adapter(folder);
     write_safetensors_file(folder + weights_name, tensors);
     // All keys that PEFT writes, defaults included: other readers have other defaults.

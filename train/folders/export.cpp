@@ -5,7 +5,8 @@
 #include "data/text/chat_template.h"
 #include "engine/io/files.h"
 #include "train/folders/adapter_folder.h"
-#include "train/run/session.h"
+#include "train/folders/initial_weights.h"
+#include "train/model/weight_folder.h"
 
 namespace colonnade {
 namespace {

@@ -10,14 +10,14 @@
 namespace colonnade {
 namespace {
 
-constexpr int64_t prefill = 512;  // tokens of a prompt that are read at one time
+constexpr int64_t prefill = 512;  // tokens of a prompt that are read at a time
 
 struct Piece {
     Activations acts;
     Tensor logits;
     static Piece lay_out(Arena& arena, const ModelConfig& config, int64_t tokens) {
         Piece p;
-        p.acts = Activations::lay_out(arena, config, 1, tokens, DType::f32, false);
+        p.acts = Activations::lay_out(arena, config, {.length = tokens});
         p.logits = arena.tensor("logits", DType::f32, {tokens, config.vocab_size});
         return p;
     }
@@ -46,17 +46,16 @@ Tensor Generator::feed(const Context& ctx, std::span<const int32_t> tokens) {
             "{} tokens do not fit after {} of {}", count, cache_.length, max_length_);
     std::vector<int32_t> positions(tokens.size());
     std::iota(positions.begin(), positions.end(), static_cast<int32_t>(cache_.length));
-    const AttentionMasks masks(ctx, config_, causal_mask(count, cache_.length + count));
     const auto view = [&](const int32_t* ids) { return Tensor(const_cast<int32_t*>(ids), DType::i32, {count}); };
     arena_.release(cache_end_);
     Piece piece = Piece::lay_out(arena_, config_, count);
-    model_.forward(ctx,
-                   {.packs = 1,
-                    .length = count,
-                    .tokens = view(tokens.data()),
-                    .positions = view(positions.data()),
-                    .masks = masks},
-                   piece.acts, &cache_);
+    TransformerInput input{.packs = 1,
+                           .length = count,
+                           .tokens = view(tokens.data()),
+                           .positions = view(positions.data()),
+                           .masks = AttentionMasks::lay_out(arena_, config_, 1, count)};
+    input.masks.fill(ctx, causal_mask(count, cache_.length + count));
+    model_.forward(ctx, input, piece.acts, &cache_);
     cache_.length += count;
     linear_forward(ctx, {.out = piece.logits, .in = piece.acts.hidden, .weight = model_.weights().head});
     return piece.logits;
@@ -65,7 +64,7 @@ Tensor Generator::feed(const Context& ctx, std::span<const int32_t> tokens) {
 int32_t choose_token(std::span<const float> logits, const GenerateOptions& options, uint64_t index) {
     const auto is_nan = [](float x) { return std::isnan(x); };
     if (std::any_of(logits.begin(), logits.end(), is_nan))
-        fail(Exit::numerics, "token {}: the logits hold NaN; the model's weights are no good", index);
+        fail(Exit::numerics, "token {}: the logits contain NaN: the weights of the model are bad", index);
     const auto best = std::max_element(logits.begin(), logits.end());
     if (options.temperature <= 0) return static_cast<int32_t>(best - logits.begin());
     std::vector<int32_t> order(logits.size());
@@ -92,7 +91,7 @@ void Generator::read(const Context& ctx, std::span<const int32_t> prompt,
     const auto length = static_cast<int64_t>(prompt.size());
     if (length == 0) fail(Exit::data, "the prompt is empty");
     if (length > max_length_)
-        fail(Exit::data, "the prompt has {} tokens, the cache holds {} with the answer", length, max_length_);
+        fail(Exit::data, "the prompt has {} tokens, but prompt and answer together may have {}", length, max_length_);
     reset();
     for (int64_t at = 0; at < length; at += prefill)
         on_logits(
@@ -110,7 +109,7 @@ std::vector<int32_t> Generator::generate(const Context& ctx, std::span<const int
                                          const GenerateOptions& options) {
     const auto length = static_cast<int64_t>(prompt.size());
     if (length == max_length_)
-        fail(Exit::data, "the prompt has {} tokens, the cache holds {} with the answer", length, max_length_);
+        fail(Exit::data, "the prompt has {} tokens, but prompt and answer together may have {}", length, max_length_);
     Tensor logits;
     read(ctx, prompt, [&](const Tensor& piece) { logits = piece; });
 

@@ -1,10 +1,57 @@
 #include "train/model/parameters.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "engine/device/philox.h"
 
 namespace colonnade {
+namespace {
+
+/// Adds the entries that the model has; each group of one view is aligned.
+void add_entries(ParameterList& list, const ModelConfig& config, std::span<const ParameterEntry> entries,
+                 int64_t layer) {
+    const bool in_block = layer >= 0 && layer < config.num_hidden_layers;
+    const ParameterEntry* before = nullptr;
+    for (const ParameterEntry& e : entries) {
+        if (!e.exists(config)) continue;
+        if (!before || !(before->view == e.view)) list.align();
+        before = &e;
+        Parameter p{.name = in_block ? fmt::format("model.layers.{}.{}", layer, e.name) : e.name,
+                    .shape = {e.rows(config)},
+                    .decay = e.decay,
+                    .init = e.init,
+                    .role = e.role,
+                    .layer = layer};
+        if (e.columns) p.shape.push_back(e.columns(config));
+        list.add(std::move(p));
+    }
+}
+
+/// Extends a view by a parameter that follows it in memory.
+void extend(Tensor& view, const Tensor& flat, const Parameter& p) {
+    const int64_t columns = p.shape.size() == 2 ? p.shape[1] : 1;
+    const int64_t rows = (view.rank == 0 ? 0 : view.size(0)) + p.shape[0];
+    const Tensor all = flat.slice(0, p.end() - rows * columns, p.end());
+    view = p.shape.size() == 2 ? all.view({rows, columns}) : all;
+}
+
+template <typename T>
+void draw(const Parameter& p, const Initialization& how, T* w) {
+    const int64_t n = p.size(), drawn = std::min(n, how.distinct);
+    const Philox random{how.seed, p.stream};
+    const bool normal = p.init == Init::normal;
+    const double bound = normal ? 0 : 1 / std::sqrt(static_cast<double>(p.shape[1]));
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < drawn; ++i) {
+        const auto at = static_cast<uint64_t>(i);
+        w[i] = static_cast<T>(normal ? how.range * random.normal(at) : bound * (2 * random.uniform(at) - 1));
+    }
+#pragma omp parallel for schedule(static)
+    for (int64_t i = drawn; i < n; ++i) w[i] = w[i % drawn];
+}
+
+}  // namespace
 
 int64_t Parameter::size() const {
     int64_t n = 1;
@@ -12,10 +59,16 @@ int64_t Parameter::size() const {
     return n;
 }
 
-void ParameterList::add(std::string name, std::vector<int64_t> shape) {
-    const bool matrix = shape.size() == 2;
-    all_.push_back({std::move(name), std::move(shape), size_, matrix});
-    size_ += all_.back().size();
+bool Parameter::in_block() const {
+    return is_adapter() || !entry_of(role).view.of_model;
+}
+
+void ParameterList::add(Parameter parameter) {
+    constexpr uint64_t adapter_streams = uint64_t{1} << 62;  // apart from the streams of the model's own parameters
+    parameter.begin = size_;
+    parameter.stream = all_.size() | (parameter.is_adapter() ? adapter_streams : 0);
+    size_ = parameter.end();
+    all_.push_back(std::move(parameter));
 }
 
 void ParameterList::align() {
@@ -23,48 +76,34 @@ void ParameterList::align() {
     size_ = (size_ + elements - 1) / elements * elements;
 }
 
-ParameterList::ParameterList(const ModelConfig& c) {
-    const int64_t h = c.hidden_size, f = c.intermediate_size, q = c.query_width(), kv = c.kv_width();
-    if (c.score_head)
-        add("score.weight", {1, h});
-    else if (!c.tie_word_embeddings)
-        add("lm_head.weight", {c.vocab_size, h});
-    align();
-    add("model.norm.weight", {h});
-    for (int64_t l = c.num_hidden_layers - 1; l >= 0; --l) {
-        const std::string layer = fmt::format("model.layers.{}.", l);
-        // A group is contiguous: its members form one matrix (or bias) together.
-        const auto group = [&](std::initializer_list<std::pair<const char*, int64_t>> members, int64_t in, bool bias) {
-            align();
-            for (const auto& [name, out] : members) add(layer + name + ".weight", {out, in});
-            align();
-            if (bias)
-                for (const auto& [name, out] : members) add(layer + name + ".bias", {out});
-        };
-        group({{"mlp.down_proj", h}}, f, c.mlp_bias);
-        group({{"mlp.gate_proj", f}, {"mlp.up_proj", f}}, h, c.mlp_bias);
-        align();
-        add(layer + "post_attention_layernorm.weight", {h});
-        group({{"self_attn.o_proj", h}}, q, c.o_bias);
-        if (c.qk_norm) {
-            align();
-            add(layer + "self_attn.q_norm.weight", {c.head_dim});
-            align();
-            add(layer + "self_attn.k_norm.weight", {c.head_dim});
-        }
-        group({{"self_attn.q_proj", q}, {"self_attn.k_proj", kv}, {"self_attn.v_proj", kv}}, h, c.qkv_bias);
-        align();
-        add(layer + "input_layernorm.weight", {h});
-    }
-    align();
-    add("model.embed_tokens.weight", {c.vocab_size, h});
+ParameterList::ParameterList(const ModelConfig& config) {
+    const ParameterTable& table = parameter_table();
+    add_entries(*this, config, table.head, config.num_hidden_layers);
+    for (int64_t layer = config.num_hidden_layers - 1; layer >= 0; --layer)
+        add_entries(*this, config, table.block, layer);
+    add_entries(*this, config, table.embedding, embedding_layer);
     align();
 }
 
-const Parameter& ParameterList::find(const std::string& name) const {
-    for (const Parameter& p : all_)
-        if (p.name == name) return p;
-    fail(Exit::internal, "no parameter '{}'", name);
+const Parameter* ParameterList::find(Role role) const {
+    const auto found = std::ranges::find(all_, role, &Parameter::role);
+    return found == all_.end() ? nullptr : &*found;
+}
+
+const Parameter* ParameterList::find(Role role, int64_t layer, std::optional<Role> adapted) const {
+    const auto found = std::ranges::find_if(
+        all_, [&](const Parameter& p) { return p.role == role && p.layer == layer && p.adapted == adapted; });
+    return found == all_.end() ? nullptr : &*found;
+}
+
+const Parameter* ParameterList::named(std::string_view name) const {
+    const auto found = std::ranges::find(all_, name, &Parameter::name);
+    return found == all_.end() ? nullptr : &*found;
+}
+
+const Parameter* ParameterList::head() const {
+    const Parameter* const score = find(Role::score_head);
+    return score ? score : find(Role::lm_head);
 }
 
 int64_t ParameterList::count() const {
@@ -73,115 +112,54 @@ int64_t ParameterList::count() const {
     return n;
 }
 
-ModelParameters view_parameters(const ModelConfig& c, const ParameterList& list, const Tensor& flat) {
-    const auto slice = [&](const std::string& first, int64_t elements) {
-        const int64_t begin = list.find(first).begin;
-        return flat.slice(0, begin, begin + elements);
-    };
-    const auto matrix = [&](const std::string& first, int64_t rows, int64_t columns) {
-        return slice(first, rows * columns).view({rows, columns});
-    };
-    const int64_t h = c.hidden_size, f = c.intermediate_size;
-    ModelParameters m;
-    m.embedding = matrix("model.embed_tokens.weight", c.vocab_size, h);
-    if (c.score_head)
-        m.head = matrix("score.weight", 1, h);
-    else
-        m.head = c.tie_word_embeddings ? m.embedding : matrix("lm_head.weight", c.vocab_size, h);
-    m.final_norm = slice("model.norm.weight", h);
-    for (int64_t l = 0; l < c.num_hidden_layers; ++l) {
-        const std::string layer = fmt::format("model.layers.{}.", l);
-        BlockParameters b;
-        b.input_norm = slice(layer + "input_layernorm.weight", h);
-        b.qkv = matrix(layer + "self_attn.q_proj.weight", c.qkv_width(), h);
-        if (c.qkv_bias) b.qkv_bias = slice(layer + "self_attn.q_proj.bias", c.qkv_width());
-        if (c.qk_norm) {
-            b.q_norm = slice(layer + "self_attn.q_norm.weight", c.head_dim);
-            b.k_norm = slice(layer + "self_attn.k_norm.weight", c.head_dim);
-        }
-        b.o = matrix(layer + "self_attn.o_proj.weight", h, c.query_width());
-        if (c.o_bias) b.o_bias = slice(layer + "self_attn.o_proj.bias", h);
-        b.post_attention_norm = slice(layer + "post_attention_layernorm.weight", h);
-        b.gate_up = matrix(layer + "mlp.gate_proj.weight", 2 * f, h);
-        b.down = matrix(layer + "mlp.down_proj.weight", h, f);
-        if (c.mlp_bias) {
-            b.gate_up_bias = slice(layer + "mlp.gate_proj.bias", 2 * f);
-            b.down_bias = slice(layer + "mlp.down_proj.bias", h);
-        }
-        m.blocks.push_back(b);
-    }
-    return m;
+Tensor slice_of(const Tensor& flat, const Parameter& p) {
+    return flat.slice(0, p.begin, p.end());
 }
 
-void initialize(const ModelConfig& config, const ParameterList& list, uint64_t seed, const Tensor& flat,
-                int64_t distinct) {
-    dispatch_float(flat.dtype, [&]<typename T>() {
-        T* data = flat.as<T>();
-        const int64_t size = flat.numel();
-#pragma omp parallel for schedule(static)
-        for (int64_t i = 0; i < size; ++i) data[i] = 0;
-        for (size_t index = 0; index < list.all().size(); ++index) {
-            const Parameter& p = list.all()[index];
-            T* w = data + p.begin;
-            const int64_t n = p.size();
-            if (!p.decay) {
-                const bool norm = p.name.ends_with("norm.weight");
-                std::fill_n(w, n, norm ? T{1} : T{0});
-                continue;
-            }
-            const Philox random{seed, index};
-            const int64_t drawn = std::min(n, distinct);
-#pragma omp parallel for schedule(static)
-            for (int64_t i = 0; i < drawn; ++i)
-                w[i] = static_cast<T>(config.initializer_range * random.normal(static_cast<uint64_t>(i)));
-#pragma omp parallel for schedule(static)
-            for (int64_t i = drawn; i < n; ++i) w[i] = w[i % drawn];
+Tensor view_of(const Tensor& flat, const Parameter& p) {
+    const Tensor slice = slice_of(flat, p);
+    return p.shape.size() == 2 ? slice.view({p.shape[0], p.shape[1]}) : slice;
+}
+
+ModelParameters view_parameters(const ParameterList& list, const Tensor& flat) {
+    ModelParameters model;
+    for (const Parameter& p : list.all()) {
+        const ParameterEntry::View& view = entry_of(p.role).view;
+        if (view.of_model) {
+            extend(model.*view.of_model, flat, p);
+            continue;
         }
+        if (std::ssize(model.blocks) <= p.layer) model.blocks.resize(static_cast<size_t>(p.layer) + 1);
+        BlockParameters& block = model.blocks[static_cast<size_t>(p.layer)];
+        extend(view.of_block ? block.*view.of_block : block.linear[view.projection].*view.part, flat, p);
+    }
+    if (model.head.rank == 0) model.head = model.embedding;
+    return model;
+}
+
+bool is_overwritten(const Parameter& p, const ModelConfig& config) {
+    if (p.role == Role::embedding) return config.tie_word_embeddings && !config.score_head;  // it is the head
+    return p.role == Role::lm_head || (!p.is_adapter() && entry_of(p.role).is_projection_weight());
+}
+
+void initialize(const Parameter& p, const Initialization& how, const Tensor& into) {
+    dispatch_float(into.dtype, [&]<typename T>() {
+        T* const w = into.as<T>();
+        if (p.init == Init::normal || p.init == Init::uniform)
+            draw(p, how, w);
+        else
+            std::fill_n(w, p.size(), p.init == Init::ones ? T{1} : T{0});
     });
 }
 
-WeightFolder::WeightFolder(const ParameterList& list, const ModelConfig& config, const std::string& folder)
-    : reader_(folder) {
-    std::vector<std::string> problems;
-    const auto begins_here = [&](const Parameter& p) { return p.name == "score.weight" && !reader_.find(p.name); };
-    for (const Parameter& p : list.all()) {
-        const TensorInfo* info = reader_.find(p.name);
-        if (begins_here(p)) continue;
-        if (!info)
-            problems.push_back(fmt::format("'{}' {} is missing", p.name, shape_text(p.shape)));
-        else if (info->shape != p.shape)
-            problems.push_back(fmt::format("'{}' is {}, config.json makes it {}", p.name, shape_text(info->shape),
-                                           shape_text(p.shape)));
-    }
-    for (const TensorInfo& info : reader_.tensors()) {
-        const bool known =
-            std::any_of(list.all().begin(), list.all().end(), [&](const Parameter& p) { return p.name == info.name; });
-        const bool ignored = info.name.ends_with("rotary_emb.inv_freq") ||
-                             ((config.tie_word_embeddings || config.score_head) && info.name == "lm_head.weight");
-        if (!known && !ignored)
-            problems.push_back(
-                fmt::format("'{}' {} belongs to no part of the model", info.name, shape_text(info.shape)));
-    }
-    if (!problems.empty()) {
-        constexpr size_t shown = 12;
-        const size_t more = problems.size() > shown ? problems.size() - shown : 0;
-        problems.resize(problems.size() - more);
-        fail(Exit::data, "{}: the tensors do not fit config.json: {}{}", folder, fmt::join(problems, "; "),
-             more ? fmt::format("; and {} more", more) : "");
-    }
-}
-
-void load_weights(const ParameterList& list, const ModelConfig& config, const std::string& folder, const Tensor& flat) {
-    const WeightFolder weights(list, config, folder);
-    for (const Parameter& p : list.all())
-        if (weights.has(p)) weights.read(p, flat.slice(0, p.begin, p.begin + p.size()));
-}
-
-std::vector<NamedTensor> named_tensors(const ParameterList& list, const Tensor& flat) {
-    std::vector<NamedTensor> tensors;
-    for (auto p = list.all().rbegin(); p != list.all().rend(); ++p)
-        tensors.push_back({p->name, flat.slice(0, p->begin, p->begin + p->size()), p->shape});
-    return tensors;
+void initialize(const ParameterList& list, const Initialization& how, const Tensor& flat) {
+    dispatch_float(flat.dtype, [&]<typename T>() {
+        T* const data = flat.as<T>();
+        const int64_t size = flat.numel();
+#pragma omp parallel for schedule(static)
+        for (int64_t i = 0; i < size; ++i) data[i] = 0;
+    });
+    for (const Parameter& p : list.all()) initialize(p, how, slice_of(flat, p));
 }
 
 }  // namespace colonnade

@@ -1,41 +1,62 @@
 #pragma once
 // Parameters: every weight of the model in one flat buffer, in the order in which backward finishes their gradients, so
-// that gradient buckets, optimizer state and shards are plain slices. A parameter has its Hugging Face name; q, k and v
-// (and gate and up) lie side by side, so that each group is one matrix to a matmul.
+// that gradient buckets, optimizer state and shards are plain slices. Which parameters a model has is said by the table
+// in train/model/parameter_table.h.
 
-#include <array>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
-#include "engine/io/safetensors.h"
 #include "layers/gradient.h"
-#include "layers/low_rank.h"
-#include "train/model/model_config.h"
+#include "train/model/parameter_table.h"
 
 namespace colonnade {
+
+/// The layer of the embedding. Blocks have layers 0, 1, ...; the final norm and the head have num_hidden_layers.
+constexpr int64_t embedding_layer = -1;
 
 struct Parameter {
     std::string name;  ///< "model.layers.0.self_attn.q_proj.weight"
     std::vector<int64_t> shape;
     int64_t begin = 0;  ///< offset in the flat buffer, in elements
-    bool decay = true;  ///< weight decay: matrices yes, norms and biases no
+    bool decay = true;  ///< weight decay: on for matrices, off for norms and biases
+    Init init = Init::normal;
+    Role role{};
+    int64_t layer = 0;              ///< embedding_layer: the embedding; num_hidden_layers: the final norm and the head
+    std::optional<Role> adapted{};  ///< for lora_a and lora_b: the weight that they adapt
+    uint64_t stream = 0;            ///< Philox stream of its initial numbers; set by ParameterList::add()
+
     int64_t size() const;
+    int64_t end() const { return begin + size(); }
+    bool in_block() const;
+    /// Whether it is part of an adapter. A head that is trained together with adapters is not.
+    bool is_adapter() const { return role == Role::lora_a || role == Role::lora_b; }
 };
 
-/// A list of parameters and where each lies.
+/// A list of parameters with their places in the flat buffer.
 class ParameterList {
   public:
     ParameterList() = default;
-    /// Those of a model; a pure function of its config.
+    /// The parameters of a model; a pure function of its config.
     explicit ParameterList(const ModelConfig& config);
-    const std::vector<Parameter>& all() const { return all_; }
-    const Parameter& find(const std::string& name) const;
-    int64_t size() const { return size_; }  ///< elements of the flat buffer, gaps for alignment included (they stay 0)
-    int64_t count() const;                  ///< learned numbers, gaps apart
 
-    /// Appends one, right behind the last.
-    void add(std::string name, std::vector<int64_t> shape);
-    /// The next one begins at a multiple of 64 elements.
+    const std::vector<Parameter>& all() const { return all_; }
+    int64_t size() const { return size_; }  ///< elements of the flat buffer, with gaps for alignment (they stay 0)
+    int64_t count() const;                  ///< trained numbers: without the gaps
+
+    /// Finds the parameter with a role. All of these return null if the list has none.
+    const Parameter* find(Role role) const;
+    /// Finds the one in a layer; for lora_a and lora_b, the one that adapts this weight.
+    const Parameter* find(Role role, int64_t layer, std::optional<Role> adapted = {}) const;
+    /// Finds a parameter by its name in files.
+    const Parameter* named(std::string_view name) const;
+    /// The head, if it has a matrix of its own.
+    const Parameter* head() const;
+
+    /// Appends a parameter; its `begin` becomes the end of the list.
+    void add(Parameter parameter);
+    /// Lets the next parameter begin at a multiple of 64 elements.
     void align();
 
   private:
@@ -43,59 +64,34 @@ class ParameterList {
     int64_t size_ = 0;
 };
 
-/// The matrix products of a block. Several linear layers share one where their weights lie side by side.
-enum class Product : uint8_t { qkv, o, gate_up, down };
-constexpr size_t products = 4;
+/// The part of a flat buffer that belongs to a parameter: [size], and in its own shape.
+Tensor slice_of(const Tensor& flat, const Parameter& parameter);
+Tensor view_of(const Tensor& flat, const Parameter& parameter);
 
-/// Views into a flat buffer (weights or gradients) as the model's ops want them.
-struct BlockParameters {
-    Tensor input_norm;             ///< [hidden]
-    Tensor qkv, qkv_bias;          ///< [query + 2 kv widths, hidden]; bias may be empty
-    Tensor q_norm, k_norm;         ///< [head_dim], or empty
-    Tensor o, o_bias;              ///< [hidden, query width]
-    Tensor post_attention_norm;    ///< [hidden]
-    Tensor gate_up, gate_up_bias;  ///< [2 * intermediate, hidden]
-    Tensor down, down_bias;        ///< [hidden, intermediate]
-    /// By Product; each may be empty (train/model/lora.h).
-    std::array<LowRank, products> adapters;
-};
-struct ModelParameters {
-    Tensor embedding;   ///< [vocab, hidden]
-    Tensor final_norm;  ///< [hidden]
-    Tensor head;        ///< [vocab, hidden]; the embedding itself where tied. Of a reward model [1, hidden]
-    std::vector<BlockParameters> blocks;
-};
-/// Views of gradients, and how the ops that make them leave those of matrices and the head: overwritten by the first
-/// micro-step of a step, which saves clearing and reading them. All others add up, and begin at zero.
-struct ModelGradients : ModelParameters {
+/// Views of all parameters of a model. If the head is tied, its view is the embedding's.
+ModelParameters view_parameters(const ParameterList& list, const Tensor& flat);
+
+/// Where backward puts gradients.
+struct ModelGradients {
+    const ModelParameters& views;  ///< empty view: the gradient is not computed
+    /// Weights of linear layers and the head. The first micro-step of a step overwrites, which saves clearing and
+    /// reading them. All other gradients accumulate.
     Grad matrices = Grad::accumulate;
+    bool embedding = true;  ///< false: the caller adds the gradient of the embedding itself
 };
-ModelParameters view_parameters(const ModelConfig& config, const ParameterList& list, const Tensor& flat);
+/// Whether backward writes this gradient as ModelGradients::matrices says.
+bool is_overwritten(const Parameter& parameter, const ModelConfig& config);
 
-/// Normal(0, initializer_range) matrices, ones for norms, zeros for biases; a pure function of the seed. A matrix larger
-/// than `distinct` repeats its first so many numbers.
-void initialize(const ModelConfig& config, const ParameterList& list, uint64_t seed, const Tensor& flat,
-                int64_t distinct = INT64_MAX);
-
-/// The weights of a Hugging Face folder. Missing, unexpected and misshapen tensors are listed at once (Exit::data).
-/// `...rotary_emb.inv_freq` and a tied lm_head.weight are skipped. A reward model may begin as a language model: then
-/// lm_head.weight is skipped, too, and score.weight may be missing.
-class WeightFolder {
-  public:
-    WeightFolder(const ParameterList& list, const ModelConfig& config, const std::string& folder);
-    bool has(const Parameter& parameter) const { return reader_.find(parameter.name) != nullptr; }
-    /// `into`: as many elements, contiguous, in host memory.
-    void read(const Parameter& parameter, const Tensor& into) const {
-        reader_.read(*reader_.find(parameter.name), into);
-    }
-
-  private:
-    SafetensorsReader reader_;
+struct Initialization {
+    uint64_t seed = 0;
+    double range = 0.02;           ///< standard deviation of normal numbers: ModelConfig::initializer_range
+    int64_t distinct = INT64_MAX;  ///< a larger matrix repeats its first `distinct` numbers
 };
-/// Reads every parameter; a missing score.weight keeps what `flat` holds.
-void load_weights(const ParameterList& list, const ModelConfig& config, const std::string& folder, const Tensor& flat);
-
-/// (name, view) of every parameter in a flat buffer, embedding first, head last.
-std::vector<NamedTensor> named_tensors(const ParameterList& list, const Tensor& flat);
+/// Fills `into` with the initial numbers of a parameter: normal for matrices, ones for norms, zeros for biases; uniform
+/// in +-1 / sqrt(in_features) for A of an adapter, zeros for B. They depend on the seed and the place in the list
+/// alone.
+void initialize(const Parameter& parameter, const Initialization& how, const Tensor& into);
+/// The same for a whole list; clears the gaps.
+void initialize(const ParameterList& list, const Initialization& how, const Tensor& flat);
 
 }  // namespace colonnade

@@ -29,7 +29,7 @@ void LanguageModelObjective::run(const Context& ctx, const ObjectiveStep& s) con
     head_loss(ctx, {.nll = b.nll,
                     .correct = b.correct,
                     .dhidden = s.gradients ? b.dhidden : Tensor(),
-                    .dweight = s.gradients ? s.gradients->head : Tensor(),
+                    .dweight = s.gradients ? s.gradients->views.head : Tensor(),
                     .dweight_mode = s.gradients ? s.gradients->matrices : Grad::accumulate,
                     .logits = b.logits,
                     .hidden = b.hidden,
@@ -40,15 +40,15 @@ void LanguageModelObjective::run(const Context& ctx, const ObjectiveStep& s) con
     add_loss_sums(ctx, {.sums = s.sums.slice(0, 0, 3), .nll = b.nll, .correct = b.correct, .weights = s.batch.weights});
 }
 
-std::vector<Metric> LanguageModelObjective::metrics(const LossSums& sums, bool evaluation) const {
+std::vector<Metric> LanguageModelObjective::metrics(const LossSums& sums, Phase phase) const {
     std::vector<Metric> metrics;
-    if (evaluation) metrics.emplace_back("perplexity", std::exp(sums.mean()));
+    if (phase == Phase::evaluation) metrics.emplace_back("perplexity", std::exp(sums.mean()));
     metrics.emplace_back("mean_token_accuracy", sums.accuracy());
     return metrics;
 }
 
-std::string LanguageModelObjective::figures(const LossSums& sums, bool evaluation) const {
-    if (!evaluation) return fmt::format("loss {:.4f}", sums.mean());
+std::string LanguageModelObjective::figures(const LossSums& sums, Phase phase) const {
+    if (phase == Phase::training) return fmt::format("loss {:.4f}", sums.mean());
     return fmt::format("loss {:.4f}, perplexity {:.2f}, accuracy {:.1f} %, {:.0f} targets", sums.mean(),
                        std::exp(sums.mean()), 100 * sums.accuracy(), sums.weight);
 }

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "train/optimizer/cuda_kernels.h"
-
 namespace colonnade {
 
 LossSums LossSums::of(std::span<const double> n) {

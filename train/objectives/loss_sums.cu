@@ -1,12 +1,12 @@
 #include "engine/device/gpu.cuh"
-#include "train/optimizer/cuda_kernels.h"
+#include "train/objectives/loss_sums.h"
 
 namespace colonnade::cuda {
 namespace {
 
 constexpr int threads = 1024;
 
-// One block: some ten thousand targets are little work, and one order of summation.
+// One block: ten thousand targets are little work, and the order of summation is fixed.
 __global__ void __launch_bounds__(threads)
     add_sums(double* sums, const double* nll, const uint8_t* correct, const float* weights, int64_t targets) {
     __shared__ double partial[3][threads];

@@ -1,6 +1,6 @@
 #pragma once
-// What a step learned, summed over what it learned from: targets, or pairs of answers. Sums of micro-steps, steps and
-// ranks simply add up; of the extremes the larger stays.
+// LossSums: the loss and its metrics, summed over what a step learned from: targets, or pairs of answers. The sums of
+// micro-steps, steps and ranks add up; of the extremes the larger one stays.
 
 #include <array>
 #include <limits>
@@ -11,16 +11,16 @@
 namespace colonnade {
 
 struct LossSums {
-    double nll = 0;      ///< the loss; of a language model the weighted negative log-likelihood of its targets
-    double weight = 0;   ///< what it is divided by: weights of targets, or pairs
-    double correct = 0;  ///< weighted count of targets that had the largest logit, of pairs whose better answer won
+    double nll = 0;      ///< the loss; for a language model the weighted negative log-likelihood of its targets
+    double weight = 0;   ///< what the loss is divided by: the weights of targets, or the number of pairs
+    double correct = 0;  ///< weighted count of targets with the largest logit, or of pairs whose better answer won
     std::array<double, 5> more{};  ///< the objective's own sums (train/objectives/objective.h)
     std::array<double, 2> extremes{nothing, nothing};
 
     static constexpr double nothing = -std::numeric_limits<double>::infinity();
     static constexpr int64_t sums = 8, maxima = 2, count = sums + maxima;
     using Numbers = std::array<double, count>;
-    /// As they lie in memory: the sums, then the extremes.
+    /// Converts from and to their layout in memory: the sums, then the extremes.
     static LossSums of(std::span<const double> numbers);
     Numbers numbers() const;
 
@@ -36,7 +36,12 @@ struct AddLossSums {
     Tensor correct;  ///< u8 [targets]
     Tensor weights;  ///< f32 [targets]
 };
-/// In a fixed order: the same bits in every run.
+/// Sums in a fixed order: every run gives the same bits.
 void add_loss_sums(const Context& ctx, const AddLossSums& args);
+
+namespace cuda {
+/// The GPU side, called after the checks. A build without CUDA links train/objectives/loss_sums_without_cuda.cpp.
+void add_loss_sums(const Context& ctx, const AddLossSums& args);
+}  // namespace cuda
 
 }  // namespace colonnade

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "engine/device/device_memory.h"
 #include "layers/gather.h"
 #include "layers/head_loss.h"
 #include "layers/preference_loss.h"
@@ -11,7 +10,7 @@
 namespace colonnade {
 namespace {
 
-/// PairSums as they lie in LossSums.
+/// PairSums have the layout of LossSums.
 static_assert(PairSums::count == LossSums::sums && PairSums::loss == 0 && PairSums::pairs == 1 &&
               PairSums::correct == 2);
 double mean_of(const LossSums& sums, PairSums::Name name) {
@@ -23,15 +22,9 @@ double mean_of(const LossSums& sums, PairSums::Name name) {
 ObjectiveBuffers PreferenceObjective::lay_out(Arena& arena, const ModelConfig& config, const BatchShape& shape,
                                               const HeadSettings& settings) const {
     ObjectiveBuffers b = lay_out_head(arena, config, shape.targets, settings);
-    b.branch = BranchTensors::lay_out(arena, shape);
     b.answers = arena.tensor("head", DType::f64, {shape.branches});
     if (settings.training) b.slopes = arena.tensor("head", DType::f64, {shape.branches});
     return b;
-}
-
-void PreferenceObjective::fill(const Context& ctx, const ObjectiveBuffers& buffers, const Batch& batch) const {
-    buffers.branch.fill_pairs(ctx, batch);
-    if (needs_reference() && !batch.reference.empty()) buffers.branch.fill_reference(ctx, batch);
 }
 
 bool PreferenceObjective::has(PreferenceLoss loss) const {
@@ -53,12 +46,8 @@ void PreferenceObjective::measure(const Context& ctx, const ObjectiveStep& s) co
     branch_log_probabilities(ctx, {.logps = b.answers,
                                    .nll = b.nll,
                                    .weights = s.batch.weights,
-                                   .order = b.branch.order,
-                                   .begins = b.branch.begins});
-}
-
-void PreferenceObjective::take_reference(const Context& ctx, const ObjectiveBuffers& b) const {
-    copy(ctx, b.branch.reference, b.answers);
+                                   .order = s.batch.order,
+                                   .begins = s.batch.begins});
 }
 
 void PreferenceObjective::run(const Context& ctx, const ObjectiveStep& s) const {
@@ -67,9 +56,9 @@ void PreferenceObjective::run(const Context& ctx, const ObjectiveStep& s) const 
     preference_loss(ctx, {.sums = s.sums.slice(0, 0, LossSums::sums),
                           .coefficients = s.gradients ? b.slopes : Tensor(),
                           .logps = b.answers,
-                          .reference = needs_reference() ? b.branch.reference : Tensor(),
-                          .lengths = b.branch.lengths,
-                          .pairs = b.branch.pairs,
+                          .reference = needs_reference() ? s.batch.reference : Tensor(),
+                          .lengths = s.batch.lengths,
+                          .pairs = s.batch.pairs,
                           .mix = mix_,
                           .scale = s.total > 0 ? 1 / s.total : 0});
     if (!s.gradients) return;
@@ -78,7 +67,7 @@ void PreferenceObjective::run(const Context& ctx, const ObjectiveStep& s) const 
         {.scales = s.batch.scales, .coefficients = b.slopes, .branches = s.batch.branches, .weights = s.batch.weights});
     head_loss(ctx, {.nll = b.nll,
                     .dhidden = b.dhidden,
-                    .dweight = s.gradients->head,
+                    .dweight = s.gradients->views.head,
                     .dweight_mode = s.gradients->matrices,
                     .logits = b.logits,
                     .hidden = b.hidden,
@@ -88,7 +77,7 @@ void PreferenceObjective::run(const Context& ctx, const ObjectiveStep& s) const 
     scatter_rows(ctx, {.din = s.acts.dhidden, .dout = b.dhidden, .rows = s.batch.rows});
 }
 
-std::vector<Metric> PreferenceObjective::metrics(const LossSums& sums, bool) const {
+std::vector<Metric> PreferenceObjective::metrics(const LossSums& sums, Phase) const {
     const double chosen = mean_of(sums, PairSums::chosen_reward), rejected = mean_of(sums, PairSums::rejected_reward);
     std::vector<Metric> metrics = {{"rewards/chosen", chosen},
                                    {"rewards/rejected", rejected},
@@ -101,10 +90,10 @@ std::vector<Metric> PreferenceObjective::metrics(const LossSums& sums, bool) con
     return metrics;
 }
 
-std::string PreferenceObjective::figures(const LossSums& sums, bool evaluation) const {
+std::string PreferenceObjective::figures(const LossSums& sums, Phase phase) const {
     std::string text = fmt::format("loss {:.4f}, accuracy {:.1f} %, margin {:.4f}", sums.mean(), 100 * sums.accuracy(),
                                    mean_of(sums, PairSums::chosen_reward) - mean_of(sums, PairSums::rejected_reward));
-    if (evaluation) text += fmt::format(", {:.0f} pairs", sums.weight);
+    if (phase == Phase::evaluation) text += fmt::format(", {:.0f} pairs", sums.weight);
     return text;
 }
 

@@ -6,7 +6,7 @@
 namespace colonnade {
 namespace {
 
-/// RankingSums as they lie in LossSums.
+/// RankingSums have the layout of LossSums.
 static_assert(RankingSums::count <= LossSums::sums && RankingSums::loss == 0 && RankingSums::samples == 1 &&
               RankingSums::correct == 2);
 double sum_of(const LossSums& sums, RankingSums::Name name) {
@@ -21,7 +21,6 @@ double margin_of(const LossSums& sums) {
 ObjectiveBuffers RewardObjective::lay_out(Arena& arena, const ModelConfig& config, const BatchShape& shape,
                                           const HeadSettings& settings) const {
     ObjectiveBuffers b;
-    b.branch = BranchTensors::lay_out(arena, shape);
     b.hidden = arena.tensor("head", settings.dtype, {shape.branches, config.hidden_size});
     if (settings.training) b.dhidden = arena.tensor("head", settings.dtype, {shape.branches, config.hidden_size});
     b.answers = arena.tensor("head", DType::f64, {shape.branches});
@@ -29,16 +28,15 @@ ObjectiveBuffers RewardObjective::lay_out(Arena& arena, const ModelConfig& confi
     return b;
 }
 
-void RewardObjective::fill(const Context& ctx, const ObjectiveBuffers& buffers, const Batch& batch) const {
+void RewardObjective::check(const Batch& batch) const {
     for (const float margin : batch.margins)
         if (kind_ == RankingKind::plackett_luce && margin != 0)
-            fail(Exit::data, "a sample has a margin of {}, which only reward_loss: pairwise knows", margin);
-    buffers.branch.fill_rankings(ctx, batch);
+            fail(Exit::data, "a sample has a margin of {}, which only reward_loss: pairwise supports", margin);
 }
 
 void RewardObjective::measure(const Context& ctx, const ObjectiveStep& s) const {
     const ObjectiveBuffers& b = s.buffers;
-    gather_rows(ctx, {.out = b.hidden, .in = s.acts.hidden, .rows = b.branch.last_rows});
+    gather_rows(ctx, {.out = b.hidden, .in = s.acts.hidden, .rows = s.batch.last_rows});
     score_forward(ctx, {.scores = b.answers, .hidden = b.hidden, .weight = s.model.weights().head});
 }
 
@@ -49,21 +47,21 @@ void RewardObjective::run(const Context& ctx, const ObjectiveStep& s) const {
                        .extremes = s.sums.slice(0, LossSums::sums, LossSums::count),
                        .dscores = b.slopes,
                        .scores = b.answers,
-                       .sample_begins = b.branch.sample_begins,
-                       .margins = b.branch.margins,
+                       .sample_begins = s.batch.sample_begins,
+                       .margins = s.batch.margins,
                        .kind = kind_,
                        .center = center_,
                        .scale = s.total > 0 ? 1 / s.total : 0});
     if (!s.gradients) return;
     score_backward(ctx, {.dhidden = b.dhidden,
-                         .dweight = s.gradients->head,
+                         .dweight = s.gradients->views.head,
                          .dscores = b.slopes,
                          .hidden = b.hidden,
                          .weight = s.model.weights().head});
-    scatter_rows(ctx, {.din = s.acts.dhidden, .dout = b.dhidden, .rows = b.branch.last_rows});
+    scatter_rows(ctx, {.din = s.acts.dhidden, .dout = b.dhidden, .rows = s.batch.last_rows});
 }
 
-std::vector<Metric> RewardObjective::metrics(const LossSums& sums, bool) const {
+std::vector<Metric> RewardObjective::metrics(const LossSums& sums, Phase) const {
     const double answers = sum_of(sums, RankingSums::answers);
     return {{"accuracy", sums.accuracy()},
             {"margin", margin_of(sums)},
@@ -72,10 +70,10 @@ std::vector<Metric> RewardObjective::metrics(const LossSums& sums, bool) const {
             {"max_reward", sums.extremes[1]}};
 }
 
-std::string RewardObjective::figures(const LossSums& sums, bool evaluation) const {
+std::string RewardObjective::figures(const LossSums& sums, Phase phase) const {
     std::string text = fmt::format("loss {:.4f}, accuracy {:.1f} %, margin {:.4f}", sums.mean(), 100 * sums.accuracy(),
                                    margin_of(sums));
-    if (evaluation) text += fmt::format(", {:.0f} samples", sums.weight);
+    if (phase == Phase::evaluation) text += fmt::format(", {:.0f} samples", sums.weight);
     return text;
 }
 

@@ -5,14 +5,14 @@
 #include <limits>
 
 #include "layers/shape_check.h"
-#include "train/optimizer/cuda_kernels.h"
+#include "train/optimizer/adamw_kernels.h"
 
 namespace colonnade {
 namespace {
 
 constexpr int64_t decay_granule = 64, decay_word = 32 * decay_granule;
 
-/// The GPU's masters, moments and gradients are f32, though its kernels are those of bf16.
+/// Masters, moments and gradients are f32 on a GPU, although ops there take bf16.
 ShapeCheck check_for(const Context& ctx, const char* op, DType dtype) {
     return {ctx, op, ctx.device == Device::cuda ? DType::bf16 : dtype};
 }
@@ -44,7 +44,7 @@ AdamWCoefficients<T> coefficients(const AdamWStep& a) {
             .one_minus_beta1 = static_cast<T>(1 - s.beta1),
             .beta2 = static_cast<T>(s.beta2),
             .one_minus_beta2 = static_cast<T>(1 - s.beta2),
-            // Not 0, or an element that never had a gradient would become 0 / 0.
+            // Positive: an element that never had a gradient would become 0 / 0 otherwise.
             .epsilon = std::max(static_cast<T>(s.epsilon), std::numeric_limits<T>::min()),
             .keep = static_cast<T>(1 - a.learning_rate * s.weight_decay),
             .step_size = static_cast<T>(a.learning_rate / (1 - std::pow(s.beta1, t))),
@@ -120,7 +120,7 @@ void clip_factor(const Context& ctx, const ClipFactor& a) {
     if (ctx.device == Device::cuda) return cuda::clip_factor(ctx, a);
     double* out = a.out.as<double>();
     out[0] = std::sqrt(out[0]);
-    // As torch.nn.utils.clip_grad_norm_ has it.
+    // The same as torch.nn.utils.clip_grad_norm_.
     out[1] = a.max_norm > 0 ? std::min(1.0, a.max_norm / (out[0] + 1e-6)) : 1.0;
 }
 
@@ -150,12 +150,12 @@ int64_t decay_map_words(int64_t elements) {
 
 std::vector<int32_t> decay_map(const ParameterList& parameters) {
     std::vector<uint32_t> map(static_cast<size_t>(decay_map_words(parameters.size())));
-    int64_t end = 0;  // of the granules that are decided
+    int64_t end = 0;  // of the granules decided so far
     bool decays = false;
     for (const Parameter& p : parameters.all()) {
         if (p.size() == 0) continue;
         const int64_t first = p.begin / decay_granule;
-        require(first >= end || p.decay == decays, "{} shares 64 elements with a parameter that decays otherwise",
+        require(first >= end || p.decay == decays, "{} shares 64 elements with a parameter of other weight decay",
                 p.name);
         decays = p.decay;
         end = (p.begin + p.size() + decay_granule - 1) / decay_granule;

@@ -1,6 +1,6 @@
 #include "engine/device/gpu.cuh"
 #include "engine/device/philox.cuh"
-#include "train/optimizer/cuda_kernels.h"
+#include "train/optimizer/adamw_kernels.h"
 
 namespace colonnade::cuda {
 namespace {
@@ -37,7 +37,8 @@ struct Noise {
     uint32_t at[4];
 };
 
-/// Rounds away from zero with the probability that is the share of what would be cut off. What bf16 can hold stays.
+/// Rounds away from zero with a probability equal to the fraction that truncation would cut off. Numbers that bf16 can
+/// hold stay the same.
 __device__ void store_at_random(__nv_bfloat16* p, const Quad& x, const Noise& noise) {
     uint32_t rounded[4];
 #pragma unroll
@@ -52,8 +53,8 @@ __device__ void store_at_random(__nv_bfloat16* p, const Quad& x, const Noise& no
 // --- AdamW ---
 
 constexpr int update_threads = 256, quads = 2;
-/// Elements of a thread block: those of one word of the decay map. A thread takes four neighbours from each half, so
-/// that a warp's accesses, 16 bytes a thread (8 to bf16), lie side by side.
+/// Elements of a thread block: one word of the decay map. A thread takes four neighbours from each half, so that the
+/// accesses of a warp, 16 bytes a thread (8 for bf16), are contiguous.
 constexpr int update_elements = update_threads * quads * 4;
 static_assert(update_elements == 32 * 64);
 
@@ -96,11 +97,12 @@ template <typename Moment>
 __global__ void __launch_bounds__(update_threads) update(const Update<Moment> u) {
     if (!isfinite(u.clip[0])) return;
     const float clip = static_cast<float>(u.clip[1]);
-    // Blocks lie where they would lie without a slice: from -skipped on, in the slice's own count.
+    // Thread blocks have the borders that they would have without a slice: the first begins at -skipped within the
+    // slice.
     const int64_t first_word = u.begin / update_elements, skipped = u.begin - first_word * update_elements;
     const uint32_t decays = u.decay_map[first_word + blockIdx.x];
     const int64_t begin = int64_t{blockIdx.x} * update_elements - skipped;
-    // Everything is under way before anything is used.
+    // All loads are issued before the first use.
     Quad w[quads] = {}, m[quads] = {}, v[quads] = {}, g[quads] = {};
 #pragma unroll
     for (int q = 0; q < quads; ++q) {
@@ -151,7 +153,7 @@ void launch_update(const Context& ctx, const AdamWStep& a, const AdamWCoefficien
 
 constexpr int norm_threads = 512, total_threads = 1024;
 
-/// Sum over the thread block, in a fixed order; only thread 0 gets it.
+/// Sums over the thread block in a fixed order; only thread 0 gets the sum.
 template <int threads>
 __device__ double sum_of_block(double own) {
     __shared__ double of_warp[threads / 32];
@@ -165,7 +167,7 @@ __device__ double sum_of_block(double own) {
 }
 
 __global__ void __launch_bounds__(norm_threads) sum_squares(double* partial, const float* gradients, int64_t elements) {
-    constexpr int in_flight = 4;  // loads of a thread
+    constexpr int in_flight = 4;  // loads per thread
     const int64_t begin = int64_t{blockIdx.x} * norm_block_elements;
     const int64_t end = min(begin + norm_block_elements, elements);
     double sum = 0;

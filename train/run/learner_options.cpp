@@ -1,6 +1,5 @@
 #include "train/run/learner_options.h"
 
-#include "train/run/reference.h"
 #include "train/run/stage_objective.h"
 
 namespace colonnade {
@@ -17,7 +16,7 @@ LearnerOptions learner_options(const Config& c, const Ranks& ranks, Gpu* gpu, Co
             .seed = static_cast<uint64_t>(c.seed),
             .lora = lora_settings(c),
             .objective = objective,
-            .reference = by_base ? base_alone() : ReferenceForward(),
+            .reference = by_base ? Reference::base : Reference::batches,
             .sync = {.communicator = communicator,
                      .ranks = ranks.size(),
                      .rank = ranks.rank(),

@@ -9,6 +9,7 @@
 #include "engine/io/files.h"
 #include "engine/io/hdf5.h"
 #include "engine/io/sha256.h"
+#include "train/folders/initial_weights.h"
 
 namespace colonnade {
 namespace {
@@ -70,7 +71,7 @@ std::string weights_hash(const Learner& learner, bool fresh_adapters) {
         const HostCopy host = HostCopy::of(gpu, tensor);
         hash.update(host.tensor().data, host.tensor().bytes());
     };
-    if (!fresh_adapters) add(learner.used_weights());
+    if (!fresh_adapters) add(learner.compute_weights());
     if (const auto& lora = learner.options().lora) {
         const std::string base =
             fmt::format("base {} scale {}", learner.base_hash(), fresh_adapters ? 0 : lora->scale());
@@ -82,30 +83,8 @@ std::string weights_hash(const Learner& learner, bool fresh_adapters) {
 
 }  // namespace
 
-ReferenceTable::ReferenceTable(const TokenStore& store, std::vector<double> logps)
-    : begins_(store.branch_offsets()), logps_(std::move(logps)) {
-    require(std::ssize(logps_) == begins_.back(), "{} log-probabilities of {} answers", logps_.size(), begins_.back());
-}
-
-void ReferenceTable::attach(LoadedBatch& loaded) const {
-    loaded.batch.reference.clear();
-    for (const int64_t sample : loaded.samples) {
-        const auto i = static_cast<size_t>(sample);
-        loaded.batch.reference.insert(loaded.batch.reference.end(), logps_.begin() + begins_.at(i),
-                                      logps_.begin() + begins_.at(i + 1));
-    }
-}
-
-ReferenceForward base_alone() {
-    return [](const Context& ctx, const Transformer& policy, const TransformerInput& input, Activations& acts) {
-        TransformerInput base = input;
-        base.adapters = false;
-        policy.forward(ctx, base, acts);
-    };
-}
-
-ReferenceTable compute_reference(const TokenStore& store, const PackScheduleSettings& settings, Learner& learner,
-                                 const Context& ctx, const ProgressOptions& options) {
+std::vector<double> compute_reference(const TokenStore& store, const PackScheduleSettings& settings, Learner& learner,
+                                      const Context& ctx, const ProgressOptions& options) {
     PackSchedule schedule(store.lengths(), settings);
     ProgressOptions with_total = options;
     with_total.total = static_cast<double>(store.size());
@@ -130,13 +109,13 @@ ReferenceTable compute_reference(const TokenStore& store, const PackScheduleSett
         progress.update(static_cast<double>(done += std::ssize(loaded->samples)));
     }
     progress.finish();
-    return ReferenceTable(store, std::move(logps));
+    return logps;
 }
 
 References make_references(const Session& session, Learner& learner, const Context& ctx, const Ranks& ranks) {
     const Config& c = session.config;
     const bool other = !c.ref_model_name_or_path.empty();
-    if (other) load_model(session, c.ref_model_name_or_path, learner);
+    if (other) load_model(c.ref_model_name_or_path, static_cast<uint64_t>(c.seed), learner);
     const bool fresh = learner.options().lora && (other || c.adapter_name_or_path.empty());
     const std::string model = fmt::format("{} {} {} {}", format_version, weights_hash(learner, fresh),
                                           to_json(session.model).dump(), name_of(learner.options().compute_dtype()));
@@ -149,23 +128,22 @@ References make_references(const Session& session, Learner& learner, const Conte
         const char* const name = training ? "train" : "eval";
         const std::string key = sha256(fmt::format("{} {} {} {}", model, session.data_key, split.key, name));
         const std::string path = fmt::format("{}/reference-{}-{:.16}.h5", c.prepared_path, name, key);
-        ReferenceTable& table = training ? result.train : result.eval;
+        std::vector<double>& logps = training ? result.train : result.eval;
         const std::string label = fmt::format("reference {}", name);
         ProgressOptions progress{.label = label};
         if (!ranks.first()) progress.write = [](std::string_view) {};
         ranks.in_turn(label, [&] {
             if (fs::exists(path)) {
-                table = ReferenceTable(split.store, read_table(path, key, split.store.branch_offsets().back()));
-                result.notices.push_back(
-                    fmt::format("reference of {} samples: read from {}", split.store.size(), path));
+                logps = read_table(path, key, split.store.branch_offsets().back());
+                result.notices.push_back(fmt::format("reference of {} samples: found in {}", split.store.size(), path));
             } else {
-                table = compute_reference(split.store, settings, learner, ctx, progress);
-                write_table(path, key, table.logps());
+                logps = compute_reference(split.store, settings, learner, ctx, progress);
+                write_table(path, key, logps);
             }
         });
         if (training) result.key = key;
     }
-    if (other) load_or_initialize(session, learner);
+    if (other) load_or_initialize(c, learner);
     return result;
 }
 

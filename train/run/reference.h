@@ -8,9 +8,9 @@
 //     key         SHA-256(format version, weights (LoRA: the base's, and adapters that add to it), model shape,
 //                 key of the token store, split, dtype of the computation)
 //
-// The key of the token store covers data, tokenizer, chat template and lengths (data/store/build_store.h).
+// The token store's key covers data, tokenizer, chat template and lengths (data/store/build_store.h).
 //
-// With LoRA the base can compute the reference of every batch instead (base_alone()), which needs no memory of its own.
+// With LoRA the base may compute it anew with every batch instead (train/step/learner.h: Reference::base).
 
 #include "data/packing/loader.h"
 #include "train/run/session.h"
@@ -18,25 +18,10 @@
 
 namespace colonnade {
 
-class ReferenceTable {
-  public:
-    ReferenceTable() = default;
-    /// `logps`: one per branch of `store`, in order.
-    ReferenceTable(const TokenStore& store, std::vector<double> logps);
-
-    /// Sets the reference of a batch of this store.
-    void attach(LoadedBatch& loaded) const;
-    const std::vector<double>& logps() const { return logps_; }
-
-  private:
-    std::vector<int64_t> begins_;  ///< [samples + 1]: branches of each sample
-    std::vector<double> logps_;
-};
-
 struct References {
-    ReferenceTable train, eval;
-    std::string key;                   ///< key of the training split's table: part of a checkpoint's identity
-    std::vector<std::string> notices;  ///< for the user: one line per table found
+    std::vector<double> train, eval;   ///< log-probabilities of all branches of a store, for LoaderOptions::reference
+    std::string key;                   ///< of the training split's table: part of a checkpoint's identity
+    std::vector<std::string> notices;  ///< one line for each table that was found, for the user
 };
 
 /// Reads both tables from the cache, or computes them with a progress bar. `learner` has the weights that a run of this
@@ -45,11 +30,8 @@ struct References {
 References make_references(const Session& session, Learner& learner, const Context& ctx,
                            const Ranks& ranks = one_rank());
 
-/// The reference of a policy that started from its base: the base without the adapters. For LearnerOptions::reference.
-ReferenceForward base_alone();
-
-/// Runs one forward pass over a store; `settings` as for an evaluation.
-ReferenceTable compute_reference(const TokenStore& store, const PackScheduleSettings& settings, Learner& learner,
-                                 const Context& ctx, const ProgressOptions& progress);
+/// One forward pass over a store; `settings` as for an evaluation.
+std::vector<double> compute_reference(const TokenStore& store, const PackScheduleSettings& settings, Learner& learner,
+                                      const Context& ctx, const ProgressOptions& progress);
 
 }  // namespace colonnade

@@ -132,45 +132,4 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks) {
     return s;
 }
 
-void load_base(const std::string& model_folder, Learner& learner) {
-    const WeightFolder weights(learner.base_parameters(), learner.config(), model_folder);
-    learner.fill_base([&](const Parameter& p, const Tensor& into) {
-        if (weights.has(p)) weights.read(p, into);
-    });
-}
-
-void load_or_initialize(const Session& session, Learner& learner) {
-    const std::string& adapter = session.config.adapter_name_or_path;
-    load_model(session, session.config.model_name_or_path, learner);
-    if (adapter.empty()) return;
-    learner.fill_weights([&](const Tensor& weights) { load_adapter(adapter, learner.parameters(), weights); });
-}
-
-void load_model(const Session& session, const std::string& folder, Learner& learner) {
-    const auto seed = static_cast<uint64_t>(session.config.seed);
-    const ParameterList& list = learner.parameters();
-    if (learner.options().lora) {
-        load_base(folder, learner);
-        return learner.fill_weights([&](const Tensor& weights) {
-            initialize_lora(list, seed, weights);
-            const WeightFolder base(learner.base_parameters(), learner.config(), folder);
-            for (const Parameter& p : list.all()) {
-                if (is_low_rank(p)) continue;
-                const Tensor head = weights.slice(0, p.begin, p.begin + p.size());
-                ParameterList alone;  // for a head that the base, a language model, does not have yet
-                alone.add(p.name, p.shape);
-                if (base.has(p))
-                    base.read(p, head);
-                else
-                    initialize(session.model, alone, seed, head);
-            }
-        });
-    }
-    learner.fill_weights([&](const Tensor& weights) {
-        // A language model that becomes a reward model has no head yet.
-        if (folder.empty() || session.model.score_head) initialize(session.model, list, seed, weights);
-        if (!folder.empty()) load_weights(list, session.model, folder, weights);
-    });
-}
-
 }  // namespace colonnade

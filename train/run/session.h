@@ -28,13 +28,4 @@ struct Session {
 /// data files. With several ranks, rank 0 tokenises and the others read the result.
 Session open_session(const LoadedConfig& loaded, const Ranks& ranks = one_rank());
 
-/// The weights a run of this session starts from: those of its model folder, or random ones. With LoRA the folder's are
-/// the base, and the adapters are those of adapter_name_or_path, or fresh ones.
-void load_or_initialize(const Session& session, Learner& learner);
-/// The same with the model of another folder, as it is: with LoRA its weights are the base, and fresh adapters add
-/// nothing.
-void load_model(const Session& session, const std::string& folder, Learner& learner);
-/// With LoRA: the base alone. A language model has no score.weight: zeros.
-void load_base(const std::string& model_folder, Learner& learner);
-
 }  // namespace colonnade

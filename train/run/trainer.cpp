@@ -9,6 +9,8 @@
 #include "engine/io/files.h"
 #include "train/folders/adapter_folder.h"
 #include "train/folders/export.h"
+#include "train/folders/initial_weights.h"
+#include "train/log/curve_picture.h"
 #include "train/run/learner_options.h"
 #include "train/run/run_plan.h"
 #include "train/run/run_summary.h"
@@ -115,7 +117,7 @@ void Trainer::start() {
     ranks_.together("start", [&] {
         learner_ = std::make_unique<Learner>(session_.model,
                                              learner_options(config_, ranks_, gpu_.get(), communicator_.get()));
-        ctx_ = learner_->context(nullptr, config_.deterministic);
+        ctx_ = learner_->context({.deterministic = config_.deterministic});
     });
     if (folder == "auto") {
         const std::vector<int64_t> steps =
@@ -123,9 +125,9 @@ void Trainer::start() {
         folder =
             ranks_.broadcast("checkpoint", steps.empty() ? "" : checkpoint_folder(config_.output_dir, steps.back()));
     }
-    const bool compares = objective().needs_reference() && !learner_->options().reference;
+    const bool compares = objective().needs_reference() && learner_->options().reference == Reference::batches;
     ranks_.together("weights", [&] {
-        if (folder.empty() || compares) load_or_initialize(session_, *learner_);
+        if (folder.empty() || compares) load_or_initialize(config_, *learner_);
         if (compares) references_ = make_references(session_, *learner_, ctx_, ranks_);
         for (const std::string& notice : references_.notices) say("{}\n", notice);
     });
@@ -202,7 +204,10 @@ void Trainer::train() {
     if (!ranks_.first()) progress.write = [](std::string_view) {};
     progress_ = std::make_unique<Progress>(progress);
     Loader loader(session_.train.store, schedule_,
-                  {.start_step = state_.step, .rank = ranks_.rank(), .document_mask = config_.document_mask});
+                  {.start_step = state_.step,
+                   .rank = ranks_.rank(),
+                   .document_mask = config_.document_mask,
+                   .reference = references_.train});
     while (auto batch = loader.next()) {
         const bool epoch_ends = batch->epoch_step + 1 == batch->epoch_steps;
         train_step(loader, std::move(*batch));
@@ -240,12 +245,12 @@ bool Trainer::save_due(bool epoch_ends) const {
 void Trainer::train_step(Loader& loader, LoadedBatch batch) {
     const auto start = Clock::now();
     ranks_.set_step(batch.step + 1);
-    learner_->zero_gradients();
+    learner_->begin_step();
     for (int64_t micro = 0;; ++micro) {
-        if (!references_.key.empty()) references_.train.attach(batch);
-        const bool last = micro + 1 == config_.gradient_accumulation_steps;
-        learner_->accumulate(ctx_, batch.batch, objective().total(batch.step_totals), last);
-        if (last) break;
+        const MicroStep micro_step{.total = objective().total(batch.step_totals),
+                                   .last = micro + 1 == config_.gradient_accumulation_steps};
+        learner_->accumulate(ctx_, batch.batch, micro_step);
+        if (micro_step.last) break;
         auto next = loader.next();
         require(next.has_value(), "step {} has no micro-step {}", batch.step, micro + 1);
         batch = std::move(*next);
@@ -307,7 +312,7 @@ void Trainer::check_first_loss(double loss) const {
 void Trainer::log_window(const StepResult& result, double rate) {
     const double tokens_per_second = window_.tokens / window_.seconds;
     std::vector<Metric> metrics = {{"loss", window_.loss.mean()}};
-    for (Metric& metric : objective().metrics(window_.loss, false)) metrics.push_back(std::move(metric));
+    for (Metric& metric : objective().metrics(window_.loss, Phase::training)) metrics.push_back(std::move(metric));
     metrics.insert(metrics.end(), {{"learning_rate", rate},
                                    {"grad_norm", result.gradient_norm},
                                    {"tokens_per_second", tokens_per_second},
@@ -316,7 +321,7 @@ void Trainer::log_window(const StepResult& result, double rate) {
                                    {"num_tokens", state_.tokens_seen}});
     log(metrics);
     const std::string figures =
-        fmt::format("{}, grad_norm {:.3f}, lr {:.2e}, {} tokens/s", objective().figures(window_.loss, false),
+        fmt::format("{}, grad_norm {:.3f}, lr {:.2e}, {} tokens/s", objective().figures(window_.loss, Phase::training),
                     result.gradient_norm, rate, human_count(tokens_per_second));
     progress_->suffix(figures);
     if (!progress_->terminal())
@@ -341,25 +346,23 @@ void Trainer::evaluate() {
     PackSchedule schedule(store.lengths(), {.packing = eval_packing(config_),
                                             .layout = {config_.per_device_eval_batch_size, 1, ranks_.size()},
                                             .epochs = 1});
-    Loader loader(store, schedule, {.rank = ranks_.rank()});
+    Loader loader(store, schedule, {.rank = ranks_.rank(), .reference = references_.eval});
     LossSums own;
-    while (auto batch = loader.next()) {
-        if (!references_.key.empty()) references_.eval.attach(*batch);
-        own += learner_->evaluate(ctx_, batch->batch);
-    }
+    while (auto batch = loader.next()) own += learner_->evaluate(ctx_, batch->batch);
     const LossSums sums = over_ranks(own);
     const auto tokens = static_cast<double>(store.tokens());
     const double seconds = seconds_since(start);
     last_eval_step_ = state_.step;
     last_eval_ = sums;
     std::vector<Metric> metrics = {{"eval_loss", sums.mean()}};
-    for (const auto& [name, value] : objective().metrics(sums, true)) metrics.emplace_back("eval_" + name, value);
+    for (const auto& [name, value] : objective().metrics(sums, Phase::evaluation))
+        metrics.emplace_back("eval_" + name, value);
     metrics.insert(
         metrics.end(),
         {{"eval_samples", store.size()}, {"eval_tokens_per_second", tokens / seconds}, {"eval_runtime", seconds}});
     log(metrics);
-    const std::string line =
-        fmt::format("eval at step {}: {}, {}", state_.step, objective().figures(sums, true), human_duration(seconds));
+    const std::string line = fmt::format("eval at step {}: {}, {}", state_.step,
+                                         objective().figures(sums, Phase::evaluation), human_duration(seconds));
     if (progress_)
         progress_->print(line);
     else if (ranks_.first())

@@ -1,19 +1,20 @@
 #pragma once
-// EmbeddingRows: the embedding's gradient of one batch as it travels between ranks, a row for each of the batch's
-// positions and which positions each token has. Far less than the matrix: 16384 rows of bf16 for 128256 rows of f32.
+// EmbeddingRows: the gradient of the embedding for one batch as it travels between ranks: one row for each position of
+// the batch, and the positions of each token. That is far less than the matrix: 16384 rows of bf16 instead of 128256 of
+// f32.
 
 #include "layers/embedding.h"
 
 namespace colonnade {
 
 struct EmbeddingRows {
-    Tensor message;  ///< u8: all that follows, in one piece
+    Tensor message;  ///< u8: the memory of all tensors below, in one piece
     Tensor dout;     ///< [tokens, hidden]
     TokenIndex index;
 
     static EmbeddingRows lay_out(Arena& arena, int64_t tokens, int64_t hidden, DType dtype);
     bool empty() const { return message.empty(); }
-    /// Copies those of a batch, which may have fewer tokens. Without `dout`: of none.
+    /// Copies the rows of a batch (it may be shorter than the buffer). An empty `dout` stands for an empty batch.
     void fill(const Context& ctx, const Tensor& dout, const TokenIndex& index) const;
 };
 

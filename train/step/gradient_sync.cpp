@@ -1,48 +1,36 @@
 #include "train/step/gradient_sync.h"
 
-#include <charconv>
-
 namespace colonnade {
 namespace {
 
-/// The layer that a parameter belongs to, from its name; nothing for the embedding, the final norm and the head.
-std::optional<int64_t> layer_of(const std::string& name) {
-    constexpr std::string_view key = "layers.";
-    const size_t at = name.find(key);
-    if (at == std::string::npos) return {};
-    int64_t layer = 0;
-    const char* digits = name.data() + at + key.size();
-    const auto [end, error] = std::from_chars(digits, name.data() + name.size(), layer);
-    return error == std::errc() && end != digits ? std::optional(layer) : std::nullopt;
-}
-
-/// A bucket of fewer elements joins the next one: the final norm alone, where the head is the embedding.
+/// A head bucket of fewer elements joins the bucket of the last layer: that is the final norm alone, if the head is
+/// tied.
 constexpr int64_t fewest_elements = 1 << 13;
+
+std::string name_of_layer(const Parameter& p) {
+    if (p.in_block()) return fmt::format("layer {}", p.layer);
+    return p.role == Role::embedding ? "the embedding" : "the head";
+}
 
 }  // namespace
 
 std::vector<GradientBucket> gradient_buckets(const ParameterList& parameters) {
-    int64_t layers = 0;
-    for (const Parameter& p : parameters.all()) layers = std::max(layers, layer_of(p.name).value_or(-1) + 1);
     std::vector<GradientBucket> buckets;
-    bool layers_begun = false;
+    const Parameter* first = nullptr;  // of the last bucket
     for (const Parameter& p : parameters.all()) {
-        const std::optional<int64_t> of = layer_of(p.name);
-        layers_begun |= of.has_value();
-        const int64_t layer = of.value_or(layers_begun ? embedding_layer : layers);
-        if (!buckets.empty() && buckets.back().first_layer == layer) continue;
-        require(buckets.empty() || layer < buckets.back().first_layer, "{} comes after layer {}", p.name, layer);
+        if (first && buckets.back().first_layer == p.layer) continue;
+        require(!first || p.layer < buckets.back().first_layer, "{} comes after layer {}", p.name, p.layer);
         require(p.begin % 64 == 0, "{} begins a layer at element {}", p.name, p.begin);
-        const std::string name = layer == embedding_layer ? "the embedding"
-                                 : layer == layers        ? "the head"
-                                                          : fmt::format("layer {}", layer);
-        if (!buckets.empty() && p.begin - buckets.back().elements.begin < fewest_elements && layer + 1 == layers) {
-            buckets.back().first_layer = layer;
-            buckets.back().name = name;
+        const bool after_head = first && !first->in_block() && p.in_block();
+        if (after_head && p.begin - first->begin < fewest_elements) {
+            buckets.back().first_layer = p.layer;
+            buckets.back().name = name_of_layer(p);
+            first = &p;
             continue;
         }
-        if (!buckets.empty()) buckets.back().elements.end = p.begin;
-        buckets.push_back({{p.begin, parameters.size()}, layer, layer, name});
+        if (first) buckets.back().elements.end = p.begin;
+        buckets.push_back({{p.begin, parameters.size()}, p.layer, p.layer, name_of_layer(p)});
+        first = &p;
     }
     return buckets;
 }
@@ -51,7 +39,7 @@ GradientSync::GradientSync(const ParameterList& parameters, const GradientSyncOp
     : options_(options),
       buckets_(gradient_buckets(parameters)),
       whole_{{0, parameters.size()}},
-      hidden_(buckets_.back().first_layer == embedding_layer ? parameters.all().back().shape.back() : 0),
+      embedding_width_(parameters.find(Role::embedding) ? parameters.find(Role::embedding)->shape[1] : 0),
       shares_(buckets_.size()) {
     if (options_.communicator) {
         options_.ranks = options_.communicator->ranks().size();
@@ -79,15 +67,16 @@ size_t GradientSync::scratch_bytes(Device device, DType dtype) const {
 }
 
 int64_t GradientSync::embedding_width() const {
-    return options_.ranks == 1 && !options_.communicator ? 0 : hidden_;
+    return options_.ranks == 1 && !options_.communicator ? 0 : embedding_width_;
 }
 
 void GradientSync::start(const Context& ctx, const GradientSyncMemory& memory, int64_t layer) {
     if (!active()) return;
     const PhaseTimer timer = PhaseTimer::on_cpu(ctx, "gradient sync");  // a GPU only enqueues here
     while (sums_.size() < buckets_.size()) {
-        const bool of_embedding = hidden_ > 0 && sums_.empty();
-        const GradientBucket& bucket = of_embedding ? buckets_.back() : buckets_[sums_.size() - (hidden_ > 0 ? 1 : 0)];
+        const bool of_embedding = embedding_width_ > 0 && sums_.empty();  // goes first
+        const GradientBucket& bucket =
+            of_embedding ? buckets_.back() : buckets_[sums_.size() - (embedding_width_ > 0 ? 1 : 0)];
         if (of_embedding)
             rows_awaited_ = true;
         else if (bucket.first_layer < layer)
@@ -108,11 +97,13 @@ void GradientSync::add_embedding(const Context& ctx, const GradientSyncMemory& m
     for (int rank = 0; rank < options_.ranks; ++rank) {
         {
             const PhaseTimer timer(ctx, "gradient sync");
-            if (rank == options_.rank) memory.rows.fill(ctx, dout, index);
+            if (rank == options_.rank) memory.embedding_message.fill(ctx, dout, index);
             options_.communicator->wait(options_.communicator->broadcast(
-                {.data = memory.rows.message, .from = rank, .what = "gradients of the embedding"}));
+                {.data = memory.embedding_message.message, .from = rank, .what = "gradients of the embedding"}));
         }
-        embedding_backward(ctx, {.dweight = memory.embedding, .dout = memory.rows.dout, .index = memory.rows.index});
+        embedding_backward(ctx, {.dweight = memory.embedding,
+                                 .dout = memory.embedding_message.dout,
+                                 .index = memory.embedding_message.index});
     }
     rows_awaited_ = false;
 }

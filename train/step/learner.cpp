@@ -12,9 +12,6 @@
 namespace colonnade {
 namespace {
 
-/// Parts of State::outcome.
-constexpr int64_t loss_sums = LossSums::count, clip = 2;
-
 ParameterList trained(const ModelConfig& config, const LearnerOptions& o) {
     return o.lora ? lora_parameters(config, *o.lora) : ParameterList(config);
 }
@@ -22,7 +19,7 @@ ParameterList frozen(const ModelConfig& config, const LearnerOptions& o) {
     return o.lora ? ParameterList(config) : ParameterList();
 }
 
-/// SHA-256 of the hashes of pieces, which threads share out.
+/// SHA-256 over the hashes of pieces, which threads compute in parallel.
 std::string hash_as_bf16(const Tensor& values) {
     constexpr int64_t piece = 1 << 20;
     const int64_t n = values.numel(), pieces = (n + piece - 1) / piece;
@@ -51,22 +48,22 @@ Learner::State Learner::State::lay_out(Arena& arena, const ParameterList& parame
     State s;
     const int64_t n = parameters.size(), kept = sync.state_size();
     const bool on_gpu = arena.device() == Device::cuda;
-    const DType master = sum_dtype(o.dtype_on(arena.device()));
+    const DType compute = o.dtype_on(arena.device()), master = sum_dtype(compute);
     const std::string group = o.lora ? "adapters" : "weights";
-    if (o.lora) s.base = arena.tensor("frozen weights", o.dtype_on(arena.device()), {base.size()});
+    if (o.lora) s.base = arena.tensor("frozen weights", compute, {base.size()});
     s.weights = arena.tensor(on_gpu ? "master " + group : group, master, {on_gpu ? kept : n});
-    if (on_gpu) s.copy = arena.tensor(group, o.dtype_on(arena.device()), {n});
-    s.outcome = arena.tensor("workspace", DType::f64, {loss_sums + clip});
-    s.eval_sums = arena.tensor("workspace", DType::f64, {loss_sums});
+    if (on_gpu) s.compute_weights = arena.tensor(group, compute, {n});
+    s.step_sums = arena.tensor("workspace", DType::f64, {LossSums::count + 2});
+    s.eval_sums = arena.tensor("workspace", DType::f64, {LossSums::count});
     if (!o.training) return s;
     const DType moments = on_gpu ? o.moments : master;
     s.gradients = arena.tensor("gradients", master, {n});
     s.m = arena.tensor("optimizer", moments, {kept});
     s.v = arena.tensor("optimizer", moments, {kept});
     if (const size_t bytes = sync.scratch_bytes(arena.device(), master))
-        s.exchange = arena.tensor("gradient sync", DType::u8, {static_cast<int64_t>(bytes)});
+        s.comm_scratch = arena.tensor("gradient sync", DType::u8, {static_cast<int64_t>(bytes)});
     if (const int64_t hidden = sync.embedding_width())
-        s.rows = EmbeddingRows::lay_out(arena, o.max_packs * o.max_length, hidden, o.dtype_on(arena.device()));
+        s.embedding_message = EmbeddingRows::lay_out(arena, o.max_packs * o.max_length, hidden, compute);
     if (on_gpu) {
         s.decay_map = arena.tensor("workspace", DType::i32, {decay_map_words(n)});
         s.norm_scratch = arena.tensor("workspace", DType::u8, {gradient_norm_scratch_bytes(n)});
@@ -76,14 +73,19 @@ Learner::State Learner::State::lay_out(Arena& arena, const ParameterList& parame
 }
 
 Learner::Workspace Learner::Workspace::lay_out(Arena& arena, const ModelConfig& config, const LearnerOptions& o,
-                                               const BatchShape& shape, bool training) {
-    Workspace w;
+                                               const BatchShape& shape, Pass pass) {
     const DType dtype = o.dtype_on(arena.device());
-    w.batch = BatchTensors::lay_out(arena, shape.tokens(), shape.targets);
-    w.masks = AttentionMasks::Memory::lay_out(arena, config, shape.packs, shape.length);
-    w.acts = Activations::lay_out(arena, config, shape.packs, shape.length, dtype, training, o.recompute,
-                                  o.lora ? &*o.lora : nullptr);
-    w.head = o.objective->lay_out(arena, config, shape, {o.head_chunk, dtype, training});
+    const bool training = pass == Pass::training;
+    Workspace w;
+    w.batch = DeviceBatch::lay_out(arena, config, shape, o.objective->answers());
+    w.acts = Activations::lay_out(arena, config,
+                                  {.packs = shape.packs,
+                                   .length = shape.length,
+                                   .dtype = dtype,
+                                   .training = training,
+                                   .recompute = o.recompute,
+                                   .lora = o.lora});
+    w.head = o.objective->lay_out(arena, config, shape, {.chunk = o.head_chunk, .dtype = dtype, .training = training});
     return w;
 }
 
@@ -92,7 +94,7 @@ Arena Learner::plan(const ModelConfig& config, const LearnerOptions& options, De
     const ParameterList parameters = trained(config, options);
     State::lay_out(arena, parameters, frozen(config, options), options, GradientSync(parameters, options.sync));
     Workspace::lay_out(arena, config, options, BatchShape::largest(options.max_packs, options.max_length),
-                       options.training);
+                       options.training ? Pass::training : Pass::inference);
     return arena;
 }
 
@@ -105,34 +107,36 @@ Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
       arena_(options.device(), plan(config, options, options.device()).bytes()),
       state_(State::lay_out(arena_, parameters_, base_parameters_, options_, sync_)),
       state_end_(arena_.mark()) {
-    ModelParameters views = options_.lora ? view_parameters(config_, base_parameters_, state_.base)
-                                          : view_parameters(config_, parameters_, used_weights());
-    if (options_.lora) view_lora(config_, *options_.lora, parameters_, used_weights(), views);
-    model_ = std::make_unique<Transformer>(config_, views);
-    if (options_.training) {
-        if (options_.lora)
-            view_lora(config_, *options_.lora, parameters_, state_.gradients, gradient_views_);
-        else
-            gradient_views_ = {view_parameters(config_, parameters_, state_.gradients)};
-        sync_memory_ = {.gradients = state_.gradients,
-                        .embedding = gradient_views_.embedding,
-                        .scratch = state_.exchange,
-                        .rows = state_.rows};
-        clear(context(), state_.gradients);  // the gaps between parameters stay zero
-    }
+    const auto& lora = options_.lora;
+    ModelParameters weights =
+        lora ? view_parameters(base_parameters_, state_.base) : view_parameters(parameters_, compute_weights());
+    if (lora) view_lora(config_, *lora, parameters_, compute_weights(), weights);
+    model_ = std::make_unique<Transformer>(config_, weights);
     if (!state_.decay_map.empty()) options_.gpu->upload(state_.decay_map, decay_map(parameters_).data());
+    if (!options_.training) return;
+    if (lora)
+        view_lora(config_, *lora, parameters_, state_.gradients, gradient_views_);
+    else
+        gradient_views_ = view_parameters(parameters_, state_.gradients);
+    sync_memory_ = {.gradients = state_.gradients,
+                    .embedding = gradient_views_.embedding,
+                    .scratch = state_.comm_scratch,
+                    .embedding_message = state_.embedding_message};
+    clear(context(), state_.gradients);  // the gaps between parameters stay zero
 }
 
-Context Learner::context(Profile* profile, bool deterministic) const {
-    return {.device = options_.device(), .profile = profile, .gpu = options_.gpu, .deterministic = deterministic};
+Context Learner::context(const ContextOptions& o) const {
+    return {.device = options_.device(), .profile = o.profile, .gpu = options_.gpu, .deterministic = o.deterministic};
 }
+
+// --- Loading ---
 
 void Learner::fill_weights(const std::function<void(const Tensor&)>& fill) {
-    if (state_.weights.numel() != parameters_.size()) {  // on a GPU, sharded: masters are a part of the whole
+    if (state_.weights.numel() != parameters_.size()) {  // sharded on a GPU: this rank holds some of the masters
         const HostCopy whole = HostCopy::blank(state_.weights.dtype, parameters_.size());
         fill(whole.tensor());
         const float* from = whole.tensor().as<float>();
-        upload_as_bf16(*options_.gpu, state_.copy, from);
+        upload_as_bf16(*options_.gpu, state_.compute_weights, from);
         int64_t at = 0;
         for (const Range& s : sync_.state()) {
             if (s.size() > 0) options_.gpu->upload(state_.weights.slice(0, at, at + s.size()), from + s.begin);
@@ -143,18 +147,13 @@ void Learner::fill_weights(const std::function<void(const Tensor&)>& fill) {
     const HostCopy host = HostCopy::to_fill(options_.gpu, state_.weights);
     fill(host.tensor());
     host.store();
-    if (!state_.copy.empty()) cast(context(), state_.copy, state_.weights);
-}
-
-void Learner::clear_sums(const Tensor& sums) const {
-    const LossSums::Numbers nothing = LossSums().numbers();
-    put(context(), sums, nothing.data());
+    if (!state_.compute_weights.empty()) cast(context(), state_.compute_weights, state_.weights);
 }
 
 void Learner::fill_base(const std::function<void(const Parameter&, const Tensor&)>& fill) {
     std::string hashes;
     for (const Parameter& p : base_parameters_.all()) {
-        const HostCopy host = HostCopy::to_fill(options_.gpu, state_.base.slice(0, p.begin, p.begin + p.size()));
+        const HostCopy host = HostCopy::to_fill(options_.gpu, slice_of(state_.base, p));
         fill(p, host.tensor());
         hashes += hash_as_bf16(host.tensor());
         host.store();
@@ -162,28 +161,103 @@ void Learner::fill_base(const std::function<void(const Parameter&, const Tensor&
     base_hash_ = sha256(hashes);
 }
 
-// A mask is a function of the update, the micro-step and the rank, so that a resumed run draws the same ones. The rank
-// stands above any seed a config is likely to have; the stream has no room for it.
-DropoutMask Learner::next_dropout() {
-    if (!options_.lora || options_.lora->dropout == 0) return {};
-    constexpr uint64_t streams = uint64_t{1} << 63;  // apart from those of initialisation
-    return {.p = options_.lora->dropout,
-            .seed = options_.seed ^ (static_cast<uint64_t>(sync_.options().rank) << 40),
-            .stream = streams | static_cast<uint64_t>(updates_) << 34 | static_cast<uint64_t>(micro_steps_++) << 14};
+// --- The step ---
+
+void Learner::begin_step() {
+    micro_steps_ = 0;
+    clear(context(), state_.norm_and_clip());
+    clear_sums(state_.loss_sums());
+    if (options_.lora) return clear(context(), state_.gradients);
+    for (const Parameter& p : parameters_.all())
+        if (!is_overwritten(p, config_)) clear(context(), slice_of(state_.gradients, p));
 }
 
-void Learner::zero_gradients() {
-    micro_steps_ = 0;
-    clear(context(), norm_and_clip());
-    clear_sums(state_.outcome.slice(0, 0, loss_sums));
-    if (options_.lora) return clear(context(), state_.gradients);  // adapters always add up
-    // Matrices are overwritten by the first micro-step, a tied embedding with the language model's head.
-    const bool embedding_is_head = config_.tie_word_embeddings && !config_.score_head;
-    for (const Parameter& p : parameters_.all())
-        if (p.shape.size() < 2 || p.name == "score.weight" ||
-            (p.name == "model.embed_tokens.weight" && !embedding_is_head))
-            clear(context(), state_.gradients.slice(0, p.begin, p.begin + p.size()));
-    gradient_views_.matrices = Grad::overwrite;
+void Learner::accumulate(const Context& ctx, const Batch& batch, const MicroStep& micro) {
+    if (objective().total(batch) == 0) return;  // a pack without samples, which fills up the last step of an epoch
+    const bool first = micro_steps_++ == 0;
+    const bool by_rows = micro.last && sync_.embedding_by_rows();
+    const ModelGradients gradients{.views = gradient_views_,
+                                   // Gradients of adapters are few: they are cleared, and always accumulate.
+                                   .matrices = first && !options_.lora ? Grad::overwrite : Grad::accumulate,
+                                   .embedding = !by_rows};
+    prepare(ctx, batch, micro.total, Pass::training);
+    TransformerInput& input = workspace_.batch.input;
+    input.dropout = dropout();
+    if (micro.last) input.after_backward = [&](int64_t layer) { sync_.start(ctx, sync_memory_, layer); };
+    compute_reference(ctx, batch);
+    model_->forward(ctx, input, workspace_.acts);
+    ObjectiveStep step = objective_step();
+    step.sums = state_.loss_sums();
+    step.total = micro.total;
+    step.gradients = &gradients;
+    objective().run(ctx, step);
+    model_->backward(ctx, input, workspace_.acts, gradients);
+    if (by_rows) sync_.add_embedding(ctx, sync_memory_, workspace_.acts.dstream, input.token_index);
+}
+
+LossSums Learner::evaluate(const Context& ctx, const Batch& batch, std::vector<double>* nll) {
+    const double total = objective().total(batch);
+    if (total == 0) return {};
+    clear_sums(state_.eval_sums);
+    prepare(ctx, batch, total, Pass::inference);
+    compute_reference(ctx, batch);
+    model_->forward(ctx, workspace_.batch.input, workspace_.acts);
+    ObjectiveStep step = objective_step();
+    step.sums = state_.eval_sums;
+    step.total = total;
+    objective().run(ctx, step);
+    if (nll) *nll = read(workspace_.head.nll);
+    return LossSums::of(read(state_.eval_sums));
+}
+
+std::vector<double> Learner::measure(const Context& ctx, const Batch& batch) {
+    if (batch.branch_table.empty()) return {};
+    prepare(ctx, batch, 1, Pass::inference);
+    model_->forward(ctx, workspace_.batch.input, workspace_.acts);
+    objective().measure(ctx, objective_step());
+    return read(workspace_.head.answers);
+}
+
+void Learner::prepare(const Context& ctx, const Batch& batch, double total, Pass pass) {
+    objective().check(batch);
+    arena_.release(state_end_);
+    workspace_ = Workspace::lay_out(arena_, config_, options_, BatchShape::of(batch), pass);
+    workspace_.batch.fill(ctx, config_, batch, total);
+    workspace_.batch.input.before_forward = [this](int64_t layer) { sync_.await_weights(layer); };
+}
+
+void Learner::compute_reference(const Context& ctx, const Batch& batch) {
+    if (!objective().needs_reference() || !batch.reference.empty()) return;
+    require(options_.reference == Reference::base, "the batch has no reference, and nothing computes one");
+    TransformerInput& input = workspace_.batch.input;
+    input.adapters = false;
+    model_->forward(ctx, input, workspace_.acts);
+    input.adapters = true;
+    objective().measure(ctx, objective_step());
+    copy(ctx, workspace_.batch.reference, workspace_.head.answers);
+}
+
+ObjectiveStep Learner::objective_step() {
+    return {.model = *model_, .acts = workspace_.acts, .buffers = workspace_.head, .batch = workspace_.batch};
+}
+
+// A mask is a function of the update, the micro-step and the rank, so that a resumed run draws the same ones. The rank
+// is in bits of the seed above those that a config is likely to use: the stream has no bits left for it.
+DropoutMask Learner::dropout() const {
+    if (!options_.lora || options_.lora->dropout == 0) return {};
+    constexpr uint64_t streams = uint64_t{1} << 63;  // apart from the streams of initialisation
+    return {.p = options_.lora->dropout,
+            .seed = options_.seed ^ (static_cast<uint64_t>(sync_.options().rank) << 40),
+            .stream = streams | static_cast<uint64_t>(updates_) << 34 | static_cast<uint64_t>(micro_steps_ - 1) << 14};
+}
+
+LossSums Learner::loss() const {
+    return LossSums::of(read(state_.loss_sums()));
+}
+
+void Learner::clear_sums(const Tensor& sums) const {
+    const LossSums::Numbers nothing = LossSums().numbers();
+    put(context(), sums, nothing.data());
 }
 
 std::vector<double> Learner::read(const Tensor& numbers) const {
@@ -195,99 +269,36 @@ std::vector<double> Learner::read(const Tensor& numbers) const {
     return values;
 }
 
-template <typename Body>
-void Learner::with_batch(const Context& ctx, const Batch& batch, double total, bool training, bool last, Body&& body) {
-    arena_.release(state_end_);
-    Workspace w = Workspace::lay_out(arena_, config_, options_, BatchShape::of(batch), training);
-    w.batch.fill(ctx, batch, total, config_.vocab_size);
-    objective().fill(ctx, w.head, batch);
-    const AttentionMasks masks(ctx, config_, batch.mask, w.masks, batch.positions);
-    const LayerHooks hooks{.before_forward = [&](int64_t layer) { sync_.await_weights(layer); },
-                           .after_backward =
-                               [&](int64_t layer) {
-                                   if (last) sync_.start(ctx, sync_memory_, layer);
-                               }};
-    body(w, TransformerInput{.packs = batch.packs,
-                             .length = batch.length,
-                             .tokens = w.batch.tokens,
-                             .positions = w.batch.positions,
-                             .token_index = w.batch.token_index,
-                             .masks = masks,
-                             .dropout = training ? next_dropout() : DropoutMask(),
-                             .hooks = hooks});
+// --- The update ---
+
+void Learner::update(const Context& ctx, const AdamWSettings& settings, double learning_rate, double max_norm) {
+    // A rank without a micro-step still takes part in the sums, with zeros.
+    if (micro_steps_ == 0) clear(context(), state_.gradients);
+    sync_.finish(ctx, sync_memory_);
+    add_norm(ctx);
+    clip_factor(ctx, {.out = state_.norm_and_clip(), .max_norm = max_norm});
+    ++updates_;
+    update_weights(ctx, settings, learning_rate);
+    keep_result();
 }
 
-template <typename Then>
-void Learner::run(const Context& ctx, const Batch& batch, double total, const Tensor& sums,
-                  const ModelGradients* gradients, bool last, Then&& then) {
-    with_batch(ctx, batch, total, gradients != nullptr, last, [&](Workspace& w, const TransformerInput& input) {
-        const ObjectiveStep step{.model = *model_,
-                                 .acts = w.acts,
-                                 .buffers = w.head,
-                                 .batch = w.batch,
-                                 .sums = sums,
-                                 .total = total,
-                                 .gradients = gradients};
-        if (objective().needs_reference() && batch.reference.empty()) {
-            require(static_cast<bool>(options_.reference), "the batch has no reference, and nothing computes one");
-            options_.reference(ctx, *model_, input, w.acts);
-            objective().measure(ctx, step);
-            objective().take_reference(ctx, w.head);
-        }
-        model_->forward(ctx, input, w.acts);
-        objective().run(ctx, step);
-        if (gradients) backward(ctx, input, w.acts, *gradients, last);
-        then(w);
-    });
-}
-
-void Learner::backward(const Context& ctx, const TransformerInput& input, Activations& acts,
-                       const ModelGradients& gradients, bool last) {
-    if (!last || !sync_.embedding_by_rows()) return model_->backward(ctx, input, acts, gradients);
-    ModelGradients others = gradients;
-    others.embedding = {};
-    model_->backward(ctx, input, acts, others);
-    sync_.add_embedding(ctx, sync_memory_, acts.dstream, input.token_index);
-}
-
-void Learner::accumulate(const Context& ctx, const Batch& batch, double total, bool last) {
-    if (objective().total(batch) == 0) return;  // an empty pack that fills the last step; update() sees to the sums
-    run(ctx, batch, total, state_.outcome.slice(0, 0, loss_sums), &gradient_views_, last, [](const Workspace&) {});
-    gradient_views_.matrices = Grad::accumulate;
-}
-
-LossSums Learner::loss() const {
-    return LossSums::of(read(state_.outcome.slice(0, 0, loss_sums)));
-}
-
-LossSums Learner::evaluate(const Context& ctx, const Batch& batch, std::vector<double>* nll) {
-    if (objective().total(batch) == 0) return {};
-    clear_sums(state_.eval_sums);
-    run(ctx, batch, objective().total(batch), state_.eval_sums, nullptr, false, [&](const Workspace& w) {
-        if (nll) *nll = read(w.head.nll);
-    });
-    return LossSums::of(read(state_.eval_sums));
-}
-
-std::vector<double> Learner::measure(const Context& ctx, const Batch& batch) {
-    std::vector<double> answers;
-    if (batch.branch_table.empty()) return answers;
-    with_batch(ctx, batch, 1, false, false, [&](Workspace& w, const TransformerInput& input) {
-        model_->forward(ctx, input, w.acts);
-        objective().measure(ctx, {.model = *model_, .acts = w.acts, .buffers = w.head, .batch = w.batch});
-        answers = read(w.head.answers);
-    });
-    return answers;
-}
-
-Tensor Learner::norm_and_clip() const {
-    return state_.outcome.slice(0, loss_sums, loss_sums + clip);
+// Squares of this rank's gradients, then the sums of all ranks.
+void Learner::add_norm(const Context& ctx) const {
+    const auto sums = [&](int64_t begin, int64_t end) { return state_.step_sums.slice(0, begin, end); };
+    const Tensor squares = sums(LossSums::count, LossSums::count + 1);
+    for (const Range& s : sync_.owned())
+        add_squares(
+            ctx,
+            {.sum = squares, .gradients = state_.gradients.slice(0, s.begin, s.end), .scratch = state_.norm_scratch});
+    sync_.combine(ctx, {{.values = sums(0, LossSums::sums)},
+                        {.values = sums(LossSums::sums, LossSums::count), .op = Communicator::Op::max},
+                        {.values = squares}});
 }
 
 void Learner::update_weights(const Context& ctx, const AdamWSettings& settings, double learning_rate) {
-    sync_.await_weights();  // no weight may change that is still on its way
+    sync_.await_weights();  // no weight may change while it is still being sent
     const std::vector<Range>& slices = sync_.state();
-    // Forward begins with what lies last.
+    // The last slice first: that is the order in which the next forward reads them.
     int64_t at = sync_.state_size();
     for (size_t i = slices.size(); i-- > 0;) {
         const Range& s = slices[i];
@@ -297,11 +308,11 @@ void Learner::update_weights(const Context& ctx, const AdamWSettings& settings, 
         const bool whole = state_.weights.numel() == parameters_.size();
         if (s.size() > 0)
             adamw(ctx, {.weights = whole ? of_all(state_.weights) : kept(state_.weights),
-                        .copy = state_.copy.empty() ? Tensor() : of_all(state_.copy),
+                        .copy = state_.compute_weights.empty() ? Tensor() : of_all(state_.compute_weights),
                         .m = kept(state_.m),
                         .v = kept(state_.v),
                         .gradients = of_all(state_.gradients),
-                        .clip = norm_and_clip(),
+                        .clip = state_.norm_and_clip(),
                         .decay_map = state_.decay_map,
                         .parameters = parameters_,
                         .begin = s.begin,
@@ -309,50 +320,33 @@ void Learner::update_weights(const Context& ctx, const AdamWSettings& settings, 
                         .learning_rate = learning_rate,
                         .step = updates_,
                         .seed = options_.seed});
-        if (sync_.sharded()) sync_.share(used_weights(), state_.exchange, i);
+        if (sync_.sharded()) sync_.share(compute_weights(), state_.comm_scratch, i);
     }
 }
 
-void Learner::update(const Context& ctx, const AdamWSettings& settings, double learning_rate, double max_norm) {
-    // A rank that had nothing to learn from still takes part in the sums, with zeros.
-    if (std::exchange(gradient_views_.matrices, Grad::accumulate) == Grad::overwrite)
-        clear(context(), state_.gradients);
-    sync_.finish(ctx, sync_memory_);
-    const auto outcome = [&](int64_t begin, int64_t end) { return state_.outcome.slice(0, begin, end); };
-    const Tensor squares = outcome(loss_sums, loss_sums + 1);
-    for (const Range& s : sync_.owned())
-        add_squares(
-            ctx,
-            {.sum = squares, .gradients = state_.gradients.slice(0, s.begin, s.end), .scratch = state_.norm_scratch});
-    sync_.combine(
-        ctx,
-        {{outcome(0, LossSums::sums)}, {outcome(LossSums::sums, LossSums::count), Communicator::Op::max}, {squares}});
-    clip_factor(ctx, {.out = norm_and_clip(), .max_norm = max_norm});
-    ++updates_;
-    update_weights(ctx, settings, learning_rate);
+void Learner::keep_result() {
     Pending& step = pending_.emplace_back();
     step.update = updates_;
     if (!options_.gpu) {
-        step.outcome = read(state_.outcome);
+        step.step_sums = read(state_.step_sums);
         return;
     }
     if (idle_readbacks_.empty())
-        idle_readbacks_.push_back(std::make_unique<Readback>(*options_.gpu, state_.outcome.bytes()));
+        idle_readbacks_.push_back(std::make_unique<Readback>(*options_.gpu, state_.step_sums.bytes()));
     step.readback = std::move(idle_readbacks_.back());
     idle_readbacks_.pop_back();
-    step.readback->enqueue(state_.outcome);
+    step.readback->enqueue(state_.step_sums);
 }
 
 std::string Learner::first_bad_gradient() const {
-    // On a GPU a later step may be under way: its gradients then stand for those of this one.
+    // A later step may be running on a GPU: then its gradients are inspected instead of those of this one.
     const HostCopy gradients = HostCopy::of(options_.gpu, state_.gradients);
     std::string bad;
     dispatch_float(gradients.tensor().dtype, [&]<typename T>() {
         const T* g = gradients.tensor().as<T>();
         for (const Parameter& p : parameters_.all())
             for (const Range& s : sync_.owned())
-                for (int64_t i = std::max(p.begin, s.begin); bad.empty() && i < std::min(p.begin + p.size(), s.end);
-                     ++i)
+                for (int64_t i = std::max(p.begin, s.begin); bad.empty() && i < std::min(p.end(), s.end); ++i)
                     if (!std::isfinite(g[i])) bad = p.name;
     });
     if (const Communicator* c = sync_.options().communicator)
@@ -372,20 +366,21 @@ HostCopy Learner::whole(const Tensor& state) const {
 
 uint64_t Learner::weights_checksum() {
     sync_.await_weights();
-    return checksum(context(), used_weights(), state_.checksum);
+    return checksum(context(), compute_weights(), state_.checksum);
 }
 
 StepResult Learner::result() {
-    require(!pending_.empty(), "no update whose result nobody has asked for");
+    require(!pending_.empty(), "no update has a result to collect");
     Pending step = std::move(pending_.front());
     pending_.pop_front();
     if (step.readback) {
         const auto* numbers = static_cast<const double*>(step.readback->get());
-        step.outcome.assign(numbers, numbers + state_.outcome.numel());
+        step.step_sums.assign(numbers, numbers + state_.step_sums.numel());
         idle_readbacks_.push_back(std::move(step.readback));
     }
-    const std::vector<double>& o = step.outcome;
-    const StepResult result{.loss = LossSums::of(o), .gradient_norm = o[loss_sums], .clip_factor = o[loss_sums + 1]};
+    const std::vector<double>& sums = step.step_sums;
+    const StepResult result{
+        .loss = LossSums::of(sums), .gradient_norm = sums[LossSums::count], .clip_factor = sums[LossSums::count + 1]};
     if (!std::isfinite(result.loss.nll)) {
         updates_ = step.update - 1;
         fail(Exit::numerics, "the loss of step {} is not finite; nothing of that step is saved", step.update);

@@ -1,15 +1,18 @@
 #pragma once
-// Learner: the model, its gradients and its optimizer state in one planned arena, and the three verbs of training:
-// accumulate a micro-step, update, evaluate. The loop around it (train/run/trainer.h) knows data, schedules and files; a
-// Learner knows none.
+// Learner: the model, its gradients and its optimizer state in one planned arena, and what a training step consists of:
 //
-// On a GPU accumulate() and update() only enqueue: the host prepares the next batch meanwhile and asks for a step's
-// result() when it wants it, best one step late. Weights are bf16 there, beside masters in f32.
+//     begin_step();  accumulate() for every micro-step;  update();  result()
 //
-// With LoRA what is trained are the adapters: weights(), gradients(), moments and parameters() are theirs. The model
-// itself, the base, is there once, in the compute dtype, with neither master nor gradient nor moments.
+// The loop around it (train/run/trainer.h) handles data, schedules and files; a Learner handles none of them.
+//
+// On a GPU accumulate() and update() only enqueue, so that the host can prepare the next batch. Read the result() of a
+// step one step late. Weights are bf16 there, with fp32 masters.
+//
+// With LoRA the adapters are trained: weights(), gradients(), m(), v() and parameters() are those of the adapters. The
+// model itself, the base, exists once, in the compute dtype, without master, gradient or moments.
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -20,25 +23,25 @@
 
 namespace colonnade {
 
-/// Runs a reference model in the policy's place: fills acts.hidden as the reference would.
-using ReferenceForward =
-    std::function<void(const Context&, const Transformer& policy, const TransformerInput&, Activations& acts)>;
+/// Where the reference of preference training comes from.
+enum class Reference {
+    batches,  ///< every batch brings it (Batch::reference), if the objective compares with one at all
+    base      ///< the base model computes it before every forward of the policy, in the same memory
+};
 
 struct LearnerOptions {
-    int64_t max_packs = 1;       ///< packs of the largest batch
-    int64_t max_length = 1;      ///< tokens of its longest pack
-    int64_t head_chunk = 1024;   ///< rows of the head whose logits exist at one time
-    DType dtype = DType::f32;    ///< of weights and activations: f32, or f64 for gradient checks; bf16 on a GPU
-    DType moments = DType::f32;  ///< of AdamW, on a GPU: f32, or bf16 with stochastic rounding
+    int64_t max_packs = 1;      ///< packs of the largest batch
+    int64_t max_length = 1;     ///< tokens of its longest pack
+    int64_t head_chunk = 1024;  ///< rows of the head whose logits exist at a time
+    DType dtype = DType::f32;   ///< of weights and activations on the CPU: f32, or f64 for gradient checks. A GPU: bf16
+    DType moments = DType::f32;  ///< of AdamW on a GPU: f32, or bf16 with stochastic rounding
     Recompute recompute = Recompute::none;
-    bool training = true;  ///< false: no gradients, no optimizer state, activations of one layer
-    Gpu* gpu = nullptr;    ///< runs the model; null: the CPU does. Must outlive the learner
-    uint64_t seed = 0;     ///< of stochastic rounding and dropout
-    /// None: the whole model is trained.
-    std::optional<LoraSettings> lora{};
+    bool training = true;                ///< false: no gradients, no optimizer state, activations of one layer
+    Gpu* gpu = nullptr;                  ///< the device of the model; null: the CPU. Must outlive the learner
+    uint64_t seed = 0;                   ///< for stochastic rounding and dropout
+    std::optional<LoraSettings> lora{};  ///< none: the whole model is trained
     std::shared_ptr<const Objective> objective = std::make_shared<LanguageModelObjective>();
-    /// Where batches carry no reference but the objective compares with one: runs before the policy, every time.
-    ReferenceForward reference{};
+    Reference reference = Reference::batches;
     GradientSyncOptions sync{};  ///< with the other ranks
 
     DType dtype_on(Device d) const { return d == Device::cuda ? DType::bf16 : dtype; }
@@ -46,11 +49,22 @@ struct LearnerOptions {
     Device device() const { return gpu ? Device::cuda : Device::cpu; }
 };
 
-/// What an optimizer step came to.
+struct ContextOptions {
+    Profile* profile = nullptr;
+    bool deterministic = false;
+};
+
+/// A forward and backward pass of a step.
+struct MicroStep {
+    double total;       ///< Objective::total() of the whole step: all micro-steps of all ranks
+    bool last = false;  ///< of the step: gradients go to the other ranks while backward still computes
+};
+
+/// Result of one optimizer step.
 struct StepResult {
     LossSums loss;
     double gradient_norm;  ///< before clipping
-    double clip_factor;    ///< 1 where nothing was clipped
+    double clip_factor;    ///< 1 if nothing was clipped
 };
 
 class Learner {
@@ -60,109 +74,123 @@ class Learner {
     Learner(const Learner&) = delete;
     Learner& operator=(const Learner&) = delete;
 
-    /// The memory plan of a model on `device`, without allocating: Arena::table() and bytes().
+    /// Returns the memory plan of a model on `device` without allocating: Arena::table() and bytes().
     static Arena plan(const ModelConfig& config, const LearnerOptions& options, Device device);
 
+    const LearnerOptions& options() const { return options_; }
+    const ModelConfig& config() const { return config_; }
+    const Objective& objective() const { return *options_.objective; }
+    const Transformer& model() const { return *model_; }
+    const Arena& arena() const { return arena_; }
     /// Where its ops run.
-    Context context(Profile* profile = nullptr, bool deterministic = false) const;
+    Context context(const ContextOptions& options = {}) const;
 
-    /// Gradients and loss sums of the step to come.
-    void zero_gradients();
-    /// Forward, loss and backward of one batch; gradients and loss add up. `total`: of the objective, of the whole step,
-    /// all ranks. With the last batch of a step gradients go to the other ranks while backward still computes.
-    void accumulate(const Context& ctx, const Batch& batch, double total, bool last = false);
-    /// Loss of what this rank accumulated since zero_gradients(); waits.
+    // --- The step ---
+
+    /// Starts a step: no micro-steps, no loss, no gradients yet.
+    void begin_step();
+    /// Forward, loss and backward of one batch, added to those of the step. A batch with nothing to learn from changes
+    /// nothing.
+    void accumulate(const Context& ctx, const Batch& batch, const MicroStep& micro);
+    /// Returns the loss that this rank has accumulated in this step. Waits.
     LossSums loss() const;
-    /// Sums gradients and loss over the ranks, clips to max_norm (0: never) and applies AdamW, unless the gradients' norm is
-    /// not finite.
+    /// Sums gradients and loss over the ranks, clips the gradients to max_norm (0: never) and applies AdamW, unless the
+    /// gradient norm is not finite.
     void update(const Context& ctx, const AdamWSettings& settings, double learning_rate, double max_norm);
-    /// Of the oldest update that was not asked for yet; waits for it. Throws Exit::numerics when its loss or gradient
-    /// norm was not finite: the message names the first parameter with a bad gradient. Save nothing after that: on a GPU
-    /// a later update may have been enqueued already.
+    /// Returns the result of the oldest update not yet collected; waits until it is available. Throws Exit::numerics if
+    /// its loss or gradient norm is not finite; the message names the first parameter with a bad gradient. Save nothing
+    /// after that: on a GPU a later update may have been enqueued already.
     StepResult result();
-    /// Loss only, of this rank's batch; nothing of the training state changes. Waits.
+
+    /// Returns the loss of this rank's batch; the training state does not change. Waits. `nll`: the loss of each
+    /// target.
     LossSums evaluate(const Context& ctx, const Batch& batch, std::vector<double>* nll = nullptr);
-    /// The log-probability, or the reward, of every branch: Objective::measure(). Waits.
+    /// Returns the log-probability, or the reward, of every branch: Objective::measure(). Waits.
     std::vector<double> measure(const Context& ctx, const Batch& batch);
 
-    const Objective& objective() const { return *options_.objective; }
-    const ModelConfig& config() const { return config_; }
-    /// What is trained: the model's parameters, or with LoRA the adapters'.
+    // --- State ---
+
+    /// What is trained: the parameters of the model, or with LoRA those of the adapters.
     const ParameterList& parameters() const { return parameters_; }
-    const Transformer& model() const { return *model_; }
-    /// Flat, of the master dtype, on the learner's device: HostCopy reads them. Fill weights by fill_weights(). Where
-    /// optimizer state is sharded over ranks (zero_stage 1), m and v, and on a GPU the weights, hold the slices of
-    /// sync().state() one after the other.
+    /// Flat, in the master dtype, on the learner's device (HostCopy reads them). If optimizer state is sharded over
+    /// ranks (zero_stage 1), m and v, and on a GPU the weights, hold the slices of sync().state() one after the other.
     const Tensor& weights() const { return state_.weights; }
-    /// The same rounded to what the model computes with, whole on every rank.
-    const Tensor& used_weights() const { return state_.copy.empty() ? state_.weights : state_.copy; }
-    const Tensor& gradients() const { return state_.gradients; }
     const Tensor& m() const { return state_.m; }
     const Tensor& v() const { return state_.v; }
-    /// weights(), m() or v() of the whole model, in host memory. Where sharded all ranks must call it, and rank 0 alone
+    /// Flat, whole on every rank: gradients, and the weights in the dtype in which the model computes.
+    const Tensor& gradients() const { return state_.gradients; }
+    const Tensor& compute_weights() const {
+        return state_.compute_weights.empty() ? state_.weights : state_.compute_weights;
+    }
+    /// Returns the whole of weights(), m() or v() in host memory. If sharded, all ranks must call it and rank 0 alone
     /// gets it.
     HostCopy whole(const Tensor& state) const;
-    /// The same on every rank, or memory or a transfer is at fault. Of the weights that the model computes with.
-    uint64_t weights_checksum();
+    int64_t updates() const { return updates_; }
     const GradientSync& sync() const { return sync_; }
     void set_exchange(bool exchange) { sync_.set_exchange(exchange); }
-    /// Calls `fill` with a flat tensor in host memory and makes what it holds then the weights.
+    /// Checksum of compute_weights(). Ranks whose checksums differ have an error in memory or in a transfer.
+    uint64_t weights_checksum();
+
+    /// With LoRA: the parameters of the base, and its weights, flat, in the compute dtype.
+    const ParameterList& base_parameters() const { return base_parameters_; }
+    const Tensor& base() const { return state_.base; }
+    /// SHA-256 of the base's weights rounded to bf16, so that every device gives the same.
+    const std::string& base_hash() const { return base_hash_; }
+
+    // --- Loading (train/folders/initial_weights.h, train/folders/checkpoint.h) ---
+
+    /// Calls `fill` with a flat tensor in host memory; its content becomes the weights.
     void fill_weights(const std::function<void(const Tensor&)>& fill);
     /// With LoRA: calls `fill` with every parameter of the base and a tensor in host memory for it, f32 or f64.
     void fill_base(const std::function<void(const Parameter&, const Tensor&)>& fill);
-    /// With LoRA: the base's parameters and its weights, flat, of the compute dtype.
-    const ParameterList& base_parameters() const { return base_parameters_; }
-    const Tensor& base() const { return state_.base; }
-    /// SHA-256 over the base's weights rounded to bf16, so that it is the same on every device.
-    const std::string& base_hash() const { return base_hash_; }
-    int64_t updates() const { return updates_; }
     void set_updates(int64_t updates) { updates_ = updates; }
-    const Arena& arena() const { return arena_; }
-    const LearnerOptions& options() const { return options_; }
 
   private:
-    /// What every step uses: laid out once, before the memory that batches share.
+    /// What all steps use. It is laid out once, before the memory that batches share.
     struct State {
         Tensor base;  ///< LoRA
-        Tensor weights, copy, gradients, m, v;
-        Tensor outcome;  ///< f64: LossSums of the step, gradient norm, clip factor
+        Tensor weights, gradients, m, v;
+        Tensor compute_weights;  ///< GPU: weights in bf16
+        Tensor step_sums;        ///< f64: LossSums of the step, gradient norm, clip factor
         Tensor eval_sums;
         Tensor decay_map, norm_scratch, checksum;  ///< GPU
-        Tensor exchange;                           ///< of the communicator; empty with one rank
-        EmbeddingRows rows;                        ///< likewise
+        Tensor comm_scratch;                       ///< of the communicator; empty with one rank
+        EmbeddingRows embedding_message;           ///< likewise
         static State lay_out(Arena& arena, const ParameterList& parameters, const ParameterList& base,
                              const LearnerOptions& options, const GradientSync& sync);
+
+        Tensor loss_sums() const { return step_sums.slice(0, 0, LossSums::count); }
+        Tensor norm_and_clip() const { return step_sums.slice(0, LossSums::count, LossSums::count + 2); }
     };
+    enum class Pass { training, inference };
+    /// What one batch uses: laid out anew for every batch.
     struct Workspace {
-        BatchTensors batch;
-        AttentionMasks::Memory masks;
+        DeviceBatch batch;
         Activations acts;
         ObjectiveBuffers head;
         static Workspace lay_out(Arena& arena, const ModelConfig& config, const LearnerOptions& options,
-                                 const BatchShape& shape, bool training);
+                                 const BatchShape& shape, Pass pass);
     };
-    /// A step whose result nobody has asked for yet.
+    /// An update whose result has not been collected.
     struct Pending {
         std::unique_ptr<Readback> readback;  ///< GPU
-        std::vector<double> outcome;         ///< CPU
+        std::vector<double> step_sums;       ///< CPU
         int64_t update = 0;
     };
-    /// Lays the batch out, then calls body(workspace, input). `last`: sums over ranks start with backward.
-    template <typename Body>
-    void with_batch(const Context& ctx, const Batch& batch, double total, bool training, bool last, Body&& body);
-    /// Forward and loss, in training backward; the workspace they leave goes to `then`.
-    template <typename Then>
-    void run(const Context& ctx, const Batch& batch, double total, const Tensor& sums, const ModelGradients* gradients,
-             bool last, Then&& then);
-    void backward(const Context& ctx, const TransformerInput& input, Activations& acts, const ModelGradients& gradients,
-                  bool last);
-    /// Without waiting.
+
+    /// Lays the workspace out for a batch and fills it.
+    void prepare(const Context& ctx, const Batch& batch, double total, Pass pass);
+    void compute_reference(const Context& ctx, const Batch& batch);
+    ObjectiveStep objective_step();
+
     void clear_sums(const Tensor& sums) const;
+    void add_norm(const Context& ctx) const;
     void update_weights(const Context& ctx, const AdamWSettings& settings, double learning_rate);
-    Tensor norm_and_clip() const;
+    void keep_result();
     std::string first_bad_gradient() const;
     std::vector<double> read(const Tensor& numbers) const;
-    DropoutMask next_dropout();
+    /// The mask of the current micro-step.
+    DropoutMask dropout() const;
 
     ModelConfig config_;
     LearnerOptions options_;
@@ -171,14 +199,15 @@ class Learner {
     GradientSync sync_;
     Arena arena_;
     State state_;
-    size_t state_end_ = 0;  ///< arena mark: what lies behind is laid out anew for every batch
-    ModelGradients gradient_views_;
+    size_t state_end_ = 0;  ///< arena mark: the workspace comes after it
+    Workspace workspace_;
+    ModelParameters gradient_views_;
     GradientSyncMemory sync_memory_;
     std::unique_ptr<Transformer> model_;
     std::deque<Pending> pending_;
     std::vector<std::unique_ptr<Readback>> idle_readbacks_;
     int64_t updates_ = 0;
-    int64_t micro_steps_ = 0;  ///< since zero_gradients()
+    int64_t micro_steps_ = 0;  ///< of this step, with the current one
     std::string base_hash_;
 };
 

@@ -1,4 +1,4 @@
-// Pictures of tile plans against the dense mask in plain loops, and bench_attention --show-plan, which prints them.
+// Pictures of tile plans compared with the dense mask, and bench_attention --show-plan, which prints them.
 
 #include "attention/plan_picture.h"
 
@@ -13,7 +13,7 @@
 namespace colonnade {
 namespace {
 
-/// tile_classes() by looking at every pair.
+/// tile_classes() computed from every pair.
 std::string classes_of(const ColumnMask& mask, int64_t tile_rows, int64_t tile_columns) {
     const auto visible = mask.dense();
     std::string classes;
@@ -84,7 +84,7 @@ TEST(PlanPicture, LargePlansAreMerged) {
               "    4 ../..\n"
               "    6 ..#/.\n"
               "    8 ..///\n");
-    // 10 blocks do not divide by 3: the last character stands for one.
+    // 10 is not a multiple of 3: the last character stands for one block.
     const std::string thirds = plan_picture({}, mask, make_tile_plan(mask, 4, 4), 4);
     EXPECT_NE(thirds.find("3 x 3 tiles"), std::string::npos) << thirds;
     EXPECT_NE(thirds.find("\n    9 ....\n"), std::string::npos) << thirds;

@@ -38,7 +38,7 @@ TEST(HopperBackwardMaps, HiddenRowsAreThoseOfTheBounds) {
     }
 }
 
-/// As the threads of a warpgroup write an accumulator [64, 64], and as the rounding kernel reads it.
+/// The rounding kernel reads an accumulator [64, 64] in the layout in which the threads of a warpgroup write it.
 TEST(HopperBackwardMaps, SumsAreFoundWhereTheyWerePut) {
     std::vector<int> block(sum_block, -1);
     for (int thread = 0; thread < 128; ++thread)

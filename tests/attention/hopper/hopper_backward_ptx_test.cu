@@ -1,5 +1,4 @@
-// The instructions that Hopper's backward has beside those of hopper_ptx_test.cu, alone, against plain loops on the
-// host.
+// Further instructions of Hopper's backward, each on its own, compared with plain loops on the host.
 
 #include "attention/hopper/ptx_backward.cuh"
 
@@ -15,7 +14,7 @@ using namespace hopper;
 class HopperBackwardPtx : public HopperCase {};
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-/// Row-major global [rows, columns] to a tile of slabs.
+/// Copies row-major global memory [rows, columns] to a tile of slabs.
 __device__ void fill_tile(char* tile, const __nv_bfloat16* from, int rows, int columns) {
     for (int i = static_cast<int>(threadIdx.x); i < rows * columns; i += static_cast<int>(blockDim.x)) {
         const int row = i / columns, column = i % columns, chunk = column % 64 / 8 ^ row % 8;
@@ -71,7 +70,8 @@ TEST_F(HopperBackwardPtx, ProductsOfRows) {
     }
 }
 
-/// out [64, 64] = A^T B of A [128, 64] in two tiles of 64 rows, as dS lies, and columns [64, 128) of B [128, 128].
+/// out [64, 64] = A^T B of A [128, 64] in two tiles of 64 rows, the layout of dS, and columns [64, 128) of B [128,
+/// 128].
 __global__ void __launch_bounds__(128) by_columns(float* out, const __nv_bfloat16* a, const __nv_bfloat16* b) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     char *first = aligned_memory(), *second = first + 128 * 128;
@@ -108,7 +108,7 @@ TEST_F(HopperBackwardPtx, ProductsOfColumns) {
         }
 }
 
-/// out += from, through shared memory, by every CTA: in turn where there is a ticket.
+/// Every CTA adds out += from through shared memory, in turn if there is a ticket.
 __global__ void __launch_bounds__(32) add_in_bulk(float* out, const float* from, uint32_t* ticket, float* seen) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     constexpr uint32_t bytes = 16384;
@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(32) add_in_bulk(float* out, const float* from,
     arrive_expecting(barrier, bytes);
     load_bytes(address, from, bytes, barrier);
     wait(barrier, 0);
-    // Each CTA adds its own multiple of what was loaded.
+    // Each CTA adds its own multiple of the loaded values.
     for (uint32_t i = 0; i < bytes / 4; ++i) reinterpret_cast<float*>(memory)[i] *= static_cast<float>(blockIdx.x + 1);
     fence_async();
     const uint32_t turn = gridDim.x - 1 - blockIdx.x;
@@ -143,7 +143,7 @@ TEST_F(HopperBackwardPtx, BulkSums) {
     for (size_t i = 0; i < found.size(); ++i) ASSERT_EQ(found[i], 5050 * x[i]) << i;
 }
 
-/// Every CTA finds the sums of all whose turn was before its own, who are launched after it.
+/// Every CTA finds the sums of all CTAs with earlier turns, which are launched after it.
 TEST_F(HopperBackwardPtx, TicketsOrderBulkSums) {
     constexpr int ctas = 100;
     const Tensor from = zeros(DType::f32, {4096}), out = zeros(DType::f32, {4096}), ticket = zeros(DType::i32, {1}),

@@ -1,4 +1,5 @@
-// The schedule of Hopper's backward, and the tickets by which items add to sums of dQ, played without a GPU.
+// A simulation, without a GPU, of the schedule of Hopper's backward and of the tickets that order additions to sums of
+// dQ.
 #include "attention/hopper/backward_schedule.h"
 
 #include <gtest/gtest.h>
@@ -45,13 +46,13 @@ TEST(HopperBackwardSchedule, TheScheduleHasEveryItemOnce) {
                     }
 }
 
-/// Which rows of which heads items add to, and in which order: as the kernel finds them in the plan's row maps.
+/// The rows and heads that items add to, and their order, from the plan's row maps as in the kernel.
 class Sums {
   public:
     struct Size {
         int batch, heads, kv_heads, mask_heads, row_blocks, column_blocks;
     };
-    /// Item by item, its turns at sums of dQ.
+    /// The turns at sums of dQ of each item.
     struct Turn {
         int sums;
         uint32_t turn;
@@ -101,7 +102,7 @@ class Sums {
         }
         return turns;
     }
-    /// As the plan's kernel counts them: {lags, slots}.
+    /// {lags, slots}, counted as in the kernel that builds the plan.
     std::array<int64_t, 2> lags() const {
         std::array<int64_t, 2> sums{};
         for (int sheet = 0; sheet < sheets(); ++sheet)
@@ -133,7 +134,7 @@ class Sums {
     std::vector<uint32_t> active_;
 };
 
-/// CTAs that take items off the list and add in turn.
+/// CTAs that take items from the list and add in turn.
 class Play {
   public:
     Play(const Sums& sums, int ctas, int section, bool by_tickets = true)
@@ -144,8 +145,8 @@ class Play {
           tickets_(static_cast<size_t>(sums.count())),
           ctas_(static_cast<size_t>(ctas)) {}
 
-    /// A CTA adds where it is, or takes an item; false where it must wait, or nothing is left. Its addition is seen
-    /// from `passed` on.
+    /// A CTA makes its next addition, or takes an item. Returns false if it must wait or nothing is left. Its addition
+    /// is visible from `passed` on.
     bool step(size_t cta, std::vector<int>& passed) {
         auto& [turns, next] = ctas_[cta];
         while (next == turns.size()) {
@@ -167,7 +168,7 @@ class Play {
     }
     size_t ctas() const { return ctas_.size(); }
 
-    /// One that may go on at a time, for a few additions, in random order, until all are done or wait for each other.
+    /// Runs one CTA at a time for a few additions, in random order, until all are done or wait for each other.
     void at_random(Draw& draw) {
         std::vector<int> passed;
         for (bool moved = true; moved;) {
@@ -178,7 +179,7 @@ class Play {
                     pass(passed), moved = true;
         }
     }
-    /// All at once, an addition each in a step, until all are done: how many steps.
+    /// Runs all CTAs at the same time, one addition each per step, until all are done. Returns the number of steps.
     int64_t in_step() {
         std::vector<int> passed;
         for (int64_t steps = 0;; ++steps) {
@@ -202,7 +203,7 @@ class Play {
     unsigned taken_ = 0;
 };
 
-/// Turns of a row block are 0, 1, 2 .. for the pairs that are active there, the last ones first.
+/// The turns at a row block are 0, 1, 2, ... for the pairs that are active there, the last pair first.
 void expect_turns(const Sums& sums, int row_blocks) {
     for (int s = 0; s < sums.sheets(); ++s)
         for (int b = 0; b < row_blocks; ++b) {
@@ -214,7 +215,7 @@ void expect_turns(const Sums& sums, int row_blocks) {
         }
 }
 
-/// Nobody waits for ever.
+/// No CTA waits forever.
 void expect_served(const Sums& sums, Draw& draw, const std::string& name) {
     const Schedule s = sums.schedule();
     const int ctas = 1 + draw.below(9);
@@ -255,8 +256,8 @@ TEST(HopperBackwardSchedule, TicketsAreServedForEveryFamily) {
             }
 }
 
-/// The later in turn of two items that go down their rows never waits if it begins by its lag after the other, and
-/// waits at some row if it begins any sooner.
+/// Of two items that go down their rows, the one with the later turn never waits if it starts by its lag after the
+/// other, and waits at some row if it starts earlier.
 TEST(HopperBackwardSchedule, LagsAreTheLeastThatSpareWaiting) {
     Draw draw(4);
     for (int round = 0; round < 3000; ++round) {
@@ -291,7 +292,7 @@ TEST(HopperBackwardSchedule, HeadsAtOnce) {
     EXPECT_EQ(heads_at_once({nullptr, 256, 1, 1, 0}, 255, 256, 132), 1);
 }
 
-/// As many CTAs as an H100 has, the masks of the kernel benchmark.
+/// As many CTAs as an H100 has multiprocessors, with the masks of the kernel benchmark.
 TEST(HopperBackwardSchedule, WaitingCostsLittleForEveryFamily) {
     const int64_t n = 16384;
     const int ctas = 132;

@@ -1,6 +1,6 @@
-// Hopper's backward by rising difficulty, against dense attention in double; both ways to sum dQ. What every kernel
-// must do is in flashmask_test.cpp, here is what this one may get wrong: which head dims, tiles, warpgroups, stages and
-// tickets.
+// Hopper's backward compared with dense attention in double, in order of difficulty, with both ways to sum dQ.
+// flashmask_test.cpp tests what every kernel must do; these tests aim at the head dims, tiles, warpgroups, stages and
+// tickets of this one.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -28,12 +28,12 @@ class HopperBackward : public testing::TestWithParam<int64_t> {
     }
     CallSize size(int64_t heads, int64_t kv_heads) const { return {heads, kv_heads, GetParam(), DType::bf16}; }
 
-    /// The rows of all heads that q or dq is the first part of.
+    /// The rows of all heads, whose first part is q or dq.
     static Tensor packed(Tensor sheet) {
         sheet.shape[2] = sheet.stride[1] / sheet.size(3);
         return sheet;
     }
-    /// Both ways to sum dQ.
+    /// Checks both ways to sum dQ.
     void expect_dense(const ColumnMask& mask, int64_t heads, int64_t kv_heads, const std::string& name) const {
         const auto [e, bounds] = check_flashmask(
             context(), mask, {.heads = heads, .kv_heads = kv_heads, .head_dim = GetParam(), .dtype = DType::bf16});
@@ -41,7 +41,8 @@ class HopperBackward : public testing::TestWithParam<int64_t> {
             "{}: batch {}, {} x {}, heads {}/{}/{}: dq {}, dk {}, dv {}; bounds {}, {}, {}", name, mask.batch,
             mask.rows, mask.columns, heads, kv_heads, mask.heads, e.dq, e.dk, e.dv, bounds.dq, bounds.dk, bounds.dv);
     }
-    /// Where the first wrong gradients are: rows 8, 16, 64 apart, columns, heads tell which map is off.
+    /// Positions of the first wrong gradients. Errors 8, 16 or 64 rows apart, by columns or by heads show which index
+    /// map is wrong.
     void expect_elements(const ColumnMask& mask, int64_t heads, int64_t kv_heads, const std::string& name) const {
         AttentionCall call(context(), mask, size(heads, kv_heads));
         ASSERT_TRUE(cuda::hopper_supports(call.ctx, call.backward()));
@@ -138,13 +139,13 @@ TEST_P(HopperBackward, AnyMask) {
 }
 
 TEST_P(HopperBackward, LongColumnsOfTiles) {
-    // More than one word, and more than 32, of a column's map are one load and several.
+    // Maps of a column with more than one word, and with more than 32, which take several loads.
     expect_dense(causal_document_mask(2200, {70, 1000, 2200}), 1, 1, "documents");
     expect_dense(global_sliding_window_mask(2200, 70, 100, 40), 2, 1, "global tokens");
 }
 
-/// Documents of 64 tokens: half of an item's tiles are empty for each block of rows. Between the passes, as a forward
-/// may have larger tiles, every other document is spoilt.
+/// Documents of 64 tokens: half of an item's tiles are empty for each block of rows. Every other document is
+/// overwritten between the passes, because the forward pass may have larger tiles.
 TEST_P(HopperBackward, EmptyHalvesOfAnItemAreNeverRead) {
     const int64_t n = 512;
     std::vector<int64_t> ends;
@@ -168,7 +169,7 @@ TEST_P(HopperBackward, EmptyHalvesOfAnItemAreNeverRead) {
         }
 }
 
-/// Padding: items without any tile, whose dK and dV are zeros, between others.
+/// Padding gives items without any tile between others; their dK and dV are zero.
 TEST_P(HopperBackward, ItemsWithoutTilesGiveZeros) {
     const int64_t n = 2000, seen = 700;
     AttentionCall call(context(), causal_document_mask(n, {seen}), size(16, 16));
@@ -202,7 +203,7 @@ TEST_P(HopperBackward, TheSameBitsInEveryRun) {
     }
 }
 
-/// However many heads the lags of the plan ask for, one or all: of masks whose items wait for each other.
+/// Masks whose items wait for each other give the same bits with one head at a time and with all heads.
 TEST_P(HopperBackward, TheSameBitsByAnyNumberOfHeadsAtOnce) {
     const std::vector<int64_t> ends{700, 900, 2100, 3000};
     for (const ColumnMask& mask : {document_mask(3000, ends), causal_blockwise_mask(3000, ends)}) {
@@ -210,15 +211,15 @@ TEST_P(HopperBackward, TheSameBitsByAnyNumberOfHeadsAtOnce) {
         call.run();
         const auto bits = bits_of(call.dqkv);
         for (const int64_t lags : {0, 1, 3, 10, 1000}) {
-            const std::array<int64_t, 2> as_told{lags, 1000};
-            call.ctx.gpu->upload(call.plan.gpu.hopper.column_lags, as_told.data());
+            const std::array<int64_t, 2> chosen{lags, 1000};
+            call.ctx.gpu->upload(call.plan.gpu.hopper.column_lags, chosen.data());
             call.run();
             ASSERT_TRUE(bits_of(call.dqkv) == bits) << "lags " << lags;
         }
     }
 }
 
-/// Sums of the same terms in another order.
+/// Both sum the same terms in different order.
 TEST_P(HopperBackward, BothWaysToSumAgree) {
     const ColumnMask mask = causal_document_mask(1500, {500, 1500});
     AttentionCall ordered(context(true), mask, size(8, 2)), any(context(false), mask, size(8, 2));

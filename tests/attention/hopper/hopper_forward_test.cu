@@ -1,4 +1,4 @@
-// Hopper's forward kernel by rising difficulty, against dense attention in double.
+// Hopper's forward kernel compared with dense attention in double, in order of difficulty.
 
 #include "attention/hopper/hopper.h"
 #include "attention/hopper/work.cuh"
@@ -19,7 +19,7 @@
 namespace colonnade {
 namespace {
 
-/// Tiles of an item, by bits of the plan: active where one of its blocks is, masked unless all are full.
+/// A tile of an item is active if one of its blocks is active in the plan, and masked unless all are full.
 template <int blocks, int columns>
 void expect_tile_bits() {
     using Bits = hopper::TileBits<columns>;
@@ -71,8 +71,8 @@ struct Heads {
     int64_t query = 1, kv = 1, dim = 128;
 };
 
-/// One call. Queries, and keys beside values, are sheets of wider rows; so are outputs, beside a head that is to stay
-/// as it was.
+/// One call. Queries are a slice of wider rows, keys and values share rows, and outputs share rows with a head that
+/// must not change.
 class Call {
   public:
     Call(const ColumnMask& mask, const Heads& heads, double size = 1)
@@ -103,8 +103,8 @@ class Call {
     std::vector<double> out() const { return read_values(ctx_, outs_); }
     std::vector<double> lse() const { return read_values(ctx_, lse_); }
 
-    /// Rounding P and the output to bf16 is off by at most 2^-8 of sum p |v| / sum p and of |out|; sums in f32 and
-    /// ex2.approx add some 1e-5. Tells the first wrong elements and where they are.
+    /// Rounding P and the output to bf16 gives errors of at most 2^-8 of sum p |v| / sum p and of |out|; sums in f32
+    /// and ex2.approx add some 1e-5. Reports the first wrong elements and their positions.
     void expect_dense(const std::string& name) const {
         run();
         DenseAttention dense{.batch = mask_.batch,
@@ -232,7 +232,8 @@ TEST_P(HopperForward, EveryFamily) {
             Call(family.build(default_parameters(n, n, 4, 3)), heads(4, 2)).expect_dense(std::string(family.name));
 }
 
-/// 64 rows that see nothing of a run of tiles, longer than the keys have stages: in front, between others, at the end.
+/// 64 rows that see nothing in a run of tiles that is longer than the stages of the keys: at the start, in the middle,
+/// at the end.
 TEST_P(HopperForward, RowsThatSkipTiles) {
     constexpr int64_t rows = 384, columns = 1664;
     for (const int32_t row : {0, 64, 128, 192, 320})
@@ -261,7 +262,7 @@ TEST_P(HopperForward, LargeLogits) {
     Call(causal_document_mask(400, {90, 256, 400}), heads(2, 1), 6).expect_dense("logits of some hundred");
 }
 
-/// The causal rule as a flag, and as an upper range of every column.
+/// The causal rule as a flag and as an upper range of every column give the same results.
 TEST_P(HopperForward, CausalByFlagAndByVectorsIsTheSame) {
     constexpr int64_t n = 1111;
     ColumnMask flag = causal_document_mask(n, {100, 400, 512, 1111}), vectors = flag;
@@ -274,7 +275,7 @@ TEST_P(HopperForward, CausalByFlagAndByVectorsIsTheSame) {
     EXPECT_EQ(a.lse(), b.lse());
 }
 
-/// Keys and values of tiles that are empty for every row but the first 128 are never looked at.
+/// Keys and values of tiles that are empty for all rows except the first 128 are not read for other rows.
 TEST_P(HopperForward, EmptyTilesAreSkipped) {
     constexpr int64_t n = 512;
     const Call call(causal_document_mask(n, {128, n}), heads(2, 1));

@@ -1,4 +1,4 @@
-// Element masks of Hopper's forward kernel: their bits, and the way from the feeding warp to the threads.
+// Element masks of Hopper's forward kernel: their bits, and their exchange between the threads.
 
 #include "attention/hopper/mask_words.h"
 
@@ -37,7 +37,7 @@ TEST(HopperMaskWords, BitsAreTheHiddenRows) {
     }
 }
 
-/// Warps in lockstep, as the kernel's shuffles run them.
+/// Runs the lanes of a warp in lockstep, like the kernel's shuffles.
 template <int columns>
 void expect_the_bits_of_its_scores() {
     constexpr int lanes = mask_lanes(columns), words_of_lane = mask_words(columns) / 32;

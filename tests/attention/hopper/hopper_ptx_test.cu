@@ -1,4 +1,4 @@
-// Every instruction wrapper of engine/device/hopper/ptx.cuh by itself, against plain loops on the host.
+// Every instruction wrapper of engine/device/hopper/ptx.cuh on its own, compared with plain loops on the host.
 
 #include "engine/device/hopper/ptx.cuh"
 

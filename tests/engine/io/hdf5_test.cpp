@@ -192,7 +192,7 @@ TEST_F(Hdf5, WriterChecksItsUse) {
     writer.attribute("t", std::string(64'000, 'x'));
     writer.append("a", view_of(values).slice(0, 0, 1));
     writer.close();
-    expect_error(Exit::internal, "closed", [&] { writer.write("c", view_of(values)); });
+    expect_error(Exit::internal, "written after close()", [&] { writer.write("c", view_of(values)); });
     EXPECT_EQ(Hdf5Reader(path("x")).text_attribute("t").size(), 64'000u);
 }
 

@@ -11,6 +11,7 @@
 #include "tests/support/paths.h"
 #include "tests/support/relative_error.h"
 #include "tests/support/tiny_model.h"
+#include "train/model/weight_folder.h"
 
 namespace colonnade {
 namespace {
@@ -41,8 +42,8 @@ TEST_P(PeftGolden, LossAndGradientsAreThoseOfPeft) {
     };
     for (const DType dtype : {DType::f64, DType::f32}) {
         const auto l = learner(dtype);
-        l->zero_gradients();
-        l->accumulate({}, batch, batch.target_weight);
+        l->begin_step();
+        l->accumulate({}, batch, {.total = batch.target_weight});
         const double loss = l->loss().mean(), expected = golden_values<double>(golden, "loss")[0];
         EXPECT_NEAR(loss, expected, (dtype == DType::f64 ? 1e-12 : 1e-6) * expected);
         EXPECT_GT(std::abs(loss - golden_values<double>(of_base, "loss")[0]), 1e-3) << "the adapters change nothing";
@@ -59,7 +60,7 @@ TEST_P(PeftGolden, LossAndGradientsAreThoseOfPeft) {
     merge_lora(adapter.lora, l->parameters(), l->weights(), l->base_parameters(), l->base());
     l->fill_weights([&](const Tensor& flat) {
         for (const Parameter& p : l->parameters().all())
-            if (is_low_rank(p)) std::fill_n(flat.as<double>() + p.begin, p.size(), 0.0);
+            if (p.is_adapter()) std::fill_n(flat.as<double>() + p.begin, p.size(), 0.0);
     });
     std::vector<double> nll;
     l->evaluate({}, batch, &nll);

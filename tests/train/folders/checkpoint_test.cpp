@@ -32,8 +32,8 @@ class Checkpoint : public FileTest {
         for (int i = 0; i < updates; ++i) {
             const Sample sample = random_sample(static_cast<uint64_t>(i), 0, {30}, learner->config().vocab_size);
             const Batch batch = make_batch({{&sample}});
-            learner->zero_gradients();
-            learner->accumulate(ctx, batch, batch.target_weight);
+            learner->begin_step();
+            learner->accumulate(ctx, batch, {.total = batch.target_weight});
             learner->update(ctx, {}, 1e-2, 1);
             learner->result();
         }

@@ -6,6 +6,7 @@
 
 #include "tests/support/tiny_run.h"
 #include "train/folders/export.h"
+#include "train/model/weight_folder.h"
 
 namespace colonnade {
 namespace {
@@ -48,7 +49,7 @@ class Export : public FileTest {
     }
     void make_learner() {
         learner_ = std::make_unique<Learner>(config_, LearnerOptions{.training = false});
-        initialize(config_, learner_->parameters(), 8, learner_->weights());
+        initialize(learner_->parameters(), {.seed = 8, .range = config_.initializer_range}, learner_->weights());
     }
     ExportRequest request(const std::string& name, DType stored = DType::f32) const {
         return {.folder = path(name),
@@ -214,7 +215,7 @@ TEST_F(Export, OverItsOwnSourceReadsItFirst) {
 TEST_F(Export, OnAFullDiskLeavesTheOlderOneWhole) {
     export_model(request("model"));
     const auto before = contents("model");
-    initialize(config_, learner_->parameters(), 9, learner_->weights());
+    initialize(learner_->parameters(), {.seed = 9, .range = config_.initializer_range}, learner_->weights());
     for (const rlim_t limit : {0, 1000, 30'000}) {
         const int exit = exit_of_child([&] {
             std::signal(SIGXFSZ, SIG_IGN);

@@ -1,5 +1,5 @@
-// Generation: the key/value cache changes nothing, greedy answers are the arg max, draws follow the distribution, and
-// limits hold.
+// Generation: the key/value cache does not change the logits, greedy answers are the arg max, draws follow the
+// distribution, and limits are kept.
 
 #include <cmath>
 
@@ -31,7 +31,7 @@ std::vector<int32_t> random_tokens(int64_t count, int64_t vocab) {
 std::vector<float> full_logits(const Model& model, const std::vector<int32_t>& tokens) {
     const auto n = static_cast<int64_t>(tokens.size());
     const auto lay_out = [&](Arena& arena) {
-        return std::pair(Activations::lay_out(arena, model.config, 1, n, DType::f32, false),
+        return std::pair(Activations::lay_out(arena, model.config, {.length = n}),
                          arena.tensor("logits", DType::f32, {n, model.config.vocab_size}));
     };
     Arena plan(Device::cpu);
@@ -41,16 +41,20 @@ std::vector<float> full_logits(const Model& model, const std::vector<int32_t>& t
     std::vector<int32_t> positions(tokens.size());
     for (size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<int32_t>(i);
     const Context ctx;
-    const AttentionMasks masks(ctx, model.config, causal_mask(n, n));
     std::vector<int32_t> ids = tokens;
     const auto view = [&](std::vector<int32_t>& v) { return Tensor(v.data(), DType::i32, {n}); };
-    model.learner->model().forward(
-        ctx, {.packs = 1, .length = n, .tokens = view(ids), .positions = view(positions), .masks = masks}, acts);
+    TransformerInput input{.packs = 1,
+                           .length = n,
+                           .tokens = view(ids),
+                           .positions = view(positions),
+                           .masks = AttentionMasks::lay_out(arena, model.config, 1, n)};
+    input.masks.fill(ctx, causal_mask(n, n));
+    model.learner->model().forward(ctx, input, acts);
     linear_forward(ctx, {.out = logits, .in = acts.hidden, .weight = model.learner->model().weights().head});
     return values_of<float>(logits);
 }
 
-/// Logits as the cache gives them, fed in pieces whose sizes are `pieces` over and over.
+/// Logits of tokens that are fed to the cache in pieces, whose sizes repeat `pieces`.
 std::vector<float> cached_logits(Generator& generator, std::span<const int32_t> tokens,
                                  const std::vector<size_t>& pieces) {
     generator.reset();
@@ -64,7 +68,7 @@ std::vector<float> cached_logits(Generator& generator, std::span<const int32_t> 
     return all;
 }
 
-/// Largest difference over the root mean square.
+/// The largest difference divided by the root mean square.
 double difference(const std::vector<float>& a, const std::vector<float>& b) {
     EXPECT_EQ(a.size(), b.size());
     double worst = 0, squares = 0;
@@ -75,7 +79,7 @@ double difference(const std::vector<float>& a, const std::vector<float>& b) {
     return worst / std::sqrt(squares / static_cast<double>(b.size()));
 }
 
-constexpr double rounding = 1e-5;  // of logits in float, some tens of operations deep
+constexpr double rounding = 1e-5;  // of logits in float after some tens of operations
 
 TEST(KvCache, GivesTheLogitsOfAFullForward) {
     for (const Architecture architecture : architectures) {
@@ -92,7 +96,7 @@ TEST(KvCache, GivesTheLogitsOfAFullForward) {
 TEST(KvCache, GivesTheLogitsOfALongPrompt) {
     for (const Architecture architecture : {Architecture::mistral, Architecture::qwen2}) {
         ModelConfig config = tiny_config(architecture);
-        for (int64_t& window : config.windows) window *= 40;  // reaches back over the border between two pieces
+        for (int64_t& window : config.windows) window *= 40;  // wide enough to cross the border between two pieces
         const Model model(config);
         const std::vector<int32_t> tokens = random_tokens(1200, config.vocab_size);
         const std::vector<float> expected = full_logits(model, tokens);
@@ -106,7 +110,7 @@ TEST(KvCache, GivesTheLogitsOfALongPrompt) {
     }
 }
 
-TEST(KvCache, KeepsToTheWindow) {
+TEST(KvCache, RespectsTheWindow) {
     for (const Architecture architecture : {Architecture::mistral, Architecture::qwen2}) {
         const Model windowed(tiny_config(architecture));
         ModelConfig all = windowed.config;
@@ -131,12 +135,13 @@ TEST(Generate, GreedyIsTheArgMaxOfFullForwards) {
         Generator generator = model.generator(64);
         for (int time = 0; time < 2; ++time) {
             EXPECT_EQ(generator.generate(Context(), prompt, {.max_new_tokens = 12}), expected);
-            generator.generate(Context(), random_tokens(20, model.config.vocab_size), {});  // leaves no trace
+            generator.generate(Context(), random_tokens(20, model.config.vocab_size),
+                               {});  // must not affect the next answer
         }
     }
 }
 
-TEST(Generate, StopsAtAStopIdAndAtTheEndOfTheRoom) {
+TEST(Generate, StopsAtAStopIdAndWhenTheCacheIsFull) {
     const Model model(tiny_config(Architecture::llama));
     const std::vector<int32_t> prompt = random_tokens(9, model.config.vocab_size);
     Generator generator = model.generator(40);
@@ -167,7 +172,7 @@ TEST(Generate, RefusesPromptsThatDoNotFit) {
     Generator generator = model.generator(10);
     const auto prompt = [&](int64_t n) { return random_tokens(n, model.config.vocab_size); };
     expect_error(Exit::data, "the prompt is empty", [&] { generator.generate(Context(), {}, {}); });
-    expect_error(Exit::data, "the prompt has 10 tokens, the cache holds 10 with the answer",
+    expect_error(Exit::data, "the prompt has 10 tokens, but prompt and answer together may have 10",
                  [&] { generator.generate(Context(), prompt(10), {}); });
     expect_error(Exit::data, "the prompt has 700 tokens", [&] { generator.generate(Context(), prompt(700), {}); });
     EXPECT_EQ(generator.generate(Context(), prompt(9), {}).size(), 1u);
@@ -177,11 +182,11 @@ TEST(Generate, RefusesPromptsThatDoNotFit) {
     expect_error(Exit::data, "token 29 is outside the vocabulary", [&] { generator.generate(Context(), foreign, {}); });
 }
 
-// --- Choosing a token ------------------------------------------------------------------------------------------------------
+// --- Choosing a token ---------------------------------------------------------------------------------------------
 
 const std::vector<float> logits = {1.0f, -0.5f, 2.0f, 0.3f, 1.9f, -3.0f, 0.3f};
 
-/// softmax(logits / temperature), less all but the smallest set of most likely tokens that reaches top_p.
+/// softmax(logits / temperature), restricted to the smallest set of most likely tokens that reaches top_p.
 std::vector<double> nucleus(double temperature, double top_p) {
     std::vector<double> p;
     double sum = 0;
@@ -211,7 +216,7 @@ TEST(ChooseToken, DrawsFollowTemperatureAndTopP) {
                                                      {1.0, 0.1, 1},
                                                      {1.0, 0.0, 1}}) {
         std::vector<double> expected = nucleus(temperature, top_p);
-        if (top_p == 0) expected = nucleus(temperature, 0.01);  // one token at least
+        if (top_p == 0) expected = nucleus(temperature, 0.01);  // at least one token
         std::vector<int> counts(logits.size());
         for (uint64_t i = 0; i < draws; ++i)
             ++counts[static_cast<size_t>(
@@ -246,7 +251,7 @@ TEST(ChooseToken, RefusesNan) {
     for (const double temperature : {0.0, 1.0}) {
         std::vector<float> bad = logits;
         bad[4] = std::nanf("");
-        expect_error(Exit::numerics, "the logits hold NaN",
+        expect_error(Exit::numerics, "the logits contain NaN",
                      [&] { choose_token(bad, {.temperature = temperature}, 0); });
     }
 }

@@ -1,7 +1,7 @@
-// Golden values from transformers (tests/golden/make_golden.py says what a golden folder holds): logits, loss, every gradient
-// and ten AdamW steps of tiny models of every family, in double to rounding and in float within the error of
-// transformers' own float run; on a GPU logits, loss and gradients in bfloat16, within the error of transformers' own.
-// COLONNADE_GOLDEN_DIR names one further golden folder, made from a model of your own.
+// Golden values of transformers (tests/golden/make_golden.py describes a golden folder): logits, loss, every gradient
+// and ten AdamW steps of tiny models of every family, in double to rounding, in float within the error of transformers'
+// own float run, and on a GPU logits, loss and gradients in bfloat16 within the error of transformers' own bfloat16
+// run. COLONNADE_GOLDEN_DIR names a further golden folder, made from your own model.
 
 #include <gtest/gtest.h>
 
@@ -12,6 +12,7 @@
 #include "tests/support/golden_values.h"
 #include "tests/support/paths.h"
 #include "tests/support/relative_error.h"
+#include "train/model/weight_folder.h"
 
 namespace colonnade {
 namespace {
@@ -39,10 +40,11 @@ struct Golden {
 
 class GoldenTest : public testing::TestWithParam<std::string> {
   protected:
-    // What our error may be. In double, the rounding of long sums. In float, twice that of transformers' own float run, but
-    // not less than some units in the last place, as that run is at times right by luck. Ten AdamW steps amplify rounding,
-    // since an update hardly depends on the size of a gradient, and by how much is luck too: four times there. In bfloat16,
-    // twice the error of transformers' own; for the loss, a single number, not less than a half unit in the last place.
+    // The allowed error. Double: the rounding of long sums. Float: twice the error of transformers' own float run, but
+    // at least some units in the last place, because that run is sometimes exact by luck. Ten AdamW steps amplify
+    // rounding by a random factor, because an update hardly depends on the size of a gradient: four times there.
+    // Bfloat16: twice the error of transformers' own run; for the loss, a single number, at least half a unit in the
+    // last place.
     static double allowed(const Golden& golden, DType dtype, const std::string& prefix) {
         if (dtype == DType::f64) return 1e-10;
         if (dtype == DType::bf16)
@@ -56,7 +58,7 @@ class GoldenTest : public testing::TestWithParam<std::string> {
         return dtype == DType::f64 ? 1e-12 : dtype == DType::f32 ? 1e-6 : allowed(golden, dtype, "loss");
     }
 
-    // A single gradient. Loosely where all together are held tightly, as a small one has a large relative rounding.
+    // A single gradient: looser than the bound on all gradients together, as small ones have a large relative rounding.
     static double allowed_gradient(const Golden& golden, DType dtype, const std::string& name) {
         return dtype == DType::f64 ? 1e-9 : dtype == DType::f32 ? 1e-4 : allowed(golden, dtype, name);
     }
@@ -74,12 +76,12 @@ class GoldenTest : public testing::TestWithParam<std::string> {
 
         EXPECT_LE(relative_error(ForwardPass(learner, batch).logits().data(), golden.read<double>("logits")),
                   allowed(golden, dtype, "logits"));
-        learner.zero_gradients();
-        learner.accumulate(learner.context(), batch, batch.target_weight);
+        learner.begin_step();
+        learner.accumulate(learner.context(), batch, {.total = batch.target_weight});
         const double loss = learner.loss().mean();
         EXPECT_LE(relative_error(&loss, golden.read<double>("loss")), allowed_loss(golden, dtype));
         check_gradients(golden, learner, dtype);
-        // In folders made for the GPU the run in double tells of the steps: how far float drifts in ten of them is luck.
+        // Folders made for the GPU check the steps in double only: the drift of float over ten steps is random.
         const bool drifts = dtype == DType::f32 && golden.json.contains("bfloat16");
         if (!gpu && !drifts) check_steps(golden, learner, batch, dtype);
     }
@@ -103,8 +105,8 @@ class GoldenTest : public testing::TestWithParam<std::string> {
         const int steps = r.at("steps").get<int>();
         std::vector<double> losses, norms;
         for (int step = 0; step < steps; ++step) {
-            learner.zero_gradients();
-            learner.accumulate(learner.context(), batch, batch.target_weight);
+            learner.begin_step();
+            learner.accumulate(learner.context(), batch, {.total = batch.target_weight});
             learner.update(learner.context(), settings, r.at("lr"), r.at("max_grad_norm"));
             const StepResult result = learner.result();
             losses.push_back(result.loss.mean());
@@ -119,7 +121,7 @@ class GoldenTest : public testing::TestWithParam<std::string> {
         const std::vector<double> found = numbers_of(learner, learner.weights());
         for (const Parameter& p : learner.parameters().all())
             weights.add(found.data() + p.begin, golden.read<double>(prefix + p.name));
-        // The golden final weights are stored in float: its rounding is the floor in double.
+        // The golden final weights are stored in float, whose rounding bounds the error in double from below.
         EXPECT_LE(weights.value(), dtype == DType::f64 ? 1e-7 : allowed(golden, dtype, "step"));
     }
 };
@@ -131,7 +133,7 @@ TEST_P(GoldenTest, Float) {
     run(DType::f32, nullptr);
 }
 
-/// Over the folders that say how far transformers' bfloat16 is off.
+/// Runs over the folders that hold the error of transformers' bfloat16 run.
 class GpuGoldenTest : public GoldenTest {};
 
 TEST_P(GpuGoldenTest, Bfloat16) {

@@ -1,5 +1,5 @@
-// LoRA on whole models: gradients in double against central differences and against those of the merged model; what the
-// adapters leave alone; what they cost.
+// LoRA on whole models: gradients in double against central differences and against the merged model; that the base
+// does not change; the memory it takes.
 
 #include "train/model/lora.h"
 
@@ -61,7 +61,7 @@ class LoraGradient : public testing::TestWithParam<Case> {
         std::shared_ptr<const Objective> objective;
         if (GetParam().stage == Stage::dpo) objective = sigmoid_objective();
         if (GetParam().stage == Stage::rm) objective = std::make_shared<RewardObjective>(RankingKind::pairwise, 0.05);
-        return lora_learner(config(), DType::f64, lora(), batch.packs, batch.length, Recompute::none, objective);
+        return lora_learner(config(), DType::f64, lora(), batch.packs, batch.length, {.objective = objective});
     }
 };
 
@@ -70,10 +70,10 @@ TEST_P(LoraGradient, EqualsCentralDifferences) {
     const auto learner = this->learner(batch);
     const auto g = gradients_of(*learner, batch);
     double* w = learner->weights().as<double>();
-    // The first micro-step of the same update has the same dropout each time.
+    // The first micro-step of an update has the same dropout every time.
     const auto loss = [&] {
-        learner->zero_gradients();
-        learner->accumulate({}, batch, learner->objective().total(batch));
+        learner->begin_step();
+        learner->accumulate({}, batch, {.total = learner->objective().total(batch)});
         return learner->loss().mean();
     };
     double largest = 0;
@@ -93,8 +93,8 @@ TEST_P(LoraGradient, EqualsCentralDifferences) {
     }
 }
 
-// W' = W + s B A, so dA = s B^T dW' and dB = s dW' A^T.
-TEST_P(LoraGradient, IsThatOfTheMergedModelProjected) {
+// W' = W + s B A, so that dA = s B^T dW' and dB = s dW' A^T.
+TEST_P(LoraGradient, IsTheProjectedGradientOfTheMergedModel) {
     if (GetParam().dropout > 0) GTEST_SKIP() << "dropout has no merged model";
     const Batch batch = this->batch();
     const auto learner = this->learner(batch);
@@ -106,14 +106,16 @@ TEST_P(LoraGradient, IsThatOfTheMergedModelProjected) {
     std::vector<double> expected(g.size());
     size_t pairs = 0;
     for (const Parameter& a : learner->parameters().all()) {
-        if (!is_low_rank(a)) {  // the head, trained as it is
-            const auto from = dw.begin() + merged->parameters().find(a.name).begin;
+        if (!a.is_adapter()) {  // the head, which is trained whole
+            const auto from = dw.begin() + merged->parameters().named(a.name)->begin;
             std::copy(from, from + a.size(), expected.begin() + a.begin);
         }
-        if (!a.name.ends_with("lora_A.weight")) continue;
+        if (a.role != Role::lora_a) continue;
         const std::string layer = a.name.substr(0, a.name.find("lora_A"));
-        const Parameter &b = learner->parameters().find(layer + "lora_B.weight"),
-                        &p = merged->parameters().find(layer + "weight");
+        const Parameter &b = *learner->parameters().named(layer + "lora_B.weight"),
+                        &p = *merged->parameters().named(layer + "weight");
+        EXPECT_EQ(&b, learner->parameters().find(Role::lora_b, a.layer, a.adapted));
+        EXPECT_EQ(&p, merged->parameters().find(*a.adapted, a.layer));
         const int64_t rank = a.shape[0], in = a.shape[1], out = b.shape[0];
         ASSERT_EQ(p.shape, (std::vector{out, in}));
         ++pairs;
@@ -158,10 +160,10 @@ class Lora : public testing::TestWithParam<DType> {
         return on_gpu() ? small_config(Architecture::qwen2) : tiny_config(Architecture::qwen2);
     }
     static std::unique_ptr<Learner> learner(const LoraSettings& lora, Recompute recompute = Recompute::none) {
-        return lora_learner(config(), GetParam(), lora, 2, 160, recompute);
+        return lora_learner(config(), GetParam(), lora, 2, 160, {.recompute = recompute});
     }
     static void clear(Learner& learner) {
-        learner.fill_weights([&](const Tensor& flat) { initialize_lora(learner.parameters(), 1, flat); });
+        learner.fill_weights([&](const Tensor& flat) { initialize(learner.parameters(), {.seed = 1}, flat); });
     }
 };
 
@@ -172,7 +174,7 @@ TEST_P(Lora, StartsAsTheBase) {
     EXPECT_NE(hidden_states(*lora, batch, true), hidden_states(*base, batch, true));
     clear(*lora);
     EXPECT_EQ(hidden_states(*lora, batch, true), hidden_states(*base, batch, true));
-    // B has a gradient from the start, A not before B is something.
+    // B has a gradient from the start, A only when B is not zero.
     const auto g = gradients_of(*lora, batch);
     for (const Parameter& p : lora->parameters().all()) {
         double sum = 0;
@@ -222,7 +224,7 @@ TEST_P(Lora, PackedEqualsSeparate) {
         EXPECT_LE(distance(a, b), GetParam() == DType::f64 ? 1e-13 : 2e-6);
         return;
     }
-    // As in packing_equality_test: they may differ by no more than what bf16 itself is off by.
+    // They may differ by no more than the error of bf16 itself (packing_equality_test).
     const auto exact = gradients_of(*lora_learner(config(), DType::f64, lora_of({}, 8), 2, 160), {packed, rest}, total);
     EXPECT_LE(distance(a, b), distance(a, exact));
     EXPECT_LE(distance(a, exact), 0.03);
@@ -261,22 +263,22 @@ TEST_P(Lora, DropoutIsAFunctionOfTheStep) {
 INSTANTIATE_TEST_SUITE_P(Devices, Lora, testing::Values(DType::f64, DType::f32, DType::bf16),
                          [](const auto& dtype) { return name_of(dtype.param); });
 
-// --- What it is made of ----------------------------------------------------------------------------------------------
+// --- Parameters ------------------------------------------------------------------------------------------------------
 
 TEST(LoraParameters, ScaleAndSizes) {
     LoraSettings lora = lora_of({}, 16);
     EXPECT_DOUBLE_EQ(lora.scale(), 5.0 / 16);
     lora.rslora = true;
     EXPECT_DOUBLE_EQ(lora.scale(), 5.0 / 4);
-    EXPECT_EQ(lora.width(Product::qkv), 48);
-    EXPECT_EQ(lora_of({"q_proj", "v_proj"}, 4).width(Product::qkv), 8);
-    EXPECT_EQ(lora_of({"q_proj", "v_proj"}, 4).width(Product::o), 0);
+    EXPECT_EQ(lora.width(Projection::qkv), 48);
+    EXPECT_EQ(lora_of({"q_proj", "v_proj"}, 4).width(Projection::qkv), 8);
+    EXPECT_EQ(lora_of({"q_proj", "v_proj"}, 4).width(Projection::o), 0);
     const ModelConfig c = tiny_config(Architecture::llama);
     const ParameterList list = lora_parameters(c, lora);
     const int64_t h = 12, f = 20, q = 16, kv = 8;
     EXPECT_EQ(list.count(), 2 * 16 * ((h + q) + 2 * (h + kv) + (q + h) + 3 * (h + f)));
-    EXPECT_EQ(list.find("model.layers.1.mlp.down_proj.lora_A.weight").shape, (std::vector<int64_t>{16, f}));
-    EXPECT_EQ(list.find("model.layers.0.self_attn.k_proj.lora_B.weight").shape, (std::vector<int64_t>{kv, 16}));
+    EXPECT_EQ(list.named("model.layers.1.mlp.down_proj.lora_A.weight")->shape, (std::vector<int64_t>{16, f}));
+    EXPECT_EQ(list.named("model.layers.0.self_attn.k_proj.lora_B.weight")->shape, (std::vector<int64_t>{kv, 16}));
     EXPECT_EQ(list.all().front().name, "model.layers.1.mlp.down_proj.lora_A.weight") << "in the order of backward";
     EXPECT_EQ(list.size() % 64, 0);
 }
@@ -287,7 +289,7 @@ TEST(LoraParameters, StartUniformAndZero) {
     const ParameterList list = lora_parameters(c, lora_of({"q_proj"}, 100));
     std::vector<double> flat(static_cast<size_t>(list.size()), 9), again = flat, other = flat;
     const auto fill = [&](std::vector<double>& v, uint64_t seed) {
-        initialize_lora(list, seed, Tensor(v.data(), DType::f64, {std::ssize(v)}));
+        initialize(list, {.seed = seed}, Tensor(v.data(), DType::f64, {std::ssize(v)}));
     };
     fill(flat, 3);
     fill(again, 3);
@@ -313,7 +315,7 @@ TEST(LoraParameters, StartUniformAndZero) {
     }
 }
 
-// What a plan says, number by number: nothing of the base but its weights.
+// The memory plan, number by number: the base takes only its weights.
 TEST(LoraMemory, OnlyAdaptersAreTrained) {
     ModelConfig c = small_config(Architecture::llama);
     c.hidden_size = 512, c.intermediate_size = 1024;
@@ -331,15 +333,15 @@ TEST(LoraMemory, OnlyAdaptersAreTrained) {
     EXPECT_EQ(lora["gradients"], 4 * pairs);
     EXPECT_EQ(lora["optimizer"], 8 * pairs);
     EXPECT_FALSE(lora.contains("weights"));
-    // h of seven pairs a layer and token, beside what full training keeps.
+    // LoRA keeps h of seven adapters per layer and token more than full training.
     EXPECT_EQ(lora["activations"] - full["activations"], 4u * 2 * 64 * 7 * 8);
     auto block = groups(Device::cpu, lora_of({}, 8), Recompute::block),
          block_full = groups(Device::cpu, std::nullopt, Recompute::block);
     EXPECT_EQ(block["activations"] - block_full["activations"], 4u * 64 * (2 * 8 + 6 * 8))
         << "down's are kept per layer";
     EXPECT_LT(pairs, base / 20);
-    if (!built_with_cuda()) return;  // what kernels need as scratch, only their build knows
-    // On a GPU the base is bf16 and that is all there is of it; adapters are fp32 masters and a bf16 copy.
+    if (!built_with_cuda()) return;  // only a build with kernels knows their scratch memory
+    // The base exists in bf16 only on a GPU; adapters have fp32 masters and a bf16 copy.
     auto gpu = groups(Device::cuda, lora_of({}, 8), Recompute::block);
     EXPECT_EQ(gpu["frozen weights"], 2 * base);
     EXPECT_EQ(gpu["master adapters"], 4 * pairs);

@@ -1,4 +1,4 @@
-// The whole model's gradient in double against central differences, for every family.
+// The gradient of the whole model in double against central differences, for every family.
 
 #include <gtest/gtest.h>
 
@@ -23,8 +23,8 @@ TEST_P(ModelGradient, EqualsCentralDifferences) {
     const Batch batch = make_batch({{&a, &b}, {&c}});
     const auto learner = tiny_learner(config, DType::f64, batch.packs, batch.length);
     const Context ctx;
-    learner->zero_gradients();
-    learner->accumulate(ctx, batch, batch.target_weight);
+    learner->begin_step();
+    learner->accumulate(ctx, batch, {.total = batch.target_weight});
 
     double* w = learner->weights().as<double>();
     const double* g = learner->gradients().as<double>();
@@ -32,7 +32,7 @@ TEST_P(ModelGradient, EqualsCentralDifferences) {
     double largest = 0;
     for (int64_t i = 0; i < learner->gradients().numel(); ++i) largest = std::max(largest, std::abs(g[i]));
     for (const Parameter& p : learner->parameters().all()) {
-        // A handful of entries of every parameter; the embedding's rows are hit by few tokens, so more of those.
+        // About a dozen entries of every parameter.
         const int64_t stride = std::max<int64_t>(1, p.size() / 12);
         for (int64_t i = 0; i < p.size(); i += stride) {
             double& x = w[p.begin + i];
@@ -43,7 +43,7 @@ TEST_P(ModelGradient, EqualsCentralDifferences) {
             const double down = loss();
             x = saved;
             const double numeric = (up - down) / (2 * h), exact = g[p.begin + i];
-            // Relative to the entry, with a floor for entries that are (nearly) zero.
+            // Relative to the entry, with a lower limit for entries near zero.
             EXPECT_LE(std::abs(numeric - exact), 1e-6 * std::max(std::abs(exact), 1e-2 * largest))
                 << p.name << "[" << i << "]";
         }

@@ -1,5 +1,5 @@
-// Packed equals separate: loss and every gradient of a batch of packs equal the sums over its samples run alone. And
-// the same for accumulation: one micro-step of four packs equals four micro-steps of one.
+// Packed equals separate: loss and every gradient of a batch of packs equal the sums over its samples run alone.
+// Likewise for accumulation: one micro-step of four packs equals four micro-steps of one pack.
 
 #include <gtest/gtest.h>
 
@@ -29,9 +29,9 @@ class Packing : public testing::TestWithParam<std::tuple<Architecture, DType>> {
         return dtype() == DType::bf16 ? small_config(architecture, tied) : tiny_config(architecture, tied);
     }
     static double rounding() { return dtype() == DType::f64 ? 1e-13 : 2e-6; }
-    /// The same loss and gradients, to rounding. In bf16 every activation is rounded, and where a sample lies decides how
-    /// its sums are cut into pieces, so that some of the roundings fall the other way: the two may differ by no more
-    /// than what bf16 itself is off by, against double on the CPU.
+    /// The same loss and gradients, to rounding. In bf16 every activation is rounded, and the position of a sample
+    /// decides how its sums are split, so that some activations are rounded the other way: the two may differ by no
+    /// more than the error of bf16 itself, against double on the CPU.
     static void expect_equal(const Outcome& a, const Outcome& b, const std::vector<Batch>& batches, double total,
                              const ModelConfig& model) {
         EXPECT_EQ(a.sums.weight, b.sums.weight);
@@ -49,7 +49,7 @@ class Packing : public testing::TestWithParam<std::tuple<Architecture, DType>> {
         EXPECT_LE(distance(a.gradients, exact.gradients), 0.02);
     }
 
-    // Long enough that packs span several attention tiles and begin and end inside them.
+    // Long enough for packs that span several attention tiles and begin and end inside of tiles.
     static std::vector<Sample> samples(int64_t vocab) {
         std::vector<Sample> s;
         for (const int64_t length : {70, 1, 33, 64, 2, 90, 17, 128, 5})
@@ -73,8 +73,8 @@ TEST_P(Packing, EqualsSeparateSamples) {
     expect_equal(a, b, {packed, rest}, total, config);
 }
 
-/// A prompt with two answers packed behind it equals the prompt repeated before each of them, also where a sliding
-/// window ends within the prompt or within an answer.
+/// A prompt that two answers share equals the prompt repeated before each of them, also if a sliding window ends within
+/// the prompt or within an answer.
 TEST_P(Packing, SharedPromptsEqualRepeatedOnes) {
     for (const int64_t window : {0, 24, 60}) {
         ModelConfig config = this->config(false);
@@ -144,11 +144,11 @@ TEST(Learner, EmptyPacksChangeNothing) {
     const Batch full = make_batch({{&s}}), padded = make_batch({{&s}, {}}), empty = make_batch({{}, {}});
     const Outcome a = run(*learner, {full}, full.target_weight), b = run(*learner, {padded, empty}, full.target_weight);
     EXPECT_EQ(a.sums.nll, b.sums.nll);
-    // The padding's rows enter the weight gradients as exact zeros, but change how the matmul blocks its sums.
+    // Padding rows enter the weight gradients as exact zeros, but change how the matrix product splits its sums.
     EXPECT_LE(relative_gap(a.gradients, b.gradients), 1e-6);
 }
 
-/// What the step before left in the gradients does not matter, whether or not a step has a micro-step at all.
+/// A step does not depend on the gradients of the step before, even if it has no micro-step.
 TEST(Learner, EveryStepStartsFromZero) {
     for (const bool tied : {false, true}) {
         const ModelConfig config = tiny_config(Architecture::qwen2, tied);
@@ -156,8 +156,9 @@ TEST(Learner, EveryStepStartsFromZero) {
         const Batch a = make_batch({{&s}}), b = make_batch({{&t}});
         const auto learner = tiny_learner(config, DType::f32, 1, 64);
         const auto step = [&](std::initializer_list<const Batch*> batches) {
-            learner->zero_gradients();
-            for (const Batch* batch : batches) learner->accumulate({}, *batch, a.target_weight + b.target_weight);
+            learner->begin_step();
+            for (const Batch* batch : batches)
+                learner->accumulate({}, *batch, {.total = a.target_weight + b.target_weight});
             return values_of<float>(learner->gradients());
         };
         const auto first = step({&a, &b});
@@ -174,9 +175,9 @@ TEST(Learner, RefusesGradientsThatAreNotFinite) {
     const Sample s = random_sample(5, 0, {40}, config.vocab_size);
     const auto learner = tiny_learner(config, DType::f32, 1, 64);
     const Batch batch = make_batch({{&s}});
-    learner->zero_gradients();
-    learner->accumulate({}, batch, batch.target_weight);
-    const Parameter& p = learner->parameters().find("model.layers.1.self_attn.k_proj.weight");
+    learner->begin_step();
+    learner->accumulate({}, batch, {.total = batch.target_weight});
+    const Parameter& p = *learner->parameters().named("model.layers.1.self_attn.k_proj.weight");
     learner->gradients().as<float>()[p.begin + 3] = std::numeric_limits<float>::quiet_NaN();
     const std::vector<float> before = values_of<float>(learner->weights());
     learner->update({}, {}, 1e-3, 1.0);
@@ -196,12 +197,12 @@ TEST_P(LearnerRecompute, GivesTheSameBits) {
     std::vector<Outcome> outcomes;
     size_t bytes = SIZE_MAX;
     for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::block}) {
-        const auto learner = tiny_learner(config, dtype, 1, 256, 1, recompute);
+        const auto learner = tiny_learner(config, dtype, 1, 256, {.recompute = recompute});
         const size_t planned = Learner::plan(config, learner->options(), learner->options().device()).bytes();
         EXPECT_LT(planned, bytes);
         bytes = planned;
-        learner->zero_gradients();
-        learner->accumulate(learner->context(nullptr, true), batch, batch.target_weight);
+        learner->begin_step();
+        learner->accumulate(learner->context({.deterministic = true}), batch, {.total = batch.target_weight});
         outcomes.push_back({learner->loss(), numbers_of(*learner, learner->gradients())});
     }
     for (const Outcome& o : outcomes) {

@@ -1,4 +1,4 @@
-// The list of parameters and its layout, random initialisation, and reading weights from a folder.
+// The list of parameters and its layout, initial numbers, and reading weights from a folder.
 
 #include <gtest/gtest.h>
 #include <omp.h>
@@ -8,6 +8,7 @@
 
 #include "tests/support/file_test.h"
 #include "tests/support/tiny_model.h"
+#include "train/model/weight_folder.h"
 
 namespace colonnade {
 namespace {
@@ -21,7 +22,7 @@ ModelConfig with_biases() {
     return c;
 }
 
-TEST(ParameterList, LiesInBackwardOrderWithoutOverlap) {
+TEST(ParameterList, IsInBackwardOrderWithoutOverlap) {
     for (const Architecture architecture : architectures)
         for (const bool tied : {true, false}) {
             const ParameterList list(tiny_config(architecture, tied));
@@ -38,13 +39,36 @@ TEST(ParameterList, LiesInBackwardOrderWithoutOverlap) {
             EXPECT_GE(list.size(), end);
             EXPECT_EQ(list.size() % 64, 0);
             EXPECT_EQ(list.count(), count);
-            // The head's gradient is final first, the embedding's last; layers from the last to the first.
+            // The gradient of the head is final first, then the layers from last to first, then the embedding.
             EXPECT_EQ(list.all().front().name, tied ? "model.norm.weight" : "lm_head.weight");
             EXPECT_EQ(list.all().back().name, "model.embed_tokens.weight");
-            EXPECT_LT(list.find("model.layers.1.self_attn.q_proj.weight").begin,
-                      list.find("model.layers.0.mlp.down_proj.weight").begin);
+            EXPECT_LT(list.named("model.layers.1.self_attn.q_proj.weight")->begin,
+                      list.named("model.layers.0.mlp.down_proj.weight")->begin);
             EXPECT_EQ(names.contains("lm_head.weight"), !tied);
         }
+}
+
+TEST(ParameterList, FindsParametersByRoleAndLayer) {
+    ModelConfig config = with_biases();
+    config.qk_norm = true;
+    const ParameterList list(config);
+    for (const Parameter& p : list.all()) {
+        EXPECT_EQ(list.find(p.role, p.layer), &p) << p.name;
+        EXPECT_EQ(list.named(p.name), &p);
+        EXPECT_EQ(p.in_block(), p.name.starts_with("model.layers.")) << p.name;
+        EXPECT_EQ(p.decay, p.shape.size() == 2) << p.name;
+        EXPECT_EQ(p.init == Init::ones, p.name.ends_with("norm.weight")) << p.name;
+        if (p.in_block()) {
+            EXPECT_TRUE(p.name.starts_with(fmt::format("model.layers.{}.", p.layer))) << p.name;
+        }
+    }
+    EXPECT_EQ(list.find(Role::embedding)->layer, embedding_layer);
+    EXPECT_EQ(list.find(Role::final_norm)->layer, config.num_hidden_layers);
+    EXPECT_EQ(list.head(), list.find(Role::lm_head));
+    EXPECT_EQ(list.find(Role::score_head), nullptr);
+    EXPECT_EQ(ParameterList(tiny_config(Architecture::llama, true)).head(), nullptr);
+    config.score_head = true;
+    EXPECT_EQ(ParameterList(config).head()->name, "score.weight");
 }
 
 TEST(ParameterList, GroupsAreOneMatrixAndStartAligned) {
@@ -54,7 +78,7 @@ TEST(ParameterList, GroupsAreOneMatrixAndStartAligned) {
         const auto expect_group = [&](const std::vector<std::string>& members, const std::string& kind) {
             for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
                 const auto find = [&](const std::string& member) -> const Parameter& {
-                    return list.find(fmt::format("model.layers.{}.{}.{}", layer, member, kind));
+                    return *list.named(fmt::format("model.layers.{}.{}.{}", layer, member, kind));
                 };
                 EXPECT_EQ(find(members[0]).begin % 64, 0) << members[0];
                 for (size_t i = 1; i < members.size(); ++i)
@@ -78,12 +102,14 @@ TEST(ParameterList, ViewsCoverEveryParameterOnce) {
         const ParameterList list(c);
         std::vector<float> flat(static_cast<size_t>(list.size()));
         const Tensor whole(flat.data(), DType::f32, {list.size()});
-        const ModelParameters m = view_parameters(c, list, whole);
+        const ModelParameters m = view_parameters(list, whole);
         std::vector<Tensor> views = {m.embedding, m.final_norm};
         if (!c.tie_word_embeddings) views.push_back(m.head);
-        for (const BlockParameters& b : m.blocks)
-            views.insert(views.end(), {b.input_norm, b.qkv, b.qkv_bias, b.q_norm, b.k_norm, b.o, b.o_bias,
-                                       b.post_attention_norm, b.gate_up, b.gate_up_bias, b.down, b.down_bias});
+        for (const BlockParameters& b : m.blocks) {
+            views.insert(views.end(), {b.input_norm, b.q_norm, b.k_norm, b.post_attention_norm});
+            for (const Projection p : all_projections)
+                views.insert(views.end(), {b.linear[p].weight, b.linear[p].bias});
+        }
         for (const Tensor& view : views)
             for (int64_t i = 0; !view.empty() && i < view.numel(); ++i) view.as<float>()[i] += 1;
         std::vector<float> expected(flat.size());
@@ -95,12 +121,12 @@ TEST(ParameterList, ViewsCoverEveryParameterOnce) {
     }
 }
 
-// --- Initialisation ------------------------------------------------------------------------------------------------------
+// --- Initialisation -----------------------------------------------------------------------------------------------
 
 std::vector<float> initialized(const ModelConfig& config, uint64_t seed) {
     const ParameterList list(config);
     std::vector<float> flat(static_cast<size_t>(list.size()), NAN);
-    initialize(config, list, seed, Tensor(flat.data(), DType::f32, {list.size()}));
+    initialize(list, {.seed = seed, .range = config.initializer_range}, Tensor(flat.data(), DType::f32, {list.size()}));
     return flat;
 }
 
@@ -148,14 +174,14 @@ TEST(Initialize, IsAFunctionOfTheSeedAlone) {
         EXPECT_TRUE(initialized(config, 1) == once) << threads << " threads";
     }
     EXPECT_FALSE(initialized(config, 2) == once);
-    // Parameters of one shape differ from one another.
+    // Two parameters of the same shape differ.
     const ParameterList list(config);
-    const auto first = [&](const char* name) { return once[static_cast<size_t>(list.find(name).begin)]; };
+    const auto first = [&](const char* name) { return once[static_cast<size_t>(list.named(name)->begin)]; };
     EXPECT_NE(first("model.layers.0.mlp.gate_proj.weight"), first("model.layers.1.mlp.gate_proj.weight"));
     EXPECT_NE(first("lm_head.weight"), first("model.embed_tokens.weight"));
 }
 
-// --- Reading weights -----------------------------------------------------------------------------------------------------
+// --- Reading weights ----------------------------------------------------------------------------------------------
 
 class LoadWeights : public FileTest {
   protected:
@@ -196,7 +222,7 @@ TEST_F(LoadWeights, SkipsATiedHeadAndOldRotaryBuffers) {
     EXPECT_TRUE(load(tied) == flat_);
 }
 
-TEST_F(LoadWeights, TellsEveryMismatchAtOnce) {
+TEST_F(LoadWeights, ReportsEveryMismatchAtOnce) {
     ModelConfig config = tiny_config(Architecture::qwen2, false);
     std::vector<NamedTensor> tensors = tensors_of(config);
     for (NamedTensor& t : tensors) {
@@ -212,12 +238,12 @@ TEST_F(LoadWeights, TellsEveryMismatchAtOnce) {
         EXPECT_NE(message.find(part), std::string::npos) << message << "\n  lacks: " << part;
 }
 
-TEST_F(LoadWeights, CountsWhatItDoesNotList) {
+TEST_F(LoadWeights, CountsProblemsThatItDoesNotList) {
     write(tensors_of(tiny_config(Architecture::llama, false)));
     ModelConfig deeper = tiny_config(Architecture::llama, false);
     deeper.num_hidden_layers = 4;
     deeper.windows.resize(4);
-    // 9 parameters a layer, 2 layers too many; 12 are listed.
+    // 9 parameters a layer, 2 layers too many; the message lists 12.
     expect_error(Exit::data, "; and 6 more", [&] { load(deeper); });
     expect_error(Exit::data, "nowhere", [&] {
         const ParameterList list(deeper);

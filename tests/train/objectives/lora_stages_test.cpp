@@ -1,12 +1,11 @@
-// Adapters under the objectives over answers: packed pairs that share their prompt equal separate ones; the reference
-// that the base computes beside the policy is the one it computes alone.
+// Adapters with the objectives over answers: packed pairs that share their prompt equal separate ones; the reference
+// that the base computes together with the policy equals the one that it computes alone.
 
 #include <gtest/gtest.h>
 
 #include "tests/support/answer_trees.h"
 #include "tests/support/tiny_lora.h"
 #include "train/objectives/reward_objective.h"
-#include "train/run/reference.h"
 
 namespace colonnade {
 namespace {
@@ -22,14 +21,14 @@ class LoraStages : public testing::TestWithParam<DType> {
         c.score_head = score;
         return c;
     }
-    /// Of the Euclidean norm. bf16 rounds every activation, and where an answer lies decides which way.
+    /// Relative to the Euclidean norm. bf16 rounds every activation; the position of an answer decides which way.
     static double bound() { return GetParam() == DType::f64 ? 1e-12 : GetParam() == DType::f32 ? 5e-6 : 0.03; }
     static std::unique_ptr<Learner> learner(bool score, std::shared_ptr<const Objective> objective,
-                                            ReferenceForward reference = {}) {
+                                            Reference reference = Reference::batches) {
         LoraSettings lora = lora_of({}, 8);
         lora.head = score;
-        return lora_learner(config(score), GetParam(), lora, 2, 320, Recompute::none, std::move(objective),
-                            std::move(reference));
+        return lora_learner(config(score), GetParam(), lora, 2, 320,
+                            {.objective = std::move(objective), .reference = reference});
     }
     static std::vector<Sample> pairs() {
         const int64_t vocab = config().vocab_size;
@@ -78,9 +77,10 @@ TEST_P(LoraStages, PackedRankingsEqualSeparateOnes) {
     EXPECT_LE(distance(a, b), bound());
 }
 
-TEST_P(LoraStages, TheBaseBesideThePolicyIsTheBaseAlone) {
-    const auto online = learner(false, sigmoid_objective(), base_alone()), given = learner(false, sigmoid_objective());
-    const auto base = tiny_learner(config(), GetParam(), 2, 320, 1, Recompute::none, sigmoid_objective());
+TEST_P(LoraStages, TheBaseWithThePolicyEqualsTheBaseAlone) {
+    const auto online = learner(false, sigmoid_objective(), Reference::base),
+               given = learner(false, sigmoid_objective());
+    const auto base = tiny_learner(config(), GetParam(), 2, 320, {.objective = sigmoid_objective()});
     const std::vector<Sample> samples = pairs();
     const std::vector<Batch> bare = packed(samples);
     std::vector<Batch> batches = bare;
@@ -91,9 +91,9 @@ TEST_P(LoraStages, TheBaseBesideThePolicyIsTheBaseAlone) {
     EXPECT_EQ(online->loss().nll, loss.nll);
     for (size_t i = 0; i < bare.size(); ++i)
         EXPECT_EQ(online->evaluate(online->context(), bare[i]).nll, given->evaluate(given->context(), batches[i]).nll);
-    // The policy is another model; fresh adapters make it the reference.
+    // The policy differs from the reference; with fresh adapters they are equal.
     EXPECT_GT(std::abs(loss.mean() - std::log(2)), 1e-3);
-    online->fill_weights([&](const Tensor& flat) { initialize_lora(online->parameters(), 1, flat); });
+    online->fill_weights([&](const Tensor& flat) { initialize(online->parameters(), {.seed = 1}, flat); });
     gradients_of(*online, bare, 5);
     EXPECT_NEAR(online->loss().mean(), std::log(2), 1e-12);
 }

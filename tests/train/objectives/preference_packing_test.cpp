@@ -1,5 +1,5 @@
-// Packed pairs that share their prompt equal unpacked ones that repeat it: log-probabilities, loss and every gradient of
-// the dpo and rm stages, for every family. And the gradients of both stages against central differences in double.
+// Packed pairs that share their prompt equal separate ones that repeat it: log-probabilities, loss and every gradient
+// of the stages dpo and rm, for every family. Also the gradients of both stages against central differences in double.
 
 #include <gtest/gtest.h>
 
@@ -13,11 +13,12 @@ namespace colonnade {
 namespace {
 
 std::unique_ptr<Learner> learner_of(const ModelConfig& config, DType dtype, std::shared_ptr<const Objective> objective,
-                                    ReferenceForward reference = {}) {
-    return tiny_learner(config, dtype, 2, 320, 1, Recompute::none, std::move(objective), std::move(reference));
+                                    Reference reference = Reference::batches) {
+    return tiny_learner(config, dtype, 2, 320, {.objective = std::move(objective), .reference = reference});
 }
 
-/// Then a stem whose window ends within several answers is more than a column mask can say: pairs only.
+/// A column mask cannot express a sliding window that ends within several answers of a stem: these models get pairs
+/// only.
 bool windowed(const ModelConfig& config) {
     return std::any_of(config.windows.begin(), config.windows.end(), [](int64_t w) { return w > 0; });
 }
@@ -45,10 +46,10 @@ class PreferencePacking : public testing::TestWithParam<std::tuple<Architecture,
         c.score_head = score;
         return c;
     }
-    /// Of the Euclidean norm. bf16 rounds every activation, and where an answer lies decides which way.
+    /// Relative to the Euclidean norm. bf16 rounds every activation; the position of an answer decides which way.
     static double bound() { return dtype() == DType::f64 ? 1e-12 : dtype() == DType::f32 ? 5e-6 : 0.03; }
 
-    // Prompts and answers of every length, across attention tiles.
+    // Prompts and answers of many lengths, across attention tiles.
     static std::vector<Sample> pairs(int64_t vocab) {
         return {tree(1, 30, {15, 40}, vocab), tree(2, 1, {1, 1}, vocab), tree(3, 90, {3, 2}, vocab),
                 tree(4, 4, {70, 9}, vocab), tree(5, 17, {33, 64}, vocab)};
@@ -65,7 +66,8 @@ TEST_P(PreferencePacking, PairsEqualSeparateAnswers) {
     const auto language = learner_of(config, dtype(), nullptr);
     const auto learner = learner_of(config, dtype(), std::make_shared<PreferenceObjective>(mix()));
 
-    // Every answer alone, after its own copy of the prompt, by the language model objective; from there by the formula.
+    // The language model objective gives every answer alone, after its own copy of the prompt; the formula does the
+    // rest.
     std::vector<Batch> batches = packed(s);
     std::vector<double> logps, reference;
     std::vector<Batch> falling, rising;  // answers by the sign of their coefficient
@@ -97,8 +99,8 @@ TEST_P(PreferencePacking, PairsEqualSeparateAnswers) {
         }
     }
     const auto gradient = [&](const std::vector<Batch>& of, const std::vector<double>& totals) {
-        language->zero_gradients();
-        for (size_t i = 0; i < of.size(); ++i) language->accumulate(language->context(), of[i], totals[i]);
+        language->begin_step();
+        for (size_t i = 0; i < of.size(); ++i) language->accumulate(language->context(), of[i], {.total = totals[i]});
         return numbers_of(*language, language->gradients());
     };
     std::vector<double> expected_gradient = gradient(falling, falling_totals);
@@ -123,14 +125,13 @@ TEST_P(PreferencePacking, PairsEqualSeparateAnswers) {
     EXPECT_NEAR(found.sums.nll, expected.nll, bound() * expected.nll);
     EXPECT_LE(distance(found.gradients, expected_gradient), bound());
 
-    // The reference computed by a forward in the policy's place, once a batch, gives what was given with the batch.
+    // A reference that is computed with every batch equals one that the batch brings. The base is the policy itself
+    // here.
     for (Batch& batch : batches) batch.reference = learner->measure(learner->context(), batch);
     const Outcome given = run(*learner, batches, total);
     for (Batch& batch : batches) batch.reference.clear();
-    const auto hooked = learner_of(config, dtype(), std::make_shared<PreferenceObjective>(mix()),
-                                   [](const Context& ctx, const Transformer& policy, const TransformerInput& input,
-                                      Activations& acts) { policy.forward(ctx, input, acts); });
-    const Outcome computed = run(*hooked, batches, total);
+    const auto online = learner_of(config, dtype(), std::make_shared<PreferenceObjective>(mix()), Reference::base);
+    const Outcome computed = run(*online, batches, total);
     EXPECT_NEAR(computed.sums.nll, given.sums.nll, 1e-6 * given.sums.nll);
     EXPECT_LE(distance(computed.gradients, given.gradients), dtype() == DType::bf16 ? 1e-3 : 1e-6);
 }
@@ -175,8 +176,8 @@ INSTANTIATE_TEST_SUITE_P(Families, PreferencePacking,
 /// d loss / d weight of some entries of every parameter against central differences.
 void expect_model_gradient(Learner& learner, const Batch& batch) {
     const Context ctx;
-    learner.zero_gradients();
-    learner.accumulate(ctx, batch, learner.objective().total(batch));
+    learner.begin_step();
+    learner.accumulate(ctx, batch, {.total = learner.objective().total(batch)});
     double* w = learner.weights().as<double>();
     const double* g = learner.gradients().as<double>();
     double largest = 0;
@@ -227,19 +228,21 @@ INSTANTIATE_TEST_SUITE_P(Families, PreferenceGradient,
                                          Architecture::qwen3),
                          [](const auto& test) { return std::string(name_of(test.param)); });
 
-TEST(PreferenceObjective, RefusesSamplesThatAreNoPairs) {
+TEST(PreferenceObjective, RefusesSamplesThatAreNotPairs) {
     const ModelConfig config = tiny_config(Architecture::llama);
     const auto learner = learner_of(config, DType::f32, std::make_shared<PreferenceObjective>(mix()));
     const Sample three = tree(1, 4, {3, 3, 3}, config.vocab_size);
     Batch batch = make_batch({{&three}});
-    expect_error(Exit::data, "a batch of 1 samples has 3 answers", [&] { learner->accumulate({}, batch, 1); });
+    expect_error(Exit::data, "a batch of 1 samples has 3 answers",
+                 [&] { learner->accumulate({}, batch, {.total = 1}); });
     Sample silent = tree(2, 4, {3, 3}, config.vocab_size);
     std::fill(silent.weights.begin() + 7, silent.weights.end(), 0.0f);
     batch = make_batch({{&silent}});
-    expect_error(Exit::data, "no token that is learned", [&] { learner->accumulate({}, batch, 1); });
+    expect_error(Exit::data, "no token with a loss", [&] { learner->accumulate({}, batch, {.total = 1}); });
     const Sample pair = tree(3, 4, {3, 3}, config.vocab_size);
     batch = make_batch({{&pair}});
-    expect_error(Exit::internal, "no reference, and nothing computes one", [&] { learner->accumulate({}, batch, 1); });
+    expect_error(Exit::internal, "no reference, and nothing computes one",
+                 [&] { learner->accumulate({}, batch, {.total = 1}); });
 }
 
 TEST(RewardObjective, RefusesWhatItCannotRank) {
@@ -250,11 +253,12 @@ TEST(RewardObjective, RefusesWhatItCannotRank) {
     Sample pair = tree(3, 4, {3, 3}, config.vocab_size);
     pair.margin = 0.5;
     Batch batch = make_batch({{&pair}});
-    expect_error(Exit::data, "a margin of 0.5, which only reward_loss: pairwise knows",
-                 [&] { learner->accumulate({}, batch, 1); });
+    expect_error(Exit::data, "a margin of 0.5, which only reward_loss: pairwise supports",
+                 [&] { learner->accumulate({}, batch, {.total = 1}); });
     pair = tree(3, 4, {3, 0}, config.vocab_size);
     batch = make_batch({{&pair}});
-    expect_error(Exit::data, "an answer of a ranking has no token", [&] { learner->accumulate({}, batch, 1); });
+    expect_error(Exit::data, "an answer of a ranking has no token",
+                 [&] { learner->accumulate({}, batch, {.total = 1}); });
 }
 
 TEST(Objective, AnEmptyBatchChangesNothing) {

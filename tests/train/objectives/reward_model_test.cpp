@@ -1,5 +1,5 @@
 // Reward models of transformers (tests/golden/make_reward_golden.py): read from their folders, they give the same
-// scores; written again, they are the same.
+// scores; written again, they hold the same tensors and keys.
 
 #include <gtest/gtest.h>
 
@@ -8,6 +8,7 @@
 #include "tests/support/file_test.h"
 #include "tests/support/paths.h"
 #include "train/folders/export.h"
+#include "train/model/weight_folder.h"
 #include "train/objectives/reward_objective.h"
 #include "train/run/run_model.h"
 
@@ -38,7 +39,7 @@ TEST_P(RewardModel, GivesTheScoresOfTransformers) {
     ASSERT_EQ(scores.size(), golden.at("scores").size());
     for (size_t i = 0; i < scores.size(); ++i) EXPECT_NEAR(scores[i], golden.at("scores")[i].get<double>(), 1e-5) << i;
 
-    // Out again: all that transformers wrote, and nothing else.
+    // The export holds all tensors that transformers wrote, and no others.
     const auto encoder = std::make_shared<const Encoder>(nullptr, EncodeOptions{});
     export_model({.folder = path("out"),
                   .config = config,
@@ -62,10 +63,10 @@ INSTANTIATE_TEST_SUITE_P(Families, RewardModel, testing::Values("llama", "mistra
 TEST(RewardModelConfig, RefusesOtherClassifiers) {
     Json json = read_json_file(golden_file("reward/llama/config.json"));
     json["id2label"] = {{"0", "good"}, {"1", "bad"}};
-    expect_error(Exit::data, "c.json: a classifier of 2 labels is not supported; a reward model has one",
+    expect_error(Exit::data, "c.json: a classifier with 2 labels is not supported; a reward model has one",
                  [&] { parse_model_config(json, "c.json"); });
     json.erase("id2label");
-    expect_error(Exit::data, "a classifier of 2 labels", [&] { parse_model_config(json, "c.json"); });
+    expect_error(Exit::data, "a classifier with 2 labels", [&] { parse_model_config(json, "c.json"); });
     json["num_labels"] = 1;
     EXPECT_TRUE(parse_model_config(json, "c.json").score_head);
     json["architectures"] = "LlamaForSequenceClassification";

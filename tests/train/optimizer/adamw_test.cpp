@@ -1,5 +1,5 @@
-// AdamW against its formulas written plainly in double, over several steps, within the rounding of the device's
-// arithmetic; decay on matrices only; the norm and the clip; the random rounding of bf16 moments.
+// AdamW against a plain implementation in double over several steps, within the rounding of the device's arithmetic;
+// weight decay on matrices only; norm and clip factor; stochastic rounding of bf16 moments.
 
 #include "train/optimizer/adamw.h"
 
@@ -12,12 +12,12 @@
 
 #include "engine/device/philox.h"
 #include "tests/support/test_gpu.h"
-#include "train/optimizer/cuda_kernels.h"
+#include "train/optimizer/adamw_kernels.h"
 
 namespace colonnade {
 namespace {
 
-/// Some twenty thousand learned numbers; biases and norms of every size, gaps between them.
+/// About twenty thousand parameters; biases and norms of every size, with gaps between them.
 ModelConfig config_with_biases() {
     ModelConfig c = family_defaults(Architecture::qwen3);
     c.vocab_size = 131;
@@ -35,12 +35,12 @@ ModelConfig config_with_biases() {
 double normal(uint64_t stream, size_t i) {
     return Philox{99, stream}.normal(i);
 }
-/// Of very different sizes: 1e-5 to 10.
+/// Gradients of very different sizes: 1e-5 to 10.
 double gradient_at(int64_t t, size_t i) {
     return std::pow(10.0, static_cast<double>(i % 7) - 5) * normal(static_cast<uint64_t>(t), i);
 }
 
-/// Where an optimizer runs and what it computes in.
+/// The device of an optimizer, and the dtypes that it computes in.
 struct Place {
     Device device;
     DType dtype, moments;
@@ -73,7 +73,7 @@ class OnDevice : public testing::TestWithParam<Place> {
         fill(t, values);
         return t;
     }
-    /// The bytes, so that all comparisons are of bits.
+    /// The bytes, so that comparisons are bitwise.
     std::vector<char> bytes(const Tensor& t) {
         std::vector<char> b(t.bytes());
         if (gpu_)
@@ -89,7 +89,7 @@ class OnDevice : public testing::TestWithParam<Place> {
         std::memcpy(values.data(), from.data(), from.size());
         return values;
     }
-    /// As double.
+    /// Reads as double.
     std::vector<double> read(const Tensor& t) {
         if (t.dtype == DType::f64) return get<double>(t);
         const auto narrow = get<float>(t);
@@ -115,7 +115,7 @@ class AdamW : public OnDevice {
         if (IsSkipped()) return;
         const Place& p = GetParam();
         const int64_t n = parameters_.size();
-        ASSERT_NE(n % 2048, 0) << "the last thread block should have an end to mind";
+        ASSERT_NE(n % 2048, 0) << "the last thread block should be a partial one";
         weights_ = make(p.dtype, n);
         m_ = make(p.moments, n);
         v_ = make(p.moments, n);
@@ -139,7 +139,7 @@ class AdamW : public OnDevice {
                      .step = t,
                      .seed = seed});
     }
-    /// value(i) where there is a parameter, 0 in the gaps.
+    /// value(i) for elements of parameters, 0 in the gaps.
     template <typename Value>
     std::vector<double> spread(Value&& value) const {
         std::vector<double> x(static_cast<size_t>(parameters_.size()));
@@ -168,13 +168,14 @@ class AdamW : public OnDevice {
     Tensor weights_, copy_, m_, v_, gradients_, clip_, decay_map_;
 };
 
-/// AdamW in double, and how far weights may be from it that were computed with unit roundoff u, moments being rounded
-/// once more, by less than the share q, each time they are stored. After t steps
-///   m is a sum of terms rounded 5 t times at most (5 times when new, then 3 times a step) and t times by q
-///   v has positive terms, rounded 8 t times and t times by q; its root half as much, the denominator 4 more
-/// so the update, m over denominator, is wrong by at most
+/// AdamW in double, and a bound on the error of weights computed with unit roundoff u, whose moments are rounded once
+/// more, by a relative error below q, each time they are stored. After t steps
+///   m is a sum of terms rounded at most 5 t times (5 times when new, then 3 times a step), and t times by q
+///   v has positive terms rounded 8 t times, and t times by q; its root has half the error, the denominator 4 more
+/// so the error of the update, m over denominator, is at most
 ///     ((1 + u)^(9 t + 8) (1 + q)^t (1 - q)^(-t / 2) - 1) * rate * m~ / denominator
-/// where m~ is the m of |gradients|; the weight itself is rounded 3 times a step. Doubles compare with doubles: twice.
+/// with m~ the m of |gradients|. The weight itself is rounded 3 times a step. If both are in double, both have the
+/// error.
 struct Reference {
     std::vector<double> w, m, v, m_abs, bound;
     double u, q;
@@ -223,7 +224,7 @@ TEST_P(AdamW, EqualsItsFormulas) {
                 step(s, rate, t);
             }
             const std::vector<double> w = read(weights_);
-            double worst = 0;  // in bounds
+            double worst = 0;  // as a multiple of the bound
             for (size_t i = 0; i < w.size(); ++i) {
                 const double error = std::abs(w[i] - reference.w[i]);
                 worst = std::max(worst, reference.bound[i] > 0 ? error / reference.bound[i] : error * 1e300);
@@ -255,7 +256,7 @@ TEST_P(AdamW, DecaysMatricesOnly) {
     EXPECT_EQ(kept, 1 + 2 * (4 + 4));  // norms: final, two and q/k per layer; biases of q, k, v, o
 }
 
-TEST_P(AdamW, LeavesEverythingWhereTheNormIsNotFinite) {
+TEST_P(AdamW, ChangesNothingIfTheNormIsNotFinite) {
     start();
     run(1, 2);
     const auto before = state();
@@ -291,7 +292,7 @@ TEST_P(AdamW, GivesTheSameBitsInSlices) {
     run(1, 2);
     const auto whole = state();
     start();
-    // Borders where parameters, words of the decay map and thread blocks have none; an empty slice does nothing.
+    // Borders that are not those of parameters, words of the decay map or thread blocks; an empty slice does nothing.
     const int64_t n = parameters_.size();
     const std::vector<int64_t> borders = {0, 64, 64, 1984, 2112, 4096, n / 128 * 64, n};
     for (int64_t t = 1; t <= 2; ++t) {
@@ -318,8 +319,8 @@ TEST_P(AdamW, GivesTheSameBitsInSlices) {
 
 class AdamWWithBf16Moments : public AdamW {};
 
-// With both betas 0 the moments are g and g^2 themselves, once rounded.
-TEST_P(AdamWWithBf16Moments, RoundsAtRandomAndRightOnAverage) {
+// The moments are g and g^2, rounded once, if both betas are 0.
+TEST_P(AdamWWithBf16Moments, RoundsStochasticallyWithoutBias) {
     constexpr uint64_t seed = 0x123456789abcdef0, t = 5;
     start();
     write(gradients_, spread([](size_t i) { return gradient_at(1, i); }));
@@ -328,7 +329,7 @@ TEST_P(AdamWWithBf16Moments, RoundsAtRandomAndRightOnAverage) {
     const auto m = get<bf16>(m_), v = get<bf16>(v_);
     constexpr uint64_t stream = moment_rounding_stream + t;
     size_t different = 0;
-    double error = 0, variance = 0;  // of m, in steps of bf16
+    double error = 0, variance = 0;  // of m, in units of the last place of bf16
     for (size_t i = 0; i < g.size(); ++i) {
         const auto random = philox4x32(
             {static_cast<uint32_t>(i / 4), 0, static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)},
@@ -368,12 +369,10 @@ TEST(AdamWOnTheCpu, LeavesGaps) {
     };
     const AdamWSettings settings;
     adamw(Context(), {.weights = view(w),
-                      .copy = {},
                       .m = view(m),
                       .v = view(v),
                       .gradients = view(g),
                       .clip = view(clip),
-                      .decay_map = {},
                       .parameters = parameters,
                       .settings = settings,
                       .learning_rate = 0.1,
@@ -381,7 +380,7 @@ TEST(AdamWOnTheCpu, LeavesGaps) {
     EXPECT_EQ(std::count(w.begin(), w.end(), 1.0f), parameters.size() - parameters.count());
 }
 
-TEST(DecayMap, TellsOfEveryElement) {
+TEST(DecayMap, CoversEveryElement) {
     for (const bool biases : {false, true}) {
         ModelConfig config = config_with_biases();
         config.qkv_bias = config.o_bias = config.mlp_bias = biases;
@@ -411,7 +410,7 @@ class GradientNormTest : public OnDevice {
 };
 
 TEST_P(GradientNormTest, IsThatOfTheWholeBuffer) {
-    // Below, at and above what a thread block takes on either device.
+    // Sizes below, at and above those of a thread block on either device.
     for (const int64_t n : {0, 4, 64, 1 << 14, 1 << 15, (1 << 15) + 4, 3 * (1 << 15) - 64, 300'032}) {
         std::vector<float> g(static_cast<size_t>(n));
         double sum = 0;
@@ -421,7 +420,7 @@ TEST_P(GradientNormTest, IsThatOfTheWholeBuffer) {
         }
         const Tensor gradients = put(g);
         const double norm = norm_of(gradients)[0];
-        // Squares are positive, each sum is rounded n times at most, and a root halves the error.
+        // Squares are positive, each sum is rounded at most n times, and the root halves the error.
         EXPECT_NEAR(norm, std::sqrt(sum), static_cast<double>(n + 2) * 0x1p-53 * norm) << n;
         EXPECT_EQ(norm_of(gradients)[0], norm);
     }
@@ -455,7 +454,7 @@ TEST_P(GradientNormTest, GivesTheClipFactor) {
     EXPECT_EQ(norm_of(put(std::vector<float>(64)), 1), (std::vector<double>{0, 1}));
 }
 
-TEST_P(GradientNormTest, TellsOfWhatIsNoNumberAndTakesWhatIs) {
+TEST_P(GradientNormTest, ReportsNonFiniteGradientsAndTakesLargeOnes) {
     for (const float bad : {std::nanf(""), INFINITY, -INFINITY})
         for (const size_t at : {size_t{0}, size_t{40'003}, size_t{65'535}}) {
             std::vector<float> g(65'536, 0.5f);

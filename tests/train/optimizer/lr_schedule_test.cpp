@@ -13,7 +13,7 @@ struct Golden {
 };
 const std::vector<int64_t> steps = {0, 1, 3, 4, 5, 12, 15, 17, 19, 20};
 
-// From transformers 5.17, with the arguments of each line:
+// Values of transformers 5.17, with the arguments of each line:
 //   python -c "import torch; from transformers import get_scheduler
 //   o = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
 //   s = get_scheduler(NAME, o, 4, 20, scheduler_specific_kwargs=KWARGS)

@@ -101,7 +101,7 @@ TEST_F(LoraRun, RefusesACheckpointOfOtherAdaptersOrAnotherBase) {
     };
     refused({"lora_rank=8"}, "trainer_state.json: the adapters have rank 4, but this run has 8");
     refused({"lora_alpha=16"}, "the adapters have alpha 8.0, but this run has 16.0");
-    refused({"lora_target=q_proj"}, "those of this run [\"q_proj\"]");
+    refused({"lora_target=q_proj"}, "but this run has [\"q_proj\"]");
     refused({"use_rslora=true"}, "the adapters have use_rslora false, but this run has true");
     refused({"finetuning_type=full", "lora_rank=0", "lora_dropout=0"},
             "the checkpoint is of a run with finetuning_type lora; this run has finetuning_type full");

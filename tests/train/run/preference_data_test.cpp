@@ -76,7 +76,7 @@ TEST_F(PreferenceData, EveryRowIsKeptOrCounted) {
                                    "    prompt    1 2\n    chosen    [3 4 5]\n    rejected  [6]\n"})
         EXPECT_NE(report.find(part), std::string::npos) << report << "\nlacks " << part;
     EXPECT_NE(report.find("dropped, same answers     1 (" + place(3) + ")"), std::string::npos) << report;
-    EXPECT_NE(report.find("dropped, no room           1 (" + place(5) + ")"), std::string::npos) << report;
+    EXPECT_NE(report.find("dropped, no room          1 (" + place(5) + ")"), std::string::npos) << report;
     EXPECT_EQ(build_store(request(rows)).reused, true);
 }
 
@@ -153,7 +153,7 @@ TEST_F(PreferenceData, RankingsBeyondASlidingWindowAreRefused) {
     EXPECT_EQ(session(text, wide + "64}\n" + keys + "").train.store.size(), 1);
     expect_error(Exit::config,
                  "stage rm: the model's sliding_window of 4 ends within two or more of the 3 answers of " + place(1) +
-                     ", which column masks cannot say; give pairs, or max_length of at most 4",
+                     ", which column masks cannot express; give pairs, or max_length of at most 4",
                  [&] { session(text, wide + "4}\n" + keys + ""); });
 }
 

@@ -312,11 +312,12 @@ void expect_updates_of_one(const Ranks& ranks, Learner& alone, Learner& together
             batches.push_back(empty ? Batch() : batch(100 * step + static_cast<uint64_t>(r)));
             total += objective.total(batches.back());
         }
-        alone.zero_gradients();
-        together.zero_gradients();
-        const Context ctx = alone.context(nullptr, true), ctx_together = together.context(nullptr, true);
-        for (const Batch& b : batches) alone.accumulate(ctx, b, total);
-        together.accumulate(ctx_together, batches[static_cast<size_t>(ranks.rank())], total, true);
+        alone.begin_step();
+        together.begin_step();
+        const Context ctx = alone.context({.deterministic = true}),
+                      ctx_together = together.context({.deterministic = true});
+        for (const Batch& b : batches) alone.accumulate(ctx, b, {.total = total});
+        together.accumulate(ctx_together, batches[static_cast<size_t>(ranks.rank())], {.total = total, .last = true});
         alone.update(ctx, {.weight_decay = 0.1}, 1e-2, 0.01);
         together.update(ctx_together, {.weight_decay = 0.1}, 1e-2, 0.01);
         const StepResult a = alone.result(), b = together.result();
@@ -330,8 +331,8 @@ void expect_updates_of_one(const Ranks& ranks, Learner& alone, Learner& together
         EXPECT_LT(b.clip_factor, 1);
     }
     if (bounds.weights) {
-        const std::vector<double> a = numbers_of(alone, alone.used_weights()),
-                                  b = numbers_of(together, together.used_weights());
+        const std::vector<double> a = numbers_of(alone, alone.compute_weights()),
+                                  b = numbers_of(together, together.compute_weights());
         double worst = 0;
         for (size_t k = 0; k < a.size(); ++k) worst = std::max(worst, std::abs(a[k] - b[k]));
         EXPECT_LT(worst, *bounds.weights);

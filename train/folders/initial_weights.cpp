@@ -1,0 +1,49 @@
+#include "train/folders/initial_weights.h"
+
+#include "train/folders/adapter_folder.h"
+#include "train/model/weight_folder.h"
+
+namespace colonnade {
+namespace {
+
+void fill_base(const WeightFolder& model, Learner& learner) {
+    learner.fill_base([&](const Parameter& p, const Tensor& into) {
+        if (model.has(p)) model.read(p, into);
+    });
+}
+
+}  // namespace
+
+void load_base(const std::string& folder, Learner& learner) {
+    fill_base(WeightFolder(learner.base_parameters(), learner.config(), folder), learner);
+}
+
+void load_model(const std::string& folder, uint64_t seed, Learner& learner) {
+    const bool lora = learner.options().lora.has_value();
+    const ParameterList& list = learner.parameters();
+    const Initialization random{.seed = seed, .range = learner.config().initializer_range};
+    if (folder.empty()) {
+        require(!lora, "adapters need the folder of a base");
+        return learner.fill_weights([&](const Tensor& flat) { initialize(list, random, flat); });
+    }
+    const WeightFolder model(lora ? learner.base_parameters() : list, learner.config(), folder);
+    if (lora) fill_base(model, learner);
+    learner.fill_weights([&](const Tensor& flat) {
+        for (const Parameter& p : list.all()) {
+            const Tensor into = slice_of(flat, p);
+            if (model.has(p))
+                model.read(p, into);
+            else
+                initialize(p, random, into);
+        }
+    });
+}
+
+void load_or_initialize(const Config& config, Learner& learner) {
+    load_model(config.model_name_or_path, static_cast<uint64_t>(config.seed), learner);
+    const std::string& adapter = config.adapter_name_or_path;
+    if (adapter.empty()) return;
+    learner.fill_weights([&](const Tensor& weights) { load_adapter(adapter, learner.parameters(), weights); });
+}
+
+}  // namespace colonnade

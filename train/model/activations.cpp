@@ -1,0 +1,137 @@
+#include "train/model/activations.h"
+
+#include <algorithm>
+
+#include "attention/flashmask.h"
+#include "layers/linear.h"
+#include "layers/rmsnorm.h"
+
+namespace colonnade {
+namespace {
+
+using Shape = std::initializer_list<int64_t>;
+
+/// Lays tensors out in their groups of the memory plan.
+struct Plan {
+    Arena& arena;
+    const ModelConfig& config;
+    const ActivationLayout& layout;
+
+    Tensor saved(Shape shape) const { return arena.tensor("activations", layout.dtype, shape); }
+    Tensor statistic(Shape shape) const { return arena.tensor("activations", sum_dtype(layout.dtype), shape); }
+    Tensor gradient(Shape shape) const { return arena.tensor("activation gradients", layout.dtype, shape); }
+};
+
+/// Which activations of a block are its own; it shares the others with the first block.
+struct Own {
+    bool stream;  ///< its input
+    bool cheap;   ///< outputs of norms and of SwiGLU
+    bool rest;
+    Own(const ActivationLayout& layout, bool first)
+        : stream(first || layout.training),
+          cheap(first || (layout.training && layout.recompute == Recompute::none)),
+          rest(first || (layout.training && layout.recompute != Recompute::block)) {}
+};
+
+BlockActivations lay_out_block(const Plan& plan, const BlockActivations* first) {
+    const ModelConfig& c = plan.config;
+    const ActivationLayout& layout = plan.layout;
+    const int64_t tokens = layout.tokens(), h = c.hidden_size, f = c.intermediate_size;
+    const Own own(layout, !first);
+    BlockActivations b = first ? *first : BlockActivations();
+    if (own.stream) b.in = plan.saved({tokens, h});
+    if (own.cheap) {
+        b.normed = plan.saved({tokens, h});
+        b.mid_normed = plan.saved({tokens, h});
+        b.swiglu = plan.saved({tokens, f});
+    }
+    if (own.rest) {
+        b.input_rstd = plan.statistic({tokens});
+        b.qkv = plan.saved({tokens, c.qkv_width()});
+        if (c.qk_norm) {
+            b.qk = plan.saved({tokens, c.num_attention_heads + c.num_key_value_heads, c.head_dim});
+            b.q_rstd = plan.statistic({tokens * c.num_attention_heads});
+            b.k_rstd = plan.statistic({tokens * c.num_key_value_heads});
+        }
+        b.attention = plan.saved({tokens, c.query_width()});
+        b.lse = plan.statistic({layout.packs, c.num_attention_heads, layout.length});
+        b.mid = plan.saved({tokens, h});
+        b.mid_rstd = plan.statistic({tokens});
+        b.gate_up = plan.saved({tokens, 2 * f});
+    }
+    for (const Projection p : all_projections) {
+        // The down projection is not recomputed with its block.
+        const bool kept = p == Projection::down ? own.stream : own.rest;
+        const int64_t width = layout.lora ? layout.lora->width(p) : 0;
+        if (width > 0 && kept) b.lora_h[p] = plan.saved({tokens, width});
+    }
+    return b;
+}
+
+int64_t input_width(const ModelConfig& c, Projection p) {
+    return p == Projection::o ? c.query_width() : p == Projection::down ? c.intermediate_size : c.hidden_size;
+}
+
+void lay_out_adapters(Activations& a, const Plan& plan) {
+    const ActivationLayout& layout = plan.layout;
+    if (!layout.training || !layout.lora) return;
+    int64_t widest_in = 0, widest_h = 0;
+    for (const Projection p : all_projections) {
+        const int64_t width = layout.lora->width(p);
+        if (width > 0) widest_in = std::max(widest_in, input_width(plan.config, p));
+        widest_h = std::max(widest_h, width);
+    }
+    if (layout.lora->dropout > 0) a.dropped = plan.gradient({layout.tokens() * widest_in});
+    a.dlora_h = plan.gradient({layout.tokens() * widest_h});
+}
+
+void lay_out_backward(Activations& a, const Plan& plan) {
+    const ModelConfig& c = plan.config;
+    const ActivationLayout& layout = plan.layout;
+    const int64_t tokens = layout.tokens(), h = c.hidden_size, f = c.intermediate_size;
+    if (!layout.training) return;
+    a.dhidden = plan.gradient({tokens, h});
+    a.dstream = plan.gradient({tokens, h});
+    a.dqkv = plan.gradient({tokens, c.qkv_width()});
+    a.dattention = plan.gradient({tokens, c.query_width()});
+    a.dswiglu = plan.gradient({tokens, f});
+    a.dnormed = plan.gradient({tokens, h});
+    if (plan.arena.device() == Device::cpu) return;
+    const Tensor queries(nullptr, layout.dtype, {layout.packs, layout.length, c.num_attention_heads, c.head_dim},
+                         Device::cuda);
+    const int64_t bytes =
+        std::max({flashmask_scratch_bytes(queries), rmsnorm_scratch_bytes(h), rmsnorm_scratch_bytes(c.head_dim),
+                  linear_scratch_bytes(std::max({c.qkv_width(), 2 * f, h}))});
+    a.scratch = plan.arena.tensor("workspace", DType::u8, {bytes});
+}
+
+}  // namespace
+
+Activations Activations::lay_out(Arena& arena, const ModelConfig& c, const ActivationLayout& layout) {
+    const Plan plan{arena, c, layout};
+    const int64_t tokens = layout.tokens();
+    Activations a;
+    a.layout = layout;
+    a.cos = plan.statistic({tokens, c.head_dim / 2});
+    a.sin = plan.statistic({tokens, c.head_dim / 2});
+    for (int64_t l = 0; l < c.num_hidden_layers; ++l)
+        a.blocks.push_back(lay_out_block(plan, a.blocks.empty() ? nullptr : &a.blocks.front()));
+    a.out = plan.saved({tokens, c.hidden_size});
+    a.final_rstd = plan.statistic({tokens});
+    a.hidden = plan.saved({tokens, c.hidden_size});
+    a.delta = plan.saved({tokens, c.hidden_size});
+    lay_out_adapters(a, plan);
+    lay_out_backward(a, plan);
+    return a;
+}
+
+KvCache KvCache::lay_out(Arena& arena, const ModelConfig& config, int64_t capacity, DType dtype) {
+    KvCache cache;
+    for (int64_t l = 0; l < config.num_hidden_layers; ++l) {
+        cache.k.push_back(arena.tensor("kv cache", dtype, {1, capacity, config.num_key_value_heads, config.head_dim}));
+        cache.v.push_back(arena.tensor("kv cache", dtype, {1, capacity, config.num_key_value_heads, config.head_dim}));
+    }
+    return cache;
+}
+
+}  // namespace colonnade

@@ -1,0 +1,65 @@
+#pragma once
+// Activations: what a forward pass leaves for backward, and the buffers of both.
+
+#include "engine/device/arena.h"
+#include "train/model/lora.h"
+#include "train/model/recompute.h"
+
+namespace colonnade {
+
+struct ActivationLayout {
+    int64_t packs = 1, length = 1;
+    DType dtype = DType::f32;
+    bool training = false;  ///< false: forward only, and all blocks share their activations
+    Recompute recompute = Recompute::none;
+    std::optional<LoraSettings> lora{};
+
+    int64_t tokens() const { return packs * length; }
+};
+
+/// Activations of one block. In training every block keeps its own for backward, except those that are recomputed:
+/// these are shared by all blocks. Statistics (rstd, lse) have the dtype's sum_dtype.
+struct BlockActivations {
+    Tensor in;                     ///< [tokens, hidden] residual stream
+    Tensor input_rstd;             ///< [tokens]
+    Tensor normed;                 ///< [tokens, hidden]
+    Tensor qkv;                    ///< [tokens, qkv width]; rotated in place unless there is a q/k norm
+    Tensor qk;                     ///< with q/k norm: normed and rotated [tokens, heads + kv_heads, head_dim]
+    Tensor q_rstd, k_rstd;         ///< with q/k norm: [tokens * heads], [tokens * kv_heads]
+    Tensor attention, lse;         ///< [tokens, query width], [packs, heads, length]
+    Tensor mid;                    ///< [tokens, hidden] residual stream after attention
+    Tensor mid_rstd;               ///< [tokens]
+    Tensor mid_normed;             ///< [tokens, hidden]
+    Tensor gate_up;                ///< [tokens, 2 * intermediate]; backward overwrites it with its gradient
+    Tensor swiglu;                 ///< [tokens, intermediate]
+    PerProjection<Tensor> lora_h;  ///< with adapters: [tokens, LoraSettings::width]
+};
+
+struct Activations {
+    ActivationLayout layout;
+    Tensor cos, sin;  ///< [tokens, head_dim / 2]
+    std::vector<BlockActivations> blocks;
+    Tensor out;         ///< [tokens, hidden] residual stream after the last block
+    Tensor final_rstd;  ///< [tokens]
+    Tensor hidden;      ///< [tokens, hidden] after the final norm
+    Tensor delta;       ///< [tokens, hidden] what half a block adds to the residual stream
+    Tensor dropped;     ///< with dropout: room for the widest input of an adapter
+
+    // Backward only.
+    Tensor dhidden;  ///< [tokens, hidden] given by the objective
+    Tensor dstream;  ///< [tokens, hidden] gradient of the residual stream
+    Tensor dqkv, dattention, dswiglu, dnormed;
+    Tensor dlora_h;  ///< with adapters: room for the largest lora_h
+    Tensor scratch;  ///< GPU: u8, scratch of the backward kernels
+
+    static Activations lay_out(Arena& arena, const ModelConfig& config, const ActivationLayout& layout);
+};
+
+/// Keys and values of the tokens read so far, for generation: one pack.
+struct KvCache {
+    std::vector<Tensor> k, v;  ///< per layer [1, capacity, kv_heads, head_dim]
+    int64_t length = 0;        ///< tokens held
+    static KvCache lay_out(Arena& arena, const ModelConfig& config, int64_t capacity, DType dtype);
+};
+
+}  // namespace colonnade

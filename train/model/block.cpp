@@ -1,0 +1,280 @@
+#include "train/model/block.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "layers/gated_linear.h"
+#include "layers/linear.h"
+#include "layers/rmsnorm.h"
+#include "layers/swiglu.h"
+
+namespace colonnade {
+namespace {
+
+/// Columns [begin, begin + heads * head_dim) of packed rows as [packs, length, heads, head_dim]; strided if the rows
+/// are wider.
+Tensor head_view(const Tensor& rows, int64_t begin, int64_t heads, int64_t head_dim, const ActivationLayout& layout) {
+    const int64_t width = rows.numel() / layout.tokens();
+    Tensor t = rows;
+    if (t.data) t.data = static_cast<char*>(t.data) + begin * static_cast<int64_t>(bytes_of(t.dtype));
+    t.rank = 4;
+    t.shape = {layout.packs, layout.length, heads, head_dim};
+    t.stride = {layout.length * width, width, head_dim, 1};
+    return t;
+}
+
+/// The same elements as [tokens, heads, head_dim], for ops that know nothing of packs.
+Tensor flat_tokens(const Tensor& heads) {
+    Tensor t = heads;
+    t.rank = 3;
+    t.shape = {heads.size(0) * heads.size(1), heads.size(2), heads.size(3), 0};
+    t.stride = {heads.stride[1], heads.stride[2], heads.stride[3], 0};
+    return t;
+}
+
+/// The first rows of a flat buffer as [tokens, width]; empty if the buffer is.
+Tensor rows_in(const Tensor& buffer, int64_t tokens, int64_t width) {
+    return buffer.empty() ? buffer : buffer.slice(0, 0, tokens * width).view({tokens, width});
+}
+
+/// Appends the heads of one pack to a cache that holds `at` tokens, and returns what the cache holds then.
+Tensor append(const Tensor& cache, int64_t at, const Tensor& heads) {
+    const auto element = static_cast<int64_t>(bytes_of(heads.dtype));
+    const int64_t row = heads.size(2) * heads.size(3) * element, step = heads.stride[1] * element;
+    for (int64_t i = 0; i < heads.size(1); ++i)
+        std::memcpy(static_cast<char*>(cache.data) + (at + i) * row, static_cast<const char*>(heads.data) + i * step,
+                    static_cast<size_t>(row));
+    return cache.slice(1, 0, at + heads.size(1));
+}
+
+}  // namespace
+
+Block::Block(const Context& ctx, const Transformer& model, const TransformerInput& input, Activations& acts,
+             int64_t layer)
+    : ctx_(ctx),
+      config_(model.config()),
+      weights_(model.weights().blocks[layer]),
+      input_(input),
+      acts_(acts),
+      a_(acts.blocks[layer]),
+      layer_(layer),
+      scale_(1 / std::sqrt(static_cast<double>(config_.head_dim))) {}
+
+// --- Forward ---
+
+void Block::forward(KvCache* cache) const {
+    attention_forward(cache);
+    swiglu_forward();
+    linear(Projection::down, acts_.delta, a_.swiglu);
+}
+
+void Block::attention_forward(KvCache* cache) const {
+    linear(Projection::qkv, a_.qkv, a_.normed);
+    Heads heads = heads_of(a_.qkv, a_.qkv);
+    if (config_.qk_norm) {
+        const Heads normed = heads_of(a_.qk, a_.qkv);
+        norm(flat_tokens(normed.q), a_.q_rstd, flat_tokens(heads.q), weights_.q_norm);
+        norm(flat_tokens(normed.k), a_.k_rstd, flat_tokens(heads.k), weights_.k_norm);
+        heads = normed;
+    }
+    rope_apply(ctx_, {.x = queries_and_keys(config_.qk_norm ? a_.qk : a_.qkv), .cos = acts_.cos, .sin = acts_.sin});
+    if (cache) {
+        heads.k = append(cache->k[layer_], cache->length, heads.k);
+        heads.v = append(cache->v[layer_], cache->length, heads.v);
+    }
+    const AttentionMasks::Entry& mask = input_.masks.of_layer(layer_);
+    flashmask_forward(ctx_, {.out = query_heads(a_.attention),
+                             .lse = a_.lse,
+                             .q = heads.q,
+                             .k = heads.k,
+                             .v = heads.v,
+                             .mask = mask.mask,
+                             .plan = mask.plan,
+                             .scale = scale_});
+    linear(Projection::o, acts_.delta, a_.attention);
+}
+
+// The second half of the block, up to the output of SwiGLU.
+void Block::swiglu_forward() const {
+    rmsnorm_forward(ctx_, {.out = a_.mid_normed,
+                           .rstd = a_.mid_rstd,
+                           .sum = a_.mid,
+                           .in = a_.in,
+                           .delta = acts_.delta,
+                           .weight = weights_.post_attention_norm,
+                           .eps = config_.rms_norm_eps});
+    if (adapted(Projection::gate_up)) {  // the adapters add to gate and up before SwiGLU
+        linear(Projection::gate_up, a_.gate_up, a_.mid_normed);
+        colonnade::swiglu_forward(ctx_, {.out = a_.swiglu, .gate_up = a_.gate_up});
+    } else {
+        const LinearParameters& w = weights_.linear[Projection::gate_up];
+        gate_up_swiglu_forward(
+            ctx_, {.out = a_.swiglu, .gate_up = a_.gate_up, .in = a_.mid_normed, .weight = w.weight, .bias = w.bias});
+    }
+}
+
+void Block::recompute() const {
+    const Recompute what = acts_.layout.recompute;
+    if (what == Recompute::none) return;
+    norm(a_.normed, a_.input_rstd, a_.in, weights_.input_norm);
+    if (what == Recompute::block) {
+        attention_forward(nullptr);
+        swiglu_forward();
+        return;
+    }
+    norm(a_.mid_normed, a_.mid_rstd, a_.mid, weights_.post_attention_norm);
+    colonnade::swiglu_forward(ctx_, {.out = a_.swiglu, .gate_up = a_.gate_up});
+}
+
+// --- Backward ---
+
+void Block::backward(const ModelGradients& gradients) const {
+    const BlockParameters& g = gradients.views.blocks[layer_];
+    recompute();
+    swiglu_backward(g, gradients.matrices);
+    attention_backward(g, gradients.matrices);
+}
+
+void Block::swiglu_backward(const BlockParameters& g, Grad matrices) const {
+    const LinearParameters& down = weights_.linear[Projection::down];
+    // Adapters add to d_swiglu, so it has to be written; without them one op goes back through SwiGLU as well.
+    const bool has_adapters = adapted(Projection::down);
+    linear_backward(Projection::down, g, matrices,
+                    {.din = has_adapters ? acts_.dswiglu : Tensor(), .dout = acts_.dstream, .in = a_.swiglu});
+    if (has_adapters)
+        colonnade::swiglu_backward(ctx_, {.dgate_up = a_.gate_up, .dout = acts_.dswiglu, .gate_up = a_.gate_up});
+    else
+        down_swiglu_backward(ctx_, {.dgate_up = a_.gate_up,
+                                      .dswiglu = acts_.dswiglu,
+                                      .dout = acts_.dstream,
+                                      .weight = down.weight,
+                                      .gate_up = a_.gate_up});
+    linear_backward(Projection::gate_up, g, matrices, {.din = acts_.dnormed, .dout = a_.gate_up, .in = a_.mid_normed});
+    norm_backward(g.post_attention_norm, a_.mid, a_.mid_rstd, weights_.post_attention_norm);
+}
+
+void Block::attention_backward(const BlockParameters& g, Grad matrices) const {
+    linear_backward(Projection::o, g, matrices, {.din = acts_.dattention, .dout = acts_.dstream, .in = a_.attention});
+    heads_backward(g);
+    // Nothing is trained below the adapters of the first layer.
+    const bool lowest = layer_ == 0 && g.input_norm.empty();
+    linear_backward(Projection::qkv, g, matrices,
+                    {.din = lowest ? Tensor() : acts_.dnormed, .dout = acts_.dqkv, .in = a_.normed});
+    if (!lowest) norm_backward(g.input_norm, a_.in, a_.input_rstd, weights_.input_norm);
+}
+
+// Computes d_qkv from d_attention.
+void Block::heads_backward(const BlockParameters& g) const {
+    const Heads saved = heads_of(config_.qk_norm ? a_.qk : a_.qkv, a_.qkv);
+    const Heads d = heads_of(acts_.dqkv, acts_.dqkv);
+    const AttentionMasks::Entry& mask = input_.masks.of_layer(layer_);
+    flashmask_backward(ctx_, {.dq = d.q,
+                              .dk = d.k,
+                              .dv = d.v,
+                              .dout = query_heads(acts_.dattention),
+                              .out = query_heads(a_.attention),
+                              .lse = a_.lse,
+                              .q = saved.q,
+                              .k = saved.k,
+                              .v = saved.v,
+                              .mask = mask.mask,
+                              .plan = mask.plan,
+                              .scale = scale_,
+                              .scratch = acts_.scratch});
+    rope_apply(ctx_, {.x = queries_and_keys(acts_.dqkv), .cos = acts_.cos, .sin = acts_.sin, .backward = true});
+    if (!config_.qk_norm) return;
+    const Heads raw = heads_of(a_.qkv, a_.qkv);
+    const auto backward = [&](const Tensor& dheads, const Tensor& dweight, const Tensor& in, const Tensor& rstd,
+                              const Tensor& weight) {
+        rmsnorm_backward(ctx_, {.din = flat_tokens(dheads),
+                                .dweight = dweight,
+                                .dout = flat_tokens(dheads),
+                                .in = flat_tokens(in),
+                                .rstd = rstd,
+                                .weight = weight,
+                                .scratch = acts_.scratch});
+    };
+    backward(d.q, g.q_norm, raw.q, a_.q_rstd, weights_.q_norm);
+    backward(d.k, g.k_norm, raw.k, a_.k_rstd, weights_.k_norm);
+}
+
+// --- Linear layers and their adapters (train/model/lora.h) ---
+
+bool Block::adapted(Projection p) const {
+    return input_.adapters && !weights_.linear[p].adapters.empty();
+}
+
+DropoutMask Block::dropout_of(Projection p) const {
+    DropoutMask mask = input_.dropout;
+    mask.stream |= static_cast<uint64_t>(layer_) << 2 | static_cast<uint64_t>(p);
+    return mask;
+}
+
+void Block::linear(Projection p, const Tensor& out, const Tensor& in) const {
+    const LinearParameters& w = weights_.linear[p];
+    linear_forward(ctx_, {.out = out, .in = in, .weight = w.weight, .bias = w.bias});
+    if (!adapted(p)) return;
+    low_rank_forward(ctx_, {.out = out,
+                            .h = a_.lora_h[p],
+                            .in = in,
+                            .weights = w.adapters,
+                            .mask = dropout_of(p),
+                            .dropped = rows_in(acts_.dropped, in.size(0), in.size(1))});
+}
+
+void Block::linear_backward(Projection p, const BlockParameters& g, Grad matrices, const LinearGradient& x) const {
+    const LinearParameters& w = weights_.linear[p];
+    colonnade::linear_backward(ctx_, {.din = x.din,
+                                      .dweight = g.linear[p].weight,
+                                      .dweight_mode = matrices,
+                                      .dbias = g.linear[p].bias,
+                                      .dout = x.dout,
+                                      .in = x.in,
+                                      .weight = w.weight,
+                                      .scratch = acts_.scratch});
+    if (!adapted(p)) return;
+    low_rank_backward(ctx_, {.din = x.din,
+                             .gradients = g.linear[p].adapters,
+                             .dh = rows_in(acts_.dlora_h, x.in.size(0), w.adapters.a.size(0)),
+                             .dout = x.dout,
+                             .h = a_.lora_h[p],
+                             .in = x.in,
+                             .weights = w.adapters,
+                             .mask = dropout_of(p),
+                             .dropped = rows_in(acts_.dropped, x.in.size(0), x.in.size(1))});
+}
+
+// --- Norms and heads ---
+
+void Block::norm(const Tensor& out, const Tensor& rstd, const Tensor& in, const Tensor& weight) const {
+    rmsnorm_forward(ctx_, {.out = out, .rstd = rstd, .in = in, .weight = weight, .eps = config_.rms_norm_eps});
+}
+
+void Block::norm_backward(const Tensor& dweight, const Tensor& in, const Tensor& rstd, const Tensor& weight) const {
+    rmsnorm_backward(ctx_, {.din = acts_.dstream,
+                            .din_mode = Grad::accumulate,
+                            .dweight = dweight,
+                            .dout = acts_.dnormed,
+                            .in = in,
+                            .rstd = rstd,
+                            .weight = weight,
+                            .scratch = acts_.scratch});
+}
+
+Block::Heads Block::heads_of(const Tensor& packed, const Tensor& values) const {
+    const ModelConfig& c = config_;
+    return {head_view(packed, 0, c.num_attention_heads, c.head_dim, acts_.layout),
+            head_view(packed, c.query_width(), c.num_key_value_heads, c.head_dim, acts_.layout),
+            head_view(values, c.query_width() + c.kv_width(), c.num_key_value_heads, c.head_dim, acts_.layout)};
+}
+
+Tensor Block::query_heads(const Tensor& rows) const {
+    return head_view(rows, 0, config_.num_attention_heads, config_.head_dim, acts_.layout);
+}
+
+Tensor Block::queries_and_keys(const Tensor& packed) const {
+    const int64_t heads = config_.num_attention_heads + config_.num_key_value_heads;
+    return flat_tokens(head_view(packed, 0, heads, config_.head_dim, acts_.layout));
+}
+
+}  // namespace colonnade

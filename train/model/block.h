@@ -1,0 +1,70 @@
+#pragma once
+// Block: one decoder layer at work on a batch, forward and backward, as the straight list of ops they are.
+//
+//     mid = in + o(flashmask(rope(qkv(rmsnorm(in)))));   next = mid + down(swiglu(gate_up(rmsnorm(mid))))
+//
+// Norms that follow a residual add are fused with it, so a block begins after its input norm and ends before the last
+// add: Transformer::forward fuses that with the norm that follows.
+
+#include "attention/flashmask.h"
+#include "train/model/transformer.h"
+
+namespace colonnade {
+
+/// What a layer's ops read and write, put together once per layer.
+class Block {
+  public:
+    Block(const Context& ctx, const Transformer& model, const TransformerInput& input, Activations& acts,
+          int64_t layer);
+
+    /// Reads `in` and `normed` of its activations, and leaves in acts.delta what is to be added to `mid`. Keys and
+    /// values are appended to the cache, if there is one, and attention sees all of them.
+    void forward(KvCache* cache = nullptr) const;
+    /// Turns acts.dstream from the gradient of the block's output into that of its input. Overwrites its activations.
+    void backward(const ModelGradients& gradients) const;
+
+  private:
+    /// [packs, length, heads, head_dim] views of packed rows.
+    struct Heads {
+        Tensor q, k, v;
+    };
+    struct LinearGradient {
+        Tensor din;  ///< may be empty
+        Tensor dout, in;
+    };
+
+    void attention_forward(KvCache* cache) const;
+    void swiglu_forward() const;
+    /// Computes again what backward needs and forward did not keep.
+    void recompute() const;
+    void swiglu_backward(const BlockParameters& g, Grad matrices) const;
+    void attention_backward(const BlockParameters& g, Grad matrices) const;
+    void heads_backward(const BlockParameters& g) const;
+
+    /// A linear layer with its adapters, if it has any and the pass uses them.
+    bool adapted(Projection p) const;
+    void linear(Projection p, const Tensor& out, const Tensor& in) const;
+    void linear_backward(Projection p, const BlockParameters& g, Grad matrices, const LinearGradient& x) const;
+    DropoutMask dropout_of(Projection p) const;
+
+    void norm(const Tensor& out, const Tensor& rstd, const Tensor& in, const Tensor& weight) const;
+    /// Adds the gradient through a norm to acts.dstream.
+    void norm_backward(const Tensor& dweight, const Tensor& in, const Tensor& rstd, const Tensor& weight) const;
+    /// `packed` holds queries and keys next to each other, `values` is the qkv buffer: the same one, unless there is a
+    /// q/k norm.
+    Heads heads_of(const Tensor& packed, const Tensor& values) const;
+    Tensor query_heads(const Tensor& rows) const;
+    /// Queries and keys as one tensor of heads [tokens, heads + kv_heads, head_dim]: they are rotated together.
+    Tensor queries_and_keys(const Tensor& packed) const;
+
+    const Context& ctx_;
+    const ModelConfig& config_;
+    const BlockParameters& weights_;
+    const TransformerInput& input_;
+    Activations& acts_;
+    BlockActivations& a_;
+    int64_t layer_;
+    double scale_;  ///< of attention
+};
+
+}  // namespace colonnade
