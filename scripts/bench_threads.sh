@@ -3,6 +3,7 @@
 # nothing else running and beside busy loops, one per core. Prints medians in seconds. docs/benchmarks.md has figures.
 #   scripts/bench_threads.sh [BIN [ROUNDS]]     BIN: folder of the programs (build/bin); ROUNDS: repetitions (5)
 set -euo pipefail
+unset OMP_WAIT_POLICY GOMP_SPINCOUNT
 bin=$(realpath "${1:-$(dirname "$0")/../build/bin}") rounds=${2:-5}
 config=$(realpath "$(dirname "$0")/../configs/quickstart.yaml")
 settings=(OMP_WAIT_POLICY=passive GOMP_SPINCOUNT={1000,10000,30000,100000,300000}) # libgomp's own default: 300000

@@ -10,7 +10,6 @@
 #include <optional>
 #include <thread>
 
-#include "data/packing/batch.h"
 #include "engine/device/error.h"
 #include "engine/device/human_units.h"
 #include "engine/io/files.h"

@@ -145,10 +145,10 @@ void Block::swiglu_backward(const BlockParameters& g, Grad matrices) const {
         colonnade::swiglu_backward(ctx_, {.dgate_up = a_.gate_up, .dout = acts_.dswiglu, .gate_up = a_.gate_up});
     else
         down_swiglu_backward(ctx_, {.dgate_up = a_.gate_up,
-                                      .dswiglu = acts_.dswiglu,
-                                      .dout = acts_.dstream,
-                                      .weight = down.weight,
-                                      .gate_up = a_.gate_up});
+                                    .dswiglu = acts_.dswiglu,
+                                    .dout = acts_.dstream,
+                                    .weight = down.weight,
+                                    .gate_up = a_.gate_up});
     linear_backward(Projection::gate_up, g, matrices, {.din = acts_.dnormed, .dout = a_.gate_up, .in = a_.mid_normed});
     norm_backward(g.post_attention_norm, a_.mid, a_.mid_rstd, weights_.post_attention_norm);
 }

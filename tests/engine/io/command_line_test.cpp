@@ -15,7 +15,7 @@ const std::vector<std::string> programs = {"train",           "prepare",        
 TEST(CommandLine, EveryProgramPrintsItsVersion) {
     for (const std::string& program : programs) {
         const Program::Result result = run(program, {"--version"});
-        EXPECT_EQ(result.exit, 0) << program << ": " << result.err;
+        ASSERT_EQ(result.exit, 0) << program << ": " << result.err;
         EXPECT_TRUE(result.out.starts_with(program + " " COLONNADE_VERSION)) << result.out;
         for (const char* part : {"\ncompiler ", "\ninstruction set ", "\nCUDA ", "\nMPI ", "\nNCCL "})
             EXPECT_NE(result.out.find(part), std::string::npos) << program << " lacks" << part;
