@@ -2,10 +2,6 @@
 
 namespace colonnade {
 
-static std::string shape_text(const std::vector<int64_t>& shape) {
-    return fmt::format("[{}]", fmt::join(shape, ", "));
-}
-
 WeightFolder::WeightFolder(const ParameterList& list, const ModelConfig& config, const std::string& folder)
     : reader_(folder) {
     std::vector<std::string> problems;

@@ -406,7 +406,7 @@ void Trainer::finish() {
                             .tokens = run_.tokens,
                             .seconds = run_.seconds,
                             .fill = schedule_.plan(0).fill,
-                            .eval = evaluated ? objective().figures(last_eval_, true) : std::string(),
+                            .eval = evaluated ? objective().figures(last_eval_, Phase::evaluation) : std::string(),
                             .unigram_loss = unigram_loss_});
 }
 
