@@ -33,8 +33,8 @@ Json lora_json(const Learner& learner) {
 
 void check_lora(const std::string& path, const Json& found, const Json& expected) {
     if (found.is_null() != expected.is_null())
-        fail(Exit::data, "{}: the checkpoint is of a run with finetuning_type {}; this run has finetuning_type {}", path,
-             found.is_null() ? "full" : "lora", expected.is_null() ? "full" : "lora");
+        fail(Exit::data, "{}: the checkpoint is of a run with finetuning_type {}; this run has finetuning_type {}",
+             path, found.is_null() ? "full" : "lora", expected.is_null() ? "full" : "lora");
     if (expected.is_null()) return;
     for (const auto& [key, value] : expected.items()) {
         if (found.at(key) == value) continue;
@@ -107,7 +107,8 @@ void verify(const std::string& folder) {
         if (found != expected)
             fail(Exit::data, "{}: SHA-256 of the body is {}, expected {}; {}", path, found, expected, advice);
         if (const auto version = body.at("version").get<int64_t>(); version != format_version)
-            fail(Exit::data, "{}: checkpoint version {}, but this build reads version {}", path, version, format_version);
+            fail(Exit::data, "{}: checkpoint version {}, but this build reads version {}", path, version,
+                 format_version);
         for (const Json& entry : body.at("files")) {
             const std::string file = folder + "/" + entry.at("name").get<std::string>();
             const auto bytes = entry.at("bytes").get<uint64_t>();

@@ -119,7 +119,8 @@ TEST_F(TensorboardTest, AResumedRunStartsANewFileAndForgetsLaterSteps) {
 
 TEST_F(TensorboardTest, AFolderThatCannotBeMadeIsAStorageError) {
     spill(path("file"), "x");
-    expect_error(Exit::storage, path("file/runs") + ": cannot be created", [&] { EventWriter writer(path("file/runs")); });
+    expect_error(Exit::storage, path("file/runs") + ": cannot be created",
+                 [&] { EventWriter writer(path("file/runs")); });
 }
 
 }  // namespace
