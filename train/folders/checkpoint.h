@@ -3,7 +3,7 @@
 //
 //     state-00001-of-00001.h5   flat weights and AdamW moments, unsharded: any number of ranks can read them; with LoRA
 //                               those of the adapters alone, while a hash identifies the base
-//     trainer_state.json        step, counters, identity of data and reference, place of each parameter in the flat buffers
+//     trainer_state.json        step, counters, identity of data and reference, places of parameters in the flat buffers
 //     config.yaml               the resolved training config
 //     adapter_*                 LoRA: the adapters as PEFT reads them (train/folders/adapter_folder.h)
 //     model_config.json         the model's shape, as a Hugging Face config.json

@@ -88,7 +88,7 @@ TEST_F(RanksTest, LearnTheAdaptersOfOneRank) {
                 {"gradient_accumulation_steps=2", "zero_stage=1", "max_steps=4", "lr_scheduler_type=constant"});
     const Program::Result resumed =
         train_ranks(1, "stopped", {"gradient_accumulation_steps=4", "max_steps=8", "resume_from_checkpoint=auto"});
-    EXPECT_NE(resumed.out.find("made by 2 ranks, now there are 1"), std::string::npos) << resumed.out;
+    EXPECT_NE(resumed.out.find("2 ranks made the checkpoint, now there are 1"), std::string::npos) << resumed.out;
 
     // Each rank draws its own masks.
     train_ranks(1, "one dropping", {"gradient_accumulation_steps=4", "lora_dropout=0.3"});
@@ -146,7 +146,7 @@ TEST_F(RanksTest, ResumeOnAnotherNumberOfRanks) {
     // Two ranks, and one rank, read the checkpoint of ranks with sharded state.
     start_from_four("two");
     const Program::Result two = train_ranks(2, "two", {"gradient_accumulation_steps=3", every, resume, "zero_stage=1"});
-    EXPECT_NE(two.out.find("made by 3 ranks, now there are 2"), std::string::npos) << two.out;
+    EXPECT_NE(two.out.find("3 ranks made the checkpoint, now there are 2"), std::string::npos) << two.out;
     expect_close("two", "unbroken");
     start_from_four("one");
     train_ranks(1, "one", {"gradient_accumulation_steps=6", every, resume});
@@ -154,7 +154,7 @@ TEST_F(RanksTest, ResumeOnAnotherNumberOfRanks) {
     // A note reports steps of another size.
     start_from_four("less");
     const Program::Result less = train_ranks(2, "less", {"gradient_accumulation_steps=2", every, resume});
-    EXPECT_NE(less.out.find("the packs of a step have changed from 6 to 4"), std::string::npos) << less.out;
+    EXPECT_NE(less.out.find("the number of packs per step changed from 6 to 4"), std::string::npos) << less.out;
 }
 
 TEST_F(RanksTest, MayBeMoreThanPacks) {
@@ -163,7 +163,7 @@ TEST_F(RanksTest, MayBeMoreThanPacks) {
                  path("train.jsonl") + "}]\n");
     train_ranks(1, "one", {"gradient_accumulation_steps=4"});
     const Program::Result four = train_ranks(4, "four", {"zero_stage=1"});
-    EXPECT_NE(four.out.find("some ranks have nothing to learn from"), std::string::npos) << four.out;
+    EXPECT_NE(four.out.find("some ranks get no samples"), std::string::npos) << four.out;
     expect_close("four", "one");
 }
 
