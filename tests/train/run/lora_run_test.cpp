@@ -1,6 +1,7 @@
 // programs: export
 // LoRA runs as a user knows them: the files they leave, resuming, what fits them and what does not.
 
+#include "engine/io/safetensors.h"
 #include "tests/support/tiny_run.h"
 #include "train/folders/adapter_folder.h"
 

@@ -1,6 +1,7 @@
 // programs: export, generate
 // Runs of stages dpo and rm with LoRA as a user knows them: the reference, resuming to the bit, the folders they leave.
 
+#include "engine/io/safetensors.h"
 #include "tests/support/tiny_run.h"
 #include "train/folders/adapter_folder.h"
 

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "engine/io/hdf5.h"
+#include "engine/io/safetensors.h"
 #include "tests/support/tiny_run.h"
 
 namespace colonnade {

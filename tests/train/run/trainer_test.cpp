@@ -7,6 +7,7 @@
 #include <map>
 
 #include "data/unigram.h"
+#include "engine/io/safetensors.h"
 #include "tests/support/tiny_run.h"
 
 namespace colonnade {
