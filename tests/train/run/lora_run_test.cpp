@@ -1,5 +1,6 @@
 // LoRA runs from a user's view: the files they write, resuming, and the combinations that are errors.
 
+#include "engine/io/safetensors.h"
 #include "tests/support/tiny_run.h"
 #include "train/folders/adapter_folder.h"
 

@@ -1,5 +1,6 @@
 // Runs of stages dpo and rm with LoRA from a user's view: the reference, resuming to the bit, the folders they write.
 
+#include "engine/io/safetensors.h"
 #include "tests/support/tiny_run.h"
 #include "train/folders/adapter_folder.h"
 

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "engine/io/hdf5.h"
+#include "engine/io/safetensors.h"
 #include "engine/io/sha256.h"
 #include "tests/support/tiny_run.h"
 
