@@ -1,7 +1,7 @@
 // train_tokenizer: trains a SentencePiece model on text and JSONL files.
 
 #include "data/text/tokenizer.h"
-#include "engine/io/command_line.h"
+#include "engine/program/command_line.h"
 
 int main(int argc, char** argv) {
     using namespace colonnade;

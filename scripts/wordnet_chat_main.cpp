@@ -10,8 +10,8 @@
 
 #include <tuple>
 
-#include "engine/io/command_line.h"
 #include "engine/io/json.h"
+#include "engine/program/command_line.h"
 #include "scripts/wordnet_questions.h"
 
 namespace colonnade {

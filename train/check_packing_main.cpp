@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "engine/io/command_line.h"
+#include "engine/program/command_line.h"
 #include "train/folders/initial_weights.h"
 #include "train/run/learner_options.h"
 #include "train/run/session.h"

@@ -3,8 +3,8 @@
 
 #include <filesystem>
 
-#include "engine/io/command_line.h"
 #include "engine/io/files.h"
+#include "engine/program/command_line.h"
 #include "train/folders/adapter_folder.h"
 #include "train/folders/checkpoint.h"
 #include "train/folders/export.h"

@@ -5,8 +5,8 @@
 #include <iostream>
 
 #include "data/samples/encode.h"
-#include "engine/io/command_line.h"
 #include "engine/io/json_keys.h"
+#include "engine/program/command_line.h"
 #include "train/folders/adapter_folder.h"
 #include "train/model/generate.h"
 #include "train/model/weight_folder.h"

@@ -3,7 +3,7 @@
 
 #include "data/prepare_report.h"
 #include "data/store/unigram.h"
-#include "engine/io/command_line.h"
+#include "engine/program/command_line.h"
 #include "train/run/session.h"
 
 using namespace colonnade;

@@ -1,6 +1,6 @@
 // train: fine-tunes or pretrains a model as a YAML config describes; under mpirun with several ranks.
 
-#include "engine/io/command_line.h"
+#include "engine/program/command_line.h"
 #include "train/run/trainer.h"
 
 using namespace colonnade;

@@ -10,8 +10,8 @@
 #include "attention/mask_families.h"
 #include "attention/plan_picture.h"
 #include "engine/device/device.h"
-#include "engine/io/command_line.h"
 #include "engine/io/files.h"
+#include "engine/program/command_line.h"
 
 using namespace colonnade;
 

@@ -67,7 +67,7 @@ Batch Loader::load(const PackPlan& plan, int64_t first_pack) const {
     std::vector<std::vector<const Sample*>> views(packs);
     for (size_t p = 0; p < packs; ++p) {
         for (const int64_t i : plan.pack(first_pack + static_cast<int64_t>(p))) samples[p].push_back(store_.sample(i));
-        if (!options_.document_mask && !samples[p].empty()) samples[p] = {join(samples[p])};
+        if (!options_.document_mask && !samples[p].empty()) samples[p].assign(1, join(samples[p]));
         for (const Sample& sample : samples[p]) views[p].push_back(&sample);
     }
     return make_batch(views, options_.align);

@@ -8,7 +8,7 @@
 
 #include "engine/device/arena.h"
 #include "engine/device/philox.h"
-#include "engine/io/command_line.h"
+#include "engine/program/command_line.h"
 #include "layers/embedding.h"
 #include "layers/gated_linear.h"
 #include "layers/gather.h"

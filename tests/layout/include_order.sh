@@ -9,17 +9,18 @@ cd "${1:-$(dirname "$0")/../..}"
 rooms='
 engine/device
 engine/io        engine/device
+engine/program   engine/device
 engine/ranks     engine/device
 attention        engine/device
-attention/bench  engine/device engine/io attention
+attention/bench  engine/device engine/io engine/program attention
 layers           engine/device
-layers/bench     engine/device engine/io layers
+layers/bench     engine/device engine/io engine/program layers
 data/rows        engine/device engine/io
 data/text        engine/device engine/io data/rows
 data/samples     engine/device engine/io data/rows data/text
 data/store       engine/device engine/io data/rows data/text data/samples
 data/packing     engine/device engine/io data/samples data/store attention
-data             engine/device engine/io data/rows data/text data/samples data/store data/packing attention
+data             engine/device engine/io engine/program data/rows data/text data/samples data/store data/packing attention
 train/model      engine/device engine/io attention layers data data/rows data/text data/samples data/store data/packing
 train/optimizer  ... engine/ranks
 train/objectives ...
@@ -28,9 +29,9 @@ train/config     ...
 train/log        ...
 train/folders    ...
 train/run        ...
-train/bench      ...
-train            ...
-scripts          engine/device engine/io
+train/bench      ... engine/program
+train            ... engine/program
+scripts          engine/device engine/io engine/program
 '
 
 find engine attention layers data train scripts -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu' | sort |

@@ -1,5 +1,5 @@
 // Training's libraries from outside: a program with --version whose body reads a config.
-#include "engine/io/command_line.h"
+#include "engine/program/command_line.h"
 #include "train/config/config.h"
 
 int main(int argc, char** argv) {

@@ -21,9 +21,9 @@
 #include "data/store/build_store.h"
 #include "engine/device/human_units.h"
 #include "engine/device/timing.h"
-#include "engine/io/command_line.h"
 #include "engine/io/files.h"
 #include "engine/io/json.h"
+#include "engine/program/command_line.h"
 #include "train/run/machine.h"
 #include "train/run/run_model.h"
 

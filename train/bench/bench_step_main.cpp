@@ -4,9 +4,9 @@
 // without the exchange of gradients show its cost. docs/benchmarks.md explains every figure.
 
 #include "engine/device/human_units.h"
-#include "engine/io/command_line.h"
 #include "engine/io/files.h"
 #include "engine/io/progress.h"
+#include "engine/program/command_line.h"
 #include "train/bench/model_shapes.h"
 #include "train/bench/step_timing.h"
 #include "train/config/spellings.h"

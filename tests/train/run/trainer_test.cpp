@@ -7,7 +7,6 @@
 #include <map>
 
 #include "data/store/unigram.h"
-#include "data/unigram.h"
 #include "engine/io/folder_lock.h"
 #include "engine/io/safetensors.h"
 #include "tests/support/tiny_run.h"

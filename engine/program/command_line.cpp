@@ -1,4 +1,4 @@
-#include "engine/io/command_line.h"
+#include "engine/program/command_line.h"
 
 #include "engine/device/threads.h"
 
