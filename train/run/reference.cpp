@@ -135,7 +135,8 @@ References make_references(const Session& session, Learner& learner, const Conte
         ranks.in_turn(label, [&] {
             if (fs::exists(path)) {
                 logps = read_table(path, key, split.store.branch_offsets().back());
-                result.notices.push_back(fmt::format("reference of {} samples: found in {}", split.store.size(), path));
+                result.notices.push_back(
+                    fmt::format("reference of {} samples: read from {}", split.store.size(), path));
             } else {
                 logps = compute_reference(split.store, settings, learner, ctx, progress);
                 write_table(path, key, logps);
