@@ -1,17 +1,10 @@
 #include "attention/bench/timing.h"
 
-#include <algorithm>
-#include <chrono>
-
 #include "engine/device/gpu_timer.h"
+#include "engine/device/timing.h"
 
 namespace colonnade {
 namespace {
-
-double median(std::vector<double> seconds) {
-    std::sort(seconds.begin(), seconds.end());
-    return seconds[seconds.size() / 2];
-}
 
 /// Median of `repeat` timed runs of `body` after an untimed one. On a GPU `before` precedes each and is not timed.
 template <typename Body>
@@ -32,7 +25,7 @@ double median_seconds(
     for (int i = 0; i < repeat; ++i) {
         const auto start = std::chrono::steady_clock::now();
         body();
-        seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+        seconds.push_back(seconds_since(start));
     }
     return median(std::move(seconds));
 }

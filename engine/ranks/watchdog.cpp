@@ -17,14 +17,12 @@
 #include <sstream>
 #include <thread>
 
+#include "engine/device/timing.h"
+
 namespace colonnade {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double since(Clock::time_point time) {
-    return std::chrono::duration<double>(Clock::now() - time).count();
-}
 
 void sleep_for(double seconds) {
     std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
@@ -174,11 +172,11 @@ struct Watchdog::State {
     void judge(double limit) {
         for (int r = 1; r < size; ++r) {
             const Peer& peer = peers[static_cast<size_t>(r)];
-            if (!peer.dismissed && since(peer.heard) > limit) lost(r, fmt::format(silent, limit));
+            if (!peer.dismissed && seconds_since(peer.heard) > limit) lost(r, fmt::format(silent, limit));
         }
         for (const Peer& peer : peers) {
             const Status& s = peer.status;
-            if (!s.waiting || s.unlimited || since(peer.entered) < limit) continue;
+            if (!s.waiting || s.unlimited || seconds_since(peer.entered) < limit) continue;
             for (int r = 0; r < size; ++r)
                 if (peers[static_cast<size_t>(r)].status.collectives < s.collectives)
                     lost(r, fmt::format("has not reached '{}' for {:.0f} s", s.what, limit));
@@ -266,7 +264,7 @@ struct Watchdog::State {
         note(self(), message);
         if (options.rank == 0 && message.kind == Kind::error) rule(0, static_cast<Exit>(message.exit), "");
         // Not at every wake-up: two ranks would answer each other endlessly.
-        if (message.kind != Kind::beat || since(reported) > 0.9 * tick) {
+        if (message.kind != Kind::beat || seconds_since(reported) > 0.9 * tick) {
             reported = Clock::now();
             for (Peer& peer : peers)
                 if (peer.connection) peer.connection->send(message);
@@ -298,7 +296,7 @@ struct Watchdog::State {
 
     /// If this process itself was suspended for a while, the silence of the others means nothing.
     void check_own_pause(double limit) {
-        was_stopped = since(polled) > limit / 2;
+        was_stopped = seconds_since(polled) > limit / 2;
         polled = Clock::now();
         if (!was_stopped) return;
         for (Peer& peer : peers) peer.heard = peer.entered = polled;
@@ -317,7 +315,7 @@ struct Watchdog::State {
             listen_for(tick, limit);
             if (options.rank == 0)
                 judge(limit);
-            else if (!peers[0].dismissed && since(peers[0].heard) > limit)
+            else if (!peers[0].dismissed && seconds_since(peers[0].heard) > limit)
                 lost_rank_zero(fmt::format(silent, limit));
         }
     }
@@ -336,7 +334,7 @@ struct Watchdog::State {
         if (connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0) return nullptr;
         connection->send({.kind = Kind::hello, .rank = options.rank, .token = options.token});
         bool known = false;
-        for (const auto start = Clock::now(); !known && since(start) < 5;) {
+        for (const auto start = Clock::now(); !known && seconds_since(start) < 5;) {
             pollfd waiting{fd, POLLIN, 0};
             poll(&waiting, 1, 100);
             const bool open = connection->receive([&](const Message& m) { known |= m.token == options.token; });

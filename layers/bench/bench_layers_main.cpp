@@ -8,6 +8,7 @@
 
 #include "engine/device/arena.h"
 #include "engine/device/philox.h"
+#include "engine/device/timing.h"
 #include "engine/program/command_line.h"
 #include "layers/embedding.h"
 #include "layers/gated_linear.h"
@@ -114,9 +115,8 @@ struct Bench {
         if (gpu) sample(op);  // loads the kernels and plans the GEMMs
         std::vector<double> seconds(static_cast<size_t>(repeats));
         for (double& s : seconds) s = sample(op);
-        std::ranges::sort(seconds);
-        const double median = seconds[seconds.size() / 2], rate = unit.per_work * static_cast<double>(work) / median;
-        fmt::print("{:<26}{:>9.3f} ms {:>9.1f} {}\n", name, median * 1e3, rate * 1e-9, unit.name);
+        const double middle = median(std::move(seconds)), rate = unit.per_work * static_cast<double>(work) / middle;
+        fmt::print("{:<26}{:>9.3f} ms {:>9.1f} {}\n", name, middle * 1e3, rate * 1e-9, unit.name);
     }
 
     void norms() {

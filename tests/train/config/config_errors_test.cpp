@@ -1,0 +1,282 @@
+// What is refused in a config: each error has its place, what was found and what was expected.
+
+#include <map>
+
+#include "tests/support/config_text.h"
+
+namespace colonnade {
+namespace {
+
+TEST(ConfigErrors, RefusesUnknownKeysAndNamesTheNearest) {
+    expect_problems({
+        {"learning_rat: 1", "c.yaml:4:1: unknown key 'learning_rat' (did you mean 'learning_rate'?)"},
+        {"max_lenght: 1", "c.yaml:4:1: unknown key 'max_lenght' (did you mean 'max_length'?)"},
+        {"\n  \nwarmup_step: 1", "c.yaml:6:1: unknown key 'warmup_step' (did you mean 'warmup_steps'?)"},
+        {"frobnicate: 1", "c.yaml:4:1: unknown key 'frobnicate'"},
+        {"eval_datasets: [{path: b, tipe: x}]", "c.yaml:4:27: unknown key 'tipe' (did you mean 'type'?)"},
+    });
+}
+
+TEST(ConfigErrors, RefusesWhatIsGivenTwice) {
+    expect_problems({
+        {"seed: 1\nseed: 1", "c.yaml:5:1: seed is given twice, first at c.yaml:4:1"},
+        {"max_length: 9\ncutoff_len: 9", "c.yaml:5:1: max_length is given twice, first at c.yaml:4:1"},
+        {"output_dir: x", "c.yaml:4:1: output_dir is given twice, first at c.yaml:3:1"},
+        {"eval_datasets: [{path: b, path: c}]",
+         "c.yaml:4:27: eval_datasets[0].path is given twice, first at c.yaml:4:18"},
+        {"eval_datasets: [{path: b, columns: {text: a, text: b}}]",
+         "c.yaml:4:36: eval_datasets[0].columns: expected a map of names, each given once, found {text: a, text: b}"},
+    });
+}
+
+TEST(ConfigErrors, ScalarsAreStrict) {
+    const std::string length = "c.yaml:4:13: max_length: expected an integer >= 2 and <= 16777216, found ";
+    expect_problems({
+        {"max_length: 1e3", length + "'1e3'"},
+        {"max_length: 1_000", length + "'1_000'"},
+        {"max_length: 0x10", length + "'0x10'"},
+        {"max_length: 12.0", length + "'12.0'"},
+        {"max_length: +12", length + "'+12'"},
+        {"max_length: \"12\"", length + "\"12\""},
+        {"max_length: 1", length + "'1'"},
+        {"max_length: 99999999999999999999", length + "'99999999999999999999'"},
+        {"max_length: [12]", length + "[12]"},
+        {"max_length: {a: 12}", length + "{a: 12}"},
+    });
+    for (const char* number : {"nan", ".nan", "inf", "-.inf", "1e999", "0", "-1", "1,5", "1e-4x", "'1'", "true"})
+        EXPECT_NE(problems(minimal + "learning_rate: " + number).find("learning_rate: expected a number > 0, found"),
+                  std::string::npos);
+    for (const char* boolean : {"yes", "on", "True", "TRUE", "1", "'true'", "[true]"})
+        EXPECT_NE(problems(minimal + "packing: " + boolean).find("packing: expected true or false, found"),
+                  std::string::npos);
+}
+
+TEST(ConfigErrors, RangesAndChoicesAreChecked) {
+    expect_problems({
+        {"adam_beta1: 1", "c.yaml:4:13: adam_beta1: expected a number >= 0 and < 1, found '1'"},
+        {"lr_scheduler_type: cosin",
+         "c.yaml:4:20: lr_scheduler_type: expected one of constant, constant_with_warmup, linear, cosine, "
+         "cosine_with_min_lr, wsd, found 'cosin'"},
+        {"report_to: [jsonl, wandb]",
+         "c.yaml:4:12: report_to: expected a list of jsonl, tensorboard; or none, found [jsonl, wandb]"},
+        {"roles_to_train: [bot]",
+         "c.yaml:4:17: roles_to_train: expected a list of system, user, assistant, tool; or none, found [bot]"},
+        {"eval_datasets: b.jsonl",
+         "c.yaml:4:16: eval_datasets: expected a list such as [{path: train.jsonl}], found 'b.jsonl'"},
+        {"eval_datasets: [b.jsonl]",
+         "c.yaml:4:17: eval_datasets[0]: expected a map such as {path: train.jsonl}, found 'b.jsonl'"},
+        {"eval_datasets: [{type: text}]", "c.yaml:4:17: eval_datasets[0]: path is missing"},
+        {"eval_datasets: [{path: b, type: chat}]",
+         "c.yaml:4:33: eval_datasets[0].type: expected one of auto, messages, prompt_completion, alpaca, sharegpt, "
+         "text, tokens, preference, ranked, found 'chat'"},
+        {"device: gpu", "c.yaml:4:9: device: expected one of auto, cpu, cuda, found 'gpu'"},
+        {"device_index: -1", "c.yaml:4:15: device_index: expected an integer >= 0 and <= 1023, found '-1'"},
+        {"device_index: auto", "c.yaml:4:15: device_index: expected an integer >= 0 and <= 1023, found 'auto'"},
+        {"bf16: yes", "c.yaml:4:7: bf16: expected one of auto, true, false, found 'yes'"},
+        {"bf16: [true]", "c.yaml:4:7: bf16: expected one of auto, true, false, found [true]"},
+        {"optim_dtype: float16", "c.yaml:4:14: optim_dtype: expected one of float32, bfloat16, found 'float16'"},
+        {"gradient_checkpointing: full",
+         "c.yaml:4:25: gradient_checkpointing: expected one of none, selective, block, found 'full'"},
+        {"deterministic: auto", "c.yaml:4:16: deterministic: expected true or false, found 'auto'"},
+        {"head_chunk: -1", "c.yaml:4:13: head_chunk: expected an integer >= 0 and <= 1048576, found '-1'"},
+        {"head_chunk: 1048577", "c.yaml:4:13: head_chunk: expected an integer >= 0 and <= 1048576, found '1048577'"},
+        {"model: models/m",
+         "c.yaml:4:8: model: expected a map of sizes (a folder goes into model_name_or_path), found 'models/m'"},
+    });
+}
+
+TEST(ConfigErrors, UnsupportedKeysAreNamedAsSuch) {
+    expect_problems({
+        {"lora_target_linear: true", "c.yaml:4:21: lora_target_linear: not supported yet"},
+        {"fp16: true", "c.yaml:4:7: fp16: not supported yet; only 'false' is accepted"},
+        {"stage: kto", "c.yaml:4:8: stage: 'kto' is not supported yet"},
+        {"pure_bf16: true", "c.yaml:4:12: pure_bf16: not supported yet; only 'false' is accepted"},
+        {"eval_datasets: [{path: b, weight: 2}]", "c.yaml:4:35: eval_datasets[0].weight: not supported yet"},
+    });
+    EXPECT_EQ(resolved_yaml(read(minimal + "fp16: false\nfinetuning_type: full\n")), resolved_yaml(read(minimal)));
+}
+
+TEST(ConfigErrors, RulesBetweenKeys) {
+    expect_problems({
+        {"warmup_steps: 5\nwarmup_ratio: 0.1", "c.yaml:5:15: warmup_steps and warmup_ratio exclude each other"},
+        {"max_steps: 5\nnum_train_epochs: 2", "c.yaml:4:12: max_steps and num_train_epochs exclude each other"},
+        {"num_train_epochs: 0", "c.yaml:4:19: num_train_epochs or max_steps must be above 0"},
+        {"val_size: 0.1\neval_datasets: [{path: b}]", "c.yaml:4:11: val_size and eval_datasets exclude each other"},
+        {"val_size: 1.5", "c.yaml:4:11: val_size 1.5: expected a share below 1 or a whole number of samples"},
+        {"packing_length: 1024", "c.yaml:4:17: packing_length 1024 is shorter than max_length 2048"},
+        {"packing: false\npacking_strategy: bfd", "c.yaml:5:19: packing_strategy bfd contradicts packing: false"},
+        {"packing: true\npacking_strategy: none", "c.yaml:5:19: packing_strategy none contradicts packing: true"},
+        {"document_mask: false",
+         "c.yaml:4:16: document_mask: false is for stage pt: the samples of stage sft must not see each other"},
+        {"stage: dpo\ntrain_on_prompt: true",
+         "c.yaml:5:18: train_on_prompt: true contradicts stage dpo: only answers are compared"},
+        {"train_on_eos: all\nstage: rm",
+         "c.yaml:4:15: train_on_eos: all contradicts stage rm: only answers are compared, the prompt's end tokens are "
+         "not"},
+        {"device: cpu\nbf16: true", "c.yaml:5:7: bf16: true needs a GPU, the CPU computes in fp32; use auto"},
+        {"bf16: false\ndevice: cuda", "c.yaml:4:7: bf16: false needs device: cpu, a GPU computes in bf16; use auto"},
+        {"device: cpu\noptim_dtype: bfloat16",
+         "c.yaml:5:14: optim_dtype bfloat16 needs a GPU, the CPU keeps moments in float32"},
+        {"lr_scheduler_type: constant\nwarmup_steps: 3",
+         "c.yaml:5:15: lr_scheduler_type constant has no warm-up; use constant_with_warmup"},
+        {"min_lr: 1e-6", "c.yaml:4:9: lr_scheduler_type cosine takes no min_lr; cosine_with_min_lr and wsd do"},
+        {"lr_scheduler_type: cosine_with_min_lr",
+         "c.yaml:4:20: lr_scheduler_type cosine_with_min_lr needs min_lr or min_lr_rate above 0"},
+        {"lr_scheduler_type: wsd\nmin_lr: 1e-6\nmin_lr_rate: 0.1",
+         "c.yaml:6:14: min_lr and min_lr_rate exclude each other"},
+        {"lr_scheduler_type: wsd\nmin_lr: 1", "c.yaml:5:9: min_lr 1 is above learning_rate 2e-05"},
+        {"lr_scheduler_type: wsd\nwsd_decay_steps: 5\nwsd_decay_ratio: 0.1",
+         "c.yaml:6:18: wsd needs one of wsd_decay_steps and wsd_decay_ratio above 0"},
+        {"wsd_decay_ratio: 0.1", "c.yaml:4:18: lr_scheduler_type cosine takes no wsd_decay_*"},
+        {"lr_scheduler_type: wsd\nwsd_decay_ratio: 0.9\nwarmup_ratio: 0.2",
+         "c.yaml:5:18: warmup_ratio 0.2 + wsd_decay_ratio 0.9 is more than 1"},
+        {"warmup_steps: 20\nmax_steps: 10",
+         "c.yaml:4:15: warmup_steps 20 + wsd_decay_steps 0 is more than max_steps 10"},
+        {"eval_strategy: epoch", "c.yaml:4:16: there is nothing to evaluate on: give eval_datasets or val_size"},
+        {"eval_on_start: true", "c.yaml:4:16: there is nothing to evaluate on: give eval_datasets or val_size"},
+        {"val_size: 9\neval_strategy: steps", "c.yaml:5:16: eval_strategy steps needs eval_steps above 0"},
+        {"save_strategy: epoch\nsave_steps: 5", "c.yaml:5:13: save_steps has no effect with save_strategy epoch"},
+        {"overwrite_output_dir: true\nresume_from_checkpoint: auto",
+         "c.yaml:4:23: overwrite_output_dir and resume_from_checkpoint exclude each other"},
+        {"model: {hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, num_attention_heads: 2}",
+         "c.yaml:4:8: model starts from random weights, model_name_or_path from a folder: give only one of them"},
+    });
+}
+
+TEST(ConfigErrors, RulesOfPreferences) {
+    const std::string losses =
+        "one or a list of sigmoid, robust, hinge, ipo, sigmoid_norm, exo_pair, nca_pair, sppo_hard, apo_zero, "
+        "apo_down, "
+        "simpo, orpo, sft";
+    expect_problems({
+        {"beta: 0.2", "c.yaml:4:7: beta is for stage dpo, this is stage sft"},
+        {"stage: rm\nloss_type: ipo", "c.yaml:5:12: loss_type is for stage dpo, this is stage rm"},
+        {"precompute_ref_log_probs: true", "c.yaml:4:27: precompute_ref_log_probs is for stage dpo, this is stage sft"},
+        {"stage: dpo\nreward_loss: plackett_luce", "c.yaml:5:14: reward_loss is for stage rm, this is stage dpo"},
+        {"stage: dpo\ncenter_rewards_coefficient: 0.01",
+         "c.yaml:5:29: center_rewards_coefficient is for stage rm, this is stage dpo"},
+        {"stage: rm\nreward_loss: pair",
+         "c.yaml:5:14: reward_loss: expected one of pairwise, plackett_luce, found 'pair'"},
+        {"stage: rm\ncenter_rewards_coefficient: -1",
+         "c.yaml:5:29: center_rewards_coefficient: expected a number >= 0, found '-1'"},
+        {"stage: dpo\nloss_type: sigmod",
+         "c.yaml:5:12: loss_type: expected " + losses + ", found 'sigmod' (did you mean 'sigmoid'?)"},
+        {"stage: dpo\nloss_type: [sigmoid, kto]", "c.yaml:5:22: loss_type: expected " + losses + ", found 'kto'"},
+        {"stage: dpo\nloss_type: []", "c.yaml:5:12: loss_type: expected " + losses + ", found []"},
+        {"stage: dpo\nloss_type: [sigmoid, sigmoid]", "c.yaml:5:12: loss_type names a loss twice"},
+        {"stage: dpo\nloss_type: sft",
+         "c.yaml:5:12: loss_type sft alone compares nothing: use stage sft on the chosen answers"},
+        {"stage: dpo\nloss_type: [orpo, sft]",
+         "c.yaml:5:12: loss_type orpo already contains the sft term; beta weighs it"},
+        {"stage: dpo\nloss_type: [hinge, simpo]",
+         "c.yaml:5:12: loss_type mixes hinge, which needs a reference model, with simpo, which does without"},
+        {"stage: dpo\nloss_type: [sigmoid, sft]\nloss_weights: [1]",
+         "c.yaml:6:15: loss_weights has 1 numbers for the 2 losses of loss_type"},
+        {"stage: dpo\nloss_weights: [0]", "c.yaml:5:15: loss_weights: expected a list of numbers > 0, found [0]"},
+        {"stage: dpo\nloss_weights: 1", "c.yaml:5:15: loss_weights: expected a list of numbers > 0, found '1'"},
+        {"stage: dpo\nbeta: 0", "c.yaml:5:7: beta: expected a number > 0, found '0'"},
+        {"stage: dpo\nlabel_smoothing: 0.5",
+         "c.yaml:5:18: label_smoothing: expected a number >= 0 and < 0.5, found '0.5'"},
+        {"stage: dpo\nloss_type: ipo\nlabel_smoothing: 0.1",
+         "c.yaml:6:18: label_smoothing is for loss_type sigmoid, robust and exo_pair"},
+        {"stage: dpo\nloss_type: exo_pair",
+         "c.yaml:5:12: loss_type exo_pair needs label_smoothing above 0, such as 0.001"},
+        {"stage: dpo\nsimpo_gamma: 1", "c.yaml:5:14: simpo_gamma is for loss_type simpo"},
+        {"stage: dpo\nloss_type: simpo\nref_model: other", "c.yaml:6:12: loss_type simpo uses no reference model"},
+        {"stage: dpo\nloss_type: orpo\nprecompute_ref_log_probs: true",
+         "c.yaml:6:27: loss_type orpo uses no reference model"},
+        {"stage: dpo\nprecompute_ref_log_probs: false",
+         "c.yaml:5:27: precompute_ref_log_probs: false would keep a second model in memory; use true"},
+    });
+}
+
+TEST(ConfigErrors, SettlesPreferenceDefaultsByStage) {
+    const Config dpo = read(minimal + "stage: dpo\npref_loss: [dpo_norm, sft]\nloss_weights: [1, 0.2]\nrl_beta: 0.3\n");
+    EXPECT_EQ(dpo.loss_type, (std::vector{PreferenceLoss::sigmoid_norm, PreferenceLoss::sft}));
+    EXPECT_EQ(dpo.loss_weights, (std::vector{1.0, 0.2}));
+    EXPECT_EQ(dpo.beta, 0.3);
+    EXPECT_EQ(dpo.learning_rate, 1e-6);
+    EXPECT_EQ(dpo.num_train_epochs, 1);
+    EXPECT_TRUE(dpo.precompute_ref_log_probs);
+    const Config simpo = read(minimal + "stage: dpo\nloss_type: simpo\nsimpo_gamma: 1.5\nmax_steps: 7\nlr: 1e-4\n");
+    EXPECT_FALSE(simpo.precompute_ref_log_probs);
+    EXPECT_EQ(simpo.num_train_epochs, 0);
+    EXPECT_EQ(simpo.learning_rate, 1e-4);
+    const Config rm = read(minimal + "stage: rm\nreward_loss: plackett_luce\ncenter_rewards_coefficient: 0.01\n");
+    EXPECT_EQ(rm.learning_rate, 2e-5);
+    EXPECT_EQ(rm.num_train_epochs, 1);
+}
+
+TEST(ConfigErrors, RulesOfAModelShape) {
+    const std::string sizes = "hidden_size: 64, intermediate_size: 96, num_hidden_layers: 2";
+    const std::vector<Bad> cases = {
+        // The place of the problem is marked with an @.
+        {"model: @{" + sizes, "model.num_attention_heads is missing"},
+        {"model: {" + sizes + ", num_attention_heads: 4, num_key_value_heads: @3",
+         "model.num_attention_heads 4 is not a multiple of num_key_value_heads 3"},
+        {"model: {" + sizes + ", num_attention_heads: @3",
+         "model.hidden_size 64 is not a multiple of num_attention_heads 3: give model.head_dim"},
+        {"model: {" + sizes + ", num_attention_heads: 3, head_dim: @7",
+         "model.head_dim 7: expected an even number from 2 to 256"},
+        {"model: {" + sizes + ", num_attention_heads: 4, sliding_window: @8", "model.sliding_window: llama has none"},
+        {"model: {" + sizes + ", num_attention_heads: 4, max_position_embeddings: @512",
+         "max_length 2048 is longer than model.max_position_embeddings 512"},
+    };
+    const std::string base = "datasets: [{path: a}]\noutput_dir: o\n";
+    for (Bad bad : cases) {
+        const size_t place = bad.added.find('@');
+        bad.added.erase(place, 1);
+        EXPECT_EQ(problems(base + "tokenizer_name_or_path: t\n" + bad.added + "}"),
+                  fmt::format("c.yaml:4:{}: {}", place + 1, bad.message));
+    }
+    EXPECT_EQ(problems(base + "model: {" + sizes + ", num_attention_heads: 4}\n"),
+              "c.yaml:3:8: model.vocab_size is missing and there is no tokenizer to take it from: give one of "
+              "tokenizer_name_or_path and model.vocab_size");
+}
+
+TEST(ConfigErrors, ReportsMissingKeys) {
+    for (const std::string empty : {"", "# nothing\n", "---\n", "~\n", "seed:\n"})
+        EXPECT_EQ(problems(empty),
+                  "c.yaml: 3 problems\n"
+                  "  c.yaml: model_name_or_path (a folder to start from) or model (a shape) is missing\n"
+                  "  c.yaml: datasets is missing: expected a list such as [{path: train.jsonl}]\n"
+                  "  c.yaml: output_dir is missing");
+}
+
+TEST(ConfigErrors, ReportsAllProblemsAtOnceWithoutConsequences) {
+    // packing_length would be shorter than the default of max_length, which could not be read.
+    EXPECT_EQ(problems(minimal + "max_length: x\npacking_length: 128\nsed: 1\nwarmup_steps: -1\n", {"lr=0", "foo"}),
+              "c.yaml: 5 problems\n"
+              "  argument 'foo': expected key=value, --key=value or --key value\n"
+              "  c.yaml:4:13: max_length: expected an integer >= 2 and <= 16777216, found 'x'\n"
+              "  c.yaml:6:1: unknown key 'sed' (did you mean 'seed'?)\n"
+              "  c.yaml:7:15: warmup_steps: expected an integer >= 0 and <= 1000000000, found '-1'\n"
+              "  argument 'lr=0': learning_rate: expected a number > 0, found '0'");
+}
+
+TEST(ConfigErrors, AcceptsOnlySafeYaml) {
+    const std::string deep = "x: " + std::string(32, '[') + std::string(32, ']');
+    std::string wide = "report_to: [";
+    for (int i = 0; i < 10'001; ++i) wide += "jsonl,";
+    const std::vector<Bad> cases = {
+        {"seed: &a 1", "c.yaml:4:7: anchors (&name) are not allowed in a config"},
+        {"seed: *a", "c.yaml:4:7: this is not valid YAML: the referenced anchor is not defined"},
+        {"x: &a 1\nseed: *a", "c.yaml:4:4: anchors (&name) are not allowed in a config"},
+        {"seed: !!int 1", "c.yaml:4:7: tags are not allowed in a config, found 'tag:yaml.org,2002:int'"},
+        {"? [a, b]\n: 1", "c.yaml:4:3: expected the name of a key, found [a, b]"},
+        {"seed: [1", "this is not valid YAML"},
+        {"\tseed: 1", "this is not valid YAML"},
+        {"---\nseed: 1", "a second YAML document begins after the first"},
+        {deep, "c.yaml:4:35: more than 32 levels"},
+        {wide + "]", "more than 10000 values"},
+        {"# " + std::string(1 << 20, 'x'), "c.yaml: larger than 1048576 bytes"},
+    };
+    for (const Bad& bad : cases) {
+        const std::string message = problems(minimal + bad.added);
+        EXPECT_NE(message.find(bad.message), std::string::npos) << message << "\n  lacks: " << bad.message;
+    }
+    EXPECT_EQ(problems("- a\n"), "c.yaml:1:1: expected 'key: value' lines, found [a]");
+}
+
+}  // namespace
+}  // namespace colonnade
