@@ -83,7 +83,7 @@ struct Distance {
             if (std::isfinite(b[i])) peak = std::max(peak, std::abs(b[i]));
             if (a[i] == b[i]) continue;
             const double difference = std::abs(a[i] - b[i]);
-            error = std::isfinite(difference) ? std::max(error, difference) : std::numeric_limits<double>::infinity();
+            error = std::isfinite(difference) ? std::max(error, difference) : infinity;
             if (!std::isfinite(error)) return;
         }
     }

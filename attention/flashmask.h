@@ -12,7 +12,7 @@
 // f32; every head of every token 16-byte aligned. All work is enqueued on Gpu::stream(), nothing waits.
 //
 // Determinism: every output element is summed in one fixed order, whatever the number of threads. The exception is dQ
-// on a GPU, which takes Context::deterministic, because that costs time.
+// on a GPU, whose order is fixed only with Context::deterministic, because that costs time.
 //
 // Both functions throw Error (a std::runtime_error) before any work starts: Exit::config for a head_dim without a
 // kernel, Exit::internal for an operand that does not fit. Calls with different contexts may run at the same time; one

@@ -91,8 +91,8 @@ ColumnMask prefix_lm_document_mask(int64_t n, const std::vector<int64_t>& ends, 
 struct ColumnRun {
     int64_t begin, length;
 };
-ColumnMask qk_sparse_mask(int64_t n,
-                          const std::vector<ColumnRun>& runs);  ///< hides the keys of a run from the queries of the run
+/// Hides the keys of a run from the queries of the run.
+ColumnMask qk_sparse_mask(int64_t n, const std::vector<ColumnRun>& runs);
 ColumnMask hash_sparse_mask(int64_t n, const std::vector<int32_t>& first_row, const std::vector<int32_t>& end_row);
 ColumnMask random_eviction_mask(int64_t n, int64_t heads, int64_t first_evicting_row, uint64_t seed);
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# From nothing to a fine-tuned model: installs packages, builds, makes a data set out of WordNet, trains a tokenizer and a
-# small Llama on it, shows the result. Six to ten minutes on two cores, build apart.
-#   scripts/quickstart.sh [--short]     --short: the same on less, in half a minute, for a first look and for CI
+# From nothing to a trained model: installs packages, builds, makes a data set out of WordNet, trains a tokenizer and a
+# small Llama on it, shows the result. Takes six to ten minutes on two cores, not counting the build.
+#   scripts/quickstart.sh [--short]     --short: less data, half a minute, for a first look and for CI
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

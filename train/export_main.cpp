@@ -1,5 +1,5 @@
-// export: turns a checkpoint into a Hugging Face folder. That of a LoRA run is merged into its base, or exported as
-// adapters alone.
+// export: turns a checkpoint into a Hugging Face folder. The adapters of a LoRA run are merged into the base, or
+// exported alone.
 
 #include <filesystem>
 
@@ -10,7 +10,6 @@
 #include "train/folders/export.h"
 #include "train/folders/initial_weights.h"
 #include "train/run/run_model.h"
-#include "train/run/session.h"
 
 using namespace colonnade;
 

@@ -11,7 +11,6 @@
 #include "train/model/generate.h"
 #include "train/model/weight_folder.h"
 #include "train/run/machine.h"
-#include "train/run/session.h"
 
 using namespace colonnade;
 

@@ -41,8 +41,8 @@ AttentionTimes time_flashmask(const Context& ctx, const ColumnMask& mask, const 
     std::function<void()> busy = [] {};
     if (ctx.device == Device::cuda) {
         result.deterministic_seconds = median_seconds(ctx, repeat, [&] { attention.backward(true); });
-        // The host takes longer to read the mask than the GPU to build the plan. In a training step it is far enough
-        // ahead to hide that, and so it is here, behind some milliseconds of other work.
+        // The host takes longer to read the mask than the GPU to build the plan. In a training step the host is far
+        // enough ahead to hide that. Here some milliseconds of other work put it ahead.
         const auto runs = static_cast<int>(std::clamp(5e-3 / std::max(result.forward_seconds, 1e-9), 1.0, 500.0));
         busy = [&attention, runs] {
             for (int i = 0; i < runs; ++i) attention.forward();

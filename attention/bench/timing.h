@@ -8,8 +8,8 @@ namespace colonnade {
 struct AttentionTimes {
     double active_tiles, visible_pairs;                      ///< shares of all tiles, of all (query, key) pairs
     double plan_seconds, forward_seconds, backward_seconds;  ///< medians
-    double
-        deterministic_seconds;  ///< backward with Context::deterministic; on the CPU, which always is, backward_seconds
+    /// Backward with Context::deterministic. The CPU is always deterministic: there it equals backward_seconds.
+    double deterministic_seconds;
     /// Over visible pairs: 4 x head_dim forward and 10 x head_dim backward for each pair and query head.
     double forward_flops, backward_flops;
 };

@@ -135,8 +135,8 @@ struct BackwardConsumer : KeyConsumer<BackwardLayout<head_dim>> {
         const uint64_t keys = mn_major(cta.address + L::k + (L::slabs == 2 ? warpgroup * L::key_slab : 0), L::key_slab),
                        from = mn_major(scores(slots), L::score_slab);
         float dq[32];
-        const uint32_t first =
-            both ? 0 : (tiles & 1 ? 0 : 1) * L::score_slab;  // 64 keys take as many bytes in K as in dS
+        // 64 keys take as many bytes in K as in dS.
+        const uint32_t first = both ? 0 : (tiles & 1 ? 0 : 1) * L::score_slab;
         begin_products();
 #pragma unroll
         for (int step = 0; step < (both ? 8 : 4); ++step) {

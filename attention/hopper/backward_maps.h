@@ -8,10 +8,9 @@
 
 namespace colonnade::hopper {
 
-// --- The element mask
-// ------------------------------------------------------------------------------------------------- S^T of a warpgroup
-// is 64 keys x 64 query rows. A thread has two keys, and rows 8 j + first_in_group + e of each with j < 8, e < 2 and
-// first_in_group = 2 (lane % 4). Element 4 j + 2 r + e of its accumulator belongs to key r.
+// --- The element mask ------------------------------------------------------------------------------------------------
+// S^T of a warpgroup is 64 keys x 64 query rows. A thread has two keys, and rows 8 j + first_in_group + e of each with
+// j < 8, e < 2 and first_in_group = 2 (lane % 4). Element 4 j + 2 r + e of its accumulator belongs to key r.
 
 /// Bits 4 j + e of the thread's rows before row `n` of the tile, 0 <= n <= 64. Bits 4 j + 2 and 4 j + 3 of whole groups
 /// before row n are set as well.
@@ -38,10 +37,9 @@ COLONNADE_HOST_DEVICE inline uint32_t hidden_rows(int lts, int lte, int uts, int
            0x33333333u;
 }
 
-// --- Sums of dQ
-// ------------------------------------------------------------------------------------------------------- Blocks of 64
-// rows x 64 columns of head_dim, 16 KiB each, in the order in which the threads of a warpgroup hold the accumulator:
-// float 4 (128 j + thread) + i is element 4 j + i of that thread.
+// --- Sums of dQ ------------------------------------------------------------------------------------------------------
+// Blocks of 64 rows x 64 columns of head_dim, 16 KiB each, in the order in which the threads of a warpgroup hold the
+// accumulator: float 4 (128 j + thread) + i is element 4 j + i of that thread.
 
 constexpr int sum_block = 64 * 64;
 

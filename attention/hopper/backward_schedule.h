@@ -34,8 +34,7 @@ COLONNADE_HOST_DEVICE inline Scheduled scheduled(const Schedule& s, int section,
     return {entry / s.block_pairs, entry % s.block_pairs, head};
 }
 
-// --- In turn
-// ----------------------------------------------------------------------------------------------------------
+// --- In turn ---------------------------------------------------------------------------------------------------------
 
 /// Bits of the active pairs of column blocks after `pair` in one word of a row block's map. Their number over all words
 /// is the pair's turn at these rows.

@@ -3,7 +3,7 @@
 // CTAs are persistent, one per multiprocessor. The first warpgroup of a CTA feeds it, one task per warp (row_feed.cuh):
 // `schedule` takes work items from a counter, `load` brings queries, keys and values by TMA, `mask` turns the bounds of
 // partial tiles into bits, `store` sends outputs off. The other warpgroups compute 64 rows each. There are two of them,
-// and three for head dim 64, where scores take as much softmax for half the products. While the tensor cores multiply
+// or three for head dim 64, which needs the same softmax for half the products. While the tensor cores multiply
 // probabilities and values of one tile, the scores of the next tile become probabilities. Warpgroups take turns to
 // issue products, so that the exponentials of one overlap with the products of the others. A warpgroup skips tiles that
 // are hidden from all its rows.

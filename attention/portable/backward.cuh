@@ -70,8 +70,7 @@ __device__ __forceinline__ T anew(T x) {
     return x;
 }
 
-// --- The walk
-// ---------------------------------------------------------------------------------------------------------
+// --- The walk --------------------------------------------------------------------------------------------------------
 
 /// One tile of work: `inner` rows (or columns) from `first`, of one query head.
 struct Step {
@@ -161,8 +160,7 @@ class Walk {
     unsigned remaining_;  ///< this lane's word without the bits already visited
 };
 
-// --- The element mask
-// -------------------------------------------------------------------------------------------------
+// --- The element mask ------------------------------------------------------------------------------------------------
 
 /// The rows that may not see one key, tested by unsigned differences. An empty range [INT_MAX, INT_MIN) becomes the one
 /// row INT_MAX, which no mask has.
@@ -184,8 +182,7 @@ class HiddenRows {
     int32_t future_;
 };
 
-// --- Shared tiles
-// -----------------------------------------------------------------------------------------------------
+// --- Shared tiles ----------------------------------------------------------------------------------------------------
 
 template <int width>
 __host__ __device__ constexpr int rows_bytes(int rows) {
@@ -271,8 +268,7 @@ __device__ __forceinline__ uint32_t pair_at(uint32_t address, int pair) {
     return (address ^ (pair % per_line << 5)) + pair / per_line * (per_line * 32);
 }
 
-// --- Products of a warp
-// -----------------------------------------------------------------------------------------------
+// --- Products of a warp ----------------------------------------------------------------------------------------------
 
 template <int m, int n>
 __device__ __forceinline__ void clear(float (&c)[m][n][4]) {

@@ -29,7 +29,7 @@ class RowNoteCounts {
   public:
     RowCount& operator[](RowNote note) { return counts_[static_cast<size_t>(note)]; }
     const RowCount& operator[](RowNote note) const { return counts_[static_cast<size_t>(note)]; }
-    /// Counts the row at `place`: a dropped row under the reasons for that only.
+    /// Counts the row at `place`. A dropped row counts only under the notes that drop it.
     void add(const RowNotes& notes, const std::string& place);
     void add(const RowNoteCounts& later);
 

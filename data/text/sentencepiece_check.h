@@ -9,7 +9,7 @@ namespace colonnade {
 
 /// Checks `bytes`, read from `path`. Throws Exit::data with "path: ..." unless it is a model file within these limits:
 /// 1 to 1 million pieces of 1 to 1024 bytes, no duplicates, exactly one unknown piece, finite scores, special ids in
-/// range, and normaliser tables without outside offsets. Returns the same model without its leading dummy space, or
+/// range, and normaliser tables whose offsets stay inside. Returns the same model without its leading dummy space, or
 /// nothing if the model adds none.
 std::optional<std::string> check_sentencepiece_model(const std::string& bytes, const std::string& path);
 

@@ -40,8 +40,7 @@ std::string model_file(const std::string& path) {
     if (fs::exists(folder / "tokenizer.json", error))
         fail(Exit::data,
              "{}: contains tokenizer.json but no tokenizer.model; only SentencePiece models are supported; "
-             "pre-tokenised "
-             "rows ({{\"input_ids\": [...]}}) work with any model",
+             "pre-tokenised rows ({{\"input_ids\": [...]}}) work with any model",
              path);
     fail(Exit::data, "{}: contains no tokenizer.model; expected a SentencePiece model", path);
 }

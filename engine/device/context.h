@@ -34,7 +34,7 @@ struct Context {
 class PhaseTimer {
   public:
     PhaseTimer(const Context& ctx, const char* phase) : PhaseTimer(ctx.profile, ctx.gpu, phase) {}
-    /// For code that only enqueues on a GPU: takes time on the CPU alone.
+    /// For code that only enqueues on a GPU: measures nothing there.
     static PhaseTimer on_cpu(const Context& ctx, const char* phase) {
         return PhaseTimer(ctx.device == Device::cpu ? ctx.profile : nullptr, nullptr, phase);
     }

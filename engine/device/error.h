@@ -1,6 +1,6 @@
 #pragma once
 // Errors that reach the user. An Error is one clear line: where, what was found, what was expected. It carries the exit
-// code of the program, so that scripts can tell a bad config from a full disk.
+// code of the program, so that scripts can distinguish a bad config from a full disk.
 
 #include <fmt/format.h>
 

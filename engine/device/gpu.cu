@@ -32,8 +32,8 @@ std::shared_ptr<void> allocate_on_gpu(size_t bytes) {
     check_cuda(status, "cudaMalloc");
     std::shared_ptr<void> owner(memory, [](void* p) { cudaFree(p); });
     check_cuda(cudaMemset(memory, 0, bytes), "cudaMemset");
-    check_cuda(cudaDeviceSynchronize(),
-               "cudaMemset");  // the streams that will use the memory do not wait for the default one
+    // The streams that will use the memory do not wait for the default one.
+    check_cuda(cudaDeviceSynchronize(), "cudaMemset");
     return owner;
 }
 
@@ -197,8 +197,8 @@ void Gpu::begin_phase(const char* name) {
 
 void Gpu::end_phase() {
     State& s = *state_;
-    cudaEventRecord(s.phases[s.open_phases++].end,
-                    s.stream);  // called by a destructor: an error shows at the next wait
+    // Unchecked, because a destructor calls this: an error shows at the next wait.
+    cudaEventRecord(s.phases[s.open_phases++].end, s.stream);
 }
 
 void Gpu::collect_phases(Profile& profile) {

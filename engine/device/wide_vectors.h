@@ -1,9 +1,10 @@
 #pragma once
 // COLONNADE_WIDE_VECTORS before a leaf function compiles it for AVX-512 as well (x86-64-v4); the loader chooses by the
-// processor. For loops that gain much: docs/benchmarks.md, "Instruction sets". A function with an OpenMP parallel region
-// gains nothing, since GCC moves the region into a function of its own that has no clone.
+// processor. For loops that gain much: see docs/benchmarks.md, "Instruction sets". A function with an OpenMP parallel
+// region gains nothing, since GCC moves the region into a function of its own that has no clone.
 
-// Sanitizers cannot run code as early as the choice is made. With AVX-512 enabled for everything there is no choice.
+// The loader chooses before a sanitizer is ready to run code. If AVX-512 is enabled for everything, nothing is left to
+// choose.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__AVX512F__) && \
     !defined(__SANITIZE_ADDRESS__)
 #define COLONNADE_WIDE_VECTORS [[gnu::target_clones("arch=x86-64-v4", "default")]]

@@ -31,7 +31,7 @@ class JsonKeys {
     const std::string& where() const { return where_; }
     /// Null if the key is absent or null.
     const Json* find(const std::string& key) const;
-    /// The key is there, with the value null.
+    /// True if the key exists and its value is null.
     bool is_null(const std::string& key) const;
 
     // The value of a key, or `otherwise` if the key is absent. Without `otherwise` the key is required.

@@ -1,6 +1,5 @@
 #pragma once
-// Runs the body of a program's main(): parses its arguments, then calls `body`. Wrong usage is Exit::config, reported
-// on one line like any other error (engine/device/error.h).
+// What every main() uses: command line, --version, errors and exit codes.
 
 #include <CLI/CLI.hpp>
 #include <functional>
@@ -15,7 +14,7 @@ namespace colonnade {
 /// (engine/device/threads.h).
 int run_command(const char* name, CLI::App& app, int argc, char** argv, const std::function<int()>& body);
 
-/// Text of --version: version, commit, compiler, instruction set, CUDA, MPI, NCCL. Defined in colonnade::version.
+/// Text of --version: version, commit, compiler, instruction set, CUDA, MPI, NCCL.
 std::string version_text(const char* program);
 
 }  // namespace colonnade

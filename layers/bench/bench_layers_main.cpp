@@ -103,7 +103,7 @@ struct Bench {
         profile.clear();
         const auto start = std::chrono::steady_clock::now();
         for (int i = 0; i < runs(); ++i) op();
-        if (!gpu) return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        if (!gpu) return seconds_since(start);
         gpu->collect_phases(profile);
         double seconds = 0;
         for (const auto& [phase, s] : profile.seconds()) seconds += s;

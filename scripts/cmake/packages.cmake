@@ -1,4 +1,4 @@
-# What Colonnade builds on. Each package is one of Debian 12 and Ubuntu 24.04 (scripts/install_packages.sh), but for CUDA
+# What Colonnade builds on. Each package is one of Debian 12 and Ubuntu 24.04 (scripts/install_packages.sh), except CUDA
 # and NCCL. Sets COLONNADE_HAS_CUDA, _HOPPER, _MPI and _NCCL. colonnade-config.cmake.in finds the same for installed use.
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(fmt REQUIRED)
@@ -10,7 +10,7 @@ if(COLONNADE_WHOLE)
     find_package(OpenSSL REQUIRED COMPONENTS Crypto)
     pkg_check_modules(HDF5 REQUIRED IMPORTED_TARGET hdf5-serial)
     find_package(yaml-cpp REQUIRED)
-    set(COLONNADE_YAML $<IF:$<TARGET_EXISTS:yaml-cpp::yaml-cpp>,yaml-cpp::yaml-cpp,yaml-cpp>) # from 0.8 on; before
+    set(COLONNADE_YAML $<IF:$<TARGET_EXISTS:yaml-cpp::yaml-cpp>,yaml-cpp::yaml-cpp,yaml-cpp>) # its name since 0.8, and before
     find_package(PNG REQUIRED)
     # The distributions' libsentencepiece exports a protobuf of its own, of another version; beside a shared libprotobuf
     # it crashes when the program starts. Ours is linked statically, before libsentencepiece, and exports nothing.

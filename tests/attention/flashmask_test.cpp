@@ -37,8 +37,7 @@ class FlashMask : public testing::TestWithParam<Device> {
             const bool held = on_gpu() ? e.within(bounds) : e.worst() <= logits * (dtype == DType::f32 ? 2e-6 : 1e-14);
             EXPECT_TRUE(held) << fmt::format(
                 "{} {}: batch {}, {} x {}, heads {}/{}/{}, head_dim {}, tiles {} x {}: out {}, lse {}, dq {}, dk {}, "
-                "dv "
-                "{}; bounds out {}, lse {}, dq {}, dk {}, dv {}",
+                "dv {}; bounds out {}, lse {}, dq {}, dk {}, dv {}",
                 name, name_of(dtype), mask.batch, mask.rows, mask.columns, size.heads, size.kv_heads, mask.heads,
                 size.head_dim, size.tile_rows, size.tile_columns, e.out, e.lse, e.dq, e.dk, e.dv, bounds.out,
                 bounds.lse, bounds.dq, bounds.dk, bounds.dv);

@@ -117,9 +117,9 @@ TEST(MaskBuilders, PrefixLm) {
 }
 
 TEST(MaskBuilders, Sparse) {
-    const std::vector<colonnade::ColumnRun> runs = {{0, 3}, {5, 4}, {20, 0}, {25, 8}};
+    const std::vector<ColumnRun> runs = {{0, 3}, {5, 4}, {20, 0}, {25, 8}};
     expect_visible(qk_sparse_mask(33, runs), [&](int64_t i, int64_t j) {
-        for (const colonnade::ColumnRun& run : runs)
+        for (const ColumnRun& run : runs)
             if (j >= run.begin && j < run.begin + run.length && i < run.begin + run.length) return false;
         return j <= i;
     });

@@ -151,8 +151,7 @@ TEST(TilePlan, RefusesMasksThatAreNotValid) {
     EXPECT_THROW(make_tile_plan(mask), Error);
 }
 
-// --- The plan of a GPU compared with the exact one of the CPU
-// -----------------------------------------------------------
+// --- The plan of a GPU compared with the exact one of the CPU --------------------------------------------------------
 
 /// One bit map as downloaded: [sheets, blocks, words of the other blocks].
 struct Map {

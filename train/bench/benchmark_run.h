@@ -40,9 +40,9 @@ struct BenchmarkRun {
     bool random_weights = false;   ///< true for a shape
     std::vector<Batch> batches{};  ///< micro-batches in order, if no samples are packed
     StepLayout layout{};
-    int64_t steps = 0;  ///< that there are micro-batches for
-    std::vector<double>
-        reference{};  ///< log-probabilities of all branches, if the objective compares with a kept reference
+    int64_t steps = 0;  ///< number of steps that the micro-batches are for
+    /// Log-probabilities of all branches, if the objective compares with a precomputed reference.
+    std::vector<double> reference{};
     bool has_pairs() const { return session.config.rows() == RowKind::preferences; }
 };
 

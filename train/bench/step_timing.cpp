@@ -100,8 +100,8 @@ Step start_step(const Stepping& s, const Context& ctx) {
 }
 
 /// Runs steps and times each one. On the CPU a step lasts from the end of the previous step to its own end. On a GPU
-/// events on the stream time it: the host reads the loss of a step after it has enqueued the next one, so that its lead
-/// does not matter.
+/// events on the stream time it: the host reads the loss of a step after it has enqueued the next one, so that how far
+/// the host is ahead does not matter.
 std::vector<Step> run_steps(const Stepping& s, const Context& ctx, int64_t count) {
     using Clock = std::chrono::steady_clock;
     const int64_t ahead = ctx.gpu ? 1 : 0;

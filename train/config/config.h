@@ -159,14 +159,14 @@ LoadedConfig load_config(const std::string& path, const std::vector<std::string>
 LoadedConfig parse_config(std::string_view yaml, const std::string& name,
                           const std::vector<std::string>& arguments = {});
 
-/// Settles the defaults of a config that was filled by code instead of being read: as reading does, but without the
-/// keys about model, data and output. Keys named in `given` keep their values. Throws Exit::config, naming `name`, if
-/// keys contradict each other.
+/// Settles the defaults of a config that code has filled, as reading would, except for the keys about model, data,
+/// device and output. Keys named in `given` keep their values. Throws Exit::config, naming `name`, if keys contradict
+/// each other.
 void settle_defaults(Config& config, const std::set<std::string>& given, const std::string& name);
 
 /// Replaces device: auto by `device` and settles the keys that depend on it: bf16, deterministic, head_chunk. Throws
-/// Exit::config if a key asks for something that the device cannot do. Reading has done this if the config names its
-/// device.
+/// Exit::config if a key asks for something that the device cannot do. Reading does this already if the config names
+/// its device.
 void settle_device(Config& config, Device device);
 
 /// Every key with its value as YAML, in the table's order. Parsing it gives the same config back.
@@ -182,7 +182,7 @@ std::vector<std::string> config_changes(const Config& then, const Config& now);
 
 /// All keys as a Markdown page: docs/config.md.
 std::string config_reference();
-/// All keys as plain text, for --help.
+/// All keys as plain text, for train --keys.
 std::string config_help();
 
 // Settings of the other parts. `total_steps`: optimizer steps of the whole run.

@@ -6,7 +6,7 @@
 namespace colonnade {
 
 int edit_distance(std::string_view a, std::string_view b) {
-    // Rows of the distance table: for the last two characters of `a` and for the current one.
+    // Rows of the distance table: for the two previous characters of `a` and for the current one.
     std::vector<int> before(b.size() + 1), last(b.size() + 1), row(b.size() + 1);
     std::iota(row.begin(), row.end(), 0);
     for (size_t i = 1; i <= a.size(); ++i) {

@@ -94,7 +94,7 @@ void settle_losses(Config& c, Rules& rules) {
     const auto with = std::find_if(c.loss_type.begin(), c.loss_type.end(), needs_reference);
     for (const PreferenceLoss loss : {PreferenceLoss::simpo, PreferenceLoss::orpo})
         rules.expect(!has(c, loss) || with == c.loss_type.end(), {"loss_type"},
-                     "loss_type mixes {}, which needs a reference model, with {}, which does without",
+                     "loss_type mixes {}, which needs a reference model, with {}, which needs none",
                      spell(with == c.loss_type.end() ? loss : *with), spell(loss));
 
     const bool smooths =

@@ -8,7 +8,7 @@
 namespace colonnade {
 
 /// Checks conditions: expect(holds, keys involved, message if it does not hold). Conditions on keys that could not be
-/// read are skipped. `name` is the place of a key that is missing.
+/// read are skipped. `name` is the place that messages give for a missing key.
 class Rules {
   public:
     Rules(Reading& reading, const std::string& name) : reading_(reading), name_(name) {}
@@ -33,8 +33,8 @@ class Rules {
     const std::string& name_;
 };
 
-/// Settles the defaults, then adds a problem for every rule that does not hold. `name` is the place of a key that is
-/// missing.
+/// Settles the defaults, then adds a problem for every rule that does not hold. `name` is the place that messages give
+/// for a missing key.
 void settle_config(Config& config, Reading& reading, const std::string& name);
 
 }  // namespace colonnade

@@ -121,7 +121,7 @@ void check_labels(const Config& c, Rules& rules) {
                  spell(c.stage));
 }
 
-/// Keys that depend on the device.
+/// Settles the keys that depend on the device.
 void settle_for(Device device, Config& c, Rules& rules) {
     const bool gpu = device == Device::cuda;
     rules.expect(gpu || c.bf16 != Tristate::on, {"bf16", "device"},
@@ -206,7 +206,7 @@ void settle_output(Config& c, Rules& rules) {
                  "overwrite_output_dir and resume_from_checkpoint exclude each other");
 }
 
-/// All keys but those about model, data, device and output.
+/// Settles all keys except those about model, data, device and output.
 void settle_training(Config& config, Rules& rules) {
     settle_lora(config, rules);
     settle_packing(config, rules);

@@ -184,7 +184,7 @@ ConfigNode* descend(ConfigNode* node, const Step& step, const Argument& argument
                                          : &node->children.emplace_back(ConfigNode{
                                                .where = argument.where, .key = step.key, .key_where = argument.where});
     for (const size_t index : step.indices) {
-        if (!become(ConfigNode::Kind::sequence, "a list as")) return nullptr;
+        if (!become(ConfigNode::Kind::sequence, "a list for")) return nullptr;
         if (index > node->children.size()) {
             problems.add(argument.where, "index {} of '{}' is past its end: it has {} items", index, step.key,
                          node->children.size());

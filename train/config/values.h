@@ -57,7 +57,7 @@ inline Limits one_of(std::vector<std::string> choices) {
     return {.choices = std::move(choices)};
 }
 
-/// Everything that reading collects beside the values.
+/// Everything that reading collects in addition to the values.
 struct Reading {
     Problems problems;
     std::vector<std::string> notices;

@@ -3,7 +3,8 @@
 //
 //     state-00001-of-00001.h5   flat weights and AdamW moments, unsharded: any number of ranks can read them; with LoRA
 //                               those of the adapters alone, while a hash identifies the base
-//     trainer_state.json        step, counters, identity of data and reference, places of parameters in the flat buffers
+//     trainer_state.json        step, counters, identity of data and reference, places of parameters in the flat
+//                               buffers
 //     config.yaml               the resolved training config
 //     adapter_*                 LoRA: the adapters as PEFT reads them (train/folders/adapter_folder.h)
 //     model_config.json         the model's shape, as a Hugging Face config.json
@@ -25,7 +26,7 @@ struct TrainerState {
     int64_t tokens_seen = 0;  ///< real tokens, without padding
     int64_t samples_seen = 0;
     LossSums since_log;           ///< sums of the steps that are not in the log yet
-    std::string data_key;         ///< key of the token store; with other data the run would be another one
+    std::string data_key;         ///< key of the token store; a run resumes only with the same data
     std::string reference_key{};  ///< key of the reference's log-probabilities, if the loss uses a reference
     int64_t ranks = 1;            ///< number of ranks that trained
     int64_t packs_per_step = 0;   ///< over all ranks and micro-steps; 0: not known (older checkpoints)

@@ -10,8 +10,9 @@ namespace colonnade {
 /// and the adapters are those of adapter_name_or_path, or fresh ones.
 void load_or_initialize(const Config& config, Learner& learner);
 
-/// Loads the model of a folder; random weights if `folder` is empty. A score.weight that the folder lacks, as it holds
-/// a language model, is random. With LoRA the weights are the base and adapters are fresh: they add nothing yet.
+/// Loads the model of a folder; random weights if `folder` is empty. If the folder holds a language model, it has no
+/// score.weight: then that of a reward model is random. With LoRA the weights are the base's, and adapters are fresh:
+/// they add nothing yet.
 void load_model(const std::string& folder, uint64_t seed, Learner& learner);
 
 /// Loads the base alone, with LoRA. A score.weight that the folder lacks is zero.

@@ -37,7 +37,7 @@ std::vector<double> running_mean(const std::vector<double>& values, size_t half_
     return means;
 }
 
-struct Range {
+struct Interval {
     double low = std::numeric_limits<double>::infinity(), high = -std::numeric_limits<double>::infinity();
 
     void include(const std::vector<double>& values) {
@@ -47,7 +47,7 @@ struct Range {
         }
     }
     /// Widened by a share of its length at both ends; a single value becomes a range of length 1.
-    Range widened(double share) const {
+    Interval widened(double share) const {
         const double margin = high > low ? share * (high - low) : 0.5;
         return {low - margin, high + margin};
     }
@@ -65,7 +65,7 @@ std::vector<std::string> tick_labels(const std::vector<double>& ticks) {
 /// The rectangle of the plot on the canvas and the ranges it shows.
 struct Plot {
     int left, top, width, height;
-    Range x, y;
+    Interval x, y;
 
     Point point(double step, double value) const {
         return {left + x.share(step) * width, top + (1 - y.share(value)) * height};
@@ -133,7 +133,7 @@ void draw_legend(Canvas& canvas, const Plot& plot, const std::vector<Series>& se
 
 /// A height for every dot column between the first and the last point: the mean of the points in that column, or the
 /// value on the line between its neighbours. NaN outside.
-std::vector<double> columns_of(const Series& series, const Range& steps, int columns) {
+std::vector<double> columns_of(const Series& series, const Interval& steps, int columns) {
     const auto count = static_cast<size_t>(columns);
     std::vector<double> sums(count, 0.0), points(count, 0.0);
     std::vector<double> heights(count, std::numeric_limits<double>::quiet_NaN());
@@ -197,7 +197,7 @@ void draw_curves(const std::string& path, const std::vector<Series>& series, con
     require(picture.width >= 400 && picture.height >= 300, "a curve picture of {} x {} pixels is too small",
             picture.width, picture.height);
     std::vector<Series> finite;
-    Range steps, values;
+    Interval steps, values;
     for (const Series& each : series) {
         finite.push_back(finite_points(each));
         steps.include(finite.back().steps);
@@ -231,10 +231,10 @@ void draw_curves(const std::string& path, const std::vector<Series>& series, con
 std::string curve_text(const Series& series, int columns, int rows) {
     const Series finite = finite_points(series);
     if (finite.steps.empty()) return "";
-    Range steps, values;
+    Interval steps, values;
     steps.include(finite.steps);
     values.include(finite.values);
-    const Range x = steps.widened(0), y = values.widened(0);
+    const Interval x = steps.widened(0), y = values.widened(0);
     const auto dot_row = [&](double value) {
         return static_cast<int>(std::lround((1 - y.share(value)) * (4 * rows - 1)));
     };

@@ -18,7 +18,7 @@ struct CurvePicture {
     int width = 1200, height = 700;  ///< pixels, at least 400 x 300
 };
 /// A series of many points is drawn pale, with its running mean over 1/50 of the points in full colour on top. A series
-/// of few points gets markers, except for two points, which draw a level for comparison. Throws Exit::data if no series
+/// of few points gets markers, unless it has two points: that is a level for comparison. Throws Exit::data if no series
 /// has a point, Exit::storage if `path` cannot be written.
 void draw_curves(const std::string& path, const std::vector<Series>& series, const CurvePicture& picture = {});
 

@@ -1,6 +1,5 @@
 #include "train/log/metrics_log.h"
 
-#include <algorithm>
 #include <cmath>
 #include <filesystem>
 

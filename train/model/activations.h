@@ -1,5 +1,5 @@
 #pragma once
-// Activations: what a forward pass leaves for backward, and the buffers of both.
+// Activations: what a forward pass keeps for backward, and the buffers that both use.
 
 #include "engine/device/arena.h"
 #include "train/model/lora.h"

@@ -23,7 +23,7 @@ Tensor head_view(const Tensor& rows, int64_t begin, int64_t heads, int64_t head_
     return t;
 }
 
-/// The same elements as [tokens, heads, head_dim], for ops that know nothing of packs.
+/// The same elements as [tokens, heads, head_dim], for ops that do not know about packs.
 Tensor flat_tokens(const Tensor& heads) {
     Tensor t = heads;
     t.rank = 3;
@@ -137,7 +137,7 @@ void Block::backward(const ModelGradients& gradients) const {
 
 void Block::swiglu_backward(const BlockParameters& g, Grad matrices) const {
     const LinearParameters& down = weights_.linear[Projection::down];
-    // Adapters add to d_swiglu, so it has to be written; without them one op goes back through SwiGLU as well.
+    // Adapters add to d_swiglu, so it has to be written. Without them one fused op also goes through SwiGLU.
     const bool has_adapters = adapted(Projection::down);
     linear_backward(Projection::down, g, matrices,
                     {.din = has_adapters ? acts_.dswiglu : Tensor(), .dout = acts_.dstream, .in = a_.swiglu});

@@ -1,5 +1,5 @@
 #pragma once
-// Block: one decoder layer at work on a batch, forward and backward, as the straight list of ops they are.
+// Block: one decoder layer at work on a batch: forward and backward, each a straight list of ops.
 //
 //     mid = in + o(flashmask(rope(qkv(rmsnorm(in)))));   next = mid + down(swiglu(gate_up(rmsnorm(mid))))
 //
@@ -17,8 +17,8 @@ class Block {
     Block(const Context& ctx, const Transformer& model, const TransformerInput& input, Activations& acts,
           int64_t layer);
 
-    /// Reads `in` and `normed` of its activations, and leaves in acts.delta what is to be added to `mid`. Keys and
-    /// values are appended to the cache, if there is one, and attention sees all of them.
+    /// Reads `in` and `normed` of its activations, and leaves in acts.delta what is to be added to `mid`. Appends
+    /// keys and values to the cache, if given; attention then sees all of them.
     void forward(KvCache* cache = nullptr) const;
     /// Turns acts.dstream from the gradient of the block's output into that of its input. Overwrites its activations.
     void backward(const ModelGradients& gradients) const;
@@ -41,8 +41,9 @@ class Block {
     void attention_backward(const BlockParameters& g, Grad matrices) const;
     void heads_backward(const BlockParameters& g) const;
 
-    /// A linear layer with its adapters, if it has any and the pass uses them.
+    /// Whether a linear layer has adapters and the pass uses them.
     bool adapted(Projection p) const;
+    /// A linear layer with its adapters, if adapted().
     void linear(Projection p, const Tensor& out, const Tensor& in) const;
     void linear_backward(Projection p, const BlockParameters& g, Grad matrices, const LinearGradient& x) const;
     DropoutMask dropout_of(Projection p) const;

@@ -1,7 +1,7 @@
 #pragma once
 // ModelFamily: what sets one family of dense decoders apart from another. model_families is the only list of families:
-// config.json is parsed and written by it, and the training config's model.architecture takes its names from it. A new
-// family is one entry here, plus fields for what no family has had so far.
+// the reader and the writer of config.json use it, and the training config's model.architecture takes its names from
+// it. A new family needs one entry here, and a new field for anything that no other family has.
 
 #include <array>
 #include <cstdint>

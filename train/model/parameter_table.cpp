@@ -1,7 +1,5 @@
 #include "train/model/parameter_table.h"
 
-#include <algorithm>
-
 namespace colonnade {
 namespace {
 

@@ -1,7 +1,7 @@
 #pragma once
 // Parameters: every weight of the model in one flat buffer, in the order in which backward finishes their gradients, so
-// that gradient buckets, optimizer state and shards are plain slices. Which parameters a model has is said by the table
-// in train/model/parameter_table.h.
+// that gradient buckets, optimizer state and shards are plain slices. The table in train/model/parameter_table.h says
+// which parameters a model has.
 
 #include <optional>
 #include <string>
@@ -88,8 +88,8 @@ struct Initialization {
     int64_t distinct = INT64_MAX;  ///< a larger matrix repeats its first `distinct` numbers
 };
 /// Fills `into` with the initial numbers of a parameter: normal for matrices, ones for norms, zeros for biases; uniform
-/// in +-1 / sqrt(in_features) for A of an adapter, zeros for B. They depend on the seed and the place in the list
-/// alone.
+/// in +-1 / sqrt(in_features) for A of an adapter, zeros for B. They depend only on the seed and the place in
+/// the list.
 void initialize(const Parameter& parameter, const Initialization& how, const Tensor& into);
 /// The same for a whole list; clears the gaps.
 void initialize(const ParameterList& list, const Initialization& how, const Tensor& flat);

@@ -11,7 +11,7 @@ void check_ids(const char* what, const std::vector<int32_t>& ids, int64_t vocab)
             fail(Exit::data, "{} {}: token {} is outside the vocabulary [0, {})", what, i, ids[i], vocab);
 }
 
-/// Brings values to the device: into what was laid out on a GPU, on the CPU as a view.
+/// Makes values available on the device: copies them on a GPU, sets `to` to a view of them on the CPU.
 template <typename T>
 void bring(const Context& ctx, Tensor& to, const std::vector<T>& values) {
     if (ctx.gpu)
@@ -105,7 +105,7 @@ void DeviceBatch::fill_pairs(const Context& ctx, const Batch& batch) const {
         const bool in_pair =
             table[b].sample == static_cast<int32_t>(b / 2) && table[b].rank == static_cast<int32_t>(b % 2);
         if (!in_pair || table.size() != 2 * batch.margins.size())
-            fail(Exit::data, "a batch of {} samples has {} answers: preferences are learned from two answers a sample",
+            fail(Exit::data, "a batch of {} samples has {} answers: preferences need two answers per sample",
                  batch.margins.size(), table.size());
         if (!(sums[b] > 0)) fail(Exit::data, "an answer of a preference pair has no token with a loss");
         both.push_back(static_cast<int32_t>(b));

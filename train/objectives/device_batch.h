@@ -1,6 +1,7 @@
 #pragma once
-// DeviceBatch: a Batch (data/packing/batch.h) on the device that runs the model. The host checks the batch once, in fill(), so
-// that kernels need not. On a GPU the tensors are copies in the arena; on the CPU some are views of the host's vectors.
+// DeviceBatch: a Batch (data/packing/batch.h) on the device that runs the model. The host checks the batch once, in
+// fill(), so that kernels need not. On a GPU the tensors are copies in the arena; on the CPU some are views of the
+// host's vectors.
 
 #include "data/packing/batch.h"
 #include "train/model/transformer.h"

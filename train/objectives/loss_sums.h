@@ -1,6 +1,6 @@
 #pragma once
-// LossSums: the loss and its metrics, summed over what a step learned from: targets, or pairs of answers. The sums of
-// micro-steps, steps and ranks add up; of the extremes the larger one stays.
+// LossSums: the loss and its metrics, summed over the targets of a step, or over its samples of answers. Sums of
+// micro-steps, steps and ranks are added; of two extremes the larger one is kept.
 
 #include <array>
 #include <limits>

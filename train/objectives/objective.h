@@ -47,7 +47,7 @@ struct ObjectiveStep {
     const ModelGradients* gradients = nullptr;  ///< null: evaluation
 };
 
-/// What figures are about.
+/// The kind of pass that metrics and figures describe.
 enum class Phase { training, evaluation };
 
 class Objective {
@@ -70,7 +70,7 @@ class Objective {
 
     /// Objectives over answers: writes the log-probability, or the reward, of every branch to buffers.answers.
     virtual void measure(const Context& ctx, const ObjectiveStep& step) const;
-    /// Whether it compares with a reference model, by Batch::reference or LearnerOptions::reference.
+    /// Whether it compares with a reference model; LearnerOptions::reference says where its values come from.
     virtual bool needs_reference() const { return false; }
 
     /// Metrics to log with the loss, under TRL's names, without the prefix eval_.

@@ -6,9 +6,9 @@
 //     2. loss and d loss / d l of every pair -> one coefficient for every target
 //     3. logits again -> coefficient * (softmax - onehot) -> d hidden, d head
 //
-// This is exact, and costs one more product with the head than language modelling: a third of the head's time. Keeping
-// the logits instead would take memory for targets x vocab numbers. Evaluation and the reference only need the first
-// pass.
+// This is exact, and costs one more matrix product with the head than language modelling: a third of the head's time.
+// Keeping the logits instead would take memory for targets x vocab numbers. Evaluation and the reference need only the
+// first pass.
 //
 //     loss = sum over pairs of mix(l_chosen, l_rejected) / pairs of the whole step
 

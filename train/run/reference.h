@@ -10,7 +10,7 @@
 //
 // The token store's key covers data, tokenizer, chat template and lengths (data/store/build_store.h).
 //
-// With LoRA the base may compute it anew with every batch instead (train/step/learner.h: Reference::base).
+// With LoRA the base may compute it for every batch instead (train/step/learner.h: Reference::base).
 
 #include "data/packing/loader.h"
 #include "train/run/session.h"

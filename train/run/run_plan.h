@@ -7,7 +7,7 @@
 
 namespace colonnade {
 
-/// The exact numbers of steps, samples, tokens and bytes of a run, as text. Looks at every epoch of `schedule`;
+/// The exact numbers of steps, samples, tokens and bytes of a run, as text. Reads every epoch of `schedule`;
 /// allocates nothing on the device.
 std::string plan_text(const Session& session, PackSchedule& schedule, const Ranks& ranks);
 

@@ -1,8 +1,7 @@
 #include "train/run/session.h"
 
-#include <omp.h>
-
 #include <fmt/ranges.h>
+#include <omp.h>
 
 #include "attention/flashmask.h"
 #include "engine/io/sha256.h"

@@ -1,4 +1,5 @@
 #pragma once
+
 #include "train/config/config.h"
 #include "train/objectives/objective.h"
 

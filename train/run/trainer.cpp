@@ -10,7 +10,6 @@
 #include "train/folders/adapter_folder.h"
 #include "train/folders/export.h"
 #include "train/folders/initial_weights.h"
-#include "train/log/curve_picture.h"
 #include "train/run/learner_options.h"
 #include "train/run/run_plan.h"
 #include "train/run/run_summary.h"
@@ -98,13 +97,11 @@ void Trainer::note_changes_since(const std::string& folder) const {
     const int64_t packs = schedule_.settings().layout.packs_per_step();
     if (state_.packs_per_step > 0 && state_.packs_per_step != packs)
         say("note: the number of packs per step changed from {} to {} since this checkpoint: some samples of this "
-            "epoch "
-            "come twice or not at all\n",
+            "epoch come twice or not at all\n",
             state_.packs_per_step, packs);
     else if (state_.ranks != ranks_.size())
         say("note: {} ranks made the checkpoint, now there are {}: the samples and their order are the same, sums "
-            "round "
-            "differently\n",
+            "round differently\n",
             state_.ranks, ranks_.size());
 }
 
@@ -137,7 +134,7 @@ void Trainer::start() {
             return resume(folder);
         }
         if (!ranks_.first()) return;
-        // Checkpoints that overwrite_output_dir discards, now that nothing else can fail.
+        // Removes the checkpoints that overwrite_output_dir discards: not before weights and reference are loaded.
         for (const int64_t step : checkpoint_steps(config_.output_dir))
             remove_folder(checkpoint_folder(config_.output_dir, step));
     });

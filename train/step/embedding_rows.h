@@ -1,7 +1,7 @@
 #pragma once
-// EmbeddingRows: the gradient of the embedding for one batch as it travels between ranks: one row for each position of
-// the batch, and the positions of each token. That is far less than the matrix: 16384 rows of bf16 instead of 128256 of
-// f32.
+// EmbeddingRows: the gradient of the embedding for one batch, in the form in which ranks send it: one row for each
+// position of the batch, and the positions of each token. That is far less than the matrix: 16384 rows of bf16 instead
+// of 128256 of f32.
 
 #include "layers/embedding.h"
 

@@ -10,7 +10,7 @@
 //     zero_stage 1   every rank gets the sums of its own parts, keeps optimizer state for these and updates these;
 //                    the new weights of a bucket are shared before the next forward of its layer (arXiv 1910.02054)
 //
-// Both stages give bit-identical results if the sums do (always on the CPU). With one rank every call is a no-op.
+// Both values give bit-identical results if the sums do (always on the CPU). With one rank every call is a no-op.
 //
 // The gradient of the embedding is final last, and large. Therefore its sum goes first, without the contribution of the
 // last micro-step. That contribution follows as rows, which every rank adds from all ranks in rank order.
@@ -26,7 +26,7 @@ namespace colonnade {
 struct GradientBucket {
     Range elements;
     int64_t first_layer, last_layer;  ///< as Parameter::layer; backward reaches first_layer last
-    std::string name;                 ///< "layer 3", "embedding"
+    std::string name;                 ///< "layer 3", "the embedding"
 };
 /// Buckets that cover the flat buffers, in their order. A pure function of the list.
 std::vector<GradientBucket> gradient_buckets(const ParameterList& parameters);

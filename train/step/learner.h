@@ -57,7 +57,7 @@ struct ContextOptions {
 /// A forward and backward pass of a step.
 struct MicroStep {
     double total;       ///< Objective::total() of the whole step: all micro-steps of all ranks
-    bool last = false;  ///< of the step: gradients go to the other ranks while backward still computes
+    bool last = false;  ///< the last one of the step: gradients travel while backward still computes
 };
 
 /// Result of one optimizer step.
@@ -82,7 +82,7 @@ class Learner {
     const Objective& objective() const { return *options_.objective; }
     const Transformer& model() const { return *model_; }
     const Arena& arena() const { return arena_; }
-    /// Where its ops run.
+    /// The context in which its ops run.
     Context context(const ContextOptions& options = {}) const;
 
     // --- The step ---
@@ -110,7 +110,7 @@ class Learner {
 
     // --- State ---
 
-    /// What is trained: the parameters of the model, or with LoRA those of the adapters.
+    /// The trained parameters: those of the model, or with LoRA those of the adapters.
     const ParameterList& parameters() const { return parameters_; }
     /// Flat, in the master dtype, on the learner's device (HostCopy reads them). If optimizer state is sharded over
     /// ranks (zero_stage 1), m and v, and on a GPU the weights, hold the slices of sync().state() one after the other.
@@ -146,7 +146,7 @@ class Learner {
     void set_updates(int64_t updates) { updates_ = updates; }
 
   private:
-    /// What all steps use. It is laid out once, before the memory that batches share.
+    /// Memory that all steps use. It is laid out once, before the memory that batches share.
     struct State {
         Tensor base;  ///< LoRA
         Tensor weights, gradients, m, v;
@@ -163,7 +163,7 @@ class Learner {
         Tensor norm_and_clip() const { return step_sums.slice(0, LossSums::count, LossSums::count + 2); }
     };
     enum class Pass { training, inference };
-    /// What one batch uses: laid out anew for every batch.
+    /// Memory that one batch uses, laid out anew for every batch.
     struct Workspace {
         DeviceBatch batch;
         Activations acts;

@@ -256,8 +256,8 @@ TEST(HopperBackwardSchedule, TicketsAreServedForEveryFamily) {
             }
 }
 
-/// Of two items that go down their rows, the one with the later turn never waits if it starts by its lag after the
-/// other, and waits at some row if it starts earlier.
+/// Two items go down their rows. The one with the later turn never waits if it starts by its lag after the other, and
+/// waits at some row if it starts earlier.
 TEST(HopperBackwardSchedule, LagsAreTheLeastThatSpareWaiting) {
     Draw draw(4);
     for (int round = 0; round < 3000; ++round) {
@@ -292,7 +292,7 @@ TEST(HopperBackwardSchedule, HeadsAtOnce) {
     EXPECT_EQ(heads_at_once({nullptr, 256, 1, 1, 0}, 255, 256, 132), 1);
 }
 
-/// As many CTAs as an H100 has multiprocessors, with the masks of the kernel benchmark.
+/// One CTA per multiprocessor of an H100, with the masks of the kernel benchmark.
 TEST(HopperBackwardSchedule, WaitingCostsLittleForEveryFamily) {
     const int64_t n = 16384;
     const int ctas = 132;

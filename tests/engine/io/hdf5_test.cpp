@@ -380,8 +380,8 @@ TEST_F(Hdf5, RefusesEveryTruncation) {
     EXPECT_EQ(status, 0);
 }
 
-// With one bit flipped anywhere the file is read or refused, without a crash. The hashes in manifests and stores detect
-// flips in the numbers themselves, which the library cannot see.
+// A file with any one bit flipped is read or refused, without a crash. The hashes in manifests and stores detect flips
+// in the numbers themselves, which the library cannot see.
 TEST_F(Hdf5, BitFlipsDoNotCrash) {
     write_small("whole");
     const std::string whole = slurp(path("whole"));

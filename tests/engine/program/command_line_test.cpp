@@ -1,4 +1,4 @@
-// What every program has by its frame: --version, --help, usage errors, and threads that sleep while they wait.
+// What run_command() gives every program: --version, usage errors, and threads that sleep while they wait.
 
 #include <algorithm>
 

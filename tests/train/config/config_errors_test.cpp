@@ -1,7 +1,5 @@
 // What is refused in a config: each error has its place, what was found and what was expected.
 
-#include <map>
-
 #include "tests/support/config_text.h"
 
 namespace colonnade {
@@ -146,8 +144,7 @@ TEST(ConfigErrors, RulesBetweenKeys) {
 TEST(ConfigErrors, RulesOfPreferences) {
     const std::string losses =
         "one or a list of sigmoid, robust, hinge, ipo, sigmoid_norm, exo_pair, nca_pair, sppo_hard, apo_zero, "
-        "apo_down, "
-        "simpo, orpo, sft";
+        "apo_down, simpo, orpo, sft";
     expect_problems({
         {"beta: 0.2", "c.yaml:4:7: beta is for stage dpo, this is stage sft"},
         {"stage: rm\nloss_type: ipo", "c.yaml:5:12: loss_type is for stage dpo, this is stage rm"},
@@ -169,7 +166,7 @@ TEST(ConfigErrors, RulesOfPreferences) {
         {"stage: dpo\nloss_type: [orpo, sft]",
          "c.yaml:5:12: loss_type orpo already contains the sft term; beta weighs it"},
         {"stage: dpo\nloss_type: [hinge, simpo]",
-         "c.yaml:5:12: loss_type mixes hinge, which needs a reference model, with simpo, which does without"},
+         "c.yaml:5:12: loss_type mixes hinge, which needs a reference model, with simpo, which needs none"},
         {"stage: dpo\nloss_type: [sigmoid, sft]\nloss_weights: [1]",
          "c.yaml:6:15: loss_weights has 1 numbers for the 2 losses of loss_type"},
         {"stage: dpo\nloss_weights: [0]", "c.yaml:5:15: loss_weights: expected a list of numbers > 0, found [0]"},
@@ -188,23 +185,6 @@ TEST(ConfigErrors, RulesOfPreferences) {
         {"stage: dpo\nprecompute_ref_log_probs: false",
          "c.yaml:5:27: precompute_ref_log_probs: false would keep a second model in memory; use true"},
     });
-}
-
-TEST(ConfigErrors, SettlesPreferenceDefaultsByStage) {
-    const Config dpo = read(minimal + "stage: dpo\npref_loss: [dpo_norm, sft]\nloss_weights: [1, 0.2]\nrl_beta: 0.3\n");
-    EXPECT_EQ(dpo.loss_type, (std::vector{PreferenceLoss::sigmoid_norm, PreferenceLoss::sft}));
-    EXPECT_EQ(dpo.loss_weights, (std::vector{1.0, 0.2}));
-    EXPECT_EQ(dpo.beta, 0.3);
-    EXPECT_EQ(dpo.learning_rate, 1e-6);
-    EXPECT_EQ(dpo.num_train_epochs, 1);
-    EXPECT_TRUE(dpo.precompute_ref_log_probs);
-    const Config simpo = read(minimal + "stage: dpo\nloss_type: simpo\nsimpo_gamma: 1.5\nmax_steps: 7\nlr: 1e-4\n");
-    EXPECT_FALSE(simpo.precompute_ref_log_probs);
-    EXPECT_EQ(simpo.num_train_epochs, 0);
-    EXPECT_EQ(simpo.learning_rate, 1e-4);
-    const Config rm = read(minimal + "stage: rm\nreward_loss: plackett_luce\ncenter_rewards_coefficient: 0.01\n");
-    EXPECT_EQ(rm.learning_rate, 2e-5);
-    EXPECT_EQ(rm.num_train_epochs, 1);
 }
 
 TEST(ConfigErrors, RulesOfAModelShape) {

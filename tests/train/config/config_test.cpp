@@ -81,7 +81,7 @@ TEST(Config, WrongArgumentsAreNamed) {
         {{"--packing", "--seed=1"}, "argument '--packing': expected key=value, --key=value or --key value"},
         {{"=3"}, "argument '=3': expected key=value, --key=value or --key value"},
         {{"seed.x=3", "seed=5", "seed.y=1"}, "argument 'seed.y=1': expected a map that holds 'y', found '5'"},
-        {{"output_dir[0]=3"}, "argument 'output_dir[0]=3': expected a list as 'output_dir', found 'out'"},
+        {{"output_dir[0]=3"}, "argument 'output_dir[0]=3': expected a list for 'output_dir', found 'out'"},
         {{"datasets[2].path=b"},
          "argument 'datasets[2].path=b': index 2 of 'datasets' is past its end: it has 1 items"},
         {{"datasets[x].path=b"},
@@ -94,7 +94,7 @@ TEST(Config, WrongArgumentsAreNamed) {
     for (const auto& c : cases) EXPECT_EQ(problems(minimal, c.arguments), c.message);
 }
 
-// --- Defaults, printing, hash ---
+// --- Defaults, printing, changes ---
 
 TEST(Config, SettlesDefaultsThatDependOnOtherKeys) {
     Config c = read(minimal + "max_length: 100\nseed: 5\nper_device_train_batch_size: 3\nval_size: 0.1\n");
@@ -122,7 +122,24 @@ TEST(Config, SettlesDefaultsThatDependOnOtherKeys) {
     EXPECT_EQ(read(minimal + "packing:\nseed: ~\n").seed, 42);
 }
 
-TEST(Config, SettlesAConfigFilledByCodeAsIfItWasRead) {
+TEST(Config, SettlesPreferenceDefaultsByStage) {
+    const Config dpo = read(minimal + "stage: dpo\npref_loss: [dpo_norm, sft]\nloss_weights: [1, 0.2]\nrl_beta: 0.3\n");
+    EXPECT_EQ(dpo.loss_type, (std::vector{PreferenceLoss::sigmoid_norm, PreferenceLoss::sft}));
+    EXPECT_EQ(dpo.loss_weights, (std::vector{1.0, 0.2}));
+    EXPECT_EQ(dpo.beta, 0.3);
+    EXPECT_EQ(dpo.learning_rate, 1e-6);
+    EXPECT_EQ(dpo.num_train_epochs, 1);
+    EXPECT_TRUE(dpo.precompute_ref_log_probs);
+    const Config simpo = read(minimal + "stage: dpo\nloss_type: simpo\nsimpo_gamma: 1.5\nmax_steps: 7\nlr: 1e-4\n");
+    EXPECT_FALSE(simpo.precompute_ref_log_probs);
+    EXPECT_EQ(simpo.num_train_epochs, 0);
+    EXPECT_EQ(simpo.learning_rate, 1e-4);
+    const Config rm = read(minimal + "stage: rm\nreward_loss: plackett_luce\ncenter_rewards_coefficient: 0.01\n");
+    EXPECT_EQ(rm.learning_rate, 2e-5);
+    EXPECT_EQ(rm.num_train_epochs, 1);
+}
+
+TEST(Config, SettlesAConfigFilledByCodeAsIfItWereRead) {
     Config built;
     built.stage = Stage::dpo;
     built.finetuning_type = Finetuning::lora;
@@ -208,10 +225,10 @@ const std::string everything_with_folder =
     "eval_datasets: [{path: \"\\\"quoted\\\"\\n\\u00e9\"}]\nmax_length: 99\nexcess_length: truncate\n"
     "zero_stage: 1\ngrad_sync_dtype: bfloat16\nddp_timeout: 30\nparam_checksum_steps: 7\n"
     "prepared_path: p\ndataset_num_proc: 2\nchat_template: llama3\ntrain_on_prompt: true\n"
-    "roles_to_train: [user, tool]\ntrain_on_eos: all\nmask_history: true\nadd_bos: false\nadd_eos: false\npacking: "
-    "false\n"
-    "packing_length: 100\npacking_window: 7\nper_device_train_batch_size: 2\nper_device_eval_batch_size: 5\n"
-    "gradient_accumulation_steps: 4\nnum_train_epochs: 0.3\nhead_chunk: 8\nlearning_rate: 0.1234567890123456789\n"
+    "roles_to_train: [user, tool]\ntrain_on_eos: all\nmask_history: true\nadd_bos: false\nadd_eos: false\n"
+    "packing: false\npacking_length: 100\npacking_window: 7\nper_device_train_batch_size: 2\n"
+    "per_device_eval_batch_size: 5\ngradient_accumulation_steps: 4\nnum_train_epochs: 0.3\nhead_chunk: 8\n"
+    "learning_rate: 0.1234567890123456789\n"
     "lr_scheduler_type: wsd\nwarmup_steps: 7\nmin_lr: 1e-7\nwsd_decay_steps: 9\nwsd_decay_type: 1-sqrt\n"
     "adam_beta1: 0.8\nadam_beta2: 0.98\nadam_epsilon: 1e-300\nweight_decay: 0.1\nmax_grad_norm: 0\nseed: 1\n"
     "data_seed: 2\noutput_dir: 'a\\b'\noverwrite_output_dir: true\nlogging_steps: 1\nreport_to: none\n"

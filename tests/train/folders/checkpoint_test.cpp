@@ -3,7 +3,6 @@
 
 #include <sys/resource.h>
 
-#include <cmath>
 #include <csignal>
 
 #include "engine/io/json.h"
@@ -56,7 +55,7 @@ class Checkpoint : public FileTest {
     static void expect_refused(const std::string& folder, const std::string& file, Learner& learner) {
         const auto before = state_of(learner);
         expect_error(Exit::data, file, [&] { load_checkpoint(folder, learner); });
-        EXPECT_TRUE(state_of(learner) == before) << "loaded all the same";
+        EXPECT_TRUE(state_of(learner) == before) << "loaded anyway";
     }
 };
 

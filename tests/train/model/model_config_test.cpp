@@ -1,10 +1,9 @@
 // config.json: both spellings of transformers, the error messages, and writing it.
 
-#include <limits>
+#include "train/model/model_config.h"
 
 #include "tests/support/file_test.h"
 #include "tests/support/paths.h"
-#include "train/model/model_config.h"
 
 namespace colonnade {
 namespace {
@@ -137,7 +136,7 @@ TEST(ModelConfig, KnowsTheFamiliesDefaults) {
 // --- Errors ---
 
 struct BadConfig {
-    const char* change;  ///< merged into a good config.json; null takes a key away
+    const char* change;  ///< merged into a good config.json; null removes a key
     const char* message;
 };
 

@@ -1,8 +1,6 @@
 // Preferences from a file to a store, a report and a session: every row is kept or counted, and rows that the model
 // cannot use are reported before the first step.
 
-#include <map>
-
 #include "data/prepare_report.h"
 #include "tests/support/paths.h"
 #include "tests/support/tiny_run.h"
@@ -125,9 +123,8 @@ TEST_F(PreferenceData, TheReportOfRankings) {
 }
 
 const std::string shape =
-    "model: {architecture: mistral, hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, num_attention_heads: "
-    "1, "
-    "vocab_size: 100, sliding_window: ";
+    "model: {architecture: mistral, hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, "
+    "num_attention_heads: 1, vocab_size: 100, sliding_window: ";
 
 TEST_F(PreferenceData, ASessionOpensThem) {
     std::string rows;

@@ -225,7 +225,7 @@ class RanksInTrouble : public RanksTest {
         EXPECT_TRUE(!steps.empty() && steps.back() < 400) << "nothing happened before the end";
         return result;
     }
-    void expect_to_go_on(const std::string& name) const {
+    void expect_to_resume(const std::string& name) const {
         std::vector<std::string> resume = settings_;
         resume.push_back("resume_from_checkpoint=auto");
         const Program::Result result = train_ranks(3, name, resume);
@@ -247,7 +247,7 @@ TEST_F(RanksInTrouble, EndAndResume) {
     const Program::Result killed = disturb("killed", 1, SIGKILL);
     expect_line(killed, "rank 1 of 3 on ");
     EXPECT_NE(killed.err.find(" died; "), std::string::npos) << killed.err;
-    expect_to_go_on("killed");
+    expect_to_resume("killed");
 
     const Program::Result first = disturb("first killed", 0, SIGKILL);
     expect_line(first, "rank 0 of 3 on ");
@@ -255,7 +255,7 @@ TEST_F(RanksInTrouble, EndAndResume) {
     const Program::Result stopped = disturb("stopped", 2, SIGSTOP);
     expect_line(stopped, "has sent nothing for 4 s");
     EXPECT_EQ(stopped.exit, static_cast<int>(Exit::peer)) << stopped.err;
-    expect_to_go_on("stopped");
+    expect_to_resume("stopped");
 }
 
 TEST_F(RanksInTrouble, StopTogetherWhenOneIsSignalled) {
@@ -268,7 +268,7 @@ TEST_F(RanksInTrouble, StopTogetherWhenOneIsSignalled) {
             1)
             << result.out;
         EXPECT_EQ(count_of(result.err, "error: "), 0) << result.err;
-        if (rank == 1) expect_to_go_on(name);
+        if (rank == 1) expect_to_resume(name);
     }
 }
 

@@ -30,13 +30,6 @@ int64_t last_step(const std::string& output_dir) {
     return steps.empty() ? 0 : steps.back();
 }
 
-double value_at(const std::vector<Json>& log, const char* key, int64_t step) {
-    for (const Json& line : log)
-        if (line.at("step") == step && line.contains(key)) return line.at(key);
-    ADD_FAILURE() << "no " << key << " at step " << step;
-    return NAN;
-}
-
 // --- Resume ----------------------------------------------------------------------------------------------------------
 
 class Resume : public RunTest {

@@ -25,7 +25,7 @@ class Update : public testing::TestWithParam<DType> {
         for (const Parameter& p : learner_->parameters().all()) std::fill_n(g.begin() + p.begin, p.size(), value);
         if (place > 0) g[static_cast<size_t>(place)] = bad;
         learner_->begin_step();
-        // After a micro-step, as an update without one clears the gradients.
+        // A micro-step comes first, because an update without one clears the gradients.
         const Sample sample = random_sample(1, 0, {8}, learner_->config().vocab_size);
         const Batch batch = make_batch({{&sample}});
         learner_->accumulate(learner_->context(), batch, {.total = batch.target_weight});
@@ -71,7 +71,7 @@ TEST_P(Update, RefusesGradientsThatAreNotFinite) {
     EXPECT_TRUE(std::isfinite(update({}, 1).gradient_norm));
 }
 
-/// One rank with a communicator (NCCL on a GPU) gives the same bits as one without, in both stages.
+/// One rank with a communicator (NCCL on a GPU) gives the same bits as one without, with both values of zero_stage.
 TEST_P(Update, IsTheSameWithACommunicatorOfOneRank) {
     if (GetParam() == DType::bf16 && !built_with_nccl()) GTEST_SKIP() << "a build without NCCL";
     const ModelConfig config = small_config(Architecture::llama, false);
