@@ -283,8 +283,7 @@ __device__ inline void hide(Scores<row_tiles>& s, const int4* bounds, int row, i
 }
 
 /// The online softmax of this lane's rows, in powers of two: all sums are divided by 2^max. `max` may lag behind the
-/// largest score by up to `lag`: rounding is the same, and most passes over the output sums are saved (a technique of
-/// FlashAttention-4). It starts finite, so that a hidden score gives 2^(-inf - max) = 0 if a row has seen nothing.
+/// largest score by up to `lag`, which saves most passes over the output sums (a technique of FlashAttention-4). It starts finite, so that a hidden score gives 2^(-inf - max) = 0 if a row has seen nothing.
 template <int row_tiles>
 struct Softmax {
     static constexpr float lag = 8;
