@@ -1,15 +1,9 @@
 #include "attention/cuda_kernels.h"
 
 #include "attention/hopper/hopper.h"
+#include "engine/device/without_cuda.h"
 
 namespace colonnade {
-namespace {
-
-[[noreturn]] void no_cuda() {
-    fail(Exit::config, "this build has no CUDA (nvcc was not found when it was configured)");
-}
-
-}  // namespace
 
 namespace cuda {
 

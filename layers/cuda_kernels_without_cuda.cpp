@@ -1,13 +1,8 @@
 #include "layers/cuda_kernels.h"
 
+#include "engine/device/without_cuda.h"
+
 namespace colonnade::cuda {
-namespace {
-
-[[noreturn]] void no_cuda() {
-    fail(Exit::config, "this build has no CUDA (nvcc was not found when it was configured)");
-}
-
-}  // namespace
 
 void gather_rows(const Context&, const GatherRows&) {
     no_cuda();

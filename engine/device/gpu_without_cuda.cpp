@@ -2,15 +2,9 @@
 #include "engine/device/gemm.h"
 #include "engine/device/gpu.h"
 #include "engine/device/gpu_timer.h"
+#include "engine/device/without_cuda.h"
 
 namespace colonnade {
-namespace {
-
-[[noreturn]] void no_cuda() {
-    fail(Exit::config, "this build has no CUDA (nvcc was not found when it was configured)");
-}
-
-}  // namespace
 
 struct Gpu::State {};
 Gpu::Gpu(int) {

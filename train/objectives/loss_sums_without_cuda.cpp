@@ -1,9 +1,11 @@
 #include "train/objectives/loss_sums.h"
 
+#include "engine/device/without_cuda.h"
+
 namespace colonnade::cuda {
 
 void add_loss_sums(const Context&, const AddLossSums&) {
-    fail(Exit::config, "this build has no CUDA (nvcc was not found when it was configured)");
+    no_cuda();
 }
 
 }  // namespace colonnade::cuda

@@ -1,13 +1,8 @@
 #include "train/optimizer/adamw_kernels.h"
 
+#include "engine/device/without_cuda.h"
+
 namespace colonnade::cuda {
-namespace {
-
-[[noreturn]] void no_cuda() {
-    fail(Exit::config, "this build has no CUDA (nvcc was not found when it was configured)");
-}
-
-}  // namespace
 
 void add_squares(const Context&, const AddSquares&) {
     no_cuda();
