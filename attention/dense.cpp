@@ -169,8 +169,8 @@ AttentionCheck compare_with_dense(DenseAttention inputs, const ColumnMask& mask,
     double r = 0;
     for (const auto* operand : {&inputs.q, &inputs.k, &inputs.v, &inputs.dout})
         for (const double x : *operand) r = std::max(r, std::abs(x));
-    const double share = 0x1p-21 * (1 + r * r),
-                 rows = std::sqrt(static_cast<double>(mask.rows * (inputs.heads / inputs.kv_heads)));
+    const int64_t group = inputs.heads / inputs.kv_heads;
+    const double share = 0x1p-21 * (1 + r * r), rows = std::sqrt(static_cast<double>(mask.rows * group));
     const auto bound = [](const std::vector<double>& yardstick, const std::vector<double>& oracle, double floor) {
         const Distance distance(yardstick, oracle);
         return 2 * distance.relative() + distance.relative(floor);

@@ -54,7 +54,8 @@ AttentionTimes time_flashmask(const Context& ctx, const ColumnMask& mask, const 
     const auto pairs = static_cast<double>(count_visible_pairs(mask));
     result.visible_pairs =
         pairs / static_cast<double>(std::max<int64_t>(mask.batch * mask.heads * mask.rows * mask.columns, 1));
-    result.forward_flops = 4 * pairs * static_cast<double>(size.head_dim * (size.heads / mask.heads));
+    const int64_t heads_per_mask = size.heads / mask.heads;
+    result.forward_flops = 4 * pairs * static_cast<double>(size.head_dim * heads_per_mask);
     result.backward_flops = 2.5 * result.forward_flops;
     return result;
 }

@@ -82,8 +82,9 @@ Batch make_batch(const std::vector<std::vector<const Sample*>>& packs, int64_t a
                 batch.rows.push_back(static_cast<int32_t>(pack_row + begin + row));
                 batch.targets.push_back(sample->tokens[i]);
                 batch.weights.push_back(sample->weights[i]);
-                batch.branches.push_back(branches_before + branch);
-                ++batch.branch_table[static_cast<size_t>(branches_before + branch)].tokens;
+                const int32_t of_batch = branches_before + branch;
+                batch.branches.push_back(of_batch);
+                ++batch.branch_table[static_cast<size_t>(of_batch)].tokens;
                 batch.target_weight += static_cast<double>(sample->weights[i]);
             });
             begin += sample->length();

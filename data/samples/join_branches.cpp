@@ -48,6 +48,7 @@ size_t joined_length(const std::vector<TokenDraft>& drafts, size_t stem) {
 /// Cuts the longest answers to one common length, the greatest with which the sample fits into `room` tokens.
 void fit(std::vector<TokenDraft>& drafts, size_t stem, size_t room) {
     std::vector<size_t> lengths;
+    lengths.reserve(drafts.size());
     for (const TokenDraft& draft : drafts) lengths.push_back(draft.tokens.size() - std::min(draft.tokens.size(), stem));
     std::ranges::sort(lengths);
     size_t left = room - std::min(room, stem), share = 0;
