@@ -1,5 +1,5 @@
 // AdamW against a plain implementation in double over several steps, within the rounding of the device's arithmetic;
-// weight decay on matrices only; norm and clip factor; stochastic rounding of bf16 moments.
+// weight decay on matrices only; stochastic rounding of bf16 moments.
 
 #include "train/optimizer/adamw.h"
 
@@ -10,8 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "engine/device/philox.h"
-#include "tests/support/test_gpu.h"
+#include "tests/support/optimizer_case.h"
 #include "train/optimizer/adamw_kernels.h"
 
 namespace colonnade {
@@ -31,82 +30,6 @@ ModelConfig config_with_biases() {
     c.windows = {0, 0};
     return c;
 }
-
-double normal(uint64_t stream, size_t i) {
-    return Philox{99, stream}.normal(i);
-}
-/// Gradients of very different sizes: 1e-5 to 10.
-double gradient_at(int64_t t, size_t i) {
-    return std::pow(10.0, static_cast<double>(i % 7) - 5) * normal(static_cast<uint64_t>(t), i);
-}
-
-/// The device of an optimizer, and the dtypes that it computes in.
-struct Place {
-    Device device;
-    DType dtype, moments;
-};
-
-/// Memory on the device of the test, and copies to and from it.
-class OnDevice : public testing::TestWithParam<Place> {
-  protected:
-    void SetUp() override {
-        if (GetParam().device == Device::cpu) return;
-        gpu_ = test_gpu();
-        if (!gpu_) GTEST_SKIP() << "no CUDA device";
-        ctx_ = {.device = Device::cuda, .gpu = gpu_};
-    }
-    Tensor make(DType dtype, int64_t n) {
-        const size_t bytes = static_cast<size_t>(n) * bytes_of(dtype);
-        memory_.push_back(gpu_ ? allocate_on_gpu(bytes) : std::shared_ptr<void>(std::calloc(1, bytes + 1), std::free));
-        return Tensor(memory_.back().get(), dtype, {n}, ctx_.device);
-    }
-    template <typename T>
-    void fill(const Tensor& to, const std::vector<T>& values) {
-        if (gpu_)
-            gpu_->upload(to, values.data());
-        else
-            std::copy_n(reinterpret_cast<const char*>(values.data()), to.bytes(), static_cast<char*>(to.data));
-    }
-    template <typename T>
-    Tensor put(const std::vector<T>& values) {
-        const Tensor t = make(dtype_of<T>(), std::ssize(values));
-        fill(t, values);
-        return t;
-    }
-    /// The bytes, so that comparisons are bitwise.
-    std::vector<char> bytes(const Tensor& t) {
-        std::vector<char> b(t.bytes());
-        if (gpu_)
-            gpu_->download(b.data(), t);
-        else
-            std::memcpy(b.data(), t.data, b.size());
-        return b;
-    }
-    template <typename T>
-    std::vector<T> get(const Tensor& t) {
-        const std::vector<char> from = bytes(t);
-        std::vector<T> values(from.size() / sizeof(T));
-        std::memcpy(values.data(), from.data(), from.size());
-        return values;
-    }
-    /// Reads as double.
-    std::vector<double> read(const Tensor& t) {
-        if (t.dtype == DType::f64) return get<double>(t);
-        const auto narrow = get<float>(t);
-        return {narrow.begin(), narrow.end()};
-    }
-    /// Rounds to the dtype.
-    void write(const Tensor& to, const std::vector<double>& values) {
-        if (to.dtype == DType::f64)
-            fill(to, values);
-        else
-            fill(to, std::vector<float>(values.begin(), values.end()));
-    }
-
-    Context ctx_;
-    Gpu* gpu_ = nullptr;
-    std::vector<std::shared_ptr<void>> memory_;
-};
 
 class AdamW : public OnDevice {
   protected:
@@ -345,10 +268,6 @@ TEST_P(AdamWWithBf16Moments, RoundsStochasticallyWithoutBias) {
     EXPECT_LE(std::abs(error), 5 * std::sqrt(variance));
 }
 
-std::string name_of_place(const testing::TestParamInfo<Place>& info) {
-    return std::string(name_of(info.param.device)) + "_" + name_of(info.param.dtype) + "_" +
-           name_of(info.param.moments);
-}
 INSTANTIATE_TEST_SUITE_P(Devices, AdamW,
                          testing::Values(Place{Device::cpu, DType::f32, DType::f32},
                                          Place{Device::cpu, DType::f64, DType::f64},
@@ -397,112 +316,6 @@ TEST(DecayMap, CoversEveryElement) {
     EXPECT_EQ(decay_map_words(2048), 1);
     EXPECT_EQ(decay_map_words(2049), 2);
 }
-
-class GradientNormTest : public OnDevice {
-  protected:
-    /// Norm and clip factor.
-    std::vector<double> norm_of(const Tensor& gradients, double max_norm = 0) {
-        const Tensor out = make(DType::f64, 2);
-        const Tensor scratch = gpu_ ? make(DType::u8, gradient_norm_scratch_bytes(gradients.numel())) : Tensor();
-        gradient_norm(ctx_, {.out = out, .gradients = gradients, .max_norm = max_norm, .scratch = scratch});
-        return get<double>(out);
-    }
-};
-
-TEST_P(GradientNormTest, IsThatOfTheWholeBuffer) {
-    // Sizes below, at and above those of a thread block on either device.
-    for (const int64_t n : {0, 4, 64, 1 << 14, 1 << 15, (1 << 15) + 4, 3 * (1 << 15) - 64, 300'032}) {
-        std::vector<float> g(static_cast<size_t>(n));
-        double sum = 0;
-        for (size_t i = 0; i < g.size(); ++i) {
-            g[i] = static_cast<float>(gradient_at(1, i));
-            sum += static_cast<double>(g[i]) * static_cast<double>(g[i]);
-        }
-        const Tensor gradients = put(g);
-        const double norm = norm_of(gradients)[0];
-        // Squares are positive, each sum is rounded at most n times, and the root halves the error.
-        EXPECT_NEAR(norm, std::sqrt(sum), static_cast<double>(n + 2) * 0x1p-53 * norm) << n;
-        EXPECT_EQ(norm_of(gradients)[0], norm);
-    }
-}
-
-TEST_P(GradientNormTest, AddsUpOverSlices) {
-    constexpr int64_t n = 100'032;
-    std::vector<float> g(static_cast<size_t>(n));
-    for (size_t i = 0; i < g.size(); ++i) g[i] = static_cast<float>(gradient_at(1, i));
-    const Tensor gradients = put(g), out = put(std::vector<double>{0, 0});
-    const Tensor scratch = gpu_ ? make(DType::u8, gradient_norm_scratch_bytes(n)) : Tensor();
-    const int64_t borders[] = {0, 64, 40'000, 40'000, n};
-    for (size_t i = 0; i + 1 < std::size(borders); ++i)
-        add_squares(ctx_, {.sum = out.slice(0, 0, 1),
-                           .gradients = gradients.slice(0, borders[i], borders[i + 1]),
-                           .scratch = scratch});
-    clip_factor(ctx_, {.out = out, .max_norm = 1});
-    const std::vector<double> found = get<double>(out), whole = norm_of(gradients, 1);
-    EXPECT_NEAR(found[0], whole[0], static_cast<double>(n) * 0x1p-53 * whole[0]);
-    EXPECT_NEAR(found[1], whole[1], static_cast<double>(n) * 0x1p-53 * whole[1]);
-}
-
-TEST_P(GradientNormTest, GivesTheClipFactor) {
-    const Tensor gradients = put(std::vector<float>(64, 0.5f));  // norm 4
-    for (const auto& [max_norm, factor] :
-         {std::pair{0.0, 1.0}, {0.1, 0.1 / (4 + 1e-6)}, {4.0, 4 / (4 + 1e-6)}, {5.0, 1.0}, {1e9, 1.0}}) {
-        const auto out = norm_of(gradients, max_norm);
-        EXPECT_EQ(out[0], 4);
-        EXPECT_DOUBLE_EQ(out[1], factor);
-    }
-    EXPECT_EQ(norm_of(put(std::vector<float>(64)), 1), (std::vector<double>{0, 1}));
-}
-
-TEST_P(GradientNormTest, ReportsNonFiniteGradientsAndTakesLargeOnes) {
-    for (const float bad : {std::nanf(""), INFINITY, -INFINITY})
-        for (const size_t at : {size_t{0}, size_t{40'003}, size_t{65'535}}) {
-            std::vector<float> g(65'536, 0.5f);
-            g[at] = bad;
-            EXPECT_FALSE(std::isfinite(norm_of(put(g), 1)[0]));
-        }
-    const double large = norm_of(put(std::vector<float>(1 << 16, 0x1p127f)))[0];
-    EXPECT_DOUBLE_EQ(large, 0x1p127 * 256);
-}
-
-INSTANTIATE_TEST_SUITE_P(Devices, GradientNormTest,
-                         testing::Values(Place{Device::cpu, DType::f32, DType::f32},
-                                         Place{Device::cuda, DType::f32, DType::f32}),
-                         name_of_place);
-
-TEST(GradientNormOnTheCpu, IsTheSameOnAnyNumberOfThreads) {
-    std::vector<float> g(100'003);
-    for (size_t i = 0; i < g.size(); ++i) g[i] = static_cast<float>(gradient_at(1, i));
-    const auto norm = [&] {
-        double out[2];
-        gradient_norm(Context(), {.out = Tensor(out, DType::f64, {2}),
-                                  .gradients = Tensor(g.data(), DType::f32, {std::ssize(g)}),
-                                  .max_norm = 0});
-        return out[0];
-    };
-    omp_set_num_threads(1);
-    const double alone = norm();
-    for (const int threads : {2, 3, 7}) {
-        omp_set_num_threads(threads);
-        EXPECT_EQ(norm(), alone) << threads << " threads";
-    }
-}
-
-class Cast : public OnDevice {};
-
-TEST_P(Cast, RoundsToNearestEven) {
-    std::vector<float> from;
-    for (size_t i = 0; i < 5000; ++i) from.push_back(static_cast<float>(gradient_at(3, i)));
-    for (const uint32_t bits : {0x00000000u, 0x80000000u, 0x3f808000u, 0x3f818000u, 0x3f808001u, 0x7f7fffffu,
-                                0x00000001u, 0x807fffffu, 0x7f800000u, 0xff800000u, 0x3f807fffu, 0xbf818000u})
-        from.push_back(std::bit_cast<float>(bits));
-    const Tensor to = make(DType::bf16, std::ssize(from));
-    cast(ctx_, to, put(from));
-    const auto rounded = get<bf16>(to);
-    for (size_t i = 0; i < from.size(); ++i) ASSERT_EQ(rounded[i].bits, bf16_from_float(from[i])) << from[i];
-}
-
-INSTANTIATE_TEST_SUITE_P(Devices, Cast, testing::Values(Place{Device::cuda, DType::f32, DType::bf16}), name_of_place);
 
 }  // namespace
 }  // namespace colonnade

@@ -1,0 +1,120 @@
+// The gradient norm and its clip factor against a sum in double, whole and over slices; rounding to bf16.
+
+#include <omp.h>
+
+#include <bit>
+
+#include "tests/support/optimizer_case.h"
+#include "train/optimizer/adamw.h"
+
+namespace colonnade {
+namespace {
+
+class GradientNormTest : public OnDevice {
+  protected:
+    /// Norm and clip factor.
+    std::vector<double> norm_of(const Tensor& gradients, double max_norm = 0) {
+        const Tensor out = make(DType::f64, 2);
+        const Tensor scratch = gpu_ ? make(DType::u8, gradient_norm_scratch_bytes(gradients.numel())) : Tensor();
+        gradient_norm(ctx_, {.out = out, .gradients = gradients, .max_norm = max_norm, .scratch = scratch});
+        return get<double>(out);
+    }
+};
+
+TEST_P(GradientNormTest, IsThatOfTheWholeBuffer) {
+    // Sizes below, at and above those of a thread block on either device.
+    for (const int64_t n : {0, 4, 64, 1 << 14, 1 << 15, (1 << 15) + 4, 3 * (1 << 15) - 64, 300'032}) {
+        std::vector<float> g(static_cast<size_t>(n));
+        double sum = 0;
+        for (size_t i = 0; i < g.size(); ++i) {
+            g[i] = static_cast<float>(gradient_at(1, i));
+            sum += static_cast<double>(g[i]) * static_cast<double>(g[i]);
+        }
+        const Tensor gradients = put(g);
+        const double norm = norm_of(gradients)[0];
+        // Squares are positive, each sum is rounded at most n times, and the root halves the error.
+        EXPECT_NEAR(norm, std::sqrt(sum), static_cast<double>(n + 2) * 0x1p-53 * norm) << n;
+        EXPECT_EQ(norm_of(gradients)[0], norm);
+    }
+}
+
+TEST_P(GradientNormTest, AddsUpOverSlices) {
+    constexpr int64_t n = 100'032;
+    std::vector<float> g(static_cast<size_t>(n));
+    for (size_t i = 0; i < g.size(); ++i) g[i] = static_cast<float>(gradient_at(1, i));
+    const Tensor gradients = put(g), out = put(std::vector<double>{0, 0});
+    const Tensor scratch = gpu_ ? make(DType::u8, gradient_norm_scratch_bytes(n)) : Tensor();
+    const int64_t borders[] = {0, 64, 40'000, 40'000, n};
+    for (size_t i = 0; i + 1 < std::size(borders); ++i)
+        add_squares(ctx_, {.sum = out.slice(0, 0, 1),
+                           .gradients = gradients.slice(0, borders[i], borders[i + 1]),
+                           .scratch = scratch});
+    clip_factor(ctx_, {.out = out, .max_norm = 1});
+    const std::vector<double> found = get<double>(out), whole = norm_of(gradients, 1);
+    EXPECT_NEAR(found[0], whole[0], static_cast<double>(n) * 0x1p-53 * whole[0]);
+    EXPECT_NEAR(found[1], whole[1], static_cast<double>(n) * 0x1p-53 * whole[1]);
+}
+
+TEST_P(GradientNormTest, GivesTheClipFactor) {
+    const Tensor gradients = put(std::vector<float>(64, 0.5f));  // norm 4
+    for (const auto& [max_norm, factor] :
+         {std::pair{0.0, 1.0}, {0.1, 0.1 / (4 + 1e-6)}, {4.0, 4 / (4 + 1e-6)}, {5.0, 1.0}, {1e9, 1.0}}) {
+        const auto out = norm_of(gradients, max_norm);
+        EXPECT_EQ(out[0], 4);
+        EXPECT_DOUBLE_EQ(out[1], factor);
+    }
+    EXPECT_EQ(norm_of(put(std::vector<float>(64)), 1), (std::vector<double>{0, 1}));
+}
+
+TEST_P(GradientNormTest, ReportsNonFiniteGradientsAndTakesLargeOnes) {
+    for (const float bad : {std::nanf(""), INFINITY, -INFINITY})
+        for (const size_t at : {size_t{0}, size_t{40'003}, size_t{65'535}}) {
+            std::vector<float> g(65'536, 0.5f);
+            g[at] = bad;
+            EXPECT_FALSE(std::isfinite(norm_of(put(g), 1)[0]));
+        }
+    const double large = norm_of(put(std::vector<float>(1 << 16, 0x1p127f)))[0];
+    EXPECT_DOUBLE_EQ(large, 0x1p127 * 256);
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, GradientNormTest,
+                         testing::Values(Place{Device::cpu, DType::f32, DType::f32},
+                                         Place{Device::cuda, DType::f32, DType::f32}),
+                         name_of_place);
+
+TEST(GradientNormOnTheCpu, IsTheSameOnAnyNumberOfThreads) {
+    std::vector<float> g(100'003);
+    for (size_t i = 0; i < g.size(); ++i) g[i] = static_cast<float>(gradient_at(1, i));
+    const auto norm = [&] {
+        double out[2];
+        gradient_norm(Context(), {.out = Tensor(out, DType::f64, {2}),
+                                  .gradients = Tensor(g.data(), DType::f32, {std::ssize(g)}),
+                                  .max_norm = 0});
+        return out[0];
+    };
+    omp_set_num_threads(1);
+    const double alone = norm();
+    for (const int threads : {2, 3, 7}) {
+        omp_set_num_threads(threads);
+        EXPECT_EQ(norm(), alone) << threads << " threads";
+    }
+}
+
+class Cast : public OnDevice {};
+
+TEST_P(Cast, RoundsToNearestEven) {
+    std::vector<float> from;
+    for (size_t i = 0; i < 5000; ++i) from.push_back(static_cast<float>(gradient_at(3, i)));
+    for (const uint32_t bits : {0x00000000u, 0x80000000u, 0x3f808000u, 0x3f818000u, 0x3f808001u, 0x7f7fffffu,
+                                0x00000001u, 0x807fffffu, 0x7f800000u, 0xff800000u, 0x3f807fffu, 0xbf818000u})
+        from.push_back(std::bit_cast<float>(bits));
+    const Tensor to = make(DType::bf16, std::ssize(from));
+    cast(ctx_, to, put(from));
+    const auto rounded = get<bf16>(to);
+    for (size_t i = 0; i < from.size(); ++i) ASSERT_EQ(rounded[i].bits, bf16_from_float(from[i])) << from[i];
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, Cast, testing::Values(Place{Device::cuda, DType::f32, DType::bf16}), name_of_place);
+
+}  // namespace
+}  // namespace colonnade
