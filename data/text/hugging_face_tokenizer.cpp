@@ -27,6 +27,13 @@ const Json& checked(const Json& json, const std::string& where) {
     return json;
 }
 
+/// Pieces are places of 32 bits in a text that the pre-tokenizer may make longer.
+void check_size(std::string_view text) {
+    constexpr size_t most = size_t{256} << 20;
+    if (text.size() > most)
+        fail(Exit::data, "cannot encode {} bytes of text at once, expected at most {}", text.size(), most);
+}
+
 /// A model over bytes is the fastest. Text is spelled in byte characters only for files that need them.
 bool works_on_bytes(const Json& model, const Normalizer& normalizer, PreTokenizer& pre_tokenizer) {
     const auto is_set = [&](const char* key) {
@@ -151,7 +158,7 @@ void HuggingFaceTokenizer::read_template(const Json& json) {
 
 std::vector<int32_t> HuggingFaceTokenizer::encode(std::string_view text, const EncodeOptions& options,
                                                   BpeCache& cache) const {
-    if (text.size() > size_t{1} << 30) fail(Exit::data, "cannot encode {} bytes of text at once", text.size());
+    check_size(text);
     std::string repaired;
     if (well_formed_prefix(text) != text.size()) text = repaired = replace_ill_formed(text);
     std::vector<int32_t> ids;
@@ -176,6 +183,7 @@ void HuggingFaceTokenizer::encode_text(std::string_view text, bool special, bool
                                        std::vector<int32_t>& ids, BpeCache& cache) const {
     std::string normalized;
     if (!normalizer_.changes_nothing()) text = normalized = normalizer_.apply(text);
+    check_size(text);
     std::vector<TextPart> parts;
     normalized_.split(text, special, parts);
     PiecesOfText pieces;
@@ -195,9 +203,12 @@ void HuggingFaceTokenizer::encode_text(std::string_view text, bool special, bool
 std::string HuggingFaceTokenizer::decode(const std::vector<int32_t>& ids, SpecialTokens special) const {
     std::vector<std::string> pieces;
     pieces.reserve(ids.size());
-    for (const int32_t id : ids)
-        if (const std::string& text = piece(id); special == SpecialTokens::keep || !is_special(id))
-            pieces.push_back(text);
+    for (const int32_t id : ids) {
+        const std::string& text = piece(id);
+        // The package does not skip a special token whose text normalization changes.
+        const bool skipped = special == SpecialTokens::skip && is_special(id) && added_by_id_[id]->content == text;
+        if (!skipped) pieces.push_back(text);
+    }
     return decoder_.decode(std::move(pieces));
 }
 

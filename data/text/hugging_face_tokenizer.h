@@ -1,8 +1,8 @@
 #pragma once
 // HuggingFaceTokenizer: text to ids and back with a tokenizer.json. Its ids are those of the `tokenizers` package
-// (0.23.3) for the same file. The BPE families are supported: byte-level (GPT-2, Llama 3, Qwen, GPT-4o, tekken, DeepSeek)
-// and U+2581 with byte fallback (Llama 2, Mistral, Phi-3, Gemma). Any other kind of model, normalizer, pre-tokenizer,
-// post-processor, decoder or pattern is refused by its name. "truncation" and "padding" are ignored.
+// (0.23.3) for the same file. The BPE families are supported: byte-level (GPT-2, Llama 3, Qwen, GPT-4o, tekken,
+// DeepSeek V3) and U+2581 with byte fallback (Llama 2, Mistral, Phi-3, Gemma). Any other kind of model, normalizer,
+// pre-tokenizer, post-processor, decoder or pattern is refused by its name. "truncation" and "padding" are ignored.
 
 #include <cstdint>
 #include <memory>
@@ -32,7 +32,7 @@ class HuggingFaceTokenizer {
     HuggingFaceTokenizer(const Json& json, const std::string& where);
 
     /// Ill-formed UTF-8 becomes U+FFFD first. `cache`: of this thread and this tokenizer; it saves time and does not
-    /// change the result. Thread-safe. Throws Exit::data for more than 1 GB of text.
+    /// change the result. Thread-safe. Throws Exit::data for more than 256 MB of text.
     std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options, BpeCache& cache) const;
     /// Throws Exit::data for an id without a piece.
     std::string decode(const std::vector<int32_t>& ids, SpecialTokens special = SpecialTokens::keep) const;
