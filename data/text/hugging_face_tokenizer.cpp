@@ -1,0 +1,232 @@
+#include "data/text/hugging_face_tokenizer.h"
+
+#include <algorithm>
+
+#include "data/text/unicode.h"
+#include "engine/device/error.h"
+
+namespace colonnade {
+namespace {
+
+const Json& section(const Json& json, const char* key) {
+    static const Json nothing;
+    const auto found = json.find(key);
+    return found == json.end() ? nothing : *found;
+}
+
+const Json& checked(const Json& json, const std::string& where) {
+    if (!json.is_object() || !json.contains("model"))
+        fail(Exit::data, "{}: not a tokenizer.json: it has no model", where);
+    if (const Json& version = section(json, "version"); version != "1.0")
+        fail(Exit::data, "{}: version {:.40}: expected \"1.0\"", where, version.dump());
+    const Json& model = json["model"];
+    if (!model.is_object()) fail(Exit::data, "{}: model: expected an object", where);
+    const std::string kind = model.contains("type") ? json_text(model, "type", where + ": model")
+                                                    : (model.contains("merges") ? "BPE" : "without a type");
+    if (kind != "BPE") fail(Exit::data, "{}: model: {:.100} is not supported; BPE is", where, kind);
+    return json;
+}
+
+/// Pieces are places of 32 bits in a text that the pre-tokenizer may make longer.
+void check_size(std::string_view text) {
+    constexpr size_t most = size_t{256} << 20;
+    if (text.size() > most)
+        fail(Exit::data, "cannot encode {} bytes of text at once, expected at most {}", text.size(), most);
+}
+
+/// A model over bytes is the fastest. Text is spelled in byte characters only for files that need them.
+bool works_on_bytes(const Json& model, const Normalizer& normalizer, PreTokenizer& pre_tokenizer) {
+    const auto is_set = [&](const char* key) {
+        const Json& value = section(model, key);
+        return value == true || (value.is_string() && value != "");
+    };
+    const bool plain =
+        !is_set("byte_fallback") && !is_set("continuing_subword_prefix") && !is_set("end_of_word_suffix");
+    return plain && !normalizer.spells_bytes() && pre_tokenizer.leave_bytes();
+}
+
+}  // namespace
+
+std::shared_ptr<const HuggingFaceTokenizer> HuggingFaceTokenizer::load(const std::string& path) {
+    return std::make_shared<const HuggingFaceTokenizer>(read_json_file(path), path);
+}
+
+HuggingFaceTokenizer::HuggingFaceTokenizer(const Json& json, const std::string& where)
+    : where_(where),
+      normalizer_(section(checked(json, where), "normalizer"), where),
+      pre_tokenizer_(section(json, "pre_tokenizer"), where),
+      decoder_(section(json, "decoder"), where) {
+    const bool bytes = works_on_bytes(json["model"], normalizer_, pre_tokenizer_);
+    using Alphabet = BytePairModel::Alphabet;
+    model_ = std::make_unique<BytePairModel>(json["model"], bytes ? Alphabet::bytes : Alphabet::characters, where);
+    read_vocabulary();
+    if (const Json& added = section(json, "added_tokens"); !added.is_null()) read_added_tokens(added);
+    if (const Json& post = section(json, "post_processor"); !post.is_null()) read_post_processor(post, 0);
+}
+
+void HuggingFaceTokenizer::read_vocabulary() {
+    int32_t largest = -1;
+    for (const auto& [piece, id] : model_->vocabulary()) largest = std::max(largest, id);
+    pieces_.assign(static_cast<size_t>(largest) + 1, nullptr);
+    added_by_id_.assign(pieces_.size(), nullptr);
+    for (const auto& [piece, id] : model_->vocabulary()) pieces_[id] = &piece;
+}
+
+void HuggingFaceTokenizer::read_added_tokens(const Json& json) {
+    if (!json.is_array()) fail(Exit::data, "{}: added_tokens: expected an array", where_);
+    for (const Json& token : json) add_token(token);
+    // Special tokens come first: where a special and another token have one spelling, the special one is found.
+    for (const bool special : {true, false})
+        for (const auto& token : added_)
+            if (token->special == special) (token->normalized ? normalized_ : raw_).add(token->decoded, token.get());
+}
+
+/// The package takes the id from the vocabulary or counts on, whatever the file says. A file that disagrees is refused.
+/// In a vocabulary with holes the next id may belong to a piece already; the added token then hides it when decoding.
+void HuggingFaceTokenizer::add_token(const Json& json) {
+    const std::string where = where_ + ": added_tokens";
+    if (!json.is_object()) fail(Exit::data, "{}: expected an object, found {:.100}", where, json.dump());
+    auto token = std::make_unique<AddedToken>();
+    token->content = json_text(json, "content", where);
+    if (token->content.empty()) return;
+    const std::string here = fmt::format("{}: '{:.100}'", where, token->content);
+    token->special = json_flag(json, "special", false, here);
+    token->normalized = json_flag(json, "normalized", !token->special, here);
+    token->single_word = json_flag(json, "single_word", false, here);
+    token->left_strip = json_flag(json, "lstrip", false, here);
+    token->right_strip = json_flag(json, "rstrip", false, here);
+    token->decoded = token->normalized ? normalizer_.apply(token->content) : token->content;
+    const auto known = piece_id(token->content);
+    size_t next = model_->vocabulary().size();
+    for (const auto& other : added_) next = std::max(next, static_cast<size_t>(other->id) + 1);
+    const Json& id = section(json, "id");
+    const size_t expected = known ? static_cast<size_t>(*known) : next;
+    if (!id.is_number_unsigned() || id.get<uint64_t>() != expected)
+        fail(Exit::data, "{}: id {:.40}: the tokenizers package would use {}", here, id.dump(), expected);
+    token->id = static_cast<int32_t>(expected);
+    if (expected >= pieces_.size()) pieces_.resize(expected + 1), added_by_id_.resize(expected + 1);
+    pieces_[expected] = &token->decoded;
+    added_by_id_[expected] = token.get();
+    added_.push_back(std::move(token));
+}
+
+void HuggingFaceTokenizer::read_post_processor(const Json& json, int depth) {
+    const std::string where = where_ + ": post_processor", kind = json_kind(json, where);
+    const auto id_of = [&](const char* key) {
+        const Json& pair = section(json, key);
+        if (!pair.is_array() || pair.size() != 2 || !pair[1].is_number_unsigned() || pair[1] >= vocab_size())
+            fail(Exit::data, "{}: {}: {}: expected a token and its id", where, kind, key);
+        return pair[1].get<int32_t>();
+    };
+    if (kind == "Sequence") {
+        for (const Json& part : json_sequence(json, "processors", depth, where)) read_post_processor(part, depth + 1);
+    } else if (kind == "TemplateProcessing") {
+        read_template(json);
+    } else if (kind == "RobertaProcessing" || kind == "BertProcessing") {
+        prefix_.insert(prefix_.begin(), id_of("cls"));
+        suffix_.push_back(id_of("sep"));
+    } else if (kind != "ByteLevel") {  // which changes offsets, not ids
+        fail(Exit::data, "{}: {:.100} is not supported", where, kind);
+    }
+}
+
+void HuggingFaceTokenizer::read_template(const Json& json) {
+    const std::string where = where_ + ": post_processor: TemplateProcessing";
+    const Json &parts = section(json, "single"), &tokens = section(json, "special_tokens");
+    if (!parts.is_array()) fail(Exit::data, "{}: single: expected an array", where);
+    std::vector<int32_t> before, behind;
+    int sequences = 0;
+    for (const Json& part : parts) {
+        if (part.contains("Sequence")) {
+            ++sequences;
+            continue;
+        }
+        if (!part.contains("SpecialToken")) fail(Exit::data, "{}: single: {:.100} is unknown", where, part.dump());
+        const std::string name = json_text(part["SpecialToken"], "id", where);
+        const Json& ids = section(section(tokens, name.c_str()), "ids");
+        if (!ids.is_array()) fail(Exit::data, "{}: special_tokens: '{:.100}' has no ids", where, name);
+        for (const Json& id : ids) {
+            if (!id.is_number_unsigned() || id >= vocab_size())
+                fail(Exit::data, "{}: special_tokens: '{:.100}': no piece has id {:.40}", where, name, id.dump());
+            (sequences == 0 ? before : behind).push_back(id.get<int32_t>());
+        }
+    }
+    if (sequences != 1) fail(Exit::data, "{}: single: expected one Sequence, found {}", where, sequences);
+    prefix_.insert(prefix_.begin(), before.begin(), before.end());
+    suffix_.insert(suffix_.end(), behind.begin(), behind.end());
+}
+
+std::vector<int32_t> HuggingFaceTokenizer::encode(std::string_view text, const EncodeOptions& options,
+                                                  BpeCache& cache) const {
+    check_size(text);
+    std::string repaired;
+    if (well_formed_prefix(text) != text.size()) text = repaired = replace_ill_formed(text);
+    std::vector<int32_t> ids;
+    ids.reserve(text.size() / 3 + 8);
+    if (options.post_process) ids = prefix_;
+    std::vector<TextPart> parts;
+    raw_.split(text, options.special_tokens_in_text, parts);
+    for (const TextPart& part : parts) {
+        if (part.token) {
+            ids.push_back(part.token->id);
+            continue;
+        }
+        encode_text(text.substr(part.begin, part.end - part.begin), options.special_tokens_in_text, part.begin == 0,
+                    ids, cache);
+    }
+    if (options.post_process) ids.insert(ids.end(), suffix_.begin(), suffix_.end());
+    return ids;
+}
+
+/// Encodes a part of a document without tokens that are found in raw text.
+void HuggingFaceTokenizer::encode_text(std::string_view text, bool special, bool starts_document,
+                                       std::vector<int32_t>& ids, BpeCache& cache) const {
+    std::string normalized;
+    if (!normalizer_.changes_nothing()) text = normalized = normalizer_.apply(text);
+    check_size(text);
+    std::vector<TextPart> parts;
+    normalized_.split(text, special, parts);
+    PiecesOfText pieces;
+    for (const TextPart& part : parts) {
+        if (part.token) {
+            ids.push_back(part.token->id);
+            continue;
+        }
+        pieces.text = text.substr(part.begin, part.end - part.begin);
+        pieces.starts_document = starts_document && part.begin == 0;
+        pre_tokenizer_.split(pieces);
+        for (const Piece piece : pieces.pieces)
+            model_->encode(pieces.text.substr(piece.begin, piece.end - piece.begin), ids, cache);
+    }
+}
+
+std::string HuggingFaceTokenizer::decode(const std::vector<int32_t>& ids, SpecialTokens special) const {
+    std::vector<std::string> pieces;
+    pieces.reserve(ids.size());
+    for (const int32_t id : ids) {
+        const std::string& text = piece(id);
+        // The package does not skip a special token whose text normalization changes.
+        const bool skipped = special == SpecialTokens::skip && is_special(id) && added_by_id_[id]->content == text;
+        if (!skipped) pieces.push_back(text);
+    }
+    return decoder_.decode(std::move(pieces));
+}
+
+std::optional<int32_t> HuggingFaceTokenizer::piece_id(std::string_view piece) const {
+    for (const auto& token : added_)
+        if (token->content == piece) return token->id;
+    const auto found = model_->vocabulary().find(piece);
+    if (found == model_->vocabulary().end()) return std::nullopt;
+    return found->second;
+}
+
+const std::string& HuggingFaceTokenizer::piece(int32_t id) const {
+    if (id < 0 || id >= vocab_size() || !pieces_[id]) fail(Exit::data, "{}: no piece has id {}", where_, id);
+    return *pieces_[id];
+}
+
+bool HuggingFaceTokenizer::is_special(int32_t id) const {
+    return id >= 0 && id < vocab_size() && added_by_id_[id] && added_by_id_[id]->special;
+}
+
+}  // namespace colonnade

@@ -1,0 +1,66 @@
+#pragma once
+// HuggingFaceTokenizer: text to ids and back with a tokenizer.json. Its ids are those of the `tokenizers` package
+// (0.23.3) for the same file. The BPE families are supported: byte-level (GPT-2, Llama 3, Qwen, GPT-4o, tekken,
+// DeepSeek V3) and U+2581 with byte fallback (Llama 2, Mistral, Phi-3, Gemma). Any other kind of model, normalizer,
+// pre-tokenizer, post-processor, decoder or pattern is refused by its name. "truncation" and "padding" are ignored.
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/text/added_tokens.h"
+#include "data/text/byte_pair_model.h"
+#include "data/text/normalizer.h"
+#include "data/text/pre_tokenizer.h"
+#include "data/text/token_decoder.h"
+
+namespace colonnade {
+
+struct EncodeOptions {
+    bool special_tokens_in_text = true;  ///< special tokens in the text become their ids; false: they stay text
+    bool post_process = false;           ///< adds the ids of the post-processor, such as a BOS
+};
+enum class SpecialTokens { keep, skip };  ///< when decoding
+
+class HuggingFaceTokenizer {
+  public:
+    /// Reads a tokenizer.json of at most 64 MB. Throws Exit::data with "path: ..." for anything that is not one.
+    static std::shared_ptr<const HuggingFaceTokenizer> load(const std::string& path);
+    HuggingFaceTokenizer(const Json& json, const std::string& where);
+
+    /// Ill-formed UTF-8 becomes U+FFFD first. `cache`: of this thread and this tokenizer; it saves time and does not
+    /// change the result. Thread-safe. Throws Exit::data for more than 256 MB of text.
+    std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options, BpeCache& cache) const;
+    /// Throws Exit::data for an id without a piece.
+    std::string decode(const std::vector<int32_t>& ids, SpecialTokens special = SpecialTokens::keep) const;
+
+    std::optional<int32_t> piece_id(std::string_view piece) const;  ///< added tokens, too
+    const std::string& piece(int32_t id) const;                     ///< throws Exit::data if there is none
+    bool is_special(int32_t id) const;
+    int32_t vocab_size() const { return static_cast<int32_t>(pieces_.size()); }  ///< the largest id + 1
+
+  private:
+    void read_added_tokens(const Json& json);
+    void add_token(const Json& json);
+    void read_post_processor(const Json& json, int depth);
+    void read_template(const Json& json);
+    void read_vocabulary();
+    void encode_text(std::string_view text, bool special, bool starts_document, std::vector<int32_t>& ids,
+                     BpeCache& cache) const;
+
+    std::string where_;
+    Normalizer normalizer_;
+    PreTokenizer pre_tokenizer_;
+    std::unique_ptr<BytePairModel> model_;
+    TokenDecoder decoder_;
+    std::vector<std::unique_ptr<AddedToken>> added_;
+    AddedTokens raw_, normalized_;            // found before and after normalization
+    std::vector<int32_t> prefix_, suffix_;    // ids of the post-processor
+    std::vector<const std::string*> pieces_;  // by id; null: none
+    std::vector<const AddedToken*> added_by_id_;
+};
+
+}  // namespace colonnade

@@ -1,0 +1,144 @@
+#include "data/text/token_decoder.h"
+
+#include <numeric>
+
+#include "data/text/byte_pair_model.h"
+#include "data/text/normalizer.h"
+#include "data/text/unicode.h"
+#include "engine/device/error.h"
+
+namespace colonnade {
+namespace {
+
+constexpr std::string_view replacement = "\xEF\xBF\xBD";  // U+FFFD
+
+std::string joined(const std::vector<std::string>& pieces) {
+    return std::accumulate(pieces.begin(), pieces.end(), std::string());
+}
+
+/// The byte of a piece such as "<0x0A>", or -1.
+int fallback_byte(const std::string& piece) {
+    if (piece.size() != 6 || !piece.starts_with("<0x") || piece[5] != '>') return -1;
+    int value = 0;
+    for (const char c : piece.substr(3, 2)) {
+        if (!std::isxdigit(static_cast<unsigned char>(c))) return -1;
+        value = 16 * value + (c <= '9' ? c - '0' : (c | 32) - 'a' + 10);
+    }
+    return value;
+}
+
+/// Joins runs of fallback bytes: text if they are well-formed, otherwise U+FFFD for each byte.
+std::vector<std::string> join_fallback_bytes(const std::vector<std::string>& pieces) {
+    std::vector<std::string> out;
+    std::string bytes;
+    const auto flush = [&] {
+        if (well_formed_prefix(bytes) == bytes.size())
+            out.push_back(bytes);
+        else
+            out.insert(out.end(), bytes.size(), std::string(replacement));
+        bytes.clear();
+    };
+    for (const std::string& piece : pieces) {
+        if (const int byte = fallback_byte(piece); byte >= 0) {
+            bytes += static_cast<char>(byte);
+            continue;
+        }
+        if (!bytes.empty()) flush();
+        out.push_back(piece);
+    }
+    if (!bytes.empty()) flush();
+    return out;
+}
+
+std::string join_byte_level(const std::vector<std::string>& pieces) {
+    std::string text, bytes;
+    for (const std::string& piece : pieces) text += spelled_bytes(piece, bytes) ? bytes : piece;
+    return replace_ill_formed(text);
+}
+
+size_t count_json(const Json& json, const char* key, const std::string& where) {
+    const auto found = json.find(key);
+    if (found == json.end() || !found->is_number_unsigned()) fail(Exit::data, "{}: {}: expected a number", where, key);
+    return found->get<size_t>();
+}
+
+}  // namespace
+
+TokenDecoder::TokenDecoder(const Json& json, const std::string& where) : joins_with_spaces_(json.is_null()) {
+    if (!json.is_null()) read(json, where + ": decoder", 0);
+}
+
+void TokenDecoder::read(const Json& json, const std::string& where, int depth) {
+    const std::string kind = json_kind(json, where);
+    const auto add = [this](Kind k) -> Step& { return steps_.emplace_back(Step{k, {}, {}}); };
+    if (kind == "Sequence") {
+        for (const Json& part : json_sequence(json, "decoders", depth, where)) read(part, where, depth + 1);
+    } else if (kind == "ByteLevel") {
+        add(Kind::byte_level);
+    } else if (kind == "ByteFallback") {
+        add(Kind::byte_fallback);
+    } else if (kind == "Fuse") {
+        add(Kind::fuse);
+    } else if (kind == "Metaspace") {
+        Step& step = add(Kind::metaspace);
+        step.pattern = json.contains("replacement") ? json_text(json, "replacement", where) : "\xE2\x96\x81";
+        step.keeps_first = json.contains("prepend_scheme") ? json_text(json, "prepend_scheme", where) == "never"
+                                                           : !json_flag(json, "add_prefix_space", true, where);
+    } else if (kind == "Replace") {
+        Step& step = add(Kind::replace);
+        if (json_pattern(json, step.pattern, where))
+            fail(Exit::data, "{}: Replace: the Regex '{:.200}' is not supported", where, step.pattern);
+        step.content = json_text(json, "content", where + ": Replace");
+    } else if (kind == "Strip") {
+        Step& step = add(Kind::strip);
+        step.content = json_text(json, "content", where + ": Strip");
+        step.start = count_json(json, "start", where + ": Strip");
+        step.stop = count_json(json, "stop", where + ": Strip");
+        if (step.content.empty()) fail(Exit::data, "{}: Strip: content: expected a character", where);
+    } else if (kind == "BPEDecoder") {
+        add(Kind::suffix).pattern = json_text(json, "suffix", where + ": BPEDecoder");
+    } else {
+        fail(Exit::data, "{}: {:.100} is not supported", where, kind);
+    }
+}
+
+void TokenDecoder::apply(const Step& step, std::vector<std::string>& pieces) {
+    switch (step.kind) {
+        case Kind::byte_level:
+            pieces = {join_byte_level(pieces)};
+            return;
+        case Kind::byte_fallback:
+            pieces = join_fallback_bytes(pieces);
+            return;
+        case Kind::fuse:
+            pieces = {joined(pieces)};
+            return;
+        default:
+            break;
+    }
+    for (size_t i = 0; i < pieces.size(); ++i) {
+        std::string& piece = pieces[i];
+        if (step.kind == Kind::metaspace) {
+            piece = replace_all(piece, step.pattern, i > 0 || step.keeps_first ? " " : "");
+        } else if (step.kind == Kind::suffix) {
+            piece = replace_all(piece, step.pattern, i + 1 < pieces.size() ? " " : "");
+        } else if (step.kind == Kind::replace) {
+            piece = replace_all(piece, step.pattern, step.content);
+        } else {
+            for (size_t n = 0; n < step.start && piece.starts_with(step.content); ++n)
+                piece.erase(0, step.content.size());
+            for (size_t n = 0; n < step.stop && piece.ends_with(step.content); ++n)
+                piece.erase(piece.size() - step.content.size());
+        }
+    }
+}
+
+std::string TokenDecoder::decode(std::vector<std::string> pieces) const {
+    for (const Step& step : steps_) apply(step, pieces);
+    if (!joins_with_spaces_) return joined(pieces);
+    std::string text;
+    for (size_t i = 0; i < pieces.size(); ++i) text += (i > 0 ? " " : "") + pieces[i];
+    return text;
+}
+
+}  // namespace colonnade

@@ -1,0 +1,32 @@
+#pragma once
+// TokenDecoder: the "decoder" of a tokenizer.json, which turns pieces back into text.
+
+#include <string>
+#include <vector>
+
+#include "engine/io/json.h"
+
+namespace colonnade {
+
+class TokenDecoder {
+  public:
+    /// Throws Exit::data with "where: ..." for a damaged one, and for a kind that Colonnade does not know, by its name.
+    TokenDecoder(const Json& json, const std::string& where);
+    std::string decode(std::vector<std::string> pieces) const;
+
+  private:
+    enum class Kind { byte_level, byte_fallback, metaspace, replace, fuse, strip, suffix };
+    struct Step {
+        Kind kind;
+        std::string pattern, content;
+        size_t start = 0, stop = 0;  // characters to strip
+        bool keeps_first = false;    // metaspace: the first piece keeps its spaces
+    };
+    void read(const Json& json, const std::string& where, int depth);
+    static void apply(const Step& step, std::vector<std::string>& pieces);
+
+    std::vector<Step> steps_;
+    bool joins_with_spaces_ = false;  // without any decoder
+};
+
+}  // namespace colonnade

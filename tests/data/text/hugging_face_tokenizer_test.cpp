@@ -1,0 +1,216 @@
+#include "data/text/hugging_face_tokenizer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include "engine/io/files.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/file_test.h"
+#include "tests/support/paths.h"
+
+namespace colonnade {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string from_base64(std::string_view text) {
+    static constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    std::string out;
+    unsigned bits = 0;
+    int count = 0;
+    for (const char c : text) {
+        if (c == '=') break;
+        bits = bits << 6 | static_cast<unsigned>(digits.find(c));
+        count += 6;
+        if (count >= 8) out += static_cast<char>(bits >> (count -= 8) & 255);
+    }
+    return out;
+}
+
+/// Compares with one line of golden values: ids without and with the post-processor, the text decoded from the ids with
+/// and without special tokens. "special" and "skip" are left out where they equal "ids" and "text".
+bool equals(const HuggingFaceTokenizer& tokenizer, const Json& line, BpeCache& cache) {
+    const std::string text = from_base64(line["b64"].get_ref<const std::string&>());
+    const auto ids = line["ids"].get<std::vector<int32_t>>();
+    const auto special = line.contains("special") ? line["special"].get<std::vector<int32_t>>() : ids;
+    const auto decoded = line["text"].get<std::string>();
+    return tokenizer.encode(text, {}, cache) == ids &&
+           tokenizer.encode(text, {.post_process = true}, cache) == special && tokenizer.decode(ids) == decoded &&
+           tokenizer.decode(ids, SpecialTokens::skip) == line.value("skip", decoded);
+}
+
+struct Lines {
+    int equal = 0, different = 0;
+};
+/// Compares the lines of a folder's golden.jsonl, but for those that the package refuses.
+Lines check_folder(const fs::path& folder) {
+    const auto tokenizer = HuggingFaceTokenizer::load((folder / "tokenizer.json").string());
+    BpeCache cache;
+    Lines lines;
+    std::ifstream file(folder / "golden.jsonl");
+    for (std::string text; std::getline(file, text);) {
+        const Json line = parse_json(text, folder.string());
+        if (line.contains("error")) continue;
+        const bool equal = equals(*tokenizer, line, cache);
+        ++(equal ? lines.equal : lines.different);
+        EXPECT_TRUE(equal) << folder << ": " << line["name"];
+    }
+    return lines;
+}
+
+TEST(HuggingFaceTokenizer, ids_and_texts_are_those_of_the_tokenizers_package) {
+    int folders = 0;
+    for (const auto& entry : fs::directory_iterator(golden_file("tokenizers"))) {
+        EXPECT_GT(check_folder(entry.path()).equal, 40);
+        ++folders;
+    }
+    EXPECT_EQ(folders, 20);
+}
+
+Json llama3() {
+    return read_json_file(golden_file("tokenizers/llama3/tokenizer.json"));
+}
+std::string refusal(const Json& json, const std::string& part) {
+    return expect_error(Exit::data, part, [&] { HuggingFaceTokenizer(json, "tokenizer.json"); });
+}
+
+TEST(HuggingFaceTokenizer, special_tokens_in_text_can_stay_text) {
+    const HuggingFaceTokenizer tokenizer(llama3(), "tokenizer.json");
+    BpeCache cache;
+    const std::string text = "<s>a<think>";
+    const int32_t special = *tokenizer.piece_id("<s>"), plain = *tokenizer.piece_id("<think>");
+    EXPECT_EQ(tokenizer.encode(text, {}, cache).front(), special);
+    const std::vector<int32_t> ids = tokenizer.encode(text, {.special_tokens_in_text = false}, cache);
+    EXPECT_EQ(std::count(ids.begin(), ids.end(), special), 0);
+    EXPECT_EQ(ids.back(), plain) << "a token that is not special is found always";
+    EXPECT_EQ(tokenizer.decode(ids), text);
+    EXPECT_TRUE(tokenizer.is_special(special) && !tokenizer.is_special(plain));
+}
+
+TEST(HuggingFaceTokenizer, long_runs_are_encoded_in_time) {
+    const HuggingFaceTokenizer tokenizer(llama3(), "tokenizer.json");
+    BpeCache cache;
+    for (const char c : {'a', ' ', '=', '\n'}) {
+        const std::string text(400000, c);
+        EXPECT_EQ(tokenizer.decode(tokenizer.encode(text, {}, cache)), text);
+    }
+}
+
+TEST(HuggingFaceTokenizer, a_cache_does_not_change_ids) {
+    const HuggingFaceTokenizer tokenizer(llama3(), "tokenizer.json");
+    BpeCache warm;
+    std::string text;
+    for (int i = 0; i < 3000; ++i) {
+        text = fmt::format("{} quick{}brown {:x} foxes and a very long word: {}{}", text.substr(0, 20), i, i * 7919,
+                           i % 7, std::string(static_cast<size_t>(i % 90), 'q'));
+        if (i % 50 == 0) {
+            BpeCache fresh;
+            ASSERT_EQ(tokenizer.encode(text, {}, warm), tokenizer.encode(text, {}, fresh)) << text;
+        }
+        ASSERT_EQ(tokenizer.decode(tokenizer.encode(text, {}, warm)), text);
+    }
+}
+
+TEST(HuggingFaceTokenizer, what_is_not_supported_is_refused_by_name) {
+    struct Case {
+        const char *section, *value, *part;
+    };
+    const Case cases[] = {
+        {"/model/type", R"("Unigram")", "model: Unigram is not supported"},
+        {"/model/dropout", "0.1", "dropout 0.1"},
+        {"/normalizer", R"({"type": "Precompiled"})", "normalizer: Precompiled is not supported"},
+        {"/normalizer", R"({"type": "Replace", "pattern": {"Regex": "x+"}, "content": ""})", "the Regex 'x+'"},
+        {"/pre_tokenizer", R"({"type": "UnicodeScripts"})", "pre_tokenizer: UnicodeScripts is not supported"},
+        {"/pre_tokenizer", R"({"type": "Split", "pattern": {"Regex": "x+"}, "behavior": "Isolated"})",
+         "the pattern 'x+' is of no family"},
+        {"/pre_tokenizer", R"({"type": "Split", "pattern": {"String": "x"}, "behavior": "Odd"})", "behavior 'Odd'"},
+        {"/post_processor", R"({"type": "Odd"})", "post_processor: Odd is not supported"},
+        {"/decoder", R"({"type": "CTC"})", "decoder: CTC is not supported"},
+    };
+    for (const Case& c : cases) {
+        Json json = llama3();
+        json[Json::json_pointer(c.section)] = Json::parse(c.value);
+        refusal(json, c.part);
+    }
+}
+
+TEST(HuggingFaceTokenizer, damaged_files_are_refused) {
+    struct Case {
+        const char *section, *value, *part;
+    };
+    const Case cases[] = {
+        {"", "[]", "not a tokenizer.json"},
+        {"", "{}", "not a tokenizer.json"},
+        {"/version", R"("2.0")", "version \"2.0\""},
+        {"/model", "7", "model: expected an object"},
+        {"/model/vocab", "[]", "model.vocab: expected an object"},
+        {"/model/vocab/a", "-1", "piece 'a': expected an id"},
+        {"/model/vocab/a", "99999999999", "piece 'a': expected an id"},
+        {"/model/vocab/a", "0", "two pieces have id 0"},
+        {"/model/merges", "{}", "model.merges: expected an array"},
+        {"/model/merges/0", R"("a  b")", "expected two pieces and one space"},
+        {"/model/merges/0", R"(["a", "no such"])", "is not in the vocabulary"},
+        {"/model/merges/0", "5", "expected two pieces, found 5"},
+        {"/model/unk_token", R"("no such")", "unk_token 'no such'"},
+        {"/added_tokens", "3", "added_tokens: expected an array"},
+        {"/added_tokens/0/id", "77777", "the tokenizers package would use"},
+        {"/added_tokens/0/content", "1", "content: expected a text"},
+        {"/added_tokens/0/lstrip", "1", "lstrip: expected true or false"},
+        {"/post_processor", R"({"type": "TemplateProcessing", "single": []})", "expected one Sequence, found 0"},
+        {"/post_processor", R"({"type": "BertProcessing", "cls": ["a", 99999999], "sep": ["b", 0]})", "cls"},
+        {"/decoder", R"("ByteLevel")", "decoder: expected an object"},
+    };
+    for (const Case& c : cases) {
+        Json json = llama3();
+        json[Json::json_pointer(c.section)] = Json::parse(c.value);
+        refusal(json, c.part);
+    }
+    Json deep = {{"type", "NFC"}};
+    for (int i = 0; i < 20; ++i) deep = {{"type", "Sequence"}, {"normalizers", Json::array({deep})}};
+    Json json = llama3();
+    json["normalizer"] = deep;
+    refusal(json, "nested deeper than 8 levels");
+}
+
+// COLONNADE_TOKENIZERS names a folder of more tokenizers with golden.jsonl, as tests/golden/make_tokenizer_golden.py
+// writes them.
+TEST(HuggingFaceTokenizer, ids_and_texts_of_more_tokenizers) {
+    const char* root = std::getenv("COLONNADE_TOKENIZERS");
+    if (!root) GTEST_SKIP() << "COLONNADE_TOKENIZERS names no folder";
+    int equal = 0, different = 0, folders = 0;
+    for (const auto& entry : fs::directory_iterator(root)) {
+        if (!fs::exists(entry.path() / "golden.jsonl")) continue;
+        try {
+            const Lines lines = check_folder(entry.path());
+            equal += lines.equal;
+            different += lines.different;
+            ++folders;
+        } catch (const Error& e) {
+            fmt::print("refused: {:.250}\n", e.what());
+        }
+    }
+    fmt::print("{} tokenizers: {} lines equal, {} different\n", folders, equal, different);
+}
+
+// COLONNADE_TOKENIZER_JSON and COLONNADE_TEXT: prints the speed of one thread, in documents of 2 KB.
+TEST(HuggingFaceTokenizer, speed) {
+    const char *json = std::getenv("COLONNADE_TOKENIZER_JSON"), *path = std::getenv("COLONNADE_TEXT");
+    if (!json || !path) GTEST_SKIP() << "COLONNADE_TOKENIZER_JSON and COLONNADE_TEXT name no files";
+    const auto tokenizer = HuggingFaceTokenizer::load(json);
+    const std::string text = read_file(path);
+    BpeCache cache;
+    for (int round = 0; round < 3; ++round) {
+        const auto start = std::chrono::steady_clock::now();
+        size_t ids = 0;
+        for (size_t at = 0; at < text.size(); at += 2048)
+            ids += tokenizer->encode(std::string_view(text).substr(at, 2048), {}, cache).size();
+        const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+        fmt::print("{:.1f} MB/s, {} ids\n", static_cast<double>(text.size()) / seconds.count() / 1e6, ids);
+    }
+}
+
+}  // namespace
+}  // namespace colonnade
