@@ -71,6 +71,7 @@ int64_t encode_all(const sentencepiece::SentencePieceProcessor& processor, const
     std::atomic<int64_t> ids_seen{0};
     {
         std::vector<std::jthread> workers;
+        workers.reserve(static_cast<size_t>(threads));
         for (int i = 0; i < threads; ++i)
             workers.emplace_back([&] {
                 std::vector<int> ids;

@@ -140,6 +140,7 @@ std::vector<Step> run_steps(const Stepping& s, const Context& ctx, int64_t count
 
 double median_of(const std::vector<Step>& steps, auto&& value) {
     std::vector<double> values;
+    values.reserve(steps.size());
     for (const Step& step : steps) values.push_back(std::invoke(value, step));
     return median(std::move(values));
 }

@@ -14,6 +14,7 @@ Key<Config> loss_type_key(const char* doc) {
     Key<Config> key{.name = "loss_type", .doc = doc, .what = "one or a list of " + spelled_choices<PreferenceLoss>()};
     key.read = [what = key.what](const ConfigNode& node, const std::string& label, Config& config, Reading& reading) {
         std::vector<std::string> names;
+        names.reserve(std::size(spellings<PreferenceLoss>));
         for (const auto& s : spellings<PreferenceLoss>) names.push_back(s.name);
         const auto wrong = [&](const ConfigNode& item) {
             const std::string nearest =
