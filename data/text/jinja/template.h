@@ -2,8 +2,8 @@
 // Chat templates of models (Jinja, as transformers renders it), with the origin of each byte of the result.
 //
 // The language is what chat templates use: for, if, set, macro, filter blocks, break, continue, {% generation %},
-// Python's values and the filters, tests and methods of builtins.h. Everything else is refused by its name: statements when the
-// template is parsed, the rest when a render reaches it (find_unsupported() lists those in advance). A template cannot
+// Python's values and the filters, tests and methods of builtins.h. Everything else is refused by its name: statements when
+// the template is parsed, the rest when a render reaches it (find_unsupported() lists those in advance). A template cannot
 // change its input, call anything outside, or run without end: Limits bounds steps, depth and sizes.
 
 #include <memory>
@@ -78,8 +78,8 @@ class Template {
 };
 
 /// Prepares variables as transformers does: adds tools, documents (null) and add_generation_prompt (false) unless
-/// given; drops keys of messages whose value is null; copies reasoning_content, thinking or reasoning, the first that a message
-/// has, to reasoning_content and thinking unless it has those.
+/// given; drops keys of messages whose value is null; copies reasoning_content, thinking or reasoning, the first that a
+/// message has, to reasoning_content and thinking unless it has those.
 nlohmann::ordered_json chat_variables(nlohmann::ordered_json variables);
 
 /// What an assistant message wrote.

@@ -43,6 +43,22 @@ void check_runs(const Rendered& rendered) {
     EXPECT_EQ(begin, rendered.text.size());
 }
 
+/// Parts of a turn are in order and inside the turn.
+void check_turns(const Rendered& rendered, const Json& messages) {
+    for (const Turn& turn : assistant_turns(rendered, messages, {"<|im_start|>assistant\n", {"<|im_end|>"}})) {
+        EXPECT_LE(turn.whole.end, rendered.text.size());
+        for (const auto* part : {&turn.content, &turn.thinking, &turn.tool_calls}) {
+            size_t last = turn.whole.begin;
+            for (const Span& span : *part) {
+                EXPECT_LE(last, span.begin);
+                EXPECT_LT(span.begin, span.end);
+                last = span.end;
+            }
+            EXPECT_LE(last, turn.whole.end);
+        }
+    }
+}
+
 TEST(Jinja, GoldenTemplatesOfJinja2) {
     std::ifstream file(golden_file("jinja_golden.jsonl"));
     size_t lines = 0;
@@ -93,6 +109,7 @@ TEST(Jinja, RendersOfRealTemplates) {
             const std::string& text = rendered.text.bytes();
             bytes += text.size();
             check_runs(rendered);
+            check_turns(rendered, golden["context"]["messages"]);
             if (golden.contains("text") && text == golden["text"]) {
                 ++equal;
                 if (!golden.contains("spans")) continue;
