@@ -1,0 +1,556 @@
+// Filters and tests.
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <map>
+
+#include "data/text/jinja/builtins.h"
+
+namespace colonnade::jinja {
+
+Value mapped_case(const Value& value, std::string (*map)(std::string_view), Runtime& runtime) {
+    const Text& text = value.as_text();
+    runtime.budget.write(text.size());
+    // Each run alone keeps the marks. The result may differ from that of the whole where a rule looks at neighbours.
+    Text by_run;
+    size_t begin = 0;
+    for (const Run& run : text.runs()) {
+        by_run.append(map(std::string_view(text.bytes()).substr(begin, run.end - begin)), run.mark);
+        begin = run.end;
+    }
+    if (text.runs().size() > 1)
+        if (const std::string whole = map(text.bytes()); whole != by_run.bytes())
+            return Value::text(Text(whole, text.mark_at(0)), value.is_markup());
+    return Value::text(std::move(by_run), value.is_markup());
+}
+
+Value capitalized(const Value& value, Runtime& runtime) {
+    const Text& text = value.as_text();
+    if (text.empty()) return value;
+    const size_t first = character_length(text.bytes(), 0);
+    Text result(upper_case(text.bytes().substr(0, first)), text.mark_at(0));
+    result.append(mapped_case(Value::text(text.part(first, text.size())), lower_case, runtime).as_text());
+    return Value::text(std::move(result), value.is_markup());
+}
+
+Value replaced(const Value& value, const Arguments& arguments, Runtime& runtime) {
+    arguments.expect("replace", {"old", "new", "count"}, 2);
+    const Text old = to_text(*arguments.get(0, "old"), runtime.budget),
+               fresh = to_text(*arguments.get(1, "new"), runtime.budget);
+    const Value* given = arguments.get(2, "count");
+    if (given != nullptr && !given->is_integral() && !given->is(Kind::none))
+        fail(Exit::data, "replace needs an integer as count");
+    int64_t left = given != nullptr && given->is_integral() ? given->as_integer() : -1;
+    if (old.empty()) fail(Exit::data, "replace of an empty text is not supported");
+    const Text& text = value.as_text();
+    Text result;
+    size_t at = 0;
+    for (size_t next; left != 0 && (next = text.bytes().find(old.bytes(), at)) != std::string::npos; --left) {
+        result.append_part(text, at, next);
+        result.append(fresh);
+        at = next + old.size();
+        if (result.size() > runtime.budget.limits().text_bytes) break;
+    }
+    result.append_part(text, at, text.size());
+    runtime.budget.write(result.size());
+    return Value::text(std::move(result), value.is_markup());
+}
+
+std::vector<Text> lines_of(const Text& text) {
+    const std::string& bytes = text.bytes();
+    std::vector<Text> lines;
+    size_t begin = 0;
+    for (size_t at = 0; at < bytes.size();) {
+        const char32_t c = character_at(bytes, at);
+        size_t next = at + character_length(bytes, at);
+        const bool ends = (c >= 0xA && c <= 0xD) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 || c == 0x2029;
+        if (ends) {
+            if (c == '\r' && next < bytes.size() && bytes[next] == '\n') ++next;
+            lines.push_back(text.part(begin, at));
+            begin = next;
+        }
+        at = next;
+    }
+    if (begin < bytes.size()) lines.push_back(text.part(begin, bytes.size()));
+    return lines;
+}
+
+namespace {
+
+using Filter = Value (*)(const Value&, const Arguments&, Runtime&);
+using Test = bool (*)(const Value&, const Arguments&, Runtime&);
+
+bool flag(const Arguments& arguments, size_t index, std::string_view name) {
+    const Value* value = arguments.get(index, name);
+    return value != nullptr && is_true(*value);
+}
+
+/// The value as a text; other types are printed.
+Value as_text(const Value& value, Runtime& runtime) {
+    return value.is(Kind::text) ? value : Value::text(to_text(value, runtime.budget));
+}
+
+Value generator(Values values, const Value& from) {
+    Value result = Value::list(std::move(values), Kind::generator);
+    result.origin = from.origin;
+    return result;
+}
+
+Value tojson(const Value& value, const Arguments& arguments, Runtime& runtime) {
+    arguments.expect("tojson", {"ensure_ascii", "indent", "separators", "sort_keys"}, 0);
+    JsonStyle style;
+    style.ensure_ascii = flag(arguments, 0, "ensure_ascii");
+    style.sort_keys = flag(arguments, 3, "sort_keys");
+    if (const Value* indent = arguments.get(1, "indent"); indent != nullptr && !indent->is(Kind::none)) {
+        if (!indent->is_integral() && !indent->is(Kind::text))
+            fail(Exit::data, "tojson needs an integer or a str as indent");
+        if (indent->is_integral() && indent->as_integer() > 1000)
+            fail(Exit::data, "tojson: an indent of more than 1000");
+        style.pretty = true;
+        style.between = ",";
+        style.indent =
+            indent->is(Kind::text) ? indent->bytes() : std::string(std::max<int64_t>(0, indent->as_integer()), ' ');
+    }
+    if (const Value* separators = arguments.get(2, "separators");
+        separators != nullptr && !separators->is(Kind::none)) {
+        if (!separators->is_sequence() || separators->values().size() != 2 || !separators->values()[0].is(Kind::text) ||
+            !separators->values()[1].is(Kind::text))
+            fail(Exit::data, "tojson needs two texts as separators");
+        style.between = separators->values()[0].bytes();
+        style.after_key = separators->values()[1].bytes();
+    }
+    Text text;
+    append_json(text, value, style, runtime.budget);
+    return Value::text(std::move(text));
+}
+
+Value trim(const Value& value, const Arguments& arguments, Runtime& runtime) {
+    arguments.expect("trim", {"chars"}, 0);
+    return call_method(as_text(value, runtime), "strip", arguments, runtime);
+}
+
+Value default_value(const Value& value, const Arguments& arguments, Runtime& runtime) {
+    arguments.expect("default", {"default_value", "boolean"}, 0);
+    const bool replace = value.is(Kind::undefined) || (flag(arguments, 1, "boolean") && !is_true(value));
+    if (!replace) return value;
+    const Value* given = arguments.get(0, "default_value");
+    return given != nullptr ? *given : Value::text("", {runtime.origin});
+}
+
+Value items_of(const Value& value, const Arguments& arguments, Runtime& runtime) {
+    arguments.expect("items", {}, 0);
+    if (value.is(Kind::undefined)) return generator({}, value);
+    if (!value.is(Kind::dict)) fail(Exit::data, "items needs a dict, found {}", type_name(value));
+    return generator(call_method(value, "items", {}, runtime).values(), value);
+}
+
+/// Follows "a.b.0".
+Value path_of(const Value& value, const Value& path, Runtime& runtime) {
+    if (path.is_integral()) return item(value, path, runtime);
+    if (!path.is(Kind::text)) fail(Exit::data, "an attribute must be a name, found {}", type_name(path));
+    Value at = value;
+    Arguments dot;
+    dot.positional.push_back(Value::text("."));
+    const Value names = call_method(path, "split", dot, runtime);
+    for (const Value& name : names.values()) {
+        const std::string& word = name.bytes();
+        const bool number =
+            !word.empty() && word.size() < 10 && word.find_first_not_of("0123456789") == std::string::npos;
+        at = item(at, number ? Value::integer(std::stoll(word)) : name, runtime);
+    }
+    return at;
+}
+
+Value join(const Value& value, const Arguments& arguments, Runtime& runtime) {
+    arguments.expect("join", {"d", "attribute"}, 0);
+    const Value* given = arguments.get(0, "d");
+    const Text separator = given != nullptr ? to_text(*given, runtime.budget) : Text();
+    const Value* path = arguments.get(1, "attribute");
+    Text text;
+    bool first = true;
+    for (const Value& each : iterate(value, runtime.budget)) {
+        if (!std::exchange(first, false)) text.append(separator);
+        Text part = to_text(path != nullptr ? path_of(each, *path, runtime) : each, runtime.budget);
+        text.append(part);
+        runtime.budget.write(part.size());
+    }
+    runtime.budget.write(text.size());
+    return Value::text(std::move(text));
+}
+
+/// The key that sort, unique, min and max compare.
+Value sort_key(const Value& value, const Value* path, bool exact_case, Runtime& runtime) {
+    const Value key = path != nullptr && !path->is(Kind::none) ? path_of(value, *path, runtime) : value;
+    return key.is(Kind::text) && !exact_case ? mapped_case(key, lower_case, runtime) : key;
+}
+
+Values sorted(const Values& values, const std::vector<Value>& keys, bool reverse, Runtime& runtime) {
+    std::vector<size_t> order(values.size());
+    for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+        return reverse ? compare(keys[b], keys[a], runtime.budget) < 0 : compare(keys[a], keys[b], runtime.budget) < 0;
+    });
+    Values result;
+    for (const size_t i : order) result.push_back(values[i]);
+    return result;
+}
+
+Value sort(const Value& value, const Arguments& arguments, Runtime& runtime) {
+    arguments.expect("sort", {"reverse", "case_sensitive", "attribute"}, 0);
+    const Values values = iterate(value, runtime.budget);
+    std::vector<Value> keys;
+    for (const Value& each : values)
+        keys.push_back(sort_key(each, arguments.get(2, "attribute"), flag(arguments, 1, "case_sensitive"), runtime));
+    return Value::list(sorted(values, keys, flag(arguments, 0, "reverse"), runtime));
+}
+
+Value dictsort(const Value& value, const Arguments& arguments, Runtime& runtime) {
+    arguments.expect("dictsort", {"case_sensitive", "by", "reverse"}, 0);
+    if (!value.is(Kind::dict)) fail(Exit::data, "dictsort needs a dict, found {}", type_name(value));
+    const Value* by = arguments.get(1, "by");
+    const bool by_value = by != nullptr && by->is(Kind::text) && by->bytes() == "value";
+    const Values pairs = call_method(value, "items", {}, runtime).values();
+    std::vector<Value> keys;
+    for (const Value& pair : pairs)
+        keys.push_back(
+            sort_key(pair.values()[by_value ? 1 : 0], nullptr, flag(arguments, 0, "case_sensitive"), runtime));
+    return Value::list(sorted(pairs, keys, flag(arguments, 2, "reverse"), runtime));
+}
+
+Value unique(const Value& value, const Arguments& arguments, Runtime& runtime) {
+    arguments.expect("unique", {"case_sensitive", "attribute"}, 0);
+    Values kept, keys;
+    for (const Value& each : iterate(value, runtime.budget)) {
+        Value key = sort_key(each, arguments.get(1, "attribute"), flag(arguments, 0, "case_sensitive"), runtime);
+        if (std::any_of(keys.begin(), keys.end(), [&](const Value& k) { return equal(k, key, runtime.budget); }))
+            continue;
+        keys.push_back(std::move(key));
+        kept.push_back(each);
+    }
+    return generator(std::move(kept), value);
+}
+
+Value extreme(const Value& value, const Arguments& arguments, Runtime& runtime, int sign) {
+    arguments.expect(sign < 0 ? "min" : "max", {"case_sensitive", "attribute"}, 0);
+    Value best = Value::undefined("no item: the sequence is empty"), best_key;
+    bool first = true;
+    for (const Value& each : iterate(value, runtime.budget)) {
+        Value key = sort_key(each, arguments.get(1, "attribute"), flag(arguments, 0, "case_sensitive"), runtime);
+        if (!std::exchange(first, false) && compare(key, best_key, runtime.budget) * sign <= 0) continue;
+        best = each;
+        best_key = std::move(key);
+    }
+    return best;
+}
+Value smallest(const Value& value, const Arguments& arguments, Runtime& runtime) {
+    return extreme(value, arguments, runtime, -1);
+}
+Value largest(const Value& value, const Arguments& arguments, Runtime& runtime) {
+    return extreme(value, arguments, runtime, 1);
+}
+
+/// What map, select and their kin visit: nothing for a false value, such as none.
+Values visited(const Value& value, Runtime& runtime) {
+    return is_true(value) ? iterate(value, runtime.budget) : Values();
+}
+
+/// The arguments from number `first` on.
+Arguments rest_of(const Arguments& arguments, size_t first) {
+    Arguments rest = arguments;
+    rest.positional.erase(rest.positional.begin(), rest.positional.begin() + std::min(first, rest.positional.size()));
+    return rest;
+}
+
+Value map(const Value& value, const Arguments& arguments, Runtime& runtime) {
+    Values results;
+    const Values values = visited(value, runtime);
+    if (arguments.positional.empty()) {
+        arguments.expect("map", {"attribute", "default"}, 1);
+        for (const Value& each : values) {
+            Value found = path_of(each, *arguments.get(0, "attribute"), runtime);
+            const Value* otherwise = arguments.get(1, "default");
+            results.push_back(found.is(Kind::undefined) && otherwise != nullptr ? *otherwise : std::move(found));
+        }
+    } else {
+        if (!arguments.positional[0].is(Kind::text)) fail(Exit::data, "map needs the name of a filter");
+        const Arguments rest = rest_of(arguments, 1);
+        for (const Value& each : values)
+            results.push_back(apply_filter(arguments.positional[0].bytes(), each, rest, runtime));
+    }
+    return generator(std::move(results), value);
+}
+
+/// select, reject, selectattr and rejectattr: keeps the items whose test is `wanted`.
+struct Selection {
+    bool by_attribute, wanted;
+};
+Value selected(const Value& value, const Arguments& arguments, Runtime& runtime, Selection selection) {
+    const size_t first = selection.by_attribute ? 1 : 0;
+    if (arguments.positional.size() < first) fail(Exit::data, "selectattr and rejectattr need an attribute");
+    const Value* test = first < arguments.positional.size() ? &arguments.positional[first] : nullptr;
+    if (test != nullptr && !test->is(Kind::text))
+        fail(Exit::data, "a test's name must be a str, found {}", type_name(*test));
+    const Arguments rest = rest_of(arguments, first + 1);
+    Values kept;
+    for (const Value& each : visited(value, runtime)) {
+        const Value subject = selection.by_attribute ? path_of(each, arguments.positional[0], runtime) : each;
+        const bool holds = test != nullptr ? apply_test(test->bytes(), subject, rest, runtime) : is_true(subject);
+        if (holds == selection.wanted) kept.push_back(each);
+    }
+    return generator(std::move(kept), value);
+}
+
+Value indent(const Value& value, const Arguments& arguments, Runtime& runtime) {
+    arguments.expect("indent", {"width", "first", "blank"}, 0);
+    const Value* width = arguments.get(0, "width");
+    if (width != nullptr && !width->is_integral() && !width->is(Kind::text))
+        fail(Exit::data, "indent needs an integer or a str as width");
+    if (width != nullptr && width->is_integral() && width->as_integer() > 1000)
+        fail(Exit::data, "an indent of more than 1000");
+    const Mark mark{runtime.origin};
+    const std::string space = width == nullptr        ? "    "
+                              : width->is(Kind::text) ? width->bytes()
+                                                      : std::string(std::max<int64_t>(0, width->as_integer()), ' ');
+    const Value given = as_text(value, runtime);
+    Text source = given.as_text();
+    source.append("\n", mark);
+    Text result;
+    bool first = true;
+    for (const Text& line : lines_of(source)) {
+        const bool head = std::exchange(first, false);
+        if (!head) result.append("\n", source.mark_at(0));
+        if (head ? flag(arguments, 1, "first") : flag(arguments, 2, "blank") || !line.empty())
+            result.append(space, mark);
+        result.append(line);
+        runtime.budget.spend(1);
+    }
+    runtime.budget.write(result.size());
+    return Value::text(std::move(result), given.is_markup());
+}
+
+Value to_integer(const Value& value, const Arguments& arguments, Runtime& runtime) {
+    arguments.expect("int", {"default"}, 0);
+    const Value* given = arguments.get(0, "default");
+    const Value otherwise = given != nullptr ? *given : Value::integer(0);
+    if (value.is_integral()) return Value::integer(value.as_integer());
+    double real = value.is(Kind::real) ? value.as_real() : 0;
+    if (value.is(Kind::text)) {
+        const Trimmed kept = trimmed(value.bytes(), "", Side::both);
+        const char *begin = value.bytes().data() + kept.begin, *end = value.bytes().data() + kept.end;
+        if (begin != end && *begin == '+') ++begin;
+        int64_t integer = 0;
+        if (const auto read = std::from_chars(begin, end, integer); read.ec == std::errc() && read.ptr == end)
+            return Value::integer(integer);
+        if (const auto read = std::from_chars(begin, end, real); read.ec != std::errc() || read.ptr != end)
+            return otherwise;
+    } else if (!value.is(Kind::real)) {
+        if (value.is(Kind::undefined)) fail(Exit::data, "{}", reason_of(value));
+        return otherwise;
+    }
+    runtime.budget.spend(1);
+    return std::abs(real) < 9e18 ? Value::integer(static_cast<int64_t>(real)) : otherwise;
+}
+
+Value to_real(const Value& value, const Arguments& arguments, Runtime&) {
+    arguments.expect("float", {"default"}, 0);
+    const Value* given = arguments.get(0, "default");
+    if (value.is_number()) return Value::real(value.as_real());
+    if (value.is(Kind::undefined)) fail(Exit::data, "{}", reason_of(value));
+    if (value.is(Kind::text)) {
+        const Trimmed kept = trimmed(value.bytes(), "", Side::both);
+        double real = 0;
+        const char *begin = value.bytes().data() + kept.begin, *end = value.bytes().data() + kept.end;
+        if (const auto read = std::from_chars(begin, end, real); read.ec == std::errc() && read.ptr == end)
+            return Value::real(real);
+    }
+    return given != nullptr ? *given : Value::real(0);
+}
+
+Value absolute(const Value& value, const Arguments& arguments, Runtime& runtime) {
+    arguments.expect("abs", {}, 0);
+    if (!value.is_number()) fail(Exit::data, "abs needs a number, found {}", type_name(value));
+    if (value.is(Kind::real)) return Value::real(std::abs(value.as_real()));
+    return value.as_integer() < 0 ? binary("-", Value::integer(0), value, runtime) : Value::integer(value.as_integer());
+}
+
+Value first_or_last(const Value& value, Runtime& runtime, bool first) {
+    const Values values = iterate(value, runtime.budget);
+    if (values.empty()) return Value::undefined("no item: the sequence is empty");
+    return first ? values.front() : values.back();
+}
+
+Value reversed(const Value& value, const Arguments& arguments, Runtime& runtime) {
+    arguments.expect("reverse", {}, 0);
+    const Value step = Value::integer(-1);
+    if (value.is(Kind::text)) return slice(value, nullptr, nullptr, &step, runtime);
+    Values values = iterate(value, runtime.budget);
+    std::reverse(values.begin(), values.end());
+    return generator(std::move(values), value);
+}
+
+Value as_list(const Value& value, const Arguments& arguments, Runtime& runtime) {
+    arguments.expect("list", {}, 0);
+    Value list = Value::list(iterate(value, runtime.budget));
+    list.origin = value.origin;
+    return list;
+}
+
+Value length_of(const Value& value, const Arguments& arguments, Runtime& runtime) {
+    arguments.expect("length", {}, 0);
+    if (value.is(Kind::text)) runtime.budget.spend(value.as_text().size() / 64);
+    return Value::integer(static_cast<int64_t>(length(value)));
+}
+
+const std::map<std::string, Filter>& filters() {
+    static const std::map<std::string, Filter> known = {
+        {"abs", absolute},
+        {"capitalize", [](const Value& v, const Arguments&, Runtime& r) { return capitalized(as_text(v, r), r); }},
+        {"count", length_of},
+        {"d", default_value},
+        {"default", default_value},
+        {"dictsort", dictsort},
+        {"e", [](const Value& v, const Arguments&,
+                 Runtime& r) { return v.is_markup() ? v : Value::text(escaped(to_text(v, r.budget)), true); }},
+        {"escape", [](const Value& v, const Arguments&,
+                      Runtime& r) { return v.is_markup() ? v : Value::text(escaped(to_text(v, r.budget)), true); }},
+        {"first", [](const Value& v, const Arguments&, Runtime& r) { return first_or_last(v, r, true); }},
+        {"float", to_real},
+        {"indent", indent},
+        {"int", to_integer},
+        {"items", items_of},
+        {"join", join},
+        {"last", [](const Value& v, const Arguments&, Runtime& r) { return first_or_last(v, r, false); }},
+        {"length", length_of},
+        {"list", as_list},
+        {"lower",
+         [](const Value& v, const Arguments&, Runtime& r) { return mapped_case(as_text(v, r), lower_case, r); }},
+        {"map", map},
+        {"max", largest},
+        {"min", smallest},
+        {"reject",
+         [](const Value& v, const Arguments& a, Runtime& r) {
+             return selected(v, a, r, {false, false});
+         }},
+        {"rejectattr",
+         [](const Value& v, const Arguments& a, Runtime& r) {
+             return selected(v, a, r, {true, false});
+         }},
+        {"replace", [](const Value& v, const Arguments& a,
+                       Runtime& r) { return Value::text(replaced(as_text(v, r), a, r).as_text()); }},
+        {"reverse", reversed},
+        {"safe", [](const Value& v, const Arguments&, Runtime& r) { return Value::text(to_text(v, r.budget), true); }},
+        {"select",
+         [](const Value& v, const Arguments& a, Runtime& r) {
+             return selected(v, a, r, {false, true});
+         }},
+        {"selectattr",
+         [](const Value& v, const Arguments& a, Runtime& r) {
+             return selected(v, a, r, {true, true});
+         }},
+        {"sort", sort},
+        {"string", [](const Value& v, const Arguments&, Runtime& r) { return as_text(v, r); }},
+        {"tojson", tojson},
+        {"trim", trim},
+        {"unique", unique},
+        {"upper",
+         [](const Value& v, const Arguments&, Runtime& r) { return mapped_case(as_text(v, r), upper_case, r); }},
+    };
+    return known;
+}
+
+const Value& operand(const Arguments& arguments) {
+    if (arguments.positional.size() != 1 || !arguments.keywords.empty())
+        fail(Exit::data, "this test needs one argument");
+    return arguments.positional[0];
+}
+
+int64_t whole(const Value& value) {
+    if (!value.is_integral()) fail(Exit::data, "this test needs an integer, found {}", type_name(value));
+    return value.as_integer();
+}
+
+bool is_equal(const Value& v, const Arguments& a, Runtime& r) {
+    return equal(v, operand(a), r.budget);
+}
+bool is_unequal(const Value& v, const Arguments& a, Runtime& r) {
+    return !equal(v, operand(a), r.budget);
+}
+bool is_less(const Value& v, const Arguments& a, Runtime& r) {
+    return compare(v, operand(a), r.budget) < 0;
+}
+bool is_greater(const Value& v, const Arguments& a, Runtime& r) {
+    return compare(v, operand(a), r.budget) > 0;
+}
+
+const std::map<std::string, Test>& tests() {
+    static const std::map<std::string, Test> known = {
+        {"==", is_equal},
+        {"!=", is_unequal},
+        {"<", is_less},
+        {">", is_greater},
+        {"boolean", [](const Value& v, const Arguments&, Runtime&) { return v.is(Kind::boolean); }},
+        {"callable", [](const Value& v, const Arguments&, Runtime&) { return v.is(Kind::function); }},
+        {"defined", [](const Value& v, const Arguments&, Runtime&) { return !v.is(Kind::undefined); }},
+        {"divisibleby",
+         [](const Value& v, const Arguments& a, Runtime& r) { return whole(binary("%", v, operand(a), r)) == 0; }},
+        {"eq", is_equal},
+        {"equalto", is_equal},
+        {"even", [](const Value& v, const Arguments&, Runtime&) { return whole(v) % 2 == 0; }},
+        {"false",
+         [](const Value& v, const Arguments&, Runtime&) { return v.is(Kind::boolean) && v.as_integer() == 0; }},
+        {"float", [](const Value& v, const Arguments&, Runtime&) { return v.is(Kind::real); }},
+        {"greaterthan", is_greater},
+        {"gt", is_greater},
+        {"in", [](const Value& v, const Arguments& a, Runtime& r) { return contains(operand(a), v, r.budget); }},
+        {"integer", [](const Value& v, const Arguments&, Runtime&) { return v.is(Kind::integer); }},
+        {"iterable",
+         [](const Value& v, const Arguments&, Runtime&) {
+             return v.is(Kind::undefined) || v.is(Kind::text) || v.is(Kind::dict) || v.is(Kind::loop) ||
+                    v.is_sequence();
+         }},
+        {"lessthan", is_less},
+        {"lt", is_less},
+        {"mapping", [](const Value& v, const Arguments&, Runtime&) { return v.is(Kind::dict); }},
+        {"ne", is_unequal},
+        {"none", [](const Value& v, const Arguments&, Runtime&) { return v.is(Kind::none); }},
+        {"number", [](const Value& v, const Arguments&, Runtime&) { return v.is_number(); }},
+        {"odd", [](const Value& v, const Arguments&, Runtime&) { return whole(v) % 2 != 0; }},
+        {"sequence",
+         [](const Value& v, const Arguments&, Runtime&) {
+             return v.is(Kind::undefined) || v.is(Kind::text) || v.is(Kind::dict) || v.is(Kind::list) ||
+                    v.is(Kind::tuple);
+         }},
+        {"string", [](const Value& v, const Arguments&, Runtime&) { return v.is(Kind::text); }},
+        {"true", [](const Value& v, const Arguments&, Runtime&) { return v.is(Kind::boolean) && v.as_integer() != 0; }},
+        {"undefined", [](const Value& v, const Arguments&, Runtime&) { return v.is(Kind::undefined); }},
+    };
+    return known;
+}
+
+}  // namespace
+
+bool has_filter(const std::string& name) {
+    return filters().count(name) > 0;
+}
+bool has_test(const std::string& name) {
+    return tests().count(name) > 0;
+}
+
+Value apply_filter(const std::string& name, const Value& value, const Arguments& arguments, Runtime& runtime) {
+    const auto found = filters().find(name);
+    if (found == filters().end()) fail(Exit::data, "the filter '{}' is not supported", name);
+    runtime.budget.spend(1);
+    Value result = found->second(value, arguments, runtime);
+    if (result.origin == 0) result.origin = runtime.origin;
+    return result;
+}
+
+bool apply_test(const std::string& name, const Value& value, const Arguments& arguments, Runtime& runtime) {
+    const auto found = tests().find(name);
+    if (found == tests().end()) fail(Exit::data, "the test '{}' is not supported", name);
+    runtime.budget.spend(1);
+    return found->second(value, arguments, runtime);
+}
+
+}  // namespace colonnade::jinja

@@ -1,0 +1,288 @@
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <map>
+
+#include "data/text/jinja/template.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/paths.h"
+
+namespace colonnade::jinja {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+RenderOptions at_fixed_date() {
+    RenderOptions options;
+    options.clock = Clock{2025, 3, 4, 5, 6, 7};
+    return options;
+}
+
+std::string text_of(const std::string& source, const Json& variables = Json::object()) {
+    return Template(source, "t").render(variables, at_fixed_date()).text.bytes();
+}
+
+/// Byte offsets from offsets of code points.
+std::vector<Span> in_bytes(const Json& spans, const std::string& text) {
+    std::vector<Span> result;
+    for (const auto& span : spans)
+        if (span[0] != span[1])
+            result.push_back(
+                {byte_of_character(text, span[0].get<size_t>()), byte_of_character(text, span[1].get<size_t>())});
+    return result;
+}
+
+/// Runs cover the text, and bytes of input without escapes equal their source.
+void check_runs(const Rendered& rendered) {
+    size_t begin = 0;
+    for (const auto& run : rendered.text.runs()) {
+        EXPECT_LT(begin, run.end);
+        EXPECT_LT(run.mark.origin, rendered.origins.size());
+        begin = run.end;
+    }
+    EXPECT_EQ(begin, rendered.text.size());
+}
+
+/// Parts of a turn are in order and inside the turn.
+void check_turns(const Rendered& rendered, const Json& messages) {
+    for (const Turn& turn : assistant_turns(rendered, messages, {"<|im_start|>assistant\n", {"<|im_end|>"}})) {
+        EXPECT_LE(turn.whole.end, rendered.text.size());
+        for (const auto* part : {&turn.content, &turn.thinking, &turn.tool_calls}) {
+            size_t last = turn.whole.begin;
+            for (const Span& span : *part) {
+                EXPECT_LE(last, span.begin);
+                EXPECT_LT(span.begin, span.end);
+                last = span.end;
+            }
+            EXPECT_LE(last, turn.whole.end);
+        }
+    }
+}
+
+TEST(Jinja, GoldenTemplatesOfJinja2) {
+    std::ifstream file(golden_file("jinja_golden.jsonl"));
+    size_t lines = 0;
+    for (std::string line; std::getline(file, line); ++lines) {
+        const Json golden = Json::parse(line);
+        const std::string source = golden["template"];
+        SCOPED_TRACE(source);
+        if (golden.contains("error")) {
+            expect_error(Exit::data, "t:1:", [&] { text_of(source, golden["variables"]); });
+            continue;
+        }
+        try {
+            const Rendered rendered = Template(source, "t").render(golden["variables"], at_fixed_date());
+            EXPECT_EQ(rendered.text.bytes(), golden["text"].get<std::string>());
+            std::vector<Span> spans;
+            for (const auto& span : golden["spans"]) spans.push_back({span[0].get<size_t>(), span[1].get<size_t>()});
+            EXPECT_EQ(rendered.generation, spans);
+            check_runs(rendered);
+        } catch (const Error& e) {
+            ADD_FAILURE() << e.what();
+        }
+    }
+    EXPECT_GT(lines, 100u);
+}
+
+/// Real templates: a folder with templates.json ({name: source}) and chat_golden.jsonl, with lines of {template, chat,
+/// context, text or error, spans in code points}.
+TEST(Jinja, RendersOfRealTemplates) {
+    const char* folder = std::getenv("COLONNADE_CHAT_ORACLES");
+    if (folder == nullptr) GTEST_SKIP() << "COLONNADE_CHAT_ORACLES names no folder";
+    std::ifstream sources_file(std::string(folder) + "/templates.json");
+    const Json sources = Json::parse(sources_file);
+    std::map<std::string, Template> templates;
+    for (const auto& [name, source] : sources.items())
+        templates.emplace(name, Template(source.get<std::string>(), name));
+    std::ifstream file(std::string(folder) + "/chat_golden.jsonl");
+    size_t equal = 0, refused = 0, spans_equal = 0, spans_all = 0, bytes = 0, bad = 0;
+    double seconds = 0;
+    for (std::string line; std::getline(file, line);) {
+        const Json golden = Json::parse(line);
+        const std::string name = golden["template"];
+        const std::string label = name + " " + golden["chat"].get<std::string>();
+        std::string found;
+        try {
+            const auto start = std::chrono::steady_clock::now();
+            const Rendered rendered = templates.at(name).render(golden["context"], at_fixed_date());
+            seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+            const std::string& text = rendered.text.bytes();
+            bytes += text.size();
+            check_runs(rendered);
+            check_turns(rendered, golden["context"]["messages"]);
+            if (golden.contains("text") && text == golden["text"]) {
+                ++equal;
+                if (!golden.contains("spans")) continue;
+                ++spans_all;
+                spans_equal += rendered.generation == in_bytes(golden["spans"], text) ? 1 : 0;
+                if (rendered.generation != in_bytes(golden["spans"], text))
+                    std::printf("spans differ: %s\n", label.c_str());
+                continue;
+            }
+            found = text;
+        } catch (const Error& e) {
+            if (golden.contains("error")) {
+                ++refused;
+                continue;
+            }
+            found = e.what();
+        }
+        if (++bad <= 30)
+            ADD_FAILURE() << label << "\nfound    " << found << "\nexpected " << golden.value("text", "")
+                          << golden.value("error", "");
+    }
+    std::printf("%zu equal, %zu refused, %zu differ; spans of %zu of %zu equal; %.1f us a render, %.1f MB/s\n", equal,
+                refused, bad, spans_equal, spans_all, seconds * 1e6 / static_cast<double>(equal),
+                static_cast<double>(bytes) / seconds / 1e6);
+    EXPECT_EQ(bad, 0u);
+}
+
+const char* const kChat = R"({"messages": [{"role": "user", "content": "Hi <|im_end|>"},
+    {"role": "assistant", "content": " yes ", "reasoning_content": "hm", "tool_calls": [{"name": "f", "arguments": {"a": "x\ny"}},
+     {"name": "g", "arguments": {}}]}, {"role": "user", "content": "and"}, {"role": "assistant", "content": "no"}]})";
+const char* const kTemplate =
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning_content %}<think>{{ m.reasoning_content "
+    "}}</think>{% endif %}\n"
+    "{{- m.content | trim }}{% for c in m.tool_calls %}<call>{\"name\": \"{{ c.name }}\", {{ c.arguments | tojson "
+    "}}}</call>{% endfor %}"
+    "<|im_end|>\n{% endfor %}";
+
+TEST(Jinja, TellsWhereEachByteCameFrom) {
+    const Rendered rendered = Template(kTemplate, "t").render(Json::parse(kChat));
+    std::string drawn;
+    size_t begin = 0;
+    for (const auto& run : rendered.text.runs()) {
+        const Origin& origin = rendered.origin(run);
+        if (origin.input && origin.message == 1)
+            drawn += rendered.path(run.mark.origin) + "=" + rendered.text.bytes().substr(begin, run.end - begin) + ";";
+        begin = run.end;
+    }
+    EXPECT_EQ(drawn,
+              "messages[1].role=assistant;messages[1].reasoning_content=hm;messages[1].content=yes;messages[1].tool_"
+              "calls[0].name=f;"
+              "messages[1].tool_calls[0].arguments={;messages[1].tool_calls[0].arguments.a=\"a\";messages[1].tool_"
+              "calls[0].arguments=: ;"
+              "messages[1].tool_calls[0].arguments.a=\"x\\ny\";messages[1].tool_calls[0].arguments=};messages[1].tool_"
+              "calls[1].name=g;"
+              "messages[1].tool_calls[1].arguments={};");
+}
+
+TEST(Jinja, GivesTheTurnsOfTheAssistant) {
+    const Json chat = Json::parse(kChat);
+    const Rendered rendered = Template(kTemplate, "t").render(chat);
+    const auto cut = [&](Span span) { return rendered.text.bytes().substr(span.begin, span.end - span.begin); };
+    const std::vector<Turn> turns =
+        assistant_turns(rendered, chat["messages"], {"<|im_start|>assistant\n", {"<|im_end|>", "</s>"}});
+    ASSERT_EQ(turns.size(), 2u);
+    EXPECT_EQ(turns[0].message, 1u);
+    EXPECT_EQ(cut(turns[0].whole),
+              "<think>hm</think>yes<call>{\"name\": \"f\", {\"a\": \"x\\ny\"}}</call><call>{\"name\": \"g\", "
+              "{}}</call><|im_end|>");
+    ASSERT_EQ(turns[0].thinking.size(), 1u);
+    EXPECT_EQ(cut(turns[0].thinking[0]), "hm");
+    ASSERT_EQ(turns[0].content.size(), 1u);
+    EXPECT_EQ(cut(turns[0].content[0]), "yes");
+    ASSERT_EQ(turns[0].tool_calls.size(), 2u);
+    EXPECT_EQ(cut(turns[0].tool_calls[0]), "f\", {\"a\": \"x\\ny\"}");
+    EXPECT_EQ(cut(turns[1].whole), "no<|im_end|>");
+    // Without a header, a turn begins at its first byte of input; without markers, it ends at the last.
+    EXPECT_EQ(cut(assistant_turns(rendered, chat["messages"], {})[1].whole), "no");
+    EXPECT_TRUE(cut(assistant_turns(rendered, chat["messages"], {})[0].whole).starts_with("hm</think>"));
+}
+
+TEST(Jinja, PreparesVariablesAsTransformersDoes) {
+    const Json prepared =
+        chat_variables(Json::parse(R"({"messages": [{"role": "a", "content": null}], "tools": [1]})"));
+    EXPECT_EQ(prepared.dump(),
+              R"({"messages":[{"role":"a"}],"tools":[1],"documents":null,"add_generation_prompt":false})");
+}
+
+TEST(Jinja, MarksGenerationInsideMacros) {
+    const Rendered rendered =
+        Template("{% macro m(x) %}  <{% generation %}{{ x }}{% endgeneration %}>{% endmacro %}é{{ m('ab') | trim }}",
+                 "t")
+            .render(Json::object());
+    EXPECT_EQ(rendered.text.bytes(), "é<ab>");
+    EXPECT_EQ(rendered.generation, (std::vector<Span>{{3, 5}}));
+}
+
+TEST(Jinja, RefusesWhatItDoesNotKnowByName) {
+    const std::pair<const char*, const char*> parsing[] = {
+        {"a\n {% include 'x' %}", "t:2:2: the statement {% include %} is not supported"},
+        {"{% call m() %}{% endcall %}", "the statement {% call %} is not supported"},
+        {"{% raw %}{% endraw %}", "the statement {% raw %} is not supported"},
+        {"{% for x in y recursive %}{% endfor %}", "recursive loops are not supported"},
+        {"{{ 2 ** 3 }}", "the operator ** is not supported"},
+        {"{{ f(*x) }}", "arguments unpacked with '*' are not supported"},
+        {"{% if x %}", "the template ends before {% endif %}"},
+        {"{% break %}", "{% break %} outside a loop"},
+        {"{{ 'a", "t:1:4: a string without its end"},
+        {"{{ a", "the template ends inside a tag"},
+        {"{# a", "a comment without #}"},
+        {"{{ a ] }}", "']' closes nothing"},
+        {"{{ a b }}", "expected }}, found 'b'"},
+        {"{{ }}", "expected an expression, found }}"},
+        {"{{ 99999999999999999999 }}", "exceeds 64 bits"},
+        {"{% if x %}{% endfor %}", "the statement {% endfor %} is not supported"},
+        {"{% endif %}", "the statement {% endif %} is not supported"},
+    };
+    for (const auto& [source, message] : parsing) expect_error(Exit::config, message, [&] { text_of(source); });
+    const std::pair<const char*, const char*> rendering[] = {
+        {"a\n  {{ 1 | nope }}", "t:2:8: the filter 'nope' is not supported"},
+        {"{{ 1 is nope }}", "the test 'nope' is not supported"},
+        {"{{ 'a'.zfill(3) }}", "the method str.zfill() is not supported"},
+        {"{{ 'a'.split('b', foo=1) }}", "takes no argument named 'foo'"},
+        {"{{ [1].append(2) }}", "list.append() would change a value"},
+        {"{{ {}.update({}) }}", "dict.update() would change a value"},
+        {"{{ cycler(1) }}", "the global 'cycler' is not supported"},
+        {"{{ u.v }}", "'u' is undefined"},
+        {"{{ {}.v.w }}", "'dict object' has no attribute 'v'"},
+        {"{{ '%s' % 1 }}", "formatting with % is not supported"},
+        {"{{ raise_exception('bad\nchat') }}", "the template refuses the chat: bad chat"},
+        {"{{ strftime_now('%Q') }}", "strftime_now: %Q is not supported"},
+        {"{{ 9223372036854775807 + 1 }}", "an integer beyond 64 bits"},
+        {"{{ 1 // 0 }}", "integer division by zero"},
+    };
+    for (const auto& [source, message] : rendering) expect_error(Exit::data, message, [&] { text_of(source); });
+    expect_error(Exit::data, "strftime_now needs a fixed date",
+                 [] { Template("{{ strftime_now('%Y') }}", "t").render(Json::object()); });
+    EXPECT_EQ(Template("{% if false %}{{ 1 | from_json }}{% endif %}", "t").find_unsupported(),
+              std::vector<std::string>{"t:1:20: the filter 'from_json' is not supported"});
+}
+
+TEST(Jinja, BoundsHostileTemplates) {
+    const std::string many_parentheses = "{{ " + std::string(100000, '(') + std::string(100000, ')') + " }}";
+    expect_error(Exit::config, "nested deeper", [&] { text_of(many_parentheses); });
+    std::string chain = "{{ 1";
+    for (int i = 0; i < 100000; ++i) chain += " + 1";
+    expect_error(Exit::config, "nested deeper", [&] { text_of(chain + " }}"); });
+    std::string blocks;
+    for (int i = 0; i < 100000; ++i) blocks += "{% if x %}";
+    expect_error(Exit::config, "nested deeper", [&] { text_of(blocks); });
+    const std::pair<const char*, const char*> cases[] = {
+        {"{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "an endless recursion"},
+        {"{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% "
+         "endfor %}",
+         "an endless template"},
+        {"{% set ns = namespace(x='a') %}{% for i in range(64) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+         "a text of more than"},
+        {"{% set ns = namespace(x=[1]) %}{% for i in range(64) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+         "an endless template"},
+        {"{% set ns = namespace(x=[1]) %}{% for i in range(9999) %}{% set ns.x = [ns.x] %}{% endfor %}",
+         "nested deeper than"},
+        {"{% set ns = namespace(x=[1]) %}{% for i in range(99) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+         "an endless template"},
+        {"{% set ns = namespace(x=[1]) %}{% for i in range(99) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x == "
+         "ns.x }}",
+         ""},
+        {"{{ 'abc' * 99999999999 }}", "is too long"},
+        {"{{ range(99999999) }}", "a range of more than"},
+        {"{{ {} | tojson(indent=99999999999) }}", "an indent of more than"},
+    };
+    for (const auto& [source, message] : cases) expect_error(Exit::data, message, [&] { text_of(source); });
+    // A namespace that holds itself is freed.
+    EXPECT_EQ(text_of("{% set ns = namespace() %}{% set ns.x = ns %}{% set ns.y = [ns] %}ok"), "ok");
+}
+
+}  // namespace
+}  // namespace colonnade::jinja
