@@ -58,6 +58,7 @@ std::vector<std::string> tick_labels(const std::vector<double>& ticks) {
     const double step = ticks.size() > 1 ? ticks[1] - ticks[0] : 1;
     const int decimals = std::clamp(static_cast<int>(std::ceil(-std::log10(step) - 1e-9)), 0, 9);
     std::vector<std::string> labels;
+    labels.reserve(ticks.size());
     for (const double tick : ticks) labels.push_back(fmt::format("{:.{}f}", tick, decimals));
     return labels;
 }
