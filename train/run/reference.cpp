@@ -89,7 +89,7 @@ std::vector<double> compute_reference(const TokenStore& store, const PackSchedul
     with_total.total = static_cast<double>(store.size());
     with_total.unit = "samples";
     Progress progress(with_total);
-    const std::vector<int64_t> begins = store.branch_offsets();
+    const std::vector<int64_t>& begins = store.branch_offsets();
     std::vector<double> logps(static_cast<size_t>(begins.back()), std::nan(""));
     Loader loader(store, schedule);
     int64_t done = 0;

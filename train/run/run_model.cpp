@@ -68,7 +68,7 @@ ModelConfig model_of_run(const Config& c, const Tokenizer* tokenizer) {
 
 int64_t reward_pad_token(const ModelConfig& model, const Encoder& encoder) {
     std::vector<int64_t> ends = model.eos_token_ids, candidates = {model.pad_token_id};
-    if (const auto tokenizer = encoder.tokenizer()) {
+    if (const auto& tokenizer = encoder.tokenizer()) {
         for (const int32_t id : encoder.stop_ids()) ends.push_back(id);
         if (const auto eos = tokenizer->eos()) ends.push_back(*eos);
         candidates.push_back(tokenizer->pad().value_or(-1));
