@@ -79,7 +79,7 @@ Row after_chat(const std::vector<Message>& prompt, const std::vector<Answer>& an
     Row row;
     for (const Answer& answer : answers) {
         if (answer.text) {
-            row.answers.push_back(chat_row(prompt, {{"assistant", *answer.text, std::nullopt}}));
+            row.answers.push_back(chat_row(prompt, {{"assistant", *answer.text}}));
             continue;
         }
         if (!is_answer(answer.messages[0]))
@@ -94,7 +94,7 @@ Row after_chat(const std::vector<Message>& prompt, const std::vector<Answer>& an
 /// Answers to a string. The prompt is plain text if they are strings, a user message if they are messages.
 Row after_text(const std::string& prompt, const std::vector<Answer>& answers) {
     require_alike(answers);
-    if (!answers[0].text) return after_chat({{"user", prompt, std::nullopt}}, answers);
+    if (!answers[0].text) return after_chat({{"user", prompt}}, answers);
     Row row;
     for (const Answer& answer : answers) {
         Row& each = row.answers.emplace_back();

@@ -141,15 +141,13 @@ std::vector<Message> read_messages(const RowFields& row, const std::string& key,
 std::vector<Message> read_sharegpt_messages(const RowFields& row) {
     std::vector<Message> messages = read_messages(row, "conversations", MessageStyle::sharegpt);
     if (const std::string system = row.text_or_empty("system"); !system.empty())
-        messages.insert(messages.begin(), {"system", system, std::nullopt});
+        messages.insert(messages.begin(), {"system", system});
     return messages;
 }
 
 std::vector<Message> read_alpaca_prompt(const RowFields& row) {
     std::vector<Message> messages;
-    const auto say = [&](const char* role, std::string content) {
-        messages.push_back({role, std::move(content), std::nullopt});
-    };
+    const auto say = [&](const char* role, std::string content) { messages.push_back({role, std::move(content)}); };
     if (const std::string system = row.text_or_empty("system"); !system.empty()) say("system", system);
     if (row.find("history")) {
         const Json& history = row.list("history");

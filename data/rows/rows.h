@@ -32,6 +32,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/io/json.h"
+
 namespace colonnade {
 
 using Columns = std::map<std::string, std::string>;  ///< our name of a key: the file's name
@@ -46,7 +48,9 @@ struct Message {
     std::string role;  ///< system, user, assistant, tool
     std::string content;
     /// Loss mask of this message ("train": bool, or OpenAI's "weight": 0 | 1); overrides the role's default.
-    std::optional<bool> train;
+    std::optional<bool> train = {};
+    /// Further keys that a chat template reads, as the row writes them: tool_calls, reasoning_content, name, ...
+    Json more = {};
 };
 
 /// What the rows of a data set hold: texts to train on, or answers to compare.
@@ -55,6 +59,7 @@ enum class RowKind { texts, preferences };
 /// One row. Exactly one of four groups is filled: messages, prompt and completion, input_ids and labels, answers.
 struct Row {
     std::vector<Message> messages;                  ///< a chat; alpaca and prompt_completion of messages become chats
+    Json variables = {};                            ///< of the chat template: tools, documents, ...; null: none
     int64_t prompt_messages = 0;                    ///< the first messages are a prompt and not trained on: how many
     std::optional<std::string> prompt, completion;  ///< plain strings; `text` rows have no prompt
     std::vector<int32_t> input_ids, labels;         ///< token ids; labels: same length, -100: not in the loss

@@ -35,7 +35,7 @@ Row read_prompt_completion(const RowFields& row) {
 Row read_alpaca(const RowFields& row) {
     Row result;
     result.messages = read_alpaca_prompt(row);
-    result.messages.push_back({"assistant", row.text("output"), std::nullopt});
+    result.messages.push_back({"assistant", row.text("output")});
     return result;
 }
 

@@ -78,7 +78,7 @@ void render_plain(const Chat& chat, Writer& out) {
 
 void render_chatml(const Chat& chat, Writer& out) {
     for (size_t i = 0; i < chat.messages.size(); ++i) {
-        const auto& [role, content, train] = chat.messages[i];
+        const auto& [role, content, train, more] = chat.messages[i];
         out.message(i).marker("<|im_start|>").text(role + "\n").content(content).end_marker("<|im_end|>").text("\n");
     }
     if (chat.generation_prompt) out.marker("<|im_start|>").text("assistant\n");
@@ -86,7 +86,7 @@ void render_chatml(const Chat& chat, Writer& out) {
 
 void render_llama2(const Chat& chat, Writer& out) {
     for (size_t i = first_turn(chat); i < chat.messages.size(); ++i) {
-        const auto& [role, content, train] = chat.messages[i];
+        const auto& [role, content, train, more] = chat.messages[i];
         out.message(i);
         if (role == "user")
             out.bos()
@@ -104,7 +104,7 @@ void render_llama3(const Chat& chat, Writer& out) {
     };
     out.bos("<|begin_of_text|>");
     for (size_t i = 0; i < chat.messages.size(); ++i) {
-        const auto& [role, content, train] = chat.messages[i];
+        const auto& [role, content, train, more] = chat.messages[i];
         out.message(i);
         header(role == "tool" ? "ipython" : role);
         out.content(trimmed(content)).end_marker("<|eot_id|>");
@@ -116,7 +116,7 @@ void render_mistral(const Chat& chat, Writer& out) {
     const size_t first = first_turn(chat);
     out.bos();
     for (size_t i = first; i < chat.messages.size(); ++i) {
-        const auto& [role, content, train] = chat.messages[i];
+        const auto& [role, content, train, more] = chat.messages[i];
         out.message(i);
         if (role == "user")
             out.text(" [INST] ").content(system_text(chat, i, "", "\n\n") + content).text(" [/INST]");
@@ -127,7 +127,7 @@ void render_mistral(const Chat& chat, Writer& out) {
 
 void render_zephyr(const Chat& chat, Writer& out) {
     for (size_t i = 0; i < chat.messages.size(); ++i) {
-        const auto& [role, content, train] = chat.messages[i];
+        const auto& [role, content, train, more] = chat.messages[i];
         out.message(i).text("<|" + role + "|>\n").content(content).eos().text("\n");
     }
     if (chat.generation_prompt) out.text("<|assistant|>\n");
@@ -137,7 +137,7 @@ void render_gemma(const Chat& chat, Writer& out) {
     const size_t first = first_turn(chat);
     out.bos("<bos>");
     for (size_t i = first; i < chat.messages.size(); ++i) {
-        const auto& [role, content, train] = chat.messages[i];
+        const auto& [role, content, train, more] = chat.messages[i];
         out.message(i).marker("<start_of_turn>").text(role == "user" ? "user\n" : "model\n");
         out.content(system_text(chat, i, "", "\n\n") + trimmed(content)).end_marker("<end_of_turn>").text("\n");
     }
