@@ -100,6 +100,12 @@ void compose(std::vector<Mark>& text) {
     text.resize(kept);
 }
 
+/// Ranges are sorted pairs of a first and a last code point.
+bool in_ranges(const uint32_t* begin, const uint32_t* end, uint32_t point) {
+    const uint32_t* above = std::upper_bound(begin, end, point);
+    return (above - begin) % 2 == 1 || (above != begin && above[-1] == point);
+}
+
 /// Length of the well-formed character at the front of `text`; 0: ill-formed, and `bad` is the length of that part.
 size_t well_formed_character(std::string_view text, size_t& bad) {
     const auto byte = [text](size_t i) { return static_cast<unsigned char>(text[i]); };
@@ -137,6 +143,14 @@ bool is_nfc(std::string_view text) {
 }
 
 }  // namespace
+
+bool is_bert_control(uint32_t point) {
+    return in_ranges(std::begin(bert_controls), std::end(bert_controls), point);
+}
+
+bool is_bert_accent(uint32_t point) {
+    return in_ranges(std::begin(bert_accents), std::end(bert_accents), point);
+}
 
 void append_character(std::string& text, uint32_t point) {
     const auto byte = [&text](uint32_t value) { text += static_cast<char>(value); };

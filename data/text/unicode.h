@@ -39,6 +39,10 @@ inline unsigned unicode_class(uint32_t point) {
     return unicode_class_data[unicode_pages[point >> 7] * 128u + (point & 127)];
 }
 
+/// What BertNormalizer drops: control characters and U+FFFD; and, behind NFD, accents. Both by older tables.
+bool is_bert_control(uint32_t point);
+bool is_bert_accent(uint32_t point);
+
 struct Character {
     uint32_t point;
     uint32_t bytes;
