@@ -34,10 +34,8 @@ bool contains(const Range (&ranges)[N], uint32_t point) {
 
 std::string bert_clean_text(std::string_view text) {
     return changed(text, [](uint32_t point, std::string_view character, std::string& out) {
-        if (unicode_class(point) & unicode::space)
-            out += ' ';
-        else if (!is_bert_control(point))
-            out += character;
+        if (is_bert_control(point)) return;  // U+0085, too, which is white space
+        out += unicode_class(point) & unicode::space ? " " : character;
     });
 }
 
