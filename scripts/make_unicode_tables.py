@@ -124,11 +124,13 @@ def write_ranges(name, points):
     array(name, "uint32_t", ranges)
 
 
-def write_bert():
-    """What BertNormalizer drops from clean text, and behind NFD. Its tables are older than the rest."""
+def write_filters():
+    """What StripAccents drops, and BertNormalizer from clean text and behind NFD. Their tables are older than the rest."""
     step = normalizers.BertNormalizer
     clean = step(clean_text=True, handle_chinese_chars=False, strip_accents=False, lowercase=False).normalize_str
     accents = step(clean_text=False, handle_chinese_chars=False, strip_accents=True, lowercase=False).normalize_str
+    strip = normalizers.StripAccents().normalize_str
+    write_ranges("accents", [c for c in POINTS if strip("a" + chr(c)) == "a"])
     write_ranges("bert_controls", [c for c in POINTS if clean("a" + chr(c)) == "a"])
     write_ranges("bert_accents", [c for c in POINTS if accents("a" + chr(c)) == "a"])
 
@@ -155,5 +157,5 @@ def write_normalization():
 
 print("// Written by scripts/make_unicode_tables.py")
 write_classes()
-write_bert()
+write_filters()
 write_normalization()

@@ -56,9 +56,9 @@ std::string bert_strip_accents(std::string_view text) {
     });
 }
 
-std::string without_marks(std::string_view text) {
+std::string strip_accents(std::string_view text) {
     return changed(text, [](uint32_t point, std::string_view character, std::string& out) {
-        if (!(unicode_class(point) & unicode::mark)) out += character;
+        if (point < 0x300 || !is_accent(point)) out += character;
     });
 }
 

@@ -11,7 +11,7 @@ namespace colonnade {
 std::string bert_clean_text(std::string_view text);
 std::string bert_isolate_chinese(std::string_view text);  ///< a space on both sides of each Han character
 std::string bert_strip_accents(std::string_view text);    ///< NFD without nonspacing marks
-std::string without_marks(std::string_view text);
+std::string strip_accents(std::string_view text);
 /// Drops some control characters and makes some spaces, among them U+2581, a space.
 std::string nmt_clean_text(std::string_view text);
 

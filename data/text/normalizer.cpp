@@ -102,7 +102,7 @@ std::string Normalizer::apply(const Step& step, std::string_view text) {
         case Kind::lowercase:
             return lowercase(text);
         case Kind::strip_accents:
-            return without_marks(text);
+            return strip_accents(text);
         case Kind::byte_level:
             return spell_bytes(text);
         case Kind::clean_text:

@@ -144,6 +144,10 @@ bool is_nfc(std::string_view text) {
 
 }  // namespace
 
+bool is_accent(uint32_t point) {
+    return in_ranges(std::begin(accents), std::end(accents), point);
+}
+
 bool is_bert_control(uint32_t point) {
     return in_ranges(std::begin(bert_controls), std::end(bert_controls), point);
 }
