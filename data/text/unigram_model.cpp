@@ -1,6 +1,10 @@
 #include "data/text/unigram_model.h"
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdlib>
+#include <iterator>
 #include <limits>
 
 #include "data/text/tokenizer_json.h"
@@ -15,6 +19,24 @@ constexpr uint64_t no_edge = ~uint64_t{0};
 
 uint64_t edge_key(uint32_t node, char byte) {
     return uint64_t{node} << 8 | static_cast<unsigned char>(byte);
+}
+
+/// The package's JSON library (serde_json) rounds twice: it reads the digits as an integer, and divides that by a power
+/// of ten. The last bit decides between ways whose sums are equal. `score` is read exactly; its shortest digits are
+/// those of the file.
+double rounded_as_serde_json(double score) {
+    char text[32];
+    const auto end = std::to_chars(text, std::end(text), std::abs(score), std::chars_format::scientific).ptr;
+    const std::string_view written(text, static_cast<size_t>(end - text));
+    const size_t e = written.find('e');
+    uint64_t digits = 0;
+    int exponent = std::atoi(std::string(written.substr(e + 1)).c_str());
+    for (const char c : written.substr(0, e))
+        if (c != '.') digits = digits * 10 + static_cast<uint64_t>(c - '0');
+    if (e > 2) exponent -= static_cast<int>(e) - 2;  // digits behind the point
+    const auto whole = static_cast<double>(digits);
+    const double value = exponent < 0 ? whole / std::pow(10.0, -exponent) : whole * std::pow(10.0, exponent);
+    return score < 0 ? -value : value;
 }
 
 }  // namespace
@@ -49,7 +71,7 @@ void UnigramModel::read_pieces(const Json& json, const std::string& where) {
         const auto& piece = entry[0].get_ref<const std::string&>();
         const auto id = static_cast<int32_t>(scores_.size());
         add_piece(piece, id, where);
-        scores_.push_back(entry[1]);
+        scores_.push_back(rounded_as_serde_json(entry[1]));
         lowest = std::min(lowest, scores_.back());
         if (!piece.empty()) add_to_trie(piece, id);
     }
