@@ -98,6 +98,7 @@ void BytePairModel::read_merges(const Json& json, const std::string& where) {
     size_t slots = 16;
     while (slots < 2 * merges->size()) slots *= 2;
     merges_.assign(slots, {no_pair, no_rank, -1});
+    may_merge_.assign(slots / 16, 0);  // 8 bits or more for each merge
     products_.reserve(merges->size());
     const auto checked_id = [&](std::string_view piece, std::string_view merge) {
         const int32_t id = id_of(piece);
@@ -129,7 +130,9 @@ void BytePairModel::read_merges(const Json& json, const std::string& where) {
 /// The next rank. Of a pair listed twice the later rank counts.
 void BytePairModel::add_merge(int32_t left, int32_t right, int32_t product) {
     const uint64_t pair = static_cast<uint64_t>(left) << 32 | static_cast<uint32_t>(right);
-    size_t slot = mix(pair, 0x9E3779B97F4A7C15u) & (merges_.size() - 1);
+    const uint64_t hash = mix(pair, 0x9E3779B97F4A7C15u);
+    may_merge_[hash >> 6 & (may_merge_.size() - 1)] |= uint64_t{1} << (hash & 63);
+    size_t slot = hash & (merges_.size() - 1);
     while (merges_[slot].pair != no_pair && merges_[slot].pair != pair) slot = (slot + 1) & (merges_.size() - 1);
     merges_[slot] = {pair, static_cast<uint32_t>(products_.size()), product};
     products_.push_back(product);
@@ -137,7 +140,9 @@ void BytePairModel::add_merge(int32_t left, int32_t right, int32_t product) {
 
 const BytePairModel::Merge* BytePairModel::find_merge(int32_t left, int32_t right) const {
     const uint64_t pair = static_cast<uint64_t>(left) << 32 | static_cast<uint32_t>(right);
-    for (size_t slot = mix(pair, 0x9E3779B97F4A7C15u) & (merges_.size() - 1);; slot = (slot + 1) & (merges_.size() - 1))
+    const uint64_t hash = mix(pair, 0x9E3779B97F4A7C15u);
+    if (!(may_merge_[hash >> 6 & (may_merge_.size() - 1)] >> (hash & 63) & 1)) return nullptr;
+    for (size_t slot = hash & (merges_.size() - 1);; slot = (slot + 1) & (merges_.size() - 1))
         if (merges_[slot].pair == pair)
             return &merges_[slot];
         else if (merges_[slot].pair == no_pair)

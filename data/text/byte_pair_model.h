@@ -57,6 +57,7 @@ class BytePairModel final : public TokenModel {
     std::array<int32_t, 256> byte_ids_{};      // symbol of a byte of text or of an ASCII character; -1: none
     std::array<int32_t, 256> fallback_ids_{};  // of <0x00> to <0xFF>; -1: none
     std::vector<Merge> merges_;                // open addressing
+    std::vector<uint64_t> may_merge_;          // a bit by hash: false for most pairs that do not merge
     std::vector<int32_t> products_;            // by rank
     std::vector<Joint> joints_;
 };

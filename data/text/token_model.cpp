@@ -9,7 +9,7 @@ namespace colonnade {
 namespace {
 
 constexpr int64_t most_ids = 1 << 24;
-constexpr size_t short_word = 15, long_word = 80, most_text = size_t{16} << 20;
+constexpr size_t short_word = 15, most_short_ids = 3, long_word = 80, most_text = size_t{16} << 20;
 
 template <typename T>
 T load(const char* p) {
@@ -43,7 +43,7 @@ void pack_word(std::string_view word, uint64_t key[2]) {
 
 }  // namespace
 
-BpeCache::BpeCache() : short_words_(1 << 16), long_words_(1 << 16) {}
+BpeCache::BpeCache() : short_words_(1 << 15), long_words_(1 << 16) {}
 
 void TokenModel::add_piece(const std::string& piece, int64_t id, const std::string& where) {
     const auto at = static_cast<size_t>(id);
@@ -81,23 +81,23 @@ void TokenModel::encode_word(std::string_view word, std::vector<int32_t>& ids, B
     if (word.size() > short_word) return encode_long_word(word, ids, cache);
     uint64_t key[2];
     pack_word(word, key);
-    const size_t sets = cache.short_words_.size() / 2;
-    BpeCache::ShortWord* set =
-        &cache.short_words_[2 * (mix(key[0] ^ 0x9E3779B97F4A7C15u, key[1] ^ 0xA0761D6478BD642Fu) & (sets - 1))];
+    const size_t at = mix(key[0] ^ 0x9E3779B97F4A7C15u, key[1] ^ 0xA0761D6478BD642Fu) & (cache.short_words_.size() - 1);
+    auto& set = cache.short_words_[at].ways;
     for (int way = 0; way < 2; ++way)
         if (set[way].key[0] == key[0] && set[way].key[1] == key[1]) {
             ids.insert(ids.end(), set[way].ids, set[way].ids + set[way].count);
             return;
         }
     const size_t before = ids.size();
-    encode_uncached(word, ids, cache);
+    encode_long_word(word, ids, cache);
     const size_t count = ids.size() - before;
-    if (count > std::size(set->ids)) return;
+    if (count > most_short_ids) return;
     set[1] = set[0];
     set[0] = {{key[0], key[1]}, {}, static_cast<uint32_t>(count)};
     std::copy_n(ids.begin() + static_cast<std::ptrdiff_t>(before), count, set[0].ids);
 }
 
+/// Long words, and those of more ids than a short one has place for.
 void TokenModel::encode_long_word(std::string_view word, std::vector<int32_t>& ids, BpeCache& cache) const {
     if (word.size() > long_word) return encode_uncached(word, ids, cache);
     const uint64_t hash = hash_text(word) | 1;  // 0 marks a free slot
@@ -109,6 +109,7 @@ void TokenModel::encode_long_word(std::string_view word, std::vector<int32_t>& i
     }
     const size_t before = ids.size();
     encode_uncached(word, ids, cache);
+    if (word.size() <= short_word && ids.size() - before <= most_short_ids) return;
     if (cache.texts_.size() > most_text) {
         std::fill(cache.long_words_.begin(), cache.long_words_.end(), BpeCache::LongWord{});
         cache.texts_.clear();

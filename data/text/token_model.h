@@ -25,11 +25,14 @@ class BpeCache {
         int32_t ids[3];
         uint32_t count;
     };
+    struct alignas(64) ShortWords {
+        ShortWord ways[2];
+    };
     struct LongWord {
         uint64_t hash;
         uint32_t text, bytes, first, count;
     };
-    std::vector<ShortWord> short_words_;  // two to a set
+    std::vector<ShortWords> short_words_;
     std::vector<LongWord> long_words_;
     std::string texts_;
     std::vector<int32_t> ids_;

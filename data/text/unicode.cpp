@@ -1,6 +1,7 @@
 #include "data/text/unicode.h"
 
 #include <algorithm>
+#include <cstring>
 #include <iterator>
 #include <vector>
 
@@ -176,6 +177,14 @@ void append_character(std::string& text, uint32_t point) {
 size_t well_formed_prefix(std::string_view text) {
     size_t at = 0, bad = 0;
     while (at < text.size()) {
+        uint64_t eight = 0;
+        if (at + sizeof(eight) <= text.size()) {
+            std::memcpy(&eight, text.data() + at, sizeof(eight));
+            if (!(eight & 0x8080808080808080u)) {  // ASCII
+                at += sizeof(eight);
+                continue;
+            }
+        }
         const size_t size = well_formed_character(text.substr(at), bad);
         if (size == 0) break;
         at += size;
