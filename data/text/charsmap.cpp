@@ -108,7 +108,7 @@ std::string Charsmap::apply(std::string_view text) const {
     out.reserve(text.size());
     for (size_t begin = 0, end = 0; begin < text.size(); begin = end) {
         end = begin + 1;
-        if (!is_ascii(begin) || !is_ascii(end)) {  // ICU is slow: ask it only where it matters
+        if (!is_ascii(begin) || !is_ascii(end)) {  // ICU is slow: it is asked about non-ASCII text only
             if (!started) clusters.start(text);
             started = true;
             end = clusters.end_behind(begin);

@@ -34,7 +34,7 @@ void check_size(std::string_view text) {
         fail(Exit::data, "cannot encode {} bytes of text at once, expected at most {}", text.size(), most);
 }
 
-/// The type of a model. Old files lack it and tell it by their fields.
+/// The type of a model. Old files lack it; their fields show it.
 std::string model_kind(const Json& model, const std::string& where) {
     if (model.contains("type")) return json_text(model, "type", where + ": model");
     if (model.contains("merges")) return "BPE";

@@ -39,6 +39,10 @@ bool is_tiktoken_list(std::string_view bytes) {
         found = "an empty file";
     else if (bytes.starts_with("version https://git-lfs"))
         found = "a Git LFS pointer: fetch the file itself with `git lfs pull`";
+    else if (bytes.starts_with("GGUF"))
+        found =
+            "a GGUF file, whose tokenizer is not read yet: name a tokenizer.model (tokenizer_name_or_path, or "
+            "--tokenizer), or use pre-tokenised rows";
     else if (bytes[start] == '{')
         found = "JSON (a tokenizer.json?): pre-tokenised rows work with any model";
     else if (is_tiktoken_list(bytes))

@@ -91,7 +91,7 @@ Section model_section() {
                 .default_is("this or model is required"),
             model_key("A shape to start from random weights, instead of a folder. Its keys follow below."),
             key("tokenizer_name_or_path", &C::tokenizer_name_or_path,
-                "Folder or file of the SentencePiece tokenizer. Pre-tokenised rows need none.")
+                "Folder or file of the SentencePiece tokenizer; a GGUF model needs one. Pre-tokenised rows need none.")
                 .default_is("model_name_or_path"),
             key("stage", &C::stage,
                 "pt: pretraining on text; sft: supervised fine-tuning; dpo: direct preference optimisation; rm: "

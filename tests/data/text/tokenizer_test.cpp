@@ -177,6 +177,7 @@ TEST_F(TokenizerFile, RefusesBadModels) {
         {"", "m.model: expected a SentencePiece model, found an empty file"},
         {"\n  {\"version\": \"1.0\"}", "found JSON (a tokenizer.json?)"},
         {"IQ== 0\nIg== 1\n", "found a tiktoken vocabulary"},
+        {"GGUF and more", "found a GGUF file, whose tokenizer is not read yet"},
         {"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "found a Git LFS pointer"},
         {"some text", "found another format, or a truncated model"},
         {bytes_field(7, "no pieces"), "found another format, or a truncated model"},
