@@ -12,7 +12,7 @@ namespace {
 constexpr std::string_view word_mark = "\xE2\x96\x81";  // U+2581
 constexpr uint32_t no_rank = ~0u;
 constexpr uint64_t no_pair = ~uint64_t{0};
-constexpr size_t scan_limit = 96;
+constexpr size_t scan_limit = 48;
 
 bool flag(const Json& json, const char* key) {
     const auto found = json.find(key);
@@ -255,15 +255,14 @@ void BytePairModel::merge_by_scan(std::vector<int32_t>& ids, BpeCache& cache) co
     };
     for (size_t i = 0; i < n; ++i) ranks[i] = rank_at(i);
     while (n > 1) {
-        size_t best = 0;
-        for (size_t i = 1; i + 1 < n; ++i)
-            if (ranks[i] < ranks[best]) best = i;
-        if (ranks[best] == no_rank) break;
-        ids[best] = products_[ranks[best]];
-        for (size_t i = best + 1; i + 1 < n; ++i) {
-            ids[i] = ids[i + 1];
-            ranks[i] = ranks[i + 1];
-        }
+        uint32_t lowest = no_rank;
+        for (size_t i = 0; i + 1 < n; ++i) lowest = std::min(lowest, ranks[i]);
+        if (lowest == no_rank) break;
+        const auto best = static_cast<size_t>(std::find(ranks.begin(), ranks.end(), lowest) - ranks.begin());
+        ids[best] = products_[lowest];
+        const size_t moved = n - best - 2;
+        std::memmove(&ids[best + 1], &ids[best + 1] + 1, moved * sizeof(ids[0]));
+        std::memmove(&ranks[best + 1], &ranks[best + 1] + 1, moved * sizeof(ranks[0]));
         --n;
         ranks[best] = rank_at(best);
         if (best > 0) ranks[best - 1] = rank_at(best - 1);

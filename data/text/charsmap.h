@@ -1,7 +1,8 @@
 #pragma once
-// Charsmap: the "precompiled_charsmap" of a tokenizer.json, the rules by which a SentencePiece model replaces characters.
-// Format (little-endian): bytes of the trie as u32, the trie (a double array of u32 units, as Darts-clone writes it),
-// then the replacements, each ended by NUL. Source: sentencepiece, src/normalizer.cc; Darts-clone, include/darts.h.
+// Charsmap: the "precompiled_charsmap" of a tokenizer.json: the rules by which a SentencePiece model replaces
+// characters. Format (little-endian): the number of bytes of the trie as u32, the trie (a double array of u32 units, as
+// Darts-clone writes it), then the replacements, each ended by NUL. Source: sentencepiece, src/normalizer.cc;
+// Darts-clone, include/darts.h.
 
 #include <cstdint>
 #include <optional>

@@ -9,7 +9,7 @@
 namespace colonnade {
 namespace {
 
-constexpr uint32_t most_steps = 20'000'000, most_kilobytes = 64 << 10;
+constexpr uint32_t most_steps = 20'000'000, most_kilobytes = 256 << 10;
 constexpr size_t jit_stack = size_t{1} << 20;
 
 /// Memory that one thread matches with. Patterns have no groups that capture, so one pair of places is enough.

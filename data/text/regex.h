@@ -1,6 +1,6 @@
 #pragma once
-// Regex: a regular expression of a tokenizer.json. The `tokenizers` package gives it to Oniguruma (Ruby's syntax, Unicode
-// 16); here PCRE2 matches it, translated.
+// Regex: a regular expression of a tokenizer.json. The `tokenizers` package gives it to Oniguruma (Ruby's syntax,
+// Unicode 16); here PCRE2 matches it, translated.
 
 #include <memory>
 #include <string>

@@ -9,8 +9,8 @@
 
 namespace colonnade {
 
-/// The longest piece at the front, then the longest behind it with a prefix ("##"), and so on. A word that leaves a rest,
-/// or that is too long, is unknown as a whole. Source: https://arxiv.org/abs/1609.08144.
+/// The longest piece at the front, then the longest behind it with a prefix ("##"), and so on. A word that leaves a
+/// rest, or that is too long, is unknown as a whole. Source: https://arxiv.org/abs/1609.08144.
 class WordPieceModel final : public TokenModel {
   public:
     WordPieceModel(const Json& json, const std::string& where);

@@ -10,6 +10,7 @@ decoded, "skip": decoded without special tokens}. "special" and "skip" are left 
 import base64
 import json
 import os
+import struct
 import sys
 
 from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers)
@@ -61,6 +62,19 @@ def known_patterns():
     }
 
 
+def other_patterns():
+    """Patterns of models that have no splitter of their own."""
+    han = "&&[^\\p{Han}]]"
+    lower = rf"[^\r\n\p{{L}}\p{{N}}]?[\p{{Lu}}\p{{Lt}}\p{{Lm}}\p{{Lo}}\p{{M}}{han}*[\p{{Ll}}\p{{Lm}}\p{{Lo}}\p{{M}}{han}+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    upper = rf"[^\r\n\p{{L}}\p{{N}}]?[\p{{Lu}}\p{{Lt}}\p{{Lm}}\p{{Lo}}\p{{M}}{han}+[\p{{Ll}}\p{{Lm}}\p{{Lo}}\p{{M}}{han}*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    end = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    return {
+        "kimi": [r"[\p{Han}]+|" + lower + "|" + upper + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*" + end],
+        "ling": [r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"],
+        "deepseek_llm": ["[\r\n]", r"\s?[A-Za-zµÀ-ÖØ-öø-ƺ]+", r"\s?[!-/:-~！-／：-～‘-‟　-。]+", r"\s+$", "[一-龥ࠀ-一가-\ud7ff]+"],
+    }
+
+
 def byte_level(steps, normalizer=None, size=340, **model):
     tokenizer = Tokenizer(models.BPE(**model))
     if normalizer:
@@ -93,6 +107,67 @@ def marked(normalizer, pre_tokenizer, decoder):
     return tokenizer
 
 
+def charsmap(rules):
+    """A precompiled_charsmap of {text: replacement}: a double array, built by first fit."""
+    tree, texts, units, used = {}, b"", {0: 0}, {0}
+    for key, value in rules.items():
+        node = tree
+        for byte in key.encode():
+            node = node.setdefault(byte, {})
+        node[0] = len(texts)
+        texts += value.encode() + b"\0"
+
+    def place(node, at, label):
+        base = next(b for b in range(1, 1 << 20) if not any((b ^ k) in used for k in node))
+        used.update(base ^ k for k in node)
+        units[at] = label | (0 in node) << 8 | (at ^ base) << 10
+        for k, child in node.items():
+            if k == 0:
+                units[base] = child | 1 << 31
+            else:
+                place(child, base ^ k, k)
+
+    place(tree, 0, 0)
+    size = (max(units) | 255) + 1  # the package reads any child of a node that is there
+    trie = struct.pack(f"<{size}I", *(units.get(i, 0) for i in range(size)))
+    return base64.b64encode(struct.pack("<I", len(trie)) + trie + texts).decode()
+
+
+def from_parts(tokenizer, **parts):
+    return Tokenizer.from_str(json.dumps(json.loads(tokenizer.to_str()) | parts))
+
+
+def other_models():
+    unigram = Tokenizer(models.Unigram())
+    unigram.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    unigram.pre_tokenizer = pre_tokenizers.Metaspace()
+    unigram.decoder = decoders.Metaspace()
+    unigram.train_from_iterator(TRAINING, trainers.UnigramTrainer(
+        vocab_size=300, special_tokens=["<unk>", "<s>", "</s>"], unk_token="<unk>", show_progress=False))
+    unigram.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    yield "unigram", unigram
+    rules = {"ﬁ": "fi", "e\u0301": "é", "\u200d": "", "①": "1", "\u3000": " ", "\n": " ", "\t": " ", "\r\n": "<crlf>", "А": "A", "½": "1/2"}
+    model = json.loads(unigram.to_str())["model"]
+    model["vocab"] += [[f"<0x{b:02X}>", -20.0] for b in range(256)]
+    yield "unigram_charsmap", from_parts(unigram, model=model | {"byte_fallback": True}, normalizer={
+        "type": "Precompiled", "precompiled_charsmap": charsmap(rules)}, decoder=json.loads(decoders.Sequence(
+            [decoders.ByteFallback(), decoders.Metaspace()]).__getstate__()))
+    for name, lowercase in (("bert_uncased", True), ("bert_cased", False)):
+        bert = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=30))
+        bert.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+        bert.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        bert.decoder = decoders.WordPiece(cleanup=lowercase)
+        bert.train_from_iterator(TRAINING, trainers.WordPieceTrainer(
+            vocab_size=300, special_tokens=["[UNK]", "[CLS]", "[SEP]"], show_progress=False))
+        bert.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+        yield name, bert
+    words = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.train_from_iterator(TRAINING, trainers.WordLevelTrainer(vocab_size=80, special_tokens=["[UNK]", "|", "<pad>"], show_progress=False))
+    words.decoder = decoders.CTC()
+    yield "word_level_ctc", words
+
+
 def builders():
     plain = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -100,6 +175,10 @@ def builders():
         form = {"qwen2": normalizers.NFC(), "qwen3_5": normalizers.NFC()}.get(name)
         splits = [pre_tokenizers.Split(Regex(p), "isolated") for p in patterns]
         yield name, byte_level(splits + [plain], form, ignore_merges=name == "llama3")
+    for name, patterns in other_patterns().items():
+        yield name, byte_level([pre_tokenizers.Split(Regex(p), "isolated") for p in patterns] + [plain])
+    yield "lookahead_merged", byte_level([pre_tokenizers.Split(Regex(r"(?=[A-Z])|(?<=\d)(?=\p{L})"), "merged_with_next"), plain])
+    yield from other_models()
     yield "gpt2_nfkc", byte_level([gpt2], normalizers.NFKC())
     yield "lowercase", byte_level([gpt2], normalizers.Sequence(
         [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase(), normalizers.Strip()]))

@@ -67,7 +67,7 @@ TEST(HuggingFaceTokenizer, ids_and_texts_are_those_of_the_tokenizers_package) {
         EXPECT_GT(check_folder(entry.path()).equal, 40);
         ++folders;
     }
-    EXPECT_EQ(folders, 20);
+    EXPECT_EQ(folders, 29);
 }
 
 Json llama3() {
@@ -127,6 +127,13 @@ TEST(HuggingFaceTokenizer, what_is_not_supported_is_refused_by_name) {
         {"/pre_tokenizer", R"({"type": "UnicodeScripts"})", "pre_tokenizer: UnicodeScripts is not supported"},
         {"/pre_tokenizer", R"({"type": "Split", "pattern": {"Regex": "(x"}, "behavior": "Isolated"})",
          "the pattern '(x': not supported, at byte 2: a '(' without ')'"},
+        {"/normalizer", R"({"type": "Odd"})", "normalizer: Odd is not supported"},
+        {"/normalizer", R"({"type": "Replace", "pattern": {"Regex": "(x)\\1"}, "content": ""})",
+         "Replace: the pattern '(x)\\1'"},
+        {"/decoder", R"({"type": "Replace", "pattern": {"Regex": "\\X"}, "content": ""})",
+         "decoder: Replace: the pattern"},
+        {"/pre_tokenizer", R"({"type": "Split", "pattern": {"Regex": "\\Gx"}, "behavior": "Isolated"})",
+         "Split: the pattern '\\Gx': not supported"},
         {"/pre_tokenizer", R"({"type": "Split", "pattern": {"String": "x"}, "behavior": "Odd"})", "behavior 'Odd'"},
         {"/post_processor", R"({"type": "Odd"})", "post_processor: Odd is not supported"},
         {"/decoder", R"({"type": "Odd"})", "decoder: Odd is not supported"},
@@ -169,11 +176,89 @@ TEST(HuggingFaceTokenizer, damaged_files_are_refused) {
         json[Json::json_pointer(c.section)] = Json::parse(c.value);
         refusal(json, c.part);
     }
-    Json deep = {{"type", "NFC"}};
-    for (int i = 0; i < 20; ++i) deep = {{"type", "Sequence"}, {"normalizers", Json::array({deep})}};
-    Json json = llama3();
-    json["normalizer"] = deep;
-    refusal(json, "nested deeper than 8 levels");
+    const std::pair<const char*, const char*> sequences[] = {{"normalizer", "normalizers"},
+                                                             {"pre_tokenizer", "pretokenizers"},
+                                                             {"post_processor", "processors"},
+                                                             {"decoder", "decoders"}};
+    for (const auto& [section, parts] : sequences) {
+        Json deep = {{"type", "ByteLevel"}};
+        for (int i = 0; i < 20; ++i) deep = {{"type", "Sequence"}, {parts, Json::array({deep})}};
+        Json json = llama3();
+        json[section] = deep;
+        refusal(json, "nested deeper than 8 levels");
+    }
+    std::string text = "{\"version\": \"1.0\", \"model\": ";
+    text += std::string(1000, '[') + std::string(1000, ']') + "}";
+    expect_error(Exit::data, "deep", [&] { parse_json(text, "tokenizer.json"); });
+}
+
+Json golden_json(const std::string& name) {
+    return read_json_file(golden_file("tokenizers/" + name + "/tokenizer.json"));
+}
+
+TEST(HuggingFaceTokenizer, damaged_models_of_other_kinds_are_refused) {
+    struct Case {
+        const char *tokenizer, *section, *value, *part;
+    };
+    const Case cases[] = {
+        {"unigram", "/model/vocab", "{}", "model.vocab: expected an array of pieces and scores"},
+        {"unigram", "/model/vocab/3", R"(["a"])", "expected a piece and its score"},
+        {"unigram", "/model/vocab/3", R"([7, 0.5])", "expected a piece and its score"},
+        {"unigram", "/model/vocab/3", R"(["<s>", 0.5])", "piece '<s>' is listed twice"},
+        {"unigram", "/model/unk_id", "99999", "model.unk_id: expected the id of a piece, found 99999"},
+        {"unigram", "/model/unk_id", "-1", "model.unk_id"},
+        {"unigram", "/model/byte_fallback", "7", "byte_fallback: expected true or false"},
+        {"unigram_charsmap", "/normalizer/precompiled_charsmap", "null", "precompiled_charsmap: expected a text"},
+        {"unigram_charsmap", "/normalizer/precompiled_charsmap", R"("?")", "expected base64"},
+        {"unigram_charsmap", "/normalizer/precompiled_charsmap", R"("AAAA")", "a trie of 0 bytes"},
+        {"unigram_charsmap", "/normalizer/precompiled_charsmap", R"("////fwAA")", "a trie of 2147483647 bytes"},
+        {"bert_cased", "/model/unk_token", "null", "unk_token: expected a text"},
+        {"bert_cased", "/model/max_input_chars_per_word", "-5", "max_input_chars_per_word: expected a number"},
+        {"bert_cased", "/model/vocab/a", "16777216", "expected an id from 0"},
+        {"bert_cased", "/normalizer/lowercase", "7", "BertNormalizer: lowercase: expected true or false"},
+        {"bert_cased", "/decoder/prefix", "7", "WordPiece: prefix: expected a text"},
+        {"word_level_ctc", "/model/vocab", "[]", "model.vocab"},
+    };
+    for (const Case& c : cases) {
+        Json json = golden_json(c.tokenizer);
+        json[Json::json_pointer(c.section)] = Json::parse(c.value);
+        refusal(json, c.part);
+    }
+}
+
+TEST(HuggingFaceTokenizer, text_that_has_no_id_is_an_error_if_the_model_has_no_unknown_piece) {
+    const auto encode = [](const std::string& name, const char* section, const Json& value) {
+        Json json = golden_json(name);
+        json[Json::json_pointer(section)] = value;
+        json["normalizer"] = json["post_processor"] = nullptr;
+        BpeCache cache;
+        const std::string text = "\u4e00";
+        expect_error(Exit::data, "tokenizer.json: model: it has no piece for '",
+                     [&] { HuggingFaceTokenizer(json, "tokenizer.json").encode(text, {}, cache); });
+    };
+    encode("unigram", "/model/unk_id", nullptr);
+    encode("bert_cased", "/model/unk_token", "none such");
+    encode("word_level_ctc", "/model/unk_token", "none such");
+}
+
+/// A trie whose leaves and offsets lead anywhere is read within its bounds.
+TEST(HuggingFaceTokenizer, a_damaged_charsmap_does_not_lead_outside) {
+    Json json = golden_json("unigram_charsmap");
+    auto& base64 = json["normalizer"]["precompiled_charsmap"].get_ref<std::string&>();
+    const std::string whole = base64;
+    int read = 0;
+    for (size_t at = 8; at < whole.size() - 8; at += 37) {
+        base64 = whole;
+        base64[at] = base64[at] == '/' ? 'A' : '/';
+        try {
+            const HuggingFaceTokenizer tokenizer(json, "tokenizer.json");
+            BpeCache cache;
+            tokenizer.encode("\uFB01 e\u0301 \u2460 \r\n\t \u00BD", {}, cache);
+            ++read;
+        } catch (const Error&) {
+        }
+    }
+    EXPECT_GT(read, 20);
 }
 
 // COLONNADE_TOKENIZERS names a folder of more tokenizers with golden.jsonl, as tests/golden/make_tokenizer_golden.py
