@@ -71,7 +71,8 @@ const RowFormat& format_of(RowKind kind, const Spelling& spelling) {
 
 Columns columns_of(const Spelling& spelling, const DatasetSpec& spec) {
     Columns columns = spec.columns;
-    columns.insert(spelling.columns.begin(), spelling.columns.end());
+    for (const auto& [ours, theirs] : spelling.columns)
+        if (ours != theirs) columns.emplace(ours, theirs);
     return columns;
 }
 

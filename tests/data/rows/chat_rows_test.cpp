@@ -60,15 +60,15 @@ TEST_F(ChatRows, KeysThatTemplatesReadAreKept) {
 
 TEST_F(ChatRows, ToolsOfMessagesStayAsTheyAre) {
     const auto tools = [&](const char* json) {
-        return first_row(fmt::format(R"({{"messages": [{{"role": "user", "content": "q"}}], {}}})", json))
-            .variables.value("tools", Json())
-            .dump();
+        const Json variables =
+            first_row(fmt::format(R"({{"messages": [{{"role": "user", "content": "q"}}], {}}})", json)).variables;
+        return variables.is_null() ? "none" : variables.at("tools").dump();
     };
     EXPECT_EQ(tools(R"("tools": [{"name": "f"}])"), R"([{"name":"f"}])");
     EXPECT_EQ(tools(R"("tools": "[{\"name\": \"f\"}]")"), R"([{"name":"f"}])");
     EXPECT_EQ(tools(R"("tools": ["{\"name\": \"f\"}", "search"])"), R"([{"name":"f"},"search"])");
     EXPECT_EQ(tools(R"("functions": [{"name": "f"}])"), R"([{"type":"function","function":{"name":"f"}}])");
-    EXPECT_EQ(tools(R"("tools": "")"), "null");
+    EXPECT_EQ(tools(R"("tools": "")"), "none");
 }
 
 TEST_F(ChatRows, SwitchesOfEveryConvention) {

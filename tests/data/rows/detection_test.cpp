@@ -15,7 +15,7 @@ TEST_F(Detection, FindsUsualSpellings) {
         {R"({"query": "q", "response": "a"})", "alpaca", "instruction: query, output: response", "(user: q) (assistant: a)"},
         {R"({"problem": "q", "solution": "a"})", "alpaca", "instruction: problem, output: solution",
          "(user: q) (assistant: a)"},
-        {R"({"input": "q", "output": "a", "system": "s"})", "alpaca", "instruction: input, output: output",
+        {R"({"input": "q", "output": "a", "system": "s"})", "alpaca", "instruction: input",
          "(system: s) (user: q) (assistant: a)"},
         {R"({"instruction": "i", "context": "c", "response": "a"})", "alpaca", "output: response",
          "(user: i\nc) (assistant: a)"},
@@ -31,7 +31,7 @@ TEST_F(Detection, FindsUsualSpellings) {
         EXPECT_EQ(chat_text(first_row(json)), chat) << json;
         EXPECT_EQ(type_, type) << json;
         EXPECT_EQ(found_columns_, columns) << json;
-        EXPECT_EQ(chat_text(first_row(json, RowKind::texts, {.type = type})), chat) << json << " with its type";
+        EXPECT_EQ(chat_text(first_row(json, RowKind::texts, {.path = "", .type = type})), chat) << json << " with its type";
     }
 }
 
@@ -77,7 +77,7 @@ TEST_F(Detection, PrefersTheStageAskedFor) {
     EXPECT_EQ(chat_text(chat), "(user: What?) (assistant: c)");
     EXPECT_EQ(chat.unused, (std::vector<std::string>{"prompt", "chosen", "rejected"}));
     expect_error(Exit::data, "key 'messages': ends with an answer of the assistant; expected the prompt alone; type preference",
-                 [&] { (void)first_row(row, RowKind::preferences, {.type = "messages"}); });
+                 [&] { (void)first_row(row, RowKind::preferences, {.path = "", .type = "messages"}); });
 }
 
 TEST_F(Detection, LooksAtMoreThanTheFirstRow) {

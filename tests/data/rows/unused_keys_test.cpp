@@ -42,7 +42,7 @@ TEST_F(UnusedKeys, WhatMaySayWhatIsLearnedIsRefused) {
 
 TEST_F(UnusedKeys, IgnoredColumnsAreAsIfTheyWereNotThere) {
     const Row row = first_row(R"({"text": "a", "label": 1, "messages": 3})", RowKind::texts,
-                              {.ignore_columns = {"label", "messages"}});
+                              {.path = "", .ignore_columns = {"label", "messages"}});
     EXPECT_EQ(*row.completion, "a");
     EXPECT_TRUE(row.unused.empty());
 }
