@@ -26,13 +26,23 @@ const std::vector<Spelling>& text_spellings() {
             list.push_back({"sharegpt", {{"conversations", key}}});
         }
         list.push_back({"alpaca"});
-        for (const char* answer : {"response", "answer", "completion"}) list.push_back({"alpaca", {{"output", answer}}});
+        for (const char* answer : {"response", "answer", "completion"})
+            list.push_back({"alpaca", {{"output", answer}}});
         list.push_back({"alpaca", {{"instruction", "prompt"}, {"output", "completion"}}, {"system"}});
         list.push_back({"prompt_completion"});
-        for (const auto& [ask, answer] : std::initializer_list<std::pair<const char*, const char*>>{
-                 {"prompt", "response"}, {"prompt", "answer"}, {"prompt", "output"}, {"question", "answer"},
-                 {"question", "response"}, {"question", "output"}, {"question", "solution"}, {"query", "response"},
-                 {"query", "answer"}, {"problem", "solution"}, {"problem", "answer"}, {"input", "output"}})
+        for (const auto& [ask, answer] :
+             std::initializer_list<std::pair<const char*, const char*>>{{"prompt", "response"},
+                                                                        {"prompt", "answer"},
+                                                                        {"prompt", "output"},
+                                                                        {"question", "answer"},
+                                                                        {"question", "response"},
+                                                                        {"question", "output"},
+                                                                        {"question", "solution"},
+                                                                        {"query", "response"},
+                                                                        {"query", "answer"},
+                                                                        {"problem", "solution"},
+                                                                        {"problem", "answer"},
+                                                                        {"input", "output"}})
             list.push_back({"alpaca", {{"instruction", ask}, {"output", answer}}});
         list.push_back({"text"});
         return list;

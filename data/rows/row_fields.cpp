@@ -51,9 +51,8 @@ std::string RowFields::name(const std::string& key) const {
 
 const Json* RowFields::find(const std::string& key) const {
     // A key of the file that is read under another name is not read under its own as well.
-    const bool taken = !columns_.contains(key) && std::ranges::any_of(columns_, [&](const auto& renamed) {
-        return renamed.second == key;
-    });
+    const bool taken = !columns_.contains(key) &&
+                       std::ranges::any_of(columns_, [&](const auto& renamed) { return renamed.second == key; });
     const auto item = object_.find(name(key));
     if (taken || item == object_.end() || item->is_null()) return nullptr;
     read_.push_back(&*item);

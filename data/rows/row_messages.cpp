@@ -111,8 +111,10 @@ Json read_more(const RowFields& message) {
             fail(Exit::data, "{}: key '{}' beside '{}'; expected one of them", message.where(), key,
                  message.name(key) == key ? (key == "role" ? "from" : "value") : message.name(key));
         if (may_select_tokens(key) || key.starts_with("train"))
-            fail(Exit::data, "{}: key '{}' may say what is learned, and is not supported; expected {} with true or "
-                 "false for the whole message", message.where(), key, train_switches[0].key);
+            fail(Exit::data,
+                 "{}: key '{}' may say what is learned, and is not supported; expected {} with true or "
+                 "false for the whole message",
+                 message.where(), key, train_switches[0].key);
         require_finite(value, fmt::format("{}: key '{}'", message.where(), key));
         more[key] = value;
     }

@@ -101,8 +101,7 @@ Row RowReader::parse(const std::string& line, int64_t number) const {
 std::string RowReader::found_columns() const {
     std::string found;
     for (const auto& [ours, theirs] : columns_)
-        if (!spec_.columns.contains(ours))
-            found += fmt::format("{}{}: {}", found.empty() ? "" : ", ", ours, theirs);
+        if (!spec_.columns.contains(ours)) found += fmt::format("{}{}: {}", found.empty() ? "" : ", ", ours, theirs);
     return found;
 }
 

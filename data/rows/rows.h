@@ -75,9 +75,9 @@ struct Row {
     /// A preference: one row per answer, with the prompt in front; the best answer first.
     std::vector<Row> answers;
     std::vector<std::string> unused;  ///< keys of the row that were not used, harmless ones apart
-    bool whole_answers = false;  ///< answers without a prompt key: their common tokens are the prompt
-    float margin = 0;            ///< by how much the chosen answer should score above the rejected one
-    int64_t line = 0;            ///< 1-based line number in its file
+    bool whole_answers = false;       ///< answers without a prompt key: their common tokens are the prompt
+    float margin = 0;                 ///< by how much the chosen answer should score above the rejected one
+    int64_t line = 0;                 ///< 1-based line number in its file
 };
 
 /// Streams the rows of one file and skips blank lines. A bad line is Exit::data with "path:line: ...": invalid UTF-8 or

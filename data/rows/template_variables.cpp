@@ -6,9 +6,9 @@
 namespace colonnade {
 namespace {
 
-constexpr const char* single_variables[] = {
-    "enable_thinking", "preserve_thinking", "keep_past_thinking", "reasoning_effort",
-    "date_string",     "model_identity",    "tools_in_user_message"};
+constexpr const char* single_variables[] = {"enable_thinking",      "preserve_thinking", "keep_past_thinking",
+                                            "reasoning_effort",     "date_string",       "model_identity",
+                                            "tools_in_user_message"};
 constexpr const char* list_variables[] = {"tools",         "documents", "custom_tools",
                                           "builtin_tools", "xml_tools", "python_tools"};
 
@@ -45,7 +45,8 @@ Json read_variables(const RowFields& row, MessageStyle style) {
         if (row.find_filled(key))
             set(key, read_list_variable(row, key, wrap ? BareFunctions::wrap : BareFunctions::keep), key);
     }
-    if (row.find_filled("functions")) set("tools", read_list_variable(row, "functions", BareFunctions::wrap), "functions");
+    if (row.find_filled("functions"))
+        set("tools", read_list_variable(row, "functions", BareFunctions::wrap), "functions");
     if (const Json* more = row.find_filled("chat_template_kwargs")) {
         const Json entries = parsed_container(*more, row.place("chat_template_kwargs"));
         if (!entries.is_object()) row.mistyped("chat_template_kwargs", "an object, or a string of JSON that holds one");

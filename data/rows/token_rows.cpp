@@ -66,7 +66,8 @@ Kept read_padding(const RowFields& row, const std::string& key, const std::strin
 
 /// Throws if several documents are packed into the row: they would see each other.
 void require_one_document(const RowFields& row, const std::string& prefix, size_t length, Kept kept) {
-    constexpr const char* way_out = "rows that were packed elsewhere are not supported: write one row for each document";
+    constexpr const char* way_out =
+        "rows that were packed elsewhere are not supported: write one row for each document";
     const std::string lengths = prefix + "seq_lengths", positions = prefix + "position_ids";
     if (row.find_filled(lengths)) {
         const std::vector<int32_t> parts = read_ids(row, lengths, 0, "a number of tokens");
@@ -87,7 +88,8 @@ struct TokenRow {
 };
 
 TokenRow read_token_row(const RowFields& row, const std::string& prefix) {
-    const std::string ids_key = prefix + "input_ids", labels_key = prefix + "labels", mask_key = prefix + "attention_mask";
+    const std::string ids_key = prefix + "input_ids", labels_key = prefix + "labels",
+                      mask_key = prefix + "attention_mask";
     TokenRow result;
     result.ids = read_ids(row, ids_key, 0, "a token id");
     const size_t length = result.ids.size();
@@ -153,8 +155,8 @@ Row read_token_pair(const RowFields& row) {
     if (answers[0].labelled != answers[1].labelled)
         fail(Exit::data, "{}: found only one of '{}' and '{}' (or loss masks); expected both or neither", row.where(),
              row.name("chosen_labels"), row.name("rejected_labels"));
-    const bool contained = !prompt.ids.empty() && begins_with(answers[0].ids, prompt.ids) &&
-                           begins_with(answers[1].ids, prompt.ids);
+    const bool contained =
+        !prompt.ids.empty() && begins_with(answers[0].ids, prompt.ids) && begins_with(answers[1].ids, prompt.ids);
     Row result;
     result.whole_answers = prompt.ids.empty() && !answers[0].labelled;
     for (auto& [ids, labels, labelled] : answers) {

@@ -29,13 +29,13 @@ const Words media = {"image", "images", "video", "videos", "audio", "audios"};
 /// Any of these words makes a key harmless: it describes the row or its origin. A longer string is prose, and counted.
 constexpr size_t longest_description = 200;
 const Words describing = {
-    "id",       "ids",       "idx",       "index",     "uid",      "uuid",   "guid",      "hash",      "sha",
-    "md",       "score",     "scores",    "rating",    "ratings",  "rank",   "reward",    "rewards",   "source",
-    "sources",  "dataset",   "datasets",  "origin",    "subset",   "split",  "category",  "categories", "subcategory",
-    "domain",   "topic",     "task",      "type",      "tag",      "tags",   "lang",      "language",  "locale",
-    "license",  "url",       "urls",      "author",    "date",     "time",   "timestamp", "created",   "updated",
-    "model",    "models",    "generator", "quality",   "level",    "num",    "count",     "length",    "lengths",
-    "version",  "meta",      "metadata",  "file",      "filename", "path",   "line",      "difficulty",
+    "id",      "ids",     "idx",       "index",   "uid",      "uuid",  "guid",      "hash",       "sha",
+    "md",      "score",   "scores",    "rating",  "ratings",  "rank",  "reward",    "rewards",    "source",
+    "sources", "dataset", "datasets",  "origin",  "subset",   "split", "category",  "categories", "subcategory",
+    "domain",  "topic",   "task",      "type",    "tag",      "tags",  "lang",      "language",   "locale",
+    "license", "url",     "urls",      "author",  "date",     "time",  "timestamp", "created",    "updated",
+    "model",   "models",  "generator", "quality", "level",    "num",   "count",     "length",     "lengths",
+    "version", "meta",    "metadata",  "file",    "filename", "path",  "line",      "difficulty",
 };
 
 [[noreturn]] void refuse(const RowFields& row, const std::string& key, const std::string& why) {

@@ -44,8 +44,10 @@ NonFiniteNumbers spell_finite(std::string& text) {
     NonFiniteNumbers found;
     const auto replace = [&](size_t begin, std::string_view zero, double value) {
         const size_t end = begin + zero.size();
-        const bool starts = begin > 0 && std::string_view(" \t\r\n:,[-").find(text[begin - 1]) != std::string_view::npos;
-        const bool ends = end >= text.size() || std::string_view(" \t\r\n,]}").find(text[end]) != std::string_view::npos;
+        const bool starts =
+            begin > 0 && std::string_view(" \t\r\n:,[-").find(text[begin - 1]) != std::string_view::npos;
+        const bool ends =
+            end >= text.size() || std::string_view(" \t\r\n,]}").find(text[end]) != std::string_view::npos;
         if (!starts || !ends) return;
         text.replace(begin, zero.size(), zero);
         found.emplace(end, value);

@@ -23,7 +23,8 @@ TEST_F(ChatRows, ToolCallsOfEveryConventionBecomeTheSame) {
              R"({"role": "tool_call", "content": "{\"name\": \"weather\", \"arguments\": {\"city\": \"Oslo\"}}"})",
          }) {
         const Row row = first_row(fmt::format(R"({{"messages": [{{"role": "user", "content": "q"}}, {},
-                                                  {{"role": "tool", "content": "-3 C"}}]}})", assistant));
+                                                  {{"role": "tool", "content": "-3 C"}}]}})",
+                                              assistant));
         EXPECT_EQ(chat_text(row), "(user: q) (assistant: ) (tool: -3 C)") << assistant;
         EXPECT_EQ(row.messages[1].more["tool_calls"].dump(), call) << assistant;
         EXPECT_EQ(row.messages[1].more.size(), 1u) << assistant;
@@ -34,8 +35,7 @@ TEST_F(ChatRows, ToolCallsOfEveryConventionBecomeTheSame) {
             "tools": "[{\"name\": \"weather\", \"parameters\": {}}]"})");
     EXPECT_EQ(chat_text(row), "(user: q) (assistant: ) (tool: -3 C)");
     EXPECT_EQ(row.messages[1].more["tool_calls"].dump(), call);
-    EXPECT_EQ(row.variables.dump(),
-              R"({"tools":[{"type":"function","function":{"name":"weather","parameters":{}}}]})");
+    EXPECT_EQ(row.variables.dump(), R"({"tools":[{"type":"function","function":{"name":"weather","parameters":{}}}]})");
 }
 
 /// Arguments that are no JSON object, and numbers, stay as they are written.
@@ -55,7 +55,8 @@ TEST_F(ChatRows, KeysThatTemplatesReadAreKept) {
     EXPECT_EQ(row.variables.dump(),
               R"({"enable_thinking":false,"documents":[{"title":"t","text":"x"}],"reasoning_effort":"low"})");
     EXPECT_TRUE(row.unused.empty());
-    EXPECT_TRUE(first_row(R"({"messages": [{"role": "user", "content": "q", "name": null}]})").messages[0].more.is_null());
+    EXPECT_TRUE(
+        first_row(R"({"messages": [{"role": "user", "content": "q", "name": null}]})").messages[0].more.is_null());
 }
 
 TEST_F(ChatRows, ToolsOfMessagesStayAsTheyAre) {
@@ -74,14 +75,15 @@ TEST_F(ChatRows, ToolsOfMessagesStayAsTheyAre) {
 TEST_F(ChatRows, SwitchesOfEveryConvention) {
     const auto train = [&](const char* json) {
         return first_row(fmt::format(R"({{"messages": [{{"role": "assistant", "content": "a", {}}}]}})", json))
-            .messages[0].train;
+            .messages[0]
+            .train;
     };
-    for (const char* learned : {R"("train": true)", R"("training": true)", R"("weight": 1)", R"("weight": 1.0)",
-                                R"("loss": true)", R"("loss_weight": 1)", R"("masked": false)",
-                                R"("train": true, "weight": 1)"})
+    for (const char* learned :
+         {R"("train": true)", R"("training": true)", R"("weight": 1)", R"("weight": 1.0)", R"("loss": true)",
+          R"("loss_weight": 1)", R"("masked": false)", R"("train": true, "weight": 1)"})
         EXPECT_EQ(train(learned), std::optional(true)) << learned;
-    for (const char* masked : {R"("train": false)", R"("training": 0)", R"("weight": 0)", R"("loss": false)",
-                               R"("masked": true)"})
+    for (const char* masked :
+         {R"("train": false)", R"("training": 0)", R"("weight": 0)", R"("loss": false)", R"("masked": true)"})
         EXPECT_EQ(train(masked), std::optional(false)) << masked;
     for (const char* none : {R"("train": null)", R"("name": "a")"}) EXPECT_EQ(train(none), std::nullopt) << none;
 }
@@ -93,8 +95,9 @@ TEST_F(ChatRows, ASystemPromptBesideMessagesComesFirst) {
     const char* with_system = R"([{"role": "system", "content": "s"}, {"role": "user", "content": "Hi"}])";
     EXPECT_EQ(chat_text(first_row(fmt::format(R"({{"system": "s", "messages": {}}})", with_system))),
               "(system: s) (user: Hi)");
-    expect_refused(fmt::format(R"({{"system": "t", "messages": {}}})", with_system),
-                   R"(rows.jsonl:1: key 'system': found "t" beside messages that begin with another system prompt, "s")");
+    expect_refused(
+        fmt::format(R"({{"system": "t", "messages": {}}})", with_system),
+        R"(rows.jsonl:1: key 'system': found "t" beside messages that begin with another system prompt, "s")");
     const Row row = first_row(R"({"system": "s", "prompt": [{"role": "user", "content": "q"}],
                                   "completion": [{"role": "assistant", "content": "a"}]})");
     EXPECT_EQ(chat_text(row), "(system: s) (user: q) | (assistant: a)");
@@ -106,7 +109,8 @@ TEST_F(ChatRows, ASystemPromptBesideMessagesComesFirst) {
 TEST_F(ChatRows, TheContextOfAnInstructionIsItsInput) {
     EXPECT_EQ(chat_text(first_row(R"({"instruction": "Translate", "context": "Bonjour", "output": "Hello"})")),
               "(user: Translate\nBonjour) (assistant: Hello)");
-    EXPECT_EQ(chat_text(first_row(R"({"instruction": "i", "context": "", "response": "r"})")), "(user: i) (assistant: r)");
+    EXPECT_EQ(chat_text(first_row(R"({"instruction": "i", "context": "", "response": "r"})")),
+              "(user: i) (assistant: r)");
     expect_refused(R"({"instruction": "i", "context": "c", "input": "x", "output": "o"})",
                    "key 'context': found beside 'input'; expected one of them");
 }
@@ -127,7 +131,8 @@ TEST_F(ChatRows, RefusesWhatItCannotRead) {
         {R"({"role": "assistant", "content": "", "tool_calls": [{"function": {"arguments": {}}}]})",
          R"(tool_calls[0]: expected a call such as {"name": ..., "arguments": {...}}, found {"arguments":{}})"},
         {R"({"role": "assistant", "content": "", "tool_calls": "[{"})", "key 'tool_calls': column 2: invalid JSON"},
-        {R"({"role": "assistant", "content": "", "tool_calls": 3})", "expected a list or an object, or a string of JSON"},
+        {R"({"role": "assistant", "content": "", "tool_calls": 3})",
+         "expected a list or an object, or a string of JSON"},
         {R"({"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": "{x"}]})",
          "tool_calls[0]: arguments: column 2: invalid JSON"},
         {R"({"role": "assistant", "tool_calls": [{"name": "f"}], "function_call": {"name": "f"}})",

@@ -11,8 +11,10 @@ TEST_F(Detection, FindsUsualSpellings) {
     const struct {
         const char *json, *type, *columns, *chat;
     } cases[] = {
-        {R"({"question": "q", "answer": "a"})", "alpaca", "instruction: question, output: answer", "(user: q) (assistant: a)"},
-        {R"({"query": "q", "response": "a"})", "alpaca", "instruction: query, output: response", "(user: q) (assistant: a)"},
+        {R"({"question": "q", "answer": "a"})", "alpaca", "instruction: question, output: answer",
+         "(user: q) (assistant: a)"},
+        {R"({"query": "q", "response": "a"})", "alpaca", "instruction: query, output: response",
+         "(user: q) (assistant: a)"},
         {R"({"problem": "q", "solution": "a"})", "alpaca", "instruction: problem, output: solution",
          "(user: q) (assistant: a)"},
         {R"({"input": "q", "output": "a", "system": "s"})", "alpaca", "instruction: input",
@@ -21,9 +23,11 @@ TEST_F(Detection, FindsUsualSpellings) {
          "(user: i\nc) (assistant: a)"},
         {R"({"messages": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]})", "sharegpt",
          "conversations: messages", "(user: q) (assistant: a)"},
-        {R"({"conversations": [{"role": "user", "content": "q"}]})", "messages", "messages: conversations", "(user: q)"},
+        {R"({"conversations": [{"role": "user", "content": "q"}]})", "messages", "messages: conversations",
+         "(user: q)"},
         {R"({"conversation": [{"role": "human", "content": "q"}]})", "messages", "messages: conversation", "(user: q)"},
-        {R"({"conversation": [{"from": "human", "value": "q"}]})", "sharegpt", "conversations: conversation", "(user: q)"},
+        {R"({"conversation": [{"from": "human", "value": "q"}]})", "sharegpt", "conversations: conversation",
+         "(user: q)"},
         {R"({"dialog": [{"role": "user", "content": "q"}]})", "messages", "messages: dialog", "(user: q)"},
         {R"({"text": "t", "messages": [{"role": "user", "content": "q"}]})", "messages", "", "(user: q)"},
     };
@@ -31,7 +35,8 @@ TEST_F(Detection, FindsUsualSpellings) {
         EXPECT_EQ(chat_text(first_row(json)), chat) << json;
         EXPECT_EQ(type_, type) << json;
         EXPECT_EQ(found_columns_, columns) << json;
-        EXPECT_EQ(chat_text(first_row(json, RowKind::texts, {.path = "", .type = type})), chat) << json << " with its type";
+        EXPECT_EQ(chat_text(first_row(json, RowKind::texts, {.path = "", .type = type})), chat)
+            << json << " with its type";
     }
 }
 
@@ -43,20 +48,25 @@ TEST_F(Detection, ReadsPreferencesWithSystemAndQuestion) {
     };
     const std::string asked = "(system: You are terse.) (user: What?) | (assistant: c)";
     EXPECT_EQ(chosen(R"({"system": "You are terse.", "question": "What?", "chosen": "c", "rejected": "r"})"), asked);
-    EXPECT_EQ(chosen(R"({"system": "You are terse.", "input": "What?", "chosen": "c", "rejected": "r", "rating": [9, 1]})"),
-              asked);
+    EXPECT_EQ(
+        chosen(R"({"system": "You are terse.", "input": "What?", "chosen": "c", "rejected": "r", "rating": [9, 1]})"),
+        asked);
     EXPECT_EQ(chosen(R"({"system": "You are terse.", "prompt": "What?", "chosen": "c", "rejected": "r"})"), asked);
-    EXPECT_EQ(chosen(R"({"question": "What?", "system": "You are terse.", "chosen": {"role": "assistant", "content": "c"},
+    EXPECT_EQ(
+        chosen(R"({"question": "What?", "system": "You are terse.", "chosen": {"role": "assistant", "content": "c"},
                          "rejected": {"role": "assistant", "content": "r"}})"),
-              asked);
+        asked);
     EXPECT_EQ(chosen(R"({"system": "You are terse.", "prompt": [{"role": "user", "content": "What?"}], "chosen": "c",
                          "rejected": "r"})"),
               asked);
-    EXPECT_EQ(chosen(R"({"system": "You are terse.", "prompt": "What?", "completions": [{"role": "assistant", "content": "c"},
+    EXPECT_EQ(
+        chosen(R"({"system": "You are terse.", "prompt": "What?", "completions": [{"role": "assistant", "content": "c"},
                          {"role": "assistant", "content": "r"}]})"),
-              asked);
-    const Row row = first_row(R"({"tools": [{"name": "f"}], "prompt": "What?", "chosen": [{"role": "assistant", "content": "c"}],
-                                  "rejected": [{"role": "assistant", "content": "r"}]})", RowKind::preferences);
+        asked);
+    const Row row =
+        first_row(R"({"tools": [{"name": "f"}], "prompt": "What?", "chosen": [{"role": "assistant", "content": "c"}],
+                                  "rejected": [{"role": "assistant", "content": "r"}]})",
+                  RowKind::preferences);
     EXPECT_EQ(row.answers[1].variables.dump(), R"({"tools":[{"name":"f"}]})");
 }
 
@@ -76,7 +86,8 @@ TEST_F(Detection, PrefersTheStageAskedFor) {
     const Row chat = first_row(row);
     EXPECT_EQ(chat_text(chat), "(user: What?) (assistant: c)");
     EXPECT_EQ(chat.unused, (std::vector<std::string>{"prompt", "chosen", "rejected"}));
-    expect_error(Exit::data, "key 'messages': ends with an answer of the assistant; expected the prompt alone; type preference",
+    expect_error(Exit::data,
+                 "key 'messages': ends with an answer of the assistant; expected the prompt alone; type preference",
                  [&] { (void)first_row(row, RowKind::preferences, {.path = "", .type = "messages"}); });
 }
 
@@ -85,16 +96,26 @@ TEST_F(Detection, LooksAtMoreThanTheFirstRow) {
         spill(path("rows.jsonl"), rows);
         return RowReader({.path = path("rows.jsonl")}).type();
     };
-    const std::string chat = R"({"text": "t", "messages": [{"role": "user", "content": "q"}]})", text = R"({"text": "t"})";
+    const std::string chat = R"({"text": "t", "messages": [{"role": "user", "content": "q"}]})",
+                      text = R"({"text": "t"})";
     EXPECT_EQ(type_of(chat + "\n" + chat), "messages");
     EXPECT_EQ(type_of(text + "\n" + chat), "text") << "the one format that all rows have";
-    EXPECT_EQ(type_of(R"({"prompt": "p", "completion": "c"})" "\n" R"({"prompt": "p", "completion": "c", "system": "s"})"),
+    EXPECT_EQ(type_of(R"({"prompt": "p", "completion": "c"})"
+                      "\n"
+                      R"({"prompt": "p", "completion": "c", "system": "s"})"),
               "alpaca");
     expect_error(Exit::data,
-                 "rows.jsonl: the rows have different formats: prompt_completion {prompt, completion} first at ",
-                 [&] { type_of(R"({"prompt": "p", "completion": "c"})" "\n" + text); });
-    expect_error(Exit::data, R"(rows.jsonl:2: cannot detect the format of this row; found keys: "txt"; expected tokens)",
-                 [&] { type_of(text + "\n" R"({"txt": "t"})"); });
+                 "rows.jsonl: the rows have different formats: prompt_completion {prompt, completion} first at ", [&] {
+                     type_of(R"({"prompt": "p", "completion": "c"})"
+                             "\n" +
+                             text);
+                 });
+    expect_error(Exit::data,
+                 R"(rows.jsonl:2: cannot detect the format of this row; found keys: "txt"; expected tokens)", [&] {
+                     type_of(text +
+                             "\n"
+                             R"({"txt": "t"})");
+                 });
     // Bad JSON further down is an error of that row, after the rows before it.
     spill(path("rows.jsonl"), text + "\n{bad\n");
     RowReader rows({.path = path("rows.jsonl")});

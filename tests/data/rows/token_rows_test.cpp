@@ -33,13 +33,15 @@ TEST_F(TokenRows, PaddingOnEitherSideGoes) {
                                   "attention_mask": [0, 0, 1, 1, 0], "position_ids": [1, 1, 0, 1, 1],
                                   "token_type_ids": [0, 0, 0, 0, 0], "special_tokens_mask": [1, 1, 0, 0, 1]})")),
               "5 6 | -100 6");
-    EXPECT_TRUE(first_row(R"({"input_ids": [1], "seq_lengths": [1], "position_ids": [0], "length": 1})").unused.empty());
+    EXPECT_TRUE(
+        first_row(R"({"input_ids": [1], "seq_lengths": [1], "position_ids": [0], "length": 1})").unused.empty());
 }
 
 TEST_F(TokenRows, RefusesPackedRowsAndMasksThatItDoesNotKnow) {
     const char* way_out = "rows that were packed elsewhere are not supported: write one row for each document";
-    expect_refused(R"({"input_ids": [1, 5, 6, 2, 1, 7, 8, 2], "seq_lengths": [4, 4], "position_ids": [0, 1, 2, 3, 0, 1, 2, 3]})",
-                   fmt::format("rows.jsonl:1: key 'seq_lengths': 2 documents; {}", way_out));
+    expect_refused(
+        R"({"input_ids": [1, 5, 6, 2, 1, 7, 8, 2], "seq_lengths": [4, 4], "position_ids": [0, 1, 2, 3, 0, 1, 2, 3]})",
+        fmt::format("rows.jsonl:1: key 'seq_lengths': 2 documents; {}", way_out));
     expect_refused(R"({"input_ids": [1, 2, 1, 2], "position_ids": [0, 1, 0, 1]})",
                    fmt::format("rows.jsonl:1: position_ids[2]: expected 2, found 0; {}", way_out));
     const struct {
@@ -58,11 +60,12 @@ TEST_F(TokenRows, RefusesPackedRowsAndMasksThatItDoesNotKnow) {
 }
 
 TEST_F(TokenRows, APromptWithinTheAnswersCountsOnce) {
-    EXPECT_EQ(pair(R"({"prompt_input_ids": [1, 8, 9], "prompt_attention_mask": [1, 1, 1], "chosen_input_ids": [1, 8, 9, 6, 2],
+    EXPECT_EQ(
+        pair(R"({"prompt_input_ids": [1, 8, 9], "prompt_attention_mask": [1, 1, 1], "chosen_input_ids": [1, 8, 9, 6, 2],
                        "chosen_attention_mask": [1, 1, 1, 1, 1], "chosen_labels": [-100, -100, -100, 6, 2],
                        "rejected_input_ids": [1, 8, 9, 7, 0], "rejected_attention_mask": [1, 1, 1, 1, 0],
                        "rejected_labels": [-100, -100, -100, 7, -100]})"),
-              "1 8 9 6 2 | -100 -100 -100 6 2\n1 8 9 7 | -100 -100 -100 7");
+        "1 8 9 6 2 | -100 -100 -100 6 2\n1 8 9 7 | -100 -100 -100 7");
     EXPECT_EQ(pair(R"({"prompt_input_ids": [1, 8], "chosen_input_ids": [1, 8, 6], "rejected_input_ids": [1, 8, 7]})"),
               "1 8 6 | -100 -100 6\n1 8 7 | -100 -100 7");
     EXPECT_EQ(pair(R"({"prompt_ids": [1, 8], "chosen_ids": [6, 2], "rejected_ids": [1, 8, 7]})"),

@@ -15,21 +15,25 @@ class UnusedKeys : public RowTest {
 };
 
 TEST_F(UnusedKeys, DescriptionsAreHarmlessAndTheRestIsCounted) {
-    EXPECT_EQ(unused(R"("id": 3, "prompt_id": "a", "idx": 1, "source": "web", "score_chosen": 8.5, "dataset": "d", "lang": "en",
+    EXPECT_EQ(
+        unused(
+            R"("id": 3, "prompt_id": "a", "idx": 1, "source": "web", "score_chosen": 8.5, "dataset": "d", "lang": "en",
                         "metadata": {"x": 1}, "ratings": [1, 2], "num_tokens": 7, "created_at": "2026")"),
-              "");
+        "");
     EXPECT_EQ(unused(R"("context": "long", "notes": 3, "text": "t", "extra": ["x"])"), "context notes text extra");
     EXPECT_EQ(unused(R"("context": null, "notes": "", "extra": [], "more": {})"), "") << "nothing in them";
     EXPECT_EQ(unused(R"("source": ")" + std::string(201, 'x') + "\""), "source") << "prose";
 }
 
 TEST_F(UnusedKeys, WhatMaySayWhatIsLearnedIsRefused) {
-    for (const char* key : {"mask", "label", "labels", "weight", "sample_weight", "lossMask_loss", "loss", "target-mask"}) {
+    for (const char* key :
+         {"mask", "label", "labels", "weight", "sample_weight", "lossMask_loss", "loss", "target-mask"}) {
         EXPECT_TRUE(may_select_tokens(key)) << key;
-        expect_refused(fmt::format(R"({{"prompt": "p", "completion": "c", "{}": 1}})", key),
-                       fmt::format("rows.jsonl:1: key '{0}': it may say what is learned, but rows of this format have no "
-                                   "such key; if it does not matter, add ignore_columns: [{0}] to the data set",
-                                   key));
+        expect_refused(
+            fmt::format(R"({{"prompt": "p", "completion": "c", "{}": 1}})", key),
+            fmt::format("rows.jsonl:1: key '{0}': it may say what is learned, but rows of this format have no "
+                        "such key; if it does not matter, add ignore_columns: [{0}] to the data set",
+                        key));
     }
     for (const char* key : {"masked_lm", "labeler", "weighting", "glossary", ""})
         EXPECT_FALSE(may_select_tokens(key)) << key;
@@ -55,8 +59,8 @@ TEST_F(UnusedKeys, NaNMattersWhereItIsUsed) {
                    RowKind::preferences);
     expect_refused(R"({"text": NaN})", "key 'text': expected a string, found number");
     expect_refused(R"({"input_ids": [1, NaN]})", "input_ids[1]: expected a token id, found NaN");
-    for (const char* bad : {"{\"text\": \"a\", \"x\": NaN5}", "{\"text\": \"a\", \"x\": 1NaN}", "{\"text\": \"a\", \"x\": nan}",
-                            "{\"text\": \"a\", \"x\": Infinit}", "{NaN: 1}"})
+    for (const char* bad : {"{\"text\": \"a\", \"x\": NaN5}", "{\"text\": \"a\", \"x\": 1NaN}",
+                            "{\"text\": \"a\", \"x\": nan}", "{\"text\": \"a\", \"x\": Infinit}", "{NaN: 1}"})
         expect_refused(bad, "invalid JSON");
 }
 
