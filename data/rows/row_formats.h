@@ -41,9 +41,8 @@ struct DetectedFormat {
     Columns columns;  ///< those of the data set, and those of the spelling that was found
 };
 
-/// Returns the first format, and spelling of its keys, that fits all `rows` (one at least). Formats other than
-/// `spec.type`, unless that is "auto", are left out; if no spelling of that type fits, its own keys are expected. Throws
-/// Exit::data for a row that fits no format, with the keys found and the known formats, and for rows that fit different
+/// Returns the first format, and spelling of its keys, that fits all `rows` (one at least). Unless `spec.type` is
+/// "auto", only that format is tried; if no spelling of it fits, its own keys are expected. Throws Exit::data for a row that fits no format, with the keys found and the known formats, and for rows that fit different
 /// formats, with the first row of each.
 DetectedFormat detect_row_format(RowKind kind, const DatasetSpec& spec, std::span<const PlacedRow> rows);
 

@@ -4,7 +4,8 @@
 //
 //   messages           {"messages": [{"role", "content", ...}, ...], "system"?}
 //   sharegpt           {"conversations": [{"from", "value", ...}, ...], "system"?}
-//   alpaca             {"instruction", "input" or "context"?, "output", "system"?, "history"?: [[question, answer], ...]}
+//   alpaca             {"instruction", "input" or "context"?, "output", "system"?, "history"?}; history is a list of
+//                      [question, answer]
 //   prompt_completion  {"prompt", "completion"}: two strings, or two message lists
 //   text               {"text"}
 //   tokens             {"input_ids", "labels"?, "attention_mask"?, loss masks?}: a label of -100, or a loss mask of 0,

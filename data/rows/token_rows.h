@@ -14,8 +14,8 @@ std::vector<std::string> token_keys(const std::string& prefix);
 std::vector<std::string> pair_token_keys();
 
 Row read_tokens(const RowFields& row);
-/// A preference pair. Answers that both begin with the prompt's tokens contain the prompt: older TRL data sets repeat it
-/// there, with labels of -100.
+/// A preference pair. Answers that both begin with the prompt's tokens contain the prompt: older TRL data sets repeat
+/// it there, with labels of -100.
 Row read_token_pair(const RowFields& row);
 
 }  // namespace colonnade

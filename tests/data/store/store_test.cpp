@@ -157,8 +157,9 @@ TEST_F(Store, WhateverCouldChangeATokenChangesTheKey) {
         },
         [](auto& r) { r.datasets[0].type = "tokens"; },
         [](auto& r) {
-            r.datasets[0].columns = {{"labels", "targets"}};
+            r.datasets[0].columns = {{"completion_mask", "learned"}};
         },
+        [](auto& r) { r.datasets[0].ignore_columns = {"note"}; },
         [](auto& r) { r.encode.chat_template = "plain"; },
         [](auto& r) { r.encode.max_length = 9; },
         [](auto& r) { r.encode.train_on_prompt = true; },
