@@ -27,7 +27,8 @@ int main(int argc, char** argv) {
     app.add_option("--base", base, "LoRA: folder of the base model (default: the one in the config)")
         ->excludes("--adapter");
     app.add_option_function<std::string>("--dtype", set_dtype,
-                                         "type of the weights (default: float32; for a merged model, that of its base)")
+                                         "type of the weights (default: that of the model that training began with, "
+                                         "else float32)")
         ->excludes("--adapter")
         ->check(CLI::IsMember({"float32", "bfloat16", "float16"}));
     return run_command("export", app, argc, argv, [&] {
@@ -48,13 +49,13 @@ int main(int argc, char** argv) {
         if (lora) load_base(config.model_name_or_path, learner);
         const TrainerState state = load_checkpoint(checkpoint, learner);
         const auto encoder = make_encoder(config, load_tokenizer(config), model.vocab_size);
-        const DType stored = dtype.value_or(lora && !adapter ? stored_dtype(config.model_name_or_path) : DType::f32);
+        DType stored = DType::f32;
         if (adapter)
             export_adapter(export_request(config, encoder, learner, folder), *lora);
         else if (lora)
-            export_merged(config, encoder, learner, folder, stored);
+            stored = export_merged(config, encoder, learner, folder, dtype);
         else
-            export_model(export_request(config, encoder, learner, folder, stored));
+            stored = export_model(export_request(config, encoder, learner, folder, dtype));
         fmt::print("{}: step {}, {} parameters as {}\n", folder, state.step,
                    (lora && !adapter ? learner.base_parameters() : learner.parameters()).count(), name_of(stored));
         return 0;

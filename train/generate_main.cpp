@@ -59,9 +59,8 @@ void write_logits(const Context& ctx, Generator& generator, std::vector<int32_t>
 std::string base_of(const Options& o, const AdapterConfig& adapter) {
     if (!o.base.empty()) return o.base;
     if (adapter.base.empty()) fail(Exit::config, "{}: adapter_config.json names no base model; pass --base", o.model);
-    if (!std::filesystem::is_directory(adapter.base))
-        fail(Exit::config, "{}: the base model '{}' is not a folder on this machine; pass --base", o.model,
-             adapter.base);
+    if (!std::filesystem::exists(adapter.base))
+        fail(Exit::config, "{}: the base model '{}' is not on this machine; pass --base", o.model, adapter.base);
     return adapter.base;
 }
 
@@ -75,6 +74,7 @@ int run(const Options& o) {
     if (!adapter && !o.base.empty()) fail(Exit::config, "{}: --base is for a folder of adapters", o.model);
     const std::string model = adapter ? base_of(o, *adapter) : o.model;
     const ModelConfig config = read_model_config(model);
+    for (const std::string& notice : config.notices) fmt::print(stderr, "note: {}\n", notice);
     if (config.score_head || (adapter && adapter->score_head))
         fail(Exit::data, "{}: a reward model scores answers and has no head that could generate text", o.model);
     const bool own_tokenizer = !adapter || std::filesystem::exists(o.model + "/tokenizer.model");
@@ -122,7 +122,7 @@ int run(const Options& o) {
 int main(int argc, char** argv) {
     Options o;
     CLI::App app{"Answer prompts with a trained model; without --prompt, reads one prompt per line from stdin"};
-    app.add_option("model", o.model, "Hugging Face folder, or a PEFT folder of adapters")->required();
+    app.add_option("model", o.model, "Hugging Face folder, GGUF file, or PEFT folder of adapters")->required();
     app.add_option("--base", o.base, "base model of the adapters (default: the one they name)");
     app.add_option("--prompt,-p", o.prompts, "a prompt; may be repeated");
     app.add_option("--prompts-file", o.prompts_file, "file with one prompt per line");

@@ -156,6 +156,9 @@ std::optional<LoraSettings> lora_settings(const Config& c) {
 LrSchedule lr_schedule(const Config& c, int64_t total_steps) {
     const int64_t warmup = c.warmup_steps > 0 ? c.warmup_steps : steps_of_share(c.warmup_ratio, total_steps);
     const int64_t decay = c.wsd_decay_steps > 0 ? c.wsd_decay_steps : steps_of_share(c.wsd_decay_ratio, total_steps);
+    if (const int64_t given = c.warmup_steps + c.wsd_decay_steps; given > total_steps)
+        fail(Exit::config, "warmup_steps {} + wsd_decay_steps {} is more than the {} step{} of the run", c.warmup_steps,
+             c.wsd_decay_steps, total_steps, total_steps == 1 ? "" : "s");
     return {.type = c.lr_scheduler_type,
             .peak = c.learning_rate,
             .warmup_steps = warmup,

@@ -83,21 +83,22 @@ std::vector<Key<Config>> unsupported_keys() {
 
 Section model_section() {
     using C = Config;
-    return {"Model",
-            {
-                key("model_name_or_path", &C::model_name_or_path, "Hugging Face model folder to start from.")
-                    .also({"base_model"})
-                    .default_is("this or model is required"),
-                model_key("A shape to start from random weights, instead of a folder. Its keys follow below."),
-                key("tokenizer_name_or_path", &C::tokenizer_name_or_path,
-                    "Folder or file of the SentencePiece tokenizer. Pre-tokenised rows need none.")
-                    .default_is("model_name_or_path"),
-                key("stage", &C::stage,
-                    "pt: pretraining on text; sft: supervised fine-tuning; dpo: direct preference optimisation; rm: "
-                    "reward model. dpo and rm read preference rows.")
-                    .without({"kto"}),
-            },
-            describe_keys(model_keys(), "model.")};
+    return {
+        "Model",
+        {
+            key("model_name_or_path", &C::model_name_or_path, "Hugging Face model folder, or GGUF file, to start from.")
+                .also({"base_model"})
+                .default_is("this or model is required"),
+            model_key("A shape to start from random weights, instead of a folder. Its keys follow below."),
+            key("tokenizer_name_or_path", &C::tokenizer_name_or_path,
+                "Folder or file of the SentencePiece tokenizer. Pre-tokenised rows need none.")
+                .default_is("model_name_or_path"),
+            key("stage", &C::stage,
+                "pt: pretraining on text; sft: supervised fine-tuning; dpo: direct preference optimisation; rm: "
+                "reward model. dpo and rm read preference rows.")
+                .without({"kto"}),
+        },
+        describe_keys(model_keys(), "model.")};
 }
 Section lora_section() {
     using C = Config;

@@ -18,13 +18,51 @@ namespace fs = std::filesystem;
 constexpr const char *config_name = "/adapter_config.json", *weights_name = "/adapter_model.safetensors";
 constexpr std::string_view prefix = "base_model.model.";
 
-/// The key must be absent, null, false, empty or `plain`.
-void expect_plain(const JsonKeys& keys, const char* key, const char* plain = nullptr) {
-    const Json* value = keys.find(key);
-    if (!value || (value->is_boolean() && !value->get<bool>())) return;
-    if ((value->is_array() || value->is_object() || value->is_string()) && value->empty()) return;
-    if (plain && value->is_string() && value->get<std::string>() == plain) return;
-    keys.refuse(key, plain ? fmt::format("\"{}\"", plain) : "absent or empty: anything else is not supported");
+// Keys that read_adapter_config reads, and keys that change nothing about trained adapters.
+constexpr std::string_view known_keys[] = {"peft_type",
+                                           "task_type",
+                                           "base_model_name_or_path",
+                                           "r",
+                                           "lora_alpha",
+                                           "lora_dropout",
+                                           "use_rslora",
+                                           "target_modules",
+                                           "modules_to_save",
+                                           "bias",
+                                           "init_lora_weights",
+                                           "inference_mode",
+                                           "peft_version",
+                                           "revision",
+                                           "auto_mapping",
+                                           "runtime_config"};
+// Details of features that other keys turn on.
+constexpr std::string_view details[] = {"megatron_core", "layers_pattern", "qalora_group_size", "eva_config"};
+
+bool is_off(const Json& value) {
+    const bool list = value.is_array() || value.is_object() || value.is_string();
+    return value.is_null() || value == false || (list && value.empty());
+}
+
+/// Refuses every key that is not known, unless it is off: PEFT may have added it after this was written.
+void refuse_other_keys(const Json& json, const JsonKeys& keys) {
+    for (const auto& [key, value] : json.items())
+        if (std::ranges::find(known_keys, key) == std::end(known_keys) &&
+            std::ranges::find(details, key) == std::end(details) && !is_off(value))
+            keys.refuse(key, "absent or empty: anything else is not supported");
+    if (const Json* bias = keys.find("bias"); bias && *bias != "none") keys.refuse("bias", "\"none\"");
+}
+
+/// PiSSA, OLoRA, LoftQ, CorDA and others move a part of the base into the fresh adapters, so the adapters fit a base
+/// that is in no folder. The ways that are listed here leave the base as it is.
+void check_initialization(const JsonKeys& keys) {
+    const Json* value = keys.find("init_lora_weights");
+    if (!value || value->is_boolean()) return;
+    for (const char* name : {"gaussian", "orthogonal", "eva"})
+        if (*value == name) return;
+    keys.refuse(
+        "init_lora_weights",
+        "true, false, \"gaussian\", \"orthogonal\" or \"eva\": others change the base as well; PEFT converts such "
+        "adapters: save_pretrained(FOLDER, path_initial_model_for_weight_conversion=...)");
 }
 
 std::set<std::string> read_targets(const JsonKeys& keys) {
@@ -70,11 +108,8 @@ AdapterConfig read_adapter_config(const std::string& folder) {
     const JsonKeys keys(json, path);
     const Json* type = keys.find("peft_type");
     if (!type || *type != "LORA") keys.refuse("peft_type", "\"LORA\"");
-    expect_plain(keys, "bias", "none");
-    for (const char* key :
-         {"lora_bias", "fan_in_fan_out", "use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform",
-          "exclude_modules", "layer_replication", "target_parameters", "trainable_token_indices"})
-        expect_plain(keys, key);
+    refuse_other_keys(json, keys);
+    check_initialization(keys);
     AdapterConfig c;
     c.lora.rank = keys.integer("r", {}, {.low = 1});
     c.lora.alpha = keys.number("lora_alpha", 8, {.low = 0, .below = 1e9});

@@ -21,7 +21,8 @@ struct AdapterConfig {
     bool score_head = false;  ///< adapters of a reward model (task_type SEQ_CLS), with its score.weight
 };
 /// Throws Exit::data naming the key if a value is missing, mistyped, or asks for more than plain LoRA on linear layers
-/// and a head (DoRA, ranks by layer, ...).
+/// and a head (DoRA, ranks by layer, PiSSA, ...). A key that Colonnade does not know must be absent, null, false or
+/// empty.
 AdapterConfig read_adapter_config(const std::string& folder);
 
 /// Fills `flat` (host memory), laid out by `list`. Throws Exit::data for missing, unexpected and misshapen tensors.

@@ -1,9 +1,12 @@
 #include "train/folders/export.h"
 
+#include <cmath>
 #include <filesystem>
+#include <span>
 
 #include "data/text/chat_template.h"
 #include "engine/io/files.h"
+#include "engine/io/json_keys.h"
 #include "train/folders/adapter_folder.h"
 #include "train/folders/initial_weights.h"
 #include "train/model/weight_folder.h"
@@ -19,9 +22,15 @@ void set_dtype(Json& config, DType stored) {
     config[config.contains("dtype") ? "dtype" : "torch_dtype"] = name;
 }
 
-Json config_json(const ExportRequest& r) {
-    Json config = r.source_folder.empty() ? to_json(r.config) : read_json_file(r.source_folder + "/config.json");
-    set_dtype(config, r.stored);
+// A GGUF file has no config.json: then the model's own shape writes it.
+Json config_json(const ExportRequest& r, DType stored) {
+    const bool folder = fs::is_directory(r.source_folder);
+    Json config = folder ? read_json_file(r.source_folder + "/config.json") : to_json(r.config);
+    set_dtype(config, stored);
+    const bool tied_if_absent = family_of(r.config.architecture).tied;
+    if (JsonKeys(config, r.source_folder).boolean("tie_word_embeddings", tied_if_absent) !=
+        r.config.tie_word_embeddings)
+        config["tie_word_embeddings"] = r.config.tie_word_embeddings;
     if (r.config.score_head) set_score_head(config, r.config);
     return config;
 }
@@ -86,14 +95,49 @@ void write_tokenizer(const ExportRequest& r) {
     write_file_atomically(path, config.dump(2) + "\n");
 }
 
+// The weights that are finite, but become infinite as f16 (above 65504).
+struct Overflow {
+    int64_t count = 0;
+    float largest = 0;
+    std::string tensor;  // that has the largest
+};
+Overflow overflow_of_f16(const std::vector<NamedTensor>& tensors) {
+    constexpr float rounds_to_infinity = 65520;
+    Overflow found;
+    for (const NamedTensor& t : tensors)
+        for (const float value : std::span(t.tensor.as<float>(), static_cast<size_t>(t.tensor.numel()))) {
+            if (!(std::abs(value) >= rounds_to_infinity) || std::isinf(value)) continue;
+            ++found.count;
+            if (std::abs(value) > found.largest) found.largest = std::abs(value), found.tensor = t.name;
+        }
+    return found;
+}
+
+DType settle_dtype(const ExportRequest& r, const std::vector<NamedTensor>& tensors) {
+    const bool has_source = has_stored_weights(r.source_folder);
+    const DType stored = r.stored ? *r.stored : has_source ? StoredWeights(r.source_folder).export_dtype() : DType::f32;
+    if (stored != DType::f16) return stored;
+    const Overflow overflow = overflow_of_f16(tensors);
+    if (overflow.count == 0) return stored;
+    const std::string what =
+        fmt::format("{}: {} weights are beyond float16, which ends at 65504; the largest is {} in '{}'", r.folder,
+                    overflow.count, overflow.largest, overflow.tensor);
+    if (r.stored) fail(Exit::numerics, "{}; give bfloat16 or float32", what);
+    fmt::print("note: {}; the export is float32\n", what);
+    return DType::f32;
+}
+
 // Writes the shards to a folder of their own first, so that an older export stays complete if the disk fails.
-void stage_weights(const ExportRequest& r, const std::string& staging) {
+DType stage_weights(const ExportRequest& r, const std::string& staging) {
     fs::remove_all(staging);
     fs::create_directory(staging);
     try {
         const HostCopy weights = HostCopy::of(r.gpu, r.weights);
-        write_safetensors(staging, named_tensors(r.parameters, weights.tensor()), r.stored);
+        const std::vector<NamedTensor> tensors = named_tensors(r.parameters, weights.tensor());
+        const DType stored = settle_dtype(r, tensors);
+        write_safetensors(staging, tensors, stored);
         for (const auto& entry : fs::directory_iterator(staging)) sync_path(entry.path());
+        return stored;
     } catch (...) {
         std::error_code ignored;
         fs::remove_all(staging, ignored);
@@ -123,13 +167,14 @@ void write_chat_template_name(const ExportRequest& r) {
 
 }  // namespace
 
-void export_model(const ExportRequest& r) {
+DType export_model(const ExportRequest& r) {
     try {
         fs::create_directories(r.folder);
         // Read everything before removing anything: the source may be this very folder.
-        const Json config = config_json(r), generation_config = generation_config_json(r);
+        const Json generation_config = generation_config_json(r);
         const std::string staging = r.folder + "/.weights";
-        stage_weights(r, staging);
+        const DType stored = stage_weights(r, staging);
+        const Json config = config_json(r, stored);
         fs::remove(r.folder + "/config.json");
         remove_adapter(r.folder);
         replace_weights(r.folder, staging);
@@ -137,6 +182,7 @@ void export_model(const ExportRequest& r) {
         write_chat_template_name(r);
         write_file_atomically(r.folder + "/generation_config.json", generation_config.dump(2) + "\n");
         write_file_atomically(r.folder + "/config.json", config.dump(2) + "\n");
+        return stored;
     } catch (const fs::filesystem_error& e) {
         fail(Exit::storage, "{}: {}", r.folder, e.what());
     }
@@ -156,24 +202,19 @@ void export_adapter(const ExportRequest& r, const LoraSettings& lora) {
     }
 }
 
-DType stored_dtype(const std::string& model_folder) {
-    const DType dtype = SafetensorsReader(model_folder).tensors().front().dtype;
-    return dtype == DType::bf16 || dtype == DType::f16 ? dtype : DType::f32;
-}
-
-void export_merged(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
-                   const std::string& folder, DType stored) {
+DType export_merged(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
+                    const std::string& folder, std::optional<DType> stored) {
     merge_lora(*learner.options().lora, learner.parameters(), learner.weights(), learner.base_parameters(),
                learner.base());
     const std::string& tokenizer = config.tokenizer_name_or_path;
-    export_model({.folder = folder,
-                  .config = learner.config(),
-                  .parameters = learner.base_parameters(),
-                  .weights = learner.base(),
-                  .stored = stored,
-                  .source_folder = config.model_name_or_path,
-                  .encoder = std::move(encoder),
-                  .tokenizer_folder = fs::is_directory(tokenizer) ? tokenizer : ""});
+    return export_model({.folder = folder,
+                         .config = learner.config(),
+                         .parameters = learner.base_parameters(),
+                         .weights = learner.base(),
+                         .stored = stored,
+                         .source_folder = config.model_name_or_path,
+                         .encoder = std::move(encoder),
+                         .tokenizer_folder = fs::is_directory(tokenizer) ? tokenizer : ""});
 }
 
 void export_merged_copy(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
@@ -185,11 +226,11 @@ void export_merged_copy(const Config& config, std::shared_ptr<const Encoder> enc
              config.model_name_or_path);
     copy.fill_weights(
         [&](const Tensor& weights) { std::copy_n(adapters.as<float>(), weights.numel(), weights.as<float>()); });
-    export_merged(config, std::move(encoder), copy, folder, stored_dtype(config.model_name_or_path));
+    export_merged(config, std::move(encoder), copy, folder);
 }
 
 ExportRequest export_request(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
-                             const std::string& folder, DType stored) {
+                             const std::string& folder, std::optional<DType> stored) {
     const std::string& tokenizer = config.tokenizer_name_or_path;
     return {.folder = folder,
             .config = learner.config(),

@@ -6,6 +6,7 @@
 // scale * B A, computed in f32.
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "data/samples/encode.h"
@@ -18,28 +19,28 @@ struct ExportRequest {
     std::string folder;  ///< created if missing; files of an older export in it are replaced
     const ModelConfig& config;
     const ParameterList& parameters;
-    Tensor weights;             ///< flat: the model's, or the adapters'
-    Gpu* gpu = nullptr;         ///< the GPU that holds the weights; null: host memory
-    DType stored = DType::f32;  ///< f32, bf16 or f16
-    std::string source_folder;  ///< the model's folder, or empty; its config.json is kept except for the dtype
+    Tensor weights;      ///< flat: the model's, or the adapters'
+    Gpu* gpu = nullptr;  ///< the GPU that holds the weights; null: host memory
+    /// f32, bf16 or f16; unset: that of the source (StoredWeights::export_dtype), f32 without one. If f16 cannot hold a
+    /// weight, export_model throws Exit::numerics; an f16 that nobody asked for becomes f32, with a printed line.
+    std::optional<DType> stored;
+    std::string source_folder;  ///< the model's folder or GGUF file, or empty; its config.json is kept except for the
+                                ///< dtype, and for a head that is not tied any more
     std::shared_ptr<const Encoder> encoder;  ///< provides tokenizer, chat template and stop ids
     std::string tokenizer_folder;            ///< tokenizer files are copied from here
 };
 /// Writes each file under a temporary name and renames it; config.json comes last, so that a folder with a config.json
-/// is complete.
-void export_model(const ExportRequest& request);
+/// is complete. Returns the dtype of the weights.
+DType export_model(const ExportRequest& request);
 
 /// Writes adapter_config.json, adapter_model.safetensors, tokenizer files and colonnade.json, and removes the model of
 /// an older export. adapter_config.json comes last.
 void export_adapter(const ExportRequest& request, const LoraSettings& lora);
 
-/// The dtype of the base's stored weights: f32, bf16 or f16.
-DType stored_dtype(const std::string& model_folder);
-
 /// Merges the adapters of a learner on the CPU into its base and exports the result. The learner cannot be used
 /// afterwards.
-void export_merged(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
-                   const std::string& folder, DType stored);
+DType export_merged(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
+                    const std::string& folder, std::optional<DType> stored = {});
 /// Exports the merged model of a learner that is still needed, or that is on a GPU: reads the base again. `adapters`:
 /// all of Learner::weights() in host memory.
 void export_merged_copy(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
@@ -47,6 +48,6 @@ void export_merged_copy(const Config& config, std::shared_ptr<const Encoder> enc
 
 /// The request to export a run of `config` to `folder`.
 ExportRequest export_request(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
-                             const std::string& folder, DType stored = DType::f32);
+                             const std::string& folder, std::optional<DType> stored = {});
 
 }  // namespace colonnade

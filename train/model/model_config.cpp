@@ -3,9 +3,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "engine/device/error.h"
 #include "engine/io/json_keys.h"
+#include "train/model/rope_config.h"
+#include "train/model/stored_weights.h"
 
 namespace colonnade {
 namespace {
@@ -36,45 +39,6 @@ void read_head(const JsonKeys& keys, ModelConfig& c) {
     if (count != 1)
         fail(Exit::data, "{}: a classifier with {} labels is not supported; a reward model has one", keys.where(),
              count);
-}
-
-// v4: rope_theta at the top, rope_scaling {"type" or "rope_type", ...}. v5: rope_parameters with all of it.
-void read_rope(const JsonKeys& top, ModelConfig& c) {
-    const Json* parameters = top.find("rope_parameters");
-    const Json* scaling = parameters ? parameters : top.find("rope_scaling");
-    c.rope_theta = top.number("rope_theta", 10000.0);
-    if (!scaling) return;
-    const JsonKeys keys(*scaling, top.where() + (parameters ? ": rope_parameters" : ": rope_scaling"));
-    if (parameters) c.rope_theta = keys.number("rope_theta", c.rope_theta);
-    if (keys.number("partial_rotary_factor", 1.0) != 1.0)
-        fail(Exit::data, "{}: partial_rotary_factor other than 1 is not supported", keys.where());
-    const std::string kind = keys.text("rope_type", keys.text("type", "default"));
-    RopeScaling& s = c.rope_scaling;
-    if (kind == "default") return;
-    if (kind == "linear") {
-        s.kind = RopeScaling::Kind::linear;
-        s.factor = keys.number("factor");
-    } else if (kind == "llama3") {
-        s.kind = RopeScaling::Kind::llama3;
-        s.factor = keys.number("factor");
-        s.low_freq_factor = keys.number("low_freq_factor");
-        s.high_freq_factor = keys.number("high_freq_factor");
-        s.original_max_position = keys.number("original_max_position_embeddings");
-    } else if (kind == "yarn") {
-        s.kind = RopeScaling::Kind::yarn;
-        const auto longest = static_cast<double>(c.max_position_embeddings);
-        s.original_max_position = keys.number("original_max_position_embeddings", longest);
-        s.factor = keys.number("factor", longest / s.original_max_position);
-        s.beta_fast = keys.number("beta_fast", 32.0);
-        s.beta_slow = keys.number("beta_slow", 1.0);
-        s.attention_factor = keys.number("attention_factor", 0.0);
-        s.mscale = keys.number("mscale", 0.0);
-        s.mscale_all_dim = keys.number("mscale_all_dim", 0.0);
-        s.truncate = keys.boolean("truncate", true);
-    } else {
-        fail(Exit::data, "{}: rope_type '{}' is not supported; default, linear, llama3 and yarn are", keys.where(),
-             kind);
-    }
 }
 
 void read_windows(const JsonKeys& keys, const ModelFamily& family, ModelConfig& c) {
@@ -183,9 +147,18 @@ ModelConfig parse_model_config(const Json& json, const std::string& where) {
     return c;
 }
 
-ModelConfig read_model_config(const std::string& folder) {
-    const std::string path = folder + "/config.json";
-    return parse_model_config(read_json_file(path, {.bytes = size_t{1} << 20, .depth = 16}), path);
+ModelConfig read_model_config(const std::string& path) {
+    if (is_gguf_file(path)) return parse_model_config(gguf_config(GgufReader(path)), path);
+    const std::string file = path + "/config.json";
+    if (!std::filesystem::exists(file)) refuse_model_path(path, "no config.json in this folder");
+    ModelConfig c = parse_model_config(read_json_file(file, {.bytes = size_t{1} << 20, .depth = 16}), file);
+    if (c.tie_word_embeddings && has_stored_weights(path) && StoredWeights(path).head_differs_from_embedding()) {
+        c.tie_word_embeddings = false;
+        c.notices.push_back(fmt::format(
+            "{}: tie_word_embeddings is true, but lm_head.weight differs from the embedding: the head is kept, untied",
+            file));
+    }
+    return c;
 }
 
 void validate(const ModelConfig& c, const std::string& where, Exit exit) {

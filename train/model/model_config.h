@@ -66,9 +66,11 @@ struct ModelShape {
 /// The model of a shape. Throws Exit::config, naming `where`, if validate() does.
 ModelConfig model_of(const ModelShape& shape, const std::string& where);
 
-/// Reads <folder>/config.json. Throws Exit::data naming file and key for a value that is missing, mistyped,
-/// inconsistent or not supported (other architectures, activations, rotary kinds, quantised weights).
-ModelConfig read_model_config(const std::string& folder);
+/// Reads <path>/config.json, or makes the config of a GGUF file. Throws Exit::data naming file and key for a value that
+/// is missing, mistyped, inconsistent or not supported (other architectures, activations, rotary kinds, quantised
+/// weights). A head that is tied by the config, but differs from the embedding in the folder's weights, is kept: the
+/// config becomes untied, with a notice, as in transformers.
+ModelConfig read_model_config(const std::string& path);
 ModelConfig parse_model_config(const Json& json, const std::string& where);
 
 /// Throws `exit` unless all sizes are in range and the heads divide. Files and training configs share these checks.

@@ -2,22 +2,22 @@
 
 namespace colonnade {
 
-WeightFolder::WeightFolder(const ParameterList& list, const ModelConfig& config, const std::string& folder)
-    : reader_(folder) {
+WeightFolder::WeightFolder(const ParameterList& list, const ModelConfig& config, const std::string& path)
+    : weights_(path), tied_(config.tie_word_embeddings) {
     std::vector<std::string> problems;
     for (const Parameter& p : list.all()) {
-        const TensorInfo* info = reader_.find(p.name);
+        const TensorInfo* info = find(p);
         if (!info && p.role == Role::score_head) continue;  // a language model that becomes a reward model
         if (!info)
             problems.push_back(fmt::format("'{}' {} is missing", p.name, shape_text(p.shape)));
         else if (info->shape != p.shape)
-            problems.push_back(fmt::format("'{}' is {}, config.json makes it {}", p.name, shape_text(info->shape),
+            problems.push_back(fmt::format("'{}' is {}, config.json makes it {}", info->name, shape_text(info->shape),
                                            shape_text(p.shape)));
     }
-    const bool ignores_lm_head = config.tie_word_embeddings || config.score_head;
-    for (const TensorInfo& info : reader_.tensors()) {
-        const bool ignored = info.name.ends_with("rotary_emb.inv_freq") ||
-                             (ignores_lm_head && info.name == entry_of(Role::lm_head).name);
+    const std::string head = entry_of(Role::lm_head).name;
+    for (const TensorInfo& info : weights_.tensors()) {
+        const bool ignored =
+            info.name.ends_with("rotary_emb.inv_freq") || ((tied_ || config.score_head) && info.name == head);
         if (!list.named(info.name) && !ignored)
             problems.push_back(
                 fmt::format("'{}' {} belongs to no part of the model", info.name, shape_text(info.shape)));
@@ -26,13 +26,21 @@ WeightFolder::WeightFolder(const ParameterList& list, const ModelConfig& config,
         constexpr size_t shown = 12;
         const size_t more = problems.size() > shown ? problems.size() - shown : 0;
         problems.resize(problems.size() - more);
-        fail(Exit::data, "{}: the tensors do not fit config.json: {}{}", folder, fmt::join(problems, "; "),
+        fail(Exit::data, "{}: the tensors do not fit config.json: {}{}", path, fmt::join(problems, "; "),
              more ? fmt::format("; and {} more", more) : "");
     }
+    if (tied_ && !config.score_head && weights_.head_differs_from_embedding())
+        fail(Exit::data, "{}: '{}' differs from the embedding, but the model was made with a tied head", path, head);
 }
 
-void load_weights(const ParameterList& list, const ModelConfig& config, const std::string& folder, const Tensor& flat) {
-    const WeightFolder weights(list, config, folder);
+const TensorInfo* WeightFolder::find(const Parameter& parameter) const {
+    const TensorInfo* info = weights_.find(parameter.name);
+    if (info || !tied_ || parameter.role != Role::embedding) return info;
+    return weights_.find(entry_of(Role::lm_head).name);
+}
+
+void load_weights(const ParameterList& list, const ModelConfig& config, const std::string& path, const Tensor& flat) {
+    const WeightFolder weights(list, config, path);
     for (const Parameter& p : list.all())
         if (weights.has(p)) weights.read(p, slice_of(flat, p));
 }

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "train/config/spellings.h"
+#include "train/model/stored_weights.h"
 
 namespace colonnade {
 namespace {
@@ -38,7 +39,7 @@ ModelConfig model_of_shape(ModelShape shape, const Tokenizer* tokenizer) {
 std::shared_ptr<const Tokenizer> load_tokenizer(const Config& config) {
     const std::string& path = config.tokenizer_name_or_path;
     if (path.empty()) return nullptr;
-    const bool has_model = fs::is_regular_file(path) || fs::exists(path + "/tokenizer.model");
+    const bool has_model = fs::exists(path + "/tokenizer.model") || (fs::is_regular_file(path) && !is_gguf_file(path));
     if (!has_model && all_pretokenised(config)) return nullptr;
     return Tokenizer::load(path);
 }

@@ -166,6 +166,13 @@ TEST_F(AdapterFolder, RejectsWhatIsNotPlainLora) {
         {"rank_pattern",
          {{"q_proj", 4}},
          "should be absent or empty: anything else is not supported, found {\"q_proj\":4}"},
+        {"alora_invocation_tokens", {5}, "should be absent or empty: anything else is not supported, found [5]"},
+        {"a_key_of_the_future", true, "should be absent or empty: anything else is not supported, found true"},
+        {"use_qalora", true, "should be absent or empty: anything else is not supported, found true"},
+        {"init_lora_weights", "pissa",
+         "should be true, false, \"gaussian\", \"orthogonal\" or \"eva\": others change the base as well"},
+        {"init_lora_weights", "pissa_niter_16", "should be true, false, \"gaussian\""},
+        {"init_lora_weights", "olora", "should be true, false, \"gaussian\""},
         {"layers_to_transform", {0}, "should be absent or empty: anything else is not supported, found [0]"},
         {"fan_in_fan_out", true, "should be absent or empty: anything else is not supported, found true"},
         {"target_modules",
@@ -186,6 +193,25 @@ TEST_F(AdapterFolder, RejectsWhatIsNotPlainLora) {
     fs::remove(path("adapter_config.json"));
     expect_error(Exit::data, "not a folder of adapters: adapter_config.json is missing",
                  [&] { read_adapter_config(folder_); });
+}
+
+// What PEFT 0.21 writes for plain LoRA: every key, most of them off.
+TEST_F(AdapterFolder, ReadsEveryKeyOfPeftThatIsOff) {
+    write();
+    for (const char* key :
+         {"alora_invocation_tokens", "arrow_config", "auto_mapping", "corda_config", "eva_config", "exclude_modules",
+          "kasa_config", "layer_replication", "lora_ga_config", "megatron_config", "monteclora_config", "revision",
+          "target_parameters", "trainable_token_indices", "use_bdlora", "velora_config"})
+        change(key, nullptr);
+    for (const char* key : {"ensure_weight_tying", "lora_bias", "use_qalora"}) change(key, false);
+    change("loftq_config", Json::object());
+    change("megatron_core", "megatron.core");
+    change("peft_version", "0.21.2");
+    change("qalora_group_size", 16);
+    for (const Json& value : {Json(true), Json(false), Json("gaussian"), Json("eva"), Json("orthogonal")}) {
+        change("init_lora_weights", value);
+        EXPECT_EQ(read_adapter_config(folder_).lora.rank, config_.lora.rank);
+    }
 }
 
 TEST_F(AdapterFolder, RejectsTensorsThatDoNotFit) {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <csignal>
 
+#include "tests/support/paths.h"
 #include "tests/support/tiny_run.h"
 #include "train/folders/export.h"
 #include "train/model/weight_folder.h"
@@ -127,6 +128,69 @@ TEST_F(Export, StoresHalfPrecisionRoundedToNearest) {
         EXPECT_LE(worst, std::ldexp(1.0, -bits)) << name;
         EXPECT_GT(worst, std::ldexp(0.9, -bits)) << name << " is not stored in half precision";
     }
+}
+
+TEST_F(Export, KeepsTheDtypeOfTheSourceUnlessAsked) {
+    for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
+        fs::create_directories(path("source"));
+        export_model(request("source", dtype));
+        ExportRequest r = request("model");
+        r.source_folder = path("source");
+        r.stored.reset();
+        EXPECT_EQ(export_model(r), dtype);
+        EXPECT_EQ(json("model/config.json").at("torch_dtype"), json("source/config.json").at("torch_dtype"));
+        EXPECT_EQ(SafetensorsReader(path("model")).tensors().front().dtype, dtype);
+        r.stored = DType::f32;
+        EXPECT_EQ(export_model(r), DType::f32);
+    }
+    ExportRequest r = request("model");
+    r.stored.reset();
+    EXPECT_EQ(export_model(r), DType::f32) << "there is no source";
+}
+
+TEST_F(Export, TellsWhatOverflowsFloat16) {
+    export_model(request("source", DType::f16));
+    float* weights = learner_->weights().as<float>();
+    weights[3] = 65519, weights[5] = -70000;
+    weights[7] = 65520;  // rounds to infinity
+    const std::string message = expect_error(Exit::numerics, "2 weights are beyond float16",
+                                             [&] { export_model(request("model", DType::f16)); });
+    EXPECT_NE(message.find("the largest is 70000 in '"), std::string::npos) << message;
+    EXPECT_FALSE(fs::exists(path("model/config.json")));
+    ExportRequest r = request("model");
+    r.source_folder = path("source");
+    r.stored.reset();
+    quietly([&] { EXPECT_EQ(export_model(r), DType::f32) << "nobody asked for float16"; });
+    weights[5] = weights[7] = 65519;
+    EXPECT_EQ(export_model(r), DType::f16);
+}
+
+TEST_F(Export, WritesAFolderForAGgufFile) {
+    const std::string file = golden_file("gguf/qwen3.gguf");
+    config_ = read_model_config(file);
+    make_learner();
+    load_weights(learner_->parameters(), config_, file, learner_->weights());
+    EncodeOptions none;
+    none.chat_template = "chatml";
+    ExportRequest r = request("model");
+    r.encoder = std::make_shared<const Encoder>(nullptr, none);
+    r.source_folder = file;
+    r.stored.reset();
+    EXPECT_EQ(export_model(r), DType::f32);
+    EXPECT_EQ(to_json(read_model_config(path("model"))), to_json(config_));
+    EXPECT_TRUE(read_back("model") == weights());
+}
+
+TEST_F(Export, KeepsAHeadThatIsNotTiedAnyMore) {
+    fs::create_directories(path("source"));
+    Json source = to_json(config_);
+    source["tie_word_embeddings"] = true;
+    spill(path("source/config.json"), source.dump());
+    ExportRequest r = request("model");
+    r.source_folder = path("source");
+    export_model(r);
+    EXPECT_EQ(json("model/config.json").at("tie_word_embeddings"), false);
+    EXPECT_TRUE(read_back("model") == weights());
 }
 
 TEST_F(Export, LeavesATiedHeadOut) {

@@ -215,7 +215,7 @@ TEST_F(BadModelConfig, IsAnErrorWithFileAndKey) {
 
 TEST_F(BadModelConfig, FileIsNamed) {
     const std::string file = path("config.json");
-    expect_error(Exit::data, file, [&] { read_model_config(folder_); });
+    expect_error(Exit::data, folder_ + ": no config.json in this folder", [&] { read_model_config(folder_); });
     for (const char* text :
          {"", "{", "[]", "\"llama\"", "{\"vocab_size\": 1, \"vocab_size\": 2}", "{\"vocab_size\": 1e999}"}) {
         SCOPED_TRACE(text);
