@@ -35,9 +35,14 @@ std::string counts(const StoreResult& result) {
     const StoreStatistics& s = result.store.statistics;
     std::string text;
     for (const auto& file : s.files)
-        text += line(file.type, fmt::format("{}: {} of {} rows", file.path, file.samples, file.rows));
+        text += line(file.type, fmt::format("{}: {} of {} rows{}", file.path, file.samples, file.rows,
+                                            file.columns.empty() ? "" : "; read as " + file.columns));
     text += line("samples", fmt::format("{} of {} rows", s.samples, s.rows));
     for (const RowNoteInfo& info : row_notes) text += line(info, s.notes[info.note]);
+    std::vector<std::string> unused;
+    for (const auto& [name, rows] : s.unused_columns.rows())
+        unused.push_back(fmt::format("{} ({} row{})", name, rows, rows == 1 ? "" : "s"));
+    if (!unused.empty()) text += line("columns not used", fmt::format("{}", fmt::join(unused, ", ")));
     if (!s.markers_spelled_out.empty())
         text += line("markers without a piece",
                      fmt::format("{}: tokenised as ordinary text", fmt::join(s.markers_spelled_out, " ")));

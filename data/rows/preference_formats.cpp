@@ -6,6 +6,9 @@
 #include <limits>
 
 #include "data/rows/row_formats.h"
+#include "data/rows/row_messages.h"
+#include "data/rows/template_variables.h"
+#include "data/rows/token_rows.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
@@ -105,7 +108,7 @@ Row after_text(const std::string& prompt, const std::vector<Answer>& answers) {
 }
 
 bool same(const Message& a, const Message& b) {
-    return a.role == b.role && a.content == b.content;
+    return a.role == b.role && a.content == b.content && a.more == b.more;
 }
 
 /// Whether `answer` begins with the messages of `prompt` and has more.
@@ -140,6 +143,24 @@ std::vector<Answer> read_pair(const RowFields& row, MessageStyle style) {
     return pair;
 }
 
+/// What stands beside the answers of a pair: the margin, and for chats the variables of the template.
+Row with_settings(const RowFields& row, Row result, MessageStyle style) {
+    result.margin = read_margin(row);
+    if (result.answers[0].messages.empty()) return result;
+    const Json variables = read_variables(row, style);
+    for (Row& answer : result.answers) answer.variables = variables;
+    return result;
+}
+
+/// Puts the row's system prompt in front of every answer. Plain text has none: unused_keys() refuses it.
+void add_system_to_all(const RowFields& row, Row& result) {
+    for (Row& answer : result.answers) {
+        const auto before = static_cast<int64_t>(answer.messages.size());
+        add_system(row, answer.messages);
+        answer.prompt_messages += static_cast<int64_t>(answer.messages.size()) - before;
+    }
+}
+
 Row read_preference(const RowFields& row) {
     const std::vector<Answer> pair = read_pair(row, MessageStyle::chat);
     const auto join = [&] {
@@ -161,27 +182,38 @@ Row read_preference(const RowFields& row) {
         return whole_chats(pair[0], pair[1]);
     };
     Row result = join();
-    result.margin = read_margin(row);
-    return result;
+    // UltraFeedback keeps the chosen conversation once more, for fine-tuning.
+    const auto copy = row.object().find("messages");
+    if (copy != row.object().end() && *copy == row.at("chosen")) (void)row.find("messages");
+    if (!result.answers[0].messages.empty()) add_system_to_all(row, result);
+    return with_settings(row, std::move(result), MessageStyle::chat);
 }
 
 Row read_chat_pair(const RowFields& row) {
-    Row result = after_chat(read_messages(row, "messages", MessageStyle::chat), read_pair(row, MessageStyle::chat));
-    result.margin = read_margin(row);
-    return result;
+    const std::vector<Message> prompt = read_chat_messages(row, "messages", MessageStyle::chat);
+    if (prompt.back().role == "assistant")
+        fail(Exit::data,
+             "{}: ends with an answer of the assistant; expected the prompt alone; type preference reads rows whose "
+             "'{}' is a whole conversation",
+             row.place("messages"), row.name("messages"));
+    return with_settings(row, after_chat(prompt, read_pair(row, MessageStyle::chat)), MessageStyle::chat);
 }
 
 Row read_sharegpt_pair(const RowFields& row) {
-    Row result = after_chat(read_sharegpt_messages(row), read_pair(row, MessageStyle::sharegpt));
-    result.margin = read_margin(row);
-    return result;
+    return with_settings(row,
+                         after_chat(read_chat_messages(row, "conversations", MessageStyle::sharegpt),
+                                    read_pair(row, MessageStyle::sharegpt)),
+                         MessageStyle::sharegpt);
 }
 
 Row read_alpaca_pair(const RowFields& row) {
     for (const char* key : {"chosen", "rejected"}) (void)row.text(key);
-    Row result = after_chat(read_alpaca_prompt(row), read_pair(row, MessageStyle::chat));
-    result.margin = read_margin(row);
-    return result;
+    return with_settings(row, after_chat(read_alpaca_prompt(row), read_pair(row, MessageStyle::chat)),
+                         MessageStyle::chat);
+}
+
+Row read_token_preference(const RowFields& row) {
+    return with_settings(row, read_token_pair(row), MessageStyle::chat);
 }
 
 Row read_ranked(const RowFields& row) {
@@ -202,53 +234,33 @@ Row read_ranked(const RowFields& row) {
         answers.push_back(
             read_answer(row, list[i], MessageStyle::chat, fmt::format("{}[{}]", row.name("completions"), i)));
     const Answer prompt = read_answer(row, "prompt", MessageStyle::chat);
-    return prompt.text ? after_text(*prompt.text, answers) : after_chat(prompt.messages, answers);
-}
-
-Row read_token_pair(const RowFields& row) {
-    const bool with_prompt = row.find("prompt_input_ids"), with_labels = row.find("chosen_labels");
-    if (with_labels != (row.find("rejected_labels") != nullptr))
-        fail(Exit::data, "{}: found only one of '{}' and '{}'; expected both or neither", row.where(),
-             row.name("chosen_labels"), row.name("rejected_labels"));
-    std::vector<int32_t> prompt;
-    if (with_prompt) prompt = read_ids(row, "prompt_input_ids", 0, "a token id");
-    Row result;
-    result.whole_answers = !with_prompt && !with_labels;
-    for (const std::string name : {"chosen", "rejected"}) {
-        const std::vector<int32_t> ids = read_ids(row, name + "_input_ids", 0, "a token id");
-        const std::vector<int32_t> labels = read_labels(row, name + "_labels", name + "_input_ids", ids);
-        Row& answer = result.answers.emplace_back();
-        answer.input_ids = prompt;
-        answer.input_ids.insert(answer.input_ids.end(), ids.begin(), ids.end());
-        answer.labels.assign(prompt.size(), -100);
-        answer.labels.insert(answer.labels.end(), labels.begin(), labels.end());
-    }
-    result.margin = read_margin(row);
-    return result;
+    Row result = prompt.text ? after_text(*prompt.text, answers) : after_chat(prompt.messages, answers);
+    if (!result.answers[0].messages.empty()) add_system_to_all(row, result);
+    return with_settings(row, std::move(result), MessageStyle::chat);
 }
 
 }  // namespace
 
 const std::vector<RowFormat>& preference_formats() {
     static const std::vector<RowFormat> formats = {
-        {"tokens",
-         {"chosen_input_ids", "rejected_input_ids"},
-         {"prompt_input_ids", "chosen_labels", "rejected_labels", "margin"},
-         read_token_pair},
+        {"tokens", {"chosen_input_ids", "rejected_input_ids"}, pair_token_keys(), read_token_preference},
         {"messages",
          {"messages", "chosen", "rejected"},
-         {"role", "content", "train", "weight", "margin"},
+         {"system", "role", "content", "train", "weight", "margin"},
          read_chat_pair},
         {"sharegpt",
          {"conversations", "chosen", "rejected"},
          {"system", "from", "value", "train", "weight", "margin"},
          read_sharegpt_pair},
-        {"alpaca", {"instruction", "chosen", "rejected"}, {"input", "system", "history", "margin"}, read_alpaca_pair},
+        {"alpaca",
+         {"instruction", "chosen", "rejected"},
+         {"input", "context", "system", "history", "margin"},
+         read_alpaca_pair},
         {"preference",
          {"chosen", "rejected"},
-         {"prompt", "role", "content", "train", "weight", "margin"},
+         {"prompt", "system", "role", "content", "train", "weight", "margin"},
          read_preference},
-        {"ranked", {"prompt", "completions"}, {"role", "content", "train", "weight", "labels"}, read_ranked},
+        {"ranked", {"prompt", "completions"}, {"system", "role", "content", "train", "weight"}, read_ranked},
     };
     return formats;
 }

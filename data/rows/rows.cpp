@@ -11,19 +11,12 @@ namespace colonnade {
 namespace {
 
 constexpr size_t line_limit = size_t{16} << 20;
-
-Json parse_line(const std::string& line, const std::string& where) {
-    Json object = parse_json(line, where, {.bytes = line_limit, .depth = 64});
-    if (object.is_array())
-        fail(Exit::data,
-             "{}: expected one JSON object per line (JSONL), found a list; `jq -c '.[]'` turns a JSON list into JSONL",
-             where);
-    return object;
-}
+constexpr size_t detection_rows = 64, detection_bytes = size_t{4} << 20;  ///< detection reads no further
 
 }  // namespace
 
-RowReader::RowReader(DatasetSpec spec, RowKind kind) : spec_(std::move(spec)), kind_(kind), type_(spec_.type) {
+RowReader::RowReader(DatasetSpec spec, RowKind kind)
+    : spec_(std::move(spec)), columns_(spec_.columns), kind_(kind), type_(spec_.type) {
     check_row_format(spec_, kind_);
     std::error_code error;
     if (std::filesystem::is_directory(spec_.path, error))
@@ -33,14 +26,40 @@ RowReader::RowReader(DatasetSpec spec, RowKind kind) : spec_(std::move(spec)), k
     const auto size = std::filesystem::file_size(spec_.path, error);
     bytes_total_ = error ? 0 : static_cast<int64_t>(size);
     buffer_ = std::make_unique_for_overwrite<char[]>(line_limit + 1);
+    detect();
+}
 
-    std::string first;
-    if (!read_line(first)) fail(Exit::data, "{}: no rows: the file is empty", spec_.path);
-    if (type_ == "auto") {
+/// Detects the format from the first rows. A row that is no JSON ends the search: its own error comes in its turn.
+void RowReader::detect() {
+    std::vector<PlacedRow> rows;
+    size_t bytes = 0;
+    std::string line;
+    while (rows.size() < detection_rows && bytes < detection_bytes && read_line(line)) {
+        bytes += line.size();
+        peeked_.push_back({line, line_, bytes_read_});
         const std::string where = fmt::format("{}:{}", spec_.path, line_);
-        type_ = detect_row_format(kind_, parse_line(first, where), spec_.columns, where);
+        try {
+            rows.push_back({parse_object(line, where), where});
+        } catch (const Error&) {
+            if (rows.empty()) throw;
+            break;
+        }
     }
-    peeked_ = std::move(first);
+    if (rows.empty()) fail(Exit::data, "{}: no rows: the file is empty", spec_.path);
+    DetectedFormat detected = detect_row_format(kind_, spec_, rows);
+    type_ = std::move(detected.type);
+    columns_ = std::move(detected.columns);
+}
+
+Json RowReader::parse_object(const std::string& line, const std::string& where) const {
+    Json object = parse_json(line, where, {.bytes = line_limit, .depth = 64, .non_finite = NonFinite::read});
+    if (object.is_array())
+        fail(Exit::data,
+             "{}: expected one JSON object per line (JSONL), found a list; `jq -c '.[]'` turns a JSON list into JSONL",
+             where);
+    if (!object.is_object()) fail(Exit::data, "{}: expected an object, found {}", where, object.type_name());
+    for (const std::string& key : spec_.ignore_columns) object.erase(key);
+    return object;
 }
 
 bool RowReader::read_line(std::string& line) {
@@ -61,21 +80,29 @@ bool RowReader::read_line(std::string& line) {
 }
 
 bool RowReader::next_line(std::string& line, int64_t& number) {
-    if (peeked_) {
-        line = std::move(*peeked_);
-        peeked_.reset();
-    } else if (!read_line(line)) {
-        return false;
+    if (!peeked_.empty()) {
+        line = std::move(peeked_.front().text);
+        number = peeked_.front().number;
+        peeked_.pop_front();
+        return true;
     }
+    if (!read_line(line)) return false;
     number = line_;
     return true;
 }
 
 Row RowReader::parse(const std::string& line, int64_t number) const {
     const std::string where = fmt::format("{}:{}", spec_.path, number);
-    Row row = read_row(kind_, type_, parse_line(line, where), spec_.columns, where);
+    Row row = read_row(kind_, type_, parse_object(line, where), columns_, where);
     row.line = number;
     return row;
+}
+
+std::string RowReader::found_columns() const {
+    std::string found;
+    for (const auto& [ours, theirs] : columns_)
+        if (!spec_.columns.contains(ours)) found += fmt::format("{}{}: {}", found.empty() ? "" : ", ", ours, theirs);
+    return found;
 }
 
 bool RowReader::next(Row& row) {
@@ -87,7 +114,8 @@ bool RowReader::next(Row& row) {
 }
 
 double RowReader::progress() const {
-    return bytes_total_ == 0 ? 1.0 : static_cast<double>(bytes_read_) / static_cast<double>(bytes_total_);
+    const int64_t read = peeked_.empty() ? bytes_read_ : peeked_.front().bytes_read;
+    return bytes_total_ == 0 ? 1.0 : static_cast<double>(read) / static_cast<double>(bytes_total_);
 }
 
 }  // namespace colonnade

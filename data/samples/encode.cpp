@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "data/samples/answer_notes.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
@@ -46,6 +47,7 @@ Encoded Encoder::encode(const Row& row, const std::string& where, WordCache* wor
         return result;
     }
     result.sample = {std::move(tokens), std::move(weights), {0}};
+    result.notes.add_if(is_empty_answer(result.sample, 0), RowNote::empty_answer);
     return result;
 }
 
@@ -57,6 +59,7 @@ TokenDraft Encoder::draft(const Row& row, const std::string& where, WordCache* w
                        : !row.messages.empty() ? draft_chat(row, where, words)
                                                : draft_plain(row, words);
     const std::vector<int32_t>& tokens = draft.tokens;
+    draft.notes.add(answer_notes(row));
     draft.notes.add_if(tokens.size() > 1 && tokens[0] == bos_ && tokens[1] == bos_, RowNote::double_bos);
     return draft;
 }

@@ -21,6 +21,7 @@ enum class RowNote {
     marker_in_text,
     empty_answer,
     no_prompt,
+    unanswered,
 };
 
 enum class NoteEffect { changed, dropped, suspicious };  ///< only dropped rows leave no sample
@@ -52,15 +53,18 @@ inline constexpr auto row_notes = std::to_array<RowNoteInfo>({
     {RowNote::double_bos, NoteEffect::suspicious, "double_bos", "double BOS"},
     // A message contains a marker of the chat template: the model sees a turn begin or end there.
     {RowNote::marker_in_text, NoteEffect::suspicious, "marker_in_text", "marker in text"},
-    // Preferences: the trained tokens of an answer are white space and end tokens only.
+    // An answer is empty or white space only, or has no trained tokens but those of white space and end tokens.
     {RowNote::empty_answer, NoteEffect::suspicious, "empty_answer", "empty answer"},
-    // Preferences: the answers share no message, or no token except BOS.
+    // Nothing but white space stands before an answer; in a preference: the answers share no message, or no token
+    // except BOS. Rows of text alone have no prompt.
     {RowNote::no_prompt, NoteEffect::suspicious, "no_prompt", "no prompt"},
+    // A chat ends with a message of the user or of a tool.
+    {RowNote::unanswered, NoteEffect::suspicious, "unanswered", "ends unanswered"},
 });
 static_assert([] {
     for (size_t i = 0; i < row_notes.size(); ++i)
         if (row_notes[i].note != static_cast<RowNote>(i)) return false;
-    return row_notes.back().note == RowNote::no_prompt;
+    return row_notes.back().note == RowNote::unanswered;
 }());
 
 /// The notes of one row.

@@ -28,8 +28,12 @@ constexpr size_t block_bytes = size_t{64} << 10;  ///< text per turn of a worker
 Json settings_of(const StoreRequest& request) {
     Json datasets = Json::array();
     for (const auto& spec : request.datasets) {
-        const auto& [path, type, columns] = spec;
-        datasets.push_back({{"path", path}, {"type", type}, {"columns", columns}, {"sha256", sha256_file(path)}});
+        const auto& [path, type, columns, ignore_columns] = spec;
+        datasets.push_back({{"path", path},
+                            {"type", type},
+                            {"columns", columns},
+                            {"ignore_columns", ignore_columns},
+                            {"sha256", sha256_file(path)}});
     }
     const auto& [chat_template, max_length, train_on_prompt, roles_to_train, train_on_eos, mask_history, add_bos,
                  add_eos, excess_length, vocab_size, sample_length, max_answers] = request.encode;
@@ -86,7 +90,7 @@ class StoreBuilder {
     StoreBuilder(const StoreRequest& request, const FileStamps& stamps)
         : request_(request), encoder_(request.tokenizer, request.encode), progress_(progress_options(request, stamps)) {
         for (const auto& [size, time] : stamps) file_bytes_.push_back(static_cast<double>(size));
-        for (const auto& spec : request.datasets) store_.statistics.files.push_back({spec.path, spec.type, 0, 0});
+        for (const auto& spec : request.datasets) store_.statistics.files.push_back({spec.path, spec.type, ""});
     }
 
     TokenStore build() {
@@ -150,6 +154,7 @@ class StoreBuilder {
             block.bytes_read = bytes_before_ + reader_->progress() * file_bytes_[file_];
             if (!block.lines.empty()) return;
             store_.statistics.files[file_].type = reader_->type();
+            store_.statistics.files[file_].columns = reader_->found_columns();
             bytes_before_ += file_bytes_[file_];
         }
         end_of_data_ = true;
@@ -163,8 +168,9 @@ class StoreBuilder {
                 line.assign(block.text, begin, bytes);
                 begin += bytes;
                 const std::string place = fmt::format("{}:{}", request_.datasets[block.file].path, number);
-                add_row(block.part, encoder_.encode(block.reader->parse(line, number), place, &words), place,
-                        block.file, number);
+                const Row row = block.reader->parse(line, number);
+                block.part.statistics.unused_columns.add(row.unused);
+                add_row(block.part, encoder_.encode(row, place, &words), place, block.file, number);
             }
         } catch (...) {
             block.error = std::current_exception();  // precedes an error in reading further

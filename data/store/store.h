@@ -29,7 +29,7 @@ namespace colonnade {
 class TokenStore {
   public:
     /// Increased whenever the file's layout changes, or the samples that the same settings give.
-    static constexpr int64_t format_version = 2;
+    static constexpr int64_t format_version = 3;
 
     /// Appends a sample from line `line` of statistics.files[file].
     void add(const Sample& sample, int32_t file, int64_t line);

@@ -9,7 +9,7 @@ namespace colonnade {
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RowCount, count, first)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LengthTable, min, p5, p25, p50, p75, p95, p99, max)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StoreStatistics::File, path, type, rows, samples)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StoreStatistics::File, path, type, columns, rows, samples)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StoreStatistics, files, rows, samples, tokens, learned_tokens, pairs, answers,
                                    repeated_tokens, pair_tokens, longest_row, lengths, markers_spelled_out)
 
@@ -44,11 +44,13 @@ void add_rows(StoreStatistics& statistics, const StoreStatistics& later) {
     statistics.rows += later.rows;
     statistics.longest_row = std::max(statistics.longest_row, later.longest_row);
     statistics.notes.add(later.notes);
+    statistics.unused_columns.add(later.unused_columns);
 }
 
 std::string to_json_text(const StoreStatistics& statistics) {
     nlohmann::json json = statistics;
     for (const RowNoteInfo& info : row_notes) json[info.key] = statistics.notes[info.note];
+    json["unused_columns"] = statistics.unused_columns.rows();
     return json.dump();
 }
 
@@ -57,6 +59,8 @@ StoreStatistics statistics_from_json(const std::string& text, const std::string&
         const auto json = nlohmann::json::parse(text);
         auto statistics = json.get<StoreStatistics>();
         for (const RowNoteInfo& info : row_notes) statistics.notes[info.note] = json.at(info.key).get<RowCount>();
+        for (const auto& [name, rows] : json.at("unused_columns").items())
+            statistics.unused_columns.add(name, rows.get<int64_t>());
         return statistics;
     } catch (const nlohmann::json::exception& e) {
         fail(Exit::data, "{}: unreadable statistics: {}", where, e.what());

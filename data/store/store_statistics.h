@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,28 @@ class RowNoteCounts {
     std::array<RowCount, row_notes.size()> counts_;
 };
 
+/// In how many rows each column stood that was not used. Memory is bounded: a file may have a new key in every row.
+class UnusedColumns {
+  public:
+    static constexpr size_t names_kept = 100;
+    void add(const std::vector<std::string>& names) {
+        for (const std::string& name : names) add(name, 1);
+    }
+    void add(const UnusedColumns& later) {
+        for (const auto& [name, rows] : later.rows_) add(name, rows);
+    }
+    /// Column: number of rows. "(others)" stands for those past the first names_kept names.
+    const std::map<std::string, int64_t>& rows() const { return rows_; }
+
+    void add(const std::string& name, int64_t rows) {
+        const bool kept = rows_.size() < names_kept || rows_.contains(name);
+        rows_[kept ? name : "(others)"] += rows;
+    }
+
+  private:
+    std::map<std::string, int64_t> rows_;
+};
+
 /// Nearest-rank percentiles of the samples' lengths in tokens.
 struct LengthTable {
     int64_t min = 0, p5 = 0, p25 = 0, p50 = 0, p75 = 0, p95 = 0, p99 = 0, max = 0;
@@ -46,6 +69,7 @@ LengthTable length_table(std::vector<int64_t> lengths);
 struct StoreStatistics {
     struct File {
         std::string path, type;  ///< type: the row format in use (data/rows/rows.h)
+        std::string columns;     ///< RowReader::found_columns()
         int64_t rows = 0, samples = 0;
     };
     std::vector<File> files;
@@ -59,10 +83,11 @@ struct StoreStatistics {
     int64_t longest_row = 0;         ///< in tokens, before anything was dropped or truncated
     LengthTable lengths;
     RowNoteCounts notes;
+    UnusedColumns unused_columns;
     std::vector<std::string> markers_spelled_out;  ///< markers of the chat template without a piece in the tokenizer
 };
 
-/// Adds the counts of rows that come later in the same files: rows, longest_row and notes. TokenStore::count_samples()
+/// Adds the counts of rows that come later in the same files: rows, longest_row, notes and columns. TokenStore::count_samples()
 /// sets what depends on the samples themselves.
 void add_rows(StoreStatistics& statistics, const StoreStatistics& later);
 

@@ -1,7 +1,10 @@
 #include "engine/io/json.h"
 
 #include <algorithm>
+#include <cmath>
 #include <iterator>
+#include <limits>
+#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -33,6 +36,36 @@ class TrackedChar {
     const char** reached_;
 };
 
+/// Non-finite numbers of a text: the offset behind each, and its value (a sign in front is not included).
+using NonFiniteNumbers = std::unordered_map<size_t, double>;
+
+/// Replaces every NaN and Infinity outside strings by a zero of the same length, so that all positions stay.
+NonFiniteNumbers spell_finite(std::string& text) {
+    NonFiniteNumbers found;
+    const auto replace = [&](size_t begin, std::string_view zero, double value) {
+        const size_t end = begin + zero.size();
+        const bool starts =
+            begin > 0 && std::string_view(" \t\r\n:,[-").find(text[begin - 1]) != std::string_view::npos;
+        const bool ends =
+            end >= text.size() || std::string_view(" \t\r\n,]}").find(text[end]) != std::string_view::npos;
+        if (!starts || !ends) return;
+        text.replace(begin, zero.size(), zero);
+        found.emplace(end, value);
+    };
+    bool quoted = false;
+    for (size_t i = 0; i < text.size(); ++i) {
+        if (text[i] == '"')
+            quoted = !quoted;
+        else if (quoted)
+            i += text[i] == '\\' ? 1 : 0;
+        else if (text.compare(i, 3, "NaN") == 0)
+            replace(i, "0.0", std::numeric_limits<double>::quiet_NaN());
+        else if (text.compare(i, 8, "Infinity") == 0)
+            replace(i, "0.000000", std::numeric_limits<double>::infinity());
+    }
+    return found;
+}
+
 // Builds the value. Counts the levels and keeps the keys of every open object.
 class Builder {
   public:
@@ -47,6 +80,14 @@ class Builder {
             reached_ = text_.data() + nul + 1;
             refuse("a NUL byte");
         }
+        std::string finite;
+        if (limits_.non_finite == NonFinite::read &&
+            (text_.find("NaN") != text_.npos || text_.find("Infinity") != text_.npos)) {
+            finite = text_;
+            non_finite_ = spell_finite(finite);
+            text_ = finite;
+            reached_ = text_.data();
+        }
         Json::sax_parse(TrackedChar(text_.data(), &reached_), TrackedChar(text_.data() + text_.size(), &reached_),
                         this);
         return std::move(root_);
@@ -56,7 +97,12 @@ class Builder {
     bool boolean(bool value) { return add(value); }
     bool number_integer(Json::number_integer_t value) { return add(value); }
     bool number_unsigned(Json::number_unsigned_t value) { return add(value); }
-    bool number_float(Json::number_float_t value, const std::string&) { return add(value); }
+    bool number_float(Json::number_float_t value, const std::string&) {
+        if (non_finite_.empty()) return add(value);
+        // The parser has read one byte more than the number.
+        const auto found = non_finite_.find(static_cast<size_t>(reached_ - text_.data()) - 1);
+        return add(found == non_finite_.end() ? value : std::copysign(found->second, value));
+    }
     bool string(std::string& value) { return add(std::move(value)); }
     bool binary(Json::binary_t&) { return false; }  // never called: text has no binary values
     bool start_object(size_t) { return open(Json::object()); }
@@ -124,6 +170,7 @@ class Builder {
     const std::string& where_;
     const JsonLimits& limits_;
     const char* reached_;
+    NonFiniteNumbers non_finite_;
     Json root_;
     std::string key_;
     std::vector<Level> open_;

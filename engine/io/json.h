@@ -10,9 +10,13 @@ namespace colonnade {
 
 using Json = nlohmann::ordered_json;
 
+/// NaN, Infinity and -Infinity are no JSON, but Python's json module writes them. `read` makes numbers of them.
+enum class NonFinite { refuse, read };
+
 struct JsonLimits {
     size_t bytes = size_t{64} << 20;
     int depth = 64;
+    NonFinite non_finite = NonFinite::refuse;
 };
 /// Throws Exit::data: "where: line 3, column 7: invalid JSON: ...". If the text is a single line only the column is
 /// given, since `where` then names the line ("data.jsonl:17").

@@ -406,11 +406,13 @@ std::vector<Key<DatasetSpec>> dataset_keys() {
     using D = DatasetSpec;
     return {
         key("path", &D::path, "A JSONL file.").default_is("required"),
-        key("type", &D::type, "Format of its rows; auto detects it from the first row and prints it.",
+        key("type", &D::type, "Format of its rows; auto detects it from the first rows and prints it.",
             one_of({"auto", "messages", "prompt_completion", "alpaca", "sharegpt", "text", "tokens", "preference",
                     "ranked"})),
         key("columns", &D::columns,
             "Maps the expected field names to those in the file, for example {prompt: question}."),
+        key("ignore_columns", &D::ignore_columns,
+            "Keys of the file that are read as if they were not there, for example [label]."),
         unsupported<D>("split"),
         unsupported<D>("weight"),
     };

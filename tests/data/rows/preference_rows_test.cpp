@@ -126,10 +126,10 @@ TEST_F(PreferenceRows, RefusesBadRowsWithPlaceFoundAndExpected) {
         {"preference",
          R"({"chosen": [{"role": "user", "content": "q"}, {"role": "bot", "content": "r"}], "rejected": "r"})",
          R"(rows.jsonl:1: chosen[1]: unknown role "bot"; expected one of system, developer, user)"},
-        {"preference", R"({"question": "q", "chosen": {"role": "assistant", "content": "c"},
+        {"preference", R"({"topic": "q", "chosen": {"role": "assistant", "content": "c"},
                            "rejected": {"role": "assistant", "content": "r"}})",
          "chosen begins with a message from role 'assistant', and the row has no key 'prompt'; found keys: "
-         "\"question\""},
+         "\"topic\""},
         {"preference", R"({"prompt": [{"role": "user", "content": "q"}], "chosen": [{"role": "user", "content": "q"}],
                            "rejected": [{"role": "assistant", "content": "r"}]})",
          "rows.jsonl:1: chosen begins with a message from role 'user'; expected the answer alone"},
@@ -157,7 +157,7 @@ TEST_F(PreferenceRows, RefusesBadRowsWithPlaceFoundAndExpected) {
         {"tokens", R"({"chosen_input_ids": [1, -2], "rejected_input_ids": [1]})",
          "chosen_input_ids[1]: expected a token id, found -2"},
         {"tokens", R"({"chosen_input_ids": [1], "rejected_input_ids": [1], "chosen_labels": [1]})",
-         "found only one of 'chosen_labels' and 'rejected_labels'; expected both or neither"},
+         "found only one of 'chosen_labels' and 'rejected_labels' (or loss masks); expected both or neither"},
         {"tokens",
          R"({"chosen_input_ids": [1, 2], "rejected_input_ids": [1], "chosen_labels": [1], "rejected_labels": [1]})",
          "'chosen_labels' has 1 entries, 'chosen_input_ids' has 2; expected the same number"},
@@ -179,15 +179,20 @@ TEST_F(PreferenceRows, RefusesBadRowsWithPlaceFoundAndExpected) {
                  [&] { RowReader({.path = path("texts.jsonl")}); });
 }
 
-/// The first row decides the format; a row of another format is an error that names its line.
+/// The first rows decide the format; a later row of another format is an error that names its line.
 TEST_F(PreferenceRows, ALaterRowOfAnotherFormatIsAnError) {
-    spill(path("rows.jsonl"),
-          "{\"prompt\": \"p\", \"chosen\": \"c\", \"rejected\": \"r\"}\n"
-          "{\"prompt\": \"p\", \"completions\": [\"a\", \"b\"]}\n");
+    const std::string pair = "{\"prompt\": \"p\", \"chosen\": \"c\", \"rejected\": \"r\"}\n",
+                      ranking = "{\"prompt\": \"p\", \"completions\": [\"a\", \"b\"]}\n";
+    spill(path("rows.jsonl"), pair + ranking);
+    expect_error(Exit::data, "rows.jsonl: the rows have different formats: preference {chosen, rejected} first at ",
+                 [&] { RowReader({.path = path("rows.jsonl")}, RowKind::preferences); });
+    std::string many;
+    for (int i = 0; i < 64; ++i) many += pair;
+    spill(path("rows.jsonl"), many + ranking);
     RowReader rows({.path = path("rows.jsonl")}, RowKind::preferences);
     Row row;
-    ASSERT_TRUE(rows.next(row));
-    expect_error(Exit::data, R"(rows.jsonl:2: key 'chosen' is missing; found keys: "prompt", "completions")",
+    for (int i = 0; i < 64; ++i) ASSERT_TRUE(rows.next(row));
+    expect_error(Exit::data, R"(rows.jsonl:65: key 'chosen' is missing; found keys: "prompt", "completions")",
                  [&] { rows.next(row); });
 }
 

@@ -108,6 +108,22 @@ TEST_F(Store, EveryRowIsKeptOrCounted) {
     EXPECT_EQ(s.files.at(0).samples, 2);
 }
 
+TEST_F(Store, ColumnsThatAreNotUsedAreCounted) {
+    const std::string path = write("a.jsonl", R"({"input_ids": [1, 2, 3], "text": "a", "id": 4})"
+                                              "\n"
+                                              R"({"input_ids": [1, 2, 4], "text": "b", "note": "n"})"
+                                              "\n"
+                                              R"({"input_ids": [1, 2, 5], "text": null})"
+                                              "\n");
+    const std::map<std::string, int64_t> expected = {{"note", 1}, {"text", 2}};
+    for (const char* way : {"built", "read again"})
+        EXPECT_EQ(build_store(request({path})).store.statistics.unused_columns.rows(), expected) << way;
+    UnusedColumns many;
+    for (int i = 0; i < 1000; ++i) many.add({fmt::format("k{}", i)});
+    EXPECT_EQ(many.rows().size(), UnusedColumns::names_kept + 1);
+    EXPECT_EQ(many.rows().at("(others)"), 900);
+}
+
 TEST_F(Store, LongRowsAreTruncatedOrRefusedOnRequest) {
     const std::string path = write("a.jsonl", rows);
     StoreRequest truncating = request({path});
@@ -141,8 +157,9 @@ TEST_F(Store, WhateverCouldChangeATokenChangesTheKey) {
         },
         [](auto& r) { r.datasets[0].type = "tokens"; },
         [](auto& r) {
-            r.datasets[0].columns = {{"labels", "targets"}};
+            r.datasets[0].columns = {{"completion_mask", "learned"}};
         },
+        [](auto& r) { r.datasets[0].ignore_columns = {"note"}; },
         [](auto& r) { r.encode.chat_template = "plain"; },
         [](auto& r) { r.encode.max_length = 9; },
         [](auto& r) { r.encode.train_on_prompt = true; },
@@ -219,7 +236,7 @@ TEST_F(Store, AnUnwritableFolderIsReported) {
 /// A store that has a sample with a stem and branches; text rows have none.
 TokenStore pair_store() {
     TokenStore store;
-    store.statistics.files = {{"pairs.jsonl", "tokens", 2, 0}};
+    store.statistics.files = {{"pairs.jsonl", "tokens", "", 2, 0}};
     store.settings = "{}";
     store.add({{5, 6, 7, 8, 9}, {0, 0, 1, 1, 0.5f}, {2, 4}, 0.25f}, 0, 1);
     store.add({{3, 4}, {0, 1}, {0}}, 0, 2);

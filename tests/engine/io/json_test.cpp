@@ -1,5 +1,8 @@
 #include "engine/io/json.h"
 
+#include <cmath>
+#include <limits>
+
 #include "tests/support/file_test.h"
 
 namespace colonnade {
@@ -60,6 +63,24 @@ TEST(Json, LimitsAreExact) {
     EXPECT_EQ(parse_json("[[1]]", "f", {.bytes = 5, .depth = 2}).size(), 1u);
     expect_error(Exit::data, "f: 6 bytes of JSON, expected at most 5", [] { parse_json("[[11]]", "f", {.bytes = 5}); });
     expect_error(Exit::data, "deeper than 1 levels", [] { parse_json("[[1]]", "f", {.depth = 1}); });
+}
+
+// Python's json writes NaN and Infinity. They are numbers for who asks for them, and nothing else changes.
+TEST(Json, NonFiniteNumbersAreReadOnRequest) {
+    const char* text = R"({"a": NaN, "b": [-Infinity,Infinity , 0.0, "NaN: \" , NaN"], "c": {"d":NaN}, "n": -0.5})";
+    const Json j = parse_json(text, "f", {.non_finite = NonFinite::read});
+    EXPECT_TRUE(std::isnan(j["a"].get<double>()) && std::isnan(j["c"]["d"].get<double>()));
+    EXPECT_EQ(j["b"][0].get<double>(), -std::numeric_limits<double>::infinity());
+    EXPECT_EQ(j["b"][1].get<double>(), std::numeric_limits<double>::infinity());
+    EXPECT_EQ(j["b"][2].get<double>(), 0.0);
+    EXPECT_EQ(j["b"][3], R"(NaN: " , NaN)");
+    EXPECT_EQ(j["n"], -0.5);
+    expect_error(Exit::data, "f: column 7: invalid JSON", [&] { parse_json(text, "f"); });
+    for (const char* bad :
+         {"[NaN5]", "[5NaN]", "[xNaN]", "[NaN NaN]", "[\"a\"NaN]", "{NaN: 1}", "[+NaN]", "[Infinity.0]"})
+        expect_error(Exit::data, "invalid JSON", [&] { parse_json(bad, "f", {.non_finite = NonFinite::read}); });
+    expect_error(Exit::data, "f: column 17: invalid JSON",
+                 [&] { parse_json(R"({"a": NaN, "b": x})", "f", {.non_finite = NonFinite::read}); });
 }
 
 // A token of several megabytes does not produce a message of that size.

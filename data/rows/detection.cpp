@@ -1,0 +1,188 @@
+// Finds out which format the rows of a file have, and under which names their keys stand.
+
+#include <algorithm>
+
+#include "data/rows/row_formats.h"
+#include "engine/device/error.h"
+
+namespace colonnade {
+namespace {
+
+/// A format as people spell its keys.
+struct Spelling {
+    std::string_view type;
+    Columns columns = {};                   ///< our name of a key: the name in the file
+    std::vector<std::string> in_some = {};  ///< keys of the file that at least one row has to fill
+    std::vector<std::string> in_all = {};   ///< optional keys of the format that every row has to have
+};
+
+/// The first that fits is taken. Chats come before plain texts: a row with a chat and a plain copy of its text is read
+/// as a chat. A question and its answer are two turns of a chat, not one text.
+const std::vector<Spelling>& text_spellings() {
+    static const std::vector<Spelling> spellings = [] {
+        std::vector<Spelling> list = {{"tokens"}, {"messages"}, {"sharegpt"}};
+        for (const char* key : {"conversations", "messages", "conversation", "dialog", "dialogue"}) {
+            list.push_back({"messages", {{"messages", key}}});
+            list.push_back({"sharegpt", {{"conversations", key}}});
+        }
+        list.push_back({"alpaca"});
+        for (const char* answer : {"response", "answer", "completion"})
+            list.push_back({"alpaca", {{"output", answer}}});
+        list.push_back({"alpaca", {{"instruction", "prompt"}, {"output", "completion"}}, {"system"}});
+        list.push_back({"prompt_completion"});
+        for (const auto& [ask, answer] :
+             std::initializer_list<std::pair<const char*, const char*>>{{"prompt", "response"},
+                                                                        {"prompt", "answer"},
+                                                                        {"prompt", "output"},
+                                                                        {"question", "answer"},
+                                                                        {"question", "response"},
+                                                                        {"question", "output"},
+                                                                        {"question", "solution"},
+                                                                        {"query", "response"},
+                                                                        {"query", "answer"},
+                                                                        {"problem", "solution"},
+                                                                        {"problem", "answer"},
+                                                                        {"input", "output"}})
+            list.push_back({"alpaca", {{"instruction", ask}, {"output", answer}}});
+        list.push_back({"text"});
+        return list;
+    }();
+    return spellings;
+}
+
+const std::vector<Spelling>& preference_spellings() {
+    static const std::vector<Spelling> spellings = [] {
+        std::vector<Spelling> list = {{"tokens"},
+                                      {"tokens",
+                                       {{"prompt_input_ids", "prompt_ids"},
+                                        {"chosen_input_ids", "chosen_ids"},
+                                        {"rejected_input_ids", "rejected_ids"}}},
+                                      {"messages"},
+                                      {"sharegpt"},
+                                      {"messages", {{"messages", "conversations"}}},
+                                      {"sharegpt", {{"conversations", "messages"}}},
+                                      {"alpaca"},
+                                      {"alpaca", {{"instruction", "prompt"}}, {"system"}},
+                                      {"preference", {}, {}, {"prompt"}}};
+        for (const char* ask : {"question", "query", "instruction", "input"}) {
+            list.push_back({"alpaca", {{"instruction", ask}}});
+            list.push_back({"preference", {{"prompt", ask}}, {}, {"prompt"}});
+        }
+        list.push_back({"preference"});
+        list.push_back({"ranked"});
+        return list;
+    }();
+    return spellings;
+}
+
+const RowFormat& format_of(RowKind kind, const Spelling& spelling) {
+    return *std::ranges::find(row_formats(kind), spelling.type, &RowFormat::name);
+}
+
+Columns columns_of(const Spelling& spelling, const DatasetSpec& spec) {
+    Columns columns = spec.columns;
+    for (const auto& [ours, theirs] : spelling.columns)
+        if (ours != theirs) columns.emplace(ours, theirs);
+    return columns;
+}
+
+/// Whether the turns under `key`, if they are a list of objects, have this role key and not the other one.
+bool turns_have(const RowFields& row, const std::string& key, const char* role, const char* other) {
+    const Json& turns = row.at(key);
+    if (!turns.is_array() || turns.empty() || !turns[0].is_object()) return true;
+    const auto name = row.columns().find(role);
+    return turns[0].contains(name == row.columns().end() ? role : name->second) || !turns[0].contains(other);
+}
+
+bool ends_with_answer(const RowFields& row, const Json& turns) {
+    if (!turns.is_array() || turns.empty() || !turns.back().is_object()) return false;
+    const auto role = turns.back().find(row.name("role"));
+    return role != turns.back().end() && *role == "assistant";
+}
+
+/// Whether the values of a row have the form that the format expects under these names.
+bool has_form(RowKind kind, const RowFields& row, std::string_view type) {
+    const auto is_text = [&](const char* key) { return !row.find(key) || row.at(key).is_string(); };
+    if (type == "sharegpt") return turns_have(row, "conversations", "from", "role");
+    if (type == "alpaca") return is_text("instruction") && is_text("chosen") && is_text("rejected");
+    if (type != "messages") return true;
+    // UltraFeedback: the conversations of a pair stand in chosen and rejected, and once more in messages.
+    return turns_have(row, "messages", "role", "from") &&
+           (kind == RowKind::texts || !ends_with_answer(row, row.at("messages")));
+}
+
+bool fits(RowKind kind, const Spelling& spelling, const DatasetSpec& spec, const PlacedRow& row) {
+    const RowFormat& format = format_of(kind, spelling);
+    const auto knows = [&](const std::string& key) {
+        return std::ranges::count(format.required, key) + std::ranges::count(format.optional, key) > 0;
+    };
+    for (const auto& [ours, theirs] : spec.columns)
+        if (!knows(ours)) return false;
+    const Columns columns = columns_of(spelling, spec);
+    const RowFields fields(row.object, columns, row.where);
+    const auto has = [&](const std::string& key) { return fields.find(key) != nullptr; };
+    return std::ranges::all_of(format.required, has) && std::ranges::all_of(spelling.in_all, has) &&
+           has_form(kind, fields, spelling.type);
+}
+
+bool fills_some(const Spelling& spelling, const PlacedRow& row) {
+    static const Columns own_names;
+    const RowFields fields(row.object, own_names, row.where);
+    return std::ranges::all_of(spelling.in_some, [&](const auto& key) { return fields.find_filled(key); });
+}
+
+/// The first spelling that fits one row; null if there is none.
+const Spelling* first_fit(RowKind kind, const DatasetSpec& spec, const PlacedRow& row) {
+    for (const Spelling& spelling : kind == RowKind::texts ? text_spellings() : preference_spellings())
+        if ((spec.type == "auto" || spec.type == spelling.type) && fits(kind, spelling, spec, row) &&
+            fills_some(spelling, row))
+            return &spelling;
+    return nullptr;
+}
+
+[[noreturn]] void refuse_row(RowKind kind, const DatasetSpec& spec, const PlacedRow& row) {
+    const bool texts = kind == RowKind::texts;
+    const DatasetSpec unnamed = {.path = spec.path};
+    const char* other = !first_fit(texts ? RowKind::preferences : RowKind::texts, unnamed, row) ? ""
+                        : texts ? "; rows with answers to compare need stage dpo or rm"
+                                : "; rows without answers to compare need stage pt or sft";
+    fail(Exit::data,
+         "{}: cannot detect the format of this row{}; found keys: {}; expected {}; set type to the format, or rename "
+         "keys with columns{}",
+         row.where, texts ? "" : " of preferences", found_keys(row.object), known_formats(kind), other);
+}
+
+/// "messages (first at data.jsonl:1), text (first at data.jsonl:4)"
+[[noreturn]] void refuse_mixture(RowKind kind, const DatasetSpec& spec, std::span<const PlacedRow> rows) {
+    std::vector<std::string> seen, shown_formats;
+    for (const PlacedRow& row : rows) {
+        const Spelling* spelling = first_fit(kind, spec, row);
+        if (!spelling) refuse_row(kind, spec, row);
+        const std::string keys = fmt::format("{}", fmt::join(format_of(kind, *spelling).required, ", "));
+        std::string renamed;
+        for (const auto& [ours, theirs] : spelling->columns) renamed += fmt::format(", {}: {}", ours, theirs);
+        const std::string name = fmt::format("{} {{{}{}}}", spelling->type, keys, renamed);
+        if (std::ranges::find(seen, name) != seen.end()) continue;
+        seen.push_back(name);
+        shown_formats.push_back(fmt::format("{} first at {}", name, row.where));
+    }
+    fail(Exit::data,
+         "{}: the rows have different formats: {}; expected one format in a file; split the file into one data set for "
+         "each",
+         spec.path, fmt::join(shown_formats, "; "));
+}
+
+}  // namespace
+
+DetectedFormat detect_row_format(RowKind kind, const DatasetSpec& spec, std::span<const PlacedRow> rows) {
+    for (const Spelling& spelling : kind == RowKind::texts ? text_spellings() : preference_spellings()) {
+        if (spec.type != "auto" && spec.type != spelling.type) continue;
+        const bool fit = std::ranges::all_of(rows, [&](const auto& row) { return fits(kind, spelling, spec, row); }) &&
+                         std::ranges::any_of(rows, [&](const auto& row) { return fills_some(spelling, row); });
+        if (fit) return {std::string(spelling.type), columns_of(spelling, spec)};
+    }
+    if (spec.type != "auto") return {spec.type, spec.columns};
+    refuse_mixture(kind, spec, rows);
+}
+
+}  // namespace colonnade
