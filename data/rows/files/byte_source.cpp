@@ -53,7 +53,7 @@ bool is_zstd(std::string_view head) {
 void refuse_foreign(const std::string& path, std::string_view head, const std::string& inside) {
     for (const auto& [magic, kind, way_out] : foreign)
         if (head.starts_with(magic)) fail(Exit::data, "{}: {}{}, which is not read; {}", path, kind, inside, way_out);
-    if (head.size() > 262 && head.substr(257, 5) == "ustar")
+    if (head.size() >= 262 && head.substr(257, 5) == "ustar")
         fail(Exit::data, "{}: a tar archive{}, which is not read; unpack it", path, inside);
     if (inside.empty()) return;
     if (head.starts_with("PAR1"))
@@ -126,8 +126,11 @@ size_t ByteSource::inflate(char* into, size_t bytes, const std::string& after) {
     }
 }
 
-double ByteSource::progress() const {
-    return file_.size() == 0 ? 1.0 : static_cast<double>(file_bytes_) / static_cast<double>(file_.size());
+double ByteSource::progress(size_t unused) const {
+    if (file_.size() == 0) return 1.0;
+    // Of an archive it is not known how many bytes of the file these are.
+    const auto used = static_cast<double>(file_bytes_) - (inflater_ ? 0.0 : static_cast<double>(unused));
+    return used / static_cast<double>(file_.size());
 }
 
 }  // namespace colonnade

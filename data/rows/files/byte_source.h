@@ -36,7 +36,8 @@ class ByteSource {
     /// Reads the next bytes, head included; 0 at the end. Throws Exit::data for damaged and truncated archives;
     /// `after` describes how far the caller has read.
     size_t read(char* into, size_t bytes, const std::string& after = "");
-    double progress() const;
+    /// Share of the file that is used, if `unused` bytes of those read are not.
+    double progress(size_t unused) const;
 
   private:
     size_t read_file(char* into, size_t bytes);

@@ -63,19 +63,6 @@ std::string split_of(const fs::path& file, const fs::path& folder) {
     return "train";
 }
 
-bool is_data_file(std::string_view name) {
-    const bool describes = name == "dataset_info.json" || name == "dataset_infos.json" || name == "dataset_dict.json" ||
-                           name == "config.json" || name == "state.json";
-    if (describes || name.starts_with('.')) return false;
-    if (name.ends_with(".parquet")) return true;
-    for (const std::string_view archive : {".gz", ".zst"})
-        if (name.ends_with(archive)) {
-            name.remove_suffix(archive.size());
-            break;
-        }
-    return name.ends_with(".jsonl") || name.ends_with(".ndjson") || name.ends_with(".json");
-}
-
 DataFiles files_of_folder(const std::string& path) {
     DataFiles files;
     std::error_code error;
@@ -139,6 +126,20 @@ void select_split(DataFiles& files, const std::string& path, const std::string& 
 }
 
 }  // namespace
+
+bool is_data_file(std::string_view name) {
+    name.remove_prefix(name.rfind('/') + 1);  // npos + 1 is 0
+    const bool describes = name == "dataset_info.json" || name == "dataset_infos.json" || name == "dataset_dict.json" ||
+                           name == "config.json" || name == "state.json";
+    if (describes || name.starts_with('.')) return false;
+    if (name.ends_with(".parquet")) return true;
+    for (const std::string_view archive : {".gz", ".zst"})
+        if (name.ends_with(archive)) {
+            name.remove_suffix(archive.size());
+            break;
+        }
+    return name.ends_with(".jsonl") || name.ends_with(".ndjson") || name.ends_with(".json");
+}
 
 int64_t Split::Bound::of(int64_t rows) const {
     int64_t row = value;

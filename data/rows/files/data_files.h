@@ -35,6 +35,9 @@ constexpr const char* split_forms = "a split such as train, test[:1000] or train
 /// Nothing if the text is not a split.
 std::optional<Split> parse_split(std::string_view text);
 
+/// The name of a file ends as those of data files do, and does not describe a data set.
+bool is_data_file(std::string_view path);
+
 struct DataFiles {
     std::vector<std::string> paths;     ///< at least one
     std::vector<std::string> left_out;  ///< what else lies in the folder, or matches the glob

@@ -20,7 +20,7 @@ class JsonRows : public RowSource {
     explicit JsonRows(std::unique_ptr<ByteSource> bytes);
     bool next(std::string& row, int64_t& number) override;
     Numbering numbering() const override { return form_ == Form::lines ? Numbering::lines : Numbering::rows; }
-    double progress() const override { return bytes_->progress(); }
+    double progress() const override { return bytes_->progress(end_ - begin_); }
 
   private:
     enum class Form { lines, list, objects };

@@ -236,7 +236,7 @@ TEST_F(Store, AnUnwritableFolderIsReported) {
 /// A store that has a sample with a stem and branches; text rows have none.
 TokenStore pair_store() {
     TokenStore store;
-    store.statistics.files = {{"pairs.jsonl", "tokens", "", 2, 0}};
+    store.statistics.files = {{.path = "pairs.jsonl", .type = "tokens", .rows = 2}};
     store.settings = "{}";
     store.add({{5, 6, 7, 8, 9}, {0, 0, 1, 1, 0.5f}, {2, 4}, 0.25f}, 0, 1);
     store.add({{3, 4}, {0, 1}, {0}}, 0, 2);
