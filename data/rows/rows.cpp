@@ -142,7 +142,7 @@ double RowReader::bytes_read() const {
 }
 
 double RowReader::progress() const {
-    const double all = bytes_before_.back();
+    const double all = read_ < end_ || !peeked_.empty() ? bytes_before_.back() : 0;
     return all == 0 ? 1.0 : (peeked_.empty() ? bytes_read() : peeked_.front().bytes_read) / all;
 }
 

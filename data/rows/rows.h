@@ -49,7 +49,7 @@ namespace colonnade {
 using Columns = std::map<std::string, std::string>;  ///< our name of a key: the file's name
 
 struct DatasetSpec {
-    std::string path;  ///< a file, a folder or a glob
+    std::string path = {};  ///< a file, a folder or a glob
     std::string type = "auto";
     Columns columns = {};
     std::set<std::string> ignore_columns = {};  ///< keys of the file that are read as if they were not there

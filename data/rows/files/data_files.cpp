@@ -58,8 +58,10 @@ std::string_view split_of_name(std::string_view name) {
 /// The split of a file below `folder`.
 std::string split_of(const fs::path& file, const fs::path& folder) {
     const fs::path inside = file.lexically_relative(folder);
-    for (fs::path part = inside; !part.empty(); part = part.parent_path())
-        if (const auto split = split_of_name(part.filename().native()); !split.empty()) return std::string(split);
+    for (fs::path part = inside; !part.empty(); part = part.parent_path()) {
+        const std::string name = part.filename();
+        if (const std::string_view split = split_of_name(name); !split.empty()) return std::string(split);
+    }
     return "train";
 }
 
@@ -161,7 +163,7 @@ std::optional<Split> parse_split(std::string_view text) {
     split.name = text.substr(0, bracket);
     const auto wrong = [](char c) { return !std::isalnum(static_cast<unsigned char>(c)) && !std::strchr("_.-", c); };
     if (split.name.empty() || std::any_of(split.name.begin(), split.name.end(), wrong)) return std::nullopt;
-    split.name = known_name(split.name);
+    split.name = std::string(known_name(split.name));
     if (bracket == text.npos) return split;
     std::string_view range = text.substr(bracket + 1);
     const size_t colon = range.find(':');

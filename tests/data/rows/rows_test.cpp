@@ -115,7 +115,7 @@ TEST_F(Rows, PlacesSayWhatTheyCount) {
         for (Row row; rows.next(row);) {
         }
     });
-    expect_error(Exit::data, "rows.jsonl: row 1: line 2, column 7: invalid JSON",
+    expect_error(Exit::data, "rows.jsonl: row 1: line 2, column 5: invalid JSON",
                  [&] { reader("[{\"text\":\n\"a\" 1}]"); });
 }
 
