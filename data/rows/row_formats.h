@@ -42,8 +42,9 @@ struct DetectedFormat {
 };
 
 /// Returns the first format, and spelling of its keys, that fits all `rows` (one at least). Unless `spec.type` is
-/// "auto", only that format is tried; if no spelling of it fits, its own keys are expected. Throws Exit::data for a row that fits no format, with the keys found and the known formats, and for rows that fit different
-/// formats, with the first row of each.
+/// "auto", only that format is tried; if no spelling of it fits, its own keys are expected. Throws Exit::data for a row
+/// that fits no format, with the keys found and the known formats, and for rows that fit different formats, with the
+/// first row of each.
 DetectedFormat detect_row_format(RowKind kind, const DatasetSpec& spec, std::span<const PlacedRow> rows);
 
 /// Reads `object` as a row of format `type`. Throws Exit::data with "where: ...", what was found and what was expected.

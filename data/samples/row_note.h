@@ -59,7 +59,7 @@ inline constexpr auto row_notes = std::to_array<RowNoteInfo>({
     // except BOS. Rows of text alone have no prompt.
     {RowNote::no_prompt, NoteEffect::suspicious, "no_prompt", "no prompt"},
     // A chat ends with a message of the user or of a tool.
-    {RowNote::unanswered, NoteEffect::suspicious, "unanswered", "ends unanswered"},
+    {RowNote::unanswered, NoteEffect::suspicious, "unanswered", "unanswered"},
 });
 static_assert([] {
     for (size_t i = 0; i < row_notes.size(); ++i)

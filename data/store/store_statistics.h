@@ -91,8 +91,8 @@ struct StoreStatistics {
     std::vector<std::string> markers_spelled_out;  ///< markers of the chat template without a piece in the tokenizer
 };
 
-/// Adds the counts of rows that come later in the same files: rows, longest_row, notes and columns. TokenStore::count_samples()
-/// sets what depends on the samples themselves.
+/// Adds the counts of rows that come later in the same files: rows, longest_row, notes and unused columns.
+/// TokenStore::count_samples() sets what depends on the samples themselves.
 void add_rows(StoreStatistics& statistics, const StoreStatistics& later);
 
 std::string to_json_text(const StoreStatistics& statistics);
