@@ -1,7 +1,8 @@
 #pragma once
 // RowReader: reads the rows of a data set, JSON objects in any of the formats below, from one or many files of any form
-// (data/rows/files/row_source.h: JSON lines, JSON, Parquet; data_files.h: folders, globs, splits). `type` of a data set names the format;
-// with `auto` the keys of the first rows decide. docs/data.md shows an example of each and what is learned from it.
+// (data/rows/files/row_source.h: JSON lines, JSON, Parquet; data_files.h: folders, globs, splits). `type` of a data set
+// names the format; with `auto` the keys of the first rows decide. docs/data.md shows an example of each and what is
+// learned from it.
 //
 //   messages           {"messages": [{"role", "content", ...}, ...], "system"?}
 //   sharegpt           {"conversations": [{"from", "value", ...}, ...], "system"?}
@@ -97,9 +98,9 @@ struct RowText {
     int64_t number = 0;
 };
 
-/// Streams the rows of a data set. A bad row is Exit::data with "path:line: ..." or "path: row N: ...": invalid UTF-8 or
-/// JSON (depth at most 64, row at most 16 MiB, no duplicate keys), missing or mistyped keys (found, expected), unknown
-/// roles. NaN and Infinity, which Python writes, are read as numbers.
+/// Streams the rows of a data set. A bad row is Exit::data with "path:line: ..." or "path: row N: ...": invalid UTF-8
+/// or JSON (depth at most 64, row at most 16 MiB, no duplicate keys), missing or mistyped keys (found, expected),
+/// unknown roles. NaN and Infinity, which Python writes, are read as numbers.
 class RowReader {
   public:
     /// Opens the first file and detects the format. Throws Exit::config for an unknown type or column; Exit::data if a

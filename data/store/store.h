@@ -50,8 +50,8 @@ class TokenStore {
     std::string place(int64_t i) const;  ///< "path:line" or "path: row N" of sample i
     int64_t dataset(int64_t i) const;    ///< index of the data set of sample i
 
-    /// Returns these samples, in this order; one may be taken several times. Statistics that depend on samples are those of the
-    /// subset; rows and notes are those of the whole store.
+    /// Returns these samples, in this order; one may be taken several times. Statistics that depend on samples are those
+    /// of the selection; rows and notes are those of the whole store.
     TokenStore select(const std::vector<int64_t>& samples) const;
     /// The samples for which `keep(i)` is true, in order.
     TokenStore subset(const std::function<bool(int64_t)>& keep) const;

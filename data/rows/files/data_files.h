@@ -3,14 +3,15 @@
 //
 // `path` is a file, a folder or a glob (* ? [abc], by glob(3)). Of a folder, and of folders inside it, every file is
 // taken whose name ends in .jsonl, .ndjson, .json or .parquet, or in one of the first three and .gz or .zst; hidden
-// files and the files that describe a data set (dataset_infos.json, ...) are not. Files are sorted by path, byte by byte.
+// files and the files that describe a data set (dataset_infos.json, ...) are not. Files are sorted by path, byte by
+// byte.
 //
-// `split` is as in Hugging Face datasets: NAME or NAME[FROM:TO]. A file NAME-00000-of-00005.* belongs to the split NAME.
-// Any other belongs to the split that its name says, or the nearest folder that says one, as a word between - . _ space
-// and digits: train or training; validation, valid, val or dev; test, testing, eval or evaluation. Files that say nothing
-// belong to train; so does a single file that `path` names. FROM and TO are row numbers from 0 or whole percentages
-// ("10%") of all rows; both may be negative (from the end) or missing. A percentage is rounded to the nearest row, halves
-// to the even one.
+// `split` is as in Hugging Face datasets: NAME or NAME[FROM:TO]. A file NAME-00000-of-00005.* belongs to the split
+// NAME. Any other belongs to the split that its name says, or the nearest folder that says one, as a word between - . _
+// space and digits: train or training; validation, valid, val or dev; test, testing, eval or evaluation. Files that say
+// nothing belong to train; so does a single file that `path` names. FROM and TO are row numbers from 0 or whole
+// percentages ("10%") of all rows; both may be negative (from the end) or missing. A percentage is rounded to the
+// nearest row, halves to the even one.
 
 #include <cstdint>
 #include <optional>

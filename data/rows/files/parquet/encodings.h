@@ -1,6 +1,6 @@
 #pragma once
-// Encodings of Parquet (github.com/apache/parquet-format, Encodings.md). Input is untrusted: each function returns false
-// for bytes that do not hold `count` values.
+// Encodings of Parquet (github.com/apache/parquet-format, Encodings.md). Input is untrusted: each function returns
+// false for bytes that do not hold `count` values.
 
 #include <cstdint>
 #include <string>

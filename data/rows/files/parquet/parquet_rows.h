@@ -1,10 +1,11 @@
 #pragma once
-// ParquetRows: the rows of a Parquet file, each as the JSON object of its columns. Nested lists and structs become lists
-// and objects, a null becomes null, dates and times become the integer that is stored.
+// ParquetRows: the rows of a Parquet file, each as the JSON object of its columns. Nested lists and structs become
+// lists and objects, a null becomes null, dates and times become the integer that is stored.
 //
 // Read are: data pages of version 1 and 2; codecs SNAPPY, GZIP, ZSTD and none; encodings PLAIN, RLE, PLAIN_DICTIONARY,
-// RLE_DICTIONARY, DELTA_BINARY_PACKED, DELTA_LENGTH_BYTE_ARRAY, DELTA_BYTE_ARRAY, BYTE_STREAM_SPLIT; booleans, integers,
-// floats, doubles and text. Anything else is refused by name. Checksums of pages are checked where a file has them.
+// RLE_DICTIONARY, DELTA_BINARY_PACKED, DELTA_LENGTH_BYTE_ARRAY, DELTA_BYTE_ARRAY, BYTE_STREAM_SPLIT; booleans,
+// integers, floats, doubles and text. Anything else is refused by name. Checksums of pages are checked where a file has
+// them.
 //
 // Memory: one page of each column, at most 1 GiB in all.
 

@@ -46,8 +46,8 @@ struct ParquetSchema {
 };
 
 /// Builds the tree from the elements, in depth-first order. Lists are told by the rules of parquet-format's
-/// LogicalTypes.md, the old forms with two levels included. Throws Exit::data "where: ..." for what is damaged, and for a
-/// column that JSON rows cannot hold: maps, decimals, binary values, INT96.
+/// LogicalTypes.md, the old forms with two levels included. Throws Exit::data "where: ..." for what is damaged, and for
+/// a column that JSON rows cannot hold: maps, decimals, binary values, INT96.
 ParquetSchema parquet_schema(const std::vector<ParquetElement>& elements, const std::string& where);
 
 }  // namespace colonnade
