@@ -1,6 +1,7 @@
 #include "data/prepare_report.h"
 
 #include <algorithm>
+#include <span>
 
 #include "engine/device/arena.h"
 #include "engine/device/human_units.h"
@@ -31,12 +32,40 @@ std::string line(const RowNoteInfo& info, const RowCount& rows) {
                 fmt::format("{} ({}{})", rows.count, fmt::join(rows.first, ", "), more));
 }
 
+/// At most 10 of the names.
+std::string some_of(const std::vector<std::string>& names) {
+    constexpr size_t shown = 10;
+    if (names.size() <= shown) return fmt::format("{}", fmt::join(names, ", "));
+    return fmt::format("{}, ... ({} in all)", fmt::join(names.begin(), names.begin() + shown, ", "), names.size());
+}
+
+/// The files of one data set, each on a line; many of them on one.
+std::string file_lines(std::span<const StoreStatistics::File> files) {
+    constexpr size_t most_lines = 10;
+    const auto file_line = [](const StoreStatistics::File& file, const std::string& name) {
+        return line(file.type, fmt::format("{}: {} of {} rows{}", name, file.samples, file.rows,
+                                           file.columns.empty() ? "" : "; read as " + file.columns));
+    };
+    std::string text;
+    StoreStatistics::File all = files.front();
+    all.rows = all.samples = 0;
+    for (const StoreStatistics::File& file : files) {
+        text += file_line(file, file.path);
+        all.rows += file.rows;
+        all.samples += file.samples;
+    }
+    if (files.size() <= most_lines) return text;
+    return file_line(all, fmt::format("{} files, {} to {}", files.size(), files.front().path, files.back().path));
+}
+
 std::string counts(const StoreResult& result) {
     const StoreStatistics& s = result.store.statistics;
     std::string text;
-    for (const auto& file : s.files)
-        text += line(file.type, fmt::format("{}: {} of {} rows{}", file.path, file.samples, file.rows,
-                                            file.columns.empty() ? "" : "; read as " + file.columns));
+    for (size_t begin = 0, end; begin < s.files.size(); begin = end) {
+        for (end = begin; end < s.files.size() && s.files[end].dataset == s.files[begin].dataset;) ++end;
+        text += file_lines(std::span(s.files).subspan(begin, end - begin));
+    }
+    if (!s.left_out.empty()) text += line("files left out", some_of(s.left_out));
     text += line("samples", fmt::format("{} of {} rows", s.samples, s.rows));
     for (const RowNoteInfo& info : row_notes) text += line(info, s.notes[info.note]);
     std::vector<std::string> unused;

@@ -1,7 +1,6 @@
 #include "data/rows/rows.h"
 
-#include <cerrno>
-#include <cstring>
+#include <algorithm>
 #include <filesystem>
 
 #include "data/rows/row_formats.h"
@@ -10,91 +9,116 @@
 namespace colonnade {
 namespace {
 
-constexpr size_t line_limit = size_t{16} << 20;
 constexpr size_t detection_rows = 64, detection_bytes = size_t{4} << 20;  ///< detection reads no further
+
+Split split_of(const DatasetSpec& spec) {
+    if (spec.split.empty()) return {};
+    const std::optional<Split> split = parse_split(spec.split);
+    if (!split) fail(Exit::config, "{}: split '{}'; expected {}", spec.path, spec.split, split_forms);
+    return *split;
+}
 
 }  // namespace
 
-RowReader::RowReader(DatasetSpec spec, RowKind kind)
-    : spec_(std::move(spec)), columns_(spec_.columns), kind_(kind), type_(spec_.type) {
+DataFiles data_files(const DatasetSpec& spec) {
+    return find_data_files(spec.path, split_of(spec));
+}
+
+RowReader::RowReader(DatasetSpec spec, RowKind kind) : RowReader(spec, kind, data_files(spec).paths) {}
+
+RowReader::RowReader(DatasetSpec spec, RowKind kind, std::vector<std::string> files)
+    : spec_(std::move(spec)), columns_(spec_.columns), kind_(kind), type_(spec_.type), files_(std::move(files)) {
     check_row_format(spec_, kind_);
-    std::error_code error;
-    if (std::filesystem::is_directory(spec_.path, error))
-        fail(Exit::data, "{}: expected a JSONL file, found a folder", spec_.path);
-    file_.open(spec_.path, std::ios::binary);
-    if (!file_) fail(Exit::data, "{}: cannot open: {}", spec_.path, std::strerror(errno));
-    const auto size = std::filesystem::file_size(spec_.path, error);
-    bytes_total_ = error ? 0 : static_cast<int64_t>(size);
-    buffer_ = std::make_unique_for_overwrite<char[]>(line_limit + 1);
+    numbering_.resize(files_.size());
+    double bytes = 0;
+    for (const std::string& file : files_) {
+        bytes_before_.push_back(bytes);
+        std::error_code error;
+        const auto size = std::filesystem::file_size(file, error);
+        bytes += error ? 0 : static_cast<double>(size);
+    }
+    bytes_before_.push_back(bytes);
+    choose_rows();
     detect();
+}
+
+void RowReader::choose_rows() {
+    const Split split = split_of(spec_);
+    int64_t rows = INT64_MAX;
+    if (split.needs_count()) {
+        rows = 0;
+        for (const std::string& file : files_) rows += open_rows(file)->count();
+    }
+    if (split.from) begin_ = split.from->of(rows);
+    if (split.to) end_ = split.to->of(rows);
+    if (spec_.max_samples > 0 && spec_.max_samples < end_ - begin_) end_ = begin_ + spec_.max_samples;
 }
 
 /// Detects the format from the first rows. A row that is no JSON ends the search: its own error comes in its turn.
 void RowReader::detect() {
     std::vector<PlacedRow> rows;
     size_t bytes = 0;
-    std::string line;
-    while (rows.size() < detection_rows && bytes < detection_bytes && read_line(line)) {
-        bytes += line.size();
-        peeked_.push_back({line, line_, bytes_read_});
-        const std::string where = fmt::format("{}:{}", spec_.path, line_);
+    RowText row;
+    while (rows.size() < detection_rows && bytes < detection_bytes && read_text(row)) {
+        bytes += row.text.size();
+        peeked_.push_back({row, bytes_read()});
+        const std::string where = place(row);
         try {
-            rows.push_back({parse_object(line, where), where});
+            rows.push_back({parse_object(row.text, where), where});
         } catch (const Error&) {
             if (rows.empty()) throw;
             break;
         }
     }
-    if (rows.empty()) fail(Exit::data, "{}: no rows: the file is empty", spec_.path);
+    if (rows.empty() && (read_ > 0 || begin_ >= end_))
+        fail(Exit::data, "{}: split {} takes none of its rows{}", spec_.path, spec_.split,
+             begin_ < end_ ? fmt::format(": it has {}", read_) : "");
+    if (rows.empty() && files_.size() > 1)
+        fail(Exit::data, "{}: no rows: all {} files are empty", spec_.path, files_.size());
+    if (rows.empty()) fail(Exit::data, "{}: no rows: the file is empty", files_.front());
     DetectedFormat detected = detect_row_format(kind_, spec_, rows);
     type_ = std::move(detected.type);
     columns_ = std::move(detected.columns);
 }
 
-Json RowReader::parse_object(const std::string& line, const std::string& where) const {
-    Json object = parse_json(line, where, {.bytes = line_limit, .depth = 64, .non_finite = NonFinite::read});
-    if (object.is_array())
-        fail(Exit::data,
-             "{}: expected one JSON object per line (JSONL), found a list; `jq -c '.[]'` turns a JSON list into JSONL",
-             where);
+Json RowReader::parse_object(const std::string& text, const std::string& where) const {
+    Json object = parse_json(text, where, {.bytes = row_limit, .depth = 64, .non_finite = NonFinite::read});
     if (!object.is_object()) fail(Exit::data, "{}: expected an object, found {}", where, object.type_name());
     for (const std::string& key : spec_.ignore_columns) object.erase(key);
     return object;
 }
 
-bool RowReader::read_line(std::string& line) {
-    for (;;) {
-        file_.getline(buffer_.get(), line_limit + 1);  // the line and a terminating NUL
-        const auto extracted = static_cast<int64_t>(file_.gcount());
-        if (file_.bad()) fail(Exit::data, "{}: cannot read past line {}: {}", spec_.path, line_, std::strerror(errno));
-        if (extracted == 0 && file_.eof()) return false;
-        ++line_;
-        bytes_read_ += extracted;
-        if (file_.fail()) fail(Exit::data, "{}:{}: the line is longer than 16 MiB", spec_.path, line_);
-        std::string_view text(buffer_.get(), static_cast<size_t>(extracted - (file_.eof() ? 0 : 1)));
-        if (line_ == 1 && text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);  // byte order mark
-        if (text.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-        line = text;
-        return true;
+/// Reads the next row of all files.
+bool RowReader::read_any(RowText& row) {
+    for (; file_ < files_.size(); ++file_, source_.reset()) {
+        if (!source_) {
+            source_ = open_rows(files_[file_]);
+            numbering_[file_] = source_->numbering();
+        }
+        row.file = file_;
+        if (source_->next(row.text, row.number)) return true;
     }
+    return false;
 }
 
-bool RowReader::next_line(std::string& line, int64_t& number) {
-    if (!peeked_.empty()) {
-        line = std::move(peeked_.front().text);
-        number = peeked_.front().number;
-        peeked_.pop_front();
-        return true;
-    }
-    if (!read_line(line)) return false;
-    number = line_;
+/// Reads the next row that the split and max_samples take.
+bool RowReader::read_text(RowText& row) {
+    while (read_ < end_ && read_any(row))
+        if (read_++ >= begin_) return true;
+    return false;
+}
+
+bool RowReader::next_text(RowText& row) {
+    if (peeked_.empty()) return read_text(row);
+    row = std::move(peeked_.front().row);
+    peeked_.pop_front();
     return true;
 }
 
-Row RowReader::parse(const std::string& line, int64_t number) const {
-    const std::string where = fmt::format("{}:{}", spec_.path, number);
-    Row row = read_row(kind_, type_, parse_object(line, where), columns_, where);
-    row.line = number;
+Row RowReader::parse(const RowText& text) const {
+    const std::string where = place(text);
+    Row row = read_row(kind_, type_, parse_object(text.text, where), columns_, where);
+    row.line = text.number;
     return row;
 }
 
@@ -106,16 +130,20 @@ std::string RowReader::found_columns() const {
 }
 
 bool RowReader::next(Row& row) {
-    std::string line;
-    int64_t number = 0;
-    if (!next_line(line, number)) return false;
-    row = parse(line, number);
+    RowText text;
+    if (!next_text(text)) return false;
+    row = parse(text);
     return true;
 }
 
+double RowReader::bytes_read() const {
+    const double before = bytes_before_[file_];
+    return source_ ? before + source_->progress() * (bytes_before_[file_ + 1] - before) : before;
+}
+
 double RowReader::progress() const {
-    const int64_t read = peeked_.empty() ? bytes_read_ : peeked_.front().bytes_read;
-    return bytes_total_ == 0 ? 1.0 : static_cast<double>(read) / static_cast<double>(bytes_total_);
+    const double all = read_ < end_ || !peeked_.empty() ? bytes_before_.back() : 0;
+    return all == 0 ? 1.0 : (peeked_.empty() ? bytes_read() : peeked_.front().bytes_read) / all;
 }
 
 }  // namespace colonnade

@@ -1,6 +1,8 @@
 #pragma once
-// RowReader: reads JSONL, one JSON object per line, in any of the formats below. `type` of a data set names the format;
-// with `auto` the keys of the first rows decide. docs/data.md shows an example of each and what is learned from it.
+// RowReader: reads the rows of a data set, JSON objects in any of the formats below, from one or many files of any form
+// (data/rows/files/row_source.h: JSON lines, JSON, Parquet; data_files.h: folders, globs, splits). `type` of a data set
+// names the format; with `auto` the keys of the first rows decide. docs/data.md shows an example of each and what is
+// learned from it.
 //
 //   messages           {"messages": [{"role", "content", ...}, ...], "system"?}
 //   sharegpt           {"conversations": [{"from", "value", ...}, ...], "system"?}
@@ -32,7 +34,6 @@
 
 #include <cstdint>
 #include <deque>
-#include <fstream>
 #include <map>
 #include <memory>
 #include <optional>
@@ -40,6 +41,8 @@
 #include <string>
 #include <vector>
 
+#include "data/rows/files/data_files.h"
+#include "data/rows/files/row_source.h"
 #include "engine/io/json.h"
 
 namespace colonnade {
@@ -47,11 +50,18 @@ namespace colonnade {
 using Columns = std::map<std::string, std::string>;  ///< our name of a key: the file's name
 
 struct DatasetSpec {
-    std::string path;
+    std::string path = {};  ///< a file, a folder or a glob
     std::string type = "auto";
     Columns columns = {};
     std::set<std::string> ignore_columns = {};  ///< keys of the file that are read as if they were not there
+    std::string split = {};                     ///< data/rows/files/data_files.h; empty: all rows
+    int64_t max_samples = 0;                    ///< only the first rows of the split, of all files end to end; 0: all
+    /// Of its samples, after they are tokenised: 2 takes each twice, 0.5 a fixed half (train/run/weigh_store.h).
+    double weight = 1;
+    std::string chat_template = {};  ///< empty: that of the config
 };
+/// The files of a data set. Throws Exit::config for a split of no known form, and what find_data_files() throws.
+DataFiles data_files(const DatasetSpec& spec);
 
 struct Message {
     std::string role;     ///< system, user, assistant, tool
@@ -78,47 +88,66 @@ struct Row {
     std::vector<std::string> unused;  ///< keys of the row that were not used, harmless ones apart
     bool whole_answers = false;       ///< answers without a prompt key: their common tokens are the prompt
     float margin = 0;                 ///< by how much the chosen answer should score above the rejected one
-    int64_t line = 0;                 ///< 1-based line number in its file
+    int64_t line = 0;                 ///< number in its file, from 1: of the line or the row
 };
 
-/// Streams the rows of one file and skips blank lines. A bad line is Exit::data with "path:line: ...": invalid UTF-8 or
-/// JSON (depth at most 64, line at most 16 MiB, no duplicate keys), missing or mistyped keys (found, expected), unknown
-/// roles. NaN and Infinity, which Python writes, are read as numbers.
+/// The text of a row, and where it stands: file i of the data set, line or row `number` in it.
+struct RowText {
+    std::string text;
+    size_t file = 0;
+    int64_t number = 0;
+};
+
+/// Streams the rows of a data set. A bad row is Exit::data with "path:line: ..." or "path: row N: ...": invalid UTF-8
+/// or JSON (depth at most 64, row at most 16 MiB, no duplicate keys), missing or mistyped keys (found, expected),
+/// unknown roles. NaN and Infinity, which Python writes, are read as numbers.
 class RowReader {
   public:
-    /// Opens the file and detects the format. Throws Exit::config for an unknown type or column; Exit::data if the file
-    /// is missing or has no row, or if its first rows fit no format, or different ones.
+    /// Opens the first file and detects the format. Throws Exit::config for an unknown type or column; Exit::data if a
+    /// file is missing, if there is no row, or if the first rows fit no format, or different ones.
     explicit RowReader(DatasetSpec spec, RowKind kind = RowKind::texts);
-    /// Reads the next row; false at the end of the file.
+    /// Reads these files instead of looking for them.
+    RowReader(DatasetSpec spec, RowKind kind, std::vector<std::string> files);
+    /// Reads the next row; false at the end.
     bool next(Row& row);
-    /// Reads the next line as text, with its number, for callers that parse() on several threads.
-    bool next_line(std::string& line, int64_t& number);
-    Row parse(const std::string& line, int64_t number) const;
+    /// Reads the next row as text, for callers that parse() on several threads.
+    bool next_text(RowText& row);
+    Row parse(const RowText& row) const;
+    /// "path:line" or "path: row N".
+    std::string place(const RowText& row) const {
+        return row_place(files_[row.file], numbering_[row.file], row.number);
+    }
+    Numbering numbering(size_t file) const { return numbering_[file]; }  ///< of a file that has been opened
     /// The format in use; detected if the spec says auto.
     const std::string& type() const { return type_; }
     /// Renamed keys that were found without `columns`: "instruction: question, output: answer".
     std::string found_columns() const;
-    /// Fraction of the file read so far, for progress.
+    /// Share of the bytes of all files read so far, for progress.
     double progress() const;
 
   private:
-    bool read_line(std::string& line);
+    void choose_rows();
     void detect();
-    Json parse_object(const std::string& line, const std::string& where) const;
+    bool read_text(RowText& row);
+    bool read_any(RowText& row);
+    double bytes_read() const;
+    Json parse_object(const std::string& text, const std::string& where) const;
 
     DatasetSpec spec_;
     Columns columns_;  ///< those of spec_ and those found
     RowKind kind_;
     std::string type_;
-    std::ifstream file_;
-    std::unique_ptr<char[]> buffer_;  ///< room for the longest line
-    int64_t line_ = 0;
-    int64_t bytes_read_ = 0, bytes_total_ = 0;
-    struct PeekedLine {
-        std::string text;
-        int64_t number, bytes_read;
+    std::vector<std::string> files_;
+    std::vector<Numbering> numbering_;
+    std::vector<double> bytes_before_;  ///< of the files before each, and of all
+    std::unique_ptr<RowSource> source_;
+    size_t file_ = 0;                                 ///< that source_ reads, or reads next
+    int64_t read_ = 0, begin_ = 0, end_ = INT64_MAX;  ///< rows: read, and which of them count
+    struct PeekedRow {
+        RowText row;
+        double bytes_read;
     };
-    std::deque<PeekedLine> peeked_;  ///< lines that only detection has read
+    std::deque<PeekedRow> peeked_;  ///< rows that only detection has read
 };
 
 }  // namespace colonnade

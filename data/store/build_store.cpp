@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <map>
 #include <mutex>
+#include <numeric>
 #include <optional>
 #include <thread>
 
@@ -21,19 +22,29 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// The files of each data set.
+using FileLists = std::vector<std::vector<std::string>>;
+
 constexpr size_t block_bytes = size_t{64} << 10;  ///< text per turn of a worker: about 10 ms of encoding
 
 /// Every input that the content of the store depends on. The structured bindings fail to compile when a field is added,
 /// so that none can be forgotten here.
-Json settings_of(const StoreRequest& request) {
+/// A data set's weight is not among them: it applies to the finished store.
+Json settings_of(const StoreRequest& request, const FileLists& files) {
     Json datasets = Json::array();
-    for (const auto& spec : request.datasets) {
-        const auto& [path, type, columns, ignore_columns] = spec;
+    for (size_t i = 0; i < files.size(); ++i) {
+        const auto& [path, type, columns, ignore_columns, split, max_samples, weight, chat_template] =
+            request.datasets[i];
+        Json hashes = Json::array();
+        for (const std::string& file : files[i]) hashes.push_back({{"path", file}, {"sha256", sha256_file(file)}});
         datasets.push_back({{"path", path},
                             {"type", type},
                             {"columns", columns},
                             {"ignore_columns", ignore_columns},
-                            {"sha256", sha256_file(path)}});
+                            {"split", split},
+                            {"max_samples", max_samples},
+                            {"chat_template", chat_template},
+                            {"files", hashes}});
     }
     const auto& [chat_template, max_length, train_on_prompt, roles_to_train, train_on_eos, mask_history, add_bos,
                  add_eos, excess_length, vocab_size, sample_length, max_answers] = request.encode;
@@ -62,35 +73,47 @@ int64_t vocab_limit(const StoreRequest& request) {
 
 /// Size and modification time of every data file, to detect a change while it is read.
 using FileStamps = std::vector<std::pair<uintmax_t, fs::file_time_type>>;
-FileStamps stamps_of(const std::vector<DatasetSpec>& datasets) {
+FileStamps stamps_of(const FileLists& files) {
     FileStamps stamps;
-    for (const auto& spec : datasets) {
-        std::error_code error;
-        const auto size = fs::file_size(spec.path, error);
-        if (error) fail(Exit::data, "{}: cannot read this data file: {}", spec.path, error.message());
-        stamps.emplace_back(size, fs::last_write_time(spec.path));
-    }
+    for (const auto& of_dataset : files)
+        for (const std::string& path : of_dataset) {
+            std::error_code error;
+            const auto size = fs::file_size(path, error);
+            if (error) fail(Exit::data, "{}: cannot read this data file: {}", path, error.message());
+            stamps.emplace_back(size, fs::last_write_time(path));
+        }
     return stamps;
 }
 
-/// Lines that a worker encodes in one turn.
+/// Rows that a worker encodes in one turn, of one data set.
 struct Block {
     int64_t number = 0;
-    size_t file = 0;
     std::shared_ptr<RowReader> reader;
-    std::string text;                               // the lines end to end; one string per line would keep malloc busy
-    std::vector<std::pair<int64_t, size_t>> lines;  // line number, bytes
-    double bytes_read = 0;                          // of all files, up to the end of this block
-    TokenStore part;                                // samples and counts of these lines
-    std::exception_ptr error;                       // error that ended the block early
+    size_t first_file = 0;  // of the data set, among all files
+    std::string text;       // the rows end to end; one string per row would keep malloc busy
+    struct Place {
+        size_t file = 0;  // of the data set
+        int64_t number = 0;
+        size_t bytes = 0;
+    };
+    std::vector<Place> rows;
+    std::map<size_t, int64_t> rows_of_files;  // encoded rows by file, among all files
+    double bytes_read = 0;                    // of all files, up to the end of this block
+    TokenStore part;                          // samples and counts of these rows
+    std::exception_ptr error;                 // error that ended the block early
 };
 
 class StoreBuilder {
   public:
-    StoreBuilder(const StoreRequest& request, const FileStamps& stamps)
-        : request_(request), encoder_(request.tokenizer, request.encode), progress_(progress_options(request, stamps)) {
+    StoreBuilder(const StoreRequest& request, const FileLists& files, const FileStamps& stamps)
+        : request_(request),
+          files_(files),
+          encoder_(request.tokenizer, request.encode),
+          progress_(progress_options(request, stamps)) {
         for (const auto& [size, time] : stamps) file_bytes_.push_back(static_cast<double>(size));
-        for (const auto& spec : request.datasets) store_.statistics.files.push_back({spec.path, spec.type, ""});
+        for (size_t i = 0; i < files.size(); ++i)
+            for (const std::string& path : files[i])
+                store_.statistics.files.push_back({.path = path, .dataset = static_cast<int64_t>(i)});
     }
 
     TokenStore build() {
@@ -132,7 +155,7 @@ class StoreBuilder {
         Block block;
         block.number = next_read_++;
         try {
-            read_lines(block);
+            read_rows(block);
         } catch (...) {
             block.error = std::current_exception();
             end_of_data_ = true;
@@ -140,22 +163,28 @@ class StoreBuilder {
         return block;
     }
 
-    void read_lines(Block& block) {
-        for (; file_ < request_.datasets.size(); ++file_, reader_.reset()) {
-            if (!reader_) reader_ = std::make_shared<RowReader>(request_.datasets[file_], request_.rows);
-            block.file = file_;
+    void read_rows(Block& block) {
+        for (; dataset_ < files_.size(); ++dataset_, reader_.reset()) {
+            const std::vector<std::string>& files = files_[dataset_];
+            if (!reader_) reader_ = std::make_shared<RowReader>(request_.datasets[dataset_], request_.rows, files);
             block.reader = reader_;
-            std::string line;
-            int64_t number = 0;
-            while (block.text.size() < block_bytes && reader_->next_line(line, number)) {
-                block.text += line;
-                block.lines.emplace_back(number, line.size());
+            block.first_file = first_file_;
+            for (RowText row; block.text.size() < block_bytes && reader_->next_text(row);) {
+                block.text += row.text;
+                block.rows.push_back({row.file, row.number, row.text.size()});
             }
-            block.bytes_read = bytes_before_ + reader_->progress() * file_bytes_[file_];
-            if (!block.lines.empty()) return;
-            store_.statistics.files[file_].type = reader_->type();
-            store_.statistics.files[file_].columns = reader_->found_columns();
-            bytes_before_ += file_bytes_[file_];
+            const auto file_bytes = file_bytes_.begin() + static_cast<int64_t>(first_file_);
+            const double bytes = std::accumulate(file_bytes, file_bytes + std::ssize(files), 0.0);
+            block.bytes_read = bytes_before_ + reader_->progress() * bytes;
+            if (!block.rows.empty()) return;
+            for (size_t i = 0; i < files.size(); ++i) {
+                StoreStatistics::File& file = store_.statistics.files[first_file_ + i];
+                file.type = reader_->type();
+                file.columns = reader_->found_columns();
+                file.numbering = reader_->numbering(i);
+            }
+            bytes_before_ += bytes;
+            first_file_ += files.size();
         }
         end_of_data_ = true;
     }
@@ -163,14 +192,17 @@ class StoreBuilder {
     void encode(Block& block, WordCache& words) const {
         try {
             size_t begin = 0;
-            std::string line;
-            for (const auto& [number, bytes] : block.lines) {
-                line.assign(block.text, begin, bytes);
+            RowText text;
+            for (const auto& [file, number, bytes] : block.rows) {
+                text.text.assign(block.text, begin, bytes);
+                text.file = file;
+                text.number = number;
                 begin += bytes;
-                const std::string place = fmt::format("{}:{}", request_.datasets[block.file].path, number);
-                const Row row = block.reader->parse(line, number);
+                const std::string place = block.reader->place(text);
+                const Row row = block.reader->parse(text);
                 block.part.statistics.unused_columns.add(row.unused);
-                add_row(block.part, encoder_.encode(row, place, &words), place, block.file, number);
+                add_row(block.part, encoder_.encode(row, place, &words), place, block.first_file + file, number);
+                block.rows_of_files[block.first_file + file] += 1;
             }
         } catch (...) {
             block.error = std::current_exception();  // precedes an error in reading further
@@ -206,12 +238,13 @@ class StoreBuilder {
 
     void append(const Block& block) {
         store_.append(block.part);
-        store_.statistics.files[block.file].rows += block.part.statistics.rows;
+        for (const auto& [file, rows] : block.rows_of_files) store_.statistics.files[file].rows += rows;
         progress_.update(block.bytes_read);
         progress_.suffix(fmt::format("{} samples", human_count(static_cast<double>(store_.size()))));
     }
 
     const StoreRequest& request_;
+    const FileLists& files_;
     const Encoder encoder_;
     Progress progress_;
     std::vector<double> file_bytes_;
@@ -219,7 +252,7 @@ class StoreBuilder {
     std::mutex mutex_;  // guards everything below
     std::condition_variable delivered_;
     std::shared_ptr<RowReader> reader_;
-    size_t file_ = 0;
+    size_t dataset_ = 0, first_file_ = 0;
     double bytes_before_ = 0;
     int64_t next_read_ = 0, next_append_ = 0;
     bool end_of_data_ = false;
@@ -238,11 +271,12 @@ void check_not_empty(const StoreStatistics& statistics, const std::string& name)
          statistics.rows, statistics.rows == 1 ? "row" : "rows", statistics.longest_row, reasons);
 }
 
-void check_unchanged(const std::vector<DatasetSpec>& datasets, const FileStamps& before) {
-    const FileStamps now = stamps_of(datasets);
+void check_unchanged(const StoreStatistics& statistics, const FileLists& files, const FileStamps& before) {
+    const FileStamps now = stamps_of(files);
     for (size_t i = 0; i < now.size(); ++i) {
         if (now[i] != before[i])
-            fail(Exit::data, "{}: the file changed while it was read; run again when it is complete", datasets[i].path);
+            fail(Exit::data, "{}: the file changed while it was read; run again when it is complete",
+                 statistics.files[i].path);
     }
 }
 
@@ -256,8 +290,15 @@ void make_folder(const std::string& folder) {
 
 StoreResult build_store(const StoreRequest& request) {
     if (request.datasets.empty()) fail(Exit::config, "no data sets are given for {}", request.name);
-    const FileStamps stamps = stamps_of(request.datasets);
-    const std::string settings = settings_of(request).dump();
+    FileLists files;
+    std::vector<std::string> left_out;
+    for (const DatasetSpec& spec : request.datasets) {
+        DataFiles found = data_files(spec);
+        files.push_back(std::move(found.paths));
+        left_out.insert(left_out.end(), found.left_out.begin(), found.left_out.end());
+    }
+    const FileStamps stamps = stamps_of(files);
+    const std::string settings = settings_of(request, files).dump();
     StoreResult result;
     result.key = sha256(settings);
     result.path = fs::path(request.folder) / fmt::format("{}-{}.h5", request.name, result.key.substr(0, 16));
@@ -268,11 +309,12 @@ StoreResult build_store(const StoreRequest& request) {
     }
     make_folder(request.folder);
     const auto start = std::chrono::steady_clock::now();
-    result.store = StoreBuilder(request, stamps).build();
+    result.store = StoreBuilder(request, files, stamps).build();
+    result.store.statistics.left_out = std::move(left_out);
     result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     result.tokens_per_second = static_cast<double>(result.store.tokens()) / result.seconds;
     check_not_empty(result.store.statistics, request.name);
-    check_unchanged(request.datasets, stamps);
+    check_unchanged(result.store.statistics, files, stamps);
     result.store.settings = settings;
     result.store.write(result.path, result.key);
     return result;

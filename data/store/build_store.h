@@ -1,12 +1,12 @@
 #pragma once
-// build_store: tokenises JSONL files into a TokenStore, once. The store of a split is the file
+// build_store: tokenises data files into a TokenStore, once. The store of a split is the file
 //
 //     <folder>/<name>-<first 16 hex digits of the key>.h5
-//     key = SHA-256(store format, kind of rows, every data file's path, type, columns and content hash, tokenizer hash,
-//                   every EncodeOptions field)
+//     key = SHA-256(store format, kind of rows, every data set's settings but its weight, every data file's path and
+//                   content hash, tokenizer hash, every EncodeOptions field)
 //
 // A change of anything that could change a token gives another file; an unchanged request finds its file again. To
-// build a store, each of `threads` workers takes the next block of lines, parses and encodes it; blocks are appended in
+// build a store, each of `threads` workers takes the next block of rows, parses and encodes it; blocks are appended in
 // the order of the files. Neither the result nor the error depends on the number of threads.
 
 #include <memory>

@@ -133,7 +133,12 @@ std::vector<double> TokenStore::pairs() const {
 
 std::string TokenStore::place(int64_t i) const {
     const auto at = static_cast<size_t>(i);
-    return fmt::format("{}:{}", statistics.files[static_cast<size_t>(source_files_[at])].path, source_lines_[at]);
+    const StoreStatistics::File& file = statistics.files[static_cast<size_t>(source_files_[at])];
+    return row_place(file.path, file.numbering, source_lines_[at]);
+}
+
+int64_t TokenStore::dataset(int64_t i) const {
+    return statistics.files[static_cast<size_t>(source_files_[static_cast<size_t>(i)])].dataset;
 }
 
 void TokenStore::count_samples() {
@@ -162,16 +167,23 @@ void TokenStore::count_pairs() {
     }
 }
 
-TokenStore TokenStore::subset(const std::function<bool(int64_t)>& keep) const {
+TokenStore TokenStore::select(const std::vector<int64_t>& samples) const {
     TokenStore part;
     part.settings = settings;
     part.statistics = statistics;
-    for (int64_t i = 0; i < size(); ++i) {
+    for (const int64_t i : samples) {
         const auto at = static_cast<size_t>(i);
-        if (keep(i)) part.add(sample(i), source_files_[at], source_lines_[at]);
+        part.add(sample(i), source_files_[at], source_lines_[at]);
     }
     part.count_samples();
     return part;
+}
+
+TokenStore TokenStore::subset(const std::function<bool(int64_t)>& keep) const {
+    std::vector<int64_t> samples;
+    for (int64_t i = 0; i < size(); ++i)
+        if (keep(i)) samples.push_back(i);
+    return select(samples);
 }
 
 void TokenStore::write(const std::string& path, const std::string& key) const {

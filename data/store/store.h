@@ -10,7 +10,7 @@
 //   branch_begins  i64 [samples + 1] sample i has branches [begins[i], begins[i + 1])
 //   margins        f32 [samples]     of pairs: by how much the chosen answer should score above the rejected one
 //   source_files   i32 [samples]     index into the statistics' files
-//   source_lines   i64 [samples]     1-based line
+//   source_lines   i64 [samples]     number of the line or row, from 1
 //   settings, statistics  u8 [*]     JSON text (as datasets: HDF5 attributes are limited to 64 KiB)
 //   attributes     format, format_version, key, samples, tokens, payload_sha256 (over all datasets in this order)
 //
@@ -47,10 +47,13 @@ class TokenStore {
     std::vector<double> target_weights() const;  ///< target_weight() of each sample
     std::vector<double> pairs() const;           ///< pair_count() of each sample
     const std::vector<int64_t>& branch_offsets() const { return branch_begins_; }  ///< sample i has [o[i], o[i + 1])
-    std::string place(int64_t i) const;                                            ///< "path:line" of sample i
+    std::string place(int64_t i) const;  ///< "path:line" or "path: row N" of sample i
+    int64_t dataset(int64_t i) const;    ///< index of the data set of sample i
 
-    /// Returns the samples for which `keep(i)` is true, in order. Statistics that depend on samples are those of the
-    /// subset; rows and notes are those of the whole store.
+    /// Returns these samples, in this order; one may be taken several times. Statistics that depend on samples are those
+    /// of the selection; rows and notes are those of the whole store.
+    TokenStore select(const std::vector<int64_t>& samples) const;
+    /// The samples for which `keep(i)` is true, in order.
     TokenStore subset(const std::function<bool(int64_t)>& keep) const;
 
     /// Writes the file: temporary name, fsync, rename. Throws Exit::storage.

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "data/rows/files/row_source.h"
 #include "data/samples/row_note.h"
 
 namespace colonnade {
@@ -68,11 +69,14 @@ LengthTable length_table(std::vector<int64_t> lengths);
 
 struct StoreStatistics {
     struct File {
-        std::string path, type;  ///< type: the row format in use (data/rows/rows.h)
-        std::string columns;     ///< RowReader::found_columns()
+        std::string path = {}, type = {};  ///< type: the row format in use (data/rows/rows.h)
+        std::string columns = {};          ///< RowReader::found_columns()
         int64_t rows = 0, samples = 0;
+        int64_t dataset = 0;                     ///< index of the data set that it belongs to
+        Numbering numbering = Numbering::lines;  ///< of its rows
     };
     std::vector<File> files;
+    std::vector<std::string> left_out;  ///< what was found beside them and not read
     int64_t rows = 0, samples = 0;
     int64_t tokens = 0;
     double learned_tokens = 0;  ///< sum of the targets' weights (data/samples/sample.h)

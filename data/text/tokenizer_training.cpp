@@ -16,9 +16,9 @@ namespace colonnade {
 namespace {
 
 /// All texts of a row. Throws for rows of token ids.
-std::string row_text(const Row& row, const std::string& path) {
+std::string row_text(const Row& row, const std::string& place) {
     if (!row.input_ids.empty())
-        fail(Exit::data, "{}:{}: the row contains token ids; expected text to train a tokenizer on", path, row.line);
+        fail(Exit::data, "{}: the row contains token ids; expected text to train a tokenizer on", place);
     std::string text;
     for (const Message& message : row.messages) text += message.content + '\n';
     for (const auto& part : {row.prompt, row.completion})
@@ -63,12 +63,12 @@ class Lines : public sentencepiece::SentenceIterator {
         return false;
     }
 
-    /// Reads a line of a text file, or the texts of a JSONL row; false after the last file.
+    /// Reads a line of a text file, or the texts of a row; false after the last file.
     bool read_block() {
         begin_ = 0;
         while (file_ < files_.size()) {
             const std::string& path = files_[file_];
-            const bool found = path.ends_with(".jsonl") ? read_row(path) : read_line(path);
+            const bool found = is_data_file(path) ? read_row(path) : read_line(path);
             if (found) return true;
             rows_.reset();
             text_.reset();
@@ -79,9 +79,9 @@ class Lines : public sentencepiece::SentenceIterator {
     }
     bool read_row(const std::string& path) {
         if (!rows_) rows_.emplace(DatasetSpec{.path = path});
-        Row row;
-        if (!rows_->next(row)) return false;
-        block_ = row_text(row, path);
+        RowText row;
+        if (!rows_->next_text(row)) return false;
+        block_ = row_text(rows_->parse(row), rows_->place(row));
         return true;
     }
     bool read_line(const std::string& path) {

@@ -37,6 +37,21 @@ Key<Config> datasets_key(const char* name, std::vector<DatasetSpec> Config::*fie
     return key;
 }
 
+Key<DatasetSpec> split_key() {
+    Key<DatasetSpec> split =
+        key("split", &DatasetSpec::split,
+            "Part of the data: the files of a folder that belong to a split, and which of their rows, as in train, "
+            "train[:1000] or train[10%:].")
+            .default_is("all rows; a folder must not have several splits");
+    split.read = [read = split.read](const ConfigNode& node, const std::string& label, DatasetSpec& dataset,
+                                     Reading& reading) {
+        read(node, label, dataset, reading);
+        if (!dataset.split.empty() && !parse_split(dataset.split))
+            reading.problems.add(node.where, "{}: expected {}, found {}", label, split_forms, node.found());
+    };
+    return split;
+}
+
 Key<Config> model_key(const char* doc) {
     Key<Config> key{.name = "model", .doc = doc, .what = "a map"};
     key.read = [](const ConfigNode& node, const std::string& label, Config& config, Reading& reading) {
@@ -193,9 +208,9 @@ Section data_section() {
     using C = Config;
     return {"Data",
             {
-                datasets_key("datasets", &C::datasets, "JSONL files to train on; the keys of an item follow below.")
+                datasets_key("datasets", &C::datasets, "Data to train on; the keys of an item follow below.")
                     .default_is("required"),
-                datasets_key("eval_datasets", &C::eval_datasets, "JSONL files to evaluate on.")
+                datasets_key("eval_datasets", &C::eval_datasets, "Data to evaluate on.")
                     .also({"test_datasets"})
                     .only_how_to_run(),
                 key("val_size", &C::val_size,
@@ -405,7 +420,11 @@ std::vector<Key<ModelShape>> model_keys() {
 std::vector<Key<DatasetSpec>> dataset_keys() {
     using D = DatasetSpec;
     return {
-        key("path", &D::path, "A JSONL file.").default_is("required"),
+        key("path", &D::path,
+            "A data file (JSON lines, JSON or Parquet; the text forms also as .gz or .zst), a folder of them, or a "
+            "glob "
+            "such as data/*.jsonl.")
+            .default_is("required"),
         key("type", &D::type, "Format of its rows; auto detects it from the first rows and prints it.",
             one_of({"auto", "messages", "prompt_completion", "alpaca", "sharegpt", "text", "tokens", "preference",
                     "ranked"})),
@@ -413,8 +432,13 @@ std::vector<Key<DatasetSpec>> dataset_keys() {
             "Maps the expected field names to those in the file, for example {prompt: question}."),
         key("ignore_columns", &D::ignore_columns,
             "Keys of the file that are read as if they were not there, for example [label]."),
-        unsupported<D>("split"),
-        unsupported<D>("weight"),
+        split_key(),
+        key("max_samples", &D::max_samples, "Read only the first rows, at most this many; 0: all.", from_to(0, 1e15)),
+        key("weight", &D::weight,
+            "How often a sample is taken in an epoch: 2 takes each twice, 0.5 a fixed half that data_seed draws.",
+            {.low = 0, .high = 1000, .low_excluded = true}),
+        key("chat_template", &D::chat_template, "Template that renders its chats.", one_of(chat_template_names()))
+            .default_is("chat_template"),
     };
 }
 

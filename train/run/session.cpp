@@ -10,6 +10,7 @@
 #include "train/run/machine.h"
 #include "train/run/run_model.h"
 #include "train/run/split_store.h"
+#include "train/run/weigh_store.h"
 
 namespace colonnade {
 namespace {
@@ -96,6 +97,18 @@ void add_score_head(Session& s) {
         fmt::format("the reward model's pad_token_id is {}, which ends no answer", s.model.pad_token_id));
 }
 
+/// Applies the weights of the data sets, and says what they do. Returns what they add to a key.
+std::string weigh(Session& s, StoreResult& result, const std::vector<DatasetSpec>& datasets) {
+    std::string key;
+    for (const DatasetSpec& set : datasets)
+        if (set.weight != 1) key += fmt::format(" {} of {}", set.weight, set.path);
+    if (key.empty()) return key;
+    const int64_t before = result.store.size();
+    result.store = weigh_store(std::move(result.store), datasets, static_cast<uint64_t>(s.config.data_seed));
+    s.notices.push_back(fmt::format("weights{}: {} samples become {}", key, before, result.store.size()));
+    return fmt::format(" weights{} seed {}", key, s.config.data_seed);
+}
+
 void open_data(Session& s, const Ranks& ranks) {
     const Config& c = s.config;
     s.train = build_split(s, "train", c.datasets, ranks);
@@ -108,6 +121,9 @@ void open_data(Session& s, const Ranks& ranks) {
         s.eval.store = std::move(eval);
         s.data_key = sha256(fmt::format("{} val_size {} seed {}", s.data_key, c.val_size, c.data_seed));
     }
+    // The held-out part of val_size has every sample once.
+    s.data_key += weigh(s, s.train, c.datasets);
+    if (!c.eval_datasets.empty()) s.eval.key += weigh(s, s.eval, c.eval_datasets);
     check_windows(s, s.train.store);
     check_windows(s, s.eval.store);
 }

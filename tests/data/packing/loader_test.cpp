@@ -17,7 +17,7 @@ namespace {
 /// a stem and two branches.
 TokenStore numbered_store(int64_t samples, bool with_pairs = false) {
     TokenStore store;
-    store.statistics.files = {{"numbers.jsonl", "tokens", samples, samples}};
+    store.statistics.files = {{.path = "numbers.jsonl", .type = "tokens", .rows = samples, .samples = samples}};
     const Philox random{11, 0};
     for (int64_t i = 0; i < samples; ++i) {
         const size_t length = 2 + random.below(static_cast<uint64_t>(i), 39);

@@ -97,17 +97,54 @@ TEST_F(Rows, StreamsLinesWithTheirNumbers) {
     EXPECT_FALSE(rows.next(row));
 }
 
-TEST_F(Rows, RawLinesParseElsewhere) {
+TEST_F(Rows, TextsParseElsewhere) {
     RowReader rows = reader("{\"text\": \"a\"}\n\n{\"text\": \"b\"}\n");
-    std::string line;
-    int64_t number = 0;
-    ASSERT_TRUE(rows.next_line(line, number));
-    EXPECT_EQ(number, 1);
-    EXPECT_EQ(line, "{\"text\": \"a\"}");
-    ASSERT_TRUE(rows.next_line(line, number));
-    EXPECT_EQ(number, 3);
-    EXPECT_EQ(rows.parse(line, number).line, 3);
-    EXPECT_FALSE(rows.next_line(line, number));
+    RowText row;
+    ASSERT_TRUE(rows.next_text(row));
+    EXPECT_EQ(row.number, 1);
+    EXPECT_EQ(row.text, "{\"text\": \"a\"}");
+    ASSERT_TRUE(rows.next_text(row));
+    EXPECT_EQ(row.number, 3);
+    EXPECT_EQ(rows.parse(row).line, 3);
+    EXPECT_FALSE(rows.next_text(row));
+}
+
+TEST_F(Rows, PlacesSayWhatTheyCount) {
+    expect_error(Exit::data, "rows.jsonl: row 2: key 'text' is missing", [&] {
+        RowReader rows = reader("[{\"text\": \"a\"},\n{\"txt\": 1}]", "text");
+        for (Row row; rows.next(row);) {
+        }
+    });
+    expect_error(Exit::data, "rows.jsonl: row 1: line 2, column 5: invalid JSON",
+                 [&] { reader("[{\"text\":\n\"a\" 1}]"); });
+}
+
+TEST_F(Rows, AreTakenFromAllFilesOfAFolder) {
+    std::filesystem::create_directories(path("data"));
+    spill(path("data/b.json"), "[{\"text\": \"b1\"}, {\"text\": \"b2\"}]");
+    spill(path("data/a.jsonl"), "{\"text\": \"a1\"}\n\n{\"text\": \"a2\"}\n");
+    spill(path("data/c.jsonl"), "");
+    spill(path("data/d.ndjson"), "{\"text\": \"d1\"}");
+    const auto texts = [&](DatasetSpec spec) {
+        spec.path = path("data");
+        RowReader rows(spec);
+        std::string all;
+        for (RowText row; rows.next_text(row);)
+            all += fmt::format("{}@{} ", *rows.parse(row).completion, rows.place(row).substr(path("data/").size()));
+        EXPECT_EQ(rows.progress(), 1.0);
+        return all;
+    };
+    EXPECT_EQ(texts({}), "a1@a.jsonl:1 a2@a.jsonl:3 b1@b.json: row 1 b2@b.json: row 2 d1@d.ndjson:1 ");
+    // Splits and max_samples count the rows of all files.
+    EXPECT_EQ(texts({.split = "train[1:3]"}), "a2@a.jsonl:3 b1@b.json: row 1 ");
+    EXPECT_EQ(texts({.split = "train[-2:]"}), "b2@b.json: row 2 d1@d.ndjson:1 ");
+    EXPECT_EQ(texts({.split = "train[20%:60%]"}), "a2@a.jsonl:3 b1@b.json: row 1 ");
+    EXPECT_EQ(texts({.split = "train[1:]", .max_samples = 1}), "a2@a.jsonl:3 ");
+    EXPECT_EQ(texts({.max_samples = 3}), "a1@a.jsonl:1 a2@a.jsonl:3 b1@b.json: row 1 ");
+    expect_error(Exit::data, "data: split train[9:] takes none of its rows: it has 5",
+                 [&] { texts({.split = "train[9:]"}); });
+    expect_error(Exit::data, "data: split train[3:3] takes none of its rows", [&] { texts({.split = "train[3:3]"}); });
+    expect_error(Exit::config, "split 'train[1'; expected a split such as train", [&] { texts({.split = "train[1"}); });
 }
 
 TEST_F(Rows, LineLimitIsExact) {
@@ -130,7 +167,8 @@ TEST_F(Rows, LineLimitIsExact) {
 TEST_F(Rows, RefusesBadFiles) {
     expect_error(Exit::data, "absent.jsonl: cannot open: No such file",
                  [&] { RowReader({.path = path("absent.jsonl")}); });
-    expect_error(Exit::data, "expected a JSONL file, found a folder", [&] { RowReader({.path = folder_}); });
+    std::filesystem::create_directories(path("empty"));
+    expect_error(Exit::data, "empty: the folder has no data file", [&] { RowReader({.path = path("empty")}); });
     expect_error(Exit::data, "rows.jsonl: no rows: the file is empty", [&] { reader(""); });
     expect_error(Exit::data, "rows.jsonl: no rows: the file is empty", [&] { reader("\n \n\r\n", "text"); });
     expect_error(Exit::config,
@@ -139,8 +177,8 @@ TEST_F(Rows, RefusesBadFiles) {
     expect_error(Exit::config, "type text has no key 'prompt' to read from 'q'", [&] {
         reader("{}", "text", {{"prompt", "q"}});
     });
-    expect_error(Exit::data, "rows.jsonl:1: expected one JSON object per line (JSONL), found a list",
-                 [&] { reader("[{\"text\": \"a\"}]"); });
+    expect_error(Exit::data, "rows.jsonl: row 1: expected an object, found array",
+                 [&] { reader("[[{\"text\": \"a\"}]]"); });
     expect_error(Exit::data, "rows.jsonl:1: expected an object, found string", [&] { reader("\"text\""); });
     expect_error(
         Exit::data,

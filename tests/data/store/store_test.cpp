@@ -39,7 +39,7 @@ class Store : public testing::Test {
     StoreRequest request(std::vector<std::string> paths) const {
         StoreRequest request;
         request.folder = folder_ + "/prepared";
-        for (const auto& path : paths) request.datasets.push_back({path, "auto", {}});
+        for (const auto& path : paths) request.datasets.push_back({.path = path});
         request.encode.vocab_size = 100;
         request.encode.max_length = 8;
         request.progress.write = [](std::string_view) {};
@@ -76,6 +76,45 @@ void expect_equal(const TokenStore& a, const TokenStore& b) {
 void expect_refusal(Exit exit, const std::vector<std::string>& parts, const std::function<void()>& body) {
     const std::string message = expect_error(exit, parts.front(), body);
     for (const auto& part : parts) EXPECT_NE(message.find(part), std::string::npos) << message << "\n  lacks: " << part;
+}
+
+TEST_F(Store, ReadsEveryFileOfAFolder) {
+    fs::create_directories(folder_ + "/data");
+    const std::string one = write("data/one.jsonl", R"({"input_ids": [1, 2]})");
+    const std::string two = write("data/two.json", R"([{"input_ids": [3, 4]}, {"input_ids": [5, 6, 7]}])");
+    const std::string other = write("other.jsonl", R"({"input_ids": [8, 9]})");
+    write("data/notes.txt", "");
+    StoreRequest folder = request({folder_ + "/data", other});
+    const StoreResult result = build_store(folder);
+    const TokenStore& store = result.store;
+    ASSERT_EQ(store.size(), 4);
+    EXPECT_EQ(store.place(0), one + ":1");
+    EXPECT_EQ(store.place(2), two + ": row 2");
+    EXPECT_EQ(store.place(3), other + ":1");
+    EXPECT_EQ(store.dataset(2), 0);
+    EXPECT_EQ(store.dataset(3), 1);
+    const StoreStatistics& s = store.statistics;
+    ASSERT_EQ(s.files.size(), 3u);
+    EXPECT_EQ(s.files[0].rows, 1);
+    EXPECT_EQ(s.files[1].rows, 2);
+    EXPECT_EQ(s.files[1].samples, 2);
+    EXPECT_EQ(s.files[2].rows, 1);
+    EXPECT_EQ(s.left_out, (std::vector<std::string>{folder_ + "/data/notes.txt"}));
+    // The file holds all of it; the same files give it again.
+    const StoreResult again = build_store(folder);
+    EXPECT_TRUE(again.reused);
+    expect_equal(again.store, store);
+    // A weight applies to the finished store; anything else that changes rows gives another one.
+    folder.datasets[0].weight = 2;
+    EXPECT_EQ(build_store(folder).key, result.key);
+    folder.datasets[0].max_samples = 2;
+    const StoreResult fewer = build_store(folder);
+    EXPECT_NE(fewer.key, result.key);
+    EXPECT_EQ(fewer.store.size(), 3);
+    folder.datasets[0].max_samples = 0;
+    write("data/three.jsonl", R"({"input_ids": [1, 2]})");
+    EXPECT_NE(build_store(folder).key, result.key);
+    EXPECT_EQ(store.select({2, 0, 2}).place(2), two + ": row 2");
 }
 
 TEST_F(Store, EveryRowIsKeptOrCounted) {
@@ -236,7 +275,7 @@ TEST_F(Store, AnUnwritableFolderIsReported) {
 /// A store that has a sample with a stem and branches; text rows have none.
 TokenStore pair_store() {
     TokenStore store;
-    store.statistics.files = {{"pairs.jsonl", "tokens", "", 2, 0}};
+    store.statistics.files = {{.path = "pairs.jsonl", .type = "tokens", .rows = 2}};
     store.settings = "{}";
     store.add({{5, 6, 7, 8, 9}, {0, 0, 1, 1, 0.5f}, {2, 4}, 0.25f}, 0, 1);
     store.add({{3, 4}, {0, 1}, {0}}, 0, 2);

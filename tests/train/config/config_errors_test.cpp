@@ -89,7 +89,13 @@ TEST(ConfigErrors, UnsupportedKeysAreNamedAsSuch) {
         {"fp16: true", "c.yaml:4:7: fp16: not supported yet; only 'false' is accepted"},
         {"stage: kto", "c.yaml:4:8: stage: 'kto' is not supported yet"},
         {"pure_bf16: true", "c.yaml:4:12: pure_bf16: not supported yet; only 'false' is accepted"},
-        {"eval_datasets: [{path: b, weight: 2}]", "c.yaml:4:35: eval_datasets[0].weight: not supported yet"},
+        {"eval_datasets: [{path: b, weight: 0}]",
+         "c.yaml:4:35: eval_datasets[0].weight: expected a number > 0 and <= 1000, found '0'"},
+        {"eval_datasets: [{path: b, split: 'train[5'}]",
+         "c.yaml:4:34: eval_datasets[0].split: expected a split such as train, test[:1000] or train[10%:], found "
+         "\"train[5\""},
+        {"eval_datasets: [{path: b, max_samples: -1}]",
+         "c.yaml:4:40: eval_datasets[0].max_samples: expected an integer >= 0 and <= 1000000000000000, found '-1'"},
     });
     EXPECT_EQ(resolved_yaml(read(minimal + "fp16: false\nfinetuning_type: full\n")), resolved_yaml(read(minimal)));
 }

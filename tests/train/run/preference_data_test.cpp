@@ -111,7 +111,7 @@ TEST_F(PreferenceData, TextsAndPreferencesOfAFileHaveDifferentKeys) {
 TEST_F(PreferenceData, TheReportOfRankings) {
     spill(path("rows.jsonl"), "");
     TokenStore store;
-    store.statistics.files = {{"r.jsonl", "ranked", 1, 0}};
+    store.statistics.files = {{.path = "r.jsonl", .type = "ranked", .rows = 1}};
     store.add({{1, 2, 3, 4, 5, 6}, {0, 1, 1, 1, 1, 1}, {1, 3, 4}}, 0, 1);
     store.count_samples();
     const std::string report = prepare_report({.store = store, .path = "", .key = ""}, {.packing_length = 8}, nullptr);

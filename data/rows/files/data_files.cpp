@@ -1,0 +1,199 @@
+#include "data/rows/files/data_files.h"
+
+#include <fmt/ranges.h>
+#include <glob.h>
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <map>
+
+#include "engine/device/error.h"
+
+namespace colonnade {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t most_entries = 1'000'000;
+
+constexpr std::pair<std::string_view, std::string_view> split_words[] = {
+    {"train", "train"},      {"training", "train"}, {"validation", "validation"},
+    {"valid", "validation"}, {"val", "validation"}, {"dev", "validation"},
+    {"test", "test"},        {"testing", "test"},   {"eval", "test"},
+    {"evaluation", "test"},
+};
+
+std::string_view known_name(std::string_view split) {
+    for (const auto& [word, known] : split_words)
+        if (split == word) return known;
+    return split;
+}
+
+/// The split that a file or folder name says; empty: none.
+std::string_view split_of_name(std::string_view name) {
+    // NAME-00000-of-00005: a shard
+    const auto digits = [](std::string_view text) {
+        return text.size() == 5 && std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+    };
+    const size_t of = name.find("-of-");
+    if (of != name.npos && of > 6 && name[of - 6] == '-' && digits(name.substr(of - 5, 5)) &&
+        digits(name.substr(of + 4, 5)))
+        return known_name(name.substr(0, of - 6));
+    constexpr std::string_view between = "-._ 0123456789";
+    for (size_t end = 0; end < name.size();) {
+        const size_t begin = name.find_first_not_of(between, end);
+        if (begin == name.npos) break;
+        end = std::min(name.find_first_of(between, begin), name.size());
+        for (const auto& [word, split] : split_words)
+            if (name.substr(begin, end - begin) == word) return split;
+    }
+    return {};
+}
+
+/// The split of a file below `folder`.
+std::string split_of(const fs::path& file, const fs::path& folder) {
+    const fs::path inside = file.lexically_relative(folder);
+    for (fs::path part = inside; !part.empty(); part = part.parent_path()) {
+        const std::string name = part.filename();
+        if (const std::string_view split = split_of_name(name); !split.empty()) return std::string(split);
+    }
+    return "train";
+}
+
+DataFiles files_of_folder(const std::string& path) {
+    DataFiles files;
+    std::error_code error;
+    size_t entries = 0;
+    for (fs::recursive_directory_iterator at(path, error), end; !error && at != end; at.increment(error)) {
+        if (++entries > most_entries) fail(Exit::data, "{}: more than {} files and folders", path, most_entries);
+        const std::string name = at->path().filename();
+        std::error_code unknown;  // a link to nothing is a file, which cannot be opened
+        const bool folder = at->is_directory(unknown);
+        if (folder && !name.starts_with('.') && !at->is_symlink(unknown)) continue;
+        if (folder) at.disable_recursion_pending();
+        (!folder && is_data_file(name) ? files.paths : files.left_out).push_back(at->path());
+    }
+    if (error) fail(Exit::data, "{}: cannot read the folder: {}", path, error.message());
+    std::sort(files.paths.begin(), files.paths.end());
+    std::sort(files.left_out.begin(), files.left_out.end());
+    if (files.paths.empty())
+        fail(Exit::data,
+             "{}: the folder has no data file; expected files that end in .jsonl, .ndjson, .json (also with .gz or "
+             ".zst) or .parquet{}{}",
+             path, files.left_out.empty() ? "" : ", found ", files.left_out.empty() ? "" : files.left_out.front());
+    return files;
+}
+
+DataFiles files_of_glob(const std::string& path) {
+    glob_t found{};
+    const int result = ::glob(path.c_str(), GLOB_ERR, nullptr, &found);
+    DataFiles files;
+    for (size_t i = 0; result == 0 && i < found.gl_pathc; ++i) {
+        std::error_code error;
+        const std::string match = found.gl_pathv[i];
+        (fs::is_directory(match, error) ? files.left_out : files.paths).push_back(match);
+    }
+    ::globfree(&found);
+    if (result != 0 && result != GLOB_NOMATCH) fail(Exit::data, "{}: cannot read the folders of this pattern", path);
+    if (files.paths.empty())
+        fail(Exit::data, "{}: no file matches this pattern{}", path, files.left_out.empty() ? "" : ", only folders do");
+    std::sort(files.paths.begin(), files.paths.end());
+    return files;
+}
+
+/// Keeps the files of the split that is asked for.
+void select_split(DataFiles& files, const std::string& path, const std::string& wanted) {
+    std::map<std::string, std::vector<std::string>> splits;
+    const fs::path folder = path.substr(0, path.find_last_of('/', path.find_first_of("*?[")) + 1);
+    for (std::string& file : files.paths)
+        splits[split_of(file, fs::is_directory(path) ? fs::path(path) : folder)].push_back(std::move(file));
+    std::vector<std::string> names;
+    for (const auto& [name, of_split] : splits) names.push_back(fmt::format("{} ({})", name, of_split.size()));
+    if (wanted.empty() && splits.size() > 1)
+        fail(Exit::data, "{}: holds files of several splits: {}; choose one, for example split: {}", path,
+             fmt::join(names, ", "), splits.contains("train") ? "train" : splits.begin()->first);
+    const bool file = splits.size() == 1 && wanted == "train" && fs::is_regular_file(path);  // whatever its name says
+    const auto chosen = wanted.empty() || file ? splits.begin() : splits.find(wanted);
+    if (chosen == splits.end())
+        fail(Exit::data, "{}: no file belongs to split {}; found {}", path, wanted, fmt::join(names, ", "));
+    files.paths = std::move(chosen->second);
+    for (auto& [name, others] : splits)
+        if (name != chosen->first) files.left_out.insert(files.left_out.end(), others.begin(), others.end());
+    std::sort(files.left_out.begin(), files.left_out.end());
+}
+
+}  // namespace
+
+bool is_data_file(std::string_view name) {
+    name.remove_prefix(name.rfind('/') + 1);  // npos + 1 is 0
+    const bool describes = name == "dataset_info.json" || name == "dataset_infos.json" || name == "dataset_dict.json" ||
+                           name == "config.json" || name == "state.json";
+    if (describes || name.starts_with('.')) return false;
+    if (name.ends_with(".parquet")) return true;
+    for (const std::string_view archive : {".gz", ".zst"})
+        if (name.ends_with(archive)) {
+            name.remove_suffix(archive.size());
+            break;
+        }
+    return name.ends_with(".jsonl") || name.ends_with(".ndjson") || name.ends_with(".json");
+}
+
+int64_t Split::Bound::of(int64_t rows) const {
+    int64_t row = value;
+    if (percent)
+        row = static_cast<int64_t>(std::nearbyint(static_cast<double>(value) * static_cast<double>(rows) / 100));
+    return std::clamp<int64_t>(row < 0 ? rows + row : row, 0, rows);
+}
+
+bool Split::needs_count() const {
+    const auto depends = [](const std::optional<Bound>& bound) {
+        return bound && (bound->percent || bound->value < 0);
+    };
+    return depends(from) || depends(to);
+}
+
+std::optional<Split> parse_split(std::string_view text) {
+    Split split;
+    const size_t bracket = text.find('[');
+    split.name = text.substr(0, bracket);
+    const auto wrong = [](char c) { return !std::isalnum(static_cast<unsigned char>(c)) && !std::strchr("_.-", c); };
+    if (split.name.empty() || std::any_of(split.name.begin(), split.name.end(), wrong)) return std::nullopt;
+    split.name = std::string(known_name(split.name));
+    if (bracket == text.npos) return split;
+    std::string_view range = text.substr(bracket + 1);
+    const size_t colon = range.find(':');
+    if (colon == range.npos || !range.ends_with(']')) return std::nullopt;
+    range.remove_suffix(1);
+    const auto read = [](std::string_view bound, std::optional<Split::Bound>& into) {
+        if (bound.empty()) return true;
+        Split::Bound& value = into.emplace();
+        value.percent = bound.ends_with('%');
+        if (value.percent) bound.remove_suffix(1);
+        const auto [stop, error] = std::from_chars(bound.data(), bound.data() + bound.size(), value.value);
+        return error == std::errc() && stop == bound.data() + bound.size() &&
+               (!value.percent || std::abs(value.value) <= 100);
+    };
+    if (!read(range.substr(0, colon), split.from) || !read(range.substr(colon + 1), split.to)) return std::nullopt;
+    return split;
+}
+
+DataFiles find_data_files(const std::string& path, const Split& split) {
+    std::error_code error;
+    DataFiles files;
+    const bool folder = fs::is_directory(path, error);
+    if (folder)
+        files = files_of_folder(path);
+    else if (!fs::exists(path, error) && path.find_first_of("*?[") != path.npos)
+        files = files_of_glob(path);
+    else
+        files.paths = {path};
+    if (folder || !split.name.empty()) select_split(files, path, split.name);
+    return files;
+}
+
+}  // namespace colonnade
