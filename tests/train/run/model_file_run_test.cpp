@@ -32,7 +32,6 @@ class ModelFileRun : public RunTest {
         spill(path("c.yaml"),
               fmt::format("model_name_or_path: {}\ndatasets: [{{path: {}}}]\nmax_length: 16\nthreads: 1\n"
                           "report_to: none\nsave_strategy: no\noutput_dir: {}\n"
-                          "1\nreport_to: none\nsave_strategy: no\noutput_dir: {}\n"
                           "prepared_path: {}\n{}",
                           model, path("ids.jsonl"), path(run), path("prepared"), settings));
         train(path("c.yaml"));
