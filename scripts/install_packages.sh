@@ -5,7 +5,7 @@ set -euo pipefail
 
 packages=(
     build-essential cmake ninja-build pkg-config
-    libopenblas-openmp-dev libhdf5-dev libsentencepiece-dev libicu-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libfmt-dev
+    libopenblas-openmp-dev libhdf5-dev libsentencepiece-dev libicu-dev libpcre2-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libfmt-dev
     libpng-dev libprotobuf-dev protobuf-compiler libssl-dev libgtest-dev libopenmpi-dev openmpi-bin
     wordnet-base # the quickstart's data
 )

@@ -113,6 +113,28 @@ def write_mapping(name, function):
     array(name + "_texts", "uint32_t", texts)
 
 
+def write_ranges(name, points):
+    """Pairs of a first and a last code point."""
+    ranges = []
+    for c in points:
+        if ranges and c == ranges[-1] + 1:
+            ranges[-1] = c
+        else:
+            ranges += [c, c]
+    array(name, "uint32_t", ranges)
+
+
+def write_filters():
+    """What StripAccents drops, and BertNormalizer from clean text and behind NFD. Their tables are older than the rest."""
+    step = normalizers.BertNormalizer
+    clean = step(clean_text=True, handle_chinese_chars=False, strip_accents=False, lowercase=False).normalize_str
+    accents = step(clean_text=False, handle_chinese_chars=False, strip_accents=True, lowercase=False).normalize_str
+    strip = normalizers.StripAccents().normalize_str
+    write_ranges("accents", [c for c in POINTS if strip("a" + chr(c)) == "a"])
+    write_ranges("bert_controls", [c for c in POINTS if clean("a" + chr(c)) == "a"])
+    write_ranges("bert_accents", [c for c in POINTS if accents("a" + chr(c)) == "a"])
+
+
 def write_normalization():
     nfd, nfc = normalizers.NFD().normalize_str, normalizers.NFC().normalize_str
     write_mapping("canonical", nfd)
@@ -135,4 +157,5 @@ def write_normalization():
 
 print("// Written by scripts/make_unicode_tables.py")
 write_classes()
+write_filters()
 write_normalization()

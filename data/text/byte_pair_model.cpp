@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <unordered_set>
 
 #include "data/text/unicode.h"
 #include "engine/device/error.h"
@@ -13,42 +12,7 @@ namespace {
 constexpr std::string_view word_mark = "\xE2\x96\x81";  // U+2581
 constexpr uint32_t no_rank = ~0u;
 constexpr uint64_t no_pair = ~uint64_t{0};
-constexpr int32_t most_ids = 1 << 24;
-constexpr size_t short_word = 15, long_word = 80, most_text = size_t{16} << 20, scan_limit = 96;
-
-uint64_t mix(uint64_t a, uint64_t b) {
-    const __uint128_t product = static_cast<__uint128_t>(a) * b;
-    return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
-}
-template <typename T>
-T load(const char* p) {
-    T value;
-    std::memcpy(&value, p, sizeof(T));
-    return value;
-}
-uint64_t hash_text(std::string_view text) {
-    uint64_t hash = text.size() * 0x9E3779B97F4A7C15u;
-    for (; text.size() > 8; text.remove_prefix(8)) hash = mix(hash ^ load<uint64_t>(text.data()), 0xA0761D6478BD642Fu);
-    uint64_t rest = 0;
-    std::memcpy(&rest, text.data(), text.size());
-    return mix(hash ^ rest, 0xE7037ED1A0B428DBu);
-}
-/// The 1 to 15 bytes of a word and their number, as two integers.
-void pack_word(std::string_view word, uint64_t key[2]) {
-    const char* p = word.data();
-    const size_t n = word.size();
-    key[1] = 0;
-    if (n >= 8) {
-        key[0] = load<uint64_t>(p);
-        if (n > 8) key[1] = load<uint64_t>(p + n - 8) >> (8 * (16 - n));
-    } else if (n >= 4) {
-        key[0] = load<uint32_t>(p) | uint64_t{load<uint32_t>(p + n - 4)} << (8 * (n - 4));
-    } else {
-        key[0] = 0;
-        for (size_t i = 0; i < n; ++i) key[0] |= uint64_t{static_cast<unsigned char>(p[i])} << (8 * i);
-    }
-    key[1] |= uint64_t{n} << 56;
-}
+constexpr size_t scan_limit = 96;
 
 bool flag(const Json& json, const char* key) {
     const auto found = json.find(key);
@@ -95,8 +59,6 @@ bool spelled_bytes(std::string_view text, std::string& bytes) {
     return true;
 }
 
-BpeCache::BpeCache() : short_words_(1 << 16), long_words_(1 << 16) {}
-
 BytePairModel::BytePairModel(const Json& json, Alphabet alphabet, const std::string& where) : alphabet_(alphabet) {
     if (const auto dropout = json.find("dropout"); dropout != json.end() && !dropout->is_null() && *dropout != 0.0)
         fail(Exit::data, "{}: model: dropout {} makes ids random; set it to null", where, dropout->dump());
@@ -108,36 +70,16 @@ BytePairModel::BytePairModel(const Json& json, Alphabet alphabet, const std::str
     require(alphabet == Alphabet::characters || (!byte_fallback_ && prefix_.empty() && suffix_.empty()),
             "a BPE model over bytes has no byte fallback, prefix or suffix");
     read_vocabulary(json, where);
+    std::string bytes;
+    for (const auto& [piece, id] : vocabulary_)
+        if (ignore_merges_ && (alphabet == Alphabet::characters || spelled_bytes(piece, bytes)))
+            whole_words_.emplace(alphabet == Alphabet::characters ? piece : bytes, id);
     read_symbols(json, where);
     read_merges(json, where);
     find_joints();
 }
 
-void BytePairModel::read_vocabulary(const Json& json, const std::string& where) {
-    const auto vocab = json.find("vocab");
-    if (vocab == json.end() || !vocab->is_object())
-        fail(Exit::data, "{}: model.vocab: expected an object of pieces and ids", where);
-    vocabulary_.reserve(vocab->size());
-    std::unordered_set<int32_t> taken;
-    std::string bytes;
-    for (const auto& [piece, value] : vocab->items()) {
-        if (!value.is_number_unsigned() || value.get<uint64_t>() >= most_ids)
-            fail(Exit::data, "{}: model.vocab: piece '{:.100}': expected an id from 0 to {}, found {:.40}", where,
-                 piece, most_ids - 1, value.dump());
-        const auto id = value.get<int32_t>();
-        if (!taken.insert(id).second)
-            fail(Exit::data, "{}: model.vocab: two pieces have id {}, one is '{:.100}'", where, id, piece);
-        vocabulary_.emplace(piece, id);
-        if (ignore_merges_ && (alphabet_ == Alphabet::characters || spelled_bytes(piece, bytes)))
-            whole_words_.emplace(alphabet_ == Alphabet::characters ? piece : bytes, id);
-    }
-}
-
 void BytePairModel::read_symbols(const Json& json, const std::string& where) {
-    const auto id_of = [this](const std::string& piece) {
-        const auto found = vocabulary_.find(piece);
-        return found == vocabulary_.end() ? -1 : found->second;
-    };
     for (int b = 0; b < 256; ++b) {
         std::string character;
         append_character(character, alphabet_ == Alphabet::bytes ? byte_character(static_cast<unsigned char>(b)) : b);
@@ -156,12 +98,13 @@ void BytePairModel::read_merges(const Json& json, const std::string& where) {
     size_t slots = 16;
     while (slots < 2 * merges->size()) slots *= 2;
     merges_.assign(slots, {no_pair, no_rank, -1});
+    may_merge_.assign(slots / 16, 0);  // 8 bits or more for each merge
     products_.reserve(merges->size());
-    const auto id_of = [&](std::string_view piece, std::string_view merge) {
-        const auto found = vocabulary_.find(piece);
-        if (found == vocabulary_.end())
+    const auto checked_id = [&](std::string_view piece, std::string_view merge) {
+        const int32_t id = id_of(piece);
+        if (id < 0)
             fail(Exit::data, "{}: model.merges: '{:.100}': '{:.100}' is not in the vocabulary", where, merge, piece);
-        return found->second;
+        return id;
     };
     for (const Json& merge : *merges) {
         std::string left, right;
@@ -180,14 +123,16 @@ void BytePairModel::read_merges(const Json& json, const std::string& where) {
         if (!right.starts_with(prefix_))
             fail(Exit::data, "{}: model.merges: '{:.100}' does not begin with the prefix '{}'", where, right, prefix_);
         const std::string product = left + right.substr(prefix_.size());
-        add_merge(id_of(left, product), id_of(right, product), id_of(product, product));
+        add_merge(checked_id(left, product), checked_id(right, product), checked_id(product, product));
     }
 }
 
 /// The next rank. Of a pair listed twice the later rank counts.
 void BytePairModel::add_merge(int32_t left, int32_t right, int32_t product) {
     const uint64_t pair = static_cast<uint64_t>(left) << 32 | static_cast<uint32_t>(right);
-    size_t slot = mix(pair, 0x9E3779B97F4A7C15u) & (merges_.size() - 1);
+    const uint64_t hash = mix(pair, 0x9E3779B97F4A7C15u);
+    may_merge_[hash >> 6 & (may_merge_.size() - 1)] |= uint64_t{1} << (hash & 63);
+    size_t slot = hash & (merges_.size() - 1);
     while (merges_[slot].pair != no_pair && merges_[slot].pair != pair) slot = (slot + 1) & (merges_.size() - 1);
     merges_[slot] = {pair, static_cast<uint32_t>(products_.size()), product};
     products_.push_back(product);
@@ -195,7 +140,9 @@ void BytePairModel::add_merge(int32_t left, int32_t right, int32_t product) {
 
 const BytePairModel::Merge* BytePairModel::find_merge(int32_t left, int32_t right) const {
     const uint64_t pair = static_cast<uint64_t>(left) << 32 | static_cast<uint32_t>(right);
-    for (size_t slot = mix(pair, 0x9E3779B97F4A7C15u) & (merges_.size() - 1);; slot = (slot + 1) & (merges_.size() - 1))
+    const uint64_t hash = mix(pair, 0x9E3779B97F4A7C15u);
+    if (!(may_merge_[hash >> 6 & (may_merge_.size() - 1)] >> (hash & 63) & 1)) return nullptr;
+    for (size_t slot = hash & (merges_.size() - 1);; slot = (slot + 1) & (merges_.size() - 1))
         if (merges_[slot].pair == pair)
             return &merges_[slot];
         else if (merges_[slot].pair == no_pair)
@@ -246,50 +193,6 @@ void BytePairModel::encode(std::string_view piece, std::vector<int32_t>& ids, Bp
     }
 }
 
-void BytePairModel::encode_word(std::string_view word, std::vector<int32_t>& ids, BpeCache& cache) const {
-    if (word.empty()) return;
-    if (word.size() > short_word) return encode_long_word(word, ids, cache);
-    uint64_t key[2];
-    pack_word(word, key);
-    const size_t sets = cache.short_words_.size() / 2;
-    BpeCache::ShortWord* set =
-        &cache.short_words_[2 * (mix(key[0] ^ 0x9E3779B97F4A7C15u, key[1] ^ 0xA0761D6478BD642Fu) & (sets - 1))];
-    for (int way = 0; way < 2; ++way)
-        if (set[way].key[0] == key[0] && set[way].key[1] == key[1]) {
-            ids.insert(ids.end(), set[way].ids, set[way].ids + set[way].count);
-            return;
-        }
-    const size_t before = ids.size();
-    encode_uncached(word, ids, cache);
-    const size_t count = ids.size() - before;
-    if (count > std::size(set->ids)) return;
-    set[1] = set[0];
-    set[0] = {{key[0], key[1]}, {}, static_cast<uint32_t>(count)};
-    std::copy_n(ids.begin() + static_cast<std::ptrdiff_t>(before), count, set[0].ids);
-}
-
-void BytePairModel::encode_long_word(std::string_view word, std::vector<int32_t>& ids, BpeCache& cache) const {
-    if (word.size() > long_word) return encode_uncached(word, ids, cache);
-    const uint64_t hash = hash_text(word) | 1;  // 0 marks a free slot
-    BpeCache::LongWord& slot = cache.long_words_[(hash >> 20) & (cache.long_words_.size() - 1)];
-    if (slot.hash == hash && std::string_view(cache.texts_).substr(slot.text, slot.bytes) == word) {
-        const auto first = cache.ids_.begin() + slot.first;
-        ids.insert(ids.end(), first, first + slot.count);
-        return;
-    }
-    const size_t before = ids.size();
-    encode_uncached(word, ids, cache);
-    if (cache.texts_.size() > most_text) {
-        std::fill(cache.long_words_.begin(), cache.long_words_.end(), BpeCache::LongWord{});
-        cache.texts_.clear();
-        cache.ids_.clear();
-    }
-    slot = {hash, static_cast<uint32_t>(cache.texts_.size()), static_cast<uint32_t>(word.size()),
-            static_cast<uint32_t>(cache.ids_.size()), static_cast<uint32_t>(ids.size() - before)};
-    cache.texts_ += word;
-    cache.ids_.insert(cache.ids_.end(), ids.begin() + static_cast<std::ptrdiff_t>(before), ids.end());
-}
-
 void BytePairModel::encode_uncached(std::string_view word, std::vector<int32_t>& ids, BpeCache& cache) const {
     if (ignore_merges_)
         if (const auto found = whole_words_.find(word); found != whole_words_.end())
@@ -306,8 +209,7 @@ void BytePairModel::encode_uncached(std::string_view word, std::vector<int32_t>&
 int32_t BytePairModel::symbol(std::string_view character) const {
     if (alphabet_ == Alphabet::bytes || (character.size() == 1 && !(character[0] & 0x80)))
         return byte_ids_[static_cast<unsigned char>(character[0])];
-    const auto found = vocabulary_.find(character);
-    return found == vocabulary_.end() ? -1 : found->second;
+    return id_of(character);
 }
 
 bool BytePairModel::fall_back_to_bytes(std::string_view character, std::vector<int32_t>& symbols) const {

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 
+#include "data/text/byte_pair_model.h"
 #include "data/text/unicode.h"
+#include "data/text/unigram_model.h"
+#include "data/text/word_models.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
@@ -21,9 +24,6 @@ const Json& checked(const Json& json, const std::string& where) {
         fail(Exit::data, "{}: version {:.40}: expected \"1.0\"", where, version.dump());
     const Json& model = json["model"];
     if (!model.is_object()) fail(Exit::data, "{}: model: expected an object", where);
-    const std::string kind = model.contains("type") ? json_text(model, "type", where + ": model")
-                                                    : (model.contains("merges") ? "BPE" : "without a type");
-    if (kind != "BPE") fail(Exit::data, "{}: model: {:.100} is not supported; BPE is", where, kind);
     return json;
 }
 
@@ -32,6 +32,14 @@ void check_size(std::string_view text) {
     constexpr size_t most = size_t{256} << 20;
     if (text.size() > most)
         fail(Exit::data, "cannot encode {} bytes of text at once, expected at most {}", text.size(), most);
+}
+
+/// The type of a model. Old files lack it and tell it by their fields.
+std::string model_kind(const Json& model, const std::string& where) {
+    if (model.contains("type")) return json_text(model, "type", where + ": model");
+    if (model.contains("merges")) return "BPE";
+    if (section(model, "vocab").is_array()) return "Unigram";
+    return model.contains("max_input_chars_per_word") ? "WordPiece" : "WordLevel";
 }
 
 /// A model over bytes is the fastest. Text is spelled in byte characters only for files that need them.
@@ -56,12 +64,27 @@ HuggingFaceTokenizer::HuggingFaceTokenizer(const Json& json, const std::string& 
       normalizer_(section(checked(json, where), "normalizer"), where),
       pre_tokenizer_(section(json, "pre_tokenizer"), where),
       decoder_(section(json, "decoder"), where) {
-    const bool bytes = works_on_bytes(json["model"], normalizer_, pre_tokenizer_);
-    using Alphabet = BytePairModel::Alphabet;
-    model_ = std::make_unique<BytePairModel>(json["model"], bytes ? Alphabet::bytes : Alphabet::characters, where);
+    read_model(json["model"]);
     read_vocabulary();
     if (const Json& added = section(json, "added_tokens"); !added.is_null()) read_added_tokens(added);
     if (const Json& post = section(json, "post_processor"); !post.is_null()) read_post_processor(post, 0);
+}
+
+void HuggingFaceTokenizer::read_model(const Json& json) {
+    const std::string kind = model_kind(json, where_);
+    if (kind == "BPE") {
+        const bool bytes = works_on_bytes(json, normalizer_, pre_tokenizer_);
+        using Alphabet = BytePairModel::Alphabet;
+        model_ = std::make_unique<BytePairModel>(json, bytes ? Alphabet::bytes : Alphabet::characters, where_);
+    } else if (kind == "Unigram") {
+        model_ = std::make_unique<UnigramModel>(json, where_);
+    } else if (kind == "WordPiece") {
+        model_ = std::make_unique<WordPieceModel>(json, where_);
+    } else if (kind == "WordLevel") {
+        model_ = std::make_unique<WordLevelModel>(json, where_);
+    } else {
+        fail(Exit::data, "{}: model: {:.100} is not supported", where_, kind);
+    }
 }
 
 void HuggingFaceTokenizer::read_vocabulary() {

@@ -1,8 +1,8 @@
 #pragma once
 // HuggingFaceTokenizer: text to ids and back with a tokenizer.json. Its ids are those of the `tokenizers` package
-// (0.23.3) for the same file. The BPE families are supported: byte-level (GPT-2, Llama 3, Qwen, GPT-4o, tekken,
-// DeepSeek V3) and U+2581 with byte fallback (Llama 2, Mistral, Phi-3, Gemma). Any other kind of model, normalizer,
-// pre-tokenizer, post-processor, decoder or pattern is refused by its name. "truncation" and "padding" are ignored.
+// (0.23.3) for the same file. Models are BPE (over bytes as GPT-2's, or over U+2581 with byte fallback as Llama 2's),
+// Unigram, WordPiece and WordLevel. A kind of normalizer, pre-tokenizer, post-processor or decoder that is not known,
+// or a construct of a pattern, is refused by its name. "truncation" and "padding" are ignored.
 
 #include <cstdint>
 #include <memory>
@@ -12,10 +12,10 @@
 #include <vector>
 
 #include "data/text/added_tokens.h"
-#include "data/text/byte_pair_model.h"
 #include "data/text/normalizer.h"
 #include "data/text/pre_tokenizer.h"
 #include "data/text/token_decoder.h"
+#include "data/text/token_model.h"
 
 namespace colonnade {
 
@@ -43,6 +43,7 @@ class HuggingFaceTokenizer {
     int32_t vocab_size() const { return static_cast<int32_t>(pieces_.size()); }  ///< the largest id + 1
 
   private:
+    void read_model(const Json& json);
     void read_added_tokens(const Json& json);
     void add_token(const Json& json);
     void read_post_processor(const Json& json, int depth);
@@ -54,7 +55,7 @@ class HuggingFaceTokenizer {
     std::string where_;
     Normalizer normalizer_;
     PreTokenizer pre_tokenizer_;
-    std::unique_ptr<BytePairModel> model_;
+    std::unique_ptr<TokenModel> model_;
     TokenDecoder decoder_;
     std::vector<std::unique_ptr<AddedToken>> added_;
     AddedTokens raw_, normalized_;            // found before and after normalization

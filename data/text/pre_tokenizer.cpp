@@ -41,10 +41,11 @@ void PreTokenizer::read(const Json& json, const std::string& where, int depth) {
         step.behavior = json.contains("behavior") ? read_behavior(json, where + ": Punctuation") : Behavior::isolated;
     } else if (kind == "Whitespace") {
         add(Kind::words);
-    } else if (kind == "WhitespaceSplit") {
+    } else if (kind == "WhitespaceSplit" || kind == "BertPreTokenizer") {
         Step& step = add(Kind::classes);
         step.classes = unicode::space;
         step.behavior = Behavior::removed;
+        if (kind == "BertPreTokenizer") add(Kind::classes).classes = unicode::punctuation;
     } else {
         fail(Exit::data, "{}: {:.100} is not supported", where, kind);
     }
@@ -68,8 +69,7 @@ void PreTokenizer::read_split(const Json& json, const std::string& where) {
     if (json_pattern(json, step.text, where)) {
         step.kind = Kind::pattern;
         step.splitter = find_known_splitter(step.text);
-        if (!step.splitter)
-            fail(Exit::data, "{}: the pattern '{:.300}' is of no family that Colonnade knows", where, step.text);
+        if (!step.splitter) step.regex = std::make_shared<const Regex>(step.text, where);
     }
     steps_.push_back(step);
 }
@@ -144,11 +144,14 @@ void PreTokenizer::cut(const Step& step, PiecesOfText& pieces) {
         if (end < piece.end) parts.push_back({{end, piece.end}, step.invert});
         join(parts, step.behavior, out);
     }
+    if (step.regex)  // whose matches can be empty
+        out.erase(std::remove_if(out.begin(), out.end(), [](Piece p) { return p.begin == p.end; }), out.end());
     pieces.pieces.swap(out);
 }
 
 void PreTokenizer::find_matches(const Step& step, std::string_view text, Piece piece, std::vector<Piece>& found) {
     const auto place = [&](const char* p) { return static_cast<uint32_t>(p - text.data()); };
+    if (step.regex) return step.regex->find(text.substr(piece.begin, piece.end - piece.begin), piece.begin, found);
     if (step.kind == Kind::pattern) return step.splitter.find(text.data(), piece, found);
     if (step.kind == Kind::text) {
         if (step.text.empty()) return;

@@ -1,12 +1,14 @@
 #pragma once
 // PreTokenizer: the "pre_tokenizer" of a tokenizer.json, which cuts text into the pieces that the model encodes.
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "data/text/regex.h"
 #include "data/text/split_pattern.h"
-#include "engine/io/json.h"
+#include "data/text/tokenizer_json.h"
 
 namespace colonnade {
 
@@ -41,6 +43,7 @@ class PreTokenizer {
         Behavior behavior = Behavior::isolated;
         bool invert = false;
         KnownSplitter splitter;
+        std::shared_ptr<const Regex> regex;  // of a pattern without a splitter
         std::string text;
         unsigned classes = 0;
         Prepend prepend = Prepend::never;

@@ -32,7 +32,9 @@ struct Classified {
     unsigned classes;
     uint32_t bytes;
 };
-Classified classified(const char* p) {
+/// Most text is ASCII: that way must be inline and short.
+[[gnu::always_inline]] inline Classified classified(const char* p) {
+    if (const auto byte = static_cast<unsigned char>(*p); byte < 0x80) return {unicode_class(byte), 1};
     const Character c = character_at(p);
     return {unicode_class(c.point), c.bytes};
 }

@@ -1,9 +1,11 @@
 #include "data/text/token_decoder.h"
 
+#include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "data/text/byte_pair_model.h"
-#include "data/text/normalizer.h"
+#include "data/text/tokenizer_json.h"
 #include "data/text/unicode.h"
 #include "engine/device/error.h"
 
@@ -50,16 +52,19 @@ std::vector<std::string> join_fallback_bytes(const std::vector<std::string>& pie
     return out;
 }
 
+/// English text without the spaces that word pieces bring.
+std::string cleaned_up(std::string text) {
+    constexpr std::pair<std::string_view, std::string_view> changes[] = {
+        {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
+        {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+    for (const auto& [from, to] : changes) text = replace_all(text, from, to);
+    return text;
+}
+
 std::string join_byte_level(const std::vector<std::string>& pieces) {
     std::string text, bytes;
     for (const std::string& piece : pieces) text += spelled_bytes(piece, bytes) ? bytes : piece;
     return replace_ill_formed(text);
-}
-
-size_t count_json(const Json& json, const char* key, const std::string& where) {
-    const auto found = json.find(key);
-    if (found == json.end() || !found->is_number_unsigned()) fail(Exit::data, "{}: {}: expected a number", where, key);
-    return found->get<size_t>();
 }
 
 }  // namespace
@@ -70,7 +75,9 @@ TokenDecoder::TokenDecoder(const Json& json, const std::string& where) : joins_w
 
 void TokenDecoder::read(const Json& json, const std::string& where, int depth) {
     const std::string kind = json_kind(json, where);
-    const auto add = [this](Kind k) -> Step& { return steps_.emplace_back(Step{k, {}, {}}); };
+    const auto add = [this](Kind k) -> Step& {
+        return steps_.emplace_back(Step{.kind = k, .pattern = {}, .content = {}, .replacement = {}});
+    };
     if (kind == "Sequence") {
         for (const Json& part : json_sequence(json, "decoders", depth, where)) read(part, where, depth + 1);
     } else if (kind == "ByteLevel") {
@@ -85,21 +92,39 @@ void TokenDecoder::read(const Json& json, const std::string& where, int depth) {
         step.keeps_first = json.contains("prepend_scheme") ? json_text(json, "prepend_scheme", where) == "never"
                                                            : !json_flag(json, "add_prefix_space", true, where);
     } else if (kind == "Replace") {
-        Step& step = add(Kind::replace);
-        if (json_pattern(json, step.pattern, where))
-            fail(Exit::data, "{}: Replace: the Regex '{:.200}' is not supported", where, step.pattern);
-        step.content = json_text(json, "content", where + ": Replace");
+        add(Kind::replace).replacement = std::make_shared<const Replacement>(json, where + ": Replace");
     } else if (kind == "Strip") {
         Step& step = add(Kind::strip);
         step.content = json_text(json, "content", where + ": Strip");
-        step.start = count_json(json, "start", where + ": Strip");
-        step.stop = count_json(json, "stop", where + ": Strip");
+        step.start = json_count(json, "start", where + ": Strip");
+        step.stop = json_count(json, "stop", where + ": Strip");
         if (step.content.empty()) fail(Exit::data, "{}: Strip: content: expected a character", where);
     } else if (kind == "BPEDecoder") {
         add(Kind::suffix).pattern = json_text(json, "suffix", where + ": BPEDecoder");
+    } else if (kind == "WordPiece") {
+        Step& step = add(Kind::word_piece);
+        step.pattern = json_text(json, "prefix", where + ": WordPiece");
+        step.cleans_up = json_flag(json, "cleanup", true, where + ": WordPiece");
+    } else if (kind == "CTC") {
+        Step& step = add(Kind::ctc);
+        step.pattern = json_text(json, "pad_token", where + ": CTC");
+        step.content = json_text(json, "word_delimiter_token", where + ": CTC");
+        step.cleans_up = json_flag(json, "cleanup", true, where + ": CTC");
     } else {
         fail(Exit::data, "{}: {:.100} is not supported", where, kind);
     }
+}
+
+/// Neighbouring pieces that are equal count once.
+std::vector<std::string> TokenDecoder::without_repeats(const Step& step, std::vector<std::string>& pieces) {
+    pieces.erase(std::unique(pieces.begin(), pieces.end()), pieces.end());
+    std::vector<std::string> out;
+    for (const std::string& piece : pieces) {
+        std::string text = replace_all(piece, step.pattern, "");
+        if (step.cleans_up) text = replace_all(cleaned_up(text), step.content, " ");
+        if (!text.empty()) out.push_back(std::move(text));
+    }
+    return out;
 }
 
 void TokenDecoder::apply(const Step& step, std::vector<std::string>& pieces) {
@@ -113,6 +138,9 @@ void TokenDecoder::apply(const Step& step, std::vector<std::string>& pieces) {
         case Kind::fuse:
             pieces = {joined(pieces)};
             return;
+        case Kind::ctc:
+            pieces = without_repeats(step, pieces);
+            return;
         default:
             break;
     }
@@ -122,8 +150,11 @@ void TokenDecoder::apply(const Step& step, std::vector<std::string>& pieces) {
             piece = replace_all(piece, step.pattern, i > 0 || step.keeps_first ? " " : "");
         } else if (step.kind == Kind::suffix) {
             piece = replace_all(piece, step.pattern, i + 1 < pieces.size() ? " " : "");
+        } else if (step.kind == Kind::word_piece) {
+            if (i > 0) piece = piece.starts_with(step.pattern) ? piece.substr(step.pattern.size()) : " " + piece;
+            if (step.cleans_up) piece = cleaned_up(piece);
         } else if (step.kind == Kind::replace) {
-            piece = replace_all(piece, step.pattern, step.content);
+            piece = step.replacement->apply(piece);
         } else {
             for (size_t n = 0; n < step.start && piece.starts_with(step.content); ++n)
                 piece.erase(0, step.content.size());

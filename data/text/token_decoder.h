@@ -1,10 +1,11 @@
 #pragma once
 // TokenDecoder: the "decoder" of a tokenizer.json, which turns pieces back into text.
 
+#include <memory>
 #include <string>
 #include <vector>
 
-#include "engine/io/json.h"
+#include "data/text/tokenizer_json.h"
 
 namespace colonnade {
 
@@ -15,14 +16,17 @@ class TokenDecoder {
     std::string decode(std::vector<std::string> pieces) const;
 
   private:
-    enum class Kind { byte_level, byte_fallback, metaspace, replace, fuse, strip, suffix };
+    enum class Kind { byte_level, byte_fallback, metaspace, replace, fuse, strip, suffix, word_piece, ctc };
     struct Step {
         Kind kind;
         std::string pattern, content;
         size_t start = 0, stop = 0;  // characters to strip
         bool keeps_first = false;    // metaspace: the first piece keeps its spaces
+        bool cleans_up = false;      // word_piece, ctc
+        std::shared_ptr<const Replacement> replacement;
     };
     void read(const Json& json, const std::string& where, int depth);
+    static std::vector<std::string> without_repeats(const Step& step, std::vector<std::string>& pieces);
     static void apply(const Step& step, std::vector<std::string>& pieces);
 
     std::vector<Step> steps_;

@@ -1,6 +1,7 @@
 #include "data/text/unicode.h"
 
 #include <algorithm>
+#include <cstring>
 #include <iterator>
 #include <vector>
 
@@ -100,6 +101,12 @@ void compose(std::vector<Mark>& text) {
     text.resize(kept);
 }
 
+/// Ranges are sorted pairs of a first and a last code point.
+bool in_ranges(const uint32_t* begin, const uint32_t* end, uint32_t point) {
+    const uint32_t* above = std::upper_bound(begin, end, point);
+    return (above - begin) % 2 == 1 || (above != begin && above[-1] == point);
+}
+
 /// Length of the well-formed character at the front of `text`; 0: ill-formed, and `bad` is the length of that part.
 size_t well_formed_character(std::string_view text, size_t& bad) {
     const auto byte = [text](size_t i) { return static_cast<unsigned char>(text[i]); };
@@ -138,6 +145,18 @@ bool is_nfc(std::string_view text) {
 
 }  // namespace
 
+bool is_accent(uint32_t point) {
+    return in_ranges(std::begin(accents), std::end(accents), point);
+}
+
+bool is_bert_control(uint32_t point) {
+    return in_ranges(std::begin(bert_controls), std::end(bert_controls), point);
+}
+
+bool is_bert_accent(uint32_t point) {
+    return in_ranges(std::begin(bert_accents), std::end(bert_accents), point);
+}
+
 void append_character(std::string& text, uint32_t point) {
     const auto byte = [&text](uint32_t value) { text += static_cast<char>(value); };
     if (point < 0x80) return byte(point);
@@ -158,6 +177,14 @@ void append_character(std::string& text, uint32_t point) {
 size_t well_formed_prefix(std::string_view text) {
     size_t at = 0, bad = 0;
     while (at < text.size()) {
+        uint64_t eight = 0;
+        if (at + sizeof(eight) <= text.size()) {
+            std::memcpy(&eight, text.data() + at, sizeof(eight));
+            if (!(eight & 0x8080808080808080u)) {  // ASCII
+                at += sizeof(eight);
+                continue;
+            }
+        }
         const size_t size = well_formed_character(text.substr(at), bad);
         if (size == 0) break;
         at += size;

@@ -39,6 +39,12 @@ inline unsigned unicode_class(uint32_t point) {
     return unicode_class_data[unicode_pages[point >> 7] * 128u + (point & 127)];
 }
 
+// What normalizers drop, by tables older than those of the classes.
+bool is_accent(uint32_t point);  ///< by StripAccents
+/// By BertNormalizer: control characters and U+FFFD; and, behind NFD, accents.
+bool is_bert_control(uint32_t point);
+bool is_bert_accent(uint32_t point);
+
 struct Character {
     uint32_t point;
     uint32_t bytes;

@@ -118,6 +118,20 @@ def builders():
                                             decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme=scheme)]))
 
 
+def golden_line(tokenizer, title, raw):
+    text = raw.decode(errors="replace")
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    line = {"name": title, "b64": base64.b64encode(raw).decode(), "ids": ids}
+    special = tokenizer.encode(text).ids
+    if special != ids:
+        line["special"] = special
+    line["text"] = tokenizer.decode(ids, skip_special_tokens=False)
+    skip = tokenizer.decode(ids)
+    if skip != line["text"]:
+        line["skip"] = skip
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
 def main():
     out = sys.argv[1] if len(sys.argv) > 1 else os.path.join(HERE, "tokenizers")
     for name, tokenizer in builders():
@@ -127,17 +141,8 @@ def main():
         tokenizer = Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
         with open(os.path.join(folder, "golden.jsonl"), "w") as f:
             for title, raw in texts():
-                text = raw.decode(errors="replace")
-                ids = tokenizer.encode(text, add_special_tokens=False).ids
-                line = {"name": title, "b64": base64.b64encode(raw).decode(), "ids": ids}
-                special = tokenizer.encode(text).ids
-                if special != ids:
-                    line["special"] = special
-                line["text"] = tokenizer.decode(ids, skip_special_tokens=False)
-                skip = tokenizer.decode(ids)
-                if skip != line["text"]:
-                    line["skip"] = skip
-                f.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
+                f.write(golden_line(tokenizer, title, raw))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -45,6 +45,7 @@ TEST_P(RewardModel, GivesTheScoresOfTransformers) {
                   .config = config,
                   .parameters = learner.parameters(),
                   .weights = learner.weights(),
+                  .stored = DType::f32,
                   .source_folder = "",
                   .encoder = encoder,
                   .tokenizer_folder = ""});

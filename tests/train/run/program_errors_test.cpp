@@ -178,8 +178,8 @@ TEST_F(Errors, ModelFolder) {
     spill(path("base/config.json"), config.dump());
     expect_tuning_failure(Exit::data, {path("base/config.json"), "model_type 'mamba' is not supported"});
     fs::remove(path("base/config.json"));
-    expect_tuning_failure(Exit::data, {path("base") + ": no config.json in this folder"});
-    expect_failure("generate", {path("base"), "-p", "x"}, Exit::data, {path("base") + ": no config.json"});
+    expect_tuning_failure(Exit::data, {path("base"), "no config.json in this folder"});
+    expect_failure("generate", {path("base"), "-p", "x"}, Exit::data, {path("base"), "no config.json in this folder"});
     spill(path("base/config.json"), shape);
     expect_failure("generate", {path("base"), "-p", "x"}, Exit::data, {path("base")});  // it has no tokenizer
     expect_failure("export", {path("base"), path("out")}, Exit::data, {path("base"), "manifest.json is missing"});
