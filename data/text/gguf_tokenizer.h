@@ -12,10 +12,10 @@ struct GgufTokenizer {
 };
 
 /// Supports tokenizer.ggml.model "gpt2" (byte-level BPE) and "llama" (SentencePiece BPE). A GGUF file names its
-/// pre-tokenizer (tokenizer.ggml.pre) and does not contain it: the splits, Qwen's NFC and SmolLM2's single digits come
-/// from a table, after the models' own tokenizer.json. transformers 5.24 leaves the last two out. Throws Exit::data for
-/// a name that is not in the table, damaged lists, and models that sentencepiece_export.h has an obstacle for; the error
-/// names the key and the way out: tokenizer_name_or_path.
+/// pre-tokenizer (tokenizer.ggml.pre) and does not contain it: the splits, Qwen's NFC and SmolLM2's single digits
+/// come from a table, after the models' own tokenizer.json. transformers 5.24 leaves the last two out. Throws
+/// Exit::data for a name that is not in the table, damaged lists, and models that sentencepiece_export.h has an
+/// obstacle for; the error names the key and the way out: tokenizer_name_or_path.
 GgufTokenizer gguf_tokenizer(const GgufReader& file);
 
 }  // namespace colonnade

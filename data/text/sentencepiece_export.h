@@ -1,10 +1,11 @@
 #pragma once
 // A tokenizer.json that encodes as a SentencePiece BPE model does, for exports and for GGUF files. transformers makes
-// one of a bare tokenizer.model, too, but orders merges by the ids of their products; SentencePiece orders them by score.
+// one of a bare tokenizer.model, too, but orders merges by the ids of their products; SentencePiece orders them by
+// score.
 //
-// Under the `tokenizers` package (0.23.3) the ids of every text equal SentencePiece's, with these differences, which are
-// what chats are trained with: control pieces in a text become their ids unless split_special_tokens is set, and a text
-// that begins with a control or user-defined piece has no dummy prefix before it.
+// Under the `tokenizers` package (0.23.3) the ids of every text equal SentencePiece's, with these differences, which
+// are what chats are trained with: control pieces in a text become their ids unless split_special_tokens is set, and
+// a text that begins with a control or user-defined piece has no dummy prefix before it.
 
 #include <cstdint>
 #include <optional>

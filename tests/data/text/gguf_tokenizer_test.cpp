@@ -1,8 +1,8 @@
-// Tokenizers of GGUF files: the vocabularies of golden tokenizer.json files, stored as GGUF stores them, give the golden
-// ids of those files again.
+// Tokenizers of GGUF files: the vocabularies of golden tokenizer.json files, stored as GGUF stores them, give the
+// golden ids of those files again.
 //
-// COLONNADE_GGUF_TOKENIZER=model.gguf and COLONNADE_GGUF_LINES=golden.jsonl compare a whole file with lines of the form
-// that hugging_face_tokenizer_test.cpp describes.
+// COLONNADE_GGUF_TOKENIZER=model.gguf and COLONNADE_GGUF_LINES=golden.jsonl compare a whole file with lines of the
+// form that hugging_face_tokenizer_test.cpp describes.
 
 #include "data/text/gguf_tokenizer.h"
 

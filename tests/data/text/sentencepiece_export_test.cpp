@@ -1,5 +1,6 @@
-// A tokenizer.json made from a SentencePiece model gives the ids of SentencePiece. tests/golden/check_sentencepiece_export.py compares
-// the same json with the `tokenizers` package; COLONNADE_SENTENCEPIECE_JSON=FOLDER writes what it needs.
+// A tokenizer.json made from a SentencePiece model gives the ids of SentencePiece.
+// tests/golden/check_sentencepiece_export.py compares the same json with the `tokenizers` package;
+// COLONNADE_SENTENCEPIECE_JSON=FOLDER writes what it needs.
 
 #include "data/text/sentencepiece_export.h"
 
