@@ -5,7 +5,21 @@
 namespace colonnade {
 
 constexpr std::string_view gpt2 = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-const std::string_view gpt2_pattern = gpt2;
+#define WHITE_SPACE R"(|\s*[\r\n]+|\s+(?!\S)|\s+)"
+#define CONTRACTION "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+#define ENDS_LOWER R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+)"
+#define STARTS_UPPER R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*)"
+constexpr std::string_view llama3 =
+    CONTRACTION R"(|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*)" WHITE_SPACE;
+constexpr std::string_view qwen2 =
+    CONTRACTION R"(|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*)" WHITE_SPACE;
+constexpr std::string_view qwen3_5 =
+    CONTRACTION R"(|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*)" WHITE_SPACE;
+constexpr std::string_view gpt4o =
+    ENDS_LOWER CONTRACTION "?|" STARTS_UPPER CONTRACTION R"(?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*)" WHITE_SPACE;
+constexpr std::string_view tekken = ENDS_LOWER "|" STARTS_UPPER R"(|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*)" WHITE_SPACE;
+const std::string_view gpt2_pattern = gpt2, llama3_pattern = llama3, qwen2_pattern = qwen2, qwen3_5_pattern = qwen3_5,
+                       gpt4o_pattern = gpt4o, tekken_pattern = tekken;
 
 namespace {
 
@@ -268,20 +282,12 @@ struct Known {
     std::string_view pattern;
     KnownSplitter splitter;
 };
-#define WHITE_SPACE R"(|\s*[\r\n]+|\s+(?!\S)|\s+)"
-#define CONTRACTION "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-#define ENDS_LOWER R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+)"
-#define STARTS_UPPER R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*)"
 const Known known_patterns[] = {
-    {CONTRACTION R"(|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*)" WHITE_SPACE,
-     {split<Gpt4<3, false>>, true}},
-    {CONTRACTION R"(|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*)" WHITE_SPACE,
-     {split<Gpt4<1, false>>, true}},
-    {CONTRACTION R"(|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*)" WHITE_SPACE,
-     {split<Gpt4<1, true>>, true}},
-    {ENDS_LOWER CONTRACTION "?|" STARTS_UPPER CONTRACTION R"(?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*)" WHITE_SPACE,
-     {split<Gpt4o<3, true>>, true}},
-    {ENDS_LOWER "|" STARTS_UPPER R"(|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*)" WHITE_SPACE, {split<Gpt4o<1, false>>, true}},
+    {llama3, {split<Gpt4<3, false>>, true}},
+    {qwen2, {split<Gpt4<1, false>>, true}},
+    {qwen3_5, {split<Gpt4<1, true>>, true}},
+    {gpt4o, {split<Gpt4o<3, true>>, true}},
+    {tekken, {split<Gpt4o<1, false>>, true}},
     {R"(\p{N}{1,3})", {search<UpToThreeNumbers>}},
     {"[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", {search<CharacterRun<0x4E00, 0x9FA5, 0x3040, 0x30FF>>}},
     {"[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"

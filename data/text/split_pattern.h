@@ -24,6 +24,7 @@ struct KnownSplitter {
 /// The splitter of a pattern, which is compared as text: GPT-2, Llama 3, Qwen 2 and 3.5, GPT-4o, Mistral's tekken, and
 /// those of DeepSeek V3 and Coder and of Falcon. False for any other.
 KnownSplitter find_known_splitter(std::string_view pattern);
-extern const std::string_view gpt2_pattern;
+extern const std::string_view gpt2_pattern, llama3_pattern, qwen2_pattern, qwen3_5_pattern, gpt4o_pattern,
+    tekken_pattern;
 
 }  // namespace colonnade

@@ -23,7 +23,7 @@ struct ExportRequest {
     Gpu* gpu = nullptr;  ///< the GPU that holds the weights; null: host memory
     /// f32, bf16 or f16; unset: that of the source (StoredWeights::export_dtype), f32 without one. If f16 cannot hold a
     /// weight, export_model throws Exit::numerics; an f16 that nobody asked for becomes f32, with a printed line.
-    std::optional<DType> stored;
+    std::optional<DType> stored{};
     std::string source_folder;  ///< the model's folder or GGUF file, or empty; its config.json is kept except for the
                                 ///< dtype, and for a head that is not tied any more
     std::shared_ptr<const Encoder> encoder;  ///< provides tokenizer, chat template and stop ids

@@ -77,6 +77,75 @@ void read_token_ids(const JsonKeys& keys, ModelConfig& c) {
     }
 }
 
+// Keys that are read, and keys that change nothing about a model.
+constexpr std::string_view known_keys[] = {"architectures",
+                                           "model_type",
+                                           "vocab_size",
+                                           "hidden_size",
+                                           "intermediate_size",
+                                           "num_hidden_layers",
+                                           "num_attention_heads",
+                                           "num_key_value_heads",
+                                           "head_dim",
+                                           "hidden_act",
+                                           "max_position_embeddings",
+                                           "rms_norm_eps",
+                                           "initializer_range",
+                                           "tie_word_embeddings",
+                                           "attention_bias",
+                                           "mlp_bias",
+                                           "attention_dropout",
+                                           "rope_theta",
+                                           "rope_scaling",
+                                           "rope_parameters",
+                                           "partial_rotary_factor",
+                                           "original_max_position_embeddings",
+                                           "bos_token_id",
+                                           "eos_token_id",
+                                           "pad_token_id",
+                                           "unk_token_id",
+                                           "id2label",
+                                           "label2id",
+                                           "num_labels",
+                                           "problem_type",
+                                           "quantization_config",
+                                           "dtype",
+                                           "torch_dtype",
+                                           "transformers_version",
+                                           "use_cache",
+                                           "pretraining_tp",
+                                           "_name_or_path",
+                                           "_attn_implementation",
+                                           "is_llama_config",
+                                           "transformers.js_config",
+                                           "unsloth_version",
+                                           "unsloth_fixed",
+                                           "model_name",
+                                           "return_dict",
+                                           "temperature",
+                                           "top_p",
+                                           "max_length"};
+constexpr std::string_view window_keys[] = {"sliding_window", "use_sliding_window", "max_window_layers", "layer_types"};
+
+// Names the other keys in one line, such as those of another implementation of the model (auto_map), unless they are
+// off.
+void note_unused(const Json& json, const ModelFamily& family, const std::string& where, ModelConfig& c) {
+    std::vector<std::string> unused;
+    const auto known = [](const auto& list, const std::string& key) {
+        return std::ranges::find(list, key) != std::end(list);
+    };
+    for (const auto& [key, value] : json.items()) {
+        const bool window = known(window_keys, key);
+        const bool is_used = window && (family.windows == WindowRule::listed_or_upper ||
+                                        (family.windows == WindowRule::every_layer && key == "sliding_window"));
+        const bool all_full = key == "layer_types" && value.is_array() &&
+                              std::ranges::all_of(value, [](const Json& type) { return type == "full_attention"; });
+        const bool off = value.is_null() || value == false || (value.is_structured() && value.empty());
+        if (!off && !is_used && !all_full && !known(known_keys, key)) unused.push_back(key);
+    }
+    if (!unused.empty()) c.notices.push_back(fmt::format("{}: not used: {}", where, fmt::join(unused, ", ")));
+}
+
 }  // namespace
 
 ModelConfig family_defaults(Architecture architecture) {
@@ -144,6 +213,7 @@ ModelConfig parse_model_config(const Json& json, const std::string& where) {
     read_head(keys, c);
     if (keys.number("attention_dropout", 0.0) != 0)
         c.notices.push_back(fmt::format("{}: attention_dropout is ignored: Colonnade trains without it", where));
+    note_unused(json, family, where, c);
     return c;
 }
 

@@ -50,15 +50,13 @@ std::string model_lines(const Config& c, const ModelConfig& m) {
     return text;
 }
 
-/// Without a step whose learning rate is above 0, the weights stay as they are.
-std::string warmup_lines(const Config& c, int64_t steps) {
+/// A warm-up begins at 0, so a run of one step may learn nothing.
+std::string warmup_line(const Config& c, int64_t steps) {
     const LrSchedule rates = lr_schedule(c, steps);
-    for (int64_t step = 0; step < steps; ++step)
-        if (learning_rate(rates, step) > 0) return {};
-    return line("learning", fmt::format("NOTHING: the learning rate is 0 in {} (warm-up {}, learning_rate {}); train "
+    if (steps != 1 || learning_rate(rates, 0) > 0) return {};
+    return line("learning", fmt::format("NOTHING: the learning rate of the only step is 0 (warm-up of {} step); train "
                                         "longer, or set warmup_ratio: 0",
-                                        steps == 1 ? "the only step" : fmt::format("all {} steps", steps),
-                                        rates.warmup_steps, c.learning_rate));
+                                        rates.warmup_steps));
 }
 
 }  // namespace
@@ -78,7 +76,7 @@ std::string plan_text(const Session& session, PackSchedule& schedule, const Rank
                                       layout.packs_per_step(), layout.accumulation, layout.accumulation == 1 ? "" : "s",
                                       layout.per_device_batch,
                                       ranks.several() ? fmt::format(" on each of {} ranks", layout.ranks) : ""));
-    text += warmup_lines(c, schedule.total_steps());
+    text += warmup_line(c, schedule.total_steps());
     text += line("run", fmt::format("{} samples, {} tokens ({:.0f} trained on) in {} packs of {}, {:.1f} % full",
                                     t.samples, t.tokens, t.weight, total.packs, c.packing_length, 100 * fill));
     if (c.rows() == RowKind::preferences)

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "engine/io/files.h"
+#include "tests/support/base64.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/file_test.h"
 #include "tests/support/paths.h"
@@ -15,20 +16,6 @@ namespace colonnade {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string from_base64(std::string_view text) {
-    static constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    std::string out;
-    unsigned bits = 0;
-    int count = 0;
-    for (const char c : text) {
-        if (c == '=') break;
-        bits = bits << 6 | static_cast<unsigned>(digits.find(c));
-        count += 6;
-        if (count >= 8) out += static_cast<char>(bits >> (count -= 8) & 255);
-    }
-    return out;
-}
 
 /// Compares with one line of golden values: ids without and with the post-processor, the text decoded from the ids with
 /// and without special tokens. "special" and "skip" are left out where they equal "ids" and "text".

@@ -1,6 +1,7 @@
 #include "train/model/gguf_model.h"
 
 #include "tests/support/file_test.h"
+#include "tests/support/gguf_file.h"
 #include "tests/support/paths.h"
 #include "train/model/weight_folder.h"
 
@@ -64,16 +65,10 @@ TEST(GgufModel, MakesTheConfig) {
 // A file with one tensor, token_embd.weight [1, 32], and these pairs.
 class GgufSettings : public FileTest {
   protected:
-    struct Pair {
-        std::string key;
-        GgufKind kind;
-        std::string value;
-    };
-    static Pair integer(const std::string& key, uint32_t value) { return {key, GgufKind::u32, bytes_of_value(value)}; }
-    static Pair number(const std::string& key, float value) { return {key, GgufKind::f32, bytes_of_value(value)}; }
-    static Pair text(const std::string& key, const std::string& value) {
-        return {key, GgufKind::string, counted(value)};
-    }
+    using Pair = GgufTextPair;
+    static Pair integer(const std::string& key, uint32_t value) { return gguf_pair(key, GgufKind::u32, value); }
+    static Pair number(const std::string& key, float value) { return gguf_pair(key, GgufKind::f32, value); }
+    static Pair text(const std::string& key, const std::string& value) { return gguf_pair(key, value); }
 
     // The pairs of a model of four heads of eight, with `changes` in place of pairs of the same keys or after them.
     Json config(const std::vector<Pair>& changes, const std::string& without = "") const {
@@ -88,25 +83,12 @@ class GgufSettings : public FileTest {
             return p.key == without || std::ranges::find(changes, p.key, &Pair::key) != changes.end();
         });
         pairs.insert(pairs.end(), changes.begin(), changes.end());
-        std::string file =
-            "GGUF" + bytes_of_value(uint32_t{3}) + bytes_of_value(uint64_t{1}) + bytes_of_value(uint64_t{pairs.size()});
-        for (const Pair& p : pairs) file += counted(p.key) + bytes_of_value(p.kind) + p.value;
-        file += counted("token_embd.weight") + bytes_of_value(uint32_t{2}) + bytes_of_value(uint64_t{32}) +
-                bytes_of_value(uint64_t{1}) + bytes_of_value(uint32_t{0}) + bytes_of_value(uint64_t{0});
-        file.resize((file.size() + 31) / 32 * 32 + 128);
-        spill(path("a.gguf"), file);
+        spill(path("a.gguf"), gguf_file(pairs));
         return gguf_config(GgufReader(path("a.gguf")));
     }
     void refuses(const std::vector<Pair>& changes, const std::string& part) const {
         expect_error(Exit::data, "a.gguf: " + part, [&] { config(changes); });
     }
-
-  private:
-    template <typename T>
-    static std::string bytes_of_value(T value) {
-        return {reinterpret_cast<const char*>(&value), sizeof value};
-    }
-    static std::string counted(const std::string& text) { return bytes_of_value(uint64_t{text.size()}) + text; }
 };
 
 TEST_F(GgufSettings, RefusesWhatItDoesNotFollow) {

@@ -131,6 +131,15 @@ TEST(ModelConfig, KnowsTheFamiliesDefaults) {
               (Windows{0, 0, 0, 9}));
     EXPECT_FALSE(parse("llama", {{"attention_dropout", 0.1}}).notices.empty());
     EXPECT_TRUE(parse("llama").notices.empty());
+    const std::vector<std::string> unused = parse("llama", {{"auto_map", {{"AutoConfig", "x.Y"}}},
+                                                            {"rope_interleaved", false},
+                                                            {"sliding_window", 4096},
+                                                            {"scale_depth", 1.4},
+                                                            {"layer_types", {"full_attention", "full_attention"}}})
+                                                .notices;
+    ASSERT_EQ(unused.size(), 1);
+    EXPECT_TRUE(unused[0].ends_with(": not used: auto_map, sliding_window, scale_depth")) << unused[0];
+    for (const Json& json : models()) EXPECT_TRUE(parse_model_config(json, "golden").notices.empty()) << json;
 }
 
 // --- Errors ---
