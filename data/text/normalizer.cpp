@@ -129,7 +129,7 @@ static std::string_view strip(std::string_view text, bool left, bool right) {
     return text;
 }
 
-std::string Normalizer::apply(std::string_view given) const {
+std::string Normalizer::apply(std::string_view given, TextStart start) const {
     std::string text(given);
     for (const Step& step : steps_) switch (step.kind) {
             case Kind::form:
@@ -139,7 +139,7 @@ std::string Normalizer::apply(std::string_view given) const {
                 text = replace_all(text, step.pattern, step.content);
                 break;
             case Kind::prepend:
-                if (!text.empty()) text.insert(0, step.content);
+                if (!text.empty() && start != TextStart::continues) text.insert(0, step.content);
                 break;
             case Kind::strip:
                 text = std::string(strip(text, step.left, step.right));

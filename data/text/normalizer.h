@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "data/text/text_start.h"
 #include "data/text/unicode.h"
 #include "engine/io/json.h"
 
@@ -17,7 +18,8 @@ class Normalizer {
 
     bool changes_nothing() const { return steps_.empty(); }
     bool spells_bytes() const;  ///< has a ByteLevel step
-    std::string apply(std::string_view text) const;
+    /// `start`: text that continues another gets nothing put in front.
+    std::string apply(std::string_view text, TextStart start = TextStart::document) const;
 
   private:
     enum class Kind { form, replace, prepend, strip, lowercase, strip_accents, byte_level };
