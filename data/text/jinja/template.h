@@ -14,6 +14,7 @@
 
 #include "data/text/jinja/text.h"
 #include "data/text/jinja/value.h"
+#include "data/text/span.h"
 
 namespace colonnade::jinja {
 
@@ -25,11 +26,6 @@ struct Origin {
     std::string field;            ///< input: the key within its message, such as content; else the top-level variable
     uint32_t parent = 0;          ///< input: origin of the list or dict that holds it
     std::string key;              ///< input: its key or index there
-};
-
-struct Span {
-    size_t begin = 0, end = 0;
-    bool operator==(const Span&) const = default;
 };
 
 /// The text of a chat. Spans are offsets of bytes.

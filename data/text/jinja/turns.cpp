@@ -39,7 +39,7 @@ void include_prefix(const Rendered& rendered, const std::string& header, Turn& t
     const auto& runs = rendered.text.runs();
     auto run = std::lower_bound(runs.begin(), runs.end(), turn.whole.begin,
                                 [](const Run& candidate, size_t byte) { return candidate.end < byte; });
-    if (header.empty() || turn.whole.begin == 0) return;
+    if (turn.whole.begin == 0) return;
     // The stretch of this message that ends at the begin: the header may hold its role.
     size_t begin = turn.whole.begin;
     while (true) {
@@ -48,8 +48,16 @@ void include_prefix(const Rendered& rendered, const std::string& header, Turn& t
         if (run-- == runs.begin()) break;
     }
     const std::string stretch = rendered.text.bytes().substr(begin, turn.whole.begin - begin);
-    const size_t found = stretch.rfind(header);
-    if (found != std::string::npos) turn.whole.begin = begin + found + header.size();
+    // A generation prompt may open with reasoning that this turn lacks: its beginning, up to the end of a line or of a
+    // marker, is looked for too. A template without a generation prompt has no header: the stretch is the turn's.
+    for (size_t length = header.size();; --length) {
+        if (length < header.size() && length > 0 && header[length - 1] != '\n' && header[length - 1] != '>') continue;
+        if (length == 0 && !header.empty()) return;
+        const size_t found = stretch.rfind(header.substr(0, length));
+        if (found == std::string::npos) continue;
+        turn.whole.begin = begin + (header.empty() ? 0 : found + length);
+        return;
+    }
 }
 
 /// Moves the turn's end behind the nearest end marker in the template's text that follows.
