@@ -59,6 +59,31 @@ void paint_turn(std::vector<ChatPart>& parts, const jinja::Turn& turn, size_t en
     });
 }
 
+/// End markers that directly follow the content of other messages than the assistant's end those messages.
+void paint_other_ends(RenderedChat& chat, const std::vector<Message>& messages,
+                      const std::vector<std::string>& end_markers) {
+    std::vector<ChatPart> ends;
+    std::vector<Span> spans;
+    for (size_t i = 0; i + 1 < chat.parts.size(); ++i) {
+        const ChatPart &part = chat.parts[i], &next = chat.parts[i + 1];
+        if (part.kind != Kind::content || next.kind != Kind::scaffold || messages[part.message].role == "assistant")
+            continue;
+        const std::string_view behind(chat.text.data() + part.end, next.end - part.end);
+        const size_t begin = std::min(behind.find_first_not_of(" \n"), behind.size());
+        for (const std::string& marker : end_markers) {
+            if (marker.empty() || !behind.substr(begin).starts_with(marker)) continue;
+            spans.push_back({part.end + begin, part.end + begin + marker.size()});
+            ends.push_back({0, Kind::end, part.message, false});
+            break;
+        }
+    }
+    for (size_t i = 0; i < spans.size(); ++i)
+        repaint(chat.parts, spans[i], [&](ChatPart& part) {
+            part.kind = Kind::end;
+            part.message = ends[i].message;
+        });
+}
+
 /// Only what {% generation %} blocks wrote belongs to turns.
 void keep_generation(std::vector<ChatPart>& parts, const jinja::Rendered& rendered) {
     size_t begin = 0;
@@ -151,6 +176,7 @@ void ChatRenderer::find_markers(const std::string& text) {
             if (!is_marker(part.id)) markers_.push_back(part.id);
             continue;
         }
+        if (template_->spells_roles()) continue;
         const std::string_view between = std::string_view(text).substr(part.bytes.begin, part.bytes.size());
         for (const auto& [open, close] : {std::pair<std::string_view, std::string_view>{"<|", "|>"}, {"<start_of", ">"}, {"<end_of", ">"}})
             for (size_t begin = 0; (begin = between.find(open, begin)) != between.npos; begin += open.size()) {
@@ -190,6 +216,21 @@ void ChatRenderer::check_known(const Chat& chat, const std::string& where) const
     }
 }
 
+/// A template may leave out a message, such as one of a role that it does not know.
+void ChatRenderer::check_written(const Chat& chat, const jinja::Rendered& rendered, const std::string& where) const {
+    std::vector<bool> written(chat.messages.size(), false);
+    for (const jinja::Run& run : rendered.text.runs()) {
+        const jinja::Origin& origin = rendered.origin(run);
+        if (origin.input && origin.message < written.size() && origin.field != "role") written[origin.message] = true;
+    }
+    for (size_t i = 0; i < written.size(); ++i)
+        if (!written[i] && !is_blank(chat.messages[i].content))
+            fail(Exit::data,
+                 "{}: the chat template {} leaves out message {}, from role '{}'; choose a template that writes it "
+                 "(chat_template: a built-in name, a Jinja file or text), or drop it from the row",
+                 where, template_->name(), i, chat.messages[i].role);
+}
+
 RenderedChat ChatRenderer::render(const Chat& chat, const std::string& where) const {
     if (chat.messages.empty()) fail(Exit::data, "{}: the chat has no messages", where);
     if (chat.generation_prompt && chat.messages.back().role == "assistant")
@@ -197,6 +238,7 @@ RenderedChat ChatRenderer::render(const Chat& chat, const std::string& where) co
     check_known(chat, where);
     const Json variables = variables_of(chat);
     const jinja::Rendered rendered = template_->render(variables, !variables["tools"].is_null(), where);
+    check_written(chat, rendered, where);
     RenderedChat result{.text = rendered.text.bytes(), .parts = {}};
     for (const jinja::Run& run : rendered.text.runs()) {
         const jinja::Origin& origin = rendered.origin(run);
@@ -211,6 +253,7 @@ RenderedChat ChatRenderer::render(const Chat& chat, const std::string& where) co
                 end_marker = std::min(end_marker, turn.whole.end - marker.size());
         paint_turn(result.parts, turn, end_marker);
     }
+    paint_other_ends(result, chat.messages, marks_.end_markers);
     if (template_->has_generation()) keep_generation(result.parts, rendered);
     return result;
 }

@@ -34,6 +34,7 @@ class ChatRenderer {
     void probe();
     void find_markers(const std::string& text);
     void check_known(const Chat& chat, const std::string& where) const;
+    void check_written(const Chat& chat, const jinja::Rendered& rendered, const std::string& where) const;
 
     std::shared_ptr<const ChatTemplate> template_;
     std::shared_ptr<const Tokenizer> tokenizer_;

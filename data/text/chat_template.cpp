@@ -6,10 +6,9 @@
 namespace colonnade {
 namespace {
 
-// Families without a system turn put the system message into the first user turn and refuse turns out of order. A model
-// with a dummy prefix starts a document with a space, which transformers does not add behind BOS: plain writes it.
+// Families without a system turn put the system message into the first user turn and refuse turns out of order.
 constexpr const char* plain =
-    R"({% if bos_token %}{{ bos_token + ' ' }}{% endif %}{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %})";
+    R"({{ bos_token }}{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %})";
 constexpr const char* chatml =
     R"({% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %})";
 constexpr const char* llama2 =
@@ -57,6 +56,14 @@ std::shared_ptr<const ChatTemplate> ChatTemplate::built_in(const std::string& na
     fail(Exit::config, "unknown chat template '{}'; expected one of {}", name, fmt::join(chat_template_names(), ", "));
 }
 
+bool ChatTemplate::is_plain() const {
+    return source_ == plain;
+}
+
+bool ChatTemplate::spells_roles() const {
+    return source_ == zephyr;
+}
+
 std::string ChatTemplate::identity() const {
     const jinja::Clock& c = settings_.clock;
     return sha256(fmt::format("{}\n{}\n{}\n{}-{}-{} {}:{}:{}", source_, with_tools_source_, settings_.variables.dump(),
@@ -87,6 +94,13 @@ std::string exported_source(const ChatTemplate& chat_template, const Tokenizer& 
     constexpr std::string_view bos = "{{ bos_token }}";
     if (!chat_template.own_bos().empty() && tokenizer.piece_id(chat_template.own_bos()))
         text.replace(text.find(bos), bos.size(), chat_template.own_bos());
+    // A document of such a tokenizer starts with a space, which transformers does not add behind BOS.
+    const auto starts_with_space = [&] {
+        return tokenizer.encode("x", Spelled::text, TextStart::document) !=
+               tokenizer.encode("x", Spelled::text, TextStart::behind_token);
+    };
+    if (chat_template.is_plain() && tokenizer.bos() && starts_with_space())
+        text.replace(text.find(bos), bos.size(), "{{ bos_token + ' ' }}");
     return text;
 }
 

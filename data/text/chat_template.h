@@ -51,12 +51,15 @@ struct Chat {
     bool generation_prompt = false;
 };
 
+struct ChatTemplateSettings {
+    Json variables = Json::object();                       ///< for every chat, such as enable_thinking
+    jinja::Clock clock{.year = 2025, .month = 1, .day = 1};  ///< the date that templates see, the same every day
+    bool of_model = false;  ///< the template came with the tokenizer
+};
+
 class ChatTemplate {
   public:
-    struct Settings {
-        Json variables = Json::object();                       ///< for every chat, such as enable_thinking
-        jinja::Clock clock{.year = 2025, .month = 1, .day = 1};  ///< the date that templates see, the same every day
-    };
+    using Settings = ChatTemplateSettings;
     /// `name`: for messages. `with_tools`: renders chats with tools; empty: `source` does. Throws Exit::config for a
     /// text that is no template, with its line and column.
     ChatTemplate(std::string name, const std::string& source, const std::string& with_tools, Settings settings);
@@ -67,6 +70,10 @@ class ChatTemplate {
     const std::string& source() const { return source_; }
     const Settings& settings() const { return settings_; }
     bool is_built_in() const { return built_in_; }
+    bool is_plain() const;  ///< the built-in plain: bare text behind BOS, which starts as any document does
+    /// Whether the template writes role names such as <|user|> as text on purpose (zephyr).
+    bool spells_roles() const;
+    bool is_of_model() const { return settings_.of_model; }
     /// The family's BOS piece, which a built-in template prefers to the tokenizer's BOS.
     const std::string& own_bos() const { return own_bos_; }
     /// Everything that decides the text of a chat, for the key of a token store.

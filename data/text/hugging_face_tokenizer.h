@@ -45,6 +45,7 @@ class HuggingFaceTokenizer final : public Tokenizer {
     int32_t vocab_size() const override { return static_cast<int32_t>(pieces_.size()); }
     const std::vector<int32_t>& document_prefix() const override { return prefix_; }
     void set_roles(const RoleTokens& roles) { roles_ = roles; }
+    void set_document_prefix(std::vector<int32_t> ids) { prefix_ = std::move(ids); }
 
   private:
     void read_model(const Json& json);

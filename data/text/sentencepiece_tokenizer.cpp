@@ -123,7 +123,7 @@ SentencePieceTokenizer::SentencePieceTokenizer(const std::string& path, Options 
     model_->words_stand_alone = words_stand_alone(bytes);
     token_by_id_.resize(static_cast<size_t>(model_->processor.GetPieceSize()));
     for (const SentencePieceSymbol& symbol : sentencepiece_symbols(bytes))
-        add_token({.content = symbol.piece, .id = symbol.id, .special = symbol.control || looks_special(symbol.piece)});
+        add_token({.content = symbol.piece, .decoded = {}, .id = symbol.id, .special = symbol.control || looks_special(symbol.piece)});
     for (AddedToken& token : options.added) {
         content_hash_ = sha256(fmt::format("{} {} {} {}", content_hash_, token.id, token.special, token.content));
         add_token(std::move(token));

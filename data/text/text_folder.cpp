@@ -4,7 +4,9 @@
 #include <filesystem>
 #include <map>
 
+#include "data/text/gguf_tokenizer.h"
 #include "data/text/hugging_face_tokenizer.h"
+#include "data/text/sentencepiece_export.h"
 #include "data/text/sentencepiece_tokenizer.h"
 #include "engine/device/error.h"
 #include "engine/io/files.h"
@@ -31,11 +33,22 @@ class Reader {
   public:
     explicit Reader(const fs::path& folder)
         : folder_(folder),
-          config_(read_if_any(folder / "tokenizer_config.json")),
+          config_file_(folder / "tokenizer_config.json"),
+          config_(read_if_any(config_file_)),
           map_(read_if_any(folder / "special_tokens_map.json")) {
         for (const auto& [json, name] : {std::pair{&config_, "tokenizer_config.json"}, {&map_, "special_tokens_map.json"}})
             if (!json->is_object())
                 fail(Exit::data, "{}: expected an object, found {}", (folder / name).string(), json->type_name());
+    }
+
+    /// Of a file that holds a tokenizer with these settings.
+    Reader(const fs::path& file, Json config)
+        : folder_(file), config_file_(file), config_(std::move(config)), map_(Json::object()) {}
+
+    TextFolder read_from(const Json& tokenizer) {
+        make_tokenizer(tokenizer, folder_);
+        read_config_templates();
+        return std::move(result_);
     }
 
     TextFolder read() {
@@ -74,11 +87,20 @@ class Reader {
     void read_tokenizer_json(const fs::path& path) {
         Json json = read_json_file(path.string());
         if (json.is_object()) add_missing_tokens(json);
+        make_tokenizer(json, path);
+    }
+
+    /// "add_bos_token" of tokenizer_config.json replaces what the file itself puts in front of a text.
+    void make_tokenizer(const Json& json, const fs::path& path) {
         auto tokenizer = std::make_shared<HuggingFaceTokenizer>(json, path.string());
         tokenizer->set_roles(roles(*tokenizer));
+        const Json adds_bos = config_.value("add_bos_token", Json());
+        if (adds_bos == false) tokenizer->set_document_prefix({});
+        if (adds_bos == true && tokenizer->bos()) tokenizer->set_document_prefix({*tokenizer->bos()});
         result_.tokenizer = tokenizer;
     }
 
+  public:
     /// Appends the tokens of added_tokens_decoder that tokenizer.json lacks, by id.
     void add_missing_tokens(Json& json) const {
         std::map<int64_t, Json> missing;
@@ -99,6 +121,7 @@ class Reader {
         for (auto& [id, token] : missing) added.push_back(std::move(token));
     }
 
+  private:
     /// added_tokens_decoder of tokenizer_config.json and added_tokens.json.
     std::vector<AddedToken> added_tokens() const {
         std::vector<AddedToken> tokens;
@@ -176,7 +199,7 @@ class Reader {
     }
 
     void read_config_templates() {
-        const fs::path file = folder_ / "tokenizer_config.json";
+        const fs::path& file = config_file_;
         const Json templates = config_.value("chat_template", Json());
         if (templates.is_null()) return;
         if (templates.is_string()) return add_template("default", file, templates);
@@ -197,12 +220,16 @@ class Reader {
             if (id.is_number_unsigned() && id < result_.tokenizer->vocab_size()) result_.end_ids.push_back(id);
     }
 
-    const fs::path folder_;
+    const fs::path folder_, config_file_;
     const Json config_, map_;
     TextFolder result_;
 };
 
 TextFolder read_one_file(const std::string& path) {
+    if (is_gguf_file(path)) {
+        GgufTokenizer made = gguf_tokenizer(GgufReader(path));
+        return Reader(path, std::move(made.config)).read_from(made.tokenizer);
+    }
     TextFolder result;
     if (path.ends_with(".json"))
         result.tokenizer = HuggingFaceTokenizer::load(path);
@@ -211,11 +238,21 @@ TextFolder read_one_file(const std::string& path) {
     return result;
 }
 
+bool is_folder(const std::string& path) {
+    std::error_code error;
+    return fs::is_directory(path, error);
+}
+
 }  // namespace
 
+ExportedTokenizer tokenizer_json_of_folder(const std::string& folder, const std::string& bytes) {
+    ExportedTokenizer made = tokenizer_json_of_model(bytes);
+    if (made.obstacle.empty() && is_folder(folder)) Reader(folder).add_missing_tokens(made.json);
+    return made;
+}
+
 TextFolder read_text_folder(const std::string& path) {
-    std::error_code error;
-    return fs::is_directory(path, error) ? Reader(path).read() : read_one_file(path);
+    return is_folder(path) ? Reader(path).read() : read_one_file(path);
 }
 
 bool has_tokenizer(const std::string& path) {

@@ -10,18 +10,24 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const std::string& path) {
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, Spelled spelled, TextStart start) const {
     TokenCache cache;
-    std::vector<int32_t> ids;
+    return encode(text, spelled, start, cache).ids;
+}
+
+Encoding Tokenizer::encode(std::string_view text, Spelled spelled, TextStart start, TokenCache& cache) const {
     const Span whole{0, text.size()};
-    for (const SplitPart& part : split(text, std::span(&whole, spelled == Spelled::text ? 1 : 0)).parts) {
+    SplitText found = split(text, std::span(&whole, 1));
+    Encoding result{.ids = {}, .spelled_special = found.spelled_special};
+    if (found.spelled_special && spelled == Spelled::token) found = split(text, {});
+    for (const SplitPart& part : found.parts) {
         if (part.id >= 0) {
-            ids.push_back(part.id);
+            result.ids.push_back(part.id);
             continue;
         }
         const TextStart here = part.bytes.begin == 0 ? start : TextStart::behind_token;
         const Spelled kept = spelled == Spelled::text ? Spelled::text : part.spelled;
-        encode_between(text.substr(part.bytes.begin, part.bytes.size()), here, kept, ids, cache);
+        encode_between(text.substr(part.bytes.begin, part.bytes.size()), here, kept, result.ids, cache);
     }
-    return ids;
+    return result;
 }
 
 }  // namespace colonnade

@@ -35,6 +35,11 @@ struct SplitText {
     bool spelled_special = false;  ///< a special token is spelled in a plain span
 };
 
+struct Encoding {
+    std::vector<int32_t> ids;
+    bool spelled_special = false;  ///< the text spells a special token
+};
+
 /// Ids and names of the tokens with a role, where the model has them.
 struct RoleTokens {
     std::optional<int32_t> bos, eos, pad, unk;
@@ -75,7 +80,8 @@ class Tokenizer {
     const std::string& path() const { return path_; }                  ///< the file that decides
     const std::string& content_hash() const { return content_hash_; }  ///< hex SHA-256 of all that decides ids
 
-    /// Encodes a text alone, without document_prefix().
+    /// Encodes a text alone, without document_prefix(). `cache` as in encode_between.
+    Encoding encode(std::string_view text, Spelled spelled, TextStart start, TokenCache& cache) const;
     std::vector<int32_t> encode(std::string_view text, Spelled spelled = Spelled::text,
                                 TextStart start = TextStart::document) const;
 
