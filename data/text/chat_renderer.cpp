@@ -142,32 +142,53 @@ Json ChatRenderer::variables_of(const Chat& chat) const {
     return jinja::chat_variables(std::move(variables));
 }
 
-std::string ChatRenderer::text_of(const std::vector<Message>& messages, bool generation_prompt) const {
-    return template_->render(variables_of({messages, Json(), generation_prompt}), false, "probe").text.bytes();
+jinja::Rendered ChatRenderer::render_probe(const std::vector<Message>& messages, bool generation_prompt) const {
+    const Json none;
+    return template_->render(variables_of({messages, none, generation_prompt}), false, "probe");
 }
 
 /// Renders short chats to learn the generation prompt and the token behind an answer. Templates may refuse one of them.
 void ChatRenderer::probe() {
     const Message system{"system", "s"}, user{"user", "u"}, answer{"assistant", "zqz"};
     try {
-        const std::string open = text_of({user}, false), prompt = text_of({user}, true);
+        const std::string open = render_probe({user}, false).text.bytes();
+        const std::string prompt = render_probe({user}, true).text.bytes();
         if (prompt.starts_with(open)) marks_.header = prompt.substr(open.size());
     } catch (const Error&) {
     }
     for (const std::vector<Message>& chat : {std::vector<Message>{system, user, answer, user, answer}, {user, answer}}) {
-        std::string text;
+        jinja::Rendered rendered;
         try {
-            text = text_of(chat, false);
+            rendered = render_probe(chat, false);
         } catch (const Error&) {
             continue;
         }
+        const std::string& text = rendered.text.bytes();
         find_markers(text);
-        const size_t behind = text.find(answer.content);
-        if (behind == text.npos) return;
-        for (const SplitPart& part : tokenizer_->split(text, {}).parts)
-            if (!end_token_ && part.id >= 0 && part.bytes.begin > behind) end_token_ = part.id;
+        if (const size_t first = text.find(answer.content); first != text.npos) {
+            end_token_ = end_behind(rendered, first);
+            const auto last = end_behind(rendered, text.rfind(answer.content));
+            if (last) marks_.end_markers.push_back(tokenizer_->piece(*last));
+            if (!end_token_) end_token_ = last;
+        }
         return;
     }
+}
+
+/// The first special token behind a byte of an answer that the template does not write for a later message.
+std::optional<int32_t> ChatRenderer::end_behind(const jinja::Rendered& rendered, size_t byte) const {
+    const auto& runs = rendered.text.runs();
+    const auto run_at = [&](size_t at) {
+        return std::ranges::upper_bound(runs, at, {}, [](const jinja::Run& run) { return run.end; });
+    };
+    const size_t answer = rendered.origin(*run_at(byte)).message;
+    for (const SplitPart& part : tokenizer_->split(rendered.text.bytes(), {}).parts) {
+        if (part.id < 0 || part.bytes.begin <= byte) continue;
+        const size_t message = rendered.origin(*run_at(part.bytes.begin)).message;
+        if (message == answer || message == jinja::Origin::kNoMessage) return part.id;
+        return std::nullopt;
+    }
+    return std::nullopt;
 }
 
 void ChatRenderer::find_markers(const std::string& text) {

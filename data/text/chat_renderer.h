@@ -30,7 +30,8 @@ class ChatRenderer {
 
   private:
     Json variables_of(const Chat& chat) const;
-    std::string text_of(const std::vector<Message>& messages, bool generation_prompt) const;
+    jinja::Rendered render_probe(const std::vector<Message>& messages, bool generation_prompt) const;
+    std::optional<int32_t> end_behind(const jinja::Rendered& rendered, size_t byte) const;
     void probe();
     void find_markers(const std::string& text);
     void check_known(const Chat& chat, const std::string& where) const;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace colonnade {
@@ -19,6 +20,9 @@ std::optional<std::string> check_sentencepiece_model(const std::string& bytes, c
 /// the next space. True for a BPE model that does not normalise text and has no piece with a space after another
 /// character. `bytes`: a checked model.
 bool words_stand_alone(const std::string& bytes);
+
+/// Whether a piece is one that chat templates write as a control token: <|...|>, [INST], <start_of_turn>.
+bool looks_like_control(std::string_view piece);
 
 /// The control and user-defined pieces of a checked model.
 struct SentencePieceSymbol {

@@ -85,15 +85,6 @@ size_t end_of_word(std::string_view text) {
     return text.size();
 }
 
-/// A piece that chat templates write as a control token.
-bool looks_special(std::string_view piece) {
-    if (piece.size() < 3) return false;
-    if (piece.starts_with("<|") && piece.ends_with("|>")) return true;
-    if (piece == "<start_of_turn>" || piece == "<end_of_turn>") return true;
-    return piece.front() == '[' && piece.back() == ']' &&
-           std::all_of(piece.begin() + 1, piece.end() - 1, [](char c) { return (c >= 'A' && c <= 'Z') || c == '_' || c == '/'; });
-}
-
 }  // namespace
 
 struct SentencePieceTokenizer::Model {
@@ -123,7 +114,7 @@ SentencePieceTokenizer::SentencePieceTokenizer(const std::string& path, Options 
     model_->words_stand_alone = words_stand_alone(bytes);
     token_by_id_.resize(static_cast<size_t>(model_->processor.GetPieceSize()));
     for (const SentencePieceSymbol& symbol : sentencepiece_symbols(bytes))
-        add_token({.content = symbol.piece, .decoded = {}, .id = symbol.id, .special = symbol.control || looks_special(symbol.piece)});
+        add_token({.content = symbol.piece, .decoded = {}, .id = symbol.id, .special = symbol.control || looks_like_control(symbol.piece)});
     for (AddedToken& token : options.added) {
         content_hash_ = sha256(fmt::format("{} {} {} {}", content_hash_, token.id, token.special, token.content));
         add_token(std::move(token));
@@ -224,13 +215,14 @@ std::string SentencePieceTokenizer::decode(const std::vector<int32_t>& ids, Spec
     for (const int32_t id : ids) {
         if (id < 0 || id >= vocab_size())
             fail(Exit::data, "{}: cannot decode id {}: the model has {} pieces", path_, id, vocab_size());
+        if (special == SpecialTokens::skip && is_special(id)) continue;
         const bool beyond = id >= model_->processor.GetPieceSize();
-        if (!beyond && !(special == SpecialTokens::keep && model_->processor.IsControl(id))) {
+        if (!beyond && !model_->processor.IsControl(id)) {
             run.push_back(id);
             continue;
         }
         flush();
-        if (special == SpecialTokens::keep || !is_special(id)) text += piece(id);
+        text += piece(id);
     }
     flush();
     return text;

@@ -8,6 +8,10 @@
 namespace colonnade::jinja {
 namespace {
 
+bool is_answer(const nlohmann::ordered_json& message) {
+    return message.is_object() && message.contains("role") && message["role"] == "assistant";
+}
+
 std::vector<Span>* part_of(Turn& turn, const std::string& field) {
     if (field == "content") return &turn.content;
     if (field == "reasoning_content" || field == "thinking" || field == "reasoning") return &turn.thinking;
@@ -80,6 +84,23 @@ void include_end(const Rendered& rendered, const std::vector<std::string>& marke
     turn.whole.end += end;
 }
 
+/// The turn of a message without content: what the template writes for it between header and end marker.
+std::optional<Turn> empty_turn(const Rendered& rendered, size_t message, const TurnMarks& marks) {
+    std::optional<Span> written;
+    size_t begin = 0;
+    for (const Run& run : rendered.text.runs()) {
+        const size_t start = std::exchange(begin, run.end);
+        if (rendered.origin(run).message == message) written = Span{written ? written->begin : start, run.end};
+    }
+    if (!written) return std::nullopt;
+    const size_t header = rendered.text.bytes().substr(written->begin, written->size()).find(marks.header);
+    if (header == std::string::npos) return std::nullopt;
+    const size_t at = written->begin + header + marks.header.size();
+    Turn turn{message, {at, at}, {}, {}, {}};
+    include_end(rendered, marks.end_markers, turn);
+    return turn.whole.end > at ? std::optional(turn) : std::nullopt;
+}
+
 }  // namespace
 
 std::vector<Turn> assistant_turns(const Rendered& rendered, const nlohmann::ordered_json& messages,
@@ -91,8 +112,7 @@ std::vector<Turn> assistant_turns(const Rendered& rendered, const nlohmann::orde
         const Span span{std::exchange(begin, run.end), run.end};
         const Origin& origin = rendered.origin(run);
         if (!origin.input || origin.message == Origin::kNoMessage || origin.message >= messages.size()) continue;
-        const auto& message = messages[origin.message];
-        if (!message.is_object() || !message.contains("role") || message["role"] != "assistant") continue;
+        if (!is_answer(messages[origin.message])) continue;
         Turn turn{origin.message, span, {}, {}, {}};
         if (part_of(turn, origin.field) == nullptr) continue;
         Turn& known = turns.try_emplace(origin.message, std::move(turn)).first->second;
@@ -109,6 +129,11 @@ std::vector<Turn> assistant_turns(const Rendered& rendered, const nlohmann::orde
         include_end(rendered, marks.end_markers, turn);
         result.push_back(std::move(turn));
     }
+    for (size_t i = 0; i < messages.size(); ++i) {
+        if (turns.contains(i) || !is_answer(messages[i])) continue;
+        if (const auto turn = empty_turn(rendered, i, marks)) result.push_back(*turn);
+    }
+    std::ranges::sort(result, {}, &Turn::message);
     return result;
 }
 

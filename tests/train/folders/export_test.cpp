@@ -4,6 +4,7 @@
 #include <cmath>
 #include <csignal>
 
+#include "data/text/tokenizer_training.h"
 #include "tests/support/paths.h"
 #include "tests/support/tiny_run.h"
 #include "train/folders/export.h"
