@@ -156,7 +156,8 @@ void ChatRenderer::probe() {
         if (prompt.starts_with(open)) marks_.header = prompt.substr(open.size());
     } catch (const Error&) {
     }
-    for (const std::vector<Message>& chat : {std::vector<Message>{system, user, answer, user, answer}, {user, answer}}) {
+    for (const std::vector<Message>& chat :
+         {std::vector<Message>{system, user, answer, user, answer}, {user, answer}}) {
         jinja::Rendered rendered;
         try {
             rendered = render_probe(chat, false);
@@ -199,12 +200,14 @@ void ChatRenderer::find_markers(const std::string& text) {
         }
         if (template_->spells_roles()) continue;
         const std::string_view between = std::string_view(text).substr(part.bytes.begin, part.bytes.size());
-        for (const auto& [open, close] : {std::pair<std::string_view, std::string_view>{"<|", "|>"}, {"<start_of", ">"}, {"<end_of", ">"}})
+        for (const auto& [open, close] :
+             {std::pair<std::string_view, std::string_view>{"<|", "|>"}, {"<start_of", ">"}, {"<end_of", ">"}})
             for (size_t begin = 0; (begin = between.find(open, begin)) != between.npos; begin += open.size()) {
                 const size_t end = between.find(close, begin + open.size());
                 if (end == between.npos || end - begin > 40) break;
                 const std::string marker(between.substr(begin, end + close.size() - begin));
-                if (marker.find_first_of(" \n") == marker.npos && std::ranges::find(spelled_out_, marker) == spelled_out_.end())
+                if (marker.find_first_of(" \n") == marker.npos &&
+                    std::ranges::find(spelled_out_, marker) == spelled_out_.end())
                     spelled_out_.push_back(marker);
             }
     }
@@ -217,10 +220,11 @@ bool ChatRenderer::is_marker(int32_t id) const {
 /// A part of the chat that the template does not know would be lost without a word.
 void ChatRenderer::check_known(const Chat& chat, const std::string& where) const {
     const auto refuse = [&](const std::string& what) {
-        fail(Exit::data,
-             "{}: {}, which the chat template {} does not write; choose a template that does (chat_template: a built-in "
-             "name, a Jinja file or text), or drop it from the row",
-             where, what, template_->name());
+        fail(
+            Exit::data,
+            "{}: {}, which the chat template {} does not write; choose a template that does (chat_template: a built-in "
+            "name, a Jinja file or text), or drop it from the row",
+            where, what, template_->name());
     };
     const auto has = [](const Json& json, const char* key) {
         return json.is_object() && json.contains(key) && !json[key].is_null() && !json[key].empty();
@@ -264,7 +268,8 @@ RenderedChat ChatRenderer::render(const Chat& chat, const std::string& where) co
     for (const jinja::Run& run : rendered.text.runs()) {
         const jinja::Origin& origin = rendered.origin(run);
         const bool content = origin.input && origin.message < chat.messages.size() && origin.field != "role";
-        result.parts.push_back({run.end, content ? Kind::content : Kind::scaffold, origin.message, is_from_row(origin)});
+        result.parts.push_back(
+            {run.end, content ? Kind::content : Kind::scaffold, origin.message, is_from_row(origin)});
     }
     for (const jinja::Turn& turn : jinja::assistant_turns(rendered, variables["messages"], marks_)) {
         size_t end_marker = turn.whole.end;  // the turn ends with one of the end markers, or with its last part

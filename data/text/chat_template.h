@@ -52,9 +52,9 @@ struct Chat {
 };
 
 struct ChatTemplateSettings {
-    Json variables = Json::object();                       ///< for every chat, such as enable_thinking
+    Json variables = Json::object();                         ///< for every chat, such as enable_thinking
     jinja::Clock clock{.year = 2025, .month = 1, .day = 1};  ///< the date that templates see, the same every day
-    bool of_model = false;  ///< the template came with the tokenizer
+    bool of_model = false;                                   ///< the template came with the tokenizer
 };
 
 class ChatTemplate {

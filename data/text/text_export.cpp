@@ -14,9 +14,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* copied[] = {"tokenizer.model",         "tokenizer.json",    "tokenizer_config.json",
-                                  "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-                                  "vocab.json",              "merges.txt",        "vocab.txt"};
+constexpr const char* copied[] = {"tokenizer.model",
+                                  "tokenizer.json",
+                                  "tokenizer_config.json",
+                                  "special_tokens_map.json",
+                                  "added_tokens.json",
+                                  "chat_template.jinja",
+                                  "vocab.json",
+                                  "merges.txt",
+                                  "vocab.txt"};
 constexpr const char* template_folder = "chat_templates";
 
 using Files = std::map<std::string, std::string>;  // contents by name
@@ -26,18 +32,16 @@ void read_files(const fs::path& folder, Files& files) {
         if (fs::exists(folder / name)) files[name] = read_file((folder / name).string());
     if (!fs::is_directory(folder / template_folder)) return;
     for (const auto& entry : fs::directory_iterator(folder / template_folder))
-        files[fmt::format("{}/{}", template_folder, entry.path().filename().string())] = read_file(entry.path().string());
+        files[fmt::format("{}/{}", template_folder, entry.path().filename().string())] =
+            read_file(entry.path().string());
 }
 
 /// The settings with which transformers builds a tokenizer that gives the same ids.
 Json new_config(const Tokenizer& tokenizer) {
     const auto token = [&](std::optional<int32_t> id) { return id ? Json(tokenizer.piece(*id)) : Json(nullptr); };
-    return {{"tokenizer_class", "PreTrainedTokenizerFast"},
-            {"clean_up_tokenization_spaces", false},
-            {"bos_token", token(tokenizer.bos())},
-            {"eos_token", token(tokenizer.eos())},
-            {"unk_token", token(tokenizer.unk())},
-            {"pad_token", token(tokenizer.pad())}};
+    return {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"clean_up_tokenization_spaces", false},
+            {"bos_token", token(tokenizer.bos())},          {"eos_token", token(tokenizer.eos())},
+            {"unk_token", token(tokenizer.unk())},          {"pad_token", token(tokenizer.pad())}};
 }
 
 /// Without a tokenizer.json transformers has to read the model itself, as its class for Llama 2 does.
@@ -66,9 +70,10 @@ void complete(const TextExport& r, Files& files, std::vector<std::string>& notic
             changed = true;
         } else {
             settle_without_json(config, *r.tokenizer, has_config);
-            notices.push_back(fmt::format("{}: no tokenizer.json is written: {}; transformers may split rare texts "
-                                          "differently",
-                                          r.folder, made.obstacle));
+            notices.push_back(
+                fmt::format("{}: no tokenizer.json is written: {}; transformers may split rare texts "
+                            "differently",
+                            r.folder, made.obstacle));
         }
     }
     if (r.chat_template) {

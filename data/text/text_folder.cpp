@@ -36,7 +36,8 @@ class Reader {
           config_file_(folder / "tokenizer_config.json"),
           config_(read_if_any(config_file_)),
           map_(read_if_any(folder / "special_tokens_map.json")) {
-        for (const auto& [json, name] : {std::pair{&config_, "tokenizer_config.json"}, {&map_, "special_tokens_map.json"}})
+        for (const auto& [json, name] :
+             {std::pair{&config_, "tokenizer_config.json"}, {&map_, "special_tokens_map.json"}})
             if (!json->is_object())
                 fail(Exit::data, "{}: expected an object, found {}", (folder / name).string(), json->type_name());
     }
@@ -64,14 +65,15 @@ class Reader {
         const fs::path json = folder_ / "tokenizer.json", model = folder_ / "tokenizer.model";
         if (!fs::exists(json) && !fs::exists(model))
             fail(Exit::data,
-                 "{}: contains neither tokenizer.json nor tokenizer.model{}; rows of token ids ({{\"input_ids\": [...]}}) "
+                 "{}: contains neither tokenizer.json nor tokenizer.model{}; rows of token ids ({{\"input_ids\": "
+                 "[...]}}) "
                  "work with any model",
                  folder_.string(), other_tokenizer());
         if (!fs::exists(json)) return read_sentencepiece(model);
         read_tokenizer_json(json);
         if (fs::exists(model))
-            result_.notices.push_back(
-                fmt::format("{}: tokenizer.json decides the ids; tokenizer.model beside it is not used", folder_.string()));
+            result_.notices.push_back(fmt::format(
+                "{}: tokenizer.json decides the ids; tokenizer.model beside it is not used", folder_.string()));
     }
 
     std::string other_tokenizer() const {
@@ -169,8 +171,8 @@ class Reader {
             const std::string text = token_text(from[key], fmt::format("{}: {}", folder_.string(), key));
             role = text.empty() ? std::nullopt : tokenizer.piece_id(text);
             if (!text.empty() && !role)
-                result_.notices.push_back(
-                    fmt::format("{}: {} '{}' is no token of the tokenizer; it is not used", folder_.string(), key, text));
+                result_.notices.push_back(fmt::format("{}: {} '{}' is no token of the tokenizer; it is not used",
+                                                      folder_.string(), key, text));
         };
         override_by("bos_token", roles.bos);
         override_by("eos_token", roles.eos);
