@@ -86,10 +86,12 @@ std::vector<Encoder::PartRule> Encoder::part_rules(const RenderedChat& chat, con
     return rules;
 }
 
-/// A model learns nothing of use from a marker that is spelled in pieces: its own template never writes one so.
+/// A marker that is spelled in pieces is none that the model knows, and generation does not stop at it.
 void Encoder::check_markers(const std::string& where) const {
     const std::vector<std::string>& markers = renderer_->spelled_out();
-    if (markers.empty() || options_.allow_spelled_out_markers || chat_template().is_of_model()) return;
+    // A model's own template may write role names as text. But an answer has to end with a token.
+    const bool fits = markers.empty() || (chat_template().is_of_model() && renderer_->end_token());
+    if (fits || options_.allow_spelled_out_markers) return;
     std::vector<std::string> fitting;
     for (const std::string& name : chat_template_names())
         if (ChatRenderer(ChatTemplate::built_in(name), tokenizer_, {}).spelled_out().empty()) fitting.push_back(name);

@@ -153,7 +153,9 @@ void ChatRenderer::probe() {
     try {
         const std::string open = render_probe({user}, false).text.bytes();
         const std::string prompt = render_probe({user}, true).text.bytes();
-        if (prompt.starts_with(open)) marks_.header = prompt.substr(open.size());
+        // Some templates write an end of text in place of the generation prompt, so `prompt` may leave `open` early.
+        const auto parted = std::ranges::mismatch(open, prompt).in2;
+        marks_.header.assign(parted, prompt.end());
     } catch (const Error&) {
     }
     for (const std::vector<Message>& chat :
@@ -200,8 +202,10 @@ void ChatRenderer::find_markers(const std::string& text) {
         }
         if (template_->spells_roles()) continue;
         const std::string_view between = std::string_view(text).substr(part.bytes.begin, part.bytes.size());
-        for (const auto& [open, close] :
-             {std::pair<std::string_view, std::string_view>{"<|", "|>"}, {"<start_of", ">"}, {"<end_of", ">"}})
+        for (const auto& [open, close] : {std::pair<std::string_view, std::string_view>{"<|", "|>"},
+                                          {"<\uFF5C", "\uFF5C>"},
+                                          {"<start_of", ">"},
+                                          {"<end_of", ">"}})
             for (size_t begin = 0; (begin = between.find(open, begin)) != between.npos; begin += open.size()) {
                 const size_t end = between.find(close, begin + open.size());
                 if (end == between.npos || end - begin > 40) break;

@@ -44,10 +44,13 @@ void include_prefix(const Rendered& rendered, const std::string& header, Turn& t
     auto run = std::lower_bound(runs.begin(), runs.end(), turn.whole.begin,
                                 [](const Run& candidate, size_t byte) { return candidate.end < byte; });
     if (turn.whole.begin == 0) return;
-    // The stretch of this message that ends at the begin: the header may hold its role.
+    // The stretch of this message that ends at the begin: the header may hold its role, and texts that the template set
+    // before its loop.
     size_t begin = turn.whole.begin;
     while (true) {
-        if (rendered.origin(*run).message != turn.message) break;
+        const Origin& origin = rendered.origin(*run);
+        const bool set_before = !header.empty() && !origin.input && origin.message == Origin::kNoMessage;
+        if (origin.message != turn.message && !set_before) break;
         begin = run == runs.begin() ? 0 : std::prev(run)->end;
         if (run-- == runs.begin()) break;
     }
@@ -57,9 +60,13 @@ void include_prefix(const Rendered& rendered, const std::string& header, Turn& t
     for (size_t length = header.size();; --length) {
         if (length < header.size() && length > 0 && header[length - 1] != '\n' && header[length - 1] != '>') continue;
         if (length == 0 && !header.empty()) return;
-        const size_t found = stretch.rfind(header.substr(0, length));
-        if (found == std::string::npos) continue;
-        turn.whole.begin = begin + (header.empty() ? 0 : found + length);
+        const std::string_view wanted = std::string_view(header).substr(0, length);
+        const size_t found = stretch.rfind(wanted);
+        // The header may stand at the end of what the template wrote for the message before.
+        const bool before = found == std::string::npos &&
+                            rendered.text.bytes().compare(begin - std::min(begin, length), length, wanted) == 0;
+        if (found == std::string::npos && !before) continue;
+        turn.whole.begin = begin + (header.empty() || before ? 0 : found + length);
         return;
     }
 }
