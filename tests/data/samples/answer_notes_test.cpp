@@ -61,7 +61,8 @@ TEST_F(AnswerNotes, OfPreferences) {
         {R"({"prompt": " ", "chosen": "c", "rejected": "\n"})", {no_prompt}, {no_prompt, empty_answer}},
         {R"({"system": "s", "question": "q", "chosen": "c", "rejected": ""})", {}, {empty_answer}},
         {R"({"prompt": [{"role": "user", "content": "q"}, {"role": "assistant", "content": ""},
-             {"role": "user", "content": "q"}], "chosen": "c", "rejected": [{"role": "assistant", "content": []}]})",
+             {"role": "user", "content": "q"}], "chosen": {"role": "assistant", "content": "c"},
+             "rejected": [{"role": "assistant", "content": []}]})",
          {},
          {empty_answer}},
     };
