@@ -123,7 +123,7 @@ TEST_F(Errors, Data) {
          {":3:", "input_ids[1] is 31; expected 0 to 30"}},
         {"{\"input_ids\": [1, 2], \"labels\": [1]}\n", {":1:"}},
         {"{\"answer\": 42}\n", {":1:"}},
-        {"[1, 2]\n", {":1:"}},
+        {"[1, 2]\n", {": row 1:"}},
         {"{\"input_ids\": [1, 2], \"labels\": [-100, -100]}\n",
          {"no sample is left", "all dropped: 1 no trained token"}},
     };
