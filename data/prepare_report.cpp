@@ -21,6 +21,17 @@ std::string line(const std::string& name, const std::string& value) {
     return fmt::format("  {:<26}{}\n", name, value);
 }
 
+/// Empty if no row has this note.
+std::string line(const RowNoteInfo& info, const RowCount& rows) {
+    if (rows.count == 0) return "";
+    const char* effect = info.effect == NoteEffect::dropped      ? "dropped, "
+                         : info.effect == NoteEffect::suspicious ? "suspicious, "
+                                                                 : "";
+    const auto more = rows.count > static_cast<int64_t>(rows.first.size()) ? ", ..." : "";
+    return line(fmt::format("{}{}", effect, info.label),
+                fmt::format("{} ({}{})", rows.count, fmt::join(rows.first, ", "), more));
+}
+
 /// At most 10 of the names.
 std::string some_of(const std::vector<std::string>& names) {
     constexpr size_t shown = 10;
@@ -54,8 +65,13 @@ std::string counts(const StoreResult& result) {
         for (end = begin; end < s.files.size() && s.files[end].dataset == s.files[begin].dataset;) ++end;
         text += file_lines(std::span(s.files).subspan(begin, end - begin));
     }
+    if (!s.left_out.empty()) text += line("files left out", some_of(s.left_out));
     text += line("samples", fmt::format("{} of {} rows", s.samples, s.rows));
-    for (const auto& [label, value] : data_notes(s)) text += line(label, value);
+    for (const RowNoteInfo& info : row_notes) text += line(info, s.notes[info.note]);
+    std::vector<std::string> unused;
+    for (const auto& [name, rows] : s.unused_columns.rows())
+        unused.push_back(fmt::format("{} ({} row{})", name, rows, rows == 1 ? "" : "s"));
+    if (!unused.empty()) text += line("columns not used", fmt::format("{}", fmt::join(unused, ", ")));
     if (!s.markers_spelled_out.empty())
         text += line("markers without a piece",
                      fmt::format("{}: tokenised as ordinary text", fmt::join(s.markers_spelled_out, " ")));
@@ -181,26 +197,6 @@ std::string render_sample(const Sample& sample, const Tokenizer* tokenizer) {
                                                            static_cast<size_t>(sample.branch_end(b)), tokenizer);
     }
     return text;
-}
-
-std::vector<std::pair<std::string, std::string>> data_notes(const StoreStatistics& statistics) {
-    std::vector<std::pair<std::string, std::string>> notes;
-    if (!statistics.left_out.empty()) notes.emplace_back("files left out", some_of(statistics.left_out));
-    for (const RowNoteInfo& info : row_notes) {
-        const RowCount& rows = statistics.notes[info.note];
-        if (rows.count == 0) continue;
-        const char* effect = info.effect == NoteEffect::dropped      ? "dropped, "
-                             : info.effect == NoteEffect::suspicious ? "suspicious, "
-                                                                     : "";
-        const auto more = rows.count > static_cast<int64_t>(rows.first.size()) ? ", ..." : "";
-        notes.emplace_back(fmt::format("{}{}", effect, info.label),
-                           fmt::format("{} ({}{})", rows.count, fmt::join(rows.first, ", "), more));
-    }
-    std::vector<std::string> unused;
-    for (const auto& [name, rows] : statistics.unused_columns.rows())
-        unused.push_back(fmt::format("{} ({} row{})", name, rows, rows == 1 ? "" : "s"));
-    if (!unused.empty()) notes.emplace_back("columns not used", some_of(unused));
-    return notes;
 }
 
 std::string prepare_report(const StoreResult& result, const PackSettings& packing, const Tokenizer* tokenizer) {

@@ -4,8 +4,6 @@
 // is noticed before training.
 
 #include <string>
-#include <utility>
-#include <vector>
 
 #include "data/packing/packer.h"
 #include "data/store/build_store.h"
@@ -15,10 +13,6 @@ namespace colonnade {
 
 /// Returns several lines of text. The packing table is that of epoch 0. If `tokenizer` is null, ids stand for pieces.
 std::string prepare_report(const StoreResult& result, const PackSettings& packing, const Tokenizer* tokenizer);
-
-/// What became of rows, columns and files, as label and value: left out, dropped, cut, suspicious, not used. Only what
-/// there is to say.
-std::vector<std::pair<std::string, std::string>> data_notes(const StoreStatistics& statistics);
 
 /// "What ▁is [▁it </s>]": pieces separated by spaces, trained ones in brackets; only the head and the tail of a long
 /// sample. A sample with several branches has one line for the prompt and one for each answer.

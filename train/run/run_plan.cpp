@@ -2,7 +2,6 @@
 
 #include <fmt/ranges.h>
 
-#include "data/prepare_report.h"
 #include "engine/device/human_units.h"
 #include "engine/io/progress.h"
 #include "train/run/learner_options.h"
@@ -51,18 +50,6 @@ std::string model_lines(const Config& c, const ModelConfig& m) {
     return text;
 }
 
-/// What was dropped, cut, suspicious or not used. A part that val_size splits off has the notes of the whole.
-std::string note_lines(const Session& session) {
-    std::string text;
-    const auto add = [&](const char* split, const TokenStore& store) {
-        for (const auto& [label, value] : data_notes(store.statistics))
-            text += line("", fmt::format("{}: {}: {}", split, label, value));
-    };
-    add("train", session.train.store);
-    if (!session.config.eval_datasets.empty()) add("eval", session.eval.store);
-    return text;
-}
-
 /// A warm-up begins at 0, so a run of one step may learn nothing.
 std::string warmup_line(const Config& c, int64_t steps) {
     const LrSchedule rates = lr_schedule(c, steps);
@@ -85,7 +72,6 @@ std::string plan_text(const Session& session, PackSchedule& schedule, const Rank
     std::string text = model_lines(c, session.model);
     text += line("data", fmt::format("train {} samples, {} tokens; eval {} samples, {} tokens", train.size(),
                                      train.tokens(), eval.size(), eval.tokens()));
-    text += note_lines(session);
     text += line("steps", fmt::format("{} steps x {} packs ({} micro-step{} x {}{})", schedule.total_steps(),
                                       layout.packs_per_step(), layout.accumulation, layout.accumulation == 1 ? "" : "s",
                                       layout.per_device_batch,
