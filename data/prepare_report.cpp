@@ -66,7 +66,6 @@ std::string counts(const StoreResult& result) {
         for (end = begin; end < s.files.size() && s.files[end].dataset == s.files[begin].dataset;) ++end;
         text += file_lines(std::span(s.files).subspan(begin, end - begin));
     }
-    if (!s.left_out.empty()) text += line("files left out", some_of(s.left_out));
     text += line("samples", fmt::format("{} of {} rows", s.samples, s.rows));
     text += row_report(s);
     text += line("tokens", fmt::format("{} ({} in memory)", s.tokens, human_bytes(result.store.bytes())));
@@ -198,6 +197,7 @@ std::string row_report(const StoreStatistics& s, const std::string& indent) {
     const auto add = [&](const std::string& line) {
         if (!line.empty()) text += indent + line.substr(2);
     };
+    if (!s.left_out.empty()) add(line("files left out", some_of(s.left_out)));
     for (const RowNoteInfo& info : row_notes) add(line(info, s.notes[info.note]));
     std::vector<std::string> unused;
     for (const auto& [name, rows] : s.unused_columns.rows())

@@ -1,4 +1,4 @@
-// train_tokenizer: trains a SentencePiece model on text and JSONL files.
+// train_tokenizer: trains a SentencePiece model on text and data files.
 
 #include "data/text/tokenizer.h"
 #include "data/text/tokenizer_training.h"
@@ -8,8 +8,10 @@ int main(int argc, char** argv) {
     using namespace colonnade;
     TokenizerTraining options;
     CLI::App app(
-        "Trains a SentencePiece tokenizer on text files (one sentence per line) and on the texts of JSONL rows.");
-    app.add_option("--text", options.text_files, "text or .jsonl file; may be repeated")->required();
+        "Trains a SentencePiece tokenizer on text files (one sentence per line) and on the texts of data files.");
+    app.add_option("--text", options.text_files,
+                   "text file, or data file (.jsonl, .json, .parquet, ...); may be repeated")
+        ->required();
     app.add_option("--output", options.output, "path without extension; writes OUTPUT.model and OUTPUT.vocab")
         ->required();
     app.add_option("--vocab-size", options.vocab_size, "number of pieces")->capture_default_str();

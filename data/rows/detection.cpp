@@ -28,7 +28,8 @@ const std::vector<Spelling>& text_spellings() {
         list.push_back({"alpaca"});
         for (const char* answer : {"response", "answer", "completion"})
             list.push_back({"alpaca", {{"output", answer}}});
-        list.push_back({"alpaca", {{"instruction", "prompt"}, {"output", "completion"}}, {"system"}});
+        for (const char* system : {"system", "system_prompt"})
+            list.push_back({"alpaca", {{"instruction", "prompt"}, {"output", "completion"}}, {system}});
         list.push_back({"prompt_completion"});
         for (const auto& [ask, answer] :
              std::initializer_list<std::pair<const char*, const char*>>{{"prompt", "response"},
@@ -63,6 +64,7 @@ const std::vector<Spelling>& preference_spellings() {
                                       {"sharegpt", {{"conversations", "messages"}}},
                                       {"alpaca"},
                                       {"alpaca", {{"instruction", "prompt"}}, {"system"}},
+                                      {"alpaca", {{"instruction", "prompt"}}, {"system_prompt"}},
                                       {"preference", {}, {}, {"prompt"}}};
         for (const char* ask : {"question", "query", "instruction", "input"}) {
             list.push_back({"alpaca", {{"instruction", ask}}});
@@ -131,6 +133,15 @@ bool fills_some(const Spelling& spelling, const PlacedRow& row) {
     return std::ranges::all_of(spelling.in_some, [&](const auto& key) { return fields.find_filled(key); });
 }
 
+/// OpenOrca's name of the system prompt, if the format takes one and no row has ours.
+void find_system_prompt(const RowFormat& format, std::span<const PlacedRow> rows, Columns& columns) {
+    const auto some_has = [&](const char* key) {
+        return std::ranges::any_of(rows, [&](const PlacedRow& row) { return row.object.contains(key); });
+    };
+    if (std::ranges::count(format.optional, "system") && some_has("system_prompt") && !some_has("system"))
+        columns.emplace("system", "system_prompt");
+}
+
 /// The first spelling that fits one row; null if there is none.
 const Spelling* first_fit(RowKind kind, const DatasetSpec& spec, const PlacedRow& row) {
     for (const Spelling& spelling : kind == RowKind::texts ? text_spellings() : preference_spellings())
@@ -179,7 +190,10 @@ DetectedFormat detect_row_format(RowKind kind, const DatasetSpec& spec, std::spa
         if (spec.type != "auto" && spec.type != spelling.type) continue;
         const bool fit = std::ranges::all_of(rows, [&](const auto& row) { return fits(kind, spelling, spec, row); }) &&
                          std::ranges::any_of(rows, [&](const auto& row) { return fills_some(spelling, row); });
-        if (fit) return {std::string(spelling.type), columns_of(spelling, spec)};
+        if (!fit) continue;
+        DetectedFormat found = {std::string(spelling.type), columns_of(spelling, spec)};
+        find_system_prompt(format_of(kind, spelling), rows, found.columns);
+        return found;
     }
     if (spec.type != "auto") return {spec.type, spec.columns};
     refuse_mixture(kind, spec, rows);

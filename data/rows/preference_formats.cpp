@@ -117,6 +117,13 @@ bool continues(const Answer& answer, const std::vector<Message>& prompt) {
            std::equal(prompt.begin(), prompt.end(), answer.messages.begin(), same);
 }
 
+/// A string that is none of the messages of `chat`. Nothing of it is used then, so it is not marked as read.
+bool is_other_text(const RowFields& row, const std::string& key, const Answer& chat) {
+    const auto text = row.object().find(row.name(key));
+    return text != row.object().end() && text->is_string() &&
+           std::ranges::none_of(chat.messages, [&](const Message& m) { return *text == m.content; });
+}
+
 /// Whole conversations: the prompt is their common beginning, which leaves at least one message to each.
 Row whole_chats(const Answer& chosen, const Answer& rejected) {
     const size_t limit = std::min(chosen.messages.size(), rejected.messages.size()) - 1;
@@ -165,9 +172,10 @@ Row read_preference(const RowFields& row) {
     const std::vector<Answer> pair = read_pair(row, MessageStyle::chat);
     const auto join = [&] {
         const bool conversations = !pair[0].text && !is_answer(pair[0].messages[0]);
+        // Some data sets repeat the prompt beside whole conversations; UltraFeedback repeats the question.
+        if (conversations && is_other_text(row, "prompt", pair[0])) return whole_chats(pair[0], pair[1]);
         if (row.find("prompt")) {
             const Answer prompt = read_answer(row, "prompt", MessageStyle::chat);
-            // Some data sets repeat the prompt beside whole conversations; UltraFeedback repeats the question.
             const bool repeated =
                 conversations &&
                 (prompt.text || (continues(pair[0], prompt.messages) && continues(pair[1], prompt.messages)));

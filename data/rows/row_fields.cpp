@@ -14,6 +14,11 @@ std::string shown(const Json& value) {
     return text.size() <= 80 ? text : text.substr(0, 77) + "...";
 }
 
+std::string shown_key(const std::string& key) {
+    const std::string quoted = shown(key);
+    return quoted.ends_with('"') ? quoted.substr(1, quoted.size() - 2) : quoted.substr(1);
+}
+
 std::string found_keys(const Json& object) {
     std::vector<std::string> keys;
     for (const auto& item : object.items()) {
@@ -66,11 +71,11 @@ const Json* RowFields::find_filled(const std::string& key) const {
     return empty ? nullptr : value;
 }
 
-std::vector<std::string> RowFields::unread() const {
-    std::vector<std::string> names;
+std::vector<RowFields::Entry> RowFields::unread() const {
+    std::vector<Entry> entries;
     for (auto item = object_.begin(); item != object_.end(); ++item)
-        if (!item->is_null() && std::ranges::find(read_, &*item) == read_.end()) names.push_back(item.key());
-    return names;
+        if (!item->is_null() && std::ranges::find(read_, &*item) == read_.end()) entries.push_back({item.key(), *item});
+    return entries;
 }
 
 const Json& RowFields::at(const std::string& key) const {

@@ -14,6 +14,8 @@ namespace colonnade {
 
 /// A value for an error message: one line of at most 80 characters.
 std::string shown(const Json& value);
+/// A key of the file for a message: one line of at most 80 characters.
+std::string shown_key(const std::string& key);
 /// The keys of an object for an error message.
 std::string found_keys(const Json& object);
 
@@ -47,8 +49,12 @@ class RowFields {
     std::string text(const std::string& key) const;
     std::string text_or_empty(const std::string& key) const { return find(key) ? text(key) : ""; }
     [[noreturn]] void mistyped(const std::string& key, const char* expected) const;
-    /// The file's names of all keys that hold a value and that no reader asked for.
-    std::vector<std::string> unread() const;
+    struct Entry {
+        std::string key;  ///< the file's name
+        const Json& value;
+    };
+    /// The keys that hold a value and that no reader asked for.
+    std::vector<Entry> unread() const;
 
   private:
     const Json& object_;

@@ -1,5 +1,5 @@
 #pragma once
-// Row formats of JSONL (data/rows/rows.h lists them): the keys that identify each, and its reader. The tables are in
+// Row formats (data/rows/rows.h lists them): the keys that identify each, and its reader. The tables are in
 // text_formats.cpp and preference_formats.cpp; a new format is one entry there. detection.cpp knows other spellings of
 // their keys.
 

@@ -54,7 +54,7 @@ std::string read_part(const RowFields& message, const std::string& place, const 
     for (const auto& [key, value] : part.items())
         if (key != "type" && key != "text" && key != "cache_control" && key != "annotations" && !value.is_null())
             fail(Exit::data, "{}: {}: unknown key '{}' of a text part; expected type and text", message.where(), place,
-                 key);
+                 shown_key(key));
     return part["text"].get<std::string>();
 }
 
@@ -102,11 +102,14 @@ std::optional<bool> read_train_switch(const RowFields& message) {
     return train;
 }
 
+constexpr size_t most_keys = 256;  ///< of a message; lookups in it take linear time
+
 /// The keys of a message that no reader asked for.
 Json read_more(const RowFields& message) {
     Json more;
-    for (const std::string& key : message.unread()) {
-        const Json& value = message.object()[key];
+    if (const size_t keys = message.object().size(); keys > most_keys)
+        fail(Exit::data, "{}: {} keys, expected at most {}", message.where(), keys, most_keys);
+    for (const auto& [key, value] : message.unread()) {
         if (key == "role" || key == "content")
             fail(Exit::data, "{}: key '{}' beside '{}'; expected one of them", message.where(), key,
                  message.name(key) == key ? (key == "role" ? "from" : "value") : message.name(key));
@@ -114,8 +117,8 @@ Json read_more(const RowFields& message) {
             fail(Exit::data,
                  "{}: key '{}' may say what is learned, and is not supported; expected {} with true or "
                  "false for the whole message",
-                 message.where(), key, train_switches[0].key);
-        require_finite(value, fmt::format("{}: key '{}'", message.where(), key));
+                 message.where(), shown_key(key), train_switches[0].key);
+        require_finite(value, fmt::format("{}: key '{}'", message.where(), shown_key(key)));
         more[key] = value;
     }
     return more;

@@ -12,6 +12,8 @@ constexpr const char* single_variables[] = {"enable_thinking",      "preserve_th
 constexpr const char* list_variables[] = {"tools",         "documents", "custom_tools",
                                           "builtin_tools", "xml_tools", "python_tools"};
 
+constexpr size_t most_variables = 256;  ///< lookups take linear time
+
 enum class BareFunctions { keep, wrap };
 
 /// A list whose objects may be strings of JSON; other strings are names of built-in tools.
@@ -35,7 +37,7 @@ Json read_variables(const RowFields& row, MessageStyle style) {
         if (value.is_null() || (value.is_structured() && value.empty())) return;
         require_finite(value, row.place(key));
         if (variables.contains(name) && variables[name] != value)
-            fail(Exit::data, "{}: its value of {} contradicts the row's", row.place(key), name);
+            fail(Exit::data, "{}: its value of {} contradicts the row's", row.place(key), shown_key(name));
         variables[name] = std::move(value);
     };
     for (const char* key : single_variables)
@@ -50,6 +52,9 @@ Json read_variables(const RowFields& row, MessageStyle style) {
     if (const Json* more = row.find_filled("chat_template_kwargs")) {
         const Json entries = parsed_container(*more, row.place("chat_template_kwargs"));
         if (!entries.is_object()) row.mistyped("chat_template_kwargs", "an object, or a string of JSON that holds one");
+        if (entries.size() > most_variables)
+            fail(Exit::data, "{}: {} entries, expected at most {}", row.place("chat_template_kwargs"), entries.size(),
+                 most_variables);
         for (const auto& [name, value] : entries.items()) set(name, value, "chat_template_kwargs");
     }
     return variables;

@@ -72,6 +72,10 @@ void require_one_document(const RowFields& row, const std::string& prefix, size_
     if (row.find_filled(lengths)) {
         const std::vector<int32_t> parts = read_ids(row, lengths, 0, "a number of tokens");
         if (parts.size() > 1) fail(Exit::data, "{}: {} documents; {}", row.place(lengths), parts.size(), way_out);
+        const auto tokens = static_cast<size_t>(parts[0]);
+        if (tokens != kept.end - kept.begin && tokens != length)
+            fail(Exit::data, "{}: {} tokens, but '{}' has {}; expected the same number", row.place(lengths), tokens,
+                 row.name(prefix + "input_ids"), kept.end - kept.begin);
     }
     if (!row.find_filled(positions)) return;
     const std::vector<int32_t> at = read_ids(row, positions, 0, "a position");

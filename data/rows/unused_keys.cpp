@@ -40,7 +40,7 @@ const Words describing = {
 
 [[noreturn]] void refuse(const RowFields& row, const std::string& key, const std::string& why) {
     fail(Exit::data, "{}: key '{}': {}; if it does not matter, add ignore_columns: [{}] to the data set", row.where(),
-         key, why, key);
+         shown_key(key), why, shown_key(key));
 }
 
 bool is_empty(const Json& value) {
@@ -55,8 +55,7 @@ bool may_select_tokens(std::string_view key) {
 
 std::vector<std::string> unused_keys(const RowFields& row) {
     std::vector<std::string> counted;
-    for (const std::string& key : row.unread()) {
-        const Json& value = row.object()[key];
+    for (const auto& [key, value] : row.unread()) {
         if (is_empty(value)) continue;
         if (key == "label" && value.is_boolean())
             refuse(row, key,
@@ -65,12 +64,12 @@ std::vector<std::string> unused_keys(const RowFields& row) {
         if (may_select_tokens(key))
             refuse(row, key, "it may say what is learned, but rows of this format have no such key");
         if (has_word(key, media)) refuse(row, key, "Colonnade trains on text only");
-        if (key == "system")
+        if (key == row.name("system"))
             refuse(row, key,
                    "plain text has no system turn: rows of messages do, and type alpaca with columns reads strings as "
                    "a chat");
         const bool is_prose = value.is_string() && value.get_ref<const std::string&>().size() > longest_description;
-        if (is_prose || !has_word(key, describing)) counted.push_back(key);
+        if (is_prose || !has_word(key, describing)) counted.push_back(shown_key(key));
     }
     return counted;
 }

@@ -438,8 +438,7 @@ std::vector<Key<DatasetSpec>> dataset_keys() {
     return {
         key("path", &D::path,
             "A data file (JSON lines, JSON or Parquet; the text forms also as .gz or .zst), a folder of them, or a "
-            "glob "
-            "such as data/*.jsonl.")
+            "glob such as data/*.jsonl.")
             .default_is("required"),
         key("type", &D::type, "Format of its rows; auto detects it from the first rows and prints it.",
             one_of({"auto", "messages", "prompt_completion", "alpaca", "sharegpt", "text", "tokens", "preference",

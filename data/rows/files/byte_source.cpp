@@ -118,7 +118,7 @@ size_t ByteSource::inflate(char* into, size_t bytes, const std::string& after) {
         // At the end of the file the decompressor may still hold back bytes.
         const auto [consumed, produced, error] = inflater_->step(std::string_view(in_).substr(in_begin_), into, bytes);
         in_begin_ += consumed;
-        if (error) fail(Exit::data, "{}: damaged {} data{}: {}", path(), inflater_->name(), after, error);
+        if (error) fail(Exit::data, "{}: unreadable {} data{}: {}", path(), inflater_->name(), after, error);
         if (produced > 0) return produced;
         if (end_of_file_ && !inflater_->complete())
             fail(Exit::data, "{}: the {} data ends too early{}: the file is incomplete", path(), inflater_->name(),

@@ -7,8 +7,6 @@
 #include <cctype>
 #include <charconv>
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <map>
 
@@ -161,7 +159,7 @@ std::optional<Split> parse_split(std::string_view text) {
     Split split;
     const size_t bracket = text.find('[');
     split.name = text.substr(0, bracket);
-    const auto wrong = [](char c) { return !std::isalnum(static_cast<unsigned char>(c)) && !std::strchr("_.-", c); };
+    const auto wrong = [](unsigned char c) { return !std::isalnum(c) && c != '_' && c != '.' && c != '-'; };
     if (split.name.empty() || std::any_of(split.name.begin(), split.name.end(), wrong)) return std::nullopt;
     split.name = std::string(known_name(split.name));
     if (bracket == text.npos) return split;
@@ -176,7 +174,7 @@ std::optional<Split> parse_split(std::string_view text) {
         if (value.percent) bound.remove_suffix(1);
         const auto [stop, error] = std::from_chars(bound.data(), bound.data() + bound.size(), value.value);
         return error == std::errc() && stop == bound.data() + bound.size() &&
-               (!value.percent || std::abs(value.value) <= 100);
+               (!value.percent || (value.value >= -100 && value.value <= 100));
     };
     if (!read(range.substr(0, colon), split.from) || !read(range.substr(colon + 1), split.to)) return std::nullopt;
     return split;

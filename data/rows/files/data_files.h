@@ -43,7 +43,8 @@ struct DataFiles {
     std::vector<std::string> paths;     ///< at least one
     std::vector<std::string> left_out;  ///< what else lies in the folder, or matches the glob
 };
-/// Finds the files. Throws Exit::data if there are none, or if they are of several splits and none is chosen.
+/// Finds the files. Throws Exit::data if there are none, and for a folder with files of several splits if none is
+/// chosen.
 DataFiles find_data_files(const std::string& path, const Split& split);
 
 }  // namespace colonnade

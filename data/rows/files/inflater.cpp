@@ -3,6 +3,7 @@
 #include <snappy.h>
 #include <zlib.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include <algorithm>
 #include <climits>
@@ -70,7 +71,11 @@ class ZstdInflater : public Inflater {
         ZSTD_outBuffer to{out, room, 0};
         const size_t left = ZSTD_decompressStream(context_.get(), &to, &from);
         complete_ = left == 0;
-        return {from.pos, to.pos, ZSTD_isError(left) ? ZSTD_getErrorName(left) : nullptr};
+        const bool window = ZSTD_getErrorCode(left) == ZSTD_error_frameParameter_windowTooLarge;
+        return {from.pos, to.pos,
+                window               ? "its window is larger than 128 MiB; compress it again without --long"
+                : ZSTD_isError(left) ? ZSTD_getErrorName(left)
+                                     : nullptr};
     }
     bool complete() const override { return complete_; }
     const char* name() const override { return "zstd"; }

@@ -15,6 +15,11 @@ bool is_blank(std::string_view text) {
     return text.find_first_not_of(space) == text.npos;
 }
 
+/// A byte for an error message.
+std::string shown(char c) {
+    return c > ' ' && c <= '~' ? fmt::format("'{}'", c) : fmt::format("byte {:#04x}", static_cast<unsigned char>(c));
+}
+
 /// Finds the end of a JSON value by its brackets and strings. The value may arrive in pieces.
 class ValueScan {
   public:
@@ -81,7 +86,7 @@ JsonRows::JsonRows(std::unique_ptr<ByteSource> bytes) : bytes_(std::move(bytes))
         begin_ += 3;
     }
     form_ = detect();
-    if (form_ != Form::list) refuse_wrapper();
+    if (form_ == Form::objects || (form_ == Form::lines && is_single_line())) refuse_wrapper();
 }
 
 bool JsonRows::refill() {
@@ -122,6 +127,17 @@ JsonRows::Form JsonRows::detect() {
         if (const size_t at = rest.find_first_not_of(space); at != rest.npos)
             return rest[at] == '{' ? Form::lines : Form::objects;
         if (end_of_file_ || rest.size() > row_limit) return Form::lines;
+    }
+}
+
+/// Nothing follows the first line, or it is too long to be a row.
+bool JsonRows::is_single_line() {
+    const size_t end = end_of_line();
+    if (end - begin_ > row_limit) return true;
+    for (size_t next = end - begin_;; refill()) {  // refill() leaves begin_ + next at the same byte
+        const std::string_view rest = std::string_view(text_.data(), end_).substr(begin_ + next);
+        if (!is_blank(rest) || rest.size() > row_limit) return false;
+        if (end_of_file_) return true;
     }
 }
 
@@ -201,7 +217,7 @@ bool JsonRows::next_element() {
         if (c = skip_space(); c == ']') refuse(fmt::format("a row is missing between row {}, ',' and ']'", row_));
     } else if (c != ']') {
         refuse(begin_ == end_ ? fmt::format("the file ends after row {}, expected ',' or ']': it is incomplete", row_)
-                              : fmt::format("found '{}' after row {} of the list, expected ',' or ']'", c, row_));
+                              : fmt::format("found {} after row {} of the list, expected ',' or ']'", shown(c), row_));
     }
     if (c != ']') return true;
     ++begin_;
@@ -215,7 +231,7 @@ bool JsonRows::next_value(std::string& row) {
     const char c = skip_space();
     if (form_ == Form::objects && begin_ == end_) return false;
     if (form_ == Form::objects && c != '{')
-        refuse(fmt::format("found '{}' after row {}, expected the next object", c, row_));
+        refuse(fmt::format("found {} after row {}, expected the next object", shown(c), row_));
     ++row_;
     const size_t end = end_of_value();
     row.assign(text_, begin_, end - begin_);

@@ -26,6 +26,7 @@ class JsonRows : public RowSource {
     enum class Form { lines, list, objects };
 
     Form detect();
+    bool is_single_line();
     void refuse_wrapper();
     bool next_line(std::string& row);
     bool next_element();

@@ -29,6 +29,10 @@ TEST_F(Detection, FindsUsualSpellings) {
         {R"({"conversation": [{"from": "human", "value": "q"}]})", "sharegpt", "conversations: conversation",
          "(user: q)"},
         {R"({"dialog": [{"role": "user", "content": "q"}]})", "messages", "messages: dialog", "(user: q)"},
+        {R"({"system_prompt": "s", "question": "q", "response": "a", "id": "x"})", "alpaca",
+         "instruction: question, output: response, system: system_prompt", "(system: s) (user: q) (assistant: a)"},
+        {R"({"system_prompt": "s", "prompt": "q", "completion": "a"})", "alpaca",
+         "instruction: prompt, output: completion, system: system_prompt", "(system: s) (user: q) (assistant: a)"},
         {R"({"text": "t", "messages": [{"role": "user", "content": "q"}]})", "messages", "", "(user: q)"},
     };
     for (const auto& [json, type, columns, chat] : cases) {
@@ -52,6 +56,8 @@ TEST_F(Detection, ReadsPreferencesWithSystemAndQuestion) {
         chosen(R"({"system": "You are terse.", "input": "What?", "chosen": "c", "rejected": "r", "rating": [9, 1]})"),
         asked);
     EXPECT_EQ(chosen(R"({"system": "You are terse.", "prompt": "What?", "chosen": "c", "rejected": "r"})"), asked);
+    EXPECT_EQ(chosen(R"({"system_prompt": "You are terse.", "prompt": "What?", "chosen": "c", "rejected": "r"})"),
+              asked);
     EXPECT_EQ(
         chosen(R"({"question": "What?", "system": "You are terse.", "chosen": {"role": "assistant", "content": "c"},
                          "rejected": {"role": "assistant", "content": "r"}})"),
@@ -83,6 +89,11 @@ TEST_F(Detection, PrefersTheStageAskedFor) {
     EXPECT_EQ(chat_text(pair.answers[0]), "(user: What?) | (assistant: c)");
     EXPECT_EQ(chat_text(pair.answers[1]), "(user: What?) | (assistant: r)");
     EXPECT_TRUE(pair.unused.empty());
+    // A prompt that is no message of the conversations is not used, and counted.
+    std::string other = row;
+    other.replace(other.find("What?"), 5, "Why?");
+    EXPECT_EQ(first_row(other, RowKind::preferences).unused, (std::vector<std::string>{"prompt"}));
+    EXPECT_EQ(type_, "preference");
     const Row chat = first_row(row);
     EXPECT_EQ(chat_text(chat), "(user: What?) (assistant: c)");
     EXPECT_EQ(chat.unused, (std::vector<std::string>{"prompt", "chosen", "rejected"}));

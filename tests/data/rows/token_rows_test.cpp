@@ -35,6 +35,8 @@ TEST_F(TokenRows, PaddingOnEitherSideGoes) {
               "5 6 | -100 6");
     EXPECT_TRUE(
         first_row(R"({"input_ids": [1], "seq_lengths": [1], "position_ids": [0], "length": 1})").unused.empty());
+    EXPECT_EQ(shown(first_row(R"({"input_ids": [5, 6, 0], "seq_lengths": [2], "attention_mask": [1, 1, 0]})")),
+              "5 6 | 5 6");
 }
 
 TEST_F(TokenRows, RefusesPackedRowsAndMasksThatItDoesNotKnow) {
@@ -47,6 +49,8 @@ TEST_F(TokenRows, RefusesPackedRowsAndMasksThatItDoesNotKnow) {
     const struct {
         const char *json, *part;
     } cases[] = {
+        {R"({"input_ids": [1, 2, 3], "seq_lengths": [2]})",
+         "key 'seq_lengths': 2 tokens, but 'input_ids' has 3; expected the same number"},
         {R"({"input_ids": [1, 2], "completion_mask": [1]})", "'completion_mask' has 1 entries, 'input_ids' has 2"},
         {R"({"input_ids": [1, 2], "loss_mask": [0, 0.5]})", "loss_mask[1]: expected 0 or 1, found 0.5"},
         {R"({"input_ids": [1, 2], "loss_mask": [0, NaN]})", "loss_mask[1]: expected 0 or 1, found NaN"},

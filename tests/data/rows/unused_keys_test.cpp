@@ -23,6 +23,20 @@ TEST_F(UnusedKeys, DescriptionsAreHarmlessAndTheRestIsCounted) {
     EXPECT_EQ(unused(R"("context": "long", "notes": 3, "text": "t", "extra": ["x"])"), "context notes text extra");
     EXPECT_EQ(unused(R"("context": null, "notes": "", "extra": [], "more": {})"), "") << "nothing in them";
     EXPECT_EQ(unused(R"("source": ")" + std::string(201, 'x') + "\""), "source") << "prose";
+    const std::string name = unused("\"a\\n" + std::string(100, 'x') + "\": 3");
+    EXPECT_EQ(name, "a\\n" + std::string(73, 'x') + "...") << "names for a report are one line, and short";
+}
+
+TEST_F(UnusedKeys, AreBoundedForHostileRows) {
+    // A search for each of the keys would take minutes.
+    std::string keys;
+    for (int i = 0; i < 200'000; ++i) keys += fmt::format("{}\"k{}\": 0", i ? ", " : "", i);
+    EXPECT_EQ(first_row("{\"text\": \"a\", " + keys + "}").unused.size(), 200'000u);
+    expect_refused("{\"messages\": [{\"role\": \"user\", \"content\": \"q\", " + keys + "}]}",
+                   "rows.jsonl:1: messages[0]: 200002 keys, expected at most 256");
+    expect_refused(
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}], \"chat_template_kwargs\": {" + keys + "}}",
+        "rows.jsonl:1: key 'chat_template_kwargs': 200000 entries, expected at most 256");
 }
 
 TEST_F(UnusedKeys, WhatMaySayWhatIsLearnedIsRefused) {
@@ -41,6 +55,10 @@ TEST_F(UnusedKeys, WhatMaySayWhatIsLearnedIsRefused) {
                    "key 'label': rows that are marked as good or bad (KTO) are not supported");
     expect_refused(R"({"text": "a", "images": ["x.png"]})", "key 'images': Colonnade trains on text only");
     expect_refused(R"({"text": "a", "system": "s"})", "key 'system': plain text has no system turn");
+    expect_error(Exit::data, "key 'setting': plain text has no system turn", [&] {
+        (void)first_row(R"({"prompt": "p", "completion": "c", "setting": "s"})", RowKind::texts,
+                        {.path = "", .type = "prompt_completion", .columns = {{"system", "setting"}}});
+    });
     EXPECT_TRUE(first_row(R"({"text": "a", "images": [], "system": ""})").unused.empty());
 }
 

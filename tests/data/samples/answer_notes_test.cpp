@@ -51,6 +51,28 @@ TEST_F(AnswerNotes, OfTextsAndChats) {
     for (const auto& [json, expected] : cases) EXPECT_EQ(notes(json), expected) << json;
 }
 
+TEST_F(AnswerNotes, OfPreferences) {
+    using enum RowNote;
+    const struct {
+        const char* json;
+        RowNotes chosen, rejected;
+    } cases[] = {
+        {R"({"prompt": "q", "chosen": "", "rejected": "r"})", {empty_answer}, {}},
+        {R"({"prompt": " ", "chosen": "c", "rejected": "\n"})", {no_prompt}, {no_prompt, empty_answer}},
+        {R"({"system": "s", "question": "q", "chosen": "c", "rejected": ""})", {}, {empty_answer}},
+        {R"({"prompt": [{"role": "user", "content": "q"}, {"role": "assistant", "content": ""},
+             {"role": "user", "content": "q"}], "chosen": {"role": "assistant", "content": "c"},
+             "rejected": [{"role": "assistant", "content": []}]})",
+         {},
+         {empty_answer}},
+    };
+    for (const auto& [json, chosen, rejected] : cases) {
+        const Row row = first_row(json, RowKind::preferences);
+        EXPECT_EQ(answer_notes(row.answers.at(0)), chosen) << json;
+        EXPECT_EQ(answer_notes(row.answers.at(1)), rejected) << json;
+    }
+}
+
 /// The encoder passes them on, and adds what the tokens show.
 TEST_F(AnswerNotes, TheEncoderReportsThem) {
     const Encoder encoder(Tokenizer::load(golden_file("template_golden.model")), {});

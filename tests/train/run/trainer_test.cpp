@@ -266,6 +266,18 @@ TEST_F(Figures, PlanIsWhatHappens) {
     EXPECT_EQ(read_log(path("run")).size(), static_cast<size_t>(steps));
 }
 
+TEST_F(Figures, AFolderIsReadBySplitAndWeight) {
+    fs::create_directories(path("data"));
+    spill(path("data/train.jsonl"), chain_rows(40));
+    spill(path("data/more.json"), R"([{"input_ids": [1, 10, 11]}, {"input_ids": [2], "labels": [-100]}])");
+    spill(path("data/test.jsonl"), chain_rows(5));
+    const std::string printed = train(config(), {output("run"), "datasets[0].path=" + path("data"),
+                                                 "datasets[0].split=train", "datasets[0].weight=1.5", "max_steps=1"});
+    for (const std::string& part : {"note: weights 1.5 of " + path("data") + ": 41 samples become 62\n",
+                                    std::string("\ndata       train 62 samples, ")})
+        EXPECT_NE(printed.find(part), std::string::npos) << printed << "\n  lacks: " << part;
+}
+
 TEST_F(Figures, LearnsWhatAUnigramModelCannot) {
     const std::vector<std::string> arguments = {output("run"), "learning_rate=0.02", "num_train_epochs=8",
                                                 "val_size=0.2"};

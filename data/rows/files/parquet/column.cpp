@@ -66,14 +66,15 @@ void ParquetColumn::damaged(const std::string& what) const {
     fail(Exit::data, "{}: damaged: column '{}': {}", source_.file.path(), source_.leaf.path, what);
 }
 
+/// Counts the memory that the column needs. Buffers keep the size of their largest page, so the count never falls.
 void ParquetColumn::account(size_t bytes) {
+    if (bytes <= accounted_) return;
     source_.open_bytes += bytes - accounted_;
     accounted_ = bytes;
     if (source_.open_bytes > most_open_bytes)
         fail(Exit::data,
              "{}: reading it needs more than 1 GiB of memory: its pages are too large; write it with smaller row "
-             "groups: "
-             "pq.write_table(pq.read_table(OLD), NEW, row_group_size=1000)",
+             "groups: pq.write_table(pq.read_table(OLD), NEW, row_group_size=1000)",
              source_.file.path());
 }
 
@@ -146,11 +147,16 @@ ParquetPage ParquetColumn::next_page() {
     }
 }
 
+/// Memory of the dictionary and of a page: its bytes, and 18 for the value and the levels of an entry.
+size_t ParquetColumn::memory_of(const ParquetPage& page) const {
+    return dictionary_page_.size() + 16 * dictionary_.size() + static_cast<size_t>(page.compressed_bytes) +
+           static_cast<size_t>(page.bytes) + 18 * static_cast<size_t>(std::max<int64_t>(page.values, 0));
+}
+
 /// Reads a page, checks its sum, and decompresses it.
 void ParquetColumn::read_page_bytes(const ParquetPage& page, std::string& into) {
     const auto size = static_cast<size_t>(page.compressed_bytes), bytes = static_cast<size_t>(page.bytes);
-    account(dictionary_page_.size() + 16 * dictionary_.size() + size + bytes +
-            18 * static_cast<size_t>(std::max<int64_t>(page.values, 0)));
+    account(memory_of(page));
     compressed_.resize(size);
     source_.file.read_at(static_cast<uint64_t>(next_byte_), compressed_.data(), size);
     next_byte_ += page.compressed_bytes;
@@ -248,6 +254,7 @@ void ParquetColumn::read_values(const ParquetPage& page, std::string_view bytes)
         if (!read_parquet_values(encoding, source_.leaf.type, bytes, count, values_))
             damaged(fmt::format("a page that does not hold its {} values in encoding {}", count,
                                 parquet_encoding_name(page.encoding)));
+        account(memory_of(page) + values_.made.size());
         return;
     }
     if (!has_dictionary_) damaged("values of a dictionary that is missing");

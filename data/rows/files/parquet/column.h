@@ -48,6 +48,7 @@ class ParquetColumn {
     std::string_view level_bytes(int64_t encoding, std::string_view& bytes) const;
     void decompress(std::string_view in, std::string& out, size_t begin) const;
     void read_page_bytes(const ParquetPage& page, std::string& into);
+    size_t memory_of(const ParquetPage& page) const;
     void account(size_t bytes);
     [[noreturn]] void damaged(const std::string& what) const;
 

@@ -233,6 +233,7 @@ bool read_parquet_values(ParquetEncoding encoding, ParquetType type, std::string
                          ParquetValues& out) {
     out.bits.clear();
     out.texts.clear();
+    if (count == 0) return true;  // for a page of nulls, some writers leave out the header of the encoding
     const bool text = type == ParquetType::bytes, boolean = type == ParquetType::boolean;
     const bool integer = type == ParquetType::int32 || type == ParquetType::int64;
     std::string_view rest;

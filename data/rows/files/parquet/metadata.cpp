@@ -14,6 +14,18 @@ using Field = ThriftReader::Field;
 
 constexpr size_t tail_bytes = 8;  ///< u32 length of the footer, "PAR1"
 constexpr size_t most_footer_bytes = size_t{64} << 20;
+constexpr size_t most_elements = size_t{1} << 16;  ///< of the schema
+
+/// Reads a field into the integer that its id names; skips it if there is none.
+void read_integers(ThriftReader& thrift, const Field& field,
+                   std::initializer_list<std::pair<int64_t, int64_t*>> wanted) {
+    for (const auto& [id, into] : wanted)
+        if (field.id == id) {
+            *into = thrift.integer(field);
+            return;
+        }
+    thrift.skip(field);
+}
 
 class FooterReader {
   public:
@@ -50,8 +62,12 @@ class FooterReader {
     [[noreturn]] void damaged(const char* what) const { fail(Exit::data, "{}: damaged: {}", where_, what); }
 
     void read_schema(const Field& field) {
+        if (!footer_.schema.leaves.empty()) damaged("two schemas");
         std::vector<ParquetElement> elements;
-        thrift_.list(field, [&](const Field& item) { elements.push_back(element(item)); });
+        thrift_.list(field, [&](const Field& item) {
+            if (elements.size() == most_elements) damaged("a schema of more than 65536 elements");
+            elements.push_back(element(item));
+        });
         footer_.schema = parquet_schema(elements, where_);
     }
 
@@ -59,26 +75,18 @@ class FooterReader {
         ParquetElement element;
         thrift_.structure(item, [&](const Field& field) {
             switch (field.id) {
-                case 1:
-                    element.type = thrift_.integer(field);
-                    break;
-                case 3:
-                    element.repetition = thrift_.integer(field);
-                    break;
                 case 4:
                     element.name = thrift_.binary(field);
-                    break;
-                case 5:
-                    element.children = thrift_.integer(field);
-                    break;
-                case 6:
-                    element.converted = thrift_.integer(field);
                     break;
                 case 10:
                     thrift_.structure(field, [&](const Field& logical) { read_logical(element, logical); });
                     break;
                 default:
-                    thrift_.skip(field);
+                    read_integers(thrift_, field,
+                                  {{1, &element.type},
+                                   {3, &element.repetition},
+                                   {5, &element.children},
+                                   {6, &element.converted}});
             }
         });
         return element;
@@ -106,7 +114,7 @@ class FooterReader {
             else
                 thrift_.skip(field);
         });
-        // The schema comes first in the file, so that damaged lists of row groups end here.
+        if (footer_.schema.leaves.empty()) damaged("row groups before the schema");
         if (group.chunks.size() != footer_.schema.leaves.size()) damaged("a row group without all columns");
         if (group.rows < 0) damaged("a negative number of rows");
         return group;
@@ -126,9 +134,6 @@ class FooterReader {
             if (field.id != 3) return thrift_.skip(field);
             thrift_.structure(field, [&](const Field& meta) {
                 switch (meta.id) {
-                    case 1:
-                        type = thrift_.integer(meta);
-                        break;
                     case 3:
                         thrift_.list(meta, [&](const Field& part) {
                             path.append(path.empty() ? "" : ".").append(thrift_.binary(part));
@@ -137,20 +142,10 @@ class FooterReader {
                     case 4:
                         chunk.codec = codec(thrift_.integer(meta), leaf);
                         break;
-                    case 5:
-                        chunk.values = thrift_.integer(meta);
-                        break;
-                    case 7:
-                        chunk.bytes = thrift_.integer(meta);
-                        break;
-                    case 9:
-                        data = thrift_.integer(meta);
-                        break;
-                    case 11:
-                        dictionary = thrift_.integer(meta);
-                        break;
                     default:
-                        thrift_.skip(meta);
+                        read_integers(
+                            thrift_, meta,
+                            {{1, &type}, {5, &chunk.values}, {7, &chunk.bytes}, {9, &data}, {11, &dictionary}});
                 }
             });
         });
@@ -210,76 +205,39 @@ ParquetFooter read_parquet_footer(const InputFile& file) {
 ParquetPage read_parquet_page(std::string_view bytes, size_t& header_bytes) {
     ThriftReader thrift(bytes);
     ParquetPage page;
-    const auto read_data = [&](const Field& field) {
-        switch (field.id) {
-            case 1:
-                page.values = thrift.integer(field);
-                break;
-            case 2:
-                page.encoding = thrift.integer(field);
-                break;
-            case 3:
-                page.definition_encoding = thrift.integer(field);
-                break;
-            case 4:
-                page.repetition_encoding = thrift.integer(field);
-                break;
-            default:
-                thrift.skip(field);
-        }
-    };
-    const auto read_dictionary = [&](const Field& field) {
-        if (field.id == 1 || field.id == 2)
-            (field.id == 1 ? page.values : page.encoding) = thrift.integer(field);
-        else
-            thrift.skip(field);
-    };
-    const auto read_data_v2 = [&](const Field& field) {
-        switch (field.id) {
-            case 1:
-                page.values = thrift.integer(field);
-                break;
-            case 4:
-                page.encoding = thrift.integer(field);
-                break;
-            case 5:
-                page.definition_bytes = thrift.integer(field);
-                break;
-            case 6:
-                page.repetition_bytes = thrift.integer(field);
-                break;
-            case 7:
-                page.compressed = thrift.boolean(field);
-                break;
-            default:
-                thrift.skip(field);
-        }
-    };
     thrift.fields([&](const Field& field) {
         switch (field.id) {
-            case 1:
-                page.type = thrift.integer(field);
-                break;
-            case 2:
-                page.bytes = thrift.integer(field);
-                break;
-            case 3:
-                page.compressed_bytes = thrift.integer(field);
-                break;
             case 4:
                 page.crc = static_cast<uint32_t>(thrift.integer(field));
                 break;
             case 5:
-                thrift.structure(field, read_data);
+                thrift.structure(field, [&](const Field& of_data) {
+                    read_integers(thrift, of_data,
+                                  {{1, &page.values},
+                                   {2, &page.encoding},
+                                   {3, &page.definition_encoding},
+                                   {4, &page.repetition_encoding}});
+                });
                 break;
             case 7:
-                thrift.structure(field, read_dictionary);
+                thrift.structure(field, [&](const Field& of_dictionary) {
+                    read_integers(thrift, of_dictionary, {{1, &page.values}, {2, &page.encoding}});
+                });
                 break;
             case 8:
-                thrift.structure(field, read_data_v2);
+                thrift.structure(field, [&](const Field& of_data) {
+                    if (of_data.id == 7)
+                        page.compressed = thrift.boolean(of_data);
+                    else
+                        read_integers(thrift, of_data,
+                                      {{1, &page.values},
+                                       {4, &page.encoding},
+                                       {5, &page.definition_bytes},
+                                       {6, &page.repetition_bytes}});
+                });
                 break;
             default:
-                thrift.skip(field);
+                read_integers(thrift, field, {{1, &page.type}, {2, &page.bytes}, {3, &page.compressed_bytes}});
         }
     });
     header_bytes = thrift.position();

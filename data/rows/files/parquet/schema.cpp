@@ -26,7 +26,7 @@ enum Logical : int64_t {
 };
 
 constexpr int most_levels = 30;
-constexpr size_t most_leaves = 4096;
+constexpr size_t most_leaves = 4096, most_path_bytes = 4096;
 
 class SchemaBuilder {
   public:
@@ -68,6 +68,7 @@ class SchemaBuilder {
         const std::string around = place.path;
         if (++place.depth > most_levels) damaged("the schema is nested too deeply");
         place.path += (place.path.empty() ? "" : ".") + element.name;
+        if (place.path.size() > most_path_bytes) damaged("a column whose path is longer than 4096 bytes");
         if (element.repetition == 2 && !place.as_required) {  // a list without a group around it
             --next_;
             return list_of(element, place, [&](const Place& inner) {

@@ -23,12 +23,13 @@ class ThriftReader {
     /// Calls on_field(field) for every field of a struct; it has to read or skip the value.
     template <typename OnField>
     void fields(OnField&& on_field) {
-        if (++depth_ > 32) throw Damaged();
+        if (++depth_ > most_depth) throw Damaged();
         for (Field field;;) {
             const uint8_t head = byte();
             if (head == 0) break;
             field.type = head & 15;
             field.id = head >> 4 ? field.id + (head >> 4) : zigzag();
+            if (field.id < INT16_MIN || field.id > INT16_MAX) throw Damaged();
             on_field(field);
         }
         --depth_;
@@ -40,7 +41,9 @@ class ThriftReader {
         const uint8_t head = byte();
         const uint64_t size = head >> 4 == 15 ? varint() : head >> 4;
         if (size > bytes_.size() - at_) throw Truncated();  // an element has at least one byte
+        if (++depth_ > most_depth) throw Damaged();
         for (uint64_t i = 0; i < size; ++i) on_element(Field{static_cast<int64_t>(i), head & 15});
+        --depth_;
     }
     int64_t integer(const Field& field) {
         if (field.type == byte_type) return static_cast<int8_t>(byte());
@@ -87,6 +90,7 @@ class ThriftReader {
     }
 
   private:
+    static constexpr int most_depth = 32;  ///< structs, lists and maps inside one another
     enum : int {
         true_type = 1,
         false_type,
@@ -133,7 +137,7 @@ class ThriftReader {
         if (size == 0) return;
         const uint8_t types = byte();
         if (size > bytes_.size() - at_) throw Truncated();
-        if (++depth_ > 32) throw Damaged();
+        if (++depth_ > most_depth) throw Damaged();
         for (uint64_t i = 0; i < size; ++i) {
             skip_element({0, types >> 4});
             skip_element({0, types & 15});

@@ -160,6 +160,43 @@ TEST_F(ParquetFiles, DamagedAreAnErrorOrRowsButNeverWorse) {
     EXPECT_GT(errors, 500);
 }
 
+TEST_F(ParquetFiles, WithHostileFootersAreBounded) {
+    using namespace std::string_literals;
+    const std::string leaf = "\x15\x02\x25\0\x18\1a\0"s;                          // int32 a, required
+    const std::string schema = "\x2C\x48\1s\x15\x02\0"s + leaf;                   // list of 2: group s of 1, leaf
+    const std::string a_row_group_without_columns = "\x1C\x36\x02\0"s;            // list of 1: {rows: 1}
+    const std::string elements = "\xFC\x81\x80\x04"s + std::string(65537, '\0');  // list of 65537 empty structs
+    const struct {
+        std::string fields, part;
+    } cases[] = {
+        {"\x59"s + std::string(1'000'000, '\x19'), "the footer is not Thrift data"},  // lists of lists of ...
+        {"\x5C"s + std::string(1'000'000, '\x1C'), "the footer is not Thrift data"},  // structs of structs of ...
+        {"\x06\xFE\xFF\x7F\0"s, "the footer is not Thrift data"},  // a field of a larger number than Thrift has
+        {"\x29"s + elements, "a schema of more than 65536 elements"},
+        {"\x29" + schema + "\x09\x04" + schema, "two schemas"},
+        {"\x49" + a_row_group_without_columns + "\x09\x04" + schema, "row groups before the schema"},
+        {"\x29" + schema + "\x29" + a_row_group_without_columns, "a row group without all columns"},
+    };
+    for (const auto& [fields, part] : cases) {
+        const std::string footer = fields + '\0';
+        std::string file = "PAR1" + footer;
+        for (int byte = 0; byte < 4; ++byte) file += static_cast<char>(footer.size() >> 8 * byte);
+        spill(path("hostile.parquet"), file + "PAR1");
+        expect_error(Exit::data, part, [&] { read_all(path("hostile.parquet")); });
+    }
+}
+
+TEST(ParquetEncodings, NoValuesNeedNoHeader) {
+    // Some writers leave a page of nulls empty.
+    for (const ParquetEncoding encoding :
+         {ParquetEncoding::plain, ParquetEncoding::delta_length_byte_array, ParquetEncoding::delta_byte_array}) {
+        ParquetValues values;
+        EXPECT_TRUE(read_parquet_values(encoding, ParquetType::bytes, "", 0, values));
+        EXPECT_EQ(values.size(), 0u);
+        EXPECT_FALSE(read_parquet_values(encoding, ParquetType::bytes, "", 1, values));
+    }
+}
+
 TEST(ParquetSchema, KnowsTheOldFormsOfLists) {
     // The examples of parquet-format's LogicalTypes.md, "Backward-compatibility rules".
     const ParquetElement root{.name = "schema", .children = 1};
@@ -212,6 +249,8 @@ TEST(ParquetSchema, RefusesWhatIsNoTree) {
     std::vector<ParquetElement> deep = {{.name = "schema", .children = 1}};
     for (int i = 0; i < 100'000; ++i) deep.push_back({.name = "g", .repetition = 1, .children = 1});
     refused(deep, "nested too deeply");
+    refused({{.name = "schema", .children = 1}, {.name = std::string(5000, 'n'), .type = 1, .repetition = 0}},
+            "a column whose path is longer than 4096 bytes");
 }
 
 }  // namespace
