@@ -1,9 +1,10 @@
-// bench_prepare: compares the time to tokenise a data set with that of SentencePiece alone. Two jobs alternate on the
-// same number of threads:
+// bench_prepare: compares the time to prepare a data set with that of encoding alone. Two jobs alternate on the same
+// number of threads:
 //
-//     prepare         build_store into a temporary folder: hash, read, parse, template, encode, append, write
-//     sentencepiece   SentencePieceProcessor::Encode once on every text of every row (contents of messages, prompts,
-//                     completions), already in memory; no template; ids are counted and dropped
+//     prepare          build_store into a temporary folder: hash, read, parse, template, encode, append, write
+//     encoding alone   the tokenizer once on every text of every row (contents of messages, prompts, completions),
+//                      already in memory; no template; ids are counted and dropped. For a SentencePiece model it is the
+//                      library's own SentencePieceProcessor::Encode
 //
 // docs/benchmarks.md explains the ratio.
 
@@ -50,22 +51,26 @@ Time median_time(const std::vector<Time>& times) {
 }
 
 /// Every text of the data sets, in order.
-std::vector<std::string> texts_of(const std::vector<DatasetSpec>& datasets) {
+std::vector<std::string> texts_of(const std::vector<DatasetSpec>& datasets, RowKind kind) {
     std::vector<std::string> texts;
     for (const DatasetSpec& spec : datasets) {
-        RowReader reader(spec);
-        for (Row row; reader.next(row);) {
+        RowReader reader(spec, kind);
+        const auto add = [&](Row& row) {
             for (Message& message : row.messages) texts.push_back(std::move(message.content));
             if (row.prompt) texts.push_back(std::move(*row.prompt));
             if (row.completion) texts.push_back(std::move(*row.completion));
+        };
+        for (Row row; reader.next(row);) {
+            add(row);
+            for (Row& answer : row.answers) add(answer);
         }
     }
     return texts;
 }
 
-/// SentencePiece alone; returns the number of ids.
-int64_t encode_all(const sentencepiece::SentencePieceProcessor& processor, const std::vector<std::string>& texts,
-                   int threads) {
+/// Calls encode(text), made for each thread by make(), on every text; returns the number of ids.
+template <typename Make>
+int64_t encode_all(const std::vector<std::string>& texts, int threads, Make&& make) {
     constexpr size_t turn = 1024;  // number of texts that a thread takes at a time
     std::atomic<size_t> next{0};
     std::atomic<int64_t> ids_seen{0};
@@ -74,17 +79,31 @@ int64_t encode_all(const sentencepiece::SentencePieceProcessor& processor, const
         workers.reserve(static_cast<size_t>(threads));
         for (int i = 0; i < threads; ++i)
             workers.emplace_back([&] {
-                std::vector<int> ids;
+                auto encode = make();
                 int64_t seen = 0;
                 for (size_t begin; (begin = next.fetch_add(turn)) < texts.size();)
-                    for (size_t t = begin; t < std::min(begin + turn, texts.size()); ++t) {
-                        if (!processor.Encode(texts[t], &ids).ok()) std::terminate();
-                        seen += std::ssize(ids);
-                    }
+                    for (size_t t = begin; t < std::min(begin + turn, texts.size()); ++t) seen += encode(texts[t]);
                 ids_seen += seen;
             });
     }
     return ids_seen;
+}
+
+int64_t encode_alone(const Tokenizer& tokenizer, const std::vector<std::string>& texts, int threads) {
+    if (!tokenizer.path().ends_with(".model"))
+        return encode_all(texts, threads, [&] {
+            return [&, cache = TokenCache()](const std::string& text) mutable {
+                return std::ssize(tokenizer.encode(text, Spelled::text, TextStart::document, cache).ids);
+            };
+        });
+    sentencepiece::SentencePieceProcessor processor;
+    if (!processor.Load(tokenizer.path()).ok()) fail(Exit::data, "{}: SentencePiece cannot load it", tokenizer.path());
+    return encode_all(texts, threads, [&] {
+        return [&, ids = std::vector<int>()](const std::string& text) mutable {
+            if (!processor.Encode(text, &ids).ok()) std::terminate();
+            return std::ssize(ids);
+        };
+    });
 }
 
 /// Builds the store of the training data from scratch, in a temporary folder.
@@ -100,16 +119,15 @@ Json measure(const Config& config, int runs) {
     if (!tokenizer) fail(Exit::config, "the rows are already tokenised: there is nothing to measure");
     StoreRequest request;
     request.datasets = config.datasets;
+    request.chat_templates = chat_templates(config, config.datasets);
+    request.rows = config.rows();
     request.tokenizer = tokenizer;
     request.encode = encoder->options();
     request.threads = config.dataset_num_proc ? static_cast<int>(config.dataset_num_proc) : omp_get_max_threads();
     request.progress.write = [](std::string_view) {};
-    const std::vector<std::string> texts = texts_of(config.datasets);
+    const std::vector<std::string> texts = texts_of(config.datasets, config.rows());
     size_t bytes = 0;
     for (const std::string& text : texts) bytes += text.size();
-    sentencepiece::SentencePieceProcessor processor;
-    if (!processor.Load(tokenizer->path()).ok())
-        fail(Exit::data, "{}: SentencePiece cannot load it", tokenizer->path());
 
     std::vector<Time> ours, theirs;
     std::vector<double> ratios;
@@ -120,9 +138,9 @@ Json measure(const Config& config, int runs) {
             samples = result.store.size();
             tokens = result.store.tokens();
         }));
-        theirs.push_back(timed([&] { ids = encode_all(processor, texts, request.threads); }));
+        theirs.push_back(timed([&] { ids = encode_alone(*tokenizer, texts, request.threads); }));
         ratios.push_back(ours.back().seconds / theirs.back().seconds);
-        fmt::print(stderr, "run {}: prepare {:.2f} s ({:.2f} s of CPU time), sentencepiece {:.2f} s ({:.2f} s)\n",
+        fmt::print(stderr, "run {}: prepare {:.2f} s ({:.2f} s of CPU time), encoding alone {:.2f} s ({:.2f} s)\n",
                    run + 1, ours.back().seconds, ours.back().cpu_seconds, theirs.back().seconds,
                    theirs.back().cpu_seconds);
     }
@@ -133,11 +151,11 @@ Json measure(const Config& config, int runs) {
             {"tokens", tokens},
             {"texts", texts.size()},
             {"text_bytes", bytes},
-            {"sentencepiece_ids", ids},
+            {"encoding_ids", ids},
             {"prepare_seconds", a.seconds},
             {"prepare_cpu_seconds", a.cpu_seconds},
-            {"sentencepiece_seconds", b.seconds},
-            {"sentencepiece_cpu_seconds", b.cpu_seconds},
+            {"encoding_seconds", b.seconds},
+            {"encoding_cpu_seconds", b.cpu_seconds},
             {"ratio", median(ratios)},
             {"cpu_ratio", a.cpu_seconds / b.cpu_seconds}};
 }
@@ -148,15 +166,19 @@ void print(const Json& r) {
                number("text_bytes") / (1 << 20), number("threads"), number("runs"));
     fmt::print("{:<15}{:>8.2f} s{:>8.2f} s of CPU time, {} samples, {} tokens\n", "prepare", number("prepare_seconds"),
                number("prepare_cpu_seconds"), number("samples"), human_count(number("tokens")));
-    fmt::print("{:<15}{:>8.2f} s{:>8.2f} s of CPU time, {} ids\n", "sentencepiece", number("sentencepiece_seconds"),
-               number("sentencepiece_cpu_seconds"), human_count(number("sentencepiece_ids")));
+    fmt::print("{:<15}{:>8.2f} s{:>8.2f} s of CPU time, {} ids\n", "encoding alone", number("encoding_seconds"),
+               number("encoding_cpu_seconds"), human_count(number("encoding_ids")));
+    const auto speed = [&](const char* key) { return number("text_bytes") / number(key) / 1e6; };
+    fmt::print("{:<15}{:>8.1f} MB/s of text, {:.1f} MB per second of CPU time; encoding alone {:.1f} and {:.1f}\n",
+               "speed", speed("prepare_seconds"), speed("prepare_cpu_seconds"), speed("encoding_seconds"),
+               speed("encoding_cpu_seconds"));
     fmt::print("{:<15}{:>8.3f}  {:>8.3f}\n", "ratio", number("ratio"), number("cpu_ratio"));
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-    CLI::App app("Time prepare beside SentencePiece alone");
+    CLI::App app("Time prepare beside encoding alone");
     std::string path, json;
     int runs = 5;
     app.add_option("config", path, "YAML file of a training run")->required();

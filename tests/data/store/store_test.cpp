@@ -15,6 +15,7 @@
 #include "engine/io/hdf5.h"
 #include "engine/io/sha256.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/paths.h"
 
 namespace colonnade {
 namespace {
@@ -200,6 +201,14 @@ TEST_F(Store, WhateverCouldChangeATokenChangesTheKey) {
         },
         [](auto& r) { r.datasets[0].ignore_columns = {"note"}; },
         [](auto& r) { r.encode.chat_template = ChatTemplate::built_in("plain"); },
+        [](auto& r) { r.encode.chat_template = ChatTemplate::built_in("plain", {.variables = {{"a", 1}}}); },
+        [](auto& r) { r.encode.chat_template = ChatTemplate::built_in("plain", {.clock = {.year = 2024}}); },
+        [](auto& r) { r.chat_templates = {ChatTemplate::built_in("zephyr")}; },
+        [](auto& r) { r.encode.end_ids = {7}; },
+        [](auto& r) { r.encode.allow_spelled_out_markers = true; },
+        [](auto& r) { r.encode.special_tokens_in_text = Spelled::token; },
+        [](auto& r) { r.encode.train_on_thinking = false; },
+        [](auto& r) { r.encode.train_on_tool_calls = false; },
         [](auto& r) { r.encode.max_length = 9; },
         [](auto& r) { r.encode.train_on_prompt = true; },
         [](auto& r) { r.encode.roles_to_train = {"user"}; },
@@ -222,6 +231,23 @@ TEST_F(Store, WhateverCouldChangeATokenChangesTheKey) {
         keys.insert(result.key);
     }
     EXPECT_EQ(keys.size(), changes.size());
+}
+
+TEST_F(Store, EachDataSetHasItsTemplate) {
+    const std::string chat = write(
+        "a.jsonl",
+        R"({"messages": [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c"}]})"
+        "\n");
+    StoreRequest r = request({chat, chat});
+    r.encode.max_length = 64;
+    r.tokenizer = Tokenizer::load(golden_file("template_golden.model"));
+    r.encode.vocab_size = r.tokenizer->vocab_size();
+    r.chat_templates = {nullptr, ChatTemplate::built_in("zephyr")};
+    const StoreResult result = build_store(r);
+    ASSERT_EQ(result.store.size(), 2);
+    const auto text = [&](int64_t i) { return sample_text(result.store.sample(i), *r.tokenizer); };
+    EXPECT_EQ(text(0), "<|im_start|>user\\na b<|im_end|>\\n<|im_start|>assistant\\n[c<|im_end|>]\\n");
+    EXPECT_EQ(text(1), "<|user|>\\na b</s>\\n<|assistant|>\\n[c</s>]\\n");
 }
 
 TEST_F(Store, TheFileIsTheSameForAnyNumberOfThreads) {
