@@ -95,6 +95,7 @@ std::string Regex::replace(std::string_view text, std::string_view content) cons
     for (const Piece match : matches) {
         out += text.substr(end, match.begin - end);
         out += content;
+        check_text_size(out.size());
         end = match.end;
     }
     return out += text.substr(end);
