@@ -62,7 +62,7 @@ class Translation {
     bool escape();
     Item class_escape(char c);
     uint32_t code_point(char kind);
-    CharacterSet counted(CharacterSet set);
+    void count_set();
     void write_set(const CharacterSet& set);
     void write_character(uint32_t point);
     CharacterSet set(int depth);
@@ -229,11 +229,12 @@ bool Translation::options(int depth) {
 }
 
 /// Returns whether it can be repeated.
-[[gnu::noinline]] bool Translation::escape() {
+bool Translation::escape() {
     ++at_;
     const char c = peek();
     if (take("b") || take("B")) {
-        const std::string word = pcre2_class(counted(characters_of(unicode::word)));
+        const std::string word = pcre2_class(characters_of(unicode::word));
+        count_set();
         const char* form = c == 'b' ? "(?:(?<={0})(?!{0})|(?<!{0})(?={0}))" : "(?:(?<={0})(?={0})|(?<!{0})(?!{0}))";
         out_ += fmt::format(fmt::runtime(form), word);
         return false;
@@ -253,7 +254,10 @@ bool Translation::options(int depth) {
 
 /// What stands behind a backslash, in a class and outside.
 Translation::Item Translation::class_escape(char c) {
-    const auto negated_if = [this](bool negated, CharacterSet set) { return counted(negated ? ~set : set); };
+    const auto negated_if = [this](bool negated, const CharacterSet& set) {
+        count_set();
+        return negated ? ~set : set;
+    };
     CharacterSet set;
     switch (c) {
         case 'd':
@@ -309,9 +313,8 @@ uint32_t Translation::code_point(char kind) {
 }
 
 /// A set costs milliseconds.
-CharacterSet Translation::counted(CharacterSet set) {
+void Translation::count_set() {
     if (++sets_ > most_sets) refuse("more than {} sets of characters", most_sets);
-    return set;
 }
 
 /// Without regard to case the two libraries agree on ASCII and on characters that have no case.
@@ -371,7 +374,8 @@ CharacterSet Translation::set(int depth) {
     if (depth > most_nested_classes) refuse("classes nested deeper than {} levels", most_nested_classes);
     const bool negated = take("^");
     std::optional<CharacterSet> left;
-    CharacterSet part = counted({});
+    CharacterSet part;
+    count_set();
     for (bool first = true; first || !next_is("]"); first = false) {
         if (at_ >= in_.size()) refuse("a '[' without ']'");
         if (next_is("[:")) refuse("the class '{:.12}'", in_.substr(at_));
