@@ -166,6 +166,23 @@ TEST(Regex, matching_without_end_is_an_error_that_names_the_pattern) {
     }
 }
 
+TEST(Regex, slow_matching_at_many_places_is_an_error_too) {
+    const std::string text = std::string(100'000, ' ') + "x";
+    std::vector<Piece> found;
+    for (const char* pattern : {R"((?:\s|a)+$)", R"((?:\s|a)+$|\s)"})
+        expect_error(Exit::data, "100001 bytes of text stops at byte",
+                     [&] { Regex(pattern, "t").find(text, 0, found); });
+}
+
+TEST(Regex, matches_far_apart_are_found) {
+    for (const size_t n : {15, 16, 17, 31, 32, 33, 5000}) {
+        std::string text;
+        for (size_t i = 0; i < n; ++i) text += i % 3 == 0 ? "\u00e9" : i % 3 == 1 ? "\u4e00" : "b";
+        EXPECT_EQ(matches_of(Regex("x+|(?<=y)z", "t"), text + "x" + text + "yz").size(), 2u) << n;
+        EXPECT_EQ(Regex("$", "t").replace(text, "!"), text + "!") << n;
+    }
+}
+
 TEST(Regex, long_runs_match_in_time) {
     const Regex regex(R"(\p{L}+|(?:\s|\d)+)", "test");
     for (const char c : {'a', ' ', '7'}) EXPECT_EQ(matches_of(regex, std::string(500'000, c)).size(), 1u);
