@@ -98,8 +98,8 @@ struct TurnMarks {
     std::vector<std::string> end_markers;  ///< such as <|im_end|>; the nearest one behind ends the turn
 };
 
-/// Returns the turns of assistant messages that wrote at least one byte. A turn begins behind the header if the
-/// template wrote that for the same message, so that <think> and <tool_call> before the first byte of input belong to it.
+/// Returns the turns of assistant messages that wrote at least one byte. A turn begins behind the header if the template
+/// wrote that for the same message, so that <think> and <tool_call> before the first byte of input belong to it.
 std::vector<Turn> assistant_turns(const Rendered& rendered, const nlohmann::ordered_json& messages,
                                   const TurnMarks& marks);
 
