@@ -1,6 +1,7 @@
 // train_tokenizer: trains a SentencePiece model on text and JSONL files.
 
 #include "data/text/tokenizer.h"
+#include "data/text/tokenizer_training.h"
 #include "engine/program/command_line.h"
 
 int main(int argc, char** argv) {

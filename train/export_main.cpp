@@ -48,7 +48,7 @@ int main(int argc, char** argv) {
         Learner learner(model, {.training = false, .lora = lora});
         if (lora) load_base(config.model_name_or_path, learner);
         const TrainerState state = load_checkpoint(checkpoint, learner);
-        const auto encoder = make_encoder(config, load_tokenizer(config), model.vocab_size);
+        const auto encoder = make_encoder(config, load_text(config), model.vocab_size);
         DType stored = DType::f32;
         if (adapter)
             export_adapter(export_request(config, encoder, learner, folder), *lora);

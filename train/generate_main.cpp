@@ -5,7 +5,7 @@
 #include <iostream>
 
 #include "data/samples/encode.h"
-#include "engine/io/json_keys.h"
+#include "data/text/choose_template.h"
 #include "engine/program/command_line.h"
 #include "train/folders/adapter_folder.h"
 #include "train/model/generate.h"
@@ -17,19 +17,19 @@ using namespace colonnade;
 namespace {
 
 struct Options {
-    std::string model, base, tokenizer, chat_template, system, prompts_file, logits_out;
+    std::string model, base, tokenizer, chat_template = own_template, system, prompts_file, logits_out;
+    std::string template_kwargs;
     std::vector<std::string> prompts;
     int64_t max_length = 0, threads = 0;
     bool raw = false;
     GenerateOptions generate;
 };
 
-/// The template that export has written beside the weights.
-std::string exported_template(const std::string& folder) {
-    const std::string path = folder + "/colonnade.json";
-    if (!std::ifstream(path)) return "chatml";
-    const Json json = read_json_file(path);
-    return JsonKeys(json, path).text("chat_template");
+Json template_variables(const Options& o) {
+    if (o.template_kwargs.empty()) return Json::object();
+    Json variables = parse_json(o.template_kwargs, "--chat-template-kwargs");
+    if (!variables.is_object()) fail(Exit::config, "--chat-template-kwargs: expected an object of JSON");
+    return variables;
 }
 
 std::vector<std::string> all_prompts(const Options& o) {
@@ -77,10 +77,12 @@ int run(const Options& o) {
     for (const std::string& notice : config.notices) fmt::print(stderr, "note: {}\n", notice);
     if (config.score_head || (adapter && adapter->score_head))
         fail(Exit::data, "{}: a reward model scores answers and has no head that could generate text", o.model);
-    const bool own_tokenizer = !adapter || std::filesystem::exists(o.model + "/tokenizer.model");
-    const auto tokenizer = Tokenizer::load(!o.tokenizer.empty() ? o.tokenizer : own_tokenizer ? o.model : model);
+    const bool own_tokenizer = !adapter || has_tokenizer(o.model);
+    const TextFolder text = read_text_folder(!o.tokenizer.empty() ? o.tokenizer : own_tokenizer ? o.model : model);
+    const auto& tokenizer = text.tokenizer;
     EncodeOptions encode;
-    encode.chat_template = o.chat_template.empty() ? exported_template(o.model) : o.chat_template;
+    encode.chat_template = choose_template(text, o.chat_template, {.variables = template_variables(o)});
+    encode.end_ids = text.end_ids;
     encode.max_length = config.max_position_embeddings;
     encode.vocab_size = config.vocab_size;
     const Encoder encoder(tokenizer, encode);
@@ -106,7 +108,7 @@ int run(const Options& o) {
         std::vector<Message> messages;
         if (!o.system.empty()) messages.push_back({"system", o.system, {}});
         messages.push_back({"user", prompt, {}});
-        const std::vector<int32_t> ids = o.raw ? tokenizer->encode(prompt) : encoder.encode_prompt(messages);
+        const std::vector<int32_t> ids = o.raw ? encoder.encode_plain_prompt(prompt) : encoder.encode_prompt(messages);
         if (!o.logits_out.empty()) {
             write_logits(ctx, generator, ids, o.logits_out);
             continue;
@@ -128,9 +130,12 @@ int main(int argc, char** argv) {
     app.add_option("--prompts-file", o.prompts_file, "file with one prompt per line");
     app.add_option("--system", o.system, "system message");
     app.add_flag("--raw", o.raw, "continue the prompt as plain text, without the chat template");
-    app.add_option("--tokenizer", o.tokenizer, "tokenizer.model, or a folder that contains one (default: the model's)");
+    app.add_option("--tokenizer", o.tokenizer, "folder or file of the tokenizer (default: the model's)");
     app.add_option("--chat-template", o.chat_template,
-                   "chat template (default: the one the model was trained with, else chatml)");
+                   "auto: the model's own, else chatml; a built-in name; a Jinja file or text")
+        ->capture_default_str();
+    app.add_option("--chat-template-kwargs", o.template_kwargs,
+                   "variables of the template as JSON, such as '{\"enable_thinking\": false}'");
     app.add_option("--max-new-tokens", o.generate.max_new_tokens, "longest answer, in tokens")
         ->capture_default_str()
         ->check(CLI::PositiveNumber);

@@ -18,16 +18,20 @@ Encoder::Encoder(std::shared_ptr<const Tokenizer> tokenizer, EncodeOptions optio
     if (tokenizer_ && tokenizer_->vocab_size() > options_.vocab_size)
         fail(Exit::config, "{}: {} pieces; expected at most the model's vocabulary of {}", tokenizer_->path(),
              tokenizer_->vocab_size(), options_.vocab_size);
-    if (tokenizer_) {
-        bos_ = tokenizer_->bos();
-        eos_ = tokenizer_->eos();
-    }
-    find_markers();
+    if (!options_.chat_template) options_.chat_template = ChatTemplate::built_in("chatml");
+    if (!tokenizer_) return;
+    bos_ = tokenizer_->bos();
+    renderer_ = std::make_shared<const ChatRenderer>(options_.chat_template, tokenizer_, options_.end_ids);
 }
 
-Encoded Encoder::encode(const Row& row, const std::string& where, WordCache* words) const {
-    if (!row.answers.empty()) return encode_preference(row, where, words);
-    auto [tokens, weights, notes, cache] = draft(row, where, words);
+Encoded Encoder::encode(const Row& row, const std::string& where) const {
+    TokenCache cache;
+    return encode(row, where, cache);
+}
+
+Encoded Encoder::encode(const Row& row, const std::string& where, TokenCache& cache) const {
+    if (!row.answers.empty()) return encode_preference(row, where, cache);
+    auto [tokens, weights, notes] = draft(row, where, cache);
     Encoded result{.sample = {}, .full_length = static_cast<int64_t>(tokens.size()), .notes = notes};
     if (result.full_length > options_.max_length) {
         if (options_.excess_length == ExcessLength::error)
@@ -51,31 +55,35 @@ Encoded Encoder::encode(const Row& row, const std::string& where, WordCache* wor
     return result;
 }
 
-TokenDraft Encoder::draft(const Row& row, const std::string& where, WordCache* words) const {
+TokenDraft Encoder::draft(const Row& row, const std::string& where, TokenCache& cache) const {
     if (!tokenizer_ && row.input_ids.empty())
         fail(Exit::config,
-             "{}: a text row needs a tokenizer (tokenizer.model); without one only rows of input_ids work", where);
+             "{}: a text row needs a tokenizer (tokenizer.json or tokenizer.model); without one only rows of input_ids "
+             "work",
+             where);
     TokenDraft draft = !row.input_ids.empty()  ? draft_tokens(row, where)
-                       : !row.messages.empty() ? draft_chat(row, where, words)
-                                               : draft_plain(row, words);
+                       : !row.messages.empty() ? draft_chat(row, where, cache)
+                                               : draft_plain(row, cache);
     const std::vector<int32_t>& tokens = draft.tokens;
     draft.notes.add(answer_notes(row));
-    draft.notes.add_if(tokens.size() > 1 && tokens[0] == bos_ && tokens[1] == bos_, RowNote::double_bos);
+    draft.notes.add_if(tokens.size() > 1 && bos_ && tokens[0] == bos_ && tokens[1] == bos_, RowNote::double_bos);
     return draft;
 }
 
-TokenDraft Encoder::draft_plain(const Row& row, WordCache* words) const {
-    TokenDraft draft{.words = words};
+TokenDraft Encoder::draft_plain(const Row& row, TokenCache& cache) const {
+    TokenDraft draft;
     const std::string prompt = row.prompt.value_or(""), &completion = *row.completion;
-    if (options_.add_bos && bos_) {
-        draft.append(*bos_, false);
-        const std::string& text = prompt.empty() ? completion : prompt;
-        draft.notes.add_if(text.starts_with(tokenizer_->piece(*bos_)), RowNote::double_bos);
-    }
-    append_text(draft, prompt, true, options_.train_on_prompt);
-    append_text(draft, completion, prompt.empty(), true);
-    if (options_.add_eos && eos_)
-        draft.append(*eos_, options_.train_on_eos != TrainOnEos::none);
+    if (options_.add_bos)
+        for (const int32_t id : tokenizer_->document_prefix()) {
+            draft.append(id, false);
+            const std::string& text = prompt.empty() ? completion : prompt;
+            draft.notes.add_if(id == bos_ && text.starts_with(tokenizer_->piece(id)), RowNote::double_bos);
+        }
+    append_plain(draft, prompt, TextStart::document, options_.train_on_prompt, cache);
+    append_plain(draft, completion, prompt.empty() ? TextStart::document : TextStart::continues, true, cache);
+    const auto eos = tokenizer_->eos();
+    if (options_.add_eos && eos)
+        draft.append(*eos, options_.train_on_eos != TrainOnEos::none);
     else
         draft.notes.add(RowNote::no_end_token);
     return draft;
@@ -103,27 +111,37 @@ TokenDraft Encoder::draft_tokens(const Row& row, const std::string& where) const
     return draft;
 }
 
-void Encoder::append_text(TokenDraft& draft, const std::string& text, bool dummy_prefix, bool trained) const {
-    for (const int32_t id : tokenizer_->encode(text, dummy_prefix, draft.words)) {
-        draft.notes.add_if(std::find(marker_ids_.begin(), marker_ids_.end(), id) != marker_ids_.end(),
-                           RowNote::marker_in_text);
-        draft.append(id, trained);
-    }
+void Encoder::append_plain(TokenDraft& draft, const std::string& text, TextStart start, bool trained,
+                           TokenCache& cache) const {
+    const Encoding encoding = tokenizer_->encode(text, options_.special_tokens_in_text, start, cache);
+    draft.notes.add_if(encoding.spelled_special, RowNote::marker_in_text);
+    for (const int32_t id : encoding.ids) draft.append(id, trained);
 }
 
-std::vector<int32_t> Encoder::encode_prompt(const std::vector<Message>& messages) const {
-    if (!tokenizer_) fail(Exit::config, "a text prompt needs a tokenizer (tokenizer.model)");
-    const std::vector<Segment> segments = render_chat(options_.chat_template, messages, true, "prompt");
+std::vector<int32_t> Encoder::encode_plain_prompt(const std::string& text) const {
+    if (!tokenizer_) fail(Exit::config, "a text prompt needs a tokenizer (tokenizer.json or tokenizer.model)");
+    TokenCache cache;
     TokenDraft draft;
-    append_chat(draft, messages, segments, std::vector<bool>(segments.size(), false));
+    if (options_.add_bos)
+        for (const int32_t id : tokenizer_->document_prefix()) draft.append(id, false);
+    append_plain(draft, text, TextStart::document, false, cache);
     return draft.tokens;
 }
 
 std::vector<int32_t> Encoder::stop_ids() const {
     std::vector<int32_t> ids;
-    if (end_marker_) ids.push_back(*end_marker_);
-    if (eos_ && eos_ != end_marker_) ids.push_back(*eos_);
+    const auto add = [&](std::optional<int32_t> id) {
+        if (id && std::ranges::find(ids, *id) == ids.end()) ids.push_back(*id);
+    };
+    if (!tokenizer_) return ids;
+    add(renderer_->end_token());
+    add(tokenizer_->eos());
+    for (const int32_t id : options_.end_ids) add(id);
     return ids;
+}
+
+std::vector<std::string> Encoder::spelled_out() const {
+    return renderer_ ? renderer_->spelled_out() : std::vector<std::string>();
 }
 
 }  // namespace colonnade

@@ -1,43 +1,32 @@
-// Encoder for chats: from rendered segments to tokens and loss mask.
+// Encoder for chats: from rendered text to tokens and loss mask.
 
 #include <algorithm>
 
+#include <fmt/ranges.h>
+
 #include "data/samples/encode.h"
+#include "engine/device/error.h"
 
 namespace colonnade {
+namespace {
 
-/// Renders a chat with every role to find the markers that the template uses and those that the tokenizer has.
-void Encoder::find_markers() {
-    const std::vector<Message> chat = {{"system", "s", {}}, {"user", "u", {}}, {"assistant", "a", {}}};
-    const std::vector<Segment> segments = render_chat(options_.chat_template, chat, false, "template");
-    if (!tokenizer_) return;
-    for (const Segment& segment : segments) {
-        const std::optional<int32_t> id = special_id(segment);
-        if (segment.kind == Segment::Kind::marker) {
-            if (id && std::find(marker_ids_.begin(), marker_ids_.end(), *id) == marker_ids_.end())
-                marker_ids_.push_back(*id);
-            if (!id && std::find(spelled_out_.begin(), spelled_out_.end(), segment.text) == spelled_out_.end())
-                spelled_out_.push_back(segment.text);
-        }
-        if (segment.part == Segment::Part::end && segment.message == 2) end_marker_ = id;
+using Kind = ChatPart::Kind;
+
+/// Texts of rows, touching ones joined.
+std::vector<Span> row_spans(const RenderedChat& chat) {
+    std::vector<Span> spans;
+    size_t begin = 0;
+    for (const ChatPart& part : chat.parts) {
+        if (part.from_row && !spans.empty() && spans.back().end == begin)
+            spans.back().end = part.end;
+        else if (part.from_row)
+            spans.push_back({begin, part.end});
+        begin = part.end;
     }
+    return spans;
 }
 
-/// The one token that stands for a segment; nothing if the segment is tokenised as text or left out.
-std::optional<int32_t> Encoder::special_id(const Segment& segment) const {
-    switch (segment.kind) {
-        case Segment::Kind::text:
-            return std::nullopt;
-        case Segment::Kind::marker:
-            return tokenizer_->piece_id(segment.text);
-        case Segment::Kind::eos:
-            return eos_;
-        case Segment::Kind::bos:
-            break;
-    }
-    const std::optional<int32_t> named = segment.text.empty() ? std::nullopt : tokenizer_->piece_id(segment.text);
-    return named ? named : bos_;
-}
+}  // namespace
 
 std::vector<bool> Encoder::trained_messages(const Row& row) const {
     std::vector<bool> trained;
@@ -54,19 +43,25 @@ std::vector<bool> Encoder::trained_messages(const Row& row) const {
     return trained;
 }
 
-/// Loss mask of one segment. `last_end`: it is the end of the last message.
-bool Encoder::trains_on(const Segment& segment, bool trained_message, bool last_end) const {
-    switch (segment.part) {
-        case Segment::Part::scaffold:
-            return options_.train_on_prompt && trained_message;
-        case Segment::Part::content:
-            return trained_message;
-        case Segment::Part::end:
+/// Loss mask of one part. `last_end`: it is the end of the last message.
+bool Encoder::trains_on(const ChatPart& part, const std::vector<bool>& trained_message, bool last_end) const {
+    const bool trained =
+        part.message < trained_message.size() ? trained_message[part.message] : options_.train_on_prompt;
+    switch (part.kind) {
+        case Kind::scaffold:
+            return options_.train_on_prompt && trained;
+        case Kind::content:
+            return trained;
+        case Kind::thinking:
+            return trained && options_.train_on_thinking;
+        case Kind::tool_calls:
+            return trained && options_.train_on_tool_calls;
+        case Kind::end:
             break;
     }
     switch (options_.train_on_eos) {
         case TrainOnEos::turn:
-            return trained_message;
+            return trained;
         case TrainOnEos::all:
             return true;
         case TrainOnEos::last:
@@ -77,53 +72,98 @@ bool Encoder::trains_on(const Segment& segment, bool trained_message, bool last_
     return false;
 }
 
-TokenDraft Encoder::draft_chat(const Row& row, const std::string& where, WordCache* words) const {
-    const std::vector<Segment> segments = render_chat(options_.chat_template, row.messages, false, where);
+std::vector<Encoder::PartRule> Encoder::part_rules(const RenderedChat& chat, const Row& row) const {
     const std::vector<bool> trained_message = trained_messages(row);
-    size_t last_end = segments.size();
-    for (size_t i = 0; i < segments.size(); ++i)
-        if (segments[i].part == Segment::Part::end) last_end = i;
+    size_t last_end = chat.parts.size();
+    for (size_t i = 0; i < chat.parts.size(); ++i)
+        if (chat.parts[i].kind == Kind::end) last_end = i;
+    std::vector<PartRule> rules;
+    for (size_t i = 0; i < chat.parts.size(); ++i) {
+        const ChatPart& part = chat.parts[i];
+        const bool of_answer = part.message < row.messages.size() && row.messages[part.message].role == "assistant";
+        rules.push_back({trains_on(part, trained_message, i == last_end), of_answer && part.kind != Kind::scaffold});
+    }
+    return rules;
+}
 
-    std::vector<bool> trained;
-    for (size_t i = 0; i < segments.size(); ++i)
-        trained.push_back(trains_on(segments[i], trained_message[segments[i].message], i == last_end));
-    TokenDraft draft{.words = words};
-    append_chat(draft, row.messages, segments, trained);
+/// A model learns nothing of use from a marker that is spelled in pieces: its own template never writes one so.
+void Encoder::check_markers(const std::string& where) const {
+    const std::vector<std::string>& markers = renderer_->spelled_out();
+    if (markers.empty() || options_.allow_spelled_out_markers || chat_template().is_of_model()) return;
+    std::vector<std::string> fitting;
+    for (const std::string& name : chat_template_names())
+        if (ChatRenderer(ChatTemplate::built_in(name), tokenizer_, {}).spelled_out().empty()) fitting.push_back(name);
+    fail(
+        Exit::config,
+        "{}: the chat template {} writes {}, which {} does not know as one token; choose a chat_template that fits the "
+        "tokenizer (built in: {}; or a Jinja file), or set allow_spelled_out_markers: true",
+        where, chat_template().name(), fmt::join(markers, " "), tokenizer_->path(), fmt::join(fitting, ", "));
+}
+
+TokenDraft Encoder::draft_chat(const Row& row, const std::string& where, TokenCache& cache) const {
+    check_markers(where);
+    const RenderedChat chat = renderer_->render({row.messages, row.variables}, where);
+    TokenDraft draft;
+    append_chat(draft, chat, part_rules(chat, row), cache);
+    const std::vector<bool> trained = trained_messages(row);
     for (size_t i = 0; i < row.messages.size(); ++i)
-        draft.notes.add_if(!end_marker_ && trained_message[i] && row.messages[i].role == "assistant",
+        draft.notes.add_if(!renderer_->end_token() && trained[i] && row.messages[i].role == "assistant",
                            RowNote::no_end_token);
     return draft;
 }
 
-/// `trained` has one entry per segment. Adjacent texts are tokenised as one text if both or neither are trained on, and
-/// both or neither are an assistant's content.
-void Encoder::append_chat(TokenDraft& draft, const std::vector<Message>& messages, const std::vector<Segment>& segments,
-                          const std::vector<bool>& trained) const {
-    struct Run {
-        std::string text;
-        bool trained = false, answer = false;
-    } run;
-    bool dummy_prefix = true;
-    const auto flush = [&] {
-        if (run.text.empty()) return;
-        append_text(draft, run.text, dummy_prefix, run.trained);
-        dummy_prefix = false;
-        run.text.clear();
+/// Special tokens come out whole; the text between them is cut wherever the rule of its parts changes.
+void Encoder::append_chat(TokenDraft& draft, const RenderedChat& chat, const std::vector<PartRule>& rules,
+                          TokenCache& cache) const {
+    const std::vector<Span> plain = row_spans(chat);
+    SplitText split = tokenizer_->split(chat.text, plain);
+    draft.notes.add_if(split.spelled_special, RowNote::marker_in_text);
+    if (split.spelled_special && options_.special_tokens_in_text == Spelled::token)
+        split = tokenizer_->split(chat.text, {});
+    const std::string_view text = chat.text;
+    size_t part = 0;
+    const auto go_to = [&](size_t byte) {
+        while (part + 1 < chat.parts.size() && chat.parts[part].end <= byte) ++part;
     };
-    for (size_t i = 0; i < segments.size(); ++i) {
-        const Segment& segment = segments[i];
-        if (const std::optional<int32_t> id = special_id(segment)) {
-            flush();
-            draft.append(*id, trained[i]);
-            // The plain template is bare text after BOS; like any text, it starts with the model's dummy space.
-            dummy_prefix = options_.chat_template == "plain" && i == 0;
-        } else if (segment.kind == Segment::Kind::text || segment.kind == Segment::Kind::marker) {
-            const bool answer = segment.part == Segment::Part::content && messages[segment.message].role == "assistant";
-            if (trained[i] != run.trained || answer != run.answer) flush();
-            run = {run.text + segment.text, trained[i], answer};
+    bool document = true;
+    for (const SplitPart& cut : split.parts) {
+        size_t begin = cut.bytes.begin;
+        go_to(begin);
+        if (cut.id >= 0) {
+            draft.append(cut.id, rules[part].trained);
+            document = chat_template().is_plain() && begin == 0;
+            continue;
         }
+        TextStart start = document ? TextStart::document : TextStart::behind_token;
+        while (begin < cut.bytes.end) {
+            const PartRule rule = rules[part];
+            while (part + 1 < chat.parts.size() && chat.parts[part].end < cut.bytes.end && rules[part + 1] == rule)
+                ++part;
+            const size_t end = std::min(chat.parts[part].end, cut.bytes.end);
+            const size_t first = draft.tokens.size();
+            tokenizer_->encode_between(text.substr(begin, end - begin), start, cut.spelled, draft.tokens, cache);
+            draft.weights.resize(draft.tokens.size(), rule.trained ? 1.0f : 0.0f);
+            if (draft.tokens.size() > first) start = TextStart::continues;
+            begin = end;
+            go_to(begin);
+        }
+        document = false;
     }
-    flush();
+}
+
+std::vector<int32_t> Encoder::encode_prompt(const std::vector<Message>& messages) const {
+    if (!tokenizer_) fail(Exit::config, "a text prompt needs a tokenizer (tokenizer.json or tokenizer.model)");
+    check_markers("prompt");
+    const Json no_variables;
+    const RenderedChat chat = renderer_->render({messages, no_variables, true}, "prompt");
+    TokenDraft draft;
+    TokenCache cache;
+    std::vector<PartRule> rules;
+    for (const ChatPart& part : chat.parts)
+        rules.push_back({false, part.message < messages.size() && messages[part.message].role == "assistant" &&
+                                    part.kind != Kind::scaffold});
+    append_chat(draft, chat, rules, cache);
+    return draft.tokens;
 }
 
 }  // namespace colonnade

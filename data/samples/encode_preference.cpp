@@ -8,7 +8,7 @@
 
 namespace colonnade {
 
-Encoded Encoder::encode_preference(const Row& row, const std::string& where, WordCache* words) const {
+Encoded Encoder::encode_preference(const Row& row, const std::string& where, TokenCache& cache) const {
     const auto answers = static_cast<int64_t>(row.answers.size());
     if (options_.max_answers > 0 && answers > options_.max_answers)
         fail(Exit::data, "{}: {} answers; expected {}: longer rankings need a reward model (stage rm)", where, answers,
@@ -16,7 +16,7 @@ Encoded Encoder::encode_preference(const Row& row, const std::string& where, Wor
     std::vector<TokenDraft> drafts;
     bool no_shared_message = false;
     for (const Row& answer : row.answers) {
-        drafts.push_back(draft(answer, where, words));
+        drafts.push_back(draft(answer, where, cache));
         no_shared_message |= !answer.messages.empty() && answer.prompt_messages == 0;
     }
     Encoded result = join_branches(std::move(drafts), row.whole_answers, options_, where);

@@ -27,13 +27,31 @@ using FileLists = std::vector<std::vector<std::string>>;
 
 constexpr size_t block_bytes = size_t{64} << 10;  ///< text per turn of a worker: about 10 ms of encoding
 
+EncodeOptions encode_options(const StoreRequest& request, size_t dataset) {
+    EncodeOptions options = request.encode;
+    if (dataset < request.chat_templates.size() && request.chat_templates[dataset])
+        options.chat_template = request.chat_templates[dataset];
+    return options;
+}
+
+std::string identity_of(const std::shared_ptr<const ChatTemplate>& chat_template) {
+    return chat_template ? chat_template->identity() : "chatml";
+}
+
+Json identity_of(const Tokenizer* tokenizer) {
+    if (!tokenizer) return "none";
+    const auto& [bos, eos, pad, unk] = tokenizer->roles();
+    return {tokenizer->content_hash(), bos.value_or(-1), eos.value_or(-1),
+            pad.value_or(-1),          unk.value_or(-1), tokenizer->document_prefix()};
+}
+
 /// Every input that the content of the store depends on. The structured bindings fail to compile when a field is added,
 /// so that none can be forgotten here.
 /// A data set's weight is not among them: it applies to the finished store.
 Json settings_of(const StoreRequest& request, const FileLists& files) {
     Json datasets = Json::array();
     for (size_t i = 0; i < files.size(); ++i) {
-        const auto& [path, type, columns, ignore_columns, split, max_samples, weight, chat_template] =
+        const auto& [path, type, columns, ignore_columns, split, max_samples, weight, template_name] =
             request.datasets[i];
         Json hashes = Json::array();
         for (const std::string& file : files[i]) hashes.push_back({{"path", file}, {"sha256", sha256_file(file)}});
@@ -43,19 +61,24 @@ Json settings_of(const StoreRequest& request, const FileLists& files) {
                             {"ignore_columns", ignore_columns},
                             {"split", split},
                             {"max_samples", max_samples},
-                            {"chat_template", chat_template},
+                            {"chat_template", identity_of(encode_options(request, i).chat_template)},
                             {"files", hashes}});
     }
-    const auto& [chat_template, max_length, train_on_prompt, roles_to_train, train_on_eos, mask_history, add_bos,
+    const auto& [chat_template, end_ids, allow_spelled_out_markers, max_length, train_on_prompt, roles_to_train,
+                 train_on_thinking, train_on_tool_calls, special_tokens_in_text, train_on_eos, mask_history, add_bos,
                  add_eos, excess_length, vocab_size, sample_length, max_answers] = request.encode;
     return {{"store_format", TokenStore::format_version},
             {"rows", static_cast<int>(request.rows)},
             {"datasets", datasets},
-            {"tokenizer", request.tokenizer ? request.tokenizer->content_hash() : "none"},
-            {"chat_template", chat_template},
+            {"tokenizer", identity_of(request.tokenizer.get())},
+            {"end_ids", end_ids},
+            {"allow_spelled_out_markers", allow_spelled_out_markers},
             {"max_length", max_length},
             {"train_on_prompt", train_on_prompt},
             {"roles_to_train", roles_to_train},
+            {"train_on_thinking", train_on_thinking},
+            {"train_on_tool_calls", train_on_tool_calls},
+            {"special_tokens_in_text", static_cast<int>(special_tokens_in_text)},
             {"train_on_eos", static_cast<int>(train_on_eos)},
             {"mask_history", mask_history},
             {"add_bos", add_bos},
@@ -89,6 +112,7 @@ FileStamps stamps_of(const FileLists& files) {
 struct Block {
     int64_t number = 0;
     std::shared_ptr<RowReader> reader;
+    size_t dataset = 0;
     size_t first_file = 0;  // of the data set, among all files
     std::string text;       // the rows end to end; one string per row would keep malloc busy
     struct Place {
@@ -106,10 +130,8 @@ struct Block {
 class StoreBuilder {
   public:
     StoreBuilder(const StoreRequest& request, const FileLists& files, const FileStamps& stamps)
-        : request_(request),
-          files_(files),
-          encoder_(request.tokenizer, request.encode),
-          progress_(progress_options(request, stamps)) {
+        : request_(request), files_(files), progress_(progress_options(request, stamps)) {
+        for (size_t i = 0; i < files.size(); ++i) encoders_.emplace_back(request.tokenizer, encode_options(request, i));
         for (const auto& [size, time] : stamps) file_bytes_.push_back(static_cast<double>(size));
         for (size_t i = 0; i < files.size(); ++i)
             for (const std::string& path : files[i])
@@ -122,7 +144,10 @@ class StoreBuilder {
         workers.clear();  // joins
         if (error_) std::rethrow_exception(error_);
         progress_.finish();
-        store_.statistics.markers_spelled_out = encoder_.spelled_out();
+        for (const Encoder& encoder : encoders_)
+            for (const std::string& marker : encoder.spelled_out())
+                if (auto& all = store_.statistics.markers_spelled_out; std::ranges::find(all, marker) == all.end())
+                    all.push_back(marker);
         store_.count_samples();
         return std::move(store_);
     }
@@ -138,9 +163,9 @@ class StoreBuilder {
     }
 
     void work() {
-        WordCache words;
+        TokenCache cache;
         while (auto block = take_block()) {
-            encode(*block, words);
+            encode(*block, cache);
             deliver(std::move(*block));
         }
     }
@@ -168,6 +193,7 @@ class StoreBuilder {
             const std::vector<std::string>& files = files_[dataset_];
             if (!reader_) reader_ = std::make_shared<RowReader>(request_.datasets[dataset_], request_.rows, files);
             block.reader = reader_;
+            block.dataset = dataset_;
             block.first_file = first_file_;
             for (RowText row; block.text.size() < block_bytes && reader_->next_text(row);) {
                 block.text += row.text;
@@ -189,7 +215,7 @@ class StoreBuilder {
         end_of_data_ = true;
     }
 
-    void encode(Block& block, WordCache& words) const {
+    void encode(Block& block, TokenCache& cache) const {
         try {
             size_t begin = 0;
             RowText text;
@@ -201,7 +227,8 @@ class StoreBuilder {
                 const std::string place = block.reader->place(text);
                 const Row row = block.reader->parse(text);
                 block.part.statistics.unused_columns.add(row.unused);
-                add_row(block.part, encoder_.encode(row, place, &words), place, block.first_file + file, number);
+                add_row(block.part, encoders_[block.dataset].encode(row, place, cache), place, block.first_file + file,
+                        number);
                 block.rows_of_files[block.first_file + file] += 1;
             }
         } catch (...) {
@@ -245,7 +272,7 @@ class StoreBuilder {
 
     const StoreRequest& request_;
     const FileLists& files_;
-    const Encoder encoder_;
+    std::vector<Encoder> encoders_;  // of each data set
     Progress progress_;
     std::vector<double> file_bytes_;
 

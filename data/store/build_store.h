@@ -25,6 +25,8 @@ struct StoreRequest {
     std::string name = "train";         ///< of the split; the file's name begins with it
     std::string folder;                 ///< `prepared_path`; created if it is missing
     std::vector<DatasetSpec> datasets;  ///< concatenated in this order
+    /// The template of each data set; none, or null: that of `encode`.
+    std::vector<std::shared_ptr<const ChatTemplate>> chat_templates;
     RowKind rows = RowKind::texts;
     std::shared_ptr<const Tokenizer> tokenizer;  ///< null: only rows of input_ids
     EncodeOptions encode;

@@ -67,7 +67,9 @@ AddedTokens::Match AddedTokens::longest_at(std::string_view text, size_t begin) 
     return longest;
 }
 
-void AddedTokens::split(std::string_view text, bool special, std::vector<TextPart>& parts) const {
+bool AddedTokens::split(std::string_view text, std::span<const Span> plain, std::vector<TextPart>& parts) const {
+    bool passed_over = false;
+    auto span = plain.begin();
     size_t cut = 0;  // the end of the last part
     for (size_t at = 0; !empty() && at < text.size();) {
         if (first_[static_cast<unsigned char>(text[at])] == 0) {
@@ -81,7 +83,14 @@ void AddedTokens::split(std::string_view text, bool special, std::vector<TextPar
         }
         size_t begin = at, end = match.end;
         at = match.end;  // also behind a match that is dropped: shorter ones at this place are not tried
-        if ((match.token->special && !special) || (match.token->single_word && inside_word(text, begin, end))) continue;
+        if (match.token->special) {
+            while (span != plain.end() && span->end <= begin) ++span;
+            if (span != plain.end() && span->begin < end && span->size() > 0) {
+                passed_over = true;
+                continue;
+            }
+        }
+        if (match.token->single_word && inside_word(text, begin, end)) continue;
         if (match.token->left_strip) begin = std::max(strip_left(text, begin), cut);
         if (match.token->right_strip) end = strip_right(text, end);
         if (cut < begin) parts.push_back({cut, begin, nullptr});
@@ -89,6 +98,7 @@ void AddedTokens::split(std::string_view text, bool special, std::vector<TextPar
         cut = end;  // the search does not skip the white space: a token in it is found again
     }
     if (cut != text.size()) parts.push_back({cut, text.size(), nullptr});
+    return passed_over;
 }
 
 }  // namespace colonnade

@@ -2,10 +2,13 @@
 // AddedTokens: cuts the added tokens of a tokenizer.json out of a text, as the `tokenizers` package does.
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "data/text/span.h"
 
 namespace colonnade {
 
@@ -26,9 +29,9 @@ class AddedTokens {
   public:
     /// Looks for `spelling` in texts. The first of two tokens with one spelling counts. `token` outlives this.
     void add(std::string_view spelling, const AddedToken* token);
-    /// Appends the parts of `text`: the longest token at the leftmost place first. `special`: whether special tokens
-    /// are found, too; if not, their text is text.
-    void split(std::string_view text, bool special, std::vector<TextPart>& parts) const;
+    /// Appends the parts of `text`: the longest token at the leftmost place first. Special tokens are not found if they
+    /// touch one of the `plain` spans (ascending, apart). Returns whether one was passed over for that.
+    bool split(std::string_view text, std::span<const Span> plain, std::vector<TextPart>& parts) const;
     bool empty() const { return nodes_.size() == 1; }
 
   private:

@@ -1,179 +1,107 @@
 #include "data/text/chat_template.h"
 
-#include <string_view>
-
 #include "engine/device/error.h"
+#include "engine/io/sha256.h"
 
 namespace colonnade {
 namespace {
 
-struct Chat {
-    const std::vector<Message>& messages;
-    bool generation_prompt;
-    const std::string& chat_template;
-    const std::string& where;
-};
+// Families without a system turn put the system message into the first user turn and refuse turns out of order.
+constexpr const char* plain =
+    R"({{ bos_token }}{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %})";
+constexpr const char* chatml =
+    R"({% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %})";
+constexpr const char* llama2 =
+    R"({% set ns = namespace(system='', next='user') %}{% for m in messages %}{% if m.role == 'system' and loop.first %}{% set ns.system = '<<SYS>>\n' + m.content + '\n<</SYS>>\n\n' %}{% elif m.role != ns.next %}{{ raise_exception('message ' ~ loop.index0 ~ " is from role '" ~ m.role ~ "'; user and assistant messages must alternate: expected '" ~ ns.next ~ "'") }}{% elif m.role == 'user' %}{{ bos_token + '[INST] ' + (ns.system + m.content).strip() + ' [/INST]' }}{% set ns.system = '' %}{% set ns.next = 'assistant' %}{% else %}{{ ' ' + m.content.strip() + ' ' + eos_token }}{% set ns.next = 'user' %}{% endif %}{% endfor %}{% if ns.system %}{{ raise_exception('the only message is the system message, which belongs into a user message') }}{% endif %})";
+constexpr const char* llama3 =
+    R"({{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + ('ipython' if m.role == 'tool' else m.role) + '<|end_header_id|>\n\n' + m.content.strip() + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %})";
+constexpr const char* mistral =
+    R"({{ bos_token }}{% set ns = namespace(system='', next='user') %}{% for m in messages %}{% if m.role == 'system' and loop.first %}{% set ns.system = m.content + '\n\n' %}{% elif m.role != ns.next %}{{ raise_exception('message ' ~ loop.index0 ~ " is from role '" ~ m.role ~ "'; user and assistant messages must alternate: expected '" ~ ns.next ~ "'") }}{% elif m.role == 'user' %}{{ ' [INST] ' + ns.system + m.content + ' [/INST]' }}{% set ns.system = '' %}{% set ns.next = 'assistant' %}{% else %}{{ ' ' + m.content + eos_token }}{% set ns.next = 'user' %}{% endif %}{% endfor %}{% if ns.system %}{{ raise_exception('the only message is the system message, which belongs into a user message') }}{% endif %})";
+constexpr const char* zephyr =
+    R"({% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + eos_token + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %})";
+constexpr const char* gemma =
+    R"({{ bos_token }}{% set ns = namespace(system='', next='user') %}{% for m in messages %}{% if m.role == 'system' and loop.first %}{% set ns.system = m.content + '\n\n' %}{% elif m.role != ns.next %}{{ raise_exception('message ' ~ loop.index0 ~ " is from role '" ~ m.role ~ "'; user and assistant messages must alternate: expected '" ~ ns.next ~ "'") }}{% else %}{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\n' + ns.system + m.content.strip() + '<end_of_turn>\n' }}{% set ns.system = '' %}{% set ns.next = 'assistant' if m.role == 'user' else 'user' %}{% endif %}{% endfor %}{% if ns.system %}{{ raise_exception('the only message is the system message, which belongs into a user message') }}{% endif %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %})";
 
-/// Appends segments, message by message.
-class Writer {
-  public:
-    Writer& message(size_t index) {
-        message_ = index;
-        return *this;
-    }
-    Writer& bos(const char* name = "") { return put(Segment::Kind::bos, Segment::Part::scaffold, name); }
-    Writer& text(std::string text) { return put(Segment::Kind::text, Segment::Part::scaffold, std::move(text)); }
-    Writer& marker(const char* name) { return put(Segment::Kind::marker, Segment::Part::scaffold, name); }
-    Writer& content(std::string text) { return put(Segment::Kind::text, Segment::Part::content, std::move(text)); }
-    Writer& end_marker(const char* name) { return put(Segment::Kind::marker, Segment::Part::end, name); }
-    Writer& eos() { return put(Segment::Kind::eos, Segment::Part::end, ""); }
-    std::vector<Segment> take() { return std::move(segments_); }
-
-  private:
-    Writer& put(Segment::Kind kind, Segment::Part part, std::string text) {
-        segments_.push_back({kind, part, std::move(text), message_});
-        return *this;
-    }
-    std::vector<Segment> segments_;
-    size_t message_ = 0;
-};
-
-/// Without leading and trailing white space: the ASCII part of what Jinja's trim strips.
-std::string trimmed(std::string_view text) {
-    constexpr std::string_view space = " \t\n\r\f\v\x1c\x1d\x1e\x1f";
-    const size_t begin = text.find_first_not_of(space);
-    if (begin == std::string_view::npos) return "";
-    return std::string(text.substr(begin, text.find_last_not_of(space) - begin + 1));
-}
-
-/// Index of the first message after a system message. Throws unless user and assistant messages alternate from there.
-size_t first_turn(const Chat& chat) {
-    const size_t first = chat.messages[0].role == "system" ? 1 : 0;
-    if (first == chat.messages.size())
-        fail(
-            Exit::data,
-            "{}: the only message is the system message; the {} template puts it into a user message, which is missing",
-            chat.where, chat.chat_template);
-    for (size_t i = first; i < chat.messages.size(); ++i)
-        if (const char* expected = (i - first) % 2 == 0 ? "user" : "assistant"; chat.messages[i].role != expected)
-            fail(Exit::data,
-                 "{}: message {} is from role '{}'; the {} template needs alternating user and assistant messages: "
-                 "expected '{}'",
-                 chat.where, i, chat.messages[i].role, chat.chat_template, expected);
-    return first;
-}
-
-/// The system message as part of the first user turn; empty for other turns.
-std::string system_text(const Chat& chat, size_t turn, const char* before, const char* after) {
-    return turn == 1 && chat.messages[0].role == "system" ? before + chat.messages[0].content + after : "";
-}
-
-void render_plain(const Chat& chat, Writer& out) {
-    out.bos();
-    for (size_t i = 0; i < chat.messages.size(); ++i) {
-        out.message(i).content(chat.messages[i].content);
-        if (chat.messages[i].role == "assistant") out.eos();
-    }
-}
-
-void render_chatml(const Chat& chat, Writer& out) {
-    for (size_t i = 0; i < chat.messages.size(); ++i) {
-        const auto& [role, content, train, more] = chat.messages[i];
-        out.message(i).marker("<|im_start|>").text(role + "\n").content(content).end_marker("<|im_end|>").text("\n");
-    }
-    if (chat.generation_prompt) out.marker("<|im_start|>").text("assistant\n");
-}
-
-void render_llama2(const Chat& chat, Writer& out) {
-    for (size_t i = first_turn(chat); i < chat.messages.size(); ++i) {
-        const auto& [role, content, train, more] = chat.messages[i];
-        out.message(i);
-        if (role == "user")
-            out.bos()
-                .text("[INST] ")
-                .content(trimmed(system_text(chat, i, "<<SYS>>\n", "\n<</SYS>>\n\n") + content))
-                .text(" [/INST]");
-        else
-            out.content(fmt::format(" {} ", trimmed(content))).eos();
-    }
-}
-
-void render_llama3(const Chat& chat, Writer& out) {
-    const auto header = [&](const std::string& role) {
-        out.marker("<|start_header_id|>").text(role).marker("<|end_header_id|>").text("\n\n");
-    };
-    out.bos("<|begin_of_text|>");
-    for (size_t i = 0; i < chat.messages.size(); ++i) {
-        const auto& [role, content, train, more] = chat.messages[i];
-        out.message(i);
-        header(role == "tool" ? "ipython" : role);
-        out.content(trimmed(content)).end_marker("<|eot_id|>");
-    }
-    if (chat.generation_prompt) header("assistant");
-}
-
-void render_mistral(const Chat& chat, Writer& out) {
-    const size_t first = first_turn(chat);
-    out.bos();
-    for (size_t i = first; i < chat.messages.size(); ++i) {
-        const auto& [role, content, train, more] = chat.messages[i];
-        out.message(i);
-        if (role == "user")
-            out.text(" [INST] ").content(system_text(chat, i, "", "\n\n") + content).text(" [/INST]");
-        else
-            out.content(" " + content).eos();
-    }
-}
-
-void render_zephyr(const Chat& chat, Writer& out) {
-    for (size_t i = 0; i < chat.messages.size(); ++i) {
-        const auto& [role, content, train, more] = chat.messages[i];
-        out.message(i).text("<|" + role + "|>\n").content(content).eos().text("\n");
-    }
-    if (chat.generation_prompt) out.text("<|assistant|>\n");
-}
-
-void render_gemma(const Chat& chat, Writer& out) {
-    const size_t first = first_turn(chat);
-    out.bos("<bos>");
-    for (size_t i = first; i < chat.messages.size(); ++i) {
-        const auto& [role, content, train, more] = chat.messages[i];
-        out.message(i).marker("<start_of_turn>").text(role == "user" ? "user\n" : "model\n");
-        out.content(system_text(chat, i, "", "\n\n") + trimmed(content)).end_marker("<end_of_turn>").text("\n");
-    }
-    if (chat.generation_prompt) out.marker("<start_of_turn>").text("model\n");
-}
-
-struct Template {
+struct BuiltIn {
     const char* name;
-    void (*render)(const Chat&, Writer&);
+    const char* source;
+    const char* own_bos = "";  ///< the family's BOS piece
 };
-constexpr Template known_templates[] = {
-    {"plain", render_plain},     {"chatml", render_chatml}, {"llama2", render_llama2}, {"llama3", render_llama3},
-    {"mistral", render_mistral}, {"zephyr", render_zephyr}, {"gemma", render_gemma},
+constexpr BuiltIn built_ins[] = {
+    {"plain", plain},     {"chatml", chatml}, {"llama2", llama2},        {"llama3", llama3, "<|begin_of_text|>"},
+    {"mistral", mistral}, {"zephyr", zephyr}, {"gemma", gemma, "<bos>"},
 };
 
 }  // namespace
 
+ChatTemplate::ChatTemplate(std::string name, const std::string& source, const std::string& with_tools,
+                           Settings settings)
+    : name_(std::move(name)),
+      source_(source),
+      with_tools_source_(with_tools),
+      template_(source, "chat template " + name_),
+      settings_(std::move(settings)) {
+    if (!with_tools.empty()) with_tools_.emplace(with_tools, "chat template " + name_ + " with tools");
+    for (const BuiltIn& known : built_ins)
+        if (source == known.source) {
+            own_bos_ = known.own_bos;
+            built_in_ = true;
+        }
+}
+
+std::shared_ptr<const ChatTemplate> ChatTemplate::built_in(const std::string& name, Settings settings) {
+    for (const BuiltIn& known : built_ins)
+        if (name == known.name)
+            return std::make_shared<const ChatTemplate>(name, known.source, "", std::move(settings));
+    fail(Exit::config, "unknown chat template '{}'; expected one of {}", name, fmt::join(chat_template_names(), ", "));
+}
+
+bool ChatTemplate::is_plain() const {
+    return source_ == plain;
+}
+
+bool ChatTemplate::spells_roles() const {
+    return source_ == zephyr;
+}
+
+std::string ChatTemplate::identity() const {
+    const jinja::Clock& c = settings_.clock;
+    return sha256(fmt::format("{}\n{}\n{}\n{}-{}-{} {}:{}:{}", source_, with_tools_source_, settings_.variables.dump(),
+                              c.year, c.month, c.day, c.hour, c.minute, c.second));
+}
+
+bool ChatTemplate::mentions(std::string_view name) const {
+    return source_.find(name) != source_.npos || with_tools_source_.find(name) != with_tools_source_.npos;
+}
+
+jinja::Rendered ChatTemplate::render(const Json& variables, bool tools, const std::string& where) const {
+    try {
+        const jinja::Template& chosen = tools && with_tools_ ? *with_tools_ : template_;
+        return chosen.render(variables, {.clock = settings_.clock, .limits = {}});
+    } catch (const Error& e) {
+        fail(Exit::data, "{}: {}", where, e.what());
+    }
+}
+
 std::vector<std::string> chat_template_names() {
     std::vector<std::string> names;
-    for (const Template& known : known_templates) names.emplace_back(known.name);
+    for (const BuiltIn& known : built_ins) names.emplace_back(known.name);
     return names;
 }
 
-std::vector<Segment> render_chat(const std::string& chat_template, const std::vector<Message>& messages,
-                                 bool generation_prompt, const std::string& where) {
-    if (messages.empty()) fail(Exit::data, "{}: the chat has no messages", where);
-    if (generation_prompt && messages.back().role == "assistant")
-        fail(Exit::data, "{}: the last message is from role 'assistant'; expected a message to answer", where);
-    for (const Template& known : known_templates) {
-        if (chat_template != known.name) continue;
-        Writer out;
-        known.render({messages, generation_prompt, chat_template, where}, out);
-        return out.take();
-    }
-    fail(Exit::config, "unknown chat template '{}'; expected one of {}", chat_template,
-         fmt::join(chat_template_names(), ", "));
+std::string exported_source(const ChatTemplate& chat_template, const Tokenizer& tokenizer) {
+    std::string text = chat_template.source();
+    constexpr std::string_view bos = "{{ bos_token }}";
+    if (!chat_template.own_bos().empty() && tokenizer.piece_id(chat_template.own_bos()))
+        text.replace(text.find(bos), bos.size(), chat_template.own_bos());
+    // A document of such a tokenizer starts with a space, which transformers does not add behind BOS.
+    const auto starts_with_space = [&] {
+        return tokenizer.encode("x", Spelled::text, TextStart::document) !=
+               tokenizer.encode("x", Spelled::text, TextStart::behind_token);
+    };
+    if (chat_template.is_plain() && tokenizer.bos() && starts_with_space())
+        text.replace(text.find(bos), bos.size(), "{{ bos_token + ' ' }}");
+    return text;
 }
 
 }  // namespace colonnade

@@ -7,6 +7,7 @@
 #include "data/text/unigram_model.h"
 #include "data/text/word_models.h"
 #include "engine/device/error.h"
+#include "engine/io/sha256.h"
 
 namespace colonnade {
 namespace {
@@ -60,10 +61,11 @@ std::shared_ptr<const HuggingFaceTokenizer> HuggingFaceTokenizer::load(const std
 }
 
 HuggingFaceTokenizer::HuggingFaceTokenizer(const Json& json, const std::string& where)
-    : where_(where),
-      normalizer_(section(checked(json, where), "normalizer"), where),
+    : normalizer_(section(checked(json, where), "normalizer"), where),
       pre_tokenizer_(section(json, "pre_tokenizer"), where),
       decoder_(section(json, "decoder"), where) {
+    path_ = where;
+    content_hash_ = sha256(json.dump());
     read_model(json["model"]);
     read_vocabulary();
     if (const Json& added = section(json, "added_tokens"); !added.is_null()) read_added_tokens(added);
@@ -71,19 +73,19 @@ HuggingFaceTokenizer::HuggingFaceTokenizer(const Json& json, const std::string& 
 }
 
 void HuggingFaceTokenizer::read_model(const Json& json) {
-    const std::string kind = model_kind(json, where_);
+    const std::string kind = model_kind(json, path_);
     if (kind == "BPE") {
         const bool bytes = works_on_bytes(json, normalizer_, pre_tokenizer_);
         using Alphabet = BytePairModel::Alphabet;
-        model_ = std::make_unique<BytePairModel>(json, bytes ? Alphabet::bytes : Alphabet::characters, where_);
+        model_ = std::make_unique<BytePairModel>(json, bytes ? Alphabet::bytes : Alphabet::characters, path_);
     } else if (kind == "Unigram") {
-        model_ = std::make_unique<UnigramModel>(json, where_);
+        model_ = std::make_unique<UnigramModel>(json, path_);
     } else if (kind == "WordPiece") {
-        model_ = std::make_unique<WordPieceModel>(json, where_);
+        model_ = std::make_unique<WordPieceModel>(json, path_);
     } else if (kind == "WordLevel") {
-        model_ = std::make_unique<WordLevelModel>(json, where_);
+        model_ = std::make_unique<WordLevelModel>(json, path_);
     } else {
-        fail(Exit::data, "{}: model: {:.100} is not supported", where_, kind);
+        fail(Exit::data, "{}: model: {:.100} is not supported", path_, kind);
     }
 }
 
@@ -96,18 +98,20 @@ void HuggingFaceTokenizer::read_vocabulary() {
 }
 
 void HuggingFaceTokenizer::read_added_tokens(const Json& json) {
-    if (!json.is_array()) fail(Exit::data, "{}: added_tokens: expected an array", where_);
+    if (!json.is_array()) fail(Exit::data, "{}: added_tokens: expected an array", path_);
     for (const Json& token : json) add_token(token);
     // Special tokens come first: where a special and another token have one spelling, the special one is found.
     for (const bool special : {true, false})
         for (const auto& token : added_)
             if (token->special == special) (token->normalized ? normalized_ : raw_).add(token->decoded, token.get());
+    normalizes_special_ = std::any_of(added_.begin(), added_.end(),
+                                      [](const auto& token) { return token->special && token->normalized; });
 }
 
 /// The package takes the id from the vocabulary or counts on, whatever the file says. A file that disagrees is refused.
 /// In a vocabulary with holes the next id may belong to a piece already; the added token then hides it when decoding.
 void HuggingFaceTokenizer::add_token(const Json& json) {
-    const std::string where = where_ + ": added_tokens";
+    const std::string where = path_ + ": added_tokens";
     if (!json.is_object()) fail(Exit::data, "{}: expected an object, found {:.100}", where, json.dump());
     auto token = std::make_unique<AddedToken>();
     token->content = json_text(json, "content", where);
@@ -134,7 +138,7 @@ void HuggingFaceTokenizer::add_token(const Json& json) {
 }
 
 void HuggingFaceTokenizer::read_post_processor(const Json& json, int depth) {
-    const std::string where = where_ + ": post_processor", kind = json_kind(json, where);
+    const std::string where = path_ + ": post_processor", kind = json_kind(json, where);
     const auto id_of = [&](const char* key) {
         const Json& pair = section(json, key);
         if (!pair.is_array() || pair.size() != 2 || !pair[1].is_number_unsigned() || pair[1] >= vocab_size())
@@ -154,7 +158,7 @@ void HuggingFaceTokenizer::read_post_processor(const Json& json, int depth) {
 }
 
 void HuggingFaceTokenizer::read_template(const Json& json) {
-    const std::string where = where_ + ": post_processor: TemplateProcessing";
+    const std::string where = path_ + ": post_processor: TemplateProcessing";
     const Json &parts = section(json, "single"), &tokens = section(json, "special_tokens");
     if (!parts.is_array()) fail(Exit::data, "{}: single: expected an array", where);
     std::vector<int32_t> before, behind;
@@ -179,36 +183,75 @@ void HuggingFaceTokenizer::read_template(const Json& json) {
     suffix_.insert(suffix_.end(), behind.begin(), behind.end());
 }
 
-std::vector<int32_t> HuggingFaceTokenizer::encode(std::string_view text, const EncodeOptions& options,
-                                                  BpeCache& cache) const {
-    check_size(text);
-    std::string repaired;
-    if (well_formed_prefix(text) != text.size()) text = repaired = replace_ill_formed(text);
+std::vector<int32_t> HuggingFaceTokenizer::encode_document(std::string_view text, TokenCache& cache,
+                                                           PostProcess post) const {
     std::vector<int32_t> ids;
     ids.reserve(text.size() / 3 + 8);
-    if (options.post_process) ids = prefix_;
-    std::vector<TextPart> parts;
-    raw_.split(text, options.special_tokens_in_text, parts);
-    for (const TextPart& part : parts) {
-        if (part.token) {
-            ids.push_back(part.token->id);
-            continue;
-        }
-        encode_text(text.substr(part.begin, part.end - part.begin), options.special_tokens_in_text, part.begin == 0,
-                    ids, cache);
+    if (post == PostProcess::yes) ids = prefix_;
+    std::string repaired;
+    if (well_formed_prefix(text) != text.size()) text = repaired = replace_ill_formed(text);
+    for (const SplitPart& part : split(text, {}).parts) {
+        const TextStart start = part.bytes.begin == 0 ? TextStart::document : TextStart::behind_token;
+        if (part.id >= 0)
+            ids.push_back(part.id);
+        else
+            encode_between(text.substr(part.bytes.begin, part.bytes.size()), start, Spelled::token, ids, cache);
     }
-    if (options.post_process) ids.insert(ids.end(), suffix_.begin(), suffix_.end());
+    if (post == PostProcess::yes) ids.insert(ids.end(), suffix_.begin(), suffix_.end());
     return ids;
 }
 
-/// Encodes a part of a document without tokens that are found in raw text.
-void HuggingFaceTokenizer::encode_text(std::string_view text, bool special, bool starts_document,
+bool HuggingFaceTokenizer::spells_normalized(std::string_view text) const {
+    std::vector<TextPart> parts;
+    normalized_.split(normalizer_.apply(text), {}, parts);
+    return std::any_of(parts.begin(), parts.end(), [](const TextPart& p) { return p.token && p.token->special; });
+}
+
+/// Tokens that are found in normalized text have no place in `text`. A plain span that spells one is a part of its own.
+SplitText HuggingFaceTokenizer::split(std::string_view text, std::span<const Span> plain) const {
+    check_size(text);
+    SplitText result;
+    std::vector<TextPart> parts;
+    result.spelled_special = raw_.split(text, plain, parts);
+    std::vector<Span> kept_apart;
+    for (const Span& span : plain)
+        if (normalizes_special_ && spells_normalized(text.substr(span.begin, span.size()))) kept_apart.push_back(span);
+    result.spelled_special |= !kept_apart.empty();
+    for (const TextPart& part : parts) {
+        if (part.token) {
+            result.parts.push_back({{part.begin, part.end}, part.token->id});
+            continue;
+        }
+        size_t begin = part.begin;
+        const auto put = [&](size_t end, Spelled spelled) {
+            if (begin < end) result.parts.push_back({{begin, end}, -1, spelled});
+            begin = std::max(begin, end);
+        };
+        for (const Span& span : kept_apart) {
+            put(std::min(span.begin, part.end), Spelled::token);
+            put(std::min(span.end, part.end), Spelled::text);
+        }
+        put(part.end, Spelled::token);
+    }
+    return result;
+}
+
+void HuggingFaceTokenizer::encode_between(std::string_view text, TextStart start, Spelled spelled,
+                                          std::vector<int32_t>& ids, TokenCache& cache) const {
+    check_size(text);
+    std::string repaired;
+    if (well_formed_prefix(text) != text.size()) text = repaired = replace_ill_formed(text);
+    encode_text(text, spelled, start, ids, cache.bpe_words);
+}
+
+void HuggingFaceTokenizer::encode_text(std::string_view text, Spelled spelled, TextStart start,
                                        std::vector<int32_t>& ids, BpeCache& cache) const {
     std::string normalized;
-    if (!normalizer_.changes_nothing()) text = normalized = normalizer_.apply(text);
+    if (!normalizer_.changes_nothing()) text = normalized = normalizer_.apply(text, start);
     check_size(text);
     std::vector<TextPart> parts;
-    normalized_.split(text, special, parts);
+    const Span whole{0, text.size()};
+    normalized_.split(text, std::span(&whole, spelled == Spelled::text ? 1 : 0), parts);
     PiecesOfText pieces;
     for (const TextPart& part : parts) {
         if (part.token) {
@@ -216,7 +259,7 @@ void HuggingFaceTokenizer::encode_text(std::string_view text, bool special, bool
             continue;
         }
         pieces.text = text.substr(part.begin, part.end - part.begin);
-        pieces.starts_document = starts_document && part.begin == 0;
+        pieces.start = part.begin == 0 ? start : TextStart::behind_token;
         pre_tokenizer_.split(pieces);
         for (const Piece piece : pieces.pieces)
             model_->encode(pieces.text.substr(piece.begin, piece.end - piece.begin), ids, cache);
@@ -227,7 +270,7 @@ std::string HuggingFaceTokenizer::decode(const std::vector<int32_t>& ids, Specia
     std::vector<std::string> pieces;
     pieces.reserve(ids.size());
     for (const int32_t id : ids) {
-        const std::string& text = piece(id);
+        const std::string text = piece(id);
         // The package does not skip a special token whose text normalization changes.
         const bool skipped = special == SpecialTokens::skip && is_special(id) && added_by_id_[id]->content == text;
         if (!skipped) pieces.push_back(text);
@@ -243,8 +286,8 @@ std::optional<int32_t> HuggingFaceTokenizer::piece_id(std::string_view piece) co
     return found->second;
 }
 
-const std::string& HuggingFaceTokenizer::piece(int32_t id) const {
-    if (id < 0 || id >= vocab_size() || !pieces_[id]) fail(Exit::data, "{}: no piece has id {}", where_, id);
+std::string HuggingFaceTokenizer::piece(int32_t id) const {
+    if (id < 0 || id >= vocab_size() || !pieces_[id]) fail(Exit::data, "{}: no piece has id {}", path_, id);
     return *pieces_[id];
 }
 

@@ -16,31 +16,36 @@
 #include "data/text/pre_tokenizer.h"
 #include "data/text/token_decoder.h"
 #include "data/text/token_model.h"
+#include "data/text/tokenizer.h"
 
 namespace colonnade {
 
-struct EncodeOptions {
-    bool special_tokens_in_text = true;  ///< special tokens in the text become their ids; false: they stay text
-    bool post_process = false;           ///< adds the ids of the post-processor, such as a BOS
-};
-enum class SpecialTokens { keep, skip };  ///< when decoding
+enum class PostProcess { yes, no };
 
-class HuggingFaceTokenizer {
+class HuggingFaceTokenizer final : public Tokenizer {
   public:
     /// Reads a tokenizer.json of at most 64 MB. Throws Exit::data with "path: ..." for anything that is not one.
     static std::shared_ptr<const HuggingFaceTokenizer> load(const std::string& path);
     HuggingFaceTokenizer(const Json& json, const std::string& where);
 
-    /// Ill-formed UTF-8 becomes U+FFFD first. `cache`: of this thread and this tokenizer; it saves time and does not
-    /// change the result. Thread-safe. Throws Exit::data for more than 256 MB of text.
-    std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options, BpeCache& cache) const;
-    /// Throws Exit::data for an id without a piece.
-    std::string decode(const std::vector<int32_t>& ids, SpecialTokens special = SpecialTokens::keep) const;
+    using Tokenizer::encode;
+    /// Encodes a document as the package does: special tokens in the text become their ids. Ill-formed UTF-8 becomes
+    /// U+FFFD first. `post_process`: adds the ids of the post-processor, such as a BOS. Throws Exit::data for more than
+    /// 256 MB of text.
+    std::vector<int32_t> encode_document(std::string_view text, TokenCache& cache, PostProcess post) const;
 
-    std::optional<int32_t> piece_id(std::string_view piece) const;  ///< added tokens, too
-    const std::string& piece(int32_t id) const;                     ///< throws Exit::data if there is none
-    bool is_special(int32_t id) const;
-    int32_t vocab_size() const { return static_cast<int32_t>(pieces_.size()); }  ///< the largest id + 1
+    SplitText split(std::string_view text, std::span<const Span> plain) const override;
+    void encode_between(std::string_view text, TextStart start, Spelled spelled, std::vector<int32_t>& ids,
+                        TokenCache& cache) const override;
+    std::string decode(const std::vector<int32_t>& ids, SpecialTokens special) const override;
+
+    std::optional<int32_t> piece_id(std::string_view piece) const override;  ///< added tokens, too
+    std::string piece(int32_t id) const override;                            ///< throws Exit::data if there is none
+    bool is_special(int32_t id) const override;
+    int32_t vocab_size() const override { return static_cast<int32_t>(pieces_.size()); }
+    const std::vector<int32_t>& document_prefix() const override { return prefix_; }
+    void set_roles(const RoleTokens& roles) { roles_ = roles; }
+    void set_document_prefix(std::vector<int32_t> ids) { prefix_ = std::move(ids); }
 
   private:
     void read_model(const Json& json);
@@ -49,16 +54,17 @@ class HuggingFaceTokenizer {
     void read_post_processor(const Json& json, int depth);
     void read_template(const Json& json);
     void read_vocabulary();
-    void encode_text(std::string_view text, bool special, bool starts_document, std::vector<int32_t>& ids,
+    void encode_text(std::string_view text, Spelled spelled, TextStart start, std::vector<int32_t>& ids,
                      BpeCache& cache) const;
+    bool spells_normalized(std::string_view text) const;
 
-    std::string where_;
     Normalizer normalizer_;
     PreTokenizer pre_tokenizer_;
     std::unique_ptr<TokenModel> model_;
     TokenDecoder decoder_;
     std::vector<std::unique_ptr<AddedToken>> added_;
     AddedTokens raw_, normalized_;            // found before and after normalization
+    bool normalizes_special_ = false;         // normalized_ holds a special token
     std::vector<int32_t> prefix_, suffix_;    // ids of the post-processor
     std::vector<const std::string*> pieces_;  // by id; null: none
     std::vector<const AddedToken*> added_by_id_;

@@ -89,16 +89,16 @@ static std::string_view strip(std::string_view text, bool left, bool right) {
     return text;
 }
 
-std::string Normalizer::apply(const Step& step, std::string_view text) {
+std::string Normalizer::apply(const Step& step, std::string_view text, TextStart start) {
     switch (step.kind) {
         case Kind::form:
             return normalize(text, step.form);
         case Kind::replace:
             return step.replacement->apply(text);
         case Kind::prepend:
-            return text.empty() ? std::string() : step.content + std::string(text);
+            return (text.empty() || start == TextStart::continues ? "" : step.content) + std::string(text);
         case Kind::strip:
-            return std::string(strip(text, step.left, step.right));
+            return std::string(strip(text, step.left && start != TextStart::continues, step.right));
         case Kind::lowercase:
             return lowercase(text);
         case Kind::strip_accents:
@@ -119,9 +119,9 @@ std::string Normalizer::apply(const Step& step, std::string_view text) {
     return {};
 }
 
-std::string Normalizer::apply(std::string_view given) const {
+std::string Normalizer::apply(std::string_view given, TextStart start) const {
     std::string text(given);
-    for (const Step& step : steps_) text = apply(step, text);
+    for (const Step& step : steps_) text = apply(step, text, start);
     return text;
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "data/text/charsmap.h"
+#include "data/text/text_start.h"
 #include "data/text/tokenizer_json.h"
 #include "data/text/unicode.h"
 
@@ -19,7 +20,8 @@ class Normalizer {
 
     bool changes_nothing() const { return steps_.empty(); }
     bool spells_bytes() const;  ///< has a ByteLevel step
-    std::string apply(std::string_view text) const;
+    /// `start`: text that continues another gets nothing put in front.
+    std::string apply(std::string_view text, TextStart start = TextStart::document) const;
 
   private:
     enum class Kind {
@@ -46,7 +48,7 @@ class Normalizer {
     };
     void read(const Json& json, const std::string& where, int depth);
     void read_bert(const Json& json, const std::string& where);
-    static std::string apply(const Step& step, std::string_view text);
+    static std::string apply(const Step& step, std::string_view text, TextStart start);
 
     std::vector<Step> steps_;
 };

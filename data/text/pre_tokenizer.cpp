@@ -193,27 +193,31 @@ void PreTokenizer::join(std::vector<Match>& parts, Behavior behavior, std::vecto
 }
 
 void PreTokenizer::write(const Step& step, PiecesOfText& pieces) {
-    const bool starts = pieces.starts_document && !pieces.pieces.empty() && pieces.pieces[0].begin == 0;
+    // A step before may have dropped the beginning of the text.
+    const bool from_start = !pieces.pieces.empty() && pieces.pieces[0].begin == 0;
+    const TextStart start = from_start ? pieces.start : TextStart::behind_token;
     std::string written;
     written.reserve(pieces.text.size() + pieces.text.size() / 2);
     for (size_t i = 0; i < pieces.pieces.size(); ++i) {
         Piece& piece = pieces.pieces[i];
         const std::string_view part = pieces.text.substr(piece.begin, piece.end - piece.begin);
         piece.begin = static_cast<uint32_t>(written.size());
+        const bool continues = i == 0 && start == TextStart::continues;
         if (step.kind == Kind::prefix_space) {
-            if (!part.starts_with(' ')) written += ' ';
+            if (!part.starts_with(' ') && !continues) written += ' ';
             written += part;
         } else if (step.kind == Kind::spell_bytes) {
             written += spell_bytes(part);
         } else {
             const bool prepends =
-                step.prepend == Prepend::always || (step.prepend == Prepend::first && starts && i == 0);
+                !continues && (step.prepend == Prepend::always ||
+                               (step.prepend == Prepend::first && start == TextStart::document && i == 0));
             if (prepends && !part.starts_with(' ') && !part.starts_with(step.text)) written += step.text;
             written += replace_all(part, " ", step.text);
         }
         piece.end = static_cast<uint32_t>(written.size());
     }
-    pieces.starts_document = starts;
+    pieces.start = start;
     pieces.written.swap(written);
     pieces.text = pieces.written;
 }

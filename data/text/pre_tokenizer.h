@@ -8,6 +8,7 @@
 
 #include "data/text/regex.h"
 #include "data/text/split_pattern.h"
+#include "data/text/text_start.h"
 #include "data/text/tokenizer_json.h"
 
 namespace colonnade {
@@ -16,7 +17,7 @@ namespace colonnade {
 struct PiecesOfText {
     std::string_view text;
     std::vector<Piece> pieces;
-    bool starts_document = false;  ///< the first byte of `text` is the first of the document
+    TextStart start = TextStart::document;  ///< what stands before the first byte of `text`
 
     std::string written;         ///< `text` points here once a step has written it
     std::vector<Piece> scratch;  ///< of a step

@@ -14,7 +14,7 @@
 namespace colonnade {
 namespace {
 
-constexpr int unknown_piece = 2, unused_piece = 5;
+constexpr int unknown_piece = 2, control_piece = 3, user_defined_piece = 4, unused_piece = 5;
 constexpr int bpe = 2;
 constexpr int most_pieces = 1'000'000;
 constexpr size_t longest_piece = 1024;
@@ -115,6 +115,25 @@ bool words_stand_alone(const std::string& bytes) {
         knows_space |= piece.piece() == "\xE2\x96\x81";
     }
     return knows_space;
+}
+
+std::vector<SentencePieceSymbol> sentencepiece_symbols(const std::string& bytes) {
+    spm::Model model;
+    std::vector<SentencePieceSymbol> symbols;
+    if (!model.ParseFromString(bytes)) return symbols;
+    for (int id = 0; id < model.pieces_size(); ++id)
+        if (const int type = model.pieces(id).type(); type == control_piece || type == user_defined_piece)
+            symbols.push_back({model.pieces(id).piece(), id, type == control_piece});
+    return symbols;
+}
+
+bool looks_like_control(std::string_view piece) {
+    if (piece.size() < 3) return false;
+    if (piece.starts_with("<|") && piece.ends_with("|>")) return true;
+    if (piece == "<start_of_turn>" || piece == "<end_of_turn>") return true;
+    return piece.front() == '[' && piece.back() == ']' && std::all_of(piece.begin() + 1, piece.end() - 1, [](char c) {
+               return (c >= 'A' && c <= 'Z') || c == '_' || c == '/';
+           });
 }
 
 }  // namespace colonnade

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <unordered_map>
 
+#include "data/text/sentencepiece_check.h"
 #include "data/text/unicode.h"
 #include "sentencepiece_model.pb.h"
 
@@ -122,7 +123,7 @@ Json added_tokens_json(const SentencePieces& model) {
         if (type == PieceType::unknown || type == PieceType::control) {
             added.push_back(added_token_json(text, id, true));
         } else if (type == PieceType::user_defined) {
-            added.push_back(added_token_json(text, id, false));
+            added.push_back(added_token_json(text, id, looks_like_control(text)));
             added.back()["normalized"] = normalized;
         }
     }

@@ -1,61 +1,93 @@
 #pragma once
-// Tokenizer: text to token ids and back with a SentencePiece model. Model files are not trusted: a file is parsed and
-// checked with protobuf, then tried in a child process, and only then used. A damaged one is a clear error
-// (Exit::data), not a crash.
+// Tokenizer: text to token ids and back. There are two kinds: tokenizer.json (data/text/hugging_face_tokenizer.h) and
+// SentencePiece models (data/text/sentencepiece_tokenizer.h). data/text/text_folder.h reads a model's folder.
+//
+// A text is encoded in two steps, as the `tokenizers` package does: split() cuts out special and other added tokens,
+// encode_between() encodes what lies between them. A chat needs both: its control tokens come from the template, and
+// what users wrote must not become one.
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "data/text/word_cache.h"
+#include "data/text/span.h"
+#include "data/text/text_start.h"
+#include "data/text/token_cache.h"
 
 namespace colonnade {
 
+/// What the spelling of a special token in a text becomes: its id, or the ids of its text.
+enum class Spelled { token, text };
+enum class SpecialTokens { keep, skip };  ///< when decoding
+
+/// A part of a text: an added token, or text between them (`id` is -1).
+struct SplitPart {
+    Span bytes;
+    int32_t id = -1;
+    Spelled spelled = Spelled::token;  ///< for encode_between
+};
+struct SplitText {
+    std::vector<SplitPart> parts;
+    bool spelled_special = false;  ///< a special token is spelled in a plain span
+};
+
+struct Encoding {
+    std::vector<int32_t> ids;
+    bool spelled_special = false;  ///< the text spells a special token
+};
+
+/// Ids and names of the tokens with a role, where the model has them.
+struct RoleTokens {
+    std::optional<int32_t> bos, eos, pad, unk;
+};
+
 class Tokenizer {
   public:
-    /// `path`: a tokenizer.model, or a folder that contains one. Throws Exit::data for anything else. The error for a
-    /// folder with only tokenizer.json, and for a tiktoken list named tokenizer.model, says that rows of token ids
-    /// work.
+    /// Loads a file (tokenizer.json, SentencePiece model, GGUF) or a folder (data/text/text_folder.h). Throws Exit::data
+    /// for anything else.
     static std::shared_ptr<const Tokenizer> load(const std::string& path);
+    virtual ~Tokenizer() = default;
 
-    /// Encodes plain text without special tokens. `dummy_prefix`: the model adds its leading space; only the start of a
-    /// sequence has one, not text after a special token. `words`: a cache of this thread and this tokenizer, which
-    /// saves time and does not change the result. Thread-safe.
-    std::vector<int32_t> encode(std::string_view text, bool dummy_prefix = true, WordCache* words = nullptr) const;
-    /// Returns the text of `ids` without the model's leading space. Control pieces (<s>, </s>, <pad>) have no text.
-    std::string decode(const std::vector<int32_t>& ids) const;
+    /// Cuts added tokens out of `text`, which may be a whole chat. In the `plain` spans (ascending, apart) special tokens
+    /// stay text; other added tokens are found everywhere.
+    virtual SplitText split(std::string_view text, std::span<const Span> plain) const = 0;
+    /// Appends the ids of text from split(). The text may be a part of what split() returned: ids then do not cross its
+    /// borders. `cache`: of this thread and this tokenizer.
+    virtual void encode_between(std::string_view text, TextStart start, Spelled spelled, std::vector<int32_t>& ids,
+                                TokenCache& cache) const = 0;
+    /// Returns the text of `ids`. Throws Exit::data for an id without a piece.
+    virtual std::string decode(const std::vector<int32_t>& ids, SpecialTokens special = SpecialTokens::skip) const = 0;
 
-    /// Returns the id of a piece such as "<|im_end|>" or "</s>"; nothing if the model has no such piece.
-    std::optional<int32_t> piece_id(std::string_view piece) const;
-    std::string piece(int32_t id) const;
-    int32_t vocab_size() const;
-    std::optional<int32_t> bos() const, eos() const, pad() const, unk() const;
-    const std::string& path() const;          ///< the .model file
-    const std::string& content_hash() const;  ///< hex SHA-256 of the file
+    /// Returns the id of a piece such as "<|im_end|>" or "</s>"; nothing if the tokenizer has no such piece.
+    virtual std::optional<int32_t> piece_id(std::string_view piece) const = 0;
+    virtual std::string piece(int32_t id) const = 0;
+    virtual int32_t vocab_size() const = 0;  ///< the largest id + 1
+    virtual bool is_special(int32_t id) const = 0;
 
-    struct Impl;
-    explicit Tokenizer(std::unique_ptr<Impl> impl);
-    ~Tokenizer();
+    /// Ids around a document of plain text, by the model's own rules: its BOS, for many.
+    virtual const std::vector<int32_t>& document_prefix() const = 0;
+    const RoleTokens& roles() const { return roles_; }
+    std::optional<int32_t> bos() const { return roles_.bos; }
+    std::optional<int32_t> eos() const { return roles_.eos; }
+    std::optional<int32_t> pad() const { return roles_.pad; }
+    std::optional<int32_t> unk() const { return roles_.unk; }
+    std::string piece_or_empty(std::optional<int32_t> id) const { return id ? piece(*id) : ""; }
 
-  private:
-    std::unique_ptr<Impl> impl_;
+    const std::string& path() const { return path_; }                  ///< the file that decides
+    const std::string& content_hash() const { return content_hash_; }  ///< hex SHA-256 of all that decides ids
+
+    /// Encodes a text alone, without document_prefix(). `cache` as in encode_between.
+    Encoding encode(std::string_view text, Spelled spelled, TextStart start, TokenCache& cache) const;
+    std::vector<int32_t> encode(std::string_view text, Spelled spelled = Spelled::text,
+                                TextStart start = TextStart::document) const;
+
+  protected:
+    RoleTokens roles_;
+    std::string path_, content_hash_;
 };
-
-struct TokenizerTraining {
-    std::vector<std::string> text_files;  ///< text with one sentence per line, or .jsonl: the texts of its rows
-    std::string output;                   ///< writes <output>.model and a readable <output>.vocab (piece, tab, score)
-    int32_t vocab_size = 8000;
-    std::string model_type = "bpe";           ///< bpe | unigram
-    std::vector<std::string> special_tokens;  ///< user-defined symbols, such as the chat template's markers
-    int threads = 1;                          ///< for bpe; the result does not depend on it (unigram always uses 16)
-};
-/// Trains a SentencePiece model with identity normalisation, byte fallback, kept white space and split digits: decoding
-/// returns the encoded text, except for U+2581, which SentencePiece uses for the space. Ids: unk 0, bos 1 (<s>), eos 2
-/// (</s>), pad 3 (<pad>). Throws Exit::config for options that do not fit the text, Exit::data for bad text files.
-void train_tokenizer(const TokenizerTraining& options);
 
 }  // namespace colonnade

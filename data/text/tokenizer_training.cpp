@@ -8,7 +8,7 @@
 #include <unordered_map>
 
 #include "data/rows/rows.h"
-#include "data/text/tokenizer.h"
+#include "data/text/tokenizer_training.h"
 #include "engine/device/error.h"
 #include "engine/io/files.h"
 

@@ -4,6 +4,8 @@
 #include <bit>
 #include <cstring>
 #include <exception>
+#include <filesystem>
+#include <fstream>
 #include <span>
 
 #include "engine/io/files.h"
@@ -328,6 +330,14 @@ void GgufReader::read(const TensorInfo& info, const Tensor& into) const {
         }
     }
     if (failure) std::rethrow_exception(failure);
+}
+
+bool is_gguf_file(const std::string& path) {
+    std::error_code none;
+    if (!std::filesystem::is_regular_file(path, none)) return false;
+    char magic[4] = {};
+    std::ifstream(path, std::ios::binary).read(magic, sizeof magic);
+    return std::memcmp(magic, "GGUF", sizeof magic) == 0 || path.ends_with(".gguf");
 }
 
 }  // namespace colonnade

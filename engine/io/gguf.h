@@ -42,4 +42,7 @@ class GgufReader {
     std::map<std::string, size_t> index_;
 };
 
+/// True for a file that begins with "GGUF", or whose name ends with .gguf.
+bool is_gguf_file(const std::string& path);
+
 }  // namespace colonnade

@@ -95,7 +95,7 @@ StoreResult prepare(StoreRequest request) {
 }
 
 Json measure(const Config& config, int runs) {
-    const std::shared_ptr<const Encoder> encoder = make_encoder(config, load_tokenizer(config), 0);
+    const std::shared_ptr<const Encoder> encoder = make_encoder(config, load_text(config), 0);
     const std::shared_ptr<const Tokenizer> tokenizer = encoder->tokenizer();
     if (!tokenizer) fail(Exit::config, "the rows are already tokenised: there is nothing to measure");
     StoreRequest request;

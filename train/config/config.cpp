@@ -1,5 +1,8 @@
 #include "train/config/config.h"
 
+#include <chrono>
+#include <cstdio>
+
 #include "engine/device/error.h"
 #include "engine/io/files.h"
 #include "train/config/rules.h"
@@ -110,11 +113,25 @@ std::string config_help() {
     return text;
 }
 
+std::optional<jinja::Clock> chat_template_clock(const Config& c) {
+    int year = 0, month = 0, day = 0, end = 0;
+    if (std::sscanf(c.chat_template_date.c_str(), "%4d-%2d-%2d%n", &year, &month, &day, &end) != 3 ||
+        static_cast<size_t>(end) != c.chat_template_date.size())
+        return std::nullopt;
+    const std::chrono::year_month_day date{std::chrono::year(year), std::chrono::month(static_cast<unsigned>(month)),
+                                           std::chrono::day(static_cast<unsigned>(day))};
+    if (month < 1 || day < 1 || !date.ok()) return std::nullopt;
+    return jinja::Clock{.year = year, .month = month, .day = day};
+}
+
 EncodeOptions encode_options(const Config& c, int64_t vocab_size) {
-    return {.chat_template = c.chat_template,
+    return {.allow_spelled_out_markers = c.allow_spelled_out_markers,
             .max_length = c.max_length,
             .train_on_prompt = c.train_on_prompt,
             .roles_to_train = c.roles_to_train,
+            .train_on_thinking = c.train_on_thinking,
+            .train_on_tool_calls = c.train_on_tool_calls,
+            .special_tokens_in_text = c.special_tokens_in_text,
             .train_on_eos = c.train_on_eos,
             .mask_history = c.mask_history,
             .add_bos = c.add_bos,

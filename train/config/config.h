@@ -74,7 +74,13 @@ struct Config {
     int64_t dataset_num_proc = 0;  ///< default: threads
 
     // Labels.
-    std::string chat_template = "chatml";
+    std::string chat_template = "auto";          ///< data/text/choose_template.h
+    Json chat_template_kwargs = Json::object();  ///< variables of the template
+    std::string chat_template_date = "2025-01-01";
+    bool allow_spelled_out_markers = false;
+    Spelled special_tokens_in_text = Spelled::text;
+    bool train_on_thinking = true;
+    bool train_on_tool_calls = true;
     bool train_on_prompt = false;
     std::set<std::string> roles_to_train = {"assistant"};
     TrainOnEos train_on_eos = TrainOnEos::turn;
@@ -186,6 +192,8 @@ std::string config_reference();
 std::string config_help();
 
 // Settings of the other parts. `total_steps`: optimizer steps of the whole run.
+/// The date that templates see; nothing if it is not one.
+std::optional<jinja::Clock> chat_template_clock(const Config& config);
 EncodeOptions encode_options(const Config& config, int64_t vocab_size);
 PackSettings train_packing(const Config& config);
 PackSettings eval_packing(const Config& config);

@@ -1,6 +1,5 @@
 #include "train/config/keys.h"
 
-#include "data/text/chat_template.h"
 #include "train/config/preference_keys.h"
 
 namespace colonnade {
@@ -73,6 +72,11 @@ Key<Config> model_key(const char* doc) {
     return key;
 }
 
+/// Other trainers' word for the model's own template.
+Limits chat_templates() {
+    return {.also_spelled = {{"tokenizer_default", "auto"}, {"chat_template", "auto"}}};
+}
+
 /// Keys of other trainers that have no counterpart here.
 std::vector<Key<Config>> unsupported_keys() {
     using C = Config;
@@ -85,8 +89,6 @@ std::vector<Key<Config>> unsupported_keys() {
         unsupported<C>("attn_implementation", "flashmask"),
         unsupported<C>("rl"),
         unsupported<C>("reward_model"),
-        unsupported<C>("chat_template_jinja"),
-        unsupported<C>("chat_template_path"),
         unsupported<C>("global_batch_size"),
         unsupported<C>("save_only_model", "false"),
         unsupported<C>("saves_per_epoch"),
@@ -106,7 +108,7 @@ Section model_section() {
                 .default_is("this or model is required"),
             model_key("A shape to start from random weights, instead of a folder. Its keys follow below."),
             key("tokenizer_name_or_path", &C::tokenizer_name_or_path,
-                "Folder or file of the SentencePiece tokenizer; a GGUF model needs one. Pre-tokenised rows need none.")
+                "Folder or file of the tokenizer: tokenizer.json, SentencePiece or GGUF. Pre-tokenised rows need none.")
                 .default_is("model_name_or_path"),
             key("stage", &C::stage,
                 "pt: pretraining on text; sft: supervised fine-tuning; dpo: direct preference optimisation; rm: "
@@ -241,17 +243,31 @@ Section labels_section() {
     using C = Config;
     return {"Labels",
             {
-                key("chat_template", &C::chat_template, "Template that renders chats.", one_of(chat_template_names()))
-                    .also({"template"}),
+                key("chat_template", &C::chat_template,
+                    "Template that renders chats. auto: the model's own; else a built-in one (plain, chatml, llama2, "
+                    "llama3, mistral, zephyr, gemma), the name of one of the model's, a Jinja file, or Jinja text.",
+                    chat_templates())
+                    .also({"template", "chat_template_jinja", "chat_template_path"}),
+                key("chat_template_kwargs", &C::chat_template_kwargs,
+                    "Variables of the template, such as {enable_thinking: false}. Those of a row come first."),
+                key("chat_template_date", &C::chat_template_date,
+                    "The date that templates see, so that tokens do not depend on the day."),
+                key("allow_spelled_out_markers", &C::allow_spelled_out_markers,
+                    "Let a template write markers such as <|im_end|> that the tokenizer does not know as one token."),
+                key("special_tokens_in_text", &C::special_tokens_in_text,
+                    "What a special token becomes that a text spells: text, or the token. Such rows are counted."),
                 key("train_on_prompt", &C::train_on_prompt, "Train on every token, prompts included.")
                     .also({"train_on_inputs", "train_on_input"}),
                 key("roles_to_train", &C::roles_to_train, "Roles whose turns are trained on.",
                     one_of({"system", "user", "assistant", "tool"})),
                 key("train_on_eos", &C::train_on_eos,
                     "End tokens to train on: those of trained turns, of all turns, of the last turn, or none."),
-                key("mask_history", &C::mask_history, "Train only on the last trained turn of a chat."),
+                key("mask_history", &C::mask_history, "Train only on the last trained turn of a chat.")
+                    .also({"train_on_last", "last_turn_only"}),
+                key("train_on_thinking", &C::train_on_thinking, "Train on the reasoning of trained answers."),
+                key("train_on_tool_calls", &C::train_on_tool_calls, "Train on the tool calls of trained answers."),
                 key("add_bos", &C::add_bos,
-                    "Put the tokenizer's begin token, if it has one, before plain prompts and texts."),
+                    "Begin plain prompts and texts as the tokenizer begins a document: many put a begin token there."),
                 key("add_eos", &C::add_eos, "Put an end token after plain completions and texts."),
             }};
 }
@@ -437,7 +453,7 @@ std::vector<Key<DatasetSpec>> dataset_keys() {
         key("weight", &D::weight,
             "How often a sample is taken in an epoch: 2 takes each twice, 0.5 a fixed half that data_seed draws.",
             {.low = 0, .high = 1000, .low_excluded = true}),
-        key("chat_template", &D::chat_template, "Template that renders its chats.", one_of(chat_template_names()))
+        key("chat_template", &D::chat_template, "Template that renders its chats.", chat_templates())
             .default_is("chat_template"),
     };
 }

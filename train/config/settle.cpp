@@ -113,6 +113,8 @@ void settle_packing(Config& c, Rules& rules) {
 }
 
 void check_labels(const Config& c, Rules& rules) {
+    rules.expect(chat_template_clock(c).has_value(), {"chat_template_date"},
+                 "chat_template_date '{}': expected a date such as 2025-01-31", c.chat_template_date);
     const bool preferences = c.rows() == RowKind::preferences;
     rules.expect(!preferences || !c.train_on_prompt, {"train_on_prompt", "stage"},
                  "train_on_prompt: true contradicts stage {}: only answers are compared", spell(c.stage));

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/io/json.h"
 #include "train/config/spellings.h"
 #include "train/config/tree.h"
 
@@ -182,6 +183,53 @@ struct ValueFormat<std::map<std::string, std::string>> {
         out << YAML::Flow << YAML::BeginMap;
         for (const auto& [name, value] : values) out << YAML::Key << name << YAML::Value << value;
         out << YAML::EndMap;
+    }
+};
+
+/// A map of values as YAML writes them.
+template <>
+struct ValueFormat<Json> {
+    static std::string what(const Limits&) { return "a map of names, each given once"; }
+    static bool read(const ConfigNode& node, const Limits&, Json& values) {
+        if (node.kind != ConfigNode::Kind::map) return false;
+        values = json_of(node);
+        return values.size() == node.children.size();
+    }
+    static void write(YAML::Emitter& out, const Json& value) {
+        out << YAML::Flow;
+        if (value.is_object()) {
+            out << YAML::BeginMap;
+            for (const auto& [name, entry] : value.items()) {
+                out << YAML::Key << name << YAML::Value;
+                write(out, entry);
+            }
+            out << YAML::EndMap;
+        } else if (value.is_array()) {
+            out << YAML::BeginSeq;
+            for (const Json& item : value) write(out, item);
+            out << YAML::EndSeq;
+        } else if (value.is_string()) {
+            out << YAML::DoubleQuoted << value.get<std::string>();
+        } else {
+            out << value.dump();
+        }
+    }
+
+  private:
+    static Json json_of(const ConfigNode& node) {
+        using Kind = ConfigNode::Kind;
+        Json json;
+        if (node.kind == Kind::map) {
+            json = Json::object();
+            for (const ConfigNode& entry : node.children) json[entry.key] = json_of(entry);
+        } else if (node.kind == Kind::sequence) {
+            json = Json::array();
+            for (const ConfigNode& item : node.children) json.push_back(json_of(item));
+        } else if (node.kind == Kind::scalar) {
+            json = node.quoted ? Json() : Json::parse(node.text, nullptr, false);
+            if (!json.is_number() && !json.is_boolean()) json = node.text;
+        }
+        return json;
     }
 };
 

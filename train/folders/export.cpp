@@ -1,10 +1,11 @@
 #include "train/folders/export.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <span>
 
-#include "data/text/chat_template.h"
+#include "data/text/text_folder.h"
 #include "engine/io/files.h"
 #include "engine/io/json_keys.h"
 #include "train/folders/adapter_folder.h"
@@ -35,64 +36,42 @@ Json config_json(const ExportRequest& r, DType stored) {
     return config;
 }
 
+std::vector<int64_t> token_ids(const Json& json, const std::string& where) {
+    std::vector<int64_t> ids;
+    for (const Json& id : json.is_array() ? json : Json::array({json})) {
+        if (!id.is_number_unsigned() && !id.is_null())
+            fail(Exit::data, "{}: eos_token_id: expected a token id, found {:.40}", where, id.dump());
+        if (!id.is_null()) ids.push_back(id);
+    }
+    return ids;
+}
+
 Json generation_config_json(const ExportRequest& r) {
     const std::string source = r.source_folder + "/generation_config.json";
     Json j = Json::object();
     if (!r.source_folder.empty() && fs::exists(source)) j = read_json_file(source);
     if (r.config.bos_token_id >= 0) j["bos_token_id"] = r.config.bos_token_id;
     if (r.config.pad_token_id >= 0) j["pad_token_id"] = r.config.pad_token_id;
-    // The stop ids of the training template: without them generation never ends.
-    if (r.encoder->tokenizer())
-        j["eos_token_id"] = r.encoder->stop_ids();
-    else if (!r.config.eos_token_ids.empty())
-        j["eos_token_id"] = r.config.eos_token_ids;
+    // The stop ids of the training template: without them generation never ends. Those of the model stay.
+    std::vector<int64_t> ends = r.config.eos_token_ids;
+    if (j.contains("eos_token_id")) ends = token_ids(j["eos_token_id"], source);
+    for (const int64_t id : r.encoder->stop_ids())
+        if (std::ranges::find(ends, id) == ends.end()) ends.push_back(id);
+    if (!ends.empty()) j["eos_token_id"] = ends;
     return j;
 }
 
-Json special_token(const Tokenizer& tokenizer, std::optional<int32_t> id) {
-    return id ? Json(tokenizer.piece(*id)) : Json(nullptr);
-}
-
-// For a bare tokenizer.model: the settings with which transformers builds a tokenizer that gives the same ids.
-Json tokenizer_config_json(const Tokenizer& tokenizer) {
-    return {{"tokenizer_class", "LlamaTokenizer"},
-            {"legacy", false},
-            {"add_prefix_space", tokenizer.encode("x") != tokenizer.encode("x", false)},
-            {"add_bos_token", tokenizer.bos().has_value()},
-            {"add_eos_token", false},
-            {"clean_up_tokenization_spaces", false},
-            {"bos_token", special_token(tokenizer, tokenizer.bos())},
-            {"eos_token", special_token(tokenizer, tokenizer.eos())},
-            {"unk_token", special_token(tokenizer, tokenizer.unk())},
-            {"pad_token", special_token(tokenizer, tokenizer.pad())}};
-}
-
 void write_tokenizer(const ExportRequest& r) {
-    constexpr const char* names[] = {"tokenizer.model",
-                                     "tokenizer.json",
-                                     "tokenizer_config.json",
-                                     "special_tokens_map.json",
-                                     "added_tokens.json",
-                                     "chat_template.jinja",
-                                     "vocab.json",
-                                     "merges.txt"};
-    const auto tokenizer = r.encoder->tokenizer();
-    const std::string model = tokenizer ? read_file(tokenizer->path()) : "";  // it may be in this very folder
-    for (const std::string name : names) {
-        const std::string from = r.tokenizer_folder + "/" + name, to = r.folder + "/" + name;
-        // The model was trained on chats of our template, not on the template that came with its tokenizer.
-        const bool stale = tokenizer && name == "chat_template.jinja";
-        if (!r.tokenizer_folder.empty() && fs::exists(from) && !stale)
-            write_file_atomically(to, read_file(from));
-        else
-            fs::remove(to);  // left by an older export; transformers would prefer it to the files written below
-    }
-    if (!tokenizer) return;
-    write_file_atomically(r.folder + "/tokenizer.model", model);
-    const std::string path = r.folder + "/tokenizer_config.json";
-    Json config = fs::exists(path) ? read_json_file(path) : tokenizer_config_json(*tokenizer);
-    config["chat_template"] = chat_template_jinja(r.encoder->options().chat_template, *tokenizer);
-    write_file_atomically(path, config.dump(2) + "\n");
+    const ChatTemplate& chosen = r.encoder->chat_template();
+    // A template that the model brought stays in its files. chatml stands in for a missing one; if the tokenizer lacks
+    // its markers, it rendered no chat.
+    const bool written = !chosen.is_of_model() && (chosen.name() != "chatml" || r.encoder->spelled_out().empty());
+    for (const std::string& notice : export_text({.source = r.tokenizer_source,
+                                     .folder = r.folder,
+                                     .tokenizer = r.encoder->tokenizer().get(),
+                                     .chat_template = written ? &chosen : nullptr}))
+        fmt::print("note: {}\n", notice);
+    fs::remove(r.folder + "/colonnade.json");  // of an older export, which named the template there
 }
 
 // The weights that are finite, but become infinite as f16 (above 65504).
@@ -160,11 +139,6 @@ void replace_weights(const std::string& folder, const std::string& staging) {
     sync_path(folder);
 }
 
-void write_chat_template_name(const ExportRequest& r) {
-    write_file_atomically(r.folder + "/colonnade.json",
-                          Json{{"chat_template", r.encoder->options().chat_template}}.dump(2) + "\n");
-}
-
 }  // namespace
 
 DType export_model(const ExportRequest& r) {
@@ -179,7 +153,6 @@ DType export_model(const ExportRequest& r) {
         remove_adapter(r.folder);
         replace_weights(r.folder, staging);
         write_tokenizer(r);
-        write_chat_template_name(r);
         write_file_atomically(r.folder + "/generation_config.json", generation_config.dump(2) + "\n");
         write_file_atomically(r.folder + "/config.json", config.dump(2) + "\n");
         return stored;
@@ -195,7 +168,6 @@ void export_adapter(const ExportRequest& r, const LoraSettings& lora) {
         remove_weights(r.folder);
         remove_adapter(r.folder);
         write_tokenizer(r);
-        write_chat_template_name(r);
         write_adapter(r.folder, {lora, r.source_folder}, r.parameters, HostCopy::of(r.gpu, r.weights).tensor());
     } catch (const fs::filesystem_error& e) {
         fail(Exit::storage, "{}: {}", r.folder, e.what());
@@ -206,7 +178,6 @@ DType export_merged(const Config& config, std::shared_ptr<const Encoder> encoder
                     const std::string& folder, std::optional<DType> stored) {
     merge_lora(*learner.options().lora, learner.parameters(), learner.weights(), learner.base_parameters(),
                learner.base());
-    const std::string& tokenizer = config.tokenizer_name_or_path;
     return export_model({.folder = folder,
                          .config = learner.config(),
                          .parameters = learner.base_parameters(),
@@ -214,7 +185,7 @@ DType export_merged(const Config& config, std::shared_ptr<const Encoder> encoder
                          .stored = stored,
                          .source_folder = config.model_name_or_path,
                          .encoder = std::move(encoder),
-                         .tokenizer_folder = fs::is_directory(tokenizer) ? tokenizer : ""});
+                         .tokenizer_source = config.tokenizer_name_or_path});
 }
 
 void export_merged_copy(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
@@ -231,7 +202,6 @@ void export_merged_copy(const Config& config, std::shared_ptr<const Encoder> enc
 
 ExportRequest export_request(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
                              const std::string& folder, std::optional<DType> stored) {
-    const std::string& tokenizer = config.tokenizer_name_or_path;
     return {.folder = folder,
             .config = learner.config(),
             .parameters = learner.parameters(),
@@ -240,7 +210,7 @@ ExportRequest export_request(const Config& config, std::shared_ptr<const Encoder
             .stored = stored,
             .source_folder = config.model_name_or_path,
             .encoder = std::move(encoder),
-            .tokenizer_folder = fs::is_directory(tokenizer) ? tokenizer : ""};
+            .tokenizer_source = config.tokenizer_name_or_path};
 }
 
 }  // namespace colonnade

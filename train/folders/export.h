@@ -1,8 +1,7 @@
 #pragma once
 // Export: writes a Hugging Face folder that transformers, and every program that reads its folders, can load:
-// config.json, model.safetensors (shards above 5 GB), generation_config.json, tokenizer files, and colonnade.json,
-// which names the chat template the model was trained with. That template also replaces the one in
-// tokenizer_config.json. A LoRA run exports its adapters as a PEFT folder, or the base with the adapters merged in: W +
+// config.json, model.safetensors (shards above 5 GB), generation_config.json and tokenizer files. The model's own
+// tokenizer files and chat template stay as they are; a template that the config chose replaces it. A LoRA run exports its adapters as a PEFT folder, or the base with the adapters merged in: W +
 // scale * B A, computed in f32.
 
 #include <memory>
@@ -27,14 +26,14 @@ struct ExportRequest {
     std::string source_folder;  ///< the model's folder or GGUF file, or empty; its config.json is kept except for the
                                 ///< dtype, and for a head that is not tied any more
     std::shared_ptr<const Encoder> encoder;  ///< provides tokenizer, chat template and stop ids
-    std::string tokenizer_folder;            ///< tokenizer files are copied from here
+    std::string tokenizer_source;            ///< a folder or file, whose tokenizer files are copied; may be empty
 };
 /// Writes each file under a temporary name and renames it; config.json comes last, so that a folder with a config.json
 /// is complete. Returns the dtype of the weights.
 DType export_model(const ExportRequest& request);
 
-/// Writes adapter_config.json, adapter_model.safetensors, tokenizer files and colonnade.json, and removes the model of
-/// an older export. adapter_config.json comes last.
+/// Writes adapter_config.json, adapter_model.safetensors, and tokenizer files, and removes the model of an older
+/// export. adapter_config.json comes last.
 void export_adapter(const ExportRequest& request, const LoraSettings& lora);
 
 /// Merges the adapters of a learner on the CPU into its base and exports the result. The learner cannot be used

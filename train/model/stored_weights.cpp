@@ -66,14 +66,6 @@ std::string found_instead(const std::string& folder) {
 
 }  // namespace
 
-bool is_gguf_file(const std::string& path) {
-    std::error_code none;
-    if (!fs::is_regular_file(path, none)) return false;
-    char magic[4] = {};
-    std::ifstream(path, std::ios::binary).read(magic, sizeof magic);
-    return std::memcmp(magic, "GGUF", sizeof magic) == 0 || path.ends_with(".gguf");
-}
-
 bool has_stored_weights(const std::string& path) {
     return is_gguf_file(path) || has_safetensors(path);
 }

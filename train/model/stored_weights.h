@@ -9,9 +9,6 @@
 
 namespace colonnade {
 
-/// True for a file that begins with "GGUF", or whose name ends with .gguf.
-bool is_gguf_file(const std::string& path);
-
 /// True for a folder with weights in safetensors, and for a GGUF file.
 bool has_stored_weights(const std::string& path);
 

@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "data/text/choose_template.h"
+#include "engine/io/gguf.h"
 #include "train/config/spellings.h"
-#include "train/model/stored_weights.h"
 
 namespace colonnade {
 namespace {
@@ -17,6 +18,10 @@ bool all_pretokenised(const Config& config) {
     };
     return std::all_of(config.datasets.begin(), config.datasets.end(), pretokenised) &&
            std::all_of(config.eval_datasets.begin(), config.eval_datasets.end(), pretokenised);
+}
+
+ChatTemplate::Settings template_settings(const Config& config) {
+    return {.variables = config.chat_template_kwargs, .clock = *chat_template_clock(config)};
 }
 
 /// The ids that export writes into the config.json of a new model.
@@ -36,17 +41,42 @@ ModelConfig model_of_shape(ModelShape shape, const Tokenizer* tokenizer) {
 
 }  // namespace
 
-std::shared_ptr<const Tokenizer> load_tokenizer(const Config& config) {
+RunText load_text(const Config& config) {
     const std::string& path = config.tokenizer_name_or_path;
-    if (path.empty()) return nullptr;
-    const bool has_model = fs::exists(path + "/tokenizer.model") || (fs::is_regular_file(path) && !is_gguf_file(path));
-    if (!has_model && all_pretokenised(config)) return nullptr;
-    return Tokenizer::load(path);
+    if (path.empty() || (!has_tokenizer(path) && all_pretokenised(config))) return {};
+    if (is_gguf_file(path) && all_pretokenised(config)) return {};  // its tokenizer may be of an unknown kind
+    TextFolder folder = read_text_folder(path);
+    RunText text{.tokenizer = folder.tokenizer,
+                 .end_ids = folder.end_ids,
+                 .chat_template = choose_template(folder, config.chat_template, template_settings(config)),
+                 .notices = folder.notices};
+    text.notices.push_back(fmt::format("the tokenizer is that of {}", text.tokenizer->path()));
+    const ChatTemplate& chosen = *text.chat_template;
+    text.notices.push_back(
+        fmt::format("the chat template is {}{}", chosen.is_built_in() ? "the built-in " : "", chosen.name()));
+    if (!chosen.is_of_model() && !folder.templates.empty())
+        text.notices.push_back(fmt::format("chat_template: {} replaces the template of {}, in what is exported, too",
+                                           chosen.name(), folder.templates.front().file));
+    return text;
 }
 
-std::shared_ptr<const Encoder> make_encoder(const Config& config, std::shared_ptr<const Tokenizer> tokenizer,
-                                            int64_t vocab_size) {
-    return std::make_shared<const Encoder>(std::move(tokenizer), encode_options(config, vocab_size));
+std::vector<std::shared_ptr<const ChatTemplate>> chat_templates(const Config& config,
+                                                                const std::vector<DatasetSpec>& datasets) {
+    std::vector<std::shared_ptr<const ChatTemplate>> templates(datasets.size());
+    const auto has_own = [](const DatasetSpec& spec) { return !spec.chat_template.empty(); };
+    if (std::ranges::none_of(datasets, has_own) || !has_tokenizer(config.tokenizer_name_or_path)) return templates;
+    const TextFolder folder = read_text_folder(config.tokenizer_name_or_path);
+    for (size_t i = 0; i < datasets.size(); ++i)
+        if (has_own(datasets[i]))
+            templates[i] = choose_template(folder, datasets[i].chat_template, template_settings(config));
+    return templates;
+}
+
+std::shared_ptr<const Encoder> make_encoder(const Config& config, const RunText& text, int64_t vocab_size) {
+    EncodeOptions options = encode_options(config, vocab_size);
+    options.chat_template = text.chat_template;
+    options.end_ids = text.end_ids;
+    return std::make_shared<const Encoder>(text.tokenizer, std::move(options));
 }
 
 ModelConfig model_of_run(const Config& c, const Tokenizer* tokenizer) {

@@ -8,12 +8,20 @@
 
 namespace colonnade {
 
-/// The tokenizer of a config; null if all rows are pre-tokenised and no tokenizer can be read.
-std::shared_ptr<const Tokenizer> load_tokenizer(const Config& config);
+/// How a run turns text into tokens.
+struct RunText {
+    std::shared_ptr<const Tokenizer> tokenizer{};         ///< null if all rows are pre-tokenised and none can be read
+    std::vector<int32_t> end_ids{};                       ///< that the model's files name
+    std::shared_ptr<const ChatTemplate> chat_template{};  ///< null without a tokenizer
+    std::vector<std::string> notices{};                   ///< which files decide
+};
+RunText load_text(const Config& config);
+/// The templates of data sets that have their own; null entries: that of the config.
+std::vector<std::shared_ptr<const ChatTemplate>> chat_templates(const Config& config,
+                                                                const std::vector<DatasetSpec>& datasets);
 
-/// Renders and tokenises rows as the config says. `tokenizer` may be null for pre-tokenised rows.
-std::shared_ptr<const Encoder> make_encoder(const Config& config, std::shared_ptr<const Tokenizer> tokenizer,
-                                            int64_t vocab_size);
+/// Renders and tokenises rows as the config says.
+std::shared_ptr<const Encoder> make_encoder(const Config& config, const RunText& text, int64_t vocab_size);
 
 /// The model in the config's folder, or the one of its shape. Throws Exit::config for a model that the stage cannot
 /// train.

@@ -21,6 +21,7 @@ StoreResult build_split(const Session& s, const std::string& name, const std::ve
     request.name = name;
     request.folder = s.config.prepared_path;
     request.datasets = datasets;
+    request.chat_templates = chat_templates(s.config, datasets);
     request.rows = s.config.rows();
     request.tokenizer = s.encoder->tokenizer();
     request.encode = s.encoder->options();
@@ -134,11 +135,12 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks) {
     Session s{.config = loaded.config, .notices = loaded.notices};
     s.device = settle_machine(s.config, ranks);
     settle_adapter(s.config);
-    const std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(s.config);
-    s.model = model_of_run(s.config, tokenizer.get());
+    const RunText text = load_text(s.config);
+    s.notices.insert(s.notices.end(), text.notices.begin(), text.notices.end());
+    s.model = model_of_run(s.config, text.tokenizer.get());
     s.notices.insert(s.notices.end(), s.model.notices.begin(), s.model.notices.end());
     require_attention_kernel(s, loaded.config, ranks);
-    s.encoder = make_encoder(s.config, tokenizer, s.model.vocab_size);
+    s.encoder = make_encoder(s.config, text, s.model.vocab_size);
     if (s.config.stage == Stage::rm) add_score_head(s);
     if (s.config.max_length > s.model.max_position_embeddings)
         s.notices.push_back(fmt::format("max_length {} is beyond the model's max_position_embeddings {}",

@@ -15,6 +15,7 @@
 
 #include "data/text/jinja/text.h"
 #include "data/text/jinja/value.h"
+#include "data/text/span.h"
 
 namespace colonnade::jinja {
 
@@ -26,11 +27,6 @@ struct Origin {
     std::string field;            ///< input: the key within its message, such as content; else the top-level variable
     uint32_t parent = 0;          ///< input: origin of the list or dict that holds it
     std::string key;              ///< input: its key or index there
-};
-
-struct Span {
-    size_t begin = 0, end = 0;
-    bool operator==(const Span&) const = default;
 };
 
 /// The text of a chat. Spans are offsets of bytes.
@@ -98,8 +94,10 @@ struct TurnMarks {
     std::vector<std::string> end_markers;  ///< such as <|im_end|>; the nearest one behind ends the turn
 };
 
-/// Returns the turns of assistant messages that wrote at least one byte. A turn begins behind the header if the template
-/// wrote that for the same message, so that <think> and <tool_call> before the first byte of input belong to it.
+/// Returns the turns of assistant messages. A turn begins behind the header if the template wrote that for the same
+/// message, so that <think> and <tool_call> before the first byte of input belong to it; without a header, with the
+/// template's first byte for the message. A message that wrote no byte, an empty answer, has a turn if an end marker
+/// follows its header.
 std::vector<Turn> assistant_turns(const Rendered& rendered, const nlohmann::ordered_json& messages,
                                   const TurnMarks& marks);
 

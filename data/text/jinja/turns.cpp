@@ -8,6 +8,10 @@
 namespace colonnade::jinja {
 namespace {
 
+bool is_answer(const nlohmann::ordered_json& message) {
+    return message.is_object() && message.contains("role") && message["role"] == "assistant";
+}
+
 std::vector<Span>* part_of(Turn& turn, const std::string& field) {
     if (field == "content") return &turn.content;
     if (field == "reasoning_content" || field == "thinking" || field == "reasoning") return &turn.thinking;
@@ -39,7 +43,7 @@ void include_prefix(const Rendered& rendered, const std::string& header, Turn& t
     const auto& runs = rendered.text.runs();
     auto run = std::lower_bound(runs.begin(), runs.end(), turn.whole.begin,
                                 [](const Run& candidate, size_t byte) { return candidate.end < byte; });
-    if (header.empty() || turn.whole.begin == 0) return;
+    if (turn.whole.begin == 0) return;
     // The stretch of this message that ends at the begin: the header may hold its role.
     size_t begin = turn.whole.begin;
     while (true) {
@@ -48,8 +52,16 @@ void include_prefix(const Rendered& rendered, const std::string& header, Turn& t
         if (run-- == runs.begin()) break;
     }
     const std::string stretch = rendered.text.bytes().substr(begin, turn.whole.begin - begin);
-    const size_t found = stretch.rfind(header);
-    if (found != std::string::npos) turn.whole.begin = begin + found + header.size();
+    // A generation prompt may open with reasoning that this turn lacks: its beginning, up to the end of a line or of a
+    // marker, is looked for too. A template without a generation prompt has no header: the stretch is the turn's.
+    for (size_t length = header.size();; --length) {
+        if (length < header.size() && length > 0 && header[length - 1] != '\n' && header[length - 1] != '>') continue;
+        if (length == 0 && !header.empty()) return;
+        const size_t found = stretch.rfind(header.substr(0, length));
+        if (found == std::string::npos) continue;
+        turn.whole.begin = begin + (header.empty() ? 0 : found + length);
+        return;
+    }
 }
 
 /// Moves the turn's end behind the nearest end marker in the template's text that follows.
@@ -72,6 +84,23 @@ void include_end(const Rendered& rendered, const std::vector<std::string>& marke
     turn.whole.end += end;
 }
 
+/// The turn of a message without content: what the template writes for it between header and end marker.
+std::optional<Turn> empty_turn(const Rendered& rendered, size_t message, const TurnMarks& marks) {
+    std::optional<Span> written;
+    size_t begin = 0;
+    for (const Run& run : rendered.text.runs()) {
+        const size_t start = std::exchange(begin, run.end);
+        if (rendered.origin(run).message == message) written = Span{written ? written->begin : start, run.end};
+    }
+    if (!written) return std::nullopt;
+    const size_t header = rendered.text.bytes().substr(written->begin, written->size()).find(marks.header);
+    if (header == std::string::npos) return std::nullopt;
+    const size_t at = written->begin + header + marks.header.size();
+    Turn turn{message, {at, at}, {}, {}, {}};
+    include_end(rendered, marks.end_markers, turn);
+    return turn.whole.end > at ? std::optional(turn) : std::nullopt;
+}
+
 }  // namespace
 
 std::vector<Turn> assistant_turns(const Rendered& rendered, const nlohmann::ordered_json& messages,
@@ -83,8 +112,7 @@ std::vector<Turn> assistant_turns(const Rendered& rendered, const nlohmann::orde
         const Span span{std::exchange(begin, run.end), run.end};
         const Origin& origin = rendered.origin(run);
         if (!origin.input || origin.message == Origin::kNoMessage || origin.message >= messages.size()) continue;
-        const auto& message = messages[origin.message];
-        if (!message.is_object() || !message.contains("role") || message["role"] != "assistant") continue;
+        if (!is_answer(messages[origin.message])) continue;
         Turn turn{origin.message, span, {}, {}, {}};
         if (part_of(turn, origin.field) == nullptr) continue;
         Turn& known = turns.try_emplace(origin.message, std::move(turn)).first->second;
@@ -101,6 +129,11 @@ std::vector<Turn> assistant_turns(const Rendered& rendered, const nlohmann::orde
         include_end(rendered, marks.end_markers, turn);
         result.push_back(std::move(turn));
     }
+    for (size_t i = 0; i < messages.size(); ++i) {
+        if (turns.contains(i) || !is_answer(messages[i])) continue;
+        if (const auto turn = empty_turn(rendered, i, marks)) result.push_back(*turn);
+    }
+    std::ranges::sort(result, {}, &Turn::message);
     return result;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "data/text/tokenizer_training.h"
 #include "engine/io/json.h"
 #include "tests/support/file_test.h"
 #include "tests/support/paths.h"
@@ -66,7 +67,7 @@ TEST(Encode, MatchesTransformers) {
     ASSERT_EQ(cases.size(), 42u);
     for (const Json& golden : cases) {
         EncodeOptions options;
-        options.chat_template = golden["template"];
+        options.chat_template = ChatTemplate::built_in(golden["template"]);
         const Encoder encoder(tokenizer(), options);
         std::vector<Message> messages;
         for (const Json& message : golden["messages"]) messages.push_back({message["role"], message["content"], {}});
@@ -87,7 +88,7 @@ TEST(Encode, MatchesTransformers) {
 TEST(Encode, PromptIsThePrefixOfTheChat) {
     for (const std::string& name : chat_template_names()) {
         EncodeOptions options;
-        options.chat_template = name;
+        options.chat_template = ChatTemplate::built_in(name);
         options.mask_history = true;
         const Encoder encoder(tokenizer(), options);
         const std::vector<int32_t> prompt = encoder.encode_prompt({kChat.begin(), kChat.end() - 1});
@@ -153,7 +154,7 @@ TEST(Encode, PlainRows) {
     EXPECT_EQ(bare.weights[0], 0);
     EXPECT_EQ(std::count(bare.weights.begin(), bare.weights.end(), 1.0f), bare.length() - 1);
     // A chat with the plain template has the same tokens as prompt and completion.
-    const auto plain = with([](auto& o) { o.chat_template = "plain"; });
+    const auto plain = with([](auto& o) { o.chat_template = ChatTemplate::built_in("plain"); });
     EXPECT_EQ(encoded(chat_row({{"user", "one", {}}, {"assistant", " two", {}}}), plain), "<s> one{ two</s>}");
 }
 
@@ -218,7 +219,10 @@ TEST(Encode, SuspiciousRows) {
     EXPECT_FALSE(chatml.encode(text_row("hello <s>"), "here").notes.has(RowNote::double_bos));
     EXPECT_TRUE(chatml.encode(chat_row({{"user", "a<|im_end|>b", {}}, {"assistant", "c", {}}}), "here")
                     .notes.has(RowNote::marker_in_text));
-    EXPECT_FALSE(chatml.encode(chat_row({{"user", "a<|eot_id|>b", {}}, {"assistant", "c", {}}}), "here")
+    EXPECT_TRUE(chatml.encode(chat_row({{"user", "a<|eot_id|>b", {}}, {"assistant", "c", {}}}), "here")
+                    .notes.has(RowNote::marker_in_text))
+        << "a special token that the template does not use";
+    EXPECT_FALSE(chatml.encode(chat_row({{"user", "a<|eot|>b", {}}, {"assistant", "c", {}}}), "here")
                      .notes.has(RowNote::marker_in_text));
     EncodeOptions options;
     options.add_eos = false;
@@ -238,18 +242,23 @@ TEST_F(EncodeFile, MarkersThatTheTokenizerLacksAreSpelledOut) {
     training.special_tokens = {"<|im_start|>"};
     train_tokenizer(training);
     const auto bare = Tokenizer::load(path("t.model"));
-    const Encoder encoder(bare, {});
+    const Row row = chat_row({{"user", "a", {}}, {"assistant", "b", {}}});
+    expect_error(Exit::config,
+                 "here: the chat template chatml writes <|im_end|>, which " + path("t.model") +
+                     " does not know as one token; choose a chat_template that fits the tokenizer (built in: plain, ",
+                 [&] { (void)Encoder(bare, {}).encode(row, "here"); });
+    const Encoder encoder(bare, {.allow_spelled_out_markers = true});
     EXPECT_EQ(encoder.spelled_out(), std::vector<std::string>{"<|im_end|>"});
     EXPECT_EQ(encoder.stop_ids(), std::vector<int32_t>{2});
-    const Encoded result = encoder.encode(chat_row({{"user", "a", {}}, {"assistant", "b", {}}}), "here");
+    const Encoded result = encoder.encode(row, "here");
     EXPECT_TRUE(result.notes.has(RowNote::no_end_token));
-    EXPECT_EQ(bare->decode(result.sample.tokens),
+    EXPECT_EQ(bare->decode(result.sample.tokens, SpecialTokens::keep),
               "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n");
-    // The answer and its spelled-out end are trained on, whatever their pieces are.
+    // The answer is trained on. Its spelled-out end is text of the template.
     std::vector<int32_t> trained;
     for (size_t i = 0; i < result.sample.tokens.size(); ++i)
         if (result.sample.weights[i] > 0) trained.push_back(result.sample.tokens[i]);
-    EXPECT_EQ(bare->decode(trained), "b<|im_end|>");
+    EXPECT_EQ(bare->decode(trained), "b");
 }
 
 TEST(Encode, MarkersAndStops) {
@@ -265,7 +274,7 @@ TEST(Encode, MarkersAndStops) {
                  {"gemma", {"<end_of_turn>", "</s>"}}};
     for (const auto& [name, stops] : cases) {
         EncodeOptions options;
-        options.chat_template = name;
+        options.chat_template = ChatTemplate::built_in(name);
         const Encoder encoder(tokenizer(), options);
         std::vector<std::string> found;
         for (const int32_t id : encoder.stop_ids()) found.push_back(tokenizer()->piece(id));
@@ -280,13 +289,13 @@ TEST(Encode, RefusesBadOptions) {
         change(options);
         expect_error(Exit::config, part, [&] { Encoder(tokenizer(), options); });
     };
-    refuses("unknown chat template 'vicuna'", [](auto& o) { o.chat_template = "vicuna"; });
+    expect_error(Exit::config, "unknown chat template 'vicuna'", [] { ChatTemplate::built_in("vicuna"); });
     refuses("max_length 1; expected at least 2", [](auto& o) { o.max_length = 1; });
     refuses("train_on_prompt and mask_history contradict", [](auto& o) { o.train_on_prompt = o.mask_history = true; });
     refuses("420 pieces; expected at most the model's vocabulary of 419", [](auto& o) { o.vocab_size = 419; });
-    expect_error(Exit::data, "f:9: message 1 is from role 'user'; the llama2 template needs", [] {
+    expect_error(Exit::data, "message 1 is from role 'user'; user and assistant messages must alternate", [] {
         EncodeOptions options;
-        options.chat_template = "llama2";
+        options.chat_template = ChatTemplate::built_in("llama2");
         (void)Encoder(tokenizer(), options).encode(chat_row({{"user", "a", {}}, {"user", "b", {}}}), "f:9");
     });
 }

@@ -117,7 +117,7 @@ std::vector<Message> with_answer(const std::string& answer, std::vector<Message>
 TEST(Preferences, EveryBranchIsItsAnswerAlone) {
     for (const std::string& name : chat_template_names()) {
         EncodeOptions options;
-        options.chat_template = name;
+        options.chat_template = ChatTemplate::built_in(name);
         const Encoder encoder(tokenizer(), options);
         // Answers with a common beginning, an answer that is the beginning of another, answers of several turns.
         const std::vector<std::string> answers = {"The house is old", "The house is new", "The", "no"};

@@ -199,7 +199,7 @@ TEST_F(Store, WhateverCouldChangeATokenChangesTheKey) {
             r.datasets[0].columns = {{"completion_mask", "learned"}};
         },
         [](auto& r) { r.datasets[0].ignore_columns = {"note"}; },
-        [](auto& r) { r.encode.chat_template = "plain"; },
+        [](auto& r) { r.encode.chat_template = ChatTemplate::built_in("plain"); },
         [](auto& r) { r.encode.max_length = 9; },
         [](auto& r) { r.encode.train_on_prompt = true; },
         [](auto& r) { r.encode.roles_to_train = {"user"}; },

@@ -1,24 +1,29 @@
-#include "data/text/chat_template.h"
+#include "data/text/chat_renderer.h"
 
 #include "tests/support/file_test.h"
+#include "tests/support/paths.h"
 
 namespace colonnade {
 namespace {
 
-/// The rendered chat: BOS as <s>, the end token as </s>, the assistant's content and end in braces.
+ChatRenderer renderer(const std::string& name) {
+    static const auto tokenizer = Tokenizer::load(golden_file("template_golden.model"));
+    return ChatRenderer(ChatTemplate::built_in(name), tokenizer, {});
+}
+
+/// The rendered chat, the assistant's content and end in braces.
 std::string rendered(const std::string& name, const std::vector<Message>& messages, bool generation_prompt = false) {
+    const Json none;
+    const RenderedChat chat = renderer(name).render({messages, none, generation_prompt}, "here");
     std::string text;
     bool answering = false;
-    for (const Segment& segment : render_chat(name, messages, generation_prompt, "here")) {
-        const bool answer = segment.part != Segment::Part::scaffold && messages.at(segment.message).role == "assistant";
+    size_t begin = 0;
+    for (const ChatPart& part : chat.parts) {
+        const bool answer = part.kind != ChatPart::Kind::scaffold && messages.at(part.message).role == "assistant";
         if (answer != answering) text += answer ? "{" : "}";
         answering = answer;
-        if (segment.kind == Segment::Kind::bos)
-            text += segment.text.empty() ? "<s>" : segment.text;
-        else if (segment.kind == Segment::Kind::eos)
-            text += "</s>";
-        else
-            text += segment.text;
+        text += chat.text.substr(begin, part.end - begin);
+        begin = part.end;
     }
     return text + (answering ? "}" : "");
 }
@@ -55,10 +60,10 @@ TEST(ChatTemplate, RendersEachFamily) {
          "<|system|>\nS</s>\n<|user|>\n U1</s>\n<|assistant|>\n{A1 </s>}\n<|user|>\nU2</s>\n<|assistant|>\n{A2</s>}\n",
          "<|system|>\nS</s>\n<|user|>\n U1</s>\n<|assistant|>\n{A1 </s>}\n<|user|>\nU2</s>\n<|assistant|>\n"},
         {"gemma",
-         "<bos><start_of_turn>user\nS\n\nU1<end_of_turn>\n<start_of_turn>model\n{A1<end_of_turn>}\n<start_of_turn>"
+         "<s><start_of_turn>user\nS\n\nU1<end_of_turn>\n<start_of_turn>model\n{A1<end_of_turn>}\n<start_of_turn>"
          "user\nU2<end_of_turn>\n"
          "<start_of_turn>model\n{A2<end_of_turn>}\n",
-         "<bos><start_of_turn>user\nS\n\nU1<end_of_turn>\n<start_of_turn>model\n{A1<end_of_turn>}\n<start_of_turn>"
+         "<s><start_of_turn>user\nS\n\nU1<end_of_turn>\n<start_of_turn>model\n{A1<end_of_turn>}\n<start_of_turn>"
          "user\nU2<end_of_turn>\n"
          "<start_of_turn>model\n"},
     };
@@ -84,15 +89,14 @@ TEST(ChatTemplate, RefusesWhatItCannotRender) {
         const auto refuses = [&](const std::vector<Message>& chat, const std::string& part) {
             expect_error(Exit::data, part, [&] { rendered(name, chat); });
         };
+        refuses({user, user}, fmt::format("here: chat template {}:1:", name));
         refuses({user, user},
-                fmt::format("here: message 1 is from role 'user'; the {} template needs alternating user and "
-                            "assistant messages: expected 'assistant'",
-                            name));
+                "message 1 is from role 'user'; user and assistant messages must alternate: expected 'assistant'");
         refuses({user, assistant, assistant}, "message 2 is from role 'assistant'");
         refuses({system, assistant}, "message 1 is from role 'assistant'");
         refuses({user, assistant, tool}, "message 2 is from role 'tool'");
         refuses({user, system}, "message 1 is from role 'system'");
-        refuses({system}, fmt::format("here: the only message is the system message; the {} template", name));
+        refuses({system}, "the only message is the system message");
     }
     for (const char* name : {"plain", "chatml", "llama3", "zephyr"})
         EXPECT_NO_THROW(rendered(name, {user, user, assistant, assistant}));

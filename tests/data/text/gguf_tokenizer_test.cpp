@@ -90,7 +90,7 @@ TEST_F(GgufTokenizerFile, GivesTheIdsOfTheModelsOwnFile) {
         EXPECT_EQ(made.tokenizer["pre_tokenizer"]["pretokenizers"][0]["pattern"],
                   json["pre_tokenizer"]["pretokenizers"][0]["pattern"]);
         const HuggingFaceTokenizer tokenizer(made.tokenizer, "a.gguf");
-        BpeCache cache;
+        TokenCache cache;
         std::ifstream file(at + "golden.jsonl");
         int lines = 0;
         for (std::string text; std::getline(file, text);) {
@@ -98,7 +98,8 @@ TEST_F(GgufTokenizerFile, GivesTheIdsOfTheModelsOwnFile) {
             const std::string document = from_base64(line["b64"].get<std::string>());
             // "[X]" is a token with the flag single_word, which GGUF cannot say.
             if (line.contains("error") || document.find("[X]") != document.npos) continue;
-            EXPECT_EQ(tokenizer.encode(document, {}, cache), line["ids"].get<std::vector<int32_t>>())
+            EXPECT_EQ(tokenizer.encode_document(document, cache, PostProcess::no),
+                      line["ids"].get<std::vector<int32_t>>())
                 << folder << " " << line["name"];
             ++lines;
         }
@@ -119,8 +120,8 @@ TEST_F(GgufTokenizerFile, KeepsSpecialTokensAndTemplates) {
                                  {"add_bos_token", true},
                                  {"chat_template", "{{ messages }}"}}));
     const HuggingFaceTokenizer tokenizer(made.tokenizer, "a.gguf");
-    BpeCache cache;
-    EXPECT_EQ(tokenizer.encode("ab</s>b", {.post_process = true}, cache), (std::vector<int32_t>{0, 3, 4, 2}));
+    TokenCache cache;
+    EXPECT_EQ(tokenizer.encode_document("ab</s>b", cache, PostProcess::yes), (std::vector<int32_t>{0, 3, 4, 2}));
     made =
         make(small(), {gguf_pair("tokenizer.chat_template", "a"), gguf_pair("tokenizer.chat_template.tool_use", "b")});
     EXPECT_EQ(made.config["chat_template"],
@@ -131,9 +132,10 @@ TEST_F(GgufTokenizerFile, KeepsSpecialTokensAndTemplates) {
 TEST_F(GgufTokenizerFile, ReadsSentencePieces) {
     const GgufTokenizer made = make(sentence_pairs());
     const HuggingFaceTokenizer tokenizer(made.tokenizer, "a.gguf");
-    BpeCache cache;
+    TokenCache cache;
     // "ab" has a better score than "_a".
-    EXPECT_EQ(tokenizer.encode("ab a<tool>a", {.post_process = true}, cache), (std::vector<int32_t>{1, 2, 5, 6, 7, 3}));
+    EXPECT_EQ(tokenizer.encode_document("ab a<tool>a", cache, PostProcess::yes),
+              (std::vector<int32_t>{1, 2, 5, 6, 7, 3}));
     EXPECT_EQ(made.config["add_bos_token"], true);
     const auto refuse = [&](const GgufTextPair& change, const char* message) {
         expect_error(Exit::data, message, [&] { make(sentence_pairs(), {change}); });
@@ -185,13 +187,13 @@ TEST(GgufTokenizer, EqualsLinesOfALargeFile) {
     if (!path || !golden) GTEST_SKIP() << "no file in COLONNADE_GGUF_TOKENIZER and COLONNADE_GGUF_LINES";
     const GgufTokenizer made = gguf_tokenizer(GgufReader(path));
     const HuggingFaceTokenizer tokenizer(made.tokenizer, path);
-    BpeCache cache;
+    TokenCache cache;
     std::ifstream file(golden);
     int lines = 0, different = 0;
     for (std::string text; std::getline(file, text); ++lines) {
         const Json line = parse_json(text, golden);
         if (line.contains("error")) continue;
-        const auto ids = tokenizer.encode(from_base64(line["b64"].get<std::string>()), {}, cache);
+        const auto ids = tokenizer.encode_document(from_base64(line["b64"].get<std::string>()), cache, PostProcess::no);
         different += ids != line["ids"].get<std::vector<int32_t>>();
     }
     EXPECT_EQ(different, 0) << "of " << lines;

@@ -20,13 +20,14 @@ namespace fs = std::filesystem;
 
 /// Compares with one line of golden values: ids without and with the post-processor, the text decoded from the ids with
 /// and without special tokens. "special" and "skip" are left out where they equal "ids" and "text".
-bool equals(const HuggingFaceTokenizer& tokenizer, const Json& line, BpeCache& cache) {
+bool equals(const HuggingFaceTokenizer& tokenizer, const Json& line, TokenCache& cache) {
     const std::string text = from_base64(line["b64"].get_ref<const std::string&>());
     const auto ids = line["ids"].get<std::vector<int32_t>>();
     const auto special = line.contains("special") ? line["special"].get<std::vector<int32_t>>() : ids;
     const auto decoded = line["text"].get<std::string>();
-    return tokenizer.encode(text, {}, cache) == ids &&
-           tokenizer.encode(text, {.post_process = true}, cache) == special && tokenizer.decode(ids) == decoded &&
+    return tokenizer.encode_document(text, cache, PostProcess::no) == ids &&
+           tokenizer.encode_document(text, cache, PostProcess::yes) == special &&
+           tokenizer.decode(ids, SpecialTokens::keep) == decoded &&
            tokenizer.decode(ids, SpecialTokens::skip) == line.value("skip", decoded);
 }
 
@@ -36,7 +37,7 @@ struct Lines {
 /// Compares the lines of a folder's golden.jsonl, but for those that the package refuses.
 Lines check_folder(const fs::path& folder) {
     const auto tokenizer = HuggingFaceTokenizer::load((folder / "tokenizer.json").string());
-    BpeCache cache;
+    TokenCache cache;
     Lines lines;
     std::ifstream file(folder / "golden.jsonl");
     for (std::string text; std::getline(file, text);) {
@@ -67,38 +68,40 @@ std::string refusal(const Json& json, const std::string& part) {
 
 TEST(HuggingFaceTokenizer, special_tokens_in_text_can_stay_text) {
     const HuggingFaceTokenizer tokenizer(llama3(), "tokenizer.json");
-    BpeCache cache;
+    TokenCache cache;
     const std::string text = "<s>a<think>";
     const int32_t special = *tokenizer.piece_id("<s>"), plain = *tokenizer.piece_id("<think>");
-    EXPECT_EQ(tokenizer.encode(text, {}, cache).front(), special);
-    const std::vector<int32_t> ids = tokenizer.encode(text, {.special_tokens_in_text = false}, cache);
+    EXPECT_EQ(tokenizer.encode_document(text, cache, PostProcess::no).front(), special);
+    const std::vector<int32_t> ids = tokenizer.encode(text, Spelled::text, TextStart::document, cache).ids;
     EXPECT_EQ(std::count(ids.begin(), ids.end(), special), 0);
     EXPECT_EQ(ids.back(), plain) << "a token that is not special is found always";
-    EXPECT_EQ(tokenizer.decode(ids), text);
+    EXPECT_EQ(tokenizer.decode(ids, SpecialTokens::keep), text);
     EXPECT_TRUE(tokenizer.is_special(special) && !tokenizer.is_special(plain));
 }
 
 TEST(HuggingFaceTokenizer, long_runs_are_encoded_in_time) {
     const HuggingFaceTokenizer tokenizer(llama3(), "tokenizer.json");
-    BpeCache cache;
+    TokenCache cache;
     for (const char c : {'a', ' ', '=', '\n'}) {
         const std::string text(400000, c);
-        EXPECT_EQ(tokenizer.decode(tokenizer.encode(text, {}, cache)), text);
+        EXPECT_EQ(tokenizer.decode(tokenizer.encode_document(text, cache, PostProcess::no), SpecialTokens::keep), text);
     }
 }
 
 TEST(HuggingFaceTokenizer, a_cache_does_not_change_ids) {
     const HuggingFaceTokenizer tokenizer(llama3(), "tokenizer.json");
-    BpeCache warm;
+    TokenCache warm;
     std::string text;
     for (int i = 0; i < 3000; ++i) {
         text = fmt::format("{} quick{}brown {:x} foxes and a very long word: {}{}", text.substr(0, 20), i, i * 7919,
                            i % 7, std::string(static_cast<size_t>(i % 90), 'q'));
         if (i % 50 == 0) {
-            BpeCache fresh;
-            ASSERT_EQ(tokenizer.encode(text, {}, warm), tokenizer.encode(text, {}, fresh)) << text;
+            TokenCache fresh;
+            ASSERT_EQ(tokenizer.encode_document(text, warm, PostProcess::no),
+                      tokenizer.encode_document(text, fresh, PostProcess::no))
+                << text;
         }
-        ASSERT_EQ(tokenizer.decode(tokenizer.encode(text, {}, warm)), text);
+        ASSERT_EQ(tokenizer.decode(tokenizer.encode_document(text, warm, PostProcess::no), SpecialTokens::keep), text);
     }
 }
 
@@ -234,10 +237,11 @@ TEST(HuggingFaceTokenizer, text_that_has_no_id_is_an_error_if_the_model_has_no_u
         Json json = golden_json(name);
         json[Json::json_pointer(section)] = value;
         json["normalizer"] = json["post_processor"] = nullptr;
-        BpeCache cache;
+        TokenCache cache;
         const std::string text = "\u4e00";
-        expect_error(Exit::data, "tokenizer.json: model: it has no piece for '",
-                     [&] { HuggingFaceTokenizer(json, "tokenizer.json").encode(text, {}, cache); });
+        expect_error(Exit::data, "tokenizer.json: model: it has no piece for '", [&] {
+            HuggingFaceTokenizer(json, "tokenizer.json").encode_document(text, cache, PostProcess::no);
+        });
     };
     encode("unigram", "/model/unk_id", nullptr);
     encode("bert_cased", "/model/unk_token", "none such");
@@ -297,8 +301,8 @@ TEST(HuggingFaceTokenizer, a_damaged_charsmap_does_not_lead_outside) {
         base64[at] = base64[at] == '/' ? 'A' : '/';
         try {
             const HuggingFaceTokenizer tokenizer(json, "tokenizer.json");
-            BpeCache cache;
-            tokenizer.encode("\uFB01 e\u0301 \u2460 \r\n\t \u00BD", {}, cache);
+            TokenCache cache;
+            tokenizer.encode_document("\uFB01 e\u0301 \u2460 \r\n\t \u00BD", cache, PostProcess::no);
             ++read;
         } catch (const Error&) {
             ++refused;
@@ -354,12 +358,12 @@ TEST(HuggingFaceTokenizer, speed) {
     if (!json || !path) GTEST_SKIP() << "COLONNADE_TOKENIZER_JSON and COLONNADE_TEXT name no files";
     const auto tokenizer = HuggingFaceTokenizer::load(json);
     const std::string text = read_file(path);
-    BpeCache cache;
+    TokenCache cache;
     for (int round = 0; round < 3; ++round) {
         const std::clock_t start = std::clock();
         size_t ids = 0;
         for (size_t at = 0; at < text.size(); at += 2048)
-            ids += tokenizer->encode(std::string_view(text).substr(at, 2048), {}, cache).size();
+            ids += tokenizer->encode_document(std::string_view(text).substr(at, 2048), cache, PostProcess::no).size();
         const double seconds = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
         fmt::print("{:.1f} MB/s, {} ids\n", static_cast<double>(text.size()) / seconds / 1e6, ids);
     }

@@ -185,9 +185,18 @@ TEST(Jinja, GivesTheTurnsOfTheAssistant) {
     ASSERT_EQ(turns[0].tool_calls.size(), 2u);
     EXPECT_EQ(cut(turns[0].tool_calls[0]), "f\", {\"a\": \"x\\ny\"}");
     EXPECT_EQ(cut(turns[1].whole), "no<|im_end|>");
-    // Without a header, a turn begins at its first byte of input; without markers, it ends at the last.
-    EXPECT_EQ(cut(assistant_turns(rendered, chat["messages"], {})[1].whole), "no");
-    EXPECT_TRUE(cut(assistant_turns(rendered, chat["messages"], {})[0].whole).starts_with("hm</think>"));
+    // Without a header, a turn begins with what the template writes for it; without markers, it ends at the last byte
+    // of input.
+    EXPECT_EQ(cut(assistant_turns(rendered, chat["messages"], {})[1].whole), "<|im_start|>assistant\nno");
+    EXPECT_TRUE(cut(assistant_turns(rendered, chat["messages"], {})[0].whole).starts_with("<|im_start|>assistant\n"));
+    // An empty answer still ends.
+    Json empty = chat;
+    empty["messages"].push_back({{"role", "assistant"}, {"content", ""}});
+    const Rendered with_empty = Template(kTemplate, "t").render(empty);
+    const std::vector<Turn> three =
+        assistant_turns(with_empty, empty["messages"], {"<|im_start|>assistant\n", {"<|im_end|>", "</s>"}});
+    ASSERT_EQ(three.size(), 3u);
+    EXPECT_EQ(with_empty.text.bytes().substr(three[2].whole.begin, three[2].whole.size()), "<|im_end|>");
 }
 
 TEST(Jinja, PreparesVariablesAsTransformersDoes) {

@@ -9,7 +9,9 @@
 #include <random>
 
 #include "data/text/hugging_face_tokenizer.h"
+#include "data/text/sentencepiece_check.h"
 #include "data/text/tokenizer.h"
+#include "data/text/tokenizer_training.h"
 #include "engine/io/files.h"
 #include "tests/support/file_test.h"
 #include "tests/support/paths.h"
@@ -69,7 +71,7 @@ class SentencePieceExport : public FileTest {
         const ExportedTokenizer made = tokenizer_json_of_model(read_file(model));
         ASSERT_EQ(made.obstacle, "");
         const HuggingFaceTokenizer tokenizer(made.json, "tokenizer.json");
-        BpeCache cache;
+        TokenCache cache;
         std::mt19937 random(14);
         std::vector<std::string> texts = {"",
                                           " ",
@@ -83,14 +85,16 @@ class SentencePieceExport : public FileTest {
         for (int n = 0; n < 70; ++n) texts.push_back("x" + std::string(n, ' ') + "the" + std::string(n / 2, ' '));
         for (int i = 0; i < 3000; ++i) texts.push_back(random_text(random));
         for (const std::string& text : texts) {
-            const auto ids = tokenizer.encode(text, {.special_tokens_in_text = false}, cache);
-            const bool begins_with_user_defined =
-                std::ranges::any_of(user_defined, [&](const std::string& piece) { return text.starts_with(piece); });
+            const auto ids = tokenizer.encode(text, Spelled::text, TextStart::document, cache).ids;
+            const bool begins_with_user_defined = std::ranges::any_of(user_defined, [&](const std::string& piece) {
+                return text.starts_with(piece) && !looks_like_control(piece);
+            });
             if (begins_with_user_defined)
-                EXPECT_EQ(ids, expected->encode(text, false)) << "'" << text << "'";
+                EXPECT_EQ(ids, expected->encode(text, Spelled::text, TextStart::behind_token)) << "'" << text << "'";
             else
                 EXPECT_EQ(ids, expected->encode(text)) << "'" << text << "'";
-            EXPECT_EQ(tokenizer.decode(ids), expected->decode(ids)) << "'" << text << "'";
+            EXPECT_EQ(tokenizer.decode(ids, SpecialTokens::keep), expected->decode(ids, SpecialTokens::keep))
+                << "'" << text << "'";
         }
     }
 };
@@ -121,11 +125,11 @@ TEST_F(SentencePieceExport, RunsOfOneScoreGrowFromTheLeft) {
         spill(path("runs.model"), model_with(pieces));
         const auto expected = Tokenizer::load(path("runs.model"));
         const HuggingFaceTokenizer tokenizer(tokenizer_json_of_model(model_with(pieces)).json, "tokenizer.json");
-        BpeCache cache;
+        TokenCache cache;
         for (int n = 0; n < 60; ++n)
             for (const std::string& text : {std::string(n, ' '), std::string(n, ' ') + "a" + std::string(60 - n, ' '),
                                             std::string(n, 'x') + std::string(n, ' ')})
-                EXPECT_EQ(tokenizer.encode(text, {}, cache), expected->encode(text)) << n;
+                EXPECT_EQ(tokenizer.encode_document(text, cache, PostProcess::no), expected->encode(text)) << n;
     }
 }
 
@@ -133,12 +137,12 @@ TEST_F(SentencePieceExport, PutsBosInFrontAndNamesSpecialTokens) {
     const std::string model = train("chat", {"<|im_end|>"});
     const ExportedTokenizer made = tokenizer_json_of_model(read_file(model));
     const HuggingFaceTokenizer tokenizer(made.json, "tokenizer.json");
-    BpeCache cache;
-    const auto ids = tokenizer.encode("a</s><|im_end|>", {.post_process = true}, cache);
+    TokenCache cache;
+    const auto ids = tokenizer.encode_document("a</s><|im_end|>", cache, PostProcess::yes);
     EXPECT_EQ(ids.front(), 1);
     EXPECT_EQ(ids[ids.size() - 2], 2);
     EXPECT_EQ(ids.back(), *tokenizer.piece_id("<|im_end|>"));
-    EXPECT_TRUE(tokenizer.is_special(1) && tokenizer.is_special(2) && !tokenizer.is_special(ids.back()));
+    EXPECT_TRUE(tokenizer.is_special(1) && tokenizer.is_special(2) && tokenizer.is_special(ids.back()));
 }
 
 TEST_F(SentencePieceExport, SaysWhatItCannotWrite) {

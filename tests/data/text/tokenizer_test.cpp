@@ -1,4 +1,5 @@
 #include "data/text/tokenizer.h"
+#include "data/text/tokenizer_training.h"
 
 #include <sentencepiece_processor.h>
 #include <sys/wait.h>
@@ -81,8 +82,8 @@ TEST_F(TokenizerFile, TrainedModelsGiveBackWhatTheyTake) {
         for (const std::string& special : options.special_tokens) {
             const auto id = tokenizer->piece_id(special);
             ASSERT_TRUE(id) << special;
-            EXPECT_EQ(tokenizer->encode(special, false), std::vector<int32_t>{*id});
-            EXPECT_EQ(tokenizer->decode({*id}), special);
+            EXPECT_EQ(tokenizer->encode(special, Spelled::token), std::vector<int32_t>{*id});
+            EXPECT_EQ(tokenizer->decode({*id}, SpecialTokens::keep), special);
         }
         const std::string texts[] = {
             "the column 12 stands",
@@ -103,7 +104,8 @@ TEST_F(TokenizerFile, TrainedModelsGiveBackWhatTheyTake) {
         for (const std::string& text : texts) {
             for (const int32_t id : tokenizer->encode(text)) EXPECT_NE(id, 0) << text;
             EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text) << type;
-            EXPECT_EQ(tokenizer->decode(tokenizer->encode("|" + text, false)), "|" + text) << type;
+            EXPECT_EQ(tokenizer->decode(tokenizer->encode("|" + text, Spelled::text, TextStart::continues)), "|" + text)
+                << type;
         }
         EXPECT_EQ(tokenizer->encode("</s>").size(), tokenizer->encode("<xs>").size())
             << "text never becomes a control piece";
@@ -112,14 +114,15 @@ TEST_F(TokenizerFile, TrainedModelsGiveBackWhatTheyTake) {
 
 TEST_F(TokenizerFile, DummyPrefixIsASwitch) {
     const auto tokenizer = train();
-    const auto with = tokenizer->encode("column"), without = tokenizer->encode("column", false);
+    const auto with = tokenizer->encode("column"),
+               without = tokenizer->encode("column", Spelled::text, TextStart::behind_token);
     EXPECT_EQ(tokenizer->piece(with[0]), "\u2581column");
     EXPECT_NE(tokenizer->piece(without[0]).substr(0, 3), "\u2581");
-    EXPECT_EQ(tokenizer->encode(" column", false), with);
+    EXPECT_EQ(tokenizer->encode(" column", Spelled::text, TextStart::behind_token), with);
     // A model without a dummy prefix.
     const auto bare = load(kModel + bytes_field(3, number(3, 0)));
-    EXPECT_EQ(bare->encode("ab", true), (std::vector<int32_t>{4, 5}));
-    EXPECT_EQ(bare->encode("ab", false), (std::vector<int32_t>{4, 5}));
+    EXPECT_EQ(bare->encode("ab"), (std::vector<int32_t>{4, 5}));
+    EXPECT_EQ(bare->encode("ab", Spelled::text, TextStart::continues), (std::vector<int32_t>{4, 5}));
 }
 
 TEST_F(TokenizerFile, LooksUpPieces) {
@@ -140,24 +143,25 @@ TEST_F(TokenizerFile, LooksUpPieces) {
 TEST_F(TokenizerFile, ThreadsShareOne) {
     const auto tokenizer = train();
     const auto text = [](int i) { return fmt::format("column {} holds the roof of column {}", i, i * i); };
+    const auto start = [](size_t i) { return i % 2 ? TextStart::behind_token : TextStart::document; };
     std::vector<std::vector<int32_t>> ids(64);
     std::vector<std::thread> threads;
     for (size_t t = 0; t < 4; ++t)
         threads.emplace_back([&, t] {
             for (size_t i = t; i < ids.size(); i += 4)
-                ids[i] = tokenizer->encode(text(static_cast<int>(i)), i % 2 == 0);
+                ids[i] = tokenizer->encode(text(static_cast<int>(i)), Spelled::text, start(i));
         });
     for (auto& thread : threads) thread.join();
-    for (size_t i = 0; i < ids.size(); ++i) EXPECT_EQ(ids[i], tokenizer->encode(text(static_cast<int>(i)), i % 2 == 0));
+    for (size_t i = 0; i < ids.size(); ++i)
+        EXPECT_EQ(ids[i], tokenizer->encode(text(static_cast<int>(i)), Spelled::text, start(i)));
 }
 
 TEST_F(TokenizerFile, FoldersAreSearched) {
-    spill(path("tokenizer.json"), "{}");
-    expect_error(Exit::data, "contains tokenizer.json but no tokenizer.model", [&] { Tokenizer::load(folder_); });
     spill(path("tokenizer.model"), kModel);
     EXPECT_EQ(Tokenizer::load(folder_)->path(), path("tokenizer.model"));
     std::filesystem::create_directory(path("empty"));
-    expect_error(Exit::data, "empty: contains no tokenizer.model", [&] { Tokenizer::load(path("empty")); });
+    expect_error(Exit::data, "empty: contains neither tokenizer.json nor tokenizer.model",
+                 [&] { Tokenizer::load(path("empty")); });
     expect_error(Exit::data, "absent.model", [&] { Tokenizer::load(path("absent.model")); });
 }
 
@@ -177,7 +181,7 @@ TEST_F(TokenizerFile, RefusesBadModels) {
         {"", "m.model: expected a SentencePiece model, found an empty file"},
         {"\n  {\"version\": \"1.0\"}", "found JSON (a tokenizer.json?)"},
         {"IQ== 0\nIg== 1\n", "found a tiktoken vocabulary"},
-        {"GGUF and more", "found a GGUF file, whose tokenizer is not read yet"},
+        {"GGUF and more", "m.model"},
         {"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "found a Git LFS pointer"},
         {"some text", "found another format, or a truncated model"},
         {bytes_field(7, "no pieces"), "found another format, or a truncated model"},
@@ -245,7 +249,7 @@ TEST_F(TokenizerFile, TrainsOnJsonlTexts) {
     const auto tokenizer = train(options);
     EXPECT_TRUE(tokenizer->piece_id("\u2581quagga"));
     EXPECT_FALSE(tokenizer->piece_id("\u2581prompt")) << "keys are not text";
-    EXPECT_EQ(tokenizer->piece(tokenizer->encode("\n", false)[0]), "<0x0A>");
+    EXPECT_EQ(tokenizer->piece(tokenizer->encode("\n", Spelled::text, TextStart::continues)[0]), "<0x0A>");
     EXPECT_NE(slurp(path("new/tokenizer.vocab")).find("\u2581quagga\t"), std::string::npos);
 }
 

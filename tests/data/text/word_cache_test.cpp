@@ -2,6 +2,7 @@
 
 #include "data/text/sentencepiece_check.h"
 #include "data/text/tokenizer.h"
+#include "data/text/tokenizer_training.h"
 #include "engine/device/philox.h"
 #include "tests/support/file_test.h"
 
@@ -80,13 +81,15 @@ TEST_F(WordCacheFile, ChangesNoIds) {
         SCOPED_TRACE(variant.name);
         spill(path("m.model"), trained + variant.appended);
         const auto tokenizer = Tokenizer::load(path("m.model"));
-        WordCache words;
+        TokenCache cache;
         for (uint64_t i = 0; i < 2000; ++i) {
             const std::string text = random_text(i);
-            const bool prefix = i % 2;
-            ASSERT_EQ(tokenizer->encode(text, prefix, &words), tokenizer->encode(text, prefix)) << '"' << text << '"';
+            const TextStart start = i % 2 ? TextStart::document : TextStart::behind_token;
+            ASSERT_EQ(tokenizer->encode(text, Spelled::text, start, cache).ids,
+                      tokenizer->encode(text, Spelled::text, start))
+                << '"' << text << '"';
         }
-        EXPECT_EQ(words.find(" column") != nullptr, variant.words_stand_alone);
+        EXPECT_EQ(cache.words.find(" column") != nullptr, variant.words_stand_alone);
     }
 }
 

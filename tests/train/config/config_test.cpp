@@ -225,6 +225,9 @@ const std::string everything_with_folder =
     "eval_datasets: [{path: \"\\\"quoted\\\"\\n\\u00e9\"}]\nmax_length: 99\nexcess_length: truncate\n"
     "zero_stage: 1\ngrad_sync_dtype: bfloat16\nddp_timeout: 30\nparam_checksum_steps: 7\n"
     "prepared_path: p\ndataset_num_proc: 2\nchat_template: llama3\ntrain_on_prompt: true\n"
+    "chat_template_kwargs: {enable_thinking: false, n: 3, text: [a, 'true']}\nchat_template_date: 2024-07-26\n"
+    "allow_spelled_out_markers: true\nspecial_tokens_in_text: token\ntrain_on_thinking: false\n"
+    "train_on_tool_calls: false\n"
     "roles_to_train: [user, tool]\ntrain_on_eos: all\nmask_history: true\nadd_bos: false\nadd_eos: false\n"
     "packing: false\npacking_length: 100\npacking_window: 7\nper_device_train_batch_size: 2\n"
     "per_device_eval_batch_size: 5\ngradient_accumulation_steps: 4\nnum_train_epochs: 0.3\nhead_chunk: 8\n"
@@ -333,7 +336,9 @@ TEST(Config, ConvertsToSettingsOfOtherParts) {
     EXPECT_EQ(encode_options(dpo, 300).max_answers, 2);
     EXPECT_EQ(encode_options(rm, 300).sample_length, 5000);
     EXPECT_EQ(encode_options(rm, 300).max_answers, 0);
-    EXPECT_EQ(encode.chat_template, "llama3");
+    EXPECT_EQ(c.chat_template, "llama3");
+    EXPECT_EQ(c.chat_template_kwargs, (Json{{"enable_thinking", false}, {"n", 3}, {"text", {"a", "true"}}}));
+    EXPECT_EQ(chat_template_clock(c)->day, 26);
     EXPECT_EQ(encode.max_length, 99);
     EXPECT_EQ(encode.roles_to_train, (std::set<std::string>{"user", "tool"}));
     EXPECT_EQ(encode.vocab_size, 300);

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <csignal>
 
+#include "data/text/choose_template.h"
+#include "data/text/tokenizer_training.h"
 #include "tests/support/paths.h"
 #include "tests/support/tiny_run.h"
 #include "train/folders/export.h"
@@ -60,7 +62,7 @@ class Export : public FileTest {
                 .stored = stored,
                 .source_folder = "",
                 .encoder = encoder_,
-                .tokenizer_folder = ""};
+                .tokenizer_source = path("toy.model")};
     }
     std::vector<float> read_back(const std::string& name) const {
         const ModelConfig config = read_model_config(path(name));
@@ -90,7 +92,7 @@ class Export : public FileTest {
 TEST_F(Export, IsACompleteFolder) {
     export_model(request("model"));
     EXPECT_EQ(listing(path("model")),
-              "colonnade.json config.json generation_config.json model.safetensors tokenizer.model "
+              "config.json generation_config.json model.safetensors tokenizer.json tokenizer.model "
               "tokenizer_config.json");
     EXPECT_TRUE(read_back("model") == weights());
     EXPECT_EQ(json("model/config.json"), [&] {
@@ -99,15 +101,22 @@ TEST_F(Export, IsACompleteFolder) {
         return expected;
     }());
     EXPECT_EQ(slurp(path("model/tokenizer.model")), slurp(path("toy.model")));
-    EXPECT_EQ(json("model/colonnade.json"), (Json{{"chat_template", "chatml"}}));
 
     const int32_t im_end = *encoder_->tokenizer()->piece_id("<|im_end|>");
-    EXPECT_EQ(json("model/generation_config.json"), (Json{{"bos_token_id", 1}, {"eos_token_id", {im_end, 2}}}));
+    EXPECT_EQ(json("model/generation_config.json"), (Json{{"bos_token_id", 1}, {"eos_token_id", {2, im_end}}}));
     const Json tokenizer = json("model/tokenizer_config.json");
     EXPECT_EQ(tokenizer.at("bos_token"), "<s>");
     EXPECT_EQ(tokenizer.at("eos_token"), "</s>");
-    EXPECT_EQ(tokenizer.at("add_prefix_space"), true);
-    EXPECT_EQ(tokenizer.at("chat_template"), chat_template_jinja("chatml", *encoder_->tokenizer()));
+    EXPECT_EQ(tokenizer.at("tokenizer_class"), "PreTrainedTokenizerFast");
+    EXPECT_EQ(tokenizer.at("chat_template"), ChatTemplate::built_in("chatml")->source());
+
+    // What was written encodes as the model did that training used.
+    const TextFolder text = read_text_folder(path("model"));
+    ASSERT_EQ(text.templates.size(), 1u);
+    EXPECT_EQ(text.tokenizer->path(), path("model/tokenizer.json"));
+    EXPECT_EQ(text.tokenizer->document_prefix(), encoder_->tokenizer()->document_prefix());
+    for (const std::string line : {"the noun  number 7", " a count\n\nof <|im_end|> 9", "caf\u00e9 </s>"})
+        EXPECT_EQ(text.tokenizer->encode(line), encoder_->tokenizer()->encode(line)) << line;
 }
 
 TEST_F(Export, StoresHalfPrecisionRoundedToNearest) {
@@ -171,7 +180,6 @@ TEST_F(Export, WritesAFolderForAGgufFile) {
     make_learner();
     load_weights(learner_->parameters(), config_, file, learner_->weights());
     EncodeOptions none;
-    none.chat_template = "chatml";
     ExportRequest r = request("model");
     r.encoder = std::make_shared<const Encoder>(nullptr, none);
     r.source_folder = file;
@@ -217,7 +225,9 @@ TEST_F(Export, KeepsTheSourcesConfigButForTheDtype) {
         EXPECT_EQ(json("model/config.json"), source);
         const Json generation = json("model/generation_config.json");
         EXPECT_EQ(generation.at("temperature"), 0.6);
-        EXPECT_EQ(generation.at("eos_token_id"), encoder_->stop_ids());
+        std::vector<int32_t> ends = encoder_->stop_ids();
+        ends.insert(ends.begin(), 99);
+        EXPECT_EQ(generation.at("eos_token_id"), ends) << "the model's own stay";
     }
 }
 
@@ -230,20 +240,35 @@ TEST_F(Export, CopiesTheTokenizersFolderButForTheChatTemplate) {
     fs::copy(path("toy.model"), path("source/tokenizer.model"));
     spill(path("source/model.safetensors"), "not a tokenizer file");
     ExportRequest r = request("model");
-    r.tokenizer_folder = path("source");
+    r.tokenizer_source = path("source");
     export_model(r);
     for (const std::string& name : names) EXPECT_EQ(slurp(path("model/" + name)), "content of " + name);
     EXPECT_EQ(slurp(path("model/tokenizer.model")), slurp(path("toy.model")));
     EXPECT_FALSE(fs::exists(path("model/chat_template.jinja")));
     EXPECT_EQ(json("model/tokenizer_config.json"),
-              (Json{{"bos_token", "<s>"}, {"chat_template", chat_template_jinja("chatml", *encoder_->tokenizer())}}));
+              (Json{{"bos_token", "<s>"}, {"chat_template", ChatTemplate::built_in("chatml")->source()}}));
     EXPECT_TRUE(read_back("model") == weights());
+}
+
+TEST_F(Export, LeavesTheModelsOwnTemplateAndFilesAlone) {
+    fs::create_directories(path("source/chat_templates"));
+    export_model(request("source"));
+    spill(path("source/chat_template.jinja"), ChatTemplate::built_in("chatml")->source() + "{# own #}");
+    spill(path("source/chat_templates/tool_use.jinja"), "{{ tools }}");
+    const TextFolder text = read_text_folder(path("source"));
+    EncodeOptions options;
+    options.chat_template = choose_template(text, own_template, {});
+    encoder_ = std::make_shared<const Encoder>(text.tokenizer, options);
+    ExportRequest r = request("model");
+    r.tokenizer_source = r.source_folder = path("source");
+    export_model(r);
+    EXPECT_EQ(contents("model"), contents("source"));
 }
 
 TEST_F(Export, WithoutATokenizerHasNone) {
     encoder_ = std::make_shared<const Encoder>(nullptr, EncodeOptions{.vocab_size = 330});
     export_model(request("model"));
-    EXPECT_EQ(listing(path("model")), "colonnade.json config.json generation_config.json model.safetensors");
+    EXPECT_EQ(listing(path("model")), "config.json generation_config.json model.safetensors");
     EXPECT_EQ(json("model/generation_config.json").at("eos_token_id"), config_.eos_token_ids);
 }
 
@@ -269,9 +294,10 @@ TEST_F(Export, OverItsOwnSourceReadsItFirst) {
     encoder_ = std::make_shared<const Encoder>(Tokenizer::load(path("model/tokenizer.model")), EncodeOptions{});
     ExportRequest r = request("model");
     r.source_folder = path("model");
-    export_model(r);  // the tokenizer is only known by its file
+    r.tokenizer_source = path("model/tokenizer.model");
+    export_model(r);
     EXPECT_EQ(contents("model"), before);
-    r.tokenizer_folder = path("model");
+    r.tokenizer_source = path("model");
     export_model(r);
     EXPECT_EQ(contents("model"), before);
 }
@@ -325,7 +351,7 @@ TEST_F(ExportProgram, GivesWhatTheRunExported) {
     EXPECT_EQ(result.exit, 0) << result.err;
     for (const auto& [name, content] : contents("again")) EXPECT_TRUE(content == slurp(path("run/" + name))) << name;
     EXPECT_EQ(listing(path("again")),
-              "colonnade.json config.json generation_config.json model.safetensors tokenizer.model "
+              "config.json generation_config.json model.safetensors tokenizer.json tokenizer.model "
               "tokenizer_config.json");
 
     EXPECT_EQ(run("export", {checkpoint_, path("half"), "--dtype", "bfloat16"}).exit, 0);

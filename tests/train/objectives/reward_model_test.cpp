@@ -48,7 +48,7 @@ TEST_P(RewardModel, GivesTheScoresOfTransformers) {
                   .stored = DType::f32,
                   .source_folder = "",
                   .encoder = encoder,
-                  .tokenizer_folder = ""});
+                  .tokenizer_source = ""});
     const SafetensorsReader theirs(folder()), ours(path("out"));
     EXPECT_EQ(ours.tensors().size(), theirs.tensors().size());
     for (const TensorInfo& info : theirs.tensors()) EXPECT_TRUE(ours.find(info.name)) << info.name;

@@ -123,7 +123,7 @@ TEST_F(Errors, Data) {
          {":3:", "input_ids[1] is 31; expected 0 to 30"}},
         {"{\"input_ids\": [1, 2], \"labels\": [1]}\n", {":1:"}},
         {"{\"answer\": 42}\n", {":1:"}},
-        {"[1, 2]\n", {":1:"}},
+        {"[1, 2]\n", {": row 1:"}},
         {"{\"input_ids\": [1, 2], \"labels\": [-100, -100]}\n",
          {"no sample is left", "all dropped: 1 no trained token"}},
     };
@@ -148,7 +148,10 @@ TEST_F(Errors, Tokenizer) {
     fs::create_directories(path("json"));
     expect_train_failure({with("json")}, Exit::data, {path("json")});
     spill(path("json/tokenizer.json"), "{}");
-    expect_train_failure({with("json")}, Exit::data, {path("json"), "tokenizer.json", "pre-tokenised"});
+    expect_train_failure({with("json")}, Exit::data, {path("json/tokenizer.json"), "not a tokenizer.json"});
+    fs::remove(path("json/tokenizer.json"));
+    spill(path("json/vocab.json"), "{}");
+    expect_train_failure({with("json")}, Exit::data, {path("json"), "but vocab.json", "save_pretrained", "input_ids"});
     fs::create_directories(path("bad"));
     for (const char* content : {"", "not a protobuf", "\x0a\xff\xff\xff\xff\x0f"}) {
         spill(path("bad/tokenizer.model"), content);

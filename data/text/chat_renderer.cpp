@@ -1,0 +1,287 @@
+#include "data/text/chat_renderer.h"
+
+#include <algorithm>
+
+#include "engine/device/error.h"
+
+namespace colonnade {
+namespace {
+
+using Kind = ChatPart::Kind;
+
+bool is_blank(const std::string& text) {
+    const jinja::Trimmed kept = jinja::trimmed(text, "", jinja::Side::both);
+    return kept.begin >= kept.end;
+}
+
+/// Calls change(part) for the parts of [begin, end), which become parts of their own.
+template <typename Change>
+void repaint(std::vector<ChatPart>& parts, Span span, Change&& change) {
+    if (span.begin >= span.end) return;
+    for (const size_t border : {span.begin, span.end}) {
+        const auto part = std::ranges::lower_bound(parts, border, {}, &ChatPart::end);
+        if (part == parts.end() || part->end == border || border == 0) continue;
+        ChatPart before = *part;
+        before.end = border;
+        parts.insert(part, before);
+    }
+    auto part = std::ranges::upper_bound(parts, span.begin, {}, &ChatPart::end);
+    for (; part != parts.end() && part->end <= span.end; ++part) change(*part);
+}
+
+/// The kinds of a turn's bytes. Text between two parts belongs to the reasoning before it, else to the part behind it.
+void paint_turn(std::vector<ChatPart>& parts, const jinja::Turn& turn, size_t end_marker) {
+    struct Piece {
+        Span span;
+        Kind kind;
+    };
+    std::vector<Piece> pieces;
+    const auto collect = [&](const std::vector<Span>& spans, Kind kind) {
+        for (const Span& span : spans) pieces.push_back({span, kind});
+    };
+    collect(turn.content, Kind::content);
+    collect(turn.thinking, Kind::thinking);
+    collect(turn.tool_calls, Kind::tool_calls);
+    std::ranges::sort(pieces, {}, [](const Piece& p) { return p.span.begin; });
+    size_t begin = turn.whole.begin;
+    for (size_t i = 0; i < pieces.size(); ++i) {
+        const bool last = i + 1 == pieces.size(), thinking = pieces[i].kind == Kind::thinking;
+        const size_t end = last ? end_marker : thinking ? pieces[i + 1].span.begin : pieces[i].span.end;
+        repaint(parts, {begin, end}, [&](ChatPart& part) {
+            part.kind = pieces[i].kind;
+            part.message = turn.message;
+        });
+        begin = end;
+    }
+    repaint(parts, {end_marker, turn.whole.end}, [&](ChatPart& part) {
+        part.kind = Kind::end;
+        part.message = turn.message;
+    });
+}
+
+/// End markers that directly follow the content of other messages than the assistant's end those messages.
+void paint_other_ends(RenderedChat& chat, const std::vector<Message>& messages,
+                      const std::vector<std::string>& end_markers) {
+    std::vector<ChatPart> ends;
+    std::vector<Span> spans;
+    for (size_t i = 0; i + 1 < chat.parts.size(); ++i) {
+        const ChatPart &part = chat.parts[i], &next = chat.parts[i + 1];
+        if (part.kind != Kind::content || next.kind != Kind::scaffold || messages[part.message].role == "assistant")
+            continue;
+        const std::string_view behind(chat.text.data() + part.end, next.end - part.end);
+        const size_t begin = std::min(behind.find_first_not_of(" \n"), behind.size());
+        for (const std::string& marker : end_markers) {
+            if (marker.empty() || !behind.substr(begin).starts_with(marker)) continue;
+            spans.push_back({part.end + begin, part.end + begin + marker.size()});
+            ends.push_back({0, Kind::end, part.message, false});
+            break;
+        }
+    }
+    for (size_t i = 0; i < spans.size(); ++i)
+        repaint(chat.parts, spans[i], [&](ChatPart& part) {
+            part.kind = Kind::end;
+            part.message = ends[i].message;
+        });
+}
+
+/// Only what {% generation %} blocks wrote belongs to turns.
+void keep_generation(std::vector<ChatPart>& parts, const jinja::Rendered& rendered) {
+    size_t begin = 0;
+    const auto drop = [&](size_t end) {
+        repaint(parts, {begin, end}, [](ChatPart& part) { part.kind = Kind::scaffold; });
+    };
+    for (const Span& span : rendered.generation) {
+        drop(span.begin);
+        repaint(parts, span, [](ChatPart& part) {
+            if (part.kind == Kind::scaffold) part.kind = Kind::content;
+        });
+        begin = span.end;
+    }
+    drop(rendered.text.size());
+}
+
+/// What messages and variables of the row wrote. Roles and special tokens are the template's.
+bool is_from_row(const jinja::Origin& origin) {
+    if (!origin.input) return false;
+    if (origin.message != jinja::Origin::kNoMessage) return origin.field != "role";
+    return !origin.field.ends_with("_token");
+}
+
+}  // namespace
+
+ChatRenderer::ChatRenderer(std::shared_ptr<const ChatTemplate> chat_template,
+                           std::shared_ptr<const Tokenizer> tokenizer, const std::vector<int32_t>& end_ids)
+    : template_(std::move(chat_template)), tokenizer_(std::move(tokenizer)) {
+    probe();
+    const auto add_end = [&](std::optional<int32_t> id) {
+        if (id) marks_.end_markers.push_back(tokenizer_->piece(*id));
+    };
+    add_end(end_token_);
+    add_end(tokenizer_->eos());
+    for (const int32_t id : end_ids) add_end(id);
+}
+
+Json ChatRenderer::variables_of(const Chat& chat) const {
+    Json variables = template_->settings().variables;
+    if (chat.variables.is_object()) variables.update(chat.variables);
+    Json messages = Json::array();
+    for (const Message& message : chat.messages) {
+        Json& json = messages.emplace_back(Json{{"role", message.role}, {"content", message.content}});
+        if (message.more.is_object())
+            for (const auto& [key, value] : message.more.items()) json[key] = value;
+    }
+    const std::string& own_bos = template_->own_bos();
+    const bool has_own_bos = !own_bos.empty() && tokenizer_->piece_id(own_bos);
+    const RoleTokens& roles = tokenizer_->roles();
+    variables["bos_token"] = has_own_bos ? own_bos : tokenizer_->piece_or_empty(roles.bos);
+    variables["eos_token"] = tokenizer_->piece_or_empty(roles.eos);
+    variables["pad_token"] = tokenizer_->piece_or_empty(roles.pad);
+    variables["unk_token"] = tokenizer_->piece_or_empty(roles.unk);
+    variables["messages"] = std::move(messages);
+    variables["add_generation_prompt"] = chat.generation_prompt;
+    return jinja::chat_variables(std::move(variables));
+}
+
+jinja::Rendered ChatRenderer::render_probe(const std::vector<Message>& messages, bool generation_prompt) const {
+    const Json none;
+    return template_->render(variables_of({messages, none, generation_prompt}), false, "probe");
+}
+
+/// Renders short chats to learn the generation prompt and the token behind an answer. Templates may refuse one of them.
+void ChatRenderer::probe() {
+    const Message system{"system", "s"}, user{"user", "u"}, answer{"assistant", "zqz"};
+    try {
+        const std::string open = render_probe({user}, false).text.bytes();
+        const std::string prompt = render_probe({user}, true).text.bytes();
+        if (prompt.starts_with(open)) marks_.header = prompt.substr(open.size());
+    } catch (const Error&) {
+    }
+    for (const std::vector<Message>& chat :
+         {std::vector<Message>{system, user, answer, user, answer}, {user, answer}}) {
+        jinja::Rendered rendered;
+        try {
+            rendered = render_probe(chat, false);
+        } catch (const Error&) {
+            continue;
+        }
+        const std::string& text = rendered.text.bytes();
+        find_markers(text);
+        if (const size_t first = text.find(answer.content); first != text.npos) {
+            end_token_ = end_behind(rendered, first);
+            const auto last = end_behind(rendered, text.rfind(answer.content));
+            if (last) marks_.end_markers.push_back(tokenizer_->piece(*last));
+            if (!end_token_) end_token_ = last;
+        }
+        return;
+    }
+}
+
+/// The first special token behind a byte of an answer that the template does not write for a later message.
+std::optional<int32_t> ChatRenderer::end_behind(const jinja::Rendered& rendered, size_t byte) const {
+    const auto& runs = rendered.text.runs();
+    const auto run_at = [&](size_t at) {
+        return std::ranges::upper_bound(runs, at, {}, [](const jinja::Run& run) { return run.end; });
+    };
+    const size_t answer = rendered.origin(*run_at(byte)).message;
+    for (const SplitPart& part : tokenizer_->split(rendered.text.bytes(), {}).parts) {
+        if (part.id < 0 || part.bytes.begin <= byte) continue;
+        const size_t message = rendered.origin(*run_at(part.bytes.begin)).message;
+        if (message == answer || message == jinja::Origin::kNoMessage) return part.id;
+        return std::nullopt;
+    }
+    return std::nullopt;
+}
+
+void ChatRenderer::find_markers(const std::string& text) {
+    for (const SplitPart& part : tokenizer_->split(text, {}).parts) {
+        if (part.id >= 0) {
+            if (!is_marker(part.id)) markers_.push_back(part.id);
+            continue;
+        }
+        if (template_->spells_roles()) continue;
+        const std::string_view between = std::string_view(text).substr(part.bytes.begin, part.bytes.size());
+        for (const auto& [open, close] :
+             {std::pair<std::string_view, std::string_view>{"<|", "|>"}, {"<start_of", ">"}, {"<end_of", ">"}})
+            for (size_t begin = 0; (begin = between.find(open, begin)) != between.npos; begin += open.size()) {
+                const size_t end = between.find(close, begin + open.size());
+                if (end == between.npos || end - begin > 40) break;
+                const std::string marker(between.substr(begin, end + close.size() - begin));
+                if (marker.find_first_of(" \n") == marker.npos &&
+                    std::ranges::find(spelled_out_, marker) == spelled_out_.end())
+                    spelled_out_.push_back(marker);
+            }
+    }
+}
+
+bool ChatRenderer::is_marker(int32_t id) const {
+    return std::ranges::find(markers_, id) != markers_.end();
+}
+
+/// A part of the chat that the template does not know would be lost without a word.
+void ChatRenderer::check_known(const Chat& chat, const std::string& where) const {
+    const auto refuse = [&](const std::string& what) {
+        fail(
+            Exit::data,
+            "{}: {}, which the chat template {} does not write; choose a template that does (chat_template: a built-in "
+            "name, a Jinja file or text), or drop it from the row",
+            where, what, template_->name());
+    };
+    const auto has = [](const Json& json, const char* key) {
+        return json.is_object() && json.contains(key) && !json[key].is_null() && !json[key].empty();
+    };
+    for (const char* key : {"tools", "documents"})
+        if (has(chat.variables, key) && !template_->mentions(key)) refuse(fmt::format("the row has {}", key));
+    for (size_t i = 0; i < chat.messages.size(); ++i) {
+        const Json& more = chat.messages[i].more;
+        if (has(more, "tool_calls") && !template_->mentions("tool_calls"))
+            refuse(fmt::format("message {} has tool_calls", i));
+        for (const char* key : {"reasoning_content", "thinking", "reasoning"})
+            if (has(more, key) && !template_->mentions("reasoning") && !template_->mentions("thinking"))
+                refuse(fmt::format("message {} has {}", i, key));
+    }
+}
+
+/// A template may leave out a message, such as one of a role that it does not know.
+void ChatRenderer::check_written(const Chat& chat, const jinja::Rendered& rendered, const std::string& where) const {
+    std::vector<bool> written(chat.messages.size(), false);
+    for (const jinja::Run& run : rendered.text.runs()) {
+        const jinja::Origin& origin = rendered.origin(run);
+        if (origin.input && origin.message < written.size() && origin.field != "role") written[origin.message] = true;
+    }
+    for (size_t i = 0; i < written.size(); ++i)
+        if (!written[i] && !is_blank(chat.messages[i].content))
+            fail(Exit::data,
+                 "{}: the chat template {} leaves out message {}, from role '{}'; choose a template that writes it "
+                 "(chat_template: a built-in name, a Jinja file or text), or drop it from the row",
+                 where, template_->name(), i, chat.messages[i].role);
+}
+
+RenderedChat ChatRenderer::render(const Chat& chat, const std::string& where) const {
+    if (chat.messages.empty()) fail(Exit::data, "{}: the chat has no messages", where);
+    if (chat.generation_prompt && chat.messages.back().role == "assistant")
+        fail(Exit::data, "{}: the last message is from role 'assistant'; expected a message to answer", where);
+    check_known(chat, where);
+    const Json variables = variables_of(chat);
+    const jinja::Rendered rendered = template_->render(variables, !variables["tools"].is_null(), where);
+    check_written(chat, rendered, where);
+    RenderedChat result{.text = rendered.text.bytes(), .parts = {}};
+    for (const jinja::Run& run : rendered.text.runs()) {
+        const jinja::Origin& origin = rendered.origin(run);
+        const bool content = origin.input && origin.message < chat.messages.size() && origin.field != "role";
+        result.parts.push_back(
+            {run.end, content ? Kind::content : Kind::scaffold, origin.message, is_from_row(origin)});
+    }
+    for (const jinja::Turn& turn : jinja::assistant_turns(rendered, variables["messages"], marks_)) {
+        size_t end_marker = turn.whole.end;  // the turn ends with one of the end markers, or with its last part
+        for (const std::string& marker : marks_.end_markers)
+            if (std::string_view(result.text).substr(0, turn.whole.end).ends_with(marker) &&
+                turn.whole.size() >= marker.size())
+                end_marker = std::min(end_marker, turn.whole.end - marker.size());
+        paint_turn(result.parts, turn, end_marker);
+    }
+    paint_other_ends(result, chat.messages, marks_.end_markers);
+    if (template_->has_generation()) keep_generation(result.parts, rendered);
+    return result;
+}
+
+}  // namespace colonnade

@@ -1,0 +1,126 @@
+// export_text: the tokenizer files of an exported model.
+
+#include <filesystem>
+#include <map>
+
+#include "data/text/gguf_tokenizer.h"
+#include "data/text/sentencepiece_export.h"
+#include "data/text/text_folder.h"
+#include "engine/device/error.h"
+#include "engine/io/files.h"
+
+namespace colonnade {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* copied[] = {"tokenizer.model",
+                                  "tokenizer.json",
+                                  "tokenizer_config.json",
+                                  "special_tokens_map.json",
+                                  "added_tokens.json",
+                                  "chat_template.jinja",
+                                  "vocab.json",
+                                  "merges.txt",
+                                  "vocab.txt"};
+constexpr const char* template_folder = "chat_templates";
+
+using Files = std::map<std::string, std::string>;  // contents by name
+
+void read_files(const fs::path& folder, Files& files) {
+    for (const char* name : copied)
+        if (fs::exists(folder / name)) files[name] = read_file((folder / name).string());
+    if (!fs::is_directory(folder / template_folder)) return;
+    for (const auto& entry : fs::directory_iterator(folder / template_folder))
+        files[fmt::format("{}/{}", template_folder, entry.path().filename().string())] =
+            read_file(entry.path().string());
+}
+
+/// The settings with which transformers builds a tokenizer that gives the same ids.
+Json new_config(const Tokenizer& tokenizer) {
+    const auto token = [&](std::optional<int32_t> id) { return id ? Json(tokenizer.piece(*id)) : Json(nullptr); };
+    return {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"clean_up_tokenization_spaces", false},
+            {"bos_token", token(tokenizer.bos())},          {"eos_token", token(tokenizer.eos())},
+            {"unk_token", token(tokenizer.unk())},          {"pad_token", token(tokenizer.pad())}};
+}
+
+/// Without a tokenizer.json transformers has to read the model itself, as its class for Llama 2 does.
+void settle_without_json(Json& config, const Tokenizer& tokenizer, bool given) {
+    if (given) return;
+    const bool prefix = tokenizer.encode("x", Spelled::text, TextStart::document) !=
+                        tokenizer.encode("x", Spelled::text, TextStart::behind_token);
+    config["tokenizer_class"] = "LlamaTokenizer";
+    config["legacy"] = false;
+    config["add_prefix_space"] = prefix;
+    config["add_bos_token"] = !tokenizer.document_prefix().empty();
+    config["add_eos_token"] = false;
+}
+
+/// Adds what the source lacks.
+void complete(const TextExport& r, Files& files, std::vector<std::string>& notices) {
+    const bool has_config = files.contains("tokenizer_config.json");
+    Json config = has_config ? parse_json(files["tokenizer_config.json"], r.source + "/tokenizer_config.json")
+                             : new_config(*r.tokenizer);
+    bool changed = !has_config;
+    if (!files.contains("tokenizer.json") && files.contains("tokenizer.model")) {
+        ExportedTokenizer made = tokenizer_json_of_folder(r.source, files["tokenizer.model"]);
+        if (made.obstacle.empty()) {
+            files["tokenizer.json"] = made.json.dump(2);
+            config["tokenizer_class"] = "PreTrainedTokenizerFast";
+            changed = true;
+        } else {
+            settle_without_json(config, *r.tokenizer, has_config);
+            notices.push_back(
+                fmt::format("{}: no tokenizer.json is written: {}; transformers may split rare texts "
+                            "differently",
+                            r.folder, made.obstacle));
+        }
+    }
+    if (r.chat_template) {
+        config["chat_template"] = exported_source(*r.chat_template, *r.tokenizer);
+        changed = true;
+        std::erase_if(files, [](const auto& file) {
+            return file.first == "chat_template.jinja" || file.first.starts_with(template_folder);
+        });
+    }
+    if (changed) files["tokenizer_config.json"] = config.dump(2) + "\n";
+}
+
+Files source_files(const TextExport& r) {
+    Files files;
+    std::error_code error;
+    if (fs::is_directory(r.source, error)) {
+        read_files(r.source, files);
+    } else if (is_gguf_file(r.source)) {
+        const GgufTokenizer made = gguf_tokenizer(GgufReader(r.source));
+        Json config = made.config;
+        config["tokenizer_class"] = "PreTrainedTokenizerFast";
+        config["clean_up_tokenization_spaces"] = false;
+        files["tokenizer.json"] = made.tokenizer.dump(2);
+        files["tokenizer_config.json"] = config.dump(2) + "\n";
+    } else {
+        files[r.source.ends_with(".json") ? "tokenizer.json" : "tokenizer.model"] = read_file(r.source);
+    }
+    return files;
+}
+
+}  // namespace
+
+std::vector<std::string> export_text(const TextExport& r) {
+    Files files;
+    std::vector<std::string> notices;
+    // Without a tokenizer a GGUF file, or one that cannot be read, leaves none.
+    std::error_code error;
+    if (!r.source.empty() && (r.tokenizer || fs::is_directory(r.source, error))) files = source_files(r);
+    if (r.tokenizer) complete(r, files, notices);
+    for (const char* name : copied)
+        if (!files.contains(name)) fs::remove(fs::path(r.folder) / name);  // of an older export
+    fs::remove_all(fs::path(r.folder) / template_folder);
+    for (const auto& [name, content] : files) {
+        fs::create_directories((fs::path(r.folder) / name).parent_path());
+        write_file_atomically((fs::path(r.folder) / name).string(), content);
+    }
+    return notices;
+}
+
+}  // namespace colonnade

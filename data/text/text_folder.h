@@ -1,0 +1,52 @@
+#pragma once
+// TextFolder: what a model's folder says about text. Read are tokenizer.json or tokenizer.model, tokenizer_config.json,
+// special_tokens_map.json, added_tokens.json, chat_template.jinja, chat_templates/*.jinja, generation_config.json and
+// config.json (eos_token_id).
+//
+// tokenizer.json decides if a folder holds it beside tokenizer.model, as in transformers. The pipeline is that of the
+// file: what the `tokenizers` package does with it. Tokens that tokenizer_config.json adds are added; bos, eos, pad and
+// unk are those that it names.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/text/chat_template.h"
+#include "data/text/sentencepiece_export.h"
+#include "data/text/tokenizer.h"
+
+namespace colonnade {
+
+struct TextFolder {
+    struct Template {
+        std::string name;    ///< "default", or the name in a list, such as "tool_use"
+        std::string source;  ///< Jinja
+        std::string file;    ///< the file that holds it
+    };
+    std::shared_ptr<const Tokenizer> tokenizer;
+    std::vector<Template> templates;   ///< the default one first
+    std::vector<int32_t> end_ids;      ///< eos_token_id of generation_config.json, else of config.json
+    std::vector<std::string> notices;  ///< one line each, for the user
+};
+
+/// `path`: a folder, a tokenizer.json, a SentencePiece model or a GGUF file. Throws Exit::data with the file and what is
+/// wrong.
+TextFolder read_text_folder(const std::string& path);
+/// Whether `path` is a file, or a folder with a tokenizer.json or tokenizer.model.
+bool has_tokenizer(const std::string& path);
+
+/// A tokenizer.json for the SentencePiece model `bytes` with the added tokens of its folder, or the obstacle.
+ExportedTokenizer tokenizer_json_of_folder(const std::string& folder, const std::string& bytes);
+
+/// The tokenizer files of a model that training writes.
+struct TextExport {
+    std::string source;                 ///< as for read_text_folder; empty: the folder gets none
+    std::string folder;                 ///< may be the source
+    const Tokenizer* tokenizer;         ///< what training encoded with; null: the files are copied as they are
+    const ChatTemplate* chat_template;  ///< replaces that of the source; null: the source's stays
+};
+/// Copies the files of the source. What it lacks is written, so that transformers encodes as training did: a
+/// tokenizer.json for a SentencePiece model or a GGUF file, and a tokenizer_config.json. Returns notices.
+std::vector<std::string> export_text(const TextExport& request);
+
+}  // namespace colonnade
