@@ -260,8 +260,9 @@ TEST(HuggingFaceTokenizer, pieces_and_texts_without_end_are_refused) {
     json["normalizer"] = {
         {"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(size_t{1} << 20, 'b')}};
     const HuggingFaceTokenizer tokenizer(json, "tokenizer.json");
-    BpeCache cache;
-    expect_error(Exit::data, "bytes of text at once", [&] { tokenizer.encode(std::string(1000, 'a'), {}, cache); });
+    TokenCache cache;
+    expect_error(Exit::data, "bytes of text at once",
+                 [&] { tokenizer.encode_document(std::string(1000, 'a'), cache, PostProcess::no); });
 }
 
 /// The package gives these values (0.23.3).
@@ -273,21 +274,22 @@ TEST(HuggingFaceTokenizer, odd_rules_mean_what_they_mean_to_the_package) {
                                      {"model", std::move(model)}},
                                     "tokenizer.json");
     };
-    BpeCache cache;
+    TokenCache cache;
     // The text of a piece with the unknown piece in it is not that of the document.
     const Json unknown = {{"type", "BPE"},
                           {"unk_token", "<u>"},
                           {"vocab", {{"a", 0U}, {"\u2581", 1U}, {"<u>", 2U}, {"<u>\u2581", 3U}}},
                           {"merges", Json::array({Json::array({"<u>", "\u2581"})})}};
-    EXPECT_EQ(with(unknown, nullptr, nullptr).encode("ax\u2581a", {}, cache), (std::vector<int32_t>{0, 3, 0}));
+    EXPECT_EQ(with(unknown, nullptr, nullptr).encode_document("ax\u2581a", cache, PostProcess::no),
+              (std::vector<int32_t>{0, 3, 0}));
     // An empty text is found between all characters.
     const Json words = {{"type", "WordLevel"}, {"unk_token", "?"}, {"vocab", {{"?", 0U}, {"-a-b-", 1U}, {"ab", 2U}}}},
                replace = {{"type", "Replace"}, {"pattern", {{"String", ""}}}, {"content", "-"}};
-    BpeCache other;
-    EXPECT_EQ(with(words, replace, nullptr).encode("ab", {}, other), std::vector<int32_t>{1});
-    EXPECT_EQ(with(words, nullptr, replace).decode({2}), "-a-b-");
+    TokenCache other;
+    EXPECT_EQ(with(words, replace, nullptr).encode_document("ab", other, PostProcess::no), std::vector<int32_t>{1});
+    EXPECT_EQ(with(words, nullptr, replace).decode({2}, SpecialTokens::keep), "-a-b-");
     const Json strip = {{"type", "Strip"}, {"content", "-"}, {"start", 9U}, {"stop", 0U}};
-    EXPECT_EQ(with(words, nullptr, strip).decode({1}), "a-b-");
+    EXPECT_EQ(with(words, nullptr, strip).decode({1}, SpecialTokens::keep), "a-b-");
 }
 
 /// A trie whose leaves and offsets lead anywhere is read within its bounds.
