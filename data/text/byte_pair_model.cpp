@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "data/text/tokenizer_json.h"
 #include "data/text/unicode.h"
 #include "engine/device/error.h"
 
@@ -13,15 +14,6 @@ constexpr std::string_view word_mark = "\xE2\x96\x81";  // U+2581
 constexpr uint32_t no_rank = ~0u;
 constexpr uint64_t no_pair = ~uint64_t{0};
 constexpr size_t scan_limit = 48;
-
-bool flag(const Json& json, const char* key) {
-    const auto found = json.find(key);
-    return found != json.end() && found->is_boolean() && found->get<bool>();
-}
-std::string text_or_nothing(const Json& json, const char* key) {
-    const auto found = json.find(key);
-    return found != json.end() && found->is_string() ? found->get<std::string>() : std::string();
-}
 
 struct ByteCharacters {
     uint32_t of_byte[256];
@@ -62,11 +54,11 @@ bool spelled_bytes(std::string_view text, std::string& bytes) {
 BytePairModel::BytePairModel(const Json& json, Alphabet alphabet, const std::string& where) : alphabet_(alphabet) {
     if (const auto dropout = json.find("dropout"); dropout != json.end() && !dropout->is_null() && *dropout != 0.0)
         fail(Exit::data, "{}: model: dropout {} makes ids random; set it to null", where, dropout->dump());
-    ignore_merges_ = flag(json, "ignore_merges");
-    fuse_unknown_ = flag(json, "fuse_unk");
-    byte_fallback_ = flag(json, "byte_fallback");
-    prefix_ = text_or_nothing(json, "continuing_subword_prefix");
-    suffix_ = text_or_nothing(json, "end_of_word_suffix");
+    ignore_merges_ = json_flag(json, "ignore_merges", false, where + ": model");
+    fuse_unknown_ = json_flag(json, "fuse_unk", false, where + ": model");
+    byte_fallback_ = json_flag(json, "byte_fallback", false, where + ": model");
+    prefix_ = json_text_or_nothing(json, "continuing_subword_prefix", where + ": model");
+    suffix_ = json_text_or_nothing(json, "end_of_word_suffix", where + ": model");
     require(alphabet == Alphabet::characters || (!byte_fallback_ && prefix_.empty() && suffix_.empty()),
             "a BPE model over bytes has no byte fallback, prefix or suffix");
     read_vocabulary(json, where);
@@ -86,7 +78,7 @@ void BytePairModel::read_symbols(const Json& json, const std::string& where) {
         byte_ids_[b] = id_of(character);
         fallback_ids_[b] = id_of(fmt::format("<0x{:02X}>", b));
     }
-    if (const std::string unknown = text_or_nothing(json, "unk_token"); !unknown.empty()) {
+    if (const std::string unknown = json_text_or_nothing(json, "unk_token", where + ": model"); !unknown.empty()) {
         unknown_ = id_of(unknown);
         if (unknown_ < 0) fail(Exit::data, "{}: model.unk_token '{:.100}' is not in the vocabulary", where, unknown);
     }
@@ -156,12 +148,15 @@ void BytePairModel::find_joints() {
     if (alphabet_ != Alphabet::characters || ignore_merges_ || !prefix_.empty() || !suffix_.empty() ||
         !vocabulary_.contains(word_mark))
         return;
-    // Merges of fallback bytes would form pieces whose text is not that of the document.
+    // Merges of fallback bytes and of the unknown piece would form pieces whose text is not that of the document.
+    std::vector<int32_t> nameless(fallback_ids_.begin(), fallback_ids_.end());
+    nameless.push_back(unknown_);
+    std::sort(nameless.begin(), nameless.end());
+    const auto is_nameless = [&](uint64_t id) {
+        return std::binary_search(nameless.begin(), nameless.end(), static_cast<int32_t>(id));
+    };
     for (const Merge& merge : merges_)
-        for (const int32_t id : fallback_ids_)
-            if (merge.pair != no_pair && id >= 0 &&
-                (static_cast<int32_t>(merge.pair >> 32) == id || static_cast<int32_t>(merge.pair) == id))
-                return;
+        if (merge.pair != no_pair && (is_nameless(merge.pair >> 32) || is_nameless(merge.pair & ~0u))) return;
     for (const auto& [piece, id] : vocabulary_)
         for (size_t at = piece.find(word_mark, 1); at != piece.npos; at = piece.find(word_mark, at + 1)) {
             if (std::string_view(piece).substr(0, at).ends_with(word_mark)) continue;

@@ -8,11 +8,20 @@
 #include <cstring>
 #include <memory>
 
+#include "data/text/split_pattern.h"
 #include "data/text/unicode.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
 namespace {
+
+constexpr uint32_t leaf_bit = uint32_t{1} << 31;
+constexpr bool has_leaf(uint32_t unit) {
+    return unit >> 8 & 1;
+}
+constexpr uint32_t offset_of(uint32_t unit) {
+    return unit >> 10 << (unit & 1u << 9 ? 8 : 0);
+}
 
 std::string from_base64(const std::string& text, const std::string& where) {
     std::string bytes(text.size() / 4 * 3, '\0');
@@ -54,35 +63,58 @@ class Clusters {
 
 }  // namespace
 
+/// The array consists of blocks of 256 units, so place p ^ offset(u) ^ c is inside it if p ^ offset(u) is: checking each
+/// unit once proves that every walk is safe.
+void check_charsmap(std::string_view charsmap, const std::string& name) {
+    const auto refuse = [&](std::string_view why) { fail(Exit::data, "{} is damaged: {}", name, why); };
+    uint32_t trie_bytes = 0;
+    if (charsmap.size() < sizeof(trie_bytes)) refuse("it is truncated");
+    std::memcpy(&trie_bytes, charsmap.data(), sizeof(trie_bytes));
+    charsmap.remove_prefix(sizeof(trie_bytes));
+    if (trie_bytes == 0 || trie_bytes % (256 * sizeof(uint32_t)) != 0 || trie_bytes >= charsmap.size())
+        refuse("its trie does not fit");
+    const std::string_view texts = charsmap.substr(trie_bytes);
+    if (texts.back() != '\0') refuse("its last string has no end");
+    const uint32_t units = trie_bytes / sizeof(uint32_t);
+    const auto unit_at = [&](uint32_t place) {
+        uint32_t unit = 0;
+        std::memcpy(&unit, charsmap.data() + place * sizeof(unit), sizeof(unit));
+        return unit;
+    };
+    for (uint32_t place = 0; place < units; ++place) {
+        const uint32_t unit = unit_at(place), begin = unit & ~leaf_bit;
+        if (unit & leaf_bit) {
+            if (begin >= texts.size()) refuse("a replacement is outside it");
+            if ((texts[begin] & 0xC0) == 0x80) refuse("a replacement begins inside a character");
+            continue;
+        }
+        const uint32_t children = place ^ offset_of(unit);
+        if (children >= units) refuse("a branch leads outside it");
+        if (has_leaf(unit) && !(unit_at(children) & leaf_bit)) refuse("a replacement is missing");
+    }
+}
+
 Charsmap::Charsmap(const std::string& base64, const std::string& where) {
     const std::string bytes = from_base64(base64, where);
+    check_charsmap(bytes, where + ": precompiled_charsmap");
     uint32_t trie_bytes = 0;
-    if (bytes.size() >= sizeof(trie_bytes)) std::memcpy(&trie_bytes, bytes.data(), sizeof(trie_bytes));
-    if (trie_bytes == 0 || trie_bytes % 4 != 0 || bytes.size() < sizeof(trie_bytes) + trie_bytes)
-        fail(Exit::data, "{}: precompiled_charsmap: a trie of {} bytes in {} bytes", where, trie_bytes, bytes.size());
-    trie_.resize(trie_bytes / 4);
+    std::memcpy(&trie_bytes, bytes.data(), sizeof(trie_bytes));
+    trie_.resize(trie_bytes / sizeof(trie_[0]));
     std::memcpy(trie_.data(), bytes.data() + sizeof(trie_bytes), trie_bytes);
     texts_ = bytes.substr(sizeof(trie_bytes) + trie_bytes);
     if (well_formed_prefix(texts_) != texts_.size())
         fail(Exit::data, "{}: precompiled_charsmap: a replacement is ill-formed UTF-8", where);
 }
 
-/// A unit of the trie: bit 31 and bits 0 to 7 the label, bit 8 a leaf follows, bits 9 to 30 the offset of the children.
-/// A leaf holds the place of the replacement.
 std::optional<std::string_view> Charsmap::replacement(std::string_view text) const {
-    const auto offset = [](uint32_t unit) { return (unit >> 10) << ((unit & (1u << 9)) >> 6); };
-    uint32_t node = offset(trie_[0]);
+    uint32_t node = offset_of(trie_[0]);
     for (const char c : text) {
         const uint32_t label = static_cast<unsigned char>(c);
         node ^= label;
-        if (c == '\0' || node >= trie_.size() || (trie_[node] & (1u << 31 | 0xFF)) != label) return std::nullopt;
-        const bool leaf = trie_[node] >> 8 & 1;
-        node ^= offset(trie_[node]);
-        if (!leaf) continue;
-        if (node >= trie_.size()) return std::nullopt;
-        const uint32_t begin = trie_[node] & ~(1u << 31);
-        if (begin > texts_.size()) return std::nullopt;
-        return std::string_view(texts_).substr(begin, texts_.find('\0', begin) - begin);
+        if (c == '\0' || (trie_[node] & (leaf_bit | 0xFF)) != label) return std::nullopt;
+        const bool leaf = has_leaf(trie_[node]);
+        node ^= offset_of(trie_[node]);
+        if (leaf) return texts_.data() + (trie_[node] & ~leaf_bit);  // up to NUL
     }
     return std::nullopt;
 }
@@ -116,6 +148,7 @@ std::string Charsmap::apply(std::string_view text) const {
             ++end;
         }
         append(text.substr(begin, end - begin), out);
+        check_text_size(out.size());
     }
     return out;
 }

@@ -3,11 +3,14 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <unordered_set>
 
 #include "data/text/byte_pair_model.h"
 #include "data/text/sentencepiece_export.h"
 #include "data/text/split_pattern.h"
+#include "data/text/unicode.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
@@ -65,6 +68,9 @@ TokenLists read_vocabulary(const GgufReader& file) {
              tokens->size());
     std::unordered_set<std::string_view> seen;
     for (size_t id = 0; id < tokens->size(); ++id) {
+        if (well_formed_prefix((*tokens)[id]) != (*tokens)[id].size())
+            fail(Exit::data, "{}: key 'tokenizer.ggml.tokens': token {} is ill-formed UTF-8; {}", file.path(), id,
+                 way_out);
         if ((*tokens)[id].size() > longest || !seen.insert((*tokens)[id]).second)
             fail(Exit::data, "{}: key 'tokenizer.ggml.tokens': token {} is {}", file.path(), id,
                  (*tokens)[id].size() > longest ? "longer than 1024 bytes" : "a duplicate");
@@ -175,6 +181,11 @@ Json sentencepiece_json(const GgufReader& file, const TokenLists& vocabulary) {
     if (!scores || scores->size() != vocabulary.tokens.size())
         fail(Exit::data, "{}: key 'tokenizer.ggml.scores' has {} entries for {} tokens; {}", file.path(),
              scores ? scores->size() : 0, vocabulary.tokens.size(), way_out);
+    if (const auto odd = std::ranges::find_if(
+            *scores, [](double score) { return !(std::abs(score) <= std::numeric_limits<float>::max()); });
+        odd != scores->end())
+        fail(Exit::data, "{}: key 'tokenizer.ggml.scores': token {} has score {}, expected a finite f32", file.path(),
+             odd - scores->begin(), *odd);
     if (metadata.boolean("tokenizer.ggml.remove_extra_whitespaces").value_or(false))
         fail(Exit::data, "{}: key 'tokenizer.ggml.remove_extra_whitespaces' is true, which is not supported; {}",
              file.path(), way_out);
@@ -189,7 +200,8 @@ Json sentencepiece_json(const GgufReader& file, const TokenLists& vocabulary) {
 }
 
 // One template, or all of them by name.
-Json chat_templates(const GgufMetadata& metadata) {
+Json chat_templates(const GgufReader& file) {
+    const GgufMetadata& metadata = file.metadata();
     constexpr std::string_view key = "tokenizer.chat_template";
     Json named = Json::array();
     const auto first = metadata.text(key);
@@ -197,6 +209,10 @@ Json chat_templates(const GgufMetadata& metadata) {
     for (const auto& [name, value] : metadata.values())
         if (name.starts_with(key) && name.size() > key.size() + 1 && name[key.size()] == '.')
             named.push_back({{"name", std::string(name.substr(key.size() + 1))}, {"template", *metadata.text(name)}});
+    for (const Json& chat : named)
+        for (const auto& [part, text] : chat.items())
+            if (const auto& bytes = text.get_ref<const std::string&>(); well_formed_prefix(bytes) != bytes.size())
+                fail(Exit::data, "{}: key '{}': a template's {} is ill-formed UTF-8", file.path(), key, part);
     if (named.empty()) return nullptr;
     return named.size() == 1 && first ? Json(*first) : named;
 }
@@ -230,7 +246,7 @@ GgufTokenizer gguf_tokenizer(const GgufReader& file) {
         result.tokenizer["post_processor"] =
             leading_token_json(std::string(vocabulary.tokens[static_cast<size_t>(*bos)]), *bos);
     result.config["add_bos_token"] = adds_bos && bos;
-    if (Json chat = chat_templates(metadata); !chat.is_null()) result.config["chat_template"] = std::move(chat);
+    if (Json chat = chat_templates(file); !chat.is_null()) result.config["chat_template"] = std::move(chat);
     return result;
 }
 

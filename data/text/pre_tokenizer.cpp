@@ -77,16 +77,9 @@ void PreTokenizer::read_split(const Json& json, const std::string& where) {
 void PreTokenizer::read_metaspace(const Json& json, const std::string& where) {
     Step step;
     step.kind = Kind::metaspace;
-    step.text = json.contains("replacement") ? json_text(json, "replacement", where) : "\xE2\x96\x81";
-    if (step.text.empty() || character_at(step.text.data()).bytes != step.text.size())
-        fail(Exit::data, "{}: replacement: expected one character", where);
-    const bool prefix = json_flag(json, "add_prefix_space", true, where);
-    const std::string scheme =
-        json.contains("prepend_scheme") ? json_text(json, "prepend_scheme", where) : (prefix ? "always" : "never");
-    if (scheme != "always" && scheme != "first" && scheme != "never")
-        fail(Exit::data, "{}: prepend_scheme '{:.100}' is unknown", where, scheme);
-    step.prepend = scheme == "always" ? Prepend::always : scheme == "first" ? Prepend::first : Prepend::never;
-    if (!prefix) step.prepend = Prepend::never;
+    Metaspace metaspace = json_metaspace(json, where);
+    step.text = std::move(metaspace.replacement);
+    step.prepend = metaspace.prepend;
     steps_.push_back(step);
     if (!json_flag(json, "split", true, where)) return;
     step.kind = Kind::text;

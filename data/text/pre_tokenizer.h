@@ -38,7 +38,7 @@ class PreTokenizer {
   private:
     enum class Behavior { removed, isolated, merged_with_previous, merged_with_next, contiguous };
     enum class Kind { pattern, text, classes, words, prefix_space, spell_bytes, metaspace };
-    enum class Prepend { always, first, never };
+    using Prepend = Metaspace::Prepend;
     struct Step {
         Kind kind = Kind::pattern;
         Behavior behavior = Behavior::isolated;

@@ -20,7 +20,7 @@ class Regex {
     Regex(std::string_view pattern, const std::string& where);
 
     /// Appends the matches in `text`, from left to right without overlap, each shifted by `offset`. Matches can be
-    /// empty. Thread-safe. Throws Exit::data if matching takes too many steps or too much memory.
+    /// empty. Thread-safe. Throws Exit::data if matching takes too many steps, too much memory or time.
     void find(std::string_view text, uint32_t offset, std::vector<Piece>& out) const;
     /// `text` with each match replaced by `content`.
     std::string replace(std::string_view text, std::string_view content) const;

@@ -8,13 +8,15 @@
 namespace colonnade {
 namespace {
 
-constexpr int most_depth = 16, most_nested_classes = 3, most_repeats = 1000;
+constexpr int most_depth = 16, most_nested_classes = 3, most_repeats = 1000, most_sets = 1000;
+constexpr size_t longest_pattern = size_t{64} << 10;
 
 /// Reads Oniguruma's Ruby syntax and writes PCRE2's. Source: Oniguruma 6.9, doc/RE and doc/SYNTAX.md. Each character
 /// class is written as a set of its own, since the two libraries have different properties, nesting and && in them.
 class Translation {
   public:
     Translation(std::string_view pattern, const std::string& where) : in_(pattern), where_(where) {
+        if (in_.size() > longest_pattern) refuse("{} bytes, expected at most {}", in_.size(), longest_pattern);
         if (well_formed_prefix(in_) != in_.size()) refuse("ill-formed UTF-8");
         alternatives(0);
         if (at_ < in_.size()) refuse("a ')' without '('");
@@ -22,6 +24,10 @@ class Translation {
     std::string take() { return std::move(out_); }
 
   private:
+    struct Counts {
+        int least, most;  // most -1: without end
+        bool fixed;       // {n}
+    };
     struct Item {  // of a character class: a set, or a character
         std::optional<CharacterSet> set;
         uint32_t point = 0;
@@ -48,13 +54,15 @@ class Translation {
 
     void alternatives(int depth);
     void repeats(size_t atom, bool repeatable);
-    bool repeat_counts(int& least, int& most);
+    std::optional<Counts> repeat_counts();
+    void character_class();
     bool atom(int depth);
     bool group(int depth);
     bool options(int depth);
     bool escape();
     Item class_escape(char c);
     uint32_t code_point(char kind);
+    void count_set();
     void write_set(const CharacterSet& set);
     void write_character(uint32_t point);
     CharacterSet set(int depth);
@@ -64,6 +72,7 @@ class Translation {
     std::string_view in_;
     const std::string& where_;
     size_t at_ = 0;
+    int sets_ = 0;
     std::string out_;
     bool ignore_case_ = false;
     char last_letter_ = '\0';  // if case is ignored: the lower-case letter just before
@@ -84,10 +93,11 @@ void Translation::alternatives(int depth) {
     }
 }
 
-/// {n}, {n,m}, {n,}, {,m}. False for any other brace, which is a character.
-bool Translation::repeat_counts(int& least, int& most) {
+/// {n}, {n,m}, {n,}, {,m}. Nothing for any other brace, which is a character.
+std::optional<Translation::Counts> Translation::repeat_counts() {
+    if (peek() != '{') return std::nullopt;
     const size_t close = in_.find('}', at_);
-    if (peek() != '{' || close == in_.npos) return false;
+    if (close == in_.npos) return std::nullopt;
     const std::string_view text = in_.substr(at_ + 1, close - at_ - 1);
     const size_t comma = text.find(',');
     const auto number = [&](std::string_view digits, int otherwise) {
@@ -98,19 +108,18 @@ bool Translation::repeat_counts(int& least, int& most) {
     };
     if (text.find_first_not_of("0123456789,") != text.npos || text.empty() || text == "," ||
         (comma != text.npos && text.find(',', comma + 1) != text.npos))
-        return false;
-    least = number(text.substr(0, comma), 0);
-    most = comma == text.npos ? least : number(text.substr(comma + 1), -1);
+        return std::nullopt;
+    const int least = number(text.substr(0, comma), 0);
+    const int most = comma == text.npos ? least : number(text.substr(comma + 1), -1);
     if (most >= 0 && least > most) refuse("repeats from {} to {}", least, most);
     at_ = close + 1;
-    return true;
+    return Counts{least, most, comma == text.npos};
 }
 
 /// Ruby has lazy and possessive forms of ? * +, a lazy form of {n,m}, and repeats of repeats.
 void Translation::repeats(size_t begin, bool repeatable) {
     for (bool first = true;; first = false) {
         std::string repeat;
-        int least = 0, most = 0;
         if (const char c = peek(); c == '?' || c == '*' || c == '+') {
             ++at_;
             repeat = c;
@@ -118,9 +127,10 @@ void Translation::repeats(size_t begin, bool repeatable) {
                 repeat += '?';
             else if (take("+"))
                 repeat += '+';
-        } else if (repeat_counts(least, most)) {
+        } else if (const auto counts = repeat_counts()) {
+            const auto [least, most, fixed] = *counts;
             repeat = most < 0 ? fmt::format("{{{},}}", least) : fmt::format("{{{},{}}}", least, most);
-            if (least != most && take("?")) repeat += '?';
+            if (!fixed && take("?")) repeat += '?';
         } else {
             return;
         }
@@ -139,10 +149,9 @@ bool Translation::atom(int depth) {
     last_letter_ = '\0';
     if (c == '(') return group(depth);
     if (c == '\\') return escape();
-    if (c == '?' || c == '*' || c == '+') refuse("a repeat of nothing");
+    if (c == '?' || c == '*' || c == '+' || repeat_counts()) refuse("a repeat of nothing");
     if (c == '[') {
-        ++at_;
-        write_set(set(0));
+        character_class();
     } else if (c == '.') {
         ++at_;
         out_ += '.';
@@ -155,6 +164,12 @@ bool Translation::atom(int depth) {
         write_character(character());
     }
     return true;
+}
+
+/// Sets are large: they may not be locals of the functions that call themselves for groups.
+[[gnu::noinline]] void Translation::character_class() {
+    ++at_;
+    write_set(set(0));
 }
 
 bool Translation::group(int depth) {
@@ -219,6 +234,7 @@ bool Translation::escape() {
     const char c = peek();
     if (take("b") || take("B")) {
         const std::string word = pcre2_class(characters_of(unicode::word));
+        count_set();
         const char* form = c == 'b' ? "(?:(?<={0})(?!{0})|(?<!{0})(?={0}))" : "(?:(?<={0})(?={0})|(?<!{0})(?!{0}))";
         out_ += fmt::format(fmt::runtime(form), word);
         return false;
@@ -238,7 +254,10 @@ bool Translation::escape() {
 
 /// What stands behind a backslash, in a class and outside.
 Translation::Item Translation::class_escape(char c) {
-    const auto negated_if = [](bool negated, CharacterSet set) { return negated ? ~set : set; };
+    const auto negated_if = [this](bool negated, const CharacterSet& set) {
+        count_set();
+        return negated ? ~set : set;
+    };
     CharacterSet set;
     switch (c) {
         case 'd':
@@ -291,6 +310,11 @@ uint32_t Translation::code_point(char kind) {
     if (!whole || point > 0x10FFFF || (point >= 0xD800 && point < 0xE000) || (kind == 'x' && !braces && point > 0x7F))
         refuse("the character code '\\{}'", kind);
     return point;
+}
+
+/// A set costs milliseconds.
+void Translation::count_set() {
+    if (++sets_ > most_sets) refuse("more than {} sets of characters", most_sets);
 }
 
 /// Without regard to case the two libraries agree on ASCII and on characters that have no case.
@@ -351,6 +375,7 @@ CharacterSet Translation::set(int depth) {
     const bool negated = take("^");
     std::optional<CharacterSet> left;
     CharacterSet part;
+    count_set();
     for (bool first = true; first || !next_is("]"); first = false) {
         if (at_ >= in_.size()) refuse("a '[' without ']'");
         if (next_is("[:")) refuse("the class '{:.12}'", in_.substr(at_));

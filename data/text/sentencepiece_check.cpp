@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <string_view>
 #include <unordered_set>
 #include <utility>
 
+#include "data/text/charsmap.h"
 #include "engine/device/error.h"
 #include "sentencepiece_model.pb.h"
 
@@ -77,43 +76,6 @@ void check_pieces(const spm::Model& model, const std::string& path) {
             fail(Exit::data, "{}: {} is {}; expected -1 to {}", path, name, id, model.pieces_size() - 1);
 }
 
-/// A precompiled charsmap consists of the size of the trie (uint32), the trie, and NUL-terminated replacement strings.
-/// The trie is a double array (Darts-clone): byte c leads from unit u at place p to place p ^ offset(u) ^ c. Since the
-/// array consists of blocks of 256 units, that place is inside the array if p ^ offset(u) is. So checking every unit
-/// once proves that every walk is safe.
-void check_charsmap(std::string_view charsmap, const char* what, const std::string& path) {
-    if (charsmap.empty()) return;
-    const auto refuse = [&](std::string_view why) {
-        fail(Exit::data, "{}: the {} table is damaged: {}", path, what, why);
-    };
-    uint32_t trie_bytes = 0;
-    if (charsmap.size() < sizeof trie_bytes) refuse("it is truncated");
-    std::memcpy(&trie_bytes, charsmap.data(), sizeof trie_bytes);
-    charsmap.remove_prefix(sizeof trie_bytes);
-    if (trie_bytes == 0 || trie_bytes % (256 * sizeof(uint32_t)) != 0 || trie_bytes >= charsmap.size())
-        refuse("its trie does not fit");
-    const std::string_view strings = charsmap.substr(trie_bytes);
-    if (strings.back() != '\0') refuse("its last string has no end");
-
-    const uint32_t units = trie_bytes / sizeof(uint32_t);
-    const auto unit_at = [&](uint32_t place) {
-        uint32_t unit = 0;
-        std::memcpy(&unit, charsmap.data() + place * sizeof unit, sizeof unit);
-        return unit;
-    };
-    constexpr uint32_t value_bit = uint32_t{1} << 31, has_value_bit = uint32_t{1} << 8, far_bit = uint32_t{1} << 9;
-    for (uint32_t place = 0; place < units; ++place) {
-        const uint32_t unit = unit_at(place);
-        if (unit & value_bit) {
-            if ((unit & ~value_bit) >= strings.size()) refuse("a replacement is outside it");
-            continue;
-        }
-        const uint32_t base = place ^ (unit >> 10 << (unit & far_bit ? 8 : 0));
-        if (base >= units) refuse("a branch leads outside it");
-        if (unit & has_value_bit && !(unit_at(base) & value_bit)) refuse("a replacement is missing");
-    }
-}
-
 /// Whether a space, or U+2581 which stands for it, follows another character.
 bool joins_words(std::string piece) {
     constexpr std::string_view escaped = "\xE2\x96\x81";
@@ -128,8 +90,10 @@ std::optional<std::string> check_sentencepiece_model(const std::string& bytes, c
     spm::Model model;
     if (!model.ParseFromString(bytes) || model.pieces_size() == 0) refuse(bytes, path);
     check_pieces(model, path);
-    check_charsmap(model.normalizer_spec().precompiled_charsmap(), "normalizer", path);
-    check_charsmap(model.denormalizer_spec().precompiled_charsmap(), "denormalizer", path);
+    for (const auto& [spec, name] :
+         {std::pair{&model.normalizer_spec(), "normalizer"}, {&model.denormalizer_spec(), "denormalizer"}})
+        if (!spec->precompiled_charsmap().empty())
+            check_charsmap(spec->precompiled_charsmap(), fmt::format("{}: the {} table", path, name));
     if (!model.normalizer_spec().add_dummy_prefix()) return std::nullopt;
     model.mutable_normalizer_spec()->set_add_dummy_prefix(false);
     return model.SerializeAsString();

@@ -1,6 +1,7 @@
 #include "data/text/split_pattern.h"
 
 #include "data/text/unicode.h"
+#include "engine/device/error.h"
 
 namespace colonnade {
 
@@ -302,6 +303,11 @@ const Known known_patterns[] = {
 };
 
 }  // namespace
+
+void check_text_size(size_t bytes) {
+    constexpr size_t most = size_t{256} << 20;
+    if (bytes > most) fail(Exit::data, "cannot encode {} bytes of text at once, expected at most {}", bytes, most);
+}
 
 KnownSplitter find_known_splitter(std::string_view pattern) {
     for (const Known& known : known_patterns)

@@ -12,6 +12,9 @@ namespace colonnade {
 struct Piece {
     uint32_t begin, end;
 };
+/// Throws Exit::data for a text of more than 256 MB: a Piece has 32 bits, and rules of a few bytes may make a text longer
+/// without end.
+void check_text_size(size_t bytes);
 
 struct KnownSplitter {
     /// Appends the matches inside `piece` to `out`.

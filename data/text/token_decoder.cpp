@@ -61,6 +61,20 @@ std::string cleaned_up(std::string text) {
     return text;
 }
 
+/// Cuts up to `start` and `stop` characters off the ends, while they are `character`.
+std::string stripped(std::string_view piece, std::string_view character, size_t start, size_t stop) {
+    for (; start > 0 && piece.starts_with(character); --start) piece.remove_prefix(character.size());
+    for (; stop > 0 && piece.ends_with(character); --stop) piece.remove_suffix(character.size());
+    return std::string(piece);
+}
+
+/// A text that pieces are searched for: the package would find an empty one between all characters.
+std::string written_text(const Json& json, const char* key, const std::string& where) {
+    std::string text = json_text(json, key, where);
+    if (text.empty()) fail(Exit::data, "{}: {}: expected a text that is not empty", where, key);
+    return text;
+}
+
 std::string join_byte_level(const std::vector<std::string>& pieces) {
     std::string text, bytes;
     for (const std::string& piece : pieces) text += spelled_bytes(piece, bytes) ? bytes : piece;
@@ -88,9 +102,9 @@ void TokenDecoder::read(const Json& json, const std::string& where, int depth) {
         add(Kind::fuse);
     } else if (kind == "Metaspace") {
         Step& step = add(Kind::metaspace);
-        step.pattern = json.contains("replacement") ? json_text(json, "replacement", where) : "\xE2\x96\x81";
-        step.keeps_first = json.contains("prepend_scheme") ? json_text(json, "prepend_scheme", where) == "never"
-                                                           : !json_flag(json, "add_prefix_space", true, where);
+        const Metaspace metaspace = json_metaspace(json, where + ": Metaspace");
+        step.pattern = metaspace.replacement;
+        step.keeps_first = metaspace.prepend == Metaspace::Prepend::never;
     } else if (kind == "Replace") {
         add(Kind::replace).replacement = std::make_shared<const Replacement>(json, where + ": Replace");
     } else if (kind == "Strip") {
@@ -98,17 +112,17 @@ void TokenDecoder::read(const Json& json, const std::string& where, int depth) {
         step.content = json_text(json, "content", where + ": Strip");
         step.start = json_count(json, "start", where + ": Strip");
         step.stop = json_count(json, "stop", where + ": Strip");
-        if (step.content.empty()) fail(Exit::data, "{}: Strip: content: expected a character", where);
+        if (!is_one_character(step.content)) fail(Exit::data, "{}: Strip: content: expected one character", where);
     } else if (kind == "BPEDecoder") {
-        add(Kind::suffix).pattern = json_text(json, "suffix", where + ": BPEDecoder");
+        add(Kind::suffix).pattern = written_text(json, "suffix", where + ": BPEDecoder");
     } else if (kind == "WordPiece") {
         Step& step = add(Kind::word_piece);
         step.pattern = json_text(json, "prefix", where + ": WordPiece");
         step.cleans_up = json_flag(json, "cleanup", true, where + ": WordPiece");
     } else if (kind == "CTC") {
         Step& step = add(Kind::ctc);
-        step.pattern = json_text(json, "pad_token", where + ": CTC");
-        step.content = json_text(json, "word_delimiter_token", where + ": CTC");
+        step.pattern = written_text(json, "pad_token", where + ": CTC");
+        step.content = written_text(json, "word_delimiter_token", where + ": CTC");
         step.cleans_up = json_flag(json, "cleanup", true, where + ": CTC");
     } else {
         fail(Exit::data, "{}: {:.100} is not supported", where, kind);
@@ -156,10 +170,7 @@ void TokenDecoder::apply(const Step& step, std::vector<std::string>& pieces) {
         } else if (step.kind == Kind::replace) {
             piece = step.replacement->apply(piece);
         } else {
-            for (size_t n = 0; n < step.start && piece.starts_with(step.content); ++n)
-                piece.erase(0, step.content.size());
-            for (size_t n = 0; n < step.stop && piece.ends_with(step.content); ++n)
-                piece.erase(piece.size() - step.content.size());
+            piece = stripped(piece, step.content, step.start, step.stop);
         }
     }
 }

@@ -15,6 +15,7 @@ namespace colonnade {
 namespace {
 
 constexpr double unknown_penalty = 10;
+constexpr size_t longest_piece = 1024;  // bytes: each place of a text is compared with that many
 constexpr uint64_t no_edge = ~uint64_t{0};
 
 uint64_t edge_key(uint32_t node, char byte) {
@@ -59,7 +60,11 @@ void UnigramModel::read_pieces(const Json& json, const std::string& where) {
     for (const Json& entry : *vocab) {
         if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() || !entry[1].is_number())
             fail(Exit::data, "{}: model.vocab: expected a piece and its score, found {:.100}", where, entry.dump());
-        bytes += entry[0].get_ref<const std::string&>().size();
+        const auto& piece = entry[0].get_ref<const std::string&>();
+        if (piece.size() > longest_piece)
+            fail(Exit::data, "{}: model.vocab: piece '{:.40}...' has {} bytes, expected at most {}", where, piece,
+                 piece.size(), longest_piece);
+        bytes += piece.size();
     }
     size_t slots = 16;
     while (slots < 2 * bytes) slots *= 2;

@@ -19,7 +19,14 @@ WordPieceModel::WordPieceModel(const Json& json, const std::string& where)
       unknown_(json_text(json, "unk_token", where + ": model")),
       prefix_(json_text(json, "continuing_subword_prefix", where + ": model")),
       most_characters_(json_count(json, "max_input_chars_per_word", where + ": model")) {
+    constexpr size_t most = 10'000, longest = 1024;
+    if (most_characters_ > most)
+        fail(Exit::data, "{}: model: max_input_chars_per_word: expected at most {}, found {}", where, most,
+             most_characters_);
     read_vocabulary(json, where);
+    for (const auto& [piece, id] : vocabulary_) longest_piece_ = std::max(longest_piece_, piece.size());
+    if (longest_piece_ > longest)
+        fail(Exit::data, "{}: model.vocab: a piece has {} bytes, expected at most {}", where, longest_piece_, longest);
 }
 
 void WordPieceModel::encode_uncached(std::string_view word, std::vector<int32_t>& ids, BpeCache&) const {
@@ -28,7 +35,8 @@ void WordPieceModel::encode_uncached(std::string_view word, std::vector<int32_t>
     const bool fits = static_cast<size_t>(std::count_if(word.begin(), word.end(), begins)) <= most_characters_;
     std::string piece;
     for (size_t begin = 0; begin < word.size();) {
-        size_t end = fits ? word.size() : begin;
+        size_t end = fits ? std::min(word.size(), begin + longest_piece_) : begin;
+        while (end > begin && end < word.size() && !begins(word[end])) --end;
         int32_t id = -1;
         while (id < 0 && end > begin) {
             piece = (begin > 0 ? prefix_ : "") + std::string(word.substr(begin, end - begin));

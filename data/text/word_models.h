@@ -19,7 +19,7 @@ class WordPieceModel final : public TokenModel {
     void encode_uncached(std::string_view word, std::vector<int32_t>& ids, BpeCache& cache) const override;
 
     std::string where_, unknown_, prefix_;
-    size_t most_characters_ = 100;
+    size_t most_characters_ = 100, longest_piece_ = 0;
 };
 
 class WordLevelModel final : public TokenModel {

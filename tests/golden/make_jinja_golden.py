@@ -53,6 +53,10 @@ messages[2].items() | list | length|messages[2].tool_calls[0].function.arguments
 none | selectattr('a') | list|0 | map('upper') | list|none | list|'{x} {0} {{}}'.format(1, x=2)
 "a\\u00e9\\x41\\t'" | tojson|['\\x7f\\u2028\\x01', '\U0001f600'] | tojson(ensure_ascii=true)|['\\x7f\\u2028\\x01\\t'] | string|(1, 2)[0]|'abc'[5]|'abc'[1]
 messages | first | items | list|{'a': 1}.get('b', 2)|{'a': 1}.a|{'items': 1}['items']|'aXbX'.replace('X', 'y', 1)|'a' < 'b'|[1, 2] == [1, 2]|'x'.startswith(('y', 'x'))
+' a b  c '.split(none, 1)|' a b '.split(maxsplit=0)|{'a': 1}.keys()|{'a': 1}.values()|1.0 // 0.1|-4.0 % 2.0|4 % -2.0|-1.5 // 0.5|7 // -2.0|7.5 % -2
+namespace({'a': 1}, a=2).a|namespace({}, {}).a|'+1.5' | float|'+-5' | int|'1_000' | int|'1_000.5' | float|'_1' | int|'ßx' | capitalize|'ǆX'.capitalize()
+[[1, [7, 8]]].0.1.0|[1] | first(2)|{'b': 1, 'a': 2} | dictsort(by='value')|{'b': 1} | dictsort(by='odd')|strftime_now('%-d.%-m.%y %I:%M %p %U %e %F %c')
+'aaab' in 'aaaab'|'aab'.find('ab')|'aXaXa'.count('aX')|'xyzx'.strip('zyx')|'éaé'.strip('é')|[] | last is defined|(1, 2) | last|'1' | float(2)|'q' | float(2)
 """.strip().split("\n")
 TEMPLATES = [
     CHATML,
@@ -70,6 +74,10 @@ TEMPLATES = [
     "{% if x is not defined %}u{% endif %}{% if x is undefined and not false %}v{% endif %}{{ (1, 2,) }}{{ 1, 2 }}",
     "{% macro outer() %}{% for m in messages %}{{ inner(m.role) }}{% endfor %}{% endmacro %}{% macro inner(r) %}<{{ r }}>{% endmacro %}{{ outer() }}",
     "{% if false %}{{ 1 | from_json }}{% endif %}ok",
+    "{% for a in [1] %}{% for b in [1] %}{{ loop.depth }}{{ loop.depth0 }}{% endfor %}{% endfor %}",
+    "{% set n = namespace({1: 2, 'x': 0}) %}{% set n.x = 3 %}{% set n.y = 4 %}{{ n.x }}{{ n.y }}",
+    "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(1, a=2) }}",
+    "{% set n = namespace(c=0) %}{% macro m() %}{% set n.c = n.c + 1 %}{% endmacro %}{{ dict(k=m, z=m()).k() }}{{ n.c }}",
 ]
 
 

@@ -13,7 +13,7 @@ from tokenizers import Regex, pre_tokenizers
 PATTERNS = [
     # places, options and repeats, whose meaning differs between Oniguruma's Ruby syntax and others
     r"\s+$", r"^\w", r"a.b", r"(?m:a.b)", r"x(?i)a|b", r"(?i:'s|'re|k)", r"(?i)[a-k]+", r"(?i:x(?-i:A)x)", r"a{,2}", r"(?:ab){2}+", r"a{2}?", r"a{1,3}?",
-    r"a{2,}+", r"a**", r"a?+a", r"a++b", r"a*+b", r"(?>a+)b", r"x{", r"x{a}", r"a{,}", r"a|", r"(a)(b)?", r"\Aa", r"b\z", r"b\Z",
+    r"a{2,}+", r"a**", r"a?+a", r"a++b", r"a*+b", r"(?>a+)b", r"x{", r"x{a}", r"a{,}", r"a|", r"a{2,2}?", r"(a)(b)?", r"\Aa", r"b\z", r"b\Z",
     # classes
     r"\h+", r"\H+", r"[\h&&\D]+", r"[^\h\s]+", r"[]a]+", r"[^]a]+", r"[a-c-e]+", r"[-a]+", r"[a-]+", r"[a&&[^b]]+", r"[^a&&[ab]]+", r"[a[bc]]+",
     r"[\p{L}&&[^\p{Han}]]+", r"\p{^L}+", r"\P{L}+", r"\P{^N}+", r"[^\p{^L}]+", r"\p{Letter}+", r"\p{uppercase letter}", r"\p{Lu}", r"\p{Ll}+", r"\p{Lt}", r"\p{Lo}+",

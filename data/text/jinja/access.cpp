@@ -17,7 +17,7 @@ Value missing(const Value& value, const std::string& name) {
 }
 
 Value loop_attribute(const Value& value, const std::string& name) {
-    const LoopObject& loop = value.as_loop();
+    const LoopObject& loop = value.loop_object();
     const auto index = static_cast<int64_t>(loop.index), size = static_cast<int64_t>(loop.values.size());
     if (name == "index") return Value::integer(index + 1);
     if (name == "index0") return Value::integer(index);
@@ -26,8 +26,7 @@ Value loop_attribute(const Value& value, const std::string& name) {
     if (name == "first") return Value::boolean(index == 0);
     if (name == "last") return Value::boolean(index + 1 == size);
     if (name == "length") return Value::integer(size);
-    if (name == "depth") return Value::integer(static_cast<int64_t>(loop.depth));
-    if (name == "depth0") return Value::integer(static_cast<int64_t>(loop.depth) - 1);
+    if (name == "depth" || name == "depth0") return Value::integer(name == "depth" ? 1 : 0);  // counts recursive loops
     if (name == "previtem") return index > 0 ? loop.values[index - 1] : Value::undefined("there is no previous item");
     if (name == "nextitem")
         return index + 1 < size ? loop.values[index + 1] : Value::undefined("there is no next item");
@@ -40,14 +39,18 @@ Value loop_attribute(const Value& value, const std::string& name) {
 Value attribute(const Value& value, const std::string& name, Runtime& runtime) {
     if (value.is(Kind::undefined)) fail(Exit::data, "{}", reason_of(value));
     if (value.is(Kind::loop)) return loop_attribute(value, name);
+    if (value.is(Kind::name_space) || value.is(Kind::dict)) runtime.budget.spend(value.items().size() / 16);
     if (value.is(Kind::name_space)) {
         const Value* found = value.find(name);
         return found != nullptr ? *found : missing(value, name);
     }
     if (is_method(value, name))
-        return Value::function(name, [value, name, &runtime](const Arguments& arguments) {
-            return call_method(value, name, arguments, runtime);
-        });
+        return Value::function(
+            name,
+            [value, name, &runtime](const Arguments& arguments) {
+                return call_method(value, name, arguments, runtime);
+            },
+            &value);
     if (value.is(Kind::dict))
         if (const Value* found = value.find(name)) return *found;
     return missing(value, name);
@@ -60,6 +63,7 @@ Value item(const Value& value, const Value& key, Runtime& runtime) {
             if (equal(name, key, runtime.budget)) return each;
     } else if (key.is_integral() && (value.is(Kind::list) || value.is(Kind::tuple) || value.is(Kind::text))) {
         const auto size = static_cast<int64_t>(length(value));
+        if (value.is(Kind::text)) runtime.budget.spend(value.bytes().size() / 64);
         const int64_t index = key.as_integer() < 0 ? key.as_integer() + size : key.as_integer();
         if (index >= 0 && index < size) {
             if (!value.is(Kind::text)) return value.values()[index];
@@ -86,6 +90,7 @@ Value slice(const Value& value, const Value* begin, const Value* end, const Valu
     if (!value.is(Kind::text) && !value.is(Kind::list) && !value.is(Kind::tuple))
         return Value::undefined(fmt::format("{} has no slices", object_name(value)));
     const auto size = static_cast<int64_t>(length(value));
+    if (value.is(Kind::text)) runtime.budget.spend(value.bytes().size() / 64);
     const Value* given_step = bound(step, "step");
     const int64_t stride = given_step != nullptr ? given_step->as_integer() : 1;
     if (stride == 0) fail(Exit::data, "a slice's step must not be 0");
@@ -168,23 +173,25 @@ Value reals(char symbol, double a, double b) {
     if (symbol == '*') return Value::real(a * b);
     if (b == 0) fail(Exit::data, "division by zero");
     if (symbol == '/') return Value::real(a / b);
-    if (symbol == 'f') return Value::real(std::floor(a / b));
-    const double rest = std::fmod(a, b);
-    return Value::real(rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest);
+    // As Python: the quotient is that of what the rest leaves, the rest has the sign of b.
+    double rest = std::fmod(a, b), quotient = (a - rest) / b;
+    if (rest != 0 && (rest < 0) != (b < 0)) rest += b, quotient -= 1;
+    if (symbol == '%') return Value::real(rest != 0 ? rest : std::copysign(0.0, b));
+    return Value::real(quotient != 0 ? std::round(quotient) : std::copysign(0.0, a / b));
 }
 
 Value sum_of(const Value& a, const Value& b, Runtime& runtime) {
     if (a.is(Kind::text) && b.is(Kind::text)) {
+        runtime.budget.write(a.as_text().size() + b.as_text().size());
         const bool markup = a.is_markup() || b.is_markup();
         Text text = markup && !a.is_markup() ? escaped(a.as_text()) : a.as_text();
         text.append(markup && !b.is_markup() ? escaped(b.as_text()) : b.as_text());
-        runtime.budget.write(text.size());
         return Value::text(std::move(text), markup);
     }
     if (a.kind() != b.kind() || (!a.is(Kind::list) && !a.is(Kind::tuple))) refuse_operands("+", a, b);
+    runtime.budget.spend(a.values().size() + b.values().size());
     Values values = a.values();
     values.insert(values.end(), b.values().begin(), b.values().end());
-    runtime.budget.spend(values.size());
     return Value::list(std::move(values), a.kind());
 }
 

@@ -29,6 +29,6 @@ Value binary(const std::string& symbol, const Value& a, const Value& b, Runtime&
 Value mapped_case(const Value& value, std::string (*map)(std::string_view), Runtime& runtime);  ///< upper and lower
 Value capitalized(const Value& value, Runtime& runtime);
 Value replaced(const Value& value, const Arguments& arguments, Runtime& runtime);  ///< replace(old, new, count)
-std::vector<Text> lines_of(const Text& text);                                      ///< str.splitlines()
+std::vector<Text> lines_of(const Text& text, Budget& budget);                      ///< str.splitlines()
 
 }  // namespace colonnade::jinja

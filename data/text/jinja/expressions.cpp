@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <ctime>
 
 #include "data/text/jinja/interpreter.h"
 
@@ -99,7 +100,7 @@ Value Interpreter::evaluate_constant(const Node& node) {
 }
 
 Value Interpreter::evaluate_name(const Node& node) {
-    if (const Value* value = scope_->find(node.word)) return *value;
+    if (const Value* value = scope_->find(node.word, runtime_.budget)) return *value;
     if (is_global(node.word))
         return Value::function(node.word,
                                [this, &node](const Arguments& arguments) { return call_global(node.word, arguments); });
@@ -110,23 +111,20 @@ Value Interpreter::evaluate_name(const Node& node) {
 
 Values Interpreter::all_of(const Node& node) {
     Values values;
+    runtime_.budget.make(1);
     for (const NodePtr& part : node.parts) values.push_back(evaluate(*part));
     return values;
 }
 
 Value Interpreter::evaluate_dict(const Node& node) {
     Items items;
+    runtime_.budget.make(1);
     for (size_t i = 0; i < node.parts.size(); i += 2) {
         const Value key = evaluate(*node.parts[i]);
         Value value = evaluate(*node.parts[i + 1]);
         if (!key.is(Kind::text) && !key.is_number() && !key.is(Kind::none))
             fail(Exit::data, "a dict's key must not be of type {}", type_name(key));
-        const auto same = std::find_if(items.begin(), items.end(),
-                                       [&](const auto& each) { return equal(each.first, key, runtime_.budget); });
-        if (same != items.end())
-            same->second = std::move(value);
-        else
-            items.emplace_back(key, std::move(value));
+        set_item(items, key, std::move(value), runtime_.budget);
     }
     return own(Value::dict(std::move(items)));
 }
@@ -168,7 +166,6 @@ Value Interpreter::evaluate_join(const Node& node) {
         at_ = &node;
         append_str(text, value, runtime_.budget);
     }
-    runtime_.budget.write(text.size());
     return Value::text(std::move(text));
 }
 
@@ -196,17 +193,7 @@ Arguments Interpreter::arguments_of(const Node& node) {
 }
 
 Value Interpreter::evaluate_call(const Node& node) {
-    const Node& callee = *node.parts[0];
-    if (callee.form == Form::attribute) {
-        const Value value = evaluate(*callee.parts[0]);
-        at_ = &callee;
-        if (is_method(value, callee.word)) {
-            const Arguments arguments = arguments_of(node);
-            at_ = &node;
-            return call_method(value, callee.word, arguments, runtime_);
-        }
-    }
-    const Value function = evaluate(callee);
+    const Value function = evaluate(*node.parts[0]);
     if (function.is(Kind::undefined)) fail(Exit::data, "{}", reason_of(function));
     if (!function.is(Kind::function)) fail(Exit::data, "a value of type {} cannot be called", type_name(function));
     const Arguments arguments = arguments_of(node);
@@ -238,13 +225,16 @@ Value Interpreter::call_global(const std::string& name, const Arguments& argumen
 
 Value Interpreter::make_namespace(const Arguments& arguments) {
     Items items;
+    if (arguments.positional.size() > 1)
+        fail(Exit::data, "namespace() takes at most one dict, found {}", arguments.positional.size());
     for (const Value& each : arguments.positional) {
         if (!each.is(Kind::dict))
-            fail(Exit::data, "namespace() takes dicts and named values, found {}", type_name(each));
+            fail(Exit::data, "namespace() takes a dict and named values, found {}", type_name(each));
         items = each.items();
+        runtime_.budget.spend(items.size());
     }
-    for (const auto& [key, value] : arguments.keywords) items.emplace_back(Value::text(key), value);
-    runtime_.budget.spend(4);
+    for (const auto& [key, value] : arguments.keywords) set_item(items, Value::text(key), value, runtime_.budget);
+    runtime_.budget.make(1);
     return namespaces_.emplace_back(Value::dict(std::move(items), Kind::name_space));
 }
 
@@ -270,78 +260,28 @@ Value Interpreter::make_range(const Arguments& arguments) {
 }
 
 std::string format_time(const Clock& clock, const std::string& pattern) {
-    static constexpr const char* kMonths[] = {"January", "February", "March",     "April",   "May",      "June",
-                                              "July",    "August",   "September", "October", "November", "December"};
-    static constexpr const char* kDays[] = {"Sunday",   "Monday", "Tuesday", "Wednesday",
-                                            "Thursday", "Friday", "Saturday"};
-    static constexpr int kBefore[] = {0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334};
-    static constexpr int kShift[] = {0, 3, 2, 5, 0, 3, 5, 1, 4, 6, 2, 4};
-    if (clock.month < 1 || clock.month > 12 || clock.day < 1 || clock.day > 31)
+    static constexpr std::string_view kKnown = "aAbBcdDeFgGhHIjklmMnpPrRStTuUVwWxXyY%";
+    std::tm time = {};
+    time.tm_year = clock.year - 1900, time.tm_mon = clock.month - 1, time.tm_mday = clock.day;
+    time.tm_hour = clock.hour, time.tm_min = clock.minute, time.tm_sec = clock.second;
+    const std::tm given = time;
+    timegm(&time);  // adds the days of the week and of the year, and changes what is no date
+    if (clock.year < 1 || clock.year > 9999 || time.tm_mon != given.tm_mon || time.tm_mday != given.tm_mday ||
+        time.tm_hour != given.tm_hour || time.tm_min != given.tm_min || time.tm_sec != given.tm_sec)
         fail(Exit::data, "the date of strftime_now is no date");
-    const int y = clock.year - (clock.month < 3 ? 1 : 0);
-    const int weekday = (y + y / 4 - y / 100 + y / 400 + kShift[clock.month - 1] + clock.day) % 7;
-    const bool leap = clock.year % 4 == 0 && (clock.year % 100 != 0 || clock.year % 400 == 0);
-    const int hour12 = clock.hour % 12 == 0 ? 12 : clock.hour % 12;
     std::string text;
     for (size_t i = 0; i < pattern.size(); ++i) {
         if (pattern[i] != '%') {
             text += pattern[i];
             continue;
         }
-        const char c = ++i < pattern.size() ? pattern[i] : '\0';
-        switch (c) {
-            case 'Y':
-                text += fmt::format("{}", clock.year);
-                break;
-            case 'y':
-                text += fmt::format("{:02}", clock.year % 100);
-                break;
-            case 'm':
-                text += fmt::format("{:02}", clock.month);
-                break;
-            case 'd':
-                text += fmt::format("{:02}", clock.day);
-                break;
-            case 'e':
-                text += fmt::format("{:2}", clock.day);
-                break;
-            case 'B':
-                text += kMonths[clock.month - 1];
-                break;
-            case 'b':
-                text += std::string(kMonths[clock.month - 1]).substr(0, 3);
-                break;
-            case 'A':
-                text += kDays[weekday];
-                break;
-            case 'a':
-                text += std::string(kDays[weekday]).substr(0, 3);
-                break;
-            case 'H':
-                text += fmt::format("{:02}", clock.hour);
-                break;
-            case 'I':
-                text += fmt::format("{:02}", hour12);
-                break;
-            case 'p':
-                text += clock.hour < 12 ? "AM" : "PM";
-                break;
-            case 'M':
-                text += fmt::format("{:02}", clock.minute);
-                break;
-            case 'S':
-                text += fmt::format("{:02}", clock.second);
-                break;
-            case 'j':
-                text += fmt::format("{:03}", kBefore[clock.month - 1] + clock.day + (leap && clock.month > 2 ? 1 : 0));
-                break;
-            case '%':
-                text += '%';
-                break;
-            default:
-                fail(Exit::data, "strftime_now: %{} is not supported",
-                     c == '\0' ? std::string("at the end") : std::string(1, c));
-        }
+        const std::string conversion = pattern.substr(i, pattern.compare(i + 1, 1, "-") == 0 ? 3 : 2);
+        const char c = conversion.back();
+        if (conversion.size() < 2 || kKnown.find(c) == std::string_view::npos)
+            fail(Exit::data, "strftime_now: {} is not supported", conversion.size() < 2 ? "% at the end" : conversion);
+        char written[64];
+        text.append(written, std::strftime(written, sizeof(written), conversion.c_str(), &time));
+        i += conversion.size() - 1;
     }
     return text;
 }

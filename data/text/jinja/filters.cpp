@@ -9,73 +9,6 @@
 
 namespace colonnade::jinja {
 
-Value mapped_case(const Value& value, std::string (*map)(std::string_view), Runtime& runtime) {
-    const Text& text = value.as_text();
-    runtime.budget.write(text.size());
-    // Each run alone keeps the marks. The result may differ from that of the whole where a rule looks at neighbours.
-    Text by_run;
-    size_t begin = 0;
-    for (const Run& run : text.runs()) {
-        by_run.append(map(std::string_view(text.bytes()).substr(begin, run.end - begin)), run.mark);
-        begin = run.end;
-    }
-    if (text.runs().size() > 1)
-        if (const std::string whole = map(text.bytes()); whole != by_run.bytes())
-            return Value::text(Text(whole, text.mark_at(0)), value.is_markup());
-    return Value::text(std::move(by_run), value.is_markup());
-}
-
-Value capitalized(const Value& value, Runtime& runtime) {
-    const Text& text = value.as_text();
-    if (text.empty()) return value;
-    const size_t first = character_length(text.bytes(), 0);
-    Text result(upper_case(text.bytes().substr(0, first)), text.mark_at(0));
-    result.append(mapped_case(Value::text(text.part(first, text.size())), lower_case, runtime).as_text());
-    return Value::text(std::move(result), value.is_markup());
-}
-
-Value replaced(const Value& value, const Arguments& arguments, Runtime& runtime) {
-    arguments.expect("replace", {"old", "new", "count"}, 2);
-    const Text old = to_text(*arguments.get(0, "old"), runtime.budget),
-               fresh = to_text(*arguments.get(1, "new"), runtime.budget);
-    const Value* given = arguments.get(2, "count");
-    if (given != nullptr && !given->is_integral() && !given->is(Kind::none))
-        fail(Exit::data, "replace needs an integer as count");
-    int64_t left = given != nullptr && given->is_integral() ? given->as_integer() : -1;
-    if (old.empty()) fail(Exit::data, "replace of an empty text is not supported");
-    const Text& text = value.as_text();
-    Text result;
-    size_t at = 0;
-    for (size_t next; left != 0 && (next = text.bytes().find(old.bytes(), at)) != std::string::npos; --left) {
-        result.append_part(text, at, next);
-        result.append(fresh);
-        at = next + old.size();
-        if (result.size() > runtime.budget.limits().text_bytes) break;
-    }
-    result.append_part(text, at, text.size());
-    runtime.budget.write(result.size());
-    return Value::text(std::move(result), value.is_markup());
-}
-
-std::vector<Text> lines_of(const Text& text) {
-    const std::string& bytes = text.bytes();
-    std::vector<Text> lines;
-    size_t begin = 0;
-    for (size_t at = 0; at < bytes.size();) {
-        const char32_t c = character_at(bytes, at);
-        size_t next = at + character_length(bytes, at);
-        const bool ends = (c >= 0xA && c <= 0xD) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 || c == 0x2029;
-        if (ends) {
-            if (c == '\r' && next < bytes.size() && bytes[next] == '\n') ++next;
-            lines.push_back(text.part(begin, at));
-            begin = next;
-        }
-        at = next;
-    }
-    if (begin < bytes.size()) lines.push_back(text.part(begin, bytes.size()));
-    return lines;
-}
-
 namespace {
 
 using Filter = Value (*)(const Value&, const Arguments&, Runtime&);
@@ -83,6 +16,16 @@ using Filter = Value (*)(const Value&, const Arguments&, Runtime&);
 bool flag(const Arguments& arguments, size_t index, std::string_view name) {
     const Value* value = arguments.get(index, name);
     return value != nullptr && is_true(*value);
+}
+
+/// The width of an indent as spaces, or a text that stands for them.
+std::string indent_of(const Value& width, std::string_view filter) {
+    constexpr int64_t kWidest = 1000;
+    if (!width.is_integral() && !width.is(Kind::text))
+        fail(Exit::data, "{} needs an integer or a str as its indent, found {}", filter, type_name(width));
+    if (width.is(Kind::text) ? width.bytes().size() > kWidest : width.as_integer() > kWidest)
+        fail(Exit::data, "{}: an indent of more than {}", filter, kWidest);
+    return width.is(Kind::text) ? width.bytes() : std::string(std::max<int64_t>(0, width.as_integer()), ' ');
 }
 
 /// The value as a text; other types are printed.
@@ -102,14 +45,9 @@ Value tojson(const Value& value, const Arguments& arguments, Runtime& runtime) {
     style.ensure_ascii = flag(arguments, 0, "ensure_ascii");
     style.sort_keys = flag(arguments, 3, "sort_keys");
     if (const Value* indent = arguments.get(1, "indent"); indent != nullptr && !indent->is(Kind::none)) {
-        if (!indent->is_integral() && !indent->is(Kind::text))
-            fail(Exit::data, "tojson needs an integer or a str as indent");
-        if (indent->is_integral() && indent->as_integer() > 1000)
-            fail(Exit::data, "tojson: an indent of more than 1000");
         style.pretty = true;
         style.between = ",";
-        style.indent =
-            indent->is(Kind::text) ? indent->bytes() : std::string(std::max<int64_t>(0, indent->as_integer()), ' ');
+        style.indent = indent_of(*indent, "tojson");
     }
     if (const Value* separators = arguments.get(2, "separators");
         separators != nullptr && !separators->is(Kind::none)) {
@@ -169,12 +107,9 @@ Value join(const Value& value, const Arguments& arguments, Runtime& runtime) {
     Text text;
     bool first = true;
     for (const Value& each : iterate(value, runtime.budget)) {
-        if (!std::exchange(first, false)) text.append(separator);
-        Text part = to_text(path != nullptr ? path_of(each, *path, runtime) : each, runtime.budget);
-        text.append(part);
-        runtime.budget.write(part.size());
+        if (!std::exchange(first, false)) append(text, separator, runtime.budget);
+        append_str(text, path != nullptr ? path_of(each, *path, runtime) : each, runtime.budget);
     }
-    runtime.budget.write(text.size());
     return Value::text(std::move(text));
 }
 
@@ -209,6 +144,8 @@ Value dictsort(const Value& value, const Arguments& arguments, Runtime& runtime)
     if (!value.is(Kind::dict)) fail(Exit::data, "dictsort needs a dict, found {}", type_name(value));
     const Value* by = arguments.get(1, "by");
     const bool by_value = by != nullptr && by->is(Kind::text) && by->bytes() == "value";
+    if (by != nullptr && !by_value && !(by->is(Kind::text) && by->bytes() == "key"))
+        fail(Exit::data, "dictsort sorts by 'key' or 'value'");
     const Values pairs = call_method(value, "items", {}, runtime).values();
     std::vector<Value> keys;
     for (const Value& pair : pairs)
@@ -284,7 +221,8 @@ Value map(const Value& value, const Arguments& arguments, Runtime& runtime) {
 struct Selection {
     bool by_attribute, wanted;
 };
-Value selected(const Value& value, const Arguments& arguments, Runtime& runtime, Selection selection) {
+template <Selection selection>
+Value select(const Value& value, const Arguments& arguments, Runtime& runtime) {
     const size_t first = selection.by_attribute ? 1 : 0;
     if (arguments.positional.size() < first) fail(Exit::data, "selectattr and rejectattr need an attribute");
     const Value* test = first < arguments.positional.size() ? &arguments.positional[first] : nullptr;
@@ -300,69 +238,78 @@ Value selected(const Value& value, const Arguments& arguments, Runtime& runtime,
     return generator(std::move(kept), value);
 }
 
+Value replace(const Value& value, const Arguments& arguments, Runtime& runtime) {
+    return Value::text(replaced(as_text(value, runtime), arguments, runtime).as_text());
+}
+
 Value indent(const Value& value, const Arguments& arguments, Runtime& runtime) {
     arguments.expect("indent", {"width", "first", "blank"}, 0);
     const Value* width = arguments.get(0, "width");
-    if (width != nullptr && !width->is_integral() && !width->is(Kind::text))
-        fail(Exit::data, "indent needs an integer or a str as width");
-    if (width != nullptr && width->is_integral() && width->as_integer() > 1000)
-        fail(Exit::data, "an indent of more than 1000");
     const Mark mark{runtime.origin};
-    const std::string space = width == nullptr        ? "    "
-                              : width->is(Kind::text) ? width->bytes()
-                                                      : std::string(std::max<int64_t>(0, width->as_integer()), ' ');
+    const std::string space = width != nullptr ? indent_of(*width, "indent") : "    ";
     const Value given = as_text(value, runtime);
     Text source = given.as_text();
     source.append("\n", mark);
     Text result;
     bool first = true;
-    for (const Text& line : lines_of(source)) {
+    for (const Text& line : lines_of(source, runtime.budget)) {
         const bool head = std::exchange(first, false);
+        runtime.budget.write(space.size() + line.size(), result.size());
         if (!head) result.append("\n", source.mark_at(0));
         if (head ? flag(arguments, 1, "first") : flag(arguments, 2, "blank") || !line.empty())
             result.append(space, mark);
         result.append(line);
-        runtime.budget.spend(1);
     }
-    runtime.budget.write(result.size());
     return Value::text(std::move(result), given.is_markup());
 }
 
-Value to_integer(const Value& value, const Arguments& arguments, Runtime& runtime) {
+/// A text as from_chars reads the numbers that Python reads: without white space, a plus sign and `_` between digits.
+std::string number_text(const std::string& bytes) {
+    const Trimmed kept = trimmed(bytes, "", Side::both);
+    const auto is_digit = [&](size_t at) { return at < kept.end && bytes[at] >= '0' && bytes[at] <= '9'; };
+    std::string text;
+    for (size_t at = kept.begin; at < kept.end; ++at)
+        if (bytes[at] != '_' || at == kept.begin || !is_digit(at - 1) || !is_digit(at + 1)) text += bytes[at];
+    if (text.size() > 1 && text[0] == '+' && text[1] != '-') text.erase(0, 1);
+    return text;
+}
+
+/// Returns whether the whole text is a number. Throws for one that the type cannot hold.
+template <typename Number>
+bool read_number(const std::string& text, Number& number) {
+    const char* end = text.data() + text.size();
+    const auto read = std::from_chars(text.data(), end, number);
+    if (read.ptr != end || read.ec == std::errc::invalid_argument) return false;
+    if (read.ec == std::errc::result_out_of_range) fail(Exit::data, "the number {:.40} exceeds 64 bits", text);
+    return true;
+}
+
+Value to_integer(const Value& value, const Arguments& arguments, Runtime&) {
     arguments.expect("int", {"default"}, 0);
     const Value* given = arguments.get(0, "default");
     const Value otherwise = given != nullptr ? *given : Value::integer(0);
+    if (value.is(Kind::undefined)) fail(Exit::data, "{}", reason_of(value));
     if (value.is_integral()) return Value::integer(value.as_integer());
     double real = value.is(Kind::real) ? value.as_real() : 0;
     if (value.is(Kind::text)) {
-        const Trimmed kept = trimmed(value.bytes(), "", Side::both);
-        const char *begin = value.bytes().data() + kept.begin, *end = value.bytes().data() + kept.end;
-        if (begin != end && *begin == '+') ++begin;
-        int64_t integer = 0;
-        if (const auto read = std::from_chars(begin, end, integer); read.ec == std::errc() && read.ptr == end)
-            return Value::integer(integer);
-        if (const auto read = std::from_chars(begin, end, real); read.ec != std::errc() || read.ptr != end)
-            return otherwise;
+        const std::string text = number_text(value.bytes());
+        if (int64_t integer = 0; read_number(text, integer)) return Value::integer(integer);
+        if (!read_number(text, real)) return otherwise;
     } else if (!value.is(Kind::real)) {
-        if (value.is(Kind::undefined)) fail(Exit::data, "{}", reason_of(value));
         return otherwise;
     }
-    runtime.budget.spend(1);
-    return std::abs(real) < 9e18 ? Value::integer(static_cast<int64_t>(real)) : otherwise;
+    if (!std::isfinite(real)) return otherwise;
+    if (std::abs(real) >= 9.2e18) fail(Exit::data, "int: {} exceeds 64 bits", format_real(real));
+    return Value::integer(static_cast<int64_t>(real));
 }
 
 Value to_real(const Value& value, const Arguments& arguments, Runtime&) {
     arguments.expect("float", {"default"}, 0);
     const Value* given = arguments.get(0, "default");
-    if (value.is_number()) return Value::real(value.as_real());
     if (value.is(Kind::undefined)) fail(Exit::data, "{}", reason_of(value));
-    if (value.is(Kind::text)) {
-        const Trimmed kept = trimmed(value.bytes(), "", Side::both);
-        double real = 0;
-        const char *begin = value.bytes().data() + kept.begin, *end = value.bytes().data() + kept.end;
-        if (const auto read = std::from_chars(begin, end, real); read.ec == std::errc() && read.ptr == end)
-            return Value::real(real);
-    }
+    if (value.is_number()) return Value::real(value.as_real());
+    if (double real = 0; value.is(Kind::text) && read_number(number_text(value.bytes()), real))
+        return Value::real(real);
     return given != nullptr ? *given : Value::real(0);
 }
 
@@ -373,10 +320,38 @@ Value absolute(const Value& value, const Arguments& arguments, Runtime& runtime)
     return value.as_integer() < 0 ? binary("-", Value::integer(0), value, runtime) : Value::integer(value.as_integer());
 }
 
-Value first_or_last(const Value& value, Runtime& runtime, bool first) {
+/// A filter without arguments.
+template <Value (*function)(const Value&, Runtime&)>
+Value plain(const Value& value, const Arguments& arguments, Runtime& runtime) {
+    arguments.expect("this filter", {}, 0);
+    return function(value, runtime);
+}
+
+Value first_of(const Value& value, Runtime& runtime) {
     const Values values = iterate(value, runtime.budget);
-    if (values.empty()) return Value::undefined("no item: the sequence is empty");
-    return first ? values.front() : values.back();
+    return values.empty() ? Value::undefined("no item: the sequence is empty") : values.front();
+}
+Value last_of(const Value& value, Runtime& runtime) {
+    const Values values = iterate(value, runtime.budget);
+    return values.empty() ? Value::undefined("no item: the sequence is empty") : values.back();
+}
+Value capitalize(const Value& value, Runtime& runtime) {
+    return capitalized(as_text(value, runtime), runtime);
+}
+Value lower(const Value& value, Runtime& runtime) {
+    return mapped_case(as_text(value, runtime), lower_case, runtime);
+}
+Value upper(const Value& value, Runtime& runtime) {
+    return mapped_case(as_text(value, runtime), upper_case, runtime);
+}
+Value escape(const Value& value, Runtime& runtime) {
+    if (value.is_markup()) return value;
+    const Text text = to_text(value, runtime.budget);
+    runtime.budget.write(text.size());
+    return Value::text(escaped(text), true);
+}
+Value safe(const Value& value, Runtime& runtime) {
+    return Value::text(to_text(value, runtime.budget), true);
 }
 
 Value reversed(const Value& value, const Arguments& arguments, Runtime& runtime) {
@@ -404,56 +379,39 @@ Value length_of(const Value& value, const Arguments& arguments, Runtime& runtime
 const std::map<std::string, Filter>& filters() {
     static const std::map<std::string, Filter> known = {
         {"abs", absolute},
-        {"capitalize", [](const Value& v, const Arguments&, Runtime& r) { return capitalized(as_text(v, r), r); }},
+        {"capitalize", plain<capitalize>},
         {"count", length_of},
         {"d", default_value},
         {"default", default_value},
         {"dictsort", dictsort},
-        {"e", [](const Value& v, const Arguments&,
-                 Runtime& r) { return v.is_markup() ? v : Value::text(escaped(to_text(v, r.budget)), true); }},
-        {"escape", [](const Value& v, const Arguments&,
-                      Runtime& r) { return v.is_markup() ? v : Value::text(escaped(to_text(v, r.budget)), true); }},
-        {"first", [](const Value& v, const Arguments&, Runtime& r) { return first_or_last(v, r, true); }},
+        {"e", plain<escape>},
+        {"escape", plain<escape>},
+        {"first", plain<first_of>},
         {"float", to_real},
         {"indent", indent},
         {"int", to_integer},
         {"items", items_of},
         {"join", join},
-        {"last", [](const Value& v, const Arguments&, Runtime& r) { return first_or_last(v, r, false); }},
+        {"last", plain<last_of>},
         {"length", length_of},
         {"list", as_list},
-        {"lower",
-         [](const Value& v, const Arguments&, Runtime& r) { return mapped_case(as_text(v, r), lower_case, r); }},
+        {"lower", plain<lower>},
         {"map", map},
         {"max", largest},
         {"min", smallest},
-        {"reject",
-         [](const Value& v, const Arguments& a, Runtime& r) {
-             return selected(v, a, r, {false, false});
-         }},
-        {"rejectattr",
-         [](const Value& v, const Arguments& a, Runtime& r) {
-             return selected(v, a, r, {true, false});
-         }},
-        {"replace", [](const Value& v, const Arguments& a,
-                       Runtime& r) { return Value::text(replaced(as_text(v, r), a, r).as_text()); }},
+        {"reject", select<{.by_attribute = false, .wanted = false}>},
+        {"rejectattr", select<{.by_attribute = true, .wanted = false}>},
+        {"replace", replace},
         {"reverse", reversed},
-        {"safe", [](const Value& v, const Arguments&, Runtime& r) { return Value::text(to_text(v, r.budget), true); }},
-        {"select",
-         [](const Value& v, const Arguments& a, Runtime& r) {
-             return selected(v, a, r, {false, true});
-         }},
-        {"selectattr",
-         [](const Value& v, const Arguments& a, Runtime& r) {
-             return selected(v, a, r, {true, true});
-         }},
+        {"safe", plain<safe>},
+        {"select", select<{.by_attribute = false, .wanted = true}>},
+        {"selectattr", select<{.by_attribute = true, .wanted = true}>},
         {"sort", sort},
-        {"string", [](const Value& v, const Arguments&, Runtime& r) { return as_text(v, r); }},
+        {"string", plain<as_text>},
         {"tojson", tojson},
         {"trim", trim},
         {"unique", unique},
-        {"upper",
-         [](const Value& v, const Arguments&, Runtime& r) { return mapped_case(as_text(v, r), upper_case, r); }},
+        {"upper", plain<upper>},
     };
     return known;
 }

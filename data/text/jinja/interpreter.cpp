@@ -25,14 +25,17 @@ class Restored {
 
 }  // namespace
 
-Value* Scope::find(const std::string& name) {
-    for (Scope* scope = this; scope != nullptr; scope = scope->parent)
+Value* Scope::find(const std::string& name, Budget& budget) {
+    for (Scope* scope = this; scope != nullptr; scope = scope->parent) {
+        budget.spend(scope->variables.size() / 16);
         for (auto& [known, value] : scope->variables)
             if (known == name) return &value;
+    }
     return nullptr;
 }
 
-void Scope::set(const std::string& name, Value value) {
+void Scope::set(const std::string& name, Value value, Budget& budget) {
+    budget.spend(variables.size() / 16);
     for (auto& [known, old] : variables)
         if (known == name) {
             old = std::move(value);
@@ -52,7 +55,8 @@ Interpreter::Interpreter(const RenderOptions& options, const Json& variables)
     template_origins_[Origin::kNoMessage] = 0;
     if (!variables.is_object()) fail(Exit::data, "the variables of a template must be a JSON object");
     scope_ = &scopes_.emplace_back();
-    for (const auto& [name, value] : variables.items()) scope_->set(name, import(value, add_origin(0, name, true), 1));
+    for (const auto& [name, value] : variables.items())
+        scope_->set(name, import(value, add_origin(0, name, true), 1), runtime_.budget);
     scope_ = &scopes_.emplace_back(Scope{scope_, {}});
 }
 
@@ -161,7 +165,6 @@ void Interpreter::enter_message(const Value& item) {
 
 void Interpreter::write(const Value& value) {
     append_str(*out_, value, runtime_.budget);
-    if (out_->size() > options_.limits.text_bytes) runtime_.budget.write(out_->size());
 }
 
 Interpreter::Flow Interpreter::execute_body(const Node& node) {
@@ -181,9 +184,8 @@ Interpreter::Flow Interpreter::execute(const Node& node) {
         case Form::block:
             return execute_body(node);
         case Form::data:
+            runtime_.budget.write(node.value.bytes().size(), out_->size());
             out_->append(node.value.bytes(), {runtime_.origin});
-            runtime_.budget.spend(node.value.as_text().size() / 64);
-            if (out_->size() > options_.limits.text_bytes) runtime_.budget.write(out_->size());
             break;
         case Form::print: {
             const Value value = evaluate(*node.parts[0]);
@@ -236,8 +238,6 @@ Interpreter::Flow Interpreter::execute_loop(const Node& node) {
     const Restored in_scope(scope_);
     const Restored in_message(message_);
     const Restored in_origin(runtime_.origin);
-    const Restored in_loop(loop_depth_);
-    ++loop_depth_;
     scope_ = &scope;
     if (node.parts[2]) {
         Values kept;
@@ -254,18 +254,17 @@ Interpreter::Flow Interpreter::execute_loop(const Node& node) {
 }
 
 Interpreter::Flow Interpreter::execute_iterations(const Node& node, Values values, Scope& scope) {
-    const auto loop = std::make_shared<LoopObject>();
-    loop->values = std::move(values);
-    loop->depth = loop_depth_;
+    const Value variable = Value::loop(std::move(values));
+    LoopObject& loop = variable.loop_object();
     const size_t message = message_;
     const uint32_t origin = runtime_.origin;
-    for (; loop->index < loop->values.size(); ++loop->index) {
+    for (; loop.index < loop.values.size(); ++loop.index) {
         scope.variables.clear();
         message_ = message;
         runtime_.origin = origin;
-        assign(*node.parts[0], loop->values[loop->index]);
-        scope.set("loop", Value::loop(loop));
-        enter_message(loop->values[loop->index]);
+        assign(*node.parts[0], loop.values[loop.index]);
+        scope.set("loop", variable, runtime_.budget);
+        enter_message(loop.values[loop.index]);
         if (execute(*node.parts[3]) == Flow::stop) break;
     }
     return Flow::normal;
@@ -297,55 +296,52 @@ void Interpreter::execute_generation(const Node& node) {
     const uint32_t number = ++generation_;
     Text text = captured(*node.parts[0]);
     text.set_generation(number);
-    out_->append(text);
-    runtime_.budget.write(text.size());
+    append(*out_, text, runtime_.budget);
 }
 
 void Interpreter::define_macro(const Node& node) {
     Scope* closure = scope_;
-    scope_->set(node.word, Value::function(node.word, [this, &node, closure](const Arguments& arguments) {
-                    return call_macro(node, closure, arguments);
-                }));
+    const auto call = [this, &node, closure](const Arguments& arguments) {
+        return call_macro(node, closure, arguments);
+    };
+    scope_->set(node.word, Value::function(node.word, call), runtime_.budget);
 }
 
 Value Interpreter::call_macro(const Node& node, Scope* closure, const Arguments& arguments) {
-    runtime_.budget.spend(kScopeCost);
+    runtime_.budget.spend(kScopeCost + node.words.size());
     if (arguments.positional.size() > node.words.size())
         fail(Exit::data, "macro '{}' takes at most {} arguments, found {}", node.word, node.words.size(),
              arguments.positional.size());
-    for (const auto& [keyword, value] : arguments.keywords)
-        if (std::find(node.words.begin(), node.words.end(), keyword) == node.words.end())
+    for (const auto& [keyword, value] : arguments.keywords) {
+        const auto parameter = std::find(node.words.begin(), node.words.end(), keyword);
+        if (parameter == node.words.end())
             fail(Exit::data, "macro '{}' takes no argument named '{}'", node.word, keyword);
+        if (parameter - node.words.begin() < std::ssize(arguments.positional))
+            fail(Exit::data, "macro '{}': argument '{}' is given twice", node.word, keyword);
+    }
     Scope& scope = scopes_.emplace_back(Scope{closure, {}});
     const Restored restored(scope_);
     scope_ = &scope;
     const size_t defaults = node.parts.size() - 1, first_default = node.words.size() - defaults;
     for (size_t i = 0; i < node.words.size(); ++i) {
         const Value* given = arguments.get(i, node.words[i]);
-        if (given != nullptr)
-            scope.set(node.words[i], *given);
-        else if (i >= first_default)
-            scope.set(node.words[i], evaluate(*node.parts[1 + i - first_default]));
-        else
-            scope.set(node.words[i], Value::undefined(fmt::format("parameter '{}' was not provided", node.words[i])));
+        Value value = given != nullptr ? *given
+                      : i < first_default
+                          ? Value::undefined(fmt::format("parameter '{}' was not provided", node.words[i]))
+                          : evaluate(*node.parts[1 + i - first_default]);
+        scope.set(node.words[i], std::move(value), runtime_.budget);
     }
     return Value::text(captured(*node.parts[0]));
 }
 
 void Interpreter::assign(const Node& target, const Value& value) {
-    if (target.form == Form::name) return scope_->set(target.word, value);
+    if (target.form == Form::name) return scope_->set(target.word, value, runtime_.budget);
     if (target.form == Form::attribute) {
         const Value holder = evaluate(*target.parts[0]);
         at_ = &target;
         if (!holder.is(Kind::name_space))
             fail(Exit::data, "only a namespace takes attributes, found {}", type_name(holder));
-        for (auto& [key, each] : holder.dict_object().items)
-            if (key.bytes() == target.word) {
-                each = value;
-                return;
-            }
-        holder.dict_object().items.emplace_back(Value::text(target.word), value);
-        return;
+        return set_item(holder.dict_object().items, Value::text(target.word), value, runtime_.budget);
     }
     const Values values = iterate(value, runtime_.budget);
     if (values.size() != target.parts.size())

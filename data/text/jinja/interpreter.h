@@ -17,12 +17,12 @@ namespace colonnade::jinja {
 struct Scope {
     Scope* parent = nullptr;
     std::vector<std::pair<std::string, Value>> variables;
-    Value* find(const std::string& name);
-    void set(const std::string& name, Value value);
+    Value* find(const std::string& name, Budget& budget);
+    void set(const std::string& name, Value value, Budget& budget);
 };
 
 bool is_global(const std::string& name);                                  ///< range, namespace, ...
-std::string format_time(const Clock& clock, const std::string& pattern);  ///< strftime, English names
+std::string format_time(const Clock& clock, const std::string& pattern);  ///< strftime, C locale
 
 class Interpreter {
   public:
@@ -88,7 +88,6 @@ class Interpreter {
     Text* out_ = &output_;
     uint32_t generation_ = 0;
     size_t message_ = Origin::kNoMessage;
-    size_t loop_depth_ = 0;
     const Node* at_ = nullptr;
 };
 

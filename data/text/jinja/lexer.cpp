@@ -6,10 +6,13 @@
 #include <string_view>
 
 #include "data/text/jinja/text.h"
+#include "data/text/unicode.h"
 #include "engine/device/error.h"
 
 namespace colonnade::jinja {
 namespace {
+
+constexpr size_t kSource = 1 << 20;  // bytes; real templates have up to 50 KB
 
 /// Line ends become \n; one at the very end of the source is dropped.
 std::string normalized(const std::string& source) {
@@ -169,21 +172,23 @@ class Lexer {
     }
 
     void number() {
+        const size_t start_at = at_;
         std::string digits;
         const auto take = [&] {
             for (; is_digit(peek()) || (peek() == '_' && is_digit(peek(1))); ++at_)
                 if (peek() != '_') digits += peek();
         };
         const Place start = place();
+        const bool index = start_at > 0 && source_[start_at - 1] == '.';  // x.0.1 has no fraction
         take();
         bool real = false;
-        if (peek() == '.' && is_digit(peek(1))) {
+        if (!index && peek() == '.' && is_digit(peek(1))) {
             real = true;
             digits += '.';
             ++at_;
             take();
         }
-        if (peek() == 'e' || peek() == 'E') {
+        if (!index && (peek() == 'e' || peek() == 'E')) {
             const size_t sign = peek(1) == '-' || peek(1) == '+' ? 1 : 0;
             if (is_digit(peek(1 + sign))) {
                 real = true;
@@ -227,14 +232,14 @@ class Lexer {
                 value = value * 16 + (is_digit(peek(i)) ? peek(i) - '0' : (peek(i) | 0x20) - 'a' + 10);
             }
             if (value > 0x10FFFF || (value >= 0xD800 && value < 0xE000)) refuse("'\\{}' names no character", c);
-            append_utf8(text, value);
+            append_character(text, value);
             at_ += count;
         } else if (c >= '0' && c <= '7') {
             char32_t value = 0;
             size_t count = 0;
             for (; count < 3 && peek(count) >= '0' && peek(count) <= '7'; ++count)
                 value = value * 8 + (peek(count) - '0');
-            append_utf8(text, value);
+            append_character(text, value);
             at_ += count - 1;
         } else if (c == 'N') {
             refuse("escapes by name (\\N) are not supported");
@@ -254,6 +259,10 @@ class Lexer {
 }  // namespace
 
 std::vector<Token> tokenize(const std::string& source, const std::string& name) {
+    if (source.size() > kSource)
+        fail(Exit::config, "{}: a template of {} bytes, expected at most {}", name, source.size(), kSource);
+    if (const size_t good = well_formed_prefix(source); good != source.size())
+        fail(Exit::config, "{}: ill-formed UTF-8 at byte {}", name, good);
     return Lexer(source, name).run();
 }
 

@@ -49,14 +49,15 @@ Value texts(std::vector<Text> parts, bool markup) {
     return Value::list(std::move(values));
 }
 
-std::vector<Text> split_at_spaces(const Text& text, int64_t most) {
+std::vector<Text> split_at_spaces(const Text& text, int64_t most, Budget& budget) {
     const std::string_view bytes = text.bytes();
     std::vector<Text> parts;
     size_t at = trimmed(bytes, "", Side::left).begin;
     while (at < bytes.size()) {
         size_t end = at;
+        budget.make(1);
         if (most >= 0 && static_cast<int64_t>(parts.size()) == most)
-            end = at + trimmed(bytes.substr(at), "", Side::right).end;
+            end = bytes.size();
         else
             while (end < bytes.size() && !is_python_space(character_at(bytes, end)))
                 end += character_length(bytes, end);
@@ -66,23 +67,27 @@ std::vector<Text> split_at_spaces(const Text& text, int64_t most) {
     return parts;
 }
 
-std::vector<Text> split_at(const Text& text, const std::string& separator, int64_t most) {
+std::vector<Text> split_at(const Text& text, const std::string& separator, int64_t most, Budget& budget) {
     std::vector<Text> parts;
     size_t at = 0;
     for (size_t next; (most < 0 || static_cast<int64_t>(parts.size()) < most) &&
-                      (next = text.bytes().find(separator, at)) != std::string::npos;
-         at = next + separator.size())
+                      (next = find_text(text.bytes(), separator, at)) != std::string::npos;
+         at = next + separator.size()) {
+        budget.make(1);
         parts.push_back(text.part(at, next));
+    }
     parts.push_back(text.part(at, text.size()));
     return parts;
 }
 
-std::vector<Text> split_from_right(const Text& text, const std::string& separator, int64_t most) {
+std::vector<Text> split_from_right(const Text& text, const std::string& separator, int64_t most, Budget& budget) {
     std::vector<Text> parts;
     size_t end = text.size();
+    budget.spend(text.size() / 64 * separator.size());  // rfind is not linear
     while ((most < 0 || static_cast<int64_t>(parts.size()) < most) && end >= separator.size()) {
         const size_t next = text.bytes().rfind(separator, end - separator.size());
         if (next == std::string::npos) break;
+        budget.make(1);
         parts.push_back(text.part(next + separator.size(), end));
         end = next;
     }
@@ -91,17 +96,18 @@ std::vector<Text> split_from_right(const Text& text, const std::string& separato
     return parts;
 }
 
-Value split(const Value& value, const std::string& method, const Arguments& arguments) {
+Value split(const Value& value, const std::string& method, const Arguments& arguments, Budget& budget) {
     arguments.expect(method + "()", {"sep", "maxsplit"}, 0);
     const int64_t most = count_argument(arguments, 1, "maxsplit", method);
     const Value* separator = arguments.get(0, "sep");
     if (separator == nullptr || separator->is(Kind::none)) {
         if (method == "rsplit") fail(Exit::data, "rsplit() without a separator is not supported");
-        return texts(split_at_spaces(value.as_text(), most), value.is_markup());
+        return texts(split_at_spaces(value.as_text(), most, budget), value.is_markup());
     }
     const std::string& bytes = text_argument(arguments, 0, "sep", method).bytes();
     if (bytes.empty()) fail(Exit::data, "{}() needs a separator that is not empty", method);
-    return texts((method == "split" ? split_at : split_from_right)(value.as_text(), bytes, most), value.is_markup());
+    const auto cut = method == "split" ? split_at : split_from_right;
+    return texts(cut(value.as_text(), bytes, most, budget), value.is_markup());
 }
 
 Value strip(const Value& value, const std::string& method, const Arguments& arguments) {
@@ -117,7 +123,7 @@ Value strip(const Value& value, const std::string& method, const Arguments& argu
     return Value::text(value.as_text().part(kept.begin, kept.end), value.is_markup());
 }
 
-Value starts_or_ends(const Value& value, const std::string& method, const Arguments& arguments) {
+Value starts_or_ends(const Value& value, const std::string& method, const Arguments& arguments, Budget& budget) {
     arguments.expect(method + "()", {"prefix"}, 1);
     const Value& given = *arguments.get(0, "prefix");
     const Values candidates = given.is(Kind::tuple) ? given.values() : Values{given};
@@ -125,6 +131,7 @@ Value starts_or_ends(const Value& value, const std::string& method, const Argume
     bool found = false;
     for (const Value& each : candidates) {
         if (!each.is(Kind::text)) fail(Exit::data, "{}() needs a str, found {}", method, type_name(each));
+        budget.spend(1 + std::min(bytes.size(), each.bytes().size()) / 64);
         found = found || (method == "startswith" ? bytes.starts_with(each.bytes()) : bytes.ends_with(each.bytes()));
     }
     return Value::boolean(found);
@@ -145,13 +152,14 @@ Value find_or_count(const Value& value, const std::string& method, const Argumen
     const std::string& sub = text_argument(arguments, 0, "sub", method).bytes();
     const std::string_view bytes = value.bytes();
     if (method == "find") {
-        const size_t at = bytes.find(sub);
+        const size_t at = find_text(bytes, sub);
         return Value::integer(at == std::string::npos ? -1
                                                       : static_cast<int64_t>(count_characters(bytes.substr(0, at))));
     }
     if (sub.empty()) return Value::integer(static_cast<int64_t>(count_characters(bytes)) + 1);
     int64_t count = 0;
-    for (size_t at = bytes.find(sub); at != std::string::npos; at = bytes.find(sub, at + sub.size())) ++count;
+    for (size_t at = find_text(bytes, sub); at != std::string::npos; at = find_text(bytes, sub, at + sub.size()))
+        ++count;
     return Value::integer(count);
 }
 
@@ -185,10 +193,9 @@ Value format_text(const Value& value, const Arguments& arguments, Runtime& runti
         const Value* given = arguments.get(index, number ? "" : field);
         if (given == nullptr) fail(Exit::data, "format(): no argument for the field '{{{}}}'", field);
         if (value.is_markup() && !given->is_markup())
-            result.append(escaped(to_text(*given, runtime.budget)));
+            append(result, escaped(to_text(*given, runtime.budget)), runtime.budget);
         else
             append_str(result, *given, runtime.budget);
-        runtime.budget.write(result.size());
         at = end;
     }
     return Value::text(std::move(result), value.is_markup());
@@ -200,18 +207,16 @@ Value joined(const Value& separator, const Arguments& arguments, Runtime& runtim
     bool first = true;
     for (const Value& each : iterate(*arguments.get(0, "iterable"), runtime.budget)) {
         if (!each.is(Kind::text)) fail(Exit::data, "join() needs items of type str, found {}", type_name(each));
-        if (!std::exchange(first, false)) text.append(separator.as_text());
-        text.append(each.as_text());
-        runtime.budget.write(each.as_text().size());
+        if (!std::exchange(first, false)) append(text, separator.as_text(), runtime.budget);
+        append(text, each.as_text(), runtime.budget);
     }
-    runtime.budget.write(text.size());
     return Value::text(std::move(text), separator.is_markup());
 }
 
 Value text_method(const Value& value, const std::string& name, const Arguments& arguments, Runtime& runtime) {
-    if (name == "split" || name == "rsplit") return split(value, name, arguments);
+    if (name == "split" || name == "rsplit") return split(value, name, arguments, runtime.budget);
     if (name == "strip" || name == "lstrip" || name == "rstrip") return strip(value, name, arguments);
-    if (name == "startswith" || name == "endswith") return starts_or_ends(value, name, arguments);
+    if (name == "startswith" || name == "endswith") return starts_or_ends(value, name, arguments, runtime.budget);
     if (name == "removeprefix" || name == "removesuffix") return without_affix(value, name, arguments);
     if (name == "find" || name == "count") return find_or_count(value, name, arguments);
     if (name == "replace") return replaced(value, arguments, runtime);
@@ -221,7 +226,7 @@ Value text_method(const Value& value, const std::string& name, const Arguments& 
     if (name == "upper") return mapped_case(value, upper_case, runtime);
     if (name == "lower") return mapped_case(value, lower_case, runtime);
     if (name == "capitalize") return capitalized(value, runtime);
-    return texts(lines_of(value.as_text()), value.is_markup());  // splitlines
+    return texts(lines_of(value.as_text(), runtime.budget), value.is_markup());  // splitlines
 }
 
 Value dict_method(const Value& value, const std::string& name, const Arguments& arguments, Runtime& runtime) {
@@ -235,10 +240,11 @@ Value dict_method(const Value& value, const std::string& name, const Arguments& 
     }
     arguments.expect(name + "()", {}, 0);
     Values values;
+    runtime.budget.make(value.items().size());
     for (const auto& [key, each] : value.items())
         values.push_back(name == "keys" ? key : name == "values" ? each : Value::list({key, each}, Kind::tuple));
-    runtime.budget.spend(values.size());
     Value view = Value::list(std::move(values), Kind::view);
+    view.list_object().view = name == "keys" ? "dict_keys" : name == "values" ? "dict_values" : "dict_items";
     view.origin = value.origin;
     return view;
 }

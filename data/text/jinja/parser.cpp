@@ -14,10 +14,7 @@ class Parser {
   public:
     Parser(const std::string& source, const std::string& name) : name_(name), tokens_(tokenize(source, name)) {}
 
-    NodePtr run() {
-        NodePtr tree = body({});
-        return tree;
-    }
+    NodePtr run() { return body({}); }
 
   private:
     using Type = Token::Type;
@@ -209,7 +206,10 @@ class Parser {
         std::vector<NodePtr> defaults;
         expect_symbol("(");
         while (!is_symbol(")")) {
-            node->words.push_back(expect_name());
+            const std::string word = expect_name();
+            if (std::find(node->words.begin(), node->words.end(), word) != node->words.end())
+                refuse(now().place, "parameter '{}' is listed twice", word);
+            node->words.push_back(word);
             if (accept_symbol("="))
                 defaults.push_back(expression());
             else if (!defaults.empty())
@@ -360,11 +360,13 @@ class Parser {
     }
 
     NodePtr number(const Token& token) {
-        if (token.type == Type::real) return constant(token.place, Value::real(std::stod(token.text)));
-        int64_t value = 0;
-        const auto result = std::from_chars(token.text.data(), token.text.data() + token.text.size(), value);
-        if (result.ec != std::errc()) refuse(token.place, "the number {} exceeds 64 bits", token.text);
-        return constant(token.place, Value::integer(value));
+        const char *begin = token.text.data(), *end = begin + token.text.size();
+        double real = 0;
+        int64_t integer = 0;
+        const bool whole = token.type == Type::integer;
+        if ((whole ? std::from_chars(begin, end, integer) : std::from_chars(begin, end, real)).ec != std::errc())
+            refuse(token.place, "the number {} exceeds 64 bits", token.text);
+        return constant(token.place, whole ? Value::integer(integer) : Value::real(real));
     }
 
     NodePtr primary() {
@@ -465,6 +467,8 @@ class Parser {
             if (now().type == Type::name && next().type == Type::symbol && next().text == "=") {
                 keyword = take().text;
                 take();
+                if (std::find(node->words.begin(), node->words.end(), keyword) != node->words.end())
+                    refuse(now().place, "argument '{}' is given twice", keyword);
             } else if (!node->words.empty() && !node->words.back().empty()) {
                 refuse(now().place, "an argument without a name follows one with a name");
             }

@@ -2,9 +2,10 @@
 // Chat templates of models (Jinja, as transformers renders it), with the origin of each byte of the result.
 //
 // The language is what chat templates use: for, if, set, macro, filter blocks, break, continue, {% generation %},
-// Python's values and the filters, tests and methods of builtins.h. Everything else is refused by its name: statements when
-// the template is parsed, the rest when a render reaches it (find_unsupported() lists those in advance). A template cannot
-// change its input, call anything outside, or run without end: Limits bounds steps, depth and sizes.
+// Python's values and the filters, tests and methods of builtins.h. Everything else is refused by its name: statements
+// when the template is parsed, the rest when a render reaches it (find_unsupported() lists filters and tests in
+// advance). A template cannot change its input, call anything outside, or run without end: Limits bounds steps, depth
+// and sizes.
 
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -63,8 +64,8 @@ class Template {
     /// them as transformers does. Throws Exit::data with "name:line:column: ...".
     Rendered render(const nlohmann::ordered_json& variables, const RenderOptions& options = {}) const;
 
-    /// Filters, tests and globals that the template names and the interpreter does not know, as "name:line:column: ...".
-    /// Real templates name some in branches that chats never reach.
+    /// Filters and tests that the template names and the interpreter does not know, as "name:line:column: ...". Real
+    /// templates name some in branches that chats never reach.
     std::vector<std::string> find_unsupported() const;
     bool has_generation() const;  ///< whether it has a {% generation %} block
 

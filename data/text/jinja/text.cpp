@@ -5,6 +5,7 @@
 #include <unicode/unistr.h>
 
 #include <algorithm>
+#include <cstring>
 
 namespace colonnade::jinja {
 
@@ -75,20 +76,11 @@ size_t byte_of_character(std::string_view text, size_t character) {
     return at;
 }
 
-void append_utf8(std::string& text, char32_t character) {
-    const auto put = [&](char32_t byte) { text += static_cast<char>(byte); };
-    if (character < 0x80) return put(character);
-    if (character < 0x800) {
-        put(0xC0 | character >> 6);
-    } else if (character < 0x10000) {
-        put(0xE0 | character >> 12);
-        put(0x80 | (character >> 6 & 0x3F));
-    } else {
-        put(0xF0 | character >> 18);
-        put(0x80 | (character >> 12 & 0x3F));
-        put(0x80 | (character >> 6 & 0x3F));
-    }
-    put(0x80 | (character & 0x3F));
+size_t find_text(std::string_view text, std::string_view part, size_t from) {
+    if (from > text.size()) return std::string_view::npos;
+    const void* found = memmem(text.data() + from, text.size() - from, part.data(), part.size());
+    if (found == nullptr) return std::string_view::npos;
+    return static_cast<size_t>(static_cast<const char*>(found) - text.data());
 }
 
 bool is_python_space(char32_t c) {
@@ -100,6 +92,14 @@ bool is_python_printable(char32_t character) {
     if (character == ' ') return true;
     const uint32_t hidden = U_GC_C_MASK | U_GC_Z_MASK;
     return (U_GET_GC_MASK(static_cast<UChar32>(character)) & hidden) == 0;
+}
+
+std::string title_case(std::string_view text) {
+    std::string result;
+    icu::UnicodeString::fromUTF8({text.data(), static_cast<int32_t>(text.size())})
+        .toTitle(nullptr, icu::Locale::getRoot())
+        .toUTF8String(result);
+    return result;
 }
 
 std::string upper_case(std::string_view text) {
@@ -120,13 +120,21 @@ std::string lower_case(std::string_view text) {
 
 namespace {
 
-bool is_trimmed(std::string_view text, size_t at, std::string_view characters) {
-    if (characters.empty()) return is_python_space(character_at(text, at));
-    const std::string_view one = text.substr(at, character_length(text, at));
-    for (size_t i = 0; i < characters.size(); i += character_length(characters, i))
-        if (characters.substr(i, character_length(characters, i)) == one) return true;
-    return false;
-}
+/// Characters to trim: white space, or these.
+class TrimSet {
+  public:
+    explicit TrimSet(std::string_view characters) {
+        for (size_t i = 0; i < characters.size(); i += character_length(characters, i))
+            points_ += character_at(characters, i);
+        std::sort(points_.begin(), points_.end());
+    }
+    bool contains(char32_t point) const {
+        return points_.empty() ? is_python_space(point) : std::binary_search(points_.begin(), points_.end(), point);
+    }
+
+  private:
+    std::u32string points_;
+};
 
 size_t character_before(std::string_view text, size_t at) {
     for (size_t back = std::min<size_t>(4, at); back > 1; --back)
@@ -137,14 +145,15 @@ size_t character_before(std::string_view text, size_t at) {
 }  // namespace
 
 Trimmed trimmed(std::string_view text, std::string_view characters, Side side) {
+    const TrimSet set(characters);
     Trimmed kept{0, text.size()};
     if (side != Side::right)
-        while (kept.begin < kept.end && is_trimmed(text, kept.begin, characters))
+        while (kept.begin < kept.end && set.contains(character_at(text, kept.begin)))
             kept.begin += character_length(text, kept.begin);
     if (side != Side::left) {
         while (kept.begin < kept.end) {
             const size_t at = character_before(text, kept.end);
-            if (at < kept.begin || !is_trimmed(text, at, characters)) break;
+            if (at < kept.begin || !set.contains(character_at(text, at))) break;
             kept.end = at;
         }
     }

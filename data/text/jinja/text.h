@@ -50,11 +50,14 @@ size_t character_length(std::string_view text, size_t at);          ///< bytes o
 char32_t character_at(std::string_view text, size_t at);            ///< its code point
 size_t count_characters(std::string_view text);                     ///< number of characters
 size_t byte_of_character(std::string_view text, size_t character);  ///< offset; size() behind the last character
-void append_utf8(std::string& text, char32_t character);            ///< appends one code point
 bool is_python_space(char32_t character);                           ///< str.isspace() of Python
 bool is_python_printable(char32_t character);                       ///< str.isprintable() of Python
+std::string title_case(std::string_view text);                      ///< full Unicode mapping, no language
 std::string upper_case(std::string_view text);                      ///< full Unicode mapping, no language
 std::string lower_case(std::string_view text);                      ///< full Unicode mapping, no language
+
+/// Place of the first `part` at byte `from` or behind it, or npos. Takes linear time, whatever the texts are.
+size_t find_text(std::string_view text, std::string_view part, size_t from = 0);
 
 /// Begin and end of a text without white space (`characters` empty) or without these characters at its ends.
 struct Trimmed {

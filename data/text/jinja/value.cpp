@@ -9,14 +9,19 @@ namespace {
 
 constexpr size_t kNesting = 200;  // of lists in lists: recursion over values stays bounded
 
+/// A namespace may hold itself; a render empties all of them at its end.
 size_t depth_of(const Value& value) {
-    if (value.is_sequence()) return value.list_object().depth;
-    if (value.is(Kind::dict)) return value.dict_object().depth;
-    return 0;
+    return value.object() == nullptr || value.is(Kind::name_space) ? 0 : value.object()->depth;
 }
 
 size_t checked_depth(size_t depth) {
-    if (depth > kNesting) fail(Exit::data, "lists and dicts nested deeper than {}", kNesting);
+    if (depth > kNesting) fail(Exit::data, "values nested deeper than {}", kNesting);
+    return depth;
+}
+
+size_t depth_around(const Values& values) {
+    size_t depth = 1;
+    for (const Value& each : values) depth = std::max(depth, checked_depth(1 + depth_of(each)));
     return depth;
 }
 
@@ -53,7 +58,7 @@ Value Value::text(Text text, bool markup) {
 Value Value::list(Values values, Kind kind) {
     Value value(kind);
     auto object = std::make_shared<ListObject>();
-    for (const Value& each : values) object->depth = std::max(object->depth, checked_depth(1 + depth_of(each)));
+    object->depth = depth_around(values);
     object->values = std::move(values);
     value.object_ = std::move(object);
     return value;
@@ -61,22 +66,27 @@ Value Value::list(Values values, Kind kind) {
 Value Value::dict(Items items, Kind kind) {
     Value value(kind);
     auto object = std::make_shared<DictObject>();
+    object->depth = 1;
     for (const auto& [key, each] : items) object->depth = std::max(object->depth, checked_depth(1 + depth_of(each)));
     object->items = std::move(items);
     value.object_ = std::move(object);
     return value;
 }
-Value Value::function(std::string name, std::function<Value(const Arguments&)> call) {
+Value Value::function(std::string name, std::function<Value(const Arguments&)> call, const Value* bound) {
     Value value(Kind::function);
     auto object = std::make_shared<FunctionObject>();
+    if (bound != nullptr) object->depth = checked_depth(1 + depth_of(*bound));
     object->name = std::move(name);
     object->call = std::move(call);
     value.object_ = std::move(object);
     return value;
 }
-Value Value::loop(std::shared_ptr<LoopObject> loop) {
+Value Value::loop(Values values) {
     Value value(Kind::loop);
-    value.object_ = std::move(loop);
+    auto object = std::make_shared<LoopObject>();
+    object->depth = depth_around(values);
+    object->values = std::move(values);
+    value.object_ = std::move(object);
     return value;
 }
 
@@ -106,6 +116,20 @@ void Arguments::expect(std::string_view function, std::initializer_list<std::str
     for (size_t i = 0; i < required; ++i)
         if (get(i, names.begin()[i]) == nullptr)
             fail(Exit::data, "{} lacks its argument '{}'", function, names.begin()[i]);
+}
+
+void set_item(Items& items, const Value& key, Value value, Budget& budget) {
+    const auto same =
+        std::find_if(items.begin(), items.end(), [&](const auto& each) { return equal(each.first, key, budget); });
+    if (same != items.end())
+        same->second = std::move(value);
+    else
+        items.emplace_back(key, std::move(value));
+}
+
+void append(Text& text, const Text& part, Budget& budget) {
+    budget.write(part.size(), text.size());
+    text.append(part);
 }
 
 std::string type_name(const Value& value) {
@@ -188,7 +212,7 @@ void append_quoted(Text& out, const Text& text) {
 void append_sequence(Text& out, const Value& value, Budget& budget) {
     const Mark mark{value.origin};
     const bool tuple = value.is(Kind::tuple);
-    if (value.is(Kind::view)) out.append("dict_items(", mark);
+    if (value.is(Kind::view)) out.append(std::string(value.list_object().view) + "(", mark);
     out.append(tuple ? "(" : "[", mark);
     bool first = true;
     for (const Value& each : value.values()) {
@@ -218,7 +242,7 @@ void append_dict(Text& out, const Value& value, Budget& budget) {
 }  // namespace
 
 void append_str(Text& out, const Value& value, Budget& budget) {
-    budget.spend(1);
+    budget.write(0, out.size());
     const Mark mark{value.origin};
     switch (value.kind()) {
         case Kind::undefined:
@@ -232,25 +256,21 @@ void append_str(Text& out, const Value& value, Budget& budget) {
         case Kind::real:
             return out.append(format_real(value.as_real()), mark);
         case Kind::text:
-            out.append(value.as_text());
-            return budget.write(out.size());
+            return append(out, value.as_text(), budget);
         case Kind::list:
         case Kind::tuple:
         case Kind::view:
-            append_sequence(out, value, budget);
-            break;
+            return append_sequence(out, value, budget);
         case Kind::dict:
-            append_dict(out, value, budget);
-            break;
+            return append_dict(out, value, budget);
         default:
             fail(Exit::data, "a value of type {} cannot be printed", type_name(value));
     }
-    budget.write(out.size());
 }
 
 void append_repr(Text& out, const Value& value, Budget& budget) {
     if (value.is(Kind::text)) {
-        budget.write(value.as_text().size());
+        budget.write(value.as_text().size(), out.size());
         append_quoted(out, value.as_text());
     } else if (value.is(Kind::undefined)) {
         out.append("Undefined", {value.origin});
@@ -310,7 +330,10 @@ int compare(const Value& a, const Value& b, Budget& budget) {
     if (a.is_integral() && b.is_integral())
         return a.as_integer() < b.as_integer() ? -1 : a.as_integer() > b.as_integer();
     if (a.is_number() && b.is_number()) return a.as_real() < b.as_real() ? -1 : a.as_real() > b.as_real();
-    if (a.is(Kind::text) && b.is(Kind::text)) return a.bytes().compare(b.bytes());
+    if (a.is(Kind::text) && b.is(Kind::text)) {
+        budget.spend(std::min(a.bytes().size(), b.bytes().size()) / 64);
+        return a.bytes().compare(b.bytes());
+    }
     if (a.kind() == b.kind() && (a.is(Kind::list) || a.is(Kind::tuple))) {
         const size_t both = std::min(a.values().size(), b.values().size());
         for (size_t i = 0; i < both; ++i)
@@ -327,7 +350,7 @@ bool contains(const Value& container, const Value& item, Budget& budget) {
     if (container.is(Kind::text)) {
         if (!item.is(Kind::text)) fail(Exit::data, "'in <str>' needs a str on its left, found {}", type_name(item));
         budget.spend(container.bytes().size() / 64);
-        return container.bytes().find(item.bytes()) != std::string::npos;
+        return find_text(container.bytes(), item.bytes()) != std::string::npos;
     }
     const Values values = iterate(container, budget);
     return std::any_of(values.begin(), values.end(), [&](const Value& each) { return equal(each, item, budget); });
@@ -353,7 +376,7 @@ Values iterate(const Value& value, Budget& budget) {
         case Kind::text: {
             const std::string& bytes = value.bytes();
             for (size_t at = 0; at < bytes.size(); at += character_length(bytes, at)) {
-                budget.spend(1);
+                budget.make(1);
                 values.push_back(
                     Value::text(value.as_text().part(at, at + character_length(bytes, at)), value.is_markup()));
             }
@@ -377,7 +400,7 @@ size_t length(const Value& value) {
         case Kind::dict:
             return value.items().size();
         case Kind::loop:
-            return value.as_loop().values.size();
+            return value.loop_object().values.size();
         default:
             fail(Exit::data, "a value of type {} has no length", type_name(value));
     }

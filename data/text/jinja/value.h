@@ -29,10 +29,14 @@ class Budget {
         if ((used_ += steps) > limits_.steps)
             fail(Exit::data, "more than {} steps: an endless template?", limits_.steps);
     }
-    void write(size_t bytes) {
-        if (bytes > limits_.text_bytes) fail(Exit::data, "a text of more than {} bytes", limits_.text_bytes);
+    /// Counts bytes that are added to a text of `size` bytes.
+    void write(size_t bytes, size_t size = 0) {
+        if (bytes > limits_.text_bytes || size > limits_.text_bytes - bytes)
+            fail(Exit::data, "a text of more than {} bytes", limits_.text_bytes);
         spend(1 + bytes / 64);
     }
+    /// Counts texts, lists or dicts that are made: their memory is more than a step may take.
+    void make(size_t objects) { spend(4 * objects); }
     size_t depth = 0;
     const Limits& limits() const { return limits_; }
 
@@ -65,18 +69,18 @@ enum class Kind : uint8_t {
 
 struct Object {
     virtual ~Object() = default;
+    size_t depth = 0;  ///< of values in values: recursion over them stays bounded
 };
 struct TextObject : Object {
     Text text;
 };
 struct ListObject : Object {
     Values values;
-    size_t depth = 1;  ///< of nested lists and dicts
+    const char* view = "";  ///< such as dict_keys
     bool consumed = false;
 };
 struct DictObject : Object {
     Items items;
-    size_t depth = 1;
 };
 struct FunctionObject : Object {
     std::string name;
@@ -85,7 +89,6 @@ struct FunctionObject : Object {
 struct LoopObject : Object {
     Values values;
     size_t index = 0;
-    size_t depth = 1;
 };
 
 class Value {
@@ -100,8 +103,9 @@ class Value {
     static Value text(std::string_view bytes, Mark mark = {}) { return text(Text(bytes, mark)); }
     static Value list(Values values, Kind kind = Kind::list);
     static Value dict(Items items, Kind kind = Kind::dict);
-    static Value function(std::string name, std::function<Value(const Arguments&)> call);
-    static Value loop(std::shared_ptr<LoopObject> loop);
+    /// `bound`: a value that `call` holds, or null.
+    static Value function(std::string name, std::function<Value(const Arguments&)> call, const Value* bound = nullptr);
+    static Value loop(Values values);
 
     Kind kind() const { return kind_; }
     bool is(Kind kind) const { return kind_ == kind; }
@@ -119,7 +123,7 @@ class Value {
     const Items& items() const { return static_cast<const DictObject&>(*object_).items; }
     DictObject& dict_object() const { return static_cast<DictObject&>(*object_); }
     const FunctionObject& as_function() const { return static_cast<const FunctionObject&>(*object_); }
-    const LoopObject& as_loop() const { return static_cast<const LoopObject&>(*object_); }
+    LoopObject& loop_object() const { return static_cast<LoopObject&>(*object_); }
     const std::shared_ptr<Object>& object() const { return object_; }
     const Value* find(std::string_view key) const;  ///< value of a key of a dict or namespace, or null
 
@@ -148,6 +152,9 @@ struct Arguments {
     /// Refuses more than `names` positional arguments and keywords that are none of them.
     void expect(std::string_view function, std::initializer_list<std::string_view> names, size_t required) const;
 };
+
+void set_item(Items& items, const Value& key, Value value, Budget& budget);  ///< replaces the value of an equal key
+void append(Text& text, const Text& part, Budget& budget);
 
 std::string type_name(const Value& value);                         ///< Python's: "str", "NoneType"
 std::string reason_of(const Value& undefined);                     ///< why it is undefined

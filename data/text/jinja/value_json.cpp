@@ -16,13 +16,12 @@ class JsonWriter {
     JsonWriter(Text& out, const JsonStyle& style, Budget& budget) : out_(out), style_(style), budget_(budget) {}
 
     void write(const Value& value, size_t level) {
-        budget_.write(out_.size() - written_);
+        budget_.write(out_.size() - written_, written_);
         written_ = out_.size();
         if (value.is(Kind::text)) return string(value.as_text());
         if (value.is(Kind::list) || value.is(Kind::tuple)) return array(value, level);
         if (value.is(Kind::dict)) return object(value, level);
         out_.append(scalar(value), {value.origin});
-        if (out_.size() > budget_.limits().text_bytes) budget_.write(out_.size());
     }
 
   private:
@@ -129,7 +128,7 @@ class JsonWriter {
 
 void append_json(Text& out, const Value& value, const JsonStyle& style, Budget& budget) {
     JsonWriter(out, style, budget).write(value, 0);
-    budget.write(out.size());
+    budget.write(0, out.size());
 }
 
 }  // namespace colonnade::jinja

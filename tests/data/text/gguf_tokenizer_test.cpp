@@ -6,6 +6,7 @@
 
 #include "data/text/gguf_tokenizer.h"
 
+#include <cmath>
 #include <cstdlib>
 
 #include "data/text/hugging_face_tokenizer.h"
@@ -142,6 +143,9 @@ TEST_F(GgufTokenizerFile, ReadsSentencePieces) {
     refuse(gguf_pair("tokenizer.ggml.scores", GgufKind::f32, std::vector<float>(8, -1000.0f)),
            "the tokenizer cannot be used: pieces '\u2581a' and 'ab' have the same score -1000; give "
            "tokenizer_name_or_path");
+    for (const float odd : {NAN, INFINITY, -INFINITY})
+        refuse(gguf_pair("tokenizer.ggml.scores", GgufKind::f32, std::vector<float>{0, 0, -9, odd, -7, -1, -2, 0}),
+               "key 'tokenizer.ggml.scores': token 3 has score");
     refuse(gguf_pair("tokenizer.ggml.scores", GgufKind::f32, std::vector<float>(7)), "has 7 entries for 8 tokens");
     refuse(gguf_pair("tokenizer.ggml.remove_extra_whitespaces", GgufKind::boolean, true), "which is not supported");
 }
@@ -160,6 +164,11 @@ TEST_F(GgufTokenizerFile, RefusesWhatItDoesNotKnow) {
     refuses({gguf_pair("tokenizer.ggml.tokens", GgufKind::string,
                        std::vector<std::string>{"a", "b", std::string(1025, 'c'), "c", "d"})},
             "key 'tokenizer.ggml.tokens': token 2 is longer than 1024 bytes");
+    refuses(
+        {gguf_pair("tokenizer.ggml.tokens", GgufKind::string, std::vector<std::string>{"a", "b", "c\xF0", "c", "d"})},
+        "key 'tokenizer.ggml.tokens': token 2 is ill-formed UTF-8; give tokenizer_name_or_path");
+    refuses({gguf_pair("tokenizer.chat_template", "{{ '\xC3' }}")},
+            "key 'tokenizer.chat_template': a template's template is ill-formed UTF-8");
     refuses({gguf_pair("tokenizer.ggml.tokens", GgufKind::string,
                        std::vector<std::string>{"<s>", "a", "\u2581b", "c", "d"})},
             "key 'tokenizer.ggml.tokens': token 2, '\u2581b', is not spelled in byte characters");

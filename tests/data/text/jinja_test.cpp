@@ -232,6 +232,10 @@ TEST(Jinja, RefusesWhatItDoesNotKnowByName) {
         {"{{ a b }}", "expected }}, found 'b'"},
         {"{{ }}", "expected an expression, found }}"},
         {"{{ 99999999999999999999 }}", "exceeds 64 bits"},
+        {"{{ 1e999 }}", "the number 1e999 exceeds 64 bits"},
+        {"{{ dict(a=1, a=2) }}", "argument 'a' is given twice"},
+        {"{% macro m(a, a) %}{% endmacro %}", "parameter 'a' is listed twice"},
+        {"a\xFFz", "t: ill-formed UTF-8 at byte 1"},
         {"{% if x %}{% endfor %}", "the statement {% endfor %} is not supported"},
         {"{% endif %}", "the statement {% endif %} is not supported"},
     };
@@ -251,10 +255,17 @@ TEST(Jinja, RefusesWhatItDoesNotKnowByName) {
         {"{{ strftime_now('%Q') }}", "strftime_now: %Q is not supported"},
         {"{{ 9223372036854775807 + 1 }}", "an integer beyond 64 bits"},
         {"{{ 1 // 0 }}", "integer division by zero"},
+        {"{{ '99999999999999999999' | int }}", "the number 99999999999999999999 exceeds 64 bits"},
+        {"{{ '1e300' | int }}", "int: 1e+300 exceeds 64 bits"},
+        {"{{ '1e999' | float }}", "the number 1e999 exceeds 64 bits"},
     };
     for (const auto& [source, message] : rendering) expect_error(Exit::data, message, [&] { text_of(source); });
     expect_error(Exit::data, "strftime_now needs a fixed date",
                  [] { Template("{{ strftime_now('%Y') }}", "t").render(Json::object()); });
+    for (const Clock date : {Clock{2025, 2, 29}, Clock{2025, 13, 1}, Clock{-5, 1, 1}, Clock{2025, 1, 1, 24}})
+        expect_error(Exit::data, "the date of strftime_now is no date", [&] {
+            Template("{{ strftime_now('%A') }}", "t").render(Json::object(), {.clock = date, .limits = {}});
+        });
     EXPECT_EQ(Template("{% if false %}{{ 1 | from_json }}{% endif %}", "t").find_unsupported(),
               std::vector<std::string>{"t:1:20: the filter 'from_json' is not supported"});
 }
@@ -268,6 +279,7 @@ TEST(Jinja, BoundsHostileTemplates) {
     std::string blocks;
     for (int i = 0; i < 100000; ++i) blocks += "{% if x %}";
     expect_error(Exit::config, "nested deeper", [&] { text_of(blocks); });
+    expect_error(Exit::config, "a template of 2000000 bytes", [&] { text_of(std::string(2'000'000, 'x')); });
     const std::pair<const char*, const char*> cases[] = {
         {"{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "an endless recursion"},
         {"{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% "
@@ -289,8 +301,55 @@ TEST(Jinja, BoundsHostileTemplates) {
         {"{{ {} | tojson(indent=99999999999) }}", "an indent of more than"},
     };
     for (const auto& [source, message] : cases) expect_error(Exit::data, message, [&] { text_of(source); });
+    std::string parameters = "a";
+    for (int i = 0; i < 9999; ++i) parameters += fmt::format(", a{}", i);
+    expect_error(Exit::data, "an endless template", [&] {
+        text_of("{% macro m(" + parameters + ") %}{% endmacro %}{% for i in range(99999) %}{{ m() }}{% endfor %}");
+    });
     // A namespace that holds itself is freed.
     EXPECT_EQ(text_of("{% set ns = namespace() %}{% set ns.x = ns %}{% set ns.y = [ns] %}ok"), "ok");
+}
+
+/// What is long may not take more memory or time than its steps say.
+TEST(Jinja, BoundsHugeTexts) {
+    const std::string x = "{% set x = 'a' * 20000000 %}";
+    const std::pair<const char*, const char*> cases[] = {
+        {"{{ x.split('a') | length }}", "an endless template"},
+        {"{{ x.rsplit('a') | length }}", "an endless template"},
+        {"{{ ('\n' * 60000000).splitlines() | length }}", "an endless template"},
+        {"{{ x | list | length }}", "an endless template"},
+        {"{{ x.join([''] * 1000) }}", "a text of more than"},
+        {"{{ ([''] * 1000) | join(x) }}", "a text of more than"},
+        {"{{ 'a' | indent(x) }}", "an indent of more than"},
+        {"{{ [1] | tojson(indent=x) }}", "an indent of more than"},
+        {"{{ ([1] * 1000) | tojson(separators=(x, x)) }}", "a text of more than"},
+        {"{% for i in range(99999) %}{{ x[5] }}{% endfor %}", "an endless template"},
+        {"{% for i in range(99999) %}{{ x[:1] }}{% endfor %}", "an endless template"},
+        {"{{ (x ~ 'b').startswith((x ~ 'c',) * 1000000) }}", "an endless template"},
+        {"{{ ([x ~ 'b', x ~ 'a'] * 9999) | sort(case_sensitive=true) }}", "an endless template"},
+        {"{% for i in range(99999) %}{% set y = x | replace('a', '') %}{% endfor %}", "an endless template"},
+    };
+    RenderOptions options;
+    options.limits.steps = 4'000'000;
+    for (const auto& [source, message] : cases)
+        expect_error(Exit::data, message, [&] { Template(x + source, "t").render(Json::object(), options); });
+    EXPECT_EQ(text_of(x + "{{ (x[:7000000] ~ 'b') in x }}{{ x.find(x[1:] ~ 'b') }}"), "False-1");
+    EXPECT_EQ(text_of(x + "{{ x.strip('b' * 10000000 ~ 'a') }}"), "");
+}
+
+/// Values that hold loops and methods are values in values, too: freeing them is a recursion.
+TEST(Jinja, BoundsChainsOfValues) {
+    const std::string loops = "{% set n = namespace(p=0) %}{% for i in range(9999) %}";
+    for (const char* body :
+         {"{% for x in [n.p] %}{% set n.p = loop %}{% endfor %}", "{% set n.p = {'a': n.p}.items %}"})
+        expect_error(Exit::data, "values nested deeper than", [&] { text_of(loops + body + "{% endfor %}"); });
+}
+
+TEST(Jinja, RendersLongChats) {
+    Json chat = {{"messages", Json::array()}};
+    for (int i = 0; i < 4000; ++i)
+        chat["messages"].push_back({{"role", i % 2 ? "assistant" : "user"}, {"content", std::string(1000, 'x')}});
+    EXPECT_GT(text_of(kTemplate, chat).size(), 4'000'000u);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <random>
 #include <set>
+#include <thread>
 
 #include "data/text/unicode.h"
 #include "engine/io/json.h"
@@ -117,6 +118,9 @@ TEST(Regex, what_would_mean_something_else_is_refused_by_name) {
         {R"((?i:\p{Lu}))", "letters beyond ASCII"},
         {R"((?=a)*)", "a repeat of a place"},
         {R"(*a)", "a repeat of nothing"},
+        {R"({3})", "a repeat of nothing"},
+        {R"(a|{,3})", "a repeat of nothing"},
+        {R"(({2}))", "a repeat of nothing"},
         {R"(a{5,2})", "repeats from 5 to 2"},
         {R"(a{2000})", "more than 1000 repeats"},
         {R"([b-a])", "a range whose end"},
@@ -130,9 +134,27 @@ TEST(Regex, what_would_mean_something_else_is_refused_by_name) {
     const std::string deep(1000, '('), classes(100, '[');
     expect_error(Exit::data, "groups nested deeper than 16 levels", [&] { Regex(deep, "tokenizer.json"); });
     expect_error(Exit::data, "classes nested deeper than 3 levels", [&] { Regex(classes, "tokenizer.json"); });
+    std::string sets;
+    for (int i = 0; i < 1001; ++i) sets += "\\s";
+    expect_error(Exit::data, "more than 1000 sets of characters", [&] { Regex(sets, "tokenizer.json"); });
+    expect_error(Exit::data, "100000 bytes, expected at most 65536",
+                 [&] { Regex(std::string(100'000, 'a'), "tokenizer.json"); });
     std::string repeats = "a";
     for (int i = 0; i < 40; ++i) repeats += "{999}";
     expect_error(Exit::data, "not supported", [&] { Regex(repeats, "tokenizer.json"); });
+}
+
+/// Sets of a million bits are on the stack.
+TEST(Regex, nested_groups_and_classes_take_little_stack) {
+    const std::string pattern = std::string(16, '(') + R"([a[b&&[c[^\p{L}&&\S]]]])" + std::string(16, ')');
+    bool done = false;
+    std::thread([&] { done = matches_of(Regex(pattern, "test"), "a1").size() == 1; }).join();
+    EXPECT_TRUE(done);
+}
+
+TEST(Regex, replacing_is_bounded) {
+    const std::string text(1000, 'a'), content(1 << 20, 'b');
+    expect_error(Exit::data, "bytes of text at once", [&] { Regex("a", "test").replace(text, content); });
 }
 
 TEST(Regex, matching_without_end_is_an_error_that_names_the_pattern) {
@@ -141,6 +163,23 @@ TEST(Regex, matching_without_end_is_an_error_that_names_the_pattern) {
         const std::string text = std::string(5000, 'a') + "bx";
         std::vector<Piece> found;
         expect_error(Exit::data, std::string("the pattern '") + pattern, [&] { regex.find(text, 0, found); });
+    }
+}
+
+TEST(Regex, slow_matching_at_many_places_is_an_error_too) {
+    const std::string text = std::string(100'000, ' ') + "x";
+    std::vector<Piece> found;
+    for (const char* pattern : {R"((?:\s|a)+$)", R"((?:\s|a)+$|\s)"})
+        expect_error(Exit::data, "100001 bytes of text stops at byte",
+                     [&] { Regex(pattern, "t").find(text, 0, found); });
+}
+
+TEST(Regex, matches_far_apart_are_found) {
+    for (const size_t n : {15, 16, 17, 31, 32, 33, 5000}) {
+        std::string text;
+        for (size_t i = 0; i < n; ++i) text += i % 3 == 0 ? "\u00e9" : i % 3 == 1 ? "\u4e00" : "b";
+        EXPECT_EQ(matches_of(Regex("x+|(?<=y)z", "t"), text + "x" + text + "yz").size(), 2u) << n;
+        EXPECT_EQ(Regex("$", "t").replace(text, "!"), text + "!") << n;
     }
 }
 
