@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "data/text/byte_pair_model.h"
+#include "data/text/split_pattern.h"
 #include "data/text/unicode.h"
 #include "data/text/unigram_model.h"
 #include "data/text/word_models.h"
@@ -26,13 +27,6 @@ const Json& checked(const Json& json, const std::string& where) {
     const Json& model = json["model"];
     if (!model.is_object()) fail(Exit::data, "{}: model: expected an object", where);
     return json;
-}
-
-/// Pieces are places of 32 bits in a text that the pre-tokenizer may make longer.
-void check_size(std::string_view text) {
-    constexpr size_t most = size_t{256} << 20;
-    if (text.size() > most)
-        fail(Exit::data, "cannot encode {} bytes of text at once, expected at most {}", text.size(), most);
 }
 
 /// The type of a model. Old files lack it; their fields show it.
@@ -209,7 +203,7 @@ bool HuggingFaceTokenizer::spells_normalized(std::string_view text) const {
 
 /// Tokens that are found in normalized text have no place in `text`. A plain span that spells one is a part of its own.
 SplitText HuggingFaceTokenizer::split(std::string_view text, std::span<const Span> plain) const {
-    check_size(text);
+    check_text_size(text.size());
     SplitText result;
     std::vector<TextPart> parts;
     result.spelled_special = raw_.split(text, plain, parts);
@@ -238,7 +232,7 @@ SplitText HuggingFaceTokenizer::split(std::string_view text, std::span<const Spa
 
 void HuggingFaceTokenizer::encode_between(std::string_view text, TextStart start, Spelled spelled,
                                           std::vector<int32_t>& ids, TokenCache& cache) const {
-    check_size(text);
+    check_text_size(text.size());
     std::string repaired;
     if (well_formed_prefix(text) != text.size()) text = repaired = replace_ill_formed(text);
     encode_text(text, spelled, start, ids, cache.bpe_words);
@@ -248,7 +242,7 @@ void HuggingFaceTokenizer::encode_text(std::string_view text, Spelled spelled, T
                                        std::vector<int32_t>& ids, BpeCache& cache) const {
     std::string normalized;
     if (!normalizer_.changes_nothing()) text = normalized = normalizer_.apply(text, start);
-    check_size(text);
+    check_text_size(text.size());
     std::vector<TextPart> parts;
     const Span whole{0, text.size()};
     normalized_.split(text, std::span(&whole, spelled == Spelled::text ? 1 : 0), parts);

@@ -4,6 +4,7 @@
 
 #include "data/text/byte_pair_model.h"
 #include "data/text/character_filters.h"
+#include "data/text/split_pattern.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
@@ -121,7 +122,10 @@ std::string Normalizer::apply(const Step& step, std::string_view text, TextStart
 
 std::string Normalizer::apply(std::string_view given, TextStart start) const {
     std::string text(given);
-    for (const Step& step : steps_) text = apply(step, text, start);
+    for (const Step& step : steps_) {
+        text = apply(step, text, start);
+        check_text_size(text.size());
+    }
     return text;
 }
 

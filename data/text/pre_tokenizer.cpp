@@ -66,7 +66,9 @@ void PreTokenizer::read_split(const Json& json, const std::string& where) {
     step.kind = Kind::text;
     step.behavior = read_behavior(json, where);
     step.invert = json_flag(json, "invert", false, where);
-    if (json_pattern(json, step.text, where)) {
+    const bool is_pattern = json_pattern(json, step.text, where);
+    if (step.text.empty()) fail(Exit::data, "{}: an empty pattern is not supported", where);
+    if (is_pattern) {
         step.kind = Kind::pattern;
         step.splitter = find_known_splitter(step.text);
         if (!step.splitter) step.regex = std::make_shared<const Regex>(step.text, where);
@@ -147,7 +149,6 @@ void PreTokenizer::find_matches(const Step& step, std::string_view text, Piece p
     if (step.regex) return step.regex->find(text.substr(piece.begin, piece.end - piece.begin), piece.begin, found);
     if (step.kind == Kind::pattern) return step.splitter.find(text.data(), piece, found);
     if (step.kind == Kind::text) {
-        if (step.text.empty()) return;
         const std::string_view part = text.substr(0, piece.end);
         for (size_t at = part.find(step.text, piece.begin); at != part.npos;
              at = part.find(step.text, found.back().end))

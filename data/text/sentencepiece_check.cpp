@@ -38,14 +38,12 @@ bool is_tiktoken_list(std::string_view bytes) {
         found = "an empty file";
     else if (bytes.starts_with("version https://git-lfs"))
         found = "a Git LFS pointer: fetch the file itself with `git lfs pull`";
-    else if (bytes.starts_with("GGUF"))
-        found =
-            "a GGUF file, whose tokenizer is not read yet: name a tokenizer.model (tokenizer_name_or_path, or "
-            "--tokenizer), or use pre-tokenised rows";
     else if (bytes[start] == '{')
-        found = "JSON (a tokenizer.json?): pre-tokenised rows work with any model";
+        found = "JSON: a tokenizer.json is read under that name";
     else if (is_tiktoken_list(bytes))
-        found = "a tiktoken vocabulary, as Llama 3 ships it: pre-tokenised rows work with any model";
+        found =
+            "a tiktoken vocabulary, as Llama 3 ships it: its folder for transformers has a tokenizer.json, or use "
+            "pre-tokenised rows";
     fail(Exit::data, "{}: expected a SentencePiece model, found {}", path, found);
 }
 

@@ -179,7 +179,7 @@ TEST_F(TokenizerFile, RefusesBadModels) {
         const char* part;
     } cases[] = {
         {"", "m.model: expected a SentencePiece model, found an empty file"},
-        {"\n  {\"version\": \"1.0\"}", "found JSON (a tokenizer.json?)"},
+        {"\n  {\"version\": \"1.0\"}", "found JSON: a tokenizer.json is read under that name"},
         {"IQ== 0\nIg== 1\n", "found a tiktoken vocabulary"},
         {"GGUF and more", "m.model"},
         {"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "found a Git LFS pointer"},
