@@ -19,7 +19,7 @@ double percent(double part, double whole) {
 }
 
 std::string line(const std::string& name, const std::string& value) {
-    return fmt::format("  {:<27}{}\n", name, value);
+    return fmt::format("  {:<26}{}{}\n", name, name.size() < 26 ? "" : " ", value);
 }
 
 /// Empty if no row has this note.

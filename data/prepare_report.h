@@ -19,7 +19,7 @@ std::string prepare_report(const StoreResult& result, const PackSettings& packin
 std::string render_sample(const Sample& sample, const Tokenizer* tokenizer);
 
 /// A line for files that were left out, for each kind of row that was dropped, cut or looks wrong, for columns that were
-/// not used, and for markers that the tokenizer lacks. Each begins with `indent` and a name of 27 characters.
+/// not used, and for markers that the tokenizer lacks. Each begins with `indent` and a name in 26 characters.
 std::string row_report(const StoreStatistics& statistics, const std::string& indent = "  ");
 
 /// A sample as the model reads it: its text with special tokens and line ends visible, trained parts in [brackets].

@@ -11,6 +11,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "engine/device/device.h"
 #include "engine/ranks/message_passing.h"
 #include "tests/support/paths.h"
 #include "tests/support/program.h"
@@ -24,6 +25,11 @@ inline std::string mpirun() {
     for (std::string folder; std::getline(folders, folder, ':');)
         if (access((folder + "/mpirun").c_str(), X_OK) == 0) return folder + "/mpirun";
     return "";
+}
+
+/// Ranks do not share a GPU: hides the GPUs from the programs of a test if there are fewer than `ranks`.
+inline void hide_scarce_gpus(int ranks) {
+    if (std::ssize(cuda_devices()) < ranks) setenv("CUDA_VISIBLE_DEVICES", "", 1);
 }
 
 inline void allow_ranks() {

@@ -110,7 +110,7 @@ TEST(Jinja, RendersOfRealTemplates) {
             bytes += text.size();
             check_runs(rendered);
             check_turns(rendered, golden["context"]["messages"]);
-            if (golden.contains("text") && text == golden["text"]) {
+            if (golden.contains("text") && text == golden["text"].get_ref<const std::string&>()) {
                 ++equal;
                 if (!golden.contains("spans")) continue;
                 ++spans_all;

@@ -11,6 +11,7 @@ namespace fs = std::filesystem;
 class BenchStep : public RunTest {
   protected:
     void SetUp() override {
+        hide_scarce_gpus(2);
         RunTest::SetUp();
         spill(path("pairs.jsonl"), pair_rows(60));
     }

@@ -16,6 +16,7 @@ class RanksTest : public RunTest {
   protected:
     void SetUp() override {
         if (mpirun().empty()) GTEST_SKIP() << "no mpirun, or a build without MPI";
+        hide_scarce_gpus(4);
         RunTest::SetUp();
         write_config("logging_steps: 1\nlearning_rate: 1e-2\nmax_steps: 8\nval_size: 16\neval_steps: 4\n");
     }
