@@ -11,7 +11,6 @@ namespace fs = std::filesystem;
 class BenchStep : public RunTest {
   protected:
     void SetUp() override {
-        hide_scarce_gpus(2);
         RunTest::SetUp();
         spill(path("pairs.jsonl"), pair_rows(60));
     }
@@ -121,6 +120,7 @@ TEST_F(BenchStep, ComparesSharedPromptsWithRepeatedOnes) {
 }
 
 TEST_F(BenchStep, AddsUpTheRanks) {
+    hide_scarce_gpus(2);
     if (mpirun().empty()) GTEST_SKIP() << "no mpirun, or a build without MPI";
     for (const std::vector<std::string>& workload :
          std::vector<std::vector<std::string>>{{"--length", "64"},
