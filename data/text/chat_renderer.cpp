@@ -1,6 +1,8 @@
 #include "data/text/chat_renderer.h"
 
 #include <algorithm>
+#include <set>
+#include <utility>
 
 #include "engine/device/error.h"
 
@@ -13,6 +15,63 @@ bool is_blank(const std::string& text) {
     const jinja::Trimmed kept = jinja::trimmed(text, "", jinja::Side::both);
     return kept.begin >= kept.end;
 }
+
+bool has(const Json& json, const char* key) {
+    return json.is_object() && json.contains(key) && !json[key].is_null() && !json[key].empty();
+}
+
+constexpr const char* reasoning_keys[] = {"reasoning_content", "thinking", "reasoning"};
+
+bool has_reasoning(const Message& message) {
+    return std::ranges::any_of(reasoning_keys, [&](const char* key) { return has(message.more, key); });
+}
+
+size_t index_of_last_question(const std::vector<Message>& messages) {
+    size_t last = 0;
+    for (size_t i = 0; i < messages.size(); ++i)
+        if (messages[i].role == "user") last = i;
+    return last;
+}
+
+/// The content of an answer without reasoning that is spelled in it.
+std::string behind_reasoning(const Message& message) {
+    constexpr std::string_view close = "</think>";
+    const size_t end = message.role == "assistant" ? message.content.rfind(close) : std::string::npos;
+    return end == std::string::npos ? message.content : message.content.substr(end + close.size());
+}
+
+/// Bytes that are not white space.
+size_t visible(std::string_view text) {
+    return static_cast<size_t>(std::ranges::count_if(text, [](char c) { return c != ' ' && (c < '\t' || c > '\r'); }));
+}
+
+/// What of a chat its rendered text holds.
+struct Written {
+    struct Parts {
+        size_t content = 0;  ///< visible bytes
+        bool reasoning = false, tool_calls = false;
+    };
+    std::vector<Parts> messages;
+    std::set<std::string> variables;  ///< of the row
+
+    Written(const Chat& chat, const jinja::Rendered& rendered) : messages(chat.messages.size()) {
+        size_t begin = 0;
+        for (const jinja::Run& run : rendered.text.runs()) {
+            const size_t start = std::exchange(begin, run.end);
+            const jinja::Origin& origin = rendered.origin(run);
+            if (!origin.input) continue;
+            if (origin.message >= messages.size()) {
+                variables.insert(origin.field);
+                continue;
+            }
+            Parts& parts = messages[origin.message];
+            if (origin.field == "content")
+                parts.content += visible(std::string_view(rendered.text.bytes()).substr(start, run.end - start));
+            parts.tool_calls |= origin.field == "tool_calls";
+            parts.reasoning |= std::ranges::find(reasoning_keys, origin.field) != std::end(reasoning_keys);
+        }
+    }
+};
 
 /// Calls change(part) for the parts of [begin, end), which become parts of their own.
 template <typename Change>
@@ -156,7 +215,9 @@ void ChatRenderer::probe() {
         if (prompt.starts_with(open)) marks_.header = prompt.substr(open.size());
     } catch (const Error&) {
     }
-    for (const std::vector<Message>& chat : {std::vector<Message>{system, user, answer, user, answer}, {user, answer}}) {
+    probe_reasoning();
+    for (const std::vector<Message>& chat :
+         {std::vector<Message>{system, user, answer, user, answer}, {user, answer}}) {
         jinja::Rendered rendered;
         try {
             rendered = render_probe(chat, false);
@@ -172,6 +233,25 @@ void ChatRenderer::probe() {
             if (!end_token_) end_token_ = last;
         }
         return;
+    }
+}
+
+/// Some templates write reasoning only beside tool calls.
+void ChatRenderer::probe_reasoning() {
+    const Json call = {
+        {"id", "call00000"}, {"type", "function"}, {"function", {{"name", "f"}, {"arguments", Json::object()}}}};
+    const Json reasoning = {{"reasoning_content", "r"}};
+    Json with_call = reasoning;
+    with_call["tool_calls"] = Json::array({call});
+    writes_reasoning_ = false;
+    for (const Json& more : {reasoning, with_call}) {
+        const std::vector<Message> chat = {{"user", "u", {}, {}},
+                                           {"assistant", more == reasoning ? "a" : "", {}, more}};
+        try {
+            const Json none;
+            writes_reasoning_ |= Written({chat, none}, render_probe(chat, false)).messages[1].reasoning;
+        } catch (const Error&) {  // the template refuses the chat
+        }
     }
 }
 
@@ -199,12 +279,14 @@ void ChatRenderer::find_markers(const std::string& text) {
         }
         if (template_->spells_roles()) continue;
         const std::string_view between = std::string_view(text).substr(part.bytes.begin, part.bytes.size());
-        for (const auto& [open, close] : {std::pair<std::string_view, std::string_view>{"<|", "|>"}, {"<start_of", ">"}, {"<end_of", ">"}})
+        for (const auto& [open, close] :
+             {std::pair<std::string_view, std::string_view>{"<|", "|>"}, {"<start_of", ">"}, {"<end_of", ">"}})
             for (size_t begin = 0; (begin = between.find(open, begin)) != between.npos; begin += open.size()) {
                 const size_t end = between.find(close, begin + open.size());
                 if (end == between.npos || end - begin > 40) break;
                 const std::string marker(between.substr(begin, end + close.size() - begin));
-                if (marker.find_first_of(" \n") == marker.npos && std::ranges::find(spelled_out_, marker) == spelled_out_.end())
+                if (marker.find_first_of(" \n") == marker.npos &&
+                    std::ranges::find(spelled_out_, marker) == spelled_out_.end())
                     spelled_out_.push_back(marker);
             }
     }
@@ -214,49 +296,43 @@ bool ChatRenderer::is_marker(int32_t id) const {
     return std::ranges::find(markers_, id) != markers_.end();
 }
 
-/// A part of the chat that the template does not know would be lost without a word.
-void ChatRenderer::check_known(const Chat& chat, const std::string& where) const {
+/// Nothing of a chat is lost without a word, but the reasoning of answers before the last question: many templates drop
+/// that on purpose.
+void ChatRenderer::check_written(const Chat& chat, const jinja::Rendered& rendered, const std::string& where) const {
+    const Written written(chat, rendered);
     const auto refuse = [&](const std::string& what) {
         fail(Exit::data,
-             "{}: {}, which the chat template {} does not write; choose a template that does (chat_template: a built-in "
-             "name, a Jinja file or text), or drop it from the row",
-             where, what, template_->name());
-    };
-    const auto has = [](const Json& json, const char* key) {
-        return json.is_object() && json.contains(key) && !json[key].is_null() && !json[key].empty();
+             "{}: the chat template {} leaves out {}; choose a template that writes it (chat_template: a built-in "
+             "name, a "
+             "Jinja file or text), or drop it from the row",
+             where, template_->name(), what);
     };
     for (const char* key : {"tools", "documents"})
-        if (has(chat.variables, key) && !template_->mentions(key)) refuse(fmt::format("the row has {}", key));
+        if (has(chat.variables, key) && !written.variables.contains(key)) refuse(fmt::format("the {} of the row", key));
+    const bool writes_reasoning =
+        writes_reasoning_ || std::ranges::any_of(written.messages, [](const auto& parts) { return parts.reasoning; });
+    const size_t last_question = index_of_last_question(chat.messages);
     for (size_t i = 0; i < chat.messages.size(); ++i) {
-        const Json& more = chat.messages[i].more;
-        if (has(more, "tool_calls") && !template_->mentions("tool_calls"))
-            refuse(fmt::format("message {} has tool_calls", i));
-        for (const char* key : {"reasoning_content", "thinking", "reasoning"})
-            if (has(more, key) && !template_->mentions("reasoning") && !template_->mentions("thinking"))
-                refuse(fmt::format("message {} has {}", i, key));
+        const Message& message = chat.messages[i];
+        const Written::Parts& parts = written.messages[i];
+        if (parts.content == 0 && !is_blank(behind_reasoning(message)))
+            refuse(fmt::format("{}message {}, from role '{}'", parts.tool_calls ? "the content of " : "", i,
+                               message.role));
+        if (has(message.more, "tool_calls") && !parts.tool_calls)
+            refuse(fmt::format("the tool_calls of message {}", i));
+        const bool kept = i > last_question || !writes_reasoning;
+        if (kept && has_reasoning(message) && !parts.reasoning) refuse(fmt::format("the reasoning of message {}", i));
+        constexpr size_t markup = std::string_view("<think></think>").size();
+        if (i > last_question && message.role == "assistant" && message.content.find("</think>") != std::string::npos &&
+            parts.content + markup < visible(message.content))
+            refuse(fmt::format("a part of the content of message {}, which holds </think>", i));
     }
-}
-
-/// A template may leave out a message, such as one of a role that it does not know.
-void ChatRenderer::check_written(const Chat& chat, const jinja::Rendered& rendered, const std::string& where) const {
-    std::vector<bool> written(chat.messages.size(), false);
-    for (const jinja::Run& run : rendered.text.runs()) {
-        const jinja::Origin& origin = rendered.origin(run);
-        if (origin.input && origin.message < written.size() && origin.field != "role") written[origin.message] = true;
-    }
-    for (size_t i = 0; i < written.size(); ++i)
-        if (!written[i] && !is_blank(chat.messages[i].content))
-            fail(Exit::data,
-                 "{}: the chat template {} leaves out message {}, from role '{}'; choose a template that writes it "
-                 "(chat_template: a built-in name, a Jinja file or text), or drop it from the row",
-                 where, template_->name(), i, chat.messages[i].role);
 }
 
 RenderedChat ChatRenderer::render(const Chat& chat, const std::string& where) const {
     if (chat.messages.empty()) fail(Exit::data, "{}: the chat has no messages", where);
     if (chat.generation_prompt && chat.messages.back().role == "assistant")
         fail(Exit::data, "{}: the last message is from role 'assistant'; expected a message to answer", where);
-    check_known(chat, where);
     const Json variables = variables_of(chat);
     const jinja::Rendered rendered = template_->render(variables, !variables["tools"].is_null(), where);
     check_written(chat, rendered, where);
@@ -264,7 +340,8 @@ RenderedChat ChatRenderer::render(const Chat& chat, const std::string& where) co
     for (const jinja::Run& run : rendered.text.runs()) {
         const jinja::Origin& origin = rendered.origin(run);
         const bool content = origin.input && origin.message < chat.messages.size() && origin.field != "role";
-        result.parts.push_back({run.end, content ? Kind::content : Kind::scaffold, origin.message, is_from_row(origin)});
+        result.parts.push_back(
+            {run.end, content ? Kind::content : Kind::scaffold, origin.message, is_from_row(origin)});
     }
     for (const jinja::Turn& turn : jinja::assistant_turns(rendered, variables["messages"], marks_)) {
         size_t end_marker = turn.whole.end;  // the turn ends with one of the end markers, or with its last part
