@@ -26,11 +26,11 @@ bool has_reasoning(const Message& message) {
     return std::ranges::any_of(reasoning_keys, [&](const char* key) { return has(message.more, key); });
 }
 
-size_t index_of_last_question(const std::vector<Message>& messages) {
-    size_t last = 0;
-    for (size_t i = 0; i < messages.size(); ++i)
-        if (messages[i].role == "user") last = i;
-    return last;
+/// Whether message `i` is the last answer, and no question follows.
+bool is_last_answer(const std::vector<Message>& messages, size_t i) {
+    return messages[i].role == "assistant" &&
+           std::ranges::none_of(messages.begin() + static_cast<std::ptrdiff_t>(i) + 1, messages.end(),
+                                [](const Message& m) { return m.role == "assistant" || m.role == "user"; });
 }
 
 /// The content of an answer without reasoning that is spelled in it.
@@ -143,16 +143,21 @@ void paint_other_ends(RenderedChat& chat, const std::vector<Message>& messages,
         });
 }
 
-/// Only what {% generation %} blocks wrote belongs to turns.
-void keep_generation(std::vector<ChatPart>& parts, const jinja::Rendered& rendered) {
-    size_t begin = 0;
+/// Only what {% generation %} blocks wrote belongs to turns. One outside of messages belongs to the answer before it.
+void keep_generation(RenderedChat& chat, const jinja::Rendered& rendered, const std::vector<std::string>& end_markers) {
+    size_t begin = 0, answer = ChatPart::no_message;
     const auto drop = [&](size_t end) {
-        repaint(parts, {begin, end}, [](ChatPart& part) { part.kind = Kind::scaffold; });
+        repaint(chat.parts, {begin, end}, [](ChatPart& part) { part.kind = Kind::scaffold; });
     };
     for (const Span& span : rendered.generation) {
         drop(span.begin);
-        repaint(parts, span, [](ChatPart& part) {
-            if (part.kind == Kind::scaffold) part.kind = Kind::content;
+        const bool ends =
+            std::ranges::find(end_markers, chat.text.substr(span.begin, span.size())) != end_markers.end();
+        repaint(chat.parts, span, [&](ChatPart& part) {
+            if (part.message == ChatPart::no_message) part.message = answer;
+            answer = part.message;
+            if (part.kind == Kind::scaffold && answer != ChatPart::no_message)
+                part.kind = ends ? Kind::end : Kind::content;
         });
         begin = span.end;
     }
@@ -296,8 +301,8 @@ bool ChatRenderer::is_marker(int32_t id) const {
     return std::ranges::find(markers_, id) != markers_.end();
 }
 
-/// Nothing of a chat is lost without a word, but the reasoning of answers before the last question: many templates drop
-/// that on purpose.
+/// Nothing of a chat is lost without a word, but the reasoning of answers before the last one: many templates drop that
+/// on purpose.
 void ChatRenderer::check_written(const Chat& chat, const jinja::Rendered& rendered, const std::string& where) const {
     const Written written(chat, rendered);
     const auto refuse = [&](const std::string& what) {
@@ -311,7 +316,6 @@ void ChatRenderer::check_written(const Chat& chat, const jinja::Rendered& render
         if (has(chat.variables, key) && !written.variables.contains(key)) refuse(fmt::format("the {} of the row", key));
     const bool writes_reasoning =
         writes_reasoning_ || std::ranges::any_of(written.messages, [](const auto& parts) { return parts.reasoning; });
-    const size_t last_question = index_of_last_question(chat.messages);
     for (size_t i = 0; i < chat.messages.size(); ++i) {
         const Message& message = chat.messages[i];
         const Written::Parts& parts = written.messages[i];
@@ -320,10 +324,10 @@ void ChatRenderer::check_written(const Chat& chat, const jinja::Rendered& render
                                message.role));
         if (has(message.more, "tool_calls") && !parts.tool_calls)
             refuse(fmt::format("the tool_calls of message {}", i));
-        const bool kept = i > last_question || !writes_reasoning;
+        const bool last_answer = is_last_answer(chat.messages, i), kept = last_answer || !writes_reasoning;
         if (kept && has_reasoning(message) && !parts.reasoning) refuse(fmt::format("the reasoning of message {}", i));
         constexpr size_t markup = std::string_view("<think></think>").size();
-        if (i > last_question && message.role == "assistant" && message.content.find("</think>") != std::string::npos &&
+        if (last_answer && message.content.find("</think>") != std::string::npos &&
             parts.content + markup < visible(message.content))
             refuse(fmt::format("a part of the content of message {}, which holds </think>", i));
     }
@@ -352,7 +356,7 @@ RenderedChat ChatRenderer::render(const Chat& chat, const std::string& where) co
         paint_turn(result.parts, turn, end_marker);
     }
     paint_other_ends(result, chat.messages, marks_.end_markers);
-    if (template_->has_generation()) keep_generation(result.parts, rendered);
+    if (template_->has_generation()) keep_generation(result, rendered, marks_.end_markers);
     return result;
 }
 

@@ -17,8 +17,8 @@ class ChatRenderer {
                  const std::vector<int32_t>& end_ids);
 
     /// Throws Exit::data with "where: ..." for a chat that the template cannot render, or would render without a part of
-    /// it: a message, tools, documents, tool calls or reasoning. Reasoning before the last question may be left out by
-    /// templates that write it for the last answer.
+    /// it: a message, tools, documents, tool calls or reasoning. Reasoning of earlier answers than the last may be left
+    /// out by templates that write reasoning at all.
     RenderedChat render(const Chat& chat, const std::string& where) const;
 
     const ChatTemplate& chat_template() const { return *template_; }

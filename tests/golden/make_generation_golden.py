@@ -23,7 +23,10 @@ from transformers import PreTrainedTokenizerFast
 HERE = pathlib.Path(__file__).resolve().parent
 MARKER = re.compile(r"<\|[^|<>\s'\"]{1,40}\|?>|<｜[^<>\s'\"]{1,60}｜>|\[/?[A-Z_]{3,30}\]|</?[a-z]+_of_[a-z]+>|</?think>")
 
-CHATML = """{%- for m in messages %}<|im_start|>{{ m.role }}
+CHATML = """{%- if tools %}<|im_start|>system
+# Tools
+{{ tools | tojson }}<|im_end|>
+{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}
 {% if m.role == 'assistant' %}{% generation %}
 {%- if m.reasoning_content %}<think>
 {{ m.reasoning_content }}
@@ -35,7 +38,7 @@ CHATML = """{%- for m in messages %}<|im_start|>{{ m.role }}
 {% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
 WITH_NEWLINE = CHATML.replace("<|im_end|>{% endgeneration %}\n", "<|im_end|>\n{% endgeneration %}")
-LAST_ONLY = """{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %} {% if loop.last %}{% generation %}{{ m.content + eos_token }}{% endgeneration %}{% else %}{{ m.content + eos_token }}{% endif %}{% else %}[INST] {{ m.content }} [/INST]{% endif %}{% endfor %}"""
+LAST_ONLY = """{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}{% if loop.last %}{% generation %}{{ ' ' + m.content + eos_token }}{% endgeneration %}{% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% else %}[INST] {{ m.content }} [/INST]{% endif %}{% endfor %}"""
 TAIL = """{% for m in messages %}{% if m.role == 'assistant' %}<|assistant|>
 {% generation %}{{ m.content }}<|end|>
 {% endgeneration %}{% else %}<|{{ m.role }}|>
@@ -97,7 +100,8 @@ def tokenizer_json(source, template):
     tokenizer = Tokenizer.from_file(str(source))
     vocabulary = tokenizer.get_vocab()
     markers = [m for m in sorted({"<s>", "</s>", *MARKER.findall(template)}) if m not in vocabulary]
-    tokenizer.add_special_tokens([AddedToken(m, normalized=False, special=True) for m in markers])
+    tokens = [AddedToken(m, normalized=False, special=not m.endswith("think>")) for m in markers]  # as Qwen and DeepSeek do
+    tokenizer.add_tokens(tokens)
     return tokenizer.to_str()
 
 

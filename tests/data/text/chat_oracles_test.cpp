@@ -46,9 +46,12 @@ struct Loss {
     size_t count;  ///< refusals among the renders of the 137 templates
 };
 constexpr Loss kLosses[] = {
-    {"the tools of the row", "The city, e.g.", 0}, {"the tool_calls of message", "Bern", 0},
-    {"the content of message", "Let me look.", 0}, {"a part of the content of message", "", 0},
-    {"the reasoning of message", "add more", 0},   {"leaves out message", "", 0},
+    {"the tools of the row", "The city, e.g.", 51},
+    {"the tool_calls of message", "Bern", 10},
+    {"a part of the content of message", "", 38},  // before "the content of message", which it contains
+    {"the content of message", "Let me look.", 9},
+    {"the reasoning of message", "add more", 77},
+    {"leaves out message", "", 136},
 };
 
 /// Whether the golden render lacks what the refusal says it lacks.
