@@ -14,9 +14,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* copied[] = {"tokenizer.model",         "tokenizer.json",    "tokenizer_config.json",
-                                  "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-                                  "vocab.json",              "merges.txt",        "vocab.txt"};
+constexpr const char* copied[] = {"tokenizer.model",
+                                  "tokenizer.json",
+                                  "tokenizer_config.json",
+                                  "special_tokens_map.json",
+                                  "added_tokens.json",
+                                  "chat_template.jinja",
+                                  "vocab.json",
+                                  "merges.txt",
+                                  "vocab.txt"};
 constexpr const char* template_folder = "chat_templates";
 
 using Files = std::map<std::string, std::string>;  // contents by name
@@ -26,18 +32,24 @@ void read_files(const fs::path& folder, Files& files) {
         if (fs::exists(folder / name)) files[name] = read_file((folder / name).string());
     if (!fs::is_directory(folder / template_folder)) return;
     for (const auto& entry : fs::directory_iterator(folder / template_folder))
-        files[fmt::format("{}/{}", template_folder, entry.path().filename().string())] = read_file(entry.path().string());
+        files[fmt::format("{}/{}", template_folder, entry.path().filename().string())] =
+            read_file(entry.path().string());
 }
 
 /// The settings with which transformers builds a tokenizer that gives the same ids.
 Json new_config(const Tokenizer& tokenizer) {
     const auto token = [&](std::optional<int32_t> id) { return id ? Json(tokenizer.piece(*id)) : Json(nullptr); };
-    return {{"tokenizer_class", "PreTrainedTokenizerFast"},
-            {"clean_up_tokenization_spaces", false},
-            {"bos_token", token(tokenizer.bos())},
-            {"eos_token", token(tokenizer.eos())},
-            {"unk_token", token(tokenizer.unk())},
-            {"pad_token", token(tokenizer.pad())}};
+    return {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"clean_up_tokenization_spaces", false},
+            {"bos_token", token(tokenizer.bos())},          {"eos_token", token(tokenizer.eos())},
+            {"unk_token", token(tokenizer.unk())},          {"pad_token", token(tokenizer.pad())}};
+}
+
+/// The model itself no longer says what its special tokens are.
+void settle_with_json(Json& config, const Json& map, const Tokenizer& tokenizer) {
+    config["tokenizer_class"] = "PreTrainedTokenizerFast";
+    const Json complete = new_config(tokenizer);
+    for (const char* key : {"bos_token", "eos_token", "unk_token", "pad_token"})
+        if (!config.contains(key) && !map.contains(key)) config[key] = complete[key];
 }
 
 /// Without a tokenizer.json transformers has to read the model itself, as its class for Llama 2 does.
@@ -61,14 +73,20 @@ void complete(const TextExport& r, Files& files, std::vector<std::string>& notic
     if (!files.contains("tokenizer.json") && files.contains("tokenizer.model")) {
         ExportedTokenizer made = tokenizer_json_of_folder(r.source, files["tokenizer.model"]);
         if (made.obstacle.empty()) {
+            const std::vector<int32_t>& prefix = r.tokenizer->document_prefix();  // tokenizer_config.json may change it
+            made.json["post_processor"] =
+                prefix.empty() ? Json() : leading_token_json(r.tokenizer->piece(prefix.front()), prefix.front());
             files["tokenizer.json"] = made.json.dump(2);
-            config["tokenizer_class"] = "PreTrainedTokenizerFast";
+            const auto map = files.find("special_tokens_map.json");
+            settle_with_json(config, map == files.end() ? Json::object() : parse_json(map->second, map->first),
+                             *r.tokenizer);
             changed = true;
         } else {
             settle_without_json(config, *r.tokenizer, has_config);
-            notices.push_back(fmt::format("{}: no tokenizer.json is written: {}; transformers may split rare texts "
-                                          "differently",
-                                          r.folder, made.obstacle));
+            notices.push_back(
+                fmt::format("{}: no tokenizer.json is written: {}; transformers may split rare texts "
+                            "differently",
+                            r.folder, made.obstacle));
         }
     }
     if (r.chat_template) {
