@@ -1,6 +1,8 @@
 #include "data/text/chat_renderer.h"
 
 #include <algorithm>
+#include <set>
+#include <utility>
 
 #include "engine/device/error.h"
 
@@ -13,6 +15,63 @@ bool is_blank(const std::string& text) {
     const jinja::Trimmed kept = jinja::trimmed(text, "", jinja::Side::both);
     return kept.begin >= kept.end;
 }
+
+bool has(const Json& json, const char* key) {
+    return json.is_object() && json.contains(key) && !json[key].is_null() && !json[key].empty();
+}
+
+constexpr const char* reasoning_keys[] = {"reasoning_content", "thinking", "reasoning"};
+
+bool has_reasoning(const Message& message) {
+    return std::ranges::any_of(reasoning_keys, [&](const char* key) { return has(message.more, key); });
+}
+
+/// Whether message `i` is the last answer, and no question follows.
+bool is_last_answer(const std::vector<Message>& messages, size_t i) {
+    return messages[i].role == "assistant" &&
+           std::ranges::none_of(messages.begin() + static_cast<std::ptrdiff_t>(i) + 1, messages.end(),
+                                [](const Message& m) { return m.role == "assistant" || m.role == "user"; });
+}
+
+/// The content of an answer without reasoning that is spelled in it.
+std::string behind_reasoning(const Message& message) {
+    constexpr std::string_view close = "</think>";
+    const size_t end = message.role == "assistant" ? message.content.rfind(close) : std::string::npos;
+    return end == std::string::npos ? message.content : message.content.substr(end + close.size());
+}
+
+/// Bytes that are not white space.
+size_t visible(std::string_view text) {
+    return static_cast<size_t>(std::ranges::count_if(text, [](char c) { return c != ' ' && (c < '\t' || c > '\r'); }));
+}
+
+/// What of a chat its rendered text holds.
+struct Written {
+    struct Parts {
+        size_t content = 0;  ///< visible bytes
+        bool reasoning = false, tool_calls = false;
+    };
+    std::vector<Parts> messages;
+    std::set<std::string> variables;  ///< of the row
+
+    Written(const Chat& chat, const jinja::Rendered& rendered) : messages(chat.messages.size()) {
+        size_t begin = 0;
+        for (const jinja::Run& run : rendered.text.runs()) {
+            const size_t start = std::exchange(begin, run.end);
+            const jinja::Origin& origin = rendered.origin(run);
+            if (!origin.input) continue;
+            if (origin.message >= messages.size()) {
+                variables.insert(origin.field);
+                continue;
+            }
+            Parts& parts = messages[origin.message];
+            if (origin.field == "content")
+                parts.content += visible(std::string_view(rendered.text.bytes()).substr(start, run.end - start));
+            parts.tool_calls |= origin.field == "tool_calls";
+            parts.reasoning |= std::ranges::find(reasoning_keys, origin.field) != std::end(reasoning_keys);
+        }
+    }
+};
 
 /// Calls change(part) for the parts of [begin, end), which become parts of their own.
 template <typename Change>
@@ -84,16 +143,21 @@ void paint_other_ends(RenderedChat& chat, const std::vector<Message>& messages,
         });
 }
 
-/// Only what {% generation %} blocks wrote belongs to turns.
-void keep_generation(std::vector<ChatPart>& parts, const jinja::Rendered& rendered) {
-    size_t begin = 0;
+/// Only what {% generation %} blocks wrote belongs to turns. One outside of messages belongs to the answer before it.
+void keep_generation(RenderedChat& chat, const jinja::Rendered& rendered, const std::vector<std::string>& end_markers) {
+    size_t begin = 0, answer = ChatPart::no_message;
     const auto drop = [&](size_t end) {
-        repaint(parts, {begin, end}, [](ChatPart& part) { part.kind = Kind::scaffold; });
+        repaint(chat.parts, {begin, end}, [](ChatPart& part) { part.kind = Kind::scaffold; });
     };
     for (const Span& span : rendered.generation) {
         drop(span.begin);
-        repaint(parts, span, [](ChatPart& part) {
-            if (part.kind == Kind::scaffold) part.kind = Kind::content;
+        const bool ends =
+            std::ranges::find(end_markers, chat.text.substr(span.begin, span.size())) != end_markers.end();
+        repaint(chat.parts, span, [&](ChatPart& part) {
+            if (part.message == ChatPart::no_message) part.message = answer;
+            answer = part.message;
+            if (part.kind == Kind::scaffold && answer != ChatPart::no_message)
+                part.kind = ends ? Kind::end : Kind::content;
         });
         begin = span.end;
     }
@@ -158,6 +222,7 @@ void ChatRenderer::probe() {
         marks_.header.assign(parted, prompt.end());
     } catch (const Error&) {
     }
+    probe_reasoning();
     for (const std::vector<Message>& chat :
          {std::vector<Message>{system, user, answer, user, answer}, {user, answer}}) {
         jinja::Rendered rendered;
@@ -175,6 +240,25 @@ void ChatRenderer::probe() {
             if (!end_token_) end_token_ = last;
         }
         return;
+    }
+}
+
+/// Some templates write reasoning only beside tool calls.
+void ChatRenderer::probe_reasoning() {
+    const Json call = {
+        {"id", "call00000"}, {"type", "function"}, {"function", {{"name", "f"}, {"arguments", Json::object()}}}};
+    const Json reasoning = {{"reasoning_content", "r"}};
+    Json with_call = reasoning;
+    with_call["tool_calls"] = Json::array({call});
+    writes_reasoning_ = false;
+    for (const Json& more : {reasoning, with_call}) {
+        const std::vector<Message> chat = {{"user", "u", {}, {}},
+                                           {"assistant", more == reasoning ? "a" : "", {}, more}};
+        try {
+            const Json none;
+            writes_reasoning_ |= Written({chat, none}, render_probe(chat, false)).messages[1].reasoning;
+        } catch (const Error&) {  // the template refuses the chat
+        }
     }
 }
 
@@ -221,50 +305,42 @@ bool ChatRenderer::is_marker(int32_t id) const {
     return std::ranges::find(markers_, id) != markers_.end();
 }
 
-/// A part of the chat that the template does not know would be lost without a word.
-void ChatRenderer::check_known(const Chat& chat, const std::string& where) const {
+/// Nothing of a chat is lost without a word, but the reasoning of answers before the last one: many templates drop that
+/// on purpose.
+void ChatRenderer::check_written(const Chat& chat, const jinja::Rendered& rendered, const std::string& where) const {
+    const Written written(chat, rendered);
     const auto refuse = [&](const std::string& what) {
-        fail(
-            Exit::data,
-            "{}: {}, which the chat template {} does not write; choose a template that does (chat_template: a built-in "
-            "name, a Jinja file or text), or drop it from the row",
-            where, what, template_->name());
-    };
-    const auto has = [](const Json& json, const char* key) {
-        return json.is_object() && json.contains(key) && !json[key].is_null() && !json[key].empty();
+        fail(Exit::data,
+             "{}: the chat template {} leaves out {}; choose a template that writes it (chat_template: a built-in "
+             "name, a "
+             "Jinja file or text), or drop it from the row",
+             where, template_->name(), what);
     };
     for (const char* key : {"tools", "documents"})
-        if (has(chat.variables, key) && !template_->mentions(key)) refuse(fmt::format("the row has {}", key));
+        if (has(chat.variables, key) && !written.variables.contains(key)) refuse(fmt::format("the {} of the row", key));
+    const bool writes_reasoning =
+        writes_reasoning_ || std::ranges::any_of(written.messages, [](const auto& parts) { return parts.reasoning; });
     for (size_t i = 0; i < chat.messages.size(); ++i) {
-        const Json& more = chat.messages[i].more;
-        if (has(more, "tool_calls") && !template_->mentions("tool_calls"))
-            refuse(fmt::format("message {} has tool_calls", i));
-        for (const char* key : {"reasoning_content", "thinking", "reasoning"})
-            if (has(more, key) && !template_->mentions("reasoning") && !template_->mentions("thinking"))
-                refuse(fmt::format("message {} has {}", i, key));
+        const Message& message = chat.messages[i];
+        const Written::Parts& parts = written.messages[i];
+        if (parts.content == 0 && !is_blank(behind_reasoning(message)))
+            refuse(fmt::format("{}message {}, from role '{}'", parts.tool_calls ? "the content of " : "", i,
+                               message.role));
+        if (has(message.more, "tool_calls") && !parts.tool_calls)
+            refuse(fmt::format("the tool_calls of message {}", i));
+        const bool last_answer = is_last_answer(chat.messages, i), kept = last_answer || !writes_reasoning;
+        if (kept && has_reasoning(message) && !parts.reasoning) refuse(fmt::format("the reasoning of message {}", i));
+        constexpr size_t markup = std::string_view("<think></think>").size();
+        if (last_answer && message.content.find("</think>") != std::string::npos &&
+            parts.content + markup < visible(message.content))
+            refuse(fmt::format("a part of the content of message {}, which holds </think>", i));
     }
-}
-
-/// A template may leave out a message, such as one of a role that it does not know.
-void ChatRenderer::check_written(const Chat& chat, const jinja::Rendered& rendered, const std::string& where) const {
-    std::vector<bool> written(chat.messages.size(), false);
-    for (const jinja::Run& run : rendered.text.runs()) {
-        const jinja::Origin& origin = rendered.origin(run);
-        if (origin.input && origin.message < written.size() && origin.field != "role") written[origin.message] = true;
-    }
-    for (size_t i = 0; i < written.size(); ++i)
-        if (!written[i] && !is_blank(chat.messages[i].content))
-            fail(Exit::data,
-                 "{}: the chat template {} leaves out message {}, from role '{}'; choose a template that writes it "
-                 "(chat_template: a built-in name, a Jinja file or text), or drop it from the row",
-                 where, template_->name(), i, chat.messages[i].role);
 }
 
 RenderedChat ChatRenderer::render(const Chat& chat, const std::string& where) const {
     if (chat.messages.empty()) fail(Exit::data, "{}: the chat has no messages", where);
     if (chat.generation_prompt && chat.messages.back().role == "assistant")
         fail(Exit::data, "{}: the last message is from role 'assistant'; expected a message to answer", where);
-    check_known(chat, where);
     const Json variables = variables_of(chat);
     const jinja::Rendered rendered = template_->render(variables, !variables["tools"].is_null(), where);
     check_written(chat, rendered, where);
@@ -284,7 +360,7 @@ RenderedChat ChatRenderer::render(const Chat& chat, const std::string& where) co
         paint_turn(result.parts, turn, end_marker);
     }
     paint_other_ends(result, chat.messages, marks_.end_markers);
-    if (template_->has_generation()) keep_generation(result.parts, rendered);
+    if (template_->has_generation()) keep_generation(result, rendered, marks_.end_markers);
     return result;
 }
 

@@ -17,7 +17,8 @@ class ChatRenderer {
                  const std::vector<int32_t>& end_ids);
 
     /// Throws Exit::data with "where: ..." for a chat that the template cannot render, or would render without a part of
-    /// it: tools, tool calls or reasoning that it does not know.
+    /// it: a message, tools, documents, tool calls or reasoning. Reasoning of earlier answers than the last may be left
+    /// out by templates that write reasoning at all.
     RenderedChat render(const Chat& chat, const std::string& where) const;
 
     const ChatTemplate& chat_template() const { return *template_; }
@@ -33,14 +34,15 @@ class ChatRenderer {
     jinja::Rendered render_probe(const std::vector<Message>& messages, bool generation_prompt) const;
     std::optional<int32_t> end_behind(const jinja::Rendered& rendered, size_t byte) const;
     void probe();
+    void probe_reasoning();
     void find_markers(const std::string& text);
-    void check_known(const Chat& chat, const std::string& where) const;
     void check_written(const Chat& chat, const jinja::Rendered& rendered, const std::string& where) const;
 
     std::shared_ptr<const ChatTemplate> template_;
     std::shared_ptr<const Tokenizer> tokenizer_;
     jinja::TurnMarks marks_;
     std::optional<int32_t> end_token_;
+    bool writes_reasoning_ = false;  ///< of some answers
     std::vector<int32_t> markers_;
     std::vector<std::string> spelled_out_;
 };

@@ -70,10 +70,6 @@ std::string ChatTemplate::identity() const {
                               c.year, c.month, c.day, c.hour, c.minute, c.second));
 }
 
-bool ChatTemplate::mentions(std::string_view name) const {
-    return source_.find(name) != source_.npos || with_tools_source_.find(name) != with_tools_source_.npos;
-}
-
 jinja::Rendered ChatTemplate::render(const Json& variables, bool tools, const std::string& where) const {
     try {
         const jinja::Template& chosen = tools && with_tools_ ? *with_tools_ : template_;

@@ -78,8 +78,6 @@ class ChatTemplate {
     const std::string& own_bos() const { return own_bos_; }
     /// Everything that decides the text of a chat, for the key of a token store.
     std::string identity() const;
-    /// Whether the template reads a variable or key of this name.
-    bool mentions(std::string_view name) const;
 
     /// Throws Exit::data with "where: ..." for a chat that the template cannot render.
     jinja::Rendered render(const Json& variables, bool tools, const std::string& where) const;

@@ -122,7 +122,7 @@ void HuggingFaceTokenizer::add_token(const Json& json) {
     for (const auto& other : added_) next = std::max(next, static_cast<size_t>(other->id) + 1);
     const Json& id = section(json, "id");
     const size_t expected = known ? static_cast<size_t>(*known) : next;
-    if (!id.is_number_unsigned() || id.get<uint64_t>() != expected)
+    if (!id.is_number_integer() || id != expected)
         fail(Exit::data, "{}: id {:.40}: the tokenizers package would use {}", here, id.dump(), expected);
     token->id = static_cast<int32_t>(expected);
     if (expected >= pieces_.size()) pieces_.resize(expected + 1), added_by_id_.resize(expected + 1);

@@ -120,6 +120,10 @@ SentencePieceTokenizer::SentencePieceTokenizer(const std::string& path, Options 
                    .id = symbol.id,
                    .special = symbol.control || looks_like_control(symbol.piece)});
     for (AddedToken& token : options.added) {
+        const bool is_piece = token.id < model_->processor.GetPieceSize();
+        if (is_piece && model_->processor.IdToPiece(token.id) != token.content)
+            fail(Exit::data, "{}: the added token '{:.100}': id {} belongs to the piece '{:.100}'", path, token.content,
+                 token.id, model_->processor.IdToPiece(token.id));
         content_hash_ = sha256(fmt::format("{} {} {} {}", content_hash_, token.id, token.special, token.content));
         add_token(std::move(token));
     }

@@ -44,6 +44,14 @@ Json new_config(const Tokenizer& tokenizer) {
             {"unk_token", token(tokenizer.unk())},          {"pad_token", token(tokenizer.pad())}};
 }
 
+/// The model itself no longer says what its special tokens are.
+void settle_with_json(Json& config, const Json& map, const Tokenizer& tokenizer) {
+    config["tokenizer_class"] = "PreTrainedTokenizerFast";
+    const Json complete = new_config(tokenizer);
+    for (const char* key : {"bos_token", "eos_token", "unk_token", "pad_token"})
+        if (!config.contains(key) && !map.contains(key)) config[key] = complete[key];
+}
+
 /// Without a tokenizer.json transformers has to read the model itself, as its class for Llama 2 does.
 void settle_without_json(Json& config, const Tokenizer& tokenizer, bool given) {
     if (given) return;
@@ -65,8 +73,13 @@ void complete(const TextExport& r, Files& files, std::vector<std::string>& notic
     if (!files.contains("tokenizer.json") && files.contains("tokenizer.model")) {
         ExportedTokenizer made = tokenizer_json_of_folder(r.source, files["tokenizer.model"]);
         if (made.obstacle.empty()) {
+            const std::vector<int32_t>& prefix = r.tokenizer->document_prefix();  // tokenizer_config.json may change it
+            made.json["post_processor"] =
+                prefix.empty() ? Json() : leading_token_json(r.tokenizer->piece(prefix.front()), prefix.front());
             files["tokenizer.json"] = made.json.dump(2);
-            config["tokenizer_class"] = "PreTrainedTokenizerFast";
+            const auto map = files.find("special_tokens_map.json");
+            settle_with_json(config, map == files.end() ? Json::object() : parse_json(map->second, map->first),
+                             *r.tokenizer);
             changed = true;
         } else {
             settle_without_json(config, *r.tokenizer, has_config);

@@ -170,15 +170,25 @@ class Reader {
             if (!from.contains(key)) return;
             const std::string text = token_text(from[key], fmt::format("{}: {}", folder_.string(), key));
             role = text.empty() ? std::nullopt : tokenizer.piece_id(text);
-            if (!text.empty() && !role)
-                result_.notices.push_back(fmt::format("{}: {} '{}' is no token of the tokenizer; it is not used",
-                                                      folder_.string(), key, text));
+            if (!text.empty() && !role) tell_unused(folder_, key, "'" + text + "'");
         };
         override_by("bos_token", roles.bos);
         override_by("eos_token", roles.eos);
         override_by("pad_token", roles.pad);
         override_by("unk_token", roles.unk);
+        for (const char* key : {"additional_special_tokens", "extra_special_tokens"}) {
+            const Json tokens = config_.value(key, map_.value(key, Json()));
+            for (const auto& [index, token] : tokens.items()) {  // a list, or an object of named tokens
+                const std::string text = token_text(token, fmt::format("{}: {}", folder_.string(), key));
+                if (!text.empty() && !tokenizer.piece_id(text)) tell_unused(folder_, key, "'" + text + "'");
+            }
+        }
         return roles;
+    }
+
+    void tell_unused(const fs::path& where, const char* key, const std::string& token) {
+        result_.notices.push_back(
+            fmt::format("{}: {} {} is no token of the tokenizer; it is not used", where.string(), key, token));
     }
 
     void add_template(std::string name, const fs::path& file, std::string source) {
@@ -218,8 +228,16 @@ class Reader {
         const Json config = read_if_any(path);
         if (!config.is_object() || !config.contains("eos_token_id")) return;
         const Json& ids = config["eos_token_id"];
-        for (const Json& id : ids.is_array() ? ids : Json::array({ids}))
-            if (id.is_number_unsigned() && id < result_.tokenizer->vocab_size()) result_.end_ids.push_back(id);
+        if (ids.is_null()) return;
+        for (const Json& id : ids.is_array() ? ids : Json::array({ids})) {
+            if (!id.is_number_integer())
+                fail(Exit::data, "{}: eos_token_id: expected an id or a list of ids, found {:.100}", path.string(),
+                     ids.dump());
+            if (id >= 0 && id < result_.tokenizer->vocab_size())
+                result_.end_ids.push_back(id);
+            else
+                tell_unused(path, "eos_token_id", id.dump());
+        }
     }
 
     const fs::path folder_, config_file_;
