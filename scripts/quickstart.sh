@@ -122,7 +122,6 @@ from_scratch() {
 
 bin=build/bin samples=150000
 mkdir -p quickstart
-say "Packages"
 scripts/install_packages.sh
 if $from_scratch; then
     if $short; then samples=6000; fi
