@@ -253,7 +253,7 @@ TilePlan make_tile_plan(const Context& ctx, const GpuTilePlan& memory, const Col
     if (ctx.device == Device::cuda) return make_gpu_tile_plan(ctx, memory, mask);
     TilePlan plan = make_tile_plan(mask);
     // Short documents fill little of a large tile. Small tiles then save more than they lose in the matmuls: attention
-    // falls from 10 to 6 % of the time of a step in the quickstart.
+    // falls from 10 to 6 % of the time of a step in configs/from_scratch.yaml.
     const int64_t tile_pairs = plan.cpu.active_tiles() * plan.tile_rows * plan.tile_columns;
     if (5 * plan.cpu.visible_pairs < 2 * tile_pairs) plan = make_tile_plan(mask, 32, 32);
     return plan;

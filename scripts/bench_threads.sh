@@ -5,7 +5,7 @@
 set -euo pipefail
 unset OMP_WAIT_POLICY GOMP_SPINCOUNT
 bin=$(realpath "${1:-$(dirname "$0")/../build/bin}") rounds=${2:-5}
-config=$(realpath "$(dirname "$0")/../configs/quickstart.yaml")
+config=$(realpath "$(dirname "$0")/../configs/from_scratch.yaml")
 settings=(OMP_WAIT_POLICY=passive GOMP_SPINCOUNT={1000,10000,30000,100000,300000}) # libgomp's own default: 300000
 
 work=$(mktemp -d) busy=()
@@ -17,7 +17,7 @@ mkdir quickstart
 "$bin/train_tokenizer" --text quickstart/text.txt --output quickstart/tokenizer --vocab-size 2000 \
     --special "<|im_start|>" --special "<|im_end|>"
 train() { "$bin/train" "$config" overwrite_output_dir=true eval_strategy=no eval_on_start=false max_steps=4 model.hidden_size=128; }
-generate() { "$bin/generate" quickstart/model --raw --max-new-tokens 48 --temperature 1 -p "a noun that"; }
+generate() { "$bin/generate" quickstart/from_scratch --raw --max-new-tokens 48 --temperature 1 -p "a noun that"; }
 (export OMP_WAIT_POLICY=passive; train) >log 2>&1 # makes the store and the model
 
 for round in $(seq "$rounds"); do

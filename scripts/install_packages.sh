@@ -8,7 +8,7 @@ packages=(
     libopenblas-openmp-dev libhdf5-dev libsentencepiece-dev libicu-dev libpcre2-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libfmt-dev
     zlib1g-dev libzstd-dev libsnappy-dev
     libpng-dev libprotobuf-dev protobuf-compiler libssl-dev libgtest-dev libopenmpi-dev openmpi-bin
-    wordnet-base # the quickstart's data
+    wordnet-base python3-pip # the quickstart: its data; its model is in a Python package
 )
 case "${1:-}" in
     "") ;;

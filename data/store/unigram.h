@@ -1,6 +1,6 @@
 #pragma once
 // unigram_loss: loss of a unigram model, which predicts every target from the frequency of targets alone. The
-// validation loss of a trained model must be well below it; the quickstart reports it as the baseline.
+// validation loss of a trained model must be well below it; training reports it as the baseline.
 
 #include "data/store/store.h"
 

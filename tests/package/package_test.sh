@@ -32,7 +32,7 @@ quietly cmake --build "$work/outside"
 if [ "$whole" = ON ]; then
     version=$("$work/outside/whole" --version | head -n 1)
     [[ $version == "whole 0."* ]] || { echo "unexpected --version: $version" >&2; exit 1; }
-    "$work/outside/whole" "$here/../../configs/quickstart.yaml"
+    "$work/outside/whole" "$here/../../configs/from_scratch.yaml"
 fi
 
 # The same library by add_subdirectory; without CUDA, to keep it short.
