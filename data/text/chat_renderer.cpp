@@ -16,8 +16,11 @@ bool is_blank(const std::string& text) {
     return kept.begin >= kept.end;
 }
 
+/// Whether a key says something: null, "" and empty lists do not.
 bool has(const Json& json, const char* key) {
-    return json.is_object() && json.contains(key) && !json[key].is_null() && !json[key].empty();
+    if (!json.is_object() || !json.contains(key)) return false;
+    const Json& value = json[key];
+    return value.is_string() ? !is_blank(value.get_ref<const std::string&>()) : !value.empty();
 }
 
 constexpr const char* reasoning_keys[] = {"reasoning_content", "thinking", "reasoning"};
@@ -88,11 +91,40 @@ void repaint(std::vector<ChatPart>& parts, Span span, Change&& change) {
     for (; part != parts.end() && part->end <= span.end; ++part) change(*part);
 }
 
-/// The kinds of a turn's bytes. Text between two parts belongs to the reasoning before it, else to the part behind it.
-void paint_turn(std::vector<ChatPart>& parts, const jinja::Turn& turn, size_t end_marker) {
+/// End of the markup that closes reasoning, and of the white space behind it: "\n</think>\n\n", "<|end|>", "[/THINK]".
+size_t end_of_closing(std::string_view text, Span gap) {
+    const std::string_view between = text.substr(gap.begin, gap.size());
+    const size_t bracket = between.find_first_of(">]");
+    if (bracket == between.npos) return gap.end;
+    return gap.begin + std::min(between.find_first_not_of(" \n", bracket + 1), between.size());
+}
+
+/// Reasoning that an answer's content spells as <think>...</think>; the generation prompt may have written <think>.
+Span spelled_reasoning(std::string_view text, Span answer) {
+    constexpr std::string_view open = "<think>", close = "</think>", blank = " \n\t\r";
+    const std::string_view turn = text.substr(answer.begin, answer.size());
+    const std::string_view before = text.substr(0, text.find_last_not_of(blank, answer.begin - 1) + 1);
+    const size_t end = turn.find(close), first = std::min(turn.find_first_not_of(blank), turn.size());
+    if (end == turn.npos) return {};
+    const bool opened = answer.begin > 0 && before.ends_with(open), opens = turn.substr(first).starts_with(open);
+    const size_t begin = first + (opens ? open.size() : 0);
+    if ((!opened && !opens) || begin > end || turn.substr(begin, end - begin).find_first_not_of(blank) == turn.npos)
+        return {};
+    const size_t behind = std::min(turn.find_first_not_of(blank, end + close.size()), turn.size());
+    return {answer.begin, answer.begin + behind};
+}
+
+/// The kinds of a turn's bytes. Text between two parts belongs to the part behind it, but for what closes reasoning.
+void paint_turn(RenderedChat& chat, const jinja::Turn& turn, size_t end_marker) {
     struct Piece {
         Span span;
         Kind kind;
+    };
+    const auto paint = [&](Span span, Kind kind) {
+        repaint(chat.parts, span, [&](ChatPart& part) {
+            part.kind = kind;
+            part.message = turn.message;
+        });
     };
     std::vector<Piece> pieces;
     const auto collect = [&](const std::vector<Span>& spans, Kind kind) {
@@ -105,17 +137,14 @@ void paint_turn(std::vector<ChatPart>& parts, const jinja::Turn& turn, size_t en
     size_t begin = turn.whole.begin;
     for (size_t i = 0; i < pieces.size(); ++i) {
         const bool last = i + 1 == pieces.size(), thinking = pieces[i].kind == Kind::thinking;
-        const size_t end = last ? end_marker : thinking ? pieces[i + 1].span.begin : pieces[i].span.end;
-        repaint(parts, {begin, end}, [&](ChatPart& part) {
-            part.kind = pieces[i].kind;
-            part.message = turn.message;
-        });
+        const size_t end = last       ? end_marker
+                           : thinking ? end_of_closing(chat.text, {pieces[i].span.end, pieces[i + 1].span.begin})
+                                      : pieces[i].span.end;
+        paint({begin, end}, pieces[i].kind);
         begin = end;
     }
-    repaint(parts, {end_marker, turn.whole.end}, [&](ChatPart& part) {
-        part.kind = Kind::end;
-        part.message = turn.message;
-    });
+    if (turn.thinking.empty()) paint(spelled_reasoning(chat.text, {turn.whole.begin, end_marker}), Kind::thinking);
+    paint({end_marker, turn.whole.end}, Kind::end);
 }
 
 /// End markers that directly follow the content of other messages than the assistant's end those messages.
@@ -143,11 +172,15 @@ void paint_other_ends(RenderedChat& chat, const std::vector<Message>& messages,
         });
 }
 
-/// Only what {% generation %} blocks wrote belongs to turns. One outside of messages belongs to the answer before it.
-void keep_generation(RenderedChat& chat, const jinja::Rendered& rendered, const std::vector<std::string>& end_markers) {
+/// Only what {% generation %} blocks wrote belongs to answers. One outside of messages belongs to the answer before it.
+void keep_generation(RenderedChat& chat, const jinja::Rendered& rendered, const std::vector<Message>& messages,
+                     const std::vector<std::string>& end_markers) {
     size_t begin = 0, answer = ChatPart::no_message;
     const auto drop = [&](size_t end) {
-        repaint(chat.parts, {begin, end}, [](ChatPart& part) { part.kind = Kind::scaffold; });
+        repaint(chat.parts, {begin, end}, [&](ChatPart& part) {
+            if (part.message < messages.size() && messages[part.message].role == "assistant")
+                part.kind = Kind::scaffold;
+        });
     };
     for (const Span& span : rendered.generation) {
         drop(span.begin);
@@ -232,13 +265,23 @@ void ChatRenderer::probe() {
         const std::string& text = rendered.text.bytes();
         find_markers(text);
         if (const size_t first = text.find(answer.content); first != text.npos) {
-            end_token_ = end_behind(rendered, first);
-            const auto last = end_behind(rendered, text.rfind(answer.content));
-            if (last) marks_.end_markers.push_back(tokenizer_->piece(*last));
-            if (!end_token_) end_token_ = last;
+            // The last answer may end in a way of its own, as with <|return|>; that is where generation stops.
+            const auto of_first = end_behind(rendered, first);
+            end_token_ = end_behind(rendered, text.rfind(answer.content));
+            if (!end_token_) end_token_ = of_first;
+            if (of_first) marks_.end_markers.push_back(tokenizer_->piece(*of_first));
         }
         return;
     }
+}
+
+/// The last special token of a text that ends with a tool call: some templates end those in a way of their own.
+void ChatRenderer::find_end_of_calls(const jinja::Rendered& rendered) {
+    std::optional<int32_t> last;
+    for (const SplitPart& part : tokenizer_->split(rendered.text.bytes(), {}).parts)
+        if (part.id >= 0 && tokenizer_->is_special(part.id)) last = part.id;
+    const bool written = std::ranges::any_of(rendered.origins, [](const auto& o) { return o.field == "tool_calls"; });
+    if (last && written) marks_.end_markers.push_back(tokenizer_->piece(*last));
 }
 
 /// Some templates write reasoning only beside tool calls.
@@ -254,7 +297,9 @@ void ChatRenderer::probe_reasoning() {
                                            {"assistant", more == reasoning ? "a" : "", {}, more}};
         try {
             const Json none;
-            writes_reasoning_ |= Written({chat, none}, render_probe(chat, false)).messages[1].reasoning;
+            const jinja::Rendered rendered = render_probe(chat, false);
+            writes_reasoning_ |= Written({chat, none}, rendered).messages[1].reasoning;
+            if (more != reasoning) find_end_of_calls(rendered);
         } catch (const Error&) {  // the template refuses the chat
         }
     }
@@ -353,10 +398,10 @@ RenderedChat ChatRenderer::render(const Chat& chat, const std::string& where) co
             if (std::string_view(result.text).substr(0, turn.whole.end).ends_with(marker) &&
                 turn.whole.size() >= marker.size())
                 end_marker = std::min(end_marker, turn.whole.end - marker.size());
-        paint_turn(result.parts, turn, end_marker);
+        paint_turn(result, turn, end_marker);
     }
     paint_other_ends(result, chat.messages, marks_.end_markers);
-    if (template_->has_generation()) keep_generation(result, rendered, marks_.end_markers);
+    if (template_->has_generation()) keep_generation(result, rendered, chat.messages, marks_.end_markers);
     return result;
 }
 

@@ -35,6 +35,7 @@ class ChatRenderer {
     std::optional<int32_t> end_behind(const jinja::Rendered& rendered, size_t byte) const;
     void probe();
     void probe_reasoning();
+    void find_end_of_calls(const jinja::Rendered& rendered);
     void find_markers(const std::string& text);
     void check_written(const Chat& chat, const jinja::Rendered& rendered, const std::string& where) const;
 
