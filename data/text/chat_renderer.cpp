@@ -1,80 +1,14 @@
 #include "data/text/chat_renderer.h"
 
 #include <algorithm>
-#include <set>
-#include <utility>
 
+#include "data/text/chat_losses.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
 namespace {
 
 using Kind = ChatPart::Kind;
-
-bool is_blank(const std::string& text) {
-    const jinja::Trimmed kept = jinja::trimmed(text, "", jinja::Side::both);
-    return kept.begin >= kept.end;
-}
-
-/// Whether a key says something: null, "" and empty lists do not.
-bool has(const Json& json, const char* key) {
-    if (!json.is_object() || !json.contains(key)) return false;
-    const Json& value = json[key];
-    return value.is_string() ? !is_blank(value.get_ref<const std::string&>()) : !value.empty();
-}
-
-constexpr const char* reasoning_keys[] = {"reasoning_content", "thinking", "reasoning"};
-
-bool has_reasoning(const Message& message) {
-    return std::ranges::any_of(reasoning_keys, [&](const char* key) { return has(message.more, key); });
-}
-
-/// Whether message `i` is the last answer, and no question follows.
-bool is_last_answer(const std::vector<Message>& messages, size_t i) {
-    return messages[i].role == "assistant" &&
-           std::ranges::none_of(messages.begin() + static_cast<std::ptrdiff_t>(i) + 1, messages.end(),
-                                [](const Message& m) { return m.role == "assistant" || m.role == "user"; });
-}
-
-/// The content of an answer without reasoning that is spelled in it.
-std::string behind_reasoning(const Message& message) {
-    constexpr std::string_view close = "</think>";
-    const size_t end = message.role == "assistant" ? message.content.rfind(close) : std::string::npos;
-    return end == std::string::npos ? message.content : message.content.substr(end + close.size());
-}
-
-/// Bytes that are not white space.
-size_t visible(std::string_view text) {
-    return static_cast<size_t>(std::ranges::count_if(text, [](char c) { return c != ' ' && (c < '\t' || c > '\r'); }));
-}
-
-/// What of a chat its rendered text holds.
-struct Written {
-    struct Parts {
-        size_t content = 0;  ///< visible bytes
-        bool reasoning = false, tool_calls = false;
-    };
-    std::vector<Parts> messages;
-    std::set<std::string> variables;  ///< of the row
-
-    Written(const Chat& chat, const jinja::Rendered& rendered) : messages(chat.messages.size()) {
-        size_t begin = 0;
-        for (const jinja::Run& run : rendered.text.runs()) {
-            const size_t start = std::exchange(begin, run.end);
-            const jinja::Origin& origin = rendered.origin(run);
-            if (!origin.input) continue;
-            if (origin.message >= messages.size()) {
-                variables.insert(origin.field);
-                continue;
-            }
-            Parts& parts = messages[origin.message];
-            if (origin.field == "content")
-                parts.content += visible(std::string_view(rendered.text.bytes()).substr(start, run.end - start));
-            parts.tool_calls |= origin.field == "tool_calls";
-            parts.reasoning |= std::ranges::find(reasoning_keys, origin.field) != std::end(reasoning_keys);
-        }
-    }
-};
 
 /// Calls change(part) for the parts of [begin, end), which become parts of their own.
 template <typename Change>
@@ -298,7 +232,7 @@ void ChatRenderer::probe_reasoning() {
         try {
             const Json none;
             const jinja::Rendered rendered = render_probe(chat, false);
-            writes_reasoning_ |= Written({chat, none}, rendered).messages[1].reasoning;
+            writes_reasoning_ |= has_reasoning_of(1, rendered);
             if (more != reasoning) find_end_of_calls(rendered);
         } catch (const Error&) {  // the template refuses the chat
         }
@@ -346,45 +280,18 @@ bool ChatRenderer::is_marker(int32_t id) const {
     return std::ranges::find(markers_, id) != markers_.end();
 }
 
-/// Nothing of a chat is lost without a word, but the reasoning of answers before the last one: many templates drop that
-/// on purpose.
-void ChatRenderer::check_written(const Chat& chat, const jinja::Rendered& rendered, const std::string& where) const {
-    const Written written(chat, rendered);
-    const auto refuse = [&](const std::string& what) {
-        fail(Exit::data,
-             "{}: the chat template {} leaves out {}; choose a template that writes it (chat_template: a built-in "
-             "name, a "
-             "Jinja file or text), or drop it from the row",
-             where, template_->name(), what);
-    };
-    for (const char* key : {"tools", "documents"})
-        if (has(chat.variables, key) && !written.variables.contains(key)) refuse(fmt::format("the {} of the row", key));
-    const bool writes_reasoning =
-        writes_reasoning_ || std::ranges::any_of(written.messages, [](const auto& parts) { return parts.reasoning; });
-    for (size_t i = 0; i < chat.messages.size(); ++i) {
-        const Message& message = chat.messages[i];
-        const Written::Parts& parts = written.messages[i];
-        if (parts.content == 0 && !is_blank(behind_reasoning(message)))
-            refuse(fmt::format("{}message {}, from role '{}'", parts.tool_calls ? "the content of " : "", i,
-                               message.role));
-        if (has(message.more, "tool_calls") && !parts.tool_calls)
-            refuse(fmt::format("the tool_calls of message {}", i));
-        const bool last_answer = is_last_answer(chat.messages, i), kept = last_answer || !writes_reasoning;
-        if (kept && has_reasoning(message) && !parts.reasoning) refuse(fmt::format("the reasoning of message {}", i));
-        constexpr size_t markup = std::string_view("<think></think>").size();
-        if (last_answer && message.content.find("</think>") != std::string::npos &&
-            parts.content + markup < visible(message.content))
-            refuse(fmt::format("a part of the content of message {}, which holds </think>", i));
-    }
-}
-
 RenderedChat ChatRenderer::render(const Chat& chat, const std::string& where) const {
     if (chat.messages.empty()) fail(Exit::data, "{}: the chat has no messages", where);
     if (chat.generation_prompt && chat.messages.back().role == "assistant")
         fail(Exit::data, "{}: the last message is from role 'assistant'; expected a message to answer", where);
     const Json variables = variables_of(chat);
     const jinja::Rendered rendered = template_->render(variables, !variables["tools"].is_null(), where);
-    check_written(chat, rendered, where);
+    if (const auto loss = first_loss(chat, rendered, writes_reasoning_))
+        fail(Exit::data,
+             "{}: the chat template {} leaves out {}; choose a template that writes it (chat_template: a built-in "
+             "name, a "
+             "Jinja file or text), or drop it from the row",
+             where, template_->name(), *loss);
     RenderedChat result{.text = rendered.text.bytes(), .parts = {}};
     for (const jinja::Run& run : rendered.text.runs()) {
         const jinja::Origin& origin = rendered.origin(run);

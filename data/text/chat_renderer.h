@@ -37,7 +37,6 @@ class ChatRenderer {
     void probe_reasoning();
     void find_end_of_calls(const jinja::Rendered& rendered);
     void find_markers(const std::string& text);
-    void check_written(const Chat& chat, const jinja::Rendered& rendered, const std::string& where) const;
 
     std::shared_ptr<const ChatTemplate> template_;
     std::shared_ptr<const Tokenizer> tokenizer_;

@@ -211,13 +211,19 @@ TEST(ChatRenderer, RefusesToLoseAPartOfAChat) {
     refuses(kMistralLike, {kSystem, kUser, kAnswer}, "the tools of the row", kTools);
     refuses(kQwenLike, {kUser, kAnswer}, "the documents of the row", documents);
     refuses(kChannelsLike, {kUser, kCall, kResult, kAnswer}, "the tool_calls of message 1");
+    Message twice = kCall;
+    twice.more["tool_calls"].push_back(twice.more["tool_calls"][0]);
+    refuses(kLlamaLike, {kUser, twice}, "some of the tool_calls of message 1");
+    EXPECT_NO_THROW(painted(kQwenLike, {kUser, twice}));
+    refuses("{% for m in messages %}{{ m.content[:3] }}{% endfor %}", {{"user", "abcd", {}, {}}, kAnswer},
+            "a part of the content of message 0, from role 'user'");
     refuses(kLlamaLike, {kUser, said, kResult, kAnswer}, "the content of message 1, from role 'assistant'");
     refuses(kLlamaLike, {kUser, kThinking}, "the reasoning of message 1");
     refuses(kLlamaLike, {kUser, kThinking, kQuestion, kAnswer}, "the reasoning of message 1");
     refuses(kLlamaLike, {kUser, thought}, "the reasoning of message 1");
-    refuses(kDistilledLike, {kUser, kSpelled}, "a part of the content of message 1, which holds </think>");
+    refuses(kDistilledLike, {kUser, kSpelled}, "a part of the content of message 1, from role 'assistant'");
     refuses(kQwenLike, {kUser, {"assistant", "Before. <think>T</think> A", {}, {}}},
-            "a part of the content of message 1, which holds </think>");
+            "a part of the content of message 1, from role 'assistant'");
     for (const char* key : {"reasoning", "thinking", "reasoning_content"})
         refuses(kGenerationLike, {kUser, with(kAnswer, {{key, "T"}})}, "the reasoning of message 1");
     // Tools that only some chats write.
@@ -231,6 +237,8 @@ TEST(ChatRenderer, RefusesToLoseAPartOfAChat) {
 TEST(ChatRenderer, NothingIsLostInThese) {
     const Message blank{"system", " \n", {}, {}};
     EXPECT_NO_THROW(painted(kWithoutSystem, {blank, kUser, kAnswer}));
+    EXPECT_NO_THROW(painted(kLlamaLike, {{"user", "\u3000\u00a0U\u2003", {}, {}}, kAnswer}))
+        << "white space of Unicode";
     EXPECT_NO_THROW(painted(kQwenLike, {kUser, kThinking, kQuestion, kAnswer})) << "thinking of an earlier answer";
     EXPECT_NO_THROW(painted(kDistilledLike, {kUser, kSpelled, kQuestion, kAnswer})) << "thinking of an earlier answer";
     EXPECT_NO_THROW(painted(kLlamaLike, {kUser, kAnswer}, {{"tools", Json::array()}, {"documents", nullptr}}));
