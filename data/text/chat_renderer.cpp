@@ -33,19 +33,26 @@ size_t end_of_closing(std::string_view text, Span gap) {
     return gap.begin + std::min(between.find_first_not_of(" \n", bracket + 1), between.size());
 }
 
-/// Reasoning that an answer's content spells as <think>...</think>; the generation prompt may have written <think>.
-Span spelled_reasoning(std::string_view text, Span answer) {
+/// Reasoning that an answer's content spells, and its tags; all empty if there is none.
+struct SpelledReasoning {
+    Span whole, open, close;
+};
+/// Finds <think>...</think> at the beginning of an answer; the generation prompt may have written <think>.
+SpelledReasoning spelled_reasoning(std::string_view text, Span answer) {
     constexpr std::string_view open = "<think>", close = "</think>", blank = " \n\t\r";
-    const std::string_view turn = text.substr(answer.begin, answer.size());
-    const std::string_view before = text.substr(0, text.find_last_not_of(blank, answer.begin - 1) + 1);
-    const size_t end = turn.find(close), first = std::min(turn.find_first_not_of(blank), turn.size());
-    if (end == turn.npos) return {};
-    const bool opened = answer.begin > 0 && before.ends_with(open), opens = turn.substr(first).starts_with(open);
+    const size_t end = text.substr(0, answer.end).find(close, answer.begin);
+    if (end == text.npos) return {};
+    const size_t first = text.find_first_not_of(blank, answer.begin);
+    const bool opens = text.substr(first).starts_with(open);
     const size_t begin = first + (opens ? open.size() : 0);
-    if ((!opened && !opens) || begin > end || turn.substr(begin, end - begin).find_first_not_of(blank) == turn.npos)
-        return {};
-    const size_t behind = std::min(turn.find_first_not_of(blank, end + close.size()), turn.size());
-    return {answer.begin, answer.begin + behind};
+    const std::string_view before = text.substr(0, answer.begin);
+    const bool opened = before.substr(0, before.find_last_not_of(blank) + 1).ends_with(open);
+    if ((!opened && !opens) || begin > end) return {};
+    const size_t behind = end + close.size();
+    SpelledReasoning found{.whole = {}, .open = {first, begin}, .close = {end, behind}};
+    if (text.find_first_not_of(blank, begin) < end)  // else the answer says that it comes without reasoning
+        found.whole = {answer.begin, std::min(text.find_first_not_of(blank, behind), answer.end)};
+    return found;
 }
 
 /// The kinds of a turn's bytes. Text between two parts belongs to the part behind it, but for what closes reasoning.
@@ -77,7 +84,12 @@ void paint_turn(RenderedChat& chat, const jinja::Turn& turn, size_t end_marker) 
         paint({begin, end}, pieces[i].kind);
         begin = end;
     }
-    if (turn.thinking.empty()) paint(spelled_reasoning(chat.text, {turn.whole.begin, end_marker}), Kind::thinking);
+    if (turn.thinking.empty()) {  // its tags are those of the template
+        const SpelledReasoning spelled = spelled_reasoning(chat.text, {turn.whole.begin, end_marker});
+        paint(spelled.whole, Kind::thinking);
+        for (const Span& tag : {spelled.open, spelled.close})
+            repaint(chat.parts, tag, [](ChatPart& part) { part.from_row = false; });
+    }
     paint({end_marker, turn.whole.end}, Kind::end);
 }
 

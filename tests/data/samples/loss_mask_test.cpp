@@ -66,6 +66,9 @@ TEST(LossMask, Thinking) {
     EXPECT_EQ(learned(kQwenLike, kThought), start + "{{<think>\nR\n</think>\n\nB<|im_end|>}}\n");
     EXPECT_EQ(learned(kQwenLike, kThought, {.train_on_thinking = false}),
               start + "<think>\nR\n</think>\n\n{{B<|im_end|>}}\n");
+    EXPECT_EQ(learned(kGenerationLike, {user("U"), answer("<think>\n\n</think>\n\nA")}, {.train_on_thinking = false}),
+              "<|im_start|>user\nU<|im_end|><|im_start|>assistant\n{{<think>\n\n</think>\n\nA<|im_end|>}}")
+        << "no thinking is no thinking";
     const std::vector<Message> spelled = {user("U"), answer("<think>\nT\n</think>\n\nA")};
     EXPECT_EQ(learned(kQwenLike, spelled, {.train_on_thinking = false}),
               "<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n<think>\nT\n</think>\n\n{{A<|im_end|>}}\n");
@@ -213,6 +216,27 @@ TEST(LossMask, OtherAddedTokensStayTokens) {
     const Encoded found = encoded(kGenerationLike, {user("What is <think>?"), answer("<think>\nT\n</think>\n\nA")});
     EXPECT_FALSE(found.notes.has(RowNote::marker_in_text));
     EXPECT_EQ(count(found.sample, "<think>"), 2u);
+}
+
+/// Some tokenizers have <think> and </think> as special tokens. An answer that begins with reasoning means them.
+TEST(LossMask, ThinkingTagsOfAnswersAreTokens) {
+    const auto special = small_tokenizer({.special = {"<|im_start|>", "<|im_end|>", "</think>"}});
+    EncodeOptions options;
+    options.chat_template = std::make_shared<const ChatTemplate>("own", kGenerationLike, "", ChatTemplate::Settings{});
+    const Encoder encoder(special, options);
+    const auto tags = [&](const std::string& question, const std::string& text) {
+        Row row;
+        row.messages = {user(question), answer(text)};
+        const Encoded found = encoder.encode(row, "here");
+        const auto count = std::ranges::count(found.sample.tokens, *special->piece_id("</think>"));
+        return fmt::format("{} {}", count, found.notes.has(RowNote::marker_in_text) ? "told" : "silent");
+    };
+    EXPECT_EQ(tags("U", "<think>\nT\n</think>\n\nA"), "1 silent");
+    EXPECT_EQ(tags("U", " <think>T</think>A"), "1 silent");
+    EXPECT_EQ(tags("U</think>", "<think>\nT\n</think>\n\nA"), "1 told") << "the question's is text";
+    EXPECT_EQ(tags("U", "<think>\nT\n</think>\n\nA </think>"), "1 told");
+    EXPECT_EQ(tags("U", "A <think>T</think>"), "0 told");
+    EXPECT_EQ(tags("U", "<think>\n\n</think>\n\nA"), "1 silent") << "without reasoning";
 }
 
 /// The prompt of generation is the beginning of the chat that was learned, up to the first learned token.
