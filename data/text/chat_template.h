@@ -28,9 +28,9 @@ namespace colonnade {
 /// A part of a rendered chat: the bytes up to `end`, from the end of the part before it.
 struct ChatPart {
     enum class Kind {
-        scaffold,    ///< the template's text around messages
-        content,     ///< content of a message; of an assistant's turn, the template's text within it too
-        thinking,    ///< reasoning of an assistant's turn, with its markup
+        scaffold,  ///< the template's text around messages
+        content,   ///< content of a message; of an assistant's turn, the template's text within it too
+        thinking,  ///< reasoning of an assistant's turn, with its markup; its content may spell it as <think>...</think>
         tool_calls,  ///< tool calls of an assistant's turn, with their markup
         end,         ///< the token that ends a turn
     };
@@ -52,9 +52,9 @@ struct Chat {
 };
 
 struct ChatTemplateSettings {
-    Json variables = Json::object();                       ///< for every chat, such as enable_thinking
+    Json variables = Json::object();                         ///< for every chat, such as enable_thinking
     jinja::Clock clock{.year = 2025, .month = 1, .day = 1};  ///< the date that templates see, the same every day
-    bool of_model = false;  ///< the template came with the tokenizer
+    bool of_model = false;                                   ///< the template came with the tokenizer
 };
 
 class ChatTemplate {

@@ -104,8 +104,8 @@ void HuggingFaceTokenizer::read_added_tokens(const Json& json) {
     for (const bool special : {true, false})
         for (const auto& token : added_)
             if (token->special == special) (token->normalized ? normalized_ : raw_).add(token->decoded, token.get());
-    normalizes_special_ =
-        std::any_of(added_.begin(), added_.end(), [](const auto& token) { return token->special && token->normalized; });
+    normalizes_special_ = std::any_of(added_.begin(), added_.end(),
+                                      [](const auto& token) { return token->special && token->normalized; });
 }
 
 /// The package takes the id from the vocabulary or counts on, whatever the file says. A file that disagrees is refused.

@@ -4,10 +4,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
-#include <algorithm>
 
 #include "data/text/sentencepiece_check.h"
 #include "engine/device/error.h"
@@ -94,7 +94,8 @@ struct SentencePieceTokenizer::Model {
     bool words_stand_alone = false;
 
     void encode(std::string_view text, bool dummy_prefix, std::vector<int32_t>& ids, const std::string& path) const;
-    void encode_words(std::string_view text, std::vector<int32_t>& ids, WordCache& words, const std::string& path) const;
+    void encode_words(std::string_view text, std::vector<int32_t>& ids, WordCache& words,
+                      const std::string& path) const;
 };
 
 SentencePieceTokenizer::~SentencePieceTokenizer() = default;
@@ -114,7 +115,10 @@ SentencePieceTokenizer::SentencePieceTokenizer(const std::string& path, Options 
     model_->words_stand_alone = words_stand_alone(bytes);
     token_by_id_.resize(static_cast<size_t>(model_->processor.GetPieceSize()));
     for (const SentencePieceSymbol& symbol : sentencepiece_symbols(bytes))
-        add_token({.content = symbol.piece, .decoded = {}, .id = symbol.id, .special = symbol.control || looks_like_control(symbol.piece)});
+        add_token({.content = symbol.piece,
+                   .decoded = {},
+                   .id = symbol.id,
+                   .special = symbol.control || looks_like_control(symbol.piece)});
     for (AddedToken& token : options.added) {
         const bool is_piece = token.id < model_->processor.GetPieceSize();
         if (is_piece && model_->processor.IdToPiece(token.id) != token.content)
@@ -133,8 +137,10 @@ void SentencePieceTokenizer::add_token(AddedToken token) {
     if (id >= token_by_id_.size()) token_by_id_.resize(id + 1);
     token.decoded = token.content;
     tokens_.push_back(std::make_unique<AddedToken>(std::move(token)));
-    if (token_by_id_[id]) const_cast<AddedToken*>(token_by_id_[id])->special |= tokens_.back()->special;
-    else token_by_id_[id] = tokens_.back().get();
+    if (token_by_id_[id])
+        const_cast<AddedToken*>(token_by_id_[id])->special |= tokens_.back()->special;
+    else
+        token_by_id_[id] = tokens_.back().get();
     found_.add(tokens_.back()->content, token_by_id_[id]);
 }
 
@@ -180,7 +186,8 @@ void SentencePieceTokenizer::encode_between(std::string_view text, TextStart sta
         model_->encode_words(prefixed ? " " + std::string(rest) : rest, ids, cache.words, path_);
 }
 
-void SentencePieceTokenizer::Model::encode(std::string_view text, bool dummy_prefix, std::vector<int32_t>& ids, const std::string& path) const {
+void SentencePieceTokenizer::Model::encode(std::string_view text, bool dummy_prefix, std::vector<int32_t>& ids,
+                                           const std::string& path) const {
     const auto& chosen = dummy_prefix || !without_prefix ? processor : *without_prefix;
     std::vector<int32_t> fresh;
     if (const auto status = chosen.Encode(text, &fresh); !status.ok())
@@ -191,7 +198,8 @@ void SentencePieceTokenizer::Model::encode(std::string_view text, bool dummy_pre
     ids.insert(ids.end(), fresh.begin(), fresh.end());
 }
 
-void SentencePieceTokenizer::Model::encode_words(std::string_view text, std::vector<int32_t>& ids, WordCache& words, const std::string& path) const {
+void SentencePieceTokenizer::Model::encode_words(std::string_view text, std::vector<int32_t>& ids, WordCache& words,
+                                                 const std::string& path) const {
     while (!text.empty()) {
         const std::string_view word = text.substr(0, end_of_word(text));
         text.remove_prefix(word.size());
@@ -254,7 +262,8 @@ int32_t SentencePieceTokenizer::vocab_size() const {
 }
 
 bool SentencePieceTokenizer::is_special(int32_t id) const {
-    return id >= 0 && id < vocab_size() && token_by_id_[static_cast<size_t>(id)] && token_by_id_[static_cast<size_t>(id)]->special;
+    return id >= 0 && id < vocab_size() && token_by_id_[static_cast<size_t>(id)] &&
+           token_by_id_[static_cast<size_t>(id)]->special;
 }
 
 }  // namespace colonnade
