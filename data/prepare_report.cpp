@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <span>
 
+#include "data/text/unicode.h"
 #include "engine/device/arena.h"
 #include "engine/device/human_units.h"
 #include "engine/io/progress.h"
@@ -18,7 +19,7 @@ double percent(double part, double whole) {
 }
 
 std::string line(const std::string& name, const std::string& value) {
-    return fmt::format("  {:<26}{}\n", name, value);
+    return fmt::format("  {:<27}{}\n", name, value);
 }
 
 /// Empty if no row has this note.
@@ -67,14 +68,7 @@ std::string counts(const StoreResult& result) {
     }
     if (!s.left_out.empty()) text += line("files left out", some_of(s.left_out));
     text += line("samples", fmt::format("{} of {} rows", s.samples, s.rows));
-    for (const RowNoteInfo& info : row_notes) text += line(info, s.notes[info.note]);
-    std::vector<std::string> unused;
-    for (const auto& [name, rows] : s.unused_columns.rows())
-        unused.push_back(fmt::format("{} ({} row{})", name, rows, rows == 1 ? "" : "s"));
-    if (!unused.empty()) text += line("columns not used", fmt::format("{}", fmt::join(unused, ", ")));
-    if (!s.markers_spelled_out.empty())
-        text += line("markers without a piece",
-                     fmt::format("{}: tokenised as ordinary text", fmt::join(s.markers_spelled_out, " ")));
+    text += row_report(s);
     text += line("tokens", fmt::format("{} ({} in memory)", s.tokens, human_bytes(result.store.bytes())));
     text += line("trained on", fmt::format("{:.0f} ({:.1f}% of the tokens)", s.learned_tokens,
                                            percent(s.learned_tokens, static_cast<double>(s.tokens))));
@@ -195,6 +189,63 @@ std::string render_sample(const Sample& sample, const Tokenizer* tokenizer) {
         const std::string name = branches > 2 ? fmt::format("answer {}", b + 1) : b == 0 ? "chosen" : "rejected";
         text += fmt::format("\n    {:<10}", name) + render(sample, static_cast<size_t>(sample.branch_begins[b]),
                                                            static_cast<size_t>(sample.branch_end(b)), tokenizer);
+    }
+    return text;
+}
+
+std::string row_report(const StoreStatistics& s, const std::string& indent) {
+    std::string text;
+    const auto add = [&](const std::string& line) {
+        if (!line.empty()) text += indent + line.substr(2);
+    };
+    for (const RowNoteInfo& info : row_notes) add(line(info, s.notes[info.note]));
+    std::vector<std::string> unused;
+    for (const auto& [name, rows] : s.unused_columns.rows())
+        unused.push_back(fmt::format("{} ({} row{})", name, rows, rows == 1 ? "" : "s"));
+    if (!unused.empty()) add(line("columns not used", fmt::format("{}", fmt::join(unused, ", "))));
+    if (!s.markers_spelled_out.empty())
+        add(line("markers without a piece",
+                 fmt::format("{}: tokenised as ordinary text", fmt::join(s.markers_spelled_out, " "))));
+    return text;
+}
+
+/// The text of tokens, the trained ones in brackets.
+static std::string marked_text(const std::vector<int32_t>& ids, const std::vector<float>& weights, size_t begin,
+                               const Tokenizer& tokenizer) {
+    std::string text;
+    const auto decoded = [&](size_t end) {
+        return tokenizer.decode({ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(end)}, SpecialTokens::keep);
+    };
+    for (size_t at = begin, end; at < ids.size(); at = end) {
+        for (end = at; end < ids.size() && (weights[end] > 0) == (weights[at] > 0);) ++end;
+        const std::string before = decoded(at), whole = decoded(end);
+        const std::string part = whole.substr(std::min(before.size(), whole.size()));
+        text += weights[at] > 0 ? "[" + part + "]" : part;
+    }
+    std::string shown;
+    for (const char c : text) c == '\n' ? shown += "\\n" : shown += c;
+    constexpr size_t most = 500;
+    if (shown.size() <= 2 * most) return shown;
+    const std::string_view head = std::string_view(shown).substr(0, most);
+    size_t tail = shown.size() - most;
+    while (tail < shown.size() && (static_cast<unsigned char>(shown[tail]) & 0xC0) == 0x80) ++tail;
+    return fmt::format("{} ... {}", head.substr(0, well_formed_prefix(head)), shown.substr(tail));
+}
+
+std::string sample_text(const Sample& sample, const Tokenizer& tokenizer) {
+    const size_t branches = sample.branch_begins.size();
+    if (branches < 2) return marked_text(sample.tokens, sample.weights, 0, tokenizer);
+    const auto stem = static_cast<size_t>(sample.stem());
+    std::string text;
+    for (size_t b = 0; b < branches; ++b) {
+        std::vector<int32_t> ids(sample.tokens.begin(), sample.tokens.begin() + sample.stem());
+        std::vector<float> weights(stem, 0.0f);
+        if (b == 0) text = "prompt: " + marked_text(ids, weights, 0, tokenizer);
+        ids.insert(ids.end(), sample.tokens.begin() + sample.branch_begins[b],
+                   sample.tokens.begin() + sample.branch_end(b));
+        weights.insert(weights.end(), sample.weights.begin() + sample.branch_begins[b],
+                       sample.weights.begin() + sample.branch_end(b));
+        text += fmt::format("\nanswer {}: {}", b + 1, marked_text(ids, weights, stem, tokenizer));
     }
     return text;
 }

@@ -18,4 +18,12 @@ std::string prepare_report(const StoreResult& result, const PackSettings& packin
 /// sample. A sample with several branches has one line for the prompt and one for each answer.
 std::string render_sample(const Sample& sample, const Tokenizer* tokenizer);
 
+/// A line for each kind of row that was dropped, cut or looks wrong, for columns that were not used, and for markers
+/// that the tokenizer lacks. Each begins with `indent` and a name of 27 characters.
+std::string row_report(const StoreStatistics& statistics, const std::string& indent = "  ");
+
+/// A sample as the model reads it: its text with special tokens and line ends visible, trained parts in [brackets].
+/// Only the head and the tail of a long one.
+std::string sample_text(const Sample& sample, const Tokenizer& tokenizer);
+
 }  // namespace colonnade

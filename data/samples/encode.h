@@ -36,8 +36,8 @@ struct EncodeOptions {
     int64_t max_length = 2048;
     bool train_on_prompt = false;  ///< train on every message and its template; input_ids rows keep their labels
     std::set<std::string> roles_to_train = {"assistant"};
-    bool train_on_thinking = true;    ///< the reasoning of trained answers
-    bool train_on_tool_calls = true;  ///< the tool calls of trained answers
+    bool train_on_thinking = true;                   ///< the reasoning of trained answers
+    bool train_on_tool_calls = true;                 ///< the tool calls of trained answers
     Spelled special_tokens_in_text = Spelled::text;  ///< what a special token becomes that a row's text spells
     TrainOnEos train_on_eos = TrainOnEos::turn;
     bool mask_history = false;  ///< train only on the last trained turn

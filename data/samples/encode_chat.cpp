@@ -45,7 +45,8 @@ std::vector<bool> Encoder::trained_messages(const Row& row) const {
 
 /// Loss mask of one part. `last_end`: it is the end of the last message.
 bool Encoder::trains_on(const ChatPart& part, const std::vector<bool>& trained_message, bool last_end) const {
-    const bool trained = part.message < trained_message.size() ? trained_message[part.message] : options_.train_on_prompt;
+    const bool trained =
+        part.message < trained_message.size() ? trained_message[part.message] : options_.train_on_prompt;
     switch (part.kind) {
         case Kind::scaffold:
             return options_.train_on_prompt && trained;
@@ -92,10 +93,11 @@ void Encoder::check_markers(const std::string& where) const {
     std::vector<std::string> fitting;
     for (const std::string& name : chat_template_names())
         if (ChatRenderer(ChatTemplate::built_in(name), tokenizer_, {}).spelled_out().empty()) fitting.push_back(name);
-    fail(Exit::config,
-         "{}: the chat template {} writes {}, which {} does not know as one token; choose a chat_template that fits the "
-         "tokenizer (built in: {}; or a Jinja file), or set allow_spelled_out_markers: true",
-         where, chat_template().name(), fmt::join(markers, " "), tokenizer_->path(), fmt::join(fitting, ", "));
+    fail(
+        Exit::config,
+        "{}: the chat template {} writes {}, which {} does not know as one token; choose a chat_template that fits the "
+        "tokenizer (built in: {}; or a Jinja file), or set allow_spelled_out_markers: true",
+        where, chat_template().name(), fmt::join(markers, " "), tokenizer_->path(), fmt::join(fitting, ", "));
 }
 
 TokenDraft Encoder::draft_chat(const Row& row, const std::string& where, TokenCache& cache) const {

@@ -51,7 +51,7 @@ inline constexpr auto row_notes = std::to_array<RowNoteInfo>({
     {RowNote::no_end_token, NoteEffect::suspicious, "no_end_token", "no end token"},
     // The sample starts with two BOS tokens, or with BOS and the text that spells it.
     {RowNote::double_bos, NoteEffect::suspicious, "double_bos", "double BOS"},
-    // A message contains a marker of the chat template: the model sees a turn begin or end there.
+    // A text spells a special token, such as <|im_end|>. It stays text unless special_tokens_in_text says otherwise.
     {RowNote::marker_in_text, NoteEffect::suspicious, "marker_in_text", "marker in text"},
     // An answer is empty or white space only, or has no trained tokens but those of white space and end tokens.
     {RowNote::empty_answer, NoteEffect::suspicious, "empty_answer", "empty answer"},

@@ -41,8 +41,8 @@ std::string identity_of(const std::shared_ptr<const ChatTemplate>& chat_template
 Json identity_of(const Tokenizer* tokenizer) {
     if (!tokenizer) return "none";
     const auto& [bos, eos, pad, unk] = tokenizer->roles();
-    return {tokenizer->content_hash(), bos.value_or(-1),  eos.value_or(-1), pad.value_or(-1),
-            unk.value_or(-1),          tokenizer->document_prefix()};
+    return {tokenizer->content_hash(), bos.value_or(-1), eos.value_or(-1),
+            pad.value_or(-1),          unk.value_or(-1), tokenizer->document_prefix()};
 }
 
 /// Every input that the content of the store depends on. The structured bindings fail to compile when a field is added,
@@ -130,9 +130,7 @@ struct Block {
 class StoreBuilder {
   public:
     StoreBuilder(const StoreRequest& request, const FileLists& files, const FileStamps& stamps)
-        : request_(request),
-          files_(files),
-          progress_(progress_options(request, stamps)) {
+        : request_(request), files_(files), progress_(progress_options(request, stamps)) {
         for (size_t i = 0; i < files.size(); ++i) encoders_.emplace_back(request.tokenizer, encode_options(request, i));
         for (const auto& [size, time] : stamps) file_bytes_.push_back(static_cast<double>(size));
         for (size_t i = 0; i < files.size(); ++i)
@@ -229,7 +227,8 @@ class StoreBuilder {
                 const std::string place = block.reader->place(text);
                 const Row row = block.reader->parse(text);
                 block.part.statistics.unused_columns.add(row.unused);
-                add_row(block.part, encoders_[block.dataset].encode(row, place, cache), place, block.first_file + file, number);
+                add_row(block.part, encoders_[block.dataset].encode(row, place, cache), place, block.first_file + file,
+                        number);
                 block.rows_of_files[block.first_file + file] += 1;
             }
         } catch (...) {

@@ -167,8 +167,9 @@ bool looks_like_control(std::string_view piece) {
     if (piece.size() < 3) return false;
     if (piece.starts_with("<|") && piece.ends_with("|>")) return true;
     if (piece == "<start_of_turn>" || piece == "<end_of_turn>") return true;
-    return piece.front() == '[' && piece.back() == ']' &&
-           std::all_of(piece.begin() + 1, piece.end() - 1, [](char c) { return (c >= 'A' && c <= 'Z') || c == '_' || c == '/'; });
+    return piece.front() == '[' && piece.back() == ']' && std::all_of(piece.begin() + 1, piece.end() - 1, [](char c) {
+               return (c >= 'A' && c <= 'Z') || c == '_' || c == '/';
+           });
 }
 
 }  // namespace colonnade

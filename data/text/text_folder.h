@@ -24,9 +24,9 @@ struct TextFolder {
         std::string file;    ///< the file that holds it
     };
     std::shared_ptr<const Tokenizer> tokenizer;
-    std::vector<Template> templates;    ///< the default one first
-    std::vector<int32_t> end_ids;       ///< eos_token_id of generation_config.json, else of config.json
-    std::vector<std::string> notices;   ///< one line each, for the user
+    std::vector<Template> templates;   ///< the default one first
+    std::vector<int32_t> end_ids;      ///< eos_token_id of generation_config.json, else of config.json
+    std::vector<std::string> notices;  ///< one line each, for the user
 };
 
 /// `path`: a folder, a tokenizer.json, a SentencePiece model or a GGUF file. Throws Exit::data with the file and what is
@@ -40,9 +40,9 @@ ExportedTokenizer tokenizer_json_of_folder(const std::string& folder, const std:
 
 /// The tokenizer files of a model that training writes.
 struct TextExport {
-    std::string source;          ///< as for read_text_folder; empty: the folder gets none
-    std::string folder;          ///< may be the source
-    const Tokenizer* tokenizer;  ///< what training encoded with; null: the files are copied as they are
+    std::string source;                 ///< as for read_text_folder; empty: the folder gets none
+    std::string folder;                 ///< may be the source
+    const Tokenizer* tokenizer;         ///< what training encoded with; null: the files are copied as they are
     const ChatTemplate* chat_template;  ///< replaces that of the source; null: the source's stays
 };
 /// Copies the files of the source. What it lacks is written, so that transformers encodes as training did: a

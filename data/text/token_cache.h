@@ -8,7 +8,7 @@
 namespace colonnade {
 
 struct TokenCache {
-    WordCache words;    ///< of a SentencePiece model
+    WordCache words;     ///< of a SentencePiece model
     BpeCache bpe_words;  ///< of a tokenizer.json
 };
 

@@ -74,7 +74,7 @@ struct Config {
     int64_t dataset_num_proc = 0;  ///< default: threads
 
     // Labels.
-    std::string chat_template = "auto";     ///< data/text/choose_template.h
+    std::string chat_template = "auto";          ///< data/text/choose_template.h
     Json chat_template_kwargs = Json::object();  ///< variables of the template
     std::string chat_template_date = "2025-01-01";
     bool allow_spelled_out_markers = false;

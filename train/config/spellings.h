@@ -22,8 +22,8 @@ template <>
 inline constexpr auto spellings<Stage> =
     std::to_array<Spelling<Stage>>({{"pt", Stage::pt}, {"sft", Stage::sft}, {"dpo", Stage::dpo}, {"rm", Stage::rm}});
 template <>
-inline constexpr auto spellings<Spelled> =
-    std::to_array<Spelling<Spelled>>({{"text", Spelled::text}, {"token", Spelled::token}});
+inline constexpr auto spellings<Spelled> = std::to_array<Spelling<Spelled>>({{"text", Spelled::text},
+                                                                             {"token", Spelled::token}});
 template <>
 inline constexpr auto spellings<DeviceChoice> = std::to_array<Spelling<DeviceChoice>>(
     {{"auto", DeviceChoice::automatic}, {"cpu", DeviceChoice::cpu}, {"cuda", DeviceChoice::cuda}});

@@ -67,9 +67,9 @@ void write_tokenizer(const ExportRequest& r) {
     // its markers, it rendered no chat.
     const bool written = !chosen.is_of_model() && (chosen.name() != "chatml" || r.encoder->spelled_out().empty());
     for (const std::string& notice : export_text({.source = r.tokenizer_source,
-                                                  .folder = r.folder,
-                                                  .tokenizer = r.encoder->tokenizer().get(),
-                                                  .chat_template = written ? &chosen : nullptr}))
+                                     .folder = r.folder,
+                                     .tokenizer = r.encoder->tokenizer().get(),
+                                     .chat_template = written ? &chosen : nullptr}))
         fmt::print("note: {}\n", notice);
     fs::remove(r.folder + "/colonnade.json");  // of an older export, which named the template there
 }

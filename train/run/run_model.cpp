@@ -52,8 +52,8 @@ RunText load_text(const Config& config) {
                  .notices = folder.notices};
     text.notices.push_back(fmt::format("the tokenizer is that of {}", text.tokenizer->path()));
     const ChatTemplate& chosen = *text.chat_template;
-    text.notices.push_back(fmt::format("the chat template is {}{}", chosen.is_built_in() ? "the built-in " : "",
-                                       chosen.name()));
+    text.notices.push_back(
+        fmt::format("the chat template is {}{}", chosen.is_built_in() ? "the built-in " : "", chosen.name()));
     if (!chosen.is_of_model() && !folder.templates.empty())
         text.notices.push_back(fmt::format("chat_template: {} replaces the template of {}, in what is exported, too",
                                            chosen.name(), folder.templates.front().file));

@@ -10,10 +10,10 @@ namespace colonnade {
 
 /// How a run turns text into tokens.
 struct RunText {
-    std::shared_ptr<const Tokenizer> tokenizer{};          ///< null if all rows are pre-tokenised and none can be read
-    std::vector<int32_t> end_ids{};                        ///< that the model's files name
-    std::shared_ptr<const ChatTemplate> chat_template{};   ///< null without a tokenizer
-    std::vector<std::string> notices{};                    ///< which files decide
+    std::shared_ptr<const Tokenizer> tokenizer{};         ///< null if all rows are pre-tokenised and none can be read
+    std::vector<int32_t> end_ids{};                       ///< that the model's files name
+    std::shared_ptr<const ChatTemplate> chat_template{};  ///< null without a tokenizer
+    std::vector<std::string> notices{};                   ///< which files decide
 };
 RunText load_text(const Config& config);
 /// The templates of data sets that have their own; null entries: that of the config.

@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include "data/prepare_report.h"
 #include "engine/device/human_units.h"
 #include "engine/io/progress.h"
 #include "train/run/learner_options.h"
@@ -50,6 +51,23 @@ std::string model_lines(const Config& c, const ModelConfig& m) {
     return text;
 }
 
+std::string row_lines(const char* split, const TokenStore& store) {
+    const StoreStatistics& s = store.statistics;
+    const std::string report = row_report(s, fmt::format("{:<10} ", split));
+    if (report.empty()) return {};
+    return line("rows", fmt::format("{}: {} samples of {} rows", split, s.samples, s.rows)) + report;
+}
+
+std::string sample_lines(const Session& session) {
+    const TokenStore& store = session.train.store;
+    const Tokenizer* tokenizer = session.encoder->tokenizer().get();
+    if (!tokenizer || store.size() == 0) return {};
+    std::string text = sample_text(store.sample(0), *tokenizer);
+    for (size_t at = 0; (at = text.find('\n', at)) != text.npos; at += 12)
+        text.replace(at, 1, "\n" + std::string(11, ' '));
+    return line("sample", fmt::format("{}, what is learned in [brackets]:\n{:11}{}", store.place(0), "", text));
+}
+
 /// A warm-up begins at 0, so a run of one step may learn nothing.
 std::string warmup_line(const Config& c, int64_t steps) {
     const LrSchedule rates = lr_schedule(c, steps);
@@ -72,6 +90,7 @@ std::string plan_text(const Session& session, PackSchedule& schedule, const Rank
     std::string text = model_lines(c, session.model);
     text += line("data", fmt::format("train {} samples, {} tokens; eval {} samples, {} tokens", train.size(),
                                      train.tokens(), eval.size(), eval.tokens()));
+    text += row_lines("train", train) + row_lines("eval", eval) + sample_lines(session);
     text += line("steps", fmt::format("{} steps x {} packs ({} micro-step{} x {}{})", schedule.total_steps(),
                                       layout.packs_per_step(), layout.accumulation, layout.accumulation == 1 ? "" : "s",
                                       layout.per_device_batch,

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "engine/io/json.h"
 #include "data/text/tokenizer_training.h"
+#include "engine/io/json.h"
 #include "tests/support/file_test.h"
 #include "tests/support/paths.h"
 

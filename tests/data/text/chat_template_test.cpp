@@ -89,8 +89,7 @@ TEST(ChatTemplate, RefusesWhatItCannotRender) {
         const auto refuses = [&](const std::vector<Message>& chat, const std::string& part) {
             expect_error(Exit::data, part, [&] { rendered(name, chat); });
         };
-        refuses({user, user},
-                fmt::format("here: chat template {}:1:", name));
+        refuses({user, user}, fmt::format("here: chat template {}:1:", name));
         refuses({user, user},
                 "message 1 is from role 'user'; user and assistant messages must alternate: expected 'assistant'");
         refuses({user, assistant, assistant}, "message 2 is from role 'assistant'");

@@ -97,7 +97,8 @@ TEST_F(GgufTokenizerFile, GivesTheIdsOfTheModelsOwnFile) {
             const std::string document = from_base64(line["b64"].get<std::string>());
             // "[X]" is a token with the flag single_word, which GGUF cannot say.
             if (line.contains("error") || document.find("[X]") != document.npos) continue;
-            EXPECT_EQ(tokenizer.encode_document(document, cache, PostProcess::no), line["ids"].get<std::vector<int32_t>>())
+            EXPECT_EQ(tokenizer.encode_document(document, cache, PostProcess::no),
+                      line["ids"].get<std::vector<int32_t>>())
                 << folder << " " << line["name"];
             ++lines;
         }
@@ -132,7 +133,8 @@ TEST_F(GgufTokenizerFile, ReadsSentencePieces) {
     const HuggingFaceTokenizer tokenizer(made.tokenizer, "a.gguf");
     TokenCache cache;
     // "ab" has a better score than "_a".
-    EXPECT_EQ(tokenizer.encode_document("ab a<tool>a", cache, PostProcess::yes), (std::vector<int32_t>{1, 2, 5, 6, 7, 3}));
+    EXPECT_EQ(tokenizer.encode_document("ab a<tool>a", cache, PostProcess::yes),
+              (std::vector<int32_t>{1, 2, 5, 6, 7, 3}));
     EXPECT_EQ(made.config["add_bos_token"], true);
     const auto refuse = [&](const GgufTextPair& change, const char* message) {
         expect_error(Exit::data, message, [&] { make(sentence_pairs(), {change}); });

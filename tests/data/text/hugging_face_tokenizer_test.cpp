@@ -25,7 +25,8 @@ bool equals(const HuggingFaceTokenizer& tokenizer, const Json& line, TokenCache&
     const auto special = line.contains("special") ? line["special"].get<std::vector<int32_t>>() : ids;
     const auto decoded = line["text"].get<std::string>();
     return tokenizer.encode_document(text, cache, PostProcess::no) == ids &&
-           tokenizer.encode_document(text, cache, PostProcess::yes) == special && tokenizer.decode(ids, SpecialTokens::keep) == decoded &&
+           tokenizer.encode_document(text, cache, PostProcess::yes) == special &&
+           tokenizer.decode(ids, SpecialTokens::keep) == decoded &&
            tokenizer.decode(ids, SpecialTokens::skip) == line.value("skip", decoded);
 }
 
@@ -95,7 +96,9 @@ TEST(HuggingFaceTokenizer, a_cache_does_not_change_ids) {
                            i % 7, std::string(static_cast<size_t>(i % 90), 'q'));
         if (i % 50 == 0) {
             TokenCache fresh;
-            ASSERT_EQ(tokenizer.encode_document(text, warm, PostProcess::no), tokenizer.encode_document(text, fresh, PostProcess::no)) << text;
+            ASSERT_EQ(tokenizer.encode_document(text, warm, PostProcess::no),
+                      tokenizer.encode_document(text, fresh, PostProcess::no))
+                << text;
         }
         ASSERT_EQ(tokenizer.decode(tokenizer.encode_document(text, warm, PostProcess::no), SpecialTokens::keep), text);
     }
@@ -220,8 +223,9 @@ TEST(HuggingFaceTokenizer, text_that_has_no_id_is_an_error_if_the_model_has_no_u
         json["normalizer"] = json["post_processor"] = nullptr;
         TokenCache cache;
         const std::string text = "\u4e00";
-        expect_error(Exit::data, "tokenizer.json: model: it has no piece for '",
-                     [&] { HuggingFaceTokenizer(json, "tokenizer.json").encode_document(text, cache, PostProcess::no); });
+        expect_error(Exit::data, "tokenizer.json: model: it has no piece for '", [&] {
+            HuggingFaceTokenizer(json, "tokenizer.json").encode_document(text, cache, PostProcess::no);
+        });
     };
     encode("unigram", "/model/unk_id", nullptr);
     encode("bert_cased", "/model/unk_token", "none such");

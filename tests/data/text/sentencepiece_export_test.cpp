@@ -9,10 +9,10 @@
 #include <random>
 
 #include "data/text/hugging_face_tokenizer.h"
-#include "data/text/tokenizer.h"
-#include "engine/io/files.h"
 #include "data/text/sentencepiece_check.h"
+#include "data/text/tokenizer.h"
 #include "data/text/tokenizer_training.h"
+#include "engine/io/files.h"
 #include "tests/support/file_test.h"
 #include "tests/support/paths.h"
 
@@ -86,15 +86,15 @@ class SentencePieceExport : public FileTest {
         for (int i = 0; i < 3000; ++i) texts.push_back(random_text(random));
         for (const std::string& text : texts) {
             const auto ids = tokenizer.encode(text, Spelled::text, TextStart::document, cache).ids;
-            const bool begins_with_user_defined =
-                std::ranges::any_of(user_defined, [&](const std::string& piece) {
-                    return text.starts_with(piece) && !looks_like_control(piece);
-                });
+            const bool begins_with_user_defined = std::ranges::any_of(user_defined, [&](const std::string& piece) {
+                return text.starts_with(piece) && !looks_like_control(piece);
+            });
             if (begins_with_user_defined)
                 EXPECT_EQ(ids, expected->encode(text, Spelled::text, TextStart::behind_token)) << "'" << text << "'";
             else
                 EXPECT_EQ(ids, expected->encode(text)) << "'" << text << "'";
-            EXPECT_EQ(tokenizer.decode(ids, SpecialTokens::keep), expected->decode(ids, SpecialTokens::keep)) << "'" << text << "'";
+            EXPECT_EQ(tokenizer.decode(ids, SpecialTokens::keep), expected->decode(ids, SpecialTokens::keep))
+                << "'" << text << "'";
         }
     }
 };

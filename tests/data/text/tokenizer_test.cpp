@@ -1,5 +1,5 @@
-#include "data/text/tokenizer_training.h"
 #include "data/text/tokenizer.h"
+#include "data/text/tokenizer_training.h"
 
 #include <sentencepiece_processor.h>
 #include <sys/wait.h>
@@ -104,7 +104,8 @@ TEST_F(TokenizerFile, TrainedModelsGiveBackWhatTheyTake) {
         for (const std::string& text : texts) {
             for (const int32_t id : tokenizer->encode(text)) EXPECT_NE(id, 0) << text;
             EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text) << type;
-            EXPECT_EQ(tokenizer->decode(tokenizer->encode("|" + text, Spelled::text, TextStart::continues)), "|" + text) << type;
+            EXPECT_EQ(tokenizer->decode(tokenizer->encode("|" + text, Spelled::text, TextStart::continues)), "|" + text)
+                << type;
         }
         EXPECT_EQ(tokenizer->encode("</s>").size(), tokenizer->encode("<xs>").size())
             << "text never becomes a control piece";
@@ -113,7 +114,8 @@ TEST_F(TokenizerFile, TrainedModelsGiveBackWhatTheyTake) {
 
 TEST_F(TokenizerFile, DummyPrefixIsASwitch) {
     const auto tokenizer = train();
-    const auto with = tokenizer->encode("column"), without = tokenizer->encode("column", Spelled::text, TextStart::behind_token);
+    const auto with = tokenizer->encode("column"),
+               without = tokenizer->encode("column", Spelled::text, TextStart::behind_token);
     EXPECT_EQ(tokenizer->piece(with[0]), "\u2581column");
     EXPECT_NE(tokenizer->piece(without[0]).substr(0, 3), "\u2581");
     EXPECT_EQ(tokenizer->encode(" column", Spelled::text, TextStart::behind_token), with);
@@ -150,14 +152,16 @@ TEST_F(TokenizerFile, ThreadsShareOne) {
                 ids[i] = tokenizer->encode(text(static_cast<int>(i)), Spelled::text, start(i));
         });
     for (auto& thread : threads) thread.join();
-    for (size_t i = 0; i < ids.size(); ++i) EXPECT_EQ(ids[i], tokenizer->encode(text(static_cast<int>(i)), Spelled::text, start(i)));
+    for (size_t i = 0; i < ids.size(); ++i)
+        EXPECT_EQ(ids[i], tokenizer->encode(text(static_cast<int>(i)), Spelled::text, start(i)));
 }
 
 TEST_F(TokenizerFile, FoldersAreSearched) {
     spill(path("tokenizer.model"), kModel);
     EXPECT_EQ(Tokenizer::load(folder_)->path(), path("tokenizer.model"));
     std::filesystem::create_directory(path("empty"));
-    expect_error(Exit::data, "empty: contains neither tokenizer.json nor tokenizer.model", [&] { Tokenizer::load(path("empty")); });
+    expect_error(Exit::data, "empty: contains neither tokenizer.json nor tokenizer.model",
+                 [&] { Tokenizer::load(path("empty")); });
     expect_error(Exit::data, "absent.model", [&] { Tokenizer::load(path("absent.model")); });
 }
 

@@ -2,8 +2,8 @@
 
 #include "data/text/sentencepiece_check.h"
 #include "data/text/tokenizer.h"
-#include "engine/device/philox.h"
 #include "data/text/tokenizer_training.h"
+#include "engine/device/philox.h"
 #include "tests/support/file_test.h"
 
 namespace colonnade {
@@ -86,7 +86,8 @@ TEST_F(WordCacheFile, ChangesNoIds) {
             const std::string text = random_text(i);
             const TextStart start = i % 2 ? TextStart::document : TextStart::behind_token;
             ASSERT_EQ(tokenizer->encode(text, Spelled::text, start, cache).ids,
-                      tokenizer->encode(text, Spelled::text, start)) << '"' << text << '"';
+                      tokenizer->encode(text, Spelled::text, start))
+                << '"' << text << '"';
         }
         EXPECT_EQ(cache.words.find(" column") != nullptr, variant.words_stand_alone);
     }

@@ -148,7 +148,10 @@ TEST_F(Errors, Tokenizer) {
     fs::create_directories(path("json"));
     expect_train_failure({with("json")}, Exit::data, {path("json")});
     spill(path("json/tokenizer.json"), "{}");
-    expect_train_failure({with("json")}, Exit::data, {path("json"), "tokenizer.json", "pre-tokenised"});
+    expect_train_failure({with("json")}, Exit::data, {path("json/tokenizer.json"), "not a tokenizer.json"});
+    fs::remove(path("json/tokenizer.json"));
+    spill(path("json/vocab.json"), "{}");
+    expect_train_failure({with("json")}, Exit::data, {path("json"), "but vocab.json", "save_pretrained", "input_ids"});
     fs::create_directories(path("bad"));
     for (const char* content : {"", "not a protobuf", "\x0a\xff\xff\xff\xff\x0f"}) {
         spill(path("bad/tokenizer.model"), content);
