@@ -1,77 +1,14 @@
 #include "data/text/chat_renderer.h"
 
 #include <algorithm>
-#include <set>
-#include <utility>
 
+#include "data/text/chat_losses.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
 namespace {
 
 using Kind = ChatPart::Kind;
-
-bool is_blank(const std::string& text) {
-    const jinja::Trimmed kept = jinja::trimmed(text, "", jinja::Side::both);
-    return kept.begin >= kept.end;
-}
-
-bool has(const Json& json, const char* key) {
-    return json.is_object() && json.contains(key) && !json[key].is_null() && !json[key].empty();
-}
-
-constexpr const char* reasoning_keys[] = {"reasoning_content", "thinking", "reasoning"};
-
-bool has_reasoning(const Message& message) {
-    return std::ranges::any_of(reasoning_keys, [&](const char* key) { return has(message.more, key); });
-}
-
-/// Whether message `i` is the last answer, and no question follows.
-bool is_last_answer(const std::vector<Message>& messages, size_t i) {
-    return messages[i].role == "assistant" &&
-           std::ranges::none_of(messages.begin() + static_cast<std::ptrdiff_t>(i) + 1, messages.end(),
-                                [](const Message& m) { return m.role == "assistant" || m.role == "user"; });
-}
-
-/// The content of an answer without reasoning that is spelled in it.
-std::string behind_reasoning(const Message& message) {
-    constexpr std::string_view close = "</think>";
-    const size_t end = message.role == "assistant" ? message.content.rfind(close) : std::string::npos;
-    return end == std::string::npos ? message.content : message.content.substr(end + close.size());
-}
-
-/// Bytes that are not white space.
-size_t visible(std::string_view text) {
-    return static_cast<size_t>(std::ranges::count_if(text, [](char c) { return c != ' ' && (c < '\t' || c > '\r'); }));
-}
-
-/// What of a chat its rendered text holds.
-struct Written {
-    struct Parts {
-        size_t content = 0;  ///< visible bytes
-        bool reasoning = false, tool_calls = false;
-    };
-    std::vector<Parts> messages;
-    std::set<std::string> variables;  ///< of the row
-
-    Written(const Chat& chat, const jinja::Rendered& rendered) : messages(chat.messages.size()) {
-        size_t begin = 0;
-        for (const jinja::Run& run : rendered.text.runs()) {
-            const size_t start = std::exchange(begin, run.end);
-            const jinja::Origin& origin = rendered.origin(run);
-            if (!origin.input) continue;
-            if (origin.message >= messages.size()) {
-                variables.insert(origin.field);
-                continue;
-            }
-            Parts& parts = messages[origin.message];
-            if (origin.field == "content")
-                parts.content += visible(std::string_view(rendered.text.bytes()).substr(start, run.end - start));
-            parts.tool_calls |= origin.field == "tool_calls";
-            parts.reasoning |= std::ranges::find(reasoning_keys, origin.field) != std::end(reasoning_keys);
-        }
-    }
-};
 
 /// Calls change(part) for the parts of [begin, end), which become parts of their own.
 template <typename Change>
@@ -88,11 +25,47 @@ void repaint(std::vector<ChatPart>& parts, Span span, Change&& change) {
     for (; part != parts.end() && part->end <= span.end; ++part) change(*part);
 }
 
-/// The kinds of a turn's bytes. Text between two parts belongs to the reasoning before it, else to the part behind it.
-void paint_turn(std::vector<ChatPart>& parts, const jinja::Turn& turn, size_t end_marker) {
+/// End of the markup that closes reasoning, and of the white space behind it: "\n</think>\n\n", "<|end|>", "[/THINK]".
+size_t end_of_closing(std::string_view text, Span gap) {
+    const std::string_view between = text.substr(gap.begin, gap.size());
+    const size_t bracket = between.find_first_of(">]");
+    if (bracket == between.npos) return gap.end;
+    return gap.begin + std::min(between.find_first_not_of(" \n", bracket + 1), between.size());
+}
+
+/// Reasoning that an answer's content spells, and its tags; all empty if there is none.
+struct SpelledReasoning {
+    Span whole, open, close;
+};
+/// Finds <think>...</think> at the beginning of an answer; the generation prompt may have written <think>.
+SpelledReasoning spelled_reasoning(std::string_view text, Span answer) {
+    constexpr std::string_view open = "<think>", close = "</think>", blank = " \n\t\r";
+    const size_t end = text.substr(0, answer.end).find(close, answer.begin);
+    if (end == text.npos) return {};
+    const size_t first = text.find_first_not_of(blank, answer.begin);
+    const bool opens = text.substr(first).starts_with(open);
+    const size_t begin = first + (opens ? open.size() : 0);
+    const std::string_view before = text.substr(0, answer.begin);
+    const bool opened = before.substr(0, before.find_last_not_of(blank) + 1).ends_with(open);
+    if ((!opened && !opens) || begin > end) return {};
+    const size_t behind = end + close.size();
+    SpelledReasoning found{.whole = {}, .open = {first, begin}, .close = {end, behind}};
+    if (text.find_first_not_of(blank, begin) < end)  // else the answer says that it comes without reasoning
+        found.whole = {answer.begin, std::min(text.find_first_not_of(blank, behind), answer.end)};
+    return found;
+}
+
+/// The kinds of a turn's bytes. Text between two parts belongs to the part behind it, but for what closes reasoning.
+void paint_turn(RenderedChat& chat, const jinja::Turn& turn, size_t end_marker) {
     struct Piece {
         Span span;
         Kind kind;
+    };
+    const auto paint = [&](Span span, Kind kind) {
+        repaint(chat.parts, span, [&](ChatPart& part) {
+            part.kind = kind;
+            part.message = turn.message;
+        });
     };
     std::vector<Piece> pieces;
     const auto collect = [&](const std::vector<Span>& spans, Kind kind) {
@@ -105,17 +78,19 @@ void paint_turn(std::vector<ChatPart>& parts, const jinja::Turn& turn, size_t en
     size_t begin = turn.whole.begin;
     for (size_t i = 0; i < pieces.size(); ++i) {
         const bool last = i + 1 == pieces.size(), thinking = pieces[i].kind == Kind::thinking;
-        const size_t end = last ? end_marker : thinking ? pieces[i + 1].span.begin : pieces[i].span.end;
-        repaint(parts, {begin, end}, [&](ChatPart& part) {
-            part.kind = pieces[i].kind;
-            part.message = turn.message;
-        });
+        const size_t end = last       ? end_marker
+                           : thinking ? end_of_closing(chat.text, {pieces[i].span.end, pieces[i + 1].span.begin})
+                                      : pieces[i].span.end;
+        paint({begin, end}, pieces[i].kind);
         begin = end;
     }
-    repaint(parts, {end_marker, turn.whole.end}, [&](ChatPart& part) {
-        part.kind = Kind::end;
-        part.message = turn.message;
-    });
+    if (turn.thinking.empty()) {  // its tags are those of the template
+        const SpelledReasoning spelled = spelled_reasoning(chat.text, {turn.whole.begin, end_marker});
+        paint(spelled.whole, Kind::thinking);
+        for (const Span& tag : {spelled.open, spelled.close})
+            repaint(chat.parts, tag, [](ChatPart& part) { part.from_row = false; });
+    }
+    paint({end_marker, turn.whole.end}, Kind::end);
 }
 
 /// End markers that directly follow the content of other messages than the assistant's end those messages.
@@ -143,11 +118,15 @@ void paint_other_ends(RenderedChat& chat, const std::vector<Message>& messages,
         });
 }
 
-/// Only what {% generation %} blocks wrote belongs to turns. One outside of messages belongs to the answer before it.
-void keep_generation(RenderedChat& chat, const jinja::Rendered& rendered, const std::vector<std::string>& end_markers) {
+/// Only what {% generation %} blocks wrote belongs to answers. One outside of messages belongs to the answer before it.
+void keep_generation(RenderedChat& chat, const jinja::Rendered& rendered, const std::vector<Message>& messages,
+                     const std::vector<std::string>& end_markers) {
     size_t begin = 0, answer = ChatPart::no_message;
     const auto drop = [&](size_t end) {
-        repaint(chat.parts, {begin, end}, [](ChatPart& part) { part.kind = Kind::scaffold; });
+        repaint(chat.parts, {begin, end}, [&](ChatPart& part) {
+            if (part.message < messages.size() && messages[part.message].role == "assistant")
+                part.kind = Kind::scaffold;
+        });
     };
     for (const Span& span : rendered.generation) {
         drop(span.begin);
@@ -234,13 +213,23 @@ void ChatRenderer::probe() {
         const std::string& text = rendered.text.bytes();
         find_markers(text);
         if (const size_t first = text.find(answer.content); first != text.npos) {
-            end_token_ = end_behind(rendered, first);
-            const auto last = end_behind(rendered, text.rfind(answer.content));
-            if (last) marks_.end_markers.push_back(tokenizer_->piece(*last));
-            if (!end_token_) end_token_ = last;
+            // The last answer may end in a way of its own, as with <|return|>; that is where generation stops.
+            const auto of_first = end_behind(rendered, first);
+            end_token_ = end_behind(rendered, text.rfind(answer.content));
+            if (!end_token_) end_token_ = of_first;
+            if (of_first) marks_.end_markers.push_back(tokenizer_->piece(*of_first));
         }
         return;
     }
+}
+
+/// The last special token of a text that ends with a tool call: some templates end those in a way of their own.
+void ChatRenderer::find_end_of_calls(const jinja::Rendered& rendered) {
+    std::optional<int32_t> last;
+    for (const SplitPart& part : tokenizer_->split(rendered.text.bytes(), {}).parts)
+        if (part.id >= 0 && tokenizer_->is_special(part.id)) last = part.id;
+    const bool written = std::ranges::any_of(rendered.origins, [](const auto& o) { return o.field == "tool_calls"; });
+    if (last && written) marks_.end_markers.push_back(tokenizer_->piece(*last));
 }
 
 /// Some templates write reasoning only beside tool calls.
@@ -256,7 +245,9 @@ void ChatRenderer::probe_reasoning() {
                                            {"assistant", more == reasoning ? "a" : "", {}, more}};
         try {
             const Json none;
-            writes_reasoning_ |= Written({chat, none}, render_probe(chat, false)).messages[1].reasoning;
+            const jinja::Rendered rendered = render_probe(chat, false);
+            writes_reasoning_ |= has_reasoning_of(1, rendered);
+            if (more != reasoning) find_end_of_calls(rendered);
         } catch (const Error&) {  // the template refuses the chat
         }
     }
@@ -305,45 +296,18 @@ bool ChatRenderer::is_marker(int32_t id) const {
     return std::ranges::find(markers_, id) != markers_.end();
 }
 
-/// Nothing of a chat is lost without a word, but the reasoning of answers before the last one: many templates drop that
-/// on purpose.
-void ChatRenderer::check_written(const Chat& chat, const jinja::Rendered& rendered, const std::string& where) const {
-    const Written written(chat, rendered);
-    const auto refuse = [&](const std::string& what) {
-        fail(Exit::data,
-             "{}: the chat template {} leaves out {}; choose a template that writes it (chat_template: a built-in "
-             "name, a "
-             "Jinja file or text), or drop it from the row",
-             where, template_->name(), what);
-    };
-    for (const char* key : {"tools", "documents"})
-        if (has(chat.variables, key) && !written.variables.contains(key)) refuse(fmt::format("the {} of the row", key));
-    const bool writes_reasoning =
-        writes_reasoning_ || std::ranges::any_of(written.messages, [](const auto& parts) { return parts.reasoning; });
-    for (size_t i = 0; i < chat.messages.size(); ++i) {
-        const Message& message = chat.messages[i];
-        const Written::Parts& parts = written.messages[i];
-        if (parts.content == 0 && !is_blank(behind_reasoning(message)))
-            refuse(fmt::format("{}message {}, from role '{}'", parts.tool_calls ? "the content of " : "", i,
-                               message.role));
-        if (has(message.more, "tool_calls") && !parts.tool_calls)
-            refuse(fmt::format("the tool_calls of message {}", i));
-        const bool last_answer = is_last_answer(chat.messages, i), kept = last_answer || !writes_reasoning;
-        if (kept && has_reasoning(message) && !parts.reasoning) refuse(fmt::format("the reasoning of message {}", i));
-        constexpr size_t markup = std::string_view("<think></think>").size();
-        if (last_answer && message.content.find("</think>") != std::string::npos &&
-            parts.content + markup < visible(message.content))
-            refuse(fmt::format("a part of the content of message {}, which holds </think>", i));
-    }
-}
-
 RenderedChat ChatRenderer::render(const Chat& chat, const std::string& where) const {
     if (chat.messages.empty()) fail(Exit::data, "{}: the chat has no messages", where);
     if (chat.generation_prompt && chat.messages.back().role == "assistant")
         fail(Exit::data, "{}: the last message is from role 'assistant'; expected a message to answer", where);
     const Json variables = variables_of(chat);
     const jinja::Rendered rendered = template_->render(variables, !variables["tools"].is_null(), where);
-    check_written(chat, rendered, where);
+    if (const auto loss = first_loss(chat, rendered, writes_reasoning_))
+        fail(Exit::data,
+             "{}: the chat template {} leaves out {}; choose a template that writes it (chat_template: a built-in "
+             "name, a "
+             "Jinja file or text), or drop it from the row",
+             where, template_->name(), *loss);
     RenderedChat result{.text = rendered.text.bytes(), .parts = {}};
     for (const jinja::Run& run : rendered.text.runs()) {
         const jinja::Origin& origin = rendered.origin(run);
@@ -357,10 +321,10 @@ RenderedChat ChatRenderer::render(const Chat& chat, const std::string& where) co
             if (std::string_view(result.text).substr(0, turn.whole.end).ends_with(marker) &&
                 turn.whole.size() >= marker.size())
                 end_marker = std::min(end_marker, turn.whole.end - marker.size());
-        paint_turn(result.parts, turn, end_marker);
+        paint_turn(result, turn, end_marker);
     }
     paint_other_ends(result, chat.messages, marks_.end_markers);
-    if (template_->has_generation()) keep_generation(result, rendered, marks_.end_markers);
+    if (template_->has_generation()) keep_generation(result, rendered, chat.messages, marks_.end_markers);
     return result;
 }
 

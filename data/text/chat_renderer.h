@@ -2,9 +2,9 @@
 // ChatRenderer: renders chats with a template for a tokenizer, and knows which bytes an assistant's turn consists of.
 //
 // A turn begins behind the text that asks for an answer (the generation prompt), or, for a template without one, with
-// the template's first byte for that message. It ends with the nearest end token that the template writes behind it: the
-// one that follows an answer in a chat of two turns, the tokenizer's EOS, or one of the model's eos_token_id. A template
-// with {% generation %} says itself what a turn is.
+// the template's first byte for that message. It ends with the nearest end token that the template writes behind it: one
+// that follows an answer or a tool call in a short chat, the tokenizer's EOS, or one of the model's eos_token_id. A
+// template with {% generation %} says itself what an answer is.
 
 #include "data/text/chat_template.h"
 
@@ -35,8 +35,8 @@ class ChatRenderer {
     std::optional<int32_t> end_behind(const jinja::Rendered& rendered, size_t byte) const;
     void probe();
     void probe_reasoning();
+    void find_end_of_calls(const jinja::Rendered& rendered);
     void find_markers(const std::string& text);
-    void check_written(const Chat& chat, const jinja::Rendered& rendered, const std::string& where) const;
 
     std::shared_ptr<const ChatTemplate> template_;
     std::shared_ptr<const Tokenizer> tokenizer_;

@@ -28,9 +28,9 @@ namespace colonnade {
 /// A part of a rendered chat: the bytes up to `end`, from the end of the part before it.
 struct ChatPart {
     enum class Kind {
-        scaffold,    ///< the template's text around messages
-        content,     ///< content of a message; of an assistant's turn, the template's text within it too
-        thinking,    ///< reasoning of an assistant's turn, with its markup
+        scaffold,  ///< the template's text around messages
+        content,   ///< content of a message; of an assistant's turn, the template's text within it too
+        thinking,  ///< reasoning of an assistant's turn, with its markup; its content may spell it as <think>...</think>
         tool_calls,  ///< tool calls of an assistant's turn, with their markup
         end,         ///< the token that ends a turn
     };

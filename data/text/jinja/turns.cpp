@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 
 #include "data/text/jinja/template.h"
 
@@ -38,6 +39,17 @@ std::string call_of(const Rendered& rendered, uint32_t origin) {
     return below;
 }
 
+/// Offset behind the last header in `stretch`. A generation prompt may open with reasoning that a turn lacks: its
+/// beginning, up to the end of a line or of a marker, is looked for too.
+std::optional<size_t> behind_header(const std::string& stretch, const std::string& header) {
+    for (size_t length = header.size(); length > 0; --length) {
+        if (length < header.size() && header[length - 1] != '\n' && header[length - 1] != '>') continue;
+        const size_t found = stretch.rfind(header.substr(0, length));
+        if (found != std::string::npos) return found + length;
+    }
+    return std::nullopt;
+}
+
 /// Moves the turn's begin back to the end of the header that the template wrote for this message.
 void include_prefix(const Rendered& rendered, const std::string& header, Turn& turn) {
     const auto& runs = rendered.text.runs();
@@ -55,20 +67,11 @@ void include_prefix(const Rendered& rendered, const std::string& header, Turn& t
         if (run-- == runs.begin()) break;
     }
     const std::string stretch = rendered.text.bytes().substr(begin, turn.whole.begin - begin);
-    // A generation prompt may open with reasoning that this turn lacks: its beginning, up to the end of a line or of a
-    // marker, is looked for too. A template without a generation prompt has no header: the stretch is the turn's.
-    for (size_t length = header.size();; --length) {
-        if (length < header.size() && length > 0 && header[length - 1] != '\n' && header[length - 1] != '>') continue;
-        if (length == 0 && !header.empty()) return;
-        const std::string_view wanted = std::string_view(header).substr(0, length);
-        const size_t found = stretch.rfind(wanted);
-        // The header may stand at the end of what the template wrote for the message before.
-        const bool before = found == std::string::npos &&
-                            rendered.text.bytes().compare(begin - std::min(begin, length), length, wanted) == 0;
-        if (found == std::string::npos && !before) continue;
-        turn.whole.begin = begin + (header.empty() || before ? 0 : found + length);
-        return;
-    }
+    // A template without a generation prompt has no header: the stretch is the turn's.
+    if (header.empty())
+        turn.whole.begin = begin;
+    else if (const auto found = behind_header(stretch, header))
+        turn.whole.begin = begin + *found;
 }
 
 /// Moves the turn's end behind the nearest end marker in the template's text that follows.
@@ -100,9 +103,10 @@ std::optional<Turn> empty_turn(const Rendered& rendered, size_t message, const T
         if (rendered.origin(run).message == message) written = Span{written ? written->begin : start, run.end};
     }
     if (!written) return std::nullopt;
-    const size_t header = rendered.text.bytes().substr(written->begin, written->size()).find(marks.header);
-    if (header == std::string::npos) return std::nullopt;
-    const size_t at = written->begin + header + marks.header.size();
+    const std::string stretch = rendered.text.bytes().substr(written->begin, written->size());
+    const auto header = marks.header.empty() ? std::optional<size_t>(0) : behind_header(stretch, marks.header);
+    if (!header) return std::nullopt;
+    const size_t at = written->begin + *header;
     Turn turn{message, {at, at}, {}, {}, {}};
     include_end(rendered, marks.end_markers, turn);
     return turn.whole.end > at ? std::optional(turn) : std::nullopt;

@@ -47,6 +47,7 @@ struct Loss {
 };
 constexpr Loss kLosses[] = {
     {"the tools of the row", "The city, e.g.", 51},
+    {"some of the tool_calls of message", R"("y\n")", 4},  // before "the tool_calls of message", which it contains
     {"the tool_calls of message", "Bern", 10},
     {"a part of the content of message", "", 38},  // before "the content of message", which it contains
     {"the content of message", "Let me look.", 9},
