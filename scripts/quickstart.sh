@@ -55,12 +55,12 @@ get_model() {
 
 # Words of validation.jsonl: no question about them, or about a word of the same meaning, is in train.jsonl.
 questions=(
-    "What does the noun sofa mean?"
-    "What is another word for the adverb rudely?"
-    "What is haughtiness a kind of?"
-    "What does the verb glitter mean?"
-    "What part of speech is masterpiece?"
-    "What does the noun shrapnel mean?"
+    "What does the noun oceanographer mean?"
+    "What does the verb resell mean?"
+    "What is shrapnel a kind of?"
+    "What part of speech is curative?"
+    "What does the noun scoliosis mean?"
+    "What is another word for the noun sofa?"
 )
 answer() { printf '%s\n' "${questions[@]}" | "$bin/generate" "$1" --max-new-tokens 40 | tee "quickstart/answers_$2.txt"; }
 compare() { # the two files of answers, question by question
