@@ -181,7 +181,8 @@ class Builder {
 Json parse_json(std::string_view text, const std::string& where, const JsonLimits& limits) {
     // Releases of the library word this differently.
     if (text.empty())
-        fail(Exit::data, "{}: column 1: invalid JSON: syntax error while parsing value - unexpected end of input", where);
+        fail(Exit::data, "{}: column 1: invalid JSON: syntax error while parsing value - unexpected end of input",
+             where);
     return Builder(text, where, limits).parse();
 }
 

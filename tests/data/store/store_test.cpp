@@ -201,7 +201,9 @@ TEST_F(Store, WhateverCouldChangeATokenChangesTheKey) {
         },
         [](auto& r) { r.datasets[0].ignore_columns = {"note"}; },
         [](auto& r) { r.encode.chat_template = ChatTemplate::built_in("plain"); },
-        [](auto& r) { r.encode.chat_template = ChatTemplate::built_in("plain", {.variables = {{"a", 1}}}); },
+        [](auto& r) {
+            r.encode.chat_template = ChatTemplate::built_in("plain", {.variables = {{"a", 1}}});
+        },
         [](auto& r) { r.encode.chat_template = ChatTemplate::built_in("plain", {.clock = {.year = 2024}}); },
         [](auto& r) { r.chat_templates = {ChatTemplate::built_in("zephyr")}; },
         [](auto& r) { r.encode.end_ids = {7}; },
@@ -234,10 +236,9 @@ TEST_F(Store, WhateverCouldChangeATokenChangesTheKey) {
 }
 
 TEST_F(Store, EachDataSetHasItsTemplate) {
-    const std::string chat = write(
-        "a.jsonl",
-        R"({"messages": [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c"}]})"
-        "\n");
+    const std::string chat =
+        write("a.jsonl", R"({"messages": [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c"}]})"
+                         "\n");
     StoreRequest r = request({chat, chat});
     r.encode.max_length = 64;
     r.tokenizer = Tokenizer::load(golden_file("template_golden.model"));

@@ -108,7 +108,8 @@ TEST(ChatOracles, RealTemplatesWriteWhatJinja2Writes) {
             const Chat chat{messages, variables, context["add_generation_prompt"]};
             const RenderedChat found = renderers.at(name).render(chat, "here");
             check_parts(found, messages.size());
-            if (golden.contains("text") ? found.text == golden["text"] : lacks_content(context)) {
+            if (golden.contains("text") ? found.text == golden["text"].get_ref<const std::string&>()
+                                        : lacks_content(context)) {
                 ++equal;
                 continue;
             }
