@@ -15,7 +15,12 @@ size_t visible(std::string_view text) {
     size_t count = 0, bytes = 1;
     for (size_t at = 0; at < text.size(); at += bytes) {
         const auto lead = static_cast<unsigned char>(text[at]);
-        bytes = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+        if (lead < 0x80) {  // most text
+            count += lead > ' ' || lead < '\t' || (lead > '\r' && lead < 0x1C);
+            bytes = 1;
+            continue;
+        }
+        bytes = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
         if (at + bytes > text.size()) return count + text.size() - at;
         if (!jinja::is_python_space(character_at(text.data() + at).point)) count += bytes;
     }
