@@ -21,7 +21,7 @@ struct Options {
     std::string template_kwargs;
     std::vector<std::string> prompts;
     int64_t max_length = 0, threads = 0;
-    bool raw = false;
+    bool raw = false, allow_spelled_out_markers = false;
     GenerateOptions generate;
 };
 
@@ -83,6 +83,7 @@ int run(const Options& o) {
     EncodeOptions encode;
     encode.chat_template = choose_template(text, o.chat_template, {.variables = template_variables(o)});
     encode.end_ids = text.end_ids;
+    encode.allow_spelled_out_markers = o.allow_spelled_out_markers;
     encode.max_length = config.max_position_embeddings;
     encode.vocab_size = config.vocab_size;
     const Encoder encoder(tokenizer, encode);
@@ -136,6 +137,8 @@ int main(int argc, char** argv) {
         ->capture_default_str();
     app.add_option("--chat-template-kwargs", o.template_kwargs,
                    "variables of the template as JSON, such as '{\"enable_thinking\": false}'");
+    app.add_flag("--allow-spelled-out-markers", o.allow_spelled_out_markers,
+                 "let the template write markers that are not single tokens");
     app.add_option("--max-new-tokens", o.generate.max_new_tokens, "longest answer, in tokens")
         ->capture_default_str()
         ->check(CLI::PositiveNumber);

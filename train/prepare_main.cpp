@@ -23,7 +23,7 @@ int main(int argc, char** argv) {
         show("train", session.train, train_packing(session.config));
         if (session.eval.store.size() > 0) {
             show("eval", session.eval, eval_packing(session.config));
-            if (session.config.rows() == RowKind::texts)
+            if (session.config.model && session.config.rows() == RowKind::texts)
                 fmt::print("unigram loss of the eval targets: {:.4f}\n",
                            unigram_loss(session.train.store, session.eval.store, session.model.vocab_size));
         }

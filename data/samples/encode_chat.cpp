@@ -98,7 +98,7 @@ void Encoder::check_markers(const std::string& where) const {
     fail(
         Exit::config,
         "{}: the chat template {} writes {}, which {} does not know as one token; choose a chat_template that fits the "
-        "tokenizer (built in: {}; or a Jinja file), or set allow_spelled_out_markers: true",
+        "tokenizer (built in: {}; or a Jinja file), or set allow_spelled_out_markers",
         where, chat_template().name(), fmt::join(markers, " "), tokenizer_->path(), fmt::join(fitting, ", "));
 }
 

@@ -39,6 +39,17 @@ ModelConfig model_of_shape(ModelShape shape, const Tokenizer* tokenizer) {
     return model;
 }
 
+std::string template_notice(const Config& config, const TextFolder& folder, const ChatTemplate& chosen) {
+    if (chosen.is_of_model()) return fmt::format("the chat template is the model's own, {}", chosen.name());
+    const std::string name = fmt::format("{}{}", chosen.is_built_in() ? "the built-in " : "", chosen.name());
+    if (config.chat_template == own_template)
+        return fmt::format("{} has no chat template; chats are rendered by {} (chat_template chooses another)",
+                           config.tokenizer_name_or_path, name);
+    if (folder.templates.empty()) return fmt::format("the chat template is {}", name);
+    return fmt::format("the chat template is {}; it replaces that of {}, in what is exported, too", name,
+                       folder.templates.front().file);
+}
+
 }  // namespace
 
 RunText load_text(const Config& config) {
@@ -51,12 +62,7 @@ RunText load_text(const Config& config) {
                  .chat_template = choose_template(folder, config.chat_template, template_settings(config)),
                  .notices = folder.notices};
     text.notices.push_back(fmt::format("the tokenizer is that of {}", text.tokenizer->path()));
-    const ChatTemplate& chosen = *text.chat_template;
-    text.notices.push_back(
-        fmt::format("the chat template is {}{}", chosen.is_built_in() ? "the built-in " : "", chosen.name()));
-    if (!chosen.is_of_model() && !folder.templates.empty())
-        text.notices.push_back(fmt::format("chat_template: {} replaces the template of {}, in what is exported, too",
-                                           chosen.name(), folder.templates.front().file));
+    text.notices.push_back(template_notice(config, folder, *text.chat_template));
     return text;
 }
 

@@ -91,9 +91,10 @@ std::string plan_text(const Session& session, PackSchedule& schedule, const Rank
     text += line("data", fmt::format("train {} samples, {} tokens; eval {} samples, {} tokens", train.size(),
                                      train.tokens(), eval.size(), eval.tokens()));
     text += row_lines("train", train) + row_lines("eval", eval) + sample_lines(session);
-    text += line("steps", fmt::format("{} steps x {} packs ({} micro-step{} x {}{})", schedule.total_steps(),
-                                      layout.packs_per_step(), layout.accumulation, layout.accumulation == 1 ? "" : "s",
-                                      layout.per_device_batch,
+    text += line("steps", fmt::format("{} step{} x {} pack{} ({} micro-step{} x {}{})", schedule.total_steps(),
+                                      schedule.total_steps() == 1 ? "" : "s", layout.packs_per_step(),
+                                      layout.packs_per_step() == 1 ? "" : "s", layout.accumulation,
+                                      layout.accumulation == 1 ? "" : "s", layout.per_device_batch,
                                       ranks.several() ? fmt::format(" on each of {} ranks", layout.ranks) : ""));
     text += warmup_line(c, schedule.total_steps());
     text += line("run", fmt::format("{} samples, {} tokens ({:.0f} trained on) in {} packs of {}, {:.1f} % full",

@@ -4,6 +4,7 @@
 #include <omp.h>
 
 #include "attention/flashmask.h"
+#include "engine/io/gguf.h"
 #include "engine/io/sha256.h"
 #include "train/config/spellings.h"
 #include "train/folders/adapter_folder.h"
@@ -139,6 +140,11 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks) {
     s.notices.insert(s.notices.end(), text.notices.begin(), text.notices.end());
     s.model = model_of_run(s.config, text.tokenizer.get());
     s.notices.insert(s.notices.end(), s.model.notices.begin(), s.model.notices.end());
+    if (s.config.finetuning_type == Finetuning::lora && is_gguf_file(s.config.model_name_or_path))
+        s.notices.push_back(
+            fmt::format("PEFT cannot load adapters of {}; export_merged: true, or export, writes a whole "
+                        "model",
+                        s.config.model_name_or_path));
     require_attention_kernel(s, loaded.config, ranks);
     s.encoder = make_encoder(s.config, text, s.model.vocab_size);
     if (s.config.stage == Stage::rm) add_score_head(s);

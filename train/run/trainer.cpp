@@ -167,7 +167,9 @@ void Trainer::check_weights() {
 }
 
 std::string Trainer::plan() {
-    return plan_text(session_, schedule_, ranks_);
+    std::string text;
+    for (const std::string& notice : session_.notices) text += fmt::format("note: {}\n", notice);
+    return text + plan_text(session_, schedule_, ranks_);
 }
 
 void Trainer::run() {
@@ -180,14 +182,14 @@ void Trainer::train() {
         if (ranks_.first()) open_output_dir();
     });
     say("{}\n", resolved_yaml(config_));
-    for (const std::string& notice : session_.notices) say("note: {}\n", notice);
     const int64_t packs = schedule_.plan(0).packs(), packs_per_step = schedule_.settings().layout.packs_per_step();
     if (ranks_.several() && packs < packs_per_step)
         say("note: an epoch has {} packs, a step takes {}: some ranks get no samples\n", packs, packs_per_step);
     if (ranks_.first()) say("{}\n", plan());
     start();
-    const bool predicts = config_.stage == Stage::pt || config_.stage == Stage::sft;
-    if (ranks_.first() && predicts && session_.eval.store.size() > 0) {
+    // What a trained model scores lies far below it.
+    const bool from_random = config_.model && (config_.stage == Stage::pt || config_.stage == Stage::sft);
+    if (ranks_.first() && from_random && session_.eval.store.size() > 0) {
         unigram_loss_ = unigram_loss(session_.train.store, session_.eval.store, session_.model.vocab_size);
         say("baseline: a unigram model scores {:.4f} on the evaluation set\n", unigram_loss_);
     }
