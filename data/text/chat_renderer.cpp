@@ -211,7 +211,7 @@ void ChatRenderer::probe() {
             continue;
         }
         const std::string& text = rendered.text.bytes();
-        find_markers(text);
+        find_spelled_out(text);
         if (const size_t first = text.find(answer.content); first != text.npos) {
             // The last answer may end in a way of its own, as with <|return|>; that is where generation stops.
             const auto of_first = end_behind(rendered, first);
@@ -269,13 +269,9 @@ std::optional<int32_t> ChatRenderer::end_behind(const jinja::Rendered& rendered,
     return std::nullopt;
 }
 
-void ChatRenderer::find_markers(const std::string& text) {
+void ChatRenderer::find_spelled_out(const std::string& text) {
     for (const SplitPart& part : tokenizer_->split(text, {}).parts) {
-        if (part.id >= 0) {
-            if (!is_marker(part.id)) markers_.push_back(part.id);
-            continue;
-        }
-        if (template_->spells_roles()) continue;
+        if (part.id >= 0 || template_->spells_roles()) continue;
         const std::string_view between = std::string_view(text).substr(part.bytes.begin, part.bytes.size());
         for (const auto& [open, close] : {std::pair<std::string_view, std::string_view>{"<|", "|>"},
                                           {"<\uFF5C", "\uFF5C>"},
@@ -292,10 +288,6 @@ void ChatRenderer::find_markers(const std::string& text) {
     }
 }
 
-bool ChatRenderer::is_marker(int32_t id) const {
-    return std::ranges::find(markers_, id) != markers_.end();
-}
-
 RenderedChat ChatRenderer::render(const Chat& chat, const std::string& where) const {
     if (chat.messages.empty()) fail(Exit::data, "{}: the chat has no messages", where);
     if (chat.generation_prompt && chat.messages.back().role == "assistant")
@@ -305,8 +297,7 @@ RenderedChat ChatRenderer::render(const Chat& chat, const std::string& where) co
     if (const auto loss = first_loss(chat, rendered, writes_reasoning_))
         fail(Exit::data,
              "{}: the chat template {} leaves out {}; choose a template that writes it (chat_template: a built-in "
-             "name, a "
-             "Jinja file or text), or drop it from the row",
+             "name, a Jinja file or text), or drop it from the row",
              where, template_->name(), *loss);
     RenderedChat result{.text = rendered.text.bytes(), .parts = {}};
     for (const jinja::Run& run : rendered.text.runs()) {

@@ -24,8 +24,6 @@ class ChatRenderer {
     const ChatTemplate& chat_template() const { return *template_; }
     /// The token that ends an assistant's turn; nothing if the template writes none.
     std::optional<int32_t> end_token() const { return end_token_; }
-    /// Whether `id` is a control token that the template writes.
-    bool is_marker(int32_t id) const;
     /// Texts like <|im_end|> that the template writes and the tokenizer does not know as one token.
     const std::vector<std::string>& spelled_out() const { return spelled_out_; }
 
@@ -36,14 +34,13 @@ class ChatRenderer {
     void probe();
     void probe_reasoning();
     void find_end_of_calls(const jinja::Rendered& rendered);
-    void find_markers(const std::string& text);
+    void find_spelled_out(const std::string& text);
 
     std::shared_ptr<const ChatTemplate> template_;
     std::shared_ptr<const Tokenizer> tokenizer_;
     jinja::TurnMarks marks_;
     std::optional<int32_t> end_token_;
     bool writes_reasoning_ = false;  ///< of some answers
-    std::vector<int32_t> markers_;
     std::vector<std::string> spelled_out_;
 };
 

@@ -182,9 +182,7 @@ TEST(ChatRenderer, EndTokens) {
     for (const auto& [source, end] : cases) {
         EXPECT_EQ(renderer(*source).end_token(), tokenizer->piece_id(end)) << *source;
         EXPECT_TRUE(renderer(*source).spelled_out().empty()) << *source;
-        EXPECT_TRUE(renderer(*source).is_marker(*tokenizer->piece_id(end))) << *source;
     }
-    EXPECT_FALSE(renderer(kQwenLike).is_marker(*tokenizer->piece_id("<|eot_id|>")));
     EXPECT_EQ(renderer("{% for m in messages %}{{ m.role + ': ' + m.content }}\n{% endfor %}").end_token(),
               std::nullopt);
     // A tokenizer that lacks the markers spells them out.
