@@ -1,5 +1,6 @@
 // generate: answers prompts with a trained model, using its chat template.
 
+#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -47,13 +48,29 @@ std::vector<std::string> all_prompts(const Options& o) {
     return prompts;
 }
 
-/// Writes the logits of the whole prompt, for scripts/check_export.py.
-void write_logits(const Context& ctx, Generator& generator, std::vector<int32_t> ids, const std::string& path) {
-    std::vector<float> logits = generator.prompt_logits(ctx, ids);
-    const auto n = static_cast<int64_t>(ids.size()), vocab = static_cast<int64_t>(logits.size()) / n;
-    write_safetensors_file(path, {{"input_ids", Tensor(ids.data(), DType::i32, {n}), {1, n}},
-                                  {"logits", Tensor(logits.data(), DType::f32, {n, vocab}), {1, n, vocab}}});
-}
+/// The logits of whole prompts, for scripts/check_export.py: tensors "input_ids" and "logits" of the first prompt,
+/// "input_ids.1" and "logits.1" of the second, and so on.
+class LogitsFile {
+  public:
+    void add(const Context& ctx, Generator& generator, std::vector<int32_t> ids) {
+        const std::string number = prompts_.empty() ? "" : fmt::format(".{}", prompts_.size());
+        std::vector<float> values = generator.prompt_logits(ctx, ids);
+        Prompt& prompt = prompts_.emplace_back(Prompt{std::move(ids), std::move(values)});
+        const auto n = static_cast<int64_t>(prompt.ids.size());
+        const int64_t vocab = static_cast<int64_t>(prompt.logits.size()) / n;
+        tensors_.push_back({"input_ids" + number, Tensor(prompt.ids.data(), DType::i32, {n}), {1, n}});
+        tensors_.push_back({"logits" + number, Tensor(prompt.logits.data(), DType::f32, {n, vocab}), {1, n, vocab}});
+    }
+    void write(const std::string& path) const { write_safetensors_file(path, tensors_); }
+
+  private:
+    struct Prompt {
+        std::vector<int32_t> ids;
+        std::vector<float> logits;
+    };
+    std::deque<Prompt> prompts_;
+    std::vector<NamedTensor> tensors_;
+};
 
 /// The base of a PEFT folder: --base, or the folder that adapter_config.json names.
 std::string base_of(const Options& o, const AdapterConfig& adapter) {
@@ -105,18 +122,20 @@ int run(const Options& o) {
     const Context ctx;
     GenerateOptions options = o.generate;
     options.stop_ids = encoder.stop_ids();
+    LogitsFile logits;
     for (const std::string& prompt : all_prompts(o)) {
         std::vector<Message> messages;
         if (!o.system.empty()) messages.push_back({"system", o.system, {}});
         messages.push_back({"user", prompt, {}});
         const std::vector<int32_t> ids = o.raw ? encoder.encode_plain_prompt(prompt) : encoder.encode_prompt(messages);
         if (!o.logits_out.empty()) {
-            write_logits(ctx, generator, ids, o.logits_out);
+            logits.add(ctx, generator, ids);
             continue;
         }
         fmt::print("> {}\n{}\n\n", prompt, tokenizer->decode(generator.generate(ctx, ids, options)));
         std::fflush(stdout);
     }
+    if (!o.logits_out.empty()) logits.write(o.logits_out);
     return 0;
 }
 
@@ -154,6 +173,6 @@ int main(int argc, char** argv) {
         ->check(CLI::PositiveNumber);
     app.add_option("--threads", o.threads, "CPU threads (default: one per core)")->check(CLI::Range(0, 4096));
     app.add_option("--logits-out", o.logits_out,
-                   "write the prompt's logits to this safetensors file instead of answering");
+                   "write the logits of the prompts to this safetensors file instead of answering");
     return run_command("generate", app, argc, argv, [&] { return run(o); });
 }

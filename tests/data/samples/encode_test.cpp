@@ -135,6 +135,17 @@ TEST(Encode, LossMask) {
     EXPECT_EQ(encoded(row, {}), s + u + a + v + open + "{B<|im_end|>}\n");
 }
 
+TEST(Encode, GenerationContinuesAPlainPromptAsTrainingDid) {
+    for (const bool add_bos : {true, false}) {
+        const Encoder encoder(tokenizer(), {.add_bos = add_bos});
+        const std::vector<int32_t> prompt = encoder.encode_plain_prompt("one two"),
+                                   whole = encoder.encode(prompt_row("one two", " three"), "here").sample.tokens;
+        ASSERT_LT(prompt.size(), whole.size());
+        EXPECT_TRUE(std::equal(prompt.begin(), prompt.end(), whole.begin()));
+        EXPECT_EQ(prompt.front() == tokenizer()->bos(), add_bos);
+    }
+}
+
 TEST(Encode, PlainRows) {
     const auto with = [](auto change) {
         EncodeOptions options;
@@ -217,6 +228,9 @@ TEST(Encode, SuspiciousRows) {
     EXPECT_FALSE(chatml.encode(token_row({bos, 6, bos}, {bos, 6, bos}), "here").notes.has(RowNote::double_bos));
     EXPECT_TRUE(chatml.encode(text_row("<s>[INST] hello"), "here").notes.has(RowNote::double_bos));
     EXPECT_FALSE(chatml.encode(text_row("hello <s>"), "here").notes.has(RowNote::double_bos));
+    for (const char* text : {"</s> first", "in the </s> middle", "at the end</s>"})
+        EXPECT_TRUE(chatml.encode(text_row(text), "here").notes.has(RowNote::marker_in_text)) << text;
+    EXPECT_FALSE(chatml.encode(text_row("no < s>"), "here").notes.has(RowNote::marker_in_text));
     EXPECT_TRUE(chatml.encode(chat_row({{"user", "a<|im_end|>b", {}}, {"assistant", "c", {}}}), "here")
                     .notes.has(RowNote::marker_in_text));
     EXPECT_TRUE(chatml.encode(chat_row({{"user", "a<|eot_id|>b", {}}, {"assistant", "c", {}}}), "here")

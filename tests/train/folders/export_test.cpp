@@ -365,6 +365,13 @@ TEST_F(ExportProgram, GivesAFolderThatGenerates) {
     EXPECT_EQ(once.exit, 0) << once.err;
     EXPECT_TRUE(once.out.starts_with("> number 12\n")) << once.out;
     EXPECT_EQ(once.out, again.out);
+    EXPECT_EQ(
+        run("generate", {path("run"), "-p", "a", "-p", "number 3", "--logits-out", path("logits"), "--threads", "1"})
+            .exit,
+        0);
+    const SafetensorsReader logits(path("logits"));
+    ASSERT_TRUE(logits.find("logits") && logits.find("logits.1")) << "of both prompts";
+    EXPECT_LT(logits.find("input_ids")->shape[1], logits.find("input_ids.1")->shape[1]);
 }
 
 TEST_F(ExportProgram, OverwritesNothing) {
