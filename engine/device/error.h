@@ -48,7 +48,7 @@ void require(bool held, fmt::format_string<Args...> format, Args&&... args) {
 int report_error(const char* program, const std::string& what, Exit exit);
 
 /// Runs the body of a main(): turns any exception into one line on stderr ("name: error: ...") and returns the exit
-/// code.
+/// code. Opens descriptors 0 to 2 if they are closed, and ignores SIGPIPE and SIGXFSZ.
 int run_program(const char* name, const std::function<int()>& body);
 
 }  // namespace colonnade

@@ -12,7 +12,7 @@ void settle_shape(ModelShape& m, const Config& c, Rules& rules) {
     for (const auto& [key, value] : required) rules.expect(value > 0, {key, "model"}, "{} is missing", key);
     const int64_t heads = m.num_attention_heads;
     if (!rules.given("model.num_key_value_heads")) m.num_key_value_heads = heads;
-    if (m.hidden_size < 1 || heads < 1) return;
+    if (m.hidden_size < 1 || heads < 1 || m.num_key_value_heads < 1) return;
 
     rules.expect(heads % m.num_key_value_heads == 0, {"model.num_key_value_heads", "model.num_attention_heads"},
                  "model.num_attention_heads {} is not a multiple of num_key_value_heads {}", heads,

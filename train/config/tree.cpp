@@ -19,7 +19,8 @@ constexpr size_t max_bytes = size_t{1} << 20, max_depth = 32, max_values = 10'00
 /// values.
 class TreeBuilder : public YAML::EventHandler {
   public:
-    explicit TreeBuilder(std::function<std::string(const YAML::Mark&)> where) : where_(std::move(where)) {}
+    TreeBuilder(std::string_view yaml, std::function<std::string(const YAML::Mark&)> where)
+        : yaml_(yaml), where_(std::move(where)) {}
 
     ConfigNode take_root() { return std::move(root_); }
 
@@ -31,6 +32,7 @@ class TreeBuilder : public YAML::EventHandler {
     }
     void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                   const std::string& value) override {
+        if (tag == "!") check_closed(mark);
         leaf(mark, tag, anchor, {.kind = ConfigNode::Kind::scalar, .text = value, .quoted = tag == "!"});
     }
     void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
@@ -55,6 +57,25 @@ class TreeBuilder : public YAML::EventHandler {
         if (!tag.empty() && tag != "?" && tag != "!")
             fail(Exit::config, "{}: tags are not allowed in a config, found '{}'", where_(mark), tag);
         if (++values_ > max_values) fail(Exit::config, "{}: more than {} values", where_(mark), max_values);
+    }
+    /// YAML lets a text in quotes go on over lines, so that one without a closing quote swallows the keys below it.
+    void check_closed(const YAML::Mark& mark) const {
+        std::string_view line = yaml_;
+        for (int i = 0; i < mark.line && !line.empty(); ++i)
+            line.remove_prefix(std::min(line.find('\n'), line.size() - 1) + 1);
+        line = line.substr(0, line.find('\n'));
+        const auto begin = static_cast<size_t>(mark.column);
+        if (begin >= line.size() || (line[begin] != '"' && line[begin] != '\'')) return;
+        const char quote = line[begin];
+        for (size_t at = begin + 1; at < line.size(); ++at) {
+            if (quote == '"' && line[at] == '\\')
+                ++at;
+            else if (line[at] == quote)
+                return;
+        }
+        fail(Exit::config,
+             "{}: the quote {} is not closed in its line; close it, or write a text of several lines as key: |",
+             where_(mark), quote);
     }
     void open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, ConfigNode::Kind kind) {
         check(mark, tag, anchor);
@@ -91,6 +112,7 @@ class TreeBuilder : public YAML::EventHandler {
         level.node.children.push_back(std::move(node));
     }
 
+    std::string_view yaml_;
     std::function<std::string(const YAML::Mark&)> where_;
     ConfigNode root_;
     std::vector<Level> levels_;
@@ -101,7 +123,7 @@ ConfigNode parse_tree(std::string_view yaml, const std::function<std::string(con
     std::istringstream stream{std::string(yaml)};
     try {
         YAML::Parser parser(stream);
-        TreeBuilder builder(where);
+        TreeBuilder builder(yaml, where);
         parser.HandleNextDocument(builder);
         ConfigNode root = builder.take_root();
         if (parser) fail(Exit::config, "{}: a second YAML document begins after the first", root.where);

@@ -46,9 +46,12 @@ struct Interval {
             high = std::max(high, value);
         }
     }
-    /// Widened by a share of its length at both ends; a single value becomes a range of length 1.
+    /// Widened by a share of its length at both ends. Values that differ by rounding alone are one value, which becomes a
+    /// range of length 1, or of a millionth of it.
     Interval widened(double share) const {
-        const double margin = high > low ? share * (high - low) : 0.5;
+        const double size = std::max(std::abs(low), std::abs(high));
+        const bool flat = high - low <= 1e-12 * size;
+        const double margin = flat ? std::max(0.5, 1e-6 * size) : share * (high - low);
         return {low - margin, high + margin};
     }
     double share(double value) const { return (value - low) / (high - low); }
@@ -190,7 +193,10 @@ std::vector<double> round_ticks(double low, double high, int count) {
     for (const double factor : {5.0, 2.0, 1.0})
         if (factor * power >= rough * 0.999) step = factor * power;
     std::vector<double> ticks;
-    for (double n = std::ceil(low / step - 1e-9); n * step <= high + 1e-9 * step; ++n) ticks.push_back(n * step + 0.0);
+    // Above 2^53 steps of 1 vanish in `n`, so the number of ticks is bounded.
+    const size_t most = 10 * static_cast<size_t>(std::max(count, 1));
+    for (double n = std::ceil(low / step - 1e-9); n * step <= high + 1e-9 * step && ticks.size() < most; ++n)
+        ticks.push_back(n * step + 0.0);
     return ticks;
 }
 

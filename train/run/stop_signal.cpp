@@ -12,7 +12,7 @@ namespace {
 // A signal handler can only use static variables of this type.
 volatile sig_atomic_t received_signal = 0;
 volatile time_t received_at = 0, grace_seconds = 0;
-constexpr int signals[] = {SIGINT, SIGTERM, SIGUSR1};
+constexpr int signals[] = {SIGINT, SIGTERM, SIGUSR1, SIGHUP};
 struct sigaction old_actions[std::size(signals)];
 
 time_t now() {
@@ -36,7 +36,11 @@ StopSignal::StopSignal(int grace) {
     struct sigaction action = {};
     action.sa_handler = on_signal;
     action.sa_flags = SA_RESTART;
-    for (size_t i = 0; i < std::size(signals); ++i) sigaction(signals[i], &action, &old_actions[i]);
+    for (size_t i = 0; i < std::size(signals); ++i) {
+        sigaction(signals[i], &action, &old_actions[i]);
+        if (signals[i] == SIGHUP && old_actions[i].sa_handler == SIG_IGN)  // nohup
+            sigaction(SIGHUP, &old_actions[i], nullptr);
+    }
 }
 
 StopSignal::~StopSignal() {
@@ -55,6 +59,8 @@ const char* StopSignal::name(int number) {
             return "SIGTERM";
         case SIGUSR1:
             return "SIGUSR1";
+        case SIGHUP:
+            return "SIGHUP";
         default:
             return nullptr;
     }

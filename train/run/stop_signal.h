@@ -1,6 +1,6 @@
 #pragma once
-// StopSignal: records SIGINT, SIGTERM and SIGUSR1 (which mpirun forwards to its ranks), so that the trainer can stop
-// between steps. A second signal ends the process at once.
+// StopSignal: records SIGINT, SIGTERM, SIGHUP (unless nohup ignores it) and SIGUSR1 (which mpirun forwards to its
+// ranks), so that the trainer can stop between steps. A second signal ends the process at once.
 
 namespace colonnade {
 
@@ -14,7 +14,7 @@ class StopSignal {
     StopSignal& operator=(const StopSignal&) = delete;
     /// The signal received, or 0.
     int number() const;
-    /// "SIGTERM", "SIGINT" or "SIGUSR1"; null if no signal was received.
+    /// "SIGTERM", "SIGINT", "SIGHUP" or "SIGUSR1"; null if no signal was received.
     const char* received() const { return name(number()); }
     static const char* name(int number);
 };

@@ -61,7 +61,11 @@ class Trainer {
     /// Prints to stdout, on rank 0 only.
     template <typename... Args>
     void say(fmt::format_string<Args...> format, Args&&... args) const {
-        if (ranks_.first()) fmt::print(format, std::forward<Args>(args)...);
+        if (!ranks_.first()) return;
+        try {
+            fmt::print(format, std::forward<Args>(args)...);
+        } catch (const std::system_error&) {  // a full disk or a reader that left ends no training
+        }
     }
     const Objective& objective() const { return learner_->objective(); }
     void log(const std::vector<Metric>& metrics) const;

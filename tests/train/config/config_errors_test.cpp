@@ -198,6 +198,8 @@ TEST(ConfigErrors, RulesOfAModelShape) {
     const std::vector<Bad> cases = {
         // The place of the problem is marked with an @.
         {"model: @{" + sizes, "model.num_attention_heads is missing"},
+        {"model: {" + sizes + ", num_attention_heads: 4, num_key_value_heads: @0",
+         "model.num_key_value_heads: expected an integer >= 1 and <= 4096, found '0'"},
         {"model: {" + sizes + ", num_attention_heads: 4, num_key_value_heads: @3",
          "model.num_attention_heads 4 is not a multiple of num_key_value_heads 3"},
         {"model: {" + sizes + ", num_attention_heads: @3",
@@ -252,6 +254,8 @@ TEST(ConfigErrors, AcceptsOnlySafeYaml) {
         {"? [a, b]\n: 1", "c.yaml:4:3: expected the name of a key, found [a, b]"},
         {"seed: [1", "this is not valid YAML"},
         {"\tseed: 1", "this is not valid YAML"},
+        {"output_dir: \"runs/a\nseed: 2\nthreads: \"1", "c.yaml:4:13: the quote \" is not closed in its line"},
+        {"output_dir: 'runs/a\nseed: 2'", "c.yaml:4:13: the quote ' is not closed in its line; close it, or write a"},
         {"---\nseed: 1", "a second YAML document begins after the first"},
         {deep, "c.yaml:4:35: more than 32 levels"},
         {wide + "]", "more than 10000 values"},

@@ -83,6 +83,13 @@ TEST(RoundTicks, AreRoundAndWithin) {
     }
 }
 
+TEST(RoundTicks, AreBoundedWhereStepsVanish) {
+    for (const double low : {0.6931471805599453, 1e16, 9.1e18}) {
+        const double high = std::nextafter(low, 1e300);
+        EXPECT_LE(round_ticks(low, high, 5).size(), 50u) << low;
+    }
+}
+
 struct Picture {
     int width = 0, height = 0;
     std::vector<uint8_t> pixels;

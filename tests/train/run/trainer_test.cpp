@@ -150,6 +150,41 @@ TEST_F(Signals, SigtermSavesAndLeaves) {
     expect_equal(result_of(path("run")), unbroken_, "after two stops");
 }
 
+TEST_F(Signals, SighupIsAsSigtermUnlessItIsIgnored) {
+    for (const bool ignored : {false, true}) {
+        Program program("train", {config(), output(ignored ? "nohup" : "hup")}, [&] {
+            if (ignored) signal(SIGHUP, SIG_IGN);
+        });
+        ASSERT_TRUE(program.read_until("step ", 3));
+        program.send(SIGHUP);
+        const Program::Result result = program.wait();
+        EXPECT_EQ(result.exit, 0) << result.err;
+        EXPECT_EQ(result.out.find("stopped by SIGHUP") != std::string::npos, !ignored) << result.out;
+    }
+}
+
+/// Nobody has to read what a run prints: descriptors that are closed, a full disk, a reader that left.
+TEST_F(Signals, OutputThatFailsEndsNoRun) {
+    const auto quiet = [&](const std::string& name, const std::function<void()>& setup) {
+        EXPECT_EQ(Program("train", {config(), output(name)}, setup).wait().exit, 0) << name;
+        const RunResult result = result_of(path(name));
+        EXPECT_TRUE(result.state == unbroken_.state) << name;
+        EXPECT_EQ(result.log, unbroken_.log) << name;
+    };
+    quiet("closed", [] {
+        for (int descriptor = 0; descriptor <= 2; ++descriptor) close(descriptor);
+    });
+    quiet("full", [] {
+        for (int descriptor = 1; descriptor <= 2; ++descriptor) dup2(open("/dev/full", O_WRONLY), descriptor);
+    });
+    quiet("left", [] {
+        int ends[2];
+        if (pipe(ends) != 0) _exit(1);
+        for (int descriptor = 1; descriptor <= 2; ++descriptor) dup2(ends[1], descriptor);
+        close(ends[0]);
+    });
+}
+
 TEST_F(Signals, KilledAtAnyMomentLosesNothing) {
     const Philox random{5, 0};
     int kills = 0, with_checkpoint = 0;
