@@ -28,6 +28,7 @@ constexpr const char* template_folder = "chat_templates";
 using Files = std::map<std::string, std::string>;  // contents by name
 
 void read_files(const fs::path& folder, Files& files) {
+    check_exported_files(folder.string());
     for (const char* name : copied)
         if (fs::exists(folder / name)) files[name] = read_file((folder / name).string());
     if (!fs::is_directory(folder / template_folder)) return;
@@ -118,6 +119,18 @@ Files source_files(const TextExport& r) {
 }
 
 }  // namespace
+
+void check_exported_files(const std::string& folder) {
+    std::error_code error;
+    if (!fs::is_directory(folder, error)) return;
+    for (const char* name : copied) check_own_file(folder, name);
+    for (const char* name : {"config.json", "generation_config.json", template_folder}) check_own_file(folder, name);
+    for (const char* name : {"generation_config.json", "tokenizer_config.json"}) {
+        const fs::path path = fs::path(folder) / name;
+        if (fs::exists(path) && !read_json_file(path.string()).is_object())
+            fail(Exit::data, "{}: expected an object of JSON", path.string());
+    }
+}
 
 std::vector<std::string> export_text(const TextExport& r) {
     Files files;

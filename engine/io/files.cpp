@@ -106,6 +106,23 @@ void OutputFile::close() {
     }
 }
 
+void check_own_file(const std::string& folder, const std::string& name) {
+    namespace fs = std::filesystem;
+    const fs::path path = fs::path(folder) / name;
+    std::error_code error;
+    if (!fs::is_symlink(path, error)) return;
+    const fs::path target = fs::canonical(path, error);
+    if (error) fail(Exit::data, "{}: the link leads nowhere: {}", path.string(), error.message());
+    const fs::path home = fs::canonical(folder);
+    const auto lies_in = [&](const fs::path& root) {
+        return std::mismatch(root.begin(), root.end(), target.begin(), target.end()).first == root.end();
+    };
+    const fs::path above = home.parent_path();
+    if (lies_in(home) || (above.filename() == "snapshots" && lies_in(above.parent_path() / "blobs"))) return;
+    fail(Exit::data, "{}: a link to {}, outside the model's folder; put the file itself there", path.string(),
+         target.string());
+}
+
 std::string read_file(const std::string& path, size_t limit) {
     InputFile file(path);
     const auto check = [&](uint64_t bytes) {

@@ -4,6 +4,7 @@
 #include <omp.h>
 
 #include "attention/flashmask.h"
+#include "data/text/text_folder.h"
 #include "engine/io/gguf.h"
 #include "engine/io/sha256.h"
 #include "train/config/spellings.h"
@@ -136,6 +137,8 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks) {
     Session s{.config = loaded.config, .notices = loaded.notices};
     s.device = settle_machine(s.config, ranks);
     settle_adapter(s.config);
+    for (const std::string& folder : {s.config.model_name_or_path, s.config.tokenizer_name_or_path})
+        check_exported_files(folder);
     const RunText text = load_text(s.config);
     s.notices.insert(s.notices.end(), text.notices.begin(), text.notices.end());
     s.model = model_of_run(s.config, text.tokenizer.get());

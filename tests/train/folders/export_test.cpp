@@ -265,6 +265,26 @@ TEST_F(Export, LeavesTheModelsOwnTemplateAndFilesAlone) {
     EXPECT_EQ(contents("model"), contents("source"));
 }
 
+TEST_F(Export, CopiesNoFileThatALinkLeadsTo) {
+    export_model(request("source"));
+    spill(path("secret"), "{}");
+    fs::create_symlink(path("secret"), path("source/special_tokens_map.json"));
+    ExportRequest r = request("model");
+    r.tokenizer_source = r.source_folder = path("source");
+    expect_error(Exit::data, "special_tokens_map.json: a link to " + path("secret") + ", outside the model's folder",
+                 [&] { export_model(r); });
+    // A Hugging Face cache consists of links to its own blobs.
+    fs::create_directories(path("hub/snapshots"));
+    fs::create_directories(path("hub/blobs"));
+    fs::remove(path("source/special_tokens_map.json"));
+    fs::rename(path("source"), path("hub/snapshots/1"));
+    fs::rename(path("hub/snapshots/1/tokenizer.json"), path("hub/blobs/2"));
+    fs::create_symlink("../../blobs/2", path("hub/snapshots/1/tokenizer.json"));
+    r.tokenizer_source = r.source_folder = path("hub/snapshots/1");
+    EXPECT_NO_THROW(export_model(r));
+    EXPECT_FALSE(fs::is_symlink(path("model/tokenizer.json")));
+}
+
 TEST_F(Export, WithoutATokenizerHasNone) {
     encoder_ = std::make_shared<const Encoder>(nullptr, EncodeOptions{.vocab_size = 330});
     export_model(request("model"));

@@ -159,6 +159,21 @@ TEST_F(Errors, Tokenizer) {
     }
 }
 
+/// What only the export reads is checked before training.
+TEST_F(Errors, FilesOfTheExport) {
+    make_model();
+    for (const char* name : {"generation_config.json", "tokenizer_config.json"}) {
+        for (const char* content : {"{\"a\": ", "[1]"}) {
+            spill(path("base/") + name, content);
+            expect_tuning_failure(Exit::data, {path("base/") + name});
+        }
+        fs::remove(path("base/") + name);
+        fs::create_symlink("/etc/hostname", path("base/") + name);
+        expect_tuning_failure(Exit::data, {path("base/") + name, "outside the model's folder"});
+        fs::remove(path("base/") + name);
+    }
+}
+
 TEST_F(Errors, ModelFolder) {
     make_model();
     const std::string weights = path("base/model.safetensors"), whole = slurp(weights),
