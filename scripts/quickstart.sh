@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A first run: installs packages, builds, makes chats out of WordNet, and teaches a real chat model to answer like a
-# dictionary (LoRA, with the model's own chat template). Takes five minutes on two cores, not counting the build.
+# dictionary (LoRA, with the model's own chat template). Takes five to seven minutes on two cores, not counting the build.
 #   scripts/quickstart.sh [--short] [--from-scratch] [MODEL]
 #     MODEL            Hugging Face folder or GGUF file (default: SmolLM2-135M-Instruct, a download of 93 MB)
 #     --from-scratch   no model: train a tokenizer and a small Llama from random weights; six to ten minutes

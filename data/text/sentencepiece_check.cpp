@@ -9,6 +9,7 @@
 
 #include "data/text/charsmap.h"
 #include "engine/device/error.h"
+#include "engine/io/files.h"
 #include "sentencepiece_model.pb.h"
 
 namespace colonnade {
@@ -32,12 +33,11 @@ bool is_tiktoken_list(std::string_view bytes) {
 
 /// Throws for a file that is not a model; recognises the files that are often found under that name.
 [[noreturn]] void refuse(std::string_view bytes, const std::string& path) {
+    refuse_stand_in(path, bytes);
     std::string_view found = "another format, or a truncated model";
     const size_t start = bytes.find_first_not_of(" \t\r\n");
     if (start == std::string_view::npos)
         found = "an empty file";
-    else if (bytes.starts_with("version https://git-lfs"))
-        found = "a Git LFS pointer: fetch the file itself with `git lfs pull`";
     else if (bytes[start] == '{')
         found = "JSON: a tokenizer.json is read under that name";
     else if (is_tiktoken_list(bytes))

@@ -106,6 +106,19 @@ void OutputFile::close() {
     }
 }
 
+void refuse_stand_in(const std::string& path, std::string_view head) {
+    const std::pair<std::string_view, const char*> known[] = {
+        {"version https://git-lfs", "a Git LFS pointer, not the file itself; get it: git lfs pull"},
+        {"\x1F\x8B", "compressed by gzip; unpack it"},
+        {"\x28\xB5\x2F\xFD", "compressed by zstd; unpack it"},
+        {"PK\x03\x04", "a zip archive; unpack it"},
+        {"<!DOCTYPE", "a web page, perhaps an error in place of a download; download the file again"},
+        {"<html", "a web page, perhaps an error in place of a download; download the file again"},
+    };
+    for (const auto& [start, what] : known)
+        if (head.starts_with(start)) fail(Exit::data, "{}: {}", path, what);
+}
+
 void check_own_file(const std::string& folder, const std::string& name) {
     namespace fs = std::filesystem;
     const fs::path path = fs::path(folder) / name;

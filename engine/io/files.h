@@ -53,6 +53,9 @@ class OutputFile {
 
 /// Content of the whole file. Throws Exit::data if it is larger than `limit`.
 std::string read_file(const std::string& path, size_t limit = size_t{1} << 30);
+/// Throws Exit::data if `head`, the first bytes of a file of a model, shows what often lies in its place: a Git LFS pointer,
+/// an archive, a web page.
+void refuse_stand_in(const std::string& path, std::string_view head);
 /// Throws Exit::data if folder/name is a link that leads out of the folder: what it shows would be copied, and published,
 /// with the model. Links of a Hugging Face cache (snapshots/<revision> to blobs) are its own.
 void check_own_file(const std::string& folder, const std::string& name);

@@ -68,8 +68,9 @@ class GgufParser {
     }
 
     std::pair<uint64_t, uint64_t> frame() {
-        if (header_.substr(take(4, "the magic number"), 4) != "GGUF")
-            fail(Exit::data, "{}: does not begin with 'GGUF'", file_.path());
+        const size_t magic = take(4, "the magic number");
+        refuse_stand_in(file_.path(), header_);
+        if (header_.substr(magic, 4) != "GGUF") fail(Exit::data, "{}: does not begin with 'GGUF'", file_.path());
         const auto version = number<uint32_t>("the version");
         if (version == 0x02000000u || version == 0x03000000u)
             fail(Exit::data, "{}: a big-endian file, expected a little-endian one", file_.path());

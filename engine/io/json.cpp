@@ -187,7 +187,9 @@ Json parse_json(std::string_view text, const std::string& where, const JsonLimit
 }
 
 Json read_json_file(const std::string& path, const JsonLimits& limits) {
-    return parse_json(read_file(path, limits.bytes), path, limits);
+    const std::string text = read_file(path, limits.bytes);
+    refuse_stand_in(path, text);
+    return parse_json(text, path, limits);
 }
 
 }  // namespace colonnade

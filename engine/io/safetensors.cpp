@@ -51,6 +51,9 @@ std::string read_header(const InputFile& file) {
     uint64_t length = 0;
     if (file.size() < sizeof length)
         fail(Exit::data, "{}: {} bytes, a safetensors file has at least 8", file.path(), file.size());
+    std::string head(std::min<size_t>(file.size(), 32), '\0');
+    file.read_at(0, head.data(), head.size());
+    refuse_stand_in(file.path(), head);
     file.read_at(0, &length, sizeof length);
     // Not 8 + length > size, because 8 + length may wrap.
     if (length > file.size() - sizeof length)

@@ -182,7 +182,7 @@ TEST_F(TokenizerFile, RefusesBadModels) {
         {"\n  {\"version\": \"1.0\"}", "found JSON: a tokenizer.json is read under that name"},
         {"IQ== 0\nIg== 1\n", "found a tiktoken vocabulary"},
         {"GGUF and more", "m.model"},
-        {"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "found a Git LFS pointer"},
+        {"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "m.model: a Git LFS pointer, not the file itself; get it: git lfs pull"},
         {"some text", "found another format, or a truncated model"},
         {bytes_field(7, "no pieces"), "found another format, or a truncated model"},
         {kModel.substr(0, kModel.size() - 1), "found another format, or a truncated model"},

@@ -10,6 +10,9 @@
 #include <optional>
 
 #include "engine/io/folder_lock.h"
+#include "engine/io/gguf.h"
+#include "engine/io/json.h"
+#include "engine/io/safetensors.h"
 #include "engine/io/sha256.h"
 #include "tests/support/file_test.h"
 
@@ -115,6 +118,39 @@ TEST_F(Files, ReadsPieces) {
     file.read_at(6, piece.data(), 4);
     EXPECT_EQ(piece, "6789");
     expect_error(Exit::data, "ends at byte 10, expected 1 more", [&] { file.read_at(7, piece.data(), 4); });
+}
+
+/// What often lies in the place of a file of a model is named.
+TEST_F(Files, StandInsAreNamed) {
+    const std::pair<std::string, const char*> cases[] = {
+        {"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer, not the file itself"},
+        {std::string("\x1F\x8B\x08\0\0\0\0\0\0\0", 10), "compressed by gzip; unpack it"},
+        {"PK\x03\x04 and more", "a zip archive; unpack it"},
+        {"<!DOCTYPE html><html>404</html>", "a web page"},
+    };
+    for (const auto& [content, part] : cases) {
+        spill(path("model"), content);
+        const std::string expected = path("model") + ": " + part;
+        expect_error(Exit::data, expected, [&] { (void)read_json_file(path("model")); });
+        expect_error(Exit::data, expected, [&] { SafetensorsReader reader(path("model")); });
+        expect_error(Exit::data, expected, [&] { GgufReader reader(path("model")); });
+    }
+}
+
+TEST_F(Files, OwnFilesLieInTheFolder) {
+    std::filesystem::create_directories(path("model/part"));
+    spill(path("model/part/a"), "a");
+    spill(path("outside"), "b");
+    const auto link = [&](const std::string& target, const std::string& name) {
+        std::filesystem::create_symlink(target, path("model/" + name));
+    };
+    link("part/a", "inside");
+    link("../outside", "out");
+    link(path("nowhere"), "dangling");
+    for (const char* own : {"part", "part/a", "inside", "absent"}) EXPECT_NO_THROW(check_own_file(path("model"), own));
+    expect_error(Exit::data, "model/out: a link to " + path("outside"), [&] { check_own_file(path("model"), "out"); });
+    expect_error(Exit::data, "model/dangling: the link leads nowhere",
+                 [&] { check_own_file(path("model"), "dangling"); });
 }
 
 TEST_F(Files, ReplacesAtomically) {
