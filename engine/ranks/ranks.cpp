@@ -63,7 +63,7 @@ Ranks::Ranks(const std::string& program) : program_(program) {
     } call{};
     Watchdog::Listening listening{-1, ""};
     if (first()) {
-        listening = Watchdog::listen();
+        listening = Watchdog::listen(std::ranges::count(hosts_, hosts_[0]) == std::ssize(hosts_));
         std::random_device random;
         call.token = uint64_t{random()} << 32 | random();
         listening.addresses.copy(call.addresses, sizeof call.addresses - 1);

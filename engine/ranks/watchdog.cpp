@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <map>
@@ -16,6 +17,7 @@
 #include <optional>
 #include <sstream>
 #include <thread>
+#include <utility>
 
 #include "engine/device/timing.h"
 
@@ -65,20 +67,22 @@ class Connection {
         out_.append(reinterpret_cast<const char*>(&message), sizeof message);
         flush();
     }
-    /// Calls on_message for every message that has arrived. Returns false if the other side has closed.
+    /// Calls on_message for the messages that have arrived, up to `most`. Returns false if the other side has closed.
     template <typename OnMessage>
-    bool receive(OnMessage&& on_message) {
-        char buffer[4096];
-        ssize_t got = 0;
-        while ((got = recv(fd_, buffer, sizeof buffer, MSG_DONTWAIT)) > 0) in_.append(buffer, static_cast<size_t>(got));
-        const bool open = got < 0 && (errno == EAGAIN || errno == EINTR);
-        while (in_.size() >= sizeof(Message)) {
+    bool receive(size_t most, OnMessage&& on_message) {
+        for (size_t seen = 0; seen < most; ++seen) {
+            char buffer[sizeof(Message)];
+            while (in_.size() < sizeof(Message)) {
+                const ssize_t got = recv(fd_, buffer, sizeof(Message) - in_.size(), MSG_DONTWAIT);
+                if (got <= 0) return got < 0 && (errno == EAGAIN || errno == EINTR);
+                in_.append(buffer, static_cast<size_t>(got));
+            }
             Message message;
             std::memcpy(&message, in_.data(), sizeof message);
-            in_.erase(0, sizeof message);
+            in_.clear();
             on_message(message);
         }
-        return open;
+        return true;
     }
 
   private:
@@ -89,6 +93,10 @@ class Connection {
     int fd_;
     std::string in_, out_;
 };
+
+constexpr size_t messages_at_once = 1000;  // of a peer, which sends a few in a second
+constexpr size_t most_strangers = 64;      // few descriptors; ranks that join speak at once
+constexpr double hello_seconds = 10;       // a rank sends its hello at once
 
 constexpr const char* silent = "has sent nothing for {:.0f} s (stopped, or its machine is lost)";
 
@@ -111,8 +119,12 @@ struct Watchdog::State {
     Options options;
     int size = 0, wake = -1;
     std::vector<Peer> peers;  ///< by rank; a rank other than 0 knows only rank 0 and itself
-    std::map<int, std::unique_ptr<Connection>> strangers;  ///< connections without a hello so far
-    std::mutex mutex;                                      ///< guards the next six
+    struct Stranger {
+        std::unique_ptr<Connection> connection;
+        Clock::time_point since = Clock::now();
+    };
+    std::map<int, Stranger> strangers;  ///< connections without a hello so far, on rank 0 until all ranks have joined
+    std::mutex mutex;                   ///< guards the next six
     Status own{};
     double timeout = 0;
     std::optional<Message> error;
@@ -190,13 +202,27 @@ struct Watchdog::State {
 
     void accept_stranger() {
         const int fd = accept4(options.socket, nullptr, nullptr, SOCK_CLOEXEC);
-        if (fd >= 0) strangers.emplace(fd, std::make_unique<Connection>(fd));
+        if (fd >= 0) strangers.emplace(fd, Stranger{std::make_unique<Connection>(fd)});
+    }
+
+    /// Others may find the port, too. They get no time, no memory, and after all ranks have joined no port.
+    void dismiss_strangers() {
+        const bool joined =
+            std::all_of(peers.begin() + 1, peers.end(), [](const Peer& peer) { return peer.connection != nullptr; });
+        if (options.socket >= 0 && joined) close(std::exchange(options.socket, -1));
+        std::erase_if(strangers, [&](const auto& stranger) {
+            return joined || seconds_since(stranger.second.since) > hello_seconds;
+        });
+        while (strangers.size() > most_strangers)
+            strangers.erase(std::ranges::min_element(strangers, {}, [](const auto& s) { return s.second.since; }));
     }
 
     void hear_stranger(int fd) {
         std::optional<int> rank;
-        std::unique_ptr<Connection>& stranger = strangers[fd];
-        const bool open = stranger->receive([&](const Message& m) {
+        std::unique_ptr<Connection>& stranger = strangers.at(fd).connection;
+        bool spoke = false;
+        const bool open = stranger->receive(1, [&](const Message& m) {
+            spoke = true;
             const bool ours = m.kind == Kind::hello && m.token == options.token && m.rank > 0 && m.rank < size;
             if (ours && !peers[static_cast<size_t>(m.rank)].connection) rank = m.rank;
         });
@@ -206,12 +232,12 @@ struct Watchdog::State {
             peer.heard = Clock::now();
             peer.connection->send({.kind = Kind::hello, .rank = 0, .token = options.token});
         }
-        if (rank || !open) strangers.erase(fd);
+        if (spoke || !open) strangers.erase(fd);
     }
 
     void hear_peer(int rank) {
         Peer& peer = peers[static_cast<size_t>(rank)];
-        const bool open = peer.connection->receive([&](const Message& m) {
+        const bool open = peer.connection->receive(messages_at_once, [&](const Message& m) {
             note(peer, m);
             if (m.kind == Kind::error) rule(rank, static_cast<Exit>(m.exit), "");
             if (m.kind == Kind::verdict) {
@@ -311,6 +337,7 @@ struct Watchdog::State {
                 limit = timeout;
             }
             const double tick = std::min(0.25, limit / 10);
+            if (options.rank == 0) dismiss_strangers();
             if (!report(tick)) return;
             listen_for(tick, limit);
             if (options.rank == 0)
@@ -337,7 +364,7 @@ struct Watchdog::State {
         for (const auto start = Clock::now(); !known && seconds_since(start) < 5;) {
             pollfd waiting{fd, POLLIN, 0};
             poll(&waiting, 1, 100);
-            const bool open = connection->receive([&](const Message& m) { known |= m.token == options.token; });
+            const bool open = connection->receive(1, [&](const Message& m) { known |= m.token == options.token; });
             if (!open) break;
         }
         return known ? std::move(connection) : nullptr;
@@ -358,15 +385,17 @@ struct Watchdog::State {
     }
 };
 
-Watchdog::Listening Watchdog::listen() {
+Watchdog::Listening Watchdog::listen(bool one_host) {
     const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     sockaddr_in any{};
     any.sin_family = AF_INET;
+    if (one_host) any.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     socklen_t bytes = sizeof any;
     if (fd < 0 || bind(fd, reinterpret_cast<const sockaddr*>(&any), sizeof any) != 0 || ::listen(fd, 128) != 0 ||
         getsockname(fd, reinterpret_cast<sockaddr*>(&any), &bytes) != 0)
         fail(Exit::peer, "rank 0 cannot listen on a TCP port: {}", std::strerror(errno));
     std::string addresses = std::to_string(ntohs(any.sin_port));
+    if (one_host) return {fd, addresses + " 127.0.0.1"};
     ifaddrs* interfaces = nullptr;
     if (getifaddrs(&interfaces) != 0) return {fd, addresses};
     for (const ifaddrs* i = interfaces; i; i = i->ifa_next) {

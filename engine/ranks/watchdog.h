@@ -49,7 +49,8 @@ class Watchdog {
         int socket;
         std::string addresses;
     };
-    static Listening listen();
+    /// `one_host`: all ranks run here, so that no other machine can reach the port. It is closed when all have joined.
+    static Listening listen(bool one_host);
 
     void set_timeout(double seconds);
     /// The current step, for messages.
