@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <new>
 #include <system_error>
 
@@ -35,6 +36,8 @@ int run_program(const char* name, const std::function<int()>& body) {
         return body();
     } catch (const Error& e) {
         return report_error(name, e.what(), e.exit());
+    } catch (const std::filesystem::filesystem_error& e) {  // such as a name that is too long, or links in a circle
+        return report_error(name, fmt::format("{}: {}", e.path1().string(), e.code().message()), Exit::storage);
     } catch (const std::system_error& e) {
         if (e.code() == std::errc::broken_pipe) return 128 + SIGPIPE;  // nobody reads what is printed
         return report_error(name, fmt::format("internal: {}", e.what()), Exit::internal);

@@ -8,6 +8,7 @@
 #include <optional>
 #include <sstream>
 
+#include "data/text/unicode.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
@@ -118,6 +119,12 @@ class TreeBuilder : public YAML::EventHandler {
     std::vector<Level> levels_;
     size_t values_ = 0;
 };
+
+/// Names that are not UTF-8 could not be written to the JSON files of a run.
+void check_utf8(std::string_view text, const std::string& where) {
+    if (const size_t good = well_formed_prefix(text); good != text.size())
+        fail(Exit::config, "{}: byte {} is not UTF-8", where, good + 1);
+}
 
 ConfigNode parse_tree(std::string_view yaml, const std::function<std::string(const YAML::Mark&)>& where) {
     std::istringstream stream{std::string(yaml)};
@@ -251,6 +258,7 @@ std::string ConfigNode::found() const {
 
 ConfigNode parse_config_tree(std::string_view yaml, const std::string& name) {
     if (yaml.size() > max_bytes) fail(Exit::config, "{}: larger than {} bytes", name, max_bytes);
+    check_utf8(yaml, name);
     const auto where = [&](const YAML::Mark& mark) {
         return mark.is_null() ? name : fmt::format("{}:{}:{}", name, mark.line + 1, mark.column + 1);
     };
@@ -280,6 +288,7 @@ void apply_overrides(ConfigNode& root, const std::vector<std::string>& arguments
             if (!node) break;
         }
         if (!node) continue;
+        check_utf8(argument.value, argument.where);
         ConfigNode value = parse_tree(argument.value, [&](const YAML::Mark&) { return argument.where; });
         value.key = node->key;
         value.key_where = node->key_where;

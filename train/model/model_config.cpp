@@ -220,7 +220,8 @@ ModelConfig parse_model_config(const Json& json, const std::string& where) {
 ModelConfig read_model_config(const std::string& path) {
     if (is_gguf_file(path)) return parse_model_config(gguf_config(GgufReader(path)), path);
     const std::string file = path + "/config.json";
-    if (!std::filesystem::exists(file)) refuse_model_path(path, "no config.json in this folder");
+    std::error_code unreadable;
+    if (!std::filesystem::exists(file, unreadable)) refuse_model_path(path, "no config.json in this folder");
     ModelConfig c = parse_model_config(read_json_file(file, {.bytes = size_t{1} << 20, .depth = 16}), file);
     if (c.tie_word_embeddings && has_stored_weights(path) && StoredWeights(path).head_differs_from_embedding()) {
         c.tie_word_embeddings = false;

@@ -11,6 +11,7 @@
 #include <map>
 
 #include "engine/device/error.h"
+#include "engine/io/json.h"
 
 namespace colonnade {
 namespace {
@@ -191,6 +192,12 @@ DataFiles find_data_files(const std::string& path, const Split& split) {
     else
         files.paths = {path};
     if (folder || !split.name.empty()) select_split(files, path, split.name);
+    for (const std::string& file : files.paths) {  // stores and messages name it in JSON
+        using Handler = Json::error_handler_t;
+        const std::string shown = Json(file).dump(-1, ' ', false, Handler::replace);
+        if (shown != Json(file).dump(-1, ' ', false, Handler::ignore))
+            fail(Exit::data, "{}: the name of a file is not UTF-8; rename it: {}", path, shown);
+    }
     return files;
 }
 

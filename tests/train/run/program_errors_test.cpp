@@ -159,6 +159,22 @@ TEST_F(Errors, Tokenizer) {
     }
 }
 
+/// Names that no file system holds, and names that JSON cannot.
+TEST_F(Errors, Names) {
+    const std::string name(300, 'x');
+    expect_train_failure({"output_dir=" + path(name)}, Exit::storage, {path(name), "File name too long"});
+    const std::string loop = folder_ + "_loop";
+    fs::remove(loop);
+    fs::create_symlink(loop, loop);
+    expect_train_failure({"output_dir=" + loop + "/x"}, Exit::storage, {"Too many levels of symbolic links"});
+    expect_train_failure({"datasets[0].path=" + loop}, Exit::data, {loop});
+    fs::remove(loop);
+    expect_train_failure({"datasets[0].path=" + path("d\xff.jsonl")}, Exit::config, {"is not UTF-8"});
+    fs::create_directories(path("rows"));
+    spill(path("rows/d\xff.jsonl"), "{\"input_ids\": [1, 2]}\n");
+    expect_train_failure({"datasets[0].path=" + path("rows")}, Exit::data, {path("rows"), "rename it"});
+}
+
 /// What only the export reads is checked before training.
 TEST_F(Errors, FilesOfTheExport) {
     make_model();
