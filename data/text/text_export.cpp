@@ -8,6 +8,7 @@
 #include "data/text/text_folder.h"
 #include "engine/device/error.h"
 #include "engine/io/files.h"
+#include "engine/io/own_file.h"
 
 namespace colonnade {
 namespace {
@@ -27,13 +28,22 @@ constexpr const char* template_folder = "chat_templates";
 
 using Files = std::map<std::string, std::string>;  // contents by name
 
-void read_files(const fs::path& folder, Files& files) {
+/// Names of the files that a folder has, relative to it, with templates as read_text_folder() finds them. Each is the
+/// folder's own.
+std::vector<std::string> copied_files(const fs::path& folder) {
+    std::vector<std::string> names;
     for (const char* name : copied)
-        if (fs::exists(folder / name)) files[name] = read_file((folder / name).string());
-    if (!fs::is_directory(folder / template_folder)) return;
-    for (const auto& entry : fs::directory_iterator(folder / template_folder))
-        files[fmt::format("{}/{}", template_folder, entry.path().filename().string())] =
-            read_file(entry.path().string());
+        if (fs::exists(folder / name)) names.emplace_back(name);
+    if (fs::is_directory(folder / template_folder))
+        for (const auto& entry : fs::directory_iterator(folder / template_folder))
+            if (entry.path().extension() == ".jinja")
+                names.push_back(fmt::format("{}/{}", template_folder, entry.path().filename().string()));
+    for (const std::string& name : names) own_file(folder.string(), (folder / name).string());
+    return names;
+}
+
+void read_files(const fs::path& folder, Files& files) {
+    for (const std::string& name : copied_files(folder)) files[name] = read_file((folder / name).string());
 }
 
 /// The settings with which transformers builds a tokenizer that gives the same ids.
@@ -118,6 +128,10 @@ Files source_files(const TextExport& r) {
 }
 
 }  // namespace
+
+void require_own_text(const std::string& folder) {
+    copied_files(folder);
+}
 
 std::vector<std::string> export_text(const TextExport& r) {
     Files files;

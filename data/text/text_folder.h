@@ -45,6 +45,8 @@ struct TextExport {
     const Tokenizer* tokenizer;         ///< what training encoded with; null: the files are copied as they are
     const ChatTemplate* chat_template;  ///< replaces that of the source; null: the source's stays
 };
+/// Throws Exit::data for a file of the folder that export_text() would copy, and must not (engine/io/own_file.h).
+void require_own_text(const std::string& folder);
 /// Copies the files of the source. What it lacks is written, so that transformers encodes as training did: a
 /// tokenizer.json for a SentencePiece model or a GGUF file, and a tokenizer_config.json. Returns notices.
 std::vector<std::string> export_text(const TextExport& request);

@@ -42,18 +42,44 @@ std::string unused_name(const std::string& path, const char* kind) {
     return name;
 }
 
+/// What stands in place of a regular file; nullptr if it is one.
+const char* other_kind(mode_t mode) {
+    if (S_ISFIFO(mode)) return "a FIFO (named pipe)";
+    if (S_ISCHR(mode)) return "a character device";
+    if (S_ISBLK(mode)) return "a block device";
+    if (S_ISSOCK(mode)) return "a socket";
+    return S_ISREG(mode) ? nullptr : "of an unknown kind";
+}
+
+void require_kind(const struct stat& info, const std::string& path, Readable readable) {
+    const mode_t mode = info.st_mode;
+    if (S_ISDIR(mode)) {
+        errno = EISDIR;
+        refused("read", path, Exit::data);
+    }
+    if (readable == Readable::streams && (S_ISFIFO(mode) || S_ISCHR(mode))) return;
+    if (const char* kind = other_kind(mode))
+        fail(Exit::data, "{}: is {}, expected a file: write its content to one", path, kind);
+}
+
 }  // namespace
 
-InputFile::InputFile(const std::string& path) : path_(path) {
-    fd_ = uninterrupted([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC); });
-    if (fd_ < 0) refused("open", path, Exit::data);
+InputFile::InputFile(const std::string& path, Readable readable) : path_(path) {
     struct stat info {};
-    int error = ::fstat(fd_, &info) == 0 ? 0 : errno;
-    if (error == 0 && S_ISDIR(info.st_mode)) error = EISDIR;
-    if (error != 0) {
+    // Before it is opened, because to open a device may already have an effect; and after, because another process may
+    // have replaced the file.
+    if (::stat(path.c_str(), &info) != 0) refused("open", path, Exit::data);
+    require_kind(info, path, readable);
+    // O_NONBLOCK: such a process must not make us wait. Regular files ignore it.
+    const int flags = O_RDONLY | O_CLOEXEC | O_NOCTTY | (readable == Readable::files ? O_NONBLOCK : 0);
+    fd_ = uninterrupted([&] { return ::open(path.c_str(), flags); });
+    if (fd_ < 0) refused("open", path, Exit::data);
+    try {
+        if (::fstat(fd_, &info) != 0) refused("read", path, Exit::data);
+        require_kind(info, path, readable);
+    } catch (...) {
         ::close(fd_);
-        errno = error;
-        refused("read", path, Exit::data);
+        throw;
     }
     size_ = static_cast<uint64_t>(info.st_size);
 }
@@ -106,8 +132,8 @@ void OutputFile::close() {
     }
 }
 
-std::string read_file(const std::string& path, size_t limit) {
-    InputFile file(path);
+std::string read_file(const std::string& path, size_t limit, Readable readable) {
+    InputFile file(path, readable);
     const auto check = [&](uint64_t bytes) {
         if (bytes > limit) fail(Exit::data, "{}: {} bytes or more, expected at most {}", path, bytes, limit);
     };
