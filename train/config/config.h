@@ -59,7 +59,8 @@ struct Config {
     int64_t threads = 0;                  ///< 0: one per core
     Tristate bf16 = Tristate::automatic;  ///< settled: on for a GPU, off for the CPU
     Recompute gradient_checkpointing = Recompute::none;
-    bool deterministic = false;  ///< settled: always true on the CPU
+    bool deterministic = false;         ///< settled: always true on the CPU
+    int64_t recompute_check_steps = 0;  ///< 0: never
 
     // Several ranks.
     int64_t zero_stage = 0;              ///< 1: the optimizer state is sharded

@@ -181,6 +181,11 @@ Section machine_section() {
                 "The same bits in every run. The CPU is always deterministic. On GPUs this switches attention's "
                 "backward pass, and NCCL, to slower deterministic algorithms; everything else is deterministic anyway.")
                 .default_is("true on the CPU, false on a GPU"),
+            key("recompute_check_steps", &C::recompute_check_steps,
+                "Steps between two checks of the device: a micro-step is computed twice, and a difference ends the run "
+                "with exit code 5. The gradients of a GPU are compared only if deterministic. 0: never.",
+                from_to(0, 1e9))
+                .only_how_to_run(),
         }};
 }
 Section ranks_section() {

@@ -244,6 +244,7 @@ bool Trainer::save_due(bool epoch_ends) const {
 void Trainer::train_step(Loader& loader, LoadedBatch batch) {
     const auto start = Clock::now();
     ranks_.set_step(batch.step + 1);
+    check_device(batch);
     learner_->begin_step();
     std::vector<int64_t> samples;
     for (int64_t micro = 0;; ++micro) {

@@ -82,6 +82,8 @@ class Trainer {
     void log_window(const StepResult& result, double learning_rate);
 
     // trainer_numbers.cpp
+    /// Every recompute_check_steps: computes a micro-step of a step twice, and throws Exit::peer if they differ.
+    void check_device(const LoadedBatch& batch);
     /// The result of the step under way. Throws Exit::numerics if it is not finite, with what came first and the rows.
     StepResult result_of(const StepUnderWay& step);
     UpdateLimits update_limits(int64_t step) const;

@@ -1,5 +1,7 @@
 // The trainer's watch over the numbers of a step: not finite, or a spike.
 
+#include <bit>
+
 #include "engine/io/json.h"
 #include "train/run/suspect_rows.h"
 #include "train/run/trainer.h"
@@ -11,6 +13,26 @@ namespace {
 constexpr size_t rows_logged = 100;
 
 }  // namespace
+
+void Trainer::check_device(const LoadedBatch& batch) {
+    const int64_t every = config_.recompute_check_steps;
+    if (every == 0 || batch.step % every != 0) return;
+    const double total = objective().total(batch.step_totals);
+    const Fingerprint a = learner_->fingerprint(ctx_, batch.batch, total);
+    const Fingerprint b = learner_->fingerprint(ctx_, batch.batch, total);
+    const bool gradients = a.gradients != b.gradients && (!gpu_ || config_.deterministic);
+    // Bits are compared, so that NaN equals NaN.
+    const bool loss = std::bit_cast<uint64_t>(a.loss) != std::bit_cast<uint64_t>(b.loss);
+    ranks_.together("recomputation", [&] {
+        if (loss || gradients)
+            fail(Exit::peer,
+                 "step {}: {} computed a micro-step twice with different bits: the loss {} and {}, checksums of the "
+                 "gradients {:016x} and {:016x}; its processor, GPU or memory is faulty; the last checkpoint may be "
+                 "affected",
+                 batch.step + 1, ranks_.several() ? ranks_.name(ranks_.rank()) : "this machine", a.loss, b.loss,
+                 a.gradients, b.gradients);
+    });
+}
 
 StepResult Trainer::result_of(const StepUnderWay& step) {
     try {

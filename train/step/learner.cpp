@@ -359,6 +359,12 @@ void Learner::keep_result() {
     step.readback->enqueue(state_.step_sums);
 }
 
+Fingerprint Learner::fingerprint(const Context& ctx, const Batch& batch, double total) {
+    begin_step();
+    accumulate(ctx, batch, {.total = total});
+    return {.loss = loss().nll, .gradients = checksum(ctx, state_.gradients, state_.checksum)};
+}
+
 bool Learner::is_finite(const Context& ctx) {
     const Tensor squares = state_.norm_and_clip().slice(0, 0, 1);
     clear(ctx, squares);

@@ -68,6 +68,12 @@ struct StepResult {
     bool applied = true;   ///< false: beyond a limit, so that the weights are those of the step before
 };
 
+/// Identifies the results of a forward and backward pass to the bit.
+struct Fingerprint {
+    double loss = 0;
+    uint64_t gradients = 0;
+};
+
 class Learner {
   public:
     /// Plans, then allocates (Exit::memory with the figures). Weights are zero until something fills them.
@@ -104,6 +110,10 @@ class Learner {
     /// its loss or gradient norm is not finite. After that, and after an update that limits.hold held back, the state
     /// is that before the update, and later ones that were enqueued already never happened.
     StepResult result();
+    /// Computes a micro-step as accumulate() does, as a step of its own without update, and returns its loss and a
+    /// checksum of its gradients. The same batch must give the same bits, but for gradients on a GPU whose context is
+    /// not deterministic. Before begin_step(). Waits.
+    Fingerprint fingerprint(const Context& ctx, const Batch& batch, double total);
     /// Whether the loss and the gradients of the step so far are finite on this rank. For the step under way, before its
     /// update. Waits.
     bool is_finite(const Context& ctx);
