@@ -6,6 +6,7 @@
 #include "data/rows/tool_calls.h"
 #include "data/rows/unused_keys.h"
 #include "engine/device/error.h"
+#include "engine/io/limits.h"
 
 namespace colonnade {
 namespace {
@@ -102,7 +103,7 @@ std::optional<bool> read_train_switch(const RowFields& message) {
     return train;
 }
 
-constexpr size_t most_keys = 256;  ///< of a message; lookups in it take linear time
+constexpr size_t most_keys = limits::message_keys;
 
 /// The keys of a message that no reader asked for.
 Json read_more(const RowFields& message) {

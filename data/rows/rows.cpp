@@ -5,6 +5,7 @@
 
 #include "data/rows/row_formats.h"
 #include "engine/device/error.h"
+#include "engine/io/limits.h"
 
 namespace colonnade {
 namespace {
@@ -82,7 +83,8 @@ void RowReader::detect() {
 }
 
 Json RowReader::parse_object(const std::string& text, const std::string& where) const {
-    Json object = parse_json(text, where, {.bytes = row_limit, .depth = 64, .non_finite = NonFinite::read});
+    Json object =
+        parse_json(text, where, {.bytes = row_limit, .depth = limits::row_depth, .non_finite = NonFinite::read});
     if (!object.is_object()) fail(Exit::data, "{}: expected an object, found {}", where, object.type_name());
     for (const std::string& key : spec_.ignore_columns) object.erase(key);
     return object;

@@ -2,6 +2,7 @@
 
 #include "data/rows/tool_calls.h"
 #include "engine/device/error.h"
+#include "engine/io/limits.h"
 
 namespace colonnade {
 namespace {
@@ -12,7 +13,7 @@ constexpr const char* single_variables[] = {"enable_thinking",      "preserve_th
 constexpr const char* list_variables[] = {"tools",         "documents", "custom_tools",
                                           "builtin_tools", "xml_tools", "python_tools"};
 
-constexpr size_t most_variables = 256;  ///< lookups take linear time
+constexpr size_t most_variables = limits::template_variables;
 
 enum class BareFunctions { keep, wrap };
 

@@ -11,6 +11,7 @@
 #include "data/text/split_pattern.h"
 #include "data/text/unicode.h"
 #include "engine/device/error.h"
+#include "engine/io/limits.h"
 
 namespace colonnade {
 namespace {
@@ -26,7 +27,7 @@ constexpr uint32_t offset_of(uint32_t unit) {
 std::string from_base64(const std::string& text, const std::string& where) {
     std::string bytes(text.size() / 4 * 3, '\0');
     const int size =
-        text.size() % 4 == 0 && text.size() < size_t{64} << 20
+        text.size() % 4 == 0 && text.size() < limits::charsmap_bytes
             ? EVP_DecodeBlock(reinterpret_cast<unsigned char*>(bytes.data()),
                               reinterpret_cast<const unsigned char*>(text.data()), static_cast<int>(text.size()))
             : -1;

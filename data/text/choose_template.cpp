@@ -7,6 +7,7 @@
 
 #include "engine/device/error.h"
 #include "engine/io/files.h"
+#include "engine/io/limits.h"
 
 namespace colonnade {
 namespace {
@@ -45,7 +46,7 @@ Pointer choose_template(const TextFolder& folder, const std::string& choice, Cha
     if (is_jinja(choice)) return std::make_shared<const ChatTemplate>("in the config", choice, "", std::move(settings));
     std::error_code error;
     if (std::filesystem::is_regular_file(choice, error))
-        return std::make_shared<const ChatTemplate>(choice, read_file(choice, size_t{1} << 20), "",
+        return std::make_shared<const ChatTemplate>(choice, read_file(choice, limits::template_bytes), "",
                                                     std::move(settings));
     std::vector<std::string> own_names;
     for (const auto& own : folder.templates) own_names.push_back(own.name);

@@ -12,6 +12,7 @@
 #include "data/text/split_pattern.h"
 #include "data/text/unicode.h"
 #include "engine/device/error.h"
+#include "engine/io/limits.h"
 
 namespace colonnade {
 namespace {
@@ -56,7 +57,7 @@ struct TokenLists {
 
 TokenLists read_vocabulary(const GgufReader& file) {
     const GgufMetadata& metadata = file.metadata();
-    constexpr size_t most = size_t{1} << 24, longest = 1024;
+    constexpr size_t most = limits::tokens, longest = limits::token_bytes;
     auto tokens = metadata.texts("tokenizer.ggml.tokens");
     if (!tokens || tokens->empty() || tokens->size() > most)
         fail(Exit::data, "{}: key 'tokenizer.ggml.tokens': expected 1 to {} tokens, found {}; {}", file.path(), most,

@@ -8,6 +8,7 @@
 #include "data/text/unigram_model.h"
 #include "data/text/word_models.h"
 #include "engine/device/error.h"
+#include "engine/io/limits.h"
 #include "engine/io/sha256.h"
 
 namespace colonnade {
@@ -51,7 +52,8 @@ bool works_on_bytes(const Json& model, const Normalizer& normalizer, PreTokenize
 }  // namespace
 
 std::shared_ptr<const HuggingFaceTokenizer> HuggingFaceTokenizer::load(const std::string& path) {
-    return std::make_shared<const HuggingFaceTokenizer>(read_json_file(path), path);
+    return std::make_shared<const HuggingFaceTokenizer>(read_json_file(path, {.bytes = limits::tokenizer_json_bytes}),
+                                                        path);
 }
 
 HuggingFaceTokenizer::HuggingFaceTokenizer(const Json& json, const std::string& where)

@@ -7,11 +7,12 @@
 
 #include "data/text/unicode.h"
 #include "engine/device/error.h"
+#include "engine/io/limits.h"
 
 namespace colonnade {
 namespace {
 
-constexpr uint32_t most_steps = 20'000'000, most_kilobytes = 256 << 10;
+constexpr uint32_t most_steps = limits::match_steps, most_kilobytes = limits::match_kilobytes;
 constexpr size_t jit_stack = size_t{1} << 20;
 constexpr size_t places_at_a_time = 256, matches_between_looks = 256;
 
@@ -19,7 +20,8 @@ constexpr size_t places_at_a_time = 256, matches_between_looks = 256;
 /// asked about a few places at a time, and between them for the time that the thread has spent on the text.
 class Patience {
   public:
-    explicit Patience(size_t bytes) : most_seconds_(2 + 1e-6 * static_cast<double>(bytes)) {}
+    explicit Patience(size_t bytes)
+        : most_seconds_(limits::match_seconds + limits::match_seconds_per_byte * static_cast<double>(bytes)) {}
     bool is_over() {
         timespec time = {};
         clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);

@@ -4,12 +4,14 @@
 #include "data/text/regex.h"
 #include "data/text/unicode.h"
 #include "engine/device/error.h"
+#include "engine/io/limits.h"
 
 namespace colonnade {
 namespace {
 
-constexpr int most_depth = 16, most_nested_classes = 3, most_repeats = 1000, most_sets = 1000;
-constexpr size_t longest_pattern = size_t{64} << 10;
+constexpr int most_depth = limits::pattern_depth, most_nested_classes = limits::pattern_nested_classes;
+constexpr int most_repeats = limits::pattern_repeats, most_sets = limits::pattern_sets;
+constexpr size_t longest_pattern = limits::pattern_bytes;
 
 /// Reads Oniguruma's Ruby syntax and writes PCRE2's. Source: Oniguruma 6.9, doc/RE and doc/SYNTAX.md. Each character
 /// class is written as a set of its own, since the two libraries have different properties, nesting and && in them.
@@ -136,7 +138,7 @@ void Translation::repeats(size_t begin, bool repeatable) {
         }
         if (!repeatable) refuse("a repeat of a place");
         if (!first) out_ = out_.substr(0, begin) + "(?:" + out_.substr(begin) + ")";
-        if (out_.size() > 1 << 20) refuse("repeats of repeats are too long");
+        if (out_.size() > limits::translated_bytes) refuse("repeats of repeats are too long");
         out_ += repeat;
         last_letter_ = '\0';
     }

@@ -10,6 +10,7 @@
 #include "data/text/charsmap.h"
 #include "engine/device/error.h"
 #include "engine/io/files.h"
+#include "engine/io/limits.h"
 #include "sentencepiece_model.pb.h"
 
 namespace colonnade {
@@ -17,8 +18,8 @@ namespace {
 
 constexpr int unknown_piece = 2, control_piece = 3, user_defined_piece = 4, unused_piece = 5;
 constexpr int bpe = 2;
-constexpr int most_pieces = 1'000'000;
-constexpr size_t longest_piece = 1024;
+constexpr int most_pieces = limits::sentencepiece_pieces;
+constexpr size_t longest_piece = limits::token_bytes;
 
 /// Whether the first line is "<base64> <rank>": a tiktoken vocabulary, sometimes stored as tokenizer.model.
 bool is_tiktoken_list(std::string_view bytes) {

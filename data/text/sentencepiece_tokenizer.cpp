@@ -12,13 +12,14 @@
 #include "data/text/sentencepiece_check.h"
 #include "engine/device/error.h"
 #include "engine/io/files.h"
+#include "engine/io/limits.h"
 #include "engine/io/sha256.h"
 
 namespace colonnade {
 
 namespace {
 
-constexpr size_t model_limit = size_t{64} << 20;
+constexpr size_t model_limit = limits::sentencepiece_bytes;
 
 void load_processor(sentencepiece::SentencePieceProcessor& processor, const std::string& bytes,
                     const std::string& path) {
@@ -50,12 +51,11 @@ bool try_model(const std::string& bytes) {
 /// own message.
 void probe_model(const std::string& bytes, const std::string& path) {
     constexpr int refused = 42;
-    constexpr unsigned seconds = 60;
     const pid_t child = fork();
     if (child < 0) fail(Exit::memory, "{}: cannot start a process to test the model: {}", path, std::strerror(errno));
     if (child == 0) {
         std::signal(SIGALRM, SIG_DFL);
-        alarm(seconds);
+        alarm(limits::probe_seconds);
         if (!std::freopen("/dev/null", "w", stderr)) _exit(refused);
         try {
             _exit(try_model(bytes) ? 0 : refused);

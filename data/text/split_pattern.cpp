@@ -2,6 +2,7 @@
 
 #include "data/text/unicode.h"
 #include "engine/device/error.h"
+#include "engine/io/limits.h"
 
 namespace colonnade {
 
@@ -305,7 +306,7 @@ const Known known_patterns[] = {
 }  // namespace
 
 void check_text_size(size_t bytes) {
-    constexpr size_t most = size_t{256} << 20;
+    constexpr size_t most = limits::encoded_bytes;
     if (bytes > most) fail(Exit::data, "cannot encode {} bytes of text at once, expected at most {}", bytes, most);
 }
 

@@ -8,6 +8,7 @@
 #include "data/text/text_folder.h"
 #include "engine/device/error.h"
 #include "engine/io/files.h"
+#include "engine/io/own_file.h"
 
 namespace colonnade {
 namespace {
@@ -27,14 +28,22 @@ constexpr const char* template_folder = "chat_templates";
 
 using Files = std::map<std::string, std::string>;  // contents by name
 
-void read_files(const fs::path& folder, Files& files) {
-    check_exported_files(folder.string());
+/// Names of the files that a folder has, relative to it, with templates as read_text_folder() finds them. Each is the
+/// folder's own.
+std::vector<std::string> copied_files(const fs::path& folder) {
+    std::vector<std::string> names;
     for (const char* name : copied)
-        if (fs::exists(folder / name)) files[name] = read_file((folder / name).string());
-    if (!fs::is_directory(folder / template_folder)) return;
-    for (const auto& entry : fs::directory_iterator(folder / template_folder))
-        files[fmt::format("{}/{}", template_folder, entry.path().filename().string())] =
-            read_file(entry.path().string());
+        if (fs::exists(folder / name)) names.emplace_back(name);
+    if (fs::is_directory(folder / template_folder))
+        for (const auto& entry : fs::directory_iterator(folder / template_folder))
+            if (entry.path().extension() == ".jinja")
+                names.push_back(fmt::format("{}/{}", template_folder, entry.path().filename().string()));
+    for (const std::string& name : names) own_file(folder.string(), (folder / name).string());
+    return names;
+}
+
+void read_files(const fs::path& folder, Files& files) {
+    for (const std::string& name : copied_files(folder)) files[name] = read_file((folder / name).string());
 }
 
 /// The settings with which transformers builds a tokenizer that gives the same ids.
@@ -123,12 +132,11 @@ Files source_files(const TextExport& r) {
 void check_exported_files(const std::string& folder) {
     std::error_code error;
     if (!fs::is_directory(folder, error)) return;
-    for (const char* name : copied) check_own_file(folder, name);
-    for (const char* name : {"config.json", "generation_config.json", template_folder}) check_own_file(folder, name);
+    copied_files(folder);
     for (const char* name : {"generation_config.json", "tokenizer_config.json"}) {
-        const fs::path path = fs::path(folder) / name;
-        if (fs::exists(path) && !read_json_file(path.string()).is_object())
-            fail(Exit::data, "{}: expected an object of JSON", path.string());
+        const std::string path = (fs::path(folder) / name).string();
+        if (fs::exists(path) && !read_json_file(own_file(folder, path)).is_object())
+            fail(Exit::data, "{}: expected an object of JSON", path);
     }
 }
 

@@ -10,6 +10,8 @@
 #include "data/text/sentencepiece_tokenizer.h"
 #include "engine/device/error.h"
 #include "engine/io/files.h"
+#include "engine/io/limits.h"
+#include "engine/io/own_file.h"
 
 namespace colonnade {
 namespace {
@@ -17,7 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 
 Json read_if_any(const fs::path& path) {
-    return fs::exists(path) ? read_json_file(path.string()) : Json::object();
+    return fs::exists(path) ? read_json_file(own_file(path.parent_path().string(), path.string())) : Json::object();
 }
 
 /// A token is written as a string, or as an object with its content and flags.
@@ -53,6 +55,7 @@ class Reader {
     }
 
     TextFolder read() {
+        check_exported_files(folder_.string());
         read_tokenizer();
         read_templates();
         for (const char* name : {"generation_config.json", "config.json"})
@@ -87,7 +90,7 @@ class Reader {
     }
 
     void read_tokenizer_json(const fs::path& path) {
-        Json json = read_json_file(path.string());
+        Json json = read_json_file(path.string(), {.bytes = limits::tokenizer_json_bytes});
         if (json.is_object()) add_missing_tokens(json);
         make_tokenizer(json, path);
     }
@@ -196,7 +199,7 @@ class Reader {
     }
 
     void read_templates() {
-        constexpr size_t most = size_t{1} << 20;
+        constexpr size_t most = limits::template_bytes;
         if (const fs::path file = folder_ / "chat_template.jinja"; fs::exists(file))
             add_template("default", file, read_file(file.string(), most));
         if (const fs::path more = folder_ / "chat_templates"; fs::is_directory(more)) {

@@ -4,11 +4,12 @@
 #include <cstring>
 
 #include "engine/device/error.h"
+#include "engine/io/limits.h"
 
 namespace colonnade {
 namespace {
 
-constexpr int64_t most_ids = 1 << 24;
+constexpr int64_t most_ids = limits::tokens;
 constexpr size_t short_word = 15, most_short_ids = 3, long_word = 80, most_text = size_t{16} << 20;
 
 template <typename T>

@@ -10,12 +10,13 @@
 #include "data/text/tokenizer_json.h"
 #include "data/text/unicode.h"
 #include "engine/device/error.h"
+#include "engine/io/limits.h"
 
 namespace colonnade {
 namespace {
 
 constexpr double unknown_penalty = 10;
-constexpr size_t longest_piece = 1024;  // bytes: each place of a text is compared with that many
+constexpr size_t longest_piece = limits::token_bytes;  // each place of a text is compared with that many bytes
 constexpr uint64_t no_edge = ~uint64_t{0};
 
 uint64_t edge_key(uint32_t node, char byte) {

@@ -4,6 +4,7 @@
 
 #include "data/text/tokenizer_json.h"
 #include "engine/device/error.h"
+#include "engine/io/limits.h"
 
 namespace colonnade {
 
@@ -19,7 +20,7 @@ WordPieceModel::WordPieceModel(const Json& json, const std::string& where)
       unknown_(json_text(json, "unk_token", where + ": model")),
       prefix_(json_text(json, "continuing_subword_prefix", where + ": model")),
       most_characters_(json_count(json, "max_input_chars_per_word", where + ": model")) {
-    constexpr size_t most = 10'000, longest = 1024;
+    constexpr size_t most = limits::word_characters, longest = limits::token_bytes;
     if (most_characters_ > most)
         fail(Exit::data, "{}: model: max_input_chars_per_word: expected at most {}, found {}", where, most,
              most_characters_);

@@ -42,18 +42,44 @@ std::string unused_name(const std::string& path, const char* kind) {
     return name;
 }
 
+/// What stands in place of a regular file; nullptr if it is one.
+const char* other_kind(mode_t mode) {
+    if (S_ISFIFO(mode)) return "a FIFO (named pipe)";
+    if (S_ISCHR(mode)) return "a character device";
+    if (S_ISBLK(mode)) return "a block device";
+    if (S_ISSOCK(mode)) return "a socket";
+    return S_ISREG(mode) ? nullptr : "of an unknown kind";
+}
+
+void require_kind(const struct stat& info, const std::string& path, Readable readable) {
+    const mode_t mode = info.st_mode;
+    if (S_ISDIR(mode)) {
+        errno = EISDIR;
+        refused("read", path, Exit::data);
+    }
+    if (readable == Readable::streams && (S_ISFIFO(mode) || S_ISCHR(mode))) return;
+    if (const char* kind = other_kind(mode))
+        fail(Exit::data, "{}: is {}, expected a file: write its content to one", path, kind);
+}
+
 }  // namespace
 
-InputFile::InputFile(const std::string& path) : path_(path) {
-    fd_ = uninterrupted([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC); });
-    if (fd_ < 0) refused("open", path, Exit::data);
+InputFile::InputFile(const std::string& path, Readable readable) : path_(path) {
     struct stat info {};
-    int error = ::fstat(fd_, &info) == 0 ? 0 : errno;
-    if (error == 0 && S_ISDIR(info.st_mode)) error = EISDIR;
-    if (error != 0) {
+    // Before it is opened, because to open a device may already have an effect; and after, because another process may
+    // have replaced the file.
+    if (::stat(path.c_str(), &info) != 0) refused("open", path, Exit::data);
+    require_kind(info, path, readable);
+    // O_NONBLOCK: such a process must not make us wait. Regular files ignore it.
+    const int flags = O_RDONLY | O_CLOEXEC | O_NOCTTY | (readable == Readable::files ? O_NONBLOCK : 0);
+    fd_ = uninterrupted([&] { return ::open(path.c_str(), flags); });
+    if (fd_ < 0) refused("open", path, Exit::data);
+    try {
+        if (::fstat(fd_, &info) != 0) refused("read", path, Exit::data);
+        require_kind(info, path, readable);
+    } catch (...) {
         ::close(fd_);
-        errno = error;
-        refused("read", path, Exit::data);
+        throw;
     }
     size_ = static_cast<uint64_t>(info.st_size);
 }
@@ -119,25 +145,8 @@ void refuse_stand_in(const std::string& path, std::string_view head) {
         if (head.starts_with(start)) fail(Exit::data, "{}: {}", path, what);
 }
 
-void check_own_file(const std::string& folder, const std::string& name) {
-    namespace fs = std::filesystem;
-    const fs::path path = fs::path(folder) / name;
-    std::error_code error;
-    if (!fs::is_symlink(path, error)) return;
-    const fs::path target = fs::canonical(path, error);
-    if (error) fail(Exit::data, "{}: the link leads nowhere: {}", path.string(), error.message());
-    const fs::path home = fs::canonical(folder);
-    const auto lies_in = [&](const fs::path& root) {
-        return std::mismatch(root.begin(), root.end(), target.begin(), target.end()).first == root.end();
-    };
-    const fs::path above = home.parent_path();
-    if (lies_in(home) || (above.filename() == "snapshots" && lies_in(above.parent_path() / "blobs"))) return;
-    fail(Exit::data, "{}: a link to {}, outside the model's folder; put the file itself there", path.string(),
-         target.string());
-}
-
-std::string read_file(const std::string& path, size_t limit) {
-    InputFile file(path);
+std::string read_file(const std::string& path, size_t limit, Readable readable) {
+    InputFile file(path, readable);
     const auto check = [&](uint64_t bytes) {
         if (bytes > limit) fail(Exit::data, "{}: {} bytes or more, expected at most {}", path, bytes, limit);
     };

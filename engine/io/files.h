@@ -11,12 +11,18 @@
 #include <string>
 #include <string_view>
 
+#include "engine/io/limits.h"
+
 namespace colonnade {
+
+/// What may be read: regular files; or also pipes and terminals, for what a user names on the command line. Nothing else
+/// is opened: a FIFO would wait for a writer for ever, and a device may do anything.
+enum class Readable { files, streams };
 
 /// A file opened for reading.
 class InputFile {
   public:
-    explicit InputFile(const std::string& path);
+    explicit InputFile(const std::string& path, Readable readable = Readable::files);
     ~InputFile();
     InputFile(const InputFile&) = delete;
     InputFile& operator=(const InputFile&) = delete;
@@ -52,13 +58,10 @@ class OutputFile {
 };
 
 /// Content of the whole file. Throws Exit::data if it is larger than `limit`.
-std::string read_file(const std::string& path, size_t limit = size_t{1} << 30);
+std::string read_file(const std::string& path, size_t limit = limits::file_bytes, Readable readable = Readable::files);
 /// Throws Exit::data if `head`, the first bytes of a file of a model, shows what often lies in its place: a Git LFS pointer,
 /// an archive, a web page.
 void refuse_stand_in(const std::string& path, std::string_view head);
-/// Throws Exit::data if folder/name is a link that leads out of the folder: what it shows would be copied, and published,
-/// with the model. Links of a Hugging Face cache (snapshots/<revision> to blobs) are its own.
-void check_own_file(const std::string& folder, const std::string& name);
 /// Replaces `path` atomically and durably: temporary file in the same directory, fsync, rename, fsync of the directory.
 void write_file_atomically(const std::string& path, std::string_view content);
 

@@ -10,15 +10,16 @@
 
 #include "engine/io/files.h"
 #include "engine/io/gguf_blocks.h"
+#include "engine/io/limits.h"
 
 static_assert(std::endian::native == std::endian::little, "GGUF data is copied from file to memory as it is");
 
 namespace colonnade {
 namespace {
 
-constexpr uint64_t header_limit = uint64_t{64} << 20;
-constexpr uint64_t pair_limit = 65'536, tensor_limit = 65'536, name_limit = 1024, rank_limit = 4;
-constexpr uint64_t alignment_limit = uint64_t{1} << 30;
+constexpr uint64_t header_limit = limits::gguf_header_bytes, pair_limit = limits::gguf_pairs;
+constexpr uint64_t tensor_limit = limits::tensors, name_limit = limits::tensor_name_bytes;
+constexpr uint64_t rank_limit = limits::gguf_dimensions, alignment_limit = limits::gguf_alignment;
 constexpr int64_t piece_elements = int64_t{1} << 16;  // a multiple of every block
 
 // --- The header of one file ------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@
 #include "engine/io/files.h"
 #include "engine/io/hdf5.h"
 #include "engine/io/hdf5_library.h"
+#include "engine/io/limits.h"
 #include "engine/io/system_call.h"
 
 namespace colonnade {
@@ -20,11 +21,10 @@ using hdf5::Session;
 
 namespace {
 
-constexpr int rank_limit = 4;
-constexpr uint64_t chunk_limit = uint64_t{256} << 20;  // bytes; the library keeps whole chunks in memory
-constexpr uint64_t deflate_ratio = 1032;               // upper bound of deflate's compression
-constexpr unsigned rehearsal_seconds = 60;
-constexpr int depth_limit = 16;  // nesting of groups that the rehearsal visits
+constexpr int rank_limit = limits::hdf5_dimensions, depth_limit = limits::hdf5_depth;
+constexpr uint64_t chunk_limit = limits::hdf5_chunk_bytes;
+constexpr uint64_t deflate_ratio = 1032;  // upper bound of deflate's compression
+constexpr unsigned rehearsal_seconds = limits::probe_seconds;
 
 }  // namespace
 

@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "engine/io/limits.h"
+
 namespace colonnade {
 
 using Json = nlohmann::ordered_json;
@@ -14,8 +16,8 @@ using Json = nlohmann::ordered_json;
 enum class NonFinite { refuse, read };
 
 struct JsonLimits {
-    size_t bytes = size_t{64} << 20;
-    int depth = 64;
+    size_t bytes = limits::json_bytes;
+    int depth = limits::json_depth;
     NonFinite non_finite = NonFinite::refuse;
 };
 /// Throws Exit::data: "where: line 3, column 7: invalid JSON: ...". If the text is a single line only the column is

@@ -13,6 +13,7 @@
 #include "engine/device/float16.h"
 #include "engine/io/files.h"
 #include "engine/io/json.h"
+#include "engine/io/limits.h"
 
 static_assert(std::endian::native == std::endian::little,
               "safetensors data is copied between file and memory as it is");
@@ -20,9 +21,10 @@ static_assert(std::endian::native == std::endian::little,
 namespace colonnade {
 namespace {
 
-constexpr size_t header_limit = 100'000'000;  // the same as the reference reader
-constexpr size_t tensor_limit = 1'000'000, name_limit = 1024, rank_limit = 8;
-constexpr int depth_limit = 8;
+constexpr size_t header_limit = limits::safetensors_header_bytes;
+constexpr size_t tensor_limit = limits::tensors, name_limit = limits::tensor_name_bytes;
+constexpr size_t rank_limit = limits::safetensors_dimensions;
+constexpr int depth_limit = limits::safetensors_depth;
 constexpr size_t piece_elements = size_t{1} << 18;
 
 struct StoredType {
@@ -173,7 +175,8 @@ std::vector<TensorInfo> parse_file(const std::string& path, std::map<std::string
 
 // Map from tensor to shard, from model.safetensors.index.json.
 std::map<std::string, std::string> parse_index(const std::string& path) {
-    const Json index = read_json_file(path);
+    const Json index =
+        read_json_file(path, {.bytes = limits::safetensors_index_bytes, .depth = limits::safetensors_depth});
     const auto found = index.find("weight_map");
     if (found == index.end() || !found->is_object()) fail(Exit::data, "{}: no object 'weight_map'", path);
     std::map<std::string, std::string> shard_of;

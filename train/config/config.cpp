@@ -5,6 +5,7 @@
 
 #include "engine/device/error.h"
 #include "engine/io/files.h"
+#include "engine/io/limits.h"
 #include "train/config/rules.h"
 
 namespace colonnade {
@@ -36,7 +37,7 @@ void visit_keys(const std::function<void(const Key<Config>&)>& visit) {
 LoadedConfig load_config(const std::string& path, const std::vector<std::string>& arguments) {
     std::string yaml;
     try {
-        yaml = read_file(path, size_t{1} << 20);
+        yaml = read_file(path, limits::yaml_bytes, Readable::streams);
     } catch (const Error& e) {
         throw Error(Exit::config, e.what());
     }

@@ -31,6 +31,9 @@ enum class Tristate { automatic, on, off };
 enum class Every { never, steps, epoch };  ///< how often to evaluate or save: never, every n steps, after every epoch
 enum class Finetuning { full, lora };      ///< train the whole model, or adapters beside it
 enum class Report { jsonl, tensorboard };
+/// What to do about a step whose loss or gradient norm is a spike (train/step/spike_watch.h): nothing; warn; leave its
+/// update out; save the state before it and end the run.
+enum class LossSpike { off, warn, skip, stop };
 
 struct Config {
     // Model: a folder to start from, or a shape that starts from random weights.
@@ -56,7 +59,8 @@ struct Config {
     int64_t threads = 0;                  ///< 0: one per core
     Tristate bf16 = Tristate::automatic;  ///< settled: on for a GPU, off for the CPU
     Recompute gradient_checkpointing = Recompute::none;
-    bool deterministic = false;  ///< settled: always true on the CPU
+    bool deterministic = false;         ///< settled: always true on the CPU
+    int64_t recompute_check_steps = 0;  ///< 0: never
 
     // Several ranks.
     int64_t zero_stage = 0;              ///< 1: the optimizer state is sharded
@@ -132,6 +136,9 @@ struct Config {
     double adam_epsilon = 1e-8;
     double weight_decay = 0;
     double max_grad_norm = 1;  ///< 0: no clipping
+    LossSpike loss_spike = LossSpike::warn;
+    double loss_spike_z = 6;
+    int64_t loss_spike_window = 128;  ///< steps
     int64_t seed = 42;
     int64_t data_seed = 42;  ///< default: seed
 

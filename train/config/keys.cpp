@@ -181,6 +181,11 @@ Section machine_section() {
                 "The same bits in every run. The CPU is always deterministic. On GPUs this switches attention's "
                 "backward pass, and NCCL, to slower deterministic algorithms; everything else is deterministic anyway.")
                 .default_is("true on the CPU, false on a GPU"),
+            key("recompute_check_steps", &C::recompute_check_steps,
+                "Steps between two checks of the device: a micro-step is computed twice, and a difference ends the run "
+                "with exit code 5. The gradients of a GPU are compared only if deterministic. 0: never.",
+                from_to(0, 1e9))
+                .only_how_to_run(),
         }};
 }
 Section ranks_section() {
@@ -356,6 +361,17 @@ Section optimizer_section() {
             key("weight_decay", &C::weight_decay, "Decoupled weight decay.", at_least(0)),
             key("max_grad_norm", &C::max_grad_norm, "Gradients are clipped to this norm; 0: no clipping.", at_least(0))
                 .also({"clip_grad_norm"}),
+            key("loss_spike", &C::loss_spike,
+                "What to do about a step whose loss or gradient norm is far above those of the steps before. warn: "
+                "print and log it with its rows; skip: also leave its update out; stop: save the state before it and "
+                "end the run; off: nothing."),
+            key("loss_spike_z", &C::loss_spike_z,
+                "How far above: the distance from the median, in standard deviations (1.4826 times the median absolute "
+                "deviation).",
+                above(0)),
+            key("loss_spike_window", &C::loss_spike_window,
+                "Number of steps before it that are compared; nothing is judged until half of them are done.",
+                from_to(8, 4096)),
             key("seed", &C::seed, "Seed of the initial weights and of the stochastic rounding of bfloat16 moments.",
                 at_least(0)),
             key("data_seed", &C::data_seed, "Seed of the order of the data.", at_least(0)).default_is("seed"),

@@ -50,6 +50,12 @@ template <>
 inline constexpr auto spellings<Report> = std::to_array<Spelling<Report>>({{"jsonl", Report::jsonl},
                                                                            {"tensorboard", Report::tensorboard}});
 template <>
+inline constexpr auto spellings<LossSpike> = std::to_array<Spelling<LossSpike>>({{"off", LossSpike::off},
+                                                                                 {"warn", LossSpike::warn},
+                                                                                 {"skip", LossSpike::skip},
+                                                                                 {"stop", LossSpike::stop},
+                                                                                 {"false", LossSpike::off}});
+template <>
 inline constexpr auto spellings<Architecture> = [] {
     std::array<Spelling<Architecture>, model_families.size()> names{};
     for (size_t i = 0; i < names.size(); ++i) names[i] = {model_families[i].model_type, model_families[i].architecture};

@@ -10,11 +10,12 @@
 
 #include "data/text/unicode.h"
 #include "engine/device/error.h"
+#include "engine/io/limits.h"
 
 namespace colonnade {
 namespace {
 
-constexpr size_t max_bytes = size_t{1} << 20, max_depth = 32, max_values = 10'000;
+constexpr size_t max_bytes = limits::yaml_bytes, max_depth = limits::yaml_depth, max_values = limits::yaml_values;
 
 /// Builds the tree from yaml-cpp's events, because its own Node tree silently merges duplicate keys and shares aliased
 /// values.

@@ -72,6 +72,19 @@ LossSums sums_of(const Json& json) {
     return LossSums::of(numbers);
 }
 
+Json recent_json(const std::vector<StepNumbers>& recent) {
+    Json steps = Json::array();
+    for (const StepNumbers& n : recent) steps.push_back({n.step, n.loss, n.gradient_norm});
+    return steps;
+}
+
+std::vector<StepNumbers> recent_of(const Json& json) {
+    std::vector<StepNumbers> recent;
+    for (const Json& step : json)
+        recent.push_back({step.at(0).get<int64_t>(), step.at(1).get<double>(), step.at(2).get<double>()});
+    return recent;
+}
+
 void write_manifest(const std::string& folder, int64_t step) {
     std::vector<std::string> names;
     for (const auto& entry : fs::directory_iterator(folder)) names.push_back(entry.path().filename());
@@ -142,6 +155,8 @@ void save_checkpoint(const std::string& folder, const Learner& learner, const Tr
                           {"reference_key", state.reference_key},
                           {"ranks", state.ranks},
                           {"packs_per_step", state.packs_per_step},
+                          {"skipped_steps", state.skipped_steps},
+                          {"recent", recent_json(state.recent)},
                           {"lora", lora_json(learner)},
                           {"layout", layout_json(learner.parameters())}};
     write_file_atomically(dir + "/trainer_state.json", trainer.dump(1) + "\n");
@@ -169,6 +184,8 @@ TrainerState load_checkpoint(const std::string& folder, Learner& learner) {
                             .reference_key = json.at("reference_key").get<std::string>(),
                             .ranks = json.value("ranks", int64_t{1}),
                             .packs_per_step = json.value("packs_per_step", int64_t{0}),
+                            .skipped_steps = json.value("skipped_steps", int64_t{0}),
+                            .recent = recent_of(json.value("recent", Json::array())),
                             .config_yaml = read_file(folder + "/config.yaml")};
     });
     const std::string shard_path = folder + "/" + shard_name;

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "train/step/learner.h"
+#include "train/step/spike_watch.h"
 
 namespace colonnade {
 
@@ -25,12 +26,14 @@ struct TrainerState {
     int64_t step = 0;         ///< optimizer steps done
     int64_t tokens_seen = 0;  ///< real tokens, without padding
     int64_t samples_seen = 0;
-    LossSums since_log;           ///< sums of the steps that are not in the log yet
-    std::string data_key;         ///< key of the token store; a run resumes only with the same data
-    std::string reference_key{};  ///< key of the reference's log-probabilities, if the loss uses a reference
-    int64_t ranks = 1;            ///< number of ranks that trained
-    int64_t packs_per_step = 0;   ///< over all ranks and micro-steps; 0: not known (older checkpoints)
-    std::string config_yaml;      ///< resolved
+    LossSums since_log;                 ///< sums of the steps that are not in the log yet
+    std::string data_key;               ///< key of the token store; a run resumes only with the same data
+    std::string reference_key{};        ///< key of the reference's log-probabilities, if the loss uses a reference
+    int64_t ranks = 1;                  ///< number of ranks that trained
+    int64_t packs_per_step = 0;         ///< over all ranks and micro-steps; 0: not known (older checkpoints)
+    int64_t skipped_steps = 0;          ///< steps whose update was left out (loss_spike: skip)
+    std::vector<StepNumbers> recent{};  ///< SpikeWatch::recent()
+    std::string config_yaml;            ///< resolved
     /// LoRA: the folder of the base, as adapter_config.json names it.
     std::string base_model{};
 };

@@ -8,6 +8,7 @@
 #include "data/text/text_folder.h"
 #include "engine/io/files.h"
 #include "engine/io/json_keys.h"
+#include "engine/io/own_file.h"
 #include "train/folders/adapter_folder.h"
 #include "train/folders/initial_weights.h"
 #include "train/model/weight_folder.h"
@@ -49,7 +50,7 @@ std::vector<int64_t> token_ids(const Json& json, const std::string& where) {
 Json generation_config_json(const ExportRequest& r) {
     const std::string source = r.source_folder + "/generation_config.json";
     Json j = Json::object();
-    if (!r.source_folder.empty() && fs::exists(source)) j = read_json_file(source);
+    if (!r.source_folder.empty() && fs::exists(source)) j = read_json_file(own_file(r.source_folder, source));
     if (r.config.bos_token_id >= 0) j["bos_token_id"] = r.config.bos_token_id;
     if (r.config.pad_token_id >= 0) j["pad_token_id"] = r.config.pad_token_id;
     // The stop ids of the training template: without them generation never ends. Those of the model stay.

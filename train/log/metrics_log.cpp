@@ -47,15 +47,17 @@ MetricsLog::MetricsLog(const std::string& output_dir, LogFiles files, std::optio
     if (files.tensorboard) tensorboard_.emplace(output_dir + "/runs", resumed_step);
 }
 
-void MetricsLog::write(int64_t step, double epoch, const std::vector<Metric>& metrics) {
-    if (jsonl_) jsonl_->append(metrics_line(step, epoch, metrics) + '\n');
+void MetricsLog::write(int64_t step, double epoch, const std::vector<Metric>& metrics,
+                       const std::vector<std::string>& rows) {
+    if (jsonl_) jsonl_->append(metrics_line(step, epoch, metrics, rows) + '\n');
     if (!tensorboard_) return;
     std::vector<std::pair<std::string, double>> scalars = {{"train/epoch", epoch}};
     for (const Metric& metric : metrics) scalars.emplace_back(tensorboard_tag(metric.first), number(metric));
     tensorboard_->write(step, scalars);
 }
 
-std::string metrics_line(int64_t step, double epoch, const std::vector<Metric>& metrics) {
+std::string metrics_line(int64_t step, double epoch, const std::vector<Metric>& metrics,
+                         const std::vector<std::string>& rows) {
     Json line = {{"step", step}, {"epoch", epoch}};
     Json non_finite = Json::object();
     for (const Metric& metric : metrics) {
@@ -65,7 +67,9 @@ std::string metrics_line(int64_t step, double epoch, const std::vector<Metric>& 
         if (std::isinf(value)) non_finite[metric.first] = value > 0 ? "inf" : "-inf";
     }
     if (!non_finite.empty()) line["non_finite"] = non_finite;
-    return line.dump();  // writes NaN and infinity as null
+    if (!rows.empty()) line["rows"] = rows;
+    // Writes NaN and infinity as null, and bytes of a path that are not UTF-8 as U+FFFD.
+    return line.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 std::string_view log_until(std::string_view jsonl, int64_t step) {

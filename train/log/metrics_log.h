@@ -6,6 +6,9 @@
 //
 //     {"step": 10, "epoch": 0.25, "loss": 2.31, "learning_rate": 2e-05, "grad_norm": 1.2, "tokens_per_second": 5123.4}
 //     {"step": 10, "epoch": 0.25, "eval_loss": 2.28}
+//     {"step": 11, "epoch": 0.27, "spike_loss": 9.7, "spike_grad_norm": 41.0, "skipped_steps": 1, "rows": ["a.jsonl:7"]}
+//
+// "rows" is in metrics.jsonl only.
 //
 // JSON has no NaN and no infinity: such a value is null, and "non_finite" names it ({"loss": "nan"}). In TensorBoard
 // eval_* becomes eval/*, everything else train/*.
@@ -35,7 +38,8 @@ class MetricsLog {
     MetricsLog(const std::string& output_dir, LogFiles files, std::optional<int64_t> resumed_step = {});
 
     /// Writes one record; the system has it when the call returns.
-    void write(int64_t step, double epoch, const std::vector<Metric>& metrics);
+    void write(int64_t step, double epoch, const std::vector<Metric>& metrics,
+               const std::vector<std::string>& rows = {});
 
   private:
     std::optional<AppendFile> jsonl_;
@@ -43,7 +47,8 @@ class MetricsLog {
 };
 
 /// The line (without line break) that write() appends.
-std::string metrics_line(int64_t step, double epoch, const std::vector<Metric>& metrics);
+std::string metrics_line(int64_t step, double epoch, const std::vector<Metric>& metrics,
+                         const std::vector<std::string>& rows = {});
 
 /// The part of a log up to `step`: the longest prefix of complete lines about steps no later than `step`.
 std::string_view log_until(std::string_view jsonl, int64_t step);

@@ -7,6 +7,8 @@
 
 #include "engine/device/error.h"
 #include "engine/io/json_keys.h"
+#include "engine/io/limits.h"
+#include "engine/io/own_file.h"
 #include "train/model/rope_config.h"
 #include "train/model/stored_weights.h"
 
@@ -222,7 +224,8 @@ ModelConfig read_model_config(const std::string& path) {
     const std::string file = path + "/config.json";
     std::error_code unreadable;
     if (!std::filesystem::exists(file, unreadable)) refuse_model_path(path, "no config.json in this folder");
-    ModelConfig c = parse_model_config(read_json_file(file, {.bytes = size_t{1} << 20, .depth = 16}), file);
+    const JsonLimits limits{.bytes = limits::model_config_bytes, .depth = limits::model_config_depth};
+    ModelConfig c = parse_model_config(read_json_file(own_file(path, file), limits), file);
     if (c.tie_word_embeddings && has_stored_weights(path) && StoredWeights(path).head_differs_from_embedding()) {
         c.tie_word_embeddings = false;
         c.notices.push_back(fmt::format(

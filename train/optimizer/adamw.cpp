@@ -116,12 +116,12 @@ void add_squares(const Context& ctx, const AddSquares& a) {
 void clip_factor(const Context& ctx, const ClipFactor& a) {
     const ShapeCheck check = check_for(ctx, "clip_factor", DType::f32);
     check("out", a.out, DType::f64, {2});
+    if (!a.loss.empty()) check("loss", a.loss, DType::f64, {2});
+    if (!a.held.empty()) check("held", a.held, DType::f64, {1});
     const PhaseTimer timer(ctx, "gradient norm");
     if (ctx.device == Device::cuda) return cuda::clip_factor(ctx, a);
-    double* out = a.out.as<double>();
-    out[0] = std::sqrt(out[0]);
-    // The same as torch.nn.utils.clip_grad_norm_.
-    out[1] = a.max_norm > 0 ? std::min(1.0, a.max_norm / (out[0] + 1e-6)) : 1.0;
+    finish_norm(a.out.as<double>(), a.loss.empty() ? nullptr : a.loss.as<double>(),
+                a.held.empty() ? nullptr : a.held.as<double>(), a.max_norm, a.limits);
 }
 
 void adamw(const Context& ctx, const AdamWStep& a) {
@@ -129,7 +129,7 @@ void adamw(const Context& ctx, const AdamWStep& a) {
     const PhaseTimer timer(ctx, "adamw");
     if (ctx.device == Device::cuda) return cuda::adamw(ctx, a, coefficients<float>(a));
     const double* clip = a.clip.as<double>();
-    if (!std::isfinite(clip[0])) return;
+    if (std::isnan(clip[1])) return;
     const int64_t end = a.begin + a.weights.numel();
     dispatch_float(a.weights.dtype, [&]<typename T>() {
         for (const Parameter& p : a.parameters.all()) {

@@ -95,8 +95,8 @@ __device__ void store_moments(const Update<Moment>& u, int64_t at, const Quad& m
 
 template <typename Moment>
 __global__ void __launch_bounds__(update_threads) update(const Update<Moment> u) {
-    if (!isfinite(u.clip[0])) return;
     const float clip = static_cast<float>(u.clip[1]);
+    if (isnan(clip)) return;
     // Thread blocks have the borders that they would have without a slice: the first begins at -skipped within the
     // slice.
     const int64_t first_word = u.begin / update_elements, skipped = u.begin - first_word * update_elements;
@@ -193,10 +193,8 @@ __global__ void __launch_bounds__(total_threads) add_partials(double* sum, const
     if (threadIdx.x == 0) *sum += own;
 }
 
-__global__ void finish_norm(double* out, double max_norm) {
-    const double norm = sqrt(out[0]);
-    out[0] = norm;
-    out[1] = max_norm > 0 ? min(1.0, max_norm / (norm + 1e-6)) : 1.0;
+__global__ void clip(double* out, const double* loss, double* held, double max_norm, UpdateLimits limits) {
+    finish_norm(out, loss, held, max_norm, limits);
 }
 
 // --- Cast ---
@@ -229,7 +227,8 @@ void add_squares(const Context& ctx, const AddSquares& a) {
 }
 
 void clip_factor(const Context& ctx, const ClipFactor& a) {
-    finish_norm<<<1, 1, 0, stream_of(ctx)>>>(a.out.as<double>(), a.max_norm);
+    clip<<<1, 1, 0, stream_of(ctx)>>>(a.out.as<double>(), a.loss.empty() ? nullptr : a.loss.as<double>(),
+                                      a.held.empty() ? nullptr : a.held.as<double>(), a.max_norm, a.limits);
     check_launch("clip_factor");
 }
 

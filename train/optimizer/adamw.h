@@ -6,13 +6,16 @@
 //     w = w (1 - lr * decay) - lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
 //
 // Matrices decay, norms and biases do not (Parameter::decay). Norm and clip factor stay on the device, so that the host
-// does not wait between gradients and update. If the norm is not finite, the update changes nothing.
+// does not wait between gradients and update. An update that must not happen, because the loss or the norm is not
+// finite or is beyond a limit, gets the clip factor NaN, and then changes nothing.
 //
 // On a GPU the weights are fp32 masters, and the same pass over memory writes a bf16 copy for the model. The moments
 // may be bf16 there. An update changes v by about (1 - beta2) v, which is often less than half the distance between
 // bf16 numbers (2^-9 v or more), so that rounding to nearest would never change v. Therefore moments are rounded
 // stochastically, without bias. The random numbers are a function of seed, step and element: a resumed run gets the
 // same bits.
+
+#include <limits>
 
 #include "engine/device/context.h"
 #include "train/model/parameters.h"
@@ -26,7 +29,7 @@ struct GradientNorm {
     Tensor scratch{};  ///< GPU: u8 [gradient_norm_scratch_bytes(elements)]
 };
 /// Sums in double over fixed blocks: the same bits in every run, for any number of threads. If the norm is not finite,
-/// the factor has no meaning.
+/// the factor is NaN.
 void gradient_norm(const Context& ctx, const GradientNorm& args);
 int64_t gradient_norm_scratch_bytes(int64_t elements);
 
@@ -37,9 +40,20 @@ struct AddSquares {
     Tensor scratch{};  ///< as in GradientNorm
 };
 void add_squares(const Context& ctx, const AddSquares& args);
+/// Limits beyond which an update must not happen.
+struct UpdateLimits {
+    double loss = std::numeric_limits<double>::infinity();           ///< of the mean loss of the step
+    double gradient_norm = std::numeric_limits<double>::infinity();  ///< before clipping
+    bool hold = false;  ///< a step beyond a limit also holds back all later updates
+};
 struct ClipFactor {
     Tensor out;  ///< f64 [2]. In: sum of squares, unused. Out: norm, clip factor, as in GradientNorm
     double max_norm;
+    UpdateLimits limits{};
+    Tensor loss{};  ///< f64 [2]: the loss and what it is divided by; or empty
+    /// f64 [1], or empty. Not 0: updates are held back. Set if the loss or the norm is not finite, and if limits.hold
+    /// says so, because on a GPU the next step may be enqueued before the host knows of this one.
+    Tensor held{};
 };
 void clip_factor(const Context& ctx, const ClipFactor& args);
 
@@ -53,7 +67,7 @@ struct AdamWStep {
     Tensor copy{};       ///< GPU: bf16, receives the new weights rounded to nearest; or empty
     Tensor m, v;         ///< updated: dtype of weights; on a GPU f32 or bf16
     Tensor gradients;    ///< dtype of weights
-    Tensor clip;         ///< f64 [2]: GradientNorm::out
+    Tensor clip;         ///< f64 [2]: GradientNorm::out. A factor of NaN: nothing changes
     Tensor decay_map{};  ///< GPU: i32, decay_map(parameters), whole
     const ParameterList& parameters;
     int64_t begin = 0;  ///< a multiple of 64

@@ -2,6 +2,9 @@
 // The GPU side of train/optimizer/adamw.h, called after its checks. A build without CUDA links
 // train/optimizer/adamw_without_cuda.cpp instead.
 
+#include <cmath>
+
+#include "engine/device/host_device.h"
 #include "train/optimizer/adamw.h"
 
 namespace colonnade {
@@ -22,6 +25,22 @@ constexpr int64_t norm_block_elements = int64_t{1} << 15;
 /// The Philox stream that rounds bf16 moments at step t is this + t. In the block for elements 4 i to 4 i + 3, word j
 /// rounds element 4 i + j: its low half rounds m, its high half v.
 constexpr uint64_t moment_rounding_stream = uint64_t{0x6d6f6d65} << 32;
+
+/// ClipFactor with plain pointers; `loss` and `held` may be null.
+COLONNADE_HOST_DEVICE inline void finish_norm(double* out, const double* loss, double* held, double max_norm,
+                                              const UpdateLimits& limits) {
+    const double norm = sqrt(out[0]);
+    const double mean = loss && loss[1] > 0 ? loss[0] / loss[1] : 0;
+    const bool finite = norm - norm == 0 && (!loss || loss[0] - loss[0] == 0);
+    const bool within = norm <= limits.gradient_norm && mean <= limits.loss;
+    const bool held_before = held && *held != 0;
+    if (held && (!finite || (!within && limits.hold))) *held = 1;
+    // The same as torch.nn.utils.clip_grad_norm_.
+    const double clipped = max_norm / (norm + 1e-6);
+    const double factor = max_norm > 0 && clipped < 1 ? clipped : 1;
+    out[0] = norm;
+    out[1] = finite && within && !held_before ? factor : static_cast<double>(NAN);
+}
 
 namespace cuda {
 

@@ -40,7 +40,8 @@ Trainer::Trainer(Session session, const Ranks& ranks)
       session_(std::move(session)),
       config_(session_.config),
       schedule_(make_schedule(session_, ranks.size())),
-      rates_(lr_schedule(config_, schedule_.total_steps())) {}
+      rates_(lr_schedule(config_, schedule_.total_steps())),
+      spikes_({config_.loss_spike_z, config_.loss_spike_window}) {}
 
 void Trainer::log(const std::vector<Metric>& metrics) const {
     if (log_) log_->write(state_.step, epoch_, metrics);
@@ -86,6 +87,7 @@ void Trainer::resume(const std::string& folder) {
     note_changes_since(folder);
     last_save_step_ = enqueued_ = state_.step;
     window_.loss = state_.since_log;
+    spikes_ = SpikeWatch({config_.loss_spike_z, config_.loss_spike_window}, state_.recent);
     say("resumed from {} at step {} of {}\n", folder, state_.step, schedule_.total_steps());
 }
 
@@ -244,18 +246,21 @@ bool Trainer::save_due(bool epoch_ends) const {
 void Trainer::train_step(Loader& loader, LoadedBatch batch) {
     const auto start = Clock::now();
     ranks_.set_step(batch.step + 1);
+    check_device(batch);
     learner_->begin_step();
+    std::vector<int64_t> samples;
     for (int64_t micro = 0;; ++micro) {
         const MicroStep micro_step{.total = objective().total(batch.step_totals),
                                    .last = micro + 1 == config_.gradient_accumulation_steps};
         learner_->accumulate(ctx_, batch.batch, micro_step);
+        samples.insert(samples.end(), batch.samples.begin(), batch.samples.end());
         if (micro_step.last) break;
         auto next = loader.next();
         require(next.has_value(), "step {} has no micro-step {}", batch.step, micro + 1);
         batch = std::move(*next);
     }
     const double rate = learning_rate(rates_, batch.step);
-    learner_->update(ctx_, adamw_settings(config_), rate, config_.max_grad_norm);
+    learner_->update(ctx_, adamw_settings(config_), rate, config_.max_grad_norm, update_limits(batch.step + 1));
     complete_step();
     enqueued_ = batch.step + 1;
     under_way_ = {.step = enqueued_,
@@ -263,17 +268,15 @@ void Trainer::train_step(Loader& loader, LoadedBatch batch) {
                            static_cast<double>(batch.epoch_step + 1) / static_cast<double>(batch.epoch_steps),
                   .totals = batch.step_totals,
                   .learning_rate = rate,
-                  .start = start};
+                  .start = start,
+                  .samples = std::move(samples)};
 }
 
 void Trainer::complete_step() {
     if (!under_way_) return;
     const StepUnderWay step = *std::exchange(under_way_, std::nullopt);
-    const StepResult result = [&] {
-        // On a GPU the exchange of gradients is only enqueued; the host waits for it here.
-        const Watchdog::Wait wait(gpu_ ? ranks_.watchdog() : nullptr, "result of the step");
-        return learner_->result();
-    }();
+    const StepResult result = result_of(step);
+    watch_spikes(step, result);
     // If steps overlap, the time of a step begins when the previous one is done.
     const double seconds = seconds_since(std::max(step.start, last_completed_));
     last_completed_ = Clock::now();
@@ -373,6 +376,7 @@ void Trainer::save() {
     const bool exists = ranks_.max("checkpoint", ranks_.first() && fs::exists(folder)) > 0;
     if (exists) return;  // the run resumed from it
     state_.since_log = window_.loss;
+    state_.recent = spikes_.recent();
     if (ranks_.first())
         save_checkpoint(folder, *learner_, state_);
     else
@@ -399,6 +403,9 @@ void Trainer::finish() {
     }
     ranks_.barrier("the exported model", Deadline::none);
     if (!ranks_.first()) return;
+    if (state_.skipped_steps > 0)
+        say("{} of {} steps were left out as spikes; metrics.jsonl names their rows\n", state_.skipped_steps,
+            state_.step);
     const bool evaluated = last_eval_step_ >= 0;
     print_summary(config_, {.steps = run_.steps,
                             .last_step = state_.step,

@@ -22,6 +22,7 @@
 #include "train/run/session.h"
 #include "train/run/stop_signal.h"
 #include "train/step/learner.h"
+#include "train/step/spike_watch.h"
 
 namespace colonnade {
 
@@ -55,6 +56,7 @@ class Trainer {
         StepTotals totals;
         double learning_rate;
         Clock::time_point start;
+        std::vector<int64_t> samples;  ///< of this rank, in the store
     };
 
     void train();
@@ -82,6 +84,18 @@ class Trainer {
     /// Waits for the step under way, if there is one, and counts it.
     void complete_step();
     void log_window(const StepResult& result, double learning_rate);
+
+    // trainer_numbers.cpp
+    /// Every recompute_check_steps: computes a micro-step of a step twice, and throws Exit::peer if they differ.
+    void check_device(const LoadedBatch& batch);
+    /// The result of the step under way. Throws Exit::numerics if it is not finite, with what came first and the rows.
+    StepResult result_of(const StepUnderWay& step);
+    UpdateLimits update_limits(int64_t step) const;
+    /// Acts on a spike as loss_spike says; with `stop` it saves and throws Exit::numerics.
+    void watch_spikes(const StepUnderWay& step, const StepResult& result);
+    /// Places of the rows of a step on all ranks.
+    std::vector<std::string> rows_of(const StepUnderWay& step) const;
+
     /// Warns if the first loss is not that of a policy equal to its reference.
     void check_first_loss(double loss) const;
     bool eval_due(bool epoch_ends) const;
@@ -106,6 +120,7 @@ class Trainer {
     std::unique_ptr<MetricsLog> log_;
     std::unique_ptr<Progress> progress_;
     TrainerState state_;
+    SpikeWatch spikes_;
     std::optional<StepUnderWay> under_way_;
     int64_t enqueued_ = 0;  ///< steps done, the one under way included
     Clock::time_point last_completed_{};

@@ -41,6 +41,21 @@ std::string hash_as_bf16(const Tensor& values) {
     return sha256(all);
 }
 
+/// The first parameter with a value that is not finite in a flat tensor; empty if there is none. One parameter at a time
+/// is in host memory.
+std::string first_not_finite_in(Gpu* gpu, const Tensor& flat, const ParameterList& parameters) {
+    for (const Parameter& p : parameters.all()) {
+        const HostCopy host = HostCopy::of(gpu, slice_of(flat, p));
+        bool finite = true;
+        dispatch_float(host.tensor().dtype, [&]<typename T>() {
+            const T* values = host.tensor().as<T>();
+            finite = std::all_of(values, values + p.size(), [](T x) { return std::isfinite(x); });
+        });
+        if (!finite) return p.name;
+    }
+    return "";
+}
+
 }  // namespace
 
 Learner::State Learner::State::lay_out(Arena& arena, const ParameterList& parameters, const ParameterList& base,
@@ -53,7 +68,7 @@ Learner::State Learner::State::lay_out(Arena& arena, const ParameterList& parame
     if (o.lora) s.base = arena.tensor("frozen weights", compute, {base.size()});
     s.weights = arena.tensor(on_gpu ? "master " + group : group, master, {on_gpu ? kept : n});
     if (on_gpu) s.compute_weights = arena.tensor(group, compute, {n});
-    s.step_sums = arena.tensor("workspace", DType::f64, {LossSums::count + 2});
+    s.step_sums = arena.tensor("workspace", DType::f64, {LossSums::count + 3});
     s.eval_sums = arena.tensor("workspace", DType::f64, {LossSums::count});
     if (!o.training) return s;
     const DType moments = on_gpu ? o.moments : master;
@@ -123,6 +138,7 @@ Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
                     .scratch = state_.comm_scratch,
                     .embedding_message = state_.embedding_message};
     clear(context(), state_.gradients);  // the gaps between parameters stay zero
+    clear(context(), state_.held());
 }
 
 Context Learner::context(const ContextOptions& o) const {
@@ -271,12 +287,17 @@ std::vector<double> Learner::read(const Tensor& numbers) const {
 
 // --- The update ---
 
-void Learner::update(const Context& ctx, const AdamWSettings& settings, double learning_rate, double max_norm) {
+void Learner::update(const Context& ctx, const AdamWSettings& settings, double learning_rate, double max_norm,
+                     const UpdateLimits& limits) {
     // A rank without a micro-step still takes part in the sums, with zeros.
     if (micro_steps_ == 0) clear(context(), state_.gradients);
     sync_.finish(ctx, sync_memory_);
     add_norm(ctx);
-    clip_factor(ctx, {.out = state_.norm_and_clip(), .max_norm = max_norm});
+    clip_factor(ctx, {.out = state_.norm_and_clip(),
+                      .max_norm = max_norm,
+                      .limits = limits,
+                      .loss = state_.step_sums.slice(0, 0, 2),
+                      .held = state_.held()});
     ++updates_;
     update_weights(ctx, settings, learning_rate);
     keep_result();
@@ -338,21 +359,28 @@ void Learner::keep_result() {
     step.readback->enqueue(state_.step_sums);
 }
 
-std::string Learner::first_bad_gradient() const {
-    // A later step may be running on a GPU: then its gradients are inspected instead of those of this one.
-    const HostCopy gradients = HostCopy::of(options_.gpu, state_.gradients);
-    std::string bad;
-    dispatch_float(gradients.tensor().dtype, [&]<typename T>() {
-        const T* g = gradients.tensor().as<T>();
-        for (const Parameter& p : parameters_.all())
-            for (const Range& s : sync_.owned())
-                for (int64_t i = std::max(p.begin, s.begin); bad.empty() && i < std::min(p.end(), s.end); ++i)
-                    if (!std::isfinite(g[i])) bad = p.name;
-    });
-    if (const Communicator* c = sync_.options().communicator)
-        for (const std::string& found : c->ranks().gather("bad gradient", bad))
-            if (bad.empty()) bad = found;
-    return bad.empty() ? "their sum of squares overflows" : "first in " + bad;
+Fingerprint Learner::fingerprint(const Context& ctx, const Batch& batch, double total) {
+    begin_step();
+    accumulate(ctx, batch, {.total = total});
+    return {.loss = loss().nll, .gradients = checksum(ctx, state_.gradients, state_.checksum)};
+}
+
+bool Learner::is_finite(const Context& ctx) {
+    const Tensor squares = state_.norm_and_clip().slice(0, 0, 1);
+    clear(ctx, squares);
+    add_squares(ctx, {.sum = squares, .gradients = state_.gradients, .scratch = state_.norm_scratch});
+    return std::isfinite(loss().nll) && std::isfinite(read(squares)[0]);
+}
+
+std::string Learner::first_not_finite(const Context& ctx) {
+    if (is_finite(ctx)) return "";
+    if (!std::isfinite(loss().nll)) return "the loss";
+    return "the gradient of " + first_not_finite_in(options_.gpu, state_.gradients, parameters_);
+}
+
+std::string Learner::first_bad_weight() const {
+    const std::string frozen = first_not_finite_in(options_.gpu, state_.base, base_parameters_);
+    return !frozen.empty() ? frozen : first_not_finite_in(options_.gpu, compute_weights(), parameters_);
 }
 
 HostCopy Learner::whole(const Tensor& state) const {
@@ -379,19 +407,27 @@ StepResult Learner::result() {
         idle_readbacks_.push_back(std::move(step.readback));
     }
     const std::vector<double>& sums = step.step_sums;
-    const StepResult result{
-        .loss = LossSums::of(sums), .gradient_norm = sums[LossSums::count], .clip_factor = sums[LossSums::count + 1]};
-    if (!std::isfinite(result.loss.nll)) {
-        updates_ = step.update - 1;
-        fail(Exit::numerics, "the loss of step {} is not finite; nothing of that step is saved", step.update);
-    }
-    if (!std::isfinite(result.gradient_norm)) {
-        const std::string bad = first_bad_gradient();
-        updates_ = step.update - 1;
-        fail(Exit::numerics, "the gradients of update {} are not finite ({}); the weights are those of update {}",
-             step.update, bad, step.update - 1);
-    }
+    const StepResult result{.loss = LossSums::of(sums),
+                            .gradient_norm = sums[LossSums::count],
+                            .clip_factor = sums[LossSums::count + 1],
+                            .applied = !std::isnan(sums[LossSums::count + 1])};
+    if (sums[LossSums::count + 2] != 0) take_back(step.update);
+    const bool bad_loss = !std::isfinite(result.loss.nll);
+    if (bad_loss || !std::isfinite(result.gradient_norm))
+        fail(Exit::numerics, "the {} of step {} is not finite; the weights are those of step {}",
+             bad_loss ? "loss" : "gradient norm", step.update, step.update - 1);
     return result;
+}
+
+void Learner::take_back(int64_t update) {
+    for (; !pending_.empty(); pending_.pop_front()) {
+        Pending& later = pending_.front();
+        if (!later.readback) continue;
+        later.readback->get();
+        idle_readbacks_.push_back(std::move(later.readback));
+    }
+    clear(context(), state_.held());
+    updates_ = update - 1;
 }
 
 }  // namespace colonnade

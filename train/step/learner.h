@@ -65,6 +65,13 @@ struct StepResult {
     LossSums loss;
     double gradient_norm;  ///< before clipping
     double clip_factor;    ///< 1 if nothing was clipped
+    bool applied = true;   ///< false: beyond a limit, so that the weights are those of the step before
+};
+
+/// Identifies the results of a forward and backward pass to the bit.
+struct Fingerprint {
+    double loss = 0;
+    uint64_t gradients = 0;
 };
 
 class Learner {
@@ -95,12 +102,26 @@ class Learner {
     /// Returns the loss that this rank has accumulated in this step. Waits.
     LossSums loss() const;
     /// Sums gradients and loss over the ranks, clips the gradients to max_norm (0: never) and applies AdamW, unless the
-    /// gradient norm is not finite.
-    void update(const Context& ctx, const AdamWSettings& settings, double learning_rate, double max_norm);
+    /// loss or the gradient norm is not finite or beyond a limit. A step that is left out counts in AdamW's bias
+    /// correction like any other.
+    void update(const Context& ctx, const AdamWSettings& settings, double learning_rate, double max_norm,
+                const UpdateLimits& limits = {});
     /// Returns the result of the oldest update not yet collected; waits until it is available. Throws Exit::numerics if
-    /// its loss or gradient norm is not finite; the message names the first parameter with a bad gradient. Save nothing
-    /// after that: on a GPU a later update may have been enqueued already.
+    /// its loss or gradient norm is not finite. After that, and after an update that limits.hold held back, the state
+    /// is that before the update, and later ones that were enqueued already never happened.
     StepResult result();
+    /// Computes a micro-step as accumulate() does, as a step of its own without update, and returns its loss and a
+    /// checksum of its gradients. The same batch must give the same bits, but for gradients on a GPU whose context is
+    /// not deterministic. Before begin_step(). Waits.
+    Fingerprint fingerprint(const Context& ctx, const Batch& batch, double total);
+    /// Whether the loss and the gradients of the step so far are finite on this rank. For the step under way, before its
+    /// update. Waits.
+    bool is_finite(const Context& ctx);
+    /// Names the first thing of the step so far that is not finite on this rank: "the loss", or "the gradient of
+    /// <parameter>", in the order of backward. Empty if all is finite.
+    std::string first_not_finite(const Context& ctx);
+    /// Names the first parameter whose weights are not finite; empty if there is none. Waits.
+    std::string first_bad_weight() const;
 
     /// Returns the loss of this rank's batch; the training state does not change. Waits. `nll`: the loss of each
     /// target.
@@ -151,7 +172,7 @@ class Learner {
         Tensor base;  ///< LoRA
         Tensor weights, gradients, m, v;
         Tensor compute_weights;  ///< GPU: weights in bf16
-        Tensor step_sums;        ///< f64: LossSums of the step, gradient norm, clip factor
+        Tensor step_sums;        ///< f64: LossSums of the step, gradient norm, clip factor, ClipFactor::held
         Tensor eval_sums;
         Tensor decay_map, norm_scratch, checksum;  ///< GPU
         Tensor comm_scratch;                       ///< of the communicator; empty with one rank
@@ -161,6 +182,7 @@ class Learner {
 
         Tensor loss_sums() const { return step_sums.slice(0, 0, LossSums::count); }
         Tensor norm_and_clip() const { return step_sums.slice(0, LossSums::count, LossSums::count + 2); }
+        Tensor held() const { return step_sums.slice(0, LossSums::count + 2, LossSums::count + 3); }
     };
     enum class Pass { training, inference };
     /// Memory that one batch uses, laid out anew for every batch.
@@ -187,7 +209,8 @@ class Learner {
     void add_norm(const Context& ctx) const;
     void update_weights(const Context& ctx, const AdamWSettings& settings, double learning_rate);
     void keep_result();
-    std::string first_bad_gradient() const;
+    /// Undoes what the host counted of this update and the later ones, which the device held back.
+    void take_back(int64_t update);
     std::vector<double> read(const Tensor& numbers) const;
     /// The mask of the current micro-step.
     DropoutMask dropout() const;

@@ -12,13 +12,14 @@
 
 #include "engine/device/error.h"
 #include "engine/io/json.h"
+#include "engine/io/limits.h"
 
 namespace colonnade {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t most_entries = 1'000'000;
+constexpr size_t most_entries = limits::data_files;
 
 constexpr std::pair<std::string_view, std::string_view> split_words[] = {
     {"train", "train"},      {"training", "train"}, {"validation", "validation"},

@@ -14,10 +14,12 @@
 #include <memory>
 #include <string>
 
+#include "engine/io/limits.h"
+
 namespace colonnade {
 
 /// Longest row, in bytes of JSON text.
-constexpr size_t row_limit = size_t{16} << 20;
+constexpr size_t row_limit = limits::row_bytes;
 
 /// What the numbers of a file's rows count, from 1.
 enum class Numbering { lines, rows };

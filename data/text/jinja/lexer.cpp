@@ -8,11 +8,12 @@
 #include "data/text/jinja/text.h"
 #include "data/text/unicode.h"
 #include "engine/device/error.h"
+#include "engine/io/limits.h"
 
 namespace colonnade::jinja {
 namespace {
 
-constexpr size_t kSource = 1 << 20;  // bytes; real templates have up to 50 KB
+constexpr size_t kSource = limits::template_bytes;
 
 /// Line ends become \n; one at the very end of the source is dropped.
 std::string normalized(const std::string& source) {

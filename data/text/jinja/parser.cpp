@@ -5,10 +5,12 @@
 #include <initializer_list>
 #include <string_view>
 
+#include "engine/io/limits.h"
+
 namespace colonnade::jinja {
 namespace {
 
-constexpr size_t kDepth = 200;  // of a tree: recursion over it stays bounded
+constexpr size_t kDepth = limits::template_depth;  // of a tree: recursion over it stays bounded
 
 class Parser {
   public:

@@ -4,10 +4,12 @@
 #include <charconv>
 #include <cmath>
 
+#include "engine/io/limits.h"
+
 namespace colonnade::jinja {
 namespace {
 
-constexpr size_t kNesting = 200;  // of lists in lists: recursion over values stays bounded
+constexpr size_t kNesting = limits::template_depth;  // of lists in lists: recursion over values stays bounded
 
 /// A namespace may hold itself; a render empties all of them at its end.
 size_t depth_of(const Value& value) {

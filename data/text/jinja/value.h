@@ -11,14 +11,15 @@
 
 #include "data/text/jinja/text.h"
 #include "engine/device/error.h"
+#include "engine/io/limits.h"
 
 namespace colonnade::jinja {
 
 /// What one render may use. Every step of the interpreter and every 64 bytes that it writes count once.
 struct Limits {
-    uint64_t steps = 20'000'000;
-    size_t depth = 400;            ///< nested expressions, blocks and macro calls
-    size_t text_bytes = 64 << 20;  ///< of any one string, the result included
+    uint64_t steps = limits::render_steps;
+    size_t depth = limits::render_depth;            ///< nested expressions, blocks and macro calls
+    size_t text_bytes = limits::render_text_bytes;  ///< of any one string, the result included
 };
 
 /// Counts what a render has used; throws Exit::data when a limit is passed.

@@ -1,5 +1,7 @@
 #include "data/text/text_folder.h"
 
+#include <sys/stat.h>
+
 #include "data/text/choose_template.h"
 #include "engine/io/files.h"
 #include "tests/support/file_test.h"
@@ -177,6 +179,27 @@ TEST_F(TextFolderFile, MalformedFilesNameFileAndKey) {
     std::filesystem::remove(path("tokenizer.json"));
     spill(path("tokenizer.model"), "no model");
     refuses(path("tokenizer.model"));
+}
+
+/// A FIFO must not make anybody wait, and a file of somebody else must not get into an export.
+TEST_F(TextFolderFile, RefusesFifosAndForeignLinks) {
+    write_tokenizer();
+    ASSERT_EQ(mkfifo(path("tokenizer_config.json").c_str(), 0600), 0);
+    refuses(path("tokenizer_config.json") + ": is a FIFO (named pipe), expected a file");
+    std::filesystem::remove(path("tokenizer_config.json"));
+    const std::string secret = folder_ + "-secret";
+    spill(secret, "{}");
+    std::filesystem::create_directory(path("chat_templates"));
+    for (const char* name : {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
+                             "merges.txt", "chat_template.jinja", "generation_config.json", "chat_templates/x.jinja"}) {
+        std::filesystem::create_symlink(secret, path(name));
+        refuses(fmt::format("{}: is a symbolic link to {}, which lies outside", path(name), secret));
+        std::filesystem::remove(path(name));
+    }
+    std::filesystem::remove(path("tokenizer.json"));
+    std::filesystem::create_symlink(secret, path("tokenizer.json"));
+    refuses(path("tokenizer.json") + ": is a symbolic link to");
+    std::filesystem::remove(secret);
 }
 
 TEST_F(TextFolderFile, RolesAreThoseOfTheConfigThenOfTheMap) {

@@ -3,11 +3,15 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 
 #include <cerrno>
+#include <cstring>
 #include <optional>
+#include <thread>
 
 #include "engine/io/folder_lock.h"
 #include "engine/io/gguf.h"
@@ -110,6 +114,36 @@ TEST_F(Files, ReadsWhole) {
     expect_error(Exit::data, folder_ + ": cannot read: Is a directory", [&] { read_file(folder_); });
 }
 
+/// Nothing waits for a writer or reads a device for ever: the test would not end.
+TEST_F(Files, RefusesWhatIsNoFile) {
+    ASSERT_EQ(mkfifo(path("fifo").c_str(), 0600), 0);
+    std::filesystem::create_symlink(path("fifo"), path("link"));
+    const int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
+    ASSERT_EQ(chdir(folder_.c_str()), 0);  // the path of a socket is short
+    std::strcpy(address.sun_path, "socket");
+    ASSERT_EQ(bind(listener, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+    for (const auto& [name, kind] : {std::pair{path("fifo"), "a FIFO (named pipe)"},
+                                     {path("link"), "a FIFO (named pipe)"},
+                                     {path("socket"), "a socket"},
+                                     {std::string("/dev/zero"), "a character device"}}) {
+        const std::string message = fmt::format("{}: is {}, expected a file", name, kind);
+        expect_error(Exit::data, message, [&, &name = name] { read_file(name); });
+        expect_error(Exit::data, message, [&, &name = name] { sha256_file(name); });
+    }
+    close(listener);
+    expect_error(Exit::data, "socket: is a socket", [&] { read_file(path("socket"), 10, Readable::streams); });
+    expect_error(Exit::data, "Is a directory", [&] { read_file(folder_, 10, Readable::streams); });
+}
+
+TEST_F(Files, ReadsAStreamIfToldTo) {
+    ASSERT_EQ(mkfifo(path("fifo").c_str(), 0600), 0);
+    std::jthread writer([&] { std::ofstream(path("fifo")) << std::string(100'000, 'x'); });
+    EXPECT_EQ(read_file(path("fifo"), 100'000, Readable::streams), std::string(100'000, 'x'));
+    EXPECT_EQ(read_file("/dev/null", 10, Readable::streams), "");
+    expect_error(Exit::data, "/dev/zero: ", [&] { read_file("/dev/zero", 1000, Readable::streams); });
+}
+
 TEST_F(Files, ReadsPieces) {
     spill(path("a"), "0123456789");
     const InputFile file(path("a"));
@@ -135,22 +169,6 @@ TEST_F(Files, StandInsAreNamed) {
         expect_error(Exit::data, expected, [&] { SafetensorsReader reader(path("model")); });
         expect_error(Exit::data, expected, [&] { GgufReader reader(path("model")); });
     }
-}
-
-TEST_F(Files, OwnFilesLieInTheFolder) {
-    std::filesystem::create_directories(path("model/part"));
-    spill(path("model/part/a"), "a");
-    spill(path("outside"), "b");
-    const auto link = [&](const std::string& target, const std::string& name) {
-        std::filesystem::create_symlink(target, path("model/" + name));
-    };
-    link("part/a", "inside");
-    link("../outside", "out");
-    link(path("nowhere"), "dangling");
-    for (const char* own : {"part", "part/a", "inside", "absent"}) EXPECT_NO_THROW(check_own_file(path("model"), own));
-    expect_error(Exit::data, "model/out: a link to " + path("outside"), [&] { check_own_file(path("model"), "out"); });
-    expect_error(Exit::data, "model/dangling: the link leads nowhere",
-                 [&] { check_own_file(path("model"), "dangling"); });
 }
 
 TEST_F(Files, ReplacesAtomically) {

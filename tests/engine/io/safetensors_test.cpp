@@ -1,5 +1,7 @@
 #include "engine/io/safetensors.h"
 
+#include <sys/resource.h>
+
 #include <cstring>
 #include <numeric>
 
@@ -147,10 +149,37 @@ TEST_F(Safetensors, RefusesMalformedFiles) {
 
 // The limit is checked before the header is read. A sparse file replaces a large one.
 TEST_F(Safetensors, RefusesLongHeader) {
-    spill(path("x.safetensors"), with_length("{}", 100'000'001));
-    std::filesystem::resize_file(path("x.safetensors"), 100'000'100);
-    expect_error(Exit::data, "header of 100000001 bytes, expected at most 100000000",
+    spill(path("x.safetensors"), with_length("{}", (size_t{4} << 20) + 1));
+    std::filesystem::resize_file(path("x.safetensors"), (size_t{4} << 20) + 100);
+    expect_error(Exit::data, "header of 4194305 bytes, expected at most 4194304",
                  [&] { SafetensorsReader reader(path("x.safetensors")); });
+}
+
+/// The largest header and index, of the JSON that takes the most memory, in a process that may use little.
+TEST_F(Safetensors, BoundsMemoryOfWhatItRefuses) {
+    std::filesystem::create_directory(path("sharded"));
+    for (const std::string item : {"\"\",", "[],", "{},", "0,"}) {
+        std::string header = "{\"a\":[";
+        while (header.size() + item.size() + 3 < size_t{4} << 20) header += item;
+        header += "0]}";
+        spill(path("x.safetensors"), file_of(header, 0));
+        spill(path("sharded/model.safetensors.index.json"), "{\"weight_map\":" + header.substr(5));
+        for (const char* file : {"x.safetensors", "sharded"}) {
+            const int exit = exit_of_child([&] {
+                rusage before{}, after{};
+                getrusage(RUSAGE_SELF, &before);
+                int result = 0;
+                try {
+                    SafetensorsReader reader(path(file));
+                } catch (const Error& e) {
+                    result = static_cast<int>(e.exit());
+                }
+                getrusage(RUSAGE_SELF, &after);
+                return after.ru_maxrss < (int64_t{256} << 10) + before.ru_maxrss ? result : 50;  // KiB
+            });
+            EXPECT_EQ(exit, static_cast<int>(Exit::data)) << file << " of " << item;
+        }
+    }
 }
 
 TEST_F(Safetensors, RefusesEveryTruncation) {

@@ -223,7 +223,7 @@ const std::string everything_with_folder =
     "model_name_or_path: 'models/my model: #1'\ntokenizer_name_or_path: \"null\"\ndevice: cpu\nthreads: 3\n"
     "datasets:\n  - path: \"~\"\n    type: text\n    columns: {text: 'true', \"a b\": \"- x\"}\n  - {path: 12}\n"
     "eval_datasets: [{path: \"\\\"quoted\\\"\\n\\u00e9\"}]\nmax_length: 99\nexcess_length: truncate\n"
-    "zero_stage: 1\ngrad_sync_dtype: bfloat16\nddp_timeout: 30\nparam_checksum_steps: 7\n"
+    "zero_stage: 1\ngrad_sync_dtype: bfloat16\nddp_timeout: 30\nparam_checksum_steps: 7\nrecompute_check_steps: 9\n"
     "prepared_path: p\ndataset_num_proc: 2\nchat_template: llama3\ntrain_on_prompt: true\n"
     "chat_template_kwargs: {enable_thinking: false, n: 3, text: [a, 'true']}\nchat_template_date: 2024-07-26\n"
     "allow_spelled_out_markers: true\nspecial_tokens_in_text: token\ntrain_on_thinking: false\n"
@@ -233,7 +233,8 @@ const std::string everything_with_folder =
     "per_device_eval_batch_size: 5\ngradient_accumulation_steps: 4\nnum_train_epochs: 0.3\nhead_chunk: 8\n"
     "learning_rate: 0.1234567890123456789\n"
     "lr_scheduler_type: wsd\nwarmup_steps: 7\nmin_lr: 1e-7\nwsd_decay_steps: 9\nwsd_decay_type: 1-sqrt\n"
-    "adam_beta1: 0.8\nadam_beta2: 0.98\nadam_epsilon: 1e-300\nweight_decay: 0.1\nmax_grad_norm: 0\nseed: 1\n"
+    "adam_beta1: 0.8\nadam_beta2: 0.98\nadam_epsilon: 1e-300\nweight_decay: 0.1\nmax_grad_norm: 0\nloss_spike: "
+    "skip\nloss_spike_z: 5\nloss_spike_window: 64\nseed: 1\n"
     "data_seed: 2\noutput_dir: 'a\\b'\noverwrite_output_dir: true\nlogging_steps: 1\nreport_to: none\n"
     "eval_strategy: steps\neval_steps: 11\neval_on_start: true\nsave_strategy: steps\nsave_steps: 13\n"
     "save_total_limit: 0\nfinetuning_type: lora\nlora_rank: 4\nlora_alpha: 9\nlora_dropout: 0.1\n"
@@ -311,7 +312,7 @@ TEST(Config, ChangesAreThoseThatAffectTheWeights) {
     const Config config = read(minimal);
     for (const char* how : {"output_dir=x", "threads=2", "resume_from_checkpoint=auto", "logging_steps=3",
                             "device_index=1", "gradient_checkpointing=block", "save_strategy=no", "prepared_path=x",
-                            "zero_stage=1", "ddp_timeout=5", "param_checksum_steps=0"})
+                            "zero_stage=1", "ddp_timeout=5", "param_checksum_steps=0", "recompute_check_steps=3"})
         EXPECT_TRUE(config_changes(config, read(minimal, {how})).empty()) << how;
     for (const char* what : {"learning_rate=1e-3", "datasets[0].path=x", "max_steps=3", "data_seed=3", "packing=false",
                              "optim_dtype=bf16", "deterministic=true", "grad_sync_dtype=bf16"})

@@ -179,13 +179,13 @@ TEST_P(AdamW, DecaysMatricesOnly) {
     EXPECT_EQ(kept, 1 + 2 * (4 + 4));  // norms: final, two and q/k per layer; biases of q, k, v, o
 }
 
-TEST_P(AdamW, ChangesNothingIfTheNormIsNotFinite) {
+TEST_P(AdamW, ChangesNothingIfTheClipFactorIsNan) {
     start();
     run(1, 2);
     const auto before = state();
     write(gradients_, spread([](size_t) { return NAN; }));
-    for (const double norm : {static_cast<double>(NAN), HUGE_VAL}) {
-        fill(clip_, std::vector<double>{norm, 1});
+    for (const double norm : {1.0, static_cast<double>(NAN), HUGE_VAL}) {
+        fill(clip_, std::vector<double>{norm, NAN});
         step({.weight_decay = 0.1}, 0.01, 3);
         EXPECT_TRUE(state() == before);
     }

@@ -72,6 +72,7 @@ TEST_P(GradientNormTest, ReportsNonFiniteGradientsAndTakesLargeOnes) {
             std::vector<float> g(65'536, 0.5f);
             g[at] = bad;
             EXPECT_FALSE(std::isfinite(norm_of(put(g), 1)[0]));
+            EXPECT_TRUE(std::isnan(norm_of(put(g), 1)[1]));
         }
     const double large = norm_of(put(std::vector<float>(1 << 16, 0x1p127f)))[0];
     EXPECT_DOUBLE_EQ(large, 0x1p127 * 256);

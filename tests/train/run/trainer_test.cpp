@@ -8,7 +8,6 @@
 
 #include "data/store/unigram.h"
 #include "engine/io/folder_lock.h"
-#include "engine/io/safetensors.h"
 #include "tests/support/tiny_run.h"
 #include "train/run/split_store.h"
 
@@ -415,27 +414,6 @@ TEST_F(OutputDir, LosesTheRemainsOfAKilledSave) {
     spill(path("run/metrics.jsonl.tmp-77"), "half a line");
     train(config(), {output("run")});
     EXPECT_EQ(listing(path("run")).find("-77"), std::string::npos) << listing(path("run"));
-}
-
-// --- Numbers that are not finite ---
-
-TEST_F(OutputDir, NanInTheWeightsEndsTheRun) {
-    train(config(), {output("base")});
-    const std::string file = path("base/model.safetensors");
-    std::string bytes = slurp(file);
-    const TensorInfo norm = *SafetensorsReader(file).find("model.norm.weight");
-    const float nan = std::nanf("");
-    bytes.replace(norm.begin, sizeof nan, reinterpret_cast<const char*>(&nan), sizeof nan);
-    spill(file, bytes);
-
-    write_config("max_steps: 4\nsave_steps: 1\n", "tuning.yaml");
-    std::string yaml = slurp(path("tuning.yaml"));
-    yaml.replace(0, yaml.find("datasets:"), "model_name_or_path: " + path("base") + "\n");
-    spill(path("tuning.yaml"), yaml);
-    expect_error(Exit::numerics, "the loss of step 1 is not finite",
-                 [&] { train(path("tuning.yaml"), {output("run")}); });
-    EXPECT_TRUE(checkpoint_steps(path("run")).empty());
-    EXPECT_FALSE(fs::exists(path("run/model.safetensors")));
 }
 
 }  // namespace

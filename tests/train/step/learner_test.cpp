@@ -1,4 +1,4 @@
-// Learner::update: clips gradients; changes nothing if they are not finite, and names their parameter.
+// Learner::update: clips gradients; changes nothing if they are not finite or beyond a limit, and names what is bad.
 
 #include "train/step/learner.h"
 
@@ -35,9 +35,17 @@ class Update : public testing::TestWithParam<DType> {
         else
             std::copy(g.begin(), g.end(), gradients.as<float>());
     }
-    StepResult update(const AdamWSettings& settings, double max_norm) const {
-        learner_->update(learner_->context(), settings, 1e-3, max_norm);
+    StepResult update(const AdamWSettings& settings, double max_norm, const UpdateLimits& limits = {}) const {
+        learner_->update(learner_->context(), settings, 1e-3, max_norm, limits);
         return learner_->result();
+    }
+    /// Weights and both moments.
+    std::vector<double> state() const {
+        std::vector<double> all = numbers_of(*learner_, learner_->weights());
+        for (const Tensor* moments : {&learner_->m(), &learner_->v()})
+            for (const double x : numbers_of(*learner_, *moments)) all.push_back(x);
+        for (const double x : numbers_of(*learner_, learner_->compute_weights())) all.push_back(x);
+        return all;
     }
 
     std::unique_ptr<Learner> learner_;
@@ -61,14 +69,76 @@ TEST_P(Update, ClipsToTheNorm) {
 TEST_P(Update, RefusesGradientsThatAreNotFinite) {
     const Parameter& p = *learner_->parameters().named("model.layers.0.self_attn.k_proj.weight");
     for (const float bad : {std::nanf(""), INFINITY, -INFINITY}) {
+        set_gradients(0.5f);
+        EXPECT_EQ(learner_->first_not_finite(learner_->context()), "");
         set_gradients(0.5f, p.begin + 3, bad);
-        const auto w = numbers_of(*learner_, learner_->weights()), m = numbers_of(*learner_, learner_->m());
-        expect_error(Exit::numerics, "first in model.layers.0.self_attn.k_proj.weight", [&] { update({}, 1); });
-        EXPECT_TRUE(numbers_of(*learner_, learner_->weights()) == w && numbers_of(*learner_, learner_->m()) == m);
+        EXPECT_EQ(learner_->first_not_finite(learner_->context()), "the gradient of " + p.name);
+        set_gradients(0.5f, p.begin + 3, bad);
+        const auto before = state();
+        expect_error(Exit::numerics, "the gradient norm of step 1 is not finite; the weights are those of step 0",
+                     [&] { update({}, 1); });
+        EXPECT_TRUE(state() == before);
         EXPECT_EQ(learner_->updates(), 0);
     }
     set_gradients(1e30f);  // finite, and so is its square in double
     EXPECT_TRUE(std::isfinite(update({}, 1).gradient_norm));
+}
+
+TEST_P(Update, BeyondALimitChangesNothing) {
+    const double norm = 0.5 * std::sqrt(static_cast<double>(learner_->parameters().count()));
+    set_gradients(0.5f);
+    const auto first = state();
+    const double loss = learner_->loss().mean();
+    ASSERT_GT(loss, 0);
+    for (const UpdateLimits& limits :
+         {UpdateLimits{.loss = 0.999 * loss}, UpdateLimits{.gradient_norm = 0.999 * norm}}) {
+        set_gradients(0.5f);
+        const StepResult result = update({}, 1, limits);
+        EXPECT_FALSE(result.applied);
+        EXPECT_NEAR(result.gradient_norm, norm, 1e-9 * norm);
+        EXPECT_TRUE(state() == first);
+    }
+    EXPECT_EQ(learner_->updates(), 2) << "a step that is left out counts";
+    set_gradients(0.5f);
+    EXPECT_TRUE(update({}, 1, {.loss = 1.001 * loss, .gradient_norm = 1.001 * norm, .hold = true}).applied);
+    EXPECT_FALSE(state() == first);
+}
+
+/// On a GPU the update after a bad one is enqueued before anybody knows.
+TEST_P(Update, HoldsBackThoseAfterABadOne) {
+    const auto enqueue = [&](float gradient, int64_t bad_place, const UpdateLimits& limits) {
+        set_gradients(gradient, bad_place, NAN);
+        learner_->update(learner_->context(), {}, 1e-3, 1, limits);
+    };
+    set_gradients(0.5f);
+    update({}, 1);
+    const auto before = state();
+    const int64_t place = learner_->parameters().all()[0].begin + 1;
+    enqueue(0.5f, place, {});
+    enqueue(0.5f, 0, {});
+    expect_error(Exit::numerics, "of step 2 is not finite", [&] { learner_->result(); });
+    EXPECT_EQ(learner_->updates(), 1);
+    EXPECT_TRUE(state() == before);
+    enqueue(0.5f, 0, {.gradient_norm = 1e-9, .hold = true});
+    enqueue(0.5f, 0, {});
+    EXPECT_FALSE(learner_->result().applied);
+    EXPECT_EQ(learner_->updates(), 1);
+    EXPECT_TRUE(state() == before);
+    // Then training goes on, with no result of the updates that never happened.
+    set_gradients(0.5f);
+    EXPECT_TRUE(update({}, 1).applied);
+    EXPECT_EQ(learner_->updates(), 2);
+    EXPECT_FALSE(state() == before);
+    expect_error(Exit::internal, "no update has a result", [&] { learner_->result(); });
+}
+
+TEST_P(Update, NamesBadWeights) {
+    EXPECT_EQ(learner_->first_bad_weight(), "");
+    const Parameter& p = *learner_->parameters().named("model.layers.1.mlp.up_proj.weight");
+    learner_->fill_weights([&](const Tensor& weights) { weights.as<float>()[p.end() - 1] = INFINITY; });
+    EXPECT_EQ(learner_->first_bad_weight(), p.name);
+    set_gradients(0.5f);
+    EXPECT_EQ(learner_->first_not_finite(learner_->context()), "the loss");
 }
 
 /// One rank with a communicator (NCCL on a GPU) gives the same bits as one without, with both values of zero_stage.

@@ -8,13 +8,14 @@
 #include "data/rows/files/inflater.h"
 #include "data/rows/files/parquet/thrift.h"
 #include "engine/device/error.h"
+#include "engine/io/limits.h"
 
 namespace colonnade {
 namespace {
 
-constexpr size_t most_open_bytes = size_t{1} << 30;
-constexpr int64_t most_page_values = int64_t{1} << 24;
-constexpr size_t first_header_bytes = 4096, most_header_bytes = size_t{16} << 20;
+constexpr size_t most_open_bytes = limits::parquet_open_bytes;
+constexpr int64_t most_page_values = limits::parquet_page_values;
+constexpr size_t first_header_bytes = 4096, most_header_bytes = limits::parquet_page_header_bytes;
 
 void write_json_real(double value, std::string& json) {
     if (std::isnan(value)) {

@@ -8,11 +8,12 @@
 #include <vector>
 
 #include "data/rows/files/parquet/schema.h"
+#include "engine/io/limits.h"
 
 namespace colonnade {
 
 /// Most bytes of a page, uncompressed; also of all texts that DELTA_BYTE_ARRAY makes of one.
-constexpr size_t parquet_page_limit = size_t{512} << 20;
+constexpr size_t parquet_page_limit = limits::parquet_page_bytes;
 
 enum class ParquetEncoding {
     plain = 0,

@@ -6,6 +6,7 @@
 
 #include "data/rows/files/parquet/thrift.h"
 #include "engine/device/error.h"
+#include "engine/io/limits.h"
 
 namespace colonnade {
 namespace {
@@ -13,8 +14,8 @@ namespace {
 using Field = ThriftReader::Field;
 
 constexpr size_t tail_bytes = 8;  ///< u32 length of the footer, "PAR1"
-constexpr size_t most_footer_bytes = size_t{64} << 20;
-constexpr size_t most_elements = size_t{1} << 16;  ///< of the schema
+constexpr size_t most_footer_bytes = limits::parquet_footer_bytes;
+constexpr size_t most_elements = limits::parquet_schema_elements;  ///< of the schema
 
 /// Reads a field into the integer that its id names; skips it if there is none.
 void read_integers(ThriftReader& thrift, const Field& field,

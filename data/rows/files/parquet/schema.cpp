@@ -1,6 +1,7 @@
 #include "data/rows/files/parquet/schema.h"
 
 #include "engine/device/error.h"
+#include "engine/io/limits.h"
 
 namespace colonnade {
 namespace {
@@ -25,8 +26,8 @@ enum Logical : int64_t {
     json_type = 12
 };
 
-constexpr int most_levels = 30;
-constexpr size_t most_leaves = 4096, most_path_bytes = 4096;
+constexpr int most_levels = limits::parquet_levels;
+constexpr size_t most_leaves = limits::parquet_columns, most_path_bytes = limits::parquet_path_bytes;
 
 class SchemaBuilder {
   public:

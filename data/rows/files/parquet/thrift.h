@@ -6,6 +6,8 @@
 #include <cstring>
 #include <string_view>
 
+#include "engine/io/limits.h"
+
 namespace colonnade {
 
 class ThriftReader {
@@ -90,7 +92,7 @@ class ThriftReader {
     }
 
   private:
-    static constexpr int most_depth = 32;  ///< structs, lists and maps inside one another
+    static constexpr int most_depth = limits::thrift_depth;  ///< structs, lists and maps inside one another
     enum : int {
         true_type = 1,
         false_type,
