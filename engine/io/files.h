@@ -51,6 +51,23 @@ class OutputFile {
     int fd_ = -1;
 };
 
+/// An existing file whose bytes are overwritten. Threads may write different parts of it at once.
+class OverwrittenFile {
+  public:
+    explicit OverwrittenFile(const std::string& path);
+    ~OverwrittenFile();
+    OverwrittenFile(const OverwrittenFile&) = delete;
+    OverwrittenFile& operator=(const OverwrittenFile&) = delete;
+
+    /// Also asks the kernel to begin to write these bytes to the disk, so that close() has less to wait for.
+    void write_at(uint64_t offset, const void* data, size_t bytes) const;
+    void close();  ///< fsync, then close
+
+  private:
+    std::string path_;
+    int fd_ = -1;
+};
+
 /// Content of the whole file. Throws Exit::data if it is larger than `limit`.
 std::string read_file(const std::string& path, size_t limit = size_t{1} << 30);
 /// Replaces `path` atomically and durably: temporary file in the same directory, fsync, rename, fsync of the directory.

@@ -40,6 +40,7 @@ Trainer::Trainer(Session session, const Ranks& ranks)
       session_(std::move(session)),
       config_(session_.config),
       schedule_(make_schedule(session_, ranks.size())),
+      saves_(plan_saves(session_, ranks)),
       rates_(lr_schedule(config_, schedule_.total_steps())) {}
 
 void Trainer::log(const std::vector<Metric>& metrics) const {
@@ -115,6 +116,7 @@ void Trainer::start() {
         learner_ = std::make_unique<Learner>(session_.model,
                                              learner_options(config_, ranks_, gpu_.get(), communicator_.get()));
         ctx_ = learner_->context({.deterministic = config_.deterministic});
+        if (ranks_.first() && saves_.background) saver_ = std::make_unique<BackgroundSave>(*learner_);
     });
     if (folder == "auto") {
         const std::vector<int64_t> steps =
@@ -167,7 +169,7 @@ void Trainer::check_weights() {
 }
 
 std::string Trainer::plan() {
-    return plan_text(session_, schedule_, ranks_);
+    return plan_text(session_, schedule_, saves_, ranks_);
 }
 
 void Trainer::run() {
@@ -208,6 +210,7 @@ void Trainer::train() {
     while (auto batch = loader.next()) {
         const bool epoch_ends = batch->epoch_step + 1 == batch->epoch_steps;
         train_step(loader, std::move(*batch));
+        if (saver_) report_save(saver_->poll());
         const int signal = stop_signal(stop);
         // Evaluation, checkpoints and checks need the weights after this step. On the CPU, steps do not overlap anyway.
         const bool due = eval_due(epoch_ends) || save_due(epoch_ends) || weights_check_due();
@@ -219,6 +222,7 @@ void Trainer::train() {
             complete_step();
             progress_->finish();
             if (last_save_step_ != state_.step) save();
+            await_save();
             say("stopped by {} after step {} of {}; set resume_from_checkpoint: auto to continue\n",
                 StopSignal::name(signal), state_.step, schedule_.total_steps());
             return;
@@ -253,6 +257,7 @@ void Trainer::train_step(Loader& loader, LoadedBatch batch) {
         batch = std::move(*next);
     }
     const double rate = learning_rate(rates_, batch.step);
+    if (saver_) saver_->hold();
     learner_->update(ctx_, adamw_settings(config_), rate, config_.max_grad_norm);
     complete_step();
     enqueued_ = batch.step + 1;
@@ -360,6 +365,10 @@ void Trainer::evaluate() {
     log(metrics);
     const std::string line = fmt::format("eval at step {}: {}, {}", state_.step,
                                          objective().figures(sums, Phase::evaluation), human_duration(seconds));
+    note(line);
+}
+
+void Trainer::note(const std::string& line) const {
     if (progress_)
         progress_->print(line);
     else if (ranks_.first())
@@ -370,18 +379,36 @@ void Trainer::save() {
     const std::string folder = checkpoint_folder(config_.output_dir, state_.step);
     const bool exists = ranks_.max("checkpoint", ranks_.first() && fs::exists(folder)) > 0;
     if (exists) return;  // the run resumed from it
+    await_save();        // never two at once
     state_.since_log = window_.loss;
-    if (ranks_.first())
-        save_checkpoint(folder, *learner_, state_);
-    else
-        contribute_to_checkpoint(*learner_);
     last_save_step_ = state_.step;
-    if (ranks_.first()) rotate_checkpoints(config_.output_dir, config_.save_total_limit);
+    if (!ranks_.first()) {
+        contribute_to_checkpoint(*learner_);
+    } else if (saver_) {
+        note(fmt::format("saving {}", folder));
+        saver_->begin(folder, state_, config_.save_total_limit);
+    } else {
+        const auto start = Clock::now();
+        const uint64_t bytes = save_checkpoint(folder, *learner_, state_);
+        report_save(SavedCheckpoint{folder, bytes, seconds_since(start)});
+        rotate_checkpoints(config_.output_dir, config_.save_total_limit);
+    }
     ranks_.barrier("checkpoint", Deadline::none);
+}
+
+void Trainer::await_save() {
+    if (saver_) report_save(saver_->wait());
+    ranks_.barrier("checkpoint", Deadline::none);
+}
+
+void Trainer::report_save(const std::optional<SavedCheckpoint>& saved) const {
+    if (!saved) return;
+    note(fmt::format("saved {}: {} in {}", saved->folder, human_bytes(saved->bytes), human_duration(saved->seconds)));
 }
 
 void Trainer::finish() {
     if (config_.save_strategy != Every::never && last_save_step_ != state_.step) save();
+    await_save();
     ExportRequest result = export_request(config_, session_.encoder, *learner_, config_.output_dir);
     const bool sharded = result.weights.numel() != learner_->parameters().size();
     const HostCopy whole = sharded ? learner_->whole(result.weights) : HostCopy::blank(DType::f32, 0);
