@@ -204,7 +204,7 @@ class RanksInTrouble : public RanksTest {
     void SetUp() override {
         RanksTest::SetUp();
         if (IsSkipped()) return;
-        write_config("logging_steps: 1\nlearning_rate: 1e-3\nmax_steps: 400\nsave_steps: 40\nddp_timeout: 4\n");
+        write_config("logging_steps: 1\nlearning_rate: 1e-3\nmax_steps: 400\nsave_steps: 20\nddp_timeout: 4\n");
     }
     /// Sends a signal to one of three ranks (or, for rank -1, to mpirun) in the middle of the run.
     Program::Result disturb(const std::string& name, int rank, int signal) const {
