@@ -71,7 +71,7 @@ TEST_F(Saves, AFullDiskEndsTheRunAtTheNextStep) {
     write_config("max_steps: 2000\nsave_steps: 20\nsave_total_limit: 0\nlogging_steps: 1\n");
     Program program("train", {config(), output("run"), "async_save=true"});
     ASSERT_TRUE(program.read_until("saved " + path("run/checkpoint-40")));
-    const rlimit limit{20'000, 20'000};
+    const rlimit limit{60'000, 60'000};  // more than the log, less than a checkpoint
     ASSERT_EQ(prlimit(program.pid(), RLIMIT_FSIZE, &limit, nullptr), 0);
     const Program::Result result = program.wait();
     EXPECT_EQ(result.exit, static_cast<int>(Exit::storage)) << result.err;
