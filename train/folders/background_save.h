@@ -34,7 +34,7 @@ class BackgroundSave {
     /// Takes the memory of the copy, pinned if the learner is on a GPU. Throws Exit::memory with the figures. The
     /// learner must outlive this object.
     explicit BackgroundSave(const Learner& learner);
-    /// Waits for the save under way. An error that nobody can catch any more is printed.
+    /// Waits for the save under way and prints how it ended, because nobody asks any more.
     ~BackgroundSave();
     BackgroundSave(const BackgroundSave&) = delete;
     BackgroundSave& operator=(const BackgroundSave&) = delete;

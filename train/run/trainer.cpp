@@ -116,7 +116,7 @@ void Trainer::start() {
         learner_ = std::make_unique<Learner>(session_.model,
                                              learner_options(config_, ranks_, gpu_.get(), communicator_.get()));
         ctx_ = learner_->context({.deterministic = config_.deterministic});
-        if (ranks_.first() && saves_.background) saver_ = std::make_unique<BackgroundSave>(*learner_);
+        if (ranks_.first() && saves_.background) prepare_saves();
     });
     if (folder == "auto") {
         const std::vector<int64_t> steps =
@@ -156,6 +156,15 @@ void Trainer::start() {
                                             folder.empty() ? std::nullopt : std::optional(state_.step));
     });
     if (config_.param_checksum_steps > 0) check_weights();
+}
+
+void Trainer::prepare_saves() {
+    try {
+        saver_ = std::make_unique<BackgroundSave>(*learner_);
+    } catch (const Error& e) {
+        if (e.exit() != Exit::memory || config_.async_save == Tristate::on) throw;
+        note(fmt::format("note: the run waits until each checkpoint is written: {}", e.what()));
+    }
 }
 
 bool Trainer::weights_check_due() const {

@@ -86,6 +86,8 @@ class Trainer {
     void evaluate();
     /// Adds up the sums of all ranks.
     LossSums over_ranks(const LossSums& own) const;
+    /// Takes the memory for saves in the background.
+    void prepare_saves();
     /// Begins a checkpoint; returns when it is written if there is no saver_.
     void save();
     /// Waits until the save under way is committed.

@@ -12,6 +12,7 @@
 #include <mutex>
 
 #include "tests/support/file_test.h"
+#include "tests/support/test_gpu.h"
 #include "tests/support/tiny_model.h"
 
 // The test's own pwrite, write, fsync and rename replace those of the C library, for all threads. They count the calls,
@@ -64,13 +65,15 @@ class BackgroundSaves : public FileTest {
         learner_ = tiny_learner(tiny_config(Architecture::qwen3), DType::f32, 1, 32);
         train(1);
     }
-    void train(int updates) {
+    void train(int updates, BackgroundSave* saver = nullptr) {
+        const Context ctx = learner_->context();
         for (int i = 0; i < updates; ++i) {
             const Sample sample = random_sample(draw_++, 0, {30}, learner_->config().vocab_size);
             const Batch batch = make_batch({{&sample}});
             learner_->begin_step();
-            learner_->accumulate({}, batch, {.total = batch.target_weight});
-            learner_->update({}, {}, 1e-2, 1);
+            learner_->accumulate(ctx, batch, {.total = batch.target_weight});
+            if (saver) saver->hold();
+            learner_->update(ctx, {}, 1e-2, 1);
             learner_->result();
         }
     }
@@ -137,6 +140,31 @@ TEST_F(BackgroundSaves, StoreTheStateOfTheirBeginning) {
         fs::remove_all(here);
     }
     EXPECT_EQ(checkpoint_steps(folder_), (std::vector<int64_t>{2, 3})) << "two were to be kept";
+}
+
+TEST_F(BackgroundSaves, OnAGpuStoreTheStateOfTheirBeginning) {
+    if (!test_gpu()) GTEST_SKIP() << "no CUDA device";
+    for (const DType moments : {DType::f32, DType::bf16}) {
+        learner_ = std::make_unique<Learner>(
+            tiny_config(Architecture::qwen3),
+            LearnerOptions{.max_length = 32, .head_chunk = 7, .moments = moments, .gpu = test_gpu()});
+        randomize(*learner_, 1);
+        BackgroundSave saver(*learner_);
+        for (int64_t step = 1; step <= 3; ++step) {
+            train(2, &saver);
+            save_checkpoint(path("here"), *learner_, state(step));
+            saver.begin(folder(step), state(step), 1);
+            train(3, &saver);
+            EXPECT_TRUE(saver.wait());
+            const char* const shard = "/state-00001-of-00001.h5";
+            EXPECT_TRUE(slurp(path("here") + shard) == slurp(folder(step) + shard)) << name_of(moments) << " " << step;
+            const auto before = numbers_of(*learner_, learner_->weights());
+            load_checkpoint(folder(step), *learner_);
+            EXPECT_FALSE(numbers_of(*learner_, learner_->weights()) == before);
+            fs::remove_all(path("here"));
+        }
+        fs::remove_all(folder(3));
+    }
 }
 
 TEST_F(BackgroundSaves, AreNeverTwoAtOnce) {
