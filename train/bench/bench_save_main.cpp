@@ -27,7 +27,7 @@ using Clock = std::chrono::steady_clock;
 
 struct Options {
     std::string model = "llama3.2-1b", folder;
-    int64_t layers = 0, length = 2048, steps = 10;
+    int64_t layers = 0, vocab = 0, length = 2048, steps = 10;
     bool cpu = false;
 };
 
@@ -102,6 +102,7 @@ class Bench {
     static ModelConfig shape_of(const Options& o) {
         ModelConfig config = model_shape(o.model);
         if (o.layers > 0) config.num_hidden_layers = o.layers;
+        if (o.vocab > 0) config.vocab_size = o.vocab;
         return config;
     }
     ModelConfig config_;
@@ -164,6 +165,7 @@ int main(int argc, char** argv) {
     app.add_option("--model", o.model, fmt::format("shape: {}", fmt::join(model_shape_names(), ", ")))
         ->capture_default_str();
     app.add_option("--layers", o.layers, "layers instead of the shape's own")->check(CLI::Range(1, 1000));
+    app.add_option("--vocab", o.vocab, "vocabulary instead of the shape's own")->check(CLI::Range(2, 1 << 20));
     app.add_option("--length", o.length, "tokens of a step")->check(CLI::Range(2, 1 << 20))->capture_default_str();
     app.add_option("--steps", o.steps, "steps without a save")->check(CLI::Range(1, 10'000))->capture_default_str();
     app.add_flag("--cpu", o.cpu, "do not use a GPU");

@@ -14,14 +14,10 @@ namespace colonnade {
 namespace {
 
 /// Sharded tensors are collected into memory of their own; the others are copied here.
-bool sharded(const Learner& learner, const Tensor& tensor) {
-    return tensor.numel() != learner.parameters().size();
-}
-
 size_t memory_of(const Learner& learner) {
     size_t bytes = 1;
     for (const Tensor* tensor : {&learner.weights(), &learner.m(), &learner.v()})
-        if (!sharded(learner, *tensor)) bytes += tensor->bytes() + Arena::alignment;
+        if (!learner.sharded(*tensor)) bytes += tensor->bytes() + Arena::alignment;
     return bytes;
 }
 
@@ -67,7 +63,7 @@ LearnerState BackgroundSave::copy_state() {
     memory_.release(0);
     std::vector<std::pair<void*, Tensor>> copies;
     const auto copy = [&](const Tensor& from) {
-        if (sharded(learner_, from)) return collected_.emplace_back(learner_.whole(from)).tensor();
+        if (learner_.sharded(from)) return collected_.emplace_back(learner_.whole(from)).tensor();
         const Tensor to = memory_.tensor("copy", from.dtype, {from.numel()});
         if (side_)
             copies.emplace_back(to.data, from);

@@ -153,7 +153,8 @@ void verify(const std::string& folder) {
 }  // namespace
 
 void contribute_to_checkpoint(const Learner& learner) {
-    for (const Tensor* state : {&learner.weights(), &learner.m(), &learner.v()}) learner.whole(*state);
+    for (const Tensor* state : {&learner.weights(), &learner.m(), &learner.v()})
+        if (learner.sharded(*state)) learner.whole(*state);
 }
 
 uint64_t save_checkpoint(const std::string& folder, const Learner& learner, const TrainerState& state) {
