@@ -4,6 +4,7 @@
 #include <atomic>
 #include <functional>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "engine/io/files.h"
@@ -33,7 +34,10 @@ void in_parallel(size_t count, int threads, const std::function<void(size_t)>& b
         }
     };
     std::vector<std::thread> others;
-    for (size_t i = 1; i < std::min(count, static_cast<size_t>(threads)); ++i) others.emplace_back(work);
+    try {
+        for (size_t i = 1; i < std::min(count, static_cast<size_t>(threads)); ++i) others.emplace_back(work);
+    } catch (const std::system_error&) {  // no more threads: those that exist do all of it
+    }
     work();
     for (std::thread& thread : others) thread.join();
     if (error) std::rethrow_exception(error);

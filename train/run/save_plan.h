@@ -1,6 +1,7 @@
 #pragma once
 // Whether the checkpoints of a run are written in the background (key async_save), and what that costs.
 
+#include "engine/device/arena.h"
 #include "engine/ranks/ranks.h"
 #include "train/run/session.h"
 
@@ -12,8 +13,8 @@ struct SavePlan {
     std::string text{};     ///< why the run waits for its saves, for the plan; empty if it does not, or saves nothing
 };
 
-/// async_save: auto means yes if the copy takes at most half of the host memory that the run leaves. Call it before the
-/// learner exists.
-SavePlan plan_saves(const Session& session, const Ranks& ranks);
+/// async_save: auto means yes if the copy takes at most half of the host memory that the run leaves of `available`. Call
+/// it before the learner exists.
+SavePlan plan_saves(const Session& session, const Ranks& ranks, size_t available = available_memory());
 
 }  // namespace colonnade

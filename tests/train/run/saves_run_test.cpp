@@ -67,6 +67,25 @@ TEST_F(Saves, ThePlanShowsTheCopy) {
     EXPECT_EQ(plan("save_strategy=no").find("saves"), std::string::npos);
 }
 
+TEST_F(Saves, InTheBackgroundNeedMemory) {
+    const auto plan = [&](const std::string& setting, size_t available) {
+        SavePlan found;
+        quietly([&] {
+            found = plan_saves(open_session(load_config(config(), {output("run"), setting})), one_rank(), available);
+        });
+        return found;
+    };
+    const SavePlan rich = plan("async_save=auto", size_t{1} << 40), poor = plan("async_save=auto", 1000);
+    EXPECT_TRUE(rich.background && rich.text.empty());
+    train(config(), {output("run"), "max_steps=1"});
+    const ModelConfig model = checkpoint_model(checkpoint_folder(path("run"), 1));
+    EXPECT_EQ(rich.copy_bytes, static_cast<size_t>(12 * ParameterList(model).size()));
+    EXPECT_FALSE(poor.background);
+    EXPECT_NE(poor.text.find("would take more than half of the 0 B of host memory left"), std::string::npos)
+        << poor.text;
+    EXPECT_TRUE(plan("async_save=true", 1000).background);
+}
+
 TEST_F(Saves, AFullDiskEndsTheRunAtTheNextStep) {
     write_config("max_steps: 2000\nsave_steps: 20\nsave_total_limit: 0\nlogging_steps: 1\n");
     Program program("train", {config(), output("run"), "async_save=true"});
