@@ -7,7 +7,6 @@
 #include <system_error>
 #include <thread>
 
-#include "engine/io/files.h"
 #include "engine/io/sha256.h"
 
 namespace colonnade {
@@ -88,37 +87,44 @@ std::string hash_range(const InputFile& file, uint64_t begin, uint64_t bytes) {
 
 }  // namespace
 
-std::vector<FilePiece> fill_file(const std::string& path, std::vector<FileRegion> regions, int threads) {
-    OverwrittenFile file(path);
-    const InputFile whole(path);
-    std::ranges::sort(regions, {}, &FileRegion::begin);
+void FilledFile::fill(const FileRegion& region) {
+    require(region.data.contiguous() && region.data.device == Device::cpu, "{}: written from {}", path_, region.data);
     std::vector<Stretch> stretches;
-    uint64_t at = 0;
-    for (const FileRegion& region : regions) {
-        require(region.begin >= at && region.data.contiguous() && region.data.device == Device::cpu,
-                "{}: a region at byte {} of {} after byte {}", path, region.begin, region.data, at);
-        cut(stretches, {at, region.begin - at, nullptr});
-        cut(stretches, {region.begin, stored_bytes(region.data), &region});
-        at = region.begin + stored_bytes(region.data);
-    }
-    if (whole.size() > at) cut(stretches, {at, whole.size() - at, nullptr});
-
-    std::vector<FilePiece> pieces(stretches.size());
-    in_parallel(stretches.size(), threads, [&](size_t i) {
+    cut(stretches, {region.begin, stored_bytes(region.data), &region});
+    const size_t before = done_.size();
+    done_.resize(before + stretches.size());
+    in_parallel(stretches.size(), threads_, [&](size_t i) {
         const Stretch& s = stretches[i];
-        pieces[i].bytes = s.bytes;
-        if (!s.region) {
-            pieces[i].sha256 = hash_range(whole, s.begin, s.bytes);
-            return;
-        }
         std::vector<float> wide;
         const void* const bytes = stored(s, wide);
-        file.write_at(s.begin, bytes, s.bytes);
+        file_.write_at(s.begin, bytes, s.bytes);
         Sha256 hash;
         hash.update(bytes, s.bytes);
-        pieces[i].sha256 = hash.hex();
+        done_[before + i] = {s.begin, {s.bytes, hash.hex()}};
     });
-    file.close();
+}
+
+std::vector<FilePiece> FilledFile::finish() {
+    const InputFile whole(path_);
+    std::ranges::sort(done_, {}, &Done::begin);
+    std::vector<Stretch> others;
+    uint64_t at = 0;
+    for (const Done& d : done_) {
+        require(d.begin >= at, "{}: byte {} is written twice", path_, d.begin);
+        cut(others, {at, d.begin - at, nullptr});
+        at = d.begin + d.piece.bytes;
+    }
+    cut(others, {at, whole.size() - at, nullptr});
+    const size_t before = done_.size();
+    done_.resize(before + others.size());
+    in_parallel(others.size(), threads_, [&](size_t i) {
+        const Stretch& s = others[i];
+        done_[before + i] = {s.begin, {s.bytes, hash_range(whole, s.begin, s.bytes)}};
+    });
+    file_.close();
+    std::ranges::sort(done_, {}, &Done::begin);
+    std::vector<FilePiece> pieces;
+    for (Done& d : done_) pieces.push_back(std::move(d.piece));
     return pieces;
 }
 

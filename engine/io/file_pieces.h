@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/device/tensor.h"
+#include "engine/io/files.h"
 
 namespace colonnade {
 
@@ -23,10 +24,27 @@ struct FilePiece {
     std::string sha256{};
 };
 
-/// Writes `regions`, which do not overlap, into an existing file, and fsyncs it. bf16 is stored as f32, which is exact.
-/// Returns the pieces of the whole file. Those of regions are hashed in memory, so that an error on the way to the disk
-/// shows when the file is checked.
-std::vector<FilePiece> fill_file(const std::string& path, std::vector<FileRegion> regions, int threads);
+/// An existing file, of which regions that do not overlap are overwritten.
+class FilledFile {
+  public:
+    FilledFile(const std::string& path, int threads) : path_(path), threads_(threads), file_(path) {}
+    /// Writes a region; returns when its memory is no longer needed. bf16 is stored as f32, which is exact. Hashes are
+    /// those of the bytes in memory, so that an error on the way to the disk shows when the file is checked.
+    void fill(const FileRegion& region);
+    /// Hashes the other bytes and fsyncs; returns the pieces of the whole file.
+    std::vector<FilePiece> finish();
+
+  private:
+    struct Done {
+        uint64_t begin = 0;
+        FilePiece piece{};
+    };
+    std::string path_;
+    int threads_;
+    OverwrittenFile file_;
+    std::vector<Done> done_;
+};
+
 /// The pieces of a file as it is.
 std::vector<FilePiece> hash_pieces(const std::string& path, int threads);
 /// Throws Exit::data, with `advice` at the end, if a piece has another hash. The pieces must be as long as the file.

@@ -62,14 +62,14 @@ BackgroundSave::~BackgroundSave() {
 LearnerState BackgroundSave::copy_state() {
     memory_.release(0);
     std::vector<std::pair<void*, Tensor>> copies;
-    const auto copy = [&](const Tensor& from) {
-        if (learner_.sharded(from)) return collected_.emplace_back(learner_.whole(from)).tensor();
+    const auto copy = [&](const Tensor& from) -> std::function<HostCopy()> {
+        if (learner_.sharded(from)) return [whole = learner_.whole(from)] { return whole; };
         const Tensor to = memory_.tensor("copy", from.dtype, {from.numel()});
         if (side_)
             copies.emplace_back(to.data, from);
         else
             copy_on_cpu(to.data, from);
-        return to;
+        return [to] { return HostCopy::of(nullptr, to); };  // `to` itself, because it is in host memory
     };
     const LearnerState saved{copy(learner_.weights()), copy(learner_.m()), copy(learner_.v()), learner_.updates()};
     if (side_) side_->begin(copies);
@@ -111,7 +111,6 @@ std::optional<SavedCheckpoint> BackgroundSave::poll() {
 std::optional<SavedCheckpoint> BackgroundSave::wait() {
     if (!thread_.joinable()) return {};
     thread_.join();
-    collected_.clear();
     done_ = false;
     if (const std::exception_ptr error = std::exchange(error_, nullptr)) std::rethrow_exception(error);
     return saved_;

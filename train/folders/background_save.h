@@ -54,8 +54,7 @@ class BackgroundSave {
 
     const Learner& learner_;
     Arena memory_;
-    std::unique_ptr<SideCopy> side_;   ///< GPU
-    std::vector<HostCopy> collected_;  ///< of sharded state, for the save under way
+    std::unique_ptr<SideCopy> side_;  ///< GPU
     SavedCheckpoint saved_;
     std::chrono::steady_clock::time_point began_;
     std::exception_ptr error_;

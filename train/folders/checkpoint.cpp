@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <optional>
 #include <thread>
 
 #include "engine/io/file_pieces.h"
@@ -54,16 +55,32 @@ int writer_threads() {
     return std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 2, 1, 8);
 }
 
-std::vector<FilePiece> write_shard(const std::string& path, const LearnerState& saved) {
-    Hdf5Writer file(path);
-    std::vector<FileRegion> regions;
-    for (const auto& [name, tensor] : {std::pair("weights", saved.weights), {"adamw/m", saved.m}, {"adamw/v", saved.v}})
-        regions.push_back({file.reserve(name, sum_dtype(tensor.dtype), tensor.numel()), tensor});
-    file.attribute("begin", int64_t{0});
-    file.attribute("end", saved.weights.numel());
-    file.attribute("updates", saved.updates);
-    file.close();
-    return fill_file(path, regions, writer_threads());
+struct ShardResult {
+    std::vector<FilePiece> pieces;
+    std::optional<HostCopy> adapters{};  ///< LoRA: the weights
+};
+
+ShardResult write_shard(const std::string& path, const Learner& learner, const LearnerState& saved) {
+    const int64_t n = learner.parameters().size();
+    Hdf5Writer layout(path);
+    const uint64_t weights = layout.reserve("weights", sum_dtype(learner.weights().dtype), n),
+                   m = layout.reserve("adamw/m", sum_dtype(learner.m().dtype), n),
+                   v = layout.reserve("adamw/v", sum_dtype(learner.v().dtype), n);
+    layout.attribute("begin", int64_t{0});
+    layout.attribute("end", n);
+    layout.attribute("updates", saved.updates);
+    layout.close();
+    FilledFile file(path, writer_threads());
+    ShardResult result;
+    {
+        const HostCopy copy = saved.weights();
+        file.fill({weights, copy.tensor()});
+        if (learner.options().lora) result.adapters = copy;
+    }
+    file.fill({m, saved.m().tensor()});
+    file.fill({v, saved.v().tensor()});
+    result.pieces = file.finish();
+    return result;
 }
 
 // JSON has no infinity: the minimum or maximum of no values is null.
@@ -158,16 +175,16 @@ void contribute_to_checkpoint(const Learner& learner) {
 }
 
 uint64_t save_checkpoint(const std::string& folder, const Learner& learner, const TrainerState& state) {
-    const HostCopy weights = learner.whole(learner.weights()), m = learner.whole(learner.m()),
-                   v = learner.whole(learner.v());
-    return write_checkpoint(folder, learner, {weights.tensor(), m.tensor(), v.tensor(), learner.updates()}, state);
+    const auto whole = [&learner](Tensor part) { return [&learner, part] { return learner.whole(part); }; };
+    return write_checkpoint(
+        folder, learner, {whole(learner.weights()), whole(learner.m()), whole(learner.v()), learner.updates()}, state);
 }
 
 uint64_t write_checkpoint(const std::string& folder, const Learner& learner, const LearnerState& saved,
                           const TrainerState& state) {
     FolderCommit commit(folder);
     const std::string& dir = commit.folder();
-    const std::vector<FilePiece> shard = write_shard(dir + "/" + shard_name, saved);
+    const ShardResult shard = write_shard(dir + "/" + shard_name, learner, saved);
     const Json trainer = {{"step", state.step},
                           {"tokens_seen", state.tokens_seen},
                           {"samples_seen", state.samples_seen},
@@ -182,8 +199,8 @@ uint64_t write_checkpoint(const std::string& folder, const Learner& learner, con
     write_file_atomically(dir + "/config.yaml", state.config_yaml);
     write_file_atomically(dir + "/model_config.json", to_json(learner.config()).dump(2) + "\n");
     if (const auto& lora = learner.options().lora)
-        write_adapter(dir, {*lora, state.base_model}, learner.parameters(), saved.weights);
-    const uint64_t bytes = write_manifest(dir, state.step, shard);
+        write_adapter(dir, {*lora, state.base_model}, learner.parameters(), shard.adapters->tensor());
+    const uint64_t bytes = write_manifest(dir, state.step, shard.pieces);
     commit.commit();
     return bytes;
 }

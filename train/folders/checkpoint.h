@@ -16,6 +16,7 @@
 //
 // The manifest's version is 3. Version 2, with one hash per file, is read too.
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -37,9 +38,10 @@ struct TrainerState {
     std::string base_model{};
 };
 
-/// Weights, moments and number of updates of a learner, whole and in host memory. bf16 moments are stored as f32.
+/// Weights, moments and number of updates of a learner. The functions are called in this order, and each result is gone
+/// before the next call, so that large arrays need not be in host memory together. bf16 moments are stored as f32.
 struct LearnerState {
-    Tensor weights, m, v;
+    std::function<HostCopy()> weights, m, v;
     int64_t updates = 0;
 };
 

@@ -12,6 +12,12 @@ namespace {
 constexpr size_t mib = size_t{1} << 20;
 constexpr uint64_t piece = 32 * mib;
 
+std::vector<FilePiece> fill_file(const std::string& path, const std::vector<FileRegion>& regions, int threads) {
+    FilledFile file(path, threads);
+    for (const FileRegion& region : regions) file.fill(region);
+    return file.finish();
+}
+
 class FilePieces : public FileTest {
   protected:
     /// A header of 100 bytes, 70 MiB of numbers, 7 bytes between them and 1000 bf16 numbers, and 9 bytes at the end.
@@ -99,6 +105,9 @@ TEST_F(FilePieces, OfAnotherLengthAreRefused) {
                      [&] { check_pieces(path("b"), wrong, "advice"); });
     spill(path("empty"), "");
     check_pieces(path("empty"), hash_pieces(path("empty"), 4), "advice");
+    expect_error(Exit::internal, "a: byte 104 is written twice", [&] {
+        fill_file(path("a"), {{100, view_of(narrow_)}, {104, view_of(narrow_)}}, 2);
+    });
     expect_error(Exit::storage, "none: cannot open", [&] { fill_file(path("none"), {}, 2); });
 }
 
