@@ -13,8 +13,7 @@ namespace colonnade {
 
 Arena::Arena(Device device) : device_(device) {}
 
-/// Memory that this process may still take: the kernel's estimate, or the limit of the control group if that is less.
-static size_t available_memory() {
+size_t available_memory() {
     size_t available = SIZE_MAX;
     std::ifstream meminfo("/proc/meminfo");
     for (std::string key, rest; meminfo >> key && std::getline(meminfo, rest);)

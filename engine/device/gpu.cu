@@ -243,4 +243,61 @@ const void* Readback::get() {
     return state_->memory;
 }
 
+struct SideCopy::State {
+    cudaStream_t main = nullptr, side = nullptr;
+    cudaEvent_t sources_ready = nullptr, done = nullptr;
+    int device = 0;
+    void* pinned = nullptr;
+    bool under_way = false;  ///< begun, and later work of the main stream does not wait for it yet
+    ~State() {
+        if (side) cudaStreamSynchronize(side);
+        if (pinned) cudaHostUnregister(pinned);
+        for (cudaEvent_t event : {sources_ready, done})
+            if (event) cudaEventDestroy(event);
+        if (side) cudaStreamDestroy(side);
+    }
+};
+
+SideCopy::SideCopy(Gpu& gpu, void* memory, size_t bytes) : state_(std::make_unique<State>()) {
+    State& s = *state_;
+    s.main = gpu.stream();
+    check_cuda(cudaGetDevice(&s.device), "cudaGetDevice");
+    check_cuda(cudaStreamCreateWithFlags(&s.side, cudaStreamNonBlocking), "cudaStreamCreate");
+    check_cuda(cudaEventCreateWithFlags(&s.sources_ready, cudaEventDisableTiming), "cudaEventCreate");
+    // The thread that waits sleeps, it does not spin.
+    check_cuda(cudaEventCreateWithFlags(&s.done, cudaEventDisableTiming | cudaEventBlockingSync), "cudaEventCreate");
+    const cudaError_t status = cudaHostRegister(memory, bytes, cudaHostRegisterDefault);
+    if (status != cudaSuccess) {
+        cudaGetLastError();
+        fail(Exit::memory, "cannot pin {} of host memory: {}", human_bytes(bytes), cudaGetErrorString(status));
+    }
+    s.pinned = memory;
+}
+SideCopy::~SideCopy() = default;
+
+void SideCopy::begin(const std::vector<std::pair<void*, Tensor>>& copies) {
+    State& s = *state_;
+    check_cuda(cudaEventRecord(s.sources_ready, s.main), "cudaEventRecord");
+    check_cuda(cudaStreamWaitEvent(s.side, s.sources_ready, 0), "cudaStreamWaitEvent");
+    for (const auto& [to, from] : copies) {
+        require(from.device == Device::cuda && from.contiguous(), "a copy of {} on {}", from, from.device);
+        check_cuda(cudaMemcpyAsync(to, from.data, from.bytes(), cudaMemcpyDeviceToHost, s.side), "a copy to the host");
+    }
+    check_cuda(cudaEventRecord(s.done, s.side), "cudaEventRecord");
+    s.under_way = true;
+}
+
+void SideCopy::hold() {
+    State& s = *state_;
+    if (!s.under_way) return;
+    check_cuda(cudaStreamWaitEvent(s.main, s.done, 0), "cudaStreamWaitEvent");
+    s.under_way = false;
+}
+
+void SideCopy::wait() const {
+    // CUDA's current device is per thread; without this a waiting thread would open a context on device 0.
+    check_cuda(cudaSetDevice(state_->device), "cudaSetDevice");
+    check_cuda(cudaEventSynchronize(state_->done), "a copy to the host");
+}
+
 }  // namespace colonnade

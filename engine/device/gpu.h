@@ -82,6 +82,28 @@ class Readback {
     std::unique_ptr<State> state_;
 };
 
+/// Copies device memory to host memory beside the stream's work, on a stream of its own:
+///
+///     begin(copies)   after all work enqueued so far; `copies` are pairs of host memory and its source
+///     hold()          work enqueued from now on comes after the copies; call it before work that changes the sources
+///     wait()          the host waits for the copies, on any thread
+///
+/// The host memory [memory, memory + bytes) is pinned as long as this object exists.
+class SideCopy {
+  public:
+    SideCopy(Gpu& gpu, void* memory, size_t bytes);
+    ~SideCopy();  ///< waits
+    SideCopy(const SideCopy&) = delete;
+    SideCopy& operator=(const SideCopy&) = delete;
+    void begin(const std::vector<std::pair<void*, Tensor>>& copies);
+    void hold();
+    void wait() const;
+
+  private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
 /// Zeroed memory on the current device. Throws Exit::memory with the requested and available sizes if it does not fit.
 std::shared_ptr<void> allocate_on_gpu(size_t bytes);
 

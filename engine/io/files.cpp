@@ -132,6 +132,33 @@ void OutputFile::close() {
     }
 }
 
+OverwrittenFile::OverwrittenFile(const std::string& path) : path_(path) {
+    fd_ = uninterrupted([&] { return ::open(path.c_str(), O_WRONLY | O_CLOEXEC); });
+    if (fd_ < 0) refused("open", path);
+}
+
+OverwrittenFile::~OverwrittenFile() {
+    if (fd_ >= 0) ::close(fd_);
+}
+
+void OverwrittenFile::write_at(uint64_t offset, const void* data, size_t bytes) const {
+    const char* next = static_cast<const char*>(data);
+    for (size_t left = bytes, at = offset; left > 0;) {
+        const ssize_t written = uninterrupted([&] { return ::pwrite(fd_, next, left, static_cast<off_t>(at)); });
+        if (written < 0) refused("write", path_);
+        next += written;
+        at += static_cast<size_t>(written);
+        left -= static_cast<size_t>(written);
+    }
+    // A hint: errors of the disk show at close().
+    ::sync_file_range(fd_, static_cast<off_t>(offset), static_cast<off_t>(bytes), SYNC_FILE_RANGE_WRITE);
+}
+
+void OverwrittenFile::close() {
+    if (::fsync(fd_) != 0) refused("fsync", path_);
+    close_checked(std::exchange(fd_, -1), path_);
+}
+
 void refuse_stand_in(const std::string& path, std::string_view head) {
     const std::pair<std::string_view, const char*> known[] = {
         {"version https://git-lfs", "a Git LFS pointer, not the file itself; get it: git lfs pull"},

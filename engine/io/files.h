@@ -57,6 +57,23 @@ class OutputFile {
     int fd_ = -1;
 };
 
+/// An existing file whose bytes are overwritten. Threads may write different parts of it at once.
+class OverwrittenFile {
+  public:
+    explicit OverwrittenFile(const std::string& path);
+    ~OverwrittenFile();
+    OverwrittenFile(const OverwrittenFile&) = delete;
+    OverwrittenFile& operator=(const OverwrittenFile&) = delete;
+
+    /// Also asks the kernel to begin to write these bytes to the disk, so that close() has less to wait for.
+    void write_at(uint64_t offset, const void* data, size_t bytes) const;
+    void close();  ///< fsync, then close
+
+  private:
+    std::string path_;
+    int fd_ = -1;
+};
+
 /// Content of the whole file. Throws Exit::data if it is larger than `limit`.
 std::string read_file(const std::string& path, size_t limit = limits::file_bytes, Readable readable = Readable::files);
 /// Throws Exit::data if `head`, the first bytes of a file of a model, shows what often lies in its place: a Git LFS pointer,

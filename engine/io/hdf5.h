@@ -34,6 +34,9 @@ class Hdf5Writer {
     /// A one-dimensional array in pieces: create() it, then append() until it has `rows` elements.
     void create(const std::string& name, DType dtype, int64_t rows);
     void append(const std::string& name, const Tensor& piece);
+    /// A one-dimensional array whose bytes are written into the file after close(), by other means. Returns their
+    /// offset.
+    uint64_t reserve(const std::string& name, DType dtype, int64_t rows);
     void attribute(const std::string& name, std::string_view text);  ///< up to 64,000 bytes without NUL
     void attribute(const std::string& name, int64_t value);
     void close();  ///< flushes, closes and fsyncs; throws if any of these fails
@@ -61,6 +64,8 @@ class Hdf5Reader {
         return values;
     }
     int64_t count(const std::string& name) const;
+    /// Offset in the file of the bytes of an array. Throws Exit::data if they are stored in chunks.
+    uint64_t offset(const std::string& name) const;
     bool has_attribute(const std::string& name) const;
     std::string text_attribute(const std::string& name) const;
     int64_t int_attribute(const std::string& name) const;  ///< any integer, or h5py's bool

@@ -285,6 +285,14 @@ int64_t Hdf5Reader::count(const std::string& name) const {
     return impl_->dataset(name).count;
 }
 
+uint64_t Hdf5Reader::offset(const std::string& name) const {
+    const Session session;
+    const auto& found = impl_->dataset(name);
+    const haddr_t offset = H5Dget_offset(found.id);
+    if (offset == HADDR_UNDEF && found.count > 0) impl_->refuse(name, "stored in chunks, expected contiguous");
+    return found.count > 0 ? offset : 0;
+}
+
 void Hdf5Reader::read(const std::string& name, const Tensor& into, int64_t begin) const {
     const Session session;
     impl_->read(name, into, begin);

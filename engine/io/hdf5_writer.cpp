@@ -132,6 +132,15 @@ void Hdf5Writer::append(const std::string& name, const Tensor& piece) {
     array.filled += piece.numel();
 }
 
+uint64_t Hdf5Writer::reserve(const std::string& name, DType dtype, int64_t rows) {
+    const Session session;
+    Handle dataset = impl_->make(name, dtype, {static_cast<hsize_t>(rows)});
+    const haddr_t offset = H5Dget_offset(dataset);
+    require(rows == 0 || offset != HADDR_UNDEF, "{}: '{}' has no place in the file yet", impl_->path, name);
+    impl_->finish(dataset, name);
+    return rows == 0 ? 0 : offset;
+}
+
 void Hdf5Writer::attribute(const std::string& name, std::string_view text) {
     const Session session;
     require(text.size() <= text_limit && text.find('\0') == text.npos,

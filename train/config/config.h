@@ -151,8 +151,9 @@ struct Config {
     int64_t eval_steps = 0;              ///< above 0 if and only if eval_strategy is steps
     bool eval_on_start = false;
     Every save_strategy = Every::epoch;
-    int64_t save_steps = 0;              ///< above 0 if and only if save_strategy is steps
-    int64_t save_total_limit = 2;        ///< 0: keep all
+    int64_t save_steps = 0;        ///< above 0 if and only if save_strategy is steps
+    int64_t save_total_limit = 2;  ///< 0: keep all
+    Tristate async_save = Tristate::automatic;
     std::string resume_from_checkpoint;  ///< empty: start anew; "auto": the newest complete checkpoint; else a folder
 
     /// The kind of rows that the stage reads.

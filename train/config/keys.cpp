@@ -396,6 +396,9 @@ Section output_section() {
             .default_is("steps if save_steps is given, else epoch"),
         key("save_steps", &C::save_steps, "Steps between two checkpoints.", from_to(0, 1e9)),
         key("save_total_limit", &C::save_total_limit, "Number of checkpoints to keep; 0: all.", from_to(0, 1e6)),
+        key("async_save", &C::async_save,
+            "Write checkpoints while training goes on, from a copy of the weights and moments in host memory. auto: if "
+            "the copy takes at most half of the host memory that the run leaves."),
         key("resume_from_checkpoint", &C::resume_from_checkpoint,
             "auto: the newest complete checkpoint in output_dir, if any; a checkpoint folder; false: start anew.",
             resume)

@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <optional>
+#include <thread>
 
+#include "engine/io/file_pieces.h"
 #include "engine/io/files.h"
 #include "engine/io/hdf5.h"
 #include "engine/io/sha256.h"
@@ -13,7 +16,7 @@ namespace colonnade {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr int64_t format_version = 2;
+constexpr int64_t format_version = 3, oldest_version = 2;
 constexpr const char* shard_name = "state-00001-of-00001.h5";
 constexpr const char* advice = "the checkpoint is damaged: delete it and resume from an older one";
 
@@ -47,15 +50,37 @@ void check_lora(const std::string& path, const Json& found, const Json& expected
     }
 }
 
-void write_shard(const std::string& path, const Learner& learner, const Tensor& weights) {
-    Hdf5Writer file(path);
-    file.write("weights", weights);
-    file.write("adamw/m", learner.whole(learner.m()).tensor());
-    file.write("adamw/v", learner.whole(learner.v()).tensor());
-    file.attribute("begin", int64_t{0});
-    file.attribute("end", learner.parameters().size());
-    file.attribute("updates", learner.updates());
-    file.close();
+/// Half of the cores, so that training keeps the others.
+int writer_threads() {
+    return std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 2, 1, 8);
+}
+
+struct ShardResult {
+    std::vector<FilePiece> pieces;
+    std::optional<HostCopy> adapters{};  ///< LoRA: the weights
+};
+
+ShardResult write_shard(const std::string& path, const Learner& learner, const LearnerState& saved) {
+    const int64_t n = learner.parameters().size();
+    Hdf5Writer layout(path);
+    const uint64_t weights = layout.reserve("weights", sum_dtype(learner.weights().dtype), n),
+                   m = layout.reserve("adamw/m", sum_dtype(learner.m().dtype), n),
+                   v = layout.reserve("adamw/v", sum_dtype(learner.v().dtype), n);
+    layout.attribute("begin", int64_t{0});
+    layout.attribute("end", n);
+    layout.attribute("updates", saved.updates);
+    layout.close();
+    FilledFile file(path, writer_threads());
+    ShardResult result;
+    {
+        const HostCopy copy = saved.weights();
+        file.fill({weights, copy.tensor()});
+        if (learner.options().lora) result.adapters = copy;
+    }
+    file.fill({m, saved.m().tensor()});
+    file.fill({v, saved.v().tensor()});
+    result.pieces = file.finish();
+    return result;
 }
 
 // JSON has no infinity: the minimum or maximum of no values is null.
@@ -85,19 +110,38 @@ std::vector<StepNumbers> recent_of(const Json& json) {
     return recent;
 }
 
-void write_manifest(const std::string& folder, int64_t step) {
+/// Returns the bytes of all files.
+uint64_t write_manifest(const std::string& folder, int64_t step, const std::vector<FilePiece>& shard) {
     std::vector<std::string> names;
     for (const auto& entry : fs::directory_iterator(folder)) names.push_back(entry.path().filename());
     std::sort(names.begin(), names.end());
     Json files = Json::array();
+    uint64_t total = 0;
     for (const std::string& name : names) {
         const std::string path = folder + "/" + name;
-        files.push_back({{"name", name}, {"bytes", fs::file_size(path)}, {"sha256", sha256_file(path)}});
+        Json pieces = Json::array();
+        for (const FilePiece& piece : name == shard_name ? shard : hash_pieces(path, writer_threads()))
+            pieces.push_back({{"bytes", piece.bytes}, {"sha256", piece.sha256}});
+        const uint64_t bytes = fs::file_size(path);
+        files.push_back({{"name", name}, {"bytes", bytes}, {"pieces", pieces}});
+        total += bytes;
     }
     const Json body = {
         {"format", "colonnade-checkpoint"}, {"version", format_version}, {"step", step}, {"files", files}};
     write_file_atomically(folder + "/manifest.json",
                           Json{{"body", body}, {"sha256", sha256(body.dump())}}.dump(1) + "\n");
+    return total;
+}
+
+/// Version 2 has one hash of the whole file.
+std::vector<FilePiece> pieces_of(const Json& file, int64_t version) {
+    const auto piece = [](const Json& json) {
+        return FilePiece{json.at("bytes").get<uint64_t>(), json.at("sha256").get<std::string>()};
+    };
+    std::vector<FilePiece> pieces;
+    if (version == 2) return {piece(file)};
+    for (const Json& json : file.at("pieces")) pieces.push_back(piece(json));
+    return pieces;
 }
 
 // In our own JSON files a missing or mistyped key is damage like any other.
@@ -120,17 +164,17 @@ void verify(const std::string& folder) {
         const std::string expected = json.at("sha256").get<std::string>(), found = sha256(body.dump());
         if (found != expected)
             fail(Exit::data, "{}: SHA-256 of the body is {}, expected {}; {}", path, found, expected, advice);
-        if (const auto version = body.at("version").get<int64_t>(); version != format_version)
-            fail(Exit::data, "{}: checkpoint version {}, but this build reads version {}", path, version,
-                 format_version);
+        const auto version = body.at("version").get<int64_t>();
+        if (version < oldest_version || version > format_version)
+            fail(Exit::data, "{}: checkpoint version {}, but this build reads versions {} to {}", path, version,
+                 oldest_version, format_version);
         for (const Json& entry : body.at("files")) {
             const std::string file = folder + "/" + entry.at("name").get<std::string>();
             const auto bytes = entry.at("bytes").get<uint64_t>();
             if (!fs::is_regular_file(file)) fail(Exit::data, "{}: file is missing; {}", file, advice);
             if (fs::file_size(file) != bytes)
                 fail(Exit::data, "{}: {} bytes, expected {}; {}", file, fs::file_size(file), bytes, advice);
-            const std::string hash = sha256_file(file), wanted = entry.at("sha256").get<std::string>();
-            if (hash != wanted) fail(Exit::data, "{}: SHA-256 {}, expected {}; {}", file, hash, wanted, advice);
+            check_pieces(file, pieces_of(entry, version), advice);
         }
         return 0;
     });
@@ -139,14 +183,21 @@ void verify(const std::string& folder) {
 }  // namespace
 
 void contribute_to_checkpoint(const Learner& learner) {
-    for (const Tensor* state : {&learner.weights(), &learner.m(), &learner.v()}) learner.whole(*state);
+    for (const Tensor* state : {&learner.weights(), &learner.m(), &learner.v()})
+        if (learner.sharded(*state)) learner.whole(*state);
 }
 
-void save_checkpoint(const std::string& folder, const Learner& learner, const TrainerState& state) {
+uint64_t save_checkpoint(const std::string& folder, const Learner& learner, const TrainerState& state) {
+    const auto whole = [&learner](Tensor part) { return [&learner, part] { return learner.whole(part); }; };
+    return write_checkpoint(
+        folder, learner, {whole(learner.weights()), whole(learner.m()), whole(learner.v()), learner.updates()}, state);
+}
+
+uint64_t write_checkpoint(const std::string& folder, const Learner& learner, const LearnerState& saved,
+                          const TrainerState& state) {
     FolderCommit commit(folder);
     const std::string& dir = commit.folder();
-    const HostCopy weights = learner.whole(learner.weights());
-    write_shard(dir + "/" + shard_name, learner, weights.tensor());
+    const ShardResult shard = write_shard(dir + "/" + shard_name, learner, saved);
     const Json trainer = {{"step", state.step},
                           {"tokens_seen", state.tokens_seen},
                           {"samples_seen", state.samples_seen},
@@ -163,9 +214,10 @@ void save_checkpoint(const std::string& folder, const Learner& learner, const Tr
     write_file_atomically(dir + "/config.yaml", state.config_yaml);
     write_file_atomically(dir + "/model_config.json", to_json(learner.config()).dump(2) + "\n");
     if (const auto& lora = learner.options().lora)
-        write_adapter(dir, {*lora, state.base_model}, learner.parameters(), weights.tensor());
-    write_manifest(dir, state.step);
+        write_adapter(dir, {*lora, state.base_model}, learner.parameters(), shard.adapters->tensor());
+    const uint64_t bytes = write_manifest(dir, state.step, shard.pieces);
     commit.commit();
+    return bytes;
 }
 
 TrainerState load_checkpoint(const std::string& folder, Learner& learner) {
@@ -195,11 +247,17 @@ TrainerState load_checkpoint(const std::string& folder, Learner& learner) {
         if (const int64_t expected = learner.parameters().size(); shard.count(name) != expected)
             fail(Exit::data, "{}: '{}' has {} numbers, expected {}", shard_path, name, shard.count(name), expected);
         const HostCopy host = HostCopy::to_fill(learner.options().gpu, into);
+        const DType dtype = host.tensor().dtype;
+        if (shard.dtype(name) != dtype)
+            fail(Exit::data, "{}: '{}' holds {}, expected {}", shard_path, name, shard.dtype(name), dtype);
+        std::vector<FileRegion> regions;
         int64_t at = 0;
         for (const Range& s : slices) {
-            if (s.size() > 0) shard.read(name, host.tensor().slice(0, at, at + s.size()), s.begin);
+            const uint64_t begin = shard.offset(name) + static_cast<uint64_t>(s.begin) * bytes_of(dtype);
+            if (s.size() > 0) regions.push_back({begin, host.tensor().slice(0, at, at + s.size())});
             at += s.size();
         }
+        read_regions(shard_path, regions);
         host.store();
     };
     learner.fill_weights([&](const Tensor& weights) { read("weights", weights, {{0, learner.parameters().size()}}); });

@@ -8,12 +8,15 @@
 //     config.yaml               the resolved training config
 //     adapter_*                 LoRA: the adapters as PEFT reads them (train/folders/adapter_folder.h)
 //     model_config.json         the model's shape, as a Hugging Face config.json
-//     manifest.json             size and SHA-256 of every file above, and of itself
+//     manifest.json             size and SHA-256 of the pieces of every file above, and of itself
 //
 // A checkpoint is written into a temporary folder, hashed, fsynced and renamed (engine/io/files.h), so that a kill at
 // any moment leaves the previous one. Reading checks manifest, sizes and hashes before it opens the HDF5 file, so that
-// damage is found before anything parses it.
+// damage is found before anything parses it. Several threads write, hash and read (engine/io/file_pieces.h).
+//
+// The manifest's version is 3. Version 2, with one hash per file, is read too.
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -38,9 +41,21 @@ struct TrainerState {
     std::string base_model{};
 };
 
-/// Throws Exit::storage and then leaves nothing under `folder`. With several ranks, rank 0 saves while the others call
+/// Weights, moments and number of updates of a learner. The functions are called in this order, and each result is gone
+/// before the next call, so that large arrays need not be in host memory together. bf16 moments are stored as f32.
+struct LearnerState {
+    std::function<HostCopy()> weights, m, v;
+    int64_t updates = 0;
+};
+
+/// Writes a checkpoint of `saved`; returns its bytes. Throws Exit::storage and then leaves nothing under `folder`. It
+/// reads nothing of the learner that changes in training, so that the learner may go on meanwhile.
+uint64_t write_checkpoint(const std::string& folder, const Learner& learner, const LearnerState& saved,
+                          const TrainerState& state);
+
+/// The same for the learner's present state. With several ranks, rank 0 saves while the others call
 /// contribute_to_checkpoint().
-void save_checkpoint(const std::string& folder, const Learner& learner, const TrainerState& state);
+uint64_t save_checkpoint(const std::string& folder, const Learner& learner, const TrainerState& state);
 
 /// Sends this rank's share of a sharded optimizer state to rank 0.
 void contribute_to_checkpoint(const Learner& learner);

@@ -79,7 +79,7 @@ std::string warmup_line(const Config& c, int64_t steps) {
 
 }  // namespace
 
-std::string plan_text(const Session& session, PackSchedule& schedule, const Ranks& ranks) {
+std::string plan_text(const Session& session, PackSchedule& schedule, const SavePlan& saves, const Ranks& ranks) {
     const Config& c = session.config;
     const TokenStore &train = session.train.store, &eval = session.eval.store;
     const StepLayout& layout = schedule.settings().layout;
@@ -104,10 +104,16 @@ std::string plan_text(const Session& session, PackSchedule& schedule, const Rank
     text += line("per step",
                  fmt::format("{:.1f} samples, {:.0f} tokens on average", static_cast<double>(t.samples) * (1 / steps),
                              static_cast<double>(t.tokens) * (1 / steps)));
+    if (!saves.text.empty()) text += line("saves", saves.text);
     text += fmt::format("memory of {} {}\n", ranks.several() ? "each rank:" : "the",
                         device_text(session.device, c.device_index));
     text += Learner::plan(session.model, learner_options(c, ranks), session.device).table();
-    return text + fmt::format("  {:<24} {:>12}\n", "token stores (host)", human_bytes(train.bytes() + eval.bytes()));
+    const auto host = [&](const char* what, size_t bytes) {
+        text += fmt::format("  {:<24} {:>12}\n", what, human_bytes(bytes));
+    };
+    host("token stores (host)", train.bytes() + eval.bytes());
+    if (saves.background) host("copy for saves (host)", saves.copy_bytes);
+    return text;
 }
 
 }  // namespace colonnade

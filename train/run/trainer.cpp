@@ -40,6 +40,7 @@ Trainer::Trainer(Session session, const Ranks& ranks)
       session_(std::move(session)),
       config_(session_.config),
       schedule_(make_schedule(session_, ranks.size())),
+      saves_(plan_saves(session_, ranks)),
       rates_(lr_schedule(config_, schedule_.total_steps())),
       spikes_({config_.loss_spike_z, config_.loss_spike_window}) {}
 
@@ -117,6 +118,7 @@ void Trainer::start() {
         learner_ = std::make_unique<Learner>(session_.model,
                                              learner_options(config_, ranks_, gpu_.get(), communicator_.get()));
         ctx_ = learner_->context({.deterministic = config_.deterministic});
+        if (ranks_.first() && saves_.background) prepare_saves();
     });
     if (folder == "auto") {
         const std::vector<int64_t> steps =
@@ -158,6 +160,15 @@ void Trainer::start() {
     if (config_.param_checksum_steps > 0) check_weights();
 }
 
+void Trainer::prepare_saves() {
+    try {
+        saver_ = std::make_unique<BackgroundSave>(*learner_);
+    } catch (const Error& e) {
+        if (e.exit() != Exit::memory || config_.async_save == Tristate::on) throw;
+        note(fmt::format("note: the run waits until each checkpoint is written: {}", e.what()));
+    }
+}
+
 bool Trainer::weights_check_due() const {
     return ranks_.several() && config_.param_checksum_steps > 0 && enqueued_ % config_.param_checksum_steps == 0;
 }
@@ -171,7 +182,7 @@ void Trainer::check_weights() {
 std::string Trainer::plan() {
     std::string text;
     for (const std::string& notice : session_.notices) text += fmt::format("note: {}\n", notice);
-    return text + plan_text(session_, schedule_, ranks_);
+    return text + plan_text(session_, schedule_, saves_, ranks_);
 }
 
 void Trainer::run() {
@@ -212,6 +223,7 @@ void Trainer::train() {
     while (auto batch = loader.next()) {
         const bool epoch_ends = batch->epoch_step + 1 == batch->epoch_steps;
         train_step(loader, std::move(*batch));
+        if (saver_) report_save(saver_->poll());
         const int signal = stop_signal(stop);
         // Evaluation, checkpoints and checks need the weights after this step. On the CPU, steps do not overlap anyway.
         const bool due = eval_due(epoch_ends) || save_due(epoch_ends) || weights_check_due();
@@ -223,6 +235,7 @@ void Trainer::train() {
             complete_step();
             progress_->finish();
             if (last_save_step_ != state_.step) save();
+            await_save();
             say("stopped by {} after step {} of {}; set resume_from_checkpoint: auto to continue\n",
                 StopSignal::name(signal), state_.step, schedule_.total_steps());
             return;
@@ -260,6 +273,7 @@ void Trainer::train_step(Loader& loader, LoadedBatch batch) {
         batch = std::move(*next);
     }
     const double rate = learning_rate(rates_, batch.step);
+    if (saver_) saver_->hold();
     learner_->update(ctx_, adamw_settings(config_), rate, config_.max_grad_norm, update_limits(batch.step + 1));
     complete_step();
     enqueued_ = batch.step + 1;
@@ -365,6 +379,10 @@ void Trainer::evaluate() {
     log(metrics);
     const std::string line = fmt::format("eval at step {}: {}, {}", state_.step,
                                          objective().figures(sums, Phase::evaluation), human_duration(seconds));
+    note(line);
+}
+
+void Trainer::note(const std::string& line) const {
     if (progress_)
         progress_->print(line);
     else if (ranks_.first())
@@ -375,19 +393,37 @@ void Trainer::save() {
     const std::string folder = checkpoint_folder(config_.output_dir, state_.step);
     const bool exists = ranks_.max("checkpoint", ranks_.first() && fs::exists(folder)) > 0;
     if (exists) return;  // the run resumed from it
+    await_save();        // never two at once
     state_.since_log = window_.loss;
     state_.recent = spikes_.recent();
-    if (ranks_.first())
-        save_checkpoint(folder, *learner_, state_);
-    else
-        contribute_to_checkpoint(*learner_);
     last_save_step_ = state_.step;
-    if (ranks_.first()) rotate_checkpoints(config_.output_dir, config_.save_total_limit);
+    if (!ranks_.first()) {
+        contribute_to_checkpoint(*learner_);
+    } else if (saver_) {
+        note(fmt::format("saving {}", folder));
+        saver_->begin(folder, state_, config_.save_total_limit);
+    } else {
+        const auto start = Clock::now();
+        const uint64_t bytes = save_checkpoint(folder, *learner_, state_);
+        report_save(SavedCheckpoint{folder, bytes, seconds_since(start)});
+        rotate_checkpoints(config_.output_dir, config_.save_total_limit);
+    }
     ranks_.barrier("checkpoint", Deadline::none);
+}
+
+void Trainer::await_save() {
+    if (saver_) report_save(saver_->wait());
+    ranks_.barrier("checkpoint", Deadline::none);
+}
+
+void Trainer::report_save(const std::optional<SavedCheckpoint>& saved) const {
+    if (!saved) return;
+    note(fmt::format("saved {}: {} in {}", saved->folder, human_bytes(saved->bytes), human_duration(saved->seconds)));
 }
 
 void Trainer::finish() {
     if (config_.save_strategy != Every::never && last_save_step_ != state_.step) save();
+    await_save();
     ExportRequest result = export_request(config_, session_.encoder, *learner_, config_.output_dir);
     const bool sharded = result.weights.numel() != learner_->parameters().size();
     const HostCopy whole = sharded ? learner_->whole(result.weights) : HostCopy::blank(DType::f32, 0);

@@ -15,10 +15,11 @@
 #include "engine/io/files.h"
 #include "engine/io/folder_lock.h"
 #include "engine/io/progress.h"
-#include "train/folders/checkpoint.h"
+#include "train/folders/background_save.h"
 #include "train/log/metrics_log.h"
 #include "train/run/rank_check.h"
 #include "train/run/reference.h"
+#include "train/run/save_plan.h"
 #include "train/run/session.h"
 #include "train/run/stop_signal.h"
 #include "train/step/learner.h"
@@ -103,20 +104,30 @@ class Trainer {
     void evaluate();
     /// Adds up the sums of all ranks.
     LossSums over_ranks(const LossSums& own) const;
+    /// Takes the memory for saves in the background.
+    void prepare_saves();
+    /// Begins a checkpoint; returns when it is written if there is no saver_.
     void save();
+    /// Waits until the save under way is committed.
+    void await_save();
+    void report_save(const std::optional<SavedCheckpoint>& saved) const;
+    /// A line on stderr, above the progress.
+    void note(const std::string& line) const;
     void finish();
 
     const Ranks& ranks_;
     Session session_;
     const Config& config_;
     PackSchedule schedule_;
+    SavePlan saves_;
     LrSchedule rates_;
     References references_;  ///< empty if the objective uses none
     std::unique_ptr<FolderLock> lock_;
     std::unique_ptr<Gpu> gpu_;                    ///< null on the CPU
     std::unique_ptr<Communicator> communicator_;  ///< null with one rank
     std::unique_ptr<Learner> learner_;
-    Context ctx_;  ///< the learner's
+    std::unique_ptr<BackgroundSave> saver_;  ///< rank 0, if saves run in the background
+    Context ctx_;                            ///< the learner's
     std::unique_ptr<MetricsLog> log_;
     std::unique_ptr<Progress> progress_;
     TrainerState state_;

@@ -385,7 +385,7 @@ std::string Learner::first_bad_weight() const {
 
 HostCopy Learner::whole(const Tensor& state) const {
     HostCopy own = HostCopy::of(options_.gpu, state);
-    if (state.numel() == parameters_.size()) return own;
+    if (!sharded(state)) return own;
     const bool first = sync_.options().rank == 0;
     HostCopy all = HostCopy::blank(own.tensor().dtype, first ? parameters_.size() : 0);
     sync_.collect(all.tensor(), own.tensor());

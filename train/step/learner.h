@@ -143,6 +143,8 @@ class Learner {
     const Tensor& compute_weights() const {
         return state_.compute_weights.empty() ? state_.weights : state_.compute_weights;
     }
+    /// True if this rank holds only slices of weights(), m() or v().
+    bool sharded(const Tensor& state) const { return state.numel() != parameters_.size(); }
     /// Returns the whole of weights(), m() or v() in host memory. If sharded, all ranks must call it and rank 0 alone
     /// gets it.
     HostCopy whole(const Tensor& state) const;

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <numeric>
+#include <thread>
 
 #include "engine/device/arena.h"
 #include "engine/device/gemm.h"
@@ -60,6 +61,28 @@ TEST_F(GpuTest, ReadbacksReturnTheContentAtTheTimeOfEnqueue) {
     };
     EXPECT_EQ(values(late), second);
     EXPECT_EQ(values(early), first);
+}
+
+TEST_F(GpuTest, SideCopiesSeeWhatCameBeforeThem) {
+    const int64_t n = 5 << 20;
+    Arena arena(Device::cuda, 64 << 20), host(Device::cpu, 64 << 20);
+    const Tensor x = arena.tensor("x", DType::f32, {n}), y = arena.tensor("y", DType::i64, {3}),
+                 to_x = host.tensor("x", DType::f32, {n}), to_y = host.tensor("y", DType::i64, {3});
+    SideCopy side(gpu(), to_x.data, host.bytes());
+    side.hold();  // nothing to wait for
+    for (int round = 1; round <= 3; ++round) {
+        const std::vector<float> before(static_cast<size_t>(n), static_cast<float>(round));
+        const std::vector<int64_t> y_before = {round, -1, int64_t{1} << 60};
+        gpu().upload(x, before.data());
+        gpu().upload(y, y_before.data());
+        side.begin({{to_x.data, x}, {to_y.data, y}});
+        side.hold();
+        gpu().zero(x);
+        gpu().zero(y);
+        std::thread([&] { side.wait(); }).join();
+        EXPECT_TRUE(std::equal(before.begin(), before.end(), to_x.as<float>())) << "round " << round;
+        EXPECT_TRUE(std::equal(y_before.begin(), y_before.end(), to_y.as<int64_t>())) << "round " << round;
+    }
 }
 
 TEST_F(GpuTest, HostCopiesWidenAndNarrow) {

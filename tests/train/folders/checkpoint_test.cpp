@@ -176,13 +176,35 @@ TEST_F(Checkpoint, OfAnotherVersionSaysSo) {
     const std::string folder = saved(*learner_after(1), 1);
     const auto learner = learner_after(0);
     rewrite_manifest(folder, [](Json& body) { body["version"] = 12; });
-    expect_refused(folder, "manifest.json: checkpoint version 12, but this build reads version 2", *learner);
+    expect_refused(folder, "manifest.json: checkpoint version 12, but this build reads versions 2 to 3", *learner);
     rewrite_manifest(folder, [](Json& body) { body.erase("files"); });
     expect_refused(folder, "manifest.json", *learner);
     rewrite_manifest(folder, [](Json& body) { body["version"] = "one"; });
     expect_refused(folder, "manifest.json", *learner);
     spill(folder + "/manifest.json", "[]");
     expect_refused(folder, "manifest.json", *learner);
+}
+
+TEST_F(Checkpoint, OfVersion2IsRead) {
+    const auto saved_one = learner_after(2), learner = learner_after(0);
+    const std::string folder = saved(*saved_one, 1);
+    rewrite_manifest(folder, [&](Json& body) {
+        body["version"] = 2;
+        for (Json& file : body["files"]) {
+            file.erase("pieces");
+            file["sha256"] = sha256_file(folder + "/" + file["name"].get<std::string>());
+        }
+    });
+    const std::string shard = folder + "/state-00001-of-00001.h5", whole = slurp(shard);
+    std::string damaged = whole;
+    damaged[whole.size() / 2] ^= 1;
+    spill(shard, damaged);
+    expect_refused(folder, shard, *learner);
+    spill(shard, whole);
+    EXPECT_EQ(load_checkpoint(folder, *learner).step, 1);
+    EXPECT_TRUE(state_of(*learner) == state_of(*saved_one));
+    rewrite_manifest(folder, [](Json& body) { body["version"] = 1; });
+    expect_refused(folder, "manifest.json: checkpoint version 1, but", *learner);
 }
 
 TEST_F(Checkpoint, OfAnotherModelIsRefused) {

@@ -140,7 +140,7 @@ TEST_F(RanksTest, ResumeOnAnotherNumberOfRanks) {
     start_from_four("three");
     const std::string resume = "resume_from_checkpoint=auto", every = "save_steps=4";
     const Program::Result three =
-        train_ranks(3, "three", {"gradient_accumulation_steps=2", every, resume, "zero_stage=1"});
+        train_ranks(3, "three", {"gradient_accumulation_steps=2", every, resume, "zero_stage=1", "async_save=false"});
     EXPECT_NE(three.out.find("resumed from " + path("three") + "/checkpoint-4 at step 4 of 8"), std::string::npos);
     EXPECT_EQ(count_of(three.out, "note: "), 0) << three.out;
     expect_same("three", "unbroken");
@@ -204,7 +204,7 @@ class RanksInTrouble : public RanksTest {
     void SetUp() override {
         RanksTest::SetUp();
         if (IsSkipped()) return;
-        write_config("logging_steps: 1\nlearning_rate: 1e-3\nmax_steps: 400\nsave_steps: 40\nddp_timeout: 4\n");
+        write_config("logging_steps: 1\nlearning_rate: 1e-3\nmax_steps: 400\nsave_steps: 20\nddp_timeout: 4\n");
     }
     /// Sends a signal to one of three ranks (or, for rank -1, to mpirun) in the middle of the run.
     Program::Result disturb(const std::string& name, int rank, int signal) const {

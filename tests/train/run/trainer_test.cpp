@@ -142,6 +142,7 @@ TEST_F(Signals, SigtermSavesAndLeaves) {
                   std::string::npos)
             << result.out;
         EXPECT_FALSE(fs::exists(path("run") + "/config.json")) << "exported a model that is not trained to its end";
+        EXPECT_EQ(listing(path("run")).find(".tmp-"), std::string::npos) << "left while it saved";
         stops += step < last_;
     }
     EXPECT_EQ(stops, 2);

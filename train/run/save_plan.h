@@ -1,0 +1,20 @@
+#pragma once
+// Whether the checkpoints of a run are written in the background (key async_save), and what that costs.
+
+#include "engine/device/arena.h"
+#include "engine/ranks/ranks.h"
+#include "train/run/session.h"
+
+namespace colonnade {
+
+struct SavePlan {
+    bool background = false;
+    size_t copy_bytes = 0;  ///< host memory of rank 0 for the copy of the state
+    std::string text{};     ///< why the run waits for its saves, for the plan; empty if it does not, or saves nothing
+};
+
+/// async_save: auto means yes if the copy takes at most half of the host memory that the run leaves of `available`. Call
+/// it before the learner exists.
+SavePlan plan_saves(const Session& session, const Ranks& ranks, size_t available = available_memory());
+
+}  // namespace colonnade
