@@ -278,8 +278,8 @@ TEST_F(Export, CopiesNoFileThatALinkLeadsTo) {
     fs::create_directories(path("hub/blobs"));
     fs::remove(path("source/special_tokens_map.json"));
     fs::rename(path("source"), path("hub/snapshots/1"));
-    fs::rename(path("hub/snapshots/1/tokenizer.json"), path("hub/blobs/2"));
-    fs::create_symlink("../../blobs/2", path("hub/snapshots/1/tokenizer.json"));
+    fs::rename(path("hub/snapshots/1/tokenizer.json"), path("hub/blobs/0123456789abcdef0123456789abcdef01234567"));
+    fs::create_symlink("../../blobs/0123456789abcdef0123456789abcdef01234567", path("hub/snapshots/1/tokenizer.json"));
     r.tokenizer_source = r.source_folder = path("hub/snapshots/1");
     EXPECT_NO_THROW(export_model(r));
     EXPECT_FALSE(fs::is_symlink(path("model/tokenizer.json")));
