@@ -46,6 +46,7 @@ StepResult Trainer::result_of(const StepUnderWay& step) {
                                    .document_mask = config_.document_mask,
                                    .reference = references_.train};
         const std::string first = first_bad_number({*learner_, ctx_, session_.train.store, schedule_, loader, ranks_});
+        await_save();  // of an earlier step
         ranks_.together("the step again", [&] { fail(Exit::numerics, "{}; not finite first: {}", e.what(), first); });
         throw;
     }
@@ -70,7 +71,8 @@ void Trainer::watch_spikes(const StepUnderWay& step, const StepResult& result) {
                                          spikes_.figures(numbers), config_.loss_spike_z);
     if (config_.loss_spike == LossSpike::stop) {
         progress_->finish();
-        save();
+        if (last_save_step_ != state_.step) save();
+        await_save();
         ranks_.together("loss spike", [&] {
             fail(Exit::numerics,
                  "{}; {} has the state before it: look at its rows ({}), then resume with loss_spike: skip, or with a "

@@ -251,6 +251,17 @@ TEST_F(Spikes, StopSavesTheStateBeforeAndASkipGoesOn) {
     EXPECT_EQ(result_of(path("stop")).log, result_of(path("skip")).log);
 }
 
+/// The save of the state before a spike may be under way, or done, when the spike is found.
+TEST_F(Spikes, StopDoesNotSaveTwice) {
+    const std::string error = "has the state before it";
+    expect_error(Exit::numerics, error, [&] { train(config(), {output("run"), "loss_spike=stop"}); });
+    const int64_t before = checkpoint_steps(path("run")).back();
+    expect_error(Exit::numerics, error, [&] {
+        train(config(), {output("run"), "loss_spike=stop", "resume_from_checkpoint=auto"});
+    });
+    EXPECT_EQ(checkpoint_steps(path("run")).back(), before);
+}
+
 TEST_F(Spikes, RanksSkipTogether) {
     if (mpirun().empty()) GTEST_SKIP() << "no mpirun, or a build without MPI";
     hide_scarce_gpus(2);
