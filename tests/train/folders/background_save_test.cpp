@@ -146,7 +146,7 @@ TEST_F(BackgroundSaves, OnAGpuStoreTheStateOfTheirBeginning) {
     if (!test_gpu()) GTEST_SKIP() << "no CUDA device";
     for (const DType moments : {DType::f32, DType::bf16}) {
         learner_ = std::make_unique<Learner>(
-            tiny_config(Architecture::qwen3),
+            small_config(Architecture::qwen3),
             LearnerOptions{.max_length = 32, .head_chunk = 7, .moments = moments, .gpu = test_gpu()});
         randomize(*learner_, 1);
         BackgroundSave saver(*learner_);
