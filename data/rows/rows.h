@@ -91,7 +91,7 @@ struct Row {
     int64_t line = 0;                 ///< number in its file, from 1: of the line or the row
 };
 
-/// The text of a row, and where it stands: file i of the data set, line or row `number` in it.
+/// The text of a row, and its place: file i of the data set, line or row `number` in it.
 struct RowText {
     std::string text;
     size_t file = 0;

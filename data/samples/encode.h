@@ -104,7 +104,8 @@ class Encoder {
         bool operator==(const PartRule&) const = default;
     };
     std::vector<bool> trained_messages(const Row& row) const;
-    std::vector<PartRule> part_rules(const RenderedChat& chat, const Row& row) const;
+    std::vector<PartRule> part_rules(const RenderedChat& chat, const Row& row,
+                                     const std::vector<bool>& trained_message) const;
     bool trains_on(const ChatPart& part, const std::vector<bool>& trained_message, bool last_end) const;
     void check_markers(const std::string& where) const;
     TokenDraft draft_chat(const Row& row, const std::string& where, TokenCache& cache) const;

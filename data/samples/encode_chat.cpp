@@ -72,8 +72,8 @@ bool Encoder::trains_on(const ChatPart& part, const std::vector<bool>& trained_m
     return false;
 }
 
-std::vector<Encoder::PartRule> Encoder::part_rules(const RenderedChat& chat, const Row& row) const {
-    const std::vector<bool> trained_message = trained_messages(row);
+std::vector<Encoder::PartRule> Encoder::part_rules(const RenderedChat& chat, const Row& row,
+                                                   const std::vector<bool>& trained_message) const {
     size_t last_end = chat.parts.size();
     for (size_t i = 0; i < chat.parts.size(); ++i)
         if (chat.parts[i].kind == Kind::end) last_end = i;
@@ -106,8 +106,8 @@ TokenDraft Encoder::draft_chat(const Row& row, const std::string& where, TokenCa
     check_markers(where);
     const RenderedChat chat = renderer_->render({row.messages, row.variables}, where);
     TokenDraft draft;
-    append_chat(draft, chat, part_rules(chat, row), cache);
     const std::vector<bool> trained = trained_messages(row);
+    append_chat(draft, chat, part_rules(chat, row, trained), cache);
     for (size_t i = 0; i < row.messages.size(); ++i)
         draft.notes.add_if(!renderer_->end_token() && trained[i] && row.messages[i].role == "assistant",
                            RowNote::no_end_token);

@@ -91,11 +91,7 @@ std::string exported_source(const ChatTemplate& chat_template, const Tokenizer& 
     if (!chat_template.own_bos().empty() && tokenizer.piece_id(chat_template.own_bos()))
         text.replace(text.find(bos), bos.size(), chat_template.own_bos());
     // A document of such a tokenizer starts with a space, which transformers does not add behind BOS.
-    const auto starts_with_space = [&] {
-        return tokenizer.encode("x", Spelled::text, TextStart::document) !=
-               tokenizer.encode("x", Spelled::text, TextStart::behind_token);
-    };
-    if (chat_template.is_plain() && tokenizer.bos() && starts_with_space())
+    if (chat_template.is_plain() && tokenizer.bos() && tokenizer.spaces_documents())
         text.replace(text.find(bos), bos.size(), "{{ bos_token + ' ' }}");
     return text;
 }

@@ -63,13 +63,10 @@ void settle_with_json(Json& config, const Json& map, const Tokenizer& tokenizer)
 }
 
 /// Without a tokenizer.json transformers has to read the model itself, as its class for Llama 2 does.
-void settle_without_json(Json& config, const Tokenizer& tokenizer, bool given) {
-    if (given) return;
-    const bool prefix = tokenizer.encode("x", Spelled::text, TextStart::document) !=
-                        tokenizer.encode("x", Spelled::text, TextStart::behind_token);
+void settle_without_json(Json& config, const Tokenizer& tokenizer) {
     config["tokenizer_class"] = "LlamaTokenizer";
     config["legacy"] = false;
-    config["add_prefix_space"] = prefix;
+    config["add_prefix_space"] = tokenizer.spaces_documents();
     config["add_bos_token"] = !tokenizer.document_prefix().empty();
     config["add_eos_token"] = false;
 }
@@ -92,10 +89,9 @@ void complete(const TextExport& r, Files& files, std::vector<std::string>& notic
                              *r.tokenizer);
             changed = true;
         } else {
-            settle_without_json(config, *r.tokenizer, has_config);
+            if (!has_config) settle_without_json(config, *r.tokenizer);
             notices.push_back(
-                fmt::format("{}: no tokenizer.json is written: {}; transformers may split rare texts "
-                            "differently",
+                fmt::format("{}: no tokenizer.json is written: {}; transformers may split rare texts differently",
                             r.folder, made.obstacle));
         }
     }

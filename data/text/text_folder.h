@@ -38,8 +38,8 @@ bool has_tokenizer(const std::string& path);
 /// A tokenizer.json for the SentencePiece model `bytes` with the added tokens of its folder, or the obstacle.
 ExportedTokenizer tokenizer_json_of_folder(const std::string& folder, const std::string& bytes);
 
-/// Throws Exit::data if one of a folder's files that an export copies is a link that leads out of the folder, or is no
-/// JSON object where it has to be one. A run checks this before it starts.
+/// Throws Exit::data if one of a folder's files that an export copies is a link that leads out of the folder, or is not
+/// the JSON object that it has to be. A run checks this before it starts.
 void check_exported_files(const std::string& folder);
 
 /// The tokenizer files of a model that training writes.

@@ -75,6 +75,10 @@ class Tokenizer {
     std::optional<int32_t> eos() const { return roles_.eos; }
     std::optional<int32_t> pad() const { return roles_.pad; }
     std::optional<int32_t> unk() const { return roles_.unk; }
+    /// Whether a document begins as if a space stood before it, and text behind a token does not.
+    bool spaces_documents() const {
+        return encode("x", Spelled::text, TextStart::document) != encode("x", Spelled::text, TextStart::behind_token);
+    }
     std::string piece_or_empty(std::optional<int32_t> id) const { return id ? piece(*id) : ""; }
 
     const std::string& path() const { return path_; }                  ///< the file that decides

@@ -56,33 +56,28 @@ RunText load_text(const Config& config) {
     const std::string& path = config.tokenizer_name_or_path;
     if (path.empty() || (!has_tokenizer(path) && all_pretokenised(config))) return {};
     if (is_gguf_file(path) && all_pretokenised(config)) return {};  // its tokenizer may be of an unknown kind
-    TextFolder folder = read_text_folder(path);
-    RunText text{.tokenizer = folder.tokenizer,
-                 .end_ids = folder.end_ids,
-                 .chat_template = choose_template(folder, config.chat_template, template_settings(config)),
-                 .notices = folder.notices};
-    text.notices.push_back(fmt::format("the tokenizer is that of {}", text.tokenizer->path()));
-    text.notices.push_back(template_notice(config, folder, *text.chat_template));
+    RunText text{.folder = read_text_folder(path)};
+    text.chat_template = choose_template(text.folder, config.chat_template, template_settings(config));
+    text.notices = text.folder.notices;
+    text.notices.push_back(fmt::format("the tokenizer is that of {}", text.folder.tokenizer->path()));
+    text.notices.push_back(template_notice(config, text.folder, *text.chat_template));
     return text;
 }
 
-std::vector<std::shared_ptr<const ChatTemplate>> chat_templates(const Config& config,
+std::vector<std::shared_ptr<const ChatTemplate>> chat_templates(const Config& config, const RunText& text,
                                                                 const std::vector<DatasetSpec>& datasets) {
     std::vector<std::shared_ptr<const ChatTemplate>> templates(datasets.size());
-    const auto has_own = [](const DatasetSpec& spec) { return !spec.chat_template.empty(); };
-    if (std::ranges::none_of(datasets, has_own) || !has_tokenizer(config.tokenizer_name_or_path)) return templates;
-    const TextFolder folder = read_text_folder(config.tokenizer_name_or_path);
     for (size_t i = 0; i < datasets.size(); ++i)
-        if (has_own(datasets[i]))
-            templates[i] = choose_template(folder, datasets[i].chat_template, template_settings(config));
+        if (text.folder.tokenizer && !datasets[i].chat_template.empty())
+            templates[i] = choose_template(text.folder, datasets[i].chat_template, template_settings(config));
     return templates;
 }
 
 std::shared_ptr<const Encoder> make_encoder(const Config& config, const RunText& text, int64_t vocab_size) {
     EncodeOptions options = encode_options(config, vocab_size);
     options.chat_template = text.chat_template;
-    options.end_ids = text.end_ids;
-    return std::make_shared<const Encoder>(text.tokenizer, std::move(options));
+    options.end_ids = text.folder.end_ids;
+    return std::make_shared<const Encoder>(text.folder.tokenizer, std::move(options));
 }
 
 ModelConfig model_of_run(const Config& c, const Tokenizer* tokenizer) {

@@ -4,20 +4,20 @@
 #include <memory>
 
 #include "data/samples/encode.h"
+#include "data/text/text_folder.h"
 #include "train/config/config.h"
 
 namespace colonnade {
 
 /// How a run turns text into tokens.
 struct RunText {
-    std::shared_ptr<const Tokenizer> tokenizer{};         ///< null if all rows are pre-tokenised and none can be read
-    std::vector<int32_t> end_ids{};                       ///< that the model's files name
+    TextFolder folder{};  ///< without a tokenizer if all rows are pre-tokenised and none can be read
     std::shared_ptr<const ChatTemplate> chat_template{};  ///< null without a tokenizer
     std::vector<std::string> notices{};                   ///< which files decide
 };
 RunText load_text(const Config& config);
 /// The templates of data sets that have their own; null entries: that of the config.
-std::vector<std::shared_ptr<const ChatTemplate>> chat_templates(const Config& config,
+std::vector<std::shared_ptr<const ChatTemplate>> chat_templates(const Config& config, const RunText& text,
                                                                 const std::vector<DatasetSpec>& datasets);
 
 /// Renders and tokenises rows as the config says.

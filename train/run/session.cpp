@@ -23,7 +23,7 @@ StoreResult build_split(const Session& s, const std::string& name, const std::ve
     request.name = name;
     request.folder = s.config.prepared_path;
     request.datasets = datasets;
-    request.chat_templates = chat_templates(s.config, datasets);
+    request.chat_templates = chat_templates(s.config, s.text, datasets);
     request.rows = s.config.rows();
     request.tokenizer = s.encoder->tokenizer();
     request.encode = s.encoder->options();
@@ -139,9 +139,9 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks) {
     settle_adapter(s.config);
     for (const std::string& folder : {s.config.model_name_or_path, s.config.tokenizer_name_or_path})
         check_exported_files(folder);
-    const RunText text = load_text(s.config);
-    s.notices.insert(s.notices.end(), text.notices.begin(), text.notices.end());
-    s.model = model_of_run(s.config, text.tokenizer.get());
+    s.text = load_text(s.config);
+    s.notices.insert(s.notices.end(), s.text.notices.begin(), s.text.notices.end());
+    s.model = model_of_run(s.config, s.text.folder.tokenizer.get());
     s.notices.insert(s.notices.end(), s.model.notices.begin(), s.model.notices.end());
     if (s.config.finetuning_type == Finetuning::lora && is_gguf_file(s.config.model_name_or_path))
         s.notices.push_back(
@@ -149,7 +149,7 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks) {
                         "model",
                         s.config.model_name_or_path));
     require_attention_kernel(s, loaded.config, ranks);
-    s.encoder = make_encoder(s.config, text, s.model.vocab_size);
+    s.encoder = make_encoder(s.config, s.text, s.model.vocab_size);
     if (s.config.stage == Stage::rm) add_score_head(s);
     if (s.config.max_length > s.model.max_position_embeddings)
         s.notices.push_back(fmt::format("max_length {} is beyond the model's max_position_embeddings {}",

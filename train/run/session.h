@@ -10,6 +10,7 @@
 #include "data/store/build_store.h"
 #include "engine/ranks/ranks.h"
 #include "train/config/config.h"
+#include "train/run/run_model.h"
 #include "train/step/learner.h"
 
 namespace colonnade {
@@ -18,6 +19,7 @@ struct Session {
     Config config{};
     Device device = Device::cpu;
     ModelConfig model{};
+    RunText text{};
     std::shared_ptr<const Encoder> encoder{};  ///< without a tokenizer if all rows are pre-tokenised
     StoreResult train{}, eval{};               ///< eval is empty if there is no evaluation data
     std::string data_key{};                    ///< of both splits: part of a checkpoint's identity

@@ -229,14 +229,14 @@ TEST(LossMask, ThinkingTagsOfAnswersAreTokens) {
         row.messages = {user(question), answer(text)};
         const Encoded found = encoder.encode(row, "here");
         const auto count = std::ranges::count(found.sample.tokens, *special->piece_id("</think>"));
-        return fmt::format("{} {}", count, found.notes.has(RowNote::marker_in_text) ? "told" : "silent");
+        return fmt::format("{} {}", count, found.notes.has(RowNote::marker_in_text) ? "counted" : "not counted");
     };
-    EXPECT_EQ(tags("U", "<think>\nT\n</think>\n\nA"), "1 silent");
-    EXPECT_EQ(tags("U", " <think>T</think>A"), "1 silent");
-    EXPECT_EQ(tags("U</think>", "<think>\nT\n</think>\n\nA"), "1 told") << "the question's is text";
-    EXPECT_EQ(tags("U", "<think>\nT\n</think>\n\nA </think>"), "1 told");
-    EXPECT_EQ(tags("U", "A <think>T</think>"), "0 told");
-    EXPECT_EQ(tags("U", "<think>\n\n</think>\n\nA"), "1 silent") << "without reasoning";
+    EXPECT_EQ(tags("U", "<think>\nT\n</think>\n\nA"), "1 not counted");
+    EXPECT_EQ(tags("U", " <think>T</think>A"), "1 not counted");
+    EXPECT_EQ(tags("U</think>", "<think>\nT\n</think>\n\nA"), "1 counted") << "the question's is text";
+    EXPECT_EQ(tags("U", "<think>\nT\n</think>\n\nA </think>"), "1 counted");
+    EXPECT_EQ(tags("U", "A <think>T</think>"), "0 counted");
+    EXPECT_EQ(tags("U", "<think>\n\n</think>\n\nA"), "1 not counted") << "without reasoning";
 }
 
 /// The prompt of generation is the beginning of the chat that was learned, up to the first learned token.

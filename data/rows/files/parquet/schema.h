@@ -1,6 +1,6 @@
 #pragma once
-// The schema of a Parquet file as a tree of JSON values, and the levels (Dremel: Melnik et al., 2010) by which values
-// are told from nulls and lists from one another.
+// The schema of a Parquet file as a tree of JSON values, and the levels (Dremel: Melnik et al., 2010) that separate
+// values from nulls and lists from one another.
 
 #include <cstdint>
 #include <string>
@@ -45,7 +45,7 @@ struct ParquetSchema {
     std::vector<ParquetLeaf> leaves;
 };
 
-/// Builds the tree from the elements, in depth-first order. Lists are told by the rules of parquet-format's
+/// Builds the tree from the elements, in depth-first order. Lists are recognised by the rules of parquet-format's
 /// LogicalTypes.md, the old forms with two levels included. Throws Exit::data "where: ..." for what is damaged, and for
 /// a column that JSON rows cannot hold: maps, decimals, binary values, INT96.
 ParquetSchema parquet_schema(const std::vector<ParquetElement>& elements, const std::string& where);

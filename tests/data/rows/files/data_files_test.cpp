@@ -35,7 +35,7 @@ TEST_F(DataFileLists, OfAFolder) {
     make({"none/notes.txt"});
     expect_error(Exit::data, "none: the folder has no data file; expected files that end in .jsonl, .ndjson, .json",
                  [&] { found(path("none")); });
-    // A cache of models links its files to where they are stored.
+    // A cache of models keeps the files elsewhere, and links to them.
     std::filesystem::create_directories(path("links"));
     std::filesystem::create_symlink("../d/b.jsonl", path("links/b.jsonl"));
     std::filesystem::create_directory_symlink("..", path("links/round"));
