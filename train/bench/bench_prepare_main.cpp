@@ -114,13 +114,13 @@ StoreResult prepare(StoreRequest request) {
 }
 
 Json measure(const Config& config, int runs) {
-    const RunText text = load_text(config);
-    const std::shared_ptr<const Encoder> encoder = make_encoder(config, text, 0);
+    const RunText run_text = load_text(config);
+    const std::shared_ptr<const Encoder> encoder = make_encoder(config, run_text, 0);
     const std::shared_ptr<const Tokenizer> tokenizer = encoder->tokenizer();
     if (!tokenizer) fail(Exit::config, "the rows are already tokenised: there is nothing to measure");
     StoreRequest request;
     request.datasets = config.datasets;
-    request.chat_templates = chat_templates(config, text, config.datasets);
+    request.chat_templates = chat_templates(config, run_text, config.datasets);
     request.rows = config.rows();
     request.tokenizer = tokenizer;
     request.encode = encoder->options();
