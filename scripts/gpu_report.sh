@@ -7,7 +7,7 @@
 #
 #   build       configures and builds the programs of the other stages
 #   tests       every test that runs on the GPU
-#   sanitizer   memcheck and racecheck on small cases of the kernels
+#   sanitizer   memcheck, racecheck, initcheck and synccheck on small cases of the kernels
 #   layers      bench_layers at the sizes of llama3.2-1b
 #   attention   bench_attention, the mask families of scripts/peer_attention.py, rows of 32768
 #   step        bench_step, every case
@@ -145,7 +145,7 @@ stage_sanitizer() {
         "head_loss_test:*OnDevice*cuda*"
         "adamw_test:*EqualsItsFormulas*cuda*:*Norm*cuda*"
     )
-    for tool in memcheck racecheck; do
+    for tool in memcheck racecheck initcheck synccheck; do
         for entry in "${entries[@]}"; do
             bin=$build/bin
             [[ $tool-$entry != racecheck-hopper* ]] || bin=$build-racecheck/bin  # the reason is in engine/device/hopper/ptx.cuh

@@ -105,6 +105,8 @@ class Trainer {
     /// Adds up the sums of all ranks.
     LossSums over_ranks(const LossSums& own) const;
     /// Takes the memory for saves in the background.
+    /// Throws Exit::memory with the figures and with settings that would fit.
+    std::unique_ptr<Learner> make_learner() const;
     void prepare_saves();
     /// Begins a checkpoint; returns when it is written if there is no saver_.
     void save();
