@@ -119,7 +119,7 @@ stage_build() {
     run build 900 cmake --build "$build" --target "${targets[@]}" || return
     asked sanitizer || return 0
     run configure-racecheck 120 cmake -S . -B "$build-racecheck" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCOLONNADE_RACECHECK=ON &&
-        run build-racecheck 600 cmake --build "$build-racecheck" --target hopper_forward_test hopper_backward_test
+        run build-racecheck 600 cmake --build "$build-racecheck" --target hopper_forward_test hopper_backward_test flashmask_test
 }
 
 stage_tests() {
@@ -148,7 +148,8 @@ stage_sanitizer() {
     for tool in memcheck racecheck initcheck synccheck; do
         for entry in "${entries[@]}"; do
             bin=$build/bin
-            [[ $tool-$entry != racecheck-hopper* ]] || bin=$build-racecheck/bin  # the reason is in engine/device/hopper/ptx.cuh
+            # The reasons are in engine/device/hopper/ptx.cuh.
+            [[ ! $tool-$entry =~ ^(racecheck-hopper|synccheck-hopper|synccheck-flashmask) ]] || bin=$build-racecheck/bin
             [[ $tool-$entry != racecheck-gated* ]] || continue  # no racecheck build: one lane arrives for its warp
             run "$tool-${entry%%:*}" 120 "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 \
                 "$bin/${entry%%:*}" --gtest_filter="${entry#*:}" --gtest_brief=1

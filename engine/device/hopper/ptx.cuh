@@ -146,7 +146,13 @@ __device__ inline int lane_anew() {
     return lane & 31;
 }
 /// Named barriers 1 .. 15 (0 belongs to __syncthreads). They complete with `threads` threads that wait or only arrive.
-__device__ inline void sync_named(int barrier, int threads) {
+#if defined(COLONNADE_RACECHECK)
+__device__ __noinline__  // synccheck calls a barrier divergent if warps wait for it at different places of the code
+#else
+__device__ inline
+#endif
+    void
+    sync_named(int barrier, int threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 __device__ inline void arrive_named(int barrier, int threads) {

@@ -54,7 +54,7 @@ TEST_P(GpuRun, AThousandStepsGiveTheSameBits) {
         EXPECT_EQ(killed.wait().exit, 128 + SIGKILL);
         const Program::Result result = run("train", {config(), output(name), "resume_from_checkpoint=auto"});
         ASSERT_EQ(result.exit, 0) << result.err;
-        EXPECT_NE(result.err.find("resumed from "), std::string::npos) << result.err;
+        EXPECT_NE(result.out.find("resumed from "), std::string::npos) << result.out;
         EXPECT_TRUE(result_of(path(name)) == first) << "killed after step " << step << ": other bits";
     }
     // The comparison sees a difference in one step.
