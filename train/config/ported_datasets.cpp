@@ -64,38 +64,44 @@ const std::map<std::string, std::string> factory_columns = {
 /// An entry of dataset_info.json as an item of `datasets`.
 ConfigNode item_of_entry(const std::string& name, const Json& entry, const std::string& folder, const ConfigNode& from,
                          Porter& porter) {
-    ConfigNode item = Porter::map({}, from);
-    const auto text = [&](const char* key) {
-        return entry.contains(key) && entry[key].is_string() ? entry[key].get<std::string>() : "";
+    // Values of another type count as absent.
+    const auto text_in = [](const Json& map, const char* key, const char* otherwise = "") -> std::string {
+        return map.contains(key) && map[key].is_string() ? map[key].get<std::string>() : otherwise;
     };
-    if (text("file_name").empty())
+    const auto map_in = [&](const char* key) {
+        return entry.contains(key) && entry[key].is_object() ? entry[key] : Json::object();
+    };
+    const std::string file = text_in(entry, "file_name"), split = text_in(entry, "split");
+    if (file.empty())
         porter.refuse(
             from, fmt::format("{} in {}/dataset_info.json has no file_name; download its data and give the file", name,
                               folder));
-    put(item, "path", Porter::scalar(folder + "/" + text("file_name"), from), from);
-    const bool ranking = entry.value("ranking", false), chats = text("formatting") == "sharegpt";
-    const Json tags = entry.value("tags", Json::object());
     const ConfigNode* const stage = porter.find("stage");
-    const bool texts = stage && stage->text == "pt";
-    if (!ranking) {
-        const bool plain = tags.value("role_tag", "from") == "role";
-        const char* const type = texts ? "text" : !chats ? "alpaca" : plain ? "messages" : "sharegpt";
-        put(item, "type", Porter::scalar(type, from), from);
-    }
-    const auto column = [&](std::string ours, const std::string& theirs) {
-        if (texts) ours = "text";
-        if (ours == "messages" && tags.value("role_tag", "from") != "role") ours = "conversations";
+    const Json tags = map_in("tags"), columns = map_in("columns");
+    const std::string role = text_in(tags, "role_tag", "from"), content = text_in(tags, "content_tag", "value");
+    const bool texts = stage && stage->text == "pt", plain = role == "role",
+               chats = text_in(entry, "formatting") == "sharegpt",
+               ranking = entry.contains("ranking") && entry["ranking"] == true;
+
+    ConfigNode item = Porter::map({}, from);
+    put(item, "path", Porter::scalar(folder + "/" + file, from), from);
+    const char* const type = texts ? "text" : !chats ? "alpaca" : plain ? "messages" : "sharegpt";
+    if (!ranking) put(item, "type", Porter::scalar(type, from), from);
+    const auto column = [&](const std::string& ours, const std::string& theirs) {
         ConfigNode node = Porter::scalar(theirs, from);
         node.key_where = from.key_where;
         add_column(item, ours, node);
     };
-    for (const auto& [theirs, key] : entry.value("columns", Json::object()).items())
-        if (const auto ours = factory_columns.find(theirs); ours != factory_columns.end() && key.is_string())
-            column(ours->second, key.get<std::string>());
-    for (const auto& [tag, ours] : {std::pair{"role_tag", "from"}, {"content_tag", "value"}})
-        if (const std::string theirs = tags.value(tag, ours); theirs != ours && theirs != "role" && theirs != "content")
-            column(ours, theirs);
-    if (!text("split").empty()) put(item, "split", Porter::scalar(text("split"), from), from);
+    for (const auto& [theirs, key] : columns.items()) {
+        const auto ours = factory_columns.find(theirs);
+        if (ours == factory_columns.end() || !key.is_string()) continue;
+        column(texts                                  ? "text"
+               : ours->second == "messages" && !plain ? "conversations"
+                                                      : ours->second,
+               key.get<std::string>());
+    }
+    if (!plain) column("from", role), column("value", content);
+    if (!split.empty()) put(item, "split", Porter::scalar(split, from), from);
     if (entry.contains("num_samples") && entry["num_samples"].is_number_integer())
         put(item, "max_samples", Porter::scalar(entry["num_samples"].dump(), from), from);
     return item;

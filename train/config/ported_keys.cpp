@@ -207,7 +207,7 @@ void port_report_to(ConfigNode& entry, Porter& porter) {
             kept.insert(item.text);
     }
     if (others.empty()) return;
-    kept.insert({"jsonl", "tensorboard"});
+    for (const char* report : {"jsonl", "tensorboard"}) kept.insert(report);
     porter.note(entry, fmt::format("{}: metrics.jsonl and TensorBoard files are written instead", others));
     entry.kind = ConfigNode::Kind::sequence;
     entry.children.clear();
