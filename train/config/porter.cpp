@@ -47,8 +47,8 @@ void Porter::replace(const std::string& key, ConfigNode value, const ConfigNode&
     value.key = key;
     value.key_where = from.key_where;
     value.where = from.where;
-    note(from,
-         fmt::format("is read as {}: {}", key, value.kind == ConfigNode::Kind::scalar ? value.text : value.found()));
+    const std::string text = value.kind == ConfigNode::Kind::scalar ? value.text : value.found();
+    note(from, from.key == key ? "of a data set is read for all" : fmt::format("is read as {}: {}", key, text));
     const auto place = std::find_if(root_.children.begin(), root_.children.end(),
                                     [&](const ConfigNode& entry) { return canonical_key(entry.key) == key; });
     if (place == root_.children.end())
