@@ -42,18 +42,23 @@ AppendFile open_log(const std::string& output_dir, std::optional<int64_t> resume
 
 }  // namespace
 
-MetricsLog::MetricsLog(const std::string& output_dir, LogFiles files, std::optional<int64_t> resumed_step) {
+MetricsLog::MetricsLog(const std::string& output_dir, LogFiles files, std::optional<int64_t> resumed_step,
+                       const RunDescription& run) {
     if (files.jsonl) jsonl_ = open_log(output_dir, resumed_step);
-    if (files.tensorboard) tensorboard_.emplace(output_dir + "/runs", resumed_step);
+    if (files.tensorboard) tensorboard_.emplace(output_dir + "/runs", resumed_step).describe(run);
+    if (files.csv) csv_.emplace(output_dir + "/metrics.csv", resumed_step);
+    if (files.wandb) wandb_.emplace(output_dir, run, resumed_step);
 }
 
 void MetricsLog::write(int64_t step, double epoch, const std::vector<Metric>& metrics,
                        const std::vector<std::string>& rows) {
     if (jsonl_) jsonl_->append(metrics_line(step, epoch, metrics, rows) + '\n');
-    if (!tensorboard_) return;
-    std::vector<std::pair<std::string, double>> scalars = {{"train/epoch", epoch}};
-    for (const Metric& metric : metrics) scalars.emplace_back(tensorboard_tag(metric.first), number(metric));
-    tensorboard_->write(step, scalars);
+    std::vector<std::pair<std::string, double>> numbers = {{"epoch", epoch}};
+    for (const Metric& metric : metrics) numbers.emplace_back(metric.first, number(metric));
+    if (csv_) csv_->write(step, numbers);
+    for (auto& [name, value] : numbers) name = tensorboard_tag(name);
+    if (tensorboard_) tensorboard_->write(step, numbers);
+    if (wandb_) wandb_->write(step, numbers);
 }
 
 std::string metrics_line(int64_t step, double epoch, const std::vector<Metric>& metrics,

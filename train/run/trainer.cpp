@@ -10,6 +10,7 @@
 #include "train/folders/adapter_folder.h"
 #include "train/folders/export.h"
 #include "train/folders/initial_weights.h"
+#include "train/run/describe_run.h"
 #include "train/run/learner_options.h"
 #include "train/run/memory_advice.h"
 #include "train/run/run_plan.h"
@@ -151,11 +152,9 @@ void Trainer::start() {
     ranks_.together("logs", [&] {
         if (!ranks_.first()) return;
         write_file_atomically(config_.output_dir + "/config.yaml", state_.config_yaml);
-        const std::set<Report>& reports = config_.report_to;
-        const LogFiles files{.jsonl = reports.contains(Report::jsonl),
-                             .tensorboard = reports.contains(Report::tensorboard)};
-        log_ = std::make_unique<MetricsLog>(config_.output_dir, files,
-                                            folder.empty() ? std::nullopt : std::optional(state_.step));
+        log_ = std::make_unique<MetricsLog>(config_.output_dir, log_files(config_),
+                                            folder.empty() ? std::nullopt : std::optional(state_.step),
+                                            describe_run(config_, plan()));
     });
     if (config_.param_checksum_steps > 0) check_weights();
 }
