@@ -9,7 +9,7 @@
 #include "engine/io/sha256.h"
 #include "tests/support/file_test.h"
 #include "tests/support/tiny_model.h"
-#include "train/folders/checkpoint.h"
+#include "train/folders/run_checkpoints.h"
 
 namespace colonnade {
 namespace {
@@ -75,7 +75,7 @@ TEST_F(Checkpoint, RoundTrip) {
     EXPECT_EQ(read.since_log.correct, written.since_log.correct);
     EXPECT_EQ(read.data_key, written.data_key);
     EXPECT_EQ(read.config_yaml, written.config_yaml);
-    EXPECT_EQ(to_json(checkpoint_model(folder)), to_json(learner->config()));
+    EXPECT_EQ(to_json(checkpoint_model(check_checkpoint(folder))), to_json(learner->config()));
 }
 
 TEST_F(Checkpoint, SameStateSameBytes) {
