@@ -31,7 +31,7 @@ size_t state_copy_bytes(const ModelConfig& config, const LearnerOptions& options
 struct SavedCheckpoint {
     std::string folder;
     uint64_t bytes = 0;
-    double seconds = 0;  ///< from begin() to the commit
+    double seconds = 0;     ///< from begin() to the commit
     std::string trouble{};  ///< what rotate_checkpoints() returned
 };
 

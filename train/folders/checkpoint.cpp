@@ -165,8 +165,7 @@ void CheckpointSave::write_manifest(const std::string& dir) {
     }
     const Json body = {
         {"format", "colonnade-checkpoint"}, {"version", format_version}, {"step", state_.step}, {"files", files}};
-    write_file_atomically(dir + "/manifest.json",
-                          Json{{"body", body}, {"sha256", sha256(body.dump())}}.dump(1) + "\n");
+    write_file_atomically(dir + "/manifest.json", Json{{"body", body}, {"sha256", sha256(body.dump())}}.dump(1) + "\n");
 }
 
 uint64_t CheckpointSave::commit() {

@@ -59,9 +59,8 @@ std::vector<FileRegion> regions_in(const Shard& shard, const std::string& name, 
         for (const Range& s : shard.slices) {
             const Range both{std::max(w.begin, s.begin), std::min(w.end, s.end)};
             if (both.begin < both.end)
-                regions.push_back(
-                    {begin + static_cast<uint64_t>(from + both.begin - s.begin) * bytes_of(into.dtype),
-                     into.slice(0, to + both.begin - w.begin, to + both.end - w.begin)});
+                regions.push_back({begin + static_cast<uint64_t>(from + both.begin - s.begin) * bytes_of(into.dtype),
+                                   into.slice(0, to + both.begin - w.begin, to + both.end - w.begin)});
             from += s.size();
         }
         to += w.size();
@@ -129,8 +128,8 @@ bool is_shard_name(const std::string& name) {
 std::vector<FilePiece> write_shard(const std::string& folder, const Learner& learner, const LearnerState& saved,
                                    int threads) {
     const GradientSync& sync = learner.sync();
-    const std::string path = folder + "/" + (sync.sharded() ? shard_name(sync.options().rank, sync.options().ranks)
-                                                            : shard_name(0, 1));
+    const std::string path =
+        folder + "/" + (sync.sharded() ? shard_name(sync.options().rank, sync.options().ranks) : shard_name(0, 1));
     const int64_t n = sync.state_size();
     std::vector<int64_t> slices;
     for (const Range& s : sync.state()) slices.insert(slices.end(), {s.begin, s.end});
@@ -167,8 +166,7 @@ void read_shards(const std::string& folder, const std::vector<std::string>& name
     const auto read = [&](const char* name, const Tensor& into, const std::vector<Range>& slices) {
         if (into.empty()) return;
         const HostCopy host = HostCopy::to_fill(learner.options().gpu, into);
-        for (const Shard& shard : shards)
-            read_regions(shard.path, regions_in(shard, name, host.tensor(), slices));
+        for (const Shard& shard : shards) read_regions(shard.path, regions_in(shard, name, host.tensor(), slices));
         host.store();
     };
     learner.fill_weights([&](const Tensor& weights) { read("weights", weights, {{0, n}}); });

@@ -7,8 +7,8 @@
 
 #include "engine/device/arena.h"
 #include "engine/device/device.h"
-#include "engine/device/human_units.h"
 #include "engine/device/gemm.h"
+#include "engine/device/human_units.h"
 #include "engine/device/version.h"
 
 namespace colonnade {
@@ -90,8 +90,8 @@ const char* instruction_set() {
 Facts facts_of_machine(Device device, int64_t index) {
     Facts facts = {{"program", COLONNADE_VERSION}};
     if (device == Device::cuda)
-        facts.insert(facts.end(), {{"device", cuda_devices().at(static_cast<size_t>(index)).name},
-                                   {"libraries", cuda_libraries()}});
+        facts.insert(facts.end(),
+                     {{"device", cuda_devices().at(static_cast<size_t>(index)).name}, {"libraries", cuda_libraries()}});
     else
         facts.insert(facts.end(), {{"device", "CPU"},
                                    {"processor", processor_name()},

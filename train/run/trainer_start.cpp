@@ -70,8 +70,8 @@ void Trainer::note_changes_since(const std::string& folder) const {
     const bool same_packs = state_.packs_per_step == packs, same_ranks = state_.ranks == ranks_.size();
     for (const std::string& change : config_changes(then, config_)) {
         // With the same packs, how each rank divides its own changes no sample: the note about the ranks says it.
-        const bool divides = change.starts_with("gradient_accumulation_steps:") ||
-                             change.starts_with("per_device_train_batch_size:");
+        const bool divides =
+            change.starts_with("gradient_accumulation_steps:") || change.starts_with("per_device_train_batch_size:");
         if (divides && same_packs && !same_ranks) continue;
         say("note: the config changed since this checkpoint, so results will differ from an uninterrupted run: {}\n",
             change);
