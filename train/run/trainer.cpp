@@ -96,16 +96,16 @@ void Trainer::train() {
                    .document_mask = config_.document_mask,
                    .reference = references_.train});
     while (auto batch = loader.next()) {
-        const bool epoch_ends = batch->epoch_step + 1 == batch->epoch_steps;
+        const int64_t epoch_step = batch->epoch_step + 1, epoch_steps = batch->epoch_steps;
         train_step(loader, std::move(*batch));
         if (saver_) report_save(saver_->poll());
         const int signal = stop_signal(stop);
         // Evaluation, checkpoints and checks need the weights after this step. On the CPU, steps do not overlap anyway.
-        const bool due = eval_due(epoch_ends) || save_due(epoch_ends) || weights_check_due();
+        const bool due = eval_due(epoch_step, epoch_steps) || save_due(epoch_step, epoch_steps) || weights_check_due();
         if (due || !gpu_ || signal || enqueued_ == schedule_.total_steps()) complete_step();
         if (weights_check_due()) check_weights();
-        if (eval_due(epoch_ends)) evaluate();
-        if (save_due(epoch_ends)) save();
+        if (eval_due(epoch_step, epoch_steps)) evaluate();
+        if (save_due(epoch_step, epoch_steps)) save();
         if (signal) {
             complete_step();
             progress_->finish();
@@ -120,15 +120,23 @@ void Trainer::train() {
     finish();
 }
 
-bool Trainer::eval_due(bool epoch_ends) const {
+/// `times` points of an epoch (0: one), at equal distances; the last one is its end.
+static bool due_in_epoch(int64_t step, int64_t steps, int64_t times) {
+    times = std::max<int64_t>(times, 1);
+    return step * times / steps > (step - 1) * times / steps;
+}
+
+bool Trainer::eval_due(int64_t epoch_step, int64_t epoch_steps) const {
     const Every every = config_.eval_strategy;
-    return (every == Every::steps && enqueued_ % config_.eval_steps == 0) || (every == Every::epoch && epoch_ends) ||
+    return (every == Every::steps && enqueued_ % config_.eval_steps == 0) ||
+           (every == Every::epoch && due_in_epoch(epoch_step, epoch_steps, config_.evals_per_epoch)) ||
            (every != Every::never && enqueued_ == schedule_.total_steps());
 }
 
-bool Trainer::save_due(bool epoch_ends) const {
+bool Trainer::save_due(int64_t epoch_step, int64_t epoch_steps) const {
     const Every every = config_.save_strategy;
-    return (every == Every::steps && enqueued_ % config_.save_steps == 0) || (every == Every::epoch && epoch_ends);
+    return (every == Every::steps && enqueued_ % config_.save_steps == 0) ||
+           (every == Every::epoch && due_in_epoch(epoch_step, epoch_steps, config_.saves_per_epoch));
 }
 
 void Trainer::train_step(Loader& loader, LoadedBatch batch) {

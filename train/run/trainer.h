@@ -87,6 +87,8 @@ class Trainer {
     void start();
     void resume(const WholeCheckpoint& checkpoint);
     void note_changes_since(const std::string& folder) const;
+    /// Throws Exit::memory with the figures and with settings that would fit.
+    std::unique_ptr<Learner> make_learner() const;
     /// Takes the memory for saves in the background.
     void prepare_saves();
 
@@ -103,8 +105,9 @@ class Trainer {
 
     /// Warns if the first loss is not that of a policy equal to its reference.
     void check_first_loss(double loss) const;
-    bool eval_due(bool epoch_ends) const;
-    bool save_due(bool epoch_ends) const;
+    /// `epoch_step` of `epoch_steps` is done, 1-based.
+    bool eval_due(int64_t epoch_step, int64_t epoch_steps) const;
+    bool save_due(int64_t epoch_step, int64_t epoch_steps) const;
     void evaluate();
     /// Adds up the sums of all ranks.
     LossSums over_ranks(const LossSums& own) const;

@@ -7,6 +7,7 @@
 #include "train/folders/initial_weights.h"
 #include "train/run/learner_options.h"
 #include "train/run/machine.h"
+#include "train/run/memory_advice.h"
 #include "train/run/shared_folder.h"
 #include "train/run/trainer.h"
 
@@ -98,8 +99,7 @@ void Trainer::start() {
     if (ranks_.several()) communicator_ = Communicator::join(ranks_, gpu_.get(), config_.deterministic);
     if (saves_.sharded) require_shared_folder(ranks_, config_.output_dir);
     ranks_.together("start", [&] {
-        learner_ = std::make_unique<Learner>(session_.model,
-                                             learner_options(config_, ranks_, gpu_.get(), communicator_.get()));
+        learner_ = make_learner();
         ctx_ = learner_->context({.deterministic = config_.deterministic});
     });
     prepare_saves();
@@ -146,6 +146,17 @@ void Trainer::start() {
                                             folder.empty() ? std::nullopt : std::optional(state_.step));
     });
     if (config_.param_checksum_steps > 0) check_weights();
+}
+
+std::unique_ptr<Learner> Trainer::make_learner() const {
+    try {
+        return std::make_unique<Learner>(session_.model,
+                                         learner_options(config_, ranks_, gpu_.get(), communicator_.get()));
+    } catch (const Error& e) {
+        if (e.exit() != Exit::memory) throw;
+        const size_t available = gpu_ ? available_gpu_memory() : available_memory();
+        fail(Exit::memory, "{}; {}", e.what(), text_of(advise_on_memory(session_, ranks_, available)));
+    }
 }
 
 void Trainer::prepare_saves() {

@@ -64,6 +64,7 @@ TEST_F(RunCheckpoints, DamageOfAnyByteIsSeen) {
         }
         spill(file, whole);
     }
+    fmt::print("{} damages\n", damages);
     EXPECT_GT(damages, 10'000);
     EXPECT_EQ(newest_checkpoint(folder_).whole->folder, newest);
 }
