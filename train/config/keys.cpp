@@ -396,7 +396,8 @@ Section output_section() {
             "Write checkpoints while training goes on, from a copy of the weights and moments in host memory. auto: if "
             "the copy takes at most half of the host memory that the run leaves."),
         key("resume_from_checkpoint", &C::resume_from_checkpoint,
-            "auto: the newest complete checkpoint in output_dir, if any; a checkpoint folder; false: start anew.",
+            "auto: the newest whole checkpoint in output_dir, if any (newer damaged ones are renamed to "
+            "checkpoint-<step>.damaged); a checkpoint folder; false: start anew.",
             resume)
             .also({"auto_resume_from_checkpoints"})
             .default_is("false"),
