@@ -57,7 +57,7 @@ const Case cases[] = {
      {"dataset_dir=" + configs},
      {"stage: pt", "lr_scheduler_type: cosine_with_min_lr", "min_lr_rate: 0.1", "max_steps: 2000", "    type: text",
       "report_to: [jsonl, tensorboard]", "chat_template: auto"},
-     {"pure_bf16 (off)", "neftune_noise_alpha (off)", "streaming (off)", "run_name"}},
+     {"pure_bf16 (off)", "neftune_noise_alpha (off)", "streaming (off)"}},
     {"trl_sft.yaml",
      {},
      {"finetuning_type: lora", "lora_rank: 32", "  - path: chats.jsonl", "packing: true", "report_to: [wandb]",
