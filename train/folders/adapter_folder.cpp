@@ -149,7 +149,9 @@ void load_adapter(const std::string& folder, const ParameterList& list, const Te
 }
 
 void remove_adapter(const std::string& folder) {
-    for (const char* name : {config_name, weights_name}) fs::remove(folder + name);
+    bool removed = false;
+    for (const char* name : {config_name, weights_name}) removed |= remove_file(folder + name);
+    if (removed) sync_path(folder);
 }
 
 void write_adapter(const std::string& folder, const AdapterConfig& c, const ParameterList& list, const Tensor& flat) {

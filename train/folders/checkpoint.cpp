@@ -8,9 +8,11 @@
 
 #include "engine/io/file_pieces.h"
 #include "engine/io/files.h"
+#include "engine/io/folder_lock.h"
 #include "engine/io/hdf5.h"
 #include "engine/io/sha256.h"
 #include "train/folders/adapter_folder.h"
+#include "train/folders/export.h"
 
 namespace colonnade {
 namespace {
@@ -302,14 +304,9 @@ void rotate_checkpoints(const std::string& output_dir, int64_t keep) {
 }
 
 void remove_leftovers(const std::string& output_dir) {
-    std::vector<fs::path> leftovers;
-    for (const auto& entry : fs::directory_iterator(output_dir)) {
-        const std::string name = entry.path().filename();
-        const bool unfinished = name.find(".tmp-") != name.npos || name.find(".trash-") != name.npos;
-        for (const char* ours : {"checkpoint-", "config.yaml.", "metrics.jsonl."})
-            if (unfinished && name.starts_with(ours)) leftovers.push_back(entry.path());
-    }
-    for (const fs::path& path : leftovers) fs::remove_all(path);
+    std::vector<std::string_view> stems = {"checkpoint-", "config.yaml", "metrics.jsonl", "loss.png"};
+    stems.insert(stems.end(), std::begin(export_stems), std::end(export_stems));
+    sweep_folder(output_dir, stems);
 }
 
 }  // namespace colonnade

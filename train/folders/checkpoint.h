@@ -75,8 +75,8 @@ std::string checkpoint_folder(const std::string& output_dir, int64_t step);
 /// Removes the oldest checkpoints until `keep` are left (0: keeps all). Call it after the newest one is committed.
 void rotate_checkpoints(const std::string& output_dir, int64_t keep);
 
-/// Removes files and folders under temporary names, left by processes that died while they saved, rotated or wrote the
-/// log and config of a run. Call it with the lock on `output_dir` held.
+/// Removes files and folders under temporary names, left by processes that died while they saved, rotated, exported or
+/// wrote the log and config of a run. Call it with the lock on `output_dir` held.
 void remove_leftovers(const std::string& output_dir);
 
 }  // namespace colonnade

@@ -1,0 +1,76 @@
+// Every call of the file system fails once, in every part of a run: it ends with exit code 7 and a line with the path
+// and the cause; what had been saved stays; the next start goes on to the same bits. Interrupted calls and short
+// transfers are not noticed at all.
+
+#include "tests/support/fail_everywhere.h"
+#include "tests/support/tiny_run.h"
+
+namespace colonnade {
+namespace {
+
+namespace fs = std::filesystem;
+
+class FailingFiles : public RunTest {
+  protected:
+    void SetUp() override {
+        RunTest::SetUp();
+        spill(path("train.jsonl"), chain_rows(30));
+        write_config(
+            "device: cpu\nmax_steps: 3\nlogging_steps: 1\nsave_steps: 1\nsave_total_limit: 1\nlearning_rate: 0.01\n");
+    }
+    /// Trains in "out"; throws what ends it.
+    void train_here(const std::vector<std::string>& settings) const {
+        std::vector<std::string> all = {output("out")};
+        all.insert(all.end(), settings.begin(), settings.end());
+        quietly([&] { Trainer(open_session(load_config(config(), all))).run(); });
+    }
+    void clear() const {
+        for (const char* name : {"out", "prepared"}) fs::remove_all(path(name));
+    }
+    void expect_every_error_to_be_told(const std::vector<std::string>& settings) {
+        train_here(settings);
+        const RunResult clean = result_of(path("out"));
+        std::vector<std::string> resumed = settings;
+        resumed.push_back("resume_from_checkpoint=auto");
+        int64_t runs = 0;
+        const FailedCalls calls = fail_everywhere(
+            path(""), [&] { clear(); }, [&] { train_here(settings); },
+            [&](bool returned) {
+                ++runs;
+                if (!returned) train_here(resumed);
+                EXPECT_TRUE(result_of(path("out")) == clean);
+                const std::string left = fmt::format(".tmp-{}", getpid());
+                EXPECT_EQ(listing(path("out")).find(left), std::string::npos) << listing(path("out"));
+            });
+        EXPECT_GT(calls.errors, 100);
+        for (const char* kind : {"open", "read", "write", "fsync", "rename", "mkdir", "unlink", "rmdir"})
+            EXPECT_TRUE(calls.kinds.contains(kind)) << kind << " never failed";
+        // The text in the lock file is for messages only.
+        for (const std::string& call : calls.ignored) EXPECT_TRUE(call.ends_with("out/.lock")) << call;
+        fmt::print("{} calls failed, {} of them told\n", runs - 1, calls.errors);
+    }
+};
+
+TEST_F(FailingFiles, EndARunWithItsOwnCode) {
+    expect_every_error_to_be_told({"async_save=false"});
+}
+
+TEST_F(FailingFiles, InTheBackgroundEndARunToo) {
+    expect_every_error_to_be_told({"async_save=true"});
+}
+
+TEST_F(FailingFiles, InterruptionsAndShortTransfersChangeNothing) {
+    train_here({});
+    const RunResult clean = result_of(path("out"));
+    clear();
+    FaultyFiles files;
+    const ReplacedFileSystem replaced(files);
+    files.arm({.reads = true, .stutter = true});
+    train_here({});
+    files.disarm();
+    EXPECT_TRUE(result_of(path("out")) == clean);
+    EXPECT_GT(files.calls().size(), 1000u);
+}
+
+}  // namespace
+}  // namespace colonnade
