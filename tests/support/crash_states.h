@@ -13,6 +13,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -237,11 +238,15 @@ class CrashStates {
     Result run(int64_t wanted, const Check& check) {
         result_ = {}, seen_.clear(), disks_.clear(), check_ = &check;
         const size_t points = files_.operations().size() + 1;
-        for (size_t point = 0; point < points; ++point) systematic(point);
-        const int64_t rounds = 20;
-        for (int64_t round = 0; round < rounds * 5 && result_.states < wanted; ++round)
-            for (size_t point = 0; point < points; ++point)
-                for (int64_t i = 0; i <= wanted / static_cast<int64_t>(points) / rounds; ++i) random(point);
+        std::vector<size_t> by_weight;  // a point comes as often as it has sectors and names pending
+        for (size_t point = 0; point < points; ++point) {
+            systematic(point);
+            size_t weight = 0;
+            for (const size_t i : pending(point)) weight += 1 + files_.operations()[i].bytes.size() / 512;
+            by_weight.insert(by_weight.end(), std::min<size_t>(weight, 50), point);
+        }
+        for (int64_t tries = 20 * wanted; tries > 0 && result_.states < wanted && !by_weight.empty(); --tries)
+            random(by_weight[draw(by_weight.size())]);
         return result_;
     }
 
@@ -281,11 +286,13 @@ class CrashStates {
     }
 
     void random(size_t point) {
-        const std::vector<size_t> open = pending(point);
-        if (open.empty()) return;
         const uint64_t odds = 1 + draw(9);
+        const bool names_arrive = draw(4) > 0;  // what a lost name leads to is not seen
         std::map<size_t, Fate> fates;
-        for (const size_t i : open) fates[i] = draw(10) >= odds ? Fate::kept : draw(2) == 0 ? Fate::torn : Fate::lost;
+        for (const size_t i : pending(point)) {
+            const bool kept = draw(10) >= odds || (names_arrive && files_.operations()[i].kind == Kind::names);
+            fates[i] = kept ? Fate::kept : draw(2) == 0 ? Fate::torn : Fate::lost;
+        }
         visit(point, fates);
     }
 
@@ -371,6 +378,13 @@ class CrashStates {
     std::set<size_t> disks_;
     const Check* check_ = nullptr;
 };
+
+/// A folder for states, in memory if the system has one there: many small files are made and removed.
+inline std::string folder_for_states(const std::string& otherwise) {
+    const std::string memory = "/dev/shm";
+    if (::access(memory.c_str(), W_OK) != 0) return otherwise;
+    return fmt::format("{}/colonnade-states-{}", memory, ::getpid());
+}
 
 /// Makes `folder` hold a state and nothing else.
 inline void materialise(const DiskState& disk, const std::string& folder) {

@@ -117,7 +117,7 @@ DType stage_weights(const ExportRequest& r, const std::string& staging) {
     return stored;
 }
 
-/// Durably: the old config does not come back beside new weights.
+/// It is gone from the disk before the weights are touched.
 void remove_config(const std::string& folder) {
     if (remove_file(folder + "/config.json")) sync_path(folder);
 }

@@ -28,9 +28,15 @@ class CrashRecovery : public FileTest {
     }
     /// The folder that is recorded, and the folder in which states are looked at.
     std::string disk(const std::string& name) const { return path("disk/" + name); }
-    std::string after(const std::string& name) const { return path("after/" + name); }
+    std::string after(const std::string& name) const { return states_ + "/" + name; }
+    void TearDown() override {
+        fs::remove_all(states_);
+        FileTest::TearDown();
+    }
 
-    /// Runs `body` on "disk", then `check` on what "after" holds in every state. `check` returns what is wrong.
+    std::string states_ = folder_for_states(testing::TempDir() + "colonnade-states");
+
+    /// Runs `body` on "disk", then `check` on what after() holds in every state. `check` returns what is wrong.
     void expect_recovery(int64_t states, const std::function<void(RecordedFiles&)>& body,
                          const std::function<std::string(int64_t marks)>& check) {
         RecordedFiles files(path("disk"));
@@ -39,7 +45,7 @@ class CrashRecovery : public FileTest {
             body(files);
         }
         const auto look = [&](const DiskState& state, int64_t marks) -> std::string {
-            materialise(state, path("after"));
+            materialise(state, states_);
             try {
                 return check(marks);
             } catch (const std::exception& e) {
@@ -179,7 +185,10 @@ class CrashedExports : public CrashRecovery {
         std::string text;
         for (int i = 0; i < 200; ++i) text += fmt::format("number {} means a count of {} and of {}\n", i, 7 * i, i % 9);
         spill(path("text.txt"), text);
-        quietly([&] { train_tokenizer({.text_files = {path("text.txt")}, .output = path("toy"), .vocab_size = 290}); });
+        quietly([&] {
+            train_tokenizer(
+                {.text_files = {path("text.txt")}, .output = path("toy"), .vocab_size = 290, .special_tokens = {}});
+        });
         encoder_ = std::make_shared<const Encoder>(Tokenizer::load(path("toy.model")), EncodeOptions{});
         ModelConfig config = tiny_config(Architecture::qwen3);
         config.vocab_size = 290;
@@ -204,7 +213,8 @@ class CrashedExports : public CrashRecovery {
     }
     static Contents contents(const std::string& folder) {
         Contents all;
-        for (const auto& entry : fs::directory_iterator(folder)) all[entry.path().filename()] = slurp(entry.path());
+        for (const auto& entry : fs::directory_iterator(folder))
+            if (entry.is_regular_file()) all[entry.path().filename()] = slurp(entry.path());
         return all;
     }
     /// Power cuts while the export `later` replaces the export `earlier` ("": none).
@@ -285,7 +295,7 @@ TEST_F(CrashRecovery, ALogIsABeginningOfWhatWasWritten) {
     int64_t cut_short = 0;
     const auto result =
         CrashStates(files).run(states_wanted(1000), [&](const DiskState& state, int64_t marks) -> std::string {
-            materialise(state, path("after"));
+            materialise(state, states_);
             const MetricsLog resumed(after("out/run"), {.jsonl = true, .tensorboard = true}, 20);
             const std::string found = slurp(after("out/run/metrics.jsonl"));
             if (!until_20.starts_with(found)) return "lines that nobody wrote";

@@ -59,6 +59,36 @@ TEST_F(FailingFiles, InTheBackgroundEndARunToo) {
     expect_every_error_to_be_told({"async_save=true"});
 }
 
+/// A real SIGKILL at every call. The next start sweeps what is left, and goes on to the same bits.
+TEST_F(FailingFiles, AreNothingToAKilledRun) {
+    train_here({});
+    const RunResult clean = result_of(path("out"));
+    const std::string expected = listing(path("out")), prepared = listing(path("prepared"));
+    clear();
+    FaultyFiles files;
+    int kills = 0, left = 0;
+    while (exit_of_child([&] {
+               const ReplacedFileSystem replaced(files);
+               files.arm({.kill_at = kills});
+               train_here({});
+               return 0;
+           }) == killed) {
+        SCOPED_TRACE(fmt::format("killed at call {}", kills));
+        ++kills;
+        for (const char* folder : {"out", "prepared"})
+            left += fs::exists(path(folder)) && listing(path(folder)).find(".t") != std::string::npos;
+        train_here({"resume_from_checkpoint=auto"});
+        EXPECT_TRUE(result_of(path("out")) == clean);
+        EXPECT_EQ(listing(path("out")), expected);
+        EXPECT_EQ(listing(path("prepared")), prepared);
+        clear();
+        if (HasFailure()) return;
+    }
+    EXPECT_GT(kills, 100);
+    EXPECT_GT(left, 20) << "the kills left nothing";
+    fmt::print("{} kills, {} of them left temporary files\n", kills, left);
+}
+
 TEST_F(FailingFiles, InterruptionsAndShortTransfersChangeNothing) {
     train_here({});
     const RunResult clean = result_of(path("out"));
