@@ -1,6 +1,7 @@
 #pragma once
 // Fails one call of the file system after another, until a body needs no more calls.
 
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <set>
@@ -10,22 +11,28 @@
 
 namespace colonnade {
 
+/// `usual`, or 1 if COLONNADE_EVERY_CALL is set: for a long run.
+inline int stride(int usual) {
+    return std::getenv("COLONNADE_EVERY_CALL") ? 1 : usual;
+}
+
 struct FailedCalls {
     int64_t errors = 0;               ///< calls whose failure ended the body by an Error
     std::set<std::string> kinds{};    ///< of those calls: "write", "fsync", ...
     std::set<std::string> ignored{};  ///< calls whose failure did not
 };
 
-/// For n = 0, 1, ...: runs `prepare`, then `body` while call n fails, by turns of a disk error and a full disk, then
+/// For n = 0, `step`, 2 `step`, ...: runs `prepare`, then `body` while call n fails, by turns of a disk error and a full disk, then
 /// `check`, which is told whether the body returned. An Error must have exit code 7, name a path below `folder` and the
 /// system's text; and no fsync is tried again. Reads count too.
 inline FailedCalls fail_everywhere(const std::string& folder, const std::function<void()>& prepare,
-                                   const std::function<void()>& body, const std::function<void(bool returned)>& check) {
+                                   const std::function<void()>& body, const std::function<void(bool returned)>& check,
+                                   int step = 1) {
     FailedCalls result;
     FaultyFiles files;
-    for (int n = 0;; ++n) {
+    for (int n = 0;; n += step) {
         prepare();
-        const int error = n % 2 == 0 ? EIO : ENOSPC;
+        const int error = n / step % 2 == 0 ? EIO : ENOSPC;
         bool returned = false;
         {
             const ReplacedFileSystem replaced(files);
