@@ -245,20 +245,15 @@ void FolderCommit::commit() {
 }
 
 void make_folders(const std::string& path) {
-    const auto exists = [&] {
-        std::error_code error;
-        return std::filesystem::is_directory(path, error);
-    };
-    if (exists()) return;
+    std::error_code error;
+    if (std::filesystem::is_directory(path, error)) return;
     const std::string parent = parent_of(path);
-    if (parent != path) make_folders(parent);
-    // Another process may make it at the same time.
+    if (!std::filesystem::exists(parent, error)) make_folders(parent);
     if (file_system().mkdir(path) != 0) {
-        const int error = errno;
-        if (error != EEXIST || !exists()) {
-            errno = error;
-            refused("create the folder", path);
-        }
+        const int refusal = errno;
+        const bool made = std::filesystem::is_directory(path, error);  // by another process, at the same time
+        errno = refusal;
+        if (refusal != EEXIST || !made) refused("create the folder", path);
     }
     sync_path(parent);
 }

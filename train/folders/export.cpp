@@ -144,6 +144,7 @@ DType export_model(const ExportRequest& r) {
         const SharedFolder share(r.folder, export_stems);
         // Read everything before removing anything: the source may be this very folder.
         const Json generation_config = generation_config_json(r);
+        remove_tree(r.folder + "/.weights");                 // of a killed export of an older version
         const FolderCommit staging(r.folder + "/.weights");  // not committed: its files are moved
         const DType stored = stage_weights(r, staging.folder());
         const Json config = config_json(r, stored);
