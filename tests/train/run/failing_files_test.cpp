@@ -65,6 +65,25 @@ TEST_F(FailingFiles, InTheBackgroundEndARunToo) {
     expect_every_error_to_be_told({"async_save=true"});
 }
 
+/// The run waits for the save under way before it begins the next one: no save is left out, and none is mixed.
+TEST_F(FailingFiles, ASaveMayTakeLongerThanTheInterval) {
+    const std::vector<std::string> settings = {"async_save=true", "save_total_limit=0"};
+    train_here({"async_save=false", "save_total_limit=0"});
+    const RunResult clean = result_of(path("out"));
+    std::map<int64_t, std::string> states;
+    const auto state = [&](int64_t step) {
+        return slurp(checkpoint_folder(path("out"), step) + "/state-00001-of-00001.h5");
+    };
+    for (const int64_t step : {1, 2, 3}) states[step] = state(step);
+    clear();
+    FaultyFiles files;
+    const ReplacedFileSystem replaced(files);
+    files.arm({.delay = 3000});
+    train_here(settings);
+    EXPECT_TRUE(result_of(path("out")) == clean);
+    for (const int64_t step : {1, 2, 3}) EXPECT_TRUE(state(step) == states[step]) << step;
+}
+
 /// A real SIGKILL at every call. The next start sweeps what is left, and goes on to the same bits.
 TEST_F(FailingFiles, AreNothingToAKilledRun) {
     train_here({});
