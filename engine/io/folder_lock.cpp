@@ -54,7 +54,15 @@ void sweep(const std::string& folder, std::span<const std::string_view> stems,
             leftovers.push_back(entry->path());
     }
     if (error) fail(Exit::storage, "{}: cannot list: {}", folder, error.message());
-    for (const std::string& path : leftovers) remove_tree(path);
+    std::string trouble;  // the first; the others are tried nevertheless
+    for (const std::string& path : leftovers) {
+        try {
+            remove_tree(path);
+        } catch (const Error& e) {
+            if (trouble.empty()) trouble = e.what();
+        }
+    }
+    if (!trouble.empty()) throw Error(Exit::storage, trouble);
 }
 
 }  // namespace
