@@ -149,9 +149,11 @@ struct Config {
     std::set<Report> report_to = {Report::jsonl, Report::tensorboard};
     Every eval_strategy = Every::never;  ///< default: epoch if there is evaluation data
     int64_t eval_steps = 0;              ///< above 0 if and only if eval_strategy is steps
+    int64_t evals_per_epoch = 0;
     bool eval_on_start = false;
     Every save_strategy = Every::epoch;
-    int64_t save_steps = 0;        ///< above 0 if and only if save_strategy is steps
+    int64_t save_steps = 0;  ///< above 0 if and only if save_strategy is steps
+    int64_t saves_per_epoch = 0;
     int64_t save_total_limit = 2;  ///< 0: keep all
     Tristate async_save = Tristate::automatic;
     std::string resume_from_checkpoint;  ///< empty: start anew; "auto": the newest complete checkpoint; else a folder

@@ -6,8 +6,8 @@
 #include "tests/support/fail_everywhere.h"
 #include "tests/support/tiny_lora.h"
 #include "tests/support/tiny_run.h"
-#include "train/folders/checkpoint.h"
 #include "train/folders/export.h"
+#include "train/folders/run_checkpoints.h"
 
 namespace colonnade {
 namespace {
@@ -73,7 +73,11 @@ TEST_F(FailingCalls, OfARotationAndALoad) {
             if (!fs::exists(folder(step))) save_checkpoint(folder(step), *learner, state(step));
     };
     const FailedCalls rotation = fail_everywhere(
-        folder_, save, [&] { rotate_checkpoints(path("run"), 1); },
+        folder_, save,
+        [&] {
+            if (const std::string trouble = rotate_checkpoints(path("run"), 1); !trouble.empty())
+                throw Error(Exit::storage, trouble);
+        },
         [&](bool returned) {
             remove_leftovers(path("run"));
             EXPECT_TRUE(!returned || !fs::exists(folder(1)));

@@ -50,9 +50,12 @@ class FailingFiles : public RunTest {
         EXPECT_GT(calls.errors, 40);
         for (const char* kind : {"open", "read", "write", "fsync"})
             EXPECT_TRUE(calls.kinds.contains(kind)) << kind << " never failed";
-        // The text in the lock file is for messages only; a file that was read, or is fsynced, is closed in vain.
-        for (const std::string& call : calls.ignored)
-            EXPECT_TRUE(call.ends_with("out/.lock") || call.starts_with("close ")) << call;
+        // The text in the lock file is for messages only; a file that was read, or is fsynced, is closed in vain; a
+        // checkpoint that cannot be deleted is told in a warning.
+        for (const std::string& call : calls.ignored) {
+            const bool of_deletion = call.find(".trash-") != call.npos || call.ends_with(" " + path("out"));
+            EXPECT_TRUE(call.ends_with("out/.lock") || call.starts_with("close ") || of_deletion) << call;
+        }
         fmt::print("{} calls failed, {} of them told\n", runs - 1, calls.errors);
     }
 };

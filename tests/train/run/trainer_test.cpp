@@ -199,7 +199,7 @@ TEST_F(Signals, KilledAtAnyMomentLosesNothing) {
         ASSERT_EQ(result.exit, 128 + SIGKILL) << result.err;
         ++kills;
         for (const int64_t step : checkpoint_steps(path("run")))
-            EXPECT_EQ(checkpoint_model(checkpoint_folder(path("run"), step)).vocab_size, chain_vocab);
+            EXPECT_EQ(checkpoint_model(check_checkpoint(checkpoint_folder(path("run"), step))).vocab_size, chain_vocab);
         with_checkpoint += last_step(path("run")) > 0;
     }
     EXPECT_GE(kills, 4);
@@ -258,6 +258,24 @@ TEST_F(Figures, AccumulationEqualsABatch) {
             const double expected = value_at(once, key, step);
             EXPECT_NEAR(value_at(four_times, key, step), expected, 1e-5 * expected) << key << " at step " << step;
         }
+}
+
+TEST_F(Figures, EvaluationsAndCheckpointsDivideAnEpoch) {
+    train(config(), {output("run"), "num_train_epochs=2", "val_size=20", "evals_per_epoch=3", "saves_per_epoch=2",
+                     "save_total_limit=0"});
+    const std::vector<int64_t> saves = checkpoint_steps(path("run"));
+    std::vector<int64_t> evaluations;
+    for (const Json& line : read_log(path("run")))
+        if (line.contains("eval_loss")) evaluations.push_back(line.at("step"));
+    ASSERT_EQ(saves.size(), 4u);
+    ASSERT_EQ(evaluations.size(), 6u);
+    const int64_t epoch = saves.back() / 2;
+    for (int64_t i = 0; i < 6; ++i)
+        EXPECT_NEAR(static_cast<double>(evaluations[static_cast<size_t>(i)]), static_cast<double>(epoch * (i + 1)) / 3,
+                    1);
+    EXPECT_EQ(evaluations[2], epoch);
+    EXPECT_EQ(saves[1], epoch);
+    EXPECT_EQ(saves[0], (epoch + 1) / 2);
 }
 
 TEST_F(Figures, EvaluationDoesNotDependOnPacking) {
