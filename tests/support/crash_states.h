@@ -5,8 +5,8 @@
 //
 //     fsync of a file      every earlier write to it is on the disk
 //     fsync of a folder    every earlier creation, deletion and rename of a name in it is on the disk
-//     everything else      is on the disk, is not, or, for a write, is there in some sectors of 512 bytes; a sector that
-//                          is not there holds what it held before, or zeros if only the file's size arrived. Changes
+//     everything else      is on the disk, is not, or, for a write, is there in some sectors of 512 bytes; one that is
+//                          not there holds what it held before, or zeros if only the file's size arrived. Changes
 //                          of names are atomic, one by one; they come in any order between folders and within one
 //
 // A rename between two folders counts as on the disk when the folder that it leads to is fsynced.

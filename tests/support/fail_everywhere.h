@@ -22,9 +22,9 @@ struct FailedCalls {
     std::set<std::string> ignored{};  ///< calls whose failure did not
 };
 
-/// For n = 0, `step`, 2 `step`, ...: runs `prepare`, then `body` while call n fails, by turns of a disk error and a full disk, then
-/// `check`, which is told whether the body returned. An Error must have exit code 7, name a path below `folder` and the
-/// system's text; and no fsync is tried again. Reads count too.
+/// For n = 0, `step`, 2 `step`, ...: runs `prepare`, then `body` while call n fails, by turns of a disk error and a full
+/// disk, then `check`, which is told whether the body returned. An Error must have exit code 7, name a path below
+/// `folder` and the system's text; and no fsync is tried again. Reads count too.
 inline FailedCalls fail_everywhere(const std::string& folder, const std::function<void()>& prepare,
                                    const std::function<void()>& body, const std::function<void(bool returned)>& check,
                                    int step = 1) {
