@@ -252,7 +252,7 @@ void make_folders(const std::string& path) {
     if (file_system().mkdir(path) != 0) {
         const int refusal = errno;
         const bool made = std::filesystem::is_directory(path, error);  // by another process, at the same time
-        errno = refusal;
+        errno = refusal == EEXIST && error ? error.value() : refusal;  // such as links in a circle
         if (refusal != EEXIST || !made) refused("create the folder", path);
     }
     sync_path(parent);
