@@ -1,6 +1,7 @@
 #include "data/store/build_store.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <condition_variable>
 #include <exception>
@@ -14,6 +15,7 @@
 #include "engine/device/error.h"
 #include "engine/device/human_units.h"
 #include "engine/io/files.h"
+#include "engine/io/folder_lock.h"
 #include "engine/io/json.h"
 #include "engine/io/sha256.h"
 
@@ -307,12 +309,6 @@ void check_unchanged(const StoreStatistics& statistics, const FileLists& files, 
     }
 }
 
-void make_folder(const std::string& folder) {
-    std::error_code error;
-    fs::create_directories(folder, error);
-    if (error) fail(Exit::storage, "cannot create the folder {}: {}", folder, error.message());
-}
-
 }  // namespace
 
 StoreResult build_store(const StoreRequest& request) {
@@ -329,12 +325,16 @@ StoreResult build_store(const StoreRequest& request) {
     StoreResult result;
     result.key = sha256(settings);
     result.path = fs::path(request.folder) / fmt::format("{}-{}.h5", request.name, result.key.substr(0, 16));
+    const std::string stem = request.name + "-";
+    // It may hold what a killed build of another key has left.
+    std::optional<SharedFolder> share(std::in_place, request.folder, std::array<std::string_view, 1>{stem});
     result.reused = fs::exists(result.path);
     if (result.reused) {
         result.store = TokenStore::open(result.path, result.key, vocab_limit(request));
         return result;
     }
-    make_folder(request.folder);
+    make_folders(request.folder);
+    share.emplace(request.folder, std::array<std::string_view, 1>{stem});
     const auto start = std::chrono::steady_clock::now();
     result.store = StoreBuilder(request, files, stamps).build();
     result.store.statistics.left_out = std::move(left_out);

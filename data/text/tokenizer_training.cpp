@@ -173,11 +173,7 @@ void train_tokenizer(const TokenizerTraining& options) {
         fail(Exit::data, "{}: no text to train a tokenizer on", fmt::join(options.text_files, ", "));
     if (!status.ok()) fail(Exit::config, "training a tokenizer of {} pieces: {}", options.vocab_size, reason(status));
 
-    if (const auto folder = std::filesystem::path(options.output).parent_path(); !folder.empty()) {
-        std::error_code error;
-        std::filesystem::create_directories(folder, error);
-        if (error) fail(Exit::storage, "{}: cannot create the folder: {}", folder.string(), error.message());
-    }
+    make_folders(parent_of(options.output));
     write_file_atomically(options.output + ".model", model);
 
     sentencepiece::SentencePieceProcessor processor;

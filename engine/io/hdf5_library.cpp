@@ -1,8 +1,5 @@
 #include "engine/io/hdf5_library.h"
 
-#include <algorithm>
-#include <string_view>
-
 namespace colonnade::hdf5 {
 namespace {
 
@@ -27,6 +24,7 @@ Session::Session() : lock_(library_mutex()) {
     static const bool ready = H5dont_atexit() >= 0 && H5PLset_loading_state(0) >= 0;
     require(ready, "the HDF5 library cannot be initialised");
     H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+    forget_failures();
 }
 
 std::string last_error() {
@@ -36,11 +34,6 @@ std::string last_error() {
         return 0;
     };
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_first, &text);
-    constexpr std::string_view mark = "error message = '";
-    if (const size_t at = text.find(mark); at != text.npos) {
-        text.erase(0, at + mark.size());
-        text.resize(std::min(text.find('\''), text.size()));
-    }
     return text;
 }
 
@@ -69,7 +62,7 @@ Handle file_access() {
     H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
     // This format has checksums on its metadata.
     H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110);
-    H5Pset_file_locking(access, true, true);  // ignored if the file system has no locks
+    H5Pset_driver(access, driver(), nullptr);
     return access;
 }
 

@@ -45,6 +45,12 @@ class Handle {
 /// The innermost message of the library's error stack; for a failed system call, the system's error text.
 std::string last_error();
 
+/// The driver by which the library reads and writes files (engine/io/hdf5_driver.cpp).
+hid_t driver();
+/// Whether a system call on a file has failed in this Session: then an error is not the file's fault.
+bool system_failed();
+void forget_failures();
+
 Handle type_of(DType dtype);
 /// Properties with which files are opened and created.
 Handle file_access();

@@ -43,11 +43,12 @@ struct Hdf5Reader::Impl {
     void open_file() {
         const Handle access = hdf5::file_access();  // outlives the error stack, which its release would clear
         file = Handle(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access));
+        if (file < 0 && hdf5::system_failed()) fail(Exit::storage, "{}: cannot read: {}", path, hdf5::last_error());
         if (file < 0) fail(Exit::data, "{}: not a readable HDF5 file: {}", path, hdf5::last_error());
     }
 
     [[noreturn]] void refuse(const std::string& name, const std::string& what) const {
-        fail(Exit::data, "{}: '{}': {}", path, name, what);
+        fail(hdf5::system_failed() ? Exit::storage : Exit::data, "{}: '{}': {}", path, name, what);
     }
     template <typename Result>
     Result check(Result result, const std::string& name) const {

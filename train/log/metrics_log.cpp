@@ -29,9 +29,7 @@ std::optional<int64_t> step_of(const Json& json) {
 }
 
 AppendFile open_log(const std::string& output_dir, std::optional<int64_t> resumed_step) {
-    std::error_code error;
-    std::filesystem::create_directories(output_dir, error);
-    if (error) fail(Exit::storage, "{}: cannot be created: {}", output_dir, error.message());
+    make_folders(output_dir);
     const std::string path = output_dir + "/metrics.jsonl";
     if (std::filesystem::exists(path)) {
         const std::string old = resumed_step ? read_file(path, longest_log) : "";

@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "engine/device/error.h"
+#include "engine/io/files.h"
 #include "tensorboard_event.pb.h"
 #include "train/log/config_value.h"
 
@@ -41,9 +42,7 @@ double now() {
 }
 
 std::string new_path(const std::string& folder) {
-    std::error_code error;
-    std::filesystem::create_directories(folder, error);
-    if (error) fail(Exit::storage, "{}: cannot be created: {}", folder, error.message());
+    make_folders(folder);
     char host[256] = {};
     if (gethostname(host, sizeof host - 1) != 0) host[0] = '\0';
     const std::string name = fmt::format("{}/events.out.tfevents.{:010}.{}.{}", folder, static_cast<int64_t>(now()),
