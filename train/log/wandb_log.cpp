@@ -43,9 +43,7 @@ std::string new_id() {
 
 /// The id of the run in `folder`: of the run that is resumed, or a new one.
 std::string id_of_run(const std::string& folder, bool resumed) {
-    std::error_code error;
-    fs::create_directories(folder, error);
-    if (error) fail(Exit::storage, "{}: cannot be created: {}", folder, error.message());
+    make_folders(folder);
     const std::string path = folder + "/run-id.txt";
     if (resumed && fs::exists(path)) {
         const std::string id = read_file(path, 64);
@@ -64,9 +62,7 @@ std::string new_path(const std::string& folder, const std::string& id) {
     std::strftime(date, sizeof date, "%Y%m%d_%H%M%S", &local);
     std::string run = fmt::format("{}/offline-run-{}-{}", folder, date, id);
     for (int n = 1; fs::exists(run); ++n) run = fmt::format("{}/offline-run-{}_{}-{}", folder, date, n, id);
-    std::error_code error;
-    fs::create_directories(run + "/files", error);
-    if (error) fail(Exit::storage, "{}: cannot be created: {}", run, error.message());
+    make_folders(run + "/files");
     return fmt::format("{}/run-{}.wandb", run, id);
 }
 
