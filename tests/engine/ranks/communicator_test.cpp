@@ -105,7 +105,7 @@ void expect_sums(const Ranks& ranks, Communicator& communicator, bool scattered,
 }
 
 TEST(DISABLED_EveryRank, Sums) {
-    Ranks ranks("communicator_test");
+    Ranks ranks({.program = "communicator_test"});
     const auto communicator = Communicator::join(ranks, nullptr, true);
     expect_sums<float>(ranks, *communicator, false, DType::f32);
     expect_sums<float>(ranks, *communicator, true, DType::f32);
@@ -148,7 +148,7 @@ TEST_F(OnRanks, SumsAreTakenInRankOrder) {
 }
 
 TEST(DISABLED_EveryRank, Words) {
-    Ranks ranks("communicator_test");
+    Ranks ranks({.program = "communicator_test"});
     const std::string own(static_cast<size_t>(ranks.rank()) * 3, static_cast<char>('a' + ranks.rank()));
     EXPECT_EQ(ranks.gather("words", own), (std::vector<std::string>{"", "bbb", "cccccc"}));
     EXPECT_EQ(ranks.broadcast("word", ranks.first() ? "first" : "other"), "first");
@@ -176,7 +176,7 @@ void end_with(Ranks& ranks, const std::function<void()>& body) {
 }
 
 TEST(DISABLED_EveryRank, OneThrowsTogether) {
-    Ranks ranks("communicator_test");
+    Ranks ranks({.program = "communicator_test"});
     end_with(ranks, [&] {
         ranks.together("outer", [&] {
             ranks.in_turn("inner", [&] {
@@ -186,11 +186,11 @@ TEST(DISABLED_EveryRank, OneThrowsTogether) {
     });
 }
 TEST(DISABLED_EveryRank, AllThrowTogether) {
-    Ranks ranks("communicator_test");
+    Ranks ranks({.program = "communicator_test"});
     end_with(ranks, [&] { ranks.together("part", [] { fail(Exit::config, "bad key"); }); });
 }
 TEST(DISABLED_EveryRank, OneThrowsAlone) {
-    Ranks ranks("communicator_test");
+    Ranks ranks({.program = "communicator_test"});
     end_with(ranks, [&] {
         ranks.set_step(41);
         ranks.barrier("first");
@@ -217,8 +217,7 @@ TEST_F(OnRanks, AnErrorEndsAllRanksAndIsPrintedOnce) {
 }
 
 TEST(DISABLED_EveryRank, OneHangs) {
-    Ranks ranks("communicator_test");
-    ranks.set_timeout(2);
+    Ranks ranks({.program = "communicator_test", .timeout = 2});
     ranks.set_step(7);
     end_with(ranks, [&] {
         ranks.barrier("first");
@@ -227,8 +226,7 @@ TEST(DISABLED_EveryRank, OneHangs) {
     });
 }
 TEST(DISABLED_EveryRank, OneWorksForLong) {
-    Ranks ranks("communicator_test");
-    ranks.set_timeout(2);
+    Ranks ranks({.program = "communicator_test", .timeout = 2});
     ranks.together("long work", [&] {
         if (ranks.first()) std::this_thread::sleep_for(std::chrono::seconds(5));
     });

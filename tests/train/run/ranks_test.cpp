@@ -367,7 +367,7 @@ void fill_randomly(Learner& learner) {
 
 /// In double: full training and adapters, language models and pairs, both values of zero_stage.
 TEST(DISABLED_EveryRank, UpdatesInDouble) {
-    Ranks ranks("ranks_test");
+    Ranks ranks({.program = "ranks_test"});
     const auto communicator = Communicator::join(ranks, nullptr, true);
     const auto pairs = std::make_shared<PreferenceObjective>(
         PreferenceMix{.count = 1, .losses = {PreferenceLoss::sigmoid}, .weights = {1}});
@@ -407,7 +407,7 @@ TEST_F(RanksTest, UpdateAsOneDoesInDouble) {
 
 /// One GPU per rank, through NCCL: full training and adapters, both values of zero_stage.
 TEST(DISABLED_EveryRank, UpdatesOnGpus) {
-    Ranks ranks("ranks_test");
+    Ranks ranks({.program = "ranks_test"});
     Gpu gpu(ranks.local_rank());
     const auto communicator = Communicator::join(ranks, &gpu, true);
     for (const Architecture architecture : {Architecture::llama, Architecture::qwen3})
@@ -437,7 +437,7 @@ TEST_F(RanksTest, UpdateAsOneDoesOnGpus) {
 }
 
 TEST(DISABLED_EveryRank, OneHasOtherWeights) {
-    Ranks ranks("ranks_test");
+    Ranks ranks({.program = "ranks_test"});
     std::exit(run_program("ranks_test", [&] {
         return ranks.guard([&] {
             require_same_weights(ranks, 7, 100, -1);

@@ -301,6 +301,27 @@ TEST_F(Figures, PlanIsWhatHappens) {
     EXPECT_EQ(read_log(path("run")).size(), static_cast<size_t>(steps));
 }
 
+/// The plan of a run that never ends says what it estimates, and the first step does not wait for it.
+TEST_F(Figures, ARunOfAnyLengthStartsAtOnce) {
+    for (const auto& [arguments, lines] :
+         {std::pair(std::vector<std::string>{"max_steps=1000000000"},
+                    std::vector<std::string>{"\nsteps      1000000000 steps x 1 pack ",
+                                             "\n           estimated: samples, tokens and packs are counted in the "
+                                             "first 25000 epochs\n"}),
+          {{"num_train_epochs=1e9"}, {"\n           estimated: steps, samples, tokens and packs are counted in the "}}}) {
+        std::vector<std::string> all = {config(), output("run"), "save_strategy=no", "logging_steps=1"};
+        all.insert(all.end(), arguments.begin(), arguments.end());
+        const auto start = std::chrono::steady_clock::now();
+        Program program("train", all);
+        EXPECT_TRUE(program.read_until("step 1/"));
+        EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));  // minutes if all were planned
+        program.send(SIGKILL);
+        const Program::Result result = program.wait();
+        for (const std::string& line : lines)
+            EXPECT_NE(result.out.find(line), std::string::npos) << result.out << "\n  lacks: " << line;
+    }
+}
+
 TEST_F(Figures, AFolderIsReadBySplitAndWeight) {
     fs::create_directories(path("data"));
     spill(path("data/train.jsonl"), chain_rows(40));
