@@ -10,8 +10,9 @@ using namespace colonnade;
 static Ranks::Options ranks_options(const std::string& path, const std::vector<std::string>& arguments) {
     Ranks::Options options{
         .program = "train",
-        .advice = "start again with resume_from_checkpoint: auto, which continues from the last checkpoint if there is "
-                  "one"};
+        .advice =
+            "start again with resume_from_checkpoint: auto, which continues from the last checkpoint if there is "
+            "one"};
     try {
         if (mpi::launched_size() > 1) options.timeout = load_config(path, arguments).config.ddp_timeout;
     } catch (const std::exception&) {

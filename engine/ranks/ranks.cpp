@@ -17,7 +17,7 @@ namespace colonnade {
 namespace {
 
 /// Seconds that a launcher may take to start the last rank after the first, beside the timeout.
-constexpr double launch_seconds = 3;
+constexpr double launch_seconds = 2;
 
 /// An error that all ranks know of. One of them, which has `prints` set, prints it.
 struct AgreedError : Error {
@@ -93,7 +93,8 @@ void Ranks::leave() {
     left_ = true;
     barrier("the end", Deadline::none);
     watchdog_->dismiss();
-    const RanksAlarm alarm({.program = options_.program, .done = "ended", .seconds = options_.timeout + launch_seconds});
+    const RanksAlarm alarm(
+        {.program = options_.program, .done = "ended", .seconds = options_.timeout + launch_seconds});
     mpi::finish();
 }
 

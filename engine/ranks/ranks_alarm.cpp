@@ -86,20 +86,23 @@ void RanksAlarm::ring() const {
     int speaker = ranks.empty() ? 0 : -1;
     for (const auto& [rank, local] : ranks) {
         if (local.stopped())
-            stopped.push_back(fmt::format("rank {} of {} (process {} on {})", rank, size, local.process, mpi::host_name()));
+            stopped.push_back(
+                fmt::format("rank {} of {} (process {} on {})", rank, size, local.process, mpi::host_name()));
         else if (speaker < 0)
             speaker = rank;
     }
     // The launcher ends the others when the first has ended. Another machine may know more than this one.
     sleep_for((own == speaker ? 0.0 : 2.0) + (stopped.empty() ? 1.0 : 0.0));
     const std::string who =
-        stopped.empty() ? fmt::format("not all of the {} ranks have {} after {:.0f} s, and none on {} is stopped: is a "
-                                      "machine of the run lost, or not reachable?",
-                                      size, options_.done, options_.seconds, mpi::host_name())
-                        : fmt::format("{} {} stopped, by a signal or a debugger, and not all ranks have {} after {:.0f} "
-                                      "s.",
-                                      fmt::join(stopped, ", "), stopped.size() == 1 ? "is" : "are", options_.done,
-                                      options_.seconds);
+        stopped.empty()
+            ? fmt::format(
+                  "not all of the {} ranks have {} after {:.0f} s, and none on {} is stopped: is a "
+                  "machine of the run lost, or not reachable?",
+                  size, options_.done, options_.seconds, mpi::host_name())
+            : fmt::format(
+                  "{} {} stopped, by a signal or a debugger, and not all ranks have {} after {:.0f} "
+                  "s.",
+                  fmt::join(stopped, ", "), stopped.size() == 1 ? "is" : "are", options_.done, options_.seconds);
     report_error(options_.program.c_str(),
                  fmt::format("{} All ranks stop{}{}", who, options_.advice.empty() ? "" : "; ", options_.advice),
                  Exit::peer);

@@ -37,8 +37,8 @@ constexpr size_t messages_at_once = 1000;  // of a peer, which sends a few in a 
 constexpr size_t most_strangers = 64;      // few descriptors; ranks that join speak at once
 constexpr double hello_seconds = 10;       // a rank sends its hello at once
 
-constexpr double most_of_a_tick = 0.5;     // seconds: a process that was suspended for longer did not wait for others
-constexpr double seconds_to_end = 2;       // before a process ends without having printed its line
+constexpr double most_of_a_tick = 0.5;  // seconds: a process that was suspended for longer did not wait for others
+constexpr double seconds_to_end = 2;    // before a process ends without having printed its line
 
 constexpr const char* silent = "has sent nothing for {:.0f} s (stopped by a signal, or its machine is lost)";
 

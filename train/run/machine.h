@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "engine/device/device.h"
 #include "engine/ranks/ranks.h"
 #include "train/config/config.h"
 
@@ -12,6 +13,9 @@ namespace colonnade {
 /// depend on it. Ranks of one machine share its cores and take a GPU each. Throws Exit::config if the machine has no
 /// such device, or if a key asks for something that the device cannot do.
 Device settle_machine(Config& config, const Ranks& ranks = one_rank());
+
+/// Throws Exit::config on all ranks if two of them have the same GPU. `own`: this rank's among `devices`.
+void require_gpu_each(const std::vector<CudaDevice>& devices, int64_t own, const Ranks& ranks);
 
 /// "CPU", or "GPU (NVIDIA H200, 139.8 GiB)". `index` counts GPUs.
 std::string device_text(Device device, int64_t index);

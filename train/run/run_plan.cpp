@@ -116,7 +116,8 @@ std::string plan_text(const Session& session, PackSchedule& schedule, const Save
     const RunTotals total = totals_of_run(train, schedule);
     const StepTotals& t = total.samples;
     const auto steps = static_cast<double>(schedule.total_steps());
-    const double fill = static_cast<double>(t.tokens) / (static_cast<double>(total.packs) * static_cast<double>(c.packing_length));
+    const double fill =
+        static_cast<double>(t.tokens) / (static_cast<double>(total.packs) * static_cast<double>(c.packing_length));
     std::string text = model_lines(c, session.model);
     text += line("data", fmt::format("train {} samples, {} tokens; eval {} samples, {} tokens", train.size(),
                                      train.tokens(), eval.size(), eval.tokens()));

@@ -229,7 +229,8 @@ TEST(PackSchedule, LocatesStepsInOrderAndOutOfIt) {
 TEST(PackSchedule, LongRunsArePlannedLazily) {
     const std::vector<int64_t> lengths = numbered_store(1000).lengths();
     const auto start = std::chrono::steady_clock::now();
-    PackScheduleSettings by_steps = settings({.per_device_batch = 3}), by_epochs = settings({.per_device_batch = 3}, 1e9);
+    PackScheduleSettings by_steps = settings({.per_device_batch = 3}),
+                         by_epochs = settings({.per_device_batch = 3}, 1e9);
     by_steps.max_steps = 1'000'000'000;
     PackSchedule steps(lengths, by_steps), epochs(lengths, by_epochs);
     EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));  // about one, without a sanitizer

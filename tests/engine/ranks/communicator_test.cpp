@@ -213,7 +213,7 @@ TEST_F(OnRanks, AnErrorEndsAllRanksAndIsPrintedOnce) {
     expect_error_line("DISABLED_EveryRank.OneThrowsTogether", Exit::data, "rank 1 of 3 on " + host + ": bad line\n");
     expect_error_line("DISABLED_EveryRank.AllThrowTogether", Exit::config, "bad key\n");
     expect_error_line("DISABLED_EveryRank.OneThrowsAlone", Exit::storage,
-                      "rank 1 of 3 on " + host + ", step 41: disk full\n");
+                      "rank 1 of 3 on " + host + ", at step 41: disk full\n");
 }
 
 TEST(DISABLED_EveryRank, OneHangs) {

@@ -308,7 +308,8 @@ TEST_F(Figures, ARunOfAnyLengthStartsAtOnce) {
                     std::vector<std::string>{"\nsteps      1000000000 steps x 1 pack ",
                                              "\n           estimated: samples, tokens and packs are counted in the "
                                              "first 25000 epochs\n"}),
-          {{"num_train_epochs=1e9"}, {"\n           estimated: steps, samples, tokens and packs are counted in the "}}}) {
+          {{"num_train_epochs=1e9"},
+           {"\n           estimated: steps, samples, tokens and packs are counted in the "}}}) {
         std::vector<std::string> all = {config(), output("run"), "save_strategy=no", "logging_steps=1"};
         all.insert(all.end(), arguments.begin(), arguments.end());
         const auto start = std::chrono::steady_clock::now();
