@@ -21,6 +21,10 @@ int launched_rank() {
     return number_in(rank_variables, 0);
 }
 
+int launched_local_size() {
+    return number_in(std::array{"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"}, 0);
+}
+
 std::string host_name() {
     char name[256] = {};
     gethostname(name, sizeof name - 1);

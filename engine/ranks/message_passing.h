@@ -22,6 +22,8 @@ bool built_in();
 int launched_size();
 /// This process among them, before start(); 0 without a launcher.
 int launched_rank();
+/// Number of them on this machine; 0 if the launcher does not tell.
+int launched_local_size();
 /// Environment variables with the rank: Open MPI's; MPICH's, Intel MPI's and srun's.
 inline constexpr std::array rank_variables = {"OMPI_COMM_WORLD_RANK", "PMI_RANK"};
 

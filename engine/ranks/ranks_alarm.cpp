@@ -57,6 +57,11 @@ void sleep_for(double seconds) {
     std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
 }
 
+[[noreturn]] void end(double seconds) {
+    sleep_for(seconds);
+    _exit(static_cast<int>(Exit::peer));
+}
+
 }  // namespace
 
 RanksAlarm::RanksAlarm(Options options)
@@ -83,7 +88,8 @@ void RanksAlarm::ring() const {
     const std::map<int, LocalRank> ranks = local_ranks();
     const int own = mpi::launched_rank(), size = mpi::launched_size();
     std::vector<std::string> stopped;
-    int speaker = ranks.empty() ? 0 : -1;
+    const bool known = ranks.contains(own);
+    int speaker = known ? -1 : 0;
     for (const auto& [rank, local] : ranks) {
         if (local.stopped())
             stopped.push_back(
@@ -91,8 +97,9 @@ void RanksAlarm::ring() const {
         else if (speaker < 0)
             speaker = rank;
     }
-    // The launcher ends the others when the first has ended. Another machine may know more than this one.
-    sleep_for((own == speaker ? 0.0 : 2.0) + (stopped.empty() ? 1.0 : 0.0));
+    // One speaks. If one of them has ended, the launcher is about to end the others.
+    if (own != speaker || (known && std::ssize(ranks) < mpi::launched_local_size())) end(2);
+    if (stopped.empty()) sleep_for(3);  // another machine may know more
     const std::string who =
         stopped.empty()
             ? fmt::format(
@@ -106,7 +113,7 @@ void RanksAlarm::ring() const {
     report_error(options_.program.c_str(),
                  fmt::format("{} All ranks stop{}{}", who, options_.advice.empty() ? "" : "; ", options_.advice),
                  Exit::peer);
-    _exit(static_cast<int>(Exit::peer));
+    end(0);
 }
 
 }  // namespace colonnade

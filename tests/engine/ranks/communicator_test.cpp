@@ -11,6 +11,22 @@
 #include "tests/support/mpirun.h"
 #include "tests/support/test_gpu.h"
 
+// Calls of MPI in which a rank stops itself: this program's definitions come before the library's, which has a second
+// name for each.
+static bool stops_in_init = false, stops_in_finalize = false;
+extern "C" {
+int PMPI_Init_thread(int*, char***, int, int*) __attribute__((weak));
+int PMPI_Finalize() __attribute__((weak));
+int MPI_Init_thread(int* argc, char*** argv, int required, int* provided) {
+    if (stops_in_init) raise(SIGSTOP);
+    return PMPI_Init_thread(argc, argv, required, provided);
+}
+int MPI_Finalize() {
+    if (stops_in_finalize) raise(SIGSTOP);
+    return PMPI_Finalize();
+}
+}
+
 namespace colonnade {
 namespace {
 
@@ -225,6 +241,29 @@ TEST(DISABLED_EveryRank, OneHangs) {
         ranks.barrier("second");
     });
 }
+/// Where no watchdog watches.
+TEST(DISABLED_EveryRank, OneStopsBeforeItJoins) {
+    stops_in_init = mpi::launched_rank() == 0;
+    Ranks ranks({.program = "communicator_test", .timeout = 1, .advice = "try again"});
+}
+TEST(DISABLED_EveryRank, OneStopsBeforeItEnds) {
+    Ranks ranks({.program = "communicator_test", .timeout = 1});
+    stops_in_finalize = ranks.rank() == 2;
+}
+TEST_F(OnRanks, AStopBeforeTheStartOrAfterTheEndEndsAll) {
+    for (const auto& [filter, rank, line] :
+         {std::tuple("DISABLED_EveryRank.OneStopsBeforeItJoins", 0,
+                     "not all ranks have joined the others after 3 s. All ranks stop; try again\n"),
+          {"DISABLED_EveryRank.OneStopsBeforeItEnds", 2, "not all ranks have ended after 3 s. All ranks stop\n"}}) {
+        const Program::Result result = run_on_ranks(3, filter);
+        EXPECT_EQ(result.exit, static_cast<int>(Exit::peer)) << result.err;
+        EXPECT_EQ(count_of(result.err, "error: "), 1) << result.err;
+        for (const std::string& part : {fmt::format("error: rank {} of 3 (process ", rank),
+                                        fmt::format(") is stopped, by a signal or a debugger, and {}", line)})
+            EXPECT_NE(result.err.find(part), std::string::npos) << result.err << "\n  lacks: " << part;
+    }
+}
+
 TEST(DISABLED_EveryRank, OneWorksForLong) {
     Ranks ranks({.program = "communicator_test", .timeout = 2});
     ranks.together("long work", [&] {
