@@ -13,6 +13,7 @@
 #include <mutex>
 #include <optional>
 #include <sstream>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -97,10 +98,13 @@ struct Watchdog::State {
     /// Ends this process, after a line on stderr if there is one.
     [[noreturn]] void end(Exit exit, const std::string& line, double delay) const {
         // The main thread may be blocked while it prints, and then hold the lock of stdout or stderr.
-        std::thread([exit, delay] {
-            sleep_for(delay + seconds_to_end);
-            _exit(static_cast<int>(exit));
-        }).detach();
+        try {
+            std::thread([exit, delay] {
+                sleep_for(delay + seconds_to_end);
+                _exit(static_cast<int>(exit));
+            }).detach();
+        } catch (const std::system_error&) {  // no memory for a thread
+        }
         if (!line.empty()) report_error(options.program.c_str(), line, exit);
         std::fflush(stdout);
         sleep_for(delay);
