@@ -97,19 +97,19 @@ void RanksAlarm::ring() const {
         else if (speaker < 0)
             speaker = rank;
     }
-    // One speaks. If one of them has ended, the launcher is about to end the others.
-    if (own != speaker || (known && std::ssize(ranks) < mpi::launched_local_size())) end(2);
-    if (stopped.empty()) sleep_for(3);  // another machine may know more
-    const std::string who =
-        stopped.empty()
-            ? fmt::format(
-                  "not all of the {} ranks have {} after {:.0f} s, and none on {} is stopped: is a "
-                  "machine of the run lost, or not reachable?",
-                  size, options_.done, options_.seconds, mpi::host_name())
-            : fmt::format(
-                  "{} {} stopped, by a signal or a debugger, and not all ranks have {} after {:.0f} "
-                  "s.",
-                  fmt::join(stopped, ", "), stopped.size() == 1 ? "is" : "are", options_.done, options_.seconds);
+    const int gone = known ? mpi::launched_local_size() - static_cast<int>(std::ssize(ranks)) : 0;
+    if (own != speaker) end(2);
+    // If this process lives on: after the end of a rank the launcher ends the others soon. And another machine may know
+    // more than this one.
+    if (gone > 0 || stopped.empty()) sleep_for(3);
+    const std::string late = fmt::format("not all ranks have {} after {:.0f} s.", options_.done, options_.seconds);
+    std::string who =
+        fmt::format("of {} ranks, {} None on {} is stopped: is a machine of the run lost, or not reachable?", size,
+                    late, mpi::host_name());
+    if (gone > 0) who = fmt::format("of {} ranks, {} on {} died, and {}", size, gone, mpi::host_name(), late);
+    if (!stopped.empty())
+        who = fmt::format("{} {} stopped, by a signal or a debugger, and {}", fmt::join(stopped, ", "),
+                          stopped.size() == 1 ? "is" : "are", late);
     report_error(options_.program.c_str(),
                  fmt::format("{} All ranks stop{}{}", who, options_.advice.empty() ? "" : "; ", options_.advice),
                  Exit::peer);

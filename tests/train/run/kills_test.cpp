@@ -33,7 +33,7 @@ class Kills : public RanksTest {
         spill(path("train.jsonl"), chain_rows(2000));
         write_config(
             fmt::format("max_steps: {}\nsave_steps: {}\neval_steps: {}\nval_size: 16\nlearning_rate: 0.01\n"
-                        "logging_steps: 1\nloss_spike: 'off'\n",
+                        "logging_steps: 1\nloss_spike: 'off'\nddp_timeout: 10\n",
                         steps, save_steps, eval_steps));
     }
 
@@ -123,9 +123,10 @@ class Kills : public RanksTest {
         for (int i = 0; i < 1000 && !std::all_of(processes.begin(), processes.end(), ended); ++i) usleep(10'000);
         EXPECT_TRUE(std::all_of(processes.begin(), processes.end(), ended)) << "a rank is left behind";
         if (result.exit == 0) return false;
-        // A rank that sees the end of another ends with 5.
-        EXPECT_TRUE(result.exit == 128 + SIGKILL || (ranks_ > 1 && result.exit == static_cast<int>(Exit::peer)))
-            << "a start failed: " << result.err;
+        // A rank that sees the end of another says so. What Open MPI returns depends on who ended first.
+        const bool killed = result.exit == 128 + SIGKILL ||
+                            (ranks_ > 1 && count_of(result.err, "error: ") == count_of(result.err, "All ranks stop"));
+        EXPECT_TRUE(killed) << "a start failed with " << result.exit << ": " << result.err;
         torn_ += has_leftover(path("run")) || has_leftover(path("prepared"));
         return true;
     }
