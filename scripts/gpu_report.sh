@@ -7,7 +7,7 @@
 #
 #   build       configures and builds the programs of the other stages
 #   tests       every test that runs on the GPU
-#   sanitizer   memcheck and racecheck on small cases of the kernels
+#   sanitizer   memcheck, racecheck, initcheck and synccheck on small cases of the kernels
 #   layers      bench_layers at the sizes of llama3.2-1b
 #   attention   bench_attention, the mask families of scripts/peer_attention.py, rows of 32768
 #   step        bench_step, every case
@@ -119,7 +119,7 @@ stage_build() {
     run build 900 cmake --build "$build" --target "${targets[@]}" || return
     asked sanitizer || return 0
     run configure-racecheck 120 cmake -S . -B "$build-racecheck" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCOLONNADE_RACECHECK=ON &&
-        run build-racecheck 600 cmake --build "$build-racecheck" --target hopper_forward_test hopper_backward_test
+        run build-racecheck 600 cmake --build "$build-racecheck" --target hopper_forward_test hopper_backward_test flashmask_test
 }
 
 stage_tests() {
@@ -145,10 +145,11 @@ stage_sanitizer() {
         "head_loss_test:*OnDevice*cuda*"
         "adamw_test:*EqualsItsFormulas*cuda*:*Norm*cuda*"
     )
-    for tool in memcheck racecheck; do
+    for tool in memcheck racecheck initcheck synccheck; do
         for entry in "${entries[@]}"; do
             bin=$build/bin
-            [[ $tool-$entry != racecheck-hopper* ]] || bin=$build-racecheck/bin  # the reason is in engine/device/hopper/ptx.cuh
+            # The reasons are in engine/device/hopper/ptx.cuh.
+            [[ ! $tool-$entry =~ ^(racecheck-hopper|synccheck-hopper|synccheck-flashmask) ]] || bin=$build-racecheck/bin
             [[ $tool-$entry != racecheck-gated* ]] || continue  # no racecheck build: one lane arrives for its warp
             run "$tool-${entry%%:*}" 120 "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 \
                 "$bin/${entry%%:*}" --gtest_filter="${entry#*:}" --gtest_brief=1

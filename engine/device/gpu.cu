@@ -14,8 +14,19 @@ namespace colonnade {
 void check_cuda(cudaError_t status, const char* what) {
     if (status == cudaSuccess) return;
     const char* text = cudaGetErrorString(status);
-    if (status == cudaErrorMemoryAllocation) fail(Exit::memory, "not enough GPU memory: {}: {}", what, text);
+    if (status == cudaErrorMemoryAllocation) {
+        size_t available = 0, total = 0;
+        cudaMemGetInfo(&available, &total);
+        fail(Exit::memory, "not enough GPU memory: {}: {}; {} of {} available", what, text, human_bytes(available),
+             human_bytes(total));
+    }
     fail(Exit::peer, "the GPU failed: {}: {}", what, text);
+}
+
+size_t available_gpu_memory() {
+    size_t available = 0, total = 0;
+    check_cuda(cudaMemGetInfo(&available, &total), "cudaMemGetInfo");
+    return available;
 }
 
 std::shared_ptr<void> allocate_on_gpu(size_t bytes) {

@@ -104,6 +104,8 @@ class SideCopy {
     std::unique_ptr<State> state_;
 };
 
+/// Bytes of the current device's memory that nobody uses.
+size_t available_gpu_memory();
 /// Zeroed memory on the current device. Throws Exit::memory with the requested and available sizes if it does not fit.
 std::shared_ptr<void> allocate_on_gpu(size_t bytes);
 

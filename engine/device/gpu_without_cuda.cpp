@@ -82,6 +82,9 @@ void SideCopy::wait() const {
     no_cuda();
 }
 
+size_t available_gpu_memory() {
+    no_cuda();
+}
 std::shared_ptr<void> allocate_on_gpu(size_t) {
     no_cuda();
 }

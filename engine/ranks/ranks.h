@@ -3,7 +3,7 @@
 // values, errors, and turns. A run without mpirun has one rank, and every call here is then free. The large collectives
 // of a step are in engine/ranks/communicator.h.
 //
-//     Ranks ranks("train");
+//     Ranks ranks({.program = "train"});
 //     return ranks.guard([&] { ... });
 //
 // All ranks make every call that takes a `what` ("data", "stop signal"), in the same order. While they wait, the

@@ -6,6 +6,7 @@
 #include "engine/device/error.h"
 #include "engine/io/files.h"
 #include "engine/io/limits.h"
+#include "train/config/ported_keys.h"
 #include "train/config/rules.h"
 
 namespace colonnade {
@@ -49,6 +50,7 @@ LoadedConfig parse_config(std::string_view yaml, const std::string& name, const 
     Reading reading;
     ConfigNode root = parse_config_tree(yaml, name);
     apply_overrides(root, arguments, canonical_key, reading.problems);
+    port_config(root, name, reading);
     read_config(root, loaded.config, reading);
     settle_config(loaded.config, reading, name);
     reading.problems.raise(name);
@@ -91,7 +93,8 @@ std::string config_reference() {
         "One YAML file of `key: value` lines describes a run. Arguments after the file override single keys:\n"
         "`key=value`, `--key value` or `--key=value`, with paths such as `model.hidden_size=64` and\n"
         "`datasets[0].path=train.jsonl`. A key without a value keeps its default. Unknown keys, keys given twice and\n"
-        "contradictions are errors; all of them are listed at once.\n\n"
+        "contradictions are errors; all of them are listed at once. What is given without effect is named in one "
+        "line.\n\n"
         "This page is generated from the table of keys (`train/config/keys.cpp`).\n";
     const auto on_section = [&](const std::string& title) {
         page += fmt::format("\n## {}\n\n| Key | Default | Meaning |\n|---|---|---|\n", title);
@@ -100,6 +103,14 @@ std::string config_reference() {
         page += fmt::format("| `{}` | {} | {} ({}) |\n", key.name, key.default_text, key.doc, key.what);
     };
     visit_reference(on_section, on_key);
+    page +=
+        "\n## Keys of TRL, Axolotl and LLaMA-Factory\n\n"
+        "Aliases stand in the tables above. Of the other keys of these trainers, what changes nothing is named in one\n"
+        "line, as are unknown keys that are empty or off. A key that is not given has the default of this page: TRL "
+        "trains\n"
+        "on whole chats unless `assistant_only_loss` is true, here only answers are trained on.\n\n| Key | Here "
+        "|\n|---|---|\n";
+    for (const PortedKey& key : ported_keys()) page += fmt::format("| {} | {} |\n", key.names, key.becomes);
     return page;
 }
 
@@ -183,7 +194,12 @@ LrSchedule lr_schedule(const Config& c, int64_t total_steps) {
             .total_steps = total_steps,
             .min_lr_rate = c.min_lr > 0 ? c.min_lr / c.learning_rate : c.min_lr_rate,
             .decay_steps = std::min(decay, std::max<int64_t>(total_steps - warmup, 0)),
-            .decay_type = c.wsd_decay_type};
+            .decay_type = c.wsd_decay_type,
+            .cycles = c.lr_cycles,
+            .power = c.lr_power,
+            .timescale = c.lr_timescale > 0 ? c.lr_timescale
+                         : warmup > 0       ? warmup
+                                            : 10'000};
 }
 
 }  // namespace colonnade

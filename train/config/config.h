@@ -128,6 +128,9 @@ struct Config {
     double warmup_ratio = 0.03;  ///< 0 if warmup_steps decides
     double min_lr = 0;           ///< at most one of min_lr and min_lr_rate is above 0
     double min_lr_rate = 0;
+    int64_t lr_cycles = 1;
+    double lr_power = 1;
+    int64_t lr_timescale = 0;     ///< 0: warmup_steps, or 10000
     int64_t wsd_decay_steps = 0;  ///< wsd only: exactly one of these two is above 0
     double wsd_decay_ratio = 0;
     LrDecay wsd_decay_type = LrDecay::cosine;
@@ -149,9 +152,11 @@ struct Config {
     std::set<Report> report_to = {Report::jsonl, Report::tensorboard};
     Every eval_strategy = Every::never;  ///< default: epoch if there is evaluation data
     int64_t eval_steps = 0;              ///< above 0 if and only if eval_strategy is steps
+    int64_t evals_per_epoch = 0;
     bool eval_on_start = false;
     Every save_strategy = Every::epoch;
-    int64_t save_steps = 0;        ///< above 0 if and only if save_strategy is steps
+    int64_t save_steps = 0;  ///< above 0 if and only if save_strategy is steps
+    int64_t saves_per_epoch = 0;
     int64_t save_total_limit = 2;  ///< 0: keep all
     Tristate async_save = Tristate::automatic;
     std::string resume_from_checkpoint;  ///< empty: start anew; "auto": the newest complete checkpoint; else a folder

@@ -19,8 +19,6 @@ struct Key {
     std::string default_text = {};          ///< set if the default depends on other keys
     bool affects_weights = true;            ///< the trained weights depend on it
     bool differs_by_machine = false;        ///< ranks of one run may have different values
-    bool supported = true;                  ///< false: an error unless it has the value `accepted`
-    std::string accepted = {};
     std::vector<std::string> unsupported_values = {};
 
     /// `label` names the key in messages: "datasets[0].path".
@@ -55,26 +53,19 @@ Key<Struct> key(const char* name, T Struct::*field, const char* doc, const Limit
     return key;
 }
 
-/// A key that other trainers have and this one does not support.
 template <typename Struct>
-Key<Struct> unsupported(const char* name, const char* accepted = "") {
-    Key<Struct> key{.name = name, .supported = false, .accepted = accepted};
-    key.read = [=](const ConfigNode& node, const std::string& label, Struct&, Reading& reading) {
-        if (*accepted && node.text == accepted) return;
-        reading.problems.add(node.where, "{}: not supported yet{}", label,
-                             *accepted ? fmt::format("; only '{}' is accepted", accepted) : "");
-    };
-    return key;
-}
-
-template <typename Struct>
-std::string unknown_key(const std::vector<Key<Struct>>& keys, const std::string& name) {
+std::string nearest_key(const std::vector<Key<Struct>>& keys, const std::string& name) {
     std::vector<std::string> names;
     for (const Key<Struct>& key : keys) {
         names.push_back(key.name);
         names.insert(names.end(), key.aliases.begin(), key.aliases.end());
     }
-    const std::string nearest = nearest_name(name, names);
+    return nearest_name(name, names);
+}
+
+template <typename Struct>
+std::string unknown_key(const std::vector<Key<Struct>>& keys, const std::string& name) {
+    const std::string nearest = nearest_key(keys, name);
     return fmt::format("unknown key '{}'{}", name,
                        nearest.empty() ? "" : fmt::format(" (did you mean '{}'?)", nearest));
 }
@@ -121,7 +112,6 @@ template <typename Struct>
 void write_keys(const std::vector<Key<Struct>>& keys, YAML::Emitter& out, const Struct& value) {
     out << YAML::BeginMap;
     for (const Key<Struct>& key : keys) {
-        if (!key.supported) continue;
         out << YAML::Key << key.name << YAML::Value;
         key.write(out, value);
     }
@@ -134,12 +124,11 @@ struct KeyText {
     std::string what;  ///< ends in the aliases
 };
 
-/// The supported keys of a map; `prefix` precedes their names.
+/// The keys of a map; `prefix` precedes their names.
 template <typename Struct>
 std::vector<KeyText> describe_keys(const std::vector<Key<Struct>>& keys, const std::string& prefix) {
     std::vector<KeyText> texts;
     for (const Key<Struct>& key : keys) {
-        if (!key.supported) continue;
         KeyText& text = texts.emplace_back(KeyText{prefix + key.name, key.default_text, key.doc, key.what});
         if (text.default_text.empty()) text.default_text = key.text(Struct{});
         if (text.default_text == "~") text.default_text.clear();

@@ -77,27 +77,6 @@ Limits chat_templates() {
     return {.also_spelled = {{"tokenizer_default", "auto"}, {"chat_template", "auto"}}};
 }
 
-/// Keys of other trainers that have no counterpart here.
-std::vector<Key<Config>> unsupported_keys() {
-    using C = Config;
-    return {
-        unsupported<C>("use_peft", "false"),
-        unsupported<C>("lora_target_linear"),
-        unsupported<C>("pure_bf16", "false"),
-        unsupported<C>("fp16", "false"),
-        unsupported<C>("master_weights"),
-        unsupported<C>("attn_implementation", "flashmask"),
-        unsupported<C>("rl"),
-        unsupported<C>("reward_model"),
-        unsupported<C>("global_batch_size"),
-        unsupported<C>("save_only_model", "false"),
-        unsupported<C>("saves_per_epoch"),
-        unsupported<C>("evals_per_epoch"),
-        unsupported<C>("loss_watchdog_threshold"),
-        unsupported<C>("loss_watchdog_patience"),
-    };
-}
-
 Section model_section() {
     using C = Config;
     return {
@@ -136,7 +115,7 @@ Section lora_section() {
                     from_to_below(0, 1)),
                 key("lora_target", &C::lora_target, "Linear layers that get adapters.",
                     {.choices = targets, .also_spelled = {{"all-linear", "all"}}})
-                    .also({"lora_target_modules"})
+                    .also({"lora_target_modules", "target_modules"})
                     .default_is("all, or those of adapter_name_or_path"),
                 key("use_rslora", &C::use_rslora,
                     "Scale by lora_alpha / sqrt(lora_rank) instead (rsLoRA, arXiv 2312.03732)."),
@@ -144,10 +123,11 @@ Section lora_section() {
                     "Parameters that are trained whole beside the adapters and saved with them. lm_head needs a model "
                     "with a head of its own, not tied to the embedding; stage rm always trains score.",
                     one_of({"lm_head", "score"}))
-                    .also({"additional_target"})
+                    .also({"additional_target", "lora_modules_to_save"})
                     .default_is("none, score in stage rm, or those of adapter_name_or_path"),
                 key("adapter_name_or_path", &C::adapter_name_or_path,
                     "PEFT folder of adapters to continue training; its rank, alpha and targets apply.")
+                    .also({"lora_model_dir"})
                     .default_is("fresh adapters"),
                 key("export_merged", &C::export_merged,
                     "At the end also write the model with its adapters merged in, to merged in output_dir.")
@@ -204,7 +184,7 @@ Section ranks_section() {
             key("ddp_timeout", &C::ddp_timeout,
                 "Seconds after which a rank that hangs or whose machine is lost ends all ranks with exit code 5. A "
                 "rank that dies ends them at once.",
-                from_to(1, 1e6))
+                from_to(1, 1e9))
                 .only_how_to_run(),
             key("param_checksum_steps", &C::param_checksum_steps,
                 "Steps between two comparisons of the ranks' weights, by checksum; 0: never.", from_to(0, 1e9))
@@ -238,7 +218,7 @@ Section data_section() {
                     .default_is("prepared in output_dir")
                     .only_how_to_run(),
                 key("dataset_num_proc", &C::dataset_num_proc, "Threads that tokenise.", from_to(0, 4096))
-                    .also({"preprocessing_num_workers"})
+                    .also({"preprocessing_num_workers", "dataset_processes"})
                     .default_is("threads")
                     .per_machine(),
             },
@@ -252,7 +232,7 @@ Section labels_section() {
                     "Template that renders chats. auto: the model's own; else a built-in one (plain, chatml, llama2, "
                     "llama3, mistral, zephyr, gemma), the name of one of the model's, a Jinja file, or Jinja text.",
                     chat_templates())
-                    .also({"template", "chat_template_jinja", "chat_template_path"}),
+                    .also({"chat_template_jinja", "chat_template_path"}),
                 key("chat_template_kwargs", &C::chat_template_kwargs,
                     "Variables of the template, such as {enable_thinking: false}. Those of a row come first."),
                 key("chat_template_date", &C::chat_template_date,
@@ -281,7 +261,7 @@ Section packing_section() {
     return {
         "Packing",
         {
-            key("packing", &C::packing, "Put several samples into one row.").also({"sample_packing", "neat_packing"}),
+            key("packing", &C::packing, "Put several samples into one row.").also({"sample_packing"}),
             key("packing_strategy", &C::packing_strategy,
                 "bfd: best-fit decreasing within windows; sequential: in order of arrival; none: packing: false."),
             key("packing_length", &C::packing_length,
@@ -346,9 +326,16 @@ Section optimizer_section() {
                 .also({"num_warmup_steps"}),
             key("warmup_ratio", &C::warmup_ratio, "Warm-up as a share of all steps.", from_to(0, 1))
                 .default_is("0.03; 0 if warmup_steps is given or the schedule is constant"),
-            key("min_lr", &C::min_lr, "Final learning rate of cosine_with_min_lr and wsd.", at_least(0)),
+            key("min_lr", &C::min_lr, "Final learning rate of cosine_with_min_lr, polynomial and wsd.", at_least(0))
+                .default_is("0; 1e-07 with polynomial"),
             key("min_lr_rate", &C::min_lr_rate, "Final learning rate as a share of learning_rate.", from_to(0, 1))
                 .also({"min_lr_ratio"}),
+            key("lr_cycles", &C::lr_cycles, "Cycles of cosine_with_restarts.", from_to(1, 1e6)),
+            key("lr_power", &C::lr_power, "Power of polynomial.", above(0)),
+            key("lr_timescale", &C::lr_timescale,
+                "inverse_sqrt falls to the half when three times this number of steps is done; 0: the default.",
+                from_to(0, 1e9))
+                .default_is("warmup_steps, or 10000 without a warm-up"),
             key("wsd_decay_steps", &C::wsd_decay_steps, "Steps of wsd's final decay.", from_to(0, 1e9))
                 .also({"num_decay_steps"}),
             key("wsd_decay_ratio", &C::wsd_decay_ratio, "wsd's final decay as a share of all steps.", from_to(0, 1))
@@ -391,16 +378,19 @@ Section output_section() {
             .default_is("steps if eval_steps is given; else epoch if there is evaluation data; else no"),
         key("eval_steps", &C::eval_steps, "Steps between two evaluations.", from_to(0, 1e9))
             .also({"run_val_every_n_steps"}),
+        key("evals_per_epoch", &C::evals_per_epoch, "Evaluations in an epoch, at equal distances.", from_to(0, 1e6)),
         key("eval_on_start", &C::eval_on_start, "Also evaluate before the first step."),
         key("save_strategy", &C::save_strategy, "When to write a checkpoint.")
             .default_is("steps if save_steps is given, else epoch"),
         key("save_steps", &C::save_steps, "Steps between two checkpoints.", from_to(0, 1e9)),
+        key("saves_per_epoch", &C::saves_per_epoch, "Checkpoints in an epoch, at equal distances.", from_to(0, 1e6)),
         key("save_total_limit", &C::save_total_limit, "Number of checkpoints to keep; 0: all.", from_to(0, 1e6)),
         key("async_save", &C::async_save,
             "Write checkpoints while training goes on, from a copy of the weights and moments in host memory. auto: if "
             "the copy takes at most half of the host memory that the run leaves."),
         key("resume_from_checkpoint", &C::resume_from_checkpoint,
-            "auto: the newest complete checkpoint in output_dir, if any; a checkpoint folder; false: start anew.",
+            "auto: the newest whole checkpoint in output_dir, if any (newer damaged ones are renamed to "
+            "checkpoint-<step>.damaged); a checkpoint folder; false: start anew.",
             resume)
             .also({"auto_resume_from_checkpoints"})
             .default_is("false"),
@@ -410,7 +400,7 @@ Section output_section() {
 }
 
 std::vector<Key<Config>> config_keys() {
-    std::vector<Key<Config>> keys = unsupported_keys();
+    std::vector<Key<Config>> keys;
     for (Section& section : config_sections()) keys.insert(keys.end(), section.keys.begin(), section.keys.end());
     return keys;
 }
@@ -477,9 +467,19 @@ std::vector<Key<DatasetSpec>> dataset_keys() {
 }
 
 std::string canonical_key(const std::string& name) {
-    const std::vector<Key<Config>> keys = config_keys();
+    static const std::vector<Key<Config>> keys = config_keys();
     const Key<Config>* key = find_key(keys, name);
     return key ? key->name : name;
+}
+
+bool is_config_key(const std::string& name) {
+    static const std::vector<Key<Config>> keys = config_keys();
+    return find_key(keys, name) != nullptr;
+}
+
+std::string nearest_key(const std::string& name) {
+    static const std::vector<Key<Config>> keys = config_keys();
+    return nearest_key(keys, name);
 }
 
 void read_config(const ConfigNode& root, Config& config, Reading& reading) {

@@ -14,13 +14,16 @@ struct Section {
     std::vector<Key<Config>> keys;
     std::vector<KeyText> nested = {};  ///< keys of the maps in this section
 };
-/// The table, without unsupported keys.
 std::vector<Section> config_sections();
 std::vector<Key<ModelShape>> model_keys();
 std::vector<Key<DatasetSpec>> dataset_keys();
 
 /// The name of a top-level key, given its name or an alias. Returns other text unchanged.
 std::string canonical_key(const std::string& name);
+/// Whether a top-level key has this name or alias.
+bool is_config_key(const std::string& name);
+/// The top-level key that an unknown one probably stands for; empty if there is none.
+std::string nearest_key(const std::string& name);
 
 void read_config(const ConfigNode& root, Config& config, Reading& reading);
 

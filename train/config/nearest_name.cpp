@@ -23,7 +23,7 @@ int edit_distance(std::string_view a, std::string_view b) {
 }
 
 std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates) {
-    int best = std::max(1, static_cast<int>(name.size()) / 3) + 1;
+    int best = std::clamp(static_cast<int>(name.size()) / 4, 1, 2) + 1;
     std::string nearest;
     for (const std::string& candidate : candidates) {
         if (const int distance = edit_distance(name, candidate); distance < best) {

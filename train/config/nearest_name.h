@@ -11,8 +11,8 @@ namespace colonnade {
 /// deletions, replacements and swaps of neighbouring characters that turn `a` into `b`. O(|a| |b|).
 int edit_distance(std::string_view a, std::string_view b);
 
-/// The candidate nearest to `name`; the first one among equals. Empty if none is within a third of the name's length
-/// (at least 1).
+/// The candidate nearest to `name`; the first one among equals. Empty if none is within a quarter of the name's length,
+/// 1 or 2: further names are other words, not typing errors.
 std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates);
 
 }  // namespace colonnade

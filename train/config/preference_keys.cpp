@@ -67,8 +67,9 @@ Key<Config> loss_weights_key(const char* doc) {
 void expect_stage(const Config& c, Rules& rules) {
     const Config defaults;
     const auto expect = [&](Stage stage, const char* key, bool untouched) {
-        rules.expect(c.stage == stage || untouched, {key, "stage"}, "{} is for stage {}, this is stage {}", key,
-                     spell(stage), spell(c.stage));
+        rules.expect(c.stage == stage || untouched, {key, "stage"},
+                     "{} is for stage {}, this is stage {}: set stage: {}", key, spell(stage), spell(c.stage),
+                     spell(stage));
     };
     expect(Stage::dpo, "loss_type", c.loss_type == defaults.loss_type);
     expect(Stage::dpo, "beta", c.beta == defaults.beta);

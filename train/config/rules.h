@@ -28,6 +28,12 @@ class Rules {
         reading_.problems.add(where, format, std::forward<Args>(args)...);
     }
 
+    /// A line for the user about a key that is given but has no effect.
+    template <typename... Args>
+    void note(const char* key, fmt::format_string<Args...> format, Args&&... args) {
+        reading_.notices.push_back(reading_.given.at(key) + ": " + fmt::format(format, std::forward<Args>(args)...));
+    }
+
   private:
     Reading& reading_;
     const std::string& name_;

@@ -59,8 +59,23 @@ void settle_lora(Config& c, Rules& rules) {
                                                     {"modules_to_save", !c.modules_to_save.empty()},
                                                     {"adapter_name_or_path", !c.adapter_name_or_path.empty()},
                                                     {"export_merged", c.export_merged}};
-        for (const auto& [key, is_set] : set)
-            rules.expect(!is_set, {key, "finetuning_type"}, "{} has no effect with finetuning_type full", key);
+        std::string keys;
+        const char* first = nullptr;
+        for (const auto& [key, is_set] : set) {
+            if (!is_set) continue;
+            if (!first) first = key;
+            keys += (keys.empty() ? "" : ", ") + std::string(key);
+        }
+        if (first && rules.given("finetuning_type"))
+            rules.note("finetuning_type", "finetuning_type full: without effect are {}", keys);
+        else if (first)
+            rules.expect(false, {first, "finetuning_type"}, "{} {} no effect without finetuning_type: lora", keys,
+                         keys.find(',') == keys.npos ? "has" : "have");
+        const Config defaults;
+        c.lora_rank = defaults.lora_rank, c.lora_alpha = defaults.lora_alpha, c.lora_dropout = defaults.lora_dropout;
+        c.lora_target = defaults.lora_target, c.use_rslora = defaults.use_rslora;
+        c.modules_to_save = defaults.modules_to_save, c.adapter_name_or_path = defaults.adapter_name_or_path;
+        c.export_merged = defaults.export_merged;
         return;
     }
     rules.expect(!c.model, {"finetuning_type", "model"},
@@ -140,9 +155,10 @@ void settle_for(Device device, Config& c, Rules& rules) {
 
 void settle_run(Config& c, Rules& rules) {
     if (!rules.given("per_device_eval_batch_size")) c.per_device_eval_batch_size = c.per_device_train_batch_size;
-    if (!rules.given("num_train_epochs") && c.max_steps > 0) c.num_train_epochs = 0;
-    rules.expect(c.max_steps == 0 || c.num_train_epochs == 0, {"max_steps", "num_train_epochs"},
-                 "max_steps and num_train_epochs exclude each other");
+    if (c.max_steps > 0 && c.num_train_epochs > 0) {
+        if (rules.given("num_train_epochs")) rules.note("num_train_epochs", "num_train_epochs: max_steps decides");
+        c.num_train_epochs = 0;
+    }
     rules.expect(c.max_steps > 0 || c.num_train_epochs > 0, {"num_train_epochs", "max_steps"},
                  "num_train_epochs or max_steps must be above 0");
     if (!rules.given("data_seed")) c.data_seed = c.seed;
@@ -152,7 +168,8 @@ void settle_run(Config& c, Rules& rules) {
 void settle_schedule(Config& c, Rules& rules) {
     const LrScheduler type = c.lr_scheduler_type;
     const bool constant = type == LrScheduler::constant, wsd = type == LrScheduler::wsd;
-    const bool has_floor = wsd || type == LrScheduler::cosine_with_min_lr;
+    const bool polynomial = type == LrScheduler::polynomial;
+    const bool has_floor = wsd || polynomial || type == LrScheduler::cosine_with_min_lr;
 
     if (!rules.given("warmup_ratio") && (rules.given("warmup_steps") || constant)) c.warmup_ratio = 0;
     rules.expect(c.warmup_steps == 0 || c.warmup_ratio == 0, {"warmup_ratio", "warmup_steps"},
@@ -164,10 +181,18 @@ void settle_schedule(Config& c, Rules& rules) {
     rules.expect(c.min_lr == 0 || c.min_lr_rate == 0, {"min_lr_rate", "min_lr"},
                  "min_lr and min_lr_rate exclude each other");
     rules.expect(has_floor || (c.min_lr == 0 && c.min_lr_rate == 0), {"min_lr", "min_lr_rate", "lr_scheduler_type"},
-                 "lr_scheduler_type {} takes no min_lr; cosine_with_min_lr and wsd do", spell(type));
+                 "lr_scheduler_type {} takes no min_lr; cosine_with_min_lr, polynomial and wsd do", spell(type));
     rules.expect(type != LrScheduler::cosine_with_min_lr || c.min_lr > 0 || c.min_lr_rate > 0,
                  {"lr_scheduler_type", "min_lr", "min_lr_rate"},
                  "lr_scheduler_type cosine_with_min_lr needs min_lr or min_lr_rate above 0");
+    if (polynomial && !rules.given("min_lr") && c.min_lr_rate == 0) c.min_lr = std::min(1e-7, c.learning_rate);
+    const auto only_for = [&](bool untouched, const char* key, LrScheduler owner) {
+        rules.expect(untouched || type == owner, {key, "lr_scheduler_type"}, "{} is for lr_scheduler_type {}", key,
+                     spell(owner));
+    };
+    only_for(c.lr_cycles == 1, "lr_cycles", LrScheduler::cosine_with_restarts);
+    only_for(c.lr_power == 1, "lr_power", LrScheduler::polynomial);
+    only_for(c.lr_timescale == 0, "lr_timescale", LrScheduler::inverse_sqrt);
     rules.expect(c.min_lr <= c.learning_rate, {"min_lr", "learning_rate"}, "min_lr {} is above learning_rate {}",
                  c.min_lr, c.learning_rate);
 
@@ -185,20 +210,38 @@ void settle_schedule(Config& c, Rules& rules) {
                  c.max_steps);
 }
 
-/// A strategy of "steps" needs a number of steps; the others allow none.
-void settle_every(Every& every, int64_t steps, const char* strategy_key, const char* steps_key, Rules& rules) {
-    if (!rules.given(strategy_key) && steps > 0) every = Every::steps;
-    rules.expect(every != Every::steps || steps > 0, {strategy_key, steps_key}, "{} steps needs {} above 0",
-                 strategy_key, steps_key);
-    rules.expect(every == Every::steps || steps == 0, {steps_key, strategy_key}, "{} has no effect with {} {}",
-                 steps_key, strategy_key, spell(every));
+/// When to evaluate or save: the strategy, and its number.
+struct When {
+    Every& every;
+    int64_t &steps, &per_epoch;
+    const char *strategy_key, *steps_key, *per_epoch_key;
+};
+
+/// A strategy of "steps" needs a number of steps; a strategy of "epoch" takes a number per epoch. What the strategy does
+/// not use has no effect.
+void settle_when(const When& when, Rules& rules) {
+    if (!rules.given(when.strategy_key)) {
+        if (when.per_epoch > 0) when.every = Every::epoch;
+        if (when.steps > 0) when.every = Every::steps;
+    }
+    rules.expect(when.every != Every::steps || when.steps > 0, {when.strategy_key, when.steps_key},
+                 "{} steps needs {} above 0", when.strategy_key, when.steps_key);
+    const auto use = [&](bool used, int64_t& number, const char* key) {
+        if (used || number == 0) return;
+        if (rules.given(key)) rules.note(key, "{} has no effect with {} {}", key, when.strategy_key, spell(when.every));
+        number = 0;
+    };
+    use(when.every == Every::steps, when.steps, when.steps_key);
+    use(when.every == Every::epoch, when.per_epoch, when.per_epoch_key);
 }
 
 void settle_output(Config& c, Rules& rules) {
     rules.expect(!c.output_dir.empty(), {"output_dir"}, "output_dir is missing");
     if (!rules.given("eval_strategy") && c.has_eval_data()) c.eval_strategy = Every::epoch;
-    settle_every(c.eval_strategy, c.eval_steps, "eval_strategy", "eval_steps", rules);
-    settle_every(c.save_strategy, c.save_steps, "save_strategy", "save_steps", rules);
+    settle_when({c.eval_strategy, c.eval_steps, c.evals_per_epoch, "eval_strategy", "eval_steps", "evals_per_epoch"},
+                rules);
+    settle_when({c.save_strategy, c.save_steps, c.saves_per_epoch, "save_strategy", "save_steps", "saves_per_epoch"},
+                rules);
     const bool evaluates = c.eval_strategy != Every::never || c.eval_on_start;
     rules.expect(!evaluates || c.has_eval_data(),
                  {"eval_strategy", "eval_steps", "eval_on_start", "eval_datasets", "val_size"},

@@ -1,7 +1,7 @@
 #pragma once
 // ValueFormat: how a value of each type in Config is read from the tree, described, and written as YAML. Scalars are
-// strict: the whole text must be the value, quoted text is never a number, only true and false are booleans, NaN and
-// infinity are not numbers.
+// strict: the whole text must be the value, quoted text is never a number or a boolean, NaN and infinity are not
+// numbers.
 
 #include <yaml-cpp/emitter.h>
 
@@ -68,16 +68,24 @@ struct Reading {
 
 /// ValueFormat<T>: what() describes the allowed values, read() parses one (false: the node is something else), write()
 /// prints one.
+/// "true" or "false" for an unquoted boolean in any of YAML 1.1's spellings, which other trainers' readers accept; other
+/// text unchanged.
+inline std::string boolean_text(const ConfigNode& node) {
+    static const std::map<std::string_view, const char*> spelled = {
+        {"True", "true"}, {"TRUE", "true"}, {"yes", "true"},    {"Yes", "true"},    {"YES", "true"}, {"on", "true"},
+        {"On", "true"},   {"ON", "true"},   {"False", "false"}, {"FALSE", "false"}, {"no", "false"}, {"No", "false"},
+        {"NO", "false"},  {"off", "false"}, {"Off", "false"},   {"OFF", "false"}};
+    const auto found = node.quoted ? spelled.end() : spelled.find(node.text);
+    return found == spelled.end() ? node.text : found->second;
+}
+
 template <typename T>
 struct ValueFormat {  // enums
     static std::string what(const Limits&) { return "one of " + spelled_choices<T>(); }
     static bool read(const ConfigNode& node, const Limits&, T& value) {
-        for (const auto& s : spellings<T>) {
-            if (node.kind == ConfigNode::Kind::scalar && node.text == s.name) {
-                value = s.value;
-                return true;
-            }
-        }
+        for (const std::string& text : {node.text, boolean_text(node)})  // "no" and "off" may be names, too
+            for (const auto& s : spellings<T>)
+                if (node.kind == ConfigNode::Kind::scalar && text == s.name) return value = s.value, true;
         return false;
     }
     static void write(YAML::Emitter& out, T value) { out << spell(value); }
@@ -87,8 +95,9 @@ template <>
 struct ValueFormat<bool> {
     static std::string what(const Limits&) { return "true or false"; }
     static bool read(const ConfigNode& node, const Limits&, bool& value) {
-        value = node.text == "true";
-        return node.kind == ConfigNode::Kind::scalar && !node.quoted && (value || node.text == "false");
+        const std::string text = boolean_text(node);
+        value = text == "true";
+        return node.kind == ConfigNode::Kind::scalar && !node.quoted && (value || text == "false");
     }
     static void write(YAML::Emitter& out, bool value) { out << (value ? "true" : "false"); }
 };

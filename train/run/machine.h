@@ -6,6 +6,7 @@
 #include "engine/device/device.h"
 #include "engine/ranks/ranks.h"
 #include "train/config/config.h"
+#include "train/run/rank_check.h"
 
 namespace colonnade {
 
@@ -16,6 +17,11 @@ Device settle_machine(Config& config, const Ranks& ranks = one_rank());
 
 /// Throws Exit::config on all ranks if two of them have the same GPU. `own`: this rank's among `devices`.
 void require_gpu_each(const std::vector<CudaDevice>& devices, int64_t own, const Ranks& ranks);
+/// What the last bits of a run's results may depend on beside its config: the program's version; on the CPU processor,
+/// instruction set and kernels of OpenBLAS; on a GPU its name and the versions of CUDA and cuBLASLt.
+Facts facts_of_machine(Device device, int64_t index);
+/// "OpenBLAS: 0.3.21 Haswell, now 0.3.21 Zen; ..." for facts that both have with different values; empty if none.
+std::string differences(const Facts& then, const Facts& now);
 
 /// "CPU", or "GPU (NVIDIA H200, 139.8 GiB)". `index` counts GPUs.
 std::string device_text(Device device, int64_t index);

@@ -146,7 +146,12 @@ __device__ inline int lane_anew() {
     return lane & 31;
 }
 /// Named barriers 1 .. 15 (0 belongs to __syncthreads). They complete with `threads` threads that wait or only arrive.
+#if defined(COLONNADE_RACECHECK)
+// synccheck calls a barrier divergent if warps wait for it at different places of the code.
+[[maybe_unused]] static __noinline__ __device__ void sync_named(int barrier, int threads) {
+#else
 __device__ inline void sync_named(int barrier, int threads) {
+#endif
     asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 __device__ inline void arrive_named(int barrier, int threads) {

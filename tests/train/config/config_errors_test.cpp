@@ -44,7 +44,7 @@ TEST(ConfigErrors, ScalarsAreStrict) {
     for (const char* number : {"nan", ".nan", "inf", "-.inf", "1e999", "0", "-1", "1,5", "1e-4x", "'1'", "true"})
         EXPECT_NE(problems(minimal + "learning_rate: " + number).find("learning_rate: expected a number > 0, found"),
                   std::string::npos);
-    for (const char* boolean : {"yes", "on", "True", "TRUE", "1", "'true'", "[true]"})
+    for (const char* boolean : {"y", "oui", "tRUE", "1", "'true'", "[true]"})
         EXPECT_NE(problems(minimal + "packing: " + boolean).find("packing: expected true or false, found"),
                   std::string::npos);
 }
@@ -54,9 +54,9 @@ TEST(ConfigErrors, RangesAndChoicesAreChecked) {
         {"adam_beta1: 1", "c.yaml:4:13: adam_beta1: expected a number >= 0 and < 1, found '1'"},
         {"lr_scheduler_type: cosin",
          "c.yaml:4:20: lr_scheduler_type: expected one of constant, constant_with_warmup, linear, cosine, "
-         "cosine_with_min_lr, wsd, found 'cosin'"},
-        {"report_to: [jsonl, wandb]",
-         "c.yaml:4:12: report_to: expected a list of jsonl, tensorboard; or none, found [jsonl, wandb]"},
+         "cosine_with_min_lr, cosine_with_restarts, polynomial, inverse_sqrt, wsd, found 'cosin'"},
+        {"report_to: [jsonl, paper]",
+         "c.yaml:4:12: report_to: expected a list of jsonl, tensorboard; or none, found [jsonl, paper]"},
         {"roles_to_train: [bot]",
          "c.yaml:4:17: roles_to_train: expected a list of system, user, assistant, tool; or none, found [bot]"},
         {"eval_datasets: b.jsonl",
@@ -70,7 +70,7 @@ TEST(ConfigErrors, RangesAndChoicesAreChecked) {
         {"device: gpu", "c.yaml:4:9: device: expected one of auto, cpu, cuda, found 'gpu'"},
         {"device_index: -1", "c.yaml:4:15: device_index: expected an integer >= 0 and <= 1023, found '-1'"},
         {"device_index: auto", "c.yaml:4:15: device_index: expected an integer >= 0 and <= 1023, found 'auto'"},
-        {"bf16: yes", "c.yaml:4:7: bf16: expected one of auto, true, false, found 'yes'"},
+        {"bf16: maybe", "c.yaml:4:7: bf16: expected one of auto, true, false, found 'maybe'"},
         {"bf16: [true]", "c.yaml:4:7: bf16: expected one of auto, true, false, found [true]"},
         {"optim_dtype: float16", "c.yaml:4:14: optim_dtype: expected one of float32, bfloat16, found 'float16'"},
         {"gradient_checkpointing: full",
@@ -83,12 +83,9 @@ TEST(ConfigErrors, RangesAndChoicesAreChecked) {
     });
 }
 
-TEST(ConfigErrors, UnsupportedKeysAreNamedAsSuch) {
+TEST(ConfigErrors, ValuesThatAreNotSupportedAreNamedAsSuch) {
     expect_problems({
-        {"lora_target_linear: true", "c.yaml:4:21: lora_target_linear: not supported yet"},
-        {"fp16: true", "c.yaml:4:7: fp16: not supported yet; only 'false' is accepted"},
         {"stage: kto", "c.yaml:4:8: stage: 'kto' is not supported yet"},
-        {"pure_bf16: true", "c.yaml:4:12: pure_bf16: not supported yet; only 'false' is accepted"},
         {"eval_datasets: [{path: b, weight: 0}]",
          "c.yaml:4:35: eval_datasets[0].weight: expected a number > 0 and <= 1000, found '0'"},
         {"eval_datasets: [{path: b, split: 'train[5'}]",
@@ -103,7 +100,6 @@ TEST(ConfigErrors, UnsupportedKeysAreNamedAsSuch) {
 TEST(ConfigErrors, RulesBetweenKeys) {
     expect_problems({
         {"warmup_steps: 5\nwarmup_ratio: 0.1", "c.yaml:5:15: warmup_steps and warmup_ratio exclude each other"},
-        {"max_steps: 5\nnum_train_epochs: 2", "c.yaml:4:12: max_steps and num_train_epochs exclude each other"},
         {"num_train_epochs: 0", "c.yaml:4:19: num_train_epochs or max_steps must be above 0"},
         {"val_size: 0.1\neval_datasets: [{path: b}]", "c.yaml:4:11: val_size and eval_datasets exclude each other"},
         {"val_size: 1.5", "c.yaml:4:11: val_size 1.5: expected a share below 1 or a whole number of samples"},
@@ -123,7 +119,10 @@ TEST(ConfigErrors, RulesBetweenKeys) {
          "c.yaml:5:14: optim_dtype bfloat16 needs a GPU, the CPU keeps moments in float32"},
         {"lr_scheduler_type: constant\nwarmup_steps: 3",
          "c.yaml:5:15: lr_scheduler_type constant has no warm-up; use constant_with_warmup"},
-        {"min_lr: 1e-6", "c.yaml:4:9: lr_scheduler_type cosine takes no min_lr; cosine_with_min_lr and wsd do"},
+        {"min_lr: 1e-6",
+         "c.yaml:4:9: lr_scheduler_type cosine takes no min_lr; cosine_with_min_lr, polynomial and wsd do"},
+        {"lr_power: 2", "c.yaml:4:11: lr_power is for lr_scheduler_type polynomial"},
+        {"lr_scheduler_type: wsd\nlr_timescale: 5", "c.yaml:5:15: lr_timescale is for lr_scheduler_type inverse_sqrt"},
         {"lr_scheduler_type: cosine_with_min_lr",
          "c.yaml:4:20: lr_scheduler_type cosine_with_min_lr needs min_lr or min_lr_rate above 0"},
         {"lr_scheduler_type: wsd\nmin_lr: 1e-6\nmin_lr_rate: 0.1",
@@ -139,7 +138,6 @@ TEST(ConfigErrors, RulesBetweenKeys) {
         {"eval_strategy: epoch", "c.yaml:4:16: there is nothing to evaluate on: give eval_datasets or val_size"},
         {"eval_on_start: true", "c.yaml:4:16: there is nothing to evaluate on: give eval_datasets or val_size"},
         {"val_size: 9\neval_strategy: steps", "c.yaml:5:16: eval_strategy steps needs eval_steps above 0"},
-        {"save_strategy: epoch\nsave_steps: 5", "c.yaml:5:13: save_steps has no effect with save_strategy epoch"},
         {"overwrite_output_dir: true\nresume_from_checkpoint: auto",
          "c.yaml:4:23: overwrite_output_dir and resume_from_checkpoint exclude each other"},
         {"model: {hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, num_attention_heads: 2}",
@@ -152,12 +150,14 @@ TEST(ConfigErrors, RulesOfPreferences) {
         "one or a list of sigmoid, robust, hinge, ipo, sigmoid_norm, exo_pair, nca_pair, sppo_hard, apo_zero, "
         "apo_down, simpo, orpo, sft";
     expect_problems({
-        {"beta: 0.2", "c.yaml:4:7: beta is for stage dpo, this is stage sft"},
-        {"stage: rm\nloss_type: ipo", "c.yaml:5:12: loss_type is for stage dpo, this is stage rm"},
-        {"precompute_ref_log_probs: true", "c.yaml:4:27: precompute_ref_log_probs is for stage dpo, this is stage sft"},
-        {"stage: dpo\nreward_loss: plackett_luce", "c.yaml:5:14: reward_loss is for stage rm, this is stage dpo"},
+        {"beta: 0.2", "c.yaml:4:7: beta is for stage dpo, this is stage sft: set stage: dpo"},
+        {"stage: rm\nloss_type: ipo", "c.yaml:5:12: loss_type is for stage dpo, this is stage rm: set stage: dpo"},
+        {"precompute_ref_log_probs: true",
+         "c.yaml:4:27: precompute_ref_log_probs is for stage dpo, this is stage sft: set stage: dpo"},
+        {"stage: dpo\nreward_loss: plackett_luce",
+         "c.yaml:5:14: reward_loss is for stage rm, this is stage dpo: set stage: rm"},
         {"stage: dpo\ncenter_rewards_coefficient: 0.01",
-         "c.yaml:5:29: center_rewards_coefficient is for stage rm, this is stage dpo"},
+         "c.yaml:5:29: center_rewards_coefficient is for stage rm, this is stage dpo: set stage: rm"},
         {"stage: rm\nreward_loss: pair",
          "c.yaml:5:14: reward_loss: expected one of pairwise, plackett_luce, found 'pair'"},
         {"stage: rm\ncenter_rewards_coefficient: -1",

@@ -47,7 +47,10 @@ TEST(LoraConfig, ResolvedYamlGivesTheSameConfig) {
 TEST(LoraConfig, RefusesBadSettings) {
     const std::string lora = "finetuning_type: lora\n";
     expect_problems({
-        {"finetuning_type: qlora", "c.yaml:4:18: finetuning_type: expected one of full, lora, found 'qlora'"},
+        {"finetuning_type: qlora",
+         "c.yaml:4:18: finetuning_type: 'qlora' is not supported: the base stays in bf16; adapter: lora trains the "
+         "same "
+         "adapters on it"},
         {lora + "lora_rank: 0", "c.yaml:5:12: lora_rank 0: expected 1 or more"},
         {lora + "lora_rank: -1", "c.yaml:5:12: lora_rank: expected an integer >= 0 and <= 16384, found '-1'"},
         {lora + "lora_alpha: 0", "c.yaml:5:13: lora_alpha 0: the adapters would have no effect"},
@@ -56,10 +59,10 @@ TEST(LoraConfig, RefusesBadSettings) {
         {lora + "lora_target: q_proj,lm_head",
          "c.yaml:5:14: lora_target: expected a list of all, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, "
          "down_proj; or none, found 'q_proj,lm_head'"},
-        {"lora_rank: 8", "c.yaml:4:12: lora_rank has no effect with finetuning_type full"},
-        {"adapter_name_or_path: a", "c.yaml:4:23: adapter_name_or_path has no effect with finetuning_type full"},
-        {"export_merged: true", "c.yaml:4:16: export_merged has no effect with finetuning_type full"},
-        {"additional_target: lm_head", "c.yaml:4:20: modules_to_save has no effect with finetuning_type full"},
+        {"lora_rank: 8", "c.yaml:4:12: lora_rank has no effect without finetuning_type: lora"},
+        {"adapter_name_or_path: a", "c.yaml:4:23: adapter_name_or_path has no effect without finetuning_type: lora"},
+        {"export_merged: true", "c.yaml:4:16: export_merged has no effect without finetuning_type: lora"},
+        {"additional_target: lm_head", "c.yaml:4:20: modules_to_save has no effect without finetuning_type: lora"},
         {lora + "modules_to_save: embed_tokens",
          "c.yaml:5:18: modules_to_save: expected a list of lm_head, score; or none, found 'embed_tokens'"},
         {lora + "modules_to_save: score",
@@ -77,7 +80,7 @@ TEST(LoraConfig, RefusesBadSettings) {
         {lora + "stage: dpo\nmodules_to_save: lm_head\nprecompute_ref_log_probs: false",
          "c.yaml:7:27: precompute_ref_log_probs: false uses the base as the reference, but modules_to_save trains its "
          "head; use true"},
-        {"lora_target: q_proj", "c.yaml:4:14: lora_target has no effect with finetuning_type full"},
+        {"lora_target: q_proj", "c.yaml:4:14: lora_target has no effect without finetuning_type: lora"},
     });
     const std::string shape =
         "model: {hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, num_attention_heads: 2, vocab_size: 9}\n"

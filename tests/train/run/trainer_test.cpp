@@ -247,6 +247,24 @@ TEST_F(Figures, AccumulationEqualsABatch) {
         }
 }
 
+TEST_F(Figures, EvaluationsAndCheckpointsDivideAnEpoch) {
+    train(config(), {output("run"), "num_train_epochs=2", "val_size=20", "evals_per_epoch=3", "saves_per_epoch=2",
+                     "save_total_limit=0"});
+    const std::vector<int64_t> saves = checkpoint_steps(path("run"));
+    std::vector<int64_t> evaluations;
+    for (const Json& line : read_log(path("run")))
+        if (line.contains("eval_loss")) evaluations.push_back(line.at("step"));
+    ASSERT_EQ(saves.size(), 4u);
+    ASSERT_EQ(evaluations.size(), 6u);
+    const int64_t epoch = saves.back() / 2;
+    for (int64_t i = 0; i < 6; ++i)
+        EXPECT_NEAR(static_cast<double>(evaluations[static_cast<size_t>(i)]), static_cast<double>(epoch * (i + 1)) / 3,
+                    1);
+    EXPECT_EQ(evaluations[2], epoch);
+    EXPECT_EQ(saves[1], epoch);
+    EXPECT_EQ(saves[0], (epoch + 1) / 2);
+}
+
 TEST_F(Figures, EvaluationDoesNotDependOnPacking) {
     // Weights large enough to give every token a different loss.
     const std::vector<std::string> all = {"model.initializer_range=0.5", "max_steps=1", "val_size=60",

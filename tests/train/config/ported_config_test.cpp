@@ -1,0 +1,153 @@
+// Configs of Axolotl, LLaMA-Factory and TRL: what they mean here, what has no effect, what is refused.
+
+#include <filesystem>
+
+#include "tests/support/config_text.h"
+#include "tests/support/paths.h"
+
+namespace colonnade {
+namespace {
+
+struct Case {
+    const char* file;
+    std::vector<std::string> arguments;
+    std::vector<std::string> lines;   ///< of the resolved config
+    std::vector<std::string> silent;  ///< keys that must be named as without effect
+};
+
+const std::string configs = golden_file("configs");
+
+const Case cases[] = {
+    {"axolotl_lora.yml",
+     {},
+     {"finetuning_type: lora", "lora_rank: 32",
+      "lora_target: [down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj]", "max_length: 4096",
+      "chat_template: auto", "train_on_eos: turn", "roles_to_train: [assistant]", "evals_per_epoch: 4",
+      "saves_per_epoch: 1", "eval_strategy: epoch", "warmup_steps: 10", "num_train_epochs: 4",
+      "gradient_checkpointing: block", "    type: messages",
+      "    columns: {content: value, messages: conversations, role: from}"},
+     {"model_type", "load_in_8bit (off)", "wandb_watch (empty)", "fsdp (empty)",
+      "flash_attention (attention is FlashMask)", "tf32", "special_tokens", "pad_to_sequence_len", "roles"}},
+    {"axolotl_dpo.yml",
+     {},
+     {"stage: dpo", "beta: 0.05", "packing: false", "chat_template: auto", "max_steps: 500", "num_train_epochs: 0",
+      "save_strategy: epoch", "save_steps: 0", "bf16: true", "lora_target: [k_proj, o_proj, q_proj, v_proj]",
+      "    columns: {chosen: better, messages: conversation, rejected: worse}", "    split: train"},
+     {"ds_type", "load_in_4bit (off)", "wandb_mode"}},
+    {"axolotl_full.yml",
+     {},
+     {"finetuning_type: full", "lr_scheduler_type: cosine_with_min_lr", "min_lr_rate: 0.1",
+      "  - path: instructions.jsonl", "  - path: held_out.jsonl", "gradient_checkpointing: block",
+      "report_to: [jsonl, tensorboard]"},
+     {"plugins", "liger_rope", "save_only_model"}},
+    {"llama_factory_sft.yaml",
+     {"dataset_dir=" + configs},
+     {"stage: sft", "finetuning_type: lora", "lora_rank: 8", "chat_template: auto", "ddp_timeout: 180000000",
+      "  - path: " + configs + "/identity.json", "  - path: " + configs + "/alpaca_demo.json",
+      "    columns: {input: context, instruction: question, output: answer}", "    max_samples: 1000", "report_to: []",
+      "dataset_num_proc: 16", "eval_steps: 500"},
+     {"plot_loss", "do_train", "overwrite_cache"}},
+    {"llama_factory_dpo.yaml",
+     {"dataset_dir=" + configs},
+     {"stage: dpo", "loss_type: [sigmoid, sft]", "loss_weights: [1, 0.25]", "chat_template: llama3",
+      "warmup_ratio: 0.1", "num_train_epochs: 3", "max_steps: 0", "save_strategy: no", "packing: false",
+      "  - path: " + configs + "/pairs.json"},
+     {"deepspeed", "flash_attn", "logging_strategy"}},
+    {"llama_factory_pt.yaml",
+     {"dataset_dir=" + configs},
+     {"stage: pt", "lr_scheduler_type: cosine_with_min_lr", "min_lr_rate: 0.1", "max_steps: 2000", "    type: text",
+      "report_to: [jsonl, tensorboard]", "chat_template: auto"},
+     {"pure_bf16 (off)", "neftune_noise_alpha (off)", "streaming (off)", "run_name"}},
+    {"trl_sft.yaml",
+     {},
+     {"finetuning_type: lora", "lora_rank: 32", "  - path: chats.jsonl", "packing: true",
+      "report_to: [jsonl, tensorboard]", "save_steps: 200", "train_on_prompt: false"},
+     {"dtype", "attn_implementation", "assistant_only_loss (the default)", "push_to_hub", "streaming (off)"}},
+    {"trl_dpo.yaml",
+     {"stage=dpo"},
+     {"stage: dpo", "loss_type: [sigmoid, sft]", "loss_weights: [1, 0.5]", "precompute_ref_log_probs: true",
+      "lr_power: 2", "min_lr: 1e-07"},
+     {"max_prompt_length", "truncation_mode", "generate_during_eval (off)"}},
+    {"trl_reward.yaml",
+     {"stage=rm"},
+     {"stage: rm", "center_rewards_coefficient: 0.01", "lr_scheduler_type: wsd", "wsd_decay_steps: 100",
+      "wsd_decay_type: linear", "warmup_steps: 50"},
+     {"dataloader_num_workers", "label_names (empty)"}},
+};
+
+TEST(PortedConfigs, SayTheSameHere) {
+    for (const Case& c : cases) {
+        SCOPED_TRACE(c.file);
+        const LoadedConfig loaded = load_config(configs + "/" + c.file, c.arguments);
+        const std::string yaml = "\n" + resolved_yaml(loaded.config);
+        for (const std::string& line : c.lines)
+            EXPECT_NE(yaml.find("\n" + line + "\n"), std::string::npos) << line << yaml;
+        const std::string notices = fmt::format("{}", fmt::join(loaded.notices, "\n"));
+        for (const std::string& key : c.silent) {
+            const size_t place = notices.find("without effect here: ");
+            ASSERT_NE(place, std::string::npos) << notices;
+            EXPECT_NE(notices.find(key, place), std::string::npos) << key << '\n' << notices;
+        }
+        // What is resolved needs no rewriting.
+        EXPECT_EQ(resolved_yaml(parse_config(resolved_yaml(loaded.config), "resolved").config),
+                  resolved_yaml(loaded.config));
+    }
+}
+
+TEST(PortedConfigs, RefuseWhatWouldChangeTheResult) {
+    expect_problems({
+        {"load_in_4bit: true",
+         "c.yaml:4:15: load_in_4bit: 'true' is not supported: the base stays in bf16; set it to false"},
+        {"fp16: true",
+         "c.yaml:4:7: fp16: 'true' is not supported: GPUs compute in bf16 with fp32 master weights: bf16: auto"},
+        {"rl: kto", "c.yaml:4:5: rl: 'kto' is not supported: stages here are pt, sft, dpo and rm"},
+        {"adapter: qlora",
+         "c.yaml:4:10: adapter: 'qlora' is not supported: the base stays in bf16; adapter: lora trains the same "
+         "adapters on it"},
+        {"special_tokens: {eos_token: <|im_end|>}",
+         "c.yaml:4:29: eos_token: '<|im_end|>' is not supported: the tokenizer's own special tokens are used; change "
+         "tokenizer_config.json"},
+        {"optim: adamw_8bit",
+         "c.yaml:4:8: optim: 'adamw_8bit' is not supported: use adamw_torch; optim_dtype: bfloat16 halves the bytes of "
+         "its moments on a GPU"},
+        {"rl: dpo\nstage: sft", "c.yaml:4:5: 'rl' means stage: 'dpo', but c.yaml:5:8 says 'sft'"},
+        {"eval_steps: 0.2\nval_size: 9",
+         "c.yaml:4:13: eval_steps: '0.2' is not supported: a share of the run; give a number of steps, or "
+         "evals_per_epoch"},
+    });
+}
+
+TEST(PortedConfigs, TypingErrorsStayErrors) {
+    expect_problems({
+        {"packng: false", "c.yaml:4:1: unknown key 'packng' (did you mean 'packing'?)"},
+        {"frobnicate: true", "c.yaml:4:1: unknown key 'frobnicate'"},
+    });
+    const LoadedConfig off = parse_config(minimal + "frobnicate: false\nplugh:\n", "c.yaml");
+    ASSERT_EQ(off.notices.size(), 1u);
+    EXPECT_EQ(off.notices[0], "c.yaml: without effect here: frobnicate (unknown, and off), plugh (empty)");
+}
+
+TEST(PortedConfigs, TheCommandLineWins) {
+    EXPECT_EQ(read(minimal + "rl: dpo\n", {"stage=sft"}).stage, Stage::sft);
+    EXPECT_EQ(read(minimal + "stage: sft\n", {"--rl", "dpo"}).stage, Stage::dpo);
+    const Config steps = read(minimal + "num_train_epochs: 3\nsave_strategy: steps\nsave_steps: 5\n",
+                              {"max_steps=100", "save_strategy=no"});
+    EXPECT_EQ(steps.max_steps, 100);
+    EXPECT_EQ(steps.num_train_epochs, 0);
+    EXPECT_EQ(steps.save_strategy, Every::never);
+    EXPECT_EQ(read(minimal + "adapter: lora\nlora_r: 8\n", {"finetuning_type=full"}).lora_rank, 0);
+}
+
+TEST(PortedConfigs, ANamedDataSetMustExist) {
+    const std::string base = "model_name_or_path: m\noutput_dir: o\ndataset_dir: " + configs + "\n";
+    EXPECT_EQ(
+        problems(base + "dataset: nothing\n"),
+        "c.yaml: 2 problems\n  c.yaml:4:10: dataset: 'nothing' is not supported: 'nothing' is neither a file nor an "
+        "entry of " +
+            configs +
+            "/dataset_info.json; give datasets: [{path: train.jsonl}]\n"
+            "  c.yaml: datasets is missing: expected a list such as [{path: train.jsonl}]");
+}
+
+}  // namespace
+}  // namespace colonnade

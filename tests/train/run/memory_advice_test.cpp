@@ -1,0 +1,66 @@
+// Settings that a run without enough memory is advised to make: its plan then fits, and each of them is needed.
+
+#include "train/run/memory_advice.h"
+
+#include "tests/support/tiny_run.h"
+#include "train/run/learner_options.h"
+
+namespace colonnade {
+namespace {
+
+class Advice : public RunTest {
+  protected:
+    Session session(std::vector<std::string> arguments) const {
+        arguments.insert(arguments.begin(), {output("run"), "device=cpu", "per_device_train_batch_size=4",
+                                             "gradient_accumulation_steps=2", "packing_length=256"});
+        Session session;
+        quietly([&] { session = open_session(load_config(config(), arguments)); });
+        return session;
+    }
+    static size_t bytes_of_run(const Session& s) {
+        return Learner::plan(s.model, learner_options(s.config, one_rank()), s.device).bytes();
+    }
+};
+
+TEST_F(Advice, MakesTheRunFitWithNoSettingTooMany) {
+    const Session run = session({});
+    const size_t full = bytes_of_run(run);
+    EXPECT_TRUE(advise_on_memory(run, one_rank(), full).settings.empty());
+    size_t answers = 0;
+    for (size_t available = full - 1; available > 0; available -= std::min(available, full / 50)) {
+        const MemoryAdvice advice = advise_on_memory(run, one_rank(), available);
+        EXPECT_EQ(bytes_of_run(session(advice.settings)), advice.bytes) << text_of(advice);
+        if (!advice.fits) {
+            EXPECT_GT(advice.bytes, available);
+            EXPECT_NE(text_of(advice).find("no settings make it fit; "), std::string::npos) << text_of(advice);
+            continue;
+        }
+        ++answers;
+        ASSERT_FALSE(advice.settings.empty());
+        EXPECT_LE(advice.bytes, available);
+        for (size_t left_out = 0; left_out < advice.settings.size(); ++left_out) {
+            std::vector<std::string> fewer = advice.settings;
+            fewer.erase(fewer.begin() + static_cast<std::ptrdiff_t>(left_out));
+            // More micro-steps make up for fewer packs in each, so that a step has as many as before; evaluation takes
+            // as many as training unless it is told otherwise.
+            const std::string& key = advice.settings[left_out];
+            if (key.starts_with("gradient_accumulation_steps") || key.starts_with("per_device_eval")) continue;
+            EXPECT_GT(bytes_of_run(session(fewer)), available) << text_of(advice) << " without " << left_out;
+        }
+    }
+    EXPECT_GE(answers, 10u);
+}
+
+TEST_F(Advice, KeepsThePacksOfAStep) {
+    const Session run = session({"gradient_checkpointing=block"});
+    const MemoryAdvice advice = advise_on_memory(run, one_rank(), bytes_of_run(run) * 2 / 3);
+    EXPECT_EQ(advice.settings,
+              (std::vector<std::string>{"per_device_train_batch_size=1", "per_device_eval_batch_size=1",
+                                        "gradient_accumulation_steps=8"}));
+    EXPECT_NE(text_of(advice).find("this fits: per_device_train_batch_size=1 per_device_eval_batch_size=1 "),
+              std::string::npos)
+        << text_of(advice);
+}
+
+}  // namespace
+}  // namespace colonnade

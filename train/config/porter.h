@@ -1,0 +1,52 @@
+#pragma once
+// Porter: what the rewriting of another trainer's config (train/config/ported_keys.h) does to the tree.
+
+#include <string>
+#include <vector>
+
+#include "train/config/keys.h"
+
+namespace colonnade {
+
+/// False, 0, none or empty: whatever such a key switches on is off.
+bool is_off(const ConfigNode& node);
+/// Unquoted true, in any of YAML 1.1's spellings.
+bool is_true(const ConfigNode& node);
+
+class Porter {
+  public:
+    Porter(ConfigNode& root, Reading& reading) : root_(root), reading_(reading) {}
+
+    /// The value given under a key of ours, or one of its aliases; null if there is none.
+    const ConfigNode* find(const std::string& key) const;
+    /// Gives `key` the value that `from` means. A value of the command line wins; two that differ are a problem.
+    void set(const std::string& key, ConfigNode value, const ConfigNode& from);
+    void set(const std::string& key, const std::string& text, const ConfigNode& from);
+    /// The same, whatever the key had.
+    void replace(const std::string& key, ConfigNode value, const ConfigNode& from);
+    /// `from` has no effect here; `why` may be empty.
+    void idle(const ConfigNode& from, const std::string& why = "");
+    void note(const ConfigNode& from, const std::string& text);
+    void refuse(const ConfigNode& from, const std::string& way_out);
+
+    /// All idle keys in one line; empty if there are none.
+    std::string idle_keys() const;
+
+    static ConfigNode scalar(const std::string& text, const ConfigNode& from);
+    static ConfigNode list(std::vector<ConfigNode> items, const ConfigNode& from);
+    static ConfigNode map(std::vector<std::pair<std::string, ConfigNode>> entries, const ConfigNode& from);
+
+  private:
+    ConfigNode& root_;
+    Reading& reading_;
+    std::vector<std::string> idle_;
+};
+
+// --- Data sets (train/config/ported_datasets.cpp) ---
+
+/// An item of `datasets` as Axolotl and TRL write it, in place. Its keys for the whole run move to the root.
+void port_dataset(ConfigNode& item, Porter& porter);
+/// LLaMA-Factory's `dataset` and `eval_dataset`: names of files, or of entries of dataset_info.json in `folder`.
+void port_named_datasets(const ConfigNode& names, const std::string& folder, const std::string& key, Porter& porter);
+
+}  // namespace colonnade

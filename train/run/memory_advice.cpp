@@ -1,0 +1,104 @@
+#include "train/run/memory_advice.h"
+
+#include <fmt/ranges.h>
+
+#include "engine/device/human_units.h"
+#include "train/run/learner_options.h"
+
+namespace colonnade {
+namespace {
+
+/// Changes the config and returns its settings; none if there is nothing left to change.
+using Change = std::vector<std::string> (*)(Config& c, const Session& session, const Ranks& ranks);
+
+const Change changes[] = {
+    [](Config& c, const Session&, const Ranks&) -> std::vector<std::string> {
+        if (c.gradient_checkpointing != Recompute::none) return {};
+        c.gradient_checkpointing = Recompute::selective;
+        return {"gradient_checkpointing=selective"};
+    },
+    [](Config& c, const Session&, const Ranks&) -> std::vector<std::string> {
+        if (c.gradient_checkpointing == Recompute::block) return {};
+        c.gradient_checkpointing = Recompute::block;
+        return {"gradient_checkpointing=block"};
+    },
+    [](Config& c, const Session&, const Ranks&) -> std::vector<std::string> {
+        const int64_t packs = c.per_device_train_batch_size;
+        if (packs == 1 && c.per_device_eval_batch_size == 1) return {};
+        c.per_device_train_batch_size = c.per_device_eval_batch_size = 1;
+        c.gradient_accumulation_steps *= packs;
+        return {"per_device_train_batch_size=1", "per_device_eval_batch_size=1",
+                fmt::format("gradient_accumulation_steps={}", c.gradient_accumulation_steps)};
+    },
+    [](Config& c, const Session&, const Ranks&) -> std::vector<std::string> {
+        if (c.head_chunk <= 256) return {};
+        c.head_chunk = 256;
+        return {"head_chunk=256"};
+    },
+    [](Config& c, const Session&, const Ranks& ranks) -> std::vector<std::string> {
+        if (!ranks.several() || c.zero_stage == 1) return {};
+        c.zero_stage = 1;
+        return {"zero_stage=1"};
+    },
+    [](Config& c, const Session& session, const Ranks&) -> std::vector<std::string> {
+        if (session.device == Device::cpu || c.optim_dtype == DType::bf16) return {};
+        c.optim_dtype = DType::bf16;
+        return {"optim_dtype=bfloat16"};
+    },
+    [](Config& c, const Session&, const Ranks&) -> std::vector<std::string> {
+        if (c.packing_length == c.max_length) return {};
+        c.packing_length = c.max_length;
+        return {fmt::format("packing_length={}", c.packing_length)};
+    },
+    [](Config& c, const Session&, const Ranks&) -> std::vector<std::string> {
+        if (c.finetuning_type == Finetuning::lora || c.model) return {};
+        c.finetuning_type = Finetuning::lora;
+        c.lora_rank = 16;
+        c.lora_alpha = 32;
+        c.lora_target = {lora_modules().begin(), lora_modules().end()};
+        if (c.stage == Stage::rm) c.modules_to_save = {"score"};
+        return {"finetuning_type=lora"};
+    },
+};
+constexpr size_t change_count = std::size(changes);
+
+}  // namespace
+
+MemoryAdvice advise_on_memory(const Session& session, const Ranks& ranks, size_t available) {
+    std::array<bool, change_count> wanted{};
+    const auto with_changes = [&] {
+        Config config = session.config;
+        MemoryAdvice advice;
+        for (size_t i = 0; i < change_count; ++i)
+            if (wanted[i])
+                for (std::string& setting : changes[i](config, session, ranks))
+                    advice.settings.push_back(std::move(setting));
+        advice.bytes = Learner::plan(session.model, learner_options(config, ranks), session.device).bytes();
+        advice.fits = advice.bytes <= available;
+        return advice;
+    };
+    MemoryAdvice best = with_changes();
+    for (size_t i = 0; i < change_count && !best.fits; ++i) {
+        wanted[i] = true;
+        best = with_changes();
+    }
+    for (size_t i = 0; i < change_count; ++i) {  // what can be left out
+        if (!wanted[i]) continue;
+        wanted[i] = false;
+        MemoryAdvice without = with_changes();
+        if (best.fits ? without.fits : without.bytes <= best.bytes)
+            best = std::move(without);
+        else
+            wanted[i] = true;
+    }
+    return best;
+}
+
+std::string text_of(const MemoryAdvice& advice) {
+    const std::string bytes = human_bytes(advice.bytes);
+    if (advice.fits) return fmt::format("this fits: {} ({})", fmt::join(advice.settings, " "), bytes);
+    if (advice.settings.empty()) return "no setting makes it smaller: choose a smaller model or a larger device";
+    return fmt::format("no settings make it fit; {} need the least, {}", fmt::join(advice.settings, " "), bytes);
+}
+
+}  // namespace colonnade
