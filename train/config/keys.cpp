@@ -295,7 +295,7 @@ Section run_section() {
                 "Micro-steps per optimizer step. The loss is averaged over all trained tokens (or pairs) of the "
                 "optimizer step.",
                 from_to(1, 1 << 20)),
-            key("num_train_epochs", &C::num_train_epochs, "Passes over the data.", from_to(0, 1e6))
+            key("num_train_epochs", &C::num_train_epochs, "Passes over the data.", from_to(0, 1e9))
                 .also({"num_epochs", "epochs"})
                 .default_is("3; 1 in stages dpo and rm; 0 if max_steps is given"),
             key("max_steps", &C::max_steps, "Number of optimizer steps, instead of num_train_epochs.", from_to(0, 1e9)),
