@@ -1,9 +1,11 @@
 #include "engine/device/error.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <filesystem>
 #include <new>
@@ -13,6 +15,8 @@
 #include "engine/device/host_memory.h"
 
 namespace colonnade {
+
+static const char* program_name = "colonnade";
 
 int report_error(const char* program, const std::string& what, Exit exit) {
     // The text may quote a file of unknown origin: control characters are replaced. Only config errors have several
@@ -72,7 +76,22 @@ static int report_exception(const char* name) {
     }
 }
 
+/// For an exception that nobody can catch: one that leaves a destructor, a thread or a parallel region.
+[[noreturn]] static void on_terminate() {
+    if (!std::current_exception()) std::abort();
+    _exit(report_exception(program_name));
+}
+
+void end_without_memory(const char* who) {
+    char line[200];
+    const int length = std::snprintf(line, sizeof line, "%.50s: error: out of memory in %s\n", program_name, who);
+    (void)!write(STDERR_FILENO, line, static_cast<size_t>(length));
+    _exit(static_cast<int>(Exit::memory));
+}
+
 int run_program(const char* name, const std::function<int()>& body) {
+    program_name = name;
+    std::set_terminate(on_terminate);
     open_standard_files();
     std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the file size limit then fails like a write to a full disk
     std::signal(SIGPIPE, SIG_IGN);  // a reader that left, such as `head`, ends no training

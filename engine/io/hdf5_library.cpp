@@ -1,7 +1,10 @@
 #include "engine/io/hdf5_library.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <string_view>
+
+#include "engine/device/error_in_flight.h"
 
 namespace colonnade::hdf5 {
 namespace {
@@ -22,11 +25,25 @@ Handle float_type(size_t exponent_bits, size_t mantissa_bits) {
 
 }  // namespace
 
+/// Sessions of this thread, one within another.
+static thread_local int open_sessions = 0;
+
+/// Without memory for a handle, the library ends the process by exit(-1).
+static void explain_exit() {
+    if (open_sessions > 0) end_without_memory("the HDF5 library");
+}
+
 Session::Session() : lock_(library_mutex()) {
     // No exit handler: after a failed write it may loop forever. No plugins: they are foreign code.
-    static const bool ready = H5dont_atexit() >= 0 && H5PLset_loading_state(0) >= 0;
-    require(ready, "the HDF5 library cannot be initialised");
+    ++open_sessions;
+    static const bool ready =
+        std::atexit(explain_exit) == 0 && H5dont_atexit() >= 0 && H5PLset_loading_state(0) >= 0;
+    if (!ready) end_without_memory("the HDF5 library, which cannot be initialised");
     H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+}
+
+Session::~Session() {
+    --open_sessions;
 }
 
 std::string last_error() {

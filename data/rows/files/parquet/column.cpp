@@ -14,6 +14,8 @@ namespace colonnade {
 namespace {
 
 constexpr size_t most_open_bytes = limits::parquet_open_bytes;
+/// Larger pages are compressed to no less than a share of their size: 5 to 10 in real files.
+constexpr int64_t plain_page_bytes = int64_t{32} << 20, most_compression = 64;
 constexpr int64_t most_page_values = limits::parquet_page_values;
 constexpr size_t first_header_bytes = 4096, most_header_bytes = limits::parquet_page_header_bytes;
 
@@ -139,6 +141,8 @@ ParquetPage ParquetColumn::next_page() {
                                     next_byte_, bytes_left_));
             if (page.bytes < 0 || page.bytes > static_cast<int64_t>(parquet_page_limit))
                 damaged(fmt::format("a page of {} bytes, expected at most 512 MiB", page.bytes));
+            if (page.bytes > plain_page_bytes && page.bytes / most_compression > page.compressed_bytes)
+                damaged(fmt::format("a page of {} bytes that is compressed to {}", page.bytes, page.compressed_bytes));
             return page;
         } catch (const ThriftReader::Truncated&) {
             if (window == all || size >= most_header_bytes) damaged("the header of a page ends too early");
