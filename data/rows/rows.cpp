@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <mutex>
 
 #include "data/rows/row_formats.h"
 #include "engine/device/error.h"
@@ -118,6 +119,9 @@ bool RowReader::next_text(RowText& row) {
 }
 
 Row RowReader::parse(const RowText& text) const {
+    static std::mutex large_rows;  // their values may take 100 MB: not on all threads at once
+    std::unique_lock lock(large_rows, std::defer_lock);
+    if (text.text.size() > limits::large_row_bytes) lock.lock();
     const std::string where = place(text);
     Row row = read_row(kind_, type_, parse_object(text.text, where), columns_, where);
     row.line = text.number;

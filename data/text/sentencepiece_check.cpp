@@ -91,7 +91,7 @@ struct FieldCount {
 };
 
 void check_counts(std::string_view bytes, const std::string& path) {
-    constexpr size_t others = 65'536;  // symbols and settings
+    constexpr size_t others = limits::sentencepiece_others;
     FieldCount count;
     count.add(bytes);
     if (count.outer > most_pieces + others || count.inner > most_pieces + others)

@@ -18,7 +18,8 @@ static std::shared_ptr<void> allocate_on_cpu(size_t bytes) {
     // Fresh pages are zero, and are placed on the NUMA node of the thread that first writes them.
     const size_t size = std::max<size_t>(bytes, 1);
     void* memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) fail(Exit::memory, "not enough memory: {} requested; {}", human_bytes(bytes), memory_in_use());
+    if (memory == MAP_FAILED)
+        fail(Exit::memory, "not enough memory: {} requested; {}", human_bytes(bytes), memory_in_use());
     return std::shared_ptr<void>(memory, [size](void* p) { ::munmap(p, size); });
 }
 

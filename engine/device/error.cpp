@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -11,12 +12,13 @@
 #include <new>
 #include <system_error>
 
-#include "engine/device/error_in_flight.h"
 #include "engine/device/host_memory.h"
 
 namespace colonnade {
 
 static const char* program_name = "colonnade";
+static std::atomic<int> reported_exit = -1;  ///< exit code of the last error that was printed
+static thread_local bool lacked_memory = false;
 
 int report_error(const char* program, const std::string& what, Exit exit) {
     // The text may quote a file of unknown origin: control characters are replaced. Only config errors have several
@@ -26,7 +28,7 @@ int report_error(const char* program, const std::string& what, Exit exit) {
         if ((static_cast<unsigned char>(c) < 0x20 && (c != '\n' || exit != Exit::config)) || c == 0x7f) c = '?';
     std::fputs(fmt::format("{}: error: {}\n", program, line).c_str(), stderr);  // which may be closed or full
     std::fflush(stderr);
-    return static_cast<int>(exit);
+    return reported_exit = static_cast<int>(exit);
 }
 
 /// A file that is opened while one of the descriptors 0 to 2 is closed would take its number, and what is printed.
@@ -72,17 +74,20 @@ static int report_exception(const char* name) {
         char line[100];
         *fmt::format_to_n(line, sizeof line - 1, "{:.50}: error: out of memory\n", name).out = '\0';
         std::fputs(line, stderr);
-        return static_cast<int>(Exit::memory);
+        return reported_exit = static_cast<int>(Exit::memory);
     }
 }
 
-/// For an exception that nobody can catch: one that leaves a destructor, a thread or a parallel region.
+/// For an exception that nobody can catch: one that leaves a destructor, a thread or a parallel region. The last is not
+/// known here.
 [[noreturn]] static void on_terminate() {
-    if (!std::current_exception()) std::abort();
-    _exit(report_exception(program_name));
+    if (std::current_exception()) _exit(report_exception(program_name));
+    if (lacked_memory) end_without_memory("a parallel region");
+    std::abort();
 }
 
 void end_without_memory(const char* who) {
+    if (reported_exit >= 0) _exit(reported_exit);  // a library lacks memory when it cleans up
     char line[200];
     const int length = std::snprintf(line, sizeof line, "%.50s: error: out of memory in %s\n", program_name, who);
     (void)!write(STDERR_FILENO, line, static_cast<size_t>(length));
@@ -92,6 +97,10 @@ void end_without_memory(const char* who) {
 int run_program(const char* name, const std::function<int()>& body) {
     program_name = name;
     std::set_terminate(on_terminate);
+    std::set_new_handler([] {
+        lacked_memory = true;
+        throw std::bad_alloc();
+    });
     open_standard_files();
     std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the file size limit then fails like a write to a full disk
     std::signal(SIGPIPE, SIG_IGN);  // a reader that left, such as `head`, ends no training

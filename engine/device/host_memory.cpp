@@ -67,12 +67,11 @@ size_t available_in_groups() {
                                                                  .cache = {"inactive_file", "active_file"}},
                                                                 group));
         else if (controllers == "memory")
-            available =
-                std::min(available, available_in_groups({.root = "/sys/fs/cgroup/memory",
-                                                         .limit = "memory.limit_in_bytes",
-                                                         .used = "memory.usage_in_bytes",
-                                                         .cache = {"total_inactive_file", "total_active_file"}},
-                                                        group));
+            available = std::min(available, available_in_groups({.root = "/sys/fs/cgroup/memory",
+                                                                 .limit = "memory.limit_in_bytes",
+                                                                 .used = "memory.usage_in_bytes",
+                                                                 .cache = {"total_inactive_file", "total_active_file"}},
+                                                                group));
     }
     return available;
 }

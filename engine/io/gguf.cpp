@@ -18,7 +18,7 @@ namespace {
 
 constexpr uint64_t header_limit = limits::gguf_header_bytes, pair_limit = limits::gguf_pairs;
 constexpr uint64_t tensor_limit = limits::tensors, name_limit = limits::tensor_name_bytes;
-constexpr uint64_t element_limit = uint64_t{1} << 21;
+constexpr uint64_t element_limit = limits::gguf_elements;
 constexpr uint64_t rank_limit = limits::gguf_dimensions, alignment_limit = limits::gguf_alignment;
 constexpr int64_t piece_elements = int64_t{1} << 16;  // a multiple of every block
 

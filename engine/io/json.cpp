@@ -66,8 +66,6 @@ NonFiniteNumbers spell_finite(std::string& text) {
     return found;
 }
 
-constexpr size_t memory_per_byte = 4, smallest_memory = size_t{32} << 20;
-
 /// Bytes that malloc takes for an allocation.
 size_t allocated(size_t bytes) {
     return bytes == 0 ? 0 : std::max<size_t>(32, (bytes + 8 + 15) / 16 * 16);
@@ -158,7 +156,8 @@ class Builder {
 
     void charge(size_t bytes) {
         memory_ += bytes;
-        const size_t most = std::max(smallest_memory, memory_per_byte * limits_.bytes);
+        const size_t most = std::clamp(limits::json_memory_per_byte * limits_.bytes, limits::json_memory_least,
+                                       limits::json_memory_most);
         if (memory_ > most) refuse(fmt::format("its values take more than {} MiB of memory", most >> 20));
     }
     void charge_key(size_t bytes) {

@@ -7,7 +7,7 @@
 #include <array>
 #include <cstdlib>
 
-#include "engine/device/error_in_flight.h"
+#include "engine/device/error.h"
 #include "engine/io/files.h"
 
 namespace colonnade {

@@ -9,7 +9,6 @@
 #include <exception>
 #include <random>
 
-#include "engine/device/error_in_flight.h"
 #include "engine/ranks/message_passing.h"
 
 namespace colonnade {

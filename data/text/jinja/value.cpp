@@ -9,7 +9,7 @@
 namespace colonnade::jinja {
 namespace {
 
-constexpr int64_t kMemory = int64_t{96} << 20;
+constexpr int64_t kMemory = limits::render_memory;
 constexpr size_t kNesting = limits::template_depth;  // of lists in lists: recursion over values stays bounded
 
 /// A namespace may hold itself; a render empties all of them at its end.

@@ -14,8 +14,7 @@ namespace colonnade {
 namespace {
 
 constexpr size_t most_open_bytes = limits::parquet_open_bytes;
-/// Larger pages are compressed to no less than a share of their size: 5 to 10 in real files.
-constexpr int64_t plain_page_bytes = int64_t{32} << 20, most_compression = 64;
+constexpr int64_t plain_page_bytes = limits::parquet_plain_page_bytes, most_compression = limits::parquet_compression;
 constexpr int64_t most_page_values = limits::parquet_page_values;
 constexpr size_t first_header_bytes = 4096, most_header_bytes = limits::parquet_page_header_bytes;
 
