@@ -77,8 +77,6 @@ std::string last_error() {
         text.erase(0, at + mark.size());
         text.resize(std::min(text.find('\''), text.size()));
     }
-    if (text.find("memory allocation failed") != text.npos)
-        fail(Exit::memory, "out of memory in the HDF5 library: {}", text);
     return text;
 }
 
