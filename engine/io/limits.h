@@ -19,7 +19,7 @@ inline constexpr int json_depth = 64;
 /// Memory of the values of a JSON text: a factor of the limit of its bytes, from a least to a most. A text of empty
 /// arrays takes 35 times its bytes. The values of a tokenizer.json of 33 MB take 130 MB, those of a row of 1 million
 /// tokens with labels 60 MB.
-inline constexpr size_t json_memory_per_byte = 6, json_memory_least = 32 * mib, json_memory_most = 160 * mib;
+inline constexpr size_t json_memory_per_byte = 4, json_memory_least = 32 * mib, json_memory_most = 160 * mib;
 
 // --- Config of a run (train/config) ---
 
