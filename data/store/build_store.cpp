@@ -10,6 +10,7 @@
 #include <mutex>
 #include <numeric>
 #include <optional>
+#include <system_error>
 #include <thread>
 
 #include "engine/device/error.h"
@@ -17,6 +18,7 @@
 #include "engine/io/files.h"
 #include "engine/io/folder_lock.h"
 #include "engine/io/json.h"
+#include "engine/io/limits.h"
 #include "engine/io/sha256.h"
 
 namespace colonnade {
@@ -125,6 +127,7 @@ struct Block {
     std::vector<Place> rows;
     std::map<size_t, int64_t> rows_of_files;  // encoded rows by file, among all files
     double bytes_read = 0;                    // of all files, up to the end of this block
+    size_t bytes = 0;                         // of `text`, which is freed when the block is encoded
     TokenStore part;                          // samples and counts of these rows
     std::exception_ptr error;                 // error that ended the block early
 };
@@ -142,7 +145,11 @@ class StoreBuilder {
 
     TokenStore build() {
         std::vector<std::jthread> workers;
-        for (int i = 0; i < std::max(1, request_.threads); ++i) workers.emplace_back([this] { work(); });
+        try {
+            for (int i = 0; i < std::max(1, request_.threads); ++i) workers.emplace_back([this] { work(); });
+        } catch (const std::system_error&) {  // no more threads: those that exist do all of it
+            if (workers.empty()) throw;
+        }
         workers.clear();  // joins
         if (error_) std::rethrow_exception(error_);
         progress_.finish();
@@ -164,20 +171,36 @@ class StoreBuilder {
         return options;
     }
 
+    /// A thread of its own: no exception may leave it.
     void work() {
-        TokenCache cache;
-        while (auto block = take_block()) {
-            encode(*block, cache);
-            deliver(std::move(*block));
+        try {
+            TokenCache cache;
+            while (auto block = take_block()) {
+                encode(*block, cache);
+                deliver(std::move(*block));
+            }
+        } catch (...) {
+            stop(std::current_exception());
         }
+    }
+
+    void stop(const std::exception_ptr& error) {
+        const std::lock_guard lock(mutex_);
+        if (!error_) error_ = error;
+        delivered_.notify_all();
     }
 
     /// Returns the next lines, or nothing at the end of the data or after an error.
     std::optional<Block> take_block() {
         std::unique_lock lock(mutex_);
-        // Blocks wait for a slow earlier block; reading waits too, so that memory stays bounded.
-        const int64_t ahead = 4 * static_cast<int64_t>(std::max(1, request_.threads));
-        delivered_.wait(lock, [&] { return error_ || next_read_ - next_append_ < ahead; });
+        // Blocks wait for a slow earlier block; reading waits too, so that memory stays bounded. It also waits while the
+        // other workers have rows of the largest size, whose values take several times the memory of their text.
+        const auto threads = static_cast<size_t>(std::max(1, request_.threads));
+        const auto ahead = static_cast<int64_t>(4 * threads);
+        const size_t most_bytes = limits::row_bytes + threads * limits::mib;
+        delivered_.wait(lock, [&] {
+            return error_ || (next_read_ - next_append_ < ahead && (in_flight_ == 0 || in_flight_ < most_bytes));
+        });
         if (error_ || end_of_data_) return std::nullopt;
         Block block;
         block.number = next_read_++;
@@ -187,6 +210,8 @@ class StoreBuilder {
             block.error = std::current_exception();
             end_of_data_ = true;
         }
+        block.bytes = block.text.size();
+        in_flight_ += block.bytes;
         return block;
     }
 
@@ -222,7 +247,10 @@ class StoreBuilder {
             size_t begin = 0;
             RowText text;
             for (const auto& [file, number, bytes] : block.rows) {
-                text.text.assign(block.text, begin, bytes);
+                if (block.rows.size() == 1)
+                    text.text = std::move(block.text);
+                else
+                    text.text.assign(block.text, begin, bytes);
                 text.file = file;
                 text.number = number;
                 begin += bytes;
@@ -236,6 +264,7 @@ class StoreBuilder {
         } catch (...) {
             block.error = std::current_exception();  // precedes an error in reading further
         }
+        block.text = {};
     }
 
     static void add_row(TokenStore& store, Encoded row, const std::string& place, size_t file, int64_t line) {
@@ -251,6 +280,7 @@ class StoreBuilder {
     /// Appends this block and the blocks that waited for it.
     void deliver(Block&& delivered) {
         std::lock_guard lock(mutex_);
+        in_flight_ -= delivered.bytes;
         try {
             waiting_.emplace(delivered.number, std::move(delivered));
             for (auto next = waiting_.begin(); next != waiting_.end() && next->first == next_append_;
@@ -284,6 +314,7 @@ class StoreBuilder {
     size_t dataset_ = 0, first_file_ = 0;
     double bytes_before_ = 0;
     int64_t next_read_ = 0, next_append_ = 0;
+    size_t in_flight_ = 0;  // bytes of rows that workers have
     bool end_of_data_ = false;
     std::map<int64_t, Block> waiting_;
     std::exception_ptr error_;

@@ -1,5 +1,16 @@
 #include "engine/io/hdf5_library.h"
 
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <string_view>
+
+#include "engine/io/limits.h"
+#include "engine/io/system_call.h"
+
 namespace colonnade::hdf5 {
 namespace {
 
@@ -19,12 +30,40 @@ Handle float_type(size_t exponent_bits, size_t mantissa_bits) {
 
 }  // namespace
 
+/// Sessions of this thread, one within another.
+static thread_local int open_sessions = 0;
+
+/// Without memory the library crashes while it is initialised, so a child process tries it first.
+static bool can_be_initialised() {
+    const pid_t child = fork();
+    if (child < 0) return false;
+    if (child == 0) {
+        const rlimit no_core{0, 0};
+        setrlimit(RLIMIT_CORE, &no_core);
+        alarm(limits::probe_seconds);
+        _exit(H5open() < 0 ? 1 : 0);
+    }
+    int status = 0;
+    return uninterrupted([&] { return waitpid(child, &status, 0); }) == child && status == 0;
+}
+
+/// Without memory for a handle, the library ends the process by exit(-1).
+static void explain_exit() {
+    if (open_sessions > 0) end_without_memory("the HDF5 library");
+}
+
 Session::Session() : lock_(library_mutex()) {
     // No exit handler: after a failed write it may loop forever. No plugins: they are foreign code.
-    static const bool ready = H5dont_atexit() >= 0 && H5PLset_loading_state(0) >= 0;
-    require(ready, "the HDF5 library cannot be initialised");
+    ++open_sessions;
+    static const bool ready =
+        can_be_initialised() && std::atexit(explain_exit) == 0 && H5dont_atexit() >= 0 && H5PLset_loading_state(0) >= 0;
+    if (!ready) end_without_memory("the HDF5 library, which cannot be initialised");
     H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
     forget_failures();
+}
+
+Session::~Session() {
+    --open_sessions;
 }
 
 std::string last_error() {

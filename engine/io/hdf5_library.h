@@ -14,10 +14,14 @@
 namespace colonnade::hdf5 {
 
 /// Must exist during every use of the library. Takes the lock (the library may not be thread-safe) and turns off error
-/// printing, which is a setting per thread.
+/// printing, which is a setting per thread. If the library ends the process meanwhile, it is for lack of memory: then
+/// that is said, with Exit::memory.
 class Session {
   public:
     Session();
+    ~Session();
+    Session(const Session&) = delete;
+    Session& operator=(const Session&) = delete;
 
   private:
     std::lock_guard<std::recursive_mutex> lock_;

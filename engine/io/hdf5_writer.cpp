@@ -47,7 +47,9 @@ struct Hdf5Writer::Impl {
         if (result >= 0) return result;
         const std::string error = hdf5::last_error();
         abandon();
-        fail(Exit::storage, "{}: cannot {}{}{}: {}", path, action, name.empty() ? "" : " ", name, error);
+        const bool no_memory = error.find("memory allocation failed") != error.npos;
+        fail(no_memory ? Exit::memory : Exit::storage, "{}: cannot {}{}{}: {}", path, action, name.empty() ? "" : " ",
+             name, error);
     }
 
     Handle make(const std::string& name, DType dtype, const std::vector<hsize_t>& dims) {

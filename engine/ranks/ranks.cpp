@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cstring>
 #include <exception>
-#include <new>
 #include <random>
 
 #include "engine/ranks/message_passing.h"
@@ -30,12 +29,8 @@ std::optional<Error> error_of(const std::function<void()>& body) {
     try {
         body();
         return {};
-    } catch (const Error& e) {
-        return e;
-    } catch (const std::bad_alloc&) {
-        return Error(Exit::memory, "out of memory");
-    } catch (const std::exception& e) {
-        return Error(Exit::internal, fmt::format("internal: {}", e.what()));
+    } catch (...) {
+        return error_in_flight();
     }
 }
 

@@ -56,11 +56,11 @@ class MetricsLog {
 std::string metrics_line(int64_t step, double epoch, const std::vector<Metric>& metrics,
                          const std::vector<std::string>& rows = {});
 
-/// The part of a log up to `step`: the longest prefix of complete lines about steps no later than `step`.
-std::string_view log_until(std::string_view jsonl, int64_t step);
+/// Bytes of the part of a log up to `step`: the longest prefix of complete lines about steps no later than `step`.
+uint64_t log_bytes_until(const std::string& path, int64_t step);
 
-/// The values of one key over the steps. Lines without the key, or with null, are skipped. Throws Exit::data naming
-/// path and line.
+/// The values of one key over the steps. Lines without the key, or with null, are skipped; of more
+/// than 131,072 values every second, fourth and so on is left out. Throws Exit::data naming path and line.
 Series read_series(const std::string& metrics_path, const std::string& key);
 
 }  // namespace colonnade

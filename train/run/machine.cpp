@@ -5,7 +5,7 @@
 #include <fstream>
 #include <thread>
 
-#include "engine/device/arena.h"
+#include "engine/device/blas_memory.h"
 #include "engine/device/device.h"
 #include "engine/device/gemm.h"
 #include "engine/device/human_units.h"
@@ -116,6 +116,7 @@ Device settle_machine(Config& config, const Ranks& ranks) {
     if (config.device != DeviceChoice::cpu) choose_gpu(config, devices, ranks);
     const Device device = choose_device(config, devices);
     require_same(ranks, {{"the device", name_of(device)}});
+    if (device == Device::cpu) reserve_blas_memory();
     if (device == Device::cuda) require_gpu_each(devices, config.device_index, ranks);
     settle_device(config, device);
     return device;

@@ -68,9 +68,19 @@ enum class Kind : uint8_t {
     loop,        ///< the variable `loop`
 };
 
+/// What a value refers to. The memory of all objects of a thread is bounded: a template may keep many large texts.
 struct Object {
-    virtual ~Object() = default;
+    Object() = default;
+    Object(const Object&) = delete;
+    Object& operator=(const Object&) = delete;
+    virtual ~Object() { memory_of_thread -= bytes_; }
+    /// Counts memory of this object; throws Exit::data when all objects together take too much.
+    void charge(size_t bytes);
     size_t depth = 0;  ///< of values in values: recursion over them stays bounded
+
+  private:
+    static thread_local int64_t memory_of_thread;
+    int64_t bytes_ = 0;
 };
 struct TextObject : Object {
     Text text;
