@@ -2,6 +2,7 @@
 //
 //     fuzz --list                        the formats
 //     fuzz FORMAT... --seconds 60        a session of each
+//     fuzz --kept DIR --distil 20        leaves the 20 kept inputs of each format that reach the most
 //     fuzz --replay FILE                 reads a file that a session kept; its name says the format
 
 #include <algorithm>
@@ -38,6 +39,7 @@ void print(const std::string& name, const FuzzOutcome& o) {
 struct Arguments {
     std::vector<std::string> names;
     std::string file, kept;
+    size_t distilled = 0;
     FuzzRequest request{.failures = "fuzz-failures"};
     bool list = false, blind = false;
 };
@@ -55,6 +57,10 @@ int run(Arguments& a) {
     bool failed = false;
     for (const std::string& name : a.names) {
         if (!a.kept.empty()) std::filesystem::create_directories(a.request.kept = a.kept + "/" + name);
+        if (a.distilled > 0) {
+            distil(find_format(formats, name), a.request.kept, a.distilled);
+            continue;
+        }
         const FuzzOutcome outcome = fuzz(find_format(formats, name), a.request);
         print(name, outcome);
         for (const std::string& failure : outcome.failures) fmt::print(stderr, "{}\n", failure);
@@ -76,6 +82,8 @@ int main(int argc, char** argv) {
     app.add_option("--kept", a.kept, "Folder: FORMAT/ in it has inputs to begin with, and gets those with new edges");
     app.add_option("--failures", a.request.failures, "Folder for inputs that fail")->capture_default_str();
     app.add_option("--replay", a.file, "Reads this file, which a session kept, and says what came of it");
+    CLI::Option* kept = app.get_option("--kept");
+    app.add_option("--distil", a.distilled, "Deletes kept inputs until so many are left for each format")->needs(kept);
     app.add_flag("--blind", a.blind, "Without guidance by coverage");
     app.add_flag("--list", a.list, "Prints the formats");
     return colonnade::run_command("fuzz", app, argc, argv, [&] { return colonnade::run(a); });

@@ -110,6 +110,23 @@ class Session {
         return outcome;
     }
 
+    void distil(const std::string& folder, size_t most) {
+        lay_out(format_, scratch_.input());
+        read_unmutated();
+        std::vector<fs::path> paths;
+        for (const auto& entry : fs::directory_iterator(folder)) paths.push_back(entry.path());
+        std::ranges::sort(paths, {}, [](const fs::path& path) { return std::pair(fs::file_size(path), path); });
+        std::vector<std::pair<size_t, fs::path>> gains;
+        for (const fs::path& path : paths) {
+            const size_t before = edges::edges_in(progress_->seen);
+            read(slurp(path), true);
+            gains.emplace_back(edges::edges_in(progress_->seen) - before, path);
+        }
+        std::ranges::sort(gains, std::greater());
+        for (size_t i = 0; i < gains.size(); ++i)
+            if (i >= most || gains[i].first == 0) fs::remove(gains[i].second);
+    }
+
   private:
     /// How it ended: the status of waitpid().
     int run_child(size_t number) {
@@ -188,7 +205,7 @@ class Session {
     }
 
     [[noreturn]] void report(const std::string& what) const {
-        fmt::print(stderr, "{}: {}\n", name_, what);
+        fmt::print(stderr, "{}: {:.300}\n", name_, what);
         std::fflush(nullptr);
         _exit(exit_of_report);
     }
@@ -217,6 +234,10 @@ class Session {
 
 FuzzOutcome fuzz(const NamedFormat& format, const FuzzRequest& request) {
     return Session(format, request).run();
+}
+
+void distil(const NamedFormat& format, const std::string& folder, size_t most) {
+    Session(format, {}).distil(folder, most);
 }
 
 std::string replay(const NamedFormat& named, const std::string& file) {

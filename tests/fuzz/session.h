@@ -38,6 +38,10 @@ struct FuzzOutcome {
 /// Reads the seeds, those in tests/golden/corpus/<name>, and mutations of them.
 FuzzOutcome fuzz(const NamedFormat& format, const FuzzRequest& request);
 
+/// Deletes files of `folder`, inputs that sessions kept, until at most `most` are left: those that take the most edges
+/// which neither the seeds, nor smaller ones of them take.
+void distil(const NamedFormat& format, const std::string& folder, size_t most);
+
 /// Reads a file as a session would, in this process, without limits. Returns what came of it: "read", or the error.
 std::string replay(const NamedFormat& format, const std::string& file);
 

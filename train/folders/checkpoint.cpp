@@ -169,9 +169,13 @@ void verify(const std::string& folder) {
             fail(Exit::data, "{}: checkpoint version {}, but this build reads versions {} to {}", path, version,
                  oldest_version, format_version);
         for (const Json& entry : body.at("files")) {
-            const std::string file = folder + "/" + entry.at("name").get<std::string>();
+            const auto name = entry.at("name").get<std::string>();
+            if (name.find('/') != name.npos)
+                fail(Exit::data, "{}: names '{:.200}', which is not a file of its folder; {}", path, name, advice);
+            const std::string file = folder + "/" + name;
             const auto bytes = entry.at("bytes").get<uint64_t>();
-            if (!fs::is_regular_file(file)) fail(Exit::data, "{}: file is missing; {}", file, advice);
+            std::error_code error;  // of a name that is too long
+            if (!fs::is_regular_file(file, error)) fail(Exit::data, "{:.500}: file is missing; {}", file, advice);
             if (fs::file_size(file) != bytes)
                 fail(Exit::data, "{}: {} bytes, expected {}; {}", file, fs::file_size(file), bytes, advice);
             check_pieces(file, pieces_of(entry, version), advice);
