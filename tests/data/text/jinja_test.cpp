@@ -331,7 +331,7 @@ TEST(Jinja, BoundsHugeTexts) {
         {"{{ ([1] * 1000) | tojson(separators=(x, x)) }}", "a text of more than"},
         {"{% for i in range(99999) %}{{ x[5] }}{% endfor %}", "an endless template"},
         {"{% for i in range(99999) %}{{ x[:1] }}{% endfor %}", "an endless template"},
-        {"{{ (x ~ 'b').startswith((x ~ 'c',) * 1000000) }}", "an endless template"},
+        {"{{ (x ~ 'b').startswith((x ~ 'c',) * 100000) }}", "an endless template"},
         {"{{ ([x ~ 'b', x ~ 'a'] * 9999) | sort(case_sensitive=true) }}", "an endless template"},
         {"{% for i in range(99999) %}{% set y = x | replace('a', '') %}{% endfor %}", "an endless template"},
     };
