@@ -1,6 +1,7 @@
 #include "tests/fuzz/limits_of_child.h"
 
 #include <sys/resource.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <cstddef>
@@ -59,8 +60,16 @@ void limit_memory() {
     setrlimit(RLIMIT_AS, &memory);
 }
 
-unsigned seconds_of_input() {
-    return under_sanitizer() ? 60 : 10;
+void begin_time() {
+    const itimerval processor{{0, 0}, {under_sanitizer() ? 60 : 10, 0}};
+    setitimer(ITIMER_PROF, &processor, nullptr);
+    alarm(120);
+}
+
+void end_time() {
+    constexpr itimerval none{};
+    setitimer(ITIMER_PROF, &none, nullptr);
+    alarm(0);
 }
 
 }  // namespace colonnade

@@ -7,7 +7,9 @@ bool under_sanitizer();
 /// From now on, memory beyond 256 MB more than now is refused (std::bad_alloc), or, under a sanitizer, ends the process
 /// with a line that says so.
 void limit_memory();
-/// Begins, or with 0 ends, the time of an input: SIGALRM after so many seconds.
-unsigned seconds_of_input();
+/// Begins the time of an input: SIGPROF ends the process after 10 seconds of its processor time (60 under a sanitizer),
+/// so that a busy machine does no harm, or SIGALRM after two minutes.
+void begin_time();
+void end_time();
 
 }  // namespace colonnade

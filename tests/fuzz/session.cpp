@@ -136,7 +136,6 @@ class Session {
         if (child == 0) {
             const rlimit no_core{0, 0};
             setrlimit(RLIMIT_CORE, &no_core);
-            std::signal(SIGALRM, SIG_DFL);
             omp_set_num_threads(1);
             read_unmutated();
             read_mutated(request_.seed * 1000 + number);
@@ -190,7 +189,7 @@ class Session {
         write_input(format_, scratch_.input(), bytes, mend);
         edges::reset();
         const auto begin = Clock::now();
-        alarm(seconds_of_input());
+        begin_time();
         limit_memory();
         try {
             format_.read(scratch_.input(), scratch_.input() + "/" + format_.file);
@@ -199,7 +198,7 @@ class Session {
         } catch (const std::exception& e) {
             report(fmt::format("an exception that is no Error: {}", e.what()));
         }
-        alarm(0);
+        end_time();
         progress_->slowest = std::max(progress_->slowest, seconds_since(begin));
         return edges::add_to(progress_->seen);
     }

@@ -4,7 +4,7 @@
 //
 //   ends by a signal or a report of a sanitizer
 //   throws anything else, or an Error of kind Exit::internal
-//   takes more than 10 seconds (60 under sanitizers)
+//   takes more than 10 seconds of processor time (60 under sanitizers), or waits for two minutes
 //   takes more than 256 MB beyond what the process has
 //
 // Coverage: an input that takes an edge of the control flow that none before it took is kept and mutated further.
