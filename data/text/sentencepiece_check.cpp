@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "data/text/charsmap.h"
+#include "data/text/unicode.h"
 #include "engine/device/error.h"
 #include "engine/io/files.h"
 #include "engine/io/limits.h"
@@ -109,6 +110,8 @@ void check_pieces(const spm::Model& model, const std::string& path) {
         const std::string& text = piece.piece();
         if (text.empty() || text.size() > longest_piece)
             fail(Exit::data, "{}: piece {} has {} bytes; expected 1 to {}", path, id, text.size(), longest_piece);
+        if (well_formed_prefix(text) != text.size())
+            fail(Exit::data, "{}: piece {} is not valid UTF-8; expected text", path, id);
         if (!std::isfinite(piece.score()))
             fail(Exit::data, "{}: piece {} has score {}; expected a finite number", path, id, piece.score());
         if (piece.type() < 1 || piece.type() > 6)

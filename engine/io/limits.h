@@ -70,8 +70,8 @@ inline constexpr size_t template_bytes = mib;  ///< source: up to 50 KB
 inline constexpr size_t template_depth = 200;  ///< of the syntax tree, and of lists in lists
 inline constexpr size_t render_depth = 400;    ///< nested expressions, blocks and macro calls
 inline constexpr uint64_t render_steps = 20'000'000;
-inline constexpr size_t render_text_bytes = 64 * mib;
-inline constexpr size_t render_memory = 96 * mib;  ///< texts, lists and dicts that exist at a time
+inline constexpr size_t render_text_bytes = 16 * mib;  ///< of one text; a row has no more
+inline constexpr size_t render_live_bytes = 64 * mib;  ///< of all values at a time
 
 // --- Rows (data/rows) ---
 

@@ -9,7 +9,6 @@
 namespace colonnade::jinja {
 namespace {
 
-constexpr int64_t kMemory = limits::render_memory;
 constexpr size_t kNesting = limits::template_depth;  // of lists in lists: recursion over values stays bounded
 
 /// A namespace may hold itself; a render empties all of them at its end.
@@ -29,16 +28,6 @@ size_t depth_around(const Values& values) {
 }
 
 }  // namespace
-
-thread_local int64_t Object::memory_of_thread = 0;
-
-void Object::charge(size_t bytes) {
-    constexpr int64_t most = kMemory;
-    if (memory_of_thread + static_cast<int64_t>(bytes) > most)
-        fail(Exit::data, "texts and lists of more than {} MiB at a time", most >> 20);
-    bytes_ += static_cast<int64_t>(bytes);
-    memory_of_thread += static_cast<int64_t>(bytes);
-}
 
 Value Value::undefined(std::string reason) {
     Value value = text(reason);
@@ -63,8 +52,8 @@ Value Value::real(double number) {
 Value Value::text(Text text, bool markup) {
     Value value(Kind::text);
     auto object = std::make_shared<TextObject>();
-    object->charge(text.size());
     object->text = std::move(text);
+    object->count(sizeof *object + object->text.size() + object->text.runs().size() * sizeof(Run));
     value.object_ = std::move(object);
     value.markup_ = markup;
     return value;
@@ -72,19 +61,19 @@ Value Value::text(Text text, bool markup) {
 Value Value::list(Values values, Kind kind) {
     Value value(kind);
     auto object = std::make_shared<ListObject>();
-    object->charge(values.size() * sizeof(Value));
     object->depth = depth_around(values);
     object->values = std::move(values);
+    object->count(object->values.size() * sizeof(Value));
     value.object_ = std::move(object);
     return value;
 }
 Value Value::dict(Items items, Kind kind) {
     Value value(kind);
     auto object = std::make_shared<DictObject>();
-    object->charge(items.size() * sizeof(Items::value_type));
     object->depth = 1;
     for (const auto& [key, each] : items) object->depth = std::max(object->depth, checked_depth(1 + depth_of(each)));
     object->items = std::move(items);
+    object->count(object->items.size() * 2 * sizeof(Value));
     value.object_ = std::move(object);
     return value;
 }
@@ -102,6 +91,7 @@ Value Value::loop(Values values) {
     auto object = std::make_shared<LoopObject>();
     object->depth = depth_around(values);
     object->values = std::move(values);
+    object->count(object->values.size() * sizeof(Value));
     value.object_ = std::move(object);
     return value;
 }
