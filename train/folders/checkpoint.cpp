@@ -234,6 +234,9 @@ WholeCheckpoint check_checkpoint(const std::string& folder) {
         WholeCheckpoint checkpoint{.folder = folder};
         for (const Json& entry : body.at("files")) {
             const auto name = entry.at("name").get<std::string>();
+            if (name.find('/') != name.npos)
+                fail(Exit::data, "{}: names '{:.200}', which is not a file of its folder; {}", path, name,
+                     damage_advice);
             check_file(folder + "/" + name, entry, version);
             if (is_shard_name(name)) checkpoint.shards.push_back(name);
         }
