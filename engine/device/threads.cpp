@@ -17,14 +17,15 @@
 #include "engine/device/host_memory.h"
 
 // The loader calls the functions of .preinit_array before the constructors of all libraries, those of the C and the C++
-// library included: nothing here may allocate, throw, or use getenv() and setenv(). A sanitizer is not ready either.
-#define COLONNADE_BEFORE_LIBRARIES [[gnu::no_sanitize("address", "thread", "undefined")]]
+// library included: nothing here may allocate, throw, or use getenv() and setenv(). A sanitizer is not ready either, so
+// its builds do without.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 
 namespace colonnade {
 namespace {
 
 /// The value of a variable, or null.
-COLONNADE_BEFORE_LIBRARIES const char* value_of(const char* name, char** environment) {
+const char* value_of(const char* name, char** environment) {
     const size_t length = std::strlen(name);
     for (; *environment; ++environment)
         if (std::strncmp(*environment, name, length) == 0 && (*environment)[length] == '=')
@@ -33,7 +34,7 @@ COLONNADE_BEFORE_LIBRARIES const char* value_of(const char* name, char** environ
 }
 
 /// Executes the program again with OMP_WAIT_POLICY, unless the environment says how threads wait.
-COLONNADE_BEFORE_LIBRARIES void let_waiting_threads_sleep(char** argv, char** environment) {
+void let_waiting_threads_sleep(char** argv, char** environment) {
     if (value_of("OMP_WAIT_POLICY", environment) || value_of("GOMP_SPINCOUNT", environment)) return;
     if (getauxval(AT_BASE) == 0) return;  // started as `ld.so program`: the executable is ld.so
     size_t count = 0;
@@ -52,7 +53,7 @@ COLONNADE_BEFORE_LIBRARIES void let_waiting_threads_sleep(char** argv, char** en
 }
 
 /// The buffers that the constructor of OpenBLAS takes: one for each thread that it might use.
-COLONNADE_BEFORE_LIBRARIES size_t first_buffers(char** environment) {
+size_t first_buffers(char** environment) {
     constexpr size_t most = 128;  // of a usual build of OpenBLAS
     cpu_set_t cores;
     const size_t usable = sched_getaffinity(0, sizeof cores, &cores) == 0 ? static_cast<size_t>(CPU_COUNT(&cores)) : 1;
@@ -61,7 +62,7 @@ COLONNADE_BEFORE_LIBRARIES size_t first_buffers(char** environment) {
     return std::min({most, usable, wanted > 0 ? static_cast<size_t>(wanted) : most});
 }
 
-COLONNADE_BEFORE_LIBRARIES void require_blas_memory(const char* path, char** environment) {
+void require_blas_memory(const char* path, char** environment) {
     constexpr size_t slack = size_t{16} << 20;
     const size_t buffers = first_buffers(environment);
     if (has_address_space(buffers * blas_buffer_bytes + slack)) return;
@@ -79,7 +80,7 @@ COLONNADE_BEFORE_LIBRARIES void require_blas_memory(const char* path, char** env
     _exit(static_cast<int>(Exit::memory));
 }
 
-COLONNADE_BEFORE_LIBRARIES void before_libraries(int, char** argv, char** environment) {
+void before_libraries(int, char** argv, char** environment) {
     let_waiting_threads_sleep(argv, environment);
     require_blas_memory(argv[0] ? argv[0] : "program", environment);
 }
@@ -87,6 +88,10 @@ COLONNADE_BEFORE_LIBRARIES void before_libraries(int, char** argv, char** enviro
 [[gnu::section(".preinit_array"), gnu::used]] void (*const at_start)(int, char**, char**) = before_libraries;
 
 }  // namespace
+}  // namespace colonnade
+#endif
+
+namespace colonnade {
 
 void settle_libraries() {}
 

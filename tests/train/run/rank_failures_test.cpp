@@ -222,7 +222,7 @@ TEST_F(RanksInTrouble, EndAndResume) {
 }
 
 TEST_F(RanksInTrouble, StopTogetherWhenOneIsSignalled) {
-    for (const auto& [name, rank, signal] : {std::tuple("term", 1, SIGTERM), std::tuple("usr1", -1, SIGUSR1)}) {
+    for (const auto& [name, rank, signal] : {std::tuple("term", 1, SIGTERM), std::tuple("usr1", 2, SIGUSR1)}) {
         const Program::Result result = disturb(name, rank, {signal});
         EXPECT_EQ(result.exit, 0) << result.err;
         EXPECT_EQ(
