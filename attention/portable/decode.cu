@@ -50,16 +50,16 @@ struct Tile {
     static constexpr int passes = tile / keys_at_once;
 };
 
+template <int lanes, int group>
 struct Shared {
-    float q[8][most_dim];
-    float scores[8][tile];
-    float largest[8], sum[8], keep[8];
-    float reduce[warps][8][most_dim];
+    float q[group][lanes * pack_size];
+    float scores[group][tile];
+    float largest[group], sum[group], keep[group];
+    float reduce[warps][group][lanes * pack_size];
     int is_last;
 };
 
 /// Adds the parts of the query heads of a CTA, in their order. A thread has some elements of every head.
-template <int group>
 __device__ void combine(const Problem& p, const Range& range, int row, int first_head, int count) {
     const int width = p.dim + 2;
     for (int h = 0; h < count; ++h) {
@@ -81,7 +81,7 @@ __device__ void combine(const Problem& p, const Range& range, int row, int first
 template <int lanes, int group>
 __global__ void __launch_bounds__(threads) decode_kernel(const __grid_constant__ Problem p) {
     using T = Tile<lanes, group>;
-    __shared__ Shared s;
+    __shared__ Shared<lanes, group> s;
     allow_next_kernel();
     wait_for_previous_kernels();
     const int row = static_cast<int>(blockIdx.z), part = static_cast<int>(blockIdx.x);
@@ -193,7 +193,7 @@ __global__ void __launch_bounds__(threads) decode_kernel(const __grid_constant__
     __syncthreads();
     if (!s.is_last) return;
     __threadfence();
-    combine<group>(p, range, row, first_head, count);
+    combine(p, range, row, first_head, count);
     if (thread == 0) *finished = 0;
 }
 

@@ -82,7 +82,7 @@ TEST(AnswerText, EndsBeforeAStopStringAcrossTokens) {
              {{"\nUser:"}, "One. Two."},
              {{"Two.\nUser: th"}, "One. "},
              {{"three", "wo"}, "One. T"},
-             {{"User", "\nUser: three"}, "One. Two."},
+             {{"User", "\nUser: three"}, "One. Two.\n"},
              {{"four"}, text},
              {{""}, text},
              {{"threefold", "three!"}, text},  // begun, never complete
