@@ -41,6 +41,7 @@ void GenerationOptions::declare(CLI::App& app) {
         ->check(CLI::Range(0.01, 100.0));
     app.add_option("--seed", s.seed, "seed of the sampling")->capture_default_str();
     app.add_option("--stop", stops, "text that ends an answer, which does not contain it; may be repeated");
+    app.add_flag("--ignore-eos", ignore_eos, "answers do not end at the model's end tokens");
     app.add_option("--max-length", max_length, "most tokens of prompt and answer together")->check(CLI::PositiveNumber);
     app.add_option("--device", device, "auto: a GPU if there is one")
         ->capture_default_str()
@@ -66,7 +67,7 @@ OpenModel open_model(GenerationOptions& o) {
     }
     open.model = std::make_unique<LoadedModel>(o.load);
     for (const std::string& notice : open.model->notices()) fmt::print(stderr, "note: {}\n", notice);
-    o.generate.stop_ids = open.model->encoder().stop_ids();
+    if (!o.ignore_eos) o.generate.stop_ids = open.model->encoder().stop_ids();
     return open;
 }
 

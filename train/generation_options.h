@@ -15,6 +15,7 @@ struct GenerationOptions {
     int64_t max_length = 0;  ///< 0: the program chooses
     int64_t threads = 0, device_index = 0;
     std::string device = "auto", template_variables{};
+    bool ignore_eos = false;
 
     void declare(CLI::App& app);
 };

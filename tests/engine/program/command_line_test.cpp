@@ -8,10 +8,10 @@
 namespace colonnade {
 namespace {
 
-const std::vector<std::string> programs = {
-    "train",           "prepare",      "generate",           "export",     "train_tokenizer",
-    "check_packing",   "bench_step",   "bench_prepare",      "bench_save", "bench_layers",
-    "bench_attention", "wordnet_chat", "wordnet_preferences"};
+const std::vector<std::string> programs = {"train",           "prepare",         "generate",           "chat",
+                                           "export",          "train_tokenizer", "bench_generate",     "check_packing",
+                                           "bench_step",      "bench_prepare",   "bench_save",         "bench_layers",
+                                           "bench_attention", "wordnet_chat",    "wordnet_preferences"};
 
 TEST(CommandLine, EveryProgramPrintsItsVersion) {
     for (const std::string& program : programs) {
