@@ -157,9 +157,10 @@ int main(int argc, char** argv) {
     options.generate.max_new_tokens = 1024;
     CLI::App app{"Talk with a model: every line is a message, and the model answers"};
     options.declare(app);
-    return run_command("chat", app, argc, argv, [&] {
+    const auto talk = [&] {
         catch_interrupts();
         Conversation(options).run();
         return 0;
-    });
+    };
+    return run_command("chat", app, argc, argv, talk, spins_of_decoding);
 }

@@ -170,5 +170,6 @@ int main(int argc, char** argv) {
     app.add_flag("--timing", o.timing, "print tokens and seconds to stderr");
     app.add_option("--logits-out", o.logits_out,
                    "write the logits of the prompts to this safetensors file instead of answering");
-    return run_command("generate", app, argc, argv, [&] { return run(o); });
+    return run_command(
+        "generate", app, argc, argv, [&] { return run(o); }, spins_of_decoding);
 }

@@ -11,8 +11,10 @@ namespace colonnade {
 
 /// Parses the arguments, then runs `body` in run_program() and returns the exit code. Adds --version. Wrong usage is
 /// Exit::config, reported on one line like any other error (engine/device/error.h). Waiting threads sleep
-/// (engine/device/threads.h).
-int run_command(const char* name, CLI::App& app, int argc, char** argv, const std::function<int()>& body);
+/// (engine/device/threads.h), those of a program that decodes tokens after `spins` looks.
+constexpr int spins_of_decoding = 1000;
+int run_command(const char* name, CLI::App& app, int argc, char** argv, const std::function<int()>& body,
+                int spins = 0);
 
 /// Text of --version: version, commit, compiler, instruction set, CUDA, MPI, NCCL.
 std::string version_text(const char* program);

@@ -273,5 +273,6 @@ int main(int argc, char** argv) {
     app.add_flag("--sample", o.sample, "draw with temperature 0.8, top_p 0.95, top_k 50 instead of greedily");
     app.add_flag("--profile", o.profile, "also time the phases of a step, outside of its graph");
     app.add_option("--json", o.json, "write the results to this file");
-    return run_command("bench_generate", app, argc, argv, [&] { return run(o); });
+    return run_command(
+        "bench_generate", app, argc, argv, [&] { return run(o); }, spins_of_decoding);
 }

@@ -32,8 +32,8 @@ TEST(CommandLine, WrongUsageIsOneLineThatNamesTheProgram) {
 }
 
 // libgomp shows its settings whenever it is loaded: before and after run_command() has executed the program again.
-std::vector<std::string> spin_counts(const std::function<void()>& environment) {
-    const Program::Result result = run("generate", {"--version"}, [&] {
+std::vector<std::string> spin_counts(const std::function<void()>& environment, const std::string& program = "train") {
+    const Program::Result result = run(program, {"--version"}, [&] {
         unsetenv("OMP_WAIT_POLICY");
         unsetenv("GOMP_SPINCOUNT");
         setenv("OMP_DISPLAY_ENV", "verbose", 1);
@@ -54,6 +54,8 @@ TEST(CommandLine, WaitingThreadsSleepUnlessTheEnvironmentSaysOtherwise) {
     ASSERT_FALSE(counts.empty()) << "no libgomp?";
     EXPECT_EQ(counts.size(), 2u);
     EXPECT_EQ(counts.back(), "0");
+    for (const char* program : {"generate", "chat", "bench_generate"})
+        EXPECT_EQ(spin_counts([] {}, program).back(), "1000") << program;  // a token has hundreds of short regions
     EXPECT_EQ(spin_counts([] { setenv("GOMP_SPINCOUNT", "77", 1); }), std::vector<std::string>{"77"});
     EXPECT_EQ(spin_counts([] { setenv("OMP_WAIT_POLICY", "active", 1); }).size(), 1u);
 }
