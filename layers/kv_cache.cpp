@@ -50,16 +50,18 @@ void on_cpu(const DecodeHeads& a, int64_t heads) {
     const int64_t dim = a.k_cache.size(3), kv_heads = a.k_cache.size(2);
     for (int64_t r = 0; r < a.qkv.size(0); ++r) {
         T* const q = a.qkv.as<T>() + r * a.qkv.stride[0];
-        T* const k = q + heads * dim;
+        const T* const k = q + heads * dim;
         const int32_t slot = a.slots.as<int32_t>()[r], position = a.positions.as<int32_t>()[r];
+        T* const cached = row_of<T>(a.k_cache, slot, position);
+        std::copy_n(k, kv_heads * dim, cached);
+        std::copy_n(k + kv_heads * dim, kv_heads * dim, row_of<T>(a.v_cache, slot, position));
         for (int64_t h = 0; h < heads + kv_heads; ++h) {
+            T* const head = h < heads ? q + h * dim : cached + (h - heads) * dim;
             const Tensor& weight = h < heads ? a.q_norm : a.k_norm;
-            if (!weight.empty()) norm(q + h * dim, weight.as<T>(), dim, a.eps);
-            rotate(q + h * dim, a.cos.as<T>() + position * a.cos.stride[0], a.sin.as<T>() + position * a.sin.stride[0],
+            if (!weight.empty()) norm(head, weight.as<T>(), dim, a.eps);
+            rotate(head, a.cos.as<T>() + position * a.cos.stride[0], a.sin.as<T>() + position * a.sin.stride[0],
                    dim / 2);
         }
-        std::copy_n(k, kv_heads * dim, row_of<T>(a.k_cache, slot, position));
-        std::copy_n(k + kv_heads * dim, kv_heads * dim, row_of<T>(a.v_cache, slot, position));
     }
 }
 

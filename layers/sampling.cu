@@ -38,6 +38,21 @@ struct Row {
     }
 };
 
+/// Calls body(i, logit) for all tokens of the row, a thread those at its number and every 1024th after it. Eight loads
+/// are under way at a time.
+template <typename Body>
+__device__ void for_each(const Row& row, const Body& body) {
+    constexpr int at_once = 8;
+    for (int first = static_cast<int>(threadIdx.x); first < row.vocab; first += at_once * threads) {
+        float x[at_once];
+#pragma unroll
+        for (int n = 0; n < at_once; ++n) x[n] = first + n * threads < row.vocab ? row[first + n * threads] : 0;
+#pragma unroll
+        for (int n = 0; n < at_once; ++n)
+            if (first + n * threads < row.vocab) body(first + n * threads, x[n]);
+    }
+}
+
 struct Shared {
     unsigned long long histogram[bins];
     unsigned long long numbers[warps];
@@ -70,11 +85,10 @@ __device__ Largest1 larger(Largest1 a, Largest1 b) {
 __device__ Largest1 largest_of(const Row& row, Shared& shared) {
     Largest1 best{-INFINITY, row.vocab};
     bool bad = false;
-    for (int i = static_cast<int>(threadIdx.x); i < row.vocab; i += threads) {
-        const float x = row[i];
+    for_each(row, [&](int i, float x) {
         bad = bad || isnan(x);
         best = larger(best, {x, i});
-    }
+    });
     for (int step = 16; step > 0; step /= 2)
         best =
             larger(best, {__shfl_xor_sync(all_lanes, best.value, step), __shfl_xor_sync(all_lanes, best.token, step)});
@@ -135,13 +149,12 @@ __device__ uint32_t threshold(const Row& row, float largest, unsigned long long 
         __syncthreads();
         for (int b = static_cast<int>(threadIdx.x); b < bins; b += threads) shared.histogram[b] = 0;
         __syncthreads();
-        for (int i = static_cast<int>(threadIdx.x); i < row.vocab; i += threads) {
-            const float x = row[i];
+        for_each(row, [&](int, float x) {
             const uint32_t d = distance(largest, x);
-            if (pass > 0 && d >> (shift + size) != prefix) continue;
+            if (pass > 0 && d >> (shift + size) != prefix) return;
             if (const unsigned long long a = amount(x, d))
                 atomicAdd(&shared.histogram[d >> shift & ((1u << size) - 1)], a);
-        }
+        });
         find_bin(enough, shared);
         enough -= shared.above;
         prefix = prefix << size | static_cast<uint32_t>(shared.bin);
@@ -155,6 +168,7 @@ __device__ int token_at(const Row& row, unsigned long long target, Shared& share
     const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
     const int run = (row.vocab + threads - 1) / threads * 32, begin = warp * run, end = min(row.vocab, begin + run);
     unsigned long long mine = 0;
+#pragma unroll 8
     for (int i = begin + lane; i < end; i += 32) mine += weight(row[i]);
     for (int step = 16; step > 0; step /= 2) mine += __shfl_xor_sync(all_lanes, mine, step);
     __syncthreads();
@@ -193,7 +207,7 @@ __device__ int draw(const Row& row, float largest, const Sampling& s, uint64_t d
     if (s.top_p < 1) {
         const auto weight = weight_up_to(last);
         unsigned long long mine = 0;
-        for (int i = static_cast<int>(threadIdx.x); i < row.vocab; i += threads) mine += weight(row[i]);
+        for_each(row, [&](int, float x) { mine += weight(x); });
         const unsigned long long all = sum_all(mine, shared);
         const auto enough =
             static_cast<unsigned long long>(ceil(static_cast<double>(s.top_p) * static_cast<double>(all)));
@@ -206,7 +220,7 @@ __device__ int draw(const Row& row, float largest, const Sampling& s, uint64_t d
         return w < least ? 0 : w;
     };
     unsigned long long mine = 0;
-    for (int i = static_cast<int>(threadIdx.x); i < row.vocab; i += threads) mine += weight(row[i]);
+    for_each(row, [&](int, float x) { mine += weight(x); });
     const unsigned long long all = sum_all(mine, shared);
     const uint4 random = philox4x32(make_uint4(static_cast<uint32_t>(drawn), static_cast<uint32_t>(drawn >> 32),
                                                static_cast<uint32_t>(s.stream), static_cast<uint32_t>(s.stream >> 32)),

@@ -14,7 +14,7 @@
 namespace colonnade::cuda {
 namespace {
 
-constexpr int warps = 4, threads = 32 * warps, tile = 64, most_parts = 64, most_dim = 256;
+constexpr int warps = 4, threads = 32 * warps, tile = 64, most_parts = 32, most_dim = 256;
 
 struct Problem {
     __nv_bfloat16* out;
@@ -59,22 +59,26 @@ struct Shared {
     int is_last;
 };
 
-/// Adds the parts of the query heads of a CTA, in their order. A thread has some elements of every head.
-__device__ void combine(const Problem& p, const Range& range, int row, int first_head, int count) {
-    const int width = p.dim + 2;
-    for (int h = 0; h < count; ++h) {
-        const float* const parts =
-            p.parts + (static_cast<int64_t>(row) * p.heads + first_head + h) * most_parts * width;
-        float largest = -INFINITY, sum = 0;
-        for (int i = 0; i < range.parts; ++i) largest = fmaxf(largest, __ldcg(parts + i * width + p.dim));
-        for (int i = 0; i < range.parts; ++i)
-            sum += exp2f(__ldcg(parts + i * width + p.dim) - largest) * __ldcg(parts + i * width + p.dim + 1);
-        for (int e = static_cast<int>(threadIdx.x); e < p.dim; e += threads) {
-            float value = 0;
-            for (int i = 0; i < range.parts; ++i)
-                value += exp2f(__ldcg(parts + i * width + p.dim) - largest) * __ldcg(parts + i * width + e);
-            p.out[row * p.out_row + (first_head + h) * p.dim + e] = __float2bfloat16_rn(value / sum);
-        }
+/// Adds the parts of the query heads of a CTA, in their order. `factors`: shared memory [count][most_parts].
+__device__ void combine(const Problem& p, const Range& range, int row, int first_head, int count, float* factors) {
+    const int width = p.dim + 2, warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+    const float* const parts = p.parts + (static_cast<int64_t>(row) * p.heads + first_head) * most_parts * width;
+    static_assert(most_parts == 32, "a lane has one part");
+    for (int h = warp; h < count; h += warps) {
+        const float* const numbers = parts + (h * most_parts + lane) * width + p.dim;
+        const bool exists = lane < range.parts;
+        const float own = exists ? __ldcg(numbers) : -INFINITY, sum = exists ? __ldcg(numbers + 1) : 0;
+        const float factor = exp2f(own - reduce_lanes<32>(own, Largest()));
+        factors[h * most_parts + lane] = factor / reduce_lanes<32>(factor * sum, Add());
+    }
+    __syncthreads();
+    for (int i = static_cast<int>(threadIdx.x); i < count * p.dim; i += threads) {
+        const int h = i / p.dim, e = i % p.dim;
+        const float* const from = parts + h * most_parts * width + e;
+        float value = 0;
+#pragma unroll 8
+        for (int n = 0; n < range.parts; ++n) value += factors[h * most_parts + n] * __ldcg(from + n * width);
+        p.out[row * p.out_row + (first_head + h) * p.dim + e] = __float2bfloat16_rn(value);
     }
 }
 
@@ -96,6 +100,16 @@ __global__ void __launch_bounds__(threads) decode_kernel(const __grid_constant__
     const bool has_chunk = chunk * pack_size < p.dim;
     const int64_t base = p.slots[row] * p.slot_stride + kv_head * p.head_stride + chunk * pack_size;
 
+    Pack keys[T::passes], values[T::passes];
+    const auto load = [&](Pack(&to)[T::passes], const __nv_bfloat16* from, int at) {
+#pragma unroll
+        for (int i = 0; i < T::passes; ++i) {
+            const int j = at + i * T::keys_at_once + own;
+            to[i] = load_chunk(from + base + j * p.key_stride, has_chunk && j < end);
+        }
+    };
+    load(keys, p.k, begin);
+    load(values, p.v, begin);
     for (int i = thread; i < group * p.dim; i += threads) {
         const int h = i / p.dim, e = i % p.dim;
         s.q[h][e] = h < count ? __bfloat162float(p.q[row * p.q_row + (first_head + h) * p.q_head + e]) * p.scale : 0;
@@ -105,17 +119,6 @@ __global__ void __launch_bounds__(threads) decode_kernel(const __grid_constant__
     __syncthreads();
 
     for (int at = begin; at < end; at += tile) {
-        Pack keys[T::passes], values[T::passes];
-#pragma unroll
-        for (int i = 0; i < T::passes; ++i) {
-            const int j = at + i * T::keys_at_once + own;
-            keys[i] = load_chunk(p.k + base + j * p.key_stride, has_chunk && j < end);
-        }
-#pragma unroll
-        for (int i = 0; i < T::passes; ++i) {
-            const int j = at + i * T::keys_at_once + own;
-            values[i] = load_chunk(p.v + base + j * p.key_stride, has_chunk && j < end);
-        }
 #pragma unroll
         for (int h = 0; h < group; ++h) {
             float q[pack_size];
@@ -131,6 +134,7 @@ __global__ void __launch_bounds__(threads) decode_kernel(const __grid_constant__
                 if (chunk == 0) s.scores[h][j] = at + j < end ? dot : -INFINITY;
             }
         }
+        if (at + tile < end) load(keys, p.k, at + tile);
         __syncthreads();
         // A warp has every fourth head: new maximum, weights, and how much of the old sums stays.
         for (int h = thread / 32; h < group; h += warps) {
@@ -159,6 +163,7 @@ __global__ void __launch_bounds__(threads) decode_kernel(const __grid_constant__
                 for (int e = 0; e < pack_size; ++e) acc[h][e] += weight * values[i][e];
             }
         }
+        if (at + tile < end) load(values, p.v, at + tile);
         __syncthreads();
     }
 
@@ -193,7 +198,7 @@ __global__ void __launch_bounds__(threads) decode_kernel(const __grid_constant__
     __syncthreads();
     if (!s.is_last) return;
     __threadfence();
-    combine(p, range, row, first_head, count);
+    combine(p, range, row, first_head, count, &s.scores[0][0]);
     if (thread == 0) *finished = 0;
 }
 

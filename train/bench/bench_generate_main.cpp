@@ -5,6 +5,7 @@
 
 #include <fmt/ranges.h>
 
+#include "engine/device/gpu_timer.h"
 #include "engine/device/host_copy.h"
 #include "engine/device/human_units.h"
 #include "engine/device/philox.h"
@@ -118,6 +119,54 @@ double cache_bytes(const ModelConfig& c, int64_t batch, int64_t context, Device 
     return static_cast<double>(batch * keys * 2 * c.kv_width() * (device == Device::cuda ? 2 : 4));
 }
 
+/// Prints the time of each linear layer alone, on a GPU: one product of every block in a row, so that no weight is in
+/// the cache.
+void time_linear_layers(const Model& model, const Context& ctx, int64_t rows) {
+    const ModelConfig& c = model.config;
+    const int64_t widest = std::max({c.qkv_width(), 2 * c.intermediate_size, c.hidden_size, c.query_width()});
+    Arena arena(ctx.device, static_cast<size_t>(rows * (12 * widest + 4 * c.vocab_size + 64)) + 4096);
+    const DecodeScratch scratch =
+        DecodeScratch::lay_out(arena, DType::bf16, {.rows = rows, .in_features = widest, .out_features = widest});
+    const Tensor x = arena.tensor("", DType::bf16, {rows, widest}), y = arena.tensor("", DType::bf16, {rows, widest});
+    const Tensor logits = arena.tensor("", DType::f32, {rows, c.vocab_size});
+    const auto time = [&](const char* name, double bytes, const std::function<void()>& work) {
+        work();
+        GpuTimer timer(*ctx.gpu);
+        for (int i = 0; i < 5; ++i) timer.start(), work(), timer.stop();
+        const std::vector<double> seconds = timer.seconds();
+        const double best = *std::ranges::min_element(seconds);
+        fmt::print("      {:<12} {:>9.3f} ms {:>8.0f} GB/s\n", name, 1e3 * best, 1e-9 * bytes / best);
+    };
+    const char* const names[] = {"qkv", "o", "gate_up", "down"};
+    for (const Projection p : all_projections) {
+        double bytes = 0;
+        for (const BlockParameters& b : model.weights.blocks) bytes += static_cast<double>(b.linear[p].weight.bytes());
+        time(names[static_cast<size_t>(p)], bytes, [&] {
+            for (const BlockParameters& b : model.weights.blocks) {
+                const LinearParameters& l = b.linear[p];
+                const bool swiglu = p == Projection::gate_up, normed = swiglu || p == Projection::qkv;
+                const int64_t n = l.weight.size(0);
+                decode_linear(ctx, {.out = y.slice(1, 0, swiglu ? n / 2 : n),
+                                    .in = x.slice(1, 0, l.weight.size(1)),
+                                    .weight = l.weight,
+                                    .bias = l.bias,
+                                    .norm = normed ? b.input_norm : Tensor(),
+                                    .eps = 1e-5,
+                                    .finish = swiglu ? DecodeFinish::swiglu : DecodeFinish::none,
+                                    .scratch = scratch});
+            }
+        });
+    }
+    time("head", static_cast<double>(model.weights.head.bytes()), [&] {
+        decode_linear(ctx, {.out = logits,
+                            .in = x.slice(1, 0, c.hidden_size),
+                            .weight = model.weights.head,
+                            .norm = model.weights.final_norm,
+                            .eps = 1e-5,
+                            .scratch = scratch});
+    });
+}
+
 struct Times {
     double prompt_seconds, step_seconds;
     Profile phases;
@@ -221,6 +270,7 @@ Json report(const Options& o, const Model& model, const Context& ctx, int64_t ba
         r["phases_ms"][phase] = 1e3 * seconds / 4;
         fmt::print("      {:<12} {:>9.3f} ms\n", phase, 1e3 * seconds / 4);
     }
+    if (o.profile && ctx.gpu) time_linear_layers(model, ctx, batch);
     std::fflush(stdout);
     return r;
 }
