@@ -288,7 +288,7 @@ Problem problem_of(const DecodeLinear& a, const Tensor& h) {
 
 template <int groups, int ahead, bool has_norm, bool swiglu>
 void launch(const Context& ctx, const Problem& p, int tiles) {
-    const unsigned ctas = std::min(static_cast<unsigned>(tiles), 2 * static_cast<unsigned>(ctx.gpu->multiprocessors()));
+    const unsigned ctas = std::min(static_cast<unsigned>(tiles), 3 * static_cast<unsigned>(ctx.gpu->multiprocessors()));
     launch_dependent(ctx, linear_kernel<groups, ahead, has_norm, swiglu>, {.ctas = dim3(ctas), .threads = threads}, p,
                      tiles);
 }

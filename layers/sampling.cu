@@ -1,8 +1,9 @@
 // One CTA draws the token of one row. All sums are of whole numbers, so that their order does not matter and a draw is
 // the same in every run. The logits stay where they are: each pass over them computes what it needs again.
 //
-// A threshold (of top_k by count, of top_p by weight) is found digit by digit: with d = largest - logit >= 0, whose bits
-// as an integer are in the order of d, three passes count the tokens, or add their weights, by 11, 11 and 9 bits.
+// A threshold (of top_k by count, of top_p by weight) is found digit by digit: with d = largest - logit >= 0 a first pass
+// counts the tokens, or adds their weights, by steps of d of 1/32, so that few threads meet at one counter. Within the
+// step that is found, three passes go by 11, 11 and 9 bits of d, whose bits as an integer are in the order of d.
 
 #include "engine/device/dependent_launch.cuh"
 #include "engine/device/philox.cuh"
@@ -137,27 +138,41 @@ __device__ void find_bin(unsigned long long enough, Shared& shared) {
     __syncthreads();
 }
 
-/// The largest distance that is kept: `amount(i, distance)` of the tokens up to it reaches `enough`, which is at least 1
-/// and at most the amount of all tokens. Tokens farther than `limit` do not count.
+/// The first digit of a distance: its steps of 1/32, the last for all that are farther than 64.
+__device__ int coarse_digit(uint32_t distance) {
+    return static_cast<int>(fminf(__uint_as_float(distance) * 32, bins - 1));
+}
+
+/// The largest distance that is kept: the amounts of the tokens up to it, amount(logit, distance) each, reach `enough`,
+/// which is at least 1 and at most the amount of all tokens.
 template <typename Amount>
 __device__ uint32_t threshold(const Row& row, float largest, unsigned long long enough, Shared& shared, Amount amount) {
     constexpr int shifts[] = {20, 9, 0}, sizes[] = {11, 11, 9};
-    uint32_t prefix = 0;
-#pragma unroll
-    for (int pass = 0; pass < 3; ++pass) {
-        const int shift = shifts[pass], size = sizes[pass];
+    // Adds up the amounts of the tokens with digit_of(distance) >= 0, and returns the digit that is found.
+    const auto find = [&](const auto& digit_of) {
         __syncthreads();
         for (int b = static_cast<int>(threadIdx.x); b < bins; b += threads) shared.histogram[b] = 0;
         __syncthreads();
         for_each(row, [&](int, float x) {
             const uint32_t d = distance(largest, x);
-            if (pass > 0 && d >> (shift + size) != prefix) return;
-            if (const unsigned long long a = amount(x, d))
-                atomicAdd(&shared.histogram[d >> shift & ((1u << size) - 1)], a);
+            const int digit = digit_of(d);
+            if (digit < 0) return;
+            if (const unsigned long long a = amount(x, d)) atomicAdd(&shared.histogram[digit], a);
         });
         find_bin(enough, shared);
         enough -= shared.above;
-        prefix = prefix << size | static_cast<uint32_t>(shared.bin);
+        return shared.bin;
+    };
+    const int coarse = find([](uint32_t d) { return coarse_digit(d); });
+    uint32_t prefix = 0;
+#pragma unroll
+    for (int pass = 0; pass < 3; ++pass) {
+        const int shift = shifts[pass], size = sizes[pass];
+        const int digit = find([&](uint32_t d) {
+            if (coarse_digit(d) != coarse || (pass > 0 && d >> (shift + size) != prefix)) return -1;
+            return static_cast<int>(d >> shift & ((1u << size) - 1));
+        });
+        prefix = prefix << size | static_cast<uint32_t>(digit);
     }
     return prefix;
 }
