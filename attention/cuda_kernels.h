@@ -2,6 +2,7 @@
 // The GPU side of attention/flashmask.h and attention/tile_plan.h, behind their checks.
 // attention/cuda_kernels_without_cuda.cpp replaces it in a build without CUDA.
 
+#include "attention/decode.h"
 #include "attention/flashmask.h"
 
 namespace colonnade::cuda {
@@ -24,5 +25,8 @@ struct TilePlanBuild {
     bool causal;
 };
 void build_tile_plan(const Context& ctx, const TilePlanBuild& args);
+
+void decode_attention(const Context& ctx, const DecodeAttention& args);
+int64_t decode_attention_scratch_bytes(const DecodeAttentionSizes& sizes);
 
 }  // namespace colonnade::cuda

@@ -7,6 +7,12 @@ namespace colonnade {
 
 namespace cuda {
 
+void decode_attention(const Context&, const DecodeAttention&) {
+    no_cuda();
+}
+int64_t decode_attention_scratch_bytes(const DecodeAttentionSizes&) {
+    no_cuda();
+}
 void portable_forward(const Context&, const FlashMaskForward&) {
     no_cuda();
 }

@@ -2,16 +2,19 @@
 // GPU implementations of the layers. The public functions check shapes and dtypes and then call these, which enqueue on
 // the context's stream. In a build without CUDA layers/cuda_kernels_without_cuda.cpp replaces them.
 
+#include "layers/decode_linear.h"
 #include "layers/dropout.h"
 #include "layers/embedding.h"
 #include "layers/gated_linear.h"
 #include "layers/gather.h"
 #include "layers/head_loss.h"
+#include "layers/kv_cache.h"
 #include "layers/linear.h"
 #include "layers/preference_loss.h"
 #include "layers/ranking_loss.h"
 #include "layers/rmsnorm.h"
 #include "layers/rope.h"
+#include "layers/sampling.h"
 #include "layers/score_head.h"
 #include "layers/swiglu.h"
 
@@ -53,5 +56,14 @@ void target_coefficients(const Context& ctx, const TargetCoefficients& args);
 void score_forward(const Context& ctx, const ScoreForward& args);
 void score_backward(const Context& ctx, const ScoreBackward& args);
 void ranking_loss(const Context& ctx, const RankingLoss& args);
+
+/// True if the kernel for few rows takes these operands: at most decode_rows rows, rows of 32 elements and 16-byte
+/// aligned.
+bool decode_kernel_takes(const DecodeLinear& args);
+void decode_linear(const Context& ctx, const DecodeLinear& args);
+void finish_decode_linear(const Context& ctx, const DecodeFinishing& args);
+void append_to_cache(const Context& ctx, const AppendToCache& args);
+void decode_heads(const Context& ctx, const DecodeHeads& args);
+void sample_tokens(const Context& ctx, const SampleTokens& args);
 
 }  // namespace colonnade::cuda

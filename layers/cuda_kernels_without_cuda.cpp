@@ -71,4 +71,23 @@ void ranking_loss(const Context&, const RankingLoss&) {
     no_cuda();
 }
 
+bool decode_kernel_takes(const DecodeLinear&) {
+    return false;
+}
+void decode_linear(const Context&, const DecodeLinear&) {
+    no_cuda();
+}
+void finish_decode_linear(const Context&, const DecodeFinishing&) {
+    no_cuda();
+}
+void append_to_cache(const Context&, const AppendToCache&) {
+    no_cuda();
+}
+void decode_heads(const Context&, const DecodeHeads&) {
+    no_cuda();
+}
+void sample_tokens(const Context&, const SampleTokens&) {
+    no_cuda();
+}
+
 }  // namespace colonnade::cuda

@@ -15,18 +15,29 @@ std::span<const int32_t> checked_tokens(const Tensor& indices, int64_t vocab) {
     return tokens;
 }
 
+void widen(const EmbeddingForward& args, std::span<const int32_t> tokens) {
+    const int64_t hidden = args.weight.size(1);
+    for (size_t t = 0; t < tokens.size(); ++t) {
+        float* const to = args.out.as<float>() + static_cast<int64_t>(t) * args.out.stride[0];
+        const bf16* const from = args.weight.as<bf16>() + tokens[t] * args.weight.stride[0];
+        for (int64_t j = 0; j < hidden; ++j) to[j] = float_from_bf16(from[j].bits);
+    }
+}
+
 }  // namespace
 
 void embedding_forward(const Context& ctx, const EmbeddingForward& args) {
-    const ShapeCheck check(ctx, "embedding_forward", args.weight.dtype);
+    const ShapeCheck check(ctx, "embedding_forward", args.out.dtype);
     const int64_t vocab = args.weight.size(0), hidden = args.weight.size(1);
-    check("weight", args.weight, {vocab, hidden});
+    const bool widened = args.weight.dtype == DType::bf16 && args.out.dtype == DType::f32;
+    check("weight", args.weight, widened ? DType::bf16 : args.out.dtype, {vocab, hidden});
     check("tokens", args.tokens, DType::i32, {args.tokens.size(0)});
     check("out", args.out, {args.tokens.size(0), hidden});
     const PhaseTimer timer(ctx, "embedding");
     if (ctx.device == Device::cuda)
         return cuda::gather_rows(ctx, {.out = args.out, .in = args.weight, .rows = args.tokens});
     const auto tokens = checked_tokens(args.tokens, vocab);
+    if (widened) return widen(args, tokens);
     dispatch_float(args.weight.dtype, [&]<typename T>() {
         gather<T>({args.out.as<T>(), args.out.stride[0]}, {args.weight.as<T>(), args.weight.stride[0]}, tokens, hidden);
     });

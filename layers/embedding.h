@@ -10,7 +10,7 @@ namespace colonnade {
 struct EmbeddingForward {
     Tensor out;     ///< [tokens, hidden]
     Tensor tokens;  ///< i32 [tokens], each in [0, vocab); the CPU throws Exit::data with the position
-    Tensor weight;  ///< [vocab, hidden]
+    Tensor weight;  ///< [vocab, hidden]; the CPU widens bf16 to an f32 `out`
 };
 void embedding_forward(const Context& ctx, const EmbeddingForward& args);
 

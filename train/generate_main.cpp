@@ -1,38 +1,29 @@
 // generate: answers prompts with a trained model, using its chat template.
 
 #include <deque>
-#include <filesystem>
 #include <iostream>
 #include <sstream>
 
-#include "data/samples/encode.h"
-#include "data/text/choose_template.h"
+#include "engine/device/threads.h"
 #include "engine/io/files.h"
-#include "engine/program/command_line.h"
-#include "train/folders/adapter_folder.h"
-#include "train/model/generate.h"
-#include "train/model/weight_folder.h"
-#include "train/run/machine.h"
+#include "engine/io/safetensors.h"
+#include "train/generation/answer_text.h"
+#include "train/generation_options.h"
 
 using namespace colonnade;
+
+/// A decoded token has hundreds of short parallel regions (engine/device/threads.h).
+const char colonnade::waiting_threads[] = "GOMP_SPINCOUNT=1000";
 
 namespace {
 
 struct Options {
-    std::string model, base, tokenizer, chat_template = own_template, system, prompts_file, logits_out;
-    std::string template_kwargs;
+    GenerationOptions generation;
+    std::string prompts_file, logits_out;
     std::vector<std::string> prompts;
-    int64_t max_length = 0, threads = 0;
-    bool raw = false, allow_spelled_out_markers = false;
-    GenerateOptions generate;
+    int64_t batch = 0;
+    bool raw = false, timing = false;
 };
-
-Json template_variables(const Options& o) {
-    if (o.template_kwargs.empty()) return Json::object();
-    Json variables = parse_json(o.template_kwargs, "--chat-template-kwargs");
-    if (!variables.is_object()) fail(Exit::config, "--chat-template-kwargs: expected an object of JSON");
-    return variables;
-}
 
 std::vector<std::string> all_prompts(const Options& o) {
     std::vector<std::string> prompts = o.prompts;
@@ -72,70 +63,100 @@ class LogitsFile {
     std::vector<NamedTensor> tensors_;
 };
 
-/// The base of a PEFT folder: --base, or the folder that adapter_config.json names.
-std::string base_of(const Options& o, const AdapterConfig& adapter) {
-    if (!o.base.empty()) return o.base;
-    if (adapter.base.empty()) fail(Exit::config, "{}: adapter_config.json names no base model; pass --base", o.model);
-    if (!std::filesystem::exists(adapter.base))
-        fail(Exit::config, "{}: the base model '{}' is not on this machine; pass --base", o.model, adapter.base);
-    return adapter.base;
-}
-
-int run(const Options& o) {
-    Config machine;
-    machine.threads = o.threads;
-    machine.device = DeviceChoice::cpu;
-    settle_machine(machine);
-    std::optional<AdapterConfig> adapter;
-    if (is_adapter_folder(o.model)) adapter = read_adapter_config(o.model);
-    if (!adapter && !o.base.empty()) fail(Exit::config, "{}: --base is for a folder of adapters", o.model);
-    const std::string model = adapter ? base_of(o, *adapter) : o.model;
-    const ModelConfig config = read_model_config(model);
-    for (const std::string& notice : config.notices) fmt::print(stderr, "note: {}\n", notice);
-    if (config.score_head || (adapter && adapter->score_head))
-        fail(Exit::data, "{}: a reward model scores answers and has no head that could generate text", o.model);
-    const bool own_tokenizer = !adapter || has_tokenizer(o.model);
-    const TextFolder text = read_text_folder(!o.tokenizer.empty() ? o.tokenizer : own_tokenizer ? o.model : model);
-    const auto& tokenizer = text.tokenizer;
-    EncodeOptions encode;
-    encode.chat_template = choose_template(text, o.chat_template, {.variables = template_variables(o)});
-    encode.end_ids = text.end_ids;
-    encode.allow_spelled_out_markers = o.allow_spelled_out_markers;
-    encode.max_length = config.max_position_embeddings;
-    encode.vocab_size = config.vocab_size;
-    const Encoder encoder(tokenizer, encode);
-
-    const ParameterList parameters(config);
-    Arena arena(Device::cpu, static_cast<size_t>(parameters.size()) * sizeof(float) + Arena::alignment);
-    const Tensor weights = arena.tensor("weights", DType::f32, {parameters.size()});
-    load_weights(parameters, config, model, weights);
-    if (adapter) {
-        const ParameterList list = lora_parameters(config, adapter->lora);
-        std::vector<float> pairs(static_cast<size_t>(list.size()));
-        const Tensor flat(pairs.data(), DType::f32, {list.size()});
-        load_adapter(o.model, list, flat);
-        merge_lora(adapter->lora, list, flat, parameters, weights);
+/// Prints answers in the order of the prompts: the first that is not done as it grows, those behind it when their turn
+/// comes.
+class Printer {
+  public:
+    Printer(const Tokenizer& tokenizer, const std::vector<std::string>& prompts,
+            const std::vector<std::string>& stops) {
+        for (const std::string& prompt : prompts) answers_.push_back({"> " + prompt + "\n", {tokenizer, stops}});
     }
-    const int64_t max_length = o.max_length ? o.max_length : std::min<int64_t>(config.max_position_embeddings, 4096);
-    Generator generator(config, view_parameters(parameters, weights), max_length);
-
-    const Context ctx;
-    GenerateOptions options = o.generate;
-    options.stop_ids = encoder.stop_ids();
-    LogitsFile logits;
-    for (const std::string& prompt : all_prompts(o)) {
-        std::vector<Message> messages;
-        if (!o.system.empty()) messages.push_back({"system", o.system, {}});
-        messages.push_back({"user", prompt, {}});
-        const std::vector<int32_t> ids = o.raw ? encoder.encode_plain_prompt(prompt) : encoder.encode_prompt(messages);
-        if (!o.logits_out.empty()) {
-            logits.add(ctx, generator, ids);
-            continue;
+    /// Returns false at a stop string.
+    bool add(size_t i, int32_t token) {
+        answers_[i].waiting += answers_[i].text.add(token);
+        if (i == at_) show(answers_[i]);
+        return !answers_[i].text.stopped();
+    }
+    /// Answer i is complete.
+    void done(size_t i) {
+        answers_[i].complete = true;
+        for (; at_ < answers_.size() && answers_[at_].complete; ++at_) {
+            answers_[at_].waiting += answers_[at_].text.finish() + "\n\n";
+            show(answers_[at_]);
         }
-        fmt::print("> {}\n{}\n\n", prompt, tokenizer->decode(generator.generate(ctx, ids, options)));
+        if (at_ < answers_.size()) show(answers_[at_]);
+    }
+
+  private:
+    struct One {
+        std::string waiting;
+        AnswerText text;
+        bool complete = false;
+    };
+    static void show(One& one) {
+        fmt::print("{}", std::exchange(one.waiting, {}));
         std::fflush(stdout);
     }
-    if (!o.logits_out.empty()) logits.write(o.logits_out);
+    std::deque<One> answers_;
+    size_t at_ = 0;
+};
+
+std::vector<Request> encode_all(const Options& o, const Encoder& encoder, const std::vector<std::string>& prompts) {
+    std::vector<Request> requests;
+    for (const std::string& prompt : prompts) {
+        std::vector<Message> messages;
+        if (!o.generation.system.empty()) messages.push_back({"system", o.generation.system, {}});
+        messages.push_back({"user", prompt, {}});
+        requests.push_back({.prompt = o.raw ? encoder.encode_plain_prompt(prompt) : encoder.encode_prompt(messages),
+                            .options = o.generation.generate});
+    }
+    return requests;
+}
+
+/// Room for the longest prompt with its answer, as far as the model goes.
+int64_t max_length(const Options& o, const ModelConfig& config, const std::vector<Request>& requests) {
+    if (o.generation.max_length) return o.generation.max_length;
+    int64_t longest = 0;
+    for (const Request& r : requests) longest = std::max(longest, std::ssize(r.prompt));
+    return std::min(config.max_position_embeddings, longest + o.generation.generate.max_new_tokens);
+}
+
+void answer_all(const Options& o, const Context& ctx, Generator& generator, const Tokenizer& tokenizer,
+                const std::vector<std::string>& prompts, std::vector<Request>& requests) {
+    Printer printer(tokenizer, prompts, o.generation.stops);
+    for (size_t i = 0; i < requests.size(); ++i)
+        requests[i].on_token = [&printer, i](int32_t token) { return printer.add(i, token); };
+    const auto start = std::chrono::steady_clock::now();
+    const std::vector<Answer> answers =
+        generator.answer(ctx, requests, [&](size_t i, const Answer&) { printer.done(i); });
+    if (!o.timing) return;
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    int64_t read = 0, written = 0;
+    for (const Request& r : requests) read += std::ssize(r.prompt);
+    for (const Answer& a : answers) written += std::ssize(a.tokens);
+    fmt::print(stderr, "{} prompts of {} tokens, answers of {} tokens in {:.2f} s: {:.1f} tokens/s\n", requests.size(),
+               read, written, seconds, static_cast<double>(written) / seconds);
+}
+
+int run(Options& o) {
+    const OpenModel open = open_model(o.generation);
+    const Encoder& encoder = open.model->encoder();
+    const std::vector<std::string> prompts = all_prompts(o);
+    std::vector<Request> requests = encode_all(o, encoder, prompts);
+    if (requests.empty()) return 0;
+    const int64_t batch = o.logits_out.empty() ? std::min<int64_t>(std::ssize(requests), o.batch ? o.batch : 8) : 1;
+    Generator generator(open.model->config(), open.model->weights(),
+                        {.max_length = max_length(o, open.model->config(), requests),
+                         .batch = batch,
+                         .lora = open.model->lora(),
+                         .gpu = open.gpu.get()});
+    if (o.logits_out.empty()) {
+        answer_all(o, open.context(), generator, *encoder.tokenizer(), prompts, requests);
+        return 0;
+    }
+    LogitsFile logits;
+    for (const Request& r : requests) logits.add(open.context(), generator, r.prompt);
+    logits.write(o.logits_out);
     return 0;
 }
 
@@ -144,34 +165,13 @@ int run(const Options& o) {
 int main(int argc, char** argv) {
     Options o;
     CLI::App app{"Answer prompts with a trained model; without --prompt, reads one prompt per line from stdin"};
-    app.add_option("model", o.model, "Hugging Face folder, GGUF file, or PEFT folder of adapters")->required();
-    app.add_option("--base", o.base, "base model of the adapters (default: the one they name)");
+    o.generation.declare(app);
     app.add_option("--prompt,-p", o.prompts, "a prompt; may be repeated");
     app.add_option("--prompts-file", o.prompts_file, "file with one prompt per line");
-    app.add_option("--system", o.system, "system message");
     app.add_flag("--raw", o.raw, "continue the prompt as plain text, without the chat template");
-    app.add_option("--tokenizer", o.tokenizer, "folder or file of the tokenizer (default: the model's)");
-    app.add_option("--chat-template", o.chat_template,
-                   "auto: the model's own, else chatml; a built-in name; a Jinja file or text")
-        ->capture_default_str();
-    app.add_option("--chat-template-kwargs", o.template_kwargs,
-                   "variables of the template as JSON, such as '{\"enable_thinking\": false}'");
-    app.add_flag("--allow-spelled-out-markers", o.allow_spelled_out_markers,
-                 "let the template write markers that are not single tokens");
-    app.add_option("--max-new-tokens", o.generate.max_new_tokens, "longest answer, in tokens")
-        ->capture_default_str()
-        ->check(CLI::PositiveNumber);
-    app.add_option("--temperature", o.generate.temperature, "sampling temperature; 0: greedy")
-        ->capture_default_str()
-        ->check(CLI::NonNegativeNumber);
-    app.add_option("--top-p", o.generate.top_p, "sample from the most probable tokens with this total probability")
-        ->capture_default_str()
-        ->check(CLI::Range(0.0, 1.0));
-    app.add_option("--seed", o.generate.seed, "seed of the sampling")->capture_default_str();
-    app.add_option("--max-length", o.max_length,
-                   "most tokens of prompt and answer together (default: the model's limit, at most 4096)")
-        ->check(CLI::PositiveNumber);
-    app.add_option("--threads", o.threads, "CPU threads (default: one per core)")->check(CLI::Range(0, 4096));
+    app.add_option("--batch", o.batch, "prompts that are answered at a time (default: up to 8)")
+        ->check(CLI::Range(1, 4096));
+    app.add_flag("--timing", o.timing, "print tokens and seconds to stderr");
     app.add_option("--logits-out", o.logits_out,
                    "write the logits of the prompts to this safetensors file instead of answering");
     return run_command("generate", app, argc, argv, [&] { return run(o); });

@@ -33,7 +33,7 @@ const char* value_of(const char* name, char** environment) {
     return nullptr;
 }
 
-/// Executes the program again with OMP_WAIT_POLICY, unless the environment says how threads wait.
+/// Executes the program again with OMP_WAIT_POLICY, or what it wants instead, unless the environment says how threads wait.
 void let_waiting_threads_sleep(char** argv, char** environment) {
     if (value_of("OMP_WAIT_POLICY", environment) || value_of("GOMP_SPINCOUNT", environment)) return;
     if (getauxval(AT_BASE) == 0) return;  // started as `ld.so program`: the executable is ld.so
@@ -41,8 +41,7 @@ void let_waiting_threads_sleep(char** argv, char** environment) {
     while (environment[count]) ++count;
     auto** const wanted = static_cast<char**>(alloca((count + 2) * sizeof(char*)));
     std::memcpy(wanted, environment, count * sizeof(char*));
-    char policy[] = "OMP_WAIT_POLICY=passive";
-    wanted[count] = policy;
+    wanted[count] = const_cast<char*>(&waiting_threads[0] ? waiting_threads : "OMP_WAIT_POLICY=passive");
     wanted[count + 1] = nullptr;
     // The resolved path, because the process takes its name in `top` and `pgrep` from it.
     char self[PATH_MAX];

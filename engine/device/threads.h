@@ -13,4 +13,8 @@ namespace colonnade {
 ///   one line. OpenBLAS would try for ever.
 void settle_libraries();
 
+/// A program whose parallel regions take only some microseconds each defines this as "GOMP_SPINCOUNT=1000": threads then
+/// look that often before they sleep. A decoded token has hundreds of such regions.
+[[gnu::weak]] extern const char waiting_threads[];
+
 }  // namespace colonnade

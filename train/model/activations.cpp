@@ -125,13 +125,4 @@ Activations Activations::lay_out(Arena& arena, const ModelConfig& c, const Activ
     return a;
 }
 
-KvCache KvCache::lay_out(Arena& arena, const ModelConfig& config, int64_t capacity, DType dtype) {
-    KvCache cache;
-    for (int64_t l = 0; l < config.num_hidden_layers; ++l) {
-        cache.k.push_back(arena.tensor("kv cache", dtype, {1, capacity, config.num_key_value_heads, config.head_dim}));
-        cache.v.push_back(arena.tensor("kv cache", dtype, {1, capacity, config.num_key_value_heads, config.head_dim}));
-    }
-    return cache;
-}
-
 }  // namespace colonnade

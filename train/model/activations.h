@@ -55,11 +55,4 @@ struct Activations {
     static Activations lay_out(Arena& arena, const ModelConfig& config, const ActivationLayout& layout);
 };
 
-/// Keys and values of the tokens read so far, for generation: one pack.
-struct KvCache {
-    std::vector<Tensor> k, v;  ///< per layer [1, capacity, kv_heads, head_dim]
-    int64_t length = 0;        ///< tokens held
-    static KvCache lay_out(Arena& arena, const ModelConfig& config, int64_t capacity, DType dtype);
-};
-
 }  // namespace colonnade

@@ -5,13 +5,18 @@
 namespace colonnade {
 
 AttentionMasks AttentionMasks::lay_out(Arena& arena, const ModelConfig& config, int64_t packs, int64_t length) {
+    return lay_out(arena, config, packs, length, length);
+}
+
+AttentionMasks AttentionMasks::lay_out(Arena& arena, const ModelConfig& config, int64_t packs, int64_t rows,
+                                       int64_t columns) {
     AttentionMasks masks;
     for (const int64_t window : config.windows) {
         const auto known = std::ranges::find(masks.windows_, window);
         masks.index_.push_back(static_cast<size_t>(known - masks.windows_.begin()));
         if (known != masks.windows_.end()) continue;
         masks.windows_.push_back(window);
-        masks.plans_.push_back(GpuTilePlan::lay_out(arena, packs, length, length));
+        masks.plans_.push_back(GpuTilePlan::lay_out(arena, packs, rows, columns));
     }
     return masks;
 }

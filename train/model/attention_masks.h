@@ -17,6 +17,9 @@ class AttentionMasks {
     AttentionMasks() = default;
     /// Memory for batches of this size. Only plans on a GPU take any: on the CPU any arena will do.
     static AttentionMasks lay_out(Arena& arena, const ModelConfig& config, int64_t packs, int64_t length);
+    /// The same for `rows` queries that see more keys than their own.
+    static AttentionMasks lay_out(Arena& arena, const ModelConfig& config, int64_t packs, int64_t rows,
+                                  int64_t columns);
 
     /// Makes the masks of a batch. `positions`: [batch, rows] of the mask, which sliding windows count by; if empty,
     /// they count rows.

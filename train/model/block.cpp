@@ -1,9 +1,9 @@
 #include "train/model/block.h"
 
 #include <cmath>
-#include <cstring>
 
 #include "layers/gated_linear.h"
+#include "layers/kv_cache.h"
 #include "layers/linear.h"
 #include "layers/rmsnorm.h"
 #include "layers/swiglu.h"
@@ -37,16 +37,6 @@ Tensor rows_in(const Tensor& buffer, int64_t tokens, int64_t width) {
     return buffer.empty() ? buffer : buffer.slice(0, 0, tokens * width).view({tokens, width});
 }
 
-/// Appends the heads of one pack to a cache that holds `at` tokens, and returns what the cache holds then.
-Tensor append(const Tensor& cache, int64_t at, const Tensor& heads) {
-    const auto element = static_cast<int64_t>(bytes_of(heads.dtype));
-    const int64_t row = heads.size(2) * heads.size(3) * element, step = heads.stride[1] * element;
-    for (int64_t i = 0; i < heads.size(1); ++i)
-        std::memcpy(static_cast<char*>(cache.data) + (at + i) * row, static_cast<const char*>(heads.data) + i * step,
-                    static_cast<size_t>(row));
-    return cache.slice(1, 0, at + heads.size(1));
-}
-
 }  // namespace
 
 Block::Block(const Context& ctx, const Transformer& model, const TransformerInput& input, Activations& acts,
@@ -62,13 +52,13 @@ Block::Block(const Context& ctx, const Transformer& model, const TransformerInpu
 
 // --- Forward ---
 
-void Block::forward(KvCache* cache) const {
+void Block::forward(const CacheWrite* cache) const {
     attention_forward(cache);
     swiglu_forward();
     linear(Projection::down, acts_.delta, a_.swiglu);
 }
 
-void Block::attention_forward(KvCache* cache) const {
+void Block::attention_forward(const CacheWrite* cache) const {
     linear(Projection::qkv, a_.qkv, a_.normed);
     Heads heads = heads_of(a_.qkv, a_.qkv);
     if (config_.qk_norm) {
@@ -79,8 +69,14 @@ void Block::attention_forward(KvCache* cache) const {
     }
     rope_apply(ctx_, {.x = queries_and_keys(config_.qk_norm ? a_.qk : a_.qkv), .cos = acts_.cos, .sin = acts_.sin});
     if (cache) {
-        heads.k = append(cache->k[layer_], cache->length, heads.k);
-        heads.v = append(cache->v[layer_], cache->length, heads.v);
+        const Tensor& keys = cache->cache.k[layer_];
+        const Tensor& values = cache->cache.v[layer_];
+        append_to_cache(ctx_, {keys, flat_tokens(heads.k), cache->slots, cache->positions});
+        append_to_cache(ctx_, {values, flat_tokens(heads.v), cache->slots, cache->positions});
+        if (cache->keys > 0) {
+            heads.k = cache->seen(keys);
+            heads.v = cache->seen(values);
+        }
     }
     const AttentionMasks::Entry& mask = input_.masks.of_layer(layer_);
     flashmask_forward(ctx_, {.out = query_heads(a_.attention),

@@ -17,9 +17,8 @@ class Block {
     Block(const Context& ctx, const Transformer& model, const TransformerInput& input, Activations& acts,
           int64_t layer);
 
-    /// Reads `in` and `normed` of its activations, and leaves in acts.delta what is to be added to `mid`. Appends
-    /// keys and values to the cache, if given; attention then sees all of them.
-    void forward(KvCache* cache = nullptr) const;
+    /// Reads `in` and `normed` of its activations, and leaves in acts.delta what is to be added to `mid`.
+    void forward(const CacheWrite* cache = nullptr) const;
     /// Turns acts.dstream from the gradient of the block's output into that of its input. Overwrites its activations.
     void backward(const ModelGradients& gradients) const;
 
@@ -33,7 +32,7 @@ class Block {
         Tensor dout, in;
     };
 
-    void attention_forward(KvCache* cache) const;
+    void attention_forward(const CacheWrite* cache) const;
     void swiglu_forward() const;
     /// Computes again what backward needs and forward did not keep.
     void recompute() const;

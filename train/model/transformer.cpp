@@ -17,7 +17,8 @@ Transformer::Transformer(const ModelConfig& config, const ModelParameters& weigh
       weights_(weights),
       frequencies_(rope_frequencies(config.head_dim, config.rope_theta, config.rope_scaling)) {}
 
-void Transformer::forward(const Context& ctx, const TransformerInput& input, Activations& acts, KvCache* cache) const {
+void Transformer::forward(const Context& ctx, const TransformerInput& input, Activations& acts,
+                          const CacheWrite* cache) const {
     const int64_t layers = config_.num_hidden_layers;
     require(input.packs == acts.layout.packs && input.length == acts.layout.length,
             "activations are laid out for {} x {} tokens, not {} x {}", acts.layout.packs, acts.layout.length,

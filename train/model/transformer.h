@@ -14,6 +14,7 @@
 #include "layers/rope.h"
 #include "train/model/activations.h"
 #include "train/model/attention_masks.h"
+#include "train/model/kv_cache.h"
 
 namespace colonnade {
 
@@ -44,9 +45,9 @@ class Transformer {
     Transformer(const Transformer&) = delete;
     Transformer& operator=(const Transformer&) = delete;
 
-    /// Fills acts.hidden (and, in training, all that backward needs). With a cache (one pack, inference) keys and
-    /// values are appended to it and attention sees all of them; the caller advances cache->length.
-    void forward(const Context& ctx, const TransformerInput& input, Activations& acts, KvCache* cache = nullptr) const;
+    /// Fills acts.hidden (and, in training, all that backward needs). With a cache keys and values go there, too.
+    void forward(const Context& ctx, const TransformerInput& input, Activations& acts,
+                 const CacheWrite* cache = nullptr) const;
 
     /// Computes the gradients that have a view, from acts.dhidden. Overwrites activations.
     void backward(const Context& ctx, const TransformerInput& input, Activations& acts,
@@ -54,6 +55,7 @@ class Transformer {
 
     const ModelConfig& config() const { return config_; }
     const ModelParameters& weights() const { return weights_; }
+    const RopeFrequencies& frequencies() const { return frequencies_; }
 
   private:
     const ModelConfig& config_;

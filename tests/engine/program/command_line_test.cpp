@@ -8,10 +8,10 @@
 namespace colonnade {
 namespace {
 
-const std::vector<std::string> programs = {
-    "train",           "prepare",      "generate",           "export",     "train_tokenizer",
-    "check_packing",   "bench_step",   "bench_prepare",      "bench_save", "bench_layers",
-    "bench_attention", "wordnet_chat", "wordnet_preferences"};
+const std::vector<std::string> programs = {"train",           "prepare",         "generate",           "chat",
+                                           "export",          "train_tokenizer", "bench_generate",     "check_packing",
+                                           "bench_step",      "bench_prepare",   "bench_save",         "bench_layers",
+                                           "bench_attention", "wordnet_chat",    "wordnet_preferences"};
 
 TEST(CommandLine, EveryProgramPrintsItsVersion) {
     for (const std::string& program : programs) {
@@ -32,8 +32,8 @@ TEST(CommandLine, WrongUsageIsOneLineThatNamesTheProgram) {
 }
 
 // libgomp shows its settings when it is initialised, which the program lets happen once its settings are right.
-std::vector<std::string> spin_counts(const std::function<void()>& environment) {
-    const Program::Result result = run("generate", {"--version"}, [&] {
+std::vector<std::string> spin_counts(const std::function<void()>& environment, const std::string& program = "train") {
+    const Program::Result result = run(program, {"--version"}, [&] {
         unsetenv("OMP_WAIT_POLICY");
         unsetenv("GOMP_SPINCOUNT");
         setenv("OMP_DISPLAY_ENV", "verbose", 1);
@@ -51,6 +51,8 @@ std::vector<std::string> spin_counts(const std::function<void()>& environment) {
 
 TEST(CommandLine, WaitingThreadsSleepUnlessTheEnvironmentSaysOtherwise) {
     EXPECT_EQ(spin_counts([] {}), std::vector<std::string>{"0"});
+    for (const char* program : {"generate", "chat", "bench_generate"})  // a token has hundreds of short regions
+        EXPECT_EQ(spin_counts([] {}, program), std::vector<std::string>{"1000"}) << program;
     EXPECT_EQ(spin_counts([] { setenv("GOMP_SPINCOUNT", "77", 1); }), std::vector<std::string>{"77"});
     EXPECT_EQ(spin_counts([] { setenv("OMP_WAIT_POLICY", "active", 1); }).size(), 1u);
 }
