@@ -11,6 +11,7 @@
 #include "train/folders/adapter_folder.h"
 #include "train/model/generate.h"
 #include "train/model/weight_folder.h"
+#include "train/run/local_names.h"
 #include "train/run/machine.h"
 
 using namespace colonnade;
@@ -72,16 +73,20 @@ class LogitsFile {
     std::vector<NamedTensor> tensors_;
 };
 
-/// The base of a PEFT folder: --base, or the folder that adapter_config.json names.
-std::string base_of(const Options& o, const AdapterConfig& adapter) {
-    if (!o.base.empty()) return o.base;
+/// The base of a PEFT folder: --base, or what adapter_config.json names.
+std::string base_of(const Options& o, const AdapterConfig& adapter, LocalNames& names) {
+    if (!o.base.empty()) return names.model(o.base);
     if (adapter.base.empty()) fail(Exit::config, "{}: adapter_config.json names no base model; pass --base", o.model);
-    if (!std::filesystem::exists(adapter.base))
-        fail(Exit::config, "{}: the base model '{}' is not on this machine; pass --base", o.model, adapter.base);
-    return adapter.base;
+    const std::string base = names.model(adapter.base);
+    if (!std::filesystem::exists(base))
+        fail(Exit::config, "{}: the base model '{}' is not on this machine; pass --base", o.model, base);
+    return base;
 }
 
-int run(const Options& o) {
+int run(Options o) {
+    LocalNames names;
+    o.model = names.model(o.model);
+    o.tokenizer = names.model(o.tokenizer, ModelFiles::tokenizer);
     Config machine;
     machine.threads = o.threads;
     machine.device = DeviceChoice::cpu;
@@ -89,7 +94,8 @@ int run(const Options& o) {
     std::optional<AdapterConfig> adapter;
     if (is_adapter_folder(o.model)) adapter = read_adapter_config(o.model);
     if (!adapter && !o.base.empty()) fail(Exit::config, "{}: --base is for a folder of adapters", o.model);
-    const std::string model = adapter ? base_of(o, *adapter) : o.model;
+    const std::string model = adapter ? base_of(o, *adapter, names) : o.model;
+    for (const std::string& notice : names.notices()) fmt::print(stderr, "note: {}\n", notice);
     const ModelConfig config = read_model_config(model);
     for (const std::string& notice : config.notices) fmt::print(stderr, "note: {}\n", notice);
     if (config.score_head || (adapter && adapter->score_head))
@@ -144,13 +150,15 @@ int run(const Options& o) {
 int main(int argc, char** argv) {
     Options o;
     CLI::App app{"Answer prompts with a trained model; without --prompt, reads one prompt per line from stdin"};
-    app.add_option("model", o.model, "Hugging Face folder, GGUF file, or PEFT folder of adapters")->required();
+    app.add_option("model", o.model,
+                   "Hugging Face folder, GGUF file, PEFT folder of adapters, or the name of one: org/name")
+        ->required();
     app.add_option("--base", o.base, "base model of the adapters (default: the one they name)");
     app.add_option("--prompt,-p", o.prompts, "a prompt; may be repeated");
     app.add_option("--prompts-file", o.prompts_file, "file with one prompt per line");
     app.add_option("--system", o.system, "system message");
     app.add_flag("--raw", o.raw, "continue the prompt as plain text, without the chat template");
-    app.add_option("--tokenizer", o.tokenizer, "folder or file of the tokenizer (default: the model's)");
+    app.add_option("--tokenizer", o.tokenizer, "folder, file or name of the tokenizer (default: the model's)");
     app.add_option("--chat-template", o.chat_template,
                    "auto: the model's own, else chatml; a built-in name; a Jinja file or text")
         ->capture_default_str();

@@ -147,7 +147,7 @@ void Trainer::start() {
     state_.config_yaml = resolved_yaml(config_);
     state_.ranks = ranks_.size();
     state_.packs_per_step = schedule_.settings().layout.packs_per_step();
-    state_.base_model = config_.model_name_or_path;
+    state_.base_model = config_.name_of(config_.model_name_or_path);
     ranks_.together("logs", [&] {
         if (!ranks_.first()) return;
         write_file_atomically(config_.output_dir + "/config.yaml", state_.config_yaml);

@@ -17,6 +17,7 @@
 #include "data/text/chat_renderer.h"
 #include "data/text/hugging_face_tokenizer.h"
 #include "data/text/text_folder.h"
+#include "engine/hub/hub_api.h"
 #include "engine/io/files.h"
 #include "engine/io/gguf.h"
 #include "engine/io/safetensors.h"
@@ -114,6 +115,11 @@ std::vector<Format> formats(const std::string& scratch) {
         "tokenizer_name_or_path: t\ndatasets: [{path: a, columns: {text: b}}]\nlearning_rate: 1e-3\nmax_steps: 3\n";
     const std::string adapter =
         R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"], "base_model_name_or_path": "x", "bias": "none", "task_type": "CAUSAL_LM"})";
+    const std::string tree =
+        R"([{"type": "directory", "oid": "0123456789abcdef0123456789abcdef01234567", "size": 0, "path": "data"}, )"
+        R"({"type": "file", "oid": "0123456789abcdef0123456789abcdef01234567", "size": 12, "path": "a/config.json"}, )"
+        R"({"type": "file", "oid": "0123456789abcdef0123456789abcdef01234567", "size": 9, "path": "m.safetensors", )"
+        R"("lfs": {"oid": "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", "size": 9}}])";
     return {
         {"safetensors", files_in("models", "model.safetensors"), "model.safetensors",
          [](const auto&, const auto& file) { read_tensors<SafetensorsReader>(file); }},
@@ -141,6 +147,11 @@ std::vector<Format> formats(const std::string& scratch) {
          {made("adapter_config.json", adapter)},
          "adapter_config.json",
          [](const auto& folder, const auto&) { (void)read_adapter_config(folder); },
+         true},
+        {"hub",
+         {made("tree.json", tree)},
+         "tree.json",
+         [](const auto&, const auto& file) { (void)parse_tree(read_file(file), file); },
          true},
         {"store",
          {made("store.h5", store_file(scratch))},
