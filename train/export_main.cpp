@@ -35,7 +35,8 @@ int main(int argc, char** argv) {
     return run_command("export", app, argc, argv, [&] {
         if (std::filesystem::exists(folder + "/config.json") || is_adapter_folder(folder))
             fail(Exit::config, "{}: already contains a model; give a new folder", folder);
-        const ModelConfig model = checkpoint_model(checkpoint);
+        const WholeCheckpoint whole = check_checkpoint(checkpoint);
+        const ModelConfig model = checkpoint_model(whole);
         const std::string config_path = checkpoint + "/config.yaml";
         Config config = parse_config(read_file(config_path), config_path).config;
         const std::optional<LoraSettings> lora = lora_settings(config);
@@ -55,7 +56,7 @@ int main(int argc, char** argv) {
         for (const std::string& notice : names.notices()) fmt::print(stderr, "note: {}\n", notice);
         Learner learner(model, {.training = false, .lora = lora});
         if (lora) load_base(config.model_name_or_path, learner);
-        const TrainerState state = load_checkpoint(checkpoint, learner);
+        const TrainerState state = load_checkpoint(whole, learner);
         const auto encoder = make_encoder(config, load_text(config), model.vocab_size);
         DType stored = DType::f32;
         if (adapter)

@@ -1,4 +1,6 @@
+#include <cublasLt.h>
 #include <cuda_runtime_api.h>
+#include <fmt/format.h>
 
 #include "engine/device/device.h"
 
@@ -18,6 +20,14 @@ std::vector<CudaDevice> cuda_devices() {
             devices.push_back({p.name, p.major * 10 + p.minor, p.totalGlobalMem, {p.uuid.bytes, sizeof p.uuid.bytes}});
     }
     return devices;
+}
+
+std::string cuda_libraries() {
+    int cuda = 0;
+    cudaRuntimeGetVersion(&cuda);
+    const size_t blas = cublasLtGetVersion();
+    return fmt::format("CUDA {}.{}, cuBLASLt {}.{}.{}", cuda / 1000, cuda / 10 % 100, blas / 10000, blas / 100 % 100,
+                       blas % 100);
 }
 
 }  // namespace colonnade

@@ -8,5 +8,8 @@ bool built_with_cuda() {
 std::vector<CudaDevice> cuda_devices() {
     return {};
 }
+std::string cuda_libraries() {
+    return "";
+}
 
 }  // namespace colonnade

@@ -134,6 +134,13 @@ void check_operand(const Context& ctx, const char* name, const Tensor& t, int64_
 
 }  // namespace
 
+std::string blas_kernels() {
+    // "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH ..."
+    const std::string config = openblas_get_config();
+    const size_t name = config.find(' '), version = config.find(' ', name + 1);
+    return fmt::format("{} {}", config.substr(name + 1, version - name - 1), openblas_get_corename());
+}
+
 void gemm(const Context& ctx, const Gemm& g) {
     check_operand(ctx, "c", g.c, g.m(), g.n());
     check_operand(ctx, "a", g.a, g.transpose_a ? g.k() : g.m(), g.transpose_a ? g.m() : g.k());

@@ -30,6 +30,10 @@ struct Gemm {
 /// counts as phase "gemm", on the CPU that of the bias as "bias". Must not be called inside an OpenMP parallel region.
 void gemm(const Context& ctx, const Gemm& args);
 
+/// The version of OpenBLAS and the kernels that it chose for this processor, on which the last bits depend: "0.3.21
+/// Haswell".
+std::string blas_kernels();
+
 /// Arguments of one BLAS call on raw pointers, sizes unchecked.
 template <typename T>
 struct BlasGemm {

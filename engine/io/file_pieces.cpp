@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <functional>
 #include <mutex>
 #include <system_error>
 #include <thread>
@@ -13,34 +12,6 @@ namespace colonnade {
 namespace {
 
 constexpr uint64_t piece_limit = uint64_t{32} << 20;
-
-int all_cores() {
-    return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 16);
-}
-
-/// Calls body(0) to body(count - 1), this thread included.
-void in_parallel(size_t count, int threads, const std::function<void(size_t)>& body) {
-    std::atomic<size_t> next = 0;
-    std::mutex lock;
-    std::exception_ptr error;
-    const auto work = [&] {
-        try {
-            for (size_t i; (i = next++) < count;) body(i);
-        } catch (...) {
-            next = count;
-            const std::lock_guard guard(lock);
-            if (!error) error = std::current_exception();
-        }
-    };
-    std::vector<std::thread> others;
-    try {
-        for (size_t i = 1; i < std::min(count, static_cast<size_t>(threads)); ++i) others.emplace_back(work);
-    } catch (const std::system_error&) {  // no more threads: those that exist do all of it
-    }
-    work();
-    for (std::thread& thread : others) thread.join();
-    if (error) std::rethrow_exception(error);
-}
 
 /// A stretch of a file, and the region that it belongs to; null: none.
 struct Stretch {
@@ -86,6 +57,33 @@ std::string hash_range(const InputFile& file, uint64_t begin, uint64_t bytes) {
 }
 
 }  // namespace
+
+int all_cores() {
+    return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 16);
+}
+
+void in_parallel(size_t count, int threads, const std::function<void(size_t)>& body) {
+    std::atomic<size_t> next = 0;
+    std::mutex lock;
+    std::exception_ptr error;
+    const auto work = [&] {
+        try {
+            for (size_t i; (i = next++) < count;) body(i);
+        } catch (...) {
+            next = count;
+            const std::lock_guard guard(lock);
+            if (!error) error = std::current_exception();
+        }
+    };
+    std::vector<std::thread> others;
+    try {
+        for (size_t i = 1; i < std::min(count, static_cast<size_t>(threads)); ++i) others.emplace_back(work);
+    } catch (const std::system_error&) {  // no more threads: those that exist do all of it
+    }
+    work();
+    for (std::thread& thread : others) thread.join();
+    if (error) std::rethrow_exception(error);
+}
 
 void FilledFile::fill(const FileRegion& region) {
     require(region.data.contiguous() && region.data.device == Device::cpu, "{}: written from {}", path_, region.data);

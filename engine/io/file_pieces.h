@@ -4,6 +4,7 @@
 // other threads stop, and the first error is thrown.
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,12 @@
 #include "engine/io/files.h"
 
 namespace colonnade {
+
+/// Calls body(0) to body(count - 1) by as many threads, this one included. After an error the others stop at their next
+/// call, and the first error is thrown.
+void in_parallel(size_t count, int threads, const std::function<void(size_t)>& body);
+/// Threads that read or write a file while nothing else runs.
+int all_cores();
 
 /// The numbers that a file holds from byte `begin` on: contiguous, in host memory.
 struct FileRegion {

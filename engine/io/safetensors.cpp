@@ -11,6 +11,7 @@
 #include <span>
 
 #include "engine/device/float16.h"
+#include "engine/io/file_pieces.h"
 #include "engine/io/files.h"
 #include "engine/io/json.h"
 #include "engine/io/limits.h"
@@ -263,13 +264,34 @@ size_t bytes_in_file(const NamedTensor& named, DType stored) {
     return static_cast<size_t>(named.tensor.numel()) * bytes_of(dtype_in_file(named, stored));
 }
 
-void write_elements(OutputFile& file, const Tensor& tensor, DType stored, std::vector<char>& buffer) {
-    if (tensor.dtype == stored) return file.write(tensor.data, tensor.bytes());
-    const auto count = static_cast<size_t>(tensor.numel());
-    for (size_t begin = 0; begin < count; begin += piece_elements) {
-        narrow(tensor, begin, std::min(piece_elements, count - begin), stored, buffer);
-        file.write(buffer.data(), buffer.size());
+/// Elements of a tensor that one thread writes at a time, and their place in the file.
+struct Part {
+    const NamedTensor* named;
+    DType stored;
+    size_t begin, count;
+    uint64_t offset;
+};
+
+void cut(std::vector<Part>& parts, Part whole) {
+    constexpr size_t most = size_t{1} << 22;
+    const size_t end = whole.begin + whole.count;
+    while (whole.begin < end) {
+        whole.count = std::min(most, end - whole.begin);
+        parts.push_back(whole);
+        whole.begin += whole.count;
+        whole.offset += whole.count * bytes_of(whole.stored);
     }
+}
+
+void write_part(const OverwrittenFile& file, const Part& part) {
+    const Tensor& tensor = part.named->tensor;
+    const size_t bytes = part.count * bytes_of(part.stored);
+    if (tensor.dtype == part.stored)
+        return file.write_at(part.offset, static_cast<const char*>(tensor.data) + part.begin * bytes_of(part.stored),
+                             bytes);
+    std::vector<char> buffer;
+    narrow(tensor, part.begin, part.count, part.stored, buffer);
+    file.write_at(part.offset, buffer.data(), bytes);
 }
 
 void check_tensors(std::span<const NamedTensor> tensors) {
@@ -301,12 +323,26 @@ void write_file(const std::string& path, std::span<const NamedTensor> tensors, D
     text.resize((text.size() + 7) / 8 * 8, ' ');
     const uint64_t length = text.size();
 
-    OutputFile file(path);
-    file.write(&length, sizeof length);
-    file.write(text);
-    std::vector<char> buffer;
-    for (const NamedTensor* t : order) write_elements(file, t->tensor, dtype_in_file(*t, stored), buffer);
-    file.close();
+    std::vector<Part> parts;
+    uint64_t at = sizeof length + length;
+    for (const NamedTensor* t : order) {
+        const DType dtype = dtype_in_file(*t, stored);
+        cut(parts, {t, dtype, 0, static_cast<size_t>(t->tensor.numel()), at});
+        at += bytes_in_file(*t, stored);
+    }
+    OutputFile head(path);
+    head.write(&length, sizeof length);
+    head.write(text);
+    head.close();
+    try {
+        OverwrittenFile file(path);
+        in_parallel(parts.size(), all_cores(), [&](size_t i) { write_part(file, parts[i]); });
+        file.close();
+    } catch (...) {
+        std::error_code ignored;
+        std::filesystem::remove(path, ignored);
+        throw;
+    }
 }
 
 }  // namespace

@@ -6,8 +6,10 @@
 
 #include <cmath>
 #include <functional>
+#include <map>
 
 #include "engine/device/philox.h"
+#include "engine/io/hdf5.h"
 #include "engine/io/json.h"
 #include "tests/support/file_test.h"
 #include "tests/support/program.h"
@@ -96,6 +98,28 @@ inline std::string train(const std::string& config, const std::vector<std::strin
     return quietly([&] { Trainer(open_session(load_config(config, arguments))).run(); });
 }
 
+/// Weights and moments of a checkpoint as one text of bytes, put together from the files of any number of ranks.
+inline std::string state_of_checkpoint(const std::string& folder) {
+    std::map<std::pair<std::string, int64_t>, std::string> slices;  // by name and first element
+    for (const auto& file : std::filesystem::directory_iterator(folder)) {
+        if (file.path().extension() != ".h5") continue;
+        const Hdf5Reader reader(file.path());
+        const std::vector<int64_t> ends = reader.read_all<int64_t>("slices");
+        for (const std::string name : {"weights", "adamw/m", "adamw/v"}) {
+            const std::vector<float> values = reader.read_all<float>(name);
+            const auto* next = reinterpret_cast<const char*>(values.data());
+            for (size_t i = 0; i + 1 < ends.size(); i += 2) {
+                const auto bytes = static_cast<size_t>(ends[i + 1] - ends[i]) * sizeof(float);
+                slices[{name, ends[i]}] += std::string(next, bytes);
+                next += bytes;
+            }
+        }
+    }
+    std::string all;
+    for (const auto& [place, bytes] : slices) all += bytes;
+    return all;
+}
+
 /// Result of a finished run: every bit of its state, the model, and its log without timings.
 struct RunResult {
     std::string state, model;
@@ -119,8 +143,8 @@ inline std::vector<Json> read_log(const std::string& output_dir) {
 inline RunResult result_of(const std::string& output_dir) {
     const std::vector<int64_t> steps = checkpoint_steps(output_dir);
     if (steps.empty()) return {};
-    return {slurp(checkpoint_folder(output_dir, steps.back()) + "/state-00001-of-00001.h5"),
-            slurp(output_dir + "/model.safetensors"), read_log(output_dir)};
+    return {state_of_checkpoint(checkpoint_folder(output_dir, steps.back())), slurp(output_dir + "/model.safetensors"),
+            read_log(output_dir)};
 }
 
 /// A folder with train.jsonl and config.yaml for a tiny model. `settings`: more lines of the config.

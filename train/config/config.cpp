@@ -210,7 +210,12 @@ LrSchedule lr_schedule(const Config& c, int64_t total_steps) {
             .total_steps = total_steps,
             .min_lr_rate = c.min_lr > 0 ? c.min_lr / c.learning_rate : c.min_lr_rate,
             .decay_steps = std::min(decay, std::max<int64_t>(total_steps - warmup, 0)),
-            .decay_type = c.wsd_decay_type};
+            .decay_type = c.wsd_decay_type,
+            .cycles = c.lr_cycles,
+            .power = c.lr_power,
+            .timescale = c.lr_timescale > 0 ? c.lr_timescale
+                         : warmup > 0       ? warmup
+                                            : 10'000};
 }
 
 }  // namespace colonnade

@@ -129,6 +129,9 @@ struct Config {
     double warmup_ratio = 0.03;  ///< 0 if warmup_steps decides
     double min_lr = 0;           ///< at most one of min_lr and min_lr_rate is above 0
     double min_lr_rate = 0;
+    int64_t lr_cycles = 1;
+    double lr_power = 1;
+    int64_t lr_timescale = 0;     ///< 0: warmup_steps, or 10000
     int64_t wsd_decay_steps = 0;  ///< wsd only: exactly one of these two is above 0
     double wsd_decay_ratio = 0;
     LrDecay wsd_decay_type = LrDecay::cosine;

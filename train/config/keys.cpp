@@ -328,9 +328,16 @@ Section optimizer_section() {
                 .also({"num_warmup_steps"}),
             key("warmup_ratio", &C::warmup_ratio, "Warm-up as a share of all steps.", from_to(0, 1))
                 .default_is("0.03; 0 if warmup_steps is given or the schedule is constant"),
-            key("min_lr", &C::min_lr, "Final learning rate of cosine_with_min_lr and wsd.", at_least(0)),
+            key("min_lr", &C::min_lr, "Final learning rate of cosine_with_min_lr, polynomial and wsd.", at_least(0))
+                .default_is("0; 1e-07 with polynomial"),
             key("min_lr_rate", &C::min_lr_rate, "Final learning rate as a share of learning_rate.", from_to(0, 1))
                 .also({"min_lr_ratio"}),
+            key("lr_cycles", &C::lr_cycles, "Cycles of cosine_with_restarts.", from_to(1, 1e6)),
+            key("lr_power", &C::lr_power, "Power of polynomial.", above(0)),
+            key("lr_timescale", &C::lr_timescale,
+                "inverse_sqrt falls to the half when three times this number of steps is done; 0: the default.",
+                from_to(0, 1e9))
+                .default_is("warmup_steps, or 10000 without a warm-up"),
             key("wsd_decay_steps", &C::wsd_decay_steps, "Steps of wsd's final decay.", from_to(0, 1e9))
                 .also({"num_decay_steps"}),
             key("wsd_decay_ratio", &C::wsd_decay_ratio, "wsd's final decay as a share of all steps.", from_to(0, 1))
@@ -384,7 +391,8 @@ Section output_section() {
             "Write checkpoints while training goes on, from a copy of the weights and moments in host memory. auto: if "
             "the copy takes at most half of the host memory that the run leaves."),
         key("resume_from_checkpoint", &C::resume_from_checkpoint,
-            "auto: the newest complete checkpoint in output_dir, if any; a checkpoint folder; false: start anew.",
+            "auto: the newest whole checkpoint in output_dir, if any (newer damaged ones are renamed to "
+            "checkpoint-<step>.damaged); a checkpoint folder; false: start anew.",
             resume)
             .also({"auto_resume_from_checkpoints"})
             .default_is("false"),

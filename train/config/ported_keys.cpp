@@ -72,6 +72,10 @@ void port_warmup_steps(ConfigNode& entry, Porter& porter) {
 
 void port_schedule_arguments(ConfigNode& entry, Porter& porter) {
     static const std::map<std::string, std::string> names = {{"min_lr", "min_lr"},
+                                                             {"lr_end", "min_lr"},
+                                                             {"power", "lr_power"},
+                                                             {"num_cycles", "lr_cycles"},
+                                                             {"timescale", "lr_timescale"},
                                                              {"min_lr_rate", "min_lr_rate"},
                                                              {"num_decay_steps", "wsd_decay_steps"},
                                                              {"decay_type", "wsd_decay_type"},
@@ -79,12 +83,16 @@ void port_schedule_arguments(ConfigNode& entry, Porter& porter) {
                                                              {"num_warmup_steps", "warmup_steps"}};
     for (ConfigNode argument : entry.children) {
         const auto name = names.find(argument.key);
-        if (name != names.end())
+        if (argument.key == "num_cycles" && argument.text == "0.5")
+            porter.idle(argument, "the default");
+        else if (name != names.end())
             porter.set(name->second, argument.text, argument);
-        else if (is_off(argument) || (argument.key == "num_cycles" && argument.text == "0.5"))
+        else if (is_off(argument))
             porter.idle(argument, "the default");
         else
-            porter.refuse(argument, "schedules here take min_lr, min_lr_rate, num_decay_steps and decay_type");
+            porter.refuse(argument,
+                          "schedules here take min_lr, min_lr_rate, lr_end, power, num_cycles, timescale, "
+                          "num_decay_steps and decay_type");
     }
 }
 
@@ -230,7 +238,7 @@ const std::vector<Rule>& rules() {
         {{"lora_target_linear"}, ported, "lora_target: all", port_lora_target_linear},
         {{"lr_scheduler_kwargs"},
          ported,
-         "min_lr, min_lr_rate, wsd_decay_steps, wsd_decay_type",
+         "min_lr, min_lr_rate, lr_power, lr_cycles, lr_timescale, wsd_decay_steps, wsd_decay_type",
          port_schedule_arguments},
         {{"cosine_min_lr_ratio"}, ported, "lr_scheduler_type: cosine_with_min_lr with min_lr_rate", port_cosine_floor},
         {{"dataset", "eval_dataset"},

@@ -171,7 +171,8 @@ void settle_run(Config& c, Rules& rules) {
 void settle_schedule(Config& c, Rules& rules) {
     const LrScheduler type = c.lr_scheduler_type;
     const bool constant = type == LrScheduler::constant, wsd = type == LrScheduler::wsd;
-    const bool has_floor = wsd || type == LrScheduler::cosine_with_min_lr;
+    const bool polynomial = type == LrScheduler::polynomial;
+    const bool has_floor = wsd || polynomial || type == LrScheduler::cosine_with_min_lr;
 
     if (!rules.given("warmup_ratio") && (rules.given("warmup_steps") || constant)) c.warmup_ratio = 0;
     rules.expect(c.warmup_steps == 0 || c.warmup_ratio == 0, {"warmup_ratio", "warmup_steps"},
@@ -183,10 +184,18 @@ void settle_schedule(Config& c, Rules& rules) {
     rules.expect(c.min_lr == 0 || c.min_lr_rate == 0, {"min_lr_rate", "min_lr"},
                  "min_lr and min_lr_rate exclude each other");
     rules.expect(has_floor || (c.min_lr == 0 && c.min_lr_rate == 0), {"min_lr", "min_lr_rate", "lr_scheduler_type"},
-                 "lr_scheduler_type {} takes no min_lr; cosine_with_min_lr and wsd do", spell(type));
+                 "lr_scheduler_type {} takes no min_lr; cosine_with_min_lr, polynomial and wsd do", spell(type));
     rules.expect(type != LrScheduler::cosine_with_min_lr || c.min_lr > 0 || c.min_lr_rate > 0,
                  {"lr_scheduler_type", "min_lr", "min_lr_rate"},
                  "lr_scheduler_type cosine_with_min_lr needs min_lr or min_lr_rate above 0");
+    if (polynomial && !rules.given("min_lr") && c.min_lr_rate == 0) c.min_lr = std::min(1e-7, c.learning_rate);
+    const auto only_for = [&](bool untouched, const char* key, LrScheduler owner) {
+        rules.expect(untouched || type == owner, {key, "lr_scheduler_type"}, "{} is for lr_scheduler_type {}", key,
+                     spell(owner));
+    };
+    only_for(c.lr_cycles == 1, "lr_cycles", LrScheduler::cosine_with_restarts);
+    only_for(c.lr_power == 1, "lr_power", LrScheduler::polynomial);
+    only_for(c.lr_timescale == 0, "lr_timescale", LrScheduler::inverse_sqrt);
     rules.expect(c.min_lr <= c.learning_rate, {"min_lr", "learning_rate"}, "min_lr {} is above learning_rate {}",
                  c.min_lr, c.learning_rate);
 

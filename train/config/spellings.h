@@ -80,6 +80,9 @@ inline constexpr auto spellings<LrScheduler> =
                                           {"linear", LrScheduler::linear},
                                           {"cosine", LrScheduler::cosine},
                                           {"cosine_with_min_lr", LrScheduler::cosine_with_min_lr},
+                                          {"cosine_with_restarts", LrScheduler::cosine_with_restarts},
+                                          {"polynomial", LrScheduler::polynomial},
+                                          {"inverse_sqrt", LrScheduler::inverse_sqrt},
                                           {"wsd", LrScheduler::wsd},
                                           {"warmup_stable_decay", LrScheduler::wsd}});
 template <>

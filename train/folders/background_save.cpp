@@ -13,11 +13,10 @@
 namespace colonnade {
 namespace {
 
-/// Sharded tensors are collected into memory of their own; the others are copied here.
 size_t memory_of(const Learner& learner) {
     size_t bytes = 1;
     for (const Tensor* tensor : {&learner.weights(), &learner.m(), &learner.v()})
-        if (!learner.sharded(*tensor)) bytes += tensor->bytes() + Arena::alignment;
+        bytes += static_cast<size_t>(learner.sync().state_size()) * bytes_of(tensor->dtype) + Arena::alignment;
     return bytes;
 }
 
@@ -34,13 +33,14 @@ void copy_on_cpu(void* to, const Tensor& from) {
 
 size_t state_copy_bytes(const ModelConfig& config, const LearnerOptions& options, Device device) {
     const ParameterList list = options.lora ? lora_parameters(config, *options.lora) : ParameterList(config);
-    const bool shards = options.sync.ranks > 1 && options.sync.zero_stage > 0;
     const DType master = sum_dtype(options.dtype_on(device));
-    const DType moments = device == Device::cuda && !shards ? options.moments : master;
-    return static_cast<size_t>(list.size()) * (bytes_of(master) + 2 * bytes_of(moments));
+    const DType moments = device == Device::cuda ? options.moments : master;
+    const int64_t share = GradientSync(list, options.sync).state_size();
+    return static_cast<size_t>(share) * (bytes_of(master) + 2 * bytes_of(moments));
 }
 
-BackgroundSave::BackgroundSave(const Learner& learner) : learner_(learner), memory_(Device::cpu, memory_of(learner)) {
+BackgroundSave::BackgroundSave(const Learner& learner, const Ranks& ranks)
+    : learner_(learner), ranks_(ranks), memory_(Device::cpu, memory_of(learner)) {
     const auto bytes = static_cast<int64_t>(memory_of(learner));
     char* const memory = static_cast<char*>(memory_.tensor("copy", DType::u8, {0}).data);
     // Pages are taken now and not in the first save: a first write of a page costs more than the copy into it.
@@ -62,28 +62,37 @@ BackgroundSave::~BackgroundSave() {
 LearnerState BackgroundSave::copy_state() {
     memory_.release(0);
     std::vector<std::pair<void*, Tensor>> copies;
+    const GradientSync& sync = learner_.sync();
     const auto copy = [&](const Tensor& from) -> std::function<HostCopy()> {
-        if (learner_.sharded(from)) return [whole = learner_.whole(from)] { return whole; };
-        const Tensor to = memory_.tensor("copy", from.dtype, {from.numel()});
+        const Tensor to = memory_.tensor("copy", from.dtype, {sync.state_size()});
         if (side_)
             copies.emplace_back(to.data, from);
-        else
+        else if (from.numel() == to.numel())
             copy_on_cpu(to.data, from);
+        else  // weights are whole on every rank
+            for (int64_t at = 0; const Range& s : sync.state()) {
+                copy_on_cpu(to.slice(0, at, at + s.size()).data, from.slice(0, s.begin, s.end));
+                at += s.size();
+            }
         return [to] { return HostCopy::of(nullptr, to); };  // `to` itself, because it is in host memory
     };
-    const LearnerState saved{copy(learner_.weights()), copy(learner_.m()), copy(learner_.v()), learner_.updates()};
+    LearnerState saved{.weights = copy(learner_.weights()),
+                       .m = copy(learner_.m()),
+                       .v = copy(learner_.v()),
+                       .adapters = {},
+                       .updates = learner_.updates()};
+    if (learner_.options().lora) saved.adapters = sync.sharded() ? collected_adapters(learner_) : saved.weights;
     if (side_) side_->begin(copies);
     return saved;
 }
 
-void BackgroundSave::begin(const std::string& folder, const TrainerState& state, int64_t keep) {
-    require(!thread_.joinable(), "{}: the save of {} is still under way", folder, saved_.folder);
-    began_ = std::chrono::steady_clock::now();
-    saved_ = {.folder = folder};
+void BackgroundSave::start_thread(std::function<void()> work) {
     done_ = false;
-    thread_ = std::thread([this, saved = copy_state(), state, keep] {
+    thread_ = std::thread([this, work = std::move(work)] {
+        // Linux has a priority per thread, which the threads that this one starts inherit: training comes first.
+        ::setpriority(PRIO_PROCESS, 0, 5);
         try {
-            write(saved, state, keep);
+            work();
         } catch (...) {
             error_ = std::current_exception();
         }
@@ -91,13 +100,41 @@ void BackgroundSave::begin(const std::string& folder, const TrainerState& state,
     });
 }
 
-void BackgroundSave::write(const LearnerState& saved, const TrainerState& state, int64_t keep) {
-    // Linux has a priority per thread, which the threads that this one starts inherit: training comes first.
-    ::setpriority(PRIO_PROCESS, 0, 5);
-    if (side_) side_->wait();
-    saved_.bytes = write_checkpoint(saved_.folder, learner_, saved, state);
+void BackgroundSave::begin(const std::string& folder, const TrainerState& state, int64_t keep) {
+    require(!save_, "{}: the save of {} is still under way", folder, saved_.folder);
+    began_ = std::chrono::steady_clock::now();
+    saved_ = {.folder = folder};
+    keep_ = keep;
+    save_ = std::make_unique<CheckpointSave>(folder, learner_, state, ranks_);
+    const LearnerState copy = copy_state();
+    shares_under_way_ = ranks_.several();
+    start_thread([this, saved = copy] {
+        if (side_) side_->wait();
+        save_->write(saved);
+        if (ranks_.several()) return;
+        save_->gather();
+        commit();
+    });
+}
+
+void BackgroundSave::commit() {
+    saved_.bytes = save_->commit();
     saved_.seconds = seconds_since(began_);
-    rotate_checkpoints(std::filesystem::path(saved_.folder).parent_path(), keep);
+    saved_.trouble = rotate_checkpoints(std::filesystem::path(saved_.folder).parent_path(), keep_);
+}
+
+void BackgroundSave::end_shares() {
+    thread_.join();
+    done_ = shares_under_way_ = false;
+    const std::exception_ptr error = std::exchange(error_, nullptr);
+    std::unique_ptr<CheckpointSave> save = std::move(save_);  // an error on any rank ends it
+    ranks_.together("checkpoint", [&] {
+        if (error) std::rethrow_exception(error);
+    });
+    save->gather();
+    if (!ranks_.first()) return;
+    save_ = std::move(save);
+    start_thread([this] { commit(); });
 }
 
 void BackgroundSave::hold() {
@@ -105,13 +142,16 @@ void BackgroundSave::hold() {
 }
 
 std::optional<SavedCheckpoint> BackgroundSave::poll() {
-    return done_ ? wait() : std::nullopt;
+    if (shares_under_way_ && ranks_.max("checkpoint", !done_) == 0) end_shares();
+    return !shares_under_way_ && done_ ? wait() : std::nullopt;
 }
 
 std::optional<SavedCheckpoint> BackgroundSave::wait() {
+    if (shares_under_way_) end_shares();
     if (!thread_.joinable()) return {};
     thread_.join();
     done_ = false;
+    save_.reset();
     if (const std::exception_ptr error = std::exchange(error_, nullptr)) std::rethrow_exception(error);
     return saved_;
 }

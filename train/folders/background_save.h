@@ -1,13 +1,18 @@
 #pragma once
 // BackgroundSave: checkpoints that are written while training goes on.
 //
-//     begin()   copies weights and moments to host memory that it keeps for this purpose, and starts a thread that
-//               writes, hashes, fsyncs and commits the copy, and then deletes older checkpoints
+//     begin()   copies this rank's weights and moments to host memory that it keeps for this purpose, and starts a thread
+//               that writes, hashes and fsyncs the copy, commits it, and then deletes older checkpoints
 //     hold()    before every update of the weights: on a GPU the copy runs beside the next forward and backward pass
 //     poll()    between steps: tells once when a checkpoint is committed
 //     wait()    before the next begin() and at the end of the run: at most one save is under way
 //
-// An error of the thread is thrown by poll() or wait(); then the folder does not exist (train/folders/checkpoint.h).
+// If the optimizer state is sharded over ranks, every rank has a BackgroundSave, and all ranks call begin(), poll() and
+// wait() at the same places. Threads never talk to other ranks: between steps poll() compares whether all of them have
+// written, and then the thread of rank 0 commits. Without sharding rank 0 saves alone (one_rank()).
+//
+// An error of a thread is thrown by poll() or wait(), on all ranks that save; then the folder does not exist
+// (train/folders/checkpoint.h).
 
 #include <atomic>
 #include <chrono>
@@ -16,46 +21,53 @@
 #include <thread>
 
 #include "engine/device/arena.h"
-#include "train/folders/checkpoint.h"
+#include "train/folders/run_checkpoints.h"
 
 namespace colonnade {
 
-/// Bytes of host memory that the copy takes on rank 0.
+/// Bytes of host memory that the copy takes on a rank that saves.
 size_t state_copy_bytes(const ModelConfig& config, const LearnerOptions& options, Device device);
 
 struct SavedCheckpoint {
     std::string folder;
     uint64_t bytes = 0;
-    double seconds = 0;  ///< from begin() to the commit
+    double seconds = 0;     ///< from begin() to the commit
+    std::string trouble{};  ///< what rotate_checkpoints() returned
 };
 
 class BackgroundSave {
   public:
     /// Takes the memory of the copy, pinned if the learner is on a GPU. Throws Exit::memory with the figures. The
-    /// learner must outlive this object.
-    explicit BackgroundSave(const Learner& learner);
+    /// learner must outlive this object, as must `ranks`: those that save.
+    explicit BackgroundSave(const Learner& learner, const Ranks& ranks = one_rank());
     /// Waits for the save under way and prints how it ended, because nobody asks any more.
     ~BackgroundSave();
     BackgroundSave(const BackgroundSave&) = delete;
     BackgroundSave& operator=(const BackgroundSave&) = delete;
 
-    /// No save may be under way. Keeps the newest `keep` checkpoints beside `folder` (0: all). With several ranks the
-    /// others call contribute_to_checkpoint(): sharded state is collected before this returns.
+    /// No save may be under way. Keeps the newest `keep` checkpoints beside `folder` (0: all).
     void begin(const std::string& folder, const TrainerState& state, int64_t keep);
     void hold();
-    /// The checkpoint that was committed since the last call, if any.
+    /// The checkpoint that was committed since the last call, if any; on rank 0 only.
     std::optional<SavedCheckpoint> poll();
     std::optional<SavedCheckpoint> wait();
 
   private:
     /// The state of the learner now, in host memory that nothing else changes.
     LearnerState copy_state();
-    void write(const LearnerState& saved, const TrainerState& state, int64_t keep);
+    void start_thread(std::function<void()> work);
+    /// Waits until all ranks have written, and lets rank 0 commit.
+    void end_shares();
+    void commit();
 
     const Learner& learner_;
+    const Ranks& ranks_;
     Arena memory_;
     std::unique_ptr<SideCopy> side_;  ///< GPU
     SavedCheckpoint saved_;
+    int64_t keep_ = 0;
+    std::unique_ptr<CheckpointSave> save_;  ///< under way
+    bool shares_under_way_ = false;         ///< of several ranks; the same on all
     std::chrono::steady_clock::time_point began_;
     std::exception_ptr error_;
     std::atomic<bool> done_ = false;

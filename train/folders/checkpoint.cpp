@@ -1,14 +1,10 @@
 #include "train/folders/checkpoint.h"
 
 #include <algorithm>
-#include <charconv>
 #include <filesystem>
-#include <optional>
 #include <thread>
 
 #include "engine/io/file_pieces.h"
-#include "engine/io/files.h"
-#include "engine/io/hdf5.h"
 #include "engine/io/sha256.h"
 #include "train/folders/adapter_folder.h"
 
@@ -16,9 +12,7 @@ namespace colonnade {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr int64_t format_version = 3, oldest_version = 2;
-constexpr const char* shard_name = "state-00001-of-00001.h5";
-constexpr const char* advice = "the checkpoint is damaged: delete it and resume from an older one";
+constexpr int64_t format_version = 4, oldest_version = 2;
 
 Json layout_json(const ParameterList& parameters) {
     Json layout = Json::array();
@@ -50,37 +44,9 @@ void check_lora(const std::string& path, const Json& found, const Json& expected
     }
 }
 
-/// Half of the cores, so that training keeps the others.
-int writer_threads() {
-    return std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 2, 1, 8);
-}
-
-struct ShardResult {
-    std::vector<FilePiece> pieces;
-    std::optional<HostCopy> adapters{};  ///< LoRA: the weights
-};
-
-ShardResult write_shard(const std::string& path, const Learner& learner, const LearnerState& saved) {
-    const int64_t n = learner.parameters().size();
-    Hdf5Writer layout(path);
-    const uint64_t weights = layout.reserve("weights", sum_dtype(learner.weights().dtype), n),
-                   m = layout.reserve("adamw/m", sum_dtype(learner.m().dtype), n),
-                   v = layout.reserve("adamw/v", sum_dtype(learner.v().dtype), n);
-    layout.attribute("begin", int64_t{0});
-    layout.attribute("end", n);
-    layout.attribute("updates", saved.updates);
-    layout.close();
-    FilledFile file(path, writer_threads());
-    ShardResult result;
-    {
-        const HostCopy copy = saved.weights();
-        file.fill({weights, copy.tensor()});
-        if (learner.options().lora) result.adapters = copy;
-    }
-    file.fill({m, saved.m().tensor()});
-    file.fill({v, saved.v().tensor()});
-    result.pieces = file.finish();
-    return result;
+/// Half of the cores, so that training keeps the others; ranks of one machine divide them.
+int writer_threads(const Ranks& ranks) {
+    return std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 2 / ranks.local_size(), 1, 8);
 }
 
 // JSON has no infinity: the minimum or maximum of no values is null.
@@ -110,38 +76,34 @@ std::vector<StepNumbers> recent_of(const Json& json) {
     return recent;
 }
 
-/// Returns the bytes of all files.
-uint64_t write_manifest(const std::string& folder, int64_t step, const std::vector<FilePiece>& shard) {
-    std::vector<std::string> names;
-    for (const auto& entry : fs::directory_iterator(folder)) names.push_back(entry.path().filename());
-    std::sort(names.begin(), names.end());
-    Json files = Json::array();
-    uint64_t total = 0;
-    for (const std::string& name : names) {
-        const std::string path = folder + "/" + name;
-        Json pieces = Json::array();
-        for (const FilePiece& piece : name == shard_name ? shard : hash_pieces(path, writer_threads()))
-            pieces.push_back({{"bytes", piece.bytes}, {"sha256", piece.sha256}});
-        const uint64_t bytes = fs::file_size(path);
-        files.push_back({{"name", name}, {"bytes", bytes}, {"pieces", pieces}});
-        total += bytes;
-    }
-    const Json body = {
-        {"format", "colonnade-checkpoint"}, {"version", format_version}, {"step", step}, {"files", files}};
-    write_file_atomically(folder + "/manifest.json",
-                          Json{{"body", body}, {"sha256", sha256(body.dump())}}.dump(1) + "\n");
-    return total;
+Json pieces_json(const std::vector<FilePiece>& pieces) {
+    Json json = Json::array();
+    for (const FilePiece& piece : pieces) json.push_back({{"bytes", piece.bytes}, {"sha256", piece.sha256}});
+    return json;
+}
+
+FilePiece piece_of(const Json& json) {
+    return {json.at("bytes").get<uint64_t>(), json.at("sha256").get<std::string>()};
 }
 
 /// Version 2 has one hash of the whole file.
 std::vector<FilePiece> pieces_of(const Json& file, int64_t version) {
-    const auto piece = [](const Json& json) {
-        return FilePiece{json.at("bytes").get<uint64_t>(), json.at("sha256").get<std::string>()};
-    };
+    if (version == 2) return {piece_of(file)};
     std::vector<FilePiece> pieces;
-    if (version == 2) return {piece(file)};
-    for (const Json& json : file.at("pieces")) pieces.push_back(piece(json));
+    for (const Json& json : file.at("pieces")) pieces.push_back(piece_of(json));
     return pieces;
+}
+
+Json facts_json(const std::vector<std::pair<std::string, std::string>>& facts) {
+    Json json = Json::object();
+    for (const auto& [name, value] : facts) json[name] = value;
+    return json;
+}
+
+std::vector<std::pair<std::string, std::string>> facts_of(const Json& json) {
+    std::vector<std::pair<std::string, std::string>> facts;
+    for (const auto& [name, value] : json.items()) facts.emplace_back(name, value.get<std::string>());
+    return facts;
 }
 
 // In our own JSON files a missing or mistyped key is damage like any other.
@@ -151,77 +113,128 @@ auto read_keys(const std::string& path, Read&& read) {
     try {
         return read(json);
     } catch (const Json::exception& e) {
-        fail(Exit::data, "{}: {}; {}", path, e.what(), advice);
+        fail(Exit::data, "{}: {}; {}", path, e.what(), damage_advice);
     }
 }
 
-void verify(const std::string& folder) {
-    const std::string path = folder + "/manifest.json";
-    if (!fs::is_directory(folder)) fail(Exit::data, "{}: no such checkpoint", folder);
-    if (!fs::exists(path)) fail(Exit::data, "{}: not a checkpoint: manifest.json is missing", folder);
-    read_keys(path, [&](const Json& json) {
-        const Json& body = json.at("body");
-        const std::string expected = json.at("sha256").get<std::string>(), found = sha256(body.dump());
-        if (found != expected)
-            fail(Exit::data, "{}: SHA-256 of the body is {}, expected {}; {}", path, found, expected, advice);
-        const auto version = body.at("version").get<int64_t>();
-        if (version < oldest_version || version > format_version)
-            fail(Exit::data, "{}: checkpoint version {}, but this build reads versions {} to {}", path, version,
-                 oldest_version, format_version);
-        for (const Json& entry : body.at("files")) {
-            const std::string file = folder + "/" + entry.at("name").get<std::string>();
-            const auto bytes = entry.at("bytes").get<uint64_t>();
-            if (!fs::is_regular_file(file)) fail(Exit::data, "{}: file is missing; {}", file, advice);
-            if (fs::file_size(file) != bytes)
-                fail(Exit::data, "{}: {} bytes, expected {}; {}", file, fs::file_size(file), bytes, advice);
-            check_pieces(file, pieces_of(entry, version), advice);
-        }
-        return 0;
-    });
+/// An entry of the manifest.
+void check_file(const std::string& path, const Json& entry, int64_t version) {
+    const auto bytes = entry.at("bytes").get<uint64_t>();
+    if (!fs::is_regular_file(path)) fail(Exit::data, "{}: file is missing; {}", path, damage_advice);
+    if (const uint64_t found = fs::file_size(path); found != bytes)
+        fail(Exit::data, "{}: {} bytes, expected {}; {}", path, found, bytes, damage_advice);
+    check_pieces(path, pieces_of(entry, version), damage_advice);
 }
 
 }  // namespace
 
-void contribute_to_checkpoint(const Learner& learner) {
-    for (const Tensor* state : {&learner.weights(), &learner.m(), &learner.v()})
-        if (learner.sharded(*state)) learner.whole(*state);
+CheckpointSave::CheckpointSave(std::string folder, const Learner& learner, TrainerState state, const Ranks& ranks)
+    : learner_(learner), state_(std::move(state)), ranks_(ranks) {
+    ranks_.together("checkpoint", [&] {
+        if (ranks_.first()) commit_ = std::make_unique<FolderCommit>(std::move(folder));
+    });
+    folder_ = ranks_.broadcast("checkpoint", commit_ ? commit_->folder() : "");
 }
 
-uint64_t save_checkpoint(const std::string& folder, const Learner& learner, const TrainerState& state) {
-    const auto whole = [&learner](Tensor part) { return [&learner, part] { return learner.whole(part); }; };
-    return write_checkpoint(
-        folder, learner, {whole(learner.weights()), whole(learner.m()), whole(learner.v()), learner.updates()}, state);
+void CheckpointSave::write(const LearnerState& saved) {
+    adapters_ = saved.adapters;
+    pieces_ = write_shard(folder_, learner_, saved, writer_threads(ranks_));
 }
 
-uint64_t write_checkpoint(const std::string& folder, const Learner& learner, const LearnerState& saved,
-                          const TrainerState& state) {
-    FolderCommit commit(folder);
-    const std::string& dir = commit.folder();
-    const ShardResult shard = write_shard(dir + "/" + shard_name, learner, saved);
-    const Json trainer = {{"step", state.step},
-                          {"tokens_seen", state.tokens_seen},
-                          {"samples_seen", state.samples_seen},
-                          {"since_log", sums_json(state.since_log)},
-                          {"data_key", state.data_key},
-                          {"reference_key", state.reference_key},
-                          {"ranks", state.ranks},
-                          {"packs_per_step", state.packs_per_step},
-                          {"skipped_steps", state.skipped_steps},
-                          {"recent", recent_json(state.recent)},
-                          {"lora", lora_json(learner)},
-                          {"layout", layout_json(learner.parameters())}};
+void CheckpointSave::gather() {
+    const std::vector<std::string> all = ranks_.gather("checkpoint", pieces_json(pieces_).dump(), Deadline::none);
+    if (!ranks_.first()) return;
+    for (size_t r = 0; r < all.size(); ++r) {
+        shards_.push_back({shard_name(static_cast<int>(r), ranks_.size()), {}});
+        for (const Json& piece : Json::parse(all[r])) shards_.back().pieces.push_back(piece_of(piece));
+    }
+}
+
+void CheckpointSave::write_manifest(const std::string& dir) {
+    std::vector<File> all = std::move(shards_);
+    for (const auto& entry : fs::directory_iterator(dir)) {
+        const std::string name = entry.path().filename();
+        if (!is_shard_name(name)) all.push_back({name, hash_pieces(entry.path(), writer_threads(ranks_))});
+    }
+    std::ranges::sort(all, {}, &File::name);
+    Json files = Json::array();
+    for (const File& file : all) {
+        const uint64_t bytes = fs::file_size(dir + "/" + file.name);
+        files.push_back({{"name", file.name}, {"bytes", bytes}, {"pieces", pieces_json(file.pieces)}});
+        bytes_ += bytes;
+    }
+    const Json body = {
+        {"format", "colonnade-checkpoint"}, {"version", format_version}, {"step", state_.step}, {"files", files}};
+    write_file_atomically(dir + "/manifest.json", Json{{"body", body}, {"sha256", sha256(body.dump())}}.dump(1) + "\n");
+}
+
+uint64_t CheckpointSave::commit() {
+    const std::string& dir = commit_->folder();
+    const Json trainer = {{"step", state_.step},
+                          {"tokens_seen", state_.tokens_seen},
+                          {"samples_seen", state_.samples_seen},
+                          {"since_log", sums_json(state_.since_log)},
+                          {"data_key", state_.data_key},
+                          {"reference_key", state_.reference_key},
+                          {"ranks", state_.ranks},
+                          {"packs_per_step", state_.packs_per_step},
+                          {"skipped_steps", state_.skipped_steps},
+                          {"recent", recent_json(state_.recent)},
+                          {"made_by", facts_json(state_.made_by)},
+                          {"lora", lora_json(learner_)},
+                          {"layout", layout_json(learner_.parameters())}};
     write_file_atomically(dir + "/trainer_state.json", trainer.dump(1) + "\n");
-    write_file_atomically(dir + "/config.yaml", state.config_yaml);
-    write_file_atomically(dir + "/model_config.json", to_json(learner.config()).dump(2) + "\n");
-    if (const auto& lora = learner.options().lora)
-        write_adapter(dir, {*lora, state.base_model}, learner.parameters(), shard.adapters->tensor());
-    const uint64_t bytes = write_manifest(dir, state.step, shard.pieces);
-    commit.commit();
+    write_file_atomically(dir + "/config.yaml", state_.config_yaml);
+    write_file_atomically(dir + "/model_config.json", to_json(learner_.config()).dump(2) + "\n");
+    if (const auto& lora = learner_.options().lora)
+        write_adapter(dir, {*lora, state_.base_model}, learner_.parameters(), adapters_().tensor());
+    write_manifest(dir);
+    commit_->commit();
+    return bytes_;
+}
+
+uint64_t save_checkpoint(const std::string& folder, const Learner& learner, const TrainerState& state,
+                         const Ranks& ranks) {
+    CheckpointSave save(folder, learner, state, ranks);
+    const LearnerState now = present_state(learner);
+    ranks.together("checkpoint", [&] { save.write(now); });
+    save.gather();
+    uint64_t bytes = 0;
+    ranks.together("checkpoint", [&] {
+        if (ranks.first()) bytes = save.commit();
+    });
     return bytes;
 }
 
+WholeCheckpoint check_checkpoint(const std::string& folder) {
+    const std::string path = folder + "/manifest.json";
+    if (!fs::is_directory(folder)) fail(Exit::data, "{}: no such checkpoint", folder);
+    if (!fs::exists(path)) fail(Exit::data, "{}: not a checkpoint: manifest.json is missing", folder);
+    return read_keys(path, [&](const Json& json) {
+        const Json& body = json.at("body");
+        const std::string expected = json.at("sha256").get<std::string>(), found = sha256(body.dump());
+        if (found != expected)
+            fail(Exit::data, "{}: SHA-256 of the body is {}, expected {}; {}", path, found, expected, damage_advice);
+        const auto version = body.at("version").get<int64_t>();
+        if (version < oldest_version || version > format_version)
+            fail(Exit::config, "{}: checkpoint version {}, but this build reads versions {} to {}", path, version,
+                 oldest_version, format_version);
+        WholeCheckpoint checkpoint{.folder = folder};
+        for (const Json& entry : body.at("files")) {
+            const auto name = entry.at("name").get<std::string>();
+            check_file(folder + "/" + name, entry, version);
+            if (is_shard_name(name)) checkpoint.shards.push_back(name);
+        }
+        return checkpoint;
+    });
+}
+
 TrainerState load_checkpoint(const std::string& folder, Learner& learner) {
-    verify(folder);
+    return load_checkpoint(check_checkpoint(folder), learner);
+}
+
+TrainerState load_checkpoint(const WholeCheckpoint& checkpoint, Learner& learner) {
+    const std::string& folder = checkpoint.folder;
     const std::string state_path = folder + "/trainer_state.json";
     TrainerState state = read_keys(state_path, [&](const Json& json) {
         check_lora(state_path, json.value("lora", Json()), lora_json(learner));
@@ -238,78 +251,16 @@ TrainerState load_checkpoint(const std::string& folder, Learner& learner) {
                             .packs_per_step = json.value("packs_per_step", int64_t{0}),
                             .skipped_steps = json.value("skipped_steps", int64_t{0}),
                             .recent = recent_of(json.value("recent", Json::array())),
+                            .made_by = facts_of(json.value("made_by", Json::object())),
                             .config_yaml = read_file(folder + "/config.yaml")};
     });
-    const std::string shard_path = folder + "/" + shard_name;
-    const Hdf5Reader shard(shard_path);
-    const auto read = [&](const char* name, const Tensor& into, const std::vector<Range>& slices) {
-        if (into.empty()) return;  // a learner for inference has no moments
-        if (const int64_t expected = learner.parameters().size(); shard.count(name) != expected)
-            fail(Exit::data, "{}: '{}' has {} numbers, expected {}", shard_path, name, shard.count(name), expected);
-        const HostCopy host = HostCopy::to_fill(learner.options().gpu, into);
-        const DType dtype = host.tensor().dtype;
-        if (shard.dtype(name) != dtype)
-            fail(Exit::data, "{}: '{}' holds {}, expected {}", shard_path, name, shard.dtype(name), dtype);
-        std::vector<FileRegion> regions;
-        int64_t at = 0;
-        for (const Range& s : slices) {
-            const uint64_t begin = shard.offset(name) + static_cast<uint64_t>(s.begin) * bytes_of(dtype);
-            if (s.size() > 0) regions.push_back({begin, host.tensor().slice(0, at, at + s.size())});
-            at += s.size();
-        }
-        read_regions(shard_path, regions);
-        host.store();
-    };
-    learner.fill_weights([&](const Tensor& weights) { read("weights", weights, {{0, learner.parameters().size()}}); });
-    read("adamw/m", learner.m(), learner.sync().state());
-    read("adamw/v", learner.v(), learner.sync().state());
-    learner.set_updates(shard.int_attribute("updates"));
+    read_shards(folder, checkpoint.shards, learner);
     return state;
 }
 
-ModelConfig checkpoint_model(const std::string& folder) {
-    verify(folder);
-    const std::string path = folder + "/model_config.json";
+ModelConfig checkpoint_model(const WholeCheckpoint& checkpoint) {
+    const std::string path = checkpoint.folder + "/model_config.json";
     return parse_model_config(read_json_file(path), path);
-}
-
-std::string checkpoint_folder(const std::string& output_dir, int64_t step) {
-    return fmt::format("{}/checkpoint-{}", output_dir, step);
-}
-
-std::vector<int64_t> checkpoint_steps(const std::string& output_dir) {
-    constexpr std::string_view prefix = "checkpoint-";
-    std::vector<int64_t> steps;
-    if (!fs::is_directory(output_dir)) return steps;
-    for (const auto& entry : fs::directory_iterator(output_dir)) {
-        const std::string name = entry.path().filename();
-        if (!entry.is_directory() || !name.starts_with(prefix)) continue;
-        int64_t step = 0;
-        const char* end = name.data() + name.size();
-        // "checkpoint-20.tmp-123" is not a checkpoint: the whole rest must be a number.
-        const auto [stop, error] = std::from_chars(name.data() + prefix.size(), end, step);
-        if (error == std::errc() && stop == end) steps.push_back(step);
-    }
-    std::sort(steps.begin(), steps.end());
-    return steps;
-}
-
-void rotate_checkpoints(const std::string& output_dir, int64_t keep) {
-    if (keep <= 0) return;
-    const std::vector<int64_t> steps = checkpoint_steps(output_dir);
-    for (size_t i = 0; i + static_cast<size_t>(keep) < steps.size(); ++i)
-        remove_folder(checkpoint_folder(output_dir, steps[i]));
-}
-
-void remove_leftovers(const std::string& output_dir) {
-    std::vector<fs::path> leftovers;
-    for (const auto& entry : fs::directory_iterator(output_dir)) {
-        const std::string name = entry.path().filename();
-        const bool unfinished = name.find(".tmp-") != name.npos || name.find(".trash-") != name.npos;
-        for (const char* ours : {"checkpoint-", "config.yaml.", "metrics.jsonl."})
-            if (unfinished && name.starts_with(ours)) leftovers.push_back(entry.path());
-    }
-    for (const fs::path& path : leftovers) fs::remove_all(path);
 }
 
 }  // namespace colonnade

@@ -44,6 +44,16 @@ double share_of_peak(const LrSchedule& s, int64_t step) {
             return half_cosine(share(step - s.warmup_steps, after_warmup));
         case LrScheduler::cosine_with_min_lr:
             return half_cosine(share(step - s.warmup_steps, after_warmup)) * (1 - floor) + floor;
+        case LrScheduler::cosine_with_restarts: {
+            const double progress = share(step - s.warmup_steps, after_warmup);
+            return progress >= 1 ? 0 : half_cosine(std::fmod(static_cast<double>(s.cycles) * progress, 1.0));
+        }
+        case LrScheduler::polynomial: {
+            const double left = 1 - share(step - s.warmup_steps, after_warmup);
+            return std::pow(std::max(left, 0.0), s.power) * (1 - floor) + floor;
+        }
+        case LrScheduler::inverse_sqrt:
+            return std::sqrt(1 / share(step - s.warmup_steps + s.timescale, s.timescale));
         case LrScheduler::wsd:
             if (step >= s.total_steps) return floor;
             const int64_t decayed = std::max<int64_t>(step - (s.total_steps - s.decay_steps), 0);

@@ -8,6 +8,9 @@
 //     linear                 (T - s) / (T - w)
 //     cosine                 (1 + cos(pi p)) / 2,  p = (s - w) / (T - w)
 //     cosine_with_min_lr     (1 - r) cosine + r
+//     cosine_with_restarts   (1 + cos(pi (c p mod 1))) / 2,  c = cycles; 0 at the end
+//     polynomial             (1 - r) (1 - p)^power + r
+//     inverse_sqrt           sqrt(t / (s - w + t)),  t = timescale; it does not end at 0
 //     wsd                    1 until T - decay_steps, then (1 - r) f(p) + r, p from 0 to 1 over the last decay_steps,
 //                            f = 1 - p, (1 + cos(pi p)) / 2 or 1 - sqrt(p)
 
@@ -15,7 +18,17 @@
 
 namespace colonnade {
 
-enum class LrScheduler { constant, constant_with_warmup, linear, cosine, cosine_with_min_lr, wsd };
+enum class LrScheduler {
+    constant,
+    constant_with_warmup,
+    linear,
+    cosine,
+    cosine_with_min_lr,
+    cosine_with_restarts,
+    polynomial,
+    inverse_sqrt,
+    wsd
+};
 enum class LrDecay { linear, cosine, one_minus_sqrt };
 
 struct LrSchedule {
@@ -23,9 +36,12 @@ struct LrSchedule {
     double peak = 0;  ///< learning rate at the end of the warm-up
     int64_t warmup_steps = 0;
     int64_t total_steps = 0;
-    double min_lr_rate = 0;   ///< cosine_with_min_lr and wsd: the last learning rate, as a fraction of the peak
-    int64_t decay_steps = 0;  ///< wsd
+    double min_lr_rate = 0;  ///< cosine_with_min_lr, polynomial, wsd: the last learning rate, as a fraction of the peak
+    int64_t decay_steps = 0;               ///< wsd
     LrDecay decay_type = LrDecay::cosine;  ///< wsd
+    int64_t cycles = 1;                    ///< cosine_with_restarts
+    double power = 1;                      ///< polynomial
+    int64_t timescale = 10'000;            ///< inverse_sqrt, in steps
 };
 
 double learning_rate(const LrSchedule& schedule, int64_t step);

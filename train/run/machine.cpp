@@ -2,12 +2,14 @@
 
 #include <omp.h>
 
+#include <fstream>
 #include <thread>
 
 #include "engine/device/arena.h"
 #include "engine/device/device.h"
+#include "engine/device/gemm.h"
 #include "engine/device/human_units.h"
-#include "train/run/rank_check.h"
+#include "engine/device/version.h"
 
 namespace colonnade {
 namespace {
@@ -59,7 +61,53 @@ void require_gpu_each(const std::vector<CudaDevice>& devices, const Config& conf
                      ranks.name(other), ranks.name(r), devices.size());
 }
 
+/// "AMD EPYC 9654 96-Core Processor"; empty if the kernel does not tell.
+std::string processor_name() {
+    std::ifstream info("/proc/cpuinfo");
+    for (std::string line; std::getline(info, line);) {
+        const size_t colon = line.find(": ");
+        if (line.starts_with("model name") && colon != line.npos) return line.substr(colon + 2);
+    }
+    return "";
+}
+
+/// What the clones of engine/device/wide_vectors.h run as.
+const char* instruction_set() {
+#if defined(__AVX512F__)
+    return "AVX-512";
+#elif defined(__x86_64__)
+    const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
+    return wide ? "AVX-512" : "AVX2";
+#else
+    return "as compiled";
+#endif
+}
+
 }  // namespace
+
+Facts facts_of_machine(Device device, int64_t index) {
+    Facts facts = {{"program", COLONNADE_VERSION}};
+    if (device == Device::cuda)
+        facts.insert(facts.end(),
+                     {{"device", cuda_devices().at(static_cast<size_t>(index)).name}, {"libraries", cuda_libraries()}});
+    else
+        facts.insert(facts.end(), {{"device", "CPU"},
+                                   {"processor", processor_name()},
+                                   {"instructions", instruction_set()},
+                                   {"OpenBLAS", blas_kernels()}});
+    return facts;
+}
+
+std::string differences(const Facts& then, const Facts& now) {
+    std::string text;
+    for (const auto& [name, before] : then)
+        for (const auto& [other, after] : now)
+            if (name == other && before != after)
+                text += fmt::format("{}{}: {}, now {}", text.empty() ? "" : "; ", name, before, after);
+    return text;
+}
 
 Device settle_machine(Config& config, const Ranks& ranks) {
     const int threads = config.threads ? static_cast<int>(config.threads) : default_threads(ranks);

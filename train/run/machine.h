@@ -5,6 +5,7 @@
 
 #include "engine/ranks/ranks.h"
 #include "train/config/config.h"
+#include "train/run/rank_check.h"
 
 namespace colonnade {
 
@@ -12,6 +13,12 @@ namespace colonnade {
 /// depend on it. Ranks of one machine share its cores and take a GPU each. Throws Exit::config if the machine has no
 /// such device, or if a key asks for something that the device cannot do.
 Device settle_machine(Config& config, const Ranks& ranks = one_rank());
+
+/// What the last bits of a run's results may depend on beside its config: the program's version; on the CPU processor,
+/// instruction set and kernels of OpenBLAS; on a GPU its name and the versions of CUDA and cuBLASLt.
+Facts facts_of_machine(Device device, int64_t index);
+/// "OpenBLAS: 0.3.21 Haswell, now 0.3.21 Zen; ..." for facts that both have with different values; empty if none.
+std::string differences(const Facts& then, const Facts& now);
 
 /// "CPU", or "GPU (NVIDIA H200, 139.8 GiB)". `index` counts GPUs.
 std::string device_text(Device device, int64_t index);

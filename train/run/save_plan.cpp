@@ -9,19 +9,26 @@ namespace colonnade {
 SavePlan plan_saves(const Session& session, const Ranks& ranks, size_t available) {
     const Config& c = session.config;
     if (c.save_strategy == Every::never) return {};
-    if (c.async_save == Tristate::off) return {.text = "the run waits until each is written (async_save: false)"};
+    SavePlan plan{.sharded = ranks.several() && c.zero_stage > 0};
+    if (c.async_save == Tristate::off) {
+        plan.text = "the run waits until each is written (async_save: false)";
+        return plan;
+    }
     const LearnerOptions options = learner_options(c, ranks);
-    SavePlan plan{.background = true, .copy_bytes = state_copy_bytes(session.model, options, session.device)};
+    plan.background = true;
+    plan.copy_bytes = state_copy_bytes(session.model, options, session.device);
     if (c.async_save == Tristate::on) return plan;
     size_t left = available;
     if (session.device == Device::cpu) {
         const size_t run = Learner::plan(session.model, options, session.device).bytes();
         left -= std::min(left, run * static_cast<size_t>(ranks.local_size()));
     }
-    if (plan.copy_bytes <= left / 2) return plan;
-    return {.text = fmt::format("the run waits until each is written, because a copy of {} would take more than half "
+    const size_t copies = plan.copy_bytes * static_cast<size_t>(plan.sharded ? ranks.local_size() : 1);
+    if (copies <= left / 2) return plan;
+    return {.sharded = plan.sharded,
+            .text = fmt::format("the run waits until each is written, because a copy of {} would take more than half "
                                 "of the {} of host memory left (async_save)",
-                                human_bytes(plan.copy_bytes), human_bytes(left))};
+                                human_bytes(copies), human_bytes(left))};
 }
 
 }  // namespace colonnade

@@ -9,7 +9,8 @@ namespace colonnade {
 
 struct SavePlan {
     bool background = false;
-    size_t copy_bytes = 0;  ///< host memory of rank 0 for the copy of the state
+    bool sharded = false;   ///< every rank writes its share
+    size_t copy_bytes = 0;  ///< host memory of a rank that writes, for the copy of its share
     std::string text{};     ///< why the run waits for its saves, for the plan; empty if it does not, or saves nothing
 };
 

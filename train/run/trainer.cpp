@@ -7,11 +7,7 @@
 #include "engine/device/human_units.h"
 #include "engine/device/timing.h"
 #include "engine/io/files.h"
-#include "train/folders/adapter_folder.h"
 #include "train/folders/export.h"
-#include "train/folders/initial_weights.h"
-#include "train/run/learner_options.h"
-#include "train/run/memory_advice.h"
 #include "train/run/run_plan.h"
 #include "train/run/run_summary.h"
 
@@ -27,11 +23,6 @@ PackSchedule make_schedule(const Session& s, int ranks) {
                          .layout = {c.per_device_train_batch_size, c.gradient_accumulation_steps, ranks},
                          .epochs = c.num_train_epochs,
                          .max_steps = c.max_steps});
-}
-
-/// A checkpoint's reference key, for messages.
-std::string reference_text(const std::string& key) {
-    return key.empty() ? "none" : fmt::format("key {:.16}", key);
 }
 
 }  // namespace
@@ -51,133 +42,6 @@ void Trainer::log(const std::vector<Metric>& metrics) const {
 
 int Trainer::stop_signal(const StopSignal& stop) const {
     return static_cast<int>(ranks_.max("stop signal", stop.number()));
-}
-
-void Trainer::open_output_dir() {
-    const std::string& dir = config_.output_dir;
-    std::error_code error;
-    fs::create_directories(dir, error);
-    if (error) fail(Exit::storage, "output_dir {}: {}", dir, error.message());
-    lock_ = std::make_unique<FolderLock>(dir);
-    remove_leftovers(dir);
-    // A run continues in place only from the newest checkpoint; later ones belong to another run.
-    const std::vector<int64_t> old = checkpoint_steps(dir);
-    const std::string& from = config_.resume_from_checkpoint;
-    if (!old.empty() && (from == "auto" || fs::equivalent(from, checkpoint_folder(dir, old.back()), error))) return;
-    const bool used = !old.empty() || fs::exists(dir + "/config.json") || is_adapter_folder(dir);
-    if (used && !config_.overwrite_output_dir)
-        fail(Exit::config,
-             "output_dir {} already contains a {}: {}set overwrite_output_dir: true to discard it, or choose another "
-             "folder",
-             dir, old.empty() ? "model" : "run",
-             old.empty() ? "" : "set resume_from_checkpoint: auto to continue it, ");
-}
-
-void Trainer::resume(const std::string& folder) {
-    state_ = load_checkpoint(folder, *learner_);
-    if (state_.data_key != session_.data_key)
-        fail(Exit::config,
-             "{}: made from other data or with other data settings (key {:.16}, now {:.16}); train in another "
-             "output_dir",
-             folder, state_.data_key, session_.data_key);
-    if (state_.reference_key != references_.key)
-        fail(Exit::config, "{}: made with another reference ({}, now {}); train in another output_dir", folder,
-             reference_text(state_.reference_key), reference_text(references_.key));
-    if (state_.step > schedule_.total_steps())
-        fail(Exit::config, "{}: is at step {}, but the run ends at step {}", folder, state_.step,
-             schedule_.total_steps());
-    note_changes_since(folder);
-    last_save_step_ = enqueued_ = state_.step;
-    window_.loss = state_.since_log;
-    spikes_ = SpikeWatch({config_.loss_spike_z, config_.loss_spike_window}, state_.recent);
-    say("resumed from {} at step {} of {}\n", folder, state_.step, schedule_.total_steps());
-}
-
-void Trainer::note_changes_since(const std::string& folder) const {
-    const Config then = parse_config(state_.config_yaml, folder + "/config.yaml").config;
-    for (const std::string& change : config_changes(then, config_))
-        say("note: the config changed since this checkpoint, so results will differ from an uninterrupted run: {}\n",
-            change);
-    const int64_t packs = schedule_.settings().layout.packs_per_step();
-    if (state_.packs_per_step > 0 && state_.packs_per_step != packs)
-        say("note: the number of packs per step changed from {} to {} since this checkpoint: some samples of this "
-            "epoch come twice or not at all\n",
-            state_.packs_per_step, packs);
-    else if (state_.ranks != ranks_.size())
-        say("note: {} ranks made the checkpoint, now there are {}: the samples and their order are the same, sums "
-            "round differently\n",
-            state_.ranks, ranks_.size());
-}
-
-void Trainer::start() {
-    std::string folder = config_.resume_from_checkpoint;
-    ranks_.together("start", [&] {
-        if (session_.device == Device::cuda) gpu_ = std::make_unique<Gpu>(static_cast<int>(config_.device_index));
-    });
-    if (ranks_.several()) communicator_ = Communicator::join(ranks_, gpu_.get(), config_.deterministic);
-    ranks_.together("start", [&] {
-        learner_ = make_learner();
-        ctx_ = learner_->context({.deterministic = config_.deterministic});
-        if (ranks_.first() && saves_.background) prepare_saves();
-    });
-    if (folder == "auto") {
-        const std::vector<int64_t> steps =
-            ranks_.first() ? checkpoint_steps(config_.output_dir) : std::vector<int64_t>{};
-        folder =
-            ranks_.broadcast("checkpoint", steps.empty() ? "" : checkpoint_folder(config_.output_dir, steps.back()));
-    }
-    const bool compares = objective().needs_reference() && learner_->options().reference == Reference::batches;
-    ranks_.together("weights", [&] {
-        if (folder.empty() || compares) load_or_initialize(config_, *learner_);
-        if (compares) references_ = make_references(session_, *learner_, ctx_, ranks_);
-        for (const std::string& notice : references_.notices) say("{}\n", notice);
-    });
-    ranks_.together("checkpoint", [&] {
-        if (!folder.empty()) {
-            if (learner_->options().lora) load_base(config_.model_name_or_path, *learner_);
-            return resume(folder);
-        }
-        if (!ranks_.first()) return;
-        // Removes the checkpoints that overwrite_output_dir discards: not before weights and reference are loaded.
-        for (const int64_t step : checkpoint_steps(config_.output_dir))
-            remove_folder(checkpoint_folder(config_.output_dir, step));
-    });
-    state_.data_key = session_.data_key;
-    state_.reference_key = references_.key;
-    state_.config_yaml = resolved_yaml(config_);
-    state_.ranks = ranks_.size();
-    state_.packs_per_step = schedule_.settings().layout.packs_per_step();
-    state_.base_model = config_.name_of(config_.model_name_or_path);
-    ranks_.together("logs", [&] {
-        if (!ranks_.first()) return;
-        write_file_atomically(config_.output_dir + "/config.yaml", state_.config_yaml);
-        const std::set<Report>& reports = config_.report_to;
-        const LogFiles files{.jsonl = reports.contains(Report::jsonl),
-                             .tensorboard = reports.contains(Report::tensorboard)};
-        log_ = std::make_unique<MetricsLog>(config_.output_dir, files,
-                                            folder.empty() ? std::nullopt : std::optional(state_.step));
-    });
-    if (config_.param_checksum_steps > 0) check_weights();
-}
-
-std::unique_ptr<Learner> Trainer::make_learner() const {
-    try {
-        return std::make_unique<Learner>(session_.model,
-                                         learner_options(config_, ranks_, gpu_.get(), communicator_.get()));
-    } catch (const Error& e) {
-        if (e.exit() != Exit::memory) throw;
-        const size_t available = gpu_ ? available_gpu_memory() : available_memory();
-        fail(Exit::memory, "{}; {}", e.what(), text_of(advise_on_memory(session_, ranks_, available)));
-    }
-}
-
-void Trainer::prepare_saves() {
-    try {
-        saver_ = std::make_unique<BackgroundSave>(*learner_);
-    } catch (const Error& e) {
-        if (e.exit() != Exit::memory || config_.async_save == Tristate::on) throw;
-        note(fmt::format("note: the run waits until each checkpoint is written: {}", e.what()));
-    }
 }
 
 bool Trainer::weights_check_due() const {
@@ -409,23 +273,21 @@ void Trainer::note(const std::string& line) const {
 }
 
 void Trainer::save() {
+    if (state_.step == last_save_step_) return;
     const std::string folder = checkpoint_folder(config_.output_dir, state_.step);
-    const bool exists = ranks_.max("checkpoint", ranks_.first() && fs::exists(folder)) > 0;
-    if (exists) return;  // the run resumed from it
-    await_save();        // never two at once
+    await_save();  // never two at once
     state_.since_log = window_.loss;
     state_.recent = spikes_.recent();
     last_save_step_ = state_.step;
-    if (!ranks_.first()) {
-        contribute_to_checkpoint(*learner_);
-    } else if (saver_) {
+    if (saver_) {
         note(fmt::format("saving {}", folder));
         saver_->begin(folder, state_, config_.save_total_limit);
-    } else {
+    } else if (ranks_.first() || saves_.sharded) {
         const auto start = Clock::now();
-        const uint64_t bytes = save_checkpoint(folder, *learner_, state_);
-        report_save(SavedCheckpoint{folder, bytes, seconds_since(start)});
-        rotate_checkpoints(config_.output_dir, config_.save_total_limit);
+        const uint64_t bytes = save_checkpoint(folder, *learner_, state_, writers());
+        if (ranks_.first())
+            report_save(SavedCheckpoint{folder, bytes, seconds_since(start),
+                                        rotate_checkpoints(config_.output_dir, config_.save_total_limit)});
     }
     ranks_.barrier("checkpoint", Deadline::none);
 }
@@ -435,9 +297,11 @@ void Trainer::await_save() {
     ranks_.barrier("checkpoint", Deadline::none);
 }
 
-void Trainer::report_save(const std::optional<SavedCheckpoint>& saved) const {
+void Trainer::report_save(const std::optional<SavedCheckpoint>& saved) {
     if (!saved) return;
     note(fmt::format("saved {}: {} in {}", saved->folder, human_bytes(saved->bytes), human_duration(saved->seconds)));
+    if (!saved->trouble.empty() && !std::exchange(told_of_old_checkpoint_, true))
+        note(fmt::format("warning: an old checkpoint stays, and so may later ones: {}", saved->trouble));
 }
 
 void Trainer::finish() {

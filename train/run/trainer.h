@@ -74,17 +74,23 @@ class Trainer {
     void log(const std::vector<Metric>& metrics) const;
     /// The signal that any rank received, or 0.
     int stop_signal(const StopSignal& stop) const;
-    void note_changes_since(const std::string& folder) const;
     bool weights_check_due() const;
     void check_weights();
-    void open_output_dir();
-    void start();
-    void resume(const std::string& folder);
     /// Enqueues a step and completes the previous one.
     void train_step(Loader& loader, LoadedBatch first);
     /// Waits for the step under way, if there is one, and counts it.
     void complete_step();
     void log_window(const StepResult& result, double learning_rate);
+
+    // trainer_start.cpp
+    void open_output_dir();
+    void start();
+    void resume(const WholeCheckpoint& checkpoint);
+    void note_changes_since(const std::string& folder) const;
+    /// Throws Exit::memory with the figures and with settings that would fit.
+    std::unique_ptr<Learner> make_learner() const;
+    /// Takes the memory for saves in the background.
+    void prepare_saves();
 
     // trainer_numbers.cpp
     /// Every recompute_check_steps: computes a micro-step of a step twice, and throws Exit::peer if they differ.
@@ -105,15 +111,13 @@ class Trainer {
     void evaluate();
     /// Adds up the sums of all ranks.
     LossSums over_ranks(const LossSums& own) const;
-    /// Takes the memory for saves in the background.
-    /// Throws Exit::memory with the figures and with settings that would fit.
-    std::unique_ptr<Learner> make_learner() const;
-    void prepare_saves();
+    /// The ranks that write checkpoints: all if the optimizer state is sharded, else rank 0 alone.
+    const Ranks& writers() const { return saves_.sharded ? ranks_ : one_rank(); }
     /// Begins a checkpoint; returns when it is written if there is no saver_.
     void save();
     /// Waits until the save under way is committed.
     void await_save();
-    void report_save(const std::optional<SavedCheckpoint>& saved) const;
+    void report_save(const std::optional<SavedCheckpoint>& saved);
     /// A line on stderr, above the progress.
     void note(const std::string& line) const;
     void finish();
@@ -129,7 +133,7 @@ class Trainer {
     std::unique_ptr<Gpu> gpu_;                    ///< null on the CPU
     std::unique_ptr<Communicator> communicator_;  ///< null with one rank
     std::unique_ptr<Learner> learner_;
-    std::unique_ptr<BackgroundSave> saver_;  ///< rank 0, if saves run in the background
+    std::unique_ptr<BackgroundSave> saver_;  ///< on writers(), if saves run in the background
     Context ctx_;                            ///< the learner's
     std::unique_ptr<MetricsLog> log_;
     std::unique_ptr<Progress> progress_;
@@ -142,6 +146,7 @@ class Trainer {
     double epoch_ = 0;     ///< passes over the data so far
     double unigram_loss_ = 0;
     LossSums last_eval_;
+    bool told_of_old_checkpoint_ = false;
     int64_t last_eval_step_ = -1, last_save_step_ = -1, last_agreed_step_ = -1;
 };
 

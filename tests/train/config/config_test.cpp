@@ -252,7 +252,9 @@ const std::string everything_with_shape =
 const std::vector<std::string> everything_of_preferences = {
     "stage: dpo\nloss_type: [robust, sft]\nloss_weights: [1, 0.25]\nbeta: 0.3\nlabel_smoothing: 0.2\n"
     "ref_model_name_or_path: 'models/a: reference'\n",
-    "stage: dpo\nloss_type: simpo\nsimpo_gamma: 1.25\n",
+    "stage: dpo\nloss_type: simpo\nsimpo_gamma: 1.25\nlr_scheduler_type: cosine_with_restarts\nlr_cycles: 3\n",
+    "lr_scheduler_type: polynomial\nlr_power: 2\n",
+    "lr_scheduler_type: inverse_sqrt\nlr_timescale: 200\n",
     "stage: rm\nreward_loss: plackett_luce\ncenter_rewards_coefficient: 0.01\n"
     "val_size: 5\nevals_per_epoch: 4\nsaves_per_epoch: 2\n",
 };

@@ -5,11 +5,12 @@
 
 #include <csignal>
 
+#include "engine/io/hdf5.h"
 #include "engine/io/json.h"
 #include "engine/io/sha256.h"
 #include "tests/support/file_test.h"
 #include "tests/support/tiny_model.h"
-#include "train/folders/checkpoint.h"
+#include "train/folders/run_checkpoints.h"
 
 namespace colonnade {
 namespace {
@@ -52,9 +53,10 @@ class Checkpoint : public FileTest {
         return folder;
     }
     /// Loading fails with a message that names `file`, and the learner keeps its state.
-    static void expect_refused(const std::string& folder, const std::string& file, Learner& learner) {
+    static void expect_refused(const std::string& folder, const std::string& file, Learner& learner,
+                               Exit exit = Exit::data) {
         const auto before = state_of(learner);
-        expect_error(Exit::data, file, [&] { load_checkpoint(folder, learner); });
+        expect_error(exit, file, [&] { load_checkpoint(folder, learner); });
         EXPECT_TRUE(state_of(learner) == before) << "loaded anyway";
     }
 };
@@ -75,7 +77,7 @@ TEST_F(Checkpoint, RoundTrip) {
     EXPECT_EQ(read.since_log.correct, written.since_log.correct);
     EXPECT_EQ(read.data_key, written.data_key);
     EXPECT_EQ(read.config_yaml, written.config_yaml);
-    EXPECT_EQ(to_json(checkpoint_model(folder)), to_json(learner->config()));
+    EXPECT_EQ(to_json(checkpoint_model(check_checkpoint(folder))), to_json(learner->config()));
 }
 
 TEST_F(Checkpoint, SameStateSameBytes) {
@@ -176,8 +178,9 @@ TEST_F(Checkpoint, OfAnotherVersionSaysSo) {
     const std::string folder = saved(*learner_after(1), 1);
     const auto learner = learner_after(0);
     rewrite_manifest(folder, [](Json& body) { body["version"] = 12; });
-    expect_refused(folder, "manifest.json: checkpoint version 12, but this build reads versions 2 to 3", *learner);
-    rewrite_manifest(folder, [](Json& body) { body.erase("files"); });
+    expect_refused(folder, "manifest.json: checkpoint version 12, but this build reads versions 2 to 4", *learner,
+                   Exit::config);
+    rewrite_manifest(folder, [](Json& body) { body["version"] = 4, body.erase("files"); });
     expect_refused(folder, "manifest.json", *learner);
     rewrite_manifest(folder, [](Json& body) { body["version"] = "one"; });
     expect_refused(folder, "manifest.json", *learner);
@@ -204,7 +207,83 @@ TEST_F(Checkpoint, OfVersion2IsRead) {
     EXPECT_EQ(load_checkpoint(folder, *learner).step, 1);
     EXPECT_TRUE(state_of(*learner) == state_of(*saved_one));
     rewrite_manifest(folder, [](Json& body) { body["version"] = 1; });
-    expect_refused(folder, "manifest.json: checkpoint version 1, but", *learner);
+    expect_refused(folder, "manifest.json: checkpoint version 1, but", *learner, Exit::config);
+}
+
+/// Version 3 has one state file, of the whole buffers, without slices.
+TEST_F(Checkpoint, OfVersion3IsRead) {
+    const auto saved_one = learner_after(2), learner = learner_after(0);
+    const std::string folder = saved(*saved_one, 1), shard = folder + "/state-00001-of-00001.h5";
+    const int64_t n = saved_one->parameters().size();
+    fs::remove(shard);
+    Hdf5Writer old(shard);
+    old.write("weights", saved_one->weights());
+    old.write("adamw/m", saved_one->m());
+    old.write("adamw/v", saved_one->v());
+    old.attribute("begin", int64_t{0});
+    old.attribute("end", n);
+    old.attribute("updates", int64_t{2});
+    old.close();
+    rewrite_manifest(folder, [&](Json& body) {
+        body["version"] = 3;
+        for (Json& file : body["files"])
+            if (file["name"] == "state-00001-of-00001.h5") {
+                file["bytes"] = fs::file_size(shard);
+                file["pieces"] = Json::array({{{"bytes", fs::file_size(shard)}, {"sha256", sha256_file(shard)}}});
+            }
+    });
+    EXPECT_EQ(load_checkpoint(folder, *learner).step, 1);
+    EXPECT_TRUE(state_of(*learner) == state_of(*saved_one));
+    EXPECT_EQ(learner->updates(), 2);
+}
+
+/// Files whose hashes are right, but which do not fit together.
+TEST_F(Checkpoint, MustHoldEveryElementOnce) {
+    const auto saved_one = learner_after(2), learner = learner_after(0);
+    const int64_t n = saved_one->parameters().size();
+    const auto of_shares = [&](const std::vector<Range>& shares) {
+        const std::string folder = saved(*saved_one, 1);
+        fs::remove(folder + "/state-00001-of-00001.h5");
+        std::vector<std::string> names;
+        for (size_t i = 0; i < shares.size(); ++i) {
+            names.push_back(shard_name(static_cast<int>(i), static_cast<int>(shares.size())));
+            Hdf5Writer file(folder + "/" + names.back());
+            std::vector<int64_t> slices = {shares[i].begin, shares[i].end};
+            const Tensor all[] = {saved_one->weights(), saved_one->m(), saved_one->v()};
+            const char* const arrays[] = {"weights", "adamw/m", "adamw/v"};
+            for (size_t k = 0; k < 3; ++k)
+                file.write(arrays[k], all[k].slice(0, std::clamp<int64_t>(shares[i].begin, 0, n),
+                                                   std::clamp<int64_t>(shares[i].end, 0, n)));
+            file.write("slices", Tensor(slices.data(), DType::i64, {1, 2}));
+            file.attribute("updates", int64_t{2});
+            file.close();
+        }
+        rewrite_manifest(folder, [&](Json& body) {
+            Json listed = Json::array();
+            for (const Json& file : body["files"])
+                if (!is_shard_name(file["name"])) listed.push_back(file);
+            for (const std::string& name : names) {
+                const Json piece = {{"bytes", fs::file_size(folder + "/" + name)},
+                                    {"sha256", sha256_file(folder + "/" + name)}};
+                listed.push_back({{"name", name}, {"bytes", piece["bytes"]}, {"pieces", Json::array({piece})}});
+            }
+            body["files"] = listed;
+        });
+        return folder;
+    };
+    const auto expect = [&](const std::vector<Range>& shares, const std::string& message) {
+        expect_refused(of_shares(shares), message, *learner);
+        fs::remove_all(checkpoint_folder(folder_, 1));
+    };
+    expect({{0, n / 2}, {n / 2 + 1, n}}, fmt::format("holds elements from {} on, but those before end at", n / 2 + 1));
+    expect({{0, n / 2}, {n / 2 - 1, n}}, fmt::format("holds elements from {} on, but those before end at", n / 2 - 1));
+    expect({{0, n / 2}, {n / 2, n - 1}}, fmt::format("the files end at element {}, expected {}", n - 1, n));
+    expect({{0, n / 2}, {n / 2, n + 1}}, fmt::format("holds elements {} to {}, but the model has {}", n / 2, n + 1, n));
+    expect({{-1, n / 2}, {n / 2, n}}, "holds elements -1 to");
+    expect({}, "has no file state-*.h5");
+    const std::string folder = of_shares({{n / 3, n}, {0, 0}, {0, n / 3}});
+    load_checkpoint(folder, *learner);
+    EXPECT_TRUE(state_of(*learner) == state_of(*saved_one));
 }
 
 TEST_F(Checkpoint, OfAnotherModelIsRefused) {
@@ -215,30 +294,6 @@ TEST_F(Checkpoint, OfAnotherModelIsRefused) {
     ModelConfig wider = tiny_config(Architecture::qwen3);
     wider.intermediate_size += 2;
     expect_refused(folder, "another shape", *tiny_learner(wider, DType::f32, 1, 32));
-}
-
-// --- Rotation ---
-
-TEST_F(Checkpoint, RotationKeepsTheNewest) {
-    for (const int64_t step : {2, 10, 9, 100}) fs::create_directories(checkpoint_folder(folder_, step) + "/inside");
-    for (const char* other : {"checkpoint-", "checkpoint-5x", "checkpoint-7.tmp-1", "checkpoint-8.trash-1",
-                              "checkpoint-99999999999999999999", "other-3"})
-        fs::create_directories(path(other));
-    spill(path("checkpoint-200"), "a file");
-    spill(path("config.yaml.tmp-3"), "half a config");
-    spill(path("notes.tmp-3"), "somebody's own");
-    EXPECT_EQ(checkpoint_steps(folder_), (std::vector<int64_t>{2, 9, 10, 100}));
-    rotate_checkpoints(folder_, 0);
-    EXPECT_EQ(checkpoint_steps(folder_), (std::vector<int64_t>{2, 9, 10, 100}));
-    rotate_checkpoints(folder_, 2);
-    EXPECT_EQ(checkpoint_steps(folder_), (std::vector<int64_t>{10, 100}));
-    rotate_checkpoints(folder_, 5);
-    EXPECT_EQ(checkpoint_steps(folder_), (std::vector<int64_t>{10, 100}));
-    remove_leftovers(folder_);
-    EXPECT_EQ(listing(folder_),
-              "checkpoint- checkpoint-10 checkpoint-100 checkpoint-200 checkpoint-5x checkpoint-99999999999999999999 "
-              "notes.tmp-3 other-3");
-    EXPECT_TRUE(checkpoint_steps(path("nowhere")).empty());
 }
 
 // --- Disks that fill up and processes that die ---

@@ -78,7 +78,7 @@ TEST_F(Saves, InTheBackgroundNeedMemory) {
     const SavePlan rich = plan("async_save=auto", size_t{1} << 40), poor = plan("async_save=auto", 1000);
     EXPECT_TRUE(rich.background && rich.text.empty());
     train(config(), {output("run"), "max_steps=1"});
-    const ModelConfig model = checkpoint_model(checkpoint_folder(path("run"), 1));
+    const ModelConfig model = checkpoint_model({checkpoint_folder(path("run"), 1)});
     EXPECT_EQ(rich.copy_bytes, static_cast<size_t>(12 * ParameterList(model).size()));
     EXPECT_FALSE(poor.background);
     EXPECT_NE(poor.text.find("would take more than half of the 0 B of host memory left"), std::string::npos)

@@ -199,7 +199,7 @@ TEST_F(Signals, KilledAtAnyMomentLosesNothing) {
         ASSERT_EQ(result.exit, 128 + SIGKILL) << result.err;
         ++kills;
         for (const int64_t step : checkpoint_steps(path("run")))
-            EXPECT_EQ(checkpoint_model(checkpoint_folder(path("run"), step)).vocab_size, chain_vocab);
+            EXPECT_EQ(checkpoint_model(check_checkpoint(checkpoint_folder(path("run"), step))).vocab_size, chain_vocab);
         with_checkpoint += last_step(path("run")) > 0;
     }
     EXPECT_GE(kills, 4);

@@ -142,6 +142,29 @@ TEST_P(Update, NamesBadWeights) {
 }
 
 /// One rank with a communicator (NCCL on a GPU) gives the same bits as one without, with both values of zero_stage.
+TEST_P(Update, TokensOutsideTheVocabularyReachNoDevice) {
+    const auto vocab = static_cast<int32_t>(learner_->config().vocab_size);
+    const Sample sample = random_sample(1, 0, {8}, vocab);
+    const auto before = state();
+    for (const int32_t bad : {vocab, -1, INT32_MAX, INT32_MIN}) {
+        Batch batch = make_batch({{&sample}});
+        const auto accumulate = [&] {
+            learner_->begin_step();
+            learner_->accumulate(learner_->context(), batch, {.total = batch.target_weight});
+        };
+        const std::string outside = fmt::format("token {} is outside the vocabulary [0, {})", bad, vocab);
+        batch.tokens[3] = bad;
+        expect_error(Exit::data, "position 3: " + outside, accumulate);
+        batch = make_batch({{&sample}});
+        batch.targets[0] = bad;
+        expect_error(Exit::data, "target 0: " + outside, accumulate);
+    }
+    // The device still works.
+    set_gradients(0.5f);
+    EXPECT_TRUE(update({}, 1).applied);
+    EXPECT_FALSE(state() == before);
+}
+
 TEST_P(Update, IsTheSameWithACommunicatorOfOneRank) {
     if (GetParam() == DType::bf16 && !built_with_nccl()) GTEST_SKIP() << "a build without NCCL";
     const ModelConfig config = small_config(Architecture::llama, false);

@@ -1,0 +1,106 @@
+#include "train/folders/run_checkpoints.h"
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+
+#include "engine/io/files.h"
+
+namespace colonnade {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Renames a folder to "<folder>.damaged", with a number if that exists. Returns the new name.
+std::string keep_aside(const std::string& folder) {
+    const std::string first = folder + ".damaged";
+    std::string name = first;
+    for (int n = 2; fs::exists(fs::symlink_status(name)); ++n) name = fmt::format("{}-{}", first, n);
+    std::error_code error;
+    fs::rename(folder, name, error);
+    if (error) fail(Exit::storage, "{}: cannot rename to {}: {}", folder, name, error.message());
+    return name;
+}
+
+}  // namespace
+
+std::string checkpoint_folder(const std::string& output_dir, int64_t step) {
+    return fmt::format("{}/checkpoint-{}", output_dir, step);
+}
+
+std::vector<int64_t> checkpoint_steps(const std::string& output_dir) {
+    constexpr std::string_view prefix = "checkpoint-";
+    std::vector<int64_t> steps;
+    if (!fs::is_directory(output_dir)) return steps;
+    for (const auto& entry : fs::directory_iterator(output_dir)) {
+        const std::string name = entry.path().filename();
+        if (!entry.is_directory() || !name.starts_with(prefix)) continue;
+        int64_t step = 0;
+        const char* end = name.data() + name.size();
+        // "checkpoint-20.tmp-123" is not a checkpoint: the whole rest must be a number.
+        const auto [stop, error] = std::from_chars(name.data() + prefix.size(), end, step);
+        if (error == std::errc() && stop == end) steps.push_back(step);
+    }
+    std::sort(steps.begin(), steps.end());
+    return steps;
+}
+
+NewestCheckpoint newest_checkpoint(const std::string& output_dir) {
+    std::vector<int64_t> steps = checkpoint_steps(output_dir);
+    NewestCheckpoint found;
+    if (steps.empty()) return found;
+    std::vector<std::pair<std::string, std::string>> damaged;  // folder, and what is wrong
+    for (; !steps.empty() && !found.whole; steps.pop_back()) {
+        const std::string folder = checkpoint_folder(output_dir, steps.back());
+        try {
+            found.whole = check_checkpoint(folder);
+        } catch (const Error& e) {
+            if (e.exit() != Exit::data) throw;
+            const std::string what = e.what();
+            damaged.emplace_back(folder, what.substr(0, what.find(fmt::format("; {}", damage_advice))));
+        }
+    }
+    if (!found.whole)
+        fail(Exit::data,
+             "{}: has {} checkpoint{}, and none is whole: {}; nothing was removed. Bring one back, or start anew with "
+             "overwrite_output_dir: true or another output_dir",
+             output_dir, damaged.size(), damaged.size() == 1 ? "" : "s", damaged.front().second);
+    for (const auto& [folder, reason] : damaged)
+        found.notices.push_back(fmt::format("warning: {}; kept as {}, and the run resumes from an older checkpoint",
+                                            reason, fs::path(keep_aside(folder)).filename().string()));
+    if (!damaged.empty()) sync_path(output_dir);
+    return found;
+}
+
+std::string rotate_checkpoints(const std::string& output_dir, int64_t keep) {
+    std::string trouble;
+    if (keep <= 0) return trouble;
+    const std::vector<int64_t> steps = checkpoint_steps(output_dir);
+    for (size_t i = 0; i + static_cast<size_t>(keep) < steps.size(); ++i) {
+        try {
+            remove_folder(checkpoint_folder(output_dir, steps[i]));
+        } catch (const Error& e) {
+            if (trouble.empty()) trouble = e.what();
+        }
+    }
+    return trouble;
+}
+
+std::string remove_leftovers(const std::string& output_dir) {
+    std::vector<fs::path> leftovers;
+    for (const auto& entry : fs::directory_iterator(output_dir)) {
+        const std::string name = entry.path().filename();
+        const bool unfinished = name.find(".tmp-") != name.npos || name.find(".trash-") != name.npos;
+        for (const char* ours : {"checkpoint-", "config.yaml.", "metrics.jsonl."})
+            if (unfinished && name.starts_with(ours)) leftovers.push_back(entry.path());
+    }
+    std::string trouble;
+    for (const fs::path& path : leftovers) {
+        std::error_code error;
+        fs::remove_all(path, error);
+        if (error && trouble.empty()) trouble = fmt::format("{}: cannot delete: {}", path.string(), error.message());
+    }
+    return trouble;
+}
+
+}  // namespace colonnade
