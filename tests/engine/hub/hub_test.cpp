@@ -275,7 +275,7 @@ TEST_F(HubTest, WaitsAsLongAsTheHubAsks) {
 TEST_F(HubTest, TriesAgainWhenTheHubIsDown) {
     const auto down = [](const WebReply&) { return WebReply{.status = 503}; };
     hub.fault("/revision/", down), hub.fault("/tree/", down, 2), hub.fault("/resolve/", down),
-        hub.fault("/cdn/", down, 4);
+        hub.fault("/cdn/", down, 3);
     expect_all(fetch_all());
     hub.commit = std::string(40, 'd');
     hub.fault("/tree/", down, 5);
