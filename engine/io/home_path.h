@@ -5,7 +5,7 @@
 
 namespace colonnade {
 
-/// `~` and `~/...` with HOME in place of `~`; anything else as it is. Throws Exit::config if HOME is not set.
+/// `~/...` with HOME in place of `~`; anything else as it is. Throws Exit::config if HOME is not set.
 std::string expand_home(const std::string& path);
 
 }  // namespace colonnade

@@ -122,7 +122,7 @@ void select_split(DataFiles& files, const std::string& path, const fs::path& fol
     if (wanted.empty() && splits.size() > 1)
         fail(Exit::data, "{}: holds files of several splits: {}; choose one, for example split: {}", path,
              fmt::join(names, ", "), splits.contains("train") ? "train" : splits.begin()->first);
-    const bool file = folder.empty() && wanted == "train";  // whatever its name says
+    const bool file = splits.size() == 1 && wanted == "train" && fs::is_regular_file(path);  // whatever its name says
     const auto chosen = wanted.empty() || file ? splits.begin() : splits.find(wanted);
     if (chosen == splits.end())
         fail(Exit::data, "{}: no file belongs to split {}; found {}", path, wanted, fmt::join(names, ", "));
@@ -240,9 +240,7 @@ DataFiles find_data_files(const std::string& path, const Split& split) {
         files = files_of_glob(path);
     else
         files.paths = {path};
-    const bool alone = !folder && fs::is_regular_file(path, error);
-    if (folder || !split.name.empty())
-        select_split(files, path, folder ? path : alone ? "" : folder_of_pattern(path), split.name);
+    if (folder || !split.name.empty()) select_split(files, path, folder ? path : folder_of_pattern(path), split.name);
     for (const std::string& file : files.paths) {  // stores and messages name it in JSON
         using Handler = Json::error_handler_t;
         const std::string shown = Json(file).dump(-1, ' ', false, Handler::replace);
