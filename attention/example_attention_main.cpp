@@ -117,7 +117,7 @@ int run() {
 
 }  // namespace
 
-int main(int, char** argv) {
-    let_waiting_threads_sleep(argv);
+int main() {
+    settle_libraries();
     return run_program("example_attention", run);
 }

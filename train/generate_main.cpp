@@ -2,11 +2,12 @@
 
 #include <deque>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
+#include <sstream>
 
 #include "data/samples/encode.h"
 #include "data/text/choose_template.h"
+#include "engine/io/files.h"
 #include "engine/program/command_line.h"
 #include "train/folders/adapter_folder.h"
 #include "train/model/generate.h"
@@ -36,16 +37,15 @@ Json template_variables(const Options& o) {
 
 std::vector<std::string> all_prompts(const Options& o) {
     std::vector<std::string> prompts = o.prompts;
-    std::string line;
+    const auto add_lines = [&](std::istream& text) {
+        for (std::string line; std::getline(text, line);)
+            if (!line.empty()) prompts.push_back(line);
+    };
     if (!o.prompts_file.empty()) {
-        std::ifstream file(o.prompts_file);
-        if (!file) fail(Exit::data, "{}: cannot be read", o.prompts_file);
-        while (std::getline(file, line))
-            if (!line.empty()) prompts.push_back(line);
+        std::istringstream text(read_file(o.prompts_file, limits::prompts_bytes, Readable::streams));
+        add_lines(text);
     }
-    if (prompts.empty())
-        while (std::getline(std::cin, line))
-            if (!line.empty()) prompts.push_back(line);
+    if (prompts.empty()) add_lines(std::cin);
     return prompts;
 }
 

@@ -1,9 +1,24 @@
 // train: fine-tunes or pretrains a model as a YAML config describes; under mpirun with several ranks.
 
 #include "engine/program/command_line.h"
+#include "engine/ranks/message_passing.h"
 #include "train/run/trainer.h"
 
 using namespace colonnade;
+
+/// What the ranks need before they meet. Errors in the config are reported when they have met.
+static Ranks::Options ranks_options(const std::string& path, const std::vector<std::string>& arguments) {
+    Ranks::Options options{
+        .program = "train",
+        .advice =
+            "start again with resume_from_checkpoint: auto, which continues from the last checkpoint if there is "
+            "one"};
+    try {
+        if (mpi::launched_size() > 1) options.timeout = load_config(path, arguments).config.ddp_timeout;
+    } catch (const std::exception&) {
+    }
+    return options;
+}
 
 int main(int argc, char** argv) {
     CLI::App app{"Train a model as a YAML config describes"};
@@ -20,7 +35,7 @@ int main(int argc, char** argv) {
             return 0;
         }
         if (path.empty()) fail(Exit::config, "no config given; usage: train CONFIG.yaml [key=value ...]");
-        Ranks ranks("train");
+        Ranks ranks(ranks_options(path, app.remaining()));
         return ranks.guard([&] {
             LoadedConfig loaded;
             ranks.together("config", [&] { loaded = load_config(path, app.remaining()); });

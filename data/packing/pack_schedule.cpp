@@ -16,22 +16,30 @@ PackSchedule::PackSchedule(std::vector<int64_t> lengths, PackScheduleSettings se
     }
     if (settings_.max_steps < 0)
         fail(Exit::config, "max_steps is {}, expected 0 (not limited) or more", settings_.max_steps);
-    if (settings_.max_steps == 0 && !(settings_.epochs > 0 && settings_.epochs < 1e6)) {
-        fail(Exit::config, "{} epochs, expected more than 0 and fewer than a million", settings_.epochs);
+    if (settings_.max_steps == 0 && !(settings_.epochs > 0 && settings_.epochs <= 1e9)) {
+        fail(Exit::config, "{} epochs, expected more than 0 and at most 1e9", settings_.epochs);
     }
     if (lengths_.empty()) fail(Exit::data, "there are no samples to schedule");
     total_steps_ = settings_.max_steps > 0 ? settings_.max_steps : count_steps();
     plan(0);  // with max_steps nothing is planned yet: this reports samples longer than a pack now
 }
 
+int64_t PackSchedule::counted_epochs() const {
+    return std::max<int64_t>(16, 4'000'000 / std::ssize(lengths_));
+}
+
 int64_t PackSchedule::count_steps() {
     const auto whole = static_cast<int64_t>(settings_.epochs);
     const double rest = settings_.epochs - static_cast<double>(whole);
     int64_t steps = 0;
-    if (settings_.packing.shuffle) {
-        for (int64_t epoch = 0; epoch < whole; ++epoch) steps += steps_in(epoch);
-    } else {
+    if (!settings_.packing.shuffle) {
         steps = whole * steps_in(0);
+    } else if (const int64_t counted = counted_epochs(); whole > counted) {
+        for (int64_t epoch = 0; epoch < counted; ++epoch) steps += steps_in(epoch);
+        extrapolated_ = true;
+        return std::llround(static_cast<double>(steps) * (settings_.epochs / static_cast<double>(counted)));
+    } else {
+        for (int64_t epoch = 0; epoch < whole; ++epoch) steps += steps_in(epoch);
     }
     // 0.1 of 30 steps is 3, although the double 0.1 is slightly more than a tenth.
     if (rest > 0) steps += static_cast<int64_t>(std::ceil(rest * static_cast<double>(steps_in(whole)) * (1 - 1e-9)));
@@ -40,12 +48,9 @@ int64_t PackSchedule::count_steps() {
 
 PackSchedule::Position PackSchedule::locate(int64_t global_step) {
     require(global_step >= 0, "step {} is negative", global_step);
-    while (first_steps_.back() <= global_step) {
-        const auto epoch = static_cast<int64_t>(first_steps_.size()) - 1;
-        first_steps_.push_back(first_steps_.back() + steps_in(epoch));
-    }
-    const auto next = std::upper_bound(first_steps_.begin(), first_steps_.end(), global_step);
-    return {next - first_steps_.begin() - 1, global_step - next[-1]};
+    if (global_step < first_step_) epoch_ = first_step_ = 0;
+    for (int64_t steps; first_step_ + (steps = steps_in(epoch_)) <= global_step; ++epoch_) first_step_ += steps;
+    return {epoch_, global_step - first_step_};
 }
 
 const PackPlan& PackSchedule::plan(int64_t epoch) {

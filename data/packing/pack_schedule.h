@@ -1,8 +1,16 @@
 #pragma once
 // PackSchedule: the packs of every optimizer step of a run, known before the run starts. Every epoch is packed anew
 // (data/packing/packer.h), so that epochs may differ by a step. The plan of an epoch is computed on demand, and only
-// the latest plan is kept. To find a step costs one plan per epoch before it, about 30 ms for 100,000 samples; it never
-// iterates over steps.
+// the latest plan is kept. To find a step costs one plan per epoch since the last step that was looked for, about 30 ms
+// for 100,000 samples; it never iterates over steps. Memory does not depend on the number of steps.
+//
+// To count the steps of E shuffled epochs exactly takes E plans. With more than counted_epochs() the count of those is
+// extrapolated, so that a run starts within a second or two however long it is:
+//
+//     steps(E) = round(steps(counted) * E / counted)          if E > counted = max(16, 4,000,000 / samples)
+//
+// The packs of every step are the same either way: only the last step of such a run may lie a little before or after the
+// end of its last epoch.
 
 #include <cstdint>
 #include <vector>
@@ -25,6 +33,10 @@ class PackSchedule {
     PackSchedule(std::vector<int64_t> lengths, PackScheduleSettings settings);
 
     int64_t total_steps() const { return total_steps_; }
+    /// Epochs whose steps and packs are worth counting one by one.
+    int64_t counted_epochs() const;
+    /// True if total_steps() is extrapolated.
+    bool extrapolated() const { return extrapolated_; }
 
     /// Epoch of a global step (0-based), and the step within it.
     struct Position {
@@ -44,7 +56,8 @@ class PackSchedule {
     std::vector<int64_t> lengths_;
     PackScheduleSettings settings_;
     int64_t total_steps_ = 0;
-    std::vector<int64_t> first_steps_ = {0};  ///< first global step of each epoch found so far
+    bool extrapolated_ = false;
+    int64_t epoch_ = 0, first_step_ = 0;  ///< the epoch that locate() found last, and its first global step
     PackPlan plan_;
     int64_t planned_epoch_ = -1;
 };

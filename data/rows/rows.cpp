@@ -1,7 +1,10 @@
 #include "data/rows/rows.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <filesystem>
+#include <mutex>
 
 #include "data/rows/row_formats.h"
 #include "engine/device/error.h"
@@ -11,6 +14,27 @@ namespace colonnade {
 namespace {
 
 constexpr size_t detection_rows = 64, detection_bytes = size_t{4} << 20;  ///< detection reads no further
+
+/// The values of a large row take up to 64 MB: they exist on one thread at a time. malloc would keep their memory for
+/// the thread that had them.
+class LargeRows {
+  public:
+    explicit LargeRows(size_t bytes) : lock_(mutex(), std::defer_lock) {
+        if (bytes > limits::large_row_bytes) lock_.lock();
+    }
+    ~LargeRows() {
+        if (lock_) malloc_trim(0);
+    }
+    LargeRows(const LargeRows&) = delete;
+    LargeRows& operator=(const LargeRows&) = delete;
+
+  private:
+    static std::mutex& mutex() {
+        static std::mutex one;
+        return one;
+    }
+    std::unique_lock<std::mutex> lock_;
+};
 
 Split split_of(const DatasetSpec& spec) {
     if (spec.split.empty()) return {};
@@ -57,6 +81,7 @@ void RowReader::choose_rows() {
 
 /// Detects the format from the first rows. A row that is no JSON ends the search: its own error comes in its turn.
 void RowReader::detect() {
+    const LargeRows turn(limits::row_bytes);
     std::vector<PlacedRow> rows;
     size_t bytes = 0;
     RowText row;
@@ -118,6 +143,7 @@ bool RowReader::next_text(RowText& row) {
 }
 
 Row RowReader::parse(const RowText& text) const {
+    const LargeRows turn(text.text.size());
     const std::string where = place(text);
     Row row = read_row(kind_, type_, parse_object(text.text, where), columns_, where);
     row.line = text.number;

@@ -1,6 +1,7 @@
 #include "data/store/build_store.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <condition_variable>
 #include <exception>
@@ -9,12 +10,15 @@
 #include <mutex>
 #include <numeric>
 #include <optional>
+#include <system_error>
 #include <thread>
 
 #include "engine/device/error.h"
 #include "engine/device/human_units.h"
 #include "engine/io/files.h"
+#include "engine/io/folder_lock.h"
 #include "engine/io/json.h"
+#include "engine/io/limits.h"
 #include "engine/io/sha256.h"
 
 namespace colonnade {
@@ -123,6 +127,7 @@ struct Block {
     std::vector<Place> rows;
     std::map<size_t, int64_t> rows_of_files;  // encoded rows by file, among all files
     double bytes_read = 0;                    // of all files, up to the end of this block
+    size_t bytes = 0;                         // of `text`, which is freed when the block is encoded
     TokenStore part;                          // samples and counts of these rows
     std::exception_ptr error;                 // error that ended the block early
 };
@@ -140,7 +145,11 @@ class StoreBuilder {
 
     TokenStore build() {
         std::vector<std::jthread> workers;
-        for (int i = 0; i < std::max(1, request_.threads); ++i) workers.emplace_back([this] { work(); });
+        try {
+            for (int i = 0; i < std::max(1, request_.threads); ++i) workers.emplace_back([this] { work(); });
+        } catch (const std::system_error&) {  // no more threads: those that exist do all of it
+            if (workers.empty()) throw;
+        }
         workers.clear();  // joins
         if (error_) std::rethrow_exception(error_);
         progress_.finish();
@@ -162,20 +171,36 @@ class StoreBuilder {
         return options;
     }
 
+    /// A thread of its own: no exception may leave it.
     void work() {
-        TokenCache cache;
-        while (auto block = take_block()) {
-            encode(*block, cache);
-            deliver(std::move(*block));
+        try {
+            TokenCache cache;
+            while (auto block = take_block()) {
+                encode(*block, cache);
+                deliver(std::move(*block));
+            }
+        } catch (...) {
+            stop(std::current_exception());
         }
+    }
+
+    void stop(const std::exception_ptr& error) {
+        const std::lock_guard lock(mutex_);
+        if (!error_) error_ = error;
+        delivered_.notify_all();
     }
 
     /// Returns the next lines, or nothing at the end of the data or after an error.
     std::optional<Block> take_block() {
         std::unique_lock lock(mutex_);
-        // Blocks wait for a slow earlier block; reading waits too, so that memory stays bounded.
-        const int64_t ahead = 4 * static_cast<int64_t>(std::max(1, request_.threads));
-        delivered_.wait(lock, [&] { return error_ || next_read_ - next_append_ < ahead; });
+        // Blocks wait for a slow earlier block; reading waits too, so that memory stays bounded. It also waits while the
+        // other workers have rows of the largest size, whose values take several times the memory of their text.
+        const auto threads = static_cast<size_t>(std::max(1, request_.threads));
+        const auto ahead = static_cast<int64_t>(4 * threads);
+        const size_t most_bytes = limits::row_bytes + threads * limits::mib;
+        delivered_.wait(lock, [&] {
+            return error_ || (next_read_ - next_append_ < ahead && (in_flight_ == 0 || in_flight_ < most_bytes));
+        });
         if (error_ || end_of_data_) return std::nullopt;
         Block block;
         block.number = next_read_++;
@@ -185,6 +210,8 @@ class StoreBuilder {
             block.error = std::current_exception();
             end_of_data_ = true;
         }
+        block.bytes = block.text.size();
+        in_flight_ += block.bytes;
         return block;
     }
 
@@ -220,7 +247,10 @@ class StoreBuilder {
             size_t begin = 0;
             RowText text;
             for (const auto& [file, number, bytes] : block.rows) {
-                text.text.assign(block.text, begin, bytes);
+                if (block.rows.size() == 1)
+                    text.text = std::move(block.text);
+                else
+                    text.text.assign(block.text, begin, bytes);
                 text.file = file;
                 text.number = number;
                 begin += bytes;
@@ -234,6 +264,7 @@ class StoreBuilder {
         } catch (...) {
             block.error = std::current_exception();  // precedes an error in reading further
         }
+        block.text = {};
     }
 
     static void add_row(TokenStore& store, Encoded row, const std::string& place, size_t file, int64_t line) {
@@ -249,6 +280,7 @@ class StoreBuilder {
     /// Appends this block and the blocks that waited for it.
     void deliver(Block&& delivered) {
         std::lock_guard lock(mutex_);
+        in_flight_ -= delivered.bytes;
         try {
             waiting_.emplace(delivered.number, std::move(delivered));
             for (auto next = waiting_.begin(); next != waiting_.end() && next->first == next_append_;
@@ -282,6 +314,7 @@ class StoreBuilder {
     size_t dataset_ = 0, first_file_ = 0;
     double bytes_before_ = 0;
     int64_t next_read_ = 0, next_append_ = 0;
+    size_t in_flight_ = 0;  // bytes of rows that workers have
     bool end_of_data_ = false;
     std::map<int64_t, Block> waiting_;
     std::exception_ptr error_;
@@ -307,12 +340,6 @@ void check_unchanged(const StoreStatistics& statistics, const FileLists& files, 
     }
 }
 
-void make_folder(const std::string& folder) {
-    std::error_code error;
-    fs::create_directories(folder, error);
-    if (error) fail(Exit::storage, "cannot create the folder {}: {}", folder, error.message());
-}
-
 }  // namespace
 
 StoreResult build_store(const StoreRequest& request) {
@@ -329,12 +356,16 @@ StoreResult build_store(const StoreRequest& request) {
     StoreResult result;
     result.key = sha256(settings);
     result.path = fs::path(request.folder) / fmt::format("{}-{}.h5", request.name, result.key.substr(0, 16));
+    const std::string stem = request.name + "-";
+    // It may hold what a killed build of another key has left.
+    std::optional<SharedFolder> share(std::in_place, request.folder, std::array<std::string_view, 1>{stem});
     result.reused = fs::exists(result.path);
     if (result.reused) {
         result.store = TokenStore::open(result.path, result.key, vocab_limit(request));
         return result;
     }
-    make_folder(request.folder);
+    make_folders(request.folder);
+    share.emplace(request.folder, std::array<std::string_view, 1>{stem});
     const auto start = std::chrono::steady_clock::now();
     result.store = StoreBuilder(request, files, stamps).build();
     result.store.statistics.left_out = std::move(left_out);

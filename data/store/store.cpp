@@ -1,7 +1,5 @@
 #include "data/store/store.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -187,34 +185,24 @@ TokenStore TokenStore::subset(const std::function<bool(int64_t)>& keep) const {
 }
 
 void TokenStore::write(const std::string& path, const std::string& key) const {
-    const std::string temporary = fmt::format("{}.tmp-{}", path, getpid());
-    std::error_code ignored;
-    std::filesystem::remove(temporary, ignored);  // left by a killed process with the same id
-    try {
-        Hdf5Writer file(temporary);
-        PayloadHash hash;
-        const auto put = [&](const std::string& name, const auto& values) {
-            hash.add(name, values);
-            file.write(name, view_of(values));
-        };
-        for_each_dataset(*this, put);
-        put("settings", text_bytes(settings));
-        put("statistics", text_bytes(to_json_text(statistics)));
-        file.attribute("format", format_name);
-        file.attribute("format_version", format_version);
-        file.attribute("key", key);
-        file.attribute("samples", size());
-        file.attribute("tokens", tokens());
-        file.attribute("payload_sha256", hash.hex());
-        file.close();
-        std::error_code error;
-        std::filesystem::rename(temporary, path, error);
-        if (error) fail(Exit::storage, "cannot rename {} to {}: {}", temporary, path, error.message());
-    } catch (...) {
-        std::filesystem::remove(temporary, ignored);
-        throw;
-    }
-    sync_path(std::filesystem::absolute(path).parent_path());
+    FileCommit commit(path);
+    Hdf5Writer file(commit.temporary());
+    PayloadHash hash;
+    const auto put = [&](const std::string& name, const auto& values) {
+        hash.add(name, values);
+        file.write(name, view_of(values));
+    };
+    for_each_dataset(*this, put);
+    put("settings", text_bytes(settings));
+    put("statistics", text_bytes(to_json_text(statistics)));
+    file.attribute("format", format_name);
+    file.attribute("format_version", format_version);
+    file.attribute("key", key);
+    file.attribute("samples", size());
+    file.attribute("tokens", tokens());
+    file.attribute("payload_sha256", hash.hex());
+    file.close();
+    commit.commit();
 }
 
 TokenStore TokenStore::open(const std::string& path, const std::string& key, int64_t vocab_size) {

@@ -1,6 +1,7 @@
 #include "data/store/store_statistics.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "engine/device/error.h"
@@ -55,8 +56,14 @@ std::string to_json_text(const StoreStatistics& statistics) {
 }
 
 StoreStatistics statistics_from_json(const std::string& text, const std::string& where) {
+    // No integer holds a real number of 2^63 or more.
+    const auto within_integers = [](int, auto, const nlohmann::json& value) {
+        if (value.is_number_float() && std::abs(value.get<double>()) >= 0x1p63)
+            throw nlohmann::json::type_error::create(302, fmt::format("{} is too large", value.dump()), &value);
+        return true;
+    };
     try {
-        const auto json = nlohmann::json::parse(text);
+        const auto json = nlohmann::json::parse(text, within_integers);
         auto statistics = json.get<StoreStatistics>();
         for (const RowNoteInfo& info : row_notes) statistics.notes[info.note] = json.at(info.key).get<RowCount>();
         for (const auto& [name, rows] : json.at("unused_columns").items())

@@ -119,6 +119,9 @@ Json merges_json(const GgufReader& file) {
     if (!merges) fail(Exit::data, "{}: no key 'tokenizer.ggml.merges'; {}", file.path(), way_out);
     Json pairs = Json::array();
     for (const std::string_view merge : *merges) {
+        if (well_formed_prefix(merge) != merge.size())
+            fail(Exit::data, "{}: key 'tokenizer.ggml.merges': merge {} is ill-formed UTF-8; {}", file.path(),
+                 pairs.size(), way_out);
         // A part may begin with a space itself.
         const size_t space = merge.find(' ', 1);
         if (space == merge.npos || space + 1 == merge.size())

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "data/text/charsmap.h"
+#include "data/text/unicode.h"
 #include "engine/device/error.h"
 #include "engine/io/files.h"
 #include "engine/io/limits.h"
@@ -48,6 +49,57 @@ bool is_tiktoken_list(std::string_view bytes) {
     fail(Exit::data, "{}: expected a SentencePiece model, found {}", path, found);
 }
 
+/// Counts the texts and messages of a serialised message: a file of 32 MiB may hold 16 million empty ones, which take a
+/// gigabyte when they are parsed. Ends at what is no message; the parser refuses that.
+struct FieldCount {
+    size_t outer = 0, inner = 0;
+
+    void add(std::string_view bytes) {
+        for (uint64_t tag = 0; read_varint(bytes, tag);) {
+            uint64_t size = 0;
+            const int kind = static_cast<int>(tag & 7);
+            if (kind == 0 && !read_varint(bytes, size)) return;
+            if (kind == 2 && !read_varint(bytes, size)) return;
+            if (kind == 0) continue;
+            if (kind == 1) size = 8;
+            if (kind == 5) size = 4;
+            if ((kind != 1 && kind != 2 && kind != 5) || size > bytes.size()) return;
+            if (kind == 2) {
+                ++(nested ? inner : outer);
+                if (!nested) add_inner(bytes.substr(0, size));
+            }
+            bytes.remove_prefix(size);
+        }
+    }
+
+  private:
+    void add_inner(std::string_view bytes) {
+        nested = true;
+        add(bytes);
+        nested = false;
+    }
+    static bool read_varint(std::string_view& bytes, uint64_t& value) {
+        value = 0;
+        for (int shift = 0; shift < 64 && !bytes.empty(); shift += 7) {
+            const auto byte = static_cast<unsigned char>(bytes.front());
+            bytes.remove_prefix(1);
+            value |= static_cast<uint64_t>(byte & 0x7f) << shift;
+            if (byte < 0x80) return true;
+        }
+        return false;
+    }
+    bool nested = false;
+};
+
+void check_counts(std::string_view bytes, const std::string& path) {
+    constexpr size_t others = limits::sentencepiece_others;
+    FieldCount count;
+    count.add(bytes);
+    if (count.outer > most_pieces + others || count.inner > most_pieces + others)
+        fail(Exit::data, "{}: {} pieces and {} texts; expected at most {}", path, count.outer, count.inner,
+             most_pieces + others);
+}
+
 void check_pieces(const spm::Model& model, const std::string& path) {
     if (model.pieces_size() > most_pieces)
         fail(Exit::data, "{}: {} pieces; expected 1 to {}", path, model.pieces_size(), most_pieces);
@@ -58,6 +110,8 @@ void check_pieces(const spm::Model& model, const std::string& path) {
         const std::string& text = piece.piece();
         if (text.empty() || text.size() > longest_piece)
             fail(Exit::data, "{}: piece {} has {} bytes; expected 1 to {}", path, id, text.size(), longest_piece);
+        if (well_formed_prefix(text) != text.size())
+            fail(Exit::data, "{}: piece {} is not valid UTF-8; expected text", path, id);
         if (!std::isfinite(piece.score()))
             fail(Exit::data, "{}: piece {} has score {}; expected a finite number", path, id, piece.score());
         if (piece.type() < 1 || piece.type() > 6)
@@ -86,6 +140,7 @@ bool joins_words(std::string piece) {
 }  // namespace
 
 std::optional<std::string> check_sentencepiece_model(const std::string& bytes, const std::string& path) {
+    check_counts(bytes, path);
     spm::Model model;
     if (!model.ParseFromString(bytes) || model.pieces_size() == 0) refuse(bytes, path);
     check_pieces(model, path);

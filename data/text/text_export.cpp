@@ -144,11 +144,12 @@ std::vector<std::string> export_text(const TextExport& r) {
     if (!r.source.empty() && (r.tokenizer || fs::is_directory(r.source, error))) files = source_files(r);
     if (r.tokenizer) complete(r, files, notices);
     for (const char* name : copied)
-        if (!files.contains(name)) fs::remove(fs::path(r.folder) / name);  // of an older export
-    fs::remove_all(fs::path(r.folder) / template_folder);
+        if (!files.contains(name)) remove_file(r.folder + "/" + name);  // of an older export
+    remove_tree(r.folder + "/" + template_folder);
     for (const auto& [name, content] : files) {
-        fs::create_directories((fs::path(r.folder) / name).parent_path());
-        write_file_atomically((fs::path(r.folder) / name).string(), content);
+        const std::string path = (fs::path(r.folder) / name).string();
+        make_folders(parent_of(path));
+        write_file_atomically(path, content);
     }
     return notices;
 }

@@ -3,9 +3,10 @@
 #include <algorithm>
 #include <exception>
 #include <filesystem>
-#include <fstream>
 #include <set>
+#include <string_view>
 #include <unordered_map>
+#include <utility>
 
 #include "data/rows/rows.h"
 #include "data/text/tokenizer_training.h"
@@ -14,6 +15,8 @@
 
 namespace colonnade {
 namespace {
+
+constexpr size_t longest_line = limits::training_line_bytes;
 
 /// All texts of a row. Throws for rows of token ids.
 std::string row_text(const Row& row, const std::string& place) {
@@ -63,12 +66,12 @@ class Lines : public sentencepiece::SentenceIterator {
         return false;
     }
 
-    /// Reads a line of a text file, or the texts of a row; false after the last file.
+    /// Reads lines of a text file, or the texts of a row; false after the last file.
     bool read_block() {
         begin_ = 0;
         while (file_ < files_.size()) {
             const std::string& path = files_[file_];
-            const bool found = is_data_file(path) ? read_row(path) : read_line(path);
+            const bool found = is_data_file(path) ? read_row(path) : read_lines(path);
             if (found) return true;
             rows_.reset();
             text_.reset();
@@ -84,19 +87,29 @@ class Lines : public sentencepiece::SentenceIterator {
         block_ = row_text(rows_->parse(row), rows_->place(row));
         return true;
     }
-    bool read_line(const std::string& path) {
-        if (!text_) {
-            text_.emplace(path, std::ios::binary);
-            if (!*text_ || std::filesystem::is_directory(path))
-                fail(Exit::data, "{}: cannot open as a text file", path);
+    bool read_lines(const std::string& path) {
+        if (!text_) text_.emplace(path, Readable::streams);
+        block_ = std::exchange(rest_, {});
+        for (;;) {
+            const size_t before = block_.size();
+            if (before > longest_line) fail(Exit::data, "{}: a line of more than {} bytes", path, longest_line);
+            block_.resize(before + piece_bytes);
+            block_.resize(before + text_->read(block_.data() + before, piece_bytes));
+            if (block_.size() == before) return before > 0;
+            if (const size_t end = std::string_view(block_).substr(before).rfind('\n'); end != block_.npos) {
+                rest_ = block_.substr(before + end + 1);
+                block_.resize(before + end);
+                return true;
+            }
         }
-        return static_cast<bool>(std::getline(*text_, block_));
     }
 
     const std::vector<std::string>& files_;
     size_t file_ = 0;
     std::optional<RowReader> rows_;
-    std::optional<std::ifstream> text_;
+    static constexpr size_t piece_bytes = size_t{1} << 16;
+    std::optional<InputFile> text_;
+    std::string rest_;  ///< the begin of the next line
     std::string block_, line_;
     size_t begin_ = 0;
     int64_t count_ = 0;
@@ -173,11 +186,7 @@ void train_tokenizer(const TokenizerTraining& options) {
         fail(Exit::data, "{}: no text to train a tokenizer on", fmt::join(options.text_files, ", "));
     if (!status.ok()) fail(Exit::config, "training a tokenizer of {} pieces: {}", options.vocab_size, reason(status));
 
-    if (const auto folder = std::filesystem::path(options.output).parent_path(); !folder.empty()) {
-        std::error_code error;
-        std::filesystem::create_directories(folder, error);
-        if (error) fail(Exit::storage, "{}: cannot create the folder: {}", folder.string(), error.message());
-    }
+    make_folders(parent_of(options.output));
     write_file_atomically(options.output + ".model", model);
 
     sentencepiece::SentencePieceProcessor processor;

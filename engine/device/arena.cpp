@@ -3,26 +3,14 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <fstream>
 
 #include "engine/device/gpu.h"
+#include "engine/device/host_memory.h"
 #include "engine/device/human_units.h"
 
 namespace colonnade {
 
 Arena::Arena(Device device) : device_(device) {}
-
-size_t available_memory() {
-    size_t available = SIZE_MAX;
-    std::ifstream meminfo("/proc/meminfo");
-    for (std::string key, rest; meminfo >> key && std::getline(meminfo, rest);)
-        if (key == "MemAvailable:") available = std::strtoull(rest.c_str(), nullptr, 10) * 1024;
-    size_t limit = 0, used = 0;
-    if (std::ifstream("/sys/fs/cgroup/memory.max") >> limit && std::ifstream("/sys/fs/cgroup/memory.current") >> used)
-        available = std::min(available, limit > used ? limit - used : 0);
-    return available;
-}
 
 static std::shared_ptr<void> allocate_on_cpu(size_t bytes) {
     if (const size_t available = available_memory(); bytes > available)
@@ -30,7 +18,8 @@ static std::shared_ptr<void> allocate_on_cpu(size_t bytes) {
     // Fresh pages are zero, and are placed on the NUMA node of the thread that first writes them.
     const size_t size = std::max<size_t>(bytes, 1);
     void* memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) fail(Exit::memory, "not enough memory: {} requested", human_bytes(bytes));
+    if (memory == MAP_FAILED)
+        fail(Exit::memory, "not enough memory: {} requested; {}", human_bytes(bytes), memory_in_use());
     return std::shared_ptr<void>(memory, [size](void* p) { ::munmap(p, size); });
 }
 

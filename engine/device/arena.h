@@ -20,10 +20,6 @@
 
 namespace colonnade {
 
-/// Bytes of host memory that this process may still take: the kernel's estimate, or the limit of the control group if
-/// that is less.
-size_t available_memory();
-
 class Arena {
   public:
     static constexpr size_t alignment = 256;  ///< bytes; the best for cuBLAS, and enough for 128-bit loads

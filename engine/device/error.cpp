@@ -1,15 +1,24 @@
 #include "engine/device/error.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <filesystem>
 #include <new>
 #include <system_error>
 
+#include "engine/device/host_memory.h"
+
 namespace colonnade {
+
+static const char* program_name = "colonnade";
+static std::atomic<int> reported_exit = -1;  ///< exit code of the last error that was printed
+static thread_local bool lacked_memory = false;
 
 int report_error(const char* program, const std::string& what, Exit exit) {
     // The text may quote a file of unknown origin: control characters are replaced. Only config errors have several
@@ -19,7 +28,7 @@ int report_error(const char* program, const std::string& what, Exit exit) {
         if ((static_cast<unsigned char>(c) < 0x20 && (c != '\n' || exit != Exit::config)) || c == 0x7f) c = '?';
     std::fputs(fmt::format("{}: error: {}\n", program, line).c_str(), stderr);  // which may be closed or full
     std::fflush(stderr);
-    return static_cast<int>(exit);
+    return reported_exit = static_cast<int>(exit);
 }
 
 /// A file that is opened while one of the descriptors 0 to 2 is closed would take its number, and what is printed.
@@ -28,23 +37,77 @@ static void open_standard_files() {
         if (fcntl(descriptor, F_GETFD) < 0 && open("/dev/null", descriptor == 0 ? O_RDONLY : O_WRONLY) < 0) return;
 }
 
+Error error_in_flight() {
+    try {
+        throw;
+    } catch (const Error& e) {
+        return e;
+    } catch (const std::bad_alloc&) {
+        return Error(Exit::memory, "out of memory: " + memory_in_use());
+    } catch (const std::system_error& e) {
+        if (e.code() == std::errc::not_enough_memory)
+            return Error(Exit::memory, fmt::format("out of memory: {}; {}", e.what(), memory_in_use()));
+        if (e.code() == std::errc::resource_unavailable_try_again)
+            return Error(Exit::memory, fmt::format("cannot start a thread: {}; {}", e.what(), memory_in_use()));
+        // Such as a name that is too long, or links in a circle.
+        if (const auto* file = dynamic_cast<const std::filesystem::filesystem_error*>(&e))
+            return Error(Exit::storage, fmt::format("{}: {}", file->path1().string(), e.code().message()));
+        return Error(Exit::internal, fmt::format("internal: {}", e.what()));
+    } catch (const std::exception& e) {
+        return Error(Exit::internal, fmt::format("internal: {}", e.what()));
+    }
+}
+
+/// Reports the exception that is being handled.
+static int report_exception(const char* name) {
+    try {
+        throw;
+    } catch (const std::filesystem::filesystem_error&) {
+    } catch (const std::system_error& e) {
+        if (e.code() == std::errc::broken_pipe) return 128 + SIGPIPE;  // nobody reads what is printed
+    } catch (...) {
+    }
+    try {
+        const Error error = error_in_flight();
+        return report_error(name, error.what(), error.exit());
+    } catch (const std::bad_alloc&) {  // not even for the text
+        char line[100];
+        *fmt::format_to_n(line, sizeof line - 1, "{:.50}: error: out of memory\n", name).out = '\0';
+        std::fputs(line, stderr);
+        return reported_exit = static_cast<int>(Exit::memory);
+    }
+}
+
+/// For an exception that nobody can catch: one that leaves a destructor, a thread or a parallel region. The last is not
+/// known here.
+[[noreturn]] static void on_terminate() {
+    if (std::current_exception()) _exit(report_exception(program_name));
+    if (lacked_memory) end_without_memory("a parallel region");
+    std::abort();
+}
+
+void end_without_memory(const char* who) {
+    if (reported_exit >= 0) _exit(reported_exit);  // a library lacks memory when it cleans up
+    char line[200];
+    const int length = std::snprintf(line, sizeof line, "%.50s: error: out of memory in %s\n", program_name, who);
+    (void)!write(STDERR_FILENO, line, static_cast<size_t>(length));
+    _exit(static_cast<int>(Exit::memory));
+}
+
 int run_program(const char* name, const std::function<int()>& body) {
+    program_name = name;
+    std::set_terminate(on_terminate);
+    std::set_new_handler([] {
+        lacked_memory = true;
+        throw std::bad_alloc();
+    });
     open_standard_files();
     std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the file size limit then fails like a write to a full disk
     std::signal(SIGPIPE, SIG_IGN);  // a reader that left, such as `head`, ends no training
     try {
         return body();
-    } catch (const Error& e) {
-        return report_error(name, e.what(), e.exit());
-    } catch (const std::filesystem::filesystem_error& e) {  // such as a name that is too long, or links in a circle
-        return report_error(name, fmt::format("{}: {}", e.path1().string(), e.code().message()), Exit::storage);
-    } catch (const std::system_error& e) {
-        if (e.code() == std::errc::broken_pipe) return 128 + SIGPIPE;  // nobody reads what is printed
-        return report_error(name, fmt::format("internal: {}", e.what()), Exit::internal);
-    } catch (const std::bad_alloc&) {
-        return report_error(name, "out of memory", Exit::memory);
-    } catch (const std::exception& e) {
-        return report_error(name, fmt::format("internal: {}", e.what()), Exit::internal);
+    } catch (...) {
+        return report_exception(name);
     }
 }
 

@@ -44,11 +44,20 @@ void require(bool held, fmt::format_string<Args...> format, Args&&... args) {
     if (!held) fail(Exit::internal, format, std::forward<Args>(args)...);
 }
 
+/// What the exception that is being handled means to the user: an Error as it is, a lack of memory or of threads as
+/// Exit::memory with figures, an error of std::filesystem as Exit::storage, any other as Exit::internal.
+Error error_in_flight();
+
+/// Ends the process with Exit::memory and one line: for libraries in C that cannot go on without memory, and that no
+/// exception may pass through. `who` lacks it. After an error was printed, with the exit code of that one and no line.
+[[noreturn]] void end_without_memory(const char* who);
+
 /// Prints "program: error: ..." as one line on stderr and returns the exit code.
 int report_error(const char* program, const std::string& what, Exit exit);
 
 /// Runs the body of a main(): turns any exception into one line on stderr ("name: error: ...") and returns the exit
-/// code. Opens descriptors 0 to 2 if they are closed, and ignores SIGPIPE and SIGXFSZ.
+/// code. Opens descriptors 0 to 2 if they are closed, and ignores SIGPIPE and SIGXFSZ. An exception that leaves a
+/// destructor, a thread or a parallel region is one line and its exit code, too.
 int run_program(const char* name, const std::function<int()>& body);
 
 }  // namespace colonnade

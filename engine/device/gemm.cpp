@@ -5,15 +5,18 @@
 
 #include <algorithm>
 
+#include "engine/device/blas_memory.h"
+
 namespace colonnade {
 namespace {
 
 /// The OpenMP build of OpenBLAS obeys omp_get_max_threads(); the build with its own threads needs an explicit call.
-void keep_openblas_serial() {
+void prepare_openblas() {
     [[maybe_unused]] static const bool once = [] {
         if (openblas_get_parallel() == OPENBLAS_THREAD) openblas_set_num_threads(1);
         return true;
     }();
+    reserve_blas_memory();
 }
 
 void blas(const BlasGemm<float>& g, CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, blasint m, blasint n, blasint k) {
@@ -76,7 +79,7 @@ BlockSize block_size(int64_t rows, int64_t columns) {
 template <typename T>
 void multiply(const BlasGemm<T>& g) {
     check_sizes(g);
-    keep_openblas_serial();
+    prepare_openblas();
     constexpr int64_t parallel_from = int64_t{1} << 18;  // multiply-adds
     const bool large = g.m * g.n * g.k >= parallel_from;
     const BlockSize size = large ? block_size(g.m, g.n) : BlockSize{g.m, g.n};

@@ -1,21 +1,93 @@
 #include "engine/device/threads.h"
 
+#include <alloca.h>
+#include <linux/limits.h>
+#include <sched.h>
 #include <sys/auxv.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <cstdlib>
-#include <filesystem>
+#include <cstring>
+
+#include "engine/device/blas_memory.h"
+#include "engine/device/error.h"
+#include "engine/device/host_memory.h"
+
+// The loader calls the functions of .preinit_array before the constructors of all libraries, those of the C and the C++
+// library included: nothing here may allocate, throw, or use getenv() and setenv(). A sanitizer is not ready either.
+#define COLONNADE_BEFORE_LIBRARIES [[gnu::no_sanitize("address", "thread", "undefined")]]
 
 namespace colonnade {
+namespace {
 
-void let_waiting_threads_sleep(char** argv) {
-    if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
-    if (getauxval(AT_BASE) == 0) return;  // started as `ld.so program`: the executable is ld.so
-    // The resolved path, because the process takes its name in `top` and `pgrep` from it.
-    std::error_code error;
-    const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
-    if (error || setenv("OMP_WAIT_POLICY", "passive", 0) != 0) return;
-    execv(self.c_str(), argv);
+/// The value of a variable, or null.
+COLONNADE_BEFORE_LIBRARIES const char* value_of(const char* name, char** environment) {
+    const size_t length = std::strlen(name);
+    for (; *environment; ++environment)
+        if (std::strncmp(*environment, name, length) == 0 && (*environment)[length] == '=')
+            return *environment + length + 1;
+    return nullptr;
 }
+
+/// Executes the program again with OMP_WAIT_POLICY, unless the environment says how threads wait.
+COLONNADE_BEFORE_LIBRARIES void let_waiting_threads_sleep(char** argv, char** environment) {
+    if (value_of("OMP_WAIT_POLICY", environment) || value_of("GOMP_SPINCOUNT", environment)) return;
+    if (getauxval(AT_BASE) == 0) return;  // started as `ld.so program`: the executable is ld.so
+    size_t count = 0;
+    while (environment[count]) ++count;
+    auto** const wanted = static_cast<char**>(alloca((count + 2) * sizeof(char*)));
+    std::memcpy(wanted, environment, count * sizeof(char*));
+    char policy[] = "OMP_WAIT_POLICY=passive";
+    wanted[count] = policy;
+    wanted[count + 1] = nullptr;
+    // The resolved path, because the process takes its name in `top` and `pgrep` from it.
+    char self[PATH_MAX];
+    const ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (length <= 0) return;
+    self[length] = '\0';
+    execve(self, argv, wanted);
+}
+
+/// The buffers that the constructor of OpenBLAS takes: one for each thread that it might use.
+COLONNADE_BEFORE_LIBRARIES size_t first_buffers(char** environment) {
+    constexpr size_t most = 128;  // of a usual build of OpenBLAS
+    cpu_set_t cores;
+    const size_t usable = sched_getaffinity(0, sizeof cores, &cores) == 0 ? static_cast<size_t>(CPU_COUNT(&cores)) : 1;
+    const char* const threads = value_of("OMP_NUM_THREADS", environment);
+    const long wanted = threads ? std::strtol(threads, nullptr, 10) : 0;
+    return std::min({most, usable, wanted > 0 ? static_cast<size_t>(wanted) : most});
+}
+
+COLONNADE_BEFORE_LIBRARIES void require_blas_memory(const char* path, char** environment) {
+    constexpr size_t slack = size_t{16} << 20;
+    const size_t buffers = first_buffers(environment);
+    if (has_address_space(buffers * blas_buffer_bytes + slack)) return;
+    const char* const slash = std::strrchr(path, '/');
+    rlimit limit{};
+    getrlimit(RLIMIT_AS, &limit);
+    char line[300];
+    const int length = std::snprintf(line, sizeof line,
+                                     "%s: error: not enough memory: OpenBLAS takes %zu MiB of address space at the "
+                                     "start for each of %zu threads, and the process may have no more (ulimit -v: %llu "
+                                     "MiB): raise the limit, or set OMP_NUM_THREADS\n",
+                                     slash ? slash + 1 : path, blas_buffer_bytes >> 20, buffers,
+                                     static_cast<unsigned long long>(limit.rlim_cur >> 20));
+    (void)!write(2, line, static_cast<size_t>(length));
+    _exit(static_cast<int>(Exit::memory));
+}
+
+COLONNADE_BEFORE_LIBRARIES void before_libraries(int, char** argv, char** environment) {
+    let_waiting_threads_sleep(argv, environment);
+    require_blas_memory(argv[0] ? argv[0] : "program", environment);
+}
+
+[[gnu::section(".preinit_array"), gnu::used]] void (*const at_start)(int, char**, char**) = before_libraries;
+
+}  // namespace
+
+void settle_libraries() {}
 
 }  // namespace colonnade

@@ -1,13 +1,16 @@
 #pragma once
-// How OpenMP's threads wait.
+// What OpenMP and OpenBLAS read and take when they are loaded, before main().
 
 namespace colonnade {
 
-/// Lets OpenMP's threads sleep while they wait, unless the environment sets OMP_WAIT_POLICY or GOMP_SPINCOUNT. By
-/// default they spin, which makes programs several times slower when other processes use the cores
-/// (docs/benchmarks.md). libgomp reads both variables when it is loaded, before main. So this function, the first
-/// statement of main, sets OMP_WAIT_POLICY=passive and executes the program again, in the same process, with `argv`.
-/// It returns in the second execution. It also returns if exec is impossible: then threads spin.
-void let_waiting_threads_sleep(char** argv);
+/// A program that calls this has the following done before its libraries are initialised. The call itself does nothing.
+///
+/// - Waiting OpenMP threads sleep, unless the environment sets OMP_WAIT_POLICY or GOMP_SPINCOUNT. By default they spin,
+///   which makes programs several times slower when other processes use the cores (docs/benchmarks.md).
+///   libgomp reads both variables when it is initialised: the program sets OMP_WAIT_POLICY=passive and executes itself
+///   again, in the same process. If that is impossible, threads spin.
+/// - If there is no address space for what OpenBLAS takes when it is initialised, the program ends with Exit::memory and
+///   one line. OpenBLAS would try for ever.
+void settle_libraries();
 
 }  // namespace colonnade

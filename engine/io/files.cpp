@@ -4,33 +4,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cstdio>
 #include <filesystem>
 #include <utility>
+#include <vector>
 
 #include "engine/io/system_call.h"
 
 namespace colonnade {
 namespace {
 
-void write_all(int fd, const std::string& path, const void* data, size_t bytes) {
-    const char* next = static_cast<const char*>(data);
-    while (bytes > 0) {
-        const ssize_t written = uninterrupted([&] { return ::write(fd, next, bytes); });
-        if (written < 0) refused("write", path);
-        next += written;
-        bytes -= static_cast<size_t>(written);
-    }
-}
-
 // Linux has released the descriptor even if close() was interrupted.
-void close_checked(int fd, const std::string& path) {
-    if (::close(fd) != 0 && errno != EINTR) refused("close", path);
-}
-
-std::string parent_of(const std::string& path) {
-    const auto parent = std::filesystem::path(path).parent_path().string();
-    return parent.empty() ? "." : parent;
+void close_checked(FileDescriptor& fd, const std::string& path) {
+    if (file_system().close(fd.release()) != 0 && errno != EINTR) refused("close", path);
 }
 
 // "<path>.<kind>-<pid>", with a number if a dead process with the same pid has left one: never a name in use.
@@ -62,34 +47,55 @@ void require_kind(const struct stat& info, const std::string& path, Readable rea
         fail(Exit::data, "{}: is {}, expected a file: write its content to one", path, kind);
 }
 
+std::vector<std::string> names_in(const std::string& folder) {
+    std::vector<std::string> names;
+    std::error_code error;
+    for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error))
+        names.push_back(entry->path().filename());
+    if (error) fail(Exit::storage, "{}: cannot list: {}", folder, error.message());
+    return names;
+}
+
+/// Cleans up when an error is already on its way.
+void try_to_remove(const std::string& path) {
+    try {
+        remove_tree(path);
+    } catch (const Error&) {
+    }
+}
+
 }  // namespace
+
+std::string parent_of(const std::string& path) {
+    const auto parent = std::filesystem::path(path).parent_path().string();
+    return parent.empty() ? "." : parent;
+}
+
+void write_all(int fd, const std::string& path, std::string_view bytes) {
+    while (!bytes.empty()) {
+        const ssize_t written = uninterrupted([&] { return file_system().write(fd, bytes.data(), bytes.size()); });
+        if (written < 0) refused("write", path);
+        bytes.remove_prefix(static_cast<size_t>(written));
+    }
+}
 
 InputFile::InputFile(const std::string& path, Readable readable) : path_(path) {
     struct stat info {};
     // Before it is opened, because to open a device may already have an effect; and after, because another process may
     // have replaced the file.
-    if (::stat(path.c_str(), &info) != 0) refused("open", path, Exit::data);
+    if (::stat(path.c_str(), &info) != 0) refused("open", path, exit_of_open(errno));
     require_kind(info, path, readable);
     // O_NONBLOCK: such a process must not make us wait. Regular files ignore it.
-    const int flags = O_RDONLY | O_CLOEXEC | O_NOCTTY | (readable == Readable::files ? O_NONBLOCK : 0);
-    fd_ = uninterrupted([&] { return ::open(path.c_str(), flags); });
-    if (fd_ < 0) refused("open", path, Exit::data);
-    try {
-        if (::fstat(fd_, &info) != 0) refused("read", path, Exit::data);
-        require_kind(info, path, readable);
-    } catch (...) {
-        ::close(fd_);
-        throw;
-    }
+    const int flags = O_RDONLY | O_NOCTTY | (readable == Readable::files ? O_NONBLOCK : 0);
+    fd_ = FileDescriptor(uninterrupted([&] { return file_system().open(path, flags); }));
+    if (fd_ < 0) refused("open", path, exit_of_open(errno));
+    if (::fstat(fd_, &info) != 0) refused("read", path);
+    require_kind(info, path, readable);
     size_ = static_cast<uint64_t>(info.st_size);
 }
 
-InputFile::~InputFile() {
-    ::close(fd_);
-}
-
 size_t InputFile::read(void* into, size_t bytes) {
-    const ssize_t got = uninterrupted([&] { return ::read(fd_, into, bytes); });
+    const ssize_t got = uninterrupted([&] { return file_system().read(fd_, into, bytes); });
     if (got < 0) refused("read", path_);
     return static_cast<size_t>(got);
 }
@@ -97,7 +103,8 @@ size_t InputFile::read(void* into, size_t bytes) {
 void InputFile::read_at(uint64_t offset, void* into, size_t bytes) const {
     char* next = static_cast<char*>(into);
     while (bytes > 0) {
-        const ssize_t got = uninterrupted([&] { return ::pread(fd_, next, bytes, static_cast<off_t>(offset)); });
+        const ssize_t got =
+            uninterrupted([&] { return file_system().pread(fd_, next, bytes, static_cast<off_t>(offset)); });
         if (got < 0) refused("read", path_);
         if (got == 0) fail(Exit::data, "{}: ends at byte {}, expected {} more", path_, offset, bytes);
         next += got;
@@ -107,44 +114,40 @@ void InputFile::read_at(uint64_t offset, void* into, size_t bytes) const {
 }
 
 OutputFile::OutputFile(const std::string& path) : path_(path) {
-    fd_ = uninterrupted([&] { return ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); });
+    fd_ = FileDescriptor(uninterrupted([&] { return file_system().open(path, O_WRONLY | O_CREAT | O_EXCL); }));
     if (fd_ < 0) refused("create", path);
 }
 
 OutputFile::~OutputFile() {
     if (fd_ < 0) return;
-    ::close(fd_);
-    ::unlink(path_.c_str());
+    file_system().close(fd_.release());
+    file_system().unlink(path_);
 }
 
 void OutputFile::write(const void* data, size_t bytes) {
-    write_all(fd_, path_, data, bytes);
+    write_all(fd_, path_, {static_cast<const char*>(data), bytes});
 }
 
 void OutputFile::close() {
-    if (::fsync(fd_) != 0) refused("fsync", path_);
-    // Some file systems report a full disk only now.
-    if (::close(std::exchange(fd_, -1)) != 0 && errno != EINTR) {
-        const int error = errno;
-        ::unlink(path_.c_str());
-        errno = error;
-        refused("close", path_);
+    if (file_system().fsync(fd_) != 0) refused("fsync", path_);
+    try {
+        close_checked(fd_, path_);  // some file systems report a full disk only now
+    } catch (const Error&) {
+        try_to_remove(path_);
+        throw;
     }
 }
 
 OverwrittenFile::OverwrittenFile(const std::string& path) : path_(path) {
-    fd_ = uninterrupted([&] { return ::open(path.c_str(), O_WRONLY | O_CLOEXEC); });
+    fd_ = FileDescriptor(uninterrupted([&] { return file_system().open(path, O_WRONLY); }));
     if (fd_ < 0) refused("open", path);
-}
-
-OverwrittenFile::~OverwrittenFile() {
-    if (fd_ >= 0) ::close(fd_);
 }
 
 void OverwrittenFile::write_at(uint64_t offset, const void* data, size_t bytes) const {
     const char* next = static_cast<const char*>(data);
     for (size_t left = bytes, at = offset; left > 0;) {
-        const ssize_t written = uninterrupted([&] { return ::pwrite(fd_, next, left, static_cast<off_t>(at)); });
+        const ssize_t written =
+            uninterrupted([&] { return file_system().pwrite(fd_, next, left, static_cast<off_t>(at)); });
         if (written < 0) refused("write", path_);
         next += written;
         at += static_cast<size_t>(written);
@@ -155,8 +158,8 @@ void OverwrittenFile::write_at(uint64_t offset, const void* data, size_t bytes) 
 }
 
 void OverwrittenFile::close() {
-    if (::fsync(fd_) != 0) refused("fsync", path_);
-    close_checked(std::exchange(fd_, -1), path_);
+    if (file_system().fsync(fd_) != 0) refused("fsync", path_);
+    close_checked(fd_, path_);
 }
 
 void refuse_stand_in(const std::string& path, std::string_view head) {
@@ -190,29 +193,30 @@ std::string read_file(const std::string& path, size_t limit, Readable readable) 
 }
 
 void write_file_atomically(const std::string& path, std::string_view content) {
-    const std::string temporary = unused_name(path, "tmp");
-    OutputFile file(temporary);
+    FileCommit commit(path);
+    OutputFile file(commit.temporary());
     file.write(content);
     file.close();
-    if (::rename(temporary.c_str(), path.c_str()) != 0) {
-        const int error = errno;
-        ::unlink(temporary.c_str());
-        errno = error;
-        refused("replace", path);
-    }
-    sync_path(parent_of(path));
+    commit.commit();
 }
 
 void sync_path(const std::string& path) {
-    const int fd = uninterrupted([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC); });
+    FileDescriptor fd(uninterrupted([&] { return file_system().open(path, O_RDONLY); }));
     if (fd < 0) refused("open", path);
-    if (::fsync(fd) != 0) {
-        const int error = errno;
-        ::close(fd);
-        errno = error;
-        refused("fsync", path);
-    }
+    if (file_system().fsync(fd) != 0) refused("fsync", path);
     close_checked(fd, path);
+}
+
+FileCommit::FileCommit(std::string path) : path_(std::move(path)), temporary_(unused_name(path_, "tmp")) {}
+
+FileCommit::~FileCommit() {
+    if (!committed_) try_to_remove(temporary_);
+}
+
+void FileCommit::commit() {
+    if (file_system().rename(temporary_, path_) != 0) refused("replace", path_);
+    committed_ = true;
+    sync_path(parent_of(path_));
 }
 
 FolderCommit::FolderCommit(std::string path) : path_(std::move(path)) {
@@ -220,12 +224,11 @@ FolderCommit::FolderCommit(std::string path) : path_(std::move(path)) {
     temporary_ = unused_name(path_, "tmp");
     struct stat info {};
     if (::lstat(path_.c_str(), &info) == 0) fail(Exit::storage, "{}: already exists, nothing is overwritten", path_);
-    if (::mkdir(temporary_.c_str(), 0777) != 0) refused("create", temporary_);
+    if (file_system().mkdir(temporary_) != 0) refused("create", temporary_);
 }
 
 FolderCommit::~FolderCommit() {
-    std::error_code ignored;
-    if (!committed_) std::filesystem::remove_all(temporary_, ignored);
+    if (!committed_) try_to_remove(temporary_);
 }
 
 void FolderCommit::commit() {
@@ -236,18 +239,54 @@ void FolderCommit::commit() {
     if (error) fail(Exit::storage, "{}: cannot list: {}", temporary_, error.message());
     sync_path(temporary_);
     // rename() fails if the target is a file or a folder that is not empty.
-    if (::rename(temporary_.c_str(), path_.c_str()) != 0) refused("rename the finished folder to this name", path_);
+    if (file_system().rename(temporary_, path_) != 0) refused("rename the finished folder to this name", path_);
     committed_ = true;
     sync_path(parent_of(path_));
 }
 
+void make_folders(const std::string& path) {
+    std::error_code error;
+    if (std::filesystem::is_directory(path, error)) return;
+    const std::string parent = parent_of(path);
+    if (!std::filesystem::exists(parent, error)) make_folders(parent);
+    if (file_system().mkdir(path) != 0) {
+        const int refusal = errno;
+        const bool made = std::filesystem::is_directory(path, error);  // by another process, at the same time
+        errno = refusal == EEXIST && error ? error.value() : refusal;  // such as links in a circle
+        if (refusal != EEXIST || !made) refused("create the folder", path);
+    }
+    sync_path(parent);
+}
+
+void rename_path(const std::string& from, const std::string& to) {
+    if (file_system().rename(from, to) != 0) refused("replace", to);
+}
+
+bool remove_file(const std::string& path) {
+    if (file_system().unlink(path) == 0) return true;
+    if (errno != ENOENT) refused("delete", path);
+    return false;
+}
+
+void remove_tree(const std::string& path) {
+    struct stat info {};
+    if (::lstat(path.c_str(), &info) != 0) {
+        if (errno == ENOENT) return;
+        refused("delete", path);
+    }
+    if (!S_ISDIR(info.st_mode)) {
+        remove_file(path);
+        return;
+    }
+    for (const std::string& name : names_in(path)) remove_tree(path + "/" + name);
+    if (file_system().rmdir(path) != 0) refused("delete", path);
+}
+
 void remove_folder(const std::string& path) {
     const std::string trash = unused_name(path, "trash");
-    if (::rename(path.c_str(), trash.c_str()) != 0) refused("rename for deletion", path);
+    if (file_system().rename(path, trash) != 0) refused("rename for deletion", path);
     sync_path(parent_of(path));  // the new name is on disk before the first file is deleted
-    std::error_code error;
-    std::filesystem::remove_all(trash, error);
-    if (error) fail(Exit::storage, "{}: cannot delete: {}", trash, error.message());
+    remove_tree(trash);
 }
 
 }  // namespace colonnade

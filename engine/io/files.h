@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 
+#include "engine/io/file_system.h"
 #include "engine/io/limits.h"
 
 namespace colonnade {
@@ -23,9 +24,6 @@ enum class Readable { files, streams };
 class InputFile {
   public:
     explicit InputFile(const std::string& path, Readable readable = Readable::files);
-    ~InputFile();
-    InputFile(const InputFile&) = delete;
-    InputFile& operator=(const InputFile&) = delete;
 
     const std::string& path() const { return path_; }
     uint64_t size() const { return size_; }  ///< at the time of opening; 0 for a pipe
@@ -36,7 +34,7 @@ class InputFile {
 
   private:
     std::string path_;
-    int fd_ = -1;
+    FileDescriptor fd_;
     uint64_t size_ = 0;
 };
 
@@ -54,16 +52,13 @@ class OutputFile {
 
   private:
     std::string path_;
-    int fd_ = -1;
+    FileDescriptor fd_;
 };
 
 /// An existing file whose bytes are overwritten. Threads may write different parts of it at once.
 class OverwrittenFile {
   public:
     explicit OverwrittenFile(const std::string& path);
-    ~OverwrittenFile();
-    OverwrittenFile(const OverwrittenFile&) = delete;
-    OverwrittenFile& operator=(const OverwrittenFile&) = delete;
 
     /// Also asks the kernel to begin to write these bytes to the disk, so that close() has less to wait for.
     void write_at(uint64_t offset, const void* data, size_t bytes) const;
@@ -71,7 +66,7 @@ class OverwrittenFile {
 
   private:
     std::string path_;
-    int fd_ = -1;
+    FileDescriptor fd_;
 };
 
 /// Content of the whole file. Throws Exit::data if it is larger than `limit`.
@@ -81,6 +76,23 @@ std::string read_file(const std::string& path, size_t limit = limits::file_bytes
 void refuse_stand_in(const std::string& path, std::string_view head);
 /// Replaces `path` atomically and durably: temporary file in the same directory, fsync, rename, fsync of the directory.
 void write_file_atomically(const std::string& path, std::string_view content);
+
+/// Commits one file at once. Write a new file temporary(), "<path>.tmp-<pid>", and fsync and close it; commit() renames
+/// it to `path`, which it replaces, and fsyncs the parent. The destructor removes the temporary file if there was no
+/// commit().
+class FileCommit {
+  public:
+    explicit FileCommit(std::string path);
+    ~FileCommit();
+    FileCommit(const FileCommit&) = delete;
+    FileCommit& operator=(const FileCommit&) = delete;
+    const std::string& temporary() const { return temporary_; }
+    void commit();
+
+  private:
+    std::string path_, temporary_;
+    bool committed_ = false;
+};
 
 /// Commits a folder of files at once: the constructor makes "<path>.tmp-<pid>"; write files into folder(); commit()
 /// fsyncs every file and folder in it, renames it to `path` (the commit point) and fsyncs the parent. The destructor
@@ -100,10 +112,23 @@ class FolderCommit {
     bool committed_ = false;
 };
 
+/// Makes a folder and the missing ones above it. Each name is fsynced in its parent: a power cut leaves the folder, and
+/// with it what is committed into it.
+void make_folders(const std::string& path);
+/// Renames a file. Not durable before its folders are fsynced.
+void rename_path(const std::string& from, const std::string& to);
+/// Deletes a file if it exists. Not durable before its folder is fsynced. Returns whether it existed.
+bool remove_file(const std::string& path);
+/// Deletes a file, or a folder with all that is in it, if it exists. Links are deleted, not followed.
+void remove_tree(const std::string& path);
 /// Deletes a folder. It is first renamed to "<path>.trash-<pid>", so that a half-deleted folder is never taken for a
 /// complete one.
 void remove_folder(const std::string& path);
 /// fsync of a file or folder.
 void sync_path(const std::string& path);
+/// The folder that holds a file or folder; "." if the path does not say.
+std::string parent_of(const std::string& path);
+/// Writes all bytes to a descriptor.
+void write_all(int fd, const std::string& path, std::string_view bytes);
 
 }  // namespace colonnade

@@ -5,7 +5,6 @@
 #include <cstring>
 #include <exception>
 #include <filesystem>
-#include <fstream>
 #include <span>
 
 #include "engine/io/files.h"
@@ -19,6 +18,7 @@ namespace {
 
 constexpr uint64_t header_limit = limits::gguf_header_bytes, pair_limit = limits::gguf_pairs;
 constexpr uint64_t tensor_limit = limits::tensors, name_limit = limits::tensor_name_bytes;
+constexpr uint64_t element_limit = limits::gguf_elements;
 constexpr uint64_t rank_limit = limits::gguf_dimensions, alignment_limit = limits::gguf_alignment;
 constexpr int64_t piece_elements = int64_t{1} << 16;  // a multiple of every block
 
@@ -113,6 +113,9 @@ class GgufParser {
             if (p.value.kind == GgufKind::array)
                 fail(Exit::data, "{}: {}: an array of arrays is not supported", file_.path(), where);
             p.value.count = number<uint64_t>(where);
+            if (p.value.count > element_limit)
+                fail(Exit::data, "{}: {}: an array of {} elements, expected at most {}", file_.path(), where,
+                     p.value.count, element_limit);
         }
         p.begin = at_;
         values(p.value, where);
@@ -338,7 +341,7 @@ bool is_gguf_file(const std::string& path) {
     std::error_code none;
     if (!std::filesystem::is_regular_file(path, none)) return false;
     char magic[4] = {};
-    std::ifstream(path, std::ios::binary).read(magic, sizeof magic);
+    InputFile(path).read(magic, sizeof magic);
     return std::memcmp(magic, "GGUF", sizeof magic) == 0 || path.ends_with(".gguf");
 }
 

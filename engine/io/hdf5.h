@@ -4,7 +4,7 @@
 //
 // Written files are contiguous and without time stamps (the same content gives the same bytes). A file that is not
 // closed is removed, and no reader opens the file of a killed process. Reading accepts only a plain subset: contiguous
-// or chunked storage; no filter, deflate, shuffle or fletcher32; little-endian numbers of our dtypes; hard links; no
+// or chunked storage without filters; little-endian numbers of our dtypes; hard links; no
 // external or virtual storage; no variable-length types; and no more elements than the file can hold. Everything else
 // throws Exit::data.
 //

@@ -1,7 +1,15 @@
 #include "engine/io/hdf5_library.h"
 
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cstdlib>
 #include <string_view>
+
+#include "engine/io/limits.h"
+#include "engine/io/system_call.h"
 
 namespace colonnade::hdf5 {
 namespace {
@@ -22,11 +30,40 @@ Handle float_type(size_t exponent_bits, size_t mantissa_bits) {
 
 }  // namespace
 
+/// Sessions of this thread, one within another.
+static thread_local int open_sessions = 0;
+
+/// Without memory the library crashes while it is initialised, so a child process tries it first.
+static bool can_be_initialised() {
+    const pid_t child = fork();
+    if (child < 0) return false;
+    if (child == 0) {
+        const rlimit no_core{0, 0};
+        setrlimit(RLIMIT_CORE, &no_core);
+        alarm(limits::probe_seconds);
+        _exit(H5open() < 0 ? 1 : 0);
+    }
+    int status = 0;
+    return uninterrupted([&] { return waitpid(child, &status, 0); }) == child && status == 0;
+}
+
+/// Without memory for a handle, the library ends the process by exit(-1).
+static void explain_exit() {
+    if (open_sessions > 0) end_without_memory("the HDF5 library");
+}
+
 Session::Session() : lock_(library_mutex()) {
     // No exit handler: after a failed write it may loop forever. No plugins: they are foreign code.
-    static const bool ready = H5dont_atexit() >= 0 && H5PLset_loading_state(0) >= 0;
-    require(ready, "the HDF5 library cannot be initialised");
+    ++open_sessions;
+    static const bool ready =
+        can_be_initialised() && std::atexit(explain_exit) == 0 && H5dont_atexit() >= 0 && H5PLset_loading_state(0) >= 0;
+    if (!ready) end_without_memory("the HDF5 library, which cannot be initialised");
     H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+    forget_failures();
+}
+
+Session::~Session() {
+    --open_sessions;
 }
 
 std::string last_error() {
@@ -36,11 +73,6 @@ std::string last_error() {
         return 0;
     };
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_first, &text);
-    constexpr std::string_view mark = "error message = '";
-    if (const size_t at = text.find(mark); at != text.npos) {
-        text.erase(0, at + mark.size());
-        text.resize(std::min(text.find('\''), text.size()));
-    }
     return text;
 }
 
@@ -69,7 +101,7 @@ Handle file_access() {
     H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
     // This format has checksums on its metadata.
     H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110);
-    H5Pset_file_locking(access, true, true);  // ignored if the file system has no locks
+    H5Pset_driver(access, driver(), nullptr);
     return access;
 }
 

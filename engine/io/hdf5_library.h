@@ -14,10 +14,14 @@
 namespace colonnade::hdf5 {
 
 /// Must exist during every use of the library. Takes the lock (the library may not be thread-safe) and turns off error
-/// printing, which is a setting per thread.
+/// printing, which is a setting per thread. If the library ends the process meanwhile, it is for lack of memory: then
+/// that is said, with Exit::memory.
 class Session {
   public:
     Session();
+    ~Session();
+    Session(const Session&) = delete;
+    Session& operator=(const Session&) = delete;
 
   private:
     std::lock_guard<std::recursive_mutex> lock_;
@@ -44,6 +48,12 @@ class Handle {
 
 /// The innermost message of the library's error stack; for a failed system call, the system's error text.
 std::string last_error();
+
+/// The driver by which the library reads and writes files (engine/io/hdf5_driver.cpp).
+hid_t driver();
+/// Whether a system call on a file has failed in this Session: then an error is not the file's fault.
+bool system_failed();
+void forget_failures();
 
 Handle type_of(DType dtype);
 /// Properties with which files are opened and created.

@@ -1,13 +1,11 @@
 #include <fcntl.h>
-#include <unistd.h>
 
-#include <cerrno>
-#include <cstring>
 #include <map>
 
 #include "engine/io/files.h"
 #include "engine/io/hdf5.h"
 #include "engine/io/hdf5_library.h"
+#include "engine/io/system_call.h"
 
 namespace colonnade {
 
@@ -40,7 +38,7 @@ struct Hdf5Writer::Impl {
     void abandon() {
         unfinished.clear();
         if (file >= 0) H5Fclose(std::exchange(file, H5I_INVALID_HID));
-        if (std::exchange(ours, false)) ::unlink(path.c_str());
+        if (std::exchange(ours, false)) file_system().unlink(path);
     }
 
     // A negative result abandons the file.
@@ -49,7 +47,9 @@ struct Hdf5Writer::Impl {
         if (result >= 0) return result;
         const std::string error = hdf5::last_error();
         abandon();
-        fail(Exit::storage, "{}: cannot {}{}{}: {}", path, action, name.empty() ? "" : " ", name, error);
+        const bool no_memory = error.find("memory allocation failed") != error.npos;
+        fail(no_memory ? Exit::memory : Exit::storage, "{}: cannot {}{}{}: {}", path, action, name.empty() ? "" : " ",
+             name, error);
     }
 
     Handle make(const std::string& name, DType dtype, const std::vector<hsize_t>& dims) {
@@ -87,9 +87,8 @@ Hdf5Writer::Hdf5Writer(const std::string& path) : impl_(std::make_unique<Impl>()
     const Session session;
     impl_->path = path;
     // Created by ourselves first, so that a failure after this line removes only a file of ours.
-    const int claimed = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (claimed < 0) fail(Exit::storage, "{}: cannot create: {}", path, std::strerror(errno));
-    ::close(claimed);
+    const FileDescriptor claimed(uninterrupted([&] { return file_system().open(path, O_WRONLY | O_CREAT | O_EXCL); }));
+    if (claimed < 0) refused("create", path);
     impl_->ours = true;
     const Handle creation = without_times(H5P_FILE_CREATE), access = hdf5::file_access();
     impl_->file = impl_->check(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation, access), "create");

@@ -66,7 +66,16 @@ NonFiniteNumbers spell_finite(std::string& text) {
     return found;
 }
 
-// Builds the value. Counts the levels and keeps the keys of every open object.
+/// Bytes that malloc takes for an allocation.
+size_t allocated(size_t bytes) {
+    return bytes == 0 ? 0 : std::max<size_t>(32, (bytes + 8 + 15) / 16 * 16);
+}
+/// Bytes that a text takes beside its std::string.
+size_t text_memory(const std::string& text) {
+    return text.size() > 15 ? allocated(text.size() + 1) : 0;
+}
+
+// Builds the value. Counts the levels and the memory, and keeps the keys of every open object.
 class Builder {
   public:
     Builder(std::string_view text, const std::string& where, const JsonLimits& limits)
@@ -103,13 +112,19 @@ class Builder {
         const auto found = non_finite_.find(static_cast<size_t>(reached_ - text_.data()) - 1);
         return add(found == non_finite_.end() ? value : std::copysign(found->second, value));
     }
-    bool string(std::string& value) { return add(std::move(value)); }
+    bool string(std::string& value) {
+        charge(allocated(sizeof value) + text_memory(value));
+        return add(std::move(value));
+    }
     bool binary(Json::binary_t&) { return false; }  // never called: text has no binary values
-    bool start_object(size_t) { return open(Json::object()); }
-    bool start_array(size_t) { return open(Json::array()); }
+    bool start_object(size_t) { return open(Json::object(), allocated(sizeof(Json::object_t))); }
+    bool start_array(size_t) { return open(Json::array(), allocated(sizeof(Json::array_t))); }
     bool end_object() { return close(); }
     bool end_array() { return close(); }
     bool key(std::string& value) {
+        const size_t bytes = text_memory(value);
+        charge(bytes);
+        charge_key(key_memory + bytes);
         if (!open_.back().keys.insert(value).second) refuse(fmt::format("duplicate key '{:.100}'", value));
         key_ = std::move(value);
         return true;
@@ -132,11 +147,28 @@ class Builder {
     struct Level {
         Json* value;
         std::unordered_set<std::string> keys;
+        size_t key_bytes = 0;  ///< memory of `keys`
     };
+    /// Of a key in a set: a node of a list, with pointer and hash, and its bucket.
+    static constexpr size_t key_memory = 72;
+    /// Containers double: half of one may be unused.
+    static constexpr size_t growth = 2;
+
+    void charge(size_t bytes) {
+        memory_ += bytes;
+        const size_t most = std::clamp(limits::json_memory_per_byte * limits_.bytes, limits::json_memory_least,
+                                       limits::json_memory_most);
+        if (memory_ > most) refuse(fmt::format("its values take more than {} MiB of memory", most >> 20));
+    }
+    void charge_key(size_t bytes) {
+        open_.back().key_bytes += bytes;
+        charge(bytes);
+    }
 
     Json* place(Json&& value) {
         if (open_.empty()) return &(root_ = std::move(value));
         Json& parent = *open_.back().value;
+        charge(growth * (parent.is_array() ? sizeof(Json) : sizeof(Json::object_t::value_type)));
         if (parent.is_array()) return &parent.get_ref<Json::array_t&>().emplace_back(std::move(value));
         // The map's own insert searches all keys: quadratic time for a header with many tensors.
         Json::object_t::Container& entries = parent.get_ref<Json::object_t&>();
@@ -146,13 +178,15 @@ class Builder {
         place(std::move(value));
         return true;
     }
-    bool open(Json&& container) {
+    bool open(Json&& container, size_t bytes) {
+        charge(bytes);
         if (static_cast<int>(open_.size()) >= limits_.depth)
             refuse(fmt::format("nested deeper than {} levels", limits_.depth));
-        open_.push_back({place(std::move(container)), {}});
+        open_.push_back({.value = place(std::move(container)), .keys = {}});
         return true;
     }
     bool close() {
+        memory_ -= open_.back().key_bytes;
         open_.pop_back();
         return true;
     }
@@ -174,6 +208,7 @@ class Builder {
     Json root_;
     std::string key_;
     std::vector<Level> open_;
+    size_t memory_ = 0;
 };
 
 }  // namespace

@@ -1,16 +1,32 @@
 #include "engine/io/sha256.h"
 
 #include <fmt/format.h>
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
 
 #include <array>
+#include <cstdlib>
 
 #include "engine/device/error.h"
 #include "engine/io/files.h"
 
 namespace colonnade {
 
-HashInPieces::HashInPieces(const char* algorithm) : context_(EVP_MD_CTX_new()) {
+/// Without memory OpenSSL 3.0 crashes while it fetches an algorithm.
+static void* required(void* memory, size_t bytes) {
+    if (!memory && bytes > 0) end_without_memory("OpenSSL");
+    return memory;
+}
+
+static EVP_MD_CTX* new_context() {
+    [[maybe_unused]] static const int once = CRYPTO_set_mem_functions(
+        [](size_t bytes, const char*, int) { return required(std::malloc(bytes), bytes); },
+        [](void* old, size_t bytes, const char*, int) { return required(std::realloc(old, bytes), bytes); },
+        [](void* memory, const char*, int) { std::free(memory); });
+    return EVP_MD_CTX_new();
+}
+
+HashInPieces::HashInPieces(const char* algorithm) : context_(new_context()) {
     const EVP_MD* method = EVP_get_digestbyname(algorithm);
     const bool ready =
         context_ && method && EVP_DigestInit_ex(static_cast<EVP_MD_CTX*>(context_), method, nullptr) == 1;

@@ -14,6 +14,13 @@ namespace colonnade {
     fail(exit, "{}: cannot {}: {}", path, action, std::strerror(errno));
 }
 
+/// What a failed open means: the path is wrong (Exit::data), or the disk or the system refuses (Exit::storage).
+inline Exit exit_of_open(int error) {
+    for (const int wrong : {ENOENT, ENOTDIR, EISDIR, EACCES, EPERM, ELOOP, ENAMETOOLONG, ENXIO, ENODEV, EINVAL})
+        if (error == wrong) return Exit::data;
+    return Exit::storage;
+}
+
 template <typename Call>
 auto uninterrupted(Call call) {
     auto result = call();

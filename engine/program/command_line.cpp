@@ -5,7 +5,7 @@
 namespace colonnade {
 
 int run_command(const char* name, CLI::App& app, int argc, char** argv, const std::function<int()>& body) {
-    let_waiting_threads_sleep(argv);
+    settle_libraries();
     return run_program(name, [&] {
         app.set_version_flag("--version", version_text(name), "print version, commit and build, then stop");
         try {

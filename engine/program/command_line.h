@@ -10,7 +10,7 @@
 namespace colonnade {
 
 /// Parses the arguments, then runs `body` in run_program() and returns the exit code. Adds --version. Wrong usage is
-/// Exit::config, reported on one line like any other error (engine/device/error.h). Waiting threads sleep
+/// Exit::config, reported on one line like any other error (engine/device/error.h). OpenMP and OpenBLAS are settled
 /// (engine/device/threads.h).
 int run_command(const char* name, CLI::App& app, int argc, char** argv, const std::function<int()>& body);
 

@@ -5,7 +5,9 @@
 //
 // MPI only moves data here. Its own reductions are not used, because their order of summation is up to the library.
 
+#include <array>
 #include <cstddef>
+#include <string>
 
 namespace colonnade::mpi {
 
@@ -18,6 +20,14 @@ struct World {
 bool built_in();
 /// Number of processes that a launcher (mpirun, srun) started, from its environment variables; 1 without a launcher.
 int launched_size();
+/// This process among them, before start(); 0 without a launcher.
+int launched_rank();
+/// Number of them on this machine; 0 if the launcher does not tell.
+int launched_local_size();
+/// Environment variables with the rank: Open MPI's; MPICH's, Intel MPI's and srun's.
+inline constexpr std::array rank_variables = {"OMPI_COMM_WORLD_RANK", "PMI_RANK"};
+
+std::string host_name();
 
 /// Joins the other processes of the launcher. Call once per process. Throws Exit::config if a launcher started several
 /// processes of a build without MPI, because each would act as the whole run.

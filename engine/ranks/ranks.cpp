@@ -7,16 +7,16 @@
 #include <algorithm>
 #include <cstring>
 #include <exception>
-#include <new>
 #include <random>
 
 #include "engine/ranks/message_passing.h"
+#include "engine/ranks/ranks_alarm.h"
 
 namespace colonnade {
 namespace {
 
-/// Seconds, until the config sets another.
-constexpr double start_timeout = 600;
+/// Seconds that a launcher may take to start the last rank after the first, beside the timeout.
+constexpr double launch_seconds = 2;
 
 /// An error that all ranks know of. One of them, which has `prints` set, prints it.
 struct AgreedError : Error {
@@ -24,23 +24,13 @@ struct AgreedError : Error {
     bool prints;
 };
 
-std::string host_name() {
-    char name[256] = {};
-    gethostname(name, sizeof name - 1);
-    return name;
-}
-
 /// Exit code and message of what `body` throws, if it throws.
 std::optional<Error> error_of(const std::function<void()>& body) {
     try {
         body();
         return {};
-    } catch (const Error& e) {
-        return e;
-    } catch (const std::bad_alloc&) {
-        return Error(Exit::memory, "out of memory");
-    } catch (const std::exception& e) {
-        return Error(Exit::internal, fmt::format("internal: {}", e.what()));
+    } catch (...) {
+        return error_in_flight();
     }
 }
 
@@ -48,15 +38,25 @@ std::optional<Error> error_of(const std::function<void()>& body) {
 
 Ranks::Ranks() = default;
 
-Ranks::Ranks(const std::string& program) : program_(program) {
+Ranks::Ranks(Options options) : options_(std::move(options)) {
     if (mpi::launched_size() < 2) return;
+    const pid_t launcher = getppid();
+    prctl(PR_SET_PDEATHSIG, SIGKILL);  // no rank outlives its launcher
+    if (getppid() != launcher) _exit(static_cast<int>(Exit::peer));
+    const RanksAlarm alarm({.program = options_.program,
+                            .done = "joined the others",
+                            .seconds = options_.timeout + launch_seconds,
+                            .advice = options_.advice});
+    join();
+}
+
+void Ranks::join() {
     const mpi::World world = mpi::start();
     rank_ = world.rank;
     size_ = world.size;
     local_rank_ = world.local_rank;
     local_size_ = world.local_size;
-    prctl(PR_SET_PDEATHSIG, SIGKILL);  // no rank outlives its launcher
-    hosts_ = gather("host names", host_name());
+    hosts_ = gather("host names", mpi::host_name());
     struct {
         uint64_t token;
         char addresses[1024];
@@ -69,13 +69,14 @@ Ranks::Ranks(const std::string& program) : program_(program) {
         listening.addresses.copy(call.addresses, sizeof call.addresses - 1);
     }
     mpi::broadcast(&call, sizeof call, 0);
-    watchdog_ = std::make_unique<Watchdog>(Watchdog::Options{.program = program,
+    watchdog_ = std::make_unique<Watchdog>(Watchdog::Options{.program = options_.program,
                                                              .rank = rank_,
                                                              .hosts = hosts_,
                                                              .socket = listening.socket,
                                                              .addresses = call.addresses,
                                                              .token = call.token,
-                                                             .timeout = start_timeout});
+                                                             .timeout = options_.timeout,
+                                                             .advice = options_.advice});
 }
 
 Ranks::~Ranks() {
@@ -87,6 +88,8 @@ void Ranks::leave() {
     left_ = true;
     barrier("the end", Deadline::none);
     watchdog_->dismiss();
+    const RanksAlarm alarm(
+        {.program = options_.program, .done = "ended", .seconds = options_.timeout + launch_seconds});
     mpi::finish();
 }
 
@@ -101,7 +104,7 @@ int Ranks::guard(const std::function<int()>& body) {
         end_all_on_error([&] { code = body(); });
     } catch (const AgreedError& e) {
         // Printed before any rank leaves: the launcher kills the others as soon as one has ended.
-        if (e.prints) report_error(program_.c_str(), e.what(), e.exit());
+        if (e.prints) report_error(options_.program.c_str(), e.what(), e.exit());
         leave();
         return static_cast<int>(e.exit());
     }
@@ -216,10 +219,6 @@ std::vector<double> Ranks::sum(const std::string& what, const std::vector<double
     mpi::all_gather(all.data(), own.data(), own.size() * sizeof(double));
     for (size_t i = 0; i < all.size(); ++i) total[i % own.size()] += all[i];
     return total;
-}
-
-void Ranks::set_timeout(double seconds) const {
-    if (watchdog_) watchdog_->set_timeout(seconds);
 }
 
 void Ranks::set_step(int64_t step) const {

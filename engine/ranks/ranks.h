@@ -3,7 +3,7 @@
 // values, errors, and turns. A run without mpirun has one rank, and every call here is then free. The large collectives
 // of a step are in engine/ranks/communicator.h.
 //
-//     Ranks ranks("train");
+//     Ranks ranks({.program = "train"});
 //     return ranks.guard([&] { ... });
 //
 // All ranks make every call that takes a `what` ("data", "stop signal"), in the same order. While they wait, the
@@ -21,8 +21,14 @@ class Ranks {
   public:
     /// One rank, without a launcher.
     Ranks();
-    /// Joins the ranks that mpirun started. Throws Exit::config if there are several and the build has no MPI.
-    explicit Ranks(const std::string& program);
+    struct Options {
+        std::string program{};  ///< prefix of error messages
+        double timeout = 600;   ///< seconds until a rank that hangs ends all, while they join as well
+        std::string advice{};   ///< what the user can do then
+    };
+    /// Joins the ranks that mpirun started. Throws Exit::config if there are several and the build has no MPI. Ends the
+    /// process with Exit::peer if they do not all join in time.
+    explicit Ranks(Options options);
     ~Ranks();
     Ranks(const Ranks&) = delete;
     Ranks& operator=(const Ranks&) = delete;
@@ -64,13 +70,13 @@ class Ranks {
 
     /// Null with one rank.
     Watchdog* watchdog() const { return watchdog_.get(); }
-    void set_timeout(double seconds) const;
     void set_step(int64_t step) const;
 
   private:
     void leave();
+    void join();
 
-    std::string program_;
+    Options options_;
     int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1;
     std::vector<std::string> hosts_ = {""};
     std::unique_ptr<Watchdog> watchdog_;

@@ -3,23 +3,22 @@
 #include <arpa/inet.h>
 #include <ifaddrs.h>
 #include <net/if.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <optional>
 #include <sstream>
+#include <system_error>
 #include <thread>
 #include <utility>
 
 #include "engine/device/timing.h"
+#include "engine/ranks/watch_messages.h"
 
 namespace colonnade {
 namespace {
@@ -30,79 +29,27 @@ void sleep_for(double seconds) {
     std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
 }
 
-enum class Kind : uint32_t { hello, beat, error, verdict, bye };
-
-/// What the main thread of a rank is doing.
-struct Status {
-    int64_t step = 0;
-    uint64_t collectives = 0;  ///< number entered so far
-    uint32_t waiting = 0, unlimited = 0;
-    char what[80] = {};  ///< the last one entered
-};
-
-/// The only message format. Both ends run the same program, so the bytes are sent as they are.
-struct Message {
-    Kind kind = Kind::beat;
-    int32_t rank = 0;  ///< the sender; in a verdict the rank whose error it is, or -1
-    int32_t exit = 0;
-    uint64_t token = 0;
-    Status status{};
-};
-
-/// One end of a connection. Neither sending nor receiving blocks.
-class Connection {
-  public:
-    explicit Connection(int fd) : fd_(fd) {
-        const int on = 1;
-        setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    }
-    ~Connection() { close(fd_); }
-    Connection(const Connection&) = delete;
-    Connection& operator=(const Connection&) = delete;
-
-    int fd() const { return fd_; }
-    void send(const Message& message) {
-        // The other side may be stopped: heartbeats that it does not need are not queued.
-        if (message.kind == Kind::beat && !out_.empty()) return flush();
-        out_.append(reinterpret_cast<const char*>(&message), sizeof message);
-        flush();
-    }
-    /// Calls on_message for the messages that have arrived, up to `most`. Returns false if the other side has closed.
-    template <typename OnMessage>
-    bool receive(size_t most, OnMessage&& on_message) {
-        for (size_t seen = 0; seen < most; ++seen) {
-            char buffer[sizeof(Message)];
-            while (in_.size() < sizeof(Message)) {
-                const ssize_t got = recv(fd_, buffer, sizeof(Message) - in_.size(), MSG_DONTWAIT);
-                if (got <= 0) return got < 0 && (errno == EAGAIN || errno == EINTR);
-                in_.append(buffer, static_cast<size_t>(got));
-            }
-            Message message;
-            std::memcpy(&message, in_.data(), sizeof message);
-            in_.clear();
-            on_message(message);
-        }
-        return true;
-    }
-
-  private:
-    void flush() {
-        const ssize_t sent = ::send(fd_, out_.data(), out_.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (sent > 0) out_.erase(0, static_cast<size_t>(sent));
-    }
-    int fd_;
-    std::string in_, out_;
-};
+using Kind = WatchKind;
+using Status = WatchStatus;
+using Message = WatchMessage;
+using Connection = WatchConnection;
 
 constexpr size_t messages_at_once = 1000;  // of a peer, which sends a few in a second
 constexpr size_t most_strangers = 64;      // few descriptors; ranks that join speak at once
 constexpr double hello_seconds = 10;       // a rank sends its hello at once
 
-constexpr const char* silent = "has sent nothing for {:.0f} s (stopped, or its machine is lost)";
+constexpr double most_of_a_tick = 0.5;  // seconds: a process that was suspended for longer did not wait for others
+constexpr double seconds_to_end = 2;    // before a process ends without having printed its line
+
+constexpr const char* silent = "has sent nothing for {:.0f} s (stopped by a signal, or its machine is lost)";
+
+std::string place_of(int64_t step) {
+    return step == 0 ? "before step 1" : fmt::format("at step {}", step);
+}
 
 std::string place(const Status& s) {
-    if (!s.what[0]) return fmt::format("at step {}", s.step);
-    return fmt::format("at step {}, {} '{}'", s.step, s.waiting ? "in" : "after", s.what);
+    if (!s.what[0]) return place_of(s.step);
+    return fmt::format("{}, {} '{}'", place_of(s.step), s.waiting ? "in" : "after", s.what);
 }
 
 }  // namespace
@@ -111,8 +58,7 @@ struct Watchdog::State {
     struct Peer {
         std::unique_ptr<Connection> connection;  ///< null before its hello
         Status status{};
-        Clock::time_point heard = Clock::now();
-        Clock::time_point entered = Clock::now();  ///< when it entered its current collective
+        double heard = 0, entered = 0;  ///< the last message; when it entered its current collective (State::awake)
         bool dismissed = false;
     };
 
@@ -124,15 +70,16 @@ struct Watchdog::State {
         Clock::time_point since = Clock::now();
     };
     std::map<int, Stranger> strangers;  ///< connections without a hello so far, on rank 0 until all ranks have joined
-    std::mutex mutex;                   ///< guards the next six
+    std::mutex mutex;                   ///< guards the next five
     Status own{};
-    double timeout = 0;
     std::optional<Message> error;
     std::string error_text;
     bool stopping = false;
     std::function<Probe()> probe;
     Clock::time_point reported{}, polled{};  ///< when watch() last sent its status, and last polled
-    bool was_stopped = false;                ///< this process was suspended just now
+    /// Seconds for which this process was not suspended, and when it woke up from a pause as long as the timeout. If
+    /// this process pauses, the silence of the others means nothing.
+    double awake = 0, woke = -std::numeric_limits<double>::infinity();
     std::jthread thread;
 
     Peer& self() { return peers[static_cast<size_t>(options.rank)]; }
@@ -144,8 +91,20 @@ struct Watchdog::State {
         if (write(wake, &one, sizeof one) < 0) return;  // the thread also wakes up by itself
     }
 
+    std::string all_stop() const {
+        return options.advice.empty() ? "All ranks stop" : "All ranks stop; " + options.advice;
+    }
+
     /// Ends this process, after a line on stderr if there is one.
     [[noreturn]] void end(Exit exit, const std::string& line, double delay) const {
+        // The main thread may be blocked while it prints, and then hold the lock of stdout or stderr.
+        try {
+            std::thread([exit, delay] {
+                sleep_for(delay + seconds_to_end);
+                _exit(static_cast<int>(exit));
+            }).detach();
+        } catch (const std::system_error&) {  // no memory for a thread
+        }
         if (!line.empty()) report_error(options.program.c_str(), line, exit);
         std::fflush(stdout);
         sleep_for(delay);
@@ -170,33 +129,33 @@ struct Watchdog::State {
 
     void lost(int rank, const std::string& what) {
         const Status& s = peers[static_cast<size_t>(rank)].status;
-        rule(-1, Exit::peer, fmt::format("{} {}; last seen {}. All ranks stop", name(rank), what, place(s)));
+        rule(-1, Exit::peer, fmt::format("{} {}; last seen {}. {}", name(rank), what, place(s), all_stop()));
     }
 
     void note(Peer& peer, const Message& message) {
-        peer.heard = Clock::now();
+        peer.heard = awake;
         if (message.status.collectives != peer.status.collectives || message.status.waiting != peer.status.waiting)
-            peer.entered = Clock::now();
+            peer.entered = awake;
         peer.status = message.status;
         if (message.kind == Kind::bye) peer.dismissed = true;
     }
 
-    void judge(double limit) {
+    void judge() {
+        const double limit = options.timeout;
         for (int r = 1; r < size; ++r) {
             const Peer& peer = peers[static_cast<size_t>(r)];
-            if (!peer.dismissed && seconds_since(peer.heard) > limit) lost(r, fmt::format(silent, limit));
+            if (!peer.dismissed && awake - peer.heard > limit) lost(r, fmt::format(silent, limit));
         }
         for (const Peer& peer : peers) {
             const Status& s = peer.status;
-            if (!s.waiting || s.unlimited || seconds_since(peer.entered) < limit) continue;
+            if (!s.waiting || s.unlimited || awake - peer.entered < limit) continue;
             for (int r = 0; r < size; ++r)
                 if (peers[static_cast<size_t>(r)].status.collectives < s.collectives)
                     lost(r, fmt::format("has not reached '{}' for {:.0f} s", s.what, limit));
             rule(-1, Exit::peer,
                  fmt::format(
-                     "'{}' of step {} does not complete although all {} ranks have reached it: gave up after {:.0f} s. "
-                     "All ranks stop",
-                     s.what, s.step, size, limit));
+                     "'{}' does not complete {}, although all {} ranks have reached it: gave up after {:.0f} s. {}",
+                     s.what, place_of(s.step), size, limit, all_stop()));
         }
     }
 
@@ -229,7 +188,7 @@ struct Watchdog::State {
         if (rank) {
             Peer& peer = peers[static_cast<size_t>(*rank)];
             peer.connection = std::move(stranger);
-            peer.heard = Clock::now();
+            peer.heard = awake;
             peer.connection->send({.kind = Kind::hello, .rank = 0, .token = options.token});
         }
         if (spoke || !open) strangers.erase(fd);
@@ -248,7 +207,7 @@ struct Watchdog::State {
         if (open) return;
         peer.connection.reset();
         if (peer.dismissed) return;
-        if (was_stopped) end(Exit::peer, "", 0);  // the other ranks have printed why they ended
+        if (awake - woke < 3) end(Exit::peer, "", 0);  // the other ranks have printed why they ended
         if (options.rank == 0) lost(rank, "died");
         lost_rank_zero("died");
     }
@@ -256,7 +215,7 @@ struct Watchdog::State {
     /// Rank 0 cannot report this itself: rank 1 prints the line.
     [[noreturn]] void lost_rank_zero(const std::string& what) {
         const std::string line =
-            fmt::format("{} {}; last seen {}. All ranks stop", name(0), what, place(peers[0].status));
+            fmt::format("{} {}; last seen {}. {}", name(0), what, place(peers[0].status), all_stop());
         {
             const std::lock_guard lock(mutex);
             if (error) end(static_cast<Exit>(error->exit), error_text, 0);
@@ -299,7 +258,7 @@ struct Watchdog::State {
     }
 
     /// Waits up to `tick` seconds for messages, new connections or a wake-up, and handles them.
-    void listen_for(double tick, double limit) {
+    void listen_for(double tick) {
         std::vector<pollfd> fds = {{wake, POLLIN, 0}};
         std::vector<std::function<void()>> handlers = {[this] {
             uint64_t count = 0;
@@ -315,42 +274,37 @@ struct Watchdog::State {
             if (const auto& connection = peers[static_cast<size_t>(r)].connection)
                 add(connection->fd(), [this, r] { hear_peer(r); });
         poll(fds.data(), fds.size(), static_cast<int>(1e3 * tick));
-        check_own_pause(limit);
+        count_time();
         for (size_t i = 0; i < fds.size(); ++i)
             if (fds[i].revents) handlers[i]();
     }
 
-    /// If this process itself was suspended for a while, the silence of the others means nothing.
-    void check_own_pause(double limit) {
-        was_stopped = seconds_since(polled) > limit / 2;
-        polled = Clock::now();
-        if (!was_stopped) return;
-        for (Peer& peer : peers) peer.heard = peer.entered = polled;
+    void count_time() {
+        const double elapsed = seconds_since(std::exchange(polled, Clock::now()));
+        awake += std::min(elapsed, most_of_a_tick);
+        if (elapsed > 0.9 * options.timeout) woke = awake;
     }
 
     void watch() {
         polled = Clock::now();
+        const double tick = std::min(0.25, options.timeout / 10);
         while (true) {
-            double limit = 0;
-            {
-                const std::lock_guard lock(mutex);
-                limit = timeout;
-            }
-            const double tick = std::min(0.25, limit / 10);
             if (options.rank == 0) dismiss_strangers();
             if (!report(tick)) return;
-            listen_for(tick, limit);
+            listen_for(tick);
             if (options.rank == 0)
-                judge(limit);
-            else if (!peers[0].dismissed && seconds_since(peers[0].heard) > limit)
-                lost_rank_zero(fmt::format(silent, limit));
+                judge();
+            else if (!peers[0].dismissed && awake - peers[0].heard > options.timeout)
+                lost_rank_zero(fmt::format(silent, options.timeout));
         }
     }
 
-    /// A connection to rank 0 at this address, or null.
-    std::unique_ptr<Connection> reach(const std::string& address, uint16_t port) const {
+    enum class Answer { welcome, none, unreachable };
+
+    /// Connects to rank 0 at this address.
+    Answer reach(const std::string& address, uint16_t port) {
         const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (fd < 0) return nullptr;
+        if (fd < 0) return Answer::unreachable;
         auto connection = std::make_unique<Connection>(fd);
         const timeval patience{.tv_sec = 5, .tv_usec = 0};
         setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
@@ -358,7 +312,7 @@ struct Watchdog::State {
         to.sin_family = AF_INET;
         to.sin_port = htons(port);
         inet_pton(AF_INET, address.c_str(), &to.sin_addr);
-        if (connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0) return nullptr;
+        if (connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0) return Answer::unreachable;
         connection->send({.kind = Kind::hello, .rank = options.rank, .token = options.token});
         bool known = false;
         for (const auto start = Clock::now(); !known && seconds_since(start) < 5;) {
@@ -367,7 +321,8 @@ struct Watchdog::State {
             const bool open = connection->receive(1, [&](const Message& m) { known |= m.token == options.token; });
             if (!open) break;
         }
-        return known ? std::move(connection) : nullptr;
+        if (known) peers[0].connection = std::move(connection);
+        return known ? Answer::welcome : Answer::none;
     }
 
     void connect_to_zero() {
@@ -378,8 +333,15 @@ struct Watchdog::State {
         for (std::string address; text >> address;) addresses.push_back(address);
         if (options.hosts[0] == options.hosts[static_cast<size_t>(options.rank)])
             addresses.insert(addresses.begin(), "127.0.0.1");
-        for (const std::string& address : addresses)
-            if ((peers[0].connection = reach(address, port))) return;
+        // While rank 0 is silent, it may be stopped: then RanksAlarm ends this process.
+        for (bool reachable = true; reachable;) {
+            reachable = false;
+            for (const std::string& address : addresses) {
+                const Answer answer = reach(address, port);
+                if (answer == Answer::welcome) return;
+                reachable |= answer == Answer::none;
+            }
+        }
         fail(Exit::peer, "{} cannot reach rank 0 on {} at any of its addresses ({}), port {}", name(options.rank),
              options.hosts[0], fmt::join(addresses, ", "), port);
     }
@@ -412,7 +374,6 @@ Watchdog::Watchdog(Options options) : state_(std::make_unique<State>()) {
     State& s = *state_;
     s.options = std::move(options);
     s.size = static_cast<int>(s.options.hosts.size());
-    s.timeout = s.options.timeout;
     s.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     s.peers = std::vector<State::Peer>(static_cast<size_t>(s.size));
     if (s.options.rank > 0) s.connect_to_zero();
@@ -423,11 +384,6 @@ Watchdog::~Watchdog() {
     dismiss();
     if (state_->options.socket >= 0) close(state_->options.socket);
     close(state_->wake);
-}
-
-void Watchdog::set_timeout(double seconds) {
-    const std::lock_guard lock(state_->mutex);
-    state_->timeout = seconds;
 }
 
 void Watchdog::set_step(int64_t step) {
@@ -458,7 +414,7 @@ Watchdog::Wait::~Wait() {
 
 void Watchdog::fail_all(Exit exit, const std::string& message) {
     const std::string line =
-        fmt::format("{}, step {}: {}", state_->name(state_->options.rank), state_->own.step, message);
+        fmt::format("{}, {}: {}", state_->name(state_->options.rank), place_of(state_->own.step), message);
     {
         const std::lock_guard lock(state_->mutex);
         state_->error = Message{.exit = static_cast<int32_t>(exit)};

@@ -12,7 +12,9 @@
 //
 // In all cases but the last every rank ends with Exit::peer, after one line on stderr from the lowest remaining rank. A
 // process ends by _exit, because teardown of MPI, CUDA or NCCL could hang. The other ranks watch rank 0 in the same
-// way.
+// way. A process that was itself suspended judges nobody by the time that it missed.
+//
+// Before all ranks have joined and after they have left there is no watchdog: engine/ranks/ranks_alarm.h.
 
 #include <cstdint>
 #include <functional>
@@ -37,6 +39,7 @@ class Watchdog {
         std::string addresses;           ///< of rank 0, "port address address ..."; empty on rank 0
         uint64_t token = 0;              ///< secret of this run: a connection without it is refused
         double timeout = 600;            ///< seconds
+        std::string advice{};            ///< what the user can do, at the end of the line
     };
     /// Rank 0 calls listen() first and sends the result to the other ranks. Throws Exit::peer if rank 0 cannot be
     /// reached.
@@ -52,7 +55,6 @@ class Watchdog {
     /// `one_host`: all ranks run here, so that no other machine can reach the port. It is closed when all have joined.
     static Listening listen(bool one_host);
 
-    void set_timeout(double seconds);
     /// The current step, for messages.
     void set_step(int64_t step);
 

@@ -237,7 +237,7 @@ int main(int argc, char** argv) {
     return run_command("bench_step", app, argc, argv, [&] {
         if (options.config.empty() && !app.remaining().empty())
             fail(Exit::config, "{}: keys need a config; a shape takes none", app.remaining().front());
-        Ranks ranks("bench_step");
+        Ranks ranks({.program = "bench_step"});
         return ranks.guard([&] { return run(options, app.remaining(), ranks); });
     });
 }

@@ -46,7 +46,7 @@ LoadedConfig load_config(const std::string& path, const std::vector<std::string>
     try {
         yaml = read_file(path, limits::yaml_bytes, Readable::streams);
     } catch (const Error& e) {
-        throw Error(Exit::config, e.what());
+        throw Error(e.exit() == Exit::data ? Exit::config : e.exit(), e.what());
     }
     return parse_config(yaml, path, arguments);
 }

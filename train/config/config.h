@@ -31,7 +31,7 @@ enum class DeviceChoice { automatic, cpu, cuda };
 enum class Tristate { automatic, on, off };
 enum class Every { never, steps, epoch };  ///< how often to evaluate or save: never, every n steps, after every epoch
 enum class Finetuning { full, lora };      ///< train the whole model, or adapters beside it
-enum class Report { jsonl, tensorboard };
+enum class Report { jsonl, tensorboard, csv, wandb };
 /// What to do about a step whose loss or gradient norm is a spike (train/step/spike_watch.h): nothing; warn; leave its
 /// update out; save the state before it and end the run.
 enum class LossSpike { off, warn, skip, stop };
@@ -151,6 +151,7 @@ struct Config {
     bool overwrite_output_dir = false;
     int64_t logging_steps = 10;
     std::set<Report> report_to = {Report::jsonl, Report::tensorboard};
+    std::string project = "colonnade", run_name;
     Every eval_strategy = Every::never;  ///< default: epoch if there is evaluation data
     int64_t eval_steps = 0;              ///< above 0 if and only if eval_strategy is steps
     int64_t evals_per_epoch = 0;

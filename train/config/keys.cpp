@@ -297,7 +297,7 @@ Section run_section() {
                 "Micro-steps per optimizer step. The loss is averaged over all trained tokens (or pairs) of the "
                 "optimizer step.",
                 from_to(1, 1 << 20)),
-            key("num_train_epochs", &C::num_train_epochs, "Passes over the data.", from_to(0, 1e6))
+            key("num_train_epochs", &C::num_train_epochs, "Passes over the data.", from_to(0, 1e9))
                 .also({"num_epochs", "epochs"})
                 .default_is("3; 1 in stages dpo and rm; 0 if max_steps is given"),
             key("max_steps", &C::max_steps, "Number of optimizer steps, instead of num_train_epochs.", from_to(0, 1e9)),
@@ -374,7 +374,14 @@ Section output_section() {
         key("overwrite_output_dir", &C::overwrite_output_dir, "Start anew in a folder that contains an earlier run."),
         key("logging_steps", &C::logging_steps, "Steps between two log lines.", from_to(1, 1e9))
             .also({"log_every_n_steps"}),
-        key("report_to", &C::report_to, "Logs to write: metrics.jsonl, TensorBoard event files."),
+        key("report_to", &C::report_to,
+            "Logs to write: metrics.jsonl; TensorBoard event files in runs; metrics.csv; a W&B run in wandb, which "
+            "wandb "
+            "sync uploads."),
+        key("project", &C::project, "Project of the W&B run.").also({"wandb_project"}),
+        key("run_name", &C::run_name, "Name of the run in TensorBoard's hparams and in W&B.")
+            .also({"wandb_name", "wandb_run_name"})
+            .default_is("the name of output_dir"),
         key("eval_strategy", &C::eval_strategy, "When to evaluate.")
             .also({"evaluation_strategy"})
             .default_is("steps if eval_steps is given; else epoch if there is evaluation data; else no"),

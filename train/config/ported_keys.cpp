@@ -189,6 +189,15 @@ void port_sft_term(ConfigNode& entry, Porter& porter) {
 
 // --- Output ----------------------------------------------------------------------------------------------------------
 
+/// Axolotl logs to W&B if there is a project, LLaMA-Factory and TRL if report_to says so.
+void port_wandb(ConfigNode& entry, Porter& porter) {
+    if (is_off(entry)) return;
+    if (entry.key == "project" || porter.find("report_to")) return;
+    std::vector<ConfigNode> reports;
+    for (const char* report : {"jsonl", "tensorboard", "wandb"}) reports.push_back(Porter::scalar(report, entry));
+    porter.set("report_to", Porter::list(std::move(reports), entry), entry);
+}
+
 void port_plugins(ConfigNode& entry, Porter& porter) {
     for (const ConfigNode& plugin : entry.children)
         if (plugin.text.find("liger") == std::string::npos &&
@@ -209,8 +218,8 @@ void port_default(ConfigNode& entry, Porter& porter) {
 }
 
 void port_report_to(ConfigNode& entry, Porter& porter) {
-    static const std::set<std::string> foreign = {"all",     "wandb",   "mlflow",  "comet_ml",
-                                                  "swanlab", "trackio", "neptune", "clearml"};
+    static const std::set<std::string> foreign = {"all",     "mlflow",  "comet_ml", "swanlab",
+                                                  "trackio", "neptune", "clearml"};
     const std::vector<ConfigNode> items =
         entry.kind == ConfigNode::Kind::sequence ? entry.children : std::vector<ConfigNode>{entry};
     std::string others;
@@ -268,6 +277,8 @@ const std::vector<Rule>& rules() {
         {{"chat_template"}, ported, "", port_template},
         {{"loss_type"}, ported, "", port_loss_type},
         {{"report_to"}, ported, "", port_report_to},
+        {{"use_wandb"}, ported, "report_to: [jsonl, tensorboard, wandb], as does `wandb_project`", port_wandb},
+        {{"project", "wandb_project"}, ported, "", port_wandb},
         {{"gradient_checkpointing"}, ported, "", port_checkpointing},
         {{"datasets", "eval_datasets", "test_datasets"}, ported, "", port_datasets},
         // Without effect here.
@@ -296,10 +307,9 @@ const std::vector<Rule>& rules() {
           "pad_to_multiple_of", "padding_free", "group_by_length", "pad_token", "dataset_exact_deduplication"},
          idle,
          "packing leaves no padding; prepare reports lengths"},
-        {{"wandb_*", "use_wandb", "mlflow_*", "use_mlflow", "comet_*", "use_comet", "swanlab_*", "use_swanlab",
-          "trackio_*", "run_name", "project"},
+        {{"wandb_*", "mlflow_*", "use_mlflow", "comet_*", "use_comet", "swanlab_*", "use_swanlab", "trackio_*"},
          idle,
-         "logs are metrics.jsonl and TensorBoard files"},
+         "see report_to, project and run_name"},
         {{"hub_*", "push_to_hub*", "hf_use_auth_token"}, idle, "nothing is uploaded: use hf upload with output_dir"},
         {{"plot_loss",
           "logging_dir",

@@ -47,8 +47,8 @@ template <>
 inline constexpr auto spellings<Finetuning> = std::to_array<Spelling<Finetuning>>({{"full", Finetuning::full},
                                                                                    {"lora", Finetuning::lora}});
 template <>
-inline constexpr auto spellings<Report> = std::to_array<Spelling<Report>>({{"jsonl", Report::jsonl},
-                                                                           {"tensorboard", Report::tensorboard}});
+inline constexpr auto spellings<Report> = std::to_array<Spelling<Report>>(
+    {{"jsonl", Report::jsonl}, {"tensorboard", Report::tensorboard}, {"csv", Report::csv}, {"wandb", Report::wandb}});
 template <>
 inline constexpr auto spellings<LossSpike> = std::to_array<Spelling<LossSpike>>({{"off", LossSpike::off},
                                                                                  {"warn", LossSpike::warn},

@@ -151,7 +151,8 @@ void load_adapter(const std::string& folder, const ParameterList& list, const Te
 }
 
 void remove_adapter(const std::string& folder) {
-    for (const char* name : {config_name, weights_name}) fs::remove(folder + name);
+    if (remove_file(folder + config_name)) sync_path(folder);
+    remove_file(folder + weights_name);
 }
 
 namespace {
@@ -173,6 +174,7 @@ void write_adapter(const std::string& folder, const AdapterConfig& c, const Para
     remove_adapter(folder);
     write_safetensors_file(folder + weights_name, tensors);
     const auto [base, commit] = name_and_commit(c.base);
+    sync_path(folder);  // the name of the weights is on disk before that of the config
     // All keys that PEFT writes, defaults included: other readers have other defaults.
     const Json config = {
         {"peft_type", "LORA"},

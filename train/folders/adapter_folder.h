@@ -33,7 +33,7 @@ void load_adapter(const std::string& folder, const ParameterList& list, const Te
 void write_adapter(const std::string& folder, const AdapterConfig& config, const ParameterList& list,
                    const Tensor& flat);
 
-/// Removes the two files if they exist.
+/// Removes the two files if they exist. The config is gone from the disk before the weights are touched.
 void remove_adapter(const std::string& folder);
 
 }  // namespace colonnade

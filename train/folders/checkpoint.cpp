@@ -49,6 +49,17 @@ int writer_threads(const Ranks& ranks) {
     return std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 2 / ranks.local_size(), 1, 8);
 }
 
+/// An integer in JSON. A real number may be beyond the range of T, so it is another type, as a text would be.
+template <typename T = int64_t>
+T integer_of(const Json& json) {
+    if (!json.is_number_integer())
+        throw Json::type_error::create(302, fmt::format("type must be integer, but is {}", json.type_name()), &json);
+    return json.get<T>();
+}
+int64_t integer_in(const Json& object, const char* key, int64_t if_missing) {
+    return object.contains(key) ? integer_of(object.at(key)) : if_missing;
+}
+
 // JSON has no infinity: the minimum or maximum of no values is null.
 Json sums_json(const LossSums& sums) {
     Json numbers = Json::array();
@@ -72,7 +83,7 @@ Json recent_json(const std::vector<StepNumbers>& recent) {
 std::vector<StepNumbers> recent_of(const Json& json) {
     std::vector<StepNumbers> recent;
     for (const Json& step : json)
-        recent.push_back({step.at(0).get<int64_t>(), step.at(1).get<double>(), step.at(2).get<double>()});
+        recent.push_back({integer_of(step.at(0)), step.at(1).get<double>(), step.at(2).get<double>()});
     return recent;
 }
 
@@ -83,7 +94,7 @@ Json pieces_json(const std::vector<FilePiece>& pieces) {
 }
 
 FilePiece piece_of(const Json& json) {
-    return {json.at("bytes").get<uint64_t>(), json.at("sha256").get<std::string>()};
+    return {integer_of<uint64_t>(json.at("bytes")), json.at("sha256").get<std::string>()};
 }
 
 /// Version 2 has one hash of the whole file.
@@ -119,8 +130,9 @@ auto read_keys(const std::string& path, Read&& read) {
 
 /// An entry of the manifest.
 void check_file(const std::string& path, const Json& entry, int64_t version) {
-    const auto bytes = entry.at("bytes").get<uint64_t>();
-    if (!fs::is_regular_file(path)) fail(Exit::data, "{}: file is missing; {}", path, damage_advice);
+    const auto bytes = integer_of<uint64_t>(entry.at("bytes"));
+    std::error_code error;  // of a name that is too long
+    if (!fs::is_regular_file(path, error)) fail(Exit::data, "{:.500}: file is missing; {}", path, damage_advice);
     if (const uint64_t found = fs::file_size(path); found != bytes)
         fail(Exit::data, "{}: {} bytes, expected {}; {}", path, found, bytes, damage_advice);
     check_pieces(path, pieces_of(entry, version), damage_advice);
@@ -215,13 +227,16 @@ WholeCheckpoint check_checkpoint(const std::string& folder) {
         const std::string expected = json.at("sha256").get<std::string>(), found = sha256(body.dump());
         if (found != expected)
             fail(Exit::data, "{}: SHA-256 of the body is {}, expected {}; {}", path, found, expected, damage_advice);
-        const auto version = body.at("version").get<int64_t>();
+        const auto version = integer_of(body.at("version"));
         if (version < oldest_version || version > format_version)
             fail(Exit::config, "{}: checkpoint version {}, but this build reads versions {} to {}", path, version,
                  oldest_version, format_version);
         WholeCheckpoint checkpoint{.folder = folder};
         for (const Json& entry : body.at("files")) {
             const auto name = entry.at("name").get<std::string>();
+            if (name.find('/') != name.npos)
+                fail(Exit::data, "{}: names '{:.200}', which is not a file of its folder; {}", path, name,
+                     damage_advice);
             check_file(folder + "/" + name, entry, version);
             if (is_shard_name(name)) checkpoint.shards.push_back(name);
         }
@@ -241,15 +256,15 @@ TrainerState load_checkpoint(const WholeCheckpoint& checkpoint, Learner& learner
         if (json.at("layout") != layout_json(learner.parameters()))
             fail(Exit::data, "{}: the checkpoint contains a model of another shape ({} parameters listed, {} expected)",
                  state_path, json.at("layout").size(), learner.parameters().all().size());
-        return TrainerState{.step = json.at("step").get<int64_t>(),
-                            .tokens_seen = json.at("tokens_seen").get<int64_t>(),
-                            .samples_seen = json.at("samples_seen").get<int64_t>(),
+        return TrainerState{.step = integer_of(json.at("step")),
+                            .tokens_seen = integer_of(json.at("tokens_seen")),
+                            .samples_seen = integer_of(json.at("samples_seen")),
                             .since_log = sums_of(json.at("since_log")),
                             .data_key = json.at("data_key").get<std::string>(),
                             .reference_key = json.at("reference_key").get<std::string>(),
-                            .ranks = json.value("ranks", int64_t{1}),
-                            .packs_per_step = json.value("packs_per_step", int64_t{0}),
-                            .skipped_steps = json.value("skipped_steps", int64_t{0}),
+                            .ranks = integer_in(json, "ranks", 1),
+                            .packs_per_step = integer_in(json, "packs_per_step", 0),
+                            .skipped_steps = integer_in(json, "skipped_steps", 0),
                             .recent = recent_of(json.value("recent", Json::array())),
                             .made_by = facts_of(json.value("made_by", Json::object())),
                             .config_yaml = read_file(folder + "/config.yaml")};

@@ -7,6 +7,7 @@
 
 #include "data/text/text_folder.h"
 #include "engine/io/files.h"
+#include "engine/io/folder_lock.h"
 #include "engine/io/json_keys.h"
 #include "engine/io/own_file.h"
 #include "train/folders/adapter_folder.h"
@@ -72,7 +73,7 @@ void write_tokenizer(const ExportRequest& r) {
                                      .tokenizer = r.encoder->tokenizer().get(),
                                      .chat_template = written ? &chosen : nullptr}))
         fmt::print("note: {}\n", notice);
-    fs::remove(r.folder + "/colonnade.json");  // of an older export, which named the template there
+    remove_file(r.folder + "/colonnade.json");  // of an older export, which named the template there
 }
 
 // The weights that are finite, but become infinite as f16 (above 65504).
@@ -109,34 +110,29 @@ DType settle_dtype(const ExportRequest& r, const std::vector<NamedTensor>& tenso
 
 // Writes the shards to a folder of their own first, so that an older export stays complete if the disk fails.
 DType stage_weights(const ExportRequest& r, const std::string& staging) {
-    fs::remove_all(staging);
-    fs::create_directory(staging);
-    try {
-        const HostCopy weights = HostCopy::of(r.gpu, r.weights);
-        const std::vector<NamedTensor> tensors = named_tensors(r.parameters, weights.tensor());
-        const DType stored = settle_dtype(r, tensors);
-        write_safetensors(staging, tensors, stored);
-        for (const auto& entry : fs::directory_iterator(staging)) sync_path(entry.path());
-        return stored;
-    } catch (...) {
-        std::error_code ignored;
-        fs::remove_all(staging, ignored);
-        throw;
-    }
+    const HostCopy weights = HostCopy::of(r.gpu, r.weights);
+    const std::vector<NamedTensor> tensors = named_tensors(r.parameters, weights.tensor());
+    const DType stored = settle_dtype(r, tensors);
+    write_safetensors(staging, tensors, stored);
+    return stored;
+}
+
+/// It is gone from the disk before the weights are touched.
+void remove_config(const std::string& folder) {
+    if (remove_file(folder + "/config.json")) sync_path(folder);
 }
 
 void remove_weights(const std::string& folder) {
     for (const auto& entry : fs::directory_iterator(folder)) {
         const std::string name = entry.path().filename();
-        if (name.starts_with("model") && name.find(".safetensors") != std::string::npos) fs::remove(entry.path());
+        if (name.starts_with("model") && name.find(".safetensors") != std::string::npos) remove_file(entry.path());
     }
 }
 
 void replace_weights(const std::string& folder, const std::string& staging) {
     remove_weights(folder);
     for (const auto& entry : fs::directory_iterator(staging))
-        fs::rename(entry.path(), fs::path(folder) / entry.path().filename());
-    fs::remove(staging);
+        rename_path(entry.path(), fs::path(folder) / entry.path().filename());
     sync_path(folder);
 }
 
@@ -144,15 +140,17 @@ void replace_weights(const std::string& folder, const std::string& staging) {
 
 DType export_model(const ExportRequest& r) {
     try {
-        fs::create_directories(r.folder);
+        make_folders(r.folder);
+        const SharedFolder share(r.folder, export_stems);
         // Read everything before removing anything: the source may be this very folder.
         const Json generation_config = generation_config_json(r);
-        const std::string staging = r.folder + "/.weights";
-        const DType stored = stage_weights(r, staging);
+        remove_tree(r.folder + "/.weights");                 // of a killed export of an older version
+        const FolderCommit staging(r.folder + "/.weights");  // not committed: its files are moved
+        const DType stored = stage_weights(r, staging.folder());
         const Json config = config_json(r, stored);
-        fs::remove(r.folder + "/config.json");
+        remove_config(r.folder);
         remove_adapter(r.folder);
-        replace_weights(r.folder, staging);
+        replace_weights(r.folder, staging.folder());
         write_tokenizer(r);
         write_file_atomically(r.folder + "/generation_config.json", generation_config.dump(2) + "\n");
         write_file_atomically(r.folder + "/config.json", config.dump(2) + "\n");
@@ -164,8 +162,9 @@ DType export_model(const ExportRequest& r) {
 
 void export_adapter(const ExportRequest& r, const LoraSettings& lora) {
     try {
-        fs::create_directories(r.folder);
-        fs::remove(r.folder + "/config.json");
+        make_folders(r.folder);
+        const SharedFolder share(r.folder, export_stems);
+        remove_config(r.folder);
         remove_weights(r.folder);
         remove_adapter(r.folder);
         write_tokenizer(r);

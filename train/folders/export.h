@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "data/samples/encode.h"
 #include "train/config/config.h"
@@ -29,6 +30,11 @@ struct ExportRequest {
     std::shared_ptr<const Encoder> encoder;  ///< provides tokenizer, chat template and stop ids
     std::string tokenizer_source;            ///< a folder or file, whose tokenizer files are copied; may be empty
 };
+/// How the names of what an export writes begin, for leftovers (engine/io/folder_lock.h).
+inline constexpr std::string_view export_stems[] = {
+    ".weights",      "config.json",        "generation_config.json", "tokenizer", "adapter_",
+    "chat_template", "special_tokens_map", "added_tokens.json",      "vocab.",    "merges.txt"};
+
 /// Writes each file under a temporary name and renames it; config.json comes last, so that a folder with a config.json
 /// is complete. Returns the dtype of the weights.
 DType export_model(const ExportRequest& request);

@@ -5,6 +5,8 @@
 #include <filesystem>
 
 #include "engine/io/files.h"
+#include "engine/io/folder_lock.h"
+#include "train/folders/export.h"
 
 namespace colonnade {
 namespace {
@@ -16,9 +18,7 @@ std::string keep_aside(const std::string& folder) {
     const std::string first = folder + ".damaged";
     std::string name = first;
     for (int n = 2; fs::exists(fs::symlink_status(name)); ++n) name = fmt::format("{}-{}", first, n);
-    std::error_code error;
-    fs::rename(folder, name, error);
-    if (error) fail(Exit::storage, "{}: cannot rename to {}: {}", folder, name, error.message());
+    rename_path(folder, name);
     return name;
 }
 
@@ -87,20 +87,14 @@ std::string rotate_checkpoints(const std::string& output_dir, int64_t keep) {
 }
 
 std::string remove_leftovers(const std::string& output_dir) {
-    std::vector<fs::path> leftovers;
-    for (const auto& entry : fs::directory_iterator(output_dir)) {
-        const std::string name = entry.path().filename();
-        const bool unfinished = name.find(".tmp-") != name.npos || name.find(".trash-") != name.npos;
-        for (const char* ours : {"checkpoint-", "config.yaml.", "metrics.jsonl."})
-            if (unfinished && name.starts_with(ours)) leftovers.push_back(entry.path());
+    std::vector<std::string_view> stems = {"checkpoint-", "config.yaml", "metrics.jsonl", "loss.png"};
+    stems.insert(stems.end(), std::begin(export_stems), std::end(export_stems));
+    try {
+        sweep_folder(output_dir, stems);
+        return "";
+    } catch (const Error& e) {
+        return e.what();
     }
-    std::string trouble;
-    for (const fs::path& path : leftovers) {
-        std::error_code error;
-        fs::remove_all(path, error);
-        if (error && trouble.empty()) trouble = fmt::format("{}: cannot delete: {}", path.string(), error.message());
-    }
-    return trouble;
 }
 
 }  // namespace colonnade

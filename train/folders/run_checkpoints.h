@@ -27,8 +27,8 @@ NewestCheckpoint newest_checkpoint(const std::string& output_dir);
 /// Returns what could not be removed and why, as one line; empty if all went well.
 std::string rotate_checkpoints(const std::string& output_dir, int64_t keep);
 
-/// Removes files and folders under temporary names, left by processes that died while they saved, rotated or wrote the
-/// log and config of a run. Call it with the lock on `output_dir` held. Returns as rotate_checkpoints().
+/// Removes files and folders under temporary names, left by processes that died while they saved, rotated, exported or
+/// wrote the log and config of a run. Call it with the lock on `output_dir` held. Returns as rotate_checkpoints().
 std::string remove_leftovers(const std::string& output_dir);
 
 }  // namespace colonnade

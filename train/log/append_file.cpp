@@ -1,20 +1,25 @@
 #include "train/log/append_file.h"
 
-#include <cerrno>
-#include <cstring>
+#include <fcntl.h>
+#include <sys/stat.h>
 
-#include "engine/device/error.h"
+#include "engine/io/files.h"
+#include "engine/io/system_call.h"
 
 namespace colonnade {
 
-AppendFile::AppendFile(std::string path) : path_(std::move(path)), file_(std::fopen(path_.c_str(), "ab")) {
-    if (!file_) fail(Exit::storage, "{}: cannot be opened for writing: {}", path_, std::strerror(errno));
+AppendFile::AppendFile(std::string path)
+    : path_(std::move(path)),  // O_NONBLOCK: the reader of a FIFO is not waited for
+      fd_(uninterrupted([&] { return file_system().open(path_, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK); })) {
+    if (fd_ < 0) refused("open for writing", path_);
+    struct stat status {};
+    if (::fstat(fd_, &status) == 0 && S_ISREG(status.st_mode)) return;
+    file_system().close(fd_);
+    fail(Exit::storage, "{}: cannot be opened for writing: it is not a regular file", path_);
 }
 
 void AppendFile::append(std::string_view bytes) {
-    const bool written = std::fwrite(bytes.data(), 1, bytes.size(), file_.get()) == bytes.size();
-    if (!written || std::fflush(file_.get()) != 0)
-        fail(Exit::storage, "{}: cannot be written: {}", path_, std::strerror(errno));
+    write_all(fd_, path_, bytes);
 }
 
 }  // namespace colonnade

@@ -1,11 +1,11 @@
 #pragma once
-// AppendFile: a log file that grows at its end. Every append is flushed to the system, so that a killed run loses
+// AppendFile: a log file that grows at its end. Every append goes to the system at once, so that a killed run loses
 // nothing that it reported. (Files that must survive a power cut are written by engine/io/files.h.)
 
-#include <cstdio>
-#include <memory>
 #include <string>
 #include <string_view>
+
+#include "engine/io/file_system.h"
 
 namespace colonnade {
 
@@ -18,11 +18,8 @@ class AppendFile {
     const std::string& path() const { return path_; }
 
   private:
-    struct Close {
-        void operator()(std::FILE* file) const { std::fclose(file); }
-    };
     std::string path_;
-    std::unique_ptr<std::FILE, Close> file_;
+    FileDescriptor fd_;
 };
 
 }  // namespace colonnade

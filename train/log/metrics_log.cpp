@@ -10,7 +10,68 @@
 namespace colonnade {
 namespace {
 
-constexpr size_t longest_log = size_t{1} << 31;
+constexpr size_t most_points = limits::curve_points;
+
+/// Reads the complete lines of a log, which may be longer than memory.
+class LogLines {
+  public:
+    explicit LogLines(const std::string& path) : file_(path) {}
+
+    /// The next line without its line break. A last line without one is incomplete: the run is writing it, or was
+    /// killed meanwhile. Throws Exit::data for a line longer than JSON may be.
+    bool next(std::string_view& line) {
+        for (size_t searched = begin_;;) {
+            const size_t end = block_.find('\n', searched);
+            if (end != block_.npos) {
+                line = std::string_view(block_).substr(begin_, end - begin_);
+                passed_ += end + 1 - begin_;
+                begin_ = end + 1;
+                return true;
+            }
+            block_.erase(0, begin_);
+            begin_ = 0;
+            searched = block_.size();
+            if (searched > limits::json_bytes)
+                fail(Exit::data, "{}: a line of more than {} bytes: no log of metrics", file_.path(),
+                     limits::json_bytes);
+            block_.resize(searched + block_bytes);
+            block_.resize(searched + file_.read(block_.data() + searched, block_bytes));
+            if (block_.size() == searched) return false;
+        }
+    }
+    uint64_t passed() const { return passed_; }  ///< bytes of the lines that next() has returned
+
+  private:
+    static constexpr size_t block_bytes = size_t{1} << 18;
+    InputFile file_;
+    std::string block_;
+    size_t begin_ = 0;
+    uint64_t passed_ = 0;
+};
+
+/// Adds a point. When there are too many, every second one is dropped.
+class CurvePoints {
+  public:
+    explicit CurvePoints(Series& series) : series_(series) {}
+    void add(double step, double value) {
+        if (count_++ % stride_ != 0) return;
+        if (series_.steps.size() == most_points) {
+            thin(series_.steps);
+            thin(series_.values);
+            stride_ *= 2;
+        }
+        series_.steps.push_back(step);
+        series_.values.push_back(value);
+    }
+
+  private:
+    static void thin(std::vector<double>& points) {
+        for (size_t i = 0; 2 * i < points.size(); ++i) points[i] = points[2 * i];
+        points.resize((points.size() + 1) / 2);
+    }
+    Series& series_;
+    size_t count_ = 0, stride_ = 1;
+};
 
 double number(const Metric& metric) {
     return std::visit([](auto value) { return static_cast<double>(value); }, metric.second);
@@ -29,31 +90,32 @@ std::optional<int64_t> step_of(const Json& json) {
 }
 
 AppendFile open_log(const std::string& output_dir, std::optional<int64_t> resumed_step) {
-    std::error_code error;
-    std::filesystem::create_directories(output_dir, error);
-    if (error) fail(Exit::storage, "{}: cannot be created: {}", output_dir, error.message());
+    make_folders(output_dir);
     const std::string path = output_dir + "/metrics.jsonl";
-    if (std::filesystem::exists(path)) {
-        const std::string old = resumed_step ? read_file(path, longest_log) : "";
-        write_file_atomically(path, resumed_step ? log_until(old, *resumed_step) : "");
-    }
+    if (std::filesystem::exists(path))
+        std::filesystem::resize_file(path, resumed_step ? log_bytes_until(path, *resumed_step) : 0);
     return AppendFile(path);
 }
 
 }  // namespace
 
-MetricsLog::MetricsLog(const std::string& output_dir, LogFiles files, std::optional<int64_t> resumed_step) {
+MetricsLog::MetricsLog(const std::string& output_dir, LogFiles files, std::optional<int64_t> resumed_step,
+                       const RunDescription& run) {
     if (files.jsonl) jsonl_ = open_log(output_dir, resumed_step);
-    if (files.tensorboard) tensorboard_.emplace(output_dir + "/runs", resumed_step);
+    if (files.tensorboard) tensorboard_.emplace(output_dir + "/runs", resumed_step).describe(run);
+    if (files.csv) csv_.emplace(output_dir + "/metrics.csv", resumed_step);
+    if (files.wandb) wandb_.emplace(output_dir, run, resumed_step);
 }
 
 void MetricsLog::write(int64_t step, double epoch, const std::vector<Metric>& metrics,
                        const std::vector<std::string>& rows) {
     if (jsonl_) jsonl_->append(metrics_line(step, epoch, metrics, rows) + '\n');
-    if (!tensorboard_) return;
-    std::vector<std::pair<std::string, double>> scalars = {{"train/epoch", epoch}};
-    for (const Metric& metric : metrics) scalars.emplace_back(tensorboard_tag(metric.first), number(metric));
-    tensorboard_->write(step, scalars);
+    std::vector<std::pair<std::string, double>> numbers = {{"epoch", epoch}};
+    for (const Metric& metric : metrics) numbers.emplace_back(metric.first, number(metric));
+    if (csv_) csv_->write(step, numbers);
+    for (auto& [name, value] : numbers) name = tensorboard_tag(name);
+    if (tensorboard_) tensorboard_->write(step, numbers);
+    if (wandb_) wandb_->write(step, numbers);
 }
 
 std::string metrics_line(int64_t step, double epoch, const std::vector<Metric>& metrics,
@@ -72,33 +134,28 @@ std::string metrics_line(int64_t step, double epoch, const std::vector<Metric>& 
     return line.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-std::string_view log_until(std::string_view jsonl, int64_t step) {
-    size_t end = 0;
-    while (true) {
-        const size_t line_end = jsonl.find('\n', end);
-        if (line_end == std::string_view::npos) break;
-        const std::optional<int64_t> line_step =
-            step_of(Json::parse(jsonl.substr(end, line_end - end), nullptr, /*allow_exceptions=*/false));
+uint64_t log_bytes_until(const std::string& path, int64_t step) {
+    LogLines lines(path);
+    uint64_t end = 0;
+    for (std::string_view line; lines.next(line); end = lines.passed()) {
+        const std::optional<int64_t> line_step = step_of(Json::parse(line, nullptr, /*allow_exceptions=*/false));
         if (!line_step || *line_step > step) break;
-        end = line_end + 1;
     }
-    return jsonl.substr(0, end);
+    return end;
 }
 
 Series read_series(const std::string& metrics_path, const std::string& key) {
-    const std::string text = read_file(metrics_path, longest_log);
     Series series{.name = key, .steps = {}, .values = {}};
-    int64_t line = 0;
-    // A last line without a line break is incomplete: the run is writing it, or was killed meanwhile.
-    for (size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1) {
-        const std::string where = fmt::format("{}:{}", metrics_path, ++line);
-        const Json json = parse_json(std::string_view(text).substr(begin, end - begin), where);
+    CurvePoints points(series);
+    LogLines lines(metrics_path);
+    int64_t number = 0;
+    for (std::string_view line; lines.next(line);) {
+        const std::string where = fmt::format("{}:{}", metrics_path, ++number);
+        const Json json = parse_json(line, where);
         const std::optional<int64_t> step = step_of(json);
         if (!step) fail(Exit::data, "{}: key 'step' is missing", where);
-        if (const auto value = json.find(key); value != json.end() && value->is_number()) {
-            series.steps.push_back(static_cast<double>(*step));
-            series.values.push_back(value->get<double>());
-        }
+        if (const auto value = json.find(key); value != json.end() && value->is_number())
+            points.add(static_cast<double>(*step), value->get<double>());
     }
     return series;
 }

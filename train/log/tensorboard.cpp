@@ -8,7 +8,9 @@
 #include <filesystem>
 
 #include "engine/device/error.h"
+#include "engine/io/files.h"
 #include "tensorboard_event.pb.h"
+#include "train/log/config_value.h"
 
 namespace colonnade {
 namespace {
@@ -40,9 +42,7 @@ double now() {
 }
 
 std::string new_path(const std::string& folder) {
-    std::error_code error;
-    std::filesystem::create_directories(folder, error);
-    if (error) fail(Exit::storage, "{}: cannot be created: {}", folder, error.message());
+    make_folders(folder);
     char host[256] = {};
     if (gethostname(host, sizeof host - 1) != 0) host[0] = '\0';
     const std::string name = fmt::format("{}/events.out.tfevents.{:010}.{}.{}", folder, static_cast<int64_t>(now()),
@@ -61,6 +61,40 @@ events::Event event_at(int64_t step) {
     event.set_wall_time(now());
     event.set_step(step);
     return event;
+}
+
+void add_text(events::Summary& summary, const std::string& title, const std::string& markdown) {
+    events::Summary::Value& value = *summary.add_value();
+    value.set_tag(title + "/text_summary");
+    value.mutable_metadata()->mutable_plugin_data()->set_plugin_name("text");
+    value.mutable_tensor()->set_dtype(events::Tensor::STRING);
+    value.mutable_tensor()->mutable_tensor_shape()->add_dim()->set_size(1);
+    value.mutable_tensor()->add_string_val(markdown);
+}
+
+void add_hparams(events::Summary& summary, const RunDescription& run) {
+    events::Hparams content;
+    content.set_version(0);
+    events::Hparams::SessionStart& start = *content.mutable_session_start_info();
+    start.set_group_name(run.name);
+    start.set_start_time_secs(now());
+    for (const auto& [key, yaml] : run.config) {
+        events::Hparams::Value& each = (*start.mutable_hparams())[key];
+        const ConfigValue value = config_value(yaml);
+        if (const bool* const flag = std::get_if<bool>(&value))
+            each.set_bool_value(*flag);
+        else if (const double* const number = std::get_if<double>(&value))
+            each.set_number_value(*number);
+        else
+            each.set_string_value(std::get<std::string>(value));
+    }
+    events::Summary::Value& value = *summary.add_value();
+    value.set_tag("_hparams_/session_start_info");
+    value.mutable_metadata()->mutable_plugin_data()->set_plugin_name("hparams");
+    value.mutable_metadata()->mutable_plugin_data()->set_content(content.SerializeAsString());
+    value.mutable_tensor()->set_dtype(events::Tensor::FLOAT);
+    value.mutable_tensor()->mutable_tensor_shape();
+    value.mutable_tensor()->add_float_val(0);
 }
 
 }  // namespace
@@ -84,6 +118,13 @@ EventWriter::EventWriter(const std::string& folder, std::optional<int64_t> resum
     events::Event start = event_at(*resumed_step + 1);
     start.mutable_session_log()->set_status(events::SessionLog::START);
     file_.append(record(start));
+}
+
+void EventWriter::describe(const RunDescription& run) {
+    events::Event event = event_at(0);
+    for (const auto& [title, markdown] : run.texts) add_text(*event.mutable_summary(), title, markdown);
+    add_hparams(*event.mutable_summary(), run);
+    file_.append(record(event));
 }
 
 void EventWriter::write(int64_t step, const std::vector<std::pair<std::string, double>>& scalars) {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "train/log/append_file.h"
+#include "train/log/run_description.h"
 
 namespace colonnade {
 
@@ -29,6 +30,9 @@ class EventWriter {
 
     /// Writes the scalars of one step; the system has them when the call returns.
     void write(int64_t step, const std::vector<std::pair<std::string, double>>& scalars);
+
+    /// Writes config and texts for TensorBoard's plugins "text" and "hparams".
+    void describe(const RunDescription& run);
 
     const std::string& path() const { return file_.path(); }
 

@@ -5,7 +5,7 @@
 #include <fstream>
 #include <thread>
 
-#include "engine/device/arena.h"
+#include "engine/device/blas_memory.h"
 #include "engine/device/device.h"
 #include "engine/device/gemm.h"
 #include "engine/device/human_units.h"
@@ -47,18 +47,6 @@ Device choose_device(const Config& config, const std::vector<CudaDevice>& device
         fail(Exit::config, "device: cuda, but device {} ({}) is an sm_{}: the kernels need sm_80 or newer", index,
              devices[index].name, devices[index].compute_capability);
     return Device::cuda;
-}
-
-void require_gpu_each(const std::vector<CudaDevice>& devices, const Config& config, const Ranks& ranks) {
-    if (!ranks.several()) return;
-    const std::vector<std::string> all = ranks.gather("GPUs", devices[static_cast<size_t>(config.device_index)].uuid);
-    for (int r = 0; r < ranks.size(); ++r)
-        for (int other = 0; other < r; ++other)
-            if (all[static_cast<size_t>(r)] == all[static_cast<size_t>(other)])
-                fail(Exit::config,
-                     "{} and {} would share a GPU: start no more ranks on a machine than it has GPUs ({} here), or set "
-                     "device: cpu",
-                     ranks.name(other), ranks.name(r), devices.size());
 }
 
 /// "AMD EPYC 9654 96-Core Processor"; empty if the kernel does not tell.
@@ -109,6 +97,18 @@ std::string differences(const Facts& then, const Facts& now) {
     return text;
 }
 
+void require_gpu_each(const std::vector<CudaDevice>& devices, int64_t own, const Ranks& ranks) {
+    if (!ranks.several()) return;
+    const std::vector<std::string> all = ranks.gather("GPUs", devices[static_cast<size_t>(own)].uuid);
+    for (int r = 0; r < ranks.size(); ++r)
+        for (int other = 0; other < r; ++other)
+            if (all[static_cast<size_t>(r)] == all[static_cast<size_t>(other)])
+                fail(Exit::config,
+                     "{} and {} would share a GPU: start no more ranks on a machine than it has GPUs ({} here), or set "
+                     "device: cpu",
+                     ranks.name(other), ranks.name(r), devices.size());
+}
+
 Device settle_machine(Config& config, const Ranks& ranks) {
     const int threads = config.threads ? static_cast<int>(config.threads) : default_threads(ranks);
     omp_set_num_threads(threads);
@@ -116,7 +116,8 @@ Device settle_machine(Config& config, const Ranks& ranks) {
     if (config.device != DeviceChoice::cpu) choose_gpu(config, devices, ranks);
     const Device device = choose_device(config, devices);
     require_same(ranks, {{"the device", name_of(device)}});
-    if (device == Device::cuda) require_gpu_each(devices, config, ranks);
+    if (device == Device::cpu) reserve_blas_memory();
+    if (device == Device::cuda) require_gpu_each(devices, config.device_index, ranks);
     settle_device(config, device);
     return device;
 }

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "engine/device/device.h"
 #include "engine/ranks/ranks.h"
 #include "train/config/config.h"
 #include "train/run/rank_check.h"
@@ -14,6 +15,8 @@ namespace colonnade {
 /// such device, or if a key asks for something that the device cannot do.
 Device settle_machine(Config& config, const Ranks& ranks = one_rank());
 
+/// Throws Exit::config on all ranks if two of them have the same GPU. `own`: this rank's among `devices`.
+void require_gpu_each(const std::vector<CudaDevice>& devices, int64_t own, const Ranks& ranks);
 /// What the last bits of a run's results may depend on beside its config: the program's version; on the CPU processor,
 /// instruction set and kernels of OpenBLAS; on a GPU its name and the versions of CUDA and cuBLASLt.
 Facts facts_of_machine(Device device, int64_t index);

@@ -1,11 +1,11 @@
 #include "train/run/reference.h"
 
-#include <unistd.h>
-
+#include <array>
 #include <cmath>
 #include <filesystem>
 
 #include "engine/io/files.h"
+#include "engine/io/folder_lock.h"
 #include "engine/io/hdf5.h"
 #include "engine/io/sha256.h"
 #include "train/folders/initial_weights.h"
@@ -15,6 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 constexpr const char* format_name = "colonnade-reference";
+constexpr std::string_view reference_stem = "reference-";
 constexpr int64_t format_version = 1;
 
 std::string payload_hash(const std::vector<double>& values) {
@@ -22,25 +23,18 @@ std::string payload_hash(const std::vector<double>& values) {
 }
 
 void write_table(const std::string& path, const std::string& key, const std::vector<double>& logps) {
-    std::error_code error;
-    fs::create_directories(fs::path(path).parent_path(), error);
-    const std::string temporary = fmt::format("{}.tmp-{}", path, getpid());
-    fs::remove(temporary, error);
-    try {
-        Hdf5Writer file(temporary);
-        file.write("logps", view_of(logps));
-        file.attribute("format", format_name);
-        file.attribute("format_version", format_version);
-        file.attribute("key", key);
-        file.attribute("payload_sha256", payload_hash(logps));
-        file.close();
-        fs::rename(temporary, path, error);
-        if (error) fail(Exit::storage, "cannot rename {} to {}: {}", temporary, path, error.message());
-    } catch (...) {
-        fs::remove(temporary, error);
-        throw;
-    }
-    sync_path(fs::absolute(path).parent_path());
+    const std::string folder = parent_of(path);
+    make_folders(folder);
+    const SharedFolder share(folder, std::array{reference_stem});
+    FileCommit commit(path);
+    Hdf5Writer file(commit.temporary());
+    file.write("logps", view_of(logps));
+    file.attribute("format", format_name);
+    file.attribute("format_version", format_version);
+    file.attribute("key", key);
+    file.attribute("payload_sha256", payload_hash(logps));
+    file.close();
+    commit.commit();
 }
 
 std::vector<double> read_table(const std::string& path, const std::string& key, int64_t branches) {
@@ -126,7 +120,7 @@ References make_references(const Session& session, Learner& learner, const Conte
         if (split.store.size() == 0) continue;
         const char* const name = training ? "train" : "eval";
         const std::string key = sha256(fmt::format("{} {} {} {}", model, session.data_key, split.key, name));
-        const std::string path = fmt::format("{}/reference-{}-{:.16}.h5", c.prepared_path, name, key);
+        const std::string path = fmt::format("{}/{}{}-{:.16}.h5", c.prepared_path, reference_stem, name, key);
         std::vector<double>& logps = training ? result.train : result.eval;
         const std::string label = fmt::format("reference {}", name);
         ProgressOptions progress{.label = label};

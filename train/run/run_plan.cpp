@@ -2,6 +2,9 @@
 
 #include <fmt/ranges.h>
 
+#include <cmath>
+#include <numeric>
+
 #include "data/prepare_report.h"
 #include "engine/device/human_units.h"
 #include "engine/io/progress.h"
@@ -14,24 +17,51 @@ namespace {
 struct RunTotals {
     StepTotals samples;
     int64_t packs = 0;
+    int64_t counted_epochs = 0;  ///< > 0: the rest is extrapolated from this many
 };
 
+void add(RunTotals& total, const StepTotals& samples, int64_t packs) {
+    total.samples.tokens += samples.tokens;
+    total.samples.samples += samples.samples;
+    total.samples.weight += samples.weight;
+    total.samples.pairs += samples.pairs;
+    total.packs += packs;
+}
+
+/// Epoch by epoch, step by step in an epoch that the run does not complete.
 RunTotals totals_of_run(const TokenStore& store, PackSchedule& schedule) {
     const std::vector<int64_t> lengths = store.lengths();
     const std::vector<double> weights = store.target_weights(), pairs = store.pairs();
     const StepLayout& layout = schedule.settings().layout;
+    const StepTotals epoch{.weight = std::accumulate(weights.begin(), weights.end(), 0.0),
+                           .pairs = std::accumulate(pairs.begin(), pairs.end(), 0.0),
+                           .samples = store.size(),
+                           .tokens = store.tokens()};
     RunTotals total;
-    for (int64_t step = 0; step < schedule.total_steps(); ++step) {
-        const auto at = schedule.locate(step);
-        const PackPlan& epoch = schedule.plan(at.epoch);
-        const StepTotals t = step_totals(epoch, layout, at.step, lengths, weights, pairs);
-        total.samples.tokens += t.tokens;
-        total.samples.samples += t.samples;
-        total.samples.weight += t.weight;
-        total.samples.pairs += t.pairs;
-        total.packs += std::min(layout.packs_per_step(), epoch.packs() - at.step * layout.packs_per_step());
+    int64_t left = schedule.total_steps();
+    for (int64_t e = 0; left > 0 && e < schedule.counted_epochs(); ++e) {
+        const PackPlan& plan = schedule.plan(e);
+        const int64_t steps = layout.steps(plan);
+        if (left >= steps) {
+            add(total, epoch, plan.packs());
+        } else {
+            for (int64_t step = 0; step < left; ++step)
+                add(total, step_totals(plan, layout, step, lengths, weights, pairs),
+                    std::min(layout.packs_per_step(), plan.packs() - step * layout.packs_per_step()));
+        }
+        left -= std::min(left, steps);
     }
-    return total;
+    if (left == 0) return total;
+    const auto steps = static_cast<double>(schedule.total_steps());
+    const double factor = steps / (steps - static_cast<double>(left));
+    const auto scaled = [&](int64_t count) { return std::llround(static_cast<double>(count) * factor); };
+    const StepTotals& t = total.samples;
+    return {.samples = {.weight = t.weight * factor,
+                        .pairs = t.pairs * factor,
+                        .samples = scaled(t.samples),
+                        .tokens = scaled(t.tokens)},
+            .packs = scaled(total.packs),
+            .counted_epochs = schedule.counted_epochs()};
 }
 
 std::string line(const char* what, const std::string& value) {
@@ -86,7 +116,8 @@ std::string plan_text(const Session& session, PackSchedule& schedule, const Save
     const RunTotals total = totals_of_run(train, schedule);
     const StepTotals& t = total.samples;
     const auto steps = static_cast<double>(schedule.total_steps());
-    const double fill = static_cast<double>(t.tokens) / static_cast<double>(total.packs * c.packing_length);
+    const double fill =
+        static_cast<double>(t.tokens) / (static_cast<double>(total.packs) * static_cast<double>(c.packing_length));
     std::string text = model_lines(c, session.model);
     text += line("data", fmt::format("train {} samples, {} tokens; eval {} samples, {} tokens", train.size(),
                                      train.tokens(), eval.size(), eval.tokens()));
@@ -99,6 +130,11 @@ std::string plan_text(const Session& session, PackSchedule& schedule, const Save
     text += warmup_line(c, schedule.total_steps());
     text += line("run", fmt::format("{} samples, {} tokens ({:.0f} trained on) in {} packs of {}, {:.1f} % full",
                                     t.samples, t.tokens, t.weight, total.packs, c.packing_length, 100 * fill));
+    if (total.counted_epochs > 0)
+        text += line("", fmt::format("estimated: {} counted in the first {} epochs",
+                                     schedule.extrapolated() ? "steps, samples, tokens and packs are"
+                                                             : "samples, tokens and packs are",
+                                     total.counted_epochs));
     if (c.rows() == RowKind::preferences)
         text += line("pairs", fmt::format("{:.0f}, {:.1f} per step on average", t.pairs, t.pairs / steps));
     text += line("per step",

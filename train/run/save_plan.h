@@ -1,7 +1,7 @@
 #pragma once
 // Whether the checkpoints of a run are written in the background (key async_save), and what that costs.
 
-#include "engine/device/arena.h"
+#include "engine/device/host_memory.h"
 #include "engine/ranks/ranks.h"
 #include "train/run/session.h"
 

@@ -61,7 +61,6 @@ std::string Trainer::plan() {
 }
 
 void Trainer::run() {
-    ranks_.set_timeout(config_.ddp_timeout);
     ranks_.end_all_on_error([&] { train(); });
 }
 

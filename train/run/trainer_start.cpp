@@ -5,6 +5,7 @@
 
 #include "train/folders/adapter_folder.h"
 #include "train/folders/initial_weights.h"
+#include "train/run/describe_run.h"
 #include "train/run/learner_options.h"
 #include "train/run/machine.h"
 #include "train/run/memory_advice.h"
@@ -25,15 +26,14 @@ std::string reference_text(const std::string& key) {
 
 void Trainer::open_output_dir() {
     const std::string& dir = config_.output_dir;
-    std::error_code error;
-    fs::create_directories(dir, error);
-    if (error) fail(Exit::storage, "output_dir {}: {}", dir, error.message());
+    make_folders(dir);
     lock_ = std::make_unique<FolderLock>(dir);
     if (const std::string trouble = remove_leftovers(dir); !trouble.empty())
         note(fmt::format("warning: what a killed run left behind stays: {}", trouble));
     // A run continues in place only from the newest checkpoint; later ones belong to another run.
     const std::vector<int64_t> old = checkpoint_steps(dir);
     const std::string& from = config_.resume_from_checkpoint;
+    std::error_code error;
     if (!old.empty() && (from == "auto" || fs::equivalent(from, checkpoint_folder(dir, old.back()), error))) return;
     const bool used = !old.empty() || fs::exists(dir + "/config.json") || is_adapter_folder(dir);
     if (used && !config_.overwrite_output_dir)
@@ -139,11 +139,9 @@ void Trainer::start() {
     ranks_.together("logs", [&] {
         if (!ranks_.first()) return;
         write_file_atomically(config_.output_dir + "/config.yaml", state_.config_yaml);
-        const std::set<Report>& reports = config_.report_to;
-        const LogFiles files{.jsonl = reports.contains(Report::jsonl),
-                             .tensorboard = reports.contains(Report::tensorboard)};
-        log_ = std::make_unique<MetricsLog>(config_.output_dir, files,
-                                            folder.empty() ? std::nullopt : std::optional(state_.step));
+        log_ = std::make_unique<MetricsLog>(config_.output_dir, log_files(config_),
+                                            folder.empty() ? std::nullopt : std::optional(state_.step),
+                                            describe_run(config_, plan()));
     });
     if (config_.param_checksum_steps > 0) check_weights();
 }

@@ -142,6 +142,7 @@ Value repeated(const Value& value, int64_t times, Runtime& runtime) {
         for (size_t i = 0; i < count && size > 0; ++i) text.append(value.as_text());
         return Value::text(std::move(text), value.is_markup());
     }
+    runtime.budget.hold(size * count * sizeof(Value));
     Values values;
     for (size_t i = 0; i < count && size > 0; ++i)
         values.insert(values.end(), value.values().begin(), value.values().end());
@@ -190,6 +191,7 @@ Value sum_of(const Value& a, const Value& b, Runtime& runtime) {
     }
     if (a.kind() != b.kind() || (!a.is(Kind::list) && !a.is(Kind::tuple))) refuse_operands("+", a, b);
     runtime.budget.spend(a.values().size() + b.values().size());
+    runtime.budget.hold((a.values().size() + b.values().size()) * sizeof(Value));
     Values values = a.values();
     values.insert(values.end(), b.values().begin(), b.values().end());
     return Value::list(std::move(values), a.kind());

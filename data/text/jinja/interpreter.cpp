@@ -267,6 +267,7 @@ Interpreter::Flow Interpreter::execute_iterations(const Node& node, Values value
         enter_message(loop.values[loop.index]);
         if (execute(*node.parts[3]) == Flow::stop) break;
     }
+    scope.variables.clear();  // scopes stay until the end; `loop` holds all that was iterated
     return Flow::normal;
 }
 

@@ -53,6 +53,7 @@ Value Value::text(Text text, bool markup) {
     Value value(Kind::text);
     auto object = std::make_shared<TextObject>();
     object->text = std::move(text);
+    object->count(sizeof *object + object->text.size() + object->text.runs().size() * sizeof(Run));
     value.object_ = std::move(object);
     value.markup_ = markup;
     return value;
@@ -62,6 +63,7 @@ Value Value::list(Values values, Kind kind) {
     auto object = std::make_shared<ListObject>();
     object->depth = depth_around(values);
     object->values = std::move(values);
+    object->count(object->values.size() * sizeof(Value));
     value.object_ = std::move(object);
     return value;
 }
@@ -71,6 +73,7 @@ Value Value::dict(Items items, Kind kind) {
     object->depth = 1;
     for (const auto& [key, each] : items) object->depth = std::max(object->depth, checked_depth(1 + depth_of(each)));
     object->items = std::move(items);
+    object->count(object->items.size() * 2 * sizeof(Value));
     value.object_ = std::move(object);
     return value;
 }
@@ -88,6 +91,7 @@ Value Value::loop(Values values) {
     auto object = std::make_shared<LoopObject>();
     object->depth = depth_around(values);
     object->values = std::move(values);
+    object->count(object->values.size() * sizeof(Value));
     value.object_ = std::move(object);
     return value;
 }

@@ -20,7 +20,12 @@ struct Limits {
     uint64_t steps = limits::render_steps;
     size_t depth = limits::render_depth;            ///< nested expressions, blocks and macro calls
     size_t text_bytes = limits::render_text_bytes;  ///< of any one string, the result included
+    size_t live_bytes = limits::render_live_bytes;  ///< of all values that exist at a time
 };
+
+/// Bytes of the values that this thread has made and that still exist; a render looks at what it adds. Values that
+/// another thread destroys, such as those of a template, are not in its way: they do not change during a render.
+inline constinit thread_local size_t live_bytes = 0;
 
 /// Counts what a render has used; throws Exit::data when a limit is passed.
 class Budget {
@@ -29,6 +34,14 @@ class Budget {
     void spend(uint64_t steps) {
         if ((used_ += steps) > limits_.steps)
             fail(Exit::data, "more than {} steps: an endless template?", limits_.steps);
+        hold(0);
+    }
+    /// Throws if values of so many bytes more would be too many.
+    void hold(size_t bytes) const {
+        // A difference below zero: values from before the render are gone.
+        const auto made = static_cast<int64_t>(live_bytes - live_before_);
+        if (made + static_cast<int64_t>(bytes) > static_cast<int64_t>(limits_.live_bytes))
+            fail(Exit::data, "values of more than {} bytes at a time", limits_.live_bytes);
     }
     /// Counts bytes that are added to a text of `size` bytes.
     void write(size_t bytes, size_t size = 0) {
@@ -37,13 +50,14 @@ class Budget {
         spend(1 + bytes / 64);
     }
     /// Counts texts, lists or dicts that are made: their memory is more than a step may take.
-    void make(size_t objects) { spend(4 * objects); }
+    void make(size_t objects) { spend(32 * objects); }
     size_t depth = 0;
     const Limits& limits() const { return limits_; }
 
   private:
     Limits limits_;
     uint64_t used_ = 0;
+    size_t live_before_ = live_bytes;
 };
 
 class Value;
@@ -69,8 +83,17 @@ enum class Kind : uint8_t {
 };
 
 struct Object {
-    virtual ~Object() = default;
-    size_t depth = 0;  ///< of values in values: recursion over them stays bounded
+    Object() = default;
+    Object(const Object&) = delete;
+    Object& operator=(const Object&) = delete;
+    virtual ~Object() { live_bytes -= counted; }
+    /// Adds the bytes of what the object holds to live_bytes, once.
+    void count(size_t bytes) {
+        counted = bytes;
+        live_bytes += bytes;
+    }
+    size_t depth = 0;    ///< of values in values: recursion over them stays bounded
+    size_t counted = 0;  ///< bytes in live_bytes
 };
 struct TextObject : Object {
     Text text;

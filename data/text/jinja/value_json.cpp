@@ -16,8 +16,7 @@ class JsonWriter {
     JsonWriter(Text& out, const JsonStyle& style, Budget& budget) : out_(out), style_(style), budget_(budget) {}
 
     void write(const Value& value, size_t level) {
-        budget_.write(out_.size() - written_, written_);
-        written_ = out_.size();
+        account();
         if (value.is(Kind::text)) return string(value.as_text());
         if (value.is(Kind::list) || value.is(Kind::tuple)) return array(value, level);
         if (value.is(Kind::dict)) return object(value, level);
@@ -25,6 +24,11 @@ class JsonWriter {
     }
 
   private:
+    void account() {
+        budget_.write(out_.size() - written_, written_);
+        written_ = out_.size();
+    }
+
     static std::string scalar(const Value& value) {
         switch (value.kind()) {
             case Kind::none:
@@ -65,6 +69,10 @@ class JsonWriter {
                 out_.append_part(text, done, at);
                 out_.append(replaced, text.mark_at(at));
                 done = at + size;
+                if (out_.size() - written_ >= escaped_at_once) {
+                    budget_.spend(escaped_at_once / 8);  // an escape takes as long as 8 bytes or more of plain text
+                    account();
+                }
             }
             at += size;
         }
@@ -118,6 +126,7 @@ class JsonWriter {
         out_.append("}", mark);
     }
 
+    static constexpr size_t escaped_at_once = 4096;
     Text& out_;
     const JsonStyle& style_;
     Budget& budget_;

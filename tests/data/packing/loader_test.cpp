@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <numeric>
 
@@ -222,6 +223,49 @@ TEST(PackSchedule, LocatesStepsInOrderAndOutOfIt) {
         const auto [epoch, at] = backward.locate(step);
         EXPECT_EQ(std::pair(epoch, at), expected[static_cast<size_t>(step)]);
     }
+}
+
+/// Runs of any length are scheduled at once, and have the packs of short runs.
+TEST(PackSchedule, LongRunsArePlannedLazily) {
+    const std::vector<int64_t> lengths = numbered_store(1000).lengths();
+    const auto start = std::chrono::steady_clock::now();
+    PackScheduleSettings by_steps = settings({.per_device_batch = 3}),
+                         by_epochs = settings({.per_device_batch = 3}, 1e9);
+    by_steps.max_steps = 1'000'000'000;
+    PackSchedule steps(lengths, by_steps), epochs(lengths, by_epochs);
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));  // about one, without a sanitizer
+    EXPECT_EQ(steps.total_steps(), 1'000'000'000);
+    EXPECT_FALSE(steps.extrapolated());
+    EXPECT_TRUE(epochs.extrapolated());
+    PackSchedule brief(lengths, settings({.per_device_batch = 3}, 4));
+    for (PackSchedule* lazy : {&steps, &epochs})
+        for (int64_t step = 0; step < brief.total_steps(); ++step) {
+            const auto [epoch, at] = lazy->locate(step);
+            const auto expected = brief.locate(step);
+            EXPECT_EQ(std::pair(epoch, at), std::pair(expected.epoch, expected.step));
+            EXPECT_EQ(lazy->plan(epoch).samples, brief.plan(epoch).samples);
+            EXPECT_EQ(lazy->plan(epoch).begins, brief.plan(epoch).begins);
+        }
+}
+
+TEST(PackSchedule, ExtrapolatesOnlyBeyondTheEpochsThatItCounts) {
+    const std::vector<int64_t> lengths = numbered_store(100'000).lengths();
+    PackScheduleSettings s = settings({.per_device_batch = 3});
+    const auto schedule = [&](double epochs) {
+        s.epochs = epochs;
+        return PackSchedule(lengths, s);
+    };
+    PackSchedule counted = schedule(40);
+    ASSERT_EQ(counted.counted_epochs(), 40);
+    EXPECT_FALSE(counted.extrapolated());
+    int64_t steps = 0;
+    for (int64_t epoch = 0; epoch < 40; ++epoch) steps += counted.steps_in(epoch);
+    EXPECT_EQ(counted.total_steps(), steps);
+    const PackSchedule more = schedule(44.5);
+    EXPECT_TRUE(more.extrapolated());
+    for (int64_t epoch = 40; epoch < 44; ++epoch) steps += counted.steps_in(epoch);
+    steps += counted.steps_in(44) / 2;
+    EXPECT_NEAR(static_cast<double>(more.total_steps()), static_cast<double>(steps), 1e-4 * static_cast<double>(steps));
 }
 
 TEST(PackSchedule, SettingsThatCannotWork) {

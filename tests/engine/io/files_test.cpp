@@ -1,11 +1,8 @@
 #include "engine/io/files.h"
 
-#include <fcntl.h>
-#include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 
 #include <cerrno>
@@ -18,75 +15,19 @@
 #include "engine/io/json.h"
 #include "engine/io/safetensors.h"
 #include "engine/io/sha256.h"
+#include "tests/support/faulty_files.h"
 #include "tests/support/file_test.h"
-
-// The test's own write, fsync, rename and mkdir replace those of the C library. They record the calls, and end the
-// process, fail or write less at the call that a test selects.
-namespace {
-
-struct Shim {
-    bool armed = false;
-    int die_at = -1, fail_at = -1;  ///< index of the call, counted from 0
-    int error = 0;                  ///< errno of the failing call
-    bool stutter = false;           ///< every other write is interrupted, the others take at most 7 bytes
-    std::vector<std::string> calls = {};
-
-    bool fails(const std::string& call) {
-        if (!armed) return false;
-        const int n = static_cast<int>(calls.size());
-        calls.push_back(call);
-        if (n == die_at) _exit(50);
-        if (n == fail_at) errno = error;
-        return n == fail_at;
-    }
-    static std::string path_of(int fd) {
-        char path[4096] = {};
-        const ssize_t length = readlink(fmt::format("/proc/self/fd/{}", fd).c_str(), path, sizeof path - 1);
-        return {path, static_cast<size_t>(std::max<ssize_t>(length, 0))};
-    }
-} shim;
-
-}  // namespace
-
-extern "C" {
-ssize_t write(int fd, const void* data, size_t bytes) {
-    if (shim.armed && shim.stutter) {
-        shim.calls.push_back("write");
-        if (shim.calls.size() % 2 == 1) return errno = EINTR, -1;
-        bytes = std::min<size_t>(bytes, 7);
-    } else if (shim.armed && shim.fails("write " + Shim::path_of(fd)))
-        return -1;
-    return syscall(SYS_write, fd, data, bytes);
-}
-int fsync(int fd) {
-    if (shim.armed && shim.fails("fsync " + Shim::path_of(fd))) return -1;
-    return static_cast<int>(syscall(SYS_fsync, fd));
-}
-int rename(const char* from, const char* to) noexcept {
-    if (shim.armed && shim.fails(fmt::format("rename {} {}", from, to))) return -1;
-    return static_cast<int>(syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0));
-}
-int mkdir(const char* path, mode_t mode) noexcept {
-    if (shim.armed && shim.fails(fmt::format("mkdir {}", path))) return -1;
-    return static_cast<int>(syscall(SYS_mkdirat, AT_FDCWD, path, mode));
-}
-}
 
 namespace colonnade {
 namespace {
 
 class Files : public FileTest {
   protected:
-    void TearDown() override {
-        shim = {};
-        FileTest::TearDown();
-    }
-
     // Commits two files, one of them in a subfolder.
     void commit_folder() const {
         FolderCommit commit(path("final"));
         for (const char* name : {"one", "sub/two"}) {
-            std::filesystem::create_directories(commit.folder() + "/sub");
+            make_folders(commit.folder() + "/sub");
             OutputFile file(commit.folder() + "/" + name);
             file.write("content of ");
             file.write(name);
@@ -98,6 +39,18 @@ class Files : public FileTest {
         return slurp(path("final/one")) == "content of one" && slurp(path("final/sub/two")) == "content of sub/two";
     }
     bool exists(const std::string& name) const { return std::filesystem::exists(path(name)); }
+    /// Runs `body` in a child process that is killed at a call; returns its exit.
+    template <typename Body>
+    int kill_at(int call, Body&& body) {
+        return exit_of_child([&] {
+            shim_.arm({.kill_at = call});
+            body();
+            return 0;
+        });
+    }
+
+    FaultyFiles shim_;
+    ReplacedFileSystem replaced_{shim_};
 };
 
 TEST_F(Files, ReadsWhole) {
@@ -192,10 +145,10 @@ TEST_F(Files, NewFileIsNew) {
 
 TEST_F(Files, WritesThroughInterruptionsAndShortWrites) {
     const std::string content(1000, 'y');
-    shim = {.armed = true, .stutter = true};
+    shim_.arm({.stutter = true});
     write_file_atomically(path("a"), content);
-    shim.armed = false;
-    EXPECT_GT(shim.calls.size(), 200u) << "the shim was used";
+    shim_.disarm();
+    EXPECT_GT(shim_.calls().size(), 200u) << "the shim was used";
     EXPECT_EQ(slurp(path("a")), content);
 }
 
@@ -204,20 +157,16 @@ TEST_F(Files, ReplaceKilledAtEveryCall) {
     bool replaced = false;
     for (int n = 0;; ++n) {
         spill(path("a"), "old");
-        const int status = exit_of_child([&] {
-            shim = {.armed = true, .die_at = n};
-            write_file_atomically(path("a"), "new");
-            return 0;
-        });
+        const int status = kill_at(n, [&] { write_file_atomically(path("a"), "new"); });
         const std::string found = slurp(path("a"));
         EXPECT_TRUE(found == "old" || found == "new") << n << ": " << found;
         replaced |= found == "new" && status != 0;
         if (status == 0) {
-            EXPECT_EQ(n, 4) << "write, fsync, rename, fsync";
+            EXPECT_EQ(n, 5) << "open, write, fsync, rename, fsync";
             EXPECT_EQ(found, "new");
             break;
         }
-        ASSERT_EQ(status, 50);
+        ASSERT_EQ(status, killed);
     }
     EXPECT_TRUE(replaced) << "killed after the rename as well";
 }
@@ -225,17 +174,13 @@ TEST_F(Files, ReplaceKilledAtEveryCall) {
 TEST_F(Files, CommitKilledAtEveryCall) {
     bool before = false, behind = false;
     for (int n = 0;; ++n) {
-        const int status = exit_of_child([&] {
-            shim = {.armed = true, .die_at = n};
-            commit_folder();
-            return 0;
-        });
+        const int status = kill_at(n, [&] { commit_folder(); });
         EXPECT_EQ(exists("final"), whole()) << "killed at call " << n;
         if (status == 0) {
             EXPECT_TRUE(whole());
             break;
         }
-        ASSERT_EQ(status, 50) << n;
+        ASSERT_EQ(status, killed) << n;
         before |= !exists("final");
         behind |= exists("final");
         std::filesystem::remove_all(path("final"));
@@ -245,7 +190,7 @@ TEST_F(Files, CommitKilledAtEveryCall) {
 
 TEST_F(Files, CommitFailsAtEveryCall) {
     for (int n = 0;; ++n) {
-        shim = {.armed = true, .fail_at = n, .error = n % 2 ? EIO : ENOSPC};
+        shim_.arm({.fail_at = n, .error = n % 2 ? EIO : ENOSPC});
         const std::optional<std::string> error = [&]() -> std::optional<std::string> {
             try {
                 commit_folder();
@@ -253,37 +198,33 @@ TEST_F(Files, CommitFailsAtEveryCall) {
             } catch (const Error& e) {
                 EXPECT_EQ(e.exit(), Exit::storage);
                 return e.what();
-            } catch (const std::filesystem::filesystem_error& e) {  // from create_directories of the test itself
-                return e.what();
             }
         }();
-        shim.armed = false;
+        shim_.disarm();
         if (!error) break;
-        const std::string& failed = shim.calls[static_cast<size_t>(n)];
         EXPECT_NE(error->find(n % 2 ? "Input/output error" : "No space left on device"), std::string::npos) << *error;
         EXPECT_NE(error->find(folder_), std::string::npos) << *error;
-        if (failed.starts_with("fsync")) {
-            EXPECT_EQ(std::count(shim.calls.begin() + n, shim.calls.end(), failed), 1) << "tried again: " << failed;
-        }
+        const bool is_fsync = shim_.failed().starts_with("fsync");
+        EXPECT_EQ(is_fsync ? shim_.repeats() : 0, 0) << "tried again: " << shim_.failed();
         EXPECT_EQ(exists("final"), whole());
         EXPECT_EQ(listing(folder_), exists("final") ? "final" : "") << "nothing temporary remains after " << *error;
         std::filesystem::remove_all(path("final"));
     }
-    EXPECT_GT(shim.calls.size(), 10u);
+    EXPECT_GT(shim_.calls().size(), 10u);
     EXPECT_TRUE(whole());
 }
 
 // Every file and folder is fsynced before the rename, and the parent folder after it.
 TEST_F(Files, CommitSyncsInOrder) {
-    shim = {.armed = true};
+    shim_.arm({});
     commit_folder();
-    shim.armed = false;
+    shim_.disarm();
     const auto place = [&](const std::string& call) {
-        return std::find(shim.calls.begin(), shim.calls.end(), call) - shim.calls.begin();
+        return std::ranges::find(shim_.calls(), call) - shim_.calls().begin();
     };
     const std::string temporary = fmt::format("{}.tmp-{}", path("final"), getpid());
     const auto renamed = place("rename " + temporary + " " + path("final"));
-    ASSERT_LT(renamed, std::ssize(shim.calls));
+    ASSERT_LT(renamed, std::ssize(shim_.calls()));
     for (const char* name : {"", "/one", "/sub", "/sub/two"})
         EXPECT_LT(place("fsync " + temporary + name), renamed) << name;
     EXPECT_GT(place("write " + temporary + "/one"), place("mkdir " + temporary));
@@ -323,11 +264,7 @@ TEST_F(Files, RemoveKilledAtEveryCall) {
         for (const auto& entry : std::filesystem::directory_iterator(folder_))
             std::filesystem::remove_all(entry.path());
         commit_folder();
-        status = exit_of_child([&] {
-            shim = {.armed = true, .die_at = n};
-            remove_folder(path("final"));
-            return 0;
-        });
+        status = kill_at(n, [&] { remove_folder(path("final")); });
         EXPECT_TRUE(!exists("final") || whole()) << n;
     }
     EXPECT_FALSE(exists("final"));

@@ -31,7 +31,7 @@ TEST(CommandLine, WrongUsageIsOneLineThatNamesTheProgram) {
     EXPECT_TRUE(result.err.ends_with("(see generate --help)\n")) << result.err;
 }
 
-// libgomp shows its settings whenever it is loaded: before and after run_command() has executed the program again.
+// libgomp shows its settings when it is initialised, which the program lets happen once its settings are right.
 std::vector<std::string> spin_counts(const std::function<void()>& environment) {
     const Program::Result result = run("generate", {"--version"}, [&] {
         unsetenv("OMP_WAIT_POLICY");
@@ -50,10 +50,7 @@ std::vector<std::string> spin_counts(const std::function<void()>& environment) {
 }
 
 TEST(CommandLine, WaitingThreadsSleepUnlessTheEnvironmentSaysOtherwise) {
-    const auto counts = spin_counts([] {});
-    ASSERT_FALSE(counts.empty()) << "no libgomp?";
-    EXPECT_EQ(counts.size(), 2u);
-    EXPECT_EQ(counts.back(), "0");
+    EXPECT_EQ(spin_counts([] {}), std::vector<std::string>{"0"});
     EXPECT_EQ(spin_counts([] { setenv("GOMP_SPINCOUNT", "77", 1); }), std::vector<std::string>{"77"});
     EXPECT_EQ(spin_counts([] { setenv("OMP_WAIT_POLICY", "active", 1); }).size(), 1u);
 }

@@ -11,6 +11,22 @@
 #include "tests/support/mpirun.h"
 #include "tests/support/test_gpu.h"
 
+// Calls of MPI in which a rank stops itself: this program's definitions come before the library's, which has a second
+// name for each.
+static bool stops_in_init = false, stops_in_finalize = false;
+extern "C" {
+int PMPI_Init_thread(int*, char***, int, int*) __attribute__((weak));
+int PMPI_Finalize() __attribute__((weak));
+int MPI_Init_thread(int* argc, char*** argv, int required, int* provided) {
+    if (stops_in_init) raise(SIGSTOP);
+    return PMPI_Init_thread(argc, argv, required, provided);
+}
+int MPI_Finalize() {
+    if (stops_in_finalize) raise(SIGSTOP);
+    return PMPI_Finalize();
+}
+}
+
 namespace colonnade {
 namespace {
 
@@ -105,7 +121,7 @@ void expect_sums(const Ranks& ranks, Communicator& communicator, bool scattered,
 }
 
 TEST(DISABLED_EveryRank, Sums) {
-    Ranks ranks("communicator_test");
+    Ranks ranks({.program = "communicator_test"});
     const auto communicator = Communicator::join(ranks, nullptr, true);
     expect_sums<float>(ranks, *communicator, false, DType::f32);
     expect_sums<float>(ranks, *communicator, true, DType::f32);
@@ -148,7 +164,7 @@ TEST_F(OnRanks, SumsAreTakenInRankOrder) {
 }
 
 TEST(DISABLED_EveryRank, Words) {
-    Ranks ranks("communicator_test");
+    Ranks ranks({.program = "communicator_test"});
     const std::string own(static_cast<size_t>(ranks.rank()) * 3, static_cast<char>('a' + ranks.rank()));
     EXPECT_EQ(ranks.gather("words", own), (std::vector<std::string>{"", "bbb", "cccccc"}));
     EXPECT_EQ(ranks.broadcast("word", ranks.first() ? "first" : "other"), "first");
@@ -176,7 +192,7 @@ void end_with(Ranks& ranks, const std::function<void()>& body) {
 }
 
 TEST(DISABLED_EveryRank, OneThrowsTogether) {
-    Ranks ranks("communicator_test");
+    Ranks ranks({.program = "communicator_test"});
     end_with(ranks, [&] {
         ranks.together("outer", [&] {
             ranks.in_turn("inner", [&] {
@@ -186,11 +202,11 @@ TEST(DISABLED_EveryRank, OneThrowsTogether) {
     });
 }
 TEST(DISABLED_EveryRank, AllThrowTogether) {
-    Ranks ranks("communicator_test");
+    Ranks ranks({.program = "communicator_test"});
     end_with(ranks, [&] { ranks.together("part", [] { fail(Exit::config, "bad key"); }); });
 }
 TEST(DISABLED_EveryRank, OneThrowsAlone) {
-    Ranks ranks("communicator_test");
+    Ranks ranks({.program = "communicator_test"});
     end_with(ranks, [&] {
         ranks.set_step(41);
         ranks.barrier("first");
@@ -213,12 +229,11 @@ TEST_F(OnRanks, AnErrorEndsAllRanksAndIsPrintedOnce) {
     expect_error_line("DISABLED_EveryRank.OneThrowsTogether", Exit::data, "rank 1 of 3 on " + host + ": bad line\n");
     expect_error_line("DISABLED_EveryRank.AllThrowTogether", Exit::config, "bad key\n");
     expect_error_line("DISABLED_EveryRank.OneThrowsAlone", Exit::storage,
-                      "rank 1 of 3 on " + host + ", step 41: disk full\n");
+                      "rank 1 of 3 on " + host + ", at step 41: disk full\n");
 }
 
 TEST(DISABLED_EveryRank, OneHangs) {
-    Ranks ranks("communicator_test");
-    ranks.set_timeout(2);
+    Ranks ranks({.program = "communicator_test", .timeout = 2});
     ranks.set_step(7);
     end_with(ranks, [&] {
         ranks.barrier("first");
@@ -226,9 +241,31 @@ TEST(DISABLED_EveryRank, OneHangs) {
         ranks.barrier("second");
     });
 }
+/// Where no watchdog watches.
+TEST(DISABLED_EveryRank, OneStopsBeforeItJoins) {
+    stops_in_init = mpi::launched_rank() == 0;
+    Ranks ranks({.program = "communicator_test", .timeout = 1, .advice = "try again"});
+}
+TEST(DISABLED_EveryRank, OneStopsBeforeItEnds) {
+    Ranks ranks({.program = "communicator_test", .timeout = 1});
+    stops_in_finalize = ranks.rank() == 2;
+}
+TEST_F(OnRanks, AStopBeforeTheStartOrAfterTheEndEndsAll) {
+    for (const auto& [filter, rank, line] :
+         {std::tuple("DISABLED_EveryRank.OneStopsBeforeItJoins", 0,
+                     "not all ranks have joined the others after 3 s. All ranks stop; try again\n"),
+          {"DISABLED_EveryRank.OneStopsBeforeItEnds", 2, "not all ranks have ended after 3 s. All ranks stop\n"}}) {
+        const Program::Result result = run_on_ranks(3, filter);
+        EXPECT_EQ(result.exit, static_cast<int>(Exit::peer)) << result.err;
+        EXPECT_EQ(count_of(result.err, "error: "), 1) << result.err;
+        for (const std::string& part : {fmt::format("error: rank {} of 3 (process ", rank),
+                                        fmt::format(") is stopped, by a signal or a debugger, and {}", line)})
+            EXPECT_NE(result.err.find(part), std::string::npos) << result.err << "\n  lacks: " << part;
+    }
+}
+
 TEST(DISABLED_EveryRank, OneWorksForLong) {
-    Ranks ranks("communicator_test");
-    ranks.set_timeout(2);
+    Ranks ranks({.program = "communicator_test", .timeout = 2});
     ranks.together("long work", [&] {
         if (ranks.first()) std::this_thread::sleep_for(std::chrono::seconds(5));
     });

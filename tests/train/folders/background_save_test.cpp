@@ -3,54 +3,12 @@
 
 #include "train/folders/background_save.h"
 
-#include <fcntl.h>
 #include <omp.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
-#include <mutex>
-
+#include "tests/support/faulty_files.h"
 #include "tests/support/file_test.h"
 #include "tests/support/test_gpu.h"
 #include "tests/support/tiny_model.h"
-
-// The test's own pwrite, write, fsync and rename replace those of the C library, for all threads. They count the calls,
-// and end the process, fail or take long at the call that a test selects.
-namespace {
-
-struct Shim {
-    std::mutex lock;
-    bool armed = false, slow = false;
-    int calls = 0, die_at = -1, fail_at = -1;
-
-    bool fails() {
-        const std::lock_guard guard(lock);
-        if (!armed) return false;
-        if (slow) usleep(20'000);
-        const int n = calls++;
-        if (n == die_at) _exit(50);
-        if (n == fail_at) errno = EIO;
-        return n == fail_at;
-    }
-} shim;
-
-}  // namespace
-
-extern "C" {
-ssize_t write(int fd, const void* data, size_t bytes) {
-    return shim.fails() ? -1 : syscall(SYS_write, fd, data, bytes);
-}
-ssize_t pwrite(int fd, const void* data, size_t bytes, off_t offset) {
-    return shim.fails() ? -1 : syscall(SYS_pwrite64, fd, data, bytes, offset);
-}
-int fsync(int fd) {
-    return shim.fails() ? -1 : static_cast<int>(syscall(SYS_fsync, fd));
-}
-int rename(const char* from, const char* to) noexcept {
-    return shim.fails() ? -1 : static_cast<int>(syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0));
-}
-}
 
 namespace colonnade {
 namespace {
@@ -85,7 +43,7 @@ class BackgroundSaves : public FileTest {
         return {values_of<float>(learner_->weights()), values_of<float>(learner_->m()),
                 values_of<float>(learner_->v())};
     }
-    /// Checkpoint 1, in the foreground, and a saver whose shim is armed.
+    /// Checkpoint 1, in the foreground, and a saver.
     void prepare() {
         save_checkpoint(folder(1), *learner_, state(1));
         first_ = numbers();
@@ -97,17 +55,20 @@ class BackgroundSaves : public FileTest {
         EXPECT_EQ(load_checkpoint(folder(1), *learner_).step, 1);
         EXPECT_TRUE(numbers() == first_);
     }
-    /// A save with training beside it; returns the number of system calls, for a loop over all of them.
-    int save_while_training(int die_at, int fail_at) {
-        shim.calls = 0, shim.die_at = die_at, shim.fail_at = fail_at;
+    /// A save with training beside it; returns the number of calls of the file system, for a loop over all of them.
+    int save_while_training(const Faults& faults) {
         train(1);
-        shim.armed = true;
+        shim_.arm(faults);
         saver_->begin(folder(2), state(2), 0);
         train(2);
         saver_->wait();
-        shim.armed = false;
-        return shim.calls;
+        shim_.disarm();
+        return static_cast<int>(shim_.calls().size());
     }
+    void be_slow() { shim_.arm({.delay = 20'000}); }
+
+    FaultyFiles shim_;
+    ReplacedFileSystem replaced_{shim_};
     std::unique_ptr<Learner> learner_;
     std::optional<BackgroundSave> saver_;
     std::vector<std::vector<float>> first_;
@@ -119,13 +80,13 @@ TEST_F(BackgroundSaves, StoreTheStateOfTheirBeginning) {
     for (int64_t step = 1; step <= 3; ++step) {
         const std::string here = path("here"), there = folder(step);
         save_checkpoint(here, *learner_, state(step));
-        shim.armed = shim.slow = true;
+        be_slow();
         saver.begin(there, state(step), 2);
         EXPECT_FALSE(saver.poll());
         train(5);
         EXPECT_FALSE(fs::exists(there)) << "the save was not slow enough for this test";
         const std::optional<SavedCheckpoint> saved = saver.wait();
-        shim.armed = shim.slow = false;
+        shim_.disarm();
         ASSERT_TRUE(saved);
         EXPECT_EQ(saved->folder, there);
         EXPECT_GT(saved->seconds, 0.2);
@@ -169,20 +130,20 @@ TEST_F(BackgroundSaves, OnAGpuStoreTheStateOfTheirBeginning) {
 
 TEST_F(BackgroundSaves, AreNeverTwoAtOnce) {
     BackgroundSave saver(*learner_);
-    shim.armed = shim.slow = true;
+    be_slow();
     saver.begin(folder(1), state(1), 0);
     expect_error(Exit::internal, "checkpoint-1 is still under way", [&] { saver.begin(folder(2), state(2), 0); });
     saver.wait();
     saver.begin(folder(2), state(2), 0);
     saver.wait();
-    shim.armed = shim.slow = false;
+    shim_.disarm();
     EXPECT_EQ(listing(folder_), "checkpoint-1 checkpoint-2");
 }
 
 TEST_F(BackgroundSaves, AreCommittedBeforeTheirSaverIsGone) {
-    shim.armed = shim.slow = true;
+    be_slow();
     std::make_unique<BackgroundSave>(*learner_)->begin(folder(1), state(1), 0);
-    shim.armed = shim.slow = false;
+    shim_.disarm();
     EXPECT_EQ(load_checkpoint(folder(1), *learner_).step, 1);
 }
 
@@ -193,14 +154,14 @@ TEST_F(BackgroundSaves, AnErrorOfAnyCallReachesTheCaller) {
         SCOPED_TRACE(fmt::format("call {} of {} fails", n, calls));
         const int exit = exit_of_child([&] {
             // The thread of the parent's saver does not exist here: a saver of its own.
-            return save_while_training(-1, n), 0;
+            return save_while_training({.fail_at = n}), 0;
         });
         if (exit == 0) {  // the last calls sync the parent folder after the commit
             ADD_FAILURE() << "the error is lost";
             break;
         }
         EXPECT_EQ(exit, static_cast<int>(Exit::storage));
-        if (n == 0) calls = exit_of_child([&] { return save_while_training(-1, -1); });
+        if (n == 0) calls = exit_of_child([&] { return save_while_training({}); });
         remove_leftovers(folder_);
         // After the rename the checkpoint exists, although the folder above could not be synced.
         if (fs::exists(folder(2))) {
@@ -216,7 +177,7 @@ TEST_F(BackgroundSaves, AnErrorOfAnyCallReachesTheCaller) {
 TEST_F(BackgroundSaves, AKillAtAnyCallLeavesAWholeCheckpoint) {
     prepare();
     int kills = 0, committed = 0;
-    while (exit_of_child([&] { return save_while_training(kills, -1), 0; }) == 50) {
+    while (exit_of_child([&] { return save_while_training({.kill_at = kills}), 0; }) == killed) {
         SCOPED_TRACE(fmt::format("killed at call {}", kills));
         ++kills;
         remove_leftovers(folder_);

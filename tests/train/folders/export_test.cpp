@@ -301,6 +301,9 @@ TEST_F(Export, ReplacesAnOlderExport) {
         spill(path("model/") + stale, "stale");
     fs::create_directories(path("model/.weights"));
     spill(path("model/.weights/model.safetensors"), "of an export that was killed");
+    fs::create_directories(path("model/.weights.tmp-99999999"));
+    spill(path("model/.weights.tmp-99999999/model.safetensors"), "of another one");
+    spill(path("model/tokenizer.json.tmp-99999999"), "of another one");
     spill(path("model/README.md"), "the user's");
     export_model(request("model"));
     auto found = contents("model");

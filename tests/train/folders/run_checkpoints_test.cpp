@@ -174,7 +174,7 @@ TEST_F(RunCheckpoints, WhatCannotBeRemovedIsTold) {
     as_nobody([&] {
         EXPECT_EQ(rotate_checkpoints(folder_, 1),
                   path("checkpoint-1") + ": cannot rename for deletion: Permission denied");
-        EXPECT_EQ(remove_leftovers(folder_), path("checkpoint-9.tmp-1") + ": cannot delete: Permission denied");
+        EXPECT_EQ(remove_leftovers(folder_), path("checkpoint-9.tmp-1/inside") + ": cannot delete: Permission denied");
     });
     fs::permissions(folder_, owner_all);
     EXPECT_EQ(checkpoint_steps(folder_), (std::vector<int64_t>{1, 2, 3}));

@@ -119,7 +119,7 @@ TEST_F(TensorboardTest, AResumedRunStartsANewFileAndForgetsLaterSteps) {
 
 TEST_F(TensorboardTest, AFolderThatCannotBeMadeIsAStorageError) {
     spill(path("file"), "x");
-    expect_error(Exit::storage, path("file/runs") + ": cannot be created",
+    expect_error(Exit::storage, path("file/runs") + ": cannot create the folder",
                  [&] { EventWriter writer(path("file/runs")); });
 }
 

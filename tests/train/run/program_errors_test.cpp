@@ -1,6 +1,8 @@
 // Bad input to the real programs: the right exit code, one line "<program>: error: ..." that names the file or key, and
 // no file overwritten.
 
+#include <sys/stat.h>
+
 #include <csignal>
 
 #include "tests/support/tiny_run.h"
@@ -91,6 +93,16 @@ TEST_F(Errors, Config) {
     expect_failure("prepare", {config(), "model.hidden_size=15", output("run")}, Exit::config, {"hidden_size 15"});
     spill(path("tab.yaml"), "model:\n\thidden_size: 3\n");
     expect_failure("train", {path("tab.yaml")}, Exit::config, {path("tab.yaml") + ":2"});
+}
+
+// A FIFO would wait for its other end for ever, and a device never ends.
+TEST_F(Errors, OnlyRegularFilesAreOpened) {
+    fs::create_directories(path("run"));
+    ASSERT_EQ(mkfifo(path("run/metrics.jsonl").c_str(), 0600), 0);
+    const Program::Result result = run("train", {config(), output("run")});
+    EXPECT_EQ(result.exit, static_cast<int>(Exit::storage)) << result.err;
+    EXPECT_NE(result.err.find(path("run/metrics.jsonl")), std::string::npos) << result.err;
+    expect_failure("train_tokenizer", {"--text", folder_, "--output", path("t")}, Exit::data, {folder_});
 }
 
 TEST_F(Errors, MissingDevice) {

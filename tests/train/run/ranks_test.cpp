@@ -1,63 +1,13 @@
 // Training on several ranks from a user's view: the same result as one rank, in the same order; the same bits in every
-// run; checkpoints for any number of ranks; after a failure of one rank all end, and the next start resumes.
+// run; checkpoints for any number of ranks. What happens when a rank fails: rank_failures_test.cpp.
 
-#include <cmath>
-
-#include "tests/support/mpirun.h"
+#include "tests/support/rank_runs.h"
 #include "tests/support/tiny_model.h"
-#include "tests/support/tiny_run.h"
 #include "train/objectives/preference_objective.h"
 #include "train/run/rank_check.h"
 
 namespace colonnade {
 namespace {
-
-class RanksTest : public RunTest {
-  protected:
-    void SetUp() override {
-        if (mpirun().empty()) GTEST_SKIP() << "no mpirun, or a build without MPI";
-        hide_scarce_gpus(4);
-        RunTest::SetUp();
-        write_config("logging_steps: 1\nlearning_rate: 1e-2\nmax_steps: 8\nval_size: 16\neval_steps: 4\n");
-    }
-    std::vector<std::string> train_on(int ranks, const std::string& name, std::vector<std::string> settings) const {
-        settings.insert(settings.begin(), {config(), output(name)});
-        return on_ranks(ranks, "train", settings);
-    }
-    Program::Result train_ranks(int ranks, const std::string& name, const std::vector<std::string>& settings,
-                                Exit exit = Exit::ok) const {
-        const Program::Result result = Program(mpirun(), train_on(ranks, name, settings), allow_ranks).wait();
-        EXPECT_EQ(result.exit, static_cast<int>(exit)) << result.err;
-        EXPECT_EQ(count_of(result.err, "error: "), exit == Exit::ok ? 0 : 1) << result.err;
-        return result;
-    }
-    RunResult result(const std::string& name) const { return result_of(path(name)); }
-    /// Compares bits.
-    void expect_same(const std::string& name, const std::string& other) const {
-        const RunResult a = result(name), b = result(other);
-        EXPECT_FALSE(a.state.empty());
-        EXPECT_TRUE(a.state == b.state) << name << " and " << other;
-        EXPECT_TRUE(a.model == b.model) << name << " and " << other;
-        EXPECT_EQ(a.log, b.log);
-    }
-    /// Compares counts exactly and measured numbers up to rounding, because the order of sums in f32 differs.
-    /// `absolute` is for differences of larger numbers, such as rewards.
-    void expect_close(const std::string& name, const std::string& other, double absolute = 0) const {
-        const std::vector<Json> a = result(name).log, b = result(other).log;
-        ASSERT_EQ(a.size(), b.size());
-        ASSERT_GT(a.size(), 0u);
-        for (size_t i = 0; i < a.size(); ++i)
-            for (const auto& [key, value] : a[i].items()) {
-                ASSERT_TRUE(b[i].contains(key)) << key;
-                if (value.is_number_float()) {
-                    const double x = value.get<double>();
-                    EXPECT_NEAR(b[i][key].get<double>(), x, 2e-6 * std::abs(x) + absolute) << key << ", line " << i;
-                } else {
-                    EXPECT_EQ(b[i][key], value) << key << ", line " << i;
-                }
-            }
-    }
-};
 
 TEST_F(RanksTest, LearnWhatOneRankLearns) {
     train_ranks(1, "one", {"gradient_accumulation_steps=12"});
@@ -177,115 +127,12 @@ TEST_F(RanksTest, PlanReportsTheMemoryOfEachRank) {
     EXPECT_FALSE(std::filesystem::exists(path("run")));
 }
 
-TEST_F(RanksTest, MustAgreeOnTheConfig) {
-    std::vector<std::string> arguments = train_on(1, "run", {"learning_rate=1e-3"});
-    const std::vector<std::string> others = train_on(1, "run", {"learning_rate=2e-3"});
-    arguments.push_back(":");
-    arguments.insert(arguments.end(), others.begin() + 3, others.end());
-    const Program::Result result = Program(mpirun(), arguments, allow_ranks).wait();
-    EXPECT_EQ(result.exit, static_cast<int>(Exit::config)) << result.err;
-    EXPECT_EQ(count_of(result.err, "error: "), 1) << result.err;
-    EXPECT_NE(result.err.find("ranks disagree on learning_rate: rank 0 of 2 on "), std::string::npos) << result.err;
-    EXPECT_NE(result.err.find(" has 0.001, rank 1 of 2 on "), std::string::npos) << result.err;
-    EXPECT_FALSE(std::filesystem::exists(path("run")));
-}
-
 TEST_F(RanksTest, ReportErrorsOnce) {
     const Program::Result key = train_ranks(3, "run", {"learning_rat=1e-3"}, Exit::config);
     EXPECT_NE(key.err.find("learning_rate"), std::string::npos) << key.err;
     spill(path("train.jsonl"), "{\"input_ids\": [1, 2], \"labels\": [1]}\n");
     const Program::Result row = train_ranks(3, "run", {}, Exit::data);
     EXPECT_NE(row.err.find(path("train.jsonl") + ":1:"), std::string::npos) << row.err;
-}
-
-/// A run that continues until something happens to it.
-class RanksInTrouble : public RanksTest {
-  protected:
-    void SetUp() override {
-        RanksTest::SetUp();
-        if (IsSkipped()) return;
-        write_config("logging_steps: 1\nlearning_rate: 1e-3\nmax_steps: 400\nsave_steps: 20\nddp_timeout: 4\n");
-    }
-    /// Sends a signal to one of three ranks (or, for rank -1, to mpirun) in the middle of the run.
-    Program::Result disturb(const std::string& name, int rank, int signal) const {
-        Program program(mpirun(), train_on(3, name, settings_), allow_ranks);
-        EXPECT_TRUE(program.read_until("step 45/"));
-        std::vector<pid_t> ranks;
-        for (int r = 0; r < 3; ++r) ranks.push_back(process_of_rank(program.pid(), r));
-        EXPECT_EQ(std::count(ranks.begin(), ranks.end(), 0), 0);
-        if (rank < 0)
-            program.send(signal);
-        else
-            kill(ranks[static_cast<size_t>(rank)], signal);
-        const auto start = std::chrono::steady_clock::now();
-        const Program::Result result = program.wait();
-        EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(4 + 5 + 8));
-        for (int wait = 0; wait < 50 && !std::all_of(ranks.begin(), ranks.end(), is_gone); ++wait) usleep(100'000);
-        EXPECT_TRUE(std::all_of(ranks.begin(), ranks.end(), is_gone)) << "a rank is left behind";
-        const std::vector<int64_t> steps = checkpoint_steps(path(name));
-        EXPECT_TRUE(!steps.empty() && steps.back() < 400) << "nothing happened before the end";
-        return result;
-    }
-    void expect_to_resume(const std::string& name) const {
-        std::vector<std::string> resume = settings_;
-        resume.push_back("resume_from_checkpoint=auto");
-        const Program::Result result = train_ranks(3, name, resume);
-        EXPECT_NE(result.out.find("resumed from " + path(name)), std::string::npos) << result.out;
-        expect_same(name, "unbroken");
-    }
-    static void expect_line(const Program::Result& result, const std::string& what) {
-        EXPECT_NE(result.exit, 0);
-        EXPECT_EQ(count_of(result.err, "train: error: "), 1) << result.err;
-        EXPECT_NE(result.err.find(what), std::string::npos) << result.err;
-        EXPECT_NE(result.err.find("; last seen at step "), std::string::npos) << result.err;
-    }
-    std::vector<std::string> settings_ = {"zero_stage=1"};
-};
-
-TEST_F(RanksInTrouble, EndAndResume) {
-    train_ranks(3, "unbroken", settings_);
-    // mpirun returns the exit code of the rank that ended first: 5, or 128 + 9 for the killed rank.
-    const Program::Result killed = disturb("killed", 1, SIGKILL);
-    expect_line(killed, "rank 1 of 3 on ");
-    EXPECT_NE(killed.err.find(" died; "), std::string::npos) << killed.err;
-    expect_to_resume("killed");
-
-    const Program::Result first = disturb("first killed", 0, SIGKILL);
-    expect_line(first, "rank 0 of 3 on ");
-
-    const Program::Result stopped = disturb("stopped", 2, SIGSTOP);
-    expect_line(stopped, "has sent nothing for 4 s");
-    EXPECT_EQ(stopped.exit, static_cast<int>(Exit::peer)) << stopped.err;
-    expect_to_resume("stopped");
-}
-
-TEST_F(RanksInTrouble, StopTogetherWhenOneIsSignalled) {
-    train_ranks(3, "unbroken", settings_);
-    for (const auto& [name, rank, signal] : {std::tuple("term", 1, SIGTERM), std::tuple("usr1", -1, SIGUSR1)}) {
-        const Program::Result result = disturb(name, rank, signal);
-        EXPECT_EQ(result.exit, 0) << result.err;
-        EXPECT_EQ(
-            count_of(result.out, fmt::format("stopped by {} after step ", signal == SIGTERM ? "SIGTERM" : "SIGUSR1")),
-            1)
-            << result.out;
-        EXPECT_EQ(count_of(result.err, "error: "), 0) << result.err;
-        if (rank == 1) expect_to_resume(name);
-    }
-}
-
-TEST_F(RanksInTrouble, AFullDiskEndsAll) {
-    Program program(mpirun(), train_on(3, "run", settings_), allow_ranks);
-    ASSERT_TRUE(program.read_until("step 2/"));
-    // From now on rank 0 cannot write checkpoints.
-    const rlimit limit{20'000, 20'000};
-    EXPECT_EQ(prlimit(process_of_rank(program.pid(), 0), RLIMIT_FSIZE, &limit, nullptr), 0);
-    const Program::Result result = program.wait();
-    EXPECT_EQ(result.exit, static_cast<int>(Exit::storage)) << result.err;
-    EXPECT_EQ(count_of(result.err, "error: "), 1) << result.err;
-    EXPECT_NE(result.err.find("train: error: rank 0 of 3 on "), std::string::npos) << result.err;
-    EXPECT_NE(result.err.find(path("run/checkpoint-")), std::string::npos) << result.err;
-    for (const int64_t step : checkpoint_steps(path("run")))
-        EXPECT_TRUE(std::filesystem::exists(checkpoint_folder(path("run"), step) + "/manifest.json")) << step;
 }
 
 /// Bounds on the difference between updates of several ranks and of one.
@@ -367,7 +214,7 @@ void fill_randomly(Learner& learner) {
 
 /// In double: full training and adapters, language models and pairs, both values of zero_stage.
 TEST(DISABLED_EveryRank, UpdatesInDouble) {
-    Ranks ranks("ranks_test");
+    Ranks ranks({.program = "ranks_test"});
     const auto communicator = Communicator::join(ranks, nullptr, true);
     const auto pairs = std::make_shared<PreferenceObjective>(
         PreferenceMix{.count = 1, .losses = {PreferenceLoss::sigmoid}, .weights = {1}});
@@ -407,7 +254,7 @@ TEST_F(RanksTest, UpdateAsOneDoesInDouble) {
 
 /// One GPU per rank, through NCCL: full training and adapters, both values of zero_stage.
 TEST(DISABLED_EveryRank, UpdatesOnGpus) {
-    Ranks ranks("ranks_test");
+    Ranks ranks({.program = "ranks_test"});
     Gpu gpu(ranks.local_rank());
     const auto communicator = Communicator::join(ranks, &gpu, true);
     for (const Architecture architecture : {Architecture::llama, Architecture::qwen3})
@@ -434,23 +281,6 @@ TEST_F(RanksTest, UpdateAsOneDoesOnGpus) {
     const Program::Result result = run_on_ranks(2, "DISABLED_EveryRank.UpdatesOnGpus");
     EXPECT_EQ(result.exit, 0) << result.out << result.err;
     EXPECT_EQ(count_of(result.out, "[  PASSED  ] 1 test"), 2) << result.out;
-}
-
-TEST(DISABLED_EveryRank, OneHasOtherWeights) {
-    Ranks ranks("ranks_test");
-    std::exit(run_program("ranks_test", [&] {
-        return ranks.guard([&] {
-            require_same_weights(ranks, 7, 100, -1);
-            require_same_weights(ranks, ranks.rank() == 1 ? 8 : 7, 200, 100);
-            return 0;
-        });
-    }));
-}
-TEST_F(RanksTest, NoticeThatWeightsDiffer) {
-    const Program::Result result = run_on_ranks(3, "DISABLED_EveryRank.OneHasOtherWeights");
-    EXPECT_EQ(result.exit, static_cast<int>(Exit::numerics)) << result.err;
-    EXPECT_EQ(count_of(result.err, "error: after step 200 the weights of rank 1 of 3 on "), 1) << result.err;
-    EXPECT_NE(result.err.find("after step 100 they agreed"), std::string::npos) << result.err;
 }
 
 }  // namespace

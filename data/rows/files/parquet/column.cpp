@@ -14,6 +14,7 @@ namespace colonnade {
 namespace {
 
 constexpr size_t most_open_bytes = limits::parquet_open_bytes;
+constexpr int64_t plain_page_bytes = limits::parquet_plain_page_bytes, most_compression = limits::parquet_compression;
 constexpr int64_t most_page_values = limits::parquet_page_values;
 constexpr size_t first_header_bytes = 4096, most_header_bytes = limits::parquet_page_header_bytes;
 
@@ -139,6 +140,8 @@ ParquetPage ParquetColumn::next_page() {
                                     next_byte_, bytes_left_));
             if (page.bytes < 0 || page.bytes > static_cast<int64_t>(parquet_page_limit))
                 damaged(fmt::format("a page of {} bytes, expected at most 512 MiB", page.bytes));
+            if (page.bytes > plain_page_bytes && page.bytes / most_compression > page.compressed_bytes)
+                damaged(fmt::format("a page of {} bytes that is compressed to {}", page.bytes, page.compressed_bytes));
             return page;
         } catch (const ThriftReader::Truncated&) {
             if (window == all || size >= most_header_bytes) damaged("the header of a page ends too early");

@@ -1,0 +1,88 @@
+// Rows: JSON lines, JSON, compressed files, Parquet, and what a tokenizer and a chat template make of them.
+
+#include "data/rows/rows.h"
+#include "data/samples/encode.h"
+#include "tests/fuzz/formats.h"
+#include "tests/support/small_tokenizer.h"
+
+namespace colonnade {
+namespace {
+
+const std::string texts[] = {
+    R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "train": false}], "tools": []}
+{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "c"}]}, {"role": "assistant", "content": null, "reasoning_content": "r", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": "{\"x\": [1]}"}}]}, {"role": "tool", "content": "1"}, {"role": "assistant", "content": "<think>\nq\n</think>\n\nd"}], "tools": [{"type": "function", "function": {"name": "f", "parameters": {"x": 1}}}]}
+)",
+    R"({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}, {"from": "function_call", "value": "{\"name\": \"f\", \"arguments\": {}}"}, {"from": "observation", "value": "o"}, {"from": "gpt", "value": "e"}], "system": "s"}
+)",
+    R"({"instruction": "i", "input": "j", "output": "o", "system": "s", "history": [["q", "a"]]}
+{"instruction": "i", "output": "o"}
+)",
+    R"({"prompt": "p", "completion": "c"}
+{"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}]}
+)",
+    "{\"text\": \"one </s> <|im_end|> two\"}\n\n{\"text\": \"\\ud83d\\ude00\", \"id\": NaN}\n",
+    R"({"input_ids": [1, 2, 3], "labels": [-100, 2, 3], "attention_mask": [1, 1, 1]}
+{"input_ids": [4, 5], "loss_mask": [0, 1]}
+)",
+    "[{\"text\": \"a\"},\n {\"text\": \"b\"}]\n",
+    "{\n \"question\": \"a\",\n \"answer\": \"b\"\n}\n{\n \"question\": \"c\",\n \"answer\": \"d\"\n}\n"};
+
+const std::string preferences[] = {
+    R"({"prompt": "a", "chosen": "b", "rejected": "c", "margin": 0.5, "score": NaN}
+)",
+    R"({"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "rejected": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}]}
+)",
+    R"({"messages": [{"role": "user", "content": "a"}], "chosen": {"role": "assistant", "content": "b"}, "rejected": {"role": "assistant", "content": "c"}}
+)",
+    R"({"conversations": [{"from": "human", "value": "a"}], "chosen": {"from": "gpt", "value": "b"}, "rejected": {"from": "gpt", "value": "c"}, "system": "s"}
+)",
+    R"({"instruction": "i", "input": "j", "chosen": "b", "rejected": "c"}
+)",
+    R"({"prompt": "p", "completions": ["a", "b", "c"]}
+)",
+    R"({"prompt_input_ids": [1, 2], "chosen_input_ids": [3], "rejected_input_ids": [4, 5], "chosen_labels": [3]}
+)"};
+
+void read_rows(const std::string& file, RowKind kind) {
+    static const Encoder encoder(small_tokenizer({.special = {"<|im_start|>", "<|im_end|>"}}),
+                                 {.allow_spelled_out_markers = true});
+    TokenCache cache;
+    RowReader reader({.path = file}, kind);
+    int rows = 0;
+    for (Row row; rows < 100 && reader.next(row); ++rows) (void)encoder.encode(row, file, cache);
+}
+
+Format rows_format(const std::string& name, std::vector<std::string> seeds, RowKind kind = RowKind::texts) {
+    return {.file = name, .seeds = std::move(seeds), .read = [kind](const auto&, const auto& file) {
+                read_rows(file, kind);
+            }};
+}
+
+Format compressed_format(const std::string& name, const Envelope& envelope) {
+    std::vector<std::string> seeds;
+    for (const std::string& text : texts) seeds.push_back(envelope.seal(text, ""));
+    Format format = rows_format(name, seeds);
+    format.structure = mutation_within(envelope, json_lines_mutation());
+    return format;
+}
+
+}  // namespace
+
+std::vector<NamedFormat> row_file_formats() {
+    const auto json_rows = [](auto& seeds, RowKind kind) {
+        Format format = rows_format("rows.jsonl", {std::begin(seeds), std::end(seeds)}, kind);
+        format.structure = json_lines_mutation();
+        format.words = {"{",  "}",    "[",   "]",         ",",   ":",       "\"",
+                        "\n", "null", "NaN", "-Infinity", "\\u", "\\ud800", "1e999"};
+        return format;
+    };
+    return {
+        {"rows", [=](const auto&) { return json_rows(texts, RowKind::texts); }},
+        {"preferences", [=](const auto&) { return json_rows(preferences, RowKind::preferences); }},
+        {"gzip", [](const auto&) { return compressed_format("rows.jsonl.gz", gzip_content()); }},
+        {"zstd", [](const auto&) { return compressed_format("rows.jsonl.zst", zstd_content()); }},
+        {"parquet", [](const auto&) { return rows_format("rows.parquet", golden_contents("parquet", ".parquet")); }},
+    };
+}
+
+}  // namespace colonnade

@@ -1,0 +1,31 @@
+#include "train/run/describe_run.h"
+
+#include <filesystem>
+
+namespace colonnade {
+namespace {
+
+/// Markdown shows it as it is.
+std::string verbatim(const std::string& text) {
+    return "```\n" + text + "```\n";
+}
+
+}  // namespace
+
+RunDescription describe_run(const Config& c, const std::string& plan) {
+    const std::filesystem::path folder = std::filesystem::path(c.output_dir).lexically_normal();
+    const std::string last = folder.has_filename() ? folder.filename() : folder.parent_path().filename();
+    return {.project = c.project,
+            .name = c.run_name.empty() ? last : c.run_name,
+            .config = values_shared_by_ranks(c),
+            .texts = {{"config", verbatim(resolved_yaml(c))}, {"plan", verbatim(plan)}}};
+}
+
+LogFiles log_files(const Config& c) {
+    return {.jsonl = c.report_to.contains(Report::jsonl),
+            .tensorboard = c.report_to.contains(Report::tensorboard),
+            .csv = c.report_to.contains(Report::csv),
+            .wandb = c.report_to.contains(Report::wandb)};
+}
+
+}  // namespace colonnade
