@@ -18,12 +18,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-void make_folders(const std::string& path) {
-    std::error_code error;
-    fs::create_directories(path, error);
-    if (error)
-        fail(Exit::storage, "{}: cannot create the folder: {}; HF_HOME chooses another place for downloads", path,
-             error.message());
+void make_place(const std::string& folder) {
+    try {
+        make_folders(folder);
+    } catch (const Error& e) {
+        fail(e.exit(), "{}; HF_HOME chooses another place for downloads", e.what());
+    }
 }
 
 /// Size of a regular file, also behind a link; nothing if there is none.
@@ -57,7 +57,7 @@ std::string HubCache::commit_of(const std::string& revision) const {
 void HubCache::write_ref(const std::string& revision, const std::string& commit) const {
     if (is_commit(revision) || commit_of(revision) == commit) return;
     const std::string path = folder_ + "/refs/" + revision;
-    make_folders(fs::path(path).parent_path());
+    make_place(fs::path(path).parent_path());
     write_file_atomically(path, commit);
 }
 
@@ -97,7 +97,7 @@ void HubCache::write_tree(const std::string& commit, const std::vector<HubFile>&
         if (!file.sha256.empty()) entry["lfs_sha256"] = file.sha256, entry["lfs_size"] = file.size;
         if (!file.xet_hash.empty()) entry["xet_hash"] = file.xet_hash;
     }
-    make_folders(folder_ + "/trees");
+    make_place(folder_ + "/trees");
     write_file_atomically(folder_ + "/trees/" + commit + ".json",
                           Json({{"format_version", 1}, {"files", std::move(entries)}}).dump(2));
 }
@@ -126,7 +126,7 @@ bool HubCache::has_blob(const HubFile& file) const {
 void HubCache::link(const std::string& commit, const HubFile& file) const {
     if (has(commit, file)) return;
     const fs::path path = snapshot(commit) + "/" + file.path;
-    make_folders(path.parent_path());
+    make_place(path.parent_path());
     const fs::path target = fs::path(blob(file)).lexically_relative(path.parent_path());
     const std::string temporary = fmt::format("{}.tmp-{}", path.string(), ::getpid());
     ::unlink(temporary.c_str());
@@ -138,8 +138,8 @@ void HubCache::link(const std::string& commit, const HubFile& file) const {
 }
 
 void HubCache::create() const {
-    for (const char* part : {"/blobs", "/refs", "/snapshots"}) make_folders(folder_ + part);
-    make_folders(locks_);
+    for (const char* part : {"/blobs", "/refs", "/snapshots"}) make_place(folder_ + part);
+    make_place(locks_);
     const std::string tag = cache_ + "/CACHEDIR.TAG";
     if (!size_of(tag))
         write_file_atomically(tag,
