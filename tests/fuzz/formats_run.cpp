@@ -150,7 +150,7 @@ void mend_manifest(const std::string& folder) {
 
 void read_checkpoint(const std::string& folder) {
     static const auto learner = tiny_learner(checkpoint_shape(), DType::f32, 1, 8);
-    (void)checkpoint_model(folder);
+    (void)checkpoint_model(check_checkpoint(folder));
     (void)load_checkpoint(folder, *learner);
 }
 
@@ -190,7 +190,7 @@ Format metrics_format(const std::string&) {
                       metrics_line(12, 0.5, {{"loss", std::nan("")}}, {"a.jsonl:7"})},
             .read =
                 [](const auto&, const auto& file) {
-                    (void)log_until(read_file(file), 11);
+                    (void)log_bytes_until(file, 11);
                     (void)read_series(file, "loss");
                 },
             .structure = json_lines_mutation()};

@@ -32,6 +32,11 @@ inline void hide_scarce_gpus(int ranks) {
     if (std::ssize(cuda_devices()) < ranks) setenv("CUDA_VISIBLE_DEVICES", "", 1);
 }
 
+/// The GPUs of the machine, for programs of a test that shares them otherwise.
+inline void show_gpus() {
+    unsetenv("CUDA_VISIBLE_DEVICES");
+}
+
 inline void allow_ranks() {
     for (const char* name : {"OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"}) setenv(name, "1", 1);
     setenv("OMP_NUM_THREADS", "1", 1);

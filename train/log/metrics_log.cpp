@@ -89,11 +89,28 @@ std::optional<int64_t> step_of(const Json& json) {
     return step->get<int64_t>();
 }
 
+/// Replaces a file by its first bytes, durably.
+void keep_beginning(const std::string& path, uint64_t bytes) {
+    FileCommit commit(path);
+    {
+        InputFile from(path);
+        OutputFile to(commit.temporary());
+        std::string block;
+        for (uint64_t left = bytes; left > 0; left -= block.size()) {
+            block.resize(std::min<uint64_t>(left, limits::mib));
+            block.resize(from.read(block.data(), block.size()));
+            if (block.empty()) break;
+            to.write(block);
+        }
+        to.close();
+    }
+    commit.commit();
+}
+
 AppendFile open_log(const std::string& output_dir, std::optional<int64_t> resumed_step) {
     make_folders(output_dir);
     const std::string path = output_dir + "/metrics.jsonl";
-    if (std::filesystem::exists(path))
-        std::filesystem::resize_file(path, resumed_step ? log_bytes_until(path, *resumed_step) : 0);
+    if (std::filesystem::exists(path)) keep_beginning(path, resumed_step ? log_bytes_until(path, *resumed_step) : 0);
     return AppendFile(path);
 }
 

@@ -278,6 +278,7 @@ TEST(DISABLED_EveryRank, UpdatesOnGpus) {
 }
 TEST_F(RanksTest, UpdateAsOneDoesOnGpus) {
     if (cuda_devices().size() < 2 || !built_with_nccl()) GTEST_SKIP() << "fewer than two GPUs, or a build without NCCL";
+    show_gpus();
     const Program::Result result = run_on_ranks(2, "DISABLED_EveryRank.UpdatesOnGpus");
     EXPECT_EQ(result.exit, 0) << result.out << result.err;
     EXPECT_EQ(count_of(result.out, "[  PASSED  ] 1 test"), 2) << result.out;

@@ -35,7 +35,7 @@ class ResumedStage : public RunTest, public testing::WithParamInterface<const ch
             "packing_window: 24\nlogging_steps: 3\nsave_steps: 1\nsave_total_limit: 0\nval_size: 20\neval_steps: 4\n"
             "stage: " +
             stage + (stage == "pt" ? "\ndocument_mask: false\n" : "\n"));
-        shape_ = {stage == "dpo" ? "packing_length=96" : "packing_length=64"};
+        shape_ = {"device=cpu", stage == "dpo" ? "packing_length=96" : "packing_length=64"};
     }
     std::vector<std::string> arguments(const std::string& run, const std::vector<std::string>& more) const {
         std::vector<std::string> all = shape_;
