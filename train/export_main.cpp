@@ -9,6 +9,7 @@
 #include "train/folders/checkpoint.h"
 #include "train/folders/export.h"
 #include "train/folders/initial_weights.h"
+#include "train/run/local_names.h"
 #include "train/run/run_model.h"
 
 using namespace colonnade;
@@ -24,7 +25,7 @@ int main(int argc, char** argv) {
     app.add_option("checkpoint", checkpoint, "checkpoint folder, checkpoint-<step>")->required();
     app.add_option("folder", folder, "new folder to write")->required();
     app.add_flag("--adapter", adapter, "LoRA: write the adapters alone, as a PEFT folder");
-    app.add_option("--base", base, "LoRA: folder of the base model (default: the one in the config)")
+    app.add_option("--base", base, "LoRA: folder or name of the base model (default: the one in the config)")
         ->excludes("--adapter");
     app.add_option_function<std::string>("--dtype", set_dtype,
                                          "type of the weights (default: that of the model that training began with, "
@@ -46,6 +47,13 @@ int main(int argc, char** argv) {
             if (config.tokenizer_name_or_path == config.model_name_or_path) config.tokenizer_name_or_path = base;
             config.model_name_or_path = base;
         }
+        LocalNames names;
+        const bool same = config.tokenizer_name_or_path == config.model_name_or_path;
+        config.model_name_or_path = names.model(config.model_name_or_path);
+        config.tokenizer_name_or_path =
+            same ? config.model_name_or_path : names.model(config.tokenizer_name_or_path, ModelFiles::tokenizer);
+        config.hub_names = names.names();
+        for (const std::string& notice : names.notices()) fmt::print(stderr, "note: {}\n", notice);
         Learner learner(model, {.training = false, .lora = lora});
         if (lora) load_base(config.model_name_or_path, learner);
         const TrainerState state = load_checkpoint(whole, learner);

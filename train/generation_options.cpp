@@ -8,7 +8,7 @@ void GenerationOptions::declare(CLI::App& app) {
     Sampling& s = generate.sampling;
     const auto share = CLI::Range(0.0, 1.0);
     app.add_option("model", load.model,
-                   "Hugging Face folder, GGUF file, PEFT folder of adapters, or checkpoint-<step> of a run")
+                   "Hugging Face folder or name, GGUF file, PEFT folder of adapters, or checkpoint-<step> of a run")
         ->required();
     app.add_option("--base", load.base, "base model of the adapters (default: the one they name)");
     app.add_option("--system", system, "system message");

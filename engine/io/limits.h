@@ -38,6 +38,15 @@ inline constexpr uint64_t gguf_header_bytes = 32 * mib;  ///< with the vocabular
 inline constexpr uint64_t gguf_pairs = 65'536, gguf_alignment = gib;
 inline constexpr uint64_t gguf_elements = uint64_t{1} << 21;  ///< of an array: up to 514,906 merges
 
+// --- Answers of a hub (engine/hub) ---
+
+inline constexpr size_t hub_answer_bytes = 16 * mib;  ///< a page of 1000 files has 300 kB
+inline constexpr size_t hub_files = 100'000, hub_pages = 1000, hub_path_bytes = 1024, hub_name_bytes = 96;
+inline constexpr uint64_t hub_file_bytes = uint64_t{1} << 44;
+inline constexpr long hub_redirects = 10;
+inline constexpr int hub_json_depth = 16;
+inline constexpr double hub_wait_seconds = 330;  ///< that a hub may ask for: its limits count in 5 minutes
+
 // --- HDF5: token stores, checkpoints (engine/io) ---
 
 inline constexpr int hdf5_dimensions = 4, hdf5_depth = 16;  ///< depth: of groups

@@ -26,24 +26,27 @@ static EVP_MD_CTX* new_context() {
     return EVP_MD_CTX_new();
 }
 
-Sha256::Sha256() : context_(new_context()) {
-    const bool ready = context_ && EVP_DigestInit_ex(static_cast<EVP_MD_CTX*>(context_), EVP_sha256(), nullptr) == 1;
-    require(ready, "OpenSSL has no SHA-256");
+HashInPieces::HashInPieces(const char* algorithm) : context_(new_context()) {
+    const EVP_MD* method = EVP_get_digestbyname(algorithm);
+    const bool ready =
+        context_ && method && EVP_DigestInit_ex(static_cast<EVP_MD_CTX*>(context_), method, nullptr) == 1;
+    require(ready, "OpenSSL has no {}", algorithm);
 }
 
-Sha256::~Sha256() {
+HashInPieces::~HashInPieces() {
     EVP_MD_CTX_free(static_cast<EVP_MD_CTX*>(context_));
 }
 
-void Sha256::update(const void* data, size_t bytes) {
-    require(EVP_DigestUpdate(static_cast<EVP_MD_CTX*>(context_), data, bytes) == 1, "SHA-256 failed");
+void HashInPieces::update(const void* data, size_t bytes) {
+    require(EVP_DigestUpdate(static_cast<EVP_MD_CTX*>(context_), data, bytes) == 1, "the hash failed");
 }
 
-std::string Sha256::hex() {
-    std::array<unsigned char, 32> digest{};
-    require(EVP_DigestFinal_ex(static_cast<EVP_MD_CTX*>(context_), digest.data(), nullptr) == 1, "SHA-256 failed");
+std::string HashInPieces::hex() {
+    std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+    unsigned bytes = 0;
+    require(EVP_DigestFinal_ex(static_cast<EVP_MD_CTX*>(context_), digest.data(), &bytes) == 1, "the hash failed");
     std::string text;
-    for (const unsigned char byte : digest) text += fmt::format("{:02x}", byte);
+    for (unsigned i = 0; i < bytes; ++i) text += fmt::format("{:02x}", digest[i]);
     return text;
 }
 

@@ -1,8 +1,9 @@
-// Files of a run: its config, token stores, checkpoints, the log that a resumed run continues.
+// Files of a run: its config, token stores, checkpoints, the log that a resumed run continues; what a hub answers.
 
 #include <filesystem>
 
 #include "data/store/store.h"
+#include "engine/hub/hub_cache.h"
 #include "engine/io/files.h"
 #include "engine/io/hdf5.h"
 #include "engine/io/sha256.h"
@@ -195,6 +196,52 @@ Format metrics_format(const std::string&) {
             .structure = json_lines_mutation()};
 }
 
+constexpr const char* hub_tree =
+    R"([{"type": "directory", "oid": "0123456789abcdef0123456789abcdef01234567", "size": 0, "path": "data"},
+{"type": "file", "oid": "0123456789abcdef0123456789abcdef01234567", "size": 12, "path": "a/config.json"},
+{"type": "file", "oid": "0123456789abcdef0123456789abcdef01234567", "size": 9, "path": "m.safetensors",
+"lfs": {"oid": "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", "size": 9}}])";
+
+/// A page of a repository's list of files, and the same list as the cache keeps it.
+Format hub_format(const std::string&) {
+    return {.file = "tree.json",
+            .seeds = {hub_tree},
+            .read =
+                [](const auto& folder, const auto& file) {
+                    const std::vector<HubFile> files = parse_tree(read_file(file), file);
+                    HubSettings settings;
+                    settings.cache = folder;
+                    const HubCache cache(settings, {.repository = "org/name"});
+                    cache.write_tree(std::string(40, 'a'), files);
+                    const auto read = cache.read_tree(std::string(40, 'a'));
+                    for (const HubFile& f : files) require(is_inside(f.path), "a path leads out");
+                    require(read && read->size() <= files.size(), "the cache lost the list");
+                },
+            .structure = json_mutation(),
+            .words = {"../", "/", "\\u0000", "type", "file", "oid", "lfs", "size", "-1", "1e30"}};
+}
+
+Format hub_cache_format(const std::string&) {
+    constexpr const char* tree =
+        R"({"format_version": 1, "files": {"a/config.json": {"size": 12, "blob_id": "0123456789abcdef0123456789abcdef01234567"}}})";
+    return {.file = "tree.json",
+            .seeds = {tree},
+            .read =
+                [](const auto& folder, const auto& file) {
+                    const std::string trees = folder + "/models--org--name/trees";
+                    fs::create_directories(trees);
+                    fs::copy_file(file, trees + "/" + std::string(40, 'a') + ".json",
+                                  fs::copy_options::overwrite_existing);
+                    HubSettings settings;
+                    settings.cache = folder;
+                    const HubCache cache(settings, {.repository = "org/name"});
+                    const auto files = cache.read_tree(std::string(40, 'a'));
+                    for (const HubFile& f : files.value_or(std::vector<HubFile>()))
+                        require(is_inside(f.path) && is_hex(f.oid, 40), "a path leads out");
+                },
+            .structure = json_mutation()};
+}
+
 }  // namespace
 
 std::vector<NamedFormat> run_formats() {
@@ -209,6 +256,8 @@ std::vector<NamedFormat> run_formats() {
         {"trainer_state", of_checkpoint("trainer_state.json")},
         {"state", of_checkpoint("state-00001-of-00001.h5")},
         {"metrics", metrics_format},
+        {"hub", hub_format},
+        {"hub_cache", hub_cache_format},
     };
 }
 

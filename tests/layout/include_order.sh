@@ -9,6 +9,7 @@ cd "${1:-$(dirname "$0")/../..}"
 rooms='
 engine/device
 engine/io        engine/device
+engine/hub       engine/device engine/io
 engine/program   engine/device
 engine/ranks     engine/device
 attention        engine/device
@@ -29,8 +30,8 @@ train/step       ...
 train/config     ...
 train/log        ...
 train/folders    ...
-train/run        ...
-train/bench      ... engine/program
+train/run        ... engine/hub
+train/bench      ... engine/hub engine/program
 train            ... engine/program
 scripts          engine/device engine/io engine/program
 '

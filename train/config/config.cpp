@@ -28,6 +28,12 @@ void visit_reference(const OnSection& on_section, const OnKey& on_key) {
     }
 }
 
+/// As it is written: with names of a hub instead of paths in its cache.
+Config named(Config config) {
+    for (std::string* name : config.names()) *name = config.name_of(*name);
+    return config;
+}
+
 void visit_keys(const std::function<void(const Key<Config>&)>& visit) {
     for (const Section& section : config_sections())
         for (const Key<Config>& key : section.keys) visit(key);
@@ -58,12 +64,21 @@ LoadedConfig parse_config(std::string_view yaml, const std::string& name, const 
     return loaded;
 }
 
+std::vector<std::string*> Config::names() {
+    std::vector<std::string*> all = {&model_name_or_path, &tokenizer_name_or_path, &adapter_name_or_path,
+                                     &ref_model_name_or_path};
+    for (std::vector<DatasetSpec>* sets : {&datasets, &eval_datasets})
+        for (DatasetSpec& set : *sets) all.push_back(&set.path);
+    return all;
+}
+
 std::string resolved_yaml(const Config& config) {
+    const Config written = named(config);
     YAML::Emitter out;
     out << YAML::BeginMap;
     visit_keys([&](const Key<Config>& key) {
         out << YAML::Key << key.name << YAML::Value;
-        key.write(out, config);
+        key.write(out, written);
     });
     out << YAML::EndMap;
     return std::string(out.c_str()) + '\n';
@@ -77,7 +92,8 @@ std::vector<std::pair<std::string, std::string>> values_shared_by_ranks(const Co
     return values;
 }
 
-std::vector<std::string> config_changes(const Config& then, const Config& now) {
+std::vector<std::string> config_changes(const Config& then, const Config& given) {
+    const Config now = named(given);
     std::vector<std::string> changes;
     visit_keys([&](const Key<Config>& key) {
         if (!key.affects_weights) return;

@@ -6,6 +6,7 @@
 // reading, printing and that page is train/config/keys.cpp.
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -161,6 +162,17 @@ struct Config {
     int64_t save_total_limit = 2;  ///< 0: keep all
     Tristate async_save = Tristate::automatic;
     std::string resume_from_checkpoint;  ///< empty: start anew; "auto": the newest complete checkpoint; else a folder
+
+    /// Not keys: what a path was given as, if it is in the cache of a hub: org/name@commit (train/run/local_names.h).
+    std::map<std::string, std::string> hub_names{};
+    /// The name of a path, or the path itself.
+    const std::string& name_of(const std::string& path) const {
+        const auto found = hub_names.find(path);
+        return found == hub_names.end() ? path : found->second;
+    }
+    /// The fields that name models, tokenizers, adapters (these come first) and data.
+    static constexpr size_t model_names = 4;
+    std::vector<std::string*> names();
 
     /// The kind of rows that the stage reads.
     RowKind rows() const { return stage == Stage::dpo || stage == Stage::rm ? RowKind::preferences : RowKind::texts; }

@@ -82,12 +82,14 @@ Section model_section() {
     return {
         "Model",
         {
-            key("model_name_or_path", &C::model_name_or_path, "Hugging Face model folder, or GGUF file, to start from.")
+            key("model_name_or_path", &C::model_name_or_path,
+                "Hugging Face model folder, GGUF file, or name on a hub (org/name, org/name@revision) to start from.")
                 .also({"base_model"})
                 .default_is("this or model is required"),
             model_key("A shape to start from random weights, instead of a folder. Its keys follow below."),
             key("tokenizer_name_or_path", &C::tokenizer_name_or_path,
-                "Folder or file of the tokenizer: tokenizer.json, SentencePiece or GGUF. Pre-tokenised rows need none.")
+                "Folder, file or name of the tokenizer: tokenizer.json, SentencePiece or GGUF. Pre-tokenised rows need "
+                "none.")
                 .default_is("model_name_or_path"),
             key("stage", &C::stage,
                 "pt: pretraining on text; sft: supervised fine-tuning; dpo: direct preference optimisation; rm: "
@@ -126,7 +128,7 @@ Section lora_section() {
                     .also({"additional_target", "lora_modules_to_save"})
                     .default_is("none, score in stage rm, or those of adapter_name_or_path"),
                 key("adapter_name_or_path", &C::adapter_name_or_path,
-                    "PEFT folder of adapters to continue training; its rank, alpha and targets apply.")
+                    "PEFT folder, or name, of adapters to continue training; its rank, alpha and targets apply.")
                     .also({"lora_model_dir"})
                     .default_is("fresh adapters"),
                 key("export_merged", &C::export_merged,
@@ -453,8 +455,8 @@ std::vector<Key<DatasetSpec>> dataset_keys() {
     using D = DatasetSpec;
     return {
         key("path", &D::path,
-            "A data file (JSON lines, JSON or Parquet; the text forms also as .gz or .zst), a folder of them, or a "
-            "glob such as data/*.jsonl.")
+            "A data file (JSON lines, JSON or Parquet; the text forms also as .gz or .zst), a folder of them, a glob "
+            "such as data/*.jsonl, or the name of a data set on a hub: org/name, org/name/folder.")
             .default_is("required"),
         key("type", &D::type, "Format of its rows; auto detects it from the first rows and prints it.",
             one_of({"auto", "messages", "prompt_completion", "alpaca", "sharegpt", "text", "tokens", "preference",

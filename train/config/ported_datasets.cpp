@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <filesystem>
 
 #include "engine/device/error.h"
@@ -71,11 +72,15 @@ ConfigNode item_of_entry(const std::string& name, const Json& entry, const std::
     const auto map_in = [&](const char* key) {
         return entry.contains(key) && entry[key].is_object() ? entry[key] : Json::object();
     };
-    const std::string file = text_in(entry, "file_name"), split = text_in(entry, "split");
-    if (file.empty())
+    const std::string file = text_in(entry, "file_name"), split = text_in(entry, "split"),
+                      repository = text_in(entry, "hf_hub_url"),
+                      subset = text_in(entry, entry.contains("subset") ? "subset" : "folder");
+    if (file.empty() && repository.empty())
         porter.refuse(
-            from, fmt::format("{} in {}/dataset_info.json has no file_name; download its data and give the file", name,
-                              folder));
+            from,
+            fmt::format(
+                "{} in {}/dataset_info.json has neither file_name nor hf_hub_url; download its data and give the file",
+                name, folder));
     const ConfigNode* const stage = porter.find("stage");
     const Json tags = map_in("tags"), columns = map_in("columns");
     const std::string role = text_in(tags, "role_tag", "from"), content = text_in(tags, "content_tag", "value");
@@ -84,7 +89,8 @@ ConfigNode item_of_entry(const std::string& name, const Json& entry, const std::
                ranking = entry.contains("ranking") && entry["ranking"] == true;
 
     ConfigNode item = Porter::map({}, from);
-    put(item, "path", Porter::scalar(folder + "/" + file, from), from);
+    const std::string path = file.empty() ? repository + (subset.empty() ? "" : "/" + subset) : folder + "/" + file;
+    put(item, "path", Porter::scalar(path, from), from);
     const char* const type = texts ? "text" : !chats ? "alpaca" : plain ? "messages" : "sharegpt";
     if (!ranking) put(item, "type", Porter::scalar(type, from), from);
     const auto column = [&](const std::string& ours, const std::string& theirs) {
@@ -124,7 +130,19 @@ void port_dataset(ConfigNode& item, Porter& porter) {
             const ConfigNode& file = one ? entry.children[0] : entry;
             if (file.kind != ConfigNode::Kind::scalar)
                 porter.refuse(entry, "give each file an item of its own, or a glob as the path");
-            put(item, "path", Porter::scalar(file.text, entry), entry);
+            const ConfigNode* const path = entry_of(item, "path");  // a repository, or the kind of the files: json
+            const bool of_hub = path && path->text.find('/') != path->text.npos && !fs::exists(path->text);
+            put(item, "path", Porter::scalar(of_hub ? path->text + "/" + file.text : file.text, entry), entry);
+            drop(item, key);
+        } else if (key == "revision") {
+            const ConfigNode* const path = entry_of(item, "path");
+            if (path && entry.text != "main" && !fs::exists(path->text)) {
+                const size_t name = path->text.find('/'), inside = path->text.find('/', name + 1);
+                std::string with = path->text;
+                with.insert(std::min(name == with.npos ? name : inside, with.size()), "@" + entry.text);
+                put(item, "path", Porter::scalar(with, *path), *path);
+            } else
+                porter.idle(entry);
             drop(item, key);
         } else if (key == "message_property_mappings") {
             for (const ConfigNode& mapping : entry.children) add_column(item, mapping.key, mapping);
@@ -134,8 +152,7 @@ void port_dataset(ConfigNode& item, Porter& porter) {
         } else if (key == "train_on_eos" || key == "roles_to_train") {
             porter.set(key, ConfigNode(entry), entry);
             drop(item, key);
-        } else if (key == "ds_type" || key == "roles" || key == "trust_remote_code" || key == "revision" ||
-                   key == "preprocess_shards") {
+        } else if (key == "ds_type" || key == "roles" || key == "trust_remote_code" || key == "preprocess_shards") {
             porter.idle(entry);
             drop(item, key);
         } else if (key == "name" || key == "shards" || key == "conversation" || key == "drop_system_message") {
@@ -160,11 +177,12 @@ void port_named_datasets(const ConfigNode& names, const std::string& folder, con
         std::string name = names.text.substr(begin, end == names.text.npos ? end : end - begin);
         name.erase(0, name.find_first_not_of(' '));
         name.erase(name.find_last_not_of(' ') + 1);
+        const bool of_hub = std::ranges::count(name, '/') == 1 && name.front() != '/' && name.front() != '.';
         if (entries.contains(name) && entries[name].is_object()) {
             items.push_back(item_of_entry(name, entries[name], folder, names, porter));
-        } else if (fs::exists(name) || fs::exists(folder + "/" + name)) {
-            items.push_back(
-                Porter::map({{"path", Porter::scalar(fs::exists(name) ? name : folder + "/" + name, names)}}, names));
+        } else if (fs::exists(name) || fs::exists(folder + "/" + name) || of_hub) {
+            const bool inside = !fs::exists(name) && fs::exists(folder + "/" + name);
+            items.push_back(Porter::map({{"path", Porter::scalar(inside ? folder + "/" + name : name, names)}}, names));
         } else {
             porter.refuse(
                 names, fmt::format("'{}' is neither a file nor an entry of {}; give datasets: [{{path: train.jsonl}}]",

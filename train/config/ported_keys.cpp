@@ -32,6 +32,13 @@ void port_rl(ConfigNode& entry, Porter& porter) {
     porter.set("loss_type", entry.text, entry);
 }
 
+void port_model_revision(ConfigNode& entry, Porter& porter) {
+    if (is_off(entry) || entry.text == "main") return porter.idle(entry);
+    const ConfigNode* const model = porter.find("model_name_or_path");
+    if (!model) return porter.refuse(entry, "give the revision behind the model's name: org/name@" + entry.text);
+    porter.replace("model_name_or_path", Porter::scalar(model->text + "@" + entry.text, *model), entry);
+}
+
 void port_reward_model(ConfigNode& entry, Porter& porter) {
     is_off(entry) ? porter.idle(entry, "off") : porter.set("stage", "rm", entry);
 }
@@ -260,6 +267,7 @@ const std::vector<Rule>& rules() {
          port_completion_only},
         {{"truncation_mode"}, ported, "keep_start is the default", port_truncation_mode},
         {{"rpo_alpha", "pref_ftx"}, ported, "loss_type with sft, and loss_weights", port_sft_term},
+        {{"model_revision", "revision_of_model"}, ported, "model_name_or_path: org/name@revision", port_model_revision},
         // Keys of ours with values of others.
         {{"finetuning_type", "adapter"}, ported, "", port_adapter},
         {{"max_steps"}, ported, "", port_max_steps},
@@ -283,7 +291,7 @@ const std::vector<Rule>& rules() {
          "attention is FlashMask"},
         {{"model_type", "tokenizer_type", "tokenizer_use_fast", "use_fast_tokenizer", "is_llama_derived_model",
           "is_mistral_derived_model", "is_qwen_derived_model", "trust_remote_code", "low_cpu_mem_usage", "device_map",
-          "model_revision", "ddp*", "local_rank", "ray_*"},
+          "ddp*", "local_rank", "ray_*"},
          idle},
         {{"torch_dtype", "dtype", "tf32", "fp16_full_eval", "bf16_full_eval", "upcast_*", "bfloat16"},
          idle,

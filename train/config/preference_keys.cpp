@@ -150,7 +150,7 @@ Section preference_section() {
                 "false, only with finetuning_type lora: compute them for every batch with the base, without adapters.")
                 .default_is("true if the loss needs a reference"),
             key("ref_model_name_or_path", &C::ref_model_name_or_path,
-                "Folder of the reference model, which must have the same shape and tokenizer.")
+                "Folder, GGUF file or name of the reference model, which must have the same shape and tokenizer.")
                 .also({"ref_model"})
                 .default_is("the model that training starts from"),
             key("reward_loss", &C::reward_loss,

@@ -1,3 +1,4 @@
+#include "engine/io/home_path.h"
 #include "train/config/preference_keys.h"
 #include "train/config/rules.h"
 
@@ -34,6 +35,8 @@ void settle_shape(ModelShape& m, const Config& c, Rules& rules) {
 }
 
 void settle_model(Config& c, Rules& rules) {
+    for (std::string* path : c.names()) *path = expand_home(*path);
+    for (std::string* path : {&c.output_dir, &c.prepared_path, &c.resume_from_checkpoint}) *path = expand_home(*path);
     const bool folder = !c.model_name_or_path.empty(), shape = c.model.has_value();
     rules.expect(folder || shape, {"model_name_or_path", "model"},
                  "model_name_or_path (a folder to start from) or model (a shape) is missing");

@@ -118,6 +118,8 @@ AdapterConfig read_adapter_config(const std::string& folder) {
     c.lora.targets = read_targets(keys);
     read_head(keys, c);
     c.base = keys.text("base_model_name_or_path", "");
+    const std::string revision = keys.text("revision", "");
+    if (!revision.empty() && !fs::exists(c.base)) c.base += '@' + revision;
     return c;
 }
 
@@ -153,18 +155,32 @@ void remove_adapter(const std::string& folder) {
     remove_file(folder + weights_name);
 }
 
+namespace {
+
+/// Splits org/name@commit: the name, the commit. The commit is empty for anything else.
+std::pair<std::string, std::string> name_and_commit(const std::string& base) {
+    const size_t at = base.rfind('@');
+    const std::string commit = at == base.npos ? "" : base.substr(at + 1);
+    if (commit.size() != 40 || commit.find_first_not_of("0123456789abcdef") != commit.npos) return {base, ""};
+    return {base.substr(0, at), commit};
+}
+
+}  // namespace
+
 void write_adapter(const std::string& folder, const AdapterConfig& c, const ParameterList& list, const Tensor& flat) {
     std::vector<NamedTensor> tensors = named_tensors(list, flat);
     for (NamedTensor& t : tensors) t.name = std::string(prefix) + t.name;
     const bool score = list.find(Role::score_head) != nullptr;
     remove_adapter(folder);
     write_safetensors_file(folder + weights_name, tensors);
+    const auto [base, commit] = name_and_commit(c.base);
     sync_path(folder);  // the name of the weights is on disk before that of the config
     // All keys that PEFT writes, defaults included: other readers have other defaults.
     const Json config = {
         {"peft_type", "LORA"},
         {"task_type", score ? "SEQ_CLS" : "CAUSAL_LM"},
-        {"base_model_name_or_path", c.base.empty() ? Json(nullptr) : Json(c.base)},
+        {"base_model_name_or_path", base.empty() ? Json(nullptr) : Json(base)},
+        {"revision", commit.empty() ? Json(nullptr) : Json(commit)},
         {"r", c.lora.rank},
         {"lora_alpha",
          std::floor(c.lora.alpha) == c.lora.alpha ? Json(static_cast<int64_t>(c.lora.alpha)) : Json(c.lora.alpha)},

@@ -17,7 +17,7 @@ bool is_adapter_folder(const std::string& folder);
 
 struct AdapterConfig {
     LoraSettings lora;
-    std::string base;         ///< base_model_name_or_path; may be empty
+    std::string base;         ///< base_model_name_or_path, with @revision if there is one; may be empty
     bool score_head = false;  ///< adapters of a reward model (task_type SEQ_CLS), with its score.weight
 };
 /// Throws Exit::data naming the key if a value is missing, mistyped, or asks for more than plain LoRA on linear layers

@@ -168,7 +168,8 @@ void export_adapter(const ExportRequest& r, const LoraSettings& lora) {
         remove_weights(r.folder);
         remove_adapter(r.folder);
         write_tokenizer(r);
-        write_adapter(r.folder, {lora, r.source_folder}, r.parameters, HostCopy::of(r.gpu, r.weights).tensor());
+        write_adapter(r.folder, {lora, r.base.empty() ? r.source_folder : r.base}, r.parameters,
+                      HostCopy::of(r.gpu, r.weights).tensor());
     } catch (const fs::filesystem_error& e) {
         fail(Exit::storage, "{}: {}", r.folder, e.what());
     }
@@ -209,6 +210,7 @@ ExportRequest export_request(const Config& config, std::shared_ptr<const Encoder
             .gpu = learner.options().gpu,
             .stored = stored,
             .source_folder = config.model_name_or_path,
+            .base = config.name_of(config.model_name_or_path),
             .encoder = std::move(encoder),
             .tokenizer_source = config.tokenizer_name_or_path};
 }

@@ -26,6 +26,7 @@ struct ExportRequest {
     std::optional<DType> stored{};
     std::string source_folder;  ///< the model's folder or GGUF file, or empty; its config.json is kept except for the
                                 ///< dtype, and for a head that is not tied any more
+    std::string base{};         ///< what adapters name as their base, such as org/name@commit; empty: source_folder
     std::shared_ptr<const Encoder> encoder;  ///< provides tokenizer, chat template and stop ids
     std::string tokenizer_source;            ///< a folder or file, whose tokenizer files are copied; may be empty
 };

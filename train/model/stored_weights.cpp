@@ -79,9 +79,7 @@ void refuse_model_path(const std::string& path, const std::string& missing) {
     // "meta-llama/Llama-3.2-1B" could be a relative path as well.
     const bool hub_name = std::ranges::count(path, '/') == 1 && path.front() != '/' && path.front() != '.';
     fail(Exit::data, "{}: no such folder or file{}", path,
-         hub_name ? "; a model of the Hugging Face hub has to be downloaded first, for example with `hf download "
-                    "NAME --local-dir FOLDER`"
-                  : "");
+         hub_name ? fmt::format("; a model of the Hugging Face hub is hf://{}", path) : "");
 }
 
 StoredWeights::StoredWeights(const std::string& path) : reader_(open_weights(path)) {}

@@ -9,6 +9,7 @@
 #include "train/folders/adapter_folder.h"
 #include "train/folders/checkpoint.h"
 #include "train/model/weight_folder.h"
+#include "train/run/local_names.h"
 #include "train/run/run_model.h"
 
 namespace colonnade {
@@ -21,13 +22,14 @@ bool is_checkpoint(const std::string& path) {
 }
 
 /// The base of a PEFT folder or of a checkpoint of adapters.
-std::string base_of(const LoadRequest& request, const AdapterConfig& adapter) {
-    if (!request.base.empty()) return request.base;
+std::string base_of(const LoadRequest& request, const AdapterConfig& adapter, LocalNames& names) {
+    if (!request.base.empty()) return names.model(request.base);
     if (adapter.base.empty())
         fail(Exit::config, "{}: adapter_config.json names no base model; pass --base", request.model);
-    if (!fs::exists(adapter.base))
-        fail(Exit::config, "{}: the base model '{}' is not on this machine; pass --base", request.model, adapter.base);
-    return adapter.base;
+    const std::string base = names.model(adapter.base);
+    if (!fs::exists(base))
+        fail(Exit::config, "{}: the base model '{}' is not on this machine; pass --base", request.model, base);
+    return base;
 }
 
 /// Whether bf16 holds all matrices of the file without loss.
@@ -73,21 +75,28 @@ void narrow(const Tensor& to, const Tensor& from) {
 
 }  // namespace
 
-LoadedModel::LoadedModel(const LoadRequest& request) : gpu_(request.gpu) {
+LoadedModel::LoadedModel(LoadRequest request) : gpu_(request.gpu) {
+    LocalNames names;
+    request.model = names.model(request.model);
+    request.tokenizer = names.model(request.tokenizer, ModelFiles::tokenizer);
     std::string path = request.model;
-    const bool checkpoint = is_checkpoint(path);
-    if (checkpoint) config_ = checkpoint_model(path);  // verifies all files
+    std::optional<WholeCheckpoint> checkpoint;
+    if (is_checkpoint(path)) {
+        checkpoint = check_checkpoint(path);
+        config_ = checkpoint_model(*checkpoint);
+    }
     std::optional<AdapterConfig> adapter;
     if (is_adapter_folder(path)) adapter = read_adapter_config(path);
     if (!adapter && !request.base.empty()) fail(Exit::config, "{}: --base is for a folder of adapters", request.model);
-    if (adapter) path = base_of(request, *adapter);
+    if (adapter) path = base_of(request, *adapter, names);
     if (adapter || !checkpoint) config_ = read_model_config(path);
-    notices_ = config_.notices;
+    notices_ = names.notices();
+    notices_.insert(notices_.end(), config_.notices.begin(), config_.notices.end());
     if (config_.score_head || (adapter && adapter->score_head))
         fail(Exit::data, "{}: a reward model scores answers and has no head that could generate text", request.model);
     if (request.text) load_text(request, checkpoint ? request.model : "", path);
     if (checkpoint && !adapter)
-        load_checkpoint_weights(path);
+        load_checkpoint_weights(*checkpoint);
     else
         load_stored(path);
     if (!adapter) return;
@@ -131,9 +140,9 @@ void LoadedModel::load_stored(const std::string& path) {
     if (!gpu_) take_vectors(views_, view_parameters(vectors, single));
 }
 
-void LoadedModel::load_checkpoint_weights(const std::string& folder) {
+void LoadedModel::load_checkpoint_weights(const WholeCheckpoint& checkpoint) {
     const auto learner = std::make_shared<Learner>(config_, LearnerOptions{.training = false});
-    load_checkpoint(folder, *learner);
+    load_checkpoint(checkpoint, *learner);
     Tensor flat = learner->weights();
     if (gpu_) {
         const Tensor single = flat;

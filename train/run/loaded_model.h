@@ -14,8 +14,10 @@
 
 namespace colonnade {
 
+struct WholeCheckpoint;
+
 struct LoadRequest {
-    std::string model{};          ///< folder or file
+    std::string model{};          ///< folder, file, or name on a hub
     std::string base{};           ///< of adapters; empty: the one that they name
     std::string tokenizer{};      ///< folder or file; empty: the model's
     std::string chat_template{};  ///< as for choose_template(); empty: the model's or the run's
@@ -29,7 +31,7 @@ class LoadedModel {
   public:
     /// Throws Exit::config for a base that is not given and not found, Exit::data for files that hold no model, for
     /// damaged ones, and for reward models, which cannot generate.
-    explicit LoadedModel(const LoadRequest& request);
+    explicit LoadedModel(LoadRequest request);
 
     const ModelConfig& config() const { return config_; }
     /// On a GPU all bf16. On the CPU matrices are bf16 if the files hold bf16, else f32; all else is f32.
@@ -41,7 +43,7 @@ class LoadedModel {
 
   private:
     void load_stored(const std::string& path);
-    void load_checkpoint_weights(const std::string& folder);
+    void load_checkpoint_weights(const WholeCheckpoint& checkpoint);
     void load_adapters(const std::string& folder);
     void load_text(const LoadRequest& request, const std::string& checkpoint, const std::string& base);
     /// Memory on the model's device, which lives as long as this object.

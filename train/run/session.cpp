@@ -9,6 +9,7 @@
 #include "engine/io/sha256.h"
 #include "train/config/spellings.h"
 #include "train/folders/adapter_folder.h"
+#include "train/run/local_names.h"
 #include "train/run/machine.h"
 #include "train/run/run_model.h"
 #include "train/run/split_store.h"
@@ -135,6 +136,8 @@ void open_data(Session& s, const Ranks& ranks) {
 
 Session open_session(const LoadedConfig& loaded, const Ranks& ranks) {
     Session s{.config = loaded.config, .notices = loaded.notices};
+    for (std::string& notice : resolve_names(s.config, ranks)) s.notices.push_back(std::move(notice));
+    const Config given = s.config;
     s.device = settle_machine(s.config, ranks);
     settle_adapter(s.config);
     for (const std::string& folder : {s.config.model_name_or_path, s.config.tokenizer_name_or_path})
@@ -148,7 +151,7 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks) {
             fmt::format("PEFT cannot load adapters of {}; export_merged: true, or export, writes a whole "
                         "model",
                         s.config.model_name_or_path));
-    require_attention_kernel(s, loaded.config, ranks);
+    require_attention_kernel(s, given, ranks);
     s.encoder = make_encoder(s.config, s.text, s.model.vocab_size);
     if (s.config.stage == Stage::rm) add_score_head(s);
     if (s.config.max_length > s.model.max_position_embeddings)

@@ -26,6 +26,7 @@ struct Session {
     std::vector<std::string> notices{};        ///< one line each, for the user
 };
 
+/// Names of a hub become paths of this machine (train/run/local_names.h).
 /// Throws Exit::config if the machine cannot do what the config asks for, Exit::data for errors in model, tokenizer and
 /// data files. With several ranks, rank 0 tokenises and the others read the result.
 Session open_session(const LoadedConfig& loaded, const Ranks& ranks = one_rank());

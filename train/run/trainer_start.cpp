@@ -135,7 +135,7 @@ void Trainer::start() {
     state_.ranks = ranks_.size();
     state_.made_by = facts_of_machine(session_.device, config_.device_index);
     state_.packs_per_step = schedule_.settings().layout.packs_per_step();
-    state_.base_model = config_.model_name_or_path;
+    state_.base_model = config_.name_of(config_.model_name_or_path);
     ranks_.together("logs", [&] {
         if (!ranks_.first()) return;
         write_file_atomically(config_.output_dir + "/config.yaml", state_.config_yaml);

@@ -1,6 +1,7 @@
 #include "data/rows/files/data_files.h"
 
 #include <fmt/ranges.h>
+#include <fnmatch.h>
 #include <glob.h>
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include <cmath>
 #include <filesystem>
 #include <map>
+#include <set>
 
 #include "engine/device/error.h"
 #include "engine/io/json.h"
@@ -65,6 +67,11 @@ std::string split_of(const fs::path& file, const fs::path& folder) {
     return "train";
 }
 
+/// The folder of a glob, up to its first wildcard.
+std::string folder_of_pattern(const std::string& path) {
+    return path.substr(0, path.find_last_of('/', path.find_first_of("*?[")) + 1);
+}
+
 DataFiles files_of_folder(const std::string& path) {
     DataFiles files;
     std::error_code error;
@@ -107,11 +114,9 @@ DataFiles files_of_glob(const std::string& path) {
 }
 
 /// Keeps the files of the split that is asked for.
-void select_split(DataFiles& files, const std::string& path, const std::string& wanted) {
+void select_split(DataFiles& files, const std::string& path, const fs::path& folder, const std::string& wanted) {
     std::map<std::string, std::vector<std::string>> splits;
-    const fs::path folder = path.substr(0, path.find_last_of('/', path.find_first_of("*?[")) + 1);
-    for (std::string& file : files.paths)
-        splits[split_of(file, fs::is_directory(path) ? fs::path(path) : folder)].push_back(std::move(file));
+    for (std::string& file : files.paths) splits[split_of(file, folder)].push_back(std::move(file));
     std::vector<std::string> names;
     for (const auto& [name, of_split] : splits) names.push_back(fmt::format("{} ({})", name, of_split.size()));
     if (wanted.empty() && splits.size() > 1)
@@ -128,6 +133,49 @@ void select_split(DataFiles& files, const std::string& path, const std::string& 
 }
 
 }  // namespace
+
+namespace {
+
+/// Refuses files that lie in several folders, unless these only name splits.
+void refuse_several_folders(const std::vector<std::string>& files, const std::string& inside, const std::string& name) {
+    std::set<std::string> folders;
+    for (const std::string& file : files) {
+        fs::path folder = fs::path(file).parent_path();
+        while (!folder.empty() && !split_of_name(folder.filename().string()).empty()) folder = folder.parent_path();
+        folders.insert(folder);
+    }
+    if (folders.size() < 2) return;
+    const std::string example = folders.begin()->empty() ? *std::next(folders.begin()) : *folders.begin();
+    fail(Exit::data,
+         "{}: has data files in several folders: {}; give one, such as {}/{}, or all by a pattern, such as {}/{}", name,
+         fmt::join(folders, ", "), name, example, name, inside.empty() ? "*/*" : inside + "/*/*");
+}
+
+}  // namespace
+
+std::vector<std::string> choose_data_files(const std::vector<std::string>& listed, const std::string& inside,
+                                           const Split& split, const std::string& name) {
+    DataFiles files;
+    const bool pattern = inside.find_first_of("*?[") != inside.npos;
+    const std::string folder = pattern || inside.empty() ? "" : inside + "/";
+    for (const std::string& path : listed) {
+        const bool hidden = path.starts_with('.') || path.find("/.") != path.npos;
+        const bool wanted = pattern ? ::fnmatch(inside.c_str(), path.c_str(), FNM_PATHNAME | FNM_PERIOD) == 0
+                                    : path.starts_with(folder) && is_data_file(path) && !hidden;
+        if (path == inside) return {path};
+        if (wanted) files.paths.push_back(path);
+    }
+    if (files.paths.empty())
+        fail(Exit::data,
+             "{}: {} {}; expected files that end in .jsonl, .ndjson, .json (also with .gz or .zst) or .parquet{}{}",
+             name, pattern ? "no file matches" : "has no data file in", inside.empty() ? "it" : inside,
+             listed.empty() ? "" : ", found ", listed.empty() ? "" : listed.front());
+    std::sort(files.paths.begin(), files.paths.end());
+    if (!pattern || !split.name.empty())
+        select_split(files, name, pattern ? folder_of_pattern(inside) : inside.empty() ? "." : inside, split.name);
+    if (!pattern) refuse_several_folders(files.paths, inside, name);
+    return files.paths;
+}
 
 bool is_data_file(std::string_view name) {
     name.remove_prefix(name.rfind('/') + 1);  // npos + 1 is 0
@@ -192,7 +240,7 @@ DataFiles find_data_files(const std::string& path, const Split& split) {
         files = files_of_glob(path);
     else
         files.paths = {path};
-    if (folder || !split.name.empty()) select_split(files, path, split.name);
+    if (folder || !split.name.empty()) select_split(files, path, folder ? path : folder_of_pattern(path), split.name);
     for (const std::string& file : files.paths) {  // stores and messages name it in JSON
         using Handler = Json::error_handler_t;
         const std::string shown = Json(file).dump(-1, ' ', false, Handler::replace);

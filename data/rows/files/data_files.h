@@ -47,4 +47,10 @@ struct DataFiles {
 /// chosen.
 DataFiles find_data_files(const std::string& path, const Split& split);
 
+/// The same for a repository on a hub: the files that `inside`, a file, a folder or a glob in it, and the split mean, of
+/// all paths that it lists. `name` is for messages. Throws Exit::data also if the data files lie in several folders that
+/// name no splits, since these are often different data.
+std::vector<std::string> choose_data_files(const std::vector<std::string>& listed, const std::string& inside,
+                                           const Split& split, const std::string& name);
+
 }  // namespace colonnade

@@ -149,5 +149,30 @@ TEST(PortedConfigs, ANamedDataSetMustExist) {
             "  c.yaml: datasets is missing: expected a list such as [{path: train.jsonl}]");
 }
 
+TEST(PortedConfigs, RevisionsAndFilesBecomePartsOfNames) {
+    const std::string base = "output_dir: o\ndataset_dir: " + configs + "\n";
+    const auto with = [&](const std::string& model, const std::string& data) {
+        return read(base + model + "\n" + data + "\n");
+    };
+    EXPECT_EQ(with("model_name_or_path: o/m\nmodel_revision: v1", "dataset: remote").model_name_or_path, "o/m@v1");
+    EXPECT_EQ(with("base_model: o/m\nrevision_of_model: main", "dataset: remote").model_name_or_path, "o/m");
+    const auto path = [&](const std::string& data) { return with("base_model: o/m", data).datasets.at(0).path; };
+    EXPECT_EQ(path("dataset: remote"), "org/name");
+    EXPECT_EQ(path("dataset: o/d"), "o/d");
+    EXPECT_EQ(path("datasets: [{path: o/d, revision: v2}]"), "o/d@v2");
+    EXPECT_EQ(path("datasets: [{path: o/d, data_files: a.jsonl}]"), "o/d/a.jsonl");
+    EXPECT_EQ(path("datasets: [{path: o/d, data_files: a.jsonl, revision: v2}]"), "o/d@v2/a.jsonl");
+    EXPECT_EQ(path("datasets: [{path: json, data_files: a.jsonl}]"), "a.jsonl");
+}
+
+TEST(PortedConfigs, HomeIsExpanded) {
+    const std::string home = std::getenv("HOME") ? std::getenv("HOME") : "";
+    const Config c = read("model_name_or_path: ~/m\noutput_dir: ~/o\ndatasets: [{path: ~/d/*.jsonl}]\n");
+    EXPECT_EQ(c.model_name_or_path, home + "/m");
+    EXPECT_EQ(c.tokenizer_name_or_path, home + "/m");
+    EXPECT_EQ(c.output_dir, home + "/o");
+    EXPECT_EQ(c.datasets.at(0).path, home + "/d/*.jsonl");
+}
+
 }  // namespace
 }  // namespace colonnade

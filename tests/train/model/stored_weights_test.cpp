@@ -101,7 +101,8 @@ TEST_F(StoredWeightsTest, NamesOtherFormatsAndTheWayOut) {
                      [&] { StoredWeights(path(name)); });
     }
     expect_error(Exit::data,
-                 "meta-llama/Llama-3.2-1B: no such folder or file; a model of the Hugging Face hub has to be",
+                 "meta-llama/Llama-3.2-1B: no such folder or file; a model of the Hugging Face hub is "
+                 "hf://meta-llama/Llama-3.2-1B",
                  [] { read_model_config("meta-llama/Llama-3.2-1B"); });
     const std::string message =
         expect_error(Exit::data, path("absent") + ": no such", [&] { StoredWeights(path("absent")); });

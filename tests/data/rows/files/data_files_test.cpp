@@ -100,5 +100,35 @@ TEST(Splits, RefuseOtherForms) {
     EXPECT_EQ(parse_split("train_sft")->name, "train_sft");
 }
 
+TEST(DataFiles, OfARepositoryAreChosenByItsList) {
+    using Files = std::vector<std::string>;
+    const auto choose = [](const Files& listed, const std::string& inside, const std::string& split = "") {
+        return choose_data_files(listed, inside, split.empty() ? Split() : parse_split(split).value(), "o/n");
+    };
+    const Files shards = {"README.md",
+                          "data/test-00000-of-00001.parquet",
+                          "data/train-00000-of-00002.parquet",
+                          "data/train-00001-of-00002.parquet",
+                          "dataset_infos.json",
+                          ".hidden/train.jsonl"};
+    const Files train = {shards[2], shards[3]};
+    EXPECT_EQ(choose(shards, "", "train[:10]"), train);
+    EXPECT_EQ(choose(shards, "data", "train"), train);
+    EXPECT_EQ(choose(shards, "data/train-*.parquet"), train);
+    EXPECT_EQ(choose(shards, "data/test-00000-of-00001.parquet"), Files{shards[1]});
+    expect_error(Exit::data, "o/n: holds files of several splits: test (1), train (2)", [&] { choose(shards, ""); });
+    expect_error(Exit::data, "no file belongs to split dev_x", [&] { choose(shards, "", "dev_x"); });
+    expect_error(Exit::data, "o/n: has no data file in other; expected files that end in .jsonl",
+                 [&] { choose(shards, "other"); });
+    expect_error(Exit::data, "o/n: no file matches *.csv", [&] { choose(shards, "*.csv"); });
+
+    const Files parts = {"main/train-0.jsonl", "socratic/train-0.jsonl", "main/test-0.jsonl"};
+    expect_error(Exit::data, "several folders: main, socratic; give one, such as o/n/main",
+                 [&] { choose(parts, "", "train"); });
+    EXPECT_EQ(choose(parts, "main", "train"), Files{"main/train-0.jsonl"});
+    EXPECT_EQ(choose(parts, "*/train-*").size(), 2u);
+    EXPECT_EQ(choose({"train/a.jsonl", "test/a.jsonl"}, "", "test"), Files{"test/a.jsonl"});
+}
+
 }  // namespace
 }  // namespace colonnade

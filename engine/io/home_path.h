@@ -1,0 +1,11 @@
+#pragma once
+// Paths in the home folder.
+
+#include <string>
+
+namespace colonnade {
+
+/// `~/...` with HOME in place of `~`; anything else as it is. Throws Exit::config if HOME is not set.
+std::string expand_home(const std::string& path);
+
+}  // namespace colonnade
