@@ -13,7 +13,9 @@
 using namespace colonnade;
 
 /// A decoded token has hundreds of short parallel regions (engine/device/threads.h).
-const char colonnade::waiting_threads[] = "GOMP_SPINCOUNT=1000";
+const char* colonnade::waiting_threads() {
+    return "GOMP_SPINCOUNT=1000";
+}
 
 namespace {
 

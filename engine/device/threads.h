@@ -13,8 +13,8 @@ namespace colonnade {
 ///   one line. OpenBLAS would try for ever.
 void settle_libraries();
 
-/// A program whose parallel regions take only some microseconds each defines this as "GOMP_SPINCOUNT=1000": threads then
-/// look that often before they sleep. A decoded token has hundreds of such regions.
-[[gnu::weak]] extern const char waiting_threads[];
+/// The variable that says so to libgomp. A program whose parallel regions take only some microseconds each defines this
+/// function to return "GOMP_SPINCOUNT=1000": threads then look that often before they sleep.
+const char* waiting_threads();
 
 }  // namespace colonnade
