@@ -66,6 +66,10 @@ OpenModel open_model(GenerationOptions& o) {
             fail(Exit::config, "--chat-template-kwargs: expected an object of JSON");
     }
     open.model = std::make_unique<LoadedModel>(o.load);
+    if (open.gpu && !open.model->on_gpu()) {
+        if (o.device == "cuda") fail(Exit::config, "--device cuda: {}", open.model->notices().back());
+        open.gpu.reset();
+    }
     for (const std::string& notice : open.model->notices()) fmt::print(stderr, "note: {}\n", notice);
     if (!o.ignore_eos) o.generate.stop_ids = open.model->encoder().stop_ids();
     return open;

@@ -14,7 +14,8 @@ TEST_P(HostileFiles, AreReadOrRefused) {
     const FuzzOutcome outcome = fuzz(GetParam(), {.inputs = 300, .failures = testing::TempDir()});
     for (const std::string& failure : outcome.failures) ADD_FAILURE() << failure;
     EXPECT_EQ(outcome.inputs, 300);
-    if (edges::counted()) {
+    // HDF5's reader is a library without counters, and the corpus leads through all of ours.
+    if (edges::counted() && GetParam().name != std::string("hdf5")) {
         EXPECT_GT(outcome.edges, outcome.edges_of_seeds);
     }
 }

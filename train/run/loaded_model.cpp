@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "attention/flashmask.h"
 #include "data/text/choose_template.h"
 #include "engine/device/host_copy.h"
 #include "engine/io/files.h"
@@ -92,6 +93,11 @@ LoadedModel::LoadedModel(LoadRequest request) : gpu_(request.gpu) {
     if (adapter || !checkpoint) config_ = read_model_config(path);
     notices_ = names.notices();
     notices_.insert(notices_.end(), config_.notices.begin(), config_.notices.end());
+    if (gpu_ && !flashmask_runs(Device::cuda, config_.head_dim)) {
+        gpu_ = nullptr;
+        notices_.push_back(fmt::format(
+            "device: cpu, because attention has no GPU kernel for head_dim {} (64, 96, 128, 256)", config_.head_dim));
+    }
     if (config_.score_head || (adapter && adapter->score_head))
         fail(Exit::data, "{}: a reward model scores answers and has no head that could generate text", request.model);
     if (request.text) load_text(request, checkpoint ? request.model : "", path);

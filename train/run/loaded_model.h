@@ -40,6 +40,8 @@ class LoadedModel {
     const Encoder& encoder() const { return *encoder_; }  ///< only with LoadRequest::text
     const std::vector<std::string>& notices() const { return notices_; }
     size_t weight_bytes() const { return bytes_; }
+    /// False without a GPU, and for a model that its kernels do not take.
+    bool on_gpu() const { return gpu_ != nullptr; }
 
   private:
     void load_stored(const std::string& path);

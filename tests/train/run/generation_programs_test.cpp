@@ -107,7 +107,7 @@ TEST_F(GenerationPrograms, ErrorsSayWhatIsWrong) {
     };
     expect({path("base"), "--base", path("base"), "-p", "x"}, Exit::config, "--base is for a folder of adapters");
     expect({path("base"), "-p", "x", "--max-length", "3"}, Exit::data, "prompt and answer together may have 3");
-    expect({path("base"), "--prompts-file", path("none")}, Exit::data, "none: cannot be read");
+    expect({path("base"), "--prompts-file", path("none")}, Exit::data, "none: cannot open");
     expect({path("base"), "-p", "x", "--min-p", "2"}, Exit::config, "--min-p");
     expect({path("base"), "-p", "x", "--chat-template-kwargs", "[]"}, Exit::config, "expected an object");
     std::string state = slurp(checkpoint("base") + "/model_config.json");
