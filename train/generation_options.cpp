@@ -67,7 +67,9 @@ OpenModel open_model(GenerationOptions& o) {
     }
     open.model = std::make_unique<LoadedModel>(o.load);
     if (open.gpu && !open.model->on_gpu()) {
-        if (o.device == "cuda") fail(Exit::config, "--device cuda: {}", open.model->notices().back());
+        if (o.device == "cuda")
+            fail(Exit::config, "--device cuda: attention has no GPU kernel for head_dim {}; use --device cpu",
+                 open.model->config().head_dim);
         open.gpu.reset();
     }
     for (const std::string& notice : open.model->notices()) fmt::print(stderr, "note: {}\n", notice);
