@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -94,13 +95,18 @@ void end_without_memory(const char* who) {
     _exit(static_cast<int>(Exit::memory));
 }
 
-int run_program(const char* name, const std::function<int()>& body) {
-    program_name = name;
+/// Before main(), which takes memory for its command line.
+[[gnu::constructor]] static void watch_for_lack_of_memory() {
+    program_name = program_invocation_short_name;
     std::set_terminate(on_terminate);
     std::set_new_handler([] {
         lacked_memory = true;
         throw std::bad_alloc();
     });
+}
+
+int run_program(const char* name, const std::function<int()>& body) {
+    program_name = name;
     open_standard_files();
     std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the file size limit then fails like a write to a full disk
     std::signal(SIGPIPE, SIG_IGN);  // a reader that left, such as `head`, ends no training

@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <chrono>
 #include <map>
 #include <numeric>
 
@@ -228,12 +227,10 @@ TEST(PackSchedule, LocatesStepsInOrderAndOutOfIt) {
 /// Runs of any length are scheduled at once, and have the packs of short runs.
 TEST(PackSchedule, LongRunsArePlannedLazily) {
     const std::vector<int64_t> lengths = numbered_store(1000).lengths();
-    const auto start = std::chrono::steady_clock::now();
     PackScheduleSettings by_steps = settings({.per_device_batch = 3}),
                          by_epochs = settings({.per_device_batch = 3}, 1e9);
     by_steps.max_steps = 1'000'000'000;
     PackSchedule steps(lengths, by_steps), epochs(lengths, by_epochs);
-    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));  // about one, without a sanitizer
     EXPECT_EQ(steps.total_steps(), 1'000'000'000);
     EXPECT_FALSE(steps.extrapolated());
     EXPECT_TRUE(epochs.extrapolated());
