@@ -33,7 +33,17 @@ Handle float_type(size_t exponent_bits, size_t mantissa_bits) {
 /// Sessions of this thread, one within another.
 static thread_local int open_sessions = 0;
 
-/// Without memory the library crashes while it is initialised, so a child process tries it first.
+/// Without memory for a handle, the library ends the process by exit(-1).
+static void explain_exit() {
+    if (open_sessions > 0) end_without_memory("the HDF5 library");
+}
+
+/// No exit handler: after a failed write it may loop forever. No plugins: they are foreign code.
+static bool initialise() {
+    return std::atexit(explain_exit) == 0 && H5dont_atexit() >= 0 && H5PLset_loading_state(0) >= 0 && H5open() >= 0;
+}
+
+/// Without memory the library crashes while it is initialised, so a child process does the same first.
 static bool can_be_initialised() {
     const pid_t child = fork();
     if (child < 0) return false;
@@ -41,22 +51,15 @@ static bool can_be_initialised() {
         const rlimit no_core{0, 0};
         setrlimit(RLIMIT_CORE, &no_core);
         alarm(limits::probe_seconds);
-        _exit(H5open() < 0 ? 1 : 0);
+        _exit(initialise() ? 0 : 1);
     }
     int status = 0;
     return uninterrupted([&] { return waitpid(child, &status, 0); }) == child && status == 0;
 }
 
-/// Without memory for a handle, the library ends the process by exit(-1).
-static void explain_exit() {
-    if (open_sessions > 0) end_without_memory("the HDF5 library");
-}
-
 Session::Session() : lock_(library_mutex()) {
-    // No exit handler: after a failed write it may loop forever. No plugins: they are foreign code.
     ++open_sessions;
-    static const bool ready =
-        can_be_initialised() && std::atexit(explain_exit) == 0 && H5dont_atexit() >= 0 && H5PLset_loading_state(0) >= 0;
+    static const bool ready = can_be_initialised() && initialise();
     if (!ready) end_without_memory("the HDF5 library, which cannot be initialised");
     H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
     forget_failures();
