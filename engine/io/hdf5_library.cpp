@@ -5,7 +5,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <csignal>
 #include <cstdlib>
+#include <limits>
 #include <string_view>
 
 #include "engine/io/limits.h"
@@ -38,9 +41,24 @@ static void explain_exit() {
     if (open_sessions > 0) end_without_memory("the HDF5 library");
 }
 
+static struct sigaction before_session;
+
+/// Without memory for its context, the library reads through a null pointer. Other faults are not ours to explain.
+static void explain_fault(int signal) {
+    if (open_sessions > 0 && errno == ENOMEM) end_without_memory("the HDF5 library");
+    sigaction(signal, &before_session, nullptr);  // the instruction runs again
+}
+
+void explain_nothing() {
+    open_sessions = std::numeric_limits<int>::min();
+}
+
 /// No exit handler: after a failed write it may loop forever. No plugins: they are foreign code.
 static bool initialise() {
-    return std::atexit(explain_exit) == 0 && H5dont_atexit() >= 0 && H5PLset_loading_state(0) >= 0 && H5open() >= 0;
+    struct sigaction action {};
+    action.sa_handler = explain_fault;
+    return sigaction(SIGSEGV, &action, &before_session) == 0 && std::atexit(explain_exit) == 0 &&
+           H5dont_atexit() >= 0 && H5PLset_loading_state(0) >= 0 && H5open() >= 0;
 }
 
 /// Without memory the library crashes while it is initialised, so a child process does the same first.
@@ -51,6 +69,7 @@ static bool can_be_initialised() {
         const rlimit no_core{0, 0};
         setrlimit(RLIMIT_CORE, &no_core);
         alarm(limits::probe_seconds);
+        explain_nothing();
         _exit(initialise() ? 0 : 1);
     }
     int status = 0;

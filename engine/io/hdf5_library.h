@@ -13,6 +13,9 @@
 
 namespace colonnade::hdf5 {
 
+/// In a child process that tries something: a fault or an exit of the library is not explained, only the status tells.
+void explain_nothing();
+
 /// Must exist during every use of the library. Takes the lock (the library may not be thread-safe) and turns off error
 /// printing, which is a setting per thread. If the library ends the process meanwhile, it is for lack of memory: then
 /// that is said, with Exit::memory.

@@ -226,6 +226,7 @@ struct Hdf5Reader::Impl {
             const rlimit no_core{0, 0};
             ::setrlimit(RLIMIT_CORE, &no_core);
             ::alarm(rehearsal_seconds);
+            hdf5::explain_nothing();
             try {
                 open_file();
                 visit_attributes();
