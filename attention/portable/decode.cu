@@ -242,7 +242,7 @@ void decode_attention(const Context& ctx, const DecodeAttention& a) {
     const DecodeAttentionSizes sizes{rows, heads, kv_heads, dim, a.k.size(1)};
     require(a.scratch.numel() >= decode_attention_scratch_bytes(sizes), "decode_attention: scratch is {}, expected {}",
             a.scratch, decode_attention_scratch_bytes(sizes));
-    // The counters are at the end, so that no part of a call with fewer rows comes to lie on one of more rows.
+    // The counters lie behind all parts, so that a call with fewer rows never writes its parts over them.
     auto* const scratch = reinterpret_cast<char*>(a.scratch.as<uint8_t>());
     char* const counters = scratch + a.scratch.numel() / 256 * 256 - counter_bytes(sizes);
     constexpr double log2_e = 1.4426950408889634;

@@ -1,6 +1,6 @@
 #pragma once
 // The memory of OpenBLAS, which it takes when a thread first needs it. If there is none, it waits for ever (0.3.21) or
-// ends the process (later releases). So it is taken ahead here, where a lack of it can be told.
+// ends the process (later releases). So the program takes it ahead, when it can still report a lack of it.
 
 #include <cstddef>
 

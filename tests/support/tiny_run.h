@@ -147,6 +147,20 @@ inline RunResult result_of(const std::string& output_dir) {
             read_log(output_dir)};
 }
 
+/// Compares the bytes of files with EXPECT_TRUE, because printing a difference would take megabytes.
+inline void expect_equal(const RunResult& found, const RunResult& expected, const std::string& what) {
+    EXPECT_FALSE(expected.state.empty());
+    EXPECT_TRUE(found.state == expected.state) << what << ": weights or moments differ";
+    EXPECT_TRUE(found.model == expected.model) << what << ": the exported model differs";
+    EXPECT_EQ(found.log, expected.log) << what;
+}
+
+/// The step of the newest checkpoint; 0 without one.
+inline int64_t last_step(const std::string& output_dir) {
+    const std::vector<int64_t> steps = checkpoint_steps(output_dir);
+    return steps.empty() ? 0 : steps.back();
+}
+
 /// A folder with train.jsonl and config.yaml for a tiny model. `settings`: more lines of the config.
 class RunTest : public FileTest {
   protected:

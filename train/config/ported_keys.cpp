@@ -144,6 +144,12 @@ void port_dataset_name(ConfigNode& entry, Porter& porter) {
     porter.set("datasets", Porter::list({Porter::map(std::move(keys), entry)}, entry), entry);
 }
 
+/// Keys that say more of `dataset` or `dataset_name`, which read them.
+void port_part_of_dataset(ConfigNode& entry, Porter& porter) {
+    if (porter.find("dataset") || porter.find("dataset_name")) return porter.idle(entry, "part of the data set");
+    porter.refuse(entry, "without dataset or dataset_name; datasets[] has max_samples, split and columns");
+}
+
 void port_packing(ConfigNode& entry, Porter& porter) {
     is_off(entry) ? porter.idle(entry, "samples of a row never see each other") : porter.set("packing", "true", entry);
 }
@@ -282,9 +288,12 @@ const std::vector<Rule>& rules() {
         {{"gradient_checkpointing"}, ported, "", port_checkpointing},
         {{"datasets", "eval_datasets", "test_datasets"}, ported, "", port_datasets},
         // Without effect here.
-        {{"dataset_dir", "dataset_train_split", "dataset_text_field", "dataset_test_split", "max_samples"},
-         idle,
-         "part of dataset or dataset_name"},
+        {{"dataset_train_split", "dataset_text_field", "max_samples"},
+         ported,
+         "part of `dataset` or `dataset_name`",
+         port_part_of_dataset},
+        {{"dataset_dir"}, idle, "the folder of dataset"},
+        {{"dataset_test_split"}, idle, "data to evaluate on goes into eval_datasets"},
         {{"flash_attention", "flash_attn", "sdp_attention", "xformers_attention", "flex_attention", "eager_attention",
           "attn_implementation"},
          idle,

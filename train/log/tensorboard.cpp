@@ -4,13 +4,13 @@
 
 #include <array>
 #include <bit>
-#include <chrono>
 #include <filesystem>
 
 #include "engine/device/error.h"
 #include "engine/io/files.h"
 #include "tensorboard_event.pb.h"
 #include "train/log/config_value.h"
+#include "train/log/record_bytes.h"
 
 namespace colonnade {
 namespace {
@@ -28,17 +28,6 @@ constexpr std::array<uint32_t, 256> crc_table = [] {
 
 uint32_t masked_crc(std::string_view bytes) {
     return std::rotr(crc32c(bytes), 15) + 0xa282ead8;
-}
-
-template <typename T>
-std::string little_endian(T value) {
-    std::string bytes;
-    for (size_t i = 0; i < sizeof(T); ++i) bytes += static_cast<char>(value >> (8 * i) & 0xff);
-    return bytes;
-}
-
-double now() {
-    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
 std::string new_path(const std::string& folder) {

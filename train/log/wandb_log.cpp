@@ -2,7 +2,6 @@
 
 #include <zlib.h>
 
-#include <chrono>
 #include <cmath>
 #include <ctime>
 #include <filesystem>
@@ -11,6 +10,7 @@
 #include "engine/device/error.h"
 #include "engine/io/files.h"
 #include "train/log/config_value.h"
+#include "train/log/record_bytes.h"
 #include "wandb_record.pb.h"
 
 namespace colonnade {
@@ -20,17 +20,6 @@ namespace fs = std::filesystem;
 
 constexpr size_t block = 32768, piece_header = 7;
 constexpr std::string_view file_header = {":W&B\xe1\xbe\0", 7};
-
-template <typename T>
-std::string little_endian(T value) {
-    std::string bytes;
-    for (size_t i = 0; i < sizeof(T); ++i) bytes += static_cast<char>(value >> (8 * i) & 0xff);
-    return bytes;
-}
-
-double now() {
-    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 /// W&B's ids have 8 letters or digits.
 std::string new_id() {
@@ -109,7 +98,7 @@ WandbLog::~WandbLog() {
     try {
         wandb::Record record;
         record.set_num(++records_);
-        record.mutable_exit()->set_exit_code(0);
+        record.mutable_exit()->set_exit_code(std::uncaught_exceptions() > 0 ? 1 : 0);
         record.mutable_exit()->set_runtime(static_cast<int32_t>(now() - began_));
         put(record.SerializeAsString());
     } catch (const Error&) {  // a log without an end is uploaded, too

@@ -24,7 +24,7 @@ class WandbLog {
   public:
     /// Throws Exit::storage.
     WandbLog(const std::string& output_dir, const RunDescription& run, std::optional<int64_t> resumed_step);
-    /// Writes the end of the run.
+    /// Writes the end of the run: that it failed, if an error destroys this object.
     ~WandbLog();
     WandbLog(const WandbLog&) = delete;
     WandbLog& operator=(const WandbLog&) = delete;

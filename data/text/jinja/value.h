@@ -36,7 +36,7 @@ class Budget {
             fail(Exit::data, "more than {} steps: an endless template?", limits_.steps);
         hold(0);
     }
-    /// Throws if values of so many bytes more would be too many.
+    /// Throws if `bytes` more would exceed the limit on all values of a render.
     void hold(size_t bytes) const {
         // A difference below zero: values from before the render are gone.
         const auto made = static_cast<int64_t>(live_bytes - live_before_);

@@ -178,10 +178,6 @@ class RanksInTrouble : public RanksTest {
         EXPECT_LT(last_step(path(name)), endless) << "nothing happened before the end";
         return result;
     }
-    static int64_t last_step(const std::string& output_dir) {
-        const std::vector<int64_t> steps = checkpoint_steps(output_dir);
-        return steps.empty() ? 0 : steps.back();
-    }
     /// The next start continues from the last checkpoint and gives the bits of a run that nobody disturbed.
     void expect_to_resume(const std::string& name) const {
         const std::string steps = fmt::format("max_steps={}", last_step(path(name)) + 40);

@@ -10,18 +10,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-void expect_equal(const RunResult& found, const RunResult& expected, const std::string& what) {
-    EXPECT_FALSE(expected.state.empty());
-    EXPECT_TRUE(found.state == expected.state) << what << ": weights or moments differ";
-    EXPECT_TRUE(found.model == expected.model) << what << ": the exported model differs";
-    EXPECT_EQ(found.log, expected.log) << what;
-}
-
-int64_t last_step(const std::string& output_dir) {
-    const std::vector<int64_t> steps = checkpoint_steps(output_dir);
-    return steps.empty() ? 0 : steps.back();
-}
-
 class ResumedStage : public RunTest, public testing::WithParamInterface<const char*> {
   protected:
     /// Windows of 24 samples, of which some are packed for one step and some for the next; two micro-steps of two packs;

@@ -16,19 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Compares the bytes of files with EXPECT_TRUE, because printing a difference would take megabytes.
-void expect_equal(const RunResult& found, const RunResult& expected, const std::string& what) {
-    EXPECT_FALSE(expected.state.empty());
-    EXPECT_TRUE(found.state == expected.state) << what << ": weights or moments differ";
-    EXPECT_TRUE(found.model == expected.model) << what << ": the exported model differs";
-    EXPECT_EQ(found.log, expected.log) << what;
-}
-
-int64_t last_step(const std::string& output_dir) {
-    const std::vector<int64_t> steps = checkpoint_steps(output_dir);
-    return steps.empty() ? 0 : steps.back();
-}
-
 // --- Resume ----------------------------------------------------------------------------------------------------------
 
 class Resume : public RunTest {
