@@ -36,10 +36,6 @@ class PreferenceRun : public RunTest {
     }
 };
 
-int64_t last_step(const std::string& output_dir) {
-    return checkpoint_steps(output_dir).back();
-}
-
 TEST_F(PreferenceRun, LearnsPairsAndLogsUnderTrlsNames) {
     const std::string printed = train(config(), arguments("run", "dpo"));
     EXPECT_EQ(printed.find("warning"), std::string::npos) << printed;
