@@ -63,7 +63,6 @@ bool decode_kernel_takes(const DecodeLinear& args);
 void decode_linear(const Context& ctx, const DecodeLinear& args);
 void finish_decode_linear(const Context& ctx, const DecodeFinishing& args);
 void append_to_cache(const Context& ctx, const AppendToCache& args);
-void decode_heads(const Context& ctx, const DecodeHeads& args);
 void sample_tokens(const Context& ctx, const SampleTokens& args);
 
 }  // namespace colonnade::cuda

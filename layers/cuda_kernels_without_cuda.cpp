@@ -83,9 +83,6 @@ void finish_decode_linear(const Context&, const DecodeFinishing&) {
 void append_to_cache(const Context&, const AppendToCache&) {
     no_cuda();
 }
-void decode_heads(const Context&, const DecodeHeads&) {
-    no_cuda();
-}
 void sample_tokens(const Context&, const SampleTokens&) {
     no_cuda();
 }

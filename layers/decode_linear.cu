@@ -1,14 +1,16 @@
-// Few rows times a weight, at the speed of reading the weight. A CTA computes 16 rows of y^T = W x^T for up to 8 or 16
-// rows of x with mma m16n8k16: W is the left operand, and the rows of x are the columns of the right one. The order of
-// the elements in k does not matter as long as both operands agree, so that each thread loads 16 bytes in a row: lane
-// (g, c) takes elements [8 c, 8 c + 8) of a step of 32 from rows g and g + 8 of W, and from row g of x. That is two mma.
-// The warps of a CTA take pairs of steps in turn, so that a warp reads 128 bytes of a row at a time; their sums are added
-// in shared memory in a fixed order. A CTA goes through several tiles, and loads the first weights of the next one
-// while it finishes the last.
+// Few rows times a weight, at the speed of reading the weight. A CTA computes 8 columns of y = x W^T for up to 8
+// rows of x with mma m16n8k16: x is the left operand, half of it empty, and 8 rows of W are the columns of the right one. The order of the
+// elements in k does not matter as long as both operands agree, so that each thread takes 16 bytes in a row: lane (g, c)
+// has elements [8 c, 8 c + 8) of a step of 32, from row g of W and from row g of x. That is two mma. The warps
+// of a CTA take batches of four steps in turn, 256 bytes of a row; their sums are added in shared memory in a fixed order.
+//
+// A thread copies weights to its own places in shared memory (cp.async), two batches ahead and across the borders of
+// tiles, so that they need neither registers nor barriers. The CTAs fill every multiprocessor equally: a kernel that
+// leaves room to the next one lets it crowd some of them.
 //
 // RMSNorm: y = r * W (norm * x), with r = 1 / sqrt(mean(x^2) + eps), so that r is known when it is needed, at the end.
 //
-// On Hopper a kernel starts while the one before it ends (programmatic dependent launch): it loads its first weights,
+// On Hopper a kernel starts while the one before it ends (programmatic dependent launch): it copies its first weights,
 // which no kernel writes, before it waits for the others' results.
 
 #include <algorithm>
@@ -20,7 +22,8 @@
 namespace colonnade::cuda {
 namespace {
 
-constexpr int warps = 8, threads = 32 * warps, tile_rows = 16, step = 32;
+constexpr int warps = 8, threads = 32 * warps, tile_rows = 8, step = 32, batch = 4, ahead = 2;
+constexpr int ctas_at_once = 4;  ///< fill a multiprocessor
 constexpr int most_slices = 3;
 
 struct Slice {
@@ -43,21 +46,12 @@ struct Problem {
     bool whole_packs;  ///< of every row of B
 };
 
-__device__ void mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, "
+/// c[0], c[1] += row g of A times columns 2 c and 2 c + 1 of B; rows 8 to 15 of A are zero.
+__device__ void mma(float (&c)[4], uint32_t a0, uint32_t a2, uint32_t b0, uint32_t b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, "
         "%2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
-
-/// 16 bytes that no kernel reads again before the next token.
-__device__ Pack load_weights(const __nv_bfloat16* from) {
-    uint4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "l"(from));
-    return {{v.x, v.y, v.z, v.w}};
+        : "r"(a0), "r"(0), "r"(a2), "r"(0), "r"(b0), "r"(b1));
 }
 
 /// Multiplies x by the norm's weight, and adds to the sum of squares of x.
@@ -112,28 +106,21 @@ __device__ float silu(float x) {
     return x / (1 + __expf(-x));
 }
 
-/// Where a lane finds its two rows of W.
-struct WeightRows {
-    const __nv_bfloat16 *low, *high;
-};
+/// A tile is eight rows of W, or with swiglu four of gate and the same four of up.
 template <bool swiglu>
-__device__ WeightRows rows_of_tile(const Problem& p, int tile, int g, int c) {
-    const int low = swiglu ? tile * 8 + g : tile * tile_rows + g;
-    const int high = swiglu ? p.n / 2 + low : low + 8;
-    // Rows past the end read the last one, and are not stored.
-    return {p.weight + min(low, p.n - 1) * p.weight_stride + 8 * c,
-            p.weight + min(high, p.n - 1) * p.weight_stride + 8 * c};
+__device__ const __nv_bfloat16* weights_of_lane(const Problem& p, int tile, int g, int c) {
+    const int row = swiglu ? tile * 4 + g % 4 + g / 4 * (p.n / 2) : tile * tile_rows + g;
+    return p.weight + min(row, p.n - 1) * p.weight_stride + 8 * c;  // rows past the end are not stored
 }
 
-template <int groups>
 struct Sums {
-    float product[warps][8 * groups][tile_rows + 1];
-    float squares[warps][8 * groups];
+    float product[warps][decode_rows][tile_rows + 1];
+    float squares[warps][decode_rows];
 };
 
 /// Adds the sums of the warps and stores a tile.
-template <int groups, bool has_norm, bool swiglu>
-__device__ void finish_tile(const Problem& p, const Sums<groups>& sums, int tile) {
+template <bool has_norm, bool swiglu>
+__device__ void finish_tile(const Problem& p, const Sums& sums, int tile) {
     const auto total = [&](int row, int column) {
         float sum = 0, square = 0;
 #pragma unroll
@@ -143,92 +130,89 @@ __device__ void finish_tile(const Problem& p, const Sums<groups>& sums, int tile
         }
         return has_norm ? sum * rsqrtf(square / static_cast<float>(p.k) + p.eps) : sum;
     };
-    constexpr int rows = 8 * groups, columns = swiglu ? 8 : tile_rows;
+    constexpr int columns = swiglu ? tile_rows / 2 : tile_rows;
+    const int i = static_cast<int>(threadIdx.x), row = i / columns, column = i % columns, j = tile * columns + column;
+    static_assert(decode_rows * columns <= threads);
     const int half = p.n / 2;
-    for (int i = static_cast<int>(threadIdx.x); i < rows * columns; i += threads) {
-        const int row = i / columns, column = i % columns, j = tile * columns + column;
-        if (row >= p.rows || j >= (swiglu ? half : p.n)) continue;
-        if constexpr (swiglu) {
-            const float gate = total(row, column) + rest(p, row, j);
-            const float up = total(row, column + 8) + rest(p, row, half + j);
-            store(p, row, j, silu(gate) * up);
-        } else {
-            store(p, row, j, total(row, column) + rest(p, row, j));
-        }
+    if (row >= p.rows || j >= (swiglu ? half : p.n)) return;
+    if constexpr (swiglu) {
+        const float gate = total(row, column) + rest(p, row, j);
+        const float up = total(row, column + columns) + rest(p, row, half + j);
+        store(p, row, j, silu(gate) * up);
+    } else {
+        store(p, row, j, total(row, column) + rest(p, row, j));
     }
 }
 
-/// groups: of eight rows of x. ahead: steps whose weights are under way. swiglu: a tile has eight rows of gate and the
-/// same eight of up.
-template <int groups, int ahead, bool has_norm, bool swiglu>
-__global__ void __launch_bounds__(threads, ahead == 4 ? 3 : 2)
-    linear_kernel(const __grid_constant__ Problem p, int tiles) {
-    __shared__ Sums<groups> both_sums[2];  // of a tile while the warps are at the next one
-    const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-    const int g = lane / 4, c = lane % 4, steps = p.k / step;
-    const auto step_of = [&](int n) { return n / 2 * (2 * warps) + 2 * warp + n % 2; };  // the warp's n-th
-    int tile = static_cast<int>(blockIdx.x);
-    WeightRows w = rows_of_tile<swiglu>(p, tile, g, c);
-    Pack low[ahead], high[ahead];
-#pragma unroll
-    for (int i = 0; i < ahead; ++i) {
-        if (step_of(i) >= steps) continue;
-        low[i] = load_weights(w.low + step_of(i) * step);
-        high[i] = load_weights(w.high + step_of(i) * step);
-    }
-    allow_next_kernel();
-    wait_for_previous_kernels();
+/// Copies 16 bytes to shared memory while the thread goes on, or sets them to zero.
+__device__ void copy_pack(Pack* to, const __nv_bfloat16* from, bool exists) {
+    asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16, %2;" ::"r"(
+                     static_cast<uint32_t>(__cvta_generic_to_shared(to))),
+                 "l"(from), "r"(exists ? 16 : 0)
+                 : "memory");
+}
 
-    for (int turn = 0; tile < tiles; turn ^= 1) {
-        const int next_tile = tile + static_cast<int>(gridDim.x);
-        const WeightRows next_w = rows_of_tile<swiglu>(p, next_tile, g, c);
-        float acc[groups][4] = {}, squares[groups] = {};
-        for (int n = 0; step_of(n) < steps; n += ahead) {
+/// Where a warp is: its batches of all of the CTA's tiles, one after the other.
+struct Cursor {
+    int tile, batch;
+};
+
+template <bool has_norm, bool swiglu>
+__global__ void __launch_bounds__(threads, ctas_at_once) linear_kernel(const __grid_constant__ Problem p, int tiles) {
+    __shared__ Pack ring[ahead][batch][threads];  // a thread reads what it has copied itself
+    __shared__ Sums both_sums[2];                 // of a tile while the warps are at the next one
+    const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+    const int g = lane / 4, c = lane % 4, steps = p.k / step, batches = (steps + batch - 1) / batch;
+    Cursor fetched{static_cast<int>(blockIdx.x), warp};
+    const auto fetch = [&](int slot) {
+        if (fetched.tile < tiles && fetched.batch < batches) {
+            const int s = fetched.batch * batch;
+            const __nv_bfloat16* const from = weights_of_lane<swiglu>(p, fetched.tile, g, c) + s * step;
 #pragma unroll
-            for (int i = 0; i < ahead; ++i) {
-                const int s = step_of(n + i), later = step_of(n + i + ahead);
-                if (s >= steps) continue;
-                Pack norm = zero_pack(), x[groups];
-                if constexpr (has_norm) norm = load_pack<true>(p.norm + s * step + 8 * c, pack_size);
-#pragma unroll
-                for (int q = 0; q < groups; ++q)
-                    x[q] = 8 * q + g < p.rows
-                               ? load_pack<true>(p.in + (8 * q + g) * p.in_stride + s * step + 8 * c, pack_size)
-                               : zero_pack();
-                const Pack a = low[i], b = high[i];
-                if (later < steps) {
-                    low[i] = load_weights(w.low + later * step);
-                    high[i] = load_weights(w.high + later * step);
-                } else if (next_tile < tiles) {
-                    low[i] = load_weights(next_w.low + step_of(i) * step);
-                    high[i] = load_weights(next_w.high + step_of(i) * step);
-                }
-#pragma unroll
-                for (int q = 0; q < groups; ++q) {
-                    if constexpr (has_norm) x[q] = normed(x[q], norm, squares[q]);
-                    mma(acc[q], a.words[0], b.words[0], a.words[1], b.words[1], x[q].words[0], x[q].words[1]);
-                    mma(acc[q], a.words[2], b.words[2], a.words[3], b.words[3], x[q].words[2], x[q].words[3]);
-                }
-            }
+            for (int i = 0; i < batch; ++i) copy_pack(&ring[slot][i][threadIdx.x], from + i * step, s + i < steps);
+            fetched.batch += warps;
+            if (fetched.batch >= batches) fetched = {fetched.tile + static_cast<int>(gridDim.x), warp};
         }
-        Sums<groups>& sums = both_sums[turn];
+        asm volatile("cp.async.commit_group;" ::: "memory");
+    };
 #pragma unroll
-        for (int q = 0; q < groups; ++q) {
-            sums.product[warp][8 * q + 2 * c][g] = acc[q][0];
-            sums.product[warp][8 * q + 2 * c + 1][g] = acc[q][1];
-            sums.product[warp][8 * q + 2 * c][g + 8] = acc[q][2];
-            sums.product[warp][8 * q + 2 * c + 1][g + 8] = acc[q][3];
-            if constexpr (has_norm) {
-                float all = squares[q];
-                all += __shfl_xor_sync(0xffffffffu, all, 1);
-                all += __shfl_xor_sync(0xffffffffu, all, 2);
-                if (c == 0) sums.squares[warp][8 * q + g] = all;
+    for (int i = 0; i < ahead; ++i) fetch(i);
+    wait_for_previous_kernels();
+    allow_next_kernel();
+
+    int slot = 0;
+    for (int tile = static_cast<int>(blockIdx.x), turn = 0; tile < tiles;
+         tile += static_cast<int>(gridDim.x), turn ^= 1) {
+        float acc[4] = {}, squares = 0;
+        for (int b = warp; b < batches; b += warps) {
+            Pack norm[batch], x[batch];
+#pragma unroll
+            for (int i = 0; i < batch; ++i) {
+                const int s = b * batch + i, at = s * step + 8 * c;
+                if constexpr (has_norm) norm[i] = s < steps ? load_pack<true>(p.norm + at, pack_size) : zero_pack();
+                x[i] = s < steps && g < p.rows ? load_pack<true>(p.in + g * p.in_stride + at, pack_size) : zero_pack();
             }
+            asm volatile("cp.async.wait_group %0;" ::"n"(ahead - 1) : "memory");
+#pragma unroll
+            for (int i = 0; i < batch; ++i) {
+                const Pack w = ring[slot][i][threadIdx.x];
+                if constexpr (has_norm) x[i] = normed(x[i], norm[i], squares);
+                mma(acc, x[i].words[0], x[i].words[1], w.words[0], w.words[1]);
+                mma(acc, x[i].words[2], x[i].words[3], w.words[2], w.words[3]);
+            }
+            fetch(slot);
+            slot = (slot + 1) % ahead;
+        }
+        Sums& sums = both_sums[turn];
+        sums.product[warp][g][2 * c] = acc[0];
+        sums.product[warp][g][2 * c + 1] = acc[1];
+        if constexpr (has_norm) {
+            squares += __shfl_xor_sync(0xffffffffu, squares, 1);
+            squares += __shfl_xor_sync(0xffffffffu, squares, 2);
+            if (c == 0) sums.squares[warp][g] = squares;
         }
         __syncthreads();
         finish_tile<groups, has_norm, swiglu>(p, sums, tile);
-        tile = next_tile;
-        w = next_w;
     }
 }
 
@@ -286,35 +270,22 @@ Problem problem_of(const DecodeLinear& a, const Tensor& h) {
     return p;
 }
 
-template <int groups, int ahead, bool has_norm, bool swiglu>
-void launch(const Context& ctx, const Problem& p, int tiles) {
-    const unsigned ctas = std::min(static_cast<unsigned>(tiles), 3 * static_cast<unsigned>(ctx.gpu->multiprocessors()));
-    launch_dependent(ctx, linear_kernel<groups, ahead, has_norm, swiglu>, {.ctas = dim3(ctas), .threads = threads}, p,
-                     tiles);
-}
-
-template <int groups, bool has_norm, bool swiglu>
+template <bool has_norm, bool swiglu>
 void launch(const Context& ctx, const Problem& p) {
-    const int columns = swiglu ? 8 : tile_rows, width = swiglu ? p.n / 2 : p.n, tiles = (width + columns - 1) / columns;
-    // With fewer CTAs each has more under way.
-    if (2 * tiles <= 3 * ctx.gpu->multiprocessors())
-        launch<groups, 8, has_norm, swiglu>(ctx, p, tiles);
-    else
-        launch<groups, 4, has_norm, swiglu>(ctx, p, tiles);
-}
-
-template <int groups>
-void launch(const Context& ctx, const Problem& p, bool swiglu) {
-    if (p.norm)
-        swiglu ? launch<groups, true, true>(ctx, p) : launch<groups, true, false>(ctx, p);
-    else
-        swiglu ? launch<groups, false, true>(ctx, p) : launch<groups, false, false>(ctx, p);
+    const int columns = swiglu ? tile_rows / 2 : tile_rows, width = swiglu ? p.n / 2 : p.n;
+    const int tiles = (width + columns - 1) / columns;
+    const int ctas = std::min(tiles, ctas_at_once * ctx.gpu->multiprocessors());
+    launch_dependent(ctx, linear_kernel<has_norm, swiglu>,
+                     {.ctas = dim3(static_cast<unsigned>(ctas)), .threads = threads}, p, tiles);
 }
 
 void launch(const Context& ctx, const DecodeLinear& a, const Tensor& h) {
     const Problem p = problem_of(a, h);
     const bool swiglu = a.finish == DecodeFinish::swiglu;
-    p.rows <= 8 ? launch<1>(ctx, p, swiglu) : launch<2>(ctx, p, swiglu);
+    if (p.norm)
+        swiglu ? launch<true, true>(ctx, p) : launch<true, false>(ctx, p);
+    else
+        swiglu ? launch<false, true>(ctx, p) : launch<false, false>(ctx, p);
     check_launch("decode_linear");
 }
 

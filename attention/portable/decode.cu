@@ -3,6 +3,9 @@
 // parts of a row depend on its number of keys alone: one per 64 keys up to `most_parts`, then longer ones. The last CTA
 // of a row and head adds the parts in their order.
 //
+// A CTA norms and rotates the query heads that it has. The one whose part ends with the token does so with its key, too,
+// takes key and value from shared memory, and writes them to the cache.
+//
 // A tile is 64 keys. P lanes share a key, each with 16 bytes of it (head_dim / 8 of them have some), so that a warp
 // reads 32 / P keys at a time. All keys and values of a tile are under way together.
 
@@ -17,12 +20,15 @@ namespace {
 constexpr int warps = 4, threads = 32 * warps, tile = 64, most_parts = 32, most_dim = 256;
 
 struct Problem {
-    __nv_bfloat16* out;
-    const __nv_bfloat16 *q, *k, *v;
+    __nv_bfloat16 *out, *k, *v;
+    const __nv_bfloat16 *qkv, *q_norm, *k_norm;
     const int32_t *slots, *positions;
-    int64_t out_row, q_row, q_head, slot_stride, key_stride, head_stride;
-    int heads, group, dim, window;
-    float scale;    ///< times log2 e
+    const float *cos, *sin;
+    int64_t out_row, qkv_row, slot_stride, key_stride, head_stride, angle_stride;
+    int heads, kv_heads, group, dim, window;
+    float scale;  ///< times log2 e
+    float eps;
+    bool read_early;
     float* parts;   ///< [rows, heads, most_parts, dim + 2]: sums, then the largest score and the sum of weights
     int* finished;  ///< [rows, kv_heads, groups of query heads]: CTAs that have written their part
 };
@@ -53,11 +59,77 @@ struct Tile {
 template <int lanes, int group>
 struct Shared {
     float q[group][lanes * pack_size];
+    Pack key[lanes], value[lanes];  ///< of the token
     float scores[group][tile];
     float largest[group], sum[group], keep[group];
     float reduce[warps][group][lanes * pack_size];
     int is_last;
 };
+
+/// Norms and rotates one head of the token, and hands on its elements. A warp has a head, and a lane the pairs
+/// (i, i + dim / 2) with i = lane + 32 n.
+template <typename Take>
+__device__ void turn_head(const Problem& p, const __nv_bfloat16* x, const __nv_bfloat16* norm, int position,
+                          Take take) {
+    constexpr int most_pairs = most_dim / 2 / 32;
+    const int lane = static_cast<int>(threadIdx.x) % 32, half = p.dim / 2;
+    float low[most_pairs], high[most_pairs], squares = 0;
+#pragma unroll
+    for (int n = 0; n < most_pairs; ++n) {
+        const int i = lane + 32 * n;
+        low[n] = i < half ? __bfloat162float(x[i]) : 0;
+        high[n] = i < half ? __bfloat162float(x[i + half]) : 0;
+        squares += low[n] * low[n] + high[n] * high[n];
+    }
+    float r = 1;
+    if (norm) r = rsqrtf(reduce_lanes<32>(squares, Add()) / static_cast<float>(p.dim) + p.eps);
+#pragma unroll
+    for (int n = 0; n < most_pairs; ++n) {
+        const int i = lane + 32 * n;
+        if (i >= half) continue;
+        float u = low[n], v = high[n];
+        if (norm) {
+            u *= r * __bfloat162float(norm[i]);
+            v *= r * __bfloat162float(norm[i + half]);
+        }
+        if (p.cos) {
+            const float cos = p.cos[position * p.angle_stride + i], sin = p.sin[position * p.angle_stride + i];
+            const float turned = u * cos - v * sin;
+            v = v * cos + u * sin;
+            u = turned;
+        }
+        take(i, u);
+        take(i + half, v);
+    }
+}
+
+/// Where a CTA is.
+struct Place {
+    int row, position, kv_head, first_head, count;  ///< count: query heads
+    bool has_token;                                 ///< its part ends with the token
+};
+
+/// The token's heads that the CTA needs, in shared memory.
+template <int lanes, int group>
+__device__ void take_token(const Problem& p, const Place& at, Shared<lanes, group>& s) {
+    const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+    const __nv_bfloat16* const heads = p.qkv + at.row * p.qkv_row;
+    const auto head = [&](int h) { return heads + h * p.dim; };
+    for (int h = warp; h < (at.has_token ? group + 2 : group); h += warps) {
+        if (h < at.count) {
+            turn_head(p, head(at.first_head + h), p.q_norm, at.position,
+                      [&](int i, float x) { s.q[h][i] = x * p.scale; });
+        } else if (h < group) {
+            for (int i = lane; i < p.dim; i += 32) s.q[h][i] = 0;
+        } else if (h == group) {
+            auto* const key = reinterpret_cast<__nv_bfloat16*>(s.key);
+            turn_head(p, head(p.heads + at.kv_head), p.k_norm, at.position,
+                      [&](int i, float x) { key[i] = __float2bfloat16_rn(x); });
+        } else if (lane * pack_size < p.dim) {
+            s.value[lane] = load_pack<true>(head(p.heads + p.kv_heads + at.kv_head) + lane * pack_size, pack_size);
+        }
+    }
+}
 
 /// Adds the parts of the query heads of a CTA, in their order. `factors`: shared memory [count][most_parts].
 __device__ void combine(const Problem& p, const Range& range, int row, int first_head, int count, float* factors) {
@@ -87,7 +159,7 @@ __global__ void __launch_bounds__(threads) decode_kernel(const __grid_constant__
     using T = Tile<lanes, group>;
     __shared__ Shared<lanes, group> s;
     allow_next_kernel();
-    wait_for_previous_kernels();
+    if (!p.read_early) wait_for_previous_kernels();
     const int row = static_cast<int>(blockIdx.z), part = static_cast<int>(blockIdx.x);
     const Range range = range_of(p, row);
     if (part >= range.parts) return;
@@ -97,6 +169,7 @@ __global__ void __launch_bounds__(threads) decode_kernel(const __grid_constant__
     const int first_head = kv_head * p.group + in_group, count = min(group, p.group - in_group);
     const int thread = static_cast<int>(threadIdx.x), chunk = thread % lanes, own = thread / lanes;
     const int begin = range.first + part * range.keys, end = min(range.end, begin + range.keys);
+    const int position = range.end - 1;
     const bool has_chunk = chunk * pack_size < p.dim;
     const int64_t base = p.slots[row] * p.slot_stride + kv_head * p.head_stride + chunk * pack_size;
 
@@ -105,20 +178,27 @@ __global__ void __launch_bounds__(threads) decode_kernel(const __grid_constant__
 #pragma unroll
         for (int i = 0; i < T::passes; ++i) {
             const int j = at + i * T::keys_at_once + own;
-            to[i] = load_chunk(from + base + j * p.key_stride, has_chunk && j < end);
+            to[i] = load_chunk(from + base + j * p.key_stride, has_chunk && j < min(end, position));
         }
     };
     load(keys, p.k, begin);
     load(values, p.v, begin);
-    for (int i = thread; i < group * p.dim; i += threads) {
-        const int h = i / p.dim, e = i % p.dim;
-        s.q[h][e] = h < count ? __bfloat162float(p.q[row * p.q_row + (first_head + h) * p.q_head + e]) * p.scale : 0;
-    }
+    if (p.read_early) wait_for_previous_kernels();
+    const bool has_token = end == range.end;
+    take_token(p, Place{row, position, kv_head, first_head, count, has_token}, s);
     if (thread < group) s.largest[thread] = -INFINITY, s.sum[thread] = 0;
     float acc[group][pack_size] = {};
     __syncthreads();
+    if (has_token && in_group == 0 && own == 0 && has_chunk) {
+        store_pack<true>(p.k + base + position * p.key_stride, s.key[chunk], pack_size);
+        store_pack<true>(p.v + base + position * p.key_stride, s.value[chunk], pack_size);
+    }
 
     for (int at = begin; at < end; at += tile) {
+        if (at + tile > position && has_token && has_chunk)
+#pragma unroll
+            for (int i = 0; i < T::passes; ++i)
+                if (at + i * T::keys_at_once + own == position) keys[i] = s.key[chunk], values[i] = s.value[chunk];
 #pragma unroll
         for (int h = 0; h < group; ++h) {
             float q[pack_size];
@@ -234,11 +314,12 @@ int64_t decode_attention_scratch_bytes(const DecodeAttentionSizes& s) {
 }
 
 void decode_attention(const Context& ctx, const DecodeAttention& a) {
-    const int64_t rows = a.q.size(0), heads = a.q.size(1), dim = a.q.size(2), kv_heads = a.k.size(2);
+    const int64_t rows = a.out.size(0), heads = a.out.size(1), dim = a.out.size(2), kv_heads = a.k.size(2);
     if (rows == 0) return;
     if (dim > most_dim || !has_packs(a.k) || !has_packs(a.v))
         fail(Exit::config, "head_dim is {}: decoding on a GPU takes multiples of {} up to {}", dim, pack_size,
              most_dim);
+    require(has_packs(a.qkv), "decode_attention: qkv is {} with rows of {} elements", a.qkv, a.qkv.stride[0]);
     const DecodeAttentionSizes sizes{rows, heads, kv_heads, dim, a.k.size(1)};
     require(a.scratch.numel() >= decode_attention_scratch_bytes(sizes), "decode_attention: scratch is {}, expected {}",
             a.scratch, decode_attention_scratch_bytes(sizes));
@@ -246,23 +327,32 @@ void decode_attention(const Context& ctx, const DecodeAttention& a) {
     auto* const scratch = reinterpret_cast<char*>(a.scratch.as<uint8_t>());
     char* const counters = scratch + a.scratch.numel() / 256 * 256 - counter_bytes(sizes);
     constexpr double log2_e = 1.4426950408889634;
+    const auto norm = [](const Tensor& t) { return t.empty() ? nullptr : as_device<bf16>(t); };
+    const auto angles = [](const Tensor& t) { return t.empty() ? nullptr : t.as<float>(); };
     const Problem p{.out = as_device<bf16>(a.out),
-                    .q = as_device<bf16>(a.q),
                     .k = as_device<bf16>(a.k),
                     .v = as_device<bf16>(a.v),
+                    .qkv = as_device<bf16>(a.qkv),
+                    .q_norm = norm(a.q_norm),
+                    .k_norm = norm(a.k_norm),
                     .slots = a.slots.as<int32_t>(),
                     .positions = a.positions.as<int32_t>(),
+                    .cos = angles(a.cos),
+                    .sin = angles(a.sin),
                     .out_row = a.out.stride[0],
-                    .q_row = a.q.stride[0],
-                    .q_head = a.q.stride[1],
+                    .qkv_row = a.qkv.stride[0],
                     .slot_stride = a.k.stride[0],
                     .key_stride = a.k.stride[1],
                     .head_stride = a.k.stride[2],
+                    .angle_stride = a.cos.empty() ? 0 : a.cos.stride[0],
                     .heads = static_cast<int>(heads),
+                    .kv_heads = static_cast<int>(kv_heads),
                     .group = static_cast<int>(heads / kv_heads),
                     .dim = static_cast<int>(dim),
                     .window = static_cast<int>(a.window),
                     .scale = static_cast<float>(a.scale * log2_e),
+                    .eps = static_cast<float>(a.eps),
+                    .read_early = a.read_early,
                     .parts = reinterpret_cast<float*>(scratch),
                     .finished = reinterpret_cast<int*>(counters)};
     if (dim <= 64) return launch<8>(ctx, p, rows, kv_heads, a.longest);

@@ -254,30 +254,22 @@ void Decoder::enqueue_layer(const Context& ctx, int64_t layer, const SamplingRow
                             .scratch = buffers_.scratch});
     };
     linear(Projection::qkv, qkv, x, w.input_norm, {}, DecodeFinish::none);
-    decode_heads(ctx, {.qkv = qkv,
-                       .k_cache = cache_.k[static_cast<size_t>(layer)],
-                       .v_cache = cache_.v[static_cast<size_t>(layer)],
-                       .slots = state.slots,
-                       .positions = state.positions,
-                       .cos = buffers_.cos,
-                       .sin = buffers_.sin,
-                       .q_norm = w.q_norm,
-                       .k_norm = w.k_norm,
-                       .eps = c.rms_norm_eps});
-    Tensor q = qkv.slice(1, 0, c.query_width());
-    q.rank = 3;
-    q.shape = {count_, c.num_attention_heads, c.head_dim, 0};
-    q.stride = {qkv.stride[0], c.head_dim, 1, 0};
     decode_attention(ctx, {.out = attention.view({count_, c.num_attention_heads, c.head_dim}),
-                           .q = q,
+                           .qkv = qkv,
                            .k = cache_.k[static_cast<size_t>(layer)],
                            .v = cache_.v[static_cast<size_t>(layer)],
                            .slots = state.slots,
                            .positions = state.positions,
+                           .cos = buffers_.cos,
+                           .sin = buffers_.sin,
+                           .q_norm = w.q_norm,
+                           .k_norm = w.k_norm,
+                           .eps = c.rms_norm_eps,
                            .window = c.windows.empty() ? 0 : c.windows[static_cast<size_t>(layer)],
                            .scale = 1 / std::sqrt(static_cast<double>(c.head_dim)),
                            .longest = longest,
-                           .scratch = buffers_.attention_scratch});
+                           .scratch = buffers_.attention_scratch,
+                           .read_early = true});
     linear(Projection::o, x, attention, {}, x, DecodeFinish::none);
     linear(Projection::gate_up, swiglu, x, w.post_attention_norm, {}, DecodeFinish::swiglu);
     linear(Projection::down, x, swiglu, {}, x, DecodeFinish::none);
