@@ -129,8 +129,12 @@ TEST_P(KvCacheOnDevice, GivesTheLogitsOfAFullForward) {
         const Model exact(model.config);
         const std::vector<int32_t> tokens = random_tokens(70, model.config.vocab_size);
         const std::vector<float> expected = full_logits(exact, tokens);
-        for (const std::vector<size_t>& pieces : {std::vector<size_t>{1}, {3}, {70}, {40, 1, 7}, {5, 64}})
-            EXPECT_LE(difference(cached_logits(model, 70, tokens, pieces), expected), bound_for(GetParam()))
+        // One piece is a forward pass of training: on a GPU its error is that of bf16 itself.
+        const double own = difference(cached_logits(model, 70, tokens, {70}), expected);
+        EXPECT_LE(own, bound_for(GetParam())) << name_of(architecture);
+        const double bound = GetParam() == Device::cuda ? 2 * own : rounding;
+        for (const std::vector<size_t>& pieces : {std::vector<size_t>{1}, {3}, {40, 1, 7}, {5, 64}})
+            EXPECT_LE(difference(cached_logits(model, 70, tokens, pieces), expected), bound)
                 << name_of(architecture) << " in pieces of " << pieces[0];
     }
 }
