@@ -45,6 +45,8 @@ int main(int argc, char** argv) {
                 Session session = open_session(loaded, ranks);
                 require_same(ranks,
                              {{"the data (key)", session.data_key}, {"the model", to_json(session.model).dump()}});
+                const std::string version = version_text("colonnade");
+                session.program = version.substr(0, version.find('\n'));
                 trainer.emplace(std::move(session), ranks);
             });
             if (!plan)

@@ -343,8 +343,7 @@ const std::vector<Rule>& rules() {
           "eval_accumulation_steps",
           "bnb_*",
           "prediction_loss_only",
-          "compute_accuracy",
-          "greater_is_better"},
+          "compute_accuracy"},
          idle},
         // An error unless off.
         {{"load_in_8bit", "load_in_4bit", "quantization_bit", "quantization_method", "gptq"},
@@ -375,10 +374,6 @@ const std::vector<Rule>& rules() {
                      porter.refuse(token, "the tokenizer's own special tokens are used; change tokenizer_config.json");
              porter.idle(entry, "packing leaves no padding");
          }},
-        {{"load_best_model_at_end", "early_stopping_patience", "early_stopping_steps"},
-         refused,
-         "run to the end; export makes a model of any checkpoint"},
-        {{"metric_for_best_model"}, idle},
         {{"streaming", "buffer_size", "interleave_probs", "disable_shuffling", "curriculum_sampling"},
          refused,
          "all data is tokenised once and shuffled; datasets[].weight weighs it"},

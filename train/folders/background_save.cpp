@@ -104,7 +104,7 @@ void BackgroundSave::begin(const std::string& folder, const TrainerState& state,
     require(!save_, "{}: the save of {} is still under way", folder, saved_.folder);
     began_ = std::chrono::steady_clock::now();
     saved_ = {.folder = folder};
-    keep_ = keep;
+    rotation_ = Rotation::of(keep, state.best);
     save_ = std::make_unique<CheckpointSave>(folder, learner_, state, ranks_);
     const LearnerState copy = copy_state();
     shares_under_way_ = ranks_.several();
@@ -120,7 +120,7 @@ void BackgroundSave::begin(const std::string& folder, const TrainerState& state,
 void BackgroundSave::commit() {
     saved_.bytes = save_->commit();
     saved_.seconds = seconds_since(began_);
-    saved_.trouble = rotate_checkpoints(std::filesystem::path(saved_.folder).parent_path(), keep_);
+    saved_.trouble = rotate_checkpoints(std::filesystem::path(saved_.folder).parent_path(), rotation_);
 }
 
 void BackgroundSave::end_shares() {

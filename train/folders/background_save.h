@@ -45,7 +45,8 @@ class BackgroundSave {
     BackgroundSave(const BackgroundSave&) = delete;
     BackgroundSave& operator=(const BackgroundSave&) = delete;
 
-    /// No save may be under way. Keeps the newest `keep` checkpoints beside `folder` (0: all).
+    /// No save may be under way. Afterwards keeps `keep` checkpoints beside `folder` (0: all), as
+    /// rotate_checkpoints() does; state.best is the one that always stays.
     void begin(const std::string& folder, const TrainerState& state, int64_t keep);
     void hold();
     /// The checkpoint that was committed since the last call, if any; on rank 0 only.
@@ -65,7 +66,7 @@ class BackgroundSave {
     Arena memory_;
     std::unique_ptr<SideCopy> side_;  ///< GPU
     SavedCheckpoint saved_;
-    int64_t keep_ = 0;
+    Rotation rotation_;
     std::unique_ptr<CheckpointSave> save_;  ///< under way
     bool shares_under_way_ = false;         ///< of several ranks; the same on all
     std::chrono::steady_clock::time_point began_;

@@ -1,6 +1,7 @@
 #include "train/folders/checkpoint.h"
 
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
 #include <thread>
 
@@ -85,6 +86,31 @@ std::vector<StepNumbers> recent_of(const Json& json) {
     for (const Json& step : json)
         recent.push_back({integer_of(step.at(0)), step.at(1).get<double>(), step.at(2).get<double>()});
     return recent;
+}
+
+/// The value is text, because JSON has no infinity.
+Json best_json(const BestRecord& best) {
+    if (best.metric.empty()) return nullptr;
+    return {{"metric", best.metric},
+            {"greater_is_better", best.greater_is_better},
+            {"value", fmt::format("{}", best.value)},
+            {"step", best.step},
+            {"without_improvement", best.without_improvement},
+            {"output_dir", best.output_dir}};
+}
+
+BestRecord best_of(const Json& json) {
+    if (json.is_null()) return {};
+    BestRecord best{.metric = json.at("metric").get<std::string>(),
+                    .greater_is_better = json.at("greater_is_better").get<bool>(),
+                    .step = integer_of(json.at("step")),
+                    .without_improvement = integer_of(json.at("without_improvement")),
+                    .output_dir = json.at("output_dir").get<std::string>()};
+    const auto text = json.at("value").get<std::string>();
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), best.value);
+    if (error != std::errc() || end != text.data() + text.size())
+        throw Json::other_error::create(501, "best.value is no number", &json);
+    return best;
 }
 
 Json pieces_json(const std::vector<FilePiece>& pieces) {
@@ -192,6 +218,7 @@ uint64_t CheckpointSave::commit() {
                           {"packs_per_step", state_.packs_per_step},
                           {"skipped_steps", state_.skipped_steps},
                           {"recent", recent_json(state_.recent)},
+                          {"best", best_json(state_.best)},
                           {"made_by", facts_json(state_.made_by)},
                           {"lora", lora_json(learner_)},
                           {"layout", layout_json(learner_.parameters())}};
@@ -266,6 +293,7 @@ TrainerState load_checkpoint(const WholeCheckpoint& checkpoint, Learner& learner
                             .packs_per_step = integer_in(json, "packs_per_step", 0),
                             .skipped_steps = integer_in(json, "skipped_steps", 0),
                             .recent = recent_of(json.value("recent", Json::array())),
+                            .best = best_of(json.value("best", Json())),
                             .made_by = facts_of(json.value("made_by", Json::object())),
                             .config_yaml = read_file(folder + "/config.yaml")};
     });

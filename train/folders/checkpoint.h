@@ -26,6 +26,7 @@
 #include "engine/io/files.h"
 #include "engine/ranks/ranks.h"
 #include "train/folders/checkpoint_shards.h"
+#include "train/step/best_model.h"
 #include "train/step/learner.h"
 #include "train/step/spike_watch.h"
 
@@ -42,6 +43,7 @@ struct TrainerState {
     int64_t packs_per_step = 0;         ///< over all ranks and micro-steps; 0: not known (older checkpoints)
     int64_t skipped_steps = 0;          ///< steps whose update was left out (loss_spike: skip)
     std::vector<StepNumbers> recent{};  ///< SpikeWatch::recent()
+    BestRecord best{};                  ///< of the evaluations up to this step
     /// What computed it, on which the last bits may depend: name and value (train/run/machine.h). Empty: not known.
     std::vector<std::pair<std::string, std::string>> made_by{};
     std::string config_yaml;  ///< resolved

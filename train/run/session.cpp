@@ -13,6 +13,7 @@
 #include "train/run/machine.h"
 #include "train/run/run_model.h"
 #include "train/run/split_store.h"
+#include "train/run/stage_objective.h"
 #include "train/run/weigh_store.h"
 
 namespace colonnade {
@@ -136,6 +137,7 @@ void open_data(Session& s, const Ranks& ranks) {
 
 Session open_session(const LoadedConfig& loaded, const Ranks& ranks) {
     Session s{.config = loaded.config, .notices = loaded.notices};
+    require_metric(s.config);
     for (std::string& notice : resolve_names(s.config, ranks)) s.notices.push_back(std::move(notice));
     const Config given = s.config;
     s.device = settle_machine(s.config, ranks);

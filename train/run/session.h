@@ -8,6 +8,7 @@
 
 #include "data/samples/encode.h"
 #include "data/store/build_store.h"
+#include "engine/device/version.h"
 #include "engine/ranks/ranks.h"
 #include "train/config/config.h"
 #include "train/run/run_model.h"
@@ -24,6 +25,7 @@ struct Session {
     StoreResult train{}, eval{};               ///< eval is empty if there is no evaluation data
     std::string data_key{};                    ///< of both splits: part of a checkpoint's identity
     std::vector<std::string> notices{};        ///< one line each, for the user
+    std::string program = COLONNADE_VERSION;   ///< what --version says first, for run.json
 };
 
 /// Names of a hub become paths of this machine (train/run/local_names.h).

@@ -256,6 +256,8 @@ const std::vector<std::string> everything_of_preferences = {
     "stage: dpo\nloss_type: simpo\nsimpo_gamma: 1.25\nlr_scheduler_type: cosine_with_restarts\nlr_cycles: 3\n",
     "lr_scheduler_type: polynomial\nlr_power: 2\n",
     "lr_scheduler_type: inverse_sqrt\nlr_timescale: 200\n",
+    "val_size: 5\nsave_strategy: best\nload_best_model_at_end: true\nmetric_for_best_model: perplexity\n"
+    "greater_is_better: false\nearly_stopping_patience: 3\nearly_stopping_threshold: 0.01\n",
     "stage: rm\nreward_loss: plackett_luce\ncenter_rewards_coefficient: 0.01\n"
     "val_size: 5\nevals_per_epoch: 4\nsaves_per_epoch: 2\n",
 };
