@@ -6,6 +6,7 @@
 
 #include "engine/io/files.h"
 #include "engine/io/folder_lock.h"
+#include "train/folders/adapter_folder.h"
 #include "train/folders/export.h"
 
 namespace colonnade {
@@ -47,6 +48,12 @@ std::vector<int64_t> checkpoint_steps(const std::string& output_dir) {
     }
     std::sort(steps.begin(), steps.end());
     return steps;
+}
+
+std::string checkpoint_for_model(const std::string& path) {
+    const std::vector<int64_t> steps = checkpoint_steps(path);
+    if (steps.empty() || fs::exists(path + "/config.json") || is_adapter_folder(path)) return "";
+    return checkpoint_folder(path, steps.back());
 }
 
 NewestCheckpoint newest_checkpoint(const std::string& output_dir) {

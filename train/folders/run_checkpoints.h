@@ -13,6 +13,10 @@ namespace colonnade {
 std::vector<int64_t> checkpoint_steps(const std::string& output_dir);
 std::string checkpoint_folder(const std::string& output_dir, int64_t step);
 
+/// The newest checkpoint of a run folder without a model, because the run is under way or was stopped. Empty for any
+/// other path.
+std::string checkpoint_for_model(const std::string& path);
+
 struct NewestCheckpoint {
     std::optional<WholeCheckpoint> whole{};  ///< none: the run has no checkpoint
     /// One line for each newer folder that is no whole checkpoint: the file, what is wrong with it, and its new name.

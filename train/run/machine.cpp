@@ -122,6 +122,12 @@ Device settle_machine(Config& config, const Ranks& ranks) {
     return device;
 }
 
+std::string device_name(Device device, int64_t index) {
+    if (device == Device::cuda) return cuda_devices().at(static_cast<size_t>(index)).name;
+    const std::string name = processor_name();
+    return name.empty() ? "CPU" : name;
+}
+
 std::string device_text(Device device, int64_t index) {
     if (device == Device::cpu) return "CPU";
     const CudaDevice gpu = cuda_devices().at(static_cast<size_t>(index));

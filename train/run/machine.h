@@ -23,6 +23,8 @@ Facts facts_of_machine(Device device, int64_t index);
 /// "OpenBLAS: 0.3.21 Haswell, now 0.3.21 Zen; ..." for facts that both have with different values; empty if none.
 std::string differences(const Facts& then, const Facts& now);
 
+/// "NVIDIA H200", or the processor's name.
+std::string device_name(Device device, int64_t index);
 /// "CPU", or "GPU (NVIDIA H200, 139.8 GiB)". `index` counts GPUs.
 std::string device_text(Device device, int64_t index);
 

@@ -357,6 +357,7 @@ void Trainer::finish() {
     const bool saves = config_.save_strategy == Every::steps || config_.save_strategy == Every::epoch;
     if (saves && last_save_step_ != state_.step) save();
     await_save();
+    exported_step_ = state_.step;
     load_best();
     ExportRequest result = export_request(config_, session_.encoder, *learner_, config_.output_dir);
     const bool sharded = result.weights.numel() != learner_->parameters().size();
@@ -370,6 +371,7 @@ void Trainer::finish() {
         if (config_.export_merged)
             export_merged_copy(config_, session_.encoder, *learner_, HostCopy::of(result.gpu, result.weights).tensor(),
                                merged_folder(config_));
+        write_cards();
     }
     ranks_.barrier("the exported model", Deadline::none);
     if (!ranks_.first()) return;

@@ -125,7 +125,7 @@ class Trainer {
     void record_failure() const;
     void finish();
 
-    // trainer_best.cpp
+    // trainer_end.cpp
     /// The best record of the checkpoint that is resumed.
     void resume_best(const std::string& folder);
     /// Forgets the best checkpoint of a resumed run if it is not whole any more.
@@ -133,6 +133,8 @@ class Trainer {
     std::string best_folder() const;
     /// Loads the weights of the best checkpoint, if that is asked for, and says which model is exported.
     void load_best();
+    /// The README.md of each exported folder.
+    void write_cards() const;
 
     const Ranks& ranks_;
     Session session_;
@@ -155,7 +157,8 @@ class Trainer {
     BestModel best_;
     std::vector<std::string> changes_;  ///< of the config, since the checkpoint that was resumed
     std::optional<StepUnderWay> under_way_;
-    int64_t enqueued_ = 0;  ///< steps done, the one under way included
+    int64_t enqueued_ = 0;       ///< steps done, the one under way included
+    int64_t exported_step_ = 0;  ///< of the model that the run ends with
     Clock::time_point last_completed_{};
     Window window_, run_;  ///< since the last log line; since the process began
     double epoch_ = 0;     ///< passes over the data so far

@@ -1,7 +1,11 @@
-// The best model of a run: its checkpoint when a run is resumed, and its weights at the end.
+// The end of a run: which model is exported, and the cards beside it. Also what a resumed run knows of its best model.
 
 #include <filesystem>
 
+#include "train/run/machine.h"
+#include "train/run/model_card.h"
+#include "train/run/run_summary.h"
+#include "train/run/stage_objective.h"
 #include "train/run/trainer.h"
 
 namespace colonnade {
@@ -51,7 +55,30 @@ void Trainer::load_best() {
     ranks_.together("best checkpoint", [&] {
         if (ranks_.first() || saves_.sharded) load_checkpoint(folder, *learner_);
     });
+    exported_step_ = best.step;
     say("best: {}; the exported model is that of {}\n", text, folder);
+}
+
+void Trainer::write_cards() const {
+    const bool is_last = exported_step_ == state_.step;
+    TrainingFacts facts{.step = exported_step_,
+                        .last_step = state_.step,
+                        .tokens = state_.tokens_seen,
+                        .samples = state_.samples_seen,
+                        .packs_per_step = schedule_.settings().layout.packs_per_step(),
+                        .ranks = ranks_.size(),
+                        .parameters = learner_->parameters().count(),
+                        .device = device_name(session_.device, config_.device_index)};
+    if (is_last && last_eval_step_ == state_.step)
+        facts.metrics = evaluation_metrics(objective(), last_eval_);
+    else if (!is_last)
+        facts.metrics = {{best_.record().metric, best_.record().value}};
+    const auto write = [&](const std::string& folder, CardOf kind) {
+        if (!write_model_card(folder, model_card(config_, facts, kind)))
+            note(fmt::format("note: {}/README.md is not a card of Colonnade and stays as it is", folder));
+    };
+    write(config_.output_dir, learner_->options().lora ? CardOf::adapters : CardOf::model);
+    if (config_.export_merged) write(merged_folder(config_), CardOf::model);
 }
 
 }  // namespace colonnade
