@@ -133,6 +133,7 @@ void RunRecord::print(std::string_view text) {
 }
 
 void RunRecord::end(const RunEnd& end) {
+    if (!written_) return;  // that error ended the run
     try {
         Json& entry = record_["starts"].back();
         entry["state"] = end.state;
@@ -145,8 +146,19 @@ void RunRecord::end(const RunEnd& end) {
     }
 }
 
-void RunRecord::write() const {
-    write_file_atomically(record_path(output_dir_), record_.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
+/// Replaces the file at once, but without fsync: after an error of the disk another one would tell nothing.
+void RunRecord::write() {
+    const std::string path = record_path(output_dir_), temporary = fmt::format("{}.tmp-{}", path, ::getpid());
+    written_ = false;
+    try {
+        AppendFile(temporary).append(record_.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
+        rename_path(temporary, path);
+    } catch (const Error&) {
+        std::error_code error;
+        std::filesystem::remove(temporary, error);
+        throw;
+    }
+    written_ = true;
 }
 
 std::string state_of_run(const std::string& output_dir) {

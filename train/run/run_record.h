@@ -54,10 +54,11 @@ class RunRecord {
     void end(const RunEnd& end);
 
   private:
-    void write() const;
+    void write();
 
     std::string output_dir_;
     Json record_;
+    bool written_ = false;  ///< the last write(); after a failure there is no other
     std::optional<AppendFile> log_;
 };
 
