@@ -157,6 +157,8 @@ struct Config {
     int64_t eval_steps = 0;              ///< above 0 if and only if eval_strategy is steps
     int64_t evals_per_epoch = 0;
     bool eval_on_start = false;
+    int64_t eval_table_size = 0;  ///< sample answers at every evaluation
+    int64_t eval_max_new_tokens = 128;
     Every save_strategy = Every::epoch;
     int64_t save_steps = 0;  ///< above 0 if and only if save_strategy is steps
     int64_t saves_per_epoch = 0;

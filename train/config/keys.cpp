@@ -392,6 +392,11 @@ Section output_section() {
             .also({"run_val_every_n_steps"}),
         key("evals_per_epoch", &C::evals_per_epoch, "Evaluations in an epoch, at equal distances.", from_to(0, 1e6)),
         key("eval_on_start", &C::eval_on_start, "Also evaluate before the first step."),
+        key("eval_table_size", &C::eval_table_size,
+            "Prompts of the evaluation data that the model answers, greedily, at every evaluation; printed and logged.",
+            from_to(0, 1000)),
+        key("eval_max_new_tokens", &C::eval_max_new_tokens, "Longest of these answers, in tokens.",
+            from_to(1, 1 << 20)),
         key("save_strategy", &C::save_strategy,
             "When to write a checkpoint. best: after each evaluation that is the best so far.")
             .default_is("steps if save_steps is given, else epoch"),

@@ -280,6 +280,11 @@ void settle_output(Config& c, Rules& rules) {
     rules.expect(!evaluates || c.has_eval_data(),
                  {"eval_strategy", "eval_steps", "eval_on_start", "eval_datasets", "val_size"},
                  "there is nothing to evaluate on: give eval_datasets or val_size");
+    rules.expect(c.eval_table_size == 0 || evaluates, {"eval_table_size"},
+                 "eval_table_size answers prompts at evaluations: {}",
+                 c.has_eval_data() ? "set eval_strategy to steps or epoch" : "give eval_datasets or val_size");
+    rules.expect(c.eval_table_size == 0 || c.stage != Stage::rm, {"eval_table_size", "stage"},
+                 "eval_table_size: the model of stage rm scores answers and gives none");
     rules.expect(!c.overwrite_output_dir || c.resume_from_checkpoint.empty(),
                  {"overwrite_output_dir", "resume_from_checkpoint"},
                  "overwrite_output_dir and resume_from_checkpoint exclude each other");

@@ -308,7 +308,23 @@ bool Trainer::evaluate() {
     else if (state_.step > 0 && !best_.text().empty())
         line += "; " + best_.text();
     note(line);
+    show_answers();
     return best;
+}
+
+void Trainer::show_answers() {
+    if (config_.eval_table_size == 0) return;
+    if (answers_) {
+        try {
+            const std::vector<SampleAnswer> samples = answers_->answer(ctx_);
+            for (const std::string& line : lines_of(samples)) note(line);
+            if (log_ && !samples.empty()) log_->write_samples(state_.step, epoch_, samples);
+        } catch (const Error& e) {
+            if (e.exit() != Exit::numerics) throw;
+            note(fmt::format("warning: no sample answers: {}", e.what()));
+        }
+    }
+    ranks_.barrier("sample answers", Deadline::none);
 }
 
 void Trainer::note(const std::string& line) const {

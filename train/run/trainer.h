@@ -20,6 +20,7 @@
 #include "train/run/rank_check.h"
 #include "train/run/reference.h"
 #include "train/run/run_record.h"
+#include "train/run/sample_answers.h"
 #include "train/run/save_plan.h"
 #include "train/run/session.h"
 #include "train/run/stop_signal.h"
@@ -110,6 +111,8 @@ class Trainer {
     bool save_due(int64_t epoch_step, int64_t epoch_steps) const;
     /// Returns whether the metric is the best so far.
     bool evaluate();
+    /// Prints and logs the model's answers to some prompts of the evaluation data.
+    void show_answers();
     /// Adds up the sums of all ranks.
     LossSums over_ranks(const LossSums& own) const;
     /// The ranks that write checkpoints: all if the optimizer state is sharded, else rank 0 alone.
@@ -147,8 +150,9 @@ class Trainer {
     std::unique_ptr<Gpu> gpu_;                    ///< null on the CPU
     std::unique_ptr<Communicator> communicator_;  ///< null with one rank
     std::unique_ptr<Learner> learner_;
-    std::unique_ptr<BackgroundSave> saver_;  ///< on writers(), if saves run in the background
-    Context ctx_;                            ///< the learner's
+    std::unique_ptr<SampleAnswers> answers_;  ///< on rank 0, if eval_table_size asks for them
+    std::unique_ptr<BackgroundSave> saver_;   ///< on writers(), if saves run in the background
+    Context ctx_;                             ///< the learner's
     std::unique_ptr<MetricsLog> log_;
     std::unique_ptr<RunRecord> record_;  ///< on rank 0
     std::unique_ptr<Progress> progress_;

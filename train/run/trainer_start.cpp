@@ -108,6 +108,8 @@ void Trainer::start() {
     ranks_.together("start", [&] {
         learner_ = make_learner();
         ctx_ = learner_->context({.deterministic = config_.deterministic});
+        if (config_.eval_table_size > 0 && ranks_.first())
+            answers_ = std::make_unique<SampleAnswers>(session_, *learner_);
     });
     prepare_saves();
     std::optional<WholeCheckpoint> from;  // verified by this rank
