@@ -11,6 +11,7 @@
 #include "engine/device/version.h"
 #include "engine/ranks/ranks.h"
 #include "train/config/config.h"
+#include "train/run/machine.h"
 #include "train/run/run_model.h"
 #include "train/step/learner.h"
 
@@ -31,6 +32,6 @@ struct Session {
 /// Names of a hub become paths of this machine (train/run/local_names.h).
 /// Throws Exit::config if the machine cannot do what the config asks for, Exit::data for errors in model, tokenizer and
 /// data files. With several ranks, rank 0 tokenises and the others read the result.
-Session open_session(const LoadedConfig& loaded, const Ranks& ranks = one_rank());
+Session open_session(const LoadedConfig& loaded, const Ranks& ranks = one_rank(), SessionUse use = SessionUse::run);
 
 }  // namespace colonnade

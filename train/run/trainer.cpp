@@ -8,6 +8,7 @@
 #include "engine/device/timing.h"
 #include "engine/io/files.h"
 #include "train/folders/export.h"
+#include "train/run/machine.h"
 #include "train/run/run_plan.h"
 #include "train/run/run_summary.h"
 #include "train/run/stage_objective.h"
@@ -74,6 +75,10 @@ void Trainer::check_weights() {
 std::string Trainer::plan() {
     std::string text;
     for (const std::string& notice : session_.notices) text += fmt::format("note: {}\n", notice);
+    if (session_.device == Device::cuda && !has_gpu(config_.device_index))
+        text +=
+            "note: no GPU was seen here; this is the plan for one of compute capability 8.0 or newer whose memory "
+            "holds the peak below, and about 1 GiB for CUDA and its libraries\n";
     return text + plan_text(session_, schedule_, saves_, ranks_);
 }
 
