@@ -163,6 +163,7 @@ struct Config {
     int64_t save_steps = 0;  ///< above 0 if and only if save_strategy is steps
     int64_t saves_per_epoch = 0;
     int64_t save_total_limit = 2;  ///< 0: keep all
+    bool export_checkpoints = false;
     bool load_best_model_at_end = false;
     std::string metric_for_best_model;                 ///< settled: begins with eval_; empty: nothing is compared
     Tristate greater_is_better = Tristate::automatic;  ///< settled if there is a metric

@@ -404,6 +404,9 @@ Section output_section() {
         key("saves_per_epoch", &C::saves_per_epoch, "Checkpoints in an epoch, at equal distances.", from_to(0, 1e6)),
         key("save_total_limit", &C::save_total_limit,
             "Number of checkpoints to keep; 0: all. The newest and the best one always stay.", from_to(0, 1e6)),
+        key("export_checkpoints", &C::export_checkpoints,
+            "Every checkpoint is also a Hugging Face folder, which transformers (PEFT with LoRA) loads; larger by the "
+            "model. Not with zero_stage: 1 on several ranks, unless LoRA."),
         key("load_best_model_at_end", &C::load_best_model_at_end,
             "Export the model of the best evaluation, not that of the last step. Each evaluation that is the best so "
             "far "

@@ -280,6 +280,8 @@ void settle_output(Config& c, Rules& rules) {
     rules.expect(!evaluates || c.has_eval_data(),
                  {"eval_strategy", "eval_steps", "eval_on_start", "eval_datasets", "val_size"},
                  "there is nothing to evaluate on: give eval_datasets or val_size");
+    if (c.export_checkpoints && c.save_strategy == Every::never && rules.given("export_checkpoints"))
+        rules.note("export_checkpoints", "export_checkpoints has no effect with save_strategy no");
     rules.expect(c.eval_table_size == 0 || evaluates, {"eval_table_size"},
                  "eval_table_size answers prompts at evaluations: {}",
                  c.has_eval_data() ? "set eval_strategy to steps or epoch" : "give eval_datasets or val_size");

@@ -39,7 +39,7 @@ class BackgroundSave {
   public:
     /// Takes the memory of the copy, pinned if the learner is on a GPU. Throws Exit::memory with the figures. The
     /// learner must outlive this object, as must `ranks`: those that save.
-    explicit BackgroundSave(const Learner& learner, const Ranks& ranks = one_rank());
+    explicit BackgroundSave(const Learner& learner, const Ranks& ranks = one_rank(), FurtherFiles further = {});
     /// Waits for the save under way and prints how it ended, because nobody asks any more.
     ~BackgroundSave();
     BackgroundSave(const BackgroundSave&) = delete;
@@ -63,6 +63,7 @@ class BackgroundSave {
 
     const Learner& learner_;
     const Ranks& ranks_;
+    FurtherFiles further_;  ///< of every checkpoint; called by a thread
     Arena memory_;
     std::unique_ptr<SideCopy> side_;  ///< GPU
     SavedCheckpoint saved_;

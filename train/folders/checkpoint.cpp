@@ -166,8 +166,9 @@ void check_file(const std::string& path, const Json& entry, int64_t version) {
 
 }  // namespace
 
-CheckpointSave::CheckpointSave(std::string folder, const Learner& learner, TrainerState state, const Ranks& ranks)
-    : learner_(learner), state_(std::move(state)), ranks_(ranks) {
+CheckpointSave::CheckpointSave(std::string folder, const Learner& learner, TrainerState state, const Ranks& ranks,
+                               FurtherFiles further)
+    : learner_(learner), state_(std::move(state)), ranks_(ranks), further_(std::move(further)) {
     ranks_.together("checkpoint", [&] {
         if (ranks_.first()) commit_ = std::make_unique<FolderCommit>(std::move(folder));
     });
@@ -176,6 +177,7 @@ CheckpointSave::CheckpointSave(std::string folder, const Learner& learner, Train
 
 void CheckpointSave::write(const LearnerState& saved) {
     adapters_ = saved.adapters;
+    weights_ = saved.weights;
     pieces_ = write_shard(folder_, learner_, saved, writer_threads(ranks_));
 }
 
@@ -227,14 +229,15 @@ uint64_t CheckpointSave::commit() {
     write_file_atomically(dir + "/model_config.json", to_json(learner_.config()).dump(2) + "\n");
     if (const auto& lora = learner_.options().lora)
         write_adapter(dir, {*lora, state_.base_model}, learner_.parameters(), adapters_().tensor());
+    if (further_) further_(dir, learner_.sync().sharded() ? Tensor() : weights_().tensor());
     write_manifest(dir);
     commit_->commit();
     return bytes_;
 }
 
 uint64_t save_checkpoint(const std::string& folder, const Learner& learner, const TrainerState& state,
-                         const Ranks& ranks) {
-    CheckpointSave save(folder, learner, state, ranks);
+                         const Ranks& ranks, const FurtherFiles& further) {
+    CheckpointSave save(folder, learner, state, ranks, further);
     const LearnerState now = present_state(learner);
     ranks.together("checkpoint", [&] { save.write(now); });
     save.gather();

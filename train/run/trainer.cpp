@@ -353,7 +353,7 @@ void Trainer::save() {
         saver_->begin(folder, state_, config_.save_total_limit);
     } else if (ranks_.first() || saves_.sharded) {
         const auto start = Clock::now();
-        const uint64_t bytes = save_checkpoint(folder, *learner_, state_, writers());
+        const uint64_t bytes = save_checkpoint(folder, *learner_, state_, writers(), further_files());
         if (ranks_.first())
             report_save(SavedCheckpoint{
                 folder, bytes, seconds_since(start),

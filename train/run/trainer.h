@@ -90,6 +90,8 @@ class Trainer {
     std::vector<std::string> note_changes_since(const std::string& folder) const;
     /// Throws Exit::memory with the figures and with settings that would fit.
     std::unique_ptr<Learner> make_learner() const;
+    /// What checkpoints hold beside the state.
+    FurtherFiles further_files() const;
     /// Takes the memory for saves in the background.
     void prepare_saves();
 

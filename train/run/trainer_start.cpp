@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "train/folders/adapter_folder.h"
+#include "train/folders/export.h"
 #include "train/folders/initial_weights.h"
 #include "train/run/describe_run.h"
 #include "train/run/learner_options.h"
@@ -173,6 +174,11 @@ std::unique_ptr<Learner> Trainer::make_learner() const {
     }
 }
 
+FurtherFiles Trainer::further_files() const {
+    if (!config_.export_checkpoints) return {};
+    return hugging_face_files(config_, session_.encoder, *learner_);
+}
+
 void Trainer::prepare_saves() {
     // If one of the ranks that save waits for its saves, all do: their machines may differ in memory.
     const bool writes = ranks_.first() || saves_.sharded;
@@ -180,7 +186,7 @@ void Trainer::prepare_saves() {
     std::string failure;
     ranks_.together("saves", [&] {
         try {
-            if (writes) saver_ = std::make_unique<BackgroundSave>(*learner_, writers());
+            if (writes) saver_ = std::make_unique<BackgroundSave>(*learner_, writers(), further_files());
         } catch (const Error& e) {
             if (e.exit() != Exit::memory || config_.async_save == Tristate::on) throw;
             failure = e.what();

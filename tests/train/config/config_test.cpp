@@ -239,7 +239,8 @@ const std::string everything_with_folder =
     "p\nrun_name: n\n"
     "eval_strategy: steps\neval_steps: 11\neval_on_start: true\neval_table_size: 2\neval_max_new_tokens: "
     "9\nsave_strategy: steps\nsave_steps: 13\n"
-    "save_total_limit: 0\nasync_save: false\nfinetuning_type: lora\nlora_rank: 4\nlora_alpha: 9\nlora_dropout: 0.1\n"
+    "save_total_limit: 0\nexport_checkpoints: true\nasync_save: false\nfinetuning_type: lora\nlora_rank: "
+    "4\nlora_alpha: 9\nlora_dropout: 0.1\n"
     "lora_target: q_proj\nuse_rslora: true\nmodules_to_save: lm_head\nadapter_name_or_path: a\nexport_merged: true\n";
 const std::string everything_with_shape =
     "model: {architecture: qwen3, hidden_size: 64, intermediate_size: 96, num_hidden_layers: 2,\n"
