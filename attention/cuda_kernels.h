@@ -10,6 +10,10 @@ namespace colonnade::cuda {
 /// Kernels on mma.sync for any GPU from sm_80 on (attention/portable).
 void portable_forward(const Context& ctx, const FlashMaskForward& args);
 void portable_backward(const Context& ctx, const FlashMaskBackward& args);
+/// Rows of its scratch.
+inline int64_t padded_rows(int64_t rows) {
+    return (rows + 127) / 128 * 128;
+}
 /// Bytes of FlashMaskBackward::scratch that portable_backward needs.
 int64_t portable_scratch_bytes(int64_t batch, int64_t rows, int64_t heads, int64_t head_dim);
 

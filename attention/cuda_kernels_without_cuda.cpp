@@ -19,9 +19,6 @@ void portable_forward(const Context&, const FlashMaskForward&) {
 void portable_backward(const Context&, const FlashMaskBackward&) {
     no_cuda();
 }
-int64_t portable_scratch_bytes(int64_t, int64_t, int64_t, int64_t) {
-    no_cuda();
-}
 bool hopper_supports(const Context&, const FlashMaskForward&) {
     return false;
 }
@@ -32,9 +29,6 @@ bool hopper_supports(const Context&, const FlashMaskBackward&) {
     return false;
 }
 void hopper_backward(const Context&, const FlashMaskBackward&) {
-    no_cuda();
-}
-int64_t hopper_scratch_bytes(int64_t, int64_t, int64_t, int64_t) {
     no_cuda();
 }
 void build_tile_plan(const Context&, const TilePlanBuild&) {

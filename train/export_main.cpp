@@ -6,9 +6,9 @@
 #include "engine/io/files.h"
 #include "engine/program/command_line.h"
 #include "train/folders/adapter_folder.h"
-#include "train/folders/checkpoint.h"
 #include "train/folders/export.h"
 #include "train/folders/initial_weights.h"
+#include "train/folders/run_checkpoints.h"
 #include "train/run/local_names.h"
 #include "train/run/run_model.h"
 
@@ -22,7 +22,9 @@ int main(int argc, char** argv) {
     const auto set_dtype = [&](const std::string& name) {
         dtype = name == "float32" ? DType::f32 : name == "bfloat16" ? DType::bf16 : DType::f16;
     };
-    app.add_option("checkpoint", checkpoint, "checkpoint folder, checkpoint-<step>")->required();
+    app.add_option("checkpoint", checkpoint,
+                   "checkpoint folder, checkpoint-<step>, or a run folder without a model: its newest one")
+        ->required();
     app.add_option("folder", folder, "new folder to write")->required();
     app.add_flag("--adapter", adapter, "LoRA: write the adapters alone, as a PEFT folder");
     app.add_option("--base", base, "LoRA: folder or name of the base model (default: the one in the config)")
@@ -35,6 +37,7 @@ int main(int argc, char** argv) {
     return run_command("export", app, argc, argv, [&] {
         if (std::filesystem::exists(folder + "/config.json") || is_adapter_folder(folder))
             fail(Exit::config, "{}: already contains a model; give a new folder", folder);
+        if (const std::string newest = checkpoint_for_model(checkpoint); !newest.empty()) checkpoint = newest;
         const WholeCheckpoint whole = check_checkpoint(checkpoint);
         const ModelConfig model = checkpoint_model(whole);
         const std::string config_path = checkpoint + "/config.yaml";

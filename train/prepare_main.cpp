@@ -15,7 +15,7 @@ int main(int argc, char** argv) {
     app.allow_extras();
     app.footer("Any key of the config can be given as key=value or --key value.");
     return run_command("prepare", app, argc, argv, [&] {
-        const Session session = open_session(load_config(path, app.remaining()));
+        const Session session = open_session(load_config(path, app.remaining()), one_rank(), SessionUse::plan);
         for (const std::string& notice : session.notices) fmt::print("note: {}\n", notice);
         const auto show = [&](const char* name, const StoreResult& result, const PackSettings& packing) {
             fmt::print("\n== {} ==\n{}", name, prepare_report(result, packing, session.encoder->tokenizer().get()));

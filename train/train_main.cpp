@@ -42,9 +42,11 @@ int main(int argc, char** argv) {
             require_same(ranks, facts_of_run(loaded.config));
             std::optional<Trainer> trainer;
             ranks.together("start", [&] {
-                Session session = open_session(loaded, ranks);
+                Session session = open_session(loaded, ranks, plan ? SessionUse::plan : SessionUse::run);
                 require_same(ranks,
                              {{"the data (key)", session.data_key}, {"the model", to_json(session.model).dump()}});
+                const std::string version = version_text("colonnade");
+                session.program = version.substr(0, version.find('\n'));
                 trainer.emplace(std::move(session), ranks);
             });
             if (!plan)

@@ -225,26 +225,12 @@ void launch(const Context& ctx, const BackwardProblem& problem, const BackwardMa
     check_launch("flashmask backward");
 }
 
-/// Offsets of the parts of scratch, in floats.
-struct ScratchLayout {
-    int64_t blocks, summed, slabs, counters;
-
-    ScratchLayout(int64_t batch, int64_t rows, int64_t heads, int64_t head_dim)
-        : blocks(batch * heads * ((rows + block_rows - 1) / block_rows)),
-          summed(head_dim == wide_head_dim ? 0 : blocks),
-          slabs(head_dim / 64),
-          counters(head_dim == wide_head_dim ? wide_counters : 1) {}
-    int64_t sums() const { return blocks * statistics_of_block; }
-    int64_t tickets() const { return sums() + summed * slabs * sum_block; }
-    int64_t next() const { return tickets() + summed; }
-    int64_t floats() const { return next() + counters; }
-    BackwardScratch in(float* memory) const {
-        return {.statistics = memory,
-                .sums = memory + sums(),
-                .tickets = reinterpret_cast<uint32_t*>(memory + tickets()),
-                .next = reinterpret_cast<unsigned*>(memory + next())};
-    }
-};
+BackwardScratch scratch_in(float* memory, const ScratchLayout& layout) {
+    return {.statistics = memory,
+            .sums = memory + layout.sums(),
+            .tickets = reinterpret_cast<uint32_t*>(memory + layout.tickets()),
+            .next = reinterpret_cast<unsigned*>(memory + layout.next())};
+}
 
 int int_size(const Tensor& t, int dim) {
     return static_cast<int>(t.size(dim));
@@ -279,7 +265,7 @@ BackwardProblem problem_of(const Context& ctx, const FlashMaskBackward& args, co
                          .sheets = batch * mask_heads,
                          .kv_heads = kv_heads_of_sheet,
                          .section = static_cast<int>(std::min<int64_t>(kept, kv_heads_of_sheet))},
-            .scratch = scratch.in(reinterpret_cast<float*>(as_device<uint8_t>(args.scratch))),
+            .scratch = scratch_in(reinterpret_cast<float*>(as_device<uint8_t>(args.scratch)), scratch),
             .rows = rows,
             .columns = int_size(args.k, 1),
             .heads = heads,
@@ -310,10 +296,6 @@ BackwardRows rows_of(const FlashMaskBackward& args, const BackwardProblem& probl
             .scale = problem.scale};
 }
 
-bool has_kernel(int64_t head_dim) {
-    return head_dim == 64 || head_dim == 128 || head_dim == wide_head_dim;
-}
-
 }  // namespace
 
 bool hopper_supports(const Context& ctx, const FlashMaskBackward& args) {
@@ -323,11 +305,6 @@ bool hopper_supports(const Context& ctx, const FlashMaskBackward& args) {
            length < int64_t{1} << 30 && items < int64_t{1} << 30 && args.scale > 0 && has_tensor_map(args.q) &&
            has_tensor_map(args.k) && has_tensor_map(args.v) && has_tensor_map(args.dout) && has_tensor_map(args.dk) &&
            has_tensor_map(args.dv) && (dim != wide_head_dim || has_tensor_map(args.dq));
-}
-
-int64_t hopper_scratch_bytes(int64_t batch, int64_t rows, int64_t heads, int64_t head_dim) {
-    if (rows == 0 || !has_kernel(head_dim)) return 0;
-    return ScratchLayout(batch, rows, heads, head_dim).floats() * static_cast<int64_t>(sizeof(float));
 }
 
 void hopper_backward(const Context& ctx, const FlashMaskBackward& args) {

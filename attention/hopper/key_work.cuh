@@ -2,17 +2,13 @@
 // The work of a persistent CTA of Hopper's backward: items (128 keys of one key/value head) and the active blocks of
 // query rows of an item.
 
-#include "attention/hopper/backward_maps.h"
 #include "attention/hopper/backward_schedule.h"
+#include "attention/hopper/scratch_layout.h"
 #include "attention/hopper/warps.cuh"
-#include "attention/tile_plan.h"
 
 namespace colonnade::hopper {
 
-constexpr int block_rows = GpuTilePlan::tile, item_columns = 2 * GpuTilePlan::tile;
-
-/// Statistics of a block of 64 rows: lse * log2(e) of each row, then delta of each row.
-constexpr int statistics_of_block = 2 * block_rows;
+constexpr int item_columns = 2 * GpuTilePlan::tile;
 
 /// A GpuTilePlan in pointers.
 struct BackwardPlan {

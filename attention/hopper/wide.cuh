@@ -14,10 +14,6 @@
 
 namespace colonnade::hopper {
 
-constexpr int wide_head_dim = 256;
-/// Item counters of the passes in scratch, 0 before their launches.
-constexpr int wide_counters = 4;
-
 /// Both use the counters and statistics of `problem.scratch`, but no sums and no tickets.
 void wide_key_gradients(const Context& ctx, const FlashMaskBackward& args, const BackwardProblem& problem,
                         const BackwardMaps& maps);

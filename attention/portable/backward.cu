@@ -384,10 +384,6 @@ View view_of(const Tensor& t) {
     return {as_device<bf16>(t), t.stride[0], t.stride[1], t.stride[2]};
 }
 
-int64_t padded(int64_t rows) {
-    return (rows + 127) / 128 * 128;
-}
-
 BackwardProblem problem_of(const FlashMaskBackward& args) {
     const GpuTilePlan& plan = args.plan.gpu;
     const auto lists = [&](const Tensor& active, const Tensor& partial, const Tensor& order, int64_t inner) {
@@ -401,7 +397,7 @@ BackwardProblem problem_of(const FlashMaskBackward& args) {
     };
     const int64_t batch = args.q.size(0), rows = args.q.size(1), heads = args.q.size(2);
     auto* scratch = reinterpret_cast<float*>(as_device<uint8_t>(args.scratch));
-    const int64_t statistics = batch * heads * padded(rows);
+    const int64_t statistics = batch * heads * cuda::padded_rows(rows);
     constexpr double log2_e = 1.44269504088896340736;
     return {.q = view_of(args.q),
             .k = view_of(args.k),
@@ -418,7 +414,7 @@ BackwardProblem problem_of(const FlashMaskBackward& args) {
             .bounds = reinterpret_cast<const int4*>(as_device<int32_t>(plan.bounds)),
             .by_row = lists(plan.row_active, plan.row_partial, plan.row_order, args.k.size(1)),
             .by_column = lists(plan.column_active, plan.column_partial, plan.column_order, rows),
-            .padded_rows = padded(rows),
+            .padded_rows = cuda::padded_rows(rows),
             .padded_columns = plan.bounds.size(1),
             .batch = static_cast<int>(batch),
             .rows = static_cast<int>(rows),
@@ -438,10 +434,6 @@ BackwardProblem problem_of(const FlashMaskBackward& args) {
 }  // namespace portable
 
 namespace cuda {
-
-int64_t portable_scratch_bytes(int64_t batch, int64_t rows, int64_t heads, int64_t head_dim) {
-    return batch * heads * portable::padded(rows) * (2 + head_dim) * static_cast<int64_t>(sizeof(float));
-}
 
 void portable_backward(const Context& ctx, const FlashMaskBackward& args) {
     using portable::Config;

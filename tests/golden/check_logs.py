@@ -15,7 +15,9 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from wandb.proto import wandb_internal_pb2
 
 out = sys.argv[1]
-lines = [json.loads(line) for line in open(f"{out}/metrics.jsonl")]
+records_of_log = [json.loads(line) for line in open(f"{out}/metrics.jsonl")]
+lines = [line for line in records_of_log if "samples" not in line]
+samples = {line["step"]: line["samples"] for line in records_of_log if "samples" in line}
 losses = {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 events = EventAccumulator(f"{out}/runs")
@@ -25,6 +27,11 @@ assert found.keys() == losses.keys() and all(abs(found[s] - v) < 1e-6 * abs(v) f
 texts = {tag: events.Tensors(tag)[0].tensor_proto.string_val[0].decode() for tag in events.Tags()["tensors"]
          if tag.endswith("/text_summary")}
 assert "learning_rate:" in texts["config/text_summary"] and "steps" in texts["plan/text_summary"], texts
+for event in events.Tensors("eval/samples/text_summary") if samples else []:
+    markdown = event.tensor_proto.string_val[0].decode()
+    for sample in samples[event.step]:
+        for key in ("prompt", "answer", "reference"):
+            assert all("    " + line in markdown for line in sample[key].split("\n")), (markdown, sample)
 content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
 start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
 assert start.hparams["learning_rate"].number_value > 0 and start.group_name, start
@@ -56,7 +63,7 @@ def records(path):
 
 
 path, = glob.glob(f"{out}/wandb/offline-run-*/run-*.wandb")
-steps, kinds = {}, []
+steps, kinds, texts = {}, [], {}
 for record in records(path):
     kinds.append(record.WhichOneof("record_type"))
     if kinds[-1] == "run":
@@ -65,6 +72,9 @@ for record in records(path):
         values = {item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
         if "train/loss" in values:
             steps[record.history.step.num] = values["train/loss"]
+        if "eval/samples" in values:
+            texts[record.history.step.num] = values["eval/samples"]
 assert kinds[0] == "header" and kinds[1] == "run" and kinds[-1] == "exit", kinds
+assert texts.keys() == samples.keys() and all(samples[s][0]["row"] in text for s, text in texts.items())
 assert steps == losses and config["learning_rate"] > 0
 print(f"W&B: {len(kinds)} records, {len(steps)} losses, {len(config)} config values")

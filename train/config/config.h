@@ -29,8 +29,9 @@ namespace colonnade {
 enum class Stage { pt, sft, dpo, rm };
 enum class DeviceChoice { automatic, cpu, cuda };
 enum class Tristate { automatic, on, off };
-enum class Every { never, steps, epoch };  ///< how often to evaluate or save: never, every n steps, after every epoch
-enum class Finetuning { full, lora };      ///< train the whole model, or adapters beside it
+/// When to evaluate or save: never, every n steps, after every epoch; saves also at the best evaluations only.
+enum class Every { never, steps, epoch, best };
+enum class Finetuning { full, lora };  ///< train the whole model, or adapters beside it
 enum class Report { jsonl, tensorboard, csv, wandb };
 /// What to do about a step whose loss or gradient norm is a spike (train/step/spike_watch.h): nothing; warn; leave its
 /// update out; save the state before it and end the run.
@@ -156,10 +157,18 @@ struct Config {
     int64_t eval_steps = 0;              ///< above 0 if and only if eval_strategy is steps
     int64_t evals_per_epoch = 0;
     bool eval_on_start = false;
+    int64_t eval_table_size = 0;  ///< sample answers at every evaluation
+    int64_t eval_max_new_tokens = 128;
     Every save_strategy = Every::epoch;
     int64_t save_steps = 0;  ///< above 0 if and only if save_strategy is steps
     int64_t saves_per_epoch = 0;
     int64_t save_total_limit = 2;  ///< 0: keep all
+    bool export_checkpoints = false;
+    bool load_best_model_at_end = false;
+    std::string metric_for_best_model;                 ///< settled: begins with eval_; empty: nothing is compared
+    Tristate greater_is_better = Tristate::automatic;  ///< settled if there is a metric
+    int64_t early_stopping_patience = 0;               ///< 0: never stops early
+    double early_stopping_threshold = 0;
     Tristate async_save = Tristate::automatic;
     std::string resume_from_checkpoint;  ///< empty: start anew; "auto": the newest complete checkpoint; else a folder
 

@@ -204,6 +204,10 @@ void port_wandb(ConfigNode& entry, Porter& porter) {
     porter.set("report_to", Porter::list(std::move(reports), entry), entry);
 }
 
+void port_generate_during_eval(ConfigNode& entry, Porter& porter) {
+    is_off(entry) ? porter.idle(entry, "off") : porter.set("eval_table_size", "8", entry);
+}
+
 void port_plugins(ConfigNode& entry, Porter& porter) {
     for (const ConfigNode& plugin : entry.children)
         if (plugin.text.find("liger") == std::string::npos &&
@@ -343,8 +347,7 @@ const std::vector<Rule>& rules() {
           "eval_accumulation_steps",
           "bnb_*",
           "prediction_loss_only",
-          "compute_accuracy",
-          "greater_is_better"},
+          "compute_accuracy"},
          idle},
         // An error unless off.
         {{"load_in_8bit", "load_in_4bit", "quantization_bit", "quantization_method", "gptq"},
@@ -375,17 +378,13 @@ const std::vector<Rule>& rules() {
                      porter.refuse(token, "the tokenizer's own special tokens are used; change tokenizer_config.json");
              porter.idle(entry, "packing leaves no padding");
          }},
-        {{"load_best_model_at_end", "early_stopping_patience", "early_stopping_steps"},
-         refused,
-         "run to the end; export makes a model of any checkpoint"},
-        {{"metric_for_best_model"}, idle},
         {{"streaming", "buffer_size", "interleave_probs", "disable_shuffling", "curriculum_sampling"},
          refused,
          "all data is tokenised once and shuffled; datasets[].weight weighs it"},
-        {{"generate_during_eval", "predict_with_generate", "eval_table_size", "do_predict", "do_causal_lm_eval",
-          "do_bench_eval"},
+        {{"generate_during_eval"}, ported, "eval_table_size: 8", port_generate_during_eval},
+        {{"predict_with_generate", "do_predict", "do_causal_lm_eval", "do_bench_eval"},
          refused,
-         "evaluation computes the loss; generate answers prompts afterwards"},
+         "evaluation computes the loss; eval_table_size shows answers"},
         {{"reference_free", "sync_ref_model", "use_weighting", "dpo_use_weighting", "ld_alpha", "discopop_tau", "kto_*",
           "ppo_*", "trl", "vllm*"},
          refused,

@@ -238,6 +238,34 @@ void settle_when(const When& when, Rules& rules) {
     use(when.every == Every::epoch, when.per_epoch, when.per_epoch_key);
 }
 
+/// The keys that compare evaluations.
+void settle_best(Config& c, Rules& rules) {
+    if (!rules.given("load_best_model_at_end"))
+        c.load_best_model_at_end = c.early_stopping_patience > 0 && c.save_strategy != Every::never;
+    const std::pair<const char*, bool> uses[] = {{"load_best_model_at_end", c.load_best_model_at_end},
+                                                 {"early_stopping_patience", c.early_stopping_patience > 0},
+                                                 {"save_strategy", c.save_strategy == Every::best}};
+    for (const auto& [key, compares] : uses) {
+        if (!compares) continue;
+        if (c.metric_for_best_model.empty()) c.metric_for_best_model = "loss";
+        rules.expect(c.eval_strategy != Every::never, {key, "eval_strategy"}, "{} compares evaluations: {}", key,
+                     c.has_eval_data() ? "set eval_strategy to steps or epoch" : "give eval_datasets or val_size");
+    }
+    rules.expect(
+        !c.load_best_model_at_end || c.save_strategy != Every::never, {"load_best_model_at_end", "save_strategy"},
+        "load_best_model_at_end takes the best checkpoint, but save_strategy no writes none: set save_strategy "
+        "to best (the fewest), epoch or steps");
+    std::string& metric = c.metric_for_best_model;
+    if (metric.empty()) return;
+    if (!metric.starts_with("eval_")) metric = "eval_" + metric;
+    // As transformers has it, which logs no perplexity.
+    if (c.greater_is_better == Tristate::automatic)
+        c.greater_is_better = metric.ends_with("loss") || metric.ends_with("perplexity") ? Tristate::off : Tristate::on;
+    if (c.early_stopping_threshold > 0 && c.early_stopping_patience == 0)
+        rules.note("early_stopping_threshold",
+                   "early_stopping_threshold has no effect without early_stopping_patience");
+}
+
 void settle_output(Config& c, Rules& rules) {
     rules.expect(!c.output_dir.empty(), {"output_dir"}, "output_dir is missing");
     if (!rules.given("eval_strategy") && c.has_eval_data()) c.eval_strategy = Every::epoch;
@@ -245,10 +273,20 @@ void settle_output(Config& c, Rules& rules) {
                 rules);
     settle_when({c.save_strategy, c.save_steps, c.saves_per_epoch, "save_strategy", "save_steps", "saves_per_epoch"},
                 rules);
+    rules.expect(c.eval_strategy != Every::best, {"eval_strategy"},
+                 "eval_strategy: expected one of no, steps, epoch, found 'best', which is for save_strategy");
+    settle_best(c, rules);
     const bool evaluates = c.eval_strategy != Every::never || c.eval_on_start;
     rules.expect(!evaluates || c.has_eval_data(),
                  {"eval_strategy", "eval_steps", "eval_on_start", "eval_datasets", "val_size"},
                  "there is nothing to evaluate on: give eval_datasets or val_size");
+    if (c.export_checkpoints && c.save_strategy == Every::never && rules.given("export_checkpoints"))
+        rules.note("export_checkpoints", "export_checkpoints has no effect with save_strategy no");
+    rules.expect(c.eval_table_size == 0 || evaluates, {"eval_table_size"},
+                 "eval_table_size answers prompts at evaluations: {}",
+                 c.has_eval_data() ? "set eval_strategy to steps or epoch" : "give eval_datasets or val_size");
+    rules.expect(c.eval_table_size == 0 || c.stage != Stage::rm, {"eval_table_size", "stage"},
+                 "eval_table_size: the model of stage rm scores answers and gives none");
     rules.expect(!c.overwrite_output_dir || c.resume_from_checkpoint.empty(),
                  {"overwrite_output_dir", "resume_from_checkpoint"},
                  "overwrite_output_dir and resume_from_checkpoint exclude each other");

@@ -41,8 +41,8 @@ template <>
 inline constexpr auto spellings<DType> = std::to_array<Spelling<DType>>(
     {{"float32", DType::f32}, {"bfloat16", DType::bf16}, {"fp32", DType::f32}, {"bf16", DType::bf16}});
 template <>
-inline constexpr auto spellings<Every> =
-    std::to_array<Spelling<Every>>({{"no", Every::never}, {"steps", Every::steps}, {"epoch", Every::epoch}});
+inline constexpr auto spellings<Every> = std::to_array<Spelling<Every>>(
+    {{"no", Every::never}, {"steps", Every::steps}, {"epoch", Every::epoch}, {"best", Every::best}});
 template <>
 inline constexpr auto spellings<Finetuning> = std::to_array<Spelling<Finetuning>>({{"full", Finetuning::full},
                                                                                    {"lora", Finetuning::lora}});

@@ -39,8 +39,8 @@ size_t state_copy_bytes(const ModelConfig& config, const LearnerOptions& options
     return static_cast<size_t>(share) * (bytes_of(master) + 2 * bytes_of(moments));
 }
 
-BackgroundSave::BackgroundSave(const Learner& learner, const Ranks& ranks)
-    : learner_(learner), ranks_(ranks), memory_(Device::cpu, memory_of(learner)) {
+BackgroundSave::BackgroundSave(const Learner& learner, const Ranks& ranks, FurtherFiles further)
+    : learner_(learner), ranks_(ranks), further_(std::move(further)), memory_(Device::cpu, memory_of(learner)) {
     const auto bytes = static_cast<int64_t>(memory_of(learner));
     char* const memory = static_cast<char*>(memory_.tensor("copy", DType::u8, {0}).data);
     // Pages are taken now and not in the first save: a first write of a page costs more than the copy into it.
@@ -104,8 +104,8 @@ void BackgroundSave::begin(const std::string& folder, const TrainerState& state,
     require(!save_, "{}: the save of {} is still under way", folder, saved_.folder);
     began_ = std::chrono::steady_clock::now();
     saved_ = {.folder = folder};
-    keep_ = keep;
-    save_ = std::make_unique<CheckpointSave>(folder, learner_, state, ranks_);
+    rotation_ = Rotation::of(keep, state.best);
+    save_ = std::make_unique<CheckpointSave>(folder, learner_, state, ranks_, further_);
     const LearnerState copy = copy_state();
     shares_under_way_ = ranks_.several();
     start_thread([this, saved = copy] {
@@ -120,7 +120,7 @@ void BackgroundSave::begin(const std::string& folder, const TrainerState& state,
 void BackgroundSave::commit() {
     saved_.bytes = save_->commit();
     saved_.seconds = seconds_since(began_);
-    saved_.trouble = rotate_checkpoints(std::filesystem::path(saved_.folder).parent_path(), keep_);
+    saved_.trouble = rotate_checkpoints(std::filesystem::path(saved_.folder).parent_path(), rotation_);
 }
 
 void BackgroundSave::end_shares() {

@@ -39,13 +39,14 @@ class BackgroundSave {
   public:
     /// Takes the memory of the copy, pinned if the learner is on a GPU. Throws Exit::memory with the figures. The
     /// learner must outlive this object, as must `ranks`: those that save.
-    explicit BackgroundSave(const Learner& learner, const Ranks& ranks = one_rank());
+    explicit BackgroundSave(const Learner& learner, const Ranks& ranks = one_rank(), FurtherFiles further = {});
     /// Waits for the save under way and prints how it ended, because nobody asks any more.
     ~BackgroundSave();
     BackgroundSave(const BackgroundSave&) = delete;
     BackgroundSave& operator=(const BackgroundSave&) = delete;
 
-    /// No save may be under way. Keeps the newest `keep` checkpoints beside `folder` (0: all).
+    /// No save may be under way. Afterwards keeps `keep` checkpoints beside `folder` (0: all), as
+    /// rotate_checkpoints() does; state.best is the one that always stays.
     void begin(const std::string& folder, const TrainerState& state, int64_t keep);
     void hold();
     /// The checkpoint that was committed since the last call, if any; on rank 0 only.
@@ -62,10 +63,11 @@ class BackgroundSave {
 
     const Learner& learner_;
     const Ranks& ranks_;
+    FurtherFiles further_;  ///< of every checkpoint; called by a thread
     Arena memory_;
     std::unique_ptr<SideCopy> side_;  ///< GPU
     SavedCheckpoint saved_;
-    int64_t keep_ = 0;
+    Rotation rotation_;
     std::unique_ptr<CheckpointSave> save_;  ///< under way
     bool shares_under_way_ = false;         ///< of several ranks; the same on all
     std::chrono::steady_clock::time_point began_;

@@ -1,6 +1,7 @@
 #include "train/folders/checkpoint.h"
 
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
 #include <thread>
 
@@ -87,6 +88,31 @@ std::vector<StepNumbers> recent_of(const Json& json) {
     return recent;
 }
 
+/// The value is text, because JSON has no infinity.
+Json best_json(const BestRecord& best) {
+    if (best.metric.empty()) return nullptr;
+    return {{"metric", best.metric},
+            {"greater_is_better", best.greater_is_better},
+            {"value", fmt::format("{}", best.value)},
+            {"step", best.step},
+            {"without_improvement", best.without_improvement},
+            {"output_dir", best.output_dir}};
+}
+
+BestRecord best_of(const Json& json) {
+    if (json.is_null()) return {};
+    BestRecord best{.metric = json.at("metric").get<std::string>(),
+                    .greater_is_better = json.at("greater_is_better").get<bool>(),
+                    .step = integer_of(json.at("step")),
+                    .without_improvement = integer_of(json.at("without_improvement")),
+                    .output_dir = json.at("output_dir").get<std::string>()};
+    const auto text = json.at("value").get<std::string>();
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), best.value);
+    if (error != std::errc() || end != text.data() + text.size())
+        throw Json::other_error::create(501, "best.value is no number", &json);
+    return best;
+}
+
 Json pieces_json(const std::vector<FilePiece>& pieces) {
     Json json = Json::array();
     for (const FilePiece& piece : pieces) json.push_back({{"bytes", piece.bytes}, {"sha256", piece.sha256}});
@@ -140,8 +166,9 @@ void check_file(const std::string& path, const Json& entry, int64_t version) {
 
 }  // namespace
 
-CheckpointSave::CheckpointSave(std::string folder, const Learner& learner, TrainerState state, const Ranks& ranks)
-    : learner_(learner), state_(std::move(state)), ranks_(ranks) {
+CheckpointSave::CheckpointSave(std::string folder, const Learner& learner, TrainerState state, const Ranks& ranks,
+                               FurtherFiles further)
+    : learner_(learner), state_(std::move(state)), ranks_(ranks), further_(std::move(further)) {
     ranks_.together("checkpoint", [&] {
         if (ranks_.first()) commit_ = std::make_unique<FolderCommit>(std::move(folder));
     });
@@ -150,6 +177,7 @@ CheckpointSave::CheckpointSave(std::string folder, const Learner& learner, Train
 
 void CheckpointSave::write(const LearnerState& saved) {
     adapters_ = saved.adapters;
+    weights_ = saved.weights;
     pieces_ = write_shard(folder_, learner_, saved, writer_threads(ranks_));
 }
 
@@ -192,6 +220,7 @@ uint64_t CheckpointSave::commit() {
                           {"packs_per_step", state_.packs_per_step},
                           {"skipped_steps", state_.skipped_steps},
                           {"recent", recent_json(state_.recent)},
+                          {"best", best_json(state_.best)},
                           {"made_by", facts_json(state_.made_by)},
                           {"lora", lora_json(learner_)},
                           {"layout", layout_json(learner_.parameters())}};
@@ -200,14 +229,15 @@ uint64_t CheckpointSave::commit() {
     write_file_atomically(dir + "/model_config.json", to_json(learner_.config()).dump(2) + "\n");
     if (const auto& lora = learner_.options().lora)
         write_adapter(dir, {*lora, state_.base_model}, learner_.parameters(), adapters_().tensor());
+    if (further_) further_(dir, learner_.sync().sharded() ? Tensor() : weights_().tensor());
     write_manifest(dir);
     commit_->commit();
     return bytes_;
 }
 
 uint64_t save_checkpoint(const std::string& folder, const Learner& learner, const TrainerState& state,
-                         const Ranks& ranks) {
-    CheckpointSave save(folder, learner, state, ranks);
+                         const Ranks& ranks, const FurtherFiles& further) {
+    CheckpointSave save(folder, learner, state, ranks, further);
     const LearnerState now = present_state(learner);
     ranks.together("checkpoint", [&] { save.write(now); });
     save.gather();
@@ -266,6 +296,7 @@ TrainerState load_checkpoint(const WholeCheckpoint& checkpoint, Learner& learner
                             .packs_per_step = integer_in(json, "packs_per_step", 0),
                             .skipped_steps = integer_in(json, "skipped_steps", 0),
                             .recent = recent_of(json.value("recent", Json::array())),
+                            .best = best_of(json.value("best", Json())),
                             .made_by = facts_of(json.value("made_by", Json::object())),
                             .config_yaml = read_file(folder + "/config.yaml")};
     });

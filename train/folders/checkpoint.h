@@ -9,6 +9,7 @@
 //     config.yaml               the resolved training config
 //     adapter_*                 LoRA: the adapters as PEFT reads them (train/folders/adapter_folder.h)
 //     model_config.json         the model's shape, as a Hugging Face config.json
+//     config.json, ...          if the run asks for it (export_checkpoints): what transformers needs to load the folder
 //     manifest.json             size and SHA-256 of the pieces of every file above, and of itself
 //
 // A checkpoint is written into a temporary folder, hashed, fsynced and renamed (engine/io/files.h), so that a kill at
@@ -26,6 +27,7 @@
 #include "engine/io/files.h"
 #include "engine/ranks/ranks.h"
 #include "train/folders/checkpoint_shards.h"
+#include "train/step/best_model.h"
 #include "train/step/learner.h"
 #include "train/step/spike_watch.h"
 
@@ -42,6 +44,7 @@ struct TrainerState {
     int64_t packs_per_step = 0;         ///< over all ranks and micro-steps; 0: not known (older checkpoints)
     int64_t skipped_steps = 0;          ///< steps whose update was left out (loss_spike: skip)
     std::vector<StepNumbers> recent{};  ///< SpikeWatch::recent()
+    BestRecord best{};                  ///< of the evaluations up to this step
     /// What computed it, on which the last bits may depend: name and value (train/run/machine.h). Empty: not known.
     std::vector<std::pair<std::string, std::string>> made_by{};
     std::string config_yaml;  ///< resolved
@@ -50,6 +53,10 @@ struct TrainerState {
 };
 
 // --- Saving ---
+
+/// Writes further files into a checkpoint's folder, on rank 0. `weights`: all of Learner::weights() in host memory;
+/// empty if the learner's optimizer state is sharded.
+using FurtherFiles = std::function<void(const std::string& folder, const Tensor& weights)>;
 
 /// A checkpoint that is being written, by rank 0 alone (one_rank()) or, if the learner's optimizer state is sharded, by
 /// all ranks: each writes its share, rank 0 the rest. The calls, in this order, from all of these ranks:
@@ -63,7 +70,8 @@ struct TrainerState {
 /// under the folder's name, and no rank may still be in write(). Errors of the disk throw Exit::storage.
 class CheckpointSave {
   public:
-    CheckpointSave(std::string folder, const Learner& learner, TrainerState state, const Ranks& ranks);
+    CheckpointSave(std::string folder, const Learner& learner, TrainerState state, const Ranks& ranks,
+                   FurtherFiles further = {});
     void write(const LearnerState& saved);
     void gather();
     uint64_t commit();  ///< returns the bytes of all files
@@ -81,14 +89,15 @@ class CheckpointSave {
     std::unique_ptr<FolderCommit> commit_;  ///< rank 0
     std::string folder_;                    ///< temporary
     std::vector<FilePiece> pieces_;         ///< of this rank's file
-    std::function<HostCopy()> adapters_;
+    FurtherFiles further_;
+    std::function<HostCopy()> weights_, adapters_;
     std::vector<File> shards_;  ///< rank 0: of all ranks
     uint64_t bytes_ = 0;
 };
 
 /// Saves the learner's present state, and returns the bytes of all files on rank 0. `ranks`: those that write, as above.
 uint64_t save_checkpoint(const std::string& folder, const Learner& learner, const TrainerState& state,
-                         const Ranks& ranks = one_rank());
+                         const Ranks& ranks = one_rank(), const FurtherFiles& further = {});
 
 // --- Loading ---
 

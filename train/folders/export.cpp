@@ -72,7 +72,7 @@ void write_tokenizer(const ExportRequest& r) {
                                      .folder = r.folder,
                                      .tokenizer = r.encoder->tokenizer().get(),
                                      .chat_template = written ? &chosen : nullptr}))
-        fmt::print("note: {}\n", notice);
+        if (r.prints) fmt::print("note: {}\n", notice);
     remove_file(r.folder + "/colonnade.json");  // of an older export, which named the template there
 }
 
@@ -104,7 +104,7 @@ DType settle_dtype(const ExportRequest& r, const std::vector<NamedTensor>& tenso
         fmt::format("{}: {} weights are beyond float16, which ends at 65504; the largest is {} in '{}'", r.folder,
                     overflow.count, overflow.largest, overflow.tensor);
     if (r.stored) fail(Exit::numerics, "{}; give bfloat16 or float32", what);
-    fmt::print("note: {}; the export is float32\n", what);
+    if (r.prints) fmt::print("note: {}; the export is float32\n", what);
     return DType::f32;
 }
 
@@ -199,6 +199,17 @@ void export_merged_copy(const Config& config, std::shared_ptr<const Encoder> enc
     copy.fill_weights(
         [&](const Tensor& weights) { std::copy_n(adapters.as<float>(), weights.numel(), weights.as<float>()); });
     export_merged(config, std::move(encoder), copy, folder);
+}
+
+FurtherFiles hugging_face_files(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner) {
+    return [&config, &learner, encoder = std::move(encoder)](const std::string& folder, const Tensor& weights) {
+        ExportRequest request = export_request(config, encoder, learner, folder);
+        request.prints = false;
+        if (learner.options().lora) return write_tokenizer(request);
+        request.weights = weights;
+        request.gpu = nullptr;
+        export_model(request);
+    };
 }
 
 ExportRequest export_request(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,

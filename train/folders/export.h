@@ -11,6 +11,7 @@
 
 #include "data/samples/encode.h"
 #include "train/config/config.h"
+#include "train/folders/checkpoint.h"
 #include "train/step/learner.h"
 
 namespace colonnade {
@@ -29,6 +30,7 @@ struct ExportRequest {
     std::string base{};         ///< what adapters name as their base, such as org/name@commit; empty: source_folder
     std::shared_ptr<const Encoder> encoder;  ///< provides tokenizer, chat template and stop ids
     std::string tokenizer_source;            ///< a folder or file, whose tokenizer files are copied; may be empty
+    bool prints = true;                      ///< notes about what the files say; false: silent
 };
 /// How the names of what an export writes begin, for leftovers (engine/io/folder_lock.h).
 inline constexpr std::string_view export_stems[] = {
@@ -51,6 +53,10 @@ DType export_merged(const Config& config, std::shared_ptr<const Encoder> encoder
 /// all of Learner::weights() in host memory.
 void export_merged_copy(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
                         const Tensor& adapters, const std::string& folder);
+
+/// What makes a checkpoint's folder a Hugging Face folder as well: the files of export_model(); with LoRA, whose adapters
+/// are there already, the tokenizer files. Silent. Config and learner must outlive the result.
+FurtherFiles hugging_face_files(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner);
 
 /// The request to export a run of `config` to `folder`.
 ExportRequest export_request(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,

@@ -6,6 +6,7 @@
 
 #include "engine/io/files.h"
 #include "engine/io/folder_lock.h"
+#include "train/folders/adapter_folder.h"
 #include "train/folders/export.h"
 
 namespace colonnade {
@@ -20,6 +21,10 @@ std::string keep_aside(const std::string& folder) {
     for (int n = 2; fs::exists(fs::symlink_status(name)); ++n) name = fmt::format("{}-{}", first, n);
     rename_path(folder, name);
     return name;
+}
+
+std::string without_advice(const std::string& what) {
+    return what.substr(0, what.find(fmt::format("; {}", damage_advice)));
 }
 
 }  // namespace
@@ -45,6 +50,12 @@ std::vector<int64_t> checkpoint_steps(const std::string& output_dir) {
     return steps;
 }
 
+std::string checkpoint_for_model(const std::string& path) {
+    const std::vector<int64_t> steps = checkpoint_steps(path);
+    if (steps.empty() || fs::exists(path + "/config.json") || is_adapter_folder(path)) return "";
+    return checkpoint_folder(path, steps.back());
+}
+
 NewestCheckpoint newest_checkpoint(const std::string& output_dir) {
     std::vector<int64_t> steps = checkpoint_steps(output_dir);
     NewestCheckpoint found;
@@ -56,8 +67,7 @@ NewestCheckpoint newest_checkpoint(const std::string& output_dir) {
             found.whole = check_checkpoint(folder);
         } catch (const Error& e) {
             if (e.exit() != Exit::data) throw;
-            const std::string what = e.what();
-            damaged.emplace_back(folder, what.substr(0, what.find(fmt::format("; {}", damage_advice))));
+            damaged.emplace_back(folder, without_advice(e.what()));
         }
     }
     if (!found.whole)
@@ -72,13 +82,18 @@ NewestCheckpoint newest_checkpoint(const std::string& output_dir) {
     return found;
 }
 
-std::string rotate_checkpoints(const std::string& output_dir, int64_t keep) {
+std::string rotate_checkpoints(const std::string& output_dir, const Rotation& rotation) {
     std::string trouble;
-    if (keep <= 0) return trouble;
     const std::vector<int64_t> steps = checkpoint_steps(output_dir);
-    for (size_t i = 0; i + static_cast<size_t>(keep) < steps.size(); ++i) {
+    if (rotation.keep <= 0 || steps.empty()) return trouble;
+    const auto stays = [&](int64_t step) { return step == steps.back() || step == rotation.best; };
+    int64_t excess = std::ssize(steps) - std::max(rotation.keep, std::ranges::count_if(steps, stays));
+    for (const int64_t step : steps) {
+        if (excess <= 0) break;
+        if (stays(step)) continue;
+        --excess;
         try {
-            remove_folder(checkpoint_folder(output_dir, steps[i]));
+            remove_folder(checkpoint_folder(output_dir, step));
         } catch (const Error& e) {
             if (trouble.empty()) trouble = e.what();
         }
@@ -86,8 +101,19 @@ std::string rotate_checkpoints(const std::string& output_dir, int64_t keep) {
     return trouble;
 }
 
+std::string damage_of(const std::string& folder) {
+    try {
+        check_checkpoint(folder);
+        return "";
+    } catch (const Error& e) {
+        if (e.exit() != Exit::data) throw;
+        return without_advice(e.what());
+    }
+}
+
 std::string remove_leftovers(const std::string& output_dir) {
-    std::vector<std::string_view> stems = {"checkpoint-", "config.yaml", "metrics.jsonl", "loss.png"};
+    std::vector<std::string_view> stems = {"checkpoint-", "config.yaml", "metrics.",
+                                           "loss.png",    "run.json",    "README.md"};
     stems.insert(stems.end(), std::begin(export_stems), std::end(export_stems));
     try {
         sweep_folder(output_dir, stems);

@@ -89,8 +89,8 @@ Tensor Decoder::lay_out_widened(Arena& arena, const ModelConfig& config, DType m
     return arena.tensor("widened weights", DType::f32, {block_elements(config)});
 }
 
-Arena Decoder::plan(const ModelConfig& config, const DecoderOptions& options, DType matrices) {
-    Arena arena(device_of(options));
+Arena Decoder::plan(const ModelConfig& config, const DecoderOptions& options, DType matrices, Device device) {
+    Arena arena(device);
     KvCache::lay_out(arena, config, options.cache, dtype_of(arena.device()));
     Buffers::lay_out(arena, config, options);
     lay_out_widened(arena, config, matrices, arena.device());
@@ -101,7 +101,7 @@ Arena Decoder::plan(const ModelConfig& config, const DecoderOptions& options, DT
 Decoder::Decoder(const ModelConfig& config, const ModelParameters& weights, const DecoderOptions& options)
     : options_(options),
       weights_(weights),
-      arena_(device_of(options), plan(config, options, weights.embedding.dtype).bytes()),
+      arena_(device_of(options), plan(config, options, weights.embedding.dtype, device_of(options)).bytes()),
       model_(config, (lay_out(arena_, config), widening_parameters(weights))) {
     const Context ctx{.device = device_of(options), .gpu = options.gpu};
     std::vector<int32_t> positions(static_cast<size_t>(options.cache.capacity));

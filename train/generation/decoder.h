@@ -33,7 +33,7 @@ class Decoder {
     /// of `weights` is bf16 there. Throws Exit::memory if the cache does not fit.
     Decoder(const ModelConfig& config, const ModelParameters& weights, const DecoderOptions& options);
     /// The memory plan on a device that this machine need not have.
-    static Arena plan(const ModelConfig& config, const DecoderOptions& options, DType matrices);
+    static Arena plan(const ModelConfig& config, const DecoderOptions& options, DType matrices, Device device);
 
     const DecoderOptions& options() const { return options_; }
     const ModelConfig& config() const { return model_.config(); }

@@ -8,8 +8,8 @@
 namespace colonnade {
 namespace {
 
-DecoderOptions decoder_options(const GeneratorOptions& o) {
-    const int64_t piece = o.gpu ? 4096 : 512;
+DecoderOptions decoder_options(const GeneratorOptions& o, Device device) {
+    const int64_t piece = o.piece > 0 ? o.piece : device == Device::cuda ? 4096 : 512;
     return {.cache = {.slots = o.batch, .capacity = o.max_length},
             .piece = std::min(piece, o.batch * o.max_length),
             .lora = o.lora,
@@ -24,10 +24,14 @@ int64_t common_beginning(std::span<const int32_t> a, std::span<const int32_t> b)
 
 Generator::Generator(const ModelConfig& config, const ModelParameters& weights, const GeneratorOptions& options)
     : reuse_cache_(options.reuse_cache),
-      decoder_(config, weights, decoder_options(options)),
+      decoder_(config, weights, decoder_options(options, options.gpu ? Device::cuda : Device::cpu)),
       free_slots_(static_cast<size_t>(options.batch)),
       held_(static_cast<size_t>(options.batch)) {
     std::iota(free_slots_.begin(), free_slots_.end(), 0);
+}
+
+Arena Generator::plan(const ModelConfig& config, const GeneratorOptions& options, DType matrices, Device device) {
+    return Decoder::plan(config, decoder_options(options, device), matrices, device);
 }
 
 void Generator::check_prompt(std::span<const int32_t> prompt, int64_t room) const {

@@ -37,6 +37,7 @@ struct GeneratorOptions {
     int64_t batch = 1;          ///< sequences at a time
     std::optional<LoraSettings> lora{};
     Gpu* gpu = nullptr;
+    int64_t piece = 0;  ///< most tokens of prompts that are read at a time; 0: the best for the device
     /// A prompt that begins like one before it finds those tokens in the cache. Answers are then the same but for
     /// rounding.
     bool reuse_cache = false;
@@ -46,6 +47,8 @@ class Generator {
   public:
     /// Throws as Decoder does.
     Generator(const ModelConfig& config, const ModelParameters& weights, const GeneratorOptions& options);
+    /// The memory plan on a device that this machine need not have; `matrices`: the dtype of the model's.
+    static Arena plan(const ModelConfig& config, const GeneratorOptions& options, DType matrices, Device device);
 
     /// Answers in the order of the requests. Throws Exit::data, before any work, for a prompt that is empty, does not
     /// fit, or has a token outside the vocabulary; Exit::numerics if a logit is not a number.

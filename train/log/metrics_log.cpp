@@ -107,6 +107,16 @@ void keep_beginning(const std::string& path, uint64_t bytes) {
     commit.commit();
 }
 
+/// As Markdown shows it unchanged, whatever it contains.
+std::string code_block(const std::string& text) {
+    std::string block = "\n";
+    for (size_t begin = 0, end = 0; end != text.npos; begin = end + 1) {
+        end = text.find('\n', begin);
+        block += "    " + text.substr(begin, end == text.npos ? end : end - begin) + "\n";
+    }
+    return block;
+}
+
 AppendFile open_log(const std::string& output_dir, std::optional<int64_t> resumed_step) {
     make_folders(output_dir);
     const std::string path = output_dir + "/metrics.jsonl";
@@ -133,6 +143,22 @@ void MetricsLog::write(int64_t step, double epoch, const std::vector<Metric>& me
     for (auto& [name, value] : numbers) name = tensorboard_tag(name);
     if (tensorboard_) tensorboard_->write(step, numbers);
     if (wandb_) wandb_->write(step, numbers);
+}
+
+void MetricsLog::write_samples(int64_t step, double epoch, const std::vector<SampleAnswer>& samples) {
+    Json list = Json::array();
+    std::string markdown;
+    for (const SampleAnswer& s : samples) {
+        list.push_back({{"row", s.row}, {"prompt", s.prompt}, {"answer", s.answer}, {"reference", s.reference}});
+        markdown += fmt::format("**{}**\n\n", s.row);
+        for (const auto& [title, text] :
+             {std::pair("prompt", s.prompt), std::pair("answer", s.answer), std::pair("reference", s.reference)})
+            markdown += fmt::format("{}\n{}\n", title, code_block(text));
+    }
+    const Json line = {{"step", step}, {"epoch", epoch}, {"samples", list}};
+    if (jsonl_) jsonl_->append(line.dump(-1, ' ', false, Json::error_handler_t::replace) + '\n');
+    if (tensorboard_) tensorboard_->write_text(step, "eval/samples", markdown);
+    if (wandb_) wandb_->write_text(step, "eval/samples", markdown);
 }
 
 std::string metrics_line(int64_t step, double epoch, const std::vector<Metric>& metrics,

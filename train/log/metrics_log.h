@@ -8,7 +8,9 @@
 //     {"step": 10, "epoch": 0.25, "eval_loss": 2.28}
 //     {"step": 11, "epoch": 0.27, "spike_loss": 9.7, "spike_grad_norm": 41.0, "skipped_steps": 1, "rows": ["a.jsonl:7"]}
 //
-// "rows" is in metrics.jsonl only. metrics.csv has a column for each name; the cells of a record that lacks it are empty.
+//     {"step": 10, "epoch": 0.25, "samples": [{"row": "a.jsonl:7", "prompt": "...", "answer": "...", "reference": "..."}]}
+//
+// "rows" is in metrics.jsonl only, samples are not in metrics.csv. metrics.csv has a column for each name; the cells of a record that lacks it are empty.
 //
 // JSON has no NaN and no infinity: such a value is null, and "non_finite" names it ({"loss": "nan"}). In TensorBoard
 // eval_* becomes eval/*, everything else train/*.
@@ -34,6 +36,12 @@ struct LogFiles {
     bool jsonl = false, tensorboard = false, csv = false, wandb = false;
 };
 
+/// The answer of a model in training to a prompt that it was not trained on.
+struct SampleAnswer {
+    std::string row;  ///< place of the sample
+    std::string prompt, answer, reference;
+};
+
 class MetricsLog {
   public:
     /// Without `resumed_step` a new log replaces an old metrics.jsonl. With it the old log continues after lines about
@@ -44,6 +52,8 @@ class MetricsLog {
     /// Writes one record; the system has it when the call returns.
     void write(int64_t step, double epoch, const std::vector<Metric>& metrics,
                const std::vector<std::string>& rows = {});
+    /// Writes answers, as text where the log has texts: "samples" in metrics.jsonl, "eval/samples" elsewhere.
+    void write_samples(int64_t step, double epoch, const std::vector<SampleAnswer>& samples);
 
   private:
     std::optional<AppendFile> jsonl_;

@@ -116,6 +116,12 @@ void EventWriter::describe(const RunDescription& run) {
     file_.append(record(event));
 }
 
+void EventWriter::write_text(int64_t step, const std::string& title, const std::string& markdown) {
+    events::Event event = event_at(step);
+    add_text(*event.mutable_summary(), title, markdown);
+    file_.append(record(event));
+}
+
 void EventWriter::write(int64_t step, const std::vector<std::pair<std::string, double>>& scalars) {
     events::Event event = event_at(step);
     for (const auto& [tag, value] : scalars) {

@@ -31,6 +31,9 @@ class EventWriter {
     /// Writes the scalars of one step; the system has them when the call returns.
     void write(int64_t step, const std::vector<std::pair<std::string, double>>& scalars);
 
+    /// Writes a text of one step, in Markdown.
+    void write_text(int64_t step, const std::string& title, const std::string& markdown);
+
     /// Writes config and texts for TensorBoard's plugins "text" and "hparams".
     void describe(const RunDescription& run);
 

@@ -106,15 +106,25 @@ WandbLog::~WandbLog() {
 }
 
 void WandbLog::write(int64_t step, const std::vector<std::pair<std::string, double>>& scalars) {
+    Values values;
+    for (const auto& [tag, value] : scalars)
+        values.emplace_back(tag, std::isfinite(value) ? Json(value).dump()
+                                 : std::isnan(value)  ? "\"NaN\""
+                                                      : (value > 0 ? "\"Infinity\"" : "\"-Infinity\""));
+    write_values(step, values);
+}
+
+void WandbLog::write_text(int64_t step, const std::string& tag, const std::string& text) {
+    write_values(step, {{tag, Json(text).dump(-1, ' ', false, Json::error_handler_t::replace)}});
+}
+
+void WandbLog::write_values(int64_t step, const Values& values) {
     wandb::Record history, summary;
     const double time = now();
     history.mutable_history()->mutable_step()->set_num(step);
     auto* const items = history.mutable_history()->mutable_item();
     auto* const latest = summary.mutable_summary()->mutable_update();
-    for (const auto& [tag, value] : scalars) {
-        const std::string json = std::isfinite(value) ? Json(value).dump()
-                                 : std::isnan(value)  ? "\"NaN\""
-                                                      : (value > 0 ? "\"Infinity\"" : "\"-Infinity\"");
+    for (const auto& [tag, json] : values) {
         add(items, tag, json);
         add(latest, tag, json);
     }

@@ -31,9 +31,13 @@ class WandbLog {
 
     /// Values of a step; numbers are under TensorBoard's tags.
     void write(int64_t step, const std::vector<std::pair<std::string, double>>& scalars);
+    /// A text of a step.
+    void write_text(int64_t step, const std::string& tag, const std::string& text);
     const std::string& path() const { return file_.path(); }
 
   private:
+    using Values = std::vector<std::pair<std::string, std::string>>;  ///< tags and JSON
+    void write_values(int64_t step, const Values& values);
     void put(const std::string& record);
 
     AppendFile file_;

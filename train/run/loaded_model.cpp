@@ -8,10 +8,11 @@
 #include "engine/device/host_copy.h"
 #include "engine/io/files.h"
 #include "train/folders/adapter_folder.h"
-#include "train/folders/checkpoint.h"
+#include "train/folders/run_checkpoints.h"
 #include "train/model/weight_folder.h"
 #include "train/run/local_names.h"
 #include "train/run/run_model.h"
+#include "train/run/run_record.h"
 
 namespace colonnade {
 namespace {
@@ -80,6 +81,13 @@ LoadedModel::LoadedModel(LoadRequest request) : gpu_(request.gpu) {
     LocalNames names;
     request.model = names.model(request.model);
     request.tokenizer = names.model(request.tokenizer, ModelFiles::tokenizer);
+    notices_ = names.notices();
+    if (const std::string newest = checkpoint_for_model(request.model); !newest.empty()) {
+        const std::string state = state_of_run(request.model);
+        notices_.push_back(fmt::format("{} has no model yet{}: the model is that of {}", request.model,
+                                       state.empty() ? "" : fmt::format(" (its run: {})", state), newest));
+        request.model = newest;
+    }
     std::string path = request.model;
     std::optional<WholeCheckpoint> checkpoint;
     if (is_checkpoint(path)) {
@@ -91,7 +99,6 @@ LoadedModel::LoadedModel(LoadRequest request) : gpu_(request.gpu) {
     if (!adapter && !request.base.empty()) fail(Exit::config, "{}: --base is for a folder of adapters", request.model);
     if (adapter) path = base_of(request, *adapter, names);
     if (adapter || !checkpoint) config_ = read_model_config(path);
-    notices_ = names.notices();
     notices_.insert(notices_.end(), config_.notices.begin(), config_.notices.end());
     if (gpu_ && !flashmask_runs(Device::cuda, config_.head_dim)) {
         gpu_ = nullptr;

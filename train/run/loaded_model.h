@@ -4,6 +4,7 @@
 //     a Hugging Face folder, a GGUF file   the model
 //     a PEFT folder of adapters            on the base that adapter_config.json names
 //     checkpoint-<step> of a run           its model, or its adapters; text and template as its config.yaml says
+//     output_dir of a run without a model  its newest checkpoint
 
 #include <memory>
 

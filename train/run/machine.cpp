@@ -31,10 +31,16 @@ void choose_gpu(Config& config, const std::vector<CudaDevice>& devices, const Ra
     config.device_index = count > 0 ? ranks.local_rank() % count : 0;
 }
 
+bool usable_gpu(const std::vector<CudaDevice>& devices, int64_t index) {
+    const auto at = static_cast<size_t>(index);
+    return built_with_cuda() && at < devices.size() && devices[at].compute_capability >= 80;
+}
+
 /// The device of the config; for auto, the GPU at device_index if it is usable.
-Device choose_device(const Config& config, const std::vector<CudaDevice>& devices) {
+Device choose_device(const Config& config, const std::vector<CudaDevice>& devices, SessionUse use) {
     const auto index = static_cast<size_t>(config.device_index);
-    const bool usable = index < devices.size() && devices[index].compute_capability >= 80;
+    const bool usable = usable_gpu(devices, config.device_index);
+    if (config.device == DeviceChoice::cuda && use == SessionUse::plan) return Device::cuda;
     if (config.device == DeviceChoice::cpu || (config.device == DeviceChoice::automatic && !usable)) return Device::cpu;
     if (!built_with_cuda())
         fail(Exit::config,
@@ -109,21 +115,32 @@ void require_gpu_each(const std::vector<CudaDevice>& devices, int64_t own, const
                      ranks.name(other), ranks.name(r), devices.size());
 }
 
-Device settle_machine(Config& config, const Ranks& ranks) {
+bool has_gpu(int64_t index) {
+    return usable_gpu(cuda_devices(), index);
+}
+
+Device settle_machine(Config& config, const Ranks& ranks, SessionUse use) {
     const int threads = config.threads ? static_cast<int>(config.threads) : default_threads(ranks);
     omp_set_num_threads(threads);
     const std::vector<CudaDevice> devices = cuda_devices();
     if (config.device != DeviceChoice::cpu) choose_gpu(config, devices, ranks);
-    const Device device = choose_device(config, devices);
+    const Device device = choose_device(config, devices, use);
     require_same(ranks, {{"the device", name_of(device)}});
     if (device == Device::cpu) reserve_blas_memory();
-    if (device == Device::cuda) require_gpu_each(devices, config.device_index, ranks);
+    if (device == Device::cuda && use == SessionUse::run) require_gpu_each(devices, config.device_index, ranks);
     settle_device(config, device);
     return device;
 }
 
+std::string device_name(Device device, int64_t index) {
+    if (device == Device::cuda) return cuda_devices().at(static_cast<size_t>(index)).name;
+    const std::string name = processor_name();
+    return name.empty() ? "CPU" : name;
+}
+
 std::string device_text(Device device, int64_t index) {
     if (device == Device::cpu) return "CPU";
+    if (!has_gpu(index)) return "GPU (none here)";
     const CudaDevice gpu = cuda_devices().at(static_cast<size_t>(index));
     return fmt::format("GPU ({}, {})", gpu.name, human_bytes(gpu.memory_bytes));
 }

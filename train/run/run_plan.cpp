@@ -6,10 +6,12 @@
 #include <numeric>
 
 #include "data/prepare_report.h"
+#include "engine/device/device.h"
 #include "engine/device/human_units.h"
 #include "engine/io/progress.h"
 #include "train/run/learner_options.h"
 #include "train/run/machine.h"
+#include "train/run/sample_answers.h"
 
 namespace colonnade {
 namespace {
@@ -144,6 +146,12 @@ std::string plan_text(const Session& session, PackSchedule& schedule, const Save
     text += fmt::format("memory of {} {}\n", ranks.several() ? "each rank:" : "the",
                         device_text(session.device, c.device_index));
     text += Learner::plan(session.model, learner_options(c, ranks), session.device).table();
+    const bool unknown = session.device == Device::cuda && !built_with_cuda();
+    if (c.eval_table_size > 0 && unknown)
+        text += fmt::format("  {:<24} {:>12}  (this build has no CUDA)\n", "sample answers", "not planned");
+    else if (c.eval_table_size > 0)
+        text += fmt::format("  {:<24} {:>12}  (beside the peak{})\n", "sample answers",
+                            human_bytes(SampleAnswers::planned_bytes(session)), ranks.several() ? ", on rank 0" : "");
     const auto host = [&](const char* what, size_t bytes) {
         text += fmt::format("  {:<24} {:>12}\n", what, human_bytes(bytes));
     };

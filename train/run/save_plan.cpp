@@ -10,6 +10,10 @@ SavePlan plan_saves(const Session& session, const Ranks& ranks, size_t available
     const Config& c = session.config;
     if (c.save_strategy == Every::never) return {};
     SavePlan plan{.sharded = ranks.several() && c.zero_stage > 0};
+    if (plan.sharded && c.export_checkpoints && c.finetuning_type == Finetuning::full)
+        fail(Exit::config,
+             "export_checkpoints: with zero_stage 1 on several ranks no rank has the whole model when a checkpoint is "
+             "written; leave it out, and export a checkpoint by the program of that name");
     if (c.async_save == Tristate::off) {
         plan.text = "the run waits until each is written (async_save: false)";
         return plan;

@@ -10,9 +10,9 @@
 #include "train/config/spellings.h"
 #include "train/folders/adapter_folder.h"
 #include "train/run/local_names.h"
-#include "train/run/machine.h"
 #include "train/run/run_model.h"
 #include "train/run/split_store.h"
+#include "train/run/stage_objective.h"
 #include "train/run/weigh_store.h"
 
 namespace colonnade {
@@ -134,11 +134,12 @@ void open_data(Session& s, const Ranks& ranks) {
 
 }  // namespace
 
-Session open_session(const LoadedConfig& loaded, const Ranks& ranks) {
+Session open_session(const LoadedConfig& loaded, const Ranks& ranks, SessionUse use) {
     Session s{.config = loaded.config, .notices = loaded.notices};
+    require_metric(s.config);
     for (std::string& notice : resolve_names(s.config, ranks)) s.notices.push_back(std::move(notice));
     const Config given = s.config;
-    s.device = settle_machine(s.config, ranks);
+    s.device = settle_machine(s.config, ranks, use);
     settle_adapter(s.config);
     for (const std::string& folder : {s.config.model_name_or_path, s.config.tokenizer_name_or_path})
         check_exported_files(folder);

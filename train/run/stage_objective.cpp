@@ -1,5 +1,11 @@
 #include "train/run/stage_objective.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "train/config/spellings.h"
 #include "train/objectives/language_model_objective.h"
 #include "train/objectives/preference_objective.h"
 #include "train/objectives/reward_objective.h"
@@ -27,6 +33,28 @@ std::shared_ptr<const Objective> make_objective(const Config& c) {
             break;
     }
     return std::make_shared<LanguageModelObjective>();
+}
+
+std::vector<Metric> evaluation_metrics(const Objective& objective, const LossSums& sums) {
+    std::vector<Metric> metrics = {{"eval_loss", sums.mean()}};
+    for (const auto& [name, value] : objective.metrics(sums, Phase::evaluation))
+        metrics.emplace_back("eval_" + name, value);
+    return metrics;
+}
+
+double metric_named(const std::vector<Metric>& metrics, const std::string& name) {
+    const auto found = std::ranges::find(metrics, name, &Metric::first);
+    if (found == metrics.end()) return std::nan("");
+    return std::visit([](auto value) { return static_cast<double>(value); }, found->second);
+}
+
+void require_metric(const Config& c) {
+    if (c.metric_for_best_model.empty()) return;
+    std::vector<std::string> names;
+    for (const Metric& metric : evaluation_metrics(*make_objective(c), {})) names.push_back(metric.first);
+    if (std::ranges::find(names, c.metric_for_best_model) != names.end()) return;
+    fail(Exit::config, "metric_for_best_model: evaluation in stage {} reports no '{}'; expected one of {}",
+         spell(c.stage), c.metric_for_best_model, fmt::join(names, ", "));
 }
 
 }  // namespace colonnade

@@ -8,8 +8,10 @@
 #include "engine/device/timing.h"
 #include "engine/io/files.h"
 #include "train/folders/export.h"
+#include "train/run/machine.h"
 #include "train/run/run_plan.h"
 #include "train/run/run_summary.h"
+#include "train/run/stage_objective.h"
 
 namespace colonnade {
 namespace {
@@ -25,6 +27,13 @@ PackSchedule make_schedule(const Session& s, int ranks) {
                          .max_steps = c.max_steps});
 }
 
+BestRules best_rules(const Config& c) {
+    return {.metric = c.metric_for_best_model,
+            .greater_is_better = c.greater_is_better == Tristate::on,
+            .patience = c.early_stopping_patience,
+            .threshold = c.early_stopping_threshold};
+}
+
 }  // namespace
 
 Trainer::Trainer(Session session, const Ranks& ranks)
@@ -34,7 +43,16 @@ Trainer::Trainer(Session session, const Ranks& ranks)
       schedule_(make_schedule(session_, ranks.size())),
       saves_(plan_saves(session_, ranks)),
       rates_(lr_schedule(config_, schedule_.total_steps())),
-      spikes_({config_.loss_spike_z, config_.loss_spike_window}) {}
+      spikes_({config_.loss_spike_z, config_.loss_spike_window}),
+      best_(best_rules(config_)) {}
+
+void Trainer::print(const std::string& text) const {
+    if (record_) record_->print(text);
+    try {
+        fmt::print("{}", text);
+    } catch (const std::system_error&) {  // a full disk or a reader that left ends no training
+    }
+}
 
 void Trainer::log(const std::vector<Metric>& metrics) const {
     if (log_) log_->write(state_.step, epoch_, metrics);
@@ -57,11 +75,29 @@ void Trainer::check_weights() {
 std::string Trainer::plan() {
     std::string text;
     for (const std::string& notice : session_.notices) text += fmt::format("note: {}\n", notice);
+    if (session_.device == Device::cuda && !has_gpu(config_.device_index))
+        text +=
+            "note: no GPU was seen here; this is the plan for one of compute capability 8.0 or newer whose memory "
+            "holds the peak below, and about 1 GiB for CUDA and its libraries\n";
     return text + plan_text(session_, schedule_, saves_, ranks_);
 }
 
 void Trainer::run() {
-    ranks_.end_all_on_error([&] { train(); });
+    ranks_.end_all_on_error([&] {
+        try {
+            train();
+        } catch (...) {
+            record_failure();
+            throw;
+        }
+    });
+}
+
+void Trainer::record_failure() const {
+    if (!record_) return;
+    const std::string what = error_in_flight().what();
+    record_->print(fmt::format("error: {}\n", what));
+    record_->end({"failed", "with: " + what, state_.step});
 }
 
 void Trainer::train() {
@@ -94,7 +130,9 @@ void Trainer::train() {
                    .rank = ranks_.rank(),
                    .document_mask = config_.document_mask,
                    .reference = references_.train});
-    while (auto batch = loader.next()) {
+    while (!best_.should_stop()) {
+        auto batch = loader.next();
+        if (!batch) break;
         const int64_t epoch_step = batch->epoch_step + 1, epoch_steps = batch->epoch_steps;
         train_step(loader, std::move(*batch));
         if (saver_) report_save(saver_->poll());
@@ -103,8 +141,9 @@ void Trainer::train() {
         const bool due = eval_due(epoch_step, epoch_steps) || save_due(epoch_step, epoch_steps) || weights_check_due();
         if (due || !gpu_ || signal || enqueued_ == schedule_.total_steps()) complete_step();
         if (weights_check_due()) check_weights();
-        if (eval_due(epoch_step, epoch_steps)) evaluate();
-        if (save_due(epoch_step, epoch_steps)) save();
+        const bool best = eval_due(epoch_step, epoch_steps) && evaluate();
+        const bool saves_best = config_.load_best_model_at_end || config_.save_strategy == Every::best;
+        if (save_due(epoch_step, epoch_steps) || (best && saves_best)) save();
         if (signal) {
             complete_step();
             progress_->finish();
@@ -112,11 +151,18 @@ void Trainer::train() {
             await_save();
             say("stopped by {} after step {} of {}; set resume_from_checkpoint: auto to continue\n",
                 StopSignal::name(signal), state_.step, schedule_.total_steps());
+            if (record_) record_->end({"stopped", fmt::format("by {}", StopSignal::name(signal)), state_.step});
             return;
         }
     }
     progress_->finish();
+    if (best_.should_stop())
+        say("stopped early after step {} of {}: {} (early_stopping_patience)\n", state_.step, schedule_.total_steps(),
+            best_.text());
     finish();
+    if (record_)
+        record_->end(best_.should_stop() ? RunEnd{"finished", "early: " + best_.text(), state_.step}
+                                         : RunEnd{"finished", "", state_.step});
 }
 
 /// `times` points of an epoch (0: one), at equal distances; the last one is its end.
@@ -201,7 +247,7 @@ void Trainer::check_first_loss(double loss) const {
     const bool is_reference =
         config_.ref_model_name_or_path.empty() && (config_.lora_dropout == 0 || config_.adapter_name_or_path.empty());
     if (!expected || !is_reference || std::abs(loss - *expected) <= bound * *expected) return;
-    progress_->print(
+    note(
         fmt::format("warning: the first loss is {:.6f}, but a policy equal to the reference has {:.6f}: does the "
                     "reference in {} belong to these weights and data?",
                     loss, *expected, config_.prepared_path));
@@ -222,9 +268,10 @@ void Trainer::log_window(const StepResult& result, double rate) {
         fmt::format("{}, grad_norm {:.3f}, lr {:.2e}, {} tokens/s", objective().figures(window_.loss, Phase::training),
                     result.gradient_norm, rate, human_count(tokens_per_second));
     progress_->suffix(figures);
-    if (!progress_->terminal())
-        progress_->print(
-            fmt::format("step {}/{}, epoch {:.2f}: {}", state_.step, schedule_.total_steps(), epoch_, figures));
+    const std::string line =
+        fmt::format("step {}/{}, epoch {:.2f}: {}", state_.step, schedule_.total_steps(), epoch_, figures);
+    if (!progress_->terminal()) progress_->print(line);
+    if (record_) record_->print(line + "\n");
     window_ = {};
 }
 
@@ -237,9 +284,9 @@ LossSums Trainer::over_ranks(const LossSums& own) const {
     return LossSums::of(all);
 }
 
-void Trainer::evaluate() {
+bool Trainer::evaluate() {
     const TokenStore& store = session_.eval.store;
-    if (store.size() == 0 || last_eval_step_ == state_.step) return;
+    if (store.size() == 0 || last_eval_step_ == state_.step) return false;
     const auto start = Clock::now();
     PackSchedule schedule(store.lengths(), {.packing = eval_packing(config_),
                                             .layout = {config_.per_device_eval_batch_size, 1, ranks_.size()},
@@ -252,19 +299,41 @@ void Trainer::evaluate() {
     const double seconds = seconds_since(start);
     last_eval_step_ = state_.step;
     last_eval_ = sums;
-    std::vector<Metric> metrics = {{"eval_loss", sums.mean()}};
-    for (const auto& [name, value] : objective().metrics(sums, Phase::evaluation))
-        metrics.emplace_back("eval_" + name, value);
+    std::vector<Metric> metrics = evaluation_metrics(objective(), sums);
+    // transformers does not compare what it evaluates before the first step.
+    const bool best = state_.step > 0 && best_.add(state_.step, metric_named(metrics, best_.rules().metric));
     metrics.insert(
         metrics.end(),
         {{"eval_samples", store.size()}, {"eval_tokens_per_second", tokens / seconds}, {"eval_runtime", seconds}});
     log(metrics);
-    const std::string line = fmt::format("eval at step {}: {}, {}", state_.step,
-                                         objective().figures(sums, Phase::evaluation), human_duration(seconds));
+    std::string line = fmt::format("eval at step {}: {}, {}", state_.step, objective().figures(sums, Phase::evaluation),
+                                   human_duration(seconds));
+    if (best)
+        line += fmt::format("; the best {} so far", best_.rules().metric);
+    else if (state_.step > 0 && !best_.text().empty())
+        line += "; " + best_.text();
     note(line);
+    show_answers();
+    return best;
+}
+
+void Trainer::show_answers() {
+    if (config_.eval_table_size == 0) return;
+    if (answers_) {
+        try {
+            const std::vector<SampleAnswer> samples = answers_->answer(ctx_);
+            for (const std::string& line : lines_of(samples)) note(line);
+            if (log_ && !samples.empty()) log_->write_samples(state_.step, epoch_, samples);
+        } catch (const Error& e) {
+            if (e.exit() != Exit::numerics) throw;
+            note(fmt::format("warning: no sample answers: {}", e.what()));
+        }
+    }
+    ranks_.barrier("sample answers", Deadline::none);
 }
 
 void Trainer::note(const std::string& line) const {
+    if (record_) record_->print(line + "\n");
     if (progress_)
         progress_->print(line);
     else if (ranks_.first())
@@ -277,16 +346,18 @@ void Trainer::save() {
     await_save();  // never two at once
     state_.since_log = window_.loss;
     state_.recent = spikes_.recent();
+    state_.best = best_.record();
     last_save_step_ = state_.step;
     if (saver_) {
         note(fmt::format("saving {}", folder));
         saver_->begin(folder, state_, config_.save_total_limit);
     } else if (ranks_.first() || saves_.sharded) {
         const auto start = Clock::now();
-        const uint64_t bytes = save_checkpoint(folder, *learner_, state_, writers());
+        const uint64_t bytes = save_checkpoint(folder, *learner_, state_, writers(), further_files());
         if (ranks_.first())
-            report_save(SavedCheckpoint{folder, bytes, seconds_since(start),
-                                        rotate_checkpoints(config_.output_dir, config_.save_total_limit)});
+            report_save(SavedCheckpoint{
+                folder, bytes, seconds_since(start),
+                rotate_checkpoints(config_.output_dir, Rotation::of(config_.save_total_limit, state_.best))});
     }
     ranks_.barrier("checkpoint", Deadline::none);
 }
@@ -304,8 +375,11 @@ void Trainer::report_save(const std::optional<SavedCheckpoint>& saved) {
 }
 
 void Trainer::finish() {
-    if (config_.save_strategy != Every::never && last_save_step_ != state_.step) save();
+    const bool saves = config_.save_strategy == Every::steps || config_.save_strategy == Every::epoch;
+    if (saves && last_save_step_ != state_.step) save();
     await_save();
+    exported_step_ = state_.step;
+    load_best();
     ExportRequest result = export_request(config_, session_.encoder, *learner_, config_.output_dir);
     const bool sharded = result.weights.numel() != learner_->parameters().size();
     const HostCopy whole = sharded ? learner_->whole(result.weights) : HostCopy::blank(DType::f32, 0);
@@ -318,6 +392,7 @@ void Trainer::finish() {
         if (config_.export_merged)
             export_merged_copy(config_, session_.encoder, *learner_, HostCopy::of(result.gpu, result.weights).tensor(),
                                merged_folder(config_));
+        write_cards();
     }
     ranks_.barrier("the exported model", Deadline::none);
     if (!ranks_.first()) return;

@@ -19,9 +19,12 @@
 #include "train/log/metrics_log.h"
 #include "train/run/rank_check.h"
 #include "train/run/reference.h"
+#include "train/run/run_record.h"
+#include "train/run/sample_answers.h"
 #include "train/run/save_plan.h"
 #include "train/run/session.h"
 #include "train/run/stop_signal.h"
+#include "train/step/best_model.h"
 #include "train/step/learner.h"
 #include "train/step/spike_watch.h"
 
@@ -61,15 +64,12 @@ class Trainer {
     };
 
     void train();
-    /// Prints to stdout, on rank 0 only.
+    /// Prints to stdout and train.log, on rank 0 only.
     template <typename... Args>
     void say(fmt::format_string<Args...> format, Args&&... args) const {
-        if (!ranks_.first()) return;
-        try {
-            fmt::print(format, std::forward<Args>(args)...);
-        } catch (const std::system_error&) {  // a full disk or a reader that left ends no training
-        }
+        if (ranks_.first()) print(fmt::format(format, std::forward<Args>(args)...));
     }
+    void print(const std::string& text) const;
     const Objective& objective() const { return learner_->objective(); }
     void log(const std::vector<Metric>& metrics) const;
     /// The signal that any rank received, or 0.
@@ -86,9 +86,12 @@ class Trainer {
     void open_output_dir();
     void start();
     void resume(const WholeCheckpoint& checkpoint);
-    void note_changes_since(const std::string& folder) const;
+    /// Says what differs from the checkpoint that is resumed, and returns the changes of the config.
+    std::vector<std::string> note_changes_since(const std::string& folder) const;
     /// Throws Exit::memory with the figures and with settings that would fit.
     std::unique_ptr<Learner> make_learner() const;
+    /// What checkpoints hold beside the state.
+    FurtherFiles further_files() const;
     /// Takes the memory for saves in the background.
     void prepare_saves();
 
@@ -108,7 +111,10 @@ class Trainer {
     /// `epoch_step` of `epoch_steps` is done, 1-based.
     bool eval_due(int64_t epoch_step, int64_t epoch_steps) const;
     bool save_due(int64_t epoch_step, int64_t epoch_steps) const;
-    void evaluate();
+    /// Returns whether the metric is the best so far.
+    bool evaluate();
+    /// Prints and logs the model's answers to some prompts of the evaluation data.
+    void show_answers();
     /// Adds up the sums of all ranks.
     LossSums over_ranks(const LossSums& own) const;
     /// The ranks that write checkpoints: all if the optimizer state is sharded, else rank 0 alone.
@@ -118,9 +124,22 @@ class Trainer {
     /// Waits until the save under way is committed.
     void await_save();
     void report_save(const std::optional<SavedCheckpoint>& saved);
-    /// A line on stderr, above the progress.
+    /// A line on stderr, above the progress, and in train.log.
     void note(const std::string& line) const;
+    /// Records that the error in flight ended the run.
+    void record_failure() const;
     void finish();
+
+    // trainer_end.cpp
+    /// The best record of the checkpoint that is resumed.
+    void resume_best(const std::string& folder);
+    /// Forgets the best checkpoint of a resumed run if it is not whole any more.
+    void check_best();
+    std::string best_folder() const;
+    /// Loads the weights of the best checkpoint, if that is asked for, and says which model is exported.
+    void load_best();
+    /// The README.md of each exported folder.
+    void write_cards() const;
 
     const Ranks& ranks_;
     Session session_;
@@ -133,14 +152,19 @@ class Trainer {
     std::unique_ptr<Gpu> gpu_;                    ///< null on the CPU
     std::unique_ptr<Communicator> communicator_;  ///< null with one rank
     std::unique_ptr<Learner> learner_;
-    std::unique_ptr<BackgroundSave> saver_;  ///< on writers(), if saves run in the background
-    Context ctx_;                            ///< the learner's
+    std::unique_ptr<SampleAnswers> answers_;  ///< on rank 0, if eval_table_size asks for them
+    std::unique_ptr<BackgroundSave> saver_;   ///< on writers(), if saves run in the background
+    Context ctx_;                             ///< the learner's
     std::unique_ptr<MetricsLog> log_;
+    std::unique_ptr<RunRecord> record_;  ///< on rank 0
     std::unique_ptr<Progress> progress_;
     TrainerState state_;
     SpikeWatch spikes_;
+    BestModel best_;
+    std::vector<std::string> changes_;  ///< of the config, since the checkpoint that was resumed
     std::optional<StepUnderWay> under_way_;
-    int64_t enqueued_ = 0;  ///< steps done, the one under way included
+    int64_t enqueued_ = 0;       ///< steps done, the one under way included
+    int64_t exported_step_ = 0;  ///< of the model that the run ends with
     Clock::time_point last_completed_{};
     Window window_, run_;  ///< since the last log line; since the process began
     double epoch_ = 0;     ///< passes over the data so far

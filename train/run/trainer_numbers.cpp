@@ -82,8 +82,7 @@ void Trainer::watch_spikes(const StepUnderWay& step, const StepResult& result) {
     }
     spikes_.add(numbers);
     if (!result.applied) ++state_.skipped_steps;
-    progress_->print(
-        fmt::format("warning: {}{}; rows {}", what, result.applied ? "" : "; its update is left out", row_list(rows)));
+    note(fmt::format("warning: {}{}; rows {}", what, result.applied ? "" : "; its update is left out", row_list(rows)));
     if (log_)
         log_->write(step.step, step.epoch,
                     {{"spike_loss", numbers.loss},

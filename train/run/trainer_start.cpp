@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "train/folders/adapter_folder.h"
+#include "train/folders/export.h"
 #include "train/folders/initial_weights.h"
 #include "train/run/describe_run.h"
 #include "train/run/learner_options.h"
@@ -34,14 +35,18 @@ void Trainer::open_output_dir() {
     const std::vector<int64_t> old = checkpoint_steps(dir);
     const std::string& from = config_.resume_from_checkpoint;
     std::error_code error;
-    if (!old.empty() && (from == "auto" || fs::equivalent(from, checkpoint_folder(dir, old.back()), error))) return;
+    const bool resumes =
+        !old.empty() && (from == "auto" || fs::equivalent(from, checkpoint_folder(dir, old.back()), error));
     const bool used = !old.empty() || fs::exists(dir + "/config.json") || is_adapter_folder(dir);
-    if (used && !config_.overwrite_output_dir)
+    const std::string state = state_of_run(dir);
+    if (used && !resumes && !config_.overwrite_output_dir)
         fail(Exit::config,
              "output_dir {} already contains a {}: {}set overwrite_output_dir: true to discard it, or choose another "
-             "folder",
-             dir, old.empty() ? "model" : "run",
-             old.empty() ? "" : "set resume_from_checkpoint: auto to continue it, ");
+             "folder{}",
+             dir, old.empty() ? "model" : "run", old.empty() ? "" : "set resume_from_checkpoint: auto to continue it, ",
+             state.empty() ? "" : fmt::format(" (its last run: {})", state));
+    record_ = std::make_unique<RunRecord>(dir, config_.overwrite_output_dir);
+    if (resumes && !state.empty()) say("note: the last run in {}: {}\n", dir, state);
 }
 
 void Trainer::resume(const WholeCheckpoint& checkpoint) {
@@ -58,18 +63,20 @@ void Trainer::resume(const WholeCheckpoint& checkpoint) {
     if (state_.step > schedule_.total_steps())
         fail(Exit::config, "{}: is at step {}, but the run ends at step {}", folder, state_.step,
              schedule_.total_steps());
-    note_changes_since(folder);
+    changes_ = note_changes_since(folder);
+    resume_best(folder);
     last_save_step_ = enqueued_ = state_.step;
     window_.loss = state_.since_log;
     spikes_ = SpikeWatch({config_.loss_spike_z, config_.loss_spike_window}, state_.recent);
     say("resumed from {} at step {} of {}\n", folder, state_.step, schedule_.total_steps());
 }
 
-void Trainer::note_changes_since(const std::string& folder) const {
+std::vector<std::string> Trainer::note_changes_since(const std::string& folder) const {
     const Config then = parse_config(state_.config_yaml, folder + "/config.yaml").config;
     const int64_t packs = schedule_.settings().layout.packs_per_step();
     const bool same_packs = state_.packs_per_step == packs, same_ranks = state_.ranks == ranks_.size();
-    for (const std::string& change : config_changes(then, config_)) {
+    const std::vector<std::string> changes = config_changes(then, config_);
+    for (const std::string& change : changes) {
         // With the same packs, how each rank divides its own changes no sample: the note about the ranks says it.
         const bool divides =
             change.starts_with("gradient_accumulation_steps:") || change.starts_with("per_device_train_batch_size:");
@@ -89,6 +96,7 @@ void Trainer::note_changes_since(const std::string& folder) const {
     if (!other.empty())
         say("note: the last bits may differ from an uninterrupted run, because since this checkpoint changed: {}\n",
             other);
+    return changes;
 }
 
 void Trainer::start() {
@@ -101,6 +109,8 @@ void Trainer::start() {
     ranks_.together("start", [&] {
         learner_ = make_learner();
         ctx_ = learner_->context({.deterministic = config_.deterministic});
+        if (config_.eval_table_size > 0 && ranks_.first())
+            answers_ = std::make_unique<SampleAnswers>(session_, *learner_);
     });
     prepare_saves();
     std::optional<WholeCheckpoint> from;  // verified by this rank
@@ -129,6 +139,7 @@ void Trainer::start() {
         for (const int64_t step : checkpoint_steps(config_.output_dir))
             remove_folder(checkpoint_folder(config_.output_dir, step));
     });
+    check_best();
     state_.data_key = session_.data_key;
     state_.reference_key = references_.key;
     state_.config_yaml = resolved_yaml(config_);
@@ -138,6 +149,12 @@ void Trainer::start() {
     state_.base_model = config_.name_of(config_.model_name_or_path);
     ranks_.together("logs", [&] {
         if (!ranks_.first()) return;
+        record_->begin({.program = session_.program,
+                        .machine = state_.made_by,
+                        .ranks = ranks_.size(),
+                        .resumed_step = state_.step,
+                        .total_steps = schedule_.total_steps(),
+                        .changes = changes_});
         write_file_atomically(config_.output_dir + "/config.yaml", state_.config_yaml);
         log_ = std::make_unique<MetricsLog>(config_.output_dir, log_files(config_),
                                             folder.empty() ? std::nullopt : std::optional(state_.step),
@@ -157,6 +174,11 @@ std::unique_ptr<Learner> Trainer::make_learner() const {
     }
 }
 
+FurtherFiles Trainer::further_files() const {
+    if (!config_.export_checkpoints) return {};
+    return hugging_face_files(config_, session_.encoder, *learner_);
+}
+
 void Trainer::prepare_saves() {
     // If one of the ranks that save waits for its saves, all do: their machines may differ in memory.
     const bool writes = ranks_.first() || saves_.sharded;
@@ -164,7 +186,7 @@ void Trainer::prepare_saves() {
     std::string failure;
     ranks_.together("saves", [&] {
         try {
-            if (writes) saver_ = std::make_unique<BackgroundSave>(*learner_, writers());
+            if (writes) saver_ = std::make_unique<BackgroundSave>(*learner_, writers(), further_files());
         } catch (const Error& e) {
             if (e.exit() != Exit::memory || config_.async_save == Tristate::on) throw;
             failure = e.what();

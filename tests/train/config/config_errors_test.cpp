@@ -27,6 +27,23 @@ TEST(ConfigErrors, RefusesWhatIsGivenTwice) {
     });
 }
 
+TEST(ConfigErrors, ComparingEvaluationsNeedsThem) {
+    expect_problems({
+        {"load_best_model_at_end: true",
+         "c.yaml:4:25: load_best_model_at_end compares evaluations: give eval_datasets or val_size"},
+        {"early_stopping_patience: 2\nval_size: 5\neval_strategy: no",
+         "c.yaml: 2 problems\n"
+         "  c.yaml:6:16: load_best_model_at_end compares evaluations: set eval_strategy to steps or epoch\n"
+         "  c.yaml:4:26: early_stopping_patience compares evaluations: set eval_strategy to steps or epoch"},
+        {"save_strategy: best", "c.yaml:4:16: save_strategy compares evaluations: give eval_datasets or val_size"},
+        {"load_best_model_at_end: true\nval_size: 5\nsave_strategy: no",
+         "c.yaml:4:25: load_best_model_at_end takes the best checkpoint, but save_strategy no writes none: set "
+         "save_strategy to best (the fewest), epoch or steps"},
+        {"val_size: 5\neval_strategy: best",
+         "c.yaml:5:16: eval_strategy: expected one of no, steps, epoch, found 'best', which is for save_strategy"},
+    });
+}
+
 TEST(ConfigErrors, ScalarsAreStrict) {
     const std::string length = "c.yaml:4:13: max_length: expected an integer >= 2 and <= 16777216, found ";
     expect_problems({

@@ -237,8 +237,10 @@ const std::string everything_with_folder =
     "skip\nloss_spike_z: 5\nloss_spike_window: 64\nseed: 1\n"
     "data_seed: 2\noutput_dir: 'a\\b'\noverwrite_output_dir: true\nlogging_steps: 1\nreport_to: [csv, wandb]\nproject: "
     "p\nrun_name: n\n"
-    "eval_strategy: steps\neval_steps: 11\neval_on_start: true\nsave_strategy: steps\nsave_steps: 13\n"
-    "save_total_limit: 0\nasync_save: false\nfinetuning_type: lora\nlora_rank: 4\nlora_alpha: 9\nlora_dropout: 0.1\n"
+    "eval_strategy: steps\neval_steps: 11\neval_on_start: true\neval_table_size: 2\neval_max_new_tokens: "
+    "9\nsave_strategy: steps\nsave_steps: 13\n"
+    "save_total_limit: 0\nexport_checkpoints: true\nasync_save: false\nfinetuning_type: lora\nlora_rank: "
+    "4\nlora_alpha: 9\nlora_dropout: 0.1\n"
     "lora_target: q_proj\nuse_rslora: true\nmodules_to_save: lm_head\nadapter_name_or_path: a\nexport_merged: true\n";
 const std::string everything_with_shape =
     "model: {architecture: qwen3, hidden_size: 64, intermediate_size: 96, num_hidden_layers: 2,\n"
@@ -256,6 +258,8 @@ const std::vector<std::string> everything_of_preferences = {
     "stage: dpo\nloss_type: simpo\nsimpo_gamma: 1.25\nlr_scheduler_type: cosine_with_restarts\nlr_cycles: 3\n",
     "lr_scheduler_type: polynomial\nlr_power: 2\n",
     "lr_scheduler_type: inverse_sqrt\nlr_timescale: 200\n",
+    "val_size: 5\nsave_strategy: best\nload_best_model_at_end: true\nmetric_for_best_model: perplexity\n"
+    "greater_is_better: false\nearly_stopping_patience: 3\nearly_stopping_threshold: 0.01\n",
     "stage: rm\nreward_loss: plackett_luce\ncenter_rewards_coefficient: 0.01\n"
     "val_size: 5\nevals_per_epoch: 4\nsaves_per_epoch: 2\n",
 };

@@ -109,7 +109,7 @@ TEST_F(CrashedSaves, InTheForegroundWithRotation) {
                 step();
                 save_checkpoint(checkpoint_folder(disk("out/run"), steps_), *learner_, state(steps_));
                 files.mark();
-                rotate_checkpoints(disk("out/run"), 1);
+                rotate_checkpoints(disk("out/run"), {.keep = 1});
             }
         },
         [&](int64_t marks) { return resume(marks); });

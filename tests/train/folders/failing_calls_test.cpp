@@ -75,7 +75,7 @@ TEST_F(FailingCalls, OfARotationAndALoad) {
     const FailedCalls rotation = fail_everywhere(
         folder_, save,
         [&] {
-            if (const std::string trouble = rotate_checkpoints(path("run"), 1); !trouble.empty())
+            if (const std::string trouble = rotate_checkpoints(path("run"), {.keep = 1}); !trouble.empty())
                 throw Error(Exit::storage, trouble);
         },
         [&](bool returned) {

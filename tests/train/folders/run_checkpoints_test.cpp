@@ -140,11 +140,11 @@ TEST_F(RunCheckpoints, RotationKeepsTheNewest) {
     spill(path("config.yaml.tmp-3"), "half a config");
     spill(path("notes.tmp-3"), "somebody's own");
     EXPECT_EQ(checkpoint_steps(folder_), (std::vector<int64_t>{2, 9, 10, 100}));
-    EXPECT_EQ(rotate_checkpoints(folder_, 0), "");
+    EXPECT_EQ(rotate_checkpoints(folder_, {.keep = 0}), "");
     EXPECT_EQ(checkpoint_steps(folder_), (std::vector<int64_t>{2, 9, 10, 100}));
-    EXPECT_EQ(rotate_checkpoints(folder_, 2), "");
+    EXPECT_EQ(rotate_checkpoints(folder_, {.keep = 2}), "");
     EXPECT_EQ(checkpoint_steps(folder_), (std::vector<int64_t>{10, 100}));
-    EXPECT_EQ(rotate_checkpoints(folder_, 5), "");
+    EXPECT_EQ(rotate_checkpoints(folder_, {.keep = 5}), "");
     EXPECT_EQ(checkpoint_steps(folder_), (std::vector<int64_t>{10, 100}));
     EXPECT_EQ(remove_leftovers(folder_), "");
     EXPECT_EQ(listing(folder_),
@@ -172,13 +172,13 @@ TEST_F(RunCheckpoints, WhatCannotBeRemovedIsTold) {
     using enum fs::perms;
     fs::permissions(folder_, owner_read | owner_exec | group_read | group_exec | others_read | others_exec);
     as_nobody([&] {
-        EXPECT_EQ(rotate_checkpoints(folder_, 1),
+        EXPECT_EQ(rotate_checkpoints(folder_, {.keep = 1}),
                   path("checkpoint-1") + ": cannot rename for deletion: Permission denied");
         EXPECT_EQ(remove_leftovers(folder_), path("checkpoint-9.tmp-1/inside") + ": cannot delete: Permission denied");
     });
     fs::permissions(folder_, owner_all);
     EXPECT_EQ(checkpoint_steps(folder_), (std::vector<int64_t>{1, 2, 3}));
-    EXPECT_EQ(rotate_checkpoints(folder_, 1), "");
+    EXPECT_EQ(rotate_checkpoints(folder_, {.keep = 1}), "");
     EXPECT_EQ(remove_leftovers(folder_), "");
     EXPECT_EQ(listing(folder_), "checkpoint-3");
 }

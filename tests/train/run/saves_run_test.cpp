@@ -49,6 +49,33 @@ TEST_F(Saves, InTheBackgroundAreTheSame) {
     EXPECT_EQ(save_lines(between), committed) << between;
 }
 
+/// A checkpoint that is exported has the files that `export` writes of it, and trains on as any other.
+TEST_F(Saves, MayBeHuggingFaceFolders) {
+    write_config("max_steps: 6\nsave_steps: 2\nsave_total_limit: 0\nlearning_rate: 0.01\nlogging_steps: 1\n");
+    train(config(), {output("plain")});
+    for (const char* setting : {"async_save=true", "async_save=false"}) {
+        const std::string run = std::string("run ") + setting;
+        train(config(), {output(run), setting, "export_checkpoints=true"});
+        expect_equal(result_of(path(run)), result_of(path("plain")), setting);
+        for (const int64_t step : {2, 4, 6}) {
+            const std::string folder = checkpoint_folder(path(run), step), out = path(fmt::format("{} {}", run, step));
+            EXPECT_EQ(damage_of(folder), "");
+            EXPECT_EQ(Program("export", {folder, out}).wait().exit, 0);
+            for (const char* file : {"model.safetensors", "config.json", "generation_config.json"})
+                EXPECT_TRUE(slurp(folder + "/" + file) == slurp(out + "/" + file)) << folder << ' ' << file;
+        }
+        fs::remove_all(checkpoint_folder(path(run), 6));
+        fs::remove(path(run) + "/config.json");
+        train(config(), {output(run), setting, "export_checkpoints=true", "resume_from_checkpoint=auto"});
+        expect_equal(result_of(path(run)), result_of(path("plain")), "resumed");
+    }
+    // The whole of it is verified.
+    std::string file = checkpoint_folder(path("run async_save=true"), 4) + "/model.safetensors", bytes = slurp(file);
+    bytes.back() ^= 1;
+    spill(file, bytes);
+    EXPECT_NE(damage_of(checkpoint_folder(path("run async_save=true"), 4)), "");
+}
+
 TEST_F(Saves, ThePlanShowsTheCopy) {
     const auto plan = [&](const std::string& setting) {
         std::string text;

@@ -293,6 +293,24 @@ TEST_F(Figures, PlanIsWhatHappens) {
     EXPECT_EQ(read_log(path("run")).size(), static_cast<size_t>(steps));
 }
 
+/// On a machine without a GPU too.
+TEST_F(Figures, APlanForAGpuNeedsNone) {
+    const std::vector<std::string> arguments = {output("run"), "device=cuda", "model.head_dim=64"};
+    std::string plan;
+    quietly(
+        [&] { plan = Trainer(open_session(load_config(config(), arguments), one_rank(), SessionUse::plan)).plan(); });
+    EXPECT_NE(plan.find("\nmemory of the GPU ("), std::string::npos) << plan;
+    EXPECT_NE(plan.find("\n  tile plans "), std::string::npos) << plan;
+    EXPECT_EQ(plan.find("no GPU was seen here; this is the plan for one of") != std::string::npos, !has_gpu(0)) << plan;
+    const Program::Result printed =
+        Program("train", {config(), arguments[0], arguments[1], arguments[2], "--plan"}).wait();
+    EXPECT_EQ(printed.exit, 0) << printed.err;
+    EXPECT_NE(printed.out.find("\nmemory of the GPU ("), std::string::npos) << printed.out;
+    if (has_gpu(0)) return;
+    expect_error(Exit::config, "device: cuda, but this ", [&] { train(config(), arguments); });
+    EXPECT_FALSE(fs::exists(path("run")));
+}
+
 /// The plan of a run that never ends says what it estimates, and the first step does not wait for it.
 TEST_F(Figures, ARunOfAnyLengthStartsAtOnce) {
     for (const auto& [arguments, lines] :
