@@ -41,7 +41,7 @@ Key<DatasetSpec> split_key() {
         key("split", &DatasetSpec::split,
             "Part of the data: the files of a folder that belong to a split, and which of their rows, as in train, "
             "train[:1000] or train[10%:].")
-            .default_is("all rows; a folder must not have several splits");
+            .default_is("all rows; of a folder with several splits train, in eval_datasets an error");
     split.read = [read = split.read](const ConfigNode& node, const std::string& label, DatasetSpec& dataset,
                                      Reading& reading) {
         read(node, label, dataset, reading);

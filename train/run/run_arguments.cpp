@@ -143,7 +143,7 @@ LoadedConfig load_run(const RunArguments& a, const Ranks& ranks) {
     std::string keys, notice;
     if (!written.given.contains("stage")) {
         DatasetSpec data = written.config.datasets[0];
-        data.path = LocalNames(ranks).data(data);
+        data.path = LocalNames(ranks).training_data(data);
         const RowsFound found = look_at_rows(data);
         keys = fmt::format("stage: {}\n", spell(found.stage));
         notice = fmt::format("stage: {}, because the rows have the form {}", spell(found.stage), found.type);
