@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the distribution packages that Colonnade needs (Debian 12, Ubuntu 24.04). Does nothing if all are installed.
-#   scripts/install_packages.sh [--checks]     --checks: also what the tests `format` and `shellcheck` need
+#   scripts/install_packages.sh [--checks]     --checks: also what the tests of format, scripts, completion and manual page need
 set -euo pipefail
 
 packages=(
@@ -12,7 +12,7 @@ packages=(
 )
 case "${1:-}" in
     "") ;;
-    --checks) packages+=(clang-format-14 shellcheck) ;;
+    --checks) packages+=(clang-format-14 shellcheck zsh fish groff-base mandoc) ;;
     *) echo "install_packages.sh: unknown option '$1'; expected --checks or nothing" >&2; exit 2 ;;
 esac
 

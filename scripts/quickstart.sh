@@ -62,7 +62,7 @@ questions=(
     "What does the noun scoliosis mean?"
     "What is another word for the noun sofa?"
 )
-answer() { printf '%s\n' "${questions[@]}" | "$bin/generate" "$1" --max-new-tokens 40 | tee "quickstart/answers_$2.txt"; }
+answer() { printf '%s\n' "${questions[@]}" | "$bin/colonnade" generate "$1" --max-new-tokens 40 | tee "quickstart/answers_$2.txt"; }
 compare() { # the two files of answers, question by question
     awk 'FNR == 1 { file++ }
         /^> / { question = $0; if (file == 1) order[++n] = question; next }
@@ -82,10 +82,10 @@ fine_tune() {
     answer "$model" before
 
     say "Rows: rendered by the model's own chat template, tokenised, packed, checked"
-    "$bin/prepare" configs/quickstart.yaml "${overrides[@]}"
+    "$bin/colonnade" prepare configs/quickstart.yaml "${overrides[@]}"
 
     say "Training adapters"
-    "$bin/train" configs/quickstart.yaml overwrite_output_dir=true "${overrides[@]}"
+    "$bin/colonnade" train configs/quickstart.yaml overwrite_output_dir=true "${overrides[@]}"
 
     say "Answers before and after"
     answer quickstart/adapters after >/dev/null
@@ -93,9 +93,10 @@ fine_tune() {
 
     say "Next"
     cat <<EOF
-ask the trained model    $bin/generate quickstart/adapters -p "What does the noun colonnade mean?"
-write it as one model    $bin/export $(echo quickstart/adapters/checkpoint-*) quickstart/merged     (adapters merged; transformers loads it)
-train on your own data   copy configs/quickstart.yaml and replace its paths; README.md has the forms of rows
+ask the trained model    $bin/colonnade generate quickstart/adapters -p "What does the noun colonnade mean?"
+write it as one model    $bin/colonnade export $(echo quickstart/adapters/checkpoint-*) quickstart/merged     (adapters merged; transformers loads it)
+talk with it             $bin/colonnade chat quickstart/adapters
+train on your own data   $bin/colonnade init MODEL DATA -o my.yaml; README.md has the forms of rows
 EOF
 }
 
@@ -106,17 +107,17 @@ from_scratch() {
     fi
 
     say "Tokenizer: SentencePiece, $vocabulary pieces"
-    "$bin/train_tokenizer" --text quickstart/text.txt --output quickstart/tokenizer --vocab-size "$vocabulary" \
+    "$bin/colonnade" tokenizer train --text quickstart/text.txt --output quickstart/tokenizer --vocab-size "$vocabulary" \
         --special "<|im_start|>" --special "<|im_end|>" --threads "$(nproc)"
 
     say "Rows: tokenised, packed, checked"
-    "$bin/prepare" configs/from_scratch.yaml "${overrides[@]}"
+    "$bin/colonnade" prepare configs/from_scratch.yaml "${overrides[@]}"
 
     say "Training"
-    "$bin/train" configs/from_scratch.yaml overwrite_output_dir=true "${overrides[@]}"
+    "$bin/colonnade" train configs/from_scratch.yaml overwrite_output_dir=true "${overrides[@]}"
 
     say "Answers to words that were held out"
-    "$bin/generate" quickstart/from_scratch --max-new-tokens 40 \
+    "$bin/colonnade" generate quickstart/from_scratch --max-new-tokens 40 \
         --prompts-file <(grep -o '"content":"What[^"]*"' quickstart/validation.jsonl | awk -F'"' 'NR % 97 == 1 && ++n <= 6 {print $4}')
 }
 
@@ -125,12 +126,12 @@ mkdir -p quickstart
 scripts/install_packages.sh
 if $from_scratch; then
     if $short; then samples=6000; fi
-    build train prepare generate wordnet_chat train_tokenizer
+    build colonnade wordnet_chat
     make_chats "$samples"
     from_scratch
 else
     [ -n "$model" ] || get_model
-    build train prepare generate wordnet_chat export
+    build colonnade wordnet_chat
     make_chats "$samples"
     fine_tune
 fi

@@ -9,10 +9,12 @@ void GenerationOptions::declare(CLI::App& app) {
     const auto share = CLI::Range(0.0, 1.0);
     app.add_option("model", load.model,
                    "Hugging Face folder or name, GGUF file, PEFT folder of adapters, or checkpoint-<step> of a run")
-        ->required();
-    app.add_option("--base", load.base, "base model of the adapters (default: the one they name)");
+        ->required()
+        ->type_name("MODEL");
+    app.add_option("--base", load.base, "base model of the adapters (default: the one they name)")->type_name("MODEL");
     app.add_option("--system", system, "system message");
-    app.add_option("--tokenizer", load.tokenizer, "folder or file of the tokenizer (default: the model's)");
+    app.add_option("--tokenizer", load.tokenizer, "folder, file or name of the tokenizer (default: the model's)")
+        ->type_name("MODEL");
     app.add_option("--chat-template", load.chat_template,
                    "auto: the model's own, else chatml; a built-in name; a Jinja file or text (default: auto, or that "
                    "of the checkpoint's run)");

@@ -41,7 +41,7 @@ void let_waiting_threads_sleep(char** argv, char** environment) {
     while (environment[count]) ++count;
     auto** const wanted = static_cast<char**>(alloca((count + 2) * sizeof(char*)));
     std::memcpy(wanted, environment, count * sizeof(char*));
-    wanted[count] = const_cast<char*>(waiting_threads());
+    wanted[count] = const_cast<char*>(waiting_threads(argv));
     wanted[count + 1] = nullptr;
     // The resolved path, because the process takes its name in `top` and `pgrep` from it.
     char self[PATH_MAX];
@@ -94,8 +94,8 @@ namespace colonnade {
 
 void settle_libraries() {}
 
-[[gnu::weak]] const char* waiting_threads() {
-    return "OMP_WAIT_POLICY=passive";
+[[gnu::weak]] const char* waiting_threads(const char* const*) {
+    return threads_sleep;
 }
 
 }  // namespace colonnade

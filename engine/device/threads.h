@@ -13,8 +13,11 @@ namespace colonnade {
 ///   one line. OpenBLAS would try for ever.
 void settle_libraries();
 
-/// The variable that says so to libgomp. A program whose parallel regions take only some microseconds each defines this
-/// function to return "GOMP_SPINCOUNT=1000": threads then look that often before they sleep.
-const char* waiting_threads();
+/// The variable that says so to libgomp, for a program that was started as `argv`. If its parallel regions take only some
+/// microseconds each, it is `threads_look_around`: threads then look that often before they sleep. A program that has
+/// such work defines this function. It is called before any constructor of a library, and may not allocate.
+const char* waiting_threads(const char* const* argv);
+constexpr const char* threads_sleep = "OMP_WAIT_POLICY=passive";
+constexpr const char* threads_look_around = "GOMP_SPINCOUNT=1000";
 
 }  // namespace colonnade

@@ -24,6 +24,7 @@ inline constexpr size_t json_memory_per_byte = 4, json_memory_least = 32 * mib, 
 // --- Config of a run (train/config) ---
 
 inline constexpr size_t yaml_bytes = mib, yaml_depth = 32, yaml_values = 10'000;
+inline constexpr size_t readme_bytes = 16 * mib, card_bytes = 256 << 10;  ///< README.md of a data set, its configs
 
 // --- Weights (engine/io, train/model) ---
 

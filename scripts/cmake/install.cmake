@@ -1,5 +1,5 @@
-# cmake --install build --prefix DIR: libraries, headers and the CMake package, for find_package(colonnade); programs.
-# Programs go to libexec/colonnade, since names like `train` and `export` are too general for a bin folder of the system.
+# cmake --install build --prefix DIR: libraries, headers and the CMake package, for find_package(colonnade); the program
+# colonnade with its manual page and completion. Smaller programs go to libexec/colonnade.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/colonnade)
@@ -28,4 +28,8 @@ get_property(programs GLOBAL PROPERTY COLONNADE_PROGRAMS)
 foreach(program ${programs})
     install(TARGETS ${program} COMPONENT programs RUNTIME DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/colonnade)
 endforeach()
+if(COLONNADE_WHOLE)
+    install(TARGETS colonnade COMPONENT programs RUNTIME)
+    install(DIRECTORY ${PROJECT_BINARY_DIR}/share/ DESTINATION ${CMAKE_INSTALL_DATADIR} COMPONENT programs)
+endif()
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT libraries)

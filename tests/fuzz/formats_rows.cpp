@@ -2,6 +2,7 @@
 
 #include "data/rows/rows.h"
 #include "data/samples/encode.h"
+#include "engine/io/files.h"
 #include "tests/fuzz/formats.h"
 #include "tests/support/small_tokenizer.h"
 
@@ -66,6 +67,22 @@ Format compressed_format(const std::string& name, const Envelope& envelope) {
     return format;
 }
 
+Format card_format() {
+    return {
+        .file = "README.md",
+        .seeds =
+            {"---\nlicense: mit\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n"
+             "    path: data/train-*\n  - split: test\n    path: [\"t/**\", ./u]\n- config_name: b\n---\n",
+             "---\nconfigs:\n- {config_name: a, data_dir: in, default: true, data_files: {val: v, dev: [w]}}\n---\n"},
+        .read =
+            [](const auto&, const auto& file) {
+                for (const CardFiles& part : read_data_card(read_file(file), file))
+                    (void)card_means(part.pattern, "data/train-0.jsonl");
+            },
+        .words = {"configs:", "data_files:", "data_dir:", "default: true", "- ", "\n  ", "[", "]", "{", "}", "**/",
+                  "&a ", "*a", "!!map"}};
+}
+
 }  // namespace
 
 std::vector<NamedFormat> row_file_formats() {
@@ -81,6 +98,7 @@ std::vector<NamedFormat> row_file_formats() {
         {"preferences", [=](const auto&) { return json_rows(preferences, RowKind::preferences); }},
         {"gzip", [](const auto&) { return compressed_format("rows.jsonl.gz", gzip_content()); }},
         {"zstd", [](const auto&) { return compressed_format("rows.jsonl.zst", zstd_content()); }},
+        {"data_card", [](const auto&) { return card_format(); }},
         {"parquet", [](const auto&) { return rows_format("rows.parquet", golden_contents("parquet", ".parquet")); }},
     };
 }

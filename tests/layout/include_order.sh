@@ -32,6 +32,7 @@ train/log        ...
 train/folders    ...
 train/run        ... engine/hub
 train/bench      ... engine/hub engine/program
+train/program    ... engine/hub engine/program
 train            ... engine/program
 scripts          engine/device engine/io engine/program
 '

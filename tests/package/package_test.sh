@@ -35,10 +35,19 @@ if [ "$whole" = ON ]; then
     "$work/outside/whole" "$here/../../configs/from_scratch.yaml"
 fi
 
+# The program, its completion scripts and its manual page.
+if [ "$whole" = ON ]; then
+    quietly cmake --install "$build" --prefix "$work/programs" --component programs
+    [[ $("$work/programs/bin/colonnade" --version | head -n 1) == "colonnade 0."* ]] || { echo "the installed colonnade does not run" >&2; exit 1; }
+    for file in bash-completion/completions/colonnade zsh/site-functions/_colonnade fish/vendor_completions.d/colonnade.fish man/man1/colonnade.1; do
+        [ -s "$work/programs/share/$file" ] || { echo "share/$file is not installed" >&2; exit 1; }
+    done
+fi
+
 # The same library by add_subdirectory; without CUDA, to keep it short.
 quietly cmake -S "$here/../attention_alone" -B "$work/subproject" -G Ninja -DCOLONNADE_CUDA=OFF -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
 clean_flags "$work/subproject" example_attention_main.cpp
-if grep -q 'name = "train"\|_main.cpp.o:.*train_main' "$work/subproject/build.ninja"; then
+if grep -q 'colonnade_main' "$work/subproject/build.ninja"; then
     echo "a subproject must not build Colonnade's programs" >&2
     exit 1
 fi

@@ -39,6 +39,14 @@ void visit_keys(const std::function<void(const Key<Config>&)>& visit) {
         for (const Key<Config>& key : section.keys) visit(key);
 }
 
+void read_tree(std::string_view yaml, const std::string& name, const std::vector<std::string>& arguments,
+               Config& config, Reading& reading) {
+    ConfigNode root = parse_config_tree(yaml, name);
+    apply_overrides(root, arguments, canonical_key, reading.problems);
+    port_config(root, name, reading);
+    read_config(root, config, reading);
+}
+
 }  // namespace
 
 LoadedConfig load_config(const std::string& path, const std::vector<std::string>& arguments) {
@@ -54,14 +62,19 @@ LoadedConfig load_config(const std::string& path, const std::vector<std::string>
 LoadedConfig parse_config(std::string_view yaml, const std::string& name, const std::vector<std::string>& arguments) {
     LoadedConfig loaded;
     Reading reading;
-    ConfigNode root = parse_config_tree(yaml, name);
-    apply_overrides(root, arguments, canonical_key, reading.problems);
-    port_config(root, name, reading);
-    read_config(root, loaded.config, reading);
+    read_tree(yaml, name, arguments, loaded.config, reading);
     settle_config(loaded.config, reading, name);
     reading.problems.raise(name);
     loaded.notices = std::move(reading.notices);
     return loaded;
+}
+
+WrittenConfig read_written(std::string_view yaml, const std::string& name, const std::vector<std::string>& arguments) {
+    WrittenConfig written;
+    Reading reading;
+    read_tree(yaml, name, arguments, written.config, reading);
+    for (const auto& [key, where] : reading.given) written.given.insert(key);
+    return written;
 }
 
 std::vector<std::string*> Config::names() {

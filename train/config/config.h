@@ -200,6 +200,14 @@ LoadedConfig load_config(const std::string& path, const std::vector<std::string>
 LoadedConfig parse_config(std::string_view yaml, const std::string& name,
                           const std::vector<std::string>& arguments = {});
 
+/// A config as it is written: keys that are not given, or that cannot be read, have no settled value.
+struct WrittenConfig {
+    Config config;
+    std::set<std::string> given;  ///< keys that have a value, such as model.head_dim
+};
+WrittenConfig read_written(std::string_view yaml, const std::string& name,
+                           const std::vector<std::string>& arguments = {});
+
 /// Settles the defaults of a config that code has filled, as reading would, except for the keys about model, data,
 /// device and output. Keys named in `given` keep their values. Throws Exit::config, naming `name`, if keys contradict
 /// each other.

@@ -41,7 +41,7 @@ Key<DatasetSpec> split_key() {
         key("split", &DatasetSpec::split,
             "Part of the data: the files of a folder that belong to a split, and which of their rows, as in train, "
             "train[:1000] or train[10%:].")
-            .default_is("all rows; a folder must not have several splits");
+            .default_is("all rows; of a folder with several splits train, in eval_datasets an error");
     split.read = [read = split.read](const ConfigNode& node, const std::string& label, DatasetSpec& dataset,
                                      Reading& reading) {
         read(node, label, dataset, reading);
@@ -197,8 +197,7 @@ Section data_section() {
     using C = Config;
     return {"Data",
             {
-                datasets_key("datasets", &C::datasets, "Data to train on; the keys of an item follow below.")
-                    .default_is("required"),
+                datasets_key("datasets", &C::datasets, "Data to train on.").default_is("required"),
                 datasets_key("eval_datasets", &C::eval_datasets, "Data to evaluate on.")
                     .also({"test_datasets"})
                     .only_how_to_run(),
@@ -517,6 +516,11 @@ bool is_config_key(const std::string& name) {
 std::string nearest_key(const std::string& name) {
     static const std::vector<Key<Config>> keys = config_keys();
     return nearest_key(keys, name);
+}
+
+std::string first_sentence(const std::string& doc) {
+    const size_t end = doc.find(". ");
+    return end == doc.npos ? doc : doc.substr(0, end + 1);
 }
 
 void read_config(const ConfigNode& root, Config& config, Reading& reading) {

@@ -25,6 +25,9 @@ bool is_config_key(const std::string& name);
 /// The top-level key that an unknown one probably stands for; empty if there is none.
 std::string nearest_key(const std::string& name);
 
+/// Of a key's doc, for where a line has to do.
+std::string first_sentence(const std::string& doc);
+
 void read_config(const ConfigNode& root, Config& config, Reading& reading);
 
 }  // namespace colonnade

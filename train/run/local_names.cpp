@@ -57,6 +57,27 @@ std::vector<std::string> choose_gguf(const std::vector<std::string>& listed, con
          count < shown.size() ? ", ..." : "");
 }
 
+/// README.md of a data set; empty if it has none. Pins `name` to its commit.
+std::string fetch_readme(const HubSettings& settings, HubName& name, std::vector<std::string>& notices) {
+    const std::string file = "README.md";
+    bool listed = false;
+    const auto look = [&](const std::vector<HubFile>& files) {
+        listed = std::ranges::find(files, file, &HubFile::path) != files.end();
+        return std::vector<std::string>();
+    };
+    HubSnapshot snapshot = fetch(settings, {name, look});
+    name.revision = snapshot.commit;
+    notices.insert(notices.end(), snapshot.notices.begin(), snapshot.notices.end());
+    if (!listed) return "";
+    try {
+        snapshot = fetch(settings, {name, [&](const auto&) { return std::vector<std::string>{file}; }});
+    } catch (const Error& e) {  // a cache that another program filled may lack it
+        notices.push_back(fmt::format("{}: what README.md says about splits is unknown: {}", name.text(), e.what()));
+        return "";
+    }
+    return read_file(snapshot.folder + "/" + file, limits::readme_bytes);
+}
+
 }  // namespace
 
 std::vector<std::string> choose_model_files(const std::vector<std::string>& listed, const HubName& name,
@@ -109,8 +130,12 @@ std::string LocalNames::find(const std::string& text, RepositoryKind kind, const
         HubSettings settings = hub_settings();
         if (!ranks_.first())
             settings.say = [](const std::string&) {}, settings.progress.write = [](std::string_view) {};
-        const HubName name = *parse_hub_name(of_hub, kind);
-        snapshot = fetch(settings, {name, [&](const std::vector<HubFile>& files) { return choose(files, name); }});
+        HubName name = *parse_hub_name(of_hub, kind);
+        const bool whole_data = kind == RepositoryKind::dataset && name.path.empty();
+        const std::string readme = whole_data ? fetch_readme(settings, name, notices_) : "";
+        const HubName named = name;
+        snapshot =
+            fetch(settings, {name, [&](const std::vector<HubFile>& files) { return choose(files, named, readme); }});
     };
     std::optional<HubName> name;
     ranks_.together("names", [&] {
@@ -142,7 +167,7 @@ std::string LocalNames::model(const std::string& name, ModelFiles files) {
     const char* const use = files == ModelFiles::whole       ? "model "
                             : files == ModelFiles::tokenizer ? "tokenizer "
                                                              : "adapter ";
-    return find(name, RepositoryKind::model, use, [&](const std::vector<HubFile>& listed, const HubName& of) {
+    return find(name, RepositoryKind::model, use, [&](const auto& listed, const HubName& of, const std::string&) {
         std::vector<std::string> paths;
         for (const HubFile& file : listed) paths.push_back(file.path);
         return choose_model_files(paths, of, files);
@@ -151,11 +176,32 @@ std::string LocalNames::model(const std::string& name, ModelFiles files) {
 
 std::string LocalNames::data(const DatasetSpec& set) {
     const std::optional<Split> split = set.split.empty() ? Split{} : parse_split(set.split);
-    return find(set.path, RepositoryKind::dataset, "data " + set.split + " ",
-                [&](const std::vector<HubFile>& listed, const HubName& of) {
+    return find_data(set.path, "data " + set.split + " ", split.value_or(Split{}));
+}
+
+std::string LocalNames::training_data(DatasetSpec& set) {
+    if (!set.split.empty()) return data(set);
+    Split train = *parse_split("train");
+    train.if_several = true;
+    const std::string path = find_data(set.path, "training data ", train);
+    std::error_code none;
+    if (!std::filesystem::is_directory(path, none)) return path;
+    // What else of a repository is in the cache must not matter.
+    const std::set<std::string> splits = splits_of_folder(path);
+    if (!splits.contains("train") || (splits.size() == 1 && !names_.contains(path))) return path;
+    set.split = "train";
+    if (splits.size() > 1)
+        notices_.push_back(fmt::format("{}: split train is taken, of {}", set.path, fmt::join(splits, ", ")));
+    return path;
+}
+
+std::string LocalNames::find_data(const std::string& path, const std::string& use, const Split& split) {
+    return find(path, RepositoryKind::dataset, use,
+                [&](const std::vector<HubFile>& listed, const HubName& of, const std::string& readme) {
                     std::vector<std::string> paths;
                     for (const HubFile& file : listed) paths.push_back(file.path);
-                    return choose_data_files(paths, of.path, split.value_or(Split{}), of.text());
+                    return choose_data_files(paths, of.path, split, of.text(),
+                                             read_data_card(readme, of.text() + "/README.md"));
                 });
 }
 
@@ -200,7 +246,7 @@ std::vector<std::string> resolve_names(Config& c, const Ranks& ranks) {
     c.ref_model_name_or_path = local.model(c.ref_model_name_or_path);
     c.adapter_name_or_path = local.model(c.adapter_name_or_path, ModelFiles::adapter);
     for (std::vector<DatasetSpec>* sets : {&c.datasets, &c.eval_datasets})
-        for (DatasetSpec& set : *sets) set.path = local.data(set);
+        for (DatasetSpec& set : *sets) set.path = sets == &c.datasets ? local.training_data(set) : local.data(set);
     c.hub_names = local.names();
     notices.insert(notices.end(), local.notices().begin(), local.notices().end());
     return notices;

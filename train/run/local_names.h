@@ -28,6 +28,8 @@ class LocalNames {
 
     std::string model(const std::string& name, ModelFiles files = ModelFiles::whole);
     std::string data(const DatasetSpec& set);
+    /// The same for data to train on: without a split, of several train is taken, which settles set.split.
+    std::string training_data(DatasetSpec& set);
 
     /// What came from a hub: path -> org/name@commit[/path].
     const std::map<std::string, std::string>& names() const { return names_; }
@@ -35,8 +37,11 @@ class LocalNames {
     const std::vector<std::string>& notices() const { return notices_; }
 
   private:
-    using Choose = std::function<std::vector<std::string>(const std::vector<HubFile>&, const HubName&)>;
+    /// `readme`: of a data set's repository, if the name means the whole of it.
+    using Choose =
+        std::function<std::vector<std::string>(const std::vector<HubFile>&, const HubName&, const std::string& readme)>;
     std::string find(const std::string& text, RepositoryKind kind, const std::string& use, const Choose& choose);
+    std::string find_data(const std::string& path, const std::string& use, const Split& split);
 
     const Ranks& ranks_;
     std::map<std::string, std::string> known_, names_;

@@ -13,6 +13,7 @@
 #include <set>
 
 #include "engine/device/error.h"
+#include "engine/io/files.h"
 #include "engine/io/json.h"
 #include "engine/io/limits.h"
 
@@ -67,6 +68,16 @@ std::string split_of(const fs::path& file, const fs::path& folder) {
     return "train";
 }
 
+/// The split of a file by a card, or without one by names; empty if the card leaves it out.
+std::string split_by(const std::vector<CardFiles>& card, const fs::path& file, const fs::path& folder) {
+    if (card.empty()) return split_of(file, folder);
+    const std::string inside = file.lexically_relative(folder);
+    for (const CardFiles& part : card)
+        if (card_means(part.pattern, inside))
+            return part.split.empty() ? split_of(file, folder) : std::string(known_name(part.split));
+    return "";
+}
+
 /// The folder of a glob, up to its first wildcard.
 std::string folder_of_pattern(const std::string& path) {
     return path.substr(0, path.find_last_of('/', path.find_first_of("*?[")) + 1);
@@ -113,10 +124,33 @@ DataFiles files_of_glob(const std::string& path) {
     return files;
 }
 
+/// What README.md of a folder says about its files.
+std::vector<CardFiles> card_of(const std::string& folder) {
+    const std::string readme = folder + "/README.md";
+    std::error_code error;
+    if (!fs::is_regular_file(readme, error)) return {};
+    return read_data_card(read_file(readme, limits::readme_bytes), readme);
+}
+
+/// Files, each with the name of the data and the folder that it is in.
+struct Listing {
+    DataFiles& files;
+    const std::string& path;
+    fs::path folder;
+    const std::vector<CardFiles>& card;
+};
+
 /// Keeps the files of the split that is asked for.
-void select_split(DataFiles& files, const std::string& path, const fs::path& folder, const std::string& wanted) {
+void select_split(const Listing& listing, const Split& split) {
+    auto& [files, path, folder, card] = listing;
     std::map<std::string, std::vector<std::string>> splits;
-    for (std::string& file : files.paths) splits[split_of(file, folder)].push_back(std::move(file));
+    for (std::string& file : files.paths) {
+        const std::string of = split_by(card, file, folder);
+        (of.empty() ? files.left_out : splits[of]).push_back(std::move(file));
+    }
+    if (splits.empty()) fail(Exit::data, "{}: no data file is one of those that README.md names under configs", path);
+    const std::string wanted =
+        split.if_several && (splits.size() == 1 || !splits.contains(split.name)) ? "" : split.name;
     std::vector<std::string> names;
     for (const auto& [name, of_split] : splits) names.push_back(fmt::format("{} ({})", name, of_split.size()));
     if (wanted.empty() && splits.size() > 1)
@@ -154,7 +188,8 @@ void refuse_several_folders(const std::vector<std::string>& files, const std::st
 }  // namespace
 
 std::vector<std::string> choose_data_files(const std::vector<std::string>& listed, const std::string& inside,
-                                           const Split& split, const std::string& name) {
+                                           const Split& split, const std::string& name,
+                                           const std::vector<CardFiles>& card) {
     DataFiles files;
     const bool pattern = inside.find_first_of("*?[") != inside.npos;
     const std::string folder = pattern || inside.empty() ? "" : inside + "/";
@@ -171,9 +206,11 @@ std::vector<std::string> choose_data_files(const std::vector<std::string>& liste
              name, pattern ? "no file matches" : "has no data file in", inside.empty() ? "it" : inside,
              listed.empty() ? "" : ", found ", listed.empty() ? "" : listed.front());
     std::sort(files.paths.begin(), files.paths.end());
-    if (!pattern || !split.name.empty())
-        select_split(files, name, pattern ? folder_of_pattern(inside) : inside.empty() ? "." : inside, split.name);
-    if (!pattern) refuse_several_folders(files.paths, inside, name);
+    if (!pattern || (!split.name.empty() && !split.if_several)) {
+        const std::string folder_of_splits = pattern ? folder_of_pattern(inside) : inside.empty() ? "." : inside;
+        select_split({files, name, folder_of_splits, card}, split);
+    }
+    if (!pattern && card.empty()) refuse_several_folders(files.paths, inside, name);
     return files.paths;
 }
 
@@ -230,6 +267,14 @@ std::optional<Split> parse_split(std::string_view text) {
     return split;
 }
 
+std::set<std::string> splits_of_folder(const std::string& path) {
+    std::set<std::string> splits;
+    const std::vector<CardFiles> card = card_of(path);
+    for (const std::string& file : files_of_folder(path).paths) splits.insert(split_by(card, file, path));
+    splits.erase("");
+    return splits;
+}
+
 DataFiles find_data_files(const std::string& path, const Split& split) {
     std::error_code error;
     DataFiles files;
@@ -240,7 +285,10 @@ DataFiles find_data_files(const std::string& path, const Split& split) {
         files = files_of_glob(path);
     else
         files.paths = {path};
-    if (folder || !split.name.empty()) select_split(files, path, folder ? path : folder_of_pattern(path), split.name);
+    if (folder)
+        select_split({files, path, path, card_of(path)}, split);
+    else if (!split.name.empty() && !split.if_several)
+        select_split({files, path, folder_of_pattern(path), {}}, split);
     for (const std::string& file : files.paths) {  // stores and messages name it in JSON
         using Handler = Json::error_handler_t;
         const std::string shown = Json(file).dump(-1, ' ', false, Handler::replace);

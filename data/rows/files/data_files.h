@@ -9,15 +9,19 @@
 // `split` is as in Hugging Face datasets: NAME or NAME[FROM:TO]. A file NAME-00000-of-00005.* belongs to the split
 // NAME. Any other belongs to the split that its name says, or the nearest folder that says one, as a word between - . _
 // space and digits: train or training; validation, valid, val or dev; test, testing, eval or evaluation. Files that say
-// nothing belong to train; so does a single file that `path` names. FROM and TO are row numbers from 0 or whole
+// nothing belong to train. README.md of a folder may say it instead (data_card.h); then files that it does not name are
+// left out. To train also belongs a single file that `path` names. FROM and TO are row numbers from 0 or whole
 // percentages ("10%") of all rows; both may be negative (from the end) or missing. A percentage is rounded to the
 // nearest row, halves to the even one.
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "data/rows/files/data_card.h"
 
 namespace colonnade {
 
@@ -29,6 +33,8 @@ struct Split {
     };
     std::string name;  ///< train, validation, test, or any other name; empty: none was given
     std::optional<Bound> from, to;
+    /// The name counts only in a folder of several splits; where there is one, it is taken whatever its name.
+    bool if_several = false;
 
     bool needs_count() const;  ///< the range depends on the number of rows
 };
@@ -46,11 +52,14 @@ struct DataFiles {
 /// Finds the files. Throws Exit::data if there are none, and for a folder with files of several splits if none is
 /// chosen.
 DataFiles find_data_files(const std::string& path, const Split& split);
+/// The splits of the data files in a folder.
+std::set<std::string> splits_of_folder(const std::string& path);
 
 /// The same for a repository on a hub: the files that `inside`, a file, a folder or a glob in it, and the split mean, of
-/// all paths that it lists. `name` is for messages. Throws Exit::data also if the data files lie in several folders that
+/// all paths that it lists. `name` is for messages, `card` what README.md of the repository says. Throws Exit::data also if the data files lie in several folders that
 /// name no splits, since these are often different data.
 std::vector<std::string> choose_data_files(const std::vector<std::string>& listed, const std::string& inside,
-                                           const Split& split, const std::string& name);
+                                           const Split& split, const std::string& name,
+                                           const std::vector<CardFiles>& card = {});
 
 }  // namespace colonnade

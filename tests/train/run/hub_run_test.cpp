@@ -81,6 +81,33 @@ TEST_F(HubRun, EqualsARunOnTheSameFiles) {
     EXPECT_TRUE(hub.server.requests().empty());
 }
 
+TEST_F(HubRun, TrainingDataIsTheTrainSplitAsREADMESaysIt) {
+    const std::string local = trained(path("local"), path("local/data"), "from-folder");
+    const auto run_of = [&](const std::string& name) {
+        const Program::Result result =
+            run("colonnade", {"train", "org/name", "org/name", "max_length=16", "threads=1", "report_to=none",
+                              "max_steps=5", "learning_rate=0.01", "save_strategy=no", "output_dir=" + path(name)});
+        EXPECT_EQ(result.exit, 0) << result.err;
+        return result.out + result.err;
+    };
+    EXPECT_NE(run_of("by-name").find("stage: sft, because the rows have the form tokens"), std::string::npos);
+    EXPECT_TRUE(slurp(path("by-name/model.safetensors")) == local);
+    EXPECT_TRUE(hub.requests("test-00000").empty()) << "only the files of the split are loaded";
+    EXPECT_NE(slurp(path("by-name/config.yaml")).find("split: train"), std::string::npos);
+
+    hub.commit = std::string(40, 'e');
+    hub.files["README.md"] =
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/test-*\n---\n";
+    EXPECT_NE(run_of("by-card").find("stage: sft"), std::string::npos);
+    EXPECT_TRUE(slurp(path("by-card/model.safetensors")) == local) << "both files have the same rows";
+    EXPECT_FALSE(hub.requests("test-00000").empty());
+    EXPECT_NE(slurp(path("by-card/config.yaml")).find("org/name@" + hub.commit), std::string::npos);
+    setenv("HF_HUB_OFFLINE", "1", 1);
+    hub.server.forget_requests();
+    run_of("offline");
+    EXPECT_TRUE(hub.server.requests().empty());
+}
+
 TEST_F(HubRun, TakesAGgufFileOfARepository) {
     const std::string local = trained(golden_file("gguf/llama.gguf"), path("local/data"), "from-file");
     EXPECT_TRUE(trained("org/name:Q8_0", path("local/data"), "by-part") == local);

@@ -13,8 +13,7 @@
 #include "engine/io/files.h"
 #include "engine/program/command_line.h"
 
-using namespace colonnade;
-
+namespace colonnade {
 namespace {
 
 struct Options {
@@ -61,6 +60,7 @@ void declare_masks(CLI::App& app, Options& o) {
                        ->capture_default_str();
     app.add_option("--columns-file", o.columns_files,
                    "HDF5 files with int32 datasets lts, lte, uts, ute and an attribute causal")
+        ->type_name("FILE")
         ->excludes(mask)
         ->excludes(length);
     auto* documents =
@@ -95,7 +95,8 @@ void declare(CLI::App& app, Options& o) {
     auto* without_full = app.add_flag("--without-full", o.without_full, "do not time the full mask for comparison");
     auto* check = app.add_flag("--check", o.check,
                                "compare with dense attention in double; exit 4 if an error exceeds its bound");
-    auto* json = app.add_option("--json", o.json, "write the results to this file, or to stdout if -");
+    auto* json =
+        app.add_option("--json", o.json, "write the results to this file, or to stdout if -")->type_name("FILE");
     auto* show_plan =
         app.add_flag("--show-plan", o.show_plan, "print the tile plan of each mask as a picture; time nothing");
     for (auto* timing : {repeat, without_full, check, json}) show_plan->excludes(timing);
@@ -292,9 +293,10 @@ int run(const CLI::App& app, Options& o) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-    Options options;
-    CLI::App app("Times FlashMask attention by mask family");
-    declare(app, options);
-    return run_command("bench_attention", app, argc, argv, [&] { return run(app, options); });
+Work bench_attention_command(CLI::App& app) {
+    const auto options = std::make_shared<Options>();
+    declare(app, *options);
+    return [options, &app] { return run(app, *options); };
 }
+
+}  // namespace colonnade

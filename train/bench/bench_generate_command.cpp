@@ -9,7 +9,6 @@
 #include "engine/device/host_copy.h"
 #include "engine/device/human_units.h"
 #include "engine/device/philox.h"
-#include "engine/device/threads.h"
 #include "engine/device/timing.h"
 #include "engine/io/files.h"
 #include "engine/program/command_line.h"
@@ -18,13 +17,7 @@
 #include "train/run/loaded_model.h"
 #include "train/run/machine.h"
 
-using namespace colonnade;
-
-/// A decoded token has hundreds of short parallel regions (engine/device/threads.h).
-const char* colonnade::waiting_threads() {
-    return "GOMP_SPINCOUNT=1000";
-}
-
+namespace colonnade {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -304,15 +297,15 @@ int run(const Options& o) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-    Options o;
-    CLI::App app{"Time generation: prompts and decoding, beside the time to read the weights once"};
+Work bench_generate_command(CLI::App& app) {
+    const auto options = std::make_shared<Options>();
+    Options& o = *options;
     const auto counts = CLI::Range(int64_t{1}, int64_t{1} << 24);
     app.add_option("--model", o.model,
-                   fmt::format("a folder or file (with a '/' in its path), or the shape of a published model: {}",
+                   fmt::format("a folder, file or name (with a '/' in it), or the shape of a published model: {}",
                                fmt::join(model_shape_names(), ", ")))
         ->required();
-    app.add_option("--base", o.base, "base model of a folder of adapters");
+    app.add_option("--base", o.base, "base model of a folder of adapters")->type_name("MODEL");
     app.add_option("--lora-rank", o.lora_rank, "for a shape: adapters of this rank on all layers")->check(counts);
     app.add_option("--batch", o.batches, "sequences; several, with commas")->delimiter(',')->check(counts);
     app.add_option("--context", o.contexts, "tokens in the cache before the first step; several, with commas")
@@ -328,6 +321,8 @@ int main(int argc, char** argv) {
     app.add_option("--threads", o.threads, "CPU threads (default: one per core)")->check(CLI::Range(0, 4096));
     app.add_flag("--sample", o.sample, "draw with temperature 0.8, top_p 0.95, top_k 50 instead of greedily");
     app.add_flag("--profile", o.profile, "also time the phases of a step, outside of its graph");
-    app.add_option("--json", o.json, "write the results to this file");
-    return run_command("bench_generate", app, argc, argv, [&] { return run(o); });
+    app.add_option("--json", o.json, "write the results to this file")->type_name("FILE");
+    return [options] { return run(*options); };
 }
+
+}  // namespace colonnade

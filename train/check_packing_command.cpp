@@ -6,12 +6,12 @@
 #include "engine/program/command_line.h"
 #include "train/folders/initial_weights.h"
 #include "train/run/learner_options.h"
+#include "train/run/run_arguments.h"
 #include "train/run/session.h"
 #include "train/run/stage_objective.h"
 #include "train/step/learner.h"
 
-using namespace colonnade;
-
+namespace colonnade {
 namespace {
 
 struct Outcome {
@@ -97,14 +97,13 @@ int check(const Session& session, int64_t packs) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-    CLI::App app{"Check on your own model and data that packed rows give the loss and gradients of separate samples"};
-    std::string path;
-    int64_t packs = 4;
-    app.add_option("config", path, "YAML file of a training run")->required();
-    app.add_option("--packs", packs, "number of packs to check")->capture_default_str()->check(CLI::PositiveNumber);
+Work check_packing_command(CLI::App& app) {
+    const auto packs = std::make_shared<int64_t>(4);
+    app.add_option("--packs", *packs, "number of packs to check")->capture_default_str()->check(CLI::PositiveNumber);
     app.allow_extras();
-    app.footer("Override any key of the config with key=value or --key value.");
-    return run_command("check_packing", app, argc, argv,
-                       [&] { return check(open_session(load_config(path, app.remaining())), packs); });
+    app.footer(
+        "Runs some packs of the run once packed and once sample by sample, and compares the loss and every gradient.");
+    return [packs, &app] { return check(open_session(load_run(split_run_arguments(app.remaining()))), *packs); };
 }
+
+}  // namespace colonnade

@@ -231,15 +231,15 @@ struct Bench {
 };
 
 }  // namespace
-}  // namespace colonnade
 
-int main(int argc, char** argv) {
-    colonnade::Bench bench;
-    CLI::App app("Times every op of a model at one size");
-    std::string device = "cpu";
-    app.add_option("--device", device, "cpu in f32, cuda in bf16")
+Work bench_layers_command(CLI::App& app) {
+    const auto shared = std::make_shared<Bench>();
+    Bench& bench = *shared;
+    app.add_option_function<std::string>(
+           "--device", [&](const std::string& device) { bench.device = device == "cuda" ? Device::cuda : Device::cpu; },
+           "cpu in f32, cuda in bf16")
         ->check(CLI::IsMember({"cpu", "cuda"}))
-        ->capture_default_str();
+        ->default_str("cpu");
     const CLI::Range range(1, 1 << 20);  // no count below overflows in this range
     app.add_option("--tokens", bench.tokens, "tokens per batch")->check(range)->capture_default_str();
     app.add_option("--hidden", bench.hidden, "width of the model")->check(range)->capture_default_str();
@@ -249,9 +249,10 @@ int main(int argc, char** argv) {
     app.add_option("--kv-heads", bench.kv_heads, "key and value heads")->check(range)->capture_default_str();
     app.add_option("--chunk", bench.chunk, "rows of logits at a time")->check(range)->capture_default_str();
     app.add_option("--repeats", bench.repeats, "runs of each op")->check(range)->capture_default_str();
-    return colonnade::run_command("bench_layers", app, argc, argv, [&] {
-        bench.device = device == "cuda" ? colonnade::Device::cuda : colonnade::Device::cpu;
-        bench.run();
+    return [shared] {
+        shared->run();
         return 0;
-    });
+    };
 }
+
+}  // namespace colonnade

@@ -6,17 +6,10 @@
 #include <chrono>
 #include <iostream>
 
-#include "engine/device/threads.h"
 #include "train/generation/answer_text.h"
 #include "train/generation_options.h"
 
-using namespace colonnade;
-
-/// A decoded token has hundreds of short parallel regions (engine/device/threads.h).
-const char* colonnade::waiting_threads() {
-    return "GOMP_SPINCOUNT=1000";
-}
-
+namespace colonnade {
 namespace {
 
 volatile sig_atomic_t interrupted = 0;
@@ -158,15 +151,15 @@ class Conversation {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-    GenerationOptions options;
-    options.generate.max_new_tokens = 1024;
-    CLI::App app{"Talk with a model: every line is a message, and the model answers"};
-    options.declare(app);
-    const auto talk = [&] {
+Work chat_command(CLI::App& app) {
+    const auto options = std::make_shared<GenerationOptions>();
+    options->generate.max_new_tokens = 1024;
+    options->declare(app);
+    return [options] {
         catch_interrupts();
-        Conversation(options).run();
+        Conversation(*options).run();
         return 0;
     };
-    return run_command("chat", app, argc, argv, talk);
 }
+
+}  // namespace colonnade

@@ -11,8 +11,7 @@
 #include "train/bench/step_timing.h"
 #include "train/config/spellings.h"
 
-using namespace colonnade;
-
+namespace colonnade {
 namespace {
 
 struct Options {
@@ -121,6 +120,7 @@ class ShapeOptions {
             count("--mean-length", r_.mean_length, 2, "pack samples of log-normal length with this mean");
         CLI::Option* const lengths =
             of_shape(app_.add_option("--lengths", r_.lengths, "file with the document lengths of one row per line"))
+                ->type_name("FILE")
                 ->excludes(length)
                 ->excludes(mean);
         CLI::Option* const stage =
@@ -187,7 +187,7 @@ void declare(CLI::App& app, Options& o) {
         app.add_option(name, value, help)->check(CLI::Range(least, int64_t{1} << 30))->capture_default_str();
     };
     auto* what = app.add_option_group("what to run");
-    auto* config = what->add_option("config", o.config, "YAML file of a training run");
+    auto* config = what->add_option("config", o.config, "YAML file of a training run")->type_name("CONFIG.yaml");
     what->add_option("--model", o.request.model,
                      fmt::format("shape of a published model: {}", fmt::join(model_shape_names(), ", ")));
     what->add_option_function<std::vector<int64_t>>(
@@ -202,7 +202,7 @@ void declare(CLI::App& app, Options& o) {
     count("--steps", o.steps.timed, 1, "timed steps; figures are medians over them");
     count("--warmup", o.steps.warmup, 0, "steps before the timed ones");
     count("--profile", o.steps.profiled, 0, "steps after the timed ones, to time the phases of a step");
-    app.add_option("--json", o.json, "write the results to this file, or to stdout if -");
+    app.add_option("--json", o.json, "write the results to this file, or to stdout if -")->type_name("FILE");
     app.allow_extras();
     app.footer("With a config, any of its keys can be given as key=value.");
 }
@@ -230,14 +230,15 @@ int run(const Options& options, const std::vector<std::string>& overrides, const
 
 }  // namespace
 
-int main(int argc, char** argv) {
-    Options options;
-    CLI::App app("Time optimizer steps and the phases within them");
-    declare(app, options);
-    return run_command("bench_step", app, argc, argv, [&] {
-        if (options.config.empty() && !app.remaining().empty())
+Work bench_step_command(CLI::App& app) {
+    const auto options = std::make_shared<Options>();
+    declare(app, *options);
+    return [options, &app] {
+        if (options->config.empty() && !app.remaining().empty())
             fail(Exit::config, "{}: keys need a config; a shape takes none", app.remaining().front());
-        Ranks ranks({.program = "bench_step"});
-        return ranks.guard([&] { return run(options, app.remaining(), ranks); });
-    });
+        Ranks ranks({.program = app.get_name()});
+        return ranks.guard([&] { return run(*options, app.remaining(), ranks); });
+    };
 }
+
+}  // namespace colonnade

@@ -25,12 +25,18 @@
 #include "engine/io/files.h"
 #include "engine/io/json.h"
 #include "engine/program/command_line.h"
+#include "train/run/local_names.h"
 #include "train/run/machine.h"
+#include "train/run/run_arguments.h"
 #include "train/run/run_model.h"
 
-using namespace colonnade;
-
+namespace colonnade {
 namespace {
+
+struct Options {
+    std::string json;
+    int runs = 5;
+};
 
 struct Time {
     double seconds = 0, cpu_seconds = 0;
@@ -178,27 +184,26 @@ void print(const Json& r) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-    CLI::App app("Time prepare beside encoding alone");
-    std::string path, json;
-    int runs = 5;
-    app.add_option("config", path, "YAML file of a training run")->required();
-    app.add_option("--runs", runs, "runs of each job; figures are medians")
+Work bench_prepare_command(CLI::App& app) {
+    const auto o = std::make_shared<Options>();
+    app.add_option("--runs", o->runs, "runs of each job; figures are medians")
         ->check(CLI::Range(1, 1000))
         ->capture_default_str();
-    app.add_option("--json", json, "write the results to this file, or to stdout if -");
+    app.add_option("--json", o->json, "write the results to this file, or to stdout if -")->type_name("FILE");
     app.allow_extras();
-    app.footer("Any key of the config can be given as key=value or --key value.");
-    return run_command("bench_prepare", app, argc, argv, [&] {
-        Config config = load_config(path, app.remaining()).config;
+    return [o, &app] {
+        Config config = load_run(split_run_arguments(app.remaining())).config;
+        for (const std::string& notice : resolve_names(config)) fmt::print(stderr, "note: {}\n", notice);
         config.device = DeviceChoice::cpu;
         settle_machine(config);
-        const Json report = measure(config, runs);
-        if (json == "-")
+        const Json report = measure(config, o->runs);
+        if (o->json == "-")
             fmt::print("{}\n", report.dump(2));
         else
             print(report);
-        if (!json.empty() && json != "-") write_file_atomically(json, report.dump(2) + "\n");
+        if (!o->json.empty() && o->json != "-") write_file_atomically(o->json, report.dump(2) + "\n");
         return 0;
-    });
+    };
 }
+
+}  // namespace colonnade

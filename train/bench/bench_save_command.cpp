@@ -18,8 +18,7 @@
 #include "train/bench/model_shapes.h"
 #include "train/folders/background_save.h"
 
-using namespace colonnade;
-
+namespace colonnade {
 namespace {
 
 namespace fs = std::filesystem;
@@ -158,10 +157,12 @@ int run(const Options& o) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-    Options o;
-    CLI::App app("Time a checkpoint in the background, and loading it");
-    app.add_option("folder", o.folder, "folder for the checkpoints, on the disk to measure")->required();
+Work bench_save_command(CLI::App& app) {
+    const auto options = std::make_shared<Options>();
+    Options& o = *options;
+    app.add_option("folder", o.folder, "folder for the checkpoints, on the disk to measure")
+        ->required()
+        ->type_name("FOLDER");
     app.add_option("--model", o.model, fmt::format("shape: {}", fmt::join(model_shape_names(), ", ")))
         ->capture_default_str();
     app.add_option("--layers", o.layers, "layers instead of the shape's own")->check(CLI::Range(1, 1000));
@@ -169,5 +170,7 @@ int main(int argc, char** argv) {
     app.add_option("--length", o.length, "tokens of a step")->check(CLI::Range(2, 1 << 20))->capture_default_str();
     app.add_option("--steps", o.steps, "steps without a save")->check(CLI::Range(1, 10'000))->capture_default_str();
     app.add_flag("--cpu", o.cpu, "do not use a GPU");
-    return run_command("bench_save", app, argc, argv, [&] { return run(o); });
+    return [options] { return run(*options); };
 }
+
+}  // namespace colonnade

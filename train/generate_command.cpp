@@ -4,19 +4,12 @@
 #include <iostream>
 #include <sstream>
 
-#include "engine/device/threads.h"
 #include "engine/io/files.h"
 #include "engine/io/safetensors.h"
 #include "train/generation/answer_text.h"
 #include "train/generation_options.h"
 
-using namespace colonnade;
-
-/// A decoded token has hundreds of short parallel regions (engine/device/threads.h).
-const char* colonnade::waiting_threads() {
-    return "GOMP_SPINCOUNT=1000";
-}
-
+namespace colonnade {
 namespace {
 
 struct Options {
@@ -164,17 +157,20 @@ int run(Options& o) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-    Options o;
-    CLI::App app{"Answer prompts with a trained model; without --prompt, reads one prompt per line from stdin"};
+Work generate_command(CLI::App& app) {
+    const auto options = std::make_shared<Options>();
+    Options& o = *options;
     o.generation.declare(app);
     app.add_option("--prompt,-p", o.prompts, "a prompt; may be repeated");
-    app.add_option("--prompts-file", o.prompts_file, "file with one prompt per line");
+    app.add_option("--prompts-file", o.prompts_file, "file with one prompt per line")->type_name("FILE");
     app.add_flag("--raw", o.raw, "continue the prompt as plain text, without the chat template");
     app.add_option("--batch", o.batch, "prompts that are answered at a time (default: up to 8)")
         ->check(CLI::Range(1, 4096));
     app.add_flag("--timing", o.timing, "print tokens and seconds to stderr");
     app.add_option("--logits-out", o.logits_out,
-                   "write the logits of the prompts to this safetensors file instead of answering");
-    return run_command("generate", app, argc, argv, [&] { return run(o); });
+                   "write the logits of the prompts to this safetensors file instead of answering")
+        ->type_name("FILE");
+    return [options] { return run(*options); };
 }
+
+}  // namespace colonnade

@@ -4,18 +4,16 @@
 #include "data/prepare_report.h"
 #include "data/store/unigram.h"
 #include "engine/program/command_line.h"
+#include "train/run/run_arguments.h"
 #include "train/run/session.h"
 
-using namespace colonnade;
+namespace colonnade {
 
-int main(int argc, char** argv) {
-    CLI::App app{"Tokenise the data sets of a training config and report on them"};
-    std::string path;
-    app.add_option("config", path, "YAML file")->required();
+Work prepare_command(CLI::App& app) {
     app.allow_extras();
-    app.footer("Any key of the config can be given as key=value or --key value.");
-    return run_command("prepare", app, argc, argv, [&] {
-        const Session session = open_session(load_config(path, app.remaining()), one_rank(), SessionUse::plan);
+    return [&app] {
+        const Session session =
+            open_session(load_run(split_run_arguments(app.remaining())), one_rank(), SessionUse::plan);
         for (const std::string& notice : session.notices) fmt::print("note: {}\n", notice);
         const auto show = [&](const char* name, const StoreResult& result, const PackSettings& packing) {
             fmt::print("\n== {} ==\n{}", name, prepare_report(result, packing, session.encoder->tokenizer().get()));
@@ -28,5 +26,7 @@ int main(int argc, char** argv) {
                            unigram_loss(session.train.store, session.eval.store, session.model.vocab_size));
         }
         return 0;
-    });
+    };
 }
+
+}  // namespace colonnade
