@@ -1,8 +1,11 @@
 // prepare: tokenises the data sets of a training config into its store and reports on them. `train` does the same when
 // it starts; this program shows the data before training.
 
+#include <unistd.h>
+
 #include "data/prepare_report.h"
 #include "data/store/unigram.h"
+#include "engine/device/terminal.h"
 #include "engine/program/command_line.h"
 #include "train/run/session.h"
 
@@ -15,10 +18,18 @@ int main(int argc, char** argv) {
     app.allow_extras();
     app.footer("Any key of the config can be given as key=value or --key value.");
     return run_command("prepare", app, argc, argv, [&] {
+        const bool colours = has_colours(STDOUT_FILENO);
+        const auto say = [&](const std::string& text, size_t indent) {
+            std::string shown = fitted(text, STDOUT_FILENO, indent);
+            fmt::print("{}", colours ? with_coloured_mark(shown) : shown);
+        };
         const Session session = open_session(load_config(path, app.remaining()));
-        for (const std::string& notice : session.notices) fmt::print("note: {}\n", notice);
+        for (const std::string& notice : session.notices) say(fmt::format("note: {}\n", notice), 6);
         const auto show = [&](const char* name, const StoreResult& result, const PackSettings& packing) {
-            fmt::print("\n== {} ==\n{}", name, prepare_report(result, packing, session.encoder->tokenizer().get()));
+            const LearnedMark mark = colours ? LearnedMark::underline : LearnedMark::brackets;
+            say(fmt::format("\n== {} ==\n{}", name,
+                            prepare_report(result, packing, session.encoder->tokenizer().get(), mark)),
+                4);
         };
         show("train", session.train, train_packing(session.config));
         if (session.eval.store.size() > 0) {

@@ -50,7 +50,7 @@ int main(int argc, char** argv) {
             if (!plan)
                 trainer->run();
             else if (ranks.first())
-                fmt::print("{}", trainer->plan());
+                fmt::print("{}", trainer->plan(PlanView::of_stdout(PlanLength::complete)));
             return 0;
         });
     });

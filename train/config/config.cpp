@@ -1,5 +1,7 @@
 #include "train/config/config.h"
 
+#include <yaml-cpp/yaml.h>
+
 #include <chrono>
 #include <cstdio>
 
@@ -61,6 +63,7 @@ LoadedConfig parse_config(std::string_view yaml, const std::string& name, const 
     settle_config(loaded.config, reading, name);
     reading.problems.raise(name);
     loaded.notices = std::move(reading.notices);
+    for (const auto& [key, place] : reading.given) loaded.given.insert(key);
     return loaded;
 }
 
@@ -82,6 +85,38 @@ std::string resolved_yaml(const Config& config) {
     });
     out << YAML::EndMap;
     return std::string(out.c_str()) + '\n';
+}
+
+/// Removes entries of maps that are not in `given`. `label` names the node there: "datasets[0]".
+static void keep_given(YAML::Node node, const std::string& label, const std::set<std::string>& given) {
+    node.SetStyle(YAML::EmitterStyle::Flow);
+    for (size_t i = 0; node.IsSequence() && i < node.size(); ++i)
+        keep_given(node[i], fmt::format("{}[{}]", label, i), given);
+    if (!node.IsMap() || node.size() == 0) return;
+    std::vector<std::string> others;
+    for (const auto& entry : node)
+        if (const auto name = entry.first.as<std::string>(); !given.contains(label + "." + name))
+            others.push_back(name);
+    if (others.size() == node.size()) return;  // a map that is read as one value
+    for (const std::string& name : others) node.remove(name);
+}
+
+std::string changed_yaml(const Config& config, const std::set<std::string>& given) {
+    const Config written = named(config), defaults;
+    std::string text;
+    visit_keys([&](const Key<Config>& key) {
+        const auto first = given.lower_bound(key.name);  // the key, or one of the keys in its value
+        if (first == given.end() || first->substr(0, first->find_first_of(".[")) != key.name) return;
+        const std::string value = key.text(written);
+        if (key.default_text.empty() && value == key.text(defaults)) return;
+        YAML::Node shown;
+        shown[key.name] = YAML::Load(value);
+        keep_given(shown[key.name], key.name, given);
+        YAML::Emitter out;
+        out << shown;
+        text += fmt::format("{}\n", out.c_str());
+    });
+    return text;
 }
 
 std::vector<std::pair<std::string, std::string>> values_shared_by_ranks(const Config& config) {

@@ -135,7 +135,7 @@ void open_data(Session& s, const Ranks& ranks) {
 }  // namespace
 
 Session open_session(const LoadedConfig& loaded, const Ranks& ranks) {
-    Session s{.config = loaded.config, .notices = loaded.notices};
+    Session s{.config = loaded.config, .given = loaded.given, .notices = loaded.notices};
     for (std::string& notice : resolve_names(s.config, ranks)) s.notices.push_back(std::move(notice));
     const Config given = s.config;
     s.device = settle_machine(s.config, ranks);

@@ -19,6 +19,7 @@
 #include "train/log/metrics_log.h"
 #include "train/run/rank_check.h"
 #include "train/run/reference.h"
+#include "train/run/run_plan.h"
 #include "train/run/save_plan.h"
 #include "train/run/session.h"
 #include "train/run/stop_signal.h"
@@ -35,7 +36,7 @@ class Trainer {
 
     /// The exact numbers of steps, samples, tokens and bytes of the run, as text. Allocates nothing on the device and
     /// touches no file of the run.
-    std::string plan();
+    std::string plan(const PlanView& view = {});
     /// Trains, evaluates, saves, exports. After SIGTERM, SIGINT or SIGUSR1 on any rank, it saves a checkpoint at the
     /// end of the current step and returns.
     void run();
@@ -73,7 +74,7 @@ class Trainer {
     const Objective& objective() const { return learner_->objective(); }
     void log(const std::vector<Metric>& metrics) const;
     /// The signal that any rank received, or 0.
-    int stop_signal(const StopSignal& stop) const;
+    int stop_signal() const;
     bool weights_check_due() const;
     void check_weights();
     /// Enqueues a step and completes the previous one.
@@ -81,6 +82,20 @@ class Trainer {
     /// Waits for the step under way, if there is one, and counts it.
     void complete_step();
     void log_window(const StepResult& result, double learning_rate);
+
+    // trainer_screen.cpp
+    /// What the config sets, notes and plan, as wide as the terminal.
+    void show_plan();
+    void start_progress();
+    /// `steps` of the run are done, a part of one counting as well.
+    void advance(double steps);
+    /// For a signal that comes while a step is computed, `micro_steps` of which are done since `start`.
+    void answer_signals(Clock::time_point start, int64_t micro_steps);
+    /// The loss and other figures of a window, for the line of progress and the log line.
+    ProgressFields figures(const LossSums& loss, const StepResult& result, double rate, double tokens_per_second) const;
+    /// The sums of this rank, with a line of progress.
+    LossSums evaluate_own(const PackSchedule& schedule);
+    void show_evaluation(double seconds);
 
     // trainer_start.cpp
     void open_output_dir();
@@ -137,6 +152,11 @@ class Trainer {
     Context ctx_;                            ///< the learner's
     std::unique_ptr<MetricsLog> log_;
     std::unique_ptr<Progress> progress_;
+    std::optional<StopSignal> stop_;
+    double advanced_ = 0;                  ///< steps that progress_ shows
+    double step_seconds_ = 0;              ///< of the last step
+    std::string last_checkpoint_{};        ///< committed or resumed from
+    std::optional<double> lowest_eval_{};  ///< eval_loss of this process, and of the log that it continues
     TrainerState state_;
     SpikeWatch spikes_;
     std::optional<StepUnderWay> under_way_;

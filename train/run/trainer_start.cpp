@@ -60,6 +60,7 @@ void Trainer::resume(const WholeCheckpoint& checkpoint) {
              schedule_.total_steps());
     note_changes_since(folder);
     last_save_step_ = enqueued_ = state_.step;
+    last_checkpoint_ = folder;
     window_.loss = state_.since_log;
     spikes_ = SpikeWatch({config_.loss_spike_z, config_.loss_spike_window}, state_.recent);
     say("resumed from {} at step {} of {}\n", folder, state_.step, schedule_.total_steps());
@@ -142,6 +143,9 @@ void Trainer::start() {
         log_ = std::make_unique<MetricsLog>(config_.output_dir, log_files(config_),
                                             folder.empty() ? std::nullopt : std::optional(state_.step),
                                             describe_run(config_, plan()));
+        if (folder.empty() || !config_.report_to.contains(Report::jsonl)) return;
+        const std::vector<double> losses = read_series(config_.output_dir + "/metrics.jsonl", "eval_loss").values;
+        if (!losses.empty()) lowest_eval_ = *std::ranges::min_element(losses);
     });
     if (config_.param_checksum_steps > 0) check_weights();
 }

@@ -1,0 +1,107 @@
+// What a run shows: the plan, the line of progress, evaluations, answers to signals.
+
+#include <fmt/ranges.h>
+#include <unistd.h>
+
+#include "engine/device/human_units.h"
+#include "engine/device/terminal.h"
+#include "engine/device/timing.h"
+#include "train/run/trainer.h"
+
+namespace colonnade {
+
+void Trainer::show_plan() {
+    if (!ranks_.first()) return;
+    const PlanView view = PlanView::of_stdout(PlanLength::brief);
+    const std::string head =
+        fmt::format("# differs from the defaults; {}/config.yaml has all keys", config_.output_dir);
+    const std::string fitting = view.shown(head, 2);
+    say("{}\n", view.colours ? styled(fitting, Style::dim) : fitting);
+    say("{}\n", view.shown(changed_yaml(config_, session_.given), 4));
+    say("{}\n", plan(view));
+}
+
+void Trainer::start_progress() {
+    ProgressOptions options{.label = "train",
+                            .total = static_cast<double>(schedule_.total_steps()),
+                            .initial = static_cast<double>(state_.step)};
+    if (state_.step < schedule_.total_steps())  // until a step is done
+        options.fields = {{"loss -", fmt::format("lr {:.2e}", learning_rate(rates_, state_.step)), "- tokens/s"}, 3};
+    if (!ranks_.first()) options.write = [](std::string_view) {};
+    advanced_ = options.initial;
+    progress_ = std::make_unique<Progress>(options);
+}
+
+void Trainer::advance(double steps) {
+    advanced_ = std::max(advanced_, steps);  // on a GPU the micro-steps of the next step are enqueued meanwhile
+    progress_->update(advanced_);
+}
+
+void Trainer::answer_signals(Clock::time_point start, int64_t micro_steps) {
+    const double elapsed = seconds_since(start);
+    const auto left = static_cast<double>(config_.gradient_accumulation_steps - micro_steps);
+    const double by_micro_steps = micro_steps > 0 ? elapsed / static_cast<double>(micro_steps) * left : 0;
+    stop_->answer_first("will save and stop after this step",
+                        step_seconds_ > 0 ? std::max(step_seconds_ - elapsed, 0.0) : by_micro_steps);
+    if (micro_steps > 0) return;
+    stop_->answer_second(last_checkpoint_.empty()
+                             ? fmt::format("stopped at once, without a checkpoint: {} steps are lost", state_.step)
+                             : fmt::format("stopped at once: what came after {} is lost; resume_from_checkpoint: auto "
+                                           "continues from there",
+                                           last_checkpoint_));
+}
+
+ProgressFields Trainer::figures(const LossSums& loss, const StepResult& result, double rate,
+                                double tokens_per_second) const {
+    ProgressFields fields;
+    const std::string all = objective().figures(loss, Phase::training);
+    const size_t end = std::min(all.find(", "), all.size());  // of the loss
+    fields.texts = {all.substr(0, end), fmt::format("lr {:.2e}", rate),
+                    fmt::format("{} tokens/s", human_count(tokens_per_second))};
+    fields.kept = fields.texts.size();
+    if (end < all.size()) fields.texts.push_back(all.substr(end + 2));
+    fields.texts.push_back(fmt::format("grad_norm {:.3f}", result.gradient_norm));
+    return fields;
+}
+
+LossSums Trainer::evaluate_own(const PackSchedule& schedule) {
+    Loader loader(session_.eval.store, schedule, {.rank = ranks_.rank(), .reference = references_.eval});
+    const auto batches = static_cast<double>(schedule.total_steps());
+    if (progress_) progress_->pause();
+    ProgressOptions options{.label = "eval", .total = batches, .unit = "batches", .passing = true};
+    if (!ranks_.first()) options.write = [](std::string_view) {};
+    LossSums own;
+    {
+        Progress progress(options);
+        const auto start = Clock::now();
+        for (double done = 0; const auto batch = loader.next(); progress.update(++done)) {
+            stop_->answer_first(state_.step > 0 ? "will save and stop after this evaluation"
+                                                : "will save and stop after the first step",
+                                done > 0 ? seconds_since(start) / done * (batches - done) : 0);
+            own += learner_->evaluate(ctx_, batch->batch);
+        }
+    }
+    if (progress_) progress_->resume();
+    return own;
+}
+
+void Trainer::show_evaluation(double seconds) {
+    const double loss = last_eval_.mean();
+    const bool best = lowest_eval_ && loss < *lowest_eval_;
+    if (!lowest_eval_ || best) lowest_eval_ = loss;
+    ProgressFields fields;
+    const std::string figures = objective().figures(last_eval_, Phase::evaluation);
+    for (size_t begin = 0, end; begin < figures.size(); begin = end + 2) {
+        end = std::min(figures.find(", ", begin), figures.size());
+        fields.texts.push_back(figures.substr(begin, end - begin));
+    }
+    if (best) fields.texts.insert(fields.texts.begin() + 1, "best so far");
+    fields.texts.push_back(human_duration(seconds));
+    const std::string head = fmt::format("eval at step {}", state_.step);
+    if (progress_)
+        progress_->print(head, fields);
+    else
+        note(fmt::format("{}: {}", head, fmt::join(fields.texts, ", ")));
+}
+
+}  // namespace colonnade
