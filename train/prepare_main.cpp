@@ -18,15 +18,13 @@ int main(int argc, char** argv) {
     app.allow_extras();
     app.footer("Any key of the config can be given as key=value or --key value.");
     return run_command("prepare", app, argc, argv, [&] {
-        const bool colours = has_colours(STDOUT_FILENO);
         const auto say = [&](const std::string& text, size_t indent) {
-            std::string shown = fitted(text, STDOUT_FILENO, indent);
-            fmt::print("{}", colours ? with_coloured_mark(shown) : shown);
+            fmt::print("{}", for_terminal(text, STDOUT_FILENO, indent));
         };
         const Session session = open_session(load_config(path, app.remaining()));
         for (const std::string& notice : session.notices) say(fmt::format("note: {}\n", notice), 6);
         const auto show = [&](const char* name, const StoreResult& result, const PackSettings& packing) {
-            const LearnedMark mark = colours ? LearnedMark::underline : LearnedMark::brackets;
+            const LearnedMark mark = has_colours(STDOUT_FILENO) ? LearnedMark::underline : LearnedMark::brackets;
             say(fmt::format("\n== {} ==\n{}", name,
                             prepare_report(result, packing, session.encoder->tokenizer().get(), mark)),
                 4);

@@ -160,15 +160,17 @@ std::string wrapped(std::string_view text, size_t columns, size_t indent) {
     }
 }
 
-std::string fitted(std::string_view text, int descriptor, size_t indent) {
-    return is_terminal(descriptor) ? wrapped(text, terminal_columns(descriptor) - 1, indent) : std::string(text);
-}
-
-std::string with_coloured_mark(std::string_view line) {
+std::string with_coloured_mark(std::string_view text) {
     for (const auto& [mark, style] :
          {std::pair<std::string_view, Style>{"warning:", Style::warning}, {"note:", Style::dim}})
-        if (line.starts_with(mark)) return styled(mark, style).append(line.substr(mark.size()));
-    return std::string(line);
+        if (text.starts_with(mark)) return styled(mark, style).append(text.substr(mark.size()));
+    return std::string(text);
+}
+
+std::string for_terminal(std::string_view text, int descriptor, size_t indent) {
+    std::string shown(text);
+    if (is_terminal(descriptor)) shown = wrapped(text, terminal_columns(descriptor) - 1, indent);
+    return has_colours(descriptor) ? with_coloured_mark(shown) : shown;
 }
 
 }  // namespace colonnade

@@ -31,9 +31,9 @@ size_t bytes_within(std::string_view text, size_t columns);
 /// Breaks the lines at spaces, so that none has more than `columns`, but for longer words: a path stays whole. What
 /// follows a break begins with `indent` spaces.
 std::string wrapped(std::string_view text, size_t columns, size_t indent);
-/// wrapped() to the width of a terminal; unchanged for anything else.
-std::string fitted(std::string_view text, int descriptor, size_t indent);
-/// A line that begins with "warning:" or "note:", with that word in its colour.
-std::string with_coloured_mark(std::string_view line);
+/// A text that begins with "warning:" or "note:", with that word in its colour.
+std::string with_coloured_mark(std::string_view text);
+/// Both, as far as the descriptor is a terminal or has colours.
+std::string for_terminal(std::string_view text, int descriptor, size_t indent);
 
 }  // namespace colonnade

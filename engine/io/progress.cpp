@@ -54,7 +54,18 @@ void add_fields(std::string& line, const std::vector<std::string>& fields, size_
     }
 }
 
+std::string fields_after(std::string_view head, const std::vector<std::string>& fields, size_t columns) {
+    std::string line(head);
+    add_fields(line, fields, columns);
+    if (line.size() > head.size()) line[head.size()] = ':';  // instead of a comma
+    return line;
+}
+
 }  // namespace
+
+std::string ProgressFields::after(std::string_view head) const {
+    return fields_after(head, texts, std::string().max_size());
+}
 
 Progress::Progress(ProgressOptions options) : options_(std::move(options)) {
     const bool ticks = !options_.clock && !options_.write;
@@ -107,10 +118,7 @@ void Progress::print(std::string_view line) {
 
 void Progress::print(std::string_view head, const ProgressFields& fields) {
     const std::lock_guard lock(mutex_);
-    std::string line;
-    add_fields(line, fields.texts, terminal_ ? columns() - std::min(columns(), head.size()) : line.max_size());
-    if (!line.empty()) line[0] = ':';  // instead of the first comma
-    print_above(painted(std::string(head) + line));
+    print_above(painted(fields_after(head, fields.texts, terminal_ ? columns() : std::string().max_size())));
 }
 
 void Progress::print_above(const std::string& line) {
@@ -129,7 +137,7 @@ void Progress::pause() {
 void Progress::resume() {
     const std::lock_guard lock(mutex_);
     paused_ = false;
-    if (terminal_) draw();
+    if (terminal_ && !finished_) draw();
 }
 
 void Progress::finish() {
@@ -218,6 +226,10 @@ std::string Progress::fitting_text() const {
 
 void Progress::draw() {
     if (paused_) return;
+    if (options_.done) {
+        done_ = options_.done();
+        updated_at_ = options_.clock();
+    }
     drawn_at_ = options_.clock();
     if (!terminal_) return options_.write(painted(plain_text()) + "\n");
     options_.write("\r" + painted(fitting_text()) + "\x1b[K");

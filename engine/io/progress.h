@@ -27,6 +27,8 @@ namespace colonnade {
 struct ProgressFields {
     std::vector<std::string> texts{};
     size_t kept = 0;  ///< so many, and the time left, stay when the unit and the percentage are left out
+    /// "step 420/1000: loss 2.31, ..."
+    std::string after(std::string_view head) const;
 };
 
 struct ProgressOptions {
@@ -36,6 +38,7 @@ struct ProgressOptions {
     std::string unit = "steps";  ///< what is counted; "B" counts bytes and prints them as MiB
     ProgressFields fields{};
     bool passing = false;  ///< a part of other work: no first and no last line; a terminal forgets it at the end
+    std::function<double()> done{};  ///< the amount done, asked for at each drawing of a terminal, instead of update()
     // For tests; the default is stderr and its terminal.
     std::optional<bool> terminal{}, colours{};
     int columns = 0;                  ///< width of the terminal; 0: query it
@@ -57,7 +60,7 @@ class Progress {
     void fields(ProgressFields fields);
     /// Prints a separate line above the bar; on a terminal long ones continue on further lines.
     void print(std::string_view line);
-    /// Prints "step 420/1000: loss 2.31, ..."; on a terminal with as many of the fields as the width holds.
+    /// Prints fields.after(head); on a terminal with as many of the fields as the width holds.
     void print(std::string_view head, const ProgressFields& fields);
     /// Takes the line away until resume(): for a Progress of a part of the work.
     void pause();

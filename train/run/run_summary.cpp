@@ -15,7 +15,7 @@ namespace {
 
 void print_line(const char* what, const std::string& value) {
     const std::string label = fmt::format("{:<14} ", what);
-    const std::string text = fitted(label + value, STDOUT_FILENO, label.size());
+    const std::string text = for_terminal(label + value, STDOUT_FILENO, label.size());
     fmt::print("{}\n", has_colours(STDOUT_FILENO) ? styled(label, Style::dim) + text.substr(label.size()) : text);
 }
 

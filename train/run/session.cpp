@@ -132,6 +132,14 @@ void open_data(Session& s, const Ranks& ranks) {
     check_windows(s, s.eval.store);
 }
 
+/// With org/name instead of the paths in the cache of a hub, which are long.
+std::string with_names(std::string text, const Config& config) {
+    for (const auto& [path, name] : config.hub_names)
+        for (size_t at = 0; (at = text.find(path, at)) != text.npos;)
+            text.replace(at, path.size(), name, 0, name.find('@'));
+    return text;
+}
+
 }  // namespace
 
 Session open_session(const LoadedConfig& loaded, const Ranks& ranks) {
@@ -158,6 +166,7 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks) {
         s.notices.push_back(fmt::format("max_length {} is beyond the model's max_position_embeddings {}",
                                         s.config.max_length, s.model.max_position_embeddings));
     open_data(s, ranks);
+    for (std::string& notice : s.notices) notice = with_names(notice, s.config);
     return s;
 }
 

@@ -9,6 +9,7 @@
 #include "engine/device/human_units.h"
 #include "engine/device/terminal.h"
 #include "engine/device/timing.h"
+#include "engine/io/file_system.h"
 #include "engine/io/files.h"
 #include "train/folders/export.h"
 #include "train/run/run_summary.h"
@@ -107,9 +108,10 @@ void Trainer::train() {
             if (last_save_step_ != state_.step) save();
             await_save();
             say("{}\n",
-                fitted(fmt::format("stopped by {} after step {} of {}; set resume_from_checkpoint: auto to continue",
-                                   StopSignal::name(signal), state_.step, schedule_.total_steps()),
-                       STDOUT_FILENO, 4));
+                for_terminal(
+                    fmt::format("stopped by {} after step {} of {}; set resume_from_checkpoint: auto to continue",
+                                StopSignal::name(signal), state_.step, schedule_.total_steps()),
+                    STDOUT_FILENO, 4));
             return;
         }
     }
@@ -224,7 +226,7 @@ void Trainer::log_window(const StepResult& result, double rate) {
     ProgressFields shown = figures(window_.loss, result, rate, tokens_per_second);
     progress_->fields(shown);
     shown.texts.push_back(fmt::format("epoch {:.2f}", epoch_));
-    progress_->print(fmt::format("step {}/{}", state_.step, schedule_.total_steps()), shown);
+    note(fmt::format("step {}/{}", state_.step, schedule_.total_steps()), shown);
     window_ = {};
 }
 
@@ -259,13 +261,6 @@ void Trainer::evaluate() {
     show_evaluation(seconds);
 }
 
-void Trainer::note(const std::string& line) const {
-    if (progress_)
-        progress_->print(line);
-    else if (ranks_.first())
-        fmt::print(stderr, "{}\n", line);
-}
-
 void Trainer::save() {
     if (state_.step == last_save_step_) return;
     const std::string folder = checkpoint_folder(config_.output_dir, state_.step);
@@ -273,12 +268,16 @@ void Trainer::save() {
     state_.since_log = window_.loss;
     state_.recent = spikes_.recent();
     last_save_step_ = state_.step;
+    save_bytes_ = state_copy_bytes(session_.model, learner_->options(), session_.device);
+    written_before_save_ = written_bytes();
     if (saver_) {
         note(fmt::format("saving {}", folder));
         saver_->begin(folder, state_, config_.save_total_limit);
     } else if (ranks_.first() || saves_.sharded) {
         const auto start = Clock::now();
-        const uint64_t bytes = save_checkpoint(folder, *learner_, state_, writers());
+        uint64_t bytes = 0;
+        show_writing("saving", save_bytes_, written_before_save_,
+                     [&] { bytes = save_checkpoint(folder, *learner_, state_, writers()); });
         if (ranks_.first())
             report_save(SavedCheckpoint{folder, bytes, seconds_since(start),
                                         rotate_checkpoints(config_.output_dir, config_.save_total_limit)});
@@ -287,7 +286,11 @@ void Trainer::save() {
 }
 
 void Trainer::await_save() {
-    if (saver_) report_save(saver_->wait());
+    const auto wait = [&] { report_save(saver_->wait()); };
+    if (saver_ && saver_->under_way())
+        show_writing("saving", save_bytes_, written_before_save_, wait);
+    else if (saver_)
+        wait();
     ranks_.barrier("checkpoint", Deadline::none);
 }
 
@@ -307,7 +310,7 @@ void Trainer::finish() {
     const bool sharded = result.weights.numel() != learner_->parameters().size();
     const HostCopy whole = sharded ? learner_->whole(result.weights) : HostCopy::blank(DType::f32, 0);
     if (sharded) result.weights = whole.tensor(), result.gpu = nullptr;
-    if (ranks_.first()) {
+    const auto write = [&] {
         if (const auto& lora = learner_->options().lora)
             export_adapter(result, *lora);
         else
@@ -315,7 +318,8 @@ void Trainer::finish() {
         if (config_.export_merged)
             export_merged_copy(config_, session_.encoder, *learner_, HostCopy::of(result.gpu, result.weights).tensor(),
                                merged_folder(config_));
-    }
+    };
+    if (ranks_.first()) show_writing("writing the model", result.weights.bytes(), written_bytes(), write);
     ranks_.barrier("the exported model", Deadline::none);
     if (!ranks_.first()) return;
     if (state_.skipped_steps > 0)

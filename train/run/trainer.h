@@ -95,7 +95,10 @@ class Trainer {
     ProgressFields figures(const LossSums& loss, const StepResult& result, double rate, double tokens_per_second) const;
     /// The sums of this rank, with a line of progress.
     LossSums evaluate_own(const PackSchedule& schedule);
-    void show_evaluation(double seconds);
+    /// Of the last evaluation; `remark` follows the loss.
+    void show_evaluation(double seconds, const std::string& remark = {});
+    /// Runs `write` beside a line of progress: of about `bytes` that this process writes since it had written `from`.
+    void show_writing(const std::string& label, size_t bytes, uint64_t from, const std::function<void()>& write);
 
     // trainer_start.cpp
     void open_output_dir();
@@ -135,6 +138,8 @@ class Trainer {
     void report_save(const std::optional<SavedCheckpoint>& saved);
     /// A line on stderr, above the progress.
     void note(const std::string& line) const;
+    /// "step 10/60: loss 2.31, ..."; a terminal shows the fields that its width holds.
+    void note(const std::string& head, const ProgressFields& fields) const;
     void finish();
 
     const Ranks& ranks_;
@@ -153,10 +158,11 @@ class Trainer {
     std::unique_ptr<MetricsLog> log_;
     std::unique_ptr<Progress> progress_;
     std::optional<StopSignal> stop_;
-    double advanced_ = 0;                  ///< steps that progress_ shows
-    double step_seconds_ = 0;              ///< of the last step
-    std::string last_checkpoint_{};        ///< committed or resumed from
-    std::optional<double> lowest_eval_{};  ///< eval_loss of this process, and of the log that it continues
+    size_t save_bytes_ = 0;             ///< of the checkpoint that is or was saved
+    uint64_t written_before_save_ = 0;  ///< bytes that this process had written
+    double advanced_ = 0;               ///< steps that progress_ shows
+    double step_seconds_ = 0;           ///< of the last step
+    std::string last_checkpoint_{};     ///< committed or resumed from
     TrainerState state_;
     SpikeWatch spikes_;
     std::optional<StepUnderWay> under_way_;

@@ -1,11 +1,11 @@
 // What a run shows: the plan, the line of progress, evaluations, answers to signals.
 
-#include <fmt/ranges.h>
 #include <unistd.h>
 
 #include "engine/device/human_units.h"
 #include "engine/device/terminal.h"
 #include "engine/device/timing.h"
+#include "engine/io/file_system.h"
 #include "train/run/trainer.h"
 
 namespace colonnade {
@@ -85,23 +85,46 @@ LossSums Trainer::evaluate_own(const PackSchedule& schedule) {
     return own;
 }
 
-void Trainer::show_evaluation(double seconds) {
-    const double loss = last_eval_.mean();
-    const bool best = lowest_eval_ && loss < *lowest_eval_;
-    if (!lowest_eval_ || best) lowest_eval_ = loss;
+void Trainer::show_writing(const std::string& label, size_t bytes, uint64_t from, const std::function<void()>& write) {
+    if (!ranks_.first()) return write();
+    const auto done = [from] { return static_cast<double>(written_bytes() - from); };
+    if (progress_) progress_->pause();
+    {
+        Progress progress({.label = label,
+                           .total = static_cast<double>(bytes),
+                           .initial = done(),
+                           .unit = "B",
+                           .passing = true,
+                           .done = done});
+        write();
+    }
+    if (progress_) progress_->resume();
+}
+
+void Trainer::show_evaluation(double seconds, const std::string& remark) {
     ProgressFields fields;
     const std::string figures = objective().figures(last_eval_, Phase::evaluation);
     for (size_t begin = 0, end; begin < figures.size(); begin = end + 2) {
         end = std::min(figures.find(", ", begin), figures.size());
         fields.texts.push_back(figures.substr(begin, end - begin));
     }
-    if (best) fields.texts.insert(fields.texts.begin() + 1, "best so far");
+    if (!remark.empty()) fields.texts.insert(fields.texts.begin() + 1, remark);
     fields.texts.push_back(human_duration(seconds));
-    const std::string head = fmt::format("eval at step {}", state_.step);
+    note(fmt::format("eval at step {}", state_.step), fields);
+}
+
+void Trainer::note(const std::string& line) const {
+    if (progress_)
+        progress_->print(line);
+    else if (ranks_.first())
+        fmt::print(stderr, "{}\n", for_terminal(line, STDERR_FILENO, 4));
+}
+
+void Trainer::note(const std::string& head, const ProgressFields& fields) const {
     if (progress_)
         progress_->print(head, fields);
     else
-        note(fmt::format("{}: {}", head, fmt::join(fields.texts, ", ")));
+        note(fields.after(head));
 }
 
 }  // namespace colonnade

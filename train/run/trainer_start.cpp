@@ -143,9 +143,6 @@ void Trainer::start() {
         log_ = std::make_unique<MetricsLog>(config_.output_dir, log_files(config_),
                                             folder.empty() ? std::nullopt : std::optional(state_.step),
                                             describe_run(config_, plan()));
-        if (folder.empty() || !config_.report_to.contains(Report::jsonl)) return;
-        const std::vector<double> losses = read_series(config_.output_dir + "/metrics.jsonl", "eval_loss").values;
-        if (!losses.empty()) lowest_eval_ = *std::ranges::min_element(losses);
     });
     if (config_.param_checksum_steps > 0) check_weights();
 }
