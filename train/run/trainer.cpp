@@ -286,11 +286,12 @@ void Trainer::save() {
 }
 
 void Trainer::await_save() {
-    const auto wait = [&] { report_save(saver_->wait()); };
-    if (saver_ && saver_->under_way())
-        show_writing("saving", save_bytes_, written_before_save_, wait);
-    else if (saver_)
-        wait();
+    if (saver_) {
+        std::optional<SavedCheckpoint> saved;
+        const auto wait = [&] { saved = saver_->wait(); };
+        saver_->under_way() ? show_writing("saving", save_bytes_, written_before_save_, wait) : wait();
+        report_save(saved);
+    }
     ranks_.barrier("checkpoint", Deadline::none);
 }
 
