@@ -70,7 +70,7 @@ EOF
 begin() { # begin COLUMNS ROWS
     rm -rf "$work/run" "$work/.cache"
     tmux -L record -f /dev/null new-session -d -x "$1" -y "$2" -s it \
-        "cd $work && HOME=$work HF_ENDPOINT=http://127.0.0.1:$port PATH=$bin:\$PATH PS1='\$ ' LC_ALL=C.UTF-8 OMP_WAIT_POLICY=passive bash --norc"
+        "cd $work && HOME=$work HF_ENDPOINT=http://127.0.0.1:$port PATH=$bin:\$PATH PS1='\$ ' HISTFILE=/dev/null LC_ALL=C.UTF-8 OMP_WAIT_POLICY=passive bash --norc"
     printf '\n## %s columns, %s rows\n' "$1" "$2" >>"$output"
     sleep 1
 }
@@ -126,10 +126,9 @@ record_size() { # record_size COLUMNS ROWS
     frame "The end: the curve, with the evaluations beside it, and where everything is."
     enter "clear; ${command}chat run"
     await "^>$"
-    enter "What does the noun colonnade mean?"
-    await "tokens/s"
-    enter "/system Answer in one word."
     enter "What part of speech is curative?"
+    await "^>$"
+    enter "What is another word for the noun sofa?"
     sleep 1
     await "^>$"
     frame "A conversation with the result."

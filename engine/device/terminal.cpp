@@ -12,6 +12,12 @@
 namespace colonnade {
 namespace {
 
+/// 0 if it is not known.
+size_t columns_of(int descriptor) {
+    winsize size{};
+    return ioctl(descriptor, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
+}
+
 /// The value of an environment variable, or "".
 std::string_view variable(const char* name) {
     const char* const value = std::getenv(name);
@@ -85,7 +91,7 @@ void wrap_line(std::string& out, std::string_view line, size_t columns, size_t i
 
 bool is_terminal(int descriptor) {
     const std::string_view term = variable("TERM");
-    return isatty(descriptor) == 1 && !term.empty() && term != "dumb";
+    return columns_of(descriptor) > 0 && isatty(descriptor) == 1 && !term.empty() && term != "dumb";
 }
 
 bool has_colours(int descriptor) {
@@ -95,8 +101,8 @@ bool has_colours(int descriptor) {
 }
 
 size_t terminal_columns(int descriptor) {
-    winsize size{};
-    return ioctl(descriptor, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+    const size_t columns = columns_of(descriptor);
+    return columns > 0 ? columns : 80;
 }
 
 bool has_utf8() {

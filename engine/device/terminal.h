@@ -9,7 +9,8 @@
 
 namespace colonnade {
 
-/// A terminal that can redraw a line: TERM is set, and not to "dumb".
+/// A terminal that can redraw a line: TERM is set, and not to "dumb", and its width is known. (That of the terminals
+/// that mpirun gives to its ranks is not: what they write may go to a file.)
 bool is_terminal(int descriptor);
 /// A terminal, unless NO_COLOR is set; anything if CLICOLOR_FORCE is set and not 0.
 bool has_colours(int descriptor);

@@ -68,7 +68,7 @@ std::string ProgressFields::after(std::string_view head) const {
 }
 
 Progress::Progress(ProgressOptions options) : options_(std::move(options)) {
-    const bool ticks = !options_.clock && !options_.write;
+    const bool ticks = !options_.clock;
     if (!options_.clock) options_.clock = steady_seconds;
     if (!options_.write) options_.write = write_stderr;
     terminal_ = options_.terminal.value_or(is_terminal(STDERR_FILENO));

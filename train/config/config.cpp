@@ -1,7 +1,5 @@
 #include "train/config/config.h"
 
-#include <yaml-cpp/yaml.h>
-
 #include <chrono>
 #include <cstdio>
 
@@ -87,18 +85,14 @@ std::string resolved_yaml(const Config& config) {
     return std::string(out.c_str()) + '\n';
 }
 
-/// Removes entries of maps that are not in `given`. `label` names the node there: "datasets[0]".
-static void keep_given(YAML::Node node, const std::string& label, const std::set<std::string>& given) {
-    node.SetStyle(YAML::EmitterStyle::Flow);
-    for (size_t i = 0; node.IsSequence() && i < node.size(); ++i)
-        keep_given(node[i], fmt::format("{}[{}]", label, i), given);
-    if (!node.IsMap() || node.size() == 0) return;
-    std::vector<std::string> others;
-    for (const auto& entry : node)
-        if (const auto name = entry.first.as<std::string>(); !given.contains(label + "." + name))
-            others.push_back(name);
-    if (others.size() == node.size()) return;  // a map that is read as one value
-    for (const std::string& name : others) node.remove(name);
+/// A map of the keys in `given`, in which `prefix` precedes their names.
+template <typename Struct>
+static void write_given(const std::vector<Key<Struct>>& keys, YAML::Emitter& out, const Struct& value,
+                        const std::string& prefix, const std::set<std::string>& given) {
+    std::vector<Key<Struct>> shown;
+    for (const Key<Struct>& key : keys)
+        if (given.contains(prefix + key.name)) shown.push_back(key);
+    write_keys(shown, out, value);
 }
 
 std::string changed_yaml(const Config& config, const std::set<std::string>& given) {
@@ -107,14 +101,24 @@ std::string changed_yaml(const Config& config, const std::set<std::string>& give
     visit_keys([&](const Key<Config>& key) {
         const auto first = given.lower_bound(key.name);  // the key, or one of the keys in its value
         if (first == given.end() || first->substr(0, first->find_first_of(".[")) != key.name) return;
-        const std::string value = key.text(written);
-        if (key.default_text.empty() && value == key.text(defaults)) return;
-        YAML::Node shown;
-        shown[key.name] = YAML::Load(value);
-        keep_given(shown[key.name], key.name, given);
+        if (key.default_text.empty() && key.text(written) == key.text(defaults)) return;
         YAML::Emitter out;
-        out << shown;
-        text += fmt::format("{}\n", out.c_str());
+        out.SetSeqFormat(YAML::Flow);
+        out.SetMapFormat(YAML::Flow);
+        const auto* const sets = key.name == "datasets"        ? &written.datasets
+                                 : key.name == "eval_datasets" ? &written.eval_datasets
+                                                               : nullptr;
+        if (sets) {
+            out << YAML::BeginSeq;
+            for (size_t i = 0; i < sets->size(); ++i)
+                write_given(dataset_keys(), out, (*sets)[i], fmt::format("{}[{}].", key.name, i), given);
+            out << YAML::EndSeq;
+        } else if (key.name == "model" && written.model) {
+            write_given(model_keys(), out, *written.model, "model.", given);
+        } else {
+            key.write(out, written);
+        }
+        text += fmt::format("{}: {}\n", key.name, out.c_str());
     });
     return text;
 }

@@ -131,9 +131,8 @@ PlanView PlanView::of_stdout(PlanLength length) {
             .columns = terminal ? terminal_columns(STDOUT_FILENO) - 1 : 0};
 }
 
-std::string PlanView::shown(const std::string& text, size_t indent) const {
-    const std::string fitting = columns > 0 ? wrapped(text, columns, indent) : text;
-    return colours ? with_dim_labels(fitting) : fitting;
+std::string PlanView::fitting(const std::string& text, size_t indent) const {
+    return columns > 0 ? wrapped(text, columns, indent) : text;
 }
 
 static std::string memory_lines(const PlannedRun& run, const PlanView& view) {
@@ -162,9 +161,9 @@ std::string plan_text(const PlannedRun& run, const PlanView& view) {
     const auto steps = static_cast<double>(schedule.total_steps());
     const double fill =
         static_cast<double>(t.tokens) / (static_cast<double>(total.packs) * static_cast<double>(c.packing_length));
-    std::string text;
-    for (const std::string& notice : session.notices) text += fmt::format("note: {}\n", notice);
-    text += model_lines(c, session.model);
+    std::string notes;
+    for (const std::string& notice : session.notices) notes += fmt::format("note: {}\n", notice);
+    std::string text = model_lines(c, session.model);
     text += line("data", fmt::format("train {} samples, {} tokens; eval {} samples, {} tokens", train.size(),
                                      train.tokens(), eval.size(), eval.tokens()));
     text += row_lines("train", train) + row_lines("eval", eval) + sample_lines(session, view);
@@ -189,7 +188,8 @@ std::string plan_text(const PlannedRun& run, const PlanView& view) {
                                              static_cast<double>(t.tokens) * (1 / steps)));
     if (!saves.text.empty()) text += line("saves", saves.text);
     text += memory_lines(run, view);
-    return view.shown(text, 11);
+    const std::string all = view.fitting(notes, 6) + view.fitting(text, 11);
+    return view.colours ? with_dim_labels(all) : all;
 }
 
 }  // namespace colonnade

@@ -17,8 +17,8 @@ struct PlanView {
 
     /// For what is printed to stdout: a terminal, or anything else.
     static PlanView of_stdout(PlanLength length);
-    /// A text as this view shows it, lines that are wrapped continuing after `indent` spaces.
-    std::string shown(const std::string& text, size_t indent) const;
+    /// A text wrapped to the columns; lines go on after `indent` spaces.
+    std::string fitting(const std::string& text, size_t indent) const;
 };
 
 struct PlannedRun {

@@ -144,7 +144,9 @@ std::string with_names(std::string text, const Config& config) {
 
 Session open_session(const LoadedConfig& loaded, const Ranks& ranks) {
     Session s{.config = loaded.config, .given = loaded.given, .notices = loaded.notices};
-    for (std::string& notice : resolve_names(s.config, ranks)) s.notices.push_back(std::move(notice));
+    for (std::string& notice : resolve_names(s.config, ranks))  // the same for a model and its tokenizer
+        if (s.notices.empty() || s.notices.back() != notice) s.notices.push_back(std::move(notice));
+    const size_t told = s.notices.size();  // what the names stand for
     const Config given = s.config;
     s.device = settle_machine(s.config, ranks);
     settle_adapter(s.config);
@@ -166,7 +168,7 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks) {
         s.notices.push_back(fmt::format("max_length {} is beyond the model's max_position_embeddings {}",
                                         s.config.max_length, s.model.max_position_embeddings));
     open_data(s, ranks);
-    for (std::string& notice : s.notices) notice = with_names(notice, s.config);
+    for (size_t i = told; i < s.notices.size(); ++i) s.notices[i] = with_names(s.notices[i], s.config);
     return s;
 }
 

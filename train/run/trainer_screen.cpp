@@ -15,9 +15,8 @@ void Trainer::show_plan() {
     const PlanView view = PlanView::of_stdout(PlanLength::brief);
     const std::string head =
         fmt::format("# differs from the defaults; {}/config.yaml has all keys", config_.output_dir);
-    const std::string fitting = view.shown(head, 2);
-    say("{}\n", view.colours ? styled(fitting, Style::dim) : fitting);
-    say("{}\n", view.shown(changed_yaml(config_, session_.given), 4));
+    say("{}\n", view.colours ? styled(view.fitting(head, 2), Style::dim) : view.fitting(head, 2));
+    say("{}\n", view.fitting(changed_yaml(config_, session_.given), 4));
     say("{}\n", plan(view));
 }
 

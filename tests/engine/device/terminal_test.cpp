@@ -16,15 +16,21 @@ namespace {
 class TerminalTest : public testing::Test {
   protected:
     TerminalTest() {
-        set({});
+        set({{"TERM", "xterm"}});
         master_ = posix_openpt(O_RDWR | O_NOCTTY);
         EXPECT_EQ(grantpt(master_), 0);
         EXPECT_EQ(unlockpt(master_), 0);
         terminal_ = open(ptsname(master_), O_RDWR | O_NOCTTY);
         file_ = open("/dev/null", O_WRONLY);
+        EXPECT_FALSE(is_terminal(terminal_)) << "without a width";
+        set_columns(80);
     }
     ~TerminalTest() override {
         for (const int descriptor : {file_, terminal_, master_}) close(descriptor);
+    }
+    void set_columns(unsigned short columns) const {
+        const winsize size{50, columns, 0, 0};
+        EXPECT_EQ(ioctl(master_, TIOCSWINSZ, &size), 0);
     }
     static void set(std::map<std::string, std::string> variables) {
         for (const char* name : {"TERM", "NO_COLOR", "CLICOLOR_FORCE", "LC_ALL", "LC_CTYPE", "LANG"}) {
@@ -60,8 +66,7 @@ TEST_F(TerminalTest, ColoursFollowTheEnvironment) {
 
 TEST_F(TerminalTest, TheWidthIsThatOfNow) {
     for (const unsigned short columns : {33, 200}) {
-        const winsize size{50, columns, 0, 0};
-        ASSERT_EQ(ioctl(master_, TIOCSWINSZ, &size), 0);
+        set_columns(columns);
         EXPECT_EQ(terminal_columns(terminal_), columns);
     }
     EXPECT_EQ(terminal_columns(file_), 80u);

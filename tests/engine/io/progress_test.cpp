@@ -4,7 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <cmath>
+#include <thread>
 #include <utility>
 
 #include "engine/device/terminal.h"
@@ -164,6 +167,20 @@ TEST(Progress, TheTimeLeftRunsOn) {
     screen.now += 1000;
     progress.resume();
     EXPECT_NE(screen.take().find(" 50/200 steps, 0 s left, "), std::string::npos);
+}
+
+TEST(Progress, AThreadRedrawsItDuringALongStep) {
+    std::atomic<int> drawn = 0, asked = 0;
+    ProgressOptions options{.label = "saving", .total = 200, .unit = "B", .terminal = true, .colours = false};
+    options.columns = 60;
+    options.done = [&] { return ++asked; };
+    options.write = [&](std::string_view) { ++drawn; };
+    Progress progress(options);
+    progress.update(1);
+    for (int i = 0; drawn < 4 && i < 1000; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    EXPECT_GE(drawn, 4);
+    progress.finish();
+    EXPECT_GE(asked, 4);
 }
 
 TEST(Progress, LinesAboveItFitTheTerminal) {

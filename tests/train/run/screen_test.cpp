@@ -158,5 +158,19 @@ TEST_F(SlowStep, CtrlCSavesAfterTheStep) {
     EXPECT_EQ(last_step(path("slow")), 2);
 }
 
+/// An evaluation that was begun ends, and the run stops behind it.
+TEST_F(SlowStep, CtrlCDuringAnEvaluation) {
+    std::vector<std::string> all = slow_arguments();
+    all.insert(all.end(), {"eval_steps=1", "val_size=0.6"});
+    ProgramOnTerminal program("train", all, {80, 24}, folder_);
+    ASSERT_TRUE(program.read_until("/2 batches, "));
+    EXPECT_LT(answer_time(program, "will save and stop after this evaluation"), 200);
+    EXPECT_EQ(program.wait(), 0);
+    EXPECT_TRUE(program.screen.shows("eval at step 1: loss ")) << program.screen.text();
+    EXPECT_TRUE(program.screen.shows("stopped by SIGINT after step 1 of 3"));
+    EXPECT_EQ(program.screen.wraps, 0u) << program.screen.text();
+    EXPECT_EQ(last_step(path("slow")), 1);
+}
+
 }  // namespace
 }  // namespace colonnade
