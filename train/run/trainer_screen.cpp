@@ -27,6 +27,7 @@ void Trainer::start_progress() {
     if (state_.step < schedule_.total_steps())  // until a step is done
         options.fields = {{"loss -", fmt::format("lr {:.2e}", learning_rate(rates_, state_.step)), "- tokens/s"}, 3};
     if (!ranks_.first()) options.write = [](std::string_view) {};
+    stop_->answer_first("will save and stop after this step", 0);
     advanced_ = options.initial;
     progress_ = std::make_unique<Progress>(options);
 }
@@ -69,15 +70,21 @@ LossSums Trainer::evaluate_own(const PackSchedule& schedule) {
     if (progress_) progress_->pause();
     ProgressOptions options{.label = "eval", .total = batches, .unit = "batches", .passing = true};
     if (!ranks_.first()) options.write = [](std::string_view) {};
+    const auto start = Clock::now();
+    const auto answer = [&](double done) {
+        stop_->answer_first(
+            state_.step > 0 ? "will save and stop after this evaluation" : "will save and stop after the first step",
+            done > 0 ? seconds_since(start) / done * (batches - done) : 0);
+    };
+    answer(0);
     LossSums own;
     {
         Progress progress(options);
-        const auto start = Clock::now();
-        for (double done = 0; const auto batch = loader.next(); progress.update(++done)) {
-            stop_->answer_first(state_.step > 0 ? "will save and stop after this evaluation"
-                                                : "will save and stop after the first step",
-                                done > 0 ? seconds_since(start) / done * (batches - done) : 0);
+        double done = 0;
+        while (const auto batch = loader.next()) {
             own += learner_->evaluate(ctx_, batch->batch);
+            progress.update(++done);
+            answer(done);
         }
     }
     if (progress_) progress_->resume();
