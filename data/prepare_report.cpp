@@ -6,13 +6,15 @@
 #include "data/text/unicode.h"
 #include "engine/device/arena.h"
 #include "engine/device/human_units.h"
-#include "engine/io/progress.h"
+#include "engine/device/terminal.h"
 
 namespace colonnade {
 namespace {
 
 constexpr size_t shown_head = 80, shown_tail = 80;  // tokens shown of a long sample
 constexpr size_t padded_batch = 8;                  // rows of the padded batch that packing is compared with
+
+enum class Spaces { kept, escaped };
 
 double percent(double part, double whole) {
     return whole > 0 ? 100 * part / whole : 0;
@@ -143,51 +145,73 @@ std::string packing_lines(const TokenStore& store, const PackSettings& packing) 
                 share(percent(tokens, samples * static_cast<double>(packing.packing_length))));
 }
 
-/// Escapes control characters and spaces: a piece stays on its line and apart from the next one.
-std::string visible(const std::string& piece) {
-    std::string text;
-    for (const char c : piece) {
-        if (c == '\n')
-            text += "\\n";
-        else if (static_cast<unsigned char>(c) <= 0x20 || c == 0x7F)
-            text += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
-        else
-            text += c;
+/// In brackets or underlined. Spaces are not underlined: they may become the end of a line.
+std::string marked(std::string_view text, LearnedMark mark) {
+    if (mark == LearnedMark::brackets) return fmt::format("[{}]", text);
+    std::string all;
+    for (size_t begin = 0, end; begin < text.size(); begin = end) {
+        end = std::min(text.find(' ', begin), text.size());
+        if (end > begin) all += styled(text.substr(begin, end - begin), Style::underline);
+        for (; end < text.size() && text[end] == ' '; ++end) all += ' ';
     }
-    return text;
+    return all;
+}
+
+/// Escapes control characters, and what could be taken for a mark; with `spaces` these too.
+std::string visible(std::string_view text, LearnedMark mark, Spaces spaces) {
+    std::string all;
+    for (const char c : text) {
+        const auto byte = static_cast<unsigned char>(c);
+        if (c == '\n')
+            all += "\\n";
+        else if (byte < 0x20 || byte == 0x7F || (c == ' ' && spaces == Spaces::escaped))
+            all += fmt::format("\\x{:02x}", byte);
+        else if (mark == LearnedMark::brackets && (c == '[' || c == ']' || c == '\\'))
+            (all += '\\') += c;
+        else
+            all += c;
+    }
+    return all;
 }
 
 }  // namespace
 
-/// Tokens [begin, end) of a sample.
-static std::string render(const Sample& sample, size_t begin, size_t end, const Tokenizer* tokenizer) {
-    const bool complete = end - begin <= shown_head + shown_tail;
-    std::string text;
-    bool open = false;  // within brackets
-    for (size_t i = begin; i < end; ++i) {
-        if (i > begin) text += open && sample.weights[i] == 0 ? "] " : " ";
-        open = open && sample.weights[i] > 0;
-        if (!complete && i == begin + shown_head) {
-            if (open) text.replace(text.size() - 1, 1, "] ");
-            text += fmt::format("... {} tokens ... ", end - begin - shown_head - shown_tail);
-            i = end - shown_tail;
-            open = false;
-        }
-        if (!open && sample.weights[i] > 0) text += "[";
-        open = sample.weights[i] > 0;
-        text += tokenizer ? visible(tokenizer->piece(sample.tokens[i])) : std::to_string(sample.tokens[i]);
-    }
-    return open ? text + "]" : text;
+const char* text_of(LearnedMark mark) {
+    return mark == LearnedMark::brackets ? "in [brackets]" : "underlined";
 }
 
-std::string render_sample(const Sample& sample, const Tokenizer* tokenizer) {
+/// Tokens [begin, end) of a sample.
+static std::string render(const Sample& sample, size_t begin, size_t end, const Tokenizer* tokenizer,
+                          LearnedMark mark) {
+    const bool complete = end - begin <= shown_head + shown_tail;
+    const size_t head_end = complete ? end : begin + shown_head, tail_begin = complete ? end : end - shown_tail;
+    std::string text;
+    const auto add = [&](size_t from, size_t to) {
+        for (size_t i = from, next; i < to; i = next) {
+            const bool learned = sample.weights[i] > 0;
+            std::string part;
+            for (next = i; next < to && (sample.weights[next] > 0) == learned; ++next) {
+                if (next > i) part += ' ';
+                part += tokenizer ? visible(tokenizer->piece(sample.tokens[next]), mark, Spaces::escaped)
+                                  : std::to_string(sample.tokens[next]);
+            }
+            text += (text.empty() ? "" : " ") + (learned ? marked(part, mark) : part);
+        }
+    };
+    add(begin, head_end);
+    if (!complete) text += fmt::format(" ... {} tokens ...", tail_begin - head_end);
+    add(tail_begin, end);
+    return text;
+}
+
+std::string render_sample(const Sample& sample, const Tokenizer* tokenizer, LearnedMark mark) {
     const size_t branches = sample.branch_begins.size();
-    if (branches < 2) return render(sample, 0, sample.tokens.size(), tokenizer);
-    std::string text = "prompt    " + render(sample, 0, static_cast<size_t>(sample.stem()), tokenizer);
+    if (branches < 2) return render(sample, 0, sample.tokens.size(), tokenizer, mark);
+    std::string text = "prompt    " + render(sample, 0, static_cast<size_t>(sample.stem()), tokenizer, mark);
     for (size_t b = 0; b < branches; ++b) {
         const std::string name = branches > 2 ? fmt::format("answer {}", b + 1) : b == 0 ? "chosen" : "rejected";
         text += fmt::format("\n    {:<10}", name) + render(sample, static_cast<size_t>(sample.branch_begins[b]),
-                                                           static_cast<size_t>(sample.branch_end(b)), tokenizer);
+                                                           static_cast<size_t>(sample.branch_end(b)), tokenizer, mark);
     }
     return text;
 }
@@ -209,48 +233,64 @@ std::string row_report(const StoreStatistics& s, const std::string& indent) {
     return text;
 }
 
-/// The text of tokens, the trained ones in brackets.
+/// The text of tokens from `begin` on, with the trained ones marked. Only the head and the tail of a long one.
 static std::string marked_text(const std::vector<int32_t>& ids, const std::vector<float>& weights, size_t begin,
-                               const Tokenizer& tokenizer) {
-    std::string text;
+                               const Tokenizer& tokenizer, LearnedMark mark) {
     const auto decoded = [&](size_t end) {
         return tokenizer.decode({ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(end)}, SpecialTokens::keep);
     };
+    struct Part {
+        size_t begin, end;
+        bool learned;
+    };
+    std::vector<Part> parts;
+    std::string all;
     for (size_t at = begin, end; at < ids.size(); at = end) {
         for (end = at; end < ids.size() && (weights[end] > 0) == (weights[at] > 0);) ++end;
         const std::string before = decoded(at), whole = decoded(end);
-        const std::string part = whole.substr(std::min(before.size(), whole.size()));
-        text += weights[at] > 0 ? "[" + part + "]" : part;
+        const size_t part = all.size();
+        all += visible(whole.substr(std::min(before.size(), whole.size())), mark, Spaces::kept);
+        parts.push_back({part, all.size(), weights[at] > 0});
     }
-    std::string shown;
-    for (const char c : text) c == '\n' ? shown += "\\n" : shown += c;
+    std::string text;
+    const auto add = [&](size_t from, size_t to) {
+        for (const Part& part : parts) {
+            const size_t first = std::max(part.begin, from), last = std::min(part.end, to);
+            if (first >= last) continue;
+            const std::string shown = all.substr(first, last - first);
+            text += part.learned ? marked(shown, mark) : shown;
+        }
+    };
     constexpr size_t most = 500;
-    if (shown.size() <= 2 * most) return shown;
-    const std::string_view head = std::string_view(shown).substr(0, most);
-    size_t tail = shown.size() - most;
-    while (tail < shown.size() && (static_cast<unsigned char>(shown[tail]) & 0xC0) == 0x80) ++tail;
-    return fmt::format("{} ... {}", head.substr(0, well_formed_prefix(head)), shown.substr(tail));
+    if (all.size() <= 2 * most) return add(0, all.size()), text;
+    size_t tail = all.size() - most;
+    while (tail < all.size() && (static_cast<unsigned char>(all[tail]) & 0xC0) == 0x80) ++tail;
+    add(0, well_formed_prefix(std::string_view(all).substr(0, most)));
+    text += " ... ";
+    add(tail, all.size());
+    return text;
 }
 
-std::string sample_text(const Sample& sample, const Tokenizer& tokenizer) {
+std::string sample_text(const Sample& sample, const Tokenizer& tokenizer, LearnedMark mark) {
     const size_t branches = sample.branch_begins.size();
-    if (branches < 2) return marked_text(sample.tokens, sample.weights, 0, tokenizer);
+    if (branches < 2) return marked_text(sample.tokens, sample.weights, 0, tokenizer, mark);
     const auto stem = static_cast<size_t>(sample.stem());
     std::string text;
     for (size_t b = 0; b < branches; ++b) {
         std::vector<int32_t> ids(sample.tokens.begin(), sample.tokens.begin() + sample.stem());
         std::vector<float> weights(stem, 0.0f);
-        if (b == 0) text = "prompt: " + marked_text(ids, weights, 0, tokenizer);
+        if (b == 0) text = "prompt: " + marked_text(ids, weights, 0, tokenizer, mark);
         ids.insert(ids.end(), sample.tokens.begin() + sample.branch_begins[b],
                    sample.tokens.begin() + sample.branch_end(b));
         weights.insert(weights.end(), sample.weights.begin() + sample.branch_begins[b],
                        sample.weights.begin() + sample.branch_end(b));
-        text += fmt::format("\nanswer {}: {}", b + 1, marked_text(ids, weights, stem, tokenizer));
+        text += fmt::format("\nanswer {}: {}", b + 1, marked_text(ids, weights, stem, tokenizer, mark));
     }
     return text;
 }
 
-std::string prepare_report(const StoreResult& result, const PackSettings& packing, const Tokenizer* tokenizer) {
+std::string prepare_report(const StoreResult& result, const PackSettings& packing, const Tokenizer* tokenizer,
+                           LearnedMark mark) {
     const TokenStore& store = result.store;
     const std::string made = result.reused ? "reused: data and settings are unchanged"
                              : result.seconds > 0
@@ -261,9 +301,9 @@ std::string prepare_report(const StoreResult& result, const PackSettings& packin
     return line("store", result.path.empty() ? made : fmt::format("{}, {}", result.path, made)) + counts(result) +
            pair_lines(store) + length_lines(store.statistics) + packing_lines(store, packing) +
            fmt::format(
-               "  first sample ({}, {} tokens); spaces separate tokens, those in [brackets] are trained on:\n"
+               "  first sample ({}, {} tokens); spaces separate tokens, what is learned is {}:\n"
                "    {}\n",
-               store.place(0), first.length(), render_sample(first, tokenizer));
+               store.place(0), first.length(), text_of(mark), render_sample(first, tokenizer, mark));
 }
 
 }  // namespace colonnade

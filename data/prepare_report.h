@@ -11,19 +11,26 @@
 
 namespace colonnade {
 
-/// Returns several lines of text. The packing table is that of epoch 0. If `tokenizer` is null, ids stand for pieces.
-std::string prepare_report(const StoreResult& result, const PackSettings& packing, const Tokenizer* tokenizer);
+/// How a sample shows what is trained on: in [brackets], while brackets of its own text are \[ and \], and \ is \\;
+/// or, on a terminal, underlined.
+enum class LearnedMark { brackets, underline };
+/// "in [brackets]", "underlined".
+const char* text_of(LearnedMark mark);
 
-/// "What ▁is [▁it </s>]": pieces separated by spaces, trained ones in brackets; only the head and the tail of a long
+/// Returns several lines of text. The packing table is that of epoch 0. If `tokenizer` is null, ids stand for pieces.
+std::string prepare_report(const StoreResult& result, const PackSettings& packing, const Tokenizer* tokenizer,
+                           LearnedMark mark = LearnedMark::brackets);
+
+/// "What ▁is [▁it </s>]": pieces separated by spaces, trained ones marked; only the head and the tail of a long
 /// sample. A sample with several branches has one line for the prompt and one for each answer.
-std::string render_sample(const Sample& sample, const Tokenizer* tokenizer);
+std::string render_sample(const Sample& sample, const Tokenizer* tokenizer, LearnedMark mark = LearnedMark::brackets);
 
 /// A line for files that were left out, for each kind of row that was dropped, cut or looks wrong, for columns that were
 /// not used, and for markers that the tokenizer lacks. Each begins with `indent` and a name in 26 characters.
 std::string row_report(const StoreStatistics& statistics, const std::string& indent = "  ");
 
-/// A sample as the model reads it: its text with special tokens and line ends visible, trained parts in [brackets].
-/// Only the head and the tail of a long one.
-std::string sample_text(const Sample& sample, const Tokenizer& tokenizer);
+/// A sample as the model reads it: its text with special tokens and line ends visible, trained parts marked. Only the
+/// head and the tail of a long one.
+std::string sample_text(const Sample& sample, const Tokenizer& tokenizer, LearnedMark mark = LearnedMark::brackets);
 
 }  // namespace colonnade

@@ -44,7 +44,7 @@ int train(const std::string& program, const RunArguments& arguments, bool plan) 
         if (!plan)
             trainer->run();
         else if (ranks.first())
-            fmt::print("{}", trainer->plan());
+            fmt::print("{}", trainer->plan(PlanView::of_stdout(PlanLength::complete)));
         return 0;
     });
 }

@@ -299,7 +299,7 @@ class StoreBuilder {
         store_.append(block.part);
         for (const auto& [file, rows] : block.rows_of_files) store_.statistics.files[file].rows += rows;
         progress_.update(block.bytes_read);
-        progress_.suffix(fmt::format("{} samples", human_count(static_cast<double>(store_.size()))));
+        progress_.fields({{fmt::format("{} samples", human_count(static_cast<double>(store_.size())))}});
     }
 
     const StoreRequest& request_;

@@ -14,6 +14,7 @@
 #include <system_error>
 
 #include "engine/device/host_memory.h"
+#include "engine/device/terminal.h"
 
 namespace colonnade {
 
@@ -27,7 +28,8 @@ int report_error(const char* program, const std::string& what, Exit exit) {
     std::string line = what;
     for (char& c : line)
         if ((static_cast<unsigned char>(c) < 0x20 && (c != '\n' || exit != Exit::config)) || c == 0x7f) c = '?';
-    std::fputs(fmt::format("{}: error: {}\n", program, line).c_str(), stderr);  // which may be closed or full
+    const std::string mark = has_colours(STDERR_FILENO) ? styled("error:", Style::error) : "error:";
+    std::fputs(fmt::format("{}: {} {}\n", program, mark, line).c_str(), stderr);  // which may be closed or full
     std::fflush(stderr);
     return reported_exit = static_cast<int>(exit);
 }

@@ -1,9 +1,12 @@
 #include "engine/hub/hub.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <map>
 
 #include "engine/device/error.h"
+#include "engine/device/terminal.h"
 #include "engine/hub/download.h"
 
 namespace colonnade {
@@ -51,7 +54,10 @@ HubSnapshot fetch_offline(const HubCache& cache, const HubRequest& request, cons
 
 HubSnapshot fetch(const HubSettings& given, const HubRequest& request) {
     HubSettings settings = given;
-    if (!settings.say) settings.say = [](const std::string& line) { fmt::print(stderr, "note: {}\n", line); };
+    if (!settings.say)
+        settings.say = [](const std::string& line) {
+            fmt::print(stderr, "{}\n", for_terminal("note: " + line, STDERR_FILENO, 4));
+        };
     const HubName& name = request.name;
     const HubCache cache(settings, name);
     std::string commit = cache.commit_of(name.revision), failure;

@@ -11,6 +11,12 @@ namespace colonnade {
 namespace {
 
 std::atomic<FileSystem*> replacement = nullptr;
+std::atomic<uint64_t> written = 0;
+
+ssize_t counted(ssize_t bytes) {
+    if (bytes > 0) written += static_cast<uint64_t>(bytes);
+    return bytes;
+}
 
 }  // namespace
 
@@ -27,10 +33,10 @@ ssize_t FileSystem::pread(int fd, void* into, size_t bytes, off_t offset) {
     return ::pread(fd, into, bytes, offset);
 }
 ssize_t FileSystem::write(int fd, const void* data, size_t bytes) {
-    return ::write(fd, data, bytes);
+    return counted(::write(fd, data, bytes));
 }
 ssize_t FileSystem::pwrite(int fd, const void* data, size_t bytes, off_t offset) {
-    return ::pwrite(fd, data, bytes, offset);
+    return counted(::pwrite(fd, data, bytes, offset));
 }
 int FileSystem::ftruncate(int fd, off_t bytes) {
     return ::ftruncate(fd, bytes);
@@ -49,6 +55,10 @@ int FileSystem::mkdir(const std::string& path) {
 }
 int FileSystem::rmdir(const std::string& path) {
     return ::rmdir(path.c_str());
+}
+
+uint64_t written_bytes() {
+    return written;
 }
 
 FileSystem& file_system() {

@@ -9,6 +9,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -34,6 +35,9 @@ class FileSystem {
 
 /// The file system in use: that of the operating system, unless a test has replaced it.
 FileSystem& file_system();
+
+/// Bytes that this process has written to files by the calls above, for a line of progress.
+uint64_t written_bytes();
 
 /// Puts `used` in place of the operating system's file system while this object exists. For tests.
 class ReplacedFileSystem {

@@ -66,6 +66,7 @@ LoadedConfig parse_config(std::string_view yaml, const std::string& name, const 
     settle_config(loaded.config, reading, name);
     reading.problems.raise(name);
     loaded.notices = std::move(reading.notices);
+    for (const auto& [key, place] : reading.given) loaded.given.insert(key);
     return loaded;
 }
 
@@ -95,6 +96,44 @@ std::string resolved_yaml(const Config& config) {
     });
     out << YAML::EndMap;
     return std::string(out.c_str()) + '\n';
+}
+
+/// A map of the keys in `given`, in which `prefix` precedes their names.
+template <typename Struct>
+static void write_given(const std::vector<Key<Struct>>& keys, YAML::Emitter& out, const Struct& value,
+                        const std::string& prefix, const std::set<std::string>& given) {
+    std::vector<Key<Struct>> shown;
+    for (const Key<Struct>& key : keys)
+        if (given.contains(prefix + key.name)) shown.push_back(key);
+    write_keys(shown, out, value);
+}
+
+std::string changed_yaml(const Config& config, const std::set<std::string>& given) {
+    const Config written = named(config), defaults;
+    std::string text;
+    visit_keys([&](const Key<Config>& key) {
+        const auto first = given.lower_bound(key.name);  // the key, or one of the keys in its value
+        if (first == given.end() || first->substr(0, first->find_first_of(".[")) != key.name) return;
+        if (key.default_text.empty() && key.text(written) == key.text(defaults)) return;
+        YAML::Emitter out;
+        out.SetSeqFormat(YAML::Flow);
+        out.SetMapFormat(YAML::Flow);
+        const auto* const sets = key.name == "datasets"        ? &written.datasets
+                                 : key.name == "eval_datasets" ? &written.eval_datasets
+                                                               : nullptr;
+        if (sets) {
+            out << YAML::BeginSeq;
+            for (size_t i = 0; i < sets->size(); ++i)
+                write_given(dataset_keys(), out, (*sets)[i], fmt::format("{}[{}].", key.name, i), given);
+            out << YAML::EndSeq;
+        } else if (key.name == "model" && written.model) {
+            write_given(model_keys(), out, *written.model, "model.", given);
+        } else {
+            key.write(out, written);
+        }
+        text += fmt::format("{}: {}\n", key.name, out.c_str());
+    });
+    return text;
 }
 
 std::vector<std::pair<std::string, std::string>> values_shared_by_ranks(const Config& config) {

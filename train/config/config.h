@@ -191,6 +191,7 @@ struct Config {
 struct LoadedConfig {
     Config config;
     std::vector<std::string> notices;  ///< one line per alias that was used
+    std::set<std::string> given{};     ///< keys that have a value: "seed", "datasets[0].path"
 };
 
 /// Reads a YAML file and applies `arguments` to it: key=value, --key value, --key=value; keys may be paths such as
@@ -220,6 +221,8 @@ void settle_device(Config& config, Device device);
 
 /// Every key with its value as YAML, in the table's order. Parsing it gives the same config back.
 std::string resolved_yaml(const Config& config);
+/// Of the keys in `given` those whose values differ from the defaults, as YAML.
+std::string changed_yaml(const Config& config, const std::set<std::string>& given);
 
 /// Key and value of every key that all ranks of a run must agree on, in the table's order.
 std::vector<std::pair<std::string, std::string>> values_shared_by_ranks(const Config& config);

@@ -52,6 +52,7 @@ class BackgroundSave {
     /// The checkpoint that was committed since the last call, if any; on rank 0 only.
     std::optional<SavedCheckpoint> poll();
     std::optional<SavedCheckpoint> wait();
+    bool under_way() const { return save_ != nullptr; }
 
   private:
     /// The state of the learner now, in host memory that nothing else changes.

@@ -159,29 +159,40 @@ std::vector<double> columns_of(const Series& series, const Interval& steps, int 
     return heights;
 }
 
-/// A grid of dots, 2 x 4 of them per braille character.
+/// A grid of dots, 2 x 4 of them per character.
 class Dots {
   public:
-    Dots(int columns, int rows) : columns_(columns), cells_(static_cast<size_t>(columns * rows), 0) {}
+    Dots(int columns, int rows, bool utf8)
+        : columns_(columns), utf8_(utf8), cells_(static_cast<size_t>(columns * rows)) {}
 
     void set(int x, int y) {
         constexpr uint8_t bits[4][2] = {{0x01, 0x08}, {0x02, 0x10}, {0x04, 0x20}, {0x40, 0x80}};
         cells_[static_cast<size_t>(y / 4 * columns_ + x / 2)] |= bits[y % 4][x % 2];
     }
-    /// A row of characters in UTF-8: U+2800 plus the bits of the dots.
+    /// An o instead of the dots of a character.
+    void set_point(int x, int y) { cells_[static_cast<size_t>(y / 4 * columns_ + x / 2)] |= point; }
+    /// A row of characters: in UTF-8 U+2800 plus the bits of the dots, in ASCII the halves of a character.
     std::string row(int row) const {
         std::string text;
         for (int column = 0; column < columns_; ++column) {
-            const uint8_t bits = cells_[static_cast<size_t>(row * columns_ + column)];
-            text +=
-                {static_cast<char>(0xe2), static_cast<char>(0xa0 | bits >> 6), static_cast<char>(0x80 | (bits & 0x3f))};
+            const int bits = cells_[static_cast<size_t>(row * columns_ + column)];
+            constexpr int upper = 0x1b, lower = 0xe4;
+            if (bits & point)
+                text += 'o';
+            else if (utf8_)
+                text += {static_cast<char>(0xe2), static_cast<char>(0xa0 | bits >> 6),
+                         static_cast<char>(0x80 | (bits & 0x3f))};
+            else
+                text += bits & upper ? bits & lower ? ':' : '\'' : bits ? '.' : ' ';
         }
         return text;
     }
 
   private:
+    static constexpr int point = 0x100;
     int columns_;
-    std::vector<uint8_t> cells_;
+    bool utf8_;
+    std::vector<int> cells_;
 };
 
 }  // namespace
@@ -235,45 +246,68 @@ void draw_curves(const std::string& path, const std::vector<Series>& series, con
     canvas.write_png(path);
 }
 
-std::string curve_text(const Series& series, int columns, int rows) {
-    const Series finite = finite_points(series);
-    if (finite.steps.empty()) return "";
+/// The rows of a curve in text: where values are, and the labels beside them.
+struct TextRows {
+    int count;
+    Interval y;
+    std::vector<std::string> labels{};
+    int label_width = 0;
+
+    TextRows(int rows, const Interval& values) : count(rows), y(values), labels(static_cast<size_t>(rows)) {
+        const std::vector<double> ticks = round_ticks(y.low, y.high, rows / 2);
+        const std::vector<std::string> texts = tick_labels(ticks);
+        for (size_t i = 0; i < ticks.size(); ++i) {
+            labels[static_cast<size_t>(dot(ticks[i]) / 4)] = texts[i];
+            label_width = std::max(label_width, static_cast<int>(texts[i].size()));
+        }
+    }
+    int dot(double value) const { return static_cast<int>(std::lround((1 - y.share(value)) * (4 * count - 1))); }
+};
+
+static void draw_line(Dots& dots, const std::vector<double>& heights, const TextRows& rows) {
+    for (size_t column = 0; column < heights.size(); ++column) {
+        if (std::isnan(heights[column])) continue;
+        const double before = column > 0 ? heights[column - 1] : heights[column];
+        const int to = rows.dot(heights[column]), from = std::isnan(before) ? to : rows.dot(before);
+        dots.set(static_cast<int>(column), to);
+        for (int dot = std::min(from, to) + 1; dot < std::max(from, to); ++dot) dots.set(static_cast<int>(column), dot);
+    }
+}
+
+std::string curve_text(const std::vector<Series>& series, const CurveText& size) {
+    std::vector<Series> finite;
     Interval steps, values;
-    steps.include(finite.steps);
-    values.include(finite.values);
-    const Interval x = steps.widened(0), y = values.widened(0);
-    const auto dot_row = [&](double value) {
-        return static_cast<int>(std::lround((1 - y.share(value)) * (4 * rows - 1)));
-    };
-
-    Dots dots(columns, rows);
-    const std::vector<double> heights = columns_of(finite, x, 2 * columns);
-    for (int column = 0; column < 2 * columns; ++column) {
-        const double height = heights[static_cast<size_t>(column)];
-        if (std::isnan(height)) continue;
-        const double before = column > 0 ? heights[static_cast<size_t>(column - 1)] : height;
-        const int to = dot_row(height), from = std::isnan(before) ? to : dot_row(before);
-        dots.set(column, to);
-        for (int dot = std::min(from, to) + 1; dot < std::max(from, to); ++dot) dots.set(column, dot);
+    for (const Series& each : series) {
+        finite.push_back(finite_points(each));
+        steps.include(finite.back().steps);
+        values.include(finite.back().values);
+    }
+    if (finite.empty() || finite[0].steps.empty()) return "";
+    const Interval x = steps.widened(0);
+    const TextRows rows(size.rows, values.widened(0));
+    const int columns = std::max(size.columns - rows.label_width - 2, 1);
+    Dots dots(columns, size.rows, size.utf8);
+    draw_line(dots, columns_of(finite[0], x, 2 * columns), rows);
+    std::string title = finite[0].name;
+    for (size_t s = 1; s < finite.size(); ++s) {
+        if (!finite[s].steps.empty()) title += ", o " + finite[s].name;
+        for (size_t i = 0; i < finite[s].steps.size(); ++i)
+            dots.set_point(static_cast<int>(std::lround(x.share(finite[s].steps[i]) * (2 * columns - 1))),
+                           rows.dot(finite[s].values[i]));
     }
 
-    const std::vector<double> ticks = round_ticks(y.low, y.high, rows / 2);
-    const std::vector<std::string> labels = tick_labels(ticks);
-    std::vector<std::string> label_of_row(static_cast<size_t>(rows));
-    size_t width = 0;
-    for (size_t i = 0; i < ticks.size(); ++i) {
-        label_of_row[static_cast<size_t>(dot_row(ticks[i]) / 4)] = labels[i];
-        width = std::max(width, labels[i].size());
+    const int width = rows.label_width;
+    std::string text = fmt::format("{:>{}}   {}\n", "", width, title);
+    for (int row = 0; row < size.rows; ++row) {
+        const std::string& label = rows.labels[static_cast<size_t>(row)];
+        const char* const axis = label.empty() ? (size.utf8 ? "│" : "|") : (size.utf8 ? "┤" : "+");
+        text += fmt::format("{:>{}} {}{}\n", label, width, axis, dots.row(row));
     }
-    std::string text = fmt::format("{:>{}}   {}\n", "", width, series.name);
-    for (int row = 0; row < rows; ++row) {
-        const std::string& label = label_of_row[static_cast<size_t>(row)];
-        text += fmt::format("{:>{}} {}{}\n", label, width, label.empty() ? "│" : "┤", dots.row(row));
-    }
-    text += fmt::format("{:>{}} └{:─>{}}\n", "", width, "", columns);
-    const std::string first = fmt::format("{:.0f}", finite.steps.front()),
-                      last = fmt::format("step {:.0f}", finite.steps.back());
-    return text + fmt::format("{:>{}}  {}{:>{}}\n", "", width, first, last, columns - static_cast<int>(first.size()));
+    text += fmt::format("{:>{}} {}", "", width, size.utf8 ? "└" : "+");
+    for (int column = 0; column < columns; ++column) text += size.utf8 ? "─" : "-";
+    const std::string first = fmt::format("{:.0f}", steps.low), last = fmt::format("step {:.0f}", steps.high);
+    return text + fmt::format("\n{:>{}}  {}{:>{}}\n", "", width, first, last,
+                              std::max(columns - static_cast<int>(first.size()), 0));
 }
 
 }  // namespace colonnade

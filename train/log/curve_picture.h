@@ -1,5 +1,5 @@
 #pragma once
-// Loss curves as pictures: a PNG with axes, grid and legend, and a few lines of braille dots for the terminal.
+// Loss curves as pictures: a PNG with axes, grid and legend, and a few lines of text for the terminal.
 
 #include <string>
 #include <vector>
@@ -22,9 +22,14 @@ struct CurvePicture {
 /// has a point, Exit::storage if `path` cannot be written.
 void draw_curves(const std::string& path, const std::vector<Series>& series, const CurvePicture& picture = {});
 
-/// The curve in `columns` x `rows` characters, not counting labels; every line ends in a line break. Empty without
-/// points.
-std::string curve_text(const Series& series, int columns = 64, int rows = 12);
+struct CurveText {
+    int columns = 72;  ///< of a line with its label
+    int rows = 12;     ///< of the plot
+    bool utf8 = true;  ///< braille dots; else ASCII
+};
+/// The first series as a curve, the others as points (o). Every line ends in a line break. Empty if the first series has
+/// no points.
+std::string curve_text(const std::vector<Series>& series, const CurveText& size = {});
 
 /// About `count` multiples of 1, 2 or 5 times a power of ten within [low, high].
 std::vector<double> round_ticks(double low, double high, int count);

@@ -12,11 +12,15 @@ std::string verbatim(const std::string& text) {
 
 }  // namespace
 
-RunDescription describe_run(const Config& c, const std::string& plan) {
+std::string name_of_run(const Config& c) {
     const std::filesystem::path folder = std::filesystem::path(c.output_dir).lexically_normal();
     const std::string last = folder.has_filename() ? folder.filename() : folder.parent_path().filename();
+    return c.run_name.empty() ? last : c.run_name;
+}
+
+RunDescription describe_run(const Config& c, const std::string& plan) {
     return {.project = c.project,
-            .name = c.run_name.empty() ? last : c.run_name,
+            .name = name_of_run(c),
             .config = values_shared_by_ranks(c),
             .texts = {{"config", verbatim(resolved_yaml(c))}, {"plan", verbatim(plan)}}};
 }

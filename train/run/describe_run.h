@@ -6,6 +6,8 @@
 
 namespace colonnade {
 
+/// run_name, or the last folder of output_dir.
+std::string name_of_run(const Config& config);
 /// `plan`: as plan_text() gives it.
 RunDescription describe_run(const Config& config, const std::string& plan);
 /// The files that report_to asks for.

@@ -1,6 +1,7 @@
 #include "train/run/run_plan.h"
 
 #include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <numeric>
@@ -8,7 +9,7 @@
 #include "data/prepare_report.h"
 #include "engine/device/device.h"
 #include "engine/device/human_units.h"
-#include "engine/io/progress.h"
+#include "engine/device/terminal.h"
 #include "train/run/learner_options.h"
 #include "train/run/machine.h"
 #include "train/run/sample_answers.h"
@@ -90,14 +91,15 @@ std::string row_lines(const char* split, const TokenStore& store) {
     return line("rows", fmt::format("{}: {} samples of {} rows", split, s.samples, s.rows)) + report;
 }
 
-std::string sample_lines(const Session& session) {
+std::string sample_lines(const Session& session, const PlanView& view) {
     const TokenStore& store = session.train.store;
     const Tokenizer* tokenizer = session.encoder->tokenizer().get();
     if (!tokenizer || store.size() == 0) return {};
-    std::string text = sample_text(store.sample(0), *tokenizer);
+    const LearnedMark mark = view.colours ? LearnedMark::underline : LearnedMark::brackets;
+    std::string text = sample_text(store.sample(0), *tokenizer, mark);
     for (size_t at = 0; (at = text.find('\n', at)) != text.npos; at += 12)
         text.replace(at, 1, "\n" + std::string(11, ' '));
-    return line("sample", fmt::format("{}, what is learned in [brackets]:\n{:11}{}", store.place(0), "", text));
+    return line("sample", fmt::format("{}, what is learned {}:\n{:11}{}", store.place(0), text_of(mark), "", text));
 }
 
 /// A warm-up begins at 0, so a run of one step may learn nothing.
@@ -111,7 +113,57 @@ std::string warmup_line(const Config& c, int64_t steps) {
 
 }  // namespace
 
-std::string plan_text(const Session& session, PackSchedule& schedule, const SavePlan& saves, const Ranks& ranks) {
+/// The label of every line dim.
+static std::string with_dim_labels(const std::string& text) {
+    constexpr size_t width = 10;
+    std::string all;
+    for (size_t begin = 0, end; begin < text.size(); begin = end) {
+        end = std::min(text.find('\n', begin), text.size() - 1) + 1;
+        const std::string_view line = std::string_view(text).substr(begin, end - begin);
+        const bool label = line.size() > width && line[0] != ' ' && line[width] == ' ' && !line.starts_with("note:");
+        all += label ? styled(line.substr(0, width), Style::dim).append(line.substr(width)) : with_coloured_mark(line);
+    }
+    return all;
+}
+
+PlanView PlanView::of_stdout(PlanLength length) {
+    const bool terminal = is_terminal(STDOUT_FILENO);
+    return {.length = length,
+            .colours = has_colours(STDOUT_FILENO),
+            .columns = terminal ? terminal_columns(STDOUT_FILENO) - 1 : 0};
+}
+
+std::string PlanView::fitting(const std::string& text, size_t indent) const {
+    return columns > 0 ? wrapped(text, columns, indent) : text;
+}
+
+static std::string memory_lines(const PlannedRun& run, const PlanView& view) {
+    const auto& [session, schedule, saves, ranks] = run;
+    const std::string device =
+        (ranks.several() ? "each rank: " : "the ") + device_text(session.device, session.config.device_index);
+    const Arena plan = Learner::plan(session.model, learner_options(session.config, ranks), session.device);
+    const bool answers = session.config.eval_table_size > 0;
+    const std::string of_answers = !answers ? ""
+                                   : session.device == Device::cuda && !built_with_cuda()
+                                       ? "not planned: this build has no CUDA"
+                                       : human_bytes(SampleAnswers::planned_bytes(session));
+    if (view.length == PlanLength::brief)
+        return line("memory", fmt::format("{}{} of {}", human_bytes(plan.bytes()),
+                                          answers ? fmt::format(" (sample answers: {})", of_answers) : "", device));
+    std::string text = fmt::format("memory of {}\n{}", device, plan.table());
+    if (answers)
+        text += fmt::format("  {:<24} {:>12}  (beside the peak{})\n", "sample answers", of_answers,
+                            ranks.several() ? ", on rank 0" : "");
+    const auto host = [&](const char* what, size_t bytes) {
+        text += fmt::format("  {:<24} {:>12}\n", what, human_bytes(bytes));
+    };
+    host("token stores (host)", session.train.store.bytes() + session.eval.store.bytes());
+    if (saves.background) host("copy for saves (host)", saves.copy_bytes);
+    return text;
+}
+
+std::string plan_text(const PlannedRun& run, const PlanView& view) {
+    const auto& [session, schedule, saves, ranks] = run;
     const Config& c = session.config;
     const TokenStore &train = session.train.store, &eval = session.eval.store;
     const StepLayout& layout = schedule.settings().layout;
@@ -120,10 +172,16 @@ std::string plan_text(const Session& session, PackSchedule& schedule, const Save
     const auto steps = static_cast<double>(schedule.total_steps());
     const double fill =
         static_cast<double>(t.tokens) / (static_cast<double>(total.packs) * static_cast<double>(c.packing_length));
+    std::string notes;
+    for (const std::string& notice : session.notices) notes += fmt::format("note: {}\n", notice);
+    if (session.device == Device::cuda && !has_gpu(c.device_index))
+        notes +=
+            "note: no GPU was seen here; this is the plan for one of compute capability 8.0 or newer whose memory "
+            "holds the peak below, and about 1 GiB for CUDA and its libraries\n";
     std::string text = model_lines(c, session.model);
     text += line("data", fmt::format("train {} samples, {} tokens; eval {} samples, {} tokens", train.size(),
                                      train.tokens(), eval.size(), eval.tokens()));
-    text += row_lines("train", train) + row_lines("eval", eval) + sample_lines(session);
+    text += row_lines("train", train) + row_lines("eval", eval) + sample_lines(session, view);
     text += line("steps", fmt::format("{} step{} x {} pack{} ({} micro-step{} x {}{})", schedule.total_steps(),
                                       schedule.total_steps() == 1 ? "" : "s", layout.packs_per_step(),
                                       layout.packs_per_step() == 1 ? "" : "s", layout.accumulation,
@@ -139,25 +197,14 @@ std::string plan_text(const Session& session, PackSchedule& schedule, const Save
                                      total.counted_epochs));
     if (c.rows() == RowKind::preferences)
         text += line("pairs", fmt::format("{:.0f}, {:.1f} per step on average", t.pairs, t.pairs / steps));
-    text += line("per step",
-                 fmt::format("{:.1f} samples, {:.0f} tokens on average", static_cast<double>(t.samples) * (1 / steps),
-                             static_cast<double>(t.tokens) * (1 / steps)));
+    if (view.length == PlanLength::complete)
+        text += line("per step", fmt::format("{:.1f} samples, {:.0f} tokens on average",
+                                             static_cast<double>(t.samples) * (1 / steps),
+                                             static_cast<double>(t.tokens) * (1 / steps)));
     if (!saves.text.empty()) text += line("saves", saves.text);
-    text += fmt::format("memory of {} {}\n", ranks.several() ? "each rank:" : "the",
-                        device_text(session.device, c.device_index));
-    text += Learner::plan(session.model, learner_options(c, ranks), session.device).table();
-    const bool unknown = session.device == Device::cuda && !built_with_cuda();
-    if (c.eval_table_size > 0 && unknown)
-        text += fmt::format("  {:<24} {:>12}  (this build has no CUDA)\n", "sample answers", "not planned");
-    else if (c.eval_table_size > 0)
-        text += fmt::format("  {:<24} {:>12}  (beside the peak{})\n", "sample answers",
-                            human_bytes(SampleAnswers::planned_bytes(session)), ranks.several() ? ", on rank 0" : "");
-    const auto host = [&](const char* what, size_t bytes) {
-        text += fmt::format("  {:<24} {:>12}\n", what, human_bytes(bytes));
-    };
-    host("token stores (host)", train.bytes() + eval.bytes());
-    if (saves.background) host("copy for saves (host)", saves.copy_bytes);
-    return text;
+    text += memory_lines(run, view);
+    const std::string all = view.fitting(notes, 6) + view.fitting(text, 11);
+    return view.colours ? with_dim_labels(all) : all;
 }
 
 }  // namespace colonnade

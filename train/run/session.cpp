@@ -132,12 +132,22 @@ void open_data(Session& s, const Ranks& ranks) {
     check_windows(s, s.eval.store);
 }
 
+/// With org/name instead of the paths in the cache of a hub, which are long.
+std::string with_names(std::string text, const Config& config) {
+    for (const auto& [path, name] : config.hub_names)
+        for (size_t at = 0; (at = text.find(path, at)) != text.npos;)
+            text.replace(at, path.size(), name, 0, name.find('@'));
+    return text;
+}
+
 }  // namespace
 
 Session open_session(const LoadedConfig& loaded, const Ranks& ranks, SessionUse use) {
-    Session s{.config = loaded.config, .notices = loaded.notices};
+    Session s{.config = loaded.config, .given = loaded.given, .notices = loaded.notices};
     require_metric(s.config);
-    for (std::string& notice : resolve_names(s.config, ranks)) s.notices.push_back(std::move(notice));
+    for (std::string& notice : resolve_names(s.config, ranks))  // the same for a model and its tokenizer
+        if (s.notices.empty() || s.notices.back() != notice) s.notices.push_back(std::move(notice));
+    const size_t told = s.notices.size();  // what the names stand for
     const Config given = s.config;
     s.device = settle_machine(s.config, ranks, use);
     settle_adapter(s.config);
@@ -159,6 +169,7 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks, SessionUse 
         s.notices.push_back(fmt::format("max_length {} is beyond the model's max_position_embeddings {}",
                                         s.config.max_length, s.model.max_position_embeddings));
     open_data(s, ranks);
+    for (size_t i = told; i < s.notices.size(); ++i) s.notices[i] = with_names(s.notices[i], s.config);
     return s;
 }
 

@@ -19,6 +19,7 @@ namespace colonnade {
 
 struct Session {
     Config config{};
+    std::set<std::string> given{};  ///< LoadedConfig::given
     Device device = Device::cpu;
     ModelConfig model{};
     RunText text{};

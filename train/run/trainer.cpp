@@ -1,15 +1,17 @@
 #include "train/run/trainer.h"
 
+#include <unistd.h>
+
 #include <cmath>
 #include <filesystem>
 
 #include "data/store/unigram.h"
 #include "engine/device/human_units.h"
+#include "engine/device/terminal.h"
 #include "engine/device/timing.h"
+#include "engine/io/file_system.h"
 #include "engine/io/files.h"
 #include "train/folders/export.h"
-#include "train/run/machine.h"
-#include "train/run/run_plan.h"
 #include "train/run/run_summary.h"
 #include "train/run/stage_objective.h"
 
@@ -47,9 +49,13 @@ Trainer::Trainer(Session session, const Ranks& ranks)
       best_(best_rules(config_)) {}
 
 void Trainer::print(const std::string& text) const {
+    print(text, for_terminal(text, STDOUT_FILENO, 4));
+}
+
+void Trainer::print(const std::string& text, const std::string& shown) const {
     if (record_) record_->print(text);
     try {
-        fmt::print("{}", text);
+        fmt::print("{}", shown);
     } catch (const std::system_error&) {  // a full disk or a reader that left ends no training
     }
 }
@@ -58,8 +64,8 @@ void Trainer::log(const std::vector<Metric>& metrics) const {
     if (log_) log_->write(state_.step, epoch_, metrics);
 }
 
-int Trainer::stop_signal(const StopSignal& stop) const {
-    return static_cast<int>(ranks_.max("stop signal", stop.number()));
+int Trainer::stop_signal() const {
+    return static_cast<int>(ranks_.max("stop signal", stop_->number()));
 }
 
 bool Trainer::weights_check_due() const {
@@ -72,14 +78,8 @@ void Trainer::check_weights() {
     last_agreed_step_ = state_.step;
 }
 
-std::string Trainer::plan() {
-    std::string text;
-    for (const std::string& notice : session_.notices) text += fmt::format("note: {}\n", notice);
-    if (session_.device == Device::cuda && !has_gpu(config_.device_index))
-        text +=
-            "note: no GPU was seen here; this is the plan for one of compute capability 8.0 or newer whose memory "
-            "holds the peak below, and about 1 GiB for CUDA and its libraries\n";
-    return text + plan_text(session_, schedule_, saves_, ranks_);
+std::string Trainer::plan(const PlanView& view) {
+    return plan_text({session_, schedule_, saves_, ranks_}, view);
 }
 
 void Trainer::run() {
@@ -104,11 +104,10 @@ void Trainer::train() {
     ranks_.together("output_dir", [&] {
         if (ranks_.first()) open_output_dir();
     });
-    say("{}\n", resolved_yaml(config_));
     const int64_t packs = schedule_.plan(0).packs(), packs_per_step = schedule_.settings().layout.packs_per_step();
     if (ranks_.several() && packs < packs_per_step)
         say("note: an epoch has {} packs, a step takes {}: some ranks get no samples\n", packs, packs_per_step);
-    if (ranks_.first()) say("{}\n", plan());
+    show_plan();
     start();
     // What a trained model scores lies far below it.
     const bool from_random = config_.model && (config_.stage == Stage::pt || config_.stage == Stage::sft);
@@ -118,13 +117,9 @@ void Trainer::train() {
     }
     std::fflush(stdout);
 
-    const StopSignal stop(ranks_.several() ? 2 : 0);
+    stop_.emplace(StopSignal::Options{.grace = ranks_.several() ? 2 : 0, .answers = ranks_.first()});
     if (config_.eval_on_start && state_.step == 0) evaluate();
-    ProgressOptions progress{.label = "train",
-                             .total = static_cast<double>(schedule_.total_steps()),
-                             .initial = static_cast<double>(state_.step)};
-    if (!ranks_.first()) progress.write = [](std::string_view) {};
-    progress_ = std::make_unique<Progress>(progress);
+    start_progress();
     Loader loader(session_.train.store, schedule_,
                   {.start_step = state_.step,
                    .rank = ranks_.rank(),
@@ -136,7 +131,7 @@ void Trainer::train() {
         const int64_t epoch_step = batch->epoch_step + 1, epoch_steps = batch->epoch_steps;
         train_step(loader, std::move(*batch));
         if (saver_) report_save(saver_->poll());
-        const int signal = stop_signal(stop);
+        int signal = stop_signal();
         // Evaluation, checkpoints and checks need the weights after this step. On the CPU, steps do not overlap anyway.
         const bool due = eval_due(epoch_step, epoch_steps) || save_due(epoch_step, epoch_steps) || weights_check_due();
         if (due || !gpu_ || signal || enqueued_ == schedule_.total_steps()) complete_step();
@@ -144,6 +139,7 @@ void Trainer::train() {
         const bool best = eval_due(epoch_step, epoch_steps) && evaluate();
         const bool saves_best = config_.load_best_model_at_end || config_.save_strategy == Every::best;
         if (save_due(epoch_step, epoch_steps) || (best && saves_best)) save();
+        if (due && !signal) signal = stop_signal();  // one that came meanwhile
         if (signal) {
             complete_step();
             progress_->finish();
@@ -191,11 +187,15 @@ void Trainer::train_step(Loader& loader, LoadedBatch batch) {
     learner_->begin_step();
     std::vector<int64_t> samples;
     for (int64_t micro = 0;; ++micro) {
+        answer_signals(start, micro);
         const MicroStep micro_step{.total = objective().total(batch.step_totals),
                                    .last = micro + 1 == config_.gradient_accumulation_steps};
         learner_->accumulate(ctx_, batch.batch, micro_step);
         samples.insert(samples.end(), batch.samples.begin(), batch.samples.end());
         if (micro_step.last) break;
+        // The update counts as half of a micro-step.
+        advance(static_cast<double>(batch.step) +
+                static_cast<double>(micro + 1) / (static_cast<double>(config_.gradient_accumulation_steps) + 0.5));
         auto next = loader.next();
         require(next.has_value(), "step {} has no micro-step {}", batch.step, micro + 1);
         batch = std::move(*next);
@@ -222,6 +222,7 @@ void Trainer::complete_step() {
     // If steps overlap, the time of a step begins when the previous one is done.
     const double seconds = seconds_since(std::max(step.start, last_completed_));
     last_completed_ = Clock::now();
+    step_seconds_ = seconds;
     for (Window* w : {&window_, &run_}) {
         w->loss += result.loss;
         w->seconds += seconds;
@@ -236,7 +237,7 @@ void Trainer::complete_step() {
     if (step.step == 1) check_first_loss(result.loss.mean());
     if (step.step % config_.logging_steps == 0 || step.step == 1 || step.step == schedule_.total_steps())
         log_window(result, step.learning_rate);
-    progress_->update(static_cast<double>(step.step));
+    advance(static_cast<double>(step.step));
 }
 
 void Trainer::check_first_loss(double loss) const {
@@ -264,14 +265,10 @@ void Trainer::log_window(const StepResult& result, double rate) {
                                    {"step_seconds", window_.seconds / static_cast<double>(window_.steps)},
                                    {"num_tokens", state_.tokens_seen}});
     log(metrics);
-    const std::string figures =
-        fmt::format("{}, grad_norm {:.3f}, lr {:.2e}, {} tokens/s", objective().figures(window_.loss, Phase::training),
-                    result.gradient_norm, rate, human_count(tokens_per_second));
-    progress_->suffix(figures);
-    const std::string line =
-        fmt::format("step {}/{}, epoch {:.2f}: {}", state_.step, schedule_.total_steps(), epoch_, figures);
-    if (!progress_->terminal()) progress_->print(line);
-    if (record_) record_->print(line + "\n");
+    ProgressFields shown = figures(window_.loss, result, rate, tokens_per_second);
+    progress_->fields(shown);
+    shown.texts.push_back(fmt::format("epoch {:.2f}", epoch_));
+    note(fmt::format("step {}/{}", state_.step, schedule_.total_steps()), shown);
     window_ = {};
 }
 
@@ -291,10 +288,7 @@ bool Trainer::evaluate() {
     PackSchedule schedule(store.lengths(), {.packing = eval_packing(config_),
                                             .layout = {config_.per_device_eval_batch_size, 1, ranks_.size()},
                                             .epochs = 1});
-    Loader loader(store, schedule, {.rank = ranks_.rank(), .reference = references_.eval});
-    LossSums own;
-    while (auto batch = loader.next()) own += learner_->evaluate(ctx_, batch->batch);
-    const LossSums sums = over_ranks(own);
+    const LossSums sums = over_ranks(evaluate_own(schedule));
     const auto tokens = static_cast<double>(store.tokens());
     const double seconds = seconds_since(start);
     last_eval_step_ = state_.step;
@@ -306,13 +300,10 @@ bool Trainer::evaluate() {
         metrics.end(),
         {{"eval_samples", store.size()}, {"eval_tokens_per_second", tokens / seconds}, {"eval_runtime", seconds}});
     log(metrics);
-    std::string line = fmt::format("eval at step {}: {}, {}", state_.step, objective().figures(sums, Phase::evaluation),
-                                   human_duration(seconds));
-    if (best)
-        line += fmt::format("; the best {} so far", best_.rules().metric);
-    else if (state_.step > 0 && !best_.text().empty())
-        line += "; " + best_.text();
-    note(line);
+    const std::string remark = best              ? fmt::format("the best {} so far", best_.rules().metric)
+                               : state_.step > 0 ? best_.text()
+                                                 : "";
+    show_evaluation(seconds, remark);
     show_answers();
     return best;
 }
@@ -332,14 +323,6 @@ void Trainer::show_answers() {
     ranks_.barrier("sample answers", Deadline::none);
 }
 
-void Trainer::note(const std::string& line) const {
-    if (record_) record_->print(line + "\n");
-    if (progress_)
-        progress_->print(line);
-    else if (ranks_.first())
-        fmt::print(stderr, "{}\n", line);
-}
-
 void Trainer::save() {
     if (state_.step == last_save_step_) return;
     const std::string folder = checkpoint_folder(config_.output_dir, state_.step);
@@ -348,12 +331,16 @@ void Trainer::save() {
     state_.recent = spikes_.recent();
     state_.best = best_.record();
     last_save_step_ = state_.step;
+    save_bytes_ = state_copy_bytes(session_.model, learner_->options(), session_.device);
+    written_before_save_ = written_bytes();
     if (saver_) {
         note(fmt::format("saving {}", folder));
         saver_->begin(folder, state_, config_.save_total_limit);
     } else if (ranks_.first() || saves_.sharded) {
         const auto start = Clock::now();
-        const uint64_t bytes = save_checkpoint(folder, *learner_, state_, writers(), further_files());
+        uint64_t bytes = 0;
+        show_writing("saving", save_bytes_, written_before_save_,
+                     [&] { bytes = save_checkpoint(folder, *learner_, state_, writers(), further_files()); });
         if (ranks_.first())
             report_save(SavedCheckpoint{
                 folder, bytes, seconds_since(start),
@@ -363,18 +350,25 @@ void Trainer::save() {
 }
 
 void Trainer::await_save() {
-    if (saver_) report_save(saver_->wait());
+    if (saver_) {
+        std::optional<SavedCheckpoint> saved;
+        const auto wait = [&] { saved = saver_->wait(); };
+        saver_->under_way() ? show_writing("saving", save_bytes_, written_before_save_, wait) : wait();
+        report_save(saved);
+    }
     ranks_.barrier("checkpoint", Deadline::none);
 }
 
 void Trainer::report_save(const std::optional<SavedCheckpoint>& saved) {
     if (!saved) return;
+    last_checkpoint_ = saved->folder;
     note(fmt::format("saved {}: {} in {}", saved->folder, human_bytes(saved->bytes), human_duration(saved->seconds)));
     if (!saved->trouble.empty() && !std::exchange(told_of_old_checkpoint_, true))
         note(fmt::format("warning: an old checkpoint stays, and so may later ones: {}", saved->trouble));
 }
 
 void Trainer::finish() {
+    stop_->answer_first("the run is at its end and writes its model", 0);
     const bool saves = config_.save_strategy == Every::steps || config_.save_strategy == Every::epoch;
     if (saves && last_save_step_ != state_.step) save();
     await_save();
@@ -384,7 +378,7 @@ void Trainer::finish() {
     const bool sharded = result.weights.numel() != learner_->parameters().size();
     const HostCopy whole = sharded ? learner_->whole(result.weights) : HostCopy::blank(DType::f32, 0);
     if (sharded) result.weights = whole.tensor(), result.gpu = nullptr;
-    if (ranks_.first()) {
+    const auto write = [&] {
         if (const auto& lora = learner_->options().lora)
             export_adapter(result, *lora);
         else
@@ -393,7 +387,8 @@ void Trainer::finish() {
             export_merged_copy(config_, session_.encoder, *learner_, HostCopy::of(result.gpu, result.weights).tensor(),
                                merged_folder(config_));
         write_cards();
-    }
+    };
+    if (ranks_.first()) show_writing("writing the model", result.weights.bytes(), written_bytes(), write);
     ranks_.barrier("the exported model", Deadline::none);
     if (!ranks_.first()) return;
     if (state_.skipped_steps > 0)

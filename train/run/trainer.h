@@ -19,6 +19,7 @@
 #include "train/log/metrics_log.h"
 #include "train/run/rank_check.h"
 #include "train/run/reference.h"
+#include "train/run/run_plan.h"
 #include "train/run/run_record.h"
 #include "train/run/sample_answers.h"
 #include "train/run/save_plan.h"
@@ -38,7 +39,7 @@ class Trainer {
 
     /// The exact numbers of steps, samples, tokens and bytes of the run, as text. Allocates nothing on the device and
     /// touches no file of the run.
-    std::string plan();
+    std::string plan(const PlanView& view = {});
     /// Trains, evaluates, saves, exports. After SIGTERM, SIGINT or SIGUSR1 on any rank, it saves a checkpoint at the
     /// end of the current step and returns.
     void run();
@@ -70,10 +71,12 @@ class Trainer {
         if (ranks_.first()) print(fmt::format(format, std::forward<Args>(args)...));
     }
     void print(const std::string& text) const;
+    /// `text` goes to train.log, `shown` to stdout.
+    void print(const std::string& text, const std::string& shown) const;
     const Objective& objective() const { return learner_->objective(); }
     void log(const std::vector<Metric>& metrics) const;
     /// The signal that any rank received, or 0.
-    int stop_signal(const StopSignal& stop) const;
+    int stop_signal() const;
     bool weights_check_due() const;
     void check_weights();
     /// Enqueues a step and completes the previous one.
@@ -81,6 +84,23 @@ class Trainer {
     /// Waits for the step under way, if there is one, and counts it.
     void complete_step();
     void log_window(const StepResult& result, double learning_rate);
+
+    // trainer_screen.cpp
+    /// What the config sets, notes and plan, as wide as the terminal.
+    void show_plan();
+    void start_progress();
+    /// `steps` of the run are done, a part of one counting as well.
+    void advance(double steps);
+    /// For a signal that comes while a step is computed, `micro_steps` of which are done since `start`.
+    void answer_signals(Clock::time_point start, int64_t micro_steps);
+    /// The loss and other figures of a window, for the line of progress and the log line.
+    ProgressFields figures(const LossSums& loss, const StepResult& result, double rate, double tokens_per_second) const;
+    /// The sums of this rank, with a line of progress.
+    LossSums evaluate_own(const PackSchedule& schedule);
+    /// Of the last evaluation; `remark` follows the loss.
+    void show_evaluation(double seconds, const std::string& remark = {});
+    /// Runs `write` beside a line of progress: of about `bytes` that this process writes since it had written `from`.
+    void show_writing(const std::string& label, size_t bytes, uint64_t from, const std::function<void()>& write);
 
     // trainer_start.cpp
     void open_output_dir();
@@ -126,6 +146,8 @@ class Trainer {
     void report_save(const std::optional<SavedCheckpoint>& saved);
     /// A line on stderr, above the progress, and in train.log.
     void note(const std::string& line) const;
+    /// "step 10/60: loss 2.31, ..."; a terminal shows the fields that its width holds.
+    void note(const std::string& head, const ProgressFields& fields) const;
     /// Records that the error in flight ended the run.
     void record_failure() const;
     void finish();
@@ -158,6 +180,12 @@ class Trainer {
     std::unique_ptr<MetricsLog> log_;
     std::unique_ptr<RunRecord> record_;  ///< on rank 0
     std::unique_ptr<Progress> progress_;
+    std::optional<StopSignal> stop_;
+    size_t save_bytes_ = 0;             ///< of the checkpoint that is or was saved
+    uint64_t written_before_save_ = 0;  ///< bytes that this process had written
+    double advanced_ = 0;               ///< steps that progress_ shows
+    double step_seconds_ = 0;           ///< of the last step
+    std::string last_checkpoint_{};     ///< committed or resumed from
     TrainerState state_;
     SpikeWatch spikes_;
     BestModel best_;

@@ -66,6 +66,7 @@ void Trainer::resume(const WholeCheckpoint& checkpoint) {
     changes_ = note_changes_since(folder);
     resume_best(folder);
     last_save_step_ = enqueued_ = state_.step;
+    last_checkpoint_ = folder;
     window_.loss = state_.since_log;
     spikes_ = SpikeWatch({config_.loss_spike_z, config_.loss_spike_window}, state_.recent);
     say("resumed from {} at step {} of {}\n", folder, state_.step, schedule_.total_steps());

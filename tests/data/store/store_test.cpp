@@ -251,6 +251,26 @@ TEST_F(Store, EachDataSetHasItsTemplate) {
     EXPECT_EQ(text(1), "<|user|>\\na b</s>\\n<|assistant|>\\n[c</s>]\\n");
 }
 
+/// The marks of what is learned are told from the text.
+TEST_F(Store, BracketsOfTheTextAreEscaped) {
+    StoreRequest r = request({write(
+        "a.jsonl", R"({"messages": [{"role": "user", "content": "[a] \\"}, {"role": "assistant", "content": "b [c]"}]})"
+                   "\n")});
+    r.encode.max_length = 64;
+    r.tokenizer = Tokenizer::load(golden_file("template_golden.model"));
+    r.encode.vocab_size = r.tokenizer->vocab_size();
+    r.chat_templates = {ChatTemplate::built_in("zephyr")};
+    const StoreResult result = build_store(r);
+    ASSERT_EQ(result.store.size(), 1);
+    const Sample sample = result.store.sample(0);
+    EXPECT_EQ(sample_text(sample, *r.tokenizer), R"(<|user|>\n\[a\] \\</s>\n<|assistant|>\n[b \[c\]</s>]\n)");
+    EXPECT_EQ(sample_text(sample, *r.tokenizer, LearnedMark::underline),
+              "<|user|>\\n[a] \\</s>\\n<|assistant|>\\n\x1b[4mb\x1b[0m \x1b[4m[c]</s>\x1b[0m\\n");
+    EXPECT_NE(render_sample(sample, r.tokenizer.get()).find("\\["), std::string::npos);
+    EXPECT_EQ(render_sample({{1, 2, 3, 4}, {0, 1, 1, 0}, {0}}, nullptr, LearnedMark::underline),
+              "1 \x1b[4m2\x1b[0m \x1b[4m3\x1b[0m 4");
+}
+
 TEST_F(Store, TheFileIsTheSameForAnyNumberOfThreads) {
     std::string many;
     for (int i = 0; i < 20000; ++i) {

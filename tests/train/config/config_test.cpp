@@ -278,6 +278,21 @@ std::map<std::string, std::string> values(const Config& config) {
     return found;
 }
 
+TEST(Config, DefaultsAreNotShown) {
+    const LoadedConfig loaded = parse_config(
+        "model_name_or_path: models/a\ndatasets:\n  - path: a.jsonl\n    max_samples: 5\nseed: 42\nmax_length: 100\n"
+        "packing_length: 100\noutput_dir: runs/a\nlearning_rate: 1e-3\n",
+        "test");
+    EXPECT_EQ(changed_yaml(loaded.config, loaded.given),
+              "model_name_or_path: models/a\n"
+              "datasets: [{path: a.jsonl, max_samples: 5}]\n"
+              "max_length: 100\n"
+              "packing_length: 100\n"  // its default depends on max_length
+              "learning_rate: 0.001\n"
+              "output_dir: runs/a\n");
+    EXPECT_EQ(changed_yaml(loaded.config, {}), "");
+}
+
 TEST(Config, ResolvedYamlGivesTheSameConfig) {
     std::vector<std::string> all = {minimal, everything_with_folder, everything_with_shape};
     for (const std::string& preferences : everything_of_preferences) all.push_back(minimal + preferences);
@@ -286,6 +301,12 @@ TEST(Config, ResolvedYamlGivesTheSameConfig) {
         const LoadedConfig again = parse_config(resolved_yaml(config), "resolved");
         EXPECT_EQ(resolved_yaml(again.config), resolved_yaml(config));
         EXPECT_TRUE(again.notices.empty()) << fmt::format("{}", fmt::join(again.notices, "\n"));
+    }
+    // So does the part that `train` shows.
+    for (const std::string& yaml : all) {
+        const LoadedConfig loaded = parse_config(yaml, "test");
+        const std::string shown = changed_yaml(loaded.config, loaded.given);
+        EXPECT_EQ(resolved_yaml(parse_config(shown, "shown").config), resolved_yaml(loaded.config)) << shown;
     }
     const Config config = read(resolved_yaml(read(everything_with_folder)));
     EXPECT_EQ(config.model_name_or_path, "models/my model: #1");
