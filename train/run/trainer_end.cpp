@@ -30,14 +30,16 @@ void Trainer::resume_best(const std::string& folder) {
 }
 
 void Trainer::check_best() {
-    if (!config_.load_best_model_at_end || best_.record().step == 0) return;
+    const int64_t best = best_.record().step;
+    // The checkpoint that is resumed was verified already.
+    if (!config_.load_best_model_at_end || best == 0 || best == state_.step) return;
     const std::string folder = best_folder();
     const std::string damage = ranks_.broadcast("best checkpoint", ranks_.first() ? damage_of(folder) : "");
     if (damage.empty()) return;
     note(fmt::format(
         "warning: the best checkpoint so far ({} {:.6g} at step {}) is lost: {}; the best is looked for among "
         "the evaluations that follow",
-        best_.rules().metric, best_.record().value, best_.record().step, damage));
+        best_.rules().metric, best_.record().value, best, damage));
     best_.forget();
 }
 

@@ -46,7 +46,7 @@ void Trainer::open_output_dir() {
              dir, old.empty() ? "model" : "run", old.empty() ? "" : "set resume_from_checkpoint: auto to continue it, ",
              state.empty() ? "" : fmt::format(" (its last run: {})", state));
     record_ = std::make_unique<RunRecord>(dir, config_.overwrite_output_dir);
-    if (resumes && !state.empty()) say("note: the last run in {}: {}\n", dir, state);
+    if (resumes && !state.empty()) say("the last run in {}: {}\n", dir, state);
 }
 
 void Trainer::resume(const WholeCheckpoint& checkpoint) {

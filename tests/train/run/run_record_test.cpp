@@ -78,7 +78,7 @@ TEST_F(Records, OfEveryStart) {
     const int64_t saved = last_step(path("run"));
     const std::string third = train(config(), {output("run"), fmt::format("max_steps={}", saved + 2),
                                                "resume_from_checkpoint=auto", "learning_rate=1e-3"});
-    EXPECT_NE(third.find("note: the last run in " + path("run") + ": killed: process "), std::string::npos) << third;
+    EXPECT_NE(third.find("the last run in " + path("run") + ": killed: process "), std::string::npos) << third;
     const Json all = starts("run");
     ASSERT_EQ(all.size(), 3u);
     EXPECT_EQ(all[0].at("state"), "stopped");
