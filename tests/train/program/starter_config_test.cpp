@@ -120,6 +120,27 @@ TEST_F(WithoutConfig, TrainsAndNeverOverAnOldRun) {
     EXPECT_EQ(count_of(ranks.out + ranks.err, "stage: dpo, because"), 1) << ranks.out << ranks.err;
 }
 
+TEST_F(WithoutConfig, ATokenizerIsTrainedOnAFolderOrAPattern) {
+    std::filesystem::create_directories("corpus/test");
+    for (const char* name : {"corpus/train.jsonl", "corpus/test/other.jsonl"}) {
+        std::string rows;
+        for (int i = 0; i < 300; ++i)
+            rows += fmt::format("{{\"text\": \"{} {}\"}}\n", i,
+                                std::string(name).ends_with("other.jsonl") ? "zzzz" : "walk");
+        spill(name, rows);
+    }
+    const auto pieces = [](const std::string& text) {
+        const Program::Result made =
+            run("colonnade", {"tokenizer", "train", "--text", text, "--output", "made", "--vocab-size", "276"});
+        EXPECT_EQ(made.exit, 0) << made.err;
+        return slurp("made.vocab");
+    };
+    const std::string folder = pieces("corpus");
+    EXPECT_NE(folder.find("\nw\t"), std::string::npos) << folder;
+    EXPECT_EQ(folder.find("\nz\t"), std::string::npos) << "of several splits, train";
+    EXPECT_NE(pieces("corpus/*/*.jsonl").find("\nz\t"), std::string::npos);
+}
+
 TEST_F(WithoutConfig, InitWritesAConfigThatRuns) {
     for (const char* data : {"chats.jsonl", "pairs.jsonl"}) {
         const Program::Result wrote = run("colonnade", {"init", "base", data, "--output", "my.yaml", "--force"});
