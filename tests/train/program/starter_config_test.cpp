@@ -169,7 +169,8 @@ TEST_F(WithoutConfig, InitFitsTheData) {
     const Config config = parse_config(starter.yaml, "y").config;
     EXPECT_EQ(config.max_length, 1024) << "the least power of two that holds the longest row";
     EXPECT_EQ(config.val_size, 0.02);
-    EXPECT_EQ(config.datasets.size(), 2u);
+    ASSERT_EQ(config.datasets.size(), 2u);
+    EXPECT_EQ(config.datasets[0].path + config.datasets[0].split, "tokens.jsonl");
     EXPECT_NE(starter.yaml.find("of 341 rows the longest has 700 tokens"), std::string::npos) << starter.yaml;
 
     // Every key stands with what the table says about it, and what is in a comment can be put to use.
