@@ -2,6 +2,7 @@
 // plan: says what it would do.
 
 #include "engine/program/command_line.h"
+#include "engine/program/help.h"
 #include "engine/ranks/message_passing.h"
 #include "train/run/run_arguments.h"
 #include "train/run/trainer.h"
@@ -54,7 +55,7 @@ Work declare(CLI::App& app, const std::shared_ptr<Options>& options) {
     app.allow_extras();
     return [options, &app] {
         if (options->keys) {
-            fmt::print("{}", config_help());
+            fmt::print("{}", wrapped(config_help(), 0));
             return 0;
         }
         return train(app.get_name(), split_run_arguments(app.remaining()), options->plan);

@@ -1,11 +1,26 @@
 // tokenizer train: trains a SentencePiece model on text and data.
 
+#include <filesystem>
+
 #include "data/text/tokenizer.h"
 #include "data/text/tokenizer_training.h"
 #include "engine/program/command_line.h"
 #include "train/run/local_names.h"
 
 namespace colonnade {
+
+namespace {
+
+/// The file of a text, or the files of data.
+std::vector<std::string> files_of(const std::string& text, LocalNames& names) {
+    DatasetSpec set{.path = text};
+    set.path = names.training_data(set);
+    std::error_code none;
+    const bool file = std::filesystem::exists(set.path, none) && !std::filesystem::is_directory(set.path, none);
+    return file ? std::vector<std::string>{set.path} : data_files(set).paths;
+}
+
+}  // namespace
 
 Work train_tokenizer_command(CLI::App& app) {
     const auto shared = std::make_shared<TokenizerTraining>();
@@ -28,7 +43,9 @@ Work train_tokenizer_command(CLI::App& app) {
     return [shared] {
         TokenizerTraining options = *shared;
         LocalNames names;
-        for (std::string& text : options.text_files) text = names.data({.path = text});
+        options.text_files.clear();
+        for (const std::string& text : shared->text_files)
+            for (std::string& file : files_of(text, names)) options.text_files.push_back(std::move(file));
         for (const std::string& notice : names.notices()) fmt::print(stderr, "note: {}\n", notice);
         train_tokenizer(options);
         const auto tokenizer = Tokenizer::load(options.output + ".model");

@@ -77,9 +77,10 @@ std::vector<OptionHelp> describe_options(const CLI::App& app) {
     return all;
 }
 
-std::string wrapped(const std::string& text, size_t indent, size_t columns) {
+std::string wrapped(const std::string& text, size_t own_indent, size_t columns) {
     std::string all;
     for (const std::string& line : lines_of(text)) {
+        const size_t indent = own_indent + std::min(line.find_first_not_of(' '), line.size());
         std::istringstream words(line);
         std::string out(indent, ' ');
         size_t width = indent;
@@ -91,7 +92,7 @@ std::string wrapped(const std::string& text, size_t indent, size_t columns) {
             if (width > indent) out += ' ', ++width;
             out += word, width += word.size();
         }
-        all += out + '\n';
+        all += (width > indent ? out : "") + '\n';
     }
     return all;
 }

@@ -25,7 +25,8 @@ struct OptionHelp {
 std::vector<OptionHelp> describe_options(const CLI::App& app);
 
 constexpr size_t help_width = 80;
-/// The text in lines of at most `width` columns, each after `indent` spaces; line ends of the text stay.
+/// The text in lines of at most `width` columns, each after `indent` spaces. Line ends of the text stay, and what a line
+/// is indented itself.
 std::string wrapped(const std::string& text, size_t indent, size_t width = help_width);
 /// Entries as a table of two columns.
 std::string help_table(const std::vector<HelpEntry>& entries);

@@ -26,9 +26,9 @@ install(FILES ${PROJECT_BINARY_DIR}/colonnade-config.cmake ${PROJECT_BINARY_DIR}
 
 get_property(programs GLOBAL PROPERTY COLONNADE_PROGRAMS)
 foreach(program ${programs})
-    install(TARGETS ${program} COMPONENT programs RUNTIME DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/colonnade)
+    install(TARGETS ${program} COMPONENT programs RUNTIME DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/colonnade OPTIONAL)
 endforeach()
-if(COLONNADE_WHOLE)
+if(TARGET colonnade)
     install(TARGETS colonnade COMPONENT programs RUNTIME)
     install(DIRECTORY ${PROJECT_BINARY_DIR}/share/ DESTINATION ${CMAKE_INSTALL_DATADIR} COMPONENT programs)
 endif()

@@ -205,11 +205,15 @@ void add_arguments(const Command& command, const std::vector<OptionHelp>& option
             if (!c.text.starts_with('-')) all.push_back(c);
         return;
     }
-    size_t at = before.arguments.size();
+    size_t passed = before.arguments.size();
     for (const OptionHelp& option : options) {
-        if (!option.names.empty() || (at > 0 && !option.several && at--)) continue;
-        add_words(option.choices, word, "", all);
-        return add_values(word, option.value, "", all);
+        if (!option.names.empty()) continue;
+        if (passed == 0 || option.several) {
+            add_words(option.choices, word, "", all);
+            add_values(word, option.value, "", all);
+            break;
+        }
+        --passed;
     }
 }
 
@@ -238,6 +242,7 @@ Candidates complete_command(const Command& command, const std::vector<std::strin
         if (takes_keys && word.starts_with("--")) add_keys(word, all);
     } else {
         add_arguments(command, options, before, word, all);
+        if (takes_keys && *command.arguments == '\0' && !before.arguments.empty()) add_keys(word, all);
     }
     return all;
 }

@@ -35,7 +35,7 @@ _colonnade() {
         esac
         case ${candidate%' '} in *[[:space:]]*) candidate=$(printf %q "${candidate%' '}")' ' ;; esac
         COMPREPLY+=("$candidate")
-    done < <("${words[0]/#\~/$HOME}" complete -- "${words[@]:1}" 2>/dev/null)
+    done < <("${COMP_WORDS[0]/#\~/$HOME}" complete -- "${words[@]:1}" 2>/dev/null)
 }
 complete -o nospace -F _colonnade colonnade
 )SH";

@@ -145,6 +145,7 @@ StarterConfig starter_config(const StarterRequest& request) {
     Config local = config;
     StarterConfig starter{.notices = loaded.notices};
     for (std::string& notice : resolve_names(local)) starter.notices.push_back(std::move(notice));
+    for (size_t i = 0; i < config.datasets.size(); ++i) config.datasets[i].split = local.datasets[i].split;
     const RunText text = load_text(local);
     const ModelConfig model = model_of_run(local, text.folder.tokenizer.get());
     const Lengths lengths = lengths_of(local, text, model.vocab_size);

@@ -19,7 +19,8 @@ bool ends_in(const std::string& name, std::initializer_list<const char*> ends) {
 bool is_stream(const std::string& name) {
     std::error_code none;
     const fs::file_type type = fs::status(expand_home(name), none).type();
-    return type == fs::file_type::fifo || type == fs::file_type::character || name.starts_with("/dev/");
+    return type == fs::file_type::fifo || type == fs::file_type::character || name == "/dev/stdin" ||
+           name.starts_with("/dev/fd/");
 }
 
 bool names_config(const std::string& name) {

@@ -1,5 +1,7 @@
 // What run_command() gives every program: --version, usage errors, and threads that sleep while they wait.
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 
 #include "engine/device/version.h"
@@ -32,8 +34,10 @@ TEST(CommandLine, WrongUsageIsOneLineThatNamesTheProgram) {
 }
 
 // libgomp shows its settings when it is initialised, which the program lets happen once its settings are right.
-std::vector<std::string> spin_counts(const std::function<void()>& environment, const std::string& program = "train") {
-    const Program::Result result = run(program, {"--version"}, [&] {
+std::vector<std::string> spin_counts(const std::function<void()>& environment, const std::string& program = "train",
+                                     std::vector<std::string> arguments = {}) {
+    arguments.push_back("--version");
+    const Program::Result result = run(program, arguments, [&] {
         unsetenv("OMP_WAIT_POLICY");
         unsetenv("GOMP_SPINCOUNT");
         setenv("OMP_DISPLAY_ENV", "verbose", 1);
@@ -53,6 +57,13 @@ TEST(CommandLine, WaitingThreadsSleepUnlessTheEnvironmentSaysOtherwise) {
     EXPECT_EQ(spin_counts([] {}), std::vector<std::string>{"0"});
     for (const char* program : {"generate", "chat", "bench_generate"})  // a token has hundreds of short regions
         EXPECT_EQ(spin_counts([] {}, program), std::vector<std::string>{"1000"}) << program;
+    for (const auto& [words, count] : {std::pair<std::vector<std::string>, const char*>{{"train"}, "0"},
+                                       {{"chat"}, "1000"},
+                                       {{"bench", "generate"}, "1000"},
+                                       {{"bench", "step"}, "0"},
+                                       {{}, "0"}})
+        EXPECT_EQ(spin_counts([] {}, "colonnade", words), std::vector<std::string>{count})
+            << fmt::format("{}", fmt::join(words, " "));
     EXPECT_EQ(spin_counts([] { setenv("GOMP_SPINCOUNT", "77", 1); }), std::vector<std::string>{"77"});
     EXPECT_EQ(spin_counts([] { setenv("OMP_WAIT_POLICY", "active", 1); }).size(), 1u);
 }

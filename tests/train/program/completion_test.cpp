@@ -76,6 +76,7 @@ TEST_F(Completion, OffersModelsDataAndConfigs) {
     EXPECT_EQ(offered({"init", "org/tiny", "chats.jsonl", "p"}), Texts{"pairs.parquet"});
     EXPECT_EQ(offered({"tokenizer", "train", "--text", "ch"}), Texts{"chats.jsonl"});
     EXPECT_EQ(offered({"bench", "step", "m"}), (Texts{"models/", "my.yaml"}));
+    EXPECT_EQ(offered({"bench", "step", "my.yaml", "max_st"}), Texts{"max_steps="});
     setenv("HOME", path("work").c_str(), 1);
     EXPECT_EQ(offered({"chat", "~/sm"}), Texts{"~/small.gguf"});
 }

@@ -120,6 +120,27 @@ TEST_F(WithoutConfig, TrainsAndNeverOverAnOldRun) {
     EXPECT_EQ(count_of(ranks.out + ranks.err, "stage: dpo, because"), 1) << ranks.out << ranks.err;
 }
 
+TEST_F(WithoutConfig, ATokenizerIsTrainedOnAFolderOrAPattern) {
+    std::filesystem::create_directories("corpus/test");
+    for (const char* name : {"corpus/train.jsonl", "corpus/test/other.jsonl"}) {
+        std::string rows;
+        for (int i = 0; i < 300; ++i)
+            rows += fmt::format("{{\"text\": \"{} {}\"}}\n", i,
+                                std::string(name).ends_with("other.jsonl") ? "zzzz" : "walk");
+        spill(name, rows);
+    }
+    const auto pieces = [](const std::string& text) {
+        const Program::Result made =
+            run("colonnade", {"tokenizer", "train", "--text", text, "--output", "made", "--vocab-size", "276"});
+        EXPECT_EQ(made.exit, 0) << made.err;
+        return slurp("made.vocab");
+    };
+    const std::string folder = pieces("corpus");
+    EXPECT_NE(folder.find("\nw\t"), std::string::npos) << folder;
+    EXPECT_EQ(folder.find("\nz\t"), std::string::npos) << "of several splits, train";
+    EXPECT_NE(pieces("corpus/*/*.jsonl").find("\nz\t"), std::string::npos);
+}
+
 TEST_F(WithoutConfig, InitWritesAConfigThatRuns) {
     for (const char* data : {"chats.jsonl", "pairs.jsonl"}) {
         const Program::Result wrote = run("colonnade", {"init", "base", data, "--output", "my.yaml", "--force"});
@@ -148,7 +169,8 @@ TEST_F(WithoutConfig, InitFitsTheData) {
     const Config config = parse_config(starter.yaml, "y").config;
     EXPECT_EQ(config.max_length, 1024) << "the least power of two that holds the longest row";
     EXPECT_EQ(config.val_size, 0.02);
-    EXPECT_EQ(config.datasets.size(), 2u);
+    ASSERT_EQ(config.datasets.size(), 2u);
+    EXPECT_EQ(config.datasets[0].path + config.datasets[0].split, "tokens.jsonl");
     EXPECT_NE(starter.yaml.find("of 341 rows the longest has 700 tokens"), std::string::npos) << starter.yaml;
 
     // Every key stands with what the table says about it, and what is in a comment can be put to use.

@@ -96,10 +96,11 @@ TEST_F(HubRun, TrainingDataIsTheTrainSplitAsREADMESaysIt) {
     EXPECT_NE(slurp(path("by-name/config.yaml")).find("split: train"), std::string::npos);
 
     hub.commit = std::string(40, 'e');
+    hub.files["data/test-00000-of-00001.jsonl"] += R"({"input_ids": [1, 2, 3, 4]})";
     hub.files["README.md"] =
         "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/test-*\n---\n";
     EXPECT_NE(run_of("by-card").find("stage: sft"), std::string::npos);
-    EXPECT_TRUE(slurp(path("by-card/model.safetensors")) == local) << "both files have the same rows";
+    EXPECT_FALSE(slurp(path("by-card/model.safetensors")) == local) << "the rows are those of the other file";
     EXPECT_FALSE(hub.requests("test-00000").empty());
     EXPECT_NE(slurp(path("by-card/config.yaml")).find("org/name@" + hub.commit), std::string::npos);
     setenv("HF_HUB_OFFLINE", "1", 1);
