@@ -137,12 +137,12 @@ std::string PlanView::fitting(const std::string& text, size_t indent) const {
 
 static std::string memory_lines(const PlannedRun& run, const PlanView& view) {
     const auto& [session, schedule, saves, ranks] = run;
-    const std::string device =
-        (ranks.several() ? "each rank: " : "the ") + device_text(session.device, session.config.device_index);
+    const std::string device = device_text(session.device, session.config.device_index);
     const Arena plan = Learner::plan(session.model, learner_options(session.config, ranks), session.device);
     if (view.length == PlanLength::brief)
-        return line("memory", fmt::format("{} of {}", human_bytes(plan.bytes()), device));
-    std::string text = fmt::format("memory of {}\n{}", device, plan.table());
+        return line("memory", fmt::format("{} on the {}{}", human_bytes(plan.bytes()), device,
+                                          ranks.several() ? ", on each rank" : ""));
+    std::string text = fmt::format("memory of {} {}\n{}", ranks.several() ? "each rank:" : "the", device, plan.table());
     const auto host = [&](const char* what, size_t bytes) {
         text += fmt::format("  {:<24} {:>12}\n", what, human_bytes(bytes));
     };
