@@ -106,9 +106,9 @@ std::string pair_lines(const TokenStore& store) {
 
 std::string length_lines(const StoreStatistics& s) {
     const LengthTable& l = s.lengths;
-    return fmt::format("  {:<18}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}\n", "length", "min", "p5", "p25", "p50", "p75",
+    return fmt::format("  {:<16}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}\n", "length", "min", "p5", "p25", "p50", "p75",
                        "p95", "p99", "max") +
-           fmt::format("  {:<18}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}\n", "tokens", l.min, l.p5, l.p25, l.p50, l.p75,
+           fmt::format("  {:<16}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}\n", "tokens", l.min, l.p5, l.p25, l.p50, l.p75,
                        l.p95, l.p99, l.max);
 }
 

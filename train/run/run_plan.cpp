@@ -139,8 +139,7 @@ std::string PlanView::fitting(const std::string& text, size_t indent) const {
 
 static std::string memory_lines(const PlannedRun& run, const PlanView& view) {
     const auto& [session, schedule, saves, ranks] = run;
-    const std::string device =
-        (ranks.several() ? "each rank: " : "the ") + device_text(session.device, session.config.device_index);
+    const std::string device = device_text(session.device, session.config.device_index);
     const Arena plan = Learner::plan(session.model, learner_options(session.config, ranks), session.device);
     const bool answers = session.config.eval_table_size > 0;
     const std::string of_answers = !answers ? ""
@@ -148,11 +147,14 @@ static std::string memory_lines(const PlannedRun& run, const PlanView& view) {
                                        ? "not planned: this build has no CUDA"
                                        : human_bytes(SampleAnswers::planned_bytes(session));
     if (view.length == PlanLength::brief)
-        return line("memory", fmt::format("{}{} of {}", human_bytes(plan.bytes()),
-                                          answers ? fmt::format(" (sample answers: {})", of_answers) : "", device));
-    std::string text = fmt::format("memory of {}\n{}", device, plan.table());
+        return line("memory", fmt::format("{}{} on the {}{}", human_bytes(plan.bytes()),
+                                          answers ? fmt::format(" (sample answers: {})", of_answers) : "", device,
+                                          ranks.several() ? ", on each rank" : ""));
+    std::string text = fmt::format("memory of {} {}
+{}", ranks.several() ? "each rank:" : "the", device, plan.table());
     if (answers)
-        text += fmt::format("  {:<24} {:>12}  (beside the peak{})\n", "sample answers", of_answers,
+        text += fmt::format("  {:<24} {:>12}  (beside the peak{})
+", "sample answers", of_answers,
                             ranks.several() ? ", on rank 0" : "");
     const auto host = [&](const char* what, size_t bytes) {
         text += fmt::format("  {:<24} {:>12}\n", what, human_bytes(bytes));

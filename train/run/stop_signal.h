@@ -1,7 +1,7 @@
 #pragma once
 // StopSignal: records SIGINT, SIGTERM, SIGHUP (unless nohup ignores it) and SIGUSR1 (which mpirun forwards to its
-// ranks), so that the trainer can stop between steps. The handler answers the first signal on stderr with one line, also
-// in the middle of a long step:
+// ranks), so that the trainer can stop between steps. The handler answers the first signal on stderr with one line,
+// also in the middle of a long step:
 //
 //     will save and stop after this step (about 53 s); Ctrl-C again stops unsaved
 //

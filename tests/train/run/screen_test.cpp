@@ -1,5 +1,7 @@
 // What people see: `train` and `prepare` on a pseudo-terminal, read by a model of its screen, and in a pipe.
 
+#include <set>
+
 #include "tests/support/pseudo_terminal.h"
 #include "tests/support/tiny_run.h"
 
@@ -133,6 +135,19 @@ class SlowStep : public ScreenTest {
         return std::chrono::duration<double, std::milli>(ProgramOnTerminal::Clock::now() - start).count();
     }
 };
+
+TEST_F(SlowStep, MicroStepsMoveTheBar) {
+    std::vector<std::string> all = slow_arguments();
+    all.insert(all.end(), {"gradient_accumulation_steps=4", "packing_length=400", "max_steps=1"});
+    ProgramOnTerminal program("train", all, {80, 24}, folder_);
+    std::set<std::string> shown;
+    program.screen.on_erase = [&](const std::string& line) {
+        if (line.find(" 0/1 ") != line.npos) shown.insert(line.substr(0, line.find(" 0/1 ")));
+    };
+    EXPECT_EQ(program.wait(), 0);
+    for (const char* share : {"train   0%", "train  22%", "train  44%", "train  66%"})
+        EXPECT_TRUE(std::ranges::any_of(shown, [&](const auto& line) { return line.starts_with(share); })) << share;
+}
 
 TEST_F(SlowStep, CtrlCIsAnsweredAtOnce) {
     ProgramOnTerminal program("train", slow_arguments(), {80, 24}, folder_);
