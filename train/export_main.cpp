@@ -25,7 +25,8 @@ int main(int argc, char** argv) {
     app.add_option("checkpoint", checkpoint, "checkpoint folder, checkpoint-<step>")->required();
     app.add_option("folder", folder, "new folder to write")->required();
     app.add_flag("--adapter", adapter, "LoRA: write the adapters alone, as a PEFT folder");
-    app.add_option("--base", base, "LoRA: folder or name of the base model (default: the one in the config)")
+    app.add_option("--base", base,
+                   "LoRA, frozen layers: folder or name of the base model (default: the one in the config)")
         ->excludes("--adapter");
     app.add_option_function<std::string>("--dtype", set_dtype,
                                          "type of the weights (default: that of the model that training began with, "
@@ -40,9 +41,10 @@ int main(int argc, char** argv) {
         const std::string config_path = checkpoint + "/config.yaml";
         Config config = parse_config(read_file(config_path), config_path).config;
         const std::optional<LoraSettings> lora = lora_settings(config);
-        if (!lora && (adapter || !base.empty()))
-            fail(Exit::config, "{}: {} is for runs with finetuning_type lora; this run has finetuning_type full",
-                 checkpoint, adapter ? "--adapter" : "--base");
+        const std::optional<FreezeSettings> freeze = freeze_settings(config);
+        if (!lora && (adapter || (!base.empty() && !freeze)))
+            fail(Exit::config, "{}: {} is for runs with finetuning_type lora; this run has finetuning_type {}",
+                 checkpoint, adapter ? "--adapter" : "--base", freeze ? "freeze" : "full");
         if (!base.empty()) {
             if (config.tokenizer_name_or_path == config.model_name_or_path) config.tokenizer_name_or_path = base;
             config.model_name_or_path = base;
@@ -54,8 +56,8 @@ int main(int argc, char** argv) {
             same ? config.model_name_or_path : names.model(config.tokenizer_name_or_path, ModelFiles::tokenizer);
         config.hub_names = names.names();
         for (const std::string& notice : names.notices()) fmt::print(stderr, "note: {}\n", notice);
-        Learner learner(model, {.training = false, .lora = lora});
-        if (lora) load_base(config.model_name_or_path, learner);
+        Learner learner(model, {.training = false, .lora = lora, .freeze = freeze});
+        if (learner.has_base()) load_base(config.model_name_or_path, learner);
         const TrainerState state = load_checkpoint(whole, learner);
         const auto encoder = make_encoder(config, load_text(config), model.vocab_size);
         DType stored = DType::f32;
@@ -63,10 +65,12 @@ int main(int argc, char** argv) {
             export_adapter(export_request(config, encoder, learner, folder), *lora);
         else if (lora)
             stored = export_merged(config, encoder, learner, folder, dtype);
+        else if (freeze)
+            stored = export_with_frozen(export_request(config, encoder, learner, folder, dtype), learner);
         else
             stored = export_model(export_request(config, encoder, learner, folder, dtype));
         fmt::print("{}: step {}, {} parameters as {}\n", folder, state.step,
-                   (lora && !adapter ? learner.base_parameters() : learner.parameters()).count(), name_of(stored));
+                   adapter ? learner.parameters().count() : ParameterList(model).count(), name_of(stored));
         return 0;
     });
 }

@@ -1,5 +1,7 @@
 #include "train/config/ported_keys.h"
 
+#include <regex>
+
 #include "train/config/porter.h"
 
 namespace colonnade {
@@ -41,6 +43,49 @@ void port_model_revision(ConfigNode& entry, Porter& porter) {
 
 void port_reward_model(ConfigNode& entry, Porter& porter) {
     is_off(entry) ? porter.idle(entry, "off") : porter.set("stage", "rm", entry);
+}
+
+/// Axolotl has no key that says that a part of the model is trained. A range of rows, [0:32000], is not supported.
+void port_unfrozen(ConfigNode& entry, Porter& porter) {
+    static const std::regex range(R"(\[\d*:\d*\]$)");
+    if (is_off(entry)) return;
+    const std::vector<ConfigNode> items =
+        entry.kind == ConfigNode::Kind::sequence ? entry.children : std::vector<ConfigNode>{entry};
+    for (ConfigNode item : items)
+        if (std::regex_search(item.text, range)) {
+            item.key = entry.key;
+            return porter.refuse(item, "a range of rows; parameters are trained whole");
+        }
+    if (!porter.find("finetuning_type")) porter.set("finetuning_type", "freeze", entry);
+}
+
+/// additional_special_tokens may be among the roles, and a role may be empty.
+void port_special_tokens(ConfigNode& entry, Porter& porter) {
+    std::vector<ConfigNode> roles;
+    for (ConfigNode& token : entry.children) {
+        if (token.key == "additional_special_tokens" || token.key == "extra_special_tokens")
+            porter.set("add_special_tokens", token, entry);
+        else if (!is_off(token))
+            roles.push_back(token);
+    }
+    entry.children = roles;
+    if (roles.empty()) entry.kind = ConfigNode::Kind::null;
+}
+
+void port_eos_token(ConfigNode& entry, Porter& porter) {
+    porter.set("special_tokens", Porter::map({{"eos_token", Porter::scalar(entry.text, entry)}}, entry), entry);
+}
+
+void port_multiple_of_32(ConfigNode& entry, Porter& porter) {
+    is_off(entry) ? porter.idle(entry, "off") : porter.set("pad_vocab_to_multiple_of", "32", entry);
+}
+
+void port_use_muon(ConfigNode& entry, Porter& porter) {
+    is_off(entry) ? porter.idle(entry, "off") : porter.replace("optim", Porter::scalar("muon", entry), entry);
+}
+
+void port_noise(ConfigNode& entry, Porter& porter) {
+    porter.set("neftune_noise_alpha", entry.text, entry);
 }
 
 void port_use_peft(ConfigNode& entry, Porter& porter) {
@@ -103,8 +148,20 @@ void port_cosine_floor(ConfigNode& entry, Porter& porter) {
 }
 
 void port_optimizer(ConfigNode& entry, Porter& porter) {
-    if (entry.text.find("8bit") != std::string::npos || entry.text.find("4bit") != std::string::npos)
-        porter.refuse(entry, "use adamw_torch; optim_dtype: bfloat16 halves the bytes of its moments on a GPU");
+    static const std::map<std::string, std::string> here = {{"paged_adamw", "adamw"},
+                                                            {"paged_adamw_32bit", "adamw"},
+                                                            {"paged_adamw_8bit", "adamw_8bit"},
+                                                            {"ao_adamw_8bit", "adamw_8bit"}};
+    if (const auto found = here.find(entry.text); found != here.end()) {
+        if (entry.text.starts_with("paged"))
+            porter.note(entry, fmt::format("{}: {}, whose moments stay on the device", entry.text, found->second));
+        entry.text = found->second;
+        return;
+    }
+    const bool ours = std::ranges::find(spellings<Optim>, entry.text,
+                                        [](const auto& s) { return std::string(s.name); }) != spellings<Optim>.end();
+    if (!ours && (entry.text.find("8bit") != std::string::npos || entry.text.find("4bit") != std::string::npos))
+        porter.refuse(entry, "use adamw_8bit, whose moments take 2.1 bytes per parameter");
 }
 
 /// evals_per_epoch and its like count from the first step; ours are keys of their own.
@@ -356,25 +413,21 @@ const std::vector<Rule>& rules() {
           "use_apollo", "lisa_step_interval"},
          refused,
          "adapters here are LoRA and rsLoRA"},
-        {{"neftune_noise_alpha", "label_smoothing_factor", "embedding_learning_rate", "embedding_lr", "lr_groups",
-          "freeze_*", "unfrozen_parameters", "optim_args", "optim_target_modules", "shift_attn", "mixture_of_depths",
-          "rope_scaling", "use_dft_loss", "use_llama_pro", "cosine_constant_lr_ratio", "sequence_parallel_degree",
-          "context_parallel_size", "tensor_parallel_size"},
+        {{"unfrozen_parameters"}, ported, "", port_unfrozen},
+        {{"noisy_embedding_alpha"}, ported, "neftune_noise_alpha", port_noise},
+        {{"label_smoothing_factor", "embedding_learning_rate", "embedding_lr", "lr_groups", "freeze_*", "optim_args",
+          "optim_target_modules", "shift_attn", "mixture_of_depths", "rope_scaling", "use_dft_loss", "use_llama_pro",
+          "cosine_constant_lr_ratio", "sequence_parallel_degree", "context_parallel_size", "tensor_parallel_size"},
          refused,
          "it would change what is learned; remove it"},
-        {{"add_tokens", "add_special_tokens", "new_special_tokens", "resize_vocab", "tokens", "eos_token",
-          "added_tokens_overrides"},
-         refused,
-         "the tokenizer and the embedding stay as the model has them"},
-        {{"special_tokens"},
-         ported,
-         "pad_token has no effect; other tokens are refused",
-         [](ConfigNode& entry, Porter& porter) {
-             for (const ConfigNode& token : entry.children)
-                 if (token.key != "pad_token" && !is_off(token))
-                     porter.refuse(token, "the tokenizer's own special tokens are used; change tokenizer_config.json");
-             porter.idle(entry, "packing leaves no padding");
-         }},
+        {{"use_muon"}, ported, "optim: muon", port_use_muon},
+        {{"special_tokens"}, ported, "", port_special_tokens},
+        {{"eos_token"}, ported, "special_tokens: {eos_token: ...}", port_eos_token},
+        {{"resize_token_embeddings_to_32x"}, ported, "pad_vocab_to_multiple_of: 32", port_multiple_of_32},
+        {{"resize_vocab", "mean_resizing", "shrink_embeddings"},
+         idle,
+         "the embedding grows if tokens are added, by rows that are the mean of the others"},
+        {{"added_tokens_overrides"}, refused, "give new tokens by add_special_tokens or add_tokens"},
         {{"load_best_model_at_end", "early_stopping_patience", "early_stopping_steps"},
          refused,
          "run to the end; export makes a model of any checkpoint"},

@@ -16,7 +16,7 @@ SavePlan plan_saves(const Session& session, const Ranks& ranks, size_t available
     }
     const LearnerOptions options = learner_options(c, ranks);
     plan.background = true;
-    plan.copy_bytes = state_copy_bytes(session.model, options, session.device);
+    plan.copy_bytes = state_bytes(session.model, options, session.device);
     if (c.async_save == Tristate::on) return plan;
     size_t left = available;
     if (session.device == Device::cpu) {

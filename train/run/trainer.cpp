@@ -313,6 +313,8 @@ void Trainer::finish() {
     if (ranks_.first()) {
         if (const auto& lora = learner_->options().lora)
             export_adapter(result, *lora);
+        else if (learner_->options().freeze)
+            export_with_frozen(result, *learner_);
         else
             export_model(result);
         if (config_.export_merged)

@@ -8,15 +8,44 @@
 #include "engine/device/checksum.h"
 #include "engine/device/device_memory.h"
 #include "engine/io/sha256.h"
+#include "train/optimizer/moment_codes.h"
 
 namespace colonnade {
 namespace {
 
-ParameterList trained(const ModelConfig& config, const LearnerOptions& o) {
-    return o.lora ? lora_parameters(config, *o.lora) : ParameterList(config);
+bool takes_muon(const Parameter& p) {
+    return p.shape.size() == 2 && p.in_block();
 }
-ParameterList frozen(const ModelConfig& config, const LearnerOptions& o) {
-    return o.lora ? ParameterList(config) : ParameterList();
+
+/// The elements that take AdamW beside Muon: from the first of neighbours to the next matrix.
+std::vector<Range> ranges_of_adamw(const ParameterList& list) {
+    std::vector<Range> ranges;
+    bool open = false;
+    for (const Parameter& p : list.all()) {
+        if (open == !takes_muon(p)) continue;
+        if (open)
+            ranges.back().end = p.begin;
+        else
+            ranges.push_back({p.begin, list.size()});
+        open = !open;
+    }
+    return ranges;
+}
+
+int64_t size_of(const std::vector<Range>& ranges) {
+    int64_t elements = 0;
+    for (const Range& r : ranges) elements += r.size();
+    return elements;
+}
+
+MuonWorkspace::Sizes largest_matrix(const ParameterList& list) {
+    MuonWorkspace::Sizes sizes;
+    for (const Parameter& p : list.all()) {
+        if (!takes_muon(p)) continue;
+        sizes.elements = std::max(sizes.elements, p.size());
+        sizes.shorter_side = std::max(sizes.shorter_side, std::min(p.shape[0], p.shape[1]));
+    }
+    return sizes;
 }
 
 /// SHA-256 over the hashes of pieces, which threads compute in parallel.
@@ -58,6 +87,32 @@ std::string first_not_finite_in(Gpu* gpu, const Tensor& flat, const ParameterLis
 
 }  // namespace
 
+int64_t OptimizerArray::index_of(int64_t element) const {
+    if (parts.empty()) return (element + elements - 1) / elements;
+    int64_t before = 0;
+    for (const Range& part : parts) before += std::clamp<int64_t>(element - part.begin, 0, part.size());
+    return before;
+}
+
+ParameterList trained_parameters(const ModelConfig& config, const LearnerOptions& o) {
+    if (o.lora) return lora_parameters(config, *o.lora);
+    return o.freeze ? split_parameters(config, *o.freeze).trained : ParameterList(config);
+}
+
+ParameterList base_parameters(const ModelConfig& config, const LearnerOptions& o) {
+    if (o.lora) return ParameterList(config);
+    return o.freeze ? split_parameters(config, *o.freeze).frozen : ParameterList();
+}
+
+size_t state_bytes(const ModelConfig& config, const LearnerOptions& o, Device device) {
+    const ParameterList list = trained_parameters(config, o);
+    const auto kept = static_cast<size_t>(GradientSync(list, o.sync).state_size());
+    const DType moments = o.moments_on(device);
+    const size_t units = moments == DType::u8 ? kept / moment_block * sizeof(float) : 0;
+    const size_t in_v = o.muon_momentum ? static_cast<size_t>(size_of(ranges_of_adamw(list))) : kept;
+    return kept * bytes_of(sum_dtype(o.dtype_on(device))) + (kept + in_v) * bytes_of(moments) + 2 * units;
+}
+
 Learner::State Learner::State::lay_out(Arena& arena, const ParameterList& parameters, const ParameterList& base,
                                        const LearnerOptions& o, const GradientSync& sync) {
     State s;
@@ -65,16 +120,24 @@ Learner::State Learner::State::lay_out(Arena& arena, const ParameterList& parame
     const bool on_gpu = arena.device() == Device::cuda;
     const DType compute = o.dtype_on(arena.device()), master = sum_dtype(compute);
     const std::string group = o.lora ? "adapters" : "weights";
-    if (o.lora) s.base = arena.tensor("frozen weights", compute, {base.size()});
+    if (base.size() > 0) s.base = arena.tensor("frozen weights", compute, {base.size()});
     s.weights = arena.tensor(on_gpu ? "master " + group : group, master, {on_gpu ? kept : n});
     if (on_gpu) s.compute_weights = arena.tensor(group, compute, {n});
     s.step_sums = arena.tensor("workspace", DType::f64, {LossSums::count + 3});
     s.eval_sums = arena.tensor("workspace", DType::f64, {LossSums::count});
     if (!o.training) return s;
-    const DType moments = on_gpu ? o.moments : master;
+    const DType moments = o.moments_on(arena.device());
     s.gradients = arena.tensor("gradients", master, {n});
     s.m = arena.tensor("optimizer", moments, {kept});
-    s.v = arena.tensor("optimizer", moments, {kept});
+    s.v = arena.tensor("optimizer", moments, {o.muon_momentum ? size_of(ranges_of_adamw(parameters)) : kept});
+    if (o.muon_momentum) {
+        require(!o.lora && !sync.sharded() && moments == master, "Muon with LoRA, sharded state or narrow moments");
+        s.muon = MuonWorkspace::lay_out(arena, compute, largest_matrix(parameters));
+    }
+    if (moments == DType::u8) {
+        s.m_units = arena.tensor("optimizer", DType::f32, {kept / moment_block});
+        s.v_units = arena.tensor("optimizer", DType::f32, {kept / moment_block});
+    }
     if (const size_t bytes = sync.scratch_bytes(arena.device(), master))
         s.comm_scratch = arena.tensor("gradient sync", DType::u8, {static_cast<int64_t>(bytes)});
     if (const int64_t hidden = sync.embedding_width())
@@ -88,57 +151,79 @@ Learner::State Learner::State::lay_out(Arena& arena, const ParameterList& parame
 }
 
 Learner::Workspace Learner::Workspace::lay_out(Arena& arena, const ModelConfig& config, const LearnerOptions& o,
-                                               const BatchShape& shape, Pass pass) {
+                                               const BatchShape& shape, Pass pass, int64_t lowest) {
     const DType dtype = o.dtype_on(arena.device());
     const bool training = pass == Pass::training;
     Workspace w;
     w.batch = DeviceBatch::lay_out(arena, config, shape, o.objective->answers());
+    if (training && o.neftune_noise_alpha > 0) w.noise = SampleNoise::lay_out(arena, shape.tokens());
     w.acts = Activations::lay_out(arena, config,
                                   {.packs = shape.packs,
                                    .length = shape.length,
                                    .dtype = dtype,
                                    .training = training,
                                    .recompute = o.recompute,
-                                   .lora = o.lora});
+                                   .lora = o.lora,
+                                   .lowest = lowest});
     w.head = o.objective->lay_out(arena, config, shape, {.chunk = o.head_chunk, .dtype = dtype, .training = training});
     return w;
 }
 
 Arena Learner::plan(const ModelConfig& config, const LearnerOptions& options, Device device) {
     Arena arena(device);
-    const ParameterList parameters = trained(config, options);
-    State::lay_out(arena, parameters, frozen(config, options), options, GradientSync(parameters, options.sync));
+    const ParameterList parameters = trained_parameters(config, options);
+    State::lay_out(arena, parameters, colonnade::base_parameters(config, options), options,
+                   GradientSync(parameters, options.sync));
     Workspace::lay_out(arena, config, options, BatchShape::largest(options.max_packs, options.max_length),
-                       options.training ? Pass::training : Pass::inference);
+                       options.training ? Pass::training : Pass::inference, lowest_layer(parameters));
     return arena;
 }
 
 Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
     : config_(config),
       options_(options),
-      base_parameters_(frozen(config, options)),
-      parameters_(trained(config, options)),
+      base_parameters_(colonnade::base_parameters(config, options)),
+      parameters_(trained_parameters(config, options)),
+      lowest_layer_(lowest_layer(parameters_)),
       sync_(parameters_, options.sync),
       arena_(options.device(), plan(config, options, options.device()).bytes()),
       state_(State::lay_out(arena_, parameters_, base_parameters_, options_, sync_)),
       state_end_(arena_.mark()) {
     const auto& lora = options_.lora;
-    ModelParameters weights =
-        lora ? view_parameters(base_parameters_, state_.base) : view_parameters(parameters_, compute_weights());
-    if (lora) view_lora(config_, *lora, parameters_, compute_weights(), weights);
+    const auto add_trained = [&](const Tensor& flat, ModelParameters& views) {
+        views.blocks.resize(static_cast<size_t>(config_.num_hidden_layers));
+        if (lora)
+            view_lora(config_, *lora, parameters_, flat, views);
+        else
+            add_views(parameters_, flat, views);
+        if (config_.tie_word_embeddings && !config_.score_head) views.head = views.embedding;
+    };
+    ModelParameters weights;
+    add_views(base_parameters_, state_.base, weights);
+    add_trained(compute_weights(), weights);
     model_ = std::make_unique<Transformer>(config_, weights);
     if (!state_.decay_map.empty()) options_.gpu->upload(state_.decay_map, decay_map(parameters_).data());
     if (!options_.training) return;
-    if (lora)
-        view_lora(config_, *lora, parameters_, state_.gradients, gradient_views_);
-    else
-        gradient_views_ = view_parameters(parameters_, state_.gradients);
+    add_trained(state_.gradients, gradient_views_);
     sync_memory_ = {.gradients = state_.gradients,
                     .embedding = gradient_views_.embedding,
                     .scratch = state_.comm_scratch,
                     .embedding_message = state_.embedding_message};
     clear(context(), state_.gradients);  // the gaps between parameters stay zero
     clear(context(), state_.held());
+}
+
+std::vector<OptimizerArray> Learner::optimizer_state() const {
+    if (!options_.training) return {};
+    if (options_.muon_momentum)
+        return {{.name = "muon/m", .values = state_.m},
+                {.name = "muon/v", .values = state_.v, .parts = ranges_of_adamw(parameters_)}};
+    std::vector<OptimizerArray> all = {{.name = "adamw/m", .values = state_.m},
+                                       {.name = "adamw/v", .values = state_.v}};
+    if (state_.m_units.empty()) return all;
+    all.push_back({.name = "adamw/m_units", .values = state_.m_units, .elements = moment_block});
+    all.push_back({.name = "adamw/v_units", .values = state_.v_units, .elements = moment_block});
+    return all;
 }
 
 Context Learner::context(const ContextOptions& o) const {
@@ -195,12 +280,17 @@ void Learner::accumulate(const Context& ctx, const Batch& batch, const MicroStep
     const ModelGradients gradients{.views = gradient_views_,
                                    // Gradients of adapters are few: they are cleared, and always accumulate.
                                    .matrices = first && !options_.lora ? Grad::overwrite : Grad::accumulate,
-                                   .embedding = !by_rows};
+                                   .embedding = !by_rows,
+                                   .lowest = lowest_layer_};
     prepare(ctx, batch, micro.total, Pass::training);
     TransformerInput& input = workspace_.batch.input;
     input.dropout = dropout();
     if (micro.last) input.after_backward = [&](int64_t layer) { sync_.start(ctx, sync_memory_, layer); };
     compute_reference(ctx, batch);
+    if (const double alpha = options_.neftune_noise_alpha; alpha > 0) {
+        workspace_.noise.fill(ctx, batch, {.alpha = alpha, .hidden = config_.hidden_size, .update = updates_});
+        input.noise = {.scales = workspace_.noise.scales, .streams = workspace_.noise.streams, .seed = options_.seed};
+    }
     model_->forward(ctx, input, workspace_.acts);
     ObjectiveStep step = objective_step();
     step.sums = state_.loss_sums();
@@ -237,7 +327,7 @@ std::vector<double> Learner::measure(const Context& ctx, const Batch& batch) {
 void Learner::prepare(const Context& ctx, const Batch& batch, double total, Pass pass) {
     objective().check(batch);
     arena_.release(state_end_);
-    workspace_ = Workspace::lay_out(arena_, config_, options_, BatchShape::of(batch), pass);
+    workspace_ = Workspace::lay_out(arena_, config_, options_, BatchShape::of(batch), pass, lowest_layer_);
     workspace_.batch.fill(ctx, config_, batch, total);
     workspace_.batch.input.before_forward = [this](int64_t layer) { sync_.await_weights(layer); };
 }
@@ -316,8 +406,46 @@ void Learner::add_norm(const Context& ctx) const {
                         {.values = squares}});
 }
 
+void Learner::update_with_muon(const Context& ctx, const AdamWSettings& settings, double learning_rate) {
+    const auto copies = [&](const auto& part) {
+        return state_.compute_weights.empty() ? Tensor() : part(state_.compute_weights);
+    };
+    int64_t at = 0;
+    for (const Range& r : ranges_of_adamw(parameters_)) {
+        const auto part = [&](const Tensor& t) { return t.slice(0, r.begin, r.end); };
+        adamw(ctx, {.weights = part(state_.weights),
+                    .copy = copies(part),
+                    .m = part(state_.m),
+                    .v = state_.v.slice(0, at, at + r.size()),
+                    .gradients = part(state_.gradients),
+                    .clip = state_.norm_and_clip(),
+                    .decay_map = state_.decay_map,
+                    .parameters = parameters_,
+                    .begin = r.begin,
+                    .settings = settings,
+                    .learning_rate = learning_rate,
+                    .step = updates_,
+                    .seed = options_.seed});
+        at += r.size();
+    }
+    const MuonSettings of_muon{.momentum = *options_.muon_momentum, .weight_decay = settings.weight_decay};
+    for (const Parameter& p : parameters_.all()) {
+        if (!takes_muon(p)) continue;
+        const auto part = [&](const Tensor& t) { return view_of(t, p); };
+        muon(ctx, {.weights = part(state_.weights),
+                   .copy = copies(part),
+                   .m = part(state_.m),
+                   .gradients = part(state_.gradients),
+                   .clip = state_.norm_and_clip(),
+                   .settings = of_muon,
+                   .learning_rate = learning_rate,
+                   .workspace = state_.muon});
+    }
+}
+
 void Learner::update_weights(const Context& ctx, const AdamWSettings& settings, double learning_rate) {
     sync_.await_weights();  // no weight may change while it is still being sent
+    if (options_.muon_momentum) return update_with_muon(ctx, settings, learning_rate);
     const std::vector<Range>& slices = sync_.state();
     // The last slice first: that is the order in which the next forward reads them.
     int64_t at = sync_.state_size();
@@ -325,6 +453,9 @@ void Learner::update_weights(const Context& ctx, const AdamWSettings& settings, 
         const Range& s = slices[i];
         at -= s.size();
         const auto kept = [&](const Tensor& t) { return t.slice(0, at, at + s.size()); };
+        const auto units = [&](const Tensor& t) {
+            return t.empty() ? t : t.slice(0, at / moment_block, (at + s.size()) / moment_block);
+        };
         const auto of_all = [&](const Tensor& t) { return t.slice(0, s.begin, s.end); };
         const bool whole = state_.weights.numel() == parameters_.size();
         if (s.size() > 0)
@@ -332,6 +463,8 @@ void Learner::update_weights(const Context& ctx, const AdamWSettings& settings, 
                         .copy = state_.compute_weights.empty() ? Tensor() : of_all(state_.compute_weights),
                         .m = kept(state_.m),
                         .v = kept(state_.v),
+                        .m_units = units(state_.m_units),
+                        .v_units = units(state_.v_units),
                         .gradients = of_all(state_.gradients),
                         .clip = state_.norm_and_clip(),
                         .decay_map = state_.decay_map,
@@ -390,6 +523,19 @@ HostCopy Learner::whole(const Tensor& state) const {
     HostCopy all = HostCopy::blank(own.tensor().dtype, first ? parameters_.size() : 0);
     sync_.collect(all.tensor(), own.tensor());
     return all;
+}
+
+HostCopy Learner::whole_model(const Tensor& trained) const {
+    const ParameterList all(config_);
+    HostCopy model = HostCopy::blank(DType::f32, all.size());
+    std::fill_n(model.tensor().as<float>(), all.size(), 0.0f);
+    const auto copy = [&](const Tensor& from, const Parameter& to) {
+        std::copy_n(from.as<float>(), to.size(), slice_of(model.tensor(), *all.named(to.name)).as<float>());
+    };
+    for (const Parameter& p : base_parameters_.all())
+        copy(HostCopy::of(options_.gpu, slice_of(state_.base, p)).tensor(), p);
+    for (const Parameter& p : parameters_.all()) copy(slice_of(trained, p), p);
+    return model;
 }
 
 uint64_t Learner::weights_checksum() {

@@ -76,6 +76,13 @@ TEST_F(RanksTest, GiveTheSameBitsInEveryRunAndInEveryStage) {
     EXPECT_FALSE(result("bf16").model == result("first").model);
     train_ranks(3, "bf16 sharded", {packs, "grad_sync_dtype=bf16", "zero_stage=1"});
     expect_same("bf16 sharded", "bf16");
+    train_ranks(3, "8 bit", {packs, "optim=adamw_8bit"});
+    EXPECT_FALSE(result("8 bit").model == result("first").model);
+    train_ranks(3, "8 bit sharded", {packs, "optim=adamw_8bit", "zero_stage=1"});
+    expect_same("8 bit sharded", "8 bit");
+    train_ranks(3, "muon", {packs, "optim=muon", "param_checksum_steps=1"});
+    train_ranks(3, "muon again", {packs, "optim=muon"});
+    expect_same("muon again", "muon");
 }
 
 TEST_F(RanksTest, ResumeOnAnotherNumberOfRanks) {
