@@ -61,7 +61,7 @@ void take_tokens(const Config& c, const TextFolder& text, ModelConfig& model) {
             model.tie_word_embeddings ? "the embedding grows" : "embedding and head grow", model.vocab_size, rows));
     model.vocab_size = rows;
     if ((text.added.empty() && !grows) || c.finetuning_type == Finetuning::full) return;
-    const char* const frozen = "new tokens need rows that are trained, but {} keeps {} frozen: {}";
+    const char* const frozen = "new rows of the embedding need training, but {} keeps {} frozen: {}";
     if (c.finetuning_type == Finetuning::lora)
         fail(
             Exit::config, fmt::runtime(frozen), "finetuning_type lora", "the embedding",
@@ -69,7 +69,7 @@ void take_tokens(const Config& c, const TextFolder& text, ModelConfig& model) {
             "give tokens that the tokenizer has, as roles in special_tokens");
     const ParameterList trained = split_parameters(model, *freeze_settings(c)).trained;
     for (const auto& [role, name] : {std::pair(Role::embedding, "embed_tokens"), {Role::lm_head, "lm_head"}})
-        if (!trained.find(role) && ParameterList(model).find(role))
+        if (!trained.find(role) && ParameterList(model).find(role) && (c.stage != Stage::rm || role != Role::lm_head))
             fail(Exit::config, fmt::runtime(frozen), "finetuning_type freeze", name,
                  fmt::format("add {} to freeze_extra_modules", name));
 }

@@ -105,7 +105,7 @@ TEST_F(AddedTokensRun, ResumeAndGenerate) {
 
 TEST_F(AddedTokensRun, AreRefusedWhereTheirRowsStayFrozen) {
     expect_error(Exit::config,
-                 "new tokens need rows that are trained, but finetuning_type lora keeps the embedding frozen",
+                 "new rows of the embedding need training, but finetuning_type lora keeps the embedding frozen",
                  [&] { train(tokens(), {"finetuning_type=lora"}); });
     expect_error(Exit::config, "finetuning_type freeze keeps lm_head frozen: add lm_head to freeze_extra_modules", [&] {
         train(tokens(), {"finetuning_type=freeze", "freeze_extra_modules=embed_tokens"});

@@ -67,6 +67,21 @@ TEST_F(FreezeRun, ResumesBitForBit) {
     }
 }
 
+/// Muon alone: no parameter is left for AdamW.
+TEST_F(FreezeRun, TrainsMatricesAlone) {
+    const std::vector<std::string> muon = {"optim=muon", "freeze_trainable_modules=mlp", "freeze_extra_modules=none"};
+    const auto with = [&](std::vector<std::string> more) {
+        more.insert(more.end(), muon.begin(), muon.end());
+        return more;
+    };
+    train(frozen(), with({output("whole"), "max_steps=4"}));
+    EXPECT_FALSE(model_of(path("whole")) == model_of(path("base")));
+    fs::create_directories(path("stopped"));
+    fs::copy(checkpoint_folder(path("whole"), 2), checkpoint_folder(path("stopped"), 2));
+    train(frozen(), with({output("stopped"), "max_steps=4", "resume_from_checkpoint=auto"}));
+    EXPECT_TRUE(model_of(path("stopped")) == model_of(path("whole")));
+}
+
 TEST_F(FreezeRun, RefusesACheckpointOfAnotherBaseOrOtherLayers) {
     train(frozen(), {output("run"), "max_steps=2"});
     const auto refused = [&](const std::vector<std::string>& changes, const std::string& message) {
