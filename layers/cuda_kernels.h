@@ -5,6 +5,7 @@
 #include "layers/decode_linear.h"
 #include "layers/dropout.h"
 #include "layers/embedding.h"
+#include "layers/embedding_noise.h"
 #include "layers/gated_linear.h"
 #include "layers/gather.h"
 #include "layers/head_loss.h"
@@ -24,6 +25,7 @@ namespace colonnade::cuda {
 void gather_rows(const Context& ctx, const GatherRows& args);
 void scatter_rows(const Context& ctx, const ScatterRows& args);
 void embedding_backward(const Context& ctx, const EmbeddingBackward& args);
+void add_embedding_noise(const Context& ctx, const EmbeddingNoise& args);
 
 void rmsnorm_forward(const Context& ctx, const RmsNormForward& args);
 void rmsnorm_backward(const Context& ctx, const RmsNormBackward& args);

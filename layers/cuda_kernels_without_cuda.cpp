@@ -13,6 +13,9 @@ void scatter_rows(const Context&, const ScatterRows&) {
 void embedding_backward(const Context&, const EmbeddingBackward&) {
     no_cuda();
 }
+void add_embedding_noise(const Context&, const EmbeddingNoise&) {
+    no_cuda();
+}
 void rmsnorm_forward(const Context&, const RmsNormForward&) {
     no_cuda();
 }

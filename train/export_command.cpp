@@ -30,9 +30,10 @@ int run(Options o) {
     const std::string config_path = o.checkpoint + "/config.yaml";
     Config config = parse_config(read_file(config_path), config_path).config;
     const std::optional<LoraSettings> lora = lora_settings(config);
-    if (!lora && (o.adapter || !o.base.empty()))
-        fail(Exit::config, "{}: {} is for runs with finetuning_type lora; this run has finetuning_type full",
-             o.checkpoint, o.adapter ? "--adapter" : "--base");
+    const std::optional<FreezeSettings> freeze = freeze_settings(config);
+    if (!lora && (o.adapter || (!o.base.empty() && !freeze)))
+        fail(Exit::config, "{}: {} is for runs with finetuning_type lora; this run has finetuning_type {}",
+             o.checkpoint, o.adapter ? "--adapter" : "--base", freeze ? "freeze" : "full");
     if (!o.base.empty()) {
         if (config.tokenizer_name_or_path == config.model_name_or_path) config.tokenizer_name_or_path = o.base;
         config.model_name_or_path = o.base;
@@ -44,8 +45,8 @@ int run(Options o) {
         same ? config.model_name_or_path : names.model(config.tokenizer_name_or_path, ModelFiles::tokenizer);
     config.hub_names = names.names();
     for (const std::string& notice : names.notices()) fmt::print(stderr, "note: {}\n", notice);
-    Learner learner(model, {.training = false, .lora = lora});
-    if (lora) load_base(config.model_name_or_path, learner);
+    Learner learner(model, {.training = false, .lora = lora, .freeze = freeze});
+    if (learner.has_base()) load_base(config.model_name_or_path, learner);
     const TrainerState state = load_checkpoint(whole, learner);
     const auto encoder = make_encoder(config, load_text(config), model.vocab_size);
     DType stored = DType::f32;
@@ -53,10 +54,12 @@ int run(Options o) {
         export_adapter(export_request(config, encoder, learner, o.folder), *lora);
     else if (lora)
         stored = export_merged(config, encoder, learner, o.folder, o.dtype);
+    else if (freeze)
+        stored = export_with_frozen(export_request(config, encoder, learner, o.folder, o.dtype), learner);
     else
         stored = export_model(export_request(config, encoder, learner, o.folder, o.dtype));
     fmt::print("{}: step {}, {} parameters as {}\n", o.folder, state.step,
-               (lora && !o.adapter ? learner.base_parameters() : learner.parameters()).count(), name_of(stored));
+               o.adapter ? learner.parameters().count() : ParameterList(model).count(), name_of(stored));
     return 0;
 }
 
@@ -74,7 +77,8 @@ Work export_command(CLI::App& app) {
         ->type_name("CHECKPOINT");
     app.add_option("folder", o.folder, "new folder to write")->required()->type_name("FOLDER");
     app.add_flag("--adapter", o.adapter, "LoRA: write the adapters alone, as a PEFT folder");
-    app.add_option("--base", o.base, "LoRA: folder or name of the base model (default: the one in the config)")
+    app.add_option("--base", o.base,
+                   "LoRA, frozen layers: folder or name of the base model (default: the one in the config)")
         ->type_name("MODEL")
         ->excludes("--adapter");
     app.add_option_function<std::string>("--dtype", set_dtype,

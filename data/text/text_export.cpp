@@ -71,8 +71,30 @@ void settle_without_json(Json& config, const Tokenizer& tokenizer) {
     config["add_eos_token"] = false;
 }
 
+/// Adds tokens and roles (settings_of) to the files beside tokenizer_config.json.
+void add_to_files(Files& files, const Json& added) {
+    const auto edit = [&](const char* name, auto&& change) {
+        Json json = parse_json(files[name], name);
+        change(json);
+        files[name] = json.dump(2) + "\n";
+    };
+    if (files.contains("tokenizer.json")) edit("tokenizer.json", [&](Json& json) { add_tokens(json, added); });
+    if (files.contains("special_tokens_map.json"))
+        edit("special_tokens_map.json", [&](Json& json) {
+            for (const auto& [key, value] : added.items())
+                if (value.is_string()) json[key] = value;
+        });
+    if (files.contains("added_tokens.json") || !files.contains("tokenizer.json")) {
+        if (!files.contains("added_tokens.json")) files["added_tokens.json"] = "{}";
+        edit("added_tokens.json", [&](Json& json) {
+            for (const auto& [id, token] : added.value("added_tokens_decoder", Json::object()).items())
+                json[token.at("content").template get<std::string>()] = std::stoi(id);
+        });
+    }
+}
+
 /// Adds what the source lacks.
-void complete(const TextExport& r, Files& files, std::vector<std::string>& notices) {
+void complete(const TextExport& r, const Json& added, Files& files, std::vector<std::string>& notices) {
     const bool has_config = files.contains("tokenizer_config.json");
     Json config = has_config ? parse_json(files["tokenizer_config.json"], r.source + "/tokenizer_config.json")
                              : new_config(*r.tokenizer);
@@ -94,6 +116,11 @@ void complete(const TextExport& r, Files& files, std::vector<std::string>& notic
                 fmt::format("{}: no tokenizer.json is written: {}; transformers may split rare texts differently",
                             r.folder, made.obstacle));
         }
+    }
+    if (!added.empty()) {
+        add_settings(config, added);
+        add_to_files(files, added);
+        changed = true;
     }
     if (r.chat_template) {
         config["chat_template"] = exported_source(*r.chat_template, *r.tokenizer);
@@ -142,7 +169,9 @@ std::vector<std::string> export_text(const TextExport& r) {
     // Without a tokenizer a GGUF file, or one that cannot be read, leaves none.
     std::error_code error;
     if (!r.source.empty() && (r.tokenizer || fs::is_directory(r.source, error))) files = source_files(r);
-    if (r.tokenizer) complete(r, files, notices);
+    const Json added =
+        r.additions.empty() ? Json::object() : settings_of(r.additions, *read_text_folder(r.source).tokenizer);
+    if (r.tokenizer) complete(r, added, files, notices);
     for (const char* name : copied)
         if (!files.contains(name)) remove_file(r.folder + "/" + name);  // of an older export
     remove_tree(r.folder + "/" + template_folder);

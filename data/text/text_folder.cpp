@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <set>
 
 #include "data/text/gguf_tokenizer.h"
 #include "data/text/hugging_face_tokenizer.h"
@@ -30,13 +31,55 @@ std::string token_text(const Json& json, const std::string& where) {
     fail(Exit::data, "{}: expected a token, found {:.100}", where, json.dump());
 }
 
+/// The tokens of an added_tokens_decoder.
+std::vector<AddedToken> tokens_of(const Json& decoder, const std::string& where) {
+    std::vector<AddedToken> tokens;
+    for (const auto& [key, token] : decoder.items()) {
+        const bool number = !key.empty() && key.size() < 9 && key.find_first_not_of("0123456789") == key.npos;
+        if (!number || !token.is_object()) fail(Exit::data, "{}: '{:.40}': expected an id with a token", where, key);
+        const auto flag = [&, &token = token](const char* name) { return token.value(name, Json(false)) == true; };
+        tokens.push_back({.content = token_text(token, where),
+                          .decoded = {},
+                          .id = std::stoi(key),
+                          .special = flag("special"),
+                          .normalized = flag("normalized"),
+                          .single_word = flag("single_word"),
+                          .left_strip = flag("lstrip"),
+                          .right_strip = flag("rstrip")});
+    }
+    return tokens;
+}
+
+/// Appends the tokens that a tokenizer.json lacks, by id.
+void append_missing(Json& json, const std::vector<AddedToken>& tokens) {
+    std::map<int64_t, Json> missing;
+    for (const AddedToken& token : tokens)
+        missing[token.id] = {{"id", token.id},
+                             {"content", token.content},
+                             {"special", token.special},
+                             {"normalized", token.normalized},
+                             {"single_word", token.single_word},
+                             {"lstrip", token.left_strip},
+                             {"rstrip", token.right_strip}};
+    Json& added = json["added_tokens"];
+    if (added.is_null()) added = Json::array();
+    if (!added.is_array()) return;  // the tokenizer reports it
+    for (const Json& token : added)
+        if (token.is_object() && token.contains("content"))
+            std::erase_if(missing, [&](const auto& item) { return item.second["content"] == token["content"]; });
+    for (auto& [id, token] : missing) added.push_back(std::move(token));
+}
+
+constexpr const char* decoder_key = "added_tokens_decoder";
+
 /// Reads the files of one folder.
 class Reader {
   public:
-    explicit Reader(const fs::path& folder)
+    /// `settings` add to those of the folder.
+    Reader(const fs::path& folder, const Json& settings)
         : folder_(folder),
           config_file_(folder / "tokenizer_config.json"),
-          config_(read_if_any(config_file_)),
+          config_(read_config(settings)),
           map_(read_if_any(folder / "special_tokens_map.json")) {
         for (const auto& [json, name] :
              {std::pair{&config_, "tokenizer_config.json"}, {&map_, "special_tokens_map.json"}})
@@ -44,11 +87,11 @@ class Reader {
                 fail(Exit::data, "{}: expected an object, found {}", (folder / name).string(), json->type_name());
     }
 
-    /// Of a file that holds a tokenizer with these settings.
-    Reader(const fs::path& file, Json config)
-        : folder_(file), config_file_(file), config_(std::move(config)), map_(Json::object()) {}
+    /// Of a file that holds a tokenizer, with these settings.
+    static Reader of_file(const fs::path& file, Json config) { return Reader(file, std::move(config), Json::object()); }
 
-    TextFolder read_from(const Json& tokenizer) {
+    TextFolder read_from(Json tokenizer) {
+        add_missing_tokens(tokenizer);
         make_tokenizer(tokenizer, folder_);
         read_config_templates();
         return std::move(result_);
@@ -63,7 +106,21 @@ class Reader {
         return std::move(result_);
     }
 
+    TextFolder read_model(const fs::path& path) {
+        read_sentencepiece(path);
+        return std::move(result_);
+    }
+
   private:
+    Reader(const fs::path& file, Json config, Json map)
+        : folder_(file), config_file_(file), config_(std::move(config)), map_(std::move(map)) {}
+
+    Json read_config(const Json& settings) const {
+        Json config = read_if_any(config_file_);
+        if (config.is_object()) add_settings(config, settings);
+        return config;
+    }
+
     void read_tokenizer() {
         const fs::path json = folder_ / "tokenizer.json", model = folder_ / "tokenizer.model";
         if (!fs::exists(json) && !fs::exists(model))
@@ -106,46 +163,14 @@ class Reader {
     }
 
   public:
-    /// Appends the tokens of added_tokens_decoder that tokenizer.json lacks, by id.
-    void add_missing_tokens(Json& json) const {
-        std::map<int64_t, Json> missing;
-        for (const AddedToken& token : added_tokens())
-            missing[token.id] = {{"id", token.id},
-                                 {"content", token.content},
-                                 {"special", token.special},
-                                 {"normalized", token.normalized},
-                                 {"single_word", token.single_word},
-                                 {"lstrip", token.left_strip},
-                                 {"rstrip", token.right_strip}};
-        Json& added = json["added_tokens"];
-        if (added.is_null()) added = Json::array();
-        if (!added.is_array()) return;  // the tokenizer reports it
-        for (const Json& token : added)
-            if (token.is_object() && token.contains("content"))
-                std::erase_if(missing, [&](const auto& item) { return item.second["content"] == token["content"]; });
-        for (auto& [id, token] : missing) added.push_back(std::move(token));
-    }
+    /// Appends the tokens of added_tokens_decoder that tokenizer.json lacks.
+    void add_missing_tokens(Json& json) const { append_missing(json, added_tokens()); }
 
   private:
     /// added_tokens_decoder of tokenizer_config.json and added_tokens.json.
     std::vector<AddedToken> added_tokens() const {
-        std::vector<AddedToken> tokens;
-        const std::string where = (folder_ / "tokenizer_config.json").string() + ": added_tokens_decoder";
-        const Json decoder = config_.value("added_tokens_decoder", Json::object());
-        for (const auto& [key, token] : decoder.items()) {
-            const bool number = !key.empty() && key.size() < 9 && key.find_first_not_of("0123456789") == key.npos;
-            if (!number || !token.is_object())
-                fail(Exit::data, "{}: '{:.40}': expected an id with a token", where, key);
-            const auto flag = [&](const char* name) { return token.value(name, Json(false)) == true; };
-            tokens.push_back({.content = token_text(token, where),
-                              .decoded = {},
-                              .id = std::stoi(key),
-                              .special = flag("special"),
-                              .normalized = flag("normalized"),
-                              .single_word = flag("single_word"),
-                              .left_strip = flag("lstrip"),
-                              .right_strip = flag("rstrip")});
-        }
+        const std::string where = fmt::format("{}: {}", config_file_.string(), decoder_key);
+        std::vector<AddedToken> tokens = tokens_of(config_.value(decoder_key, Json::object()), where);
         const fs::path path = folder_ / "added_tokens.json";
         const Json added = read_if_any(path);
         for (const auto& [content, id] : added.items()) {
@@ -248,17 +273,15 @@ class Reader {
     TextFolder result_;
 };
 
-TextFolder read_one_file(const std::string& path) {
+TextFolder read_one_file(const std::string& path, const Json& settings) {
     if (is_gguf_file(path)) {
         GgufTokenizer made = gguf_tokenizer(GgufReader(path));
-        return Reader(path, std::move(made.config)).read_from(made.tokenizer);
+        add_settings(made.config, settings);
+        return Reader::of_file(path, std::move(made.config)).read_from(std::move(made.tokenizer));
     }
-    TextFolder result;
-    if (path.ends_with(".json"))
-        result.tokenizer = HuggingFaceTokenizer::load(path);
-    else
-        result.tokenizer = std::make_shared<SentencePieceTokenizer>(path, SentencePieceTokenizer::Options{});
-    return result;
+    Reader reader = Reader::of_file(path, settings);
+    if (!path.ends_with(".json")) return reader.read_model(path);
+    return reader.read_from(read_json_file(path, {.bytes = limits::tokenizer_json_bytes}));
 }
 
 bool is_folder(const std::string& path) {
@@ -270,12 +293,61 @@ bool is_folder(const std::string& path) {
 
 ExportedTokenizer tokenizer_json_of_folder(const std::string& folder, const std::string& bytes) {
     ExportedTokenizer made = tokenizer_json_of_model(bytes);
-    if (made.obstacle.empty() && is_folder(folder)) Reader(folder).add_missing_tokens(made.json);
+    if (made.obstacle.empty() && is_folder(folder)) Reader(folder, Json::object()).add_missing_tokens(made.json);
     return made;
 }
 
-TextFolder read_text_folder(const std::string& path) {
-    return is_folder(path) ? Reader(path).read() : read_one_file(path);
+Json settings_of(const TokenAdditions& additions, const Tokenizer& tokenizer) {
+    Json settings = Json::object(), decoder = Json::object(), special = Json::array();
+    std::set<std::string> known;
+    const auto add = [&](const std::string& content, bool is_special) {
+        if (tokenizer.piece_id(content) || !known.insert(content).second) return;
+        decoder[std::to_string(tokenizer.vocab_size() + static_cast<int32_t>(decoder.size()))] = {
+            {"content", content},   {"special", is_special}, {"normalized", false},
+            {"single_word", false}, {"lstrip", false},       {"rstrip", false}};
+    };
+    for (const char* role : {"bos_token", "eos_token", "unk_token", "pad_token"}) {
+        const auto token = additions.roles.find(role);
+        if (token == additions.roles.end()) continue;
+        add(token->second, true);
+        settings[role] = token->second;
+    }
+    for (const std::string& token : additions.special) {
+        add(token, true);
+        special.push_back(token);
+    }
+    for (const std::string& token : additions.plain) add(token, false);
+    if (!decoder.empty()) settings[decoder_key] = decoder;
+    if (!special.empty()) settings["additional_special_tokens"] = special;
+    return settings;
+}
+
+void add_settings(Json& config, const Json& settings) {
+    for (const auto& [key, value] : settings.items()) {
+        Json& own = config[key];
+        if (key == decoder_key && own.is_object())
+            own.update(value);
+        else if (value.is_array() && own.is_array())
+            own.insert(own.end(), value.begin(), value.end());
+        else
+            own = value;
+    }
+}
+
+void add_tokens(Json& tokenizer_json, const Json& settings) {
+    append_missing(tokenizer_json, tokens_of(settings.value(decoder_key, Json::object()), decoder_key));
+}
+
+TextFolder read_text_folder(const std::string& path, const TokenAdditions& additions) {
+    const auto read = [&](const Json& settings) {
+        return is_folder(path) ? Reader(path, settings).read() : read_one_file(path, settings);
+    };
+    TextFolder text = read(Json::object());
+    if (additions.empty()) return text;
+    const int32_t before = text.tokenizer->vocab_size();
+    text = read(settings_of(additions, *text.tokenizer));
+    for (int32_t id = before; id < text.tokenizer->vocab_size(); ++id) text.added.push_back(text.tokenizer->piece(id));
+    return text;
 }
 
 bool has_tokenizer(const std::string& path) {

@@ -7,6 +7,7 @@
 // file: what the `tokenizers` package does with it. Tokens that tokenizer_config.json adds are added; bos, eos, pad and
 // unk are those that it names.
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,6 +17,20 @@
 #include "data/text/tokenizer.h"
 
 namespace colonnade {
+
+/// What a run adds to the tokenizer of a folder.
+struct TokenAdditions {
+    /// Tokens by role: bos_token, eos_token, pad_token, unk_token. They replace those of the folder.
+    std::map<std::string, std::string> roles{};
+    std::vector<std::string> special{}, plain{};  ///< plain ones are kept when special tokens are skipped in decoding
+    bool empty() const { return roles.empty() && special.empty() && plain.empty(); }
+};
+/// The same as keys of a tokenizer_config.json: the roles, and added_tokens_decoder with those tokens that the tokenizer
+/// lacks. They get the ids from vocab_size() on: roles first, then special tokens, then plain ones.
+Json settings_of(const TokenAdditions& additions, const Tokenizer& tokenizer);
+/// Adds such settings to those of a tokenizer_config.json, or its tokens to a tokenizer.json.
+void add_settings(Json& config, const Json& settings);
+void add_tokens(Json& tokenizer_json, const Json& settings);
 
 struct TextFolder {
     struct Template {
@@ -27,11 +42,12 @@ struct TextFolder {
     std::vector<Template> templates;   ///< the default one first
     std::vector<int32_t> end_ids;      ///< eos_token_id of generation_config.json, else of config.json
     std::vector<std::string> notices;  ///< one line each, for the user
+    std::vector<std::string> added;    ///< the tokens that the folder lacks, in the order of their ids
 };
 
 /// `path`: a folder, a tokenizer.json, a SentencePiece model or a GGUF file. Throws Exit::data with the file and what is
-/// wrong.
-TextFolder read_text_folder(const std::string& path);
+/// wrong. `additions`: tokens and roles that the tokenizer gets.
+TextFolder read_text_folder(const std::string& path, const TokenAdditions& additions = {});
 /// Whether `path` is a file, or a folder with a tokenizer.json or tokenizer.model.
 bool has_tokenizer(const std::string& path);
 
@@ -48,6 +64,7 @@ struct TextExport {
     std::string folder;                 ///< may be the source
     const Tokenizer* tokenizer;         ///< what training encoded with; null: the files are copied as they are
     const ChatTemplate* chat_template;  ///< replaces that of the source; null: the source's stays
+    TokenAdditions additions{};         ///< what the tokenizer has beside the tokens of the source
 };
 /// Copies the files of the source. What it lacks is written, so that transformers encodes as training did: a
 /// tokenizer.json for a SentencePiece model or a GGUF file, and a tokenizer_config.json. Returns notices.

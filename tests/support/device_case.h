@@ -165,6 +165,8 @@ class DeviceCase : public testing::TestWithParam<Device> {
                 return t.as<double>()[i];
             case DType::i32:
                 return t.as<int32_t>()[i];
+            case DType::i64:
+                return static_cast<double>(t.as<int64_t>()[i]);
             default:
                 return t.as<uint8_t>()[i];
         }
@@ -182,6 +184,9 @@ class DeviceCase : public testing::TestWithParam<Device> {
                 return;
             case DType::i32:
                 t.as<int32_t>()[i] = static_cast<int32_t>(value);
+                return;
+            case DType::i64:
+                t.as<int64_t>()[i] = static_cast<int64_t>(value);
                 return;
             default:
                 t.as<uint8_t>()[i] = static_cast<uint8_t>(value);

@@ -105,12 +105,17 @@ inline std::string state_of_checkpoint(const std::string& folder) {
         if (file.path().extension() != ".h5") continue;
         const Hdf5Reader reader(file.path());
         const std::vector<int64_t> ends = reader.read_all<int64_t>("slices");
-        for (const std::string name : {"weights", "adamw/m", "adamw/v"}) {
-            const std::vector<float> values = reader.read_all<float>(name);
-            const auto* next = reinterpret_cast<const char*>(values.data());
+        const int64_t elements = reader.count("weights");
+        for (const std::string name :
+             {"weights", "adamw/m", "adamw/v", "adamw/m_units", "adamw/v_units", "muon/m", "muon/v"}) {
+            if (!reader.has(name)) continue;
+            std::string values(static_cast<size_t>(reader.count(name)) * bytes_of(reader.dtype(name)), 0);
+            reader.read(name, Tensor(values.data(), reader.dtype(name), {reader.count(name)}));
+            size_t next = 0;
             for (size_t i = 0; i + 1 < ends.size(); i += 2) {
-                const auto bytes = static_cast<size_t>(ends[i + 1] - ends[i]) * sizeof(float);
-                slices[{name, ends[i]}] += std::string(next, bytes);
+                const auto bytes =
+                    static_cast<size_t>(ends[i + 1] - ends[i]) * values.size() / static_cast<size_t>(elements);
+                slices[{name, ends[i]}] += values.substr(next, bytes);
                 next += bytes;
             }
         }

@@ -43,7 +43,7 @@ void print(const Json& r, const ModelConfig& m) {
                                                                        100 * number("target_share"))
                                                          : ""));
     line("device",
-         gpu ? fmt::format("{}, moments {}, recomputed: {}{}", text("device"), text("optim_dtype"),
+         gpu ? fmt::format("{}, {}, moments {}, recomputed: {}{}", text("device"), text("optim"), text("optim_dtype"),
                            text("gradient_checkpointing"), r["deterministic"] ? ", deterministic" : "")
              : fmt::format("{} threads, {:.1f} ms of CPU time per step", number("threads"), number("step_cpu_ms")));
     line("step", fmt::format("{:.1f} ms (median of {}, {:.1f} to {:.1f}); loss {:.4f}, then {:.4f}", number("step_ms"),
@@ -143,6 +143,7 @@ class ShapeOptions {
     }
     void declare_machine() {
         choice("--device", c_.device, "auto: use a GPU if available");
+        choice("--optim", c_.optim, "optimizer (default adamw)");
         choice("--optim-dtype", c_.optim_dtype, "type of AdamW's moments on a GPU (default float32)");
         choice("--grad-sync-dtype", c_.grad_sync_dtype,
                "under mpirun: type of the gradients sent between ranks (default float32)");

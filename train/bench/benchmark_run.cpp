@@ -100,6 +100,9 @@ BenchmarkRun run_of_config(const std::string& path, const std::vector<std::strin
                            const Ranks& ranks) {
     BenchmarkRun run{.session = open_session(load_config(path, overrides), ranks), .steps = steps.all(ranks)};
     const Config& c = run.session.config;
+    if (c.finetuning_type == Finetuning::freeze)
+        fail(Exit::config, "{}: bench_step counts the operations of finetuning_type full and lora, not of freeze",
+             path);
     run.session.eval = {};  // nothing is evaluated, so it needs no reference
     run.name = name_of(run.session.model.architecture);
     run.description = "samples of " + path;

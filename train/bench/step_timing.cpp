@@ -238,6 +238,7 @@ Json describe(const BenchmarkRun& run, const Learner& learner, const Gpu* gpu) {
         {"stage", spell(c.stage)},
         {"device", gpu ? gpu->name() : "cpu"},
         {"threads", omp_get_max_threads()},
+        {"optim", spell(c.optim)},
         {"optim_dtype", spell(c.optim_dtype)},
         {"gradient_checkpointing", spell(c.gradient_checkpointing)},
         {"deterministic", c.deterministic},

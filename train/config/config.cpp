@@ -241,13 +241,25 @@ AdamWSettings adamw_settings(const Config& c) {
 }
 
 std::optional<LoraSettings> lora_settings(const Config& c) {
-    if (c.finetuning_type == Finetuning::full) return std::nullopt;
+    if (c.finetuning_type != Finetuning::lora) return std::nullopt;
     return LoraSettings{.rank = c.lora_rank,
                         .alpha = c.lora_alpha,
                         .dropout = c.lora_dropout,
                         .rslora = c.use_rslora,
                         .targets = c.lora_target,
                         .head = !c.modules_to_save.empty()};
+}
+
+TokenAdditions token_additions(const Config& c) {
+    return {.roles = c.special_tokens, .special = c.add_special_tokens, .plain = c.add_tokens};
+}
+
+std::optional<FreezeSettings> freeze_settings(const Config& c) {
+    if (c.finetuning_type != Finetuning::freeze) return std::nullopt;
+    return FreezeSettings{.layers = c.freeze_trainable_layers,
+                          .modules = c.freeze_trainable_modules,
+                          .extra = c.freeze_extra_modules,
+                          .patterns = {c.unfrozen_parameters.begin(), c.unfrozen_parameters.end()}};
 }
 
 LrSchedule lr_schedule(const Config& c, int64_t total_steps) {

@@ -16,7 +16,9 @@
 #include "data/packing/packer.h"
 #include "data/rows/rows.h"
 #include "data/samples/encode.h"
+#include "data/text/text_folder.h"
 #include "layers/ranking_loss.h"
+#include "train/model/freeze.h"
 #include "train/model/lora.h"
 #include "train/model/model_config.h"
 #include "train/model/recompute.h"
@@ -31,7 +33,8 @@ enum class DeviceChoice { automatic, cpu, cuda };
 enum class Tristate { automatic, on, off };
 /// When to evaluate or save: never, every n steps, after every epoch; saves also at the best evaluations only.
 enum class Every { never, steps, epoch, best };
-enum class Finetuning { full, lora };  ///< train the whole model, or adapters beside it
+enum class Finetuning { full, lora, freeze };  ///< train the whole model, adapters beside it, or some of its layers
+enum class Optim { adamw, adamw_8bit, muon };
 enum class Report { jsonl, tensorboard, csv, wandb };
 /// What to do about a step whose loss or gradient norm is a spike (train/step/spike_watch.h): nothing; warn; leave its
 /// update out; save the state before it and end the run.
@@ -54,6 +57,12 @@ struct Config {
     std::set<std::string> modules_to_save;  ///< parameters trained whole: lm_head, score, or none
     std::string adapter_name_or_path;       ///< adapters to continue; empty: fresh ones
     bool export_merged = false;
+
+    // Frozen layers. All of these are 0 or empty with another finetuning_type.
+    int64_t freeze_trainable_layers = 0;             ///< default: 2, or 0 with unfrozen_parameters
+    std::set<std::string> freeze_trainable_modules;  ///< default: all, or none with unfrozen_parameters
+    std::set<std::string> freeze_extra_modules;
+    std::set<std::string> unfrozen_parameters;
 
     // Machine.
     DeviceChoice device = DeviceChoice::automatic;  ///< automatic until settle_device()
@@ -78,6 +87,11 @@ struct Config {
     ExcessLength excess_length = ExcessLength::drop;
     std::string prepared_path;     ///< default: <output_dir>/prepared
     int64_t dataset_num_proc = 0;  ///< default: threads
+
+    // Added tokens.
+    std::map<std::string, std::string> special_tokens;  ///< by role: bos_token, eos_token, pad_token, unk_token
+    std::vector<std::string> add_special_tokens, add_tokens;
+    int64_t pad_vocab_to_multiple_of = 1;
 
     // Labels.
     std::string chat_template = "auto";          ///< data/text/choose_template.h
@@ -122,7 +136,7 @@ struct Config {
     int64_t head_chunk = 0;       ///< 0 until settled: 256 on the CPU, 4096 on a GPU
 
     // Optimizer and schedule.
-    std::string optim = "adamw";
+    Optim optim = Optim::adamw;
     DType optim_dtype = DType::f32;  ///< dtype of the moments: f32 or bf16
     double learning_rate = 2e-5;     ///< default 1e-4 with LoRA; 1e-6 in stage dpo, 5e-6 with both
     LrScheduler lr_scheduler_type = LrScheduler::cosine;
@@ -136,6 +150,7 @@ struct Config {
     int64_t wsd_decay_steps = 0;  ///< wsd only: exactly one of these two is above 0
     double wsd_decay_ratio = 0;
     LrDecay wsd_decay_type = LrDecay::cosine;
+    double muon_momentum = 0.95;
     double adam_beta1 = 0.9;
     double adam_beta2 = 0.999;  ///< default 0.95 in stage pt
     double adam_epsilon = 1e-8;
@@ -144,6 +159,7 @@ struct Config {
     LossSpike loss_spike = LossSpike::warn;
     double loss_spike_z = 6;
     int64_t loss_spike_window = 128;  ///< steps
+    double neftune_noise_alpha = 0;   ///< 0: no noise
     int64_t seed = 42;
     int64_t data_seed = 42;  ///< default: seed
 
@@ -245,7 +261,9 @@ PackSettings train_packing(const Config& config);
 PackSettings eval_packing(const Config& config);
 LrSchedule lr_schedule(const Config& config, int64_t total_steps);
 AdamWSettings adamw_settings(const Config& config);
-/// Nothing with finetuning_type full.
+TokenAdditions token_additions(const Config& config);
+/// Nothing with another finetuning_type.
 std::optional<LoraSettings> lora_settings(const Config& config);
+std::optional<FreezeSettings> freeze_settings(const Config& config);
 
 }  // namespace colonnade

@@ -1,5 +1,6 @@
 #include "train/config/keys.h"
 
+#include "train/config/learning_keys.h"
 #include "train/config/preference_keys.h"
 
 namespace colonnade {
@@ -106,7 +107,8 @@ Section lora_section() {
             {
                 key("finetuning_type", &C::finetuning_type,
                     "full: trains every weight; lora: keeps the model of model_name_or_path frozen and trains low-rank "
-                    "adapters beside its linear layers. The keys below are for lora.")
+                    "adapters beside its linear layers; freeze: trains some layers and keeps the others frozen. The "
+                    "keys below are for lora.")
                     .also({"adapter"}),
                 key("lora_rank", &C::lora_rank, "Rank of the adapters.", from_to(0, 1 << 14))
                     .also({"lora_r"})
@@ -309,15 +311,18 @@ Section run_section() {
 }
 Section optimizer_section() {
     using C = Config;
-    const Limits adamw{.choices = {"adamw"},
-                       .also_spelled = {{"adamw_torch", "adamw"}, {"adamw_torch_fused", "adamw"}}};
     return {
         "Optimizer and schedule",
         {
-            key("optim", &C::optim, "Optimizer: AdamW with decoupled weight decay, none on norms and biases.", adamw)
+            key("optim", &C::optim,
+                "Optimizer. adamw: AdamW with decoupled weight decay, none on norms and biases; adamw_8bit: the same "
+                "with moments of 8 bits, scaled in blocks of 64 and rounded stochastically: 2.1 instead of 8 bytes per "
+                "parameter; muon: Muon for the matrices of the layers, which keeps 4 bytes per parameter, with updates "
+                "of AdamW's size, so that its learning rates fit; AdamW for embedding, head, norms and biases.")
                 .also({"optimizer"}),
             key("optim_dtype", &C::optim_dtype,
-                "Type of AdamW's two moments. bfloat16, for GPUs only, uses 4 instead of 8 bytes per parameter, with "
+                "Type of the two moments of adamw. bfloat16, for GPUs only, uses 4 instead of 8 bytes per parameter, "
+                "with "
                 "unbiased stochastic rounding."),
             key("learning_rate", &C::learning_rate, "Learning rate after warm-up.", above(0))
                 .also({"lr"})
@@ -342,6 +347,7 @@ Section optimizer_section() {
             key("wsd_decay_ratio", &C::wsd_decay_ratio, "wsd's final decay as a share of all steps.", from_to(0, 1))
                 .default_is("0.1 with wsd, unless wsd_decay_steps is given"),
             key("wsd_decay_type", &C::wsd_decay_type, "Shape of the wsd decay."),
+            key("muon_momentum", &C::muon_momentum, "Momentum of optim muon.", from_to_below(0, 1)),
             key("adam_beta1", &C::adam_beta1, "Decay rate of the first moment.", from_to_below(0, 1)),
             key("adam_beta2", &C::adam_beta2, "Decay rate of the second moment.", from_to_below(0, 1))
                 .default_is("0.999; 0.95 in stage pt"),
@@ -360,7 +366,12 @@ Section optimizer_section() {
             key("loss_spike_window", &C::loss_spike_window,
                 "Number of steps before it that are compared; nothing is judged until half of them are done.",
                 from_to(8, 4096)),
-            key("seed", &C::seed, "Seed of the initial weights and of the stochastic rounding of bfloat16 moments.",
+            key("neftune_noise_alpha", &C::neftune_noise_alpha,
+                "Stages pt and sft: training adds uniform noise of at most neftune_noise_alpha / sqrt(tokens of the "
+                "sample * hidden_size) to embeddings (NEFTune, arXiv 2310.05914); 5 is usual, 0 is none.",
+                at_least(0)),
+            key("seed", &C::seed,
+                "Seed of the initial weights, of the stochastic rounding of bfloat16 and 8-bit moments, and of noise.",
                 at_least(0)),
             key("data_seed", &C::data_seed, "Seed of the order of the data.", at_least(0)).default_is("seed"),
         }};
@@ -444,8 +455,8 @@ std::vector<Key<Config>> config_keys() {
 }  // namespace
 
 std::vector<Section> config_sections() {
-    return {model_section(), lora_section(),      machine_section(),    ranks_section(),
-            data_section(),  labels_section(),    preference_section(), packing_section(),
+    return {model_section(), lora_section(),      freeze_section(), machine_section(),    ranks_section(),
+            data_section(),  tokens_section(),    labels_section(), preference_section(), packing_section(),
             run_section(),   optimizer_section(), output_section()};
 }
 

@@ -102,11 +102,6 @@ void port_cosine_floor(ConfigNode& entry, Porter& porter) {
     porter.set("min_lr_rate", entry.text, entry);
 }
 
-void port_optimizer(ConfigNode& entry, Porter& porter) {
-    if (entry.text.find("8bit") != std::string::npos || entry.text.find("4bit") != std::string::npos)
-        porter.refuse(entry, "use adamw_torch; optim_dtype: bfloat16 halves the bytes of its moments on a GPU");
-}
-
 /// evals_per_epoch and its like count from the first step; ours are keys of their own.
 void port_share_of_run(ConfigNode& entry, Porter& porter) {
     double share = 0;
@@ -359,25 +354,21 @@ const std::vector<Rule>& rules() {
           "use_apollo", "lisa_step_interval"},
          refused,
          "adapters here are LoRA and rsLoRA"},
-        {{"neftune_noise_alpha", "label_smoothing_factor", "embedding_learning_rate", "embedding_lr", "lr_groups",
-          "freeze_*", "unfrozen_parameters", "optim_args", "optim_target_modules", "shift_attn", "mixture_of_depths",
-          "rope_scaling", "use_dft_loss", "use_llama_pro", "cosine_constant_lr_ratio", "sequence_parallel_degree",
-          "context_parallel_size", "tensor_parallel_size"},
+        {{"unfrozen_parameters"}, ported, "", port_unfrozen},
+        {{"noisy_embedding_alpha"}, ported, "neftune_noise_alpha", port_noise},
+        {{"label_smoothing_factor", "embedding_learning_rate", "embedding_lr", "lr_groups", "freeze_*", "optim_args",
+          "optim_target_modules", "shift_attn", "mixture_of_depths", "rope_scaling", "use_dft_loss", "use_llama_pro",
+          "cosine_constant_lr_ratio", "sequence_parallel_degree", "context_parallel_size", "tensor_parallel_size"},
          refused,
          "it would change what is learned; remove it"},
-        {{"add_tokens", "add_special_tokens", "new_special_tokens", "resize_vocab", "tokens", "eos_token",
-          "added_tokens_overrides"},
-         refused,
-         "the tokenizer and the embedding stay as the model has them"},
-        {{"special_tokens"},
-         ported,
-         "pad_token has no effect; other tokens are refused",
-         [](ConfigNode& entry, Porter& porter) {
-             for (const ConfigNode& token : entry.children)
-                 if (token.key != "pad_token" && !is_off(token))
-                     porter.refuse(token, "the tokenizer's own special tokens are used; change tokenizer_config.json");
-             porter.idle(entry, "packing leaves no padding");
-         }},
+        {{"use_muon"}, ported, "optim: muon", port_use_muon},
+        {{"special_tokens"}, ported, "", port_special_tokens},
+        {{"eos_token"}, ported, "special_tokens: {eos_token: ...}", port_eos_token},
+        {{"resize_token_embeddings_to_32x"}, ported, "pad_vocab_to_multiple_of: 32", port_multiple_of_32},
+        {{"resize_vocab", "mean_resizing", "shrink_embeddings"},
+         idle,
+         "the embedding grows if tokens are added, by rows that are the mean of the others"},
+        {{"added_tokens_overrides"}, refused, "give new tokens by add_special_tokens or add_tokens"},
         {{"streaming", "buffer_size", "interleave_probs", "disable_shuffling", "curriculum_sampling"},
          refused,
          "all data is tokenised once and shuffled; datasets[].weight weighs it"},

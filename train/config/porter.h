@@ -49,4 +49,14 @@ void port_dataset(ConfigNode& item, Porter& porter);
 /// LLaMA-Factory's `dataset` and `eval_dataset`: names of files, or of entries of dataset_info.json in `folder`.
 void port_named_datasets(const ConfigNode& names, const std::string& folder, const std::string& key, Porter& porter);
 
+// --- What is learned and how (train/config/ported_learning.cpp) ---
+
+void port_optimizer(ConfigNode& entry, Porter& porter);
+void port_use_muon(ConfigNode& entry, Porter& porter);
+void port_unfrozen(ConfigNode& entry, Porter& porter);
+void port_noise(ConfigNode& entry, Porter& porter);
+void port_special_tokens(ConfigNode& entry, Porter& porter);
+void port_eos_token(ConfigNode& entry, Porter& porter);
+void port_multiple_of_32(ConfigNode& entry, Porter& porter);
+
 }  // namespace colonnade

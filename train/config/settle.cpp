@@ -1,3 +1,5 @@
+#include <span>
+
 #include "engine/io/home_path.h"
 #include "train/config/preference_keys.h"
 #include "train/config/rules.h"
@@ -52,8 +54,53 @@ void settle_model(Config& c, Rules& rules) {
         "model.vocab_size");
 }
 
+/// Keys that are set although only another finetuning_type uses them.
+void expect_unused(std::span<const std::pair<const char*, bool>> set, const char* user, const Config& c, Rules& rules) {
+    std::string keys;
+    const char* first = nullptr;
+    for (const auto& [key, is_set] : set) {
+        if (!is_set) continue;
+        if (!first) first = key;
+        keys += (keys.empty() ? "" : ", ") + std::string(key);
+    }
+    if (first && rules.given("finetuning_type"))
+        rules.note("finetuning_type", "finetuning_type {}: without effect are {}", spell(c.finetuning_type), keys);
+    else if (first)
+        rules.expect(false, {first, "finetuning_type"}, "{} {} no effect without finetuning_type: {}", keys,
+                     keys.find(',') == keys.npos ? "has" : "have", user);
+}
+
+void settle_freeze(Config& c, Rules& rules) {
+    const bool patterns = !c.unfrozen_parameters.empty();
+    if (c.finetuning_type != Finetuning::freeze) {
+        const std::pair<const char*, bool> set[] = {{"freeze_trainable_layers", c.freeze_trainable_layers != 0},
+                                                    {"freeze_trainable_modules", !c.freeze_trainable_modules.empty()},
+                                                    {"freeze_extra_modules", !c.freeze_extra_modules.empty()},
+                                                    {"unfrozen_parameters", patterns}};
+        expect_unused(set, "freeze", c, rules);
+        c.freeze_trainable_layers = 0;
+        for (auto* names : {&c.freeze_trainable_modules, &c.freeze_extra_modules, &c.unfrozen_parameters})
+            names->clear();
+        return;
+    }
+    rules.expect(!c.model, {"finetuning_type", "model"},
+                 "finetuning_type freeze keeps layers of an existing model: give model_name_or_path instead of model");
+    const bool layers =
+        c.freeze_trainable_layers != 0 || !c.freeze_trainable_modules.empty() || !c.freeze_extra_modules.empty();
+    rules.expect(!patterns || !layers, {"unfrozen_parameters", "freeze_trainable_layers", "freeze_trainable_modules"},
+                 "unfrozen_parameters says what is trained instead of freeze_trainable_layers, "
+                 "freeze_trainable_modules and freeze_extra_modules: give one or the other");
+    if (patterns) return;
+    if (!rules.given("freeze_trainable_layers")) c.freeze_trainable_layers = 2;
+    if (c.freeze_trainable_modules.empty() && c.freeze_trainable_layers != 0) c.freeze_trainable_modules = {"all"};
+    rules.expect(c.freeze_trainable_layers != 0 || !c.freeze_extra_modules.empty() || c.stage == Stage::rm,
+                 {"freeze_trainable_layers"},
+                 "freeze_trainable_layers 0 and no freeze_extra_modules: there is nothing "
+                 "to train");
+}
+
 void settle_lora(Config& c, Rules& rules) {
-    if (c.finetuning_type == Finetuning::full) {
+    if (c.finetuning_type != Finetuning::lora) {
         const std::pair<const char*, bool> set[] = {{"lora_rank", c.lora_rank != 0},
                                                     {"lora_alpha", c.lora_alpha != 0},
                                                     {"lora_dropout", c.lora_dropout != 0},
@@ -62,18 +109,7 @@ void settle_lora(Config& c, Rules& rules) {
                                                     {"modules_to_save", !c.modules_to_save.empty()},
                                                     {"adapter_name_or_path", !c.adapter_name_or_path.empty()},
                                                     {"export_merged", c.export_merged}};
-        std::string keys;
-        const char* first = nullptr;
-        for (const auto& [key, is_set] : set) {
-            if (!is_set) continue;
-            if (!first) first = key;
-            keys += (keys.empty() ? "" : ", ") + std::string(key);
-        }
-        if (first && rules.given("finetuning_type"))
-            rules.note("finetuning_type", "finetuning_type full: without effect are {}", keys);
-        else if (first)
-            rules.expect(false, {first, "finetuning_type"}, "{} {} no effect without finetuning_type: lora", keys,
-                         keys.find(',') == keys.npos ? "has" : "have");
+        expect_unused(set, "lora", c, rules);
         const Config defaults;
         c.lora_rank = defaults.lora_rank, c.lora_alpha = defaults.lora_alpha, c.lora_dropout = defaults.lora_dropout;
         c.lora_target = defaults.lora_target, c.use_rslora = defaults.use_rslora;
@@ -110,6 +146,15 @@ void settle_data(Config& c, Rules& rules) {
                  "val_size and eval_datasets exclude each other");
     rules.expect(c.val_size < 1 || c.val_size == std::floor(c.val_size), {"val_size"},
                  "val_size {}: expected a share below 1 or a whole number of samples", c.val_size);
+    for (const auto& [role, token] : c.special_tokens) {
+        const bool known = role == "bos_token" || role == "eos_token" || role == "pad_token" || role == "unk_token";
+        rules.expect(known && !token.empty(), {"special_tokens"},
+                     "special_tokens: {} '{}': expected bos_token, eos_token, pad_token or unk_token with a token",
+                     role, token);
+    }
+    for (const auto& [key, tokens] :
+         {std::pair("add_special_tokens", &c.add_special_tokens), {"add_tokens", &c.add_tokens}})
+        rules.expect(std::ranges::find(*tokens, std::string()) == tokens->end(), {key}, "{}: a token is empty", key);
     if (c.dataset_num_proc == 0) c.dataset_num_proc = c.threads;
     if (c.prepared_path.empty() && !c.output_dir.empty()) c.prepared_path = c.output_dir + "/prepared";
 }
@@ -166,6 +211,19 @@ void settle_run(Config& c, Rules& rules) {
                  "num_train_epochs or max_steps must be above 0");
     if (!rules.given("data_seed")) c.data_seed = c.seed;
     if (!rules.given("adam_beta2") && c.stage == Stage::pt) c.adam_beta2 = 0.95;
+    rules.expect(c.neftune_noise_alpha == 0 || c.rows() == RowKind::texts, {"neftune_noise_alpha", "stage"},
+                 "neftune_noise_alpha is for stages pt and sft: answers of stage {} share their prompt, whose noise "
+                 "would be that of one of them",
+                 spell(c.stage));
+    const bool muon = c.optim == Optim::muon;
+    rules.expect(!muon || c.finetuning_type != Finetuning::lora, {"optim", "finetuning_type"},
+                 "optim muon is for the matrices of a model, not for adapters: use adamw with finetuning_type lora");
+    rules.expect(!muon || c.zero_stage == 0, {"zero_stage", "optim"},
+                 "optim muon needs whole matrices on every rank: zero_stage 0");
+    rules.expect(muon || c.muon_momentum == Config().muon_momentum, {"muon_momentum", "optim"},
+                 "muon_momentum is for optim muon");
+    rules.expect(c.optim == Optim::adamw || c.optim_dtype == DType::f32, {"optim_dtype", "optim"},
+                 "optim_dtype is for optim adamw; {} has its own types", spell(c.optim));
 }
 
 void settle_schedule(Config& c, Rules& rules) {
@@ -295,6 +353,7 @@ void settle_output(Config& c, Rules& rules) {
 /// Settles all keys except those about model, data, device and output.
 void settle_training(Config& config, Rules& rules) {
     settle_lora(config, rules);
+    settle_freeze(config, rules);
     settle_packing(config, rules);
     check_labels(config, rules);
     settle_run(config, rules);

@@ -45,7 +45,16 @@ inline constexpr auto spellings<Every> = std::to_array<Spelling<Every>>(
     {{"no", Every::never}, {"steps", Every::steps}, {"epoch", Every::epoch}, {"best", Every::best}});
 template <>
 inline constexpr auto spellings<Finetuning> = std::to_array<Spelling<Finetuning>>({{"full", Finetuning::full},
-                                                                                   {"lora", Finetuning::lora}});
+                                                                                   {"lora", Finetuning::lora},
+                                                                                   {"freeze", Finetuning::freeze}});
+template <>
+inline constexpr auto spellings<Optim> = std::to_array<Spelling<Optim>>({{"adamw", Optim::adamw},
+                                                                         {"adamw_8bit", Optim::adamw_8bit},
+                                                                         {"muon", Optim::muon},
+                                                                         {"adamw_torch", Optim::adamw},
+                                                                         {"adamw_torch_fused", Optim::adamw},
+                                                                         {"adamw_bnb_8bit", Optim::adamw_8bit},
+                                                                         {"adamw_torch_8bit", Optim::adamw_8bit}});
 template <>
 inline constexpr auto spellings<Report> = std::to_array<Spelling<Report>>(
     {{"jsonl", Report::jsonl}, {"tensorboard", Report::tensorboard}, {"csv", Report::csv}, {"wandb", Report::wandb}});

@@ -141,20 +141,21 @@ struct ValueFormat<std::string> {
 };
 
 /// A list, one value without brackets, or several values separated by commas; "none" is the empty list.
-template <typename T>
-struct ValueFormat<std::set<T>> {
+template <typename List>
+struct ListFormat {
+    using T = typename List::value_type;
     static std::string what(const Limits& limits) {
         std::string item = ValueFormat<T>::what(limits);
         if (item.starts_with("one of ")) item.erase(0, 7);
         return fmt::format("a list of {}; or none", item);
     }
-    static bool read(const ConfigNode& node, const Limits& limits, std::set<T>& values) {
+    static bool read(const ConfigNode& node, const Limits& limits, List& values) {
         values.clear();
         if (node.kind == ConfigNode::Kind::scalar && node.text == "none") return true;
         const auto add = [&](const ConfigNode& item) {
             T value;
             const bool fits = ValueFormat<T>::read(item, limits, value);
-            if (fits) values.insert(value);
+            if (fits) values.insert(values.end(), value);
             return fits;
         };
         if (node.kind == ConfigNode::Kind::scalar) {
@@ -170,12 +171,16 @@ struct ValueFormat<std::set<T>> {
         }
         return node.kind == ConfigNode::Kind::sequence && std::all_of(node.children.begin(), node.children.end(), add);
     }
-    static void write(YAML::Emitter& out, const std::set<T>& values) {
+    static void write(YAML::Emitter& out, const List& values) {
         out << YAML::Flow << YAML::BeginSeq;
         for (const T& value : values) ValueFormat<T>::write(out, value);
         out << YAML::EndSeq;
     }
 };
+template <typename T>
+struct ValueFormat<std::set<T>> : ListFormat<std::set<T>> {};
+template <>
+struct ValueFormat<std::vector<std::string>> : ListFormat<std::vector<std::string>> {};
 
 template <>
 struct ValueFormat<std::map<std::string, std::string>> {

@@ -14,9 +14,9 @@ namespace colonnade {
 namespace {
 
 size_t memory_of(const Learner& learner) {
-    size_t bytes = 1;
-    for (const Tensor* tensor : {&learner.weights(), &learner.m(), &learner.v()})
-        bytes += static_cast<size_t>(learner.sync().state_size()) * bytes_of(tensor->dtype) + Arena::alignment;
+    size_t bytes =
+        1 + Arena::alignment + static_cast<size_t>(learner.sync().state_size()) * bytes_of(learner.weights().dtype);
+    for (const OptimizerArray& array : learner.optimizer_state()) bytes += array.values.bytes() + Arena::alignment;
     return bytes;
 }
 
@@ -30,14 +30,6 @@ void copy_on_cpu(void* to, const Tensor& from) {
 }
 
 }  // namespace
-
-size_t state_copy_bytes(const ModelConfig& config, const LearnerOptions& options, Device device) {
-    const ParameterList list = options.lora ? lora_parameters(config, *options.lora) : ParameterList(config);
-    const DType master = sum_dtype(options.dtype_on(device));
-    const DType moments = device == Device::cuda ? options.moments : master;
-    const int64_t share = GradientSync(list, options.sync).state_size();
-    return static_cast<size_t>(share) * (bytes_of(master) + 2 * bytes_of(moments));
-}
 
 BackgroundSave::BackgroundSave(const Learner& learner, const Ranks& ranks, FurtherFiles further)
     : learner_(learner), ranks_(ranks), further_(std::move(further)), memory_(Device::cpu, memory_of(learner)) {
@@ -64,23 +56,22 @@ LearnerState BackgroundSave::copy_state() {
     std::vector<std::pair<void*, Tensor>> copies;
     const GradientSync& sync = learner_.sync();
     const auto copy = [&](const Tensor& from) -> std::function<HostCopy()> {
-        const Tensor to = memory_.tensor("copy", from.dtype, {sync.state_size()});
+        const bool weights_of_all = from.numel() > sync.state_size();
+        const Tensor to = memory_.tensor("copy", from.dtype, {weights_of_all ? sync.state_size() : from.numel()});
         if (side_)
             copies.emplace_back(to.data, from);
-        else if (from.numel() == to.numel())
+        else if (!weights_of_all)
             copy_on_cpu(to.data, from);
-        else  // weights are whole on every rank
+        else
             for (int64_t at = 0; const Range& s : sync.state()) {
                 copy_on_cpu(to.slice(0, at, at + s.size()).data, from.slice(0, s.begin, s.end));
                 at += s.size();
             }
         return [to] { return HostCopy::of(nullptr, to); };  // `to` itself, because it is in host memory
     };
-    LearnerState saved{.weights = copy(learner_.weights()),
-                       .m = copy(learner_.m()),
-                       .v = copy(learner_.v()),
-                       .adapters = {},
-                       .updates = learner_.updates()};
+    LearnerState saved{
+        .weights = copy(learner_.weights()), .optimizer = {}, .adapters = {}, .updates = learner_.updates()};
+    for (const OptimizerArray& array : learner_.optimizer_state()) saved.optimizer.push_back(copy(array.values));
     if (learner_.options().lora) saved.adapters = sync.sharded() ? collected_adapters(learner_) : saved.weights;
     if (side_) side_->begin(copies);
     return saved;

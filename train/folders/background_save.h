@@ -25,9 +25,6 @@
 
 namespace colonnade {
 
-/// Bytes of host memory that the copy takes on a rank that saves.
-size_t state_copy_bytes(const ModelConfig& config, const LearnerOptions& options, Device device);
-
 struct SavedCheckpoint {
     std::string folder;
     uint64_t bytes = 0;

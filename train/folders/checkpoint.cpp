@@ -30,10 +30,31 @@ Json lora_json(const Learner& learner) {
             {"targets", lora->targets}, {"head", lora->head},   {"base_sha256", learner.base_hash()}};
 }
 
-void check_lora(const std::string& path, const Json& found, const Json& expected) {
-    if (found.is_null() != expected.is_null())
+/// Identifies the frozen part of the model; null if there is none.
+Json frozen_json(const Learner& learner) {
+    return learner.options().freeze ? Json(learner.base_hash()) : Json();
+}
+
+const char* finetuning_of(const Json& lora, const Json& frozen) {
+    return !lora.is_null() ? "lora" : frozen.is_null() ? "full" : "freeze";
+}
+
+/// Throws unless the checkpoint trained what this learner trains, beside the same base.
+void check_base(const std::string& path, const Json& state, const Learner& learner) {
+    const Json expected = lora_json(learner), found = state.value("lora", Json());
+    const Json frozen = frozen_json(learner), found_frozen = state.value("frozen_sha256", Json());
+    const std::string kind = finetuning_of(found, found_frozen), own = finetuning_of(expected, frozen);
+    if (kind != own)
         fail(Exit::data, "{}: the checkpoint is of a run with finetuning_type {}; this run has finetuning_type {}",
-             path, found.is_null() ? "full" : "lora", expected.is_null() ? "full" : "lora");
+             path, kind, own);
+    if (const Json& layout = state.at("layout"); !frozen.is_null() && layout != layout_json(learner.parameters()))
+        fail(Exit::data, "{}: other layers were trained: {} parameters, here {}", path, layout.size(),
+             learner.parameters().all().size());
+    if (found_frozen != frozen)
+        fail(Exit::data,
+             "{}: the frozen weights are others than those of model_name_or_path (SHA-256 {:.16}..., here "
+             "{:.16}...)",
+             path, found_frozen.get<std::string>(), frozen.get<std::string>());
     if (expected.is_null()) return;
     for (const auto& [key, value] : expected.items()) {
         if (found.at(key) == value) continue;
@@ -223,6 +244,7 @@ uint64_t CheckpointSave::commit() {
                           {"best", best_json(state_.best)},
                           {"made_by", facts_json(state_.made_by)},
                           {"lora", lora_json(learner_)},
+                          {"frozen_sha256", frozen_json(learner_)},
                           {"layout", layout_json(learner_.parameters())}};
     write_file_atomically(dir + "/trainer_state.json", trainer.dump(1) + "\n");
     write_file_atomically(dir + "/config.yaml", state_.config_yaml);
@@ -282,7 +304,7 @@ TrainerState load_checkpoint(const WholeCheckpoint& checkpoint, Learner& learner
     const std::string& folder = checkpoint.folder;
     const std::string state_path = folder + "/trainer_state.json";
     TrainerState state = read_keys(state_path, [&](const Json& json) {
-        check_lora(state_path, json.value("lora", Json()), lora_json(learner));
+        check_base(state_path, json, learner);
         if (json.at("layout") != layout_json(learner.parameters()))
             fail(Exit::data, "{}: the checkpoint contains a model of another shape ({} parameters listed, {} expected)",
                  state_path, json.at("layout").size(), learner.parameters().all().size());

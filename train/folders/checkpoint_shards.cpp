@@ -48,19 +48,21 @@ void require_all_elements(const std::deque<Shard>& shards, int64_t n) {
 }
 
 /// The bytes of `into`, which holds the elements `wanted` one after the other, in one file.
-std::vector<FileRegion> regions_in(const Shard& shard, const std::string& name, const Tensor& into,
-                                   const std::vector<Range>& wanted) {
+std::vector<FileRegion> regions_in(const Shard& shard, const OptimizerArray& into, const std::vector<Range>& wanted) {
     std::vector<FileRegion> regions;
     if (shard.size() == 0) return regions;
-    const uint64_t begin = shard.reader.offset(name);
+    const uint64_t begin = shard.reader.offset(into.name);
+    const size_t bytes = bytes_of(into.values.dtype);
     int64_t to = 0;
     for (const Range& w : wanted) {
         int64_t from = 0;
         for (const Range& s : shard.slices) {
             const Range both{std::max(w.begin, s.begin), std::min(w.end, s.end)};
+            const Range in_file = into.of({from + both.begin - s.begin, from + both.end - s.begin}),
+                        in_memory = into.of({to + both.begin - w.begin, to + both.end - w.begin});
             if (both.begin < both.end)
-                regions.push_back({begin + static_cast<uint64_t>(from + both.begin - s.begin) * bytes_of(into.dtype),
-                                   into.slice(0, to + both.begin - w.begin, to + both.end - w.begin)});
+                regions.push_back({begin + static_cast<uint64_t>(in_file.begin) * bytes,
+                                   into.values.slice(0, in_memory.begin, in_memory.end)});
             from += s.size();
         }
         to += w.size();
@@ -68,12 +70,23 @@ std::vector<FileRegion> regions_in(const Shard& shard, const std::string& name, 
     return regions;
 }
 
-void require_array(const Shard& shard, const std::string& name, DType dtype) {
-    const int64_t found = shard.reader.count(name);
-    if (found != shard.size())
-        fail(Exit::data, "{}: '{}' has {} numbers, expected {}", shard.path, name, found, shard.size());
-    if (shard.reader.dtype(name) != dtype)
-        fail(Exit::data, "{}: '{}' holds {}, expected {}", shard.path, name, shard.reader.dtype(name), dtype);
+void require_array(const Shard& shard, const OptimizerArray& array) {
+    const DType dtype = sum_dtype(array.values.dtype);
+    const bool exists = shard.reader.has(array.name);
+    if (!exists || shard.reader.dtype(array.name) != dtype)
+        fail(Exit::data, "{}: '{}' is {}, expected {}{}", shard.path, array.name,
+             exists ? name_of(shard.reader.dtype(array.name)) : "missing", dtype,
+             array.name == "weights" ? "" : "; the state of another optimizer? Resume with the same optim");
+    const int64_t found = shard.reader.count(array.name), expected = array.of({0, shard.size()}).end;
+    if (found != expected)
+        fail(Exit::data, "{}: '{}' has {} numbers, expected {}", shard.path, array.name, found, expected);
+}
+
+/// The arrays of a file: weights, and the optimizer's state if there is any.
+std::vector<OptimizerArray> arrays_of(const Learner& learner) {
+    std::vector<OptimizerArray> arrays = learner.optimizer_state();
+    arrays.insert(arrays.begin(), {.name = "weights", .values = learner.weights()});
+    return arrays;
 }
 
 /// This rank's share of weights(), m() or v().
@@ -108,11 +121,11 @@ LearnerState present_state(const Learner& learner) {
     const auto share = [&learner](const Tensor& state) {
         return [&learner, state] { return share_of(learner, state); };
     };
-    LearnerState now{.weights = share(learner.weights()),
-                     .m = share(learner.m()),
-                     .v = share(learner.v()),
-                     .adapters = {},
-                     .updates = learner.updates()};
+    LearnerState now{
+        .weights = share(learner.weights()), .optimizer = {}, .adapters = {}, .updates = learner.updates()};
+    for (const OptimizerArray& array : learner.optimizer_state())
+        now.optimizer.push_back(
+            [&learner, values = array.values] { return HostCopy::of(learner.options().gpu, values); });
     if (learner.options().lora) now.adapters = learner.sync().sharded() ? collected_adapters(learner) : now.weights;
     return now;
 }
@@ -134,16 +147,15 @@ std::vector<FilePiece> write_shard(const std::string& folder, const Learner& lea
     std::vector<int64_t> slices;
     for (const Range& s : sync.state()) slices.insert(slices.end(), {s.begin, s.end});
     Hdf5Writer layout(path);
-    const uint64_t weights = layout.reserve("weights", sum_dtype(learner.weights().dtype), n),
-                   m = layout.reserve("adamw/m", sum_dtype(learner.m().dtype), n),
-                   v = layout.reserve("adamw/v", sum_dtype(learner.v().dtype), n);
+    std::vector<uint64_t> offsets;
+    for (const OptimizerArray& array : arrays_of(learner))
+        offsets.push_back(layout.reserve(array.name, sum_dtype(array.values.dtype), array.of({0, n}).end));
     layout.write("slices", Tensor(slices.data(), DType::i64, {std::ssize(slices) / 2, 2}));
     layout.attribute("updates", saved.updates);
     layout.close();
     FilledFile file(path, threads);
-    file.fill({weights, saved.weights().tensor()});
-    file.fill({m, saved.m().tensor()});
-    file.fill({v, saved.v().tensor()});
+    file.fill({offsets[0], saved.weights().tensor()});
+    for (size_t i = 0; i < saved.optimizer.size(); ++i) file.fill({offsets[i + 1], saved.optimizer[i]().tensor()});
     return file.finish();
 }
 
@@ -157,21 +169,19 @@ void read_shards(const std::string& folder, const std::vector<std::string>& name
     for (const Shard& shard : shards)
         if (const int64_t other = shard.reader.int_attribute("updates"); other != updates)
             fail(Exit::data, "{}: {} updates, but {} has {}", shard.path, other, shards.front().path, updates);
-    // All of it before anything of the learner changes. A learner for inference has no moments.
-    for (const auto& [name, state] : {std::pair("weights", &learner.weights()), std::pair("adamw/m", &learner.m()),
-                                      std::pair("adamw/v", &learner.v())})
-        for (const Shard& shard : shards)
-            if (learner.options().training || state == &learner.weights())
-                require_array(shard, name, sum_dtype(state->dtype));
-    const auto read = [&](const char* name, const Tensor& into, const std::vector<Range>& slices) {
-        if (into.empty()) return;
-        const HostCopy host = HostCopy::to_fill(learner.options().gpu, into);
-        for (const Shard& shard : shards) read_regions(shard.path, regions_in(shard, name, host.tensor(), slices));
-        host.store();
+    // All of it before anything of the learner changes.
+    for (const OptimizerArray& array : arrays_of(learner))
+        for (const Shard& shard : shards) require_array(shard, array);
+    const auto read = [&](const OptimizerArray& into, const std::vector<Range>& slices) {
+        for (const Shard& shard : shards) read_regions(shard.path, regions_in(shard, into, slices));
     };
-    learner.fill_weights([&](const Tensor& weights) { read("weights", weights, {{0, n}}); });
-    read("adamw/m", learner.m(), learner.sync().state());
-    read("adamw/v", learner.v(), learner.sync().state());
+    learner.fill_weights([&](const Tensor& weights) { read({.name = "weights", .values = weights}, {{0, n}}); });
+    for (OptimizerArray& array : learner.optimizer_state()) {
+        const HostCopy host = HostCopy::to_fill(learner.options().gpu, array.values);
+        array.values = host.tensor();
+        read(array, learner.sync().state());
+        host.store();
+    }
     learner.set_updates(updates);
 }
 

@@ -2,6 +2,8 @@
 // The files of a checkpoint that hold weights and AdamW moments: one per rank that wrote.
 //
 //     state-00002-of-00003.h5   weights, adamw/m, adamw/v    [elements of the share] f32
+//                               8-bit moments: adamw/m and adamw/v in u8, and adamw/m_units, adamw/v_units
+//                                                            [elements / 64] f32
 //                               slices                        [k, 2] i64: which elements of the flat buffers they are
 //                               attribute updates             steps of AdamW
 //
@@ -21,7 +23,8 @@ namespace colonnade {
 /// functions are called in this order, and each result is gone before the next call, so that large arrays need not be
 /// in host memory together. bf16 moments are stored as f32.
 struct LearnerState {
-    std::function<HostCopy()> weights, m, v;
+    std::function<HostCopy()> weights;
+    std::vector<std::function<HostCopy()>> optimizer;  ///< in the order of Learner::optimizer_state()
     std::function<HostCopy()> adapters;  ///< LoRA: the weights of all ranks, used on rank 0; otherwise empty
     int64_t updates = 0;
 };

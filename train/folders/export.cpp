@@ -35,6 +35,9 @@ Json config_json(const ExportRequest& r, DType stored) {
         r.config.tie_word_embeddings)
         config["tie_word_embeddings"] = r.config.tie_word_embeddings;
     if (r.config.score_head) set_score_head(config, r.config);
+    config["vocab_size"] = r.config.vocab_size;
+    for (const auto& [role, token] : r.additions.roles)
+        if (role != "unk_token") config[role + "_id"] = r.encoder->tokenizer()->piece_id(token).value_or(-1);
     return config;
 }
 
@@ -71,7 +74,8 @@ void write_tokenizer(const ExportRequest& r) {
     for (const std::string& notice : export_text({.source = r.tokenizer_source,
                                      .folder = r.folder,
                                      .tokenizer = r.encoder->tokenizer().get(),
-                                     .chat_template = written ? &chosen : nullptr}))
+                                     .chat_template = written ? &chosen : nullptr,
+                                     .additions = r.additions}))
         if (r.prints) fmt::print("note: {}\n", notice);
     remove_file(r.folder + "/colonnade.json");  // of an older export, which named the template there
 }
@@ -186,7 +190,8 @@ DType export_merged(const Config& config, std::shared_ptr<const Encoder> encoder
                          .stored = stored,
                          .source_folder = config.model_name_or_path,
                          .encoder = std::move(encoder),
-                         .tokenizer_source = config.tokenizer_name_or_path});
+                         .tokenizer_source = config.tokenizer_name_or_path,
+                         .additions = token_additions(config)});
 }
 
 void export_merged_copy(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
@@ -212,6 +217,14 @@ FurtherFiles hugging_face_files(const Config& config, std::shared_ptr<const Enco
     };
 }
 
+DType export_with_frozen(ExportRequest request, const Learner& learner) {
+    const HostCopy model = learner.whole_model(HostCopy::of(request.gpu, request.weights).tensor());
+    request.parameters = ParameterList(learner.config());
+    request.weights = model.tensor();
+    request.gpu = nullptr;
+    return export_model(request);
+}
+
 ExportRequest export_request(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
                              const std::string& folder, std::optional<DType> stored) {
     return {.folder = folder,
@@ -223,7 +236,8 @@ ExportRequest export_request(const Config& config, std::shared_ptr<const Encoder
             .source_folder = config.model_name_or_path,
             .base = config.name_of(config.model_name_or_path),
             .encoder = std::move(encoder),
-            .tokenizer_source = config.tokenizer_name_or_path};
+            .tokenizer_source = config.tokenizer_name_or_path,
+            .additions = token_additions(config)};
 }
 
 }  // namespace colonnade

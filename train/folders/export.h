@@ -1,8 +1,9 @@
 #pragma once
 // Export: writes a Hugging Face folder that transformers, and every program that reads its folders, can load:
 // config.json, model.safetensors (shards above 5 GB), generation_config.json and tokenizer files. The model's own
-// tokenizer files and chat template stay as they are; a template that the config chose replaces it. A LoRA run exports its adapters as a PEFT folder, or the base with the adapters merged in: W +
-// scale * B A, computed in f32.
+// tokenizer files and chat template stay as they are; a template that the config chose replaces it. A
+// LoRA run exports its adapters as a PEFT folder, or the base with the adapters merged in: W + scale * B A, computed in
+// f32. A run with frozen layers exports the whole model.
 
 #include <memory>
 #include <optional>
@@ -19,7 +20,7 @@ namespace colonnade {
 struct ExportRequest {
     std::string folder;  ///< created if missing; files of an older export in it are replaced
     const ModelConfig& config;
-    const ParameterList& parameters;
+    ParameterList parameters;
     Tensor weights;      ///< flat: the model's, or the adapters'
     Gpu* gpu = nullptr;  ///< the GPU that holds the weights; null: host memory
     /// f32, bf16 or f16; unset: that of the source (StoredWeights::export_dtype), f32 without one. If f16 cannot hold a
@@ -31,6 +32,7 @@ struct ExportRequest {
     std::shared_ptr<const Encoder> encoder;  ///< provides tokenizer, chat template and stop ids
     std::string tokenizer_source;            ///< a folder or file, whose tokenizer files are copied; may be empty
     bool prints = true;                      ///< notes about what the files say; false: silent
+    TokenAdditions additions{};              ///< what the encoder's tokenizer has beside them
 };
 /// How the names of what an export writes begin, for leftovers (engine/io/folder_lock.h).
 inline constexpr std::string_view export_stems[] = {
@@ -58,8 +60,10 @@ void export_merged_copy(const Config& config, std::shared_ptr<const Encoder> enc
 /// are there already, the tokenizer files. Silent. Config and learner must outlive the result.
 FurtherFiles hugging_face_files(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner);
 
-/// The request to export a run of `config` to `folder`.
+/// The request to export what a run of `config` trained to `folder`.
 ExportRequest export_request(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
                              const std::string& folder, std::optional<DType> stored = {});
+/// Exports the whole model of a request for the trained part of a model whose other layers are frozen.
+DType export_with_frozen(ExportRequest request, const Learner& learner);
 
 }  // namespace colonnade

@@ -15,19 +15,18 @@ void fill_base(const WeightFolder& model, Learner& learner) {
 }  // namespace
 
 void load_base(const std::string& folder, Learner& learner) {
-    fill_base(WeightFolder(learner.base_parameters(), learner.config(), folder), learner);
+    fill_base(WeightFolder(ParameterList(learner.config()), learner.config(), folder), learner);
 }
 
 void load_model(const std::string& folder, uint64_t seed, Learner& learner) {
-    const bool lora = learner.options().lora.has_value();
     const ParameterList& list = learner.parameters();
     const Initialization random{.seed = seed, .range = learner.config().initializer_range};
     if (folder.empty()) {
-        require(!lora, "adapters need the folder of a base");
+        require(!learner.has_base(), "a base needs a folder");
         return learner.fill_weights([&](const Tensor& flat) { initialize(list, random, flat); });
     }
-    const WeightFolder model(lora ? learner.base_parameters() : list, learner.config(), folder);
-    if (lora) fill_base(model, learner);
+    const WeightFolder model(ParameterList(learner.config()), learner.config(), folder);
+    fill_base(model, learner);
     learner.fill_weights([&](const Tensor& flat) {
         for (const Parameter& p : list.all()) {
             const Tensor into = slice_of(flat, p);

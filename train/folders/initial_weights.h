@@ -15,7 +15,7 @@ void load_or_initialize(const Config& config, Learner& learner);
 /// they add nothing yet.
 void load_model(const std::string& folder, uint64_t seed, Learner& learner);
 
-/// Loads the base alone, with LoRA. A score.weight that the folder lacks is zero.
+/// Loads the base alone, with LoRA or frozen layers. A score.weight that the folder lacks is zero.
 void load_base(const std::string& folder, Learner& learner);
 
 }  // namespace colonnade

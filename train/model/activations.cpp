@@ -27,18 +27,20 @@ struct Own {
     bool stream;  ///< its input
     bool cheap;   ///< outputs of norms and of SwiGLU
     bool rest;
-    Own(const ActivationLayout& layout, bool first)
-        : stream(first || layout.training),
-          cheap(first || (layout.training && layout.recompute == Recompute::none)),
-          rest(first || (layout.training && layout.recompute != Recompute::block)) {}
+    Own(const ActivationLayout& layout, int64_t block) {
+        const bool first = block == 0, kept = layout.training && block >= layout.lowest;
+        stream = first || kept;
+        cheap = first || (kept && layout.recompute == Recompute::none);
+        rest = first || (kept && layout.recompute != Recompute::block);
+    }
 };
 
-BlockActivations lay_out_block(const Plan& plan, const BlockActivations* first) {
+BlockActivations lay_out_block(const Plan& plan, const std::vector<BlockActivations>& before) {
     const ModelConfig& c = plan.config;
     const ActivationLayout& layout = plan.layout;
     const int64_t tokens = layout.tokens(), h = c.hidden_size, f = c.intermediate_size;
-    const Own own(layout, !first);
-    BlockActivations b = first ? *first : BlockActivations();
+    const Own own(layout, std::ssize(before));
+    BlockActivations b = before.empty() ? BlockActivations() : before.front();
     if (own.stream) b.in = plan.saved({tokens, h});
     if (own.cheap) {
         b.normed = plan.saved({tokens, h});
@@ -114,8 +116,7 @@ Activations Activations::lay_out(Arena& arena, const ModelConfig& c, const Activ
     a.layout = layout;
     a.cos = plan.statistic({tokens, c.head_dim / 2});
     a.sin = plan.statistic({tokens, c.head_dim / 2});
-    for (int64_t l = 0; l < c.num_hidden_layers; ++l)
-        a.blocks.push_back(lay_out_block(plan, a.blocks.empty() ? nullptr : &a.blocks.front()));
+    for (int64_t l = 0; l < c.num_hidden_layers; ++l) a.blocks.push_back(lay_out_block(plan, a.blocks));
     a.out = plan.saved({tokens, c.hidden_size});
     a.final_rstd = plan.statistic({tokens});
     a.hidden = plan.saved({tokens, c.hidden_size});

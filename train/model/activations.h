@@ -13,6 +13,7 @@ struct ActivationLayout {
     bool training = false;  ///< false: forward only, and all blocks share their activations
     Recompute recompute = Recompute::none;
     std::optional<LoraSettings> lora{};
+    int64_t lowest = 0;  ///< backward ends at this block: those below share their activations, too
 
     int64_t tokens() const { return packs * length; }
 };

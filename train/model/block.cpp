@@ -128,7 +128,7 @@ void Block::backward(const ModelGradients& gradients) const {
     const BlockParameters& g = gradients.views.blocks[layer_];
     recompute();
     swiglu_backward(g, gradients.matrices);
-    attention_backward(g, gradients.matrices);
+    attention_backward(g, gradients);
 }
 
 void Block::swiglu_backward(const BlockParameters& g, Grad matrices) const {
@@ -149,11 +149,11 @@ void Block::swiglu_backward(const BlockParameters& g, Grad matrices) const {
     norm_backward(g.post_attention_norm, a_.mid, a_.mid_rstd, weights_.post_attention_norm);
 }
 
-void Block::attention_backward(const BlockParameters& g, Grad matrices) const {
+void Block::attention_backward(const BlockParameters& g, const ModelGradients& gradients) const {
+    const Grad matrices = gradients.matrices;
     linear_backward(Projection::o, g, matrices, {.din = acts_.dattention, .dout = acts_.dstream, .in = a_.attention});
     heads_backward(g);
-    // Nothing is trained below the adapters of the first layer.
-    const bool lowest = layer_ == 0 && g.input_norm.empty();
+    const bool lowest = layer_ == gradients.lowest && g.input_norm.empty();  // nothing is trained below
     linear_backward(Projection::qkv, g, matrices,
                     {.din = lowest ? Tensor() : acts_.dnormed, .dout = acts_.dqkv, .in = a_.normed});
     if (!lowest) norm_backward(g.input_norm, a_.in, a_.input_rstd, weights_.input_norm);

@@ -37,7 +37,7 @@ class Block {
     /// Computes again what backward needs and forward did not keep.
     void recompute() const;
     void swiglu_backward(const BlockParameters& g, Grad matrices) const;
-    void attention_backward(const BlockParameters& g, Grad matrices) const;
+    void attention_backward(const BlockParameters& g, const ModelGradients& gradients) const;
     void heads_backward(const BlockParameters& g) const;
 
     /// Whether a linear layer has adapters and the pass uses them.

@@ -121,8 +121,7 @@ Tensor view_of(const Tensor& flat, const Parameter& p) {
     return p.shape.size() == 2 ? slice.view({p.shape[0], p.shape[1]}) : slice;
 }
 
-ModelParameters view_parameters(const ParameterList& list, const Tensor& flat) {
-    ModelParameters model;
+void add_views(const ParameterList& list, const Tensor& flat, ModelParameters& model) {
     for (const Parameter& p : list.all()) {
         const ParameterEntry::View& view = entry_of(p.role).view;
         if (view.of_model) {
@@ -133,8 +132,19 @@ ModelParameters view_parameters(const ParameterList& list, const Tensor& flat) {
         BlockParameters& block = model.blocks[static_cast<size_t>(p.layer)];
         extend(view.of_block ? block.*view.of_block : block.linear[view.projection].*view.part, flat, p);
     }
+}
+
+ModelParameters view_parameters(const ParameterList& list, const Tensor& flat) {
+    ModelParameters model;
+    add_views(list, flat, model);
     if (model.head.rank == 0) model.head = model.embedding;
     return model;
+}
+
+int64_t lowest_layer(const ParameterList& list) {
+    int64_t lowest = INT64_MAX;
+    for (const Parameter& p : list.all()) lowest = std::min(lowest, p.layer);
+    return lowest;
 }
 
 bool is_overwritten(const Parameter& p, const ModelConfig& config) {

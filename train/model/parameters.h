@@ -68,6 +68,8 @@ class ParameterList {
 Tensor slice_of(const Tensor& flat, const Parameter& parameter);
 Tensor view_of(const Tensor& flat, const Parameter& parameter);
 
+/// Adds the views of a list's parameters to those of a model. A tied head gets none.
+void add_views(const ParameterList& list, const Tensor& flat, ModelParameters& model);
 /// Views of all parameters of a model. If the head is tied, its view is the embedding's.
 ModelParameters view_parameters(const ParameterList& list, const Tensor& flat);
 
@@ -77,8 +79,11 @@ struct ModelGradients {
     /// Weights of linear layers and the head. The first micro-step of a step overwrites, which saves clearing and
     /// reading them. All other gradients accumulate.
     Grad matrices = Grad::accumulate;
-    bool embedding = true;  ///< false: the caller adds the gradient of the embedding itself
+    bool embedding = true;             ///< false: the caller adds the gradient of the embedding itself
+    int64_t lowest = embedding_layer;  ///< the lowest layer that has a view: backward ends there
 };
+/// The lowest layer with a parameter in the list.
+int64_t lowest_layer(const ParameterList& list);
 /// Whether backward writes this gradient as ModelGradients::matrices says.
 bool is_overwritten(const Parameter& parameter, const ModelConfig& config);
 

@@ -1,5 +1,7 @@
 #include "train/model/transformer.h"
 
+#include <algorithm>
+
 #include "layers/rmsnorm.h"
 #include "train/model/block.h"
 
@@ -28,6 +30,12 @@ void Transformer::forward(const Context& ctx, const TransformerInput& input, Act
     call(input.before_forward, 0);
     BlockActivations& first = acts.blocks[0];
     embedding_forward(ctx, {.out = first.in, .tokens = input.tokens, .weight = weights_.embedding});
+    if (!input.noise.scales.empty()) {
+        EmbeddingNoise noise = input.noise;
+        noise.x = first.in;
+        noise.positions = input.positions;
+        add_embedding_noise(ctx, noise);
+    }
     rmsnorm_forward(ctx, {.out = first.normed,
                           .rstd = first.input_rstd,
                           .in = first.in,
@@ -60,7 +68,7 @@ void Transformer::backward(const Context& ctx, const TransformerInput& input, Ac
                            .weight = weights_.final_norm,
                            .scratch = acts.scratch});
     call(input.after_backward, config_.num_hidden_layers);
-    for (int64_t l = config_.num_hidden_layers - 1; l >= 0; --l) {
+    for (int64_t l = config_.num_hidden_layers - 1; l >= std::max<int64_t>(gradients.lowest, 0); --l) {
         Block(ctx, *this, input, acts, l).backward(gradients);
         call(input.after_backward, l);
     }

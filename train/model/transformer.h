@@ -11,6 +11,7 @@
 #include <functional>
 
 #include "layers/embedding.h"
+#include "layers/embedding_noise.h"
 #include "layers/rope.h"
 #include "train/model/activations.h"
 #include "train/model/attention_masks.h"
@@ -34,6 +35,8 @@ struct TransformerInput {
     /// Dropout on the input of adapters. `stream` belongs to the micro-step; its low 14 bits are free, for the layer
     /// and the projection.
     DropoutMask dropout{};
+    /// NEFTune in training: scales, streams and seed. Without scales there is none.
+    EmbeddingNoise noise{};
     LayerHook before_forward{};  ///< the layer's weights are about to be read
     LayerHook after_backward{};  ///< the gradients of the layer's parameters are final
 };
@@ -49,7 +52,7 @@ class Transformer {
     void forward(const Context& ctx, const TransformerInput& input, Activations& acts,
                  const CacheWrite* cache = nullptr) const;
 
-    /// Computes the gradients that have a view, from acts.dhidden. Overwrites activations.
+    /// Computes the gradients that have a view, from acts.dhidden, down to gradients.lowest. Overwrites activations.
     void backward(const Context& ctx, const TransformerInput& input, Activations& acts,
                   const ModelGradients& gradients) const;
 

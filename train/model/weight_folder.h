@@ -9,13 +9,15 @@ namespace colonnade {
 /// The constructor lists all missing, unexpected and misshapen tensors in one error (Exit::data). It skips
 /// `...rotary_emb.inv_freq`. A tied model may store its embedding as lm_head.weight alone, or twice; if the two differ,
 /// the constructor throws, because one would be lost (read_model_config unties such a model). A reward model may start
-/// from a language model: then lm_head.weight is skipped, and score.weight may be missing.
+/// from a language model: then lm_head.weight is skipped, and score.weight may be missing. The embedding and the head
+/// may have more rows than in the folder, which has as many as its own config.json says: those are the mean of the
+/// others.
 class WeightFolder {
   public:
     WeightFolder(const ParameterList& list, const ModelConfig& config, const std::string& path);
     bool has(const Parameter& parameter) const { return find(parameter) != nullptr; }
     /// `into`: contiguous, in host memory, with as many elements as the parameter.
-    void read(const Parameter& parameter, const Tensor& into) const { weights_.read(*find(parameter), into); }
+    void read(const Parameter& parameter, const Tensor& into) const;
 
   private:
     const TensorInfo* find(const Parameter& parameter) const;

@@ -4,8 +4,10 @@
 #include <cmath>
 #include <limits>
 
+#include "engine/device/philox.h"
 #include "layers/shape_check.h"
 #include "train/optimizer/adamw_kernels.h"
+#include "train/optimizer/moment_codes.h"
 
 namespace colonnade {
 namespace {
@@ -23,13 +25,19 @@ void check_step(const Context& ctx, const AdamWStep& a) {
     require(a.begin % decay_granule == 0 && a.begin >= 0 && a.begin + n <= a.parameters.size(),
             "adamw: elements {} to {} of {}", a.begin, a.begin + n, a.parameters.size());
     const DType dtype = gpu ? DType::f32 : a.weights.dtype;
-    const DType moments = gpu && a.m.dtype == DType::bf16 ? DType::bf16 : dtype;
+    const bool narrow = (gpu && a.m.dtype == DType::bf16) || (dtype == DType::f32 && a.m.dtype == DType::u8);
+    const DType moments = narrow ? a.m.dtype : dtype;
     const ShapeCheck check = check_for(ctx, "adamw", a.weights.dtype);
     check("weights", a.weights, dtype, {n});
     check("m", a.m, moments, {n});
     check("v", a.v, moments, {n});
     check("gradients", a.gradients, dtype, {n});
     check("clip", a.clip, DType::f64, {2});
+    if (moments == DType::u8) {
+        require(n % moment_block == 0, "adamw: {} elements are no whole blocks of {}", n, moment_block);
+        check("m_units", a.m_units, DType::f32, {n / moment_block});
+        check("v_units", a.v_units, DType::f32, {n / moment_block});
+    }
     if (!a.copy.empty()) check("copy", a.copy, DType::bf16, {n});
     if (gpu) check("decay_map", a.decay_map, DType::i32, {decay_map_words(a.parameters.size())});
     require(gpu || a.copy.empty(), "adamw: the CPU writes no bf16 copy");
@@ -59,6 +67,58 @@ void update(T* w, T* m, T* v, const T* g, int64_t n, T clip, const AdamWCoeffici
         m[i] = c.beta1 * m[i] + c.one_minus_beta1 * gradient;
         v[i] = c.beta2 * v[i] + c.one_minus_beta2 * gradient * gradient;
         w[i] = w[i] * c.keep - c.step_size * m[i] / (std::sqrt(v[i]) * c.v_scale + c.epsilon);
+    }
+}
+
+/// The update of one block with 8-bit moments. `block` counts from the begin of the flat buffers, `at` from the slice's.
+/// Each loop is one that the compiler vectorises.
+void update_block(const AdamWStep& a, int64_t block, int64_t at, float clip, const AdamWCoefficients<float>& c) {
+    float* const w = a.weights.as<float>() + at;
+    const float* const g = a.gradients.as<float>() + at;
+    uint8_t *const m_codes = a.m.as<uint8_t>() + at, *const v_codes = a.v.as<uint8_t>() + at;
+    float &m_of_block = a.m_units.as<float>()[at / moment_block],
+          &v_of_block = a.v_units.as<float>()[at / moment_block];
+    const float m_before = m_of_block, v_before = v_of_block;
+    float m[moment_block], v[moment_block], largest_m = 0, largest_v = 0;
+#pragma omp simd
+    for (int64_t i = 0; i < moment_block; ++i) {
+        m[i] = m_of(m_codes[i], m_before);
+        v[i] = v_of(v_codes[i], v_before);
+        update_in_f32(w[i], m[i], v[i], clip * g[i], c);
+    }
+#pragma omp simd reduction(max : largest_m, largest_v)
+    for (int64_t i = 0; i < moment_block; ++i) {
+        largest_m = std::max(largest_m, std::abs(m[i]));
+        largest_v = std::max(largest_v, v[i]);
+    }
+    const MomentUnit of_m = m_unit(largest_m), of_v = v_unit(largest_v);
+    const Philox random{a.seed, moment_rounding_stream + static_cast<uint64_t>(a.step)};
+    uint32_t words[moment_block];
+#pragma omp simd
+    for (int64_t i = 0; i < moment_block / 4; ++i) {
+        const auto four = random.block(static_cast<uint64_t>(block * moment_block / 4 + i));
+        for (int64_t j = 0; j < 4; ++j) words[4 * i + j] = four[static_cast<size_t>(j)];
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < moment_block; ++i) {
+        m_codes[i] = m_code(m[i], of_m, words[i] & 0xffff);
+        v_codes[i] = v_code(v[i], of_v, words[i] >> 16);
+    }
+    m_of_block = of_m.unit;
+    v_of_block = of_v.unit;
+}
+
+void update_blocks(const AdamWStep& a, float clip) {
+    const AdamWCoefficients<float> c = coefficients<float>(a);
+    const std::vector<int32_t> decays = decay_map(a.parameters);
+    const int64_t first = a.begin / moment_block, blocks = a.weights.numel() / moment_block;
+    static_assert(moment_block == decay_granule);
+#pragma omp parallel for schedule(static)
+    for (int64_t b = 0; b < blocks; ++b) {
+        AdamWCoefficients<float> own = c;
+        if (!(static_cast<uint32_t>(decays[static_cast<size_t>((first + b) / 32)]) >> ((first + b) % 32) & 1))
+            own.keep = 1;
+        update_block(a, first + b, b * moment_block, clip, own);
     }
 }
 
@@ -130,6 +190,7 @@ void adamw(const Context& ctx, const AdamWStep& a) {
     if (ctx.device == Device::cuda) return cuda::adamw(ctx, a, coefficients<float>(a));
     const double* clip = a.clip.as<double>();
     if (std::isnan(clip[1])) return;
+    if (a.m.dtype == DType::u8) return update_blocks(a, static_cast<float>(clip[1]));
     const int64_t end = a.begin + a.weights.numel();
     dispatch_float(a.weights.dtype, [&]<typename T>() {
         for (const Parameter& p : a.parameters.all()) {

@@ -1,6 +1,8 @@
 #include "engine/device/gpu.cuh"
 #include "engine/device/philox.cuh"
+#include "engine/device/reduce.cuh"
 #include "train/optimizer/adamw_kernels.h"
+#include "train/optimizer/moment_codes.h"
 
 namespace colonnade::cuda {
 namespace {
@@ -58,11 +60,13 @@ constexpr int update_threads = 256, quads = 2;
 constexpr int update_elements = update_threads * quads * 4;
 static_assert(update_elements == 32 * 64);
 
+/// Moment: float, __nv_bfloat16, or uint8_t for codes.
 template <typename Moment>
 struct Update {
     float* weights;
     __nv_bfloat16* copy;  ///< may be null
     Moment *m, *v;
+    float *m_units, *v_units;  ///< of codes
     const float* gradients;
     const double* clip;
     const uint32_t* decay_map;
@@ -79,15 +83,21 @@ __device__ void update_element(float& w, float& m, float& v, float gradient, flo
     w = w * keep - c.step_size * m / (sqrtf(v) * c.v_scale + c.epsilon);
 }
 
+/// Random words for four elements of the slice.
+template <typename Moment>
+__device__ uint4 random_words(const Update<Moment>& u, int64_t at) {
+    const int64_t quad = (u.begin + at) / 4;
+    return philox4x32(
+        make_uint4(static_cast<uint32_t>(quad), static_cast<uint32_t>(quad >> 32), u.stream.x, u.stream.y), u.seed);
+}
+
 template <typename Moment>
 __device__ void store_moments(const Update<Moment>& u, int64_t at, const Quad& m, const Quad& v) {
     if constexpr (std::is_same_v<Moment, float>) {
         store(u.m + at, m);
         store(u.v + at, v);
     } else {
-        const int64_t quad = (u.begin + at) / 4;
-        const uint4 random = philox4x32(
-            make_uint4(static_cast<uint32_t>(quad), static_cast<uint32_t>(quad >> 32), u.stream.x, u.stream.y), u.seed);
+        const uint4 random = random_words(u, at);
         store_at_random(u.m + at, m, {random.x & 0xffffu, random.y & 0xffffu, random.z & 0xffffu, random.w & 0xffffu});
         store_at_random(u.v + at, v, {random.x >> 16, random.y >> 16, random.z >> 16, random.w >> 16});
     }
@@ -127,6 +137,64 @@ __global__ void __launch_bounds__(update_threads) update(const Update<Moment> u)
     }
 }
 
+// As above, with 8-bit moments: 16 neighbouring threads have a block of codes.
+__global__ void __launch_bounds__(update_threads) update_codes(const Update<uint8_t> u) {
+    const float clip = static_cast<float>(u.clip[1]);
+    if (isnan(clip)) return;
+    const int64_t first_word = u.begin / update_elements, skipped = u.begin - first_word * update_elements;
+    const uint32_t decays = u.decay_map[first_word + blockIdx.x];
+    const int64_t begin = int64_t{blockIdx.x} * update_elements - skipped;
+    Quad w[quads] = {}, g[quads] = {};
+    uchar4 m_codes[quads] = {}, v_codes[quads] = {};
+    MomentUnit of_m[quads] = {}, of_v[quads] = {};
+#pragma unroll
+    for (int q = 0; q < quads; ++q) {
+        const int64_t at = begin + (q * update_threads + static_cast<int>(threadIdx.x)) * 4;
+        if (at < 0 || at >= u.elements) continue;
+        w[q] = load(u.weights + at);
+        g[q] = load(u.gradients + at);
+        m_codes[q] = *reinterpret_cast<const uchar4*>(u.m + at);
+        v_codes[q] = *reinterpret_cast<const uchar4*>(u.v + at);
+        of_m[q].unit = u.m_units[at / moment_block];
+        of_v[q].unit = u.v_units[at / moment_block];
+    }
+#pragma unroll
+    for (int q = 0; q < quads; ++q) {
+        const int in_block = (q * update_threads + static_cast<int>(threadIdx.x)) * 4;
+        const int64_t at = begin + in_block;
+        AdamWCoefficients<float> c = u.c;
+        if (!(decays >> (in_block / 64) & 1u)) c.keep = 1;
+        Quad m = {m_of(m_codes[q].x, of_m[q].unit), m_of(m_codes[q].y, of_m[q].unit), m_of(m_codes[q].z, of_m[q].unit),
+                  m_of(m_codes[q].w, of_m[q].unit)};
+        Quad v = {v_of(v_codes[q].x, of_v[q].unit), v_of(v_codes[q].y, of_v[q].unit), v_of(v_codes[q].z, of_v[q].unit),
+                  v_of(v_codes[q].w, of_v[q].unit)};
+        float largest_m = 0, largest_v = 0;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            update_in_f32(w[q].at[j], m.at[j], v.at[j], clip * g[q].at[j], c);
+            largest_m = fmaxf(largest_m, fabsf(m.at[j]));
+            largest_v = fmaxf(largest_v, v.at[j]);
+        }
+        constexpr int lanes = moment_block / 4;
+        of_m[q] = m_unit(reduce_lanes<lanes>(largest_m, Largest()));
+        of_v[q] = v_unit(reduce_lanes<lanes>(largest_v, Largest()));
+        if (at < 0 || at >= u.elements) continue;
+        store(u.weights + at, w[q]);
+        if (u.copy) store(u.copy + at, w[q]);
+        const uint4 random = random_words(u, at);
+        *reinterpret_cast<uchar4*>(u.m + at) =
+            make_uchar4(m_code(m.at[0], of_m[q], random.x & 0xffffu), m_code(m.at[1], of_m[q], random.y & 0xffffu),
+                        m_code(m.at[2], of_m[q], random.z & 0xffffu), m_code(m.at[3], of_m[q], random.w & 0xffffu));
+        *reinterpret_cast<uchar4*>(u.v + at) =
+            make_uchar4(v_code(v.at[0], of_v[q], random.x >> 16), v_code(v.at[1], of_v[q], random.y >> 16),
+                        v_code(v.at[2], of_v[q], random.z >> 16), v_code(v.at[3], of_v[q], random.w >> 16));
+        if (threadIdx.x % lanes == 0) {
+            u.m_units[at / moment_block] = of_m[q].unit;
+            u.v_units[at / moment_block] = of_v[q].unit;
+        }
+    }
+}
+
 template <typename Moment>
 void launch_update(const Context& ctx, const AdamWStep& a, const AdamWCoefficients<float>& c) {
     const int64_t n = a.weights.numel();
@@ -137,6 +205,8 @@ void launch_update(const Context& ctx, const AdamWStep& a, const AdamWCoefficien
         .copy = a.copy.empty() ? nullptr : as_device<bf16>(a.copy),
         .m = as_device<Moment>(a.m),
         .v = as_device<Moment>(a.v),
+        .m_units = a.m_units.empty() ? nullptr : a.m_units.as<float>(),
+        .v_units = a.v_units.empty() ? nullptr : a.v_units.as<float>(),
         .gradients = a.gradients.as<float>(),
         .clip = a.clip.as<double>(),
         .decay_map = reinterpret_cast<const uint32_t*>(a.decay_map.as<int32_t>()),
@@ -145,7 +215,10 @@ void launch_update(const Context& ctx, const AdamWStep& a, const AdamWCoefficien
         .c = c,
         .seed = {static_cast<uint32_t>(a.seed), static_cast<uint32_t>(a.seed >> 32)},
         .stream = {static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)}};
-    update<<<static_cast<unsigned>(blocks), update_threads, 0, stream_of(ctx)>>>(u);
+    if constexpr (std::is_same_v<Moment, uint8_t>)
+        update_codes<<<static_cast<unsigned>(blocks), update_threads, 0, stream_of(ctx)>>>(u);
+    else
+        update<<<static_cast<unsigned>(blocks), update_threads, 0, stream_of(ctx)>>>(u);
     check_launch("adamw");
 }
 
@@ -235,7 +308,9 @@ void clip_factor(const Context& ctx, const ClipFactor& a) {
 void adamw(const Context& ctx, const AdamWStep& a, const AdamWCoefficients<float>& c) {
     require_fours("adamw", {a.weights, a.copy, a.m, a.v, a.gradients});
     if (a.weights.numel() == 0) return;
-    if (a.m.dtype == DType::bf16)
+    if (a.m.dtype == DType::u8)
+        launch_update<uint8_t>(ctx, a, c);
+    else if (a.m.dtype == DType::bf16)
         launch_update<bf16>(ctx, a, c);
     else
         launch_update<float>(ctx, a, c);

@@ -10,7 +10,8 @@
 // finite or is beyond a limit, gets the clip factor NaN, and then changes nothing.
 //
 // On a GPU the weights are fp32 masters, and the same pass over memory writes a bf16 copy for the model. The moments
-// may be bf16 there. An update changes v by about (1 - beta2) v, which is often less than half the distance between
+// may be bf16 there, or on both devices 8 bits (train/optimizer/moment_codes.h). Bytes of memory traffic for an element
+// on a GPU: 14 for weight, copy and gradient, and for the moments 16 (f32), 8 (bf16) or 4.25 (8 bits). An update changes v by about (1 - beta2) v, which is often less than half the distance between
 // bf16 numbers (2^-9 v or more), so that rounding to nearest would never change v. Therefore moments are rounded
 // stochastically, without bias. The random numbers are a function of seed, step and element: a resumed run gets the
 // same bits.
@@ -63,18 +64,19 @@ struct AdamWSettings {
 
 /// The tensors are elements [begin, begin + n) of the flat buffers: all elements, or a slice.
 struct AdamWStep {
-    Tensor weights;      ///< updated: f32 or f64; on a GPU f32
-    Tensor copy{};       ///< GPU: bf16, receives the new weights rounded to nearest; or empty
-    Tensor m, v;         ///< updated: dtype of weights; on a GPU f32 or bf16
-    Tensor gradients;    ///< dtype of weights
-    Tensor clip;         ///< f64 [2]: GradientNorm::out. A factor of NaN: nothing changes
-    Tensor decay_map{};  ///< GPU: i32, decay_map(parameters), whole
+    Tensor weights;  ///< updated: f32 or f64; on a GPU f32
+    Tensor copy{};   ///< GPU: bf16, receives the new weights rounded to nearest; or empty
+    Tensor m, v;     ///< updated: dtype of weights; on a GPU f32 or bf16; with weights in f32 also u8, codes
+    Tensor m_units{}, v_units{};  ///< with u8: f32 [n / 64], updated
+    Tensor gradients;             ///< dtype of weights
+    Tensor clip;                  ///< f64 [2]: GradientNorm::out. A factor of NaN: nothing changes
+    Tensor decay_map{};           ///< GPU: i32, decay_map(parameters), whole
     const ParameterList& parameters;
     int64_t begin = 0;  ///< a multiple of 64
     const AdamWSettings& settings;
     double learning_rate;
     int64_t step;       ///< 1 for the first update
-    uint64_t seed = 0;  ///< for rounding bf16 moments
+    uint64_t seed = 0;  ///< for rounding bf16 and 8-bit moments
 };
 void adamw(const Context& ctx, const AdamWStep& args);
 

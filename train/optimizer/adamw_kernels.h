@@ -19,10 +19,18 @@ struct AdamWCoefficients {
     T v_scale;    ///< 1 / sqrt(1 - beta2^t)
 };
 
+/// The update of one element with 8-bit moments, rounded in the same way on every device.
+COLONNADE_HOST_DEVICE inline void update_in_f32(float& w, float& m, float& v, float gradient,
+                                                const AdamWCoefficients<float>& c) {
+    m = fmaf(c.beta1, m, c.one_minus_beta1 * gradient);
+    v = fmaf(c.beta2, v, c.one_minus_beta2 * gradient * gradient);
+    w = fmaf(-c.step_size, m / fmaf(sqrtf(v), c.v_scale, c.epsilon), w * c.keep);
+}
+
 /// Number of elements whose squares one thread block of add_squares sums.
 constexpr int64_t norm_block_elements = int64_t{1} << 15;
 
-/// The Philox stream that rounds bf16 moments at step t is this + t. In the block for elements 4 i to 4 i + 3, word j
+/// The Philox stream that rounds bf16 and 8-bit moments at step t is this + t. In the block for elements 4 i to 4 i + 3, word j
 /// rounds element 4 i + j: its low half rounds m, its high half v.
 constexpr uint64_t moment_rounding_stream = uint64_t{0x6d6f6d65} << 32;
 

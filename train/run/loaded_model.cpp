@@ -8,6 +8,7 @@
 #include "engine/device/host_copy.h"
 #include "engine/io/files.h"
 #include "train/folders/adapter_folder.h"
+#include "train/folders/initial_weights.h"
 #include "train/folders/run_checkpoints.h"
 #include "train/model/weight_folder.h"
 #include "train/run/local_names.h"
@@ -32,6 +33,14 @@ std::string base_of(const LoadRequest& request, const AdapterConfig& adapter, Lo
     if (!fs::exists(base))
         fail(Exit::config, "{}: the base model '{}' is not on this machine; pass --base", request.model, base);
     return base;
+}
+
+/// The model of which a checkpoint has only the trained layers; empty if it has all layers.
+std::string base_of_frozen(const LoadRequest& request, LocalNames& names) {
+    const std::string path = request.model + "/config.yaml";
+    const Config config = parse_config(read_file(path), path).config;
+    if (config.finetuning_type != Finetuning::freeze) return "";
+    return names.model(request.base.empty() ? config.model_name_or_path : request.base);
 }
 
 /// Whether bf16 holds all matrices of the file without loss.
@@ -96,7 +105,9 @@ LoadedModel::LoadedModel(LoadRequest request) : gpu_(request.gpu) {
     }
     std::optional<AdapterConfig> adapter;
     if (is_adapter_folder(path)) adapter = read_adapter_config(path);
-    if (!adapter && !request.base.empty()) fail(Exit::config, "{}: --base is for a folder of adapters", request.model);
+    const std::string frozen = checkpoint && !adapter ? base_of_frozen(request, names) : "";
+    if (!adapter && frozen.empty() && !request.base.empty())
+        fail(Exit::config, "{}: --base is for a folder of adapters, or a checkpoint with frozen layers", request.model);
     if (adapter) path = base_of(request, *adapter, names);
     if (adapter || !checkpoint) config_ = read_model_config(path);
     notices_.insert(notices_.end(), config_.notices.begin(), config_.notices.end());
@@ -109,7 +120,7 @@ LoadedModel::LoadedModel(LoadRequest request) : gpu_(request.gpu) {
         fail(Exit::data, "{}: a reward model scores answers and has no head that could generate text", request.model);
     if (request.text) load_text(request, checkpoint ? request.model : "", path);
     if (checkpoint && !adapter)
-        load_checkpoint_weights(*checkpoint);
+        load_checkpoint_weights(*checkpoint, frozen);
     else
         load_stored(path);
     if (!adapter) return;
@@ -153,19 +164,23 @@ void LoadedModel::load_stored(const std::string& path) {
     if (!gpu_) take_vectors(views_, view_parameters(vectors, single));
 }
 
-void LoadedModel::load_checkpoint_weights(const WholeCheckpoint& checkpoint) {
-    const auto learner = std::make_shared<Learner>(config_, LearnerOptions{.training = false});
+void LoadedModel::load_checkpoint_weights(const WholeCheckpoint& checkpoint, const std::string& base) {
+    const std::string path = checkpoint.folder + "/config.yaml";
+    const auto freeze = freeze_settings(parse_config(read_file(path), path).config);
+    const auto learner = std::make_shared<Learner>(config_, LearnerOptions{.training = false, .freeze = freeze});
+    if (freeze) load_base(base, *learner);
     load_checkpoint(checkpoint, *learner);
-    Tensor flat = learner->weights();
-    if (gpu_) {
-        const Tensor single = flat;
-        flat = allocate(DType::bf16, single.numel());
-        upload_as_bf16(*gpu_, flat, single.as<float>());
-    } else {
+    if (!gpu_) {
         memory_.push_back(learner);
-        bytes_ += flat.bytes();
+        bytes_ += learner->weights().bytes() + learner->base().bytes();
+        views_ = learner->model().weights();
+        return;
     }
-    views_ = view_parameters(learner->parameters(), flat);
+    const HostCopy whole =
+        freeze ? learner->whole_model(learner->weights()) : HostCopy::of(nullptr, learner->weights());
+    const Tensor flat = allocate(DType::bf16, whole.tensor().numel());
+    upload_as_bf16(*gpu_, flat, whole.tensor().as<float>());
+    views_ = view_parameters(ParameterList(config_), flat);
 }
 
 void LoadedModel::load_adapters(const std::string& folder) {

@@ -46,7 +46,8 @@ class LoadedModel {
 
   private:
     void load_stored(const std::string& path);
-    void load_checkpoint_weights(const WholeCheckpoint& checkpoint);
+    /// `base`: the model of which the checkpoint has the trained layers; unused if it has all.
+    void load_checkpoint_weights(const WholeCheckpoint& checkpoint, const std::string& base);
     void load_adapters(const std::string& folder);
     void load_text(const LoadRequest& request, const std::string& checkpoint, const std::string& base);
     /// Memory on the model's device, which lives as long as this object.

@@ -36,22 +36,29 @@ const Change changes[] = {
         return {"head_chunk=256"};
     },
     [](Config& c, const Session&, const Ranks& ranks) -> std::vector<std::string> {
-        if (!ranks.several() || c.zero_stage == 1) return {};
+        if (!ranks.several() || c.zero_stage == 1 || c.optim == Optim::muon) return {};
         c.zero_stage = 1;
         return {"zero_stage=1"};
     },
     [](Config& c, const Session& session, const Ranks&) -> std::vector<std::string> {
-        if (session.device == Device::cpu || c.optim_dtype == DType::bf16) return {};
+        if (session.device == Device::cpu || c.optim != Optim::adamw || c.optim_dtype == DType::bf16) return {};
         c.optim_dtype = DType::bf16;
         return {"optim_dtype=bfloat16"};
+    },
+    [](Config& c, const Session&, const Ranks&) -> std::vector<std::string> {
+        if (c.optim != Optim::adamw) return {};
+        c.optim = Optim::adamw_8bit;
+        c.optim_dtype = DType::f32;
+        return {"optim=adamw_8bit"};
     },
     [](Config& c, const Session&, const Ranks&) -> std::vector<std::string> {
         if (c.packing_length == c.max_length) return {};
         c.packing_length = c.max_length;
         return {fmt::format("packing_length={}", c.packing_length)};
     },
-    [](Config& c, const Session&, const Ranks&) -> std::vector<std::string> {
+    [](Config& c, const Session& session, const Ranks&) -> std::vector<std::string> {
         if (c.finetuning_type == Finetuning::lora || c.model) return {};
+        if (c.optim == Optim::muon || !session.text.folder.added.empty()) return {};
         c.finetuning_type = Finetuning::lora;
         c.lora_rank = 16;
         c.lora_alpha = 32;

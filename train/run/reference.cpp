@@ -65,9 +65,10 @@ std::string weights_hash(const Learner& learner, bool fresh_adapters) {
         hash.update(host.tensor().data, host.tensor().bytes());
     };
     if (!fresh_adapters) add(learner.compute_weights());
-    if (const auto& lora = learner.options().lora) {
+    if (learner.has_base()) {
+        const auto& lora = learner.options().lora;
         const std::string base =
-            fmt::format("base {} scale {}", learner.base_hash(), fresh_adapters ? 0 : lora->scale());
+            fmt::format("base {} scale {}", learner.base_hash(), lora && !fresh_adapters ? lora->scale() : 0);
         hash.update(base.data(), base.size());
         if (!gpu) add(learner.base());  // in f32: base_hash() covers the bf16 values
     }

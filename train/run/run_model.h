@@ -23,9 +23,9 @@ std::vector<std::shared_ptr<const ChatTemplate>> chat_templates(const Config& co
 /// Renders and tokenises rows as the config says.
 std::shared_ptr<const Encoder> make_encoder(const Config& config, const RunText& text, int64_t vocab_size);
 
-/// The model in the config's folder, or the one of its shape. Throws Exit::config for a model that the stage cannot
-/// train.
-ModelConfig model_of_run(const Config& config, const Tokenizer* tokenizer);
+/// The model in the config's folder, or the one of its shape, with rows for added tokens. Throws Exit::config for a model
+/// that the stage cannot train, and for tokens whose rows would stay frozen.
+ModelConfig model_of_run(const Config& config, const TextFolder& text);
 
 /// Picks a token id to pad the rows of a reward model. It never ends an answer, because transformers reads the score of
 /// a row at its last token that is not padding. Takes the model's or the tokenizer's pad token if it qualifies, else

@@ -81,6 +81,13 @@ std::string model_lines(const Config& c, const ModelConfig& m) {
         text += line("lora", fmt::format("rank {}, scale {}, on {}: trains {} parameters, the model stays frozen",
                                          lora->rank, lora->scale(), fmt::join(lora->targets, ", "),
                                          human_count(static_cast<double>(lora_parameters(m, *lora).count()))));
+    if (const auto freeze = freeze_settings(c)) {
+        const SplitParameters split = split_parameters(m, *freeze);
+        text += line("frozen", fmt::format("{} of {} parameters; trained are {}",
+                                           human_count(static_cast<double>(split.frozen.count())),
+                                           human_count(static_cast<double>(ParameterList(m).count())),
+                                           human_count(static_cast<double>(split.trained.count()))));
+    }
     return text;
 }
 

@@ -13,14 +13,18 @@ SavePlan plan_saves(const Session& session, const Ranks& ranks, size_t available
     if (plan.sharded && c.export_checkpoints && c.finetuning_type == Finetuning::full)
         fail(Exit::config,
              "export_checkpoints: with zero_stage 1 on several ranks no rank has the whole model when a checkpoint is "
-             "written; leave it out, and export a checkpoint by the program of that name");
+             "written; leave it out; colonnade export makes a model of any checkpoint");
+    if (c.export_checkpoints && c.finetuning_type == Finetuning::freeze)
+        fail(Exit::config,
+             "export_checkpoints: with finetuning_type freeze a checkpoint holds only what is trained; leave it out; "
+             "colonnade export makes a model of any checkpoint");
     if (c.async_save == Tristate::off) {
         plan.text = "the run waits until each is written (async_save: false)";
         return plan;
     }
     const LearnerOptions options = learner_options(c, ranks);
     plan.background = true;
-    plan.copy_bytes = state_copy_bytes(session.model, options, session.device);
+    plan.copy_bytes = state_bytes(session.model, options, session.device);
     if (c.async_save == Tristate::on) return plan;
     size_t left = available;
     if (session.device == Device::cpu) {

@@ -155,7 +155,7 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks, SessionUse 
         check_exported_files(folder);
     s.text = load_text(s.config);
     s.notices.insert(s.notices.end(), s.text.notices.begin(), s.text.notices.end());
-    s.model = model_of_run(s.config, s.text.folder.tokenizer.get());
+    s.model = model_of_run(s.config, s.text.folder);
     s.notices.insert(s.notices.end(), s.model.notices.begin(), s.model.notices.end());
     if (s.config.finetuning_type == Finetuning::lora && is_gguf_file(s.config.model_name_or_path))
         s.notices.push_back(

@@ -331,7 +331,7 @@ void Trainer::save() {
     state_.recent = spikes_.recent();
     state_.best = best_.record();
     last_save_step_ = state_.step;
-    save_bytes_ = state_copy_bytes(session_.model, learner_->options(), session_.device);
+    save_bytes_ = state_bytes(session_.model, learner_->options(), session_.device);
     written_before_save_ = written_bytes();
     if (saver_) {
         note(fmt::format("saving {}", folder));
@@ -381,6 +381,8 @@ void Trainer::finish() {
     const auto write = [&] {
         if (const auto& lora = learner_->options().lora)
             export_adapter(result, *lora);
+        else if (learner_->options().freeze)
+            export_with_frozen(result, *learner_);
         else
             export_model(result);
         if (config_.export_merged)

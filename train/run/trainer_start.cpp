@@ -132,7 +132,7 @@ void Trainer::start() {
     });
     ranks_.together("checkpoint", [&] {
         if (!folder.empty()) {
-            if (learner_->options().lora) load_base(config_.model_name_or_path, *learner_);
+            if (learner_->has_base()) load_base(config_.model_name_or_path, *learner_);
             return resume(from ? *from : check_checkpoint(folder));
         }
         if (!ranks_.first()) return;

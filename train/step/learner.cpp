@@ -12,13 +12,6 @@
 namespace colonnade {
 namespace {
 
-ParameterList trained(const ModelConfig& config, const LearnerOptions& o) {
-    return o.lora ? lora_parameters(config, *o.lora) : ParameterList(config);
-}
-ParameterList frozen(const ModelConfig& config, const LearnerOptions& o) {
-    return o.lora ? ParameterList(config) : ParameterList();
-}
-
 /// SHA-256 over the hashes of pieces, which threads compute in parallel.
 std::string hash_as_bf16(const Tensor& values) {
     constexpr int64_t piece = 1 << 20;
@@ -58,81 +51,61 @@ std::string first_not_finite_in(Gpu* gpu, const Tensor& flat, const ParameterLis
 
 }  // namespace
 
-Learner::State Learner::State::lay_out(Arena& arena, const ParameterList& parameters, const ParameterList& base,
-                                       const LearnerOptions& o, const GradientSync& sync) {
-    State s;
-    const int64_t n = parameters.size(), kept = sync.state_size();
-    const bool on_gpu = arena.device() == Device::cuda;
-    const DType compute = o.dtype_on(arena.device()), master = sum_dtype(compute);
-    const std::string group = o.lora ? "adapters" : "weights";
-    if (o.lora) s.base = arena.tensor("frozen weights", compute, {base.size()});
-    s.weights = arena.tensor(on_gpu ? "master " + group : group, master, {on_gpu ? kept : n});
-    if (on_gpu) s.compute_weights = arena.tensor(group, compute, {n});
-    s.step_sums = arena.tensor("workspace", DType::f64, {LossSums::count + 3});
-    s.eval_sums = arena.tensor("workspace", DType::f64, {LossSums::count});
-    if (!o.training) return s;
-    const DType moments = on_gpu ? o.moments : master;
-    s.gradients = arena.tensor("gradients", master, {n});
-    s.m = arena.tensor("optimizer", moments, {kept});
-    s.v = arena.tensor("optimizer", moments, {kept});
-    if (const size_t bytes = sync.scratch_bytes(arena.device(), master))
-        s.comm_scratch = arena.tensor("gradient sync", DType::u8, {static_cast<int64_t>(bytes)});
-    if (const int64_t hidden = sync.embedding_width())
-        s.embedding_message = EmbeddingRows::lay_out(arena, o.max_packs * o.max_length, hidden, compute);
-    if (on_gpu) {
-        s.decay_map = arena.tensor("workspace", DType::i32, {decay_map_words(n)});
-        s.norm_scratch = arena.tensor("workspace", DType::u8, {gradient_norm_scratch_bytes(n)});
-        s.checksum = arena.tensor("workspace", DType::i64, {1});
-    }
-    return s;
-}
-
 Learner::Workspace Learner::Workspace::lay_out(Arena& arena, const ModelConfig& config, const LearnerOptions& o,
-                                               const BatchShape& shape, Pass pass) {
+                                               const BatchShape& shape, Pass pass, int64_t lowest) {
     const DType dtype = o.dtype_on(arena.device());
     const bool training = pass == Pass::training;
     Workspace w;
     w.batch = DeviceBatch::lay_out(arena, config, shape, o.objective->answers());
+    if (training && o.neftune_noise_alpha > 0) w.noise = SampleNoise::lay_out(arena, shape.tokens());
     w.acts = Activations::lay_out(arena, config,
                                   {.packs = shape.packs,
                                    .length = shape.length,
                                    .dtype = dtype,
                                    .training = training,
                                    .recompute = o.recompute,
-                                   .lora = o.lora});
+                                   .lora = o.lora,
+                                   .lowest = lowest});
     w.head = o.objective->lay_out(arena, config, shape, {.chunk = o.head_chunk, .dtype = dtype, .training = training});
     return w;
 }
 
 Arena Learner::plan(const ModelConfig& config, const LearnerOptions& options, Device device) {
     Arena arena(device);
-    const ParameterList parameters = trained(config, options);
-    State::lay_out(arena, parameters, frozen(config, options), options, GradientSync(parameters, options.sync));
+    const ParameterList parameters = trained_parameters(config, options);
+    State::lay_out(arena, parameters, colonnade::base_parameters(config, options), options,
+                   GradientSync(parameters, options.sync));
     Workspace::lay_out(arena, config, options, BatchShape::largest(options.max_packs, options.max_length),
-                       options.training ? Pass::training : Pass::inference);
+                       options.training ? Pass::training : Pass::inference, lowest_layer(parameters));
     return arena;
 }
 
 Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
     : config_(config),
       options_(options),
-      base_parameters_(frozen(config, options)),
-      parameters_(trained(config, options)),
+      base_parameters_(colonnade::base_parameters(config, options)),
+      parameters_(trained_parameters(config, options)),
+      lowest_layer_(lowest_layer(parameters_)),
       sync_(parameters_, options.sync),
       arena_(options.device(), plan(config, options, options.device()).bytes()),
       state_(State::lay_out(arena_, parameters_, base_parameters_, options_, sync_)),
       state_end_(arena_.mark()) {
     const auto& lora = options_.lora;
-    ModelParameters weights =
-        lora ? view_parameters(base_parameters_, state_.base) : view_parameters(parameters_, compute_weights());
-    if (lora) view_lora(config_, *lora, parameters_, compute_weights(), weights);
+    const auto add_trained = [&](const Tensor& flat, ModelParameters& views) {
+        views.blocks.resize(static_cast<size_t>(config_.num_hidden_layers));
+        if (lora)
+            view_lora(config_, *lora, parameters_, flat, views);
+        else
+            add_views(parameters_, flat, views);
+        if (config_.tie_word_embeddings && !config_.score_head) views.head = views.embedding;
+    };
+    ModelParameters weights;
+    add_views(base_parameters_, state_.base, weights);
+    add_trained(compute_weights(), weights);
     model_ = std::make_unique<Transformer>(config_, weights);
     if (!state_.decay_map.empty()) options_.gpu->upload(state_.decay_map, decay_map(parameters_).data());
     if (!options_.training) return;
-    if (lora)
-        view_lora(config_, *lora, parameters_, state_.gradients, gradient_views_);
-    else
-        gradient_views_ = view_parameters(parameters_, state_.gradients);
+    add_trained(state_.gradients, gradient_views_);
     sync_memory_ = {.gradients = state_.gradients,
                     .embedding = gradient_views_.embedding,
                     .scratch = state_.comm_scratch,
@@ -195,12 +168,17 @@ void Learner::accumulate(const Context& ctx, const Batch& batch, const MicroStep
     const ModelGradients gradients{.views = gradient_views_,
                                    // Gradients of adapters are few: they are cleared, and always accumulate.
                                    .matrices = first && !options_.lora ? Grad::overwrite : Grad::accumulate,
-                                   .embedding = !by_rows};
+                                   .embedding = !by_rows,
+                                   .lowest = lowest_layer_};
     prepare(ctx, batch, micro.total, Pass::training);
     TransformerInput& input = workspace_.batch.input;
     input.dropout = dropout();
     if (micro.last) input.after_backward = [&](int64_t layer) { sync_.start(ctx, sync_memory_, layer); };
     compute_reference(ctx, batch);
+    if (const double alpha = options_.neftune_noise_alpha; alpha > 0) {
+        workspace_.noise.fill(ctx, batch, {.alpha = alpha, .hidden = config_.hidden_size, .update = updates_});
+        input.noise = {.scales = workspace_.noise.scales, .streams = workspace_.noise.streams, .seed = options_.seed};
+    }
     model_->forward(ctx, input, workspace_.acts);
     ObjectiveStep step = objective_step();
     step.sums = state_.loss_sums();
@@ -237,7 +215,7 @@ std::vector<double> Learner::measure(const Context& ctx, const Batch& batch) {
 void Learner::prepare(const Context& ctx, const Batch& batch, double total, Pass pass) {
     objective().check(batch);
     arena_.release(state_end_);
-    workspace_ = Workspace::lay_out(arena_, config_, options_, BatchShape::of(batch), pass);
+    workspace_ = Workspace::lay_out(arena_, config_, options_, BatchShape::of(batch), pass, lowest_layer_);
     workspace_.batch.fill(ctx, config_, batch, total);
     workspace_.batch.input.before_forward = [this](int64_t layer) { sync_.await_weights(layer); };
 }
@@ -316,35 +294,6 @@ void Learner::add_norm(const Context& ctx) const {
                         {.values = squares}});
 }
 
-void Learner::update_weights(const Context& ctx, const AdamWSettings& settings, double learning_rate) {
-    sync_.await_weights();  // no weight may change while it is still being sent
-    const std::vector<Range>& slices = sync_.state();
-    // The last slice first: that is the order in which the next forward reads them.
-    int64_t at = sync_.state_size();
-    for (size_t i = slices.size(); i-- > 0;) {
-        const Range& s = slices[i];
-        at -= s.size();
-        const auto kept = [&](const Tensor& t) { return t.slice(0, at, at + s.size()); };
-        const auto of_all = [&](const Tensor& t) { return t.slice(0, s.begin, s.end); };
-        const bool whole = state_.weights.numel() == parameters_.size();
-        if (s.size() > 0)
-            adamw(ctx, {.weights = whole ? of_all(state_.weights) : kept(state_.weights),
-                        .copy = state_.compute_weights.empty() ? Tensor() : of_all(state_.compute_weights),
-                        .m = kept(state_.m),
-                        .v = kept(state_.v),
-                        .gradients = of_all(state_.gradients),
-                        .clip = state_.norm_and_clip(),
-                        .decay_map = state_.decay_map,
-                        .parameters = parameters_,
-                        .begin = s.begin,
-                        .settings = settings,
-                        .learning_rate = learning_rate,
-                        .step = updates_,
-                        .seed = options_.seed});
-        if (sync_.sharded()) sync_.share(compute_weights(), state_.comm_scratch, i);
-    }
-}
-
 void Learner::keep_result() {
     Pending& step = pending_.emplace_back();
     step.update = updates_;
@@ -381,15 +330,6 @@ std::string Learner::first_not_finite(const Context& ctx) {
 std::string Learner::first_bad_weight() const {
     const std::string frozen = first_not_finite_in(options_.gpu, state_.base, base_parameters_);
     return !frozen.empty() ? frozen : first_not_finite_in(options_.gpu, compute_weights(), parameters_);
-}
-
-HostCopy Learner::whole(const Tensor& state) const {
-    HostCopy own = HostCopy::of(options_.gpu, state);
-    if (!sharded(state)) return own;
-    const bool first = sync_.options().rank == 0;
-    HostCopy all = HostCopy::blank(own.tensor().dtype, first ? parameters_.size() : 0);
-    sync_.collect(all.tensor(), own.tensor());
-    return all;
 }
 
 uint64_t Learner::weights_checksum() {

@@ -9,7 +9,8 @@
 // step one step late. Weights are bf16 there, with fp32 masters.
 //
 // With LoRA the adapters are trained: weights(), gradients(), m(), v() and parameters() are those of the adapters. The
-// model itself, the base, exists once, in the compute dtype, without master, gradient or moments.
+// model itself, the base, exists once, in the compute dtype, without master, gradient or moments. With frozen layers the
+// base is the frozen part of the model, and all of these are the trained part.
 
 #include <deque>
 #include <functional>
@@ -17,9 +18,12 @@
 #include <optional>
 
 #include "engine/device/host_copy.h"
+#include "train/model/freeze.h"
 #include "train/objectives/language_model_objective.h"
 #include "train/optimizer/adamw.h"
+#include "train/optimizer/muon.h"
 #include "train/step/gradient_sync.h"
+#include "train/step/sample_noise.h"
 
 namespace colonnade {
 
@@ -34,18 +38,27 @@ struct LearnerOptions {
     int64_t max_length = 1;     ///< tokens of its longest pack
     int64_t head_chunk = 1024;  ///< rows of the head whose logits exist at a time
     DType dtype = DType::f32;   ///< of weights and activations on the CPU: f32, or f64 for gradient checks. A GPU: bf16
-    DType moments = DType::f32;  ///< of AdamW on a GPU: f32, or bf16 with stochastic rounding
+    /// Of AdamW: f32; u8 for 8-bit codes (train/optimizer/moment_codes.h); on a GPU also bf16.
+    DType moments = DType::f32;
+    /// Given: the matrices of the blocks take Muon with this momentum, all others AdamW. Not with LoRA, sharded state or
+    /// narrow moments.
+    std::optional<double> muon_momentum{};
     Recompute recompute = Recompute::none;
-    bool training = true;                ///< false: no gradients, no optimizer state, activations of one layer
-    Gpu* gpu = nullptr;                  ///< the device of the model; null: the CPU. Must outlive the learner
-    uint64_t seed = 0;                   ///< for stochastic rounding and dropout
-    std::optional<LoraSettings> lora{};  ///< none: the whole model is trained
+    bool training = true;                    ///< false: no gradients, no optimizer state, activations of one layer
+    Gpu* gpu = nullptr;                      ///< the device of the model; null: the CPU. Must outlive the learner
+    uint64_t seed = 0;                       ///< for stochastic rounding, dropout and noise
+    double neftune_noise_alpha = 0;          ///< of the noise on embeddings in training (layers/embedding_noise.h)
+    std::optional<LoraSettings> lora{};      ///< adapters are trained
+    std::optional<FreezeSettings> freeze{};  ///< a part of the model is trained; with neither, all of it
     std::shared_ptr<const Objective> objective = std::make_shared<LanguageModelObjective>();
     Reference reference = Reference::batches;
     GradientSyncOptions sync{};  ///< with the other ranks
 
     DType dtype_on(Device d) const { return d == Device::cuda ? DType::bf16 : dtype; }
     DType compute_dtype() const { return dtype_on(device()); }
+    DType moments_on(Device d) const {
+        return d == Device::cuda || moments == DType::u8 ? moments : sum_dtype(dtype_on(d));
+    }
     Device device() const { return gpu ? Device::cuda : Device::cpu; }
 };
 
@@ -60,6 +73,12 @@ struct MicroStep {
     bool last = false;  ///< the last one of the step: gradients travel while backward still computes
 };
 
+/// What is trained, and the base: what stays as it is.
+ParameterList trained_parameters(const ModelConfig& config, const LearnerOptions& options);
+ParameterList base_parameters(const ModelConfig& config, const LearnerOptions& options);
+/// Bytes of weights and optimizer state that a rank keeps and saves.
+size_t state_bytes(const ModelConfig& config, const LearnerOptions& options, Device device);
+
 /// Result of one optimizer step.
 struct StepResult {
     LossSums loss;
@@ -72,6 +91,20 @@ struct StepResult {
 struct Fingerprint {
     double loss = 0;
     uint64_t gradients = 0;
+};
+
+/// An array of optimizer state.
+struct OptimizerArray {
+    std::string name;            ///< in files: "adamw/m"
+    Tensor values;               ///< of the slices of GradientSync::state()
+    int64_t elements = 1;        ///< of the flat buffers that one of its numbers stands for
+    std::vector<Range> parts{};  ///< of the flat buffers, which alone have numbers; empty: all elements have
+
+    /// The numbers that belong to a slice of the flat buffers.
+    Range of(const Range& slice) const { return {index_of(slice.begin), index_of(slice.end)}; }
+
+  private:
+    int64_t index_of(int64_t element) const;
 };
 
 class Learner {
@@ -138,6 +171,8 @@ class Learner {
     const Tensor& weights() const { return state_.weights; }
     const Tensor& m() const { return state_.m; }
     const Tensor& v() const { return state_.v; }
+    /// All of the optimizer's state; empty without training.
+    std::vector<OptimizerArray> optimizer_state() const;
     /// Flat, whole on every rank: gradients, and the weights in the dtype in which the model computes.
     const Tensor& gradients() const { return state_.gradients; }
     const Tensor& compute_weights() const {
@@ -154,25 +189,31 @@ class Learner {
     /// Checksum of compute_weights(). Ranks whose checksums differ have an error in memory or in a transfer.
     uint64_t weights_checksum();
 
-    /// With LoRA: the parameters of the base, and its weights, flat, in the compute dtype.
+    /// With LoRA or frozen layers: the parameters of the base, and its weights, flat, in the compute dtype.
     const ParameterList& base_parameters() const { return base_parameters_; }
     const Tensor& base() const { return state_.base; }
     /// SHA-256 of the base's weights rounded to bf16, so that every device gives the same.
     const std::string& base_hash() const { return base_hash_; }
+    bool has_base() const { return base_parameters_.size() > 0; }
+    /// The whole model in f32 in host memory, as ParameterList(config()) lays it out: the base, and `trained`, all of
+    /// weights() in host memory. Not with LoRA.
+    HostCopy whole_model(const Tensor& trained) const;
 
     // --- Loading (train/folders/initial_weights.h, train/folders/checkpoint.h) ---
 
     /// Calls `fill` with a flat tensor in host memory; its content becomes the weights.
     void fill_weights(const std::function<void(const Tensor&)>& fill);
-    /// With LoRA: calls `fill` with every parameter of the base and a tensor in host memory for it, f32 or f64.
+    /// Calls `fill` with every parameter of the base and a tensor in host memory for it, f32 or f64.
     void fill_base(const std::function<void(const Parameter&, const Tensor&)>& fill);
     void set_updates(int64_t updates) { updates_ = updates; }
 
   private:
     /// Memory that all steps use. It is laid out once, before the memory that batches share.
     struct State {
-        Tensor base;  ///< LoRA
+        Tensor base;  ///< LoRA, frozen layers
         Tensor weights, gradients, m, v;
+        Tensor m_units, v_units;  ///< of 8-bit moments
+        MuonWorkspace muon;
         Tensor compute_weights;  ///< GPU: weights in bf16
         Tensor step_sums;        ///< f64: LossSums of the step, gradient norm, clip factor, ClipFactor::held
         Tensor eval_sums;
@@ -190,10 +231,11 @@ class Learner {
     /// Memory that one batch uses, laid out anew for every batch.
     struct Workspace {
         DeviceBatch batch;
+        SampleNoise noise;
         Activations acts;
         ObjectiveBuffers head;
         static Workspace lay_out(Arena& arena, const ModelConfig& config, const LearnerOptions& options,
-                                 const BatchShape& shape, Pass pass);
+                                 const BatchShape& shape, Pass pass, int64_t lowest);
     };
     /// An update whose result has not been collected.
     struct Pending {
@@ -210,6 +252,7 @@ class Learner {
     void clear_sums(const Tensor& sums) const;
     void add_norm(const Context& ctx) const;
     void update_weights(const Context& ctx, const AdamWSettings& settings, double learning_rate);
+    void update_with_muon(const Context& ctx, const AdamWSettings& settings, double learning_rate);
     void keep_result();
     /// Undoes what the host counted of this update and the later ones, which the device held back.
     void take_back(int64_t update);
@@ -219,8 +262,9 @@ class Learner {
 
     ModelConfig config_;
     LearnerOptions options_;
-    ParameterList base_parameters_;  ///< LoRA
+    ParameterList base_parameters_;  ///< LoRA, frozen layers
     ParameterList parameters_;
+    int64_t lowest_layer_;  ///< with a trained parameter
     GradientSync sync_;
     Arena arena_;
     State state_;

@@ -2,6 +2,8 @@
 
 #include <sys/stat.h>
 
+#include <sstream>
+
 #include "data/text/choose_template.h"
 #include "engine/io/files.h"
 #include "tests/support/file_test.h"
@@ -322,6 +324,49 @@ TEST_F(TextFolderFile, ChoosesTheTemplate) {
     expect_error(Exit::config, path("tokenizer_config.json") + ":1:", [&] { chosen("auto"); });
 }
 
+// --- Added tokens ---
+
+TokenAdditions additions_of(const Json& golden) {
+    return {.roles = golden.at("roles").get<std::map<std::string, std::string>>(),
+            .special = golden.at("special").get<std::vector<std::string>>(),
+            .plain = golden.at("plain").get<std::vector<std::string>>()};
+}
+
+// transformers added the same tokens (tests/golden/make_added_tokens_golden.py).
+TEST_F(TextFolderFile, AddedTokensAreThoseOfTransformers) {
+    std::istringstream lines(slurp(golden_file("added_tokens_golden.jsonl")));
+    int count = 0;
+    for (std::string line; std::getline(lines, line); ++count) {
+        const Json golden = parse_json(line, "golden");
+        const std::string name = golden.at("tokenizer");
+        SCOPED_TRACE(name);
+        const TokenAdditions additions = additions_of(golden);
+        const TextFolder text = read_text_folder(golden_file("tokenizers/" + name + "/tokenizer.json"), additions);
+        EXPECT_EQ(text.tokenizer->vocab_size(), golden.at("size"));
+        EXPECT_EQ(text.tokenizer->pad(), text.tokenizer->piece_id("<|pad|>"));
+        EXPECT_EQ(text.tokenizer->eos(), text.tokenizer->piece_id("<|im_end|>"));
+        for (size_t i = 0; i < golden.at("texts").size(); ++i) {
+            const auto ids = text.tokenizer->encode(golden["texts"][i].get<std::string>(), Spelled::token);
+            EXPECT_EQ(ids, golden["ids"][i].get<std::vector<int32_t>>()) << golden["texts"][i];
+            EXPECT_EQ(text.tokenizer->decode(ids), golden["skip"][i].get<std::string>());
+        }
+    }
+    EXPECT_EQ(count, 7);
+}
+
+TEST_F(TextFolderFile, AddedTokensThatExistKeepTheirIds) {
+    write_tokenizer({.special = {"<|im_end|>"}});
+    write("tokenizer_config.json", {{"bos_token", "<s>"}, {"eos_token", "</s>"}});
+    const TextFolder plain = read();
+    const TextFolder text = read_text_folder(
+        folder_, {.roles = {{"eos_token", "<|im_end|>"}, {"pad_token", "<new>"}}, .special = {"<new>", "<s>"}});
+    EXPECT_EQ(text.added, std::vector<std::string>{"<new>"});
+    EXPECT_EQ(text.tokenizer->vocab_size(), plain.tokenizer->vocab_size() + 1);
+    EXPECT_EQ(roles_of(*text.tokenizer), "<s> <|im_end|> <new> none");
+    EXPECT_NE(text.tokenizer->content_hash(), plain.tokenizer->content_hash());
+    EXPECT_TRUE(read_text_folder(folder_, {.roles = {{"eos_token", "<|im_end|>"}}}).added.empty());
+}
+
 class TextExportFile : public TextFolderFile {
   protected:
     void SetUp() override {
@@ -373,6 +418,39 @@ TEST_F(TextExportFile, FolderWithATokenizerJsonIsCopied) {
     spill(out() + "/added_tokens.json", "{\"<old>\": 1}");
     exported(folder_);
     EXPECT_EQ(listing(out()), "chat_templates special_tokens_map.json tokenizer.json tokenizer_config.json");
+}
+
+TEST_F(TextExportFile, AddedTokensAreWritten) {
+    const TokenAdditions additions{
+        .roles = {{"pad_token", "<|pad|>"}}, .special = {"<|tool|>"}, .plain = {"<idea>", "a b"}};
+    const auto check = [&](const std::string& source) {
+        SCOPED_TRACE(source);
+        const TextFolder text = read_text_folder(source, additions);
+        export_text({source, out(), text.tokenizer.get(), nullptr, additions});
+        const TextFolder again = read_text_folder(out());
+        expect_same_ids(*text.tokenizer, *again.tokenizer);
+        EXPECT_EQ(text.added.size(), 4u);
+        for (const std::string& token : text.added)
+            EXPECT_EQ(text.tokenizer->piece_id(token), again.tokenizer->piece_id(token)) << token;
+        EXPECT_EQ(again.tokenizer->encode("x a b<|tool|>", Spelled::token),
+                  text.tokenizer->encode("x a b<|tool|>", Spelled::token));
+        EXPECT_EQ(roles_of(*again.tokenizer), roles_of(*text.tokenizer));
+        EXPECT_TRUE(again.tokenizer->is_special(*again.tokenizer->piece_id("<|tool|>")));
+        EXPECT_FALSE(again.tokenizer->is_special(*again.tokenizer->piece_id("<idea>")));
+        EXPECT_TRUE(read_text_folder(out(), additions).added.empty()) << "a second run adds nothing";
+    };
+    write_tokenizer();
+    check(path("tokenizer.json"));
+    check(folder_);
+    write("tokenizer_config.json", {{"pad_token", "<pad>"}, {"additional_special_tokens", {"<s>"}}});
+    write("special_tokens_map.json", {{"pad_token", "<pad>"}});
+    check(folder_);
+    std::filesystem::remove(path("tokenizer.json"));
+    std::filesystem::remove(path("special_tokens_map.json"));
+    write_model();
+    write("tokenizer_config.json", Json::object());
+    check(folder_);
+    check(path("tokenizer.model"));
 }
 
 TEST_F(TextExportFile, SentencePieceModelsGetATokenizerJson) {

@@ -134,6 +134,26 @@ TEST(ConfigErrors, RulesBetweenKeys) {
         {"bf16: false\ndevice: cuda", "c.yaml:4:7: bf16: false needs device: cpu, a GPU computes in bf16; use auto"},
         {"device: cpu\noptim_dtype: bfloat16",
          "c.yaml:5:14: optim_dtype bfloat16 needs a GPU, the CPU keeps moments in float32"},
+        {"optim: adamw_8bit\noptim_dtype: bfloat16\ndevice: cuda",
+         "c.yaml:5:14: optim_dtype is for optim adamw; adamw_8bit has its own types"},
+        {"optim: muon\nzero_stage: 1", "c.yaml:5:13: optim muon needs whole matrices on every rank: zero_stage 0"},
+        {"optim: muon\nfinetuning_type: lora",
+         "c.yaml:4:8: optim muon is for the matrices of a model, not for adapters: use adamw with finetuning_type "
+         "lora"},
+        {"muon_momentum: 0.9", "c.yaml:4:16: muon_momentum is for optim muon"},
+        {"stage: dpo\nneftune_noise_alpha: 5",
+         "c.yaml:5:22: neftune_noise_alpha is for stages pt and sft: answers of stage dpo share their prompt, whose "
+         "noise "
+         "would be that of one of them"},
+        {"freeze_trainable_layers: 2",
+         "c.yaml:4:26: freeze_trainable_layers has no effect without finetuning_type: "
+         "freeze"},
+        {"finetuning_type: freeze\nunfrozen_parameters: lm_head\nfreeze_trainable_layers: 2",
+         "c.yaml:5:22: unfrozen_parameters says what is trained instead of freeze_trainable_layers, "
+         "freeze_trainable_modules and freeze_extra_modules: give one or the other"},
+        {"special_tokens: {sep_token: x}",
+         "c.yaml:4:17: special_tokens: sep_token 'x': expected bos_token, eos_token, pad_token or unk_token with a "
+         "token"},
         {"lr_scheduler_type: constant\nwarmup_steps: 3",
          "c.yaml:5:15: lr_scheduler_type constant has no warm-up; use constant_with_warmup"},
         {"min_lr: 1e-6",

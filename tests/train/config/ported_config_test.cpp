@@ -27,7 +27,7 @@ const Case cases[] = {
       "gradient_checkpointing: block", "    type: messages",
       "    columns: {content: value, messages: conversations, role: from}"},
      {"model_type", "load_in_8bit (off)", "wandb_watch (empty)", "fsdp (empty)",
-      "flash_attention (attention is FlashMask)", "tf32", "special_tokens", "pad_to_sequence_len", "roles"}},
+      "flash_attention (attention is FlashMask)", "tf32", "pad_to_sequence_len", "roles"}},
     {"axolotl_dpo.yml",
      {},
      {"stage: dpo", "beta: 0.05", "packing: false", "chat_template: auto", "max_steps: 500", "num_train_epochs: 0",
@@ -57,7 +57,7 @@ const Case cases[] = {
      {"dataset_dir=" + configs},
      {"stage: pt", "lr_scheduler_type: cosine_with_min_lr", "min_lr_rate: 0.1", "max_steps: 2000", "    type: text",
       "report_to: [jsonl, tensorboard]", "chat_template: auto"},
-     {"pure_bf16 (off)", "neftune_noise_alpha (off)", "streaming (off)"}},
+     {"pure_bf16 (off)", "streaming (off)"}},
     {"trl_sft.yaml",
      {},
      {"finetuning_type: lora", "lora_rank: 32", "  - path: chats.jsonl", "packing: true", "report_to: [wandb]",
@@ -104,17 +104,43 @@ TEST(PortedConfigs, RefuseWhatWouldChangeTheResult) {
         {"adapter: qlora",
          "c.yaml:4:10: adapter: 'qlora' is not supported: the base stays in bf16; adapter: lora trains the same "
          "adapters on it"},
-        {"special_tokens: {eos_token: <|im_end|>}",
-         "c.yaml:4:29: eos_token: '<|im_end|>' is not supported: the tokenizer's own special tokens are used; change "
-         "tokenizer_config.json"},
-        {"optim: adamw_8bit",
-         "c.yaml:4:8: optim: 'adamw_8bit' is not supported: use adamw_torch; optim_dtype: bfloat16 halves the bytes of "
-         "its moments on a GPU"},
+        {"added_tokens_overrides: {128: <x>}",
+         "c.yaml:4:25: added_tokens_overrides: {128: <x>} is not supported: give new tokens by add_special_tokens "
+         "or add_tokens"},
+        {"unfrozen_parameters: ['^lm_head.weight$', 'model.embed_tokens.weight$[:32000]']",
+         "c.yaml:4:43: unfrozen_parameters: \"model.embed_tokens.weight$[:32000]\" is not supported: a range of rows; "
+         "parameters are trained whole"},
+        {"optim: lion_8bit",
+         "c.yaml:4:8: optim: 'lion_8bit' is not supported: use adamw_8bit, whose moments take 2.1 bytes per parameter"},
         {"rl: dpo\nstage: sft", "c.yaml:4:5: 'rl' means stage: 'dpo', but c.yaml:5:8 says 'sft'"},
         {"eval_steps: 0.2\nval_size: 9",
          "c.yaml:4:13: eval_steps: '0.2' is not supported: a share of the run; give a number of steps, or "
          "evals_per_epoch"},
     });
+}
+
+TEST(PortedConfigs, SaysWhatIsLearnedAndHow) {
+    const auto resolved = [](const std::string& yaml) {
+        return resolved_yaml(parse_config(minimal + yaml, "c.yaml").config);
+    };
+    const std::pair<const char*, const char*> pairs[] = {
+        {"optim: paged_adamw_8bit", "optim: adamw_8bit"},
+        {"optimizer: adamw_bnb_8bit", "optim: adamw_8bit"},
+        {"optim: paged_adamw_32bit", "optim: adamw\n"},
+        {"use_muon: true", "optim: muon"},
+        {"unfrozen_parameters:\n  - model.layers.2[0-9]+.mlp\n  - ^lm_head.weight$", "finetuning_type: freeze"},
+        {"finetuning_type: freeze\nfreeze_trainable_modules: all", "freeze_trainable_layers: 2"},
+        {"noisy_embedding_alpha: 5", "neftune_noise_alpha: 5"},
+        {"special_tokens:\n  pad_token: <|pad|>\n  bos_token:\n  additional_special_tokens: [<a>]",
+         "add_special_tokens: [<a>]"},
+        {"special_tokens:\n  pad_token: <|pad|>\n  bos_token:", "special_tokens: {pad_token: <|pad|>}"},
+        {"eos_token: <|im_end|>", "special_tokens: {eos_token: <|im_end|>}"},
+        {"tokens: [<b>, <a>]", "add_tokens: [<b>, <a>]"},
+        {"new_special_tokens: <b>,<a>", "add_special_tokens: [<b>, <a>]"},
+        {"resize_token_embeddings_to_32x: true", "pad_vocab_to_multiple_of: 32"},
+    };
+    for (const auto& [yaml, line] : pairs)
+        EXPECT_NE(resolved(std::string(yaml) + '\n').find(line), std::string::npos) << yaml << "\n" << line;
 }
 
 TEST(PortedConfigs, TypingErrorsStayErrors) {

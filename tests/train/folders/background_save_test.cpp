@@ -105,7 +105,7 @@ TEST_F(BackgroundSaves, StoreTheStateOfTheirBeginning) {
 
 TEST_F(BackgroundSaves, OnAGpuStoreTheStateOfTheirBeginning) {
     if (!test_gpu()) GTEST_SKIP() << "no CUDA device";
-    for (const DType moments : {DType::f32, DType::bf16}) {
+    for (const DType moments : {DType::f32, DType::bf16, DType::u8}) {
         learner_ = std::make_unique<Learner>(
             small_config(Architecture::qwen3),
             LearnerOptions{.max_length = 32, .head_chunk = 7, .moments = moments, .gpu = test_gpu()});

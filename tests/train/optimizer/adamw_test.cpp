@@ -1,5 +1,5 @@
 // AdamW against a plain implementation in double over several steps, within the rounding of the device's arithmetic;
-// weight decay on matrices only; stochastic rounding of bf16 moments.
+// weight decay on matrices only; stochastic rounding of bf16 moments; 8-bit moments, with the same bits on both devices.
 
 #include "train/optimizer/adamw.h"
 
@@ -12,6 +12,7 @@
 
 #include "tests/support/optimizer_case.h"
 #include "train/optimizer/adamw_kernels.h"
+#include "train/optimizer/moment_codes.h"
 
 namespace colonnade {
 namespace {
@@ -42,6 +43,10 @@ class AdamW : public OnDevice {
         weights_ = make(p.dtype, n);
         m_ = make(p.moments, n);
         v_ = make(p.moments, n);
+        if (p.moments == DType::u8) {
+            m_units_ = make(DType::f32, n / moment_block);
+            v_units_ = make(DType::f32, n / moment_block);
+        }
         gradients_ = make(p.dtype, n);
         clip_ = put(std::vector<double>{1, 1});
         if (!gpu_) return;
@@ -53,6 +58,8 @@ class AdamW : public OnDevice {
                      .copy = copy_,
                      .m = m_,
                      .v = v_,
+                     .m_units = m_units_,
+                     .v_units = v_units_,
                      .gradients = gradients_,
                      .clip = clip_,
                      .decay_map = decay_map_,
@@ -72,13 +79,15 @@ class AdamW : public OnDevice {
         return x;
     }
     std::vector<std::vector<char>> state() {
-        std::vector<std::vector<char>> all = {bytes(weights_), bytes(m_), bytes(v_)};
-        if (!copy_.empty()) all.push_back(bytes(copy_));
+        std::vector<std::vector<char>> all;
+        for (const Tensor& t : {weights_, m_, v_, m_units_, v_units_, copy_})
+            if (!t.empty()) all.push_back(bytes(t));
         return all;
     }
     void start() {
         write(weights_, spread([](size_t i) { return normal(0, i); }));
-        for (const Tensor& moment : {m_, v_}) fill(moment, std::vector<char>(moment.bytes()));
+        for (const Tensor& moment : {m_, v_, m_units_, v_units_})
+            if (!moment.empty()) fill(moment, std::vector<char>(moment.bytes()));
     }
     void run(int64_t first, int64_t last, uint64_t seed = 7) {
         for (int64_t t = first; t <= last; ++t) {
@@ -88,8 +97,9 @@ class AdamW : public OnDevice {
     }
 
     const ParameterList parameters_{config_with_biases()};
-    Tensor weights_, copy_, m_, v_, gradients_, clip_, decay_map_;
+    Tensor weights_, copy_, m_, v_, m_units_, v_units_, gradients_, clip_, decay_map_;
 };
+class AdamWInFloats : public AdamW {};
 
 /// AdamW in double, and a bound on the error of weights computed with unit roundoff u, whose moments are rounded once
 /// more, by a relative error below q, each time they are stored. After t steps
@@ -131,7 +141,7 @@ struct Reference {
     }
 };
 
-TEST_P(AdamW, EqualsItsFormulas) {
+TEST_P(AdamWInFloats, EqualsItsFormulas) {
     const AdamWSettings settings[] = {{},
                                       {.beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-6, .weight_decay = 0.1},
                                       {.beta1 = 0, .beta2 = 0, .epsilon = 1e-3, .weight_decay = 1}};
@@ -198,16 +208,18 @@ TEST_P(AdamW, GivesTheSameBitsInEveryRunAndAfterAStop) {
     start();
     run(1, 2);
     std::vector<std::vector<char>> saved;
-    for (const Tensor& t : {weights_, m_, v_}) saved.push_back(bytes(t));
-    for (const Tensor& t : {weights_, m_, v_}) fill(t, std::vector<char>(t.bytes(), 0x3f));
-    fill(weights_, saved[0]);
-    fill(m_, saved[1]);
-    fill(v_, saved[2]);
+    std::vector<Tensor> kept;
+    for (const Tensor& t : {weights_, m_, v_, m_units_, v_units_})
+        if (!t.empty()) kept.push_back(t);
+    for (const Tensor& t : kept) saved.push_back(bytes(t));
+    for (const Tensor& t : kept) fill(t, std::vector<char>(t.bytes(), 0x3f));
+    for (size_t i = 0; i < kept.size(); ++i) fill(kept[i], saved[i]);
     run(3, 3);
     EXPECT_TRUE(state() == first);
     start();
     run(1, 3, 8);
-    EXPECT_EQ(state() == first, GetParam().moments != DType::bf16) << "another seed";
+    const bool rounded = GetParam().moments == DType::bf16 || GetParam().moments == DType::u8;
+    EXPECT_EQ(state() == first, !rounded) << "another seed";
 }
 
 TEST_P(AdamW, GivesTheSameBitsInSlices) {
@@ -222,10 +234,15 @@ TEST_P(AdamW, GivesTheSameBitsInSlices) {
         write(gradients_, spread([&](size_t i) { return gradient_at(t, i); }));
         for (size_t i = borders.size() - 1; i-- > 0;) {
             const auto slice = [&](const Tensor& x) { return x.empty() ? x : x.slice(0, borders[i], borders[i + 1]); };
+            const auto units = [&](const Tensor& x) {
+                return x.empty() ? x : x.slice(0, borders[i] / moment_block, borders[i + 1] / moment_block);
+            };
             adamw(ctx_, {.weights = slice(weights_),
                          .copy = slice(copy_),
                          .m = slice(m_),
                          .v = slice(v_),
+                         .m_units = units(m_units_),
+                         .v_units = units(v_units_),
                          .gradients = slice(gradients_),
                          .clip = clip_,
                          .decay_map = decay_map_,
@@ -268,11 +285,113 @@ TEST_P(AdamWWithBf16Moments, RoundsStochasticallyWithoutBias) {
     EXPECT_LE(std::abs(error), 5 * std::sqrt(variance));
 }
 
-INSTANTIATE_TEST_SUITE_P(Devices, AdamW,
+class AdamWWith8BitMoments : public AdamW {
+  protected:
+    /// Gradients of one size per parameter element, as in training.
+    double gradient(int64_t t, size_t i) const {
+        return std::pow(10.0, normal(1000, i) / 2 - 3) * (normal(static_cast<uint64_t>(t), i) + normal(2000, i));
+    }
+};
+
+// After a step from nothing the moments are those of one gradient: every code is one of the two that surround them, and
+// the weights are those of AdamW in float32, because an update takes the moments before they are rounded.
+TEST_P(AdamWWith8BitMoments, AreTheCodesAroundTheMoments) {
+    start();
+    const std::vector<double> before = read(weights_);
+    write(gradients_, spread([&](size_t i) { return gradient(1, i); }));
+    step({}, 0.01, 1);
+    const auto g = get<float>(gradients_), w = get<float>(weights_), m_units = get<float>(m_units_),
+               v_units = get<float>(v_units_);
+    const auto m = get<uint8_t>(m_), v = get<uint8_t>(v_);
+    size_t outside = 0, wrong = 0;
+    for (size_t i = 0; i < g.size(); ++i) {
+        const double m_exact = 0.1 * g[i], v_exact = 1e-3 * g[i] * g[i];
+        const double m_root = std::sqrt(std::abs(m_exact) / m_units[i / 64]),
+                     v_root = std::sqrt(std::sqrt(v_exact / v_units[i / 64]));
+        const int k = static_cast<int8_t>(m[i]);
+        if (k != 0) outside += (k < 0) != (m_exact < 0);
+        outside += std::abs(std::abs(k) - m_root) > 1.001;
+        outside += std::abs(std::max(v_root, 1.0) - (v[i] + 1)) > 1.001;
+        const double expected = before[i] - 0.01 * m_exact / 0.1 / (std::sqrt(v_exact / 1e-3) + 1e-8);
+        wrong += g[i] != 0 && std::abs(w[i] - expected) > 1e-6;
+    }
+    EXPECT_EQ(outside, 0u);
+    EXPECT_EQ(wrong, 0u);
+}
+
+TEST_P(AdamWWith8BitMoments, GiveTheSameBitsOnTheCpu) {
+    start();
+    const auto begin = get<float>(weights_);
+    const auto n = static_cast<int64_t>(begin.size());
+    std::vector<float> w = begin, m_units(begin.size() / 64), v_units(begin.size() / 64);
+    std::vector<uint8_t> m(begin.size()), v(begin.size());
+    std::vector<double> clip = {1, 0.7};
+    fill(clip_, clip);
+    const AdamWSettings settings{.weight_decay = 0.1};
+    for (int64_t t = 1; t <= 20; ++t) {
+        write(gradients_, spread([&](size_t i) { return gradient(t, i); }));
+        step(settings, 0.01, t);
+        std::vector<float> g = get<float>(gradients_);
+        adamw(Context(), {.weights = Tensor(w.data(), DType::f32, {n}),
+                          .m = Tensor(m.data(), DType::u8, {n}),
+                          .v = Tensor(v.data(), DType::u8, {n}),
+                          .m_units = Tensor(m_units.data(), DType::f32, {n / 64}),
+                          .v_units = Tensor(v_units.data(), DType::f32, {n / 64}),
+                          .gradients = Tensor(g.data(), DType::f32, {n}),
+                          .clip = Tensor(clip.data(), DType::f64, {2}),
+                          .parameters = parameters_,
+                          .settings = settings,
+                          .learning_rate = 0.01,
+                          .step = t,
+                          .seed = 7});
+    }
+    EXPECT_TRUE(get<float>(weights_) == w);
+    EXPECT_TRUE(get<uint8_t>(m_) == m);
+    EXPECT_TRUE(get<uint8_t>(v_) == v);
+    EXPECT_TRUE(get<float>(m_units_) == m_units);
+    EXPECT_TRUE(get<float>(v_units_) == v_units);
+}
+
+// Nearest rounding would never change v by (1 - beta2): over 300 steps with other sizes of gradients it has to follow.
+TEST_P(AdamWWith8BitMoments, FollowGradientsThatChange) {
+    start();
+    std::vector<double> exact(static_cast<size_t>(parameters_.size()));
+    for (int64_t t = 1; t <= 300; ++t) {
+        write(gradients_, spread([&](size_t i) { return gradient(t, i) * (t < 150 || i % 2 ? 1 : 3); }));
+        const std::vector<double> g = read(gradients_);
+        for (size_t i = 0; i < g.size(); ++i) exact[i] = 0.99 * exact[i] + 0.01 * g[i] * g[i];
+        step({.beta2 = 0.99}, 1e-4, t);
+    }
+    const auto v = get<uint8_t>(v_);
+    const auto units = get<float>(v_units_);
+    double of_odd = 0, of_even = 0, odd = 0, even = 0;
+    for (const Parameter& p : parameters_.all())
+        for (auto i = static_cast<size_t>(p.begin); i < static_cast<size_t>(p.end()); ++i) {
+            const double ratio = v_of(v[i], units[i / 64]) / exact[i];
+            (i % 2 ? of_odd : of_even) += ratio;
+            (i % 2 ? odd : even) += 1;
+        }
+    EXPECT_NEAR(of_odd / odd, 1, 0.03);
+    EXPECT_NEAR(of_even / even, 1, 0.03);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Devices, AdamW,
+    testing::Values(Place{Device::cpu, DType::f32, DType::f32}, Place{Device::cpu, DType::f64, DType::f64},
+                    Place{Device::cpu, DType::f32, DType::u8}, Place{Device::cuda, DType::f32, DType::f32},
+                    Place{Device::cuda, DType::f32, DType::bf16}, Place{Device::cuda, DType::f32, DType::u8}),
+    name_of_place);
+
+INSTANTIATE_TEST_SUITE_P(Devices, AdamWInFloats,
                          testing::Values(Place{Device::cpu, DType::f32, DType::f32},
                                          Place{Device::cpu, DType::f64, DType::f64},
                                          Place{Device::cuda, DType::f32, DType::f32},
                                          Place{Device::cuda, DType::f32, DType::bf16}),
+                         name_of_place);
+
+INSTANTIATE_TEST_SUITE_P(Devices, AdamWWith8BitMoments,
+                         testing::Values(Place{Device::cpu, DType::f32, DType::u8},
+                                         Place{Device::cuda, DType::f32, DType::u8}),
                          name_of_place);
 
 INSTANTIATE_TEST_SUITE_P(Devices, AdamWWithBf16Moments, testing::Values(Place{Device::cuda, DType::f32, DType::bf16}),

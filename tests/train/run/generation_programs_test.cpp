@@ -73,6 +73,14 @@ TEST_F(GenerationPrograms, GenerateTakesEveryKindOfModel) {
     EXPECT_NE(of_adapters, of_base);
     EXPECT_EQ(generated(joined({path("lora"), "--base", path("base")}, prompt)), of_adapters);
     EXPECT_EQ(generated(joined({checkpoint("lora")}, prompt)), of_adapters);
+
+    spill(path("freeze.yaml"), fmt::format("model_name_or_path: {}\nfinetuning_type: freeze\nlearning_rate: 0.02\n"
+                                           "freeze_trainable_layers: 1\n{}",
+                                           path("base"), common("frozen")));
+    train("freeze.yaml");
+    const std::string of_frozen = generated(joined({path("frozen")}, prompt));
+    EXPECT_NE(of_frozen, of_base);
+    EXPECT_EQ(generated(joined({checkpoint("frozen")}, prompt)), of_frozen);
 }
 
 TEST_F(GenerationPrograms, AnswersComeInOrderWhateverTheBatch) {

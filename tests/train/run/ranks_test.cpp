@@ -47,6 +47,21 @@ TEST_F(RanksTest, LearnTheAdaptersOfOneRank) {
     EXPECT_FALSE(adapters("two dropping") == adapters("one dropping"));
 }
 
+/// Frozen layers: buckets and shards are those of the trained part.
+TEST_F(RanksTest, LearnTheLayersOfOneRank) {
+    train_ranks(1, "base", {"save_strategy=no"});
+    spill(config(), fmt::format("model_name_or_path: {}\nfinetuning_type: freeze\nfreeze_trainable_layers: 1\n"
+                                "datasets: [{{path: {}}}]\nmax_length: 48\npacking_length: 64\nprepared_path: {}\n"
+                                "threads: 1\nreport_to: [jsonl]\nlogging_steps: 1\nlearning_rate: 1e-2\n"
+                                "neftune_noise_alpha: 5\nmax_steps: 8\nval_size: 16\neval_steps: 4\n",
+                                path("base"), path("train.jsonl"), path("prepared")));
+    train_ranks(1, "one", {"gradient_accumulation_steps=4"});
+    train_ranks(2, "two", {"gradient_accumulation_steps=2"});
+    expect_close("two", "one");
+    train_ranks(2, "sharded", {"gradient_accumulation_steps=2", "zero_stage=1"});
+    expect_same("sharded", "two");
+}
+
 /// Rank 0 computes the reference, the others read it.
 TEST_F(RanksTest, LearnThePairsOfOneRank) {
     spill(path("train.jsonl"), pair_rows(120));
@@ -76,6 +91,13 @@ TEST_F(RanksTest, GiveTheSameBitsInEveryRunAndInEveryStage) {
     EXPECT_FALSE(result("bf16").model == result("first").model);
     train_ranks(3, "bf16 sharded", {packs, "grad_sync_dtype=bf16", "zero_stage=1"});
     expect_same("bf16 sharded", "bf16");
+    train_ranks(3, "8 bit", {packs, "optim=adamw_8bit"});
+    EXPECT_FALSE(result("8 bit").model == result("first").model);
+    train_ranks(3, "8 bit sharded", {packs, "optim=adamw_8bit", "zero_stage=1"});
+    expect_same("8 bit sharded", "8 bit");
+    train_ranks(3, "muon", {packs, "optim=muon", "param_checksum_steps=1"});
+    train_ranks(3, "muon again", {packs, "optim=muon"});
+    expect_same("muon again", "muon");
 }
 
 TEST_F(RanksTest, ResumeOnAnotherNumberOfRanks) {

@@ -13,7 +13,7 @@ namespace fs = std::filesystem;
 class ResumedStage : public RunTest, public testing::WithParamInterface<const char*> {
   protected:
     /// Windows of 24 samples, of which some are packed for one step and some for the next; two micro-steps of two packs;
-    /// log lines of three steps.
+    /// log lines of three steps. Stage pt has moments of 8 bits, dpo Muon.
     void SetUp() override {
         RunTest::SetUp();
         const std::string stage = GetParam();
@@ -22,7 +22,10 @@ class ResumedStage : public RunTest, public testing::WithParamInterface<const ch
             "per_device_train_batch_size: 2\ngradient_accumulation_steps: 2\nlearning_rate: 0.01\nweight_decay: 0.1\n"
             "packing_window: 24\nlogging_steps: 3\nsave_steps: 1\nsave_total_limit: 0\nval_size: 20\neval_steps: 4\n"
             "stage: " +
-            stage + (stage == "pt" ? "\ndocument_mask: false\n" : "\n"));
+            stage +
+            (stage == "pt"    ? "\ndocument_mask: false\noptim: adamw_8bit\n"
+             : stage == "dpo" ? "\noptim: muon\n"
+                              : "\n"));
         shape_ = {"device=cpu", stage == "dpo" ? "packing_length=96" : "packing_length=64"};
     }
     std::vector<std::string> arguments(const std::string& run, const std::vector<std::string>& more) const {
