@@ -58,6 +58,8 @@ void check_names(const std::vector<std::string>& names) {
     if (names.size() == 1)
         fail(Exit::config, "{}: a model without data: {}; DATA is a file, a folder, a glob or a name on a hub", model,
              expected);
+    if (!fs::exists(path, none) && !parse_hub_name(model, RepositoryKind::model))
+        fail(Exit::data, "{}: no such model on this machine, and no name on the hub, which is org/name", model);
     for (size_t i = 1; i < names.size(); ++i) {
         const std::string local = expand_home(names[i]);
         if (names[i].ends_with(".gguf") || fs::exists(local + "/config.json", none))

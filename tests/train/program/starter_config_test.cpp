@@ -89,6 +89,9 @@ TEST_F(WithoutConfig, WhatCouldMeanSeveralThingsIsAnError) {
     };
     for (const auto& [arguments, message] : cases)
         expect_error(Exit::config, message, [&, &given = arguments] { loaded(given); });
+    expect_error(Exit::data, "nothing: no such model on this machine, and no name on the hub, which is org/name", [&] {
+        loaded({"nothing", "chats.jsonl"});
+    });
     expect_error(Exit::data, "nothing.jsonl", [&] { loaded({"base", "nothing.jsonl"}); });
 }
 
