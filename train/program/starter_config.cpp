@@ -147,7 +147,7 @@ StarterConfig starter_config(const StarterRequest& request) {
     for (std::string& notice : resolve_names(local)) starter.notices.push_back(std::move(notice));
     for (size_t i = 0; i < config.datasets.size(); ++i) config.datasets[i].split = local.datasets[i].split;
     const RunText text = load_text(local);
-    const ModelConfig model = model_of_run(local, text.folder.tokenizer.get());
+    const ModelConfig model = model_of_run(local, text.folder);
     const Lengths lengths = lengths_of(local, text, model.vocab_size);
     config.max_length = max_length_for(lengths, model.max_position_embeddings);
     config.packing_length =

@@ -157,11 +157,9 @@ static std::string memory_lines(const PlannedRun& run, const PlanView& view) {
         return line("memory", fmt::format("{}{} on the {}{}", human_bytes(plan.bytes()),
                                           answers ? fmt::format(" (sample answers: {})", of_answers) : "", device,
                                           ranks.several() ? ", on each rank" : ""));
-    std::string text = fmt::format("memory of {} {}
-{}", ranks.several() ? "each rank:" : "the", device, plan.table());
+    std::string text = fmt::format("memory of {} {}\n{}", ranks.several() ? "each rank:" : "the", device, plan.table());
     if (answers)
-        text += fmt::format("  {:<24} {:>12}  (beside the peak{})
-", "sample answers", of_answers,
+        text += fmt::format("  {:<24} {:>12}  (beside the peak{})\n", "sample answers", of_answers,
                             ranks.several() ? ", on rank 0" : "");
     const auto host = [&](const char* what, size_t bytes) {
         text += fmt::format("  {:<24} {:>12}\n", what, human_bytes(bytes));
