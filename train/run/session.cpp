@@ -140,6 +140,22 @@ std::string with_names(std::string text, const Config& config) {
     return text;
 }
 
+/// With adapters the embedding stays as it is, and packing leaves no padding: a pad token that the tokenizer lacks, as
+/// configs for other trainers name one, is left out.
+void leave_out_pad_token(Session& s) {
+    Config& c = s.config;
+    const auto pad = c.special_tokens.find("pad_token");
+    if (c.finetuning_type != Finetuning::lora || pad == c.special_tokens.end() ||
+        !has_tokenizer(c.tokenizer_name_or_path) ||
+        read_text_folder(c.tokenizer_name_or_path).tokenizer->piece_id(pad->second))
+        return;
+    s.notices.push_back(
+        fmt::format("special_tokens: the tokenizer has no {}; with adapters the embedding does not grow, and packing "
+                    "leaves no padding: pad_token is left out",
+                    pad->second));
+    c.special_tokens.erase(pad);
+}
+
 }  // namespace
 
 Session open_session(const LoadedConfig& loaded, const Ranks& ranks, SessionUse use) {
@@ -153,6 +169,7 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks, SessionUse 
     settle_adapter(s.config);
     for (const std::string& folder : {s.config.model_name_or_path, s.config.tokenizer_name_or_path})
         check_exported_files(folder);
+    leave_out_pad_token(s);
     s.text = load_text(s.config);
     s.notices.insert(s.notices.end(), s.text.notices.begin(), s.text.notices.end());
     s.model = model_of_run(s.config, s.text.folder);
