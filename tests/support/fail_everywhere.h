@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <set>
 
@@ -57,7 +58,9 @@ inline FailedCalls fail_everywhere(const std::string& folder, const std::functio
         }
         const testing::ScopedTrace trace(__FILE__, __LINE__, fmt::format("call {}: {}", n, files.failed()));
         const std::string kind = files.failed().substr(0, files.failed().find(' '));
-        EXPECT_EQ(kind == "fsync" ? files.repeats() : 0, 0) << "an fsync is tried again";
+        // If the deletion of an old checkpoint was only warned about, the folder is fsynced for later files.
+        const bool warned = returned && std::filesystem::is_directory(files.failed().substr(kind.size() + 1));
+        EXPECT_EQ(kind == "fsync" && !warned ? files.repeats() : 0, 0) << "an fsync is tried again";
         result.errors += !returned;
         if (returned)
             result.ignored.insert(files.failed());
