@@ -1,7 +1,7 @@
-// Few rows times a weight, at the speed of reading the weight. A CTA computes 8 columns of y = x W^T for up to 8
-// rows of x with mma m16n8k16: x is the left operand, half of it empty, and 8 rows of W are the columns of the right one. The order of the
+// Few rows times a weight, at the speed of reading the weight. A CTA computes 8 columns of y = x W^T for up to 8 or 16
+// rows of x with mma m16n8k16: x is the left operand, and 8 rows of W are the columns of the right one. The order of the
 // elements in k does not matter as long as both operands agree, so that each thread takes 16 bytes in a row: lane (g, c)
-// has elements [8 c, 8 c + 8) of a step of 32, from row g of W and from row g of x. That is two mma. The warps
+// has elements [8 c, 8 c + 8) of a step of 32, from row g of W and from rows g and g + 8 of x. That is two mma. The warps
 // of a CTA take batches of four steps in turn, 256 bytes of a row; their sums are added in shared memory in a fixed order.
 //
 // A thread copies weights to its own places in shared memory (cp.async), two batches ahead and across the borders of
@@ -23,7 +23,6 @@ namespace colonnade::cuda {
 namespace {
 
 constexpr int warps = 8, threads = 32 * warps, tile_rows = 8, step = 32, batch = 4, ahead = 2;
-constexpr int ctas_at_once = 4;  ///< fill a multiprocessor
 constexpr int most_slices = 3;
 
 struct Slice {
@@ -46,12 +45,11 @@ struct Problem {
     bool whole_packs;  ///< of every row of B
 };
 
-/// c[0], c[1] += row g of A times columns 2 c and 2 c + 1 of B; rows 8 to 15 of A are zero.
-__device__ void mma(float (&c)[4], uint32_t a0, uint32_t a2, uint32_t b0, uint32_t b1) {
+__device__ void mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, "
         "%2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a0), "r"(0), "r"(a2), "r"(0), "r"(b0), "r"(b1));
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 /// Multiplies x by the norm's weight, and adds to the sum of squares of x.
@@ -113,14 +111,15 @@ __device__ const __nv_bfloat16* weights_of_lane(const Problem& p, int tile, int 
     return p.weight + min(row, p.n - 1) * p.weight_stride + 8 * c;  // rows past the end are not stored
 }
 
+template <int groups>
 struct Sums {
-    float product[warps][decode_rows][tile_rows + 1];
-    float squares[warps][decode_rows];
+    float product[warps][8 * groups][tile_rows + 1];
+    float squares[warps][8 * groups];
 };
 
 /// Adds the sums of the warps and stores a tile.
-template <bool has_norm, bool swiglu>
-__device__ void finish_tile(const Problem& p, const Sums& sums, int tile) {
+template <int groups, bool has_norm, bool swiglu>
+__device__ void finish_tile(const Problem& p, const Sums<groups>& sums, int tile) {
     const auto total = [&](int row, int column) {
         float sum = 0, square = 0;
 #pragma unroll
@@ -132,7 +131,7 @@ __device__ void finish_tile(const Problem& p, const Sums& sums, int tile) {
     };
     constexpr int columns = swiglu ? tile_rows / 2 : tile_rows;
     const int i = static_cast<int>(threadIdx.x), row = i / columns, column = i % columns, j = tile * columns + column;
-    static_assert(decode_rows * columns <= threads);
+    static_assert(8 * groups * columns <= threads);
     const int half = p.n / 2;
     if (row >= p.rows || j >= (swiglu ? half : p.n)) return;
     if constexpr (swiglu) {
@@ -157,10 +156,17 @@ struct Cursor {
     int tile, batch;
 };
 
-template <bool has_norm, bool swiglu>
-__global__ void __launch_bounds__(threads, ctas_at_once) linear_kernel(const __grid_constant__ Problem p, int tiles) {
+/// CTAs that fill a multiprocessor.
+constexpr int ctas_at_once(int groups) {
+    return groups == 1 ? 4 : 3;
+}
+
+/// groups: of eight rows of x.
+template <int groups, bool has_norm, bool swiglu>
+__global__ void __launch_bounds__(threads, ctas_at_once(groups))
+    linear_kernel(const __grid_constant__ Problem p, int tiles) {
     __shared__ Pack ring[ahead][batch][threads];  // a thread reads what it has copied itself
-    __shared__ Sums both_sums[2];                 // of a tile while the warps are at the next one
+    __shared__ Sums<groups> both_sums[2];         // of a tile while the warps are at the next one
     const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
     const int g = lane / 4, c = lane % 4, steps = p.k / step, batches = (steps + batch - 1) / batch;
     Cursor fetched{static_cast<int>(blockIdx.x), warp};
@@ -183,33 +189,45 @@ __global__ void __launch_bounds__(threads, ctas_at_once) linear_kernel(const __g
     int slot = 0;
     for (int tile = static_cast<int>(blockIdx.x), turn = 0; tile < tiles;
          tile += static_cast<int>(gridDim.x), turn ^= 1) {
-        float acc[4] = {}, squares = 0;
+        float acc[4] = {}, squares[groups] = {};
         for (int b = warp; b < batches; b += warps) {
-            Pack norm[batch], x[batch];
+            Pack norm[batch], x[batch][groups];
 #pragma unroll
             for (int i = 0; i < batch; ++i) {
                 const int s = b * batch + i, at = s * step + 8 * c;
-                if constexpr (has_norm) norm[i] = s < steps ? load_pack<true>(p.norm + at, pack_size) : zero_pack();
-                x[i] = s < steps && g < p.rows ? load_pack<true>(p.in + g * p.in_stride + at, pack_size) : zero_pack();
+                const bool exists = s < steps;
+                if constexpr (has_norm) norm[i] = exists ? load_pack<true>(p.norm + at, pack_size) : zero_pack();
+#pragma unroll
+                for (int q = 0; q < groups; ++q)
+                    x[i][q] = exists && 8 * q + g < p.rows
+                                  ? load_pack<true>(p.in + (8 * q + g) * p.in_stride + at, pack_size)
+                                  : zero_pack();
             }
             asm volatile("cp.async.wait_group %0;" ::"n"(ahead - 1) : "memory");
 #pragma unroll
             for (int i = 0; i < batch; ++i) {
                 const Pack w = ring[slot][i][threadIdx.x];
-                if constexpr (has_norm) x[i] = normed(x[i], norm[i], squares);
-                mma(acc, x[i].words[0], x[i].words[1], w.words[0], w.words[1]);
-                mma(acc, x[i].words[2], x[i].words[3], w.words[2], w.words[3]);
+                if constexpr (has_norm)
+#pragma unroll
+                    for (int q = 0; q < groups; ++q) x[i][q] = normed(x[i][q], norm[i], squares[q]);
+                const Pack low = x[i][0], high = groups > 1 ? x[i][groups - 1] : zero_pack();
+                mma(acc, low.words[0], high.words[0], low.words[1], high.words[1], w.words[0], w.words[1]);
+                mma(acc, low.words[2], high.words[2], low.words[3], high.words[3], w.words[2], w.words[3]);
             }
             fetch(slot);
             slot = (slot + 1) % ahead;
         }
-        Sums& sums = both_sums[turn];
-        sums.product[warp][g][2 * c] = acc[0];
-        sums.product[warp][g][2 * c + 1] = acc[1];
-        if constexpr (has_norm) {
-            squares += __shfl_xor_sync(0xffffffffu, squares, 1);
-            squares += __shfl_xor_sync(0xffffffffu, squares, 2);
-            if (c == 0) sums.squares[warp][g] = squares;
+        Sums<groups>& sums = both_sums[turn];
+#pragma unroll
+        for (int q = 0; q < groups; ++q) {
+            sums.product[warp][8 * q + g][2 * c] = acc[2 * q];
+            sums.product[warp][8 * q + g][2 * c + 1] = acc[2 * q + 1];
+            if constexpr (has_norm) {
+                float all = squares[q];
+                all += __shfl_xor_sync(0xffffffffu, all, 1);
+                all += __shfl_xor_sync(0xffffffffu, all, 2);
+                if (c == 0) sums.squares[warp][8 * q + g] = all;
+            }
         }
         __syncthreads();
         finish_tile<groups, has_norm, swiglu>(p, sums, tile);
@@ -270,22 +288,28 @@ Problem problem_of(const DecodeLinear& a, const Tensor& h) {
     return p;
 }
 
-template <bool has_norm, bool swiglu>
+template <int groups, bool has_norm, bool swiglu>
 void launch(const Context& ctx, const Problem& p) {
     const int columns = swiglu ? tile_rows / 2 : tile_rows, width = swiglu ? p.n / 2 : p.n;
     const int tiles = (width + columns - 1) / columns;
-    const int ctas = std::min(tiles, ctas_at_once * ctx.gpu->multiprocessors());
-    launch_dependent(ctx, linear_kernel<has_norm, swiglu>,
-                     {.ctas = dim3(static_cast<unsigned>(ctas)), .threads = threads}, p, tiles);
+    const auto kernel = linear_kernel<groups, has_norm, swiglu>;
+    const auto most = static_cast<unsigned>(ctas_at_once(groups) * ctx.gpu->multiprocessors());
+    const unsigned ctas = std::min(static_cast<unsigned>(tiles), most);
+    launch_dependent(ctx, kernel, {.ctas = dim3(ctas), .threads = threads}, p, tiles);
+}
+
+template <int groups>
+void launch(const Context& ctx, const Problem& p, bool swiglu) {
+    if (p.norm)
+        swiglu ? launch<groups, true, true>(ctx, p) : launch<groups, true, false>(ctx, p);
+    else
+        swiglu ? launch<groups, false, true>(ctx, p) : launch<groups, false, false>(ctx, p);
 }
 
 void launch(const Context& ctx, const DecodeLinear& a, const Tensor& h) {
     const Problem p = problem_of(a, h);
     const bool swiglu = a.finish == DecodeFinish::swiglu;
-    if (p.norm)
-        swiglu ? launch<true, true>(ctx, p) : launch<true, false>(ctx, p);
-    else
-        swiglu ? launch<false, true>(ctx, p) : launch<false, false>(ctx, p);
+    p.rows <= 8 ? launch<1>(ctx, p, swiglu) : launch<2>(ctx, p, swiglu);
     check_launch("decode_linear");
 }
 

@@ -15,7 +15,7 @@
 namespace colonnade {
 
 /// Rows that the kernel of a GPU takes.
-constexpr int64_t decode_rows = 8;
+constexpr int64_t decode_rows = 16;
 
 /// Memory that all layers of a step share: [rows * widest] each, in the dtype of sums but for `normed`.
 struct DecodeScratch {
