@@ -75,8 +75,8 @@ class Errors : public RunTest {
 };
 
 TEST_F(Errors, Usage) {
-    expect_failure("train", {}, Exit::config, {"no config given"});
-    expect_failure("prepare", {}, Exit::config, {"config is required"});
+    expect_failure("train", {}, Exit::config, {"no config and no model: expected CONFIG.yaml, or MODEL DATA"});
+    expect_failure("prepare", {}, Exit::config, {"no config and no model"});
     expect_failure("export", {path("a")}, Exit::config, {"folder is required"});
     expect_failure("export", {path("a"), path("b"), "--dtype", "int3"}, Exit::config, {"--dtype", "int3"});
     expect_failure("generate", {}, Exit::config, {"model is required"});
