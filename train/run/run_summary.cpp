@@ -26,10 +26,11 @@ void print_curves(const Config& config, const RunSummary& run) {
     const auto last = static_cast<double>(run.last_step);
     if (run.unigram_loss > 0) series.push_back({"unigram", {0, last}, {run.unigram_loss, run.unigram_loss}});
     draw_curves(path, series, {.title = "loss of " + name_of_run(config)});
-    // Without a terminal, as narrow as a page; a terminal's locale tells its characters.
+    // Without a terminal, in ASCII and as narrow as a page.
     const bool terminal = is_terminal(STDOUT_FILENO);
     const auto columns = terminal ? std::clamp<size_t>(terminal_columns(STDOUT_FILENO) - 1, 40, 200) : 72;
-    fmt::print("{}\n", curve_text({loss, eval}, {.columns = static_cast<int>(columns), .utf8 = has_utf8()}));
+    fmt::print("{}\n",
+               curve_text({loss, eval}, {.columns = static_cast<int>(columns), .utf8 = terminal && has_utf8()}));
     print_line("curves", path);
     if (!eval.steps.empty() && eval.steps.front() == 0)
         print_line("eval loss", fmt::format("{:.4f} before training", eval.values.front()));
