@@ -6,7 +6,6 @@
 #     MODEL   folder of HuggingFaceTB/SmolLM2-135M-Instruct: config.json, model.safetensors, tokenizer files
 # Needs tmux and python3 (for the mirror), the built programs in build/bin, and WordNet (scripts/install_packages.sh).
 #   BIN       folder of the programs, instead of build/bin
-#   COMMAND   what stands before the names of the programs: "" (train), or "colonnade " (colonnade train)
 set -euo pipefail
 
 fail() { echo "record_screen.sh: $*" >&2; exit 2; }
@@ -16,7 +15,6 @@ for tool in tmux python3 git; do command -v "$tool" >/dev/null || fail "$tool is
 model=$(realpath "$1")
 cd "$(dirname "$0")/.."
 bin=${BIN:-$PWD/build/bin} output=$(realpath "${2:-docs/first_ten_minutes.md}")
-command=${COMMAND-}
 name=HuggingFaceTB/SmolLM2-135M-Instruct
 commit=$(sha1sum <"$model/model.safetensors" | cut -d" " -f1) # of the mirror
 work=${TMPDIR:-/tmp}/ten_minutes
@@ -96,13 +94,13 @@ record_size() { # record_size COLUMNS ROWS
     enter "clear; cat my.yaml"
     sleep 1
     frame "A config: a model's name, chats, LoRA."
-    enter "clear; ${command}train my.yaml --plan"
+    enter "clear; colonnade plan my.yaml"
     await "MiB left\|MiB/" 30
     frame "The first command that needs the model downloads it."
     await "copy for saves"
     sleep 0.5
     frame "The plan: exact steps, samples and tokens, and the memory. Nothing has been trained."
-    enter "clear; ${command}train my.yaml"
+    enter "clear; colonnade train my.yaml"
     await "step 1/"
     sleep 2
     frame "The first step is done. The last line moves; the lines above it stay."
@@ -114,7 +112,7 @@ record_size() { # record_size COLUMNS ROWS
     await "stopped by"
     sleep 0.5
     frame "and the run ends after the step."
-    enter "clear; ${command}train my.yaml resume_from_checkpoint=auto"
+    enter "clear; colonnade train my.yaml resume_from_checkpoint=auto"
     await "batches"
     sleep 1
     frame "It goes on where it was. An evaluation has its own moving line,"
@@ -124,7 +122,7 @@ record_size() { # record_size COLUMNS ROWS
     await "^adapters"
     sleep 0.5
     frame "The end: the curve, with the evaluations beside it, and where everything is."
-    enter "clear; ${command}chat run"
+    enter "clear; colonnade chat run"
     await "^>$"
     enter "What part of speech is curative?"
     await "^>$"
@@ -141,7 +139,7 @@ make_data
 cat >"$output" <<EOF
 # The first ten minutes, as a terminal shows them
 
-Recorded $(date -u +%F) by \`scripts/record_screen.sh\` with $("$bin/train" --version | head -1) on $(nproc) cores ($(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)): the model is
+Recorded $(date -u +%F) by \`scripts/record_screen.sh\` with $("$bin/colonnade" --version | head -1) on $(nproc) cores ($(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)): the model is
 SmolLM2-135M-Instruct from a mirror of the hub on the same machine, the data 400 chats out of WordNet. Each frame is the
 whole screen at that moment, without its colours; nothing was edited. To record it again:
 

@@ -13,4 +13,10 @@ std::string expand_home(const std::string& path) {
     return home + path.substr(1);
 }
 
+std::string abbreviate_home(const std::string& path) {
+    const char* home = std::getenv("HOME");
+    const std::string folder = home && *home ? std::string(home) + "/" : "";
+    return folder.size() > 1 && path.starts_with(folder) ? "~/" + path.substr(folder.size()) : path;
+}
+
 }  // namespace colonnade

@@ -7,5 +7,7 @@ namespace colonnade {
 
 /// `~/...` with HOME in place of `~`; anything else as it is. Throws Exit::config if HOME is not set.
 std::string expand_home(const std::string& path);
+/// The reverse, for messages: `~/...` for a path in the home folder.
+std::string abbreviate_home(const std::string& path);
 
 }  // namespace colonnade

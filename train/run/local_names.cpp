@@ -159,7 +159,7 @@ std::string LocalNames::find(const std::string& text, RepositoryKind kind, const
         path += "/" + name->path;
     names_[path] = (given.starts_with("hf://") ? "hf://" : "") + name->text();
     notices_.insert(notices_.end(), snapshot.notices.begin(), snapshot.notices.end());
-    notices_.push_back(fmt::format("{} is {}", text, path));
+    notices_.push_back(fmt::format("{} is {}", text, abbreviate_home(path)));
     return known_[key] = path;
 }
 
