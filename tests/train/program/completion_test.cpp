@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "tests/support/file_test.h"
+#include "tests/support/program.h"
 #include "tests/support/terminal.h"
 #include "train/program/commands.h"
 

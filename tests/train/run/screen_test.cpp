@@ -2,7 +2,7 @@
 
 #include <set>
 
-#include "tests/support/pseudo_terminal.h"
+#include "tests/support/screen_model.h"
 #include "tests/support/tiny_run.h"
 
 namespace colonnade {

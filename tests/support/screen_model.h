@@ -1,20 +1,9 @@
 #pragma once
-// A program on a pseudo-terminal, and a model of the screen that shows what it writes.
-
-#include <gtest/gtest.h>
-#include <poll.h>
-#include <pty.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <chrono>
-#include <functional>
-#include <string>
-#include <vector>
+// A program at a terminal, and a model of the screen that shows what it writes.
 
 #include "engine/device/terminal.h"
 #include "tests/support/paths.h"
+#include "tests/support/terminal.h"
 
 namespace colonnade {
 
@@ -95,82 +84,56 @@ class ScreenModel {
     std::string pending_;
 };
 
-/// One of our programs on a terminal of its own.
+/// One of our programs at a terminal, with the screen that it sees.
 class ProgramOnTerminal {
   public:
-    using Clock = std::chrono::steady_clock;
-    struct Size {
-        unsigned short columns, rows;
-    };
+    using Clock = Terminal::Clock;
+    using Size = TerminalSize;
 
     /// `folder`: where it runs.
     ProgramOnTerminal(const std::string& name, const std::vector<std::string>& arguments, Size size,
                       const std::string& folder, const std::vector<std::pair<std::string, std::string>>& variables = {})
-        : screen(size.columns) {
-        const std::string path = program_path(name);
-        std::vector<char*> argv = {const_cast<char*>(path.c_str())};
-        for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
-        argv.push_back(nullptr);
-        const winsize window{size.rows, size.columns, 0, 0};
-        std::fflush(nullptr);
-        pid_ = forkpty(&master_, nullptr, nullptr, &window);
-        if (pid_ == 0) {
-            setenv("TERM", "xterm-256color", 1);
-            setenv("LC_ALL", "C.UTF-8", 1);
-            for (const char* variable : {"NO_COLOR", "CLICOLOR_FORCE"}) unsetenv(variable);
-            for (const auto& [variable, value] : variables) setenv(variable.c_str(), value.c_str(), 1);
-            alarm(120);
-            if (chdir(folder.c_str()) != 0) _exit(126);
-            execv(path.c_str(), argv.data());
-            _exit(127);
-        }
-    }
-    ~ProgramOnTerminal() {
-        if (pid_ > 0) kill(pid_, SIGKILL), waitpid(pid_, nullptr, 0);
-        close(master_);
-    }
-    ProgramOnTerminal(const ProgramOnTerminal&) = delete;
-    ProgramOnTerminal& operator=(const ProgramOnTerminal&) = delete;
+        : screen(size.columns),
+          terminal_(
+              program_path(name), arguments,
+              [&] {
+                  setenv("TERM", "xterm-256color", 1);
+                  setenv("LC_ALL", "C.UTF-8", 1);
+                  for (const char* variable : {"NO_COLOR", "CLICOLOR_FORCE"}) unsetenv(variable);
+                  for (const auto& [variable, value] : variables) setenv(variable.c_str(), value.c_str(), 1);
+                  if (chdir(folder.c_str()) != 0) _exit(126);
+              },
+              size) {}
 
     ScreenModel screen;
 
     /// Reads what the program writes until `done`, for at most so many seconds; false if that never came.
     bool read_until(const std::function<bool()>& done, double seconds = 100) {
-        const auto end = Clock::now() + std::chrono::duration<double>(seconds);
+        const auto end =
+            Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
         while (!done()) {
-            pollfd ready{master_, POLLIN, 0};
-            const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now()).count();
-            if (left <= 0 || poll(&ready, 1, static_cast<int>(left)) != 1) return false;
-            char bytes[4096];
-            const ssize_t count = read(master_, bytes, sizeof bytes);
-            if (count <= 0) return done();  // the program has ended
-            screen.feed({bytes, static_cast<size_t>(count)});
+            const std::string more = terminal_.read_some(end);
+            if (more.empty()) return false;
+            screen.feed(more);
         }
         return true;
     }
     bool read_until(const std::string& text, double seconds = 100) {
         return read_until([&] { return screen.shows(text); }, seconds);
     }
-    void type(const std::string& keys) const {
-        ASSERT_EQ(write(master_, keys.data(), keys.size()), static_cast<ssize_t>(keys.size()));
-    }
+    void type(const std::string& keys) const { terminal_.type(keys); }
     void resize(Size size) {
-        const winsize window{size.rows, size.columns, 0, 0};
-        ASSERT_EQ(ioctl(master_, TIOCSWINSZ, &window), 0);
+        terminal_.resize(size);
         screen.resize(size.columns);
     }
     /// Reads to the end; returns the exit code, or 128 + signal.
     int wait() {
         read_until([] { return false; });
-        int status = 0;
-        EXPECT_EQ(waitpid(pid_, &status, 0), pid_);
-        pid_ = -1;
-        return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+        return terminal_.wait();
     }
 
   private:
-    int master_ = -1;
-    pid_t pid_ = -1;
+    Terminal terminal_;
 };
 
 }  // namespace colonnade
