@@ -139,8 +139,8 @@ make_data
 cat >"$output" <<EOF
 # The first ten minutes, as a terminal shows them
 
-Recorded $(date -u +%F) by \`scripts/record_screen.sh\` with $("$bin/colonnade" --version | head -1) on $(nproc) cores ($(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)): the model is
-SmolLM2-135M-Instruct from a mirror of the hub on the same machine, the data 400 chats out of WordNet. Each frame is the
+Recorded $(date -u +%F) by \`scripts/record_screen.sh\` with $("$bin/colonnade" --version | head -1) on $(nproc) cores ($(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)):
+the model is SmolLM2-135M-Instruct from a mirror of the hub on the same machine, the data 400 chats out of WordNet. Each frame is the
 whole screen at that moment, without its colours; nothing was edited. To record it again:
 
 \`\`\`sh
