@@ -187,7 +187,9 @@ TEST_F(WithoutConfig, InitFitsTheData) {
         EXPECT_LE(line.size(), 80u) << line;
     }
     EXPECT_NE(all.find("lora_rank: 16\nlora_alpha: 32\nlora_target: all\nzero_stage: 1\n"), std::string::npos) << all;
-    EXPECT_NO_THROW(parse_config(all + "model_name_or_path: m\ndatasets: [{path: d}]\noutput_dir: o\nval_size: 5\n", "y")) << all;
+    EXPECT_NO_THROW(
+        parse_config(all + "model_name_or_path: m\ndatasets: [{path: d}]\noutput_dir: o\nval_size: 5\n", "y"))
+        << all;
 }
 
 }  // namespace
