@@ -2,18 +2,18 @@
 // Advantages of sampled answers, from their rewards: plain functions of all rewards of a data set, so that packs, ranks
 // and steps cannot change them.
 //
-// The reward R of an answer is the weighted sum of what k reward functions gave it. A function may give no reward (null);
-// an answer without any is not scored: it is left out of every mean and deviation, and its advantage is 0. Answers to
-// the same prompt are a group. std divides by n - 1.
+// The reward R of an answer is the weighted sum of the rewards that k functions gave it. A function may give none
+// (null). An answer without any is not scored: no mean or deviation counts it, and its advantage is 0. Answers to the
+// same prompt are a group. std divides by n - 1.
 //
 //     group           (R - mean of the group) / (std of the group + 1e-4)                GRPO, arXiv 2402.03300
 //     batch           (R - mean of the group) / (std of all answers + 1e-4)              2508.08221
 //     none            R - mean of the group                                              Dr. GRPO, 2503.20783
 //     leave_one_out   R - mean of the others of the group                                RLOO, 2402.14740
 //
-// With normalize_then_sum (2601.05242) each function's rewards become those of `group` first; their weighted sum is then
-// normalised over all answers. A group with one scored answer, or with equal rewards, says nothing: its advantages are
-// exactly 0, or 0 but for rounding if they are normalised over all answers.
+// With normalize_then_sum (2601.05242) the rewards of each function become those of `group` first. Their weighted sum
+// is then normalised over all answers. A group with one scored answer, or with equal rewards, says nothing: its
+// advantages are exactly 0, or 0 but for rounding if they are normalised over all answers.
 //
 // The definitions are those of TRL 1.16 (grpo_trainer.py, rloo_trainer.py); its batch is one generation, ours all that
 // is given.

@@ -227,13 +227,15 @@ def advantage_cases():
                 kl = torch.randn((answers, 1), generator=random) * 0.1
                 kl[4:8] = 0
                 stub = Namespace(num_generations=size, num_generations_eval=size, reward_weights=weights,
-                                 multi_objective_aggregation=aggregation, scale_rewards=scale, reward_funcs=[0] * functions,
-                                 reward_clip_range=clip, beta=0.05, normalize_advantages=normalize)
+                                 multi_objective_aggregation=aggregation, scale_rewards=scale,
+                                 reward_funcs=[0] * functions, reward_clip_range=clip, beta=0.05,
+                                 normalize_advantages=normalize)
                 trainer = rloo_trainer.RLOOTrainer if rloo else grpo_trainer.GRPOTrainer
                 scope = run_lines(trainer._generate_and_score_completions, "num_generations = self.num_generations if",
                                   "# Slice to keep only the local part",
                                   dict(self=stub, mode="train", rewards_per_func=rewards.clone(), device="cpu",
-                                       gather=lambda x: x, old_per_token_logps=kl, completion_mask=torch.ones(answers, 1),
+                                       gather=lambda x: x, old_per_token_logps=kl,
+                                       completion_mask=torch.ones(answers, 1),
                                        ref_per_token_logps=torch.zeros(answers, 1)))
                 null = lambda rows: [[None if x != x else x for x in row] for row in rows.tolist()]
                 stub._metrics = {"train": collections.defaultdict(list)}
