@@ -59,12 +59,14 @@ struct Groups {
     }
 };
 
-void check(const RewardTable& t) {
+void check(const RewardTable& t, const AdvantageSettings& s) {
     const size_t answers = t.groups.size(), functions = t.weights.size();
     require(functions > 0 && t.rewards.size() == answers * functions, "{} rewards of {} answers by {} functions",
             t.rewards.size(), answers, functions);
     require(t.penalties.empty() || t.penalties.size() == answers, "{} penalties of {} answers", t.penalties.size(),
             answers);
+    for (const double weight : t.weights) require(std::isfinite(weight), "a weight of {}", weight);
+    require(s.clip_min <= s.clip_max, "rewards between {} and {}", s.clip_min, s.clip_max);
     for (size_t i = 0; i < t.rewards.size(); ++i)
         if (std::abs(t.rewards[i]) > max_reward)
             fail(Exit::data, "answer {}: reward {} of function {} is beyond {}", i / functions, t.rewards[i],
@@ -140,7 +142,7 @@ void subtract_baseline(std::vector<double>& values, Members members, AdvantageSc
 }  // namespace
 
 Advantages advantages(const RewardTable& table, const AdvantageSettings& settings) {
-    check(table);
+    check(table, settings);
     const bool by_function = settings.aggregation == RewardAggregation::normalize_then_sum;
     require(!by_function || table.penalties.empty(), "penalties with normalize_then_sum");
     const Groups groups(table.groups);
