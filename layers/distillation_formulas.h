@@ -26,7 +26,7 @@ COLONNADE_HOST_DEVICE inline ValueAndSlope divergence_of_bucket(double beta, dou
     if (beta == 1) return {q * (log_q - log_p), q * (log_q - log_p + 1)};
     const double top = fmax(log_p, log_q);
     const double log_m = top + log(beta * exp(log_p - top) + (1 - beta) * exp(log_q - top));
-    const double slope = q > 0 ? (1 - beta) * q * (log_q - log_m) : 0;
+    const double slope = (1 - beta) * q * (log_q - log_m);
     return {(p > 0 ? beta * p * (log_p - log_m) : 0) + slope, slope};
 }
 

@@ -115,7 +115,7 @@ COLONNADE_HOST_DEVICE inline ValueAndSlope policy_surrogate(const PolicySettings
     }
     const double capped = fmin(ratio, s.delta);
     const double clipped = fmin(fmax(ratio, 1 - s.epsilon_low), 1 + s.epsilon_high);
-    const double used = capped * advantage <= clipped * advantage ? capped : clipped;
+    const double used = advantage > 0 ? fmin(capped, clipped) : fmax(capped, clipped);
     return {-used * advantage, used == ratio ? -ratio * advantage : 0};
 }
 
