@@ -93,6 +93,22 @@ TEST(Advantages, GroupsThatSayNothingHaveExactZeros) {
     }
 }
 
+TEST(Advantages, EqualRewardsOfEachFunctionAddExactZeros) {
+    const std::vector<double> rewards = {0.1, 0.7, 0.1, 0.7, 0.1, 0.7}, weights = {1, 3};
+    const std::vector<int64_t> groups = {0, 0, 0};
+    const AdvantageSettings settings{.aggregation = RewardAggregation::normalize_then_sum};
+    EXPECT_EQ(advantages({rewards, groups, weights}, settings).values, std::vector<double>(3));
+}
+
+TEST(Advantages, DeviationOfAllIsOfWhatWasClipped) {
+    const std::vector<double> rewards = {0, 1, 0, 900}, clipped = {0, 1, 0, 1};
+    const std::vector<int64_t> groups = {0, 0, 1, 1};
+    const Advantages found =
+        advantages({rewards, groups, one_function}, {.scale = AdvantageScale::batch, .clip_max = 1});
+    EXPECT_EQ(found.values, values_of(clipped, groups, AdvantageScale::batch));
+    EXPECT_EQ(found.reward, 901 / 4.0) << "the mean is of the rewards as given";
+}
+
 TEST(Advantages, OfNothingAndOfOneAnswer) {
     EXPECT_TRUE(values_of({}, {}, AdvantageScale::batch).empty());
     for (const auto& [name, scale] : scales) {
