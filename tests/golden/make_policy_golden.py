@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Golden values of the losses of learning from given numbers, to which tests/layers/policy_formulas_test.cpp,
 unpaired_formulas_test.cpp, distillation_formulas_test.cpp and tests/data/rows/advantages_test.cpp compare Colonnade.
-Rewrites tests/golden/policy_golden.json. It needs trl 1.16.0 with its dependencies (the
-committed values: torch 2.15), no network.
+Rewrites tests/golden/policy_golden.json. It needs trl 1.16.0 and torch (the committed values:
+2.15), no network.
 
 All values are made by TRL's own code in float64, on random tensors. Methods of trainers that need only tensors are
 called with a stub for self; of methods that need a model, the lines between two texts are run as they are. Slopes come
