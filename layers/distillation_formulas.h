@@ -10,8 +10,9 @@
 //     beta 1    reverse KL   q (log q - log p)                                       q (log q - log p + 1)
 //     between   JSD          beta p (log p - log m) + (1 - beta) q (log q - log m)   (1 - beta) q (log q - log m)
 //
-// The tail depends on the log q_i too. With G the sum of the slopes by log q_i, d loss / d logit_v is slope_i - q_v G if
-// v is the i-th of the k tokens, and -q_v G for all other tokens. For beta 0 that is q_v - p_v and q_v (1 - p_T / q_T).
+// The tail depends on the log q_i too. With G the sum of the slopes by log q_i, d loss / d logit_v is slope_i - q_v G
+// if v is the i-th of the k tokens, and -q_v G for all other tokens. For beta 0 that is q_v - p_v and q_v (1 - p_T /
+// q_T).
 //
 // Definition: arXiv 2306.13649, with the tail of TRL 1.16 (server_distillation_trainer.py).
 
