@@ -69,6 +69,11 @@ struct PairLoss {
     double value, d_chosen, d_rejected;
 };
 
+/// A function of one variable, and its derivative.
+struct ValueAndSlope {
+    double value, slope;
+};
+
 COLONNADE_HOST_DEVICE inline double sigmoid(double x) {
     const double e = exp(-fabs(x));
     return (x >= 0 ? 1 : e) / (1 + e);
@@ -79,10 +84,7 @@ COLONNADE_HOST_DEVICE inline double log_sigmoid(double x) {
 
 /// Log-odds of an answer, with its mean log-probability l taken as that of one token. They would become infinite for l
 /// = 0: between `edge` and 0 they keep the value at `edge`.
-struct LogOdds {
-    double value, slope;
-};
-COLONNADE_HOST_DEVICE inline LogOdds log_odds(double l) {
+COLONNADE_HOST_DEVICE inline ValueAndSlope log_odds(double l) {
     constexpr double edge = -1e-6;
     const double at = fmin(l, edge);
     return {at - log(-expm1(at)), l < edge ? -1 / expm1(at) : 0};
@@ -131,7 +133,7 @@ COLONNADE_HOST_DEVICE inline PairLoss pair_loss(PreferenceLoss loss, const Prefe
             return {-log_sigmoid(x), slope / n_c, -slope / n_r};
         }
         case PreferenceLoss::orpo: {
-            const LogOdds chosen = log_odds(mean_c), rejected = log_odds(mean_r);
+            const ValueAndSlope chosen = log_odds(mean_c), rejected = log_odds(mean_r);
             const double z = chosen.value - rejected.value, slope = -beta * sigmoid(-z);
             return {-mean_c - beta * log_sigmoid(z), (slope * chosen.slope - 1) / n_c, -slope * rejected.slope / n_r};
         }
