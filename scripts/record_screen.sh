@@ -115,7 +115,7 @@ record_size() { # record_size COLUMNS ROWS
     enter "clear; colonnade train my.yaml resume_from_checkpoint=auto"
     await "batches"
     sleep 1
-    frame "It goes on where it was. An evaluation has its own moving line,"
+    frame "The run resumes where it stopped. An evaluation has its own moving line,"
     await "step 14/"
     sleep 1
     frame "and leaves one that stays."

@@ -174,6 +174,14 @@ class RunTest : public FileTest {
         spill(path("train.jsonl"), chain_rows(160));
         write_config();
     }
+    /// A config that starts from the model in "base", with keys of its own and those of the length of a run.
+    void write_tuning(const std::string& keys,
+                      const std::string& length = "max_steps: 8\nval_size: 16\neval_steps: 4\n") const {
+        spill(config(), fmt::format("model_name_or_path: {}\ndatasets: [{{path: {}}}]\nmax_length: 48\n"
+                                    "packing_length: 64\nprepared_path: {}\nthreads: 1\nreport_to: [jsonl]\n"
+                                    "logging_steps: 1\nlearning_rate: 1e-2\n{}{}",
+                                    path("base"), path("train.jsonl"), path("prepared"), length, keys));
+    }
     void write_config(const std::string& settings = "", const std::string& name = "config.yaml") const {
         spill(path(name), fmt::format("model:\n"
                                       "  hidden_size: 16\n"

@@ -18,7 +18,7 @@ Section freeze_section() {
                     "What is trained outside of layers: embed_tokens, norm, lm_head. Stage rm always trains score."),
                 key("unfrozen_parameters", &C::unfrozen_parameters,
                     "Instead: regular expressions of the names of trained parameters, such as "
-                    "model.layers.2[0-9].mlp. They match from the begin of a name."),
+                    "model.layers.2[0-9].mlp. They match from the beginning of a name."),
             }};
 }
 

@@ -83,6 +83,10 @@ void settle_freeze(Config& c, Rules& rules) {
             names->clear();
         return;
     }
+    rules.expect(
+        !c.export_checkpoints, {"export_checkpoints"},
+        "export_checkpoints: with finetuning_type freeze a checkpoint holds only what is trained; remove the key; "
+        "colonnade export makes a model of any checkpoint");
     rules.expect(!c.model, {"finetuning_type", "model"},
                  "finetuning_type freeze keeps layers of an existing model: give model_name_or_path instead of model");
     const bool layers =

@@ -211,16 +211,25 @@ std::vector<double> round_ticks(double low, double high, int count) {
     return ticks;
 }
 
+/// The finite points of curves, and the ranges that they cover.
+struct Drawable {
+    std::vector<Series> finite;
+    Interval steps, values;
+};
+static Drawable drawable(const std::vector<Series>& series) {
+    Drawable all;
+    for (const Series& each : series) {
+        all.finite.push_back(finite_points(each));
+        all.steps.include(all.finite.back().steps);
+        all.values.include(all.finite.back().values);
+    }
+    return all;
+}
+
 void draw_curves(const std::string& path, const std::vector<Series>& series, const CurvePicture& picture) {
     require(picture.width >= 400 && picture.height >= 300, "a curve picture of {} x {} pixels is too small",
             picture.width, picture.height);
-    std::vector<Series> finite;
-    Interval steps, values;
-    for (const Series& each : series) {
-        finite.push_back(finite_points(each));
-        steps.include(finite.back().steps);
-        values.include(finite.back().values);
-    }
+    const auto [finite, steps, values] = drawable(series);
     if (steps.low > steps.high) fail(Exit::data, "{}: there are no points to draw", path);
 
     constexpr int scale = 2;
@@ -275,13 +284,7 @@ static void draw_line(Dots& dots, const std::vector<double>& heights, const Text
 }
 
 std::string curve_text(const std::vector<Series>& series, const CurveText& size) {
-    std::vector<Series> finite;
-    Interval steps, values;
-    for (const Series& each : series) {
-        finite.push_back(finite_points(each));
-        steps.include(finite.back().steps);
-        values.include(finite.back().values);
-    }
+    const auto [finite, steps, values] = drawable(series);
     if (finite.empty() || finite[0].steps.empty()) return "";
     const Interval x = steps.widened(0);
     const TextRows rows(size.rows, values.widened(0));

@@ -1,6 +1,6 @@
 #pragma once
 // The README.md of an exported folder: a model card as the Hugging Face hub reads it. Its front matter names base model,
-// data sets, licence of the base, library and tags; its text how the model was made. Since such folders are published,
+// data sets, license of the base, library and tags; its text how the model was made. Since such folders are published,
 // it has no paths of this machine: models and data sets are named by their names on a hub, else by their file names.
 
 #include <string>

@@ -14,10 +14,6 @@ SavePlan plan_saves(const Session& session, const Ranks& ranks, size_t available
         fail(Exit::config,
              "export_checkpoints: with zero_stage 1 on several ranks no rank has the whole model when a checkpoint is "
              "written; leave it out; colonnade export makes a model of any checkpoint");
-    if (c.export_checkpoints && c.finetuning_type == Finetuning::freeze)
-        fail(Exit::config,
-             "export_checkpoints: with finetuning_type freeze a checkpoint holds only what is trained; leave it out; "
-             "colonnade export makes a model of any checkpoint");
     if (c.async_save == Tristate::off) {
         plan.text = "the run waits until each is written (async_save: false)";
         return plan;

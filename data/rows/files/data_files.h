@@ -33,7 +33,7 @@ struct Split {
     };
     std::string name;  ///< train, validation, test, or any other name; empty: none was given
     std::optional<Bound> from, to;
-    /// The name counts only in a folder of several splits; where there is one, it is taken whatever its name.
+    /// The name counts only if a folder has several splits; a single one is taken whatever its name is.
     bool if_several = false;
 
     bool needs_count() const;  ///< the range depends on the number of rows

@@ -148,6 +148,9 @@ TEST(ConfigErrors, RulesBetweenKeys) {
         {"freeze_trainable_layers: 2",
          "c.yaml:4:26: freeze_trainable_layers has no effect without finetuning_type: "
          "freeze"},
+        {"finetuning_type: freeze\nexport_checkpoints: true",
+         "c.yaml:5:21: export_checkpoints: with finetuning_type freeze a checkpoint holds only what is trained; "
+         "remove the key; colonnade export makes a model of any checkpoint"},
         {"finetuning_type: freeze\nunfrozen_parameters: lm_head\nfreeze_trainable_layers: 2",
          "c.yaml:5:22: unfrozen_parameters says what is trained instead of freeze_trainable_layers, "
          "freeze_trainable_modules and freeze_extra_modules: give one or the other"},

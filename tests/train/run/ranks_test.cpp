@@ -21,11 +21,7 @@ TEST_F(RanksTest, LearnWhatOneRankLearns) {
 /// Adapters without dropout; one rank resumes from a checkpoint of two ranks with sharded state.
 TEST_F(RanksTest, LearnTheAdaptersOfOneRank) {
     train_ranks(1, "base", {"save_strategy=no"});
-    spill(config(), fmt::format("model_name_or_path: {}\nfinetuning_type: lora\nlora_rank: 4\n"
-                                "datasets: [{{path: {}}}]\nmax_length: 48\npacking_length: 64\nprepared_path: {}\n"
-                                "threads: 1\nreport_to: [jsonl]\nlogging_steps: 1\nlearning_rate: 1e-2\n"
-                                "max_steps: 8\nval_size: 16\neval_steps: 4\n",
-                                path("base"), path("train.jsonl"), path("prepared")));
+    write_tuning("finetuning_type: lora\nlora_rank: 4\n");
     train_ranks(1, "one", {"gradient_accumulation_steps=4"});
     train_ranks(2, "two", {"gradient_accumulation_steps=2", "export_merged=true"});
     expect_close("two", "one");
@@ -50,11 +46,7 @@ TEST_F(RanksTest, LearnTheAdaptersOfOneRank) {
 /// Frozen layers: buckets and shards are those of the trained part.
 TEST_F(RanksTest, LearnTheLayersOfOneRank) {
     train_ranks(1, "base", {"save_strategy=no"});
-    spill(config(), fmt::format("model_name_or_path: {}\nfinetuning_type: freeze\nfreeze_trainable_layers: 1\n"
-                                "datasets: [{{path: {}}}]\nmax_length: 48\npacking_length: 64\nprepared_path: {}\n"
-                                "threads: 1\nreport_to: [jsonl]\nlogging_steps: 1\nlearning_rate: 1e-2\n"
-                                "neftune_noise_alpha: 5\nmax_steps: 8\nval_size: 16\neval_steps: 4\n",
-                                path("base"), path("train.jsonl"), path("prepared")));
+    write_tuning("finetuning_type: freeze\nfreeze_trainable_layers: 1\nneftune_noise_alpha: 5\n");
     train_ranks(1, "one", {"gradient_accumulation_steps=4"});
     train_ranks(2, "two", {"gradient_accumulation_steps=2"});
     expect_close("two", "one");

@@ -89,11 +89,7 @@ TEST_F(SharedSaves, AreWrittenByAllRanks) {
 /// Adapters are saved as PEFT reads them, too, which takes the shares of all ranks.
 TEST_F(SharedSaves, OfAdaptersHoldThePeftFolder) {
     train_on(1, "base", {"save_strategy=no", "save_steps=0"});
-    spill(config(), fmt::format("model_name_or_path: {}\nfinetuning_type: lora\nlora_rank: 4\n"
-                                "datasets: [{{path: {}}}]\nmax_length: 48\npacking_length: 64\nprepared_path: {}\n"
-                                "threads: 1\nreport_to: [jsonl]\nlogging_steps: 1\nlearning_rate: 1e-2\n"
-                                "max_steps: 4\nsave_steps: 2\nsave_total_limit: 0\n",
-                                path("base"), path("train.jsonl"), path("prepared")));
+    write_tuning("finetuning_type: lora\nlora_rank: 4\n", "max_steps: 4\nsave_steps: 2\nsave_total_limit: 0\n");
     train_on(3, "alone", {"zero_stage=0"});
     for (const char* async : {"async_save=true", "async_save=false"}) {
         train_on(3, async, {sharded_, async});
