@@ -129,6 +129,7 @@ StepTotals step_totals(const PackPlan& plan, const StepLayout& layout, int64_t s
             totals.tokens += lengths[static_cast<size_t>(sample)];
             totals.weight += weights[static_cast<size_t>(sample)];
             totals.pairs += pairs[static_cast<size_t>(sample)];
+            totals.rankings += pairs[static_cast<size_t>(sample)] > 0 ? 1 : 0;
         }
     }
     return totals;

@@ -61,10 +61,11 @@ struct StepLayout {
 /// Totals of one step over all ranks and micro-steps, known before its first forward pass.
 struct StepTotals {
     double weight = 0;  ///< sum of the samples' target weights: divisor of the step's loss
-    double pairs = 0;   ///< samples with answers to compare: divisor of preference losses
+    double pairs = 0;     ///< of answers: divisor of preference losses
+    double rankings = 0;  ///< samples with pairs: divisor of a reward model's losses
     int64_t samples = 0, tokens = 0;
 };
-/// `lengths`, `weights` (target_weight() in data/samples/sample.h) and `pairs` (pair_count()) per sample.
+/// `lengths`, `weights` (target_weight() in data/samples/sample.h) and `pairs` (their number) per sample.
 StepTotals step_totals(const PackPlan& plan, const StepLayout& layout, int64_t step, std::span<const int64_t> lengths,
                        std::span<const double> weights, std::span<const double> pairs);
 
