@@ -28,19 +28,22 @@ Partings partings_of(const std::vector<int32_t>& lcp) {
 /// Tokens of any samples that are next to each other in walk order.
 class RangeTokens {
   public:
-    RangeTokens(std::span<const int64_t> lengths, const PrefixOrder& prefixes) : lcp_(prefixes.lcp) {
-        for (size_t k = 0; k < lcp_.size(); ++k) {
+    RangeTokens(std::span<const int64_t> lengths, const PrefixOrder& prefixes)
+        : lcp_(prefixes.lcp), own_(lengths.size() + 1), lengths_(lengths.size() + 1) {
+        for (size_t k = 0; k < lengths.size(); ++k) {
             const int64_t length = lengths[static_cast<size_t>(prefixes.order[k])];
-            own_.push_back(own_.back() + length - lcp_[k]);
-            lengths_.push_back(lengths_.back() + length);
+            own_[k + 1] = own_[k] + length - lcp_[k];
+            lengths_[k + 1] = lengths_[k] + length;
         }
     }
-    int64_t computed(size_t first, size_t end) const { return own_[end] - own_[first] + lcp_[first]; }
-    int64_t represented(size_t first, size_t end) const { return lengths_[end] - lengths_[first]; }
+    bool fit(size_t first, size_t end, const UnitLimits& limits) const {
+        return own_[end] - own_[first] + lcp_[first] <= limits.tokens &&
+               (lengths_[end] - lengths_[first]) / most_represented < limits.tokens;
+    }
 
   private:
     const std::vector<int32_t>& lcp_;
-    std::vector<int64_t> own_ = {0}, lengths_ = {0};  // sums over the places before
+    std::vector<int64_t> own_, lengths_;  // sums over the places before
 };
 
 }  // namespace
@@ -58,22 +61,15 @@ PackUnits pack_units(std::span<const int64_t> lengths, const PrefixOrder& prefix
     while (!left.empty()) {
         auto [first, end, node, stem] = left.back();
         left.pop_back();
-        bool one = node < 0;
-        if (!one) {
-            const int32_t depth = prefixes.lcp[static_cast<size_t>(node)];
-            if (depth - result.stems[static_cast<size_t>(stem)].depth >= limits.min_shared) {
-                const auto begin = static_cast<size_t>(first), behind = static_cast<size_t>(end);
-                one = tokens.computed(begin, behind) <= limits.tokens &&
-                      tokens.represented(begin, behind) / most_represented < limits.tokens;
-                if (!one) {
-                    result.stems.push_back({.parent = stem, .depth = depth});
-                    stem = static_cast<int32_t>(result.stems.size()) - 1;
-                }
-            }
-        }
-        if (one) {
+        const int32_t depth = node < 0 ? 0 : prefixes.lcp[static_cast<size_t>(node)];
+        const bool kept = depth - result.stems[static_cast<size_t>(stem)].depth >= limits.min_shared;
+        if (node < 0 || (kept && tokens.fit(static_cast<size_t>(first), static_cast<size_t>(end), limits))) {
             result.units.push_back({.first = first, .end = end, .stem = stem});
             continue;
+        }
+        if (kept) {
+            result.stems.push_back({.parent = stem, .depth = depth});
+            stem = static_cast<int32_t>(result.stems.size()) - 1;
         }
         left.push_back({.first = node, .end = end, .node = nodes.behind[static_cast<size_t>(node)], .stem = stem});
         left.push_back({.first = first, .end = node, .node = nodes.before[static_cast<size_t>(node)], .stem = stem});

@@ -71,6 +71,10 @@ struct Part {
 };
 using Parts = std::vector<Part>;
 
+bool by_key(const Part& a, const Part& b) {
+    return a.key < b.key;
+}
+
 /// Puts the units of one epoch into rows.
 class Bins {
   public:
@@ -136,7 +140,7 @@ class Bins {
     /// Window by window. A stem takes its emptiest row into its next window, and from the last one to the stem above it.
     void pack(size_t stem) {
         Parts parts = std::move(by_stem_[stem]);
-        std::sort(parts.begin(), parts.end(), [](const Part& a, const Part& b) { return a.key < b.key; });
+        if (by_stem_.size() > 1) std::sort(parts.begin(), parts.end(), by_key);
         const auto [parent, depth] = units_.stems[stem];
         Parts window;
         int64_t samples = 0;
@@ -238,7 +242,7 @@ static Parts parts_of(const PackUnits& units, const PrefixOrder& prefixes, std::
 
 PackPlan Packer::plan(int64_t epoch) const {
     Parts parts = parts_of(units_, prefixes_, lengths_);
-    std::sort(parts.begin(), parts.end(), [](const Part& a, const Part& b) { return a.key < b.key; });
+    if (shares_) std::sort(parts.begin(), parts.end(), by_key);
     if (settings_.shuffle) shuffle(parts, stream(settings_.seed, epoch, 0));
     for (size_t i = 0; i < parts.size(); ++i) parts[i].key = static_cast<int32_t>(i);
 

@@ -24,8 +24,8 @@
 // simulated data sets 0 to 14 % of the tokens are computed again, most with a stem of an eighth of a row. bfd closes a
 // row once its samples represent most_represented times packing_length tokens, however few it computes: that bounds what
 // grows with the number of samples or of learned tokens.
-// Memory: 20 to 28 bytes a sample, 12 more in a plan, and 60 while it is made. At 100M tokens that is 10 MB for samples
-// of 1000 tokens and 200 MB for samples of 50.
+// Memory: up to 28 bytes a sample, 12 more in a plan, and 60 more while it is made. At 100M tokens that is 11 MB at most
+// for samples of 1000 tokens, and 200 MB for samples of 50.
 
 #include <cstdint>
 #include <span>
