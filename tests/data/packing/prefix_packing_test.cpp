@@ -232,7 +232,6 @@ TEST(PrefixPacking, IsCloseToTheBestOfAllPartitions) {
         settings.strategy = PackStrategy::sequential;
         by_chance += ratio();
     }
-    printf("%d: mean %.4f largest %.4f chance %.4f\n", cut, sum / cut, largest, by_chance / cut);
     EXPECT_GE(cut, 50);
     EXPECT_LE(sum / cut, 1.01);
     EXPECT_LE(largest, 1.1);
