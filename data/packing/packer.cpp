@@ -184,8 +184,8 @@ class CommonPart {
     }
 
   private:
-    std::vector<std::pair<int32_t, int32_t>>
-        least_;  // (unit, lcp): every lcp is less than all that were added behind it
+    // (unit, lcp): those that had less in common than any unit added behind them
+    std::vector<std::pair<int32_t, int32_t>> least_;
 };
 
 }  // namespace
@@ -262,7 +262,8 @@ PackPlan Packer::plan(int64_t epoch) const {
     if (settings_.shuffle) shuffle(rows, stream(settings_.seed, epoch, 1));
 
     PackPlan plan;
-    std::vector<int32_t> row_of(units_.units.size()), order;  // order: units as they are written
+    std::vector<int32_t> row_of(units_.units.size()), order;  // order: the units row by row, or as the walk goes
+    order.reserve(units_.units.size());
     for (size_t r = 0; r < rows.size(); ++r) {
         plan.begins.push_back(plan.begins.back() + rows[r].samples);
         for (int32_t unit = rows[r].first; unit >= 0; unit = bins.next(unit)) {
