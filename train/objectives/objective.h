@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "data/packing/packer.h"
+#include "data/packing/step_layout.h"
 #include "train/objectives/device_batch.h"
 #include "train/objectives/loss_sums.h"
 #include "train/objectives/metric.h"
