@@ -47,7 +47,7 @@ struct EncodeOptions {
     int64_t vocab_size = 0;  ///< upper limit of token ids; 0: the tokenizer's size
     // Preferences only.
     int64_t sample_length = 0;  ///< maximum tokens of the prompt and all answers together; 0: no limit
-    int64_t max_answers = 0;    ///< maximum answers of a row; 0: no limit
+    RankedPairs ranked_pairs = RankedPairs::all;
 };
 
 /// Tokens of a text, or of a prompt with one of its answers, before the length limits apply.

@@ -60,10 +60,10 @@ double target_weight(const Sample& sample) {
     return sum;
 }
 
-std::vector<AnswerPair> ranked_pairs(size_t answers, float margin) {
+std::vector<AnswerPair> ranked_pairs(size_t answers, RankedPairs which, float margin) {
     std::vector<AnswerPair> pairs;
     const auto count = static_cast<int32_t>(answers);
-    for (int32_t better = 0; better < count; ++better)
+    for (int32_t better = 0; better < (which == RankedPairs::best ? std::min(1, count) : count); ++better)
         for (int32_t worse = better + 1; worse < count; ++worse) pairs.push_back({better, worse, margin});
     return pairs;
 }

@@ -68,8 +68,12 @@ std::vector<LearnedSpan> learned_spans(const std::vector<float>& weights);
 double target_weight(const Sequence& sequence);
 double target_weight(const Sample& sample);
 
-/// Every earlier sequence beats every later one: pairs (0, 1), (0, 2), ... of a ranking, best first.
-std::vector<AnswerPair> ranked_pairs(size_t answers, float margin);
+/// Which answers of a ranking are compared, best first.
+enum class RankedPairs {
+    all,   ///< each with every later one: (0, 1), (0, 2), ..., (1, 2), ...
+    best,  ///< the best one with each other
+};
+std::vector<AnswerPair> ranked_pairs(size_t answers, RankedPairs which, float margin);
 
 /// Throws Exit::internal for a sample that is not as described above.
 void check_sample(const Sample& sample);

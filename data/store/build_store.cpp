@@ -70,7 +70,7 @@ Json settings_of(const StoreRequest& request, const FileLists& files) {
     }
     const auto& [chat_template, end_ids, allow_spelled_out_markers, max_length, train_on_prompt, roles_to_train,
                  train_on_thinking, train_on_tool_calls, special_tokens_in_text, train_on_eos, mask_history, add_bos,
-                 add_eos, excess_length, vocab_size, sample_length, max_answers] = request.encode;
+                 add_eos, excess_length, vocab_size, sample_length, ranked_pairs] = request.encode;
     return {{"store_format", TokenStore::format_version},
             {"rows", static_cast<int>(request.rows)},
             {"datasets", datasets},
@@ -90,7 +90,7 @@ Json settings_of(const StoreRequest& request, const FileLists& files) {
             {"excess_length", static_cast<int>(excess_length)},
             {"vocab_size", vocab_size},
             {"sample_length", sample_length},
-            {"max_answers", max_answers}};
+            {"ranked_pairs", static_cast<int>(ranked_pairs)}};
 }
 
 int64_t vocab_limit(const StoreRequest& request) {

@@ -26,6 +26,7 @@
 #include <string>
 #include <vector>
 
+#include "data/packing/prefix_order.h"
 #include "data/samples/sample.h"
 #include "data/store/store_statistics.h"
 
@@ -53,6 +54,9 @@ class TokenStore {
     std::vector<double> pairs() const;           ///< number of pairs of each sample
     /// Sample i has sequences [o[i], o[i + 1]).
     const std::vector<int64_t>& sequence_offsets() const { return sequence_begins_; }
+    /// The order of the samples' leading sequences, the first of each, and what they have in common.
+    PrefixOrder prefix_order() const;
+    PrefixSharing prefix_sharing(const PrefixOrder& order) const;
     std::string place(int64_t i) const;  ///< "path:line" or "path: row N" of sample i
     int64_t dataset(int64_t i) const;    ///< index of the data set of sample i
 
@@ -76,6 +80,8 @@ class TokenStore {
     static void for_each_dataset(Body&& body, Stores&... stores);
     void count_pairs();
     int64_t length_of_sample(size_t i) const;
+    template <typename Body>
+    auto with_leading(Body&& body) const;
     void read(const std::string& path, const std::string& key);
     void check(const std::string& path, int64_t vocab_size) const;
 

@@ -118,6 +118,7 @@ struct Config {
     std::string ref_model_name_or_path;     ///< empty: the model that training starts from
     RankingKind reward_loss = RankingKind::pairwise;
     double center_rewards_coefficient = 0;
+    RankedPairs ranking_pairs = RankedPairs::all;
 
     // Packing.
     bool packing = true;
@@ -125,6 +126,7 @@ struct Config {
     int64_t packing_length = 0;                         ///< default: max_length, or twice that for preferences
     int64_t packing_window = 10000;
     bool eval_packing = true;  ///< default: packing
+    Tristate share_prefixes = Tristate::automatic;
     bool document_mask = true;
 
     // Batch and length of the run.

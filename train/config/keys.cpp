@@ -277,6 +277,9 @@ Section packing_section() {
                 .also({"eval_sample_packing"})
                 .default_is("packing")
                 .only_how_to_run(),
+            key("share_prefixes", &C::share_prefixes,
+                "Compute once per row what its samples begin with: system prompts, few-shot examples, earlier turns. "
+                "Loss, gradients and metrics are those without it. auto: where that saves 1 % of the tokens or more."),
             key("document_mask", &C::document_mask,
                 "Keep the samples of a row apart. Stage pt may set it to false: a text then sees the texts before it. "
                 "Evaluation always keeps samples apart."),

@@ -77,9 +77,10 @@ std::string weights_hash(const Learner& learner, bool fresh_adapters) {
 
 }  // namespace
 
-std::vector<double> compute_reference(const TokenStore& store, const PackScheduleSettings& settings, Learner& learner,
+std::vector<double> compute_reference(const StoreResult& split, const PackScheduleSettings& settings, Learner& learner,
                                       const Context& ctx, const ProgressOptions& options) {
-    PackSchedule schedule(store.lengths(), settings);
+    const TokenStore& store = split.store;
+    PackSchedule schedule(store.lengths(), settings, split.prefixes);
     ProgressOptions with_total = options;
     with_total.total = static_cast<double>(store.size());
     with_total.unit = "samples";
@@ -132,7 +133,7 @@ References make_references(const Session& session, Learner& learner, const Conte
                 result.notices.push_back(
                     fmt::format("reference of {} samples: read from {}", split.store.size(), path));
             } else {
-                logps = compute_reference(split.store, settings, learner, ctx, progress);
+                logps = compute_reference(split, settings, learner, ctx, progress);
                 write_table(path, key, logps);
             }
         });

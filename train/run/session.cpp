@@ -11,6 +11,7 @@
 #include "train/folders/adapter_folder.h"
 #include "train/run/local_names.h"
 #include "train/run/run_model.h"
+#include "train/run/shared_prefixes.h"
 #include "train/run/split_store.h"
 #include "train/run/stage_objective.h"
 #include "train/run/weigh_store.h"
@@ -186,6 +187,7 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks, SessionUse 
         s.notices.push_back(fmt::format("max_length {} is beyond the model's max_position_embeddings {}",
                                         s.config.max_length, s.model.max_position_embeddings));
     open_data(s, ranks);
+    share_prefixes(s);
     for (size_t i = told; i < s.notices.size(); ++i) s.notices[i] = with_names(s.notices[i], s.config);
     return s;
 }

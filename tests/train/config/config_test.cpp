@@ -362,14 +362,14 @@ TEST(Config, ConvertsToSettingsOfOtherParts) {
     const Config c = read(everything_with_folder);
     const EncodeOptions encode = encode_options(c, 300);
     EXPECT_EQ(encode.sample_length, 0);
-    EXPECT_EQ(encode.max_answers, 0);
     const Config dpo = read(minimal + "stage: dpo\nmax_length: 100\n"),
                  rm = read(minimal + "stage: rm\npacking_length: 5000\n");
     EXPECT_EQ(dpo.packing_length, 200);
     EXPECT_EQ(encode_options(dpo, 300).sample_length, 200);
-    EXPECT_EQ(encode_options(dpo, 300).max_answers, 2);
+    EXPECT_EQ(encode_options(dpo, 300).ranked_pairs, RankedPairs::all);
+    EXPECT_EQ(encode_options(read(minimal + "stage: dpo\nranking_pairs: best\n"), 300).ranked_pairs,
+              RankedPairs::best);
     EXPECT_EQ(encode_options(rm, 300).sample_length, 5000);
-    EXPECT_EQ(encode_options(rm, 300).max_answers, 0);
     EXPECT_EQ(c.chat_template, "llama3");
     EXPECT_EQ(c.chat_template_kwargs, (Json{{"enable_thinking", false}, {"n", 3}, {"text", {"a", "true"}}}));
     EXPECT_EQ(chat_template_clock(c)->day, 26);
