@@ -16,13 +16,19 @@ namespace {
 constexpr int threads = 512, packs_of_turn = 4;
 constexpr float log2_e = 1.44269504088896341f;
 
+/// What scale_i comes from.
+enum class Scales { given, dft, policy };
+enum class Entropy { left_out, computed };
+
 struct Losses {
     double* nll;
     uint8_t* correct;  ///< or null
+    double* entropy;   ///< null with Entropy::left_out
     __nv_bfloat16* logits;
     int64_t stride;
     const int32_t* targets;
-    const double* scales;  ///< null in evaluation
+    const double* scales;  ///< null in evaluation, and with Scales::policy
+    TermPointers terms;    ///< with Scales::policy
     int vocab;
 };
 
@@ -72,11 +78,27 @@ __device__ float largest_of(const Pack (&packs)[packs_of_turn]) {
 
 struct Softmax {
     float largest, sum;  ///< of exp(logits - largest)
+    float below;         ///< with Entropy::computed: sum of exp(x) x, x = logits - largest
 };
 
+/// e x, 0 for a logit of -inf.
+__device__ float times(float e, float x) {
+    return e > 0 ? e * x : 0;
+}
+
+/// Moves the sums to a larger maximum.
+template <Entropy entropy>
+__device__ void move_to(Softmax& own, float largest, float offset) {
+    const float shift = own.largest - offset, factor = exp2_of(shift * log2_e);
+    if constexpr (entropy == Entropy::computed) own.below = times(factor, own.below + times(own.sum, shift));
+    own.sum *= factor;
+    own.largest = largest;
+}
+
 /// The first pass: this thread's share of the row.
+template <Entropy entropy>
 __device__ Softmax first_pass(const __nv_bfloat16* row, const Extent& extent) {
-    Softmax own{-INFINITY, 0};
+    Softmax own{-INFINITY, 0, 0};
     const int thread = static_cast<int>(threadIdx.x);
     for (int first = thread; first < extent.packs; first += threads * packs_of_turn) {
         Pack packs[packs_of_turn];
@@ -88,20 +110,26 @@ __device__ Softmax first_pass(const __nv_bfloat16* row, const Extent& extent) {
                                            : Pack{{nothing, nothing, nothing, nothing}};
         }
         const float largest = fmaxf(own.largest, largest_of(packs)), offset = offset_of(largest);
-        own.sum *= exp2_of((own.largest - offset) * log2_e);
-        own.largest = largest;
-        float sums[packs_of_turn] = {};
+        move_to<entropy>(own, largest, offset);
+        float sums[packs_of_turn] = {}, below[packs_of_turn] = {};
 #pragma unroll
         for (int k = 0; k < packs_of_turn; ++k)
 #pragma unroll
-            for (int e = 0; e < pack_size; ++e) sums[k] += exp2_of((packs[k][e] - offset) * log2_e);
+            for (int e = 0; e < pack_size; ++e) {
+                const float x = packs[k][e] - offset, exp_x = exp2_of(x * log2_e);
+                sums[k] += exp_x;
+                if constexpr (entropy == Entropy::computed) below[k] += times(exp_x, x);
+            }
         own.sum += (sums[0] + sums[1]) + (sums[2] + sums[3]);
+        if constexpr (entropy == Entropy::computed) own.below += (below[0] + below[1]) + (below[2] + below[3]);
     }
     if (thread < extent.edge) {
         const float x = __bfloat162float(row[extent.column_of_edge(thread)]);
         const float largest = fmaxf(own.largest, x), offset = offset_of(largest);
-        own.sum = own.sum * exp2_of((own.largest - offset) * log2_e) + exp2_of((x - offset) * log2_e);
-        own.largest = largest;
+        move_to<entropy>(own, largest, offset);
+        const float exp_x = exp2_of((x - offset) * log2_e);
+        own.sum += exp_x;
+        if constexpr (entropy == Entropy::computed) own.below += times(exp_x, x - offset);
     }
     return own;
 }
@@ -143,6 +171,35 @@ __device__ void write_zeros(__nv_bfloat16* row, const Extent& extent) {
     if (thread < extent.edge) row[extent.column_of_edge(thread)] = __float2bfloat16_rn(0.0f);
 }
 
+__device__ double nll_of(const Softmax& all, float at_target) {
+    return log(static_cast<double>(all.sum)) + (static_cast<double>(all.largest) - at_target);
+}
+
+/// scale_i, for every thread. The first warp computes it, because doubles are dear.
+template <Scales scales>
+__device__ float scale_of_row(const Losses& a, const Softmax& all, float at_target) {
+    if constexpr (scales == Scales::given) {
+        return static_cast<float>(a.scales[blockIdx.x]);
+    } else {
+        __shared__ float slot;
+        if (threadIdx.x < 32) {
+            const double nll = nll_of(all, at_target);
+            double scale;
+            if constexpr (scales == Scales::dft) {
+                scale = given_scale(TokenLoss::dft, a.scales[blockIdx.x], nll);
+            } else {
+                scale = scale_of_target(a.terms, blockIdx.x, nll, {static_cast<int32_t>(threadIdx.x), 32});
+                for (int step = 16; step > 0; step /= 2) scale += __shfl_xor_sync(0xffffffffu, scale, step);
+            }
+            if (threadIdx.x == 0) slot = static_cast<float>(scale);
+        }
+        __syncthreads();
+        return slot;
+    }
+}
+
+/// In evaluation `scales` is `given`, and none are.
+template <Scales scales, Entropy entropy>
 __global__ void __launch_bounds__(threads, 2) losses_kernel(Losses a) {
     __shared__ float slots[2][threads / 32];
     __nv_bfloat16* const row = a.logits + blockIdx.x * a.stride;
@@ -150,18 +207,23 @@ __global__ void __launch_bounds__(threads, 2) losses_kernel(Losses a) {
     const Extent extent(row, a.vocab);
     const float at_target = __bfloat162float(row[target]);  // before any thread writes the row
 
-    const Softmax own = first_pass(row, extent);
-    Softmax all;
+    Softmax own = first_pass<entropy>(row, extent);
+    Softmax all{};
     all.largest = reduce_group<threads, threads>(own.largest, slots[0], Largest{});
-    const float share = own.sum * exp2_of((own.largest - offset_of(all.largest)) * log2_e);
-    all.sum = reduce_group<threads, threads>(share, slots[1], Add{});
+    move_to<entropy>(own, all.largest, offset_of(all.largest));
+    all.sum = reduce_group<threads, threads>(own.sum, slots[1], Add{});
+    if constexpr (entropy == Entropy::computed) all.below = reduce_group<threads, threads>(own.below, slots[0], Add{});
     if (threadIdx.x == 0) {
-        a.nll[blockIdx.x] = log(static_cast<double>(all.sum)) + (static_cast<double>(all.largest) - at_target);
+        a.nll[blockIdx.x] = nll_of(all, at_target);
         if (a.correct) a.correct[blockIdx.x] = at_target == all.largest;
+        if constexpr (entropy == Entropy::computed) {
+            const auto sum = static_cast<double>(all.sum);
+            a.entropy[blockIdx.x] = log(sum) - static_cast<double>(all.below) / sum;
+        }
     }
-    if (!a.scales) return;
+    if (scales != Scales::policy && !a.scales) return;
 
-    const auto scale = static_cast<float>(a.scales[blockIdx.x]);
+    const float scale = scale_of_row<scales>(a, all, at_target);
     if (scale == 0) return write_zeros(row, extent);  // multiplying by 0 would leave NaN if a logit is not finite
     write_gradient(row, extent, all, scale);
     if (static_cast<int>(threadIdx.x) == extent.owner(target)) {
@@ -170,20 +232,34 @@ __global__ void __launch_bounds__(threads, 2) losses_kernel(Losses a) {
     }
 }
 
+template <Scales scales>
+void launch(const Context& ctx, const Losses& a, int64_t rows) {
+    const auto ctas = static_cast<unsigned>(rows);
+    if (a.entropy)
+        losses_kernel<scales, Entropy::computed><<<ctas, threads, 0, stream_of(ctx)>>>(a);
+    else
+        losses_kernel<scales, Entropy::left_out><<<ctas, threads, 0, stream_of(ctx)>>>(a);
+    check_launch("head_loss");
+}
+
 }  // namespace
 
 void row_losses(const Context& ctx, const HeadLoss& args) {
-    const bool evaluation = args.dhidden.empty() && args.dweight.empty();
+    const bool evaluation = args.dhidden.empty() && args.dweight.empty(), policy = !evaluation && args.policy;
     const Losses a{.nll = args.nll.as<double>(),
                    .correct = args.correct.empty() ? nullptr : args.correct.as<uint8_t>(),
+                   .entropy = args.entropy.empty() ? nullptr : args.entropy.as<double>(),
                    .logits = as_device<bf16>(args.logits),
                    .stride = args.logits.stride[0],
                    .targets = args.targets.as<int32_t>(),
-                   .scales = evaluation ? nullptr : args.scales.as<double>(),
+                   .scales = evaluation || policy ? nullptr : args.scales.as<double>(),
+                   .terms = policy ? pointers_of(*args.policy) : TermPointers{},
                    .vocab = static_cast<int>(args.logits.size(1))};
-    if (args.logits.size(0) == 0) return;
-    losses_kernel<<<static_cast<unsigned>(args.logits.size(0)), threads, 0, stream_of(ctx)>>>(a);
-    check_launch("head_loss");
+    const int64_t rows = args.logits.size(0);
+    if (rows == 0) return;
+    if (policy) return launch<Scales::policy>(ctx, a, rows);
+    if (args.token_loss == TokenLoss::dft && !evaluation) return launch<Scales::dft>(ctx, a, rows);
+    launch<Scales::given>(ctx, a, rows);
 }
 
 }  // namespace colonnade::cuda
