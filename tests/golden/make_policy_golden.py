@@ -263,7 +263,7 @@ def head_cases(given):
             loss, metrics = unpaired_loss(settings, logps * given["mask"], given["ref_logps"], given["labels"],
                                           given["mismatched"])
         else:
-            loss, _ = sft_loss(settings["loss"], logps, given["mask"], given["mask"].sum())
+            loss, _ = sft_loss(settings["loss"], logps * given["mask"], given["mask"], given["mask"].sum())
         dhidden, dweight = torch.autograd.grad(loss, [hidden, weight])
         yield dict(kind=kind, temperature=temperature) | row | dict(
             value=loss.item(), dhidden=dhidden.tolist(), dweight=dweight.tolist(),
