@@ -14,7 +14,7 @@ namespace {
 
 struct RowLoss {
     double nll, sum;  ///< sum of exp(logits - max)
-    double entropy;   ///< 0 without Entropy::computed
+    double entropy;   ///< only with Entropy::computed
     bool correct;
 };
 
@@ -38,6 +38,12 @@ RowLoss row_loss(T* logits, int64_t vocab, int32_t target) {
     return {std::log(sum) + largest - at_target, sum, std::log(sum) - below / sum, at_target == largest};
 }
 
+template <typename T>
+RowLoss row_loss(T* logits, int64_t vocab, int32_t target, Entropy entropy) {
+    return entropy == Entropy::computed ? row_loss<Entropy::computed>(logits, vocab, target)
+                                        : row_loss<Entropy::left_out>(logits, vocab, target);
+}
+
 /// Replaces exp(logits - max) by scale * (softmax - onehot(target)), the gradient of scale * nll.
 template <typename T>
 void row_gradient(T* logits, int64_t vocab, int32_t target, double sum, double scale) {
@@ -50,12 +56,6 @@ void row_gradient(T* logits, int64_t vocab, int32_t target, double sum, double s
 #pragma omp simd
     for (int64_t j = 0; j < vocab; ++j) logits[j] *= factor;
     logits[target] -= static_cast<T>(scale);
-}
-
-template <typename T>
-RowLoss row_loss(T* logits, int64_t vocab, int32_t target, Entropy entropy) {
-    return entropy == Entropy::computed ? row_loss<Entropy::computed>(logits, vocab, target)
-                                        : row_loss<Entropy::left_out>(logits, vocab, target);
 }
 
 bool is_evaluation(const HeadLoss& args) {

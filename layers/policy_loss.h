@@ -10,27 +10,30 @@
 //
 // At RatioLevel::token head_loss makes the gradients by itself, and policy_loss only adds to the metrics.
 //
-// All in double, in a fixed order: the same bits in every run. Formulas: layers/policy_formulas.h.
+// A sequence without terms adds 1 to S and nothing to the loss; TRL's rloo adds the constant -A for it.
+//
+// All in double, in a fixed order: the same bits in every run. Formulas: layers/policy_formulas.h. Metrics: TRL 1.16.
 
 #include "layers/policy_terms.h"
 
 namespace colonnade {
 
-/// Sums over the terms of a batch, each times its weight, or over its sequences. A figure is such a sum divided by
-/// `terms` or `sequences` of the step. With a ratio of sequences the figures of ratios are over sequences.
+/// Sums over the terms of a batch, each times its weight. A figure is such a sum divided by `terms` of the step, the
+/// loss by `divisor`. At the levels of sequences the four figures of ratios are sums over sequences, divided by
+/// `sequences`.
 struct PolicySums {
     enum Name {
-        loss,        ///< not divided yet
-        divisor,     ///< what the loss is divided by: terms or sequences (is_mean_of_terms())
-        terms,       ///< N
-        sequences,   ///< S
-        kl,          ///< over terms, as it is in the loss, without beta
-        entropy,     ///< over terms
-        clip_low,    ///< of ratios past a bound: clip_side()
-        clip_high,   ///< their sum is clip_ratio/region_mean of TRL
-        ratio,       ///< of ratios
-        outside,     ///< of ratios outside [0.8, 1.25]: many of them say that the given log-probabilities do not fit
-        importance,  ///< over terms
+        loss,       ///< not divided yet
+        divisor,    ///< what the loss is divided by: terms or sequences (is_mean_of_terms())
+        terms,      ///< N
+        sequences,  ///< S
+        kl,         ///< as it is in the loss, without beta
+        entropy,
+        clip_low,   ///< ratios past the lower bound (clip_side()): clip_ratio/low_mean of TRL
+        clip_high,  ///< past the upper one; both together: clip_ratio/region_mean
+        ratio,
+        outside,  ///< ratios outside [0.8, 1.25]: many of them say that the given log-probabilities do not fit
+        importance,
         count
     };
 };

@@ -189,7 +189,7 @@ std::vector<float> importance_of(const Json& g, Rollouts& r, const Rows& sampled
     return factors;
 }
 
-/// Our figures under TRL's names. `by_sequence`: those of ratios are over sequences.
+/// Our figures under TRL's names.
 std::map<std::string, double> metrics_of(const Rollouts& r) {
     const double terms = r.sum(PolicySums::terms), sequences = r.sum(PolicySums::sequences);
     const double ratios = r.settings.ratio == RatioLevel::token ? terms : sequences;
