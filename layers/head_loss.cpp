@@ -44,9 +44,9 @@ RowLoss row_loss(T* logits, int64_t vocab, int32_t target, Entropy entropy) {
                                         : row_loss<Entropy::left_out>(logits, vocab, target);
 }
 
-/// Replaces exp(logits - max) by scale * (softmax - onehot(target)), the gradient of scale * nll.
+/// Replaces exp(logits - max) by scale * softmax.
 template <typename T>
-void row_gradient(T* logits, int64_t vocab, int32_t target, double sum, double scale) {
+void scaled_softmax(T* logits, int64_t vocab, double sum, double scale) {
     // Multiplying by 0 would leave NaN if a logit is not finite.
     if (scale == 0) {
         std::fill_n(logits, vocab, T{0});
@@ -55,8 +55,36 @@ void row_gradient(T* logits, int64_t vocab, int32_t target, double sum, double s
     const T factor = static_cast<T>(scale / sum);
 #pragma omp simd
     for (int64_t j = 0; j < vocab; ++j) logits[j] *= factor;
-    logits[target] -= static_cast<T>(scale);
 }
+
+/// A teacher's list for one row, and the student's logits of its tokens less that of the target.
+class Lesson {
+  public:
+    template <typename T>
+    Lesson(const TeacherTokens& given, int64_t row, const T* logits, int32_t target)
+        : beta_(given.beta), ids_(given.ids.as<int32_t>() + row * given.ids.size(1)) {
+        const float* const log_probs = given.log_probs.as<float>() + row * given.ids.size(1);
+        for (int64_t j = 0; j < given.ids.size(1) && ids_[j] >= 0; ++j) {
+            teacher_.push_back(log_probs[j]);
+            student_.push_back(static_cast<double>(logits[ids_[j]]) - static_cast<double>(logits[target]));
+        }
+        slopes_.resize(teacher_.size());
+    }
+    DistillationLoss loss(double nll) {
+        for (double& logit : student_) logit -= nll;
+        if (student_.empty()) return {0, 0};
+        return distillation_loss(beta_, {teacher_.data(), student_.data(), std::ssize(student_)}, slopes_.data());
+    }
+    template <typename T>
+    void add_slopes(T* dlogits, double scale) const {
+        for (size_t j = 0; j < slopes_.size(); ++j) dlogits[ids_[j]] += static_cast<T>(scale * slopes_[j]);
+    }
+
+  private:
+    double beta_;
+    const int32_t* ids_;
+    std::vector<double> teacher_, student_, slopes_;
+};
 
 bool is_evaluation(const HeadLoss& args) {
     return args.dhidden.empty() && args.dweight.empty();
@@ -67,6 +95,8 @@ HeadLoss chunk_of(const HeadLoss& args, int64_t begin, int64_t count) {
     const auto part = [&](const Tensor& t) { return t.empty() ? t : t.slice(0, begin, begin + count); };
     std::optional<PolicyTerms> policy = args.policy;
     if (policy) policy->of_targets.begins = policy->of_targets.begins.slice(0, begin, begin + count + 1);
+    std::optional<TeacherTokens> teacher = args.teacher;
+    if (teacher) teacher = {part(teacher->divergences), part(teacher->ids), part(teacher->log_probs), teacher->beta};
     return {.nll = part(args.nll),
             .correct = part(args.correct),
             .entropy = part(args.entropy),
@@ -80,6 +110,7 @@ HeadLoss chunk_of(const HeadLoss& args, int64_t begin, int64_t count) {
             .scales = part(args.scales),
             .token_loss = args.token_loss,
             .policy = policy,
+            .teacher = teacher,
             .temperature = args.temperature};
 }
 
@@ -117,8 +148,19 @@ void row_losses(const Context& ctx, const HeadLoss& chunk) {
         const Entropy wanted = entropy ? Entropy::computed : Entropy::left_out;
 #pragma omp parallel for schedule(static) if (count * vocab >= parallel_from)
         for (int64_t i = 0; i < count; ++i) {
+            std::optional<Lesson> lesson;
+            if (chunk.teacher) lesson.emplace(*chunk.teacher, i, logits[i], targets[i]);
             const RowLoss loss = row_loss(logits[i], vocab, targets[i], wanted);
-            if (training) row_gradient(logits[i], vocab, targets[i], loss.sum, scales.of(i, loss.nll));
+            const double scale = training ? scales.of(i, loss.nll) : 0;
+            if (lesson) {
+                const DistillationLoss distilled = lesson->loss(loss.nll);
+                chunk.teacher->divergences.as<double>()[i] = distilled.value;
+                if (training) scaled_softmax(logits[i], vocab, loss.sum, -scale * distilled.slope_sum);
+                if (scale != 0) lesson->add_slopes(logits[i], scale);
+            } else if (training) {
+                scaled_softmax(logits[i], vocab, loss.sum, scale);
+                if (scale != 0) logits[i][targets[i]] -= static_cast<T>(scale);
+            }
             nll[i] = loss.nll;
             if (correct) correct[i] = loss.correct;
             if (entropy) entropy[i] = loss.entropy;
@@ -132,9 +174,23 @@ void check_targets(std::span<const int32_t> targets, int64_t vocab) {
             fail(Exit::data, "target {}: token {} is outside the vocabulary [0, {})", i, targets[i], vocab);
 }
 
-}  // namespace
+void check_teacher(const Context& ctx, const TeacherTokens& teacher, int64_t targets, int64_t vocab) {
+    const ShapeCheck check = check_in_double(ctx, "head_loss");
+    const int64_t k = teacher.ids.size(1);
+    require(k > 0 && k <= TeacherTokens::max_k, "head_loss: {} tokens of a teacher, expected 1 to {}", k,
+            TeacherTokens::max_k);
+    check("divergences", teacher.divergences, DType::f64, {targets});
+    check("ids of the teacher", teacher.ids, DType::i32, {targets, k});
+    check("log_probs of the teacher", teacher.log_probs, DType::f32, {targets, k});
+    if (ctx.device == Device::cuda) return;
+    for (int64_t i = 0; i < targets * k; ++i) {
+        const int32_t id = teacher.ids.as<int32_t>()[i];
+        if (id < -1 || id >= vocab)
+            fail(Exit::data, "target {}: token {} of the teacher is outside the vocabulary [0, {})", i / k, id, vocab);
+    }
+}
 
-void head_loss(const Context& ctx, const HeadLoss& args) {
+void check_args(const Context& ctx, const HeadLoss& args) {
     const ShapeCheck check(ctx, "head_loss", args.weight.dtype);
     const int64_t targets = args.targets.size(0), vocab = args.weight.size(0), hidden = args.weight.size(1);
     check("weight", args.weight, {vocab, hidden});
@@ -153,14 +209,24 @@ void head_loss(const Context& ctx, const HeadLoss& args) {
                 "head_loss: policy terms need a ratio of tokens, and no other scales or loss");
         check_policy_terms(ctx, "head_loss", *args.policy, targets);
     }
+    if (args.teacher) {
+        require(!args.policy && args.token_loss == TokenLoss::nll, "head_loss: a teacher, and another loss");
+        check_teacher(ctx, *args.teacher, targets, vocab);
+    }
     require(targets > 0 || args.dweight.empty() || args.dweight_mode == Grad::accumulate,
             "head_loss: no targets, so the weight's gradient cannot be overwritten");
     require(args.logits.size(0) > 0, "head_loss: the logits scratch {} has no rows", args.logits);
     if (!args.scales.empty() || !(is_evaluation(args) || args.policy))
         check("scales", args.scales, DType::f64, {targets});
     if (ctx.device == Device::cpu) check_targets(elements<const int32_t>(args.targets), vocab);
+}
+
+}  // namespace
+
+void head_loss(const Context& ctx, const HeadLoss& args) {
+    check_args(ctx, args);
     const double cooling = 1 / args.temperature;
-    const int64_t rows = args.logits.size(0);
+    const int64_t targets = args.targets.size(0), rows = args.logits.size(0);
     for (int64_t begin = 0; begin < targets; begin += rows) {
         const HeadLoss chunk = chunk_of(args, begin, std::min(rows, targets - begin));
         gemm(ctx, {.c = chunk.logits, .a = chunk.hidden, .b = chunk.weight, .transpose_b = true, .alpha = cooling});

@@ -17,8 +17,16 @@ constexpr int threads = 512, packs_of_turn = 4;
 constexpr float log2_e = 1.44269504088896341f;
 
 /// What scale_i comes from.
-enum class Scales { given, dft, policy };
+enum class Scales { given, dft, policy, teacher };
 enum class Entropy { left_out, computed };
+
+struct Teacher {
+    double* divergences;
+    const int32_t* ids;
+    const float* log_probs;
+    int k;
+    double beta;
+};
 
 struct Losses {
     double* nll;
@@ -29,6 +37,7 @@ struct Losses {
     const int32_t* targets;
     const double* scales;  ///< null in evaluation, and with Scales::policy
     TermPointers terms;    ///< with Scales::policy
+    Teacher teacher;       ///< with Scales::teacher
     int vocab;
 };
 
@@ -175,6 +184,10 @@ __device__ double nll_of(const Softmax& all, float at_target) {
     return log(static_cast<double>(all.sum)) + (static_cast<double>(all.largest) - at_target);
 }
 
+__device__ int lane_of_thread() {
+    return static_cast<int>(threadIdx.x) % 32;
+}
+
 /// scale_i, for every thread. The first warp computes it, because doubles are dear.
 template <Scales scales>
 __device__ float scale_of_row(const Losses& a, const Softmax& all, float at_target) {
@@ -188,8 +201,8 @@ __device__ float scale_of_row(const Losses& a, const Softmax& all, float at_targ
             if constexpr (scales == Scales::dft) {
                 scale = given_scale(TokenLoss::dft, a.scales[blockIdx.x], nll);
             } else {
-                scale = scale_of_target(a.terms, blockIdx.x, nll, {static_cast<int32_t>(threadIdx.x), 32});
-                for (int step = 16; step > 0; step /= 2) scale += __shfl_xor_sync(0xffffffffu, scale, step);
+                scale = scale_of_target(a.terms, blockIdx.x, nll, {lane_of_thread(), 32});
+                scale = reduce_lanes<32>(scale, Add{});
             }
             if (threadIdx.x == 0) slot = static_cast<float>(scale);
         }
@@ -198,7 +211,82 @@ __device__ float scale_of_row(const Losses& a, const Softmax& all, float at_targ
     }
 }
 
-/// In evaluation `scales` is `given`, and none are.
+/// log of the sum of exp(values[i]), by a warp.
+__device__ double log_sum_exp_of_warp(const double* values, int count) {
+    double top = -INFINITY, sum = 0;
+    for (int i = lane_of_thread(); i < count; i += 32) top = fmax(top, values[i]);
+    top = reduce_lanes<32>(top, Largest{});
+    for (int i = lane_of_thread(); i < count; i += 32) sum += exp(values[i] - top);
+    return top + log(reduce_lanes<32>(sum, Add{}));
+}
+
+/// distillation_loss() by a warp.
+__device__ DistillationLoss distillation_loss_of_warp(double beta, const TopTokens& top, double* slopes) {
+    const int k = static_cast<int>(top.k);
+    const double log_sum = log_sum_exp_of_warp(top.student, k);
+    const ValueAndSlope tail = log_tail(log_sum);
+    const double of_teacher = log_tail(log_sum_exp_of_warp(top.teacher, k)).value;
+    const ValueAndSlope rest = divergence_of_bucket(beta, of_teacher, tail.value);
+    double value = 0, slope_sum = 0;
+    for (int i = lane_of_thread(); i < k; i += 32) {
+        const ValueAndSlope own = divergence_of_bucket(beta, top.teacher[i], top.student[i]);
+        slopes[i] = own.slope + rest.slope * tail.slope * exp(top.student[i] - log_sum);
+        value += own.value;
+        slope_sum += slopes[i];
+    }
+    return {rest.value + reduce_lanes<32>(value, Add{}), reduce_lanes<32>(slope_sum, Add{})};
+}
+
+/// The divergence from the teacher and, in training, its gradient. All threads call it.
+__device__ void learn_from_teacher(const Losses& a, __nv_bfloat16* row, const Extent& extent, const Softmax& all,
+                                   float at_target) {
+    __shared__ double teacher[TeacherTokens::max_k], student[TeacherTokens::max_k], slopes[TeacherTokens::max_k];
+    __shared__ double slope_sum;
+    const int32_t* const ids = a.teacher.ids + int64_t{blockIdx.x} * a.teacher.k;
+    const float* const log_probs = a.teacher.log_probs + int64_t{blockIdx.x} * a.teacher.k;
+    if (threadIdx.x < 32) {
+        const double log_total = nll_of(all, at_target) + static_cast<double>(at_target);
+        int k = 0;
+        for (int i = lane_of_thread(); i < a.teacher.k; i += 32) {
+            if (ids[i] < 0) continue;
+            teacher[i] = static_cast<double>(log_probs[i]);
+            student[i] = static_cast<double>(__bfloat162float(row[ids[i]])) - log_total;
+            ++k;
+        }
+        k = __reduce_add_sync(0xffffffffu, k);
+        DistillationLoss loss{0, 0};
+        if (k > 0) loss = distillation_loss_of_warp(a.teacher.beta, {teacher, student, k}, slopes);
+        if (threadIdx.x == 0) {
+            a.teacher.divergences[blockIdx.x] = loss.value;
+            slope_sum = loss.slope_sum;
+        }
+    }
+    __syncthreads();
+    if (!a.scales) return;
+    const double scale = a.scales[blockIdx.x];
+    if (scale == 0) return write_zeros(row, extent);
+    write_gradient(row, extent, all, static_cast<float>(-scale * slope_sum));
+    __syncthreads();
+    const int i = static_cast<int>(threadIdx.x);
+    if (i < a.teacher.k && ids[i] >= 0)
+        row[ids[i]] = __float2bfloat16_rn(static_cast<float>(scale * (slopes[i] - slope_sum * exp(student[i]))));
+}
+
+/// The gradient of the target's nll. All threads call it.
+template <Scales scales>
+__device__ void learn_target(const Losses& a, __nv_bfloat16* row, const Extent& extent, const Softmax& all,
+                             float at_target) {
+    const int target = a.targets[blockIdx.x];
+    const float scale = scale_of_row<scales>(a, all, at_target);
+    if (scale == 0) return write_zeros(row, extent);  // multiplying by 0 would leave NaN if a logit is not finite
+    write_gradient(row, extent, all, scale);
+    if (static_cast<int>(threadIdx.x) == extent.owner(target)) {
+        const float probability = exp2_of((at_target - all.largest) * log2_e - log2f(all.sum));
+        row[target] = __float2bfloat16_rn(scale * (probability - 1));
+    }
+}
+
+/// In evaluation `scales` is `given`, and none are, or `teacher`.
 template <Scales scales, Entropy entropy>
 __global__ void __launch_bounds__(threads, 2) losses_kernel(Losses a) {
     __shared__ float slots[2][threads / 32];
@@ -221,14 +309,10 @@ __global__ void __launch_bounds__(threads, 2) losses_kernel(Losses a) {
             a.entropy[blockIdx.x] = log(sum) - static_cast<double>(all.below) / sum;
         }
     }
-    if (scales != Scales::policy && !a.scales) return;
-
-    const float scale = scale_of_row<scales>(a, all, at_target);
-    if (scale == 0) return write_zeros(row, extent);  // multiplying by 0 would leave NaN if a logit is not finite
-    write_gradient(row, extent, all, scale);
-    if (static_cast<int>(threadIdx.x) == extent.owner(target)) {
-        const float probability = exp2_of((at_target - all.largest) * log2_e - log2f(all.sum));
-        row[target] = __float2bfloat16_rn(scale * (probability - 1));
+    if constexpr (scales == Scales::teacher) {
+        learn_from_teacher(a, row, extent, all, at_target);
+    } else {
+        if (scales == Scales::policy || a.scales) learn_target<scales>(a, row, extent, all, at_target);
     }
 }
 
@@ -240,6 +324,14 @@ void launch(const Context& ctx, const Losses& a, int64_t rows) {
     else
         losses_kernel<scales, Entropy::left_out><<<ctas, threads, 0, stream_of(ctx)>>>(a);
     check_launch("head_loss");
+}
+
+Teacher teacher_of(const TeacherTokens& t) {
+    return {.divergences = t.divergences.as<double>(),
+            .ids = t.ids.as<int32_t>(),
+            .log_probs = t.log_probs.as<float>(),
+            .k = static_cast<int>(t.ids.size(1)),
+            .beta = t.beta};
 }
 
 }  // namespace
@@ -254,9 +346,11 @@ void row_losses(const Context& ctx, const HeadLoss& args) {
                    .targets = args.targets.as<int32_t>(),
                    .scales = evaluation || policy ? nullptr : args.scales.as<double>(),
                    .terms = policy ? pointers_of(*args.policy) : TermPointers{},
+                   .teacher = args.teacher ? teacher_of(*args.teacher) : Teacher{},
                    .vocab = static_cast<int>(args.logits.size(1))};
     const int64_t rows = args.logits.size(0);
     if (rows == 0) return;
+    if (args.teacher) return launch<Scales::teacher>(ctx, a, rows);
     if (policy) return launch<Scales::policy>(ctx, a, rows);
     if (args.token_loss == TokenLoss::dft && !evaluation) return launch<Scales::dft>(ctx, a, rows);
     launch<Scales::given>(ctx, a, rows);

@@ -9,16 +9,27 @@
 // scale_i is d loss / d nll_i. It may be given: the target's weight divided by the weight of the whole global step, so
 // losses and gradients of micro-steps and ranks are simply summed. TokenLoss::dft multiplies it by the probability of
 // the target. Or it is computed from nll_i, for the losses of policy gradients whose ratio is of tokens
-// (layers/policy_terms.h). Forward and backward run together; with neither dhidden nor dweight it only evaluates.
+// (layers/policy_terms.h). Or a teacher takes the place of the target, with weight scale_i
+// (layers/distillation_formulas.h). Forward and backward run together; with neither dhidden nor dweight it only evaluates.
 //
 // On a GPU logits and d_logits are bf16, softmax and nll are computed from them in f32, and targets are not checked:
 // the host checks them before it uploads them.
 
 #include "engine/device/context.h"
+#include "layers/distillation_formulas.h"
 #include "layers/gradient.h"
 #include "layers/policy_terms.h"
 
 namespace colonnade {
+
+/// The k tokens that are most probable to a teacher at each target.
+struct TeacherTokens {
+    Tensor divergences;  ///< f64 [targets], unweighted; 0 for an empty list
+    Tensor ids;          ///< i32 [targets, k], k <= max_k: distinct tokens, then -1 if the list is shorter
+    Tensor log_probs;    ///< f32 [targets, k]: finite
+    double beta = 0;     ///< 0 is the forward KL, 1 the reverse KL
+    static constexpr int64_t max_k = 256;
+};
 
 struct HeadLoss {
     Tensor nll;        ///< f64 [targets], unweighted
@@ -33,8 +44,9 @@ struct HeadLoss {
     Tensor targets;   ///< i32 [targets], each in [0, vocab); the CPU throws Exit::data
     Tensor scales{};  ///< f64 [targets]; zero gives an exactly zero gradient. May be empty in evaluation
     TokenLoss token_loss = TokenLoss::nll;
-    std::optional<PolicyTerms> policy{};  ///< takes the place of scales and token_loss; RatioLevel::token
-    double temperature = 1;               ///< above 0
+    std::optional<PolicyTerms> policy{};     ///< takes the place of scales and token_loss; RatioLevel::token
+    std::optional<TeacherTokens> teacher{};  ///< d_logits is the gradient of scale_i times the divergence
+    double temperature = 1;                  ///< above 0
 };
 void head_loss(const Context& ctx, const HeadLoss& args);
 

@@ -1,6 +1,7 @@
 // A CTA per sequence. It adds the parts of its threads in a fixed order; then one thread per number adds the sequences.
 
 #include "engine/device/gpu.cuh"
+#include "engine/device/reduce.cuh"
 #include "layers/cuda_kernels.h"
 
 namespace colonnade::cuda {
@@ -8,20 +9,11 @@ namespace {
 
 constexpr int threads = 256, warps = threads / 32;
 
-__device__ double warp_sum(double x) {
-    for (int step = 16; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
-    return x;
-}
-__device__ double warp_max(double x) {
-    for (int step = 16; step > 0; step /= 2) x = fmax(x, __shfl_xor_sync(0xffffffffu, x, step));
-    return x;
-}
-
 /// Over all threads; every thread gets the result.
 __device__ PolicyNumbers cta_sum(PolicyNumbers own) {
     __shared__ PolicyNumbers of_warps[warps];
-    for (double& sum : own.sums) sum = warp_sum(sum);
-    for (double& extreme : own.extremes) extreme = warp_max(extreme);
+    for (double& sum : own.sums) sum = reduce_lanes<32>(sum, Add{});
+    for (double& extreme : own.extremes) extreme = reduce_lanes<32>(extreme, Largest{});
     __syncthreads();
     if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = own;
     __syncthreads();
@@ -31,7 +23,7 @@ __device__ PolicyNumbers cta_sum(PolicyNumbers own) {
 }
 __device__ double cta_sum(double own) {
     __shared__ double of_warps[warps];
-    own = warp_sum(own);
+    own = reduce_lanes<32>(own, Add{});
     __syncthreads();
     if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = own;
     __syncthreads();

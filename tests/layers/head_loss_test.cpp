@@ -1,49 +1,10 @@
 #include "layers/head_loss.h"
 
-#include "engine/io/json.h"
 #include "tests/support/device_case.h"
-#include "tests/support/paths.h"
-#include "tests/support/term_lists.h"
+#include "tests/support/small_head.h"
 
 namespace colonnade {
 namespace {
-
-/// Head and loss with `chunk` rows at a time, and all outputs.
-template <typename T>
-struct Head {
-    int64_t rows, width, vocab, chunk;
-    std::vector<T> hidden = random_values<T>(rows * width, 1), weight = random_values<T>(vocab * width, 2);
-    std::vector<T> logits = std::vector<T>(static_cast<size_t>(chunk * vocab));
-    std::vector<T> dhidden = std::vector<T>(hidden.size()), dweight = std::vector<T>(weight.size());
-    std::vector<double> nll = std::vector<double>(static_cast<size_t>(rows));
-    std::vector<uint8_t> correct = std::vector<uint8_t>(nll.size());
-    std::vector<int32_t> targets;
-    std::vector<double> scales;
-
-    Head(int64_t rows_, int64_t width_, int64_t vocab_, int64_t chunk_)
-        : rows(rows_), width(width_), vocab(vocab_), chunk(chunk_) {
-        for (int32_t i = 0; i < rows; ++i) {
-            targets.push_back(static_cast<int32_t>(i * 5 % vocab));
-            scales.push_back(i % 3 == 1 ? 0.0 : 0.25 * static_cast<double>(i + 1));
-        }
-    }
-    HeadLoss args() {
-        return {.nll = tensor_of(nll, {rows}),
-                .correct = tensor_of(correct, {rows}),
-                .dhidden = tensor_of(dhidden, {rows, width}),
-                .dweight = tensor_of(dweight, {vocab, width}),
-                .logits = tensor_of(logits, {chunk, vocab}),
-                .hidden = tensor_of(hidden, {rows, width}),
-                .weight = tensor_of(weight, {vocab, width}),
-                .targets = view_of(targets),
-                .scales = view_of(scales)};
-    }
-    HeadLoss evaluation() {
-        HeadLoss a = args();
-        a.dhidden = a.dweight = Tensor();
-        return a;
-    }
-};
 
 /// The definition, in double.
 std::vector<double> oracle_nll(const Head<double>& head, std::vector<uint8_t>& correct) {
@@ -165,15 +126,6 @@ TEST(HeadLoss, EvaluationGivesTheSameLossAndTouchesNoGradient) {
     EXPECT_EQ(evaluated.dweight, std::vector<float>(13 * 5));
 }
 
-/// The logits of one row, of hidden width 1.
-Head<double> one_row(const std::vector<double>& logits) {
-    Head<double> head(1, 1, std::ssize(logits), 1);
-    head.hidden = {1};
-    head.weight = logits;
-    head.scales = {1};
-    return head;
-}
-
 TEST(HeadLoss, EntropyIsThatOfTheSoftmax) {
     const auto entropy_of = [](const std::vector<double>& logits, double temperature) {
         Head<double> head = one_row(logits);
@@ -203,34 +155,6 @@ TEST(HeadLoss, TemperatureDividesLogits) {
     expect_close(hot.nll, scaled.nll, 8);
     expect_close(hot.dhidden, scaled.dhidden, 8);
     expect_close(hot.dweight, scaled.dweight, 8);
-}
-
-TEST(HeadLoss, DftEqualsTrl) {
-    const Json golden = read_json_file(golden_file("policy_golden.json"));
-    const Json& given = golden.at("head");
-    const auto flat = [](const Json& rows) {
-        std::vector<double> all;
-        for (const auto& row : rows)
-            for (const auto& x : row) all.push_back(x);
-        return all;
-    };
-    const TermLists lists(given.at("sequences"), static_cast<int32_t>(given.at("tokens").size()));
-    Head<double> head(std::ssize(lists.target_begins) - 1, 4, 9, 3);
-    head.hidden = flat(given.at("hidden"));
-    head.weight = flat(given.at("weight"));
-    head.targets = given.at("tokens").get<std::vector<int32_t>>();
-    for (size_t i = 0; i < head.scales.size(); ++i)
-        head.scales[i] = (lists.target_begins[i + 1] - lists.target_begins[i]) / lists.total();
-    HeadLoss args = head.args();
-    args.token_loss = TokenLoss::dft;
-    head_loss({}, args);
-    const Json& g = golden.at("head_cases").back();
-    ASSERT_EQ(g.at("loss"), "dft");
-    double value = 0;
-    for (size_t i = 0; i < head.nll.size(); ++i) value += head.scales[i] * std::exp(-head.nll[i]) * head.nll[i];
-    EXPECT_NEAR(value, g.at("value").get<double>(), 1e-14);
-    expect_close(head.dhidden, flat(g.at("dhidden")), 16);
-    expect_close(head.dweight, flat(g.at("dweight")), 16);
 }
 
 TEST(HeadLoss, LossHasTheSameBitsWithAnyThreads) {
@@ -354,67 +278,6 @@ TEST_P(HeadLossOnDevice, WholeHeadEqualsDoubleToTheRoundingOfLogits) {
     expect_close("dhidden", dhidden, {.relative = rounding(), .absolute = dlogits_error * 6 / 8});
     // A column sums to 0.02 for each row with that target (0 or 1 here), plus its softmax.
     expect_close("dweight", dweight, {.relative = 2 * f32_rounding, .absolute = dlogits_error * 6});
-}
-
-// Targets with no term, one and several; a term of weight 0 alone; and scales times probabilities.
-TEST_P(HeadLossOnDevice, ScalesFromLossesEqualDouble) {
-    constexpr int64_t rows = 7, width = 8, vocab = 1001, chunk = 3;
-    std::vector<double> unit(rows * width);
-    for (size_t i = 0; i < rows; ++i) unit[i * width + i] = 1;
-    const Twin hidden = twin(dtype(), {rows, width}, unit), weight = values({vocab, width}, 5);
-    const Twin target = indices({5, 1000, 0, 77, 500, 6, 9});
-    const Twin scale = twin(DType::f64, {rows}, {0.25, 1, 0, 0.125, 1e-3, 1, 0.5});
-    const TermLists lists({{0, 1, 3}, {0, 1, 4}, {5, 0}, {6}}, rows, [](size_t t) { return t == 6 ? 0 : 1; });
-    // A log-probability is near -7.4.
-    const std::vector<float> advantages = {1, 1, 1, -2, -2, -2, 3, 0.5f, 0.5f};
-    const std::vector<float> old = {-7.3f, -7.5f, -8, -7, -7.4f, -8, -1e9f, -7, -6};
-    const std::vector<float> reference = {-7, -8, -7, -7, -7, -8, -8, -7.5f, -7};
-    const Twin begins = indices(lists.begins), sequences = indices(lists.sequences), targets = indices(lists.targets);
-    const Twin target_begins = indices(lists.target_begins), target_terms = indices(lists.target_terms);
-    const Twin lengths = twin(DType::f64, {4}, lists.lengths);
-    const auto single = [&](const std::vector<float>& v) {
-        return Twin{twin(DType::f32, {9}, std::vector<double>(v.begin(), v.end())).device, view_of(v)};
-    };
-    const Twin weights = single(lists.weights), a = single(advantages), o = single(old), f = single(reference);
-    const auto zeros = [&] { return twin(sum_dtype(dtype()), {vocab, width}, std::vector<double>(vocab * width)); };
-    const Twin dft = zeros(), policy = zeros(), nll = poisoned(DType::f64, {rows}), logits = output({chunk, vocab});
-    run([&](const Context& ctx, auto of) {
-        HeadLoss args{.nll = of(nll),
-                      .dweight = of(dft),
-                      .logits = of(logits),
-                      .hidden = of(hidden),
-                      .weight = of(weight),
-                      .targets = of(target),
-                      .scales = of(scale),
-                      .token_loss = TokenLoss::dft};
-        head_loss(ctx, args);
-        args.scales = {};
-        args.token_loss = TokenLoss::nll;
-        args.dweight = of(policy);
-        args.policy = PolicyTerms{.begins = of(begins),
-                                  .sequences = of(sequences),
-                                  .targets = of(targets),
-                                  .of_targets = {of(target_begins), of(target_terms)},
-                                  .weights = of(weights),
-                                  .lengths = of(lengths),
-                                  .advantages = of(a),
-                                  .old = of(o),
-                                  .reference = of(f),
-                                  .settings = {.loss = PolicyLoss::sapo, .beta = 0.1},
-                                  .totals = {8, 4}};
-        head_loss(ctx, args);
-    });
-    // nll has an absolute error of 128 roundings; slopes by x are below 3.
-    const double nll_error = 3 * 128 * f32_rounding;
-    expect_close("dft", dft, {.relative = rounding() + 256 * f32_rounding, .absolute = nll_error});
-    expect_close("policy", policy, {.relative = rounding() + 256 * f32_rounding, .absolute = nll_error});
-    const auto gradient = read(policy.device), by_dft = read(dft.device);
-    for (size_t v = 0; v < vocab; ++v) {
-        ASSERT_EQ(by_dft[v * width + 2], 0);
-        ASSERT_EQ(gradient[v * width + 2], 0) << "no term";
-        ASSERT_EQ(gradient[v * width + 5], 0) << "weight 0";
-    }
-    EXPECT_GT(std::abs(gradient[5 * width]), 0.05);
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, HeadLossOnDevice, every_device(), name_of_device);
