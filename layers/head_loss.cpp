@@ -58,10 +58,10 @@ void scaled_softmax(T* logits, int64_t vocab, double sum, double scale) {
 }
 
 /// A teacher's list for one row, and the student's logits of its tokens less that of the target.
-class Lesson {
+class TeacherRow {
   public:
     template <typename T>
-    Lesson(const TeacherTokens& given, int64_t row, const T* logits, int32_t target)
+    TeacherRow(const TeacherTokens& given, int64_t row, const T* logits, int32_t target)
         : beta_(given.beta), ids_(given.ids.as<int32_t>() + row * given.ids.size(1)) {
         const float* const log_probs = given.log_probs.as<float>() + row * given.ids.size(1);
         for (int64_t j = 0; j < given.ids.size(1) && ids_[j] >= 0; ++j) {
@@ -148,15 +148,15 @@ void row_losses(const Context& ctx, const HeadLoss& chunk) {
         const Entropy wanted = entropy ? Entropy::computed : Entropy::left_out;
 #pragma omp parallel for schedule(static) if (count * vocab >= parallel_from)
         for (int64_t i = 0; i < count; ++i) {
-            std::optional<Lesson> lesson;
-            if (chunk.teacher) lesson.emplace(*chunk.teacher, i, logits[i], targets[i]);
+            std::optional<TeacherRow> teacher;
+            if (chunk.teacher) teacher.emplace(*chunk.teacher, i, logits[i], targets[i]);
             const RowLoss loss = row_loss(logits[i], vocab, targets[i], wanted);
             const double scale = training ? scales.of(i, loss.nll) : 0;
-            if (lesson) {
-                const DistillationLoss distilled = lesson->loss(loss.nll);
+            if (teacher) {
+                const DistillationLoss distilled = teacher->loss(loss.nll);
                 chunk.teacher->divergences.as<double>()[i] = distilled.value;
                 if (training) scaled_softmax(logits[i], vocab, loss.sum, -scale * distilled.slope_sum);
-                if (scale != 0) lesson->add_slopes(logits[i], scale);
+                if (scale != 0) teacher->add_slopes(logits[i], scale);
             } else if (training) {
                 scaled_softmax(logits[i], vocab, loss.sum, scale);
                 if (scale != 0) logits[i][targets[i]] -= static_cast<T>(scale);

@@ -188,7 +188,7 @@ __device__ int lane_of_thread() {
     return static_cast<int>(threadIdx.x) % 32;
 }
 
-/// scale_i, for every thread. The first warp computes it, because doubles are dear.
+/// scale_i, for every thread. The first warp computes it, because double arithmetic is slow.
 template <Scales scales>
 __device__ float scale_of_row(const Losses& a, const Softmax& all, float at_target) {
     if constexpr (scales == Scales::given) {
@@ -238,8 +238,8 @@ __device__ DistillationLoss distillation_loss_of_warp(double beta, const TopToke
 }
 
 /// The divergence from the teacher and, in training, its gradient. All threads call it.
-__device__ void learn_from_teacher(const Losses& a, __nv_bfloat16* row, const Extent& extent, const Softmax& all,
-                                   float at_target) {
+__device__ void distillation_row(const Losses& a, __nv_bfloat16* row, const Extent& extent, const Softmax& all,
+                                 float at_target) {
     __shared__ double teacher[TeacherTokens::max_k], student[TeacherTokens::max_k], slopes[TeacherTokens::max_k];
     __shared__ double slope_sum;
     const int32_t* const ids = a.teacher.ids + int64_t{blockIdx.x} * a.teacher.k;
@@ -274,8 +274,8 @@ __device__ void learn_from_teacher(const Losses& a, __nv_bfloat16* row, const Ex
 
 /// The gradient of the target's nll. All threads call it.
 template <Scales scales>
-__device__ void learn_target(const Losses& a, __nv_bfloat16* row, const Extent& extent, const Softmax& all,
-                             float at_target) {
+__device__ void target_gradient(const Losses& a, __nv_bfloat16* row, const Extent& extent, const Softmax& all,
+                                float at_target) {
     const int target = a.targets[blockIdx.x];
     const float scale = scale_of_row<scales>(a, all, at_target);
     if (scale == 0) return write_zeros(row, extent);  // multiplying by 0 would leave NaN if a logit is not finite
@@ -310,9 +310,9 @@ __global__ void __launch_bounds__(threads, 2) losses_kernel(Losses a) {
         }
     }
     if constexpr (scales == Scales::teacher) {
-        learn_from_teacher(a, row, extent, all, at_target);
+        distillation_row(a, row, extent, all, at_target);
     } else {
-        if (scales == Scales::policy || a.scales) learn_target<scales>(a, row, extent, all, at_target);
+        if (scales == Scales::policy || a.scales) target_gradient<scales>(a, row, extent, all, at_target);
     }
 }
 

@@ -15,6 +15,8 @@
 // On a GPU logits and d_logits are bf16, softmax and nll are computed from them in f32, and targets are not checked:
 // the host checks them before it uploads them.
 
+#include <optional>
+
 #include "engine/device/context.h"
 #include "layers/distillation_formulas.h"
 #include "layers/gradient.h"

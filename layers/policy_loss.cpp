@@ -82,6 +82,7 @@ void importance_factors(const Context& ctx, const ImportanceFactors& a) {
     check("begins", a.begins, DType::i32, {a.begins.size(0)});
     const PhaseTimer timer(ctx, "loss");
     if (ctx.device == Device::cuda) return cuda::importance_factors(ctx, a);
+    check_begins("importance_factors", "begins", a.begins, terms);
     const auto begins = elements<const int32_t>(a.begins);
     const float *const old = a.old.as<float>(), *const sampled = a.sampled.as<float>();
     for (size_t s = 0; s + 1 < begins.size(); ++s) {

@@ -6,13 +6,6 @@
 namespace colonnade {
 namespace {
 
-void check_begins(const char* op, const char* name, const Tensor& begins, int64_t terms) {
-    const auto list = elements<const int32_t>(begins);
-    const bool held = list.front() == 0 && list.back() == terms && std::ranges::is_sorted(list);
-    require(held, "{}: {} go from {} to {}, expected an ascending list from 0 to the number of terms, {}", op, name,
-            list.front(), list.back(), terms);
-}
-
 void check_indices(const char* op, const char* name, const Tensor& indices, int64_t end) {
     const auto list = elements<const int32_t>(indices);
     for (size_t t = 0; t < list.size(); ++t)
@@ -20,6 +13,12 @@ void check_indices(const char* op, const char* name, const Tensor& indices, int6
 }
 
 }  // namespace
+
+void check_begins(const char* op, const char* name, const Tensor& begins, int64_t end) {
+    const auto list = elements<const int32_t>(begins);
+    const bool held = !list.empty() && list.front() == 0 && list.back() == end && std::ranges::is_sorted(list);
+    require(held, "{}: {} {} is no ascending list from 0 to {}", op, name, begins, end);
+}
 
 void check_terms_of_targets(const Context& ctx, const char* op, const TermsOfTargets& index, int64_t targets) {
     const ShapeCheck check = check_in_double(ctx, op);

@@ -9,8 +9,6 @@
 // own target only, so the head computes it between loss and gradient, in one pass (layers/head_loss.h). At the other
 // levels it depends on the whole sequence, which takes two passes (layers/policy_loss.h).
 
-#include <optional>
-
 #include "engine/device/context.h"
 #include "layers/policy_formulas.h"
 
@@ -40,6 +38,8 @@ struct PolicyTerms {
 
 /// Checks shapes and, on the CPU, that all indices are in range. On a GPU the host checks them before it uploads them.
 void check_policy_terms(const Context& ctx, const char* op, const PolicyTerms& terms, int64_t targets);
+/// `begins` must ascend from 0 to `end`; on the CPU only.
+void check_begins(const char* op, const char* name, const Tensor& begins, int64_t end);
 void check_terms_of_targets(const Context& ctx, const char* op, const TermsOfTargets& index, int64_t targets);
 
 /// PolicyTerms as kernels see them.

@@ -415,7 +415,7 @@ TEST(PolicyLoss, RefusesBadInput) {
     expect_error(Exit::internal, "targets of terms[3] is 9, expected [0, 9)", [&] { r.run(Passes::one); });
     r.lists.targets[3] = 3;
     r.lists.begins[1] = 40;
-    expect_error(Exit::internal, "expected an ascending list from 0 to the number of terms, 13",
+    expect_error(Exit::internal, "begins [6] i32 is no ascending list from 0 to 13",
                  [&] { r.run(Passes::one); });
     r = random_rollouts(15);
     r.temperature = 0;
