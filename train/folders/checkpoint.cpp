@@ -90,9 +90,12 @@ Json sums_json(const LossSums& sums) {
 }
 
 LossSums sums_of(const Json& json) {
-    LossSums::Numbers numbers;
-    for (size_t i = 0; i < numbers.size(); ++i)
-        numbers[i] = json.at(i).is_null() ? LossSums::nothing : json.at(i).get<double>();
+    // Older builds wrote 8 sums and 2 extremes.
+    const size_t sums = json.size() == 10 ? 8 : LossSums::sums, maxima = json.size() == 10 ? 2 : LossSums::maxima;
+    const auto number = [&](size_t i) { return json.at(i).is_null() ? LossSums::nothing : json.at(i).get<double>(); };
+    LossSums::Numbers numbers = LossSums().numbers();
+    for (size_t i = 0; i < sums; ++i) numbers[i] = number(i);
+    for (size_t i = 0; i < maxima; ++i) numbers[LossSums::sums + i] = number(sums + i);
     return LossSums::of(numbers);
 }
 
