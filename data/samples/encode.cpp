@@ -14,6 +14,10 @@ Encoder::Encoder(std::shared_ptr<const Tokenizer> tokenizer, EncodeOptions optio
         fail(Exit::config,
              "train_on_prompt and mask_history contradict each other: one trains on every turn, the other only on the "
              "last");
+    if (options_.train_on_prompt && options_.history == History::per_turn)
+        fail(Exit::config,
+             "train_on_prompt and history: per_turn contradict each other: one trains on the chat as one text, the other "
+             "only on what is generated");
     if (tokenizer_ && options_.vocab_size == 0) options_.vocab_size = tokenizer_->vocab_size();
     if (tokenizer_ && tokenizer_->vocab_size() > options_.vocab_size)
         fail(Exit::config, "{}: {} pieces; expected at most the model's vocabulary of {}", tokenizer_->path(),
@@ -64,10 +68,14 @@ TokenDraft Encoder::draft(const Row& row, const std::string& where, TokenCache& 
     TokenDraft draft = !row.input_ids.empty()  ? draft_tokens(row, where)
                        : !row.messages.empty() ? draft_chat(row, where, cache)
                                                : draft_plain(row, cache);
-    const std::vector<int32_t>& tokens = draft.tokens;
-    draft.notes.add(answer_notes(row));
-    draft.notes.add_if(tokens.size() > 1 && bos_ && tokens[0] == bos_ && tokens[1] == bos_, RowNote::double_bos);
+    draft.notes.add(notes_of(row, draft.tokens));
     return draft;
+}
+
+RowNotes Encoder::notes_of(const Row& row, const std::vector<int32_t>& tokens) const {
+    RowNotes notes = answer_notes(row);
+    notes.add_if(tokens.size() > 1 && bos_ && tokens[0] == bos_ && tokens[1] == bos_, RowNote::double_bos);
+    return notes;
 }
 
 TokenDraft Encoder::draft_plain(const Row& row, TokenCache& cache) const {

@@ -16,6 +16,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -46,9 +47,10 @@ struct RenderedChat {
 };
 
 struct Chat {
-    const std::vector<Message>& messages;
+    std::span<const Message> messages;
     const Json& variables;  ///< of the row: tools, documents, ...; null: none
     bool generation_prompt = false;
+    bool unchecked = false;  ///< the template may leave out parts of it, and a prompt may follow an answer
 };
 
 struct ChatTemplateSettings {
