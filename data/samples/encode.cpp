@@ -16,7 +16,8 @@ Encoder::Encoder(std::shared_ptr<const Tokenizer> tokenizer, EncodeOptions optio
              "last");
     if (options_.train_on_prompt && options_.history == History::per_turn)
         fail(Exit::config,
-             "train_on_prompt and history: per_turn contradict each other: one trains on the chat as one text, the other "
+             "train_on_prompt and history: per_turn contradict each other: one trains on the chat as one text, the "
+             "other "
              "only on what is generated");
     if (tokenizer_ && options_.vocab_size == 0) options_.vocab_size = tokenizer_->vocab_size();
     if (tokenizer_ && tokenizer_->vocab_size() > options_.vocab_size)

@@ -48,8 +48,8 @@ struct EncodeOptions {
     TrainOnEos train_on_eos = TrainOnEos::turn;
     bool mask_history = false;  ///< train only on the last trained turn
     History history = History::automatic;
-    bool add_bos = true;        ///< begin plain prompts and texts as the tokenizer begins a document: many with BOS
-    bool add_eos = true;        ///< add an end token after plain completions and texts
+    bool add_bos = true;  ///< begin plain prompts and texts as the tokenizer begins a document: many with BOS
+    bool add_eos = true;  ///< add an end token after plain completions and texts
     ExcessLength excess_length = ExcessLength::drop;
     int64_t vocab_size = 0;  ///< upper limit of token ids; 0: the tokenizer's size
     // Preferences only.
@@ -133,8 +133,8 @@ class Encoder {
     bool trains_on(const ChatPart& part, const std::vector<bool>& trained_message, bool last_end) const;
     void check_markers(const std::string& where) const;
     TokenDraft draft_chat(const Row& row, const std::string& where, TokenCache& cache) const;
-    void append_chat(TokenDraft& draft, const RenderedChat& chat, const std::vector<PartRule>& rules,
-                     ChatTokens& state, TokenCache& cache) const;
+    void append_chat(TokenDraft& draft, const RenderedChat& chat, const std::vector<PartRule>& rules, ChatTokens& state,
+                     TokenCache& cache) const;
 
     class TurnByTurn;  // encode_history.cpp
 

@@ -26,7 +26,7 @@ namespace {
 using Kind = ChatPart::Kind;
 
 constexpr size_t most_rendered = size_t{128} << 20;  ///< bytes of all renderings of a row
-constexpr size_t message_bytes = 64;                 ///< what rendering a message costs beside its text
+constexpr size_t message_bytes = 512;                ///< what rendering a message costs beside its text
 constexpr size_t longest_token = 256;                ///< bytes of the longest added token, with room to spare
 
 /// The parts of a chat and their rules from a byte on.
@@ -121,8 +121,8 @@ class Encoder::TurnByTurn {
         const auto learns = [&] { return std::ranges::find(draft.weights, 1.0f) != draft.weights.end(); };
         if (length <= options.max_length) return learns();
         if (options.excess_length == ExcessLength::error)
-            fail(Exit::data, "{}: message {} has {} tokens with those before it; expected at most max_length {}", where_,
-                 turns_[number].end - 1, length, options.max_length);
+            fail(Exit::data, "{}: message {} has {} tokens with those before it; expected at most max_length {}",
+                 where_, turns_[number].end - 1, length, options.max_length);
         if (options.excess_length == ExcessLength::truncate) {
             draft.tokens.resize(static_cast<size_t>(options.max_length));
             draft.weights.resize(draft.tokens.size());
@@ -145,13 +145,14 @@ class Encoder::TurnByTurn {
 
     /// Renders the first messages.
     RenderedChat render(size_t messages, RenderOptions options) {
-        RenderedChat chat = encoder_.renderer_->render({std::span(row_.messages).first(messages), row_.variables,
-                                                        options.generation_prompt, options.unchecked},
-                                                       where_);
+        RenderedChat chat = encoder_.renderer_->render(
+            {std::span(row_.messages).first(messages), row_.variables, options.generation_prompt, options.unchecked},
+            where_);
         rendered_ += chat.text.size() + messages * message_bytes;
         if (rendered_ > most_rendered)
             fail(Exit::data,
-                 "{}: {} turns, each with the messages before it, have more than {} MiB of text; expected shorter chats: "
+                 "{}: {} turns, each with the messages before it, have more than {} MiB of text; expected shorter "
+                 "chats: "
                  "divide this one, or set history: as_rendered",
                  where_, turns_.size(), most_rendered >> 20);
         return chat;
@@ -214,11 +215,12 @@ class Encoder::TurnByTurn {
 
     [[noreturn]] void refuse(const Turn& turn, const std::string& prompt, const std::string& whole) const {
         const auto byte = static_cast<size_t>(std::ranges::mismatch(prompt, whole).in1 - prompt.begin());
-        fail(Exit::data,
-             "{}: message {} is not written as it would be generated: the chat template {} asks for it with {} and then "
-             "writes {}; expected an answer that begins as the generation prompt ends: give it the reasoning that the "
-             "template opens, set enable_thinking to fit the row, or set history: as_rendered",
-             where_, turn.end - 1, encoder_.chat_template().name(), excerpt(prompt, byte), excerpt(whole, byte));
+        fail(
+            Exit::data,
+            "{}: message {} is not written as it would be generated: the chat template {} asks for it with {} and then "
+            "writes {}; expected an answer that begins as the generation prompt ends: give it the reasoning that the "
+            "template opens, set enable_thinking to fit the row, or set history: as_rendered",
+            where_, turn.end - 1, encoder_.chat_template().name(), excerpt(prompt, byte), excerpt(whole, byte));
     }
 
     const Encoder& encoder_;
