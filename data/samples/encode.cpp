@@ -25,6 +25,7 @@ Encoder::Encoder(std::shared_ptr<const Tokenizer> tokenizer, EncodeOptions optio
              tokenizer_->vocab_size(), options_.vocab_size);
     if (!options_.chat_template) options_.chat_template = ChatTemplate::built_in("chatml");
     if (!tokenizer_) return;
+    reads_forward_ = chat_template().reads_forward();
     bos_ = tokenizer_->bos();
     renderer_ = std::make_shared<const ChatRenderer>(options_.chat_template, tokenizer_, options_.end_ids);
 }

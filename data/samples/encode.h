@@ -146,6 +146,7 @@ class Encoder {
     EncodeOptions options_;
     std::shared_ptr<const ChatRenderer> renderer_;  ///< null without a tokenizer
     std::optional<int32_t> bos_;
+    bool reads_forward_ = false;  ///< ChatTemplate::reads_forward()
 };
 
 }  // namespace colonnade

@@ -78,13 +78,14 @@ class Encoder::TurnByTurn {
     /// Whether one rendering of the whole chat has every turn as it would be rendered last.
     bool keeps_past() {
         const size_t all = row_.messages.size();
-        if (turns_.empty() || turns_.front().end == all) return true;
+        if (turns_.empty() || turns_.front().end == all || encoder_.reads_forward_) return true;
         const RenderedChat once = render(all, {});
         for (const Turn& turn : turns_) {
             if (turn.end == all) break;
             const RenderedChat last = render(turn.end, {.unchecked = true});
             const size_t end = end_of_message(last, turn.end - 1);
-            if (end != end_of_message(once, turn.end - 1) || last.text.compare(0, end, once.text, 0, end) != 0)
+            // The whole chat may have more of it: some templates end an answer when they begin the next message.
+            if (end > end_of_message(once, turn.end - 1) || last.text.compare(0, end, once.text, 0, end) != 0)
                 return false;
         }
         return true;

@@ -84,6 +84,8 @@ class ChatTemplate {
     /// Throws Exit::data with "where: ..." for a chat that the template cannot render.
     jinja::Rendered render(const Json& variables, bool tools, const std::string& where) const;
     bool has_generation() const { return template_.has_generation(); }
+    /// Whether a message is written the same whatever follows it: jinja::Template::reads_forward().
+    bool reads_forward() const { return template_.reads_forward() && (!with_tools_ || with_tools_->reads_forward()); }
 
   private:
     std::string name_, source_, with_tools_source_, own_bos_;

@@ -114,6 +114,7 @@ class Comparison {
             EXPECT_TRUE(golden.exact);
             expect_equal(*encoders[0].tokenizer(), drafts.value(), golden.turns);
             ++counts["equal"];
+            if (encoders[0].chat_template().reads_forward()) expect_prefixes(*drafts, json["once"]);
         } catch (const Error& error) {
             const std::string text = error.what();
             const bool lost = text.find("leaves out") != text.npos;
@@ -148,6 +149,17 @@ class Comparison {
                 << shown(tokenizer, expected[i].tokens, expected[i].weights);
     }
 
+    /// A template that reads forward: the whole chat has every turn as it is by itself.
+    void expect_prefixes(const std::vector<TokenDraft>& drafts, const std::vector<int32_t>& once) {
+        ++counts["read forward"];
+        for (const TokenDraft& draft : drafts) {
+            const auto learned = std::find(draft.weights.rbegin(), draft.weights.rend(), 1.0f);
+            const auto end = static_cast<size_t>(draft.weights.rend() - learned);
+            EXPECT_TRUE(end <= once.size() &&
+                        std::equal(once.begin(), once.begin() + static_cast<int64_t>(end), draft.tokens.begin()));
+        }
+    }
+
     /// A template that keeps the past: the whole chat learns what its turns learn.
     void expect_once(const Json& json, const Golden& golden, const Sample& sample) {
         EXPECT_EQ(sample.tokens, json["once"].get<std::vector<int32_t>>());
@@ -167,6 +179,7 @@ TEST(History, EveryTurnIsWhatTransformersReadsAndWrites) {
                                                                 {"not exact", 37},
                                                                 {"one sequence", 111},
                                                                 {"one sequence, prompt learned", 1},
+                                                                {"read forward", 59},
                                                                 {"turn by turn", 38}}))
         << "lost: parts of chats that these templates do not write";
 }
