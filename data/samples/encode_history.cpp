@@ -29,22 +29,6 @@ constexpr size_t most_rendered = size_t{128} << 20;  ///< bytes of all rendering
 constexpr size_t message_bytes = 512;                ///< what rendering a message costs beside its text
 constexpr size_t longest_token = 256;                ///< bytes of the longest added token, with room to spare
 
-/// The parts of a chat and their rules from a byte on.
-template <typename Rule>
-struct ChatTail {
-    RenderedChat chat;
-    std::vector<Rule> rules;
-
-    ChatTail(const RenderedChat& whole, const std::vector<Rule>& all, size_t byte) : chat{whole.text.substr(byte), {}} {
-        for (size_t i = 0; i < whole.parts.size(); ++i) {
-            if (whole.parts[i].end <= byte) continue;
-            chat.parts.push_back(whole.parts[i]);
-            chat.parts.back().end -= byte;
-            rules.push_back(all[i]);
-        }
-    }
-};
-
 /// Byte behind the last part of a message that is not the template's text around it; 0 if there is none.
 size_t end_of_message(const RenderedChat& chat, size_t message) {
     for (size_t i = chat.parts.size(); i-- > 0;)
@@ -94,18 +78,16 @@ class Encoder::TurnByTurn {
     TokenDraft draft(size_t number) {
         const Turn& turn = turns_[number];
         const RenderedChat whole = render(turn.end, {});
-        std::vector<PartRule> rules = rules_of(whole, turn);
         TokenDraft draft;
         ChatTokens state;
         if (is_answer(turn.end - 1) && turn.end > 1) {
             RenderedChat prompt = render(turn.end - 1, {.generation_prompt = true, .unchecked = true});
             if (!whole.text.starts_with(prompt.text)) refuse(turn, prompt.text, whole.text);
-            std::vector<PartRule> prompt_rules = rules_of(prompt, turn);
-            append_prompt(std::move(prompt), std::move(prompt_rules));
+            append_prompt(std::move(prompt), turn);
             draft = prompt_draft_;
             state = {prompt_state_.start, prompt_state_.bytes, {}};
         }
-        ChatTail<PartRule> answer(whole, rules, state.bytes);
+        Tail answer = tail(whole, turn, state.bytes);
         if (state.bytes > 0) claim_opening(answer, turn);
         encoder_.append_chat(draft, answer.chat, answer.rules, state, cache_);
         if (!draft.weights.empty()) draft.weights[0] = 0;
@@ -114,7 +96,7 @@ class Encoder::TurnByTurn {
         return draft;
     }
 
-    /// Applies max_length. False if the turn is left out.
+    /// Applies max_length. False if the turn is left out, or teaches nothing.
     bool fit(size_t number, TokenDraft& draft, Encoded& result) const {
         const EncodeOptions& options = encoder_.options_;
         const auto length = static_cast<int64_t>(draft.tokens.size());
@@ -138,6 +120,11 @@ class Encoder::TurnByTurn {
     struct Turn {
         size_t begin, end;
     };
+    /// A chat and its rules from a byte on.
+    struct Tail {
+        RenderedChat chat;
+        std::vector<PartRule> rules;
+    };
     struct RenderOptions {
         bool generation_prompt = false, unchecked = false;
     };
@@ -152,9 +139,8 @@ class Encoder::TurnByTurn {
         rendered_ += chat.text.size() + messages * message_bytes;
         if (rendered_ > most_rendered)
             fail(Exit::data,
-                 "{}: {} turns, each with the messages before it, have more than {} MiB of text; expected shorter "
-                 "chats: "
-                 "divide this one, or set history: as_rendered",
+                 "{}: {} turns, each rendered with the messages before it, come to more than {} MiB; expected fewer: "
+                 "divide the chat, or set history: as_rendered",
                  where_, turns_.size(), most_rendered >> 20);
         return chat;
     }
@@ -172,9 +158,21 @@ class Encoder::TurnByTurn {
         return rules;
     }
 
+    Tail tail(const RenderedChat& chat, const Turn& turn, size_t byte) const {
+        const std::vector<PartRule> rules = rules_of(chat, turn);
+        Tail tail{{chat.text.substr(byte), {}}, {}};
+        for (size_t i = 0; i < chat.parts.size(); ++i) {
+            if (chat.parts[i].end <= byte) continue;
+            tail.chat.parts.push_back(chat.parts[i]);
+            tail.chat.parts.back().end -= byte;
+            tail.rules.push_back(rules[i]);
+        }
+        return tail;
+    }
+
     /// Text of the template between the generation prompt and the answer is generated too, unless {% generation %} says
     /// otherwise.
-    void claim_opening(ChatTail<PartRule>& answer, const Turn& turn) const {
+    void claim_opening(Tail& answer, const Turn& turn) const {
         if (encoder_.chat_template().has_generation()) return;
         const auto first = std::ranges::find_if(answer.chat.parts, [&](const ChatPart& part) {
             return part.message == turn.end - 1 && part.kind != Kind::scaffold;
@@ -185,8 +183,8 @@ class Encoder::TurnByTurn {
     }
 
     /// Tokenises a prompt. Tokens of the text that it begins with as the prompt before it are taken from there.
-    void append_prompt(RenderedChat chat, std::vector<PartRule> rules) {
-        const size_t common = common_text(chat, rules);
+    void append_prompt(RenderedChat chat, const Turn& turn) {
+        const size_t common = common_text(chat);
         std::vector<ChatTokens::Cut>& cuts = prompt_state_.cuts;
         while (!cuts.empty() && cuts.back().byte + longest_token > common) cuts.pop_back();
         const ChatTokens::Cut kept = cuts.empty() ? ChatTokens::Cut{0, 0} : cuts.back();
@@ -194,24 +192,16 @@ class Encoder::TurnByTurn {
         prompt_draft_.weights.assign(kept.tokens, 0.0f);  // they belong to earlier turns
         prompt_state_.start = cuts.empty() ? TextStart::document : TextStart::behind_token;
         prompt_state_.bytes = kept.byte;
-        const ChatTail<PartRule> more(chat, rules, kept.byte);
+        const Tail more = tail(chat, turn, kept.byte);
         encoder_.append_chat(prompt_draft_, more.chat, more.rules, prompt_state_, cache_);
         prompt_ = std::move(chat);
-        prompt_rules_ = std::move(rules);
     }
 
-    /// Bytes that a chat begins with as the prompt before it does, in parts that are equal for the tokenizer.
-    size_t common_text(const RenderedChat& chat, const std::vector<PartRule>& rules) const {
-        const auto byte = std::ranges::mismatch(chat.text, prompt_.text).in1 - chat.text.begin();
-        size_t common = 0;
-        for (size_t i = 0; i < std::min(chat.parts.size(), prompt_.parts.size()); ++i) {
-            const ChatPart &a = chat.parts[i], &b = prompt_.parts[i];
-            const bool equal_rules = rules[i].trained == prompt_rules_[i].trained &&  //
-                                     rules[i].answer == prompt_rules_[i].answer;
-            if (a.end != b.end || a.from_row != b.from_row || !equal_rules) break;
-            common = a.end;
-        }
-        return std::min(common, static_cast<size_t>(byte));
+    /// Bytes that a chat begins with as the prompt before it does, in parts that are equal.
+    size_t common_text(const RenderedChat& chat) const {
+        const auto text = std::ranges::mismatch(chat.text, prompt_.text).in1 - chat.text.begin();
+        const auto part = std::ranges::mismatch(chat.parts, prompt_.parts).in1 - chat.parts.begin();
+        return part == 0 ? 0 : std::min(static_cast<size_t>(text), chat.parts[static_cast<size_t>(part) - 1].end);
     }
 
     [[noreturn]] void refuse(const Turn& turn, const std::string& prompt, const std::string& whole) const {
@@ -233,7 +223,6 @@ class Encoder::TurnByTurn {
     size_t rendered_ = 0;
     // The prompt before, and its tokens.
     RenderedChat prompt_;
-    std::vector<PartRule> prompt_rules_;
     TokenDraft prompt_draft_;
     ChatTokens prompt_state_;
 };

@@ -40,6 +40,7 @@ struct ChatPart {
     Kind kind = Kind::scaffold;
     size_t message = no_message;  ///< index of the message that the part belongs to
     bool from_row = false;        ///< text of the row: what looks like a special token there is text
+    bool operator==(const ChatPart&) const = default;
 };
 struct RenderedChat {
     std::string text;

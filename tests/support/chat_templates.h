@@ -77,6 +77,10 @@ inline const std::string kOpenedLike = R"({%- for m in messages %}<|im_start|>{{
 inline const std::string kChannelsLike =
     R"({%- for m in messages %}{% if m.role == 'assistant' %}{% if loop.last and m.thinking %}<|start|>assistant<|channel|>analysis<|message|>{{ m.thinking }}<|end|>{% endif %}<|start|>assistant<|channel|>final<|message|>{{ m.content }}{% if loop.last %}<|return|>{% else %}<|end|>{% endif %}{% else %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>{% endif %}{% endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %})";
 
+/// An answer to a tool continues the turn that called it: no generation prompt asks for it.
+inline const std::string kContinuingLike =
+    R"({%- for m in messages %}{% if m.role == 'assistant' %}{% if loop.first or loop.previtem.role != 'tool' %}<|start|>assistant{% endif %}<|channel|>final<|message|>{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}{{ '<|return|>' if m.tool_calls else '<|end|>' }}{% elif m.role == 'tool' %}<|message|>{{ m.content }}<|message|>{% else %}{% if loop.first and tools %}{{ tools | tojson }}{% endif %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>{% endif %}{% endfor %}{% if add_generation_prompt and messages[-1].role != 'tool' %}<|start|>assistant{% endif %})";
+
 /// {% generation %} around answers with their end token.
 inline const std::string kGenerationLike = R"({%- for m in messages %}<|im_start|>{{ m.role }}
 {% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}

@@ -163,7 +163,7 @@ class Comparison {
     /// A template that keeps the past: the whole chat learns what its turns learn.
     void expect_once(const Json& json, const Golden& golden, const Sample& sample) {
         EXPECT_EQ(sample.tokens, json["once"].get<std::vector<int32_t>>());
-        if (ends_ == Ends::known && sample.weights != golden.once) ++counts["one sequence, prompt learned"];
+        if (ends_ == Ends::known && sample.weights != golden.once) ++counts["one sequence, otherwise learned"];
     }
 
     Ends ends_;
@@ -174,14 +174,16 @@ class Comparison {
 
 TEST(History, EveryTurnIsWhatTransformersReadsAndWrites) {
     const Comparison comparison(golden_file("history_golden.json"), Comparison::Ends::known);
-    EXPECT_EQ(comparison.counts, (std::map<std::string, size_t>{{"equal", 149},
-                                                                {"lost", 110},
+    EXPECT_EQ(comparison.counts, (std::map<std::string, size_t>{{"equal", 176},
+                                                                {"lost", 121},
                                                                 {"not exact", 37},
-                                                                {"one sequence", 111},
-                                                                {"one sequence, prompt learned", 1},
+                                                                {"one sequence", 138},
+                                                                {"one sequence, otherwise learned", 6},
                                                                 {"read forward", 59},
                                                                 {"turn by turn", 38}}))
-        << "lost: parts of chats that these templates do not write";
+        << "lost: parts of chats that these templates do not write. Otherwise learned: OpenedLike's <think> in a "
+           "content "
+           "is learned although the prompt writes it, ContinuingLike's channel behind a tool is not";
 }
 
 TEST(History, EveryTurnOfTrlsTemplates) {
@@ -359,7 +361,7 @@ TEST(History, AChatOfAnyLengthTakesBoundedTime) {
         chat.push_back(user("U"));
         chat.push_back(answer("A", "T"));
     }
-    expect_error(Exit::data, "here: 20000 turns, each with the messages before it, have more than 128 MiB of text",
+    expect_error(Exit::data, "here: 20000 turns, each rendered with the messages before it, come to more than 128 MiB",
                  [&] { turns(encoder(kQwenLike), chat); });
 }
 
@@ -386,10 +388,12 @@ TEST(History, PromptsAreThoseOfGeneration) {
         return made + "w";
     };
     size_t compared = 0;
-    for (const std::string family : {"qwen2", "llama3", "gemma", "deepseek_v3", "llama2"}) {
+    for (const std::string family :
+         {"qwen2", "llama3", "gemma", "deepseek_v3", "llama2", "metaspace_first", "metaspace_always"}) {
         const auto small = small_tokenizer({.special = kFamilyMarkers, .family = family});
         for (const std::string& source : {kQwenLike, kLlamaLike, kMistralLike, kChannelsLike}) {
             EncodeOptions options{.max_length = 1 << 20, .history = History::per_turn};
+            EncodeOptions once = options;
             options.chat_template = std::make_shared<const ChatTemplate>("own", source, "", ChatTemplate::Settings{});
             const Encoder encoder(small, options);
             Row row;
@@ -408,9 +412,36 @@ TEST(History, PromptsAreThoseOfGeneration) {
                 EXPECT_TRUE(std::equal(prompt.begin(), prompt.end(), tokens.begin())) << family << ", turn " << i;
                 compared += prompt.size();
             }
+            once.chat_template = options.chat_template;
+            once.history = History::as_rendered;
+            EXPECT_EQ(drafts->back().tokens, Encoder(small, once).encode(row, "here").sample.tokens) << family;
         }
     }
     EXPECT_GT(compared, 100000u);
+}
+
+TEST(History, APromptReusesNoTokenThatALongerTextChanges) {
+    const auto own = small_tokenizer({.special = {"<|im_start|>", "<|im_end|>", "<|im_start|>assistant\nA"}});
+    EncodeOptions options{.history = History::per_turn};
+    options.chat_template = std::make_shared<const ChatTemplate>("own", kQwenLike, "", ChatTemplate::Settings{});
+    const Encoder encoder(own, options);
+    Row row;
+    row.messages = kThoughts;
+    Encoded result;
+    const std::vector<int32_t> tokens = turns_of(encoder, row, result).value()[1].tokens,
+                               prompt = encoder.encode_prompt({kThoughts[0], kThoughts[1], kThoughts[2]});
+    EXPECT_TRUE(std::equal(prompt.begin(), prompt.end(), tokens.begin())) << shown(*own, tokens, {});
+}
+
+TEST(History, WhatATurnReusesIsNotLearnedAgain) {
+    const std::string u(500, 'u'), v(500, 'v');
+    const EncodeOptions options{.roles_to_train = {"user", "assistant"}, .history = History::per_turn};
+    const std::vector<Message> chat = {user(u), user(v), answer("A"), user("W"), answer("B")};
+    const std::string ask = "<|im_start|>user\n", end = "<|im_end|>";
+    EXPECT_EQ(turns(encoder(kGenerationLike, options), chat).texts,
+              (Texts{ask + "{{" + u + end + "}}" + ask + "{{" + v + end + "}}" + kAsk + "{{A" + end + "}}",
+                     ask + u + end + ask + v + end + kAsk + "A" + end + ask + "{{W" + end + "}}" + kAsk + "{{B" + end +
+                         "}}"}));
 }
 
 }  // namespace
