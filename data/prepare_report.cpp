@@ -76,6 +76,20 @@ std::string counts(const StoreResult& result) {
     return text;
 }
 
+int64_t learned_tokens(const Sequence& sequence) {
+    int64_t tokens = 0;
+    for (const auto& [begin, end, weight] : sequence.learned) tokens += end - begin;
+    return tokens;
+}
+
+/// Of each token of a whole sequence.
+std::vector<bool> learned_flags(const Sequence& sequence) {
+    std::vector<bool> flags(static_cast<size_t>(sequence.length()));
+    for (const auto& [begin, end, weight] : sequence.learned)
+        std::fill(flags.begin() + begin, flags.begin() + end, true);
+    return flags;
+}
+
 /// Empty if no sample has answers to compare.
 std::string pair_lines(const TokenStore& store) {
     const StoreStatistics& s = store.statistics;
@@ -85,13 +99,9 @@ std::string pair_lines(const TokenStore& store) {
     int64_t best = 0, worst = 0;  // trained tokens
     for (int64_t i = 0; i < store.size(); ++i) {
         const Sample sample = store.sample(i);
-        if (sample.branch_begins.size() < 2) continue;
-        const auto trained = [&](int64_t begin, int64_t end) {
-            return std::count_if(sample.weights.begin() + begin, sample.weights.begin() + end,
-                                 [](float w) { return w > 0; });
-        };
-        best += trained(sample.branch_begins[0], sample.branch_begins[1]);
-        worst += trained(sample.branch_begins.back(), sample.length());
+        if (sample.pairs.empty()) continue;
+        best += learned_tokens(sample.sequences.front());
+        worst += learned_tokens(sample.sequences.back());
     }
     const auto mean = [&](int64_t sum) { return static_cast<double>(sum) / pairs; };
     return line(rankings ? "rankings" : "pairs",
@@ -180,22 +190,24 @@ const char* text_of(LearnedMark mark) {
     return mark == LearnedMark::brackets ? "in [brackets]" : "underlined";
 }
 
-/// Tokens [begin, end) of a sample.
-static std::string render(const Sample& sample, size_t begin, size_t end, const Tokenizer* tokenizer,
-                          LearnedMark mark) {
+/// Tokens from `begin` on of a sequence that is `whole`. Only the head and the tail of many.
+static std::string render(const std::vector<int32_t>& whole, const Sequence& sequence, size_t begin,
+                          const Tokenizer* tokenizer, LearnedMark mark) {
+    const std::vector<bool> flags = learned_flags(sequence);
+    const auto learned = [&](size_t i) { return i < flags.size() && flags[i]; };
+    const size_t end = whole.size();
     const bool complete = end - begin <= shown_head + shown_tail;
     const size_t head_end = complete ? end : begin + shown_head, tail_begin = complete ? end : end - shown_tail;
     std::string text;
     const auto add = [&](size_t from, size_t to) {
         for (size_t i = from, next; i < to; i = next) {
-            const bool learned = sample.weights[i] > 0;
             std::string part;
-            for (next = i; next < to && (sample.weights[next] > 0) == learned; ++next) {
+            for (next = i; next < to && learned(next) == learned(i); ++next) {
                 if (next > i) part += ' ';
-                part += tokenizer ? visible(tokenizer->piece(sample.tokens[next]), mark, Spaces::escaped)
-                                  : std::to_string(sample.tokens[next]);
+                part += tokenizer ? visible(tokenizer->piece(whole[next]), mark, Spaces::escaped)
+                                  : std::to_string(whole[next]);
             }
-            text += (text.empty() ? "" : " ") + (learned ? marked(part, mark) : part);
+            text += (text.empty() ? "" : " ") + (learned(i) ? marked(part, mark) : part);
         }
     };
     add(begin, head_end);
@@ -204,15 +216,23 @@ static std::string render(const Sample& sample, size_t begin, size_t end, const 
     return text;
 }
 
+/// "chosen" and "rejected" of a pair; the answers of a ranking, or the turns of a chat, by number.
+static std::string name_of_sequence(const Sample& sample, size_t s) {
+    if (sample.pairs.empty()) return fmt::format("turn {}", s + 1);
+    if (sample.sequences.size() > 2) return fmt::format("answer {}", s + 1);
+    return s == 0 ? "chosen" : "rejected";
+}
+
 std::string render_sample(const Sample& sample, const Tokenizer* tokenizer, LearnedMark mark) {
-    const size_t branches = sample.branch_begins.size();
-    if (branches < 2) return render(sample, 0, sample.tokens.size(), tokenizer, mark);
-    std::string text = "prompt    " + render(sample, 0, static_cast<size_t>(sample.stem()), tokenizer, mark);
-    for (size_t b = 0; b < branches; ++b) {
-        const std::string name = branches > 2 ? fmt::format("answer {}", b + 1) : b == 0 ? "chosen" : "rejected";
-        text += fmt::format("\n    {:<10}", name) + render(sample, static_cast<size_t>(sample.branch_begins[b]),
-                                                           static_cast<size_t>(sample.branch_end(b)), tokenizer, mark);
-    }
+    const std::vector<Sequence>& sequences = sample.sequences;
+    if (sequences.size() < 2) return render(sample.whole(0), sequences[0], 0, tokenizer, mark);
+    const auto common = static_cast<size_t>(sample.common());
+    std::vector<int32_t> prompt = sample.whole(0);
+    prompt.resize(common);
+    std::string text = "prompt    " + render(prompt, {}, 0, tokenizer, mark);
+    for (size_t s = 0; s < sequences.size(); ++s)
+        text += fmt::format("\n    {:<10}", name_of_sequence(sample, s)) +
+                render(sample.whole(s), sequences[s], common, tokenizer, mark);
     return text;
 }
 
@@ -233,9 +253,11 @@ std::string row_report(const StoreStatistics& s, const std::string& indent) {
     return text;
 }
 
-/// The text of tokens from `begin` on, with the trained ones marked. Only the head and the tail of a long one.
-static std::string marked_text(const std::vector<int32_t>& ids, const std::vector<float>& weights, size_t begin,
+/// The text of tokens from `begin` on, with the learned ones marked. Only the head and the tail of a long one.
+static std::string marked_text(const std::vector<int32_t>& ids, const Sequence& sequence, size_t begin,
                                const Tokenizer& tokenizer, LearnedMark mark) {
+    const std::vector<bool> flags = learned_flags(sequence);
+    const auto learned = [&](size_t i) { return i < flags.size() && flags[i]; };
     const auto decoded = [&](size_t end) {
         return tokenizer.decode({ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(end)}, SpecialTokens::keep);
     };
@@ -246,11 +268,11 @@ static std::string marked_text(const std::vector<int32_t>& ids, const std::vecto
     std::vector<Part> parts;
     std::string all;
     for (size_t at = begin, end; at < ids.size(); at = end) {
-        for (end = at; end < ids.size() && (weights[end] > 0) == (weights[at] > 0);) ++end;
+        for (end = at; end < ids.size() && learned(end) == learned(at);) ++end;
         const std::string before = decoded(at), whole = decoded(end);
         const size_t part = all.size();
         all += visible(whole.substr(std::min(before.size(), whole.size())), mark, Spaces::kept);
-        parts.push_back({part, all.size(), weights[at] > 0});
+        parts.push_back({part, all.size(), learned(at)});
     }
     std::string text;
     const auto add = [&](size_t from, size_t to) {
@@ -272,20 +294,15 @@ static std::string marked_text(const std::vector<int32_t>& ids, const std::vecto
 }
 
 std::string sample_text(const Sample& sample, const Tokenizer& tokenizer, LearnedMark mark) {
-    const size_t branches = sample.branch_begins.size();
-    if (branches < 2) return marked_text(sample.tokens, sample.weights, 0, tokenizer, mark);
-    const auto stem = static_cast<size_t>(sample.stem());
-    std::string text;
-    for (size_t b = 0; b < branches; ++b) {
-        std::vector<int32_t> ids(sample.tokens.begin(), sample.tokens.begin() + sample.stem());
-        std::vector<float> weights(stem, 0.0f);
-        if (b == 0) text = "prompt: " + marked_text(ids, weights, 0, tokenizer, mark);
-        ids.insert(ids.end(), sample.tokens.begin() + sample.branch_begins[b],
-                   sample.tokens.begin() + sample.branch_end(b));
-        weights.insert(weights.end(), sample.weights.begin() + sample.branch_begins[b],
-                       sample.weights.begin() + sample.branch_end(b));
-        text += fmt::format("\nanswer {}: {}", b + 1, marked_text(ids, weights, stem, tokenizer, mark));
-    }
+    const std::vector<Sequence>& sequences = sample.sequences;
+    std::vector<int32_t> prompt = sample.whole(0);
+    if (sequences.size() < 2) return marked_text(prompt, sequences[0], 0, tokenizer, mark);
+    const auto common = static_cast<size_t>(sample.common());
+    prompt.resize(common);
+    std::string text = "prompt: " + marked_text(prompt, {}, 0, tokenizer, mark);
+    for (size_t s = 0; s < sequences.size(); ++s)
+        text += fmt::format("\n{} {}: {}", sample.pairs.empty() ? "turn" : "answer", s + 1,
+                            marked_text(sample.whole(s), sequences[s], common, tokenizer, mark));
     return text;
 }
 

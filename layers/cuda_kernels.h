@@ -51,7 +51,7 @@ void dropout(const Context& ctx, const Dropout& args);
 /// gradients.
 void row_losses(const Context& ctx, const HeadLoss& args);
 
-void branch_log_probabilities(const Context& ctx, const BranchLogProbabilities& args);
+void sequence_log_probabilities(const Context& ctx, const SequenceLogProbabilities& args);
 void preference_loss(const Context& ctx, const PreferencePairs& args);
 void target_coefficients(const Context& ctx, const TargetCoefficients& args);
 

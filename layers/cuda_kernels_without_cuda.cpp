@@ -55,7 +55,7 @@ void dropout(const Context&, const Dropout&) {
 void row_losses(const Context&, const HeadLoss&) {
     no_cuda();
 }
-void branch_log_probabilities(const Context&, const BranchLogProbabilities&) {
+void sequence_log_probabilities(const Context&, const SequenceLogProbabilities&) {
     no_cuda();
 }
 void preference_loss(const Context&, const PreferencePairs&) {

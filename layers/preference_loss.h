@@ -1,11 +1,13 @@
 #pragma once
 // The steps between the two passes over the head (train/objectives/preference_objective.h): log-probabilities of tokens
-// become those of answers, these become the loss of pairs of answers, and its gradient becomes one coefficient per
-// token.
+// become those of sequences, these become the loss of pairs of sequences, and its gradient becomes one coefficient per
+// target. A term is a target that a sequence learns, with a weight; sequences that share a token share its target, and
+// each has a term of it.
 //
-//     l_b = -sum_{i of b} weight_i nll_i            branch_log_probabilities
-//     loss = scale * sum_pairs mix(l_c, l_r)        preference_loss: the mix of layers/preference_formulas.h
-//     scale_i = -(d loss / d l_b(i)) weight_i       target_coefficients: d loss / d nll_i, the scales of head_loss
+//     l_s = -sum_{terms t of s} weight_t nll_target(t)                    sequence_log_probabilities
+//     loss = scale * sum_pairs mix(l_c, l_r)                              preference_loss: layers/preference_formulas.h
+//     scale_i = -sum_{terms t of target i} (d loss / d l_s(t)) weight_t   target_coefficients: d loss / d nll_i, the
+//                                                                         scales of head_loss
 //
 // All in double, in a fixed order: the same bits in every run.
 
@@ -14,14 +16,22 @@
 
 namespace colonnade {
 
-struct BranchLogProbabilities {
-    Tensor logps;    ///< f64 [branches]
-    Tensor nll;      ///< f64 [targets]
-    Tensor weights;  ///< f32 [targets]
-    Tensor order;    ///< i32 [targets]: the targets of branch 0, then of branch 1, ...
-    Tensor begins;   ///< i32 [branches + 1]: the targets of branch b are order[begins[b], begins[b + 1])
+/// Both directions of the relation between sequences and targets. Terms are numbered by sequence.
+struct TermTable {
+    Tensor begins;         ///< i32 [sequences + 1]: sequence s has terms [begins[s], begins[s + 1])
+    Tensor targets;        ///< i32 [terms]
+    Tensor weights;        ///< f32 [terms]
+    Tensor sequences;      ///< i32 [terms]
+    Tensor target_begins;  ///< i32 [targets + 1]: target i has the terms by_target[target_begins[i]], ...
+    Tensor by_target;      ///< i32 [terms], in order of the sequences for each target
 };
-void branch_log_probabilities(const Context& ctx, const BranchLogProbabilities& args);
+
+struct SequenceLogProbabilities {
+    Tensor logps;  ///< f64 [sequences]
+    Tensor nll;    ///< f64 [targets]
+    TermTable terms;
+};
+void sequence_log_probabilities(const Context& ctx, const SequenceLogProbabilities& args);
 
 /// Sums over pairs.
 struct PairSums {
@@ -39,13 +49,21 @@ struct PairSums {
     double of[count];
 };
 
+/// Which sequences are compared. A sequence may be in several pairs, on either side.
+struct PairTable {
+    Tensor pairs;   ///< i32 [pairs, 2]: sequences of chosen and rejected
+    Tensor begins;  ///< i32 [sequences + 1]: sequence s has the sides [begins[s], begins[s + 1]) of `sides`
+    Tensor sides;   ///< i32 [2 pairs]: 2 pair, + 1 if the sequence is its rejected one; in order of the pairs
+};
+
 struct PreferencePairs {
     Tensor sums;            ///< f64 [PairSums::count], unscaled, accumulated
-    Tensor coefficients{};  ///< f64 [branches], d loss / d l_b, overwritten; or empty in evaluation
-    Tensor logps;           ///< f64 [branches]
-    Tensor reference{};     ///< f64 [branches]: logps of the reference model; empty if the mix needs none
-    Tensor lengths;         ///< f64 [branches]: sum of the weights of a branch's targets, above 0
-    Tensor pairs;           ///< i32 [pairs, 2]: branches of chosen and rejected; each branch is in one pair
+    Tensor coefficients{};  ///< f64 [sequences], d loss / d l_s, overwritten; or empty in evaluation
+    Tensor slopes{};        ///< f64 [pairs, 2], scratch if there are coefficients
+    Tensor logps;           ///< f64 [sequences]
+    Tensor reference{};     ///< f64 [sequences]: logps of the reference model; empty if the mix needs none
+    Tensor lengths;         ///< f64 [sequences]: sum of the weights of a sequence's terms, above 0 if it is in a pair
+    PairTable table;
     PreferenceMix mix;
     double scale;  ///< 1 / pairs of the whole global step
 };
@@ -54,9 +72,8 @@ void preference_loss(const Context& ctx, const PreferencePairs& args);
 
 struct TargetCoefficients {
     Tensor scales;        ///< f64 [targets]
-    Tensor coefficients;  ///< f64 [branches]
-    Tensor branches;      ///< i32 [targets]
-    Tensor weights;       ///< f32 [targets]
+    Tensor coefficients;  ///< f64 [sequences]
+    TermTable terms;
 };
 void target_coefficients(const Context& ctx, const TargetCoefficients& args);
 

@@ -11,10 +11,7 @@ constexpr int threads = 256, slots = RankingSums::count + 2;
 struct Ranking {
     double* sums;
     double* extremes;
-    double* dscores;
-    const double* scores;
-    const int32_t* begins;
-    const float* margins;
+    RankingArrays arrays;
     int64_t samples;
     RankingSettings settings;
 };
@@ -25,13 +22,12 @@ __global__ void __launch_bounds__(threads) ranking_kernel(Ranking a) {
     double total[slots] = {};
     total[slots - 2] = total[slots - 1] = -INFINITY;
     for (int64_t s = thread; s < a.samples; s += threads) {
-        const int32_t first = a.begins[s], k = a.begins[s + 1] - first;
-        const RankingSums own =
-            rank_answers(a.settings, a.scores + first, k, static_cast<double>(a.margins[s]), a.dscores + first);
+        const RankedSample sample = ranked_sample(a.arrays, s);
+        const RankingSums own = rank_answers(a.settings, sample);
         for (int i = 0; i < RankingSums::count; ++i) total[i] += own.of[i];
-        for (int32_t i = first; k > 1 && i < first + k; ++i) {
-            total[slots - 2] = fmax(total[slots - 2], -a.scores[i]);
-            total[slots - 1] = fmax(total[slots - 1], a.scores[i]);
+        for (int32_t i = 0; own.of[RankingSums::samples] > 0 && i < sample.answers; ++i) {
+            total[slots - 2] = fmax(total[slots - 2], -sample.score(i));
+            total[slots - 1] = fmax(total[slots - 1], sample.score(i));
         }
     }
     for (int i = 0; i < slots; ++i) partial[i][thread] = total[i];
@@ -52,11 +48,8 @@ __global__ void __launch_bounds__(threads) ranking_kernel(Ranking a) {
 void ranking_loss(const Context& ctx, const RankingLoss& a) {
     ranking_kernel<<<1, threads, 0, stream_of(ctx)>>>({.sums = a.sums.as<double>(),
                                                        .extremes = a.extremes.as<double>(),
-                                                       .dscores = a.dscores.as<double>(),
-                                                       .scores = a.scores.as<double>(),
-                                                       .begins = a.sample_begins.as<int32_t>(),
-                                                       .margins = a.margins.as<float>(),
-                                                       .samples = a.margins.numel(),
+                                                       .arrays = arrays_of(a),
+                                                       .samples = a.sample_begins.numel() - 1,
                                                        .settings = {a.kind, a.center, a.scale}});
     check_launch("ranking_loss");
 }

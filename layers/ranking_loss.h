@@ -1,11 +1,12 @@
 #pragma once
-// The loss of a reward model: the scores of a sample's answers, which are ranked best first, should be in that order.
+// The loss of a reward model: of each pair of a sample's answers the better one i should score above the worse one j.
 //
-//     pairwise        mean over i < j of -log sigma(r_i - r_j - margin)                  a pair: Bradley-Terry
-//     plackett_luce   sum over i of log(sum over j >= i of exp r_j) - r_i                 the ranking's likelihood
-//     centering       + center mean over i < j of (r_i + r_j)^2                           arXiv 2312.09244
+//     pairwise        mean over pairs of -log sigma(r_i - r_j - margin)                  a pair: Bradley-Terry
+//     plackett_luce   sum over i of log(sum over j >= i of exp r_j) - r_i                 the likelihood of a ranking
+//     centering       + center mean over pairs of (r_i + r_j)^2                           arXiv 2312.09244
 //
-// Every sample has weight 1, whatever its number of answers. For two answers and no margin both losses are the same.
+// plackett_luce takes all answers of a sample as ranked best first. Every sample has weight 1, whatever its number of
+// pairs. For two answers and no margin both losses are the same.
 
 #include <cmath>
 
@@ -16,7 +17,7 @@ namespace colonnade {
 
 enum class RankingKind : int32_t { pairwise, plackett_luce };
 
-/// Sums over samples with at least two answers.
+/// Sums over samples with pairs.
 struct RankingSums {
     enum Name {
         loss,
@@ -34,9 +35,12 @@ struct RankingLoss {
     Tensor sums;           ///< f64 [RankingSums::count], unscaled, accumulated
     Tensor extremes;       ///< f64 [2]: minus the lowest reward, and the highest; updated by maximum
     Tensor dscores;        ///< f64 [answers], d loss / d score, overwritten
-    Tensor scores;         ///< f64 [answers]: the answers of sample 0, best first, then those of sample 1, ...
+    Tensor scores;         ///< f64 [answers]
+    Tensor places;         ///< i32 [answers]: where the score of an answer is; answers are numbered sample by sample
     Tensor sample_begins;  ///< i32 [samples + 1]: sample s has answers [begins[s], begins[s + 1])
-    Tensor margins;        ///< f32 [samples]; pairwise only
+    Tensor pairs;          ///< i32 [pairs, 2]: the better and the worse answer
+    Tensor pair_begins;    ///< i32 [samples + 1]: sample s has pairs [begins[s], begins[s + 1])
+    Tensor margins;        ///< f32 [pairs]; pairwise only
     RankingKind kind = RankingKind::pairwise;
     double center = 0;
     double scale = 1;  ///< 1 / samples of the whole global step
@@ -49,45 +53,79 @@ struct RankingSettings {
     double center, scale;
 };
 
-/// One sample of k answers with scores r, for both devices. Writes their gradients to d.
-COLONNADE_HOST_DEVICE inline RankingSums rank_answers(const RankingSettings& s, const double* r, int32_t k,
-                                                      double margin, double* d) {
-    for (int32_t i = 0; i < k; ++i) d[i] = 0;
-    if (k < 2) return {};
+/// One sample: its answers and pairs, and where their numbers are.
+struct RankedSample {
+    const double* scores;  ///< of all samples
+    double* dscores;
+    const int32_t* places;  ///< of all samples
+    int32_t first, answers;
+    const int32_t* pairs;  ///< of this sample
+    const float* margins;
+    int32_t pair_count;
+
+    COLONNADE_HOST_DEVICE double score(int32_t rank) const { return scores[places[first + rank]]; }
+    COLONNADE_HOST_DEVICE double& slope(int32_t rank) const { return dscores[places[first + rank]]; }
+};
+
+/// What RankingLoss has in its tensors.
+struct RankingArrays {
+    const double* scores;
+    double* dscores;
+    const int32_t *places, *sample_begins, *pairs, *pair_begins;
+    const float* margins;
+};
+inline RankingArrays arrays_of(const RankingLoss& a) {
+    return {a.scores.as<double>(),         a.dscores.as<double>(), a.places.as<int32_t>(),
+            a.sample_begins.as<int32_t>(), a.pairs.as<int32_t>(),  a.pair_begins.as<int32_t>(),
+            a.margins.as<float>()};
+}
+COLONNADE_HOST_DEVICE inline RankedSample ranked_sample(const RankingArrays& a, int64_t s) {
+    const int32_t first = a.sample_begins[s], pair = a.pair_begins[s];
+    return {a.scores, a.dscores, a.places, first, a.sample_begins[s + 1] - first, a.pairs + int64_t{2} * pair,
+            a.margins + pair, a.pair_begins[s + 1] - pair};
+}
+
+/// For both devices. Writes the slopes of the sample's scores.
+COLONNADE_HOST_DEVICE inline RankingSums rank_answers(const RankingSettings& s, const RankedSample& a) {
+    const int32_t k = a.answers;
+    for (int32_t i = 0; i < k; ++i) a.slope(i) = 0;
+    if (a.pair_count == 0) return {};
     RankingSums sums{};
-    const double share = 2.0 / (static_cast<double>(k) * (k - 1));  // of a pair
+    const double share = 1.0 / a.pair_count;
     const bool pairwise = s.kind == RankingKind::pairwise;
     if (!pairwise) {
-        // First d[i] is the log of the sum over j >= i of exp r_j; then, from the last to the first, the gradient.
-        double left = r[k - 1];
-        d[k - 1] = left;
+        // First the slope of i is the log of the sum over j >= i of exp r_j; then, from the last to the first, the
+        // gradient.
+        double left = a.score(k - 1);
+        a.slope(k - 1) = left;
         for (int32_t i = k - 2; i >= 0; --i) {
-            left = fmax(left, r[i]) + log1p(exp(-fabs(left - r[i])));
-            d[i] = left;
-            sums.of[RankingSums::loss] += left - r[i];
+            left = fmax(left, a.score(i)) + log1p(exp(-fabs(left - a.score(i))));
+            a.slope(i) = left;
+            sums.of[RankingSums::loss] += left - a.score(i);
         }
         for (int32_t j = k - 1; j >= 0; --j) {
             double slope = j < k - 1 ? -1 : 0;
-            for (int32_t i = 0; i <= j && i < k - 1; ++i) slope += exp(r[j] - d[i]);
-            d[j] = slope * s.scale;
+            for (int32_t i = 0; i <= j && i < k - 1; ++i) slope += exp(a.score(j) - a.slope(i));
+            a.slope(j) = slope * s.scale;
         }
     }
-    for (int32_t i = 0; i < k; ++i) {
-        for (int32_t j = i + 1; j < k; ++j) {
-            const double gap = r[i] - r[j], both = r[i] + r[j], pull = 2 * s.center * both * share * s.scale;
-            sums.of[RankingSums::loss] += s.center * both * both * share;
-            sums.of[RankingSums::correct] += gap > 0 ? share : 0;
-            sums.of[RankingSums::margin] += gap * share;
-            d[i] += pull;
-            d[j] += pull;
-            if (!pairwise) continue;
-            const double push = sigmoid(margin - gap) * share * s.scale;
-            sums.of[RankingSums::loss] -= log_sigmoid(gap - margin) * share;
-            d[i] -= push;
-            d[j] += push;
-        }
-        sums.of[RankingSums::reward] += r[i];
+    for (int32_t p = 0; p < a.pair_count; ++p) {
+        const int32_t i = a.pairs[2 * p] - a.first, j = a.pairs[2 * p + 1] - a.first;
+        const double gap = a.score(i) - a.score(j), both = a.score(i) + a.score(j);
+        const double pull = 2 * s.center * both * share * s.scale;
+        sums.of[RankingSums::loss] += s.center * both * both * share;
+        sums.of[RankingSums::correct] += gap > 0 ? share : 0;
+        sums.of[RankingSums::margin] += gap * share;
+        a.slope(i) += pull;
+        a.slope(j) += pull;
+        if (!pairwise) continue;
+        const double margin = static_cast<double>(a.margins[p]);
+        const double push = sigmoid(margin - gap) * share * s.scale;
+        sums.of[RankingSums::loss] -= log_sigmoid(gap - margin) * share;
+        a.slope(i) -= push;
+        a.slope(j) += push;
     }
+    for (int32_t i = 0; i < k; ++i) sums.of[RankingSums::reward] += a.score(i);
     sums.of[RankingSums::samples] = 1;
     sums.of[RankingSums::answers] = k;
     return sums;

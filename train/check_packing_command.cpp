@@ -1,5 +1,6 @@
 // check_packing: shows on your own model and data that packed rows give the loss and gradients of separate samples. It
-// runs some packs of a training config once packed and once sample by sample, and compares the loss and every gradient.
+// runs some packs of a training config once packed and once sample by sample, with whole sequences that share nothing,
+// and compares the loss, its metrics and every gradient.
 
 #include <cmath>
 
@@ -49,11 +50,30 @@ std::pair<double, std::string> worst_gradient(const ParameterList& parameters, c
     return worst;
 }
 
+/// The largest difference of a metric, relative to the largest of all, and the metric's name.
+std::pair<double, std::string> worst_metric(const Objective& objective, const Outcome& a, const Outcome& b) {
+    const std::vector<Metric> left = objective.metrics(a.loss, Phase::evaluation),
+                              right = objective.metrics(b.loss, Phase::evaluation);
+    const auto number = [](const Metric& metric) {
+        return std::visit([](auto value) { return static_cast<double>(value); }, metric.second);
+    };
+    double largest = 0;
+    for (const Metric& metric : right) largest = std::max(largest, std::abs(number(metric)));
+    std::pair<double, std::string> worst{0, "none"};
+    for (size_t i = 0; i < left.size(); ++i) {
+        const double gap = std::abs(number(left[i]) - number(right[i])) / (largest > 0 ? largest : 1);
+        if (gap > worst.first) worst = {gap, right[i].first};
+    }
+    return worst;
+}
+
 /// The learner of the run, for batches of one pack. Without dropout, because the dropped elements depend on the
 /// position of a sample in the batch.
-LearnerOptions options_of(const Config& config, Gpu* gpu) {
-    LearnerOptions options = learner_options(config, one_rank(), gpu);
+LearnerOptions options_of(const Session& session, const std::vector<Batch>& batches, Gpu* gpu) {
+    LearnerOptions options = learner_options(session.config, one_rank(), gpu);
+    options.density = density_of(session);
     options.max_packs = 1;
+    for (const Batch& batch : batches) options.max_length = std::max(options.max_length, batch.length);
     if (options.lora) options.lora->dropout = 0;
     return options;
 }
@@ -70,27 +90,31 @@ int check(const Session& session, int64_t packs) {
         samples.clear();
         for (const int64_t i : plan.pack(p)) samples.push_back(store.sample(i));
         for (const Sample& sample : samples) {
+            const Sample apart = unshared(sample);
             pack.push_back(&sample);
-            separate.push_back(make_batch({{&sample}}));
+            separate.push_back(make_batch({{&apart}}));
         }
         packed.push_back(make_batch({pack}));
         total += objective->total(packed.back());
     }
     const bool on_gpu = session.device == Device::cuda;
     const auto gpu = on_gpu ? std::make_unique<Gpu>(static_cast<int>(session.config.device_index)) : nullptr;
-    Learner learner(session.model, options_of(session.config, gpu.get()));
+    Learner learner(session.model, options_of(session, separate, gpu.get()));
     load_or_initialize(session.config, learner);
     const Outcome a = run(learner, packed, total), b = run(learner, separate, total);
     const double loss_gap = std::abs(a.loss.mean() - b.loss.mean()) / b.loss.mean();
     const auto [gradient_gap, name] = worst_gradient(learner.parameters(), a, b);
+    const auto [metric_gap, metric] = worst_metric(*objective, a, b);
     // fp32: thousands of terms are summed in another order. bf16: activations are rounded the other way.
     const double bound = on_gpu ? 2e-2 : 1e-5;
     const bool pairs = session.config.rows() == RowKind::preferences;
     fmt::print("{} packs, {} samples, {:.0f} {}\n", packed.size(), separate.size(), total, pairs ? "pairs" : "targets");
     fmt::print("loss      packed {:.7f}, separate {:.7f}: relative difference {:.1e}\n", a.loss.mean(), b.loss.mean(),
                loss_gap);
+    fmt::print("metrics   largest relative difference {:.1e} ({})\n", metric_gap, metric);
     fmt::print("gradients largest relative difference {:.1e} ({})\n", gradient_gap, name);
-    const bool equal = loss_gap <= bound && gradient_gap <= bound;
+    // One target or pair may be on the other side of a tie.
+    const bool equal = loss_gap <= bound && gradient_gap <= bound && metric_gap <= std::max(bound, 1 / total);
     fmt::print("packed {} separate (bound {:.0e})\n", equal ? "equals" : "DIFFERS FROM", bound);
     return equal ? 0 : static_cast<int>(Exit::numerics);
 }
@@ -102,7 +126,8 @@ Work check_packing_command(CLI::App& app) {
     app.add_option("--packs", *packs, "number of packs to check")->capture_default_str()->check(CLI::PositiveNumber);
     app.allow_extras();
     app.footer(
-        "Runs some packs of the run once packed and once sample by sample, and compares the loss and every gradient.");
+        "Runs some packs of the run once packed and once sample by sample, with whole sequences that share nothing, and "
+        "compares the loss, its metrics and every gradient.");
     return [packs, &app] { return check(open_session(load_run(split_run_arguments(app.remaining()))), *packs); };
 }
 

@@ -1,65 +1,138 @@
 #include "data/packing/batch.h"
 
 #include <algorithm>
+#include <numeric>
+
+#include "data/packing/row_order.h"
 
 namespace colonnade {
 namespace {
 
-void check(const Sample& sample) {
-    const auto& begins = sample.branch_begins;
-    require(!begins.empty() && begins.front() >= 0 && begins.back() <= sample.length() &&
-                std::is_sorted(begins.begin(), begins.end()) && sample.weights.size() == sample.tokens.size(),
-            "sample of {} tokens, {} weights: branches must be ascending and within it", sample.tokens.size(),
-            sample.weights.size());
-}
-
-/// Writes tokens, positions and lts of `sample`. `begin`: its first index in the pack; `pack_row`: first flat row of
-/// the pack.
-void place(Batch& batch, const Sample& sample, int64_t pack_row, int64_t begin) {
-    const int64_t end = begin + sample.length(), stem = sample.branch_begins.front();
-    const auto flat = [&](auto& values) { return values.begin() + pack_row + begin; };
-    std::copy(sample.tokens.begin(), sample.tokens.end(), flat(batch.tokens));
-    for (int64_t i = 0; i < stem; ++i) flat(batch.positions)[i] = static_cast<int32_t>(i);
-    std::fill_n(flat(batch.mask.lts), stem, static_cast<int32_t>(end));
-    for (size_t branch = 0; branch < sample.branch_begins.size(); ++branch) {
-        const int64_t first = sample.branch_begins[branch], last = sample.branch_end(branch);
-        for (int64_t i = first; i < last; ++i) flat(batch.positions)[i] = static_cast<int32_t>(stem + i - first);
-        std::fill_n(flat(batch.mask.lts) + first, last - first, static_cast<int32_t>(begin + last));
+/// The samples of a pack, and the rows of their tokens, within the pack.
+class PackLayout {
+  public:
+    PackLayout(const std::vector<const Sample*>& samples, Sharing sharing) : samples_(samples) {
+        for (const Sample* sample : samples) {
+            check_sample(*sample);
+            for (const Sequence& sequence : sample->sequences) sequences_.push_back(&sequence);
+        }
+        terms_.resize(sequences_.size());
+        last_rows_.assign(sequences_.size(), -1);
+        if (sharing == Sharing::sample)
+            for (size_t s = 0; s < sequences_.size(); ++s) place(s, sequences_[s]->shared, sequences_[s]->tokens);
+        else
+            place_by_trie();
+        pop_to(0);
     }
-}
 
-/// Adds the branches, margin and pair count of `sample`, whose first token has flat row `begin`.
-void list_branches(Batch& batch, const Sample& sample, int64_t begin) {
-    const auto& begins = sample.branch_begins;
-    for (size_t rank = 0; rank < begins.size(); ++rank) {
-        const int64_t end = sample.branch_end(rank);
-        const int64_t last = (begins[rank] < end ? end : begins.front()) - 1;
-        batch.branch_table.push_back({.sample = static_cast<int32_t>(batch.margins.size()),
-                                      .rank = static_cast<int32_t>(rank),
-                                      .last_row = static_cast<int32_t>(last < 0 ? -1 : begin + last),
-                                      .tokens = 0});
+    int64_t rows() const { return std::ssize(tokens_); }
+
+    /// Writes the pack to flat rows from `first` on.
+    void write(Batch& batch, int64_t first) const {
+        const auto at = [&](auto& values) { return values.begin() + first; };
+        std::ranges::copy(tokens_, at(batch.tokens));
+        std::ranges::copy(positions_, at(batch.positions));
+        std::ranges::copy(lts_, at(batch.mask.lts));
+        list_targets(batch, static_cast<int32_t>(first));
+        size_t sequence = 0;
+        for (const Sample* sample : samples_) {
+            const auto number = static_cast<int32_t>(batch.samples++);
+            const auto begin = static_cast<int32_t>(batch.sequences.size());
+            for (int32_t rank = 0; rank < std::ssize(sample->sequences); ++rank, ++sequence) {
+                const int32_t last = last_rows_[sequence];
+                batch.sequences.push_back(
+                    {number, rank, last < 0 ? -1 : last + static_cast<int32_t>(first)});
+            }
+            for (const auto& [better, worse, margin] : sample->pairs)
+                batch.pairs.push_back({begin + better, begin + worse, margin});
+            batch.pair_begins.push_back(static_cast<int32_t>(batch.pairs.size()));
+            batch.rankings += sample->pairs.empty() ? 0 : 1;
+            batch.target_weight += target_weight(*sample);
+        }
     }
-    batch.margins.push_back(sample.margin);
-    batch.pairs += pair_count(begins.size());
-}
+
+  private:
+    struct Term {
+        int32_t token_row;  ///< of the learned token
+        float weight;
+    };
+
+    void place_by_trie() {
+        std::vector<std::vector<int32_t>> wholes;
+        for (const Sample* sample : samples_)
+            for (size_t s = 0; s < sample->sequences.size(); ++s) wholes.push_back(sample->whole(s));
+        for (const auto& [sequence, shared] : row_order(wholes))
+            place(sequence, shared, std::span(wholes[sequence]).subspan(static_cast<size_t>(shared)));
+    }
+
+    /// Ends the subtrees of the path's tokens from `depth` on.
+    void pop_to(int64_t depth) {
+        for (; std::ssize(path_) > depth; path_.pop_back())
+            lts_[static_cast<size_t>(path_.back())] = static_cast<int32_t>(rows());
+    }
+
+    void place(size_t number, int64_t shared, std::span<const int32_t> tokens) {
+        pop_to(shared);
+        for (const int32_t token : tokens) {
+            predicted_from_.push_back(path_.empty() ? -1 : path_.back());
+            positions_.push_back(static_cast<int32_t>(path_.size()));
+            path_.push_back(static_cast<int32_t>(rows()));
+            tokens_.push_back(token);
+        }
+        lts_.resize(tokens_.size());
+        if (!path_.empty()) last_rows_[number] = path_.back();
+        for (const auto& [begin, end, weight] : sequences_[number]->learned)
+            for (int32_t i = begin; i < end; ++i) terms_[number].push_back({path_[static_cast<size_t>(i)], weight});
+    }
+
+    void list_targets(Batch& batch, int32_t first_row) const {
+        std::vector<int32_t> target_of(tokens_.size(), -1), token_rows;
+        for (const auto& terms : terms_)
+            for (const auto& [row, weight] : terms) target_of[static_cast<size_t>(row)] = 0;
+        for (size_t row = 0; row < target_of.size(); ++row)
+            if (target_of[row] == 0) token_rows.push_back(static_cast<int32_t>(row));
+        const auto from = [&](int32_t token_row) { return predicted_from_[static_cast<size_t>(token_row)]; };
+        std::ranges::stable_sort(token_rows, [&](int32_t a, int32_t b) { return from(a) < from(b); });
+        for (const int32_t row : token_rows) {
+            target_of[static_cast<size_t>(row)] = static_cast<int32_t>(batch.targets.size());
+            batch.rows.push_back(first_row + from(row));
+            batch.targets.push_back(tokens_[static_cast<size_t>(row)]);
+        }
+        batch.weights.resize(batch.targets.size());
+        for (const auto& terms : terms_) {
+            for (const auto& [row, weight] : terms) {
+                const int32_t target = target_of[static_cast<size_t>(row)];
+                batch.weights[static_cast<size_t>(target)] += static_cast<double>(weight);
+                batch.term_targets.push_back(target);
+                batch.term_weights.push_back(weight);
+            }
+            batch.term_begins.push_back(static_cast<int32_t>(batch.term_targets.size()));
+        }
+    }
+
+    const std::vector<const Sample*>& samples_;
+    std::vector<const Sequence*> sequences_;
+    std::vector<std::vector<Term>> terms_;  ///< of each sequence
+    std::vector<int32_t> last_rows_;        ///< of each sequence
+    // Of each row:
+    std::vector<int32_t> tokens_, positions_, lts_, predicted_from_;
+    std::vector<int32_t> path_;  ///< rows of the tokens of the sequence placed last
+};
 
 }  // namespace
 
-Batch make_batch(const std::vector<std::vector<const Sample*>>& packs, int64_t align) {
+Batch make_batch(const std::vector<std::vector<const Sample*>>& packs, const BatchOptions& options) {
     Batch batch;
-    batch.packs = static_cast<int64_t>(packs.size());
+    batch.packs = std::ssize(packs);
+    std::vector<PackLayout> layouts;
+    layouts.reserve(packs.size());
     int64_t longest = 1;
     for (const auto& pack : packs) {
-        int64_t tokens = 0;
-        for (const Sample* sample : pack) {
-            check(*sample);
-            tokens += sample->length();
-        }
-        longest = std::max(longest, tokens);
-        batch.real_tokens += tokens;
-        batch.samples += static_cast<int64_t>(pack.size());
+        const PackLayout& layout = layouts.emplace_back(pack, options.sharing);
+        longest = std::max(longest, layout.rows());
+        batch.real_tokens += layout.rows();
     }
-    batch.length = (longest + align - 1) / align * align;
+    batch.length = (longest + options.align - 1) / options.align * options.align;
     require(batch.tokens_total() <= INT32_MAX, "a batch of {} x {} tokens has rows beyond 32 bits", batch.packs,
             batch.length);
 
@@ -69,28 +142,23 @@ Batch make_batch(const std::vector<std::vector<const Sample*>>& packs, int64_t a
     batch.mask.batch = batch.packs;
     batch.mask.rows = batch.mask.columns = batch.length;
     batch.mask.lts.assign(batch.tokens.size(), 0);  // padding: hidden from all rows
-
-    for (size_t p = 0; p < packs.size(); ++p) {
-        const int64_t pack_row = static_cast<int64_t>(p) * batch.length;
-        int64_t begin = 0;
-        for (const Sample* sample : packs[p]) {
-            place(batch, *sample, pack_row, begin);
-            const auto branches_before = static_cast<int32_t>(batch.branch_table.size());
-            list_branches(batch, *sample, pack_row + begin);
-            for_each_target(sample->weights, sample->branch_begins, [&](int32_t token, int32_t row, int32_t branch) {
-                const auto i = static_cast<size_t>(token);
-                batch.rows.push_back(static_cast<int32_t>(pack_row + begin + row));
-                batch.targets.push_back(sample->tokens[i]);
-                batch.weights.push_back(sample->weights[i]);
-                const int32_t of_batch = branches_before + branch;
-                batch.branches.push_back(of_batch);
-                ++batch.branch_table[static_cast<size_t>(of_batch)].tokens;
-                batch.target_weight += static_cast<double>(sample->weights[i]);
-            });
-            begin += sample->length();
-        }
-    }
+    for (size_t p = 0; p < layouts.size(); ++p) layouts[p].write(batch, static_cast<int64_t>(p) * batch.length);
+    require(std::ssize(batch.term_targets) <= INT32_MAX, "a batch has {} terms, more than 32 bits can number",
+            batch.term_targets.size());
     return batch;
+}
+
+bool window_fits_column_mask(const Sample& sample, int64_t window) {
+    if (sample.sequences.size() < 3) return true;
+    const Sample behind{.sequences = {{.tokens = {0}}}};
+    const Batch batch = make_batch({{&sample, &behind}});
+    try {
+        (void)batch.mask.with_sliding_window(window, batch.positions);
+    } catch (const Error& e) {
+        if (e.exit() != Exit::config) throw;
+        return false;
+    }
+    return true;
 }
 
 }  // namespace colonnade

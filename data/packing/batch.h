@@ -1,16 +1,21 @@
 #pragma once
-// Batch: packed rows, the input of the model. It has `packs` rows of `length` tokens. A row contains several samples,
-// separated by the column mask, with positions that restart for every sample (and continue from the stem in each
-// branch). Targets are listed separately.
+// Batch: packed rows, the input of the model. It has `packs` rows of `length` tokens. A row contains the sequences of
+// several samples as prefix trees: a token that sequences share is there once, positions are those of each sequence
+// alone, and the column mask lets a token see its own sequence's earlier tokens and nothing else. Targets are listed
+// separately.
 //
-// Example: two samples in a pack of 8 tokens and 1 of padding. The second sample has a stem s of 2 tokens and branches
-// a and b of 2 and 1.
+// Example: two samples in a pack of 8 tokens and 1 of padding. The second sample has a stem s of 2 tokens, and two
+// sequences that go on with a (2 tokens) and b (1).
 //
 //     token      x0 x1 x2  s0 s1  a0 a1  b0  -
 //     position    0  1  2   0  1   2  3   2  0
 //     lts         3  3  3   8  8   7  7   8  0    first row that cannot see the column any more
 //     targets    (0,x1) (1,x2) (4,a0) (4,b0) (5,a1)    (row, token); row 4 = s1 has two
-//     branches    x: sample 0, rank 0, last row 2      a: sample 1, rank 0, last row 6      b: sample 1, rank 1, row 7
+//     terms      x: targets 0, 1      s a: targets 2, 4      s b: target 3
+//
+// Layout: a stack holds the rows of the current sequence's tokens. The next sequence first pops it to what it shares
+// with this one; the subtrees of the popped tokens end there, which is their lts. Then its own tokens are pushed, at the
+// next rows, with their depth as position.
 
 #include <cstdint>
 #include <vector>
@@ -20,15 +25,13 @@
 
 namespace colonnade {
 
-/// One branch of a batch.
-struct Branch {
+/// One sequence of a batch. They are numbered sample by sample, pack by pack, wherever their tokens are.
+struct BatchSequence {
     int32_t sample;    ///< index of its sample within the batch
-    int32_t rank;      ///< place among the sample's branches: 0 is the chosen or best answer
-    int32_t last_row;  ///< flat row of its last token, where a reward is read. If the branch is empty, the last row of
-                       ///< the stem; -1 if that is empty too
-    int32_t tokens;    ///< number of its targets: its log-probability is the sum over them
+    int32_t rank;      ///< its number in the sample
+    int32_t last_row;  ///< flat row of its last token, where a reward is read; -1 if it has no token
 
-    bool operator==(const Branch&) const = default;
+    bool operator==(const BatchSequence&) const = default;
 };
 
 struct Batch {
@@ -37,26 +40,45 @@ struct Batch {
     std::vector<int32_t> positions;  ///< [packs * length]; padding is 0
     ColumnMask mask;                 ///< causal, batch = packs; no row sees a padding column, padding rows see nothing
 
-    // Targets: the hidden state of flat row `rows[i]` predicts token `targets[i]` with weight `weights[i]`. A row may
-    // have several targets, one per branch: the last stem token predicts the first token of every branch. Sorted by
-    // row, then by branch.
+    // Targets: the hidden state of flat row `rows[i]` predicts token `targets[i]`. A row has as many as tokens follow it
+    // that are learned. Sorted by row, then in the order of the tokens.
     std::vector<int32_t> rows, targets;
-    std::vector<float> weights;
-    std::vector<int32_t> branches;  ///< index of each target's branch in branch_table
+    std::vector<double> weights;  ///< of each target: sum over its terms
 
-    std::vector<Branch> branch_table;  ///< branches of all samples, in order
-    std::vector<float> margins;        ///< [samples]; 0 if the data has none
-    std::vector<double> reference;     ///< [branches]: log-probabilities under the reference model; empty without one
+    // Terms: sequence s learns target term_targets[i] with weight term_weights[i] for i in [term_begins[s],
+    // term_begins[s + 1]), in order of its tokens. A target that several sequences learn has a term of each.
+    std::vector<int32_t> term_begins = {0}, term_targets;
+    std::vector<float> term_weights;
+
+    std::vector<BatchSequence> sequences;  ///< of all samples, in order
+    std::vector<AnswerPair> pairs;         ///< of all samples, in order; numbers of sequences of the batch
+    std::vector<int32_t> pair_begins = {0};  ///< [samples + 1]: sample s has pairs [pair_begins[s], pair_begins[s + 1])
+    std::vector<double> reference;  ///< [sequences]: log-probabilities under the reference model; empty without one
 
     int64_t samples = 0, real_tokens = 0;  ///< without padding
     double target_weight = 0;              ///< sum of weights
-    double pairs = 0;                      ///< samples with answers to compare: pair_count() of each
+    int64_t rankings = 0;                  ///< samples with pairs
     int64_t tokens_total() const { return packs * length; }
 };
 
-/// Builds a batch from packs of samples. Its length is that of the fullest pack (at least 1), rounded up to a multiple
-/// of `align`; empty packs consist of padding. Targets are those of for_each_target(). Throws Exit::internal for a
-/// sample that is not as data/samples/sample.h describes.
-Batch make_batch(const std::vector<std::vector<const Sample*>>& packs, int64_t align = 1);
+/// What the sequences of a pack share.
+enum class Sharing {
+    sample,  ///< what the sequences of each sample say that they have in common
+    row,     ///< whatever any two sequences of the pack begin with; largest subtrees come first
+};
+
+struct BatchOptions {
+    int64_t align = 1;  ///< the length is a multiple of it
+    Sharing sharing = Sharing::sample;
+};
+
+/// Builds a batch from packs of samples. Its length is that of the fullest pack (at least 1), rounded up; empty packs
+/// consist of padding. Throws Exit::internal for a sample that is not as data/samples/sample.h describes.
+Batch make_batch(const std::vector<std::vector<const Sample*>>& packs, const BatchOptions& options = {});
+
+/// Whether a column mask can hide, from every sequence of a sample, the tokens that are `window` or more positions
+/// before a row, whatever follows the sample (ColumnMask::with_sliding_window). A column has two ranges of hidden rows.
+/// One sequence and pairs always fit.
+bool window_fits_column_mask(const Sample& sample, int64_t window);
 
 }  // namespace colonnade

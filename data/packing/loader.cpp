@@ -9,16 +9,15 @@ Loader::Loader(const TokenStore& store, PackSchedule schedule, LoaderOptions opt
       schedule_(std::move(schedule)),
       options_(options),
       layout_(schedule_.settings().layout),
-      total_steps_(schedule_.total_steps()),
-      branch_offsets_(options.reference.empty() ? std::vector<int64_t>() : store.branch_offsets()) {
+      total_steps_(schedule_.total_steps()) {
     require(static_cast<int64_t>(schedule_.lengths().size()) == store.size(),
             "schedule of {} samples for a store of {}", schedule_.lengths().size(), store.size());
     require(options.rank >= 0 && options.rank < layout_.ranks, "rank {} of {}", options.rank, layout_.ranks);
     require(options.start_step >= 0 && options.align >= 1 && options.prefetch >= 1,
             "loader: start step {}, align {}, prefetch {}", options.start_step, options.align, options.prefetch);
-    require(options.reference.empty() || std::ssize(options.reference) == branch_offsets_.back(),
-            "loader: {} reference log-probabilities for {} branches", options.reference.size(),
-            branch_offsets_.empty() ? 0 : branch_offsets_.back());
+    require(options.reference.empty() || std::ssize(options.reference) == store.sequence_offsets().back(),
+            "loader: {} reference log-probabilities for {} sequences", options.reference.size(),
+            store.sequence_offsets().back());
     thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
 }
 
@@ -46,17 +45,17 @@ bool Loader::push(LoadedBatch&& batch, const std::stop_token& stop) {
     return true;
 }
 
-/// Joins the samples of a pack to one sample with one branch. The first token of each sample keeps weight 0, so that
-/// the totals do not change.
+/// Joins the samples of a pack to one sample of one sequence. No first token is learned, so the totals do not change.
 static Sample join(const std::vector<Sample>& samples) {
     Sample joined;
-    joined.branch_begins = {0};
+    Sequence& whole = joined.sequences.emplace_back();
     for (const Sample& sample : samples) {
-        require(sample.branch_begins == joined.branch_begins, "only samples of one branch can be joined");
-        const size_t begin = joined.tokens.size();
-        joined.tokens.insert(joined.tokens.end(), sample.tokens.begin(), sample.tokens.end());
-        joined.weights.insert(joined.weights.end(), sample.weights.begin(), sample.weights.end());
-        joined.weights[begin] = 0;
+        require(sample.sequences.size() == 1, "only samples of one sequence can be joined");
+        const Sequence& own = sample.sequences[0];
+        const auto begin = static_cast<int32_t>(whole.tokens.size());
+        whole.tokens.insert(whole.tokens.end(), own.tokens.begin(), own.tokens.end());
+        for (const auto& [first, last, weight] : own.learned)
+            whole.learned.push_back({begin + first, begin + last, weight});
     }
     return joined;
 }
@@ -70,15 +69,16 @@ Batch Loader::load(const PackPlan& plan, int64_t first_pack) const {
         if (!options_.document_mask && !samples[p].empty()) samples[p].assign(1, join(samples[p]));
         for (const Sample& sample : samples[p]) views[p].push_back(&sample);
     }
-    return make_batch(views, options_.align);
+    return make_batch(views, {.align = options_.align, .sharing = options_.sharing});
 }
 
 std::vector<double> Loader::reference_of(const std::vector<int64_t>& samples) const {
     std::vector<double> values;
     if (options_.reference.empty()) return values;
+    const std::vector<int64_t>& offsets = store_.sequence_offsets();
     for (const int64_t i : samples)
-        values.insert(values.end(), options_.reference.begin() + branch_offsets_[i],
-                      options_.reference.begin() + branch_offsets_[i + 1]);
+        values.insert(values.end(), options_.reference.begin() + offsets[static_cast<size_t>(i)],
+                      options_.reference.begin() + offsets[static_cast<size_t>(i) + 1]);
     return values;
 }
 

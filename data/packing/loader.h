@@ -26,7 +26,8 @@ struct LoaderOptions {
     int64_t align = 1;          ///< batch lengths are multiples of this
     int64_t prefetch = 2;       ///< micro-batches prepared in advance
     bool document_mask = true;  ///< false: a sample sees the earlier ones of its pack, as one long text
-    /// A reference log-probability for every branch of the store, in order, which batches get as Batch::reference; or
+    Sharing sharing = Sharing::sample;
+    /// A reference log-probability for every sequence of the store, in order, which batches get as Batch::reference; or
     /// empty. Must outlive the loader.
     std::span<const double> reference{};
 };
@@ -59,7 +60,7 @@ class Loader {
     void run(const std::stop_token& stop);
     void load_all(const std::stop_token& stop);
     Batch load(const PackPlan& plan, int64_t first_pack) const;
-    /// The reference of samples, branch by branch.
+    /// The reference of samples, sequence by sequence.
     std::vector<double> reference_of(const std::vector<int64_t>& samples) const;
     /// Waits for room in the queue. False if the loader is being destroyed.
     bool push(LoadedBatch&& batch, const std::stop_token& stop);
@@ -69,7 +70,6 @@ class Loader {
     const LoaderOptions options_;
     const StepLayout layout_;
     const int64_t total_steps_;
-    const std::vector<int64_t> branch_offsets_;  ///< of the store, if there is a reference
 
     std::mutex mutex_;  // guards the next three
     std::deque<LoadedBatch> ready_;

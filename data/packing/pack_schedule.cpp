@@ -7,8 +7,8 @@
 
 namespace colonnade {
 
-PackSchedule::PackSchedule(std::vector<int64_t> lengths, PackScheduleSettings settings)
-    : lengths_(std::move(lengths)), settings_(settings) {
+PackSchedule::PackSchedule(std::vector<int64_t> lengths, PackScheduleSettings settings, PrefixOrder prefixes)
+    : settings_(settings) {
     const auto& [per_device_batch, accumulation, ranks] = settings_.layout;
     if (per_device_batch < 1 || accumulation < 1 || ranks < 1) {
         fail(Exit::config, "a step of {} packs x {} accumulation steps x {} ranks: each must be at least 1",
@@ -19,13 +19,13 @@ PackSchedule::PackSchedule(std::vector<int64_t> lengths, PackScheduleSettings se
     if (settings_.max_steps == 0 && !(settings_.epochs > 0 && settings_.epochs <= 1e9)) {
         fail(Exit::config, "{} epochs, expected more than 0 and at most 1e9", settings_.epochs);
     }
-    if (lengths_.empty()) fail(Exit::data, "there are no samples to schedule");
+    if (lengths.empty()) fail(Exit::data, "there are no samples to schedule");
+    packer_ = std::make_shared<const Packer>(std::move(lengths), settings_.packing, std::move(prefixes));
     total_steps_ = settings_.max_steps > 0 ? settings_.max_steps : count_steps();
-    plan(0);  // with max_steps nothing is planned yet: this reports samples longer than a pack now
 }
 
 int64_t PackSchedule::counted_epochs() const {
-    return std::max<int64_t>(16, 4'000'000 / std::ssize(lengths_));
+    return std::max<int64_t>(16, 4'000'000 / std::ssize(lengths()));
 }
 
 int64_t PackSchedule::count_steps() {
@@ -56,7 +56,8 @@ PackSchedule::Position PackSchedule::locate(int64_t global_step) {
 const PackPlan& PackSchedule::plan(int64_t epoch) {
     if (!settings_.packing.shuffle) epoch = 0;
     if (epoch != planned_epoch_) {
-        plan_ = plan_epoch(lengths_, settings_.packing, epoch);
+        plan_ = packer_->plan(epoch);
+        deal_packs(plan_, settings_.layout, lengths());
         planned_epoch_ = epoch;
     }
     return plan_;

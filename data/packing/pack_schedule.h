@@ -1,6 +1,7 @@
 #pragma once
 // PackSchedule: the packs of every optimizer step of a run, known before the run starts. Every epoch is packed anew
-// (data/packing/packer.h), so that epochs may differ by a step. The plan of an epoch is computed on demand, and only
+// (data/packing/packer.h), so that epochs may differ by a step, and each step's packs are dealt to the ranks by their
+// cost (data/packing/step_layout.h). The plan of an epoch is computed on demand, and only
 // the latest plan is kept. To find a step costs one plan per epoch since the last step that was looked for, about 30 ms
 // for 100,000 samples; it never iterates over steps. Memory does not depend on the number of steps.
 //
@@ -13,9 +14,11 @@
 // end of its last epoch.
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "data/packing/packer.h"
+#include "data/packing/step_layout.h"
 
 namespace colonnade {
 
@@ -28,9 +31,9 @@ struct PackScheduleSettings {
 
 class PackSchedule {
   public:
-    /// `lengths`: tokens of each sample. Throws Exit::config for settings out of range or samples longer than a pack,
-    /// Exit::data if there are no samples.
-    PackSchedule(std::vector<int64_t> lengths, PackScheduleSettings settings);
+    /// `lengths` and `prefixes` are those of Packer. Throws Exit::config for settings out of range or samples longer than
+    /// a pack, Exit::data if there are no samples.
+    PackSchedule(std::vector<int64_t> lengths, PackScheduleSettings settings, PrefixOrder prefixes = {});
 
     int64_t total_steps() const { return total_steps_; }
     /// Epochs whose steps and packs are worth counting one by one.
@@ -48,13 +51,13 @@ class PackSchedule {
     const PackPlan& plan(int64_t epoch);
 
     const PackScheduleSettings& settings() const { return settings_; }
-    const std::vector<int64_t>& lengths() const { return lengths_; }
+    const std::vector<int64_t>& lengths() const { return packer_->lengths(); }
 
   private:
     int64_t count_steps();
 
-    std::vector<int64_t> lengths_;
     PackScheduleSettings settings_;
+    std::shared_ptr<const Packer> packer_;  ///< copies of a schedule have it in common
     int64_t total_steps_ = 0;
     bool extrapolated_ = false;
     int64_t epoch_ = 0, first_step_ = 0;  ///< the epoch that locate() found last, and its first global step

@@ -51,13 +51,13 @@ Encoded Encoder::encode(const Row& row, const std::string& where, TokenCache& ca
         tokens.resize(static_cast<size_t>(options_.max_length));
         weights.resize(tokens.size());
     }
-    if (!weights.empty()) weights[0] = 0;
-    if (std::find(weights.begin(), weights.end(), 1.0f) == weights.end()) {
+    Sequence sequence{.tokens = std::move(tokens), .learned = learned_spans(weights)};
+    if (sequence.learned.empty()) {
         result.notes.add(RowNote::dropped_nothing_learned);
         return result;
     }
-    result.sample = {std::move(tokens), std::move(weights), {0}};
-    result.notes.add_if(is_empty_answer(result.sample, 0), RowNote::empty_answer);
+    result.notes.add_if(is_empty_answer(sequence.tokens, sequence.learned), RowNote::empty_answer);
+    result.sample.sequences.push_back(std::move(sequence));
     return result;
 }
 

@@ -140,7 +140,8 @@ class Encoder {
 
     // encode_preference.cpp
     Encoded encode_preference(const Row& row, const std::string& where, TokenCache& cache) const;
-    bool is_empty_answer(const Sample& sample, size_t branch) const;
+    /// `tokens`: of a whole sequence.
+    bool is_empty_answer(const std::vector<int32_t>& tokens, const std::vector<LearnedSpan>& learned) const;
 
     std::shared_ptr<const Tokenizer> tokenizer_;
     EncodeOptions options_;

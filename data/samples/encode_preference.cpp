@@ -21,26 +21,32 @@ Encoded Encoder::encode_preference(const Row& row, const std::string& where, Tok
     }
     Encoded result = join_branches(std::move(drafts), row.whole_answers, options_, where);
     Sample& sample = result.sample;
-    sample.margin = row.margin;
-    for (size_t branch = 0; branch < sample.branch_begins.size(); ++branch)
-        result.notes.add_if(is_empty_answer(sample, branch), RowNote::empty_answer);
-    const int64_t stem = sample.stem();
-    result.notes.add_if(no_shared_message || stem == 0 || (stem == 1 && sample.tokens[0] == bos_), RowNote::no_prompt);
+    if (result.notes.dropped()) return result;
+    sample.pairs = ranked_pairs(sample.sequences.size(), row.margin);
+    std::vector<int32_t> whole;
+    for (size_t s = 0; s < sample.sequences.size(); ++s) {
+        whole = sample.whole(s);
+        result.notes.add_if(is_empty_answer(whole, sample.sequences[s].learned), RowNote::empty_answer);
+    }
+    const int64_t stem = sample.common();
+    result.notes.add_if(no_shared_message || stem == 0 || (stem == 1 && whole[0] == bos_), RowNote::no_prompt);
     return result;
 }
 
-/// Whether the trained tokens of a branch are end tokens and white space only. White space may be spelled as bytes.
-bool Encoder::is_empty_answer(const Sample& sample, size_t branch) const {
+/// Whether the learned tokens are end tokens and white space only. White space may be spelled as bytes.
+bool Encoder::is_empty_answer(const std::vector<int32_t>& tokens, const std::vector<LearnedSpan>& learned) const {
     const std::vector<int32_t> ends = stop_ids();
-    const auto end = static_cast<size_t>(sample.branch_end(branch));
-    for (auto i = static_cast<size_t>(sample.branch_begins[branch]); i < end; ++i) {
-        const int32_t id = sample.tokens[i];
-        if (sample.weights[i] == 0 || std::ranges::find(ends, id) != ends.end()) continue;
-        if (!tokenizer_) return false;
-        std::string piece = tokenizer_->piece(id);
-        for (const char* blank : {"\u2581", "<0x0A>", "<0x0D>", "<0x09>", "<0x20>"})
-            for (size_t at; (at = piece.find(blank)) != std::string::npos;) piece.erase(at, std::string(blank).size());
-        if (piece.find_first_not_of(" \t\r\n") != std::string::npos) return false;
+    for (const auto& [begin, end, weight] : learned) {
+        for (int32_t i = begin; i < end; ++i) {
+            const int32_t id = tokens[static_cast<size_t>(i)];
+            if (std::ranges::find(ends, id) != ends.end()) continue;
+            if (!tokenizer_) return false;
+            std::string piece = tokenizer_->piece(id);
+            for (const char* blank : {"\u2581", "<0x0A>", "<0x0D>", "<0x09>", "<0x20>"})
+                for (size_t at; (at = piece.find(blank)) != std::string::npos;)
+                    piece.erase(at, std::string(blank).size());
+            if (piece.find_first_not_of(" \t\r\n") != std::string::npos) return false;
+        }
     }
     return true;
 }

@@ -7,13 +7,13 @@
 namespace colonnade {
 namespace {
 
+size_t common_prefix(const TokenDraft& a, const TokenDraft& b) {
+    return static_cast<size_t>(std::ranges::mismatch(a.tokens, b.tokens).in1 - a.tokens.begin());
+}
+
 size_t common_prefix(const std::vector<TokenDraft>& drafts) {
     size_t common = drafts[0].tokens.size();
-    for (const TokenDraft& draft : drafts) {
-        const auto end = std::mismatch(drafts[0].tokens.begin(), drafts[0].tokens.begin() + std::ptrdiff_t(common),
-                                       draft.tokens.begin(), draft.tokens.end());
-        common = static_cast<size_t>(end.first - drafts[0].tokens.begin());
-    }
+    for (const TokenDraft& draft : drafts) common = std::min(common, common_prefix(drafts[0], draft));
     return common;
 }
 
@@ -89,6 +89,18 @@ bool shorten(std::vector<TokenDraft>& drafts, size_t stem, const EncodeOptions& 
 
 }  // namespace
 
+Sample front_code(const std::vector<TokenDraft>& wholes, size_t most) {
+    Sample sample;
+    for (size_t i = 0; i < wholes.size(); ++i) {
+        const size_t shared = i > 0 ? std::min(most, common_prefix(wholes[i - 1], wholes[i])) : 0;
+        const std::vector<int32_t>& tokens = wholes[i].tokens;
+        sample.sequences.push_back({.shared = static_cast<int32_t>(shared),
+                                    .tokens = {tokens.begin() + static_cast<std::ptrdiff_t>(shared), tokens.end()},
+                                    .learned = learned_spans(wholes[i].weights)});
+    }
+    return sample;
+}
+
 Encoded join_branches(std::vector<TokenDraft> drafts, bool whole_texts, const EncodeOptions& options,
                       const std::string& where) {
     require(drafts.size() >= 2, "{}: {} answers to join", where, drafts.size());
@@ -114,15 +126,7 @@ Encoded join_branches(std::vector<TokenDraft> drafts, bool whole_texts, const En
     for (const TokenDraft& draft : drafts) stem = std::min(stem, first_trained(draft));
     if (!shorten(drafts, stem, options, where, result)) return result;
 
-    Sample& sample = result.sample;
-    const auto end_of_stem = static_cast<std::ptrdiff_t>(stem);
-    sample.tokens.assign(drafts[0].tokens.begin(), drafts[0].tokens.begin() + end_of_stem);
-    sample.weights.assign(stem, 0.0f);
-    for (const TokenDraft& draft : drafts) {
-        sample.branch_begins.push_back(static_cast<int32_t>(sample.tokens.size()));
-        sample.tokens.insert(sample.tokens.end(), draft.tokens.begin() + end_of_stem, draft.tokens.end());
-        sample.weights.insert(sample.weights.end(), draft.weights.begin() + end_of_stem, draft.weights.end());
-    }
+    result.sample = front_code(drafts, stem);
     return result;
 }
 

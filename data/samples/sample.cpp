@@ -1,23 +1,95 @@
 #include "data/samples/sample.h"
 
 #include <algorithm>
+#include <cmath>
+
+#include "engine/device/error.h"
 
 namespace colonnade {
 
-double target_weight(std::span<const float> weights, std::span<const int32_t> branch_begins) {
+int64_t Sample::length() const {
+    int64_t tokens = 0;
+    for (const Sequence& s : sequences) tokens += std::ssize(s.tokens);
+    return tokens;
+}
+
+std::vector<int32_t> Sample::whole(size_t number) const {
+    std::vector<int32_t> path;
+    for (size_t s = 0; s <= number; ++s) {
+        path.resize(static_cast<size_t>(sequences[s].shared));
+        path.insert(path.end(), sequences[s].tokens.begin(), sequences[s].tokens.end());
+    }
+    return path;
+}
+
+int64_t Sample::common() const {
+    if (sequences.size() < 2) return 0;
+    return std::min_element(sequences.begin() + 1, sequences.end(), [](const Sequence& a, const Sequence& b) {
+               return a.shared < b.shared;
+           })->shared;
+}
+
+Sample unshared(const Sample& sample) {
+    Sample apart = sample;
+    for (size_t s = 0; s < sample.sequences.size(); ++s) {
+        apart.sequences[s].tokens = sample.whole(s);
+        apart.sequences[s].shared = 0;
+    }
+    return apart;
+}
+
+std::vector<LearnedSpan> learned_spans(const std::vector<float>& weights) {
+    std::vector<LearnedSpan> spans;
+    for (size_t begin = 1, end; begin < weights.size(); begin = end) {
+        for (end = begin + 1; end < weights.size() && weights[end] == weights[begin];) ++end;
+        if (weights[begin] > 0)
+            spans.push_back({static_cast<int32_t>(begin), static_cast<int32_t>(end), weights[begin]});
+    }
+    return spans;
+}
+
+double target_weight(const Sequence& sequence) {
     double sum = 0;
-    for_each_target(weights, branch_begins, [&](int32_t token, int32_t, int32_t) {
-        sum += static_cast<double>(weights[static_cast<size_t>(token)]);
-    });
+    for (const auto& [begin, end, weight] : sequence.learned) sum += static_cast<double>(weight) * (end - begin);
     return sum;
 }
 
-bool window_fits_column_mask(std::span<const int32_t> branch_begins, int64_t window) {
-    const int64_t smallest = std::max<int64_t>(window - branch_begins.front(), 1);
-    if (smallest >= window) return true;  // every column within the window has t_j <= 0
-    int64_t longer = 0;
-    for (size_t b = 0; b + 1 < branch_begins.size(); ++b) longer += branch_begins[b + 1] - branch_begins[b] > smallest;
-    return longer <= 1;
+double target_weight(const Sample& sample) {
+    double sum = 0;
+    for (const Sequence& sequence : sample.sequences) sum += target_weight(sequence);
+    return sum;
+}
+
+std::vector<AnswerPair> ranked_pairs(size_t answers, float margin) {
+    std::vector<AnswerPair> pairs;
+    const auto count = static_cast<int32_t>(answers);
+    for (int32_t better = 0; better < count; ++better)
+        for (int32_t worse = better + 1; worse < count; ++worse) pairs.push_back({better, worse, margin});
+    return pairs;
+}
+
+void check_sample(const Sample& sample) {
+    const std::vector<Sequence>& sequences = sample.sequences;
+    require(!sequences.empty(), "a sample has no sequence");
+    int64_t before = 0;  // length of the sequence before
+    for (size_t s = 0; s < sequences.size(); ++s) {
+        const Sequence& sequence = sequences[s];
+        require(sequence.shared >= 0 && sequence.shared <= before,
+                "sequence {} of a sample shares {} tokens with one of {}", s, sequence.shared, before);
+        before = sequence.length();
+        int64_t last = 1;
+        for (const auto& [begin, end, weight] : sequence.learned) {
+            require(begin >= last && end > begin && end <= before && weight > 0 && std::isfinite(weight),
+                    "sequence {} of {} tokens learns [{}, {}) with weight {}, behind token {}", s, before, begin, end,
+                    weight, last);
+            last = end;
+        }
+    }
+    const auto count = static_cast<int64_t>(sequences.size());
+    for (const auto& [better, worse, margin] : sample.pairs)
+        require(better >= 0 && better < count && worse >= 0 && worse < count && better != worse &&
+                    std::isfinite(margin),
+                "a pair of sequences {} and {} of {} with margin {}", better, worse, count, margin);
 }
 
 }  // namespace colonnade

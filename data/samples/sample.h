@@ -1,67 +1,77 @@
 #pragma once
-// Sample: one row of a data set after tokenisation. It is a token tree of depth one: a stem that all branches share,
-// then the branches one after the other.
+// Sample: one row of a data set after tokenisation, as what one loss needs together. It is a list of token sequences.
+// Each sequence names how many tokens it has in common with the one before it and holds what follows them, so that the
+// list is a prefix tree of any depth: sequences in the order of a walk over their trie, front-coded.
 //
-//   SFT, pretraining   an empty stem and one branch
-//   preference pair    the prompt as the stem; two branches, the chosen answer first
-//   ranking            the prompt as the stem; one branch per answer, the best answer first
+//   SFT, pretraining   one sequence
+//   preference pair    two sequences, the chosen answer first, which have the prompt in common
+//   ranking            one sequence per answer, the best first; pairs say who beats whom
+//   chat, turn by turn one sequence per learned turn
 //
 // Positions, masks and targets all derive from this one shape (data/packing/batch.h).
+//
+// Example: a prompt p of 2 tokens with answers a and b.
+//
+//     sequence 0   shared 0   tokens p0 p1 a0 a1   learned [2, 4)
+//     sequence 1   shared 2   tokens b0            learned [2, 3)      the whole sequence is p0 p1 b0
 
+#include <cstddef>
 #include <cstdint>
-#include <span>
 #include <vector>
 
 namespace colonnade {
 
-struct Sample {
-    std::vector<int32_t> tokens;         ///< stem, branch 0, branch 1, ...
-    std::vector<float> weights;          ///< loss mask: weight of tokens[i] as a target; 0: not trained on
-    std::vector<int32_t> branch_begins;  ///< index of each branch's first token, ascending; the stem is [0, begins[0])
-    float margin = 0;  ///< of a pair: by how much the chosen answer should score above the rejected one
+/// Tokens [begin, end) of a sequence are learned with this weight. A sequence's first token has index 0; it is never
+/// learned, because nothing predicts it.
+struct LearnedSpan {
+    int32_t begin, end;
+    float weight;  ///< above 0
 
-    int64_t length() const { return static_cast<int64_t>(tokens.size()); }
-    int64_t stem() const { return branch_begins.empty() ? 0 : branch_begins.front(); }  ///< its number of tokens
-    /// Index past the last token of branch `b`.
-    int64_t branch_end(size_t b) const { return b + 1 < branch_begins.size() ? branch_begins[b + 1] : length(); }
+    bool operator==(const LearnedSpan&) const = default;
 };
 
-/// Calls body(token, row, branch) for every target of a sample, in order of rows, then of branches: the hidden state of
-/// `row` predicts `token`. All three are indices within the sample. Every token of a branch with a weight above 0 is a
-/// target of the row before it; the first token of a branch is a target of the stem's last row. The first token of a
-/// sample has no row before it and is never a target; neither are stem tokens.
-template <typename Body>
-void for_each_target(std::span<const float> weights, std::span<const int32_t> branch_begins, Body&& body) {
-    const auto branches = static_cast<int32_t>(branch_begins.size());
-    const auto begin_of = [&](int32_t branch) {
-        return branch < branches ? branch_begins[static_cast<size_t>(branch)] : static_cast<int32_t>(weights.size());
-    };
-    const auto visit = [&](int32_t token, int32_t row, int32_t branch) {
-        if (weights[static_cast<size_t>(token)] > 0) body(token, row, branch);
-    };
-    const int32_t stem = begin_of(0);
-    for (int32_t branch = 0; stem > 0 && branch < branches; ++branch)
-        if (begin_of(branch) < begin_of(branch + 1)) visit(begin_of(branch), stem - 1, branch);
-    for (int32_t branch = 0; branch < branches; ++branch)
-        for (int32_t token = begin_of(branch) + 1; token < begin_of(branch + 1); ++token)
-            visit(token, token - 1, branch);
-}
+struct Sequence {
+    int32_t shared = 0;                  ///< number of first tokens in common with the sequence before it
+    std::vector<int32_t> tokens{};       ///< what follows them
+    std::vector<LearnedSpan> learned{};  ///< ascending and disjoint; in tokens of the whole sequence
 
-/// Sum of the weights of a sample's targets.
-double target_weight(std::span<const float> weights, std::span<const int32_t> branch_begins);
+    int64_t length() const { return shared + static_cast<int64_t>(tokens.size()); }  ///< of the whole sequence
+    bool operator==(const Sequence&) const = default;
+};
 
-/// How much a sample with this many branches counts in losses that compare answers: 1 for two branches or more (a long
-/// ranking counts as much as a pair), 0 if there is nothing to compare.
-constexpr double pair_count(size_t branches) {
-    return branches >= 2 ? 1 : 0;
-}
+/// Two sequences of a sample, one of which should be preferred.
+struct AnswerPair {
+    int32_t better, worse;  ///< numbers of the sequences
+    float margin = 0;       ///< by how much the better one should score above the other
 
-/// Whether a column mask can hide, from every branch of a sample, the columns that are `window` or more positions
-/// before a row (ColumnMask::with_sliding_window). With a stem of s tokens and window w, branch b of n_b tokens stops
-/// seeing stem column j at its own token t_j = w - s + j. Columns with t_j <= 0 are hidden from all branches: one
-/// range. For the others, each branch longer than t_j needs a range of its own; the last branch's range merges with
-/// everything after the sample. A mask column has two ranges. So any pair fits, and a ranking fits if at most one of
-/// the branches before the last is longer than the smallest t_j above 0.
-bool window_fits_column_mask(std::span<const int32_t> branch_begins, int64_t window);
+    bool operator==(const AnswerPair&) const = default;
+};
+
+struct Sample {
+    std::vector<Sequence> sequences{};
+    std::vector<AnswerPair> pairs{};
+
+    int64_t length() const;                           ///< tokens of the tree: what the model computes
+    std::vector<int32_t> whole(size_t number) const;  ///< all tokens of a sequence
+    int64_t common() const;                           ///< tokens that all sequences begin with; 0 for one sequence
+    bool operator==(const Sample&) const = default;
+};
+
+/// The same sample with whole sequences that share nothing.
+Sample unshared(const Sample& sample);
+
+/// Learned spans from a weight per token, 0 for those that are not learned. The first token is left out.
+std::vector<LearnedSpan> learned_spans(const std::vector<float>& weights);
+
+/// Sum of the weights of a sequence's, or of a sample's, learned tokens. A token that several sequences learn counts
+/// once for each.
+double target_weight(const Sequence& sequence);
+double target_weight(const Sample& sample);
+
+/// Every earlier sequence beats every later one: pairs (0, 1), (0, 2), ... of a ranking, best first.
+std::vector<AnswerPair> ranked_pairs(size_t answers, float margin);
+
+/// Throws Exit::internal for a sample that is not as described above.
+void check_sample(const Sample& sample);
 
 }  // namespace colonnade

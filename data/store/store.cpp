@@ -4,7 +4,7 @@
 #include <cmath>
 #include <filesystem>
 #include <numeric>
-#include <span>
+#include <string_view>
 
 #include "engine/device/error.h"
 #include "engine/io/files.h"
@@ -20,15 +20,18 @@ std::vector<uint8_t> text_bytes(const std::string& text) {
     return {text.begin(), text.end()};
 }
 
-/// Throws unless `begins` divides [0, total) into consecutive non-empty ranges.
-void check_begins(const std::string& path, const char* name, const std::vector<int64_t>& begins, int64_t total) {
-    if (begins.empty() || begins.front() != 0 || begins.back() != total) {
+/// Throws unless `begins` divides [0, total) into `count` consecutive ranges of at least `least` entries.
+void check_begins(const std::string& path, const char* name, const std::vector<int64_t>& begins, size_t count,
+                  size_t total, int64_t least) {
+    if (begins.size() != count + 1)
+        fail(Exit::data, "{}: {} has {} entries, expected {}", path, name, begins.size(), count + 1);
+    if (begins.front() != 0 || begins.back() != static_cast<int64_t>(total))
         fail(Exit::data, "{}: {} does not run from 0 to {}", path, name, total);
-    }
-    const auto bad = std::adjacent_find(begins.begin(), begins.end(), [](int64_t a, int64_t b) { return a >= b; });
+    const auto bad =
+        std::adjacent_find(begins.begin(), begins.end(), [&](int64_t a, int64_t b) { return a > b - least; });
     if (bad != begins.end())
-        fail(Exit::data, "{}: {}[{}] is {}, expected more than {}", path, name, bad - begins.begin() + 1, bad[1],
-             bad[0]);
+        fail(Exit::data, "{}: {}[{}] is {}, expected at least {}", path, name, bad - begins.begin() + 1, bad[1],
+             bad[0] + least);
 }
 
 /// Hash over the names, sizes and contents of all datasets.
@@ -48,84 +51,102 @@ class PayloadHash {
 
 }  // namespace
 
-/// Calls body(name, values) for every numeric dataset, in file order.
-template <typename Store, typename Body>
-void TokenStore::for_each_dataset(Store& store, Body&& body) {
-    body("tokens", store.tokens_);
-    body("weights", store.weights_);
-    body("sample_begins", store.sample_begins_);
-    body("branches", store.branches_);
-    body("branch_begins", store.branch_begins_);
-    body("margins", store.margins_);
-    body("source_files", store.source_files_);
-    body("source_lines", store.source_lines_);
+/// Calls body(name, values...) for every numeric dataset, in file order, with those of each store.
+template <typename Body, typename... Stores>
+void TokenStore::for_each_dataset(Body&& body, Stores&... stores) {
+    body("tokens", stores.tokens_...);
+    body("token_begins", stores.token_begins_...);
+    body("shared", stores.shared_...);
+    body("spans", stores.spans_...);
+    body("span_weights", stores.span_weights_...);
+    body("span_begins", stores.span_begins_...);
+    body("sequence_begins", stores.sequence_begins_...);
+    body("pairs", stores.pairs_...);
+    body("margins", stores.margins_...);
+    body("pair_begins", stores.pair_begins_...);
+    body("source_files", stores.source_files_...);
+    body("source_lines", stores.source_lines_...);
 }
 
 void TokenStore::add(const Sample& sample, int32_t file, int64_t line) {
-    tokens_.insert(tokens_.end(), sample.tokens.begin(), sample.tokens.end());
-    weights_.insert(weights_.end(), sample.weights.begin(), sample.weights.end());
-    branches_.insert(branches_.end(), sample.branch_begins.begin(), sample.branch_begins.end());
-    sample_begins_.push_back(static_cast<int64_t>(tokens_.size()));
-    branch_begins_.push_back(static_cast<int64_t>(branches_.size()));
-    margins_.push_back(sample.margin);
+    for (const Sequence& sequence : sample.sequences) {
+        tokens_.insert(tokens_.end(), sequence.tokens.begin(), sequence.tokens.end());
+        token_begins_.push_back(tokens());
+        shared_.push_back(sequence.shared);
+        for (const auto& [begin, end, weight] : sequence.learned) {
+            spans_.insert(spans_.end(), {begin, end});
+            span_weights_.push_back(weight);
+        }
+        span_begins_.push_back(std::ssize(span_weights_));
+    }
+    sequence_begins_.push_back(std::ssize(shared_));
+    for (const auto& [better, worse, margin] : sample.pairs) {
+        pairs_.insert(pairs_.end(), {better, worse});
+        margins_.push_back(margin);
+    }
+    pair_begins_.push_back(std::ssize(margins_));
     source_files_.push_back(file);
     source_lines_.push_back(line);
 }
 
 void TokenStore::append(const TokenStore& later) {
-    const auto join_begins = [](std::vector<int64_t>& begins, const std::vector<int64_t>& more) {
-        const int64_t end = begins.back();
-        for (size_t i = 1; i < more.size(); ++i) begins.push_back(end + more[i]);
+    const auto join = [](std::string_view name, auto& values, const auto& more) {
+        const bool begins = name.ends_with("_begins");  // they continue from their end
+        const auto end = begins ? values.back() : 0;
+        for (size_t i = begins ? 1 : 0; i < more.size(); ++i) values.push_back(end + more[i]);
     };
-    const auto join = [](auto& values, const auto& more) { values.insert(values.end(), more.begin(), more.end()); };
-    join_begins(sample_begins_, later.sample_begins_);
-    join_begins(branch_begins_, later.branch_begins_);
-    join(tokens_, later.tokens_);
-    join(weights_, later.weights_);
-    join(branches_, later.branches_);
-    join(margins_, later.margins_);
-    join(source_files_, later.source_files_);
-    join(source_lines_, later.source_lines_);
+    for_each_dataset(join, *this, later);
     add_rows(statistics, later.statistics);
 }
 
 size_t TokenStore::bytes() const {
     size_t sum = 0;
-    for_each_dataset(*this, [&](const char*, const auto& values) { sum += values.size() * sizeof(values[0]); });
+    for_each_dataset([&](const char*, const auto& values) { sum += values.size() * sizeof(values[0]); }, *this);
     return sum;
 }
 
 Sample TokenStore::sample(int64_t i) const {
-    const auto slice = [at = static_cast<size_t>(i)](const auto& values, const std::vector<int64_t>& begins) {
-        using Values = std::decay_t<decltype(values)>;
-        return Values(values.begin() + begins[at], values.begin() + begins[at + 1]);
-    };
-    return {slice(tokens_, sample_begins_), slice(weights_, sample_begins_), slice(branches_, branch_begins_),
-            margins_[static_cast<size_t>(i)]};
+    Sample sample;
+    const auto at = static_cast<size_t>(i);
+    for (auto s = static_cast<size_t>(sequence_begins_[at]); s < static_cast<size_t>(sequence_begins_[at + 1]); ++s) {
+        Sequence& sequence = sample.sequences.emplace_back();
+        sequence.shared = shared_[s];
+        sequence.tokens.assign(tokens_.begin() + token_begins_[s], tokens_.begin() + token_begins_[s + 1]);
+        for (auto span = static_cast<size_t>(span_begins_[s]); span < static_cast<size_t>(span_begins_[s + 1]); ++span)
+            sequence.learned.push_back({spans_[2 * span], spans_[2 * span + 1], span_weights_[span]});
+    }
+    for (auto p = static_cast<size_t>(pair_begins_[at]); p < static_cast<size_t>(pair_begins_[at + 1]); ++p)
+        sample.pairs.push_back({pairs_[2 * p], pairs_[2 * p + 1], margins_[p]});
+    return sample;
+}
+
+int64_t TokenStore::length_of_sample(size_t i) const {
+    return token_begins_[static_cast<size_t>(sequence_begins_[i + 1])] -
+           token_begins_[static_cast<size_t>(sequence_begins_[i])];
 }
 
 std::vector<int64_t> TokenStore::lengths() const {
     std::vector<int64_t> lengths(static_cast<size_t>(size()));
-    for (size_t i = 0; i < lengths.size(); ++i) lengths[i] = sample_begins_[i + 1] - sample_begins_[i];
+    for (size_t i = 0; i < lengths.size(); ++i) lengths[i] = length_of_sample(i);
     return lengths;
 }
 
 std::vector<double> TokenStore::target_weights() const {
     std::vector<double> sums(static_cast<size_t>(size()));
-    const std::span weights(weights_);
-    const std::span branches(branches_);
-    const auto slice = [](const auto& values, const std::vector<int64_t>& begins, size_t i) {
-        return values.subspan(static_cast<size_t>(begins[i]), static_cast<size_t>(begins[i + 1] - begins[i]));
-    };
     for (size_t i = 0; i < sums.size(); ++i)
-        sums[i] = target_weight(slice(weights, sample_begins_, i), slice(branches, branch_begins_, i));
+        for (int64_t s = sequence_begins_[i]; s < sequence_begins_[i + 1]; ++s) {
+            double of_sequence = 0;  // summed as target_weight() does
+            for (auto span = static_cast<size_t>(span_begins_[static_cast<size_t>(s)]);
+                 span < static_cast<size_t>(span_begins_[static_cast<size_t>(s) + 1]); ++span)
+                of_sequence += static_cast<double>(span_weights_[span]) * (spans_[2 * span + 1] - spans_[2 * span]);
+            sums[i] += of_sequence;
+        }
     return sums;
 }
 
 std::vector<double> TokenStore::pairs() const {
     std::vector<double> counts(static_cast<size_t>(size()));
-    for (size_t i = 0; i < counts.size(); ++i)
-        counts[i] = pair_count(static_cast<size_t>(branch_begins_[i + 1] - branch_begins_[i]));
+    for (size_t i = 0; i < counts.size(); ++i) counts[i] = static_cast<double>(pair_begins_[i + 1] - pair_begins_[i]);
     return counts;
 }
 
@@ -154,14 +175,13 @@ void TokenStore::count_pairs() {
     StoreStatistics& s = statistics;
     s.pairs = s.answers = s.pair_tokens = s.repeated_tokens = 0;
     for (size_t i = 0; i < source_files_.size(); ++i) {
-        const int64_t branches = branch_begins_[i + 1] - branch_begins_[i];
-        if (branches < 2) continue;
-        const int64_t tokens = sample_begins_[i + 1] - sample_begins_[i];
-        const int64_t stem = branches_[static_cast<size_t>(branch_begins_[i])];
+        if (pair_begins_[i] == pair_begins_[i + 1]) continue;
         ++s.pairs;
-        s.answers += branches;
-        s.pair_tokens += tokens;
-        s.repeated_tokens += tokens + (branches - 1) * stem;
+        s.answers += sequence_begins_[i + 1] - sequence_begins_[i];
+        s.pair_tokens += length_of_sample(i);
+        s.repeated_tokens += length_of_sample(i);
+        for (int64_t q = sequence_begins_[i]; q < sequence_begins_[i + 1]; ++q)
+            s.repeated_tokens += shared_[static_cast<size_t>(q)];
     }
 }
 
@@ -192,7 +212,7 @@ void TokenStore::write(const std::string& path, const std::string& key) const {
         hash.add(name, values);
         file.write(name, view_of(values));
     };
-    for_each_dataset(*this, put);
+    for_each_dataset(put, *this);
     put("settings", text_bytes(settings));
     put("statistics", text_bytes(to_json_text(statistics)));
     file.attribute("format", format_name);
@@ -235,7 +255,7 @@ void TokenStore::read(const std::string& path, const std::string& key) {
         values = file.read_all<typename std::decay_t<decltype(values)>::value_type>(name);
         hash.add(name, values);
     };
-    for_each_dataset(*this, get);
+    for_each_dataset(get, *this);
     std::vector<uint8_t> settings_bytes, statistics_bytes;
     get("settings", settings_bytes);
     get("statistics", statistics_bytes);
@@ -248,34 +268,30 @@ void TokenStore::read(const std::string& path, const std::string& key) {
 
 void TokenStore::check(const std::string& path, int64_t vocab_size) const {
     const auto samples = static_cast<size_t>(size());
+    const size_t sequences = shared_.size();
     const auto expect_size = [&](const char* name, size_t found, size_t expected) {
         if (found != expected) fail(Exit::data, "{}: {} has {} entries, expected {}", path, name, found, expected);
     };
-    expect_size("weights", weights_.size(), tokens_.size());
-    expect_size("sample_begins", sample_begins_.size(), samples + 1);
-    expect_size("branch_begins", branch_begins_.size(), samples + 1);
-    expect_size("margins", margins_.size(), samples);
+    expect_size("spans", spans_.size(), 2 * span_weights_.size());
+    expect_size("pairs", pairs_.size(), 2 * margins_.size());
     expect_size("source_lines", source_lines_.size(), samples);
-    check_begins(path, "sample_begins", sample_begins_, tokens());
-    check_begins(path, "branch_begins", branch_begins_, static_cast<int64_t>(branches_.size()));
-    for (size_t i = 0; i < tokens_.size(); ++i) {
+    check_begins(path, "token_begins", token_begins_, sequences, tokens_.size(), 0);
+    check_begins(path, "span_begins", span_begins_, sequences, span_weights_.size(), 0);
+    check_begins(path, "sequence_begins", sequence_begins_, samples, sequences, 1);
+    check_begins(path, "pair_begins", pair_begins_, samples, margins_.size(), 0);
+    for (size_t i = 0; i < tokens_.size(); ++i)
         if (tokens_[i] < 0 || tokens_[i] >= vocab_size)
             fail(Exit::data, "{}: tokens[{}] is {}, expected an id in [0, {})", path, i, tokens_[i], vocab_size);
-        if (!(weights_[i] >= 0) || std::isinf(weights_[i]))
-            fail(Exit::data, "{}: weights[{}] is {}, expected a finite number >= 0", path, i, weights_[i]);
-    }
     for (size_t i = 0; i < samples; ++i) {
-        const auto first = branches_.begin() + branch_begins_[i], last = branches_.begin() + branch_begins_[i + 1];
-        const int64_t length = sample_begins_[i + 1] - sample_begins_[i];
-        if (*first < 0 || last[-1] > length || !std::is_sorted(first, last)) {
-            fail(Exit::data, "{}: the branches of sample {} are not in order within its {} tokens", path, i, length);
+        try {
+            check_sample(sample(static_cast<int64_t>(i)));
+        } catch (const Error& e) {
+            fail(Exit::data, "{}: sample {}: {}", path, i, e.what());
         }
-        if (!std::isfinite(margins_[i]))
-            fail(Exit::data, "{}: margins[{}] is {}, expected a finite number", path, i, margins_[i]);
-        if (source_files_[i] < 0 || static_cast<size_t>(source_files_[i]) >= statistics.files.size()) {
+        if (length_of_sample(i) < 1) fail(Exit::data, "{}: sample {} has no token", path, i);
+        if (source_files_[i] < 0 || static_cast<size_t>(source_files_[i]) >= statistics.files.size())
             fail(Exit::data, "{}: source_files[{}] is {}, expected an index below {}", path, i, source_files_[i],
                  statistics.files.size());
-        }
     }
 }
 

@@ -2,19 +2,24 @@
 // TokenStore: a tokenised data set, in memory and as an HDF5 file. The file is a cache. Its key is a hash of all inputs
 // (data/store/build_store.h), so that a stale file is never used, and its content is checked when it is opened.
 //
-// File (HDF5, written once, atomically):
-//   tokens         i32 [tokens]      all samples end to end, each stem, branch 0, branch 1, ...
-//   weights        f32 [tokens]      loss mask: weight of each token as a target
-//   sample_begins  i64 [samples + 1] sample i is tokens [begins[i], begins[i + 1])
-//   branches       i32 [*]           branch begins of all samples end to end, relative to the sample
-//   branch_begins  i64 [samples + 1] sample i has branches [begins[i], begins[i + 1])
-//   margins        f32 [samples]     of pairs: by how much the chosen answer should score above the rejected one
-//   source_files   i32 [samples]     index into the statistics' files
-//   source_lines   i64 [samples]     number of the line or row, from 1
-//   settings, statistics  u8 [*]     JSON text (as datasets: HDF5 attributes are limited to 64 KiB)
-//   attributes     format, format_version, key, samples, tokens, payload_sha256 (over all datasets in this order)
+// File (HDF5, written once, atomically). A sequence is stored as data/samples/sample.h has it, by what it does not share
+// with the one before. "x_begins" of n things has n + 1 entries; thing i has x [begins[i], begins[i + 1]).
+//   tokens           i32 [tokens]         of all sequences end to end
+//   token_begins     i64 [sequences + 1]
+//   shared           i32 [sequences]      tokens in common with the sequence before it in the sample
+//   spans            i32 [spans, 2]       learned tokens [begin, end) of the whole sequence, and ...
+//   span_weights     f32 [spans]          ... their weight as targets
+//   span_begins      i64 [sequences + 1]
+//   sequence_begins  i64 [samples + 1]
+//   pairs            i32 [pairs, 2]       numbers of the better and the worse sequence within the sample, and ...
+//   margins          f32 [pairs]          ... by how much the better one should score above the other
+//   pair_begins      i64 [samples + 1]
+//   source_files     i32 [samples]        index into the statistics' files
+//   source_lines     i64 [samples]        number of the line or row, from 1
+//   settings, statistics  u8 [*]          JSON text (as datasets: HDF5 attributes are limited to 64 KiB)
+//   attributes       format, format_version, key, samples, tokens, payload_sha256 (over all datasets in this order)
 //
-// Memory: 8 bytes per token and about 50 per sample.
+// Memory: 4 bytes per token and about 60 per sample of one sequence.
 
 #include <cstdint>
 #include <functional>
@@ -29,7 +34,7 @@ namespace colonnade {
 class TokenStore {
   public:
     /// Increased whenever the file's layout changes, or the samples that the same settings give.
-    static constexpr int64_t format_version = 3;
+    static constexpr int64_t format_version = 4;
 
     /// Appends a sample from line `line` of statistics.files[file].
     void add(const Sample& sample, int32_t file, int64_t line);
@@ -45,8 +50,9 @@ class TokenStore {
     Sample sample(int64_t i) const;
     std::vector<int64_t> lengths() const;        ///< tokens of each sample, for the packer
     std::vector<double> target_weights() const;  ///< target_weight() of each sample
-    std::vector<double> pairs() const;           ///< pair_count() of each sample
-    const std::vector<int64_t>& branch_offsets() const { return branch_begins_; }  ///< sample i has [o[i], o[i + 1])
+    std::vector<double> pairs() const;           ///< number of pairs of each sample
+    /// Sample i has sequences [o[i], o[i + 1]).
+    const std::vector<int64_t>& sequence_offsets() const { return sequence_begins_; }
     std::string place(int64_t i) const;  ///< "path:line" or "path: row N" of sample i
     int64_t dataset(int64_t i) const;    ///< index of the data set of sample i
 
@@ -66,18 +72,23 @@ class TokenStore {
     StoreStatistics statistics;
 
   private:
-    template <typename Store, typename Body>
-    static void for_each_dataset(Store& store, Body&& body);
+    template <typename Body, typename... Stores>
+    static void for_each_dataset(Body&& body, Stores&... stores);
     void count_pairs();
+    int64_t length_of_sample(size_t i) const;
     void read(const std::string& path, const std::string& key);
     void check(const std::string& path, int64_t vocab_size) const;
 
     std::vector<int32_t> tokens_;
-    std::vector<float> weights_;
-    std::vector<int64_t> sample_begins_ = {0};
-    std::vector<int32_t> branches_;
-    std::vector<int64_t> branch_begins_ = {0};
+    std::vector<int64_t> token_begins_ = {0};
+    std::vector<int32_t> shared_;
+    std::vector<int32_t> spans_;
+    std::vector<float> span_weights_;
+    std::vector<int64_t> span_begins_ = {0};
+    std::vector<int64_t> sequence_begins_ = {0};
+    std::vector<int32_t> pairs_;
     std::vector<float> margins_;
+    std::vector<int64_t> pair_begins_ = {0};
     std::vector<int32_t> source_files_;
     std::vector<int64_t> source_lines_;
 };

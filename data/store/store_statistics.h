@@ -80,8 +80,8 @@ struct StoreStatistics {
     int64_t rows = 0, samples = 0;
     int64_t tokens = 0;
     double learned_tokens = 0;  ///< sum of the targets' weights (data/samples/sample.h)
-    // Samples with two answers or more:
-    int64_t pairs = 0, answers = 0;  ///< number of such samples, and of their branches
+    // Samples with answers to compare:
+    int64_t pairs = 0, answers = 0;  ///< number of such samples, and of their answers
     int64_t pair_tokens = 0;         ///< their tokens, with the prompt once
     int64_t repeated_tokens = 0;     ///< their tokens if every answer repeated the prompt
     int64_t longest_row = 0;         ///< in tokens, before anything was dropped or truncated

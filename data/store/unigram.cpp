@@ -10,10 +10,12 @@ double unigram_loss(const TokenStore& train, const TokenStore& eval, int64_t voc
     const auto for_each_token = [](const TokenStore& store, const auto& body) {
         for (int64_t i = 0; i < store.size(); ++i) {
             const Sample sample = store.sample(i);
-            for_each_target(sample.weights, sample.branch_begins, [&](int32_t token, int32_t, int32_t) {
-                const auto at = static_cast<size_t>(token);
-                body(static_cast<size_t>(sample.tokens[at]), sample.weights[at]);
-            });
+            for (size_t s = 0; s < sample.sequences.size(); ++s) {
+                const std::vector<int32_t> tokens = sample.whole(s);
+                for (const auto& [begin, end, weight] : sample.sequences[s].learned)
+                    for (int32_t at = begin; at < end; ++at)
+                        body(static_cast<size_t>(tokens[static_cast<size_t>(at)]), weight);
+            }
         }
     };
     for_each_token(train, [&](size_t token, double weight) {

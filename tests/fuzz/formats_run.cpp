@@ -100,7 +100,10 @@ Format yaml_format(const std::string&) {
 std::string store_content(const std::string& scratch) {
     TokenStore store;
     store.statistics.files.push_back({.path = "rows.jsonl", .dataset = 0});
-    store.add({.tokens = {1, 2, 3}, .weights = {0, 1, 1}, .branch_begins = {0}}, 0, 1);
+    store.add({.sequences = {{.tokens = {1, 2, 3}, .learned = {{1, 3, 1}}},
+                             {.shared = 2, .tokens = {4, 5}, .learned = {{1, 2, 0.5f}, {3, 4, 1}}}},
+               .pairs = {{0, 1, 0.5f}}},
+              0, 1);
     store.count_samples();
     store.write(scratch + "/written.h5", "key");
     return slurp(scratch + "/written.h5");

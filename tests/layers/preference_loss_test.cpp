@@ -111,49 +111,62 @@ TEST(PreferenceFormulas, StayFiniteForExtremeScores) {
 
 struct PreferenceLossOnDevice : DeviceCase {};
 
+/// Places of each value in `values`, as TermTable and PairTable list them.
+std::pair<std::vector<int32_t>, std::vector<int32_t>> lists_of(const std::vector<int32_t>& values, int64_t count) {
+    std::vector<int32_t> begins = {0}, entries;
+    for (int32_t value = 0; value < count; ++value) {
+        for (size_t i = 0; i < values.size(); ++i)
+            if (values[i] == value) entries.push_back(static_cast<int32_t>(i));
+        begins.push_back(static_cast<int32_t>(entries.size()));
+    }
+    return {begins, entries};
+}
+
+/// Sequences that learn 1 to 90 of the targets each, and pairs of them. A target may be learned by several sequences or
+/// by none, and a sequence may be in several pairs or in none.
 TEST_P(PreferenceLossOnDevice, GoesFromTokensToPairsAndBack) {
     for (const int64_t pairs : {0, 1, 3, 700}) {
         SCOPED_TRACE(pairs);
         release();
         const Philox random{5, static_cast<uint64_t>(pairs)};
-        const int64_t branches = 2 * pairs;
-        // Targets of all branches in mixed order, 1 to 90 per branch.
-        std::vector<int32_t> of_target, order, begins = {0};
-        for (int64_t b = 0; b < branches; ++b)
-            of_target.insert(of_target.end(), 1 + random.below(static_cast<uint64_t>(b), 90), static_cast<int32_t>(b));
-        const int64_t targets = std::ssize(of_target);
-        for (int64_t i = targets - 1; i > 0; --i)
-            std::swap(of_target[static_cast<size_t>(i)],
-                      of_target[random.below(static_cast<uint64_t>(1000 + i), static_cast<uint64_t>(i + 1))]);
-        std::vector<double> nll, weight, length, reference;
-        for (int64_t i = 0; i < targets; ++i) {
-            nll.push_back(4 * random.uniform(static_cast<uint64_t>(100000 + i)));
-            weight.push_back(i % 5 ? 1 : 0.5);
-        }
-        for (int32_t b = 0; b < branches; ++b) {
+        uint64_t at = 0;
+        const auto draw = [&](int64_t n) {
+            return static_cast<int32_t>(random.below(at++, static_cast<uint64_t>(n)));
+        };
+        const int64_t sequences = 2 * pairs - (pairs > 1), targets = 20 * sequences;
+        std::vector<int32_t> term_begins = {0}, term_targets, term_sequences, both;
+        std::vector<double> weight, nll, length, reference;
+        for (int64_t i = 0; i < targets; ++i) nll.push_back(4 * random.uniform(at++));
+        for (int32_t s = 0; s < sequences; ++s) {
             double sum = 0;
-            for (int32_t i = 0; i < targets; ++i)
-                if (of_target[static_cast<size_t>(i)] == b) {
-                    order.push_back(i);
-                    sum += weight[static_cast<size_t>(i)];
-                }
-            begins.push_back(static_cast<int32_t>(order.size()));
+            for (int32_t n = 1 + draw(90); n > 0; --n) {
+                term_targets.push_back(draw(targets));
+                term_sequences.push_back(s);
+                weight.push_back(n % 5 ? 1 : 0.5);
+                sum += weight.back();
+            }
+            term_begins.push_back(static_cast<int32_t>(term_targets.size()));
             length.push_back(sum);
-            reference.push_back(-80 * random.uniform(static_cast<uint64_t>(900000 + b)));
+            reference.push_back(-80 * random.uniform(at++));
         }
-        std::vector<double> chosen_rejected;  // the second pair in reverse
-        for (int64_t p = 0; p < pairs; ++p)
-            for (const int64_t side : {0, 1})
-                chosen_rejected.push_back(static_cast<double>(2 * p + (p == 1 ? 1 - side : side)));
+        for (int64_t p = 0; p < pairs; ++p) {
+            const int32_t better = draw(sequences);
+            both.insert(both.end(), {better, (better + 1 + draw(sequences - 1)) % static_cast<int32_t>(sequences)});
+        }
+        const auto [target_begins, by_target] = lists_of(term_targets, targets);
+        const auto [pair_begins, sides] = lists_of(both, sequences);
 
+        const int64_t terms = std::ssize(term_targets);
         const std::vector<float> weights_f32(weight.begin(), weight.end());
         const Twin nll_t = twin(DType::f64, {targets}, nll);
-        const Twin weights{twin(DType::f32, {targets}, weight).device, view_of(weights_f32)};
-        const Twin order_t = indices(order), begins_t = indices(begins), of_target_t = indices(of_target);
-        const Twin lengths = twin(DType::f64, {branches}, length), ref = twin(DType::f64, {branches}, reference);
-        const Twin pair_list = twin(DType::i32, {pairs, 2}, chosen_rejected);
-        const Twin logps = poisoned(DType::f64, {branches}), coefficients = poisoned(DType::f64, {branches});
-        const Twin scales = poisoned(DType::f64, {targets});
+        const Twin weights{twin(DType::f32, {terms}, weight).device, view_of(weights_f32)};
+        const Twin begins_t = indices(term_begins), targets_t = indices(term_targets);
+        const Twin sequences_t = indices(term_sequences), target_begins_t = indices(target_begins);
+        const Twin by_target_t = indices(by_target), pair_begins_t = indices(pair_begins), sides_t = indices(sides);
+        const Twin lengths = twin(DType::f64, {sequences}, length), ref = twin(DType::f64, {sequences}, reference);
+        const Twin pair_list = twin(DType::i32, {pairs, 2}, std::vector<double>(both.begin(), both.end()));
+        const Twin logps = poisoned(DType::f64, {sequences}), coefficients = poisoned(DType::f64, {sequences});
+        const Twin slopes = poisoned(DType::f64, {pairs, 2}), scales = poisoned(DType::f64, {targets});
         const Twin sums = twin(DType::f64, {PairSums::count}, std::vector<double>(PairSums::count, 3));
         const Twin evaluated = twin(DType::f64, {PairSums::count}, std::vector<double>(PairSums::count, 3));
         PreferenceMix mix =
@@ -161,38 +174,39 @@ TEST_P(PreferenceLossOnDevice, GoesFromTokensToPairsAndBack) {
         mix.label_smoothing = 0.1;
         const double scale = 1.0 / 1024;
         run([&](const Context& ctx, auto of) {
-            branch_log_probabilities(ctx, {.logps = of(logps),
-                                           .nll = of(nll_t),
-                                           .weights = of(weights),
-                                           .order = of(order_t),
-                                           .begins = of(begins_t)});
-            PreferencePairs args{.sums = of(sums),
-                                 .coefficients = of(coefficients),
-                                 .logps = of(logps),
-                                 .reference = of(ref),
-                                 .lengths = of(lengths),
-                                 .pairs = of(pair_list),
-                                 .mix = mix,
-                                 .scale = scale};
+            const TermTable table{.begins = of(begins_t),
+                                  .targets = of(targets_t),
+                                  .weights = of(weights),
+                                  .sequences = of(sequences_t),
+                                  .target_begins = of(target_begins_t),
+                                  .by_target = of(by_target_t)};
+            sequence_log_probabilities(ctx, {.logps = of(logps), .nll = of(nll_t), .terms = table});
+            PreferencePairs args{
+                .sums = of(sums),
+                .coefficients = of(coefficients),
+                .slopes = of(slopes),
+                .logps = of(logps),
+                .reference = of(ref),
+                .lengths = of(lengths),
+                .table = {.pairs = of(pair_list), .begins = of(pair_begins_t), .sides = of(sides_t)},
+                .mix = mix,
+                .scale = scale};
             preference_loss(ctx, args);
             args.sums = of(evaluated);
             args.coefficients = {};
             preference_loss(ctx, args);
-            target_coefficients(ctx, {.scales = of(scales),
-                                      .coefficients = of(coefficients),
-                                      .branches = of(of_target_t),
-                                      .weights = of(weights)});
+            target_coefficients(ctx, {.scales = of(scales), .coefficients = of(coefficients), .terms = table});
         });
         // Loops over the definition; the device sums 90 numbers of one sign in another order.
-        std::vector<double> l(static_cast<size_t>(branches)), slope(static_cast<size_t>(branches));
-        for (size_t i = 0; i < nll.size(); ++i) l[static_cast<size_t>(of_target[i])] -= weight[i] * nll[i];
+        std::vector<double> l(static_cast<size_t>(sequences)), slope(l.size()), scaled(nll.size());
+        for (size_t t = 0; t < weight.size(); ++t)
+            l[static_cast<size_t>(term_sequences[t])] -= weight[t] * nll[static_cast<size_t>(term_targets[t])];
         std::vector<double> total(PairSums::count, 3);
         for (size_t p = 0; p < static_cast<size_t>(pairs); ++p) {
-            const auto c = static_cast<size_t>(chosen_rejected[2 * p]),
-                       r = static_cast<size_t>(chosen_rejected[2 * p + 1]);
+            const auto c = static_cast<size_t>(both[2 * p]), r = static_cast<size_t>(both[2 * p + 1]);
             const PairLoss loss = pair_loss(mix, {l[c], l[r], reference[c], reference[r], length[c], length[r]});
-            slope[c] = scale * loss.d_chosen;
-            slope[r] = scale * loss.d_rejected;
+            slope[c] += scale * loss.d_chosen;
+            slope[r] += scale * loss.d_rejected;
             const double reward_c = 0.1 * (l[c] - reference[c]), reward_r = 0.1 * (l[r] - reference[r]);
             const double own[] = {loss.value,       1, double(reward_c > reward_r), reward_c, reward_r, l[c], l[r],
                                   -l[c] / length[c]};
@@ -211,8 +225,8 @@ TEST_P(PreferenceLossOnDevice, GoesFromTokensToPairsAndBack) {
         expect_near("coefficients", coefficients, slope);
         expect_near("sums", sums, total);
         EXPECT_EQ(read(evaluated.device), read(sums.device));
-        std::vector<double> scaled;
-        for (size_t i = 0; i < nll.size(); ++i) scaled.push_back(-slope[static_cast<size_t>(of_target[i])] * weight[i]);
+        for (size_t t = 0; t < weight.size(); ++t)
+            scaled[static_cast<size_t>(term_targets[t])] -= slope[static_cast<size_t>(term_sequences[t])] * weight[t];
         expect_near("scales", scales, scaled);
     }
 }
@@ -221,14 +235,16 @@ INSTANTIATE_TEST_SUITE_P(Devices, PreferenceLossOnDevice, every_device(), name_o
 
 TEST(PreferenceLoss, RefusesBadInput) {
     std::vector<double> sums(PairSums::count), logps(2), lengths(2, 1.0);
-    std::vector<int32_t> pairs = {0, 2};
+    std::vector<int32_t> pairs = {0, 2}, begins(3), sides = {0, 1};
     PreferencePairs args{.sums = tensor_of(sums, {PairSums::count}),
                          .logps = tensor_of(logps, {2}),
                          .lengths = tensor_of(lengths, {2}),
-                         .pairs = tensor_of(pairs, {1, 2}),
+                         .table = {.pairs = tensor_of(pairs, {1, 2}),
+                                   .begins = tensor_of(begins, {3}),
+                                   .sides = tensor_of(sides, {2})},
                          .mix = mix_of({{PreferenceLoss::simpo, 1}}),
                          .scale = 1};
-    expect_error(Exit::internal, "pair 0 has branch 2 of 2", [&] { preference_loss({}, args); });
+    expect_error(Exit::internal, "pair 0 has sequence 2 of 2", [&] { preference_loss({}, args); });
     args.mix = mix_of({{PreferenceLoss::sigmoid, 1}});
     expect_error(Exit::internal, "no reference is given", [&] { preference_loss({}, args); });
 }

@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "engine/io/json.h"
 #include "layers/score_head.h"
 #include "tests/support/device_case.h"
@@ -12,6 +14,19 @@
 
 namespace colonnade {
 namespace {
+
+/// One ranking of all scores, best first.
+RankingSums rank(const RankingSettings& settings, const std::vector<double>& scores, double margin,
+                 std::vector<double>& slopes) {
+    const auto k = static_cast<int32_t>(scores.size());
+    std::vector<int32_t> places(scores.size()), pairs;
+    std::iota(places.begin(), places.end(), 0);
+    for (int32_t i = 0; i < k; ++i)
+        for (int32_t j = i + 1; j < k; ++j) pairs.insert(pairs.end(), {i, j});
+    const std::vector<float> margins(pairs.size() / 2, static_cast<float>(margin));
+    return rank_answers(settings, {scores.data(), slopes.data(), places.data(), 0, k, pairs.data(), margins.data(),
+                                   static_cast<int32_t>(margins.size())});
+}
 
 TEST(RankingFormulas, EqualTorch) {
     const Json golden = read_json_file(golden_file("preference_golden.json"));
@@ -21,9 +36,8 @@ TEST(RankingFormulas, EqualTorch) {
         const auto scores = g.at("scores").get<std::vector<double>>(),
                    slopes = g.at("slopes").get<std::vector<double>>();
         const RankingKind kind = g.at("kind") == "pairwise" ? RankingKind::pairwise : RankingKind::plackett_luce;
-        const auto k = static_cast<int32_t>(scores.size());
         std::vector<double> d(scores.size(), std::nan(""));
-        const RankingSums sums = rank_answers({kind, g.at("center"), 0.25}, scores.data(), k, g.at("margin"), d.data());
+        const RankingSums sums = rank({kind, g.at("center"), 0.25}, scores, g.at("margin"), d);
         EXPECT_NEAR(sums.of[RankingSums::loss], g.at("value").get<double>(), 1e-12);
         for (size_t i = 0; i < d.size(); ++i) EXPECT_NEAR(d[i], 0.25 * slopes[i], 1e-13) << i;
         ++seen;
@@ -36,11 +50,10 @@ TEST(RankingFormulas, GradientsMatchDifferences) {
         auto scores = random_values<double>(6, 4);
         const auto loss = [&] {
             std::vector<double> d(6);
-            return rank_answers({kind, 0.2, 1}, scores.data(), 6, kind == RankingKind::pairwise ? 0.3 : 0, d.data())
-                .of[RankingSums::loss];
+            return rank({kind, 0.2, 1}, scores, kind == RankingKind::pairwise ? 0.3 : 0, d).of[RankingSums::loss];
         };
         std::vector<double> d(6);
-        rank_answers({kind, 0.2, 1}, scores.data(), 6, kind == RankingKind::pairwise ? 0.3 : 0, d.data());
+        rank({kind, 0.2, 1}, scores, kind == RankingKind::pairwise ? 0.3 : 0, d);
         expect_gradient("scores", scores, d, loss, 1e-8);
     }
 }
@@ -49,30 +62,43 @@ TEST(RankingFormulas, StayFiniteForExtremeScores) {
     for (const RankingKind kind : {RankingKind::pairwise, RankingKind::plackett_luce})
         for (const auto& scores : {std::vector<double>{1e4, -1e4, 3}, {-1e4, 1e4, 1e4}}) {
             std::vector<double> d(3);
-            EXPECT_TRUE(std::isfinite(rank_answers({kind, 0.01, 1}, scores.data(), 3, 0, d.data()).of[0]));
+            EXPECT_TRUE(std::isfinite(rank({kind, 0.01, 1}, scores, 0, d).of[0]));
             for (const double v : d) EXPECT_TRUE(std::isfinite(v));
         }
 }
 
 struct RankingOnDevice : DeviceCase {};
 
+/// Samples of 1 to 5 answers whose scores lie anywhere, with all of their pairs or some of them.
 TEST_P(RankingOnDevice, SumsOverSamplesOfAnySize) {
     for (const int64_t samples : {0, 1, 5, 900}) {
         for (const RankingKind kind : {RankingKind::pairwise, RankingKind::plackett_luce}) {
             SCOPED_TRACE(samples);
             release();
-            std::vector<int32_t> begins = {0};
+            std::vector<int32_t> begins = {0}, pair_begins = {0}, pairs, places;
             std::vector<double> margin;
             const Philox random{8, 1};
+            uint64_t at = 0;
             for (int64_t s = 0; s < samples; ++s) {
-                begins.push_back(begins.back() + 1 + static_cast<int32_t>(random.below(static_cast<uint64_t>(s), 5)));
-                margin.push_back(kind == RankingKind::pairwise && s % 2 ? 0.5 : 0);
+                const int32_t first = begins.back(), k = 1 + static_cast<int32_t>(random.below(at++, 5));
+                begins.push_back(first + k);
+                for (int32_t i = 0; i < k; ++i)
+                    for (int32_t j = i + 1; j < k; ++j) {
+                        if (s % 3 == 2 && j > i + 1) continue;  // of every third sample only those of neighbours
+                        pairs.insert(pairs.end(), {first + i, first + j});
+                        margin.push_back(kind == RankingKind::pairwise && s % 2 ? 0.25 * (j - i) : 0);
+                    }
+                pair_begins.push_back(static_cast<int32_t>(margin.size()));
             }
-            const int64_t answers = begins.back();
+            const int64_t answers = begins.back(), pair_count = std::ssize(margin);
+            places.resize(static_cast<size_t>(answers));
+            std::iota(places.begin(), places.end(), 0);
+            for (size_t i = places.size(); i > 1; --i) std::swap(places[i - 1], places[random.below(at++, i)]);
             const Twin scores = twin(DType::f64, {answers}, random_values<double>(answers, 9));
             const std::vector<float> margins_f32(margin.begin(), margin.end());
-            const Twin begins_t = indices(begins);
-            const Twin margins{twin(DType::f32, {samples}, margin).device, view_of(margins_f32)};
+            const Twin begins_t = indices(begins), pair_begins_t = indices(pair_begins), places_t = indices(places);
+            const Twin pairs_t = twin(DType::i32, {pair_count, 2}, std::vector<double>(pairs.begin(), pairs.end()));
+            const Twin margins{twin(DType::f32, {pair_count}, margin).device, view_of(margins_f32)};
             const Twin dscores = poisoned(DType::f64, {answers});
             const Twin sums = twin(DType::f64, {RankingSums::count}, std::vector<double>(RankingSums::count, 2));
             const Twin extremes = twin(DType::f64, {2}, {-HUGE_VAL, 0.5});
@@ -81,7 +107,10 @@ TEST_P(RankingOnDevice, SumsOverSamplesOfAnySize) {
                                    .extremes = of(extremes),
                                    .dscores = of(dscores),
                                    .scores = of(scores),
+                                   .places = of(places_t),
                                    .sample_begins = of(begins_t),
+                                   .pairs = of(pairs_t),
+                                   .pair_begins = of(pair_begins_t),
                                    .margins = of(margins),
                                    .kind = kind,
                                    .center = 0.01,
@@ -90,34 +119,57 @@ TEST_P(RankingOnDevice, SumsOverSamplesOfAnySize) {
             expect_close("dscores", dscores, {.relative = 1e-12, .absolute = 1e-15});
             expect_close("sums", sums, {.relative = 1e-12, .absolute = 1e-12});
             const std::vector<double> r = read(scores.exact), d = read(dscores.device);
-            double lowest = HUGE_VAL, highest = 0.5, compared = 2, correct = 2, loss = 2;
+            const auto place = [&](size_t answer) { return static_cast<size_t>(places[answer]); };
+            double lowest = HUGE_VAL, highest = 0.5, compared = 2, correct = 2;
             for (size_t s = 0; s < static_cast<size_t>(samples); ++s) {
                 const auto first = static_cast<size_t>(begins[s]), last = static_cast<size_t>(begins[s + 1]);
-                if (last - first < 2) {
-                    EXPECT_EQ(d[first], 0);
+                const auto pair = static_cast<size_t>(pair_begins[s]), end = static_cast<size_t>(pair_begins[s + 1]);
+                if (pair == end) {
+                    EXPECT_EQ(d[place(first)], 0);
                     continue;
                 }
                 compared += 1;
-                double right = 0, pairs = 0;
+                std::vector<double> own, slopes(last - first);
                 for (size_t i = first; i < last; ++i) {
-                    lowest = std::min(lowest, r[i]);
-                    highest = std::max(highest, r[i]);
-                    for (size_t j = i + 1; j < last; ++j) right += r[i] > r[j], pairs += 1;
+                    own.push_back(r[place(i)]);
+                    lowest = std::min(lowest, own.back());
+                    highest = std::max(highest, own.back());
                 }
-                correct += right / pairs;
-                std::vector<double> slopes(last - first);
-                loss += rank_answers({kind, 0.01, 0.125}, r.data() + first, static_cast<int32_t>(last - first),
-                                     margin[s], slopes.data())
-                            .of[RankingSums::loss];
-                for (size_t i = first; i < last; ++i) EXPECT_NEAR(d[i], slopes[i - first], 1e-14);
+                double right = 0;
+                for (size_t p = pair; p < end; ++p)
+                    right += r[place(static_cast<size_t>(pairs[2 * p]))] > r[place(static_cast<size_t>(pairs[2 * p + 1]))];
+                correct += right / static_cast<double>(end - pair);
+                if (s % 3 == 2 || s % 2) continue;  // all pairs, and one margin
+                rank({kind, 0.01, 0.125}, own, 0, slopes);
+                for (size_t i = first; i < last; ++i) EXPECT_NEAR(d[place(i)], slopes[i - first], 1e-14);
             }
             const std::vector<double> found = read(sums.device);
-            EXPECT_NEAR(found[RankingSums::loss], loss, 1e-11 * loss);
             EXPECT_EQ(found[RankingSums::samples], compared);
             EXPECT_NEAR(found[RankingSums::correct], correct, 1e-11 * correct);
             EXPECT_EQ(read(extremes.device), (std::vector<double>{-lowest, highest}));
         }
     }
+}
+
+/// The loss of some pairs is the mean over them of the loss of each alone.
+TEST(RankingFormulas, SomePairsAreTheMeanOfEachAlone) {
+    const std::vector<double> scores = random_values<double>(4, 11);
+    const std::vector<int32_t> places = {2, 0, 3, 1}, pairs = {0, 3, 2, 1, 0, 1};
+    const std::vector<float> margins = {0.5f, 0, 1};
+    const RankingSettings settings{RankingKind::pairwise, 0.1, 1};
+    std::vector<double> whole(4), mean(4), one(4);
+    const auto loss = [&](size_t first, size_t count, std::vector<double>& slopes) {
+        return rank_answers(settings, {scores.data(), slopes.data(), places.data(), 0, 4, &pairs[2 * first],
+                                       &margins[first], static_cast<int32_t>(count)})
+            .of[RankingSums::loss];
+    };
+    double value = 0;
+    for (size_t p = 0; p < margins.size(); ++p) {
+        value += loss(p, 1, one) / 3;
+        for (size_t i = 0; i < 4; ++i) mean[i] += one[i] / 3;
+    }
+    EXPECT_NEAR(loss(0, 3, whole), value, 1e-15);
+    for (size_t i = 0; i < 4; ++i) EXPECT_NEAR(whole[i], mean[i], 1e-15);
 }
 
 TEST_P(RankingOnDevice, ScoreHeadEqualsDouble) {

@@ -23,9 +23,8 @@ inline Batch golden_batch(const SafetensorsReader& file) {
     b.positions = golden_values<int32_t>(file, "positions");
     b.rows = golden_values<int32_t>(file, "rows");
     b.targets = golden_values<int32_t>(file, "targets");
-    b.weights = golden_values<float>(file, "weights");
-    b.branches.assign(b.rows.size(), 0);  // not used by language models
-    for (const float w : b.weights) b.target_weight += w;
+    for (const float w : golden_values<float>(file, "weights")) b.weights.push_back(w);
+    for (const double w : b.weights) b.target_weight += w;
     std::vector<std::vector<int64_t>> ends(static_cast<size_t>(b.packs));
     for (const int32_t end : golden_values<int32_t>(file, "document_ends")) {
         const int64_t pack = (end - 1) / b.length;

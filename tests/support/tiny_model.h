@@ -5,6 +5,7 @@
 
 #include "data/packing/batch.h"
 #include "engine/device/philox.h"
+#include "tests/support/flat_sample.h"
 #include "tests/support/test_gpu.h"
 #include "train/step/learner.h"
 
@@ -58,10 +59,10 @@ inline void randomize(Learner& learner, uint64_t seed) {
     });
 }
 
-/// A sample with a stem and branches of these lengths; about two in three branch tokens have a loss, of weight 1 or
-/// 0.5.
-inline Sample random_sample(uint64_t seed, int64_t stem, const std::vector<int64_t>& branches, int64_t vocab) {
-    Sample s;
+/// A sample whose sequences share a stem and go on with answers of these lengths. About two in three tokens of an answer
+/// have a loss, of weight 1 or 0.5. With several answers each should beat the later ones.
+inline Sample random_sample(uint64_t seed, int64_t stem, const std::vector<int64_t>& answers, int64_t vocab) {
+    FlatSample s{.begins = {}};
     const Philox random{seed, 7};
     uint64_t draw = 0;
     const auto add = [&](int64_t count, bool learn) {
@@ -71,12 +72,11 @@ inline Sample random_sample(uint64_t seed, int64_t stem, const std::vector<int64
         }
     };
     add(stem, false);
-    for (const int64_t length : branches) {
-        s.branch_begins.push_back(static_cast<int32_t>(s.tokens.size()));
+    for (const int64_t length : answers) {
+        s.begins.push_back(static_cast<int32_t>(s.tokens.size()));
         add(length, true);
     }
-    if (stem == 0) s.weights[0] = 0;
-    return s;
+    return sample_of(s);
 }
 
 struct TinyOptions {

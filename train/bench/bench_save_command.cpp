@@ -68,12 +68,11 @@ class Bench {
         : config_(shape_of(o)),
           learner_(config_, {.max_length = o.length, .recompute = Recompute::block, .gpu = gpu, .seed = 1}),
           random_{7, 0} {
-        sample_.tokens.resize(static_cast<size_t>(o.length));
-        sample_.weights.assign(sample_.tokens.size(), 1);
-        for (size_t i = 0; i < sample_.tokens.size(); ++i)
-            sample_.tokens[i] = static_cast<int32_t>(random_.below(i, static_cast<uint64_t>(config_.vocab_size)));
-        sample_.weights[0] = 0;
-        sample_.branch_begins = {0};
+        Sequence& sequence = sample_.sequences.emplace_back();
+        for (int64_t i = 0; i < o.length; ++i)
+            sequence.tokens.push_back(static_cast<int32_t>(
+                random_.below(static_cast<uint64_t>(i), static_cast<uint64_t>(config_.vocab_size))));
+        sequence.learned = {{1, static_cast<int32_t>(o.length), 1}};
         batch_ = make_batch({{&sample_}});
         learner_.fill_weights([&](const Tensor& flat) {
             float* const w = flat.as<float>();

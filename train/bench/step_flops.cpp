@@ -32,7 +32,7 @@ double useful_flops(const ModelConfig& m, const Batch& batch, const StepWork& wo
     const int64_t block = m.hidden_size * (m.qkv_width() + m.query_width() + 3 * m.intermediate_size);
     const double blocks = static_cast<double>(m.num_hidden_layers * block) * tokens;
     const double head = static_cast<double>(m.hidden_size) *
-                        (m.score_head ? static_cast<double>(batch.branch_table.size())
+                        (m.score_head ? static_cast<double>(batch.sequences.size())
                                       : static_cast<double>(m.vocab_size) * static_cast<double>(batch.targets.size()));
     const double pairs = static_cast<double>(m.query_width()) * static_cast<double>(visible_pairs(m, batch));
     int64_t adapters = 0;

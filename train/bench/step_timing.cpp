@@ -90,7 +90,7 @@ Step start_step(const Stepping& s, const Context& ctx) {
         const MicroBatches::Micro micro = s.micro_batches.next();
         s.learner.accumulate(ctx, micro.batch, {.total = micro.total, .last = i + 1 == s.run.layout.accumulation});
         step.flops += useful_flops(s.run.session.model, micro.batch, work);
-        step.pairs += micro.batch.pairs;
+        step.pairs += static_cast<double>(micro.batch.pairs.size());
         step.tokens += micro.batch.tokens_total();
         step.real_tokens += micro.batch.real_tokens;
         step.targets += std::ssize(micro.batch.targets);

@@ -29,24 +29,6 @@ std::vector<int64_t> read_lengths(std::string_view line, const std::string& wher
     return lengths;
 }
 
-/// The same sample without a stem: every branch begins with a copy of the stem, which carries no targets.
-Sample repeat_prompt(const Sample& sample) {
-    const std::vector<int32_t>& begins = sample.branch_begins;
-    Sample repeated;
-    repeated.margin = sample.margin;
-    for (size_t b = 0; b < begins.size(); ++b) {
-        const int64_t begin = begins[b], end = b + 1 < begins.size() ? begins[b + 1] : sample.length();
-        repeated.branch_begins.push_back(static_cast<int32_t>(repeated.tokens.size()));
-        const auto append = [&](auto& to, const auto& from) {
-            to.insert(to.end(), from.begin(), from.begin() + begins.front());
-            to.insert(to.end(), from.begin() + begin, from.begin() + end);
-        };
-        append(repeated.tokens, sample.tokens);
-        append(repeated.weights, sample.weights);
-    }
-    return repeated;
-}
-
 }  // namespace
 
 RowLengths read_row_lengths(const std::string& path) {
@@ -78,26 +60,25 @@ Batch random_batch(const RowLengths& rows, int64_t first, int64_t packs, int64_t
     std::vector<std::vector<const Sample*>> views(samples.size());
     for (size_t p = 0; p < samples.size(); ++p) {
         for (const int64_t length : rows[(static_cast<size_t>(first) + p) % rows.size()]) {
-            Sample& sample = samples[p].emplace_back();
-            sample.tokens.resize(static_cast<size_t>(length));
-            std::ranges::generate(sample.tokens, draw);
-            sample.weights.assign(sample.tokens.size(), 0);  // the targets are set below
-            sample.branch_begins = {0};
+            Sequence& sequence = samples[p].emplace_back().sequences.emplace_back();  // the targets are set below
+            sequence.tokens.resize(static_cast<size_t>(length));
+            std::ranges::generate(sequence.tokens, draw);
         }
         for (const Sample& sample : samples[p]) views[p].push_back(&sample);
     }
     Batch batch = make_batch(views);
-    int32_t document = 0;
+    batch.term_begins = {0};
     for (size_t p = 0; p < samples.size(); ++p) {
         int64_t row = static_cast<int64_t>(p) * batch.length;
         for (const Sample& sample : samples[p]) {
             for (int64_t i = 0; i < sample.length(); ++i) {
+                batch.term_targets.push_back(static_cast<int32_t>(batch.rows.size()));
                 batch.rows.push_back(static_cast<int32_t>(row++));
-                batch.branches.push_back(document);
             }
-            ++document;
+            batch.term_begins.push_back(static_cast<int32_t>(batch.rows.size()));
         }
     }
+    batch.term_weights.assign(batch.rows.size(), 1);
     batch.targets.resize(batch.rows.size());
     std::ranges::generate(batch.targets, draw);
     batch.weights.assign(batch.rows.size(), 1);
@@ -113,32 +94,32 @@ TokenStore random_samples(const RandomSamples& wanted) {
     for (uint64_t i = 0; store.tokens() < wanted.tokens; ++i) {
         const auto drawn = static_cast<int64_t>(std::llround(std::exp(mu + sigma * lengths.normal(i))));
         const auto length = static_cast<size_t>(std::clamp<int64_t>(drawn, 2, wanted.max_length));
-        Sample sample{
-            .tokens = std::vector<int32_t>(length), .weights = std::vector<float>(length, 1), .branch_begins = {0}};
-        sample.weights[0] = 0;
+        Sequence sequence{.tokens = std::vector<int32_t>(length), .learned = {{1, static_cast<int32_t>(length), 1}}};
         const auto begin = static_cast<uint64_t>(store.tokens());
         for (size_t t = 0; t < length; ++t)
-            sample.tokens[t] = static_cast<int32_t>(tokens.below(begin + t, static_cast<uint64_t>(wanted.vocab)));
-        store.add(sample, 0, static_cast<int64_t>(i) + 1);
+            sequence.tokens[t] = static_cast<int32_t>(tokens.below(begin + t, static_cast<uint64_t>(wanted.vocab)));
+        store.add({.sequences = {std::move(sequence)}}, 0, static_cast<int64_t>(i) + 1);
     }
     return store;
 }
 
 TokenStore random_pairs(const PairLengths& lengths, int64_t pairs, int64_t vocab, uint64_t seed) {
-    const auto stem = static_cast<size_t>(lengths.prompt),
-               rejected = static_cast<size_t>(lengths.prompt + lengths.chosen);
-    Sample pair;
-    pair.tokens.resize(rejected + static_cast<size_t>(lengths.rejected));
-    pair.branch_begins = {static_cast<int32_t>(stem), static_cast<int32_t>(rejected)};
-    pair.weights.assign(pair.tokens.size(), 1);
-    std::fill_n(pair.weights.begin(), stem, 0.0f);
+    const auto prompt = static_cast<int32_t>(lengths.prompt), chosen = prompt + static_cast<int32_t>(lengths.chosen),
+               rejected = prompt + static_cast<int32_t>(lengths.rejected);
+    Sample pair{.sequences = {{.tokens = std::vector<int32_t>(static_cast<size_t>(chosen)),
+                               .learned = {{std::max(prompt, 1), chosen, 1}}},
+                              {.shared = prompt,
+                               .tokens = std::vector<int32_t>(static_cast<size_t>(lengths.rejected)),
+                               .learned = {{std::max(prompt, 1), rejected, 1}}}},
+                .pairs = {{0, 1}}};
     const Philox random{.seed = seed, .stream = 1};
     TokenStore store;
     uint64_t draws = 0;
     for (int64_t i = 0; i < pairs; ++i) {
-        for (int32_t& token : pair.tokens)
-            token = static_cast<int32_t>(random.below(draws++, static_cast<uint64_t>(vocab)));
-        store.add(lengths.repeat_prompts ? repeat_prompt(pair) : pair, 0, i + 1);
+        for (Sequence& sequence : pair.sequences)
+            for (int32_t& token : sequence.tokens)
+                token = static_cast<int32_t>(random.below(draws++, static_cast<uint64_t>(vocab)));
+        store.add(lengths.repeat_prompts ? unshared(pair) : pair, 0, i + 1);
     }
     return store;
 }

@@ -1,5 +1,9 @@
 #include "train/objectives/device_batch.h"
 
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
 #include "engine/device/device_memory.h"
 
 namespace colonnade {
@@ -20,16 +24,39 @@ void bring(const Context& ctx, Tensor& to, const std::vector<T>& values) {
         to = Tensor(const_cast<T*>(values.data()), dtype_of<T>(), {std::ssize(values)});
 }
 
+/// For each value, the places in `values` that have it, in order: value v is at entries[begins[v]], ...
+struct Lists {
+    std::vector<int32_t> begins, entries;
+};
+Lists lists_of(const std::vector<int32_t>& values, size_t count) {
+    Lists lists{.begins = std::vector<int32_t>(count + 1), .entries = std::vector<int32_t>(values.size())};
+    for (const int32_t value : values) ++lists.begins[static_cast<size_t>(value) + 1];
+    std::partial_sum(lists.begins.begin(), lists.begins.end(), lists.begins.begin());
+    std::vector<int32_t> next(lists.begins.begin(), lists.begins.end() - 1);
+    for (size_t i = 0; i < values.size(); ++i)
+        lists.entries[static_cast<size_t>(next[static_cast<size_t>(values[i])]++)] = static_cast<int32_t>(i);
+    return lists;
+}
+
 }  // namespace
 
 BatchShape BatchShape::of(const Batch& batch) {
-    return {batch.packs, batch.length, std::ssize(batch.rows), std::ssize(batch.branch_table),
-            std::ssize(batch.margins)};
+    return {batch.packs,
+            batch.length,
+            std::ssize(batch.rows),
+            std::ssize(batch.term_targets),
+            std::ssize(batch.sequences),
+            batch.samples,
+            std::ssize(batch.pairs)};
 }
 
-BatchShape BatchShape::largest(int64_t packs, int64_t length) {
+BatchShape BatchShape::largest(int64_t packs, int64_t length, const BatchDensity& density) {
     const int64_t tokens = packs * length;
-    return {packs, length, tokens, tokens, tokens};
+    const auto of = [&](double per_token) {
+        return static_cast<int64_t>(std::ceil(per_token * static_cast<double>(tokens)));
+    };
+    const int64_t sequences = of(density.sequences);
+    return {packs, length, tokens, of(density.terms), sequences, sequences, of(density.pairs)};
 }
 
 DeviceBatch DeviceBatch::lay_out(Arena& arena, const ModelConfig& config, const BatchShape& shape, Answers answers) {
@@ -42,21 +69,30 @@ DeviceBatch DeviceBatch::lay_out(Arena& arena, const ModelConfig& config, const 
     b.input.length = shape.length;
     b.scales = tensor(DType::f64, {shape.targets});
     b.input.token_index = TokenIndex::lay_out(arena, "batch", shape.tokens());
-    if (arena.device() == Device::cuda) {
+    const bool views = arena.device() == Device::cpu;  // of the host's batch, instead of copies
+    if (!views) {
         for (Tensor* t : {&b.input.tokens, &b.input.positions}) *t = tensor(DType::i32, {shape.tokens()});
-        for (Tensor* t : {&b.rows, &b.targets, &b.branches}) *t = tensor(DType::i32, {shape.targets});
-        b.weights = tensor(DType::f32, {shape.targets});
+        for (Tensor* t : {&b.rows, &b.targets}) *t = tensor(DType::i32, {shape.targets});
+        b.weights = tensor(DType::f64, {shape.targets});
     }
-    if (answers != Answers::none) {
-        b.order = tensor(DType::i32, {shape.targets});
-        b.begins = tensor(DType::i32, {shape.branches + 1});
-        b.lengths = tensor(DType::f64, {shape.branches});
-        b.pairs = tensor(DType::i32, {shape.samples, 2});
-        b.reference = tensor(DType::f64, {shape.branches});
-        b.last_rows = tensor(DType::i32, {shape.branches});
-        b.sample_begins = tensor(DType::i32, {shape.samples + 1});
-        b.margins = tensor(DType::f32, {shape.samples});
+    if (answers == Answers::pairs) {
+        if (!views) {
+            b.terms.begins = tensor(DType::i32, {shape.sequences + 1});
+            b.terms.targets = tensor(DType::i32, {shape.terms});
+            b.terms.weights = tensor(DType::f32, {shape.terms});
+        }
+        b.terms.target_begins = tensor(DType::i32, {shape.targets + 1});
+        for (Tensor* t : {&b.terms.sequences, &b.terms.by_target}) *t = tensor(DType::i32, {shape.terms});
+        b.pairs.begins = tensor(DType::i32, {shape.sequences + 1});
+        b.pairs.sides = tensor(DType::i32, {2 * shape.pairs});
+        for (Tensor* t : {&b.lengths, &b.reference}) *t = tensor(DType::f64, {shape.sequences});
     }
+    if (answers == Answers::rankings) {
+        for (Tensor* t : {&b.score_rows, &b.places}) *t = tensor(DType::i32, {shape.sequences});
+        for (Tensor* t : {&b.sample_begins, &b.pair_begins}) *t = tensor(DType::i32, {shape.samples + 1});
+        b.margins = tensor(DType::f32, {shape.pairs});
+    }
+    if (answers != Answers::none) b.pairs.pairs = tensor(DType::i32, {shape.pairs, 2});
     b.input.masks = AttentionMasks::lay_out(arena, config, shape.packs, shape.length);
     return b;
 }
@@ -68,68 +104,93 @@ void DeviceBatch::fill(const Context& ctx, const ModelConfig& config, const Batc
     bring(ctx, input.tokens, batch.tokens);
     bring(ctx, input.positions, batch.positions);
     fill_targets(ctx, batch, total);
-    if (answers_ == Answers::pairs) fill_pairs(ctx, batch);
+    if (answers_ == Answers::pairs) {
+        fill_terms(ctx, batch);
+        fill_pairs(ctx, batch);
+    }
     if (answers_ == Answers::rankings) fill_rankings(ctx, batch);
     input.masks.fill(ctx, batch.mask, batch.positions);
 }
 
 void DeviceBatch::fill_targets(const Context& ctx, const Batch& batch, double total) {
     const size_t count = batch.targets.size();
-    require(batch.rows.size() == count && batch.branches.size() == count && batch.weights.size() == count,
-            "a batch of {} targets with {} rows, {} branches, {} weights", count, batch.rows.size(),
-            batch.branches.size(), batch.weights.size());
+    require(batch.rows.size() == count && batch.weights.size() == count,
+            "a batch of {} targets with {} rows, {} weights", count, batch.rows.size(), batch.weights.size());
     // A step without any weight has total 0: its gradient is exactly 0, not 0 / 0.
     const double scale = total > 0 ? 1 / total : 0;
     std::vector<double> scaled(count);
-    for (size_t i = 0; i < count; ++i) scaled[i] = static_cast<double>(batch.weights[i]) * scale;
+    for (size_t i = 0; i < count; ++i) scaled[i] = batch.weights[i] * scale;
     put(ctx, scales, scaled);
     bring(ctx, rows, batch.rows);
     bring(ctx, targets, batch.targets);
-    bring(ctx, branches, batch.branches);
     bring(ctx, weights, batch.weights);
 }
 
+void DeviceBatch::fill_terms(const Context& ctx, const Batch& batch) {
+    const std::vector<int32_t>& targets_of = batch.term_targets;
+    std::vector<int32_t> sequence_of(targets_of.size());
+    for (size_t s = 0; s < batch.sequences.size(); ++s)
+        std::fill(sequence_of.begin() + batch.term_begins[s], sequence_of.begin() + batch.term_begins[s + 1],
+                  static_cast<int32_t>(s));
+    const Lists by = lists_of(targets_of, batch.targets.size());
+    bring(ctx, terms.begins, batch.term_begins);
+    bring(ctx, terms.targets, targets_of);
+    bring(ctx, terms.weights, batch.term_weights);
+    put(ctx, terms.sequences, sequence_of);
+    put(ctx, terms.target_begins, by.begins);
+    put(ctx, terms.by_target, by.entries);
+}
+
 void DeviceBatch::fill_pairs(const Context& ctx, const Batch& batch) const {
-    const auto& table = batch.branch_table;
-    std::vector<int32_t> branch_begins(table.size() + 1), by_branch(batch.branches.size()), both;
-    for (const int32_t branch : batch.branches) ++branch_begins[static_cast<size_t>(branch) + 1];
-    for (size_t b = 0; b < table.size(); ++b) branch_begins[b + 1] += branch_begins[b];
-    std::vector<int32_t> next(branch_begins.begin(), branch_begins.end() - 1);
-    std::vector<double> sums(table.size());
-    for (size_t i = 0; i < batch.branches.size(); ++i) {
-        const auto b = static_cast<size_t>(batch.branches[i]);
-        by_branch[static_cast<size_t>(next[b]++)] = static_cast<int32_t>(i);
-        sums[b] += static_cast<double>(batch.weights[i]);
-    }
-    for (size_t b = 0; b < table.size(); ++b) {
-        const bool in_pair =
-            table[b].sample == static_cast<int32_t>(b / 2) && table[b].rank == static_cast<int32_t>(b % 2);
-        if (!in_pair || table.size() != 2 * batch.margins.size())
-            fail(Exit::data, "a batch of {} samples has {} answers: preferences need two answers per sample",
-                 batch.margins.size(), table.size());
-        if (!(sums[b] > 0)) fail(Exit::data, "an answer of a preference pair has no token with a loss");
-        both.push_back(static_cast<int32_t>(b));
-    }
-    put(ctx, order, by_branch);
-    put(ctx, begins, branch_begins);
+    std::vector<double> sums(batch.sequences.size());
+    for (size_t s = 0; s < sums.size(); ++s)
+        for (auto term = static_cast<size_t>(batch.term_begins[s]); term < static_cast<size_t>(batch.term_begins[s + 1]);
+             ++term)
+            sums[s] += static_cast<double>(batch.term_weights[term]);
+    if (batch.rankings != batch.samples)
+        fail(Exit::data, "{} of {} samples of a batch have no pair of answers to compare",
+             batch.samples - batch.rankings, batch.samples);
+    std::vector<int32_t> both;
+    for (const AnswerPair& pair : batch.pairs)
+        for (const int32_t sequence : {pair.better, pair.worse}) {
+            if (!(sums[static_cast<size_t>(sequence)] > 0))
+                fail(Exit::data, "an answer of a preference pair has no token with a loss");
+            both.push_back(sequence);
+        }
+    const Lists sides = lists_of(both, sums.size());
     put(ctx, lengths, sums);
-    put(ctx, pairs, both);
+    put(ctx, pairs.pairs, both);
+    put(ctx, pairs.begins, sides.begins);
+    put(ctx, pairs.sides, sides.entries);
     if (!batch.reference.empty()) put(ctx, reference, batch.reference);
 }
 
-void DeviceBatch::fill_rankings(const Context& ctx, const Batch& batch) const {
-    std::vector<int32_t> last, begin_of_sample(batch.margins.size() + 1);
-    for (const Branch& branch : batch.branch_table) {
-        // Rows ascend, as the gradient of gather_rows needs them, unless a branch is empty.
-        if (branch.last_row < 0 || (!last.empty() && branch.last_row <= last.back()))
-            fail(Exit::data, "an answer of a ranking has no token");
-        last.push_back(branch.last_row);
-        ++begin_of_sample[static_cast<size_t>(branch.sample) + 1];
+void DeviceBatch::fill_rankings(const Context& ctx, const Batch& batch) {
+    const size_t count = batch.sequences.size();
+    std::vector<int32_t> order(count), last(count), begins(1), both;
+    std::iota(order.begin(), order.end(), 0);
+    const auto row_of = [&](int32_t s) { return batch.sequences[static_cast<size_t>(s)].last_row; };
+    std::ranges::stable_sort(order, [&](int32_t a, int32_t b) { return row_of(a) < row_of(b); });
+    score_order.resize(count);
+    for (size_t place = 0; place < count; ++place) {
+        last[place] = row_of(order[place]);
+        if (last[place] < 0) fail(Exit::data, "an answer of a ranking has no token");
+        score_order[static_cast<size_t>(order[place])] = static_cast<int32_t>(place);
     }
-    for (size_t s = 0; s + 1 < begin_of_sample.size(); ++s) begin_of_sample[s + 1] += begin_of_sample[s];
-    put(ctx, last_rows, last);
-    put(ctx, sample_begins, begin_of_sample);
-    put(ctx, margins, batch.margins);
+    for (size_t s = 0; s < count; ++s)
+        if (s + 1 == count || batch.sequences[s + 1].sample != batch.sequences[s].sample)
+            begins.push_back(static_cast<int32_t>(s + 1));
+    std::vector<float> of_pairs;
+    for (const auto& [better, worse, margin] : batch.pairs) {
+        both.insert(both.end(), {better, worse});
+        of_pairs.push_back(margin);
+    }
+    put(ctx, score_rows, last);
+    put(ctx, places, score_order);
+    put(ctx, sample_begins, begins);
+    put(ctx, pairs.pairs, both);
+    put(ctx, pair_begins, batch.pair_begins);
+    put(ctx, margins, of_pairs);
 }
 
 }  // namespace colonnade

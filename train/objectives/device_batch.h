@@ -4,17 +4,24 @@
 // host's vectors.
 
 #include "data/packing/batch.h"
+#include "layers/preference_loss.h"
 #include "train/model/transformer.h"
 
 namespace colonnade {
 
+/// Upper bounds for what a batch has per token. Sequences that share their learned tokens, and rankings of many short
+/// answers, have more than one.
+struct BatchDensity {
+    double terms = 1, sequences = 1, pairs = 1;
+};
+
 /// How large a batch is.
 struct BatchShape {
-    int64_t packs = 0, length = 0, targets = 0, branches = 0, samples = 0;
+    int64_t packs = 0, length = 0, targets = 0, terms = 0, sequences = 0, samples = 0, pairs = 0;
     int64_t tokens() const { return packs * length; }
     static BatchShape of(const Batch& batch);
     /// An upper bound for every batch of this many tokens.
-    static BatchShape largest(int64_t packs, int64_t length);
+    static BatchShape largest(int64_t packs, int64_t length, const BatchDensity& density);
 };
 
 /// What an objective reads about the answers of a batch.
@@ -25,31 +32,33 @@ struct DeviceBatch {
 
     // Targets, in the order of Batch::targets.
     Tensor rows, targets;  ///< i32 [targets]
-    Tensor branches;       ///< i32 [targets]: the branch of each target
-    Tensor weights;        ///< f32 [targets]
+    Tensor weights;        ///< f64 [targets]
     Tensor scales;         ///< f64 [targets]: the weight divided by the total of the whole step
 
-    // Answers for pairs (both kinds are made from Batch::branch_table):
-    Tensor order, begins;  ///< i32 [targets], [branches + 1]: the targets sorted by branch (layers/preference_loss.h)
-    Tensor lengths;        ///< f64 [branches]: sum of the weights of a branch's targets
-    Tensor pairs;          ///< i32 [samples, 2]: chosen and rejected branch
-    Tensor reference;      ///< f64 [branches]: log-probabilities under the reference
-    // Answers for rankings:
-    Tensor last_rows;      ///< i32 [branches]: flat row of the last token
-    Tensor sample_begins;  ///< i32 [samples + 1]: the branches of each sample
-    Tensor margins;        ///< f32 [samples]
+    // Answers for pairs:
+    TermTable terms;
+    PairTable pairs;
+    Tensor lengths;    ///< f64 [sequences]: sum of the weights of a sequence's terms
+    Tensor reference;  ///< f64 [sequences]: log-probabilities under the reference
+    // Answers for rankings. Scores are in the order of their rows, which gather_rows needs:
+    Tensor score_rows;                  ///< i32 [sequences]: flat rows of last tokens, ascending
+    Tensor places;                      ///< i32 [sequences]: which of them is a sequence's
+    Tensor sample_begins, pair_begins;  ///< i32 [samples + 1]: the sequences and pairs of each sample
+    Tensor margins;                     ///< f32 [pairs]
+    std::vector<int32_t> score_order;   ///< `places`, on the host
 
     static DeviceBatch lay_out(Arena& arena, const ModelConfig& config, const BatchShape& shape, Answers answers);
     /// Fills what was laid out. `total`: what the loss of the whole step is divided by. On the CPU tokens, positions,
-    /// rows, targets, branches and weights become views of `batch`, which must outlive the pass. Throws Exit::data for
-    /// a token or target outside the vocabulary, pairs of other than two answers with targets, and rankings with an
-    /// answer of no token.
+    /// rows, targets, weights and terms become views of `batch`, which must outlive the pass. Throws Exit::data for a
+    /// token or target outside the vocabulary, a sample without a pair, a pair with an answer that has no term, and a
+    /// ranking with an answer of no token.
     void fill(const Context& ctx, const ModelConfig& config, const Batch& batch, double total);
 
   private:
     void fill_targets(const Context& ctx, const Batch& batch, double total);
+    void fill_terms(const Context& ctx, const Batch& batch);
     void fill_pairs(const Context& ctx, const Batch& batch) const;
-    void fill_rankings(const Context& ctx, const Batch& batch) const;
+    void fill_rankings(const Context& ctx, const Batch& batch);
 
     Answers answers_ = Answers::none;
 };

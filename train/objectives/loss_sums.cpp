@@ -27,7 +27,7 @@ void add_loss_sums(const Context& ctx, const AddLossSums& a) {
             "add_loss_sums: {} nll, {} correct, {} weights", a.nll.numel(), a.correct.numel(), a.weights.numel());
     if (ctx.device == Device::cuda) return cuda::add_loss_sums(ctx, a);
     const double* nll = a.nll.as<double>();
-    const float* weights = a.weights.as<float>();
+    const double* weights = a.weights.as<double>();
     const uint8_t* correct = a.correct.as<uint8_t>();
     LossSums sums;
     for (int64_t i = 0; i < a.weights.numel(); ++i) {

@@ -34,7 +34,7 @@ struct AddLossSums {
     Tensor sums;     ///< f64 [3]: weighted nll, weight, weighted count of correct targets; added to
     Tensor nll;      ///< f64 [targets]
     Tensor correct;  ///< u8 [targets]
-    Tensor weights;  ///< f32 [targets]
+    Tensor weights;  ///< f64 [targets]
 };
 /// Sums in a fixed order: every run gives the same bits.
 void add_loss_sums(const Context& ctx, const AddLossSums& args);

@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "data/packing/packer.h"
+#include "data/packing/step_layout.h"
 #include "train/objectives/device_batch.h"
 #include "train/objectives/loss_sums.h"
 #include "train/objectives/metric.h"
@@ -27,8 +27,9 @@ struct ObjectiveBuffers {
     Tensor logits;           ///< [chunk, vocab]
     Tensor nll;              ///< f64 [targets], unweighted
     Tensor correct;          ///< u8 [targets]
-    Tensor answers;          ///< f64 [branches]: log-probabilities, or rewards
-    Tensor slopes;           ///< f64 [branches]: d loss / d answers
+    Tensor answers;          ///< f64 [sequences]: log-probabilities, or rewards in the order of DeviceBatch::places
+    Tensor slopes;           ///< f64 [sequences]: d loss / d answers
+    Tensor pair_slopes;      ///< f64 [pairs, 2]: d loss / d answers of each pair
 };
 
 struct HeadSettings {
@@ -66,9 +67,9 @@ class Objective {
 
     /// What the loss is divided by.
     virtual double total(const StepTotals& totals) const { return totals.pairs; }
-    virtual double total(const Batch& batch) const { return batch.pairs; }
+    virtual double total(const Batch& batch) const { return static_cast<double>(batch.pairs.size()); }
 
-    /// Objectives over answers: writes the log-probability, or the reward, of every branch to buffers.answers.
+    /// Objectives over answers: writes the log-probability, or the reward, of every sequence to buffers.answers.
     virtual void measure(const Context& ctx, const ObjectiveStep& step) const;
     /// Whether it compares with a reference model; LearnerOptions::reference says where its values come from.
     virtual bool needs_reference() const { return false; }

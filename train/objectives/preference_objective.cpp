@@ -22,8 +22,11 @@ double mean_of(const LossSums& sums, PairSums::Name name) {
 ObjectiveBuffers PreferenceObjective::lay_out(Arena& arena, const ModelConfig& config, const BatchShape& shape,
                                               const HeadSettings& settings) const {
     ObjectiveBuffers b = lay_out_head(arena, config, shape.targets, settings);
-    b.answers = arena.tensor("head", DType::f64, {shape.branches});
-    if (settings.training) b.slopes = arena.tensor("head", DType::f64, {shape.branches});
+    b.answers = arena.tensor("head", DType::f64, {shape.sequences});
+    if (settings.training) {
+        b.slopes = arena.tensor("head", DType::f64, {shape.sequences});
+        b.pair_slopes = arena.tensor("head", DType::f64, {shape.pairs, 2});
+    }
     return b;
 }
 
@@ -43,11 +46,7 @@ void PreferenceObjective::measure(const Context& ctx, const ObjectiveStep& s) co
                     .hidden = b.hidden,
                     .weight = s.model.weights().head,
                     .targets = s.batch.targets});
-    branch_log_probabilities(ctx, {.logps = b.answers,
-                                   .nll = b.nll,
-                                   .weights = s.batch.weights,
-                                   .order = s.batch.order,
-                                   .begins = s.batch.begins});
+    sequence_log_probabilities(ctx, {.logps = b.answers, .nll = b.nll, .terms = s.batch.terms});
 }
 
 void PreferenceObjective::run(const Context& ctx, const ObjectiveStep& s) const {
@@ -55,16 +54,15 @@ void PreferenceObjective::run(const Context& ctx, const ObjectiveStep& s) const 
     measure(ctx, s);
     preference_loss(ctx, {.sums = s.sums.slice(0, 0, LossSums::sums),
                           .coefficients = s.gradients ? b.slopes : Tensor(),
+                          .slopes = b.pair_slopes,
                           .logps = b.answers,
                           .reference = needs_reference() ? s.batch.reference : Tensor(),
                           .lengths = s.batch.lengths,
-                          .pairs = s.batch.pairs,
+                          .table = s.batch.pairs,
                           .mix = mix_,
                           .scale = s.total > 0 ? 1 / s.total : 0});
     if (!s.gradients) return;
-    target_coefficients(
-        ctx,
-        {.scales = s.batch.scales, .coefficients = b.slopes, .branches = s.batch.branches, .weights = s.batch.weights});
+    target_coefficients(ctx, {.scales = s.batch.scales, .coefficients = b.slopes, .terms = s.batch.terms});
     head_loss(ctx, {.nll = b.nll,
                     .dhidden = b.dhidden,
                     .dweight = s.gradients->views.head,

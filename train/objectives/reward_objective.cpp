@@ -21,22 +21,22 @@ double margin_of(const LossSums& sums) {
 ObjectiveBuffers RewardObjective::lay_out(Arena& arena, const ModelConfig& config, const BatchShape& shape,
                                           const HeadSettings& settings) const {
     ObjectiveBuffers b;
-    b.hidden = arena.tensor("head", settings.dtype, {shape.branches, config.hidden_size});
-    if (settings.training) b.dhidden = arena.tensor("head", settings.dtype, {shape.branches, config.hidden_size});
-    b.answers = arena.tensor("head", DType::f64, {shape.branches});
-    b.slopes = arena.tensor("head", DType::f64, {shape.branches});
+    b.hidden = arena.tensor("head", settings.dtype, {shape.sequences, config.hidden_size});
+    if (settings.training) b.dhidden = arena.tensor("head", settings.dtype, {shape.sequences, config.hidden_size});
+    b.answers = arena.tensor("head", DType::f64, {shape.sequences});
+    b.slopes = arena.tensor("head", DType::f64, {shape.sequences});
     return b;
 }
 
 void RewardObjective::check(const Batch& batch) const {
-    for (const float margin : batch.margins)
-        if (kind_ == RankingKind::plackett_luce && margin != 0)
-            fail(Exit::data, "a sample has a margin of {}, which only reward_loss: pairwise supports", margin);
+    for (const AnswerPair& pair : batch.pairs)
+        if (kind_ == RankingKind::plackett_luce && pair.margin != 0)
+            fail(Exit::data, "a sample has a margin of {}, which only reward_loss: pairwise supports", pair.margin);
 }
 
 void RewardObjective::measure(const Context& ctx, const ObjectiveStep& s) const {
     const ObjectiveBuffers& b = s.buffers;
-    gather_rows(ctx, {.out = b.hidden, .in = s.acts.hidden, .rows = s.batch.last_rows});
+    gather_rows(ctx, {.out = b.hidden, .in = s.acts.hidden, .rows = s.batch.score_rows});
     score_forward(ctx, {.scores = b.answers, .hidden = b.hidden, .weight = s.model.weights().head});
 }
 
@@ -47,7 +47,10 @@ void RewardObjective::run(const Context& ctx, const ObjectiveStep& s) const {
                        .extremes = s.sums.slice(0, LossSums::sums, LossSums::count),
                        .dscores = b.slopes,
                        .scores = b.answers,
+                       .places = s.batch.places,
                        .sample_begins = s.batch.sample_begins,
+                       .pairs = s.batch.pairs.pairs,
+                       .pair_begins = s.batch.pair_begins,
                        .margins = s.batch.margins,
                        .kind = kind_,
                        .center = center_,
@@ -58,7 +61,7 @@ void RewardObjective::run(const Context& ctx, const ObjectiveStep& s) const {
                          .dscores = b.slopes,
                          .hidden = b.hidden,
                          .weight = s.model.weights().head});
-    scatter_rows(ctx, {.din = s.acts.dhidden, .dout = b.dhidden, .rows = s.batch.last_rows});
+    scatter_rows(ctx, {.din = s.acts.dhidden, .dout = b.dhidden, .rows = s.batch.score_rows});
 }
 
 std::vector<Metric> RewardObjective::metrics(const LossSums& sums, Phase) const {

@@ -14,6 +14,8 @@ class RewardObjective : public Objective {
     RewardObjective(RankingKind kind, double center) : kind_(kind), center_(center) {}
 
     Answers answers() const override { return Answers::rankings; }
+    double total(const StepTotals& totals) const override { return totals.rankings; }
+    double total(const Batch& batch) const override { return static_cast<double>(batch.rankings); }
     ObjectiveBuffers lay_out(Arena& arena, const ModelConfig& config, const BatchShape& shape,
                              const HeadSettings& settings) const override;
     /// Throws Exit::data for a margin with plackett_luce.

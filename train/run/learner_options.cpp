@@ -1,5 +1,7 @@
 #include "train/run/learner_options.h"
 
+#include <algorithm>
+
 #include "train/run/stage_objective.h"
 
 namespace colonnade {
@@ -25,6 +27,24 @@ LearnerOptions learner_options(const Config& c, const Ranks& ranks, Gpu* gpu, Co
                      .rank = ranks.rank(),
                      .zero_stage = c.zero_stage,
                      .wire = c.grad_sync_dtype}};
+}
+
+BatchDensity density_of(const Session& session) {
+    BatchDensity density;
+    for (const TokenStore* store : {&session.train.store, &session.eval.store}) {
+        if (store->statistics.pairs == 0) continue;  // only objectives over answers have tables of them
+        for (int64_t i = 0; i < store->size(); ++i) {
+            const Sample sample = store->sample(i);
+            const auto tokens = static_cast<double>(sample.length());
+            int64_t terms = 0;
+            for (const Sequence& sequence : sample.sequences)
+                for (const auto& [begin, end, weight] : sequence.learned) terms += end - begin;
+            density.terms = std::max(density.terms, static_cast<double>(terms) / tokens);
+            density.sequences = std::max(density.sequences, static_cast<double>(sample.sequences.size()) / tokens);
+            density.pairs = std::max(density.pairs, static_cast<double>(sample.pairs.size()) / tokens);
+        }
+    }
+    return density;
 }
 
 }  // namespace colonnade

@@ -2,6 +2,7 @@
 
 #include "engine/ranks/ranks.h"
 #include "train/config/config.h"
+#include "train/run/session.h"
 #include "train/step/learner.h"
 
 namespace colonnade {
@@ -10,5 +11,8 @@ namespace colonnade {
 /// reference of every batch. Planning memory needs neither GPU nor communicator.
 LearnerOptions learner_options(const Config& config, const Ranks& ranks = one_rank(), Gpu* gpu = nullptr,
                                Communicator* communicator = nullptr);
+
+/// Upper bounds for batches of the session's samples.
+BatchDensity density_of(const Session& session);
 
 }  // namespace colonnade

@@ -80,7 +80,9 @@ MemoryAdvice advise_on_memory(const Session& session, const Ranks& ranks, size_t
             if (wanted[i])
                 for (std::string& setting : changes[i](config, session, ranks))
                     advice.settings.push_back(std::move(setting));
-        advice.bytes = Learner::plan(session.model, learner_options(config, ranks), session.device).bytes();
+        LearnerOptions options = learner_options(config, ranks);
+        options.density = density_of(session);
+        advice.bytes = Learner::plan(session.model, options, session.device).bytes();
         advice.fits = advice.bytes <= available;
         return advice;
     };

@@ -84,7 +84,7 @@ std::vector<double> compute_reference(const TokenStore& store, const PackSchedul
     with_total.total = static_cast<double>(store.size());
     with_total.unit = "samples";
     Progress progress(with_total);
-    const std::vector<int64_t>& begins = store.branch_offsets();
+    const std::vector<int64_t>& begins = store.sequence_offsets();
     std::vector<double> logps(static_cast<size_t>(begins.back()), std::nan(""));
     Loader loader(store, schedule);
     int64_t done = 0;
@@ -128,7 +128,7 @@ References make_references(const Session& session, Learner& learner, const Conte
         if (!ranks.first()) progress.write = [](std::string_view) {};
         ranks.in_turn(label, [&] {
             if (fs::exists(path)) {
-                logps = read_table(path, key, split.store.branch_offsets().back());
+                logps = read_table(path, key, split.store.sequence_offsets().back());
                 result.notices.push_back(
                     fmt::format("reference of {} samples: read from {}", split.store.size(), path));
             } else {

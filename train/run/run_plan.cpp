@@ -147,7 +147,9 @@ std::string PlanView::fitting(const std::string& text, size_t indent) const {
 static std::string memory_lines(const PlannedRun& run, const PlanView& view) {
     const auto& [session, schedule, saves, ranks] = run;
     const std::string device = device_text(session.device, session.config.device_index);
-    const Arena plan = Learner::plan(session.model, learner_options(session.config, ranks), session.device);
+    LearnerOptions options = learner_options(session.config, ranks);
+    options.density = density_of(session);
+    const Arena plan = Learner::plan(session.model, options, session.device);
     const bool answers = session.config.eval_table_size > 0;
     const std::string of_answers = !answers ? ""
                                    : session.device == Device::cuda && !built_with_cuda()

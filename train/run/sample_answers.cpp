@@ -16,13 +16,11 @@ struct Split {
     int64_t prompt, end;
 };
 Split split_of(const Sample& sample) {
-    if (sample.stem() > 0) return {sample.stem(), sample.branch_end(0)};
-    const auto trained = [&](int64_t i) { return sample.weights[static_cast<size_t>(i)] > 0; };
-    int64_t begin = 0;
-    while (begin < sample.length() && !trained(begin)) ++begin;
-    if (begin <= 1) return {std::min(longest_beginning, (sample.length() + 3) / 4), sample.length()};
-    int64_t end = begin;
-    while (end < sample.length() && trained(end)) ++end;
+    const Sequence& first = sample.sequences[0];
+    if (const int64_t prompt = sample.common(); prompt > 0) return {prompt, first.length()};
+    if (first.learned.empty()) return {first.length(), first.length()};
+    const auto& [begin, end, weight] = first.learned[0];
+    if (begin <= 1) return {std::min(longest_beginning, (first.length() + 3) / 4), first.length()};
     return {begin, end};
 }
 
@@ -58,7 +56,7 @@ std::vector<SamplePrompt> choose_prompts(const Session& session) {
         const Sample sample = store.sample(at);
         const auto [prompt, end] = split_of(sample);
         if (prompt < 1 || prompt >= session.model.max_position_embeddings) continue;
-        const auto begin = sample.tokens.begin();
+        const auto begin = sample.sequences[0].tokens.begin();
         prompts.push_back({store.place(at), {begin, begin + prompt}, {begin + prompt, begin + end}});
     }
     return prompts;

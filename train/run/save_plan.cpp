@@ -18,7 +18,8 @@ SavePlan plan_saves(const Session& session, const Ranks& ranks, size_t available
         plan.text = "the run waits until each is written (async_save: false)";
         return plan;
     }
-    const LearnerOptions options = learner_options(c, ranks);
+    LearnerOptions options = learner_options(c, ranks);
+    options.density = density_of(session);
     plan.background = true;
     plan.copy_bytes = state_bytes(session.model, options, session.device);
     if (c.async_save == Tristate::on) return plan;

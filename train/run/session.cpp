@@ -45,12 +45,12 @@ void check_windows(const Session& s, const TokenStore& store) {
     for (int64_t i = 0; i < store.size(); ++i) {
         const Sample sample = store.sample(i);
         for (const int64_t window : s.model.windows)
-            if (window > 0 && !window_fits_column_mask(sample.branch_begins, window))
+            if (window > 0 && !window_fits_column_mask(sample, window))
                 fail(
                     Exit::config,
                     "stage {}: the model's sliding_window of {} ends within two or more of the {} answers of {}, which "
                     "column masks cannot express; give pairs, or max_length of at most {}",
-                    spell(s.config.stage), window, sample.branch_begins.size(), store.place(i), smallest);
+                    spell(s.config.stage), window, sample.sequences.size(), store.place(i), smallest);
     }
 }
 

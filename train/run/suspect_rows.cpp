@@ -13,9 +13,8 @@ Batch alone(const TokenStore& store, const LoadedBatch& loaded, size_t i) {
     const Sample sample = store.sample(loaded.samples[i]);
     Batch batch = make_batch({{&sample}});
     const Batch& whole = loaded.batch;
-    for (size_t branch = 0; branch < whole.reference.size(); ++branch)
-        if (static_cast<size_t>(whole.branch_table[branch].sample) == i)
-            batch.reference.push_back(whole.reference[branch]);
+    for (size_t s = 0; s < whole.reference.size(); ++s)
+        if (static_cast<size_t>(whole.sequences[s].sample) == i) batch.reference.push_back(whole.reference[s]);
     return batch;
 }
 

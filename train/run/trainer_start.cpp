@@ -166,8 +166,9 @@ void Trainer::start() {
 
 std::unique_ptr<Learner> Trainer::make_learner() const {
     try {
-        return std::make_unique<Learner>(session_.model,
-                                         learner_options(config_, ranks_, gpu_.get(), communicator_.get()));
+        LearnerOptions options = learner_options(config_, ranks_, gpu_.get(), communicator_.get());
+        options.density = density_of(session_);
+        return std::make_unique<Learner>(session_.model, options);
     } catch (const Error& e) {
         if (e.exit() != Exit::memory) throw;
         const size_t available = gpu_ ? available_gpu_memory() : available_memory();

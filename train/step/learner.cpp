@@ -75,7 +75,7 @@ Arena Learner::plan(const ModelConfig& config, const LearnerOptions& options, De
     const ParameterList parameters = trained_parameters(config, options);
     State::lay_out(arena, parameters, colonnade::base_parameters(config, options), options,
                    GradientSync(parameters, options.sync));
-    Workspace::lay_out(arena, config, options, BatchShape::largest(options.max_packs, options.max_length),
+    Workspace::lay_out(arena, config, options, BatchShape::largest(options.max_packs, options.max_length, options.density),
                        options.training ? Pass::training : Pass::inference, lowest_layer(parameters));
     return arena;
 }
@@ -205,11 +205,16 @@ LossSums Learner::evaluate(const Context& ctx, const Batch& batch, std::vector<d
 }
 
 std::vector<double> Learner::measure(const Context& ctx, const Batch& batch) {
-    if (batch.branch_table.empty()) return {};
+    if (batch.sequences.empty()) return {};
     prepare(ctx, batch, 1, Pass::inference);
     model_->forward(ctx, workspace_.batch.input, workspace_.acts);
     objective().measure(ctx, objective_step());
-    return read(workspace_.head.answers);
+    const std::vector<double> measured = read(workspace_.head.answers);
+    const std::vector<int32_t>& places = workspace_.batch.score_order;
+    if (places.empty()) return measured;
+    std::vector<double> of_sequences;
+    for (const int32_t place : places) of_sequences.push_back(measured[static_cast<size_t>(place)]);
+    return of_sequences;
 }
 
 void Learner::prepare(const Context& ctx, const Batch& batch, double total, Pass pass) {

@@ -36,6 +36,7 @@ enum class Reference {
 struct LearnerOptions {
     int64_t max_packs = 1;      ///< packs of the largest batch
     int64_t max_length = 1;     ///< tokens of its longest pack
+    BatchDensity density{};     ///< of any batch
     int64_t head_chunk = 1024;  ///< rows of the head whose logits exist at a time
     DType dtype = DType::f32;   ///< of weights and activations on the CPU: f32, or f64 for gradient checks. A GPU: bf16
     /// Of AdamW: f32; u8 for 8-bit codes (train/optimizer/moment_codes.h); on a GPU also bf16.
@@ -159,7 +160,7 @@ class Learner {
     /// Returns the loss of this rank's batch; the training state does not change. Waits. `nll`: the loss of each
     /// target.
     LossSums evaluate(const Context& ctx, const Batch& batch, std::vector<double>* nll = nullptr);
-    /// Returns the log-probability, or the reward, of every branch: Objective::measure(). Waits.
+    /// Returns the log-probability, or the reward, of every sequence: Objective::measure(). Waits.
     std::vector<double> measure(const Context& ctx, const Batch& batch);
 
     // --- State ---

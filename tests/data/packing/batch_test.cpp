@@ -1,133 +1,137 @@
-// Batches against their definition, token by token: which row sees which column, and which row predicts which token.
+// Batches against their definition: which prefixes a row holds, what each of them sees, and what each sequence learns.
 
 #include "data/packing/batch.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <tuple>
+#include <numeric>
+#include <set>
 
+#include "data/packing/row_order.h"
+#include "engine/device/error.h"
 #include "engine/device/philox.h"
+#include "tests/support/random_trees.h"
 
 namespace colonnade {
 namespace {
 
 using Packs = std::vector<std::vector<Sample>>;
+using Path = std::vector<int32_t>;
 
 std::vector<std::vector<const Sample*>> views(const Packs& packs) {
     std::vector<std::vector<const Sample*>> result(packs.size());
-    for (size_t p = 0; p < packs.size(); ++p) {
+    for (size_t p = 0; p < packs.size(); ++p)
         for (const Sample& sample : packs[p]) result[p].push_back(&sample);
-    }
     return result;
 }
 
-/// A token of a row, by the definition in data/samples/sample.h. Padding has sample -1.
-struct Place {
-    int sample = -1, branch = -1;  // within the pack, within the sample; branch -1: stem
-    int first_branch = 0;          // branches of the batch before this sample
-    int32_t token = 0;
-    float weight = 0;
-};
-
-std::vector<std::vector<Place>> places_of(const Packs& packs, int64_t length) {
-    std::vector<std::vector<Place>> rows;
-    int branches = 0;
-    for (const auto& pack : packs) {
-        std::vector<Place> row;
-        for (size_t s = 0; s < pack.size(); ++s) {
-            for (int64_t i = 0; i < pack[s].length(); ++i) {
-                int branch = -1;
-                for (const int32_t begin : pack[s].branch_begins) branch += i >= begin;
-                const auto at = static_cast<size_t>(i);
-                row.push_back({static_cast<int>(s), branch, branches, pack[s].tokens[at], pack[s].weights[at]});
-            }
-            branches += static_cast<int>(pack[s].branch_begins.size());
-        }
-        row.resize(static_cast<size_t>(length));
-        rows.push_back(row);
-    }
-    return rows;
-}
-
-bool sees(const std::vector<Place>& row, size_t i, size_t j) {
-    return row[i].sample >= 0 && row[i].sample == row[j].sample && j <= i &&
-           (row[j].branch == -1 || row[j].branch == row[i].branch);
-}
-
-/// The branch table by its definition: a branch's last row is that of its last token, or the last row of the stem if
-/// the branch is empty.
-void expect_branches_as_defined(const Packs& packs, const Batch& batch, const std::vector<std::vector<Place>>& rows) {
-    std::vector<Branch> expected;
-    std::vector<float> margins;
-    double pairs = 0;
-    for (size_t p = 0; p < packs.size(); ++p) {
-        for (size_t s = 0; s < packs[p].size(); ++s) {
-            const auto sample = static_cast<int32_t>(margins.size());
-            const auto branches = static_cast<int32_t>(packs[p][s].branch_begins.size());
-            for (int32_t rank = 0; rank < branches; ++rank) {
-                int32_t last = -1, last_of_stem = -1, targets = 0;
-                bool has_stem = false;
-                for (size_t i = 0; i < rows[p].size(); ++i) {
-                    const Place& place = rows[p][i];
-                    if (place.sample != static_cast<int>(s)) continue;
-                    const auto flat = static_cast<int32_t>(p * rows[p].size() + i);
-                    has_stem |= place.branch == -1;
-                    if (place.branch == -1) last_of_stem = flat;
-                    if (place.branch != rank) continue;
-                    targets += place.weight > 0 && (has_stem || last >= 0);
-                    last = flat;
-                }
-                expected.push_back({sample, rank, last >= 0 ? last : last_of_stem, targets});
-            }
-            margins.push_back(packs[p][s].margin);
-            pairs += branches > 1 ? 1 : 0;
-        }
-    }
-    EXPECT_EQ(batch.branch_table, expected);
-    EXPECT_EQ(batch.margins, margins);
-    EXPECT_EQ(batch.pairs, pairs);
-}
-
-void expect_as_defined(const Packs& packs, const Batch& batch) {
-    const auto rows = places_of(packs, batch.length);
-    const auto length = static_cast<size_t>(batch.length);
-    batch.mask.validate();
+/// What every row of a batch stands for: the tokens that it sees in the dense mask, itself last.
+std::vector<Path> paths_of(const Batch& batch) {
     const std::vector<uint8_t> dense = batch.mask.dense();
-    ASSERT_EQ(dense.size(), packs.size() * length * length);
-    std::vector<std::tuple<int32_t, int32_t, int32_t, float>> expected, found;  // row, branch, target, weight
-    double weight = 0;
-    for (size_t p = 0; p < rows.size(); ++p) {
-        for (size_t i = 0; i < length; ++i) {
-            const Place& place = rows[p][i];
-            const size_t flat = p * length + i;
-            ASSERT_EQ(batch.tokens[flat], place.token);
-            int32_t seen = 0, before = -1;  // keys seen; the last one apart from itself
-            for (size_t j = 0; j < length; ++j) {
-                const bool visible = sees(rows[p], i, j);
-                ASSERT_EQ(dense[flat * length + j], visible) << "pack " << p << " row " << i << " column " << j;
-                seen += visible;
-                if (visible && j != i) before = static_cast<int32_t>(p * length + j);
-            }
-            // A token's position is the number of tokens before it that it can see.
-            ASSERT_EQ(batch.positions[flat], std::max(0, seen - 1));
-            if (place.branch >= 0 && place.weight > 0 && before >= 0) {
-                expected.emplace_back(before, place.first_branch + place.branch, place.token, place.weight);
-                weight += static_cast<double>(place.weight);
-            }
-        }
+    const auto length = static_cast<size_t>(batch.length);
+    std::vector<Path> paths(batch.tokens.size());
+    for (size_t row = 0; row < paths.size(); ++row) {
+        for (size_t j = 0; j < length; ++j)
+            if (dense[row * length + j]) paths[row].push_back(batch.tokens[row / length * length + j]);
+        EXPECT_EQ(batch.positions[row], std::max<int64_t>(0, std::ssize(paths[row]) - 1));
+        EXPECT_TRUE(paths[row].empty() || paths[row].back() == batch.tokens[row]);
     }
-    expect_branches_as_defined(packs, batch, rows);
-    for (size_t i = 0; i < batch.rows.size(); ++i)
-        found.emplace_back(batch.rows[i], batch.branches[i], batch.targets[i], batch.weights[i]);
-    std::sort(expected.begin(), expected.end());
-    EXPECT_EQ(found, expected);
-    EXPECT_DOUBLE_EQ(batch.target_weight, weight);
+    return paths;
 }
 
-/// A random sample: stems and branches of any length, also 0; weights of 0, 0.5 and 1.
+/// The prefixes that a pack's rows should stand for, sorted: with Sharing::sample those that a sequence does not share
+/// with the one before it in its sample, with Sharing::row those of all sequences, each once.
+std::vector<Path> expected_paths(const std::vector<Sample>& pack, Sharing sharing) {
+    std::vector<Path> paths;
+    for (const Sample& sample : pack) {
+        for (size_t s = 0; s < sample.sequences.size(); ++s) {
+            const Path whole = sample.whole(s);
+            const int64_t from = sharing == Sharing::row ? 0 : sample.sequences[s].shared;
+            for (int64_t n = from + 1; n <= std::ssize(whole); ++n) paths.emplace_back(whole.begin(), whole.begin() + n);
+        }
+    }
+    std::ranges::sort(paths);
+    if (sharing == Sharing::row) paths.erase(std::unique(paths.begin(), paths.end()), paths.end());
+    return paths;
+}
+
+void expect_rows(const Packs& packs, const Batch& batch, const std::vector<Path>& paths, Sharing sharing) {
+    int64_t real = 0;
+    for (size_t p = 0; p < packs.size(); ++p) {
+        const auto first = paths.begin() + static_cast<int64_t>(p) * batch.length;
+        std::vector<Path> found(first, first + batch.length);
+        std::ranges::sort(found);
+        std::erase(found, Path());
+        const std::vector<Path> expected = expected_paths(packs[p], sharing);
+        ASSERT_EQ(found, expected) << "pack " << p;
+        real += std::ssize(expected);
+    }
+    EXPECT_EQ(batch.real_tokens, real);
+}
+
+/// Every sequence learns its own tokens, each behind the tokens before it.
+void expect_terms(const Sequence& sequence, const Path& whole, size_t number, const Batch& batch,
+                  const std::vector<Path>& paths) {
+    const std::vector<float> weights = weights_of(sequence);
+    auto term = static_cast<size_t>(batch.term_begins[number]);
+    for (size_t i = 0; i < whole.size(); ++i) {
+        if (weights[i] == 0) continue;
+        ASSERT_LT(term, static_cast<size_t>(batch.term_begins[number + 1]));
+        const auto target = static_cast<size_t>(batch.term_targets[term]);
+        ASSERT_EQ(batch.targets[target], whole[i]);
+        ASSERT_EQ(paths[static_cast<size_t>(batch.rows[target])], Path(whole.begin(), whole.begin() + std::ptrdiff_t(i)));
+        ASSERT_EQ(batch.term_weights[term], weights[i]);
+        ++term;
+    }
+    ASSERT_EQ(term, static_cast<size_t>(batch.term_begins[number + 1]));
+    const int32_t last = batch.sequences[number].last_row;
+    ASSERT_EQ(last < 0 ? Path() : paths[static_cast<size_t>(last)], whole);
+}
+
+void expect_as_defined(const Packs& packs, const Batch& batch, Sharing sharing = Sharing::sample) {
+    batch.mask.validate();
+    const std::vector<Path> paths = paths_of(batch);
+    ASSERT_NO_FATAL_FAILURE(expect_rows(packs, batch, paths, sharing));
+    int32_t number = 0, sample_number = 0, rankings = 0;
+    double weight = 0;
+    std::vector<AnswerPair> pairs;
+    for (const auto& pack : packs) {
+        for (const Sample& sample : pack) {
+            for (AnswerPair pair : sample.pairs) {
+                pair.better += number;
+                pair.worse += number;
+                pairs.push_back(pair);
+            }
+            ASSERT_EQ(batch.pair_begins[static_cast<size_t>(sample_number) + 1], std::ssize(pairs));
+            rankings += !sample.pairs.empty();
+            for (int32_t rank = 0; rank < std::ssize(sample.sequences); ++rank, ++number) {
+                const auto s = static_cast<size_t>(rank), n = static_cast<size_t>(number);
+                ASSERT_EQ(batch.sequences[n].sample, sample_number);
+                ASSERT_EQ(batch.sequences[n].rank, rank);
+                ASSERT_NO_FATAL_FAILURE(expect_terms(sample.sequences[s], sample.whole(s), n, batch, paths));
+            }
+            weight += target_weight(sample);
+            ++sample_number;
+        }
+    }
+    EXPECT_EQ(batch.samples, sample_number);
+    EXPECT_EQ(std::ssize(batch.sequences), number);
+    EXPECT_EQ(batch.pairs, pairs);
+    EXPECT_EQ(batch.rankings, rankings);
+    EXPECT_DOUBLE_EQ(batch.target_weight, weight);
+    EXPECT_DOUBLE_EQ(std::accumulate(batch.weights.begin(), batch.weights.end(), 0.0), weight);
+    // Targets are sorted by row, and no two of a row are the same prefix.
+    EXPECT_TRUE(std::is_sorted(batch.rows.begin(), batch.rows.end()));
+    std::vector<double> weights(batch.targets.size());
+    for (size_t t = 0; t < batch.term_targets.size(); ++t)
+        weights[static_cast<size_t>(batch.term_targets[t])] += static_cast<double>(batch.term_weights[t]);
+    EXPECT_EQ(weights, batch.weights);
+}
+
+/// A random sample with one stem.
 Sample random_sample(const Philox& random, uint64_t& at) {
-    Sample sample;
+    FlatSample sample{.begins = {}};
     const auto draw = [&](uint64_t n) { return random.below(at++, n); };
     const auto append = [&](uint64_t count) {
         for (uint64_t i = 0; i < count; ++i) {
@@ -137,77 +141,121 @@ Sample random_sample(const Philox& random, uint64_t& at) {
     };
     append(draw(5));
     for (uint64_t branches = 1 + draw(4); branches > 0; --branches) {
-        sample.branch_begins.push_back(static_cast<int32_t>(sample.tokens.size()));
+        sample.begins.push_back(static_cast<int32_t>(sample.tokens.size()));
         append(draw(5));
     }
     sample.margin = static_cast<float>(draw(3));
-    return sample;
+    return sample_of(sample);
+}
+
+Sample tree(const Philox& random, uint64_t& at) {
+    return random_tree(random, at);
+}
+
+template <typename Draw>
+Packs random_packs(const Philox& random, uint64_t& at, Draw&& sample) {
+    Packs packs(1 + random.below(at++, 3));
+    for (auto& pack : packs)
+        for (uint64_t n = random.below(at++, 4); n > 0; --n) pack.push_back(sample(random, at));
+    return packs;
 }
 
 TEST(Batch, TheExampleOfTheHeader) {
-    const Packs packs = {{{{10, 11, 12}, {1, 1, 1}, {0}}, {{20, 21, 30, 31, 40}, {0, 0, 1, 1, 1}, {2, 4}, 0.5f}}};
-    const Batch batch = make_batch(views(packs), 3);
+    const Packs packs = {{sample_of({{10, 11, 12}, {1, 1, 1}}),
+                          sample_of({{20, 21, 30, 31, 40}, {0, 0, 1, 1, 1}, {2, 4}, 0.5f})}};
+    const Batch batch = make_batch(views(packs), {.align = 3});
     EXPECT_EQ(batch.length, 9);
-    EXPECT_EQ(batch.tokens, (std::vector<int32_t>{10, 11, 12, 20, 21, 30, 31, 40, 0}));
-    EXPECT_EQ(batch.positions, (std::vector<int32_t>{0, 1, 2, 0, 1, 2, 3, 2, 0}));
-    EXPECT_EQ(batch.mask.lts, (std::vector<int32_t>{3, 3, 3, 8, 8, 7, 7, 8, 0}));
-    EXPECT_EQ(batch.rows, (std::vector<int32_t>{0, 1, 4, 4, 5}));
-    EXPECT_EQ(batch.targets, (std::vector<int32_t>{11, 12, 30, 40, 31}));
-    EXPECT_EQ(batch.branches, (std::vector<int32_t>{0, 0, 1, 2, 1}));
-    EXPECT_EQ(batch.branch_table, (std::vector<Branch>{{0, 0, 2, 2}, {1, 0, 6, 2}, {1, 1, 7, 1}}));
-    EXPECT_EQ(batch.margins, (std::vector<float>{0, 0.5}));
-    EXPECT_EQ(batch.pairs, 1);
-    EXPECT_EQ(batch.samples, 2);
-    EXPECT_EQ(batch.real_tokens, 8);
-    EXPECT_EQ(batch.target_weight, 5);
+    EXPECT_EQ(batch.tokens, (Path{10, 11, 12, 20, 21, 30, 31, 40, 0}));
+    EXPECT_EQ(batch.positions, (Path{0, 1, 2, 0, 1, 2, 3, 2, 0}));
+    EXPECT_EQ(batch.mask.lts, (Path{3, 3, 3, 8, 8, 7, 7, 8, 0}));
+    EXPECT_EQ(batch.rows, (Path{0, 1, 4, 4, 5}));
+    EXPECT_EQ(batch.targets, (Path{11, 12, 30, 40, 31}));
+    EXPECT_EQ(batch.term_begins, (Path{0, 2, 4, 5}));
+    EXPECT_EQ(batch.term_targets, (Path{0, 1, 2, 4, 3}));
+    EXPECT_EQ(batch.sequences, (std::vector<BatchSequence>{{0, 0, 2}, {1, 0, 6}, {1, 1, 7}}));
+    EXPECT_EQ(batch.pairs, (std::vector<AnswerPair>{{1, 2, 0.5f}}));
+    expect_as_defined(packs, batch);
 }
 
-TEST(Batch, EqualsItsDefinition) {
+TEST(Batch, RandomForestsAreAsDefined) {
+    const Philox random{6, 1};
+    uint64_t at = 0;
+    int64_t alone = 0, merged = 0;
+    for (int trial = 0; trial < 600; ++trial) {
+        const Packs packs = random_packs(random, at, tree);
+        const auto align = static_cast<int64_t>(1 + random.below(at++, 8));
+        for (const Sharing sharing : {Sharing::sample, Sharing::row}) {
+            const Batch batch = make_batch(views(packs), {.align = align, .sharing = sharing});
+            ASSERT_NO_FATAL_FAILURE(expect_as_defined(packs, batch, sharing)) << trial;
+            EXPECT_EQ(batch.length % align, 0);
+            (sharing == Sharing::sample ? alone : merged) += batch.real_tokens;
+        }
+    }
+    EXPECT_LT(1.2 * static_cast<double>(merged), static_cast<double>(alone));
+}
+
+TEST(Batch, TheRowsOfAPackAreNoLongerThanNeeded) {
     const Philox random{7, 1};
     uint64_t at = 0;
-    for (int trial = 0; trial < 200; ++trial) {
-        Packs packs(1 + random.below(at++, 4));
-        for (auto& pack : packs) {
-            for (uint64_t n = random.below(at++, 4); n > 0; --n) pack.push_back(random_sample(random, at));
-        }
+    for (int trial = 0; trial < 300; ++trial) {
+        const Packs packs = random_packs(random, at, random_sample);
         const auto align = static_cast<int64_t>(1 + random.below(at++, 8));
-        const Batch batch = make_batch(views(packs), align);
-        int64_t fullest = 1, tokens = 0, samples = 0;
+        const Batch batch = make_batch(views(packs), {.align = align});
+        int64_t fullest = 1;
         for (const auto& pack : packs) {
             int64_t sum = 0;
             for (const Sample& sample : pack) sum += sample.length();
             fullest = std::max(fullest, sum);
-            tokens += sum;
-            samples += static_cast<int64_t>(pack.size());
         }
-        EXPECT_EQ(batch.length % align, 0);
         EXPECT_GE(batch.length, fullest);
         EXPECT_LT(batch.length, fullest + align);
-        EXPECT_EQ(batch.real_tokens, tokens);
-        EXPECT_EQ(batch.samples, samples);
         ASSERT_NO_FATAL_FAILURE(expect_as_defined(packs, batch));
     }
 }
 
-/// Windows count positions: a branch sees its stem as if it followed directly, however many branches are between them.
+/// The walk enters the largest subtree first at every node: so the leaves of a trunk follow it, deepest first.
+TEST(RowOrder, TheTrunkComesBeforeItsLeaves) {
+    const auto order_of = [](const std::vector<Path>& sequences) {
+        std::vector<std::pair<size_t, int64_t>> order;
+        for (const auto& [sequence, shared] : row_order(sequences)) order.emplace_back(sequence, shared);
+        return order;
+    };
+    using Order = std::vector<std::pair<size_t, int64_t>>;
+    // A trunk 1 2 3 4 5 6 with leaves 9 at depth 2, and 9 9 at depth 4.
+    EXPECT_EQ(order_of({{1, 2, 9}, {1, 2, 3, 4, 9, 9}, {1, 2, 3, 4, 5, 6, 7}}), (Order{{2, 0}, {1, 4}, {0, 2}}));
+    EXPECT_EQ(order_of({{5}, {4}, {4, 4}}), (Order{{1, 0}, {2, 1}, {0, 0}}));           // a whole prefix comes first
+    EXPECT_EQ(order_of({{2}, {1}, {2}, {3}}), (Order{{1, 0}, {0, 0}, {2, 1}, {3, 0}}));  // ties by token, then by number
+    EXPECT_EQ(order_of({{}, {1}, {}}), (Order{{0, 0}, {2, 0}, {1, 0}}));
+    EXPECT_TRUE(order_of({}).empty());
+}
+
+TEST(RowOrder, ALongCombAndManyCopiesTakeNoDeepRecursion) {
+    std::vector<Path> comb, copies(20'000, Path{1, 2, 3});
+    for (int n = 1; n <= 3000; ++n) comb.emplace_back(static_cast<size_t>(n), 7);
+    for (const auto& [sequences, tokens] : {std::pair{&comb, int64_t{3000}}, {&copies, int64_t{3}}}) {
+        int64_t placed = 0;
+        for (const auto& [sequence, shared] : row_order(*sequences)) placed += std::ssize((*sequences)[sequence]) - shared;
+        EXPECT_EQ(placed, tokens);
+    }
+}
+
+/// Windows count positions: a sequence sees its stem as if it followed directly, however many others are between them.
 TEST(Batch, SlidingWindowsCountPositionsOrAreRefused) {
     const Philox random{9, 1};
     uint64_t at = 0;
-    int exact = 0, pairs = 0, refused = 0;
-    for (int trial = 0; trial < 400; ++trial) {
-        Packs packs(1 + random.below(at++, 2));
-        for (auto& pack : packs) {
-            for (uint64_t n = 1 + random.below(at++, 3); n > 0; --n) pack.push_back(random_sample(random, at));
-        }
+    int exact = 0, trees = 0, refused = 0;
+    for (int trial = 0; trial < 600; ++trial) {
+        const Packs packs = trial % 2 ? random_packs(random, at, random_sample) : random_packs(random, at, tree);
         const auto window = static_cast<int64_t>(1 + random.below(at++, 8));
         bool can = true;
         for (const auto& pack : packs)
             for (const Sample& sample : pack) {
-                can = can && window_fits_column_mask(sample.branch_begins, window);
-                EXPECT_TRUE(sample.branch_begins.size() > 2 || window_fits_column_mask(sample.branch_begins, window));
-                pairs += sample.branch_begins.size() == 2;
+                const bool fits = window_fits_column_mask(sample, window);
+                can = can && fits;
+                EXPECT_TRUE(sample.sequences.size() > 2 || fits);
+                trees += sample.sequences.size() > 1;
             }
-        const Batch batch = make_batch(views(packs), 1 + static_cast<int64_t>(random.below(at++, 4)));
+        const Batch batch = make_batch(views(packs), {.align = 1 + static_cast<int64_t>(random.below(at++, 4))});
         try {
             const ColumnMask mask = batch.mask.with_sliding_window(window, batch.positions);
             mask.validate();
@@ -222,75 +270,47 @@ TEST(Batch, SlidingWindowsCountPositionsOrAreRefused) {
             ++exact;
         } catch (const Error& e) {
             ASSERT_EQ(e.exit(), Exit::config);
-            // At the end of a row, two ranges may suffice for a sample that needs more elsewhere; it is refused here
-            // too.
+            // At the end of a row, two ranges may suffice for a sample that needs more elsewhere.
             ASSERT_FALSE(can) << e.what();
             ++refused;
         }
     }
     EXPECT_GT(exact, 100);
-    EXPECT_GT(pairs, 100);
+    EXPECT_GT(trees, 100);
     EXPECT_GT(refused, 20);
 }
 
-/// If window_fits_column_mask refuses a sample, the mask refuses it too when something follows the sample.
-TEST(Batch, LengthsDecideWhetherAWindowFits) {
-    const Sample behind{{1, 2, 3}, {0, 1, 1}, {0}};
-    const Philox random{10, 1};
-    uint64_t at = 0;
-    int refused = 0;
-    for (int trial = 0; trial < 500; ++trial) {
-        const Sample sample = random_sample(random, at);
-        for (int64_t window = 1; window < 10; ++window) {
-            const Batch batch = make_batch({{&sample, &behind}});
-            bool accepted = true;
-            try {
-                (void)batch.mask.with_sliding_window(window, batch.positions);
-            } catch (const Error&) {
-                accepted = false;
-            }
-            // If the last branch is within the window, its range is free for an earlier branch.
-            const bool can = window_fits_column_mask(sample.branch_begins, window);
-            EXPECT_TRUE(accepted || !can);
-            refused += !accepted;
-            EXPECT_FALSE(accepted && !can && sample.branch_begins.back() < sample.length()) << window;
-        }
-    }
-    EXPECT_GT(refused, 50);
-}
-
 TEST(Batch, OneTokenSamplesAndEmptyPacks) {
-    const Packs packs = {{}, {{{5}, {1}, {0}}, {{6}, {1}, {0}}}, {}};
+    const Packs packs = {{}, {sample_of({{5}, {1}}), sample_of({{6}, {1}})}, {}};
     const Batch batch = make_batch(views(packs));
     EXPECT_EQ(batch.length, 2);
     EXPECT_TRUE(batch.rows.empty());  // no row comes before a first token
     expect_as_defined(packs, batch);
 
-    const Batch empty = make_batch({{}, {}}, 4);
+    const Batch empty = make_batch({{}, {}}, {.align = 4});
     EXPECT_EQ(empty.length, 4);
     EXPECT_EQ(empty.real_tokens, 0);
     expect_as_defined({{}, {}}, empty);
 }
 
-TEST(Batch, TargetWeightIsThatOfTheBatch) {
-    const Philox random{8, 1};
-    uint64_t at = 0;
-    for (int trial = 0; trial < 100; ++trial) {
-        const Sample sample = random_sample(random, at);
-        EXPECT_EQ(target_weight(sample.weights, sample.branch_begins), make_batch({{&sample}}).target_weight);
-    }
-}
-
 TEST(Batch, BrokenSamplesAreRefused) {
-    const Sample broken[] = {{{1, 2}, {1, 1}, {}},
-                             {{1, 2}, {1, 1}, {-1}},
-                             {{1, 2}, {1, 1}, {0, 3}},
-                             {{1, 2}, {1, 1}, {1, 0}},
-                             {{1, 2}, {1}, {0}}};
+    const Sample broken[] = {
+        {},
+        {.sequences = {{.shared = 1, .tokens = {1}}}},
+        {.sequences = {{.tokens = {1, 2}}, {.shared = 3, .tokens = {1}}}},
+        {.sequences = {{.shared = -1, .tokens = {1, 2}}}},
+        {.sequences = {{.tokens = {1, 2}, .learned = {{0, 1, 1}}}}},
+        {.sequences = {{.tokens = {1, 2}, .learned = {{1, 3, 1}}}}},
+        {.sequences = {{.tokens = {1, 2}, .learned = {{1, 1, 1}}}}},
+        {.sequences = {{.tokens = {1, 2}, .learned = {{1, 2, 0}}}}},
+        {.sequences = {{.tokens = {1, 2, 3}, .learned = {{2, 3, 1}, {1, 2, 1}}}}},
+        {.sequences = {{.tokens = {1, 2}}}, .pairs = {{0, 1}}},
+        {.sequences = {{.tokens = {1, 2}}, {.tokens = {1}}}, .pairs = {{1, 1}}},
+    };
     for (const Sample& sample : broken) {
         try {
             make_batch({{&sample}});
-            FAIL() << "accepted";
+            FAIL() << "accepted sample " << &sample - broken;
         } catch (const Error& e) {
             EXPECT_EQ(e.exit(), Exit::internal);
         }

@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "engine/device/philox.h"
+#include "tests/support/flat_sample.h"
 
 namespace colonnade {
 namespace {
@@ -21,10 +22,9 @@ TokenStore numbered_store(int64_t samples, bool with_pairs = false) {
     const Philox random{11, 0};
     for (int64_t i = 0; i < samples; ++i) {
         const size_t length = 2 + random.below(static_cast<uint64_t>(i), 39);
-        Sample sample{std::vector<int32_t>(length, static_cast<int32_t>(i + 1)), std::vector<float>(length, 1), {0}};
-        sample.weights[0] = 0;
-        if (with_pairs && i % 3 == 0 && length >= 4) sample.branch_begins = {1, static_cast<int32_t>(length / 2)};
-        store.add(sample, 0, i + 1);
+        FlatSample sample{std::vector<int32_t>(length, static_cast<int32_t>(i + 1)), std::vector<float>(length, 1)};
+        if (with_pairs && i % 3 == 0 && length >= 4) sample.begins = {1, static_cast<int32_t>(length / 2)};
+        store.add(sample_of(sample), 0, i + 1);
     }
     return store;
 }
@@ -91,13 +91,15 @@ TEST(Loader, EverySampleOncePerEpochAndTotalsKnownBefore) {
         EXPECT_EQ(b.batch.packs, 2);
         for (const int64_t sample : samples_in(b.batch)) by_epoch[b.epoch].push_back(sample);
         by_step[b.step].weight += b.batch.target_weight;
-        by_step[b.step].pairs += b.batch.pairs;
+        by_step[b.step].pairs += static_cast<double>(b.batch.pairs.size());
+        by_step[b.step].rankings += static_cast<double>(b.batch.rankings);
         by_step[b.step].samples += b.batch.samples;
         by_step[b.step].tokens += b.batch.real_tokens;
     }
     for (const LoadedBatch& b : batches) {
         EXPECT_EQ(b.step_totals.weight, by_step[b.step].weight);
         EXPECT_EQ(b.step_totals.pairs, by_step[b.step].pairs);
+        EXPECT_EQ(b.step_totals.rankings, by_step[b.step].rankings);
         EXPECT_GT(b.step_totals.pairs, 0);
         EXPECT_LT(b.step_totals.pairs, static_cast<double>(b.step_totals.samples));
         EXPECT_EQ(b.step_totals.samples, by_step[b.step].samples);
@@ -174,7 +176,7 @@ TEST(Loader, LengthsAreAligned) {
 
 TEST(Loader, WhatTheThreadThrowsIsThrownByNext) {
     TokenStore store = numbered_store(4);
-    store.add({{9, 9, 9}, {0, 1, 1}, {2, 1}}, 0, 5);  // branches out of order
+    store.add({.sequences = {{.shared = 1, .tokens = {9, 9, 9}}}}, 0, 5);  // shares a token with nothing
     PackScheduleSettings in_order = settings({}, 1);
     in_order.packing = {.packing_length = 64, .strategy = PackStrategy::none, .shuffle = false};
     Loader loader(store, PackSchedule(store.lengths(), in_order));

@@ -139,60 +139,6 @@ TEST(Packer, EpochsAndSeedsDifferAndWithoutShuffleNothingDoes) {
     EXPECT_EQ(packs_of(plan_epoch(lengths, settings, 0)), packs_of(plan_epoch(lengths, settings, 1)));
 }
 
-TEST(Packer, AStepHoldsTheSamePacksForAnyNumberOfRanks) {
-    const auto lengths = log_normal_lengths(400, 4, 1, 256);
-    const PackPlan plan = plan_epoch(lengths, {.packing_length = 256}, 0);
-    const auto packs_in_step = [&](const StepLayout& layout, int64_t step) {
-        std::set<std::vector<int64_t>> packs;
-        for (int64_t micro = 0; micro < layout.accumulation; ++micro) {
-            for (int64_t rank = 0; rank < layout.ranks; ++rank) {
-                for (int64_t b = 0; b < layout.per_device_batch; ++b) {
-                    const auto pack = plan.pack(layout.first_pack(step, micro, rank) + b);
-                    if (!pack.empty()) packs.emplace(pack.begin(), pack.end());
-                }
-            }
-        }
-        return packs;
-    };
-    const StepLayout whole{.per_device_batch = 12};
-    ASSERT_NE(plan.packs() % 12, 0);  // the last step is filled up with empty packs
-    size_t packs = 0;
-    for (int64_t step = 0; step < whole.steps(plan); ++step) {
-        const auto expected = packs_in_step(whole, step);
-        for (const StepLayout layout :
-             {StepLayout{3, 4, 1}, StepLayout{3, 1, 4}, StepLayout{1, 2, 6}, StepLayout{2, 3, 2}}) {
-            EXPECT_EQ(layout.steps(plan), whole.steps(plan));
-            EXPECT_EQ(packs_in_step(layout, step), expected);
-        }
-        packs += expected.size();
-    }
-    EXPECT_EQ(packs, static_cast<size_t>(plan.packs()));
-    EXPECT_TRUE(plan.pack(plan.packs() + 100).empty());
-}
-
-TEST(Packer, StepTotalsSumToTheWholeEpoch) {
-    const auto lengths = log_normal_lengths(400, 4, 1, 256);
-    std::vector<double> weights, pairs;
-    for (const int64_t n : lengths) {
-        weights.push_back(static_cast<double>(n) / 2);
-        pairs.push_back(n % 2 ? 1 : 0);
-    }
-    const PackPlan plan = plan_epoch(lengths, {.packing_length = 256}, 0);
-    const StepLayout layout{2, 3, 1};
-    StepTotals sum;
-    for (int64_t step = 0; step < layout.steps(plan); ++step) {
-        const StepTotals totals = step_totals(plan, layout, step, lengths, weights, pairs);
-        EXPECT_EQ(totals.weight * 2, static_cast<double>(totals.tokens));
-        EXPECT_LE(totals.tokens, 6 * 256);
-        sum.samples += totals.samples;
-        sum.tokens += totals.tokens;
-        sum.pairs += totals.pairs;
-    }
-    EXPECT_EQ(sum.pairs, std::accumulate(pairs.begin(), pairs.end(), 0.0));
-    EXPECT_EQ(sum.samples, 400);
-    EXPECT_EQ(sum.tokens, std::accumulate(lengths.begin(), lengths.end(), int64_t{0}));
-}
-
 TEST(Packer, SettingsThatCannotWork) {
     const std::vector<int64_t> lengths = {5, 12, 7, 30};
     const std::pair<PackSettings, const char*> cases[] = {

@@ -12,41 +12,23 @@
 
 #include "tests/support/draw.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/token_forest.h"
 
 namespace colonnade {
 namespace {
 
-using Sequence = std::vector<int32_t>;
-
-/// Sequences as a store holds them: end to end.
-struct Flat {
-    std::vector<int32_t> tokens;
-    std::vector<int64_t> offsets = {0};
-
-    Flat() = default;
-    explicit Flat(const std::vector<Sequence>& sequences) {
-        for (const Sequence& s : sequences) add(s);
-    }
-    void add(const Sequence& s) {
-        tokens.insert(tokens.end(), s.begin(), s.end());
-        offsets.push_back(static_cast<int64_t>(tokens.size()));
-    }
-    TokenSequences view() const { return TokenSequences::end_to_end(tokens, offsets); }
-    PrefixOrder sorted() const { return prefix_order(view()); }
-};
-
 /// The definition.
-PrefixOrder sort_whole(const std::vector<Sequence>& sequences) {
+PrefixOrder sort_whole(const std::vector<Tokens>& sequences) {
     PrefixOrder result;
     result.order.resize(sequences.size());
     std::iota(result.order.begin(), result.order.end(), 0);
-    const auto at = [&](int32_t i) -> const Sequence& { return sequences[static_cast<size_t>(i)]; };
+    const auto at = [&](int32_t i) -> const Tokens& { return sequences[static_cast<size_t>(i)]; };
     std::sort(result.order.begin(), result.order.end(),
               [&](int32_t a, int32_t b) { return at(a) != at(b) ? at(a) < at(b) : a < b; });
     for (size_t k = 0; k < sequences.size(); ++k) {
         int32_t lcp = 0;
         if (k > 0) {
-            const Sequence &a = at(result.order[k - 1]), &b = at(result.order[k]);
+            const Tokens &a = at(result.order[k - 1]), &b = at(result.order[k]);
             const auto [end, _] = std::mismatch(a.begin(), a.end(), b.begin(), b.end());
             lcp = static_cast<int32_t>(end - a.begin());
         }
@@ -58,23 +40,6 @@ PrefixOrder sort_whole(const std::vector<Sequence>& sequences) {
 void expect_equal(const PrefixOrder& got, const PrefixOrder& expected) {
     EXPECT_EQ(got.order, expected.order);
     EXPECT_EQ(got.lcp, expected.lcp);
-}
-
-/// Sequences that grow out of each other: a new one, or a part of an earlier one and something behind it. Some are
-/// empty, some equal to earlier ones, some prefixes of them.
-std::vector<Sequence> random_forest(uint64_t seed, int count) {
-    Draw draw(seed);
-    const int alphabet = 1 + draw.below(draw.below(2) ? 3 : 1000), longest = 1 + draw.below(40);
-    std::vector<Sequence> forest;
-    for (int i = 0; i < count; ++i) {
-        Sequence s;
-        if (i > 0 && draw.below(4) > 0) s = forest[static_cast<size_t>(draw.below(i))];
-        if (draw.below(4) > 0) s.resize(static_cast<size_t>(draw.below(static_cast<int>(s.size()) + 1)));
-        if (draw.below(3) > 0)
-            for (int n = draw.below(longest); n > 0; --n) s.push_back(draw.below(alphabet) - alphabet / 2);
-        forest.push_back(s);
-    }
-    return forest;
 }
 
 TEST(PrefixOrder, EqualsSortOfWholeSequences) {
@@ -100,7 +65,7 @@ TEST(PrefixOrder, LargeForestsOnAnyNumberOfThreads) {
 }
 
 TEST(PrefixOrder, EveryTokenHasItsPlace) {
-    const std::vector<Sequence> all = {{INT32_MAX}, {0}, {-1}, {INT32_MIN}, {1}, {}, {0, INT32_MIN}, {0, INT32_MAX}};
+    const std::vector<Tokens> all = {{INT32_MAX}, {0}, {-1}, {INT32_MIN}, {1}, {}, {0, INT32_MIN}, {0, INT32_MAX}};
     expect_equal(Flat(all).sorted(), sort_whole(all));
     EXPECT_EQ(Flat(all).sorted().order, (std::vector<int32_t>{5, 3, 2, 1, 6, 7, 4, 0}));
 }
@@ -109,7 +74,7 @@ TEST(PrefixOrder, NoSequencesOneAndEmptyOnes) {
     EXPECT_TRUE(prefix_order({}).order.empty());
     EXPECT_TRUE(Flat().sorted().order.empty());
     expect_equal(Flat({{1, 2}}).sorted(), {{0}, {0}});
-    expect_equal(Flat(std::vector<Sequence>(5000)).sorted(), sort_whole(std::vector<Sequence>(5000)));
+    expect_equal(Flat(std::vector<Tokens>(5000)).sorted(), sort_whole(std::vector<Tokens>(5000)));
 }
 
 TEST(PrefixOrder, SequencesMayOverlapAndLeaveTokensOut) {
@@ -121,7 +86,7 @@ TEST(PrefixOrder, SequencesMayOverlapAndLeaveTokensOut) {
 /// n equal sequences of `length` tokens.
 Flat repeated(int n, int length) {
     Flat flat;
-    Sequence s(static_cast<size_t>(length));
+    Tokens s(static_cast<size_t>(length));
     std::iota(s.begin(), s.end(), 0);
     for (int i = 0; i < n; ++i) flat.add(s);
     return flat;
@@ -146,7 +111,7 @@ TEST(PrefixOrder, AllDifferentAtTheLastToken) {
 }
 
 TEST(PrefixOrder, AMillionOfOneTokenEach) {
-    std::vector<Sequence> sequences;
+    std::vector<Tokens> sequences;
     Draw draw(1);
     for (int i = 0; i < 1000000; ++i) sequences.push_back({draw.below(50000)});
     expect_equal(Flat(sequences).sorted(), sort_whole(sequences));
@@ -168,7 +133,7 @@ TEST(PrefixOrder, RowsOf16MillionTokens) {
 TEST(PrefixOrder, DeepChain) {
     constexpr int n = 3000;
     Flat flat;
-    for (int i = 0; i < n; ++i) flat.add(Sequence(static_cast<size_t>(i * 1237 % n), 7));
+    for (int i = 0; i < n; ++i) flat.add(Tokens(static_cast<size_t>(i * 1237 % n), 7));
     const PrefixOrder sorted = flat.sorted();
     for (int32_t k = 0; k < n; ++k) {
         ASSERT_EQ(sorted.order[static_cast<size_t>(k)] * 1237 % n, k);
@@ -208,10 +173,10 @@ TEST(PrefixOrder, ASequenceOf2To30TokensIsRefused) {
 }
 
 /// Nodes of the trie by brute force: for each prefix, the sequences that begin with it.
-std::map<Sequence, int64_t> prefixes_of(const std::vector<Sequence>& sequences) {
-    std::map<Sequence, int64_t> count;
-    for (const Sequence& s : sequences)
-        for (size_t n = 1; n <= s.size(); ++n) ++count[Sequence(s.begin(), s.begin() + static_cast<int64_t>(n))];
+std::map<Tokens, int64_t> prefixes_of(const std::vector<Tokens>& sequences) {
+    std::map<Tokens, int64_t> count;
+    for (const Tokens& s : sequences)
+        for (size_t n = 1; n <= s.size(); ++n) ++count[Tokens(s.begin(), s.begin() + static_cast<int64_t>(n))];
     return count;
 }
 
@@ -226,17 +191,17 @@ TEST(PrefixSharing, CountsDistinctPrefixes) {
         EXPECT_EQ(sharing.after, std::ssize(prefixes));
         EXPECT_EQ(sharing.before - sharing.after,
                   sharing.duplicates + sharing.continuations + sharing.stems + sharing.chance);
-        const std::set<Sequence> distinct(forest.begin(), forest.end());
+        const std::set<Tokens> distinct(forest.begin(), forest.end());
         int64_t duplicates = flat.offsets.back();
-        for (const Sequence& s : distinct) duplicates -= std::ssize(s);
+        for (const Tokens& s : distinct) duplicates -= std::ssize(s);
         EXPECT_EQ(sharing.duplicates, duplicates);
 
         int64_t saved = 0;
         for (const SharedStem& stem : sharing.largest) {
             saved += stem.saved();
-            const Sequence& s = forest[static_cast<size_t>(sorted.order[static_cast<size_t>(stem.first)])];
+            const Tokens& s = forest[static_cast<size_t>(sorted.order[static_cast<size_t>(stem.first)])];
             for (int64_t n = stem.depth - stem.own + 1; n <= stem.depth; ++n)
-                EXPECT_EQ(prefixes.at(Sequence(s.begin(), s.begin() + n)), stem.sequences) << seed;
+                EXPECT_EQ(prefixes.at(Tokens(s.begin(), s.begin() + n)), stem.sequences) << seed;
         }
         EXPECT_EQ(saved, sharing.before - sharing.after);
         EXPECT_TRUE(std::is_sorted(sharing.largest.begin(), sharing.largest.end(),

@@ -5,6 +5,7 @@
 #include "data/text/tokenizer_training.h"
 #include "engine/io/json.h"
 #include "tests/support/file_test.h"
+#include "tests/support/flat_sample.h"
 #include "tests/support/paths.h"
 
 namespace colonnade {
@@ -39,7 +40,8 @@ Row token_row(const std::vector<int32_t>& ids, const std::vector<int32_t>& label
 }
 
 /// The sample's pieces, trained ones in braces: "<s> [INST] {▁A </s>}" without the spaces.
-std::string shown(const Sample& sample) {
+std::string shown(const Sample& of) {
+    const FlatSample sample = flat(of);
     std::string text;
     bool open = false;
     for (size_t i = 0; i < sample.tokens.size(); ++i) {
@@ -72,11 +74,11 @@ TEST(Encode, MatchesTransformers) {
         std::vector<Message> messages;
         for (const Json& message : golden["messages"]) messages.push_back({message["role"], message["content"], {}});
         const Encoded result = encoder.encode(chat_row(messages), "here");
-        EXPECT_EQ(result.sample.tokens, golden["ids"].get<std::vector<int32_t>>())
+        EXPECT_EQ(flat(result.sample).tokens, golden["ids"].get<std::vector<int32_t>>())
             << golden["template"] << golden["messages"];
-        EXPECT_EQ(result.sample.weights, golden["assistant"].get<std::vector<float>>())
+        EXPECT_EQ(flat(result.sample).weights, golden["assistant"].get<std::vector<float>>())
             << golden["template"] << golden["messages"];
-        EXPECT_EQ(result.sample.branch_begins, std::vector<int32_t>{0});
+        EXPECT_EQ(result.sample.sequences.size(), 1u);
         EXPECT_EQ(result.full_length, result.sample.length());
         EXPECT_FALSE(result.notes.any());
         messages.pop_back();
@@ -92,7 +94,7 @@ TEST(Encode, PromptIsThePrefixOfTheChat) {
         options.mask_history = true;
         const Encoder encoder(tokenizer(), options);
         const std::vector<int32_t> prompt = encoder.encode_prompt({kChat.begin(), kChat.end() - 1});
-        const Sample sample = encoder.encode(chat_row(kChat), "here").sample;
+        const FlatSample sample = flat(encoder.encode(chat_row(kChat), "here").sample);
         ASSERT_LT(prompt.size(), sample.tokens.size());
         EXPECT_TRUE(std::equal(prompt.begin(), prompt.end(), sample.tokens.begin())) << name;
         const auto first_trained =
@@ -139,7 +141,8 @@ TEST(Encode, GenerationContinuesAPlainPromptAsTrainingDid) {
     for (const bool add_bos : {true, false}) {
         const Encoder encoder(tokenizer(), {.add_bos = add_bos});
         const std::vector<int32_t> prompt = encoder.encode_plain_prompt("one two"),
-                                   whole = encoder.encode(prompt_row("one two", " three"), "here").sample.tokens;
+                                   whole =
+                                       encoder.encode(prompt_row("one two", " three"), "here").sample.whole(0);
         ASSERT_LT(prompt.size(), whole.size());
         EXPECT_TRUE(std::equal(prompt.begin(), prompt.end(), whole.begin()));
         EXPECT_EQ(prompt.front() == tokenizer()->bos(), add_bos);
@@ -159,11 +162,10 @@ TEST(Encode, PlainRows) {
     EXPECT_EQ(encoded(prompt_row("", "two"), {}), "<s>{ two</s>}");
     EXPECT_EQ(encoded(prompt_row("one", " two"), with([](auto& o) { o.train_on_prompt = true; })), "<s>{ one two</s>}");
     // Without BOS nothing predicts the first token of the text.
-    const Sample bare =
-        Encoder(tokenizer(), with([](auto& o) { o.add_bos = false; })).encode(text_row("one two"), "here").sample;
-    EXPECT_EQ(bare.tokens.size(), bare.weights.size());
-    EXPECT_EQ(bare.weights[0], 0);
-    EXPECT_EQ(std::count(bare.weights.begin(), bare.weights.end(), 1.0f), bare.length() - 1);
+    const Sequence bare = Encoder(tokenizer(), with([](auto& o) { o.add_bos = false; }))
+                              .encode(text_row("one two"), "here")
+                              .sample.sequences.at(0);
+    EXPECT_EQ(bare.learned, (std::vector<LearnedSpan>{{1, static_cast<int32_t>(bare.length()), 1}}));
     // A chat with the plain template has the same tokens as prompt and completion.
     const auto plain = with([](auto& o) { o.chat_template = ChatTemplate::built_in("plain"); });
     EXPECT_EQ(encoded(chat_row({{"user", "one", {}}, {"assistant", " two", {}}}), plain), "<s> one{ two</s>}");
@@ -184,13 +186,13 @@ TEST(Encode, TooLongRows) {
     const Encoded dropped = result(ExcessLength::drop, full - 1);
     EXPECT_TRUE(dropped.notes.has(RowNote::dropped_too_long));
     EXPECT_EQ(dropped.full_length, full);
-    EXPECT_TRUE(dropped.sample.tokens.empty());
-    const Sample whole = result(ExcessLength::drop, full).sample;
+    EXPECT_TRUE(dropped.sample.sequences.empty());
+    const FlatSample whole = flat(result(ExcessLength::drop, full).sample);
     const Encoded cut = result(ExcessLength::truncate, full - 1);
     EXPECT_TRUE(cut.notes.has(RowNote::truncated));
     EXPECT_EQ(cut.full_length, full);
-    EXPECT_EQ(cut.sample.tokens, std::vector<int32_t>(whole.tokens.begin(), whole.tokens.end() - 1));
-    EXPECT_EQ(cut.sample.weights, std::vector<float>(whole.weights.begin(), whole.weights.end() - 1));
+    EXPECT_EQ(flat(cut.sample).tokens, std::vector<int32_t>(whole.tokens.begin(), whole.tokens.end() - 1));
+    EXPECT_EQ(flat(cut.sample).weights, std::vector<float>(whole.weights.begin(), whole.weights.end() - 1));
     const auto prompt = std::count(whole.weights.begin(), whole.weights.end(), 0.0f);
     EXPECT_TRUE(result(ExcessLength::truncate, prompt + 1).notes.has(RowNote::truncated));
     EXPECT_TRUE(result(ExcessLength::truncate, prompt).notes.has(RowNote::dropped_nothing_learned));
@@ -199,13 +201,13 @@ TEST(Encode, TooLongRows) {
 TEST(Encode, TokenRows) {
     const Encoder encoder(nullptr, {.vocab_size = 100});
     const Encoded some = encoder.encode(token_row({7, 99, 0, 8}, {-100, -100, 0, 8}), "here");
-    EXPECT_EQ(some.sample.tokens, (std::vector<int32_t>{7, 99, 0, 8}));
-    EXPECT_EQ(some.sample.weights, (std::vector<float>{0, 0, 1, 1}));
+    EXPECT_EQ(flat(some.sample).tokens, (std::vector<int32_t>{7, 99, 0, 8}));
+    EXPECT_EQ(flat(some.sample).weights, (std::vector<float>{0, 0, 1, 1}));
     EXPECT_FALSE(some.notes.has(RowNote::no_end_token)) << "no tokenizer, no suspicion";
     const Encoder on_prompt(nullptr, {.train_on_prompt = true, .vocab_size = 100});
-    EXPECT_EQ(on_prompt.encode(token_row({7, 8, 9}, {-100, -100, 9}), "here").sample.weights,
+    EXPECT_EQ(flat(on_prompt.encode(token_row({7, 8, 9}, {-100, -100, 9}), "here").sample).weights,
               (std::vector<float>{0, 0, 1}));
-    EXPECT_EQ(encoder.encode(token_row({1, 2}, {1, 2}), "here").sample.weights, (std::vector<float>{0, 1}));
+    EXPECT_EQ(flat(encoder.encode(token_row({1, 2}, {1, 2}), "here").sample).weights, (std::vector<float>{0, 1}));
     EXPECT_TRUE(encoder.encode(token_row({1, 2}, {1, -100}), "here").notes.has(RowNote::dropped_nothing_learned));
     expect_error(Exit::data, "f:3: input_ids[1] is 100; expected 0 to 99", [&] {
         (void)encoder.encode(token_row({1, 100}, {1, 100}), "f:3");
@@ -266,12 +268,12 @@ TEST_F(EncodeFile, MarkersThatTheTokenizerLacksAreSpelledOut) {
     EXPECT_EQ(encoder.stop_ids(), std::vector<int32_t>{2});
     const Encoded result = encoder.encode(row, "here");
     EXPECT_TRUE(result.notes.has(RowNote::no_end_token));
-    EXPECT_EQ(bare->decode(result.sample.tokens, SpecialTokens::keep),
+    EXPECT_EQ(bare->decode(flat(result.sample).tokens, SpecialTokens::keep),
               "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n");
     // The answer is trained on. Its spelled-out end is text of the template.
     std::vector<int32_t> trained;
-    for (size_t i = 0; i < result.sample.tokens.size(); ++i)
-        if (result.sample.weights[i] > 0) trained.push_back(result.sample.tokens[i]);
+    for (size_t i = 0; i < flat(result.sample).tokens.size(); ++i)
+        if (flat(result.sample).weights[i] > 0) trained.push_back(flat(result.sample).tokens[i]);
     EXPECT_EQ(bare->decode(trained), "b");
 }
 

@@ -7,6 +7,7 @@
 #include "data/samples/encode.h"
 #include "data/text/hugging_face_tokenizer.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/flat_sample.h"
 #include "tests/support/paths.h"
 
 namespace colonnade {
@@ -79,9 +80,10 @@ Counts compare(const std::string& path) {
             EXPECT_TRUE(found.notes.has(RowNote::dropped_nothing_learned));
             continue;
         }
-        const bool equal = found.sample.tokens == ids && found.sample.weights == weights;
+        const FlatSample sample = flat(found.sample);
+        const bool equal = sample.tokens == ids && sample.weights == weights;
         counts.equal += equal ? 1 : 0;
-        EXPECT_TRUE(equal) << "found    " << shown(*encoder.tokenizer(), found.sample.tokens, found.sample.weights)
+        EXPECT_TRUE(equal) << "found    " << shown(*encoder.tokenizer(), sample.tokens, sample.weights)
                            << "\nexpected " << shown(*encoder.tokenizer(), ids, weights);
     }
     return counts;

@@ -5,6 +5,7 @@
 #include "data/samples/encode.h"
 #include "tests/support/chat_templates.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/flat_sample.h"
 #include "tests/support/small_tokenizer.h"
 
 namespace colonnade {
@@ -38,7 +39,7 @@ Encoded encoded(const std::string& source, const std::vector<Message>& messages,
 /// The sample's text, learned parts in {{ }}; newlines as they are.
 std::string learned(const std::string& source, const std::vector<Message>& messages, const EncodeOptions& options = {},
                     const Json& variables = {}) {
-    const Sample sample = encoded(source, messages, options, variables).sample;
+    const FlatSample sample = flat(encoded(source, messages, options, variables).sample);
     std::string text;
     for (size_t begin = 0; begin < sample.tokens.size();) {
         size_t end = begin;
@@ -53,7 +54,7 @@ std::string learned(const std::string& source, const std::vector<Message>& messa
 }
 
 size_t count(const Sample& sample, const std::string& piece) {
-    return static_cast<size_t>(std::ranges::count(sample.tokens, *tokenizer()->piece_id(piece)));
+    return static_cast<size_t>(std::ranges::count(sample.whole(0), *tokenizer()->piece_id(piece)));
 }
 
 const std::vector<Message> kThought = {user("U"), answer("A", {{"reasoning_content", "T"}}), user("V"),
@@ -167,7 +168,7 @@ TEST(LossMask, SpecialTokensInTexts) {
     EXPECT_TRUE(as_text.notes.has(RowNote::marker_in_text));
     EXPECT_EQ(count(as_text.sample, end), 2u);
     EXPECT_EQ(count(as_text.sample, "<|im_start|>"), 2u);
-    EXPECT_EQ(tokenizer()->decode(as_text.sample.tokens, SpecialTokens::keep),
+    EXPECT_EQ(tokenizer()->decode(as_text.sample.whole(0), SpecialTokens::keep),
               "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nyes<|im_end|><|im_start|>assistant\nA<|im_end|>");
     const Encoded as_tokens = encoded(kGenerationLike, attack, {.special_tokens_in_text = Spelled::token});
     EXPECT_TRUE(as_tokens.notes.has(RowNote::marker_in_text)) << "counted all the same";
@@ -186,7 +187,7 @@ TEST(LossMask, SpecialTokensInTexts) {
     for (const auto& [messages, variables] : places) {
         const Encoded found = encoded(kQwenLike, messages, {}, variables);
         const size_t turns = messages.size() + (variables.is_null() ? 0 : 1);
-        SCOPED_TRACE(tokenizer()->decode(found.sample.tokens, SpecialTokens::keep));
+        SCOPED_TRACE(tokenizer()->decode(found.sample.whole(0), SpecialTokens::keep));
         EXPECT_TRUE(found.notes.has(RowNote::marker_in_text));
         EXPECT_EQ(count(found.sample, end), turns);
         EXPECT_EQ(
@@ -202,7 +203,7 @@ TEST(LossMask, SpecialTokensAcrossBorders) {
         const std::string marker = "<|im_end|>";
         const Encoded found = encoded(touching, {user("a" + marker.substr(0, at)), answer(marker.substr(at) + "b")});
         EXPECT_EQ(count(found.sample, marker), 0u) << at;
-        EXPECT_EQ(tokenizer()->decode(found.sample.tokens, SpecialTokens::keep), "a<|im_end|>b</s>");
+        EXPECT_EQ(tokenizer()->decode(found.sample.whole(0), SpecialTokens::keep), "a<|im_end|>b</s>");
     }
     // A template's text beside a user's: <|im_ + end|> is no token either.
     const std::string half =
@@ -228,7 +229,7 @@ TEST(LossMask, ThinkingTagsOfAnswersAreTokens) {
         Row row;
         row.messages = {user(question), answer(text)};
         const Encoded found = encoder.encode(row, "here");
-        const auto count = std::ranges::count(found.sample.tokens, *special->piece_id("</think>"));
+        const auto count = std::ranges::count(found.sample.whole(0), *special->piece_id("</think>"));
         return fmt::format("{} {}", count, found.notes.has(RowNote::marker_in_text) ? "counted" : "not counted");
     };
     EXPECT_EQ(tags("U", "<think>\nT\n</think>\n\nA"), "1 not counted");
@@ -245,7 +246,7 @@ TEST(LossMask, PromptsEndWhereLearningBegins) {
     for (const std::string* source : {&kQwenLike, &kLlamaLike, &kMistralLike, &kChannelsLike, &kGenerationLike}) {
         EncodeOptions options{.mask_history = true};
         options.chat_template = std::make_shared<const ChatTemplate>("own", *source, "", ChatTemplate::Settings{});
-        const Sample sample = encoded(*source, chat, options).sample;
+        const FlatSample sample = flat(encoded(*source, chat, options).sample);
         const std::vector<int32_t> prompt = Encoder(tokenizer(), options).encode_prompt({chat.begin(), chat.end() - 1});
         ASSERT_LT(prompt.size(), sample.tokens.size());
         EXPECT_TRUE(std::equal(prompt.begin(), prompt.end(), sample.tokens.begin())) << *source;

@@ -1,4 +1,4 @@
-// From answers to samples: stem and branch have the tokens and targets of that prompt and answer encoded alone; useless
+// From answers to samples: each sequence has the tokens and targets of that prompt and answer encoded alone; useless
 // preferences are dropped with a note.
 
 #include <gtest/gtest.h>
@@ -9,6 +9,7 @@
 #include "data/samples/join_branches.h"
 #include "engine/device/philox.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/flat_sample.h"
 #include "tests/support/paths.h"
 
 namespace colonnade {
@@ -49,48 +50,46 @@ Row preference(std::vector<Row> answers, bool whole = false, float margin = 0) {
     return row;
 }
 
-/// A target as its branch sees it: the tokens that it follows, and itself.
+/// A target as its sequence sees it: the tokens that it follows, and itself.
 using Targets = std::vector<std::pair<std::vector<int32_t>, int32_t>>;
 
-/// The targets of every branch of a batch, each with the tokens that its row sees in the dense mask.
+/// The targets of every sequence of a batch, each with the tokens that its row sees in the dense mask.
 std::vector<Targets> targets_of(const Batch& batch) {
     const std::vector<uint8_t> dense = batch.mask.dense();
-    std::vector<Targets> targets(batch.branch_table.size());
-    for (size_t i = 0; i < batch.rows.size(); ++i) {
-        const auto row = static_cast<size_t>(batch.rows[i]), length = static_cast<size_t>(batch.length);
-        std::vector<int32_t> context;
-        for (size_t j = 0; j < length; ++j)
-            if (dense[row * length + j]) context.push_back(batch.tokens[row / length * length + j]);
-        EXPECT_EQ(batch.positions[row] + 1, static_cast<int32_t>(context.size()));
-        targets[static_cast<size_t>(batch.branches[i])].emplace_back(context, batch.targets[i]);
+    std::vector<Targets> targets(batch.sequences.size());
+    for (size_t s = 0; s < targets.size(); ++s) {
+        for (int32_t term = batch.term_begins[s]; term < batch.term_begins[s + 1]; ++term) {
+            const auto i = static_cast<size_t>(batch.term_targets[static_cast<size_t>(term)]);
+            const auto row = static_cast<size_t>(batch.rows[i]), length = static_cast<size_t>(batch.length);
+            std::vector<int32_t> context;
+            for (size_t j = 0; j < length; ++j)
+                if (dense[row * length + j]) context.push_back(batch.tokens[row / length * length + j]);
+            EXPECT_EQ(batch.positions[row] + 1, static_cast<int32_t>(context.size()));
+            targets[s].emplace_back(context, batch.targets[i]);
+        }
     }
     return targets;
 }
 
-/// Compares stem and branches with each answer encoded as a row of its own.
+/// Compares the sequences with each answer encoded as a row of its own.
 void expect_answers_alone(const Encoder& encoder, const Row& row, const std::string& what) {
     const Encoded joined = encoder.encode(row, "here");
     ASSERT_FALSE(joined.notes.dropped() || joined.notes.has(RowNote::truncated)) << what;
     const Sample& sample = joined.sample;
-    ASSERT_EQ(sample.branch_begins.size(), row.answers.size());
-    const auto stem = sample.tokens.begin() + sample.branch_begins[0];
-    EXPECT_TRUE(std::all_of(sample.weights.begin(), sample.weights.begin() + sample.branch_begins[0],
-                            [](float w) { return w == 0; }));
+    ASSERT_EQ(sample.sequences.size(), row.answers.size());
+    for (const Sequence& sequence : sample.sequences) EXPECT_GE(sequence.learned.at(0).begin, sample.common());
     std::vector<Targets> alone;
     int64_t longest = 0;
     for (size_t b = 0; b < row.answers.size(); ++b) {
         const Encoded whole = encoder.encode(row.answers[b], "here");
-        const int64_t end = b + 1 < row.answers.size() ? sample.branch_begins[b + 1] : sample.length();
-        std::vector<int32_t> tokens(sample.tokens.begin(), stem);
-        tokens.insert(tokens.end(), sample.tokens.begin() + sample.branch_begins[b], sample.tokens.begin() + end);
-        EXPECT_EQ(tokens, whole.sample.tokens) << what << ", answer " << b;
+        EXPECT_EQ(sample.whole(b), whole.sample.whole(0)) << what << ", answer " << b;
         longest = std::max(longest, whole.full_length);
         Batch batch = make_batch({{&whole.sample}});
         alone.push_back(targets_of(batch).at(0));
     }
     EXPECT_EQ(joined.full_length, longest);
-    // Packed after another sample, each branch still has its own targets in its own context.
-    const Sample before{{7, 8, 9}, {0, 1, 1}, {0}};
+    // Packed after another sample, each sequence still has its own targets in its own context.
+    const Sample before = sample_of({{7, 8, 9}, {0, 1, 1}});
     std::vector<Targets> packed = targets_of(make_batch({{&before, &sample}}));
     packed.erase(packed.begin());
     if (!row.whole_answers) {
@@ -102,7 +101,7 @@ void expect_answers_alone(const Encoder& encoder, const Row& row, const std::str
         ASSERT_GE(alone[b].size(), packed[b].size());
         EXPECT_TRUE(std::equal(packed[b].rbegin(), packed[b].rend(), alone[b].rbegin())) << what;
         for (size_t i = 0; i + packed[b].size() < alone[b].size(); ++i)
-            EXPECT_LE(alone[b][i].first.size(), static_cast<size_t>(sample.branch_begins[0]));
+            EXPECT_LE(alone[b][i].first.size(), static_cast<size_t>(sample.common()));
     }
 }
 
@@ -114,7 +113,7 @@ std::vector<Message> with_answer(const std::string& answer, std::vector<Message>
     return messages;
 }
 
-TEST(Preferences, EveryBranchIsItsAnswerAlone) {
+TEST(Preferences, EverySequenceIsItsAnswerAlone) {
     for (const std::string& name : chat_template_names()) {
         EncodeOptions options;
         options.chat_template = ChatTemplate::built_in(name);
@@ -163,7 +162,8 @@ TEST(Preferences, WholeTextsPartAtATokenNotAtALetter) {
             const Row row = preference({plain({}, chosen), plain({}, rejected)}, true);
             expect_answers_alone(encoder, row, chosen + " / " + rejected);
             const Sample sample = encoder.encode(row, "here").sample;
-            const std::vector<int32_t> stem(sample.tokens.begin(), sample.tokens.begin() + sample.branch_begins[0]);
+            std::vector<int32_t> stem = sample.whole(0);
+            stem.resize(static_cast<size_t>(sample.common()));
             const size_t letters = static_cast<size_t>(
                 std::mismatch(chosen.begin(), chosen.end(), rejected.begin(), rejected.end()).first - chosen.begin());
             const std::string shared = tokenizer()->decode(stem);
@@ -195,18 +195,14 @@ TEST(Preferences, TheStemIsTheLongestCommonUntrainedPrefix) {
         if (result.notes.dropped()) continue;
         ++kept;
         const Sample& sample = result.sample;
-        const auto stem = static_cast<size_t>(sample.branch_begins[0]);
+        const auto stem = static_cast<size_t>(sample.common());
         bool may_grow = true;
         for (size_t b = 0; b < drafts.size(); ++b) {
-            const size_t end =
-                b + 1 < drafts.size() ? static_cast<size_t>(sample.branch_begins[b + 1]) : sample.tokens.size();
-            const auto begin = static_cast<size_t>(sample.branch_begins[b]);
-            ASSERT_EQ(stem + end - begin, drafts[b].tokens.size());
-            for (size_t i = 0; i < drafts[b].tokens.size(); ++i) {
-                const size_t from = i < stem ? i : begin + i - stem;
-                ASSERT_EQ(sample.tokens[from], drafts[b].tokens[i]);
-                ASSERT_EQ(sample.weights[from], i == 0 ? 0 : drafts[b].weights[i]);
-            }
+            ASSERT_EQ(sample.sequences[b].shared, b > 0 ? stem : 0);
+            ASSERT_EQ(sample.whole(b), drafts[b].tokens);
+            std::vector<float> weights = drafts[b].weights;
+            weights[0] = 0;
+            ASSERT_EQ(weights_of(sample.sequences[b]), weights);
             may_grow = may_grow && stem < drafts[b].tokens.size() &&
                        drafts[b].tokens[stem] == drafts[0].tokens[std::min(stem, drafts[0].tokens.size() - 1)] &&
                        (stem == 0 || drafts[b].weights[stem] == 0);
@@ -224,7 +220,7 @@ struct Length {
     int64_t max_length, sample_length;
     ExcessLength policy;
     RowNotes notes;
-    std::string expected;  ///< stem|branch|branch
+    std::string expected;  ///< stem|answer|answer
 };
 
 TEST(Preferences, LengthsAreKeptByOneRule) {
@@ -266,11 +262,10 @@ TEST(Preferences, LengthsAreKeptByOneRule) {
         const Encoded result = join_branches(drafts, false, options, "here");
         EXPECT_TRUE(result.notes == c.notes) << c.what;
         std::string text;
-        for (size_t i = 0; i < result.sample.tokens.size(); ++i) {
-            text.append(static_cast<size_t>(std::ranges::count(result.sample.branch_begins, static_cast<int32_t>(i))),
-                        '|');
-            text += static_cast<char>(result.sample.weights[i] > 0 ? result.sample.tokens[i] & ~0x20
-                                                                   : result.sample.tokens[i]);
+        const FlatSample found = flat(result.sample);
+        for (size_t i = 0; i < found.tokens.size(); ++i) {
+            text.append(static_cast<size_t>(std::ranges::count(found.begins, static_cast<int32_t>(i))), '|');
+            text += static_cast<char>(found.weights[i] > 0 ? found.tokens[i] & ~0x20 : found.tokens[i]);
         }
         EXPECT_EQ(text, c.expected) << c.what;
         const auto longest = std::ranges::max(c.wholes, {}, &std::string::size).size();
@@ -297,7 +292,7 @@ TEST(Preferences, SuspiciousRowsAreKeptAndNoted) {
     };
     const Encoded sound = pair("yes", "no");
     EXPECT_FALSE(sound.notes.any());
-    EXPECT_EQ(sound.sample.margin, 0.5f);
+    EXPECT_EQ(flat(sound.sample).margin, 0.5f);
     for (const char* blank : {"", " ", "\n", " \n\t "}) {
         EXPECT_TRUE(pair("yes", blank).notes.has(RowNote::empty_answer)) << '"' << blank << '"';
         EXPECT_TRUE(pair(blank, "no").notes.has(RowNote::empty_answer));
@@ -323,7 +318,7 @@ TEST(Preferences, SuspiciousRowsAreKeptAndNoted) {
     const std::vector<Row> three = {plain("p", "a"), plain("p", "b"), plain("p", "c")};
     expect_error(Exit::data, "f:3: 3 answers; expected 2: longer rankings need a reward model (stage rm)",
                  [&] { (void)dpo.encode(preference(three), "f:3"); });
-    EXPECT_EQ(chatml.encode(preference(three), "here").sample.branch_begins.size(), 3u);
+    EXPECT_EQ(chatml.encode(preference(three), "here").sample.sequences.size(), 3u);
     expect_error(Exit::data, "f:3: input_ids[1] is 100; expected 0 to 99", [] {
         (void)Encoder(nullptr, {.vocab_size = 100})
             .encode(preference({ids({1, 100}, {1, 100}), ids({1, 2}, {1, 2})}), "f:3");

@@ -15,6 +15,7 @@
 #include "engine/io/hdf5.h"
 #include "engine/io/sha256.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/flat_sample.h"
 #include "tests/support/paths.h"
 
 namespace colonnade {
@@ -64,10 +65,7 @@ const char* const rows = R"({"input_ids": [1, 10, 11, 12], "labels": [-100, -100
 void expect_equal(const TokenStore& a, const TokenStore& b) {
     ASSERT_EQ(a.size(), b.size());
     for (int64_t i = 0; i < a.size(); ++i) {
-        EXPECT_EQ(a.sample(i).tokens, b.sample(i).tokens);
-        EXPECT_EQ(a.sample(i).weights, b.sample(i).weights);
-        EXPECT_EQ(a.sample(i).branch_begins, b.sample(i).branch_begins);
-        EXPECT_EQ(a.sample(i).margin, b.sample(i).margin);
+        EXPECT_EQ(a.sample(i), b.sample(i));
         EXPECT_EQ(a.place(i), b.place(i));
     }
     EXPECT_EQ(to_json_text(a.statistics), to_json_text(b.statistics));
@@ -124,10 +122,10 @@ TEST_F(Store, EveryRowIsKeptOrCounted) {
     EXPECT_FALSE(result.reused);
     const TokenStore& store = result.store;
     ASSERT_EQ(store.size(), 2);
-    EXPECT_EQ(store.sample(0).tokens, (std::vector<int32_t>{1, 10, 11, 12}));
-    EXPECT_EQ(store.sample(0).weights, (std::vector<float>{0, 0, 1, 1}));
-    EXPECT_EQ(store.sample(0).branch_begins, (std::vector<int32_t>{0}));
-    EXPECT_EQ(store.sample(1).tokens, (std::vector<int32_t>{30, 31}));
+    EXPECT_EQ(flat(store.sample(0)).tokens, (std::vector<int32_t>{1, 10, 11, 12}));
+    EXPECT_EQ(flat(store.sample(0)).weights, (std::vector<float>{0, 0, 1, 1}));
+    EXPECT_EQ(flat(store.sample(0)).begins, (std::vector<int32_t>{0}));
+    EXPECT_EQ(flat(store.sample(1)).tokens, (std::vector<int32_t>{30, 31}));
     EXPECT_EQ(store.place(0), path + ":1");
     EXPECT_EQ(store.place(1), path + ":6");
     EXPECT_EQ(store.lengths(), (std::vector<int64_t>{4, 2}));
@@ -169,7 +167,7 @@ TEST_F(Store, LongRowsAreTruncatedOrRefusedOnRequest) {
     StoreRequest truncating = request({path});
     truncating.encode.excess_length = ExcessLength::truncate;
     const StoreResult result = build_store(truncating);
-    EXPECT_EQ(result.store.sample(1).tokens, (std::vector<int32_t>{1, 2, 3, 4, 5, 6, 7, 8}));
+    EXPECT_EQ(flat(result.store.sample(1)).tokens, (std::vector<int32_t>{1, 2, 3, 4, 5, 6, 7, 8}));
     EXPECT_EQ(result.store.statistics.notes[RowNote::truncated].first, (std::vector<std::string>{path + ":3"}));
 
     StoreRequest strict = request({path});
@@ -268,7 +266,7 @@ TEST_F(Store, BracketsOfTheTextAreEscaped) {
     EXPECT_EQ(sample_text(sample, *r.tokenizer, LearnedMark::underline),
               "<|user|>\\n[a] \\</s>\\n<|assistant|>\\n\x1b[4mb\x1b[0m \x1b[4m[c]</s>\x1b[0m\\n");
     EXPECT_NE(render_sample(sample, r.tokenizer.get()).find("\\["), std::string::npos);
-    EXPECT_EQ(render_sample({{1, 2, 3, 4}, {0, 1, 1, 0}, {0}}, nullptr, LearnedMark::underline),
+    EXPECT_EQ(render_sample(sample_of({{1, 2, 3, 4}, {0, 1, 1, 0}}), nullptr, LearnedMark::underline),
               "1 \x1b[4m2\x1b[0m \x1b[4m3\x1b[0m 4");
 }
 
@@ -284,7 +282,7 @@ TEST_F(Store, TheFileIsTheSameForAnyNumberOfThreads) {
         threaded.threads = threads;
         const StoreResult result = build_store(threaded);
         EXPECT_EQ(result.store.size(), 40002);
-        EXPECT_EQ(result.store.sample(123).tokens, (std::vector<int32_t>{1, 123 % 97, 123 % 89, 123 % 83}));
+        EXPECT_EQ(flat(result.store.sample(123)).tokens, (std::vector<int32_t>{1, 123 % 97, 123 % 89, 123 % 83}));
         EXPECT_EQ(result.store.place(20000), b + ":1");
         hashes.insert(sha256_file(result.path));
         fs::remove(result.path);
@@ -325,13 +323,13 @@ TokenStore pair_store() {
     TokenStore store;
     store.statistics.files = {{.path = "pairs.jsonl", .type = "tokens", .rows = 2}};
     store.settings = "{}";
-    store.add({{5, 6, 7, 8, 9}, {0, 0, 1, 1, 0.5f}, {2, 4}, 0.25f}, 0, 1);
-    store.add({{3, 4}, {0, 1}, {0}}, 0, 2);
+    store.add(sample_of({{5, 6, 7, 8, 9}, {0, 0, 1, 1, 0.5f}, {2, 4}, 0.25f}), 0, 1);
+    store.add(sample_of({{3, 4}, {0, 1}}), 0, 2);
     store.count_samples();
     return store;
 }
 
-TEST_F(Store, BranchesAndWeightsSurvive) {
+TEST_F(Store, SequencesAndWeightsSurvive) {
     const TokenStore store = pair_store();
     EXPECT_EQ(store.statistics.learned_tokens, 3.5);
     EXPECT_EQ(store.statistics.pairs, 1);
@@ -339,7 +337,7 @@ TEST_F(Store, BranchesAndWeightsSurvive) {
     EXPECT_EQ(store.statistics.pair_tokens, 5);
     EXPECT_EQ(store.statistics.repeated_tokens, 7);
     EXPECT_EQ(store.pairs(), (std::vector<double>{1, 0}));
-    EXPECT_EQ(store.sample(0).margin, 0.25f);
+    EXPECT_EQ(store.sample(0).pairs, (std::vector<AnswerPair>{{0, 1, 0.25f}}));
     store.write(folder_ + "/pairs.h5", "k");
     expect_equal(TokenStore::open(folder_ + "/pairs.h5", "k", 10), store);
     EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 1);  // no temporary file is left
@@ -348,7 +346,7 @@ TEST_F(Store, BranchesAndWeightsSurvive) {
 TEST_F(Store, ASubsetCountsItsOwnSamples) {
     const TokenStore part = pair_store().subset([](int64_t i) { return i == 1; });
     ASSERT_EQ(part.size(), 1);
-    EXPECT_EQ(part.sample(0).tokens, (std::vector<int32_t>{3, 4}));
+    EXPECT_EQ(part.sample(0), sample_of({{3, 4}, {0, 1}}));
     EXPECT_EQ(part.place(0), "pairs.jsonl:2");
     EXPECT_EQ(part.statistics.samples, 1);
     EXPECT_EQ(part.statistics.files[0].samples, 1);
@@ -396,17 +394,20 @@ TEST_F(Store, ContradictionsAreRefused) {
         store.write(path, "k");
         return path;
     };
+    constexpr float infinity = std::numeric_limits<float>::infinity();
     const std::tuple<Sample, int32_t, const char*> cases[] = {
-        {{{1, -1}, {0, 1}, {0}}, 0, "tokens[8] is -1"},
-        {{{1, 2}, {0, -1}, {0}}, 0, "weights[8] is -1"},
-        {{{1, 2}, {0, std::numeric_limits<float>::infinity()}, {0}}, 0, "weights[8] is inf"},
-        {{{1, 2}, {0}, {0}}, 0, "weights has 8 entries, expected 9"},
-        {{{}, {}, {0}}, 0, "sample_begins[3] is 7, expected more than 7"},
-        {{{1, 2}, {0, 1}, {}}, 0, "branch_begins[3] is 3, expected more than 3"},
-        {{{1, 2}, {0, 1}, {3}}, 0, "branches of sample 2"},
-        {{{1, 2}, {0, 1}, {1, 0}}, 0, "branches of sample 2"},
-        {{{1, 2}, {0, 1}, {0}, std::numeric_limits<float>::quiet_NaN()}, 0, "margins[2] is nan"},
-        {{{1, 2}, {0, 1}, {0}}, 1, "source_files[2] is 1, expected an index below 1"},
+        {{.sequences = {{.tokens = {1, -1}}}}, 0, "tokens[8] is -1"},
+        {{.sequences = {{.tokens = {1, 2}, .learned = {{1, 2, -1}}}}}, 0, "sample 2: sequence 0"},
+        {{.sequences = {{.tokens = {1, 2}, .learned = {{1, 2, infinity}}}}}, 0, "with weight inf"},
+        {{.sequences = {{.tokens = {1, 2}, .learned = {{0, 2, 1}}}}}, 0, "learns [0, 2)"},
+        {{.sequences = {{.tokens = {1, 2}, .learned = {{1, 3, 1}}}}}, 0, "learns [1, 3)"},
+        {{.sequences = {{}}}, 0, "sample 2 has no token"},
+        {{}, 0, "sequence_begins[3] is 3, expected at least 4"},
+        {{.sequences = {{.tokens = {1, 2}}, {.shared = 3}}}, 0, "sequence 1 of a sample shares 3 tokens with one of 2"},
+        {{.sequences = {{.shared = 1, .tokens = {1, 2}}}}, 0, "sequence 0 of a sample shares 1 tokens with one of 0"},
+        {{.sequences = {{.tokens = {1}}, {.tokens = {2}}}, .pairs = {{0, 2}}}, 0, "a pair of sequences 0 and 2 of 2"},
+        {{.sequences = {{.tokens = {1}}, {.tokens = {2}}}, .pairs = {{0, 1, std::nanf("")}}}, 0, "with margin nan"},
+        {{.sequences = {{.tokens = {1, 2}}}}, 1, "source_files[2] is 1, expected an index below 1"},
     };
     for (const auto& [sample, file, message] : cases) {
         const std::string path = written([&](TokenStore& store) { store.add(sample, file, 3); });
@@ -450,14 +451,14 @@ TEST_F(Store, TheReportShowsCountsPackingAndTheFirstSample) {
     for (const std::string& part : parts) {
         EXPECT_NE(report.find(part), std::string::npos) << report << "\nlacks " << part;
     }
-    Sample longest{std::vector<int32_t>(500, 7), std::vector<float>(500, 0), {0}};
+    FlatSample longest{std::vector<int32_t>(500, 7), std::vector<float>(500, 0)};
     longest.weights.back() = 1;
-    const std::string text = render_sample(longest, nullptr);
+    const std::string text = render_sample(sample_of(longest), nullptr);
     EXPECT_NE(text.find(" 7 ... 340 tokens ... 7 "), std::string::npos) << text;
     EXPECT_TRUE(text.ends_with(" [7]"));
     longest.weights.assign(500, 1);
-    EXPECT_NE(render_sample(longest, nullptr).find("7 7] ... 340 tokens ... [7 7"), std::string::npos);
-    EXPECT_EQ(render_sample({{1, 2, 3, 4}, {0, 1, 0, 1}, {0}}, nullptr), "1 [2] 3 [4]");
+    EXPECT_NE(render_sample(sample_of(longest), nullptr).find("7 7] ... 340 tokens ... [7 7"), std::string::npos);
+    EXPECT_EQ(render_sample(sample_of({{1, 2, 3, 4}, {0, 1, 0, 1}}), nullptr), "1 [2] 3 [4]");
 }
 
 }  // namespace

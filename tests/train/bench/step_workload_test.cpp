@@ -4,6 +4,7 @@
 
 #include "tests/support/answer_trees.h"
 #include "tests/support/file_test.h"
+#include "tests/support/flat_sample.h"
 #include "train/bench/step_flops.h"
 #include "train/objectives/reward_objective.h"
 
@@ -40,8 +41,8 @@ TEST(RandomBatch, EveryTokenButPaddingIsATarget) {
     EXPECT_EQ(batch.real_tokens, 17);
     EXPECT_EQ(batch.target_weight, 17);
     EXPECT_EQ(batch.rows, (std::vector<int32_t>{0, 1, 2, 3, 4, 7, 8, 9, 10, 11, 14, 15, 16, 17, 18, 19, 20}));
-    EXPECT_EQ(batch.branches, (std::vector<int32_t>{0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 4, 4, 5, 5, 5, 5}));
-    EXPECT_EQ(batch.weights, std::vector<float>(17, 1));
+    EXPECT_EQ(batch.term_begins, (std::vector<int32_t>{0, 5, 7, 9, 10, 13, 17}));
+    EXPECT_EQ(batch.weights, std::vector<double>(17, 1));
     EXPECT_EQ(batch.mask.lts, (std::vector<int32_t>{5, 5, 5, 5, 5, 0, 0, 2, 2, 4, 4, 5, 0, 0, 3, 3, 3, 7, 7, 7, 7}));
     for (const std::vector<int32_t>& ids : {batch.tokens, batch.targets})
         for (const int32_t id : ids) EXPECT_TRUE(id >= 0 && id < 11) << id;
@@ -60,21 +61,19 @@ TEST(RandomPairs, AreTheSameWithRepeatedPrompts) {
     EXPECT_EQ(a.tokens(), 60);
     EXPECT_EQ(b.tokens(), 90);
     for (int64_t i = 0; i < a.size(); ++i) {
-        const Sample pair = a.sample(i), expected = colonnade::repeated(pair), found = b.sample(i);
-        EXPECT_EQ(pair.branch_begins, (std::vector<int32_t>{6, 10}));
-        EXPECT_EQ(pair.weights, (std::vector<float>{0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1}));
-        for (const int32_t id : pair.tokens) EXPECT_TRUE(id >= 0 && id < 11) << id;
-        EXPECT_EQ(found.tokens, expected.tokens);
-        EXPECT_EQ(found.weights, expected.weights);
-        EXPECT_EQ(found.branch_begins, expected.branch_begins);
+        const Sample pair = a.sample(i), expected = unshared(pair), found = b.sample(i);
+        EXPECT_EQ(flat(pair).begins, (std::vector<int32_t>{6, 10}));
+        EXPECT_EQ(flat(pair).weights, (std::vector<float>{0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1}));
+        for (const int32_t id : flat(pair).tokens) EXPECT_TRUE(id >= 0 && id < 11) << id;
+        EXPECT_EQ(found, expected);
     }
-    EXPECT_NE(a.sample(0).tokens, a.sample(1).tokens);
-    EXPECT_NE(a.sample(0).tokens, random_pairs(shared, 1, 11, 4).sample(0).tokens);
+    EXPECT_NE(a.sample(0), a.sample(1));
+    EXPECT_NE(a.sample(0), random_pairs(shared, 1, 11, 4).sample(0));
     // Both layouts have the same targets: the last row of a shared prompt predicts for both answers.
     const Sample pair = a.sample(0), alone = b.sample(0);
     const Batch one = make_batch({{&pair}}), two = make_batch({{&alone}});
-    EXPECT_EQ(one.pairs, 1);
-    EXPECT_EQ(two.pairs, 1);
+    EXPECT_EQ(one.pairs, (std::vector<AnswerPair>{{0, 1}}));
+    EXPECT_EQ(two.pairs, one.pairs);
     EXPECT_EQ(one.real_tokens, 12);
     EXPECT_EQ(two.real_tokens, 18);
     EXPECT_EQ(one.rows, (std::vector<int32_t>{5, 5, 6, 7, 8, 10}));
@@ -123,8 +122,8 @@ TEST(StepFlops, CountVisiblePairsAndRealTokens) {
     EXPECT_EQ(pairs, 2 * (6 + 10 + 15) + 5 + 7 + 9);
     EXPECT_EQ(visible_pairs(m, batch), pairs);
     // Branches see the tokens before them in their sample, however far away these are in the row.
-    const Sample pair{{1, 2, 3, 4, 5, 6, 7}, {0, 0, 1, 1, 1, 1, 1}, {2, 5}};
-    const Batch branched = make_batch({{&pair}}, 8);
+    const Sample pair = sample_of({{1, 2, 3, 4, 5, 6, 7}, {0, 0, 1, 1, 1, 1, 1}, {2, 5}});
+    const Batch branched = make_batch({{&pair}}, {.align = 8});
     pairs = 0;
     for (const int64_t window : m.windows) {
         const ColumnMask mask = branched.mask.with_sliding_window(window ? window : 100, branched.positions);

@@ -33,7 +33,7 @@ struct Model {
 };
 
 std::vector<int32_t> random_tokens(int64_t count, int64_t vocab) {
-    return random_sample(static_cast<uint64_t>(count), 0, {count}, vocab).tokens;
+    return random_sample(static_cast<uint64_t>(count), 0, {count}, vocab).whole(0);
 }
 
 /// Logits of every position by one forward pass over all tokens, without a cache.

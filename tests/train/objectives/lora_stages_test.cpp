@@ -41,7 +41,7 @@ class LoraStages : public testing::TestWithParam<DType> {
     static std::vector<Batch> separate(const std::vector<Sample>& samples) {
         std::vector<Batch> batches;
         for (const Sample& sample : samples) {
-            const Sample own = repeated(sample);
+            const Sample own = unshared(sample);
             batches.push_back(make_batch({{&own}}));
         }
         return batches;
@@ -53,7 +53,7 @@ TEST_P(LoraStages, PackedPairsEqualSeparateOnes) {
     const std::vector<Sample> samples = pairs();
     std::vector<Batch> together = packed(samples), alone = separate(samples);
     for (size_t i = 0, at = 0; i < together.size(); ++i)
-        for (size_t n = together[i].branch_table.size() / 2; n > 0; --n, ++at) {
+        for (size_t n = together[i].sequences.size() / 2; n > 0; --n, ++at) {
             alone[at].reference = {-20.0 - static_cast<double>(at), -30.0 + static_cast<double>(7 * at)};
             together[i].reference.insert(together[i].reference.end(), alone[at].reference.begin(),
                                          alone[at].reference.end());

@@ -5,6 +5,7 @@
 
 #include "tests/support/answer_trees.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/random_trees.h"
 #include "tests/support/step_outcome.h"
 #include "train/objectives/preference_objective.h"
 #include "train/objectives/reward_objective.h"
@@ -77,8 +78,8 @@ TEST_P(PreferencePacking, PairsEqualSeparateAnswers) {
         PairScores pair{};
         std::vector<Batch> answers;
         for (const size_t b : {0u, 1u}) {
-            const Sample alone = answer_of(s[i], b);
-            answers.push_back(make_batch({{&alone}}));
+            const Sample answer = alone(s[i], b);
+            answers.push_back(make_batch({{&answer}}));
             std::vector<double> nll;
             language->evaluate(language->context(), answers[b], &nll);
             double sum = 0;
@@ -110,10 +111,10 @@ TEST_P(PreferencePacking, PairsEqualSeparateAnswers) {
     size_t at = 0;
     std::vector<double> measured;
     for (Batch& batch : batches) {
-        const auto count = static_cast<std::ptrdiff_t>(batch.branch_table.size());
+        const auto count = static_cast<std::ptrdiff_t>(batch.sequences.size());
         batch.reference.assign(reference.begin() + static_cast<std::ptrdiff_t>(at),
                                reference.begin() + static_cast<std::ptrdiff_t>(at) + count);
-        at += batch.branch_table.size();
+        at += batch.sequences.size();
         const std::vector<double> own = learner->measure(learner->context(), batch);
         measured.insert(measured.end(), own.begin(), own.end());
     }
@@ -140,16 +141,16 @@ TEST_P(PreferencePacking, RankingsEqualSeparateAnswers) {
     const ModelConfig config = this->config(true);
     std::vector<Sample> s = pairs(config.vocab_size);
     if (!windowed(config)) s[1] = tree(6, 12, {5, 20, 1, 9}, config.vocab_size);
-    s[0].margin = 0.5;
+    s[0].pairs[0].margin = 0.5;
     const auto learner = learner_of(config, dtype(), std::make_shared<RewardObjective>(RankingKind::pairwise, 0.01));
     std::vector<Batch> separate;
     std::vector<double> rewards, measured;
     for (const Sample& sample : s) {
-        const Sample own = repeated(sample);
+        const Sample own = unshared(sample);
         separate.push_back(make_batch({{&own}}));
-        for (size_t b = 0; b < sample.branch_begins.size(); ++b) {
-            const Sample alone = answer_of(sample, b);
-            rewards.push_back(learner->measure(learner->context(), make_batch({{&alone}})).at(0));
+        for (size_t b = 0; b < sample.sequences.size(); ++b) {
+            const Sample answer = alone(sample, b);
+            rewards.push_back(learner->measure(learner->context(), make_batch({{&answer}})).at(0));
         }
     }
     for (const Batch& batch : packed(s)) {
@@ -165,6 +166,64 @@ TEST_P(PreferencePacking, RankingsEqualSeparateAnswers) {
     EXPECT_NEAR(a.sums.nll, b.sums.nll, bound() * b.sums.nll);
     for (const size_t i : {0u, 1u}) EXPECT_NEAR(a.sums.extremes[i], b.sums.extremes[i], bound() * largest);
     EXPECT_LE(distance(a.gradients, b.gradients), bound());
+}
+
+/// Trees of any depth whose sequences are in several pairs, and learn tokens that they share.
+std::vector<Sample> random_trees(int64_t vocab) {
+    const Philox random{41, 0};
+    uint64_t at = 0;
+    std::vector<Sample> trees;
+    while (trees.size() < 4) {
+        Sample tree = random_tree(random, at, {.sequences = 5, .tokens = 12, .vocab = trees.size() % 2 ? vocab : 2});
+        const bool learns =
+            std::ranges::all_of(tree.sequences, [](const Sequence& s) { return !s.learned.empty(); });
+        if (learns && tree.pairs.size() > 1) trees.push_back(std::move(tree));
+    }
+    return trees;
+}
+
+TEST_P(PreferencePacking, TreesEqualSeparateAnswers) {
+    for (const bool score : {false, true}) {
+        ModelConfig config = this->config(score);
+        config.windows.assign(config.windows.size(), 0);  // which column masks cannot express for every tree
+        const std::vector<Sample> trees = random_trees(config.vocab_size);
+        std::vector<Sample> apart;
+        for (const Sample& tree : trees) apart.push_back(unshared(tree));
+        std::shared_ptr<const Objective> objective = std::make_shared<PreferenceObjective>(mix());
+        if (score) objective = std::make_shared<RewardObjective>(RankingKind::pairwise, 0.01);
+        LearnerOptions options = tiny_options(dtype(), 2, 512, {.objective = objective});
+        options.density = {.terms = 8, .sequences = 2, .pairs = 2};
+        Learner learner(config, options);
+        randomize(learner, 1);
+        const auto batches_of = [&](const std::vector<Sample>& s, Sharing sharing) {
+            std::vector<Batch> batches = {make_batch({{&s[0], &s[1]}, {&s[2]}}, {.sharing = sharing}),
+                                          make_batch({{&s[3]}}, {.sharing = sharing})};
+            double value = -20;
+            for (Batch& batch : batches)
+                for (size_t i = 0; i < batch.sequences.size(); ++i) batch.reference.push_back(value -= 1.5);
+            return batches;
+        };
+        const std::vector<Batch> separate = batches_of(apart, Sharing::sample);
+        const double total = score ? 4 : static_cast<double>(separate[0].pairs.size() + separate[1].pairs.size());
+        const Outcome expected = run(learner, separate, total);
+        EXPECT_EQ(expected.sums.weight, total);
+        for (const Sharing sharing : {Sharing::sample, Sharing::row}) {
+            SCOPED_TRACE(fmt::format("score {}, sharing {}", score, static_cast<int>(sharing)));
+            const std::vector<Batch> batches = batches_of(trees, sharing);
+            EXPECT_LT(batches[0].real_tokens, separate[0].real_tokens);
+            for (size_t i = 0; i < batches.size(); ++i) {
+                const std::vector<double> a = learner.measure(learner.context(), batches[i]),
+                                          b = learner.measure(learner.context(), separate[i]);
+                EXPECT_LE(distance(a, b), bound());
+            }
+            const Outcome found = run(learner, batches, total);
+            EXPECT_EQ(found.sums.weight, expected.sums.weight);
+            EXPECT_NEAR(found.sums.nll, expected.sums.nll, bound() * std::abs(expected.sums.nll));
+            for (size_t i = 0; i < found.sums.more.size(); ++i)
+                EXPECT_NEAR(found.sums.more[i], expected.sums.more[i], bound() * 500) << i;
+            EXPECT_LE(distance(found.gradients, expected.gradients), bound());
+        }
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, PreferencePacking,
@@ -231,12 +290,12 @@ INSTANTIATE_TEST_SUITE_P(Families, PreferenceGradient,
 TEST(PreferenceObjective, RefusesSamplesThatAreNotPairs) {
     const ModelConfig config = tiny_config(Architecture::llama);
     const auto learner = learner_of(config, DType::f32, std::make_shared<PreferenceObjective>(mix()));
-    const Sample three = tree(1, 4, {3, 3, 3}, config.vocab_size);
-    Batch batch = make_batch({{&three}});
-    expect_error(Exit::data, "a batch of 1 samples has 3 answers",
+    const Sample one = tree(1, 4, {3}, config.vocab_size);
+    Batch batch = make_batch({{&one}});
+    expect_error(Exit::data, "1 of 1 samples of a batch have no pair of answers to compare",
                  [&] { learner->accumulate({}, batch, {.total = 1}); });
     Sample silent = tree(2, 4, {3, 3}, config.vocab_size);
-    std::fill(silent.weights.begin() + 7, silent.weights.end(), 0.0f);
+    silent.sequences[1].learned.clear();
     batch = make_batch({{&silent}});
     expect_error(Exit::data, "no token with a loss", [&] { learner->accumulate({}, batch, {.total = 1}); });
     const Sample pair = tree(3, 4, {3, 3}, config.vocab_size);
@@ -251,11 +310,11 @@ TEST(RewardObjective, RefusesWhatItCannotRank) {
     const auto learner =
         learner_of(config, DType::f32, std::make_shared<RewardObjective>(RankingKind::plackett_luce, 0));
     Sample pair = tree(3, 4, {3, 3}, config.vocab_size);
-    pair.margin = 0.5;
+    pair.pairs[0].margin = 0.5;
     Batch batch = make_batch({{&pair}});
     expect_error(Exit::data, "a margin of 0.5, which only reward_loss: pairwise supports",
                  [&] { learner->accumulate({}, batch, {.total = 1}); });
-    pair = tree(3, 4, {3, 0}, config.vocab_size);
+    pair = tree(3, 0, {3, 0}, config.vocab_size);
     batch = make_batch({{&pair}});
     expect_error(Exit::data, "an answer of a ranking has no token",
                  [&] { learner->accumulate({}, batch, {.total = 1}); });

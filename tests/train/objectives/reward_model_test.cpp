@@ -26,8 +26,7 @@ TEST_P(RewardModel, GivesTheScoresOfTransformers) {
     const Json golden = read_json_file(folder() + "/golden.json");
     std::vector<Sample> samples;
     for (const Json& row : golden.at("rows")) {
-        const auto ids = row.get<std::vector<int32_t>>();
-        samples.push_back({.tokens = ids, .weights = std::vector<float>(ids.size()), .branch_begins = {0}});
+        samples.push_back({.sequences = {{.tokens = row.get<std::vector<int32_t>>()}}});
     }
     std::vector<const Sample*> pack;
     for (const Sample& sample : samples) pack.push_back(&sample);

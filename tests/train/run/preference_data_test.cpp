@@ -2,6 +2,7 @@
 // cannot use are reported before the first step.
 
 #include "data/prepare_report.h"
+#include "tests/support/flat_sample.h"
 #include "tests/support/paths.h"
 #include "tests/support/tiny_run.h"
 #include "train/run/session.h"
@@ -49,12 +50,12 @@ TEST_F(PreferenceData, EveryRowIsKeptOrCounted) {
     const StoreResult result = build_store(request(rows));
     const TokenStore& store = result.store;
     ASSERT_EQ(store.size(), 2);
-    EXPECT_EQ(store.sample(0).tokens, (std::vector<int32_t>{1, 2, 3, 4, 5, 6}));
-    EXPECT_EQ(store.sample(0).weights, (std::vector<float>{0, 0, 1, 1, 1, 1}));
-    EXPECT_EQ(store.sample(0).branch_begins, (std::vector<int32_t>{2, 5}));
-    EXPECT_EQ(store.sample(0).margin, 1.5f);
-    EXPECT_EQ(store.sample(1).tokens, (std::vector<int32_t>{1, 2, 3, 4, 3, 5, 7}));
-    EXPECT_EQ(store.sample(1).branch_begins, (std::vector<int32_t>{2, 4}));
+    EXPECT_EQ(flat(store.sample(0)).tokens, (std::vector<int32_t>{1, 2, 3, 4, 5, 6}));
+    EXPECT_EQ(flat(store.sample(0)).weights, (std::vector<float>{0, 0, 1, 1, 1, 1}));
+    EXPECT_EQ(flat(store.sample(0)).begins, (std::vector<int32_t>{2, 5}));
+    EXPECT_EQ(flat(store.sample(0)).margin, 1.5f);
+    EXPECT_EQ(flat(store.sample(1)).tokens, (std::vector<int32_t>{1, 2, 3, 4, 3, 5, 7}));
+    EXPECT_EQ(flat(store.sample(1)).begins, (std::vector<int32_t>{2, 4}));
     const StoreStatistics& s = store.statistics;
     EXPECT_EQ(s.rows, 5);
     EXPECT_EQ(s.notes[RowNote::dropped_same_answers].first, std::vector<std::string>{place(3)});
@@ -86,7 +87,7 @@ TEST_F(PreferenceData, TruncatedAnswersAreCounted) {
     truncating.encode.excess_length = ExcessLength::truncate;
     const TokenStore store = build_store(truncating).store;
     ASSERT_EQ(store.size(), 2);
-    EXPECT_EQ(store.sample(0).tokens, (std::vector<int32_t>{1, 2, 3, 4, 5, 7, 8, 9}));
+    EXPECT_EQ(flat(store.sample(0)).tokens, (std::vector<int32_t>{1, 2, 3, 4, 5, 7, 8, 9}));
     EXPECT_EQ(store.statistics.notes[RowNote::truncated].first, std::vector<std::string>{place(1)});
     EXPECT_EQ(store.statistics.notes[RowNote::dropped_difference_cut].first, std::vector<std::string>{place(2)});
     EXPECT_EQ(store.statistics.notes[RowNote::dropped_no_room].first, std::vector<std::string>{place(3)});
@@ -104,8 +105,8 @@ TEST_F(PreferenceData, TextsAndPreferencesOfAFileHaveDifferentKeys) {
     texts.rows = RowKind::texts;
     const StoreResult a = build_store(preferences), b = build_store(texts);
     EXPECT_NE(a.key, b.key);
-    EXPECT_EQ(a.store.sample(0).branch_begins, (std::vector<int32_t>{1, 2}));
-    EXPECT_EQ(b.store.sample(0).branch_begins, (std::vector<int32_t>{0}));
+    EXPECT_EQ(a.flat(store.sample(0)).begins, (std::vector<int32_t>{1, 2}));
+    EXPECT_EQ(b.flat(store.sample(0)).begins, (std::vector<int32_t>{0}));
 }
 
 TEST_F(PreferenceData, TheReportOfRankings) {

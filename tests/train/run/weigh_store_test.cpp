@@ -15,9 +15,7 @@ TokenStore store_of(int64_t a, int64_t b) {
     store.statistics.files = {{.path = "a.jsonl"}, {.path = "b.jsonl", .dataset = 1}};
     for (int64_t i = 0; i < a + b; ++i) {
         Sample sample;
-        sample.tokens = {static_cast<int32_t>(i), 0};
-        sample.weights = {0, 1};
-        sample.branch_begins = {0};
+        sample.sequences = {{.tokens = {static_cast<int32_t>(i), 0}, .learned = {{1, 2, 1}}}};
         store.add(sample, i < a ? 0 : 1, i + 1);
     }
     store.count_samples();
@@ -26,7 +24,7 @@ TokenStore store_of(int64_t a, int64_t b) {
 
 std::vector<int32_t> tokens_of(const TokenStore& store) {
     std::vector<int32_t> tokens;
-    for (int64_t i = 0; i < store.size(); ++i) tokens.push_back(store.sample(i).tokens.at(0));
+    for (int64_t i = 0; i < store.size(); ++i) tokens.push_back(store.sample(i).whole(0).at(0));
     return tokens;
 }
 

@@ -1,0 +1,80 @@
+#include "data/packing/pack_units.h"
+
+namespace colonnade {
+namespace {
+
+/// The trie as a binary tree. Node k parts walk places [first, end) into [first, k) and [k, end), which have lcp[k]
+/// tokens in common. A node of the trie with m children is m - 1 nodes here. -1: nothing is left to part.
+struct Partings {
+    std::vector<int32_t> before, behind;  ///< nodes of the two parts
+    int32_t root = -1;
+};
+
+Partings partings_of(const std::vector<int32_t>& lcp) {
+    Partings nodes{.before = std::vector<int32_t>(lcp.size(), -1), .behind = std::vector<int32_t>(lcp.size(), -1)};
+    std::vector<int32_t> open;  // from the root to the node added last
+    for (size_t k = 1; k < lcp.size(); ++k) {
+        while (!open.empty() && lcp[static_cast<size_t>(open.back())] > lcp[k]) {
+            nodes.before[k] = open.back();
+            open.pop_back();
+        }
+        if (!open.empty()) nodes.behind[static_cast<size_t>(open.back())] = static_cast<int32_t>(k);
+        open.push_back(static_cast<int32_t>(k));
+    }
+    if (!open.empty()) nodes.root = open.front();
+    return nodes;
+}
+
+/// Tokens of any samples that are next to each other in walk order.
+class RangeTokens {
+  public:
+    RangeTokens(std::span<const int64_t> lengths, const PrefixOrder& prefixes)
+        : lcp_(prefixes.lcp), own_(lengths.size() + 1), lengths_(lengths.size() + 1) {
+        for (size_t k = 0; k < lengths.size(); ++k) {
+            const int64_t length = lengths[static_cast<size_t>(prefixes.order[k])];
+            own_[k + 1] = own_[k] + length - lcp_[k];
+            lengths_[k + 1] = lengths_[k] + length;
+        }
+    }
+    bool fit(size_t first, size_t end, const UnitLimits& limits) const {
+        return own_[end] - own_[first] + lcp_[first] <= limits.tokens &&
+               (lengths_[end] - lengths_[first]) / most_represented < limits.tokens;
+    }
+
+  private:
+    const std::vector<int32_t>& lcp_;
+    std::vector<int64_t> own_, lengths_;  // sums over the places before
+};
+
+}  // namespace
+
+PackUnits pack_units(std::span<const int64_t> lengths, const PrefixOrder& prefixes, const UnitLimits& limits) {
+    struct Range {
+        int32_t first, end, node, stem;
+    };
+    PackUnits result;
+    if (lengths.empty()) return result;
+    const Partings nodes = partings_of(prefixes.lcp);
+    const RangeTokens tokens(lengths, prefixes);
+    std::vector<Range> left = {
+        {.first = 0, .end = static_cast<int32_t>(lengths.size()), .node = nodes.root, .stem = 0}};
+    while (!left.empty()) {
+        auto [first, end, node, stem] = left.back();
+        left.pop_back();
+        const int32_t depth = node < 0 ? 0 : prefixes.lcp[static_cast<size_t>(node)];
+        const bool kept = depth - result.stems[static_cast<size_t>(stem)].depth >= limits.min_shared;
+        if (node < 0 || (kept && tokens.fit(static_cast<size_t>(first), static_cast<size_t>(end), limits))) {
+            result.units.push_back({.first = first, .end = end, .stem = stem});
+            continue;
+        }
+        if (kept) {
+            result.stems.push_back({.parent = stem, .depth = depth});
+            stem = static_cast<int32_t>(result.stems.size()) - 1;
+        }
+        left.push_back({.first = node, .end = end, .node = nodes.behind[static_cast<size_t>(node)], .stem = stem});
+        left.push_back({.first = first, .end = node, .node = nodes.before[static_cast<size_t>(node)], .stem = stem});
+    }
+    return result;
+}
+
+}  // namespace colonnade

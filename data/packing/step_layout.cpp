@@ -1,0 +1,77 @@
+#include "data/packing/step_layout.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace colonnade {
+
+int64_t pack_cost(const PackPlan& plan, int64_t p, std::span<const int64_t> lengths) {
+    int64_t pairs = 0;
+    for (int64_t i = plan.begins[static_cast<size_t>(p)]; i < plan.begins[static_cast<size_t>(p) + 1]; ++i) {
+        const int64_t length = lengths[static_cast<size_t>(plan.samples[static_cast<size_t>(i)])],
+                      shared = plan.shared[static_cast<size_t>(i)];
+        pairs += (length * (length + 1) - shared * (shared + 1)) / 2;
+    }
+    return plan.tokens[static_cast<size_t>(p)] + pairs / pairs_like_a_token;
+}
+
+/// Packs in their new order. The packs of one micro-step, sorted, go to the ranks in turn, from the first to the last
+/// and back again.
+static std::vector<int64_t> dealt_order(const PackPlan& plan, const StepLayout& layout,
+                                        std::span<const int64_t> lengths) {
+    std::vector<int64_t> order(static_cast<size_t>(plan.packs())), cost;
+    std::iota(order.begin(), order.end(), 0);
+    for (const int64_t p : order) cost.push_back(pack_cost(plan, p, lengths));
+    const int64_t together = layout.ranks * layout.per_device_batch;
+    for (int64_t begin = 0; begin < plan.packs(); begin += layout.packs_per_step()) {
+        const int64_t end = std::min(begin + layout.packs_per_step(), plan.packs());
+        std::stable_sort(order.begin() + begin, order.begin() + end, [&](int64_t a, int64_t b) {
+            return cost[static_cast<size_t>(a)] > cost[static_cast<size_t>(b)];
+        });
+        for (int64_t micro = begin; micro + together <= end; micro += together) {
+            const std::vector<int64_t> hand(order.begin() + micro, order.begin() + micro + together);
+            for (int64_t i = 0; i < together; ++i) {
+                const int64_t round = i / layout.ranks, turn = i % layout.ranks;
+                const int64_t rank = round % 2 == 0 ? turn : layout.ranks - 1 - turn;
+                order[static_cast<size_t>(micro + rank * layout.per_device_batch + round)] =
+                    hand[static_cast<size_t>(i)];
+            }
+        }
+    }
+    return order;
+}
+
+void deal_packs(PackPlan& plan, const StepLayout& layout, std::span<const int64_t> lengths) {
+    if (layout.packs_per_step() == 1) return;
+    PackPlan dealt;
+    for (const int64_t p : dealt_order(plan, layout, lengths)) {
+        const auto begin = plan.begins[static_cast<size_t>(p)], end = plan.begins[static_cast<size_t>(p) + 1];
+        dealt.samples.insert(dealt.samples.end(), plan.samples.begin() + begin, plan.samples.begin() + end);
+        dealt.shared.insert(dealt.shared.end(), plan.shared.begin() + begin, plan.shared.begin() + end);
+        dealt.begins.push_back(std::ssize(dealt.samples));
+        dealt.tokens.push_back(plan.tokens[static_cast<size_t>(p)]);
+    }
+    plan.samples = std::move(dealt.samples);
+    plan.shared = std::move(dealt.shared);
+    plan.begins = std::move(dealt.begins);
+    plan.tokens = std::move(dealt.tokens);
+}
+
+StepTotals step_totals(const PackPlan& plan, const StepLayout& layout, int64_t step, std::span<const int64_t> lengths,
+                       std::span<const double> weights, std::span<const double> pairs) {
+    StepTotals totals;
+    const int64_t first = step * layout.packs_per_step();
+    for (int64_t p = first; p < std::min(first + layout.packs_per_step(), plan.packs()); ++p) {
+        totals.computed += plan.tokens[static_cast<size_t>(p)];
+        for (const int64_t sample : plan.pack(p)) {
+            ++totals.samples;
+            totals.tokens += lengths[static_cast<size_t>(sample)];
+            totals.weight += weights[static_cast<size_t>(sample)];
+            totals.pairs += pairs[static_cast<size_t>(sample)];
+            totals.rankings += pairs[static_cast<size_t>(sample)] > 0 ? 1 : 0;
+        }
+    }
+    return totals;
+}
+
+}  // namespace colonnade

@@ -1,0 +1,170 @@
+// Which packs a step holds, its totals, and what its ranks have to do.
+
+#include "data/packing/step_layout.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <set>
+
+#include "engine/device/philox.h"
+
+namespace colonnade {
+namespace {
+
+std::vector<int64_t> log_normal_lengths(size_t n, double mean_log, double sigma, int64_t longest, uint64_t seed = 3) {
+    std::vector<int64_t> lengths(n);
+    const Philox random{seed, 0};
+    for (size_t i = 0; i < n; ++i) {
+        lengths[i] = std::clamp<int64_t>(std::llround(std::exp(mean_log + sigma * random.normal(i))), 1, longest);
+    }
+    return lengths;
+}
+
+TEST(StepLayout, AStepHoldsTheSamePacksForAnyNumberOfRanks) {
+    const auto lengths = log_normal_lengths(400, 4, 1, 256);
+    const PackPlan plan = plan_epoch(lengths, {.packing_length = 256}, 0);
+    const auto packs_in_step = [&](const StepLayout& layout, int64_t step) {
+        std::set<std::vector<int64_t>> packs;
+        for (int64_t micro = 0; micro < layout.accumulation; ++micro) {
+            for (int64_t rank = 0; rank < layout.ranks; ++rank) {
+                for (int64_t b = 0; b < layout.per_device_batch; ++b) {
+                    const auto pack = plan.pack(layout.first_pack(step, micro, rank) + b);
+                    if (!pack.empty()) packs.emplace(pack.begin(), pack.end());
+                }
+            }
+        }
+        return packs;
+    };
+    const StepLayout whole{.per_device_batch = 12};
+    ASSERT_NE(plan.packs() % 12, 0);  // the last step is filled up with empty packs
+    size_t packs = 0;
+    for (int64_t step = 0; step < whole.steps(plan); ++step) {
+        const auto expected = packs_in_step(whole, step);
+        for (const StepLayout layout :
+             {StepLayout{3, 4, 1}, StepLayout{3, 1, 4}, StepLayout{1, 2, 6}, StepLayout{2, 3, 2}}) {
+            EXPECT_EQ(layout.steps(plan), whole.steps(plan));
+            EXPECT_EQ(packs_in_step(layout, step), expected);
+        }
+        packs += expected.size();
+    }
+    EXPECT_EQ(packs, static_cast<size_t>(plan.packs()));
+    EXPECT_TRUE(plan.pack(plan.packs() + 100).empty());
+}
+
+TEST(StepLayout, StepTotalsSumToTheWholeEpoch) {
+    const auto lengths = log_normal_lengths(400, 4, 1, 256);
+    std::vector<double> weights, pairs;
+    for (const int64_t n : lengths) {
+        weights.push_back(static_cast<double>(n) / 2);
+        pairs.push_back(n % 2 ? 1 : 0);
+    }
+    const PackPlan plan = plan_epoch(lengths, {.packing_length = 256}, 0);
+    const StepLayout layout{2, 3, 1};
+    StepTotals sum;
+    for (int64_t step = 0; step < layout.steps(plan); ++step) {
+        const StepTotals totals = step_totals(plan, layout, step, lengths, weights, pairs);
+        EXPECT_EQ(totals.weight * 2, static_cast<double>(totals.tokens));
+        EXPECT_LE(totals.tokens, 6 * 256);
+        sum.samples += totals.samples;
+        sum.tokens += totals.tokens;
+        sum.pairs += totals.pairs;
+    }
+    EXPECT_EQ(sum.pairs, std::accumulate(pairs.begin(), pairs.end(), 0.0));
+    EXPECT_EQ(sum.samples, 400);
+    EXPECT_EQ(sum.tokens, std::accumulate(lengths.begin(), lengths.end(), int64_t{0}));
+}
+
+TEST(StepLayout, ComputedTokensAreCountedOnce) {
+    PrefixOrder prefixes{.order = {0, 1, 2, 3}, .lcp = {0, 90, 90, 90}};
+    const std::vector<int64_t> lengths(4, 100);
+    const std::vector<double> weights(4, 1.0);
+    const PackPlan plan = Packer(lengths, {.packing_length = 120}, prefixes).plan(0);
+    const StepTotals totals = step_totals(plan, {.accumulation = 4}, 0, lengths, weights, weights);
+    EXPECT_EQ(totals.tokens, 400);
+    EXPECT_EQ(totals.computed, 2 * 90 + 4 * 10);  // two rows of two
+}
+
+TEST(StepLayout, CostCountsTokensAndPairs) {
+    // A pack of a sample of 30,000 tokens, and one of two samples that have 10,000 in common.
+    const std::vector<int64_t> lengths = {30000, 20000, 15000};
+    const PackPlan plan{.samples = {0, 1, 2},
+                        .shared = {0, 0, 10000},
+                        .begins = {0, 1, 3},
+                        .tokens = {30000, 25000},
+                        .represented = 65000,
+                        .computed = 55000,
+                        .fill = 1};
+    const auto triangle = [](int64_t n) { return n * (n + 1) / 2; };
+    EXPECT_EQ(pack_cost(plan, 0, lengths), 30000 + triangle(30000) / 16384);
+    EXPECT_EQ(pack_cost(plan, 1, lengths), 25000 + (triangle(20000) + triangle(15000) - triangle(10000)) / 16384);
+}
+
+/// Packs of a step as sets of samples.
+std::multiset<std::vector<int64_t>> packs_of_step(const PackPlan& plan, const StepLayout& layout, int64_t step) {
+    std::multiset<std::vector<int64_t>> packs;
+    for (int64_t p = step * layout.packs_per_step(); p < (step + 1) * layout.packs_per_step(); ++p)
+        packs.emplace(plan.pack(p).begin(), plan.pack(p).end());
+    return packs;
+}
+
+/// The slowest rank's cost over the mean of all ranks, over the micro-steps of an epoch.
+double slowest_over_mean(const PackPlan& plan, const StepLayout& layout, const std::vector<int64_t>& lengths) {
+    double slowest = 0, sum = 0;
+    for (int64_t step = 0; step < layout.steps(plan); ++step)
+        for (int64_t micro = 0; micro < layout.accumulation; ++micro) {
+            double most = 0;
+            for (int64_t rank = 0; rank < layout.ranks; ++rank) {
+                double cost = 0;
+                for (int64_t b = 0; b < layout.per_device_batch; ++b)
+                    if (const int64_t p = layout.first_pack(step, micro, rank) + b; p < plan.packs())
+                        cost += static_cast<double>(pack_cost(plan, p, lengths));
+                most = std::max(most, cost);
+                sum += cost / static_cast<double>(layout.ranks);
+            }
+            slowest += most;
+        }
+    return slowest / sum;
+}
+
+TEST(StepLayout, DealingKeepsTheStepsAndMakesRanksAlike) {
+    const auto lengths = log_normal_lengths(5000, 6, 1.2, 8192);
+    const PackPlan plan = plan_epoch(lengths, {.packing_length = 8192, .window = 300}, 0);
+    for (const StepLayout layout :
+         {StepLayout{1, 4, 8}, StepLayout{2, 2, 4}, StepLayout{3, 1, 5}, StepLayout{4, 3, 1}}) {
+        PackPlan dealt = plan;
+        deal_packs(dealt, layout, lengths);
+        ASSERT_EQ(dealt.packs(), plan.packs());
+        for (int64_t step = 0; step < layout.steps(plan); ++step)
+            ASSERT_EQ(packs_of_step(dealt, layout, step), packs_of_step(plan, layout, step));
+        for (int64_t p = 0; p < plan.packs(); ++p) {
+            int64_t tokens = 0;
+            for (const int64_t s : dealt.pack(p)) tokens += lengths[static_cast<size_t>(s)];
+            ASSERT_EQ(dealt.tokens[static_cast<size_t>(p)], tokens);
+        }
+        const double before = slowest_over_mean(plan, layout, lengths) - 1,
+                     after = slowest_over_mean(dealt, layout, lengths) - 1;
+        EXPECT_LE(after, 0.6 * before);
+    }
+}
+
+TEST(StepLayout, DealtOrderDoesNotDependOnRanks) {
+    const auto lengths = log_normal_lengths(400, 4, 1, 256);
+    const PackPlan plan = plan_epoch(lengths, {.packing_length = 256}, 0);
+    PackPlan one = plan, two = plan, four = plan;
+    deal_packs(one, {.accumulation = 4, .ranks = 1}, lengths);
+    deal_packs(two, {.accumulation = 2, .ranks = 2}, lengths);
+    deal_packs(four, {.accumulation = 1, .ranks = 4}, lengths);
+    EXPECT_NE(one.samples, plan.samples);
+    EXPECT_EQ(one.samples, two.samples);
+    EXPECT_EQ(one.samples, four.samples);
+    EXPECT_EQ(one.begins, four.begins);
+    PackPlan single = plan;
+    deal_packs(single, {}, lengths);
+    EXPECT_EQ(single.samples, plan.samples);
+}
+
+}  // namespace
+}  // namespace colonnade
