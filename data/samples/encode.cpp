@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "data/samples/answer_notes.h"
+#include "data/samples/join_branches.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
@@ -37,8 +38,14 @@ Encoded Encoder::encode(const Row& row, const std::string& where) const {
 
 Encoded Encoder::encode(const Row& row, const std::string& where, TokenCache& cache) const {
     if (!row.answers.empty()) return encode_preference(row, where, cache);
+    Encoded result;
+    if (const auto turns = encode_turns(row, where, cache, result)) {
+        result.sample = front_code(*turns);
+        return result;
+    }
     auto [tokens, weights, notes] = draft(row, where, cache);
-    Encoded result{.sample = {}, .full_length = static_cast<int64_t>(tokens.size()), .notes = notes};
+    result.full_length = static_cast<int64_t>(tokens.size());
+    result.notes.add(notes);
     if (result.full_length > options_.max_length) {
         if (options_.excess_length == ExcessLength::error)
             fail(Exit::data, "{}: the row has {} tokens; expected at most max_length {}", where, result.full_length,
