@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "data/samples/answer_notes.h"
+#include "data/samples/join_branches.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
@@ -14,12 +15,18 @@ Encoder::Encoder(std::shared_ptr<const Tokenizer> tokenizer, EncodeOptions optio
         fail(Exit::config,
              "train_on_prompt and mask_history contradict each other: one trains on every turn, the other only on the "
              "last");
+    if (options_.train_on_prompt && options_.history == History::per_turn)
+        fail(Exit::config,
+             "train_on_prompt and history: per_turn contradict each other: one trains on the chat as one text, the "
+             "other "
+             "only on what is generated");
     if (tokenizer_ && options_.vocab_size == 0) options_.vocab_size = tokenizer_->vocab_size();
     if (tokenizer_ && tokenizer_->vocab_size() > options_.vocab_size)
         fail(Exit::config, "{}: {} pieces; expected at most the model's vocabulary of {}", tokenizer_->path(),
              tokenizer_->vocab_size(), options_.vocab_size);
     if (!options_.chat_template) options_.chat_template = ChatTemplate::built_in("chatml");
     if (!tokenizer_) return;
+    reads_forward_ = chat_template().reads_forward();
     bos_ = tokenizer_->bos();
     renderer_ = std::make_shared<const ChatRenderer>(options_.chat_template, tokenizer_, options_.end_ids);
 }
@@ -31,8 +38,14 @@ Encoded Encoder::encode(const Row& row, const std::string& where) const {
 
 Encoded Encoder::encode(const Row& row, const std::string& where, TokenCache& cache) const {
     if (!row.answers.empty()) return encode_preference(row, where, cache);
+    Encoded result;
+    if (const auto turns = encode_turns(row, where, cache, result)) {
+        result.sample = front_code(*turns);
+        return result;
+    }
     auto [tokens, weights, notes] = draft(row, where, cache);
-    Encoded result{.sample = {}, .full_length = static_cast<int64_t>(tokens.size()), .notes = notes};
+    result.full_length = static_cast<int64_t>(tokens.size());
+    result.notes.add(notes);
     if (result.full_length > options_.max_length) {
         if (options_.excess_length == ExcessLength::error)
             fail(Exit::data, "{}: the row has {} tokens; expected at most max_length {}", where, result.full_length,
@@ -64,10 +77,14 @@ TokenDraft Encoder::draft(const Row& row, const std::string& where, TokenCache& 
     TokenDraft draft = !row.input_ids.empty()  ? draft_tokens(row, where)
                        : !row.messages.empty() ? draft_chat(row, where, cache)
                                                : draft_plain(row, cache);
-    const std::vector<int32_t>& tokens = draft.tokens;
-    draft.notes.add(answer_notes(row));
-    draft.notes.add_if(tokens.size() > 1 && bos_ && tokens[0] == bos_ && tokens[1] == bos_, RowNote::double_bos);
+    draft.notes.add(notes_of(row, draft.tokens));
     return draft;
+}
+
+RowNotes Encoder::notes_of(const Row& row, const std::vector<int32_t>& tokens) const {
+    RowNotes notes = answer_notes(row);
+    notes.add_if(tokens.size() > 1 && bos_ && tokens[0] == bos_ && tokens[1] == bos_, RowNote::double_bos);
+    return notes;
 }
 
 TokenDraft Encoder::draft_plain(const Row& row, TokenCache& cache) const {

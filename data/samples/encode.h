@@ -27,6 +27,12 @@ namespace colonnade {
 enum class TrainOnEos { turn, all, last, none };
 /// How to treat rows longer than max_length; truncate keeps the start.
 enum class ExcessLength { drop, truncate, error };
+/// What an answer of a chat sees of the answers before it (data/samples/encode_history.cpp).
+enum class History {
+    automatic,    ///< per_turn for each row whose template rewrites earlier turns, as_rendered for the others
+    per_turn,     ///< each learned turn behind the prompt that would ask for it: one sequence per turn
+    as_rendered,  ///< the chat as rendered once: one sequence with every learned turn
+};
 
 struct EncodeOptions {
     std::shared_ptr<const ChatTemplate> chat_template{};  ///< null: the built-in chatml
@@ -41,8 +47,9 @@ struct EncodeOptions {
     Spelled special_tokens_in_text = Spelled::text;  ///< what a special token becomes that a row's text spells
     TrainOnEos train_on_eos = TrainOnEos::turn;
     bool mask_history = false;  ///< train only on the last trained turn
-    bool add_bos = true;        ///< begin plain prompts and texts as the tokenizer begins a document: many with BOS
-    bool add_eos = true;        ///< add an end token after plain completions and texts
+    History history = History::automatic;
+    bool add_bos = true;  ///< begin plain prompts and texts as the tokenizer begins a document: many with BOS
+    bool add_eos = true;  ///< add an end token after plain completions and texts
     ExcessLength excess_length = ExcessLength::drop;
     int64_t vocab_size = 0;  ///< upper limit of token ids; 0: the tokenizer's size
     // Preferences only.
@@ -78,6 +85,12 @@ class Encoder {
     /// lacks the template's markers. `cache`: of the calling thread and this tokenizer.
     Encoded encode(const Row& row, const std::string& where, TokenCache& cache) const;
     Encoded encode(const Row& row, const std::string& where) const;
+    /// The sequences of a chat that is learned turn by turn, each within max_length: one per learned turn, in order;
+    /// none if the row is dropped. Sets length and notes of `result`. Nothing if the row is one sequence. Throws
+    /// Exit::data as encode() does, and with History::per_turn for a turn that the template writes otherwise than behind
+    /// its generation prompt.
+    std::optional<std::vector<TokenDraft>> encode_turns(const Row& row, const std::string& where, TokenCache& cache,
+                                                        Encoded& result) const;
     /// Encodes a chat up to the start of the assistant's answer, for generation. Starts with BOS if the template does.
     std::vector<int32_t> encode_prompt(const std::vector<Message>& messages) const;
     /// Encodes a text that generation continues, as training encodes a plain prompt.
@@ -93,6 +106,7 @@ class Encoder {
 
   private:
     TokenDraft draft(const Row& row, const std::string& where, TokenCache& cache) const;
+    RowNotes notes_of(const Row& row, const std::vector<int32_t>& tokens) const;
     TokenDraft draft_plain(const Row& row, TokenCache& cache) const;
     TokenDraft draft_tokens(const Row& row, const std::string& where) const;
     void append_plain(TokenDraft& draft, const std::string& text, TextStart start, bool trained,
@@ -101,7 +115,17 @@ class Encoder {
     // encode_chat.cpp
     struct PartRule {
         bool trained = false, answer = false;
+        bool learned = false;  ///< trained, and in this sequence of the row
         bool operator==(const PartRule&) const = default;
+    };
+    /// How far append_chat() is.
+    struct ChatTokens {
+        struct Cut {
+            size_t byte, tokens;
+        };
+        TextStart start = TextStart::document;
+        size_t bytes = 0;
+        std::vector<Cut> cuts{};  ///< behind added tokens; the text behind them is tokenised as if it stood alone
     };
     std::vector<bool> trained_messages(const Row& row) const;
     std::vector<PartRule> part_rules(const RenderedChat& chat, const Row& row,
@@ -109,8 +133,10 @@ class Encoder {
     bool trains_on(const ChatPart& part, const std::vector<bool>& trained_message, bool last_end) const;
     void check_markers(const std::string& where) const;
     TokenDraft draft_chat(const Row& row, const std::string& where, TokenCache& cache) const;
-    void append_chat(TokenDraft& draft, const RenderedChat& chat, const std::vector<PartRule>& rules,
+    void append_chat(TokenDraft& draft, const RenderedChat& chat, const std::vector<PartRule>& rules, ChatTokens& state,
                      TokenCache& cache) const;
+
+    class TurnByTurn;  // encode_history.cpp
 
     // encode_preference.cpp
     Encoded encode_preference(const Row& row, const std::string& where, TokenCache& cache) const;
@@ -121,6 +147,7 @@ class Encoder {
     EncodeOptions options_;
     std::shared_ptr<const ChatRenderer> renderer_;  ///< null without a tokenizer
     std::optional<int32_t> bos_;
+    bool reads_forward_ = false;  ///< ChatTemplate::reads_forward()
 };
 
 }  // namespace colonnade

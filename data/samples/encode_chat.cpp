@@ -81,7 +81,8 @@ std::vector<Encoder::PartRule> Encoder::part_rules(const RenderedChat& chat, con
     for (size_t i = 0; i < chat.parts.size(); ++i) {
         const ChatPart& part = chat.parts[i];
         const bool of_answer = part.message < row.messages.size() && row.messages[part.message].role == "assistant";
-        rules.push_back({trains_on(part, trained_message, i == last_end), of_answer && part.kind != Kind::scaffold});
+        const bool trained = trains_on(part, trained_message, i == last_end);
+        rules.push_back({trained, of_answer && part.kind != Kind::scaffold, trained});
     }
     return rules;
 }
@@ -107,7 +108,8 @@ TokenDraft Encoder::draft_chat(const Row& row, const std::string& where, TokenCa
     const RenderedChat chat = renderer_->render({row.messages, row.variables}, where);
     TokenDraft draft;
     const std::vector<bool> trained = trained_messages(row);
-    append_chat(draft, chat, part_rules(chat, row, trained), cache);
+    ChatTokens state;
+    append_chat(draft, chat, part_rules(chat, row, trained), state, cache);
     for (size_t i = 0; i < row.messages.size(); ++i)
         draft.notes.add_if(!renderer_->end_token() && trained[i] && row.messages[i].role == "assistant",
                            RowNote::no_end_token);
@@ -116,7 +118,7 @@ TokenDraft Encoder::draft_chat(const Row& row, const std::string& where, TokenCa
 
 /// Special tokens come out whole; the text between them is cut wherever the rule of its parts changes.
 void Encoder::append_chat(TokenDraft& draft, const RenderedChat& chat, const std::vector<PartRule>& rules,
-                          TokenCache& cache) const {
+                          ChatTokens& state, TokenCache& cache) const {
     const std::vector<Span> plain = row_spans(chat);
     SplitText split = tokenizer_->split(chat.text, plain);
     draft.notes.add_if(split.spelled_special, RowNote::marker_in_text);
@@ -127,30 +129,30 @@ void Encoder::append_chat(TokenDraft& draft, const RenderedChat& chat, const std
     const auto go_to = [&](size_t byte) {
         while (part + 1 < chat.parts.size() && chat.parts[part].end <= byte) ++part;
     };
-    bool document = true;
     for (const SplitPart& cut : split.parts) {
         size_t begin = cut.bytes.begin;
         go_to(begin);
         if (cut.id >= 0) {
-            draft.append(cut.id, rules[part].trained);
-            document = chat_template().is_plain() && begin == 0;
+            draft.append(cut.id, rules[part].learned);
+            const bool opens_document = chat_template().is_plain() && state.bytes + begin == 0;
+            state.start = opens_document ? TextStart::document : TextStart::behind_token;
+            if (!opens_document) state.cuts.push_back({state.bytes + cut.bytes.end, draft.tokens.size()});
             continue;
         }
-        TextStart start = document ? TextStart::document : TextStart::behind_token;
         while (begin < cut.bytes.end) {
             const PartRule rule = rules[part];
             while (part + 1 < chat.parts.size() && chat.parts[part].end < cut.bytes.end && rules[part + 1] == rule)
                 ++part;
             const size_t end = std::min(chat.parts[part].end, cut.bytes.end);
             const size_t first = draft.tokens.size();
-            tokenizer_->encode_between(text.substr(begin, end - begin), start, cut.spelled, draft.tokens, cache);
-            draft.weights.resize(draft.tokens.size(), rule.trained ? 1.0f : 0.0f);
-            if (draft.tokens.size() > first) start = TextStart::continues;
+            tokenizer_->encode_between(text.substr(begin, end - begin), state.start, cut.spelled, draft.tokens, cache);
+            draft.weights.resize(draft.tokens.size(), rule.learned ? 1.0f : 0.0f);
+            if (draft.tokens.size() > first) state.start = TextStart::continues;
             begin = end;
             go_to(begin);
         }
-        document = false;
     }
+    state.bytes += text.size();
 }
 
 std::vector<int32_t> Encoder::encode_prompt(const std::vector<Message>& messages) const {
@@ -164,7 +166,8 @@ std::vector<int32_t> Encoder::encode_prompt(const std::vector<Message>& messages
     for (const ChatPart& part : chat.parts)
         rules.push_back({false, part.message < messages.size() && messages[part.message].role == "assistant" &&
                                     part.kind != Kind::scaffold});
-    append_chat(draft, chat, rules, cache);
+    ChatTokens state;
+    append_chat(draft, chat, rules, state, cache);
     return draft.tokens;
 }
 

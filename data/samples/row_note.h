@@ -22,6 +22,9 @@ enum class RowNote {
     empty_answer,
     no_prompt,
     unanswered,
+    per_turn,
+    turns_left_out,
+    history_not_exact,
 };
 
 enum class NoteEffect { changed, dropped, suspicious };  ///< only dropped rows leave no sample
@@ -60,11 +63,17 @@ inline constexpr auto row_notes = std::to_array<RowNoteInfo>({
     {RowNote::no_prompt, NoteEffect::suspicious, "no_prompt", "no prompt"},
     // A chat ends with a message of the user or of a tool.
     {RowNote::unanswered, NoteEffect::suspicious, "unanswered", "unanswered"},
+    // A chat became one sequence per learned turn, because its template rewrites earlier turns.
+    {RowNote::per_turn, NoteEffect::changed, "per_turn", "learned turn by turn"},
+    // Turns of such a chat are longer than max_length, with all that stands before them.
+    {RowNote::turns_left_out, NoteEffect::changed, "turns_left_out", "turns left out"},
+    // history: auto. The template rewrites earlier turns, but a turn cannot be learned behind its generation prompt.
+    {RowNote::history_not_exact, NoteEffect::suspicious, "history_not_exact", "history not exact"},
 });
 static_assert([] {
     for (size_t i = 0; i < row_notes.size(); ++i)
         if (row_notes[i].note != static_cast<RowNote>(i)) return false;
-    return row_notes.back().note == RowNote::unanswered;
+    return row_notes.back().note == RowNote::history_not_exact;
 }());
 
 /// The notes of one row.

@@ -69,8 +69,8 @@ Json settings_of(const StoreRequest& request, const FileLists& files) {
                             {"files", hashes}});
     }
     const auto& [chat_template, end_ids, allow_spelled_out_markers, max_length, train_on_prompt, roles_to_train,
-                 train_on_thinking, train_on_tool_calls, special_tokens_in_text, train_on_eos, mask_history, add_bos,
-                 add_eos, excess_length, vocab_size, sample_length, ranked_pairs] = request.encode;
+                 train_on_thinking, train_on_tool_calls, special_tokens_in_text, train_on_eos, mask_history, history,
+                 add_bos, add_eos, excess_length, vocab_size, sample_length, ranked_pairs] = request.encode;
     return {{"store_format", TokenStore::format_version},
             {"rows", static_cast<int>(request.rows)},
             {"datasets", datasets},
@@ -85,6 +85,7 @@ Json settings_of(const StoreRequest& request, const FileLists& files) {
             {"special_tokens_in_text", static_cast<int>(special_tokens_in_text)},
             {"train_on_eos", static_cast<int>(train_on_eos)},
             {"mask_history", mask_history},
+            {"history", static_cast<int>(history)},
             {"add_bos", add_bos},
             {"add_eos", add_eos},
             {"excess_length", static_cast<int>(excess_length)},

@@ -44,7 +44,7 @@ bool has_reasoning(const Message& message) {
 }
 
 /// Whether message `i` is the last answer, and no question follows.
-bool is_last_answer(const std::vector<Message>& messages, size_t i) {
+bool is_last_answer(std::span<const Message> messages, size_t i) {
     return messages[i].role == "assistant" &&
            std::ranges::none_of(messages.begin() + static_cast<std::ptrdiff_t>(i) + 1, messages.end(),
                                 [](const Message& m) { return m.role == "assistant" || m.role == "user"; });

@@ -94,7 +94,7 @@ void paint_turn(RenderedChat& chat, const jinja::Turn& turn, size_t end_marker) 
 }
 
 /// End markers that directly follow the content of other messages than the assistant's end those messages.
-void paint_other_ends(RenderedChat& chat, const std::vector<Message>& messages,
+void paint_other_ends(RenderedChat& chat, std::span<const Message> messages,
                       const std::vector<std::string>& end_markers) {
     std::vector<ChatPart> ends;
     std::vector<Span> spans;
@@ -119,7 +119,7 @@ void paint_other_ends(RenderedChat& chat, const std::vector<Message>& messages,
 }
 
 /// Only what {% generation %} blocks wrote belongs to answers. One outside of messages belongs to the answer before it.
-void keep_generation(RenderedChat& chat, const jinja::Rendered& rendered, const std::vector<Message>& messages,
+void keep_generation(RenderedChat& chat, const jinja::Rendered& rendered, std::span<const Message> messages,
                      const std::vector<std::string>& end_markers) {
     size_t begin = 0, answer = ChatPart::no_message;
     const auto drop = [&](size_t end) {
@@ -290,11 +290,11 @@ void ChatRenderer::find_spelled_out(const std::string& text) {
 
 RenderedChat ChatRenderer::render(const Chat& chat, const std::string& where) const {
     if (chat.messages.empty()) fail(Exit::data, "{}: the chat has no messages", where);
-    if (chat.generation_prompt && chat.messages.back().role == "assistant")
+    if (chat.generation_prompt && !chat.unchecked && chat.messages.back().role == "assistant")
         fail(Exit::data, "{}: the last message is from role 'assistant'; expected a message to answer", where);
     const Json variables = variables_of(chat);
     const jinja::Rendered rendered = template_->render(variables, !variables["tools"].is_null(), where);
-    if (const auto loss = first_loss(chat, rendered, writes_reasoning_))
+    if (const auto loss = chat.unchecked ? std::nullopt : first_loss(chat, rendered, writes_reasoning_))
         fail(Exit::data,
              "{}: the chat template {} leaves out {}; choose a template that writes it (chat_template: a built-in "
              "name, a Jinja file or text), or drop it from the row",

@@ -18,7 +18,7 @@ class ChatRenderer {
 
     /// Throws Exit::data with "where: ..." for a chat that the template cannot render, or would render without a part of
     /// it: a message, tools, documents, tool calls or reasoning. Reasoning of earlier answers than the last may be left
-    /// out by templates that write reasoning at all.
+    /// out by templates that write reasoning at all. Chat::unchecked allows the template to leave out anything.
     RenderedChat render(const Chat& chat, const std::string& where) const;
 
     const ChatTemplate& chat_template() const { return *template_; }

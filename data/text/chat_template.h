@@ -16,6 +16,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -39,6 +40,7 @@ struct ChatPart {
     Kind kind = Kind::scaffold;
     size_t message = no_message;  ///< index of the message that the part belongs to
     bool from_row = false;        ///< text of the row: what looks like a special token there is text
+    bool operator==(const ChatPart&) const = default;
 };
 struct RenderedChat {
     std::string text;
@@ -46,9 +48,10 @@ struct RenderedChat {
 };
 
 struct Chat {
-    const std::vector<Message>& messages;
+    std::span<const Message> messages;
     const Json& variables;  ///< of the row: tools, documents, ...; null: none
     bool generation_prompt = false;
+    bool unchecked = false;  ///< the template may leave out parts of it, and a prompt may follow an answer
 };
 
 struct ChatTemplateSettings {
@@ -82,6 +85,8 @@ class ChatTemplate {
     /// Throws Exit::data with "where: ..." for a chat that the template cannot render.
     jinja::Rendered render(const Json& variables, bool tools, const std::string& where) const;
     bool has_generation() const { return template_.has_generation(); }
+    /// Whether a message is written the same whatever follows it: jinja::Template::reads_forward().
+    bool reads_forward() const { return template_.reads_forward() && (!with_tools_ || with_tools_->reads_forward()); }
 
   private:
     std::string name_, source_, with_tools_source_, own_bos_;

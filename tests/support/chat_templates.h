@@ -66,9 +66,20 @@ inline const std::string kDistilledLike =
     R"({{- bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}{% elif m.role == 'user' %}<|User|>{{ m.content }}{% elif m.role == 'assistant' %}{% set content = m.content %}{% if '</think>' in content %}{% set content = content.split('</think>')[-1] %}{% endif %}<|Assistant|>{{ content }}<|end_of_sentence|>{% endif %}{% endfor %}{% if add_generation_prompt %}<|Assistant|><think>
 {% endif %})";
 
+/// The generation prompt opens thinking; it stays within the content of the last answer only.
+inline const std::string kOpenedLike = R"({%- for m in messages %}<|im_start|>{{ m.role }}
+{% set content = m.content %}{% if m.role == 'assistant' and not loop.last %}{% set content = content.split('</think>')[-1].lstrip('\n') %}{% endif %}{{ content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+<think>
+{% endif %})";
+
 /// Channels; <|return|> ends the last answer and <|end|> the others; thinking only in the last answer.
 inline const std::string kChannelsLike =
     R"({%- for m in messages %}{% if m.role == 'assistant' %}{% if loop.last and m.thinking %}<|start|>assistant<|channel|>analysis<|message|>{{ m.thinking }}<|end|>{% endif %}<|start|>assistant<|channel|>final<|message|>{{ m.content }}{% if loop.last %}<|return|>{% else %}<|end|>{% endif %}{% else %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>{% endif %}{% endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %})";
+
+/// An answer to a tool continues the turn that called it: no generation prompt asks for it.
+inline const std::string kContinuingLike =
+    R"({%- for m in messages %}{% if m.role == 'assistant' %}{% if loop.first or loop.previtem.role != 'tool' %}<|start|>assistant{% endif %}<|channel|>final<|message|>{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}{{ '<|return|>' if m.tool_calls else '<|end|>' }}{% elif m.role == 'tool' %}<|message|>{{ m.content }}<|message|>{% else %}{% if loop.first and tools %}{{ tools | tojson }}{% endif %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>{% endif %}{% endfor %}{% if add_generation_prompt and messages[-1].role != 'tool' %}<|start|>assistant{% endif %})";
 
 /// {% generation %} around answers with their end token.
 inline const std::string kGenerationLike = R"({%- for m in messages %}<|im_start|>{{ m.role }}

@@ -214,6 +214,7 @@ EncodeOptions encode_options(const Config& c, int64_t vocab_size) {
             .special_tokens_in_text = c.special_tokens_in_text,
             .train_on_eos = c.train_on_eos,
             .mask_history = c.mask_history,
+            .history = c.history,
             .add_bos = c.add_bos,
             .add_eos = c.add_eos,
             .excess_length = c.excess_length,

@@ -105,6 +105,7 @@ struct Config {
     std::set<std::string> roles_to_train = {"assistant"};
     TrainOnEos train_on_eos = TrainOnEos::turn;
     bool mask_history = false;
+    History history = History::automatic;
     bool add_bos = true;
     bool add_eos = true;
 

@@ -253,6 +253,10 @@ Section labels_section() {
                     "End tokens to train on: those of trained turns, of all turns, of the last turn, or none."),
                 key("mask_history", &C::mask_history, "Train only on the last trained turn of a chat.")
                     .also({"train_on_last", "last_turn_only"}),
+                key("history", &C::history,
+                    "What an answer of a chat sees of the answers before it. per_turn: what it would see when it is "
+                    "generated, one sequence per learned turn. as_rendered: the chat rendered once. auto: per_turn for "
+                    "each row whose template rewrites earlier turns, such as one that drops their reasoning."),
                 key("train_on_thinking", &C::train_on_thinking, "Train on the reasoning of trained answers."),
                 key("train_on_tool_calls", &C::train_on_tool_calls, "Train on the tool calls of trained answers."),
                 key("add_bos", &C::add_bos,

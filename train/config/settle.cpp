@@ -191,6 +191,11 @@ void check_labels(const Config& c, Rules& rules) {
     rules.expect(!preferences || c.train_on_eos != TrainOnEos::all, {"train_on_eos", "stage"},
                  "train_on_eos: all contradicts stage {}: only answers are compared, the prompt's end tokens are not",
                  spell(c.stage));
+    rules.expect(!preferences || c.history != History::per_turn, {"history", "stage"},
+                 "history: per_turn contradicts stage {}: only the last answers are compared; use auto",
+                 spell(c.stage));
+    rules.expect(!c.train_on_prompt || c.history != History::per_turn, {"history", "train_on_prompt"},
+                 "history: per_turn contradicts train_on_prompt: true: a prompt is not generated; use auto");
 }
 
 /// Settles the keys that depend on the device.

@@ -83,6 +83,10 @@ template <>
 inline constexpr auto spellings<TrainOnEos> = std::to_array<Spelling<TrainOnEos>>(
     {{"turn", TrainOnEos::turn}, {"all", TrainOnEos::all}, {"last", TrainOnEos::last}, {"none", TrainOnEos::none}});
 template <>
+inline constexpr auto spellings<History> = std::to_array<Spelling<History>>({{"auto", History::automatic},
+                                                                             {"per_turn", History::per_turn},
+                                                                             {"as_rendered", History::as_rendered}});
+template <>
 inline constexpr auto spellings<PackStrategy> = std::to_array<Spelling<PackStrategy>>(
     {{"bfd", PackStrategy::bfd}, {"sequential", PackStrategy::sequential}, {"none", PackStrategy::none}});
 template <>

@@ -68,6 +68,9 @@ class Template {
     /// templates name some in branches that chats never reach.
     std::vector<std::string> find_unsupported() const;
     bool has_generation() const;  ///< whether it has a {% generation %} block
+    /// Whether one loop writes the messages in order, and nothing in it depends on later messages: the text up to a
+    /// message is then the same whatever follows. False where that is not evident (reading_order.cpp).
+    bool reads_forward() const;
 
   private:
     std::string name_;

@@ -29,6 +29,7 @@ const Json kTools = {{"tools", {{{"type", "function"}, {"function", {{"name", "f
 
 Encoded encoded(const std::string& source, const std::vector<Message>& messages, EncodeOptions options = {},
                 const Json& variables = {}) {
+    options.history = History::as_rendered;
     options.chat_template = std::make_shared<const ChatTemplate>("own", source, "", ChatTemplate::Settings{});
     Row row;
     row.messages = messages;

@@ -214,6 +214,7 @@ TEST_F(Store, WhateverCouldChangeATokenChangesTheKey) {
         [](auto& r) { r.encode.roles_to_train = {"user"}; },
         [](auto& r) { r.encode.train_on_eos = TrainOnEos::all; },
         [](auto& r) { r.encode.mask_history = true; },
+        [](auto& r) { r.encode.history = History::as_rendered; },
         [](auto& r) { r.encode.add_bos = false; },
         [](auto& r) { r.encode.add_eos = false; },
         [](auto& r) { r.encode.excess_length = ExcessLength::truncate; },

@@ -358,5 +358,47 @@ TEST(Jinja, RendersLongChats) {
     EXPECT_GT(text_of(kTemplate, chat).size(), 4'000'000u);
 }
 
+TEST(Jinja, KnowsTemplatesThatReadForward) {
+    const auto reads_forward = [](const std::string& source) { return Template(source, "t").reads_forward(); };
+    const std::string loop = "{% for m in messages %}{{ m.role + m.content }}{% endfor %}";
+    for (const std::string& source : std::initializer_list<std::string>{
+             loop,
+             "no messages",  //
+             "{% if messages[0].role == 'system' %}{{ messages[0].content }}{% endif %}" + loop,
+             "{% for m in messages %}{{ loop.index0 }}{{ loop.first }}{{ loop.previtem }}{% endfor %}",
+             "{% for m in messages %}{% for c in m.calls %}{{ loop.last }}{% endfor %}{% endfor %}",
+             "{% if messages[0].role == 'system' %}{% set rest = messages[1:] %}{% else %}{% set rest = messages "
+             "%}{% endif %}{% for m in rest if m.content %}{{ m.content }}{% endfor %}",
+             "{% set rest = messages[1:] if messages[0].a else messages %}{% for m in rest %}{{ m }}{% endfor %}",
+             "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{{ ns.n }}{% endfor %}",
+             "{% macro show(m) %}{{ m.content }}{% endmacro %}{% for m in messages %}{{ show(m) }}{% endfor %}",
+         })
+        EXPECT_TRUE(reads_forward(source)) << source;
+    for (const std::string& source : std::initializer_list<std::string>{
+             loop + loop,  //
+             "{% for m in messages %}{% if loop.last %}x{% endif %}{% endfor %}",
+             "{% for m in messages %}{{ loop.nextitem }}{% endfor %}",
+             "{% for m in messages %}{% set l = loop %}{{ l.last }}{% endfor %}",
+             "{% for m in messages %}{{ messages[loop.index] }}{% endfor %}",
+             "{% for m in messages[::-1] %}{{ m }}{% endfor %}",
+             "{% for m in messages[:-1] %}{{ m }}{% endfor %}",
+             "{% for m in messages | reverse %}{{ m }}{% endfor %}",
+             "{{ messages | length }}" + loop,
+             "{{ messages[-1].content }}" + loop,
+             "{{ messages[1].content }}" + loop,
+             "{% set rest = messages[1:] %}{{ rest[0] }}" + loop,
+             "{% set messages = messages[1:] %}{{ messages[0].content }}" + loop,
+             "{% set rest = messages %}{{ rest | length }}" + loop,
+             "{% set text %}" + loop + "{% endset %}{{ text | trim }}",
+             "{% filter trim %}" + loop + "{% endfilter %}",
+             "{% macro all() %}" + loop + "{% endmacro %}{{ all() }}",
+             "{% for i in range(2) %}" + loop + "{% endfor %}",
+             "{% set ns = namespace(m=messages) %}{{ ns.m | length }}",
+             "{% for messages in messages %}{{ messages }}{% endfor %}",
+             "{% set messages = other %}{% for m in messages %}{{ m }}{% endfor %}",
+         })
+        EXPECT_FALSE(reads_forward(source)) << source;
+}
+
 }  // namespace
 }  // namespace colonnade::jinja

@@ -130,6 +130,10 @@ TEST(ConfigErrors, RulesBetweenKeys) {
         {"train_on_eos: all\nstage: rm",
          "c.yaml:4:15: train_on_eos: all contradicts stage rm: only answers are compared, the prompt's end tokens are "
          "not"},
+        {"history: per_turn\nstage: dpo",
+         "c.yaml:4:10: history: per_turn contradicts stage dpo: only the last answers are compared; use auto"},
+        {"train_on_prompt: true\nhistory: per_turn",
+         "c.yaml:5:10: history: per_turn contradicts train_on_prompt: true: a prompt is not generated; use auto"},
         {"device: cpu\nbf16: true", "c.yaml:5:7: bf16: true needs a GPU, the CPU computes in fp32; use auto"},
         {"bf16: false\ndevice: cuda", "c.yaml:4:7: bf16: false needs device: cpu, a GPU computes in bf16; use auto"},
         {"device: cpu\noptim_dtype: bfloat16",

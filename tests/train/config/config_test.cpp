@@ -228,7 +228,7 @@ const std::string everything_with_folder =
     "chat_template_kwargs: {enable_thinking: false, n: 3, text: [a, 'true']}\nchat_template_date: 2024-07-26\n"
     "allow_spelled_out_markers: true\nspecial_tokens_in_text: token\ntrain_on_thinking: false\n"
     "train_on_tool_calls: false\n"
-    "roles_to_train: [user, tool]\ntrain_on_eos: all\nmask_history: true\nadd_bos: false\nadd_eos: false\n"
+    "roles_to_train: [user, tool]\ntrain_on_eos: all\nmask_history: true\nhistory: as_rendered\nadd_bos: false\nadd_eos: false\n"
     "packing: false\npacking_length: 100\npacking_window: 7\nper_device_train_batch_size: 2\n"
     "per_device_eval_batch_size: 5\ngradient_accumulation_steps: 4\nnum_train_epochs: 0.3\nhead_chunk: 8\n"
     "learning_rate: 0.1234567890123456789\n"

@@ -1,0 +1,461 @@
+// Chats turn by turn, against what transformers gives a model to read and to write for each answer
+// (tests/golden/make_history_golden.py), and the rules of masks, limits and refusals.
+
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+
+#include "data/samples/encode.h"
+#include "data/text/hugging_face_tokenizer.h"
+#include "tests/support/chat_templates.h"
+#include "tests/support/expect_error.h"
+#include "tests/support/flat_sample.h"
+#include "tests/support/paths.h"
+#include "tests/support/small_tokenizer.h"
+
+namespace colonnade {
+namespace {
+
+using Drafts = std::optional<std::vector<TokenDraft>>;
+
+Row row_of(const Json& golden) {
+    Row row;
+    for (const Json& json : golden["messages"]) {
+        Message message{json["role"], json["content"], {}, {}};
+        for (const auto& [key, value] : json.items())
+            if (key != "role" && key != "content") message.more[key] = value;
+        row.messages.push_back(std::move(message));
+    }
+    if (!golden["variables"].empty()) row.variables = golden["variables"];
+    return row;
+}
+
+Encoder encoder_of(const Json& golden, const std::string& name, const std::shared_ptr<const Tokenizer>& tokenizer,
+                   History history) {
+    const auto date = golden["date"].get<std::array<int, 3>>();
+    EncodeOptions options{.allow_spelled_out_markers = true, .max_length = 1 << 20, .history = history};
+    const ChatTemplate::Settings settings{.clock = {date[0], date[1], date[2]}};
+    const std::string source = golden["templates"][name][0];
+    options.chat_template = std::make_shared<const ChatTemplate>(name, source, "", settings);
+    return {tokenizer, options};
+}
+
+Drafts turns_of(const Encoder& encoder, const Row& row, Encoded& result) {
+    TokenCache cache;
+    return encoder.encode_turns(row, "here", cache, result);
+}
+
+std::string shown(const Tokenizer& tokenizer, const std::vector<int32_t>& ids, const std::vector<float>& weights) {
+    std::string text;
+    for (size_t i = 0; i < ids.size(); ++i) {
+        const bool learned = i < weights.size() && weights[i] > 0;
+        if (learned && (i == 0 || weights[i - 1] == 0)) text += "{{";
+        text += tokenizer.decode({ids[i]}, SpecialTokens::keep);
+        if (learned && (i + 1 == weights.size() || weights[i + 1] == 0)) text += "}}";
+    }
+    return text;
+}
+
+struct Golden {
+    std::vector<TokenDraft> turns;
+    std::vector<float> once;  ///< weights of the whole chat
+    bool keeps_past = true;   ///< every turn is in the whole chat as it is by itself
+    bool exact = true;        ///< every answer stands behind its prompt
+};
+
+Golden golden_of(const Json& json) {
+    Golden golden;
+    const auto once = json["once"].get<std::vector<int32_t>>();
+    golden.once.assign(once.size(), 0.0f);
+    for (const Json& turn : json["turns"]) {
+        golden.exact = golden.exact && turn.contains("ids");
+        if (!golden.exact) break;
+        TokenDraft draft{.tokens = turn["ids"].get<std::vector<int32_t>>()};
+        const auto begin = std::max<size_t>(turn["begin"].get<size_t>(), 1), end = turn["end"].get<size_t>();
+        draft.weights.assign(draft.tokens.size(), 0.0f);
+        for (size_t i = begin; i < end; ++i) {
+            draft.weights[i] = 1;
+            if (i < once.size()) golden.once[i] = 1;
+        }
+        golden.keeps_past = golden.keeps_past && end <= once.size() &&
+                            std::equal(once.begin(), once.begin() + static_cast<int64_t>(end), draft.tokens.begin());
+        if (begin < end) golden.turns.push_back(std::move(draft));
+    }
+    return golden;
+}
+
+class Comparison {
+  public:
+    enum class Ends { known, unknown };
+    Comparison(const std::string& path, Ends ends) : ends_(ends), golden_(read_json_file(path)) {
+        for (const auto& [name, json] : golden_["tokenizers"].items()) {
+            auto tokenizer = std::make_shared<HuggingFaceTokenizer>(json, path);
+            tokenizer->set_roles({tokenizer->piece_id("<s>"), tokenizer->piece_id("</s>"), {}, {}});
+            tokenizers_[name] = tokenizer;
+        }
+        for (const auto& [name, pair] : golden_["templates"].items())
+            for (const History history : {History::automatic, History::per_turn})
+                encoders_[name].push_back(encoder_of(golden_, name, tokenizers_.at(pair[1]), history));
+        for (const Json& json : golden_["cases"]) {
+            SCOPED_TRACE(json["template"].get<std::string>() + " " + json["chat"].get<std::string>());
+            compare(json);
+        }
+    }
+
+    std::map<std::string, size_t> counts;
+
+  private:
+    void compare(const Json& json) {
+        const Row row = row_of(json);
+        const Golden golden = golden_of(json);
+        const std::vector<Encoder>& encoders = encoders_.at(json["template"]);
+        Encoded result;
+        try {
+            const Drafts drafts = turns_of(encoders[1], row, result);
+            EXPECT_TRUE(golden.exact);
+            expect_equal(*encoders[0].tokenizer(), drafts.value(), golden.turns);
+            ++counts["equal"];
+            if (encoders[0].chat_template().reads_forward()) expect_prefixes(*drafts, json["once"]);
+        } catch (const Error& error) {
+            const std::string text = error.what();
+            const bool lost = text.find("leaves out") != text.npos;
+            EXPECT_TRUE(lost || !golden.exact) << text;
+            EXPECT_TRUE(lost || text.find("is not written as it would be generated") != text.npos) << text;
+            ++counts[lost ? "lost" : "not exact"];
+            return;
+        }
+        const Encoded chosen = encoders[0].encode(row, "here");
+        const bool turn_by_turn = chosen.notes.has(RowNote::per_turn);
+        if (ends_ == Ends::known) {
+            EXPECT_EQ(turn_by_turn, !golden.keeps_past);
+        }
+        ++counts[turn_by_turn ? "turn by turn" : "one sequence"];
+        if (turn_by_turn)
+            expect_equal(*encoders[0].tokenizer(), drafts_of(chosen.sample), golden.turns);
+        else if (golden.keeps_past)
+            expect_once(json, golden, chosen.sample);
+    }
+
+    static std::vector<TokenDraft> drafts_of(const Sample& sample) {
+        std::vector<TokenDraft> drafts;
+        for (size_t i = 0; i < sample.sequences.size(); ++i)
+            drafts.push_back({.tokens = sample.whole(i), .weights = weights_of(sample.sequences[i])});
+        return drafts;
+    }
+
+    /// The end of an answer is a matter of the template; golden values know it for those whose markers are special.
+    bool equal_weights(const std::vector<float>& found, const std::vector<float>& expected) const {
+        if (ends_ == Ends::known) return found == expected;
+        return std::ranges::find(found, 1.0f) - found.begin() == std::ranges::find(expected, 1.0f) - expected.begin();
+    }
+
+    void expect_equal(const Tokenizer& tokenizer, const std::vector<TokenDraft>& found,
+                      const std::vector<TokenDraft>& expected) const {
+        ASSERT_EQ(found.size(), expected.size());
+        for (size_t i = 0; i < found.size(); ++i)
+            EXPECT_TRUE(found[i].tokens == expected[i].tokens && equal_weights(found[i].weights, expected[i].weights))
+                << "found    " << shown(tokenizer, found[i].tokens, found[i].weights) << "\nexpected "
+                << shown(tokenizer, expected[i].tokens, expected[i].weights);
+    }
+
+    /// A template that reads forward: the whole chat has every turn as it is by itself.
+    void expect_prefixes(const std::vector<TokenDraft>& drafts, const std::vector<int32_t>& once) {
+        ++counts["read forward"];
+        for (const TokenDraft& draft : drafts) {
+            const auto learned = std::find(draft.weights.rbegin(), draft.weights.rend(), 1.0f);
+            const auto end = static_cast<size_t>(draft.weights.rend() - learned);
+            EXPECT_TRUE(end <= once.size() &&
+                        std::equal(once.begin(), once.begin() + static_cast<int64_t>(end), draft.tokens.begin()));
+        }
+    }
+
+    /// A template that keeps the past: the whole chat learns what its turns learn.
+    void expect_once(const Json& json, const Golden& golden, const Sample& sample) {
+        if (golden.turns.empty()) return;
+        ASSERT_EQ(sample.sequences.size(), 1u);
+        EXPECT_EQ(sample.sequences[0].tokens, json["once"].get<std::vector<int32_t>>());
+        if (ends_ == Ends::known && weights_of(sample.sequences[0]) != golden.once)
+            ++counts["one sequence, otherwise learned"];
+    }
+
+    Ends ends_;
+    Json golden_;
+    std::map<std::string, std::shared_ptr<const Tokenizer>> tokenizers_;
+    std::map<std::string, std::vector<Encoder>> encoders_;
+};
+
+TEST(History, EveryTurnIsWhatTransformersReadsAndWrites) {
+    const Comparison comparison(golden_file("history_golden.json"), Comparison::Ends::known);
+    EXPECT_EQ(comparison.counts, (std::map<std::string, size_t>{{"equal", 176},
+                                                                {"lost", 121},
+                                                                {"not exact", 37},
+                                                                {"one sequence", 138},
+                                                                {"one sequence, otherwise learned", 6},
+                                                                {"read forward", 59},
+                                                                {"turn by turn", 38}}))
+        << "lost: parts of chats that these templates do not write. Otherwise learned: OpenedLike's <think> in a "
+           "content "
+           "is learned although the prompt writes it, ContinuingLike's channel behind a tool is not";
+}
+
+TEST(History, EveryTurnOfTrlsTemplates) {
+    const char* folder = std::getenv("COLONNADE_TRL_HISTORIES");
+    if (folder == nullptr) GTEST_SKIP() << "COLONNADE_TRL_HISTORIES names no folder";
+    const Comparison comparison(std::string(folder) + "/cases.json", Comparison::Ends::unknown);
+    for (const auto& [name, count] : comparison.counts) std::printf("%zu %s\n", count, name.c_str());
+}
+
+Message user(const std::string& text) {
+    return {"user", text, {}, {}};
+}
+Message answer(const std::string& text, const std::string& thought = "") {
+    return {"assistant", text, {}, thought.empty() ? Json() : Json{{"reasoning_content", thought}}};
+}
+
+std::shared_ptr<const Tokenizer> tokenizer() {
+    static const auto made = small_tokenizer({.special = kFamilyMarkers});
+    return made;
+}
+
+Encoder encoder(const std::string& source, EncodeOptions options = {.history = History::per_turn}) {
+    options.chat_template = std::make_shared<const ChatTemplate>("own", source, "", ChatTemplate::Settings{});
+    return {tokenizer(), options};
+}
+
+using Texts = std::vector<std::string>;
+
+struct Turns {
+    Texts texts;  ///< learned parts in {{ }}
+    Encoded result;
+    bool one_sequence = false;
+};
+
+Turns turns(const Encoder& encoder, const std::vector<Message>& messages, const Json& variables = {}) {
+    Row row;
+    row.messages = messages;
+    row.variables = variables;
+    Turns found;
+    const Drafts drafts = turns_of(encoder, row, found.result);
+    found.one_sequence = !drafts;
+    if (drafts)
+        for (const TokenDraft& draft : *drafts) found.texts.push_back(shown(*tokenizer(), draft.tokens, draft.weights));
+    return found;
+}
+
+std::string from_user(const std::string& text) {
+    return "<|im_start|>user\n" + text + "<|im_end|>\n";
+}
+const std::string kAsk = "<|im_start|>assistant\n", kOff = "<think>\n\n</think>\n\n";
+const std::vector<Message> kThoughts = {user("U"),        answer("A", "T"), user("V"),
+                                        answer("B", "R"), user("W"),        answer("C")};
+
+TEST(History, EachAnswerHasItsReasoningAndSeesNoOther) {
+    const std::string u = from_user("U") + kAsk, v = u + "A<|im_end|>\n" + from_user("V") + kAsk,
+                      w = v + "B<|im_end|>\n" + from_user("W") + kAsk;
+    const Texts all = {u + "{{<think>\nT\n</think>\n\nA<|im_end|>}}\n", v + "{{<think>\nR\n</think>\n\nB<|im_end|>}}\n",
+                       w + "{{" + kOff + "C<|im_end|>}}\n"};
+    for (const History history : {History::per_turn, History::automatic}) {
+        const Turns found = turns(encoder(kQwenLike, {.history = history}), kThoughts);
+        EXPECT_EQ(found.texts, all);
+        EXPECT_EQ(found.result.notes, RowNotes{RowNote::per_turn});
+    }
+    EXPECT_TRUE(turns(encoder(kQwenLike, {.history = History::as_rendered}), kThoughts).one_sequence);
+    std::vector<Message> open = kThoughts;
+    open.push_back(user("X"));
+    EXPECT_EQ(turns(encoder(kQwenLike), open).texts, all) << "nothing answers the last question";
+}
+
+TEST(History, OptionsDecideWhatIsLearnedOfATurn) {
+    const std::string u = from_user("U") + kAsk, v = u + "A<|im_end|>\n" + from_user("V") + kAsk,
+                      w = v + "B<|im_end|>\n" + from_user("W") + kAsk;
+    const auto with = [](EncodeOptions options, std::vector<Message> messages = kThoughts) {
+        options.history = History::per_turn;
+        return turns(encoder(kQwenLike, options), messages).texts;
+    };
+    const std::string t = "<think>\nT\n</think>\n\n", r = "<think>\nR\n</think>\n\n", end = "<|im_end|>";
+    const std::string last = w + "{{" + kOff + "C" + end + "}}\n";
+    EXPECT_EQ(with({.train_on_thinking = false})[0], u + t + "{{A" + end + "}}\n");
+    EXPECT_EQ(with({.mask_history = true}), Texts{last});
+    EXPECT_EQ(with({.train_on_eos = TrainOnEos::none})[1], v + "{{" + r + "B}}" + end + "\n");
+    EXPECT_EQ(with({.train_on_eos = TrainOnEos::last}),
+              (Texts{u + "{{" + t + "A}}" + end + "\n", v + "{{" + r + "B}}" + end + "\n", last}));
+    std::vector<Message> some = kThoughts;
+    some[1].train = false;
+    EXPECT_EQ(with({}, some), (Texts{v + "{{" + r + "B" + end + "}}\n", last}));
+
+    const std::string learned_v = "<|im_start|>user\n{{V" + end + "}}\n" + kAsk;
+    EXPECT_EQ(with({.roles_to_train = {"user", "assistant"}})[1],
+              u + "A" + end + "\n" + learned_v + "{{" + r + "B" + end + "}}\n")
+        << "a question is learned once, in its own turn";
+    EXPECT_EQ(with({.train_on_eos = TrainOnEos::all})[1],
+              u + "A" + end + "\n<|im_start|>user\nV{{" + end + "}}\n" + kAsk + "{{" + r + "B" + end + "}}\n");
+    EXPECT_EQ(with({.roles_to_train = {"user"}}),
+              Texts{"<|im_start|>user\n{{U" + end + "}}\n" + kAsk + "A" + end + "\n<|im_start|>user\n{{V" + end +
+                    "}}\n" + kAsk + "B" + end + "\n<|im_start|>user\n{{W" + end + "}}\n"});
+}
+
+TEST(History, WhatTheGenerationPromptWritesIsNotLearned) {
+    const Json off = {{"enable_thinking", false}};
+    const std::vector<Message> chat = {user("U"), answer("A"), user("V"), answer("B")};
+    const std::string u = from_user("U") + kAsk, v = u + "A<|im_end|>\n" + from_user("V") + kAsk;
+    EXPECT_EQ(turns(encoder(kQwenLike, {}), chat, off).texts,
+              (Texts{u + kOff + "{{A<|im_end|>}}\n", v + kOff + "{{B<|im_end|>}}\n"}));
+    EXPECT_EQ(turns(encoder(kOpenedLike, {}),
+                    {user("U"), answer("<think>\nT</think>\n\nA"), user("V"), answer("<think>\nR</think>\n\nB")})
+                  .texts,
+              (Texts{u + "<think>\n{{T</think>\n\nA<|im_end|>}}\n", v + "<think>\n{{R</think>\n\nB<|im_end|>}}\n"}));
+}
+
+TEST(History, AnEndTokenOfTheLastAnswerMakesTurns) {
+    const std::string u = "<|start|>user<|message|>U<|end|><|start|>assistant", mid = "<|channel|>final<|message|>",
+                      v = "<|start|>user<|message|>V<|end|><|start|>assistant";
+    EXPECT_EQ(turns(encoder(kChannelsLike, {}), {user("U"), answer("A"), user("V"), answer("B")}).texts,
+              (Texts{u + "{{" + mid + "A<|return|>}}", u + mid + "A<|end|>" + v + "{{" + mid + "B<|return|>}}"}));
+}
+
+TEST(History, AChatThatKeepsItsPastIsOneSequence) {
+    const std::vector<Message> chat = {user("U"), answer("A"), user("V"), answer("B"), user("W")};
+    for (const std::string& source : {kLlamaLike, kGenerationLike, kOpenedLike, kDistilledLike}) {
+        const Turns found = turns(encoder(source, {}), chat);
+        EXPECT_TRUE(found.one_sequence);
+        EXPECT_EQ(found.result.notes, RowNotes{});
+    }
+    // One turn by turn begins as the next one does.
+    const Texts texts = turns(encoder(kGenerationLike), chat).texts;
+    ASSERT_EQ(texts.size(), 2u);
+    std::string first = texts[0];
+    for (const char* mark : {"{{", "}}"}) first.erase(first.find(mark), 2);
+    EXPECT_TRUE(texts[1].starts_with(first)) << texts[1];
+}
+
+TEST(History, LimitsApplyToEveryTurn) {
+    const auto with = [](int64_t max_length, ExcessLength policy) {
+        return turns(encoder(kQwenLike, {.max_length = max_length, .excess_length = policy}), kThoughts);
+    };
+    const Turns whole = with(1000, ExcessLength::error);
+    ASSERT_EQ(whole.texts.size(), 3u);
+    const int64_t longest = whole.result.full_length;
+    const Turns dropped = with(longest - 1, ExcessLength::drop);
+    EXPECT_EQ(dropped.texts, (Texts{whole.texts[0], whole.texts[1]}));
+    EXPECT_EQ(dropped.result.full_length, longest);
+    EXPECT_EQ(dropped.result.notes, (RowNotes{RowNote::per_turn, RowNote::turns_left_out}));
+
+    const Turns cut = with(longest - 2, ExcessLength::truncate);
+    ASSERT_EQ(cut.texts.size(), 3u);
+    EXPECT_TRUE(cut.texts[2].ends_with("{{" + kOff + "C}}")) << cut.texts[2];
+    EXPECT_EQ(cut.result.notes, (RowNotes{RowNote::per_turn, RowNote::truncated}));
+
+    const Turns none = with(3, ExcessLength::drop);
+    EXPECT_TRUE(none.texts.empty() && !none.one_sequence);
+    EXPECT_TRUE(none.result.notes.has(RowNote::dropped_too_long));
+    EXPECT_TRUE(with(3, ExcessLength::truncate).result.notes.has(RowNote::dropped_nothing_learned));
+    expect_error(Exit::data, "here: message 5 has " + std::to_string(longest) + " tokens with those before it",
+                 [&] { with(longest - 1, ExcessLength::error); });
+}
+
+TEST(History, ATurnThatCouldNotBeGeneratedIsRefusedOrNoted) {
+    std::vector<Message> chat = {user("U"), answer("<think>\nT</think>\n\nA"), user("V"), answer("B")};
+    expect_error(Exit::data,
+                 "here: message 3 is not written as it would be generated: the chat template own asks for it with "
+                 "\"im_start|>assistant\\n<think>\\n\" and then writes \"im_start|>assistant\\nB<|im_end|>",
+                 [&] { turns(encoder(kOpenedLike), chat); });
+    const Turns noted = turns(encoder(kOpenedLike, {}), chat);
+    EXPECT_TRUE(noted.one_sequence);
+    EXPECT_EQ(noted.result.notes, RowNotes{RowNote::history_not_exact});
+    expect_error(Exit::config, "train_on_prompt and history: per_turn contradict",
+                 [] { encoder(kQwenLike, {.train_on_prompt = true, .history = History::per_turn}); });
+    EXPECT_TRUE(turns(encoder(kQwenLike, {.train_on_prompt = true}), kThoughts).one_sequence);
+}
+
+TEST(History, AChatOfAnyLengthTakesBoundedTime) {
+    std::vector<Message> chat;
+    for (int i = 0; i < 20000; ++i) {
+        chat.push_back(user("U"));
+        chat.push_back(answer("A", "T"));
+    }
+    expect_error(Exit::data, "here: 20000 turns, each rendered with the messages before it, come to more than 128 MiB",
+                 [&] { turns(encoder(kQwenLike), chat); });
+}
+
+/// A prompt that reuses tokens of the prompt before it has those of a prompt that is tokenised alone.
+TEST(History, PromptsAreThoseOfGeneration) {
+    const Texts words = {"x",
+                         " a",
+                         "\n",
+                         "\n\n",
+                         "  ",
+                         "12",
+                         " <|im_end|> ",
+                         "<think>",
+                         "</think>",
+                         "\u00e9t\u00e9 ",
+                         "\U0001f600",
+                         "def f(x):\n\treturn x",
+                         "word "};
+    uint32_t seed = 1;
+    const auto text = [&](uint32_t most) {
+        std::string made = "w";
+        for (uint32_t n = (seed = seed * 1664525 + 1013904223) >> 16; made.size() < n % most;)
+            made += words[((seed = seed * 1664525 + 1013904223) >> 16) % words.size()];
+        return made + "w";
+    };
+    size_t compared = 0;
+    for (const std::string family :
+         {"qwen2", "llama3", "gemma", "deepseek_v3", "llama2", "metaspace_first", "metaspace_always"}) {
+        const auto small = small_tokenizer({.special = kFamilyMarkers, .family = family});
+        for (const std::string& source : {kQwenLike, kLlamaLike, kMistralLike, kChannelsLike}) {
+            EncodeOptions options{.max_length = 1 << 20, .history = History::per_turn};
+            EncodeOptions once = options;
+            options.chat_template = std::make_shared<const ChatTemplate>("own", source, "", ChatTemplate::Settings{});
+            const Encoder encoder(small, options);
+            Row row;
+            for (int i = 0; i < 12; ++i) {
+                row.messages.push_back(user(text(900)));
+                row.messages.push_back(answer(text(900), source == kQwenLike ? text(2000) : ""));
+            }
+            Encoded result;
+            const Drafts drafts = turns_of(encoder, row, result);
+            ASSERT_EQ(drafts.value().size(), 12u);
+            for (size_t i = 0; i < 12; ++i) {
+                const std::vector<int32_t> prompt = encoder.encode_prompt(
+                    {row.messages.begin(), row.messages.begin() + static_cast<std::ptrdiff_t>(2 * i + 1)});
+                const std::vector<int32_t>& tokens = (*drafts)[i].tokens;
+                ASSERT_LT(prompt.size(), tokens.size());
+                EXPECT_TRUE(std::equal(prompt.begin(), prompt.end(), tokens.begin())) << family << ", turn " << i;
+                compared += prompt.size();
+            }
+            once.chat_template = options.chat_template;
+            once.history = History::as_rendered;
+            EXPECT_EQ(drafts->back().tokens, Encoder(small, once).encode(row, "here").sample.sequences[0].tokens)
+                << family;
+        }
+    }
+    EXPECT_GT(compared, 100000u);
+}
+
+TEST(History, APromptReusesNoTokenThatALongerTextChanges) {
+    const auto own = small_tokenizer({.special = {"<|im_start|>", "<|im_end|>", "<|im_start|>assistant\nA"}});
+    EncodeOptions options{.history = History::per_turn};
+    options.chat_template = std::make_shared<const ChatTemplate>("own", kQwenLike, "", ChatTemplate::Settings{});
+    const Encoder encoder(own, options);
+    Row row;
+    row.messages = kThoughts;
+    Encoded result;
+    const std::vector<int32_t> tokens = turns_of(encoder, row, result).value()[1].tokens,
+                               prompt = encoder.encode_prompt({kThoughts[0], kThoughts[1], kThoughts[2]});
+    EXPECT_TRUE(std::equal(prompt.begin(), prompt.end(), tokens.begin())) << shown(*own, tokens, {});
+}
+
+TEST(History, WhatATurnReusesIsNotLearnedAgain) {
+    const std::string u(500, 'u'), v(500, 'v');
+    const EncodeOptions options{.roles_to_train = {"user", "assistant"}, .history = History::per_turn};
+    const std::vector<Message> chat = {user(u), user(v), answer("A"), user("W"), answer("B")};
+    const std::string ask = "<|im_start|>user\n", end = "<|im_end|>";
+    EXPECT_EQ(turns(encoder(kGenerationLike, options), chat).texts,
+              (Texts{ask + "{{" + u + end + "}}" + ask + "{{" + v + end + "}}" + kAsk + "{{A" + end + "}}",
+                     ask + u + end + ask + v + end + kAsk + "A" + end + ask + "{{W" + end + "}}" + kAsk + "{{B" + end +
+                         "}}"}));
+}
+
+}  // namespace
+}  // namespace colonnade
