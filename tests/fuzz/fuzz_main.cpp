@@ -42,6 +42,7 @@ struct Arguments {
     size_t distilled = 0;
     FuzzRequest request{.failures = "fuzz-failures"};
     bool list = false, blind = false;
+    bool counted() const { return request.inputs != FuzzRequest().inputs; }
 };
 
 int run(Arguments& a) {
@@ -64,7 +65,11 @@ int run(Arguments& a) {
         const FuzzOutcome outcome = fuzz(find_format(formats, name), a.request);
         print(name, outcome);
         for (const std::string& failure : outcome.failures) fmt::print(stderr, "{}\n", failure);
-        failed = failed || !outcome.failures.empty();
+        const bool late = a.counted() && outcome.failures.empty() && outcome.inputs < a.request.inputs;
+        if (late)
+            fmt::print(stderr, "{}: {} of {} inputs in {:.0f} s; give more --seconds\n", name, outcome.inputs,
+                       a.request.inputs, outcome.seconds);
+        failed = failed || late || !outcome.failures.empty();
     }
     return failed ? 1 : 0;
 }
@@ -76,8 +81,8 @@ int main(int argc, char** argv) {
     CLI::App app("Feeds mutated files to the readers of other people's files");
     colonnade::Arguments a;
     app.add_option("FORMAT", a.names, "Formats; default: all");
-    app.add_option("--seconds", a.request.seconds, "Of each session");
-    app.add_option("--inputs", a.request.inputs, "Mutated inputs of each session");
+    app.add_option("--seconds", a.request.seconds, "Of each session; with --inputs: at most, or it fails");
+    app.add_option("--inputs", a.request.inputs, "Mutated inputs of each session: the same for the same seed");
     app.add_option("--seed", a.request.seed, "Of the random numbers");
     app.add_option("--kept", a.kept, "Folder: FORMAT/ in it has inputs to begin with, and gets those with new edges");
     app.add_option("--failures", a.request.failures, "Folder for inputs that fail")->capture_default_str();

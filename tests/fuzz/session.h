@@ -7,6 +7,8 @@
 //   takes more than 10 seconds of processor time (60 under sanitizers), or waits for two minutes
 //   takes more than 256 MB beyond what the process has
 //
+// The same seed gives the same inputs, as many as --inputs or --seconds let it read. No clock decides what comes next.
+//
 // Coverage: an input that takes an edge of the control flow that none before it took is kept and mutated further.
 
 #include <cstdint>
