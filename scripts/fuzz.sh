@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Feeds mutated files to the readers of other people's files, under AddressSanitizer and UndefinedBehaviorSanitizer.
 #   scripts/fuzz.sh [--seconds N] [FORMAT...]  N seconds (20) for each format; default: all formats
-#   scripts/fuzz.sh --inputs N [FORMAT...]     N inputs for each format: the same ones in every run (.ci/run)
+#   scripts/fuzz.sh --inputs N [FORMAT...]     N inputs for most formats, fewer for slow ones: the same in every run
 #   scripts/fuzz.sh --replay FILE     reads a file that failed; a debugger: gdb --args build-sanitize/bin/fuzz --replay FILE
 # --seed N chooses the inputs: 1 with --inputs, else a random one, which is printed. Options of fuzz itself follow "--".
 # The formats: build-sanitize/bin/fuzz --list. Inputs that fail are in fuzz-failures/.
