@@ -360,7 +360,7 @@ StoreResult build_store(const StoreRequest& request) {
     const std::string stem = request.name + "-";
     // It may hold what a killed build of another key has left.
     std::optional<SharedFolder> share(std::in_place, request.folder, std::array<std::string_view, 1>{stem});
-    result.reused = fs::exists(result.path);
+    result.reused = path_exists(result.path);
     if (result.reused) {
         result.store = TokenStore::open(result.path, result.key, vocab_limit(request));
         return result;

@@ -111,7 +111,7 @@ Section lora_section() {
                     "adapters beside its linear layers; freeze: trains some layers and keeps the others frozen. The "
                     "keys below are for lora.")
                     .also({"adapter"}),
-                key("lora_rank", &C::lora_rank, "Rank of the adapters.", from_to(0, 1 << 14))
+                key("lora_rank", &C::lora_rank, "Rank of the adapters.", from_to(0, LoraSettings::most_rank))
                     .also({"lora_r"})
                     .default_is("16, or that of adapter_name_or_path"),
                 key("lora_alpha", &C::lora_alpha, "Adapters are scaled by lora_alpha / lora_rank.", at_least(0))

@@ -215,6 +215,12 @@ void settle_for(Device device, Config& c, Rules& rules) {
 
 void settle_run(Config& c, Rules& rules) {
     if (!rules.given("per_device_eval_batch_size")) c.per_device_eval_batch_size = c.per_device_train_batch_size;
+    constexpr int64_t most_tokens = 1 << 30;  // the rows of a batch have numbers of 32 bits
+    for (const auto& [key, packs] : {std::pair("per_device_train_batch_size", c.per_device_train_batch_size),
+                                     std::pair("per_device_eval_batch_size", c.per_device_eval_batch_size)})
+        rules.expect(packs * c.packing_length <= most_tokens, {key, "packing_length"},
+                     "{} {} with packing_length {}: expected at most {} tokens at a time", key, packs, c.packing_length,
+                     most_tokens);
     if (c.max_steps > 0 && c.num_train_epochs > 0) {
         if (rules.given("num_train_epochs")) rules.note("num_train_epochs", "num_train_epochs: max_steps decides");
         c.num_train_epochs = 0;

@@ -2,7 +2,6 @@
 
 #include <array>
 #include <cmath>
-#include <filesystem>
 
 #include "engine/io/files.h"
 #include "engine/io/folder_lock.h"
@@ -13,7 +12,6 @@
 namespace colonnade {
 namespace {
 
-namespace fs = std::filesystem;
 constexpr const char* format_name = "colonnade-reference";
 constexpr std::string_view reference_stem = "reference-";
 constexpr int64_t format_version = 1;
@@ -128,7 +126,7 @@ References make_references(const Session& session, Learner& learner, const Conte
         ProgressOptions progress{.label = label};
         if (!ranks.first()) progress.write = [](std::string_view) {};
         ranks.in_turn(label, [&] {
-            if (fs::exists(path)) {
+            if (path_exists(path)) {
                 logps = read_table(path, key, split.store.sequence_offsets().back());
                 result.notices.push_back(
                     fmt::format("reference of {} samples: read from {}", split.store.size(), path));
