@@ -46,7 +46,7 @@ std::string some_of(const std::vector<std::string>& names) {
 std::string file_lines(std::span<const StoreStatistics::File> files) {
     constexpr size_t most_lines = 10;
     const auto file_line = [](const StoreStatistics::File& file, const std::string& name) {
-        return line(file.type, fmt::format("{}: {} of {} rows{}", name, file.samples, file.rows,
+        return line(file.type, fmt::format("{}: {} {} {} rows{}", name, file.samples, file.samples > file.rows ? "from" : "of", file.rows,
                                            file.columns.empty() ? "" : "; read as " + file.columns));
     };
     std::string text;
@@ -68,7 +68,7 @@ std::string counts(const StoreResult& result) {
         for (end = begin; end < s.files.size() && s.files[end].dataset == s.files[begin].dataset;) ++end;
         text += file_lines(std::span(s.files).subspan(begin, end - begin));
     }
-    text += line("samples", fmt::format("{} of {} rows", s.samples, s.rows));
+    text += line("samples", fmt::format("{} {} {} rows", s.samples, s.samples > s.rows ? "from" : "of", s.rows));
     text += row_report(s);
     text += line("tokens", fmt::format("{} ({} in memory)", s.tokens, human_bytes(result.store.bytes())));
     text += line("trained on", fmt::format("{:.0f} ({:.1f}% of the tokens)", s.learned_tokens,

@@ -94,7 +94,7 @@ bool is_evaluation(const HeadLoss& args) {
 HeadLoss chunk_of(const HeadLoss& args, int64_t begin, int64_t count) {
     const auto part = [&](const Tensor& t) { return t.empty() ? t : t.slice(0, begin, begin + count); };
     std::optional<PolicyTerms> policy = args.policy;
-    if (policy) policy->of_targets.begins = policy->of_targets.begins.slice(0, begin, begin + count + 1);
+    if (policy) policy->table.of_targets.begins = policy->table.of_targets.begins.slice(0, begin, begin + count + 1);
     std::optional<TeacherTokens> teacher = args.teacher;
     if (teacher) teacher = {part(teacher->divergences), part(teacher->ids), part(teacher->log_probs), teacher->beta};
     return {.nll = part(args.nll),

@@ -9,7 +9,7 @@ namespace {
 
 void check_equal_advantages(const PolicyTerms& p) {
     if (p.settings.ratio == RatioLevel::token) return;
-    const auto begins = elements<const int32_t>(p.begins);
+    const auto begins = elements<const int32_t>(p.table.begins);
     const float* const advantages = p.advantages.as<float>();
     for (size_t s = 0; s + 1 < begins.size(); ++s)
         for (int32_t t = begins[s]; t < begins[s + 1]; ++t)
@@ -37,7 +37,7 @@ PolicyPointers pointers_of(const PolicyLossStep& a) {
 
 void policy_loss(const Context& ctx, const PolicyLossStep& a) {
     const ShapeCheck check = check_in_double(ctx, "policy_loss");
-    const int64_t targets = a.nll.size(0), terms = a.terms.weights.size(0), sequences = a.terms.lengths.size(0);
+    const int64_t targets = a.nll.size(0), terms = a.terms.table.weights.size(0), sequences = a.terms.lengths.size(0);
     check("sums", a.sums, DType::f64, {PolicySums::count});
     check("extremes", a.extremes, DType::f64, {PolicyExtremes::count});
     if (!a.slopes.empty()) check("slopes", a.slopes, DType::f64, {terms});

@@ -1,7 +1,5 @@
 #pragma once
-// The terms of a batch, and the numbers that were given with them. A term is a learned token of one sequence. A token
-// that n sequences share is one target of the head with n terms: its logits are computed once, and d loss / d nll is the
-// sum over its terms.
+// The terms of a batch (layers/term_table.h), and the numbers that were given with them.
 //
 //     d loss / d nll_i = -sum_{t of i} weight_t term_scale(s(t)) slope_t        losses with a ratio of tokens
 //
@@ -9,23 +7,13 @@
 // own target only, so the head computes it between loss and gradient, in one pass (layers/head_loss.h). At the other
 // levels it depends on the whole sequence, which takes two passes (layers/policy_loss.h).
 
-#include "engine/device/context.h"
 #include "layers/policy_formulas.h"
+#include "layers/term_table.h"
 
 namespace colonnade {
 
-/// The terms of target i are terms[begins[i]], ..., terms[begins[i + 1] - 1], ascending.
-struct TermsOfTargets {
-    Tensor begins;  ///< i32 [targets + 1]
-    Tensor terms;   ///< i32 [terms]
-};
-
 struct PolicyTerms {
-    Tensor begins;              ///< i32 [sequences + 1]: sequence s has the terms [begins[s], begins[s + 1])
-    Tensor sequences;           ///< i32 [terms]: the sequence of each term
-    Tensor targets;             ///< i32 [terms]: the target of each term
-    TermsOfTargets of_targets;  ///< the inverse of `targets`
-    Tensor weights;             ///< f32 [terms]; 0 gives an exactly zero gradient
+    TermTable table;            ///< a weight of 0 gives an exactly zero gradient
     Tensor lengths;             ///< f64 [sequences]: n_s, the sum of the weights of a sequence's terms
     Tensor advantages;          ///< f32 [terms], the same in a whole sequence but at RatioLevel::token
     /// f32 [terms]: log-probabilities under the policy that drew the terms. NaN, or an empty tensor, is a ratio of 1.
@@ -38,9 +26,6 @@ struct PolicyTerms {
 
 /// Checks shapes and, on the CPU, that all indices are in range. On a GPU the host checks them before it uploads them.
 void check_policy_terms(const Context& ctx, const char* op, const PolicyTerms& terms, int64_t targets);
-/// `begins` must ascend from 0 to `end`; on the CPU only.
-void check_begins(const char* op, const char* name, const Tensor& begins, int64_t end);
-void check_terms_of_targets(const Context& ctx, const char* op, const TermsOfTargets& index, int64_t targets);
 
 /// PolicyTerms as kernels see them.
 struct TermPointers {

@@ -72,6 +72,9 @@ struct TokenDraft {
 /// What a row became.
 struct Encoded {
     Sample sample;            ///< empty if the row is dropped
+    /// A chat turn by turn is several samples if its tree has more than max_length tokens. A row of a batch may share
+    /// what they have in common.
+    std::vector<Sample> more{};
     int64_t full_length = 0;  ///< tokens before truncation; of a preference, of its longest prompt with an answer
     RowNotes notes;
 };

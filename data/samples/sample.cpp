@@ -38,6 +38,20 @@ Sample unshared(const Sample& sample) {
     return apart;
 }
 
+std::vector<Sample> split_sample(const Sample& sample, const std::function<bool(const Sample&)>& fits) {
+    require(sample.pairs.empty(), "answers that are compared stay together");
+    std::vector<Sample> parts;
+    for (size_t s = 0; s < sample.sequences.size(); ++s) {
+        if (!parts.empty()) {
+            parts.back().sequences.push_back(sample.sequences[s]);
+            if (fits(parts.back())) continue;
+            parts.back().sequences.pop_back();
+        }
+        parts.push_back({.sequences = {{.tokens = sample.whole(s), .learned = sample.sequences[s].learned}}});
+    }
+    return parts;
+}
+
 std::vector<LearnedSpan> learned_spans(const std::vector<float>& weights) {
     std::vector<LearnedSpan> spans;
     for (size_t begin = 1, end; begin < weights.size(); begin = end) {

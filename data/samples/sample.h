@@ -17,6 +17,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace colonnade {
@@ -59,6 +60,10 @@ struct Sample {
 
 /// The same sample with whole sequences that share nothing.
 Sample unshared(const Sample& sample);
+
+/// Consecutive sequences of a sample without pairs as samples of their own, each with as many as `fits` allows, and at
+/// least one. What a sample loses of its predecessor's tokens is repeated.
+std::vector<Sample> split_sample(const Sample& sample, const std::function<bool(const Sample&)>& fits);
 
 /// Learned spans from a weight per token, 0 for those that are not learned. The first token is left out.
 std::vector<LearnedSpan> learned_spans(const std::vector<float>& weights);

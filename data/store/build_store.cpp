@@ -275,7 +275,9 @@ class StoreBuilder {
         if (!row.notes.dropped() && target_weight(row.sample) == 0)
             row.notes.add(RowNote::dropped_nothing_learned);
         statistics.notes.add(row.notes, place);
-        if (!row.notes.dropped()) store.add(row.sample, static_cast<int32_t>(file), line);
+        if (row.notes.dropped()) return;
+        store.add(row.sample, static_cast<int32_t>(file), line);
+        for (const Sample& sample : row.more) store.add(sample, static_cast<int32_t>(file), line);
     }
 
     /// Appends this block and the blocks that waited for it.

@@ -217,6 +217,18 @@ TokenStore TokenStore::select(const std::vector<int64_t>& samples) const {
     return part;
 }
 
+TokenStore TokenStore::divided(const std::vector<std::vector<Sample>>& parts) const {
+    TokenStore store;
+    store.settings = settings;
+    store.statistics = statistics;
+    for (size_t i = 0; i < parts.size(); ++i) {
+        const std::vector<Sample> own = parts[i].empty() ? std::vector{sample(static_cast<int64_t>(i))} : parts[i];
+        for (const Sample& part : own) store.add(part, source_files_[i], source_lines_[i]);
+    }
+    store.count_samples();
+    return store;
+}
+
 TokenStore TokenStore::subset(const std::function<bool(int64_t)>& keep) const {
     std::vector<int64_t> samples;
     for (int64_t i = 0; i < size(); ++i)

@@ -63,6 +63,8 @@ class TokenStore {
     /// Returns these samples, in this order; one may be taken several times. Statistics that depend on samples are those
     /// of the selection; rows and notes are those of the whole store.
     TokenStore select(const std::vector<int64_t>& samples) const;
+    /// The same store with the samples of parts[i] in place of sample i, if there are any.
+    TokenStore divided(const std::vector<std::vector<Sample>>& parts) const;
     /// The samples for which `keep(i)` is true, in order.
     TokenStore subset(const std::function<bool(int64_t)>& keep) const;
 

@@ -120,11 +120,11 @@ TEST_P(HeadLossKindsOnDevice, ScalesFromLossesEqualDouble) {
         args.scales = {};
         args.token_loss = TokenLoss::nll;
         args.dweight = of(policy);
-        args.policy = PolicyTerms{.begins = of(begins),
-                                  .sequences = of(sequences),
-                                  .targets = of(targets),
-                                  .of_targets = {of(target_begins), of(target_terms)},
-                                  .weights = of(weights),
+        args.policy = PolicyTerms{.table = {.begins = of(begins),
+                                            .sequences = of(sequences),
+                                            .targets = of(targets),
+                                            .weights = of(weights),
+                                            .of_targets = {of(target_begins), of(target_terms)}},
                                   .lengths = of(lengths),
                                   .advantages = of(a),
                                   .old = of(o),

@@ -82,11 +82,11 @@ TEST_P(PolicyLossOnDevice, EqualsTheCpu) {
             const Twin scratch = poisoned(DType::f64, {sequences, PolicyNumbers::count});
             const Twin slopes = poisoned(DType::f64, {terms}), scales = poisoned(DType::f64, {targets});
             run([&](const Context& ctx, auto of) {
-                const PolicyTerms p{.begins = of(begins),
-                                    .sequences = of(of_sequences),
-                                    .targets = of(of_targets),
-                                    .of_targets = {of(target_begins), of(target_terms)},
-                                    .weights = of(weights),
+                const PolicyTerms p{.table = {.begins = of(begins),
+                                              .sequences = of(of_sequences),
+                                              .targets = of(of_targets),
+                                              .weights = of(weights),
+                                              .of_targets = {of(target_begins), of(target_terms)}},
                                     .lengths = of(lengths),
                                     .advantages = of(a),
                                     .old = of(o),
@@ -101,7 +101,7 @@ TEST_P(PolicyLossOnDevice, EqualsTheCpu) {
                                   .nll = of(nll_t),
                                   .entropy = of(entropy_t),
                                   .terms = p});
-                target_scales(ctx, {.scales = of(scales), .slopes = of(slopes), .of_targets = p.of_targets});
+                target_scales(ctx, {.scales = of(scales), .slopes = of(slopes), .of_targets = p.table.of_targets});
             });
             expect_near("sums", sums, 1e-12);
             expect_near("extremes", extremes, 1e-13);

@@ -53,11 +53,11 @@ struct Rollouts {
     std::vector<double> extremes = std::vector<double>(PolicyExtremes::count, -INFINITY);
 
     PolicyTerms terms() {
-        PolicyTerms t{.begins = view_of(lists.begins),
-                      .sequences = view_of(lists.sequences),
-                      .targets = view_of(lists.targets),
-                      .of_targets = {view_of(lists.target_begins), view_of(lists.target_terms)},
-                      .weights = view_of(lists.weights),
+        PolicyTerms t{.table = {.begins = view_of(lists.begins),
+                                .sequences = view_of(lists.sequences),
+                                .targets = view_of(lists.targets),
+                                .weights = view_of(lists.weights),
+                                .of_targets = {view_of(lists.target_begins), view_of(lists.target_terms)}},
                       .lengths = view_of(lists.lengths),
                       .advantages = view_of(advantages),
                       .settings = settings,
@@ -107,7 +107,7 @@ struct Rollouts {
                          .entropy = view_of(entropy),
                          .terms = terms()});
         if (passes == Passes::one) return;
-        target_scales({}, {.scales = view_of(scales), .slopes = view_of(slopes), .of_targets = terms().of_targets});
+        target_scales({}, {.scales = view_of(scales), .slopes = view_of(slopes), .of_targets = terms().table.of_targets});
         with_gradients();
         head.scales = view_of(scales);
         head_loss({}, head);

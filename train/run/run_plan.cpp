@@ -99,7 +99,7 @@ std::string row_lines(const char* split, const TokenStore& store) {
     const StoreStatistics& s = store.statistics;
     const std::string report = row_report(s, fmt::format("{:<10} ", split));
     if (report.empty()) return {};
-    return line("rows", fmt::format("{}: {} samples of {} rows", split, s.samples, s.rows)) + report;
+    return line("rows", fmt::format("{}: {} samples {} {} rows", split, s.samples, s.samples > s.rows ? "from" : "of", s.rows)) + report;
 }
 
 std::string sample_lines(const Session& session, const PlanView& view) {
