@@ -163,6 +163,7 @@ struct Config {
     double loss_spike_z = 6;
     int64_t loss_spike_window = 128;  ///< steps
     double neftune_noise_alpha = 0;   ///< 0: no noise
+    bool use_dft_loss = false;
     int64_t seed = 42;
     int64_t data_seed = 42;  ///< default: seed
 

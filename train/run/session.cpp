@@ -37,16 +37,19 @@ StoreResult build_split(const Session& s, const std::string& name, const std::ve
 }
 
 /// Samples of three sequences or more that extend beyond a sliding window of the model may not be expressible as a
-/// column mask. Reports rankings before the first step, and divides the turns of chats into samples that fit.
-void fit_windows(Session& s, TokenStore& store) {
+/// column mask, and noise is of each sequence alone. Reports rankings before the first step, and divides the turns of
+/// chats into samples that fit.
+void fit_trees(Session& s, TokenStore& store) {
     std::set<int64_t> windows(s.model.windows.begin(), s.model.windows.end());
     windows.erase(0);
+    const bool noise = s.config.neftune_noise_alpha > 0;  // of every sequence by its own length
     const auto fits = [&](const Sample& sample) {
+        if (noise && sample.sequences.size() > 1) return false;
         return std::ranges::all_of(windows, [&](int64_t window) { return window_fits_column_mask(sample, window); });
     };
     int64_t divided = 0;
     std::vector<std::vector<Sample>> parts;
-    for (int64_t i = 0; i < store.size() && !windows.empty(); ++i) {
+    for (int64_t i = 0; i < store.size() && (noise || !windows.empty()); ++i) {
         const Sample sample = store.sample(i);
         if (fits(sample)) continue;
         if (!sample.pairs.empty())
@@ -60,10 +63,10 @@ void fit_windows(Session& s, TokenStore& store) {
     }
     if (divided == 0) return;
     store = store.divided(parts);
-    s.notices.push_back(fmt::format(
-        "column masks cannot express the model's sliding_window of {} for the turns of {} chats: they repeat more of what "
-        "the turns have in common",
-        *windows.begin(), divided));
+    const std::string why =
+        noise ? "neftune_noise_alpha draws noise for each turn by its length"
+              : fmt::format("column masks cannot express the model's sliding_window of {} for all turns", *windows.begin());
+    s.notices.push_back(fmt::format("{}: the turns of {} chats repeat what they have in common", why, divided));
 }
 
 /// With adapter_name_or_path: takes rank, alpha and targets from that folder. Throws Exit::config if the config
@@ -140,8 +143,8 @@ void open_data(Session& s, const Ranks& ranks) {
     // The held-out part of val_size has every sample once.
     s.data_key += weigh(s, s.train, c.datasets);
     if (!c.eval_datasets.empty()) s.eval.key += weigh(s, s.eval, c.eval_datasets);
-    fit_windows(s, s.train.store);
-    fit_windows(s, s.eval.store);
+    fit_trees(s, s.train.store);
+    fit_trees(s, s.eval.store);
 }
 
 /// With org/name instead of the paths in the cache of a hub, which are long.
