@@ -115,6 +115,7 @@ void settle_losses(Config& c, Rules& rules) {
 }
 
 void settle_reference(Config& c, Rules& rules) {
+    if (c.loss_type.empty()) return;  // refused when it was read
     const bool needed = std::any_of(c.loss_type.begin(), c.loss_type.end(), needs_reference);
     if (!rules.given("precompute_ref_log_probs")) c.precompute_ref_log_probs = needed;
     rules.expect(needed || (!c.precompute_ref_log_probs && c.ref_model_name_or_path.empty()),
