@@ -46,8 +46,9 @@ std::string some_of(const std::vector<std::string>& names) {
 std::string file_lines(std::span<const StoreStatistics::File> files) {
     constexpr size_t most_lines = 10;
     const auto file_line = [](const StoreStatistics::File& file, const std::string& name) {
-        return line(file.type, fmt::format("{}: {} {} {} rows{}", name, file.samples, file.samples > file.rows ? "from" : "of", file.rows,
-                                           file.columns.empty() ? "" : "; read as " + file.columns));
+        return line(file.type,
+                    fmt::format("{}: {} {} {} rows{}", name, file.samples, file.samples > file.rows ? "from" : "of",
+                                file.rows, file.columns.empty() ? "" : "; read as " + file.columns));
     };
     std::string text;
     StoreStatistics::File all = files.front();
@@ -71,8 +72,13 @@ std::string counts(const StoreResult& result) {
     text += line("samples", fmt::format("{} {} {} rows", s.samples, s.samples > s.rows ? "from" : "of", s.rows));
     text += row_report(s);
     text += line("tokens", fmt::format("{} ({} in memory)", s.tokens, human_bytes(result.store.bytes())));
-    text += line("trained on", fmt::format("{:.0f} ({:.1f}% of the tokens)", s.learned_tokens,
-                                           percent(s.learned_tokens, static_cast<double>(s.tokens))));
+    const auto learned = static_cast<double>(s.learned_tokens);
+    text += line(
+        "trained on",
+        fmt::format("{} ({:.1f}% of the tokens){}", s.learned_tokens, percent(learned, static_cast<double>(s.tokens)),
+                    s.learned_weight != learned
+                        ? fmt::format(", with weights of {:.4g} on average", s.learned_weight / learned)
+                        : ""));
     return text;
 }
 
@@ -312,11 +318,10 @@ std::vector<std::string> sharing_text(const StoreResult& split, const PackSettin
     const PackPlan plan = Packer(split.store.lengths(), packing, split.prefixes).plan(0);
     const PrefixSharing sharing = split.store.prefix_sharing(split.prefixes);
     const auto tokens = [](int64_t count) { return human_count(static_cast<double>(count)); };
-    std::vector<std::string> lines = {fmt::format("{} of {} tokens computed ({:.2f}x fewer); at best {}",
-                                                  tokens(plan.computed), tokens(plan.represented),
-                                                  static_cast<double>(plan.represented) /
-                                                      static_cast<double>(plan.computed),
-                                                  tokens(plan.represented - sharing.before + sharing.after))};
+    std::vector<std::string> lines = {fmt::format(
+        "{} of {} tokens computed ({:.2f}x fewer); at best {}", tokens(plan.computed), tokens(plan.represented),
+        static_cast<double>(plan.represented) / static_cast<double>(plan.computed),
+        tokens(plan.represented - sharing.before + sharing.after))};
     const std::pair<const char*, int64_t> sources[] = {{"common beginnings", sharing.stems},
                                                        {"whole earlier samples that go on", sharing.continuations},
                                                        {"duplicates", sharing.duplicates},
@@ -341,10 +346,10 @@ std::string prepare_report(const StoreResult& result, const PackSettings& packin
                                  : "split from the training data";
     const Sample first = store.sample(0);
     std::string prefixes;
-    for (const std::string& text : sharing_text(result, packing)) prefixes += line(prefixes.empty() ? "prefixes" : "", text);
+    for (const std::string& text : sharing_text(result, packing))
+        prefixes += line(prefixes.empty() ? "prefixes" : "", text);
     return line("store", result.path.empty() ? made : fmt::format("{}, {}", result.path, made)) + counts(result) +
-           pair_lines(store) + length_lines(store.statistics) + packing_lines(result, packing) +
-           prefixes +
+           pair_lines(store) + length_lines(store.statistics) + packing_lines(result, packing) + prefixes +
            fmt::format(
                "  first sample ({}, {} tokens); spaces separate tokens, what is learned is {}:\n"
                "    {}\n",

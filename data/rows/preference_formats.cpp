@@ -150,9 +150,20 @@ std::vector<Answer> read_pair(const RowFields& row, MessageStyle style) {
     return pair;
 }
 
+void require_switches(const RowFields& row, const Row& result) {
+    for (size_t a = 0; a < result.answers.size(); ++a)
+        for (size_t i = 0; i < result.answers[a].messages.size(); ++i)
+            if (const float weight = result.answers[a].messages[i].weight.value_or(1); weight != 0 && weight != 1)
+                fail(Exit::data,
+                     "{}: message {} of the prompt with answer {} has weight {}; expected 0 or 1: answers that are "
+                     "compared have no weights",
+                     row.where(), i, a, weight);
+}
+
 /// What stands beside the answers of a pair: the margin, and for chats the variables of the template.
 Row with_settings(const RowFields& row, Row result, MessageStyle style) {
     result.margin = read_margin(row);
+    require_switches(row, result);
     if (result.answers[0].messages.empty()) return result;
     const Json variables = read_variables(row, style);
     for (Row& answer : result.answers) answer.variables = variables;

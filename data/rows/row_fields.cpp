@@ -44,6 +44,19 @@ Json parsed_container(const Json& value, const std::string& where) {
     return parsed;
 }
 
+std::optional<float> weight_from(const Json& value) {
+    if (!value.is_number()) return std::nullopt;
+    const auto number = value.get<double>();
+    if (number != 0 && !(number >= 1e-9 && number <= 1e9)) return std::nullopt;
+    return static_cast<float>(number);
+}
+
+void refuse_weight(const Json& value, const std::string& where) {
+    const bool negative = value.is_number() && value.get<double>() < 0;
+    fail(Exit::data, "{}: expected a weight, 0 or a number from 1e-9 to 1e9, found {}{}", where, shown(value),
+         negative ? "; a loss with a negative weight has no minimum: answers to avoid belong in stage dpo" : "");
+}
+
 RowFields::RowFields(const Json& object, const Columns& columns, std::string where)
     : object_(object), columns_(columns), where_(std::move(where)) {
     if (!object.is_object()) fail(Exit::data, "{}: expected an object, found {}", where_, object.type_name());
@@ -97,6 +110,12 @@ const Json& RowFields::list(const std::string& key) const {
 const Json& RowFields::filled_list(const std::string& key) const {
     if (list(key).empty()) fail(Exit::data, "{}: key '{}': the list is empty", where_, name(key));
     return list(key);
+}
+
+float RowFields::weight(const std::string& key) const {
+    const std::optional<float> weight = weight_from(at(key));
+    if (!weight) refuse_weight(at(key), place(key));
+    return *weight;
 }
 
 std::string RowFields::text(const std::string& key) const {

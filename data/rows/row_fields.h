@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,11 @@ std::string found_keys(const Json& object);
 void require_finite(const Json& value, const std::string& where);
 /// A list or an object. Data sets with one type per column store them as a string of JSON, which is parsed.
 Json parsed_container(const Json& value, const std::string& where);
+
+/// How much is learned of a row, a message or a token: 0, or a number from 1e-9 to 1e9, so that products of two are far
+/// from the limits of float32. Nothing for a value that is no weight.
+std::optional<float> weight_from(const Json& value);
+[[noreturn]] void refuse_weight(const Json& value, const std::string& where);
 
 /// A JSON object and the user's names for its keys. Methods take our name of a key. It keeps a record of the keys that
 /// were asked for, so that none is forgotten. Not thread-safe.
@@ -48,6 +54,7 @@ class RowFields {
     const Json& filled_list(const std::string& key) const;
     std::string text(const std::string& key) const;
     std::string text_or_empty(const std::string& key) const { return find(key) ? text(key) : ""; }
+    float weight(const std::string& key) const;
     [[noreturn]] void mistyped(const std::string& key, const char* expected) const;
     struct Entry {
         std::string key;  ///< the file's name

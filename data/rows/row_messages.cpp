@@ -70,37 +70,48 @@ std::string read_content(const RowFields& message, const std::string& key) {
     return text;
 }
 
-struct TrainSwitch {
+struct LearnedKey {
     const char* key;
-    enum class Meaning { learned, masked } meaning = Meaning::learned;
+    enum class Meaning { weight, learned, masked } meaning = Meaning::learned;
 };
-/// Whether a message is learned: Axolotl's training, OpenAI's weight, ms-swift's loss, torchtune's masked.
-constexpr auto train_switches = std::to_array<TrainSwitch>({
+/// How much of a message is learned: OpenAI's weight; or whether it is: Axolotl's training, ms-swift's loss,
+/// torchtune's masked. Weights come first, so that a switch may only agree with them.
+constexpr auto learned_keys = std::to_array<LearnedKey>({
+    {"weight", LearnedKey::Meaning::weight},
+    {"loss_weight", LearnedKey::Meaning::weight},
     {"train"},
     {"training"},
-    {"weight"},
     {"loss"},
-    {"loss_weight"},
-    {"masked", TrainSwitch::Meaning::masked},
+    {"masked", LearnedKey::Meaning::masked},
 });
 
-std::optional<bool> read_train_switch(const RowFields& message) {
-    std::optional<bool> train;
+float read_learned_key(const RowFields& message, const LearnedKey& learned) {
+    const Json& value = message.at(learned.key);
+    const bool is_weight = learned.meaning == LearnedKey::Meaning::weight;
+    if (is_weight && !value.is_boolean()) return message.weight(learned.key);
+    if (!value.is_boolean() && value != 0 && value != 1)
+        fail(Exit::data, "{}: expected true, false, 1 or 0, found {}{}", message.place(learned.key), shown(value),
+             value.is_number() ? "; weight takes other numbers" : "");
+    const bool set = value.is_boolean() ? value.get<bool>() : value == 1;
+    return set == (learned.meaning != LearnedKey::Meaning::masked) ? 1.0f : 0.0f;
+}
+
+std::optional<float> read_message_weight(const RowFields& message) {
+    std::optional<float> weight;
     const char* first = "";
-    for (const auto& [key, meaning] : train_switches) {
-        const Json* value = message.find(key);
-        if (!value) continue;
-        if (!value->is_boolean() && *value != 0 && *value != 1)
-            fail(Exit::data, "{}: expected true, false, 1 or 0, found {}", message.place(key), shown(*value));
-        const bool set = value->is_boolean() ? value->get<bool>() : *value == 1;
-        const bool learned = set == (meaning == TrainSwitch::Meaning::learned);
-        if (train && *train != learned)
-            fail(Exit::data, "{}: contradicts key '{}': one says that the message is learned, the other that it is not",
-                 message.place(key), message.name(first));
-        train = learned;
-        first = key;
+    for (const LearnedKey& learned : learned_keys) {
+        if (!message.find(learned.key)) continue;
+        const float found = read_learned_key(message, learned);
+        const bool agrees = !weight || (learned.meaning == LearnedKey::Meaning::weight ? found == *weight
+                                                                                       : (found > 0) == (*weight > 0));
+        if (!agrees)
+            fail(Exit::data, "{}: {} contradicts key '{}' with {}; expected one of them", message.place(learned.key),
+                 shown(message.at(learned.key)), message.name(first), shown(message.at(first)));
+        if (weight) continue;
+        weight = found;
+        first = learned.key;
     }
-    return train;
+    return weight;
 }
 
 constexpr size_t most_keys = limits::message_keys;
@@ -116,9 +127,9 @@ Json read_more(const RowFields& message) {
                  message.name(key) == key ? (key == "role" ? "from" : "value") : message.name(key));
         if (may_select_tokens(key) || key.starts_with("train"))
             fail(Exit::data,
-                 "{}: key '{}' may say what is learned, and is not supported; expected {} with true or "
-                 "false for the whole message",
-                 message.where(), shown_key(key), train_switches[0].key);
+                 "{}: key '{}' may say what is learned, and is not supported; expected train with true or "
+                 "false, or weight with a number, for the whole message",
+                 message.where(), shown_key(key));
         require_finite(value, fmt::format("{}: key '{}'", message.where(), shown_key(key)));
         more[key] = value;
     }
@@ -141,7 +152,7 @@ Message read_message(const Json& object, MessageStyle style, const Columns& colu
     } else if (calls.is_null() || message.find(content_key)) {
         result.content = read_content(message, content_key);
     }
-    result.train = read_train_switch(message);
+    result.weight = read_message_weight(message);
     result.more = read_more(message);
     if (!calls.is_null()) result.more["tool_calls"] = std::move(calls);
     return result;

@@ -10,8 +10,8 @@
 //                      [question, answer]
 //   prompt_completion  {"prompt", "completion"}: two strings, or two message lists
 //   text               {"text"}
-//   tokens             {"input_ids", "labels"?, "attention_mask"?, loss masks?}: a label of -100, or a loss mask of 0,
-//                      excludes the token from the loss
+//   tokens             {"input_ids", "labels"?, "token_weights"?, "attention_mask"?, loss masks?}: a label of -100, or
+//                      a loss mask or weight of 0, excludes the token from the loss
 //
 // Preferences (stages dpo and rm) have formats of their own. An answer is a string, one message or a list of messages.
 // "margin"? is a number; rankings have none.
@@ -25,6 +25,9 @@
 //   tokens             {"prompt_input_ids"?, "chosen_input_ids", "rejected_input_ids"}, each of the two with labels and
 //                      masks as above. The answers stand alone, or behind the prompt; without a prompt key, prompt and
 //                      answer are one list
+//
+// "weight"? of a row that is no preference multiplies what is learned of it; "weight"? of a message says how much of it
+// is learned, and "token_weights"? of input_ids how much of each token.
 //
 // Chats take variables of the chat template beside them: tools, documents, enable_thinking, chat_template_kwargs, ...
 // `columns` renames keys, {our name: the file's name}, those inside a message included; usual other spellings
@@ -66,8 +69,9 @@ DataFiles data_files(const DatasetSpec& spec);
 struct Message {
     std::string role;     ///< system, user, assistant, tool
     std::string content;  ///< "" beside tool calls without a text
-    /// Loss mask of this message (train, training, loss, weight: true, false, 1 or 0); overrides the role's default.
-    std::optional<bool> train = {};
+    /// How much of this message is learned, 0 for nothing (weight, loss_weight, train, ...); overrides the role's
+    /// default. Of a preference: 0 or 1.
+    std::optional<float> weight = {};
     /// Further keys that a chat template reads, without null ones: tool_calls (OpenAI's form, arguments as an object if
     /// they are one), reasoning_content, name, ...; null: none.
     Json more = {};
@@ -83,6 +87,8 @@ struct Row {
     int64_t prompt_messages = 0;                    ///< the first messages are a prompt and not trained on: how many
     std::optional<std::string> prompt, completion;  ///< plain strings; `text` rows have no prompt
     std::vector<int32_t> input_ids, labels;         ///< token ids; labels: same length, -100: not in the loss
+    std::vector<float> token_weights;               ///< of each token id, 0 if its label is -100; empty: all 1
+    float weight = 1;                               ///< multiplies what is learned; no preference has one
     /// A preference: one row per answer, with the prompt in front; the best answer first.
     std::vector<Row> answers;
     std::vector<std::string> unused;  ///< keys of the row that were not used, harmless ones apart

@@ -61,15 +61,15 @@ Row read_text(const RowFields& row) {
 /// Chats come before plain texts: a row with a chat and a plain copy of its text is read as a chat.
 const std::vector<RowFormat>& text_formats() {
     static const std::vector<RowFormat> formats = {
-        {"tokens", {"input_ids"}, token_keys(""), read_tokens},
+        {"tokens", {"input_ids"}, text_token_keys(), read_tokens},
         {"messages", {"messages"}, {"system", "role", "content", "train", "weight"}, read_chat},
         {"sharegpt", {"conversations"}, {"system", "from", "value", "train", "weight"}, read_sharegpt},
-        {"alpaca", {"instruction", "output"}, {"input", "context", "system", "history"}, read_alpaca},
+        {"alpaca", {"instruction", "output"}, {"input", "context", "system", "history", "weight"}, read_alpaca},
         {"prompt_completion",
          {"prompt", "completion"},
          {"system", "role", "content", "train", "weight"},
          read_prompt_completion},
-        {"text", {"text"}, {}, read_text},
+        {"text", {"text"}, {"weight"}, read_text},
     };
     return formats;
 }

@@ -88,8 +88,34 @@ void require_one_document(const RowFields& row, const std::string& prefix, size_
 
 struct TokenRow {
     std::vector<int32_t> ids, labels;
-    bool labelled = false;  ///< the row says what is learned
+    std::vector<float> weights;  ///< empty: all 1
+    bool labelled = false;       ///< labels or masks say what is learned
 };
+
+/// Reads a weight for each token. Beside labels or loss masks they have to leave out the same tokens.
+void read_token_weights(const RowFields& row, TokenRow& tokens) {
+    const char* key = "token_weights";
+    if (!row.find(key)) return;
+    require_length(row, key, "input_ids", tokens.ids.size());
+    const Json& list = row.list(key);
+    const auto place = [&](size_t i) { return fmt::format("{}: {}[{}]", row.where(), row.name(key), i); };
+    for (size_t i = 0; i < list.size(); ++i) {
+        const std::optional<float> weight = weight_from(list[i]);
+        if (!weight) refuse_weight(list[i], place(i));
+        const bool selected = tokens.labels[i] != -100;
+        if (tokens.labelled && selected != (*weight > 0))
+            fail(Exit::data, "{}: found {}, but labels and loss masks {} the token; expected {}", place(i),
+                 shown(list[i]), selected ? "select" : "leave out", selected ? "a weight above 0" : "0");
+        if (*weight == 0) tokens.labels[i] = -100;
+        tokens.weights.push_back(*weight);
+    }
+}
+
+template <typename T>
+void keep(std::vector<T>& list, Kept kept) {
+    list.resize(kept.end);
+    list.erase(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(kept.begin));
+}
 
 TokenRow read_token_row(const RowFields& row, const std::string& prefix) {
     const std::string ids_key = prefix + "input_ids", labels_key = prefix + "labels",
@@ -111,13 +137,13 @@ TokenRow read_token_row(const RowFields& row, const std::string& prefix) {
             if (!learned[i]) result.labels[i] = -100;
         result.labelled = true;
     }
+    if (prefix.empty()) read_token_weights(row, result);
     const Kept kept = row.find(mask_key) ? read_padding(row, mask_key, ids_key, length) : Kept{0, length};
     require_one_document(row, prefix, length, kept);
     for (const char* name : harmless_keys) (void)row.find(prefix + name);
-    for (std::vector<int32_t>* list : {&result.ids, &result.labels}) {
-        list->resize(kept.end);
-        list->erase(list->begin(), list->begin() + static_cast<std::ptrdiff_t>(kept.begin));
-    }
+    keep(result.ids, kept);
+    keep(result.labels, kept);
+    if (!result.weights.empty()) keep(result.weights, kept);
     return result;
 }
 
@@ -125,12 +151,19 @@ bool begins_with(const std::vector<int32_t>& ids, const std::vector<int32_t>& pr
     return ids.size() > prompt.size() && std::equal(prompt.begin(), prompt.end(), ids.begin());
 }
 
-}  // namespace
-
+/// The optional keys of one list of token ids, each with `prefix` in front.
 std::vector<std::string> token_keys(const std::string& prefix) {
     std::vector<std::string> keys = {prefix + "labels", prefix + "attention_mask", prefix + "position_ids",
                                      prefix + "seq_lengths"};
     for (const char* name : loss_masks) keys.push_back(prefix + name);
+    return keys;
+}
+
+}  // namespace
+
+std::vector<std::string> text_token_keys() {
+    std::vector<std::string> keys = token_keys("");
+    keys.insert(keys.end(), {"token_weights", "weight"});
     return keys;
 }
 
@@ -142,10 +175,11 @@ std::vector<std::string> pair_token_keys() {
 }
 
 Row read_tokens(const RowFields& row) {
-    auto [ids, labels, labelled] = read_token_row(row, "");
+    TokenRow tokens = read_token_row(row, "");
     Row result;
-    result.input_ids = std::move(ids);
-    result.labels = std::move(labels);
+    result.input_ids = std::move(tokens.ids);
+    result.labels = std::move(tokens.labels);
+    result.token_weights = std::move(tokens.weights);
     return result;
 }
 
@@ -163,7 +197,7 @@ Row read_token_pair(const RowFields& row) {
         !prompt.ids.empty() && begins_with(answers[0].ids, prompt.ids) && begins_with(answers[1].ids, prompt.ids);
     Row result;
     result.whole_answers = prompt.ids.empty() && !answers[0].labelled;
-    for (auto& [ids, labels, labelled] : answers) {
+    for (auto& [ids, labels, weights, labelled] : answers) {
         if (contained && !labelled) std::fill_n(labels.begin(), prompt.ids.size(), -100);
         if (!contained) {
             ids.insert(ids.begin(), prompt.ids.begin(), prompt.ids.end());

@@ -1,6 +1,6 @@
 #pragma once
 // Rows that hold token ids. A token is learned if its label is not -100 and no loss mask is 0 there (as TRL combines
-// them); an attention mask of 0 marks padding on either side, which is cut off.
+// them), and as much as token_weights says; an attention mask of 0 marks padding on either side, which is cut off.
 
 #include <string>
 #include <vector>
@@ -9,8 +9,8 @@
 
 namespace colonnade {
 
-/// The optional keys of a row of token ids, each with `prefix` in front: labels, masks, positions.
-std::vector<std::string> token_keys(const std::string& prefix);
+/// The optional keys of a row of token ids: labels, masks, positions, weights; of a pair without weights.
+std::vector<std::string> text_token_keys();
 std::vector<std::string> pair_token_keys();
 
 Row read_tokens(const RowFields& row);

@@ -30,7 +30,7 @@ RowNotes answer_notes(const Row& row) {
     const auto& messages = row.messages;
     const auto answers = messages.begin() + row.prompt_messages;
     notes.add_if(std::any_of(answers, messages.end(),
-                             [](const Message& m) { return is_answer(m) && m.train != false && says_nothing(m); }),
+                             [](const Message& m) { return is_answer(m) && m.weight != 0.0f && says_nothing(m); }),
                  RowNote::empty_answer);
     const auto first = std::ranges::find_if(messages, is_answer);
     notes.add_if(first != messages.end() && std::all_of(messages.begin(), first, says_nothing), RowNote::no_prompt);

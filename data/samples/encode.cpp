@@ -41,8 +41,8 @@ Encoded Encoder::encode(const Row& row, const std::string& where, TokenCache& ca
     if (!row.answers.empty()) return encode_preference(row, where, cache);
     Encoded result;
     if (const auto turns = encode_turns(row, where, cache, result)) {
-        std::vector<Sample> trees = split_sample(
-            front_code(*turns), [&](const Sample& tree) { return tree.length() <= options_.max_length; });
+        std::vector<Sample> trees =
+            split_sample(front_code(*turns), [&](const Sample& tree) { return tree.length() <= options_.max_length; });
         if (trees.empty()) return result;
         result.sample = std::move(trees.front());
         result.more.assign(std::make_move_iterator(trees.begin() + 1), std::make_move_iterator(trees.end()));
@@ -82,14 +82,17 @@ TokenDraft Encoder::draft(const Row& row, const std::string& where, TokenCache& 
     TokenDraft draft = !row.input_ids.empty()  ? draft_tokens(row, where)
                        : !row.messages.empty() ? draft_chat(row, where, cache)
                                                : draft_plain(row, cache);
-    draft.notes.add(notes_of(row, draft.tokens));
+    finish(draft, row);
     return draft;
 }
 
-RowNotes Encoder::notes_of(const Row& row, const std::vector<int32_t>& tokens) const {
-    RowNotes notes = answer_notes(row);
-    notes.add_if(tokens.size() > 1 && bos_ && tokens[0] == bos_ && tokens[1] == bos_, RowNote::double_bos);
-    return notes;
+/// What rows of every kind have: a weight, and notes.
+void Encoder::finish(TokenDraft& draft, const Row& row) const {
+    for (float& weight : draft.weights) weight *= row.weight;
+    const std::vector<int32_t>& tokens = draft.tokens;
+    draft.notes.add(answer_notes(row));
+    draft.notes.add_if(tokens.size() > 1 && bos_ && tokens[0] == bos_ && tokens[1] == bos_, RowNote::double_bos);
+    draft.notes.add_if(std::ranges::any_of(draft.weights, [](float w) { return w != 0 && w != 1; }), RowNote::weighted);
 }
 
 TokenDraft Encoder::draft_plain(const Row& row, TokenCache& cache) const {
@@ -97,15 +100,15 @@ TokenDraft Encoder::draft_plain(const Row& row, TokenCache& cache) const {
     const std::string prompt = row.prompt.value_or(""), &completion = *row.completion;
     if (options_.add_bos)
         for (const int32_t id : tokenizer_->document_prefix()) {
-            draft.append(id, false);
+            draft.append(id, 0);
             const std::string& text = prompt.empty() ? completion : prompt;
             draft.notes.add_if(id == bos_ && text.starts_with(tokenizer_->piece(id)), RowNote::double_bos);
         }
-    append_plain(draft, prompt, TextStart::document, options_.train_on_prompt, cache);
-    append_plain(draft, completion, prompt.empty() ? TextStart::document : TextStart::continues, true, cache);
+    append_plain(draft, prompt, TextStart::document, options_.train_on_prompt ? 1 : 0, cache);
+    append_plain(draft, completion, prompt.empty() ? TextStart::document : TextStart::continues, 1, cache);
     const auto eos = tokenizer_->eos();
     if (options_.add_eos && eos)
-        draft.append(*eos, options_.train_on_eos != TrainOnEos::none);
+        draft.append(*eos, options_.train_on_eos != TrainOnEos::none ? 1 : 0);
     else
         draft.notes.add(RowNote::no_end_token);
     return draft;
@@ -123,7 +126,8 @@ TokenDraft Encoder::draft_tokens(const Row& row, const std::string& where) const
                  "{}: labels[{}] is {}; expected -100 or {}, the input id at the same index (labels are not "
                  "shifted)",
                  where, i, label, id);
-        draft.append(id, label == id);
+        const float weight = row.token_weights.empty() ? 1 : row.token_weights[i];
+        draft.append(id, label == id ? weight : 0);
         if (label == id) last_trained = id;
     }
     const std::vector<int32_t> ends = stop_ids();
@@ -133,11 +137,11 @@ TokenDraft Encoder::draft_tokens(const Row& row, const std::string& where) const
     return draft;
 }
 
-void Encoder::append_plain(TokenDraft& draft, const std::string& text, TextStart start, bool trained,
+void Encoder::append_plain(TokenDraft& draft, const std::string& text, TextStart start, float weight,
                            TokenCache& cache) const {
     const Encoding encoding = tokenizer_->encode(text, options_.special_tokens_in_text, start, cache);
     draft.notes.add_if(encoding.spelled_special, RowNote::marker_in_text);
-    for (const int32_t id : encoding.ids) draft.append(id, trained);
+    for (const int32_t id : encoding.ids) draft.append(id, weight);
 }
 
 std::vector<int32_t> Encoder::encode_plain_prompt(const std::string& text) const {
@@ -145,8 +149,8 @@ std::vector<int32_t> Encoder::encode_plain_prompt(const std::string& text) const
     TokenCache cache;
     TokenDraft draft;
     if (options_.add_bos)
-        for (const int32_t id : tokenizer_->document_prefix()) draft.append(id, false);
-    append_plain(draft, text, TextStart::document, false, cache);
+        for (const int32_t id : tokenizer_->document_prefix()) draft.append(id, 0);
+    append_plain(draft, text, TextStart::document, 0, cache);
     return draft.tokens;
 }
 

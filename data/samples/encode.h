@@ -1,10 +1,10 @@
 #pragma once
 // Encoder: turns a Row into a Sample by chat template, tokenizer, loss mask and length limits.
 //
-// A token is trained on (weight 1) if it belongs to the content of a trained message (an answer's reasoning and tool
-// calls have switches of their own), or if it is an end token that train_on_eos selects. With train_on_prompt, the
-// template's text around a trained message counts too. The first token of a sample has weight 0, because nothing
-// predicts it. A chat is tokenised as one text, but tokens never cross the limits of the loss mask or of an assistant's
+// A token is trained on if it belongs to the content of a trained message (an answer's reasoning and tool calls have
+// switches of their own), or if it is an end token that train_on_eos selects. With train_on_prompt, the template's text
+// around a trained message counts too. Its weight is the row's times the message's or the token's, each 1 unless the row
+// says otherwise. The first token of a sample has weight 0, because nothing predicts it. A chat is tokenised as one text, but tokens never cross the limits of the loss mask or of an assistant's
 // turn, so that training and generation see the same tokens.
 //
 // A preference is encoded one answer at a time, each with its prompt in front, and then joined
@@ -60,18 +60,18 @@ struct EncodeOptions {
 /// Tokens of a text, or of a prompt with one of its answers, before the length limits apply.
 struct TokenDraft {
     std::vector<int32_t> tokens{};
-    std::vector<float> weights{};  ///< loss mask: 0 or 1 for each token
+    std::vector<float> weights{};  ///< of each token, 0 if it is not learned
     RowNotes notes{};
 
-    void append(int32_t id, bool trained) {
+    void append(int32_t id, float weight) {
         tokens.push_back(id);
-        weights.push_back(trained ? 1.0f : 0.0f);
+        weights.push_back(weight);
     }
 };
 
 /// What a row became.
 struct Encoded {
-    Sample sample;            ///< empty if the row is dropped
+    Sample sample;  ///< empty if the row is dropped
     /// A chat turn by turn is several samples if its tree has more than max_length tokens. A row of a batch may share
     /// what they have in common.
     std::vector<Sample> more{};
@@ -109,15 +109,16 @@ class Encoder {
 
   private:
     TokenDraft draft(const Row& row, const std::string& where, TokenCache& cache) const;
-    RowNotes notes_of(const Row& row, const std::vector<int32_t>& tokens) const;
+    void finish(TokenDraft& draft, const Row& row) const;
     TokenDraft draft_plain(const Row& row, TokenCache& cache) const;
     TokenDraft draft_tokens(const Row& row, const std::string& where) const;
-    void append_plain(TokenDraft& draft, const std::string& text, TextStart start, bool trained,
+    void append_plain(TokenDraft& draft, const std::string& text, TextStart start, float weight,
                       TokenCache& cache) const;
 
     // encode_chat.cpp
     struct PartRule {
-        bool trained = false, answer = false;
+        float weight = 0;  ///< 0: not trained
+        bool answer = false;
         bool learned = false;  ///< trained, and in this sequence of the row
         bool operator==(const PartRule&) const = default;
     };
@@ -130,10 +131,10 @@ class Encoder {
         size_t bytes = 0;
         std::vector<Cut> cuts{};  ///< behind added tokens; the text behind them is tokenised as if it stood alone
     };
-    std::vector<bool> trained_messages(const Row& row) const;
+    std::vector<float> message_weights(const Row& row) const;
     std::vector<PartRule> part_rules(const RenderedChat& chat, const Row& row,
-                                     const std::vector<bool>& trained_message) const;
-    bool trains_on(const ChatPart& part, const std::vector<bool>& trained_message, bool last_end) const;
+                                     const std::vector<float>& message_weights) const;
+    float weight_of(const ChatPart& part, const std::vector<float>& message_weights, bool last_end) const;
     void check_markers(const std::string& where) const;
     TokenDraft draft_chat(const Row& row, const std::string& where, TokenCache& cache) const;
     void append_chat(TokenDraft& draft, const RenderedChat& chat, const std::vector<PartRule>& rules, ChatTokens& state,

@@ -28,52 +28,56 @@ std::vector<Span> row_spans(const RenderedChat& chat) {
 
 }  // namespace
 
-std::vector<bool> Encoder::trained_messages(const Row& row) const {
-    std::vector<bool> trained;
+/// 0 for messages that are not trained on.
+std::vector<float> Encoder::message_weights(const Row& row) const {
+    std::vector<float> weights;
     for (size_t i = 0; i < row.messages.size(); ++i) {
         const Message& message = row.messages[i];
         const bool is_answer =
             static_cast<int64_t>(i) >= row.prompt_messages && options_.roles_to_train.count(message.role) > 0;
-        trained.push_back(message.train.value_or(options_.train_on_prompt || is_answer));
+        weights.push_back(message.weight.value_or(options_.train_on_prompt || is_answer ? 1 : 0));
     }
     if (options_.mask_history) {
-        const auto last = std::find(trained.rbegin(), trained.rend(), true);
-        if (last != trained.rend()) std::fill(std::next(last), trained.rend(), false);
+        const auto last = std::find_if(weights.rbegin(), weights.rend(), [](float w) { return w > 0; });
+        if (last != weights.rend()) std::fill(std::next(last), weights.rend(), 0.0f);
     }
-    return trained;
+    return weights;
 }
 
-/// Loss mask of one part. `last_end`: it is the end of the last message.
-bool Encoder::trains_on(const ChatPart& part, const std::vector<bool>& trained_message, bool last_end) const {
-    const bool trained =
-        part.message < trained_message.size() ? trained_message[part.message] : options_.train_on_prompt;
+/// Weight of one part, before the row's. `last_end`: it is the end of the last message. The end of a message that is
+/// not trained on has weight 1 where train_on_eos selects it.
+float Encoder::weight_of(const ChatPart& part, const std::vector<float>& message_weights, bool last_end) const {
+    const float weight = part.message < message_weights.size() ? message_weights[part.message]
+                         : options_.train_on_prompt            ? 1.0f
+                                                               : 0.0f;
     switch (part.kind) {
         case Kind::scaffold:
-            return options_.train_on_prompt && trained;
+            return options_.train_on_prompt ? weight : 0;
         case Kind::content:
-            return trained;
+            return weight;
         case Kind::thinking:
-            return trained && options_.train_on_thinking;
+            return options_.train_on_thinking ? weight : 0;
         case Kind::tool_calls:
-            return trained && options_.train_on_tool_calls;
+            return options_.train_on_tool_calls ? weight : 0;
         case Kind::end:
             break;
     }
+    const float of_end = weight > 0 ? weight : 1;
     switch (options_.train_on_eos) {
         case TrainOnEos::turn:
-            return trained;
+            return weight;
         case TrainOnEos::all:
-            return true;
+            return of_end;
         case TrainOnEos::last:
-            return last_end;
+            return last_end ? of_end : 0;
         case TrainOnEos::none:
             break;
     }
-    return false;
+    return 0;
 }
 
 std::vector<Encoder::PartRule> Encoder::part_rules(const RenderedChat& chat, const Row& row,
-                                                   const std::vector<bool>& trained_message) const {
+                                                   const std::vector<float>& message_weights) const {
     size_t last_end = chat.parts.size();
     for (size_t i = 0; i < chat.parts.size(); ++i)
         if (chat.parts[i].kind == Kind::end) last_end = i;
@@ -81,8 +85,8 @@ std::vector<Encoder::PartRule> Encoder::part_rules(const RenderedChat& chat, con
     for (size_t i = 0; i < chat.parts.size(); ++i) {
         const ChatPart& part = chat.parts[i];
         const bool of_answer = part.message < row.messages.size() && row.messages[part.message].role == "assistant";
-        const bool trained = trains_on(part, trained_message, i == last_end);
-        rules.push_back({trained, of_answer && part.kind != Kind::scaffold, trained});
+        const float weight = weight_of(part, message_weights, i == last_end);
+        rules.push_back({weight, of_answer && part.kind != Kind::scaffold, weight > 0});
     }
     return rules;
 }
@@ -107,11 +111,11 @@ TokenDraft Encoder::draft_chat(const Row& row, const std::string& where, TokenCa
     check_markers(where);
     const RenderedChat chat = renderer_->render({row.messages, row.variables}, where);
     TokenDraft draft;
-    const std::vector<bool> trained = trained_messages(row);
+    const std::vector<float> weights = message_weights(row);
     ChatTokens state;
-    append_chat(draft, chat, part_rules(chat, row, trained), state, cache);
+    append_chat(draft, chat, part_rules(chat, row, weights), state, cache);
     for (size_t i = 0; i < row.messages.size(); ++i)
-        draft.notes.add_if(!renderer_->end_token() && trained[i] && row.messages[i].role == "assistant",
+        draft.notes.add_if(!renderer_->end_token() && weights[i] > 0 && row.messages[i].role == "assistant",
                            RowNote::no_end_token);
     return draft;
 }
@@ -133,7 +137,7 @@ void Encoder::append_chat(TokenDraft& draft, const RenderedChat& chat, const std
         size_t begin = cut.bytes.begin;
         go_to(begin);
         if (cut.id >= 0) {
-            draft.append(cut.id, rules[part].learned);
+            draft.append(cut.id, rules[part].learned ? rules[part].weight : 0);
             const bool opens_document = chat_template().is_plain() && state.bytes + begin == 0;
             state.start = opens_document ? TextStart::document : TextStart::behind_token;
             if (!opens_document) state.cuts.push_back({state.bytes + cut.bytes.end, draft.tokens.size()});
@@ -146,7 +150,7 @@ void Encoder::append_chat(TokenDraft& draft, const RenderedChat& chat, const std
             const size_t end = std::min(chat.parts[part].end, cut.bytes.end);
             const size_t first = draft.tokens.size();
             tokenizer_->encode_between(text.substr(begin, end - begin), state.start, cut.spelled, draft.tokens, cache);
-            draft.weights.resize(draft.tokens.size(), rule.learned ? 1.0f : 0.0f);
+            draft.weights.resize(draft.tokens.size(), rule.learned ? rule.weight : 0);
             if (draft.tokens.size() > first) state.start = TextStart::continues;
             begin = end;
             go_to(begin);
@@ -164,8 +168,8 @@ std::vector<int32_t> Encoder::encode_prompt(const std::vector<Message>& messages
     TokenCache cache;
     std::vector<PartRule> rules;
     for (const ChatPart& part : chat.parts)
-        rules.push_back({false, part.message < messages.size() && messages[part.message].role == "assistant" &&
-                                    part.kind != Kind::scaffold});
+        rules.push_back({0, part.message < messages.size() && messages[part.message].role == "assistant" &&
+                                part.kind != Kind::scaffold});
     ChatTokens state;
     append_chat(draft, chat, rules, state, cache);
     return draft.tokens;

@@ -36,6 +36,10 @@ size_t end_of_message(const RenderedChat& chat, size_t message) {
     return 0;
 }
 
+bool is_learned(float weight) {
+    return weight > 0;
+}
+
 /// The text around a byte, for a message.
 std::string excerpt(const std::string& text, size_t byte) {
     constexpr size_t before = 20, length = 50;
@@ -48,12 +52,12 @@ std::string excerpt(const std::string& text, size_t byte) {
 class Encoder::TurnByTurn {
   public:
     TurnByTurn(const Encoder& encoder, const Row& row, const std::string& where, TokenCache& cache)
-        : encoder_(encoder), row_(row), where_(where), cache_(cache), trained_(encoder.trained_messages(row)) {
+        : encoder_(encoder), row_(row), where_(where), cache_(cache), weights_(encoder.message_weights(row)) {
         size_t begin = 0;
-        for (size_t i = 0; i < trained_.size(); ++i)
-            if (trained_[i] && is_answer(i)) turns_.push_back({std::exchange(begin, i + 1), i + 1});
-        const auto last = std::find(trained_.rbegin(), trained_.rend(), true);
-        const auto end = static_cast<size_t>(trained_.rend() - last);
+        for (size_t i = 0; i < weights_.size(); ++i)
+            if (weights_[i] > 0 && is_answer(i)) turns_.push_back({std::exchange(begin, i + 1), i + 1});
+        const auto last = std::find_if(weights_.rbegin(), weights_.rend(), is_learned);
+        const auto end = static_cast<size_t>(weights_.rend() - last);
         if (end > begin) turns_.push_back({begin, end});
     }
 
@@ -91,7 +95,7 @@ class Encoder::TurnByTurn {
         if (state.bytes > 0) claim_opening(answer, turn);
         encoder_.append_chat(draft, answer.chat, answer.rules, state, cache_);
         if (!draft.weights.empty()) draft.weights[0] = 0;
-        draft.notes.add(encoder_.notes_of(row_, draft.tokens));
+        encoder_.finish(draft, row_);
         draft.notes.add_if(!encoder_.renderer_->end_token() && is_answer(turn.end - 1), RowNote::no_end_token);
         return draft;
     }
@@ -101,7 +105,7 @@ class Encoder::TurnByTurn {
         const EncodeOptions& options = encoder_.options_;
         const auto length = static_cast<int64_t>(draft.tokens.size());
         result.full_length = std::max(result.full_length, length);
-        const auto learns = [&] { return std::ranges::find(draft.weights, 1.0f) != draft.weights.end(); };
+        const auto learns = [&] { return std::ranges::any_of(draft.weights, is_learned); };
         if (length <= options.max_length) return learns();
         if (options.excess_length == ExcessLength::error)
             fail(Exit::data, "{}: message {} has {} tokens with those before it; expected at most max_length {}",
@@ -147,7 +151,7 @@ class Encoder::TurnByTurn {
 
     /// Cuts of tokens are those of the whole chat, so that turns share tokens; what is learned is the turn's.
     std::vector<PartRule> rules_of(const RenderedChat& chat, const Turn& turn) const {
-        std::vector<PartRule> rules = encoder_.part_rules(chat, row_, trained_);
+        std::vector<PartRule> rules = encoder_.part_rules(chat, row_, weights_);
         const bool last_end_only = encoder_.options_.train_on_eos == TrainOnEos::last;
         for (size_t i = 0; i < rules.size(); ++i) {
             const ChatPart& part = chat.parts[i];
@@ -218,7 +222,7 @@ class Encoder::TurnByTurn {
     const Row& row_;
     const std::string& where_;
     TokenCache& cache_;
-    std::vector<bool> trained_;
+    std::vector<float> weights_;  ///< of the messages
     std::vector<Turn> turns_;
     size_t rendered_ = 0;
     // The prompt before, and its tokens.

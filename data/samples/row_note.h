@@ -25,6 +25,7 @@ enum class RowNote {
     per_turn,
     turns_left_out,
     history_not_exact,
+    weighted,
 };
 
 enum class NoteEffect { changed, dropped, suspicious };  ///< only dropped rows leave no sample
@@ -69,11 +70,13 @@ inline constexpr auto row_notes = std::to_array<RowNoteInfo>({
     {RowNote::turns_left_out, NoteEffect::changed, "turns_left_out", "turns left out"},
     // history: auto. The template rewrites earlier turns, but a turn cannot be learned behind its generation prompt.
     {RowNote::history_not_exact, NoteEffect::suspicious, "history_not_exact", "history not exact"},
+    // The row, its messages or its tokens have weights, and not only 0 and 1.
+    {RowNote::weighted, NoteEffect::changed, "weighted", "weighted"},
 });
 static_assert([] {
     for (size_t i = 0; i < row_notes.size(); ++i)
         if (row_notes[i].note != static_cast<RowNote>(i)) return false;
-    return row_notes.back().note == RowNote::history_not_exact;
+    return row_notes.back().note == RowNote::weighted;
 }());
 
 /// The notes of one row.

@@ -184,7 +184,9 @@ void TokenStore::count_samples() {
     const std::vector<double> weights = target_weights();
     statistics.samples = size();
     statistics.tokens = tokens();
-    statistics.learned_tokens = std::accumulate(weights.begin(), weights.end(), 0.0);
+    statistics.learned_tokens = 0;
+    for (size_t i = 0; i < spans_.size(); i += 2) statistics.learned_tokens += spans_[i + 1] - spans_[i];
+    statistics.learned_weight = std::accumulate(weights.begin(), weights.end(), 0.0);
     statistics.lengths = length_table(lengths());
     count_pairs();
     for (auto& file : statistics.files) file.samples = 0;

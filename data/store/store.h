@@ -41,7 +41,7 @@ class TokenStore {
     void add(const Sample& sample, int32_t file, int64_t line);
     /// Appends all samples of `later`, which has the same list of files, and adds its row counts.
     void append(const TokenStore& later);
-    /// Sets the statistics that depend on the samples: samples (also by file), tokens, learned_tokens, pairs, lengths.
+    /// Sets the statistics that depend on the samples: samples (also by file), tokens, learned_*, pairs, lengths.
     void count_samples();
 
     int64_t size() const { return static_cast<int64_t>(source_files_.size()); }

@@ -79,7 +79,8 @@ struct StoreStatistics {
     std::vector<std::string> left_out;  ///< what was found beside them and not read
     int64_t rows = 0, samples = 0;
     int64_t tokens = 0;
-    double learned_tokens = 0;  ///< sum of the targets' weights (data/samples/sample.h)
+    int64_t learned_tokens = 0;  ///< of all sequences
+    double learned_weight = 0;   ///< sum of their weights (data/samples/sample.h)
     // Samples with answers to compare:
     int64_t pairs = 0, answers = 0;  ///< number of such samples, and of their answers
     int64_t pair_tokens = 0;         ///< their tokens, with the prompt once

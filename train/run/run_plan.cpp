@@ -39,9 +39,9 @@ RunTotals totals_of_run(const TokenStore& store, PackSchedule& schedule) {
     const std::vector<double> weights = store.target_weights(), pairs = store.pairs();
     const StepLayout& layout = schedule.settings().layout;
     StepTotals epoch{.weight = std::accumulate(weights.begin(), weights.end(), 0.0),
-                           .pairs = std::accumulate(pairs.begin(), pairs.end(), 0.0),
-                           .samples = store.size(),
-                           .tokens = store.tokens()};
+                     .pairs = std::accumulate(pairs.begin(), pairs.end(), 0.0),
+                     .samples = store.size(),
+                     .tokens = store.tokens()};
     RunTotals total;
     int64_t left = schedule.total_steps();
     for (int64_t e = 0; left > 0 && e < schedule.counted_epochs(); ++e) {
@@ -99,7 +99,9 @@ std::string row_lines(const char* split, const TokenStore& store) {
     const StoreStatistics& s = store.statistics;
     const std::string report = row_report(s, fmt::format("{:<10} ", split));
     if (report.empty()) return {};
-    return line("rows", fmt::format("{}: {} samples {} {} rows", split, s.samples, s.samples > s.rows ? "from" : "of", s.rows)) + report;
+    return line("rows", fmt::format("{}: {} samples {} {} rows", split, s.samples, s.samples > s.rows ? "from" : "of",
+                                    s.rows)) +
+           report;
 }
 
 std::string sample_lines(const Session& session, const PlanView& view) {
@@ -201,8 +203,13 @@ std::string plan_text(const PlannedRun& run, const PlanView& view) {
                                       layout.accumulation == 1 ? "" : "s", layout.per_device_batch,
                                       ranks.several() ? fmt::format(" on each of {} ranks", layout.ranks) : ""));
     text += warmup_line(c, schedule.total_steps());
-    text += line("run", fmt::format("{} samples, {} tokens ({:.0f} trained on) in {} packs of {}, {:.1f} % full",
-                                    t.samples, t.tokens, t.weight, total.packs, c.packing_length, 100 * fill));
+    text +=
+        line("run", fmt::format("{} samples, {} tokens ({:.0f}{} trained on) in {} packs of {}, {:.1f} % full",
+                                t.samples, t.tokens, t.weight,
+                                train.statistics.learned_weight != static_cast<double>(train.statistics.learned_tokens)
+                                    ? " by weight"
+                                    : "",
+                                total.packs, c.packing_length, 100 * fill));
     const char* label = "prefixes";
     for (const std::string& shared : sharing_text(session.train, schedule.settings().packing)) {
         text += line(std::exchange(label, ""), shared);

@@ -73,19 +73,22 @@ TEST_F(ChatRows, ToolsOfMessagesStayAsTheyAre) {
 }
 
 TEST_F(ChatRows, SwitchesOfEveryConvention) {
-    const auto train = [&](const char* json) {
+    const auto weight = [&](const char* json) {
         return first_row(fmt::format(R"({{"messages": [{{"role": "assistant", "content": "a", {}}}]}})", json))
             .messages[0]
-            .train;
+            .weight;
     };
     for (const char* learned :
          {R"("train": true)", R"("training": true)", R"("weight": 1)", R"("weight": 1.0)", R"("loss": true)",
           R"("loss_weight": 1)", R"("masked": false)", R"("train": true, "weight": 1)"})
-        EXPECT_EQ(train(learned), std::optional(true)) << learned;
+        EXPECT_EQ(weight(learned), std::optional(1.0f)) << learned;
     for (const char* masked :
          {R"("train": false)", R"("training": 0)", R"("weight": 0)", R"("loss": false)", R"("masked": true)"})
-        EXPECT_EQ(train(masked), std::optional(false)) << masked;
-    for (const char* none : {R"("train": null)", R"("name": "a")"}) EXPECT_EQ(train(none), std::nullopt) << none;
+        EXPECT_EQ(weight(masked), std::optional(0.0f)) << masked;
+    for (const char* none : {R"("train": null)", R"("name": "a")"}) EXPECT_EQ(weight(none), std::nullopt) << none;
+    for (const char* some : {R"("weight": 0.25)", R"("loss_weight": 0.25)", R"("weight": 0.25, "loss_weight": 0.25)",
+                             R"("train": true, "weight": 0.25)", R"("weight": 0.25, "masked": false, "loss": 1)"})
+        EXPECT_EQ(weight(some), std::optional(0.25f)) << some;
 }
 
 TEST_F(ChatRows, ASystemPromptBesideMessagesComesFirst) {
@@ -123,7 +126,14 @@ TEST_F(ChatRows, RefusesWhatItCannotRead) {
          "messages[0]: key 'train_detail' may say what is learned, and is not supported"},
         {R"({"role": "assistant", "content": "a", "loss_mask": [1]})", "key 'loss_mask' may say what is learned"},
         {R"({"role": "assistant", "content": "a", "train": true, "weight": 0})",
-         "key 'weight': contradicts key 'train'"},
+         "key 'train': true contradicts key 'weight' with 0; expected one of them"},
+        {R"({"role": "assistant", "content": "a", "masked": true, "weight": 0.5})",
+         "messages[0]: key 'masked': true contradicts key 'weight' with 0.5"},
+        {R"({"role": "assistant", "content": "a", "weight": 0.5, "loss_weight": 1})",
+         "key 'loss_weight': 1 contradicts key 'weight' with 0.5"},
+        {R"({"role": "assistant", "content": "a", "loss": 0.5})",
+         "key 'loss': expected true, false, 1 or 0, found 0.5"},
+        {R"({"role": "assistant", "content": "a", "weight": "2"})", "key 'weight': expected a weight, 0 or a number"},
         {R"({"role": "assistant", "content": [{"type": "text", "text": "a", "weight": 0}]})",
          "content[0]: unknown key 'weight' of a text part"},
         {R"({"role": "assistant", "content": [{"type": "image"}]})", R"(expected a text part)"},

@@ -196,5 +196,20 @@ TEST_F(PreferenceRows, ALaterRowOfAnotherFormatIsAnError) {
                  [&] { rows.next(row); });
 }
 
+TEST_F(PreferenceRows, AnswersThatAreComparedHaveNoWeights) {
+    const auto pair = [](const char* weight) {
+        return fmt::format(R"({{"prompt": [{{"role": "user", "content": "q", "weight": 0}}],
+            "chosen": [{{"role": "assistant", "content": "c"}}],
+            "rejected": [{{"role": "assistant", "content": "r", "weight": {}}}]}})",
+                           weight);
+    };
+    EXPECT_EQ(first(pair("1.0")), "preference:\n(user: q) | (assistant: c) \n(user: q) | (assistant: r) ");
+    expect_error(
+        Exit::data,
+        "rows.jsonl:1: message 1 of the prompt with answer 1 has weight 0.5; expected 0 or 1: answers that are "
+        "compared have no weights",
+        [&] { (void)first(pair("0.5")); });
+}
+
 }  // namespace
 }  // namespace colonnade

@@ -9,7 +9,7 @@ namespace {
 std::string shown(const Row& row) {
     std::string text;
     for (const Message& m : row.messages)
-        text += fmt::format("({}: {}{})", m.role, m.content, m.train ? (*m.train ? " +" : " -") : "");
+        text += fmt::format("({}: {}{})", m.role, m.content, m.weight ? (*m.weight > 0 ? " +" : " -") : "");
     if (row.prompt_messages) text += fmt::format(" prompt {}", row.prompt_messages);
     if (row.prompt) text += "<" + *row.prompt + ">";
     if (row.completion) text += "<<" + *row.completion + ">>";
@@ -75,6 +75,35 @@ TEST_F(Rows, ReadsAndDetectsEveryFormat) {
         std::erase(line, '\n');
         EXPECT_EQ(first(line), expected) << json;
     }
+}
+
+TEST_F(Rows, EveryFormatOfTextsTakesAWeight) {
+    const auto weight = [&](const std::string& json, std::map<std::string, std::string> columns = {}) {
+        RowReader rows = reader(json, "auto", std::move(columns));
+        Row row;
+        EXPECT_TRUE(rows.next(row));
+        EXPECT_TRUE(row.unused.empty());
+        return row.weight;
+    };
+    for (const char* keys :
+         {R"("text": "a")", R"("prompt": "p", "completion": "c")", R"("instruction": "i", "output": "o")",
+          R"("question": "q", "answer": "a")", R"("messages": [{"role": "assistant", "content": "a"}])",
+          R"("conversations": [{"from": "gpt", "value": "a"}])", R"("input_ids": [1, 2])"}) {
+        EXPECT_EQ(weight(fmt::format("{{{}, \"weight\": 2.5}}", keys)), 2.5f) << keys;
+        EXPECT_EQ(weight(fmt::format("{{{}, \"weight\": 0}}", keys)), 0) << keys;
+        EXPECT_EQ(weight(fmt::format("{{{}, \"weight\": null}}", keys)), 1) << keys;
+        EXPECT_EQ(weight(fmt::format("{{{}, \"importance\": 3}}", keys), {{"weight", "importance"}}), 3) << keys;
+    }
+    for (const auto& [value, found] : std::map<std::string, std::string>{{"-1", "-1; a loss with a negative weight"},
+                                                                         {"NaN", "NaN"},
+                                                                         {"1e30", "1e+30"},
+                                                                         {"1e-30", "1e-30"},
+                                                                         {"true", "true"},
+                                                                         {"\"2\"", "\"2\""},
+                                                                         {"[2]", "[2]"}})
+        expect_error(Exit::data,
+                     "rows.jsonl:1: key 'weight': expected a weight, 0 or a number from 1e-9 to 1e9, found " + found,
+                     [&] { (void)weight(fmt::format(R"({{"text": "a", "weight": {}}})", value)); });
 }
 
 TEST_F(Rows, ColumnsRenameKeysAtEveryLevel) {
@@ -212,8 +241,11 @@ TEST_F(Rows, RefusesBadRowsWithPlaceFoundAndExpected) {
          R"(content[0]: expected a text part {"type": "text", "text": ...}, found {"type":"image_url"})"},
         {"messages", R"({"messages": [{"role": "user", "content": "q", "train": "yes"}]})",
          R"(key 'train': expected true, false, 1 or 0, found "yes")"},
-        {"messages", R"({"messages": [{"role": "user", "content": "q", "weight": 0.5}]})",
-         "key 'weight': expected true, false, 1 or 0, found 0.5"},
+        {"messages", R"({"messages": [{"role": "user", "content": "q", "train": 0.5}]})",
+         "key 'train': expected true, false, 1 or 0, found 0.5; weight takes other numbers"},
+        {"messages", R"({"messages": [{"role": "user", "content": "q", "weight": -0.1}]})",
+         "rows.jsonl:1: messages[0]: key 'weight': expected a weight, 0 or a number from 1e-9 to 1e9, found -0.1; a "
+         "loss with a negative weight has no minimum"},
         {"prompt_completion", R"({"prompt": "p"})", "key 'completion' is missing"},
         {"prompt_completion", R"({"prompt": "p", "completion": [{"role": "assistant", "content": "a"}]})",
          "expected two strings or two message lists, found string and array"},

@@ -8,7 +8,8 @@ namespace {
 class TokenRows : public RowTest {
   protected:
     static std::string shown(const Row& row) {
-        return fmt::format("{} | {}", fmt::join(row.input_ids, " "), fmt::join(row.labels, " "));
+        return fmt::format("{} | {}{}{}", fmt::join(row.input_ids, " "), fmt::join(row.labels, " "),
+                           row.token_weights.empty() ? "" : " | ", fmt::join(row.token_weights, " "));
     }
     std::string pair(const std::string& json) {
         const Row row = first_row(json, RowKind::preferences);
@@ -26,6 +27,40 @@ TEST_F(TokenRows, AMaskDecidesWhatIsLearned) {
                                   "assistant_masks": [1, 1, 1, 0]})")),
               "1 5 6 2 | -100 -100 6 -100")
         << "learned is what labels and all masks select";
+}
+
+TEST_F(TokenRows, WeightsSayHowMuchATokenIsLearned) {
+    EXPECT_EQ(shown(first_row(R"({"input_ids": [1, 5, 6, 2], "token_weights": [0, 0.5, 2, 1]})")),
+              "1 5 6 2 | -100 5 6 2 | 0 0.5 2 1");
+    EXPECT_EQ(shown(first_row(R"({"input_ids": [0, 5, 6, 2, 0], "labels": [-100, -100, 6, 2, -100],
+                                  "completion_mask": [0, 1, 1, 1, 1], "attention_mask": [0, 1, 1, 1, 0],
+                                  "token_weights": [0, 0.0, 0.25, 1, 0]})")),
+              "5 6 2 | -100 6 2 | 0 0.25 1");
+    EXPECT_EQ(shown(first_row(R"({"input_ids": [5, 6], "w": [1, 0]})", RowKind::texts,
+                              {.path = "", .columns = {{"token_weights", "w"}}})),
+              "5 6 | 5 -100 | 1 0");
+    const struct {
+        const char *more, *part;
+    } cases[] = {
+        {R"("token_weights": [1])", "'token_weights' has 1 entries, 'input_ids' has 2; expected the same number"},
+        {R"("token_weights": 1)", "key 'token_weights': expected a list, found number"},
+        {R"("token_weights": [1, -0.5])",
+         "rows.jsonl:1: token_weights[1]: expected a weight, 0 or a number from 1e-9 to 1e9, found -0.5"},
+        {R"("token_weights": [NaN, 1])",
+         "token_weights[0]: expected a weight, 0 or a number from 1e-9 to 1e9, found NaN"},
+        {R"("token_weights": [1, Infinity])", "token_weights[1]: expected a weight"},
+        {R"("token_weights": [1, 1e30])", "token_weights[1]: expected a weight"},
+        {R"("token_weights": [1, 1e-30])", "token_weights[1]: expected a weight"},
+        {R"("token_weights": [1, true])", "token_weights[1]: expected a weight"},
+        {R"("token_weights": [1, null])", "token_weights[1]: expected a weight"},
+        {R"("token_weights": [1, 0.5], "labels": [1, -100])",
+         "rows.jsonl:1: token_weights[1]: found 0.5, but labels and loss masks leave out the token; expected 0"},
+        {R"("token_weights": [0, 1], "loss_mask": [1, 1])",
+         "token_weights[0]: found 0, but labels and loss masks select the token; expected a weight above 0"},
+    };
+    for (const auto& [more, part] : cases) expect_refused(fmt::format(R"({{"input_ids": [1, 2], {}}})", more), part);
+    expect_refused(R"({"chosen_input_ids": [1, 2], "rejected_input_ids": [1, 3], "chosen_token_weights": [0, 2]})",
+                   "key 'chosen_token_weights': it may say what is learned", RowKind::preferences);
 }
 
 TEST_F(TokenRows, PaddingOnEitherSideGoes) {
@@ -57,7 +92,6 @@ TEST_F(TokenRows, RefusesPackedRowsAndMasksThatItDoesNotKnow) {
         {R"({"input_ids": [1, 2], "loss_mask": 1})", "key 'loss_mask': expected a list, found number"},
         {R"({"input_ids": [1, 2], "prompt_mask": [1, 0]})",
          "key 'prompt_mask': it may say what is learned, but rows of this format have no such key"},
-        {R"({"input_ids": [1, 2], "token_weights": [1, 0.5]})", "key 'token_weights': it may say what is learned"},
         {R"({"input_ids": [1, 2], "attention_mask": [1, 2]})", "attention_mask[1]: expected 0 or 1, found 2"},
     };
     for (const auto& [json, part] : cases) expect_refused(json, part);

@@ -40,8 +40,7 @@ TEST_F(UnusedKeys, AreBoundedForHostileRows) {
 }
 
 TEST_F(UnusedKeys, WhatMaySayWhatIsLearnedIsRefused) {
-    for (const char* key :
-         {"mask", "label", "labels", "weight", "sample_weight", "lossMask_loss", "loss", "target-mask"}) {
+    for (const char* key : {"mask", "label", "labels", "sample_weight", "lossMask_loss", "loss", "target-mask"}) {
         EXPECT_TRUE(may_select_tokens(key)) << key;
         expect_refused(
             fmt::format(R"({{"prompt": "p", "completion": "c", "{}": 1}})", key),
@@ -51,6 +50,9 @@ TEST_F(UnusedKeys, WhatMaySayWhatIsLearnedIsRefused) {
     }
     for (const char* key : {"masked_lm", "labeler", "weighting", "glossary", ""})
         EXPECT_FALSE(may_select_tokens(key)) << key;
+    expect_refused(R"({"prompt": "p", "chosen": "c", "rejected": "r", "weight": 2})",
+                   "key 'weight': it may say what is learned, but rows of this format have no such key",
+                   RowKind::preferences);
     expect_refused(R"({"prompt": "p", "completion": "c", "label": false})",
                    "key 'label': rows that are marked as good or bad (KTO) are not supported");
     expect_refused(R"({"text": "a", "images": ["x.png"]})", "key 'images': Colonnade trains on text only");

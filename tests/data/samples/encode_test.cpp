@@ -128,8 +128,8 @@ TEST(Encode, LossMask) {
               "<|im_start|>{" + (s + u + a + v + open + "B<|im_end|>\n}").substr(std::string("<|im_start|>").size()));
     // A message's own switch overrides its role.
     std::vector<Message> switched = kChat;
-    switched[1].train = true;
-    switched[2].train = false;
+    switched[1].weight = 1;
+    switched[2].weight = 0;
     EXPECT_EQ(chat([](auto&) {}, switched), s + "<|im_start|>user\n{U<|im_end|>}\n" + a + v + open + "{B<|im_end|>}\n");
     // prompt_completion with message lists: assistant turns of the prompt are not trained on.
     Row row = chat_row(kChat);
@@ -141,8 +141,7 @@ TEST(Encode, GenerationContinuesAPlainPromptAsTrainingDid) {
     for (const bool add_bos : {true, false}) {
         const Encoder encoder(tokenizer(), {.add_bos = add_bos});
         const std::vector<int32_t> prompt = encoder.encode_plain_prompt("one two"),
-                                   whole =
-                                       encoder.encode(prompt_row("one two", " three"), "here").sample.whole(0);
+                                   whole = encoder.encode(prompt_row("one two", " three"), "here").sample.whole(0);
         ASSERT_LT(prompt.size(), whole.size());
         EXPECT_TRUE(std::equal(prompt.begin(), prompt.end(), whole.begin()));
         EXPECT_EQ(prompt.front() == tokenizer()->bos(), add_bos);
@@ -219,6 +218,51 @@ TEST(Encode, TokenRows) {
                  [&] { (void)encoder.encode(text_row("a"), "f:3"); });
     expect_error(Exit::config, "needs a tokenizer", [&] { (void)encoder.encode_prompt(kChat); });
     EXPECT_TRUE(encoder.stop_ids().empty());
+}
+
+/// Each token that is learned has the message's weight times the row's.
+TEST(Encode, WeightsOfRowsAndMessages) {
+    const auto weighted = [](const std::vector<float>& weights, float factor) {
+        std::vector<float> scaled = weights;
+        for (float& w : scaled) w *= factor;
+        return scaled;
+    };
+    const auto encode = [](Row row, float weight, EncodeOptions options = {}) {
+        row.weight = weight;
+        return Encoder(tokenizer(), options).encode(row, "here");
+    };
+    for (const Row& row : {text_row("one two"), prompt_row("one", " two"), chat_row(kChat)}) {
+        const Encoded once = encode(row, 1), twice = encode(row, 2.5f);
+        EXPECT_EQ(flat(twice.sample).tokens, flat(once.sample).tokens);
+        EXPECT_EQ(flat(twice.sample).weights, weighted(flat(once.sample).weights, 2.5f));
+        EXPECT_FALSE(once.notes.any());
+        EXPECT_EQ(twice.notes, RowNotes{RowNote::weighted});
+        EXPECT_EQ(encode(row, 0).notes, RowNotes{RowNote::dropped_nothing_learned});
+    }
+
+    std::vector<Message> chat = kChat;
+    chat[1].weight = 3;
+    chat[2].weight = 0.5f;
+    const auto spans = [&](EncodeOptions options) {
+        const Sequence sequence = encode(chat_row(chat), 2, options).sample.sequences.at(0);
+        std::string text;
+        for (const auto& [begin, end, weight] : sequence.learned) {
+            const std::vector<int32_t> ids(sequence.tokens.begin() + begin, sequence.tokens.begin() + end);
+            text += fmt::format("{}:{}", weight, tokenizer()->decode(ids, SpecialTokens::keep));
+            text += ' ';
+        }
+        return text;
+    };
+    EXPECT_EQ(spans({}), "6:U<|im_end|> 1:A<|im_end|> 2:B<|im_end|> ");
+    EXPECT_EQ(spans({.train_on_eos = TrainOnEos::all}),
+              "2:<|im_end|> 6:U<|im_end|> 1:A<|im_end|> 2:<|im_end|> 2:B<|im_end|> ");
+    EXPECT_EQ(spans({.train_on_eos = TrainOnEos::last}), "6:U 1:A 2:B<|im_end|> ");
+    EXPECT_EQ(spans({.train_on_eos = TrainOnEos::none}), "6:U 1:A 2:B ");
+    EXPECT_EQ(spans({.mask_history = true}), "2:B<|im_end|> ");
+
+    Row tokens = token_row({7, 8, 9, 5}, {-100, 8, 9, -100});
+    tokens.token_weights = {0, 0.5f, 1, 0};
+    EXPECT_EQ(encode(tokens, 4).sample.sequences.at(0).learned, (std::vector<LearnedSpan>{{1, 2, 2}, {2, 3, 4}}));
 }
 
 TEST(Encode, SuspiciousRows) {

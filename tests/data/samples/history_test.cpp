@@ -280,7 +280,7 @@ TEST(History, OptionsDecideWhatIsLearnedOfATurn) {
     EXPECT_EQ(with({.train_on_eos = TrainOnEos::last}),
               (Texts{u + "{{" + t + "A}}" + end + "\n", v + "{{" + r + "B}}" + end + "\n", last}));
     std::vector<Message> some = kThoughts;
-    some[1].train = false;
+    some[1].weight = 0;
     EXPECT_EQ(with({}, some), (Texts{v + "{{" + r + "B" + end + "}}\n", last}));
 
     const std::string learned_v = "<|im_start|>user\n{{V" + end + "}}\n" + kAsk;
@@ -292,6 +292,30 @@ TEST(History, OptionsDecideWhatIsLearnedOfATurn) {
     EXPECT_EQ(with({.roles_to_train = {"user"}}),
               Texts{"<|im_start|>user\n{{U" + end + "}}\n" + kAsk + "A" + end + "\n<|im_start|>user\n{{V" + end +
                     "}}\n" + kAsk + "B" + end + "\n<|im_start|>user\n{{W" + end + "}}\n"});
+}
+
+TEST(History, EveryTurnHasItsWeight) {
+    const auto learned = [](std::vector<float> weights, float of_row) {
+        Row row;
+        row.messages = kThoughts;
+        row.weight = of_row;
+        for (size_t turn = 0; turn < weights.size(); ++turn) row.messages[2 * turn + 1].weight = weights[turn];
+        const Encoded result = encoder(kQwenLike).encode(row, "here");
+        std::string text = result.notes.dropped() ? "dropped" : "";
+        for (const Sequence& s : result.sample.sequences)
+            for (const auto& [begin, end, weight] : s.learned) {
+                const std::vector<int32_t> whole =
+                    result.sample.whole(static_cast<size_t>(&s - &result.sample.sequences[0]));
+                text +=
+                    fmt::format("{}:{} ", weight, tokenizer()->decode({whole.begin() + begin, whole.begin() + end}));
+            }
+        return text;
+    };
+    const std::string a = "<think>\nT\n</think>\n\nA ", b = "<think>\nR\n</think>\n\nB ", c = kOff + "C ";
+    EXPECT_EQ(learned({0.5f, 1, 3}, 1), "0.5:" + a + "1:" + b + "3:" + c);
+    EXPECT_EQ(learned({0.5f, 0, 3}, 2), "1:" + a + "6:" + c);
+    EXPECT_EQ(learned({0.25f, 0.25f, 0.25f}, 1), "0.25:" + a + "0.25:" + b + "0.25:" + c);
+    EXPECT_EQ(learned({1, 1, 1}, 0), "dropped");
 }
 
 TEST(History, WhatTheGenerationPromptWritesIsNotLearned) {

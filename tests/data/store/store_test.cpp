@@ -303,6 +303,21 @@ TEST_F(Store, TheFirstBadRowIsNamedForAnyNumberOfThreads) {
     EXPECT_TRUE(fs::is_empty(folder_ + "/prepared"));
 }
 
+TEST_F(Store, WeightsOfRowsAreCounted) {
+    const std::string path = write("a.jsonl", R"({"input_ids": [1, 2, 3], "weight": 2}
+{"input_ids": [1, 2, 3], "weight": 0}
+{"input_ids": [1, 2, 3], "token_weights": [0, 0.5, 1], "weight": 3}
+{"input_ids": [1, 2, 3], "token_weights": [0, 1, 1], "weight": 1}
+)");
+    const StoreResult result = build_store(request({path}));
+    EXPECT_EQ(result.store.target_weights(), (std::vector<double>{4, 4.5, 2}));
+    const StoreStatistics& s = result.store.statistics;
+    EXPECT_EQ(s.notes[RowNote::weighted].first, (std::vector<std::string>{path + ":1", path + ":3"}));
+    EXPECT_EQ(s.notes[RowNote::dropped_nothing_learned].first, std::vector<std::string>{path + ":2"});
+    const std::string report = prepare_report(result, {.packing_length = 8}, nullptr);
+    EXPECT_NE(report.find("6 (66.7% of the tokens), with weights of 1.75 on average"), std::string::npos) << report;
+}
+
 TEST_F(Store, DataThatLeavesNothing) {
     expect_refusal(Exit::config, {"no data sets are given for train"}, [&] { build_store(request({})); });
     expect_refusal(Exit::data, {"missing.jsonl"}, [&] { build_store(request({folder_ + "/missing.jsonl"})); });
@@ -331,7 +346,8 @@ TokenStore pair_store() {
 
 TEST_F(Store, SequencesAndWeightsSurvive) {
     const TokenStore store = pair_store();
-    EXPECT_EQ(store.statistics.learned_tokens, 3.5);
+    EXPECT_EQ(store.statistics.learned_tokens, 4);
+    EXPECT_EQ(store.statistics.learned_weight, 3.5);
     EXPECT_EQ(store.statistics.pairs, 1);
     EXPECT_EQ(store.statistics.answers, 2);
     EXPECT_EQ(store.statistics.pair_tokens, 5);
