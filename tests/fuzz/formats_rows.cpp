@@ -11,6 +11,7 @@ namespace {
 
 const std::string texts[] = {
     R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "train": false}], "tools": []}
+{"messages": [{"role": "user", "content": "a", "weight": 0.25}, {"role": "assistant", "content": "b", "weight": 2}]}
 {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "c"}]}, {"role": "assistant", "content": null, "reasoning_content": "r", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": "{\"x\": [1]}"}}]}, {"role": "tool", "content": "1"}, {"role": "assistant", "content": "<think>\nq\n</think>\n\nd"}], "tools": [{"type": "function", "function": {"name": "f", "parameters": {"x": 1}}}]}
 )",
     R"({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}, {"from": "function_call", "value": "{\"name\": \"f\", \"arguments\": {}}"}, {"from": "observation", "value": "o"}, {"from": "gpt", "value": "e"}], "system": "s"}
@@ -24,6 +25,7 @@ const std::string texts[] = {
     "{\"text\": \"one </s> <|im_end|> two\"}\n\n{\"text\": \"\\ud83d\\ude00\", \"id\": NaN}\n",
     R"({"input_ids": [1, 2, 3], "labels": [-100, 2, 3], "attention_mask": [1, 1, 1]}
 {"input_ids": [4, 5], "loss_mask": [0, 1]}
+{"input_ids": [4, 5], "token_weights": [0, 1e-9], "weight": 0.5}
 )",
     "[{\"text\": \"a\"},\n {\"text\": \"b\"}]\n",
     "{\n \"question\": \"a\",\n \"answer\": \"b\"\n}\n{\n \"question\": \"c\",\n \"answer\": \"d\"\n}\n"};

@@ -7,6 +7,7 @@
 rows.jsonl        the rows; all of read_*.parquet hold them
 read_*.parquet    codecs x page versions x encodings x sizes of pages and row groups
 refused_*.parquet what is not read
+weights.parquet   rows of token ids with weights
 """
 import argparse, datetime, decimal, json, random, shutil
 from pathlib import Path
@@ -121,6 +122,14 @@ def write_refused():
     pq.write_table(times, HERE / "refused_int96.parquet", use_deprecated_int96_timestamps=True)
 
 
+def write_weights():
+    schema = pa.schema([("input_ids", pa.list_(pa.int32())), ("token_weights", pa.list_(pa.float32())),
+                        ("weight", pa.float64())])
+    rows = [{"input_ids": [1, 5, 6, 2], "token_weights": [0, 0.1, 2, 1], "weight": 0.3},
+            {"input_ids": [1, 7], "token_weights": None, "weight": None}]
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), HERE / "weights.parquet", compression="none")
+
+
 def write_large(folder):
     """Chats, 200 MB of text: with the defaults, and in one row group of several files' options."""
     rng = random.Random(2)
@@ -149,6 +158,7 @@ def main():
     write_lines(table, HERE / "rows.jsonl")
     write_read(table)
     write_refused()
+    write_weights()
 
 
 if __name__ == "__main__":

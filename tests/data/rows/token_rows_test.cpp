@@ -1,5 +1,6 @@
 // Rows of token ids: labels and masks decide what is learned, padding goes, packed rows are refused.
 
+#include "tests/support/paths.h"
 #include "tests/support/row_test.h"
 
 namespace colonnade {
@@ -61,6 +62,18 @@ TEST_F(TokenRows, WeightsSayHowMuchATokenIsLearned) {
     for (const auto& [more, part] : cases) expect_refused(fmt::format(R"({{"input_ids": [1, 2], {}}})", more), part);
     expect_refused(R"({"chosen_input_ids": [1, 2], "rejected_input_ids": [1, 3], "chosen_token_weights": [0, 2]})",
                    "key 'chosen_token_weights': it may say what is learned", RowKind::preferences);
+}
+
+TEST_F(TokenRows, WeightsInParquet) {
+    RowReader rows({.path = golden_file("parquet/weights.parquet")});
+    Row row;
+    ASSERT_TRUE(rows.next(row));
+    EXPECT_EQ(row.labels, (std::vector<int32_t>{-100, 5, 6, 2}));
+    EXPECT_EQ(row.token_weights, (std::vector<float>{0, 0.1f, 2, 1}));
+    EXPECT_EQ(row.weight, 0.3f);
+    ASSERT_TRUE(rows.next(row));
+    EXPECT_TRUE(row.token_weights.empty());
+    EXPECT_EQ(row.weight, 1);
 }
 
 TEST_F(TokenRows, PaddingOnEitherSideGoes) {
