@@ -3,9 +3,10 @@
 //
 // A token is trained on if it belongs to the content of a trained message (an answer's reasoning and tool calls have
 // switches of their own), or if it is an end token that train_on_eos selects. With train_on_prompt, the template's text
-// around a trained message counts too. Its weight is the row's times the message's or the token's, each 1 unless the row
-// says otherwise. The first token of a sample has weight 0, because nothing predicts it. A chat is tokenised as one text, but tokens never cross the limits of the loss mask or of an assistant's
-// turn, so that training and generation see the same tokens.
+// around a trained message counts too. Its weight is the row's times the message's or the token's, each 1 unless the
+// row says otherwise. The first token of a sample has weight 0, because nothing predicts it. A chat is tokenised as one
+// text, but tokens never cross the limits of the loss mask or of an assistant's turn, so that training and generation
+// see the same tokens.
 //
 // A preference is encoded one answer at a time, each with its prompt in front, and then joined
 // (data/samples/join_branches.h).

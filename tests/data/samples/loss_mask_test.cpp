@@ -132,13 +132,13 @@ TEST(LossMask, MessagesAndRolesDecide) {
     EXPECT_EQ(learned(kGenerationLike, chat), generation(u, on(a), v, on(b)));
     EXPECT_EQ(learned(kGenerationLike, chat, {.roles_to_train = {"user"}}), generation(on(u), a, on(v), b));
     EXPECT_EQ(learned(kGenerationLike, chat, {.mask_history = true}), generation(u, a, v, on(b)));
-    chat[1].train = false;
-    chat[2].train = true;
+    chat[1].weight = 0;
+    chat[2].weight = 1;
     EXPECT_EQ(learned(kGenerationLike, chat), generation(u, a, on(v), on(b)));
     EXPECT_EQ(learned(kGenerationLike, chat, {.mask_history = true}), generation(u, a, v, on(b)));
-    chat[3].train = false;
+    chat[3].weight = 0;
     EXPECT_EQ(learned(kGenerationLike, chat, {.mask_history = true}), generation(u, a, on(v), b));
-    chat[2].train = false;
+    chat[2].weight = 0;
     EXPECT_TRUE(encoded(kGenerationLike, chat).notes.has(RowNote::dropped_nothing_learned));
 }
 
