@@ -61,6 +61,24 @@ std::string file_lines(std::span<const StoreStatistics::File> files) {
     return file_line(all, fmt::format("{} files, {} to {}", files.size(), files.front().path, files.back().path));
 }
 
+/// Empty if no chat is learned turn by turn.
+std::string turn_lines(const TokenStore& store) {
+    if (store.statistics.notes[RowNote::per_turn].count == 0) return "";
+    int64_t chats = 0, turns = 0, tokens = 0, repeated = 0;
+    for (int64_t i = 0; i < store.size(); ++i) {
+        const Sample sample = store.sample(i);
+        if (sample.sequences.size() < 2 || !sample.pairs.empty()) continue;
+        ++chats;
+        turns += std::ssize(sample.sequences);
+        tokens += sample.length();
+        for (const Sequence& sequence : sample.sequences) repeated += sequence.length();
+    }
+    return line(
+        "turn by turn",
+        fmt::format("{} turns of {} chats: {} tokens; {} with what stands before each, {:.1f}% more", turns, chats,
+                    tokens, repeated, percent(static_cast<double>(repeated), static_cast<double>(tokens)) - 100));
+}
+
 std::string counts(const StoreResult& result) {
     const StoreStatistics& s = result.store.statistics;
     std::string text;
@@ -73,6 +91,7 @@ std::string counts(const StoreResult& result) {
     text += line("tokens", fmt::format("{} ({} in memory)", s.tokens, human_bytes(result.store.bytes())));
     text += line("trained on", fmt::format("{:.0f} ({:.1f}% of the tokens)", s.learned_tokens,
                                            percent(s.learned_tokens, static_cast<double>(s.tokens))));
+    text += turn_lines(result.store);
     return text;
 }
 
