@@ -99,7 +99,7 @@ class Encoder::TurnByTurn {
         const EncodeOptions& options = encoder_.options_;
         const auto length = static_cast<int64_t>(draft.tokens.size());
         result.full_length = std::max(result.full_length, length);
-        const auto learns = [&] { return std::ranges::find(draft.weights, 1.0f) != draft.weights.end(); };
+        const auto learns = [&] { return std::ranges::any_of(draft.weights, [](float w) { return w > 0; }); };
         if (length <= options.max_length) return learns();
         if (options.excess_length == ExcessLength::error)
             fail(Exit::data, "{}: message {} has {} tokens with those before it; expected at most max_length {}",
