@@ -46,7 +46,7 @@ std::string some_of(const std::vector<std::string>& names) {
 std::string file_lines(std::span<const StoreStatistics::File> files) {
     constexpr size_t most_lines = 10;
     const auto file_line = [](const StoreStatistics::File& file, const std::string& name) {
-        return line(file.type, fmt::format("{}: {} of {} rows{}", name, file.samples, file.rows,
+        return line(file.type, fmt::format("{}: {} {} {} rows{}", name, file.samples, file.samples > file.rows ? "from" : "of", file.rows,
                                            file.columns.empty() ? "" : "; read as " + file.columns));
     };
     std::string text;
@@ -86,7 +86,7 @@ std::string counts(const StoreResult& result) {
         for (end = begin; end < s.files.size() && s.files[end].dataset == s.files[begin].dataset;) ++end;
         text += file_lines(std::span(s.files).subspan(begin, end - begin));
     }
-    text += line("samples", fmt::format("{} of {} rows", s.samples, s.rows));
+    text += line("samples", fmt::format("{} {} {} rows", s.samples, s.samples > s.rows ? "from" : "of", s.rows));
     text += row_report(s);
     text += line("tokens", fmt::format("{} ({} in memory)", s.tokens, human_bytes(result.store.bytes())));
     text += line("trained on", fmt::format("{:.0f} ({:.1f}% of the tokens)", s.learned_tokens,
@@ -159,9 +159,10 @@ double padded_fill(std::span<const int64_t> lengths, PackSettings packing) {
     return percent(static_cast<double>(tokens), static_cast<double>(padded));
 }
 
-std::string packing_lines(const TokenStore& store, const PackSettings& packing) {
+std::string packing_lines(const StoreResult& result, const PackSettings& packing) {
+    const TokenStore& store = result.store;
     const std::vector<int64_t> lengths = store.lengths();
-    const PackPlan plan = plan_epoch(lengths, packing, 0);
+    const PackPlan plan = Packer(lengths, packing, result.prefixes).plan(0);
     const auto tokens = static_cast<double>(store.tokens()), samples = static_cast<double>(store.size());
     const auto share = [](double fill) {
         return fmt::format("{:.1f}% real tokens, {:.1f}% padding", fill, 100 - fill);
@@ -325,6 +326,30 @@ std::string sample_text(const Sample& sample, const Tokenizer& tokenizer, Learne
     return text;
 }
 
+std::vector<std::string> sharing_text(const StoreResult& split, const PackSettings& packing) {
+    if (split.prefixes.order.empty()) return {};
+    const PackPlan plan = Packer(split.store.lengths(), packing, split.prefixes).plan(0);
+    const PrefixSharing sharing = split.store.prefix_sharing(split.prefixes);
+    const auto tokens = [](int64_t count) { return human_count(static_cast<double>(count)); };
+    std::vector<std::string> lines = {fmt::format("{} of {} tokens computed ({:.2f}x fewer); at best {}",
+                                                  tokens(plan.computed), tokens(plan.represented),
+                                                  static_cast<double>(plan.represented) /
+                                                      static_cast<double>(plan.computed),
+                                                  tokens(plan.represented - sharing.before + sharing.after))};
+    const std::pair<const char*, int64_t> sources[] = {{"common beginnings", sharing.stems},
+                                                       {"whole earlier samples that go on", sharing.continuations},
+                                                       {"duplicates", sharing.duplicates},
+                                                       {"first words by chance", sharing.chance}};
+    for (const auto& [name, saved] : sources)
+        if (saved > 0) lines.push_back(fmt::format("{}: up to {} tokens", name, tokens(saved)));
+    for (const SharedStem& stem : sharing.largest)
+        if (stem.depth >= packing.min_shared)
+            lines.push_back(fmt::format("{} samples begin with the same {} tokens, as does {}", stem.sequences,
+                                        stem.depth,
+                                        split.store.place(split.prefixes.order[static_cast<size_t>(stem.first)])));
+    return lines;
+}
+
 std::string prepare_report(const StoreResult& result, const PackSettings& packing, const Tokenizer* tokenizer,
                            LearnedMark mark) {
     const TokenStore& store = result.store;
@@ -334,8 +359,11 @@ std::string prepare_report(const StoreResult& result, const PackSettings& packin
                                                human_count(result.tokens_per_second))
                                  : "split from the training data";
     const Sample first = store.sample(0);
+    std::string prefixes;
+    for (const std::string& text : sharing_text(result, packing)) prefixes += line(prefixes.empty() ? "prefixes" : "", text);
     return line("store", result.path.empty() ? made : fmt::format("{}, {}", result.path, made)) + counts(result) +
-           pair_lines(store) + length_lines(store.statistics) + packing_lines(store, packing) +
+           pair_lines(store) + length_lines(store.statistics) + packing_lines(result, packing) +
+           prefixes +
            fmt::format(
                "  first sample ({}, {} tokens); spaces separate tokens, what is learned is {}:\n"
                "    {}\n",

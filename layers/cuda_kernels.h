@@ -11,6 +11,7 @@
 #include "layers/head_loss.h"
 #include "layers/kv_cache.h"
 #include "layers/linear.h"
+#include "layers/policy_loss.h"
 #include "layers/preference_loss.h"
 #include "layers/ranking_loss.h"
 #include "layers/rmsnorm.h"
@@ -18,6 +19,7 @@
 #include "layers/sampling.h"
 #include "layers/score_head.h"
 #include "layers/swiglu.h"
+#include "layers/unpaired_loss.h"
 
 namespace colonnade::cuda {
 
@@ -54,6 +56,12 @@ void row_losses(const Context& ctx, const HeadLoss& args);
 void sequence_log_probabilities(const Context& ctx, const SequenceLogProbabilities& args);
 void preference_loss(const Context& ctx, const PreferencePairs& args);
 void target_coefficients(const Context& ctx, const TargetCoefficients& args);
+
+void policy_loss(const Context& ctx, const PolicyLossStep& args);
+void target_scales(const Context& ctx, const TargetScales& args);
+void importance_factors(const Context& ctx, const ImportanceFactors& args);
+void unpaired_loss(const Context& ctx, const UnpairedAnswers& args);
+void add_log_ratios(const Context& ctx, const AddLogRatios& args);
 
 void score_forward(const Context& ctx, const ScoreForward& args);
 void score_backward(const Context& ctx, const ScoreBackward& args);

@@ -64,6 +64,21 @@ void preference_loss(const Context&, const PreferencePairs&) {
 void target_coefficients(const Context&, const TargetCoefficients&) {
     no_cuda();
 }
+void policy_loss(const Context&, const PolicyLossStep&) {
+    no_cuda();
+}
+void target_scales(const Context&, const TargetScales&) {
+    no_cuda();
+}
+void importance_factors(const Context&, const ImportanceFactors&) {
+    no_cuda();
+}
+void unpaired_loss(const Context&, const UnpairedAnswers&) {
+    no_cuda();
+}
+void add_log_ratios(const Context&, const AddLogRatios&) {
+    no_cuda();
+}
 void score_forward(const Context&, const ScoreForward&) {
     no_cuda();
 }

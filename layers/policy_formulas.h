@@ -26,7 +26,8 @@
 //     sapo      sapo        token                 1 / (n_s S)
 //     rloo      clipped     sequence_sum          1 / (n_s S)                              2402.14740
 //
-// N terms and S sequences count the whole step, n_s the terms of the sequence. d below infinity is the two-sided clip
+// N terms and S sequences count the whole step, n_s the terms of the sequence. A term with a weight w counts w times: in
+// N, in n_s, and in every sum and mean over terms. d below infinity is the two-sided clip
 // of 2505.07291. beta adds the estimate K = e^(f - x) - (f - x) - 1 of the KL divergence to each term, times r if it is
 // corrected for the bias of terms that the old policy drew. rloo has beta in the reward instead, not here.
 //
@@ -132,8 +133,13 @@ COLONNADE_HOST_DEVICE inline PolicyTermLoss policy_term(const PolicySettings& s,
     return found;
 }
 
+/// A divisor that does not make a NaN of the sums of nothing.
+COLONNADE_HOST_DEVICE inline double terms_or_one(double terms) {
+    return terms > 0 ? terms : 1;
+}
+
 COLONNADE_HOST_DEVICE inline PolicySequenceLoss policy_sequence(const PolicySettings& s, const PolicySequence& q) {
-    const double terms = fmax(q.terms, 1.0);
+    const double terms = terms_or_one(q.terms);
     const bool sum = s.ratio == RatioLevel::sequence_sum;
     const double ratio = exp(sum ? q.log_ratio : q.log_ratio / terms), by_sum = sum ? terms : 1;
     const ValueAndSlope loss = policy_surrogate(s, ratio, q.advantage, 0);
@@ -157,22 +163,32 @@ struct PolicyTotals {
     double max_completion_length = 1;  ///< read by dr_grpo only
 };
 
-/// The factor of the value and the slope of each term of a sequence. A sequence without terms counts in S alone.
-COLONNADE_HOST_DEVICE inline double term_scale(PolicyLoss loss, const PolicyTotals& totals, double terms_of_sequence) {
+/// What the loss of a step is divided by: its terms or its sequences.
+COLONNADE_HOST_DEVICE inline bool is_mean_of_terms(PolicyLoss loss) {
+    return loss == PolicyLoss::dapo || loss == PolicyLoss::cispo;
+}
+
+/// The factor of a term in the sum that is divided by N or S.
+COLONNADE_HOST_DEVICE inline double term_part(PolicyLoss loss, double terms_of_sequence, double max_completion_length) {
     switch (loss) {
         case PolicyLoss::dapo:
         case PolicyLoss::cispo:
-            return 1 / fmax(totals.terms, 1.0);
-        case PolicyLoss::dr_grpo:
-            return 1 / (totals.sequences * totals.max_completion_length);
         case PolicyLoss::luspo:
-            return 1 / totals.sequences;
+            return 1;
+        case PolicyLoss::dr_grpo:
+            return 1 / max_completion_length;
         case PolicyLoss::grpo:
         case PolicyLoss::sapo:
         case PolicyLoss::rloo:
-            return 1 / (totals.sequences * fmax(terms_of_sequence, 1.0));
+            return 1 / terms_or_one(terms_of_sequence);
     }
     return 0;
+}
+
+/// The factor of the value and the slope of each term of a sequence. A sequence without terms counts in S alone.
+COLONNADE_HOST_DEVICE inline double term_scale(PolicyLoss loss, const PolicyTotals& totals, double terms_of_sequence) {
+    const double divisor = is_mean_of_terms(loss) ? totals.terms : totals.sequences;
+    return term_part(loss, terms_of_sequence, totals.max_completion_length) / terms_or_one(divisor);
 }
 
 /// The bound that a ratio went past on the side that its advantage pushes to.

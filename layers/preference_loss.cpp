@@ -1,26 +1,10 @@
 #include "layers/preference_loss.h"
 
 #include "layers/cuda_kernels.h"
-#include "layers/rows.h"
 #include "layers/shape_check.h"
 
 namespace colonnade {
 namespace {
-
-/// These ops compute in double for every dtype of the model: only devices and shapes are checked.
-ShapeCheck shape_check(const Context& ctx, const char* op) {
-    return {ctx, op, ctx.device == Device::cuda ? DType::bf16 : DType::f64};
-}
-
-void check_terms(const ShapeCheck& check, const TermTable& t, int64_t sequences, int64_t targets) {
-    const int64_t terms = t.targets.size(0);
-    check("terms.begins", t.begins, DType::i32, {sequences + 1});
-    check("terms.targets", t.targets, DType::i32, {terms});
-    check("terms.weights", t.weights, DType::f32, {terms});
-    check("terms.sequences", t.sequences, DType::i32, {terms});
-    check("terms.target_begins", t.target_begins, DType::i32, {targets + 1});
-    check("terms.by_target", t.by_target, DType::i32, {terms});
-}
 
 /// Sum of body(entry) over the entries of list i.
 template <typename Body>
@@ -33,11 +17,11 @@ double sum_of_list(const Tensor& begins, int64_t i, Body&& body) {
 }  // namespace
 
 void sequence_log_probabilities(const Context& ctx, const SequenceLogProbabilities& a) {
-    const ShapeCheck check = shape_check(ctx, "sequence_log_probabilities");
+    const ShapeCheck check = check_in_double(ctx, "sequence_log_probabilities");
     const int64_t targets = a.nll.size(0), sequences = a.logps.size(0);
     check("logps", a.logps, DType::f64, {sequences});
     check("nll", a.nll, DType::f64, {targets});
-    check_terms(check, a.terms, sequences, targets);
+    check_term_table(ctx, check.op(), a.terms, sequences, targets);
     const PhaseTimer timer(ctx, "loss");
     if (ctx.device == Device::cuda) return cuda::sequence_log_probabilities(ctx, a);
     const double* nll = a.nll.as<double>();
@@ -48,7 +32,7 @@ void sequence_log_probabilities(const Context& ctx, const SequenceLogProbabiliti
 }
 
 void preference_loss(const Context& ctx, const PreferencePairs& a) {
-    const ShapeCheck check = shape_check(ctx, "preference_loss");
+    const ShapeCheck check = check_in_double(ctx, "preference_loss");
     const int64_t sequences = a.logps.size(0), pairs = a.table.pairs.size(0);
     const bool backward = !a.coefficients.empty();
     check("sums", a.sums, DType::f64, {PairSums::count});
@@ -88,17 +72,17 @@ void preference_loss(const Context& ctx, const PreferencePairs& a) {
 }
 
 void target_coefficients(const Context& ctx, const TargetCoefficients& a) {
-    const ShapeCheck check = shape_check(ctx, "target_coefficients");
+    const ShapeCheck check = check_in_double(ctx, "target_coefficients");
     const int64_t targets = a.scales.size(0), sequences = a.coefficients.size(0);
     check("scales", a.scales, DType::f64, {targets});
     check("coefficients", a.coefficients, DType::f64, {sequences});
-    check_terms(check, a.terms, sequences, targets);
+    check_term_table(ctx, check.op(), a.terms, sequences, targets);
     const PhaseTimer timer(ctx, "loss");
     if (ctx.device == Device::cuda) return cuda::target_coefficients(ctx, a);
     const double* coefficients = a.coefficients.as<double>();
     for (int64_t i = 0; i < targets; ++i)
-        a.scales.as<double>()[i] = -sum_of_list(a.terms.target_begins, i, [&](int32_t at) {
-            const int32_t term = a.terms.by_target.as<int32_t>()[at];
+        a.scales.as<double>()[i] = -sum_of_list(a.terms.of_targets.begins, i, [&](int32_t at) {
+            const int32_t term = a.terms.of_targets.terms.as<int32_t>()[at];
             return coefficients[a.terms.sequences.as<int32_t>()[term]] *
                    static_cast<double>(a.terms.weights.as<float>()[term]);
         });

@@ -19,8 +19,8 @@ struct Terms {
     const int32_t* by_target;
 
     static Terms of(const TermTable& t) {
-        return {t.begins.as<int32_t>(),    t.targets.as<int32_t>(),       t.weights.as<float>(),
-                t.sequences.as<int32_t>(), t.target_begins.as<int32_t>(), t.by_target.as<int32_t>()};
+        return {t.begins.as<int32_t>(),    t.targets.as<int32_t>(),           t.weights.as<float>(),
+                t.sequences.as<int32_t>(), t.of_targets.begins.as<int32_t>(), t.of_targets.terms.as<int32_t>()};
     }
 };
 

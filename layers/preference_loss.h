@@ -1,8 +1,7 @@
 #pragma once
 // The steps between the two passes over the head (train/objectives/preference_objective.h): log-probabilities of tokens
 // become those of sequences, these become the loss of pairs of sequences, and its gradient becomes one coefficient per
-// target. A term is a target that a sequence learns, with a weight; sequences that share a token share its target, and
-// each has a term of it.
+// target. Sequences that share a learned token share its target, and each has a term of it (layers/term_table.h).
 //
 //     l_s = -sum_{terms t of s} weight_t nll_target(t)                    sequence_log_probabilities
 //     loss = scale * sum_pairs mix(l_c, l_r)                              preference_loss: layers/preference_formulas.h
@@ -11,20 +10,10 @@
 //
 // All in double, in a fixed order: the same bits in every run.
 
-#include "engine/device/context.h"
 #include "layers/preference_formulas.h"
+#include "layers/term_table.h"
 
 namespace colonnade {
-
-/// Both directions of the relation between sequences and targets. Terms are numbered by sequence.
-struct TermTable {
-    Tensor begins;         ///< i32 [sequences + 1]: sequence s has terms [begins[s], begins[s + 1])
-    Tensor targets;        ///< i32 [terms]
-    Tensor weights;        ///< f32 [terms]
-    Tensor sequences;      ///< i32 [terms]
-    Tensor target_begins;  ///< i32 [targets + 1]: target i has the terms by_target[target_begins[i]], ...
-    Tensor by_target;      ///< i32 [terms], in order of the sequences for each target
-};
 
 struct SequenceLogProbabilities {
     Tensor logps;  ///< f64 [sequences]

@@ -41,4 +41,9 @@ class ShapeCheck {
     Device device_;
 };
 
+/// For ops that compute in double for every dtype of the model: it checks devices and shapes only.
+inline ShapeCheck check_in_double(const Context& ctx, const char* op) {
+    return {ctx, op, ctx.device == Device::cuda ? DType::bf16 : DType::f64};
+}
+
 }  // namespace colonnade

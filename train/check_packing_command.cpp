@@ -80,7 +80,8 @@ LearnerOptions options_of(const Session& session, const std::vector<Batch>& batc
 
 int check(const Session& session, int64_t packs) {
     const TokenStore& store = session.train.store;
-    const PackPlan plan = plan_epoch(store.lengths(), train_packing(session.config), 0);
+    const PackPlan plan = Packer(store.lengths(), train_packing(session.config), session.train.prefixes).plan(0);
+    const Sharing sharing = session.train.prefixes.order.empty() ? Sharing::sample : Sharing::row;
     std::vector<Sample> samples;
     std::vector<Batch> packed, separate;
     const std::shared_ptr<const Objective> objective = make_objective(session.config);
@@ -94,7 +95,7 @@ int check(const Session& session, int64_t packs) {
             pack.push_back(&sample);
             separate.push_back(make_batch({{&apart}}));
         }
-        packed.push_back(make_batch({pack}));
+        packed.push_back(make_batch({pack}, {.sharing = sharing}));
         total += objective->total(packed.back());
     }
     const bool on_gpu = session.device == Device::cuda;

@@ -1,8 +1,6 @@
 // export: turns a checkpoint into a Hugging Face folder. The adapters of a LoRA run are merged into the base, or
 // exported alone.
 
-#include <filesystem>
-
 #include "engine/io/files.h"
 #include "engine/program/command_line.h"
 #include "train/folders/adapter_folder.h"
@@ -22,7 +20,7 @@ struct Options {
 };
 
 int run(Options o) {
-    if (std::filesystem::exists(o.folder + "/config.json") || is_adapter_folder(o.folder))
+    if (path_exists(o.folder + "/config.json") || is_adapter_folder(o.folder))
         fail(Exit::config, "{}: already contains a model; give a new folder", o.folder);
     if (const std::string newest = checkpoint_for_model(o.checkpoint); !newest.empty()) o.checkpoint = newest;
     const WholeCheckpoint whole = check_checkpoint(o.checkpoint);

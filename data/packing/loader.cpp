@@ -12,6 +12,7 @@ Loader::Loader(const TokenStore& store, PackSchedule schedule, LoaderOptions opt
       total_steps_(schedule_.total_steps()) {
     require(static_cast<int64_t>(schedule_.lengths().size()) == store.size(),
             "schedule of {} samples for a store of {}", schedule_.lengths().size(), store.size());
+    require(options.document_mask || !schedule_.shares(), "without document_mask, samples share nothing");
     require(options.rank >= 0 && options.rank < layout_.ranks, "rank {} of {}", options.rank, layout_.ranks);
     require(options.start_step >= 0 && options.align >= 1 && options.prefetch >= 1,
             "loader: start step {}, align {}, prefetch {}", options.start_step, options.align, options.prefetch);
@@ -69,7 +70,7 @@ Batch Loader::load(const PackPlan& plan, int64_t first_pack) const {
         if (!options_.document_mask && !samples[p].empty()) samples[p].assign(1, join(samples[p]));
         for (const Sample& sample : samples[p]) views[p].push_back(&sample);
     }
-    return make_batch(views, {.align = options_.align, .sharing = options_.sharing});
+    return make_batch(views, {.align = options_.align, .sharing = schedule_.shares() ? Sharing::row : Sharing::sample});
 }
 
 std::vector<double> Loader::reference_of(const std::vector<int64_t>& samples) const {

@@ -26,7 +26,6 @@ struct LoaderOptions {
     int64_t align = 1;          ///< batch lengths are multiples of this
     int64_t prefetch = 2;       ///< micro-batches prepared in advance
     bool document_mask = true;  ///< false: a sample sees the earlier ones of its pack, as one long text
-    Sharing sharing = Sharing::sample;
     /// A reference log-probability for every sequence of the store, in order, which batches get as Batch::reference; or
     /// empty. Must outlive the loader.
     std::span<const double> reference{};

@@ -52,6 +52,8 @@ class PackSchedule {
 
     const PackScheduleSettings& settings() const { return settings_; }
     const std::vector<int64_t>& lengths() const { return packer_->lengths(); }
+    /// Whether the samples of a row share their prefixes.
+    bool shares() const { return packer_->shares(); }
 
   private:
     int64_t count_steps();

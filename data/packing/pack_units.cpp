@@ -38,7 +38,7 @@ class RangeTokens {
     }
     bool fit(size_t first, size_t end, const UnitLimits& limits) const {
         return own_[end] - own_[first] + lcp_[first] <= limits.tokens &&
-               (lengths_[end] - lengths_[first]) / most_represented < limits.tokens;
+               (lengths_[end] - lengths_[first]) / limits.most_represented < limits.tokens;
     }
 
   private:

@@ -35,13 +35,12 @@ struct PackUnits {
     std::vector<PackStem> stems = {{.parent = -1, .depth = 0}};  ///< the root first, each before its children
 };
 
-/// The samples of a unit represent less than this many times UnitLimits::tokens, and those of a row less than twice as
-/// many. What a row represents is the sum of its samples' lengths, however few tokens it computes.
-constexpr int64_t most_represented = 64;
-
 struct UnitLimits {
     int64_t tokens = 0;      ///< of a unit, its path from the root included
     int64_t min_shared = 0;  ///< at least 1
+    /// The samples of a unit represent less than this many times `tokens`, and those of a row less than twice as many.
+    /// What a row represents is the sum of its samples' lengths, however few tokens it computes.
+    int64_t most_represented = 64;
 };
 
 /// `lengths`: tokens of each sample alone, at most limits.tokens. `prefixes`: order and lcp of their leading sequences.

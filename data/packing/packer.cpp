@@ -116,7 +116,7 @@ class Bins {
         row.samples += part.samples;
     }
 
-    bool open(const Part& part) const { return part.represented / most_represented < settings_.packing_length; }
+    bool open(const Part& part) const { return part.represented / settings_.most_represented < settings_.packing_length; }
 
     /// Best-fit decreasing: the part of most tokens first, each into the fullest row with enough room, ties in order.
     Parts fit(Parts parts, int64_t depth) {
@@ -216,7 +216,8 @@ Packer::Packer(std::vector<int64_t> lengths, const PackSettings& settings, Prefi
     const bool together = settings_.strategy == PackStrategy::bfd;
     units_ = pack_units(lengths_, prefixes_,
                         {.tokens = settings_.packing_length,
-                         .min_shared = together ? settings_.min_shared : std::numeric_limits<int64_t>::max()});
+                         .min_shared = together ? settings_.min_shared : std::numeric_limits<int64_t>::max(),
+                         .most_represented = settings_.most_represented});
 }
 
 /// Each unit alone. Its key is the number of its first sample, the order that shuffling begins with.

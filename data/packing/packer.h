@@ -49,6 +49,7 @@ struct PackSettings {
     uint64_t seed = 42;
     bool shuffle = true;      ///< false: no randomness, every epoch is the same (evaluation)
     int64_t min_shared = 64;  ///< tokens that samples must have in common for bfd to bring them together
+    int64_t most_represented = 64;  ///< UnitLimits::most_represented
 };
 
 struct PackPlan {

@@ -1,6 +1,7 @@
 #include "data/samples/encode.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "data/samples/answer_notes.h"
 #include "data/samples/join_branches.h"
@@ -40,7 +41,11 @@ Encoded Encoder::encode(const Row& row, const std::string& where, TokenCache& ca
     if (!row.answers.empty()) return encode_preference(row, where, cache);
     Encoded result;
     if (const auto turns = encode_turns(row, where, cache, result)) {
-        result.sample = front_code(*turns);
+        std::vector<Sample> trees = split_sample(
+            front_code(*turns), [&](const Sample& tree) { return tree.length() <= options_.max_length; });
+        if (trees.empty()) return result;
+        result.sample = std::move(trees.front());
+        result.more.assign(std::make_move_iterator(trees.begin() + 1), std::make_move_iterator(trees.end()));
         return result;
     }
     auto [tokens, weights, notes] = draft(row, where, cache);

@@ -54,7 +54,7 @@ struct EncodeOptions {
     int64_t vocab_size = 0;  ///< upper limit of token ids; 0: the tokenizer's size
     // Preferences only.
     int64_t sample_length = 0;  ///< maximum tokens of the prompt and all answers together; 0: no limit
-    int64_t max_answers = 0;    ///< maximum answers of a row; 0: no limit
+    RankedPairs ranked_pairs = RankedPairs::all;
 };
 
 /// Tokens of a text, or of a prompt with one of its answers, before the length limits apply.
@@ -72,6 +72,9 @@ struct TokenDraft {
 /// What a row became.
 struct Encoded {
     Sample sample;            ///< empty if the row is dropped
+    /// A chat turn by turn is several samples if its tree has more than max_length tokens. A row of a batch may share
+    /// what they have in common.
+    std::vector<Sample> more{};
     int64_t full_length = 0;  ///< tokens before truncation; of a preference, of its longest prompt with an answer
     RowNotes notes;
 };

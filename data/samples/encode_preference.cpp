@@ -9,10 +9,6 @@
 namespace colonnade {
 
 Encoded Encoder::encode_preference(const Row& row, const std::string& where, TokenCache& cache) const {
-    const auto answers = static_cast<int64_t>(row.answers.size());
-    if (options_.max_answers > 0 && answers > options_.max_answers)
-        fail(Exit::data, "{}: {} answers; expected {}: longer rankings need a reward model (stage rm)", where, answers,
-             options_.max_answers);
     std::vector<TokenDraft> drafts;
     bool no_shared_message = false;
     for (const Row& answer : row.answers) {
@@ -22,7 +18,7 @@ Encoded Encoder::encode_preference(const Row& row, const std::string& where, Tok
     Encoded result = join_branches(std::move(drafts), row.whole_answers, options_, where);
     Sample& sample = result.sample;
     if (result.notes.dropped()) return result;
-    sample.pairs = ranked_pairs(sample.sequences.size(), row.margin);
+    sample.pairs = ranked_pairs(sample.sequences.size(), options_.ranked_pairs, row.margin);
     std::vector<int32_t> whole;
     for (size_t s = 0; s < sample.sequences.size(); ++s) {
         whole = sample.whole(s);

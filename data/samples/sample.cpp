@@ -38,6 +38,20 @@ Sample unshared(const Sample& sample) {
     return apart;
 }
 
+std::vector<Sample> split_sample(const Sample& sample, const std::function<bool(const Sample&)>& fits) {
+    require(sample.pairs.empty(), "answers that are compared stay together");
+    std::vector<Sample> parts;
+    for (size_t s = 0; s < sample.sequences.size(); ++s) {
+        if (!parts.empty()) {
+            parts.back().sequences.push_back(sample.sequences[s]);
+            if (fits(parts.back())) continue;
+            parts.back().sequences.pop_back();
+        }
+        parts.push_back({.sequences = {{.tokens = sample.whole(s), .learned = sample.sequences[s].learned}}});
+    }
+    return parts;
+}
+
 std::vector<LearnedSpan> learned_spans(const std::vector<float>& weights) {
     std::vector<LearnedSpan> spans;
     for (size_t begin = 1, end; begin < weights.size(); begin = end) {
@@ -60,10 +74,10 @@ double target_weight(const Sample& sample) {
     return sum;
 }
 
-std::vector<AnswerPair> ranked_pairs(size_t answers, float margin) {
+std::vector<AnswerPair> ranked_pairs(size_t answers, RankedPairs which, float margin) {
     std::vector<AnswerPair> pairs;
     const auto count = static_cast<int32_t>(answers);
-    for (int32_t better = 0; better < count; ++better)
+    for (int32_t better = 0; better < (which == RankedPairs::best ? std::min(1, count) : count); ++better)
         for (int32_t worse = better + 1; worse < count; ++worse) pairs.push_back({better, worse, margin});
     return pairs;
 }

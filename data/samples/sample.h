@@ -17,6 +17,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace colonnade {
@@ -60,6 +61,10 @@ struct Sample {
 /// The same sample with whole sequences that share nothing.
 Sample unshared(const Sample& sample);
 
+/// Consecutive sequences of a sample without pairs as samples of their own, each with as many as `fits` allows, and at
+/// least one. What a sample loses of its predecessor's tokens is repeated.
+std::vector<Sample> split_sample(const Sample& sample, const std::function<bool(const Sample&)>& fits);
+
 /// Learned spans from a weight per token, 0 for those that are not learned. The first token is left out.
 std::vector<LearnedSpan> learned_spans(const std::vector<float>& weights);
 
@@ -68,8 +73,12 @@ std::vector<LearnedSpan> learned_spans(const std::vector<float>& weights);
 double target_weight(const Sequence& sequence);
 double target_weight(const Sample& sample);
 
-/// Every earlier sequence beats every later one: pairs (0, 1), (0, 2), ... of a ranking, best first.
-std::vector<AnswerPair> ranked_pairs(size_t answers, float margin);
+/// Which answers of a ranking are compared, best first.
+enum class RankedPairs {
+    all,   ///< each with every later one: (0, 1), (0, 2), ..., (1, 2), ...
+    best,  ///< the best one with each other
+};
+std::vector<AnswerPair> ranked_pairs(size_t answers, RankedPairs which, float margin);
 
 /// Throws Exit::internal for a sample that is not as described above.
 void check_sample(const Sample& sample);

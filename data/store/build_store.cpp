@@ -70,7 +70,7 @@ Json settings_of(const StoreRequest& request, const FileLists& files) {
     }
     const auto& [chat_template, end_ids, allow_spelled_out_markers, max_length, train_on_prompt, roles_to_train,
                  train_on_thinking, train_on_tool_calls, special_tokens_in_text, train_on_eos, mask_history, history,
-                 add_bos, add_eos, excess_length, vocab_size, sample_length, max_answers] = request.encode;
+                 add_bos, add_eos, excess_length, vocab_size, sample_length, ranked_pairs] = request.encode;
     return {{"store_format", TokenStore::format_version},
             {"rows", static_cast<int>(request.rows)},
             {"datasets", datasets},
@@ -91,7 +91,7 @@ Json settings_of(const StoreRequest& request, const FileLists& files) {
             {"excess_length", static_cast<int>(excess_length)},
             {"vocab_size", vocab_size},
             {"sample_length", sample_length},
-            {"max_answers", max_answers}};
+            {"ranked_pairs", static_cast<int>(ranked_pairs)}};
 }
 
 int64_t vocab_limit(const StoreRequest& request) {
@@ -275,7 +275,9 @@ class StoreBuilder {
         if (!row.notes.dropped() && target_weight(row.sample) == 0)
             row.notes.add(RowNote::dropped_nothing_learned);
         statistics.notes.add(row.notes, place);
-        if (!row.notes.dropped()) store.add(row.sample, static_cast<int32_t>(file), line);
+        if (row.notes.dropped()) return;
+        store.add(row.sample, static_cast<int32_t>(file), line);
+        for (const Sample& sample : row.more) store.add(sample, static_cast<int32_t>(file), line);
     }
 
     /// Appends this block and the blocks that waited for it.
@@ -360,7 +362,7 @@ StoreResult build_store(const StoreRequest& request) {
     const std::string stem = request.name + "-";
     // It may hold what a killed build of another key has left.
     std::optional<SharedFolder> share(std::in_place, request.folder, std::array<std::string_view, 1>{stem});
-    result.reused = fs::exists(result.path);
+    result.reused = path_exists(result.path);
     if (result.reused) {
         result.store = TokenStore::open(result.path, result.key, vocab_limit(request));
         return result;

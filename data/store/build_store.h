@@ -40,6 +40,8 @@ struct StoreResult {
     bool reused = false;  ///< the file existed: nothing was tokenised
     double seconds = 0;   ///< spent reading, encoding and appending; 0 when reused
     double tokens_per_second = 0;
+    /// Of the store's leading sequences, if the samples of a row share what they begin with; empty if not.
+    PrefixOrder prefixes{};
 };
 
 /// Opens the store of this request, or builds it. Throws Exit::data for bad rows (path:line), for a damaged store, for

@@ -150,6 +150,26 @@ std::vector<double> TokenStore::pairs() const {
     return counts;
 }
 
+/// Returns body(leading sequences).
+template <typename Body>
+auto TokenStore::with_leading(Body&& body) const {
+    std::vector<int64_t> begins, ends;
+    for (size_t i = 0; i + 1 < sequence_begins_.size(); ++i) {
+        const auto first = static_cast<size_t>(sequence_begins_[i]);
+        begins.push_back(token_begins_[first]);
+        ends.push_back(token_begins_[first + 1]);
+    }
+    return body(TokenSequences{.tokens = tokens_, .begins = begins, .ends = ends});
+}
+
+PrefixOrder TokenStore::prefix_order() const {
+    return with_leading([](const TokenSequences& leading) { return colonnade::prefix_order(leading); });
+}
+
+PrefixSharing TokenStore::prefix_sharing(const PrefixOrder& order) const {
+    return with_leading([&](const TokenSequences& leading) { return colonnade::prefix_sharing(leading, order); });
+}
+
 std::string TokenStore::place(int64_t i) const {
     const auto at = static_cast<size_t>(i);
     const StoreStatistics::File& file = statistics.files[static_cast<size_t>(source_files_[at])];
@@ -195,6 +215,18 @@ TokenStore TokenStore::select(const std::vector<int64_t>& samples) const {
     }
     part.count_samples();
     return part;
+}
+
+TokenStore TokenStore::divided(const std::vector<std::vector<Sample>>& parts) const {
+    TokenStore store;
+    store.settings = settings;
+    store.statistics = statistics;
+    for (size_t i = 0; i < parts.size(); ++i) {
+        const std::vector<Sample> own = parts[i].empty() ? std::vector{sample(static_cast<int64_t>(i))} : parts[i];
+        for (const Sample& part : own) store.add(part, source_files_[i], source_lines_[i]);
+    }
+    store.count_samples();
+    return store;
 }
 
 TokenStore TokenStore::subset(const std::function<bool(int64_t)>& keep) const {

@@ -26,6 +26,7 @@
 #include <string>
 #include <vector>
 
+#include "data/packing/prefix_order.h"
 #include "data/samples/sample.h"
 #include "data/store/store_statistics.h"
 
@@ -53,12 +54,17 @@ class TokenStore {
     std::vector<double> pairs() const;           ///< number of pairs of each sample
     /// Sample i has sequences [o[i], o[i + 1]).
     const std::vector<int64_t>& sequence_offsets() const { return sequence_begins_; }
+    /// The order of the samples' leading sequences, the first of each, and what they have in common.
+    PrefixOrder prefix_order() const;
+    PrefixSharing prefix_sharing(const PrefixOrder& order) const;
     std::string place(int64_t i) const;  ///< "path:line" or "path: row N" of sample i
     int64_t dataset(int64_t i) const;    ///< index of the data set of sample i
 
     /// Returns these samples, in this order; one may be taken several times. Statistics that depend on samples are those
     /// of the selection; rows and notes are those of the whole store.
     TokenStore select(const std::vector<int64_t>& samples) const;
+    /// The same store with the samples of parts[i] in place of sample i, if there are any.
+    TokenStore divided(const std::vector<std::vector<Sample>>& parts) const;
     /// The samples for which `keep(i)` is true, in order.
     TokenStore subset(const std::function<bool(int64_t)>& keep) const;
 
@@ -76,6 +82,8 @@ class TokenStore {
     static void for_each_dataset(Body&& body, Stores&... stores);
     void count_pairs();
     int64_t length_of_sample(size_t i) const;
+    template <typename Body>
+    auto with_leading(Body&& body) const;
     void read(const std::string& path, const std::string& key);
     void check(const std::string& path, int64_t vocab_size) const;
 

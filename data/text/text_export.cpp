@@ -33,11 +33,10 @@ using Files = std::map<std::string, std::string>;  // contents by name
 std::vector<std::string> copied_files(const fs::path& folder) {
     std::vector<std::string> names;
     for (const char* name : copied)
-        if (fs::exists(folder / name)) names.emplace_back(name);
-    if (fs::is_directory(folder / template_folder))
-        for (const auto& entry : fs::directory_iterator(folder / template_folder))
-            if (entry.path().extension() == ".jinja")
-                names.push_back(fmt::format("{}/{}", template_folder, entry.path().filename().string()));
+        if (path_exists(folder / name)) names.emplace_back(name);
+    if (is_folder(folder / template_folder))
+        for (const std::string& name : names_in(folder / template_folder))
+            if (fs::path(name).extension() == ".jinja") names.push_back(fmt::format("{}/{}", template_folder, name));
     for (const std::string& name : names) own_file(folder.string(), (folder / name).string());
     return names;
 }
@@ -158,7 +157,7 @@ void check_exported_files(const std::string& folder) {
     copied_files(folder);
     for (const char* name : {"generation_config.json", "tokenizer_config.json"}) {
         const std::string path = (fs::path(folder) / name).string();
-        if (fs::exists(path) && !read_json_file(own_file(folder, path)).is_object())
+        if (path_exists(path) && !read_json_file(own_file(folder, path)).is_object())
             fail(Exit::data, "{}: expected an object of JSON", path);
     }
 }

@@ -20,7 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 
 Json read_if_any(const fs::path& path) {
-    return fs::exists(path) ? read_json_file(own_file(path.parent_path().string(), path.string())) : Json::object();
+    return path_exists(path) ? read_json_file(own_file(path.parent_path().string(), path.string())) : Json::object();
 }
 
 /// A token is written as a string, or as an object with its content and flags.
@@ -123,22 +123,22 @@ class Reader {
 
     void read_tokenizer() {
         const fs::path json = folder_ / "tokenizer.json", model = folder_ / "tokenizer.model";
-        if (!fs::exists(json) && !fs::exists(model))
+        if (!path_exists(json) && !path_exists(model))
             fail(Exit::data,
                  "{}: contains neither tokenizer.json nor tokenizer.model{}; rows of token ids ({{\"input_ids\": "
                  "[...]}}) "
                  "work with any model",
                  folder_.string(), other_tokenizer());
-        if (!fs::exists(json)) return read_sentencepiece(model);
+        if (!path_exists(json)) return read_sentencepiece(model);
         read_tokenizer_json(json);
-        if (fs::exists(model))
+        if (path_exists(model))
             result_.notices.push_back(fmt::format(
                 "{}: tokenizer.json decides the ids; tokenizer.model beside it is not used", folder_.string()));
     }
 
     std::string other_tokenizer() const {
         for (const char* name : {"vocab.json", "tekken.json", "qwen.tiktoken", "tiktoken.model", "vocab.txt"})
-            if (fs::exists(folder_ / name))
+            if (path_exists(folder_ / name))
                 return fmt::format(
                     " but {}; transformers writes a tokenizer.json from it: "
                     "AutoTokenizer.from_pretrained(FOLDER, use_fast=True).save_pretrained(FOLDER)",
@@ -225,15 +225,12 @@ class Reader {
 
     void read_templates() {
         constexpr size_t most = limits::template_bytes;
-        if (const fs::path file = folder_ / "chat_template.jinja"; fs::exists(file))
+        if (const fs::path file = folder_ / "chat_template.jinja"; path_exists(file))
             add_template("default", file, read_file(file.string(), most));
-        if (const fs::path more = folder_ / "chat_templates"; fs::is_directory(more)) {
-            std::vector<fs::path> files;
-            for (const auto& entry : fs::directory_iterator(more))
-                if (entry.path().extension() == ".jinja") files.push_back(entry.path());
-            std::ranges::sort(files);
-            for (const fs::path& file : files) add_template(file.stem(), file, read_file(file.string(), most));
-        }
+        if (const fs::path more = folder_ / "chat_templates"; is_folder(more))
+            for (const std::string& name : names_in(more))
+                if (const fs::path file = more / name; file.extension() == ".jinja")
+                    add_template(file.stem(), file, read_file(file.string(), most));
         if (result_.templates.empty()) read_config_templates();
         std::ranges::stable_sort(result_.templates, {}, [](const auto& t) { return t.name != "default"; });
     }
@@ -282,11 +279,6 @@ TextFolder read_one_file(const std::string& path, const Json& settings) {
     Reader reader = Reader::of_file(path, settings);
     if (!path.ends_with(".json")) return reader.read_model(path);
     return reader.read_from(read_json_file(path, {.bytes = limits::tokenizer_json_bytes}));
-}
-
-bool is_folder(const std::string& path) {
-    std::error_code error;
-    return fs::is_directory(path, error);
 }
 
 }  // namespace

@@ -7,15 +7,17 @@ namespace colonnade {
 
 struct Add {
     __device__ float operator()(float a, float b) const { return a + b; }
+    __device__ double operator()(double a, double b) const { return a + b; }
 };
 /// Ignores NaN.
 struct Largest {
     __device__ float operator()(float a, float b) const { return fmaxf(a, b); }
+    __device__ double operator()(double a, double b) const { return fmax(a, b); }
 };
 
 /// Reduces over `lanes` neighbouring lanes, a power of two up to 32. The whole warp must call it.
-template <int lanes, typename Op>
-__device__ float reduce_lanes(float value, Op op) {
+template <int lanes, typename T, typename Op>
+__device__ T reduce_lanes(T value, Op op) {
 #pragma unroll
     for (int step = lanes / 2; step > 0; step /= 2) value = op(value, __shfl_xor_sync(0xffffffffu, value, step));
     return value;

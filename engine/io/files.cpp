@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <utility>
 #include <vector>
@@ -47,13 +48,12 @@ void require_kind(const struct stat& info, const std::string& path, Readable rea
         fail(Exit::data, "{}: is {}, expected a file: write its content to one", path, kind);
 }
 
-std::vector<std::string> names_in(const std::string& folder) {
-    std::vector<std::string> names;
-    std::error_code error;
-    for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error))
-        names.push_back(entry->path().filename());
-    if (error) fail(Exit::storage, "{}: cannot list: {}", folder, error.message());
-    return names;
+/// The type of what lies at a path (stat(2)); 0 if nothing does.
+mode_t type_of(const std::string& path) {
+    struct stat info {};
+    if (::stat(path.c_str(), &info) == 0) return info.st_mode & S_IFMT;
+    if (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG) refused("look up", path);
+    return 0;
 }
 
 /// Cleans up when an error is already on its way.
@@ -65,6 +65,28 @@ void try_to_remove(const std::string& path) {
 }
 
 }  // namespace
+
+bool path_exists(const std::string& path) {
+    return type_of(path) != 0;
+}
+
+bool is_folder(const std::string& path) {
+    return type_of(path) == S_IFDIR;
+}
+
+bool is_file(const std::string& path) {
+    return type_of(path) == S_IFREG;
+}
+
+std::vector<std::string> names_in(const std::string& folder) {
+    std::vector<std::string> names;
+    std::error_code error;
+    for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error))
+        names.push_back(entry->path().filename());
+    if (error) fail(Exit::storage, "{}: cannot list: {}", folder, error.message());
+    std::ranges::sort(names);
+    return names;
+}
 
 std::string parent_of(const std::string& path) {
     const auto parent = std::filesystem::path(path).parent_path().string();

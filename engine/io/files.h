@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "engine/io/file_system.h"
 #include "engine/io/limits.h"
@@ -68,6 +69,14 @@ class OverwrittenFile {
     std::string path_;
     FileDescriptor fd_;
 };
+
+// What lies at a path, links followed. Nothing lies at a path that no file can have, such as one with a name that is too
+// long. Throws if the system refuses to say: a folder without permission, links in a circle, a disk that fails.
+bool path_exists(const std::string& path);
+bool is_folder(const std::string& path);
+bool is_file(const std::string& path);  ///< a regular one
+/// The names in a folder, sorted. Throws if it cannot be listed.
+std::vector<std::string> names_in(const std::string& folder);
 
 /// Content of the whole file. Throws Exit::data if it is larger than `limit`.
 std::string read_file(const std::string& path, size_t limit = limits::file_bytes, Readable readable = Readable::files);

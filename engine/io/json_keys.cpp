@@ -45,7 +45,10 @@ int64_t JsonKeys::integer(const std::string& key, std::optional<int64_t> otherwi
     const std::string expected = "an integer" + range.text();
     const auto value =
         this->value<int64_t>(key, otherwise, expected, [](const Json& j) { return j.is_number_integer(); });
-    if (find(key) && !range.holds(static_cast<double>(value))) refuse(key, expected);
+    const Json* const found = find(key);
+    if (found && found->is_number_unsigned() && found->get<uint64_t>() > uint64_t{INT64_MAX})
+        refuse(key, range.text().empty() ? "an integer below 2^63" : expected);
+    if (found && !range.holds(static_cast<double>(value))) refuse(key, expected);
     return value;
 }
 

@@ -39,8 +39,9 @@ char state_of(const std::string& process) {
 std::map<int, LocalRank> local_ranks() {
     std::map<int, LocalRank> found;
     std::error_code error;
-    for (const auto& thread : fs::directory_iterator(fmt::format("/proc/{}/task", getppid()), error)) {
-        std::ifstream children(thread.path() / "children");
+    for (fs::directory_iterator thread(fmt::format("/proc/{}/task", getppid()), error), end; !error && thread != end;
+         thread.increment(error)) {
+        std::ifstream children(thread->path() / "children");
         for (std::string process; children >> process;) {
             std::ifstream environment("/proc/" + process + "/environ");
             for (std::string variable; std::getline(environment, variable, '\0');)

@@ -26,6 +26,7 @@ struct NamedFormat {
     std::string name;
     /// `scratch`: an empty folder that stays as long as the format is in use.
     std::function<Format(const std::string& scratch)> make;
+    int64_t slowness = 1;  ///< fuzz --inputs N gives it N / slowness inputs
 };
 
 std::vector<NamedFormat> row_file_formats();        ///< formats_rows.cpp

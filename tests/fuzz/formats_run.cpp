@@ -257,7 +257,7 @@ std::vector<NamedFormat> run_formats() {
         {"hdf5", hdf5_format},
         {"manifest", of_checkpoint("manifest.json")},
         {"trainer_state", of_checkpoint("trainer_state.json")},
-        {"state", of_checkpoint("state-00001-of-00001.h5")},
+        {"state", of_checkpoint("state-00001-of-00001.h5"), 4},
         {"metrics", metrics_format},
         {"hub", hub_format},
         {"hub_cache", hub_cache_format},

@@ -2,6 +2,7 @@
 //
 //     fuzz --list                        the formats
 //     fuzz FORMAT... --seconds 60        a session of each
+//     fuzz FORMAT... --inputs 8000       a session of each, the same every time
 //     fuzz --kept DIR --distil 20        leaves the 20 kept inputs of each format that reach the most
 //     fuzz --replay FILE                 reads a file that a session kept; its name says the format
 
@@ -54,6 +55,7 @@ int run(Arguments& a) {
     if (a.names.empty())
         for (const NamedFormat& format : formats) a.names.push_back(format.name);
     if (a.blind) a.request.guidance = Guidance::blind;
+    const bool counted = a.request.inputs != FuzzRequest().inputs;
     bool failed = false;
     for (const std::string& name : a.names) {
         if (!a.kept.empty()) std::filesystem::create_directories(a.request.kept = a.kept + "/" + name);
@@ -61,10 +63,17 @@ int run(Arguments& a) {
             distil(find_format(formats, name), a.request.kept, a.distilled);
             continue;
         }
-        const FuzzOutcome outcome = fuzz(find_format(formats, name), a.request);
+        const NamedFormat& format = find_format(formats, name);
+        FuzzRequest request = a.request;
+        if (counted) request.inputs /= format.slowness;
+        const FuzzOutcome outcome = fuzz(format, request);
         print(name, outcome);
         for (const std::string& failure : outcome.failures) fmt::print(stderr, "{}\n", failure);
-        failed = failed || !outcome.failures.empty();
+        const bool late = counted && outcome.failures.empty() && outcome.inputs < request.inputs;
+        if (late)
+            fmt::print(stderr, "{}: {} of {} inputs in {:.0f} s; give more --seconds\n", name, outcome.inputs,
+                       request.inputs, outcome.seconds);
+        failed = failed || late || !outcome.failures.empty();
     }
     return failed ? 1 : 0;
 }
@@ -76,8 +85,9 @@ int main(int argc, char** argv) {
     CLI::App app("Feeds mutated files to the readers of other people's files");
     colonnade::Arguments a;
     app.add_option("FORMAT", a.names, "Formats; default: all");
-    app.add_option("--seconds", a.request.seconds, "Of each session");
-    app.add_option("--inputs", a.request.inputs, "Mutated inputs of each session");
+    app.add_option("--seconds", a.request.seconds, "Of each session; with --inputs: at most, or it fails");
+    app.add_option("--inputs", a.request.inputs,
+                   "Mutated inputs of each session, fewer of slow formats: the same for the same seed");
     app.add_option("--seed", a.request.seed, "Of the random numbers");
     app.add_option("--kept", a.kept, "Folder: FORMAT/ in it has inputs to begin with, and gets those with new edges");
     app.add_option("--failures", a.request.failures, "Folder for inputs that fail")->capture_default_str();

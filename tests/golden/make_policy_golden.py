@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Golden values of the losses of learning from given numbers, to which tests/layers/policy_formulas_test.cpp,
-unpaired_formulas_test.cpp, distillation_formulas_test.cpp and tests/data/rows/advantages_test.cpp compare Colonnade.
-Rewrites tests/golden/policy_golden.json. It needs trl 1.16.0 and torch (the committed values:
+unpaired_formulas_test.cpp, distillation_formulas_test.cpp, policy_loss_test.cpp and tests/data/rows/advantages_test.cpp
+compare Colonnade. Rewrites tests/golden/policy_golden.json. It needs trl 1.16.0 and torch (the committed values:
 2.15), no network.
 
 All values are made by TRL's own code in float64, on random tensors. Methods of trainers that need only tensors are
@@ -15,6 +15,10 @@ from autograd.
     unpaired      [{settings..., log_ratios, labels, mismatched, kl, value, gradient}]
     distillation  [{beta, teacher, ids, logits, value, gradient}]
     advantages    [{settings..., rewards [answers][functions], penalties, groups, values, reward, reward_std}]
+    head          {hidden [targets][width], weight [vocabulary][width], tokens [targets], sequences [sequences][terms]:
+                  targets, some of several sequences; old, ref, sampled [sequences][terms], advantages, labels,
+                  ref_logps [sequences], mismatched}
+    head_cases    [{settings..., value, dhidden, dweight, metrics}]: losses of whole batches through a head
 """
 
 import collections
@@ -31,6 +35,7 @@ torch.set_default_dtype(torch.float64)
 import trl
 from trl.experimental.server_distillation import server_distillation_trainer as distillation
 from trl.trainer import grpo_trainer, kto_trainer, rloo_trainer, sft_trainer
+from trl.trainer.utils import entropy_from_logits, selective_log_softmax
 
 assert trl.__version__ == "1.16.0", trl.__version__
 Namespace = types.SimpleNamespace
@@ -55,7 +60,7 @@ def ragged(tensor):
     return [row[:n].tolist() for row, n in zip(tensor, LENGTHS)]
 
 
-def policy_stub(logps, **settings):
+def policy_stub(logps, entropies, **settings):
     args = dict(use_bias_correction_kl=True, delta=None, sapo_temperature_pos=1.0, sapo_temperature_neg=1.05,
                 steps_per_generation=1)
     own = dict(aux_loss_enabled=False, top_entropy_quantile=1.0, off_policy_mask_threshold=None, beta=0.0,
@@ -65,12 +70,11 @@ def policy_stub(logps, **settings):
                _entropy_bonus_enabled=False, _metrics={"train": collections.defaultdict(list)})
     for key, value in settings.items():
         (args if key in args else own)[key] = value
-    own["_get_per_token_logps_and_entropies"] = lambda *a, **k: (logps, torch.zeros_like(logps), None)
+    own["_get_per_token_logps_and_entropies"] = lambda *a, **k: (logps, entropies, None)
     return Namespace(args=Namespace(**args), **own)
 
 
 def policy_cases(inputs):
-    mask, old, ref, sampled = inputs["mask"], inputs["old"], inputs["ref"], inputs["sampled"]
     variants = [dict(loss_type=loss, beta=beta) for loss in ["dapo", "grpo", "dr_grpo", "sapo"] for beta in [0.0, 0.04]]
     variants += [dict(loss_type="cispo", epsilon_high=1.1, beta=beta) for beta in [0.0, 0.3]]
     variants += [dict(loss_type="dapo", beta=0.5, use_bias_correction_kl=False),
@@ -88,30 +92,36 @@ def policy_cases(inputs):
     variants += [dict(loss_type="rloo"), dict(loss_type="rloo", epsilon_low=0.5, epsilon_high=0.1)]
     for settings in variants:
         logps = inputs["logps"].clone().requires_grad_()
-        with_importance = settings.get("importance", False)
-        stub = policy_stub(logps, use_vllm=with_importance,
-                           **{k: v for k, v in settings.items() if k != "importance"})
-        batch = dict(prompt_ids=torch.zeros(len(LENGTHS), 1, dtype=torch.long), completion_mask=mask,
-                     prompt_mask=torch.ones(len(LENGTHS), 1, dtype=torch.long),
-                     completion_ids=torch.zeros_like(mask), advantages=inputs["advantages"], old_per_token_logps=old,
-                     ref_per_token_logps=ref, num_items_in_batch=mask.sum().double(), old_logps=(old * mask).sum(1))
-        if with_importance:
-            mode = "token_truncate" if settings["loss_type"] == "dapo" else "sequence_mask"
-            batch["importance_sampling_ratio"] = importance_factors((old - sampled) * mask, mode, None, 1.2)
-        rloo = settings["loss_type"] == "rloo"
-        trainer = rloo_trainer.RLOOTrainer if rloo else grpo_trainer.GRPOTrainer
-        loss = trainer._compute_loss(stub, None, batch)
+        row, loss, metrics = policy_loss(settings, inputs, logps, torch.zeros_like(logps))
         gradient, = torch.autograd.grad(loss, logps)
-        assert gradient[mask == 0].abs().max() == 0
-        metrics = {key: stub._metrics["train"][key][-1] for key in
-                   ["kl", "clip_ratio/low_mean", "clip_ratio/high_mean", "cispo_clip_ratio"] if
-                   stub._metrics["train"][key]}
-        row = dict(level="sequence_sum" if rloo else stub.importance_sampling_level, loss_type=settings["loss_type"],
-                   beta=stub.beta, epsilon_low=stub.epsilon_low, epsilon_high=stub.epsilon_high,
-                   **{key: value for key, value in vars(stub.args).items() if key != "steps_per_generation"})
-        if with_importance:
-            row |= dict(importance=mode, importance_max=1.2)
-        yield row | dict(value=loss.item(), gradient=ragged(gradient), metrics=metrics)
+        assert gradient[inputs["mask"] == 0].abs().max() == 0
+        names = ["kl", "clip_ratio/low_mean", "clip_ratio/high_mean", "cispo_clip_ratio"]
+        yield row | dict(value=loss.item(), gradient=ragged(gradient),
+                         metrics={key: metrics[key] for key in names if key in metrics})
+
+
+def policy_loss(settings, inputs, logps, entropies):
+    """The settings in full, TRL's loss and its metrics."""
+    mask, old, ref, sampled = inputs["mask"], inputs["old"], inputs["ref"], inputs["sampled"]
+    with_importance = settings.get("importance", False)
+    stub = policy_stub(logps, entropies, use_vllm=with_importance,
+                       **{k: v for k, v in settings.items() if k != "importance"})
+    batch = dict(prompt_ids=torch.zeros(len(mask), 1, dtype=torch.long), completion_mask=mask,
+                 prompt_mask=torch.ones(len(mask), 1, dtype=torch.long),
+                 completion_ids=torch.zeros_like(mask), advantages=inputs["advantages"], old_per_token_logps=old,
+                 ref_per_token_logps=ref, num_items_in_batch=mask.sum().double(), old_logps=(old * mask).sum(1))
+    if with_importance:
+        mode = "token_truncate" if settings["loss_type"] == "dapo" else "sequence_mask"
+        batch["importance_sampling_ratio"] = importance_factors((old - sampled) * mask, mode, None, 1.2)
+    rloo = settings["loss_type"] == "rloo"
+    trainer = rloo_trainer.RLOOTrainer if rloo else grpo_trainer.GRPOTrainer
+    loss = trainer._compute_loss(stub, None, batch)
+    row = dict(level="sequence_sum" if rloo else stub.importance_sampling_level, loss_type=settings["loss_type"],
+               beta=stub.beta, epsilon_low=stub.epsilon_low, epsilon_high=stub.epsilon_high,
+               **{key: value for key, value in vars(stub.args).items() if key != "steps_per_generation"})
+    if with_importance:
+        row |= dict(importance=mode, importance_max=1.2)
+    return row, loss, {key: values[-1] for key, values in stub._metrics["train"].items()}
 
 
 def policy():
@@ -134,14 +144,18 @@ def token_losses():
     random = torch.Generator().manual_seed(18)
     for loss_type in ["nll", "dft"]:
         logps = (-torch.rand(8, generator=random) * 5).requires_grad_()
-        outputs = Namespace(log_probs=logps, label_mask=torch.ones(8), aux_loss=None)
-        stub = Namespace(args=Namespace(loss_type=loss_type), aux_loss_enabled=False)
-        scope = run_lines(sft_trainer.SFTTrainer.compute_loss, "per_token_loss = -outputs.log_probs",
-                          "if self.aux_loss_enabled",
-                          dict(self=stub, outputs=outputs, num_items_in_batch=1))
-        gradient, = torch.autograd.grad(scope["loss"], logps)
-        yield dict(loss=loss_type, logps=logps.tolist(), values=scope["per_token_loss"].tolist(),
-                   gradient=gradient.tolist())
+        loss, values = sft_loss(loss_type, logps, torch.ones(8), 1)
+        gradient, = torch.autograd.grad(loss, logps)
+        yield dict(loss=loss_type, logps=logps.tolist(), values=values.tolist(), gradient=gradient.tolist())
+
+
+def sft_loss(loss_type, logps, mask, items):
+    """TRL's loss, and that of each token."""
+    outputs = Namespace(log_probs=logps, label_mask=mask, aux_loss=None)
+    stub = Namespace(args=Namespace(loss_type=loss_type), aux_loss_enabled=False)
+    scope = run_lines(sft_trainer.SFTTrainer.compute_loss, "per_token_loss = -outputs.log_probs",
+                      "if self.aux_loss_enabled", dict(self=stub, outputs=outputs, num_items_in_batch=items))
+    return scope["loss"], scope["per_token_loss"]
 
 
 def importance_factors(log_ratio, mode, low, high):
@@ -170,22 +184,90 @@ def unpaired_cases():
             log_ratios = (torch.randn(answers, generator=random) * 3).requires_grad_()
             mismatched = torch.randn(answers, generator=random) + drift
             labels = torch.tensor([1, 0, 1, 1, 0, 0]).bool()
-            model = lambda **k: Namespace(log_probs=log_ratios[:, None], entropy=torch.zeros(answers, 1),
-                                          mean_logits=torch.zeros(answers, 1), aux_loss=None)
-            stub = Namespace(model=Namespace(training=True), accelerator=ACCELERATOR, calculate_KL=loss_type == "kto",
-                             aux_loss_enabled=False, precompute_ref_logps=True, loss_type=loss_type, beta=beta,
-                             desirable_weight=weights[0], undesirable_weight=weights[1], _total_train_tokens=0,
-                             _tp_size=1, _metrics={"train": collections.defaultdict(list)},
-                             _compute_kl_logps=lambda model, batch: mismatched)
-            batch = dict(label=labels, input_ids=torch.zeros(answers, 2, dtype=torch.long),
-                         attention_mask=torch.ones(answers, 2, dtype=torch.long),
-                         completion_mask=torch.ones(answers, 2, dtype=torch.long), ref_logps=torch.zeros(answers),
-                         ref_KL_logps=torch.zeros(answers))
-            loss = kto_trainer.KTOTrainer._compute_loss(stub, model, batch, False)
+            settings = dict(loss=loss_type, beta=beta, desirable_weight=weights[0], undesirable_weight=weights[1])
+            loss, metrics = unpaired_loss(settings, log_ratios[:, None], torch.zeros(answers), labels, mismatched)
             gradient, = torch.autograd.grad(loss, log_ratios)
-            yield dict(loss=loss_type, beta=beta, desirable_weight=weights[0], undesirable_weight=weights[1],
-                       log_ratios=log_ratios.tolist(), labels=labels.int().tolist(), mismatched=mismatched.tolist(),
-                       kl=stub._metrics["train"]["kl"][-1], value=loss.item(), gradient=gradient.tolist())
+            yield settings | dict(log_ratios=log_ratios.tolist(), labels=labels.int().tolist(),
+                                  mismatched=mismatched.tolist(), kl=metrics["kl"], value=loss.item(),
+                                  gradient=gradient.tolist())
+
+
+def unpaired_loss(settings, logps, ref_logps, labels, mismatched):
+    """TRL's loss and its metrics; logps [answers, terms]."""
+    answers = len(logps)
+    zeros, ones = torch.zeros_like(logps), torch.ones(answers, logps.shape[1] + 1, dtype=torch.long)
+    model = lambda **k: Namespace(log_probs=logps, entropy=zeros, mean_logits=zeros, aux_loss=None)
+    stub = Namespace(model=Namespace(training=True), accelerator=ACCELERATOR, calculate_KL=settings["loss"] == "kto",
+                     aux_loss_enabled=False, precompute_ref_logps=True, loss_type=settings["loss"],
+                     beta=settings["beta"], desirable_weight=settings["desirable_weight"],
+                     undesirable_weight=settings["undesirable_weight"], _total_train_tokens=0, _tp_size=1,
+                     _metrics={"train": collections.defaultdict(list)},
+                     _compute_kl_logps=lambda model, batch: mismatched)
+    batch = dict(label=labels, input_ids=torch.zeros_like(ones), attention_mask=ones, completion_mask=ones,
+                 ref_logps=ref_logps, ref_KL_logps=torch.zeros(len(mismatched)))
+    loss = kto_trainer.KTOTrainer._compute_loss(stub, model, batch, False)
+    return loss, {key: values[-1] for key, values in stub._metrics["train"].items()}
+
+
+def head_inputs():
+    random = torch.Generator().manual_seed(24)
+    width, vocabulary = 4, 9
+    # Learned tokens of a tree, and a sequence whose terms are all masked.
+    sequences = [[0], [1, 2, 3], [1, 2, 4, 5], [1, 6, 7, 8, 9, 10], []]
+    lengths = torch.tensor([len(s) for s in sequences])
+    shape = len(sequences), int(lengths.max())
+    single = lambda x: x.float().double()  # Colonnade holds what is given in single precision
+    given = dict(hidden=torch.randn((11, width), generator=random),
+                 weight=torch.randn((vocabulary, width), generator=random),
+                 tokens=torch.randint(vocabulary, (11,), generator=random), sequences=sequences,
+                 index=torch.tensor([s + [0] * (shape[1] - len(s)) for s in sequences]),
+                 mask=(torch.arange(shape[1]) < lengths[:, None]).long())
+    logps, _ = head_outputs(given, given["hidden"], given["weight"], 1.0)
+    noise = lambda scale: torch.randn(shape, generator=random) * scale
+    given["old"] = single(logps + noise(0.3))
+    given["ref"] = single(logps + noise(0.3))
+    given["sampled"] = single(given["old"] + noise(0.1))
+    given["advantages"] = single(torch.tensor([0.7, -1.2, 1.5, -0.4, 2.0]))
+    given["labels"] = torch.tensor([1, 0, 1, 0, 0]).bool()
+    given["ref_logps"] = (given["ref"] * given["mask"]).sum(1)
+    given["mismatched"] = torch.tensor([0.5, -0.2, 1.1])
+    return given
+
+
+def head_outputs(given, hidden, weight, temperature):
+    logits = hidden[given["index"]] @ weight.T / temperature
+    return selective_log_softmax(logits, given["tokens"][given["index"]]), entropy_from_logits(logits)
+
+
+def head_cases(given):
+    policies = [dict(loss_type=loss, beta=beta) for loss in ["dapo", "grpo", "dr_grpo", "sapo"] for beta in [0.0, 0.3]]
+    policies += [dict(loss_type="cispo", epsilon_high=1.1), dict(loss_type="dapo", delta=1.3),
+                 dict(loss_type="dapo", beta=0.3, use_bias_correction_kl=False, importance=True),
+                 dict(loss_type="luspo", beta=0.3), dict(loss_type="rloo", epsilon_low=0.1)]
+    policies += [dict(loss_type=loss, importance_sampling_level="sequence", beta=0.3, epsilon_low=0.01,
+                      epsilon_high=0.02) for loss in ["grpo", "luspo"]]
+    policies += [dict(loss_type="grpo", importance_sampling_level="sequence", beta=0.3, use_bias_correction_kl=False,
+                      importance=True)]
+    cases = [("policy", settings, 1.0) for settings in policies]
+    cases += [("policy", dict(loss_type="dapo"), 0.7), ("policy", dict(loss_type="rloo"), 1.3)]
+    cases += [("unpaired", dict(loss=loss, beta=0.4, desirable_weight=1.3, undesirable_weight=0.7), 1.0)
+              for loss in ["kto", "apo_zero_unpaired"]]
+    cases += [("token", dict(loss="dft"), 1.0)]
+    for kind, settings, temperature in cases:
+        hidden, weight = given["hidden"].clone().requires_grad_(), given["weight"].clone().requires_grad_()
+        logps, entropies = head_outputs(given, hidden, weight, temperature)
+        row, metrics = settings, {}
+        if kind == "policy":
+            row, loss, metrics = policy_loss(settings, given, logps, entropies)
+        elif kind == "unpaired":
+            loss, metrics = unpaired_loss(settings, logps * given["mask"], given["ref_logps"], given["labels"],
+                                          given["mismatched"])
+        else:
+            loss, _ = sft_loss(settings["loss"], logps * given["mask"], given["mask"], given["mask"].sum())
+        dhidden, dweight = torch.autograd.grad(loss, [hidden, weight])
+        yield dict(kind=kind, temperature=temperature) | row | dict(
+            value=loss.item(), dhidden=dhidden.tolist(), dweight=dweight.tolist(),
+            metrics={key: value for key, value in metrics.items() if not key.startswith(("logits/", "num_tokens"))})
 
 
 def distillation_cases():
@@ -255,8 +337,15 @@ golden = dict(token=list(token_losses()), importance=list(importance_cases()), u
               distillation=list(distillation_cases()), advantages=list(advantage_cases()))
 policy = policy()
 cases = policy.pop("cases")
+given = head_inputs()
+terms_of = lambda rows: [row[:len(s)] for row, s in zip(rows.tolist(), given["sequences"])]
+head = {key: given[key].tolist() for key in ["hidden", "weight", "tokens", "advantages", "ref_logps", "mismatched"]}
+head |= dict(sequences=given["sequences"], labels=given["labels"].int().tolist(),
+             max_completion_length=MAX_COMPLETION_LENGTH,
+             **{key: terms_of(given[key]) for key in ["old", "ref", "sampled"]})
+golden["head_cases"] = list(head_cases(given))
 lines = lambda rows: "[\n" + ",\n".join("  " + json.dumps(row, allow_nan=False) for row in rows) + "\n ]"
-texts = [f'"policy": {json.dumps(policy)}', f'"policy_cases": {lines(cases)}']
+texts = [f'"policy": {json.dumps(policy)}', f'"policy_cases": {lines(cases)}', f'"head": {json.dumps(head)}']
 texts += [f'"{name}": {lines(rows)}' for name, rows in golden.items()]
 path = pathlib.Path(__file__).parent / "policy_golden.json"
 path.write_text("{\n " + ",\n ".join(texts) + "\n}\n")

@@ -1,46 +1,10 @@
 #include "layers/head_loss.h"
 
 #include "tests/support/device_case.h"
+#include "tests/support/small_head.h"
 
 namespace colonnade {
 namespace {
-
-/// Head and loss with `chunk` rows at a time, and all outputs.
-template <typename T>
-struct Head {
-    int64_t rows, width, vocab, chunk;
-    std::vector<T> hidden = random_values<T>(rows * width, 1), weight = random_values<T>(vocab * width, 2);
-    std::vector<T> logits = std::vector<T>(static_cast<size_t>(chunk * vocab));
-    std::vector<T> dhidden = std::vector<T>(hidden.size()), dweight = std::vector<T>(weight.size());
-    std::vector<double> nll = std::vector<double>(static_cast<size_t>(rows));
-    std::vector<uint8_t> correct = std::vector<uint8_t>(nll.size());
-    std::vector<int32_t> targets;
-    std::vector<double> scales;
-
-    Head(int64_t rows_, int64_t width_, int64_t vocab_, int64_t chunk_)
-        : rows(rows_), width(width_), vocab(vocab_), chunk(chunk_) {
-        for (int32_t i = 0; i < rows; ++i) {
-            targets.push_back(static_cast<int32_t>(i * 5 % vocab));
-            scales.push_back(i % 3 == 1 ? 0.0 : 0.25 * static_cast<double>(i + 1));
-        }
-    }
-    HeadLoss args() {
-        return {.nll = tensor_of(nll, {rows}),
-                .correct = tensor_of(correct, {rows}),
-                .dhidden = tensor_of(dhidden, {rows, width}),
-                .dweight = tensor_of(dweight, {vocab, width}),
-                .logits = tensor_of(logits, {chunk, vocab}),
-                .hidden = tensor_of(hidden, {rows, width}),
-                .weight = tensor_of(weight, {vocab, width}),
-                .targets = view_of(targets),
-                .scales = view_of(scales)};
-    }
-    HeadLoss evaluation() {
-        HeadLoss a = args();
-        a.dhidden = a.dweight = Tensor();
-        return a;
-    }
-};
 
 /// The definition, in double.
 std::vector<double> oracle_nll(const Head<double>& head, std::vector<uint8_t>& correct) {
@@ -162,6 +126,37 @@ TEST(HeadLoss, EvaluationGivesTheSameLossAndTouchesNoGradient) {
     EXPECT_EQ(evaluated.dweight, std::vector<float>(13 * 5));
 }
 
+TEST(HeadLoss, EntropyIsThatOfTheSoftmax) {
+    const auto entropy_of = [](const std::vector<double>& logits, double temperature) {
+        Head<double> head = one_row(logits);
+        HeadLoss args = head.evaluation();
+        std::vector<double> entropy(1);
+        args.entropy = view_of(entropy);
+        args.temperature = temperature;
+        head_loss({}, args);
+        return entropy[0];
+    };
+    EXPECT_NEAR(entropy_of({2, 2, 2, 2}, 1), std::log(4.0), 1e-15);
+    EXPECT_EQ(entropy_of({900, 0, -900}, 1), 0);
+    const double p = 1 / (1 + std::exp(-3.0));
+    const double expected = -p * std::log(p) - (1 - p) * std::log(1 - p);
+    EXPECT_NEAR(entropy_of({-1, 2}, 1), expected, 1e-15);
+    EXPECT_NEAR(entropy_of({-2, 4}, 2), expected, 1e-15);
+}
+
+TEST(HeadLoss, TemperatureDividesLogits) {
+    Head<double> hot(7, 5, 13, 3), scaled(7, 5, 13, 3);
+    HeadLoss args = hot.args();
+    args.temperature = 2.5;
+    head_loss({}, args);
+    for (double& x : scaled.weight) x /= 2.5;
+    head_loss({}, scaled.args());
+    for (double& x : scaled.dweight) x /= 2.5;
+    expect_close(hot.nll, scaled.nll, 8);
+    expect_close(hot.dhidden, scaled.dhidden, 8);
+    expect_close(hot.dweight, scaled.dweight, 8);
+}
+
 TEST(HeadLoss, LossHasTheSameBitsWithAnyThreads) {
     expect_same_with_any_threads([] {
         Head<float> head(101, 300, 313, 101);
@@ -217,11 +212,13 @@ TEST_P(HeadLossOnDevice, SoftmaxEqualsDouble) {
         const Twin target = indices(targets), scale = twin(DType::f64, {rows}, {0.25, 1, 0, 0.125, 1e-3, 1, 0.5});
         const Twin nll = poisoned(DType::f64, {rows}), evaluated = poisoned(DType::f64, {rows});
         const Twin correct = twin(DType::u8, {rows}, std::vector<double>(rows, 9)), logits = output({chunk, vocab});
+        const Twin entropy = poisoned(DType::f64, {rows});
         const Twin dhidden = output({rows, width});
         const Twin dweight = twin(sum_dtype(dtype()), {vocab, width}, std::vector<double>(vocab * width));
         run([&](const Context& ctx, auto of) {
             head_loss(ctx, {.nll = of(nll),
                             .correct = of(correct),
+                            .entropy = of(entropy),
                             .dhidden = of(dhidden),
                             .dweight = of(dweight),
                             .logits = of(logits),
@@ -237,6 +234,8 @@ TEST_P(HeadLossOnDevice, SoftmaxEqualsDouble) {
         });
         // Exponentials have an error of some tens of roundings; their sum is at most 64 additions deep.
         expect_close("nll", nll, {.relative = 0, .absolute = 128 * f32_rounding});
+        // The sum of p |logit - max| is below 16.
+        expect_close("entropy", entropy, {.relative = 0, .absolute = 16 * 128 * f32_rounding});
         expect_close("correct", correct, {});
         EXPECT_EQ(read(correct.device)[6], 1);
         EXPECT_EQ(read(evaluated.device), read(nll.device));

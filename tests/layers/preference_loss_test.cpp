@@ -111,7 +111,7 @@ TEST(PreferenceFormulas, StayFiniteForExtremeScores) {
 
 struct PreferenceLossOnDevice : DeviceCase {};
 
-/// Places of each value in `values`, as TermTable and PairTable list them.
+/// Places of each value in `values`, as TermsOfTargets and PairTable list them.
 std::pair<std::vector<int32_t>, std::vector<int32_t>> lists_of(const std::vector<int32_t>& values, int64_t count) {
     std::vector<int32_t> begins = {0}, entries;
     for (int32_t value = 0; value < count; ++value) {
@@ -175,11 +175,10 @@ TEST_P(PreferenceLossOnDevice, GoesFromTokensToPairsAndBack) {
         const double scale = 1.0 / 1024;
         run([&](const Context& ctx, auto of) {
             const TermTable table{.begins = of(begins_t),
+                                  .sequences = of(sequences_t),
                                   .targets = of(targets_t),
                                   .weights = of(weights),
-                                  .sequences = of(sequences_t),
-                                  .target_begins = of(target_begins_t),
-                                  .by_target = of(by_target_t)};
+                                  .of_targets = {of(target_begins_t), of(by_target_t)}};
             sequence_log_probabilities(ctx, {.logps = of(logps), .nll = of(nll_t), .terms = table});
             PreferencePairs args{
                 .sums = of(sums),

@@ -26,7 +26,7 @@ inline Sample sample_of(const FlatSample& flat) {
                                     .tokens = {at(s > 0 ? begin : 0), at(end)},
                                     .learned = learned_spans(weights)});
     }
-    if (sample.sequences.size() > 1) sample.pairs = ranked_pairs(sample.sequences.size(), flat.margin);
+    if (sample.sequences.size() > 1) sample.pairs = ranked_pairs(sample.sequences.size(), RankedPairs::all, flat.margin);
     return sample;
 }
 

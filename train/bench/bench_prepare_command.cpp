@@ -114,7 +114,10 @@ int64_t encode_alone(const Tokenizer& tokenizer, const std::vector<std::string>&
 
 /// Builds the store of the training data from scratch, in a temporary folder.
 StoreResult prepare(StoreRequest request) {
-    const FolderCommit folder(std::filesystem::temp_directory_path() / "bench_prepare");
+    std::error_code error;
+    const std::filesystem::path temporary = std::filesystem::temp_directory_path(error);
+    if (error) fail(Exit::config, "TMPDIR: expected a folder: {}", error.message());
+    const FolderCommit folder(temporary / "bench_prepare");
     request.folder = folder.folder();
     return build_store(request);
 }

@@ -7,8 +7,6 @@
 #include <fmt/ranges.h>
 #include <unistd.h>
 
-#include <filesystem>
-
 #include "engine/device/device.h"
 #include "engine/device/human_units.h"
 #include "engine/device/philox.h"
@@ -21,7 +19,6 @@
 namespace colonnade {
 namespace {
 
-namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 struct Options {
@@ -49,14 +46,14 @@ double time_of_disk(const std::string& folder, size_t bytes) {
         file.write(noise.data(), std::min(bytes - at, noise.size() * 8));
     file.close();
     const double seconds = seconds_since(start);
-    fs::remove(folder + "/disk");
+    remove_file(folder + "/disk");
     return seconds;
 }
 
 /// Removes the files from the page cache, so that they are read from the disk.
 void forget(const std::string& folder) {
-    for (const auto& entry : fs::directory_iterator(folder)) {
-        const int fd = ::open(entry.path().c_str(), O_RDONLY | O_CLOEXEC);
+    for (const std::string& name : names_in(folder)) {
+        const int fd = ::open((folder + "/" + name).c_str(), O_RDONLY | O_CLOEXEC);
         ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
         ::close(fd);
     }
@@ -113,7 +110,7 @@ class Bench {
 int run(const Options& o) {
     std::unique_ptr<Gpu> gpu;
     if (!o.cpu && !cuda_devices().empty()) gpu = std::make_unique<Gpu>();
-    fs::create_directories(o.folder);
+    make_folders(o.folder);
     Bench bench(o, gpu.get());
     auto start = Clock::now();
     BackgroundSave saver(bench.learner());
@@ -150,7 +147,7 @@ int run(const Options& o) {
         if (gpu) gpu->synchronize();
         line(what, rate(bytes, seconds_since(start)));
     }
-    for (const int64_t step : {1, 2}) fs::remove_all(checkpoint_folder(o.folder, step));
+    for (const int64_t step : {1, 2}) remove_folder(checkpoint_folder(o.folder, step));
     return 0;
 }
 

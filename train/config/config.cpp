@@ -220,14 +220,16 @@ EncodeOptions encode_options(const Config& c, int64_t vocab_size) {
             .excess_length = c.excess_length,
             .vocab_size = vocab_size,
             .sample_length = c.rows() == RowKind::preferences ? c.packing_length : 0,
-            .max_answers = c.stage == Stage::dpo ? 2 : 0};
+            .ranked_pairs = c.ranking_pairs};
 }
 
 PackSettings train_packing(const Config& c) {
     return {.packing_length = c.packing_length,
             .strategy = c.packing_strategy,
             .window = c.packing_window,
-            .seed = static_cast<uint64_t>(c.data_seed)};
+            .seed = static_cast<uint64_t>(c.data_seed),
+            // Stages over answers have tables of all terms on the device.
+            .most_represented = c.rows() == RowKind::preferences ? 8 : 64};
 }
 
 PackSettings eval_packing(const Config& c) {

@@ -119,6 +119,7 @@ struct Config {
     std::string ref_model_name_or_path;     ///< empty: the model that training starts from
     RankingKind reward_loss = RankingKind::pairwise;
     double center_rewards_coefficient = 0;
+    RankedPairs ranking_pairs = RankedPairs::all;
 
     // Packing.
     bool packing = true;
@@ -126,6 +127,7 @@ struct Config {
     int64_t packing_length = 0;                         ///< default: max_length, or twice that for preferences
     int64_t packing_window = 10000;
     bool eval_packing = true;  ///< default: packing
+    Tristate share_prefixes = Tristate::automatic;
     bool document_mask = true;
 
     // Batch and length of the run.
@@ -161,6 +163,7 @@ struct Config {
     double loss_spike_z = 6;
     int64_t loss_spike_window = 128;  ///< steps
     double neftune_noise_alpha = 0;   ///< 0: no noise
+    bool use_dft_loss = false;
     int64_t seed = 42;
     int64_t data_seed = 42;  ///< default: seed
 

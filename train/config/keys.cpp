@@ -2,6 +2,7 @@
 
 #include "train/config/learning_keys.h"
 #include "train/config/output_keys.h"
+#include "train/config/packing_keys.h"
 #include "train/config/preference_keys.h"
 
 namespace colonnade {
@@ -111,7 +112,7 @@ Section lora_section() {
                     "adapters beside its linear layers; freeze: trains some layers and keeps the others frozen. The "
                     "keys below are for lora.")
                     .also({"adapter"}),
-                key("lora_rank", &C::lora_rank, "Rank of the adapters.", from_to(0, 1 << 14))
+                key("lora_rank", &C::lora_rank, "Rank of the adapters.", from_to(0, LoraSettings::most_rank))
                     .also({"lora_r"})
                     .default_is("16, or that of adapter_name_or_path"),
                 key("lora_alpha", &C::lora_alpha, "Adapters are scaled by lora_alpha / lora_rank.", at_least(0))
@@ -264,28 +265,6 @@ Section labels_section() {
                 key("add_eos", &C::add_eos, "Put an end token after plain completions and texts."),
             }};
 }
-Section packing_section() {
-    using C = Config;
-    return {
-        "Packing",
-        {
-            key("packing", &C::packing, "Put several samples into one row.").also({"sample_packing"}),
-            key("packing_strategy", &C::packing_strategy,
-                "bfd: best-fit decreasing within windows; sequential: in order of arrival; none: packing: false."),
-            key("packing_length", &C::packing_length,
-                "Length of a packed row, in tokens; at least max_length. A prompt with all its answers has to fit.",
-                from_to(2, 1 << 24))
-                .default_is("max_length; twice that in stages dpo and rm, so that every pair fits"),
-            key("packing_window", &C::packing_window, "Number of samples that bfd packs together.", from_to(1, 1e9)),
-            key("eval_packing", &C::eval_packing, "Pack in evaluation; the loss does not depend on it.")
-                .also({"eval_sample_packing"})
-                .default_is("packing")
-                .only_how_to_run(),
-            key("document_mask", &C::document_mask,
-                "Keep the samples of a row apart. Stage pt may set it to false: a text then sees the texts before it. "
-                "Evaluation always keeps samples apart."),
-        }};
-}
 Section run_section() {
     using C = Config;
     return {
@@ -375,6 +354,9 @@ Section optimizer_section() {
                 "Stages pt and sft: training adds uniform noise of at most neftune_noise_alpha / sqrt(tokens of the "
                 "sample * hidden_size) to embeddings (NEFTune, arXiv 2310.05914); 5 is usual, 0 is none.",
                 at_least(0)),
+            key("use_dft_loss", &C::use_dft_loss,
+                "Stages pt and sft: each token's loss is multiplied by its probability, held constant (DFT, arXiv "
+                "2508.05629). Evaluation reports the loss without it."),
             key("seed", &C::seed,
                 "Seed of the initial weights, of the stochastic rounding of bfloat16 and 8-bit moments, and of noise.",
                 at_least(0)),

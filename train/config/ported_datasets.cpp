@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <filesystem>
 
 #include "engine/device/error.h"
 #include "engine/io/files.h"
@@ -8,8 +7,6 @@
 
 namespace colonnade {
 namespace {
-
-namespace fs = std::filesystem;
 
 ConfigNode* entry_of(ConfigNode& map, const std::string& key) {
     for (ConfigNode& entry : map.children)
@@ -131,12 +128,12 @@ void port_dataset(ConfigNode& item, Porter& porter) {
             if (file.kind != ConfigNode::Kind::scalar)
                 porter.refuse(entry, "give each file an item of its own, or a glob as the path");
             const ConfigNode* const path = entry_of(item, "path");  // a repository, or the kind of the files: json
-            const bool of_hub = path && path->text.find('/') != path->text.npos && !fs::exists(path->text);
+            const bool of_hub = path && path->text.find('/') != path->text.npos && !path_exists(path->text);
             put(item, "path", Porter::scalar(of_hub ? path->text + "/" + file.text : file.text, entry), entry);
             drop(item, key);
         } else if (key == "revision") {
             const ConfigNode* const path = entry_of(item, "path");
-            if (path && entry.text != "main" && !fs::exists(path->text)) {
+            if (path && entry.text != "main" && !path_exists(path->text)) {
                 const size_t name = path->text.find('/'), inside = path->text.find('/', name + 1);
                 std::string with = path->text;
                 with.insert(std::min(name == with.npos ? name : inside, with.size()), "@" + entry.text);
@@ -170,7 +167,7 @@ void port_dataset(ConfigNode& item, Porter& porter) {
 void port_named_datasets(const ConfigNode& names, const std::string& folder, const std::string& key, Porter& porter) {
     const std::string registry = folder + "/dataset_info.json";
     Json entries = Json::object();
-    if (fs::exists(registry)) entries = parse_json(read_file(registry, limits::json_bytes), registry);
+    if (path_exists(registry)) entries = parse_json(read_file(registry, limits::json_bytes), registry);
     std::vector<ConfigNode> items;
     for (size_t begin = 0, end = 0; end != names.text.npos; begin = end + 1) {
         end = names.text.find(',', begin);
@@ -180,8 +177,8 @@ void port_named_datasets(const ConfigNode& names, const std::string& folder, con
         const bool of_hub = std::ranges::count(name, '/') == 1 && name.front() != '/' && name.front() != '.';
         if (entries.contains(name) && entries[name].is_object()) {
             items.push_back(item_of_entry(name, entries[name], folder, names, porter));
-        } else if (fs::exists(name) || fs::exists(folder + "/" + name) || of_hub) {
-            const bool inside = !fs::exists(name) && fs::exists(folder + "/" + name);
+        } else if (path_exists(name) || path_exists(folder + "/" + name) || of_hub) {
+            const bool inside = !path_exists(name) && path_exists(folder + "/" + name);
             items.push_back(Porter::map({{"path", Porter::scalar(inside ? folder + "/" + name : name, names)}}, names));
         } else {
             porter.refuse(

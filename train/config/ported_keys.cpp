@@ -357,7 +357,7 @@ const std::vector<Rule>& rules() {
         {{"unfrozen_parameters"}, ported, "", port_unfrozen},
         {{"noisy_embedding_alpha"}, ported, "neftune_noise_alpha", port_noise},
         {{"label_smoothing_factor", "embedding_learning_rate", "embedding_lr", "lr_groups", "freeze_*", "optim_args",
-          "optim_target_modules", "shift_attn", "mixture_of_depths", "rope_scaling", "use_dft_loss", "use_llama_pro",
+          "optim_target_modules", "shift_attn", "mixture_of_depths", "rope_scaling", "use_llama_pro",
           "cosine_constant_lr_ratio", "sequence_parallel_degree", "context_parallel_size", "tensor_parallel_size"},
          refused,
          "it would change what is learned; remove it"},

@@ -79,6 +79,11 @@ void expect_stage(const Config& c, Rules& rules) {
     expect(Stage::dpo, "ref_model_name_or_path", c.ref_model_name_or_path.empty());
     expect(Stage::rm, "reward_loss", c.reward_loss == defaults.reward_loss);
     expect(Stage::rm, "center_rewards_coefficient", c.center_rewards_coefficient == 0);
+    rules.expect(c.rows() == RowKind::preferences || c.ranking_pairs == defaults.ranking_pairs,
+                 {"ranking_pairs", "stage"}, "ranking_pairs is for stages dpo and rm, this is stage {}", spell(c.stage));
+    rules.expect(c.reward_loss == RankingKind::pairwise || c.ranking_pairs == RankedPairs::all,
+                 {"ranking_pairs", "reward_loss"},
+                 "ranking_pairs: best compares pairs, reward_loss: plackett_luce uses the whole ranking");
 }
 
 void settle_losses(Config& c, Rules& rules) {
@@ -110,6 +115,7 @@ void settle_losses(Config& c, Rules& rules) {
 }
 
 void settle_reference(Config& c, Rules& rules) {
+    if (c.loss_type.empty()) return;  // refused when it was read
     const bool needed = std::any_of(c.loss_type.begin(), c.loss_type.end(), needs_reference);
     if (!rules.given("precompute_ref_log_probs")) c.precompute_ref_log_probs = needed;
     rules.expect(needed || (!c.precompute_ref_log_probs && c.ref_model_name_or_path.empty()),
@@ -159,6 +165,9 @@ Section preference_section() {
             key("center_rewards_coefficient", &C::center_rewards_coefficient,
                 "Weight of the squared sum of two answers' rewards, which centres rewards at 0; 0.01 is usual.",
                 at_least(0)),
+            key("ranking_pairs", &C::ranking_pairs,
+                "Rows with more than two answers: all compares each with every later one, best the best one with each "
+                "other."),
         }};
 }
 

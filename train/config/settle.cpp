@@ -1,6 +1,7 @@
 #include <span>
 
 #include "engine/io/home_path.h"
+#include "train/config/packing_keys.h"
 #include "train/config/preference_keys.h"
 #include "train/config/rules.h"
 
@@ -163,22 +164,6 @@ void settle_data(Config& c, Rules& rules) {
     if (c.prepared_path.empty() && !c.output_dir.empty()) c.prepared_path = c.output_dir + "/prepared";
 }
 
-void settle_packing(Config& c, Rules& rules) {
-    const bool strategy_packs = c.packing_strategy != PackStrategy::none;
-    if (!rules.given("packing")) c.packing = strategy_packs;
-    if (!rules.given("packing_strategy") && !c.packing) c.packing_strategy = PackStrategy::none;
-    rules.expect(c.packing == (c.packing_strategy != PackStrategy::none), {"packing_strategy", "packing"},
-                 "packing_strategy {} contradicts packing: {}", spell(c.packing_strategy), c.packing);
-    const bool preferences = c.rows() == RowKind::preferences;
-    if (!rules.given("packing_length")) c.packing_length = preferences ? 2 * c.max_length : c.max_length;
-    rules.expect(c.packing_length >= c.max_length, {"packing_length", "max_length"},
-                 "packing_length {} is shorter than max_length {}", c.packing_length, c.max_length);
-    if (!rules.given("eval_packing")) c.eval_packing = c.packing;
-    rules.expect(c.document_mask || c.stage == Stage::pt, {"document_mask", "stage"},
-                 "document_mask: false is for stage pt: the samples of stage {} must not see each other",
-                 spell(c.stage));
-}
-
 void check_labels(const Config& c, Rules& rules) {
     rules.expect(chat_template_clock(c).has_value(), {"chat_template_date"},
                  "chat_template_date '{}': expected a date such as 2025-01-31", c.chat_template_date);
@@ -212,6 +197,12 @@ void settle_for(Device device, Config& c, Rules& rules) {
 
 void settle_run(Config& c, Rules& rules) {
     if (!rules.given("per_device_eval_batch_size")) c.per_device_eval_batch_size = c.per_device_train_batch_size;
+    constexpr int64_t most_tokens = 1 << 30;  // the rows of a batch have numbers of 32 bits
+    for (const auto& [key, packs] : {std::pair("per_device_train_batch_size", c.per_device_train_batch_size),
+                                     std::pair("per_device_eval_batch_size", c.per_device_eval_batch_size)})
+        rules.expect(packs * c.packing_length <= most_tokens, {key, "packing_length"},
+                     "{} {} with packing_length {}: expected at most {} tokens at a time", key, packs, c.packing_length,
+                     most_tokens);
     if (c.max_steps > 0 && c.num_train_epochs > 0) {
         if (rules.given("num_train_epochs")) rules.note("num_train_epochs", "num_train_epochs: max_steps decides");
         c.num_train_epochs = 0;
@@ -220,6 +211,8 @@ void settle_run(Config& c, Rules& rules) {
                  "num_train_epochs or max_steps must be above 0");
     if (!rules.given("data_seed")) c.data_seed = c.seed;
     if (!rules.given("adam_beta2") && c.stage == Stage::pt) c.adam_beta2 = 0.95;
+    rules.expect(!c.use_dft_loss || c.rows() == RowKind::texts, {"use_dft_loss", "stage"},
+                 "use_dft_loss is for stages pt and sft, this is stage {}", spell(c.stage));
     rules.expect(c.neftune_noise_alpha == 0 || c.rows() == RowKind::texts, {"neftune_noise_alpha", "stage"},
                  "neftune_noise_alpha is for stages pt and sft: answers of stage {} share their prompt, whose noise "
                  "would be that of one of them",

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <set>
 
 #include "engine/io/files.h"
@@ -14,7 +13,6 @@
 namespace colonnade {
 namespace {
 
-namespace fs = std::filesystem;
 constexpr const char *config_name = "/adapter_config.json", *weights_name = "/adapter_model.safetensors";
 constexpr std::string_view prefix = "base_model.model.";
 
@@ -98,12 +96,12 @@ void read_head(const JsonKeys& keys, AdapterConfig& c) {
 }  // namespace
 
 bool is_adapter_folder(const std::string& folder) {
-    return fs::exists(folder + config_name);
+    return path_exists(folder + config_name);
 }
 
 AdapterConfig read_adapter_config(const std::string& folder) {
     const std::string path = folder + config_name;
-    if (!fs::exists(path)) fail(Exit::data, "{}: not a folder of adapters: adapter_config.json is missing", folder);
+    if (!path_exists(path)) fail(Exit::data, "{}: not a folder of adapters: adapter_config.json is missing", folder);
     const Json json = read_json_file(path);
     const JsonKeys keys(json, path);
     const Json* type = keys.find("peft_type");
@@ -111,7 +109,7 @@ AdapterConfig read_adapter_config(const std::string& folder) {
     refuse_other_keys(json, keys);
     check_initialization(keys);
     AdapterConfig c;
-    c.lora.rank = keys.integer("r", {}, {.low = 1});
+    c.lora.rank = keys.integer("r", {}, {.low = 1, .below = LoraSettings::most_rank + 1});
     c.lora.alpha = keys.number("lora_alpha", 8, {.low = 0, .below = 1e9});
     c.lora.dropout = keys.number("lora_dropout", 0, {.low = 0, .below = 1});
     c.lora.rslora = keys.boolean("use_rslora", false);
@@ -119,13 +117,13 @@ AdapterConfig read_adapter_config(const std::string& folder) {
     read_head(keys, c);
     c.base = keys.text("base_model_name_or_path", "");
     const std::string revision = keys.text("revision", "");
-    if (!revision.empty() && !fs::exists(c.base)) c.base += '@' + revision;
+    if (!revision.empty() && !path_exists(c.base)) c.base += '@' + revision;
     return c;
 }
 
 void load_adapter(const std::string& folder, const ParameterList& list, const Tensor& flat) {
     const std::string path = folder + weights_name;
-    if (!fs::exists(path)) fail(Exit::data, "{}: the file is missing", path);
+    if (!path_exists(path)) fail(Exit::data, "{}: the file is missing", path);
     const SafetensorsReader reader(path);
     std::vector<std::string> problems;
     std::set<std::string> known;

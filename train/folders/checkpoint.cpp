@@ -2,17 +2,16 @@
 
 #include <algorithm>
 #include <charconv>
-#include <filesystem>
 #include <thread>
 
 #include "engine/io/file_pieces.h"
+#include "engine/io/files.h"
 #include "engine/io/sha256.h"
 #include "train/folders/adapter_folder.h"
 
 namespace colonnade {
 namespace {
 
-namespace fs = std::filesystem;
 constexpr int64_t format_version = 4, oldest_version = 2;
 
 Json layout_json(const ParameterList& parameters) {
@@ -90,9 +89,12 @@ Json sums_json(const LossSums& sums) {
 }
 
 LossSums sums_of(const Json& json) {
-    LossSums::Numbers numbers;
-    for (size_t i = 0; i < numbers.size(); ++i)
-        numbers[i] = json.at(i).is_null() ? LossSums::nothing : json.at(i).get<double>();
+    // Older builds wrote 8 sums and 2 extremes.
+    const size_t sums = json.size() == 10 ? 8 : LossSums::sums, maxima = json.size() == 10 ? 2 : LossSums::maxima;
+    const auto number = [&](size_t i) { return json.at(i).is_null() ? LossSums::nothing : json.at(i).get<double>(); };
+    LossSums::Numbers numbers = LossSums().numbers();
+    for (size_t i = 0; i < sums; ++i) numbers[i] = number(i);
+    for (size_t i = 0; i < maxima; ++i) numbers[LossSums::sums + i] = number(sums + i);
     return LossSums::of(numbers);
 }
 
@@ -178,9 +180,8 @@ auto read_keys(const std::string& path, Read&& read) {
 /// An entry of the manifest.
 void check_file(const std::string& path, const Json& entry, int64_t version) {
     const auto bytes = integer_of<uint64_t>(entry.at("bytes"));
-    std::error_code error;  // of a name that is too long
-    if (!fs::is_regular_file(path, error)) fail(Exit::data, "{:.500}: file is missing; {}", path, damage_advice);
-    if (const uint64_t found = fs::file_size(path); found != bytes)
+    if (!is_file(path)) fail(Exit::data, "{:.500}: file is missing; {}", path, damage_advice);
+    if (const uint64_t found = InputFile(path).size(); found != bytes)
         fail(Exit::data, "{}: {} bytes, expected {}; {}", path, found, bytes, damage_advice);
     check_pieces(path, pieces_of(entry, version), damage_advice);
 }
@@ -213,14 +214,12 @@ void CheckpointSave::gather() {
 
 void CheckpointSave::write_manifest(const std::string& dir) {
     std::vector<File> all = std::move(shards_);
-    for (const auto& entry : fs::directory_iterator(dir)) {
-        const std::string name = entry.path().filename();
-        if (!is_shard_name(name)) all.push_back({name, hash_pieces(entry.path(), writer_threads(ranks_))});
-    }
+    for (const std::string& name : names_in(dir))
+        if (!is_shard_name(name)) all.push_back({name, hash_pieces(dir + "/" + name, writer_threads(ranks_))});
     std::ranges::sort(all, {}, &File::name);
     Json files = Json::array();
     for (const File& file : all) {
-        const uint64_t bytes = fs::file_size(dir + "/" + file.name);
+        const uint64_t bytes = InputFile(dir + "/" + file.name).size();
         files.push_back({{"name", file.name}, {"bytes", bytes}, {"pieces", pieces_json(file.pieces)}});
         bytes_ += bytes;
     }
@@ -272,8 +271,8 @@ uint64_t save_checkpoint(const std::string& folder, const Learner& learner, cons
 
 WholeCheckpoint check_checkpoint(const std::string& folder) {
     const std::string path = folder + "/manifest.json";
-    if (!fs::is_directory(folder)) fail(Exit::data, "{}: no such checkpoint", folder);
-    if (!fs::exists(path)) fail(Exit::data, "{}: not a checkpoint: manifest.json is missing", folder);
+    if (!is_folder(folder)) fail(Exit::data, "{}: no such checkpoint", folder);
+    if (!path_exists(path)) fail(Exit::data, "{}: not a checkpoint: manifest.json is missing", folder);
     return read_keys(path, [&](const Json& json) {
         const Json& body = json.at("body");
         const std::string expected = json.at("sha256").get<std::string>(), found = sha256(body.dump());

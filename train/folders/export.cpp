@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <span>
 
 #include "data/text/text_folder.h"
@@ -17,8 +16,6 @@
 namespace colonnade {
 namespace {
 
-namespace fs = std::filesystem;
-
 // transformers v5 calls the key "dtype", v4 "torch_dtype".
 void set_dtype(Json& config, DType stored) {
     const char* name = stored == DType::bf16 ? "bfloat16" : stored == DType::f16 ? "float16" : "float32";
@@ -27,7 +24,7 @@ void set_dtype(Json& config, DType stored) {
 
 // A GGUF file has no config.json: then the model's own shape writes it.
 Json config_json(const ExportRequest& r, DType stored) {
-    const bool folder = fs::is_directory(r.source_folder);
+    const bool folder = is_folder(r.source_folder);
     Json config = folder ? read_json_file(r.source_folder + "/config.json") : to_json(r.config);
     set_dtype(config, stored);
     const bool tied_if_absent = family_of(r.config.architecture).tied;
@@ -54,7 +51,7 @@ std::vector<int64_t> token_ids(const Json& json, const std::string& where) {
 Json generation_config_json(const ExportRequest& r) {
     const std::string source = r.source_folder + "/generation_config.json";
     Json j = Json::object();
-    if (!r.source_folder.empty() && fs::exists(source)) j = read_json_file(own_file(r.source_folder, source));
+    if (!r.source_folder.empty() && path_exists(source)) j = read_json_file(own_file(r.source_folder, source));
     if (r.config.bos_token_id >= 0) j["bos_token_id"] = r.config.bos_token_id;
     if (r.config.pad_token_id >= 0) j["pad_token_id"] = r.config.pad_token_id;
     // The stop ids of the training template: without them generation never ends. Those of the model stay.
@@ -127,56 +124,46 @@ void remove_config(const std::string& folder) {
 }
 
 void remove_weights(const std::string& folder) {
-    for (const auto& entry : fs::directory_iterator(folder)) {
-        const std::string name = entry.path().filename();
-        if (name.starts_with("model") && name.find(".safetensors") != std::string::npos) remove_file(entry.path());
-    }
+    for (const std::string& name : names_in(folder))
+        if (name.starts_with("model") && name.find(".safetensors") != std::string::npos)
+            remove_file(folder + "/" + name);
 }
 
 void replace_weights(const std::string& folder, const std::string& staging) {
     remove_weights(folder);
-    for (const auto& entry : fs::directory_iterator(staging))
-        rename_path(entry.path(), fs::path(folder) / entry.path().filename());
+    for (const std::string& name : names_in(staging)) rename_path(staging + "/" + name, folder + "/" + name);
     sync_path(folder);
 }
 
 }  // namespace
 
 DType export_model(const ExportRequest& r) {
-    try {
-        make_folders(r.folder);
-        const SharedFolder share(r.folder, export_stems);
-        // Read everything before removing anything: the source may be this very folder.
-        const Json generation_config = generation_config_json(r);
-        remove_tree(r.folder + "/.weights");                 // of a killed export of an older version
-        const FolderCommit staging(r.folder + "/.weights");  // not committed: its files are moved
-        const DType stored = stage_weights(r, staging.folder());
-        const Json config = config_json(r, stored);
-        remove_config(r.folder);
-        remove_adapter(r.folder);
-        replace_weights(r.folder, staging.folder());
-        write_tokenizer(r);
-        write_file_atomically(r.folder + "/generation_config.json", generation_config.dump(2) + "\n");
-        write_file_atomically(r.folder + "/config.json", config.dump(2) + "\n");
-        return stored;
-    } catch (const fs::filesystem_error& e) {
-        fail(Exit::storage, "{}: {}", r.folder, e.what());
-    }
+    make_folders(r.folder);
+    const SharedFolder share(r.folder, export_stems);
+    // Read everything before removing anything: the source may be this very folder.
+    const Json generation_config = generation_config_json(r);
+    remove_tree(r.folder + "/.weights");                 // of a killed export of an older version
+    const FolderCommit staging(r.folder + "/.weights");  // not committed: its files are moved
+    const DType stored = stage_weights(r, staging.folder());
+    const Json config = config_json(r, stored);
+    remove_config(r.folder);
+    remove_adapter(r.folder);
+    replace_weights(r.folder, staging.folder());
+    write_tokenizer(r);
+    write_file_atomically(r.folder + "/generation_config.json", generation_config.dump(2) + "\n");
+    write_file_atomically(r.folder + "/config.json", config.dump(2) + "\n");
+    return stored;
 }
 
 void export_adapter(const ExportRequest& r, const LoraSettings& lora) {
-    try {
-        make_folders(r.folder);
-        const SharedFolder share(r.folder, export_stems);
-        remove_config(r.folder);
-        remove_weights(r.folder);
-        remove_adapter(r.folder);
-        write_tokenizer(r);
-        write_adapter(r.folder, {lora, r.base.empty() ? r.source_folder : r.base}, r.parameters,
-                      HostCopy::of(r.gpu, r.weights).tensor());
-    } catch (const fs::filesystem_error& e) {
-        fail(Exit::storage, "{}: {}", r.folder, e.what());
-    }
+    make_folders(r.folder);
+    const SharedFolder share(r.folder, export_stems);
+    remove_config(r.folder);
+    remove_weights(r.folder);
+    remove_adapter(r.folder);
+    write_tokenizer(r);
+    write_adapter(r.folder, {lora, r.base.empty() ? r.source_folder : r.base}, r.parameters,
+                  HostCopy::of(r.gpu, r.weights).tensor());
 }
 
 DType export_merged(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,

@@ -18,7 +18,8 @@ namespace fs = std::filesystem;
 std::string keep_aside(const std::string& folder) {
     const std::string first = folder + ".damaged";
     std::string name = first;
-    for (int n = 2; fs::exists(fs::symlink_status(name)); ++n) name = fmt::format("{}-{}", first, n);
+    std::error_code none;
+    for (int n = 2; fs::exists(fs::symlink_status(name, none)); ++n) name = fmt::format("{}-{}", first, n);
     rename_path(folder, name);
     return name;
 }
@@ -36,10 +37,9 @@ std::string checkpoint_folder(const std::string& output_dir, int64_t step) {
 std::vector<int64_t> checkpoint_steps(const std::string& output_dir) {
     constexpr std::string_view prefix = "checkpoint-";
     std::vector<int64_t> steps;
-    if (!fs::is_directory(output_dir)) return steps;
-    for (const auto& entry : fs::directory_iterator(output_dir)) {
-        const std::string name = entry.path().filename();
-        if (!entry.is_directory() || !name.starts_with(prefix)) continue;
+    if (!is_folder(output_dir)) return steps;
+    for (const std::string& name : names_in(output_dir)) {
+        if (!name.starts_with(prefix) || !is_folder(output_dir + "/" + name)) continue;
         int64_t step = 0;
         const char* end = name.data() + name.size();
         // "checkpoint-20.tmp-123" is not a checkpoint: the whole rest must be a number.
@@ -52,7 +52,7 @@ std::vector<int64_t> checkpoint_steps(const std::string& output_dir) {
 
 std::string checkpoint_for_model(const std::string& path) {
     const std::vector<int64_t> steps = checkpoint_steps(path);
-    if (steps.empty() || fs::exists(path + "/config.json") || is_adapter_folder(path)) return "";
+    if (steps.empty() || path_exists(path + "/config.json") || is_adapter_folder(path)) return "";
     return checkpoint_folder(path, steps.back());
 }
 

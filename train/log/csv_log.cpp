@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <filesystem>
 
 #include "engine/device/error.h"
 #include "engine/io/files.h"
@@ -31,7 +30,7 @@ std::string lines_until(std::string_view table, std::optional<int64_t> step) {
 CsvLog::CsvLog(std::string path, std::optional<int64_t> resumed_step)
     : path_(std::move(path)), columns_({"step", "epoch"}) {
     std::string lines;
-    if (resumed_step && std::filesystem::exists(path_)) {
+    if (resumed_step && path_exists(path_)) {
         const std::string old = read_file(path_);
         const size_t head = old.find('\n');
         if (head == old.npos || !old.starts_with("step,epoch"))

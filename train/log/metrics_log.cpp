@@ -1,7 +1,6 @@
 #include "train/log/metrics_log.h"
 
 #include <cmath>
-#include <filesystem>
 
 #include "engine/device/error.h"
 #include "engine/io/files.h"
@@ -120,7 +119,7 @@ std::string code_block(const std::string& text) {
 AppendFile open_log(const std::string& output_dir, std::optional<int64_t> resumed_step) {
     make_folders(output_dir);
     const std::string path = output_dir + "/metrics.jsonl";
-    if (std::filesystem::exists(path)) keep_beginning(path, resumed_step ? log_bytes_until(path, *resumed_step) : 0);
+    if (path_exists(path)) keep_beginning(path, resumed_step ? log_bytes_until(path, *resumed_step) : 0);
     return AppendFile(path);
 }
 

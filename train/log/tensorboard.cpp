@@ -4,7 +4,6 @@
 
 #include <array>
 #include <bit>
-#include <filesystem>
 
 #include "engine/device/error.h"
 #include "engine/io/files.h"
@@ -37,7 +36,7 @@ std::string new_path(const std::string& folder) {
     const std::string name = fmt::format("{}/events.out.tfevents.{:010}.{}.{}", folder, static_cast<int64_t>(now()),
                                          *host ? host : "localhost", getpid());
     std::string path = name;
-    for (int n = 1; std::filesystem::exists(path); ++n) path = fmt::format("{}.{}", name, n);
+    for (int n = 1; path_exists(path); ++n) path = fmt::format("{}.{}", name, n);
     return path;
 }
 

@@ -34,7 +34,7 @@ std::string new_id() {
 std::string id_of_run(const std::string& folder, bool resumed) {
     make_folders(folder);
     const std::string path = folder + "/run-id.txt";
-    if (resumed && fs::exists(path)) {
+    if (resumed && path_exists(path)) {
         const std::string id = read_file(path, 64);
         if (id.size() == 8 && id.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789") == id.npos) return id;
     }
@@ -50,7 +50,7 @@ std::string new_path(const std::string& folder, const std::string& id) {
     char date[32];
     std::strftime(date, sizeof date, "%Y%m%d_%H%M%S", &local);
     std::string run = fmt::format("{}/offline-run-{}-{}", folder, date, id);
-    for (int n = 1; fs::exists(run); ++n) run = fmt::format("{}/offline-run-{}_{}-{}", folder, date, n, id);
+    for (int n = 1; path_exists(run); ++n) run = fmt::format("{}/offline-run-{}_{}-{}", folder, date, n, id);
     make_folders(run + "/files");
     return fmt::format("{}/run-{}.wandb", run, id);
 }

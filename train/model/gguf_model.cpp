@@ -153,11 +153,15 @@ Json rope_scaling(const ArchitectureKeys& keys, int64_t head_dim, double theta) 
     return scaling;
 }
 
+// Some files write 2^32 - 1 for none.
 void add_token_ids(const GgufMetadata& metadata, Json& config) {
-    if (const auto id = metadata.integer("tokenizer.ggml.bos_token_id")) config["bos_token_id"] = *id;
-    if (const auto id = metadata.integer("tokenizer.ggml.padding_token_id")) config["pad_token_id"] = *id;
-    const auto eos = metadata.integer("tokenizer.ggml.eos_token_id");
-    const auto eot = metadata.integer("tokenizer.ggml.eot_token_id");
+    const auto special = [&](const char* name) {
+        const auto id = metadata.integer(fmt::format("tokenizer.ggml.{}_token_id", name));
+        return id == UINT32_MAX ? std::nullopt : id;
+    };
+    if (const auto id = special("bos")) config["bos_token_id"] = *id;
+    if (const auto id = special("padding")) config["pad_token_id"] = *id;
+    const auto eos = special("eos"), eot = special("eot");
     if (eos && eot && *eos != *eot)
         config["eos_token_id"] = {*eos, *eot};
     else if (eos || eot)

@@ -14,6 +14,7 @@
 namespace colonnade {
 
 struct LoraSettings {
+    static constexpr int64_t most_rank = 1 << 14;  ///< with it the size of the adapters of any model fits int64_t
     int64_t rank = 8;
     double alpha = 16;
     double dropout = 0;  ///< on the input of the adapters, in training

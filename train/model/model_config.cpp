@@ -16,6 +16,7 @@ namespace colonnade {
 namespace {
 
 constexpr const char* score_class = "ForSequenceClassification";
+constexpr int64_t longest = int64_t{1} << 30;  ///< sequence
 
 const ModelFamily& read_family(const JsonKeys& keys) {
     const std::string type = keys.text("model_type", "");
@@ -48,8 +49,7 @@ void read_windows(const JsonKeys& keys, const ModelFamily& family, ModelConfig& 
     const bool listed = family.windows == WindowRule::listed_or_upper;
     if (family.windows == WindowRule::none || keys.is_null("sliding_window")) return;
     if (listed && !keys.boolean("use_sliding_window", false)) return;
-    const int64_t window = keys.integer("sliding_window", 4096);
-    if (window < 1) fail(Exit::data, "{}: sliding_window should be at least 1, found {}", keys.where(), window);
+    const int64_t window = keys.integer("sliding_window", 4096, {.low = 1, .below = longest + 1});
     const int64_t first = listed ? keys.integer("max_window_layers", 28) : 0;
     const Json* types = listed ? keys.find("layer_types") : nullptr;
     if (types && (!types->is_array() || types->size() != c.windows.size()))
@@ -68,12 +68,14 @@ void read_windows(const JsonKeys& keys, const ModelFamily& family, ModelConfig& 
 }
 
 void read_token_ids(const JsonKeys& keys, ModelConfig& c) {
-    c.bos_token_id = keys.integer("bos_token_id", -1);
-    c.pad_token_id = keys.integer("pad_token_id", -1);
+    const JsonRange ids{.low = -1, .below = int64_t{1} << 31};  // -1: none
+    c.bos_token_id = keys.integer("bos_token_id", -1, ids);
+    c.pad_token_id = keys.integer("pad_token_id", -1, ids);
     if (const Json* eos = keys.find("eos_token_id")) {
         const Json list = eos->is_array() ? *eos : Json::array({*eos});
         for (const Json& id : list) {
-            if (!id.is_number_integer()) keys.refuse("eos_token_id", "an integer or a list of integers");
+            if (!id.is_number_integer() || !ids.holds(id.get<double>()))
+                keys.refuse("eos_token_id", "an integer or a list of integers" + ids.text());
             c.eos_token_ids.push_back(id.get<int64_t>());
         }
     }
@@ -235,6 +237,7 @@ ModelConfig read_model_config(const std::string& path) {
     return c;
 }
 
+// The limits keep the number of parameters below 2^57, so that the bytes of no buffer overflow int64_t.
 void validate(const ModelConfig& c, const std::string& where, Exit exit) {
     const auto positive = [&](const char* key, int64_t value, int64_t limit) {
         if (value < 1 || value > limit)
@@ -247,7 +250,7 @@ void validate(const ModelConfig& c, const std::string& where, Exit exit) {
     positive("num_attention_heads", c.num_attention_heads, 4096);
     positive("num_key_value_heads", c.num_key_value_heads, 4096);
     positive("head_dim", c.head_dim, 256);
-    positive("max_position_embeddings", c.max_position_embeddings, int64_t{1} << 30);
+    positive("max_position_embeddings", c.max_position_embeddings, longest);
     if (c.head_dim % 2) fail(exit, "{}: head_dim should be even for the rotary embedding, found {}", where, c.head_dim);
     if (c.num_attention_heads % c.num_key_value_heads)
         fail(exit, "{}: num_attention_heads ({}) should be a multiple of num_key_value_heads ({})", where,

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 
 #include "engine/io/files.h"
@@ -10,18 +9,13 @@
 namespace colonnade {
 namespace {
 
-namespace fs = std::filesystem;
-
 bool has_safetensors(const std::string& folder) {
-    std::error_code none;
-    return fs::exists(folder + "/model.safetensors", none) ||
-           fs::exists(folder + "/model.safetensors.index.json", none);
+    return path_exists(folder + "/model.safetensors") || path_exists(folder + "/model.safetensors.index.json");
 }
 
 std::variant<SafetensorsReader, GgufWeights> open_weights(const std::string& path) {
     if (is_gguf_file(path)) return GgufWeights(path);
-    std::error_code none;
-    if (!fs::is_regular_file(path, none) && !has_safetensors(path))
+    if (!is_file(path) && !has_safetensors(path))
         refuse_model_path(path, "neither model.safetensors nor model.safetensors.index.json in this folder");
     return SafetensorsReader(path);
 }
@@ -53,10 +47,7 @@ constexpr OtherFormat other_formats[] = {
 
 // "FILE: advice" of the first such file in a folder, or nothing.
 std::string found_instead(const std::string& folder) {
-    std::vector<std::string> names;
-    std::error_code none;
-    for (const auto& entry : fs::directory_iterator(folder, none)) names.push_back(entry.path().filename());
-    std::ranges::sort(names);
+    const std::vector<std::string> names = names_in(folder);
     for (const OtherFormat& format : other_formats)
         for (const std::string& name : names)
             if (name.starts_with(format.begin) && name.ends_with(format.end))
@@ -71,9 +62,8 @@ bool has_stored_weights(const std::string& path) {
 }
 
 void refuse_model_path(const std::string& path, const std::string& missing) {
-    std::error_code none;
-    if (fs::exists(path, none)) {
-        const std::string found = fs::is_directory(path, none) ? found_instead(path) : "";
+    if (path_exists(path)) {
+        const std::string found = is_folder(path) ? found_instead(path) : "";
         fail(Exit::data, "{}: {}{}{}", path, missing, found.empty() ? "" : "; ", found);
     }
     // "meta-llama/Llama-3.2-1B" could be a relative path as well.

@@ -81,8 +81,8 @@ DeviceBatch DeviceBatch::lay_out(Arena& arena, const ModelConfig& config, const 
             b.terms.targets = tensor(DType::i32, {shape.terms});
             b.terms.weights = tensor(DType::f32, {shape.terms});
         }
-        b.terms.target_begins = tensor(DType::i32, {shape.targets + 1});
-        for (Tensor* t : {&b.terms.sequences, &b.terms.by_target}) *t = tensor(DType::i32, {shape.terms});
+        b.terms.of_targets.begins = tensor(DType::i32, {shape.targets + 1});
+        for (Tensor* t : {&b.terms.sequences, &b.terms.of_targets.terms}) *t = tensor(DType::i32, {shape.terms});
         b.pairs.begins = tensor(DType::i32, {shape.sequences + 1});
         b.pairs.sides = tensor(DType::i32, {2 * shape.pairs});
         for (Tensor* t : {&b.lengths, &b.reference}) *t = tensor(DType::f64, {shape.sequences});
@@ -137,8 +137,8 @@ void DeviceBatch::fill_terms(const Context& ctx, const Batch& batch) {
     bring(ctx, terms.targets, targets_of);
     bring(ctx, terms.weights, batch.term_weights);
     put(ctx, terms.sequences, sequence_of);
-    put(ctx, terms.target_begins, by.begins);
-    put(ctx, terms.by_target, by.entries);
+    put(ctx, terms.of_targets.begins, by.begins);
+    put(ctx, terms.of_targets.terms, by.entries);
 }
 
 void DeviceBatch::fill_pairs(const Context& ctx, const Batch& batch) const {

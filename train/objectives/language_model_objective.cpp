@@ -25,6 +25,7 @@ ObjectiveBuffers LanguageModelObjective::lay_out(Arena& arena, const ModelConfig
 
 void LanguageModelObjective::run(const Context& ctx, const ObjectiveStep& s) const {
     const ObjectiveBuffers& b = s.buffers;
+    const TokenLoss loss = s.gradients ? loss_ : TokenLoss::nll;
     gather_rows(ctx, {.out = b.hidden, .in = s.acts.hidden, .rows = s.batch.rows});
     head_loss(ctx, {.nll = b.nll,
                     .correct = b.correct,
@@ -35,9 +36,14 @@ void LanguageModelObjective::run(const Context& ctx, const ObjectiveStep& s) con
                     .hidden = b.hidden,
                     .weight = s.model.weights().head,
                     .targets = s.batch.targets,
-                    .scales = s.batch.scales});
+                    .scales = s.batch.scales,
+                    .token_loss = loss});
     if (s.gradients) scatter_rows(ctx, {.din = s.acts.dhidden, .dout = b.dhidden, .rows = s.batch.rows});
-    add_loss_sums(ctx, {.sums = s.sums.slice(0, 0, 3), .nll = b.nll, .correct = b.correct, .weights = s.batch.weights});
+    add_loss_sums(ctx, {.sums = s.sums.slice(0, 0, 3),
+                        .nll = b.nll,
+                        .correct = b.correct,
+                        .weights = s.batch.weights,
+                        .loss = loss});
 }
 
 std::vector<Metric> LanguageModelObjective::metrics(const LossSums& sums, Phase phase) const {

@@ -5,6 +5,8 @@
 //     loss = sum_i weight_i * nll_i / total
 //
 // total is the weight of the whole step (all micro-steps and ranks). The loss of each target stays in buffers.nll.
+// TokenLoss::dft multiplies nll_i by the probability of the target, held constant (arXiv 2508.05629): tokens that the
+// model finds improbable pull less. Evaluation is by nll either way, so that runs compare.
 
 #include "train/objectives/objective.h"
 
@@ -12,6 +14,8 @@ namespace colonnade {
 
 class LanguageModelObjective : public Objective {
   public:
+    explicit LanguageModelObjective(TokenLoss loss = TokenLoss::nll) : loss_(loss) {}
+
     ObjectiveBuffers lay_out(Arena& arena, const ModelConfig& config, const BatchShape& shape,
                              const HeadSettings& settings) const override;
     void run(const Context& ctx, const ObjectiveStep& step) const override;
@@ -19,6 +23,9 @@ class LanguageModelObjective : public Objective {
     double total(const Batch& batch) const override { return batch.target_weight; }
     std::vector<Metric> metrics(const LossSums& sums, Phase phase) const override;
     std::string figures(const LossSums& sums, Phase phase) const override;
+
+  private:
+    TokenLoss loss_;
 };
 
 /// Buffers of the head over `targets` rows, for all objectives that run it.

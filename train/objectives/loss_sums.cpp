@@ -6,11 +6,16 @@ namespace colonnade {
 
 LossSums LossSums::of(std::span<const double> n) {
     require(std::ssize(n) >= count, "{} numbers of {}", n.size(), count);
-    return {n[0], n[1], n[2], {n[3], n[4], n[5], n[6], n[7]}, {n[8], n[9]}};
+    LossSums all{.nll = n[0], .weight = n[1], .correct = n[2]};
+    std::copy_n(n.begin() + 3, all.more.size(), all.more.begin());
+    std::copy_n(n.begin() + sums, maxima, all.extremes.begin());
+    return all;
 }
 
 LossSums::Numbers LossSums::numbers() const {
-    return {nll, weight, correct, more[0], more[1], more[2], more[3], more[4], extremes[0], extremes[1]};
+    Numbers all{nll, weight, correct};
+    std::ranges::copy(extremes, std::ranges::copy(more, all.begin() + 3).out);
+    return all;
 }
 
 LossSums& LossSums::operator+=(const LossSums& other) {
@@ -32,7 +37,7 @@ void add_loss_sums(const Context& ctx, const AddLossSums& a) {
     LossSums sums;
     for (int64_t i = 0; i < a.weights.numel(); ++i) {
         const double weight = weights[i];
-        sums.nll += weight * nll[i];
+        sums.nll += weight * token_loss(a.loss, -nll[i]).value;
         sums.weight += weight;
         sums.correct += weight * correct[i];
     }

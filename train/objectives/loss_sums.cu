@@ -7,13 +7,13 @@ namespace {
 constexpr int threads = 1024;
 
 // One block: ten thousand targets are little work, and the order of summation is fixed.
-__global__ void __launch_bounds__(threads)
-    add_sums(double* sums, const double* nll, const uint8_t* correct, const double* weights, int64_t targets) {
+__global__ void __launch_bounds__(threads) add_sums(double* sums, const double* nll, const uint8_t* correct,
+                                                    const double* weights, TokenLoss loss, int64_t targets) {
     __shared__ double partial[3][threads];
     double own[3] = {};
     for (int64_t i = threadIdx.x; i < targets; i += threads) {
         const double weight = weights[i];
-        own[0] += weight * nll[i];
+        own[0] += weight * token_loss(loss, -nll[i]).value;
         own[1] += weight;
         own[2] += weight * correct[i];
     }
@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(threads)
 
 void add_loss_sums(const Context& ctx, const AddLossSums& a) {
     add_sums<<<1, threads, 0, stream_of(ctx)>>>(a.sums.as<double>(), a.nll.as<double>(), a.correct.as<uint8_t>(),
-                                                a.weights.as<double>(), a.weights.numel());
+                                                a.weights.as<double>(), a.loss, a.weights.numel());
     check_launch("add_loss_sums");
 }
 

@@ -7,18 +7,20 @@
 #include <span>
 
 #include "engine/device/context.h"
+#include "layers/policy_formulas.h"
 
 namespace colonnade {
 
 struct LossSums {
+    static constexpr int64_t sums = 11, maxima = 6, count = sums + maxima;
+    static constexpr double nothing = -std::numeric_limits<double>::infinity();
+
     double nll = 0;      ///< the loss; for a language model the weighted negative log-likelihood of its targets
     double weight = 0;   ///< what the loss is divided by: the weights of targets, or the number of pairs
     double correct = 0;  ///< weighted count of targets with the largest logit, or of pairs whose better answer won
-    std::array<double, 5> more{};  ///< the objective's own sums (train/objectives/objective.h)
-    std::array<double, 2> extremes{nothing, nothing};
+    std::array<double, sums - 3> more{};  ///< the objective's own sums (train/objectives/objective.h)
+    std::array<double, maxima> extremes = no_extremes();
 
-    static constexpr double nothing = -std::numeric_limits<double>::infinity();
-    static constexpr int64_t sums = 8, maxima = 2, count = sums + maxima;
     using Numbers = std::array<double, count>;
     /// Converts from and to their layout in memory: the sums, then the extremes.
     static LossSums of(std::span<const double> numbers);
@@ -28,13 +30,21 @@ struct LossSums {
     double mean() const { return weight > 0 ? nll / weight : 0; }
     double accuracy() const { return weight > 0 ? correct / weight : 0; }
     double mean_of(size_t i) const { return weight > 0 ? more[i] / weight : 0; }
+
+  private:
+    static constexpr std::array<double, maxima> no_extremes() {
+        std::array<double, maxima> extremes{};
+        extremes.fill(nothing);
+        return extremes;
+    }
 };
 
 struct AddLossSums {
-    Tensor sums;     ///< f64 [3]: weighted nll, weight, weighted count of correct targets; added to
+    Tensor sums;     ///< f64 [3]: weighted loss, weight, weighted count of correct targets; added to
     Tensor nll;      ///< f64 [targets]
     Tensor correct;  ///< u8 [targets]
     Tensor weights;  ///< f64 [targets]
+    TokenLoss loss = TokenLoss::nll;
 };
 /// Sums in a fixed order: every run gives the same bits.
 void add_loss_sums(const Context& ctx, const AddLossSums& args);

@@ -11,7 +11,7 @@ namespace colonnade {
 namespace {
 
 /// PairSums have the layout of LossSums.
-static_assert(PairSums::count == LossSums::sums && PairSums::loss == 0 && PairSums::pairs == 1 &&
+static_assert(PairSums::count <= LossSums::sums && PairSums::loss == 0 && PairSums::pairs == 1 &&
               PairSums::correct == 2);
 double mean_of(const LossSums& sums, PairSums::Name name) {
     return sums.mean_of(static_cast<size_t>(name) - PairSums::chosen_reward);
@@ -52,7 +52,7 @@ void PreferenceObjective::measure(const Context& ctx, const ObjectiveStep& s) co
 void PreferenceObjective::run(const Context& ctx, const ObjectiveStep& s) const {
     const ObjectiveBuffers& b = s.buffers;
     measure(ctx, s);
-    preference_loss(ctx, {.sums = s.sums.slice(0, 0, LossSums::sums),
+    preference_loss(ctx, {.sums = s.sums.slice(0, 0, PairSums::count),
                           .coefficients = s.gradients ? b.slopes : Tensor(),
                           .slopes = b.pair_slopes,
                           .logps = b.answers,

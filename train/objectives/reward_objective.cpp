@@ -44,7 +44,7 @@ void RewardObjective::run(const Context& ctx, const ObjectiveStep& s) const {
     const ObjectiveBuffers& b = s.buffers;
     measure(ctx, s);
     ranking_loss(ctx, {.sums = s.sums.slice(0, 0, RankingSums::count),
-                       .extremes = s.sums.slice(0, LossSums::sums, LossSums::count),
+                       .extremes = s.sums.slice(0, LossSums::sums, LossSums::sums + 2),
                        .dscores = b.slopes,
                        .scores = b.answers,
                        .places = s.batch.places,

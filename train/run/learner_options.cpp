@@ -31,10 +31,13 @@ LearnerOptions learner_options(const Config& c, const Ranks& ranks, Gpu* gpu, Co
 
 BatchDensity density_of(const Session& session) {
     BatchDensity density;
-    for (const TokenStore* store : {&session.train.store, &session.eval.store}) {
-        if (store->statistics.pairs == 0) continue;  // only objectives over answers have tables of them
-        for (int64_t i = 0; i < store->size(); ++i) {
-            const Sample sample = store->sample(i);
+    if (session.config.rows() != RowKind::preferences) return density;  // tables of answers
+    double repeats = 1;  // of a row's tokens, in what it represents
+    for (const StoreResult* split : {&session.train, &session.eval}) {
+        if (!split->prefixes.order.empty())
+            repeats = 2 * static_cast<double>(train_packing(session.config).most_represented);
+        for (int64_t i = 0; i < split->store.size(); ++i) {
+            const Sample sample = split->store.sample(i);
             const auto tokens = static_cast<double>(sample.length());
             int64_t terms = 0;
             for (const Sequence& sequence : sample.sequences)
@@ -44,6 +47,9 @@ BatchDensity density_of(const Session& session) {
             density.pairs = std::max(density.pairs, static_cast<double>(sample.pairs.size()) / tokens);
         }
     }
+    density.terms *= repeats;
+    density.sequences *= repeats;
+    density.pairs *= repeats;
     return density;
 }
 

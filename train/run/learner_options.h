@@ -12,7 +12,7 @@ namespace colonnade {
 LearnerOptions learner_options(const Config& config, const Ranks& ranks = one_rank(), Gpu* gpu = nullptr,
                                Communicator* communicator = nullptr);
 
-/// Upper bounds for batches of the session's samples.
+/// Upper bounds for batches of the session's samples, whose rows share prefixes or not.
 BatchDensity density_of(const Session& session);
 
 }  // namespace colonnade

@@ -1,7 +1,6 @@
 #include "train/run/loaded_model.h"
 
 #include <algorithm>
-#include <filesystem>
 
 #include "attention/flashmask.h"
 #include "data/text/choose_template.h"
@@ -18,10 +17,8 @@
 namespace colonnade {
 namespace {
 
-namespace fs = std::filesystem;
-
 bool is_checkpoint(const std::string& path) {
-    return fs::exists(path + "/trainer_state.json") && fs::exists(path + "/config.yaml");
+    return path_exists(path + "/trainer_state.json") && path_exists(path + "/config.yaml");
 }
 
 /// The base of a PEFT folder or of a checkpoint of adapters.
@@ -30,7 +27,7 @@ std::string base_of(const LoadRequest& request, const AdapterConfig& adapter, Lo
     if (adapter.base.empty())
         fail(Exit::config, "{}: adapter_config.json names no base model; pass --base", request.model);
     const std::string base = names.model(adapter.base);
-    if (!fs::exists(base))
+    if (!path_exists(base))
         fail(Exit::config, "{}: the base model '{}' is not on this machine; pass --base", request.model, base);
     return base;
 }

@@ -2,7 +2,6 @@
 
 #include <array>
 #include <cmath>
-#include <filesystem>
 
 #include "engine/io/files.h"
 #include "engine/io/folder_lock.h"
@@ -13,7 +12,6 @@
 namespace colonnade {
 namespace {
 
-namespace fs = std::filesystem;
 constexpr const char* format_name = "colonnade-reference";
 constexpr std::string_view reference_stem = "reference-";
 constexpr int64_t format_version = 1;
@@ -77,9 +75,10 @@ std::string weights_hash(const Learner& learner, bool fresh_adapters) {
 
 }  // namespace
 
-std::vector<double> compute_reference(const TokenStore& store, const PackScheduleSettings& settings, Learner& learner,
+std::vector<double> compute_reference(const StoreResult& split, const PackScheduleSettings& settings, Learner& learner,
                                       const Context& ctx, const ProgressOptions& options) {
-    PackSchedule schedule(store.lengths(), settings);
+    const TokenStore& store = split.store;
+    PackSchedule schedule(store.lengths(), settings, split.prefixes);
     ProgressOptions with_total = options;
     with_total.total = static_cast<double>(store.size());
     with_total.unit = "samples";
@@ -127,12 +126,12 @@ References make_references(const Session& session, Learner& learner, const Conte
         ProgressOptions progress{.label = label};
         if (!ranks.first()) progress.write = [](std::string_view) {};
         ranks.in_turn(label, [&] {
-            if (fs::exists(path)) {
+            if (path_exists(path)) {
                 logps = read_table(path, key, split.store.sequence_offsets().back());
                 result.notices.push_back(
                     fmt::format("reference of {} samples: read from {}", split.store.size(), path));
             } else {
-                logps = compute_reference(split.store, settings, learner, ctx, progress);
+                logps = compute_reference(split, settings, learner, ctx, progress);
                 write_table(path, key, logps);
             }
         });

@@ -19,7 +19,7 @@
 namespace colonnade {
 
 struct References {
-    std::vector<double> train, eval;   ///< log-probabilities of all branches of a store, for LoaderOptions::reference
+    std::vector<double> train, eval;   ///< log-probabilities of all sequences of a store, for LoaderOptions::reference
     std::string key;                   ///< of the training split's table: part of a checkpoint's identity
     std::vector<std::string> notices;  ///< one line for each table that was found, for the user
 };
@@ -31,7 +31,7 @@ References make_references(const Session& session, Learner& learner, const Conte
                            const Ranks& ranks = one_rank());
 
 /// One forward pass over a store; `settings` as for an evaluation.
-std::vector<double> compute_reference(const TokenStore& store, const PackScheduleSettings& settings, Learner& learner,
+std::vector<double> compute_reference(const StoreResult& split, const PackScheduleSettings& settings, Learner& learner,
                                       const Context& ctx, const ProgressOptions& progress);
 
 }  // namespace colonnade

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "data/prepare_report.h"
 #include "engine/device/device.h"
@@ -25,6 +26,7 @@ struct RunTotals {
 
 void add(RunTotals& total, const StepTotals& samples, int64_t packs) {
     total.samples.tokens += samples.tokens;
+    total.samples.computed += samples.computed;
     total.samples.samples += samples.samples;
     total.samples.weight += samples.weight;
     total.samples.pairs += samples.pairs;
@@ -36,7 +38,7 @@ RunTotals totals_of_run(const TokenStore& store, PackSchedule& schedule) {
     const std::vector<int64_t> lengths = store.lengths();
     const std::vector<double> weights = store.target_weights(), pairs = store.pairs();
     const StepLayout& layout = schedule.settings().layout;
-    const StepTotals epoch{.weight = std::accumulate(weights.begin(), weights.end(), 0.0),
+    StepTotals epoch{.weight = std::accumulate(weights.begin(), weights.end(), 0.0),
                            .pairs = std::accumulate(pairs.begin(), pairs.end(), 0.0),
                            .samples = store.size(),
                            .tokens = store.tokens()};
@@ -46,6 +48,7 @@ RunTotals totals_of_run(const TokenStore& store, PackSchedule& schedule) {
         const PackPlan& plan = schedule.plan(e);
         const int64_t steps = layout.steps(plan);
         if (left >= steps) {
+            epoch.computed = plan.computed;
             add(total, epoch, plan.packs());
         } else {
             for (int64_t step = 0; step < left; ++step)
@@ -62,7 +65,8 @@ RunTotals totals_of_run(const TokenStore& store, PackSchedule& schedule) {
     return {.samples = {.weight = t.weight * factor,
                         .pairs = t.pairs * factor,
                         .samples = scaled(t.samples),
-                        .tokens = scaled(t.tokens)},
+                        .tokens = scaled(t.tokens),
+                        .computed = scaled(t.computed)},
             .packs = scaled(total.packs),
             .counted_epochs = schedule.counted_epochs()};
 }
@@ -95,7 +99,7 @@ std::string row_lines(const char* split, const TokenStore& store) {
     const StoreStatistics& s = store.statistics;
     const std::string report = row_report(s, fmt::format("{:<10} ", split));
     if (report.empty()) return {};
-    return line("rows", fmt::format("{}: {} samples of {} rows", split, s.samples, s.rows)) + report;
+    return line("rows", fmt::format("{}: {} samples {} {} rows", split, s.samples, s.samples > s.rows ? "from" : "of", s.rows)) + report;
 }
 
 std::string sample_lines(const Session& session, const PlanView& view) {
@@ -180,7 +184,7 @@ std::string plan_text(const PlannedRun& run, const PlanView& view) {
     const StepTotals& t = total.samples;
     const auto steps = static_cast<double>(schedule.total_steps());
     const double fill =
-        static_cast<double>(t.tokens) / (static_cast<double>(total.packs) * static_cast<double>(c.packing_length));
+        static_cast<double>(t.computed) / (static_cast<double>(total.packs) * static_cast<double>(c.packing_length));
     std::string notes;
     for (const std::string& notice : session.notices) notes += fmt::format("note: {}\n", notice);
     if (session.device == Device::cuda && !has_gpu(c.device_index))
@@ -199,6 +203,11 @@ std::string plan_text(const PlannedRun& run, const PlanView& view) {
     text += warmup_line(c, schedule.total_steps());
     text += line("run", fmt::format("{} samples, {} tokens ({:.0f} trained on) in {} packs of {}, {:.1f} % full",
                                     t.samples, t.tokens, t.weight, total.packs, c.packing_length, 100 * fill));
+    const char* label = "prefixes";
+    for (const std::string& shared : sharing_text(session.train, schedule.settings().packing)) {
+        text += line(std::exchange(label, ""), shared);
+        if (view.length == PlanLength::brief) break;
+    }
     if (total.counted_epochs > 0)
         text += line("", fmt::format("estimated: {} counted in the first {} epochs",
                                      schedule.extrapolated() ? "steps, samples, tokens and packs are"

@@ -52,7 +52,7 @@ std::string record_path(const std::string& output_dir) {
 Json read_record(const std::string& output_dir) {
     try {
         const std::string path = record_path(output_dir);
-        if (!std::filesystem::exists(path)) return nullptr;
+        if (!path_exists(path)) return nullptr;
         Json record = read_json_file(path);
         const bool ours = record.is_object() && record.value("format", Json()) == format_name &&
                           record.contains("starts") && record["starts"].is_array();

@@ -17,7 +17,7 @@ struct Split {
 };
 Split split_of(const Sample& sample) {
     const Sequence& first = sample.sequences[0];
-    if (const int64_t prompt = sample.common(); prompt > 0) return {prompt, first.length()};
+    if (const int64_t prompt = sample.common(); prompt > 0 && !sample.pairs.empty()) return {prompt, first.length()};
     if (first.learned.empty()) return {first.length(), first.length()};
     const auto& [begin, end, weight] = first.learned[0];
     if (begin <= 1) return {std::min(longest_beginning, (first.length() + 3) / 4), first.length()};

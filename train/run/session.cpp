@@ -11,6 +11,7 @@
 #include "train/folders/adapter_folder.h"
 #include "train/run/local_names.h"
 #include "train/run/run_model.h"
+#include "train/run/shared_prefixes.h"
 #include "train/run/split_store.h"
 #include "train/run/stage_objective.h"
 #include "train/run/weigh_store.h"
@@ -35,23 +36,37 @@ StoreResult build_split(const Session& s, const std::string& name, const std::ve
     return result;
 }
 
-/// Rankings that extend beyond a sliding window of the model may not be expressible as a column mask. Reports them
-/// before the first step. Pairs are always expressible.
-void check_windows(const Session& s, const TokenStore& store) {
-    int64_t smallest = 0;
-    for (const int64_t window : s.model.windows)
-        if (window > 0 && (smallest == 0 || window < smallest)) smallest = window;
-    if (smallest == 0 || store.statistics.answers == 2 * store.statistics.pairs) return;
-    for (int64_t i = 0; i < store.size(); ++i) {
+/// Samples of three sequences or more that extend beyond a sliding window of the model may not be expressible as a
+/// column mask, and noise is of each sequence alone. Reports rankings before the first step, and divides the turns of
+/// chats into samples that fit.
+void fit_trees(Session& s, TokenStore& store) {
+    std::set<int64_t> windows(s.model.windows.begin(), s.model.windows.end());
+    windows.erase(0);
+    const bool noise = s.config.neftune_noise_alpha > 0;  // of every sequence by its own length
+    const auto fits = [&](const Sample& sample) {
+        if (noise && sample.sequences.size() > 1) return false;
+        return std::ranges::all_of(windows, [&](int64_t window) { return window_fits_column_mask(sample, window); });
+    };
+    int64_t divided = 0;
+    std::vector<std::vector<Sample>> parts;
+    for (int64_t i = 0; i < store.size() && (noise || !windows.empty()); ++i) {
         const Sample sample = store.sample(i);
-        for (const int64_t window : s.model.windows)
-            if (window > 0 && !window_fits_column_mask(sample, window))
-                fail(
-                    Exit::config,
-                    "stage {}: the model's sliding_window of {} ends within two or more of the {} answers of {}, which "
-                    "column masks cannot express; give pairs, or max_length of at most {}",
-                    spell(s.config.stage), window, sample.sequences.size(), store.place(i), smallest);
+        if (fits(sample)) continue;
+        if (!sample.pairs.empty())
+            fail(Exit::config,
+                 "stage {}: the model's sliding_window of {} ends within two or more of the {} answers of {}, which "
+                 "column masks cannot express; give pairs, or max_length of at most {}",
+                 spell(s.config.stage), *windows.begin(), sample.sequences.size(), store.place(i), *windows.begin());
+        parts.resize(static_cast<size_t>(store.size()));
+        parts[static_cast<size_t>(i)] = split_sample(sample, fits);
+        ++divided;
     }
+    if (divided == 0) return;
+    store = store.divided(parts);
+    const std::string why =
+        noise ? "neftune_noise_alpha draws noise for each turn by its length"
+              : fmt::format("column masks cannot express the model's sliding_window of {} for all turns", *windows.begin());
+    s.notices.push_back(fmt::format("{}: the turns of {} chats repeat what they have in common", why, divided));
 }
 
 /// With adapter_name_or_path: takes rank, alpha and targets from that folder. Throws Exit::config if the config
@@ -128,8 +143,8 @@ void open_data(Session& s, const Ranks& ranks) {
     // The held-out part of val_size has every sample once.
     s.data_key += weigh(s, s.train, c.datasets);
     if (!c.eval_datasets.empty()) s.eval.key += weigh(s, s.eval, c.eval_datasets);
-    check_windows(s, s.train.store);
-    check_windows(s, s.eval.store);
+    fit_trees(s, s.train.store);
+    fit_trees(s, s.eval.store);
 }
 
 /// With org/name instead of the paths in the cache of a hub, which are long.
@@ -186,6 +201,7 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks, SessionUse 
         s.notices.push_back(fmt::format("max_length {} is beyond the model's max_position_embeddings {}",
                                         s.config.max_length, s.model.max_position_embeddings));
     open_data(s, ranks);
+    share_prefixes(s);
     for (size_t i = told; i < s.notices.size(); ++i) s.notices[i] = with_names(s.notices[i], s.config);
     return s;
 }

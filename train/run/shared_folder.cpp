@@ -1,6 +1,5 @@
 #include "train/run/shared_folder.h"
 
-#include <filesystem>
 #include <optional>
 
 #include "engine/io/files.h"
@@ -16,7 +15,7 @@ void require_shared_folder(const Ranks& ranks, const std::string& output_dir) {
     });
     const std::string folder = ranks.broadcast("output_dir", mark ? mark->folder() : "");
     ranks.together("output_dir", [&] {
-        if (!std::filesystem::is_directory(folder))
+        if (!is_folder(folder))
             fail(Exit::config,
                  "output_dir {}: this rank does not see what {} writes there, and with zero_stage: 1 every rank writes "
                  "its share of a checkpoint: give a folder on a file system that all machines share, or zero_stage: 0",

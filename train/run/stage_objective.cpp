@@ -32,7 +32,7 @@ std::shared_ptr<const Objective> make_objective(const Config& c) {
         case Stage::sft:
             break;
     }
-    return std::make_shared<LanguageModelObjective>();
+    return std::make_shared<LanguageModelObjective>(c.use_dft_loss ? TokenLoss::dft : TokenLoss::nll);
 }
 
 std::vector<Metric> evaluation_metrics(const Objective& objective, const LossSums& sums) {

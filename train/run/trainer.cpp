@@ -26,7 +26,8 @@ PackSchedule make_schedule(const Session& s, int ranks) {
                         {.packing = train_packing(c),
                          .layout = {c.per_device_train_batch_size, c.gradient_accumulation_steps, ranks},
                          .epochs = c.num_train_epochs,
-                         .max_steps = c.max_steps});
+                         .max_steps = c.max_steps},
+                        s.train.prefixes);
 }
 
 BestRules best_rules(const Config& c) {
@@ -285,9 +286,11 @@ bool Trainer::evaluate() {
     const TokenStore& store = session_.eval.store;
     if (store.size() == 0 || last_eval_step_ == state_.step) return false;
     const auto start = Clock::now();
-    PackSchedule schedule(store.lengths(), {.packing = eval_packing(config_),
-                                            .layout = {config_.per_device_eval_batch_size, 1, ranks_.size()},
-                                            .epochs = 1});
+    PackSchedule schedule(store.lengths(),
+                          {.packing = eval_packing(config_),
+                           .layout = {config_.per_device_eval_batch_size, 1, ranks_.size()},
+                           .epochs = 1},
+                          session_.eval.prefixes);
     const LossSums sums = over_ranks(evaluate_own(schedule));
     const auto tokens = static_cast<double>(store.tokens());
     const double seconds = seconds_since(start);

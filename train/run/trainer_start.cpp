@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "engine/io/files.h"
 #include "train/folders/adapter_folder.h"
 #include "train/folders/export.h"
 #include "train/folders/initial_weights.h"
@@ -37,7 +38,7 @@ void Trainer::open_output_dir() {
     std::error_code error;
     const bool resumes =
         !old.empty() && (from == "auto" || fs::equivalent(from, checkpoint_folder(dir, old.back()), error));
-    const bool used = !old.empty() || fs::exists(dir + "/config.json") || is_adapter_folder(dir);
+    const bool used = !old.empty() || path_exists(dir + "/config.json") || is_adapter_folder(dir);
     const std::string state = state_of_run(dir);
     if (used && !resumes && !config_.overwrite_output_dir)
         fail(Exit::config,

@@ -156,7 +156,7 @@ void select_split(const Listing& listing, const Split& split) {
     if (wanted.empty() && splits.size() > 1)
         fail(Exit::data, "{}: holds files of several splits: {}; choose one, for example split: {}", path,
              fmt::join(names, ", "), splits.contains("train") ? "train" : splits.begin()->first);
-    const bool file = splits.size() == 1 && wanted == "train" && fs::is_regular_file(path);  // whatever its name says
+    const bool file = splits.size() == 1 && wanted == "train" && is_file(path);  // whatever its name says
     const auto chosen = wanted.empty() || file ? splits.begin() : splits.find(wanted);
     if (chosen == splits.end())
         fail(Exit::data, "{}: no file belongs to split {}; found {}", path, wanted, fmt::join(names, ", "));

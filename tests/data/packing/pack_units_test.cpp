@@ -40,7 +40,7 @@ class NaiveUnits {
         while (leading(group[0]).size() > depth && std::none_of(group.begin(), group.end(), differ)) ++depth;
         if (static_cast<int64_t>(depth) - stems.back() >= limits_.min_shared) {
             if (samples_.distinct(group) <= limits_.tokens &&
-                samples_.represented(group) < most_represented * limits_.tokens) {
+                samples_.represented(group) < limits_.most_represented * limits_.tokens) {
                 units[group] = stems;
                 return;
             }
@@ -95,7 +95,7 @@ TEST(PackUnits, AreThoseOfTheDefinition) {
 }
 
 TEST(PackUnits, EqualSamplesAreUnitsUntilTheyRepresentTooMuch) {
-    const int64_t most = most_represented * 200;
+    const int64_t most = UnitLimits().most_represented * 200;
     for (const auto& [count, units] : {std::pair{most / 100 - 1, 1}, std::pair{most / 100, 128}}) {
         const auto n = static_cast<size_t>(count);
         PrefixOrder prefixes{.order = std::vector<int32_t>(n), .lcp = std::vector<int32_t>(n, 100)};

@@ -47,7 +47,7 @@ void expect_whole(const PackPlan& plan, std::span<const int64_t> lengths, int64_
     for (int64_t p = 0; p < plan.packs(); ++p) {
         int64_t represented = 0;
         for (const int64_t s : plan.pack(p)) represented += lengths[static_cast<size_t>(s)];
-        ASSERT_LT(represented, 2 * most_represented * capacity);
+        ASSERT_LT(represented, 2 * PackSettings().most_represented * capacity);
     }
 }
 

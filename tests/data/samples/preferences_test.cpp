@@ -314,11 +314,12 @@ TEST(Preferences, SuspiciousRowsAreKeptAndNoted) {
     const Encoder no_end(tokenizer(), {.add_eos = false});
     EXPECT_TRUE(no_end.encode(preference({plain("p", "a"), plain("p", "b")}), "here").notes.has(RowNote::no_end_token));
 
-    const Encoder dpo(tokenizer(), {.max_answers = 2});
     const std::vector<Row> three = {plain("p", "a"), plain("p", "b"), plain("p", "c")};
-    expect_error(Exit::data, "f:3: 3 answers; expected 2: longer rankings need a reward model (stage rm)",
-                 [&] { (void)dpo.encode(preference(three), "f:3"); });
-    EXPECT_EQ(chatml.encode(preference(three), "here").sample.sequences.size(), 3u);
+    const Sample ranking = chatml.encode(preference(three, false, 0.5f), "here").sample;
+    EXPECT_EQ(ranking.sequences.size(), 3u);
+    EXPECT_EQ(ranking.pairs, (std::vector<AnswerPair>{{0, 1, 0.5f}, {0, 2, 0.5f}, {1, 2, 0.5f}}));
+    const Encoder best(tokenizer(), {.ranked_pairs = RankedPairs::best});
+    EXPECT_EQ(best.encode(preference(three), "here").sample.pairs, (std::vector<AnswerPair>{{0, 1}, {0, 2}}));
     expect_error(Exit::data, "f:3: input_ids[1] is 100; expected 0 to 99", [] {
         (void)Encoder(nullptr, {.vocab_size = 100})
             .encode(preference({ids({1, 100}, {1, 100}), ids({1, 2}, {1, 2})}), "f:3");

@@ -220,7 +220,7 @@ TEST_F(Store, WhateverCouldChangeATokenChangesTheKey) {
         [](auto& r) { r.encode.excess_length = ExcessLength::truncate; },
         [](auto& r) { r.encode.vocab_size = 101; },
         [](auto& r) { r.encode.sample_length = 8; },
-        [](auto& r) { r.encode.max_answers = 2; },
+        [](auto& r) { r.encode.ranked_pairs = RankedPairs::best; },
         [&](auto&) { write("a.jsonl", std::string(rows) + "{\"input_ids\": [40, 41]}\n"); },
     };
     std::set<std::string> keys;

@@ -89,6 +89,55 @@ TEST_F(Files, RefusesWhatIsNoFile) {
     expect_error(Exit::data, "Is a directory", [&] { read_file(folder_, 10, Readable::streams); });
 }
 
+TEST_F(Files, LooksUpWhatLiesAtAPath) {
+    spill(path("file"), "");
+    make_folders(path("folder"));
+    std::filesystem::create_symlink("folder", path("link"));
+    std::filesystem::create_symlink("nothing", path("dangling"));
+    ASSERT_EQ(::mkfifo(path("fifo").c_str(), 0600), 0);
+    struct Case {
+        std::string path;
+        bool exists, folder, file;
+    };
+    const Case cases[] = {{path("file"), true, false, true},
+                          {path("folder"), true, true, false},
+                          {path("link"), true, true, false},
+                          {path("fifo"), true, false, false},
+                          {path("dangling"), false, false, false},
+                          {path("nothing"), false, false, false},
+                          {path("file/inside"), false, false, false},
+                          {path(std::string(5000, 'a')), false, false, false},
+                          {path(std::string(300, 'a')), false, false, false},
+                          {"", false, false, false}};
+    for (const Case& c : cases) {
+        SCOPED_TRACE(c.path);
+        EXPECT_EQ(path_exists(c.path), c.exists);
+        EXPECT_EQ(is_folder(c.path), c.folder);
+        EXPECT_EQ(is_file(c.path), c.file);
+    }
+    EXPECT_EQ(names_in(folder_), (std::vector<std::string>{"dangling", "fifo", "file", "folder", "link"}));
+    expect_error(Exit::storage, path("file") + ": cannot list: Not a directory", [&] { names_in(path("file")); });
+}
+
+TEST_F(Files, SaysWhyAPathCannotBeLookedUp) {
+    std::filesystem::create_symlink("circle", path("circle"));
+    for (const auto look : {path_exists, is_folder, is_file})
+        expect_error(Exit::storage, path("circle") + ": cannot look up: Too many levels of symbolic links",
+                     [&] { look(path("circle")); });
+    // A user without rights: the test may run as root.
+    make_folders(path("closed"));
+    spill(path("closed/file"), "");
+    ASSERT_EQ(::chmod(path("closed").c_str(), 0), 0);
+    const int result = exit_of_child([&] {
+        if (::geteuid() == 0 && ::setuid(65534) != 0) return 0;
+        expect_error(Exit::storage, path("closed/file") + ": cannot look up: Permission denied",
+                     [&] { path_exists(path("closed/file")); });
+        return testing::Test::HasFailure() ? 1 : 0;
+    });
+    EXPECT_EQ(result, 0);
+    ::chmod(path("closed").c_str(), 0700);
+}
+
 TEST_F(Files, ReadsAStreamIfToldTo) {
     ASSERT_EQ(mkfifo(path("fifo").c_str(), 0600), 0);
     std::jthread writer([&] { std::ofstream(path("fifo")) << std::string(100'000, 'x'); });

@@ -29,7 +29,8 @@ TEST(JsonKeys, ReadsTypedValuesAndDefaults) {
 }
 
 TEST(JsonKeys, RefusesOtherTypesAndRanges) {
-    const Json json = {{"i", 3}, {"x", 1.5}, {"b", 1}, {"s", {"a"}}, {"long", std::string(200, 'x')}};
+    const Json json = {{"i", 3}, {"huge", UINT64_MAX}, {"x", 1.5},
+                       {"b", 1}, {"s", {"a"}},         {"long", std::string(200, 'x')}};
     const JsonKeys keys(json, "f.json: part");
     const auto refuses = [](const std::string& message, const auto& read) {
         expect_error(Exit::data, "f.json: part: key " + message, read);
@@ -38,6 +39,9 @@ TEST(JsonKeys, RefusesOtherTypesAndRanges) {
     refuses("'x' should be an integer, found 1.5", [&] { keys.integer("x", 4); });
     refuses("'i' should be an integer >= 4, found 3", [&] { keys.integer("i", {}, {.low = 4}); });
     refuses("'i' should be an integer >= 0 and < 3, found 3", [&] { keys.integer("i", {}, {.low = 0, .below = 3}); });
+    refuses("'huge' should be an integer below 2^63, found 18446744073709551615", [&] { keys.integer("huge"); });
+    refuses("'huge' should be an integer >= -1, found 18446744073709551615",
+            [&] { keys.integer("huge", {}, {.low = -1}); });
     refuses("'s' should be a number, found [\"a\"]", [&] { keys.number("s"); });
     refuses("'x' should be a number < 1.5, found 1.5", [&] { keys.number("x", 0, {.below = 1.5}); });
     refuses("'b' should be true or false, found 1", [&] { keys.boolean("b", false); });

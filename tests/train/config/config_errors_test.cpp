@@ -121,6 +121,9 @@ TEST(ConfigErrors, RulesBetweenKeys) {
         {"val_size: 0.1\neval_datasets: [{path: b}]", "c.yaml:4:11: val_size and eval_datasets exclude each other"},
         {"val_size: 1.5", "c.yaml:4:11: val_size 1.5: expected a share below 1 or a whole number of samples"},
         {"packing_length: 1024", "c.yaml:4:17: packing_length 1024 is shorter than max_length 2048"},
+        {"packing_length: 16777216\nper_device_train_batch_size: 65\nper_device_eval_batch_size: 64",
+         "c.yaml:5:30: per_device_train_batch_size 65 with packing_length 16777216: expected at most 1073741824 tokens "
+         "at a time"},
         {"packing: false\npacking_strategy: bfd", "c.yaml:5:19: packing_strategy bfd contradicts packing: false"},
         {"packing: true\npacking_strategy: none", "c.yaml:5:19: packing_strategy none contradicts packing: true"},
         {"document_mask: false",

@@ -247,7 +247,7 @@ const std::string everything_with_shape =
     "  num_attention_heads: 4, num_key_value_heads: 2, head_dim: 32, vocab_size: 300, max_position_embeddings: 4096,\n"
     "  rope_theta: 1e6, rms_norm_eps: 1e-5, tie_word_embeddings: true, sliding_window: 64, initializer_range: 0.1}\n"
     "datasets: [{path: a}]\nstage: pt\nval_size: 0.25\npacking_strategy: sequential\neval_packing: false\n"
-    "document_mask: false\nmax_steps: 50\nlr_scheduler_type: wsd\nwarmup_ratio: 0.2\nmin_lr_rate: 0.1\n"
+    "share_prefixes: false\ndocument_mask: false\nmax_steps: 50\nlr_scheduler_type: wsd\nwarmup_ratio: 0.2\nmin_lr_rate: 0.1\n"
     "wsd_decay_ratio: 0.3\ndevice: cuda\ndevice_index: 3\nbf16: true\noptim_dtype: bfloat16\n"
     "gradient_checkpointing: selective\noutput_dir: o\nresume_from_checkpoint: 'runs/checkpoint-10'\n";
 
@@ -255,8 +255,8 @@ const std::string everything_with_shape =
 const std::vector<std::string> everything_of_preferences = {
     "stage: dpo\nloss_type: [robust, sft]\nloss_weights: [1, 0.25]\nbeta: 0.3\nlabel_smoothing: 0.2\n"
     "ref_model_name_or_path: 'models/a: reference'\n",
-    "stage: dpo\nloss_type: simpo\nsimpo_gamma: 1.25\nlr_scheduler_type: cosine_with_restarts\nlr_cycles: 3\n",
-    "lr_scheduler_type: polynomial\nlr_power: 2\noptim: adamw_8bit\nneftune_noise_alpha: 5\n",
+    "stage: dpo\nloss_type: simpo\nsimpo_gamma: 1.25\nranking_pairs: best\nlr_scheduler_type: cosine_with_restarts\nlr_cycles: 3\n",
+    "lr_scheduler_type: polynomial\nlr_power: 2\noptim: adamw_8bit\nneftune_noise_alpha: 5\nuse_dft_loss: true\n",
     "special_tokens: {pad_token: <|pad|>, eos_token: '<e, f>'}\nadd_special_tokens: ['b,', a]\nadd_tokens: c\n"
     "pad_vocab_to_multiple_of: 64\n",
     "finetuning_type: freeze\nfreeze_trainable_layers: -3\nfreeze_trainable_modules: [mlp]\n"
@@ -362,14 +362,14 @@ TEST(Config, ConvertsToSettingsOfOtherParts) {
     const Config c = read(everything_with_folder);
     const EncodeOptions encode = encode_options(c, 300);
     EXPECT_EQ(encode.sample_length, 0);
-    EXPECT_EQ(encode.max_answers, 0);
     const Config dpo = read(minimal + "stage: dpo\nmax_length: 100\n"),
                  rm = read(minimal + "stage: rm\npacking_length: 5000\n");
     EXPECT_EQ(dpo.packing_length, 200);
     EXPECT_EQ(encode_options(dpo, 300).sample_length, 200);
-    EXPECT_EQ(encode_options(dpo, 300).max_answers, 2);
+    EXPECT_EQ(encode_options(dpo, 300).ranked_pairs, RankedPairs::all);
+    EXPECT_EQ(encode_options(read(minimal + "stage: dpo\nranking_pairs: best\n"), 300).ranked_pairs,
+              RankedPairs::best);
     EXPECT_EQ(encode_options(rm, 300).sample_length, 5000);
-    EXPECT_EQ(encode_options(rm, 300).max_answers, 0);
     EXPECT_EQ(c.chat_template, "llama3");
     EXPECT_EQ(c.chat_template_kwargs, (Json{{"enable_thinking", false}, {"n", 3}, {"text", {"a", "true"}}}));
     EXPECT_EQ(chat_template_clock(c)->day, 26);

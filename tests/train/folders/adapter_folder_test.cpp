@@ -153,9 +153,11 @@ TEST_F(AdapterFolder, RejectsWhatIsNotPlainLora) {
     const Bad cases[] = {
         {"peft_type", "IA3", "should be \"LORA\", found \"IA3\""},
         {"peft_type", nullptr, "is missing; expected \"LORA\""},
-        {"r", 0, "should be an integer >= 1, found 0"},
-        {"r", "8", "should be an integer >= 1, found \"8\""},
-        {"r", nullptr, "is missing; expected an integer >= 1"},
+        {"r", 0, "should be an integer >= 1 and < 16385, found 0"},
+        {"r", "8", "should be an integer >= 1 and < 16385, found \"8\""},
+        {"r", nullptr, "is missing; expected an integer >= 1 and < 16385"},
+        {"r", INT64_MAX, "should be an integer >= 1 and < 16385, found 9223372036854775807"},
+        {"r", UINT64_MAX, "should be an integer >= 1 and < 16385, found 18446744073709551615"},
         {"lora_alpha", "x", "should be a number >= 0 and < 1000000000, found \"x\""},
         {"lora_dropout", 1, "should be a number >= 0 and < 1, found 1"},
         {"use_rslora", 1, "should be true or false, found 1"},
@@ -192,6 +194,19 @@ TEST_F(AdapterFolder, RejectsWhatIsNotPlainLora) {
     expect_error(Exit::data, "expected an object, found []", [&] { read_adapter_config(folder_); });
     fs::remove(path("adapter_config.json"));
     expect_error(Exit::data, "not a folder of adapters: adapter_config.json is missing",
+                 [&] { read_adapter_config(folder_); });
+}
+
+// The revision belongs to a name of the hub; whether the base is a folder decides.
+TEST_F(AdapterFolder, BaseMayBeALongerNameThanAFileCanHave) {
+    change("revision", "main");
+    change("base_model_name_or_path", std::string(5000, 'a'));
+    EXPECT_EQ(read_adapter_config(folder_).base, std::string(5000, 'a') + "@main");
+    change("base_model_name_or_path", folder_);
+    EXPECT_EQ(read_adapter_config(folder_).base, folder_);
+    fs::create_symlink("circle", path("circle"));
+    change("base_model_name_or_path", path("circle"));
+    expect_error(Exit::storage, path("circle") + ": cannot look up: Too many levels of symbolic links",
                  [&] { read_adapter_config(folder_); });
 }
 

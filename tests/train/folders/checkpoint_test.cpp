@@ -237,6 +237,25 @@ TEST_F(Checkpoint, OfVersion3IsRead) {
     EXPECT_EQ(learner->updates(), 2);
 }
 
+/// Older builds had fewer sums of losses.
+TEST_F(Checkpoint, OfFewerLossSumsIsRead) {
+    const std::string folder = saved(*learner_after(1), 1), path = folder + "/trainer_state.json";
+    Json state = read_json_file(path);
+    state["since_log"] = {1, 2, 3, 4, 5, 6, 7, 8, nullptr, 9};
+    spill(path, state.dump());
+    rewrite_manifest(folder, [&](Json& body) {
+        for (Json& file : body["files"])
+            if (file["name"] == "trainer_state.json") {
+                file["bytes"] = fs::file_size(path);
+                file["pieces"] = Json::array({{{"bytes", fs::file_size(path)}, {"sha256", sha256_file(path)}}});
+            }
+    });
+    const LossSums sums = load_checkpoint(folder, *learner_after(0)).since_log;
+    LossSums expected{.nll = 1, .weight = 2, .correct = 3, .more = {4, 5, 6, 7, 8}};
+    expected.extremes[1] = 9;
+    EXPECT_EQ(sums.numbers(), expected.numbers());
+}
+
 /// Files whose hashes are right, but which do not fit together.
 TEST_F(Checkpoint, MustHoldEveryElementOnce) {
     const auto saved_one = learner_after(2), learner = learner_after(0);

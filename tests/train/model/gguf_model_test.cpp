@@ -133,6 +133,14 @@ TEST_F(GgufSettings, FollowsScalingAndTokens) {
     EXPECT_EQ(linear.pad_token_id, 7);
     EXPECT_EQ(linear.eos_token_ids, (std::vector<int64_t>{0, 5}));
 
+    const ModelConfig without = parse_model_config(
+        config({integer("tokenizer.ggml.bos_token_id", UINT32_MAX), integer("tokenizer.ggml.eos_token_id", UINT32_MAX),
+                integer("tokenizer.ggml.eot_token_id", 5), integer("tokenizer.ggml.padding_token_id", UINT32_MAX)}),
+        "without");
+    EXPECT_EQ(without.bos_token_id, -1);
+    EXPECT_EQ(without.pad_token_id, -1);
+    EXPECT_EQ(without.eos_token_ids, std::vector<int64_t>{5});
+
     const ModelConfig yarn =
         parse_model_config(config({text("llama.rope.scaling.type", "yarn"), number("llama.rope.scaling.factor", 2),
                                    integer("llama.rope.scaling.original_context_length", 32)}),

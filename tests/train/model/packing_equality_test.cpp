@@ -7,6 +7,7 @@
 #include "tests/support/expect_error.h"
 #include "tests/support/random_trees.h"
 #include "tests/support/step_outcome.h"
+#include "train/objectives/language_model_objective.h"
 
 namespace colonnade {
 namespace {
@@ -163,6 +164,35 @@ TEST_P(Packing, AccumulationOneTimesFourEqualsFourTimesOne) {
     for (const auto& pack : packs) parts.push_back(make_batch({pack}));
     const Outcome a = run(*learner, {whole}, whole.target_weight), b = run(*learner, parts, whole.target_weight);
     expect_equal(a, b, {whole}, whole.target_weight, config);
+}
+
+/// DFT: the loss of a token times its probability. Its gradient is that of the weighted loss with these probabilities as
+/// weights, and a token that sequences share counts once for each.
+TEST_P(Packing, DftWeighsTokensByTheirProbability) {
+    const ModelConfig config = this->config(false);
+    const Sample text = random_sample(3, 0, {60}, config.vocab_size);
+    const Batch batch = make_batch({{&text}}), twice = make_batch({{&text, &text}}, {.sharing = Sharing::row});
+    const auto dft = tiny_learner(config, dtype(), 1, 128,
+                                  {.objective = std::make_shared<LanguageModelObjective>(TokenLoss::dft)});
+    const auto plain = tiny_learner(config, dtype(), 1, 128);
+    std::vector<double> nll;
+    const LossSums evaluated = dft->evaluate(dft->context(), batch, &nll);
+    EXPECT_EQ(evaluated.nll, plain->evaluate(plain->context(), batch).nll);
+    Batch weighted = batch;
+    double expected = 0;
+    for (size_t i = 0; i < nll.size(); ++i) {
+        expected += batch.weights[i] * std::exp(-nll[i]) * nll[i];
+        weighted.weights[i] *= std::exp(-nll[i]);
+    }
+    const double total = batch.target_weight;
+    const Outcome found = run(*dft, {batch}, total), same = run(*plain, {weighted}, total);
+    const double bound = dtype() == DType::bf16 ? 1e-2 : rounding();
+    EXPECT_NEAR(found.sums.nll, expected, bound * expected);
+    EXPECT_LE(relative_gap(found.gradients, same.gradients), bound);
+    EXPECT_EQ(twice.real_tokens, batch.real_tokens);
+    const Outcome doubled = run(*dft, {twice}, 2 * total);
+    EXPECT_NEAR(doubled.sums.nll, 2 * expected, bound * expected);
+    EXPECT_LE(relative_gap(doubled.gradients, found.gradients), bound);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, Packing,
