@@ -331,7 +331,7 @@ std::vector<std::string> sharing_text(const StoreResult& split, const PackSettin
     const PackPlan plan = Packer(split.store.lengths(), packing, split.prefixes).plan(0);
     const PrefixSharing sharing = split.store.prefix_sharing(split.prefixes);
     const auto tokens = [](int64_t count) { return human_count(static_cast<double>(count)); };
-    std::vector<std::string> lines = {fmt::format("{} of {} tokens computed ({:.2f}x fewer); at best {}",
+    std::vector<std::string> lines = {fmt::format("{} of {} tokens are computed, {:.1f} times fewer; at best {}",
                                                   tokens(plan.computed), tokens(plan.represented),
                                                   static_cast<double>(plan.represented) /
                                                       static_cast<double>(plan.computed),
@@ -342,8 +342,9 @@ std::vector<std::string> sharing_text(const StoreResult& split, const PackSettin
                                                        {"first words by chance", sharing.chance}};
     for (const auto& [name, saved] : sources)
         if (saved > 0) lines.push_back(fmt::format("{}: up to {} tokens", name, tokens(saved)));
+    const double worth_naming = 0.01 * static_cast<double>(sharing.before - sharing.after);
     for (const SharedStem& stem : sharing.largest)
-        if (stem.depth >= packing.min_shared)
+        if (stem.depth >= packing.min_shared && static_cast<double>(stem.saved()) >= worth_naming)
             lines.push_back(fmt::format("{} samples begin with the same {} tokens, as does {}", stem.sequences,
                                         stem.depth,
                                         split.store.place(split.prefixes.order[static_cast<size_t>(stem.first)])));
