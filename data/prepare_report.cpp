@@ -62,6 +62,24 @@ std::string file_lines(std::span<const StoreStatistics::File> files) {
     return file_line(all, fmt::format("{} files, {} to {}", files.size(), files.front().path, files.back().path));
 }
 
+/// Empty if no chat is learned turn by turn.
+std::string turn_lines(const TokenStore& store) {
+    if (store.statistics.notes[RowNote::per_turn].count == 0) return "";
+    int64_t chats = 0, turns = 0, tokens = 0, repeated = 0;
+    for (int64_t i = 0; i < store.size(); ++i) {
+        const Sample sample = store.sample(i);
+        if (sample.sequences.size() < 2 || !sample.pairs.empty()) continue;
+        ++chats;
+        turns += std::ssize(sample.sequences);
+        tokens += sample.length();
+        for (const Sequence& sequence : sample.sequences) repeated += sequence.length();
+    }
+    return line(
+        "turn by turn",
+        fmt::format("{} turns of {} chats: {} tokens; {} with what stands before each, {:.1f}% more", turns, chats,
+                    tokens, repeated, percent(static_cast<double>(repeated), static_cast<double>(tokens)) - 100));
+}
+
 std::string counts(const StoreResult& result) {
     const StoreStatistics& s = result.store.statistics;
     std::string text;
@@ -79,6 +97,7 @@ std::string counts(const StoreResult& result) {
                     s.learned_weight != learned
                         ? fmt::format(", with weights of {:.4g} on average", s.learned_weight / learned)
                         : ""));
+    text += turn_lines(result.store);
     return text;
 }
 
@@ -319,7 +338,7 @@ std::vector<std::string> sharing_text(const StoreResult& split, const PackSettin
     const PrefixSharing sharing = split.store.prefix_sharing(split.prefixes);
     const auto tokens = [](int64_t count) { return human_count(static_cast<double>(count)); };
     std::vector<std::string> lines = {fmt::format(
-        "{} of {} tokens computed ({:.2f}x fewer); at best {}", tokens(plan.computed), tokens(plan.represented),
+        "{} of {} tokens are computed, {:.1f} times fewer; at best {}", tokens(plan.computed), tokens(plan.represented),
         static_cast<double>(plan.represented) / static_cast<double>(plan.computed),
         tokens(plan.represented - sharing.before + sharing.after))};
     const std::pair<const char*, int64_t> sources[] = {{"common beginnings", sharing.stems},
@@ -328,8 +347,9 @@ std::vector<std::string> sharing_text(const StoreResult& split, const PackSettin
                                                        {"first words by chance", sharing.chance}};
     for (const auto& [name, saved] : sources)
         if (saved > 0) lines.push_back(fmt::format("{}: up to {} tokens", name, tokens(saved)));
+    const double worth_naming = 0.01 * static_cast<double>(sharing.before - sharing.after);
     for (const SharedStem& stem : sharing.largest)
-        if (stem.depth >= packing.min_shared)
+        if (stem.depth >= packing.min_shared && static_cast<double>(stem.saved()) >= worth_naming)
             lines.push_back(fmt::format("{} samples begin with the same {} tokens, as does {}", stem.sequences,
                                         stem.depth,
                                         split.store.place(split.prefixes.order[static_cast<size_t>(stem.first)])));

@@ -72,9 +72,7 @@ class Encoder::TurnByTurn {
             if (turn.end == all) break;
             const RenderedChat last = render(turn.end, {.unchecked = true});
             const size_t end = end_of_message(last, turn.end - 1);
-            // The whole chat may have more of it: some templates end an answer when they begin the next message.
-            if (end > end_of_message(once, turn.end - 1) || last.text.compare(0, end, once.text, 0, end) != 0)
-                return false;
+            if (last.text.compare(0, end, once.text, 0, end) != 0) return false;
         }
         return true;
     }

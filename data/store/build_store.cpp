@@ -107,8 +107,9 @@ FileStamps stamps_of(const FileLists& files) {
         for (const std::string& path : of_dataset) {
             std::error_code error;
             const auto size = fs::file_size(path, error);
+            const auto time = error ? fs::file_time_type() : fs::last_write_time(path, error);
             if (error) fail(Exit::data, "{}: cannot read this data file: {}", path, error.message());
-            stamps.emplace_back(size, fs::last_write_time(path));
+            stamps.emplace_back(size, time);
         }
     return stamps;
 }

@@ -243,7 +243,7 @@ std::vector<NamedFormat> text_formats_of_models() {
              "generation_config.json",
              {R"({"eos_token_id": [1, 2], "bos_token_id": 1, "temperature": 0.7, "top_k": 50, "do_sample": true})",
               R"({"eos_token_id": 2})"})},
-        {"template", template_format, 4},
+        {"template", template_format, 8},
         {"regex", regex_format, 40},
     };
 }

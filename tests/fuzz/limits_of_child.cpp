@@ -61,7 +61,7 @@ void limit_memory() {
 }
 
 void begin_time() {
-    const itimerval processor{{0, 0}, {under_sanitizer() ? 60 : 10, 0}};
+    const itimerval processor{{0, 0}, {under_sanitizer() ? 180 : 10, 0}};
     setitimer(ITIMER_PROF, &processor, nullptr);
     alarm(600);
 }

@@ -4,7 +4,7 @@
 //
 //   ends by a signal or a report of a sanitizer
 //   throws anything else, or an Error of kind Exit::internal
-//   takes more than 10 seconds of processor time (60 under sanitizers), or waits for ten minutes
+//   takes more than 10 seconds of processor time (180 under sanitizers), or waits for ten minutes
 //   takes more than 256 MB beyond what the process has
 //
 // The same seed gives the same inputs, as many as --inputs or --seconds let it read. No clock decides what comes next.

@@ -4,8 +4,9 @@
     python3 tests/golden/make_history_golden.py               tests/golden/history_golden.json
     python3 tests/golden/make_history_golden.py --trl OUT     the templates of an installed TRL, into OUT/cases.json
 
-The first form uses the templates of tests/support/chat_templates.h; COLONNADE_TRL_HISTORIES=OUT makes history_test compare
-with the second one. The tokenizer is the small Qwen one of tests/golden/tokenizers with each template's markers.
+The first form uses the templates of tests/support/chat_templates.h; COLONNADE_TRL_HISTORIES=OUT makes
+history_oracles_test compare with the second one. The tokenizer is the small Qwen one of tests/golden/tokenizers with each
+template's markers.
 
 The file: {"tokenizers": {name: tokenizer.json}, "templates": {name: [source, tokenizer]}, "date": [year, month, day],
 "cases": [{"template", "chat", "messages", "variables", "once", "turns"}]}. `once` is the whole chat. A turn is {"message":

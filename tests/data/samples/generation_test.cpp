@@ -58,7 +58,8 @@ Counts compare(const std::string& path) {
     for (const auto& [name, pair] : golden["templates"].items()) {
         const auto date = golden["date"].get<std::array<int, 3>>();
         ChatTemplate::Settings settings{.clock = {date[0], date[1], date[2]}};
-        EncodeOptions options{.allow_spelled_out_markers = true, .max_length = 1 << 20};
+        EncodeOptions options{
+            .allow_spelled_out_markers = true, .max_length = 1 << 20, .history = History::as_rendered};
         options.chat_template = std::make_shared<const ChatTemplate>(name, pair[0].get<std::string>(), "", settings);
         encoders.emplace(name, Encoder(tokenizers.at(pair[1]), options));
     }
@@ -83,8 +84,8 @@ Counts compare(const std::string& path) {
         const FlatSample sample = flat(found.sample);
         const bool equal = sample.tokens == ids && sample.weights == weights;
         counts.equal += equal ? 1 : 0;
-        EXPECT_TRUE(equal) << "found    " << shown(*encoder.tokenizer(), sample.tokens, sample.weights)
-                           << "\nexpected " << shown(*encoder.tokenizer(), ids, weights);
+        EXPECT_TRUE(equal) << "found    " << shown(*encoder.tokenizer(), sample.tokens, sample.weights) << "\nexpected "
+                           << shown(*encoder.tokenizer(), ids, weights);
     }
     return counts;
 }

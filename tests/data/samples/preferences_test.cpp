@@ -130,7 +130,7 @@ TEST(Preferences, EverySequenceIsItsAnswerAlone) {
         expect_answers_alone(encoder, preference({chat(with_answer("The end", longer), 4), rows[3]}), name + ", turns");
         // A prompt message with "train": true ends the stem and changes nothing else.
         std::vector<Message> switched = kPrompt;
-        switched[2].train = true;
+        switched[2].weight = 1;
         expect_answers_alone(encoder,
                              preference({chat(with_answer("x", switched), 4), chat(with_answer("y", switched), 4)}),
                              name + ", train");
