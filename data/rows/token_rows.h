@@ -9,7 +9,7 @@
 
 namespace colonnade {
 
-/// The optional keys of a row of token ids: labels, masks, positions, weights; of a pair without weights.
+/// The optional keys of a row of token ids: labels, masks, positions, weights. A pair has no weights.
 std::vector<std::string> text_token_keys();
 std::vector<std::string> pair_token_keys();
 

@@ -45,7 +45,7 @@ std::vector<float> Encoder::message_weights(const Row& row) const {
 }
 
 /// Weight of one part, before the row's. `last_end`: it is the end of the last message. The end of a message that is
-/// not trained on has weight 1 where train_on_eos selects it.
+/// not trained on has weight 1 if train_on_eos selects it.
 float Encoder::weight_of(const ChatPart& part, const std::vector<float>& message_weights, bool last_end) const {
     const float weight = part.message < message_weights.size() ? message_weights[part.message]
                          : options_.train_on_prompt            ? 1.0f
