@@ -2,7 +2,7 @@
 // run; checkpoints for any number of ranks. What happens when a rank fails: rank_failures_test.cpp.
 
 #include "tests/support/rank_runs.h"
-#include "tests/support/tiny_model.h"
+#include "tests/support/answer_trees.h"
 #include "train/objectives/preference_objective.h"
 #include "train/run/rank_check.h"
 
