@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "engine/io/progress.h"
 #include "engine/program/command_line.h"
 #include "train/folders/initial_weights.h"
 #include "train/run/learner_options.h"
@@ -20,13 +21,18 @@ struct Outcome {
     std::vector<float> gradients;
 };
 
-Outcome run(Learner& learner, std::vector<Batch>& batches, double total) {
+Outcome run(Learner& learner, std::vector<Batch>& batches, double total, const char* label) {
     learner.begin_step();
+    double tokens = 0, done = 0;
+    for (const Batch& batch : batches) tokens += static_cast<double>(batch.real_tokens);
+    Progress progress({.label = label, .total = tokens, .unit = "tokens"});
     for (Batch& batch : batches) {
         // Any reference will do; this one is the model itself.
         if (learner.objective().needs_reference()) batch.reference = learner.measure(learner.context(), batch);
         learner.accumulate(learner.context(), batch, {.total = total});
+        progress.update(done += static_cast<double>(batch.real_tokens));
     }
+    progress.finish();
     Outcome o{.loss = learner.loss(), .gradients = {}};
     const HostCopy gradients = HostCopy::of(learner.options().gpu, learner.gradients());
     const float* g = gradients.tensor().as<float>();
@@ -102,7 +108,7 @@ int check(const Session& session, int64_t packs) {
     const auto gpu = on_gpu ? std::make_unique<Gpu>(static_cast<int>(session.config.device_index)) : nullptr;
     Learner learner(session.model, options_of(session, separate, gpu.get()));
     load_or_initialize(session.config, learner);
-    const Outcome a = run(learner, packed, total), b = run(learner, separate, total);
+    const Outcome a = run(learner, packed, total, "packed"), b = run(learner, separate, total, "separate");
     const double loss_gap = std::abs(a.loss.mean() - b.loss.mean()) / b.loss.mean();
     const auto [gradient_gap, name] = worst_gradient(learner.parameters(), a, b);
     const auto [metric_gap, metric] = worst_metric(*objective, a, b);

@@ -105,15 +105,15 @@ TEST_F(PreferenceData, TextsAndPreferencesOfAFileHaveDifferentKeys) {
     texts.rows = RowKind::texts;
     const StoreResult a = build_store(preferences), b = build_store(texts);
     EXPECT_NE(a.key, b.key);
-    EXPECT_EQ(a.flat(store.sample(0)).begins, (std::vector<int32_t>{1, 2}));
-    EXPECT_EQ(b.flat(store.sample(0)).begins, (std::vector<int32_t>{0}));
+    EXPECT_EQ(flat(a.store.sample(0)).begins, (std::vector<int32_t>{1, 2}));
+    EXPECT_EQ(flat(b.store.sample(0)).begins, (std::vector<int32_t>{0}));
 }
 
 TEST_F(PreferenceData, TheReportOfRankings) {
     spill(path("rows.jsonl"), "");
     TokenStore store;
     store.statistics.files = {{.path = "r.jsonl", .type = "ranked", .rows = 1}};
-    store.add({{1, 2, 3, 4, 5, 6}, {0, 1, 1, 1, 1, 1}, {1, 3, 4}}, 0, 1);
+    store.add(sample_of({{1, 2, 3, 4, 5, 6}, {0, 1, 1, 1, 1, 1}, {1, 3, 4}}), 0, 1);
     store.count_samples();
     const std::string report = prepare_report({.store = store, .path = "", .key = ""}, {.packing_length = 8}, nullptr);
     for (const char* part : {"rankings                  1 with 3.0 answers each",

@@ -2,7 +2,7 @@
 // run; checkpoints for any number of ranks. What happens when a rank fails: rank_failures_test.cpp.
 
 #include "tests/support/rank_runs.h"
-#include "tests/support/tiny_model.h"
+#include "tests/support/answer_trees.h"
 #include "train/objectives/preference_objective.h"
 #include "train/run/rank_check.h"
 
@@ -250,8 +250,9 @@ TEST(DISABLED_EveryRank, UpdatesInDouble) {
                     fill_randomly(together);
                     expect_updates_of_one(ranks, alone, together, in_double, [&](uint64_t draw) {
                         const auto i = static_cast<int64_t>(draw % 100);
-                        Sample sample = random_sample(draw, i + 1, {9 + i, 5}, config.vocab_size);
-                        if (preferences) std::fill(sample.weights.begin() + i + 1, sample.weights.end(), 1.0f);
+                        const Sample sample = preferences
+                                                  ? tree(draw, i + 1, {9 + i, 5}, config.vocab_size)
+                                                  : random_sample(draw, i + 1, {9 + i, 5}, config.vocab_size);
                         Batch batch = make_batch({{&sample}});
                         if (preferences) batch.reference = {-20.0 - static_cast<double>(i), -15};
                         return batch;
