@@ -204,10 +204,10 @@ std::string plan_text(const PlannedRun& run, const PlanView& view) {
                                       ranks.several() ? fmt::format(" on each of {} ranks", layout.ranks) : ""));
     text += warmup_line(c, schedule.total_steps());
     text +=
-        line("run", fmt::format("{} samples, {} tokens ({:.0f}{} trained on) in {} packs of {}, {:.1f} % full",
+        line("run", fmt::format("{} samples, {} tokens ({:.0f} trained on{}) in {} packs of {}, {:.1f} % full",
                                 t.samples, t.tokens, t.weight,
                                 train.statistics.learned_weight != static_cast<double>(train.statistics.learned_tokens)
-                                    ? " by weight"
+                                    ? ", by weight"
                                     : "",
                                 total.packs, c.packing_length, 100 * fill));
     const char* label = "prefixes";
