@@ -13,9 +13,9 @@
 namespace colonnade {
 
 struct PolicyTerms {
-    TermTable table;            ///< a weight of 0 gives an exactly zero gradient
-    Tensor lengths;             ///< f64 [sequences]: n_s, the sum of the weights of a sequence's terms
-    Tensor advantages;          ///< f32 [terms], the same in a whole sequence but at RatioLevel::token
+    TermTable table;    ///< a weight of 0 gives an exactly zero gradient
+    Tensor lengths;     ///< f64 [sequences]: n_s, the sum of the weights of a sequence's terms
+    Tensor advantages;  ///< f32 [terms], the same in a whole sequence but at RatioLevel::token
     /// f32 [terms]: log-probabilities under the policy that drew the terms. NaN, or an empty tensor, is a ratio of 1.
     Tensor old{};
     Tensor reference{};   ///< f32 [terms]; may be empty if beta is 0

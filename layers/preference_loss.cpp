@@ -66,9 +66,8 @@ void preference_loss(const Context& ctx, const PreferencePairs& a) {
     }
     for (int k = 0; k < PairSums::count; ++k) a.sums.as<double>()[k] += total.of[k];
     for (int64_t s = 0; backward && s < sequences; ++s)
-        a.coefficients.as<double>()[s] = sum_of_list(a.table.begins, s, [&](int32_t at) {
-            return a.slopes.as<double>()[a.table.sides.as<int32_t>()[at]];
-        });
+        a.coefficients.as<double>()[s] = sum_of_list(
+            a.table.begins, s, [&](int32_t at) { return a.slopes.as<double>()[a.table.sides.as<int32_t>()[at]]; });
 }
 
 void target_coefficients(const Context& ctx, const TargetCoefficients& a) {

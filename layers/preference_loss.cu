@@ -72,9 +72,9 @@ __global__ void __launch_bounds__(threads) pairs_kernel(Pairs a) {
     if (thread < PairSums::count) a.sums[thread] += partial[thread][0];
 }
 
-__global__ void __launch_bounds__(threads) coefficient_kernel(double* coefficients, const double* slopes,
-                                                              const int32_t* begins, const int32_t* sides,
-                                                              int64_t sequences) {
+__global__ void __launch_bounds__(threads)
+    coefficient_kernel(double* coefficients, const double* slopes, const int32_t* begins, const int32_t* sides,
+                       int64_t sequences) {
     const int64_t s = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
     if (s >= sequences) return;
     double sum = 0;

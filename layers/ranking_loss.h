@@ -75,14 +75,19 @@ struct RankingArrays {
     const float* margins;
 };
 inline RankingArrays arrays_of(const RankingLoss& a) {
-    return {a.scores.as<double>(),         a.dscores.as<double>(), a.places.as<int32_t>(),
-            a.sample_begins.as<int32_t>(), a.pairs.as<int32_t>(),  a.pair_begins.as<int32_t>(),
-            a.margins.as<float>()};
+    return {a.scores.as<double>(), a.dscores.as<double>(),      a.places.as<int32_t>(), a.sample_begins.as<int32_t>(),
+            a.pairs.as<int32_t>(), a.pair_begins.as<int32_t>(), a.margins.as<float>()};
 }
 COLONNADE_HOST_DEVICE inline RankedSample ranked_sample(const RankingArrays& a, int64_t s) {
     const int32_t first = a.sample_begins[s], pair = a.pair_begins[s];
-    return {a.scores, a.dscores, a.places, first, a.sample_begins[s + 1] - first, a.pairs + int64_t{2} * pair,
-            a.margins + pair, a.pair_begins[s + 1] - pair};
+    return {a.scores,
+            a.dscores,
+            a.places,
+            first,
+            a.sample_begins[s + 1] - first,
+            a.pairs + int64_t{2} * pair,
+            a.margins + pair,
+            a.pair_begins[s + 1] - pair};
 }
 
 /// For both devices. Writes the slopes of the sample's scores.

@@ -133,7 +133,8 @@ Work check_packing_command(CLI::App& app) {
     app.add_option("--packs", *packs, "number of packs to check")->capture_default_str()->check(CLI::PositiveNumber);
     app.allow_extras();
     app.footer(
-        "Runs some packs of the run once packed and once sample by sample, with whole sequences that share nothing, and "
+        "Runs some packs of the run once packed and once sample by sample, with whole sequences that share nothing, "
+        "and "
         "compares the loss, its metrics and every gradient.");
     return [packs, &app] { return check(open_session(load_run(split_run_arguments(app.remaining()))), *packs); };
 }

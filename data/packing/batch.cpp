@@ -40,8 +40,7 @@ class PackLayout {
             const auto begin = static_cast<int32_t>(batch.sequences.size());
             for (int32_t rank = 0; rank < std::ssize(sample->sequences); ++rank, ++sequence) {
                 const int32_t last = last_rows_[sequence];
-                batch.sequences.push_back(
-                    {number, rank, last < 0 ? -1 : last + static_cast<int32_t>(first)});
+                batch.sequences.push_back({number, rank, last < 0 ? -1 : last + static_cast<int32_t>(first)});
             }
             for (const auto& [better, worse, margin] : sample->pairs)
                 batch.pairs.push_back({begin + better, begin + worse, margin});

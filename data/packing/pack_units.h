@@ -1,6 +1,6 @@
 #pragma once
 // Pack units: the samples that the packer treats as one, and the stems that rows repeat. Both are read off the trie of
-// the samples' leading sequences (data/packing/prefix_order.h) from the root down. At a node of depth d below a stem of
+// the samples' leading sequences (data/samples/prefix_order.h) from the root down. At a node of depth d below a stem of
 // depth f:
 //
 //     d - f < min_shared           the node is dissolved: its children hang on the stem. Words that meet by chance
@@ -16,7 +16,7 @@
 #include <span>
 #include <vector>
 
-#include "data/packing/prefix_order.h"
+#include "data/samples/prefix_order.h"
 
 namespace colonnade {
 

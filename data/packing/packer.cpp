@@ -116,7 +116,9 @@ class Bins {
         row.samples += part.samples;
     }
 
-    bool open(const Part& part) const { return part.represented / settings_.most_represented < settings_.packing_length; }
+    bool open(const Part& part) const {
+        return part.represented / settings_.most_represented < settings_.packing_length;
+    }
 
     /// Best-fit decreasing: the part of most tokens first, each into the fullest row with enough room, ties in order.
     Parts fit(Parts parts, int64_t depth) {

@@ -24,9 +24,9 @@ std::vector<int32_t> Sample::whole(size_t number) const {
 
 int64_t Sample::common() const {
     if (sequences.size() < 2) return 0;
-    return std::min_element(sequences.begin() + 1, sequences.end(), [](const Sequence& a, const Sequence& b) {
-               return a.shared < b.shared;
-           })->shared;
+    return std::min_element(sequences.begin() + 1, sequences.end(),
+                            [](const Sequence& a, const Sequence& b) { return a.shared < b.shared; })
+        ->shared;
 }
 
 Sample unshared(const Sample& sample) {
@@ -101,9 +101,9 @@ void check_sample(const Sample& sample) {
     }
     const auto count = static_cast<int64_t>(sequences.size());
     for (const auto& [better, worse, margin] : sample.pairs)
-        require(better >= 0 && better < count && worse >= 0 && worse < count && better != worse &&
-                    std::isfinite(margin),
-                "a pair of sequences {} and {} of {} with margin {}", better, worse, count, margin);
+        require(
+            better >= 0 && better < count && worse >= 0 && worse < count && better != worse && std::isfinite(margin),
+            "a pair of sequences {} and {} of {} with margin {}", better, worse, count, margin);
 }
 
 }  // namespace colonnade

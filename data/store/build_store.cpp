@@ -273,8 +273,7 @@ class StoreBuilder {
         auto& statistics = store.statistics;
         ++statistics.rows;
         statistics.longest_row = std::max(statistics.longest_row, row.full_length);
-        if (!row.notes.dropped() && target_weight(row.sample) == 0)
-            row.notes.add(RowNote::dropped_nothing_learned);
+        if (!row.notes.dropped() && target_weight(row.sample) == 0) row.notes.add(RowNote::dropped_nothing_learned);
         statistics.notes.add(row.notes, place);
         if (row.notes.dropped()) return;
         store.add(row.sample, static_cast<int32_t>(file), line);

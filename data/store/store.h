@@ -26,7 +26,7 @@
 #include <string>
 #include <vector>
 
-#include "data/packing/prefix_order.h"
+#include "data/samples/prefix_order.h"
 #include "data/samples/sample.h"
 #include "data/store/store_statistics.h"
 

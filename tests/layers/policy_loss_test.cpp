@@ -107,7 +107,8 @@ struct Rollouts {
                          .entropy = view_of(entropy),
                          .terms = terms()});
         if (passes == Passes::one) return;
-        target_scales({}, {.scales = view_of(scales), .slopes = view_of(slopes), .of_targets = terms().table.of_targets});
+        target_scales({},
+                      {.scales = view_of(scales), .slopes = view_of(slopes), .of_targets = terms().table.of_targets});
         with_gradients();
         head.scales = view_of(scales);
         head_loss({}, head);
@@ -415,8 +416,7 @@ TEST(PolicyLoss, RefusesBadInput) {
     expect_error(Exit::internal, "targets of terms[3] is 9, expected [0, 9)", [&] { r.run(Passes::one); });
     r.lists.targets[3] = 3;
     r.lists.begins[1] = 40;
-    expect_error(Exit::internal, "begins [6] i32 is no ascending list from 0 to 13",
-                 [&] { r.run(Passes::one); });
+    expect_error(Exit::internal, "begins [6] i32 is no ascending list from 0 to 13", [&] { r.run(Passes::one); });
     r = random_rollouts(15);
     r.temperature = 0;
     expect_error(Exit::internal, "temperature 0, expected a number above 0", [&] { r.run(Passes::one); });

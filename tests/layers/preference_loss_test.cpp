@@ -130,9 +130,7 @@ TEST_P(PreferenceLossOnDevice, GoesFromTokensToPairsAndBack) {
         release();
         const Philox random{5, static_cast<uint64_t>(pairs)};
         uint64_t at = 0;
-        const auto draw = [&](int64_t n) {
-            return static_cast<int32_t>(random.below(at++, static_cast<uint64_t>(n)));
-        };
+        const auto draw = [&](int64_t n) { return static_cast<int32_t>(random.below(at++, static_cast<uint64_t>(n))); };
         const int64_t sequences = 2 * pairs - (pairs > 1), targets = 20 * sequences;
         std::vector<int32_t> term_begins = {0}, term_targets, term_sequences, both;
         std::vector<double> weight, nll, length, reference;
@@ -180,16 +178,15 @@ TEST_P(PreferenceLossOnDevice, GoesFromTokensToPairsAndBack) {
                                   .weights = of(weights),
                                   .of_targets = {of(target_begins_t), of(by_target_t)}};
             sequence_log_probabilities(ctx, {.logps = of(logps), .nll = of(nll_t), .terms = table});
-            PreferencePairs args{
-                .sums = of(sums),
-                .coefficients = of(coefficients),
-                .slopes = of(slopes),
-                .logps = of(logps),
-                .reference = of(ref),
-                .lengths = of(lengths),
-                .table = {.pairs = of(pair_list), .begins = of(pair_begins_t), .sides = of(sides_t)},
-                .mix = mix,
-                .scale = scale};
+            PreferencePairs args{.sums = of(sums),
+                                 .coefficients = of(coefficients),
+                                 .slopes = of(slopes),
+                                 .logps = of(logps),
+                                 .reference = of(ref),
+                                 .lengths = of(lengths),
+                                 .table = {.pairs = of(pair_list), .begins = of(pair_begins_t), .sides = of(sides_t)},
+                                 .mix = mix,
+                                 .scale = scale};
             preference_loss(ctx, args);
             args.sums = of(evaluated);
             args.coefficients = {};
@@ -235,14 +232,13 @@ INSTANTIATE_TEST_SUITE_P(Devices, PreferenceLossOnDevice, every_device(), name_o
 TEST(PreferenceLoss, RefusesBadInput) {
     std::vector<double> sums(PairSums::count), logps(2), lengths(2, 1.0);
     std::vector<int32_t> pairs = {0, 2}, begins(3), sides = {0, 1};
-    PreferencePairs args{.sums = tensor_of(sums, {PairSums::count}),
-                         .logps = tensor_of(logps, {2}),
-                         .lengths = tensor_of(lengths, {2}),
-                         .table = {.pairs = tensor_of(pairs, {1, 2}),
-                                   .begins = tensor_of(begins, {3}),
-                                   .sides = tensor_of(sides, {2})},
-                         .mix = mix_of({{PreferenceLoss::simpo, 1}}),
-                         .scale = 1};
+    PreferencePairs args{
+        .sums = tensor_of(sums, {PairSums::count}),
+        .logps = tensor_of(logps, {2}),
+        .lengths = tensor_of(lengths, {2}),
+        .table = {.pairs = tensor_of(pairs, {1, 2}), .begins = tensor_of(begins, {3}), .sides = tensor_of(sides, {2})},
+        .mix = mix_of({{PreferenceLoss::simpo, 1}}),
+        .scale = 1};
     expect_error(Exit::internal, "pair 0 has sequence 2 of 2", [&] { preference_loss({}, args); });
     args.mix = mix_of({{PreferenceLoss::sigmoid, 1}});
     expect_error(Exit::internal, "no reference is given", [&] { preference_loss({}, args); });

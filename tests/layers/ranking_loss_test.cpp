@@ -137,7 +137,8 @@ TEST_P(RankingOnDevice, SumsOverSamplesOfAnySize) {
                 }
                 double right = 0;
                 for (size_t p = pair; p < end; ++p)
-                    right += r[place(static_cast<size_t>(pairs[2 * p]))] > r[place(static_cast<size_t>(pairs[2 * p + 1]))];
+                    right +=
+                        r[place(static_cast<size_t>(pairs[2 * p]))] > r[place(static_cast<size_t>(pairs[2 * p + 1]))];
                 correct += right / static_cast<double>(end - pair);
                 if (s % 3 == 2 || s % 2) continue;  // all pairs, and one margin
                 rank({kind, 0.01, 0.125}, own, 0, slopes);

@@ -6,10 +6,10 @@
 namespace colonnade {
 
 struct FlatSample {
-    std::vector<int32_t> tokens{};       ///< the stem, then what each sequence has beyond it
-    std::vector<float> weights{};        ///< of each token; those of the stem and of a first token do not count
-    std::vector<int32_t> begins = {0};   ///< where each sequence's own part begins; the stem ends at begins[0]
-    float margin = 0;                    ///< of every pair: with several sequences, each beats the later ones
+    std::vector<int32_t> tokens{};      ///< the stem, then what each sequence has beyond it
+    std::vector<float> weights{};       ///< of each token; those of the stem and of a first token do not count
+    std::vector<int32_t> begins = {0};  ///< where each sequence's own part begins; the stem ends at begins[0]
+    float margin = 0;                   ///< of every pair: with several sequences, each beats the later ones
 };
 
 inline Sample sample_of(const FlatSample& flat) {
@@ -26,7 +26,8 @@ inline Sample sample_of(const FlatSample& flat) {
                                     .tokens = {at(s > 0 ? begin : 0), at(end)},
                                     .learned = learned_spans(weights)});
     }
-    if (sample.sequences.size() > 1) sample.pairs = ranked_pairs(sample.sequences.size(), RankedPairs::all, flat.margin);
+    if (sample.sequences.size() > 1)
+        sample.pairs = ranked_pairs(sample.sequences.size(), RankedPairs::all, flat.margin);
     return sample;
 }
 

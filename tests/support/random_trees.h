@@ -28,7 +28,8 @@ inline Sample random_tree(const Philox& random, uint64_t& at, const RandomTree& 
         for (float& w : weights) w = static_cast<float>(draw(3)) / 2;
         sequence.learned = learned_spans(weights);
     }
-    if (sample.sequences.size() > 1 && draw(2)) sample.pairs = ranked_pairs(sample.sequences.size(), RankedPairs::all, 0.25f);
+    if (sample.sequences.size() > 1 && draw(2))
+        sample.pairs = ranked_pairs(sample.sequences.size(), RankedPairs::all, 0.25f);
     return sample;
 }
 

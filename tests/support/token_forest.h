@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "data/packing/prefix_order.h"
+#include "data/samples/prefix_order.h"
 #include "tests/support/draw.h"
 
 namespace colonnade {

@@ -41,9 +41,10 @@ void settle_packing(Config& c, Rules& rules) {
     rules.expect(c.packing_length >= c.max_length, {"packing_length", "max_length"},
                  "packing_length {} is shorter than max_length {}", c.packing_length, c.max_length);
     if (!rules.given("eval_packing")) c.eval_packing = c.packing;
-    rules.expect(c.share_prefixes != Tristate::on || c.packing, {"share_prefixes", "packing"},
-                 "share_prefixes: true shares what the samples of a row begin with, but packing: false gives each its own "
-                 "row");
+    rules.expect(
+        c.share_prefixes != Tristate::on || c.packing, {"share_prefixes", "packing"},
+        "share_prefixes: true shares what the samples of a row begin with, but packing: false gives each its own "
+        "row");
     rules.expect(c.document_mask || c.stage == Stage::pt, {"document_mask", "stage"},
                  "document_mask: false is for stage pt: the samples of stage {} must not see each other",
                  spell(c.stage));

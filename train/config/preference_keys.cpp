@@ -80,7 +80,8 @@ void expect_stage(const Config& c, Rules& rules) {
     expect(Stage::rm, "reward_loss", c.reward_loss == defaults.reward_loss);
     expect(Stage::rm, "center_rewards_coefficient", c.center_rewards_coefficient == 0);
     rules.expect(c.rows() == RowKind::preferences || c.ranking_pairs == defaults.ranking_pairs,
-                 {"ranking_pairs", "stage"}, "ranking_pairs is for stages dpo and rm, this is stage {}", spell(c.stage));
+                 {"ranking_pairs", "stage"}, "ranking_pairs is for stages dpo and rm, this is stage {}",
+                 spell(c.stage));
     rules.expect(c.reward_loss == RankingKind::pairwise || c.ranking_pairs == RankedPairs::all,
                  {"ranking_pairs", "reward_loss"},
                  "ranking_pairs: best compares pairs, reward_loss: plackett_luce uses the whole ranking");

@@ -32,8 +32,8 @@ inline constexpr auto spellings<Tristate> = std::to_array<Spelling<Tristate>>({{
                                                                                {"true", Tristate::on},
                                                                                {"false", Tristate::off}});
 template <>
-inline constexpr auto spellings<RankedPairs> =
-    std::to_array<Spelling<RankedPairs>>({{"all", RankedPairs::all}, {"best", RankedPairs::best}});
+inline constexpr auto spellings<RankedPairs> = std::to_array<Spelling<RankedPairs>>({{"all", RankedPairs::all},
+                                                                                     {"best", RankedPairs::best}});
 template <>
 inline constexpr auto spellings<Recompute> = std::to_array<Spelling<Recompute>>({{"none", Recompute::none},
                                                                                  {"selective", Recompute::selective},

@@ -144,8 +144,8 @@ void DeviceBatch::fill_terms(const Context& ctx, const Batch& batch) {
 void DeviceBatch::fill_pairs(const Context& ctx, const Batch& batch) const {
     std::vector<double> sums(batch.sequences.size());
     for (size_t s = 0; s < sums.size(); ++s)
-        for (auto term = static_cast<size_t>(batch.term_begins[s]); term < static_cast<size_t>(batch.term_begins[s + 1]);
-             ++term)
+        for (auto term = static_cast<size_t>(batch.term_begins[s]);
+             term < static_cast<size_t>(batch.term_begins[s + 1]); ++term)
             sums[s] += static_cast<double>(batch.term_weights[term]);
     if (batch.rankings != batch.samples)
         fail(Exit::data, "{} of {} samples of a batch have no pair of answers to compare",

@@ -39,11 +39,9 @@ void LanguageModelObjective::run(const Context& ctx, const ObjectiveStep& s) con
                     .scales = s.batch.scales,
                     .token_loss = loss});
     if (s.gradients) scatter_rows(ctx, {.din = s.acts.dhidden, .dout = b.dhidden, .rows = s.batch.rows});
-    add_loss_sums(ctx, {.sums = s.sums.slice(0, 0, 3),
-                        .nll = b.nll,
-                        .correct = b.correct,
-                        .weights = s.batch.weights,
-                        .loss = loss});
+    add_loss_sums(
+        ctx,
+        {.sums = s.sums.slice(0, 0, 3), .nll = b.nll, .correct = b.correct, .weights = s.batch.weights, .loss = loss});
 }
 
 std::vector<Metric> LanguageModelObjective::metrics(const LossSums& sums, Phase phase) const {

@@ -65,7 +65,8 @@ void fit_trees(Session& s, TokenStore& store) {
     store = store.divided(parts);
     const std::string why =
         noise ? "neftune_noise_alpha draws noise for each turn by its length"
-              : fmt::format("column masks cannot express the model's sliding_window of {} for all turns", *windows.begin());
+              : fmt::format("column masks cannot express the model's sliding_window of {} for all turns",
+                            *windows.begin());
     s.notices.push_back(fmt::format("{}: the turns of {} chats repeat what they have in common", why, divided));
 }
 

@@ -20,9 +20,10 @@ Obstacle obstacle_of(const Session& s) {
     const int64_t longest = std::max(s.train.store.statistics.lengths.max, s.eval.store.statistics.lengths.max);
     for (const int64_t window : s.model.windows)
         if (window > 0 && window < longest)
-            return {fmt::format("column masks cannot express the model's sliding_window of {} for every tree of samples "
-                                "of up to {} tokens",
-                                window, longest)};
+            return {
+                fmt::format("column masks cannot express the model's sliding_window of {} for every tree of samples "
+                            "of up to {} tokens",
+                            window, longest)};
     if (c.lora_dropout > 0 && c.finetuning_type == Finetuning::lora)
         return {"lora_dropout would drop the same elements for all samples that share a token", true};
     return {};
@@ -45,10 +46,10 @@ void share_prefixes(Session& s) {
         const double saved = Packer(split->store.lengths(), packing, prefixes).plan(0).saved();
         if (!wanted && saved < least_saved) continue;
         if (!wanted && !obstacle.text.empty()) {
-            s.notices.push_back(fmt::format(
-                "rows could share {:.0f} % of the {} tokens (share_prefixes), but {}{}", 100 * saved,
-                training ? "training" : "evaluation", obstacle.text,
-                obstacle.only_differs ? "; share_prefixes: true shares them nevertheless" : ""));
+            s.notices.push_back(
+                fmt::format("rows could share {:.0f} % of the {} tokens (share_prefixes), but {}{}", 100 * saved,
+                            training ? "training" : "evaluation", obstacle.text,
+                            obstacle.only_differs ? "; share_prefixes: true shares them nevertheless" : ""));
             continue;
         }
         split->prefixes = std::move(prefixes);

@@ -75,7 +75,8 @@ Arena Learner::plan(const ModelConfig& config, const LearnerOptions& options, De
     const ParameterList parameters = trained_parameters(config, options);
     State::lay_out(arena, parameters, colonnade::base_parameters(config, options), options,
                    GradientSync(parameters, options.sync));
-    Workspace::lay_out(arena, config, options, BatchShape::largest(options.max_packs, options.max_length, options.density),
+    Workspace::lay_out(arena, config, options,
+                       BatchShape::largest(options.max_packs, options.max_length, options.density),
                        options.training ? Pass::training : Pass::inference, lowest_layer(parameters));
     return arena;
 }

@@ -48,7 +48,8 @@ std::vector<Path> expected_paths(const std::vector<Sample>& pack, Sharing sharin
         for (size_t s = 0; s < sample.sequences.size(); ++s) {
             const Path whole = sample.whole(s);
             const int64_t from = sharing == Sharing::row ? 0 : sample.sequences[s].shared;
-            for (int64_t n = from + 1; n <= std::ssize(whole); ++n) paths.emplace_back(whole.begin(), whole.begin() + n);
+            for (int64_t n = from + 1; n <= std::ssize(whole); ++n)
+                paths.emplace_back(whole.begin(), whole.begin() + n);
         }
     }
     std::ranges::sort(paths);
@@ -80,7 +81,8 @@ void expect_terms(const Sequence& sequence, const Path& whole, size_t number, co
         ASSERT_LT(term, static_cast<size_t>(batch.term_begins[number + 1]));
         const auto target = static_cast<size_t>(batch.term_targets[term]);
         ASSERT_EQ(batch.targets[target], whole[i]);
-        ASSERT_EQ(paths[static_cast<size_t>(batch.rows[target])], Path(whole.begin(), whole.begin() + std::ptrdiff_t(i)));
+        ASSERT_EQ(paths[static_cast<size_t>(batch.rows[target])],
+                  Path(whole.begin(), whole.begin() + std::ptrdiff_t(i)));
         ASSERT_EQ(batch.term_weights[term], weights[i]);
         ++term;
     }
@@ -161,8 +163,8 @@ Packs random_packs(const Philox& random, uint64_t& at, Draw&& sample) {
 }
 
 TEST(Batch, TheExampleOfTheHeader) {
-    const Packs packs = {{sample_of({{10, 11, 12}, {1, 1, 1}}),
-                          sample_of({{20, 21, 30, 31, 40}, {0, 0, 1, 1, 1}, {2, 4}, 0.5f})}};
+    const Packs packs = {
+        {sample_of({{10, 11, 12}, {1, 1, 1}}), sample_of({{20, 21, 30, 31, 40}, {0, 0, 1, 1, 1}, {2, 4}, 0.5f})}};
     const Batch batch = make_batch(views(packs), {.align = 3});
     EXPECT_EQ(batch.length, 9);
     EXPECT_EQ(batch.tokens, (Path{10, 11, 12, 20, 21, 30, 31, 40, 0}));
@@ -223,8 +225,9 @@ TEST(RowOrder, TheTrunkComesBeforeItsLeaves) {
     using Order = std::vector<std::pair<size_t, int64_t>>;
     // A trunk 1 2 3 4 5 6 with leaves 9 at depth 2, and 9 9 at depth 4.
     EXPECT_EQ(order_of({{1, 2, 9}, {1, 2, 3, 4, 9, 9}, {1, 2, 3, 4, 5, 6, 7}}), (Order{{2, 0}, {1, 4}, {0, 2}}));
-    EXPECT_EQ(order_of({{5}, {4}, {4, 4}}), (Order{{1, 0}, {2, 1}, {0, 0}}));           // a whole prefix comes first
-    EXPECT_EQ(order_of({{2}, {1}, {2}, {3}}), (Order{{1, 0}, {0, 0}, {2, 1}, {3, 0}}));  // ties by token, then by number
+    EXPECT_EQ(order_of({{5}, {4}, {4, 4}}), (Order{{1, 0}, {2, 1}, {0, 0}}));  // a whole prefix comes first
+    EXPECT_EQ(order_of({{2}, {1}, {2}, {3}}),
+              (Order{{1, 0}, {0, 0}, {2, 1}, {3, 0}}));  // ties by token, then by number
     EXPECT_EQ(order_of({{}, {1}, {}}), (Order{{0, 0}, {2, 0}, {1, 0}}));
     EXPECT_TRUE(order_of({}).empty());
 }
@@ -234,7 +237,8 @@ TEST(RowOrder, ALongCombAndManyCopiesTakeNoDeepRecursion) {
     for (int n = 1; n <= 3000; ++n) comb.emplace_back(static_cast<size_t>(n), 7);
     for (const auto& [sequences, tokens] : {std::pair{&comb, int64_t{3000}}, {&copies, int64_t{3}}}) {
         int64_t placed = 0;
-        for (const auto& [sequence, shared] : row_order(*sequences)) placed += std::ssize((*sequences)[sequence]) - shared;
+        for (const auto& [sequence, shared] : row_order(*sequences))
+            placed += std::ssize((*sequences)[sequence]) - shared;
         EXPECT_EQ(placed, tokens);
     }
 }

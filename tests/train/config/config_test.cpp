@@ -228,7 +228,8 @@ const std::string everything_with_folder =
     "chat_template_kwargs: {enable_thinking: false, n: 3, text: [a, 'true']}\nchat_template_date: 2024-07-26\n"
     "allow_spelled_out_markers: true\nspecial_tokens_in_text: token\ntrain_on_thinking: false\n"
     "train_on_tool_calls: false\n"
-    "roles_to_train: [user, tool]\ntrain_on_eos: all\nmask_history: true\nhistory: as_rendered\nadd_bos: false\nadd_eos: false\n"
+    "roles_to_train: [user, tool]\ntrain_on_eos: all\nmask_history: true\nhistory: as_rendered\nadd_bos: "
+    "false\nadd_eos: false\n"
     "packing: false\npacking_length: 100\npacking_window: 7\nper_device_train_batch_size: 2\n"
     "per_device_eval_batch_size: 5\ngradient_accumulation_steps: 4\nnum_train_epochs: 0.3\nhead_chunk: 8\n"
     "learning_rate: 0.1234567890123456789\n"
@@ -247,7 +248,8 @@ const std::string everything_with_shape =
     "  num_attention_heads: 4, num_key_value_heads: 2, head_dim: 32, vocab_size: 300, max_position_embeddings: 4096,\n"
     "  rope_theta: 1e6, rms_norm_eps: 1e-5, tie_word_embeddings: true, sliding_window: 64, initializer_range: 0.1}\n"
     "datasets: [{path: a}]\nstage: pt\nval_size: 0.25\npacking_strategy: sequential\neval_packing: false\n"
-    "share_prefixes: false\ndocument_mask: false\nmax_steps: 50\nlr_scheduler_type: wsd\nwarmup_ratio: 0.2\nmin_lr_rate: 0.1\n"
+    "share_prefixes: false\ndocument_mask: false\nmax_steps: 50\nlr_scheduler_type: wsd\nwarmup_ratio: "
+    "0.2\nmin_lr_rate: 0.1\n"
     "wsd_decay_ratio: 0.3\ndevice: cuda\ndevice_index: 3\nbf16: true\noptim_dtype: bfloat16\n"
     "gradient_checkpointing: selective\noutput_dir: o\nresume_from_checkpoint: 'runs/checkpoint-10'\n";
 
@@ -255,7 +257,8 @@ const std::string everything_with_shape =
 const std::vector<std::string> everything_of_preferences = {
     "stage: dpo\nloss_type: [robust, sft]\nloss_weights: [1, 0.25]\nbeta: 0.3\nlabel_smoothing: 0.2\n"
     "ref_model_name_or_path: 'models/a: reference'\n",
-    "stage: dpo\nloss_type: simpo\nsimpo_gamma: 1.25\nranking_pairs: best\nlr_scheduler_type: cosine_with_restarts\nlr_cycles: 3\n",
+    "stage: dpo\nloss_type: simpo\nsimpo_gamma: 1.25\nranking_pairs: best\nlr_scheduler_type: "
+    "cosine_with_restarts\nlr_cycles: 3\n",
     "lr_scheduler_type: polynomial\nlr_power: 2\noptim: adamw_8bit\nneftune_noise_alpha: 5\nuse_dft_loss: true\n",
     "special_tokens: {pad_token: <|pad|>, eos_token: '<e, f>'}\nadd_special_tokens: ['b,', a]\nadd_tokens: c\n"
     "pad_vocab_to_multiple_of: 64\n",
@@ -367,8 +370,7 @@ TEST(Config, ConvertsToSettingsOfOtherParts) {
     EXPECT_EQ(dpo.packing_length, 200);
     EXPECT_EQ(encode_options(dpo, 300).sample_length, 200);
     EXPECT_EQ(encode_options(dpo, 300).ranked_pairs, RankedPairs::all);
-    EXPECT_EQ(encode_options(read(minimal + "stage: dpo\nranking_pairs: best\n"), 300).ranked_pairs,
-              RankedPairs::best);
+    EXPECT_EQ(encode_options(read(minimal + "stage: dpo\nranking_pairs: best\n"), 300).ranked_pairs, RankedPairs::best);
     EXPECT_EQ(encode_options(rm, 300).sample_length, 5000);
     EXPECT_EQ(c.chat_template, "llama3");
     EXPECT_EQ(c.chat_template_kwargs, (Json{{"enable_thinking", false}, {"n", 3}, {"text", {"a", "true"}}}));

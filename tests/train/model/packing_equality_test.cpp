@@ -84,7 +84,7 @@ TEST_P(Packing, SharedPromptsEqualRepeatedOnes) {
         config.windows.assign(static_cast<size_t>(config.num_hidden_layers), window);
         const Sample before = random_sample(98, 0, {33}, config.vocab_size);
         const std::vector<Sample> pairs = {random_sample(97, 40, {15, 70}, config.vocab_size),
-                                     random_sample(96, 20, {45, 3}, config.vocab_size)};
+                                           random_sample(96, 20, {45, 3}, config.vocab_size)};
         std::vector<Batch> separate = {make_batch({{&before}})};
         for (const Sample& pair : pairs)
             for (const size_t b : {0u, 1u}) {
@@ -124,8 +124,9 @@ TEST_P(Packing, TreesEqualSeparateSequences) {
             }
         const auto learner = tiny_learner(config, dtype(), 2, 1024);
         for (const Sharing sharing : {Sharing::sample, Sharing::row}) {
-            const Batch packed = make_batch({{&samples[0], &samples[1], &samples[2]}, {&samples[3], &samples[4], &samples[5]}},
-                                            {.sharing = sharing});
+            const Batch packed =
+                make_batch({{&samples[0], &samples[1], &samples[2]}, {&samples[3], &samples[4], &samples[5]}},
+                           {.sharing = sharing});
             try {
                 for (const int64_t window : config.windows)
                     if (window > 0) (void)packed.mask.with_sliding_window(window, packed.positions);
@@ -172,8 +173,8 @@ TEST_P(Packing, DftWeighsTokensByTheirProbability) {
     const ModelConfig config = this->config(false);
     const Sample text = random_sample(3, 0, {60}, config.vocab_size);
     const Batch batch = make_batch({{&text}}), twice = make_batch({{&text, &text}}, {.sharing = Sharing::row});
-    const auto dft = tiny_learner(config, dtype(), 1, 128,
-                                  {.objective = std::make_shared<LanguageModelObjective>(TokenLoss::dft)});
+    const auto dft =
+        tiny_learner(config, dtype(), 1, 128, {.objective = std::make_shared<LanguageModelObjective>(TokenLoss::dft)});
     const auto plain = tiny_learner(config, dtype(), 1, 128);
     std::vector<double> nll;
     const LossSums evaluated = dft->evaluate(dft->context(), batch, &nll);

@@ -175,8 +175,7 @@ std::vector<Sample> random_trees(int64_t vocab) {
     std::vector<Sample> trees;
     while (trees.size() < 4) {
         Sample tree = random_tree(random, at, {.sequences = 5, .tokens = 12, .vocab = trees.size() % 2 ? vocab : 2});
-        const bool learns =
-            std::ranges::all_of(tree.sequences, [](const Sequence& s) { return !s.learned.empty(); });
+        const bool learns = std::ranges::all_of(tree.sequences, [](const Sequence& s) { return !s.learned.empty(); });
         if (learns && tree.pairs.size() > 1) trees.push_back(std::move(tree));
     }
     return trees;

@@ -1,8 +1,8 @@
 // Training on several ranks from a user's view: the same result as one rank, in the same order; the same bits in every
 // run; checkpoints for any number of ranks. What happens when a rank fails: rank_failures_test.cpp.
 
-#include "tests/support/rank_runs.h"
 #include "tests/support/answer_trees.h"
+#include "tests/support/rank_runs.h"
 #include "train/objectives/preference_objective.h"
 #include "train/run/rank_check.h"
 
@@ -250,9 +250,8 @@ TEST(DISABLED_EveryRank, UpdatesInDouble) {
                     fill_randomly(together);
                     expect_updates_of_one(ranks, alone, together, in_double, [&](uint64_t draw) {
                         const auto i = static_cast<int64_t>(draw % 100);
-                        const Sample sample = preferences
-                                                  ? tree(draw, i + 1, {9 + i, 5}, config.vocab_size)
-                                                  : random_sample(draw, i + 1, {9 + i, 5}, config.vocab_size);
+                        const Sample sample = preferences ? tree(draw, i + 1, {9 + i, 5}, config.vocab_size)
+                                                          : random_sample(draw, i + 1, {9 + i, 5}, config.vocab_size);
                         Batch batch = make_batch({{&sample}});
                         if (preferences) batch.reference = {-20.0 - static_cast<double>(i), -15};
                         return batch;

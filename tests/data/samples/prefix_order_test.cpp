@@ -1,6 +1,6 @@
 // The finder of common prefixes against std::sort on whole sequences, and data that are hard for such a sort.
 
-#include "data/packing/prefix_order.h"
+#include "data/samples/prefix_order.h"
 
 #include <gtest/gtest.h>
 #include <omp.h>

@@ -1,4 +1,4 @@
-#include "data/packing/prefix_order.h"
+#include "data/samples/prefix_order.h"
 
 #include <omp.h>
 
