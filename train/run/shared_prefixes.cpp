@@ -34,7 +34,8 @@ Obstacle obstacle_of(const Session& s) {
 void share_prefixes(Session& s) {
     const Config& c = s.config;
     const bool wanted = c.share_prefixes == Tristate::on;
-    if (c.share_prefixes == Tristate::off || (!wanted && c.packing_strategy != PackStrategy::bfd)) return;
+    if (c.share_prefixes == Tristate::off) return;
+    if (!wanted && (c.packing_strategy != PackStrategy::bfd || !c.document_mask)) return;
     const Obstacle obstacle = obstacle_of(s);
     if (wanted && !obstacle.text.empty() && !obstacle.only_differs)
         fail(Exit::config, "share_prefixes: true, but {}", obstacle.text);

@@ -136,9 +136,19 @@ TEST_P(Packing, TreesEqualSeparateSequences) {
             ++trees;
             merged += sharing == Sharing::row;
             const double total = packed.target_weight;
-            const Outcome a = run(*learner, {packed}, total), b = run(*learner, separate, total);
+            const Outcome a = run(*learner, {packed}, total);
             SCOPED_TRACE(fmt::format("trial {}, sharing {}", trial, static_cast<int>(sharing)));
-            expect_equal(a, b, {packed}, total, config);
+            const Outcome b = run(*learner, separate, total);
+            if (dtype() != DType::f32) {
+                expect_equal(a, b, {packed}, total, config);
+                continue;
+            }
+            // f32 rounds both runs: neither is farther from double than the other by much.
+            const Outcome exact = run(*tiny_learner(config, DType::f64, 2, 1024), separate, total);
+            EXPECT_NEAR(a.sums.nll, exact.sums.nll, rounding() * exact.sums.nll);
+            EXPECT_LE(relative_gap(a.gradients, exact.gradients),
+                      rounding() + relative_gap(b.gradients, exact.gradients));
+            EXPECT_LE(relative_gap(a.gradients, exact.gradients), 1e-5);
         }
     }
     const bool windowed = std::ranges::any_of(config.windows, [](int64_t w) { return w > 0; });

@@ -289,9 +289,9 @@ INSTANTIATE_TEST_SUITE_P(Families, PreferenceGradient,
 TEST(PreferenceObjective, RefusesSamplesThatAreNotPairs) {
     const ModelConfig config = tiny_config(Architecture::llama);
     const auto learner = learner_of(config, DType::f32, std::make_shared<PreferenceObjective>(mix()));
-    const Sample one = tree(1, 4, {3}, config.vocab_size);
-    Batch batch = make_batch({{&one}});
-    expect_error(Exit::data, "1 of 1 samples of a batch have no pair of answers to compare",
+    const Sample one = tree(1, 4, {3}, config.vocab_size), two = tree(5, 4, {3, 2}, config.vocab_size);
+    Batch batch = make_batch({{&one, &two}});
+    expect_error(Exit::data, "1 of 2 samples of a batch have no pair of answers to compare",
                  [&] { learner->accumulate({}, batch, {.total = 1}); });
     Sample silent = tree(2, 4, {3, 3}, config.vocab_size);
     silent.sequences[1].learned.clear();
