@@ -5,7 +5,7 @@
 // separately.
 //
 // Example: two samples in a pack of 8 tokens and 1 of padding. The second sample has a stem s of 2 tokens, and two
-// sequences that go on with a (2 tokens) and b (1).
+// sequences: one continues with a (2 tokens), the other with b (1).
 //
 //     token      x0 x1 x2  s0 s1  a0 a1  b0  -
 //     position    0  1  2   0  1   2  3   2  0

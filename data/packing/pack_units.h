@@ -3,10 +3,10 @@
 // the samples' leading sequences (data/samples/prefix_order.h) from the root down. At a node of depth d below a stem of
 // depth f:
 //
-//     d - f < min_shared           the node is dissolved: its children hang on the stem. Words that meet by chance
+//     d - f < min_shared           the node is dissolved: the stem takes its children. Words that are equal by chance
 //                                  ("How do I") do not tie samples together
 //     the samples fit in a row     they are one unit, packed and shuffled as one
-//     they do not fit              the node is a new stem: its children hang on it, and every row that holds one of
+//     they do not fit              the node is a new stem with its own children, and every row that holds one of
 //                                  them computes its d tokens again
 //
 // A sample that no such node holds is a unit of its own. Nothing here depends on the epoch. O(n) time; 32 bytes a sample
@@ -22,7 +22,7 @@ namespace colonnade {
 
 struct PackUnit {
     int32_t first, end;  ///< its samples are PrefixOrder::order[first, end)
-    int32_t stem;        ///< that it hangs on
+    int32_t stem;        ///< the deepest stem that its samples begin with
 };
 
 struct PackStem {

@@ -168,7 +168,7 @@ class Bins {
     const PackUnits& units_;
     const PackSettings& settings_;
     std::vector<int32_t> next_;
-    std::vector<Parts> by_stem_;  // what hangs on each stem
+    std::vector<Parts> by_stem_;  // the parts to pack behind each stem
     Parts rows_;
 };
 

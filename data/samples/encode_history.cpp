@@ -141,7 +141,8 @@ class Encoder::TurnByTurn {
         rendered_ += chat.text.size() + messages * message_bytes;
         if (rendered_ > most_rendered)
             fail(Exit::data,
-                 "{}: {} turns, each rendered with the messages before it, come to more than {} MiB; expected fewer: "
+                 "{}: {} turns, each rendered with the messages before it, have more than {} MiB of text; expected "
+                 "fewer: "
                  "divide the chat, or set history: as_rendered",
                  where_, turns_.size(), most_rendered >> 20);
         return chat;

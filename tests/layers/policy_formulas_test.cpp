@@ -14,16 +14,11 @@
 #include "engine/io/json.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/paths.h"
+#include "tests/support/policy_names.h"
 
 namespace colonnade {
 namespace {
 
-const std::map<std::string, PolicyLoss> losses = {{"dapo", PolicyLoss::dapo},       {"grpo", PolicyLoss::grpo},
-                                                  {"dr_grpo", PolicyLoss::dr_grpo}, {"luspo", PolicyLoss::luspo},
-                                                  {"cispo", PolicyLoss::cispo},     {"sapo", PolicyLoss::sapo},
-                                                  {"rloo", PolicyLoss::rloo}};
-const std::map<std::string, RatioLevel> levels = {
-    {"token", RatioLevel::token}, {"sequence", RatioLevel::sequence}, {"sequence_sum", RatioLevel::sequence_sum}};
 const std::map<std::string, ImportanceMode> modes = {{"sequence_mask", ImportanceMode::sequence_mask},
                                                      {"sequence_truncate", ImportanceMode::sequence_truncate},
                                                      {"token_mask", ImportanceMode::token_mask},

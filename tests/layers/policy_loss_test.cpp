@@ -12,19 +12,13 @@
 #include "layers/head_loss.h"
 #include "tests/support/device_case.h"
 #include "tests/support/paths.h"
+#include "tests/support/policy_names.h"
 #include "tests/support/term_lists.h"
 
 namespace colonnade {
 namespace {
 
 using Rows = std::vector<std::vector<double>>;
-
-const std::map<std::string, PolicyLoss> losses = {{"dapo", PolicyLoss::dapo},       {"grpo", PolicyLoss::grpo},
-                                                  {"dr_grpo", PolicyLoss::dr_grpo}, {"luspo", PolicyLoss::luspo},
-                                                  {"cispo", PolicyLoss::cispo},     {"sapo", PolicyLoss::sapo},
-                                                  {"rloo", PolicyLoss::rloo}};
-const std::map<std::string, RatioLevel> levels = {
-    {"token", RatioLevel::token}, {"sequence", RatioLevel::sequence}, {"sequence_sum", RatioLevel::sequence_sum}};
 
 enum class Passes { one, two };
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "data/samples/encode.h"
+#include "engine/io/json.h"
 
 namespace colonnade {
 
@@ -14,6 +15,18 @@ using Drafts = std::optional<std::vector<TokenDraft>>;
 inline Drafts turns_of(const Encoder& encoder, const Row& row, Encoded& result) {
     TokenCache cache;
     return encoder.encode_turns(row, "here", cache, result);
+}
+
+/// The messages of a golden row, as its script wrote them.
+inline std::vector<Message> golden_messages(const Json& golden) {
+    std::vector<Message> messages;
+    for (const Json& json : golden["messages"]) {
+        Message message{json["role"], json["content"], {}, {}};
+        for (const auto& [key, value] : json.items())
+            if (key != "role" && key != "content") message.more[key] = value;
+        messages.push_back(std::move(message));
+    }
+    return messages;
 }
 
 /// Text of a sequence, learned parts in {{ }}.

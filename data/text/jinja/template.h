@@ -69,7 +69,7 @@ class Template {
     std::vector<std::string> find_unsupported() const;
     bool has_generation() const;  ///< whether it has a {% generation %} block
     /// Whether one loop writes the messages in order, and nothing in it depends on later messages: the text up to a
-    /// message is then the same whatever follows. False where that is not evident (reading_order.cpp).
+    /// message is then the same whatever follows. False if that is not evident (reading_order.cpp).
     bool reads_forward() const;
 
   private:

@@ -11,6 +11,7 @@
 
 #include "engine/device/error.h"
 #include "engine/device/philox.h"
+#include "tests/support/log_normal_lengths.h"
 
 namespace colonnade {
 namespace {
@@ -21,15 +22,6 @@ Packs packs_of(const PackPlan& plan) {
     Packs packs;
     for (int64_t p = 0; p < plan.packs(); ++p) packs.emplace_back(plan.pack(p).begin(), plan.pack(p).end());
     return packs;
-}
-
-std::vector<int64_t> log_normal_lengths(size_t n, double mean_log, double sigma, int64_t longest, uint64_t seed = 3) {
-    std::vector<int64_t> lengths(n);
-    const Philox random{seed, 0};
-    for (size_t i = 0; i < n; ++i) {
-        lengths[i] = std::clamp<int64_t>(std::llround(std::exp(mean_log + sigma * random.normal(i))), 1, longest);
-    }
-    return lengths;
 }
 
 int64_t tokens_of(const std::vector<int64_t>& pack, const std::vector<int64_t>& lengths) {

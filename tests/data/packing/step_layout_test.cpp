@@ -10,18 +10,10 @@
 #include <set>
 
 #include "engine/device/philox.h"
+#include "tests/support/log_normal_lengths.h"
 
 namespace colonnade {
 namespace {
-
-std::vector<int64_t> log_normal_lengths(size_t n, double mean_log, double sigma, int64_t longest, uint64_t seed = 3) {
-    std::vector<int64_t> lengths(n);
-    const Philox random{seed, 0};
-    for (size_t i = 0; i < n; ++i) {
-        lengths[i] = std::clamp<int64_t>(std::llround(std::exp(mean_log + sigma * random.normal(i))), 1, longest);
-    }
-    return lengths;
-}
 
 TEST(StepLayout, AStepHoldsTheSamePacksForAnyNumberOfRanks) {
     const auto lengths = log_normal_lengths(400, 4, 1, 256);

@@ -6,6 +6,7 @@
 
 #include "data/samples/encode.h"
 #include "data/text/hugging_face_tokenizer.h"
+#include "tests/support/chat_turns.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/flat_sample.h"
 #include "tests/support/paths.h"
@@ -20,12 +21,7 @@ struct Counts {
 
 Row row_of(const Json& golden) {
     Row row;
-    for (const Json& json : golden["messages"]) {
-        Message message{json["role"], json["content"], {}, {}};
-        for (const auto& [key, value] : json.items())
-            if (key != "role" && key != "content") message.more[key] = value;
-        row.messages.push_back(std::move(message));
-    }
+    row.messages = golden_messages(golden);
     if (!golden["tools"].is_null()) row.variables = {{"tools", golden["tools"]}};
     return row;
 }
@@ -35,15 +31,6 @@ std::vector<float> weights_of(const Json& mask) {
     auto weights = mask.get<std::vector<float>>();
     weights[0] = 0;
     return weights;
-}
-
-std::string shown(const Tokenizer& tokenizer, const std::vector<int32_t>& ids, const std::vector<float>& weights) {
-    std::string text;
-    for (size_t i = 0; i < ids.size(); ++i) {
-        const std::string piece = tokenizer.piece(ids[i]);
-        text += i < weights.size() && weights[i] > 0 ? "{" + piece + "}" : piece;
-    }
-    return text;
 }
 
 Counts compare(const std::string& path) {

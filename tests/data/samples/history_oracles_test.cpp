@@ -17,12 +17,7 @@ namespace {
 
 Row row_of(const Json& golden) {
     Row row;
-    for (const Json& json : golden["messages"]) {
-        Message message{json["role"], json["content"], {}, {}};
-        for (const auto& [key, value] : json.items())
-            if (key != "role" && key != "content") message.more[key] = value;
-        row.messages.push_back(std::move(message));
-    }
+    row.messages = golden_messages(golden);
     if (!golden["variables"].empty()) row.variables = golden["variables"];
     return row;
 }

@@ -206,7 +206,8 @@ TEST(History, AChatOfAnyLengthTakesBoundedTime) {
         chat.push_back(user("U"));
         chat.push_back(answer("A", "T"));
     }
-    expect_error(Exit::data, "here: 20000 turns, each rendered with the messages before it, come to more than 128 MiB",
+    expect_error(Exit::data,
+                 "here: 20000 turns, each rendered with the messages before it, have more than 128 MiB of text",
                  [&] { turns(encoder(kQwenLike), chat); });
 }
 
