@@ -101,12 +101,6 @@ std::string counts(const StoreResult& result) {
     return text;
 }
 
-int64_t learned_tokens(const Sequence& sequence) {
-    int64_t tokens = 0;
-    for (const auto& [begin, end, weight] : sequence.learned) tokens += end - begin;
-    return tokens;
-}
-
 /// Of each token of a whole sequence.
 std::vector<bool> learned_flags(const Sequence& sequence) {
     std::vector<bool> flags(static_cast<size_t>(sequence.length()));

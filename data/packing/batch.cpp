@@ -1,12 +1,15 @@
 #include "data/packing/batch.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "data/packing/row_order.h"
 
 namespace colonnade {
 namespace {
+
+constexpr float unknown = std::numeric_limits<float>::quiet_NaN();
 
 /// The samples of a pack, and the rows of their tokens, within the pack.
 class PackLayout {
@@ -41,6 +44,8 @@ class PackLayout {
             for (int32_t rank = 0; rank < std::ssize(sample->sequences); ++rank, ++sequence) {
                 const int32_t last = last_rows_[sequence];
                 batch.sequences.push_back({number, rank, last < 0 ? -1 : last + static_cast<int32_t>(first)});
+                batch.advantages.push_back(sequences_[sequence]->advantage);
+                batch.rewards.push_back(sequences_[sequence]->reward.value_or(unknown));
             }
             for (const auto& [better, worse, margin] : sample->pairs)
                 batch.pairs.push_back({begin + better, begin + worse, margin});
@@ -98,14 +103,25 @@ class PackLayout {
             batch.targets.push_back(tokens_[static_cast<size_t>(row)]);
         }
         batch.weights.resize(batch.targets.size());
-        for (const auto& terms : terms_) {
-            for (const auto& [row, weight] : terms) {
+        for (size_t s = 0; s < terms_.size(); ++s) {
+            list_logps(batch, sequences_[s]->logps);
+            for (const auto& [row, weight] : terms_[s]) {
                 const int32_t target = target_of[static_cast<size_t>(row)];
                 batch.weights[static_cast<size_t>(target)] += static_cast<double>(weight);
                 batch.term_targets.push_back(target);
                 batch.term_weights.push_back(weight);
             }
             batch.term_begins.push_back(static_cast<int32_t>(batch.term_targets.size()));
+        }
+    }
+
+    /// Appends what a sequence gives for its terms, which are the next ones. A list begins with the first that is given.
+    static void list_logps(Batch& batch, const GivenLogps& given) {
+        for (const auto of : GivenLogps::all) {
+            if ((given.*of).empty()) continue;
+            std::vector<float>& all = batch.logps.*of;
+            all.resize(batch.term_targets.size(), unknown);
+            all.insert(all.end(), (given.*of).begin(), (given.*of).end());
         }
     }
 
@@ -142,6 +158,8 @@ Batch make_batch(const std::vector<std::vector<const Sample*>>& packs, const Bat
     batch.mask.rows = batch.mask.columns = batch.length;
     batch.mask.lts.assign(batch.tokens.size(), 0);  // padding: hidden from all rows
     for (size_t p = 0; p < layouts.size(); ++p) layouts[p].write(batch, static_cast<int64_t>(p) * batch.length);
+    for (const auto of : GivenLogps::all)
+        if (!(batch.logps.*of).empty()) (batch.logps.*of).resize(batch.term_targets.size(), unknown);
     require(std::ssize(batch.term_targets) <= INT32_MAX, "a batch has {} terms, more than 32 bits can number",
             batch.term_targets.size());
     return batch;

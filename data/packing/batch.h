@@ -50,7 +50,11 @@ struct Batch {
     std::vector<int32_t> term_begins = {0}, term_targets;
     std::vector<float> term_weights;
 
+    GivenLogps logps;  ///< of each term: all, or none if the data set gives none
+
     std::vector<BatchSequence> sequences;    ///< of all samples, in order
+    std::vector<float> advantages;           ///< [sequences]
+    std::vector<float> rewards;              ///< [sequences]; NaN is one that is not known
     std::vector<AnswerPair> pairs;           ///< of all samples, in order; numbers of sequences of the batch
     std::vector<int32_t> pair_begins = {0};  ///< [samples + 1]: sample s has pairs [pair_begins[s], pair_begins[s + 1])
     std::vector<double> reference;  ///< [sequences]: log-probabilities under the reference model; empty without one

@@ -47,7 +47,10 @@ std::vector<Sample> split_sample(const Sample& sample, const std::function<bool(
             if (fits(parts.back())) continue;
             parts.back().sequences.pop_back();
         }
-        parts.push_back({.sequences = {{.tokens = sample.whole(s), .learned = sample.sequences[s].learned}}});
+        Sequence first = sample.sequences[s];
+        first.tokens = sample.whole(s);
+        first.shared = 0;
+        parts.push_back({.sequences = {std::move(first)}});
     }
     return parts;
 }
@@ -60,6 +63,12 @@ std::vector<LearnedSpan> learned_spans(const std::vector<float>& weights) {
             spans.push_back({static_cast<int32_t>(begin), static_cast<int32_t>(end), weights[begin]});
     }
     return spans;
+}
+
+int64_t learned_tokens(const Sequence& sequence) {
+    int64_t tokens = 0;
+    for (const auto& [begin, end, weight] : sequence.learned) tokens += end - begin;
+    return tokens;
 }
 
 double target_weight(const Sequence& sequence) {
@@ -82,6 +91,14 @@ std::vector<AnswerPair> ranked_pairs(size_t answers, RankedPairs which, float ma
     return pairs;
 }
 
+static void check_logps(const std::vector<float>& logps, int64_t tokens, size_t sequence) {
+    require(logps.empty() || std::ssize(logps) == tokens, "sequence {} has {} log-probabilities of {} learned tokens",
+            sequence, logps.size(), tokens);
+    for (const float logp : logps)
+        require(std::isnan(logp) || (logp <= 0 && std::isfinite(logp)), "sequence {} has a log-probability of {}",
+                sequence, logp);
+}
+
 void check_sample(const Sample& sample) {
     const std::vector<Sequence>& sequences = sample.sequences;
     require(!sequences.empty(), "a sample has no sequence");
@@ -98,6 +115,8 @@ void check_sample(const Sample& sample) {
                     weight, last);
             last = end;
         }
+        require(std::isfinite(sequence.advantage), "sequence {} has an advantage of {}", s, sequence.advantage);
+        for (const auto of : GivenLogps::all) check_logps(sequence.logps.*of, learned_tokens(sequence), s);
     }
     const auto count = static_cast<int64_t>(sequences.size());
     for (const auto& [better, worse, margin] : sample.pairs)

@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 namespace colonnade {
@@ -31,10 +32,28 @@ struct LearnedSpan {
     bool operator==(const LearnedSpan&) const = default;
 };
 
+/// Log-probabilities that a data set gives for learned tokens, in their order: one for each, or none at all. NaN is one
+/// that is not known.
+struct GivenLogps {
+    std::vector<float> old{};        ///< under the policy that the update starts from
+    std::vector<float> sampled{};    ///< as the sampler reported it
+    std::vector<float> reference{};  ///< under the reference model
+
+    static constexpr std::vector<float> GivenLogps::*all[] = {&GivenLogps::old, &GivenLogps::sampled,
+                                                              &GivenLogps::reference};
+    bool operator==(const GivenLogps&) const = default;
+};
+
 struct Sequence {
     int32_t shared = 0;                  ///< number of first tokens in common with the sequence before it
     std::vector<int32_t> tokens{};       ///< what follows them
     std::vector<LearnedSpan> learned{};  ///< ascending and disjoint; in tokens of the whole sequence
+
+    // Of an answer that a model wrote:
+    float advantage =
+        0;  ///< stage grpo: by how much it is better than expected; stage kto: 1 desirable, -1 not, 0 neither
+    std::optional<float> reward{};  ///< for the log
+    GivenLogps logps{};             ///< of its learned tokens
 
     int64_t length() const { return shared + static_cast<int64_t>(tokens.size()); }  ///< of the whole sequence
     bool operator==(const Sequence&) const = default;
@@ -68,6 +87,8 @@ std::vector<Sample> split_sample(const Sample& sample, const std::function<bool(
 /// Learned spans from a weight per token, 0 for those that are not learned. The first token is left out.
 std::vector<LearnedSpan> learned_spans(const std::vector<float>& weights);
 
+/// Number of a sequence's learned tokens.
+int64_t learned_tokens(const Sequence& sequence);
 /// Sum of the weights of a sequence's, or of a sample's, learned tokens. A token that several sequences learn counts
 /// once for each.
 double target_weight(const Sequence& sequence);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 #include <numeric>
 #include <string_view>
 
@@ -14,6 +15,7 @@
 namespace colonnade {
 namespace {
 
+constexpr float unknown = std::numeric_limits<float>::quiet_NaN();
 constexpr const char* format_name = "colonnade token store";
 
 std::vector<uint8_t> text_bytes(const std::string& text) {
@@ -60,6 +62,12 @@ void TokenStore::for_each_dataset(Body&& body, Stores&... stores) {
     body("spans", stores.spans_...);
     body("span_weights", stores.span_weights_...);
     body("span_begins", stores.span_begins_...);
+    body("advantages", stores.advantages_...);
+    body("rewards", stores.rewards_...);
+    body("old_logps", stores.logps_.old...);
+    body("sampled_logps", stores.logps_.sampled...);
+    body("reference_logps", stores.logps_.reference...);
+    body("learned_begins", stores.learned_begins_...);
     body("sequence_begins", stores.sequence_begins_...);
     body("pairs", stores.pairs_...);
     body("margins", stores.margins_...);
@@ -72,6 +80,7 @@ void TokenStore::add(const Sample& sample, int32_t file, int64_t line) {
     for (const Sequence& sequence : sample.sequences) {
         tokens_.insert(tokens_.end(), sequence.tokens.begin(), sequence.tokens.end());
         token_begins_.push_back(tokens());
+        add_given(sequence);
         shared_.push_back(sequence.shared);
         for (const auto& [begin, end, weight] : sequence.learned) {
             spans_.insert(spans_.end(), {begin, end});
@@ -89,7 +98,49 @@ void TokenStore::add(const Sample& sample, int32_t file, int64_t line) {
     source_lines_.push_back(line);
 }
 
+/// Appends what a sequence gives beside its tokens. A list begins with the first sequence that has a number for it.
+void TokenStore::add_given(const Sequence& sequence) {
+    if (sequence.advantage != 0 || sequence.reward) {
+        advantages_.resize(shared_.size());
+        advantages_.push_back(sequence.advantage);
+        rewards_.resize(shared_.size(), unknown);
+        rewards_.push_back(sequence.reward.value_or(unknown));
+    }
+    for (const auto of : GivenLogps::all) {
+        if ((sequence.logps.*of).empty()) continue;
+        (logps_.*of).resize(static_cast<size_t>(learned_begins_.back()), unknown);
+        (logps_.*of).insert((logps_.*of).end(), (sequence.logps.*of).begin(), (sequence.logps.*of).end());
+    }
+    learned_begins_.push_back(learned_begins_.back() + learned_tokens(sequence));
+}
+
+/// The lists of numbers may be shorter than the tokens: what follows is unknown.
+Sequence TokenStore::sequence(size_t s) const {
+    Sequence sequence{.shared = shared_[s],
+                      .tokens = {tokens_.begin() + token_begins_[s], tokens_.begin() + token_begins_[s + 1]}};
+    for (auto span = static_cast<size_t>(span_begins_[s]); span < static_cast<size_t>(span_begins_[s + 1]); ++span)
+        sequence.learned.push_back({spans_[2 * span], spans_[2 * span + 1], span_weights_[span]});
+    if (s < advantages_.size()) {
+        sequence.advantage = advantages_[s];
+        if (!std::isnan(rewards_[s])) sequence.reward = rewards_[s];
+    }
+    for (const auto of : GivenLogps::all) {
+        const std::vector<float>& all = logps_.*of;
+        const int64_t begin = learned_begins_[s], end = std::min(learned_begins_[s + 1], std::ssize(all));
+        if (std::any_of(all.begin() + std::min(begin, end), all.begin() + end, [](float v) { return !std::isnan(v); }))
+            (sequence.logps.*of).assign(all.begin() + begin, all.begin() + end);
+    }
+    return sequence;
+}
+
 void TokenStore::append(const TokenStore& later) {
+    const auto fill = [](std::vector<float>& values, size_t size) { values.resize(size, unknown); };
+    if (!later.advantages_.empty()) {
+        advantages_.resize(shared_.size());
+        fill(rewards_, shared_.size());
+    }
+    for (const auto of : GivenLogps::all)
+        if (!(later.logps_.*of).empty()) fill(logps_.*of, static_cast<size_t>(learned_begins_.back()));
     const auto join = [](std::string_view name, auto& values, const auto& more) {
         const bool begins = name.ends_with("_begins");  // they continue from their end
         const auto end = begins ? values.back() : 0;
@@ -108,13 +159,8 @@ size_t TokenStore::bytes() const {
 Sample TokenStore::sample(int64_t i) const {
     Sample sample;
     const auto at = static_cast<size_t>(i);
-    for (auto s = static_cast<size_t>(sequence_begins_[at]); s < static_cast<size_t>(sequence_begins_[at + 1]); ++s) {
-        Sequence& sequence = sample.sequences.emplace_back();
-        sequence.shared = shared_[s];
-        sequence.tokens.assign(tokens_.begin() + token_begins_[s], tokens_.begin() + token_begins_[s + 1]);
-        for (auto span = static_cast<size_t>(span_begins_[s]); span < static_cast<size_t>(span_begins_[s + 1]); ++span)
-            sequence.learned.push_back({spans_[2 * span], spans_[2 * span + 1], span_weights_[span]});
-    }
+    for (int64_t s = sequence_begins_[at]; s < sequence_begins_[at + 1]; ++s)
+        sample.sequences.push_back(sequence(static_cast<size_t>(s)));
     for (auto p = static_cast<size_t>(pair_begins_[at]); p < static_cast<size_t>(pair_begins_[at + 1]); ++p)
         sample.pairs.push_back({pairs_[2 * p], pairs_[2 * p + 1], margins_[p]});
     return sample;
@@ -311,6 +357,15 @@ void TokenStore::check(const std::string& path, int64_t vocab_size) const {
     expect_size("source_lines", source_lines_.size(), samples);
     check_begins(path, "token_begins", token_begins_, sequences, tokens_.size(), 0);
     check_begins(path, "span_begins", span_begins_, sequences, span_weights_.size(), 0);
+    check_begins(path, "learned_begins", learned_begins_, sequences,
+                 static_cast<size_t>(learned_begins_.empty() ? 0 : learned_begins_.back()), 0);
+    expect_size("rewards", rewards_.size(), advantages_.size());
+    const auto expect_at_most = [&](const char* name, size_t found, size_t most) {
+        if (found > most) fail(Exit::data, "{}: {} has {} entries, expected at most {}", path, name, found, most);
+    };
+    expect_at_most("advantages", advantages_.size(), sequences);
+    for (const auto of : GivenLogps::all)
+        expect_at_most("log-probabilities", (logps_.*of).size(), static_cast<size_t>(learned_begins_.back()));
     check_begins(path, "sequence_begins", sequence_begins_, samples, sequences, 1);
     check_begins(path, "pair_begins", pair_begins_, samples, margins_.size(), 0);
     for (size_t i = 0; i < tokens_.size(); ++i)
@@ -318,7 +373,13 @@ void TokenStore::check(const std::string& path, int64_t vocab_size) const {
             fail(Exit::data, "{}: tokens[{}] is {}, expected an id in [0, {})", path, i, tokens_[i], vocab_size);
     for (size_t i = 0; i < samples; ++i) {
         try {
-            check_sample(sample(static_cast<int64_t>(i)));
+            const Sample read = sample(static_cast<int64_t>(i));
+            check_sample(read);
+            for (auto s = static_cast<size_t>(sequence_begins_[i]); const Sequence& sequence : read.sequences) {
+                const int64_t learned = learned_begins_[s + 1] - learned_begins_[s], found = learned_tokens(sequence);
+                require(learned == found, "learned_begins gives it {} learned tokens of {}", learned, found);
+                ++s;
+            }
         } catch (const Error& e) {
             fail(Exit::data, "{}: sample {}: {}", path, i, e.what());
         }

@@ -10,6 +10,10 @@
 //   spans            i32 [spans, 2]       learned tokens [begin, end) of the whole sequence, and ...
 //   span_weights     f32 [spans]          ... their weight as targets
 //   span_begins      i64 [sequences + 1]
+//   advantages       f32 [sequences]      of answers that a model wrote, and ...
+//   rewards          f32 [sequences]      ... the reward as it was given, or NaN; both empty if no sequence has one
+//   old_logps, sampled_logps, reference_logps  f32 [learned tokens], NaN if unknown; each empty if no sequence has one
+//   learned_begins   i64 [sequences + 1]  the learned tokens of each sequence
 //   sequence_begins  i64 [samples + 1]
 //   pairs            i32 [pairs, 2]       numbers of the better and the worse sequence within the sample, and ...
 //   margins          f32 [pairs]          ... by how much the better one should score above the other
@@ -35,7 +39,7 @@ namespace colonnade {
 class TokenStore {
   public:
     /// Increased whenever the file's layout changes, or the samples that the same settings give.
-    static constexpr int64_t format_version = 4;
+    static constexpr int64_t format_version = 5;
 
     /// Appends a sample from line `line` of statistics.files[file].
     void add(const Sample& sample, int32_t file, int64_t line);
@@ -80,6 +84,8 @@ class TokenStore {
   private:
     template <typename Body, typename... Stores>
     static void for_each_dataset(Body&& body, Stores&... stores);
+    void add_given(const Sequence& sequence);
+    Sequence sequence(size_t s) const;
     void count_pairs();
     int64_t length_of_sample(size_t i) const;
     template <typename Body>
@@ -93,6 +99,9 @@ class TokenStore {
     std::vector<int32_t> spans_;
     std::vector<float> span_weights_;
     std::vector<int64_t> span_begins_ = {0};
+    std::vector<float> advantages_, rewards_;
+    GivenLogps logps_;
+    std::vector<int64_t> learned_begins_ = {0};
     std::vector<int64_t> sequence_begins_ = {0};
     std::vector<int32_t> pairs_;
     std::vector<float> margins_;

@@ -13,7 +13,7 @@ struct RandomTree {
 };
 
 /// Sequences that share any part of the one before: duplicates, whole prefixes, sequences without a token; any tokens
-/// learned with weight 0.5 or 1. If there are several, the sample has the pairs of a ranking or none.
+/// learned with weight 0.5 or 1, with and without advantages, rewards and log-probabilities. If there are several, the sample has the pairs of a ranking or none.
 inline Sample random_tree(const Philox& random, uint64_t& at, const RandomTree& wanted = {}) {
     const auto draw = [&](int64_t n) { return static_cast<int64_t>(random.below(at++, static_cast<uint64_t>(n))); };
     Sample sample;
@@ -27,6 +27,11 @@ inline Sample random_tree(const Philox& random, uint64_t& at, const RandomTree& 
         std::vector<float> weights(static_cast<size_t>(before));
         for (float& w : weights) w = static_cast<float>(draw(3)) / 2;
         sequence.learned = learned_spans(weights);
+        sequence.advantage = static_cast<float>(draw(3) - 1);
+        if (draw(2)) sequence.reward = static_cast<float>(draw(5));
+        for (const auto of : GivenLogps::all)
+            for (int64_t n = draw(3) ? 0 : learned_tokens(sequence); n > 0; --n)
+                (sequence.logps.*of).push_back(-static_cast<float>(draw(100)) / 8);
     }
     if (sample.sequences.size() > 1 && draw(2))
         sample.pairs = ranked_pairs(sample.sequences.size(), RankedPairs::all, 0.25f);

@@ -40,8 +40,7 @@ BatchDensity density_of(const Session& session) {
             const Sample sample = split->store.sample(i);
             const auto tokens = static_cast<double>(sample.length());
             int64_t terms = 0;
-            for (const Sequence& sequence : sample.sequences)
-                for (const auto& [begin, end, weight] : sequence.learned) terms += end - begin;
+            for (const Sequence& sequence : sample.sequences) terms += learned_tokens(sequence);
             density.terms = std::max(density.terms, static_cast<double>(terms) / tokens);
             density.sequences = std::max(density.sequences, static_cast<double>(sample.sequences.size()) / tokens);
             density.pairs = std::max(density.pairs, static_cast<double>(sample.pairs.size()) / tokens);

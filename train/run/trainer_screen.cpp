@@ -116,8 +116,8 @@ void Trainer::show_evaluation(double seconds, const std::string& remark) {
     for (size_t begin = 0, end; begin < figures.size(); begin = end + 2) {
         end = std::min(figures.find(", ", begin), figures.size());
         fields.texts.push_back(figures.substr(begin, end - begin));
+        if (begin == 0 && !remark.empty()) fields.texts.push_back(remark);
     }
-    if (!remark.empty()) fields.texts.insert(fields.texts.begin() + 1, remark);
     fields.texts.push_back(human_duration(seconds));
     note(fmt::format("eval at step {}", state_.step), fields);
 }

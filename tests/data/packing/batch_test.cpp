@@ -71,6 +71,25 @@ void expect_rows(const Packs& packs, const Batch& batch, const std::vector<Path>
     EXPECT_EQ(batch.real_tokens, real);
 }
 
+/// The numbers that came with a sequence are those of its terms.
+void expect_given(const Sequence& sequence, size_t number, const Batch& batch) {
+    ASSERT_EQ(batch.advantages[number], sequence.advantage);
+    const float reward = batch.rewards[number];
+    ASSERT_EQ(std::isnan(reward) ? std::optional<float>() : reward, sequence.reward);
+    for (const auto of : GivenLogps::all) {
+        const std::vector<float>&given = sequence.logps.*of, &all = batch.logps.*of;
+        ASSERT_TRUE(all.empty() || all.size() == batch.term_targets.size());
+        const int32_t begin = batch.term_begins[number];
+        for (int32_t term = begin; term < batch.term_begins[number + 1]; ++term) {
+            const float found = all.empty() ? NAN : all[static_cast<size_t>(term)];
+            if (given.empty())
+                ASSERT_TRUE(std::isnan(found));
+            else
+                ASSERT_EQ(found, given[static_cast<size_t>(term - begin)]);
+        }
+    }
+}
+
 /// Every sequence learns its own tokens, each behind the tokens before it.
 void expect_terms(const Sequence& sequence, const Path& whole, size_t number, const Batch& batch,
                   const std::vector<Path>& paths) {
@@ -86,6 +105,7 @@ void expect_terms(const Sequence& sequence, const Path& whole, size_t number, co
         ASSERT_EQ(batch.term_weights[term], weights[i]);
         ++term;
     }
+    ASSERT_NO_FATAL_FAILURE(expect_given(sequence, number, batch));
     ASSERT_EQ(term, static_cast<size_t>(batch.term_begins[number + 1]));
     const int32_t last = batch.sequences[number].last_row;
     ASSERT_EQ(last < 0 ? Path() : paths[static_cast<size_t>(last)], whole);

@@ -17,6 +17,7 @@
 #include "tests/support/expect_error.h"
 #include "tests/support/flat_sample.h"
 #include "tests/support/paths.h"
+#include "tests/support/random_trees.h"
 
 namespace colonnade {
 namespace {
@@ -357,6 +358,25 @@ TEST_F(Store, SequencesAndWeightsSurvive) {
     store.write(folder_ + "/pairs.h5", "k");
     expect_equal(TokenStore::open(folder_ + "/pairs.h5", "k", 10), store);
     EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 1);  // no temporary file is left
+}
+
+TEST_F(Store, NumbersThatCameWithAnswersSurvive) {
+    const Philox random{9, 1};
+    uint64_t at = 0;
+    std::vector<Sample> samples;
+    for (int i = 0; i < 40; ++i) samples.push_back(random_tree(random, at, {.sequences = 3, .vocab = 10}));
+    samples.push_back(sample_of({{3, 4}, {0, 1}}));
+    std::erase_if(samples, [](const Sample& s) { return s.length() == 0; });
+    for (const size_t first : {size_t{0}, samples.size() / 2, samples.size() - 1}) {  // of the later of two stores
+        TokenStore store, later;
+        for (TokenStore* part : {&store, &later}) part->statistics.files = {{.path = "data.jsonl"}};
+        for (size_t i = 0; i < samples.size(); ++i) (i < first ? store : later).add(samples[i], 0, 1);
+        store.append(later);
+        store.count_samples();
+        store.write(folder_ + "/numbers.h5", "k");
+        const TokenStore found = TokenStore::open(folder_ + "/numbers.h5", "k", 10);
+        for (size_t i = 0; i < samples.size(); ++i) EXPECT_EQ(found.sample(static_cast<int64_t>(i)), samples[i]) << i;
+    }
 }
 
 TEST_F(Store, ASubsetCountsItsOwnSamples) {
