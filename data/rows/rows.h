@@ -77,8 +77,8 @@ struct Message {
     Json more = {};
 };
 
-/// What the rows of a data set hold: texts to train on, or answers to compare.
-enum class RowKind { texts, preferences };
+/// What the rows of a data set hold: texts to train on, answers to compare, or answers with a score each.
+enum class RowKind { texts, preferences, scored };
 
 /// One row. Exactly one of four groups is filled: messages, prompt and completion, input_ids and labels, answers.
 struct Row {

@@ -28,7 +28,7 @@
 namespace colonnade {
 
 /// Pretraining on text, supervised fine-tuning, direct preference optimisation, reward model.
-enum class Stage { pt, sft, dpo, rm };
+enum class Stage { pt, sft, dpo, rm, kto, grpo };
 enum class DeviceChoice { automatic, cpu, cuda };
 enum class Tristate { automatic, on, off };
 /// When to evaluate or save: never, every n steps, after every epoch; saves also at the best evaluations only.
@@ -204,7 +204,10 @@ struct Config {
     std::vector<std::string*> names();
 
     /// The kind of rows that the stage reads.
-    RowKind rows() const { return stage == Stage::dpo || stage == Stage::rm ? RowKind::preferences : RowKind::texts; }
+    RowKind rows() const {
+        if (stage == Stage::dpo || stage == Stage::rm) return RowKind::preferences;
+        return stage == Stage::kto || stage == Stage::grpo ? RowKind::scored : RowKind::texts;
+    }
     bool has_eval_data() const { return !eval_datasets.empty() || val_size > 0; }
 };
 

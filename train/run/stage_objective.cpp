@@ -28,6 +28,8 @@ std::shared_ptr<const Objective> make_objective(const Config& c) {
         }
         case Stage::rm:
             return std::make_shared<RewardObjective>(c.reward_loss, c.center_rewards_coefficient);
+        case Stage::kto:
+        case Stage::grpo:
         case Stage::pt:
         case Stage::sft:
             break;
