@@ -86,7 +86,7 @@ void draw_trees(BenchmarkRun& run, const std::vector<int64_t>& trees) {
                                   lengths.trunk > 0 ? fmt::format(", {} more a turn", lengths.trunk) : "");
     s.train.store = random_trees(lengths, {.mean_length = 0,
                                            .max_length = c.packing_length,
-                                           .tokens = run.steps * run.layout.packs_per_step() * c.packing_length,
+                                           .tokens = 4 * run.steps * run.layout.packs_per_step() * c.packing_length,
                                            .vocab = s.model.vocab_size,
                                            .seed = static_cast<uint64_t>(c.seed)});
     share_prefixes(s);

@@ -176,10 +176,6 @@ double tokens_per_second(const Step& s) {
     return static_cast<double>(s.real_tokens) / s.seconds;
 }
 
-double represented_per_second(const Step& s) {
-    return static_cast<double>(s.represented) / s.seconds;
-}
-
 double pairs_per_second(const Step& s) {
     return s.pairs / s.seconds;
 }
@@ -306,8 +302,9 @@ Json time_steps(BenchmarkRun& run, const StepCounts& counts, const Ranks& ranks)
     const double real = total(steps, &Step::real_tokens);
     if (!session.model.score_head) report["target_share"] = total(steps, &Step::targets) / real;
     if (!session.train.prefixes.order.empty()) {
-        report["represented_tokens_per_second"] = median_of(steps, represented_per_second);
-        report["represented_per_token"] = total(steps, &Step::represented) / real;
+        const double represented = total(steps, &Step::represented);  // unlike from row to row: no median
+        report["represented_tokens_per_second"] = represented / total(steps, &Step::seconds);
+        report["represented_per_token"] = represented / real;
     }
     if (run.has_pairs()) {
         report["pairs_per_second"] = median_of(steps, pairs_per_second);
