@@ -42,9 +42,12 @@ class PackLayout {
                 const int32_t last = last_rows_[sequence];
                 batch.sequences.push_back({number, rank, last < 0 ? -1 : last + static_cast<int32_t>(first)});
             }
-            for (const auto& [better, worse, margin] : sample->pairs)
-                batch.pairs.push_back({begin + better, begin + worse, margin});
+            for (const auto& [better, worse, margin, weight] : sample->pairs)
+                batch.pairs.push_back({begin + better, begin + worse, margin, weight});
             batch.pair_begins.push_back(static_cast<int32_t>(batch.pairs.size()));
+            const PairTotals pairs = pair_totals(sample->pairs);
+            batch.pair_weight += pairs.weight;
+            batch.ranking_weight += pairs.mean();
             batch.rankings += sample->pairs.empty() ? 0 : 1;
             batch.target_weight += target_weight(*sample);
         }
