@@ -55,7 +55,7 @@ Json identity_of(const Tokenizer* tokenizer) {
 Json settings_of(const StoreRequest& request, const FileLists& files) {
     Json datasets = Json::array();
     for (size_t i = 0; i < files.size(); ++i) {
-        const auto& [path, type, columns, ignore_columns, split, max_samples, weight, template_name] =
+        const auto& [path, type, columns, ignore_columns, split, max_samples, weight, template_name, keep] =
             request.datasets[i];
         Json hashes = Json::array();
         for (const std::string& file : files[i]) hashes.push_back({{"path", file}, {"sha256", sha256_file(file)}});
@@ -65,6 +65,7 @@ Json settings_of(const StoreRequest& request, const FileLists& files) {
                             {"ignore_columns", ignore_columns},
                             {"split", split},
                             {"max_samples", max_samples},
+                            {"keep", keep},
                             {"chat_template", identity_of(encode_options(request, i).chat_template)},
                             {"files", hashes}});
     }
@@ -273,6 +274,9 @@ class StoreBuilder {
         auto& statistics = store.statistics;
         ++statistics.rows;
         statistics.longest_row = std::max(statistics.longest_row, row.full_length);
+        statistics.scored_rows += row.answers > 0 ? 1 : 0;
+        statistics.scored_answers += row.answers;
+        statistics.kept_answers += row.kept;
         if (!row.notes.dropped() && target_weight(row.sample) == 0) row.notes.add(RowNote::dropped_nothing_learned);
         statistics.notes.add(row.notes, place);
         if (row.notes.dropped()) return;
