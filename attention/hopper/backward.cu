@@ -17,6 +17,9 @@
 // columns; for head_dim 64 they take blocks in turn. An empty tile of 64 x 64 costs no product, neither its own nor its
 // part of dQ.
 //
+// Items that would outlast all others, such as those of a stem that all rows see, are cut into pieces of some blocks of
+// rows (backward_schedule.h). CTAs add dK and dV of an item's pieces in the order of the pieces.
+//
 // Determinism: dK and dV are always deterministic, because a CTA visits its blocks in a fixed order. For deterministic
 // dQ every block of its sums has a ticket: an item adds after all earlier items of the schedule that are active there.
 // Items are taken in that order, so that the earliest unfinished item never waits.
