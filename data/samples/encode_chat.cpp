@@ -26,6 +26,45 @@ std::vector<Span> row_spans(const RenderedChat& chat) {
     return spans;
 }
 
+std::string_view trimmed(std::string_view text) {
+    const size_t begin = std::min(text.find_first_not_of(" \t\r\n"), text.size());
+    return text.substr(begin, text.find_last_not_of(" \t\r\n") + 1 - begin);
+}
+
+/// Ends a chat behind the content of its last message, and divides that content behind its first bytes, those that are
+/// given. Returns where they end. Templates may trim a content, and no more.
+size_t end_behind_given(RenderedChat& chat, const Row& row, const ChatTemplate& chat_template,
+                        const std::string& where) {
+    const size_t last = row.messages.size() - 1, given = *row.given;
+    size_t begin = 0;  // of the message
+    for (const ChatPart& part : chat.parts)
+        if (part.message < last) begin = part.end;
+    const std::string& content = row.messages[last].content;
+    const std::string_view inner = trimmed(content);
+    const size_t skipped = static_cast<size_t>(inner.data() - content.data());
+    size_t at = chat.text.find(content, begin), length = content.size(), learned = at + given;
+    if (at == chat.text.npos) {
+        at = chat.text.find(inner, begin);
+        length = inner.size();
+        learned = at + std::min(given - std::min(given, skipped), length);
+    }
+    if (at == chat.text.npos)
+        fail(Exit::data,
+             "{}: the chat template {} does not write the text of an answer as it is, which an answer that goes on "
+             "needs; expected another chat_template",
+             where, chat_template.name());
+    chat.text.resize(at + length);
+    const auto end_of = [](const ChatPart& part) { return part.end; };
+    const auto cut = std::ranges::lower_bound(chat.parts, chat.text.size(), {}, end_of);
+    chat.parts.erase(cut + 1, chat.parts.end());
+    chat.parts.back().end = chat.text.size();
+    const auto divided = std::ranges::lower_bound(chat.parts, learned, {}, end_of);
+    ChatPart first = *divided;
+    first.end = learned;
+    chat.parts.insert(divided, first);
+    return learned;
+}
+
 }  // namespace
 
 /// 0 for messages that are not trained on.
@@ -109,11 +148,14 @@ void Encoder::check_markers(const std::string& where) const {
 
 TokenDraft Encoder::draft_chat(const Row& row, const std::string& where, TokenCache& cache) const {
     check_markers(where);
-    const RenderedChat chat = renderer_->render({row.messages, row.variables}, where);
+    RenderedChat chat = renderer_->render({row.messages, row.variables}, where);
+    const size_t learned = row.given ? end_behind_given(chat, row, chat_template(), where) : 0;
     TokenDraft draft;
     const std::vector<float> weights = message_weights(row);
+    std::vector<PartRule> rules = part_rules(chat, row, weights);
+    for (size_t i = 0; i < rules.size() && chat.parts[i].end <= learned; ++i) rules[i].learned = false;
     ChatTokens state;
-    append_chat(draft, chat, part_rules(chat, row, weights), state, cache);
+    append_chat(draft, chat, rules, state, cache);
     for (size_t i = 0; i < row.messages.size(); ++i)
         draft.notes.add_if(!renderer_->end_token() && weights[i] > 0 && row.messages[i].role == "assistant",
                            RowNote::no_end_token);

@@ -44,8 +44,8 @@ struct Sequence {
 /// Two sequences of a sample, one of which should be preferred.
 struct AnswerPair {
     int32_t better = 0, worse = 0;  ///< numbers of the sequences
-    float margin = 0;       ///< by how much the better one should score above the other
-    float weight = 1;       ///< how much the pair counts in the loss, above 0
+    float margin = 0;               ///< by how much the better one should score above the other
+    float weight = 1;               ///< how much the pair counts in the loss, above 0
 
     bool operator==(const AnswerPair&) const = default;
 };
