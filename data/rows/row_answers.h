@@ -1,6 +1,6 @@
 #pragma once
-// Answers of a row to one prompt, whether they are compared or some of them are learned. Each becomes a row of its own with
-// the prompt in front.
+// Answers of a row to one prompt, whether they are compared or some of them are learned. Each becomes a row of its own,
+// with the prompt in front.
 
 #include <optional>
 #include <string>

@@ -96,7 +96,7 @@ Row read_turns(const RowFields& row) {
                  "divide the chat",
                  where, most_bytes >> 20);
         if (!rejected.empty()) add_turn(result, before, message, rejected);
-        bytes += message.content.size() + message_bytes;
+        bytes += message.content.size() + (message.more.is_null() ? 0 : message.more.dump().size()) + message_bytes;
         message.weight.reset();  // says nothing about the turns behind it
         before.push_back(std::move(message));
     }

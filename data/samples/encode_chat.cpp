@@ -35,33 +35,30 @@ std::string_view trimmed(std::string_view text) {
 /// given. Returns where they end. Templates may trim a content, and no more.
 size_t end_behind_given(RenderedChat& chat, const Row& row, const ChatTemplate& chat_template,
                         const std::string& where) {
-    const size_t last = row.messages.size() - 1, given = *row.given;
-    size_t begin = 0;  // of the message
-    for (const ChatPart& part : chat.parts)
-        if (part.message < last) begin = part.end;
-    const std::string& content = row.messages[last].content;
+    const std::string& content = row.messages.back().content;
     const std::string_view inner = trimmed(content);
-    const size_t skipped = static_cast<size_t>(inner.data() - content.data());
-    size_t at = chat.text.find(content, begin), length = content.size(), learned = at + given;
-    if (at == chat.text.npos) {
-        at = chat.text.find(inner, begin);
-        length = inner.size();
-        learned = at + std::min(given - std::min(given, skipped), length);
-    }
-    if (at == chat.text.npos)
+    if (inner.empty()) return chat.text.size();  // nothing is learned
+    const auto of_row = std::ranges::find_if(
+        chat.parts, [&](const ChatPart& part) { return part.from_row && part.message + 1 == row.messages.size(); });
+    const size_t begin = of_row == chat.parts.begin() || of_row == chat.parts.end() ? 0 : std::prev(of_row)->end;
+    const std::string_view written = std::string_view(chat.text).substr(begin);
+    const bool whole = written.starts_with(content);
+    if (!whole && !written.starts_with(inner))
         fail(Exit::data,
              "{}: the chat template {} does not write the text of an answer as it is, which an answer that goes on "
              "needs; expected another chat_template",
              where, chat_template.name());
-    chat.text.resize(at + length);
+    const size_t skipped = whole ? 0 : static_cast<size_t>(inner.data() - content.data());
+    const size_t end = begin + (whole ? content.size() : inner.size());
+    const size_t learned = std::min(begin + *row.given - std::min(*row.given, skipped), end);
     const auto end_of = [](const ChatPart& part) { return part.end; };
-    const auto cut = std::ranges::lower_bound(chat.parts, chat.text.size(), {}, end_of);
-    chat.parts.erase(cut + 1, chat.parts.end());
-    chat.parts.back().end = chat.text.size();
+    chat.text.resize(end);
+    chat.parts.erase(std::ranges::lower_bound(chat.parts, end, {}, end_of) + 1, chat.parts.end());
+    chat.parts.back().end = end;
     const auto divided = std::ranges::lower_bound(chat.parts, learned, {}, end_of);
-    ChatPart first = *divided;
-    first.end = learned;
-    chat.parts.insert(divided, first);
+    ChatPart given = *divided;
+    given.end = learned;
+    chat.parts.insert(divided, given);
     return learned;
 }
 

@@ -1,9 +1,9 @@
 // Encoder for preferences of several turns: one sample whose sequences share the conversation.
 //
-// Each answer is encoded behind the messages before it, as it would be generated. Those of a turn follow each other, the
-// chosen one last, so that the next turn continues from it: a walk over the tree, in which nothing is there twice. A pair
-// learns its own turn alone, and pairs do not depend on each other: one that cannot be learned is left out, and a tree that
-// is too long becomes several samples.
+// Each answer is encoded behind the messages before it, as it would be generated. Those of a turn follow each other,
+// the chosen one last, so that the next turn continues from it: a walk over the tree, in which nothing is there twice.
+// A pair learns its own turn alone, and pairs do not depend on each other: one that cannot be learned is left out, and
+// a tree that is too long becomes several samples.
 
 #include <algorithm>
 #include <iterator>
@@ -30,14 +30,16 @@ RowNotes fit(TokenDraft& draft, const EncodeOptions& options, const std::string&
              where, draft.tokens.size(), limit);
     if (options.excess_length == ExcessLength::drop) notes.add(RowNote::dropped_too_long);
     draft.tokens.resize(limit);
+    draft.tokens.shrink_to_fit();
     draft.weights.resize(limit);
+    draft.weights.shrink_to_fit();
     notes.add(RowNote::truncated);
     notes.add_if(!is_trained(draft), RowNote::dropped_no_room);
     return notes;
 }
 
 /// The drafts that the pairs compare, in their order, as one tree.
-Sample tree_of(const std::vector<TokenDraft>& drafts, const std::vector<AnswerPair>& pairs) {
+Sample tree_of(std::vector<TokenDraft> drafts, const std::vector<AnswerPair>& pairs) {
     std::vector<int32_t> numbers(drafts.size(), -1);
     for (const AnswerPair& pair : pairs)
         for (const int32_t answer : {pair.better, pair.worse}) numbers[static_cast<size_t>(answer)] = 0;
@@ -45,7 +47,7 @@ Sample tree_of(const std::vector<TokenDraft>& drafts, const std::vector<AnswerPa
     for (size_t i = 0; i < drafts.size(); ++i) {
         if (numbers[i] < 0) continue;
         numbers[i] = static_cast<int32_t>(compared.size());
-        compared.push_back(drafts[i]);
+        compared.push_back(std::move(drafts[i]));
     }
     Sample tree = front_code(compared);
     for (const auto& [better, worse, margin, weight] : pairs)
@@ -80,7 +82,7 @@ Encoded Encoder::encode_several_turns(const Row& row, const std::string& where, 
         result.notes.add_if(!own.dropped() && pair.weight != 1, RowNote::weighted);
         if (!own.dropped()) pairs.push_back(pair);
     }
-    divide(tree_of(drafts, pairs), where, left_out, result);
+    divide(tree_of(std::move(drafts), pairs), where, left_out, result);
     return result;
 }
 

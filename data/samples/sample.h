@@ -64,8 +64,8 @@ struct Sample {
 Sample unshared(const Sample& sample);
 
 /// Consecutive sequences of a sample as samples of their own, each with as many as `fits` allows, and at least one.
-/// Sequences that are compared, and those between them, stay together. What a sample loses of its predecessor's tokens is
-/// repeated.
+/// Sequences that are compared, and those between them, stay together. What a sample loses of its predecessor's tokens
+/// is repeated.
 std::vector<Sample> split_sample(const Sample& sample, const std::function<bool(const Sample&)>& fits);
 
 /// Learned spans from a weight per token, 0 for those that are not learned. The first token is left out.

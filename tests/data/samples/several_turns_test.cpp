@@ -255,6 +255,12 @@ TEST_F(SeveralTurns, AStepIsLearnedBehindTheStepsBeforeIt) {
         const Sample first = encode(step("", "Step 1", "Step 2"), {.chat_template = own(source)}).at(0).sample;
         EXPECT_EQ(text_of(answer_of(first, 0)), "Step\u01201");
     }
+    // Words of the template are not taken for the answer; an empty step teaches nothing.
+    const Sample short_one = encode(step("a", "s", "t"), {.chat_template = own(kLlamaLike)}).at(0).sample;
+    EXPECT_EQ(text_of(answer_of(short_one, 0)), "s");
+    EXPECT_TRUE(encode(step(" ", "", "t"), {.chat_template = own(kLlamaLike)})
+                    .at(0)
+                    .notes.has(RowNote::dropped_nothing_learned));
     // Templates may trim a content: what is given loses the same white space.
     const Sample trimmed =
         encode(step(R"(\n\nOne.)", R"( Two.\n)", R"( Six.\n)"), {.chat_template = own(kLlamaLike)}).at(0).sample;
