@@ -112,17 +112,18 @@ Row read_token_preference(const RowFields& row) {
     return with_settings(row, read_token_pair(row), MessageStyle::chat);
 }
 
-/// Scores beside a ranking say nothing new, or that it is none.
-void require_best_first(const RowFields& row, size_t answers) {
-    const auto scores = row.object().find("scores");
-    if (scores == row.object().end() || !scores->is_array() || scores->size() != answers) return;
+/// Numbers beside a ranking say nothing new, or that it is none.
+void require_best_first(const RowFields& row, const std::string& key, size_t answers) {
+    const auto list = row.object().find(key);
+    if (list == row.object().end() || !list->is_array() || list->size() != answers) return;
     for (size_t i = 1; i < answers; ++i) {
-        const Json &before = (*scores)[i - 1], &score = (*scores)[i];
+        const Json &before = (*list)[i - 1], &score = (*list)[i];
         if (before.is_number() && score.is_number() && before.get<double>() < score.get<double>())
             fail(Exit::data,
-                 "{}: '{}' is a ranking, the best answer first, but scores[{}] is {} and scores[{}] is {}; sort the "
-                 "answers, or name the pairs in '{}', or learn the best ones with stage sft and keep in the data set",
-                 row.where(), row.name("completions"), i - 1, shown(before), i, shown(score), row.name("pairs"));
+                 "{}: '{}' is a ranking, the best answer first, but {}[{}] is {} and {}[{}] is {}; sort the answers, "
+                 "or name the pairs in '{}', or learn the best ones with stage sft and keep in the data set",
+                 row.where(), row.name("completions"), key, i - 1, shown(before), key, i, shown(score),
+                 row.name("pairs"));
     }
 }
 
@@ -140,10 +141,11 @@ Row read_ranked(const RowFields& row) {
         fail(Exit::data, "{}: key '{}': expected at least two answers to compare, found one", row.where(),
              row.name("completions"));
     Row result = after_prompt(row, answers);
-    if (!row.find("pairs")) require_best_first(row, answers.size());
     if (row.find("pairs")) {
         result.pairs = read_row_pairs(row, result.answers.size());
         keep_compared(result);
+    } else {
+        for (const char* key : {"scores", "rewards"}) require_best_first(row, key, answers.size());
     }
     return with_settings(row, std::move(result), MessageStyle::chat);
 }

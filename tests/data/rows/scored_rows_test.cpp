@@ -95,6 +95,9 @@ TEST_F(ScoredRows, RefusesBadRowsAndKeys) {
         Exit::data,
         "rows.jsonl:1: 'completions' is a ranking, the best answer first, but scores[1] is 3 and scores[2] is 5",
         [&] { ranked.next(next); });
+    spill(path("rows.jsonl"), R"({"prompt": "p", "completions": ["a", "b"], "rewards": [0, 1]})");
+    RowReader rewarded({.path = path("rows.jsonl")}, RowKind::preferences);
+    expect_error(Exit::data, "but rewards[0] is 0 and rewards[1] is 1; sort the answers", [&] { rewarded.next(next); });
     spill(path("rows.jsonl"), row("4, 4, null, 9") + row("1, 2, 3, 4", R"(, "pairs": [[3, 0]])"));
     RowReader fine({.path = path("rows.jsonl")}, RowKind::preferences);
     EXPECT_TRUE(fine.next(next) && fine.next(next));
