@@ -1,5 +1,6 @@
 #include "train/config/keys.h"
 
+#include "data/rows/kept_answers.h"
 #include "train/config/learning_keys.h"
 #include "train/config/output_keys.h"
 #include "train/config/packing_keys.h"
@@ -52,6 +53,19 @@ Key<DatasetSpec> split_key() {
             reading.problems.add(node.where, "{}: expected {}, found {}", label, split_forms, node.found());
     };
     return split;
+}
+
+Key<DatasetSpec> keep_key() {
+    Key<DatasetSpec> keep = key("keep", &DatasetSpec::keep,
+                                "Which answers of scored rows are learned: best, the one with the highest score, or "
+                                "above and a number, every answer with a greater score.");
+    keep.read = [read = keep.read](const ConfigNode& node, const std::string& label, DatasetSpec& dataset,
+                                   Reading& reading) {
+        read(node, label, dataset, reading);
+        if (!dataset.keep.empty() && !parse_keep(dataset.keep))
+            reading.problems.add(node.where, "{}: expected {}, found {}", label, keep_forms, node.found());
+    };
+    return keep;
 }
 
 Key<Config> model_key(const char* doc) {
@@ -414,8 +428,8 @@ std::vector<Key<DatasetSpec>> dataset_keys() {
             "such as data/*.jsonl, or the name of a data set on a hub: org/name, org/name/folder.")
             .default_is("required"),
         key("type", &D::type, "Format of its rows; auto detects it from the first rows and prints it.",
-            one_of({"auto", "messages", "prompt_completion", "alpaca", "sharegpt", "text", "tokens", "preference",
-                    "ranked"})),
+            one_of({"auto", "messages", "prompt_completion", "alpaca", "sharegpt", "text", "tokens", "scored",
+                    "preference", "turns", "steps", "ranked"})),
         key("columns", &D::columns,
             "Maps the expected field names to those in the file, for example {prompt: question}."),
         key("ignore_columns", &D::ignore_columns,
@@ -427,6 +441,7 @@ std::vector<Key<DatasetSpec>> dataset_keys() {
             {.low = 0, .high = 1000, .low_excluded = true}),
         key("chat_template", &D::chat_template, "Template that renders its chats.", chat_templates())
             .default_is("chat_template"),
+        keep_key(),
     };
 }
 

@@ -99,8 +99,9 @@ std::vector<Metric> PreferenceObjective::metrics(const LossSums& sums, Phase) co
 }
 
 std::string PreferenceObjective::figures(const LossSums& sums, Phase phase) const {
-    std::string text = fmt::format("loss {:.4f}, accuracy {:.1f} %, margin {:.4f}", sums.mean(), 100 * accuracy_of(sums),
-                                   mean_of(sums, PairSums::chosen_reward) - mean_of(sums, PairSums::rejected_reward));
+    std::string text =
+        fmt::format("loss {:.4f}, accuracy {:.1f} %, margin {:.4f}", sums.mean(), 100 * accuracy_of(sums),
+                    mean_of(sums, PairSums::chosen_reward) - mean_of(sums, PairSums::rejected_reward));
     if (phase == Phase::evaluation) text += fmt::format(", {:.0f} pairs", sum_of(sums, PairSums::pairs));
     return text;
 }
