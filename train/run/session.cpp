@@ -9,6 +9,7 @@
 #include "engine/io/sha256.h"
 #include "train/config/spellings.h"
 #include "train/folders/adapter_folder.h"
+#include "train/run/labelled_answers.h"
 #include "train/run/local_names.h"
 #include "train/run/run_model.h"
 #include "train/run/shared_prefixes.h"
@@ -146,6 +147,7 @@ void open_data(Session& s, const Ranks& ranks) {
     if (!c.eval_datasets.empty()) s.eval.key += weigh(s, s.eval, c.eval_datasets);
     fit_trees(s, s.train.store);
     fit_trees(s, s.eval.store);
+    settle_labelled_answers(s);
 }
 
 /// With org/name instead of the paths in the cache of a hub, which are long.
