@@ -77,8 +77,9 @@ TEST(UnpairedLoss, WholeBatchesEqualTrl) {
         EXPECT_NEAR(sums[UnpairedSums::chosen_reward] / desirable, metric("rewards/chosen"), 1e-12);
         EXPECT_NEAR(sums[UnpairedSums::rejected_reward] / others, metric("rewards/rejected"), 1e-12);
         EXPECT_NEAR(sums[UnpairedSums::chosen_logp] / desirable, metric("logps/chosen"), 1e-12);
-        if (g.at("loss") == "kto")
+        if (g.at("loss") == "kto") {
             EXPECT_NEAR(sums[UnpairedSums::z] / static_cast<double>(answers), metric("kl"), 1e-12);
+        }
         EXPECT_NEAR(sums[UnpairedSums::rejected_logp] / others, metric("logps/rejected"), 1e-12);
         ++cases;
     }

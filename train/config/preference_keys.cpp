@@ -33,7 +33,9 @@ Key<Config> loss_type_key(const char* doc) {
             PreferenceLoss loss;
             UnpairedLoss unpaired;
             if (ValueFormat<PreferenceLoss>::read(item, {}, loss)) return config.loss_type.push_back(loss);
-            if (config.unpaired_loss || !ValueFormat<UnpairedLoss>::read(item, {}, unpaired)) return wrong(item);
+            if (!ValueFormat<UnpairedLoss>::read(item, {}, unpaired)) return wrong(item);
+            if (config.unpaired_loss)
+                reading.problems.add(item.where, "{}: stage kto has one loss, found {} as well", label, item.found());
             config.unpaired_loss = unpaired;
         };
         if (node.kind != ConfigNode::Kind::sequence) return add(node);

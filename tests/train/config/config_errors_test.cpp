@@ -212,7 +212,7 @@ TEST(ConfigErrors, RulesOfPreferences) {
          "c.yaml:5:12: loss_type: expected " + losses + ", found 'sigmod' (did you mean 'sigmoid'?)"},
         {"stage: dpo\nloss_type: [sigmoid, kto]", "c.yaml:5:12: loss_type is for stage kto, this is stage dpo: set stage: kto"},
         {"stage: kto\nloss_type: [kto, apo_zero_unpaired]",
-         "c.yaml:5:18: loss_type: expected " + losses + ", found 'apo_zero_unpaired'"},
+         "c.yaml:5:18: loss_type: stage kto has one loss, found 'apo_zero_unpaired' as well"},
         {"stage: kto\nloss_type: sigmoid",
          "c.yaml:5:12: loss_type: stage kto expects one of kto, apo_zero_unpaired"},
         {"stage: kto\nloss_weights: [2]",
