@@ -86,7 +86,8 @@ LearnerOptions options_of(const Session& session, const std::vector<Batch>& batc
 
 int check(const Session& session, int64_t packs) {
     const TokenStore& store = session.train.store;
-    const PackPlan plan = Packer(session.train.row_lengths(), train_packing(session.config), session.train.prefixes).plan(0);
+    const PackPlan plan =
+        Packer(session.train.row_lengths(), train_packing(session.config), session.train.prefixes).plan(0);
     const Sharing sharing = session.train.prefixes.order.empty() ? Sharing::sample : Sharing::row;
     std::vector<Sample> samples;
     std::vector<Batch> packed, separate;

@@ -28,7 +28,7 @@
 
 namespace colonnade {
 
-/// Pretraining on text, supervised fine-tuning, direct preference optimisation, reward model.
+/// Pretraining on text, supervised fine-tuning, direct preference optimisation, reward model, answers with a label.
 enum class Stage { pt, sft, dpo, rm, kto, grpo };
 enum class DeviceChoice { automatic, cpu, cuda };
 enum class Tristate { automatic, on, off };
@@ -113,7 +113,7 @@ struct Config {
     // Preferences and rewards.
     std::vector<PreferenceLoss> loss_type = {PreferenceLoss::sigmoid};
     std::optional<UnpairedLoss> unpaired_loss;  ///< loss_type of stage kto; settled
-    std::vector<double> loss_weights;  ///< settled: one per loss
+    std::vector<double> loss_weights;           ///< settled: one per loss
     double beta = 0.1;
     double label_smoothing = 0;
     double simpo_gamma = 0.5;

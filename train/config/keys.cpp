@@ -309,7 +309,8 @@ Section optimizer_section() {
                 "unbiased stochastic rounding."),
             key("learning_rate", &C::learning_rate, "Learning rate after warm-up.", above(0))
                 .also({"lr"})
-                .default_is("2e-05; 0.0001 with finetuning_type lora; 1e-06 in stages dpo and kto; 5e-06 with lora too"),
+                .default_is(
+                    "2e-05; 0.0001 with finetuning_type lora; 1e-06 in stages dpo and kto; 5e-06 with lora too"),
             key("lr_scheduler_type", &C::lr_scheduler_type, "Learning-rate schedule.").also({"lr_scheduler"}),
             key("warmup_steps", &C::warmup_steps, "Steps of linear warm-up.", from_to(0, 1e9))
                 .also({"num_warmup_steps"}),

@@ -14,8 +14,8 @@ bool has(const Config& c, PreferenceLoss loss) {
 Key<Config> loss_type_key(const char* doc) {
     Key<Config> key{.name = "loss_type",
                     .doc = doc,
-                    .what = fmt::format("one or a list of {}; in stage kto one of {}", spelled_choices<PreferenceLoss>(),
-                                        spelled_choices<UnpairedLoss>())};
+                    .what = fmt::format("one or a list of {}; in stage kto one of {}",
+                                        spelled_choices<PreferenceLoss>(), spelled_choices<UnpairedLoss>())};
     key.read = [what = key.what](const ConfigNode& node, const std::string& label, Config& config, Reading& reading) {
         std::vector<std::string> names;
         for (const auto& s : spellings<PreferenceLoss>) names.push_back(s.name);
@@ -146,8 +146,7 @@ void settle_losses(Config& c, Rules& rules) {
 
 void settle_reference(Config& c, Rules& rules) {
     if (c.loss_type.empty()) return;  // refused when it was read
-    const bool needed =
-        c.stage == Stage::kto || std::any_of(c.loss_type.begin(), c.loss_type.end(), needs_reference);
+    const bool needed = c.stage == Stage::kto || std::any_of(c.loss_type.begin(), c.loss_type.end(), needs_reference);
     if (!rules.given("precompute_ref_log_probs")) c.precompute_ref_log_probs = needed;
     rules.expect(needed || (!c.precompute_ref_log_probs && c.ref_model_name_or_path.empty()),
                  {"ref_model_name_or_path", "precompute_ref_log_probs", "loss_type"},
@@ -170,9 +169,9 @@ Section preference_section() {
     return {
         "Preferences and rewards",
         {
-            loss_type_key(
-                "Stage dpo: one loss, or several to be added up with weights. Stage kto: kto, or apo_zero_unpaired, which "
-                "compares with no mismatched answers. docs/preference.md defines them."),
+            loss_type_key("Stage dpo: one loss, or several to be added up with weights. Stage kto: kto, or "
+                          "apo_zero_unpaired, which "
+                          "compares with no mismatched answers. docs/preference.md defines them."),
             loss_weights_key("Weights of the losses in loss_type."),
             key("beta", &C::beta,
                 "Strength of the pull towards the reference; for simpo the scale of the mean log-probability, for orpo "
@@ -211,8 +210,10 @@ Section preference_section() {
 void settle_preferences(Config& c, Rules& rules) {
     const bool dpo = c.stage == Stage::dpo, kto = c.stage == Stage::kto;
     if (!rules.given("loss_weights")) c.loss_weights.assign(kto ? 1 : c.loss_type.size(), 1.0);
-    if ((dpo || kto || c.stage == Stage::rm) && !rules.given("num_train_epochs") && c.max_steps == 0) c.num_train_epochs = 1;
-    if ((dpo || kto) && !rules.given("learning_rate")) c.learning_rate = c.finetuning_type == Finetuning::lora ? 5e-6 : 1e-6;
+    if ((dpo || kto || c.stage == Stage::rm) && !rules.given("num_train_epochs") && c.max_steps == 0)
+        c.num_train_epochs = 1;
+    if ((dpo || kto) && !rules.given("learning_rate"))
+        c.learning_rate = c.finetuning_type == Finetuning::lora ? 5e-6 : 1e-6;
     if (kto) settle_unpaired_loss(c, rules);
     expect_stage(c, rules);
     if (dpo) settle_losses(c, rules);

@@ -19,8 +19,12 @@ struct Spelling {
 template <typename E>
 inline constexpr std::array<Spelling<E>, 0> spellings{};
 template <>
-inline constexpr auto spellings<Stage> =
-    std::to_array<Spelling<Stage>>({{"pt", Stage::pt}, {"sft", Stage::sft}, {"dpo", Stage::dpo}, {"rm", Stage::rm}, {"kto", Stage::kto}, {"grpo", Stage::grpo}});
+inline constexpr auto spellings<Stage> = std::to_array<Spelling<Stage>>({{"pt", Stage::pt},
+                                                                         {"sft", Stage::sft},
+                                                                         {"dpo", Stage::dpo},
+                                                                         {"rm", Stage::rm},
+                                                                         {"kto", Stage::kto},
+                                                                         {"grpo", Stage::grpo}});
 template <>
 inline constexpr auto spellings<Spelled> = std::to_array<Spelling<Spelled>>({{"text", Spelled::text},
                                                                              {"token", Spelled::token}});

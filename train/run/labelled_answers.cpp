@@ -34,8 +34,8 @@ std::string balance(const Config& c, const Labels& labels) {
     const double ratio = desirable / undesirable;
     if (ratio >= 0.99 && ratio <= 1.34) return "";
     const double weight = c.desirable_weight / ratio;
-    return fmt::format("; by weight their ratio is {:.2f}, 1 to 1.33 is usual: desirable_weight {:.2f} to {:.2f}", ratio,
-                       weight, weight * 4 / 3);
+    return fmt::format("; by weight their ratio is {:.2f}, 1 to 1.33 is usual: desirable_weight {:.2f} to {:.2f}",
+                       ratio, weight, weight * 4 / 3);
 }
 
 }  // namespace
@@ -50,17 +50,17 @@ void settle_labelled_answers(Session& s) {
     if (!make_objective(c)->needs_mismatched()) return;
     for (StoreResult* split : {&s.train, &s.eval}) {
         if (split->store.size() == 0) continue;
-        split->mismatched = MismatchedAnswers(
-            split->store, {.seed = static_cast<uint64_t>(c.data_seed), .max_length = c.max_length});
+        split->mismatched =
+            MismatchedAnswers(split->store, {.seed = static_cast<uint64_t>(c.data_seed), .max_length = c.max_length});
         if (!split->mismatched.empty()) continue;
         if (split == &s.train)
             fail(Exit::data,
                  "loss_type kto compares with answers to other prompts, but all {} training samples have the same "
                  "prompt; use loss_type: apo_zero_unpaired",
                  split->store.size());
-        s.notices.push_back(
-            fmt::format("all {} evaluation samples have the same prompt: evaluation takes 0 for the kl of loss_type kto",
-                        split->store.size()));
+        s.notices.push_back(fmt::format(
+            "all {} evaluation samples have the same prompt: evaluation takes 0 for the kl of loss_type kto",
+            split->store.size()));
     }
 }
 

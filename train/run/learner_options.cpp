@@ -41,7 +41,7 @@ static void include(BatchDensity& density, const Sample& sample) {
 BatchDensity density_of(const Session& session) {
     BatchDensity density;
     if (session.config.rows() == RowKind::texts) return density;  // no tables of answers
-    double repeats = 1;                                                 // of a row's tokens, in what it represents
+    double repeats = 1;                                           // of a row's tokens, in what it represents
     for (const StoreResult* split : {&session.train, &session.eval}) {
         if (!split->prefixes.order.empty())
             repeats = 2 * static_cast<double>(train_packing(session.config).most_represented);

@@ -219,9 +219,8 @@ void Learner::add_mismatched(const Context& ctx, const Batch& batch) {
     compute_reference(ctx, batch);
     model_->forward(ctx, workspace_.batch.input, workspace_.acts);
     objective().measure(ctx, objective_step());
-    add_log_ratios(ctx, {.sum = state_.mismatched,
-                         .logps = workspace_.head.answers,
-                         .reference = workspace_.batch.reference});
+    add_log_ratios(
+        ctx, {.sum = state_.mismatched, .logps = workspace_.head.answers, .reference = workspace_.batch.reference});
 }
 
 void Learner::end_mismatched(const Context& ctx, double count) {

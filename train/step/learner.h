@@ -224,7 +224,7 @@ class Learner {
         Tensor compute_weights;  ///< GPU: weights in bf16
         Tensor step_sums;        ///< f64: LossSums of the step, gradient norm, clip factor, ClipFactor::held
         Tensor eval_sums;
-        Tensor mismatched;  ///< f64 [1], if the objective needs it
+        Tensor mismatched;                         ///< f64 [1], if the objective needs it
         Tensor decay_map, norm_scratch, checksum;  ///< GPU
         Tensor comm_scratch;                       ///< of the communicator; empty with one rank
         EmbeddingRows embedding_message;           ///< likewise

@@ -71,7 +71,8 @@ TEST(MismatchedAnswers, EachPromptGetsTheAnswerToAnotherOne) {
         }
         // A sample gives its answer to those that stand before it with one other prompt: to few if there are many.
         for (const auto& [sample, times] : taken) EXPECT_LE(times, prompts == 2 ? 20 : prompts == 5 ? 6 : 3) << sample;
-        const MismatchedAnswers again(store, {.seed = 3, .max_length = 40}), moved(store, {.seed = 4, .max_length = 40});
+        const MismatchedAnswers again(store, {.seed = 3, .max_length = 40}),
+            moved(store, {.seed = 4, .max_length = 40});
         int64_t same = 0;
         for (int64_t i = 0; i < store.size(); ++i) {
             EXPECT_EQ(again.partner(i), mismatched.partner(i));

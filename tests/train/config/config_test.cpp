@@ -146,8 +146,9 @@ TEST(Config, SettlesPreferenceDefaultsByStage) {
     EXPECT_EQ(kto.num_train_epochs, 1);
     EXPECT_EQ(kto.packing_length, kto.max_length);
     EXPECT_TRUE(kto.precompute_ref_log_probs);
-    const Config apo = read(minimal + "rl: kto\nloss_type: [apo_zero_unpaired]\nfinetuning_type: lora\n"
-                                      "precompute_ref_log_probs: false\n");
+    const Config apo = read(minimal +
+                            "rl: kto\nloss_type: [apo_zero_unpaired]\nfinetuning_type: lora\n"
+                            "precompute_ref_log_probs: false\n");
     EXPECT_EQ(apo.stage, Stage::kto);
     EXPECT_EQ(apo.unpaired_loss, UnpairedLoss::apo_zero_unpaired);
     EXPECT_EQ(apo.learning_rate, 5e-6);

@@ -74,7 +74,8 @@ class UnpairedPacking : public testing::TestWithParam<std::tuple<Architecture, D
         return c;
     }
     static double bound() { return dtype() == DType::f64 ? 1e-12 : dtype() == DType::f32 ? 5e-6 : 0.03; }
-    static std::unique_ptr<Learner> learner(const UnpairedSettings& settings, Reference reference = Reference::batches) {
+    static std::unique_ptr<Learner> learner(const UnpairedSettings& settings,
+                                            Reference reference = Reference::batches) {
         return tiny_learner(config(), dtype(), 1, 640,
                             {.objective = std::make_shared<UnpairedObjective>(settings), .reference = reference});
     }
@@ -147,9 +148,11 @@ TEST_P(UnpairedPacking, StepsEqualAComputationByHand) {
         std::vector<float> labels;
         double drift;  ///< of the mismatched answers from their reference
     };
-    for (const auto& [name, settings, labels, drift] :
-         {Case{"kto", kto, both, 2.5}, {"z at 0", kto, both, -4}, {"good", kto, good, 1}, {"bad", kto, bad, 1},
-          {"apo", apo, both, 2.5}}) {
+    for (const auto& [name, settings, labels, drift] : {Case{"kto", kto, both, 2.5},
+                                                        {"z at 0", kto, both, -4},
+                                                        {"good", kto, good, 1},
+                                                        {"bad", kto, bad, 1},
+                                                        {"apo", apo, both, 2.5}}) {
         SCOPED_TRACE(name);
         ByHand hand(config(), dtype());
         LabelledAnswers data(config().vocab_size, labels);
@@ -206,8 +209,8 @@ INSTANTIATE_TEST_SUITE_P(Families, UnpairedPacking,
 
 TEST(UnpairedBatches, AreRefusedIfTheyAreNoLabelledAnswers) {
     const ModelConfig config = tiny_config(Architecture::llama);
-    const auto learner = tiny_learner(config, DType::f64, 1, 64,
-                                      {.objective = std::make_shared<UnpairedObjective>(UnpairedSettings{})});
+    const auto learner =
+        tiny_learner(config, DType::f64, 1, 64, {.objective = std::make_shared<UnpairedObjective>(UnpairedSettings{})});
     const auto evaluate = [&](const Sample& sample) {
         Batch batch = make_batch({{&sample}});
         batch.reference.assign(batch.sequences.size(), -3.0);
@@ -232,8 +235,7 @@ TEST(UnpairedMetrics, LeaveOutWhatHasNoAnswers) {
         return all;
     };
     const LossSums none, good{.nll = 1, .weight = 3, .correct = 3}, bad{.nll = 1, .weight = 3, .correct = 0};
-    EXPECT_EQ(names(kto, none),
-              "kl rewards/chosen rewards/rejected rewards/margins logps/chosen logps/rejected ");
+    EXPECT_EQ(names(kto, none), "kl rewards/chosen rewards/rejected rewards/margins logps/chosen logps/rejected ");
     EXPECT_EQ(names(kto, good), "kl rewards/chosen logps/chosen ");
     EXPECT_EQ(names(apo, bad), "rewards/rejected logps/rejected ");
     EXPECT_EQ(kto.untrained_loss(), 0.5);

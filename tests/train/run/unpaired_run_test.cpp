@@ -221,7 +221,8 @@ TEST_F(UnpairedRun, OnePromptIsRefusedInTrainingAndToldInEvaluation) {
     std::string rows = answer_rows(120);
     const std::string evaluation = rows.substr(0, rows.find('\n') + 1);
     spill(path("eval.jsonl"), evaluation);
-    const std::vector<std::string> with = six_steps_and({"val_size=0", "eval_datasets=[{path: " + path("eval.jsonl") + "}]"});
+    const std::vector<std::string> with =
+        six_steps_and({"val_size=0", "eval_datasets=[{path: " + path("eval.jsonl") + "}]"});
     const std::string printed = train("run", with);
     EXPECT_NE(printed.find("all 1 evaluation samples have the same prompt"), std::string::npos) << printed;
     EXPECT_EQ(value_at(read_log(path("run")), "eval_kl", 6), 0);
@@ -253,10 +254,12 @@ TEST(DISABLED_EveryRank, TrainsOnLabels) {
     Ranks ranks({.program = "unpaired_run_test"});
     const std::string folder = std::getenv(folder_variable);
     for (const char* zero : {"0", "1"}) {
-        const std::vector<std::string> arguments =
-            six_steps_and({fmt::format("output_dir={}/ranks-{}", folder, zero), fmt::format("zero_stage={}", zero),
-                           "per_device_train_batch_size=1", fmt::format("gradient_accumulation_steps={}", 4 / ranks.size())});
-        quietly([&] { Trainer(labelled_session(folder + "/config.yaml", arguments, {}, Labels::both, ranks), ranks).run(); });
+        const std::vector<std::string> arguments = six_steps_and(
+            {fmt::format("output_dir={}/ranks-{}", folder, zero), fmt::format("zero_stage={}", zero),
+             "per_device_train_batch_size=1", fmt::format("gradient_accumulation_steps={}", 4 / ranks.size())});
+        quietly([&] {
+            Trainer(labelled_session(folder + "/config.yaml", arguments, {}, Labels::both, ranks), ranks).run();
+        });
     }
 }
 
