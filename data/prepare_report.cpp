@@ -190,7 +190,7 @@ double padded_fill(std::span<const int64_t> lengths, PackSettings packing) {
 std::string packing_lines(const StoreResult& result, const PackSettings& packing) {
     const TokenStore& store = result.store;
     const std::vector<int64_t> lengths = store.lengths();
-    const PackPlan plan = Packer(lengths, packing, result.prefixes).plan(0);
+    const PackPlan plan = Packer(result.row_lengths(), packing, result.prefixes).plan(0);
     const auto tokens = static_cast<double>(store.tokens()), samples = static_cast<double>(store.size());
     const auto share = [](double fill) {
         return fmt::format("{:.1f}% real tokens, {:.1f}% padding", fill, 100 - fill);
@@ -358,7 +358,7 @@ std::string sample_text(const Sample& sample, const Tokenizer& tokenizer, Learne
 
 std::vector<std::string> sharing_text(const StoreResult& split, const PackSettings& packing) {
     if (split.prefixes.order.empty()) return {};
-    const PackPlan plan = Packer(split.store.lengths(), packing, split.prefixes).plan(0);
+    const PackPlan plan = Packer(split.row_lengths(), packing, split.prefixes).plan(0);
     const PrefixSharing sharing = split.store.prefix_sharing(split.prefixes);
     const auto tokens = [](int64_t count) { return human_count(static_cast<double>(count)); };
     std::vector<std::string> lines = {fmt::format(

@@ -19,8 +19,12 @@ struct Spelling {
 template <typename E>
 inline constexpr std::array<Spelling<E>, 0> spellings{};
 template <>
-inline constexpr auto spellings<Stage> =
-    std::to_array<Spelling<Stage>>({{"pt", Stage::pt}, {"sft", Stage::sft}, {"dpo", Stage::dpo}, {"rm", Stage::rm}, {"kto", Stage::kto}, {"grpo", Stage::grpo}});
+inline constexpr auto spellings<Stage> = std::to_array<Spelling<Stage>>({{"pt", Stage::pt},
+                                                                         {"sft", Stage::sft},
+                                                                         {"dpo", Stage::dpo},
+                                                                         {"rm", Stage::rm},
+                                                                         {"kto", Stage::kto},
+                                                                         {"grpo", Stage::grpo}});
 template <>
 inline constexpr auto spellings<Spelled> = std::to_array<Spelling<Spelled>>({{"text", Spelled::text},
                                                                              {"token", Spelled::token}});
@@ -122,6 +126,9 @@ inline constexpr auto spellings<PreferenceLoss> =
                                              {"orpo", PreferenceLoss::orpo},
                                              {"sft", PreferenceLoss::sft},
                                              {"dpo_norm", PreferenceLoss::sigmoid_norm}});
+template <>
+inline constexpr auto spellings<UnpairedLoss> = std::to_array<Spelling<UnpairedLoss>>(
+    {{"kto", UnpairedLoss::kto}, {"apo_zero_unpaired", UnpairedLoss::apo_zero_unpaired}});
 template <>
 inline constexpr auto spellings<RankingKind> = std::to_array<Spelling<RankingKind>>(
     {{"pairwise", RankingKind::pairwise}, {"plackett_luce", RankingKind::plackett_luce}});

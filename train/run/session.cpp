@@ -10,6 +10,7 @@
 #include "train/config/spellings.h"
 #include "train/folders/adapter_folder.h"
 #include "train/objectives/reward_objective.h"
+#include "train/run/labelled_answers.h"
 #include "train/run/local_names.h"
 #include "train/run/run_model.h"
 #include "train/run/shared_prefixes.h"
@@ -170,6 +171,7 @@ void open_data(Session& s, const Ranks& ranks) {
     check_pairs(s, s.eval.store, "eval");
     fit_trees(s, s.train.store);
     fit_trees(s, s.eval.store);
+    settle_labelled_answers(s);
 }
 
 /// With org/name instead of the paths in the cache of a hub, which are long.
