@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "attention/cuda_kernels.h"
+#include "attention/hopper/backward_schedule.h"
 
 namespace colonnade {
 namespace {
@@ -197,7 +198,7 @@ GpuTilePlan GpuTilePlan::lay_out(Arena& arena, int64_t sheets, int64_t rows, int
     plan.column_order = ints({sheets * blocks_of(column_blocks, 2)});
     plan.hopper.row_triple_order = ints({sheets * blocks_of(row_blocks, 3)});
     plan.hopper.column_lags = arena.tensor("tile plans", DType::i64, {2});
-    plan.hopper.longest_columns = ints({cuda::TilePlanBuild::longest_columns});
+    plan.hopper.longest_columns = ints({hopper::most_cut_entries});
     plan.scratch = arena.tensor("tile plans", DType::u8, {PlanScratch(sheets, rows, columns).bytes()});
     return plan;
 }

@@ -187,7 +187,7 @@ __global__ void __launch_bounds__(32 * warps_per_block) make_orders(const Schedu
     before = __reduce_add_sync(all_lanes, before);
     if (lane != 0) return;
     schedule.order[before] = static_cast<int32_t>(item);
-    if (schedule.longest && before < TilePlanBuild::longest_columns) schedule.longest[before] = mine;
+    if (schedule.longest && before < hopper::most_cut_entries) schedule.longest[before] = mine;
 }
 
 /// One warp compares a pair of column blocks with the next pair, one word of their maps per lane.

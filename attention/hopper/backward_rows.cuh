@@ -30,7 +30,8 @@ struct BackwardRows {
     float scale;
 };
 
-/// Writes the statistics of all rows and clears item counters and tickets of pieces; for head_dim 64 and 128 also sums of dQ and tickets.
+/// Writes the statistics of all rows and clears item counters and tickets of pieces; for head_dim 64 and 128 also sums
+/// of dQ and their tickets.
 void prepare_rows(cudaStream_t stream, const BackwardRows& args, int head_dim);
 /// dQ = scale times its sums, rounded to bf16; head_dim 64 or 128.
 void finish_rows(cudaStream_t stream, const BackwardRows& args, int head_dim);

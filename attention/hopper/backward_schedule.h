@@ -67,13 +67,15 @@ COLONNADE_HOST_DEVICE inline int pieces_of(int words_of_item, int words_of_piece
 /// more than an eighth of its share of all. A piece has about that eighth, in whole words.
 COLONNADE_HOST_DEVICE inline Cut cut_of(const CutSizes& s) {
     const auto max = [](int64_t a, int64_t b) { return a > b ? a : b; };
+    const auto min = [](int64_t a, int64_t b) { return a < b ? a : b; };
     const int64_t share = s.slots * s.heads_per_mask / cut_ctas, eighth = share / 8,
                   all_words = int64_t{s.group} * s.column_words,
-                  words = max(max(eighth / 32, (all_words + most_pieces - 1) / most_pieces), 1);
+                  fewest_words = max((all_words + most_pieces - 1) / most_pieces, 1),
+                  words = min(max(eighth / 32, fewest_words), all_words);
     // The query heads of an item must share a sheet, because entries are cut for all heads of the sheet alike.
-    const int entries = words >= all_words || s.heads_per_mask % s.group != 0 ? 0 : most_cut_items / s.kv_heads;
+    const int64_t entries = words == all_words || s.heads_per_mask % s.group != 0 ? 0 : most_cut_items / s.kv_heads;
     return {.longest_item = max(share * s.section / s.kv_heads + eighth, 64),
-            .entries = entries < most_cut_entries ? entries : most_cut_entries,
+            .entries = static_cast<int>(min(entries, most_cut_entries)),
             .words = static_cast<int>(words)};
 }
 

@@ -14,7 +14,7 @@
 
 namespace colonnade::hopper {
 
-/// Both use the counters and statistics of `problem.scratch`, but no sums and no tickets.
+/// Both use the counters and statistics of `problem.scratch`, but no sums of dQ.
 void wide_key_gradients(const Context& ctx, const BackwardProblem& problem, const BackwardMaps& maps);
 void wide_query_gradients(const Context& ctx, const FlashMaskBackward& args, const BackwardProblem& problem);
 
