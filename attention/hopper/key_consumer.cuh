@@ -151,7 +151,8 @@ struct KeyConsumer {
 #pragma unroll
         for (int i = 0; i < 16; ++i)
             r[i] = pack_bf16(sum[32 * slab + 2 * i] * scale, sum[32 * slab + 2 * i + 1] * scale);
-        store_rows(own_keys(tile) + slab * L::key_slab, r, 16 * warp + lane % 16, lane);
+        const int own = lane_anew();
+        store_rows(own_keys(tile) + slab * L::key_slab, r, 16 * warp + own % 16, own);
     }
 
     /// One thread sends off a gradient that all threads of the warpgroup have put.
