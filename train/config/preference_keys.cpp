@@ -169,9 +169,8 @@ Section preference_section() {
     return {
         "Preferences and rewards",
         {
-            loss_type_key("Stage dpo: one loss, or several to be added up with weights. Stage kto: kto, or "
-                          "apo_zero_unpaired, which "
-                          "compares with no mismatched answers. docs/preference.md defines them."),
+            loss_type_key("Stage dpo: one loss, or several to be added up with weights. Stage kto: one of its own. "
+                          "docs/preference.md defines them."),
             loss_weights_key("Weights of the losses in loss_type."),
             key("beta", &C::beta,
                 "Strength of the pull towards the reference; for simpo the scale of the mean log-probability, for orpo "

@@ -195,9 +195,8 @@ void DeviceBatch::fill_labels(const Context& ctx, const Batch& batch) const {
         const float advantage = batch.advantages[s];
         if (advantage != 1 && advantage != -1 && advantage != 0)
             fail(Exit::data, "a labelled answer has the advantage {}, expected 1 (desirable) or -1", advantage);
-        of_answers[s] = static_cast<int32_t>(advantage > 0   ? AnswerLabel::desirable
-                                             : advantage < 0 ? AnswerLabel::undesirable
-                                                             : AnswerLabel{-1});
+        const AnswerLabel label = advantage > 0 ? AnswerLabel::desirable : AnswerLabel::undesirable;
+        of_answers[s] = advantage == 0 ? -1 : static_cast<int32_t>(label);
     }
     put(ctx, labels, of_answers);
     if (!batch.reference.empty()) put(ctx, reference, batch.reference);
