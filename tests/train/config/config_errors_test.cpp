@@ -105,6 +105,8 @@ TEST(ConfigErrors, ValuesThatAreNotSupportedAreNamedAsSuch) {
         {"stage: kto", "c.yaml:4:8: stage: 'kto' is not supported yet"},
         {"eval_datasets: [{path: b, weight: 0}]",
          "c.yaml:4:35: eval_datasets[0].weight: expected a number > 0 and <= 1000, found '0'"},
+        {"eval_datasets: [{path: b, keep: worst}]",
+         "c.yaml:4:34: eval_datasets[0].keep: expected best, or above and a number, as in above 0.5, found 'worst'"},
         {"eval_datasets: [{path: b, split: 'train[5'}]",
          "c.yaml:4:34: eval_datasets[0].split: expected a split such as train, test[:1000] or train[10%:], found "
          "\"train[5\""},

@@ -172,12 +172,12 @@ TEST_F(PreferenceData, RankingsBeyondASlidingWindowAreRefused) {
 /// The turns of a conversation are compared one by one, so that they may be divided.
 TEST_F(PreferenceData, TurnsBeyondASlidingWindowAreDivided) {
     const std::string row =
-        R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "rejected": "c"}, )"
-        R"({"role": "user", "content": "d"}, {"role": "assistant", "content": "e", "rejected": "f"}]})";
+        R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "d e f g h", "rejected": "i j k l m"}, )"
+        R"({"role": "user", "content": "d"}, {"role": "assistant", "content": "n o p q r", "rejected": "s t u v w"}]})";
     std::string wide = shape;
     wide.replace(wide.find("vocab_size: 100"), 15, "vocab_size: 500");
     const std::string keys =
-        fmt::format("tokenizer_name_or_path: {}\nmax_length: 64\nstage: dpo\n", golden_file("template_golden.model"));
+        fmt::format("tokenizer_name_or_path: {}\nmax_length: 128\nstage: dpo\n", golden_file("template_golden.model"));
     const Session whole = session(row, wide + "0}\n" + keys), divided = session(row, wide + "4}\n" + keys);
     ASSERT_EQ(whole.train.store.size(), 1);
     EXPECT_EQ(whole.train.store.pairs(), (std::vector<PairTotals>{{2, 2}}));
