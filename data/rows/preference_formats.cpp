@@ -18,25 +18,25 @@ bool same(const Message& a, const Message& b) {
 }
 
 /// Whether `answer` begins with the messages of `prompt` and has more.
-bool continues(const Answer& answer, const std::vector<Message>& prompt) {
+bool continues(const RowAnswer& answer, const std::vector<Message>& prompt) {
     return answer.messages.size() > prompt.size() &&
            std::equal(prompt.begin(), prompt.end(), answer.messages.begin(), same);
 }
 
 /// A string that is none of the messages of `chat`. Nothing of it is used then, so it is not marked as read.
-bool is_other_text(const RowFields& row, const std::string& key, const Answer& chat) {
+bool is_other_text(const RowFields& row, const std::string& key, const RowAnswer& chat) {
     const auto text = row.object().find(row.name(key));
     return text != row.object().end() && text->is_string() &&
            std::ranges::none_of(chat.messages, [&](const Message& m) { return *text == m.content; });
 }
 
 /// Whole conversations: the prompt is their common beginning, which leaves at least one message to each.
-Row whole_chats(const Answer& chosen, const Answer& rejected) {
+Row whole_chats(const RowAnswer& chosen, const RowAnswer& rejected) {
     const size_t limit = std::min(chosen.messages.size(), rejected.messages.size()) - 1;
     size_t alike = 0;
     while (alike < limit && same(chosen.messages[alike], rejected.messages[alike])) ++alike;
     Row row;
-    for (const Answer* answer : {&chosen, &rejected}) {
+    for (const RowAnswer* answer : {&chosen, &rejected}) {
         Row& each = row.answers.emplace_back(chat_row(answer->messages, {}));
         each.prompt_messages = static_cast<int64_t>(alike);
     }
@@ -50,20 +50,20 @@ Row whole_texts(const std::string& chosen, const std::string& rejected) {
     return row;
 }
 
-std::vector<Answer> read_pair(const RowFields& row, MessageStyle style) {
-    std::vector<Answer> pair = {read_answer(row, "chosen", style), read_answer(row, "rejected", style)};
+std::vector<RowAnswer> read_pair(const RowFields& row, MessageStyle style) {
+    std::vector<RowAnswer> pair = {read_answer(row, "chosen", style), read_answer(row, "rejected", style)};
     require_alike(pair);
     return pair;
 }
 
 Row read_preference(const RowFields& row) {
-    const std::vector<Answer> pair = read_pair(row, MessageStyle::chat);
+    const std::vector<RowAnswer> pair = read_pair(row, MessageStyle::chat);
     const auto join = [&] {
         const bool conversations = !pair[0].text && !is_answer(pair[0].messages[0]);
         // Some data sets repeat the prompt beside whole conversations; UltraFeedback repeats the question.
         if (conversations && is_other_text(row, "prompt", pair[0])) return whole_chats(pair[0], pair[1]);
         if (row.find("prompt")) {
-            const Answer prompt = read_answer(row, "prompt", MessageStyle::chat);
+            const RowAnswer prompt = read_answer(row, "prompt", MessageStyle::chat);
             const bool repeated =
                 conversations &&
                 (prompt.text || (continues(pair[0], prompt.messages) && continues(pair[1], prompt.messages)));
@@ -136,7 +136,7 @@ Row read_ranked(const RowFields& row) {
     if (row.find("margin"))
         fail(Exit::data, "{}: key '{}': a ranking has no margin; each of its '{}' may have one", row.where(),
              row.name("margin"), row.name("pairs"));
-    const std::vector<Answer> answers = read_answers(row, "completions");
+    const std::vector<RowAnswer> answers = read_answers(row, "completions");
     if (answers.size() < 2)
         fail(Exit::data, "{}: key '{}': expected at least two answers to compare, found one", row.where(),
              row.name("completions"));

@@ -4,8 +4,8 @@
 
 namespace colonnade {
 
-Answer read_answer(const RowFields& row, const Json& value, MessageStyle style, std::string name) {
-    Answer answer{.place = row.where(), .name = std::move(name), .text = std::nullopt, .messages = {}};
+RowAnswer read_answer(const RowFields& row, const Json& value, MessageStyle style, std::string name) {
+    RowAnswer answer{.place = row.where(), .name = std::move(name), .text = std::nullopt, .messages = {}};
     if (value.is_string()) {
         answer.text = value.get<std::string>();
     } else if (value.is_object()) {
@@ -22,20 +22,20 @@ Answer read_answer(const RowFields& row, const Json& value, MessageStyle style, 
     return answer;
 }
 
-Answer read_answer(const RowFields& row, const std::string& key, MessageStyle style) {
+RowAnswer read_answer(const RowFields& row, const std::string& key, MessageStyle style) {
     return read_answer(row, row.at(key), style, row.name(key));
 }
 
-std::vector<Answer> read_answers(const RowFields& row, const std::string& key) {
+std::vector<RowAnswer> read_answers(const RowFields& row, const std::string& key) {
     const Json& list = row.filled_list(key);
-    std::vector<Answer> answers;
+    std::vector<RowAnswer> answers;
     for (size_t i = 0; i < list.size(); ++i)
         answers.push_back(read_answer(row, list[i], MessageStyle::chat, fmt::format("{}[{}]", row.name(key), i)));
     return answers;
 }
 
-void require_alike(const std::vector<Answer>& answers) {
-    for (const Answer& answer : answers)
+void require_alike(const std::vector<RowAnswer>& answers) {
+    for (const RowAnswer& answer : answers)
         if (answer.text.has_value() != answers[0].text.has_value())
             fail(Exit::data, "{} is {}, but {} is {}; expected every answer of a row in the same form",
                  answers[0].where(), answers[0].form(), answer.name, answer.form());
@@ -53,10 +53,10 @@ Row chat_row(const std::vector<Message>& prompt, const std::vector<Message>& ans
     return row;
 }
 
-Row after_chat(const std::vector<Message>& prompt, const std::vector<Answer>& answers) {
+Row after_chat(const std::vector<Message>& prompt, const std::vector<RowAnswer>& answers) {
     require_alike(answers);
     Row row;
-    for (const Answer& answer : answers) {
+    for (const RowAnswer& answer : answers) {
         if (answer.text) {
             row.answers.push_back(chat_row(prompt, {{"assistant", *answer.text}}));
             continue;
@@ -70,11 +70,11 @@ Row after_chat(const std::vector<Message>& prompt, const std::vector<Answer>& an
     return row;
 }
 
-Row after_text(const std::string& prompt, const std::vector<Answer>& answers) {
+Row after_text(const std::string& prompt, const std::vector<RowAnswer>& answers) {
     require_alike(answers);
     if (!answers[0].text) return after_chat({{"user", prompt}}, answers);
     Row row;
-    for (const Answer& answer : answers) {
+    for (const RowAnswer& answer : answers) {
         Row& each = row.answers.emplace_back();
         each.prompt = prompt;
         each.completion = answer.text;
@@ -90,8 +90,8 @@ void add_system_to_all(const RowFields& row, Row& result) {
     }
 }
 
-Row after_prompt(const RowFields& row, const std::vector<Answer>& answers) {
-    const Answer prompt = read_answer(row, "prompt", MessageStyle::chat);
+Row after_prompt(const RowFields& row, const std::vector<RowAnswer>& answers) {
+    const RowAnswer prompt = read_answer(row, "prompt", MessageStyle::chat);
     Row result = prompt.text ? after_text(*prompt.text, answers) : after_chat(prompt.messages, answers);
     if (!result.answers[0].messages.empty()) add_system_to_all(row, result);
     return result;

@@ -54,7 +54,7 @@ Row read_prompt_completion(const RowFields& row) {
 
 /// Several answers to a prompt, of which `keep` chooses.
 Row read_scored(const RowFields& row) {
-    const std::vector<Answer> answers = read_answers(row, "completions");
+    const std::vector<RowAnswer> answers = read_answers(row, "completions");
     const Json& scores = row.list("scores");
     if (scores.size() != answers.size())
         fail(Exit::data, "{}: {} numbers for {} answers in '{}'; expected one for each", row.place("scores"),

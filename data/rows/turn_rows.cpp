@@ -107,7 +107,7 @@ Row read_turns(const RowFields& row) {
 
 Row read_steps(const RowFields& row) {
     const std::string given = row.text("initial_reason_steps");
-    const Answer prompt = read_answer(row, "prompt", MessageStyle::chat);
+    const RowAnswer prompt = read_answer(row, "prompt", MessageStyle::chat);
     const std::vector<Message> before = prompt.text ? std::vector<Message>{{"user", *prompt.text}} : prompt.messages;
     if (before.back().role == "assistant")
         fail(Exit::data, "{}: ends with an answer of the assistant; expected its first steps in '{}'",

@@ -58,7 +58,8 @@ Key<DatasetSpec> split_key() {
 Key<DatasetSpec> keep_key() {
     Key<DatasetSpec> keep = key("keep", &DatasetSpec::keep,
                                 "Which answers of scored rows are learned: best, the one with the highest score, or "
-                                "above and a number, every answer with a greater score.");
+                                "above and a number, every answer with a greater score.")
+                                .default_is("none");
     keep.read = [read = keep.read](const ConfigNode& node, const std::string& label, DatasetSpec& dataset,
                                    Reading& reading) {
         read(node, label, dataset, reading);

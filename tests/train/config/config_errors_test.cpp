@@ -83,7 +83,7 @@ TEST(ConfigErrors, RangesAndChoicesAreChecked) {
         {"eval_datasets: [{type: text}]", "c.yaml:4:17: eval_datasets[0]: path is missing"},
         {"eval_datasets: [{path: b, type: chat}]",
          "c.yaml:4:33: eval_datasets[0].type: expected one of auto, messages, prompt_completion, alpaca, sharegpt, "
-         "text, tokens, preference, ranked, found 'chat'"},
+         "text, tokens, scored, preference, turns, steps, ranked, found 'chat'"},
         {"device: gpu", "c.yaml:4:9: device: expected one of auto, cpu, cuda, found 'gpu'"},
         {"device_index: -1", "c.yaml:4:15: device_index: expected an integer >= 0 and <= 1023, found '-1'"},
         {"device_index: auto", "c.yaml:4:15: device_index: expected an integer >= 0 and <= 1023, found 'auto'"},
@@ -104,6 +104,8 @@ TEST(ConfigErrors, ValuesThatAreNotSupportedAreNamedAsSuch) {
     expect_problems({
         {"eval_datasets: [{path: b, weight: 0}]",
          "c.yaml:4:35: eval_datasets[0].weight: expected a number > 0 and <= 1000, found '0'"},
+        {"eval_datasets: [{path: b, keep: worst}]",
+         "c.yaml:4:33: eval_datasets[0].keep: expected best, or above and a number, as in above 0.5, found 'worst'"},
         {"eval_datasets: [{path: b, split: 'train[5'}]",
          "c.yaml:4:34: eval_datasets[0].split: expected a split such as train, test[:1000] or train[10%:], found "
          "\"train[5\""},

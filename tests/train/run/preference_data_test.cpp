@@ -171,20 +171,25 @@ TEST_F(PreferenceData, RankingsBeyondASlidingWindowAreRefused) {
 
 /// The turns of a conversation are compared one by one, so that they may be divided.
 TEST_F(PreferenceData, TurnsBeyondASlidingWindowAreDivided) {
-    const std::string row =
-        R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "rejected": "c"}, )"
-        R"({"role": "user", "content": "d"}, {"role": "assistant", "content": "e", "rejected": "f"}]})";
+    // A window that ends within three answers: the long rejected one, and both of the later turn.
+    const std::string words = "d e f g h i j k l m n o p q r s t u v w x y z ";
+    const auto answer = [&](const std::string& chosen, const std::string& rejected) {
+        return fmt::format(R"({{"role": "assistant", "content": "{}", "rejected": "{}"}})", chosen, rejected);
+    };
+    const std::string row = fmt::format(
+        R"({{"messages": [{{"role": "user", "content": "a"}}, {}, {{"role": "user", "content": "d"}}, {}]}})",
+        answer("c", words + words), answer(words + "a", words + "b"));
     std::string wide = shape;
     wide.replace(wide.find("vocab_size: 100"), 15, "vocab_size: 500");
     const std::string keys =
-        fmt::format("tokenizer_name_or_path: {}\nmax_length: 64\nstage: dpo\n", golden_file("template_golden.model"));
-    const Session whole = session(row, wide + "0}\n" + keys), divided = session(row, wide + "4}\n" + keys);
+        fmt::format("tokenizer_name_or_path: {}\nmax_length: 256\nstage: dpo\n", golden_file("template_golden.model"));
+    const Session whole = session(row, wide + "0}\n" + keys), divided = session(row, wide + "40}\n" + keys);
     ASSERT_EQ(whole.train.store.size(), 1);
     EXPECT_EQ(whole.train.store.pairs(), (std::vector<PairTotals>{{2, 2}}));
     ASSERT_EQ(divided.train.store.size(), 2);
     EXPECT_EQ(divided.train.store.pairs(), (std::vector<PairTotals>{{1, 1}, {1, 1}}));
     EXPECT_EQ(divided.train.store.sample(1).whole(1), whole.train.store.sample(0).whole(3));
-    const std::string report = prepare_report(whole.train, {.packing_length = 128}, nullptr);
+    const std::string report = prepare_report(whole.train, {.packing_length = 512}, nullptr);
     for (const char* part : {"pairs                     2, turns of 1 conversations", "tokens of a conversation  ",
                              "    rejected  ", "    chosen    "})
         EXPECT_NE(report.find(part), std::string::npos) << report << "\nlacks " << part;
