@@ -25,7 +25,12 @@ struct BatchShape {
 };
 
 /// What an objective reads about the answers of a batch.
-enum class Answers { none, pairs, rankings };
+enum class Answers { none, pairs, rankings, policy };
+
+/// Whether a batch brings the log-probabilities under a reference that such answers are compared with.
+bool has_reference(const Batch& batch, Answers answers);
+/// Gives a batch what Learner::measure() returned as its reference.
+void set_reference(Batch& batch, Answers answers, const std::vector<double>& measured);
 
 struct DeviceBatch {
     TransformerInput input;
@@ -35,11 +40,16 @@ struct DeviceBatch {
     Tensor weights;        ///< f64 [targets]
     Tensor scales;         ///< f64 [targets]: the weight divided by the total of the whole step
 
-    // Answers for pairs:
+    // Answers for pairs and for a policy:
     TermTable terms;
-    PairTable pairs;
     Tensor lengths;    ///< f64 [sequences]: sum of the weights of a sequence's terms
-    Tensor reference;  ///< f64 [sequences]: log-probabilities under the reference
+    Tensor reference;  ///< log-probabilities under the reference: f64 [sequences]; for a policy f32 [terms]
+    // Answers for pairs:
+    PairTable pairs;
+    // Answers for a policy; of what the data set does not give, a tensor is empty:
+    Tensor advantages;    ///< f32 [terms]
+    Tensor old, sampled;  ///< f32 [terms]
+    Tensor rewards;       ///< f32 [sequences]
     // Answers for rankings. Scores are in the order of their rows, which gather_rows needs:
     Tensor score_rows;                  ///< i32 [sequences]: flat rows of last tokens, ascending
     Tensor places;                      ///< i32 [sequences]: which of them is a sequence's
@@ -58,6 +68,7 @@ struct DeviceBatch {
     void fill_targets(const Context& ctx, const Batch& batch, double total);
     void fill_terms(const Context& ctx, const Batch& batch);
     void fill_pairs(const Context& ctx, const Batch& batch) const;
+    void fill_policy(const Context& ctx, const Batch& batch);
     void fill_rankings(const Context& ctx, const Batch& batch);
 
     Answers answers_ = Answers::none;
