@@ -3,6 +3,7 @@
 #include "train/config/learning_keys.h"
 #include "train/config/output_keys.h"
 #include "train/config/packing_keys.h"
+#include "train/config/policy_keys.h"
 #include "train/config/preference_keys.h"
 
 namespace colonnade {
@@ -96,7 +97,8 @@ Section model_section() {
                 .default_is("model_name_or_path"),
             key("stage", &C::stage,
                 "pt: pretraining on text; sft: supervised fine-tuning; dpo: direct preference optimisation; rm: "
-                "reward model. dpo and rm read preference rows.")
+                "reward model; grpo: policy gradients over given answers with rewards. dpo and rm read preference "
+                "rows.")
                 .without({"kto"}),
         },
         describe_keys(model_keys(), "model.")};
@@ -372,9 +374,9 @@ std::vector<Key<Config>> config_keys() {
 }  // namespace
 
 std::vector<Section> config_sections() {
-    return {model_section(), lora_section(),      freeze_section(), machine_section(),    ranks_section(),
-            data_section(),  tokens_section(),    labels_section(), preference_section(), packing_section(),
-            run_section(),   optimizer_section(), output_section()};
+    return {model_section(),   lora_section(),   freeze_section(),    machine_section(),    ranks_section(),
+            data_section(),    tokens_section(), labels_section(),    preference_section(), policy_section(),
+            packing_section(), run_section(),    optimizer_section(), output_section()};
 }
 
 std::vector<Key<ModelShape>> model_keys() {

@@ -19,8 +19,12 @@ struct Spelling {
 template <typename E>
 inline constexpr std::array<Spelling<E>, 0> spellings{};
 template <>
-inline constexpr auto spellings<Stage> =
-    std::to_array<Spelling<Stage>>({{"pt", Stage::pt}, {"sft", Stage::sft}, {"dpo", Stage::dpo}, {"rm", Stage::rm}, {"kto", Stage::kto}, {"grpo", Stage::grpo}});
+inline constexpr auto spellings<Stage> = std::to_array<Spelling<Stage>>({{"pt", Stage::pt},
+                                                                         {"sft", Stage::sft},
+                                                                         {"dpo", Stage::dpo},
+                                                                         {"rm", Stage::rm},
+                                                                         {"kto", Stage::kto},
+                                                                         {"grpo", Stage::grpo}});
 template <>
 inline constexpr auto spellings<Spelled> = std::to_array<Spelling<Spelled>>({{"text", Spelled::text},
                                                                              {"token", Spelled::token}});
@@ -125,6 +129,27 @@ inline constexpr auto spellings<PreferenceLoss> =
 template <>
 inline constexpr auto spellings<RankingKind> = std::to_array<Spelling<RankingKind>>(
     {{"pairwise", RankingKind::pairwise}, {"plackett_luce", RankingKind::plackett_luce}});
+
+template <>
+inline constexpr auto spellings<PolicyLoss> = std::to_array<Spelling<PolicyLoss>>({{"dapo", PolicyLoss::dapo},
+                                                                                   {"grpo", PolicyLoss::grpo},
+                                                                                   {"dr_grpo", PolicyLoss::dr_grpo},
+                                                                                   {"luspo", PolicyLoss::luspo},
+                                                                                   {"cispo", PolicyLoss::cispo},
+                                                                                   {"sapo", PolicyLoss::sapo},
+                                                                                   {"rloo", PolicyLoss::rloo}});
+template <>
+inline constexpr auto spellings<RatioLevel> = std::to_array<Spelling<RatioLevel>>(
+    {{"token", RatioLevel::token}, {"sequence", RatioLevel::sequence}, {"sequence_sum", RatioLevel::sequence_sum}});
+template <>
+inline constexpr auto spellings<ImportanceMode> =
+    std::to_array<Spelling<ImportanceMode>>({{"sequence_mask", ImportanceMode::sequence_mask},
+                                             {"sequence_truncate", ImportanceMode::sequence_truncate},
+                                             {"token_mask", ImportanceMode::token_mask},
+                                             {"token_truncate", ImportanceMode::token_truncate}});
+template <>
+inline constexpr auto spellings<OldLogps> =
+    std::to_array<Spelling<OldLogps>>({{"row", OldLogps::row}, {"start", OldLogps::start}, {"none", OldLogps::none}});
 
 template <typename E>
 const char* spell(E value) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/device/device_memory.h"
 #include "layers/gather.h"
 #include "layers/head_loss.h"
 #include "train/objectives/language_model_objective.h"
@@ -124,7 +125,10 @@ void PolicyObjective::run(const Context& ctx, const ObjectiveStep& s) const {
                   .temperature = options_.temperature};
     const auto with_gradients = [&] {
         head.dhidden = b.dhidden;
-        head.dweight = s.gradients->views.head;
+        if (s.batch.rows.numel() > 0)
+            head.dweight = s.gradients->views.head;
+        else if (s.gradients->matrices == Grad::overwrite)
+            clear(ctx, s.gradients->views.head);
         head.dweight_mode = s.gradients->matrices;
     };
     if (s.gradients && one_pass()) {
@@ -142,8 +146,7 @@ void PolicyObjective::run(const Context& ctx, const ObjectiveStep& s) const {
                       .terms = terms});
     if (!s.gradients) return;
     if (!one_pass()) {
-        target_scales(
-            ctx, {.scales = s.batch.scales, .slopes = b.term_slopes, .of_targets = s.batch.terms.of_targets});
+        target_scales(ctx, {.scales = s.batch.scales, .slopes = b.term_slopes, .of_targets = s.batch.terms.of_targets});
         with_gradients();
         head.entropy = {};
         head.scales = s.batch.scales;
@@ -164,11 +167,10 @@ std::vector<Metric> PolicyObjective::metrics(const LossSums& sums, Phase) const 
                                    {"ratio/max", f.extreme(PolicyExtremes::ratio_max)},
                                    {"ratio/outside", f.of_ratios(PolicySums::outside)}});
     if (options_.importance)
-        metrics.insert(
-            metrics.end(),
-            {{"sampling/importance_sampling_ratio/min", -f.extreme(PolicyExtremes::minus_importance_min)},
-             {"sampling/importance_sampling_ratio/mean", f.of_terms(PolicySums::importance)},
-             {"sampling/importance_sampling_ratio/max", f.extreme(PolicyExtremes::importance_max)}});
+        metrics.insert(metrics.end(),
+                       {{"sampling/importance_sampling_ratio/min", -f.extreme(PolicyExtremes::minus_importance_min)},
+                        {"sampling/importance_sampling_ratio/mean", f.of_terms(PolicySums::importance)},
+                        {"sampling/importance_sampling_ratio/max", f.extreme(PolicyExtremes::importance_max)}});
     metrics.insert(metrics.end(), {{"completions/mean_length", f.of_sequences(PolicySums::tokens)},
                                    {"completions/min_length", -f.extreme(PolicyExtremes::minus_tokens_min)},
                                    {"completions/max_length", f.extreme(PolicyExtremes::tokens_max)}});
@@ -196,7 +198,8 @@ std::string PolicyObjective::misfit(const LossSums& first) const {
     const double outside = f.of_ratios(PolicySums::outside);
     if (!(outside > most_outside)) return {};
     return fmt::format(
-        "before the first update the ratio of new to old probabilities is {:.3f} on average, and {:.1f} % of the ratios "
+        "before the first update the ratio of new to old probabilities is {:.3f} on average, and {:.1f} % of the "
+        "ratios "
         "are outside [0.8, 1.25]; expected are ratios near 1: were the answers drawn with this model, chat template, "
         "tokenizer and temperature {}? old_logps: start computes the old log-probabilities anew",
         f.of_ratios(PolicySums::ratio), 100 * outside, options_.temperature);

@@ -31,8 +31,8 @@ LearnerOptions learner_options(const Config& c, const Ranks& ranks, Gpu* gpu, Co
 
 BatchDensity density_of(const Session& session) {
     BatchDensity density;
-    if (session.config.rows() != RowKind::preferences) return density;  // tables of answers
-    double repeats = 1;                                                 // of a row's tokens, in what it represents
+    if (session.config.rows() == RowKind::texts) return density;  // which have no tables of answers
+    double repeats = 1;                                           // of a row's tokens, in what it represents
     for (const StoreResult* split : {&session.train, &session.eval}) {
         if (!split->prefixes.order.empty())
             repeats = 2 * static_cast<double>(train_packing(session.config).most_represented);
