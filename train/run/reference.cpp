@@ -161,7 +161,7 @@ std::vector<double> compute_reference(const StoreResult& split, const PackSchedu
                     fail(Exit::numerics, "{}: under the reference, {} {} has the log-probability {}",
                          store.place(sample), is_policy(learner) ? "learned token" : "answer", b - begins[i] + 1,
                          measured[at]);
-                logps[static_cast<size_t>(b)] = measured[at];
+                logps[static_cast<size_t>(b)] = std::min(measured[at], 0.0);  // rounding may give more
             }
         }
         progress.update(static_cast<double>(done += std::ssize(loaded->samples)));
