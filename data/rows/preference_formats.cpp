@@ -2,110 +2,16 @@
 // a prompt and its answer give the same tokens as in fine-tuning.
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
+#include "data/rows/row_answers.h"
 #include "data/rows/row_formats.h"
-#include "data/rows/row_messages.h"
-#include "data/rows/template_variables.h"
+#include "data/rows/row_pairs.h"
 #include "data/rows/token_rows.h"
+#include "data/rows/turn_rows.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
 namespace {
-
-/// An answer as the row writes it; prompts have the same forms.
-struct Answer {
-    std::string place, name;          ///< "path:line" of the row; the row's key
-    std::optional<std::string> text;  ///< a string
-    std::vector<Message> messages;    ///< one message or a list of them
-
-    std::string where() const { return place + ": " + name; }
-    const char* form() const { return text ? "a string" : "messages"; }
-};
-
-Answer read_answer(const RowFields& row, const Json& value, MessageStyle style, std::string name) {
-    Answer answer{.place = row.where(), .name = std::move(name), .text = std::nullopt, .messages = {}};
-    if (value.is_string()) {
-        answer.text = value.get<std::string>();
-    } else if (value.is_object()) {
-        answer.messages.push_back(read_message(value, style, row.columns(), answer.where()));
-    } else if (value.is_array()) {
-        if (value.empty()) fail(Exit::data, "{}: the list is empty", answer.where());
-        for (size_t i = 0; i < value.size(); ++i)
-            answer.messages.push_back(
-                read_message(value[i], style, row.columns(), fmt::format("{}[{}]", answer.where(), i)));
-    } else {
-        fail(Exit::data, "{}: expected a string, a message or a list of messages, found {}", answer.where(),
-             value.type_name());
-    }
-    return answer;
-}
-
-Answer read_answer(const RowFields& row, const std::string& key, MessageStyle style) {
-    return read_answer(row, row.at(key), style, row.name(key));
-}
-
-float read_margin(const RowFields& row) {
-    const Json* margin = row.find("margin");
-    if (!margin) return 0;
-    if (!margin->is_number()) row.mistyped("margin", "a number");
-    const double value = margin->get<double>();
-    if (!(std::abs(value) <= std::numeric_limits<float>::max()))
-        fail(Exit::data, "{}: key '{}': expected a number in the range of float32, found {}", row.where(),
-             row.name("margin"), shown(*margin));
-    return static_cast<float>(value);
-}
-
-void require_alike(const std::vector<Answer>& answers) {
-    for (const Answer& answer : answers)
-        if (answer.text.has_value() != answers[0].text.has_value())
-            fail(Exit::data, "{} is {}, but {} is {}; expected every answer of a row in the same form",
-                 answers[0].where(), answers[0].form(), answer.name, answer.form());
-}
-
-bool is_answer(const Message& message) {
-    return message.role == "assistant" || message.role == "tool";
-}
-
-Row chat_row(const std::vector<Message>& prompt, const std::vector<Message>& answer) {
-    Row row;
-    row.messages = prompt;
-    row.messages.insert(row.messages.end(), answer.begin(), answer.end());
-    row.prompt_messages = static_cast<int64_t>(prompt.size());
-    return row;
-}
-
-/// Answers to a chat. An answer that is a string becomes an assistant message.
-Row after_chat(const std::vector<Message>& prompt, const std::vector<Answer>& answers) {
-    require_alike(answers);
-    Row row;
-    for (const Answer& answer : answers) {
-        if (answer.text) {
-            row.answers.push_back(chat_row(prompt, {{"assistant", *answer.text}}));
-            continue;
-        }
-        if (!is_answer(answer.messages[0]))
-            fail(Exit::data,
-                 "{} begins with a message from role '{}'; expected the answer alone: the prompt has its own key",
-                 answer.where(), answer.messages[0].role);
-        row.answers.push_back(chat_row(prompt, answer.messages));
-    }
-    return row;
-}
-
-/// Answers to a string. The prompt is plain text if they are strings, a user message if they are messages.
-Row after_text(const std::string& prompt, const std::vector<Answer>& answers) {
-    require_alike(answers);
-    if (!answers[0].text) return after_chat({{"user", prompt}}, answers);
-    Row row;
-    for (const Answer& answer : answers) {
-        Row& each = row.answers.emplace_back();
-        each.prompt = prompt;
-        each.completion = answer.text;
-    }
-    return row;
-}
 
 bool same(const Message& a, const Message& b) {
     return a.role == b.role && a.content == b.content && a.more == b.more;
@@ -148,35 +54,6 @@ std::vector<Answer> read_pair(const RowFields& row, MessageStyle style) {
     std::vector<Answer> pair = {read_answer(row, "chosen", style), read_answer(row, "rejected", style)};
     require_alike(pair);
     return pair;
-}
-
-void require_switches(const RowFields& row, const Row& result) {
-    for (size_t a = 0; a < result.answers.size(); ++a)
-        for (size_t i = 0; i < result.answers[a].messages.size(); ++i)
-            if (const float weight = result.answers[a].messages[i].weight.value_or(1); weight != 0 && weight != 1)
-                fail(Exit::data,
-                     "{}: message {} of the prompt with answer {} has weight {}; expected 0 or 1: answers that are "
-                     "compared have no weights",
-                     row.where(), i, a, weight);
-}
-
-/// What stands beside the answers of a pair: the margin, and for chats the variables of the template.
-Row with_settings(const RowFields& row, Row result, MessageStyle style) {
-    result.margin = read_margin(row);
-    require_switches(row, result);
-    if (result.answers[0].messages.empty()) return result;
-    const Json variables = read_variables(row, style);
-    for (Row& answer : result.answers) answer.variables = variables;
-    return result;
-}
-
-/// Puts the row's system prompt in front of every answer. Plain text has none: unused_keys() refuses it.
-void add_system_to_all(const RowFields& row, Row& result) {
-    for (Row& answer : result.answers) {
-        const auto before = static_cast<int64_t>(answer.messages.size());
-        add_system(row, answer.messages);
-        answer.prompt_messages += static_cast<int64_t>(answer.messages.size()) - before;
-    }
 }
 
 Row read_preference(const RowFields& row) {
@@ -235,6 +112,21 @@ Row read_token_preference(const RowFields& row) {
     return with_settings(row, read_token_pair(row), MessageStyle::chat);
 }
 
+/// Numbers beside a ranking say nothing new, or that it is none.
+void require_best_first(const RowFields& row, const std::string& key, size_t answers) {
+    const auto list = row.object().find(key);
+    if (list == row.object().end() || !list->is_array() || list->size() != answers) return;
+    for (size_t i = 1; i < answers; ++i) {
+        const Json &before = (*list)[i - 1], &score = (*list)[i];
+        if (before.is_number() && score.is_number() && before.get<double>() < score.get<double>())
+            fail(Exit::data,
+                 "{}: '{}' is a ranking, the best answer first, but {}[{}] is {} and {}[{}] is {}; sort the answers, "
+                 "or name the pairs in '{}', or learn the best ones with stage sft and keep in the data set",
+                 row.where(), row.name("completions"), key, i - 1, shown(before), key, i, shown(score),
+                 row.name("pairs"));
+    }
+}
+
 Row read_ranked(const RowFields& row) {
     if (row.find("labels"))
         fail(Exit::data,
@@ -242,19 +134,19 @@ Row read_ranked(const RowFields& row) {
              "'{}', the best one first",
              row.where(), row.name("completions"), row.name("labels"), row.name("completions"));
     if (row.find("margin"))
-        fail(Exit::data, "{}: key '{}': a ranking has no margin; pairs of '{}' and '{}' may have one", row.where(),
-             row.name("margin"), row.name("chosen"), row.name("rejected"));
-    const Json& list = row.filled_list("completions");
-    if (list.size() < 2)
+        fail(Exit::data, "{}: key '{}': a ranking has no margin; each of its '{}' may have one", row.where(),
+             row.name("margin"), row.name("pairs"));
+    const std::vector<Answer> answers = read_answers(row, "completions");
+    if (answers.size() < 2)
         fail(Exit::data, "{}: key '{}': expected at least two answers to compare, found one", row.where(),
              row.name("completions"));
-    std::vector<Answer> answers;
-    for (size_t i = 0; i < list.size(); ++i)
-        answers.push_back(
-            read_answer(row, list[i], MessageStyle::chat, fmt::format("{}[{}]", row.name("completions"), i)));
-    const Answer prompt = read_answer(row, "prompt", MessageStyle::chat);
-    Row result = prompt.text ? after_text(*prompt.text, answers) : after_chat(prompt.messages, answers);
-    if (!result.answers[0].messages.empty()) add_system_to_all(row, result);
+    Row result = after_prompt(row, answers);
+    if (row.find("pairs")) {
+        result.pairs = read_row_pairs(row, result.answers.size());
+        keep_compared(result);
+    } else {
+        for (const char* key : {"scores", "rewards"}) require_best_first(row, key, answers.size());
+    }
     return with_settings(row, std::move(result), MessageStyle::chat);
 }
 
@@ -273,13 +165,18 @@ const std::vector<RowFormat>& preference_formats() {
          read_sharegpt_pair},
         {"alpaca",
          {"instruction", "chosen", "rejected"},
-         {"input", "context", "system", "history", "margin"},
+         {"input", "context", "system", "history", "weight", "margin"},
          read_alpaca_pair},
         {"preference",
          {"chosen", "rejected"},
          {"prompt", "system", "role", "content", "train", "weight", "margin"},
          read_preference},
-        {"ranked", {"prompt", "completions"}, {"system", "role", "content", "train", "weight"}, read_ranked},
+        {"turns", {"messages"}, {"system", "role", "content", "train", "weight", "margin", "rejected"}, read_turns},
+        {"steps",
+         {"prompt", "initial_reason_steps", "chosen", "rejected"},
+         {"system", "role", "content", "weight", "margin"},
+         read_steps},
+        {"ranked", {"prompt", "completions"}, {"system", "role", "content", "train", "weight", "pairs"}, read_ranked},
     };
     return formats;
 }

@@ -7,7 +7,6 @@
 #include "engine/device/error.h"
 
 namespace colonnade {
-
 Encoded Encoder::encode_preference(const Row& row, const std::string& where, TokenCache& cache) const {
     std::vector<TokenDraft> drafts;
     bool no_shared_message = false;
@@ -18,7 +17,13 @@ Encoded Encoder::encode_preference(const Row& row, const std::string& where, Tok
     Encoded result = join_branches(std::move(drafts), row.whole_answers, options_, where);
     Sample& sample = result.sample;
     if (result.notes.dropped()) return result;
-    sample.pairs = ranked_pairs(sample.sequences.size(), options_.ranked_pairs, row.margin);
+    sample.pairs = pairs_of(row, options_.ranked_pairs);
+    if (sample.pairs.empty()) {
+        result.notes.add(RowNote::dropped_nothing_learned);
+        return result;
+    }
+    result.notes.add_if(std::ranges::any_of(sample.pairs, [](const AnswerPair& pair) { return pair.weight != 1; }),
+                        RowNote::weighted);
     std::vector<int32_t> whole;
     for (size_t s = 0; s < sample.sequences.size(); ++s) {
         whole = sample.whole(s);

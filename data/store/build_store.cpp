@@ -13,6 +13,7 @@
 #include <system_error>
 #include <thread>
 
+#include "data/rows/kept_answers.h"
 #include "engine/device/error.h"
 #include "engine/device/human_units.h"
 #include "engine/io/files.h"
@@ -55,7 +56,7 @@ Json identity_of(const Tokenizer* tokenizer) {
 Json settings_of(const StoreRequest& request, const FileLists& files) {
     Json datasets = Json::array();
     for (size_t i = 0; i < files.size(); ++i) {
-        const auto& [path, type, columns, ignore_columns, split, max_samples, weight, template_name] =
+        const auto& [path, type, columns, ignore_columns, split, max_samples, weight, template_name, keep] =
             request.datasets[i];
         Json hashes = Json::array();
         for (const std::string& file : files[i]) hashes.push_back({{"path", file}, {"sha256", sha256_file(file)}});
@@ -65,6 +66,7 @@ Json settings_of(const StoreRequest& request, const FileLists& files) {
                             {"ignore_columns", ignore_columns},
                             {"split", split},
                             {"max_samples", max_samples},
+                            {"keep", keep},
                             {"chat_template", identity_of(encode_options(request, i).chat_template)},
                             {"files", hashes}});
     }
@@ -133,6 +135,16 @@ struct Block {
     TokenStore part;                          // samples and counts of these rows
     std::exception_ptr error;                 // error that ended the block early
 };
+
+std::shared_ptr<RowReader> open_dataset(const DatasetSpec& spec, RowKind kind, const std::vector<std::string>& files) {
+    auto reader = std::make_shared<RowReader>(spec, kind, files);
+    if (reader->type() == "scored" && spec.keep.empty())
+        fail(Exit::config,
+             "{}: rows of type scored have several answers; expected keep in the data set, which says what is learned: "
+             "{}",
+             spec.path, keep_forms);
+    return reader;
+}
 
 class StoreBuilder {
   public:
@@ -220,7 +232,7 @@ class StoreBuilder {
     void read_rows(Block& block) {
         for (; dataset_ < files_.size(); ++dataset_, reader_.reset()) {
             const std::vector<std::string>& files = files_[dataset_];
-            if (!reader_) reader_ = std::make_shared<RowReader>(request_.datasets[dataset_], request_.rows, files);
+            if (!reader_) reader_ = open_dataset(request_.datasets[dataset_], request_.rows, files);
             block.reader = reader_;
             block.dataset = dataset_;
             block.first_file = first_file_;
@@ -273,6 +285,9 @@ class StoreBuilder {
         auto& statistics = store.statistics;
         ++statistics.rows;
         statistics.longest_row = std::max(statistics.longest_row, row.full_length);
+        statistics.scored_rows += row.answers > 0 ? 1 : 0;
+        statistics.scored_answers += row.answers;
+        statistics.kept_answers += row.kept;
         if (!row.notes.dropped() && target_weight(row.sample) == 0) row.notes.add(RowNote::dropped_nothing_learned);
         statistics.notes.add(row.notes, place);
         if (row.notes.dropped()) return;

@@ -168,7 +168,7 @@ void settle_data(Config& c, Rules& rules) {
 void check_labels(const Config& c, Rules& rules) {
     rules.expect(chat_template_clock(c).has_value(), {"chat_template_date"},
                  "chat_template_date '{}': expected a date such as 2025-01-31", c.chat_template_date);
-    const bool preferences = c.rows() == RowKind::preferences;
+    const bool preferences = c.rows() == RowKind::preferences || c.stage == Stage::kto;
     rules.expect(!preferences || !c.train_on_prompt, {"train_on_prompt", "stage"},
                  "train_on_prompt: true contradicts stage {}: only answers are compared", spell(c.stage));
     rules.expect(!preferences || c.train_on_eos != TrainOnEos::all, {"train_on_eos", "stage"},

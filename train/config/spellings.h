@@ -127,6 +127,9 @@ inline constexpr auto spellings<PreferenceLoss> =
                                              {"sft", PreferenceLoss::sft},
                                              {"dpo_norm", PreferenceLoss::sigmoid_norm}});
 template <>
+inline constexpr auto spellings<UnpairedLoss> = std::to_array<Spelling<UnpairedLoss>>(
+    {{"kto", UnpairedLoss::kto}, {"apo_zero_unpaired", UnpairedLoss::apo_zero_unpaired}});
+template <>
 inline constexpr auto spellings<RankingKind> = std::to_array<Spelling<RankingKind>>(
     {{"pairwise", RankingKind::pairwise}, {"plackett_luce", RankingKind::plackett_luce}});
 

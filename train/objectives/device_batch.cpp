@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "engine/device/device_memory.h"
+#include "layers/unpaired_formulas.h"
 
 namespace colonnade {
 namespace {
@@ -46,6 +47,12 @@ Lists lists_of(const std::vector<int32_t>& values, size_t count) {
     for (size_t i = 0; i < values.size(); ++i)
         lists.entries[static_cast<size_t>(next[static_cast<size_t>(values[i])]++)] = static_cast<int32_t>(i);
     return lists;
+}
+
+std::vector<float> weights_of(const std::vector<AnswerPair>& pairs) {
+    std::vector<float> weights;
+    for (const AnswerPair& pair : pairs) weights.push_back(pair.weight);
+    return weights;
 }
 
 }  // namespace
@@ -97,7 +104,7 @@ DeviceBatch DeviceBatch::lay_out(Arena& arena, const ModelConfig& config, const 
         for (Tensor* t : {&b.rows, &b.targets}) *t = tensor(DType::i32, {shape.targets});
         b.weights = tensor(DType::f64, {shape.targets});
     }
-    if (answers == Answers::pairs || answers == Answers::policy) {
+    if (answers == Answers::pairs || answers == Answers::labels || answers == Answers::policy) {
         if (!views) {
             b.terms.begins = tensor(DType::i32, {shape.sequences + 1});
             b.terms.targets = tensor(DType::i32, {shape.terms});
@@ -119,13 +126,16 @@ DeviceBatch DeviceBatch::lay_out(Arena& arena, const ModelConfig& config, const 
             b.rewards = tensor(DType::f32, {shape.sequences});
         }
     }
+    if (answers == Answers::labels) b.labels = tensor(DType::i32, {shape.sequences});
     if (answers == Answers::rankings) {
         for (Tensor* t : {&b.score_rows, &b.places}) *t = tensor(DType::i32, {shape.sequences});
         for (Tensor* t : {&b.sample_begins, &b.pair_begins}) *t = tensor(DType::i32, {shape.samples + 1});
         b.margins = tensor(DType::f32, {shape.pairs});
     }
-    if (answers == Answers::pairs || answers == Answers::rankings)
+    if (answers == Answers::pairs || answers == Answers::rankings) {
         b.pairs.pairs = tensor(DType::i32, {shape.pairs, 2});
+        b.pairs.weights = tensor(DType::f32, {shape.pairs});
+    }
     b.input.masks = AttentionMasks::lay_out(arena, config, shape.packs, shape.length);
     return b;
 }
@@ -142,9 +152,9 @@ void DeviceBatch::fill(const Context& ctx, const ModelConfig& config, const Batc
         fill_pairs(ctx, batch);
     }
     if (answers_ == Answers::rankings) fill_rankings(ctx, batch);
-    if (answers_ == Answers::policy) {
+    if (answers_ == Answers::labels || answers_ == Answers::policy) {
         fill_terms(ctx, batch);
-        fill_policy(ctx, batch);
+        answers_ == Answers::labels ? fill_labels(ctx, batch) : fill_policy(ctx, batch);
     }
     input.masks.fill(ctx, batch.mask, batch.positions);
 }
@@ -193,6 +203,7 @@ void DeviceBatch::fill_pairs(const Context& ctx, const Batch& batch) const {
         }
     const Lists sides = lists_of(both, sums.size());
     put(ctx, pairs.pairs, both);
+    put(ctx, pairs.weights, weights_of(batch.pairs));
     put(ctx, pairs.begins, sides.begins);
     put(ctx, pairs.sides, sides.entries);
     if (!batch.reference.empty()) put(ctx, reference, batch.reference);
@@ -213,6 +224,25 @@ void DeviceBatch::fill_policy(const Context& ctx, const Batch& batch) {
     bring(ctx, rewards, batch.rewards);
 }
 
+void DeviceBatch::fill_labels(const Context& ctx, const Batch& batch) const {
+    const size_t count = batch.sequences.size();
+    if (batch.samples != std::ssize(batch.sequences))
+        fail(Exit::data, "a batch of {} samples has {} answers: each label is for one", batch.samples, count);
+    std::vector<int32_t> of_answers(count);
+    for (size_t s = 0; s < count; ++s) {
+        if (batch.term_begins[s] == batch.term_begins[s + 1])
+            fail(Exit::data, "a labelled answer has no token with a loss");
+        const float advantage = batch.advantages[s];
+        if (advantage != 1 && advantage != -1 && advantage != 0)
+            fail(Exit::data, "a labelled answer has the advantage {}, expected 1 (desirable) or -1", advantage);
+        of_answers[s] = static_cast<int32_t>(advantage > 0   ? AnswerLabel::desirable
+                                             : advantage < 0 ? AnswerLabel::undesirable
+                                                             : AnswerLabel{-1});
+    }
+    put(ctx, labels, of_answers);
+    if (!batch.reference.empty()) put(ctx, reference, batch.reference);
+}
+
 void DeviceBatch::fill_rankings(const Context& ctx, const Batch& batch) {
     const size_t count = batch.sequences.size();
     std::vector<int32_t> order(count), last(count), begins(1), both;
@@ -229,9 +259,9 @@ void DeviceBatch::fill_rankings(const Context& ctx, const Batch& batch) {
         if (s + 1 == count || batch.sequences[s + 1].sample != batch.sequences[s].sample)
             begins.push_back(static_cast<int32_t>(s + 1));
     std::vector<float> of_pairs;
-    for (const auto& [better, worse, margin] : batch.pairs) {
-        both.insert(both.end(), {better, worse});
-        of_pairs.push_back(margin);
+    for (const AnswerPair& pair : batch.pairs) {
+        both.insert(both.end(), {pair.better, pair.worse});
+        of_pairs.push_back(pair.margin);
     }
     put(ctx, score_rows, last);
     put(ctx, places, score_order);
@@ -239,6 +269,7 @@ void DeviceBatch::fill_rankings(const Context& ctx, const Batch& batch) {
     put(ctx, pairs.pairs, both);
     put(ctx, pair_begins, batch.pair_begins);
     put(ctx, margins, of_pairs);
+    put(ctx, pairs.weights, weights_of(batch.pairs));
 }
 
 }  // namespace colonnade

@@ -25,7 +25,7 @@ struct BatchShape {
 };
 
 /// What an objective reads about the answers of a batch.
-enum class Answers { none, pairs, rankings, policy };
+enum class Answers { none, pairs, rankings, labels, policy };
 
 /// Whether a batch brings the log-probabilities under a reference that such answers are compared with.
 bool has_reference(const Batch& batch, Answers answers);
@@ -40,12 +40,14 @@ struct DeviceBatch {
     Tensor weights;        ///< f64 [targets]
     Tensor scales;         ///< f64 [targets]: the weight divided by the total of the whole step
 
-    // Answers for pairs and for a policy:
+    // Answers for pairs, labels and a policy:
     TermTable terms;
     Tensor lengths;    ///< f64 [sequences]: sum of the weights of a sequence's terms
     Tensor reference;  ///< log-probabilities under the reference: f64 [sequences]; for a policy f32 [terms]
     // Answers for pairs:
     PairTable pairs;
+    // Answers for labels:
+    Tensor labels;  ///< i32 [sequences]: AnswerLabel; -1 for mismatched answers
     // Answers for a policy; of what the data set does not give, a tensor is empty:
     Tensor advantages;    ///< f32 [terms]
     Tensor old, sampled;  ///< f32 [terms]
@@ -60,8 +62,8 @@ struct DeviceBatch {
     static DeviceBatch lay_out(Arena& arena, const ModelConfig& config, const BatchShape& shape, Answers answers);
     /// Fills what was laid out. `total`: what the loss of the whole step is divided by. On the CPU tokens, positions,
     /// rows, targets, weights and terms become views of `batch`, which must outlive the pass. Throws Exit::data for a
-    /// token or target outside the vocabulary, a sample without a pair, a pair with an answer that has no term, and a
-    /// ranking with an answer of no token.
+    /// token or target outside the vocabulary, a sample without a pair, a pair with an answer that has no term, a
+    /// ranking with an answer of no token, and a labelled sample of several sequences or without a term.
     void fill(const Context& ctx, const ModelConfig& config, const Batch& batch, double total);
 
   private:
@@ -70,6 +72,7 @@ struct DeviceBatch {
     void fill_pairs(const Context& ctx, const Batch& batch) const;
     void fill_policy(const Context& ctx, const Batch& batch);
     void fill_rankings(const Context& ctx, const Batch& batch);
+    void fill_labels(const Context& ctx, const Batch& batch) const;
 
     Answers answers_ = Answers::none;
 };

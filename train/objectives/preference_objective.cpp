@@ -2,19 +2,28 @@
 
 #include <algorithm>
 
-#include "layers/gather.h"
-#include "layers/head_loss.h"
 #include "layers/preference_loss.h"
+#include "train/objectives/answer_logps.h"
 #include "train/objectives/language_model_objective.h"
 
 namespace colonnade {
 namespace {
 
 /// PairSums have the layout of LossSums.
-static_assert(PairSums::count <= LossSums::sums && PairSums::loss == 0 && PairSums::pairs == 1 &&
+static_assert(PairSums::count <= LossSums::sums && PairSums::loss == 0 && PairSums::weight == 1 &&
               PairSums::correct == 2);
+double sum_of(const LossSums& sums, PairSums::Name name) {
+    return sums.more[static_cast<size_t>(name) - PairSums::chosen_reward];
+}
+double per_pair(const LossSums& sums, double sum) {
+    const double pairs = sum_of(sums, PairSums::pairs);
+    return pairs > 0 ? sum / pairs : 0;
+}
 double mean_of(const LossSums& sums, PairSums::Name name) {
-    return sums.mean_of(static_cast<size_t>(name) - PairSums::chosen_reward);
+    return per_pair(sums, sum_of(sums, name));
+}
+double accuracy_of(const LossSums& sums) {
+    return per_pair(sums, sums.correct);
 }
 
 }  // namespace
@@ -39,19 +48,12 @@ bool PreferenceObjective::needs_reference() const {
 }
 
 void PreferenceObjective::measure(const Context& ctx, const ObjectiveStep& s) const {
-    const ObjectiveBuffers& b = s.buffers;
-    gather_rows(ctx, {.out = b.hidden, .in = s.acts.hidden, .rows = s.batch.rows});
-    head_loss(ctx, {.nll = b.nll,
-                    .logits = b.logits,
-                    .hidden = b.hidden,
-                    .weight = s.model.weights().head,
-                    .targets = s.batch.targets});
-    sequence_log_probabilities(ctx, {.logps = b.answers, .nll = b.nll, .terms = s.batch.terms});
+    measure_logps(ctx, s);
 }
 
 void PreferenceObjective::run(const Context& ctx, const ObjectiveStep& s) const {
     const ObjectiveBuffers& b = s.buffers;
-    measure(ctx, s);
+    measure_logps(ctx, s);
     preference_loss(ctx, {.sums = s.sums.slice(0, 0, PairSums::count),
                           .coefficients = s.gradients ? b.slopes : Tensor(),
                           .slopes = b.pair_slopes,
@@ -61,25 +63,14 @@ void PreferenceObjective::run(const Context& ctx, const ObjectiveStep& s) const 
                           .table = s.batch.pairs,
                           .mix = mix_,
                           .scale = s.total > 0 ? 1 / s.total : 0});
-    if (!s.gradients) return;
-    target_coefficients(ctx, {.scales = s.batch.scales, .coefficients = b.slopes, .terms = s.batch.terms});
-    head_loss(ctx, {.nll = b.nll,
-                    .dhidden = b.dhidden,
-                    .dweight = s.gradients->views.head,
-                    .dweight_mode = s.gradients->matrices,
-                    .logits = b.logits,
-                    .hidden = b.hidden,
-                    .weight = s.model.weights().head,
-                    .targets = s.batch.targets,
-                    .scales = s.batch.scales});
-    scatter_rows(ctx, {.din = s.acts.dhidden, .dout = b.dhidden, .rows = s.batch.rows});
+    if (s.gradients) backward_logps(ctx, s);
 }
 
 std::vector<Metric> PreferenceObjective::metrics(const LossSums& sums, Phase) const {
     const double chosen = mean_of(sums, PairSums::chosen_reward), rejected = mean_of(sums, PairSums::rejected_reward);
     std::vector<Metric> metrics = {{"rewards/chosen", chosen},
                                    {"rewards/rejected", rejected},
-                                   {"rewards/accuracies", sums.accuracy()},
+                                   {"rewards/accuracies", accuracy_of(sums)},
                                    {"rewards/margins", chosen - rejected},
                                    {"logps/chosen", mean_of(sums, PairSums::chosen_logp)},
                                    {"logps/rejected", mean_of(sums, PairSums::rejected_logp)}};
@@ -89,9 +80,10 @@ std::vector<Metric> PreferenceObjective::metrics(const LossSums& sums, Phase) co
 }
 
 std::string PreferenceObjective::figures(const LossSums& sums, Phase phase) const {
-    std::string text = fmt::format("loss {:.4f}, accuracy {:.1f} %, margin {:.4f}", sums.mean(), 100 * sums.accuracy(),
-                                   mean_of(sums, PairSums::chosen_reward) - mean_of(sums, PairSums::rejected_reward));
-    if (phase == Phase::evaluation) text += fmt::format(", {:.0f} pairs", sums.weight);
+    std::string text =
+        fmt::format("loss {:.4f}, accuracy {:.1f} %, margin {:.4f}", sums.mean(), 100 * accuracy_of(sums),
+                    mean_of(sums, PairSums::chosen_reward) - mean_of(sums, PairSums::rejected_reward));
+    if (phase == Phase::evaluation) text += fmt::format(", {:.0f} pairs", sum_of(sums, PairSums::pairs));
     return text;
 }
 

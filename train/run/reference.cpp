@@ -86,6 +86,20 @@ std::vector<int64_t> offsets_of(const TokenStore& store, const Learner& learner)
     return is_policy(learner) ? store.learned_offsets() : store.sequence_offsets();
 }
 
+/// How many log-probabilities a split has.
+int64_t count_of(const StoreResult& split, const Learner& learner) {
+    return offsets_of(split.store, learner).back() + (split.mismatched.empty() ? 0 : split.store.size());
+}
+
+/// The log-probability of a sequence or a token, at its place in the file. Throws Exit::numerics, naming what() it is of,
+/// if it is not finite.
+template <typename What>
+void keep(std::vector<double>& logps, int64_t at, double logp, What&& what) {
+    if (!std::isfinite(logp))
+        fail(Exit::numerics, "{}: under the reference, it has the log-probability {}", what(), logp);
+    logps[static_cast<size_t>(at)] = std::min(logp, 0.0);  // rounding may give more
+}
+
 /// Tables under the weights that the learner has.
 class Tables {
   public:
@@ -107,6 +121,7 @@ class Tables {
         const Config& c = at_.session.config;
         const char* const name = &split == &at_.session.train ? "train" : "eval";
         std::string inputs = fmt::format("{} {} {} {}", model_, at_.session.data_key, split.key, name);
+        if (!split.mismatched.empty()) inputs += fmt::format(" mismatched by {}", c.data_seed);
         if (is_policy(at_.learner)) inputs += fmt::format(" of tokens at {}", c.temperature);
         const std::string key = sha256(inputs);
         if (&split == &at_.session.train) key_ = key;
@@ -116,7 +131,7 @@ class Tables {
         if (!at_.ranks.first()) progress.write = [](std::string_view) {};
         at_.ranks.in_turn(label, [&] {
             if (path_exists(path)) {
-                logps = read_table<T>(path, key, offsets_of(split.store, at_.learner).back());
+                logps = read_table<T>(path, key, count_of(split, at_.learner));
                 notices_.push_back(fmt::format("reference of {} samples: read from {}", split.store.size(), path));
                 return;
             }
@@ -142,28 +157,34 @@ class Tables {
 std::vector<double> compute_reference(const StoreResult& split, const PackScheduleSettings& settings, Learner& learner,
                                       const Context& ctx, const ProgressOptions& options) {
     const TokenStore& store = split.store;
-    PackSchedule schedule(store.lengths(), settings, split.prefixes);
+    PackSchedule schedule(split.row_lengths(), settings, split.prefixes);
     ProgressOptions with_total = options;
     with_total.total = static_cast<double>(store.size());
     with_total.unit = "samples";
     Progress progress(with_total);
     const std::vector<int64_t> begins = offsets_of(store, learner);
-    std::vector<double> logps(static_cast<size_t>(begins.back()), std::nan(""));
-    Loader loader(store, schedule);
+    const char* const unit = is_policy(learner) ? "learned token" : "answer";
+    std::vector<double> logps(static_cast<size_t>(count_of(split, learner)), std::nan(""));
+    Loader loader(store, schedule, {.mismatched = &split.mismatched});
     int64_t done = 0;
     while (const auto loaded = loader.next()) {
         const std::vector<double> measured = learner.measure(ctx, loaded->batch);
         size_t at = 0;
         for (const int64_t sample : loaded->samples) {
             const auto i = static_cast<size_t>(sample);
-            for (int64_t b = begins[i]; b < begins[i + 1]; ++b, ++at) {
-                if (!std::isfinite(measured.at(at)))
-                    fail(Exit::numerics, "{}: under the reference, {} {} has the log-probability {}",
-                         store.place(sample), is_policy(learner) ? "learned token" : "answer", b - begins[i] + 1,
-                         measured[at]);
-                logps[static_cast<size_t>(b)] = std::min(measured[at], 0.0);  // rounding may give more
-            }
+            for (int64_t b = begins[i]; b < begins[i + 1]; ++b)
+                keep(logps, b, measured.at(at++),
+                     [&] { return fmt::format("{}, {} {}", store.place(sample), unit, b - begins[i] + 1); });
         }
+        at = 0;
+        for (const Batch& batch : loaded->mismatched)
+            for (const double logp : learner.measure(ctx, batch)) {
+                const int64_t sample = loaded->samples.at(at++);
+                keep(logps, begins.back() + sample, logp, [&] {
+                    return fmt::format("{}, its prompt with the answer of {}", store.place(sample),
+                                       store.place(split.mismatched.partner(sample)));
+                });
+            }
         progress.update(static_cast<double>(done += std::ssize(loaded->samples)));
     }
     progress.finish();

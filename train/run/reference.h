@@ -4,10 +4,12 @@
 // are computed). One forward pass over the data computes a table before training. It is kept in the order of the store, so
 // that packs may change, and is cached as <prepared_path>/reference-<split>-<first 16 hex digits of the key>.h5:
 //
-//     logps       f64 [sequences], or for a policy f32 [learned tokens]
+//     logps       f64 [sequences]; then, if there are any, of the mismatched answers (data/store/mismatched_answers.h) of
+//                 all samples. For a policy f32 [learned tokens]
 //     attributes  format, format_version, key, payload_sha256
 //     key         SHA-256(format version, weights (LoRA: the base's, and adapters that add to it), model shape,
-//                 key of the token store, split, dtype of the computation; for a policy also its temperature)
+//                 key of the token store, split, dtype of the computation; for mismatched answers their seed, for a
+//                 policy its temperature)
 //
 // The token store's key covers data, tokenizer, chat template and lengths (data/store/build_store.h).
 //
@@ -20,8 +22,8 @@
 namespace colonnade {
 
 struct References {
-    /// For preferences: log-probabilities of all sequences of a store, for LoaderOptions::reference. Those of a policy are
-    /// in the stores of the session.
+    /// For answers: log-probabilities as in the file, for LoaderOptions::reference. Those of a policy are in the stores of
+    /// the session.
     std::vector<double> train, eval;
     std::string key;                   ///< of the training split's tables: part of a checkpoint's identity
     std::vector<std::string> notices;  ///< one line for each table that was found, for the user

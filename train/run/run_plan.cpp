@@ -38,10 +38,12 @@ void add(RunTotals& total, const StepTotals& samples, int64_t packs) {
 /// Epoch by epoch, step by step in an epoch that the run does not complete.
 RunTotals totals_of_run(const TokenStore& store, PackSchedule& schedule) {
     const std::vector<int64_t> lengths = store.lengths();
-    const std::vector<double> weights = store.target_weights(), pairs = store.pairs();
+    const std::vector<double> weights = store.target_weights();
+    const std::vector<PairTotals> pairs = store.pairs();
     const StepLayout& layout = schedule.settings().layout;
     StepTotals epoch{.weight = std::accumulate(weights.begin(), weights.end(), 0.0),
-                     .pairs = std::accumulate(pairs.begin(), pairs.end(), 0.0),
+                     .pairs = std::accumulate(pairs.begin(), pairs.end(), 0.0,
+                                              [](double sum, const PairTotals& of) { return sum + of.pairs; }),
                      .samples = store.size(),
                      .tokens = store.tokens()};
     RunTotals total;
@@ -242,6 +244,12 @@ std::string plan_text(const PlannedRun& run, const PlanView& view) {
     if (c.rows() == RowKind::preferences)
         text += line("pairs", fmt::format("{:.0f}, {:.1f} per step on average", t.pairs, t.pairs / steps));
     if (c.stage == Stage::grpo) text += policy_lines(c);
+    if (!session.train.mismatched.empty()) {
+        const std::vector<int64_t> lengths = session.train.mismatched.lengths(train);
+        text += line("kl", fmt::format("each step first runs forward over mismatched answers: {} tokens in a pass over "
+                                       "the data, beside its {}",
+                                       std::accumulate(lengths.begin(), lengths.end(), int64_t{0}), train.tokens()));
+    }
     if (view.length == PlanLength::complete)
         text += line("per step", fmt::format("{:.1f} samples, {:.0f} tokens on average",
                                              static_cast<double>(t.samples) * (1 / steps),

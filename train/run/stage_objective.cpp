@@ -10,6 +10,7 @@
 #include "train/objectives/policy_objective.h"
 #include "train/objectives/preference_objective.h"
 #include "train/objectives/reward_objective.h"
+#include "train/objectives/unpaired_objective.h"
 
 namespace colonnade {
 
@@ -50,9 +51,13 @@ std::shared_ptr<const Objective> make_objective(const Config& c) {
         }
         case Stage::rm:
             return std::make_shared<RewardObjective>(c.reward_loss, c.center_rewards_coefficient);
+        case Stage::kto:
+            return std::make_shared<UnpairedObjective>(UnpairedSettings{.loss = c.unpaired_loss.value(),
+                                                                        .beta = c.beta,
+                                                                        .desirable_weight = c.desirable_weight,
+                                                                        .undesirable_weight = c.undesirable_weight});
         case Stage::grpo:
             return std::make_shared<PolicyObjective>(policy_options(c));
-        case Stage::kto:
         case Stage::pt:
         case Stage::sft:
             break;

@@ -137,6 +137,22 @@ TEST(Config, SettlesPreferenceDefaultsByStage) {
     const Config rm = read(minimal + "stage: rm\nreward_loss: plackett_luce\ncenter_rewards_coefficient: 0.01\n");
     EXPECT_EQ(rm.learning_rate, 2e-5);
     EXPECT_EQ(rm.num_train_epochs, 1);
+    const Config kto = read(minimal + "stage: kto\npref_beta: 0.2\nkto_chosen_weight: 1.5\n");
+    EXPECT_EQ(kto.unpaired_loss, UnpairedLoss::kto);
+    EXPECT_EQ(kto.beta, 0.2);
+    EXPECT_EQ(kto.desirable_weight, 1.5);
+    EXPECT_EQ(kto.undesirable_weight, 1);
+    EXPECT_EQ(kto.learning_rate, 1e-6);
+    EXPECT_EQ(kto.num_train_epochs, 1);
+    EXPECT_EQ(kto.packing_length, kto.max_length);
+    EXPECT_TRUE(kto.precompute_ref_log_probs);
+    const Config apo = read(minimal +
+                            "rl: kto\nloss_type: [apo_zero_unpaired]\nfinetuning_type: lora\n"
+                            "precompute_ref_log_probs: false\n");
+    EXPECT_EQ(apo.stage, Stage::kto);
+    EXPECT_EQ(apo.unpaired_loss, UnpairedLoss::apo_zero_unpaired);
+    EXPECT_EQ(apo.learning_rate, 5e-6);
+    EXPECT_FALSE(read(minimal).unpaired_loss);
 }
 
 TEST(Config, SettlesAConfigFilledByCodeAsIfItWereRead) {
@@ -275,6 +291,7 @@ const std::vector<std::string> everything_of_preferences = {
     "stage: grpo\nloss_type: sapo\nsapo_temperature_pos: 0.9\nsapo_temperature_neg: 1.1\n"
     "vllm_importance_sampling_correction: false\n",
     "stage: grpo\nloss_type: cispo\n",
+    "stage: kto\nloss_type: apo_zero_unpaired\ndesirable_weight: 1.5\nundesirable_weight: 0.5\n",
     "stage: rm\nreward_loss: plackett_luce\ncenter_rewards_coefficient: 0.01\n"
     "val_size: 5\nevals_per_epoch: 4\nsaves_per_epoch: 2\n",
 };
