@@ -300,7 +300,7 @@ Section run_section() {
                 from_to(1, 1 << 20)),
             key("num_train_epochs", &C::num_train_epochs, "Passes over the data.", from_to(0, 1e9))
                 .also({"num_epochs", "epochs"})
-                .default_is("3; 1 in stages dpo, rm and kto; 0 if max_steps is given"),
+                .default_is("3; 1 in stages dpo, rm, kto and grpo; 0 if max_steps is given"),
             key("max_steps", &C::max_steps, "Number of optimizer steps, instead of num_train_epochs.", from_to(0, 1e9)),
             key("head_chunk", &C::head_chunk,
                 "Number of tokens whose logits are computed at a time; each takes 4 bytes (bf16: 2) per vocabulary "
@@ -327,7 +327,7 @@ Section optimizer_section() {
             key("learning_rate", &C::learning_rate, "Learning rate after warm-up.", above(0))
                 .also({"lr"})
                 .default_is(
-                    "2e-05; 0.0001 with finetuning_type lora; 1e-06 in stages dpo and kto; 5e-06 with lora too"),
+                    "2e-05; 0.0001 with finetuning_type lora; 1e-06 in stages dpo, kto and grpo; 5e-06 with lora too"),
             key("lr_scheduler_type", &C::lr_scheduler_type, "Learning-rate schedule.").also({"lr_scheduler"}),
             key("warmup_steps", &C::warmup_steps, "Steps of linear warm-up.", from_to(0, 1e9))
                 .also({"num_warmup_steps"}),

@@ -114,10 +114,10 @@ DeviceBatch DeviceBatch::lay_out(Arena& arena, const ModelConfig& config, const 
         for (Tensor* t : {&b.terms.sequences, &b.terms.of_targets.terms}) *t = tensor(DType::i32, {shape.terms});
         b.lengths = tensor(DType::f64, {shape.sequences});
     }
+    if (answers == Answers::pairs || answers == Answers::labels) b.reference = tensor(DType::f64, {shape.sequences});
     if (answers == Answers::pairs) {
         b.pairs.begins = tensor(DType::i32, {shape.sequences + 1});
         b.pairs.sides = tensor(DType::i32, {2 * shape.pairs});
-        b.reference = tensor(DType::f64, {shape.sequences});
     }
     if (answers == Answers::policy) {
         for (Tensor* t : {&b.advantages, &b.reference}) *t = tensor(DType::f32, {shape.terms});

@@ -16,7 +16,10 @@ static_assert(PolicySums::count <= LossSums::sums && PolicySums::loss == 0 && Po
               PolicyExtremes::count <= LossSums::maxima);
 
 /// Share of ratios outside [0.8, 1.25] before the first update that rounding and another kernel's numbers do not explain.
-constexpr double most_outside = 0.05;
+/// The ratio of a whole answer adds up the rounding of its tokens.
+double most_outside(RatioLevel level) {
+    return level == RatioLevel::sequence_sum ? 0.5 : 0.05;
+}
 
 class Figures {
   public:
@@ -196,7 +199,7 @@ std::string PolicyObjective::figures(const LossSums& sums, Phase phase) const {
 std::string PolicyObjective::misfit(const LossSums& first) const {
     const Figures f(first, options_.settings.ratio);
     const double outside = f.of_ratios(PolicySums::outside);
-    if (!(outside > most_outside)) return {};
+    if (!(outside > most_outside(options_.settings.ratio))) return {};
     return fmt::format(
         "before the first update the ratio of new to old probabilities is {:.3f} on average, and {:.1f} % of the "
         "ratios "

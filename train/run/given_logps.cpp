@@ -31,6 +31,30 @@ void note(Session& s, fmt::format_string<Args...> format, Args&&... args) {
     s.notices.push_back(fmt::format(format, std::forward<Args>(args)...));
 }
 
+/// One answer in each row, and something to learn from them.
+void check_answers(Session& s) {
+    int64_t silent = 0;
+    bool moves = s.config.beta > 0;
+    for (const StoreResult* split : {&s.train, &s.eval})
+        for (int64_t i = 0; i < split->store.size(); ++i) {
+            const Sample sample = split->store.sample(i);
+            if (sample.sequences.size() != 1)
+                fail(Exit::data, "{}: stage grpo needs rows of one answer each, found {} sequences",
+                     split->store.place(i), sample.sequences.size());
+            const Sequence& answer = sample.sequences[0];
+            silent += answer.learned.empty() ? 1 : 0;
+            moves = moves || (split == &s.train && answer.advantage != 0 && !answer.learned.empty());
+        }
+    if (!moves)
+        fail(
+            Exit::data,
+            "the advantage of all {} answers is 0: stage grpo learns from answers that are better or worse than others "
+            "to their prompt; give several answers to each prompt, with rewards that differ, or advantages",
+            s.train.store.size());
+    if (silent > 0)
+        note(s, "{} answers have no learned token; they count among the answers of a step, and teach nothing", silent);
+}
+
 void settle_old(Session& s) {
     const Count old = count(s, &GivenLogps::old);
     if (s.config.old_logps != OldLogps::row) {
@@ -77,6 +101,7 @@ void settle_reference(Session& s) {
 
 void settle_given_logps(Session& s) {
     if (s.config.stage != Stage::grpo) return;
+    check_answers(s);
     settle_old(s);
     settle_sampled(s);
     settle_reference(s);

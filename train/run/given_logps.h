@@ -6,7 +6,8 @@
 
 namespace colonnade {
 
-/// Drops those that the run does not use, and adds notices about what is given and what is not.
+/// Drops those that the run does not use, and adds notices about what is given and what is not. Throws Exit::data for
+/// rows that the stage cannot learn from.
 void settle_given_logps(Session& session);
 
 /// What has to be computed before the first step. Nothing in other stages.

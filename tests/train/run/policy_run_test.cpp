@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "tests/support/expect_error.h"
 #include "tests/support/tiny_run.h"
 #include "train/run/given_logps.h"
 #include "train/run/machine.h"
@@ -29,6 +30,20 @@ TokenStore rollouts(const TokenStore& like, int64_t groups, int64_t first) {
             s.reward = good ? 1.0f : 0.0f;
             store.add({.sequences = {s}}, 0, group + 1);
         }
+    store.count_samples();
+    return store;
+}
+
+/// The first four answers, each changed.
+TokenStore with(const TokenStore& of, const std::function<void(Sequence&)>& change) {
+    TokenStore store;
+    store.settings = of.settings;
+    store.statistics = of.statistics;
+    for (int64_t i = 0; i < 4; ++i) {
+        Sample sample = of.sample(i);
+        change(sample.sequences[0]);
+        store.add(sample, 0, i + 1);
+    }
     store.count_samples();
     return store;
 }
@@ -182,6 +197,22 @@ TEST_F(PolicyRun, SaysWhichNumbersOfRowsAreUsed) {
     EXPECT_EQ(missing_logps(start).tables(), 2);
     EXPECT_NE(notices({"beta=0.1"}).find(", they have them for 350 of 352 learned tokens only"), std::string::npos)
         << notices({"beta=0.1"});
+}
+
+TEST_F(PolicyRun, RefusesRowsThatTeachNothing) {
+    expect_error(
+        Exit::data, "the advantage of all 4 answers is 0: stage grpo learns from answers that are better", [&] {
+            session("run", {}, [](TokenStore& store) { store = with(store, [](Sequence& s) { s.advantage = 0; }); });
+        });
+    const Session silent = session("run", {}, [](TokenStore& store) {
+        int64_t number = 0;
+        store = with(store, [&](Sequence& s) {
+            if (++number == 2) s.learned.clear();
+        });
+    });
+    EXPECT_NE(fmt::format("{}", fmt::join(silent.notices, "\n"))
+                  .find("2 answers have no learned token; they count among the answers of a step, and teach nothing"),
+              std::string::npos);
 }
 
 TEST_F(PolicyRun, ResumesToTheBit) {
