@@ -393,7 +393,7 @@ const std::vector<Rule>& rules() {
          refused,
          "evaluation computes the loss; eval_table_size shows answers"},
         {{"reference_free", "sync_ref_model", "use_weighting", "dpo_use_weighting", "ld_alpha", "discopop_tau", "kto_*",
-          "ppo_*", "trl", "vllm*"},
+          "ppo_*", "trl"},
          refused,
          "see loss_type for the losses that exist"},
         {{"max_completion_length"}, ported, "", port_completion_length},
@@ -402,7 +402,7 @@ const std::vector<Rule>& rules() {
           "log_completions", "num_completions_to_print", "log_unique_prompts", "ds3_gather_for_generation"},
          idle,
          "nothing is sampled in training: the rows of stage grpo hold the answers"},
-        {{"use_vllm", "use_transformers_paged", "use_transformers_continuous_batching", "reward_funcs",
+        {{"use_vllm", "vllm*", "use_transformers_paged", "use_transformers_continuous_batching", "reward_funcs",
           "reward_model_name_or_path", "max_tool_calling_iterations"},
          refused,
          "nothing is sampled or scored in training: draw answers with colonnade generate or another sampler, score "
