@@ -18,7 +18,7 @@
 
 namespace colonnade {
 
-/// Sums over the terms of a batch, each times its weight. A figure is such a sum divided by `terms` of the step, the
+/// Sums over the terms of a batch, each times its weight, and at the end over its sequences. A figure is such a sum divided by `terms` of the step, the
 /// loss by `divisor`. At the levels of sequences the four figures of ratios are sums over sequences, divided by
 /// `sequences`.
 struct PolicySums {
@@ -34,6 +34,10 @@ struct PolicySums {
         ratio,
         outside,  ///< ratios outside [0.8, 1.25]: many of them say that the given log-probabilities do not fit
         importance,
+        tokens,   ///< terms, whatever their weights
+        rewards,  ///< sequences whose reward is known
+        reward,
+        reward_squared,
         count
     };
 };
@@ -46,6 +50,8 @@ struct PolicyExtremes {
         minus_clip_low_min,  ///< of a sequence's share of terms
         importance_max,
         minus_importance_min,
+        tokens_max,  ///< of a sequence
+        minus_tokens_min,
         count
     };
 };
@@ -176,6 +182,16 @@ COLONNADE_HOST_DEVICE inline PolicyNumbers numbers_of_sequence(const TermPointer
     n.sums[PolicySums::divisor] = is_mean_of_terms(p.settings.loss) ? terms : 1;
     n.sums[PolicySums::terms] = terms;
     n.sums[PolicySums::sequences] = 1;
+    const double tokens = p.begins[sequence + 1] - p.begins[sequence];
+    n.sums[PolicySums::tokens] = tokens;
+    n.extremes[PolicyExtremes::tokens_max] = tokens;
+    n.extremes[PolicyExtremes::minus_tokens_min] = -tokens;
+    const double reward = p.rewards ? static_cast<double>(p.rewards[sequence]) : NAN;
+    if (reward == reward) {
+        n.sums[PolicySums::rewards] = 1;
+        n.sums[PolicySums::reward] = reward;
+        n.sums[PolicySums::reward_squared] = reward * reward;
+    }
     if (terms > 0) {
         n.extremes[PolicyExtremes::clip_high_max] = n.sums[PolicySums::clip_high] / divisor;
         n.extremes[PolicyExtremes::minus_clip_low_min] = -n.sums[PolicySums::clip_low] / divisor;

@@ -15,6 +15,7 @@ void check_policy_terms(const Context& ctx, const char* op, const PolicyTerms& p
             p.settings.beta);
     if (!p.reference.empty()) check("reference", p.reference, DType::f32, {terms});
     if (!p.importance.empty()) check("importance", p.importance, DType::f32, {terms});
+    if (!p.rewards.empty()) check("rewards", p.rewards, DType::f32, {sequences});
 }
 
 TermPointers pointers_of(const PolicyTerms& p) {
@@ -29,6 +30,7 @@ TermPointers pointers_of(const PolicyTerms& p) {
             .old = given(p.old),
             .reference = given(p.reference),
             .importance = given(p.importance),
+            .rewards = given(p.rewards),
             .lengths = p.lengths.as<double>(),
             .settings = p.settings,
             .totals = p.totals};

@@ -20,6 +20,7 @@ struct PolicyTerms {
     Tensor old{};
     Tensor reference{};   ///< f32 [terms]; may be empty if beta is 0
     Tensor importance{};  ///< f32 [terms]: factors of the surrogate (importance_factors()); empty is 1
+    Tensor rewards{};     ///< f32 [sequences], of metrics only; NaN, or an empty tensor, is not known
     PolicySettings settings{};
     PolicyTotals totals{};  ///< of the whole global step; only slopes need N and S
 };
@@ -31,7 +32,7 @@ void check_policy_terms(const Context& ctx, const char* op, const PolicyTerms& t
 struct TermPointers {
     const int32_t *begins, *sequences, *targets, *target_begins, *target_terms;
     const float *weights, *advantages;
-    const float *old, *reference, *importance;  ///< or null
+    const float *old, *reference, *importance, *rewards;  ///< or null
     const double* lengths;
     PolicySettings settings;
     PolicyTotals totals;

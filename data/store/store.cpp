@@ -135,6 +135,18 @@ Sequence TokenStore::sequence(size_t s) const {
     return sequence;
 }
 
+std::vector<int64_t> TokenStore::learned_offsets() const {
+    std::vector<int64_t> offsets;
+    for (const int64_t s : sequence_begins_) offsets.push_back(learned_begins_[static_cast<size_t>(s)]);
+    return offsets;
+}
+
+void TokenStore::set_logps(std::vector<float> GivenLogps::*of, std::vector<float> logps) {
+    require(logps.empty() || std::ssize(logps) == learned_count(), "{} log-probabilities for {} learned tokens",
+            logps.size(), learned_count());
+    logps_.*of = std::move(logps);
+}
+
 void TokenStore::append(const TokenStore& later) {
     const auto fill = [](std::vector<float>& values, size_t size) { values.resize(size, unknown); };
     if (!later.advantages_.empty()) {

@@ -59,6 +59,13 @@ class TokenStore {
     std::vector<PairTotals> pairs() const;       ///< pair_totals() of each sample
     /// Sample i has sequences [o[i], o[i + 1]).
     const std::vector<int64_t>& sequence_offsets() const { return sequence_begins_; }
+    int64_t learned_count() const { return learned_begins_.back(); }  ///< learned tokens of all sequences
+    /// Sample i has the learned tokens [o[i], o[i + 1]) of all, in order.
+    std::vector<int64_t> learned_offsets() const;
+    /// The log-probabilities of all learned tokens, in order. The list may end early: what follows is not known.
+    const std::vector<float>& logps(std::vector<float> GivenLogps::*of) const { return logps_.*of; }
+    /// Replaces them in memory, with a number for each learned token or with none.
+    void set_logps(std::vector<float> GivenLogps::*of, std::vector<float> logps);
     /// The order of the samples' leading sequences, the first of each, and what they have in common.
     PrefixOrder prefix_order() const;
     PrefixSharing prefix_sharing(const PrefixOrder& order) const;

@@ -333,20 +333,25 @@ def advantage_cases():
                            reward=finite("reward"), reward_std=finite("reward_std"))
 
 
-golden = dict(token=list(token_losses()), importance=list(importance_cases()), unpaired=list(unpaired_cases()),
-              distillation=list(distillation_cases()), advantages=list(advantage_cases()))
-policy = policy()
-cases = policy.pop("cases")
-given = head_inputs()
-terms_of = lambda rows: [row[:len(s)] for row, s in zip(rows.tolist(), given["sequences"])]
-head = {key: given[key].tolist() for key in ["hidden", "weight", "tokens", "advantages", "ref_logps", "mismatched"]}
-head |= dict(sequences=given["sequences"], labels=given["labels"].int().tolist(),
-             max_completion_length=MAX_COMPLETION_LENGTH,
-             **{key: terms_of(given[key]) for key in ["old", "ref", "sampled"]})
-golden["head_cases"] = list(head_cases(given))
-lines = lambda rows: "[\n" + ",\n".join("  " + json.dumps(row, allow_nan=False) for row in rows) + "\n ]"
-texts = [f'"policy": {json.dumps(policy)}', f'"policy_cases": {lines(cases)}', f'"head": {json.dumps(head)}']
-texts += [f'"{name}": {lines(rows)}' for name, rows in golden.items()]
-path = pathlib.Path(__file__).parent / "policy_golden.json"
-path.write_text("{\n " + ",\n ".join(texts) + "\n}\n")
-print(f"{path}: {len(cases)} policy cases, " + ", ".join(f"{len(rows)} {name}" for name, rows in golden.items()))
+def main():
+    golden = dict(token=list(token_losses()), importance=list(importance_cases()), unpaired=list(unpaired_cases()),
+                  distillation=list(distillation_cases()), advantages=list(advantage_cases()))
+    tensors = policy()
+    cases = tensors.pop("cases")
+    given = head_inputs()
+    terms_of = lambda rows: [row[:len(s)] for row, s in zip(rows.tolist(), given["sequences"])]
+    head = {key: given[key].tolist() for key in ["hidden", "weight", "tokens", "advantages", "ref_logps", "mismatched"]}
+    head |= dict(sequences=given["sequences"], labels=given["labels"].int().tolist(),
+                 max_completion_length=MAX_COMPLETION_LENGTH,
+                 **{key: terms_of(given[key]) for key in ["old", "ref", "sampled"]})
+    golden["head_cases"] = list(head_cases(given))
+    lines = lambda rows: "[\n" + ",\n".join("  " + json.dumps(row, allow_nan=False) for row in rows) + "\n ]"
+    texts = [f'"policy": {json.dumps(tensors)}', f'"policy_cases": {lines(cases)}', f'"head": {json.dumps(head)}']
+    texts += [f'"{name}": {lines(rows)}' for name, rows in golden.items()]
+    path = pathlib.Path(__file__).parent / "policy_golden.json"
+    path.write_text("{\n " + ",\n ".join(texts) + "\n}\n")
+    print(f"{path}: {len(cases)} policy cases, " + ", ".join(f"{len(rows)} {name}" for name, rows in golden.items()))
+
+
+if __name__ == "__main__":
+    main()

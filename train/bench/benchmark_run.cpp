@@ -167,8 +167,7 @@ void fill_weights_and_reference(BenchmarkRun& run, Learner& learner, const Conte
     ranks.together("weights", [&] {
         if (run.random_weights) return fill_randomly(run.session, learner);
         load_or_initialize(run.session.config, learner);
-        if (learner.objective().needs_reference() && learner.options().reference == Reference::batches)
-            run.reference = make_references(run.session, learner, ctx, ranks).train;
+        run.reference = make_references(run.session, learner, ctx, ranks).train;
     });
 }
 

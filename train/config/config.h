@@ -17,6 +17,7 @@
 #include "data/rows/rows.h"
 #include "data/samples/encode.h"
 #include "data/text/text_folder.h"
+#include "layers/policy_formulas.h"
 #include "layers/ranking_loss.h"
 #include "layers/unpaired_formulas.h"
 #include "train/model/freeze.h"
@@ -28,7 +29,8 @@
 
 namespace colonnade {
 
-/// Pretraining on text, supervised fine-tuning, direct preference optimisation, reward model, answers with a label.
+/// Pretraining on text, supervised fine-tuning, direct preference optimisation, reward model, answers with a label,
+/// policy gradients over given answers.
 enum class Stage { pt, sft, dpo, rm, kto, grpo };
 enum class DeviceChoice { automatic, cpu, cuda };
 enum class Tristate { automatic, on, off };
@@ -36,6 +38,9 @@ enum class Tristate { automatic, on, off };
 enum class Every { never, steps, epoch, best };
 enum class Finetuning { full, lora, freeze };  ///< train the whole model, adapters beside it, or some of its layers
 enum class Optim { adamw, adamw_8bit, muon };
+/// Where the log-probabilities under the policy that drew the answers come from: the rows; the weights that training
+/// starts from; nowhere, so that every ratio is 1.
+enum class OldLogps { row, start, none };
 enum class Report { jsonl, tensorboard, csv, wandb };
 /// What to do about a step whose loss or gradient norm is a spike (train/step/spike_watch.h): nothing; warn; leave its
 /// update out; save the state before it and end the run.
@@ -114,7 +119,7 @@ struct Config {
     std::vector<PreferenceLoss> loss_type = {PreferenceLoss::sigmoid};
     std::optional<UnpairedLoss> unpaired_loss;  ///< loss_type of stage kto; settled
     std::vector<double> loss_weights;           ///< settled: one per loss
-    double beta = 0.1;
+    double beta = 0.1;                          ///< default 0 in stage grpo
     double label_smoothing = 0;
     double simpo_gamma = 0.5;
     double desirable_weight = 1, undesirable_weight = 1;
@@ -123,6 +128,22 @@ struct Config {
     RankingKind reward_loss = RankingKind::pairwise;
     double center_rewards_coefficient = 0;
     RankedPairs ranking_pairs = RankedPairs::all;
+
+    // Policy gradients. Of loss_type in stage grpo; settled there, nothing in the other stages:
+    std::optional<PolicyLoss> policy_loss{};
+    RatioLevel importance_sampling_level = RatioLevel::token;  ///< default sequence for luspo; rloo: sequence_sum
+    double epsilon = 0.2;
+    double epsilon_high = 0.2;  ///< default: epsilon, or 5 for cispo
+    double delta = 0;           ///< 0: none
+    bool use_bias_correction_kl = true;
+    double sapo_temperature_pos = 1, sapo_temperature_neg = 1.05;
+    double temperature = 1;
+    int64_t max_completion_length = 0;  ///< 0: not given, and not needed
+    OldLogps old_logps = OldLogps::row;
+    bool vllm_importance_sampling_correction = true;
+    ImportanceMode vllm_importance_sampling_mode = ImportanceMode::sequence_mask;
+    double vllm_importance_sampling_clip_max = 3;  ///< 0: none
+    double vllm_importance_sampling_clip_min = 0;
 
     // Packing.
     bool packing = true;
@@ -137,14 +158,14 @@ struct Config {
     int64_t per_device_train_batch_size = 1;  ///< packs per micro-step
     int64_t per_device_eval_batch_size = 0;   ///< default: per_device_train_batch_size
     int64_t gradient_accumulation_steps = 1;
-    double num_train_epochs = 3;  ///< 0: max_steps decides; default 1 in stages dpo, rm and kto
+    double num_train_epochs = 3;  ///< 0: max_steps decides; default 1 in stages dpo, rm, kto and grpo
     int64_t max_steps = 0;        ///< 0: num_train_epochs decides
     int64_t head_chunk = 0;       ///< 0 until settled: 256 on the CPU, 4096 on a GPU
 
     // Optimizer and schedule.
     Optim optim = Optim::adamw;
     DType optim_dtype = DType::f32;  ///< dtype of the moments: f32 or bf16
-    double learning_rate = 2e-5;     ///< default 1e-4 with LoRA; 1e-6 in stages dpo and kto, 5e-6 with both
+    double learning_rate = 2e-5;     ///< default 1e-4 with LoRA; 1e-6 in stages dpo, kto and grpo, 5e-6 with both
     LrScheduler lr_scheduler_type = LrScheduler::cosine;
     int64_t warmup_steps = 0;
     double warmup_ratio = 0.03;  ///< 0 if warmup_steps decides

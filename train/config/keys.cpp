@@ -4,6 +4,7 @@
 #include "train/config/learning_keys.h"
 #include "train/config/output_keys.h"
 #include "train/config/packing_keys.h"
+#include "train/config/policy_keys.h"
 #include "train/config/preference_keys.h"
 
 namespace colonnade {
@@ -111,7 +112,9 @@ Section model_section() {
                 .default_is("model_name_or_path"),
             key("stage", &C::stage,
                 "pt: pretraining on text; sft: supervised fine-tuning; dpo: direct preference optimisation; rm: "
-                "reward model; kto: single answers that are desirable or not. dpo and rm read preference rows."),
+                "reward model; kto: single answers that are desirable or not; grpo: policy gradients over given "
+                "answers "
+                "with rewards. dpo and rm read preference rows."),
         },
         describe_keys(model_keys(), "model.")};
 }
@@ -298,7 +301,7 @@ Section run_section() {
                 from_to(1, 1 << 20)),
             key("num_train_epochs", &C::num_train_epochs, "Passes over the data.", from_to(0, 1e9))
                 .also({"num_epochs", "epochs"})
-                .default_is("3; 1 in stages dpo, rm and kto; 0 if max_steps is given"),
+                .default_is("3; 1 in stages dpo, rm, kto and grpo; 0 if max_steps is given"),
             key("max_steps", &C::max_steps, "Number of optimizer steps, instead of num_train_epochs.", from_to(0, 1e9)),
             key("head_chunk", &C::head_chunk,
                 "Number of tokens whose logits are computed at a time; each takes 4 bytes (bf16: 2) per vocabulary "
@@ -325,7 +328,7 @@ Section optimizer_section() {
             key("learning_rate", &C::learning_rate, "Learning rate after warm-up.", above(0))
                 .also({"lr"})
                 .default_is(
-                    "2e-05; 0.0001 with finetuning_type lora; 1e-06 in stages dpo and kto; 5e-06 with lora too"),
+                    "2e-05; 0.0001 with finetuning_type lora; 1e-06 in stages dpo, kto and grpo; 5e-06 with lora too"),
             key("lr_scheduler_type", &C::lr_scheduler_type, "Learning-rate schedule.").also({"lr_scheduler"}),
             key("warmup_steps", &C::warmup_steps, "Steps of linear warm-up.", from_to(0, 1e9))
                 .also({"num_warmup_steps"}),
@@ -387,9 +390,9 @@ std::vector<Key<Config>> config_keys() {
 }  // namespace
 
 std::vector<Section> config_sections() {
-    return {model_section(), lora_section(),      freeze_section(), machine_section(),    ranks_section(),
-            data_section(),  tokens_section(),    labels_section(), preference_section(), packing_section(),
-            run_section(),   optimizer_section(), output_section()};
+    return {model_section(),   lora_section(),   freeze_section(),    machine_section(),    ranks_section(),
+            data_section(),    tokens_section(), labels_section(),    preference_section(), policy_section(),
+            packing_section(), run_section(),    optimizer_section(), output_section()};
 }
 
 std::vector<Key<ModelShape>> model_keys() {

@@ -26,8 +26,9 @@ constexpr auto idle = Rule::Kind::idle, refused = Rule::Kind::refused, ported = 
 
 void port_rl(ConfigNode& entry, Porter& porter) {
     static const std::set<std::string> losses = {"ipo", "orpo", "simpo", "hinge"};
-    if (entry.text == "dpo" || entry.text == "kto") return porter.set("stage", entry.text, entry);
-    if (!losses.contains(entry.text)) return porter.refuse(entry, "stages here are pt, sft, dpo, rm and kto");
+    if (entry.text == "dpo" || entry.text == "kto" || entry.text == "grpo")
+        return porter.set("stage", entry.text, entry);
+    if (!losses.contains(entry.text)) return porter.refuse(entry, "stages here are pt, sft, dpo, rm, kto and grpo");
     porter.set("stage", "dpo", entry);
     porter.set("loss_type", entry.text, entry);
 }
@@ -176,8 +177,21 @@ void port_truncation_mode(ConfigNode& entry, Porter& porter) {
     porter.idle(entry, "the default");
 }
 
-void port_loss_type(ConfigNode& entry, Porter&) {
+void port_loss_type(ConfigNode& entry, Porter& porter) {
+    if (entry.text == "bnpo")
+        return porter.refuse(
+            entry,
+            "it divides by the tokens of a micro-batch, so that it depends on how a step is split; use "
+            "dapo, which divides by those of the whole step");
     if (entry.text == "nll") entry.kind = ConfigNode::Kind::null;  // TRL's name for the loss of stage sft
+}
+
+/// Of stage grpo this is a key of ours.
+void port_completion_length(ConfigNode& entry, Porter& porter) {
+    const ConfigNode* const stage = porter.find("stage");
+    if ((stage && stage->text == "grpo") || is_off(entry)) return;
+    porter.idle(entry, "max_length and excess_length decide what is cut");
+    entry.kind = ConfigNode::Kind::null;
 }
 
 void port_sft_term(ConfigNode& entry, Porter& porter) {
@@ -214,9 +228,11 @@ void port_plugins(ConfigNode& entry, Porter& porter) {
 /// Keys of which only the default exists here.
 void port_default(ConfigNode& entry, Porter& porter) {
     static const std::map<std::string, std::string> defaults = {
-        {"logging_strategy", "steps"},      {"mix_strategy", "concat"},         {"shuffle_dataset", "true"},
-        {"init_lora_weights", "true"},      {"peft_init_lora_weights", "true"}, {"f_divergence_type", "reverse_kl"},
-        {"shuffle_merged_datasets", "true"}};
+        {"logging_strategy", "steps"},       {"mix_strategy", "concat"},
+        {"shuffle_dataset", "true"},         {"init_lora_weights", "true"},
+        {"peft_init_lora_weights", "true"},  {"f_divergence_type", "reverse_kl"},
+        {"shuffle_merged_datasets", "true"}, {"num_iterations", "1"},
+        {"top_entropy_quantile", "1.0"}};
     const std::string& value = defaults.at(entry.key);
     if (entry.text == value || (value == "true" && is_true(entry))) return porter.idle(entry, "the default");
     porter.refuse(entry, fmt::format("there is only {}", value));
@@ -246,7 +262,7 @@ void port_report_to(ConfigNode& entry, Porter& porter) {
 const std::vector<Rule>& rules() {
     static const std::vector<Rule> table = {
         // Rewritten.
-        {{"rl"}, ported, "stage: dpo or kto, and loss_type if it names another loss", port_rl},
+        {{"rl"}, ported, "stage: dpo, kto or grpo, and loss_type if it names another loss", port_rl},
         {{"reward_model"}, ported, "stage: rm", port_reward_model},
         {{"use_peft"}, ported, "finetuning_type: lora or full", port_use_peft},
         {{"lora_target_linear"}, ported, "lora_target: all", port_lora_target_linear},
@@ -377,15 +393,30 @@ const std::vector<Rule>& rules() {
          refused,
          "evaluation computes the loss; eval_table_size shows answers"},
         {{"reference_free", "sync_ref_model", "use_weighting", "dpo_use_weighting", "ld_alpha", "discopop_tau", "kto_*",
-          "ppo_*", "trl", "vllm*"},
+          "ppo_*", "trl"},
          refused,
          "see loss_type for the losses that exist"},
-        {{"max_prompt_length", "max_completion_length", "max_target_length", "precompute_ref_batch_size"},
+        {{"max_completion_length"}, ported, "", port_completion_length},
+        {{"num_generations", "num_generations_eval", "generation_batch_size", "steps_per_generation",
+          "generation_kwargs", "top_p", "top_k", "min_p", "repetition_penalty", "cache_implementation",
+          "log_completions", "num_completions_to_print", "log_unique_prompts", "ds3_gather_for_generation"},
+         idle,
+         "nothing is sampled in training: the rows of stage grpo hold the answers"},
+        {{"use_vllm", "vllm*", "use_transformers_paged", "use_transformers_continuous_batching", "reward_funcs",
+          "reward_model_name_or_path", "max_tool_calling_iterations"},
+         refused,
+         "nothing is sampled or scored in training: draw answers with colonnade generate or another sampler, score "
+         "them, "
+         "and give them as rows with stage: grpo"},
+        {{"off_policy_mask_threshold", "entropy_coef*", "use_adaptive_entropy", "entropy_target"},
+         refused,
+         "it would change what is learned; remove it"},
+        {{"max_prompt_length", "max_target_length", "precompute_ref_batch_size"},
          idle,
          "max_length and excess_length decide what is cut"},
         {{"plugins"}, ported, "no effect for faster kernels; other plugins are refused", port_plugins},
         {{"logging_strategy", "mix_strategy", "shuffle_dataset", "shuffle_merged_datasets", "init_lora_weights",
-          "peft_init_lora_weights", "f_divergence_type"},
+          "peft_init_lora_weights", "f_divergence_type", "num_iterations", "top_entropy_quantile"},
          ported,
          "an error unless it is the default",
          port_default},

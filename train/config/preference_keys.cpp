@@ -10,16 +10,18 @@ bool has(const Config& c, PreferenceLoss loss) {
 }
 
 /// A list of names, or one name without brackets. For an unknown name the error suggests the nearest one. Which names a
-/// stage has, expect_stage() checks.
+/// stage has, expect_stage() and settle_policy() check.
 Key<Config> loss_type_key(const char* doc) {
     Key<Config> key{.name = "loss_type",
                     .doc = doc,
-                    .what = fmt::format("one or a list of {}; in stage kto one of {}",
-                                        spelled_choices<PreferenceLoss>(), spelled_choices<UnpairedLoss>())};
+                    .what = fmt::format("one or a list of {}; in stage kto one of {}; in stage grpo one of {}",
+                                        spelled_choices<PreferenceLoss>(), spelled_choices<UnpairedLoss>(),
+                                        spelled_choices<PolicyLoss>())};
     key.read = [what = key.what](const ConfigNode& node, const std::string& label, Config& config, Reading& reading) {
         std::vector<std::string> names;
         for (const auto& s : spellings<PreferenceLoss>) names.push_back(s.name);
         for (const auto& s : spellings<UnpairedLoss>) names.push_back(s.name);
+        for (const auto& s : spellings<PolicyLoss>) names.push_back(s.name);
         const auto wrong = [&](const ConfigNode& item) {
             const std::string nearest =
                 item.kind == ConfigNode::Kind::scalar ? nearest_name(item.text, names) : std::string();
@@ -27,6 +29,10 @@ Key<Config> loss_type_key(const char* doc) {
                                  nearest.empty() ? "" : fmt::format(" (did you mean '{}'?)", nearest));
             reading.unreadable.insert(label);
         };
+        const bool one = node.kind == ConfigNode::Kind::sequence && node.children.size() == 1;
+        PolicyLoss policy;
+        if (ValueFormat<PolicyLoss>::read(one ? node.children[0] : node, {}, policy))
+            return void(config.policy_loss = policy);
         config.loss_type.clear();
         config.unpaired_loss.reset();
         const auto add = [&](const ConfigNode& item) {
@@ -44,11 +50,14 @@ Key<Config> loss_type_key(const char* doc) {
     };
     key.write = [](YAML::Emitter& out, const Config& config) {
         if (config.unpaired_loss) return void(out << spell(*config.unpaired_loss));
+        if (config.policy_loss) return void(out << spell(*config.policy_loss));
         out << YAML::Flow << YAML::BeginSeq;
         for (const PreferenceLoss loss : config.loss_type) out << spell(loss);
         out << YAML::EndSeq;
     };
-    return std::move(key).also({"pref_loss", "dpo_loss_type"}).default_is("sigmoid; kto in stage kto");
+    return std::move(key)
+        .also({"pref_loss", "dpo_loss_type"})
+        .default_is("sigmoid; kto in stage kto, dapo in stage grpo");
 }
 
 Key<Config> loss_weights_key(const char* doc) {
@@ -81,11 +90,12 @@ void expect_stage(const Config& c, Rules& rules) {
                      "{} is for stage {}, this is stage {}: set stage: {}", key, spell(stage), spell(c.stage),
                      spell(stage));
     };
+    const bool grpo = c.stage == Stage::grpo;  // it has keys of these names, too (train/config/policy_keys.h)
     const auto expect_reference = [&](const char* key, bool untouched) {
-        rules.expect(c.stage == Stage::dpo || c.stage == Stage::kto || untouched, {key, "stage"},
-                     "{} is for stages dpo and kto, this is stage {}", key, spell(c.stage));
+        rules.expect(c.stage == Stage::dpo || c.stage == Stage::kto || grpo || untouched, {key, "stage"},
+                     "{} is for stages dpo, kto and grpo, this is stage {}", key, spell(c.stage));
     };
-    expect(Stage::dpo, "loss_type", c.loss_type == defaults.loss_type || c.unpaired_loss);
+    expect(Stage::dpo, "loss_type", grpo || c.loss_type == defaults.loss_type || c.unpaired_loss);
     expect(Stage::kto, "loss_type", !c.unpaired_loss);
     expect_reference("beta", c.beta == defaults.beta);
     expect(Stage::dpo, "label_smoothing", c.label_smoothing == defaults.label_smoothing);
@@ -144,13 +154,13 @@ void settle_losses(Config& c, Rules& rules) {
                  "simpo_gamma is for loss_type simpo");
 }
 
-void settle_reference(Config& c, Rules& rules) {
-    if (c.loss_type.empty()) return;  // refused when it was read
-    const bool needed = c.stage == Stage::kto || std::any_of(c.loss_type.begin(), c.loss_type.end(), needs_reference);
+}  // namespace
+
+void settle_reference(Config& c, Rules& rules, bool needed, const std::string& what) {
     if (!rules.given("precompute_ref_log_probs")) c.precompute_ref_log_probs = needed;
     rules.expect(needed || (!c.precompute_ref_log_probs && c.ref_model_name_or_path.empty()),
-                 {"ref_model_name_or_path", "precompute_ref_log_probs", "loss_type"},
-                 "loss_type {} uses no reference model", spell(c.loss_type.front()));
+                 {"ref_model_name_or_path", "precompute_ref_log_probs", "loss_type", "beta"},
+                 "{} uses no reference model", what);
     if (!needed || c.precompute_ref_log_probs) return;
     // While adapters are trained, only the base is in memory: training must start from the bare base.
     const char* const obstacle =
@@ -163,20 +173,19 @@ void settle_reference(Config& c, Rules& rules) {
                  obstacle ? obstacle : "");
 }
 
-}  // namespace
-
 Section preference_section() {
     return {
         "Preferences and rewards",
         {
             loss_type_key("Stage dpo: one loss, or several to be added up with weights. Stage kto: one of its own. "
-                          "docs/preference.md defines them."),
+                          "docs/preference.md defines them. Stage grpo: one loss; docs/grpo.md."),
             loss_weights_key("Weights of the losses in loss_type."),
             key("beta", &C::beta,
                 "Strength of the pull towards the reference; for simpo the scale of the mean log-probability, for orpo "
-                "the weight of the odds ratio.",
-                above(0))
-                .also({"pref_beta", "rl_beta"}),
+                "the weight of the odds ratio, in stage grpo the weight of the KL divergence.",
+                at_least(0))
+                .also({"pref_beta", "rl_beta"})
+                .default_is("0.1; 0 in stage grpo"),
             key("label_smoothing", &C::label_smoothing,
                 "Share of pairs that are assumed to be labelled the wrong way round.", from_to_below(0, 0.5))
                 .also({"dpo_label_smoothing"}),
@@ -215,8 +224,13 @@ void settle_preferences(Config& c, Rules& rules) {
         c.learning_rate = c.finetuning_type == Finetuning::lora ? 5e-6 : 1e-6;
     if (kto) settle_unpaired_loss(c, rules);
     expect_stage(c, rules);
+    if (dpo || kto)
+        rules.expect(c.beta > 0, {"beta", "stage"}, "beta: expected a number > 0 in stage {}, found 0", spell(c.stage));
     if (dpo) settle_losses(c, rules);
-    if (dpo || kto) settle_reference(c, rules);
+    if (kto) return settle_reference(c, rules, true, "stage kto");
+    if (!dpo || c.loss_type.empty()) return;  // refused when it was read
+    settle_reference(c, rules, std::any_of(c.loss_type.begin(), c.loss_type.end(), needs_reference),
+                     fmt::format("loss_type {}", spell(c.loss_type.front())));
 }
 
 }  // namespace colonnade

@@ -133,6 +133,27 @@ template <>
 inline constexpr auto spellings<RankingKind> = std::to_array<Spelling<RankingKind>>(
     {{"pairwise", RankingKind::pairwise}, {"plackett_luce", RankingKind::plackett_luce}});
 
+template <>
+inline constexpr auto spellings<PolicyLoss> = std::to_array<Spelling<PolicyLoss>>({{"dapo", PolicyLoss::dapo},
+                                                                                   {"grpo", PolicyLoss::grpo},
+                                                                                   {"dr_grpo", PolicyLoss::dr_grpo},
+                                                                                   {"luspo", PolicyLoss::luspo},
+                                                                                   {"cispo", PolicyLoss::cispo},
+                                                                                   {"sapo", PolicyLoss::sapo},
+                                                                                   {"rloo", PolicyLoss::rloo}});
+template <>
+inline constexpr auto spellings<RatioLevel> = std::to_array<Spelling<RatioLevel>>(
+    {{"token", RatioLevel::token}, {"sequence", RatioLevel::sequence}, {"sequence_sum", RatioLevel::sequence_sum}});
+template <>
+inline constexpr auto spellings<ImportanceMode> =
+    std::to_array<Spelling<ImportanceMode>>({{"sequence_mask", ImportanceMode::sequence_mask},
+                                             {"sequence_truncate", ImportanceMode::sequence_truncate},
+                                             {"token_mask", ImportanceMode::token_mask},
+                                             {"token_truncate", ImportanceMode::token_truncate}});
+template <>
+inline constexpr auto spellings<OldLogps> =
+    std::to_array<Spelling<OldLogps>>({{"row", OldLogps::row}, {"start", OldLogps::start}, {"none", OldLogps::none}});
+
 template <typename E>
 const char* spell(E value) {
     return std::find_if(spellings<E>.begin(), spellings<E>.end(), [&](const auto& s) { return s.value == value; })

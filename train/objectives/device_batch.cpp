@@ -25,6 +25,16 @@ void bring(const Context& ctx, Tensor& to, const std::vector<T>& values) {
         to = Tensor(const_cast<T*>(values.data()), dtype_of<T>(), {std::ssize(values)});
 }
 
+/// Of each sequence the sum of the weights of its terms.
+std::vector<double> lengths_of(const Batch& batch) {
+    std::vector<double> sums(batch.sequences.size());
+    for (size_t s = 0; s < sums.size(); ++s)
+        for (auto term = static_cast<size_t>(batch.term_begins[s]);
+             term < static_cast<size_t>(batch.term_begins[s + 1]); ++term)
+            sums[s] += static_cast<double>(batch.term_weights[term]);
+    return sums;
+}
+
 /// For each value, the places in `values` that have it, in order: value v is at entries[begins[v]], ...
 struct Lists {
     std::vector<int32_t> begins, entries;
@@ -66,6 +76,18 @@ BatchShape BatchShape::largest(int64_t packs, int64_t length, const BatchDensity
     return {packs, length, tokens, of(density.terms), sequences, sequences, of(density.pairs)};
 }
 
+bool has_reference(const Batch& batch, Answers answers) {
+    return answers == Answers::policy ? batch.logps.reference.size() == batch.term_targets.size()
+                                      : !batch.reference.empty();
+}
+
+void set_reference(Batch& batch, Answers answers, const std::vector<double>& measured) {
+    if (answers == Answers::policy)
+        batch.logps.reference.assign(measured.begin(), measured.end());
+    else
+        batch.reference = measured;
+}
+
 DeviceBatch DeviceBatch::lay_out(Arena& arena, const ModelConfig& config, const BatchShape& shape, Answers answers) {
     const auto tensor = [&](DType dtype, std::initializer_list<int64_t> of) {
         return arena.tensor("batch", dtype, of);
@@ -82,7 +104,7 @@ DeviceBatch DeviceBatch::lay_out(Arena& arena, const ModelConfig& config, const 
         for (Tensor* t : {&b.rows, &b.targets}) *t = tensor(DType::i32, {shape.targets});
         b.weights = tensor(DType::f64, {shape.targets});
     }
-    if (answers == Answers::pairs || answers == Answers::labels) {
+    if (answers == Answers::pairs || answers == Answers::labels || answers == Answers::policy) {
         if (!views) {
             b.terms.begins = tensor(DType::i32, {shape.sequences + 1});
             b.terms.targets = tensor(DType::i32, {shape.terms});
@@ -90,12 +112,19 @@ DeviceBatch DeviceBatch::lay_out(Arena& arena, const ModelConfig& config, const 
         }
         b.terms.of_targets.begins = tensor(DType::i32, {shape.targets + 1});
         for (Tensor* t : {&b.terms.sequences, &b.terms.of_targets.terms}) *t = tensor(DType::i32, {shape.terms});
-        b.reference = tensor(DType::f64, {shape.sequences});
+        b.lengths = tensor(DType::f64, {shape.sequences});
     }
+    if (answers == Answers::pairs || answers == Answers::labels) b.reference = tensor(DType::f64, {shape.sequences});
     if (answers == Answers::pairs) {
         b.pairs.begins = tensor(DType::i32, {shape.sequences + 1});
         b.pairs.sides = tensor(DType::i32, {2 * shape.pairs});
-        b.lengths = tensor(DType::f64, {shape.sequences});
+    }
+    if (answers == Answers::policy) {
+        for (Tensor* t : {&b.advantages, &b.reference}) *t = tensor(DType::f32, {shape.terms});
+        if (!views) {
+            for (Tensor* t : {&b.old, &b.sampled}) *t = tensor(DType::f32, {shape.terms});
+            b.rewards = tensor(DType::f32, {shape.sequences});
+        }
     }
     if (answers == Answers::labels) b.labels = tensor(DType::i32, {shape.sequences});
     if (answers == Answers::rankings) {
@@ -123,9 +152,9 @@ void DeviceBatch::fill(const Context& ctx, const ModelConfig& config, const Batc
         fill_pairs(ctx, batch);
     }
     if (answers_ == Answers::rankings) fill_rankings(ctx, batch);
-    if (answers_ == Answers::labels) {
+    if (answers_ == Answers::labels || answers_ == Answers::policy) {
         fill_terms(ctx, batch);
-        fill_labels(ctx, batch);
+        answers_ == Answers::labels ? fill_labels(ctx, batch) : fill_policy(ctx, batch);
     }
     input.masks.fill(ctx, batch.mask, batch.positions);
 }
@@ -157,14 +186,11 @@ void DeviceBatch::fill_terms(const Context& ctx, const Batch& batch) {
     put(ctx, terms.sequences, sequence_of);
     put(ctx, terms.of_targets.begins, by.begins);
     put(ctx, terms.of_targets.terms, by.entries);
+    put(ctx, lengths, lengths_of(batch));
 }
 
 void DeviceBatch::fill_pairs(const Context& ctx, const Batch& batch) const {
-    std::vector<double> sums(batch.sequences.size());
-    for (size_t s = 0; s < sums.size(); ++s)
-        for (auto term = static_cast<size_t>(batch.term_begins[s]);
-             term < static_cast<size_t>(batch.term_begins[s + 1]); ++term)
-            sums[s] += static_cast<double>(batch.term_weights[term]);
+    const std::vector<double> sums = lengths_of(batch);
     if (batch.rankings != batch.samples)
         fail(Exit::data, "{} of {} samples of a batch have no pair of answers to compare",
              batch.samples - batch.rankings, batch.samples);
@@ -176,12 +202,26 @@ void DeviceBatch::fill_pairs(const Context& ctx, const Batch& batch) const {
             both.push_back(sequence);
         }
     const Lists sides = lists_of(both, sums.size());
-    put(ctx, lengths, sums);
     put(ctx, pairs.pairs, both);
     put(ctx, pairs.weights, weights_of(batch.pairs));
     put(ctx, pairs.begins, sides.begins);
     put(ctx, pairs.sides, sides.entries);
     if (!batch.reference.empty()) put(ctx, reference, batch.reference);
+}
+
+void DeviceBatch::fill_policy(const Context& ctx, const Batch& batch) {
+    std::vector<float> of_terms(batch.term_targets.size());
+    for (size_t s = 0; s < batch.sequences.size(); ++s)
+        std::fill(of_terms.begin() + batch.term_begins[s], of_terms.begin() + batch.term_begins[s + 1],
+                  batch.advantages[s]);
+    put(ctx, advantages, of_terms);
+    const auto given = [&](Tensor& to, const std::vector<float>& logps) {
+        logps.empty() ? void(to = {}) : bring(ctx, to, logps);
+    };
+    given(old, batch.logps.old);
+    given(sampled, batch.logps.sampled);
+    if (!batch.logps.reference.empty()) put(ctx, reference, batch.logps.reference);
+    bring(ctx, rewards, batch.rewards);
 }
 
 void DeviceBatch::fill_labels(const Context& ctx, const Batch& batch) const {

@@ -25,7 +25,12 @@ struct BatchShape {
 };
 
 /// What an objective reads about the answers of a batch.
-enum class Answers { none, pairs, rankings, labels };
+enum class Answers { none, pairs, rankings, labels, policy };
+
+/// Whether a batch brings the log-probabilities under a reference that such answers are compared with.
+bool has_reference(const Batch& batch, Answers answers);
+/// Gives a batch what Learner::measure() returned as its reference.
+void set_reference(Batch& batch, Answers answers, const std::vector<double>& measured);
 
 struct DeviceBatch {
     TransformerInput input;
@@ -35,14 +40,18 @@ struct DeviceBatch {
     Tensor weights;        ///< f64 [targets]
     Tensor scales;         ///< f64 [targets]: the weight divided by the total of the whole step
 
-    // Answers for pairs and labels:
+    // Answers for pairs, labels and a policy:
     TermTable terms;
-    Tensor reference;  ///< f64 [sequences]: log-probabilities under the reference
+    Tensor lengths;    ///< f64 [sequences]: sum of the weights of a sequence's terms
+    Tensor reference;  ///< log-probabilities under the reference: f64 [sequences]; for a policy f32 [terms]
     // Answers for pairs:
     PairTable pairs;
-    Tensor lengths;  ///< f64 [sequences]: sum of the weights of a sequence's terms
     // Answers for labels:
     Tensor labels;  ///< i32 [sequences]: AnswerLabel; -1 for mismatched answers
+    // Answers for a policy; of what the data set does not give, a tensor is empty:
+    Tensor advantages;    ///< f32 [terms]
+    Tensor old, sampled;  ///< f32 [terms]
+    Tensor rewards;       ///< f32 [sequences]
     // Answers for rankings. Scores are in the order of their rows, which gather_rows needs:
     Tensor score_rows;                  ///< i32 [sequences]: flat rows of last tokens, ascending
     Tensor places;                      ///< i32 [sequences]: which of them is a sequence's
@@ -61,6 +70,7 @@ struct DeviceBatch {
     void fill_targets(const Context& ctx, const Batch& batch, double total);
     void fill_terms(const Context& ctx, const Batch& batch);
     void fill_pairs(const Context& ctx, const Batch& batch) const;
+    void fill_policy(const Context& ctx, const Batch& batch);
     void fill_rankings(const Context& ctx, const Batch& batch);
     void fill_labels(const Context& ctx, const Batch& batch) const;
 

@@ -12,7 +12,7 @@
 namespace colonnade {
 
 struct LossSums {
-    static constexpr int64_t sums = 11, maxima = 6, count = sums + maxima;
+    static constexpr int64_t sums = 15, maxima = 8, count = sums + maxima;
     static constexpr double nothing = -std::numeric_limits<double>::infinity();
 
     double nll = 0;     ///< the loss; for a language model the weighted negative log-likelihood of its targets

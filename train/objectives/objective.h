@@ -6,6 +6,7 @@
 //     PreferenceObjective      dpo       train/objectives/preference_objective.h
 //     RewardObjective          rm        train/objectives/reward_objective.h
 //     UnpairedObjective        kto       train/objectives/unpaired_objective.h
+//     PolicyObjective          grpo      train/objectives/policy_objective.h
 //
 // The loss of a step is the sum over its micro-steps (and ranks) divided by total(), which is known before the first
 // forward, so that losses and gradients of micro-steps simply add up.
@@ -31,6 +32,11 @@ struct ObjectiveBuffers {
     Tensor answers;          ///< f64 [sequences]: log-probabilities, or rewards in the order of DeviceBatch::places
     Tensor slopes;           ///< f64 [sequences]: d loss / d answers
     Tensor pair_slopes;      ///< f64 [pairs, 2]: d loss / d answers of each pair
+    // Of a policy:
+    Tensor entropy;      ///< f64 [targets]
+    Tensor term_slopes;  ///< f64 [terms]: d loss / d log-probability of each
+    Tensor importance;   ///< f32 [terms]
+    Tensor numbers;      ///< f64 [sequences, PolicyNumbers::count]
 };
 
 struct HeadSettings {
@@ -64,6 +70,8 @@ class Objective {
                                      const HeadSettings& settings) const = 0;
     /// Throws Exit::data for a batch that this objective cannot learn from.
     virtual void check(const Batch&) const {}
+    /// Whether a batch adds anything to the loss, its gradients or its metrics.
+    virtual bool learns_from(const Batch& batch) const { return total(batch) > 0; }
     /// Adds the loss of acts.hidden to `sums`. In training it also fills acts.dhidden and adds the gradient of the
     /// head.
     virtual void run(const Context& ctx, const ObjectiveStep& step) const = 0;
@@ -72,7 +80,8 @@ class Objective {
     virtual double total(const StepTotals& totals) const { return totals.pair_weight; }
     virtual double total(const Batch& batch) const { return batch.pair_weight; }
 
-    /// Objectives over answers: writes the log-probability, or the reward, of every sequence to buffers.answers.
+    /// Objectives over answers: writes the log-probability, or the reward, of every sequence to buffers.answers. A policy
+    /// writes the negative log-probability of every target to buffers.nll.
     virtual void measure(const Context& ctx, const ObjectiveStep& step) const;
     /// Whether it compares with a reference model; LearnerOptions::reference says where its values come from.
     virtual bool needs_reference() const { return false; }
@@ -86,6 +95,8 @@ class Objective {
     virtual std::string figures(const LossSums& sums, Phase phase) const = 0;
     /// The loss of a policy that equals the reference, if that is known.
     virtual std::optional<double> untrained_loss() const { return {}; }
+    /// What the sums of the first step say against the numbers that the data set gives; empty if they fit.
+    virtual std::string misfit(const LossSums&) const { return {}; }
 };
 
 }  // namespace colonnade

@@ -8,6 +8,7 @@
 #include "engine/io/hdf5.h"
 #include "engine/io/sha256.h"
 #include "train/folders/initial_weights.h"
+#include "train/run/given_logps.h"
 
 namespace colonnade {
 namespace {
@@ -16,11 +17,13 @@ constexpr const char* format_name = "colonnade-reference";
 constexpr std::string_view reference_stem = "reference-";
 constexpr int64_t format_version = 1;
 
-std::string payload_hash(const std::vector<double>& values) {
-    return sha256({reinterpret_cast<const char*>(values.data()), values.size() * sizeof(double)});
+template <typename T>
+std::string payload_hash(const std::vector<T>& values) {
+    return sha256({reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)});
 }
 
-void write_table(const std::string& path, const std::string& key, const std::vector<double>& logps) {
+template <typename T>
+void write_table(const std::string& path, const std::string& key, const std::vector<T>& logps) {
     const std::string folder = parent_of(path);
     make_folders(folder);
     const SharedFolder share(folder, std::array{reference_stem});
@@ -35,7 +38,8 @@ void write_table(const std::string& path, const std::string& key, const std::vec
     commit.commit();
 }
 
-std::vector<double> read_table(const std::string& path, const std::string& key, int64_t branches) {
+template <typename T>
+std::vector<T> read_table(const std::string& path, const std::string& key, int64_t count) {
     try {
         const Hdf5Reader file(path);
         const auto expect = [&](const char* what, const auto& found, const auto& expected) {
@@ -44,8 +48,8 @@ std::vector<double> read_table(const std::string& path, const std::string& key, 
         expect("format", file.text_attribute("format"), std::string(format_name));
         expect("format_version", file.int_attribute("format_version"), format_version);
         expect("key", file.text_attribute("key"), key);
-        std::vector<double> logps = file.read_all<double>("logps");
-        expect("number of answers", std::ssize(logps), branches);
+        std::vector<T> logps = file.read_all<T>("logps");
+        expect("number of log-probabilities", std::ssize(logps), count);
         expect("payload_sha256", file.text_attribute("payload_sha256"), payload_hash(logps));
         return logps;
     } catch (const Error& e) {
@@ -73,19 +77,82 @@ std::string weights_hash(const Learner& learner, bool fresh_adapters) {
     return hash.hex();
 }
 
-}  // namespace
+bool is_policy(const Learner& learner) {
+    return learner.objective().answers() == Answers::policy;
+}
+
+/// Sample i has the numbers [o[i], o[i + 1]) of a table.
+std::vector<int64_t> offsets_of(const TokenStore& store, const Learner& learner) {
+    return is_policy(learner) ? store.learned_offsets() : store.sequence_offsets();
+}
 
 /// How many log-probabilities a split has.
-static int64_t answers_of(const StoreResult& split) {
-    return split.store.sequence_offsets().back() + (split.mismatched.empty() ? 0 : split.store.size());
+int64_t count_of(const StoreResult& split, const Learner& learner) {
+    return offsets_of(split.store, learner).back() + (split.mismatched.empty() ? 0 : split.store.size());
 }
 
-/// The log-probability of a sequence, at its place in the file. Throws Exit::numerics if it is not finite.
-static void keep(std::vector<double>& logps, int64_t at, double logp, const std::string& what) {
+/// The log-probability of a sequence or a token, at its place in the file. Throws Exit::numerics, naming what() it is of,
+/// if it is not finite.
+template <typename What>
+void keep(std::vector<double>& logps, int64_t at, double logp, What&& what) {
     if (!std::isfinite(logp))
-        fail(Exit::numerics, "{}: under the reference, it has the log-probability {}", what, logp);
-    logps[static_cast<size_t>(at)] = logp;
+        fail(Exit::numerics, "{}: under the reference, it has the log-probability {}", what(), logp);
+    logps[static_cast<size_t>(at)] = std::min(logp, 0.0);  // rounding may give more
 }
+
+/// Tables under the weights that the learner has.
+class Tables {
+  public:
+    struct Where {
+        const Session& session;
+        Learner& learner;
+        const Context& ctx;
+        const Ranks& ranks;
+    };
+    Tables(const Where& where, bool fresh_adapters)
+        : at_(where),
+          model_(fmt::format("{} {} {} {}", format_version, weights_hash(where.learner, fresh_adapters),
+                             to_json(where.session.model).dump(), name_of(where.learner.options().compute_dtype()))) {}
+
+    template <typename T>
+    std::vector<T> of(const StoreResult& split) {
+        std::vector<T> logps;
+        if (split.store.size() == 0) return logps;
+        const Config& c = at_.session.config;
+        const char* const name = &split == &at_.session.train ? "train" : "eval";
+        std::string inputs = fmt::format("{} {} {} {}", model_, at_.session.data_key, split.key, name);
+        if (!split.mismatched.empty()) inputs += fmt::format(" mismatched by {}", c.data_seed);
+        if (is_policy(at_.learner)) inputs += fmt::format(" of tokens at {}", c.temperature);
+        const std::string key = sha256(inputs);
+        if (&split == &at_.session.train) key_ = key;
+        const std::string path = fmt::format("{}/{}{}-{:.16}.h5", c.prepared_path, reference_stem, name, key);
+        const std::string label = fmt::format("reference {}", name);
+        ProgressOptions progress{.label = label};
+        if (!at_.ranks.first()) progress.write = [](std::string_view) {};
+        at_.ranks.in_turn(label, [&] {
+            if (path_exists(path)) {
+                logps = read_table<T>(path, key, count_of(split, at_.learner));
+                notices_.push_back(fmt::format("reference of {} samples: read from {}", split.store.size(), path));
+                return;
+            }
+            const PackScheduleSettings settings{
+                .packing = eval_packing(c), .layout = {c.per_device_eval_batch_size, 1, 1}, .epochs = 1};
+            const std::vector<double> found = compute_reference(split, settings, at_.learner, at_.ctx, progress);
+            logps.assign(found.begin(), found.end());
+            write_table(path, key, logps);
+        });
+        return logps;
+    }
+    const std::string& key() const { return key_; }  ///< of the training split's table
+    const std::vector<std::string>& notices() const { return notices_; }
+
+  private:
+    Where at_;
+    std::string model_, key_;
+    std::vector<std::string> notices_;
+};
+
+}  // namespace
 
 std::vector<double> compute_reference(const StoreResult& split, const PackScheduleSettings& settings, Learner& learner,
                                       const Context& ctx, const ProgressOptions& options) {
@@ -95,8 +162,9 @@ std::vector<double> compute_reference(const StoreResult& split, const PackSchedu
     with_total.total = static_cast<double>(store.size());
     with_total.unit = "samples";
     Progress progress(with_total);
-    const std::vector<int64_t>& begins = store.sequence_offsets();
-    std::vector<double> logps(static_cast<size_t>(answers_of(split)), std::nan(""));
+    const std::vector<int64_t> begins = offsets_of(store, learner);
+    const char* const unit = is_policy(learner) ? "learned token" : "answer";
+    std::vector<double> logps(static_cast<size_t>(count_of(split, learner)), std::nan(""));
     Loader loader(store, schedule, {.mismatched = &split.mismatched});
     int64_t done = 0;
     while (const auto loaded = loader.next()) {
@@ -105,15 +173,17 @@ std::vector<double> compute_reference(const StoreResult& split, const PackSchedu
         for (const int64_t sample : loaded->samples) {
             const auto i = static_cast<size_t>(sample);
             for (int64_t b = begins[i]; b < begins[i + 1]; ++b)
-                keep(logps, b, measured.at(at++), fmt::format("{}, answer {}", store.place(sample), b - begins[i] + 1));
+                keep(logps, b, measured.at(at++),
+                     [&] { return fmt::format("{}, {} {}", store.place(sample), unit, b - begins[i] + 1); });
         }
         at = 0;
         for (const Batch& batch : loaded->mismatched)
             for (const double logp : learner.measure(ctx, batch)) {
                 const int64_t sample = loaded->samples.at(at++);
-                keep(logps, begins.back() + sample, logp,
-                     fmt::format("{}, its prompt with the answer of {}", store.place(sample),
-                                 store.place(split.mismatched.partner(sample))));
+                keep(logps, begins.back() + sample, logp, [&] {
+                    return fmt::format("{}, its prompt with the answer of {}", store.place(sample),
+                                       store.place(split.mismatched.partner(sample)));
+                });
             }
         progress.update(static_cast<double>(done += std::ssize(loaded->samples)));
     }
@@ -121,40 +191,47 @@ std::vector<double> compute_reference(const StoreResult& split, const PackSchedu
     return logps;
 }
 
-References make_references(const Session& session, Learner& learner, const Context& ctx, const Ranks& ranks) {
-    const Config& c = session.config;
-    const bool other = !c.ref_model_name_or_path.empty();
-    if (other) load_model(c.ref_model_name_or_path, static_cast<uint64_t>(c.seed), learner);
-    const bool fresh = learner.options().lora && (other || c.adapter_name_or_path.empty());
-    const std::string model = fmt::format("{} {} {} {}", format_version, weights_hash(learner, fresh),
-                                          to_json(session.model).dump(), name_of(learner.options().compute_dtype()));
-    const PackScheduleSettings settings{
-        .packing = eval_packing(c), .layout = {c.per_device_eval_batch_size, 1, 1}, .epochs = 1};
-    References result;
-    for (const bool training : {true, false}) {
-        const StoreResult& split = training ? session.train : session.eval;
-        if (split.store.size() == 0) continue;
-        const char* const name = training ? "train" : "eval";
-        const std::string mismatched = split.mismatched.empty() ? "" : fmt::format(" mismatched by {}", c.data_seed);
-        const std::string key =
-            sha256(fmt::format("{} {} {} {}{}", model, session.data_key, split.key, name, mismatched));
-        const std::string path = fmt::format("{}/{}{}-{:.16}.h5", c.prepared_path, reference_stem, name, key);
-        std::vector<double>& logps = training ? result.train : result.eval;
-        const std::string label = fmt::format("reference {}", name);
-        ProgressOptions progress{.label = label};
-        if (!ranks.first()) progress.write = [](std::string_view) {};
-        ranks.in_turn(label, [&] {
-            if (path_exists(path)) {
-                logps = read_table(path, key, answers_of(split));
-                result.notices.push_back(
-                    fmt::format("reference of {} samples: read from {}", split.store.size(), path));
-            } else {
-                logps = compute_reference(split, settings, learner, ctx, progress);
-                write_table(path, key, logps);
-            }
-        });
-        if (training) result.key = key;
+bool computes_references(const Session& session, const Learner& learner) {
+    if (is_policy(learner)) return missing_logps(session).tables() > 0;
+    return learner.objective().needs_reference() && learner.options().reference == Reference::batches;
+}
+
+/// Puts the log-probabilities of learned tokens that are missing into the stores.
+static void fill_logps(Session& session, const MissingLogps& missing, Tables& tables) {
+    for (StoreResult* split : {&session.train, &session.eval}) {
+        std::vector<float> logps = tables.of<float>(*split);
+        if (missing.old && missing.reference) split->store.set_logps(&GivenLogps::old, logps);
+        split->store.set_logps(missing.reference ? &GivenLogps::reference : &GivenLogps::old, std::move(logps));
     }
+}
+
+References make_references(Session& session, Learner& learner, const Context& ctx, const Ranks& ranks) {
+    References result;
+    if (!computes_references(session, learner)) return result;
+    const Config& c = session.config;
+    const bool other = !c.ref_model_name_or_path.empty(), lora = learner.options().lora.has_value();
+    const auto take = [&](const Tables& tables) {
+        result.key = result.key.empty() ? tables.key() : sha256(result.key + tables.key());
+        result.notices.insert(result.notices.end(), tables.notices().begin(), tables.notices().end());
+    };
+    MissingLogps missing = missing_logps(session);
+    if (missing.old) {
+        Tables tables({session, learner, ctx, ranks}, lora && c.adapter_name_or_path.empty());
+        fill_logps(session, {.old = true, .reference = missing.reference && !other}, tables);
+        take(tables);
+        missing.old = false;
+        missing.reference = missing.reference && other;
+        if (!missing.reference) return result;
+    }
+    if (other) load_model(c.ref_model_name_or_path, static_cast<uint64_t>(c.seed), learner);
+    Tables tables({session, learner, ctx, ranks}, lora && (other || c.adapter_name_or_path.empty()));
+    if (missing.reference) {
+        fill_logps(session, missing, tables);
+    } else {
+        result.train = tables.of<double>(session.train);
+        result.eval = tables.of<double>(session.eval);
+    }
+    take(tables);
     if (other) load_or_initialize(c, learner);
     return result;
 }

@@ -11,6 +11,8 @@
 #include "engine/device/device.h"
 #include "engine/device/human_units.h"
 #include "engine/device/terminal.h"
+#include "train/config/spellings.h"
+#include "train/run/given_logps.h"
 #include "train/run/learner_options.h"
 #include "train/run/machine.h"
 #include "train/run/sample_answers.h"
@@ -117,6 +119,19 @@ std::string sample_lines(const Session& session, const PlanView& view) {
     return line("sample", fmt::format("{}, what is learned {}:\n{:11}{}", store.place(0), text_of(mark), "", text));
 }
 
+/// What divides the loss of stage grpo, and its ratio.
+std::string policy_lines(const Config& c) {
+    const PolicyLoss loss = *c.policy_loss;
+    const std::string divisor = is_mean_of_terms(loss)      ? "the learned tokens of a step"
+                                : loss == PolicyLoss::luspo ? "the answers of a step"
+                                : loss == PolicyLoss::dr_grpo
+                                    ? fmt::format("the answers of a step times {}", c.max_completion_length)
+                                    : "the learned tokens of each answer, then its answers";
+    return line("loss",
+                fmt::format("{}: divided by {}; ratio of importance_sampling_level {}, old_logps {}, beta {}",
+                            spell(loss), divisor, spell(c.importance_sampling_level), spell(c.old_logps), c.beta));
+}
+
 /// A warm-up begins at 0, so a run of one step may learn nothing.
 std::string warmup_line(const Config& c, int64_t steps) {
     const LrSchedule rates = lr_schedule(c, steps);
@@ -175,6 +190,10 @@ static std::string memory_lines(const PlannedRun& run, const PlanView& view) {
         text += fmt::format("  {:<24} {:>12}\n", what, human_bytes(bytes));
     };
     host("token stores (host)", session.train.store.bytes() + session.eval.store.bytes());
+    if (const auto tables = static_cast<size_t>(missing_logps(session).tables()); tables > 0) {
+        const int64_t learned = session.train.store.learned_count() + session.eval.store.learned_count();
+        host("log-probabilities (host)", tables * sizeof(float) * static_cast<size_t>(learned));
+    }
     if (saves.background) host("copy for saves (host)", saves.copy_bytes);
     return text;
 }
@@ -224,6 +243,7 @@ std::string plan_text(const PlannedRun& run, const PlanView& view) {
                                      total.counted_epochs));
     if (c.rows() == RowKind::preferences)
         text += line("pairs", fmt::format("{:.0f}, {:.1f} per step on average", t.pairs, t.pairs / steps));
+    if (c.stage == Stage::grpo) text += policy_lines(c);
     if (!session.train.mismatched.empty()) {
         const std::vector<int64_t> lengths = session.train.mismatched.lengths(train);
         text += line("kl", fmt::format("each step first runs forward over mismatched answers: {} tokens in a pass over "

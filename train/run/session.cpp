@@ -10,6 +10,7 @@
 #include "train/config/spellings.h"
 #include "train/folders/adapter_folder.h"
 #include "train/objectives/reward_objective.h"
+#include "train/run/given_logps.h"
 #include "train/run/labelled_answers.h"
 #include "train/run/local_names.h"
 #include "train/run/run_model.h"
@@ -228,6 +229,7 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks, SessionUse 
         s.notices.push_back(fmt::format("max_length {} is beyond the model's max_position_embeddings {}",
                                         s.config.max_length, s.model.max_position_embeddings));
     open_data(s, ranks);
+    settle_given_logps(s);
     share_prefixes(s);
     for (size_t i = told; i < s.notices.size(); ++i) s.notices[i] = with_names(s.notices[i], s.config);
     return s;

@@ -7,11 +7,33 @@
 
 #include "train/config/spellings.h"
 #include "train/objectives/language_model_objective.h"
+#include "train/objectives/policy_objective.h"
 #include "train/objectives/preference_objective.h"
 #include "train/objectives/reward_objective.h"
 #include "train/objectives/unpaired_objective.h"
 
 namespace colonnade {
+
+static PolicyOptions policy_options(const Config& c) {
+    PolicyOptions o;
+    o.settings = {.loss = *c.policy_loss,
+                  .ratio = c.importance_sampling_level,
+                  .epsilon_low = c.epsilon,
+                  .epsilon_high = c.epsilon_high,
+                  .delta = c.delta > 0 ? c.delta : INFINITY,
+                  .sapo_temperature_pos = c.sapo_temperature_pos,
+                  .sapo_temperature_neg = c.sapo_temperature_neg,
+                  .beta = c.beta,
+                  .kl = c.use_bias_correction_kl ? KlEstimate::bias_corrected : KlEstimate::plain};
+    if (c.max_completion_length > 0) o.max_completion_length = static_cast<double>(c.max_completion_length);
+    o.temperature = c.temperature;
+    const double clip_max = c.vllm_importance_sampling_clip_max;
+    o.importance = ImportanceSettings{.mode = c.vllm_importance_sampling_mode,
+                                      .clip_min = c.vllm_importance_sampling_clip_min,
+                                      .clip_max = clip_max > 0 ? clip_max : INFINITY};
+    if (!c.vllm_importance_sampling_correction || c.old_logps == OldLogps::none) o.importance.reset();
+    return o;
+}
 
 std::shared_ptr<const Objective> make_objective(const Config& c) {
     switch (c.stage) {
@@ -35,6 +57,7 @@ std::shared_ptr<const Objective> make_objective(const Config& c) {
                                                                         .desirable_weight = c.desirable_weight,
                                                                         .undesirable_weight = c.undesirable_weight});
         case Stage::grpo:
+            return std::make_shared<PolicyObjective>(policy_options(c));
         case Stage::pt:
         case Stage::sft:
             break;

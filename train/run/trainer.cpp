@@ -239,13 +239,15 @@ void Trainer::complete_step() {
     state_.tokens_seen += step.totals.tokens;
     state_.samples_seen += step.totals.samples;
     epoch_ = step.epoch;
-    if (step.step == 1) check_first_loss(result.loss.mean());
+    if (step.step == 1) check_first_loss(result.loss);
     if (step.step % config_.logging_steps == 0 || step.step == 1 || step.step == schedule_.total_steps())
         log_window(result, step.learning_rate);
     advance(static_cast<double>(step.step));
 }
 
-void Trainer::check_first_loss(double loss) const {
+void Trainer::check_first_loss(const LossSums& sums) const {
+    if (const std::string misfit = objective().misfit(sums); !misfit.empty()) note("warning: " + misfit);
+    const double loss = sums.mean();
     const std::optional<double> expected = references_.key.empty() ? std::nullopt : objective().untrained_loss();
     // Log-probabilities sum over hundreds of tokens; in bf16 they also depend on the packs.
     const double bound = gpu_ ? 0.05 : 1e-3;

@@ -126,8 +126,8 @@ class Trainer {
     /// Places of the rows of a step on all ranks.
     std::vector<std::string> rows_of(const StepUnderWay& step) const;
 
-    /// Warns if the first loss is not that of a policy equal to its reference.
-    void check_first_loss(double loss) const;
+    /// Warns if the first loss is not that of a policy equal to its reference, or does not fit the data.
+    void check_first_loss(const LossSums& sums) const;
     /// `epoch_step` of `epoch_steps` is done, 1-based.
     bool eval_due(int64_t epoch_step, int64_t epoch_steps) const;
     bool save_due(int64_t epoch_step, int64_t epoch_steps) const;

@@ -125,10 +125,9 @@ void Trainer::start() {
         });
         folder = ranks_.broadcast("checkpoint", from ? from->folder : "");
     }
-    const bool compares = objective().needs_reference() && learner_->options().reference == Reference::batches;
     ranks_.together("weights", [&] {
-        if (folder.empty() || compares) load_or_initialize(config_, *learner_);
-        if (compares) references_ = make_references(session_, *learner_, ctx_, ranks_);
+        if (folder.empty() || computes_references(session_, *learner_)) load_or_initialize(config_, *learner_);
+        references_ = make_references(session_, *learner_, ctx_, ranks_);
         for (const std::string& notice : references_.notices) say("{}\n", notice);
     });
     ranks_.together("checkpoint", [&] {

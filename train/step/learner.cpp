@@ -165,7 +165,7 @@ void Learner::begin_step() {
 }
 
 void Learner::accumulate(const Context& ctx, const Batch& batch, const MicroStep& micro) {
-    if (objective().total(batch) == 0) return;  // a pack without samples, which fills up the last step of an epoch
+    if (!objective().learns_from(batch)) return;  // a pack without samples, which fills up the last step of an epoch
     const bool first = micro_steps_++ == 0;
     const bool by_rows = micro.last && sync_.embedding_by_rows();
     const ModelGradients gradients{.views = gradient_views_,
@@ -193,8 +193,8 @@ void Learner::accumulate(const Context& ctx, const Batch& batch, const MicroStep
 }
 
 LossSums Learner::evaluate(const Context& ctx, const Batch& batch, std::vector<double>* nll) {
+    if (!objective().learns_from(batch)) return {};
     const double total = objective().total(batch);
-    if (total == 0) return {};
     clear_sums(state_.eval_sums);
     prepare(ctx, batch, total, Pass::inference);
     compute_reference(ctx, batch);
@@ -234,12 +234,20 @@ std::vector<double> Learner::measure(const Context& ctx, const Batch& batch) {
     prepare(ctx, batch, 1, Pass::inference);
     model_->forward(ctx, workspace_.batch.input, workspace_.acts);
     objective().measure(ctx, objective_step());
-    const std::vector<double> measured = read(workspace_.head.answers);
+    return measured(batch);
+}
+
+std::vector<double> Learner::measured(const Batch& batch) const {
+    const bool policy = objective().answers() == Answers::policy;
+    std::vector<double> found = read(policy ? workspace_.head.nll : workspace_.head.answers), ordered;
+    if (policy) {
+        for (const int32_t target : batch.term_targets) ordered.push_back(-found[static_cast<size_t>(target)]);
+        return ordered;
+    }
     const std::vector<int32_t>& places = workspace_.batch.score_order;
-    if (places.empty()) return measured;
-    std::vector<double> of_sequences;
-    for (const int32_t place : places) of_sequences.push_back(measured[static_cast<size_t>(place)]);
-    return of_sequences;
+    if (places.empty()) return found;
+    for (const int32_t place : places) ordered.push_back(found[static_cast<size_t>(place)]);
+    return ordered;
 }
 
 void Learner::prepare(const Context& ctx, const Batch& batch, double total, Pass pass) {
@@ -251,14 +259,18 @@ void Learner::prepare(const Context& ctx, const Batch& batch, double total, Pass
 }
 
 void Learner::compute_reference(const Context& ctx, const Batch& batch) {
-    if (!objective().needs_reference() || !batch.reference.empty()) return;
+    const Answers answers = objective().answers();
+    if (!objective().needs_reference() || has_reference(batch, answers)) return;
     require(options_.reference == Reference::base, "the batch has no reference, and nothing computes one");
     TransformerInput& input = workspace_.batch.input;
     input.adapters = false;
     model_->forward(ctx, input, workspace_.acts);
     input.adapters = true;
     objective().measure(ctx, objective_step());
-    copy(ctx, workspace_.batch.reference, workspace_.head.answers);
+    if (answers != Answers::policy) return copy(ctx, workspace_.batch.reference, workspace_.head.answers);
+    // A policy's reference is of terms. The host waits for it here.
+    const std::vector<double> of_terms = measured(batch);
+    put(ctx, workspace_.batch.reference, std::vector<float>(of_terms.begin(), of_terms.end()));
 }
 
 ObjectiveStep Learner::objective_step() {

@@ -27,9 +27,9 @@
 
 namespace colonnade {
 
-/// Where the reference of preference training comes from.
+/// Where the reference comes from.
 enum class Reference {
-    batches,  ///< every batch brings it (Batch::reference), if the objective compares with one at all
+    batches,  ///< every batch brings it (has_reference()), if the objective compares with one at all
     base      ///< the base model computes it before every forward of the policy, in the same memory
 };
 
@@ -166,7 +166,8 @@ class Learner {
     void begin_mismatched();
     void add_mismatched(const Context& ctx, const Batch& batch);
     void end_mismatched(const Context& ctx, double count);
-    /// Returns the log-probability, or the reward, of every sequence: Objective::measure(). Waits.
+    /// Returns the log-probability, or the reward, of every sequence, or with Answers::policy the log-probability of
+    /// every term: Objective::measure(). Waits.
     std::vector<double> measure(const Context& ctx, const Batch& batch);
 
     // --- State ---
@@ -255,6 +256,8 @@ class Learner {
     /// Lays the workspace out for a batch and fills it.
     void prepare(const Context& ctx, const Batch& batch, double total, Pass pass);
     void compute_reference(const Context& ctx, const Batch& batch);
+    /// What Objective::measure() has found: of each sequence, or of each term.
+    std::vector<double> measured(const Batch& batch) const;
     ObjectiveStep objective_step();
 
     void clear_sums(const Tensor& sums) const;

@@ -196,12 +196,14 @@ TEST(ConfigErrors, RulesBetweenKeys) {
 TEST(ConfigErrors, RulesOfPreferences) {
     const std::string losses =
         "one or a list of sigmoid, robust, hinge, ipo, sigmoid_norm, exo_pair, nca_pair, sppo_hard, apo_zero, "
-        "apo_down, simpo, orpo, sft; in stage kto one of kto, apo_zero_unpaired";
+        "apo_down, simpo, orpo, sft; in stage kto one of kto, apo_zero_unpaired; in stage grpo one of dapo, grpo, "
+        "dr_grpo, "
+        "luspo, cispo, sapo, rloo";
     expect_problems({
-        {"beta: 0.2", "c.yaml:4:7: beta is for stages dpo and kto, this is stage sft"},
+        {"beta: 0.2", "c.yaml:4:7: beta is for stages dpo, kto and grpo, this is stage sft"},
         {"stage: rm\nloss_type: ipo", "c.yaml:5:12: loss_type is for stage dpo, this is stage rm: set stage: dpo"},
         {"precompute_ref_log_probs: true",
-         "c.yaml:4:27: precompute_ref_log_probs is for stages dpo and kto, this is stage sft"},
+         "c.yaml:4:27: precompute_ref_log_probs is for stages dpo, kto and grpo, this is stage sft"},
         {"stage: dpo\nreward_loss: plackett_luce",
          "c.yaml:5:14: reward_loss is for stage rm, this is stage dpo: set stage: rm"},
         {"stage: dpo\ncenter_rewards_coefficient: 0.01",
@@ -234,7 +236,7 @@ TEST(ConfigErrors, RulesOfPreferences) {
          "c.yaml:6:15: loss_weights has 1 numbers for the 2 losses of loss_type"},
         {"stage: dpo\nloss_weights: [0]", "c.yaml:5:15: loss_weights: expected a list of numbers > 0, found [0]"},
         {"stage: dpo\nloss_weights: 1", "c.yaml:5:15: loss_weights: expected a list of numbers > 0, found '1'"},
-        {"stage: dpo\nbeta: 0", "c.yaml:5:7: beta: expected a number > 0, found '0'"},
+        {"stage: dpo\nbeta: 0", "c.yaml:5:7: beta: expected a number > 0 in stage dpo, found 0"},
         {"stage: dpo\nlabel_smoothing: 0.5",
          "c.yaml:5:18: label_smoothing: expected a number >= 0 and < 0.5, found '0.5'"},
         {"stage: dpo\nloss_type: ipo\nlabel_smoothing: 0.1",
@@ -247,6 +249,43 @@ TEST(ConfigErrors, RulesOfPreferences) {
          "c.yaml:6:27: loss_type orpo uses no reference model"},
         {"stage: dpo\nprecompute_ref_log_probs: false",
          "c.yaml:5:27: precompute_ref_log_probs: false would keep a second model in memory; use true"},
+    });
+}
+
+TEST(ConfigErrors, RulesOfPolicies) {
+    const std::string grpo = "stage: grpo\n";
+    expect_problems({
+        {"loss_type: dapo", "c.yaml:4:12: loss_type dapo is for stage grpo, this is stage sft: set stage: grpo"},
+        {"old_logps: start", "c.yaml:4:12: old_logps is for stage grpo, this is stage sft: set stage: grpo"},
+        {"temperature: 0.7", "c.yaml:4:14: temperature is for stage grpo, this is stage sft: set stage: grpo"},
+        {grpo + "loss_type: ipo",
+         "c.yaml:5:12: loss_type: expected one of dapo, grpo, dr_grpo, luspo, cispo, sapo, rloo in stage grpo, found a "
+         "loss of stage dpo"},
+        {grpo + "loss_type: bnpo",
+         "c.yaml:5:12: loss_type: 'bnpo' is not supported: it divides by the tokens of a micro-batch, so that it "
+         "depends "
+         "on how a step is split; use dapo, which divides by those of the whole step"},
+        {grpo + "loss_type: dr_grpo",
+         "c.yaml:5:12: loss_type dr_grpo divides by max_completion_length: give the one with which the answers were "
+         "drawn"},
+        {grpo + "loss_type: rloo\nbeta: 0.05",
+         "c.yaml:6:7: loss_type rloo has its KL divergence in the rewards: subtract it there, and give beta: 0"},
+        {grpo + "loss_type: rloo\nimportance_sampling_level: token",
+         "c.yaml:6:28: importance_sampling_level token: loss_type rloo has sequence_sum only"},
+        {grpo + "loss_type: cispo\nimportance_sampling_level: sequence",
+         "c.yaml:6:28: importance_sampling_level sequence: loss_type cispo has token only"},
+        {grpo + "importance_sampling_level: sequence_sum",
+         "c.yaml:5:28: importance_sampling_level sequence_sum: loss_type dapo has token and sequence"},
+        {grpo + "loss_type: sapo\ndelta: 2", "c.yaml:6:8: delta is for losses that clip, sapo does not"},
+        {grpo + "delta: 1.1",
+         "c.yaml:5:8: delta 1.1: expected more than 1 + epsilon_high = 1.2, or it would take the place of that bound"},
+        {grpo + "sapo_temperature_neg: 2", "c.yaml:5:23: sapo_temperature_* are for loss_type sapo"},
+        {grpo + "ref_model_name_or_path: m", "c.yaml:5:25: stage grpo with beta 0 uses no reference model"},
+        {grpo + "beta: 0.1\nprecompute_ref_log_probs: false",
+         "c.yaml:6:27: precompute_ref_log_probs: false would keep a second model in memory; use true"},
+        {grpo + "temperature: 0", "c.yaml:5:14: temperature: expected a number > 0, found '0'"},
+        {grpo + "vllm_importance_sampling_clip_min: 3",
+         "c.yaml:5:36: vllm_importance_sampling_clip_min 3 is not below vllm_importance_sampling_clip_max 3"},
     });
 }
 

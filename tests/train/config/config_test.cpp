@@ -284,6 +284,13 @@ const std::vector<std::string> everything_of_preferences = {
     "lr_scheduler_type: inverse_sqrt\nlr_timescale: 200\noptim: muon\nmuon_momentum: 0.9\n",
     "val_size: 5\nsave_strategy: best\nload_best_model_at_end: true\nmetric_for_best_model: perplexity\n"
     "greater_is_better: false\nearly_stopping_patience: 3\nearly_stopping_threshold: 0.01\n",
+    "stage: grpo\nloss_type: dr_grpo\nmax_completion_length: 512\nimportance_sampling_level: sequence\nepsilon: 0.1\n"
+    "epsilon_high: 0.28\ndelta: 1.5\nbeta: 0.04\nuse_bias_correction_kl: false\ntemperature: 0.7\nold_logps: start\n"
+    "vllm_importance_sampling_mode: token_truncate\nvllm_importance_sampling_clip_max: 2\n"
+    "vllm_importance_sampling_clip_min: 0.5\n",
+    "stage: grpo\nloss_type: sapo\nsapo_temperature_pos: 0.9\nsapo_temperature_neg: 1.1\n"
+    "vllm_importance_sampling_correction: false\n",
+    "stage: grpo\nloss_type: cispo\n",
     "stage: kto\nloss_type: apo_zero_unpaired\ndesirable_weight: 1.5\nundesirable_weight: 0.5\n",
     "stage: rm\nreward_loss: plackett_luce\ncenter_rewards_coefficient: 0.01\n"
     "val_size: 5\nevals_per_epoch: 4\nsaves_per_epoch: 2\n",
@@ -316,6 +323,33 @@ TEST(Config, DefaultsAreNotShown) {
               "learning_rate: 0.001\n"
               "output_dir: runs/a\n");
     EXPECT_EQ(changed_yaml(loaded.config, {}), "");
+}
+
+TEST(Config, DefaultsOfPolicies) {
+    const Config dapo = read(minimal + "stage: grpo\n");
+    EXPECT_EQ(dapo.policy_loss, PolicyLoss::dapo);
+    EXPECT_EQ(dapo.importance_sampling_level, RatioLevel::token);
+    EXPECT_EQ(dapo.beta, 0);
+    EXPECT_EQ(dapo.learning_rate, 1e-6);
+    EXPECT_EQ(dapo.num_train_epochs, 1);
+    EXPECT_EQ(dapo.packing_length, dapo.max_length);
+    EXPECT_FALSE(dapo.precompute_ref_log_probs);
+    EXPECT_EQ(read(minimal + "stage: grpo\nfinetuning_type: lora\n").learning_rate, 5e-6);
+    EXPECT_EQ(read(minimal + "stage: grpo\nepsilon: 0.1\n").epsilon_high, 0.1);
+    EXPECT_EQ(read(minimal + "stage: grpo\nloss_type: cispo\n").epsilon_high, 5);
+    EXPECT_EQ(read(minimal + "stage: grpo\nloss_type: [luspo]\n").importance_sampling_level, RatioLevel::sequence);
+    EXPECT_EQ(read(minimal + "stage: grpo\nloss_type: rloo\n").importance_sampling_level, RatioLevel::sequence_sum);
+    EXPECT_TRUE(read(minimal + "stage: grpo\nbeta: 0.1\n").precompute_ref_log_probs);
+    EXPECT_EQ(read(minimal + "stage: dpo\n").beta, 0.1);
+    EXPECT_FALSE(read(minimal + "stage: dpo\n").policy_loss);
+    const LoadedConfig idle =
+        parse_config(minimal + "stage: grpo\nloss_type: cispo\nepsilon: 0.1\nmax_completion_length: 99\n", "c.yaml");
+    EXPECT_EQ(idle.config.epsilon, 0.2);
+    EXPECT_EQ(idle.config.max_completion_length, 0);
+    EXPECT_EQ(idle.notices, (std::vector<std::string>{
+                                "c.yaml:6:10: epsilon has no effect with loss_type cispo",
+                                "c.yaml:7:24: max_completion_length has no effect with loss_type cispo; max_length and "
+                                "excess_length decide what is cut"}));
 }
 
 TEST(Config, ResolvedYamlGivesTheSameConfig) {

@@ -100,7 +100,11 @@ TEST(PortedConfigs, RefuseWhatWouldChangeTheResult) {
          "c.yaml:4:15: load_in_4bit: 'true' is not supported: the base stays in bf16; set it to false"},
         {"fp16: true",
          "c.yaml:4:7: fp16: 'true' is not supported: GPUs compute in bf16 with fp32 master weights: bf16: auto"},
-        {"rl: ppo", "c.yaml:4:5: rl: 'ppo' is not supported: stages here are pt, sft, dpo, rm and kto"},
+        {"stage: grpo\nuse_vllm: true",
+         "c.yaml:5:11: use_vllm: 'true' is not supported: nothing is sampled or scored in training: draw answers with "
+         "colonnade generate or another sampler, score them, and give them as rows with stage: grpo"},
+        {"stage: grpo\nnum_iterations: 2", "c.yaml:5:17: num_iterations: '2' is not supported: there is only 1"},
+        {"rl: ppo", "c.yaml:4:5: rl: 'ppo' is not supported: stages here are pt, sft, dpo, rm, kto and grpo"},
         {"adapter: qlora",
          "c.yaml:4:10: adapter: 'qlora' is not supported: the base stays in bf16; adapter: lora trains the same "
          "adapters on it"},

@@ -3,12 +3,19 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/support/answer_trees.h"
+#include "tests/support/rollouts.h"
 #include "tests/support/tiny_lora.h"
+#include "train/objectives/policy_objective.h"
 #include "train/objectives/reward_objective.h"
 
 namespace colonnade {
 namespace {
+
+double metric_of(const Objective& objective, const LossSums& sums, const std::string& name) {
+    const std::vector<Metric> metrics = objective.metrics(sums, Phase::training);
+    const auto found = std::ranges::find(metrics, name, &Metric::first);
+    return found == metrics.end() ? std::nan("") : std::get<double>(found->second);
+}
 
 class LoraStages : public testing::TestWithParam<DType> {
   protected:
@@ -96,6 +103,27 @@ TEST_P(LoraStages, TheBaseWithThePolicyEqualsTheBaseAlone) {
     online->fill_weights([&](const Tensor& flat) { initialize(online->parameters(), {.seed = 1}, flat); });
     gradients_of(*online, bare, 5);
     EXPECT_NEAR(online->loss().mean(), std::log(2), 1e-12);
+}
+
+TEST_P(LoraStages, TheBaseAsThePolicysReferenceEqualsTheBaseAlone) {
+    const auto objective = std::make_shared<PolicyObjective>(PolicyOptions{.settings = {.beta = 0.2}});
+    const auto online = learner(false, objective, Reference::base), given = learner(false, objective);
+    const auto base = tiny_learner(config(), GetParam(), 2, 320, {.objective = objective});
+    const std::vector<Sample> samples = random_rollouts(5, config().vocab_size);
+    const std::vector<Batch> bare = {make_batch({{&samples[0], &samples[1], &samples[4]}, {&samples[8]}})};
+    std::vector<Batch> batches = bare;
+    set_reference(batches[0], Answers::policy, base->measure(base->context(), batches[0]));
+    const double total = objective->total(bare[0]);
+    const auto expected = gradients_of(*given, batches, total);
+    const LossSums loss = given->loss();
+    EXPECT_EQ(gradients_of(*online, bare, total), expected);
+    EXPECT_EQ(online->loss().numbers(), loss.numbers());
+    const auto kl = [&] { return metric_of(*objective, online->loss(), "kl"); };
+    EXPECT_GT(kl(), 1e-3);
+    // Fresh adapters add nothing.
+    online->fill_weights([&](const Tensor& flat) { initialize(online->parameters(), {.seed = 1}, flat); });
+    gradients_of(*online, bare, total);
+    EXPECT_NEAR(kl(), 0, 1e-9);
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, LoraStages, testing::Values(DType::f64, DType::f32, DType::bf16),

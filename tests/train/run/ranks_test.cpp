@@ -3,6 +3,7 @@
 
 #include "tests/support/answer_trees.h"
 #include "tests/support/rank_runs.h"
+#include "train/objectives/policy_objective.h"
 #include "train/objectives/preference_objective.h"
 #include "train/run/rank_check.h"
 
@@ -226,23 +227,26 @@ void fill_randomly(Learner& learner) {
     randomize(learner, 5);
 }
 
-/// In double: full training and adapters, language models and pairs, both values of zero_stage.
+/// In double: full training and adapters; language models, pairs and policies; both values of zero_stage.
 TEST(DISABLED_EveryRank, UpdatesInDouble) {
     Ranks ranks({.program = "ranks_test"});
     const auto communicator = Communicator::join(ranks, nullptr, true);
     const auto pairs = std::make_shared<PreferenceObjective>(
         PreferenceMix{.count = 1, .losses = {PreferenceLoss::sigmoid}, .weights = {1}});
+    const auto policy = std::make_shared<PolicyObjective>(PolicyOptions{.settings = {.loss = PolicyLoss::grpo}});
     const LoraSettings all{.rank = 3, .targets = {lora_modules().begin(), lora_modules().end()}, .head = true};
     for (const auto& [architecture, tied] :
          {std::pair(Architecture::llama, true), {Architecture::llama, false}, {Architecture::qwen3, false}})
         for (const int64_t zero_stage : {0, 1})
             for (const bool lora : {false, true})
-                for (const bool preferences : {false, true}) {
+                for (const Stage stage : {Stage::sft, Stage::dpo, Stage::grpo}) {
+                    const bool preferences = stage == Stage::dpo;
                     if (lora && tied) continue;  // a tied head cannot be trained
                     const ModelConfig config = tiny_config(architecture, tied);
                     LearnerOptions options{.max_packs = 1, .max_length = 32, .head_chunk = 7, .dtype = DType::f64};
                     if (lora) options.lora = all;
                     if (preferences) options.objective = pairs;
+                    if (stage == Stage::grpo) options.objective = policy;
                     Learner alone(config, options);
                     options.sync = {.communicator = communicator.get(), .zero_stage = zero_stage};
                     Learner together(config, options);
@@ -250,6 +254,14 @@ TEST(DISABLED_EveryRank, UpdatesInDouble) {
                     fill_randomly(together);
                     expect_updates_of_one(ranks, alone, together, in_double, [&](uint64_t draw) {
                         const auto i = static_cast<int64_t>(draw % 100);
+                        if (stage == Stage::grpo) {
+                            Sample answer = tree(draw, i + 1, {9 + i}, config.vocab_size);
+                            answer.sequences[0].advantage = -0.5f - static_cast<float>(i) / 8;
+                            answer.sequences[0].reward = static_cast<float>(i);
+                            answer.sequences[0].logps.old.assign(
+                                static_cast<size_t>(learned_tokens(answer.sequences[0])), -3.5f);
+                            return make_batch({{&answer}});
+                        }
                         const Sample sample = preferences ? tree(draw, i + 1, {9 + i, 5}, config.vocab_size)
                                                           : random_sample(draw, i + 1, {9 + i, 5}, config.vocab_size);
                         Batch batch = make_batch({{&sample}});
