@@ -1,50 +1,16 @@
-// Formats of preference rows. Each becomes a Row whose answers are rows of their own with the prompt in front, so that
-// a prompt and its answer give the same tokens as in fine-tuning.
+// Formats of preference rows. Each becomes a Row whose answers are rows of their own (data/rows/row_answers.h).
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
+#include "data/rows/row_answers.h"
 #include "data/rows/row_formats.h"
-#include "data/rows/row_messages.h"
-#include "data/rows/template_variables.h"
 #include "data/rows/token_rows.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
 namespace {
-
-/// An answer as the row writes it; prompts have the same forms.
-struct Answer {
-    std::string place, name;          ///< "path:line" of the row; the row's key
-    std::optional<std::string> text;  ///< a string
-    std::vector<Message> messages;    ///< one message or a list of them
-
-    std::string where() const { return place + ": " + name; }
-    const char* form() const { return text ? "a string" : "messages"; }
-};
-
-Answer read_answer(const RowFields& row, const Json& value, MessageStyle style, std::string name) {
-    Answer answer{.place = row.where(), .name = std::move(name), .text = std::nullopt, .messages = {}};
-    if (value.is_string()) {
-        answer.text = value.get<std::string>();
-    } else if (value.is_object()) {
-        answer.messages.push_back(read_message(value, style, row.columns(), answer.where()));
-    } else if (value.is_array()) {
-        if (value.empty()) fail(Exit::data, "{}: the list is empty", answer.where());
-        for (size_t i = 0; i < value.size(); ++i)
-            answer.messages.push_back(
-                read_message(value[i], style, row.columns(), fmt::format("{}[{}]", answer.where(), i)));
-    } else {
-        fail(Exit::data, "{}: expected a string, a message or a list of messages, found {}", answer.where(),
-             value.type_name());
-    }
-    return answer;
-}
-
-Answer read_answer(const RowFields& row, const std::string& key, MessageStyle style) {
-    return read_answer(row, row.at(key), style, row.name(key));
-}
 
 float read_margin(const RowFields& row) {
     const Json* margin = row.find("margin");
@@ -55,56 +21,6 @@ float read_margin(const RowFields& row) {
         fail(Exit::data, "{}: key '{}': expected a number in the range of float32, found {}", row.where(),
              row.name("margin"), shown(*margin));
     return static_cast<float>(value);
-}
-
-void require_alike(const std::vector<Answer>& answers) {
-    for (const Answer& answer : answers)
-        if (answer.text.has_value() != answers[0].text.has_value())
-            fail(Exit::data, "{} is {}, but {} is {}; expected every answer of a row in the same form",
-                 answers[0].where(), answers[0].form(), answer.name, answer.form());
-}
-
-bool is_answer(const Message& message) {
-    return message.role == "assistant" || message.role == "tool";
-}
-
-Row chat_row(const std::vector<Message>& prompt, const std::vector<Message>& answer) {
-    Row row;
-    row.messages = prompt;
-    row.messages.insert(row.messages.end(), answer.begin(), answer.end());
-    row.prompt_messages = static_cast<int64_t>(prompt.size());
-    return row;
-}
-
-/// Answers to a chat. An answer that is a string becomes an assistant message.
-Row after_chat(const std::vector<Message>& prompt, const std::vector<Answer>& answers) {
-    require_alike(answers);
-    Row row;
-    for (const Answer& answer : answers) {
-        if (answer.text) {
-            row.answers.push_back(chat_row(prompt, {{"assistant", *answer.text}}));
-            continue;
-        }
-        if (!is_answer(answer.messages[0]))
-            fail(Exit::data,
-                 "{} begins with a message from role '{}'; expected the answer alone: the prompt has its own key",
-                 answer.where(), answer.messages[0].role);
-        row.answers.push_back(chat_row(prompt, answer.messages));
-    }
-    return row;
-}
-
-/// Answers to a string. The prompt is plain text if they are strings, a user message if they are messages.
-Row after_text(const std::string& prompt, const std::vector<Answer>& answers) {
-    require_alike(answers);
-    if (!answers[0].text) return after_chat({{"user", prompt}}, answers);
-    Row row;
-    for (const Answer& answer : answers) {
-        Row& each = row.answers.emplace_back();
-        each.prompt = prompt;
-        each.completion = answer.text;
-    }
-    return row;
 }
 
 bool same(const Message& a, const Message& b) {
@@ -164,19 +80,8 @@ void require_switches(const RowFields& row, const Row& result) {
 Row with_settings(const RowFields& row, Row result, MessageStyle style) {
     result.margin = read_margin(row);
     require_switches(row, result);
-    if (result.answers[0].messages.empty()) return result;
-    const Json variables = read_variables(row, style);
-    for (Row& answer : result.answers) answer.variables = variables;
+    add_variables_to_all(row, result, style);
     return result;
-}
-
-/// Puts the row's system prompt in front of every answer. Plain text has none: unused_keys() refuses it.
-void add_system_to_all(const RowFields& row, Row& result) {
-    for (Row& answer : result.answers) {
-        const auto before = static_cast<int64_t>(answer.messages.size());
-        add_system(row, answer.messages);
-        answer.prompt_messages += static_cast<int64_t>(answer.messages.size()) - before;
-    }
 }
 
 Row read_preference(const RowFields& row) {
@@ -244,18 +149,11 @@ Row read_ranked(const RowFields& row) {
     if (row.find("margin"))
         fail(Exit::data, "{}: key '{}': a ranking has no margin; pairs of '{}' and '{}' may have one", row.where(),
              row.name("margin"), row.name("chosen"), row.name("rejected"));
-    const Json& list = row.filled_list("completions");
-    if (list.size() < 2)
+    const std::vector<Answer> answers = read_answers(row, "completions", MessageStyle::chat);
+    if (answers.size() < 2)
         fail(Exit::data, "{}: key '{}': expected at least two answers to compare, found one", row.where(),
              row.name("completions"));
-    std::vector<Answer> answers;
-    for (size_t i = 0; i < list.size(); ++i)
-        answers.push_back(
-            read_answer(row, list[i], MessageStyle::chat, fmt::format("{}[{}]", row.name("completions"), i)));
-    const Answer prompt = read_answer(row, "prompt", MessageStyle::chat);
-    Row result = prompt.text ? after_text(*prompt.text, answers) : after_chat(prompt.messages, answers);
-    if (!result.answers[0].messages.empty()) add_system_to_all(row, result);
-    return with_settings(row, std::move(result), MessageStyle::chat);
+    return with_settings(row, after_prompt(row, answers), MessageStyle::chat);
 }
 
 }  // namespace

@@ -26,6 +26,23 @@
 //                      masks as above. The answers stand alone, or behind the prompt; without a prompt key, prompt and
 //                      answer are one list
 //
+// Answers that a model wrote, each a sample of its own (stage grpo). A prompt is a string or a message list, an answer a
+// string, a message or a list of messages. A reward is a number, null for none, or a list or an object of those of
+// several functions. Answers of a data set with an equal "group"?, or else with an equal prompt, are a group.
+//
+//   rollouts           {"prompt", "completions": [answer, ...], "rewards" or "advantages": [...], "truncated"?: [...]}
+//   prompt_completion  {"prompt", "completion", "reward" or "advantage", "truncated"?}
+//   prompt_tokens      {"prompt_ids", "completion_ids", "completion_mask"?, "reward" or "advantage", log-probabilities?}
+//   tokens             {"input_ids", "completion_mask" or "response_length", "reward" or "advantage", ...}
+//
+// Answers that are labelled as good or bad (stage kto), each a sample of its own:
+//
+//   prompt_completion  {"prompt", "completion", "label": true or false}
+//   messages           {"messages", "label"}: the last message is the answer
+//   sharegpt           {"conversations", "label"}
+//   alpaca             {"instruction", "output", "label", ...}
+//   prompt_tokens      {"prompt_ids", "completion_ids", "label", ...}
+//
 // "weight"? of a row that is no preference multiplies what is learned of it; "weight"? of a message says how much of it
 // is learned, and "token_weights"? of input_ids how much of each token.
 //
@@ -44,6 +61,7 @@
 #include <string>
 #include <vector>
 
+#include "data/rows/answer_score.h"
 #include "data/rows/files/data_files.h"
 #include "data/rows/files/row_source.h"
 #include "engine/io/json.h"
@@ -77,8 +95,9 @@ struct Message {
     Json more = {};
 };
 
-/// What the rows of a data set hold: texts to train on, answers to compare, or answers with a score each.
-enum class RowKind { texts, preferences, scored };
+/// What the rows of a data set hold: texts to train on, answers to compare, answers with a reward or an advantage each,
+/// or answers that are labelled as good or bad.
+enum class RowKind { texts, preferences, scored, labelled };
 
 /// One row. Exactly one of four groups is filled: messages, prompt and completion, input_ids and labels, answers.
 struct Row {
@@ -89,12 +108,13 @@ struct Row {
     std::vector<int32_t> input_ids, labels;         ///< token ids; labels: same length, -100: not in the loss
     std::vector<float> token_weights;               ///< of each token id, 0 if its label is -100; empty: all 1
     float weight = 1;                               ///< multiplies what is learned; no preference has one
-    /// A preference: one row per answer, with the prompt in front; the best answer first.
+    /// Answers: a row for each, with the prompt in front. Of a preference, the best answer first.
     std::vector<Row> answers;
-    std::vector<std::string> unused;  ///< keys of the row that were not used, harmless ones apart
-    bool whole_answers = false;       ///< answers without a prompt key: their common tokens are the prompt
-    float margin = 0;                 ///< by how much the chosen answer should score above the rejected one
-    int64_t line = 0;                 ///< number in its file, from 1: of the line or the row
+    std::vector<std::string> unused;     ///< keys of the row that were not used, harmless ones apart
+    bool whole_answers = false;          ///< answers without a prompt key: their common tokens are the prompt
+    float margin = 0;                    ///< by how much the chosen answer should score above the rejected one
+    int64_t line = 0;                    ///< number in its file, from 1: of the line or the row
+    std::optional<AnswerScore> score{};  ///< of each of the answers, if the rows are scored or labelled
 };
 
 /// The text of a row, and its place: file i of the data set, line or row `number` in it.
