@@ -83,6 +83,14 @@ struct BranchedSample {
     std::vector<int64_t> branches;
 };
 ColumnMask share_question_mask(int64_t n, const std::vector<BranchedSample>& samples);
+/// A sequence of a row whose sequences share prefixes, in the order of a walk of their trie.
+struct WalkedSequence {
+    int64_t shared;  ///< first tokens in common with the sequence before, which have columns already
+    int64_t own;     ///< tokens after these, the next columns of the row
+};
+/// Every token sees the tokens before it in its sequences. A sequence with nothing in common with the one before it
+/// begins another tree.
+ColumnMask tree_mask(int64_t n, const std::vector<WalkedSequence>& sequences);
 ColumnMask global_sliding_window_mask(int64_t n, int64_t global_tokens, int64_t left, int64_t right);
 ColumnMask causal_blockwise_mask(int64_t n, const std::vector<int64_t>& ends);  ///< the last block sees all blocks
 ColumnMask prefix_lm_causal_mask(int64_t n, int64_t prefix);

@@ -126,6 +126,29 @@ ColumnMask share_question_mask(int64_t n, const std::vector<BranchedSample>& sam
     return m;
 }
 
+ColumnMask tree_mask(int64_t n, const std::vector<WalkedSequence>& sequences) {
+    ColumnMask m = square(n, true, MaskVectors::lts);
+    std::vector<size_t> path;  // the columns of the current sequence
+    int64_t next = 0;
+    const auto keep = [&](int64_t length) {  // the subtrees of the other columns end here
+        for (; std::ssize(path) > length; path.pop_back()) m.lts[path.back()] = static_cast<int32_t>(next);
+    };
+    for (size_t s = 0; s < sequences.size(); ++s) {
+        const auto [shared, own] = sequences[s];
+        if (shared < 0 || shared > std::ssize(path))
+            fail(Exit::data, "sequence {} shares {} tokens with the one before it, expected 0..{}", s, shared,
+                 path.size());
+        if (own < 0 || own > n - next)
+            fail(Exit::data, "sequence {} has {} tokens of its own at {} of a mask of length {}: expected 0..{}", s,
+                 own, next, n, n - next);
+        keep(shared);
+        for (const int64_t end = next + own; next < end; ++next) path.push_back(static_cast<size_t>(next));
+    }
+    keep(0);
+    set(m.lts, {next, n}, 0);
+    return m;
+}
+
 ColumnMask global_sliding_window_mask(int64_t n, int64_t global_tokens, int64_t left, int64_t right) {
     check_window(left, right);
     if (global_tokens < 0) fail(Exit::config, "{} global tokens: expected 0 or more", global_tokens);

@@ -1,11 +1,107 @@
 #include "attention/mask_families.h"
 
 #include <array>
+#include <functional>
 
 #include "engine/device/philox.h"
 
 namespace colonnade {
 namespace {
+
+/// Trees that grow until a row has no room for more.
+class Forest {
+  public:
+    static constexpr size_t root = 0;
+
+    explicit Forest(const FamilyParameters& p) : p_(p), left_(p.columns) {}
+
+    bool full() const { return left_ == 0; }
+    /// Adds a run of tokens behind node `parent`, as long as there is room. Returns its node.
+    size_t add(size_t parent, int64_t tokens) {
+        tokens = std::clamp<int64_t>(tokens, 1, left_);
+        left_ -= tokens;
+        nodes_[parent].children.push_back(nodes_.size());
+        nodes_.push_back({.tokens = tokens});
+        return nodes_.size() - 1;
+    }
+    void add_leaf(size_t parent, int64_t mean) {
+        const auto drawn = Philox{p_.seed, 4}.below(nodes_.size(), static_cast<uint64_t>(mean) + 1);
+        add(parent, mean / 2 + static_cast<int64_t>(drawn));
+    }
+
+    std::vector<WalkedSequence> walk() {
+        for (size_t i = nodes_.size(); i-- > 0;) {  // children come after their parents
+            Node& node = nodes_[i];
+            node.subtree = node.tokens;
+            for (const size_t child : node.children) node.subtree += nodes_[child].subtree;
+            if (p_.siblings == SiblingOrder::largest_first)
+                std::ranges::stable_sort(node.children, std::greater{}, [&](size_t n) { return nodes_[n].subtree; });
+        }
+        std::vector<WalkedSequence> sequences;
+        int64_t placed = 0;  // tokens of the current path that have columns
+        visit(root, 0, placed, sequences);
+        return sequences;
+    }
+
+  private:
+    struct Node {
+        int64_t tokens, subtree = 0;
+        std::vector<size_t> children{};
+    };
+
+    /// `depth` tokens are before the node.
+    void visit(size_t at, int64_t depth, int64_t& placed, std::vector<WalkedSequence>& sequences) const {
+        const Node& node = nodes_[at];
+        placed = std::min(placed, depth);
+        depth += node.tokens;
+        if (node.children.empty()) {
+            sequences.push_back({placed, depth - placed});
+            placed = depth;
+        }
+        for (const size_t child : node.children) visit(child, depth, placed, sequences);
+    }
+
+    const FamilyParameters& p_;
+    int64_t left_;
+    std::vector<Node> nodes_ = {{.tokens = 0}};
+};
+
+/// A share of the row, unless a length is given.
+int64_t tokens_or(int64_t given, int64_t columns, int64_t share) {
+    return given >= 0 ? given : columns / share;
+}
+
+ColumnMask agent_traces(const FamilyParameters& p) {
+    const int64_t stem = tokens_or(p.stem, p.columns, 11), leaf = tokens_or(p.leaf, p.columns, 68);
+    Forest forest(p);
+    while (!forest.full()) {
+        size_t trunk = forest.add(Forest::root, stem);
+        for (int turn = 0; turn < 20 && !forest.full(); ++turn) {
+            forest.add_leaf(trunk, leaf);
+            if (!forest.full()) trunk = forest.add(trunk, leaf * 4 / 5);
+        }
+    }
+    return tree_mask(p.columns, forest.walk());
+}
+
+ColumnMask chats_behind_stem(const FamilyParameters& p) {
+    const int64_t leaf = tokens_or(p.leaf, p.columns, 56);
+    Forest forest(p);
+    if (forest.full()) return tree_mask(0, {});
+    const size_t stem = forest.add(Forest::root, tokens_or(p.stem, p.columns, 16));
+    while (!forest.full()) forest.add_leaf(stem, leaf);
+    return tree_mask(p.columns, forest.walk());
+}
+
+ColumnMask rollouts(const FamilyParameters& p) {
+    const int64_t stem = tokens_or(p.stem, p.columns, 32), leaf = tokens_or(p.leaf, p.columns, 22);
+    Forest forest(p);
+    while (!forest.full()) {
+        const size_t prompt = forest.add(Forest::root, stem);
+        for (int answer = 0; answer < 8 && !forest.full(); ++answer) forest.add_leaf(prompt, leaf);
+    }
+    return tree_mask(p.columns, forest.walk());
+}
 
 constexpr std::array families{
     MaskFamily{"full", [](const FamilyParameters& p) { return full_mask(p.rows, p.columns); }, false},
@@ -32,6 +128,9 @@ constexpr std::array families{
                [](const FamilyParameters& p) {
                    return random_eviction_mask(p.columns, p.heads, p.first_evicting_row, p.seed);
                }},
+    MaskFamily{"agent_traces", agent_traces},
+    MaskFamily{"chats_behind_stem", chats_behind_stem},
+    MaskFamily{"rollouts", rollouts},
 };
 
 }  // namespace

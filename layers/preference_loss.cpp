@@ -44,6 +44,7 @@ void preference_loss(const Context& ctx, const PreferencePairs& a) {
     if (!a.reference.empty()) check("reference", a.reference, DType::f64, {sequences});
     check("lengths", a.lengths, DType::f64, {sequences});
     check("pairs", a.table.pairs, DType::i32, {pairs, 2});
+    check("pairs.weights", a.table.weights, DType::f32, {pairs});
     check("pairs.begins", a.table.begins, DType::i32, {sequences + 1});
     check("pairs.sides", a.table.sides, DType::i32, {2 * pairs});
     const PhaseTimer timer(ctx, "loss");
@@ -56,12 +57,13 @@ void preference_loss(const Context& ctx, const PreferencePairs& a) {
             require(of_pairs[2 * i + side] >= 0 && of_pairs[2 * i + side] < sequences,
                     "preference_loss: pair {} has sequence {} of {}", i, of_pairs[2 * i + side], sequences);
         const PairScores pair = scores_of_pair(of_pairs, i, a.logps.as<double>(), reference, a.lengths.as<double>());
-        const PairLoss loss = pair_loss(a.mix, pair);
+        const float weight = a.table.weights.as<float>()[i];
+        const PairLoss loss = weighted(pair_loss(a.mix, pair), weight);
         if (backward) {
             a.slopes.as<double>()[2 * i] = a.scale * loss.d_chosen;
             a.slopes.as<double>()[2 * i + 1] = a.scale * loss.d_rejected;
         }
-        const PairSums own = sums_of(pair, loss, a.mix.beta, reference != nullptr);
+        const PairSums own = sums_of(pair, loss.value, weight, a.mix.beta, reference != nullptr);
         for (int k = 0; k < PairSums::count; ++k) total.of[k] += own.of[k];
     }
     for (int k = 0; k < PairSums::count; ++k) a.sums.as<double>()[k] += total.of[k];

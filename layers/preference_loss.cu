@@ -43,6 +43,7 @@ struct Pairs {
     const double* reference;  ///< or null
     const double* lengths;
     const int32_t* pairs;
+    const float* weights;
     int64_t count;
     PreferenceMix mix;
     double scale;
@@ -54,12 +55,13 @@ __global__ void __launch_bounds__(threads) pairs_kernel(Pairs a) {
     double total[PairSums::count] = {};
     for (int64_t i = thread; i < a.count; i += threads) {
         const PairScores pair = scores_of_pair(a.pairs, i, a.logps, a.reference, a.lengths);
-        const PairLoss loss = pair_loss(a.mix, pair);
+        const float weight = a.weights[i];
+        const PairLoss loss = weighted(pair_loss(a.mix, pair), weight);
         if (a.slopes) {
             a.slopes[2 * i] = a.scale * loss.d_chosen;
             a.slopes[2 * i + 1] = a.scale * loss.d_rejected;
         }
-        const PairSums own = sums_of(pair, loss, a.mix.beta, a.reference != nullptr);
+        const PairSums own = sums_of(pair, loss.value, weight, a.mix.beta, a.reference != nullptr);
         for (int k = 0; k < PairSums::count; ++k) total[k] += own.of[k];
     }
     for (int k = 0; k < PairSums::count; ++k) partial[k][thread] = total[k];
@@ -118,6 +120,7 @@ void preference_loss(const Context& ctx, const PreferencePairs& a) {
          .reference = a.reference.empty() ? nullptr : a.reference.as<double>(),
          .lengths = a.lengths.as<double>(),
          .pairs = a.table.pairs.as<int32_t>(),
+         .weights = a.table.weights.as<float>(),
          .count = a.table.pairs.size(0),
          .mix = a.mix,
          .scale = a.scale});

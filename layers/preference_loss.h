@@ -4,7 +4,7 @@
 // target. Sequences that share a learned token share its target, and each has a term of it (layers/term_table.h).
 //
 //     l_s = -sum_{terms t of s} weight_t nll_target(t)                    sequence_log_probabilities
-//     loss = scale * sum_pairs mix(l_c, l_r)                              preference_loss: layers/preference_formulas.h
+//     loss = scale * sum_pairs weight mix(l_c, l_r)                       preference_loss: layers/preference_formulas.h
 //     scale_i = -sum_{terms t of target i} (d loss / d l_s(t)) weight_t   target_coefficients: d loss / d nll_i, the
 //                                                                         scales of head_loss
 //
@@ -22,17 +22,18 @@ struct SequenceLogProbabilities {
 };
 void sequence_log_probabilities(const Context& ctx, const SequenceLogProbabilities& args);
 
-/// Sums over pairs.
+/// Sums over pairs. Only the loss is weighted: the others describe the answers, as TRL logs them.
 struct PairSums {
     enum Name {
         loss,
-        pairs,
+        weight,
         correct,  ///< pairs whose chosen answer has the larger reward
         chosen_reward,
         rejected_reward,
         chosen_logp,
         rejected_logp,
         chosen_nll,  ///< nll per token of the chosen answer: -bar l_c
+        pairs,
         count
     };
     double of[count];
@@ -40,9 +41,10 @@ struct PairSums {
 
 /// Which sequences are compared. A sequence may be in several pairs, on either side.
 struct PairTable {
-    Tensor pairs;   ///< i32 [pairs, 2]: sequences of chosen and rejected
-    Tensor begins;  ///< i32 [sequences + 1]: sequence s has the sides [begins[s], begins[s + 1]) of `sides`
-    Tensor sides;   ///< i32 [2 pairs]: 2 pair, + 1 if the sequence is its rejected one; in order of the pairs
+    Tensor pairs;    ///< i32 [pairs, 2]: sequences of chosen and rejected
+    Tensor weights;  ///< f32 [pairs]: what a pair's loss is multiplied by
+    Tensor begins;   ///< i32 [sequences + 1]: sequence s has the sides [begins[s], begins[s + 1]) of `sides`
+    Tensor sides;    ///< i32 [2 pairs]: 2 pair, + 1 if the sequence is its rejected one; in order of the pairs
 };
 
 struct PreferencePairs {
@@ -54,7 +56,7 @@ struct PreferencePairs {
     Tensor lengths;         ///< f64 [sequences]: sum of the weights of a sequence's terms, above 0 if it is in a pair
     PairTable table;
     PreferenceMix mix;
-    double scale;  ///< 1 / pairs of the whole global step
+    double scale;  ///< 1 / sum of the weights of the pairs of the whole global step
 };
 /// Rewards are beta s with a reference model and beta bar l without.
 void preference_loss(const Context& ctx, const PreferencePairs& args);
@@ -66,12 +68,20 @@ struct TargetCoefficients {
 };
 void target_coefficients(const Context& ctx, const TargetCoefficients& args);
 
-/// What a pair adds to the sums, for both devices; `loss` is its pair_loss().
-COLONNADE_HOST_DEVICE inline PairSums sums_of(const PairScores& p, const PairLoss& loss, double beta, bool reference) {
+/// The loss of a pair times its weight.
+COLONNADE_HOST_DEVICE inline PairLoss weighted(const PairLoss& loss, float weight) {
+    const double w = static_cast<double>(weight);
+    return {w * loss.value, w * loss.d_chosen, w * loss.d_rejected};
+}
+
+/// What a pair adds to the sums, for both devices; `value` is its weighted loss.
+COLONNADE_HOST_DEVICE inline PairSums sums_of(const PairScores& p, double value, float weight, double beta,
+                                              bool reference) {
     const double mean = p.chosen / p.chosen_length;
     const double chosen = beta * (reference ? p.chosen - p.ref_chosen : mean);
     const double rejected = beta * (reference ? p.rejected - p.ref_rejected : p.rejected / p.rejected_length);
-    return {{loss.value, 1, chosen > rejected ? 1.0 : 0.0, chosen, rejected, p.chosen, p.rejected, -mean}};
+    return {{value, static_cast<double>(weight), chosen > rejected ? 1.0 : 0.0, chosen, rejected, p.chosen, p.rejected,
+             -mean, 1}};
 }
 
 /// The scores of pair i, for both devices; `reference` may be null.

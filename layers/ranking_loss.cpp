@@ -19,6 +19,7 @@ void ranking_loss(const Context& ctx, const RankingLoss& a) {
     check("pairs", a.pairs, DType::i32, {pairs, 2});
     check("pair_begins", a.pair_begins, DType::i32, {samples + 1});
     check("margins", a.margins, DType::f32, {pairs});
+    check("weights", a.weights, DType::f32, {pairs});
     const PhaseTimer timer(ctx, "loss");
     if (ctx.device == Device::cuda) return cuda::ranking_loss(ctx, a);
     const int32_t* const begins = a.sample_begins.as<int32_t>();

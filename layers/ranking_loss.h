@@ -5,8 +5,9 @@
 //     plackett_luce   sum over i of log(sum over j >= i of exp r_j) - r_i                 the likelihood of a ranking
 //     centering       + center mean over pairs of (r_i + r_j)^2                           arXiv 2312.09244
 //
-// plackett_luce takes all answers of a sample as ranked best first. Every sample has weight 1, whatever its number of
-// pairs. For two answers and no margin both losses are the same.
+// plackett_luce takes all answers of a sample as ranked best first. A sample counts as much as the mean of its pairs'
+// weights, whatever its number of pairs; within it, a pair's share is its weight. For two answers and no margin both
+// losses are the same.
 
 #include <cmath>
 
@@ -17,15 +18,16 @@ namespace colonnade {
 
 enum class RankingKind : int32_t { pairwise, plackett_luce };
 
-/// Sums over samples with pairs.
+/// Sums over samples with pairs. Only the loss is weighted: the others describe the answers, as TRL logs them.
 struct RankingSums {
     enum Name {
         loss,
-        samples,
+        weight,   ///< mean of a sample's pairs
         correct,  ///< share of a sample's pairs whose better answer scores higher
         margin,   ///< mean of r_i - r_j over these pairs
         reward,   ///< sum over answers
         answers,
+        samples,
         count
     };
     double of[count];
@@ -41,9 +43,10 @@ struct RankingLoss {
     Tensor pairs;          ///< i32 [pairs, 2]: the better and the worse answer
     Tensor pair_begins;    ///< i32 [samples + 1]: sample s has pairs [begins[s], begins[s + 1])
     Tensor margins;        ///< f32 [pairs]; pairwise only
+    Tensor weights;        ///< f32 [pairs]
     RankingKind kind = RankingKind::pairwise;
     double center = 0;
-    double scale = 1;  ///< 1 / samples of the whole global step
+    double scale = 1;  ///< 1 / sum of the samples' weights of the whole global step
 };
 /// Computes in double and in a fixed order: the same bits in every run.
 void ranking_loss(const Context& ctx, const RankingLoss& args);
@@ -60,7 +63,7 @@ struct RankedSample {
     const int32_t* places;  ///< of all samples
     int32_t first, answers;
     const int32_t* pairs;  ///< of this sample
-    const float* margins;
+    const float *margins, *weights;
     int32_t pair_count;
 
     COLONNADE_HOST_DEVICE double score(int32_t rank) const { return scores[places[first + rank]]; }
@@ -72,11 +75,11 @@ struct RankingArrays {
     const double* scores;
     double* dscores;
     const int32_t *places, *sample_begins, *pairs, *pair_begins;
-    const float* margins;
+    const float *margins, *weights;
 };
 inline RankingArrays arrays_of(const RankingLoss& a) {
     return {a.scores.as<double>(), a.dscores.as<double>(),      a.places.as<int32_t>(), a.sample_begins.as<int32_t>(),
-            a.pairs.as<int32_t>(), a.pair_begins.as<int32_t>(), a.margins.as<float>()};
+            a.pairs.as<int32_t>(), a.pair_begins.as<int32_t>(), a.margins.as<float>(), a.weights.as<float>()};
 }
 COLONNADE_HOST_DEVICE inline RankedSample ranked_sample(const RankingArrays& a, int64_t s) {
     const int32_t first = a.sample_begins[s], pair = a.pair_begins[s];
@@ -87,6 +90,7 @@ COLONNADE_HOST_DEVICE inline RankedSample ranked_sample(const RankingArrays& a, 
             a.sample_begins[s + 1] - first,
             a.pairs + int64_t{2} * pair,
             a.margins + pair,
+            a.weights + pair,
             a.pair_begins[s + 1] - pair};
 }
 
@@ -98,6 +102,8 @@ COLONNADE_HOST_DEVICE inline RankingSums rank_answers(const RankingSettings& s, 
     RankingSums sums{};
     const double share = 1.0 / a.pair_count;
     const bool pairwise = s.kind == RankingKind::pairwise;
+    for (int32_t p = 0; p < a.pair_count; ++p) sums.of[RankingSums::weight] += static_cast<double>(a.weights[p]);
+    const double weight = sums.of[RankingSums::weight] /= a.pair_count;
     if (!pairwise) {
         // First the slope of i is the log of the sum over j >= i of exp r_j; then, from the last to the first, the
         // gradient.
@@ -106,27 +112,28 @@ COLONNADE_HOST_DEVICE inline RankingSums rank_answers(const RankingSettings& s, 
         for (int32_t i = k - 2; i >= 0; --i) {
             left = fmax(left, a.score(i)) + log1p(exp(-fabs(left - a.score(i))));
             a.slope(i) = left;
-            sums.of[RankingSums::loss] += left - a.score(i);
+            sums.of[RankingSums::loss] += weight * (left - a.score(i));
         }
         for (int32_t j = k - 1; j >= 0; --j) {
             double slope = j < k - 1 ? -1 : 0;
             for (int32_t i = 0; i <= j && i < k - 1; ++i) slope += exp(a.score(j) - a.slope(i));
-            a.slope(j) = slope * s.scale;
+            a.slope(j) = slope * weight * s.scale;
         }
     }
     for (int32_t p = 0; p < a.pair_count; ++p) {
         const int32_t i = a.pairs[2 * p] - a.first, j = a.pairs[2 * p + 1] - a.first;
         const double gap = a.score(i) - a.score(j), both = a.score(i) + a.score(j);
-        const double pull = 2 * s.center * both * share * s.scale;
-        sums.of[RankingSums::loss] += s.center * both * both * share;
+        const double part = static_cast<double>(a.weights[p]) * share;
+        const double pull = 2 * s.center * both * part * s.scale;
+        sums.of[RankingSums::loss] += s.center * both * both * part;
         sums.of[RankingSums::correct] += gap > 0 ? share : 0;
         sums.of[RankingSums::margin] += gap * share;
         a.slope(i) += pull;
         a.slope(j) += pull;
         if (!pairwise) continue;
         const double margin = static_cast<double>(a.margins[p]);
-        const double push = sigmoid(margin - gap) * share * s.scale;
-        sums.of[RankingSums::loss] -= log_sigmoid(gap - margin) * share;
+        const double push = sigmoid(margin - gap) * part * s.scale;
+        sums.of[RankingSums::loss] -= log_sigmoid(gap - margin) * part;
         a.slope(i) -= push;
         a.slope(j) += push;
     }

@@ -19,12 +19,12 @@ namespace {
 struct Options {
     std::vector<std::string> masks{"all"}, columns_files;
     std::vector<int64_t> lengths{4096}, ends;
-    std::string device, dtype, json;
+    std::string device, dtype, json, siblings = "largest_first";
     int64_t query_length = 0, batch = 1, documents = 0, shortest_document = -1, sliding_window = 0, mask_heads = 0;
     AttentionSize size;
     int repeat = 5;
     bool check = false, without_full = false, show_plan = false;
-    std::optional<int64_t> window, global_tokens, prefix, first_evicting_row;
+    std::optional<int64_t> window, global_tokens, prefix, first_evicting_row, stem, leaf;
     uint64_t seed = 0;
 };
 
@@ -81,7 +81,15 @@ void declare_masks(CLI::App& app, Options& o) {
         ->check(at_least(0));
     app.add_option("--mask-heads", o.mask_heads, "mask heads of random_eviction, default: as many as heads")
         ->check(at_least(1));
-    app.add_option("--seed", o.seed, "seed of random_eviction and of random document lengths")->capture_default_str();
+    app.add_option("--stem", o.stem, "tokens of the stem of a tree, default: a share of the length")
+        ->check(at_least(1));
+    app.add_option("--leaf", o.leaf, "average tokens of a leaf of a tree, default: a share of the length")
+        ->check(at_least(1));
+    app.add_option("--siblings", o.siblings, "order of the subtrees behind a prefix of a tree")
+        ->check(CLI::IsMember({"largest_first", "as_found"}))
+        ->capture_default_str();
+    app.add_option("--seed", o.seed, "seed of random_eviction and of random lengths of documents and leaves")
+        ->capture_default_str();
     app.add_option("--sliding-window", o.sliding_window, "intersect causal masks with a window of this many keys")
         ->check(at_least(1));
 }
@@ -124,6 +132,9 @@ std::vector<NamedMask> masks_of_length(const Options& o, int64_t length) {
     parameters.global_tokens = o.global_tokens.value_or(parameters.global_tokens);
     parameters.prefix = o.prefix.value_or(parameters.prefix);
     parameters.first_evicting_row = o.first_evicting_row.value_or(parameters.first_evicting_row);
+    parameters.stem = o.stem.value_or(parameters.stem);
+    parameters.leaf = o.leaf.value_or(parameters.leaf);
+    parameters.siblings = o.siblings == "as_found" ? SiblingOrder::as_found : SiblingOrder::largest_first;
     parameters.seed = o.seed;
     std::vector<NamedMask> masks;
     const auto build = [&](const MaskFamily& family, bool asked_for) {

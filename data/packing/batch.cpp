@@ -47,9 +47,12 @@ class PackLayout {
                 batch.advantages.push_back(sequences_[sequence]->advantage);
                 batch.rewards.push_back(sequences_[sequence]->reward.value_or(unknown));
             }
-            for (const auto& [better, worse, margin] : sample->pairs)
-                batch.pairs.push_back({begin + better, begin + worse, margin});
+            for (const auto& [better, worse, margin, weight] : sample->pairs)
+                batch.pairs.push_back({begin + better, begin + worse, margin, weight});
             batch.pair_begins.push_back(static_cast<int32_t>(batch.pairs.size()));
+            const PairTotals pairs = pair_totals(sample->pairs);
+            batch.pair_weight += pairs.weight;
+            batch.ranking_weight += pairs.mean();
             batch.rankings += sample->pairs.empty() ? 0 : 1;
             batch.target_weight += target_weight(*sample);
         }

@@ -84,7 +84,8 @@ std::vector<double> Loader::reference_of(const std::vector<int64_t>& samples) co
 }
 
 void Loader::load_all(const std::stop_token& stop) {
-    const std::vector<double> weights = store_.target_weights(), pairs = store_.pairs();
+    const std::vector<double> weights = store_.target_weights();
+    const std::vector<PairTotals> pairs = store_.pairs();
     for (int64_t step = options_.start_step; step < total_steps_; ++step) {
         const auto [epoch, epoch_step] = schedule_.locate(step);
         const int64_t epoch_steps = schedule_.steps_in(epoch);

@@ -58,7 +58,7 @@ void deal_packs(PackPlan& plan, const StepLayout& layout, std::span<const int64_
 }
 
 StepTotals step_totals(const PackPlan& plan, const StepLayout& layout, int64_t step, std::span<const int64_t> lengths,
-                       std::span<const double> weights, std::span<const double> pairs) {
+                       std::span<const double> weights, std::span<const PairTotals> pairs) {
     StepTotals totals;
     const int64_t first = step * layout.packs_per_step();
     for (int64_t p = first; p < std::min(first + layout.packs_per_step(), plan.packs()); ++p) {
@@ -67,8 +67,10 @@ StepTotals step_totals(const PackPlan& plan, const StepLayout& layout, int64_t s
             ++totals.samples;
             totals.tokens += lengths[static_cast<size_t>(sample)];
             totals.weight += weights[static_cast<size_t>(sample)];
-            totals.pairs += pairs[static_cast<size_t>(sample)];
-            totals.rankings += pairs[static_cast<size_t>(sample)] > 0 ? 1 : 0;
+            const PairTotals& own = pairs[static_cast<size_t>(sample)];
+            totals.pairs += own.pairs;
+            totals.pair_weight += own.weight;
+            totals.ranking_weight += own.mean();
         }
     }
     return totals;

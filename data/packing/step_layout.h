@@ -5,6 +5,7 @@
 #include <span>
 
 #include "data/packing/packer.h"
+#include "data/samples/sample.h"
 
 namespace colonnade {
 
@@ -43,14 +44,15 @@ void deal_packs(PackPlan& plan, const StepLayout& layout, std::span<const int64_
 /// Totals of one step over all ranks and micro-steps, known before its first forward pass.
 struct StepTotals {
     double weight = 0;    ///< sum of the samples' target weights: divisor of the step's loss
-    double pairs = 0;     ///< of answers: divisor of preference losses
-    double rankings = 0;  ///< samples with pairs: divisor of a reward model's losses
+    double pairs = 0;     ///< of answers
+    double pair_weight = 0;     ///< sum of their weights: divisor of preference losses
+    double ranking_weight = 0;  ///< sum over samples of the mean weight of their pairs: divisor of a reward model's losses
     int64_t samples = 0;
     int64_t tokens = 0;    ///< represented: sum of the samples' lengths
     int64_t computed = 0;  ///< of these, what is shared counted once
 };
-/// `lengths`, `weights` (target_weight() in data/samples/sample.h) and `pairs` (their number) per sample.
+/// `lengths`, `weights` (target_weight() in data/samples/sample.h) and `pairs` (pair_totals()) per sample.
 StepTotals step_totals(const PackPlan& plan, const StepLayout& layout, int64_t step, std::span<const int64_t> lengths,
-                       std::span<const double> weights, std::span<const double> pairs);
+                       std::span<const double> weights, std::span<const PairTotals> pairs);
 
 }  // namespace colonnade

@@ -163,6 +163,8 @@ bool ends_with_answer(const RowFields& row, const Json& turns) {
 /// Whether the values of a row have the form that the format expects under these names.
 bool has_form(RowKind kind, const RowFields& row, std::string_view type) {
     if (kind == RowKind::scored && !has_reward(row)) return false;
+    // Data sets for classifiers have labels of other types.
+    if (kind == RowKind::labelled && !row.at("label").is_boolean() && !row.at("label").is_number()) return false;
     const auto is_text = [&](const char* key) { return !row.find(key) || row.at(key).is_string(); };
     if (type == "sharegpt") return turns_have(row, "conversations", "from", "role");
     if (type == "alpaca") return is_text("instruction") && is_text("chosen") && is_text("rejected");

@@ -59,7 +59,8 @@ Row read_row(RowKind kind, const std::string& type, const Json& object, const Co
         if (format.name != type) continue;
         const RowFields fields(object, columns, where);
         Row row = format.read(fields);
-        if (kind == RowKind::texts && fields.find("weight")) row.weight = fields.weight("weight");
+        const bool weighs = kind == RowKind::texts || kind == RowKind::preferences;
+        if (weighs && fields.find("weight")) row.weight = fields.weight("weight");
         row.unused = unused_keys(fields);
         return row;
     }

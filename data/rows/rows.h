@@ -10,6 +10,7 @@
 //                      [question, answer]
 //   prompt_completion  {"prompt", "completion"}: two strings, or two message lists
 //   text               {"text"}
+//   scored             {"prompt", "completions": [answer, ...], "scores": [number, ...]}: `keep` says which are learned
 //   tokens             {"input_ids", "labels"?, "token_weights"?, "attention_mask"?, loss masks?}: a label of -100, or
 //                      a loss mask or weight of 0, excludes the token from the loss
 //
@@ -21,7 +22,9 @@
 //   messages           {"messages", "chosen", "rejected"}: the prompt as a chat
 //   alpaca             {"instruction", "input" or "context"?, "system"?, "history"?, "chosen", "rejected"}: strings
 //   sharegpt           {"conversations", "system"?, "chosen", "rejected"}
-//   ranked             {"prompt", "completions": [answer, ...]}: two or more, the best one first
+//   ranked             {"prompt", "completions": [answer, ...], "pairs"?}: two or more, the best one first, and each is
+//                      compared with the later ones; or only the "pairs", [better, worse] or {"better", "worse",
+//                      "margin"?, "weight"?} with their numbers
 //   tokens             {"prompt_input_ids"?, "chosen_input_ids", "rejected_input_ids"}, each of the two with labels and
 //                      masks as above. The answers stand alone, or behind the prompt; without a prompt key, prompt and
 //                      answer are one list
@@ -43,8 +46,8 @@
 //   alpaca             {"instruction", "output", "label", ...}
 //   prompt_tokens      {"prompt_ids", "completion_ids", "label", ...}
 //
-// "weight"? of a row that is no preference multiplies what is learned of it; "weight"? of a message says how much of it
-// is learned, and "token_weights"? of input_ids how much of each token.
+// "weight"? of a row multiplies what is learned of it; of a preference it is that of its pairs. "weight"? of a message
+// says how much of it is learned, and "token_weights"? of input_ids how much of each token.
 //
 // Chats take variables of the chat template beside them: tools, documents, enable_thinking, chat_template_kwargs, ...
 // `columns` renames keys, {our name: the file's name}, those inside a message included; usual other spellings
@@ -80,6 +83,7 @@ struct DatasetSpec {
     /// Of its samples, after they are tokenised: 2 takes each twice, 0.5 a fixed half (train/run/weigh_store.h).
     double weight = 1;
     std::string chat_template = {};  ///< empty: that of the config
+    std::string keep = {};           ///< which answers of `scored` rows: data/rows/kept_answers.h
 };
 /// The files of a data set. Throws Exit::config for a split of no known form, and what find_data_files() throws.
 DataFiles data_files(const DatasetSpec& spec);
@@ -99,6 +103,15 @@ struct Message {
 /// or answers that are labelled as good or bad.
 enum class RowKind { texts, preferences, scored, labelled };
 
+/// Two answers of a row, by number, of which the first should be preferred.
+struct RowPair {
+    int32_t better, worse;
+    float margin = 0;
+    float weight = 1;  ///< 0: nothing is learned of it
+
+    bool operator==(const RowPair&) const = default;
+};
+
 /// One row. Exactly one of four groups is filled: messages, prompt and completion, input_ids and labels, answers.
 struct Row {
     std::vector<Message> messages;                  ///< a chat; alpaca and prompt_completion of messages become chats
@@ -107,12 +120,22 @@ struct Row {
     std::optional<std::string> prompt, completion;  ///< plain strings; `text` rows have no prompt
     std::vector<int32_t> input_ids, labels;         ///< token ids; labels: same length, -100: not in the loss
     std::vector<float> token_weights;               ///< of each token id, 0 if its label is -100; empty: all 1
-    float weight = 1;                               ///< multiplies what is learned; no preference has one
+    float weight = 1;                               ///< multiplies what is learned; of a preference, of its pairs
     /// Answers: a row for each, with the prompt in front. Of a preference, the best answer first.
     std::vector<Row> answers;
-    std::vector<std::string> unused;     ///< keys of the row that were not used, harmless ones apart
-    bool whole_answers = false;          ///< answers without a prompt key: their common tokens are the prompt
-    float margin = 0;                    ///< by how much the chosen answer should score above the rejected one
+    std::vector<RowPair> pairs;       ///< which of them are compared; empty: each with the later ones
+    std::vector<std::string> unused;  ///< keys of the row that were not used, harmless ones apart
+    bool whole_answers = false;       ///< answers without a prompt key: their common tokens are the prompt
+    /// Preferences of several turns: the answers are to different prompts, those of a turn behind each other, the chosen
+    /// one last; `pairs` says which are compared.
+    bool multi_turn = false;
+    /// The last message is a part of an answer: its first bytes, this many, are given and not learned, and the answer
+    /// goes on behind it.
+    std::optional<size_t> given;
+    /// Of `answers` that are no preference; NaN: none. Those that `keep` takes are learned, each as a row of its own.
+    std::vector<double> scores;
+    int64_t left_out = 0;                ///< such answers that `keep` has not taken
+    float margin = 0;                    ///< of all pairs: by how much the better answer should score above the other
     int64_t line = 0;                    ///< number in its file, from 1: of the line or the row
     std::optional<AnswerScore> score{};  ///< of each of the answers, if the rows are scored or labelled
 };

@@ -156,7 +156,7 @@ std::vector<std::string> text_token_keys() {
 }
 
 std::vector<std::string> pair_token_keys() {
-    std::vector<std::string> keys = {"prompt_input_ids", "prompt_attention_mask", "margin"};
+    std::vector<std::string> keys = {"prompt_input_ids", "prompt_attention_mask", "margin", "weight"};
     for (const char* prefix : {"chosen_", "rejected_"})
         for (const std::string& key : token_keys(prefix)) keys.push_back(key);
     return keys;

@@ -75,9 +75,11 @@ struct TokenDraft {
 /// What a row became.
 struct Encoded {
     Sample sample;  ///< empty if the row is dropped
-    /// A chat turn by turn is several samples if its tree has more than max_length tokens. A row of a batch may share
-    /// what they have in common.
+    /// A chat turn by turn is several samples if its tree has more than max_length tokens, preferences of several turns
+    /// if theirs has more than sample_length. A row with scores is one sample for each answer that is kept. A row of a
+    /// batch may share what they have in common.
     std::vector<Sample> more{};
+    int64_t answers = 0, kept = 0;  ///< of a row with scores: its answers, and those that are learned
     int64_t full_length = 0;  ///< tokens before truncation; of a preference, of its longest prompt with an answer
     RowNotes notes;
 };
@@ -115,6 +117,7 @@ class Encoder {
     const std::shared_ptr<const Tokenizer>& tokenizer() const { return tokenizer_; }
 
   private:
+    Encoded encode_kept(const Row& row, const std::string& where, TokenCache& cache) const;
     TokenDraft draft(const Row& row, const std::string& where, TokenCache& cache) const;
     void finish(TokenDraft& draft, const Row& row) const;
     TokenDraft draft_plain(const Row& row, TokenCache& cache) const;
@@ -154,6 +157,7 @@ class Encoder {
 
     // encode_preference.cpp
     Encoded encode_preference(const Row& row, const std::string& where, TokenCache& cache) const;
+    Encoded encode_several_turns(const Row& row, const std::string& where, TokenCache& cache) const;
     /// `tokens`: of a whole sequence.
     bool is_empty_answer(const std::vector<int32_t>& tokens, const std::vector<LearnedSpan>& learned) const;
 

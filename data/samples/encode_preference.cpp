@@ -7,6 +7,21 @@
 #include "engine/device/error.h"
 
 namespace colonnade {
+namespace {
+
+/// Those of a weight above 0.
+std::vector<AnswerPair> pairs_of(const Row& row, RankedPairs ranked) {
+    if (row.pairs.empty())
+        return row.weight > 0
+                   ? ranked_pairs(row.answers.size(), ranked, {.margin = row.margin, .weight = row.weight})
+                   : std::vector<AnswerPair>();
+    std::vector<AnswerPair> pairs;
+    for (const auto& [better, worse, margin, weight] : row.pairs)
+        if (const float product = weight * row.weight; product > 0) pairs.push_back({better, worse, margin, product});
+    return pairs;
+}
+
+}  // namespace
 
 Encoded Encoder::encode_preference(const Row& row, const std::string& where, TokenCache& cache) const {
     std::vector<TokenDraft> drafts;
@@ -18,7 +33,13 @@ Encoded Encoder::encode_preference(const Row& row, const std::string& where, Tok
     Encoded result = join_branches(std::move(drafts), row.whole_answers, options_, where);
     Sample& sample = result.sample;
     if (result.notes.dropped()) return result;
-    sample.pairs = ranked_pairs(sample.sequences.size(), options_.ranked_pairs, row.margin);
+    sample.pairs = pairs_of(row, options_.ranked_pairs);
+    if (sample.pairs.empty()) {
+        result.notes.add(RowNote::dropped_nothing_learned);
+        return result;
+    }
+    result.notes.add_if(std::ranges::any_of(sample.pairs, [](const AnswerPair& pair) { return pair.weight != 1; }),
+                        RowNote::weighted);
     std::vector<int32_t> whole;
     for (size_t s = 0; s < sample.sequences.size(); ++s) {
         whole = sample.whole(s);

@@ -16,6 +16,7 @@ enum class RowNote {
     dropped_no_room,
     dropped_same_answers,
     dropped_difference_cut,
+    dropped_no_answer_kept,
     no_end_token,
     double_bos,
     marker_in_text,
@@ -24,6 +25,7 @@ enum class RowNote {
     unanswered,
     per_turn,
     turns_left_out,
+    answers_left_out,
     history_not_exact,
     weighted,
     cut_off,
@@ -45,7 +47,7 @@ inline constexpr auto row_notes = std::to_array<RowNoteInfo>({
     {RowNote::truncated, NoteEffect::changed, "truncated", "truncated"},
     // The row, or the prompt with one of its answers, has more than max_length tokens.
     {RowNote::dropped_too_long, NoteEffect::dropped, "dropped_too_long", "too long"},
-    // The loss mask selects no token; in a preference, no token of one of the answers.
+    // The loss mask selects no token; in a preference, no token of one of the answers, or all pairs have weight 0.
     {RowNote::dropped_nothing_learned, NoteEffect::dropped, "dropped_nothing_learned", "no trained token"},
     // Preferences: the answers do not fit into one sample, not even with one trained token each if truncated.
     {RowNote::dropped_no_room, NoteEffect::dropped, "dropped_no_room", "no room"},
@@ -53,6 +55,8 @@ inline constexpr auto row_notes = std::to_array<RowNoteInfo>({
     {RowNote::dropped_same_answers, NoteEffect::dropped, "dropped_same_answers", "same answers"},
     // Preferences: two answers have the same tokens after truncation.
     {RowNote::dropped_difference_cut, NoteEffect::dropped, "dropped_difference_cut", "same when cut"},
+    // No answer of a row with scores is one that `keep` takes.
+    {RowNote::dropped_no_answer_kept, NoteEffect::dropped, "dropped_no_answer_kept", "no answer kept"},
     // A trained answer does not end with an end token.
     {RowNote::no_end_token, NoteEffect::suspicious, "no_end_token", "no end token"},
     // The sample starts with two BOS tokens, or with BOS and the text that spells it.
@@ -70,9 +74,11 @@ inline constexpr auto row_notes = std::to_array<RowNoteInfo>({
     {RowNote::per_turn, NoteEffect::changed, "per_turn", "learned turn by turn"},
     // Turns of such a chat are longer than max_length, with all that stands before them.
     {RowNote::turns_left_out, NoteEffect::changed, "turns_left_out", "turns left out"},
+    // Of a row with several answers to learn, or turns to compare, some are too long, equal or without a trained token.
+    {RowNote::answers_left_out, NoteEffect::changed, "answers_left_out", "answers left out"},
     // history: auto. The template rewrites earlier turns, but a turn cannot be learned behind its generation prompt.
     {RowNote::history_not_exact, NoteEffect::suspicious, "history_not_exact", "history not exact"},
-    // The row, its messages or its tokens have weights, and not only 0 and 1.
+    // The row, its messages, its pairs or its tokens have weights, and not only 0 and 1.
     {RowNote::weighted, NoteEffect::changed, "weighted", "weighted"},
     // Scored answers: the sampler stopped before the end, or max_length did.
     {RowNote::cut_off, NoteEffect::changed, "cut_off", "cut off"},

@@ -38,19 +38,44 @@ Sample unshared(const Sample& sample) {
     return apart;
 }
 
+/// Where the sequences end that stay together from `begin` on; `pairs_at`: the pairs by their first sequence.
+static size_t end_of_unit(const std::vector<std::vector<AnswerPair>>& pairs_at, size_t begin) {
+    size_t end = begin + 1;
+    for (size_t s = begin; s < end; ++s)
+        for (const AnswerPair& pair : pairs_at[s])
+            end = std::max(end, static_cast<size_t>(std::max(pair.better, pair.worse)) + 1);
+    return end;
+}
+
 std::vector<Sample> split_sample(const Sample& sample, const std::function<bool(const Sample&)>& fits) {
-    require(sample.pairs.empty(), "answers that are compared stay together");
+    std::vector<std::vector<AnswerPair>> pairs_at(sample.sequences.size());
+    for (const AnswerPair& pair : sample.pairs)
+        pairs_at[static_cast<size_t>(std::min(pair.better, pair.worse))].push_back(pair);
     std::vector<Sample> parts;
-    for (size_t s = 0; s < sample.sequences.size(); ++s) {
-        if (!parts.empty()) {
-            parts.back().sequences.push_back(sample.sequences[s]);
-            if (fits(parts.back())) continue;
-            parts.back().sequences.pop_back();
+    int32_t first = 0;  // sequence of the last part
+    const auto append = [&](size_t begin, size_t end) {
+        Sample& part = parts.back();
+        for (size_t s = begin; s < end; ++s) {
+            part.sequences.push_back(sample.sequences[s]);
+            for (const AnswerPair& pair : pairs_at[s])
+                part.pairs.push_back({pair.better - first, pair.worse - first, pair.margin, pair.weight});
         }
-        Sequence first = sample.sequences[s];
-        first.tokens = sample.whole(s);
-        first.shared = 0;
-        parts.push_back({.sequences = {std::move(first)}});
+    };
+    for (size_t begin = 0, end; begin < pairs_at.size(); begin = end) {
+        end = end_of_unit(pairs_at, begin);
+        if (!parts.empty()) {
+            Sample& part = parts.back();
+            const size_t sequences = part.sequences.size(), pairs = part.pairs.size();
+            append(begin, end);
+            if (fits(part)) continue;
+            part.sequences.resize(sequences);
+            part.pairs.resize(pairs);
+        }
+        first = static_cast<int32_t>(begin);
+        parts.emplace_back();
+        append(begin, end);
+        parts.back().sequences[0].tokens = sample.whole(begin);
+        parts.back().sequences[0].shared = 0;
     }
     return parts;
 }
@@ -83,11 +108,17 @@ double target_weight(const Sample& sample) {
     return sum;
 }
 
-std::vector<AnswerPair> ranked_pairs(size_t answers, RankedPairs which, float margin) {
+PairTotals pair_totals(std::span<const AnswerPair> pairs) {
+    PairTotals totals{.pairs = static_cast<double>(pairs.size())};
+    for (const AnswerPair& pair : pairs) totals.weight += static_cast<double>(pair.weight);
+    return totals;
+}
+
+std::vector<AnswerPair> ranked_pairs(size_t answers, RankedPairs which, AnswerPair like) {
     std::vector<AnswerPair> pairs;
     const auto count = static_cast<int32_t>(answers);
     for (int32_t better = 0; better < (which == RankedPairs::best ? std::min(1, count) : count); ++better)
-        for (int32_t worse = better + 1; worse < count; ++worse) pairs.push_back({better, worse, margin});
+        for (int32_t worse = better + 1; worse < count; ++worse) pairs.push_back({better, worse, like.margin, like.weight});
     return pairs;
 }
 
@@ -119,10 +150,11 @@ void check_sample(const Sample& sample) {
         for (const auto of : GivenLogps::all) check_logps(sequence.logps.*of, learned_tokens(sequence), s);
     }
     const auto count = static_cast<int64_t>(sequences.size());
-    for (const auto& [better, worse, margin] : sample.pairs)
-        require(
-            better >= 0 && better < count && worse >= 0 && worse < count && better != worse && std::isfinite(margin),
-            "a pair of sequences {} and {} of {} with margin {}", better, worse, count, margin);
+    for (const auto& [better, worse, margin, weight] : sample.pairs)
+        require(better >= 0 && better < count && worse >= 0 && worse < count && better != worse &&
+                    std::isfinite(margin) && weight > 0 && std::isfinite(weight),
+                "a pair of sequences {} and {} of {} with margin {} and weight {}", better, worse, count, margin,
+                weight);
 }
 
 }  // namespace colonnade

@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "data/rows/answer_score.h"
@@ -51,8 +52,9 @@ struct Sequence {
 
 /// Two sequences of a sample, one of which should be preferred.
 struct AnswerPair {
-    int32_t better, worse;  ///< numbers of the sequences
+    int32_t better = 0, worse = 0;  ///< numbers of the sequences
     float margin = 0;       ///< by how much the better one should score above the other
+    float weight = 1;       ///< how much the pair counts in the loss, above 0
 
     bool operator==(const AnswerPair&) const = default;
 };
@@ -70,8 +72,9 @@ struct Sample {
 /// The same sample with whole sequences that share nothing.
 Sample unshared(const Sample& sample);
 
-/// Consecutive sequences of a sample without pairs as samples of their own, each with as many as `fits` allows, and at
-/// least one. What a sample loses of its predecessor's tokens is repeated.
+/// Consecutive sequences of a sample as samples of their own, each with as many as `fits` allows, and at least one.
+/// Sequences that are compared, and those between them, stay together. What a sample loses of its predecessor's tokens is
+/// repeated.
 std::vector<Sample> split_sample(const Sample& sample, const std::function<bool(const Sample&)>& fits);
 
 /// Learned spans from a weight per token, 0 for those that are not learned. The first token is left out.
@@ -84,12 +87,22 @@ int64_t learned_tokens(const Sequence& sequence);
 double target_weight(const Sequence& sequence);
 double target_weight(const Sample& sample);
 
+/// Pairs of a sample, and the sum of their weights.
+struct PairTotals {
+    double pairs = 0, weight = 0;
+
+    double mean() const { return pairs > 0 ? weight / pairs : 0; }
+    bool operator==(const PairTotals&) const = default;
+};
+PairTotals pair_totals(std::span<const AnswerPair> pairs);
+
 /// Which answers of a ranking are compared, best first.
 enum class RankedPairs {
     all,   ///< each with every later one: (0, 1), (0, 2), ..., (1, 2), ...
     best,  ///< the best one with each other
 };
-std::vector<AnswerPair> ranked_pairs(size_t answers, RankedPairs which, float margin);
+/// `like` is what all pairs have but their sequences.
+std::vector<AnswerPair> ranked_pairs(size_t answers, RankedPairs which, AnswerPair like);
 
 /// Throws Exit::internal for a sample that is not as described above.
 void check_sample(const Sample& sample);

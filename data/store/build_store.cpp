@@ -67,7 +67,7 @@ Json settings_of(const RewardSettings& rewards) {
 Json settings_of(const StoreRequest& request, const FileLists& files) {
     Json datasets = Json::array();
     for (size_t i = 0; i < files.size(); ++i) {
-        const auto& [path, type, columns, ignore_columns, split, max_samples, weight, template_name] =
+        const auto& [path, type, columns, ignore_columns, split, max_samples, weight, template_name, keep] =
             request.datasets[i];
         Json hashes = Json::array();
         for (const std::string& file : files[i]) hashes.push_back({{"path", file}, {"sha256", sha256_file(file)}});
@@ -77,6 +77,7 @@ Json settings_of(const StoreRequest& request, const FileLists& files) {
                             {"ignore_columns", ignore_columns},
                             {"split", split},
                             {"max_samples", max_samples},
+                            {"keep", keep},
                             {"chat_template", identity_of(encode_options(request, i).chat_template)},
                             {"files", hashes}});
     }
@@ -303,6 +304,9 @@ class StoreBuilder {
     static void add_row(TokenStore& store, Encoded row, const RowPlace& at) {
         auto& statistics = store.statistics;
         statistics.longest_row = std::max(statistics.longest_row, row.full_length);
+        statistics.scored_rows += row.answers > 0 ? 1 : 0;
+        statistics.scored_answers += row.answers;
+        statistics.kept_answers += row.kept;
         if (!row.notes.dropped() && target_weight(row.sample) == 0) row.notes.add(RowNote::dropped_nothing_learned);
         statistics.notes.add(row.notes, at.text);
         if (row.notes.dropped()) return;
@@ -314,7 +318,10 @@ class StoreBuilder {
         auto& statistics = block.part.statistics;
         for (size_t i = 0; i < row.answers.size(); ++i) {
             const std::string place = row.answers.size() > 1 ? fmt::format("{}: answer {}", at.text, i) : at.text;
-            const Encoded answer = encoders_[block.dataset].encode_answer(row.answers[i], place, cache);
+            Encoded answer = encoders_[block.dataset].encode_answer(row.answers[i], place, cache);
+            // A label is about what is learned; a reward counts in its group.
+            if (request_.rows == RowKind::labelled && answer.notes.has(RowNote::answer_not_learned))
+                answer.notes.add(RowNote::dropped_nothing_learned);
             statistics.longest_row = std::max(statistics.longest_row, answer.full_length);
             statistics.notes.add(answer.notes, place);
             if (answer.notes.dropped()) continue;

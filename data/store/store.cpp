@@ -71,6 +71,7 @@ void TokenStore::for_each_dataset(Body&& body, Stores&... stores) {
     body("sequence_begins", stores.sequence_begins_...);
     body("pairs", stores.pairs_...);
     body("margins", stores.margins_...);
+    body("pair_weights", stores.pair_weights_...);
     body("pair_begins", stores.pair_begins_...);
     body("source_files", stores.source_files_...);
     body("source_lines", stores.source_lines_...);
@@ -89,9 +90,10 @@ void TokenStore::add(const Sample& sample, int32_t file, int64_t line) {
         span_begins_.push_back(std::ssize(span_weights_));
     }
     sequence_begins_.push_back(std::ssize(shared_));
-    for (const auto& [better, worse, margin] : sample.pairs) {
+    for (const auto& [better, worse, margin, weight] : sample.pairs) {
         pairs_.insert(pairs_.end(), {better, worse});
         margins_.push_back(margin);
+        pair_weights_.push_back(weight);
     }
     pair_begins_.push_back(std::ssize(margins_));
     source_files_.push_back(file);
@@ -169,7 +171,7 @@ Sample TokenStore::sample(int64_t i) const {
     for (int64_t s = sequence_begins_[at]; s < sequence_begins_[at + 1]; ++s)
         sample.sequences.push_back(sequence(static_cast<size_t>(s)));
     for (auto p = static_cast<size_t>(pair_begins_[at]); p < static_cast<size_t>(pair_begins_[at + 1]); ++p)
-        sample.pairs.push_back({pairs_[2 * p], pairs_[2 * p + 1], margins_[p]});
+        sample.pairs.push_back({pairs_[2 * p], pairs_[2 * p + 1], margins_[p], pair_weights_[p]});
     return sample;
 }
 
@@ -197,10 +199,14 @@ std::vector<double> TokenStore::target_weights() const {
     return sums;
 }
 
-std::vector<double> TokenStore::pairs() const {
-    std::vector<double> counts(static_cast<size_t>(size()));
-    for (size_t i = 0; i < counts.size(); ++i) counts[i] = static_cast<double>(pair_begins_[i + 1] - pair_begins_[i]);
-    return counts;
+std::vector<PairTotals> TokenStore::pairs() const {
+    std::vector<PairTotals> totals(static_cast<size_t>(size()));
+    for (size_t i = 0; i < totals.size(); ++i)
+        for (auto p = static_cast<size_t>(pair_begins_[i]); p < static_cast<size_t>(pair_begins_[i + 1]); ++p) {
+            totals[i].pairs += 1;
+            totals[i].weight += static_cast<double>(pair_weights_[p]);
+        }
+    return totals;
 }
 
 /// Returns body(leading sequences).
@@ -361,6 +367,7 @@ void TokenStore::check(const std::string& path, int64_t vocab_size) const {
     };
     expect_size("spans", spans_.size(), 2 * span_weights_.size());
     expect_size("pairs", pairs_.size(), 2 * margins_.size());
+    expect_size("pair_weights", pair_weights_.size(), margins_.size());
     expect_size("source_lines", source_lines_.size(), samples);
     check_begins(path, "token_begins", token_begins_, sequences, tokens_.size(), 0);
     check_begins(path, "span_begins", span_begins_, sequences, span_weights_.size(), 0);

@@ -16,7 +16,8 @@
 //   learned_begins   i64 [sequences + 1]  the learned tokens of each sequence
 //   sequence_begins  i64 [samples + 1]
 //   pairs            i32 [pairs, 2]       numbers of the better and the worse sequence within the sample, and ...
-//   margins          f32 [pairs]          ... by how much the better one should score above the other
+//   margins          f32 [pairs]          ... by how much the better one should score above the other, and ...
+//   pair_weights     f32 [pairs]          ... how much the pair counts in the loss
 //   pair_begins      i64 [samples + 1]
 //   source_files     i32 [samples]        index into the statistics' files
 //   source_lines     i64 [samples]        number of the line or row, from 1
@@ -57,7 +58,7 @@ class TokenStore {
     Sample sample(int64_t i) const;
     std::vector<int64_t> lengths() const;        ///< tokens of each sample, for the packer
     std::vector<double> target_weights() const;  ///< target_weight() of each sample
-    std::vector<double> pairs() const;           ///< number of pairs of each sample
+    std::vector<PairTotals> pairs() const;       ///< pair_totals() of each sample
     /// Sample i has sequences [o[i], o[i + 1]).
     const std::vector<int64_t>& sequence_offsets() const { return sequence_begins_; }
     /// The order of the samples' leading sequences, the first of each, and what they have in common.
@@ -106,7 +107,7 @@ class TokenStore {
     std::vector<int64_t> learned_begins_ = {0};
     std::vector<int64_t> sequence_begins_ = {0};
     std::vector<int32_t> pairs_;
-    std::vector<float> margins_;
+    std::vector<float> margins_, pair_weights_;
     std::vector<int64_t> pair_begins_ = {0};
     std::vector<int32_t> source_files_;
     std::vector<int64_t> source_lines_;

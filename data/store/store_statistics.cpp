@@ -14,8 +14,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StoreStatistics::File, path, type, columns, r
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RewardCounts, answers, groups, groups_of_one, groups_of_equal, unscored, given,
                                    reward, reward_std)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StoreStatistics, files, left_out, rows, samples, tokens, learned_tokens,
-                                   learned_weight, pairs, answers, repeated_tokens, pair_tokens, longest_row, lengths,
-                                   rewards, markers_spelled_out)
+                                   learned_weight, pairs, answers, repeated_tokens, pair_tokens, scored_rows,
+                                   scored_answers, kept_answers, longest_row, lengths, rewards, markers_spelled_out)
 
 LengthTable length_table(std::vector<int64_t> lengths) {
     if (lengths.empty()) return {};
@@ -46,6 +46,9 @@ void RowNoteCounts::add(const RowNoteCounts& later) {
 
 void add_rows(StoreStatistics& statistics, const StoreStatistics& later) {
     statistics.rows += later.rows;
+    statistics.scored_rows += later.scored_rows;
+    statistics.scored_answers += later.scored_answers;
+    statistics.kept_answers += later.kept_answers;
     statistics.longest_row = std::max(statistics.longest_row, later.longest_row);
     statistics.notes.add(later.notes);
     statistics.unused_columns.add(later.unused_columns);

@@ -96,6 +96,7 @@ struct StoreStatistics {
     int64_t pairs = 0, answers = 0;  ///< number of such samples, and of their answers
     int64_t pair_tokens = 0;         ///< their tokens, with the prompt once
     int64_t repeated_tokens = 0;     ///< their tokens if every answer repeated the prompt
+    int64_t scored_rows = 0, scored_answers = 0, kept_answers = 0;  ///< rows with scores, and their answers
     int64_t longest_row = 0;         ///< in tokens, before anything was dropped or truncated
     LengthTable lengths;
     std::vector<RewardCounts> rewards;  ///< of each data set, if its answers have scores; else empty
@@ -104,7 +105,8 @@ struct StoreStatistics {
     std::vector<std::string> markers_spelled_out;  ///< markers of the chat template without a piece in the tokenizer
 };
 
-/// Adds the counts of rows that come later in the same files: rows, longest_row, notes and unused columns.
+/// Adds the counts of rows that come later in the same files: rows, answers with scores, longest_row, notes and unused
+/// columns.
 /// TokenStore::count_samples() sets what depends on the samples themselves.
 void add_rows(StoreStatistics& statistics, const StoreStatistics& later);
 

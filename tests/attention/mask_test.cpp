@@ -6,6 +6,8 @@
 #include <set>
 
 #include "attention/mask_families.h"
+#include "attention/tile_plan.h"
+#include "tests/support/draw.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/random_mask.h"
 
@@ -109,6 +111,37 @@ TEST(MaskBuilders, ShareQuestion) {
     }
 }
 
+/// Sequences over two letters, so that many prefixes are shared: every row sees the rows of its prefixes.
+TEST(MaskBuilders, TreesAreTheirPrefixes) {
+    Draw draw(5);
+    for (int round = 0; round < 200; ++round) {
+        std::vector<std::string> wholes(static_cast<size_t>(draw.below(9)));
+        for (std::string& whole : wholes)
+            for (int n = draw.below(8); n > 0; --n) whole += static_cast<char>('a' + draw.below(2));
+        std::ranges::sort(wholes);
+        std::vector<WalkedSequence> sequences;
+        std::vector<std::string> prefixes;  // of each row, itself included
+        for (size_t s = 0; s < wholes.size(); ++s) {
+            const std::string& whole = wholes[s];
+            const std::string before = s > 0 ? wholes[s - 1] : "";
+            const auto shared = std::ranges::mismatch(before, whole).in2 - whole.begin();
+            sequences.push_back({shared, std::ssize(whole) - shared});
+            for (int64_t n = shared + 1; n <= std::ssize(whole); ++n)
+                prefixes.push_back(whole.substr(0, static_cast<size_t>(n)));
+        }
+        const int64_t used = std::ssize(prefixes);
+        expect_visible(tree_mask(used + round % 3, sequences), [&](int64_t i, int64_t j) {
+            return i < used && j < used &&
+                   prefixes[static_cast<size_t>(i)].starts_with(prefixes[static_cast<size_t>(j)]);
+        });
+    }
+}
+
+TEST(MaskBuilders, TreesOfDepthOneAreSharedQuestions) {
+    EXPECT_EQ(tree_mask(20, {{0, 5}, {2, 4}, {2, 1}, {0, 7}}).lts,
+              share_question_mask(20, {{2, {3, 4, 1}}, {0, {7}}}).lts);
+}
+
 TEST(MaskBuilders, PrefixLm) {
     for (const int64_t n : lengths)
         for (const int64_t prefix : {int64_t{0}, n / 2, n, n + 3})
@@ -165,6 +198,12 @@ TEST(MaskBuilders, RefuseBadInput) {
     refuse(Exit::data, "document 0 of a mask of length 8 ends at 9", [] { return causal_document_mask(8, {9}); });
     refuse(Exit::data, "at 5 of a mask of length 8: expected 0..3", [] {
         return share_question_mask(8, {{2, {3, 4}}});
+    });
+    refuse(Exit::data, "sequence 1 shares 4 tokens with the one before it, expected 0..3", [] {
+        return tree_mask(8, {{0, 3}, {4, 1}});
+    });
+    refuse(Exit::data, "sequence 1 has 6 tokens of its own at 3 of a mask of length 8: expected 0..5", [] {
+        return tree_mask(8, {{0, 3}, {2, 6}});
     });
     refuse(Exit::data, "prefix of document 1 is 6, expected 0..5", [] {
         return prefix_lm_document_mask(8, {3, 8}, {1, 6});
@@ -243,7 +282,7 @@ TEST(SlidingWindow, IntersectsEveryCausalFamily) {
             }
         }
     }
-    EXPECT_EQ(families, 3 * 7);
+    EXPECT_EQ(families, 3 * 10);
     // With padding after the last document the blockwise mask uses both ranges.
     for (const int64_t w : {1, 4, 10, 40}) {
         const ColumnMask padded = causal_blockwise_mask(33, {10, 20, 28});
@@ -328,6 +367,38 @@ TEST(MaskFamilies, AreFoundByName) {
     for (const MaskFamily& family : mask_families()) EXPECT_EQ(&mask_family(family.name), &family);
     expect_error(Exit::config, "unknown mask family 'caudal': expected one of full, causal,",
                  [] { mask_family("caudal"); });
+}
+
+/// The order of siblings permutes rows and nothing else.
+TEST(MaskFamilies, OrdersOfSiblingsSeeTheSamePairs) {
+    for (const char* name : {"agent_traces", "chats_behind_stem", "rollouts"})
+        for (const int64_t n : {0, 1, 100, 5000}) {
+            FamilyParameters p = default_parameters(n, n);
+            p.seed = static_cast<uint64_t>(n);
+            const auto subtrees = [&](SiblingOrder order) {
+                p.siblings = order;
+                const ColumnMask mask = mask_family(name).build(p);
+                mask.validate();
+                std::multiset<int64_t> of_subtrees;
+                for (int64_t j = 0; j < n; ++j) of_subtrees.insert(mask.bounds(0, 0, j).lts - j);
+                return of_subtrees;
+            };
+            EXPECT_EQ(subtrees(SiblingOrder::largest_first), subtrees(SiblingOrder::as_found)) << name << " " << n;
+        }
+}
+
+TEST(MaskFamilies, TheTrunkOfAnAgentComesBeforeItsLeaves) {
+    FamilyParameters p = default_parameters(10000, 10000);
+    p.stem = 3000, p.leaf = 400;
+    const auto plan = [&](SiblingOrder order) {
+        p.siblings = order;
+        return make_tile_plan(mask_family("agent_traces").build(p)).cpu;
+    };
+    const CpuTilePlan large = plan(SiblingOrder::largest_first), found = plan(SiblingOrder::as_found);
+    EXPECT_LT(large.active_tiles(), found.active_tiles());
+    EXPECT_LT(2 * large.partial_tiles(), found.partial_tiles());
+    p.stem = 10000;
+    EXPECT_EQ(mask_family("agent_traces").build(p).lts, std::vector<int32_t>(10000, 10000)) << "one path";
 }
 
 TEST(MaskFamilies, DocumentsOfRandomLengthsFillTheRow) {

@@ -133,7 +133,7 @@ TEST_P(PreferenceLossOnDevice, GoesFromTokensToPairsAndBack) {
         const auto draw = [&](int64_t n) { return static_cast<int32_t>(random.below(at++, static_cast<uint64_t>(n))); };
         const int64_t sequences = 2 * pairs - (pairs > 1), targets = 20 * sequences;
         std::vector<int32_t> term_begins = {0}, term_targets, term_sequences, both;
-        std::vector<double> weight, nll, length, reference;
+        std::vector<double> weight, nll, length, reference, pair_weight;
         for (int64_t i = 0; i < targets; ++i) nll.push_back(4 * random.uniform(at++));
         for (int32_t s = 0; s < sequences; ++s) {
             double sum = 0;
@@ -150,6 +150,7 @@ TEST_P(PreferenceLossOnDevice, GoesFromTokensToPairsAndBack) {
         for (int64_t p = 0; p < pairs; ++p) {
             const int32_t better = draw(sequences);
             both.insert(both.end(), {better, (better + 1 + draw(sequences - 1)) % static_cast<int32_t>(sequences)});
+            pair_weight.push_back(p % 3 ? 1 : 0.25 * (1 + draw(8)));
         }
         const auto [target_begins, by_target] = lists_of(term_targets, targets);
         const auto [pair_begins, sides] = lists_of(both, sequences);
@@ -163,6 +164,8 @@ TEST_P(PreferenceLossOnDevice, GoesFromTokensToPairsAndBack) {
         const Twin by_target_t = indices(by_target), pair_begins_t = indices(pair_begins), sides_t = indices(sides);
         const Twin lengths = twin(DType::f64, {sequences}, length), ref = twin(DType::f64, {sequences}, reference);
         const Twin pair_list = twin(DType::i32, {pairs, 2}, std::vector<double>(both.begin(), both.end()));
+        const std::vector<float> pair_weight_f32(pair_weight.begin(), pair_weight.end());
+        const Twin pair_weights{twin(DType::f32, {pairs}, pair_weight).device, view_of(pair_weight_f32)};
         const Twin logps = poisoned(DType::f64, {sequences}), coefficients = poisoned(DType::f64, {sequences});
         const Twin slopes = poisoned(DType::f64, {pairs, 2}), scales = poisoned(DType::f64, {targets});
         const Twin sums = twin(DType::f64, {PairSums::count}, std::vector<double>(PairSums::count, 3));
@@ -184,7 +187,10 @@ TEST_P(PreferenceLossOnDevice, GoesFromTokensToPairsAndBack) {
                                  .logps = of(logps),
                                  .reference = of(ref),
                                  .lengths = of(lengths),
-                                 .table = {.pairs = of(pair_list), .begins = of(pair_begins_t), .sides = of(sides_t)},
+                                 .table = {.pairs = of(pair_list),
+                                           .weights = of(pair_weights),
+                                           .begins = of(pair_begins_t),
+                                           .sides = of(sides_t)},
                                  .mix = mix,
                                  .scale = scale};
             preference_loss(ctx, args);
@@ -201,11 +207,13 @@ TEST_P(PreferenceLossOnDevice, GoesFromTokensToPairsAndBack) {
         for (size_t p = 0; p < static_cast<size_t>(pairs); ++p) {
             const auto c = static_cast<size_t>(both[2 * p]), r = static_cast<size_t>(both[2 * p + 1]);
             const PairLoss loss = pair_loss(mix, {l[c], l[r], reference[c], reference[r], length[c], length[r]});
-            slope[c] += scale * loss.d_chosen;
-            slope[r] += scale * loss.d_rejected;
+            const double w = pair_weight[p];
+            slope[c] += scale * w * loss.d_chosen;
+            slope[r] += scale * w * loss.d_rejected;
             const double reward_c = 0.1 * (l[c] - reference[c]), reward_r = 0.1 * (l[r] - reference[r]);
-            const double own[] = {loss.value,       1, double(reward_c > reward_r), reward_c, reward_r, l[c], l[r],
-                                  -l[c] / length[c]};
+            const double own[] = {w * loss.value, w,    double(reward_c > reward_r), reward_c,
+                                  reward_r,       l[c], l[r],                        -l[c] / length[c],
+                                  1};
             for (size_t k = 0; k < PairSums::count; ++k) total[k] += own[k];
         }
         const auto expect_near = [&](const char* name, const Twin& t, const std::vector<double>& expected) {
@@ -232,11 +240,15 @@ INSTANTIATE_TEST_SUITE_P(Devices, PreferenceLossOnDevice, every_device(), name_o
 TEST(PreferenceLoss, RefusesBadInput) {
     std::vector<double> sums(PairSums::count), logps(2), lengths(2, 1.0);
     std::vector<int32_t> pairs = {0, 2}, begins(3), sides = {0, 1};
+    std::vector<float> weights = {1};
     PreferencePairs args{
         .sums = tensor_of(sums, {PairSums::count}),
         .logps = tensor_of(logps, {2}),
         .lengths = tensor_of(lengths, {2}),
-        .table = {.pairs = tensor_of(pairs, {1, 2}), .begins = tensor_of(begins, {3}), .sides = tensor_of(sides, {2})},
+        .table = {.pairs = tensor_of(pairs, {1, 2}),
+                  .weights = tensor_of(weights, {1}),
+                  .begins = tensor_of(begins, {3}),
+                  .sides = tensor_of(sides, {2})},
         .mix = mix_of({{PreferenceLoss::simpo, 1}}),
         .scale = 1};
     expect_error(Exit::internal, "pair 0 has sequence 2 of 2", [&] { preference_loss({}, args); });

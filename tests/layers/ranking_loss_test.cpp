@@ -15,17 +15,17 @@
 namespace colonnade {
 namespace {
 
-/// One ranking of all scores, best first.
+/// One ranking of all scores, best first. All pairs have the same weight.
 RankingSums rank(const RankingSettings& settings, const std::vector<double>& scores, double margin,
-                 std::vector<double>& slopes) {
+                 std::vector<double>& slopes, float weight = 1) {
     const auto k = static_cast<int32_t>(scores.size());
     std::vector<int32_t> places(scores.size()), pairs;
     std::iota(places.begin(), places.end(), 0);
     for (int32_t i = 0; i < k; ++i)
         for (int32_t j = i + 1; j < k; ++j) pairs.insert(pairs.end(), {i, j});
-    const std::vector<float> margins(pairs.size() / 2, static_cast<float>(margin));
+    const std::vector<float> margins(pairs.size() / 2, static_cast<float>(margin)), weights(margins.size(), weight);
     return rank_answers(settings, {scores.data(), slopes.data(), places.data(), 0, k, pairs.data(), margins.data(),
-                                   static_cast<int32_t>(margins.size())});
+                                   weights.data(), static_cast<int32_t>(margins.size())});
 }
 
 TEST(RankingFormulas, EqualTorch) {
@@ -76,7 +76,7 @@ TEST_P(RankingOnDevice, SumsOverSamplesOfAnySize) {
             SCOPED_TRACE(samples);
             release();
             std::vector<int32_t> begins = {0}, pair_begins = {0}, pairs, places;
-            std::vector<double> margin;
+            std::vector<double> margin, weight;
             const Philox random{8, 1};
             uint64_t at = 0;
             for (int64_t s = 0; s < samples; ++s) {
@@ -87,6 +87,7 @@ TEST_P(RankingOnDevice, SumsOverSamplesOfAnySize) {
                         if (s % 3 == 2 && j > i + 1) continue;  // of every third sample only those of neighbours
                         pairs.insert(pairs.end(), {first + i, first + j});
                         margin.push_back(kind == RankingKind::pairwise && s % 2 ? 0.25 * (j - i) : 0);
+                        weight.push_back(s % 3 == 2 ? 0.5 * (1 + j) : 1 + s % 4);
                     }
                 pair_begins.push_back(static_cast<int32_t>(margin.size()));
             }
@@ -99,6 +100,8 @@ TEST_P(RankingOnDevice, SumsOverSamplesOfAnySize) {
             const Twin begins_t = indices(begins), pair_begins_t = indices(pair_begins), places_t = indices(places);
             const Twin pairs_t = twin(DType::i32, {pair_count, 2}, std::vector<double>(pairs.begin(), pairs.end()));
             const Twin margins{twin(DType::f32, {pair_count}, margin).device, view_of(margins_f32)};
+            const std::vector<float> weights_f32(weight.begin(), weight.end());
+            const Twin weights{twin(DType::f32, {pair_count}, weight).device, view_of(weights_f32)};
             const Twin dscores = poisoned(DType::f64, {answers});
             const Twin sums = twin(DType::f64, {RankingSums::count}, std::vector<double>(RankingSums::count, 2));
             const Twin extremes = twin(DType::f64, {2}, {-HUGE_VAL, 0.5});
@@ -112,6 +115,7 @@ TEST_P(RankingOnDevice, SumsOverSamplesOfAnySize) {
                                    .pairs = of(pairs_t),
                                    .pair_begins = of(pair_begins_t),
                                    .margins = of(margins),
+                                   .weights = of(weights),
                                    .kind = kind,
                                    .center = 0.01,
                                    .scale = 0.125});
@@ -120,7 +124,7 @@ TEST_P(RankingOnDevice, SumsOverSamplesOfAnySize) {
             expect_close("sums", sums, {.relative = 1e-12, .absolute = 1e-12});
             const std::vector<double> r = read(scores.exact), d = read(dscores.device);
             const auto place = [&](size_t answer) { return static_cast<size_t>(places[answer]); };
-            double lowest = HUGE_VAL, highest = 0.5, compared = 2, correct = 2;
+            double lowest = HUGE_VAL, highest = 0.5, compared = 2, correct = 2, total = 2;
             for (size_t s = 0; s < static_cast<size_t>(samples); ++s) {
                 const auto first = static_cast<size_t>(begins[s]), last = static_cast<size_t>(begins[s + 1]);
                 const auto pair = static_cast<size_t>(pair_begins[s]), end = static_cast<size_t>(pair_begins[s + 1]);
@@ -140,36 +144,39 @@ TEST_P(RankingOnDevice, SumsOverSamplesOfAnySize) {
                     right +=
                         r[place(static_cast<size_t>(pairs[2 * p]))] > r[place(static_cast<size_t>(pairs[2 * p + 1]))];
                 correct += right / static_cast<double>(end - pair);
-                if (s % 3 == 2 || s % 2) continue;  // all pairs, and one margin
-                rank({kind, 0.01, 0.125}, own, 0, slopes);
+                for (size_t p = pair; p < end; ++p) total += weight[p] / static_cast<double>(end - pair);
+                if (s % 3 == 2 || s % 2) continue;  // all pairs, one margin and one weight
+                rank({kind, 0.01, 0.125}, own, 0, slopes, static_cast<float>(1 + s % 4));
                 for (size_t i = first; i < last; ++i) EXPECT_NEAR(d[place(i)], slopes[i - first], 1e-14);
             }
             const std::vector<double> found = read(sums.device);
             EXPECT_EQ(found[RankingSums::samples], compared);
+            EXPECT_NEAR(found[RankingSums::weight], total, 1e-12 * total);
             EXPECT_NEAR(found[RankingSums::correct], correct, 1e-11 * correct);
             EXPECT_EQ(read(extremes.device), (std::vector<double>{-lowest, highest}));
         }
     }
 }
 
-/// The loss of some pairs is the mean over them of the loss of each alone.
+/// The loss of some pairs is the mean over them of the loss of each alone, times its weight.
 TEST(RankingFormulas, SomePairsAreTheMeanOfEachAlone) {
     const std::vector<double> scores = random_values<double>(4, 11);
     const std::vector<int32_t> places = {2, 0, 3, 1}, pairs = {0, 3, 2, 1, 0, 1};
-    const std::vector<float> margins = {0.5f, 0, 1};
+    const std::vector<float> margins = {0.5f, 0, 1}, weights = {1, 0.25f, 3}, ones(3, 1.0f);
     const RankingSettings settings{RankingKind::pairwise, 0.1, 1};
     std::vector<double> whole(4), mean(4), one(4);
-    const auto loss = [&](size_t first, size_t count, std::vector<double>& slopes) {
+    const auto loss = [&](size_t first, size_t count, const std::vector<float>& of, std::vector<double>& slopes) {
         return rank_answers(settings, {scores.data(), slopes.data(), places.data(), 0, 4, &pairs[2 * first],
-                                       &margins[first], static_cast<int32_t>(count)})
+                                       &margins[first], &of[first], static_cast<int32_t>(count)})
             .of[RankingSums::loss];
     };
     double value = 0;
     for (size_t p = 0; p < margins.size(); ++p) {
-        value += loss(p, 1, one) / 3;
-        for (size_t i = 0; i < 4; ++i) mean[i] += one[i] / 3;
+        const double share = static_cast<double>(weights[p]) / 3;
+        value += share * loss(p, 1, ones, one);
+        for (size_t i = 0; i < 4; ++i) mean[i] += share * one[i];
     }
-    EXPECT_NEAR(loss(0, 3, whole), value, 1e-15);
+    EXPECT_NEAR(loss(0, 3, weights, whole), value, 1e-15);
     for (size_t i = 0; i < 4; ++i) EXPECT_NEAR(whole[i], mean[i], 1e-15);
 }
 

@@ -27,7 +27,7 @@ inline Sample sample_of(const FlatSample& flat) {
                                     .learned = learned_spans(weights)});
     }
     if (sample.sequences.size() > 1)
-        sample.pairs = ranked_pairs(sample.sequences.size(), RankedPairs::all, flat.margin);
+        sample.pairs = ranked_pairs(sample.sequences.size(), RankedPairs::all, {.margin = flat.margin});
     return sample;
 }
 

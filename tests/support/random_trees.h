@@ -13,7 +13,8 @@ struct RandomTree {
 };
 
 /// Sequences that share any part of the one before: duplicates, whole prefixes, sequences without a token; any tokens
-/// learned with weight 0.5 or 1, with and without advantages, rewards and log-probabilities. If there are several, the sample has the pairs of a ranking or none.
+/// learned with weight 0.5 or 1, with and without advantages, rewards and log-probabilities. If there are several, the
+/// sample has the pairs of a ranking, with weights, or none.
 inline Sample random_tree(const Philox& random, uint64_t& at, const RandomTree& wanted = {}) {
     const auto draw = [&](int64_t n) { return static_cast<int64_t>(random.below(at++, static_cast<uint64_t>(n))); };
     Sample sample;
@@ -33,8 +34,10 @@ inline Sample random_tree(const Philox& random, uint64_t& at, const RandomTree& 
             for (int64_t n = draw(3) ? 0 : learned_tokens(sequence); n > 0; --n)
                 (sequence.logps.*of).push_back(-static_cast<float>(draw(100)) / 8);
     }
-    if (sample.sequences.size() > 1 && draw(2))
-        sample.pairs = ranked_pairs(sample.sequences.size(), RankedPairs::all, 0.25f);
+    if (sample.sequences.size() > 1 && draw(2)) {
+        sample.pairs = ranked_pairs(sample.sequences.size(), RankedPairs::all, {.margin = 0.25f});
+        for (AnswerPair& pair : sample.pairs) pair.weight = static_cast<float>(1 + draw(4)) / 2;
+    }
     return sample;
 }
 

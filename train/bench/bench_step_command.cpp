@@ -53,6 +53,9 @@ void print(const Json& r, const ModelConfig& m) {
     line("speed", fmt::format("{:.0f} real tokens/s, {}{}", number("tokens_per_second"),
                               gpu ? fmt::format("{:.1f} TFLOP/s", tflops) : fmt::format("{:.1f} GFLOP/s", 1e3 * tflops),
                               r.contains("mfu") ? fmt::format(", MFU {:.1f} %", 100 * number("mfu")) : ""));
+    if (r.contains("represented_per_token"))
+        line("sharing", fmt::format("{:.0f} tokens of samples/s, {:.2f} for each token that is computed",
+                                    number("represented_tokens_per_second"), number("represented_per_token")));
     if (r.contains("tokens_per_pair"))
         line("pairs",
              fmt::format(
@@ -123,12 +126,24 @@ class ShapeOptions {
                 ->type_name("FILE")
                 ->excludes(length)
                 ->excludes(mean);
+        CLI::Option* const trees =
+            of_shape(app_.add_option("--trees", r_.trees,
+                                     "pack samples that begin alike: tokens of the stem, leaves behind it, tokens that "
+                                     "each turn adds to the trunk, tokens of a leaf"))
+                ->delimiter(',')
+                ->expected(4)
+                ->check(at_least(0))
+                ->excludes(mean)
+                ->excludes(lengths);
+        choice("--share-prefixes", c_.share_prefixes, "compute what samples begin with once per row (default auto)")
+            ->needs(trees);
         CLI::Option* const stage =
             choice("--stage", c_.stage,
                    "train on pairs, packed into rows; the log-probabilities of dpo's reference are constants, as if "
                    "precomputed",
                    {"dpo", "rm"})
                 ->excludes(mean)
+                ->excludes(trees)
                 ->excludes(lengths);
         CLI::Option* const pairs =
             of_shape(app_.add_option("--pair-lengths", r_.pair_lengths, "tokens of prompt,chosen,rejected"))

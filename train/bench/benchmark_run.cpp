@@ -1,5 +1,6 @@
 #include "train/bench/benchmark_run.h"
 
+#include <fmt/ranges.h>
 #include <omp.h>
 
 #include <cmath>
@@ -9,6 +10,7 @@
 #include "train/folders/initial_weights.h"
 #include "train/run/learner_options.h"
 #include "train/run/machine.h"
+#include "train/run/shared_prefixes.h"
 
 namespace colonnade {
 namespace {
@@ -68,6 +70,28 @@ void draw_samples(BenchmarkRun& run, int64_t mean_length) {
                                               .seed = static_cast<uint64_t>(c.seed)});
 }
 
+void draw_trees(BenchmarkRun& run, const std::vector<int64_t>& trees) {
+    Session& s = run.session;
+    const Config& c = s.config;
+    const TreeLengths lengths{.stem = trees.at(0),
+                              .leaves = trees.at(1),
+                              .trunk = trees.at(2),
+                              .leaf = trees.at(3),
+                              .shared = c.share_prefixes != Tristate::off};
+    if (lengths.leaves < 1 || lengths.leaf < 1)
+        fail(Exit::config, "--trees {}: expected a leaf at least, of a token at least", fmt::join(trees, ","));
+    if (lengths.stem >= c.packing_length)
+        fail(Exit::config, "a stem of {} tokens fills rows of {}", lengths.stem, c.packing_length);
+    run.description = fmt::format("trees of {} tokens, {} leaves of {}{}", lengths.stem, lengths.leaves, lengths.leaf,
+                                  lengths.trunk > 0 ? fmt::format(", {} more a turn", lengths.trunk) : "");
+    s.train.store = random_trees(lengths, {.mean_length = 0,
+                                           .max_length = c.packing_length,
+                                           .tokens = 4 * run.steps * run.layout.packs_per_step() * c.packing_length,
+                                           .vocab = s.model.vocab_size,
+                                           .seed = static_cast<uint64_t>(c.seed)});
+    share_prefixes(s);
+}
+
 void draw_rows(BenchmarkRun& run, const std::string& file, const Ranks& ranks) {
     const Config& c = run.session.config;
     const RowLengths rows = file.empty() ? RowLengths{{c.packing_length}} : read_row_lengths(file);
@@ -121,6 +145,8 @@ BenchmarkRun run_of_shape(const ShapeRequest& request, const StepCounts& steps, 
     run.layout = {s.config.per_device_train_batch_size, s.config.gradient_accumulation_steps, ranks.size()};
     if (run.has_pairs())
         draw_pairs(run, request);
+    else if (!request.trees.empty())
+        draw_trees(run, request.trees);
     else if (request.mean_length > 0)
         draw_samples(run, request.mean_length);
     else

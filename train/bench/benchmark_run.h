@@ -26,6 +26,7 @@ struct ShapeRequest {
     ModelShape shape;
     std::string lengths;                ///< a file for read_row_lengths(), or empty
     int64_t mean_length = 0;            ///< above 0: packed samples of log-normal length
+    std::vector<int64_t> trees;         ///< samples that begin alike: stem, leaves, trunk, leaf of TreeLengths
     std::vector<int64_t> pair_lengths;  ///< stages dpo and rm: prompt, chosen, rejected
     bool repeat_prompts = false;
     /// The keys of a config: stage, batch, packing_length, machine; lora_rank above 0 trains adapters. run_of_shape()

@@ -26,10 +26,11 @@ class MicroBatches {
         if (run.batches.empty()) {
             const Config& c = run.session.config;
             const TokenStore& store = run.session.train.store;
+            lengths_ = store.lengths();
             loader_.emplace(
                 store,
-                PackSchedule(store.lengths(),
-                             {.packing = train_packing(c), .layout = run.layout, .max_steps = run.steps}),
+                PackSchedule(lengths_, {.packing = train_packing(c), .layout = run.layout, .max_steps = run.steps},
+                             run.session.train.prefixes),
                 LoaderOptions{.rank = ranks.rank(), .document_mask = c.document_mask, .reference = run.reference});
             return;
         }
@@ -42,16 +43,20 @@ class MicroBatches {
     struct Micro {
         const Batch& batch;
         double total;
+        int64_t represented;  ///< tokens of its samples, each alone
     };
     /// Valid until the next call.
     Micro next() {
         if (!loader_) {
             const size_t at = taken_++;
-            return {run_.batches.at(at), totals_[at / of_step()]};
+            const Batch& batch = run_.batches.at(at);
+            return {batch, totals_[at / of_step()], batch.real_tokens};
         }
         loaded_ = loader_->next();
         require(loaded_.has_value(), "there are micro-batches for {} steps only", run_.steps);
-        return {loaded_->batch, objective_.total(loaded_->step_totals)};
+        int64_t represented = 0;
+        for (const int64_t i : loaded_->samples) represented += lengths_[static_cast<size_t>(i)];
+        return {loaded_->batch, objective_.total(loaded_->step_totals), represented};
     }
 
   private:
@@ -61,7 +66,8 @@ class MicroBatches {
     const Objective& objective_;
     std::optional<Loader> loader_;
     std::optional<LoadedBatch> loaded_;
-    std::vector<double> totals_;  ///< per step, of all ranks
+    std::vector<int64_t> lengths_;  ///< of the loader's samples
+    std::vector<double> totals_;    ///< per step, of all ranks
     size_t taken_ = 0;
 };
 
@@ -69,7 +75,7 @@ class MicroBatches {
 struct Step {
     double seconds = 0, cpu_seconds = 0;
     double flops = 0, loss = 0, pairs = 0;
-    int64_t tokens = 0, real_tokens = 0, targets = 0;
+    int64_t tokens = 0, real_tokens = 0, represented = 0, targets = 0;
 };
 
 /// The learner that is timed, and its micro-batches.
@@ -93,6 +99,7 @@ Step start_step(const Stepping& s, const Context& ctx) {
         step.pairs += static_cast<double>(micro.batch.pairs.size());
         step.tokens += micro.batch.tokens_total();
         step.real_tokens += micro.batch.real_tokens;
+        step.represented += micro.represented;
         step.targets += std::ssize(micro.batch.targets);
     }
     s.learner.update(ctx, adamw_settings(c), c.learning_rate, c.max_grad_norm);
@@ -294,6 +301,11 @@ Json time_steps(BenchmarkRun& run, const StepCounts& counts, const Ranks& ranks)
                    {"memory_groups", memory_groups(plan)}});
     const double real = total(steps, &Step::real_tokens);
     if (!session.model.score_head) report["target_share"] = total(steps, &Step::targets) / real;
+    if (!session.train.prefixes.order.empty()) {
+        const double represented = total(steps, &Step::represented);  // unlike from row to row: no median
+        report["represented_tokens_per_second"] = represented / total(steps, &Step::seconds);
+        report["represented_per_token"] = represented / real;
+    }
     if (run.has_pairs()) {
         report["pairs_per_second"] = median_of(steps, pairs_per_second);
         report["tokens_per_pair"] = real / total(steps, &Step::pairs);

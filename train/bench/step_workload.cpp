@@ -29,6 +29,27 @@ std::vector<int64_t> read_lengths(std::string_view line, const std::string& wher
     return lengths;
 }
 
+/// Random lengths and tokens.
+class RandomDraws {
+  public:
+    explicit RandomDraws(const RandomSamples& wanted) : wanted_(wanted) {}
+
+    int64_t length(int64_t mean) {
+        constexpr double sigma = 0.7;
+        const double mu = std::log(static_cast<double>(mean)) - sigma * sigma / 2;
+        return std::llround(std::exp(mu + sigma * lengths_.normal(drawn_lengths_++)));
+    }
+    void append(std::vector<int32_t>& to, int64_t count) {
+        for (; count > 0; --count)
+            to.push_back(static_cast<int32_t>(tokens_.below(drawn_tokens_++, static_cast<uint64_t>(wanted_.vocab))));
+    }
+
+  private:
+    const RandomSamples wanted_;
+    const Philox lengths_{.seed = wanted_.seed, .stream = 0}, tokens_{.seed = wanted_.seed, .stream = 1};
+    uint64_t drawn_lengths_ = 0, drawn_tokens_ = 0;
+};
+
 }  // namespace
 
 RowLengths read_row_lengths(const std::string& path) {
@@ -87,19 +108,40 @@ Batch random_batch(const RowLengths& rows, int64_t first, int64_t packs, int64_t
 }
 
 TokenStore random_samples(const RandomSamples& wanted) {
-    constexpr double sigma = 0.7;
-    const double mu = std::log(static_cast<double>(wanted.mean_length)) - sigma * sigma / 2;
-    const Philox lengths{.seed = wanted.seed, .stream = 0}, tokens{.seed = wanted.seed, .stream = 1};
+    RandomDraws draws(wanted);
     TokenStore store;
-    for (uint64_t i = 0; store.tokens() < wanted.tokens; ++i) {
-        const auto drawn = static_cast<int64_t>(std::llround(std::exp(mu + sigma * lengths.normal(i))));
-        const auto length = static_cast<size_t>(std::clamp<int64_t>(drawn, 2, wanted.max_length));
-        Sequence sequence{.tokens = std::vector<int32_t>(length), .learned = {{1, static_cast<int32_t>(length), 1}}};
-        const auto begin = static_cast<uint64_t>(store.tokens());
-        for (size_t t = 0; t < length; ++t)
-            sequence.tokens[t] = static_cast<int32_t>(tokens.below(begin + t, static_cast<uint64_t>(wanted.vocab)));
-        store.add({.sequences = {std::move(sequence)}}, 0, static_cast<int64_t>(i) + 1);
+    for (int64_t i = 0; store.tokens() < wanted.tokens; ++i) {
+        const int64_t length = std::clamp<int64_t>(draws.length(wanted.mean_length), 2, wanted.max_length);
+        Sequence sequence{.learned = {{1, static_cast<int32_t>(length), 1}}};
+        draws.append(sequence.tokens, length);
+        store.add({.sequences = {std::move(sequence)}}, 0, i + 1);
     }
+    return store;
+}
+
+TokenStore random_trees(const TreeLengths& lengths, const RandomSamples& wanted) {
+    RandomDraws draws(wanted);
+    TokenStore store;
+    for (int64_t tokens = 0; tokens < wanted.tokens;) {
+        std::vector<int32_t> path;  // the stem and the trunk so far
+        draws.append(path, lengths.stem);
+        int64_t computed = 0, of_leaves = 0;
+        for (int64_t leaf = 0; leaf < lengths.leaves && tokens + computed < wanted.tokens; ++leaf) {
+            const auto begin = static_cast<int32_t>(path.size());
+            if (begin + 2 > wanted.max_length) break;
+            const int64_t own = std::clamp<int64_t>(draws.length(lengths.leaf), 2, wanted.max_length - begin),
+                          end = begin + own;
+            Sequence sequence{.tokens = path, .learned = {{std::max(begin, 1), static_cast<int32_t>(end), 1}}};
+            draws.append(sequence.tokens, own);
+            store.add({.sequences = {std::move(sequence)}}, 0, store.size() + 1);
+            of_leaves += own;
+            computed = begin + of_leaves;
+            if (lengths.trunk > 0) draws.append(path, draws.length(lengths.trunk));
+        }
+        tokens = lengths.shared ? tokens + computed : store.tokens();
+    }
+    store.statistics.files.resize(1);
+    store.count_samples();
     return store;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 // Samples and packed rows of a benchmark, filled with random tokens: rows with given document lengths, so that other
-// trainers can be timed on the same rows; samples of random length; or pairs of answers to one prompt.
+// trainers can be timed on the same rows; samples of random length; samples that begin alike; or pairs of answers to one
+// prompt.
 
 #include <string>
 #include <vector>
@@ -33,6 +34,19 @@ struct RandomSamples {
 };
 /// Samples of log-normal length (sigma 0.7). Every token but the first of each sample is a target.
 TokenStore random_samples(const RandomSamples& wanted);
+
+/// Samples that begin alike. A tree has a stem, a trunk that every turn but the last makes longer, and one leaf a turn:
+/// what a sample learns behind the stem and the trunk so far. With trunks of 0 tokens they are answers to one prompt.
+struct TreeLengths {
+    int64_t stem = 0;    ///< tokens
+    int64_t leaves = 0;  ///< samples of a tree
+    int64_t trunk = 0;   ///< tokens that a turn adds, on average
+    int64_t leaf = 0;    ///< tokens, on average
+    bool shared = true;  ///< RandomSamples::tokens counts what samples share once
+};
+/// Leaves and parts of the trunk have log-normal lengths (sigma 0.7). A sample is cut at max_length, and the
+/// tree ends when its trunk is as long. mean_length is not read.
+TokenStore random_trees(const TreeLengths& lengths, const RandomSamples& wanted);
 
 struct PairLengths {
     int64_t prompt, chosen, rejected;  ///< tokens, each at least 1

@@ -3,6 +3,7 @@
 #include "engine/io/home_path.h"
 #include "train/config/packing_keys.h"
 #include "train/config/preference_keys.h"
+#include "train/config/reward_keys.h"
 #include "train/config/rules.h"
 
 namespace colonnade {
@@ -360,6 +361,7 @@ void settle_training(Config& config, Rules& rules) {
     check_labels(config, rules);
     settle_run(config, rules);
     settle_preferences(config, rules);
+    settle_rewards(config, rules);
     settle_schedule(config, rules);
 }
 

@@ -19,8 +19,12 @@ struct Spelling {
 template <typename E>
 inline constexpr std::array<Spelling<E>, 0> spellings{};
 template <>
-inline constexpr auto spellings<Stage> =
-    std::to_array<Spelling<Stage>>({{"pt", Stage::pt}, {"sft", Stage::sft}, {"dpo", Stage::dpo}, {"rm", Stage::rm}, {"kto", Stage::kto}, {"grpo", Stage::grpo}});
+inline constexpr auto spellings<Stage> = std::to_array<Spelling<Stage>>({{"pt", Stage::pt},
+                                                                         {"sft", Stage::sft},
+                                                                         {"dpo", Stage::dpo},
+                                                                         {"rm", Stage::rm},
+                                                                         {"kto", Stage::kto},
+                                                                         {"grpo", Stage::grpo}});
 template <>
 inline constexpr auto spellings<Spelled> = std::to_array<Spelling<Spelled>>({{"text", Spelled::text},
                                                                              {"token", Spelled::token}});
@@ -122,6 +126,18 @@ inline constexpr auto spellings<PreferenceLoss> =
                                              {"orpo", PreferenceLoss::orpo},
                                              {"sft", PreferenceLoss::sft},
                                              {"dpo_norm", PreferenceLoss::sigmoid_norm}});
+/// loss_type rloo has leave_one_out, which nothing spells. TRL reads true and false too.
+template <>
+inline constexpr auto spellings<AdvantageScale> =
+    std::to_array<Spelling<AdvantageScale>>({{"group", AdvantageScale::group},
+                                             {"batch", AdvantageScale::batch},
+                                             {"none", AdvantageScale::none},
+                                             {"true", AdvantageScale::group},
+                                             {"false", AdvantageScale::none}});
+template <>
+inline constexpr auto spellings<RewardAggregation> =
+    std::to_array<Spelling<RewardAggregation>>({{"sum_then_normalize", RewardAggregation::sum_then_normalize},
+                                                {"normalize_then_sum", RewardAggregation::normalize_then_sum}});
 template <>
 inline constexpr auto spellings<RankingKind> = std::to_array<Spelling<RankingKind>>(
     {{"pairwise", RankingKind::pairwise}, {"plackett_luce", RankingKind::plackett_luce}});

@@ -38,6 +38,12 @@ Lists lists_of(const std::vector<int32_t>& values, size_t count) {
     return lists;
 }
 
+std::vector<float> weights_of(const std::vector<AnswerPair>& pairs) {
+    std::vector<float> weights;
+    for (const AnswerPair& pair : pairs) weights.push_back(pair.weight);
+    return weights;
+}
+
 }  // namespace
 
 BatchShape BatchShape::of(const Batch& batch) {
@@ -92,7 +98,10 @@ DeviceBatch DeviceBatch::lay_out(Arena& arena, const ModelConfig& config, const 
         for (Tensor* t : {&b.sample_begins, &b.pair_begins}) *t = tensor(DType::i32, {shape.samples + 1});
         b.margins = tensor(DType::f32, {shape.pairs});
     }
-    if (answers != Answers::none) b.pairs.pairs = tensor(DType::i32, {shape.pairs, 2});
+    if (answers != Answers::none) {
+        b.pairs.pairs = tensor(DType::i32, {shape.pairs, 2});
+        b.pairs.weights = tensor(DType::f32, {shape.pairs});
+    }
     b.input.masks = AttentionMasks::lay_out(arena, config, shape.packs, shape.length);
     return b;
 }
@@ -160,6 +169,7 @@ void DeviceBatch::fill_pairs(const Context& ctx, const Batch& batch) const {
     const Lists sides = lists_of(both, sums.size());
     put(ctx, lengths, sums);
     put(ctx, pairs.pairs, both);
+    put(ctx, pairs.weights, weights_of(batch.pairs));
     put(ctx, pairs.begins, sides.begins);
     put(ctx, pairs.sides, sides.entries);
     if (!batch.reference.empty()) put(ctx, reference, batch.reference);
@@ -181,9 +191,9 @@ void DeviceBatch::fill_rankings(const Context& ctx, const Batch& batch) {
         if (s + 1 == count || batch.sequences[s + 1].sample != batch.sequences[s].sample)
             begins.push_back(static_cast<int32_t>(s + 1));
     std::vector<float> of_pairs;
-    for (const auto& [better, worse, margin] : batch.pairs) {
-        both.insert(both.end(), {better, worse});
-        of_pairs.push_back(margin);
+    for (const AnswerPair& pair : batch.pairs) {
+        both.insert(both.end(), {pair.better, pair.worse});
+        of_pairs.push_back(pair.margin);
     }
     put(ctx, score_rows, last);
     put(ctx, places, score_order);
@@ -191,6 +201,7 @@ void DeviceBatch::fill_rankings(const Context& ctx, const Batch& batch) {
     put(ctx, pairs.pairs, both);
     put(ctx, pair_begins, batch.pair_begins);
     put(ctx, margins, of_pairs);
+    put(ctx, pairs.weights, weights_of(batch.pairs));
 }
 
 }  // namespace colonnade

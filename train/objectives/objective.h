@@ -66,8 +66,8 @@ class Objective {
     virtual void run(const Context& ctx, const ObjectiveStep& step) const = 0;
 
     /// What the loss is divided by.
-    virtual double total(const StepTotals& totals) const { return totals.pairs; }
-    virtual double total(const Batch& batch) const { return static_cast<double>(batch.pairs.size()); }
+    virtual double total(const StepTotals& totals) const { return totals.pair_weight; }
+    virtual double total(const Batch& batch) const { return batch.pair_weight; }
 
     /// Objectives over answers: writes the log-probability, or the reward, of every sequence to buffers.answers.
     virtual void measure(const Context& ctx, const ObjectiveStep& step) const;

@@ -11,10 +11,20 @@ namespace colonnade {
 namespace {
 
 /// PairSums have the layout of LossSums.
-static_assert(PairSums::count <= LossSums::sums && PairSums::loss == 0 && PairSums::pairs == 1 &&
+static_assert(PairSums::count <= LossSums::sums && PairSums::loss == 0 && PairSums::weight == 1 &&
               PairSums::correct == 2);
+double sum_of(const LossSums& sums, PairSums::Name name) {
+    return sums.more[static_cast<size_t>(name) - PairSums::chosen_reward];
+}
+double per_pair(const LossSums& sums, double sum) {
+    const double pairs = sum_of(sums, PairSums::pairs);
+    return pairs > 0 ? sum / pairs : 0;
+}
 double mean_of(const LossSums& sums, PairSums::Name name) {
-    return sums.mean_of(static_cast<size_t>(name) - PairSums::chosen_reward);
+    return per_pair(sums, sum_of(sums, name));
+}
+double accuracy_of(const LossSums& sums) {
+    return per_pair(sums, sums.correct);
 }
 
 }  // namespace
@@ -79,7 +89,7 @@ std::vector<Metric> PreferenceObjective::metrics(const LossSums& sums, Phase) co
     const double chosen = mean_of(sums, PairSums::chosen_reward), rejected = mean_of(sums, PairSums::rejected_reward);
     std::vector<Metric> metrics = {{"rewards/chosen", chosen},
                                    {"rewards/rejected", rejected},
-                                   {"rewards/accuracies", sums.accuracy()},
+                                   {"rewards/accuracies", accuracy_of(sums)},
                                    {"rewards/margins", chosen - rejected},
                                    {"logps/chosen", mean_of(sums, PairSums::chosen_logp)},
                                    {"logps/rejected", mean_of(sums, PairSums::rejected_logp)}};
@@ -89,9 +99,9 @@ std::vector<Metric> PreferenceObjective::metrics(const LossSums& sums, Phase) co
 }
 
 std::string PreferenceObjective::figures(const LossSums& sums, Phase phase) const {
-    std::string text = fmt::format("loss {:.4f}, accuracy {:.1f} %, margin {:.4f}", sums.mean(), 100 * sums.accuracy(),
+    std::string text = fmt::format("loss {:.4f}, accuracy {:.1f} %, margin {:.4f}", sums.mean(), 100 * accuracy_of(sums),
                                    mean_of(sums, PairSums::chosen_reward) - mean_of(sums, PairSums::rejected_reward));
-    if (phase == Phase::evaluation) text += fmt::format(", {:.0f} pairs", sums.weight);
+    if (phase == Phase::evaluation) text += fmt::format(", {:.0f} pairs", sum_of(sums, PairSums::pairs));
     return text;
 }
 

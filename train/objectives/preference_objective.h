@@ -10,7 +10,7 @@
 // Keeping the logits instead would take memory for targets x vocab numbers. Evaluation and the reference need only the
 // first pass.
 //
-//     loss = sum over pairs of mix(l_chosen, l_rejected) / pairs of the whole step
+//     loss = sum over pairs of weight mix(l_chosen, l_rejected) / sum of the weights of the pairs of the whole step
 
 #include "layers/preference_formulas.h"
 #include "train/objectives/objective.h"

@@ -7,13 +7,20 @@ namespace colonnade {
 namespace {
 
 /// RankingSums have the layout of LossSums.
-static_assert(RankingSums::count <= LossSums::sums && RankingSums::loss == 0 && RankingSums::samples == 1 &&
+static_assert(RankingSums::count <= LossSums::sums && RankingSums::loss == 0 && RankingSums::weight == 1 &&
               RankingSums::correct == 2);
 double sum_of(const LossSums& sums, RankingSums::Name name) {
     return sums.more[static_cast<size_t>(name) - RankingSums::margin];
 }
+double per_sample(const LossSums& sums, double sum) {
+    const double samples = sum_of(sums, RankingSums::samples);
+    return samples > 0 ? sum / samples : 0;
+}
 double margin_of(const LossSums& sums) {
-    return sums.weight > 0 ? sum_of(sums, RankingSums::margin) / sums.weight : 0;
+    return per_sample(sums, sum_of(sums, RankingSums::margin));
+}
+double accuracy_of(const LossSums& sums) {
+    return per_sample(sums, sums.correct);
 }
 
 }  // namespace
@@ -28,10 +35,25 @@ ObjectiveBuffers RewardObjective::lay_out(Arena& arena, const ModelConfig& confi
     return b;
 }
 
-void RewardObjective::check(const Batch& batch) const {
-    for (const AnswerPair& pair : batch.pairs)
-        if (kind_ == RankingKind::plackett_luce && pair.margin != 0)
+void require_ranking(std::span<const AnswerPair> pairs, int64_t answers) {
+    for (const AnswerPair& pair : pairs) {
+        if (pair.margin != 0)
             fail(Exit::data, "a sample has a margin of {}, which only reward_loss: pairwise supports", pair.margin);
+        if (pair.better > pair.worse || std::ssize(pairs) != answers * (answers - 1) / 2)
+            fail(Exit::data,
+                 "a sample has pairs of its own, which only reward_loss: pairwise supports: plackett_luce compares all "
+                 "answers, best first");
+    }
+}
+
+void RewardObjective::check(const Batch& batch) const {
+    if (kind_ != RankingKind::plackett_luce) return;
+    std::vector<int64_t> answers(static_cast<size_t>(batch.samples));
+    for (const BatchSequence& sequence : batch.sequences) ++answers[static_cast<size_t>(sequence.sample)];
+    for (size_t s = 0; s < answers.size(); ++s) {
+        const auto begin = static_cast<size_t>(batch.pair_begins[s]), end = static_cast<size_t>(batch.pair_begins[s + 1]);
+        require_ranking(std::span(batch.pairs).subspan(begin, end - begin), answers[s]);
+    }
 }
 
 void RewardObjective::measure(const Context& ctx, const ObjectiveStep& s) const {
@@ -52,6 +74,7 @@ void RewardObjective::run(const Context& ctx, const ObjectiveStep& s) const {
                        .pairs = s.batch.pairs.pairs,
                        .pair_begins = s.batch.pair_begins,
                        .margins = s.batch.margins,
+                       .weights = s.batch.pairs.weights,
                        .kind = kind_,
                        .center = center_,
                        .scale = s.total > 0 ? 1 / s.total : 0});
@@ -66,7 +89,7 @@ void RewardObjective::run(const Context& ctx, const ObjectiveStep& s) const {
 
 std::vector<Metric> RewardObjective::metrics(const LossSums& sums, Phase) const {
     const double answers = sum_of(sums, RankingSums::answers);
-    return {{"accuracy", sums.accuracy()},
+    return {{"accuracy", accuracy_of(sums)},
             {"margin", margin_of(sums)},
             {"min_reward", -sums.extremes[0]},
             {"mean_reward", answers > 0 ? sum_of(sums, RankingSums::reward) / answers : 0},
@@ -74,9 +97,9 @@ std::vector<Metric> RewardObjective::metrics(const LossSums& sums, Phase) const 
 }
 
 std::string RewardObjective::figures(const LossSums& sums, Phase phase) const {
-    std::string text = fmt::format("loss {:.4f}, accuracy {:.1f} %, margin {:.4f}", sums.mean(), 100 * sums.accuracy(),
+    std::string text = fmt::format("loss {:.4f}, accuracy {:.1f} %, margin {:.4f}", sums.mean(), 100 * accuracy_of(sums),
                                    margin_of(sums));
-    if (phase == Phase::evaluation) text += fmt::format(", {:.0f} samples", sums.weight);
+    if (phase == Phase::evaluation) text += fmt::format(", {:.0f} samples", sum_of(sums, RankingSums::samples));
     return text;
 }
 

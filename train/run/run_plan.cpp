@@ -36,10 +36,12 @@ void add(RunTotals& total, const StepTotals& samples, int64_t packs) {
 /// Epoch by epoch, step by step in an epoch that the run does not complete.
 RunTotals totals_of_run(const TokenStore& store, PackSchedule& schedule) {
     const std::vector<int64_t> lengths = store.lengths();
-    const std::vector<double> weights = store.target_weights(), pairs = store.pairs();
+    const std::vector<double> weights = store.target_weights();
+    const std::vector<PairTotals> pairs = store.pairs();
     const StepLayout& layout = schedule.settings().layout;
     StepTotals epoch{.weight = std::accumulate(weights.begin(), weights.end(), 0.0),
-                     .pairs = std::accumulate(pairs.begin(), pairs.end(), 0.0),
+                     .pairs = std::accumulate(pairs.begin(), pairs.end(), 0.0,
+                                              [](double sum, const PairTotals& of) { return sum + of.pairs; }),
                      .samples = store.size(),
                      .tokens = store.tokens()};
     RunTotals total;

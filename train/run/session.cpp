@@ -9,6 +9,7 @@
 #include "engine/io/sha256.h"
 #include "train/config/spellings.h"
 #include "train/folders/adapter_folder.h"
+#include "train/objectives/reward_objective.h"
 #include "train/run/local_names.h"
 #include "train/run/run_model.h"
 #include "train/run/shared_prefixes.h"
@@ -29,6 +30,7 @@ StoreResult build_split(const Session& s, const std::string& name, const std::ve
     request.rows = s.config.rows();
     request.tokenizer = s.encoder->tokenizer();
     request.encode = s.encoder->options();
+    request.rewards = reward_settings(s.config);
     request.threads = s.config.dataset_num_proc ? static_cast<int>(s.config.dataset_num_proc) : omp_get_max_threads();
     if (!ranks.first()) request.progress.write = [](std::string_view) {};
     StoreResult result;
@@ -68,6 +70,26 @@ void fit_trees(Session& s, TokenStore& store) {
               : fmt::format("column masks cannot express the model's sliding_window of {} for all turns",
                             *windows.begin());
     s.notices.push_back(fmt::format("{}: the turns of {} chats repeat what they have in common", why, divided));
+}
+
+/// What rows say about their pairs has to fit the loss of the stage.
+void check_pairs(Session& s, const TokenStore& store, const std::string& name) {
+    const bool ranked = s.config.stage == Stage::rm && s.config.reward_loss == RankingKind::plackett_luce;
+    if (s.config.stage != Stage::dpo && !ranked) return;
+    int64_t margins = 0;
+    for (int64_t i = 0; i < store.size(); ++i) {
+        const Sample sample = store.sample(i);
+        margins += std::ranges::count_if(sample.pairs, [](const AnswerPair& pair) { return pair.margin != 0; });
+        if (!ranked) continue;
+        try {
+            require_ranking(sample.pairs, std::ssize(sample.sequences));
+        } catch (const Error& e) {
+            fail(Exit::data, "{}: {}", store.place(i), e.what());
+        }
+    }
+    if (margins > 0)
+        s.notices.push_back(fmt::format(
+            "{} pairs of {} have a margin, which no loss of stage dpo reads: stage rm does", margins, name));
 }
 
 /// With adapter_name_or_path: takes rank, alpha and targets from that folder. Throws Exit::config if the config
@@ -144,6 +166,8 @@ void open_data(Session& s, const Ranks& ranks) {
     // The held-out part of val_size has every sample once.
     s.data_key += weigh(s, s.train, c.datasets);
     if (!c.eval_datasets.empty()) s.eval.key += weigh(s, s.eval, c.eval_datasets);
+    check_pairs(s, s.train.store, "train");
+    check_pairs(s, s.eval.store, "eval");
     fit_trees(s, s.train.store);
     fit_trees(s, s.eval.store);
 }

@@ -116,11 +116,13 @@ void expect_as_defined(const Packs& packs, const Batch& batch, Sharing sharing =
     const std::vector<Path> paths = paths_of(batch);
     ASSERT_NO_FATAL_FAILURE(expect_rows(packs, batch, paths, sharing));
     int32_t number = 0, sample_number = 0, rankings = 0;
-    double weight = 0;
+    double weight = 0, pair_weight = 0, ranking_weight = 0;
     std::vector<AnswerPair> pairs;
     for (const auto& pack : packs) {
         for (const Sample& sample : pack) {
             for (AnswerPair pair : sample.pairs) {
+                pair_weight += static_cast<double>(pair.weight);
+                ranking_weight += static_cast<double>(pair.weight) / static_cast<double>(sample.pairs.size());
                 pair.better += number;
                 pair.worse += number;
                 pairs.push_back(pair);
@@ -141,6 +143,8 @@ void expect_as_defined(const Packs& packs, const Batch& batch, Sharing sharing =
     EXPECT_EQ(std::ssize(batch.sequences), number);
     EXPECT_EQ(batch.pairs, pairs);
     EXPECT_EQ(batch.rankings, rankings);
+    EXPECT_DOUBLE_EQ(batch.pair_weight, pair_weight);
+    EXPECT_NEAR(batch.ranking_weight, ranking_weight, 1e-13);
     EXPECT_DOUBLE_EQ(batch.target_weight, weight);
     EXPECT_DOUBLE_EQ(std::accumulate(batch.weights.begin(), batch.weights.end(), 0.0), weight);
     // Targets are sorted by row, and no two of a row are the same prefix.

@@ -92,14 +92,16 @@ TEST(Loader, EverySampleOncePerEpochAndTotalsKnownBefore) {
         for (const int64_t sample : samples_in(b.batch)) by_epoch[b.epoch].push_back(sample);
         by_step[b.step].weight += b.batch.target_weight;
         by_step[b.step].pairs += static_cast<double>(b.batch.pairs.size());
-        by_step[b.step].rankings += static_cast<double>(b.batch.rankings);
+        by_step[b.step].pair_weight += b.batch.pair_weight;
+        by_step[b.step].ranking_weight += b.batch.ranking_weight;
         by_step[b.step].samples += b.batch.samples;
         by_step[b.step].tokens += b.batch.real_tokens;
     }
     for (const LoadedBatch& b : batches) {
         EXPECT_EQ(b.step_totals.weight, by_step[b.step].weight);
         EXPECT_EQ(b.step_totals.pairs, by_step[b.step].pairs);
-        EXPECT_EQ(b.step_totals.rankings, by_step[b.step].rankings);
+        EXPECT_EQ(b.step_totals.pair_weight, by_step[b.step].pair_weight);
+        EXPECT_EQ(b.step_totals.ranking_weight, by_step[b.step].ranking_weight);
         EXPECT_GT(b.step_totals.pairs, 0);
         EXPECT_LT(b.step_totals.pairs, static_cast<double>(b.step_totals.samples));
         EXPECT_EQ(b.step_totals.samples, by_step[b.step].samples);

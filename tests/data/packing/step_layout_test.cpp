@@ -48,10 +48,11 @@ TEST(StepLayout, AStepHoldsTheSamePacksForAnyNumberOfRanks) {
 
 TEST(StepLayout, StepTotalsSumToTheWholeEpoch) {
     const auto lengths = log_normal_lengths(400, 4, 1, 256);
-    std::vector<double> weights, pairs;
+    std::vector<double> weights;
+    std::vector<PairTotals> pairs;
     for (const int64_t n : lengths) {
         weights.push_back(static_cast<double>(n) / 2);
-        pairs.push_back(n % 2 ? 1 : 0);
+        pairs.push_back(n % 2 ? PairTotals{2, 3} : PairTotals{});
     }
     const PackPlan plan = plan_epoch(lengths, {.packing_length = 256}, 0);
     const StepLayout layout{2, 3, 1};
@@ -63,8 +64,14 @@ TEST(StepLayout, StepTotalsSumToTheWholeEpoch) {
         sum.samples += totals.samples;
         sum.tokens += totals.tokens;
         sum.pairs += totals.pairs;
+        sum.pair_weight += totals.pair_weight;
+        sum.ranking_weight += totals.ranking_weight;
     }
-    EXPECT_EQ(sum.pairs, std::accumulate(pairs.begin(), pairs.end(), 0.0));
+    const auto odd = static_cast<double>(std::ranges::count_if(lengths, [](int64_t n) { return n % 2; }));
+    EXPECT_GT(odd, 0);
+    EXPECT_EQ(sum.pairs, 2 * odd);
+    EXPECT_EQ(sum.pair_weight, 3 * odd);
+    EXPECT_EQ(sum.ranking_weight, 1.5 * odd);
     EXPECT_EQ(sum.samples, 400);
     EXPECT_EQ(sum.tokens, std::accumulate(lengths.begin(), lengths.end(), int64_t{0}));
 }
@@ -74,7 +81,7 @@ TEST(StepLayout, ComputedTokensAreCountedOnce) {
     const std::vector<int64_t> lengths(4, 100);
     const std::vector<double> weights(4, 1.0);
     const PackPlan plan = Packer(lengths, {.packing_length = 120}, prefixes).plan(0);
-    const StepTotals totals = step_totals(plan, {.accumulation = 4}, 0, lengths, weights, weights);
+    const StepTotals totals = step_totals(plan, {.accumulation = 4}, 0, lengths, weights, std::vector<PairTotals>(4));
     EXPECT_EQ(totals.tokens, 400);
     EXPECT_EQ(totals.computed, 2 * 90 + 4 * 10);  // two rows of two
 }

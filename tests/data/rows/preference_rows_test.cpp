@@ -31,6 +31,9 @@ class PreferenceRows : public FileTest {
         EXPECT_TRUE(row.messages.empty() && !row.prompt && !row.completion && row.input_ids.empty());
         std::string text = rows.type() + ":";
         for (const Row& answer : row.answers) text += "\n" + shown(answer);
+        for (const auto& [better, worse, margin, weight] : row.pairs)
+            text += fmt::format("\n{} > {}, margin {}, weight {}", better, worse, margin, weight);
+        if (row.weight != 1) text += fmt::format("\nweight {}", row.weight);
         if (row.whole_answers) text += "\nwhole";
         if (row.margin != 0) text += fmt::format("\nmargin {}", row.margin);
         return text;
@@ -95,6 +98,15 @@ TEST_F(PreferenceRows, ReadsAndDetectsEveryFormat) {
          "ranked:\n(user: q) | (assistant: a) \n(user: q) | (assistant: b) "},
         {R"({"prompt": "q", "completions": [[{"role": "assistant", "content": "a"}], {"role": "assistant", "content": "b"}]})",
          "ranked:\n(user: q) | (assistant: a) \n(user: q) | (assistant: b) "},
+        // pairs of a ranking; answers that none compares are left out
+        {R"({"prompt": "p", "completions": ["a", "b", "c", "d"], "weight": 3,
+             "pairs": [[3, 0], {"better": 0, "worse": 2, "margin": 0.5, "weight": 0.25}]})",
+         "ranked:\n<p>a\n<p>c\n<p>d\n2 > 0, margin 0, weight 1\n0 > 1, margin 0.5, weight 0.25\nweight 3"},
+        // a weight of the pair, in any format
+        {R"({"instruction": "i", "chosen": "c", "rejected": "r", "weight": 0.5})",
+         "alpaca:\n(user: i) | (assistant: c) \n(user: i) | (assistant: r) \nweight 0.5"},
+        {R"({"chosen_input_ids": [1, 2], "rejected_input_ids": [1, 4], "weight": 2})",
+         "tokens:\n1 2 / 1 2\n1 4 / 1 4\nweight 2\nwhole"},
         // tokens
         {R"({"prompt_input_ids": [1, 2], "chosen_input_ids": [3], "rejected_input_ids": [4, 5]})",
          "tokens:\n1 2 3 / -100 -100 3\n1 2 4 5 / -100 -100 4 5"},
@@ -147,7 +159,27 @@ TEST_F(PreferenceRows, RefusesBadRowsWithPlaceFoundAndExpected) {
          "key 'chosen': expected a string, found array"},
         {"ranked", R"({"prompt": "p", "completions": ["a"]})", "expected at least two answers to compare, found one"},
         {"ranked", R"({"prompt": "p", "completions": ["a", "b"], "margin": 1})",
-         "rows.jsonl:1: key 'margin': a ranking has no margin; pairs of 'chosen' and 'rejected' may have one"},
+         "rows.jsonl:1: key 'margin': a ranking has no margin; each of its 'pairs' may have one"},
+        {"ranked", R"({"prompt": "p", "completions": ["a", "b"], "pairs": []})",
+         "rows.jsonl:1: key 'pairs': the list is empty"},
+        {"ranked", R"({"prompt": "p", "completions": ["a", "b"], "pairs": [[0, 1], [0, 2]]})",
+         "rows.jsonl:1: pairs[1][1]: expected the number of an answer, 0 to 1, found 2"},
+        {"ranked", R"({"prompt": "p", "completions": ["a", "b"], "pairs": [{"better": 0, "worse": -1}]})",
+         "rows.jsonl:1: pairs[0]: key 'worse': expected the number of an answer, 0 to 1, found -1"},
+        {"ranked", R"({"prompt": "p", "completions": ["a", "b"], "pairs": [{"better": 0}]})",
+         "rows.jsonl:1: pairs[0]: key 'worse' is missing; found keys: \"better\""},
+        {"ranked", R"({"prompt": "p", "completions": ["a", "b"], "pairs": ["0 > 1"]})",
+         "rows.jsonl:1: pairs[0]: expected [better, worse] or an object with these keys, found \"0 > 1\""},
+        {"ranked", R"({"prompt": "p", "completions": ["a", "b"], "pairs": [[1, 1]]})",
+         "rows.jsonl:1: pairs[0]: answer 1 is compared with itself; expected two answers"},
+        {"ranked", R"({"prompt": "p", "completions": ["a", "b", "c"], "pairs": [[0, 1], [1, 2], [1, 0]]})",
+         "rows.jsonl:1: pairs[2]: answers 1 and 0 are compared in pairs[0] already; expected one pair of them"},
+        {"ranked", R"({"prompt": "p", "completions": ["a", "b"], "pairs": [{"better": 0, "worse": 1, "score": 2}]})",
+         "rows.jsonl:1: pairs[0]: key 'score' of a pair is unknown; expected better, worse, margin, weight"},
+        {"ranked", R"({"prompt": "p", "completions": ["a", "b"], "pairs": [{"better": 0, "worse": 1, "weight": -1}]})",
+         "rows.jsonl:1: pairs[0]: key 'weight': expected a weight, 0 or a number from 1e-9 to 1e9, found -1"},
+        {"preference", R"({"prompt": "p", "chosen": "c", "rejected": "r", "weight": "high"})",
+         "rows.jsonl:1: key 'weight': expected a weight, 0 or a number from 1e-9 to 1e9, found \"high\""},
         {"ranked", R"({"prompt": "p", "completions": ["a", null]})",
          "completions[1]: expected a string, a message or a list of messages, found null"},
         {"ranked", R"({"prompt": "p", "completions": ["a", "b"], "labels": [true, false]})",
@@ -206,8 +238,8 @@ TEST_F(PreferenceRows, AnswersThatAreComparedHaveNoWeights) {
     EXPECT_EQ(first(pair("1.0")), "preference:\n(user: q) | (assistant: c) \n(user: q) | (assistant: r) ");
     expect_error(
         Exit::data,
-        "rows.jsonl:1: message 1 of the prompt with answer 1 has weight 0.5; expected 0 or 1: answers that are "
-        "compared have no weights",
+        "rows.jsonl:1: message 1 of the prompt with answer 1 has weight 0.5; expected 0 or 1: answers are "
+        "compared as a whole, and weight of the row is that of the comparison",
         [&] { (void)first(pair("0.5")); });
 }
 

@@ -320,6 +320,17 @@ TEST(Preferences, SuspiciousRowsAreKeptAndNoted) {
     EXPECT_EQ(ranking.pairs, (std::vector<AnswerPair>{{0, 1, 0.5f}, {0, 2, 0.5f}, {1, 2, 0.5f}}));
     const Encoder best(tokenizer(), {.ranked_pairs = RankedPairs::best});
     EXPECT_EQ(best.encode(preference(three), "here").sample.pairs, (std::vector<AnswerPair>{{0, 1}, {0, 2}}));
+    Row own = preference(three);
+    own.weight = 2;
+    own.pairs = {{2, 0, 0.5f, 0.25f}, {0, 1, 0, 0}, {1, 2}};
+    const Encoded weighted = chatml.encode(own, "here");
+    EXPECT_EQ(weighted.sample.pairs, (std::vector<AnswerPair>{{2, 0, 0.5f, 0.5f}, {1, 2, 0, 2}}));
+    EXPECT_TRUE(weighted.notes.has(RowNote::weighted));
+    EXPECT_FALSE(chatml.encode(preference(three), "here").notes.has(RowNote::weighted));
+    own.weight = 0;
+    EXPECT_TRUE(chatml.encode(own, "here").notes.has(RowNote::dropped_nothing_learned));
+    own.pairs.clear();
+    EXPECT_TRUE(chatml.encode(own, "here").notes.has(RowNote::dropped_nothing_learned));
     expect_error(Exit::data, "f:3: input_ids[1] is 100; expected 0 to 99", [] {
         (void)Encoder(nullptr, {.vocab_size = 100})
             .encode(preference({ids({1, 100}, {1, 100}), ids({1, 2}, {1, 2})}), "f:3");

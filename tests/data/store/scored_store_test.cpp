@@ -219,10 +219,13 @@ TEST_F(ScoredStore, RowsOfADataSetHaveToAgree) {
 }
 
 TEST_F(ScoredStore, LabelsAreAdvantages) {
-    const StoreResult result = build_store(request(
-        {tokens_row(1, "3", R"("label": true)") + tokens_row(1, "4, 5", R"("label": false)")}, RowKind::labelled));
+    const std::string rows = tokens_row(1, "2", R"("label": true, "completion_mask": [0])") +
+                             tokens_row(1, "3", R"("label": true)") + tokens_row(1, "4, 5", R"("label": false)");
+    const StoreResult result = build_store(request({rows}, RowKind::labelled));
     EXPECT_EQ(advantages_of(result.store), (std::vector<float>{1, -1}));
     EXPECT_TRUE(result.store.statistics.rewards.empty());
+    EXPECT_EQ(result.store.statistics.notes[RowNote::dropped_nothing_learned].first,
+              std::vector<std::string>{place(1)});
     EXPECT_NE(
         prepare_report(result, {.packing_length = 8}, nullptr).find("labels                    1 good answers, 1 bad"),
         std::string::npos);

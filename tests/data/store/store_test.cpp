@@ -343,7 +343,9 @@ TokenStore pair_store() {
     TokenStore store;
     store.statistics.files = {{.path = "pairs.jsonl", .type = "tokens", .rows = 2}};
     store.settings = "{}";
-    store.add(sample_of({{5, 6, 7, 8, 9}, {0, 0, 1, 1, 0.5f}, {2, 4}, 0.25f}), 0, 1);
+    Sample pair = sample_of({{5, 6, 7, 8, 9}, {0, 0, 1, 1, 0.5f}, {2, 4}, 0.25f});
+    pair.pairs[0].weight = 3;
+    store.add(pair, 0, 1);
     store.add(sample_of({{3, 4}, {0, 1}}), 0, 2);
     store.count_samples();
     return store;
@@ -357,8 +359,8 @@ TEST_F(Store, SequencesAndWeightsSurvive) {
     EXPECT_EQ(store.statistics.answers, 2);
     EXPECT_EQ(store.statistics.pair_tokens, 5);
     EXPECT_EQ(store.statistics.repeated_tokens, 7);
-    EXPECT_EQ(store.pairs(), (std::vector<double>{1, 0}));
-    EXPECT_EQ(store.sample(0).pairs, (std::vector<AnswerPair>{{0, 1, 0.25f}}));
+    EXPECT_EQ(store.pairs(), (std::vector<PairTotals>{{1, 3}, {}}));
+    EXPECT_EQ(store.sample(0).pairs, (std::vector<AnswerPair>{{0, 1, 0.25f, 3}}));
     store.write(folder_ + "/pairs.h5", "k");
     expect_equal(TokenStore::open(folder_ + "/pairs.h5", "k", 10), store);
     EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 1);  // no temporary file is left
@@ -447,6 +449,7 @@ TEST_F(Store, ContradictionsAreRefused) {
         {{.sequences = {{.shared = 1, .tokens = {1, 2}}}}, 0, "sequence 0 of a sample shares 1 tokens with one of 0"},
         {{.sequences = {{.tokens = {1}}, {.tokens = {2}}}, .pairs = {{0, 2}}}, 0, "a pair of sequences 0 and 2 of 2"},
         {{.sequences = {{.tokens = {1}}, {.tokens = {2}}}, .pairs = {{0, 1, std::nanf("")}}}, 0, "with margin nan"},
+        {{.sequences = {{.tokens = {1}}, {.tokens = {2}}}, .pairs = {{0, 1, 0, 0}}}, 0, "margin 0 and weight 0"},
         {{.sequences = {{.tokens = {1, 2}}}}, 1, "source_files[2] is 1, expected an index below 1"},
     };
     for (const auto& [sample, file, message] : cases) {

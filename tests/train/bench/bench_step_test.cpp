@@ -70,6 +70,19 @@ TEST_F(BenchStep, RunsTheStageOfAConfig) {
     }
 }
 
+TEST_F(BenchStep, TreesShareWhatTheyBeginWith) {
+    const auto trees = [](const char* share) {
+        return shape({"--length", "256", "--trees", "100,8,5,6", "--share-prefixes", share});
+    };
+    const Json shared = measure(trees("auto")), apart = measure(trees("false"));
+    EXPECT_GT(shared.at("represented_per_token").get<double>(), 2.5);
+    EXPECT_NEAR(shared.at("represented_tokens_per_second").get<double>(),
+                shared.at("represented_per_token").get<double>() * shared.at("tokens_per_second_overall").get<double>(),
+                1e-6 * shared.at("represented_tokens_per_second").get<double>());
+    EXPECT_FALSE(apart.contains("represented_per_token"));
+    EXPECT_NEAR(shared.at("first_loss"), std::log(31), 0.2);
+}
+
 TEST_F(BenchStep, RunsAdaptersAndTheirReference) {
     train(config(), {output("base"), "max_steps=2", "learning_rate=0.01", "save_strategy=no"});
     spill(path("lora.yaml"), fmt::format("model_name_or_path: {}\nfinetuning_type: lora\nlora_rank: 4\n"

@@ -51,6 +51,38 @@ TEST(RandomBatch, EveryTokenButPaddingIsATarget) {
     EXPECT_NE(batch.tokens, random_batch(rows, 1, 3, 11, Philox{1, 3}).tokens);
 }
 
+TEST(RandomTrees, LeavesBeginWithTheStemAndTheTrunkSoFar) {
+    const RandomSamples wanted{.mean_length = 0, .max_length = 60, .tokens = 900, .vocab = 1000, .seed = 5};
+    TreeLengths lengths{.stem = 20, .leaves = 4, .trunk = 5, .leaf = 6};
+    const TokenStore store = random_trees(lengths, wanted);
+    int64_t trunk = 20, tokens = 0, trees = 0;  // of the current tree
+    for (int64_t i = 0; i < store.size(); ++i) {
+        const Sample sample = store.sample(i);
+        ASSERT_EQ(sample.sequences.size(), 1u);
+        const auto& [begin, end, weight] = sample.sequences[0].learned.at(0);
+        EXPECT_EQ(end, sample.length());
+        EXPECT_LE(end, 60);
+        if (begin == 20) {
+            trunk = 20;
+            ++trees;
+            tokens += 20;
+        } else {
+            const auto before = store.sample(i - 1).whole(0), own = sample.whole(0);
+            EXPECT_TRUE(std::equal(own.begin(), own.begin() + trunk, before.begin())) << i;
+        }
+        tokens += begin - trunk + end - begin;
+        trunk = begin;
+    }
+    EXPECT_GE(trees, 5);
+    EXPECT_GE(tokens, 900);
+    EXPECT_LT(tokens, 900 + 60);
+    const PrefixSharing sharing = store.prefix_sharing(store.prefix_order());
+    EXPECT_LE(sharing.after, tokens);
+    EXPECT_GT(sharing.after, tokens - 20);  // trees agree by chance in a token or so
+    lengths.shared = false;
+    EXPECT_NEAR(random_trees(lengths, wanted).tokens(), 900, 60);
+}
+
 TEST(RandomPairs, AreTheSameWithRepeatedPrompts) {
     const PairLengths shared{.prompt = 6, .chosen = 4, .rejected = 2}, repeated{6, 4, 2, true};
     EXPECT_EQ(shared.tokens(), 12);

@@ -203,7 +203,8 @@ TEST_P(PreferencePacking, TreesEqualSeparateAnswers) {
             return batches;
         };
         const std::vector<Batch> separate = batches_of(apart, Sharing::sample);
-        const double total = score ? 4 : static_cast<double>(separate[0].pairs.size() + separate[1].pairs.size());
+        double total = 0;
+        for (const Batch& batch : separate) total += learner.objective().total(batch);
         const Outcome expected = run(learner, separate, total);
         EXPECT_EQ(expected.sums.weight, total);
         for (const Sharing sharing : {Sharing::sample, Sharing::row}) {
@@ -222,6 +223,44 @@ TEST_P(PreferencePacking, TreesEqualSeparateAnswers) {
                 EXPECT_NEAR(found.sums.more[i], expected.sums.more[i], bound() * 500) << i;
             EXPECT_LE(distance(found.gradients, expected.gradients), bound());
         }
+    }
+}
+
+/// The loss is that of the row twice; the metrics describe answers, and count each row once.
+TEST_P(PreferencePacking, APairOfWeightTwoCountsAsThePairTwice) {
+    for (const bool score : {false, true}) {
+        const ModelConfig config = this->config(score);
+        const std::vector<Sample> s = pairs(config.vocab_size);
+        std::vector<Sample> heavy = s;
+        heavy[0].pairs[0].weight = 2;
+        heavy[1].pairs[0].weight = 0.5;
+        std::shared_ptr<const Objective> objective = std::make_shared<PreferenceObjective>(mix());
+        if (score) objective = std::make_shared<RewardObjective>(RankingKind::pairwise, 0.01);
+        const auto learner = learner_of(config, dtype(), objective);
+        // Half of the whole is s[0] four times, s[1] once and s[2] twice.
+        std::vector<Batch> weighted = {make_batch({{&heavy[0], &heavy[1]}, {&heavy[2]}})},
+                           copies = {make_batch({{&s[0], &s[1]}, {&s[2]}}), make_batch({{&s[0]}, {&s[2]}}),
+                                     make_batch({{&s[0]}, {&s[0]}})};
+        const auto with_reference = [&](Batch& batch) {
+            for (const BatchSequence& sequence : batch.sequences) batch.reference.push_back(-40 + 3 * sequence.rank);
+        };
+        std::ranges::for_each(weighted, with_reference);
+        std::ranges::for_each(copies, with_reference);
+        EXPECT_EQ(learner->objective().total(weighted[0]), 3.5);
+        const Outcome a = run(*learner, weighted, 3.5), b = run(*learner, copies, 7);
+        EXPECT_EQ(a.sums.weight, 3.5);
+        EXPECT_EQ(b.sums.weight, 7);
+        EXPECT_NEAR(a.sums.mean(), b.sums.mean(), bound() * b.sums.mean());
+        EXPECT_LE(distance(a.gradients, b.gradients), bound());
+        for (Sample& sample : heavy) sample.pairs[0].weight = 1;
+        Batch plain = make_batch({{&heavy[0], &heavy[1]}, {&heavy[2]}});
+        with_reference(plain);
+        const Outcome unweighted = run(*learner, {plain}, 3);
+        EXPECT_GT(distance(unweighted.gradients, a.gradients), 0.01);
+        const auto of_rows = learner->objective().metrics(unweighted.sums, Phase::training),
+                   of_weighted = learner->objective().metrics(a.sums, Phase::training);
+        ASSERT_EQ(of_rows.size(), of_weighted.size());
+        for (size_t i = 0; i < of_rows.size(); ++i) EXPECT_EQ(of_rows[i], of_weighted[i]) << i;
     }
 }
 
@@ -313,6 +352,14 @@ TEST(RewardObjective, RefusesWhatItCannotRank) {
     Batch batch = make_batch({{&pair}});
     expect_error(Exit::data, "a margin of 0.5, which only reward_loss: pairwise supports",
                  [&] { learner->accumulate({}, batch, {.total = 1}); });
+    for (const std::vector<AnswerPair>& own : {std::vector<AnswerPair>{{0, 1}, {1, 2}}, {{1, 0}, {0, 2}, {1, 2}}}) {
+        Sample ranking = tree(4, 4, {3, 3, 2}, config.vocab_size);
+        ranking.pairs = own;
+        const Sample first = tree(5, 4, {3, 3}, config.vocab_size);
+        batch = make_batch({{&first, &ranking}});
+        expect_error(Exit::data, "a sample has pairs of its own, which only reward_loss: pairwise supports",
+                     [&] { learner->accumulate({}, batch, {.total = 1}); });
+    }
     pair = tree(3, 0, {3, 0}, config.vocab_size);
     batch = make_batch({{&pair}});
     expect_error(Exit::data, "an answer of a ranking has no token",

@@ -137,6 +137,20 @@ TEST_F(PreferenceData, ASessionOpensThem) {
     EXPECT_NE(session(rows, shape + "0}\nstage: rm\nval_size: 5\n").train.key, "");
 }
 
+TEST_F(PreferenceData, PairsFitTheLossOfTheStage) {
+    const std::string rows = pair_row("1", "2", "3") + pair_row("1", "2", "4", R"(, "margin": 2, "weight": 3)");
+    const Session s = session(rows, shape + "0}\nstage: dpo\n");
+    EXPECT_EQ(s.train.store.pairs(), (std::vector<PairTotals>{{1, 1}, {1, 3}}));
+    const auto told = [](const Session& of) {
+        return std::ranges::count(of.notices,
+                                  "1 pairs of train have a margin, which no loss of stage dpo reads: stage rm does");
+    };
+    EXPECT_EQ(told(s), 1);
+    EXPECT_EQ(told(session(rows, shape + "0}\nstage: rm\n")), 0);
+    expect_error(Exit::data, place(2) + ": a sample has a margin of 2, which only reward_loss: pairwise supports",
+                 [&] { session(rows, shape + "0}\nstage: rm\nreward_loss: plackett_luce\n"); });
+}
+
 TEST_F(PreferenceData, RankingsBeyondASlidingWindowAreRefused) {
     const std::string text = R"({"prompt": "a b c", "completions": ["d e f g h", "i j k l m", "n"]})";
     // Pairs of any length are fine, and so are rankings within the window.
