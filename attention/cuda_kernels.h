@@ -20,6 +20,7 @@ int64_t portable_scratch_bytes(int64_t batch, int64_t rows, int64_t heads, int64
 struct TilePlanBuild {
     /// Per block of 64 columns: min and max of lts, of lte, of uts, of ute.
     static constexpr int64_t extremes_of_block = 8;
+    static constexpr int64_t longest_columns = 32;
 
     const GpuTilePlan& plan;    ///< outputs
     Tensor lts, lte, uts, ute;  ///< i32 [sheets, columns], empty if the mask does not carry the vector

@@ -197,6 +197,7 @@ GpuTilePlan GpuTilePlan::lay_out(Arena& arena, int64_t sheets, int64_t rows, int
     plan.column_order = ints({sheets * blocks_of(column_blocks, 2)});
     plan.hopper.row_triple_order = ints({sheets * blocks_of(row_blocks, 3)});
     plan.hopper.column_lags = arena.tensor("tile plans", DType::i64, {2});
+    plan.hopper.longest_columns = ints({cuda::TilePlanBuild::longest_columns});
     plan.scratch = arena.tensor("tile plans", DType::u8, {PlanScratch(sheets, rows, columns).bytes()});
     return plan;
 }

@@ -44,8 +44,9 @@ struct Size {
 
 struct Maps {
     uint32_t *row_active, *row_partial, *column_active, *column_partial;
-    int32_t *row_counts, *column_counts;  ///< active tiles per pair of blocks
-    int32_t* triple_counts;               ///< per three row blocks
+    int32_t* row_counts;     ///< active tiles per pair of row blocks
+    int32_t* column_counts;  ///< per pair of column blocks: row blocks with an active tile
+    int32_t* triple_counts;  ///< active tiles per three row blocks
 };
 
 /// One warp writes the bounds of a column block, two columns per lane, and their extremes.
@@ -150,9 +151,9 @@ __global__ void __launch_bounds__(32 * warps_per_block)
         maps.column_partial[at] = of_column_partial;
     }
     // A word has an even number of blocks, so both blocks of a pair are in one warp. The even lane adds for both.
-    const int rows_active = __popc(of_row_active), columns_active = __popc(of_column_active);
+    const int rows_active = __popc(of_row_active);
     const int of_row_pair = rows_active + __shfl_xor_sync(all_lanes, rows_active, 1),
-              of_column_pair = columns_active + __shfl_xor_sync(all_lanes, columns_active, 1);
+              of_column_pair = __popc(of_column_active | __shfl_xor_sync(all_lanes, of_column_active, 1));
     if (rows_active > 0) atomicAdd(maps.triple_counts + sheet * size.row_triples + row_block / 3, rows_active);
     if (lane % 2 != 0) return;
     if (of_row_pair > 0) atomicAdd(maps.row_counts + sheet * size.row_pairs + row_block / 2, of_row_pair);
@@ -164,6 +165,7 @@ struct Schedule {
     int32_t* order;
     const int32_t* counts;
     int items;
+    int32_t* longest;  ///< counts of the first items of the order, or null
 };
 
 struct Schedules {
@@ -183,7 +185,9 @@ __global__ void __launch_bounds__(32 * warps_per_block) make_orders(const Schedu
         before += count > mine || (count == mine && other < item);
     }
     before = __reduce_add_sync(all_lanes, before);
-    if (lane == 0) schedule.order[before] = static_cast<int32_t>(item);
+    if (lane != 0) return;
+    schedule.order[before] = static_cast<int32_t>(item);
+    if (schedule.longest && before < TilePlanBuild::longest_columns) schedule.longest[before] = mine;
 }
 
 /// One warp compares a pair of column blocks with the next pair, one word of their maps per lane.
@@ -258,15 +262,17 @@ void build_tile_plan(const Context& ctx, const TilePlanBuild& args) {
                     counts + size.sheets * size.row_pairs,
                     counts + size.sheets * (size.row_pairs + size.column_pairs)};
     auto* lags = reinterpret_cast<unsigned long long*>(plan.hopper.column_lags.as<int64_t>());
-    const auto schedule = [](const Tensor& order, const int32_t* of) {
-        return Schedule{order.as<int32_t>(), of, static_cast<int>(order.numel())};
+    const auto schedule = [](const Tensor& order, const int32_t* of, int32_t* longest = nullptr) {
+        return Schedule{order.as<int32_t>(), of, static_cast<int>(order.numel()), longest};
     };
-    const Schedules schedules{{schedule(plan.row_order, maps.row_counts),
-                               schedule(plan.column_order, maps.column_counts),
-                               schedule(plan.hopper.row_triple_order, maps.triple_counts)}};
+    const Schedules schedules{
+        {schedule(plan.row_order, maps.row_counts),
+         schedule(plan.column_order, maps.column_counts, plan.hopper.longest_columns.as<int32_t>()),
+         schedule(plan.hopper.row_triple_order, maps.triple_counts)}};
 
     ctx.gpu->zero(args.counts);
     ctx.gpu->zero(plan.hopper.column_lags);
+    ctx.gpu->zero(plan.hopper.longest_columns);
     const auto launched = [&](int64_t warps, auto&& launch) {
         if (warps == 0) return;
         launch(grid_of(warps));

@@ -48,14 +48,16 @@ struct GpuTilePlan {
     Tensor bounds;
     Tensor row_active, row_partial;  ///< i32 [sheets, row_blocks, ceil(column_blocks / 32)]: bit c % 32 of word c / 32
     Tensor column_active, column_partial;  ///< i32 [sheets, column_blocks, ceil(row_blocks / 32)]: the transposes
-    /// Schedules over pairs of blocks, most active tiles first, ties in ascending order: i32 [sheets * block pairs]
-    /// with entries sheet * block pairs + pair, where block pairs = ceil(row_blocks / 2) or ceil(column_blocks / 2).
+    /// Schedules over pairs of blocks, longest first, ties in ascending order: i32 [sheets * block pairs] with entries
+    /// sheet * block pairs + pair, where block pairs = ceil(row_blocks / 2) or ceil(column_blocks / 2). The length of a
+    /// pair of row blocks is the number of its active tiles, that of column blocks the number of row blocks with one.
     Tensor row_order, column_order;
     /// Only the kernels in attention/hopper read these.
     struct Hopper {
         Tensor row_triple_order;  ///< row_order for groups of three row blocks
         /// i64 [2], sums over all pairs of column blocks: lags (hopper/backward_schedule.h), active row blocks.
         Tensor column_lags;
+        Tensor longest_columns;  ///< i32 [32]: lengths of the first pairs of column_order, 0 if there are fewer
     } hopper;
     Tensor scratch;  ///< u8, used while the plan is built
 

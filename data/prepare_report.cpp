@@ -62,6 +62,14 @@ std::string file_lines(std::span<const StoreStatistics::File> files) {
     return file_line(all, fmt::format("{} files, {} to {}", files.size(), files.front().path, files.back().path));
 }
 
+/// Empty if no row has answers with scores.
+std::string kept_line(const StoreStatistics& s) {
+    if (s.scored_rows == 0) return "";
+    const int64_t without = s.notes[RowNote::dropped_no_answer_kept].count;
+    return line("kept by score", fmt::format("{} of {} answers, of {} of {} rows", s.kept_answers, s.scored_answers,
+                                             s.scored_rows - without, s.scored_rows));
+}
+
 /// Empty if no chat is learned turn by turn.
 std::string turn_lines(const TokenStore& store) {
     if (store.statistics.notes[RowNote::per_turn].count == 0) return "";
@@ -88,7 +96,7 @@ std::string counts(const StoreResult& result) {
         text += file_lines(std::span(s.files).subspan(begin, end - begin));
     }
     text += line("samples", fmt::format("{} {} {} rows", s.samples, s.samples > s.rows ? "from" : "of", s.rows));
-    text += row_report(s);
+    text += kept_line(s) + row_report(s);
     text += line("tokens", fmt::format("{} ({} in memory)", s.tokens, human_bytes(result.store.bytes())));
     const auto learned = static_cast<double>(s.learned_tokens);
     text += line(
@@ -109,24 +117,44 @@ std::vector<bool> learned_flags(const Sequence& sequence) {
     return flags;
 }
 
+/// As in preferences of several turns.
+bool chosen_come_last(const Sample& sample) {
+    return std::ranges::all_of(sample.pairs, [](const AnswerPair& pair) { return pair.better > pair.worse; });
+}
+
 /// Empty if no sample has answers to compare.
 std::string pair_lines(const TokenStore& store) {
     const StoreStatistics& s = store.statistics;
     if (s.pairs == 0) return "";
     const auto pairs = static_cast<double>(s.pairs), repeated = static_cast<double>(s.repeated_tokens);
-    const bool rankings = s.answers > 2 * s.pairs;
+    bool several_turns = false;
     int64_t best = 0, worst = 0;  // trained tokens
+    PairTotals totals;
     for (int64_t i = 0; i < store.size(); ++i) {
         const Sample sample = store.sample(i);
         if (sample.pairs.empty()) continue;
-        best += learned_tokens(sample.sequences.front());
-        worst += learned_tokens(sample.sequences.back());
+        const auto of = [&](int32_t sequence) {
+            return learned_tokens(sample.sequences[static_cast<size_t>(sequence)]);
+        };
+        best += of(sample.pairs.front().better);
+        worst += of(sample.pairs.back().worse);
+        several_turns |= sample.pairs.size() > 1 && chosen_come_last(sample);
+        const PairTotals own = pair_totals(sample.pairs);
+        totals.pairs += own.pairs;
+        totals.weight += own.weight;
     }
+    const bool rankings = s.answers > 2 * s.pairs && !several_turns;
     const auto mean = [&](int64_t sum) { return static_cast<double>(sum) / pairs; };
+    const std::string weights =
+        totals.weight == totals.pairs ? "" : fmt::format(", with weights of {:.4g} on average", totals.mean());
     return line(rankings ? "rankings" : "pairs",
-                rankings ? fmt::format("{} with {:.1f} answers each", s.pairs, static_cast<double>(s.answers) / pairs)
-                         : fmt::format("{}", s.pairs)) +
-           line(rankings ? "tokens of a ranking" : "tokens of a pair",
+                (rankings ? fmt::format("{} with {:.1f} answers each", s.pairs, static_cast<double>(s.answers) / pairs)
+                 : several_turns ? fmt::format("{:.0f}, turns of {} conversations", totals.pairs, s.pairs)
+                                 : fmt::format("{}", s.pairs)) +
+                    weights) +
+           line(rankings        ? "tokens of a ranking"
+                : several_turns ? "tokens of a conversation"
+                                : "tokens of a pair",
                 fmt::format("{:.1f}; {:.1f} with the prompt repeated, {:.1f}% more", mean(s.pair_tokens),
                             mean(s.repeated_tokens), percent(repeated, static_cast<double>(s.pair_tokens)) - 100)) +
            line("trained per answer", fmt::format("{} {:.1f} tokens, {} {:.1f}", rankings ? "best" : "chosen",
@@ -192,7 +220,7 @@ double padded_fill(std::span<const int64_t> lengths, PackSettings packing) {
 std::string packing_lines(const StoreResult& result, const PackSettings& packing) {
     const TokenStore& store = result.store;
     const std::vector<int64_t> lengths = store.lengths();
-    const PackPlan plan = Packer(lengths, packing, result.prefixes).plan(0);
+    const PackPlan plan = Packer(result.row_lengths(), packing, result.prefixes).plan(0);
     const auto tokens = static_cast<double>(store.tokens()), samples = static_cast<double>(store.size());
     const auto share = [](double fill) {
         return fmt::format("{:.1f}% real tokens, {:.1f}% padding", fill, 100 - fill);
@@ -266,11 +294,13 @@ static std::string render(const std::vector<int32_t>& whole, const Sequence& seq
     return text;
 }
 
-/// "chosen" and "rejected" of a pair; the answers of a ranking, or the turns of a chat, by number.
+/// "chosen" and "rejected" of pairs; the answers of a ranking, or the turns of a chat, by number.
 static std::string name_of_sequence(const Sample& sample, size_t s) {
     if (sample.pairs.empty()) return fmt::format("turn {}", s + 1);
-    if (sample.sequences.size() > 2) return fmt::format("answer {}", s + 1);
-    return s == 0 ? "chosen" : "rejected";
+    if (sample.sequences.size() > 2 && !chosen_come_last(sample)) return fmt::format("answer {}", s + 1);
+    return std::ranges::find(sample.pairs, static_cast<int32_t>(s), &AnswerPair::better) != sample.pairs.end()
+               ? "chosen"
+               : "rejected";
 }
 
 std::string render_sample(const Sample& sample, const Tokenizer* tokenizer, LearnedMark mark) {
@@ -351,14 +381,14 @@ std::string sample_text(const Sample& sample, const Tokenizer& tokenizer, Learne
     prompt.resize(common);
     std::string text = "prompt: " + marked_text(prompt, {}, 0, tokenizer, mark);
     for (size_t s = 0; s < sequences.size(); ++s)
-        text += fmt::format("\n{} {}: {}", sample.pairs.empty() ? "turn" : "answer", s + 1,
+        text += fmt::format("\n{}: {}", name_of_sequence(sample, s),
                             marked_text(sample.whole(s), sequences[s], common, tokenizer, mark));
     return text;
 }
 
 std::vector<std::string> sharing_text(const StoreResult& split, const PackSettings& packing) {
     if (split.prefixes.order.empty()) return {};
-    const PackPlan plan = Packer(split.store.lengths(), packing, split.prefixes).plan(0);
+    const PackPlan plan = Packer(split.row_lengths(), packing, split.prefixes).plan(0);
     const PrefixSharing sharing = split.store.prefix_sharing(split.prefixes);
     const auto tokens = [](int64_t count) { return human_count(static_cast<double>(count)); };
     std::vector<std::string> lines = {fmt::format(

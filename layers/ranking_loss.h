@@ -79,7 +79,7 @@ struct RankingArrays {
 };
 inline RankingArrays arrays_of(const RankingLoss& a) {
     return {a.scores.as<double>(), a.dscores.as<double>(),      a.places.as<int32_t>(), a.sample_begins.as<int32_t>(),
-            a.pairs.as<int32_t>(), a.pair_begins.as<int32_t>(), a.margins.as<float>(), a.weights.as<float>()};
+            a.pairs.as<int32_t>(), a.pair_begins.as<int32_t>(), a.margins.as<float>(),  a.weights.as<float>()};
 }
 COLONNADE_HOST_DEVICE inline RankedSample ranked_sample(const RankingArrays& a, int64_t s) {
     const int32_t first = a.sample_begins[s], pair = a.pair_begins[s];

@@ -25,6 +25,7 @@ struct UnpairedSums {
         rejected_reward,
         chosen_logp,
         rejected_logp,
+        z,  ///< once for each answer, so that their mean is that of the steps
         count
     };
     double of[count];
@@ -72,8 +73,8 @@ COLONNADE_HOST_DEVICE inline UnpairedSums loss_of_answer(const UnpairedPointers&
     const double logp = a.logps[answer], s = logp - a.reference[answer], reward = a.settings.beta * s;
     const ValueAndSlope loss = unpaired_loss(a.settings, label, s, z);
     if (a.coefficients) a.coefficients[answer] = a.scale * loss.slope;
-    if (label == AnswerLabel::desirable) return {{loss.value, 1, 1, reward, 0, logp, 0}};
-    return {{loss.value, 1, 0, 0, reward, 0, logp}};
+    if (label == AnswerLabel::desirable) return {{loss.value, 1, 1, reward, 0, logp, 0, z}};
+    return {{loss.value, 1, 0, 0, reward, 0, logp, z}};
 }
 
 }  // namespace colonnade

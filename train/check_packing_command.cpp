@@ -86,7 +86,8 @@ LearnerOptions options_of(const Session& session, const std::vector<Batch>& batc
 
 int check(const Session& session, int64_t packs) {
     const TokenStore& store = session.train.store;
-    const PackPlan plan = Packer(store.lengths(), train_packing(session.config), session.train.prefixes).plan(0);
+    const PackPlan plan =
+        Packer(session.train.row_lengths(), train_packing(session.config), session.train.prefixes).plan(0);
     const Sharing sharing = session.train.prefixes.order.empty() ? Sharing::sample : Sharing::row;
     std::vector<Sample> samples;
     std::vector<Batch> packed, separate;
@@ -114,8 +115,10 @@ int check(const Session& session, int64_t packs) {
     const auto [metric_gap, metric] = worst_metric(*objective, a, b);
     // fp32: thousands of terms are summed in another order. bf16: activations are rounded the other way.
     const double bound = on_gpu ? 2e-2 : 1e-5;
-    const bool pairs = session.config.rows() == RowKind::preferences;
-    fmt::print("{} packs, {} samples, {:.0f} {}\n", packed.size(), separate.size(), total, pairs ? "pairs" : "targets");
+    const char* const learned = session.config.rows() == RowKind::preferences ? "pairs"
+                                : session.config.stage == Stage::kto          ? "answers"
+                                                                              : "targets";
+    fmt::print("{} packs, {} samples, {:.0f} {}\n", packed.size(), separate.size(), total, learned);
     fmt::print("loss      packed {:.7f}, separate {:.7f}: relative difference {:.1e}\n", a.loss.mean(), b.loss.mean(),
                loss_gap);
     fmt::print("metrics   largest relative difference {:.1e} ({})\n", metric_gap, metric);

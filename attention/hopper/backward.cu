@@ -17,6 +17,9 @@
 // columns; for head_dim 64 they take blocks in turn. An empty tile of 64 x 64 costs no product, neither its own nor its
 // part of dQ.
 //
+// Items that would outlast all others, such as those of a stem that all rows see, are cut into pieces of some blocks of
+// rows (backward_schedule.h). CTAs add dK and dV of an item's pieces in the order of the pieces.
+//
 // Determinism: dK and dV are always deterministic, because a CTA visits its blocks in a fixed order. For deterministic
 // dQ every block of its sums has a ticket: an item adds after all earlier items of the schedule that are active there.
 // Items are taken in that order, so that the earliest unfinished item never waits.
@@ -196,7 +199,12 @@ struct BackwardConsumer : KeyConsumer<BackwardLayout<head_dim>> {
                 }
                 release(L::empty + slots % L::stages);
             }
-            write(dk, dv, item);
+            if (this->take_turn(item.piece)) {
+                this->add_pieces(dv, item.piece, 0);
+                this->add_pieces(dk, item.piece, 1);
+                this->pass_turn(item.piece);
+            }
+            if (item.piece.last) write(dk, dv, item);
         }
         if (warp == 0 && lane == 0) wait_stores();
     }
@@ -220,8 +228,8 @@ void launch(const Context& ctx, const BackwardProblem& problem, const BackwardMa
     using L = BackwardLayout<head_dim>;
     check_cuda(cudaFuncSetAttribute(backward<head_dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, L::bytes),
                "flashmask backward");
-    const unsigned grid = std::min(problem.schedule.items(), static_cast<unsigned>(ctx.gpu->multiprocessors()));
-    backward<head_dim><<<grid, L::threads, L::bytes, stream_of(ctx)>>>(problem, maps);
+    backward<head_dim><<<grid_of(problem.schedule, ctx.gpu->multiprocessors()), L::threads, L::bytes, stream_of(ctx)>>>(
+        problem, maps);
     check_launch("flashmask backward");
 }
 
@@ -229,6 +237,8 @@ BackwardScratch scratch_in(float* memory, const ScratchLayout& layout) {
     return {.statistics = memory,
             .sums = memory + layout.sums(),
             .tickets = reinterpret_cast<uint32_t*>(memory + layout.tickets()),
+            .piece_sums = memory + layout.piece_sums(),
+            .piece_tickets = reinterpret_cast<uint32_t*>(memory + layout.next() + layout.counters),
             .next = reinterpret_cast<unsigned*>(memory + layout.next())};
 }
 
@@ -243,6 +253,8 @@ BackwardPlan plan_of(const GpuTilePlan& plan) {
             .row_active = words(plan.row_active),
             .bounds = reinterpret_cast<const int4*>(plan.bounds.as<int32_t>()),
             .column_lags = plan.hopper.column_lags.as<int64_t>(),
+            .column_order = plan.column_order.as<int32_t>(),
+            .longest_columns = plan.hopper.longest_columns.as<int32_t>(),
             .column_blocks = int_size(plan.column_active, 1),
             .row_blocks = int_size(plan.row_active, 1),
             .column_words = int_size(plan.column_active, 2),
@@ -260,7 +272,7 @@ BackwardProblem problem_of(const Context& ctx, const FlashMaskBackward& args, co
     const int64_t kept = std::max<int64_t>(1, (int64_t{32} << 20) / (int64_t{8} * batch * rows * head_dim));
     const BackwardPlan plan = plan_of(args.plan.gpu);
     return {.plan = plan,
-            .schedule = {.order = ctx.deterministic ? nullptr : args.plan.gpu.column_order.as<int32_t>(),
+            .schedule = {.order = ctx.deterministic ? nullptr : plan.column_order,
                          .block_pairs = (plan.column_blocks + 1) / 2,
                          .sheets = batch * mask_heads,
                          .kv_heads = kv_heads_of_sheet,
@@ -288,7 +300,7 @@ BackwardRows rows_of(const FlashMaskBackward& args, const BackwardProblem& probl
             .sums = problem.scratch.sums,
             .tickets = problem.scratch.tickets,
             .next = problem.scratch.next,
-            .counters = static_cast<int>(scratch.counters),
+            .cleared = static_cast<int>(scratch.cleared()),
             .rows = problem.rows,
             .heads = problem.heads,
             .row_blocks = problem.plan.row_blocks,
@@ -320,7 +332,7 @@ void hopper_backward(const Context& ctx, const FlashMaskBackward& args) {
     const BackwardRows rows = rows_of(args, problem, scratch);
     prepare_rows(stream_of(ctx), rows, static_cast<int>(head_dim));
     if (head_dim == wide_head_dim) {
-        wide_key_gradients(ctx, args, problem, maps);
+        wide_key_gradients(ctx, problem, maps);
         wide_query_gradients(ctx, args, problem);
         return;
     }

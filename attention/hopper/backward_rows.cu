@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(threads) prepare(const __grid_constant__ Backw
         for (int i = 0; i < slabs * sum_block / 4 / threads; ++i) sums[i * threads + thread] = float4{};
         if (thread == 0) p.tickets[blockIdx.x] = 0;
     }
-    if (blockIdx.x == 0 && thread < p.counters) p.next[thread] = 0;
+    for (int i = thread; blockIdx.x == 0 && i < p.cleared; i += threads) p.next[i] = 0;
 }
 
 template <int head_dim>

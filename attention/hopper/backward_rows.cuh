@@ -24,13 +24,13 @@ struct BackwardRows {
     float *statistics, *sums;
     uint32_t* tickets;
     unsigned* next;
-    int counters;  ///< number of counters at `next`
+    int cleared;  ///< number of counters and tickets at `next`
     int rows, heads, row_blocks;
     int64_t blocks;  ///< batch * heads * row_blocks
     float scale;
 };
 
-/// Writes the statistics of all rows and clears item counters; for head_dim 64 and 128 also sums of dQ and tickets.
+/// Writes the statistics of all rows and clears item counters and tickets of pieces; for head_dim 64 and 128 also sums of dQ and tickets.
 void prepare_rows(cudaStream_t stream, const BackwardRows& args, int head_dim);
 /// dQ = scale times its sums, rounded to bf16; head_dim 64 or 128.
 void finish_rows(cudaStream_t stream, const BackwardRows& args, int head_dim);

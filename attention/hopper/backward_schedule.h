@@ -3,7 +3,8 @@
 // device and host. tests/attention/hopper/hopper_backward_schedule_test.cpp simulates it.
 //
 // An item is a pair of column blocks of a sheet and one of the sheet's key/value heads. A sheet is one (batch, mask
-// head). Heads are processed in sections; within a section the heads of a pair are neighbours.
+// head). Heads are processed in sections; within a section the heads of a pair are neighbours. Items that would outlast
+// all others are cut into pieces, which come last.
 
 #include <cstdint>
 
@@ -34,14 +35,75 @@ COLONNADE_HOST_DEVICE inline Scheduled scheduled(const Schedule& s, int section,
     return {entry / s.block_pairs, entry % s.block_pairs, head};
 }
 
+// --- Pieces ----------------------------------------------------------------------------------------------------------
+// A slot is an active block of rows of one query head. An item of a column that most rows see, such as the stem of a
+// tree, may have more slots than a CTA's share of all. The words of an item are those of its pair's column maps, one
+// map per query head of the group. A piece has the slots of some consecutive words. CTAs add dK and dV of an item's
+// pieces in the order of the pieces.
+
+constexpr int most_pieces = 32;       ///< of an item: a bit each
+constexpr int most_cut_entries = 32;  ///< (sheet, block pair): a lane each
+constexpr int most_cut_items = 64;    ///< entries times key/value heads: dK and dV in scratch each
+/// CTAs that the cut is made for, instead of those of the GPU at hand, so that all GPUs give the same bits.
+constexpr int cut_ctas = 132;
+
+struct CutSizes {
+    int64_t slots;              ///< of all pairs and sheets, one query head each
+    int group, heads_per_mask;  ///< query heads per key/value head, per sheet
+    int kv_heads, section;      ///< key/value heads per sheet, and of these per section of the schedule
+    int column_words;           ///< words of a column's map
+};
+struct Cut {
+    int64_t longest_item;  ///< slots; longer items are cut
+    int entries;           ///< at most so many, the longest ones
+    int words;             ///< of a piece
+};
+/// Number of pieces of an item.
+COLONNADE_HOST_DEVICE inline int pieces_of(int words_of_item, int words_of_piece) {
+    return (words_of_item + words_of_piece - 1) / words_of_piece;
+}
+/// The items of a section start longest first, while the sections before it still run. So the longest items of the last
+/// section outlast the others by the slots that they have more than a CTA's share of a section. They are cut if that is
+/// more than an eighth of its share of all. A piece has about that eighth, in whole words.
+COLONNADE_HOST_DEVICE inline Cut cut_of(const CutSizes& s) {
+    const auto max = [](int64_t a, int64_t b) { return a > b ? a : b; };
+    const int64_t share = s.slots * s.heads_per_mask / cut_ctas, eighth = share / 8,
+                  all_words = int64_t{s.group} * s.column_words,
+                  words = max(max(eighth / 32, (all_words + most_pieces - 1) / most_pieces), 1);
+    // The query heads of an item must share a sheet, because entries are cut for all heads of the sheet alike.
+    const int entries = words >= all_words || s.heads_per_mask % s.group != 0 ? 0 : most_cut_items / s.kv_heads;
+    return {.longest_item = max(share * s.section / s.kv_heads + eighth, 64),
+            .entries = entries < most_cut_entries ? entries : most_cut_entries,
+            .words = static_cast<int>(words)};
+}
+
+/// The pieces of the schedule, after all whole items. Neighbours read the same rows and are pieces of different items,
+/// so that few wait for each other.
+struct ScheduledPiece {
+    int entry, kv_head, piece;  ///< index of the entry among those cut, kv_head within the sheet
+};
+COLONNADE_HOST_DEVICE inline ScheduledPiece scheduled_piece(unsigned index, int entries, int kv_heads) {
+    const int nth = static_cast<int>(index);
+    return {nth % entries, nth / entries % kv_heads, nth / entries / kv_heads};
+}
+
 // --- In turn ---------------------------------------------------------------------------------------------------------
 
-/// Bits of the active pairs of column blocks after `pair` in one word of a row block's map. Their number over all words
-/// is the pair's turn at these rows.
+/// Bits of the active pairs of column blocks after `pair` in one word of a row block's map.
 COLONNADE_HOST_DEVICE inline uint32_t later_pairs(uint32_t active, int word, int pair) {
     const uint32_t pairs = (active | active >> 1) & 0x55555555u;
     if (word != pair / 16) return word > pair / 16 ? pairs : 0;
     return pair % 16 == 15 ? 0 : pairs & ~0u << (2 * (pair % 16) + 2);
+}
+/// The lower bit of each pair that is cut, in one word: of all, and of those whose pieces come before the item's.
+struct CutPairs {
+    uint32_t all = 0, before = 0;
+};
+/// Bits of the active pairs that add to a block of rows before an item does, in one word of the block's map. Their
+/// number over all words is the item's turn at these rows. Whole items go from the last pair to the first. Pieces come
+/// after all of them; `pair` is then -1, which all pairs are after.
+COLONNADE_HOST_DEVICE inline uint32_t earlier_pairs(uint32_t active, int word, int pair, CutPairs cut) {
+    return later_pairs(active & ~(cut.all | cut.all << 1), word, pair) | ((active | active >> 1) & cut.before);
 }
 
 /// The lag of an item: the number of slots by which it must start after the item of the next pair, whose turn is

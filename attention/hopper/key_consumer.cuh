@@ -100,6 +100,51 @@ struct KeyConsumer {
         return hidden_scores(cta.problem, rows, key, 2 * (lane % 4));
     }
 
+    // --- Pieces of an item: their dK and dV are added in the order of the pieces, each warpgroup's on its own. ---
+
+    __device__ bool first_thread() const { return warp == 0 && lane == 0; }
+    __device__ uint32_t* piece_ticket(const Piece& piece) const {
+        return cta.problem.scratch.piece_tickets + 2 * piece.sums + warpgroup;
+    }
+    /// Waits until the pieces before have added theirs. Returns false if the item is whole. The buffers of the keys go
+    /// back first, unless the last piece is to write its gradients there.
+    __device__ bool take_turn(const Piece& piece) const {
+        if (piece.entry < 0) return false;
+        sync_named(own_named<2> + warpgroup, 128);
+        if (first_thread()) {
+            if (!piece.last) arrive(cta.barrier(L::keys_empty));
+            wait_ticket(piece_ticket(piece), piece.turn);
+        }
+        __syncwarp();
+        sync_named(own_named<2> + warpgroup, 128);
+        return true;
+    }
+    /// Adds the sum of the pieces before to a gradient, and leaves the new one for the next piece. `part` is the
+    /// gradient's number among those of the kernel.
+    template <int n>
+    __device__ __forceinline__ void add_pieces(float (&sum)[n], const Piece& piece, int part) const {
+        constexpr int parts = L::has_sums ? 2 : 1;
+        auto* at = reinterpret_cast<float4*>(cta.problem.scratch.piece_sums) +
+                   ((2 * piece.sums + warpgroup) * parts + part) * (n / 4 * 128) + threadIdx.x % 128;
+        if (piece.turn > 0) {
+#pragma unroll
+            for (int i = 0; i < n / 4; ++i) {
+                const float4 before = __ldcg(at + 128 * i);  // L1 may have an older one
+                sum[4 * i] += before.x, sum[4 * i + 1] += before.y;
+                sum[4 * i + 2] += before.z, sum[4 * i + 3] += before.w;
+            }
+        }
+        if (piece.last) return;
+#pragma unroll
+        for (int i = 0; i < n / 4; ++i)
+            __stcg(at + 128 * i, make_float4(sum[4 * i], sum[4 * i + 1], sum[4 * i + 2], sum[4 * i + 3]));
+    }
+    __device__ void pass_turn(const Piece& piece) const {
+        sync_named(own_named<2> + warpgroup, 128);
+        if (first_thread() && !piece.last) pass_ticket(piece_ticket(piece));
+        __syncwarp();
+    }
+
     /// Puts one slab of a gradient into the buffer of the warpgroup's keys or values.
     __device__ __forceinline__ void put(const float* sum, float scale, int tile, int slab) const {
         uint32_t r[16];

@@ -84,9 +84,9 @@ struct KeyCta {
 
     /// Takes item n and publishes it. This happens late, when all loads of item n - 1 are on their way: a CTA that took
     /// items earlier would keep short ones waiting behind long ones while other CTAs could do them.
-    __device__ BackwardItem take_item(uint32_t n, int section) const {
+    __device__ BackwardItem take_item(uint32_t n, const CutEntries& cut, int section) const {
         wait(barrier(L::item_empty + n % 2), (n / 2 & 1) ^ 1);
-        const BackwardItem next = next_backward_item(problem, section);
+        const BackwardItem next = next_backward_item(problem, cut, section);
         if (threadIdx.x % 32 == 0) {
             *item(n) = next;
             arrive(barrier(L::item_full + n % 2));
@@ -145,10 +145,11 @@ struct KeyCta {
             if constexpr (L::values) prefetch_map(&maps.v);
             prefetch_map(&maps.dk), prefetch_map(&maps.dv);
         }
-        const int section = L::has_sums ? section_of(problem) : problem.schedule.section;
+        const int section = section_of(problem);
+        const CutEntries cut(problem);
         uint32_t slots = 0;
         for (uint32_t n = 0;; ++n) {
-            const BackwardItem item = take_item(n, section);
+            const BackwardItem item = take_item(n, cut, section);
             if (item.kv_head < 0) return;
             int before_keys = min(item.slots, L::dout_stages);
             if (leader && before_keys == 0) load_keys(item, n);
@@ -165,13 +166,17 @@ struct KeyCta {
     }
 
     /// Number of items that add to these rows before this one does.
-    __device__ uint32_t turn_of(const BackwardItem& item, int block, int sheet) const {
+    __device__ uint32_t turn_of(const BackwardItem& item, const CutEntries& cut, int block, int sheet) const {
         const BackwardPlan& plan = problem.plan;
         const uint32_t* words =
             plan.row_active + (static_cast<int64_t>(sheet) * plan.row_blocks + block) * plan.row_words;
+        const int pair = item.piece.entry < 0 ? item.block_pair : -1, lane = static_cast<int>(threadIdx.x % 32);
         uint32_t before = 0;
-        for (int w = static_cast<int>(threadIdx.x % 32); w < plan.row_words; w += 32)
-            before += __popc(later_pairs(words[w], w, item.block_pair));
+        for (int first = 0; first < plan.row_words; first += 32) {
+            const int w = first + lane;
+            const CutPairs pairs = cut.in_word(problem, sheet, w, item.piece.entry);
+            if (w < plan.row_words) before += __popc(earlier_pairs(words[w], w, pair, pairs));
+        }
         return __reduce_add_sync(whole_warp, before);
     }
 
@@ -179,6 +184,7 @@ struct KeyCta {
     /// while one warp waits for its turn or for the end of its addition, the other one works.
     __device__ void add_sums(uint32_t place) const {
         const bool leader = threadIdx.x % 32 == 0;
+        const CutEntries cut(problem);
         uint32_t slots = 0;
         for (uint32_t n = 0;; ++n) {
             const BackwardItem item = read_item(n);
@@ -187,7 +193,7 @@ struct KeyCta {
                 const uint32_t slot = slots++;
                 if (slot % 2 != place) return;
                 const int64_t at = problem.block_index(item.batch, head, block);
-                const uint32_t turn = problem.deterministic ? turn_of(item, block, what.sheet) : 0;
+                const uint32_t turn = problem.deterministic ? turn_of(item, cut, block, what.sheet) : 0;
                 if (leader) {
                     if (problem.deterministic) wait_ticket(problem.scratch.tickets + at, turn);
                     wait(barrier(L::sums_full + place), slot / 2 & 1);

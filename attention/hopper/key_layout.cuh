@@ -33,14 +33,14 @@ struct KeyLayout {
                          ds = dout + dout_stages * row_bytes, sums = has_sums ? ds + 2 * score_bytes : ds,
                          statistics = has_sums ? sums + 2 * sums_bytes : sums,
                          slot = statistics + stages * statistics_bytes, items = slot + stages * 16,
-                         barriers = items + 2 * 16;
+                         barriers = items + 2 * 32;
     // Indices of barriers.
     static constexpr int keys_full = 0, keys_empty = 1, sums_full = 2, sums_empty = has_sums ? 4 : 2,
                          item_full = has_sums ? 6 : 2, item_empty = item_full + 2, full = item_empty + 2,
                          empty = full + stages, dout_full = empty + stages, dout_empty = dout_full + own_dout,
                          barrier_count = dout_empty + own_dout;
     static constexpr int bytes = barriers + 8 * barrier_count;
-    static_assert(sizeof(Slot) == 16 && sizeof(BackwardItem) == 16 && barriers % 8 == 0 && bytes <= 232448);
+    static_assert(sizeof(Slot) == 16 && sizeof(BackwardItem) == 32 && barriers % 8 == 0 && bytes <= 232448);
 };
 
 }  // namespace colonnade::hopper

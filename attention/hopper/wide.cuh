@@ -15,8 +15,7 @@
 namespace colonnade::hopper {
 
 /// Both use the counters and statistics of `problem.scratch`, but no sums and no tickets.
-void wide_key_gradients(const Context& ctx, const FlashMaskBackward& args, const BackwardProblem& problem,
-                        const BackwardMaps& maps);
+void wide_key_gradients(const Context& ctx, const BackwardProblem& problem, const BackwardMaps& maps);
 void wide_query_gradients(const Context& ctx, const FlashMaskBackward& args, const BackwardProblem& problem);
 
 }  // namespace colonnade::hopper

@@ -139,7 +139,11 @@ struct WideKeyConsumer : KeyConsumer<WideKeyLayout<gradient>> {
                     release_douts(slots);
                 }
             }
-            write(sum, item);
+            if (this->take_turn(item.piece)) {
+                this->add_pieces(sum, item.piece, 0);
+                this->pass_turn(item.piece);
+            }
+            if (item.piece.last) write(sum, item);
         }
         if (warp == 0 && lane == 0) wait_stores();
     }
@@ -162,19 +166,20 @@ void launch(const Context& ctx, const BackwardProblem& problem, const BackwardMa
     using L = WideKeyLayout<gradient>;
     check_cuda(cudaFuncSetAttribute(wide_keys<gradient>, cudaFuncAttributeMaxDynamicSharedMemorySize, L::bytes),
                "flashmask backward");
-    const unsigned grid = std::min(problem.schedule.items(), static_cast<unsigned>(ctx.gpu->multiprocessors()));
-    wide_keys<gradient><<<grid, L::threads, L::bytes, stream_of(ctx)>>>(problem, maps);
+    wide_keys<gradient>
+        <<<grid_of(problem.schedule, ctx.gpu->multiprocessors()), L::threads, L::bytes, stream_of(ctx)>>>(problem,
+                                                                                                          maps);
     check_launch("flashmask backward");
 }
 
 }  // namespace
 
-void wide_key_gradients(const Context& ctx, const FlashMaskBackward& args, const BackwardProblem& problem,
-                        const BackwardMaps& maps) {
+void wide_key_gradients(const Context& ctx, const BackwardProblem& problem, const BackwardMaps& maps) {
     BackwardProblem of_values = problem;
-    of_values.schedule.order = args.plan.gpu.column_order.as<int32_t>();  // no item waits for another one
+    of_values.schedule.order = problem.plan.column_order;  // no sums of dQ, whose order would matter
     BackwardProblem of_keys = of_values;
     of_keys.scratch.next = problem.scratch.next + 1;
+    of_keys.scratch.piece_tickets = problem.scratch.piece_tickets + piece_tickets;
     launch<Gradient::of_values>(ctx, of_values, maps);
     launch<Gradient::of_keys>(ctx, of_keys, maps);
 }

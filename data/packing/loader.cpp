@@ -16,9 +16,10 @@ Loader::Loader(const TokenStore& store, PackSchedule schedule, LoaderOptions opt
     require(options.rank >= 0 && options.rank < layout_.ranks, "rank {} of {}", options.rank, layout_.ranks);
     require(options.start_step >= 0 && options.align >= 1 && options.prefetch >= 1,
             "loader: start step {}, align {}, prefetch {}", options.start_step, options.align, options.prefetch);
-    require(options.reference.empty() || std::ssize(options.reference) == store.sequence_offsets().back(),
-            "loader: {} reference log-probabilities for {} sequences", options.reference.size(),
-            store.sequence_offsets().back());
+    if (options_.mismatched && options_.mismatched->empty()) options_.mismatched = nullptr;
+    const int64_t sequences = store.sequence_offsets().back() + (options_.mismatched ? store.size() : 0);
+    require(options.reference.empty() || std::ssize(options.reference) == sequences,
+            "loader: {} reference log-probabilities for {} sequences", options.reference.size(), sequences);
     thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
 }
 
@@ -61,51 +62,69 @@ static Sample join(const std::vector<Sample>& samples) {
     return joined;
 }
 
-Batch Loader::load(const PackPlan& plan, int64_t first_pack) const {
+static std::vector<int64_t> samples_of(const PackPlan& plan, int64_t first_pack, int64_t packs) {
+    std::vector<int64_t> samples;
+    for (int64_t p = first_pack; p < first_pack + packs; ++p)
+        for (const int64_t i : plan.pack(p)) samples.push_back(i);
+    return samples;
+}
+
+Batch Loader::load(const PackPlan& plan, int64_t first_pack, Kind kind) const {
     const auto packs = static_cast<size_t>(layout_.per_device_batch);
     std::vector<std::vector<Sample>> samples(packs);
     std::vector<std::vector<const Sample*>> views(packs);
     for (size_t p = 0; p < packs; ++p) {
-        for (const int64_t i : plan.pack(first_pack + static_cast<int64_t>(p))) samples[p].push_back(store_.sample(i));
+        for (const int64_t i : plan.pack(first_pack + static_cast<int64_t>(p)))
+            samples[p].push_back(kind == Kind::own ? store_.sample(i) : options_.mismatched->sample(store_, i));
         if (!options_.document_mask && !samples[p].empty()) samples[p].assign(1, join(samples[p]));
         for (const Sample& sample : samples[p]) views[p].push_back(&sample);
     }
-    return make_batch(views, {.align = options_.align, .sharing = schedule_.shares() ? Sharing::row : Sharing::sample});
+    Batch batch =
+        make_batch(views, {.align = options_.align, .sharing = schedule_.shares() ? Sharing::row : Sharing::sample});
+    batch.reference = reference_of(samples_of(plan, first_pack, layout_.per_device_batch), kind);
+    return batch;
 }
 
-std::vector<double> Loader::reference_of(const std::vector<int64_t>& samples) const {
+std::vector<double> Loader::reference_of(const std::vector<int64_t>& samples, Kind kind) const {
     std::vector<double> values;
     if (options_.reference.empty()) return values;
     const std::vector<int64_t>& offsets = store_.sequence_offsets();
-    for (const int64_t i : samples)
-        values.insert(values.end(), options_.reference.begin() + offsets[static_cast<size_t>(i)],
-                      options_.reference.begin() + offsets[static_cast<size_t>(i) + 1]);
+    for (const int64_t i : samples) {
+        const bool own = kind == Kind::own;
+        const int64_t begin = own ? offsets[static_cast<size_t>(i)] : offsets.back() + i;
+        const int64_t end = own ? offsets[static_cast<size_t>(i) + 1] : begin + 1;
+        values.insert(values.end(), options_.reference.begin() + begin, options_.reference.begin() + end);
+    }
     return values;
 }
 
+std::vector<Batch> Loader::load_mismatched(const PackPlan& plan, int64_t epoch_step) const {
+    std::vector<Batch> batches;
+    for (int64_t micro = 0; micro < layout_.accumulation && options_.mismatched; ++micro)
+        batches.push_back(load(plan, layout_.first_pack(epoch_step, micro, options_.rank), Kind::mismatched));
+    return batches;
+}
+
 void Loader::load_all(const std::stop_token& stop) {
+    const std::vector<int64_t> lengths = store_.lengths();
     const std::vector<double> weights = store_.target_weights();
     const std::vector<PairTotals> pairs = store_.pairs();
     for (int64_t step = options_.start_step; step < total_steps_; ++step) {
         const auto [epoch, epoch_step] = schedule_.locate(step);
         const int64_t epoch_steps = schedule_.steps_in(epoch);
         const PackPlan& plan = schedule_.plan(epoch);
-        const StepTotals totals = step_totals(plan, layout_, epoch_step, schedule_.lengths(), weights, pairs);
+        const StepTotals totals = step_totals(plan, layout_, epoch_step, lengths, weights, pairs);
         for (int64_t micro = 0; micro < layout_.accumulation; ++micro) {
             const int64_t first_pack = layout_.first_pack(epoch_step, micro, options_.rank);
-            std::vector<int64_t> samples;
-            for (int64_t p = first_pack; p < first_pack + layout_.per_device_batch; ++p)
-                for (const int64_t i : plan.pack(p)) samples.push_back(i);
-            Batch batch = load(plan, first_pack);
-            batch.reference = reference_of(samples);
-            LoadedBatch loaded{.batch = std::move(batch),
-                               .samples = std::move(samples),
+            LoadedBatch loaded{.batch = load(plan, first_pack, Kind::own),
+                               .samples = samples_of(plan, first_pack, layout_.per_device_batch),
                                .step = step,
                                .micro = micro,
                                .epoch = epoch,
                                .epoch_step = epoch_step,
                                .epoch_steps = epoch_steps,
                                .step_totals = totals};
+            if (micro == 0) loaded.mismatched = load_mismatched(plan, epoch_step);
             if (!push(std::move(loaded), stop)) return;
         }
     }

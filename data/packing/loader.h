@@ -16,7 +16,7 @@
 
 #include "data/packing/batch.h"
 #include "data/packing/pack_schedule.h"
-#include "data/store/store.h"
+#include "data/store/mismatched_answers.h"
 
 namespace colonnade {
 
@@ -26,9 +26,11 @@ struct LoaderOptions {
     int64_t align = 1;          ///< batch lengths are multiples of this
     int64_t prefetch = 2;       ///< micro-batches prepared in advance
     bool document_mask = true;  ///< false: a sample sees the earlier ones of its pack, as one long text
-    /// A reference log-probability for every sequence of the store, in order, which batches get as Batch::reference; or
-    /// empty. Must outlive the loader.
+    /// A reference log-probability for every sequence of the store, in order, then for every mismatched answer, which
+    /// batches get as Batch::reference; or empty. Must outlive the loader.
     std::span<const double> reference{};
+    /// Delivers LoadedBatch::mismatched; null: none. Must outlive the loader.
+    const MismatchedAnswers* mismatched = nullptr;
 };
 
 /// One micro-batch of this rank, and its step.
@@ -41,6 +43,8 @@ struct LoadedBatch {
     int64_t epoch_step = 0;          ///< step within the epoch, 0-based
     int64_t epoch_steps = 0;         ///< steps in this epoch
     StepTotals step_totals{};        ///< over all ranks and micro-steps
+    /// The mismatched answers of this rank in the step, micro-batch by micro-batch; with the first micro-batch of a step.
+    std::vector<Batch> mismatched{};
 };
 
 class Loader {
@@ -58,15 +62,18 @@ class Loader {
   private:
     void run(const std::stop_token& stop);
     void load_all(const std::stop_token& stop);
-    Batch load(const PackPlan& plan, int64_t first_pack) const;
+    enum class Kind { own, mismatched };
+    Batch load(const PackPlan& plan, int64_t first_pack, Kind kind) const;
+    /// The mismatched batches of a step.
+    std::vector<Batch> load_mismatched(const PackPlan& plan, int64_t epoch_step) const;
     /// The reference of samples, sequence by sequence.
-    std::vector<double> reference_of(const std::vector<int64_t>& samples) const;
+    std::vector<double> reference_of(const std::vector<int64_t>& samples, Kind kind) const;
     /// Waits for room in the queue. False if the loader is being destroyed.
     bool push(LoadedBatch&& batch, const std::stop_token& stop);
 
     const TokenStore& store_;
     PackSchedule schedule_;  // used only by the thread once it runs
-    const LoaderOptions options_;
+    LoaderOptions options_;
     const StepLayout layout_;
     const int64_t total_steps_;
 

@@ -4,6 +4,7 @@
 
 #include "data/rows/row_formats.h"
 #include "data/rows/score_keys.h"
+#include "data/rows/turn_rows.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
@@ -32,6 +33,8 @@ const std::vector<Spelling>& text_spellings() {
         for (const char* system : {"system", "system_prompt"})
             list.push_back({"alpaca", {{"instruction", "prompt"}, {"output", "completion"}}, {system}});
         list.push_back({"prompt_completion"});
+        list.push_back({"scored"});
+        list.push_back({"scored", {{"scores", "rewards"}}});
         for (const auto& [ask, answer] :
              std::initializer_list<std::pair<const char*, const char*>>{{"prompt", "response"},
                                                                         {"prompt", "answer"},
@@ -63,6 +66,9 @@ const std::vector<Spelling>& preference_spellings() {
                                       {"sharegpt"},
                                       {"messages", {{"messages", "conversations"}}},
                                       {"sharegpt", {{"conversations", "messages"}}},
+                                      {"turns"},
+                                      {"turns", {{"messages", "conversations"}}},
+                                      {"steps"},
                                       {"alpaca"},
                                       {"alpaca", {{"instruction", "prompt"}}, {"system"}},
                                       {"alpaca", {{"instruction", "prompt"}}, {"system_prompt"}},
@@ -168,6 +174,7 @@ bool has_form(RowKind kind, const RowFields& row, std::string_view type) {
     const auto is_text = [&](const char* key) { return !row.find(key) || row.at(key).is_string(); };
     if (type == "sharegpt") return turns_have(row, "conversations", "from", "role");
     if (type == "alpaca") return is_text("instruction") && is_text("chosen") && is_text("rejected");
+    if (type == "turns") return has_rejected(row.at("messages"), row.name("rejected"));
     if (type != "messages") return true;
     // UltraFeedback: the conversations of a pair stand in chosen and rejected, and once more in messages.
     return turns_have(row, "messages", "role", "from") &&

@@ -1,86 +1,17 @@
-// Formats of preference rows. Each becomes a Row whose answers are rows of their own (data/rows/row_answers.h).
+// Formats of preference rows. Each becomes a Row whose answers are rows of their own with the prompt in front, so that
+// a prompt and its answer give the same tokens as in fine-tuning.
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
-#include <map>
 
 #include "data/rows/row_answers.h"
 #include "data/rows/row_formats.h"
+#include "data/rows/row_pairs.h"
 #include "data/rows/token_rows.h"
+#include "data/rows/turn_rows.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
 namespace {
-
-float read_margin(const RowFields& row) {
-    const Json* margin = row.find("margin");
-    if (!margin) return 0;
-    if (!margin->is_number()) row.mistyped("margin", "a number");
-    const double value = margin->get<double>();
-    if (!(std::abs(value) <= std::numeric_limits<float>::max()))
-        fail(Exit::data, "{}: key '{}': expected a number in the range of float32, found {}", row.where(),
-             row.name("margin"), shown(*margin));
-    return static_cast<float>(value);
-}
-
-int32_t read_answer_number(const Json& value, size_t answers, const std::string& where) {
-    if (!value.is_number_unsigned() || value.get<uint64_t>() >= answers)
-        fail(Exit::data, "{}: expected the number of an answer, 0 to {}, found {}", where, answers - 1, shown(value));
-    return value.get<int32_t>();
-}
-
-/// [better, worse], or an object with these and more.
-RowPair read_row_pair(const Json& value, size_t answers, const std::string& where) {
-    static const Columns own_names;
-    if (value.is_array() && value.size() == 2)
-        return {read_answer_number(value[0], answers, where + "[0]"),
-                read_answer_number(value[1], answers, where + "[1]")};
-    if (!value.is_object())
-        fail(Exit::data, "{}: expected [better, worse] or an object with these keys, found {}", where, shown(value));
-    const RowFields fields(value, own_names, where);
-    RowPair pair{read_answer_number(fields.at("better"), answers, fields.place("better")),
-                 read_answer_number(fields.at("worse"), answers, fields.place("worse")), read_margin(fields)};
-    if (fields.find("weight")) pair.weight = fields.weight("weight");
-    for (const auto& [key, unread] : fields.unread())
-        fail(Exit::data, "{}: key '{}' of a pair is unknown; expected better, worse, margin, weight", where,
-             shown_key(key));
-    return pair;
-}
-
-/// No two of the pairs compare the same answers.
-std::vector<RowPair> read_row_pairs(const RowFields& row, size_t answers) {
-    const Json& list = row.filled_list("pairs");
-    std::vector<RowPair> pairs;
-    std::map<std::pair<int32_t, int32_t>, size_t> seen;
-    for (size_t i = 0; i < list.size(); ++i) {
-        const std::string where = fmt::format("{}: {}[{}]", row.where(), row.name("pairs"), i);
-        const RowPair pair = pairs.emplace_back(read_row_pair(list[i], answers, where));
-        if (pair.better == pair.worse)
-            fail(Exit::data, "{}: answer {} is compared with itself; expected two answers", where, pair.better);
-        const auto [first, is_new] = seen.emplace(std::minmax(pair.better, pair.worse), i);
-        if (!is_new)
-            fail(Exit::data, "{}: answers {} and {} are compared in {}[{}] already; expected one pair of them", where,
-                 pair.better, pair.worse, row.name("pairs"), first->second);
-    }
-    return pairs;
-}
-
-/// Leaves out the answers that no pair has.
-void keep_compared(Row& row) {
-    std::vector<int32_t> numbers(row.answers.size(), -1);
-    for (const RowPair& pair : row.pairs)
-        for (const int32_t answer : {pair.better, pair.worse}) numbers[static_cast<size_t>(answer)] = 0;
-    std::vector<Row> compared;
-    for (size_t i = 0; i < numbers.size(); ++i)
-        if (numbers[i] == 0) {
-            numbers[i] = static_cast<int32_t>(compared.size());
-            compared.push_back(std::move(row.answers[i]));
-        }
-    row.answers = std::move(compared);
-    for (RowPair& pair : row.pairs)
-        for (int32_t* answer : {&pair.better, &pair.worse}) *answer = numbers[static_cast<size_t>(*answer)];
-}
 
 bool same(const Message& a, const Message& b) {
     return a.role == b.role && a.content == b.content && a.more == b.more;
@@ -123,24 +54,6 @@ std::vector<Answer> read_pair(const RowFields& row, MessageStyle style) {
     std::vector<Answer> pair = {read_answer(row, "chosen", style), read_answer(row, "rejected", style)};
     require_alike(pair);
     return pair;
-}
-
-void require_switches(const RowFields& row, const Row& result) {
-    for (size_t a = 0; a < result.answers.size(); ++a)
-        for (size_t i = 0; i < result.answers[a].messages.size(); ++i)
-            if (const float weight = result.answers[a].messages[i].weight.value_or(1); weight != 0 && weight != 1)
-                fail(Exit::data,
-                     "{}: message {} of the prompt with answer {} has weight {}; expected 0 or 1: answers are compared "
-                     "as a whole, and weight of the row is that of the comparison",
-                     row.where(), i, a, weight);
-}
-
-/// What stands beside the answers of a pair: the margin, and for chats the variables of the template.
-Row with_settings(const RowFields& row, Row result, MessageStyle style) {
-    result.margin = read_margin(row);
-    require_switches(row, result);
-    add_variables_to_all(row, result, style);
-    return result;
 }
 
 Row read_preference(const RowFields& row) {
@@ -199,6 +112,21 @@ Row read_token_preference(const RowFields& row) {
     return with_settings(row, read_token_pair(row), MessageStyle::chat);
 }
 
+/// Numbers beside a ranking say nothing new, or that it is none.
+void require_best_first(const RowFields& row, const std::string& key, size_t answers) {
+    const auto list = row.object().find(key);
+    if (list == row.object().end() || !list->is_array() || list->size() != answers) return;
+    for (size_t i = 1; i < answers; ++i) {
+        const Json &before = (*list)[i - 1], &score = (*list)[i];
+        if (before.is_number() && score.is_number() && before.get<double>() < score.get<double>())
+            fail(Exit::data,
+                 "{}: '{}' is a ranking, the best answer first, but {}[{}] is {} and {}[{}] is {}; sort the answers, "
+                 "or name the pairs in '{}', or learn the best ones with stage sft and keep in the data set",
+                 row.where(), row.name("completions"), key, i - 1, shown(before), key, i, shown(score),
+                 row.name("pairs"));
+    }
+}
+
 Row read_ranked(const RowFields& row) {
     if (row.find("labels"))
         fail(Exit::data,
@@ -208,7 +136,7 @@ Row read_ranked(const RowFields& row) {
     if (row.find("margin"))
         fail(Exit::data, "{}: key '{}': a ranking has no margin; each of its '{}' may have one", row.where(),
              row.name("margin"), row.name("pairs"));
-    const std::vector<Answer> answers = read_answers(row, "completions", MessageStyle::chat);
+    const std::vector<Answer> answers = read_answers(row, "completions");
     if (answers.size() < 2)
         fail(Exit::data, "{}: key '{}': expected at least two answers to compare, found one", row.where(),
              row.name("completions"));
@@ -216,6 +144,8 @@ Row read_ranked(const RowFields& row) {
     if (row.find("pairs")) {
         result.pairs = read_row_pairs(row, result.answers.size());
         keep_compared(result);
+    } else {
+        for (const char* key : {"scores", "rewards"}) require_best_first(row, key, answers.size());
     }
     return with_settings(row, std::move(result), MessageStyle::chat);
 }
@@ -241,6 +171,11 @@ const std::vector<RowFormat>& preference_formats() {
          {"chosen", "rejected"},
          {"prompt", "system", "role", "content", "train", "weight", "margin"},
          read_preference},
+        {"turns", {"messages"}, {"system", "role", "content", "train", "weight", "margin", "rejected"}, read_turns},
+        {"steps",
+         {"prompt", "initial_reason_steps", "chosen", "rejected"},
+         {"system", "role", "content", "weight", "margin"},
+         read_steps},
         {"ranked", {"prompt", "completions"}, {"system", "role", "content", "train", "weight", "pairs"}, read_ranked},
     };
     return formats;

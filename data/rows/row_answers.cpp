@@ -1,6 +1,5 @@
 #include "data/rows/row_answers.h"
 
-#include "data/rows/template_variables.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
@@ -27,11 +26,11 @@ Answer read_answer(const RowFields& row, const std::string& key, MessageStyle st
     return read_answer(row, row.at(key), style, row.name(key));
 }
 
-std::vector<Answer> read_answers(const RowFields& row, const std::string& key, MessageStyle style) {
+std::vector<Answer> read_answers(const RowFields& row, const std::string& key) {
     const Json& list = row.filled_list(key);
     std::vector<Answer> answers;
     for (size_t i = 0; i < list.size(); ++i)
-        answers.push_back(read_answer(row, list[i], style, fmt::format("{}[{}]", row.name(key), i)));
+        answers.push_back(read_answer(row, list[i], MessageStyle::chat, fmt::format("{}[{}]", row.name(key), i)));
     return answers;
 }
 
@@ -83,13 +82,6 @@ Row after_text(const std::string& prompt, const std::vector<Answer>& answers) {
     return row;
 }
 
-Row after_prompt(const RowFields& row, const std::vector<Answer>& answers) {
-    const Answer prompt = read_answer(row, "prompt", MessageStyle::chat);
-    Row result = prompt.text ? after_text(*prompt.text, answers) : after_chat(prompt.messages, answers);
-    if (!result.answers[0].messages.empty()) add_system_to_all(row, result);
-    return result;
-}
-
 void add_system_to_all(const RowFields& row, Row& result) {
     for (Row& answer : result.answers) {
         const auto before = static_cast<int64_t>(answer.messages.size());
@@ -98,10 +90,11 @@ void add_system_to_all(const RowFields& row, Row& result) {
     }
 }
 
-void add_variables_to_all(const RowFields& row, Row& result, MessageStyle style) {
-    if (result.answers[0].messages.empty()) return;
-    const Json variables = read_variables(row, style);
-    for (Row& answer : result.answers) answer.variables = variables;
+Row after_prompt(const RowFields& row, const std::vector<Answer>& answers) {
+    const Answer prompt = read_answer(row, "prompt", MessageStyle::chat);
+    Row result = prompt.text ? after_text(*prompt.text, answers) : after_chat(prompt.messages, answers);
+    if (!result.answers[0].messages.empty()) add_system_to_all(row, result);
+    return result;
 }
 
 }  // namespace colonnade

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <mutex>
 
+#include "data/rows/kept_answers.h"
 #include "data/rows/row_formats.h"
 #include "engine/device/error.h"
 #include "engine/io/limits.h"
@@ -105,6 +106,12 @@ void RowReader::detect() {
     DetectedFormat detected = detect_row_format(kind_, spec_, rows);
     type_ = std::move(detected.type);
     columns_ = std::move(detected.columns);
+    if (type_ != "scored" && !spec_.keep.empty())
+        fail(Exit::config,
+             "{}: keep: {} needs rows of type scored {{prompt, completions, scores}}; these are of type {}", spec_.path,
+             spec_.keep, type_);
+    if (!spec_.keep.empty() && !parse_keep(spec_.keep))
+        fail(Exit::config, "{}: keep: expected {}, found {}", spec_.path, keep_forms, spec_.keep);
 }
 
 Json RowReader::parse_object(const std::string& text, const std::string& where) const {
@@ -147,6 +154,7 @@ Row RowReader::parse(const RowText& text) const {
     const std::string where = place(text);
     Row row = read_row(kind_, type_, parse_object(text.text, where), columns_, where);
     row.line = text.number;
+    if (!spec_.keep.empty()) keep_answers(row, *parse_keep(spec_.keep));
     return row;
 }
 

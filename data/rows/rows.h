@@ -25,6 +25,7 @@
 //   ranked             {"prompt", "completions": [answer, ...], "pairs"?}: two or more, the best one first, and each is
 //                      compared with the later ones; or only the "pairs", [better, worse] or {"better", "worse",
 //                      "margin"?, "weight"?} with their numbers
+//   turns, steps       answers of several turns of a conversation, the next step of an answer: data/rows/turn_rows.h
 //   tokens             {"prompt_input_ids"?, "chosen_input_ids", "rejected_input_ids"}, each of the two with labels and
 //                      masks as above. The answers stand alone, or behind the prompt; without a prompt key, prompt and
 //                      answer are one list
@@ -112,7 +113,8 @@ struct RowPair {
     bool operator==(const RowPair&) const = default;
 };
 
-/// One row. Exactly one of four groups is filled: messages, prompt and completion, input_ids and labels, answers.
+/// One row. Exactly one of four groups is filled: messages, prompt and completion, input_ids and labels, answers
+/// (none of them if all answers are left out).
 struct Row {
     std::vector<Message> messages;                  ///< a chat; alpaca and prompt_completion of messages become chats
     Json variables = {};                            ///< of the chat template: tools, documents, ...; null: none
@@ -126,8 +128,8 @@ struct Row {
     std::vector<RowPair> pairs;       ///< which of them are compared; empty: each with the later ones
     std::vector<std::string> unused;  ///< keys of the row that were not used, harmless ones apart
     bool whole_answers = false;       ///< answers without a prompt key: their common tokens are the prompt
-    /// Preferences of several turns: the answers are to different prompts, those of a turn behind each other, the chosen
-    /// one last; `pairs` says which are compared.
+    /// Preferences of several turns: the answers are to different prompts, those of a turn behind each other, the
+    /// chosen one last; `pairs` says which are compared.
     bool multi_turn = false;
     /// The last message is a part of an answer: its first bytes, this many, are given and not learned, and the answer
     /// goes on behind it.
@@ -152,8 +154,8 @@ struct RowText {
 /// unknown roles. NaN and Infinity, which Python writes, are read as numbers.
 class RowReader {
   public:
-    /// Opens the first file and detects the format. Throws Exit::config for an unknown type or column; Exit::data if a
-    /// file is missing, if there is no row, or if the first rows fit no format, or different ones.
+    /// Opens the first file and detects the format. Throws Exit::config for an unknown type, column or keep; Exit::data
+    /// if a file is missing, if there is no row, or if the first rows fit no format, or different ones.
     explicit RowReader(DatasetSpec spec, RowKind kind = RowKind::texts);
     /// Reads these files instead of looking for them.
     RowReader(DatasetSpec spec, RowKind kind, std::vector<std::string> files);

@@ -5,6 +5,7 @@
 #include "data/rows/row_formats.h"
 #include "data/rows/score_keys.h"
 #include "data/rows/scored_tokens.h"
+#include "data/rows/template_variables.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
@@ -41,10 +42,11 @@ Row with_scores(const RowFields& row, Row result, std::vector<AnswerScore> score
              "{}: log-probabilities belong to tokens, and text is tokenised anew; expected token ids beside them "
              "(prompt_ids and completion_ids, or input_ids), or no such key",
              row.place(key));
-    add_variables_to_all(row, result, style);
+    const Json variables = result.answers[0].messages.empty() ? Json() : read_variables(row, style);
     const std::optional<GroupKey> group = read_group(row);
     for (size_t i = 0; i < scores.size(); ++i) {
         Row& answer = result.answers[i];
+        answer.variables = variables;
         require_switches(row, answer);
         answer.score = std::move(scores[i]);
         answer.score->group = group ? *group : group_of_prompt(answer);
@@ -53,7 +55,7 @@ Row with_scores(const RowFields& row, Row result, std::vector<AnswerScore> score
 }
 
 Row read_rollouts(const RowFields& row) {
-    const std::vector<Answer> answers = read_answers(row, "completions", MessageStyle::chat);
+    const std::vector<Answer> answers = read_answers(row, "completions");
     return with_scores(row, after_prompt(row, answers), read_scores(row, answers.size()), MessageStyle::chat);
 }
 

@@ -1,7 +1,9 @@
 // Formats of text rows: chats, prompts with a completion, plain text.
 
+#include <cmath>
+
+#include "data/rows/row_answers.h"
 #include "data/rows/row_formats.h"
-#include "data/rows/row_messages.h"
 #include "data/rows/template_variables.h"
 #include "data/rows/token_rows.h"
 #include "engine/device/error.h"
@@ -50,6 +52,27 @@ Row read_prompt_completion(const RowFields& row) {
     return result;
 }
 
+/// Several answers to a prompt, of which `keep` chooses.
+Row read_scored(const RowFields& row) {
+    const std::vector<Answer> answers = read_answers(row, "completions");
+    const Json& scores = row.list("scores");
+    if (scores.size() != answers.size())
+        fail(Exit::data, "{}: {} numbers for {} answers in '{}'; expected one for each", row.place("scores"),
+             scores.size(), answers.size(), row.name("completions"));
+    Row result = after_prompt(row, answers);
+    for (size_t i = 0; i < scores.size(); ++i) {
+        const bool is_score = scores[i].is_number() && std::isfinite(scores[i].get<double>());
+        if (!is_score && !scores[i].is_null())
+            fail(Exit::data, "{}: {}[{}]: expected a number, or null for an answer without a score, found {}",
+                 row.where(), row.name("scores"), i, shown(scores[i]));
+        result.scores.push_back(is_score ? scores[i].get<double>() : std::nan(""));
+    }
+    if (result.answers[0].messages.empty()) return result;
+    const Json variables = read_variables(row, MessageStyle::chat);
+    for (Row& answer : result.answers) answer.variables = variables;
+    return result;
+}
+
 Row read_text(const RowFields& row) {
     Row result;
     result.completion = row.text("text");
@@ -69,6 +92,7 @@ const std::vector<RowFormat>& text_formats() {
          {"prompt", "completion"},
          {"system", "role", "content", "train", "weight"},
          read_prompt_completion},
+        {"scored", {"prompt", "completions", "scores"}, {"system", "role", "content", "train", "weight"}, read_scored},
         {"text", {"text"}, {"weight"}, read_text},
     };
     return formats;

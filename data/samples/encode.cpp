@@ -38,6 +38,8 @@ Encoded Encoder::encode(const Row& row, const std::string& where) const {
 }
 
 Encoded Encoder::encode(const Row& row, const std::string& where, TokenCache& cache) const {
+    if (row.multi_turn) return encode_several_turns(row, where, cache);
+    if (!row.scores.empty() || row.left_out > 0) return encode_kept(row, where, cache);
     if (!row.answers.empty()) return encode_preference(row, where, cache);
     Encoded result;
     if (const auto turns = encode_turns(row, where, cache, result)) {
@@ -70,6 +72,33 @@ Encoded Encoder::encode(const Row& row, const std::string& where, TokenCache& ca
     }
     result.notes.add_if(is_empty_answer(sequence.tokens, sequence.learned), RowNote::empty_answer);
     result.sample.sequences.push_back(std::move(sequence));
+    return result;
+}
+
+/// Every kept answer as a row of its own.
+Encoded Encoder::encode_kept(const Row& row, const std::string& where, TokenCache& cache) const {
+    Encoded result;
+    result.kept = std::ssize(row.answers);
+    result.answers = result.kept + row.left_out;
+    if (row.answers.empty()) result.notes.add(RowNote::dropped_no_answer_kept);
+    std::vector<Sample> samples;
+    RowNotes dropped;
+    for (Row answer : row.answers) {
+        answer.weight = row.weight;
+        Encoded one = encode(answer, where, cache);
+        result.full_length = std::max(result.full_length, one.full_length);
+        (one.notes.dropped() ? dropped : result.notes).add(one.notes);
+        if (one.notes.dropped()) continue;
+        samples.push_back(std::move(one.sample));
+        std::ranges::move(one.more, std::back_inserter(samples));
+    }
+    if (samples.empty()) {
+        result.notes.add(dropped);
+        return result;
+    }
+    result.notes.add_if(dropped.any(), RowNote::answers_left_out);
+    result.sample = std::move(samples.front());
+    result.more.assign(std::make_move_iterator(samples.begin() + 1), std::make_move_iterator(samples.end()));
     return result;
 }
 

@@ -80,7 +80,7 @@ struct Encoded {
     /// batch may share what they have in common.
     std::vector<Sample> more{};
     int64_t answers = 0, kept = 0;  ///< of a row with scores: its answers, and those that are learned
-    int64_t full_length = 0;  ///< tokens before truncation; of a preference, of its longest prompt with an answer
+    int64_t full_length = 0;        ///< tokens before truncation; of a preference, of its longest prompt with an answer
     RowNotes notes;
 };
 
@@ -157,9 +157,12 @@ class Encoder {
 
     // encode_preference.cpp
     Encoded encode_preference(const Row& row, const std::string& where, TokenCache& cache) const;
-    Encoded encode_several_turns(const Row& row, const std::string& where, TokenCache& cache) const;
     /// `tokens`: of a whole sequence.
     bool is_empty_answer(const std::vector<int32_t>& tokens, const std::vector<LearnedSpan>& learned) const;
+
+    // encode_several_turns.cpp
+    Encoded encode_several_turns(const Row& row, const std::string& where, TokenCache& cache) const;
+    void divide(const Sample& tree, const std::string& where, RowNotes left_out, Encoded& result) const;
 
     std::shared_ptr<const Tokenizer> tokenizer_;
     EncodeOptions options_;

@@ -26,6 +26,42 @@ std::vector<Span> row_spans(const RenderedChat& chat) {
     return spans;
 }
 
+std::string_view trimmed(std::string_view text) {
+    const size_t begin = std::min(text.find_first_not_of(" \t\r\n"), text.size());
+    return text.substr(begin, text.find_last_not_of(" \t\r\n") + 1 - begin);
+}
+
+/// Ends a chat behind the content of its last message, and divides that content behind its first bytes, those that are
+/// given. Returns where they end. Templates may trim a content, and no more.
+size_t end_behind_given(RenderedChat& chat, const Row& row, const ChatTemplate& chat_template,
+                        const std::string& where) {
+    const std::string& content = row.messages.back().content;
+    const std::string_view inner = trimmed(content);
+    if (inner.empty()) return chat.text.size();  // nothing is learned
+    const auto of_row = std::ranges::find_if(
+        chat.parts, [&](const ChatPart& part) { return part.from_row && part.message + 1 == row.messages.size(); });
+    const size_t begin = of_row == chat.parts.begin() || of_row == chat.parts.end() ? 0 : std::prev(of_row)->end;
+    const std::string_view written = std::string_view(chat.text).substr(begin);
+    const bool whole = written.starts_with(content);
+    if (!whole && !written.starts_with(inner))
+        fail(Exit::data,
+             "{}: the chat template {} does not write the text of an answer as it is, which an answer that goes on "
+             "needs; expected another chat_template",
+             where, chat_template.name());
+    const size_t skipped = whole ? 0 : static_cast<size_t>(inner.data() - content.data());
+    const size_t end = begin + (whole ? content.size() : inner.size());
+    const size_t learned = std::min(begin + *row.given - std::min(*row.given, skipped), end);
+    const auto end_of = [](const ChatPart& part) { return part.end; };
+    chat.text.resize(end);
+    chat.parts.erase(std::ranges::lower_bound(chat.parts, end, {}, end_of) + 1, chat.parts.end());
+    chat.parts.back().end = end;
+    const auto divided = std::ranges::lower_bound(chat.parts, learned, {}, end_of);
+    ChatPart given = *divided;
+    given.end = learned;
+    chat.parts.insert(divided, given);
+    return learned;
+}
+
 }  // namespace
 
 /// 0 for messages that are not trained on.
@@ -109,11 +145,14 @@ void Encoder::check_markers(const std::string& where) const {
 
 TokenDraft Encoder::draft_chat(const Row& row, const std::string& where, TokenCache& cache) const {
     check_markers(where);
-    const RenderedChat chat = renderer_->render({row.messages, row.variables}, where);
+    RenderedChat chat = renderer_->render({row.messages, row.variables}, where);
+    const size_t learned = row.given ? end_behind_given(chat, row, chat_template(), where) : 0;
     TokenDraft draft;
     const std::vector<float> weights = message_weights(row);
+    std::vector<PartRule> rules = part_rules(chat, row, weights);
+    for (size_t i = 0; i < rules.size() && chat.parts[i].end <= learned; ++i) rules[i].learned = false;
     ChatTokens state;
-    append_chat(draft, chat, part_rules(chat, row, weights), state, cache);
+    append_chat(draft, chat, rules, state, cache);
     for (size_t i = 0; i < row.messages.size(); ++i)
         draft.notes.add_if(!renderer_->end_token() && weights[i] > 0 && row.messages[i].role == "assistant",
                            RowNote::no_end_token);

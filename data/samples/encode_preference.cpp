@@ -7,22 +7,6 @@
 #include "engine/device/error.h"
 
 namespace colonnade {
-namespace {
-
-/// Those of a weight above 0.
-std::vector<AnswerPair> pairs_of(const Row& row, RankedPairs ranked) {
-    if (row.pairs.empty())
-        return row.weight > 0
-                   ? ranked_pairs(row.answers.size(), ranked, {.margin = row.margin, .weight = row.weight})
-                   : std::vector<AnswerPair>();
-    std::vector<AnswerPair> pairs;
-    for (const auto& [better, worse, margin, weight] : row.pairs)
-        if (const float product = weight * row.weight; product > 0) pairs.push_back({better, worse, margin, product});
-    return pairs;
-}
-
-}  // namespace
-
 Encoded Encoder::encode_preference(const Row& row, const std::string& where, TokenCache& cache) const {
     std::vector<TokenDraft> drafts;
     bool no_shared_message = false;

@@ -101,6 +101,16 @@ Sample front_code(const std::vector<TokenDraft>& wholes, size_t most) {
     return sample;
 }
 
+std::vector<AnswerPair> pairs_of(const Row& row, RankedPairs ranked) {
+    if (row.pairs.empty())
+        return row.weight > 0 ? ranked_pairs(row.answers.size(), ranked, {.margin = row.margin, .weight = row.weight})
+                              : std::vector<AnswerPair>();
+    std::vector<AnswerPair> pairs;
+    for (const auto& [better, worse, margin, weight] : row.pairs)
+        if (const float product = weight * row.weight; product > 0) pairs.push_back({better, worse, margin, product});
+    return pairs;
+}
+
 Encoded join_branches(std::vector<TokenDraft> drafts, bool whole_texts, const EncodeOptions& options,
                       const std::string& where) {
     require(drafts.size() >= 2, "{}: {} answers to join", where, drafts.size());

@@ -22,6 +22,9 @@ namespace colonnade {
 /// Sequences that share with the one before what their first tokens have in common, at most `most` of them.
 Sample front_code(const std::vector<TokenDraft>& wholes, size_t most = SIZE_MAX);
 
+/// The pairs of a preference's answers; none of weight 0.
+std::vector<AnswerPair> pairs_of(const Row& row, RankedPairs ranked);
+
 /// `drafts`: two or more, the best answer first. Notes of the result include those of the drafts. The sample has no
 /// pairs yet. Throws Exit::data with "where: ..." for answers that are too long with ExcessLength::error.
 Encoded join_branches(std::vector<TokenDraft> drafts, bool whole_texts, const EncodeOptions& options,

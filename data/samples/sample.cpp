@@ -118,7 +118,8 @@ std::vector<AnswerPair> ranked_pairs(size_t answers, RankedPairs which, AnswerPa
     std::vector<AnswerPair> pairs;
     const auto count = static_cast<int32_t>(answers);
     for (int32_t better = 0; better < (which == RankedPairs::best ? std::min(1, count) : count); ++better)
-        for (int32_t worse = better + 1; worse < count; ++worse) pairs.push_back({better, worse, like.margin, like.weight});
+        for (int32_t worse = better + 1; worse < count; ++worse)
+            pairs.push_back({better, worse, like.margin, like.weight});
     return pairs;
 }
 

@@ -53,8 +53,8 @@ struct Sequence {
 /// Two sequences of a sample, one of which should be preferred.
 struct AnswerPair {
     int32_t better = 0, worse = 0;  ///< numbers of the sequences
-    float margin = 0;       ///< by how much the better one should score above the other
-    float weight = 1;       ///< how much the pair counts in the loss, above 0
+    float margin = 0;               ///< by how much the better one should score above the other
+    float weight = 1;               ///< how much the pair counts in the loss, above 0
 
     bool operator==(const AnswerPair&) const = default;
 };
@@ -73,8 +73,8 @@ struct Sample {
 Sample unshared(const Sample& sample);
 
 /// Consecutive sequences of a sample as samples of their own, each with as many as `fits` allows, and at least one.
-/// Sequences that are compared, and those between them, stay together. What a sample loses of its predecessor's tokens is
-/// repeated.
+/// Sequences that are compared, and those between them, stay together. What a sample loses of its predecessor's tokens
+/// is repeated.
 std::vector<Sample> split_sample(const Sample& sample, const std::function<bool(const Sample&)>& fits);
 
 /// Learned spans from a weight per token, 0 for those that are not learned. The first token is left out.

@@ -13,6 +13,7 @@
 #include <system_error>
 #include <thread>
 
+#include "data/rows/kept_answers.h"
 #include "engine/device/error.h"
 #include "engine/device/human_units.h"
 #include "engine/io/files.h"
@@ -151,6 +152,16 @@ struct Block {
     std::exception_ptr error;                 // error that ended the block early
 };
 
+std::shared_ptr<RowReader> open_dataset(const DatasetSpec& spec, RowKind kind, const std::vector<std::string>& files) {
+    auto reader = std::make_shared<RowReader>(spec, kind, files);
+    if (reader->type() == "scored" && spec.keep.empty())
+        fail(Exit::config,
+             "{}: rows of type scored have several answers; expected keep in the data set, which says what is learned: "
+             "{}",
+             spec.path, keep_forms);
+    return reader;
+}
+
 class StoreBuilder {
   public:
     StoreBuilder(const StoreRequest& request, const FileLists& files, const FileStamps& stamps)
@@ -242,7 +253,7 @@ class StoreBuilder {
     void read_rows(Block& block) {
         for (; dataset_ < files_.size(); ++dataset_, reader_.reset()) {
             const std::vector<std::string>& files = files_[dataset_];
-            if (!reader_) reader_ = std::make_shared<RowReader>(request_.datasets[dataset_], request_.rows, files);
+            if (!reader_) reader_ = open_dataset(request_.datasets[dataset_], request_.rows, files);
             block.reader = reader_;
             block.dataset = dataset_;
             block.first_file = first_file_;

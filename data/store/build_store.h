@@ -16,6 +16,7 @@
 
 #include "data/rows/rows.h"
 #include "data/samples/encode.h"
+#include "data/store/mismatched_answers.h"
 #include "data/store/score_table.h"
 #include "data/store/store.h"
 #include "data/text/tokenizer.h"
@@ -45,6 +46,11 @@ struct StoreResult {
     double tokens_per_second = 0;
     /// Of the store's leading sequences, if the samples of a row share what they begin with; empty if not.
     PrefixOrder prefixes{};
+    /// Of stage kto; empty if not.
+    MismatchedAnswers mismatched{};
+
+    /// Tokens of a row that each sample takes, for the packer.
+    std::vector<int64_t> row_lengths() const { return mismatched.row_lengths(store); }
 };
 
 /// Opens the store of this request, or builds it. Throws Exit::data for bad rows (path:line), for a damaged store, for

@@ -97,7 +97,7 @@ struct StoreStatistics {
     int64_t pair_tokens = 0;         ///< their tokens, with the prompt once
     int64_t repeated_tokens = 0;     ///< their tokens if every answer repeated the prompt
     int64_t scored_rows = 0, scored_answers = 0, kept_answers = 0;  ///< rows with scores, and their answers
-    int64_t longest_row = 0;         ///< in tokens, before anything was dropped or truncated
+    int64_t longest_row = 0;  ///< in tokens, before anything was dropped or truncated
     LengthTable lengths;
     std::vector<RewardCounts> rewards;  ///< of each data set, if its answers have scores; else empty
     RowNoteCounts notes;

@@ -23,6 +23,7 @@ std::string row_text(const Row& row, const std::string& place) {
     if (!row.input_ids.empty())
         fail(Exit::data, "{}: the row contains token ids; expected text to train a tokenizer on", place);
     std::string text;
+    for (const Row& answer : row.answers) text += row_text(answer, place);
     for (const Message& message : row.messages) text += message.content + '\n';
     for (const auto& part : {row.prompt, row.completion})
         if (part) text += *part + '\n';

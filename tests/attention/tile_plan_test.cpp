@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <bit>
+#include <functional>
 #include <map>
 #include <numeric>
 
@@ -172,7 +173,7 @@ struct Map {
 class GpuPlan {
   public:
     TilePlan plan;
-    std::vector<int32_t> bounds, row_order, column_order, row_triple_order;
+    std::vector<int32_t> bounds, row_order, column_order, row_triple_order, longest_columns;
     std::vector<int64_t> column_lags;
     Map row_active, row_partial, column_active, column_partial;
 
@@ -184,9 +185,10 @@ class GpuPlan {
         GpuTilePlan::lay_out(planned, sheets, mask.rows, mask.columns);
         Arena arena(Device::cuda, planned.bytes());
         const GpuTilePlan memory = GpuTilePlan::lay_out(arena, sheets, mask.rows, mask.columns);
-        for (const Tensor& t : {memory.bounds, memory.row_active, memory.row_partial, memory.column_active,
-                                memory.column_partial, memory.row_order, memory.column_order,
-                                memory.hopper.row_triple_order, memory.hopper.column_lags, memory.scratch})
+        for (const Tensor& t :
+             {memory.bounds, memory.row_active, memory.row_partial, memory.column_active, memory.column_partial,
+              memory.row_order, memory.column_order, memory.hopper.row_triple_order, memory.hopper.column_lags,
+              memory.hopper.longest_columns, memory.scratch})
             gpu.upload(t, std::vector<char>(t.bytes(), 0x5a).data());
         plan = make_gpu_tile_plan({.device = Device::cuda, .gpu = &gpu}, memory, mask);
         const auto read = [&](const Tensor& t) {
@@ -197,6 +199,7 @@ class GpuPlan {
         const auto map = [&](const Tensor& t) { return Map{t.size(1), t.size(2), read(t)}; };
         bounds = read(memory.bounds), row_order = read(memory.row_order), column_order = read(memory.column_order);
         row_triple_order = read(memory.hopper.row_triple_order);
+        longest_columns = read(memory.hopper.longest_columns);
         column_lags.resize(2);
         gpu.download(column_lags.data(), memory.hopper.column_lags);
         row_active = map(memory.row_active), row_partial = map(memory.row_partial);
@@ -218,18 +221,42 @@ void expect_bounds(const ColumnMask& mask, const std::vector<int32_t>& found) {
     EXPECT_EQ(found, expected);
 }
 
-/// Groups of blocks with most active tiles come first, ties ascending.
-void expect_group_order(const std::vector<int32_t>& order, const Map& active, int64_t sheets, int64_t blocks) {
-    const int64_t groups = (active.blocks + blocks - 1) / blocks;
-    std::vector<int32_t> expected(static_cast<size_t>(sheets * groups));
+/// The longest groups of blocks come first, ties ascending. Returns the lengths in this order.
+std::vector<int32_t> expect_group_order(const std::vector<int32_t>& order, int64_t sheets, int64_t groups,
+                                        const std::function<int64_t(int64_t sheet, int64_t group)>& length) {
+    std::vector<int32_t> expected(static_cast<size_t>(sheets * groups)), lengths;
     std::iota(expected.begin(), expected.end(), 0);
-    std::ranges::stable_sort(expected, std::greater(), [&](int32_t entry) {
-        const int64_t sheet = entry / groups, first = entry % groups * blocks;
-        int64_t tiles = 0;
-        for (int64_t block = first; block < first + blocks; ++block) tiles += active.count(sheet, block);
-        return tiles;
+    for (const int32_t entry : expected)
+        lengths.push_back(static_cast<int32_t>(length(entry / groups, entry % groups)));
+    std::ranges::stable_sort(expected, std::greater(),
+                             [&](int32_t entry) { return lengths[static_cast<size_t>(entry)]; });
+    EXPECT_EQ(order, expected) << groups << " groups";
+    std::ranges::stable_sort(lengths, std::greater());
+    return lengths;
+}
+
+/// The orders of groups of row blocks, by active tiles, and of pairs of column blocks, by row blocks with one.
+void expect_orders(const GpuPlan& gpu, int64_t sheets) {
+    const auto tiles = [&](int64_t blocks) {
+        return [&, blocks](int64_t sheet, int64_t group) {
+            int64_t n = 0;
+            for (int64_t block = group * blocks; block < (group + 1) * blocks; ++block)
+                n += gpu.row_active.count(sheet, block);
+            return n;
+        };
+    };
+    const int64_t rows = gpu.row_active.blocks, columns = gpu.column_active.blocks;
+    expect_group_order(gpu.row_order, sheets, (rows + 1) / 2, tiles(2));
+    expect_group_order(gpu.row_triple_order, sheets, (rows + 2) / 3, tiles(3));
+    auto lengths = expect_group_order(gpu.column_order, sheets, (columns + 1) / 2, [&](int64_t sheet, int64_t pair) {
+        int64_t n = 0;
+        for (int64_t row = 0; row < gpu.column_active.words * 32; ++row)
+            n += gpu.column_active.bit(sheet, 2 * pair, row) ||
+                 (2 * pair + 1 < columns && gpu.column_active.bit(sheet, 2 * pair + 1, row));
+        return n;
     });
-    EXPECT_EQ(order, expected) << "by " << blocks;
+    lengths.resize(32);
+    EXPECT_EQ(gpu.longest_columns, lengths);
 }
 
 /// Computes row by row the number of slots by which each pair of column blocks must start after the next pair to be
@@ -295,9 +322,7 @@ void expect_gpu_plan(const ColumnMask& mask, bool structured, const std::string&
             for (int64_t r = exact.row_blocks; r < gpu.column_active.words * 32; ++r)
                 ASSERT_FALSE(gpu.column_active.bit(sheet, c, r) || gpu.column_partial.bit(sheet, c, r));
     }
-    expect_group_order(gpu.row_order, gpu.row_active, sheets, 2);
-    expect_group_order(gpu.column_order, gpu.column_active, sheets, 2);
-    expect_group_order(gpu.row_triple_order, gpu.row_active, sheets, 3);
+    expect_orders(gpu, sheets);
     expect_lags(gpu.column_lags, gpu.column_active, sheets);
 }
 
@@ -365,6 +390,7 @@ TEST(GpuTilePlan, IsLaidOutWithoutAGpu) {
     EXPECT_EQ(shape(plan.column_order), (std::vector<int64_t>{3 * 17}));
     EXPECT_EQ(shape(plan.hopper.row_triple_order), (std::vector<int64_t>{3 * 6}));
     EXPECT_EQ(shape(plan.hopper.column_lags), (std::vector<int64_t>{2}));
+    EXPECT_EQ(shape(plan.hopper.longest_columns), (std::vector<int64_t>{32}));
     EXPECT_GE(plan.scratch.numel(), 4 * 3 * 2100 * 4);
     EXPECT_TRUE(plan.scratch.empty());
     EXPECT_EQ(planned.groups().front().first, "tile plans");

@@ -28,6 +28,9 @@ const std::string texts[] = {
 {"input_ids": [4, 5], "loss_mask": [0, 1]}
 {"input_ids": [4, 5], "token_weights": [0, 1e-9], "weight": 0.5}
 )",
+    R"({"prompt": "p", "completions": ["a", "b"], "scores": [1, null]}
+{"prompt": [{"role": "user", "content": "a"}], "completions": ["a", "b"], "scores": [0, 1e3], "weight": 2}
+)",
     "[{\"text\": \"a\"},\n {\"text\": \"b\"}]\n",
     "{\n \"question\": \"a\",\n \"answer\": \"b\"\n}\n{\n \"question\": \"c\",\n \"answer\": \"d\"\n}\n"};
 
@@ -43,6 +46,13 @@ const std::string preferences[] = {
     R"({"instruction": "i", "input": "j", "chosen": "b", "rejected": "c"}
 )",
     R"({"prompt": "p", "completions": ["a", "b", "c"]}
+{"prompt": "p", "completions": ["a", "b", "c"], "pairs": [[0, 1], {"better": 2, "worse": 0, "margin": 1, "weight": 0.5}], "weight": 2}
+)",
+    R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "rejected": "c"}, {"role": "user", "content": "d"}, {"role": "assistant", "content": "e", "rejected": ["f", {"role": "assistant", "content": "g"}], "weight": 0.5}]}
+)",
+    R"({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b", "rejected": {"from": "gpt", "value": "c"}}]}
+)",
+    R"({"prompt": "a", "initial_reason_steps": "Step 1:", "chosen": " b", "rejected": " c "}
 )",
     R"({"prompt_input_ids": [1, 2], "chosen_input_ids": [3], "rejected_input_ids": [4, 5], "chosen_labels": [3]}
 )"};

@@ -211,9 +211,8 @@ TEST_P(PreferenceLossOnDevice, GoesFromTokensToPairsAndBack) {
             slope[c] += scale * w * loss.d_chosen;
             slope[r] += scale * w * loss.d_rejected;
             const double reward_c = 0.1 * (l[c] - reference[c]), reward_r = 0.1 * (l[r] - reference[r]);
-            const double own[] = {w * loss.value, w,    double(reward_c > reward_r), reward_c,
-                                  reward_r,       l[c], l[r],                        -l[c] / length[c],
-                                  1};
+            const double own[] = {w * loss.value, w,    double(reward_c > reward_r), reward_c, reward_r,
+                                  l[c],           l[r], -l[c] / length[c],           1};
             for (size_t k = 0; k < PairSums::count; ++k) total[k] += own[k];
         }
         const auto expect_near = [&](const char* name, const Twin& t, const std::vector<double>& expected) {
@@ -241,16 +240,15 @@ TEST(PreferenceLoss, RefusesBadInput) {
     std::vector<double> sums(PairSums::count), logps(2), lengths(2, 1.0);
     std::vector<int32_t> pairs = {0, 2}, begins(3), sides = {0, 1};
     std::vector<float> weights = {1};
-    PreferencePairs args{
-        .sums = tensor_of(sums, {PairSums::count}),
-        .logps = tensor_of(logps, {2}),
-        .lengths = tensor_of(lengths, {2}),
-        .table = {.pairs = tensor_of(pairs, {1, 2}),
-                  .weights = tensor_of(weights, {1}),
-                  .begins = tensor_of(begins, {3}),
-                  .sides = tensor_of(sides, {2})},
-        .mix = mix_of({{PreferenceLoss::simpo, 1}}),
-        .scale = 1};
+    PreferencePairs args{.sums = tensor_of(sums, {PairSums::count}),
+                         .logps = tensor_of(logps, {2}),
+                         .lengths = tensor_of(lengths, {2}),
+                         .table = {.pairs = tensor_of(pairs, {1, 2}),
+                                   .weights = tensor_of(weights, {1}),
+                                   .begins = tensor_of(begins, {3}),
+                                   .sides = tensor_of(sides, {2})},
+                         .mix = mix_of({{PreferenceLoss::simpo, 1}}),
+                         .scale = 1};
     expect_error(Exit::internal, "pair 0 has sequence 2 of 2", [&] { preference_loss({}, args); });
     args.mix = mix_of({{PreferenceLoss::sigmoid, 1}});
     expect_error(Exit::internal, "no reference is given", [&] { preference_loss({}, args); });

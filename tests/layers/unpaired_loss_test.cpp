@@ -77,6 +77,9 @@ TEST(UnpairedLoss, WholeBatchesEqualTrl) {
         EXPECT_NEAR(sums[UnpairedSums::chosen_reward] / desirable, metric("rewards/chosen"), 1e-12);
         EXPECT_NEAR(sums[UnpairedSums::rejected_reward] / others, metric("rewards/rejected"), 1e-12);
         EXPECT_NEAR(sums[UnpairedSums::chosen_logp] / desirable, metric("logps/chosen"), 1e-12);
+        if (g.at("loss") == "kto") {
+            EXPECT_NEAR(sums[UnpairedSums::z] / static_cast<double>(answers), metric("kl"), 1e-12);
+        }
         EXPECT_NEAR(sums[UnpairedSums::rejected_logp] / others, metric("logps/rejected"), 1e-12);
         ++cases;
     }
@@ -134,6 +137,7 @@ TEST_P(UnpairedLossOnDevice, EqualsLoops) {
                 expected[UnpairedSums::desirable] += good;
                 expected[good ? UnpairedSums::chosen_reward : UnpairedSums::rejected_reward] += 0.2 * s;
                 expected[good ? UnpairedSums::chosen_logp : UnpairedSums::rejected_logp] += logps[i];
+                expected[UnpairedSums::z] += std::max(drift / 64, 0.0);
             }
             for (const Tensor& t : {sums.device, sums.exact}) {
                 const auto found = read(t);

@@ -242,7 +242,7 @@ PackSettings train_packing(const Config& c) {
             .window = c.packing_window,
             .seed = static_cast<uint64_t>(c.data_seed),
             // Stages over answers have tables of all terms on the device.
-            .most_represented = c.rows() == RowKind::preferences ? 8 : 64};
+            .most_represented = c.rows() == RowKind::texts ? 64 : 8};
 }
 
 PackSettings eval_packing(const Config& c) {

@@ -19,6 +19,7 @@
 #include "data/store/score_table.h"
 #include "data/text/text_folder.h"
 #include "layers/ranking_loss.h"
+#include "layers/unpaired_formulas.h"
 #include "train/model/freeze.h"
 #include "train/model/lora.h"
 #include "train/model/model_config.h"
@@ -28,7 +29,7 @@
 
 namespace colonnade {
 
-/// Pretraining on text, supervised fine-tuning, direct preference optimisation, reward model.
+/// Pretraining on text, supervised fine-tuning, direct preference optimisation, reward model, answers with a label.
 enum class Stage { pt, sft, dpo, rm, kto, grpo };
 enum class DeviceChoice { automatic, cpu, cuda };
 enum class Tristate { automatic, on, off };
@@ -112,10 +113,12 @@ struct Config {
 
     // Preferences and rewards.
     std::vector<PreferenceLoss> loss_type = {PreferenceLoss::sigmoid};
-    std::vector<double> loss_weights;  ///< settled: one per loss
+    std::optional<UnpairedLoss> unpaired_loss;  ///< loss_type of stage kto; settled
+    std::vector<double> loss_weights;           ///< settled: one per loss
     double beta = 0.1;
     double label_smoothing = 0;
     double simpo_gamma = 0.5;
+    double desirable_weight = 1, undesirable_weight = 1;
     bool precompute_ref_log_probs = false;  ///< settled: false if the loss needs no reference
     std::string ref_model_name_or_path;     ///< empty: the model that training starts from
     RankingKind reward_loss = RankingKind::pairwise;
@@ -143,14 +146,14 @@ struct Config {
     int64_t per_device_train_batch_size = 1;  ///< packs per micro-step
     int64_t per_device_eval_batch_size = 0;   ///< default: per_device_train_batch_size
     int64_t gradient_accumulation_steps = 1;
-    double num_train_epochs = 3;  ///< 0: max_steps decides; default 1 in stages dpo and rm
+    double num_train_epochs = 3;  ///< 0: max_steps decides; default 1 in stages dpo, rm and kto
     int64_t max_steps = 0;        ///< 0: num_train_epochs decides
     int64_t head_chunk = 0;       ///< 0 until settled: 256 on the CPU, 4096 on a GPU
 
     // Optimizer and schedule.
     Optim optim = Optim::adamw;
     DType optim_dtype = DType::f32;  ///< dtype of the moments: f32 or bf16
-    double learning_rate = 2e-5;     ///< default 1e-4 with LoRA; 1e-6 in stage dpo, 5e-6 with both
+    double learning_rate = 2e-5;     ///< default 1e-4 with LoRA; 1e-6 in stages dpo and kto, 5e-6 with both
     LrScheduler lr_scheduler_type = LrScheduler::cosine;
     int64_t warmup_steps = 0;
     double warmup_ratio = 0.03;  ///< 0 if warmup_steps decides

@@ -1,5 +1,6 @@
 #include "train/config/keys.h"
 
+#include "data/rows/kept_answers.h"
 #include "train/config/learning_keys.h"
 #include "train/config/output_keys.h"
 #include "train/config/packing_keys.h"
@@ -55,6 +56,19 @@ Key<DatasetSpec> split_key() {
     return split;
 }
 
+Key<DatasetSpec> keep_key() {
+    Key<DatasetSpec> keep = key("keep", &DatasetSpec::keep,
+                                "Which answers of scored rows are learned: best, the one with the highest score, or "
+                                "above and a number, every answer with a greater score.");
+    keep.read = [read = keep.read](const ConfigNode& node, const std::string& label, DatasetSpec& dataset,
+                                   Reading& reading) {
+        read(node, label, dataset, reading);
+        if (!dataset.keep.empty() && !parse_keep(dataset.keep))
+            reading.problems.add(node.where, "{}: expected {}, found {}", label, keep_forms, node.found());
+    };
+    return keep;
+}
+
 Key<Config> model_key(const char* doc) {
     Key<Config> key{.name = "model", .doc = doc, .what = "a map"};
     key.read = [](const ConfigNode& node, const std::string& label, Config& config, Reading& reading) {
@@ -97,8 +111,7 @@ Section model_section() {
                 .default_is("model_name_or_path"),
             key("stage", &C::stage,
                 "pt: pretraining on text; sft: supervised fine-tuning; dpo: direct preference optimisation; rm: "
-                "reward model. dpo and rm read preference rows.")
-                .without({"kto"}),
+                "reward model; kto: single answers that are desirable or not. dpo and rm read preference rows."),
         },
         describe_keys(model_keys(), "model.")};
 }
@@ -286,7 +299,7 @@ Section run_section() {
                 from_to(1, 1 << 20)),
             key("num_train_epochs", &C::num_train_epochs, "Passes over the data.", from_to(0, 1e9))
                 .also({"num_epochs", "epochs"})
-                .default_is("3; 1 in stages dpo and rm; 0 if max_steps is given"),
+                .default_is("3; 1 in stages dpo, rm and kto; 0 if max_steps is given"),
             key("max_steps", &C::max_steps, "Number of optimizer steps, instead of num_train_epochs.", from_to(0, 1e9)),
             key("head_chunk", &C::head_chunk,
                 "Number of tokens whose logits are computed at a time; each takes 4 bytes (bf16: 2) per vocabulary "
@@ -312,7 +325,8 @@ Section optimizer_section() {
                 "unbiased stochastic rounding."),
             key("learning_rate", &C::learning_rate, "Learning rate after warm-up.", above(0))
                 .also({"lr"})
-                .default_is("2e-05; 0.0001 with finetuning_type lora; 1e-06 in stage dpo; 5e-06 with both"),
+                .default_is(
+                    "2e-05; 0.0001 with finetuning_type lora; 1e-06 in stages dpo and kto; 5e-06 with lora too"),
             key("lr_scheduler_type", &C::lr_scheduler_type, "Learning-rate schedule.").also({"lr_scheduler"}),
             key("warmup_steps", &C::warmup_steps, "Steps of linear warm-up.", from_to(0, 1e9))
                 .also({"num_warmup_steps"}),
@@ -416,8 +430,8 @@ std::vector<Key<DatasetSpec>> dataset_keys() {
             "such as data/*.jsonl, or the name of a data set on a hub: org/name, org/name/folder.")
             .default_is("required"),
         key("type", &D::type, "Format of its rows; auto detects it from the first rows and prints it.",
-            one_of({"auto", "messages", "prompt_completion", "alpaca", "sharegpt", "text", "tokens", "preference",
-                    "ranked"})),
+            one_of({"auto", "messages", "prompt_completion", "alpaca", "sharegpt", "text", "tokens", "scored",
+                    "preference", "turns", "steps", "ranked"})),
         key("columns", &D::columns,
             "Maps the expected field names to those in the file, for example {prompt: question}."),
         key("ignore_columns", &D::ignore_columns,
@@ -429,6 +443,7 @@ std::vector<Key<DatasetSpec>> dataset_keys() {
             {.low = 0, .high = 1000, .low_excluded = true}),
         key("chat_template", &D::chat_template, "Template that renders its chats.", chat_templates())
             .default_is("chat_template"),
+        keep_key(),
     };
 }
 

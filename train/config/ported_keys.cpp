@@ -26,8 +26,8 @@ constexpr auto idle = Rule::Kind::idle, refused = Rule::Kind::refused, ported = 
 
 void port_rl(ConfigNode& entry, Porter& porter) {
     static const std::set<std::string> losses = {"ipo", "orpo", "simpo", "hinge"};
-    if (entry.text == "dpo") return porter.set("stage", "dpo", entry);
-    if (!losses.contains(entry.text)) return porter.refuse(entry, "stages here are pt, sft, dpo and rm");
+    if (entry.text == "dpo" || entry.text == "kto") return porter.set("stage", entry.text, entry);
+    if (!losses.contains(entry.text)) return porter.refuse(entry, "stages here are pt, sft, dpo, rm and kto");
     porter.set("stage", "dpo", entry);
     porter.set("loss_type", entry.text, entry);
 }
@@ -246,7 +246,7 @@ void port_report_to(ConfigNode& entry, Porter& porter) {
 const std::vector<Rule>& rules() {
     static const std::vector<Rule> table = {
         // Rewritten.
-        {{"rl"}, ported, "stage: dpo, and loss_type if it names another loss", port_rl},
+        {{"rl"}, ported, "stage: dpo or kto, and loss_type if it names another loss", port_rl},
         {{"reward_model"}, ported, "stage: rm", port_reward_model},
         {{"use_peft"}, ported, "finetuning_type: lora or full", port_use_peft},
         {{"lora_target_linear"}, ported, "lora_target: all", port_lora_target_linear},

@@ -9,13 +9,17 @@ bool has(const Config& c, PreferenceLoss loss) {
     return std::find(c.loss_type.begin(), c.loss_type.end(), loss) != c.loss_type.end();
 }
 
-/// A list of names, or one name without brackets. For an unknown name the error suggests the nearest one.
+/// A list of names, or one name without brackets. For an unknown name the error suggests the nearest one. Which names a
+/// stage has, expect_stage() checks.
 Key<Config> loss_type_key(const char* doc) {
-    Key<Config> key{.name = "loss_type", .doc = doc, .what = "one or a list of " + spelled_choices<PreferenceLoss>()};
+    Key<Config> key{.name = "loss_type",
+                    .doc = doc,
+                    .what = fmt::format("one or a list of {}; in stage kto one of {}",
+                                        spelled_choices<PreferenceLoss>(), spelled_choices<UnpairedLoss>())};
     key.read = [what = key.what](const ConfigNode& node, const std::string& label, Config& config, Reading& reading) {
         std::vector<std::string> names;
-        names.reserve(std::size(spellings<PreferenceLoss>));
         for (const auto& s : spellings<PreferenceLoss>) names.push_back(s.name);
+        for (const auto& s : spellings<UnpairedLoss>) names.push_back(s.name);
         const auto wrong = [&](const ConfigNode& item) {
             const std::string nearest =
                 item.kind == ConfigNode::Kind::scalar ? nearest_name(item.text, names) : std::string();
@@ -24,21 +28,27 @@ Key<Config> loss_type_key(const char* doc) {
             reading.unreadable.insert(label);
         };
         config.loss_type.clear();
+        config.unpaired_loss.reset();
         const auto add = [&](const ConfigNode& item) {
             PreferenceLoss loss;
-            if (!ValueFormat<PreferenceLoss>::read(item, {}, loss)) return wrong(item);
-            config.loss_type.push_back(loss);
+            UnpairedLoss unpaired;
+            if (ValueFormat<PreferenceLoss>::read(item, {}, loss)) return config.loss_type.push_back(loss);
+            if (!ValueFormat<UnpairedLoss>::read(item, {}, unpaired)) return wrong(item);
+            if (config.unpaired_loss)
+                reading.problems.add(item.where, "{}: stage kto has one loss, found {} as well", label, item.found());
+            config.unpaired_loss = unpaired;
         };
         if (node.kind != ConfigNode::Kind::sequence) return add(node);
         if (node.children.empty()) return wrong(node);
         for (const ConfigNode& item : node.children) add(item);
     };
     key.write = [](YAML::Emitter& out, const Config& config) {
+        if (config.unpaired_loss) return void(out << spell(*config.unpaired_loss));
         out << YAML::Flow << YAML::BeginSeq;
         for (const PreferenceLoss loss : config.loss_type) out << spell(loss);
         out << YAML::EndSeq;
     };
-    return std::move(key).also({"pref_loss", "dpo_loss_type"});
+    return std::move(key).also({"pref_loss", "dpo_loss_type"}).default_is("sigmoid; kto in stage kto");
 }
 
 Key<Config> loss_weights_key(const char* doc) {
@@ -71,12 +81,19 @@ void expect_stage(const Config& c, Rules& rules) {
                      "{} is for stage {}, this is stage {}: set stage: {}", key, spell(stage), spell(c.stage),
                      spell(stage));
     };
-    expect(Stage::dpo, "loss_type", c.loss_type == defaults.loss_type);
-    expect(Stage::dpo, "beta", c.beta == defaults.beta);
+    const auto expect_reference = [&](const char* key, bool untouched) {
+        rules.expect(c.stage == Stage::dpo || c.stage == Stage::kto || untouched, {key, "stage"},
+                     "{} is for stages dpo and kto, this is stage {}", key, spell(c.stage));
+    };
+    expect(Stage::dpo, "loss_type", c.loss_type == defaults.loss_type || c.unpaired_loss);
+    expect(Stage::kto, "loss_type", !c.unpaired_loss);
+    expect_reference("beta", c.beta == defaults.beta);
     expect(Stage::dpo, "label_smoothing", c.label_smoothing == defaults.label_smoothing);
     expect(Stage::dpo, "simpo_gamma", c.simpo_gamma == defaults.simpo_gamma);
-    expect(Stage::dpo, "precompute_ref_log_probs", !c.precompute_ref_log_probs);
-    expect(Stage::dpo, "ref_model_name_or_path", c.ref_model_name_or_path.empty());
+    expect_reference("precompute_ref_log_probs", !c.precompute_ref_log_probs);
+    expect_reference("ref_model_name_or_path", c.ref_model_name_or_path.empty());
+    expect(Stage::kto, "desirable_weight", c.desirable_weight == 1);
+    expect(Stage::kto, "undesirable_weight", c.undesirable_weight == 1);
     expect(Stage::rm, "reward_loss", c.reward_loss == defaults.reward_loss);
     expect(Stage::rm, "center_rewards_coefficient", c.center_rewards_coefficient == 0);
     rules.expect(c.rows() == RowKind::preferences || c.ranking_pairs == defaults.ranking_pairs,
@@ -85,6 +102,18 @@ void expect_stage(const Config& c, Rules& rules) {
     rules.expect(c.reward_loss == RankingKind::pairwise || c.ranking_pairs == RankedPairs::all,
                  {"ranking_pairs", "reward_loss"},
                  "ranking_pairs: best compares pairs, reward_loss: plackett_luce uses the whole ranking");
+}
+
+/// Stage kto: one loss of its own, which is not weighed.
+void settle_unpaired_loss(Config& c, Rules& rules) {
+    const Config defaults;
+    if (!rules.given("loss_type")) c.unpaired_loss = c.unpaired_loss.value_or(UnpairedLoss::kto);
+    rules.expect(c.unpaired_loss && (!rules.given("loss_type") || c.loss_type.empty()), {"loss_type", "stage"},
+                 "loss_type: stage kto expects one of {}", spelled_choices<UnpairedLoss>());
+    rules.expect(c.loss_weights == std::vector<double>{1}, {"loss_weights"},
+                 "loss_weights is for the losses of stage dpo; stage kto has one");
+    c.loss_type = defaults.loss_type;
+    c.loss_weights = {1};
 }
 
 void settle_losses(Config& c, Rules& rules) {
@@ -117,7 +146,7 @@ void settle_losses(Config& c, Rules& rules) {
 
 void settle_reference(Config& c, Rules& rules) {
     if (c.loss_type.empty()) return;  // refused when it was read
-    const bool needed = std::any_of(c.loss_type.begin(), c.loss_type.end(), needs_reference);
+    const bool needed = c.stage == Stage::kto || std::any_of(c.loss_type.begin(), c.loss_type.end(), needs_reference);
     if (!rules.given("precompute_ref_log_probs")) c.precompute_ref_log_probs = needed;
     rules.expect(needed || (!c.precompute_ref_log_probs && c.ref_model_name_or_path.empty()),
                  {"ref_model_name_or_path", "precompute_ref_log_probs", "loss_type"},
@@ -140,8 +169,9 @@ Section preference_section() {
     return {
         "Preferences and rewards",
         {
-            loss_type_key(
-                "Stage dpo: one loss, or several to be added up with weights; docs/preference.md defines them."),
+            loss_type_key("Stage dpo: one loss, or several to be added up with weights. Stage kto: kto, or "
+                          "apo_zero_unpaired, which "
+                          "compares with no mismatched answers. docs/preference.md defines them."),
             loss_weights_key("Weights of the losses in loss_type."),
             key("beta", &C::beta,
                 "Strength of the pull towards the reference; for simpo the scale of the mean log-probability, for orpo "
@@ -152,6 +182,11 @@ Section preference_section() {
                 "Share of pairs that are assumed to be labelled the wrong way round.", from_to_below(0, 0.5))
                 .also({"dpo_label_smoothing"}),
             key("simpo_gamma", &C::simpo_gamma, "Target margin of simpo.", at_least(0)),
+            key("desirable_weight", &C::desirable_weight,
+                "Stage kto: weight of the losses of desirable answers. The divisor does not contain it.", above(0))
+                .also({"kto_chosen_weight", "kto_desirable_weight"}),
+            key("undesirable_weight", &C::undesirable_weight, "The same of undesirable answers.", above(0))
+                .also({"kto_rejected_weight", "kto_undesirable_weight"}),
             key("precompute_ref_log_probs", &C::precompute_ref_log_probs,
                 "Compute the reference's log-probabilities once, before training, and keep them in prepared_path. "
                 "false, only with finetuning_type lora: compute them for every batch with the base, without adapters.")
@@ -173,14 +208,16 @@ Section preference_section() {
 }
 
 void settle_preferences(Config& c, Rules& rules) {
-    const bool dpo = c.stage == Stage::dpo;
-    if (!rules.given("loss_weights")) c.loss_weights.assign(c.loss_type.size(), 1.0);
-    if ((dpo || c.stage == Stage::rm) && !rules.given("num_train_epochs") && c.max_steps == 0) c.num_train_epochs = 1;
-    if (dpo && !rules.given("learning_rate")) c.learning_rate = c.finetuning_type == Finetuning::lora ? 5e-6 : 1e-6;
+    const bool dpo = c.stage == Stage::dpo, kto = c.stage == Stage::kto;
+    if (!rules.given("loss_weights")) c.loss_weights.assign(kto ? 1 : c.loss_type.size(), 1.0);
+    if ((dpo || kto || c.stage == Stage::rm) && !rules.given("num_train_epochs") && c.max_steps == 0)
+        c.num_train_epochs = 1;
+    if ((dpo || kto) && !rules.given("learning_rate"))
+        c.learning_rate = c.finetuning_type == Finetuning::lora ? 5e-6 : 1e-6;
+    if (kto) settle_unpaired_loss(c, rules);
     expect_stage(c, rules);
-    if (!dpo) return;
-    settle_losses(c, rules);
-    settle_reference(c, rules);
+    if (dpo) settle_losses(c, rules);
+    if (dpo || kto) settle_reference(c, rules);
 }
 
 }  // namespace colonnade

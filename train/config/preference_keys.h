@@ -1,5 +1,5 @@
 #pragma once
-// Config keys of stages dpo and rm, and the rules that involve them.
+// Config keys of stages dpo, rm and kto, and the rules that involve them.
 
 #include "train/config/keys.h"
 #include "train/config/rules.h"

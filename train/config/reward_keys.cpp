@@ -7,7 +7,7 @@ using C = Config;
 
 /// A list of numbers; none is the empty list.
 Key<Config> numbers_key(const char* name, std::vector<double> Config::*field, const char* doc) {
-    Key<Config> key{.name = name, .doc = doc, .what = "a list of numbers; or none"};
+    Key<Config> key{.name = name, .doc = doc, .what = "a list of numbers from -1e6 to 1e6; or none"};
     key.read = [=, what = key.what](const ConfigNode& node, const std::string& label, Config& config,
                                     Reading& reading) {
         (config.*field).clear();
@@ -19,7 +19,7 @@ Key<Config> numbers_key(const char* name, std::vector<double> Config::*field, co
             (config.*field).push_back(number);
         }
         if (fits) return;
-        reading.problems.add(node.where, "{}: expected {} from -1e6 to 1e6, found {}", label, what, node.found());
+        reading.problems.add(node.where, "{}: expected {}, found {}", label, what, node.found());
         reading.unreadable.insert(label);
     };
     key.write = [field](YAML::Emitter& out, const Config& config) {
@@ -74,18 +74,13 @@ void settle_rewards(Config& c, Rules& rules) {
     expect_stage(c, rules);
     if (c.rows() != RowKind::scored && c.rows() != RowKind::labelled) return;
     if (!rules.given("excess_length")) c.excess_length = ExcessLength::truncate;
-    rules.expect(c.history != History::per_turn, {"history", "stage"},
-                 "history: per_turn contradicts stage {}: an answer is one sequence with one score; use auto",
-                 spell(c.stage));
-    rules.expect(!c.train_on_prompt, {"train_on_prompt", "stage"},
-                 "train_on_prompt contradicts stage {}: a reward or a label is about the answer", spell(c.stage));
     const std::vector<double>& range = c.reward_clip_range;
     rules.expect(range.empty() || (range.size() == 2 && range[0] <= range[1]), {"reward_clip_range"},
                  "reward_clip_range: expected the least and the greatest reward, such as [-5, 5], found {} numbers{}",
                  range.size(), range.size() == 2 ? ", the greater one first" : "");
     const bool alone = c.scale_rewards == AdvantageScale::group && !c.normalize_advantages && range.empty();
     rules.expect(c.multi_objective_aggregation == RewardAggregation::sum_then_normalize || alone,
-                 {"multi_objective_aggregation", "scale_rewards", "normalize_advantages", "reward_clip_range"},
+                 {"scale_rewards", "normalize_advantages", "reward_clip_range", "multi_objective_aggregation"},
                  "multi_objective_aggregation: normalize_then_sum has its own scale; remove scale_rewards, "
                  "normalize_advantages and reward_clip_range");
 }

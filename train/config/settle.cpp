@@ -168,13 +168,13 @@ void settle_data(Config& c, Rules& rules) {
 void check_labels(const Config& c, Rules& rules) {
     rules.expect(chat_template_clock(c).has_value(), {"chat_template_date"},
                  "chat_template_date '{}': expected a date such as 2025-01-31", c.chat_template_date);
-    const bool preferences = c.rows() == RowKind::preferences;
-    rules.expect(!preferences || !c.train_on_prompt, {"train_on_prompt", "stage"},
+    const bool answers = c.rows() != RowKind::texts;
+    rules.expect(!answers || !c.train_on_prompt, {"train_on_prompt", "stage"},
                  "train_on_prompt: true contradicts stage {}: only answers are compared", spell(c.stage));
-    rules.expect(!preferences || c.train_on_eos != TrainOnEos::all, {"train_on_eos", "stage"},
+    rules.expect(!answers || c.train_on_eos != TrainOnEos::all, {"train_on_eos", "stage"},
                  "train_on_eos: all contradicts stage {}: only answers are compared, the prompt's end tokens are not",
                  spell(c.stage));
-    rules.expect(!preferences || c.history != History::per_turn, {"history", "stage"},
+    rules.expect(!answers || c.history != History::per_turn, {"history", "stage"},
                  "history: per_turn contradicts stage {}: only the last answers are compared; use auto",
                  spell(c.stage));
     rules.expect(!c.train_on_prompt || c.history != History::per_turn, {"history", "train_on_prompt"},

@@ -139,6 +139,9 @@ inline constexpr auto spellings<RewardAggregation> =
     std::to_array<Spelling<RewardAggregation>>({{"sum_then_normalize", RewardAggregation::sum_then_normalize},
                                                 {"normalize_then_sum", RewardAggregation::normalize_then_sum}});
 template <>
+inline constexpr auto spellings<UnpairedLoss> = std::to_array<Spelling<UnpairedLoss>>(
+    {{"kto", UnpairedLoss::kto}, {"apo_zero_unpaired", UnpairedLoss::apo_zero_unpaired}});
+template <>
 inline constexpr auto spellings<RankingKind> = std::to_array<Spelling<RankingKind>>(
     {{"pairwise", RankingKind::pairwise}, {"plackett_luce", RankingKind::plackett_luce}});
 

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "engine/device/device_memory.h"
+#include "layers/unpaired_formulas.h"
 
 namespace colonnade {
 namespace {
@@ -81,7 +82,7 @@ DeviceBatch DeviceBatch::lay_out(Arena& arena, const ModelConfig& config, const 
         for (Tensor* t : {&b.rows, &b.targets}) *t = tensor(DType::i32, {shape.targets});
         b.weights = tensor(DType::f64, {shape.targets});
     }
-    if (answers == Answers::pairs) {
+    if (answers == Answers::pairs || answers == Answers::labels) {
         if (!views) {
             b.terms.begins = tensor(DType::i32, {shape.sequences + 1});
             b.terms.targets = tensor(DType::i32, {shape.terms});
@@ -89,16 +90,20 @@ DeviceBatch DeviceBatch::lay_out(Arena& arena, const ModelConfig& config, const 
         }
         b.terms.of_targets.begins = tensor(DType::i32, {shape.targets + 1});
         for (Tensor* t : {&b.terms.sequences, &b.terms.of_targets.terms}) *t = tensor(DType::i32, {shape.terms});
+        b.reference = tensor(DType::f64, {shape.sequences});
+    }
+    if (answers == Answers::pairs) {
         b.pairs.begins = tensor(DType::i32, {shape.sequences + 1});
         b.pairs.sides = tensor(DType::i32, {2 * shape.pairs});
-        for (Tensor* t : {&b.lengths, &b.reference}) *t = tensor(DType::f64, {shape.sequences});
+        b.lengths = tensor(DType::f64, {shape.sequences});
     }
+    if (answers == Answers::labels) b.labels = tensor(DType::i32, {shape.sequences});
     if (answers == Answers::rankings) {
         for (Tensor* t : {&b.score_rows, &b.places}) *t = tensor(DType::i32, {shape.sequences});
         for (Tensor* t : {&b.sample_begins, &b.pair_begins}) *t = tensor(DType::i32, {shape.samples + 1});
         b.margins = tensor(DType::f32, {shape.pairs});
     }
-    if (answers != Answers::none) {
+    if (answers == Answers::pairs || answers == Answers::rankings) {
         b.pairs.pairs = tensor(DType::i32, {shape.pairs, 2});
         b.pairs.weights = tensor(DType::f32, {shape.pairs});
     }
@@ -118,6 +123,10 @@ void DeviceBatch::fill(const Context& ctx, const ModelConfig& config, const Batc
         fill_pairs(ctx, batch);
     }
     if (answers_ == Answers::rankings) fill_rankings(ctx, batch);
+    if (answers_ == Answers::labels) {
+        fill_terms(ctx, batch);
+        fill_labels(ctx, batch);
+    }
     input.masks.fill(ctx, batch.mask, batch.positions);
 }
 
@@ -172,6 +181,25 @@ void DeviceBatch::fill_pairs(const Context& ctx, const Batch& batch) const {
     put(ctx, pairs.weights, weights_of(batch.pairs));
     put(ctx, pairs.begins, sides.begins);
     put(ctx, pairs.sides, sides.entries);
+    if (!batch.reference.empty()) put(ctx, reference, batch.reference);
+}
+
+void DeviceBatch::fill_labels(const Context& ctx, const Batch& batch) const {
+    const size_t count = batch.sequences.size();
+    if (batch.samples != std::ssize(batch.sequences))
+        fail(Exit::data, "a batch of {} samples has {} answers: each label is for one", batch.samples, count);
+    std::vector<int32_t> of_answers(count);
+    for (size_t s = 0; s < count; ++s) {
+        if (batch.term_begins[s] == batch.term_begins[s + 1])
+            fail(Exit::data, "a labelled answer has no token with a loss");
+        const float advantage = batch.advantages[s];
+        if (advantage != 1 && advantage != -1 && advantage != 0)
+            fail(Exit::data, "a labelled answer has the advantage {}, expected 1 (desirable) or -1", advantage);
+        of_answers[s] = static_cast<int32_t>(advantage > 0   ? AnswerLabel::desirable
+                                             : advantage < 0 ? AnswerLabel::undesirable
+                                                             : AnswerLabel{-1});
+    }
+    put(ctx, labels, of_answers);
     if (!batch.reference.empty()) put(ctx, reference, batch.reference);
 }
 

@@ -25,7 +25,7 @@ struct BatchShape {
 };
 
 /// What an objective reads about the answers of a batch.
-enum class Answers { none, pairs, rankings };
+enum class Answers { none, pairs, rankings, labels };
 
 struct DeviceBatch {
     TransformerInput input;
@@ -35,11 +35,14 @@ struct DeviceBatch {
     Tensor weights;        ///< f64 [targets]
     Tensor scales;         ///< f64 [targets]: the weight divided by the total of the whole step
 
-    // Answers for pairs:
+    // Answers for pairs and labels:
     TermTable terms;
-    PairTable pairs;
-    Tensor lengths;    ///< f64 [sequences]: sum of the weights of a sequence's terms
     Tensor reference;  ///< f64 [sequences]: log-probabilities under the reference
+    // Answers for pairs:
+    PairTable pairs;
+    Tensor lengths;  ///< f64 [sequences]: sum of the weights of a sequence's terms
+    // Answers for labels:
+    Tensor labels;  ///< i32 [sequences]: AnswerLabel; -1 for mismatched answers
     // Answers for rankings. Scores are in the order of their rows, which gather_rows needs:
     Tensor score_rows;                  ///< i32 [sequences]: flat rows of last tokens, ascending
     Tensor places;                      ///< i32 [sequences]: which of them is a sequence's
@@ -50,8 +53,8 @@ struct DeviceBatch {
     static DeviceBatch lay_out(Arena& arena, const ModelConfig& config, const BatchShape& shape, Answers answers);
     /// Fills what was laid out. `total`: what the loss of the whole step is divided by. On the CPU tokens, positions,
     /// rows, targets, weights and terms become views of `batch`, which must outlive the pass. Throws Exit::data for a
-    /// token or target outside the vocabulary, a sample without a pair, a pair with an answer that has no term, and a
-    /// ranking with an answer of no token.
+    /// token or target outside the vocabulary, a sample without a pair, a pair with an answer that has no term, a
+    /// ranking with an answer of no token, and a labelled sample of several sequences or without a term.
     void fill(const Context& ctx, const ModelConfig& config, const Batch& batch, double total);
 
   private:
@@ -59,6 +62,7 @@ struct DeviceBatch {
     void fill_terms(const Context& ctx, const Batch& batch);
     void fill_pairs(const Context& ctx, const Batch& batch) const;
     void fill_rankings(const Context& ctx, const Batch& batch);
+    void fill_labels(const Context& ctx, const Batch& batch) const;
 
     Answers answers_ = Answers::none;
 };

@@ -15,9 +15,10 @@ struct LossSums {
     static constexpr int64_t sums = 11, maxima = 6, count = sums + maxima;
     static constexpr double nothing = -std::numeric_limits<double>::infinity();
 
-    double nll = 0;      ///< the loss; for a language model the weighted negative log-likelihood of its targets
-    double weight = 0;   ///< what the loss is divided by: the weights of targets, or the number of pairs
-    double correct = 0;  ///< weighted count of targets with the largest logit, or of pairs whose better answer won
+    double nll = 0;     ///< the loss; for a language model the weighted negative log-likelihood of its targets
+    double weight = 0;  ///< what the loss is divided by: the weights of targets, pairs or rankings
+    double correct =
+        0;  ///< weighted count of targets with the largest logit, or count of pairs whose better answer won
     std::array<double, sums - 3> more{};  ///< the objective's own sums (train/objectives/objective.h)
     std::array<double, maxima> extremes = no_extremes();
 

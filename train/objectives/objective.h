@@ -5,6 +5,7 @@
 //     LanguageModelObjective   pt, sft   train/objectives/language_model_objective.h
 //     PreferenceObjective      dpo       train/objectives/preference_objective.h
 //     RewardObjective          rm        train/objectives/reward_objective.h
+//     UnpairedObjective        kto       train/objectives/unpaired_objective.h
 //
 // The loss of a step is the sum over its micro-steps (and ranks) divided by total(), which is known before the first
 // forward, so that losses and gradients of micro-steps simply add up.
@@ -46,6 +47,8 @@ struct ObjectiveStep {
     Tensor sums{};                              ///< f64 [LossSums::count], added to
     double total = 0;                           ///< what the loss of the whole step is divided by
     const ModelGradients* gradients = nullptr;  ///< null: evaluation
+    Tensor mismatched{};                        ///< f64 [1]: sum of log-ratios, if needs_mismatched() ...
+    double mismatched_count = 0;                ///< ... over so many mismatched answers
 };
 
 /// The kind of pass that metrics and figures describe.
@@ -73,6 +76,9 @@ class Objective {
     virtual void measure(const Context& ctx, const ObjectiveStep& step) const;
     /// Whether it compares with a reference model; LearnerOptions::reference says where its values come from.
     virtual bool needs_reference() const { return false; }
+    /// Whether its loss depends on the log-ratios of mismatched answers, all of which come before the first backward pass
+    /// of a step (Learner::add_mismatched()).
+    virtual bool needs_mismatched() const { return false; }
 
     /// Metrics to log with the loss, under TRL's names, without the prefix eval_.
     virtual std::vector<Metric> metrics(const LossSums& sums, Phase phase) const = 0;

@@ -2,9 +2,8 @@
 
 #include <algorithm>
 
-#include "layers/gather.h"
-#include "layers/head_loss.h"
 #include "layers/preference_loss.h"
+#include "train/objectives/answer_logps.h"
 #include "train/objectives/language_model_objective.h"
 
 namespace colonnade {
@@ -49,19 +48,12 @@ bool PreferenceObjective::needs_reference() const {
 }
 
 void PreferenceObjective::measure(const Context& ctx, const ObjectiveStep& s) const {
-    const ObjectiveBuffers& b = s.buffers;
-    gather_rows(ctx, {.out = b.hidden, .in = s.acts.hidden, .rows = s.batch.rows});
-    head_loss(ctx, {.nll = b.nll,
-                    .logits = b.logits,
-                    .hidden = b.hidden,
-                    .weight = s.model.weights().head,
-                    .targets = s.batch.targets});
-    sequence_log_probabilities(ctx, {.logps = b.answers, .nll = b.nll, .terms = s.batch.terms});
+    measure_logps(ctx, s);
 }
 
 void PreferenceObjective::run(const Context& ctx, const ObjectiveStep& s) const {
     const ObjectiveBuffers& b = s.buffers;
-    measure(ctx, s);
+    measure_logps(ctx, s);
     preference_loss(ctx, {.sums = s.sums.slice(0, 0, PairSums::count),
                           .coefficients = s.gradients ? b.slopes : Tensor(),
                           .slopes = b.pair_slopes,
@@ -71,18 +63,7 @@ void PreferenceObjective::run(const Context& ctx, const ObjectiveStep& s) const 
                           .table = s.batch.pairs,
                           .mix = mix_,
                           .scale = s.total > 0 ? 1 / s.total : 0});
-    if (!s.gradients) return;
-    target_coefficients(ctx, {.scales = s.batch.scales, .coefficients = b.slopes, .terms = s.batch.terms});
-    head_loss(ctx, {.nll = b.nll,
-                    .dhidden = b.dhidden,
-                    .dweight = s.gradients->views.head,
-                    .dweight_mode = s.gradients->matrices,
-                    .logits = b.logits,
-                    .hidden = b.hidden,
-                    .weight = s.model.weights().head,
-                    .targets = s.batch.targets,
-                    .scales = s.batch.scales});
-    scatter_rows(ctx, {.din = s.acts.dhidden, .dout = b.dhidden, .rows = s.batch.rows});
+    if (s.gradients) backward_logps(ctx, s);
 }
 
 std::vector<Metric> PreferenceObjective::metrics(const LossSums& sums, Phase) const {
@@ -99,8 +80,9 @@ std::vector<Metric> PreferenceObjective::metrics(const LossSums& sums, Phase) co
 }
 
 std::string PreferenceObjective::figures(const LossSums& sums, Phase phase) const {
-    std::string text = fmt::format("loss {:.4f}, accuracy {:.1f} %, margin {:.4f}", sums.mean(), 100 * accuracy_of(sums),
-                                   mean_of(sums, PairSums::chosen_reward) - mean_of(sums, PairSums::rejected_reward));
+    std::string text =
+        fmt::format("loss {:.4f}, accuracy {:.1f} %, margin {:.4f}", sums.mean(), 100 * accuracy_of(sums),
+                    mean_of(sums, PairSums::chosen_reward) - mean_of(sums, PairSums::rejected_reward));
     if (phase == Phase::evaluation) text += fmt::format(", {:.0f} pairs", sum_of(sums, PairSums::pairs));
     return text;
 }

@@ -51,7 +51,8 @@ void RewardObjective::check(const Batch& batch) const {
     std::vector<int64_t> answers(static_cast<size_t>(batch.samples));
     for (const BatchSequence& sequence : batch.sequences) ++answers[static_cast<size_t>(sequence.sample)];
     for (size_t s = 0; s < answers.size(); ++s) {
-        const auto begin = static_cast<size_t>(batch.pair_begins[s]), end = static_cast<size_t>(batch.pair_begins[s + 1]);
+        const auto begin = static_cast<size_t>(batch.pair_begins[s]),
+                   end = static_cast<size_t>(batch.pair_begins[s + 1]);
         require_ranking(std::span(batch.pairs).subspan(begin, end - begin), answers[s]);
     }
 }
@@ -97,8 +98,8 @@ std::vector<Metric> RewardObjective::metrics(const LossSums& sums, Phase) const 
 }
 
 std::string RewardObjective::figures(const LossSums& sums, Phase phase) const {
-    std::string text = fmt::format("loss {:.4f}, accuracy {:.1f} %, margin {:.4f}", sums.mean(), 100 * accuracy_of(sums),
-                                   margin_of(sums));
+    std::string text = fmt::format("loss {:.4f}, accuracy {:.1f} %, margin {:.4f}", sums.mean(),
+                                   100 * accuracy_of(sums), margin_of(sums));
     if (phase == Phase::evaluation) text += fmt::format(", {:.0f} samples", sum_of(sums, RankingSums::samples));
     return text;
 }

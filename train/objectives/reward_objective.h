@@ -9,8 +9,8 @@
 
 namespace colonnade {
 
-/// plackett_luce learns from a whole ranking: throws Exit::data if a sample's pairs have margins, or are not those of all
-/// of its answers, best first.
+/// plackett_luce learns from a whole ranking: throws Exit::data if a sample's pairs have margins, or are not those of
+/// all of its answers, best first.
 void require_ranking(std::span<const AnswerPair> pairs, int64_t answers);
 
 class RewardObjective : public Objective {

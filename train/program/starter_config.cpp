@@ -130,7 +130,9 @@ std::string starter_yaml(const Config& config, const std::map<std::string, std::
         std::string keys;
         for (const Key<Config>& key : section.keys) {
             const auto shown = std::ranges::find(shown_keys, key.name, [](const ShownKey& k) { return k.name; });
-            if (shown == std::end(shown_keys) || (key.name == "beta" && config.stage != Stage::dpo)) continue;
+            if (shown == std::end(shown_keys) ||
+                (key.name == "beta" && config.stage != Stage::dpo && config.stage != Stage::kto))
+                continue;
             const auto remark = remarks.find(key.name);
             keys += key_text(key, *shown, config, remark == remarks.end() ? "" : remark->second);
         }

@@ -29,21 +29,25 @@ LearnerOptions learner_options(const Config& c, const Ranks& ranks, Gpu* gpu, Co
                      .wire = c.grad_sync_dtype}};
 }
 
+static void include(BatchDensity& density, const Sample& sample) {
+    const auto tokens = static_cast<double>(sample.length());
+    int64_t terms = 0;
+    for (const Sequence& sequence : sample.sequences) terms += learned_tokens(sequence);
+    density.terms = std::max(density.terms, static_cast<double>(terms) / tokens);
+    density.sequences = std::max(density.sequences, static_cast<double>(sample.sequences.size()) / tokens);
+    density.pairs = std::max(density.pairs, static_cast<double>(sample.pairs.size()) / tokens);
+}
+
 BatchDensity density_of(const Session& session) {
     BatchDensity density;
-    if (session.config.rows() != RowKind::preferences) return density;  // tables of answers
-    double repeats = 1;                                                 // of a row's tokens, in what it represents
+    if (session.config.rows() == RowKind::texts) return density;  // no tables of answers
+    double repeats = 1;                                           // of a row's tokens, in what it represents
     for (const StoreResult* split : {&session.train, &session.eval}) {
         if (!split->prefixes.order.empty())
             repeats = 2 * static_cast<double>(train_packing(session.config).most_represented);
         for (int64_t i = 0; i < split->store.size(); ++i) {
-            const Sample sample = split->store.sample(i);
-            const auto tokens = static_cast<double>(sample.length());
-            int64_t terms = 0;
-            for (const Sequence& sequence : sample.sequences) terms += learned_tokens(sequence);
-            density.terms = std::max(density.terms, static_cast<double>(terms) / tokens);
-            density.sequences = std::max(density.sequences, static_cast<double>(sample.sequences.size()) / tokens);
-            density.pairs = std::max(density.pairs, static_cast<double>(sample.pairs.size()) / tokens);
+            include(density, split->store.sample(i));
+            if (!split->mismatched.empty()) include(density, split->mismatched.sample(split->store, i));
         }
     }
     density.terms *= repeats;

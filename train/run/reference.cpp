@@ -75,30 +75,46 @@ std::string weights_hash(const Learner& learner, bool fresh_adapters) {
 
 }  // namespace
 
+/// How many log-probabilities a split has.
+static int64_t answers_of(const StoreResult& split) {
+    return split.store.sequence_offsets().back() + (split.mismatched.empty() ? 0 : split.store.size());
+}
+
+/// The log-probability of a sequence, at its place in the file. Throws Exit::numerics if it is not finite.
+static void keep(std::vector<double>& logps, int64_t at, double logp, const std::string& what) {
+    if (!std::isfinite(logp))
+        fail(Exit::numerics, "{}: under the reference, it has the log-probability {}", what, logp);
+    logps[static_cast<size_t>(at)] = logp;
+}
+
 std::vector<double> compute_reference(const StoreResult& split, const PackScheduleSettings& settings, Learner& learner,
                                       const Context& ctx, const ProgressOptions& options) {
     const TokenStore& store = split.store;
-    PackSchedule schedule(store.lengths(), settings, split.prefixes);
+    PackSchedule schedule(split.row_lengths(), settings, split.prefixes);
     ProgressOptions with_total = options;
     with_total.total = static_cast<double>(store.size());
     with_total.unit = "samples";
     Progress progress(with_total);
     const std::vector<int64_t>& begins = store.sequence_offsets();
-    std::vector<double> logps(static_cast<size_t>(begins.back()), std::nan(""));
-    Loader loader(store, schedule);
+    std::vector<double> logps(static_cast<size_t>(answers_of(split)), std::nan(""));
+    Loader loader(store, schedule, {.mismatched = &split.mismatched});
     int64_t done = 0;
     while (const auto loaded = loader.next()) {
         const std::vector<double> measured = learner.measure(ctx, loaded->batch);
         size_t at = 0;
         for (const int64_t sample : loaded->samples) {
             const auto i = static_cast<size_t>(sample);
-            for (int64_t b = begins[i]; b < begins[i + 1]; ++b, ++at) {
-                if (!std::isfinite(measured.at(at)))
-                    fail(Exit::numerics, "{}: under the reference, answer {} has the log-probability {}",
-                         store.place(sample), b - begins[i] + 1, measured[at]);
-                logps[static_cast<size_t>(b)] = measured[at];
-            }
+            for (int64_t b = begins[i]; b < begins[i + 1]; ++b)
+                keep(logps, b, measured.at(at++), fmt::format("{}, answer {}", store.place(sample), b - begins[i] + 1));
         }
+        at = 0;
+        for (const Batch& batch : loaded->mismatched)
+            for (const double logp : learner.measure(ctx, batch)) {
+                const int64_t sample = loaded->samples.at(at++);
+                keep(logps, begins.back() + sample, logp,
+                     fmt::format("{}, its prompt with the answer of {}", store.place(sample),
+                                 store.place(split.mismatched.partner(sample))));
+            }
         progress.update(static_cast<double>(done += std::ssize(loaded->samples)));
     }
     progress.finish();
@@ -119,7 +135,9 @@ References make_references(const Session& session, Learner& learner, const Conte
         const StoreResult& split = training ? session.train : session.eval;
         if (split.store.size() == 0) continue;
         const char* const name = training ? "train" : "eval";
-        const std::string key = sha256(fmt::format("{} {} {} {}", model, session.data_key, split.key, name));
+        const std::string mismatched = split.mismatched.empty() ? "" : fmt::format(" mismatched by {}", c.data_seed);
+        const std::string key =
+            sha256(fmt::format("{} {} {} {}{}", model, session.data_key, split.key, name, mismatched));
         const std::string path = fmt::format("{}/{}{}-{:.16}.h5", c.prepared_path, reference_stem, name, key);
         std::vector<double>& logps = training ? result.train : result.eval;
         const std::string label = fmt::format("reference {}", name);
@@ -127,7 +145,7 @@ References make_references(const Session& session, Learner& learner, const Conte
         if (!ranks.first()) progress.write = [](std::string_view) {};
         ranks.in_turn(label, [&] {
             if (path_exists(path)) {
-                logps = read_table(path, key, split.store.sequence_offsets().back());
+                logps = read_table(path, key, answers_of(split));
                 result.notices.push_back(
                     fmt::format("reference of {} samples: read from {}", split.store.size(), path));
             } else {

@@ -3,10 +3,11 @@
 // forward pass over the data computes it before training. It is kept per sample and branch, so that packs may change,
 // and is cached as <prepared_path>/reference-<split>-<first 16 hex digits of the key>.h5:
 //
-//     logps       f64 [branches]   of the store's samples, in order
+//     logps       f64 [branches]   of the store's samples, in order; then, if there are any, of the mismatched answers
+//                                  (data/store/mismatched_answers.h) of all samples
 //     attributes  format, format_version, key, payload_sha256
 //     key         SHA-256(format version, weights (LoRA: the base's, and adapters that add to it), model shape,
-//                 key of the token store, split, dtype of the computation)
+//                 key of the token store, split, dtype of the computation; for mismatched answers their seed)
 //
 // The token store's key covers data, tokenizer, chat template and lengths (data/store/build_store.h).
 //
@@ -19,7 +20,7 @@
 namespace colonnade {
 
 struct References {
-    std::vector<double> train, eval;   ///< log-probabilities of all sequences of a store, for LoaderOptions::reference
+    std::vector<double> train, eval;   ///< log-probabilities as in the file, for LoaderOptions::reference
     std::string key;                   ///< of the training split's table: part of a checkpoint's identity
     std::vector<std::string> notices;  ///< one line for each table that was found, for the user
 };

@@ -224,6 +224,12 @@ std::string plan_text(const PlannedRun& run, const PlanView& view) {
                                      total.counted_epochs));
     if (c.rows() == RowKind::preferences)
         text += line("pairs", fmt::format("{:.0f}, {:.1f} per step on average", t.pairs, t.pairs / steps));
+    if (!session.train.mismatched.empty()) {
+        const std::vector<int64_t> lengths = session.train.mismatched.lengths(train);
+        text += line("kl", fmt::format("each step first runs forward over mismatched answers: {} tokens in a pass over "
+                                       "the data, beside its {}",
+                                       std::accumulate(lengths.begin(), lengths.end(), int64_t{0}), train.tokens()));
+    }
     if (view.length == PlanLength::complete)
         text += line("per step", fmt::format("{:.1f} samples, {:.0f} tokens on average",
                                              static_cast<double>(t.samples) * (1 / steps),

@@ -11,12 +11,17 @@ constexpr int64_t longest_beginning = 64;  ///< tokens of a text that stand for 
 constexpr int64_t most_at_a_time = 8, piece = 512;
 constexpr size_t printed_bytes = 400;
 
-/// Where the prompt of a sample ends, and where its reference does.
+/// The sequence that is shown: the first, or the better one of the first pair.
+size_t shown_sequence(const Sample& sample) {
+    return sample.pairs.empty() ? 0 : static_cast<size_t>(sample.pairs[0].better);
+}
+
+/// Where the prompt of that sequence ends, and where its reference does.
 struct Split {
     int64_t prompt, end;
 };
 Split split_of(const Sample& sample) {
-    const Sequence& first = sample.sequences[0];
+    const Sequence& first = sample.sequences[shown_sequence(sample)];
     if (const int64_t prompt = sample.common(); prompt > 0 && !sample.pairs.empty()) return {prompt, first.length()};
     if (first.learned.empty()) return {first.length(), first.length()};
     const auto& [begin, end, weight] = first.learned[0];
@@ -56,7 +61,8 @@ std::vector<SamplePrompt> choose_prompts(const Session& session) {
         const Sample sample = store.sample(at);
         const auto [prompt, end] = split_of(sample);
         if (prompt < 1 || prompt >= session.model.max_position_embeddings) continue;
-        const auto begin = sample.sequences[0].tokens.begin();
+        const std::vector<int32_t> whole = sample.whole(shown_sequence(sample));
+        const auto begin = whole.begin();
         prompts.push_back({store.place(at), {begin, begin + prompt}, {begin + prompt, begin + end}});
     }
     return prompts;

@@ -10,6 +10,7 @@
 #include "train/config/spellings.h"
 #include "train/folders/adapter_folder.h"
 #include "train/objectives/reward_objective.h"
+#include "train/run/labelled_answers.h"
 #include "train/run/local_names.h"
 #include "train/run/run_model.h"
 #include "train/run/shared_prefixes.h"
@@ -40,7 +41,7 @@ StoreResult build_split(const Session& s, const std::string& name, const std::ve
 
 /// Samples of three sequences or more that extend beyond a sliding window of the model may not be expressible as a
 /// column mask, and noise is of each sequence alone. Reports rankings before the first step, and divides the turns of
-/// chats into samples that fit.
+/// chats, learned or compared, into samples that fit.
 void fit_trees(Session& s, TokenStore& store) {
     std::set<int64_t> windows(s.model.windows.begin(), s.model.windows.end());
     windows.erase(0);
@@ -54,13 +55,14 @@ void fit_trees(Session& s, TokenStore& store) {
     for (int64_t i = 0; i < store.size() && (noise || !windows.empty()); ++i) {
         const Sample sample = store.sample(i);
         if (fits(sample)) continue;
-        if (!sample.pairs.empty())
+        std::vector<Sample> own = split_sample(sample, fits);
+        if (!std::ranges::all_of(own, fits) && !sample.pairs.empty())
             fail(Exit::config,
                  "stage {}: the model's sliding_window of {} ends within two or more of the {} answers of {}, which "
                  "column masks cannot express; give pairs, or max_length of at most {}",
                  spell(s.config.stage), *windows.begin(), sample.sequences.size(), store.place(i), *windows.begin());
         parts.resize(static_cast<size_t>(store.size()));
-        parts[static_cast<size_t>(i)] = split_sample(sample, fits);
+        parts[static_cast<size_t>(i)] = std::move(own);
         ++divided;
     }
     if (divided == 0) return;
@@ -88,8 +90,8 @@ void check_pairs(Session& s, const TokenStore& store, const std::string& name) {
         }
     }
     if (margins > 0)
-        s.notices.push_back(fmt::format(
-            "{} pairs of {} have a margin, which no loss of stage dpo reads: stage rm does", margins, name));
+        s.notices.push_back(fmt::format("{} pairs of {} have a margin, which no loss of stage dpo reads: stage rm does",
+                                        margins, name));
 }
 
 /// With adapter_name_or_path: takes rank, alpha and targets from that folder. Throws Exit::config if the config
@@ -170,6 +172,7 @@ void open_data(Session& s, const Ranks& ranks) {
     check_pairs(s, s.eval.store, "eval");
     fit_trees(s, s.train.store);
     fit_trees(s, s.eval.store);
+    settle_labelled_answers(s);
 }
 
 /// With org/name instead of the paths in the cache of a hub, which are long.

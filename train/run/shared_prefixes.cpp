@@ -43,8 +43,9 @@ void share_prefixes(Session& s) {
         const bool training = split == &s.train;
         if (split->store.size() == 0 || (!training && !c.eval_packing)) continue;
         PrefixOrder prefixes = split->store.prefix_order();
+        split->mismatched.limit(prefixes);
         const PackSettings packing = training ? train_packing(c) : eval_packing(c);
-        const double saved = Packer(split->store.lengths(), packing, prefixes).plan(0).saved();
+        const double saved = Packer(split->row_lengths(), packing, prefixes).plan(0).saved();
         if (!wanted && saved < least_saved) continue;
         if (!wanted && !obstacle.text.empty()) {
             s.notices.push_back(

@@ -9,6 +9,7 @@
 #include "train/objectives/language_model_objective.h"
 #include "train/objectives/preference_objective.h"
 #include "train/objectives/reward_objective.h"
+#include "train/objectives/unpaired_objective.h"
 
 namespace colonnade {
 
@@ -29,6 +30,10 @@ std::shared_ptr<const Objective> make_objective(const Config& c) {
         case Stage::rm:
             return std::make_shared<RewardObjective>(c.reward_loss, c.center_rewards_coefficient);
         case Stage::kto:
+            return std::make_shared<UnpairedObjective>(UnpairedSettings{.loss = c.unpaired_loss.value(),
+                                                                        .beta = c.beta,
+                                                                        .desirable_weight = c.desirable_weight,
+                                                                        .undesirable_weight = c.undesirable_weight});
         case Stage::grpo:
         case Stage::pt:
         case Stage::sft:

@@ -1,6 +1,7 @@
 #include "train/run/suspect_rows.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 namespace colonnade {
@@ -36,9 +37,13 @@ std::string own_finding(const BadStep& step) {
     Learner& learner = step.learner;
     if (const std::string weight = learner.first_bad_weight(); !weight.empty()) return "the weights of " + weight;
     Loader loader(step.store, step.schedule, step.loader);
+    learner.begin_mismatched();
     learner.begin_step();
     for (int64_t micro = 1; micro <= step.schedule.settings().layout.accumulation; ++micro) {
         const LoadedBatch loaded = loader.next().value();
+        for (const Batch& mismatched : loaded.mismatched)
+            for (const double logp : learner.measure(step.ctx, mismatched))
+                if (!std::isfinite(logp)) return "the log-probability of a mismatched answer";
         learner.accumulate(step.ctx, loaded.batch, {.total = learner.objective().total(loaded.step_totals)});
         const std::string found = learner.first_not_finite(step.ctx);
         if (found.empty()) continue;

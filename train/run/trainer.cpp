@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 
 PackSchedule make_schedule(const Session& s, int ranks) {
     const Config& c = s.config;
-    return PackSchedule(s.train.store.lengths(),
+    return PackSchedule(s.train.row_lengths(),
                         {.packing = train_packing(c),
                          .layout = {c.per_device_train_batch_size, c.gradient_accumulation_steps, ranks},
                          .epochs = c.num_train_epochs,
@@ -125,7 +125,8 @@ void Trainer::train() {
                   {.start_step = state_.step,
                    .rank = ranks_.rank(),
                    .document_mask = config_.document_mask,
-                   .reference = references_.train});
+                   .reference = references_.train,
+                   .mismatched = &session_.train.mismatched});
     while (!best_.should_stop()) {
         auto batch = loader.next();
         if (!batch) break;
@@ -186,6 +187,9 @@ void Trainer::train_step(Loader& loader, LoadedBatch batch) {
     ranks_.set_step(batch.step + 1);
     check_device(batch);
     learner_->begin_step();
+    learner_->begin_mismatched();
+    for (const Batch& mismatched : batch.mismatched) learner_->add_mismatched(ctx_, mismatched);
+    learner_->end_mismatched(ctx_, static_cast<double>(batch.step_totals.samples));
     std::vector<int64_t> samples;
     for (int64_t micro = 0;; ++micro) {
         answer_signals(start, micro);
@@ -286,7 +290,7 @@ bool Trainer::evaluate() {
     const TokenStore& store = session_.eval.store;
     if (store.size() == 0 || last_eval_step_ == state_.step) return false;
     const auto start = Clock::now();
-    PackSchedule schedule(store.lengths(),
+    PackSchedule schedule(session_.eval.row_lengths(),
                           {.packing = eval_packing(config_),
                            .layout = {config_.per_device_eval_batch_size, 1, ranks_.size()},
                            .epochs = 1},

@@ -44,7 +44,8 @@ StepResult Trainer::result_of(const StepUnderWay& step) {
         const LoaderOptions loader{.start_step = step.step - 1,
                                    .rank = ranks_.rank(),
                                    .document_mask = config_.document_mask,
-                                   .reference = references_.train};
+                                   .reference = references_.train,
+                                   .mismatched = &session_.train.mismatched};
         const std::string first = first_bad_number({*learner_, ctx_, session_.train.store, schedule_, loader, ranks_});
         await_save();  // of an earlier step
         ranks_.together("the step again", [&] { fail(Exit::numerics, "{}; not finite first: {}", e.what(), first); });

@@ -68,8 +68,10 @@ ProgressFields Trainer::figures(const LossSums& loss, const StepResult& result, 
 }
 
 LossSums Trainer::evaluate_own(const PackSchedule& schedule) {
-    Loader loader(session_.eval.store, schedule, {.rank = ranks_.rank(), .reference = references_.eval});
-    const auto batches = static_cast<double>(schedule.total_steps());
+    const StoreResult& split = session_.eval;
+    const LoaderOptions of_rank{.rank = ranks_.rank(), .reference = references_.eval, .mismatched = &split.mismatched};
+    const bool twice = objective().needs_mismatched() && !split.mismatched.empty();
+    const auto batches = static_cast<double>(schedule.total_steps() * (twice ? 2 : 1));
     if (progress_) progress_->pause();
     ProgressOptions options{.label = "eval", .total = batches, .unit = "batches", .passing = true};
     if (!ranks_.first()) options.write = [](std::string_view) {};
@@ -84,11 +86,21 @@ LossSums Trainer::evaluate_own(const PackSchedule& schedule) {
     {
         Progress progress(options);
         double done = 0;
-        while (const auto batch = loader.next()) {
-            own += learner_->evaluate(ctx_, batch->batch);
-            progress.update(++done);
-            answer(done);
-        }
+        const auto for_each_batch = [&](const auto& body) {
+            Loader loader(split.store, schedule, of_rank);
+            while (const auto loaded = loader.next()) {
+                body(*loaded);
+                progress.update(++done);
+                answer(done);
+            }
+        };
+        learner_->begin_mismatched();
+        if (twice)
+            for_each_batch([&](const LoadedBatch& loaded) {
+                for (const Batch& mismatched : loaded.mismatched) learner_->add_mismatched(ctx_, mismatched);
+            });
+        learner_->end_mismatched(ctx_, static_cast<double>(split.store.size()));
+        for_each_batch([&](const LoadedBatch& loaded) { own += learner_->evaluate(ctx_, loaded.batch); });
     }
     if (progress_) progress_->resume();
     return own;

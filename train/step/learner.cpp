@@ -8,6 +8,7 @@
 #include "engine/device/checksum.h"
 #include "engine/device/device_memory.h"
 #include "engine/io/sha256.h"
+#include "layers/unpaired_loss.h"
 
 namespace colonnade {
 namespace {
@@ -104,6 +105,7 @@ Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
     add_views(base_parameters_, state_.base, weights);
     add_trained(compute_weights(), weights);
     model_ = std::make_unique<Transformer>(config_, weights);
+    begin_mismatched();
     if (!state_.decay_map.empty()) options_.gpu->upload(state_.decay_map, decay_map(parameters_).data());
     if (!options_.training) return;
     add_trained(state_.gradients, gradient_views_);
@@ -205,6 +207,28 @@ LossSums Learner::evaluate(const Context& ctx, const Batch& batch, std::vector<d
     return LossSums::of(read(state_.eval_sums));
 }
 
+void Learner::begin_mismatched() {
+    mismatched_count_ = 0;
+    if (!state_.mismatched.empty()) clear(context(), state_.mismatched);
+}
+
+void Learner::add_mismatched(const Context& ctx, const Batch& batch) {
+    require(objective().needs_mismatched(), "mismatched answers for an objective that needs none");
+    if (batch.samples == 0) return;
+    prepare(ctx, batch, 1, Pass::inference);
+    compute_reference(ctx, batch);
+    model_->forward(ctx, workspace_.batch.input, workspace_.acts);
+    objective().measure(ctx, objective_step());
+    add_log_ratios(
+        ctx, {.sum = state_.mismatched, .logps = workspace_.head.answers, .reference = workspace_.batch.reference});
+}
+
+void Learner::end_mismatched(const Context& ctx, double count) {
+    if (state_.mismatched.empty()) return;
+    mismatched_count_ = count;
+    sync_.combine(ctx, {{.values = state_.mismatched}});
+}
+
 std::vector<double> Learner::measure(const Context& ctx, const Batch& batch) {
     if (batch.sequences.empty()) return {};
     prepare(ctx, batch, 1, Pass::inference);
@@ -238,7 +262,12 @@ void Learner::compute_reference(const Context& ctx, const Batch& batch) {
 }
 
 ObjectiveStep Learner::objective_step() {
-    return {.model = *model_, .acts = workspace_.acts, .buffers = workspace_.head, .batch = workspace_.batch};
+    return {.model = *model_,
+            .acts = workspace_.acts,
+            .buffers = workspace_.head,
+            .batch = workspace_.batch,
+            .mismatched = state_.mismatched,
+            .mismatched_count = mismatched_count_};
 }
 
 // A mask is a function of the update, the micro-step and the rank, so that a resumed run draws the same ones. The rank

@@ -160,6 +160,12 @@ class Learner {
     /// Returns the loss of this rank's batch; the training state does not change. Waits. `nll`: the loss of each
     /// target.
     LossSums evaluate(const Context& ctx, const Batch& batch, std::vector<double>* nll = nullptr);
+    /// If Objective::needs_mismatched(): all of a step's mismatched batches, between its begin_step() and its first
+    /// accumulate(), or all of an evaluation's before evaluate(). Forward only, without dropout. end_mismatched() adds up
+    /// the ranks, so that all call it; `count` is the number of answers of all of them. Enqueues.
+    void begin_mismatched();
+    void add_mismatched(const Context& ctx, const Batch& batch);
+    void end_mismatched(const Context& ctx, double count);
     /// Returns the log-probability, or the reward, of every sequence: Objective::measure(). Waits.
     std::vector<double> measure(const Context& ctx, const Batch& batch);
 
@@ -218,6 +224,7 @@ class Learner {
         Tensor compute_weights;  ///< GPU: weights in bf16
         Tensor step_sums;        ///< f64: LossSums of the step, gradient norm, clip factor, ClipFactor::held
         Tensor eval_sums;
+        Tensor mismatched;                         ///< f64 [1], if the objective needs it
         Tensor decay_map, norm_scratch, checksum;  ///< GPU
         Tensor comm_scratch;                       ///< of the communicator; empty with one rank
         EmbeddingRows embedding_message;           ///< likewise
@@ -276,6 +283,7 @@ class Learner {
     std::unique_ptr<Transformer> model_;
     std::deque<Pending> pending_;
     std::vector<std::unique_ptr<Readback>> idle_readbacks_;
+    double mismatched_count_ = 0;
     int64_t updates_ = 0;
     int64_t micro_steps_ = 0;  ///< of this step, with the current one
     std::string base_hash_;

@@ -84,6 +84,7 @@ Learner::State Learner::State::lay_out(Arena& arena, const ParameterList& parame
     if (on_gpu) s.compute_weights = arena.tensor(group, compute, {n});
     s.step_sums = arena.tensor("workspace", DType::f64, {LossSums::count + 3});
     s.eval_sums = arena.tensor("workspace", DType::f64, {LossSums::count});
+    if (o.objective->needs_mismatched()) s.mismatched = arena.tensor("workspace", DType::f64, {1});
     if (!o.training) return s;
     const DType moments = o.moments_on(arena.device());
     s.gradients = arena.tensor("gradients", master, {n});

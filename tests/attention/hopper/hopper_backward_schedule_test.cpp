@@ -5,7 +5,10 @@
 #include <gtest/gtest.h>
 
 #include <bit>
+#include <functional>
 #include <map>
+#include <numeric>
+#include <set>
 #include <vector>
 
 #include "attention/mask_families.h"
@@ -46,16 +49,20 @@ TEST(HopperBackwardSchedule, TheScheduleHasEveryItemOnce) {
                     }
 }
 
-/// The rows and heads that items add to, and their order, from the plan's row maps as in the kernel.
+/// The slots of items and pieces and the order of their additions, from the plan's row maps as in the kernel.
 class Sums {
   public:
     struct Size {
         int batch, heads, kv_heads, mask_heads, row_blocks, column_blocks;
     };
-    /// The turns at sums of dQ of each item.
+    /// An item's addition to a sum: of dQ, numbered by query head and block of rows, or of dK and dV after these.
     struct Turn {
         int sums;
         uint32_t turn;
+    };
+    struct Item {
+        std::vector<Turn> turns;  ///< a slot each, and for a piece one more
+        bool piece = false;
     };
 
     explicit Sums(const Size& size)
@@ -70,37 +77,90 @@ class Sums {
 
     int sheets() const { return of_.batch * of_.mask_heads; }
     int pairs() const { return (of_.column_blocks + 1) / 2; }
-    int count() const { return of_.batch * of_.heads * of_.row_blocks; }
-    Schedule schedule() const {
-        const int group = of_.heads / of_.kv_heads, heads_per_mask = of_.heads / of_.mask_heads;
-        return {nullptr, pairs(), sheets(), (heads_per_mask + group - 1) / group, 0};
-    }
+    int group() const { return of_.heads / of_.kv_heads; }
+    int heads_per_mask() const { return of_.heads / of_.mask_heads; }
+    int column_words() const { return (of_.row_blocks + 31) / 32; }
+    int dq_sums() const { return of_.batch * of_.heads * of_.row_blocks; }
+    Schedule schedule() const { return {nullptr, pairs(), sheets(), (heads_per_mask() + group() - 1) / group(), 0}; }
     void activate(int sheet, int block, int column_block) {
         active_[row(sheet, block) + at(column_block / 32)] |= 1u << column_block % 32;
     }
     bool is_active(int sheet, int block, int pair) const {
         return (active_[row(sheet, block) + at(pair / 16)] >> 2 * (pair % 16) & 3) != 0;
     }
-    uint32_t turn(int sheet, int block, int pair) const {
+    int slots(int entry) const {
+        int n = 0;
+        for (int block = 0; block < of_.row_blocks; ++block) n += is_active(entry / pairs(), block, entry % pairs());
+        return n;
+    }
+
+    /// The order of entries, longest first. Those that `cut` asks for become pieces.
+    const std::vector<int32_t>& order() const { return order_; }
+    const std::vector<int32_t>& cut_entries() const { return cut_; }
+    void cut(const Cut& cut) {
+        piece_words_ = cut.words;
+        order_.resize(at(sheets() * pairs()));
+        std::iota(order_.begin(), order_.end(), 0);
+        std::ranges::stable_sort(order_, std::greater{}, [&](int entry) { return slots(entry); });
+        cut_.clear();
+        for (const int entry : order_)
+            if (std::ssize(cut_) < cut.entries && int64_t{slots(entry)} * group() > cut.longest_item)
+                cut_.push_back(entry);
+    }
+    /// As for a launch with sections of `section` heads.
+    Cut cut_for(int section) const {
+        return cut_of({.slots = lags()[1],
+                       .group = group(),
+                       .heads_per_mask = heads_per_mask(),
+                       .kv_heads = schedule().kv_heads,
+                       .section = section,
+                       .column_words = column_words()});
+    }
+    int pieces() const { return cut_.empty() ? 0 : pieces_of(group() * column_words(), piece_words_); }
+    int cut_items() const { return static_cast<int>(cut_.size()) * schedule().kv_heads; }
+    unsigned items() const { return schedule().items() + static_cast<unsigned>(cut_items() * pieces()); }
+
+    /// Item `index` of the schedule. Without turns it is none, or another one that is cut.
+    Item item(const Schedule& s, int section, unsigned index) const {
+        Item item;
+        if (index < s.items()) {
+            const Scheduled x = scheduled(s, section, index);
+            if (place_in_cut(x.sheet, x.block_pair) < 0) item.turns = slots_in(x, 0, group() * column_words(), -1);
+            return item;
+        }
+        const auto [entry, kv_head, piece] =
+            scheduled_piece(index - s.items(), static_cast<int>(cut_.size()), s.kv_heads);
+        const auto of = [&](int p) {
+            return slots_in({cut_[at(entry)] / pairs(), cut_[at(entry)] % pairs(), kv_head}, p * piece_words_,
+                            (p + 1) * piece_words_, entry);
+        };
+        item.piece = true;
+        item.turns = of(piece);
+        if (item.turns.empty()) return item;
+        uint32_t turn = 0;
+        for (int p = 0; p < piece; ++p) turn += !of(p).empty();
+        item.turns.push_back({dq_sums() + entry * s.kv_heads + kv_head, turn});
+        return item;
+    }
+    /// Turn of a pair at a block of rows. `entry`: its place among those cut, -1 if it is whole.
+    uint32_t turn(int sheet, int block, int pair, int entry) const {
         uint32_t before = 0;
-        for (int w = 0; w < words_; ++w)
-            before += static_cast<uint32_t>(std::popcount(later_pairs(active_[row(sheet, block) + at(w)], w, pair)));
+        for (int w = 0; w < words_; ++w) {
+            CutPairs in_word;
+            for (int i = 0; i < static_cast<int>(cut_.size()); ++i) {
+                const int other = cut_[at(i)] - sheet * pairs();
+                if (other < 0 || other >= pairs() || other / 16 != w) continue;
+                in_word.all |= 1u << 2 * (other % 16);
+                if (i < entry) in_word.before |= 1u << 2 * (other % 16);
+            }
+            before += static_cast<uint32_t>(
+                std::popcount(earlier_pairs(active_[row(sheet, block) + at(w)], w, entry < 0 ? pair : -1, in_word)));
+        }
         return before;
     }
-    std::vector<Turn> turns(const Scheduled& x) const {
-        const int group = of_.heads / of_.kv_heads, heads_per_mask = of_.heads / of_.mask_heads,
-                  mask_head = x.sheet % of_.mask_heads, batch = x.sheet / of_.mask_heads,
-                  kv_head = (mask_head * heads_per_mask + group - 1) / group + x.kv_head;
-        std::vector<Turn> turns;
-        if (kv_head >= of_.kv_heads || kv_head * group >= (mask_head + 1) * heads_per_mask) return turns;
-        for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-            const int sheet = batch * of_.mask_heads + head / heads_per_mask;
-            for (int block = 0; block < of_.row_blocks; ++block)
-                if (is_active(sheet, block, x.block_pair))
-                    turns.push_back(
-                        {(batch * of_.heads + head) * of_.row_blocks + block, turn(sheet, block, x.block_pair)});
-        }
-        return turns;
+    int place_in_cut(int sheet, int pair) const {
+        const auto found = std::ranges::find(cut_, sheet * pairs() + pair);
+        return found == cut_.end() ? -1 : static_cast<int>(found - cut_.begin());
     }
     /// {lags, slots}, counted as in the kernel that builds the plan.
     std::array<int64_t, 2> lags() const {
@@ -126,35 +186,60 @@ class Sums {
     int heads_at_once(int ctas) const { return hopper::heads_at_once(schedule(), lags()[0], lags()[1], ctas); }
 
   private:
+    /// The slots in some of an item's words.
+    std::vector<Turn> slots_in(const Scheduled& x, int first_word, int end_word, int entry) const {
+        const int mask_head = x.sheet % of_.mask_heads, batch = x.sheet / of_.mask_heads,
+                  kv_head = (mask_head * heads_per_mask() + group() - 1) / group() + x.kv_head;
+        std::vector<Turn> turns;
+        if (kv_head >= of_.kv_heads || kv_head * group() >= (mask_head + 1) * heads_per_mask()) return turns;
+        for (int h = 0; h < group(); ++h) {
+            const int head = kv_head * group() + h, sheet = batch * of_.mask_heads + head / heads_per_mask();
+            for (int block = 0; block < of_.row_blocks; ++block) {
+                const int word = h * column_words() + block / 32;
+                if (word < first_word || word >= end_word || !is_active(sheet, block, x.block_pair)) continue;
+                turns.push_back(
+                    {(batch * of_.heads + head) * of_.row_blocks + block, turn(sheet, block, x.block_pair, entry)});
+            }
+        }
+        return turns;
+    }
     static size_t at(int n) { return static_cast<size_t>(n); }
     size_t row(int sheet, int block) const { return (at(sheet) * at(of_.row_blocks) + at(block)) * at(words_); }
 
     Size of_;
     int words_;
     std::vector<uint32_t> active_;
+    std::vector<int32_t> order_, cut_;
+    int piece_words_ = 1;
 };
+
+/// Which additions wait for their turn: those to dQ, and to dK and dV of the pieces of an item; or the latter alone.
+enum class Ordered { all, pieces };
 
 /// CTAs that take items from the list and add in turn.
 class Play {
   public:
-    Play(const Sums& sums, int ctas, int section, bool by_tickets = true)
+    Play(const Sums& sums, int ctas, int section, Ordered ordered = Ordered::all)
         : sums_(sums),
           schedule_(sums.schedule()),
           section_(section),
-          by_tickets_(by_tickets),
-          tickets_(static_cast<size_t>(sums.count())),
-          ctas_(static_cast<size_t>(ctas)) {}
+          ordered_(ordered),
+          tickets_(static_cast<size_t>(sums.dq_sums() + sums.cut_items())),
+          ctas_(static_cast<size_t>(ctas)) {
+        if (ordered == Ordered::pieces) schedule_.order = sums.order().data();
+    }
 
     /// A CTA makes its next addition, or takes an item. Returns false if it must wait or nothing is left. Its addition
     /// is visible from `passed` on.
     bool step(size_t cta, std::vector<int>& passed) {
         auto& [turns, next] = ctas_[cta];
         while (next == turns.size()) {
-            if (taken_ == schedule_.items()) return false;
-            turns = sums_.turns(scheduled(schedule_, section_, taken_++)), next = 0;
+            if (taken_ == sums_.items()) return false;
+            turns = sums_.item(schedule_, section_, taken_++).turns, next = 0;
         }
         const Sums::Turn& turn = turns[next];
-        if (by_tickets_ && tickets_[static_cast<size_t>(turn.sums)] != turn.turn) return false;
+        const bool waits = ordered_ == Ordered::all || turn.sums >= sums_.dq_sums();
+        if (waits && tickets_[static_cast<size_t>(turn.sums)] != turn.turn) return false;
         passed.push_back(turn.sums), ++next;
         return true;
     }
@@ -163,7 +248,7 @@ class Play {
         passed.clear();
     }
     bool done() const {
-        return taken_ == schedule_.items() &&
+        return taken_ == sums_.items() &&
                std::ranges::all_of(ctas_, [](const Cta& cta) { return cta.next == cta.turns.size(); });
     }
     size_t ctas() const { return ctas_.size(); }
@@ -197,22 +282,46 @@ class Play {
     const Sums& sums_;
     Schedule schedule_;
     int section_;
-    bool by_tickets_;
+    Ordered ordered_;
     std::vector<uint32_t> tickets_;
     std::vector<Cta> ctas_;
     unsigned taken_ = 0;
 };
 
-/// The turns at a row block are 0, 1, 2, ... for the pairs that are active there, the last pair first.
+/// The turns at a row block are 0, 1, 2, ... for the pairs that are active there: the whole ones, the last pair first,
+/// then those that are cut.
 void expect_turns(const Sums& sums, int row_blocks) {
     for (int s = 0; s < sums.sheets(); ++s)
         for (int b = 0; b < row_blocks; ++b) {
             uint32_t expected = 0;
             for (int pair = sums.pairs() - 1; pair >= 0; --pair)
-                if (sums.is_active(s, b, pair)) {
-                    ASSERT_EQ(sums.turn(s, b, pair), expected++);
+                if (sums.is_active(s, b, pair) && sums.place_in_cut(s, pair) < 0) {
+                    ASSERT_EQ(sums.turn(s, b, pair, -1), expected++);
                 }
+            for (int place = 0; place < std::ssize(sums.cut_entries()); ++place) {
+                const int pair = sums.cut_entries()[static_cast<size_t>(place)] - s * sums.pairs();
+                if (pair >= 0 && pair < sums.pairs() && sums.is_active(s, b, pair)) {
+                    ASSERT_EQ(sums.turn(s, b, pair, place), expected++);
+                }
+            }
         }
+}
+
+/// Every slot is in one item or piece, which adds at most once to a sum; all pieces of an item have turns.
+void expect_every_slot_once(const Sums& sums) {
+    const Schedule s = sums.schedule();
+    std::map<int, std::vector<uint32_t>> turns;
+    for (unsigned i = 0; i < sums.items(); ++i)
+        for (const auto& [of, turn] : sums.item(s, 1, i).turns) turns[of].push_back(turn);
+    for (auto& [of, seen] : turns) {
+        std::ranges::sort(seen);
+        for (size_t i = 0; i < seen.size(); ++i) ASSERT_EQ(seen[i], i) << "sums " << of;
+    }
+    int64_t slots = 0;
+    for (int entry = 0; entry < s.block_pairs * s.sheets; ++entry) slots += sums.slots(entry);
+    int64_t added = 0;
+    for (const auto& [of, seen] : turns) added += of < sums.dq_sums() ? std::ssize(seen) : 0;
+    ASSERT_EQ(added, slots * sums.heads_per_mask());
 }
 
 /// No CTA waits forever.
@@ -224,24 +333,41 @@ void expect_served(const Sums& sums, Draw& draw, const std::string& name) {
         play.at_random(draw);
         ASSERT_TRUE(play.done()) << name << ": " << ctas << " CTAs, " << section << " heads at once";
     }
+    Play pieces(sums, ctas, 1 + draw.below(s.kv_heads), Ordered::pieces);
+    pieces.at_random(draw);
+    ASSERT_TRUE(pieces.done()) << name << ": " << ctas << " CTAs";
+}
+
+/// A cut of entries that are about as long as others, into pieces of any size.
+Cut any_cut(const Sums& sums, Draw& draw) {
+    const int words = sums.group() * sums.column_words(), entries = draw.below(4) == 0 ? 0 : 1 + draw.below(6);
+    return {.longest_item = draw.below(sums.group() * sums.slots(draw.below(sums.sheets() * sums.pairs())) + 1),
+            .entries = sums.heads_per_mask() % sums.group() == 0 ? entries : 0,
+            .words = std::max((words + most_pieces - 1) / most_pieces, 1 + draw.below(words))};
 }
 
 TEST(HopperBackwardSchedule, TicketsAreServedWhateverTheCtas) {
     Draw draw(2);
+    int cut = 0;
     for (int round = 0; round < 60; ++round) {
         const int kv_heads = 1 + draw.below(3), heads = kv_heads * (1 + draw.below(4)), batch = 1 + draw.below(2);
         int mask_heads = 1 + draw.below(heads);
         while (heads % mask_heads != 0) --mask_heads;  // more of them than key/value heads, or as many, or fewer
-        const Sums::Size size{batch, heads, kv_heads, mask_heads, 1 + draw.below(12), 1 + draw.below(90)};
+        const Sums::Size size{
+            batch, heads, kv_heads, mask_heads, 1 + draw.below(round % 2 ? 12 : 80), 1 + draw.below(90)};
         Sums sums(size);
         const int density = 1 + draw.below(6);
         for (int s = 0; s < sums.sheets(); ++s)
             for (int b = 0; b < size.row_blocks; ++b)
                 for (int c = 0; c < size.column_blocks; ++c)
                     if (draw.below(density) == 0) sums.activate(s, b, c);
+        sums.cut(any_cut(sums, draw));
+        cut += sums.cut_items() > 0;
         expect_turns(sums, size.row_blocks);
+        expect_every_slot_once(sums);
         expect_served(sums, draw, fmt::format("round {}", round));
     }
+    EXPECT_GT(cut, 10) << "rounds with pieces";
 }
 
 TEST(HopperBackwardSchedule, TicketsAreServedForEveryFamily) {
@@ -250,7 +376,8 @@ TEST(HopperBackwardSchedule, TicketsAreServedForEveryFamily) {
         for (const MaskFamily& family : mask_families())
             for (const auto& [heads, kv_heads] : {std::pair{4, 4}, {4, 2}, {4, 1}}) {
                 const ColumnMask mask = family.build(default_parameters(n, n, 2, 3));
-                const Sums sums(make_tile_plan(stack({mask, mask})), heads, kv_heads);
+                Sums sums(make_tile_plan(stack({mask, mask})), heads, kv_heads);
+                sums.cut(any_cut(sums, draw));
                 expect_turns(sums, static_cast<int>((n + 63) / 64));
                 expect_served(sums, draw, std::string(family.name));
             }
@@ -297,14 +424,92 @@ TEST(HopperBackwardSchedule, WaitingCostsLittleForEveryFamily) {
     const int64_t n = 16384;
     const int ctas = 132;
     for (const MaskFamily& family : mask_families()) {
-        const Sums sums(make_tile_plan(family.build(default_parameters(n, n))), 32, 32);
-        const auto steps = [&](bool by_tickets) {
-            Play play(sums, ctas, sums.heads_at_once(ctas), by_tickets);
+        Sums sums(make_tile_plan(family.build(default_parameters(n, n))), 32, 32);
+        sums.cut(sums.cut_for(2));
+        const auto steps = [&](int section, Ordered ordered) {
+            Play play(sums, ctas, section, ordered);
             const int64_t n_steps = play.in_step();
             EXPECT_TRUE(play.done());
             return static_cast<double>(n_steps);
         };
-        EXPECT_LE(steps(true), 1.1 * steps(false)) << family.name << " of " << n;
+        EXPECT_LE(steps(sums.heads_at_once(ctas), Ordered::all), 1.1 * steps(2, Ordered::pieces))
+            << family.name << " of " << n;
+    }
+}
+
+/// Steps of a launch over those that its slots would take if all CTAs had the same number.
+double imbalance(const Sums& sums, int section, Ordered ordered) {
+    Play play(sums, cut_ctas, section, ordered);
+    const auto steps = static_cast<double>(play.in_step());
+    EXPECT_TRUE(play.done());
+    return steps * cut_ctas / static_cast<double>(sums.lags()[1] * sums.heads_per_mask());
+}
+
+/// Stems that all rows see, with heads in groups: 28:4 of 128, whose sections have 2 key/value heads at 16384 rows.
+TEST(HopperBackwardSchedule, PiecesOfHeavyColumnsFillTheGpu) {
+    const int64_t n = 16384;
+    for (const auto& [family, leaf] :
+         {std::pair{"chats_behind_stem", 300}, {"chats_behind_stem", 100}, {"rollouts", 1500}}) {
+        FamilyParameters p = default_parameters(n, n);
+        p.stem = 1000, p.leaf = leaf;
+        Sums sums(make_tile_plan(mask_family(family).build(p)), 28, 4);
+        const auto imbalances = [&](const Cut& cut) {
+            sums.cut(cut);
+            return std::pair{imbalance(sums, 2, Ordered::pieces),
+                             imbalance(sums, sums.heads_at_once(cut_ctas), Ordered::all)};
+        };
+        const auto whole = imbalances({.longest_item = 0, .entries = 0, .words = 1}), cut = imbalances(sums.cut_for(2));
+        EXPECT_GT(sums.pieces(), 1) << family;
+        fmt::print("{}: {:.2f} whole, {:.2f} cut; in turn {:.2f}, {:.2f}\n", family, whole.first, cut.first,
+                   whole.second, cut.second);
+        EXPECT_LT(cut.first, 1.2) << family;
+        EXPECT_LT(cut.second, 1.3) << family;
+    }
+}
+
+/// Items as long as a section's share do not outlast it: they stay whole, and cost what they did.
+TEST(HopperBackwardSchedule, CausalAndDocumentsStayWhole) {
+    struct Size {
+        int64_t n;
+        int heads, kv_heads, section;
+    };
+    for (const auto& [n, heads, kv_heads, section] : {Size{16384, 28, 4, 2},
+                                                      {8192, 28, 4, 4},
+                                                      {32768, 28, 4, 1},
+                                                      {16384, 32, 8, 2},
+                                                      {8192, 32, 32, 4},
+                                                      {16384, 32, 8, 4}})
+        for (const char* family : {"causal", "full", "causal_document", "document", "sliding_window"}) {
+            Sums sums(make_tile_plan(mask_family(family).build(default_parameters(n, n))), heads, kv_heads);
+            sums.cut(sums.cut_for(section));
+            EXPECT_EQ(sums.cut_items(), 0) << family << " of " << n << ", " << heads << ":" << kv_heads;
+        }
+}
+
+TEST(HopperBackwardSchedule, CutsFitTheirBounds) {
+    Draw draw(6);
+    for (int round = 0; round < 20000; ++round) {
+        const int group = 1 + draw.below(64), kv_heads = 1 + draw.below(80);
+        CutSizes s{.slots = int64_t{1} + draw.below(1 << 30),
+                   .group = group,
+                   .heads_per_mask = group * kv_heads,
+                   .kv_heads = kv_heads,
+                   .section = 1 + draw.below(kv_heads),
+                   .column_words = 1 + draw.below(round % 2 ? 40 : 600)};
+        const Cut cut = cut_of(s);
+        ASSERT_TRUE(cut.words >= 1 && cut.longest_item >= 64);
+        ASSERT_TRUE(cut.entries <= most_cut_entries && cut.entries * kv_heads <= most_cut_items);
+        const int pieces = pieces_of(group * s.column_words, cut.words);
+        ASSERT_LE(pieces, most_pieces);
+        ASSERT_TRUE(cut.entries == 0 || pieces > 1);
+        s.heads_per_mask = group * kv_heads + 1;  // a key/value head's query heads have different masks
+        ASSERT_TRUE(group == 1 || cut_of(s).entries == 0);
+    }
+    std::set<std::array<int, 3>> seen;
+    for (unsigned i = 0; i < 3 * 5 * 7; ++i) {
+        const ScheduledPiece x = scheduled_piece(i, 3, 5);
+        ASSERT_TRUE(x.entry < 3 && x.kv_head < 5 && x.piece < 7);
+        ASSERT_TRUE(seen.insert({x.entry, x.kv_head, x.piece}).second);
     }
 }
 

@@ -5,6 +5,7 @@
 
 #include <array>
 
+#include "attention/hopper/backward_schedule.h"
 #include "attention/hopper/hopper.h"
 #include "attention/mask_families.h"
 #include "engine/device/checksum.h"
@@ -80,7 +81,6 @@ class HopperBackward : public testing::TestWithParam<int64_t> {
         compare("dq", part(call.dqkv, all, 0, heads), dense.dq, heads);
     }
 
-  private:
     std::vector<double> part(const std::vector<double>& packed, int64_t all, int64_t first, int64_t count) const {
         std::vector<double> values;
         for (size_t i = 0; i < packed.size(); ++i)
@@ -210,11 +210,81 @@ TEST_P(HopperBackward, TheSameBitsByAnyNumberOfHeadsAtOnce) {
         AttentionCall call(context(true), mask, size(16, 8));
         call.run();
         const auto bits = bits_of(call.dqkv);
+        std::array<int64_t, 2> chosen{};
+        call.ctx.gpu->download(chosen.data(), call.plan.gpu.hopper.column_lags);
         for (const int64_t lags : {0, 1, 3, 10, 1000}) {
-            const std::array<int64_t, 2> chosen{lags, 1000};
+            chosen[0] = (lags * chosen[1] + 999) / 1000;
             call.ctx.gpu->upload(call.plan.gpu.hopper.column_lags, chosen.data());
             call.run();
             ASSERT_TRUE(bits_of(call.dqkv) == bits) << "lags " << lags;
+        }
+    }
+}
+
+/// A mask with columns that most rows see, and heads that make items of these columns much longer than others.
+struct HeavyColumns {
+    std::string name;
+    ColumnMask mask;
+    int64_t heads, kv_heads;
+};
+std::vector<HeavyColumns> heavy_columns() {
+    const auto tree = [](const char* family, int64_t n, int64_t stem, int64_t leaf) {
+        FamilyParameters p = default_parameters(n, n);
+        p.stem = stem, p.leaf = leaf;
+        return mask_family(family).build(p);
+    };
+    std::vector<HeavyColumns> all;
+    all.push_back({"a stem", tree("chats_behind_stem", 1300, 300, 90), 7, 1});
+    all.push_back({"stems", tree("rollouts", 1300, 200, 80), 16, 2});
+    all.push_back({"a trunk", tree("agent_traces", 1100, 200, 60), 10, 2});
+    all.push_back({"two words of rows a head", tree("chats_behind_stem", 2200, 150, 300), 3, 1});
+    all.push_back({"pieces of two heads", tree("chats_behind_stem", 300, 70, 40), 40, 1});
+    all.push_back(
+        {"two sheets", stack({tree("chats_behind_stem", 700, 200, 60), tree("rollouts", 700, 80, 30)}), 14, 2});
+    all.push_back({"few keys", full_mask(1500, 200), 6, 1});
+    return all;
+}
+
+TEST_P(HopperBackward, HeavyColumnsAreCut) {
+    for (const auto& [name, mask, heads, kv_heads] : heavy_columns()) {
+        expect_dense(mask, heads, kv_heads, name);
+        AttentionCall call(context(), mask, size(heads, kv_heads));
+        const GpuTilePlan::Hopper& plan = call.plan.gpu.hopper;
+        std::array<int64_t, 2> lags{};
+        std::array<int32_t, 32> longest{};
+        call.ctx.gpu->download(lags.data(), plan.column_lags);
+        call.ctx.gpu->download(longest.data(), plan.longest_columns);
+        const auto group = static_cast<int>(heads / kv_heads);
+        const hopper::Cut cut = hopper::cut_of({.slots = lags[1],
+                                                .group = group,
+                                                .heads_per_mask = static_cast<int>(heads),
+                                                .kv_heads = static_cast<int>(kv_heads),
+                                                .section = static_cast<int>(kv_heads),
+                                                .column_words = static_cast<int>((mask.rows + 2047) / 2048)});
+        EXPECT_TRUE(cut.entries > 0 && longest[0] * group > cut.longest_item) << name << ": no item is cut";
+    }
+}
+
+/// dK and dV have the same bits in every run and in both modes, dQ in every deterministic run.
+TEST_P(HopperBackward, HeavyColumnsGiveTheSameBitsInEveryRun) {
+    for (const auto& [name, mask, heads, kv_heads] : heavy_columns()) {
+        const auto keys = [&, all = heads + 2 * kv_heads, kv = kv_heads, first = heads](const AttentionCall& call) {
+            return bits_of(part(call.dqkv, all, first, 2 * kv));
+        };
+        AttentionCall call(context(true), mask, size(heads, kv_heads));
+        Arena arena(Device::cuda, Arena::alignment);
+        const Tensor sum = arena.tensor("", DType::i64, {1});
+        call.run();
+        const FlashMaskBackward backward = call.backward();
+        const uint64_t first = checksum(call.ctx, packed(backward.dq), sum);
+        for (int run = 0; run < 200; ++run) {
+            flashmask_backward(call.ctx, backward);
+            ASSERT_EQ(checksum(call.ctx, packed(backward.dq), sum), first) << name << ", run " << run;
+        }
+        AttentionCall other(context(false), mask, size(heads, kv_heads));
+        for (int run = 0; run < 10; ++run) {
+            other.run();
+            ASSERT_TRUE(keys(other) == keys(call)) << name << ", run " << run;
         }
     }
 }

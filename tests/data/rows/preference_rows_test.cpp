@@ -236,11 +236,10 @@ TEST_F(PreferenceRows, AnswersThatAreComparedHaveNoWeights) {
                            weight);
     };
     EXPECT_EQ(first(pair("1.0")), "preference:\n(user: q) | (assistant: c) \n(user: q) | (assistant: r) ");
-    expect_error(
-        Exit::data,
-        "rows.jsonl:1: message 1 of the prompt with answer 1 has weight 0.5; expected 0 or 1: answers are "
-        "compared as a whole, and weight of the row is that of the comparison",
-        [&] { (void)first(pair("0.5")); });
+    expect_error(Exit::data,
+                 "rows.jsonl:1: message 1 of the prompt with answer 1 has weight 0.5; expected 0 or 1: answers are "
+                 "compared as a whole, and weight of the row is that of the comparison",
+                 [&] { (void)first(pair("0.5")); });
 }
 
 }  // namespace

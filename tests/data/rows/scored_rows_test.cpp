@@ -1,220 +1,143 @@
-// Rows of answers that a model wrote: every format, its score and its group, and errors that name the place.
+// Rows with several answers and their scores: reading, which answers are kept, and what becomes of them.
 
-#include <cmath>
-
-#include "data/rows/score_keys.h"
-#include "tests/support/row_test.h"
+#include "data/prepare_report.h"
+#include "data/rows/kept_answers.h"
+#include "data/store/build_store.h"
+#include "tests/support/file_test.h"
+#include "tests/support/paths.h"
 
 namespace colonnade {
 namespace {
 
-class ScoredRows : public RowTest {
+class ScoredRows : public FileTest {
   protected:
-    /// The score of an answer: "reward 1 0.5 (a b), advantage -1, cut off, old [-1 -2]".
-    static std::string shown(const AnswerScore& score) {
+    /// "answer score, answer score" of the first row; the rest of its fields behind.
+    std::string kept(const std::string& json, const std::string& keep, Columns columns = {}) const {
+        spill(path("rows.jsonl"), json);
+        RowReader reader({.path = path("rows.jsonl"), .columns = std::move(columns), .keep = keep});
+        EXPECT_EQ(reader.type(), "scored");
+        Row row;
+        EXPECT_TRUE(reader.next(row));
         std::string text;
-        const auto add = [&](const std::string& part) { text += (text.empty() ? "" : ", ") + part; };
-        if (!score.rewards.empty()) add(fmt::format("reward {}", fmt::join(score.rewards, " ")));
-        if (!score.functions.empty()) text += fmt::format(" ({})", fmt::join(score.functions, " "));
-        if (score.advantage) add(fmt::format("advantage {}", *score.advantage));
-        if (score.truncated) add("cut off");
-        const char* names[] = {"old", "sampled", "reference"};
-        for (size_t i = 0; i < 3; ++i)
-            if (const auto& logps = score.logps.*GivenLogps::all[i]; !logps.empty())
-                add(fmt::format("{} [{}]", names[i], fmt::join(logps, " ")));
-        return text;
+        for (size_t i = 0; i < row.answers.size(); ++i) {
+            const Row& answer = row.answers[i];
+            text += fmt::format("{}{} {}", i > 0 ? ", " : "",
+                                answer.completion ? *answer.completion : answer.messages.back().content, row.scores[i]);
+        }
+        return fmt::format("{}; {} left out", text, row.left_out);
     }
-    static std::string shown(const Row& answer) {
-        std::string text = chat_text(answer);
-        if (answer.prompt) text += "<" + *answer.prompt + ">" + *answer.completion;
-        if (!answer.input_ids.empty())
-            text += fmt::format("{} / {}", fmt::join(answer.input_ids, " "), fmt::join(answer.labels, " "));
-        return text + " = " + shown(*answer.score);
-    }
-    std::string first(const std::string& json, RowKind kind = RowKind::scored, DatasetSpec spec = {}) {
-        const Row row = first_row(json, kind, std::move(spec));
-        std::string text = type_ + ":";
-        for (const Row& answer : row.answers) text += "\n" + shown(answer);
-        return text;
-    }
-    GroupKey group(const std::string& json, RowKind kind = RowKind::scored) {
-        return first_row(json, kind).answers.at(0).score->group;
-    }
-    void refused(const std::string& json, const std::string& part, RowKind kind = RowKind::scored) {
-        expect_refused(json, part, kind);
+    StoreRequest request(const std::string& rows, const std::string& keep) const {
+        spill(path("rows.jsonl"), rows);
+        StoreRequest request;
+        request.folder = path("prepared");
+        request.datasets = {{.path = path("rows.jsonl"), .keep = keep}};
+        request.tokenizer = Tokenizer::load(golden_file("template_golden.model"));
+        request.encode.max_length = 24;
+        request.progress.write = [](std::string_view) {};
+        return request;
     }
 };
 
-TEST_F(ScoredRows, AGroupOrOneAnswerInARow) {
-    EXPECT_EQ(first(R"({"prompt": "p", "completions": ["a", "b", "c"], "rewards": [1, 0.5, null]})"),
-              "rollouts:\n<p>a = reward 1\n<p>b = reward 0.5\n<p>c = reward nan");
-    EXPECT_EQ(first(R"({"prompt": "p", "completion": "a", "reward": true})"), "prompt_completion:\n<p>a = reward 1");
-    EXPECT_EQ(first(R"({"prompt": "p", "completion": "a", "reward": null})"), "prompt_completion:\n<p>a = ");
-    EXPECT_EQ(first(R"({"prompt": "p", "response": "a", "reward": NaN, "truncated": true})"),
-              "prompt_completion:\n<p>a = reward nan, cut off");
-    EXPECT_EQ(first(R"({"prompt": [{"role": "user", "content": "q"}], "completions": [
-                        [{"role": "assistant", "content": "a"}, {"role": "tool", "content": "t"},
-                         {"role": "assistant", "content": "b"}], {"role": "assistant", "content": "c"}],
-                        "rewards": [1, 2], "system": "s", "finish_reason": ["stop", "length"]})"),
-              "rollouts:\n(system: s) (user: q) | (assistant: a) (tool: t) (assistant: b) = reward 1\n"
-              "(system: s) (user: q) | (assistant: c) = reward 2, cut off");
-    EXPECT_EQ(first(R"({"prompt": [{"role": "user", "content": "q"}], "completion": "a", "advantage": -0.25})"),
-              "prompt_completion:\n(user: q) | (assistant: a) = advantage -0.25");
-    EXPECT_EQ(first(R"({"prompt": "p", "completions": ["a", "b"], "advantages": [0.5, null], "rewards": [1, 2]})"),
-              "rollouts:\n<p>a = reward 1, advantage 0.5\n<p>b = reward 2, advantage nan");
-    // verl's rollouts
-    EXPECT_EQ(first(R"({"input": "user\nq\nassistant\n", "output": "a", "score": 0.5, "step": 3})"),
-              "prompt_completion:\n<user\nq\nassistant\n>a = reward 0.5");
-    EXPECT_EQ(found_columns_, "completion: output, prompt: input, reward: score");
+std::string row(const std::string& scores, const std::string& more = "") {
+    return fmt::format(R"({{"prompt": "p", "completions": ["a", "b", "c", "d"], "scores": [{}]{}}})"
+                       "\n",
+                       scores, more);
 }
 
-TEST_F(ScoredRows, RewardsOfSeveralFunctions) {
-    EXPECT_EQ(first(R"({"prompt": "p", "completions": ["a", "b"], "rewards": [[1, null], [0, 2]]})"),
-              "rollouts:\n<p>a = reward 1 nan\n<p>b = reward 0 2");
-    const char* named = "rollouts:\n<p>a = reward 1 0.5 (right form)\n<p>b = reward 0 nan (right form)";
-    EXPECT_EQ(first(R"({"prompt": "p", "completions": ["a", "b"],
-                        "rewards": [{"right": 1, "form": 0.5}, {"right": 0, "form": null}]})"),
-              named);
-    EXPECT_EQ(first(R"({"prompt": "p", "completions": ["a", "b"],
-                        "rewards": {"right": [true, false], "form": [0.5, null]}})"),
-              named);
-    EXPECT_EQ(first(R"({"prompt": "p", "completion": "a", "rewards": [1, 0.5]})"),
-              "prompt_completion:\n<p>a = reward 1 0.5");
-}
-
-TEST_F(ScoredRows, TokensWithWhatTheSamplerKnewOfThem) {
-    // TRL's tensors
-    EXPECT_EQ(first(R"({"prompt_ids": [1, 2], "completion_ids": [3, 4, 5], "completion_mask": [1, 0, 1], "reward": 1,
-                        "old_per_token_logps": [-1, -2, -3], "sampling_per_token_logps": [-0.5, -1.5],
-                        "ref_per_token_logps": [0.0005, null, NaN]})"),
-              "prompt_tokens:\n1 2 3 4 5 / -100 -100 3 -100 5 = reward 1, old [-1 -3], sampled [-0.5 -1.5], "
-              "reference [0 nan]");
-    EXPECT_EQ(first(R"({"prompt_input_ids": [0, 0, 1, 2], "prompt_mask": [0, 0, 1, 1],
-                        "completion_input_ids": [3, 4], "tool_mask": [true, false], "advantages": [0.5, 7]})"),
-              "prompt_tokens:\n1 2 3 4 / -100 -100 3 -100 = advantage 0.5");
-    // TRL's asynchronous trainer: a zero for every token of the prompt
-    EXPECT_EQ(first(R"({"input_ids": [1, 2, 3, 4, 5, 6], "completion_mask": [0, 0, 1, 1, 0, 1], "advantage": -2,
-                        "old_log_probs": [0, 0, -1, -2, 0, -3], "group_id": 4})"),
-              "tokens:\n1 2 3 4 5 6 / -100 -100 3 4 -100 6 = advantage -2, old [-1 -2 -3]");
-    // slime
-    EXPECT_EQ(first(R"({"tokens": [1, 2, 3, 4], "response_length": 3, "loss_mask": [0, 1, 1],
-                        "rollout_log_probs": [0, -1, -2], "reward": 1, "group_index": 0, "status": "truncated"})"),
-              "tokens:\n1 2 3 4 / -100 -100 3 4 = reward 1, cut off, sampled [-1 -2]");
-    // Nothing predicts a first token; a mask may leave out everything.
-    EXPECT_EQ(first(R"({"input_ids": [1, 2, 3], "completion_mask": [1, 1, 1], "reward": 1,
-                        "old_log_probs": [-1, -2, -3]})"),
-              "tokens:\n1 2 3 / -100 2 3 = reward 1, old [-2 -3]");
-    EXPECT_EQ(first(R"({"input_ids": [1, 2, 3], "completion_mask": [0, 0, 0], "reward": 1,
-                        "old_log_probs": [0, 0, 0]})"),
-              "tokens:\n1 2 3 / -100 -100 -100 = reward 1");
-}
-
-TEST_F(ScoredRows, LabelledAnswers) {
-    const auto labelled = [&](const std::string& json) { return first(json, RowKind::labelled); };
-    EXPECT_EQ(labelled(R"({"prompt": "p", "completion": "a", "label": true})"),
-              "prompt_completion:\n<p>a = advantage 1");
-    EXPECT_EQ(labelled(R"({"prompt": [{"role": "user", "content": "q"}],
-                           "completion": [{"role": "assistant", "content": "a"}], "label": false})"),
-              "prompt_completion:\n(user: q) | (assistant: a) = advantage -1");
-    // LLaMA-Factory
-    EXPECT_EQ(labelled(R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"},
-                           {"role": "user", "content": "r"}, {"role": "assistant", "content": "b"}], "label": 0})"),
-              "messages:\n(user: q) (assistant: a) (user: r) | (assistant: b) = advantage -1");
-    EXPECT_EQ(labelled(R"({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}],
-                           "kto_tag": true, "system": "s"})"),
-              "sharegpt:\n(system: s) (user: q) | (assistant: a) = advantage 1");
-    EXPECT_EQ(labelled(R"({"instruction": "i", "input": "x", "output": "a", "kto_tag": false})"),
-              "alpaca:\n(user: i\nx) | (assistant: a) = advantage -1");
-    EXPECT_EQ(labelled(R"({"prompt_ids": [1], "completion_ids": [2, 3], "label": true})"),
-              "prompt_tokens:\n1 2 3 / -100 2 3 = advantage 1");
-}
-
-TEST_F(ScoredRows, EqualPromptsOrEqualKeysAreAGroup) {
-    const auto text = [](const std::string& prompt, const std::string& more = "") {
-        return R"({"completion": "a", "reward": 1, "prompt": )" + prompt + more + "}";
+TEST_F(ScoredRows, KeepsTheBestOrThoseAbove) {
+    const struct {
+        const char *scores, *keep, *expected;
+    } cases[] = {
+        {"1, 3, 2, 3", "best", "b 3; 3 left out"},  // the first of equal ones
+        {"-2, null, -1, -1", "best", "c -1; 3 left out"},
+        {"null, null, null, null", "best", "; 4 left out"},
+        {"1, 3, 2, 3", "above 1", "b 3, c 2, d 3; 1 left out"},
+        {"1, 3, 2, 3", "above 2.5", "b 3, d 3; 2 left out"},
+        {"1, 3, 2, 3", "above 3", "; 4 left out"},  // greater, not equal
+        {"0, null, -1, 1e-3", "above 0", "d 0.001; 3 left out"},
+        {"0, null, -1, -3", "above -2", "a 0, c -1; 2 left out"},
+        {"1, 3, 2, 3", "", "a 1, b 3, c 2, d 3; 0 left out"},  // no choice: for readers of texts
     };
-    const std::string chat = R"([{"role": "user", "content": "p"}])";
-    EXPECT_EQ(group(text(R"("p")")), group(text(R"("p")", R"(, "truncated": true)")));
-    EXPECT_NE(group(text(R"("p")")), group(text(R"("q")")));
-    EXPECT_NE(group(text(R"("p")")), group(text(chat))) << "text and a chat are different prompts";
-    EXPECT_EQ(group(text(chat)), group(R"({"completions": ["a", "b"], "rewards": [1, 2], "prompt": )" + chat + "}"));
-    EXPECT_NE(group(text(chat)), group(text(chat, R"(, "system": "s")")));
-    EXPECT_NE(group(text(chat)), group(text(chat, R"(, "tools": [{"name": "f"}])")));
-    EXPECT_EQ(group(text(R"("p")", R"(, "group": 7)")), group(text(R"("q")", R"(, "group_id": "7")")));
-    EXPECT_NE(group(text(R"("p")", R"(, "group": 7)")), group(text(R"("p")", R"(, "group": 8)")));
-    EXPECT_EQ(group(R"({"prompt_ids": [1, 2], "completion_ids": [3], "reward": 1})"),
-              group(R"({"input_ids": [1, 2, 4, 5], "completion_mask": [0, 0, 1, 1], "reward": 1})"));
-    EXPECT_NE(group(R"({"prompt_ids": [1, 2], "completion_ids": [3], "reward": 1})"),
-              group(R"({"prompt_ids": [1], "completion_ids": [2, 3], "reward": 1})"));
+    for (const auto& [scores, keep, expected] : cases) EXPECT_EQ(kept(row(scores), keep), expected) << scores << keep;
+    EXPECT_EQ(kept(R"({"prompt": "p", "completions": ["a", "b"], "rewards": [0, 1]})", "best"), "b 1; 1 left out");
+    EXPECT_EQ(kept(R"({"prompt": [{"role": "user", "content": "q"}], "answers": ["a", "b"], "marks": [2, 1]})", "best",
+                   {{"completions", "answers"}, {"scores", "marks"}}),
+              "a 2; 1 left out");
 }
 
-TEST_F(ScoredRows, ListsThatDoNotFitAreRefused) {
-    refused(R"({"prompt": "p", "completions": ["a", "b"], "rewards": [1]})",
-            "rows.jsonl:1: key 'rewards': 1 entries for 2 answers; expected one for each");
-    refused(R"({"prompt": "p", "completions": ["a", "b"], "rewards": 1})", "key 'rewards': expected a list");
-    refused(R"({"prompt": "p", "completions": ["a", "b"], "rewards": {"f": [1, 2, 3]}})",
-            "key 'rewards': f: expected a list of 2 rewards, one for each answer, found [1,2,3]");
-    refused(R"({"prompt": "p", "completions": [], "rewards": []})", "key 'completions': the list is empty");
-    refused(R"({"prompt": "p", "completions": ["a", {"role": "assistant", "content": "b"}], "rewards": [1, 2]})",
-            "expected every answer of a row in the same form");
-    refused(R"({"prompt": "p", "completion": "a", "reward": "good"})",
-            R"(key 'reward': expected a number from -1e+30 to 1e+30, or null, found "good")");
-    refused(R"({"prompt": "p", "completion": "a", "reward": Infinity})", "or null, found Infinity");
-    refused(R"({"prompt": "p", "completion": "a", "reward": 1, "rewards": 2})",
-            "key 'rewards': found beside 'reward'; expected one of them");
-    refused(R"({"prompt": "p", "completion": "a", "reward": 1, "group": [1]})",
-            "key 'group': expected a text or an integer, found array");
-    refused(R"({"prompt": "p", "completion": "a", "reward": 1, "truncated": "no"})",
-            R"(key 'truncated': expected true or false, found "no")");
-    refused(
-        R"({"prompt_ids": [1], "completion_ids": [2, 3, 4], "completion_mask": [1, 1, 0], "reward": 1,
-                "old_per_token_logps": [-1, -1, -1, -1, -1]})",
-        "key 'old_per_token_logps': 5 entries; expected 3, one for each token of the completion, or 2, one for each "
-        "learned token");
-    refused(R"({"prompt_ids": [1], "completion_ids": [2], "reward": 1, "ref_per_token_logps": [0.01]})",
-            "key 'ref_per_token_logps': expected a log-probability, a number up to 0, or null, found 0.01");
-    refused(R"({"prompt_ids": [1], "completion_ids": [2], "reward": 1, "ref_log_prob": [-Infinity]})",
-            "found -Infinity");
-    refused(R"({"prompt_ids": [1], "completion_ids": [2], "reward": 1, "old_log_probs": [-1],
-                "old_per_token_logps": [-1]})",
-            "key 'old_log_probs': found beside 'old_per_token_logps'");
-    refused(R"({"prompt_ids": [1], "completion_ids": [2, 3], "advantages": [1, 2]})",
-            "key 'advantages': expected one number, the same for every learned token, found 1 and 2");
-    refused(R"({"prompt_ids": [1], "completion_ids": [2, -3], "reward": 1})", "completion_ids[1]: expected a token id");
-    refused(R"({"input_ids": [1, 2], "reward": 1})", "nothing says where the completion of 'input_ids' begins");
-    refused(R"({"input_ids": [1, 2], "response_length": 3, "reward": 1})",
-            "key 'response_length': expected a number of tokens from 1 to 2, those of 'input_ids', found 3");
+TEST_F(ScoredRows, RefusesBadRowsAndKeys) {
+    expect_error(Exit::data,
+                 "rows.jsonl:1: key 'scores': 2 numbers for 4 answers in 'completions'; expected one for each",
+                 [&] { kept(row("1, 2"), "best"); });
+    expect_error(Exit::data,
+                 "rows.jsonl:1: scores[1]: expected a number, or null for an answer without a score, found \"2\"",
+                 [&] { kept(row(R"(1, "2", 3, 4)"), "best"); });
+    expect_error(Exit::data, "scores[3]: expected a number, or null for an answer without a score, found NaN",
+                 [&] { kept(row("1, 2, 3, NaN"), "best"); });
+    for (const char* keep : {"worst", "above", "above x", "above 1 2", "above inf", "above: 1"})
+        expect_error(Exit::config,
+                     fmt::format("keep: expected best, or above and a number, as in above 0.5, found {}", keep),
+                     [&] { kept(row("1, 2, 3, 4"), keep); });
+    spill(path("rows.jsonl"), R"({"text": "t"})");
+    expect_error(
+        Exit::config,
+        "rows.jsonl: keep: best needs rows of type scored {prompt, completions, scores}; these are of type text",
+        [&] { RowReader({.path = path("rows.jsonl"), .keep = "best"}); });
+    expect_error(Exit::config,
+                 "rows.jsonl: rows of type scored have several answers; expected keep in the data set, which says what "
+                 "is learned: best, or above and a number",
+                 [&] { build_store(request(row("1, 2, 3, 4"), "")); });
+    // A ranking whose scores say otherwise.
+    spill(path("rows.jsonl"), row("4, 3, 5, null"));
+    RowReader ranked({.path = path("rows.jsonl")}, RowKind::preferences);
+    Row next;
+    expect_error(
+        Exit::data,
+        "rows.jsonl:1: 'completions' is a ranking, the best answer first, but scores[1] is 3 and scores[2] is 5",
+        [&] { ranked.next(next); });
+    spill(path("rows.jsonl"), R"({"prompt": "p", "completions": ["a", "b"], "rewards": [0, 1]})");
+    RowReader rewarded({.path = path("rows.jsonl")}, RowKind::preferences);
+    expect_error(Exit::data, "but rewards[0] is 0 and rewards[1] is 1; sort the answers", [&] { rewarded.next(next); });
+    spill(path("rows.jsonl"), row("4, 4, null, 9") + row("1, 2, 3, 4", R"(, "pairs": [[3, 0]])"));
+    RowReader fine({.path = path("rows.jsonl")}, RowKind::preferences);
+    EXPECT_TRUE(fine.next(next) && fine.next(next));
 }
 
-TEST_F(ScoredRows, WhatBelongsElsewhereIsRefused) {
-    refused(R"({"prompt": "p", "completion": "a"})",
-            "cannot detect the format of this row of scored answers; found keys: \"prompt\", \"completion\"");
-    refused(R"({"prompt": "p", "completion": "a", "label": true})", "rows with a label need stage kto");
-    refused(R"({"prompt": "p", "completion": "a", "label": true, "reward": 1})",
-            "key 'label': it marks answers as good or bad, and only stage kto learns from that");
-    refused(R"({"prompt": "p", "completion": "a", "label": true, "reward": 1})",
-            "key 'reward': found beside 'label': stage kto learns from labels, stage grpo from rewards",
-            RowKind::labelled);
-    refused(R"({"prompt": "p", "completion": "a", "label": 0.5})",
-            "key 'label': expected true for a good answer or false for a bad one, found 0.5", RowKind::labelled);
-    refused(R"({"prompt": "p", "completions": ["a"], "rewards": [1]})",
-            "rows with rewards or advantages need stage grpo", RowKind::labelled);
-    refused(R"({"prompt": "p", "completion": "a", "reward": 1, "weight": 2})", "key 'weight'");
-    refused(R"({"prompt": "p", "completion": "a", "reward": 1, "old_per_token_logps": [-1]})",
-            "key 'old_per_token_logps': log-probabilities belong to tokens, and text is tokenised anew");
-    refused(R"({"prompt": [{"role": "user", "content": "q", "weight": 1}], "completion": "a", "reward": 1})",
-            "message 0, of the prompt, has weight 1; expected 0: a prompt is not learned");
-    refused(R"({"prompt": "p", "completion": {"role": "assistant", "content": "q", "weight": 2}, "reward": 1})",
-            "message 1, of the answer, has weight 2; expected 0 or 1");
-    refused(R"({"messages": [{"role": "user", "content": "q"}], "label": true})",
-            "1 messages, the last one from role 'user'; expected a prompt and then the answer", RowKind::labelled);
-    expect_error(Exit::data, "no reward and no advantage; found keys: \"prompt\", \"completion\"; expected 'reward'",
-                 [&] {
-                     (void)first_row(R"({"prompt": "p", "completion": "a"})", RowKind::scored,
-                                     {.path = {}, .type = "prompt_completion"});
-                 });
-    expect_error(Exit::config, "unknown type 'ranked'; expected a type of scored answers: auto, prompt_tokens",
-                 [&] { (void)first_row(R"({"prompt": "p"})", RowKind::scored, {.path = {}, .type = "ranked"}); });
+/// Each kept answer is the sample that a row of its own would be.
+TEST_F(ScoredRows, KeptAnswersAreSamplesAndOthersAreCounted) {
+    const std::string rows =
+        row("0, 1, 1, 0") + row("0, 0, null, 0") + row("0, 1, 0, 0", R"(, "weight": 2)") +
+        R"({"prompt": "p", "completions": ["e", "f f f f f f f f f f f f f f f f f f f f f f f f f f f"], "scores": [1, 1]})"
+        "\n";
+    const StoreResult result = build_store(request(rows, "above 0.5"));
+    const TokenStore& store = result.store;
+    const std::string plain = R"({"prompt": "p", "completion": "b"})"
+                              "\n"
+                              R"({"prompt": "p", "completion": "c"})"
+                              "\n"
+                              R"({"prompt": "p", "completion": "b", "weight": 2})"
+                              "\n"
+                              R"({"prompt": "p", "completion": "e"})"
+                              "\n";
+    const TokenStore expected = build_store(request(plain, "")).store;
+    ASSERT_EQ(store.size(), expected.size());
+    for (int64_t i = 0; i < store.size(); ++i) EXPECT_EQ(store.sample(i), expected.sample(i)) << i;
+    const StoreStatistics& s = store.statistics;
+    EXPECT_EQ(s.rows, 4);
+    EXPECT_EQ(s.scored_rows, 4);
+    EXPECT_EQ(s.scored_answers, 14);
+    EXPECT_EQ(s.kept_answers, 5);
+    EXPECT_EQ(s.notes[RowNote::dropped_no_answer_kept].first, std::vector<std::string>{path("rows.jsonl") + ":2"});
+    EXPECT_EQ(s.notes[RowNote::answers_left_out].first, std::vector<std::string>{path("rows.jsonl") + ":4"});
+    EXPECT_EQ(s.notes[RowNote::dropped_too_long].count, 0);
+    const std::string report = prepare_report(result, {.packing_length = 32}, nullptr);
+    for (const char* part : {"kept by score             5 of 14 answers, of 3 of 4 rows\n",
+                             "dropped, no answer kept   1 (", "answers left out          1 ("})
+        EXPECT_NE(report.find(part), std::string::npos) << report << "\nlacks " << part;
+    const StoreResult again = build_store(request(rows, "above 0.5"));
+    EXPECT_TRUE(again.reused);
+    EXPECT_EQ(again.store.statistics.scored_answers, 14);
+    EXPECT_NE(build_store(request(rows, "best")).key, result.key);
 }
 
 }  // namespace

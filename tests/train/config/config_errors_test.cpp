@@ -102,7 +102,6 @@ TEST(ConfigErrors, RangesAndChoicesAreChecked) {
 
 TEST(ConfigErrors, ValuesThatAreNotSupportedAreNamedAsSuch) {
     expect_problems({
-        {"stage: kto", "c.yaml:4:8: stage: 'kto' is not supported yet"},
         {"eval_datasets: [{path: b, weight: 0}]",
          "c.yaml:4:35: eval_datasets[0].weight: expected a number > 0 and <= 1000, found '0'"},
         {"eval_datasets: [{path: b, split: 'train[5'}]",
@@ -195,12 +194,12 @@ TEST(ConfigErrors, RulesBetweenKeys) {
 TEST(ConfigErrors, RulesOfPreferences) {
     const std::string losses =
         "one or a list of sigmoid, robust, hinge, ipo, sigmoid_norm, exo_pair, nca_pair, sppo_hard, apo_zero, "
-        "apo_down, simpo, orpo, sft";
+        "apo_down, simpo, orpo, sft; in stage kto one of kto, apo_zero_unpaired";
     expect_problems({
-        {"beta: 0.2", "c.yaml:4:7: beta is for stage dpo, this is stage sft: set stage: dpo"},
+        {"beta: 0.2", "c.yaml:4:7: beta is for stages dpo and kto, this is stage sft"},
         {"stage: rm\nloss_type: ipo", "c.yaml:5:12: loss_type is for stage dpo, this is stage rm: set stage: dpo"},
         {"precompute_ref_log_probs: true",
-         "c.yaml:4:27: precompute_ref_log_probs is for stage dpo, this is stage sft: set stage: dpo"},
+         "c.yaml:4:27: precompute_ref_log_probs is for stages dpo and kto, this is stage sft"},
         {"stage: dpo\nreward_loss: plackett_luce",
          "c.yaml:5:14: reward_loss is for stage rm, this is stage dpo: set stage: rm"},
         {"stage: dpo\ncenter_rewards_coefficient: 0.01",
@@ -211,7 +210,16 @@ TEST(ConfigErrors, RulesOfPreferences) {
          "c.yaml:5:29: center_rewards_coefficient: expected a number >= 0, found '-1'"},
         {"stage: dpo\nloss_type: sigmod",
          "c.yaml:5:12: loss_type: expected " + losses + ", found 'sigmod' (did you mean 'sigmoid'?)"},
-        {"stage: dpo\nloss_type: [sigmoid, kto]", "c.yaml:5:22: loss_type: expected " + losses + ", found 'kto'"},
+        {"stage: dpo\nloss_type: [sigmoid, kto]",
+         "c.yaml:5:12: loss_type is for stage kto, this is stage dpo: set stage: kto"},
+        {"stage: kto\nloss_type: [kto, apo_zero_unpaired]",
+         "c.yaml:5:18: loss_type: stage kto has one loss, found 'apo_zero_unpaired' as well"},
+        {"stage: kto\nloss_type: sigmoid", "c.yaml:5:12: loss_type: stage kto expects one of kto, apo_zero_unpaired"},
+        {"stage: kto\nloss_weights: [2]",
+         "c.yaml:5:15: loss_weights is for the losses of stage dpo; stage kto has one"},
+        {"stage: kto\ndesirable_weight: 0", "c.yaml:5:19: desirable_weight: expected a number > 0, found '0'"},
+        {"stage: dpo\nkto_rejected_weight: 2",
+         "c.yaml:5:22: undesirable_weight is for stage kto, this is stage dpo: set stage: kto"},
         {"stage: dpo\nloss_type: []", "c.yaml:5:12: loss_type: expected " + losses + ", found []"},
         {"stage: dpo\nloss_type: [sigmoid, sigmoid]", "c.yaml:5:12: loss_type names a loss twice"},
         {"stage: dpo\nloss_type: sft",

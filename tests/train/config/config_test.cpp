@@ -137,6 +137,22 @@ TEST(Config, SettlesPreferenceDefaultsByStage) {
     const Config rm = read(minimal + "stage: rm\nreward_loss: plackett_luce\ncenter_rewards_coefficient: 0.01\n");
     EXPECT_EQ(rm.learning_rate, 2e-5);
     EXPECT_EQ(rm.num_train_epochs, 1);
+    const Config kto = read(minimal + "stage: kto\npref_beta: 0.2\nkto_chosen_weight: 1.5\n");
+    EXPECT_EQ(kto.unpaired_loss, UnpairedLoss::kto);
+    EXPECT_EQ(kto.beta, 0.2);
+    EXPECT_EQ(kto.desirable_weight, 1.5);
+    EXPECT_EQ(kto.undesirable_weight, 1);
+    EXPECT_EQ(kto.learning_rate, 1e-6);
+    EXPECT_EQ(kto.num_train_epochs, 1);
+    EXPECT_EQ(kto.packing_length, kto.max_length);
+    EXPECT_TRUE(kto.precompute_ref_log_probs);
+    const Config apo = read(minimal +
+                            "rl: kto\nloss_type: [apo_zero_unpaired]\nfinetuning_type: lora\n"
+                            "precompute_ref_log_probs: false\n");
+    EXPECT_EQ(apo.stage, Stage::kto);
+    EXPECT_EQ(apo.unpaired_loss, UnpairedLoss::apo_zero_unpaired);
+    EXPECT_EQ(apo.learning_rate, 5e-6);
+    EXPECT_FALSE(read(minimal).unpaired_loss);
 }
 
 TEST(Config, SettlesAConfigFilledByCodeAsIfItWereRead) {
@@ -268,6 +284,7 @@ const std::vector<std::string> everything_of_preferences = {
     "lr_scheduler_type: inverse_sqrt\nlr_timescale: 200\noptim: muon\nmuon_momentum: 0.9\n",
     "val_size: 5\nsave_strategy: best\nload_best_model_at_end: true\nmetric_for_best_model: perplexity\n"
     "greater_is_better: false\nearly_stopping_patience: 3\nearly_stopping_threshold: 0.01\n",
+    "stage: kto\nloss_type: apo_zero_unpaired\ndesirable_weight: 1.5\nundesirable_weight: 0.5\n",
     "stage: rm\nreward_loss: plackett_luce\ncenter_rewards_coefficient: 0.01\n"
     "val_size: 5\nevals_per_epoch: 4\nsaves_per_epoch: 2\n",
 };

@@ -100,7 +100,7 @@ TEST(PortedConfigs, RefuseWhatWouldChangeTheResult) {
          "c.yaml:4:15: load_in_4bit: 'true' is not supported: the base stays in bf16; set it to false"},
         {"fp16: true",
          "c.yaml:4:7: fp16: 'true' is not supported: GPUs compute in bf16 with fp32 master weights: bf16: auto"},
-        {"rl: kto", "c.yaml:4:5: rl: 'kto' is not supported: stages here are pt, sft, dpo and rm"},
+        {"rl: ppo", "c.yaml:4:5: rl: 'ppo' is not supported: stages here are pt, sft, dpo, rm and kto"},
         {"adapter: qlora",
          "c.yaml:4:10: adapter: 'qlora' is not supported: the base stays in bf16; adapter: lora trains the same "
          "adapters on it"},

@@ -26,8 +26,8 @@ class PreferenceData : public FileTest {
     Session session(const std::string& rows, const std::string& keys) const {
         spill(path("rows.jsonl"), rows);
         const std::string yaml =
-            fmt::format("datasets: [{{path: {}}}]\noutput_dir: {}\nmax_length: 32\ndevice: cpu\n{}\n",
-                        path("rows.jsonl"), path("run"), keys);
+            fmt::format("datasets: [{{path: {}}}]\noutput_dir: {}\n{}device: cpu\n{}\n", path("rows.jsonl"),
+                        path("run"), keys.find("max_length") == keys.npos ? "max_length: 32\n" : "", keys);
         std::optional<Session> opened;
         quietly([&] { opened.emplace(open_session(parse_config(yaml, "c.yaml"))); });
         return std::move(*opened);
@@ -167,6 +167,27 @@ TEST_F(PreferenceData, RankingsBeyondASlidingWindowAreRefused) {
                  "stage rm: the model's sliding_window of 4 ends within two or more of the 3 answers of " + place(1) +
                      ", which column masks cannot express; give pairs, or max_length of at most 4",
                  [&] { session(text, wide + "4}\n" + keys + ""); });
+}
+
+/// The turns of a conversation are compared one by one, so that they may be divided.
+TEST_F(PreferenceData, TurnsBeyondASlidingWindowAreDivided) {
+    const std::string row =
+        R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "rejected": "c"}, )"
+        R"({"role": "user", "content": "d"}, {"role": "assistant", "content": "e", "rejected": "f"}]})";
+    std::string wide = shape;
+    wide.replace(wide.find("vocab_size: 100"), 15, "vocab_size: 500");
+    const std::string keys =
+        fmt::format("tokenizer_name_or_path: {}\nmax_length: 64\nstage: dpo\n", golden_file("template_golden.model"));
+    const Session whole = session(row, wide + "0}\n" + keys), divided = session(row, wide + "4}\n" + keys);
+    ASSERT_EQ(whole.train.store.size(), 1);
+    EXPECT_EQ(whole.train.store.pairs(), (std::vector<PairTotals>{{2, 2}}));
+    ASSERT_EQ(divided.train.store.size(), 2);
+    EXPECT_EQ(divided.train.store.pairs(), (std::vector<PairTotals>{{1, 1}, {1, 1}}));
+    EXPECT_EQ(divided.train.store.sample(1).whole(1), whole.train.store.sample(0).whole(3));
+    const std::string report = prepare_report(whole.train, {.packing_length = 128}, nullptr);
+    for (const char* part : {"pairs                     2, turns of 1 conversations", "tokens of a conversation  ",
+                             "    rejected  ", "    chosen    "})
+        EXPECT_NE(report.find(part), std::string::npos) << report << "\nlacks " << part;
 }
 
 TEST_F(PreferenceData, ThePrograms) {

@@ -1,0 +1,35 @@
+#include "train/objectives/answer_logps.h"
+
+#include "layers/gather.h"
+#include "layers/head_loss.h"
+#include "layers/preference_loss.h"
+
+namespace colonnade {
+
+void measure_logps(const Context& ctx, const ObjectiveStep& s) {
+    const ObjectiveBuffers& b = s.buffers;
+    gather_rows(ctx, {.out = b.hidden, .in = s.acts.hidden, .rows = s.batch.rows});
+    head_loss(ctx, {.nll = b.nll,
+                    .logits = b.logits,
+                    .hidden = b.hidden,
+                    .weight = s.model.weights().head,
+                    .targets = s.batch.targets});
+    sequence_log_probabilities(ctx, {.logps = b.answers, .nll = b.nll, .terms = s.batch.terms});
+}
+
+void backward_logps(const Context& ctx, const ObjectiveStep& s) {
+    const ObjectiveBuffers& b = s.buffers;
+    target_coefficients(ctx, {.scales = s.batch.scales, .coefficients = b.slopes, .terms = s.batch.terms});
+    head_loss(ctx, {.nll = b.nll,
+                    .dhidden = b.dhidden,
+                    .dweight = s.gradients->views.head,
+                    .dweight_mode = s.gradients->matrices,
+                    .logits = b.logits,
+                    .hidden = b.hidden,
+                    .weight = s.model.weights().head,
+                    .targets = s.batch.targets,
+                    .scales = s.batch.scales});
+    scatter_rows(ctx, {.din = s.acts.dhidden, .dout = b.dhidden, .rows = s.batch.rows});
+}
+
+}  // namespace colonnade
