@@ -170,7 +170,7 @@ std::string reward_lines(const StoreStatistics& s) {
         text += line("answers" + of, fmt::format("{} in {} groups", r.answers, r.groups));
         if (r.given > 0) text += line("advantages" + of, fmt::format("{} as the rows give them", r.given));
         if (r.groups_of_one + r.groups_of_equal > 0)
-            text += line("groups without advantage",
+            text += line("groups without advantage" + of,
                          fmt::format("{} with one reward, {} with equal rewards", r.groups_of_one, r.groups_of_equal));
         if (r.unscored > 0) text += line("not scored" + of, fmt::format("{}: their advantage is 0", r.unscored));
         if (r.reward != 0 || r.reward_std != 0)

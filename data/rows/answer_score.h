@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -27,15 +28,14 @@ using GroupKey = std::array<uint64_t, 2>;
 struct AnswerScore {
     /// What each reward function gave, NaN for one that gave nothing. Empty if the row has no reward.
     std::vector<double> rewards{};
-    std::vector<std::string> functions{};  ///< their names; empty if the row has none
+    /// The functions' names; null if the row has none. Answers of a row may share them.
+    std::shared_ptr<const std::vector<std::string>> functions{};
     /// As the row gives it, NaN for one that it does not know; nothing: it is computed from the rewards. Stage kto: 1 or
     /// -1.
     std::optional<double> advantage{};
     GroupKey group{};        ///< equal for answers to one prompt
     bool truncated = false;  ///< the sampler stopped before the answer ended
     GivenLogps logps{};
-
-    bool operator==(const AnswerScore&) const = default;
 };
 
 }  // namespace colonnade

@@ -13,6 +13,8 @@ namespace {
 constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
 constexpr double most = 1e30;  ///< of a reward or an advantage: sums of several stay in the range of float32
 
+constexpr size_t most_functions = 64;
+
 constexpr const char* rewards[] = {"reward", "rewards"};
 constexpr const char* advantages_[] = {"advantage", "advantages"};
 constexpr const char* groups[] = {"group", "group_id", "group_index"};
@@ -52,30 +54,42 @@ double read_number(const Json& value, const std::string& place) {
     return number;
 }
 
+void require_few(size_t functions, const std::string& place) {
+    if (functions < 1 || functions > most_functions)
+        fail(Exit::data, "{}: {} reward functions; expected 1 to {}, with a number or null for each", place, functions,
+             most_functions);
+}
+
+std::shared_ptr<const std::vector<std::string>> names_of(const Json& functions) {
+    std::vector<std::string> names;
+    for (const auto& item : functions.items()) names.push_back(item.key());
+    return std::make_shared<const std::vector<std::string>>(std::move(names));
+}
+
 /// The rewards of one answer: of one function, or of several with or without names.
 void read_rewards(const Json& value, const std::string& place, AnswerScore& score) {
     if (!value.is_structured()) {
         score.rewards = {read_number(value, place)};
         return;
     }
-    if (value.empty()) fail(Exit::data, "{}: no reward; expected a number or null for each function", place);
-    for (const auto& item : value.items()) {
+    require_few(value.size(), place);
+    for (const auto& item : value.items())
         score.rewards.push_back(read_number(item.value(), fmt::format("{}: {}", place, shown_key(item.key()))));
-        if (value.is_object()) score.functions.push_back(item.key());
-    }
+    if (value.is_object()) score.functions = names_of(value);
 }
 
-/// {"f": [1, 2], "g": [3, 4]} as [{"f": 1, "g": 3}, {"f": 2, "g": 4}].
-Json transposed(const Json& functions, size_t answers, const std::string& place) {
-    Json list = Json::array();
-    for (size_t i = 0; i < answers; ++i) list.push_back(Json::object());
+/// {"f": [1, 2], "g": [3, 4]}: a list for each function.
+void read_reward_lists(const Json& functions, const std::string& place, std::vector<AnswerScore>& scores) {
+    require_few(functions.size(), place);
+    const auto names = names_of(functions);
+    for (AnswerScore& score : scores) score.functions = names;
     for (const auto& [name, values] : functions.items()) {
-        if (!values.is_array() || values.size() != answers)
-            fail(Exit::data, "{}: {}: expected a list of {} rewards, one for each answer, found {}", place,
-                 shown_key(name), answers, shown(values));
-        for (size_t i = 0; i < answers; ++i) list[i][name] = values[i];
+        const std::string of_function = fmt::format("{}: {}", place, shown_key(name));
+        if (!values.is_array() || values.size() != scores.size())
+            fail(Exit::data, "{}: expected a list of {} rewards, one for each answer, found {}", of_function,
+                 scores.size(), shown(values));
+        for (size_t i = 0; i < scores.size(); ++i) scores[i].rewards.push_back(read_number(values[i], of_function));
     }
-    return list;
 }
 
 bool read_truncated(const Json& value, const std::string& place) {
@@ -116,16 +130,12 @@ std::vector<AnswerScore> read_all(const RowFields& row, std::optional<size_t> an
     std::vector<AnswerScore> scores(answers.value_or(1));
     if (!has_reward(row)) refuse_without_reward(row);
     if (const char* key = find_one(row, rewards)) {
-        const Json& value = row.at(key);
-        Json list;
-        PerAnswer values{.value = &value, .place = row.place(key), .is_list = answers.has_value()};
-        if (answers && value.is_object()) {
-            list = transposed(value, *answers, values.place);
-            values.value = &list;
+        if (answers && row.at(key).is_object()) {
+            read_reward_lists(row.at(key), row.place(key), scores);
         } else {
-            values = find_values(row, key, answers);
+            const PerAnswer values = find_values(row, key, answers);
+            for (size_t i = 0; i < scores.size(); ++i) read_rewards(values.of(i), values.place_of(i), scores[i]);
         }
-        for (size_t i = 0; i < scores.size(); ++i) read_rewards(values.of(i), values.place_of(i), scores[i]);
     }
     if (has_any(row, advantages_)) {
         const char* key = advantage ? nullptr : find_one(row, advantages_);

@@ -54,7 +54,19 @@ Row with_scores(const RowFields& row, Row result, std::vector<AnswerScore> score
     return result;
 }
 
+/// Each answer gets a copy of the prompt.
+void require_room(const RowFields& row, size_t answers) {
+    constexpr size_t most = size_t{128} << 20;
+    const size_t prompt = row.at("prompt").dump().size();
+    if (answers * prompt > most)
+        fail(Exit::data,
+             "{}: {} answers, each behind a prompt of {} bytes, are more than {} MiB of text; expected fewer in a row: "
+             "rows with equal prompts are one group",
+             row.where(), answers, prompt, most >> 20);
+}
+
 Row read_rollouts(const RowFields& row) {
+    require_room(row, row.filled_list("completions").size());
     const std::vector<Answer> answers = read_answers(row, "completions");
     return with_scores(row, after_prompt(row, answers), read_scores(row, answers.size()), MessageStyle::chat);
 }

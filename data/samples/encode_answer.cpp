@@ -1,6 +1,7 @@
 // Encoder for answers that a model wrote: one sequence each, with what the row knows of its tokens.
 
 #include <algorithm>
+#include <cmath>
 
 #include "data/samples/encode.h"
 #include "engine/device/error.h"
@@ -46,8 +47,8 @@ Encoded Encoder::encode_answer(const Row& answer, const std::string& where, Toke
 
     Sequence sequence{.tokens = std::move(draft.tokens),
                       .learned = learned_spans(draft.weights),
-                      .advantage = static_cast<float>(score.advantage.value_or(0)),
                       .logps = score.logps};
+    if (score.advantage && !std::isnan(*score.advantage)) sequence.advantage = static_cast<float>(*score.advantage);
     const bool cut_off = score.truncated || result.notes.has(RowNote::truncated);
     if (cut_off && options_.mask_truncated) sequence.learned.clear();
     for (const auto of : GivenLogps::all)

@@ -61,11 +61,11 @@ void ScoreTable::require_like(const Common& later) {
 void ScoreTable::add(const AnswerScore& score, int64_t dataset, const std::string& place) {
     Common common{.advantage_place = place, .gives_advantage = score.advantage.has_value()};
     // One null alone stands for all functions.
-    const bool null_alone = score.rewards.size() == 1 && score.functions.empty() && std::isnan(score.rewards[0]);
+    const bool null_alone = score.rewards.size() == 1 && !score.functions && std::isnan(score.rewards[0]);
     const bool has_rewards = !score.rewards.empty() && !null_alone;
     if (has_rewards) {
         common.functions_place = place;
-        common.names = score.functions;
+        if (score.functions) common.names = *score.functions;
         common.functions = score.rewards.size();
     }
     require_like(common);

@@ -1,6 +1,7 @@
 #pragma once
 // ScoreTable: the scores of all answers of a store, from which their advantages are computed once every row is read
-// (data/rows/advantages.h). Memory: 33 bytes an answer and 8 for each reward function.
+// (data/rows/advantages.h). Memory: 33 bytes an answer and 8 for each reward function; about three times that while
+// finish() runs.
 
 #include <cstdint>
 #include <string>

@@ -15,7 +15,7 @@ class RolloutRows : public RowTest {
         std::string text;
         const auto add = [&](const std::string& part) { text += (text.empty() ? "" : ", ") + part; };
         if (!score.rewards.empty()) add(fmt::format("reward {}", fmt::join(score.rewards, " ")));
-        if (!score.functions.empty()) text += fmt::format(" ({})", fmt::join(score.functions, " "));
+        if (score.functions) text += fmt::format(" ({})", fmt::join(*score.functions, " "));
         if (score.advantage) add(fmt::format("advantage {}", *score.advantage));
         if (score.truncated) add("cut off");
         const char* names[] = {"old", "sampled", "reference"};
@@ -154,6 +154,14 @@ TEST_F(RolloutRows, ListsThatDoNotFitAreRefused) {
     refused(R"({"prompt": "p", "completions": ["a", "b"], "rewards": 1})", "key 'rewards': expected a list");
     refused(R"({"prompt": "p", "completions": ["a", "b"], "rewards": {"f": [1, 2, 3]}})",
             "key 'rewards': f: expected a list of 2 rewards, one for each answer, found [1,2,3]");
+    refused(R"({"prompt": "p", "completion": "a", "reward": {}})",
+            "key 'reward': 0 reward functions; expected 1 to 64, with a number or null for each");
+    std::string many = "0";
+    for (int i = 0; i < 64; ++i) many += ", 0";
+    refused(R"({"prompt": "p", "completion": "a", "reward": [)" + many + "]}", "key 'reward': 65 reward functions");
+    refused(R"({"prompt": ")" + std::string(2 << 20, 'p') + R"(", "rewards": [)" + many + R"(], "completions": [)" +
+                many + "]}",
+            "65 answers, each behind a prompt of 2097154 bytes, are more than 128 MiB of text");
     refused(R"({"prompt": "p", "completions": [], "rewards": []})", "key 'completions': the list is empty");
     refused(R"({"prompt": "p", "completions": ["a", {"role": "assistant", "content": "b"}], "rewards": [1, 2]})",
             "expected every answer of a row in the same form");
