@@ -50,9 +50,9 @@ TEST_F(UnusedKeys, WhatMaySayWhatIsLearnedIsRefused) {
     }
     for (const char* key : {"masked_lm", "labeler", "weighting", "glossary", ""})
         EXPECT_FALSE(may_select_tokens(key)) << key;
-    expect_refused(R"({"prompt": "p", "chosen": "c", "rejected": "r", "weight": 2})",
+    expect_refused(R"({"prompt": "p", "completion": "c", "label": true, "weight": 2})",
                    "key 'weight': it may say what is learned, but rows of this format have no such key",
-                   RowKind::preferences);
+                   RowKind::labelled);
     expect_refused(R"({"prompt": "p", "completion": "c", "label": false})",
                    "key 'label': it marks answers as good or bad, and only stage kto learns from that");
     expect_refused(R"({"text": "a", "images": ["x.png"]})", "key 'images': Colonnade trains on text only");
