@@ -161,6 +161,36 @@ std::string pair_lines(const TokenStore& store) {
                                                   mean(best), rankings ? "worst" : "rejected", mean(worst)));
 }
 
+/// Empty if no answer has a score.
+std::string reward_lines(const StoreStatistics& s) {
+    std::string text;
+    for (size_t set = 0; set < s.rewards.size(); ++set) {
+        const RewardCounts& r = s.rewards[set];
+        const std::string of = s.rewards.size() > 1 ? fmt::format(" of data set {}", set + 1) : "";
+        text += line("answers" + of, fmt::format("{} in {} groups", r.answers, r.groups));
+        if (r.given > 0) text += line("advantages" + of, fmt::format("{} as the rows give them", r.given));
+        if (r.groups_of_one + r.groups_of_equal > 0)
+            text += line("groups without advantage" + of,
+                         fmt::format("{} with one reward, {} with equal rewards", r.groups_of_one, r.groups_of_equal));
+        if (r.unscored > 0) text += line("not scored" + of, fmt::format("{}: their advantage is 0", r.unscored));
+        if (r.reward != 0 || r.reward_std != 0)
+            text += line("rewards" + of, fmt::format("mean {:.4g}, std {:.4g}", r.reward, r.reward_std));
+    }
+    return text;
+}
+
+/// Empty if no answer is labelled.
+std::string label_lines(const TokenStore& store) {
+    if (!store.statistics.rewards.empty()) return "";
+    int64_t good = 0, bad = 0;
+    for (int64_t i = 0; i < store.size(); ++i)
+        for (const Sequence& sequence : store.sample(i).sequences) {
+            good += sequence.advantage > 0;
+            bad += sequence.advantage < 0;
+        }
+    return good + bad == 0 ? "" : line("labels", fmt::format("{} good answers, {} bad ones", good, bad));
+}
+
 std::string length_lines(const StoreStatistics& s) {
     const LengthTable& l = s.lengths;
     return fmt::format("  {:<16}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}\n", "length", "min", "p5", "p25", "p50", "p75",
@@ -393,7 +423,8 @@ std::string prepare_report(const StoreResult& result, const PackSettings& packin
     for (const std::string& text : sharing_text(result, packing))
         prefixes += line(prefixes.empty() ? "prefixes" : "", text);
     return line("store", result.path.empty() ? made : fmt::format("{}, {}", result.path, made)) + counts(result) +
-           pair_lines(store) + length_lines(store.statistics) + packing_lines(result, packing) + prefixes +
+           pair_lines(store) + reward_lines(store.statistics) + label_lines(store) + length_lines(store.statistics) +
+           packing_lines(result, packing) + prefixes +
            fmt::format(
                "  first sample ({}, {} tokens); spaces separate tokens, what is learned is {}:\n"
                "    {}\n",

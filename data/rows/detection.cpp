@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "data/rows/row_formats.h"
+#include "data/rows/score_keys.h"
 #include "data/rows/turn_rows.h"
 #include "engine/device/error.h"
 
@@ -83,6 +84,63 @@ const std::vector<Spelling>& preference_spellings() {
     return spellings;
 }
 
+const std::vector<Spelling>& scored_spellings() {
+    static const std::vector<Spelling> spellings = [] {
+        std::vector<Spelling> list = {{"prompt_tokens"}, {"tokens"}};
+        for (const char* ids : {"input_ids", "token_ids"})
+            list.push_back({"prompt_tokens",
+                            {{"prompt_ids", fmt::format("prompt_{}", ids)},
+                             {"completion_ids", fmt::format("completion_{}", ids)}}});
+        for (const char* ids : {"tokens", "token_ids"}) list.push_back({"tokens", {{"input_ids", ids}}});
+        list.push_back({"rollouts"});
+        list.push_back({"rollouts", {{"completions", "responses"}}});
+        list.push_back({"prompt_completion"});
+        list.push_back({"prompt_completion", {{"completion", "response"}}});
+        // What verl writes of its rollouts: decoded text.
+        list.push_back({"prompt_completion", {{"prompt", "input"}, {"completion", "output"}, {"reward", "score"}}});
+        return list;
+    }();
+    return spellings;
+}
+
+/// LLaMA-Factory's name of the label is kto_tag.
+const std::vector<Spelling>& labelled_spellings() {
+    static const std::vector<Spelling> spellings = [] {
+        std::vector<Spelling> list;
+        for (const char* label : {"label", "kto_tag"}) {
+            const auto add = [&](std::string_view type, Columns columns) {
+                columns.emplace("label", label);
+                list.push_back({type, std::move(columns)});
+            };
+            add("prompt_tokens", {});
+            add("prompt_tokens", {{"prompt_ids", "prompt_input_ids"}, {"completion_ids", "completion_input_ids"}});
+            add("messages", {});
+            add("messages", {{"messages", "conversations"}});
+            add("sharegpt", {});
+            add("sharegpt", {{"conversations", "messages"}});
+            add("alpaca", {});
+            add("prompt_completion", {});
+            add("prompt_completion", {{"completion", "response"}});
+        }
+        return list;
+    }();
+    return spellings;
+}
+
+const std::vector<Spelling>& spellings_of(RowKind kind) {
+    switch (kind) {
+        case RowKind::preferences:
+            return preference_spellings();
+        case RowKind::scored:
+            return scored_spellings();
+        case RowKind::labelled:
+            return labelled_spellings();
+        case RowKind::texts:
+            break;
+    }
+    return text_spellings();
+}
+
 const RowFormat& format_of(RowKind kind, const Spelling& spelling) {
     return *std::ranges::find(row_formats(kind), spelling.type, &RowFormat::name);
 }
@@ -110,6 +168,9 @@ bool ends_with_answer(const RowFields& row, const Json& turns) {
 
 /// Whether the values of a row have the form that the format expects under these names.
 bool has_form(RowKind kind, const RowFields& row, std::string_view type) {
+    if (kind == RowKind::scored && !has_reward(row)) return false;
+    // Data sets for classifiers have labels of other types.
+    if (kind == RowKind::labelled && !row.at("label").is_boolean() && !row.at("label").is_number()) return false;
     const auto is_text = [&](const char* key) { return !row.find(key) || row.at(key).is_string(); };
     if (type == "sharegpt") return turns_have(row, "conversations", "from", "role");
     if (type == "alpaca") return is_text("instruction") && is_text("chosen") && is_text("rejected");
@@ -117,7 +178,7 @@ bool has_form(RowKind kind, const RowFields& row, std::string_view type) {
     if (type != "messages") return true;
     // UltraFeedback: the conversations of a pair stand in chosen and rejected, and once more in messages.
     return turns_have(row, "messages", "role", "from") &&
-           (kind == RowKind::texts || !ends_with_answer(row, row.at("messages")));
+           (kind != RowKind::preferences || !ends_with_answer(row, row.at("messages")));
 }
 
 bool fits(RowKind kind, const Spelling& spelling, const DatasetSpec& spec, const PlacedRow& row) {
@@ -151,23 +212,31 @@ void find_system_prompt(const RowFormat& format, std::span<const PlacedRow> rows
 
 /// The first spelling that fits one row; null if there is none.
 const Spelling* first_fit(RowKind kind, const DatasetSpec& spec, const PlacedRow& row) {
-    for (const Spelling& spelling : kind == RowKind::texts ? text_spellings() : preference_spellings())
+    for (const Spelling& spelling : spellings_of(kind))
         if ((spec.type == "auto" || spec.type == spelling.type) && fits(kind, spelling, spec, row) &&
             fills_some(spelling, row))
             return &spelling;
     return nullptr;
 }
 
+/// What rows of a kind are, and which stage reads them.
+constexpr std::pair<RowKind, const char*> stages_of_kinds[] = {
+    {RowKind::labelled, "rows with a label need stage kto"},
+    {RowKind::scored, "rows with rewards or advantages need stage grpo"},
+    {RowKind::preferences, "rows with answers to compare need stage dpo or rm"},
+    {RowKind::texts, "rows without answers to compare need stage pt or sft"},
+};
+
 [[noreturn]] void refuse_row(RowKind kind, const DatasetSpec& spec, const PlacedRow& row) {
-    const bool texts = kind == RowKind::texts;
     const DatasetSpec unnamed = {.path = spec.path};
-    const char* other = !first_fit(texts ? RowKind::preferences : RowKind::texts, unnamed, row) ? ""
-                        : texts ? "; rows with answers to compare need stage dpo or rm"
-                                : "; rows without answers to compare need stage pt or sft";
+    std::string other;
+    for (const auto& [another, stage] : stages_of_kinds)
+        if (another != kind && other.empty() && first_fit(another, unnamed, row)) other = fmt::format("; {}", stage);
     fail(Exit::data,
-         "{}: cannot detect the format of this row{}; found keys: {}; expected {}; set type to the format, or rename "
+         "{}: cannot detect the format of this row{}; found keys: {}; expected {}{}; set type to the format, or rename "
          "keys with columns{}",
-         row.where, texts ? "" : " of preferences", found_keys(row.object), known_formats(kind), other);
+         row.where, kind == RowKind::texts ? "" : fmt::format(" of {}", name_of(kind)), found_keys(row.object),
+         known_formats(kind), kind == RowKind::scored ? ", each with reward(s) or advantage(s)" : "", other);
 }
 
 /// "messages (first at data.jsonl:1), text (first at data.jsonl:4)"
@@ -193,7 +262,7 @@ const Spelling* first_fit(RowKind kind, const DatasetSpec& spec, const PlacedRow
 }  // namespace
 
 DetectedFormat detect_row_format(RowKind kind, const DatasetSpec& spec, std::span<const PlacedRow> rows) {
-    for (const Spelling& spelling : kind == RowKind::texts ? text_spellings() : preference_spellings()) {
+    for (const Spelling& spelling : spellings_of(kind)) {
         if (spec.type != "auto" && spec.type != spelling.type) continue;
         const bool fit = std::ranges::all_of(rows, [&](const auto& row) { return fits(kind, spelling, spec, row); }) &&
                          std::ranges::any_of(rows, [&](const auto& row) { return fills_some(spelling, row); });

@@ -8,7 +8,24 @@
 namespace colonnade {
 
 const std::vector<RowFormat>& row_formats(RowKind kind) {
-    return kind == RowKind::texts ? text_formats() : preference_formats();
+    switch (kind) {
+        case RowKind::preferences:
+            return preference_formats();
+        case RowKind::scored:
+            return scored_formats();
+        case RowKind::labelled:
+            return labelled_formats();
+        case RowKind::texts:
+            break;
+    }
+    return text_formats();
+}
+
+const char* name_of(RowKind kind) {
+    return kind == RowKind::preferences ? "preferences"
+           : kind == RowKind::scored    ? "scored answers"
+           : kind == RowKind::labelled  ? "labelled answers"
+                                        : "texts";
 }
 
 std::string known_formats(RowKind kind) {
@@ -29,7 +46,7 @@ void check_row_format(const DatasetSpec& spec, RowKind kind) {
     }
     if (!known)
         fail(Exit::config, "{}: unknown type '{}'; expected{} auto, {}", spec.path, spec.type,
-             kind == RowKind::texts ? "" : " a type of preferences:", known_formats(kind));
+             kind == RowKind::texts ? "" : fmt::format(" a type of {}:", name_of(kind)), known_formats(kind));
     for (const auto& [ours, theirs] : spec.columns)
         if (std::find(names.begin(), names.end(), ours) == names.end())
             fail(Exit::config, "{}: columns: type {} has no key '{}' to read from '{}'", spec.path, spec.type, ours,
@@ -42,7 +59,8 @@ Row read_row(RowKind kind, const std::string& type, const Json& object, const Co
         if (format.name != type) continue;
         const RowFields fields(object, columns, where);
         Row row = format.read(fields);
-        if (fields.find("weight")) row.weight = fields.weight("weight");
+        const bool weighs = kind == RowKind::texts || kind == RowKind::preferences;
+        if (weighs && fields.find("weight")) row.weight = fields.weight("weight");
         row.unused = unused_keys(fields);
         return row;
     }

@@ -1,6 +1,6 @@
 #pragma once
 // Row formats (data/rows/rows.h lists them): the keys that identify each, and its reader. The tables are in
-// text_formats.cpp and preference_formats.cpp; a new format is one entry there. detection.cpp knows other spellings of
+// text_formats.cpp, preference_formats.cpp and scored_formats.cpp; a new format is one entry there. detection.cpp knows other spellings of
 // their keys.
 
 #include <span>
@@ -24,6 +24,10 @@ struct RowFormat {
 const std::vector<RowFormat>& row_formats(RowKind kind);
 const std::vector<RowFormat>& text_formats();
 const std::vector<RowFormat>& preference_formats();
+const std::vector<RowFormat>& scored_formats();
+const std::vector<RowFormat>& labelled_formats();
+/// "texts", "preferences", ...
+const char* name_of(RowKind kind);
 /// "messages {messages}, alpaca {instruction, output}, ..."
 std::string known_formats(RowKind kind);
 

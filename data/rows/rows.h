@@ -30,6 +30,23 @@
 //                      masks as above. The answers stand alone, or behind the prompt; without a prompt key, prompt and
 //                      answer are one list
 //
+// Answers that a model wrote, each a sample of its own (stage grpo). A prompt is a string or a message list, an answer a
+// string, a message or a list of messages. A reward is a number, null for none, or a list or an object of those of
+// several functions. Answers of a data set with an equal "group"?, or else with an equal prompt, are a group.
+//
+//   rollouts           {"prompt", "completions": [answer, ...], "rewards" or "advantages": [...], "truncated"?: [...]}
+//   prompt_completion  {"prompt", "completion", "reward" or "advantage", "truncated"?}
+//   prompt_tokens      {"prompt_ids", "completion_ids", "completion_mask"?, "reward" or "advantage", log-probabilities?}
+//   tokens             {"input_ids", "completion_mask" or "response_length", "reward" or "advantage", ...}
+//
+// Answers that are labelled as good or bad (stage kto), each a sample of its own:
+//
+//   prompt_completion  {"prompt", "completion", "label": true or false}
+//   messages           {"messages", "label"}: the last message is the answer
+//   sharegpt           {"conversations", "label"}
+//   alpaca             {"instruction", "output", "label", ...}
+//   prompt_tokens      {"prompt_ids", "completion_ids", "label", ...}
+//
 // "weight"? of a row multiplies what is learned of it; of a preference it is that of its pairs. "weight"? of a message
 // says how much of it is learned, and "token_weights"? of input_ids how much of each token.
 //
@@ -48,6 +65,7 @@
 #include <string>
 #include <vector>
 
+#include "data/rows/answer_score.h"
 #include "data/rows/files/data_files.h"
 #include "data/rows/files/row_source.h"
 #include "engine/io/json.h"
@@ -82,8 +100,9 @@ struct Message {
     Json more = {};
 };
 
-/// What the rows of a data set hold: texts to train on, answers to compare, or answers with a score each.
-enum class RowKind { texts, preferences, scored };
+/// What the rows of a data set hold: texts to train on, answers to compare, answers with a reward or an advantage each,
+/// or answers that are labelled as good or bad.
+enum class RowKind { texts, preferences, scored, labelled };
 
 /// Two answers of a row, by number, of which the first should be preferred.
 struct RowPair {
@@ -104,7 +123,7 @@ struct Row {
     std::vector<int32_t> input_ids, labels;         ///< token ids; labels: same length, -100: not in the loss
     std::vector<float> token_weights;               ///< of each token id, 0 if its label is -100; empty: all 1
     float weight = 1;                               ///< multiplies what is learned; of a preference, of its pairs
-    /// A preference: one row per answer, with the prompt in front; the best answer first.
+    /// Answers: a row for each, with the prompt in front. Of a preference, the best answer first.
     std::vector<Row> answers;
     std::vector<RowPair> pairs;       ///< which of them are compared; empty: each with the later ones
     std::vector<std::string> unused;  ///< keys of the row that were not used, harmless ones apart
@@ -117,9 +136,10 @@ struct Row {
     std::optional<size_t> given;
     /// Of `answers` that are no preference; NaN: none. Those that `keep` takes are learned, each as a row of its own.
     std::vector<double> scores;
-    int64_t left_out = 0;  ///< such answers that `keep` has not taken
-    float margin = 0;      ///< of all pairs: by how much the better answer should score above the other
-    int64_t line = 0;      ///< number in its file, from 1: of the line or the row
+    int64_t left_out = 0;                ///< such answers that `keep` has not taken
+    float margin = 0;                    ///< of all pairs: by how much the better answer should score above the other
+    int64_t line = 0;                    ///< number in its file, from 1: of the line or the row
+    std::optional<AnswerScore> score{};  ///< of each of the answers, if the rows are scored or labelled
 };
 
 /// The text of a row, and its place: file i of the data set, line or row `number` in it.

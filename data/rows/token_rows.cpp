@@ -14,58 +14,14 @@ constexpr const char* loss_masks[] = {"completion_mask", "assistant_masks", "ass
 /// What a tokenizer returns besides, and says nothing about the loss.
 constexpr const char* harmless_keys[] = {"token_type_ids", "special_tokens_mask", "length"};
 
-/// Reads a list of at least one integer in [0, 2^31); `also` is accepted too.
-std::vector<int32_t> read_ids(const RowFields& row, const std::string& key, int32_t also, const char* expected) {
-    constexpr auto greatest = std::numeric_limits<int32_t>::max();
-    const Json& list = row.filled_list(key);
-    std::vector<int32_t> ids;
-    ids.reserve(list.size());
-    for (size_t i = 0; i < list.size(); ++i) {
-        const bool fits = list[i].is_number_unsigned() ? list[i].get<uint64_t>() <= greatest
-                                                       : list[i].is_number_integer() && list[i].get<int64_t>() == also;
-        if (!fits)
-            fail(Exit::data, "{}: {}[{}]: expected {}, found {}", row.where(), row.name(key), i, expected,
-                 shown(list[i]));
-        ids.push_back(list[i].get<int32_t>());
-    }
-    return ids;
-}
-
 void require_length(const RowFields& row, const std::string& key, const std::string& ids_key, size_t expected) {
     if (const size_t length = row.filled_list(key).size(); length != expected)
         fail(Exit::data, "{}: '{}' has {} entries, '{}' has {}; expected the same number", row.where(), row.name(key),
              length, row.name(ids_key), expected);
 }
 
-/// Reads a list of 0 and 1, or of false and true, one entry for each id.
-std::vector<bool> read_mask(const RowFields& row, const std::string& key, const std::string& ids_key, size_t length) {
-    require_length(row, key, ids_key, length);
-    const Json& list = row.list(key);
-    std::vector<bool> mask;
-    for (size_t i = 0; i < length; ++i) {
-        if (!list[i].is_boolean() && list[i] != 0 && list[i] != 1)
-            fail(Exit::data, "{}: {}[{}]: expected 0 or 1, found {}", row.where(), row.name(key), i, shown(list[i]));
-        mask.push_back(list[i].is_boolean() ? list[i].get<bool>() : list[i] == 1);
-    }
-    return mask;
-}
-
-/// The tokens that are no padding: [begin, end).
-struct Kept {
-    size_t begin, end;
-};
-Kept read_padding(const RowFields& row, const std::string& key, const std::string& ids_key, size_t length) {
-    const std::vector<bool> mask = read_mask(row, key, ids_key, length);
-    const auto begin = std::ranges::find(mask, true), end = std::find(begin, mask.end(), false);
-    if (begin == mask.end()) fail(Exit::data, "{}: every entry is padding", row.place(key));
-    if (const auto again = std::find(end, mask.end(), true); again != mask.end())
-        fail(Exit::data, "{}: {}[{}]: expected zeros (padding) at the ends alone, found 1 behind a 0", row.where(),
-             row.name(key), again - mask.begin());
-    return {static_cast<size_t>(begin - mask.begin()), static_cast<size_t>(end - mask.begin())};
-}
-
 /// Throws if several documents are packed into the row: they would see each other.
-void require_one_document(const RowFields& row, const std::string& prefix, size_t length, Kept kept) {
+void require_one_document(const RowFields& row, const std::string& prefix, size_t length, KeptTokens kept) {
     constexpr const char* way_out =
         "rows that were packed elsewhere are not supported: write one row for each document";
     const std::string lengths = prefix + "seq_lengths", positions = prefix + "position_ids";
@@ -111,12 +67,6 @@ void read_token_weights(const RowFields& row, TokenRow& tokens) {
     }
 }
 
-template <typename T>
-void keep(std::vector<T>& list, Kept kept) {
-    list.resize(kept.end);
-    list.erase(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(kept.begin));
-}
-
 TokenRow read_token_row(const RowFields& row, const std::string& prefix) {
     const std::string ids_key = prefix + "input_ids", labels_key = prefix + "labels",
                       mask_key = prefix + "attention_mask";
@@ -138,12 +88,12 @@ TokenRow read_token_row(const RowFields& row, const std::string& prefix) {
         result.labelled = true;
     }
     if (prefix.empty()) read_token_weights(row, result);
-    const Kept kept = row.find(mask_key) ? read_padding(row, mask_key, ids_key, length) : Kept{0, length};
+    const KeptTokens kept = row.find(mask_key) ? read_padding(row, mask_key, ids_key, length) : KeptTokens{0, length};
     require_one_document(row, prefix, length, kept);
     for (const char* name : harmless_keys) (void)row.find(prefix + name);
-    keep(result.ids, kept);
-    keep(result.labels, kept);
-    if (!result.weights.empty()) keep(result.weights, kept);
+    kept.cut(result.ids);
+    kept.cut(result.labels);
+    if (!result.weights.empty()) kept.cut(result.weights);
     return result;
 }
 
@@ -160,6 +110,44 @@ std::vector<std::string> token_keys(const std::string& prefix) {
 }
 
 }  // namespace
+
+std::vector<int32_t> read_ids(const RowFields& row, const std::string& key, int32_t also, const char* expected) {
+    constexpr auto greatest = std::numeric_limits<int32_t>::max();
+    const Json& list = row.filled_list(key);
+    std::vector<int32_t> ids;
+    ids.reserve(list.size());
+    for (size_t i = 0; i < list.size(); ++i) {
+        const bool fits = list[i].is_number_unsigned() ? list[i].get<uint64_t>() <= greatest
+                                                       : list[i].is_number_integer() && list[i].get<int64_t>() == also;
+        if (!fits)
+            fail(Exit::data, "{}: {}[{}]: expected {}, found {}", row.where(), row.name(key), i, expected,
+                 shown(list[i]));
+        ids.push_back(list[i].get<int32_t>());
+    }
+    return ids;
+}
+
+std::vector<bool> read_mask(const RowFields& row, const std::string& key, const std::string& ids_key, size_t length) {
+    require_length(row, key, ids_key, length);
+    const Json& list = row.list(key);
+    std::vector<bool> mask;
+    for (size_t i = 0; i < length; ++i) {
+        if (!list[i].is_boolean() && list[i] != 0 && list[i] != 1)
+            fail(Exit::data, "{}: {}[{}]: expected 0 or 1, found {}", row.where(), row.name(key), i, shown(list[i]));
+        mask.push_back(list[i].is_boolean() ? list[i].get<bool>() : list[i] == 1);
+    }
+    return mask;
+}
+
+KeptTokens read_padding(const RowFields& row, const std::string& key, const std::string& ids_key, size_t length) {
+    const std::vector<bool> mask = read_mask(row, key, ids_key, length);
+    const auto begin = std::ranges::find(mask, true), end = std::find(begin, mask.end(), false);
+    if (begin == mask.end()) fail(Exit::data, "{}: every entry is padding", row.place(key));
+    if (const auto again = std::find(end, mask.end(), true); again != mask.end())
+        fail(Exit::data, "{}: {}[{}]: expected zeros (padding) at the ends alone, found 1 behind a 0", row.where(),
+             row.name(key), again - mask.begin());
+    return {static_cast<size_t>(begin - mask.begin()), static_cast<size_t>(end - mask.begin())};
+}
 
 std::vector<std::string> text_token_keys() {
     std::vector<std::string> keys = token_keys("");

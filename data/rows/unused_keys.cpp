@@ -57,10 +57,11 @@ std::vector<std::string> unused_keys(const RowFields& row) {
     std::vector<std::string> counted;
     for (const auto& [key, value] : row.unread()) {
         if (is_empty(value)) continue;
-        if (key == "label" && value.is_boolean())
-            refuse(row, key,
-                   "rows that are marked as good or bad (KTO) are not supported: stage sft needs the good ones alone, "
-                   "stages dpo and rm need pairs of chosen and rejected");
+        if ((key == "label" || key == "kto_tag") && value.is_boolean())
+            refuse(
+                row, key,
+                "it marks answers as good or bad, and only stage kto learns from that; stage sft needs the good ones "
+                "alone");
         if (may_select_tokens(key))
             refuse(row, key, "it may say what is learned, but rows of this format have no such key");
         if (has_word(key, media)) refuse(row, key, "Colonnade trains on text only");

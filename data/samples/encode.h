@@ -9,7 +9,7 @@
 // see the same tokens.
 //
 // A preference is encoded one answer at a time, each with its prompt in front, and then joined
-// (data/samples/join_branches.h).
+// (data/samples/join_branches.h). Answers with a score of their own are samples of their own (encode_answer.cpp).
 
 #include <memory>
 #include <set>
@@ -56,6 +56,8 @@ struct EncodeOptions {
     // Preferences only.
     int64_t sample_length = 0;  ///< maximum tokens of the prompt and all answers together; 0: no limit
     RankedPairs ranked_pairs = RankedPairs::all;
+    // Scored answers only.
+    bool mask_truncated = false;  ///< nothing is learned of an answer that was cut off, by the sampler or by max_length
 };
 
 /// Tokens of a text, or of a prompt with one of its answers, before the length limits apply.
@@ -97,6 +99,10 @@ class Encoder {
     /// its generation prompt.
     std::optional<std::vector<TokenDraft>> encode_turns(const Row& row, const std::string& where, TokenCache& cache,
                                                         Encoded& result) const;
+    /// An answer with a score, as one sample of one sequence. What is learned begins behind the generation prompt. An
+    /// answer that is too long is cut at its end, log-probabilities with it. It may have no learned token, and counts
+    /// still; its advantage is that of the row, or 0.
+    Encoded encode_answer(const Row& answer, const std::string& where, TokenCache& cache) const;
     /// Encodes a chat up to the start of the assistant's answer, for generation. Starts with BOS if the template does.
     std::vector<int32_t> encode_prompt(const std::vector<Message>& messages) const;
     /// Encodes a text that generation continues, as training encodes a plain prompt.
@@ -144,7 +150,10 @@ class Encoder {
     void append_chat(TokenDraft& draft, const RenderedChat& chat, const std::vector<PartRule>& rules, ChatTokens& state,
                      TokenCache& cache) const;
 
-    class TurnByTurn;  // encode_history.cpp
+    // encode_history.cpp
+    class TurnByTurn;
+    /// An answer of one turn as it is generated; one of several turns as the chat is rendered once.
+    TokenDraft draft_answer(const Row& row, const std::string& where, TokenCache& cache) const;
 
     // encode_preference.cpp
     Encoded encode_preference(const Row& row, const std::string& where, TokenCache& cache) const;

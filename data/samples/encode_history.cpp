@@ -267,4 +267,22 @@ std::optional<std::vector<TokenDraft>> Encoder::encode_turns(const Row& row, con
     return drafts;
 }
 
+TokenDraft Encoder::draft_answer(const Row& row, const std::string& where, TokenCache& cache) const {
+    if (options_.history == History::as_rendered || row.messages.empty() || !tokenizer_)
+        return draft(row, where, cache);
+    check_markers(where);
+    TurnByTurn chat(*this, row, where, cache);
+    bool exact = chat.turns() == 1;
+    try {
+        if (exact) return chat.draft(0);
+        exact = chat.keeps_past();
+    } catch (const Error& error) {
+        if (error.exit() != Exit::data) throw;
+        exact = false;
+    }
+    TokenDraft once = draft(row, where, cache);
+    once.notes.add_if(!exact, RowNote::history_not_exact);
+    return once;
+}
+
 }  // namespace colonnade

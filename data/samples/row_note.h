@@ -28,6 +28,8 @@ enum class RowNote {
     answers_left_out,
     history_not_exact,
     weighted,
+    cut_off,
+    answer_not_learned,
 };
 
 enum class NoteEffect { changed, dropped, suspicious };  ///< only dropped rows leave no sample
@@ -78,11 +80,15 @@ inline constexpr auto row_notes = std::to_array<RowNoteInfo>({
     {RowNote::history_not_exact, NoteEffect::suspicious, "history_not_exact", "history not exact"},
     // The row, its messages, its pairs or its tokens have weights, and not only 0 and 1.
     {RowNote::weighted, NoteEffect::changed, "weighted", "weighted"},
+    // Scored answers: the sampler stopped before the end, or max_length did.
+    {RowNote::cut_off, NoteEffect::changed, "cut_off", "cut off"},
+    // Scored answers: they count as answers, but no token is learned: masks say so, or mask_truncated_completions.
+    {RowNote::answer_not_learned, NoteEffect::changed, "answer_not_learned", "counted, not learned"},
 });
 static_assert([] {
     for (size_t i = 0; i < row_notes.size(); ++i)
         if (row_notes[i].note != static_cast<RowNote>(i)) return false;
-    return row_notes.back().note == RowNote::weighted;
+    return row_notes.back().note == RowNote::answer_not_learned;
 }());
 
 /// The notes of one row.

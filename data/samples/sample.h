@@ -22,6 +22,8 @@
 #include <span>
 #include <vector>
 
+#include "data/rows/answer_score.h"
+
 namespace colonnade {
 
 /// Tokens [begin, end) of a sequence are learned with this weight. A sequence's first token has index 0; it is never
@@ -31,18 +33,6 @@ struct LearnedSpan {
     float weight;  ///< above 0
 
     bool operator==(const LearnedSpan&) const = default;
-};
-
-/// Log-probabilities that a data set gives for learned tokens, in their order: one for each, or none at all. NaN is one
-/// that is not known.
-struct GivenLogps {
-    std::vector<float> old{};        ///< under the policy that the update starts from
-    std::vector<float> sampled{};    ///< as the sampler reported it
-    std::vector<float> reference{};  ///< under the reference model
-
-    static constexpr std::vector<float> GivenLogps::*all[] = {&GivenLogps::old, &GivenLogps::sampled,
-                                                              &GivenLogps::reference};
-    bool operator==(const GivenLogps&) const = default;
 };
 
 struct Sequence {

@@ -50,6 +50,18 @@ Json identity_of(const Tokenizer* tokenizer) {
             pad.value_or(-1),          unk.value_or(-1), tokenizer->document_prefix()};
 }
 
+/// A limit that is infinite becomes null.
+Json settings_of(const RewardSettings& rewards) {
+    const auto& [advantages, weights] = rewards;
+    const auto& [scale, aggregation, clip_min, clip_max, whole_set] = advantages;
+    return {{"scale", static_cast<int>(scale)},
+            {"aggregation", static_cast<int>(aggregation)},
+            {"clip_min", clip_min},
+            {"clip_max", clip_max},
+            {"weights", weights},
+            {"whole_set", static_cast<int>(whole_set)}};
+}
+
 /// Every input that the content of the store depends on. The structured bindings fail to compile when a field is added,
 /// so that none can be forgotten here.
 /// A data set's weight is not among them: it applies to the finished store.
@@ -72,7 +84,8 @@ Json settings_of(const StoreRequest& request, const FileLists& files) {
     }
     const auto& [chat_template, end_ids, allow_spelled_out_markers, max_length, train_on_prompt, roles_to_train,
                  train_on_thinking, train_on_tool_calls, special_tokens_in_text, train_on_eos, mask_history, history,
-                 add_bos, add_eos, excess_length, vocab_size, sample_length, ranked_pairs] = request.encode;
+                 add_bos, add_eos, excess_length, vocab_size, sample_length, ranked_pairs, mask_truncated] =
+        request.encode;
     return {{"store_format", TokenStore::format_version},
             {"rows", static_cast<int>(request.rows)},
             {"datasets", datasets},
@@ -93,7 +106,9 @@ Json settings_of(const StoreRequest& request, const FileLists& files) {
             {"excess_length", static_cast<int>(excess_length)},
             {"vocab_size", vocab_size},
             {"sample_length", sample_length},
-            {"ranked_pairs", static_cast<int>(ranked_pairs)}};
+            {"ranked_pairs", static_cast<int>(ranked_pairs)},
+            {"mask_truncated", mask_truncated},
+            {"rewards", settings_of(request.rewards)}};
 }
 
 int64_t vocab_limit(const StoreRequest& request) {
@@ -133,6 +148,7 @@ struct Block {
     double bytes_read = 0;                    // of all files, up to the end of this block
     size_t bytes = 0;                         // of `text`, which is freed when the block is encoded
     TokenStore part;                          // samples and counts of these rows
+    ScoreTable scores;                        // of its answers
     std::exception_ptr error;                 // error that ended the block early
 };
 
@@ -171,6 +187,11 @@ class StoreBuilder {
             for (const std::string& marker : encoder.spelled_out())
                 if (auto& all = store_.statistics.markers_spelled_out; std::ranges::find(all, marker) == all.end())
                     all.push_back(marker);
+        if (request_.rows == RowKind::scored) {
+            ScoredAnswers scored = scores_.finish(request_.rewards, std::ssize(files_));
+            store_.set_scores(std::move(scored.advantages), std::move(scored.rewards));
+            store_.statistics.rewards = std::move(scored.data_sets);
+        }
         store_.count_samples();
         return std::move(store_);
     }
@@ -271,8 +292,12 @@ class StoreBuilder {
                 const std::string place = block.reader->place(text);
                 const Row row = block.reader->parse(text);
                 block.part.statistics.unused_columns.add(row.unused);
-                add_row(block.part, encoders_[block.dataset].encode(row, place, cache), place, block.first_file + file,
-                        number);
+                ++block.part.statistics.rows;
+                const RowPlace at{place, block.first_file + file, number};
+                if (request_.rows == RowKind::scored || request_.rows == RowKind::labelled)
+                    add_answers(block, row, at, cache);
+                else
+                    add_row(block.part, encoders_[block.dataset].encode(row, place, cache), at);
                 block.rows_of_files[block.first_file + file] += 1;
             }
         } catch (...) {
@@ -281,18 +306,40 @@ class StoreBuilder {
         block.text = {};
     }
 
-    static void add_row(TokenStore& store, Encoded row, const std::string& place, size_t file, int64_t line) {
+    struct RowPlace {
+        std::string text;  // "path:line"
+        size_t file;       // among all files
+        int64_t line;
+    };
+
+    static void add_row(TokenStore& store, Encoded row, const RowPlace& at) {
         auto& statistics = store.statistics;
-        ++statistics.rows;
         statistics.longest_row = std::max(statistics.longest_row, row.full_length);
         statistics.scored_rows += row.answers > 0 ? 1 : 0;
         statistics.scored_answers += row.answers;
         statistics.kept_answers += row.kept;
         if (!row.notes.dropped() && target_weight(row.sample) == 0) row.notes.add(RowNote::dropped_nothing_learned);
-        statistics.notes.add(row.notes, place);
+        statistics.notes.add(row.notes, at.text);
         if (row.notes.dropped()) return;
-        store.add(row.sample, static_cast<int32_t>(file), line);
-        for (const Sample& sample : row.more) store.add(sample, static_cast<int32_t>(file), line);
+        store.add(row.sample, static_cast<int32_t>(at.file), at.line);
+        for (const Sample& sample : row.more) store.add(sample, static_cast<int32_t>(at.file), at.line);
+    }
+
+    void add_answers(Block& block, const Row& row, const RowPlace& at, TokenCache& cache) const {
+        auto& statistics = block.part.statistics;
+        for (size_t i = 0; i < row.answers.size(); ++i) {
+            const std::string place = row.answers.size() > 1 ? fmt::format("{}: answer {}", at.text, i) : at.text;
+            Encoded answer = encoders_[block.dataset].encode_answer(row.answers[i], place, cache);
+            // A label is about what is learned; a reward counts in its group.
+            if (request_.rows == RowKind::labelled && answer.notes.has(RowNote::answer_not_learned))
+                answer.notes.add(RowNote::dropped_nothing_learned);
+            statistics.longest_row = std::max(statistics.longest_row, answer.full_length);
+            statistics.notes.add(answer.notes, place);
+            if (answer.notes.dropped()) continue;
+            block.part.add(answer.sample, static_cast<int32_t>(at.file), at.line);
+            if (request_.rows == RowKind::scored)
+                block.scores.add(*row.answers[i].score, static_cast<int64_t>(block.dataset), place);
+        }
     }
 
     /// Appends this block and the blocks that waited for it.
@@ -315,6 +362,7 @@ class StoreBuilder {
 
     void append(const Block& block) {
         store_.append(block.part);
+        scores_.append(block.scores);
         for (const auto& [file, rows] : block.rows_of_files) store_.statistics.files[file].rows += rows;
         progress_.update(block.bytes_read);
         progress_.fields({{fmt::format("{} samples", human_count(static_cast<double>(store_.size())))}});
@@ -337,6 +385,7 @@ class StoreBuilder {
     std::map<int64_t, Block> waiting_;
     std::exception_ptr error_;
     TokenStore store_;
+    ScoreTable scores_;
 };
 
 void check_not_empty(const StoreStatistics& statistics, const std::string& name) {
@@ -347,6 +396,15 @@ void check_not_empty(const StoreStatistics& statistics, const std::string& name)
             reasons += fmt::format("{}{} {}", reasons.empty() ? "" : ", ", count, info.label);
     fail(Exit::data, "no sample is left for {}: {} {} read (the longest has {} tokens), all dropped: {}", name,
          statistics.rows, statistics.rows == 1 ? "row" : "rows", statistics.longest_row, reasons);
+}
+
+/// Answers may be without a learned token, but not all of them.
+void check_learned(const StoreStatistics& statistics, const std::string& name) {
+    if (statistics.learned_tokens > 0) return;
+    fail(Exit::data,
+         "nothing is learned of the {} answers for {}: their masks select no token, or all were cut off and "
+         "mask_truncated_completions leaves them out",
+         statistics.samples, name);
 }
 
 void check_unchanged(const StoreStatistics& statistics, const FileLists& files, const FileStamps& before) {
@@ -390,6 +448,7 @@ StoreResult build_store(const StoreRequest& request) {
     result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     result.tokens_per_second = static_cast<double>(result.store.tokens()) / result.seconds;
     check_not_empty(result.store.statistics, request.name);
+    check_learned(result.store.statistics, request.name);
     check_unchanged(result.store.statistics, files, stamps);
     result.store.settings = settings;
     result.store.write(result.path, result.key);

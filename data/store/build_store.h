@@ -3,11 +3,12 @@
 //
 //     <folder>/<name>-<first 16 hex digits of the key>.h5
 //     key = SHA-256(store format, kind of rows, every data set's settings but its weight, every data file's path and
-//                   content hash, tokenizer hash, every EncodeOptions field)
+//                   content hash, tokenizer hash, every field of EncodeOptions and RewardSettings)
 //
 // A change of anything that could change a token gives another file; an unchanged request finds its file again. To
 // build a store, each of `threads` workers takes the next block of rows, parses and encodes it; blocks are appended in
-// the order of the files. Neither the result nor the error depends on the number of threads.
+// the order of the files. Neither the result nor the error depends on the number of threads. Advantages of scored rows
+// are computed when all rows are read, and stored with the answers.
 
 #include <memory>
 #include <string>
@@ -16,6 +17,7 @@
 #include "data/rows/rows.h"
 #include "data/samples/encode.h"
 #include "data/store/mismatched_answers.h"
+#include "data/store/score_table.h"
 #include "data/store/store.h"
 #include "data/text/tokenizer.h"
 #include "engine/io/progress.h"
@@ -31,6 +33,7 @@ struct StoreRequest {
     RowKind rows = RowKind::texts;
     std::shared_ptr<const Tokenizer> tokenizer;  ///< null: only rows of input_ids
     EncodeOptions encode;
+    RewardSettings rewards{};  ///< of scored rows
     int threads = 1;
     ProgressOptions progress;  ///< how to report progress; label, unit and total are filled in
 };

@@ -164,6 +164,13 @@ void TokenStore::append(const TokenStore& later) {
     add_rows(statistics, later.statistics);
 }
 
+void TokenStore::set_scores(std::vector<float> advantages, std::vector<float> rewards) {
+    require(advantages.size() == shared_.size() && rewards.size() == shared_.size(),
+            "{} advantages and {} rewards of {} sequences", advantages.size(), rewards.size(), shared_.size());
+    advantages_ = std::move(advantages);
+    rewards_ = std::move(rewards);
+}
+
 size_t TokenStore::bytes() const {
     size_t sum = 0;
     for_each_dataset([&](const char*, const auto& values) { sum += values.size() * sizeof(values[0]); }, *this);

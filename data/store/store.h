@@ -46,6 +46,8 @@ class TokenStore {
     void add(const Sample& sample, int32_t file, int64_t line);
     /// Appends all samples of `later`, which has the same list of files, and adds its row counts.
     void append(const TokenStore& later);
+    /// Sets advantage and reward (NaN: none) of every sequence.
+    void set_scores(std::vector<float> advantages, std::vector<float> rewards);
     /// Sets the statistics that depend on the samples: samples (also by file), tokens, learned_*, pairs, lengths.
     void count_samples();
 

@@ -11,9 +11,11 @@ namespace colonnade {
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RowCount, count, first)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LengthTable, min, p5, p25, p50, p75, p95, p99, max)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StoreStatistics::File, path, type, columns, rows, samples, dataset, numbering)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RewardCounts, answers, groups, groups_of_one, groups_of_equal, unscored, given,
+                                   reward, reward_std)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StoreStatistics, files, left_out, rows, samples, tokens, learned_tokens,
                                    learned_weight, pairs, answers, repeated_tokens, pair_tokens, scored_rows,
-                                   scored_answers, kept_answers, longest_row, lengths, markers_spelled_out)
+                                   scored_answers, kept_answers, longest_row, lengths, rewards, markers_spelled_out)
 
 LengthTable length_table(std::vector<int64_t> lengths) {
     if (lengths.empty()) return {};

@@ -1,6 +1,7 @@
 #pragma once
 // StoreStatistics: what became of every row of a data set on its way into the token store. Every dropped row is counted
-// here: rows = samples + the counts of all notes that drop a row.
+// here: rows = samples + the counts of all notes that drop a row. Of rows with several scored answers, notes and samples
+// count the answers.
 
 #include <array>
 #include <cstdint>
@@ -67,6 +68,16 @@ struct LengthTable {
 };
 LengthTable length_table(std::vector<int64_t> lengths);
 
+/// The scored answers of a data set. Answers that were dropped are in no group.
+struct RewardCounts {
+    int64_t answers = 0, groups = 0;
+    int64_t groups_of_one = 0;    ///< with one answer that has a reward: its advantage is 0
+    int64_t groups_of_equal = 0;  ///< all of the same reward: their advantages are 0
+    int64_t unscored = 0;         ///< answers without a reward, or with a null advantage
+    int64_t given = 0;            ///< answers whose advantage the row gives
+    double reward = 0, reward_std = 0;
+};
+
 struct StoreStatistics {
     struct File {
         std::string path = {}, type = {};  ///< type: the row format in use (data/rows/rows.h)
@@ -88,6 +99,7 @@ struct StoreStatistics {
     int64_t scored_rows = 0, scored_answers = 0, kept_answers = 0;  ///< rows with scores, and their answers
     int64_t longest_row = 0;  ///< in tokens, before anything was dropped or truncated
     LengthTable lengths;
+    std::vector<RewardCounts> rewards;  ///< of each data set, if its answers have scores; else empty
     RowNoteCounts notes;
     UnusedColumns unused_columns;
     std::vector<std::string> markers_spelled_out;  ///< markers of the chat template without a piece in the tokenizer

@@ -2,6 +2,7 @@
 
 #include "data/rows/rows.h"
 #include "data/samples/encode.h"
+#include "data/store/score_table.h"
 #include "engine/io/files.h"
 #include "tests/fuzz/formats.h"
 #include "tests/support/small_tokenizer.h"
@@ -56,13 +57,49 @@ const std::string preferences[] = {
     R"({"prompt_input_ids": [1, 2], "chosen_input_ids": [3], "rejected_input_ids": [4, 5], "chosen_labels": [3]}
 )"};
 
+const std::string scored[] = {
+    R"({"prompt": "p", "completions": ["a", "b"], "rewards": [1, null]}
+{"prompt": "p", "completions": ["a", "b"], "rewards": {"f": [1, 0.5], "g": [true, NaN]}, "group": 7, "truncated": [0, true]}
+)",
+    R"({"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}, {"role": "tool", "content": "c"}, {"role": "assistant", "content": "d"}], "reward": [1, -2.5], "finish_reason": "length", "tools": []}
+)",
+    R"({"prompt_ids": [1, 2], "completion_ids": [3, 4], "completion_mask": [1, 0], "advantages": [1, 0], "old_per_token_logps": [-1, -2], "ref_per_token_logps": [null]}
+)",
+    R"({"input_ids": [1, 2, 3], "completion_mask": [0, 1, 1], "old_log_probs": [0, -1, 1e-9], "advantage": 1e30, "group_id": "g"}
+)",
+    R"({"tokens": [1, 2, 3], "response_length": 2, "loss_mask": [0, 1], "rollout_log_probs": [-1e38, 0], "reward": {"f": 1}, "status": "truncated"}
+)"};
+
+const std::string labelled[] = {
+    R"({"prompt": "p", "completion": "c", "label": true}
+)",
+    R"({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "kto_tag": false}
+)",
+    R"({"instruction": "i", "output": "o", "label": 1}
+)",
+    R"({"prompt_ids": [1, 2], "completion_ids": [3, 4], "label": 0}
+)"};
+
 void read_rows(const std::string& file, RowKind kind) {
     static const Encoder encoder(small_tokenizer({.special = {"<|im_start|>", "<|im_end|>"}}),
-                                 {.allow_spelled_out_markers = true});
+                                 {.allow_spelled_out_markers = true, .excess_length = ExcessLength::truncate});
     TokenCache cache;
     RowReader reader({.path = file}, kind);
     int rows = 0;
-    for (Row row; rows < 100 && reader.next(row); ++rows) (void)encoder.encode(row, file, cache);
+    ScoreTable scores;
+    for (Row row; rows < 100 && reader.next(row); ++rows) {
+        if (kind == RowKind::texts || kind == RowKind::preferences) {
+            (void)encoder.encode(row, file, cache);
+            continue;
+        }
+        for (const Row& answer : row.answers) {
+            const Encoded made = encoder.encode_answer(answer, file, cache);
+            if (made.notes.dropped()) continue;
+            check_sample(made.sample);
+            if (kind == RowKind::scored) scores.add(*answer.score, 0, file);
+        }
+    }
+    if (kind == RowKind::scored) (void)scores.finish({}, 1);
 }
 
 Format rows_format(const std::string& name, std::vector<std::string> seeds, RowKind kind = RowKind::texts) {
@@ -108,6 +145,8 @@ std::vector<NamedFormat> row_file_formats() {
     return {
         {"rows", [=](const auto&) { return json_rows(texts, RowKind::texts); }},
         {"preferences", [=](const auto&) { return json_rows(preferences, RowKind::preferences); }},
+        {"scored", [=](const auto&) { return json_rows(scored, RowKind::scored); }},
+        {"labelled", [=](const auto&) { return json_rows(labelled, RowKind::labelled); }},
         {"gzip", [](const auto&) { return compressed_format("rows.jsonl.gz", gzip_content()); }},
         {"zstd", [](const auto&) { return compressed_format("rows.jsonl.zst", zstd_content()); }},
         {"data_card", [](const auto&) { return card_format(); }},

@@ -133,6 +133,7 @@ Json measure(const Config& config, int runs) {
     request.rows = config.rows();
     request.tokenizer = tokenizer;
     request.encode = encoder->options();
+    request.rewards = reward_settings(config);
     request.threads = config.dataset_num_proc ? static_cast<int>(config.dataset_num_proc) : omp_get_max_threads();
     request.progress.write = [](std::string_view) {};
     const std::vector<std::string> texts = texts_of(config.datasets, config.rows());

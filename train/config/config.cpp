@@ -220,7 +220,20 @@ EncodeOptions encode_options(const Config& c, int64_t vocab_size) {
             .excess_length = c.excess_length,
             .vocab_size = vocab_size,
             .sample_length = c.rows() == RowKind::preferences ? c.packing_length : 0,
-            .ranked_pairs = c.ranking_pairs};
+            .ranked_pairs = c.ranking_pairs,
+            .mask_truncated = c.mask_truncated_completions};
+}
+
+RewardSettings reward_settings(const Config& c) {
+    RewardSettings settings = {{.scale = c.scale_rewards,
+                                .aggregation = c.multi_objective_aggregation,
+                                .whole_set = c.normalize_advantages ? WholeSet::normalized : WholeSet::as_it_is},
+                               c.reward_weights};
+    if (c.reward_clip_range.size() == 2) {
+        settings.advantages.clip_min = c.reward_clip_range[0];
+        settings.advantages.clip_max = c.reward_clip_range[1];
+    }
+    return settings;
 }
 
 PackSettings train_packing(const Config& c) {

@@ -16,6 +16,7 @@
 #include "data/packing/packer.h"
 #include "data/rows/rows.h"
 #include "data/samples/encode.h"
+#include "data/store/score_table.h"
 #include "data/text/text_folder.h"
 #include "layers/policy_formulas.h"
 #include "layers/ranking_loss.h"
@@ -144,6 +145,13 @@ struct Config {
     ImportanceMode vllm_importance_sampling_mode = ImportanceMode::sequence_mask;
     double vllm_importance_sampling_clip_max = 3;  ///< 0: none
     double vllm_importance_sampling_clip_min = 0;
+    // Rewards of stage grpo.
+    AdvantageScale scale_rewards = AdvantageScale::group;
+    std::vector<double> reward_weights;  ///< of the reward functions; empty: all 1
+    RewardAggregation multi_objective_aggregation = RewardAggregation::sum_then_normalize;
+    bool normalize_advantages = false;
+    std::vector<double> reward_clip_range;  ///< least and greatest; empty: none
+    bool mask_truncated_completions = false;
 
     // Packing.
     bool packing = true;
@@ -230,7 +238,8 @@ struct Config {
     /// The kind of rows that the stage reads.
     RowKind rows() const {
         if (stage == Stage::dpo || stage == Stage::rm) return RowKind::preferences;
-        return stage == Stage::kto || stage == Stage::grpo ? RowKind::scored : RowKind::texts;
+        if (stage == Stage::kto) return RowKind::labelled;
+        return stage == Stage::grpo ? RowKind::scored : RowKind::texts;
     }
     bool has_eval_data() const { return !eval_datasets.empty() || val_size > 0; }
 };
@@ -288,6 +297,7 @@ std::string config_help();
 /// The date that templates see; nothing if it is not one.
 std::optional<jinja::Clock> chat_template_clock(const Config& config);
 EncodeOptions encode_options(const Config& config, int64_t vocab_size);
+RewardSettings reward_settings(const Config& config);
 PackSettings train_packing(const Config& config);
 PackSettings eval_packing(const Config& config);
 LrSchedule lr_schedule(const Config& config, int64_t total_steps);

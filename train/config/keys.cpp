@@ -6,6 +6,7 @@
 #include "train/config/packing_keys.h"
 #include "train/config/policy_keys.h"
 #include "train/config/preference_keys.h"
+#include "train/config/reward_keys.h"
 
 namespace colonnade {
 namespace {
@@ -233,7 +234,8 @@ Section data_section() {
                 key("excess_length", &C::excess_length,
                     "Policy for longer samples, and for preferences whose answers together exceed packing_length. "
                     "truncate keeps the start. Each case is counted and reported.")
-                    .also({"excess_length_strategy"}),
+                    .also({"excess_length_strategy"})
+                    .default_is("drop; truncate in stages kto and grpo"),
                 key("prepared_path", &C::prepared_path,
                     "Folder of the tokenised data, which is reused as long as its inputs stay the same.")
                     .also({"dataset_prepared_path", "tokenized_path"})
@@ -390,9 +392,9 @@ std::vector<Key<Config>> config_keys() {
 }  // namespace
 
 std::vector<Section> config_sections() {
-    return {model_section(),   lora_section(),   freeze_section(),    machine_section(),    ranks_section(),
-            data_section(),    tokens_section(), labels_section(),    preference_section(), policy_section(),
-            packing_section(), run_section(),    optimizer_section(), output_section()};
+    return {model_section(),  lora_section(),    freeze_section(), machine_section(),    ranks_section(),
+            data_section(),   tokens_section(),  labels_section(), preference_section(), policy_section(),
+            reward_section(), packing_section(), run_section(),    optimizer_section(),  output_section()};
 }
 
 std::vector<Key<ModelShape>> model_keys() {

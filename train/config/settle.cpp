@@ -4,6 +4,7 @@
 #include "train/config/packing_keys.h"
 #include "train/config/policy_keys.h"
 #include "train/config/preference_keys.h"
+#include "train/config/reward_keys.h"
 #include "train/config/rules.h"
 
 namespace colonnade {
@@ -168,13 +169,13 @@ void settle_data(Config& c, Rules& rules) {
 void check_labels(const Config& c, Rules& rules) {
     rules.expect(chat_template_clock(c).has_value(), {"chat_template_date"},
                  "chat_template_date '{}': expected a date such as 2025-01-31", c.chat_template_date);
-    const bool preferences = c.rows() == RowKind::preferences || c.stage == Stage::kto;
-    rules.expect(!preferences || !c.train_on_prompt, {"train_on_prompt", "stage"},
+    const bool answers = c.rows() != RowKind::texts;
+    rules.expect(!answers || !c.train_on_prompt, {"train_on_prompt", "stage"},
                  "train_on_prompt: true contradicts stage {}: only answers are compared", spell(c.stage));
-    rules.expect(!preferences || c.train_on_eos != TrainOnEos::all, {"train_on_eos", "stage"},
+    rules.expect(!answers || c.train_on_eos != TrainOnEos::all, {"train_on_eos", "stage"},
                  "train_on_eos: all contradicts stage {}: only answers are compared, the prompt's end tokens are not",
                  spell(c.stage));
-    rules.expect(!preferences || c.history != History::per_turn, {"history", "stage"},
+    rules.expect(!answers || c.history != History::per_turn, {"history", "stage"},
                  "history: per_turn contradicts stage {}: only the last answers are compared; use auto",
                  spell(c.stage));
     rules.expect(!c.train_on_prompt || c.history != History::per_turn, {"history", "train_on_prompt"},
@@ -362,6 +363,7 @@ void settle_training(Config& config, Rules& rules) {
     settle_run(config, rules);
     settle_preferences(config, rules);
     settle_policy(config, rules);
+    settle_rewards(config, rules);
     settle_schedule(config, rules);
 }
 

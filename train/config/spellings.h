@@ -126,6 +126,18 @@ inline constexpr auto spellings<PreferenceLoss> =
                                              {"orpo", PreferenceLoss::orpo},
                                              {"sft", PreferenceLoss::sft},
                                              {"dpo_norm", PreferenceLoss::sigmoid_norm}});
+/// loss_type rloo has leave_one_out, which nothing spells. TRL reads true and false too.
+template <>
+inline constexpr auto spellings<AdvantageScale> =
+    std::to_array<Spelling<AdvantageScale>>({{"group", AdvantageScale::group},
+                                             {"batch", AdvantageScale::batch},
+                                             {"none", AdvantageScale::none},
+                                             {"true", AdvantageScale::group},
+                                             {"false", AdvantageScale::none}});
+template <>
+inline constexpr auto spellings<RewardAggregation> =
+    std::to_array<Spelling<RewardAggregation>>({{"sum_then_normalize", RewardAggregation::sum_then_normalize},
+                                                {"normalize_then_sum", RewardAggregation::normalize_then_sum}});
 template <>
 inline constexpr auto spellings<UnpairedLoss> = std::to_array<Spelling<UnpairedLoss>>(
     {{"kto", UnpairedLoss::kto}, {"apo_zero_unpaired", UnpairedLoss::apo_zero_unpaired}});

@@ -129,11 +129,15 @@ RunArguments split_run_arguments(const std::vector<std::string>& arguments) {
 }
 
 RowsFound look_at_rows(const DatasetSpec& local) {
-    try {
-        const std::string type = RowReader(local, RowKind::preferences).type();
-        return {type == "ranked" ? Stage::rm : Stage::dpo, type};
-    } catch (const Error& e) {  // these rows are no preferences, or cannot be read, which comes up again
-        if (e.exit() != Exit::data && e.exit() != Exit::config) throw;
+    for (const RowKind kind : {RowKind::labelled, RowKind::scored, RowKind::preferences}) {
+        try {
+            const std::string type = RowReader(local, kind).type();
+            if (kind == RowKind::labelled) return {Stage::kto, type};
+            if (kind == RowKind::preferences) return {type == "ranked" ? Stage::rm : Stage::dpo, type};
+            if (type != "prompt_completion") return {Stage::grpo, type};  // texts to learn may have a score, too
+        } catch (const Error& e) {  // these rows are of another kind, or cannot be read, which comes up again
+            if (e.exit() != Exit::data && e.exit() != Exit::config) throw;
+        }
     }
     return {Stage::sft, RowReader(local, RowKind::texts).type()};
 }

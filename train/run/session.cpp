@@ -32,6 +32,7 @@ StoreResult build_split(const Session& s, const std::string& name, const std::ve
     request.rows = s.config.rows();
     request.tokenizer = s.encoder->tokenizer();
     request.encode = s.encoder->options();
+    request.rewards = reward_settings(s.config);
     request.threads = s.config.dataset_num_proc ? static_cast<int>(s.config.dataset_num_proc) : omp_get_max_threads();
     if (!ranks.first()) request.progress.write = [](std::string_view) {};
     StoreResult result;

@@ -50,11 +50,11 @@ TEST_F(UnusedKeys, WhatMaySayWhatIsLearnedIsRefused) {
     }
     for (const char* key : {"masked_lm", "labeler", "weighting", "glossary", ""})
         EXPECT_FALSE(may_select_tokens(key)) << key;
-    expect_refused(R"({"prompt": "p", "chosen": "c", "rejected": "r", "weight": 2})",
+    expect_refused(R"({"prompt": "p", "completion": "c", "label": true, "weight": 2})",
                    "key 'weight': it may say what is learned, but rows of this format have no such key",
-                   RowKind::preferences);
+                   RowKind::labelled);
     expect_refused(R"({"prompt": "p", "completion": "c", "label": false})",
-                   "key 'label': rows that are marked as good or bad (KTO) are not supported");
+                   "key 'label': it marks answers as good or bad, and only stage kto learns from that");
     expect_refused(R"({"text": "a", "images": ["x.png"]})", "key 'images': Colonnade trains on text only");
     expect_refused(R"({"text": "a", "system": "s"})", "key 'system': plain text has no system turn");
     expect_error(Exit::data, "key 'setting': plain text has no system turn", [&] {

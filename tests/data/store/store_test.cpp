@@ -222,6 +222,10 @@ TEST_F(Store, WhateverCouldChangeATokenChangesTheKey) {
         [](auto& r) { r.encode.vocab_size = 101; },
         [](auto& r) { r.encode.sample_length = 8; },
         [](auto& r) { r.encode.ranked_pairs = RankedPairs::best; },
+        [](auto& r) { r.encode.mask_truncated = true; },
+        [](auto& r) { r.rewards.weights = {2}; },
+        [](auto& r) { r.rewards.advantages.scale = AdvantageScale::none; },
+        [](auto& r) { r.rewards.advantages.clip_max = 1; },
         [&](auto&) { write("a.jsonl", std::string(rows) + "{\"input_ids\": [40, 41]}\n"); },
     };
     std::set<std::string> keys;
