@@ -1,11 +1,11 @@
-// arithmetic: questions such as "17 + 48 =" with two numbers below 100, and a checker of answers. scripts/arithmetic.sh
+// arithmetic: questions such as "17 + 48 =" with two numbers of two digits, and a checker of answers. scripts/arithmetic.sh
 // makes a model with it, and improves the model by its own answers (stage grpo).
 //
 //     arithmetic chats --train chats.jsonl --validation v.jsonl --text text.txt   chats whose answers are often wrong
 //     arithmetic prompts --output prompts.txt --count 256 --seed 1                questions, one per line
 //     arithmetic score samples.jsonl --output rollouts.jsonl                      checks what generate --json wrote
 //
-// A tenth of the 10,000 questions is held out: it is in no chat for training, and in prompts only with --held-out.
+// A tenth of the 8,100 questions is held out: it is in no chat for training, and in prompts only with --held-out.
 
 #include <algorithm>
 #include <sstream>
@@ -26,13 +26,13 @@ struct Question {
     int sum() const { return a + b; }
 };
 
-constexpr int numbers = 100;
+constexpr int first_number = 10, last_number = 99;
 
 /// The questions of one side of the split, in an order that depends on the seed.
 std::vector<Question> questions(bool held_out, uint64_t seed) {
     std::vector<std::pair<uint64_t, Question>> ordered;
-    for (int a = 0; a < numbers; ++a) {
-        for (int b = 0; b < numbers; ++b) {
+    for (int a = first_number; a <= last_number; ++a) {
+        for (int b = first_number; b <= last_number; ++b) {
             const Question question{a, b};
             if (question.held_out() == held_out)
                 ordered.emplace_back(hash_of(fmt::format("{} {}", seed, question.text())), question);
@@ -48,16 +48,15 @@ std::vector<Question> questions(bool held_out, uint64_t seed) {
 
 struct ChatOptions {
     std::string train, validation, text;
-    size_t count = 40000;
+    size_t count = 60000;
     double mistakes = 0.6;
     uint64_t seed = 1;
 };
 
-/// What someone writes who adds in haste: one or ten too many or too few.
-int wrong_sum(const Question& question, uint64_t draw) {
-    constexpr int errors[] = {1, -1, 10, -10};
-    const int sum = question.sum() + errors[draw];
-    return sum < 0 ? question.sum() + 1 : sum;
+/// What someone writes who gets the carry wrong: forgets it, or adds one that is not there.
+int wrong_sum(const Question& question) {
+    const bool carry = question.a % 10 + question.b % 10 >= 10;
+    return question.sum() + (carry ? -10 : 10);
 }
 
 std::string chats(const ChatOptions& options, bool held_out, size_t count) {
@@ -65,9 +64,9 @@ std::string chats(const ChatOptions& options, bool held_out, size_t count) {
     const Philox random{.seed = options.seed, .stream = held_out};
     std::string out;
     for (size_t i = 0; i < count; ++i) {
-        const Question& question = pool[random.below(3 * i, pool.size())];
-        const bool mistake = random.uniform(3 * i + 1) < options.mistakes;
-        const int answer = mistake ? wrong_sum(question, random.below(3 * i + 2, 4)) : question.sum();
+        const Question& question = pool[random.below(2 * i, pool.size())];
+        const bool mistake = random.uniform(2 * i + 1) < options.mistakes;
+        const int answer = mistake ? wrong_sum(question) : question.sum();
         const Json messages = {{{"role", "user"}, {"content", question.text()}},
                                {{"role", "assistant"}, {"content", std::to_string(answer)}}};
         out += Json{{"messages", messages}}.dump() + '\n';
@@ -117,7 +116,7 @@ Question asked(const Json& row, const std::string& where) {
     const bool text = last.is_object() && last.contains("content") && last["content"].is_string();
     Question question;
     if (!text || std::sscanf(last["content"].get<std::string>().c_str(), "%d + %d =", &question.a, &question.b) != 2 ||
-        std::min(question.a, question.b) < 0 || std::max(question.a, question.b) >= numbers ||
+        std::min(question.a, question.b) < first_number || std::max(question.a, question.b) > last_number ||
         last["content"] != question.text()) {
         fail(Exit::data, "{}: expected \"prompt\": messages that end with a question such as \"17 + 48 =\"", where);
     }
