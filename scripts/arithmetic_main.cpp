@@ -48,15 +48,15 @@ std::vector<Question> questions(bool held_out, uint64_t seed) {
 
 struct ChatOptions {
     std::string train, validation, text;
-    size_t count = 60000;
+    size_t count = 100000;
     double mistakes = 0.6;
     uint64_t seed = 1;
 };
 
-/// What someone writes who gets the carry wrong: forgets it, or adds one that is not there.
-int wrong_sum(const Question& question) {
-    const bool carry = question.a % 10 + question.b % 10 >= 10;
-    return question.sum() + (carry ? -10 : 10);
+/// What someone writes who adds in haste: one or ten too many or too few.
+int wrong_sum(const Question& question, uint64_t draw) {
+    constexpr int errors[] = {1, -1, 10, -10};
+    return question.sum() + errors[draw];
 }
 
 std::string chats(const ChatOptions& options, bool held_out, size_t count) {
@@ -64,9 +64,9 @@ std::string chats(const ChatOptions& options, bool held_out, size_t count) {
     const Philox random{.seed = options.seed, .stream = held_out};
     std::string out;
     for (size_t i = 0; i < count; ++i) {
-        const Question& question = pool[random.below(2 * i, pool.size())];
-        const bool mistake = random.uniform(2 * i + 1) < options.mistakes;
-        const int answer = mistake ? wrong_sum(question) : question.sum();
+        const Question& question = pool[random.below(3 * i, pool.size())];
+        const bool mistake = random.uniform(3 * i + 1) < options.mistakes;
+        const int answer = mistake ? wrong_sum(question, random.below(3 * i + 2, 4)) : question.sum();
         const Json messages = {{{"role", "user"}, {"content", question.text()}},
                                {{"role", "assistant"}, {"content", std::to_string(answer)}}};
         out += Json{{"messages", messages}}.dump() + '\n';

@@ -62,9 +62,8 @@ TEST_F(Arithmetic, ChatsHaveTheirShareOfMistakes) {
             const Json messages = Json::parse(line).at("messages");
             const std::string question = messages.at(0).at("content"), answer = messages.at(1).at("content");
             EXPECT_TRUE(allowed.contains(question)) << question;
-            const int error = std::stoi(answer) - sum_of(question);
-            const bool carry = (question[1] - '0') + (question[6] - '0') >= 10;  // "17 + 48 ="
-            EXPECT_TRUE(error == 0 || error == (carry ? -10 : 10)) << line;
+            const int error = std::abs(std::stoi(answer) - sum_of(question));
+            EXPECT_TRUE(error == 0 || error == 1 || error == 10) << line;
             right += error == 0;
         }
         return right;
@@ -122,7 +121,7 @@ TEST_F(Arithmetic, ErrorsSayWhatIsWrong) {
         expect({"score", path("samples"), "--output", path("scored")}, Exit::data, path("samples") + ":2: " + part);
         EXPECT_FALSE(std::filesystem::exists(path("scored")));
     };
-    row("{", "column 2");
+    row("{", "column 1: invalid JSON");
     row("[]", "expected \"prompt\"");
     row(R"({"prompt":"17 + 48 =","completions":["65"]})", "expected \"prompt\"");
     row(R"({"prompt":[{"role":"user","content":"7 + 48 ="}],"completions":["55"]})", "expected \"prompt\"");
