@@ -7,6 +7,11 @@
 // with the same definition of the first sense ("dog", "domestic dog") stay together, so that no definition of the
 // validation file occurs in training under another name. Samples are ordered by a hash of the question: any prefix is a
 // fair subset.
+//
+// With --shots N, N of the training samples become examples that every question stands behind:
+//
+//     {"prompt":[{"role":"system",...},{"role":"user",...},{"role":"assistant",...}, ..., {"role":"user",...}],
+//      "completion":[{"role":"assistant","content":"To choke means to breathe with great difficulty, as when ..."}]}
 
 #include <tuple>
 
@@ -133,7 +138,7 @@ class Writer {
 struct Options {
     std::string wordnet = "/usr/share/wordnet", train, validation, text;
     double validation_share = 0.03;
-    size_t limit = 0;
+    size_t limit = 0, shots = 0, shot_sets = 1;
 };
 
 std::vector<Sample> make_samples(const Options& options) {
@@ -145,6 +150,34 @@ std::vector<Sample> make_samples(const Options& options) {
     std::vector<Sample> samples = writer.take();
     if (options.limit > 0 && options.limit < samples.size()) samples.resize(options.limit);
     return samples;
+}
+
+Json message(const char* role, const std::string& content) {
+    return {{"role", role}, {"content", content}};
+}
+
+/// The beginnings that few-shot prompts have: a system message and worked examples. Takes the first training samples
+/// away for it.
+std::vector<Json> take_beginnings(const Options& options, std::vector<Sample>& samples) {
+    std::vector<Json> sets;
+    std::vector<Sample> rest;
+    size_t shots = 0;
+    for (Sample& sample : samples) {
+        if (sample.validation || shots == options.shots * options.shot_sets) {
+            rest.push_back(std::move(sample));
+            continue;
+        }
+        if (shots++ % options.shots == 0)
+            sets.push_back(Json::array({message(
+                "system", "You are a dictionary. Answer each question in one sentence, as in the examples.")}));
+        sets.back().push_back(message("user", sample.user));
+        sets.back().push_back(message("assistant", sample.assistant));
+    }
+    if (shots < options.shots * options.shot_sets)
+        fail(Exit::config, "--shots {} --shot-sets {}: {} examples, but only {} samples for training", options.shots,
+             options.shot_sets, options.shots * options.shot_sets, shots);
+    samples = std::move(rest);
+    return sets;
 }
 
 void print_counts(const std::vector<Sample>& samples) {
@@ -168,12 +201,18 @@ void print_counts(const std::vector<Sample>& samples) {
     row("all", total);
 }
 
-void write_samples(const Options& options, const std::vector<Sample>& samples) {
+/// `beginnings`: those of few-shot prompts, or none.
+void write_samples(const Options& options, const std::vector<Sample>& samples, const std::vector<Json>& beginnings) {
     std::string train, validation, text;
+    size_t number = 0;
     for (const Sample& sample : samples) {
-        const Json messages = {{{"role", "user"}, {"content", sample.user}},
-                               {{"role", "assistant"}, {"content", sample.assistant}}};
-        (sample.validation ? validation : train) += Json{{"messages", messages}}.dump() + '\n';
+        const Json question = message("user", sample.user), answer = message("assistant", sample.assistant);
+        Json row = {{"messages", Json::array({question, answer})}};
+        if (!beginnings.empty()) {
+            row = {{"prompt", beginnings[number++ % beginnings.size()]}, {"completion", Json::array({answer})}};
+            row["prompt"].push_back(question);
+        }
+        (sample.validation ? validation : train) += row.dump() + '\n';
         if (!sample.validation) text += sample.user + '\n' + sample.assistant + '\n';
     }
     write_file_atomically(options.train, train);
@@ -194,9 +233,16 @@ int run(int argc, char** argv) {
         ->capture_default_str();
     app.add_option("--limit", options.limit, "maximum number of samples in both files together; 0: all")
         ->capture_default_str();
+    app.add_option("--shots", options.shots, "worked examples before each question; 0: none")
+        ->capture_default_str()
+        ->check(CLI::Range(0, 1000));
+    app.add_option("--shot-sets", options.shot_sets, "number of sets of examples; each row has one of them")
+        ->capture_default_str()
+        ->check(CLI::Range(1, 1000));
     return run_command("wordnet_chat", app, argc, argv, [&] {
-        const std::vector<Sample> samples = make_samples(options);
-        write_samples(options, samples);
+        std::vector<Sample> samples = make_samples(options);
+        const std::vector<Json> beginnings = options.shots ? take_beginnings(options, samples) : std::vector<Json>{};
+        write_samples(options, samples, beginnings);
         print_counts(samples);
         return 0;
     });

@@ -1,10 +1,9 @@
 #pragma once
-// Shared by the data sets made from WordNet: sentences, questions about meaning, the order of samples, and the words
-// held out for validation.
+// Shared by the data sets made from WordNet: sentences, questions about meaning, and the words held out for validation.
 
-#include <cmath>
 #include <numeric>
 
+#include "scripts/text_hash.h"
 #include "scripts/wordnet.h"
 
 namespace colonnade {
@@ -16,15 +15,6 @@ inline std::string sentence(std::string text) {
         text[0] = static_cast<char>(text[0] - ('a' - 'A'));
     if (!is_one_of(text.back(), ".!?")) text += '.';
     return text;
-}
-
-/// FNV-1a with the finaliser of MurmurHash3, which spreads short texts over all 64 bits.
-inline uint64_t hash_of(std::string_view text) {
-    uint64_t h = 0xcbf29ce484222325;
-    for (char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3;
-    h = (h ^ (h >> 33)) * 0xff51afd7ed558ccd;
-    h = (h ^ (h >> 33)) * 0xc4ceb9fe1a85ec53;
-    return h ^ (h >> 33);
 }
 
 inline std::string meaning_question(const std::string& word, size_t part) {
@@ -65,8 +55,7 @@ inline std::vector<std::string> groups(const Words& words) {
 /// For every word, in order: whether it is held out. `share` is the fraction of words; a group is held out as a whole.
 inline std::vector<bool> held_out(const Words& words, double share) {
     std::vector<bool> out;
-    for (const std::string& group : groups(words))
-        out.push_back(std::ldexp(static_cast<double>(hash_of(group)), -64) < share);
+    for (const std::string& group : groups(words)) out.push_back(share_of(group) < share);
     return out;
 }
 

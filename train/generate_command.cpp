@@ -16,8 +16,8 @@ struct Options {
     GenerationOptions generation;
     std::string prompts_file, logits_out;
     std::vector<std::string> prompts;
-    int64_t batch = 0;
-    bool raw = false, timing = false;
+    int64_t batch = 0, samples = 1;
+    bool raw = false, timing = false, json = false;
 };
 
 std::vector<std::string> all_prompts(const Options& o) {
@@ -58,22 +58,39 @@ class LogitsFile {
     std::vector<NamedTensor> tensors_;
 };
 
+/// The chat that asks a prompt.
+std::vector<Message> messages_of(const Options& o, const std::string& prompt) {
+    std::vector<Message> messages;
+    if (!o.generation.system.empty()) messages.push_back({"system", o.generation.system, {}});
+    messages.push_back({"user", prompt, {}});
+    return messages;
+}
+
+/// Where answers go. Answer i is number i % samples to prompt i / samples.
+class Output {
+  public:
+    virtual ~Output() = default;
+    /// Returns false at a stop string.
+    virtual bool add(size_t i, int32_t token) = 0;
+    /// Answer i is complete.
+    virtual void done(size_t i, AnswerEnd end) = 0;
+};
+
 /// Prints answers in the order of the prompts: the first that is not done as it grows, those behind it when their turn
 /// comes.
-class Printer {
+class Printer : public Output {
   public:
-    Printer(const Tokenizer& tokenizer, const std::vector<std::string>& prompts,
-            const std::vector<std::string>& stops) {
-        for (const std::string& prompt : prompts) answers_.push_back({"> " + prompt + "\n", {tokenizer, stops}});
+    Printer(const Options& o, const Tokenizer& tokenizer, const std::vector<std::string>& prompts) {
+        for (const std::string& prompt : prompts)
+            for (int64_t sample = 0; sample < o.samples; ++sample)
+                answers_.push_back({"> " + prompt + "\n", {tokenizer, o.generation.stops}});
     }
-    /// Returns false at a stop string.
-    bool add(size_t i, int32_t token) {
+    bool add(size_t i, int32_t token) override {
         answers_[i].waiting += answers_[i].text.add(token);
         if (i == at_) show(answers_[i]);
         return !answers_[i].text.stopped();
     }
-    /// Answer i is complete.
-    void done(size_t i) {
+    void done(size_t i, AnswerEnd) override {
         answers_[i].complete = true;
         for (; at_ < answers_.size() && answers_[at_].complete; ++at_) {
             answers_[at_].waiting += answers_[at_].text.finish() + "\n\n";
@@ -96,14 +113,64 @@ class Printer {
     size_t at_ = 0;
 };
 
+/// Prints a line of JSON per prompt, in their order, when its answers are complete. The line is a row of stage grpo that
+/// lacks its rewards: {"prompt": messages or text, "completions": [text, ...], "finish_reason": ["stop" | "length", ...]}.
+class JsonPrinter : public Output {
+  public:
+    JsonPrinter(const Options& o, const Tokenizer& tokenizer, const std::vector<std::string>& prompts)
+        : samples_(static_cast<size_t>(o.samples)) {
+        for (const std::string& prompt : prompts) {
+            Json row = {{"prompt", o.raw ? Json(prompt) : Json::array()}};
+            if (!o.raw)
+                for (const Message& m : messages_of(o, prompt))
+                    row["prompt"].push_back({{"role", m.role}, {"content", m.content}});
+            if (!o.raw && !o.generation.load.template_variables.empty())
+                row["chat_template_kwargs"] = o.generation.load.template_variables;
+            row["completions"] = Json::array();
+            row["finish_reason"] = Json::array();
+            rows_.push_back(std::move(row));
+            for (size_t sample = 0; sample < samples_; ++sample) answers_.push_back({{tokenizer, o.generation.stops}});
+        }
+    }
+    bool add(size_t i, int32_t token) override {
+        answers_[i].written += answers_[i].text.add(token);
+        return !answers_[i].text.stopped();
+    }
+    void done(size_t i, AnswerEnd end) override {
+        answers_[i].end = end;
+        for (; at_ < answers_.size() && answers_[at_].end; ++at_) {
+            One& answer = answers_[at_];
+            Json& row = rows_[at_ / samples_];
+            const bool cut_off = answer.end == AnswerEnd::max_new_tokens || answer.end == AnswerEnd::cache_full;
+            row["completions"].push_back(std::move(answer.written) + answer.text.finish());
+            row["finish_reason"].push_back(cut_off ? "length" : "stop");
+            if ((at_ + 1) % samples_ == 0)
+                fmt::print("{}\n", std::exchange(row, {}).dump(-1, ' ', false, Json::error_handler_t::replace));
+        }
+    }
+
+  private:
+    struct One {
+        AnswerText text;
+        std::string written{};
+        std::optional<AnswerEnd> end{};
+    };
+    size_t samples_;
+    std::vector<Json> rows_;  ///< of prompts
+    std::deque<One> answers_;
+    size_t at_ = 0;
+};
+
 std::vector<Request> encode_all(const Options& o, const Encoder& encoder, const std::vector<std::string>& prompts) {
     std::vector<Request> requests;
     for (const std::string& prompt : prompts) {
-        std::vector<Message> messages;
-        if (!o.generation.system.empty()) messages.push_back({"system", o.generation.system, {}});
-        messages.push_back({"user", prompt, {}});
-        requests.push_back({.prompt = o.raw ? encoder.encode_plain_prompt(prompt) : encoder.encode_prompt(messages),
-                            .options = o.generation.generate});
+        Request request{
+            .prompt = o.raw ? encoder.encode_plain_prompt(prompt) : encoder.encode_prompt(messages_of(o, prompt)),
+            .options = o.generation.generate};
+        for (int64_t sample = 0; sample < o.samples; ++sample) {
+            if (o.samples > 1) request.options.sampling.stream = requests.size();
+            requests.push_back(request);
+        }
     }
     return requests;
 }
@@ -118,12 +185,16 @@ int64_t max_length(const Options& o, const ModelConfig& config, const std::vecto
 
 void answer_all(const Options& o, const Context& ctx, Generator& generator, const Tokenizer& tokenizer,
                 const std::vector<std::string>& prompts, std::vector<Request>& requests) {
-    Printer printer(tokenizer, prompts, o.generation.stops);
+    std::unique_ptr<Output> output;
+    if (o.json)
+        output = std::make_unique<JsonPrinter>(o, tokenizer, prompts);
+    else
+        output = std::make_unique<Printer>(o, tokenizer, prompts);
     for (size_t i = 0; i < requests.size(); ++i)
-        requests[i].on_token = [&printer, i](int32_t token) { return printer.add(i, token); };
+        requests[i].on_token = [&output, i](int32_t token) { return output->add(i, token); };
     const auto start = std::chrono::steady_clock::now();
     const std::vector<Answer> answers =
-        generator.answer(ctx, requests, [&](size_t i, const Answer&) { printer.done(i); });
+        generator.answer(ctx, requests, [&](size_t i, const Answer& answer) { output->done(i, answer.end); });
     if (!o.timing) return;
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     int64_t read = 0, written = 0;
@@ -166,10 +237,20 @@ Work generate_command(CLI::App& app) {
     app.add_flag("--raw", o.raw, "continue the prompt as plain text, without the chat template");
     app.add_option("--batch", o.batch, "prompts that are answered at a time (default: up to 8)")
         ->check(CLI::Range(1, 4096));
+    CLI::Option* samples =
+        app.add_option("--samples", o.samples, "answers to each prompt, each with random numbers of its own")
+            ->capture_default_str()
+            ->check(CLI::Range(1, 4096));
+    CLI::Option* json =
+        app.add_flag("--json", o.json,
+                     "print a line of JSON per prompt: prompt, completions and why each ended, a row of "
+                     "stage grpo without rewards");
     app.add_flag("--timing", o.timing, "print tokens and seconds to stderr");
     app.add_option("--logits-out", o.logits_out,
                    "write the logits of the prompts to this safetensors file instead of answering")
-        ->type_name("FILE");
+        ->type_name("FILE")
+        ->excludes(samples)
+        ->excludes(json);
     return [options] { return run(*options); };
 }
 

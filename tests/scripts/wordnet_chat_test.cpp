@@ -104,6 +104,41 @@ TEST_F(WordnetChat, LimitIsAPrefixAndRunsAgree) {
     EXPECT_EQ(limited.train, Lines(whole.train.begin(), whole.train.begin() + 5));
 }
 
+TEST_F(WordnetChat, QuestionsBehindWorkedExamples) {
+    write(tiny_wordnet);
+    const Outcome plain = run(train() + "--validation-share 0.3"),
+                  shots = run(train() + "--validation-share 0.3 --shots 3 --shot-sets 2");
+    ASSERT_EQ(shots.exit, 0) << shots.errors;
+    ASSERT_GT(plain.validation.size(), 0u);
+    // The first six samples of training became examples, three to a set; rows take the sets in turn.
+    ASSERT_EQ(shots.train.size() + 6, plain.train.size());
+    ASSERT_EQ(shots.validation.size(), plain.validation.size());
+    std::set<Json> beginnings;
+    const auto check = [&](const std::string& line, const std::string& sample) {
+        const Json row = Json::parse(line);
+        Json prompt = row.at("prompt"), messages = Json::parse(sample).at("messages");
+        EXPECT_EQ(row.at("completion"), Json::array({messages[1]}));
+        EXPECT_EQ(prompt.back(), messages[0]);
+        prompt.erase(prompt.size() - 1);
+        beginnings.insert(std::move(prompt));
+    };
+    for (size_t i = 0; i < shots.train.size(); ++i) check(shots.train[i], plain.train[i + 6]);
+    for (size_t i = 0; i < shots.validation.size(); ++i) check(shots.validation[i], plain.validation[i]);
+    ASSERT_EQ(beginnings.size(), 2u);
+    std::set<std::string> examples;
+    for (const Json& beginning : beginnings) {
+        ASSERT_EQ(beginning.size(), 7u);
+        EXPECT_EQ(beginning[0].at("role"), "system");
+        for (size_t i = 1; i < 7; i += 2)
+            examples.insert(Json{{"messages", Json::array({beginning[i], beginning[i + 1]})}}.dump());
+    }
+    EXPECT_EQ(examples, std::set<std::string>(plain.train.begin(), plain.train.begin() + 6));
+
+    const Outcome greedy = run(train() + "--shots 100");
+    EXPECT_EQ(greedy.exit, 2);
+    EXPECT_NE(greedy.errors.find("100 examples, but only"), std::string::npos) << greedy.errors;
+}
+
 // Words that share a definition, and all questions about a word, are either all in training or all held out.
 TEST_F(WordnetChat, SplitsByWordAndItsSynonyms) {
     std::map<std::string, Lines> files;

@@ -1,5 +1,8 @@
 // `generate` and `chat` from a user's view: every kind of model, prompts, options, and a conversation over a pipe.
 
+#include <set>
+#include <sstream>
+
 #include "tests/support/small_tokenizer.h"
 #include "tests/support/tiny_run.h"
 #include "train/folders/checkpoint.h"
@@ -98,6 +101,49 @@ TEST_F(GenerationPrograms, AnswersComeInOrderWhateverTheBatch) {
     EXPECT_NE(generated(joined(sampled, {"--seed", "4"}), path("prompts.txt")), one);
 }
 
+/// The answers of a row of --json.
+std::vector<std::string> completions(const Json& row) {
+    return row.at("completions").get<std::vector<std::string>>();
+}
+
+TEST_F(GenerationPrograms, SamplesAsRowsOfJson) {
+    spill(path("prompts.txt"), "number 3\nnumber 4\n");
+    const std::vector<std::string> sampled = {
+        path("base"), "--prompts-file", path("prompts.txt"), "--samples", "3", "--temperature", "1.5", "--json",
+        "--system",   "count",          "--max-new-tokens",  "6"};
+    const std::string text = generated(joined(sampled, {"--batch", "1"}));
+    EXPECT_EQ(generated(joined(sampled, {"--batch", "4"})), text);
+    std::istringstream lines(text);
+    std::vector<Json> rows;
+    for (std::string line; std::getline(lines, line);) rows.push_back(Json::parse(line));
+    ASSERT_EQ(rows.size(), 2u) << text;
+    std::set<std::string> different;
+    for (size_t i = 0; i < 2; ++i) {
+        const Json prompt = {{{"role", "system"}, {"content", "count"}},
+                             {{"role", "user"}, {"content", fmt::format("number {}", i + 3)}}};
+        EXPECT_EQ(rows[i].at("prompt"), prompt);
+        EXPECT_EQ(completions(rows[i]).size(), 3u);
+        EXPECT_EQ(rows[i].at("finish_reason").size(), 3u);
+        for (const std::string& answer : completions(rows[i])) different.insert(answer);
+    }
+    EXPECT_GT(different.size(), 3u) << text;  // neither samples nor prompts share their random numbers
+
+    // One greedy answer is what is printed without --json. An answer ends by itself, at a text, or for want of tokens.
+    const auto only = [&](const std::vector<std::string>& more) {
+        return Json::parse(generated(joined({path("base"), "-p", "number 7", "--json"}, more)));
+    };
+    const Json ended = only({"--max-new-tokens", "50"}), cut = only({"--max-new-tokens", "2"}),
+               stopped = only({"--stop", "ount"});
+    EXPECT_EQ(generated({path("base"), "-p", "number 7", "--max-new-tokens", "50"}),
+              "> number 7\n" + completions(ended)[0] + "\n\n");
+    EXPECT_EQ(ended.at("finish_reason"), Json::array({"stop"}));
+    EXPECT_EQ(cut.at("finish_reason"), Json::array({"length"}));
+    EXPECT_EQ(stopped.at("finish_reason"), Json::array({"stop"}));
+    EXPECT_FALSE(completions(stopped)[0].ends_with("ount"));
+    EXPECT_EQ(only({"--raw"}).at("prompt"), "number 7");
+    EXPECT_EQ(only({"--chat-template-kwargs", R"({"a": 1})"}).at("chat_template_kwargs"), (Json{{"a", 1}}));
+}
+
 TEST_F(GenerationPrograms, StopStringsEndAnAnswer) {
     const std::string whole = generated({path("base"), "-p", "number 7", "--max-new-tokens", "12"});
     const size_t at = whole.find("ount");
@@ -116,6 +162,8 @@ TEST_F(GenerationPrograms, ErrorsSayWhatIsWrong) {
     expect({path("base"), "--base", path("base"), "-p", "x"}, Exit::config, "--base is for a folder of adapters");
     expect({path("base"), "-p", "x", "--max-length", "3"}, Exit::data, "prompt and answer together may have 3");
     expect({path("base"), "--prompts-file", path("none")}, Exit::data, "none: cannot open");
+    expect({path("base"), "-p", "x", "--samples", "0"}, Exit::config, "--samples");
+    expect({path("base"), "-p", "x", "--json", "--logits-out", path("x")}, Exit::config, "--json");
     expect({path("base"), "-p", "x", "--min-p", "2"}, Exit::config, "--min-p");
     expect({path("base"), "-p", "x", "--chat-template-kwargs", "[]"}, Exit::config, "expected an object");
     std::string state = slurp(checkpoint("base") + "/model_config.json");
