@@ -102,6 +102,7 @@ int check(const Session& session, int64_t packs) {
     std::vector<Batch> packed, separate;
     const std::shared_ptr<const Objective> objective = make_objective(session.config);
     double total = 0;
+    size_t pairs = 0;
     for (int64_t p = 0; p < std::min(packs, plan.packs()); ++p) {
         std::vector<const Sample*> pack;
         samples.clear();
@@ -113,6 +114,7 @@ int check(const Session& session, int64_t packs) {
         }
         packed.push_back(make_batch({pack}, {.sharing = sharing}));
         total += objective->total(packed.back());
+        pairs += packed.back().pairs.size();
     }
     const bool on_gpu = session.device == Device::cuda;
     const auto gpu = on_gpu ? std::make_unique<Gpu>(static_cast<int>(session.config.device_index)) : nullptr;
@@ -126,11 +128,11 @@ int check(const Session& session, int64_t packs) {
     const auto [metric_gap, metric] = worst_metric(*objective, a, b);
     // fp32: thousands of terms are summed in another order. bf16: activations are rounded the other way.
     const double bound = on_gpu ? 2e-2 : 1e-5;
-    const char* const learned = session.config.rows() == RowKind::preferences ? "pairs"
-                                : session.config.stage == Stage::kto          ? "answers"
-                                : session.config.stage == Stage::grpo         ? "by which the loss is divided"
-                                                                              : "targets";
-    fmt::print("{} packs, {} samples, {:.0f} {}\n", packed.size(), separate.size(), total, learned);
+    const char* const learned = session.config.rows() == RowKind::texts    ? "targets"
+                                : session.config.rows() == RowKind::scored ? "by which the loss is divided"
+                                                                           : "answers";
+    fmt::print("{} packs, {} samples, {}\n", packed.size(), separate.size(),
+               pairs > 0 ? fmt::format("{} pairs", pairs) : fmt::format("{:.0f} {}", total, learned));
     fmt::print("loss      packed {:.7f}, separate {:.7f}: relative difference {:.1e}\n", a.loss.mean(), b.loss.mean(),
                loss_gap);
     fmt::print("metrics   largest relative difference {:.1e} ({})\n", metric_gap, metric);

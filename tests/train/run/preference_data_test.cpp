@@ -1,6 +1,7 @@
 // Preferences from a file to a store, a report and a session: every row is kept or counted, and rows that the model
 // cannot use are reported before the first step.
 
+#include "data/packing/batch.h"
 #include "data/prepare_report.h"
 #include "tests/support/flat_sample.h"
 #include "tests/support/paths.h"
@@ -183,8 +184,12 @@ TEST_F(PreferenceData, TurnsBeyondASlidingWindowAreDivided) {
     wide.replace(wide.find("vocab_size: 100"), 15, "vocab_size: 500");
     const std::string keys =
         fmt::format("tokenizer_name_or_path: {}\nmax_length: 256\nstage: dpo\n", golden_file("template_golden.model"));
-    const Session whole = session(row, wide + "0}\n" + keys), divided = session(row, wide + "40}\n" + keys);
+    const Session whole = session(row, wide + "0}\n" + keys);
     ASSERT_EQ(whole.train.store.size(), 1);
+    int64_t window = 4;
+    while (window < 200 && window_fits_column_mask(whole.train.store.sample(0), window)) ++window;
+    ASSERT_LT(window, 200);
+    const Session divided = session(row, fmt::format("{}{}}}\n{}", wide, window, keys));
     EXPECT_EQ(whole.train.store.pairs(), (std::vector<PairTotals>{{2, 2}}));
     ASSERT_EQ(divided.train.store.size(), 2);
     EXPECT_EQ(divided.train.store.pairs(), (std::vector<PairTotals>{{1, 1}, {1, 1}}));
