@@ -67,7 +67,7 @@ void require_room(const RowFields& row, size_t answers) {
 
 Row read_rollouts(const RowFields& row) {
     require_room(row, row.filled_list("completions").size());
-    const std::vector<Answer> answers = read_answers(row, "completions");
+    const std::vector<RowAnswer> answers = read_answers(row, "completions");
     return with_scores(row, after_prompt(row, answers), read_scores(row, answers.size()), MessageStyle::chat);
 }
 

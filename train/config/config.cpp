@@ -225,7 +225,8 @@ EncodeOptions encode_options(const Config& c, int64_t vocab_size) {
 }
 
 RewardSettings reward_settings(const Config& c) {
-    RewardSettings settings = {{.scale = c.scale_rewards,
+    const bool rloo = c.policy_loss == PolicyLoss::rloo;
+    RewardSettings settings = {{.scale = rloo ? AdvantageScale::leave_one_out : c.scale_rewards,
                                 .aggregation = c.multi_objective_aggregation,
                                 .whole_set = c.normalize_advantages ? WholeSet::normalized : WholeSet::as_it_is},
                                c.reward_weights};

@@ -78,6 +78,10 @@ void settle_rewards(Config& c, Rules& rules) {
     rules.expect(range.empty() || (range.size() == 2 && range[0] <= range[1]), {"reward_clip_range"},
                  "reward_clip_range: expected the least and the greatest reward, such as [-5, 5], found {} numbers{}",
                  range.size(), range.size() == 2 ? ", the greater one first" : "");
+    rules.expect(c.policy_loss != PolicyLoss::rloo || c.scale_rewards != AdvantageScale::batch,
+                 {"scale_rewards", "loss_type"},
+                 "loss_type rloo compares a reward with the others of its group and divides by nothing; remove "
+                 "scale_rewards: batch");
     const bool alone = c.scale_rewards == AdvantageScale::group && !c.normalize_advantages && range.empty();
     rules.expect(c.multi_objective_aggregation == RewardAggregation::sum_then_normalize || alone,
                  {"scale_rewards", "normalize_advantages", "reward_clip_range", "multi_objective_aggregation"},
