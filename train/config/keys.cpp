@@ -435,7 +435,7 @@ std::vector<Key<DatasetSpec>> dataset_keys() {
             .default_is("required"),
         key("type", &D::type, "Format of its rows; auto detects it from the first rows and prints it.",
             one_of({"auto", "messages", "prompt_completion", "alpaca", "sharegpt", "text", "tokens", "scored",
-                    "preference", "turns", "steps", "ranked"})),
+                    "preference", "turns", "steps", "ranked", "rollouts", "prompt_tokens"})),
         key("columns", &D::columns,
             "Maps the expected field names to those in the file, for example {prompt: question}."),
         key("ignore_columns", &D::ignore_columns,

@@ -83,7 +83,7 @@ TEST(ConfigErrors, RangesAndChoicesAreChecked) {
         {"eval_datasets: [{type: text}]", "c.yaml:4:17: eval_datasets[0]: path is missing"},
         {"eval_datasets: [{path: b, type: chat}]",
          "c.yaml:4:33: eval_datasets[0].type: expected one of auto, messages, prompt_completion, alpaca, sharegpt, "
-         "text, tokens, scored, preference, turns, steps, ranked, found 'chat'"},
+         "text, tokens, scored, preference, turns, steps, ranked, rollouts, prompt_tokens, found 'chat'"},
         {"device: gpu", "c.yaml:4:9: device: expected one of auto, cpu, cuda, found 'gpu'"},
         {"device_index: -1", "c.yaml:4:15: device_index: expected an integer >= 0 and <= 1023, found '-1'"},
         {"device_index: auto", "c.yaml:4:15: device_index: expected an integer >= 0 and <= 1023, found 'auto'"},
