@@ -32,8 +32,7 @@ quiet() { # the command's output only if it fails
 say "Data: sums, three in five of them wrong"
 "$bin/arithmetic" chats --train "$work/chats.jsonl" --validation "$work/held_out.jsonl" --text "$work/text.txt"
 "$bin/arithmetic" prompts --held-out --output "$work/exam.txt"
-"$bin/colonnade" tokenizer train --text "$work/text.txt" --output "$work/tokenizer" --vocab-size 300 \
-    --special "<|im_start|>" --special "<|im_end|>"
+"$bin/colonnade" tokenizer train --text "$work/text.txt" --output "$work/tokenizer" --vocab-size 273
 
 say "Start: a tiny model learns from them"
 quiet "$bin/colonnade" train configs/arithmetic.yaml overwrite_output_dir=true

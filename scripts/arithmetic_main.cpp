@@ -82,7 +82,7 @@ int write_chats(const ChatOptions& options) {
     std::string text;
     for (const Question& question : questions(false, options.seed)) {
         for (const char c : question.text()) text += c == ' ' ? "" : std::string{c, ' '};
-        text += "\nuser\nassistant\nsystem\n";
+        text += '\n';
     }
     write_file_atomically(options.text, text);
     return 0;

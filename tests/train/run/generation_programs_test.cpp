@@ -109,7 +109,7 @@ std::vector<std::string> completions(const Json& row) {
 TEST_F(GenerationPrograms, SamplesAsRowsOfJson) {
     spill(path("prompts.txt"), "number 3\nnumber 4\n");
     const std::vector<std::string> sampled = {
-        path("base"), "--prompts-file", path("prompts.txt"), "--samples", "3", "--temperature", "1.5", "--json",
+        path("base"), "--prompts-file", path("prompts.txt"), "--samples", "3", "--temperature", "4", "--json",
         "--system",   "count",          "--max-new-tokens",  "6"};
     const std::string text = generated(joined(sampled, {"--batch", "1"}));
     EXPECT_EQ(generated(joined(sampled, {"--batch", "4"})), text);
