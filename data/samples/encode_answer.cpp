@@ -45,9 +45,7 @@ Encoded Encoder::encode_answer(const Row& answer, const std::string& where, Toke
     if (score.truncated && answer.input_ids.empty()) leave_end_open(draft, stop_ids());
     if (!shorten(draft, options_, where, result)) return result;
 
-    Sequence sequence{.tokens = std::move(draft.tokens),
-                      .learned = learned_spans(draft.weights),
-                      .logps = score.logps};
+    Sequence sequence{.tokens = std::move(draft.tokens), .learned = learned_spans(draft.weights), .logps = score.logps};
     if (score.advantage && !std::isnan(*score.advantage)) sequence.advantage = static_cast<float>(*score.advantage);
     const bool cut_off = score.truncated || result.notes.has(RowNote::truncated);
     if (cut_off && options_.mask_truncated) sequence.learned.clear();

@@ -90,8 +90,12 @@ Json sums_json(const LossSums& sums) {
 
 LossSums sums_of(const Json& json) {
     // Older builds wrote 8 sums and 2 extremes, then 11 and 6.
-    const size_t sums = json.size() == 10 ? 8 : json.size() == 17 ? 11 : LossSums::sums,
-                 maxima = json.size() == 10 ? 2 : json.size() == 17 ? 6 : LossSums::maxima;
+    const size_t sums = json.size() == 10   ? 8
+                        : json.size() == 17 ? 11
+                                            : LossSums::sums,
+                 maxima = json.size() == 10   ? 2
+                          : json.size() == 17 ? 6
+                                              : LossSums::maxima;
     const auto number = [&](size_t i) { return json.at(i).is_null() ? LossSums::nothing : json.at(i).get<double>(); };
     LossSums::Numbers numbers = LossSums().numbers();
     for (size_t i = 0; i < sums; ++i) numbers[i] = number(i);
