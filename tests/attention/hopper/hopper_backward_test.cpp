@@ -241,7 +241,6 @@ std::vector<HeavyColumns> heavy_columns() {
     all.push_back({"pieces of two heads", tree("chats_behind_stem", 300, 70, 40), 40, 1});
     all.push_back(
         {"two sheets", stack({tree("chats_behind_stem", 700, 200, 60), tree("rollouts", 700, 80, 30)}), 14, 2});
-    all.push_back({"few keys", full_mask(1500, 200), 6, 1});
     return all;
 }
 

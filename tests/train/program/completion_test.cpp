@@ -84,7 +84,8 @@ TEST_F(Completion, OffersModelsDataAndConfigs) {
 
 TEST_F(Completion, OffersKeysOfTheConfigAndTheirValues) {
     EXPECT_EQ(offered({"train", "my.yaml", "stag"}), Texts{"stage="});
-    EXPECT_EQ(offered({"train", "my.yaml", "stage="}), (Texts{"stage=dpo", "stage=pt", "stage=rm", "stage=sft"}));
+    EXPECT_EQ(offered({"train", "my.yaml", "stage="}),
+              (Texts{"stage=dpo", "stage=grpo", "stage=kto", "stage=pt", "stage=rm", "stage=sft"}));
     EXPECT_EQ(offered({"train", "my.yaml", "--stage", "s"}), Texts{"sft"});
     EXPECT_EQ(offered({"train", "my.yaml", "--stage=s"}), Texts{"--stage=sft"});
     EXPECT_EQ(offered({"train", "my.yaml", "--max-st"}), Texts{"--max-steps"});
