@@ -2,13 +2,13 @@
 # A model that learns from its own answers: trains a tiny model on sums that are often wrong, then repeats: sample answers,
 # check them, learn from the rewards (stage grpo). Prints the mean reward of each round and the answers to questions that
 # were held out, before and after. Some minutes on two cores; docs/examples.md shows a run.
-#   scripts/arithmetic.sh [ROUNDS]     10 rounds by default
-#   QUESTIONS, SAMPLES                 questions of a round, answers to each (256, 8)
+#   scripts/arithmetic.sh [ROUNDS]     8 rounds by default
+#   QUESTIONS, SAMPLES                 questions of a round, answers to each (1024, 8)
 #   BIN                                folder of the programs, instead of build/bin
 set -euo pipefail
 
 fail() { echo "arithmetic.sh: $*" >&2; exit 2; }
-rounds=${1:-10} questions=${QUESTIONS:-256} samples=${SAMPLES:-8}
+rounds=${1:-8} questions=${QUESTIONS:-1024} samples=${SAMPLES:-8}
 [[ $rounds =~ ^[0-9]+$ ]] || fail "'$rounds' rounds; expected a number"
 cd "$(dirname "$0")/.."
 bin=${BIN:-build/bin} work=quickstart/arithmetic
