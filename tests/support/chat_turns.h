@@ -1,5 +1,5 @@
 #pragma once
-// Chats turn by turn: their sequences, and how they are shown.
+// Chats turn by turn: their messages, their sequences, and how they are shown.
 
 #include <optional>
 #include <string>
@@ -15,6 +15,13 @@ using Drafts = std::optional<std::vector<TokenDraft>>;
 inline Drafts turns_of(const Encoder& encoder, const Row& row, Encoded& result) {
     TokenCache cache;
     return encoder.encode_turns(row, "here", cache, result);
+}
+
+inline Message user(const std::string& text) {
+    return {"user", text, {}, {}};
+}
+inline Message answer(const std::string& text, const std::string& thought = "") {
+    return {"assistant", text, {}, thought.empty() ? Json() : Json{{"reasoning_content", thought}}};
 }
 
 /// The messages of a golden row, as its script wrote them.

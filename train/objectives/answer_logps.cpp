@@ -6,15 +6,20 @@
 
 namespace colonnade {
 
-void measure_logps(const Context& ctx, const ObjectiveStep& s) {
+void measure_nll(const Context& ctx, const ObjectiveStep& s, double temperature) {
     const ObjectiveBuffers& b = s.buffers;
     gather_rows(ctx, {.out = b.hidden, .in = s.acts.hidden, .rows = s.batch.rows});
     head_loss(ctx, {.nll = b.nll,
                     .logits = b.logits,
                     .hidden = b.hidden,
                     .weight = s.model.weights().head,
-                    .targets = s.batch.targets});
-    sequence_log_probabilities(ctx, {.logps = b.answers, .nll = b.nll, .terms = s.batch.terms});
+                    .targets = s.batch.targets,
+                    .temperature = temperature});
+}
+
+void measure_logps(const Context& ctx, const ObjectiveStep& s) {
+    measure_nll(ctx, s);
+    sequence_log_probabilities(ctx, {.logps = s.buffers.answers, .nll = s.buffers.nll, .terms = s.batch.terms});
 }
 
 void backward_logps(const Context& ctx, const ObjectiveStep& s) {

@@ -6,6 +6,7 @@
 #include "engine/device/device_memory.h"
 #include "layers/gather.h"
 #include "layers/head_loss.h"
+#include "train/objectives/answer_logps.h"
 #include "train/objectives/language_model_objective.h"
 
 namespace colonnade {
@@ -106,14 +107,7 @@ PolicyTerms PolicyObjective::terms_of(const Context& ctx, const ObjectiveStep& s
 }
 
 void PolicyObjective::measure(const Context& ctx, const ObjectiveStep& s) const {
-    const ObjectiveBuffers& b = s.buffers;
-    gather_rows(ctx, {.out = b.hidden, .in = s.acts.hidden, .rows = s.batch.rows});
-    head_loss(ctx, {.nll = b.nll,
-                    .logits = b.logits,
-                    .hidden = b.hidden,
-                    .weight = s.model.weights().head,
-                    .targets = s.batch.targets,
-                    .temperature = options_.temperature});
+    measure_nll(ctx, s, options_.temperature);
 }
 
 void PolicyObjective::run(const Context& ctx, const ObjectiveStep& s) const {

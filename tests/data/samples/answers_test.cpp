@@ -10,13 +10,6 @@
 namespace colonnade {
 namespace {
 
-Message user(const std::string& text) {
-    return {"user", text, {}, {}};
-}
-Message answer(const std::string& text, const std::string& thought = "") {
-    return {"assistant", text, {}, thought.empty() ? Json() : Json{{"reasoning_content", thought}}};
-}
-
 std::shared_ptr<const Tokenizer> tokenizer() {
     static const auto made = small_tokenizer({.special = kFamilyMarkers});
     return made;
