@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A model that learns from its own answers: trains a tiny model on sums that are often wrong, then repeats: sample answers,
 # check them, learn from the rewards (stage grpo). Prints the mean reward of each round and the answers to questions that
-# were held out, before and after. Some minutes on two cores; docs/examples.md shows a run.
+# were held out, before and after. A quarter of an hour on two cores; docs/examples.md shows a run.
 #   scripts/arithmetic.sh [ROUNDS]     8 rounds by default
 #   QUESTIONS, SAMPLES                 questions of a round, answers to each (1024, 8)
 #   BIN                                folder of the programs, instead of build/bin
