@@ -69,8 +69,9 @@ TEST_F(FilePieces, AreReadBackAnywhere) {
     EXPECT_TRUE(back == numbers_);
     EXPECT_TRUE(std::equal(some.begin(), some.end(), numbers_.begin() + 9 * mib));
     EXPECT_EQ(wide[999], float_from_bf16(narrow_[999].bits));
+    std::vector<float> beyond(numbers_.size());
     expect_error(Exit::data, path("a") + ": ends at byte ", [&] {
-        read_regions(path("a"), {{200, view_of(back)}, {second_, view_of(back)}});
+        read_regions(path("a"), {{200, view_of(back)}, {second_, view_of(beyond)}});
     });
 }
 
