@@ -66,7 +66,7 @@ struct Piece {
 struct alignas(16) BackwardItem {
     int batch = 0, kv_head = -1, block_pair = 0;
     int slots = 0;                     ///< active blocks of rows, over all query heads of the group
-    int first_word = 0, end_word = 0;  ///< where they are among the item's words; empty if there are none
+    int first_word = 0, end_word = 0;  ///< words of the item that hold them; none if there are no slots
     Piece piece{};
 };
 

@@ -53,7 +53,6 @@ class PackLayout {
             const PairTotals pairs = pair_totals(sample->pairs);
             batch.pair_weight += pairs.weight;
             batch.ranking_weight += pairs.mean();
-            batch.rankings += sample->pairs.empty() ? 0 : 1;
             batch.target_weight += target_weight(*sample);
         }
     }

@@ -61,7 +61,6 @@ struct Batch {
 
     int64_t samples = 0, real_tokens = 0;  ///< without padding
     double target_weight = 0;              ///< sum of weights
-    int64_t rankings = 0;                  ///< samples with pairs
     double pair_weight = 0;                ///< sum of the weights of pairs
     double ranking_weight = 0;             ///< sum over samples of the mean weight of their pairs
     int64_t tokens_total() const { return packs * length; }

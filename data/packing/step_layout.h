@@ -46,8 +46,8 @@ struct StepTotals {
     double weight = 0;       ///< sum of the samples' target weights: divisor of the step's loss
     double pairs = 0;        ///< of answers
     double pair_weight = 0;  ///< sum of their weights: divisor of preference losses
-    double ranking_weight =
-        0;  ///< sum over samples of the mean weight of their pairs: divisor of a reward model's losses
+    /// Sum over samples of the mean weight of their pairs: divisor of a reward model's losses.
+    double ranking_weight = 0;
     int64_t samples = 0;
     int64_t tokens = 0;    ///< represented: sum of the samples' lengths
     int64_t computed = 0;  ///< of these, what is shared counted once

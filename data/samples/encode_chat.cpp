@@ -31,8 +31,8 @@ std::string_view trimmed(std::string_view text) {
     return text.substr(begin, text.find_last_not_of(" \t\r\n") + 1 - begin);
 }
 
-/// Ends a chat behind the content of its last message, and divides that content behind its first bytes, those that are
-/// given. Returns where they end. Templates may trim a content, and no more.
+/// Ends a chat behind the content of its last message, and divides that content: the first bytes of it are given.
+/// Returns the end of those in the text. A template may trim a content; it may change nothing else of it.
 size_t end_behind_given(RenderedChat& chat, const Row& row, const ChatTemplate& chat_template,
                         const std::string& where) {
     const std::string& content = row.messages.back().content;

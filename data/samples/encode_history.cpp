@@ -142,8 +142,7 @@ class Encoder::TurnByTurn {
         if (rendered_ > most_rendered)
             fail(Exit::data,
                  "{}: {} turns, each rendered with the messages before it, have more than {} MiB of text; expected "
-                 "fewer: "
-                 "divide the chat, or set history: as_rendered",
+                 "fewer: divide the chat, or set history: as_rendered",
                  where_, turns_.size(), most_rendered >> 20);
         return chat;
     }

@@ -84,6 +84,7 @@ void draw_trees(BenchmarkRun& run, const std::vector<int64_t>& trees) {
         fail(Exit::config, "a stem of {} tokens fills rows of {}", lengths.stem, c.packing_length);
     run.description = fmt::format("trees of {} tokens, {} leaves of {}{}", lengths.stem, lengths.leaves, lengths.leaf,
                                   lengths.trunk > 0 ? fmt::format(", {} more a turn", lengths.trunk) : "");
+    // Rows are unlike each other: more than the steps take, so that these see an average of them.
     s.train.store = random_trees(lengths, {.mean_length = 0,
                                            .max_length = c.packing_length,
                                            .tokens = 4 * run.steps * run.layout.packs_per_step() * c.packing_length,

@@ -190,18 +190,20 @@ void DeviceBatch::fill_terms(const Context& ctx, const Batch& batch) {
 }
 
 void DeviceBatch::fill_pairs(const Context& ctx, const Batch& batch) const {
-    const std::vector<double> sums = lengths_of(batch);
-    if (batch.rankings != batch.samples)
-        fail(Exit::data, "{} of {} samples of a batch have no pair of answers to compare",
-             batch.samples - batch.rankings, batch.samples);
+    int64_t without = 0;
+    for (size_t s = 0; s + 1 < batch.pair_begins.size(); ++s)
+        without += batch.pair_begins[s] == batch.pair_begins[s + 1] ? 1 : 0;
+    if (without > 0)
+        fail(Exit::data, "{} of {} samples of a batch have no pair of answers to compare", without, batch.samples);
     std::vector<int32_t> both;
     for (const AnswerPair& pair : batch.pairs)
         for (const int32_t sequence : {pair.better, pair.worse}) {
-            if (!(sums[static_cast<size_t>(sequence)] > 0))
+            if (batch.term_begins[static_cast<size_t>(sequence)] ==
+                batch.term_begins[static_cast<size_t>(sequence) + 1])
                 fail(Exit::data, "an answer of a preference pair has no token with a loss");
             both.push_back(sequence);
         }
-    const Lists sides = lists_of(both, sums.size());
+    const Lists sides = lists_of(both, batch.sequences.size());
     put(ctx, pairs.pairs, both);
     put(ctx, pairs.weights, weights_of(batch.pairs));
     put(ctx, pairs.begins, sides.begins);

@@ -17,8 +17,8 @@ struct LossSums {
 
     double nll = 0;     ///< the loss; for a language model the weighted negative log-likelihood of its targets
     double weight = 0;  ///< what the loss is divided by: the weights of targets, pairs or rankings
-    double correct =
-        0;  ///< weighted count of targets with the largest logit, or count of pairs whose better answer won
+    /// Weighted count of targets with the largest logit, or number of pairs whose better answer won.
+    double correct = 0;
     std::array<double, sums - 3> more{};  ///< the objective's own sums (train/objectives/objective.h)
     std::array<double, maxima> extremes = no_extremes();
 
@@ -30,7 +30,6 @@ struct LossSums {
     LossSums& operator+=(const LossSums& other);
     double mean() const { return weight > 0 ? nll / weight : 0; }
     double accuracy() const { return weight > 0 ? correct / weight : 0; }
-    double mean_of(size_t i) const { return weight > 0 ? more[i] / weight : 0; }
 
   private:
     static constexpr std::array<double, maxima> no_extremes() {

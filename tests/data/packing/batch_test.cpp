@@ -115,7 +115,7 @@ void expect_as_defined(const Packs& packs, const Batch& batch, Sharing sharing =
     batch.mask.validate();
     const std::vector<Path> paths = paths_of(batch);
     ASSERT_NO_FATAL_FAILURE(expect_rows(packs, batch, paths, sharing));
-    int32_t number = 0, sample_number = 0, rankings = 0;
+    int32_t number = 0, sample_number = 0;
     double weight = 0, pair_weight = 0, ranking_weight = 0;
     std::vector<AnswerPair> pairs;
     for (const auto& pack : packs) {
@@ -128,7 +128,6 @@ void expect_as_defined(const Packs& packs, const Batch& batch, Sharing sharing =
                 pairs.push_back(pair);
             }
             ASSERT_EQ(batch.pair_begins[static_cast<size_t>(sample_number) + 1], std::ssize(pairs));
-            rankings += !sample.pairs.empty();
             for (int32_t rank = 0; rank < std::ssize(sample.sequences); ++rank, ++number) {
                 const auto s = static_cast<size_t>(rank), n = static_cast<size_t>(number);
                 ASSERT_EQ(batch.sequences[n].sample, sample_number);
@@ -142,7 +141,6 @@ void expect_as_defined(const Packs& packs, const Batch& batch, Sharing sharing =
     EXPECT_EQ(batch.samples, sample_number);
     EXPECT_EQ(std::ssize(batch.sequences), number);
     EXPECT_EQ(batch.pairs, pairs);
-    EXPECT_EQ(batch.rankings, rankings);
     EXPECT_DOUBLE_EQ(batch.pair_weight, pair_weight);
     EXPECT_NEAR(batch.ranking_weight, ranking_weight, 1e-13);
     EXPECT_DOUBLE_EQ(batch.target_weight, weight);
