@@ -179,6 +179,19 @@ std::string reward_lines(const StoreStatistics& s) {
     return text;
 }
 
+/// Empty without a teacher.
+std::string teacher_lines(const StoreStatistics& s) {
+    const TeacherCounts& t = s.teacher;
+    if (t.tokens == 0) return "";
+    const auto tokens = static_cast<double>(t.tokens);
+    return line("teacher",
+                fmt::format("lists of {:.1f} tokens, at most {}, which have {:.2f} % of its probability",
+                            static_cast<double>(t.entries) / tokens, t.longest, 100 * t.probability / tokens)) +
+           line("", fmt::format("{:.2f} % of the lists hold the token of the text; {} in the file beside the store",
+                                100 * static_cast<double>(t.holding) / tokens,
+                                human_bytes(static_cast<size_t>(t.words) * sizeof(uint32_t))));
+}
+
 /// Empty if no answer is labelled.
 std::string label_lines(const TokenStore& store) {
     if (!store.statistics.rewards.empty()) return "";
@@ -423,8 +436,8 @@ std::string prepare_report(const StoreResult& result, const PackSettings& packin
     for (const std::string& text : sharing_text(result, packing))
         prefixes += line(prefixes.empty() ? "prefixes" : "", text);
     return line("store", result.path.empty() ? made : fmt::format("{}, {}", result.path, made)) + counts(result) +
-           pair_lines(store) + reward_lines(store.statistics) + label_lines(store) + length_lines(store.statistics) +
-           packing_lines(result, packing) + prefixes +
+           pair_lines(store) + reward_lines(store.statistics) + label_lines(store) + teacher_lines(store.statistics) +
+           length_lines(store.statistics) + packing_lines(result, packing) + prefixes +
            fmt::format(
                "  first sample ({}, {} tokens); spaces separate tokens, what is learned is {}:\n"
                "    {}\n",

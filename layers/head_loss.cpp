@@ -62,7 +62,11 @@ class TeacherRow {
   public:
     template <typename T>
     TeacherRow(const TeacherTokens& given, int64_t row, const T* logits, int32_t target)
-        : beta_(given.beta), ids_(given.ids.as<int32_t>() + row * given.ids.size(1)) {
+        : beta_(given.beta),
+          weight_(given.weight),
+          target_weight_(given.target_weight),
+          target_(target),
+          ids_(given.ids.as<int32_t>() + row * given.ids.size(1)) {
         const float* const log_probs = given.log_probs.as<float>() + row * given.ids.size(1);
         for (int64_t j = 0; j < given.ids.size(1) && ids_[j] >= 0; ++j) {
             teacher_.push_back(log_probs[j]);
@@ -70,18 +74,28 @@ class TeacherRow {
         }
         slopes_.resize(teacher_.size());
     }
-    DistillationLoss loss(double nll) {
+    /// The divergence. Called once.
+    double loss(double nll) {
         for (double& logit : student_) logit -= nll;
-        if (student_.empty()) return {0, 0};
-        return distillation_loss(beta_, {teacher_.data(), student_.data(), std::ssize(student_)}, slopes_.data());
+        if (student_.empty()) return 0;
+        const DistillationLoss loss =
+            distillation_loss(beta_, {teacher_.data(), student_.data(), std::ssize(student_)}, slopes_.data());
+        slope_sum_ = loss.slope_sum;
+        return loss.value;
     }
+    /// What the softmax is multiplied by in the gradient.
+    double softmax_slope() const { return target_weight_ - weight_ * slope_sum_; }
+    /// Adds the rest of the gradient.
     template <typename T>
     void add_slopes(T* dlogits, double scale) const {
-        for (size_t j = 0; j < slopes_.size(); ++j) dlogits[ids_[j]] += static_cast<T>(scale * slopes_[j]);
+        for (size_t j = 0; j < slopes_.size(); ++j) dlogits[ids_[j]] += static_cast<T>(scale * weight_ * slopes_[j]);
+        dlogits[target_] -= static_cast<T>(scale * target_weight_);
     }
 
   private:
-    double beta_;
+    double beta_, weight_, target_weight_;
+    double slope_sum_ = 0;
+    int32_t target_;
     const int32_t* ids_;
     std::vector<double> teacher_, student_, slopes_;
 };
@@ -96,7 +110,8 @@ HeadLoss chunk_of(const HeadLoss& args, int64_t begin, int64_t count) {
     std::optional<PolicyTerms> policy = args.policy;
     if (policy) policy->table.of_targets.begins = policy->table.of_targets.begins.slice(0, begin, begin + count + 1);
     std::optional<TeacherTokens> teacher = args.teacher;
-    if (teacher) teacher = {part(teacher->divergences), part(teacher->ids), part(teacher->log_probs), teacher->beta};
+    if (teacher)
+        for (Tensor* t : {&teacher->divergences, &teacher->ids, &teacher->log_probs}) *t = part(*t);
     return {.nll = part(args.nll),
             .correct = part(args.correct),
             .entropy = part(args.entropy),
@@ -153,9 +168,8 @@ void row_losses(const Context& ctx, const HeadLoss& chunk) {
             const RowLoss loss = row_loss(logits[i], vocab, targets[i], wanted);
             const double scale = training ? scales.of(i, loss.nll) : 0;
             if (teacher) {
-                const DistillationLoss distilled = teacher->loss(loss.nll);
-                chunk.teacher->divergences.as<double>()[i] = distilled.value;
-                if (training) scaled_softmax(logits[i], vocab, loss.sum, -scale * distilled.slope_sum);
+                chunk.teacher->divergences.as<double>()[i] = teacher->loss(loss.nll);
+                if (training) scaled_softmax(logits[i], vocab, loss.sum, scale * teacher->softmax_slope());
                 if (scale != 0) teacher->add_slopes(logits[i], scale);
             } else if (training) {
                 scaled_softmax(logits[i], vocab, loss.sum, scale);

@@ -25,7 +25,7 @@ struct Teacher {
     const int32_t* ids;
     const float* log_probs;
     int k;
-    double beta;
+    double beta, weight, target_weight;
 };
 
 struct Losses {
@@ -265,11 +265,22 @@ __device__ void distillation_row(const Losses& a, __nv_bfloat16* row, const Exte
     if (!a.scales) return;
     const double scale = a.scales[blockIdx.x];
     if (scale == 0) return write_zeros(row, extent);
-    write_gradient(row, extent, all, static_cast<float>(-scale * slope_sum));
+    const double weight = a.teacher.weight, target_weight = a.teacher.target_weight;
+    const double softmax_slope = target_weight - weight * slope_sum;
+    write_gradient(row, extent, all, static_cast<float>(scale * softmax_slope));
     __syncthreads();
+    const int target = a.targets[blockIdx.x];
+    if (threadIdx.x == 0 && target_weight != 0) {
+        const double probability = exp(-nll_of(all, at_target));
+        row[target] = __float2bfloat16_rn(static_cast<float>(scale * (softmax_slope * probability - target_weight)));
+    }
+    __syncthreads();  // the target may be in the list
     const int i = static_cast<int>(threadIdx.x);
-    if (i < a.teacher.k && ids[i] >= 0)
-        row[ids[i]] = __float2bfloat16_rn(static_cast<float>(scale * (slopes[i] - slope_sum * exp(student[i]))));
+    if (i < a.teacher.k && ids[i] >= 0) {
+        const double slope =
+            weight * slopes[i] + softmax_slope * exp(student[i]) - (ids[i] == target ? target_weight : 0);
+        row[ids[i]] = __float2bfloat16_rn(static_cast<float>(scale * slope));
+    }
 }
 
 /// The gradient of the target's nll. All threads call it.
@@ -331,7 +342,9 @@ Teacher teacher_of(const TeacherTokens& t) {
             .ids = t.ids.as<int32_t>(),
             .log_probs = t.log_probs.as<float>(),
             .k = static_cast<int>(t.ids.size(1)),
-            .beta = t.beta};
+            .beta = t.beta,
+            .weight = t.weight,
+            .target_weight = t.target_weight};
 }
 
 }  // namespace

@@ -9,8 +9,8 @@
 // scale_i is d loss / d nll_i. It may be given: the target's weight divided by the weight of the whole global step, so
 // losses and gradients of micro-steps and ranks are simply summed. TokenLoss::dft multiplies it by the probability of
 // the target. Or it is computed from nll_i, for the losses of policy gradients whose ratio is of tokens
-// (layers/policy_terms.h). Or a teacher takes the place of the target, with weight scale_i
-// (layers/distillation_formulas.h). Forward and backward run together; with neither dhidden nor dweight it only evaluates.
+// (layers/policy_terms.h). Or the loss of a target is scale_i times a weighted sum of the divergence from a teacher
+// (layers/distillation_formulas.h) and of nll_i. Forward and backward run together; with neither dhidden nor dweight it only evaluates.
 //
 // On a GPU logits and d_logits are bf16, softmax and nll are computed from them in f32, and targets are not checked:
 // the host checks them before it uploads them.
@@ -26,10 +26,12 @@ namespace colonnade {
 
 /// The k tokens that are most probable to a teacher at each target.
 struct TeacherTokens {
-    Tensor divergences;  ///< f64 [targets], unweighted; 0 for an empty list
-    Tensor ids;          ///< i32 [targets, k], k <= max_k: distinct tokens, then -1 if the list is shorter
-    Tensor log_probs;    ///< f32 [targets, k]: finite
-    double beta = 0;     ///< 0 is the forward KL, 1 the reverse KL
+    Tensor divergences;        ///< f64 [targets], unweighted; 0 for an empty list
+    Tensor ids;                ///< i32 [targets, k], k <= max_k: distinct tokens, then -1 if the list is shorter
+    Tensor log_probs;          ///< f32 [targets, k]: finite
+    double beta = 0;           ///< 0 is the forward KL, 1 the reverse KL
+    double weight = 1;         ///< of the divergence in d_logits ...
+    double target_weight = 0;  ///< ... beside the nll of the target
     static constexpr int64_t max_k = 256;
 };
 
@@ -47,7 +49,7 @@ struct HeadLoss {
     Tensor scales{};  ///< f64 [targets]; zero gives an exactly zero gradient. May be empty in evaluation
     TokenLoss token_loss = TokenLoss::nll;
     std::optional<PolicyTerms> policy{};     ///< takes the place of scales and token_loss; RatioLevel::token
-    std::optional<TeacherTokens> teacher{};  ///< d_logits is the gradient of scale_i times the divergence
+    std::optional<TeacherTokens> teacher{};  ///< d_logits is the gradient of scale_i (weight D_i + target_weight nll_i)
     double temperature = 1;                  ///< above 0
 };
 void head_loss(const Context& ctx, const HeadLoss& args);

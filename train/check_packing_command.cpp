@@ -106,7 +106,10 @@ int check(const Session& session, int64_t packs) {
     for (int64_t p = 0; p < std::min(packs, plan.packs()); ++p) {
         std::vector<const Sample*> pack;
         samples.clear();
-        for (const int64_t i : plan.pack(p)) samples.push_back(store.sample(i));
+        for (const int64_t i : plan.pack(p)) {
+            samples.push_back(store.sample(i));
+            if (session.train.teacher) session.train.teacher->fill(samples.back());
+        }
         for (const Sample& sample : samples) {
             const Sample apart = unshared(sample);
             pack.push_back(&sample);
@@ -129,6 +132,7 @@ int check(const Session& session, int64_t packs) {
     // fp32: thousands of terms are summed in another order. bf16: activations are rounded the other way.
     const double bound = on_gpu ? 2e-2 : 1e-5;
     const char* const learned = session.config.rows() == RowKind::texts    ? "targets"
+                                : session.config.rows() == RowKind::taught ? "targets"
                                 : session.config.rows() == RowKind::scored ? "by which the loss is divided"
                                                                            : "answers";
     fmt::print("{} packs, {} samples, {}\n", packed.size(), separate.size(),

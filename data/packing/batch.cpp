@@ -91,7 +91,47 @@ class PackLayout {
             for (int32_t i = begin; i < end; ++i) terms_[number].push_back({path_[static_cast<size_t>(i)], weight});
     }
 
+    bool taught() const {
+        return std::ranges::any_of(sequences_, [](const Sequence* sequence) { return !sequence->teacher.empty(); });
+    }
+
+    /// A target for every term, in order of the tokens, then of the sequences.
+    void list_taught_targets(Batch& batch, int32_t first_row) const {
+        struct Place {
+            int32_t from, row;
+            size_t sequence, term;
+            auto operator<=>(const Place&) const = default;
+        };
+        std::vector<Place> places;
+        for (size_t s = 0; s < terms_.size(); ++s)
+            for (size_t t = 0; t < terms_[s].size(); ++t) {
+                const int32_t row = terms_[s][t].token_row;
+                places.push_back({predicted_from_[static_cast<size_t>(row)], row, s, t});
+            }
+        std::ranges::sort(places);
+        std::vector<std::vector<int32_t>> targets(terms_.size());
+        for (size_t s = 0; s < terms_.size(); ++s) targets[s].resize(terms_[s].size());
+        for (const auto& [from, row, s, t] : places) {
+            targets[s][t] = static_cast<int32_t>(batch.targets.size());
+            batch.rows.push_back(first_row + from);
+            batch.targets.push_back(tokens_[static_cast<size_t>(row)]);
+            batch.weights.push_back(static_cast<double>(terms_[s][t].weight));
+            require(sequences_[s]->teacher.tokens() == std::ssize(terms_[s]),
+                    "a sequence has {} learned tokens and lists of a teacher for {}", terms_[s].size(),
+                    sequences_[s]->teacher.tokens());
+            batch.teacher.append(sequences_[s]->teacher, static_cast<int64_t>(t));
+        }
+        for (size_t s = 0; s < terms_.size(); ++s) {
+            for (size_t t = 0; t < terms_[s].size(); ++t) {
+                batch.term_targets.push_back(targets[s][t]);
+                batch.term_weights.push_back(terms_[s][t].weight);
+            }
+            batch.term_begins.push_back(static_cast<int32_t>(batch.term_targets.size()));
+        }
+    }
+
     void list_targets(Batch& batch, int32_t first_row) const {
+        if (taught()) return list_taught_targets(batch, first_row);
         std::vector<int32_t> target_of(tokens_.size(), -1), token_rows;
         for (const auto& terms : terms_)
             for (const auto& [row, weight] : terms) target_of[static_cast<size_t>(row)] = 0;

@@ -52,6 +52,10 @@ struct Batch {
 
     GivenLogps logps;  ///< of each term: all, or none if the data set gives none
 
+    /// Of each target, if sequences have lists of a teacher. Then a target has one term: those that several sequences
+    /// learn are there once for each, because their lists may differ.
+    TeacherLists teacher;
+
     std::vector<BatchSequence> sequences;    ///< of all samples, in order
     std::vector<float> advantages;           ///< [sequences]
     std::vector<float> rewards;              ///< [sequences]; NaN is one that is not known

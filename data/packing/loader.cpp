@@ -58,6 +58,7 @@ static Sample join(const std::vector<Sample>& samples) {
         whole.tokens.insert(whole.tokens.end(), own.tokens.begin(), own.tokens.end());
         for (const auto& [first, last, weight] : own.learned)
             whole.learned.push_back({begin + first, begin + last, weight});
+        whole.teacher.append(own.teacher);
     }
     return joined;
 }
@@ -76,6 +77,8 @@ Batch Loader::load(const PackPlan& plan, int64_t first_pack, Kind kind) const {
     for (size_t p = 0; p < packs; ++p) {
         for (const int64_t i : plan.pack(first_pack + static_cast<int64_t>(p)))
             samples[p].push_back(kind == Kind::own ? store_.sample(i) : options_.mismatched->sample(store_, i));
+        if (options_.teacher)
+            for (Sample& sample : samples[p]) options_.teacher->fill(sample);
         if (!options_.document_mask && !samples[p].empty()) samples[p].assign(1, join(samples[p]));
         for (const Sample& sample : samples[p]) views[p].push_back(&sample);
     }

@@ -17,6 +17,7 @@
 #include "data/packing/batch.h"
 #include "data/packing/pack_schedule.h"
 #include "data/store/mismatched_answers.h"
+#include "data/store/teacher_file.h"
 
 namespace colonnade {
 
@@ -29,6 +30,8 @@ struct LoaderOptions {
     /// A reference log-probability for every sequence of the store, in order, then for every mismatched answer, which
     /// batches get as Batch::reference; or empty. Must outlive the loader.
     std::span<const double> reference{};
+    /// Gives batches Batch::teacher; null: none. Must outlive the loader.
+    const TeacherFile* teacher = nullptr;
     /// Delivers LoadedBatch::mismatched; null: none. Must outlive the loader.
     const MismatchedAnswers* mismatched = nullptr;
 };

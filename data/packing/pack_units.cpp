@@ -1,5 +1,7 @@
 #include "data/packing/pack_units.h"
 
+#include <algorithm>
+
 namespace colonnade {
 namespace {
 
@@ -40,6 +42,11 @@ class RangeTokens {
         return own_[end] - own_[first] + lcp_[first] <= limits.tokens &&
                (lengths_[end] - lengths_[first]) / limits.most_represented < limits.tokens;
     }
+    /// Whether samples share, beyond their first `stem` tokens, at least half of what they have beyond these on average.
+    bool share_half(size_t first, size_t end, int64_t stem, int64_t depth) const {
+        const auto samples = static_cast<int64_t>(end - first);
+        return 2 * samples * (depth - stem) >= lengths_[end] - lengths_[first] - samples * stem;
+    }
 
   private:
     const std::vector<int32_t>& lcp_;
@@ -51,28 +58,36 @@ class RangeTokens {
 PackUnits pack_units(std::span<const int64_t> lengths, const PrefixOrder& prefixes, const UnitLimits& limits) {
     struct Range {
         int32_t first, end, node, stem;
+        int32_t
+            dissolved;  ///< depth of the node above if it was dissolved; one of equal depth is the same node of the trie
     };
     PackUnits result;
     if (lengths.empty()) return result;
     const Partings nodes = partings_of(prefixes.lcp);
     const RangeTokens tokens(lengths, prefixes);
     std::vector<Range> left = {
-        {.first = 0, .end = static_cast<int32_t>(lengths.size()), .node = nodes.root, .stem = 0}};
+        {.first = 0, .end = static_cast<int32_t>(lengths.size()), .node = nodes.root, .stem = 0, .dissolved = 0}};
     while (!left.empty()) {
-        auto [first, end, node, stem] = left.back();
+        auto [first, end, node, stem, dissolved] = left.back();
         left.pop_back();
         const int32_t depth = node < 0 ? 0 : prefixes.lcp[static_cast<size_t>(node)];
-        const bool kept = depth - result.stems[static_cast<size_t>(stem)].depth >= limits.min_shared;
-        if (node < 0 || (kept && tokens.fit(static_cast<size_t>(first), static_cast<size_t>(end), limits))) {
+        const int32_t above = result.stems[static_cast<size_t>(stem)].depth;
+        const auto from = static_cast<size_t>(first), to = static_cast<size_t>(end);
+        const bool kept = depth > std::max(above, dissolved) && limits.min_shared != UnitLimits::never &&
+                          (depth - above >= limits.min_shared || tokens.share_half(from, to, above, depth));
+        if (node < 0 || (kept && tokens.fit(from, to, limits))) {
             result.units.push_back({.first = first, .end = end, .stem = stem});
             continue;
         }
         if (kept) {
             result.stems.push_back({.parent = stem, .depth = depth});
             stem = static_cast<int32_t>(result.stems.size()) - 1;
+        } else {
+            dissolved = depth;
         }
-        left.push_back({.first = node, .end = end, .node = nodes.behind[static_cast<size_t>(node)], .stem = stem});
-        left.push_back({.first = first, .end = node, .node = nodes.before[static_cast<size_t>(node)], .stem = stem});
+        const auto at = static_cast<size_t>(node);
+        left.push_back({.first = node, .end = end, .node = nodes.behind[at], .stem = stem, .dissolved = dissolved});
+        left.push_back({.first = first, .end = node, .node = nodes.before[at], .stem = stem, .dissolved = dissolved});
     }
     return result;
 }

@@ -3,7 +3,8 @@
 // the samples' leading sequences (data/samples/prefix_order.h) from the root down. At a node of depth d below a stem of
 // depth f:
 //
-//     d - f < min_shared           the node is dissolved: the stem takes its children. Words that are equal by chance
+//     d - f < min_shared, and less than half of what its samples have beyond f on average
+//                                  the node is dissolved: the stem takes its children. Words that are equal by chance
 //                                  ("How do I") do not tie samples together
 //     the samples fit in a row     they are one unit, packed and shuffled as one
 //     they do not fit              the node is a new stem with its own children, and every row that holds one of
@@ -13,6 +14,7 @@
 // while it runs and 12 to 20 in the result.
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -37,7 +39,8 @@ struct PackUnits {
 
 struct UnitLimits {
     int64_t tokens = 0;      ///< of a unit, its path from the root included
-    int64_t min_shared = 0;  ///< at least 1
+    int64_t min_shared = 0;  ///< at least 1; `never`: every sample is a unit of its own
+    static constexpr int64_t never = std::numeric_limits<int64_t>::max();
     /// The samples of a unit represent less than this many times `tokens`, and those of a row less than twice as many.
     /// What a row represents is the sum of its samples' lengths, however few tokens it computes.
     int64_t most_represented = 64;

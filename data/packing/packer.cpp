@@ -218,7 +218,7 @@ Packer::Packer(std::vector<int64_t> lengths, const PackSettings& settings, Prefi
     const bool together = settings_.strategy == PackStrategy::bfd;
     units_ = pack_units(lengths_, prefixes_,
                         {.tokens = settings_.packing_length,
-                         .min_shared = together ? settings_.min_shared : std::numeric_limits<int64_t>::max(),
+                         .min_shared = together ? settings_.min_shared : UnitLimits::never,
                          .most_represented = settings_.most_represented});
 }
 

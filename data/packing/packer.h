@@ -47,8 +47,8 @@ struct PackSettings {
     PackStrategy strategy = PackStrategy::bfd;
     int64_t window = 10000;  ///< samples packed together by bfd
     uint64_t seed = 42;
-    bool shuffle = true;            ///< false: no randomness, every epoch is the same (evaluation)
-    int64_t min_shared = 64;        ///< tokens that samples must have in common for bfd to bring them together
+    bool shuffle = true;      ///< false: no randomness, every epoch is the same (evaluation)
+    int64_t min_shared = 64;  ///< tokens in common for which bfd brings samples together; half of theirs will do, too
     int64_t most_represented = 64;  ///< UnitLimits::most_represented
 };
 

@@ -1,5 +1,5 @@
 #pragma once
-// AnswerScore: what a row of stages grpo and kto says about an answer that a model wrote.
+// AnswerScore: what a row of stages grpo, kto and distill says about an answer.
 
 #include <array>
 #include <cstdint>
@@ -7,6 +7,8 @@
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "data/rows/teacher_lists.h"
 
 namespace colonnade {
 
@@ -36,6 +38,7 @@ struct AnswerScore {
     GroupKey group{};        ///< equal for answers to one prompt
     bool truncated = false;  ///< the sampler stopped before the answer ended
     GivenLogps logps{};
+    TeacherLists teacher{};  ///< of its learned tokens
 };
 
 }  // namespace colonnade

@@ -4,6 +4,7 @@
 
 #include "data/rows/row_formats.h"
 #include "data/rows/score_keys.h"
+#include "data/rows/teacher_keys.h"
 #include "data/rows/turn_rows.h"
 #include "engine/device/error.h"
 
@@ -127,6 +128,26 @@ const std::vector<Spelling>& labelled_spellings() {
     return spellings;
 }
 
+const std::vector<Spelling>& taught_spellings() {
+    static const std::vector<Spelling> spellings = [] {
+        std::vector<Spelling> list = {{"prompt_tokens"}};
+        for (const char* ids : {"input_ids", "token_ids"})
+            list.push_back({"prompt_tokens",
+                            {{"prompt_ids", fmt::format("prompt_{}", ids)},
+                             {"completion_ids", fmt::format("completion_{}", ids)}}});
+        // What vLLM returns.
+        list.push_back({"prompt_tokens", {{"prompt_ids", "prompt_token_ids"}, {"completion_ids", "token_ids"}}});
+        list.push_back({"tokens"});
+        list.push_back({"tokens", {{"input_ids", "tokens"}}});
+        list.push_back({"messages"});
+        list.push_back({"messages", {{"messages", "conversations"}}});
+        list.push_back({"prompt_completion"});
+        list.push_back({"prompt_completion", {{"completion", "response"}}});
+        return list;
+    }();
+    return spellings;
+}
+
 const std::vector<Spelling>& spellings_of(RowKind kind) {
     switch (kind) {
         case RowKind::preferences:
@@ -135,6 +156,8 @@ const std::vector<Spelling>& spellings_of(RowKind kind) {
             return scored_spellings();
         case RowKind::labelled:
             return labelled_spellings();
+        case RowKind::taught:
+            return taught_spellings();
         case RowKind::texts:
             break;
     }
@@ -169,6 +192,7 @@ bool ends_with_answer(const RowFields& row, const Json& turns) {
 /// Whether the values of a row have the form that the format expects under these names.
 bool has_form(RowKind kind, const RowFields& row, std::string_view type) {
     if (kind == RowKind::scored && !has_reward(row)) return false;
+    if (kind == RowKind::taught && !has_teacher(row)) return false;
     // Data sets for classifiers have labels of other types.
     if (kind == RowKind::labelled && !row.at("label").is_boolean() && !row.at("label").is_number()) return false;
     const auto is_text = [&](const char* key) { return !row.find(key) || row.at(key).is_string(); };
@@ -223,6 +247,7 @@ const Spelling* first_fit(RowKind kind, const DatasetSpec& spec, const PlacedRow
 constexpr std::pair<RowKind, const char*> stages_of_kinds[] = {
     {RowKind::labelled, "rows with a label need stage kto"},
     {RowKind::scored, "rows with rewards or advantages need stage grpo"},
+    {RowKind::taught, "rows with a teacher's log-probabilities need stage distill"},
     {RowKind::preferences, "rows with answers to compare need stage dpo or rm"},
     {RowKind::texts, "rows without answers to compare need stage pt or sft"},
 };
@@ -236,7 +261,11 @@ constexpr std::pair<RowKind, const char*> stages_of_kinds[] = {
          "{}: cannot detect the format of this row{}; found keys: {}; expected {}{}; set type to the format, or rename "
          "keys with columns{}",
          row.where, kind == RowKind::texts ? "" : fmt::format(" of {}", name_of(kind)), found_keys(row.object),
-         known_formats(kind), kind == RowKind::scored ? ", each with reward(s) or advantage(s)" : "", other);
+         known_formats(kind),
+         kind == RowKind::scored   ? ", each with reward(s) or advantage(s)"
+         : kind == RowKind::taught ? ", each with teacher_ids and teacher_log_probs, or logprobs"
+                                   : "",
+         other);
 }
 
 /// "messages (first at data.jsonl:1), text (first at data.jsonl:4)"

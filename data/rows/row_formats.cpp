@@ -15,6 +15,8 @@ const std::vector<RowFormat>& row_formats(RowKind kind) {
             return scored_formats();
         case RowKind::labelled:
             return labelled_formats();
+        case RowKind::taught:
+            return taught_formats();
         case RowKind::texts:
             break;
     }
@@ -22,10 +24,19 @@ const std::vector<RowFormat>& row_formats(RowKind kind) {
 }
 
 const char* name_of(RowKind kind) {
-    return kind == RowKind::preferences ? "preferences"
-           : kind == RowKind::scored    ? "scored answers"
-           : kind == RowKind::labelled  ? "labelled answers"
-                                        : "texts";
+    switch (kind) {
+        case RowKind::preferences:
+            return "preferences";
+        case RowKind::scored:
+            return "scored answers";
+        case RowKind::labelled:
+            return "labelled answers";
+        case RowKind::taught:
+            return "texts with lists of a teacher";
+        case RowKind::texts:
+            break;
+    }
+    return "texts";
 }
 
 std::string known_formats(RowKind kind) {
@@ -59,8 +70,9 @@ Row read_row(RowKind kind, const std::string& type, const Json& object, const Co
         if (format.name != type) continue;
         const RowFields fields(object, columns, where);
         Row row = format.read(fields);
-        const bool weighs = kind == RowKind::texts || kind == RowKind::preferences;
+        const bool weighs = kind != RowKind::scored && kind != RowKind::labelled;
         if (weighs && fields.find("weight")) row.weight = fields.weight("weight");
+        if (kind == RowKind::taught) row.answers.front().weight = row.weight;
         row.unused = unused_keys(fields);
         return row;
     }

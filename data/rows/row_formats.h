@@ -26,6 +26,7 @@ const std::vector<RowFormat>& text_formats();
 const std::vector<RowFormat>& preference_formats();
 const std::vector<RowFormat>& scored_formats();
 const std::vector<RowFormat>& labelled_formats();
+const std::vector<RowFormat>& taught_formats();
 /// "texts", "preferences", ...
 const char* name_of(RowKind kind);
 /// "messages {messages}, alpaca {instruction, output}, ..."

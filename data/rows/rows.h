@@ -47,6 +47,13 @@
 //   alpaca             {"instruction", "output", "label", ...}
 //   prompt_tokens      {"prompt_ids", "completion_ids", "label", ...}
 //
+// Texts with what a teacher says about the tokens that are learned (stage distill; data/rows/teacher_keys.h):
+//
+//   tokens             {"input_ids", "teacher_ids", "teacher_log_probs", labels or loss masks?}
+//   prompt_tokens      {"prompt_ids", "completion_ids", "teacher_ids", "teacher_log_probs", masks?}
+//   messages           {"messages", "logprobs"}: the last message is what is learned
+//   prompt_completion  {"prompt", "completion", "logprobs"}
+//
 // "weight"? of a row multiplies what is learned of it; of a preference it is that of its pairs. "weight"? of a message
 // says how much of it is learned, and "token_weights"? of input_ids how much of each token.
 //
@@ -101,8 +108,8 @@ struct Message {
 };
 
 /// What the rows of a data set hold: texts to train on, answers to compare, answers with a reward or an advantage each,
-/// or answers that are labelled as good or bad.
-enum class RowKind { texts, preferences, scored, labelled };
+/// answers that are labelled as good or bad, or texts with what a teacher says about each token.
+enum class RowKind { texts, preferences, scored, labelled, taught };
 
 /// Two answers of a row, by number, of which the first should be preferred.
 struct RowPair {
@@ -139,7 +146,7 @@ struct Row {
     int64_t left_out = 0;                ///< such answers that `keep` has not taken
     float margin = 0;                    ///< of all pairs: by how much the better answer should score above the other
     int64_t line = 0;                    ///< number in its file, from 1: of the line or the row
-    std::optional<AnswerScore> score{};  ///< of each of the answers, if the rows are scored or labelled
+    std::optional<AnswerScore> score{};  ///< of each of the answers, unless they are compared
 };
 
 /// The text of a row, and its place: file i of the data set, line or row `number` in it.

@@ -1,11 +1,13 @@
-// Formats of answers that a model wrote: scored (stage grpo) and labelled (stage kto). Each becomes a Row whose answers
-// are rows of their own (data/rows/row_answers.h), each with its score.
+// Formats of answers of which a row says more than their text: scored (stage grpo), labelled (stage kto) and taught
+// (stage distill). Each becomes a Row whose answers are rows of their own (data/rows/row_answers.h), each with its score.
 
 #include "data/rows/row_answers.h"
 #include "data/rows/row_formats.h"
 #include "data/rows/score_keys.h"
 #include "data/rows/scored_tokens.h"
+#include "data/rows/teacher_keys.h"
 #include "data/rows/template_variables.h"
+#include "data/rows/token_rows.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
@@ -85,32 +87,35 @@ Row read_labelled(const RowFields& row) {
 }
 
 /// A chat whose last message is the answer.
-Row labelled_chat(const RowFields& row, std::vector<Message> messages, MessageStyle style) {
+Row answered_chat(const RowFields& row, std::vector<Message> messages, MessageStyle style, AnswerScore score) {
     if (messages.size() < 2 || messages.back().role != "assistant")
         fail(
             Exit::data,
             "{}: {} messages, the last one from role '{}'; expected a prompt and then the answer of the assistant that "
-            "'{}' is about",
-            row.where(), messages.size(), messages.back().role, row.name("label"));
+            "{} is about",
+            row.where(), messages.size(), messages.back().role,
+            score.teacher.empty() ? fmt::format("'{}'", row.name("label")) : "the teacher's list");
     const std::vector<Message> answer = {std::move(messages.back())};
     messages.pop_back();
     Row result;
     result.answers.push_back(chat_row(messages, answer));
-    return with_scores(row, std::move(result), {read_label(row)}, style);
+    return with_scores(row, std::move(result), {std::move(score)}, style);
 }
 
 Row read_labelled_messages(const RowFields& row) {
-    return labelled_chat(row, read_chat_messages(row, "messages", MessageStyle::chat), MessageStyle::chat);
+    return answered_chat(row, read_chat_messages(row, "messages", MessageStyle::chat), MessageStyle::chat,
+                         read_label(row));
 }
 
 Row read_labelled_sharegpt(const RowFields& row) {
-    return labelled_chat(row, read_chat_messages(row, "conversations", MessageStyle::sharegpt), MessageStyle::sharegpt);
+    return answered_chat(row, read_chat_messages(row, "conversations", MessageStyle::sharegpt), MessageStyle::sharegpt,
+                         read_label(row));
 }
 
 Row read_labelled_alpaca(const RowFields& row) {
     std::vector<Message> messages = read_alpaca_prompt(row);
     messages.push_back({"assistant", row.text("output")});
-    return labelled_chat(row, std::move(messages), MessageStyle::chat);
+    return answered_chat(row, std::move(messages), MessageStyle::chat, read_label(row));
 }
 
 Row scored_prompt_tokens(const RowFields& row) {
@@ -119,6 +124,41 @@ Row scored_prompt_tokens(const RowFields& row) {
 
 Row labelled_prompt_tokens(const RowFields& row) {
     return read_prompt_tokens(row, ScoredBy::label);
+}
+
+/// Of an answer in text: its tokens are known when it is tokenised.
+AnswerScore taught_text(const RowFields& row) {
+    return {.teacher = read_teacher(row, [&](const char* key) {
+                std::vector<const Json*> entries;
+                for (const Json& entry : row.filled_list(key)) entries.push_back(&entry);
+                return entries;
+            })};
+}
+
+Row read_taught_messages(const RowFields& row) {
+    return answered_chat(row, read_chat_messages(row, "messages", MessageStyle::chat), MessageStyle::chat,
+                         taught_text(row));
+}
+
+Row read_taught(const RowFields& row) {
+    return one_answer(row, taught_text(row));
+}
+
+Row taught_prompt_tokens(const RowFields& row) {
+    return read_prompt_tokens(row, ScoredBy::teacher);
+}
+
+Row read_taught_tokens(const RowFields& row) {
+    const size_t length = read_ids(row, "input_ids").size();
+    const KeptTokens kept =
+        row.find("attention_mask") ? read_padding(row, "attention_mask", "input_ids", length) : KeptTokens{0, length};
+    Row result, tokens = read_tokens(row);
+    TokenAnswer answer{.completion = tokens.input_ids, .before = kept.begin, .after = length - kept.end};
+    for (const int32_t label : tokens.labels) answer.learned.push_back(label != -100);
+    tokens.score =
+        AnswerScore{.teacher = read_teacher(row, [&](const char* key) { return of_learned(row, key, answer); })};
+    result.answers.push_back(std::move(tokens));
+    return result;
 }
 
 std::vector<std::string> with(std::vector<std::string> keys, const std::vector<std::string>& more) {
@@ -155,6 +195,21 @@ const std::vector<RowFormat>& labelled_formats() {
          {"prompt", "completion", "label"},
          {"system", "role", "content", "train", "weight"},
          read_labelled},
+    };
+    return formats;
+}
+
+const std::vector<RowFormat>& taught_formats() {
+    const auto with_teacher = [](std::vector<std::string> keys) {
+        keys.emplace_back("weight");
+        return with(std::move(keys), teacher_keys());
+    };
+    const std::vector<std::string> of_messages = {"system", "role", "content", "train"};
+    static const std::vector<RowFormat> formats = {
+        {"prompt_tokens", {"prompt_ids", "completion_ids"}, with_teacher(prompt_token_keys()), taught_prompt_tokens},
+        {"tokens", {"input_ids"}, with_teacher(text_token_keys()), read_taught_tokens},
+        {"messages", {"messages"}, with_teacher(of_messages), read_taught_messages},
+        {"prompt_completion", {"prompt", "completion"}, with_teacher(of_messages), read_taught},
     };
     return formats;
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "data/rows/teacher_keys.h"
 #include "data/rows/token_rows.h"
 #include "engine/device/error.h"
 
@@ -18,16 +19,6 @@ constexpr const char* logps[] = {"old_per_token_logps", "old_log_probs",       "
 constexpr size_t names_each = 2;
 constexpr double rounding = 1e-3;  ///< by which a log-probability may be above 0
 
-/// The tokens of a row. The mask says which tokens of the completion are learned.
-struct TokenAnswer {
-    std::vector<int32_t> prompt, completion;
-    std::vector<bool> learned{};
-
-    /// A first token is predicted by nothing.
-    bool is_learned(size_t i) const { return learned[i] && (i > 0 || !prompt.empty()); }
-    size_t count() const { return static_cast<size_t>(std::ranges::count(learned, true)); }
-};
-
 /// The product of all masks that the row has; all 1 without any.
 std::vector<bool> read_masks(const RowFields& row, const std::string& ids_key, size_t length) {
     std::vector<bool> all(length, true);
@@ -37,26 +28,6 @@ std::vector<bool> read_masks(const RowFields& row, const std::string& ids_key, s
         for (size_t i = 0; i < length; ++i) all[i] = all[i] && mask[i];
     }
     return all;
-}
-
-/// The entries of a list that belong to learned tokens.
-std::vector<Json> of_learned(const RowFields& row, const char* key, const TokenAnswer& answer) {
-    const Json& list = row.list(key);
-    const size_t completion = answer.completion.size(), learned = answer.count(),
-                 whole = answer.prompt.size() + completion;
-    if (list.size() != completion && list.size() != learned && list.size() != whole)
-        fail(Exit::data,
-             "{}: {} entries; expected {}, one for each token of the completion, or {}, one for each learned token",
-             row.place(key), list.size(), completion, learned);
-    std::vector<Json> entries;
-    const bool only_learned = list.size() == learned && learned != completion;
-    size_t next = list.size() == whole ? answer.prompt.size() : 0;
-    for (size_t i = 0; i < completion; ++i) {
-        if (only_learned && !answer.learned[i]) continue;
-        if (answer.is_learned(i)) entries.push_back(list[next]);
-        ++next;
-    }
-    return entries;
 }
 
 float read_logp(const Json& value, const std::string& place) {
@@ -72,8 +43,8 @@ GivenLogps read_logps(const RowFields& row, const TokenAnswer& answer) {
     for (size_t i = 0; i < std::size(GivenLogps::all); ++i) {
         const char* key = find_one(row, KeyNames(logps).subspan(i * names_each, names_each));
         if (!key) continue;
-        for (const Json& entry : of_learned(row, key, answer))
-            (given.*GivenLogps::all[i]).push_back(read_logp(entry, row.place(key)));
+        for (const Json* entry : of_learned(row, key, answer))
+            (given.*GivenLogps::all[i]).push_back(read_logp(*entry, row.place(key)));
     }
     return given;
 }
@@ -82,13 +53,25 @@ GivenLogps read_logps(const RowFields& row, const TokenAnswer& answer) {
 std::optional<double> read_token_advantages(const RowFields& row, const TokenAnswer& answer) {
     const char* key = find_one(row, advantage_names());
     if (!key || !row.at(key).is_array()) return std::nullopt;
-    const std::vector<Json> entries = of_learned(row, key, answer);
-    for (const Json& entry : entries)
-        if (!entry.is_number() || !(std::abs(entry.get<double>()) <= std::numeric_limits<float>::max()) ||
-            entry != entries[0])
+    const std::vector<const Json*> entries = of_learned(row, key, answer);
+    for (const Json* entry : entries)
+        if (!entry->is_number() || !(std::abs(entry->get<double>()) <= std::numeric_limits<float>::max()) ||
+            *entry != *entries[0])
             fail(Exit::data, "{}: expected one number, the same for every learned token, found {} and {}",
-                 row.place(key), shown(entries[0]), shown(entry));
-    return entries.empty() ? 0 : entries[0].get<double>();
+                 row.place(key), shown(*entries[0]), shown(*entry));
+    return entries.empty() ? 0 : entries[0]->get<double>();
+}
+
+AnswerScore read_what(const RowFields& row, const TokenAnswer& answer, ScoredBy by) {
+    switch (by) {
+        case ScoredBy::label:
+            return read_label(row);
+        case ScoredBy::teacher:
+            return {.teacher = read_teacher(row, [&](const char* key) { return of_learned(row, key, answer); })};
+        case ScoredBy::reward:
+            break;
+    }
+    return read_score(row, read_token_advantages(row, answer));
 }
 
 Row scored_row(const RowFields& row, const TokenAnswer& answer, ScoredBy by) {
@@ -99,7 +82,8 @@ Row scored_row(const RowFields& row, const TokenAnswer& answer, ScoredBy by) {
     one.labels.assign(answer.prompt.size(), -100);
     for (size_t i = 0; i < answer.completion.size(); ++i)
         one.labels.push_back(answer.is_learned(i) ? answer.completion[i] : -100);
-    one.score = by == ScoredBy::label ? read_label(row) : read_score(row, read_token_advantages(row, answer));
+    one.score = read_what(row, answer, by);
+    if (by == ScoredBy::teacher) return result;
     one.score->logps = read_logps(row, answer);
     const std::string_view bytes(reinterpret_cast<const char*>(answer.prompt.data()),
                                  answer.prompt.size() * sizeof(answer.prompt[0]));
@@ -124,6 +108,26 @@ std::vector<std::string> token_keys() {
 }
 
 }  // namespace
+
+std::vector<const Json*> of_learned(const RowFields& row, const char* key, const TokenAnswer& answer) {
+    const Json& list = row.list(key);
+    const size_t completion = answer.completion.size(),
+                 learned = static_cast<size_t>(std::ranges::count(answer.learned, true)),
+                 whole = answer.before + answer.prompt.size() + completion + answer.after;
+    if (list.size() != completion && list.size() != learned && list.size() != whole)
+        fail(Exit::data,
+             "{}: {} entries; expected {}, one for each token of the completion, or {}, one for each learned token",
+             row.place(key), list.size(), completion, learned);
+    std::vector<const Json*> entries;
+    const bool only_learned = list.size() == learned && learned != completion;
+    size_t next = list.size() == whole ? answer.before + answer.prompt.size() : 0;
+    for (size_t i = 0; i < completion; ++i) {
+        if (only_learned && !answer.learned[i]) continue;
+        if (answer.is_learned(i)) entries.push_back(&list[next]);
+        ++next;
+    }
+    return entries;
+}
 
 std::vector<std::string> prompt_token_keys() {
     std::vector<std::string> keys = token_keys();
@@ -167,7 +171,8 @@ Row read_scored_tokens(const RowFields& row) {
         learned.erase(learned.begin(), learned.begin() + static_cast<std::ptrdiff_t>(begin));
     }
     const auto at = ids.begin() + static_cast<std::ptrdiff_t>(begin);
-    return scored_row(row, {{ids.begin(), at}, {at, ids.end()}, std::move(learned)}, ScoredBy::reward);
+    return scored_row(row, {.prompt = {ids.begin(), at}, .completion = {at, ids.end()}, .learned = std::move(learned)},
+                      ScoredBy::reward);
 }
 
 }  // namespace colonnade

@@ -24,7 +24,19 @@ std::vector<std::string> scored_token_keys();
 /// All names of log-probabilities.
 KeyNames logp_names();
 
-enum class ScoredBy { reward, label };
+/// The tokens of a row.
+struct TokenAnswer {
+    std::vector<int32_t> prompt{}, completion{};
+    std::vector<bool> learned{};   ///< of the completion, as the masks say
+    size_t before = 0, after = 0;  ///< padding around them in the row
+
+    /// A first token is predicted by nothing.
+    bool is_learned(size_t i) const { return learned[i] && (i > 0 || !prompt.empty()); }
+};
+/// The entries of a list that belong to learned tokens. Throws Exit::data for a list of another length.
+std::vector<const Json*> of_learned(const RowFields& row, const char* key, const TokenAnswer& answer);
+
+enum class ScoredBy { reward, label, teacher };
 Row read_prompt_tokens(const RowFields& row, ScoredBy by);
 Row read_scored_tokens(const RowFields& row);
 

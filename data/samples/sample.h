@@ -35,6 +35,14 @@ struct LearnedSpan {
     bool operator==(const LearnedSpan&) const = default;
 };
 
+/// Where a file has the lists of a sequence.
+struct TeacherPlace {
+    int64_t begin = 0;  ///< 32-bit words from the beginning of the file
+    int32_t words = 0;  ///< 0: it has none
+
+    bool operator==(const TeacherPlace&) const = default;
+};
+
 struct Sequence {
     int32_t shared = 0;                  ///< number of first tokens in common with the sequence before it
     std::vector<int32_t> tokens{};       ///< what follows them
@@ -45,6 +53,10 @@ struct Sequence {
         0;  ///< stage grpo: by how much it is better than expected; stage kto: 1 desirable, -1 not, 0 neither
     std::optional<float> reward{};  ///< for the log
     GivenLogps logps{};             ///< of its learned tokens
+
+    // Of a text that a teacher has seen:
+    TeacherLists teacher{};        ///< of its learned tokens; not held by a store, which has ...
+    TeacherPlace teacher_place{};  ///< ... the place of the lists in a file (data/store/teacher_file.h)
 
     int64_t length() const { return shared + static_cast<int64_t>(tokens.size()); }  ///< of the whole sequence
     bool operator==(const Sequence&) const = default;

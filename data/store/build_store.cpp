@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cmath>
 #include <condition_variable>
 #include <exception>
 #include <filesystem>
@@ -149,6 +150,7 @@ struct Block {
     size_t bytes = 0;                         // of `text`, which is freed when the block is encoded
     TokenStore part;                          // samples and counts of these rows
     ScoreTable scores;                        // of its answers
+    std::vector<uint32_t> teacher;            // what a teacher says about them, as its file has it
     std::exception_ptr error;                 // error that ended the block early
 };
 
@@ -164,8 +166,9 @@ std::shared_ptr<RowReader> open_dataset(const DatasetSpec& spec, RowKind kind, c
 
 class StoreBuilder {
   public:
-    StoreBuilder(const StoreRequest& request, const FileLists& files, const FileStamps& stamps)
-        : request_(request), files_(files), progress_(progress_options(request, stamps)) {
+    StoreBuilder(const StoreRequest& request, const FileLists& files, const FileStamps& stamps,
+                 TeacherFileWriter* teacher)
+        : request_(request), files_(files), progress_(progress_options(request, stamps)), teacher_(teacher) {
         for (size_t i = 0; i < files.size(); ++i) encoders_.emplace_back(request.tokenizer, encode_options(request, i));
         for (const auto& [size, time] : stamps) file_bytes_.push_back(static_cast<double>(size));
         for (size_t i = 0; i < files.size(); ++i)
@@ -294,7 +297,7 @@ class StoreBuilder {
                 block.part.statistics.unused_columns.add(row.unused);
                 ++block.part.statistics.rows;
                 const RowPlace at{place, block.first_file + file, number};
-                if (request_.rows == RowKind::scored || request_.rows == RowKind::labelled)
+                if (request_.rows != RowKind::texts && request_.rows != RowKind::preferences)
                     add_answers(block, row, at, cache);
                 else
                     add_row(block.part, encoders_[block.dataset].encode(row, place, cache), at);
@@ -330,16 +333,34 @@ class StoreBuilder {
         for (size_t i = 0; i < row.answers.size(); ++i) {
             const std::string place = row.answers.size() > 1 ? fmt::format("{}: answer {}", at.text, i) : at.text;
             Encoded answer = encoders_[block.dataset].encode_answer(row.answers[i], place, cache);
-            // A label is about what is learned; a reward counts in its group.
-            if (request_.rows == RowKind::labelled && answer.notes.has(RowNote::answer_not_learned))
+            // A label or a teacher is about what is learned; a reward counts in its group.
+            if (request_.rows != RowKind::scored && answer.notes.has(RowNote::answer_not_learned))
                 answer.notes.add(RowNote::dropped_nothing_learned);
             statistics.longest_row = std::max(statistics.longest_row, answer.full_length);
             statistics.notes.add(answer.notes, place);
             if (answer.notes.dropped()) continue;
+            if (request_.rows == RowKind::taught) add_teacher(block, answer.sample.sequences.front());
             block.part.add(answer.sample, static_cast<int32_t>(at.file), at.line);
             if (request_.rows == RowKind::scored)
                 block.scores.add(*row.answers[i].score, static_cast<int64_t>(block.dataset), place);
         }
+    }
+
+    static void add_teacher(Block& block, Sequence& sequence) {
+        TeacherCounts& counts = block.part.statistics.teacher;
+        const TeacherLists& lists = sequence.teacher;
+        int64_t list = 0;
+        for (const auto& [begin, end, weight] : sequence.learned)
+            for (int32_t token = begin; token < end; ++token, ++list) {
+                const auto first = lists.ids.begin() + lists.begins[static_cast<size_t>(list)];
+                const int64_t length = lists.length_of(list);
+                counts.longest = std::max(counts.longest, length);
+                counts.holding += std::count(first, first + length, sequence.tokens[static_cast<size_t>(token)]);
+            }
+        counts.tokens += lists.tokens();
+        counts.entries += std::ssize(lists.ids);
+        for (const float log_prob : lists.log_probs) counts.probability += std::exp(static_cast<double>(log_prob));
+        sequence.teacher_place = append_words(lists, block.teacher);
     }
 
     /// Appends this block and the blocks that waited for it.
@@ -360,7 +381,11 @@ class StoreBuilder {
         delivered_.notify_all();
     }
 
-    void append(const Block& block) {
+    void append(Block& block) {
+        if (teacher_) {
+            block.part.move_teacher(teacher_->words());
+            teacher_->append(block.teacher);
+        }
         store_.append(block.part);
         scores_.append(block.scores);
         for (const auto& [file, rows] : block.rows_of_files) store_.statistics.files[file].rows += rows;
@@ -372,6 +397,7 @@ class StoreBuilder {
     const FileLists& files_;
     std::vector<Encoder> encoders_;  // of each data set
     Progress progress_;
+    TeacherFileWriter* const teacher_;  // null in stages without a teacher
     std::vector<double> file_bytes_;
 
     std::mutex mutex_;  // guards everything below
@@ -416,6 +442,20 @@ void check_unchanged(const StoreStatistics& statistics, const FileLists& files, 
     }
 }
 
+/// The file of a teacher, beside the store.
+std::string teacher_path(const std::string& store) {
+    return fs::path(store).replace_extension(".teacher");
+}
+
+void open_teacher(const StoreRequest& request, StoreResult& result) {
+    if (request.rows != RowKind::taught) return;
+    const std::string path = teacher_path(result.path);
+    if (!path_exists(path))
+        fail(Exit::data, "{} is missing; delete {} to build both again from the data", path, result.path);
+    result.teacher =
+        std::make_shared<TeacherFile>(path, result.key, result.store.statistics.teacher.words, vocab_limit(request));
+}
+
 }  // namespace
 
 StoreResult build_store(const StoreRequest& request) {
@@ -438,12 +478,15 @@ StoreResult build_store(const StoreRequest& request) {
     result.reused = path_exists(result.path);
     if (result.reused) {
         result.store = TokenStore::open(result.path, result.key, vocab_limit(request));
+        open_teacher(request, result);
         return result;
     }
     make_folders(request.folder);
     share.emplace(request.folder, std::array<std::string_view, 1>{stem});
+    std::optional<TeacherFileWriter> teacher;
+    if (request.rows == RowKind::taught) teacher.emplace(teacher_path(result.path), result.key);
     const auto start = std::chrono::steady_clock::now();
-    result.store = StoreBuilder(request, files, stamps).build();
+    result.store = StoreBuilder(request, files, stamps, teacher ? &*teacher : nullptr).build();
     result.store.statistics.left_out = std::move(left_out);
     result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     result.tokens_per_second = static_cast<double>(result.store.tokens()) / result.seconds;
@@ -451,7 +494,12 @@ StoreResult build_store(const StoreRequest& request) {
     check_learned(result.store.statistics, request.name);
     check_unchanged(result.store.statistics, files, stamps);
     result.store.settings = settings;
+    if (teacher) {
+        result.store.statistics.teacher.words = teacher->words();
+        teacher->commit();
+    }
     result.store.write(result.path, result.key);
+    open_teacher(request, result);
     return result;
 }
 

@@ -8,7 +8,8 @@
 // A change of anything that could change a token gives another file; an unchanged request finds its file again. To
 // build a store, each of `threads` workers takes the next block of rows, parses and encodes it; blocks are appended in
 // the order of the files. Neither the result nor the error depends on the number of threads. Advantages of scored rows
-// are computed when all rows are read, and stored with the answers.
+// are computed when all rows are read, and stored with the answers. What a teacher says about tokens is written to a
+// file of the same name that ends in .teacher (data/store/teacher_file.h), while the rows are read.
 
 #include <memory>
 #include <string>
@@ -19,6 +20,7 @@
 #include "data/store/mismatched_answers.h"
 #include "data/store/score_table.h"
 #include "data/store/store.h"
+#include "data/store/teacher_file.h"
 #include "data/text/tokenizer.h"
 #include "engine/io/progress.h"
 
@@ -48,6 +50,8 @@ struct StoreResult {
     PrefixOrder prefixes{};
     /// Of stage kto; empty if not.
     MismatchedAnswers mismatched{};
+    /// Of stage distill; null if not.
+    std::shared_ptr<const TeacherFile> teacher{};
 
     /// Tokens of a row that each sample takes, for the packer.
     std::vector<int64_t> row_lengths() const { return mismatched.row_lengths(store); }

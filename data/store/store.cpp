@@ -67,6 +67,8 @@ void TokenStore::for_each_dataset(Body&& body, Stores&... stores) {
     body("old_logps", stores.logps_.old...);
     body("sampled_logps", stores.logps_.sampled...);
     body("reference_logps", stores.logps_.reference...);
+    body("teacher_places", stores.teacher_places_...);
+    body("teacher_words", stores.teacher_words_...);
     body("learned_begins", stores.learned_begins_...);
     body("sequence_begins", stores.sequence_begins_...);
     body("pairs", stores.pairs_...);
@@ -108,6 +110,12 @@ void TokenStore::add_given(const Sequence& sequence) {
         rewards_.resize(shared_.size(), unknown);
         rewards_.push_back(sequence.reward.value_or(unknown));
     }
+    if (sequence.teacher_place.words > 0) {
+        teacher_places_.resize(shared_.size());
+        teacher_places_.push_back(sequence.teacher_place.begin);
+        teacher_words_.resize(shared_.size());
+        teacher_words_.push_back(sequence.teacher_place.words);
+    }
     for (const auto of : GivenLogps::all) {
         if ((sequence.logps.*of).empty()) continue;
         (logps_.*of).resize(static_cast<size_t>(learned_begins_.back()), unknown);
@@ -126,6 +134,7 @@ Sequence TokenStore::sequence(size_t s) const {
         sequence.advantage = advantages_[s];
         if (!std::isnan(rewards_[s])) sequence.reward = rewards_[s];
     }
+    if (s < teacher_places_.size()) sequence.teacher_place = {teacher_places_[s], teacher_words_[s]};
     for (const auto of : GivenLogps::all) {
         const std::vector<float>& all = logps_.*of;
         const int64_t begin = learned_begins_[s], end = std::min(learned_begins_[s + 1], std::ssize(all));
@@ -153,6 +162,10 @@ void TokenStore::append(const TokenStore& later) {
         advantages_.resize(shared_.size());
         fill(rewards_, shared_.size());
     }
+    if (!later.teacher_places_.empty()) {
+        teacher_places_.resize(shared_.size());
+        teacher_words_.resize(shared_.size());
+    }
     for (const auto of : GivenLogps::all)
         if (!(later.logps_.*of).empty()) fill(logps_.*of, static_cast<size_t>(learned_begins_.back()));
     const auto join = [](std::string_view name, auto& values, const auto& more) {
@@ -169,6 +182,10 @@ void TokenStore::set_scores(std::vector<float> advantages, std::vector<float> re
             "{} advantages and {} rewards of {} sequences", advantages.size(), rewards.size(), shared_.size());
     advantages_ = std::move(advantages);
     rewards_ = std::move(rewards);
+}
+
+void TokenStore::move_teacher(int64_t words) {
+    for (int64_t& place : teacher_places_) place += words;
 }
 
 size_t TokenStore::bytes() const {
@@ -390,6 +407,8 @@ void TokenStore::check(const std::string& path, int64_t vocab_size) const {
         if (found > most) fail(Exit::data, "{}: {} has {} entries, expected at most {}", path, name, found, most);
     };
     expect_at_most("advantages", advantages_.size(), sequences);
+    expect_size("teacher_words", teacher_words_.size(), teacher_places_.size());
+    expect_at_most("teacher_places", teacher_places_.size(), sequences);
     for (const auto of : GivenLogps::all)
         expect_at_most("log-probabilities", (logps_.*of).size(), static_cast<size_t>(learned_begins_.back()));
     check_begins(path, "sequence_begins", sequence_begins_, samples, sequences, 1);

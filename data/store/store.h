@@ -13,6 +13,8 @@
 //   advantages       f32 [sequences]      of answers that a model wrote, and ...
 //   rewards          f32 [sequences]      ... the reward as it was given, or NaN; both empty if no sequence has one
 //   old_logps, sampled_logps, reference_logps  f32 [learned tokens], NaN if unknown; each empty if no sequence has one
+//   teacher_places   i64 [sequences]      where the lists of a teacher begin in the file beside (data/store/teacher_file.h),
+//   teacher_words    i32 [sequences]      and how long they are; each empty if no sequence has any
 //   learned_begins   i64 [sequences + 1]  the learned tokens of each sequence
 //   sequence_begins  i64 [samples + 1]
 //   pairs            i32 [pairs, 2]       numbers of the better and the worse sequence within the sample, and ...
@@ -40,7 +42,7 @@ namespace colonnade {
 class TokenStore {
   public:
     /// Increased whenever the file's layout changes, or the samples that the same settings give.
-    static constexpr int64_t format_version = 5;
+    static constexpr int64_t format_version = 6;
 
     /// Appends a sample from line `line` of statistics.files[file].
     void add(const Sample& sample, int32_t file, int64_t line);
@@ -48,6 +50,8 @@ class TokenStore {
     void append(const TokenStore& later);
     /// Sets advantage and reward (NaN: none) of every sequence.
     void set_scores(std::vector<float> advantages, std::vector<float> rewards);
+    /// Adds `words` to the places of all lists of a teacher.
+    void move_teacher(int64_t words);
     /// Sets the statistics that depend on the samples: samples (also by file), tokens, learned_*, pairs, lengths.
     void count_samples();
 
@@ -111,6 +115,8 @@ class TokenStore {
     std::vector<int64_t> span_begins_ = {0};
     std::vector<float> advantages_, rewards_;
     GivenLogps logps_;
+    std::vector<int64_t> teacher_places_;
+    std::vector<int32_t> teacher_words_;
     std::vector<int64_t> learned_begins_ = {0};
     std::vector<int64_t> sequence_begins_ = {0};
     std::vector<int32_t> pairs_;

@@ -13,9 +13,11 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LengthTable, min, p5, p25, p50, p75, p95, p99
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StoreStatistics::File, path, type, columns, rows, samples, dataset, numbering)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RewardCounts, answers, groups, groups_of_one, groups_of_equal, unscored, given,
                                    reward, reward_std)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TeacherCounts, tokens, entries, longest, holding, probability, words)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StoreStatistics, files, left_out, rows, samples, tokens, learned_tokens,
                                    learned_weight, pairs, answers, repeated_tokens, pair_tokens, scored_rows,
-                                   scored_answers, kept_answers, longest_row, lengths, rewards, markers_spelled_out)
+                                   scored_answers, kept_answers, longest_row, lengths, rewards, teacher,
+                                   markers_spelled_out)
 
 LengthTable length_table(std::vector<int64_t> lengths) {
     if (lengths.empty()) return {};
@@ -50,6 +52,11 @@ void add_rows(StoreStatistics& statistics, const StoreStatistics& later) {
     statistics.scored_answers += later.scored_answers;
     statistics.kept_answers += later.kept_answers;
     statistics.longest_row = std::max(statistics.longest_row, later.longest_row);
+    statistics.teacher.tokens += later.teacher.tokens;
+    statistics.teacher.entries += later.teacher.entries;
+    statistics.teacher.longest = std::max(statistics.teacher.longest, later.teacher.longest);
+    statistics.teacher.holding += later.teacher.holding;
+    statistics.teacher.probability += later.teacher.probability;
     statistics.notes.add(later.notes);
     statistics.unused_columns.add(later.unused_columns);
 }

@@ -78,6 +78,15 @@ struct RewardCounts {
     double reward = 0, reward_std = 0;
 };
 
+/// What a teacher says about the learned tokens.
+struct TeacherCounts {
+    int64_t tokens = 0, entries = 0;  ///< lists, and what they hold
+    int64_t longest = 0;              ///< entries of a list
+    int64_t holding = 0;              ///< lists that hold the token which the text has
+    double probability = 0;           ///< sum over all lists: what the teacher gives to their tokens together
+    int64_t words = 0;                ///< of the file that has the lists (data/store/teacher_file.h)
+};
+
 struct StoreStatistics {
     struct File {
         std::string path = {}, type = {};  ///< type: the row format in use (data/rows/rows.h)
@@ -100,6 +109,7 @@ struct StoreStatistics {
     int64_t longest_row = 0;  ///< in tokens, before anything was dropped or truncated
     LengthTable lengths;
     std::vector<RewardCounts> rewards;  ///< of each data set, if its answers have scores; else empty
+    TeacherCounts teacher;
     RowNoteCounts notes;
     UnusedColumns unused_columns;
     std::vector<std::string> markers_spelled_out;  ///< markers of the chat template without a piece in the tokenizer

@@ -52,6 +52,7 @@ class Hdf5Reader {
     ~Hdf5Reader();
     Hdf5Reader(const Hdf5Reader&) = delete;
     Hdf5Reader& operator=(const Hdf5Reader&) = delete;
+    std::vector<std::string> names() const;  ///< of what the file's root has, sorted
     bool has(const std::string& name) const;
     std::vector<int64_t> shape(const std::string& name) const;
     DType dtype(const std::string& name) const;

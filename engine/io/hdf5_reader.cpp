@@ -182,17 +182,26 @@ struct Hdf5Reader::Impl {
         return bytes.read(head.data(), head.size()) == head.size() && head[8] >= 2;
     }
 
-    // Reads everything below a group, as a user of the reader might. Errors are ignored: only crashes matter.
-    void visit(hid_t group, const std::string& prefix, int depth) {
+    // Of the links of a group. What cannot be read is left out.
+    static std::vector<std::string> names_in(hid_t group) {
+        std::vector<std::string> names;
         H5G_info_t info{};
-        if (group < 0 || H5Gget_info(group, &info) < 0 || depth > depth_limit) return;
-        std::vector<char> piece(size_t{1} << 20);
+        if (group < 0 || H5Gget_info(group, &info) < 0) return names;
         for (hsize_t i = 0; i < info.nlinks; ++i) {
             std::array<char, 1024> text{};
-            if (H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, text.data(), text.size(), H5P_DEFAULT) <
+            if (H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, text.data(), text.size(), H5P_DEFAULT) >=
                 0)
-                continue;
-            const std::string name = prefix + text.data();
+                names.emplace_back(text.data());
+        }
+        return names;
+    }
+
+    // Reads everything below a group, as a user of the reader might. Errors are ignored: only crashes matter.
+    void visit(hid_t group, const std::string& prefix, int depth) {
+        if (depth > depth_limit) return;
+        std::vector<char> piece(size_t{1} << 20);
+        for (const std::string& own : names_in(group)) {
+            const std::string name = prefix + own;
             try {
                 if (!has(name)) continue;
                 visit(Handle(H5Gopen2(file, name.c_str(), H5P_DEFAULT)), name + "/", depth + 1);
@@ -256,6 +265,11 @@ Hdf5Reader::Hdf5Reader(const std::string& path) : impl_(std::make_unique<Impl>()
 Hdf5Reader::~Hdf5Reader() {
     const Session session;
     impl_.reset();
+}
+
+std::vector<std::string> Hdf5Reader::names() const {
+    const Session session;
+    return impl_->names_in(impl_->file);
 }
 
 bool Hdf5Reader::has(const std::string& name) const {

@@ -40,6 +40,8 @@ constexpr double hello_seconds = 10;       // a rank sends its hello at once
 
 constexpr double most_of_a_tick = 0.5;  // seconds: a process that was suspended for longer did not wait for others
 constexpr double seconds_to_end = 2;    // before a process ends without having printed its line
+/// From the end of the first rank to that of the last, if a launcher kills them all.
+constexpr double seconds_of_a_launcher = 0.5;
 
 constexpr const char* silent = "has sent nothing for {:.0f} s (stopped by a signal, or its machine is lost)";
 
@@ -70,12 +72,13 @@ struct Watchdog::State {
         Clock::time_point since = Clock::now();
     };
     std::map<int, Stranger> strangers;  ///< connections without a hello so far, on rank 0 until all ranks have joined
-    std::mutex mutex;                   ///< guards the next five
+    std::mutex mutex;                   ///< guards the next six
     Status own{};
     std::optional<Message> error;
     std::string error_text;
     bool stopping = false;
     std::function<Probe()> probe;
+    std::function<bool()> told_to_end;
     Clock::time_point reported{}, polled{};  ///< when watch() last sent its status, and last polled
     /// Seconds for which this process was not suspended, and when it woke up from a pause as long as the timeout. If
     /// this process pauses, the silence of the others means nothing.
@@ -194,6 +197,11 @@ struct Watchdog::State {
         if (spoke || !open) strangers.erase(fd);
     }
 
+    bool is_told_to_end() {
+        const std::lock_guard lock(mutex);
+        return told_to_end && told_to_end();
+    }
+
     void hear_peer(int rank) {
         Peer& peer = peers[static_cast<size_t>(rank)];
         const bool open = peer.connection->receive(messages_at_once, [&](const Message& m) {
@@ -208,6 +216,7 @@ struct Watchdog::State {
         peer.connection.reset();
         if (peer.dismissed) return;
         if (awake - woke < 3) end(Exit::peer, "", 0);  // the other ranks have printed why they ended
+        if (is_told_to_end()) sleep_for(seconds_of_a_launcher);
         if (options.rank == 0) lost(rank, "died");
         lost_rank_zero("died");
     }
@@ -394,6 +403,11 @@ void Watchdog::set_step(int64_t step) {
 void Watchdog::set_probe(std::function<Probe()> probe) {
     const std::lock_guard lock(state_->mutex);
     state_->probe = std::move(probe);
+}
+
+void Watchdog::set_told_to_end(std::function<bool()> told_to_end) {
+    const std::lock_guard lock(state_->mutex);
+    state_->told_to_end = std::move(told_to_end);
 }
 
 Watchdog::Wait::Wait(Watchdog* watchdog, const std::string& what, Deadline deadline) : watchdog_(watchdog) {

@@ -3,7 +3,9 @@
 #include "data/rows/rows.h"
 #include "data/samples/encode.h"
 #include "data/store/score_table.h"
+#include "data/store/teacher_file.h"
 #include "engine/io/files.h"
+#include "engine/io/hdf5.h"
 #include "tests/fuzz/formats.h"
 #include "tests/support/small_tokenizer.h"
 
@@ -80,6 +82,51 @@ const std::string labelled[] = {
     R"({"prompt_ids": [1, 2], "completion_ids": [3, 4], "label": 0}
 )"};
 
+const std::string taught[] = {
+    R"({"prompt_ids": [1, 2], "completion_ids": [3, 4], "teacher_ids": [[3, 7], [4, -1]], "teacher_log_probs": [[-0.5, -1.25], [-1e-9, 0]]}
+)",
+    R"({"input_ids": [0, 5, 6, 7], "attention_mask": [0, 1, 1, 1], "logprobs": [null, null, {"6": -1, "token_id:9": {"logprob": -Infinity}}, {}], "weight": 2}
+)",
+    R"({"prompt": "p", "completion": "c", "logprobs": [[{"token": "token_id:1", "logprob": -1}], {"top_logprobs": [{"token_id": 2, "logprob": -3}]}]}
+)",
+    R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "logprobs": [{"1": -1}, null]}
+)"};
+
+/// Rows of token ids with a teacher's lists.
+std::string hdf5_rows(const std::string& scratch) {
+    const std::string path = scratch + "/rows.h5";
+    std::filesystem::remove(path);
+    std::vector<int64_t> begins = {0, 2, 3};
+    std::vector<int32_t> ids = {5, 6, 7}, lists = {0, -1, 6, 2, 0, -1};
+    std::vector<float> log_probs = {0, 0, -0.5f, -2, 0, 0};
+    Hdf5Writer file(path);
+    file.write("row_begins", view_of(begins));
+    file.write("input_ids", view_of(ids));
+    file.write("teacher_ids", Tensor(lists.data(), DType::i32, {3, 2}));
+    file.write("teacher_log_probs", Tensor(log_probs.data(), DType::f32, {3, 2}));
+    file.close();
+    return slurp(path);
+}
+
+Format teacher_format(const std::string& scratch) {
+    TeacherLists lists;
+    for (const int32_t count : {2, 0, 3}) {
+        for (int32_t i = 0; i < count; ++i) lists.add(7 * i, -1.0f - static_cast<float>(i));
+        lists.end_list();
+    }
+    const std::string path = scratch + "/written.teacher";
+    TeacherFileWriter writer(path, "key");
+    std::vector<uint32_t> words;
+    TeacherPlace place = append_words(lists, words);
+    place.begin += writer.words();
+    writer.append(words);
+    const int64_t total = writer.words();
+    writer.commit();
+    return {.file = "store.teacher", .seeds = {slurp(path)}, .read = [=](const auto&, const auto& file) {
+                (void)TeacherFile(file, "key", total, 100).read(place);
+            }};
+}
+
 void read_rows(const std::string& file, RowKind kind) {
     static const Encoder encoder(small_tokenizer({.special = {"<|im_start|>", "<|im_end|>"}}),
                                  {.allow_spelled_out_markers = true, .excess_length = ExcessLength::truncate});
@@ -147,6 +194,10 @@ std::vector<NamedFormat> row_file_formats() {
         {"preferences", [=](const auto&) { return json_rows(preferences, RowKind::preferences); }},
         {"scored", [=](const auto&) { return json_rows(scored, RowKind::scored); }},
         {"labelled", [=](const auto&) { return json_rows(labelled, RowKind::labelled); }},
+        {"taught", [=](const auto&) { return json_rows(taught, RowKind::taught); }},
+        {"hdf5_rows",
+         [](const auto& scratch) { return rows_format("rows.h5", {hdf5_rows(scratch)}, RowKind::taught); }},
+        {"teacher", [](const auto& scratch) { return teacher_format(scratch); }},
         {"gzip", [](const auto&) { return compressed_format("rows.jsonl.gz", gzip_content()); }},
         {"zstd", [](const auto&) { return compressed_format("rows.jsonl.zst", zstd_content()); }},
         {"data_card", [](const auto&) { return card_format(); }},

@@ -31,8 +31,8 @@
 namespace colonnade {
 
 /// Pretraining on text, supervised fine-tuning, direct preference optimisation, reward model, answers with a label,
-/// policy gradients over given answers.
-enum class Stage { pt, sft, dpo, rm, kto, grpo };
+/// policy gradients over given answers, distillation from the log-probabilities of a teacher.
+enum class Stage { pt, sft, dpo, rm, kto, grpo, distill };
 enum class DeviceChoice { automatic, cpu, cuda };
 enum class Tristate { automatic, on, off };
 /// When to evaluate or save: never, every n steps, after every epoch; saves also at the best evaluations only.
@@ -120,7 +120,7 @@ struct Config {
     std::vector<PreferenceLoss> loss_type = {PreferenceLoss::sigmoid};
     std::optional<UnpairedLoss> unpaired_loss;  ///< loss_type of stage kto; settled
     std::vector<double> loss_weights;           ///< settled: one per loss
-    double beta = 0.1;                          ///< default 0 in stage grpo
+    double beta = 0.1;                          ///< default 0 in stages grpo and distill
     double label_smoothing = 0;
     double simpo_gamma = 0.5;
     double desirable_weight = 1, undesirable_weight = 1;
@@ -128,6 +128,9 @@ struct Config {
     std::string ref_model_name_or_path;     ///< empty: the model that training starts from
     RankingKind reward_loss = RankingKind::pairwise;
     double center_rewards_coefficient = 0;
+
+    // Distillation.
+    double kd_alpha = 1, kd_ce_alpha = 0;  ///< weights of the divergence and of the cross-entropy
     RankedPairs ranking_pairs = RankedPairs::all;
 
     // Policy gradients. Of loss_type in stage grpo; settled there, nothing in the other stages:
@@ -138,7 +141,7 @@ struct Config {
     double delta = 0;           ///< 0: none
     bool use_bias_correction_kl = true;
     double sapo_temperature_pos = 1, sapo_temperature_neg = 1.05;
-    double temperature = 1;
+    double temperature = 1;             ///< of stage distill, too
     int64_t max_completion_length = 0;  ///< 0: not given, and not needed
     OldLogps old_logps = OldLogps::row;
     bool vllm_importance_sampling_correction = true;
@@ -239,6 +242,7 @@ struct Config {
     RowKind rows() const {
         if (stage == Stage::dpo || stage == Stage::rm) return RowKind::preferences;
         if (stage == Stage::kto) return RowKind::labelled;
+        if (stage == Stage::distill) return RowKind::taught;
         return stage == Stage::grpo ? RowKind::scored : RowKind::texts;
     }
     bool has_eval_data() const { return !eval_datasets.empty() || val_size > 0; }

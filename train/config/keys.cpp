@@ -1,6 +1,7 @@
 #include "train/config/keys.h"
 
 #include "data/rows/kept_answers.h"
+#include "train/config/distillation_keys.h"
 #include "train/config/learning_keys.h"
 #include "train/config/output_keys.h"
 #include "train/config/packing_keys.h"
@@ -114,8 +115,8 @@ Section model_section() {
             key("stage", &C::stage,
                 "pt: pretraining on text; sft: supervised fine-tuning; dpo: direct preference optimisation; rm: "
                 "reward model; kto: single answers that are desirable or not; grpo: policy gradients over given "
-                "answers "
-                "with rewards. dpo and rm read preference rows."),
+                "answers with rewards; distill: the probabilities that a teacher gives to tokens. dpo and rm read "
+                "preference rows."),
         },
         describe_keys(model_keys(), "model.")};
 }
@@ -392,9 +393,10 @@ std::vector<Key<Config>> config_keys() {
 }  // namespace
 
 std::vector<Section> config_sections() {
-    return {model_section(),  lora_section(),    freeze_section(), machine_section(),    ranks_section(),
-            data_section(),   tokens_section(),  labels_section(), preference_section(), policy_section(),
-            reward_section(), packing_section(), run_section(),    optimizer_section(),  output_section()};
+    return {model_section(),      lora_section(),   freeze_section(),    machine_section(),
+            ranks_section(),      data_section(),   tokens_section(),    labels_section(),
+            preference_section(), policy_section(), reward_section(),    distillation_section(),
+            packing_section(),    run_section(),    optimizer_section(), output_section()};
 }
 
 std::vector<Key<ModelShape>> model_keys() {

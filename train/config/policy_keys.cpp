@@ -17,7 +17,6 @@ void expect_stage(const Config& c, Rules& rules) {
         {"use_bias_correction_kl", c.use_bias_correction_kl == d.use_bias_correction_kl},
         {"sapo_temperature_pos", c.sapo_temperature_pos == d.sapo_temperature_pos},
         {"sapo_temperature_neg", c.sapo_temperature_neg == d.sapo_temperature_neg},
-        {"temperature", c.temperature == d.temperature},
         {"max_completion_length", c.max_completion_length == 0},
         {"old_logps", c.old_logps == d.old_logps},
         {"vllm_importance_sampling_correction", c.vllm_importance_sampling_correction},
@@ -29,6 +28,8 @@ void expect_stage(const Config& c, Rules& rules) {
     for (const auto& [key, untouched] : keys)
         rules.expect(grpo || untouched, {key, "stage"}, "{} is for stage grpo, this is stage {}: set stage: grpo", key,
                      spell(c.stage));
+    rules.expect(grpo || c.stage == Stage::distill || c.temperature == d.temperature, {"temperature", "stage"},
+                 "temperature is for stages grpo and distill, this is stage {}", spell(c.stage));
     if (!grpo && c.policy_loss)
         rules.expect(false, {"loss_type", "stage"}, "loss_type {} is for stage grpo, this is stage {}: set stage: grpo",
                      spell(*c.policy_loss), spell(c.stage));
@@ -103,7 +104,10 @@ Section policy_section() {
                 "prepared_path; right if these drew the answers. none: every ratio is 1, which is right for the first "
                 "update alone."),
             key("temperature", &C::temperature,
-                "Temperature at which the answers were drawn. Logits are divided by it in training, too.", above(0)),
+                "Temperature at which the answers were drawn; in stage distill, at which the teacher's "
+                "log-probabilities "
+                "were computed. Logits are divided by it in training, too.",
+                above(0)),
             key("importance_sampling_level", &C::importance_sampling_level,
                 "What a ratio is of: a token; the geometric mean over an answer (sequence: GSPO with loss_type grpo); "
                 "or "

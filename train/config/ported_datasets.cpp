@@ -38,6 +38,7 @@ std::string our_type(const std::string& type) {
     static const std::map<std::string, std::string> types = {
         {"chat_template", "messages"}, {"completion", "text"}, {"pretrain", "text"}, {"sharegpt", "sharegpt"}};
     if (const auto found = types.find(type); found != types.end()) return found->second;
+    if (type.starts_with("axolotl.integrations.kd.chat_template")) return "messages";
     for (const char* preferences :
          {"chatml.", "llama3.", "zephyr.", "chat_template.", "bradley_terry.", "user_defined."})
         if (type.starts_with(preferences)) return "auto";  // the rows show which of the preference formats it is
@@ -49,6 +50,7 @@ bool port_field(ConfigNode& item, const ConfigNode& field) {
     for (const char* prefix : {"message_field_", "field_"})
         if (field.key.starts_with(prefix))
             return add_column(item, field.key.substr(std::string(prefix).size()), field), true;
+    if (field.key == "logprobs_field") return add_column(item, "logprobs", field), true;
     if (field.key == "field") return add_column(item, "text", field), true;
     return false;
 }
@@ -145,6 +147,9 @@ void port_dataset(ConfigNode& item, Porter& porter) {
             for (const ConfigNode& mapping : entry.children) add_column(item, mapping.key, mapping);
             drop(item, key);
         } else if (port_field(item, entry)) {
+            drop(item, key);
+        } else if (key == "temperature") {  // of a teacher
+            porter.set(key, ConfigNode(entry), entry);
             drop(item, key);
         } else if (key == "train_on_eos" || key == "roles_to_train") {
             porter.set(key, ConfigNode(entry), entry);

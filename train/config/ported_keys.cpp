@@ -28,9 +28,23 @@ void port_rl(ConfigNode& entry, Porter& porter) {
     static const std::set<std::string> losses = {"ipo", "orpo", "simpo", "hinge"};
     if (entry.text == "dpo" || entry.text == "kto" || entry.text == "grpo")
         return porter.set("stage", entry.text, entry);
-    if (!losses.contains(entry.text)) return porter.refuse(entry, "stages here are pt, sft, dpo, rm, kto and grpo");
+    if (!losses.contains(entry.text))
+        return porter.refuse(entry, "stages here are pt, sft, dpo, rm, kto, grpo and distill");
     porter.set("stage", "dpo", entry);
     porter.set("loss_type", entry.text, entry);
+}
+
+void port_kd_trainer(ConfigNode& entry, Porter& porter) {
+    is_off(entry) ? porter.idle(entry, "off") : porter.set("stage", "distill", entry);
+}
+
+/// Axolotl bends the teacher's probabilities to another temperature, without those of the tokens that it has not.
+void port_kd_temperature(ConfigNode& entry, Porter& porter) {
+    double temperature = 0;
+    if (ValueFormat<double>::read(entry, {}, temperature) && temperature == 1) return porter.idle(entry, "the default");
+    porter.refuse(entry,
+                  "the teacher's log-probabilities are taken as they are: compute them at this temperature, and give "
+                  "temperature");
 }
 
 void port_model_revision(ConfigNode& entry, Porter& porter) {
@@ -218,10 +232,15 @@ void port_generate_during_eval(ConfigNode& entry, Porter& porter) {
 }
 
 void port_plugins(ConfigNode& entry, Porter& porter) {
-    for (const ConfigNode& plugin : entry.children)
+    for (const ConfigNode& plugin : entry.children) {
+        if (plugin.text.find("KDPlugin") != std::string::npos) {
+            porter.set("stage", "distill", plugin);
+            continue;
+        }
         if (plugin.text.find("liger") == std::string::npos &&
             plugin.text.find("cut_cross_entropy") == std::string::npos)
             return porter.refuse(entry, "remove it, or what it adds");
+    }
     porter.idle(entry, "faster kernels");
 }
 
@@ -264,6 +283,12 @@ const std::vector<Rule>& rules() {
         // Rewritten.
         {{"rl"}, ported, "stage: dpo, kto or grpo, and loss_type if it names another loss", port_rl},
         {{"reward_model"}, ported, "stage: rm", port_reward_model},
+        {{"kd_trainer"}, ported, "stage: distill", port_kd_trainer},
+        {{"kd_temperature"}, ported, "an error unless it is 1", port_kd_temperature},
+        {{"kd_normalize_topk"},
+         refused,
+         "what the teacher gives to tokens that are not in a list is one bucket: nothing is normalised"},
+        {{"kd_online_*"}, refused, "the teacher's log-probabilities are data: rows of stage distill"},
         {{"use_peft"}, ported, "finetuning_type: lora or full", port_use_peft},
         {{"lora_target_linear"}, ported, "lora_target: all", port_lora_target_linear},
         {{"lr_scheduler_kwargs"},

@@ -97,7 +97,9 @@ void expect_stage(const Config& c, Rules& rules) {
     };
     expect(Stage::dpo, "loss_type", grpo || c.loss_type == defaults.loss_type || c.unpaired_loss);
     expect(Stage::kto, "loss_type", !c.unpaired_loss);
-    expect_reference("beta", c.beta == defaults.beta);
+    rules.expect(
+        c.stage == Stage::distill || c.stage == Stage::dpo || c.stage == Stage::kto || grpo || c.beta == defaults.beta,
+        {"beta", "stage"}, "beta is for stages dpo, kto, grpo and distill, this is stage {}", spell(c.stage));
     expect(Stage::dpo, "label_smoothing", c.label_smoothing == defaults.label_smoothing);
     expect(Stage::dpo, "simpo_gamma", c.simpo_gamma == defaults.simpo_gamma);
     expect_reference("precompute_ref_log_probs", !c.precompute_ref_log_probs);
@@ -182,10 +184,13 @@ Section preference_section() {
             loss_weights_key("Weights of the losses in loss_type."),
             key("beta", &C::beta,
                 "Strength of the pull towards the reference; for simpo the scale of the mean log-probability, for orpo "
-                "the weight of the odds ratio, in stage grpo the weight of the KL divergence.",
+                "the weight of the odds ratio, in stage grpo the weight of the KL divergence. In stage distill 0 is "
+                "the "
+                "forward KL from the teacher, 1 the reverse KL, and a number between the generalised Jensen-Shannon "
+                "divergence.",
                 at_least(0))
-                .also({"pref_beta", "rl_beta"})
-                .default_is("0.1; 0 in stage grpo"),
+                .also({"pref_beta", "rl_beta", "kd_beta"})
+                .default_is("0.1; 0 in stages grpo and distill"),
             key("label_smoothing", &C::label_smoothing,
                 "Share of pairs that are assumed to be labelled the wrong way round.", from_to_below(0, 0.5))
                 .also({"dpo_label_smoothing"}),

@@ -1,6 +1,7 @@
 #include <span>
 
 #include "engine/io/home_path.h"
+#include "train/config/distillation_keys.h"
 #include "train/config/packing_keys.h"
 #include "train/config/policy_keys.h"
 #include "train/config/preference_keys.h"
@@ -363,6 +364,7 @@ void settle_training(Config& config, Rules& rules) {
     settle_run(config, rules);
     settle_preferences(config, rules);
     settle_policy(config, rules);
+    settle_distillation(config, rules);
     settle_rewards(config, rules);
     settle_schedule(config, rules);
 }

@@ -24,7 +24,8 @@ inline constexpr auto spellings<Stage> = std::to_array<Spelling<Stage>>({{"pt", 
                                                                          {"dpo", Stage::dpo},
                                                                          {"rm", Stage::rm},
                                                                          {"kto", Stage::kto},
-                                                                         {"grpo", Stage::grpo}});
+                                                                         {"grpo", Stage::grpo},
+                                                                         {"distill", Stage::distill}});
 template <>
 inline constexpr auto spellings<Spelled> = std::to_array<Spelling<Spelled>>({{"text", Spelled::text},
                                                                              {"token", Spelled::token}});

@@ -49,6 +49,12 @@ Lists lists_of(const std::vector<int32_t>& values, size_t count) {
     return lists;
 }
 
+int64_t longest_list(const TeacherLists& lists) {
+    int64_t longest = 0;
+    for (int64_t token = 0; token < lists.tokens(); ++token) longest = std::max(longest, lists.length_of(token));
+    return longest;
+}
+
 std::vector<float> weights_of(const std::vector<AnswerPair>& pairs) {
     std::vector<float> weights;
     for (const AnswerPair& pair : pairs) weights.push_back(pair.weight);
@@ -64,7 +70,8 @@ BatchShape BatchShape::of(const Batch& batch) {
             std::ssize(batch.term_targets),
             std::ssize(batch.sequences),
             batch.samples,
-            std::ssize(batch.pairs)};
+            std::ssize(batch.pairs),
+            longest_list(batch.teacher)};
 }
 
 BatchShape BatchShape::largest(int64_t packs, int64_t length, const BatchDensity& density) {
@@ -73,7 +80,10 @@ BatchShape BatchShape::largest(int64_t packs, int64_t length, const BatchDensity
         return static_cast<int64_t>(std::ceil(per_token * static_cast<double>(tokens)));
     };
     const int64_t sequences = of(density.sequences);
-    return {packs, length, tokens, of(density.terms), sequences, sequences, of(density.pairs)};
+    const int64_t terms = of(density.terms);
+    return {
+        packs,          length, density.teacher > 0 ? terms : tokens, terms, sequences, sequences, of(density.pairs),
+        density.teacher};
 }
 
 bool has_reference(const Batch& batch, Answers answers) {
@@ -126,6 +136,11 @@ DeviceBatch DeviceBatch::lay_out(Arena& arena, const ModelConfig& config, const 
             b.rewards = tensor(DType::f32, {shape.sequences});
         }
     }
+    if (answers == Answers::teacher) {
+        const int64_t list = std::max<int64_t>(shape.teacher, 1);
+        b.teacher_ids = tensor(DType::i32, {shape.targets, list});
+        b.teacher_log_probs = tensor(DType::f32, {shape.targets, list});
+    }
     if (answers == Answers::labels) b.labels = tensor(DType::i32, {shape.sequences});
     if (answers == Answers::rankings) {
         for (Tensor* t : {&b.score_rows, &b.places}) *t = tensor(DType::i32, {shape.sequences});
@@ -152,6 +167,7 @@ void DeviceBatch::fill(const Context& ctx, const ModelConfig& config, const Batc
         fill_pairs(ctx, batch);
     }
     if (answers_ == Answers::rankings) fill_rankings(ctx, batch);
+    if (answers_ == Answers::teacher) fill_teacher(ctx, config, batch);
     if (answers_ == Answers::labels || answers_ == Answers::policy) {
         fill_terms(ctx, batch);
         answers_ == Answers::labels ? fill_labels(ctx, batch) : fill_policy(ctx, batch);
@@ -242,6 +258,25 @@ void DeviceBatch::fill_labels(const Context& ctx, const Batch& batch) const {
     }
     put(ctx, labels, of_answers);
     if (!batch.reference.empty()) put(ctx, reference, batch.reference);
+}
+
+void DeviceBatch::fill_teacher(const Context& ctx, const ModelConfig& config, const Batch& batch) const {
+    const TeacherLists& lists = batch.teacher;
+    if (lists.tokens() != std::ssize(batch.targets))
+        fail(Exit::data, "a batch of stage distill has {} targets, and lists of a teacher for {}", batch.targets.size(),
+             lists.tokens());
+    check_ids("entry of a teacher's lists", lists.ids, config.vocab_size);
+    const auto width = static_cast<size_t>(teacher_ids.size(1));
+    std::vector<int32_t> ids(batch.targets.size() * width, -1);
+    std::vector<float> log_probs(ids.size(), 0);
+    for (size_t target = 0; target < batch.targets.size(); ++target) {
+        const int64_t begin = lists.begins[target], count = lists.length_of(static_cast<int64_t>(target));
+        const auto to = static_cast<std::ptrdiff_t>(target * width);
+        std::copy_n(lists.ids.begin() + begin, count, ids.begin() + to);
+        std::copy_n(lists.log_probs.begin() + begin, count, log_probs.begin() + to);
+    }
+    put(ctx, teacher_ids, ids);
+    put(ctx, teacher_log_probs, log_probs);
 }
 
 void DeviceBatch::fill_rankings(const Context& ctx, const Batch& batch) {

@@ -13,11 +13,13 @@ namespace colonnade {
 /// answers, have more than one.
 struct BatchDensity {
     double terms = 1, sequences = 1, pairs = 1;
+    int64_t teacher = 0;  ///< entries of a teacher's list, at most
 };
 
 /// How large a batch is.
 struct BatchShape {
     int64_t packs = 0, length = 0, targets = 0, terms = 0, sequences = 0, samples = 0, pairs = 0;
+    int64_t teacher = 0;  ///< entries of the longest list of a teacher
     int64_t tokens() const { return packs * length; }
     static BatchShape of(const Batch& batch);
     /// An upper bound for every batch of this many tokens.
@@ -25,7 +27,7 @@ struct BatchShape {
 };
 
 /// What an objective reads about the answers of a batch.
-enum class Answers { none, pairs, rankings, labels, policy };
+enum class Answers { none, pairs, rankings, labels, policy, teacher };
 
 /// Whether a batch brings the log-probabilities under a reference that such answers are compared with.
 bool has_reference(const Batch& batch, Answers answers);
@@ -44,6 +46,9 @@ struct DeviceBatch {
     TermTable terms;
     Tensor lengths;    ///< f64 [sequences]: sum of the weights of a sequence's terms
     Tensor reference;  ///< log-probabilities under the reference: f64 [sequences]; for a policy f32 [terms]
+    // Answers for a teacher:
+    Tensor teacher_ids;        ///< i32 [targets, teacher]: the list of each target, then -1
+    Tensor teacher_log_probs;  ///< f32 [targets, teacher]
     // Answers for pairs:
     PairTable pairs;
     // Answers for labels:
@@ -73,6 +78,7 @@ struct DeviceBatch {
     void fill_policy(const Context& ctx, const Batch& batch);
     void fill_rankings(const Context& ctx, const Batch& batch);
     void fill_labels(const Context& ctx, const Batch& batch) const;
+    void fill_teacher(const Context& ctx, const ModelConfig& config, const Batch& batch) const;
 
     Answers answers_ = Answers::none;
 };

@@ -28,23 +28,28 @@ LossSums& LossSums::operator+=(const LossSums& other) {
 }
 
 void add_loss_sums(const Context& ctx, const AddLossSums& a) {
-    require(a.sums.numel() == 3 && a.nll.numel() == a.weights.numel() && a.correct.numel() == a.weights.numel(),
-            "add_loss_sums: {} nll, {} correct, {} weights", a.nll.numel(), a.correct.numel(), a.weights.numel());
+    const bool taught = !a.divergences.empty();
+    require(a.sums.numel() == (taught ? 5 : 3) && a.nll.numel() == a.weights.numel() &&
+                a.correct.numel() == a.weights.numel() && (!taught || a.divergences.numel() == a.weights.numel()),
+            "add_loss_sums: {} sums, {} nll, {} correct, {} divergences, {} weights", a.sums.numel(), a.nll.numel(),
+            a.correct.numel(), a.divergences.numel(), a.weights.numel());
     if (ctx.device == Device::cuda) return cuda::add_loss_sums(ctx, a);
     const double* nll = a.nll.as<double>();
     const double* weights = a.weights.as<double>();
     const uint8_t* correct = a.correct.as<uint8_t>();
-    LossSums sums;
+    const double* divergences = taught ? a.divergences.as<double>() : nullptr;
+    std::array<double, 5> sums{};
     for (int64_t i = 0; i < a.weights.numel(); ++i) {
         const double weight = weights[i];
-        sums.nll += weight * token_loss(a.loss, -nll[i]).value;
-        sums.weight += weight;
-        sums.correct += weight * correct[i];
+        sums[0] += weight * (taught ? a.divergence_weight * divergences[i] + a.nll_weight * nll[i]
+                                    : token_loss(a.loss, -nll[i]).value);
+        sums[1] += weight;
+        sums[2] += weight * correct[i];
+        if (!taught) continue;
+        sums[3] += weight * divergences[i];
+        sums[4] += weight * nll[i];
     }
-    double* total = a.sums.as<double>();
-    total[0] += sums.nll;
-    total[1] += sums.weight;
-    total[2] += sums.correct;
+    for (int64_t s = 0; s < a.sums.numel(); ++s) a.sums.as<double>()[s] += sums[static_cast<size_t>(s)];
 }
 
 }  // namespace colonnade

@@ -40,11 +40,15 @@ struct LossSums {
 };
 
 struct AddLossSums {
-    Tensor sums;     ///< f64 [3]: weighted loss, weight, weighted count of correct targets; added to
+    /// f64 [3]: weighted loss, weight, weighted count of correct targets; with `divergences` [5]: weighted divergence and
+    /// nll, too. Added to.
+    Tensor sums;
     Tensor nll;      ///< f64 [targets]
     Tensor correct;  ///< u8 [targets]
     Tensor weights;  ///< f64 [targets]
     TokenLoss loss = TokenLoss::nll;
+    Tensor divergences{};  ///< f64 [targets], from a teacher; or empty. Then the loss of a target is ...
+    double divergence_weight = 0, nll_weight = 0;  ///< ... the sum of both with these weights
 };
 /// Sums in a fixed order: every run gives the same bits.
 void add_loss_sums(const Context& ctx, const AddLossSums& args);

@@ -7,6 +7,7 @@
 //     RewardObjective          rm        train/objectives/reward_objective.h
 //     UnpairedObjective        kto       train/objectives/unpaired_objective.h
 //     PolicyObjective          grpo      train/objectives/policy_objective.h
+//     DistillationObjective    distill   train/objectives/distillation_objective.h
 //
 // The loss of a step is the sum over its micro-steps (and ranks) divided by total(), which is known before the first
 // forward, so that losses and gradients of micro-steps simply add up.
@@ -29,6 +30,7 @@ struct ObjectiveBuffers {
     Tensor logits;           ///< [chunk, vocab]
     Tensor nll;              ///< f64 [targets], unweighted
     Tensor correct;          ///< u8 [targets]
+    Tensor divergences;      ///< f64 [targets]: from a teacher, unweighted
     Tensor answers;          ///< f64 [sequences]: log-probabilities, or rewards in the order of DeviceBatch::places
     Tensor slopes;           ///< f64 [sequences]: d loss / d answers
     Tensor pair_slopes;      ///< f64 [pairs, 2]: d loss / d answers of each pair

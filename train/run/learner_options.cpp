@@ -45,6 +45,7 @@ BatchDensity density_of(const Session& session) {
     for (const StoreResult* split : {&session.train, &session.eval}) {
         if (!split->prefixes.order.empty())
             repeats = 2 * static_cast<double>(train_packing(session.config).most_represented);
+        density.teacher = std::max(density.teacher, split->store.statistics.teacher.longest);
         for (int64_t i = 0; i < split->store.size(); ++i) {
             include(density, split->store.sample(i));
             if (!split->mismatched.empty()) include(density, split->mismatched.sample(split->store, i));

@@ -129,9 +129,10 @@ RunArguments split_run_arguments(const std::vector<std::string>& arguments) {
 }
 
 RowsFound look_at_rows(const DatasetSpec& local) {
-    for (const RowKind kind : {RowKind::labelled, RowKind::scored, RowKind::preferences}) {
+    for (const RowKind kind : {RowKind::taught, RowKind::labelled, RowKind::scored, RowKind::preferences}) {
         try {
             const std::string type = RowReader(local, kind).type();
+            if (kind == RowKind::taught) return {Stage::distill, type};
             if (kind == RowKind::labelled) return {Stage::kto, type};
             if (kind == RowKind::preferences) return {type == "ranked" ? Stage::rm : Stage::dpo, type};
             if (type != "prompt_completion") return {Stage::grpo, type};  // texts to learn may have a score, too

@@ -132,6 +132,17 @@ std::string policy_lines(const Config& c) {
                             spell(loss), divisor, spell(c.importance_sampling_level), spell(c.old_logps), c.beta));
 }
 
+/// What is learned in stage distill.
+std::string distillation_line(const Config& c, const TeacherCounts& teacher) {
+    const std::string of = c.beta == 0   ? "forward KL"
+                           : c.beta == 1 ? "reverse KL"
+                                         : fmt::format("Jensen-Shannon divergence of beta {}", c.beta);
+    return line("loss", fmt::format("{} x {} from the teacher, {} tokens a list at most{}; temperature {}", c.kd_alpha,
+                                    of, teacher.longest,
+                                    c.kd_ce_alpha > 0 ? fmt::format(", and {} x cross-entropy", c.kd_ce_alpha) : "",
+                                    c.temperature));
+}
+
 /// A warm-up begins at 0, so a run of one step may learn nothing.
 std::string warmup_line(const Config& c, int64_t steps) {
     const LrSchedule rates = lr_schedule(c, steps);
@@ -244,6 +255,7 @@ std::string plan_text(const PlannedRun& run, const PlanView& view) {
     if (c.rows() == RowKind::preferences)
         text += line("pairs", fmt::format("{:.0f}, {:.1f} per step on average", t.pairs, t.pairs / steps));
     if (c.stage == Stage::grpo) text += policy_lines(c);
+    if (c.stage == Stage::distill) text += distillation_line(c, train.statistics.teacher);
     if (!session.train.mismatched.empty()) {
         const std::vector<int64_t> lengths = session.train.mismatched.lengths(train);
         text += line("kl", fmt::format("each step first runs forward over mismatched answers: {} tokens in a pass over "

@@ -154,6 +154,18 @@ std::string weigh(Session& s, StoreResult& result, const std::vector<DatasetSpec
     return fmt::format(" weights{} seed {}", key, s.config.data_seed);
 }
 
+/// A teacher's lists nearly always hold the token that the text has, unless they are those of another place.
+void check_teacher(Session& s) {
+    const TeacherCounts& teacher = s.train.store.statistics.teacher;
+    const double held =
+        static_cast<double>(teacher.holding) / static_cast<double>(std::max<int64_t>(teacher.tokens, 1));
+    if (teacher.tokens > 0 && held < 0.5)
+        s.notices.push_back(fmt::format(
+            "warning: only {:.1f} % of the teacher's lists hold the token that the text has in their place; are "
+            "they shifted by one, or of another tokenizer? Entry i is about token i, given those before it",
+            100 * held));
+}
+
 void open_data(Session& s, const Ranks& ranks) {
     const Config& c = s.config;
     s.train = build_split(s, "train", c.datasets, ranks);
@@ -164,6 +176,7 @@ void open_data(Session& s, const Ranks& ranks) {
         auto [train, eval] = split_store(s.train.store, c.val_size, static_cast<uint64_t>(c.data_seed));
         s.train.store = std::move(train);
         s.eval.store = std::move(eval);
+        s.eval.teacher = s.train.teacher;
         s.data_key = sha256(fmt::format("{} val_size {} seed {}", s.data_key, c.val_size, c.data_seed));
     }
     // The held-out part of val_size has every sample once.
@@ -174,6 +187,7 @@ void open_data(Session& s, const Ranks& ranks) {
     fit_trees(s, s.train.store);
     fit_trees(s, s.eval.store);
     settle_labelled_answers(s);
+    check_teacher(s);
 }
 
 /// With org/name instead of the paths in the cache of a hub, which are long.

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "train/config/spellings.h"
+#include "train/objectives/distillation_objective.h"
 #include "train/objectives/language_model_objective.h"
 #include "train/objectives/policy_objective.h"
 #include "train/objectives/preference_objective.h"
@@ -58,6 +59,11 @@ std::shared_ptr<const Objective> make_objective(const Config& c) {
                                                                         .undesirable_weight = c.undesirable_weight});
         case Stage::grpo:
             return std::make_shared<PolicyObjective>(policy_options(c));
+        case Stage::distill:
+            return std::make_shared<DistillationObjective>(DistillationOptions{.beta = c.beta,
+                                                                               .temperature = c.temperature,
+                                                                               .divergence_weight = c.kd_alpha,
+                                                                               .nll_weight = c.kd_ce_alpha});
         case Stage::pt:
         case Stage::sft:
             break;

@@ -142,7 +142,7 @@ StopSignal::~StopSignal() {
     for (size_t i = 0; i < std::size(signals); ++i) sigaction(signals[i], &old_actions[i], nullptr);
 }
 
-int StopSignal::number() const {
+int StopSignal::number() {
     return received_signal;
 }
 

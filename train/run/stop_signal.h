@@ -23,8 +23,8 @@ class StopSignal {
     ~StopSignal();  ///< restores the old handlers
     StopSignal(const StopSignal&) = delete;
     StopSignal& operator=(const StopSignal&) = delete;
-    /// The signal received, or 0.
-    int number() const;
+    /// The signal that the newest instance received, or 0.
+    static int number();
     /// "SIGTERM", "SIGINT", "SIGHUP" or "SIGUSR1"; null for another number.
     static const char* name(int number);
 

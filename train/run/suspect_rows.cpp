@@ -10,8 +10,9 @@ namespace {
 constexpr size_t rows_named = 6;
 
 /// A sample of a batch alone.
-Batch alone(const TokenStore& store, const LoadedBatch& loaded, size_t i) {
-    const Sample sample = store.sample(loaded.samples[i]);
+Batch alone(const BadStep& step, const LoadedBatch& loaded, size_t i) {
+    Sample sample = step.store.sample(loaded.samples[i]);
+    if (step.loader.teacher) step.loader.teacher->fill(sample);
     Batch batch = make_batch({{&sample}});
     const Batch& whole = loaded.batch;
     for (size_t s = 0; s < whole.reference.size(); ++s)
@@ -26,8 +27,7 @@ std::vector<int64_t> bad_samples(const BadStep& step, const LoadedBatch& loaded)
     std::vector<int64_t> bad;
     for (size_t i = 0; i < loaded.samples.size(); ++i) {
         learner.begin_step();
-        learner.accumulate(step.ctx, alone(step.store, loaded, i),
-                           {.total = learner.objective().total(loaded.step_totals)});
+        learner.accumulate(step.ctx, alone(step, loaded, i), {.total = learner.objective().total(loaded.step_totals)});
         if (!learner.is_finite(step.ctx)) bad.push_back(loaded.samples[i]);
     }
     return bad.empty() ? loaded.samples : bad;

@@ -66,7 +66,7 @@ void Trainer::log(const std::vector<Metric>& metrics) const {
 }
 
 int Trainer::stop_signal() const {
-    return static_cast<int>(ranks_.max("stop signal", stop_->number()));
+    return static_cast<int>(ranks_.max("stop signal", StopSignal::number()));
 }
 
 bool Trainer::weights_check_due() const {
@@ -119,6 +119,7 @@ void Trainer::train() {
     std::fflush(stdout);
 
     stop_.emplace(StopSignal::Options{.grace = ranks_.several() ? 2 : 0, .answers = ranks_.first()});
+    if (ranks_.watchdog()) ranks_.watchdog()->set_told_to_end([] { return StopSignal::number() != 0; });
     if (config_.eval_on_start && state_.step == 0) evaluate();
     start_progress();
     Loader loader(session_.train.store, schedule_,
@@ -126,6 +127,7 @@ void Trainer::train() {
                    .rank = ranks_.rank(),
                    .document_mask = config_.document_mask,
                    .reference = references_.train,
+                   .teacher = session_.train.teacher.get(),
                    .mismatched = &session_.train.mismatched});
     while (!best_.should_stop()) {
         auto batch = loader.next();

@@ -45,6 +45,7 @@ StepResult Trainer::result_of(const StepUnderWay& step) {
                                    .rank = ranks_.rank(),
                                    .document_mask = config_.document_mask,
                                    .reference = references_.train,
+                                   .teacher = session_.train.teacher.get(),
                                    .mismatched = &session_.train.mismatched};
         const std::string first = first_bad_number({*learner_, ctx_, session_.train.store, schedule_, loader, ranks_});
         await_save();  // of an earlier step

@@ -69,7 +69,10 @@ ProgressFields Trainer::figures(const LossSums& loss, const StepResult& result, 
 
 LossSums Trainer::evaluate_own(const PackSchedule& schedule) {
     const StoreResult& split = session_.eval;
-    const LoaderOptions of_rank{.rank = ranks_.rank(), .reference = references_.eval, .mismatched = &split.mismatched};
+    const LoaderOptions of_rank{.rank = ranks_.rank(),
+                                .reference = references_.eval,
+                                .teacher = split.teacher.get(),
+                                .mismatched = &split.mismatched};
     const bool twice = objective().needs_mismatched() && !split.mismatched.empty();
     const auto batches = static_cast<double>(schedule.total_steps() * (twice ? 2 : 1));
     if (progress_) progress_->pause();

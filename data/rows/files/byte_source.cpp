@@ -33,7 +33,6 @@ constexpr struct {
     {"\xFD\x37zXZ\0"sv, "xz data", "unpack it, or compress with gzip or zstd"},
     {"\x04\x22\x4D\x18"sv, "lz4 data", "unpack it, or compress with gzip or zstd"},
     {"7z\xBC\xAF\x27\x1C"sv, "a 7z archive", "unpack it"},
-    {"\x89HDF\r\n\x1A\n"sv, "an HDF5 file", "write its rows as JSON lines"},
     {"SQLite format 3\0"sv, "an SQLite database", "write its rows as JSON lines"},
     {"Obj\1"sv, "an Avro file", "write its rows as JSON lines"},
     {"ORC"sv, "an ORC file", "write its rows as Parquet or JSON lines"},

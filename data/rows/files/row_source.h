@@ -6,6 +6,7 @@
 //   JSON           a list of objects, or objects one after another over several lines
 //   gzip, zstd     a compressed file of one of these
 //   Parquet        data/rows/files/parquet/parquet_rows.h
+//   HDF5           data/rows/files/hdf5_rows.h
 //
 // Text is UTF-8; a byte order mark is skipped. Everything is streamed. Memory is bounded for any content: a row has at
 // most 16 MiB of text (white space in front of it included), a zstd window at most 128 MiB.

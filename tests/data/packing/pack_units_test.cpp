@@ -38,7 +38,9 @@ class NaiveUnits {
             return leading(s).size() == depth || leading(s)[depth] != leading(group[0])[depth];
         };
         while (leading(group[0]).size() > depth && std::none_of(group.begin(), group.end(), differ)) ++depth;
-        if (static_cast<int64_t>(depth) - stems.back() >= limits_.min_shared) {
+        const auto count = static_cast<int64_t>(group.size()), shared = static_cast<int64_t>(depth) - stems.back();
+        const int64_t beyond = samples_.represented(group) - count * stems.back();
+        if (shared > 0 && (shared >= limits_.min_shared || 2 * count * shared >= beyond)) {
             if (samples_.distinct(group) <= limits_.tokens &&
                 samples_.represented(group) < limits_.most_represented * limits_.tokens) {
                 units[group] = stems;

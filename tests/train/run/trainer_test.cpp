@@ -186,9 +186,9 @@ TEST_F(Signals, OutputThatFailsEndsNoRun) {
 TEST(StopSignal, ReportsTheFirstAndEndsAtTheSecond) {
     const auto body = [](int signals) {
         const StopSignal stop({.answers = false});
-        if (stop.number()) return 1;
+        if (StopSignal::number()) return 1;
         for (int i = 0; i < signals; ++i) raise(SIGTERM);
-        return StopSignal::name(stop.number()) == std::string("SIGTERM") ? 0 : 2;
+        return StopSignal::name(StopSignal::number()) == std::string("SIGTERM") ? 0 : 2;
     };
     EXPECT_EQ(exit_of_child([&] { return body(1); }), 0);
     EXPECT_EQ(exit_of_child([&] { return body(2); }), 128 + SIGTERM);

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstring>
 
 #include "data/rows/files/inflater.h"
+#include "data/rows/files/json_text.h"
 #include "data/rows/files/parquet/thrift.h"
 #include "engine/device/error.h"
 #include "engine/io/limits.h"
@@ -18,39 +18,7 @@ constexpr int64_t plain_page_bytes = limits::parquet_plain_page_bytes, most_comp
 constexpr int64_t most_page_values = limits::parquet_page_values;
 constexpr size_t first_header_bytes = 4096, most_header_bytes = limits::parquet_page_header_bytes;
 
-void write_json_real(double value, std::string& json) {
-    if (std::isnan(value)) {
-        json += "NaN";
-    } else if (std::isinf(value)) {
-        json += value < 0 ? "-Infinity" : "Infinity";
-    } else {
-        const size_t begin = json.size();
-        fmt::format_to(std::back_inserter(json), "{}", value);
-        if (json.find_first_of(".e", begin) == json.npos) json += ".0";
-    }
-}
-
 }  // namespace
-
-void write_json_text(std::string_view text, std::string& json) {
-    json += '"';
-    const char* plain = text.data();
-    const char* end = text.data() + text.size();
-    for (const char* at = plain; at != end; ++at) {
-        const auto c = static_cast<unsigned char>(*at);
-        if (c >= 0x20 && c != '"' && c != '\\') continue;
-        json.append(plain, at);
-        plain = at + 1;
-        if (c == '"' || c == '\\')
-            (json += '\\') += *at;
-        else if (c == '\n')
-            json += "\\n";
-        else
-            fmt::format_to(std::back_inserter(json), "\\u{:04x}", c);
-    }
-    json.append(plain, end);
-    json += '"';
-}
 
 ParquetColumn::ParquetColumn(const Source& source)
     : source_(source),

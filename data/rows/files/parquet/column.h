@@ -62,7 +62,4 @@ class ParquetColumn {
     size_t accounted_ = 0;
 };
 
-/// Appends a JSON string.
-void write_json_text(std::string_view text, std::string& json);
-
 }  // namespace colonnade

@@ -1,5 +1,6 @@
 #include "data/rows/files/parquet/parquet_rows.h"
 
+#include "data/rows/files/json_text.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
