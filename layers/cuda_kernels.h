@@ -10,6 +10,7 @@
 #include "layers/gather.h"
 #include "layers/head_loss.h"
 #include "layers/kv_cache.h"
+#include "layers/largest_logits.h"
 #include "layers/linear.h"
 #include "layers/policy_loss.h"
 #include "layers/preference_loss.h"
@@ -52,6 +53,8 @@ void dropout(const Context& ctx, const Dropout& args);
 /// One chunk: args.logits holds its logits. Writes nll and correct and, in training, replaces the logits by their
 /// gradients.
 void row_losses(const Context& ctx, const HeadLoss& args);
+
+void largest_logits(const Context& ctx, const LargestLogits& args);
 
 void sequence_log_probabilities(const Context& ctx, const SequenceLogProbabilities& args);
 void preference_loss(const Context& ctx, const PreferencePairs& args);

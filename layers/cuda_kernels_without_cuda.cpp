@@ -55,6 +55,9 @@ void dropout(const Context&, const Dropout&) {
 void row_losses(const Context&, const HeadLoss&) {
     no_cuda();
 }
+void largest_logits(const Context&, const LargestLogits&) {
+    no_cuda();
+}
 void sequence_log_probabilities(const Context&, const SequenceLogProbabilities&) {
     no_cuda();
 }

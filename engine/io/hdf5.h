@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,8 +32,8 @@ class Hdf5Writer {
     /// Writes a whole array. `name` may contain slashes; the groups are created. The tensor is contiguous and on the
     /// CPU.
     void write(const std::string& name, const Tensor& tensor);
-    /// A one-dimensional array in pieces: create() it, then append() until it has `rows` elements.
-    void create(const std::string& name, DType dtype, int64_t rows);
+    /// An array [rows], or [rows, width], in pieces of whole rows: create() it, then append() until it has all rows.
+    void create(const std::string& name, DType dtype, int64_t rows, std::optional<int64_t> width = {});
     void append(const std::string& name, const Tensor& piece);
     /// A one-dimensional array whose bytes are written into the file after close(), by other means. Returns their
     /// offset.

@@ -1,5 +1,6 @@
 #include <fcntl.h>
 
+#include <array>
 #include <map>
 
 #include "engine/io/files.h"
@@ -29,6 +30,7 @@ struct Hdf5Writer::Impl {
         Handle id;
         DType dtype;
         int64_t rows, filled;
+        std::optional<int64_t> width;  ///< of a row; nothing in one dimension
     };
     std::string path;
     hid_t file = H5I_INVALID_HID;
@@ -109,10 +111,11 @@ void Hdf5Writer::write(const std::string& name, const Tensor& tensor) {
     impl_->finish(dataset, name);
 }
 
-void Hdf5Writer::create(const std::string& name, DType dtype, int64_t rows) {
+void Hdf5Writer::create(const std::string& name, DType dtype, int64_t rows, std::optional<int64_t> width) {
     const Session session;
-    impl_->unfinished.insert_or_assign(
-        name, Impl::Array{impl_->make(name, dtype, {static_cast<hsize_t>(rows)}), dtype, rows, 0});
+    std::vector<hsize_t> shape = {static_cast<hsize_t>(rows)};
+    if (width) shape.push_back(static_cast<hsize_t>(*width));
+    impl_->unfinished.insert_or_assign(name, Impl::Array{impl_->make(name, dtype, shape), dtype, rows, 0, width});
 }
 
 void Hdf5Writer::append(const std::string& name, const Tensor& piece) {
@@ -120,15 +123,19 @@ void Hdf5Writer::append(const std::string& name, const Tensor& piece) {
     const auto found = impl_->unfinished.find(name);
     require(found != impl_->unfinished.end(), "{}: append to '{}', which was not created", impl_->path, name);
     Impl::Array& array = found->second;
+    const int64_t width = array.width.value_or(1), rows = piece.numel() / std::max<int64_t>(width, 1);
     require(piece.contiguous() && piece.device == Device::cpu && piece.dtype == array.dtype &&
-                piece.numel() <= array.rows - array.filled,
-            "'{}': {} does not fit after {} of {} rows of {}", name, piece, array.filled, array.rows, array.dtype);
+                piece.numel() == rows * width && rows <= array.rows - array.filled,
+            "'{}': {} does not fit after {} of {} rows of {} {}", name, piece, array.filled, array.rows, width,
+            array.dtype);
     if (piece.numel() == 0) return;
-    const hsize_t begin = static_cast<hsize_t>(array.filled), count = static_cast<hsize_t>(piece.numel());
-    const Handle memory(H5Screate_simple(1, &count, nullptr)), space(H5Dget_space(array.id));
-    impl_->check(H5Sselect_hyperslab(space, H5S_SELECT_SET, &begin, nullptr, &count, nullptr), "select", name);
+    const std::array<hsize_t, 2> begin = {static_cast<hsize_t>(array.filled), 0},
+                                 count = {static_cast<hsize_t>(rows), static_cast<hsize_t>(width)};
+    const Handle memory(H5Screate_simple(array.width ? 2 : 1, count.data(), nullptr)), space(H5Dget_space(array.id));
+    impl_->check(H5Sselect_hyperslab(space, H5S_SELECT_SET, begin.data(), nullptr, count.data(), nullptr), "select",
+                 name);
     impl_->check(H5Dwrite(array.id, hdf5::type_of(piece.dtype), memory, space, H5P_DEFAULT, piece.data), "write", name);
-    array.filled += piece.numel();
+    array.filled += rows;
 }
 
 uint64_t Hdf5Writer::reserve(const std::string& name, DType dtype, int64_t rows) {

@@ -34,6 +34,9 @@ struct ObjectiveBuffers {
     Tensor answers;          ///< f64 [sequences]: log-probabilities, or rewards in the order of DeviceBatch::places
     Tensor slopes;           ///< f64 [sequences]: d loss / d answers
     Tensor pair_slopes;      ///< f64 [pairs, 2]: d loss / d answers of each pair
+    // Of a teacher that is asked:
+    Tensor teacher_ids;        ///< i32 [targets, k]
+    Tensor teacher_log_probs;  ///< f32 [targets, k]
     // Of a policy:
     Tensor entropy;      ///< f64 [targets]
     Tensor term_slopes;  ///< f64 [terms]: d loss / d log-probability of each

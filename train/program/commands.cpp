@@ -14,7 +14,7 @@
 namespace colonnade {
 
 using Declare = Work(CLI::App&);
-Declare init_command, train_command, plan_command, prepare_command, check_packing_command, chat_command,
+Declare init_command, train_command, plan_command, prepare_command, teach_command, check_packing_command, chat_command,
     generate_command, export_command, train_tokenizer_command, bench_step_command, bench_generate_command,
     bench_prepare_command, bench_layers_command, bench_save_command, bench_attention_command, completion_command,
     complete_command, man_command, help_command;
@@ -30,6 +30,7 @@ constexpr Command table[] = {
     {"train", "train", "Trains a model as a config says, or a model on data", train_command, run},
     {"plan", "", "Prints the exact steps, tokens and bytes of a run", plan_command, run},
     {"prepare", "prepare", "Tokenizes the data of a run and reports on it", prepare_command, run},
+    {"teach", "", "Writes what a model says as a teacher, for stage distill", teach_command, run},
     {"check-packing", "check_packing", "Checks that packed rows train as separate samples do", check_packing_command,
      run},
     {"chat", "chat", "Talks with a model: each line is a message that it answers", chat_command, "", decodes},

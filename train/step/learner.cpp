@@ -237,6 +237,26 @@ std::vector<double> Learner::measure(const Context& ctx, const Batch& batch) {
     return measured(batch);
 }
 
+TeacherLists Learner::teach(const Context& ctx, const Batch& batch) {
+    TeacherLists lists;
+    if (batch.targets.empty()) return lists;
+    prepare(ctx, batch, 1, Pass::inference);
+    model_->forward(ctx, workspace_.batch.input, workspace_.acts);
+    objective().run(ctx, objective_step());
+    const HostCopy ids = HostCopy::of(options_.gpu, workspace_.head.teacher_ids),
+                   log_probs = HostCopy::of(options_.gpu, workspace_.head.teacher_log_probs);
+    const int64_t top = ids.tensor().size(1);
+    for (int64_t target = 0; target < std::ssize(batch.targets); ++target) {
+        for (int64_t i = target * top; i < (target + 1) * top; ++i) {
+            const int32_t id = ids.tensor().as<int32_t>()[i];
+            if (id < 0) fail(Exit::numerics, "a logit of the teacher is not a finite number");
+            lists.add(id, log_probs.tensor().as<float>()[i]);
+        }
+        lists.end_list();
+    }
+    return lists;
+}
+
 std::vector<double> Learner::measured(const Batch& batch) const {
     const bool policy = objective().answers() == Answers::policy;
     std::vector<double> found = read(policy ? workspace_.head.nll : workspace_.head.answers), ordered;

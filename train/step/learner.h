@@ -169,6 +169,9 @@ class Learner {
     /// Returns the log-probability, or the reward, of every sequence, or with Answers::policy the log-probability of
     /// every term: Objective::measure(). Waits.
     std::vector<double> measure(const Context& ctx, const Batch& batch);
+    /// Returns the lists of a TeachingObjective for every target, in order. Waits. Throws Exit::numerics for a logit that is
+    /// not finite.
+    TeacherLists teach(const Context& ctx, const Batch& batch);
 
     // --- State ---
 
