@@ -7,6 +7,7 @@
 #include "engine/io/files.h"
 #include "engine/io/hdf5.h"
 #include "tests/fuzz/formats.h"
+#include "tests/support/file_test.h"
 #include "tests/support/small_tokenizer.h"
 
 namespace colonnade {
