@@ -200,7 +200,7 @@ TEST(ConfigErrors, RulesOfPreferences) {
         "dr_grpo, "
         "luspo, cispo, sapo, rloo";
     expect_problems({
-        {"beta: 0.2", "c.yaml:4:7: beta is for stages dpo, kto and grpo, this is stage sft"},
+        {"beta: 0.2", "c.yaml:4:7: beta is for stages dpo, kto, grpo and distill, this is stage sft"},
         {"stage: rm\nloss_type: ipo", "c.yaml:5:12: loss_type is for stage dpo, this is stage rm: set stage: dpo"},
         {"precompute_ref_log_probs: true",
          "c.yaml:4:27: precompute_ref_log_probs is for stages dpo, kto and grpo, this is stage sft"},
@@ -257,7 +257,7 @@ TEST(ConfigErrors, RulesOfPolicies) {
     expect_problems({
         {"loss_type: dapo", "c.yaml:4:12: loss_type dapo is for stage grpo, this is stage sft: set stage: grpo"},
         {"old_logps: start", "c.yaml:4:12: old_logps is for stage grpo, this is stage sft: set stage: grpo"},
-        {"temperature: 0.7", "c.yaml:4:14: temperature is for stage grpo, this is stage sft: set stage: grpo"},
+        {"temperature: 0.7", "c.yaml:4:14: temperature is for stages grpo and distill, this is stage sft"},
         {grpo + "loss_type: ipo",
          "c.yaml:5:12: loss_type: expected one of dapo, grpo, dr_grpo, luspo, cispo, sapo, rloo in stage grpo, found a "
          "loss of stage dpo"},

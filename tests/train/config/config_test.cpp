@@ -294,6 +294,7 @@ const std::vector<std::string> everything_of_preferences = {
     "stage: kto\nloss_type: apo_zero_unpaired\ndesirable_weight: 1.5\nundesirable_weight: 0.5\n",
     "stage: grpo\nscale_rewards: batch\nreward_weights: [1, -0.5]\nreward_clip_range: [-2.5, 3]\n"
     "normalize_advantages: true\nmask_truncated_completions: true\n",
+    "stage: distill\nbeta: 0.5\nkd_alpha: 0.75\nkd_ce_alpha: 0.25\n",
     "stage: grpo\nmulti_objective_aggregation: normalize_then_sum\n",
     "stage: rm\nreward_loss: plackett_luce\ncenter_rewards_coefficient: 0.01\n"
     "val_size: 5\nevals_per_epoch: 4\nsaves_per_epoch: 2\n",

@@ -104,7 +104,7 @@ TEST(PortedConfigs, RefuseWhatWouldChangeTheResult) {
          "c.yaml:5:11: use_vllm: 'true' is not supported: nothing is sampled or scored in training: draw answers with "
          "colonnade generate or another sampler, score them, and give them as rows with stage: grpo"},
         {"stage: grpo\nnum_iterations: 2", "c.yaml:5:17: num_iterations: '2' is not supported: there is only 1"},
-        {"rl: ppo", "c.yaml:4:5: rl: 'ppo' is not supported: stages here are pt, sft, dpo, rm, kto and grpo"},
+        {"rl: ppo", "c.yaml:4:5: rl: 'ppo' is not supported: stages here are pt, sft, dpo, rm, kto, grpo and distill"},
         {"adapter: qlora",
          "c.yaml:4:10: adapter: 'qlora' is not supported: the base stays in bf16; adapter: lora trains the same "
          "adapters on it"},

@@ -15,7 +15,7 @@ class Teaching : public RunTest {
         RunTest::SetUp();
         spill(path("train.jsonl"), chain_rows(60));
         write_config();
-        train(config(), {output("base"), "max_steps=8"});
+        train(config(), {output("base"), "max_steps=80", "learning_rate=0.01"});
         write_tuning("");
     }
     Taught write_lists(const TeachOptions& options) const {
