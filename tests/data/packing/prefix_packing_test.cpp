@@ -289,7 +289,8 @@ TEST(PrefixPacking, APlanIsTheSameEverywhere) {
 TEST(PrefixPacking, WithNothingInCommonItIsTheOrdinaryPlan) {
     Walk walk;
     Draw draw(1);
-    for (int i = 0; i < 3000; ++i) walk.add(128 + draw.below(1000), draw.below(64));  // by chance: below min_shared, and half
+    for (int i = 0; i < 3000; ++i)
+        walk.add(128 + draw.below(1000), draw.below(64));  // by chance: below min_shared, and half
     std::reverse(walk.prefixes.order.begin(), walk.prefixes.order.end());
     const PackSettings settings{.packing_length = 2048, .window = 700};
     const PackPlan shared = Packer(walk.lengths, settings, walk.prefixes).plan(3),
