@@ -179,10 +179,12 @@ class RunTest : public FileTest {
                       const std::string& length = "max_steps: 8\nval_size: 16\neval_steps: 4\n") const {
         spill(config(), fmt::format("model_name_or_path: {}\ndatasets: [{{path: {}}}]\nmax_length: 48\n"
                                     "packing_length: 64\nprepared_path: {}\nthreads: 1\nreport_to: [jsonl]\n"
-                                    "logging_steps: 1\nlearning_rate: 1e-2\n{}{}",
+                                    "logging_steps: 1\nlearning_rate: 1e-2\nshare_prefixes: false\n{}{}",
                                     path("base"), path("train.jsonl"), path("prepared"), length, keys));
     }
+    /// Rows of chain_rows() begin alike: the tests of sharing count on it, the others on the number of steps.
     void write_config(const std::string& settings = "", const std::string& name = "config.yaml") const {
+        const char* const alone = settings.find("share_prefixes") == settings.npos ? "share_prefixes: false\n" : "";
         spill(path(name), fmt::format("model:\n"
                                       "  hidden_size: 16\n"
                                       "  intermediate_size: 32\n"
@@ -197,8 +199,8 @@ class RunTest : public FileTest {
                                       "prepared_path: {}\n"
                                       "threads: 1\n"
                                       "report_to: [jsonl]\n"
-                                      "{}",
-                                      chain_vocab, path("train.jsonl"), path("prepared"), settings));
+                                      "{}{}",
+                                      chain_vocab, path("train.jsonl"), path("prepared"), alone, settings));
     }
     std::string config() const { return path("config.yaml"); }
     std::string output(const std::string& name) const { return "output_dir=" + path(name); }

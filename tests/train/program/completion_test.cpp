@@ -85,7 +85,7 @@ TEST_F(Completion, OffersModelsDataAndConfigs) {
 TEST_F(Completion, OffersKeysOfTheConfigAndTheirValues) {
     EXPECT_EQ(offered({"train", "my.yaml", "stag"}), Texts{"stage="});
     EXPECT_EQ(offered({"train", "my.yaml", "stage="}),
-              (Texts{"stage=dpo", "stage=grpo", "stage=kto", "stage=pt", "stage=rm", "stage=sft"}));
+              (Texts{"stage=distill", "stage=dpo", "stage=grpo", "stage=kto", "stage=pt", "stage=rm", "stage=sft"}));
     EXPECT_EQ(offered({"train", "my.yaml", "--stage", "s"}), Texts{"sft"});
     EXPECT_EQ(offered({"train", "my.yaml", "--stage=s"}), Texts{"--stage=sft"});
     EXPECT_EQ(offered({"train", "my.yaml", "--max-st"}), Texts{"--max-steps"});
@@ -125,7 +125,7 @@ class Shells : public Completion {
         const std::pair<const char*, const char*> cases[] = {
             {"colonnade pla\t my.y\t --max-st\t 5\n", "got <plan> <my.yaml> <--max-steps> <5>."},
             {"colonnade bench gen\t\n", "got <bench> <generate>."},
-            {"colonnade train small.gguf pai\tstage=d\t\n", "got <train> <small.gguf> <pairs.parquet> <stage=dpo>."},
+            {"colonnade train small.gguf pai\tstage=dp\t\n", "got <train> <small.gguf> <pairs.parquet> <stage=dpo>."},
             {"colonnade chat mod\tll\t\n", "got <chat> <models/llama/>."},
             {"colonnade train org/t\t datasets[0].path=cha\t\n",
              "got <train> <org/tiny> <datasets[0].path=chats.jsonl>."},
@@ -174,7 +174,7 @@ TEST_F(Shells, FishCompletes) {
         return result.out;
     };
     EXPECT_TRUE(completions("colonnade pla").starts_with("plan\t"));
-    EXPECT_EQ(completions("colonnade train my.yaml stage=d"), "stage=dpo\n");
+    EXPECT_EQ(completions("colonnade train my.yaml stage=dp"), "stage=dpo\n");
     EXPECT_EQ(completions("colonnade train small.gguf pai"), "pairs.parquet\n");
     EXPECT_EQ(completions("colonnade bench st").substr(0, 5), "step\t");
     EXPECT_EQ(completions("colonnade chat mod"), "models/\n");

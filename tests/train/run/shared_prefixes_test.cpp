@@ -34,7 +34,7 @@ class SharedPrefixes : public RunTest {
         RunTest::SetUp();
         write_config(
             "val_size: 20\nmax_steps: 1\ngradient_accumulation_steps: 64\n"
-            "logging_steps: 1\nlearning_rate: 1e-2\nwarmup_steps: 0\n");
+            "logging_steps: 1\nlearning_rate: 1e-2\nwarmup_steps: 0\nshare_prefixes: auto\n");
         spill(path("train.jsonl"), rows_behind(90));
     }
     static std::vector<std::string> with(std::vector<std::string> settings) {
