@@ -408,10 +408,11 @@ std::vector<std::string> sharing_text(const StoreResult& split, const PackSettin
         "{} of {} tokens are computed, {:.1f} times fewer; at best {}", tokens(plan.computed), tokens(plan.represented),
         static_cast<double>(plan.represented) / static_cast<double>(plan.computed),
         tokens(plan.represented - sharing.before + sharing.after))};
-    const std::pair<const char*, int64_t> sources[] = {{"common beginnings", sharing.stems},
+    const std::string short_beginnings = fmt::format("beginnings of less than {} tokens", packing.min_shared);
+    const std::pair<std::string, int64_t> sources[] = {{"common beginnings", sharing.stems},
                                                        {"whole earlier samples that go on", sharing.continuations},
                                                        {"duplicates", sharing.duplicates},
-                                                       {"first words by chance", sharing.chance}};
+                                                       {short_beginnings, sharing.chance}};
     for (const auto& [name, saved] : sources)
         if (saved > 0) lines.push_back(fmt::format("{}: up to {} tokens", name, tokens(saved)));
     const double worth_naming = 0.01 * static_cast<double>(sharing.before - sharing.after);

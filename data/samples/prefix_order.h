@@ -70,7 +70,7 @@ struct PrefixSharing {
 };
 
 struct SharingRequest {
-    int64_t min_shared = 64;  ///< tokens; fewer in common are put down to chance
+    int64_t min_shared = 64;  ///< tokens; fewer in common may be there by chance
     size_t largest = 5;       ///< how many stems to name
 };
 
