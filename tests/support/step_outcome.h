@@ -14,9 +14,11 @@ struct Outcome {
     std::vector<double> gradients;
 };
 
+/// Deterministic, so that no difference is one of the order in which a GPU happened to add.
 inline Outcome run(Learner& learner, const std::vector<Batch>& batches, double total) {
+    const Context ctx = learner.context({.deterministic = true});
     learner.begin_step();
-    for (const Batch& batch : batches) learner.accumulate(learner.context(), batch, {.total = total});
+    for (const Batch& batch : batches) learner.accumulate(ctx, batch, {.total = total});
     return {learner.loss(), numbers_of(learner, learner.gradients())};
 }
 
