@@ -9,17 +9,6 @@ namespace {
 
 constexpr size_t rows_named = 6;
 
-/// A sample of a batch alone.
-Batch alone(const BadStep& step, const LoadedBatch& loaded, size_t i) {
-    Sample sample = step.store.sample(loaded.samples[i]);
-    if (step.loader.teacher) step.loader.teacher->fill(sample);
-    Batch batch = make_batch({{&sample}});
-    const Batch& whole = loaded.batch;
-    for (size_t s = 0; s < whole.reference.size(); ++s)
-        if (static_cast<size_t>(whole.sequences[s].sample) == i) batch.reference.push_back(whole.reference[s]);
-    return batch;
-}
-
 /// The samples whose loss or gradient is not finite when they are computed alone, because in attention a NaN reaches
 /// the whole pack (0 * NaN). All samples if there is none, as it can be with dropout or without document_mask.
 std::vector<int64_t> bad_samples(const BadStep& step, const LoadedBatch& loaded) {
@@ -27,7 +16,8 @@ std::vector<int64_t> bad_samples(const BadStep& step, const LoadedBatch& loaded)
     std::vector<int64_t> bad;
     for (size_t i = 0; i < loaded.samples.size(); ++i) {
         learner.begin_step();
-        learner.accumulate(step.ctx, alone(step, loaded, i), {.total = learner.objective().total(loaded.step_totals)});
+        learner.accumulate(step.ctx, alone(step.store, loaded, i, step.loader.teacher),
+                           {.total = learner.objective().total(loaded.step_totals)});
         if (!learner.is_finite(step.ctx)) bad.push_back(loaded.samples[i]);
     }
     return bad.empty() ? loaded.samples : bad;
@@ -56,6 +46,16 @@ std::string own_finding(const BadStep& step) {
 }
 
 }  // namespace
+
+Batch alone(const TokenStore& store, const LoadedBatch& loaded, size_t i, const TeacherFile* teacher) {
+    Sample sample = store.sample(loaded.samples[i]);
+    if (teacher) teacher->fill(sample);
+    Batch batch = make_batch({{&sample}});
+    const Batch& whole = loaded.batch;
+    for (size_t s = 0; s < whole.reference.size(); ++s)
+        if (static_cast<size_t>(whole.sequences[s].sample) == i) batch.reference.push_back(whole.reference[s]);
+    return batch;
+}
 
 std::string row_list(const std::vector<std::string>& places) {
     const size_t shown = std::min(places.size(), rows_named);

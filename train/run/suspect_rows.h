@@ -17,6 +17,9 @@ std::string row_list(const std::vector<std::string>& places);
 /// The places ("path:line") of samples of the store, in order, each once.
 std::vector<std::string> places_of(const TokenStore& store, std::span<const int64_t> samples);
 
+/// Sample i of a batch as a batch of its own. `teacher`: that of the loader, or null.
+Batch alone(const TokenStore& store, const LoadedBatch& loaded, size_t i, const TeacherFile* teacher);
+
 /// A step whose loss or gradients were not finite, with the weights that it began with.
 struct BadStep {
     Learner& learner;

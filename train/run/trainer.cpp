@@ -12,6 +12,7 @@
 #include "engine/io/file_system.h"
 #include "engine/io/files.h"
 #include "train/folders/export.h"
+#include "train/run/run_schedule.h"
 #include "train/run/run_summary.h"
 #include "train/run/stage_objective.h"
 
@@ -19,16 +20,6 @@ namespace colonnade {
 namespace {
 
 namespace fs = std::filesystem;
-
-PackSchedule make_schedule(const Session& s, int ranks) {
-    const Config& c = s.config;
-    return PackSchedule(s.train.row_lengths(),
-                        {.packing = train_packing(c),
-                         .layout = {c.per_device_train_batch_size, c.gradient_accumulation_steps, ranks},
-                         .epochs = c.num_train_epochs,
-                         .max_steps = c.max_steps},
-                        s.train.prefixes);
-}
 
 BestRules best_rules(const Config& c) {
     return {.metric = c.metric_for_best_model,
@@ -43,7 +34,7 @@ Trainer::Trainer(Session session, const Ranks& ranks)
     : ranks_(ranks),
       session_(std::move(session)),
       config_(session_.config),
-      schedule_(make_schedule(session_, ranks.size())),
+      schedule_(run_schedule(session_, ranks.size())),
       saves_(plan_saves(session_, ranks)),
       rates_(lr_schedule(config_, schedule_.total_steps())),
       spikes_({config_.loss_spike_z, config_.loss_spike_window}),

@@ -381,11 +381,15 @@ Fingerprint Learner::fingerprint(const Context& ctx, const Batch& batch, double 
     return {.loss = loss().nll, .gradients = checksum(ctx, state_.gradients, state_.checksum)};
 }
 
-bool Learner::is_finite(const Context& ctx) {
+double Learner::gradient_norm(const Context& ctx) {
     const Tensor squares = state_.norm_and_clip().slice(0, 0, 1);
     clear(ctx, squares);
     add_squares(ctx, {.sum = squares, .gradients = state_.gradients, .scratch = state_.norm_scratch});
-    return std::isfinite(loss().nll) && std::isfinite(read(squares)[0]);
+    return std::sqrt(read(squares)[0]);
+}
+
+bool Learner::is_finite(const Context& ctx) {
+    return std::isfinite(loss().nll) && std::isfinite(gradient_norm(ctx));
 }
 
 std::string Learner::first_not_finite(const Context& ctx) {

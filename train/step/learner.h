@@ -166,6 +166,8 @@ class Learner {
     void begin_mismatched();
     void add_mismatched(const Context& ctx, const Batch& batch);
     void end_mismatched(const Context& ctx, double count);
+    /// The norm of the gradients accumulated so far, on this rank. Waits.
+    double gradient_norm(const Context& ctx);
     /// Returns the log-probability, or the reward, of every sequence, or with Answers::policy the log-probability of
     /// every term: Objective::measure(). Waits.
     std::vector<double> measure(const Context& ctx, const Batch& batch);
