@@ -10,6 +10,7 @@
 #include "tests/support/draw.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/random_mask.h"
+#include "tests/support/random_walk.h"
 
 namespace colonnade {
 namespace {
@@ -251,6 +252,19 @@ TEST(ColumnMask, ValidationNamesWhatIsWrong) {
     broken("heads 0", [](ColumnMask& m) { m.heads = 0; });
     broken("rows 2147483647, columns 2: expected heads from 1, the others 0..2147483646",
            [](ColumnMask& m) { m.rows = 2147483647; });
+    broken("position_window is 3 without row_positions, expected 0", [](ColumnMask& m) { m.position_window = 3; });
+    const auto with_positions = [&](ColumnMask& m, int32_t window, int32_t last) {
+        m = stack({causal_mask(3, 3), causal_mask(3, 3)});
+        m.position_window = window;
+        m.row_positions = {0, 1, 2, 0, 1, last};
+    };
+    broken("row_positions[batch 1, row 2] is -1, expected 0..1073741568",
+           [&](ColumnMask& m) { with_positions(m, 2, -1); });
+    broken("row_positions[batch 1, row 2] is 1073741569", [&](ColumnMask& m) { with_positions(m, 2, 1073741569); });
+    broken("position_window is 0, expected 1..1073741568", [&](ColumnMask& m) { with_positions(m, 0, 2); });
+    broken("position_window is -1, expected 1..", [&](ColumnMask& m) { with_positions(m, -1, 2); });
+    broken("6 row_positions for batch 2 x 6 rows x 2 columns, expected one for each row, and as many columns as rows",
+           [&](ColumnMask& m) { m.position_window = 1, m.row_positions.resize(6); });
     // Out of order, but one range is empty, which is allowed.
     ColumnMask empty_range = good;
     empty_range.uts[0] = empty_range.ute[0] = 6;
@@ -282,7 +296,7 @@ TEST(SlidingWindow, IntersectsEveryCausalFamily) {
             }
         }
     }
-    EXPECT_EQ(families, 3 * 10);
+    EXPECT_EQ(families, 3 * 11);
     // With padding after the last document the blockwise mask uses both ranges.
     for (const int64_t w : {1, 4, 10, 40}) {
         const ColumnMask padded = causal_blockwise_mask(33, {10, 20, 28});
@@ -333,6 +347,90 @@ TEST(SlidingWindow, RefusesWhatTwoRangesCannotSay) {
                      wide.with_sliding_window(10);
                  });
     expect_error(Exit::config, "needs a causal mask", [] { full_mask(4, 4).with_sliding_window(2); });
+}
+
+/// The tokens of a random walk see their own sequences within the window, whatever form the mask has.
+TEST(SlidingWindow, SaysEveryTreeByPositions) {
+    int of_ranges = 0, of_positions = 0;
+    for (uint64_t seed = 0; seed < 200; ++seed) {
+        const int64_t n = 1 + static_cast<int64_t>(seed * 7 % 90);
+        const std::vector<WalkedSequence> walk = random_walk(seed, n);
+        const std::vector<int32_t> positions = tree_positions(n, walk);
+        // Rows of each sequence, by position.
+        std::vector<std::vector<int64_t>> paths;
+        int64_t row = 0;
+        for (const auto& [shared, own] : walk) {
+            std::vector<int64_t> path;
+            if (shared > 0) path.assign(paths.back().begin(), paths.back().begin() + shared);
+            for (int64_t i = 0; i < own; ++i) path.push_back(row++);
+            paths.push_back(std::move(path));
+        }
+        for (const int64_t window : {int64_t{1}, int64_t{5}, 2 + static_cast<int64_t>(seed % 13), n}) {
+            std::set<std::pair<int64_t, int64_t>> seen;
+            for (const auto& path : paths)
+                for (int64_t i = 0; i < std::ssize(path); ++i)
+                    for (int64_t j = std::max<int64_t>(0, i - window + 1); j <= i; ++j)
+                        seen.emplace(path[static_cast<size_t>(i)], path[static_cast<size_t>(j)]);
+            const ColumnMask mask = tree_mask(n, walk).with_sliding_window(window, positions);
+            (mask.position_window > 0 ? of_positions : of_ranges) += 1;
+            SCOPED_TRACE(fmt::format("seed {}, window {}", seed, window));
+            expect_visible(mask, [&](int64_t i, int64_t j) { return seen.contains({i, j}); });
+            EXPECT_EQ(count_visible_pairs(mask), std::ssize(seen));
+        }
+    }
+    EXPECT_GT(of_ranges, 200);
+    EXPECT_GT(of_positions, 100);
+}
+
+/// A stem of 4 and three answers of 5. The window of 3 ends within each of them: three ranges for a key of the stem.
+const std::vector<WalkedSequence> answers = {{0, 9}, {4, 5}, {4, 5}};
+
+TEST(SlidingWindow, TakesPositionsOnlyIfRangesDoNotSuffice) {
+    const std::vector<int32_t> positions = tree_positions(20, answers);
+    EXPECT_EQ(positions, (std::vector<int32_t>{0, 1, 2, 3, 4, 5, 6, 7, 8, 4, 5, 6, 7, 8, 4, 5, 6, 7, 8, 0}));
+    const ColumnMask tree = tree_mask(20, answers), narrow = tree.with_sliding_window(3, positions);
+    EXPECT_EQ(narrow.position_window, 3);
+    EXPECT_EQ(narrow.row_positions, positions);
+    EXPECT_EQ(narrow.lts, tree.lts);
+    // Longer than any sequence: nothing to hide.
+    const ColumnMask wide = tree.with_sliding_window(9, positions);
+    EXPECT_EQ(wide.position_window, 0);
+    EXPECT_TRUE(wide.row_positions.empty());
+    EXPECT_EQ(wide.dense(), tree.dense());
+    // Two answers need no third range.
+    const auto pair = std::vector<WalkedSequence>{answers[0], answers[1]};
+    EXPECT_EQ(tree_mask(20, pair).with_sliding_window(3, tree_positions(20, pair)).position_window, 0);
+}
+
+TEST(SlidingWindow, OfAMaskWithAWindow) {
+    const std::vector<int32_t> positions = tree_positions(20, answers);
+    const ColumnMask three = tree_mask(20, answers).with_sliding_window(3, positions);
+    for (const int64_t window : {1, 2, 3, 5}) {
+        const ColumnMask both = three.with_sliding_window(window, positions);
+        both.validate();
+        EXPECT_EQ(both.dense(),
+                  tree_mask(20, answers).with_sliding_window(std::min<int64_t>(window, 3), positions).dense());
+        EXPECT_EQ(three.with_sliding_window(window).dense(), windowed(three, window));
+    }
+    expect_error(Exit::config, "a sliding window of 2 by other positions than those of the mask's window of 3",
+                 [&] { three.with_sliding_window(2, std::vector<int32_t>(20)); });
+}
+
+TEST(Stack, KeepsWindowsOfPositions) {
+    const std::vector<int32_t> positions = tree_positions(20, answers);
+    const ColumnMask three = tree_mask(20, answers).with_sliding_window(3, positions),
+                     two = tree_mask(20, answers).with_sliding_window(2, positions), causal = causal_mask(20, 20);
+    for (const auto& masks : {std::vector{three, causal}, std::vector{causal, three, three}}) {
+        const ColumnMask stacked = stack(masks);
+        stacked.validate();
+        std::vector<uint8_t> expected;
+        for (const ColumnMask& m : masks) {
+            const auto dense = m.dense();
+            expected.insert(expected.end(), dense.begin(), dense.end());
+        }
+        EXPECT_EQ(stacked.dense(), expected);
+    }
+    expect_error(Exit::internal, "stack of masks with windows of 2 and 3 positions", [&] { stack({three, two}); });
 }
 
 TEST(Stack, WidensToACommonForm) {

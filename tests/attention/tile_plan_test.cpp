@@ -8,8 +8,10 @@
 #include <numeric>
 
 #include "attention/mask_families.h"
+#include "attention/tile_columns.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/random_mask.h"
+#include "tests/support/random_walk.h"
 #include "tests/support/test_gpu.h"
 
 namespace colonnade {
@@ -96,6 +98,35 @@ TEST(TilePlan, IsExactForAnyMask) {
     }
 }
 
+/// A random tree of n tokens within a window of positions, in a batch with a plain document.
+ColumnMask tree_within_window(uint64_t seed, int64_t n, int64_t longest = 0) {
+    const auto walk = random_walk(seed, n, longest);
+    ColumnMask tree = tree_mask(n, walk);
+    tree.row_positions = tree_positions(n, walk);  // even if ranges could say it
+    tree.position_window = static_cast<int32_t>(1 + seed * 31 % static_cast<uint64_t>(1 + n / 4));
+    return stack({tree, causal_document_mask(n, {n})});
+}
+ColumnMask random_mask_with_positions(uint64_t seed, int64_t batch, int64_t heads, int64_t n) {
+    ColumnMask mask = random_column_mask(seed, batch, heads, n, n);
+    set_random_positions(mask, seed);
+    return mask;
+}
+
+TEST(TilePlan, IsExactForTreesWithinWindows) {
+    for (uint64_t seed = 0; seed < 100; ++seed)
+        expect_exact(tree_within_window(seed, 1 + static_cast<int64_t>(seed * 37 % 300)),
+                     1 + static_cast<int64_t>(seed % 33), 1 + static_cast<int64_t>(seed % 29),
+                     fmt::format("seed {}", seed));
+}
+
+TEST(TilePlan, IsExactForAnyPositions) {
+    for (uint64_t seed = 0; seed < 200; ++seed)
+        expect_exact(
+            random_mask_with_positions(seed, 1 + static_cast<int64_t>(seed % 2), 1 + static_cast<int64_t>(seed % 3),
+                                       1 + static_cast<int64_t>(seed * 7 % 51)),
+            1 + static_cast<int64_t>(seed % 9), 1 + static_cast<int64_t>(seed % 5), fmt::format("seed {}", seed));
+}
+
 TEST(TilePlan, RecognisesTilesHiddenByTheUnionOfRanges) {
     // Rows 0..3 of tile 0 are hidden by the upper range, rows 4..7 by the lower one: neither covers the tile alone.
     ColumnMask ranges{.causal = false,
@@ -152,6 +183,48 @@ TEST(TilePlan, RefusesMasksThatAreNotValid) {
     EXPECT_THROW(make_tile_plan(mask), Error);
 }
 
+/// What the plan of a GPU asks of each column of a tile. Tiles of trees are hidden from all rows exactly if all of their
+/// columns say so; other masks may keep some that could go.
+TEST(TileColumn, HidesTheRowsThatTheExactPlanLacks) {
+    int64_t hidden_by_windows = 0;
+    for (uint64_t seed = 0; seed < 150; ++seed) {
+        const auto n = static_cast<int64_t>(1 + seed * 71 % 1000);
+        const bool tree = seed % 3 != 0;
+        const ColumnMask mask = tree ? tree_within_window(seed, n) : random_mask_with_positions(seed, 1, 2, n);
+        const TilePlan exact = make_tile_plan(mask);
+        for (int64_t sheet = 0; sheet < mask.batch * mask.heads; ++sheet)
+            for (int64_t r = 0; r < exact.row_blocks; ++r) {
+                const auto begin = static_cast<int32_t>(64 * r), end = static_cast<int32_t>(std::min(64 * (r + 1), n));
+                const int32_t* positions = mask.row_positions.data() + sheet / mask.heads * n;
+                std::vector<int32_t> least(positions + begin, positions + end);
+                std::partial_sum(least.begin(), least.end(), least.begin(),
+                                 [](int32_t a, int32_t b) { return std::min(a, b); });
+                for (int64_t c = 0; c < exact.column_blocks; ++c) {
+                    bool all = true, by_ranges = true;
+                    for (int64_t j = 64 * c; j < std::min(64 * (c + 1), n); ++j) {
+                        constexpr int32_t none = std::numeric_limits<int32_t>::max();
+                        auto x = mask.bounds(sheet / mask.heads, sheet % mask.heads, j);
+                        if (x.lts == x.lte) x.lts = none, x.lte = -none - 1;
+                        if (x.uts == x.ute) x.uts = none, x.ute = -none - 1;
+                        TileColumn column{
+                            x.lts, x.lte, x.uts, x.ute, mask.causal_rows(j), positions[j] + mask.position_window};
+                        all = all && column.hides(begin, end, least.data());
+                        column.limit = none;
+                        by_ranges = by_ranges && column.hides(begin, end, least.data());
+                    }
+                    const auto list = static_cast<size_t>(sheet * exact.row_blocks + r);
+                    const auto first = exact.cpu.by_row.begin() + exact.cpu.by_row_begin[list],
+                               last = exact.cpu.by_row.begin() + exact.cpu.by_row_begin[list + 1];
+                    const bool active = std::any_of(first, last, [&](auto tile) { return tile.index == c; });
+                    ASSERT_TRUE(active ? !all : (all || !tree))
+                        << "seed " << seed << ", row block " << r << ", column block " << c;
+                    hidden_by_windows += all && !by_ranges;
+                }
+            }
+    }
+    EXPECT_GT(hidden_by_windows, 500);
+}
+
 // --- The plan of a GPU compared with the exact one of the CPU --------------------------------------------------------
 
 /// One bit map as downloaded: [sheets, blocks, words of the other blocks].
@@ -173,22 +246,21 @@ struct Map {
 class GpuPlan {
   public:
     TilePlan plan;
-    std::vector<int32_t> bounds, row_order, column_order, row_triple_order, longest_columns;
+    std::vector<int32_t> bounds, positions, row_order, column_order, row_triple_order, longest_columns;
     std::vector<int64_t> column_lags;
     Map row_active, row_partial, column_active, column_partial;
 
     /// Built in memory with old contents.
     explicit GpuPlan(const ColumnMask& mask) {
         Gpu& gpu = *test_gpu();
-        const int64_t sheets = mask.batch * mask.heads;
         Arena planned(Device::cuda);
-        GpuTilePlan::lay_out(planned, sheets, mask.rows, mask.columns);
+        GpuTilePlan::lay_out(planned, mask);
         Arena arena(Device::cuda, planned.bytes());
-        const GpuTilePlan memory = GpuTilePlan::lay_out(arena, sheets, mask.rows, mask.columns);
+        const GpuTilePlan memory = GpuTilePlan::lay_out(arena, mask);
         for (const Tensor& t :
              {memory.bounds, memory.row_active, memory.row_partial, memory.column_active, memory.column_partial,
               memory.row_order, memory.column_order, memory.hopper.row_triple_order, memory.hopper.column_lags,
-              memory.hopper.longest_columns, memory.scratch})
+              memory.hopper.longest_columns, memory.positions, memory.scratch})
             gpu.upload(t, std::vector<char>(t.bytes(), 0x5a).data());
         plan = make_gpu_tile_plan({.device = Device::cuda, .gpu = &gpu}, memory, mask);
         const auto read = [&](const Tensor& t) {
@@ -197,6 +269,7 @@ class GpuPlan {
             return values;
         };
         const auto map = [&](const Tensor& t) { return Map{t.size(1), t.size(2), read(t)}; };
+        if (mask.position_window > 0) positions = read(memory.positions);
         bounds = read(memory.bounds), row_order = read(memory.row_order), column_order = read(memory.column_order);
         row_triple_order = read(memory.hopper.row_triple_order);
         longest_columns = read(memory.hopper.longest_columns);
@@ -218,6 +291,14 @@ void expect_bounds(const ColumnMask& mask, const std::vector<int32_t>& found) {
             if (x.uts == x.ute) x.uts = most, x.ute = least;
             expected.insert(expected.end(), {x.lts, x.lte, x.uts, x.ute});
         }
+    EXPECT_EQ(found, expected);
+}
+
+void expect_positions(const ColumnMask& mask, const std::vector<int32_t>& found) {
+    std::vector<int32_t> expected;
+    for (int64_t b = 0; b < mask.batch && mask.position_window > 0; ++b)
+        for (int64_t i = 0; i < (mask.rows + 127) / 128 * 128; ++i)
+            expected.push_back(i < mask.rows ? mask.row_positions[static_cast<size_t>(b * mask.rows + i)] : 0);
     EXPECT_EQ(found, expected);
 }
 
@@ -291,6 +372,7 @@ void expect_gpu_plan(const ColumnMask& mask, bool structured, const std::string&
     ASSERT_EQ(gpu.plan.batch, exact.batch);
     ASSERT_EQ(gpu.plan.heads, exact.heads);
     expect_bounds(mask, gpu.bounds);
+    expect_positions(mask, gpu.positions);
     for (int64_t sheet = 0; sheet < sheets; ++sheet) {
         for (int64_t r = 0; r < exact.row_blocks; ++r) {
             const auto list = static_cast<size_t>(sheet * exact.row_blocks + r);
@@ -347,6 +429,23 @@ TEST_F(GpuTilePlanTest, IsConservativeForAnyMask) {
     }
 }
 
+TEST_F(GpuTilePlanTest, IsExactForTreesWithinWindows) {
+    for (uint64_t seed = 0; seed < 100; ++seed)
+        expect_gpu_plan(tree_within_window(seed, 1 + static_cast<int64_t>(seed * 97 % 3000)), true,
+                        fmt::format("seed {}", seed));
+    // Short sequences: a block of rows has many runs.
+    for (uint64_t seed = 0; seed < 20; ++seed)
+        expect_gpu_plan(tree_within_window(seed, 700, 9), true, fmt::format("short sequences, seed {}", seed));
+}
+
+TEST_F(GpuTilePlanTest, IsConservativeForAnyPositions) {
+    for (uint64_t seed = 0; seed < 100; ++seed) {
+        const auto s = static_cast<int64_t>(seed);
+        expect_gpu_plan(random_mask_with_positions(seed, 1 + s % 2, 1 + s % 3, s * 61 % 907), false,
+                        fmt::format("seed {}", seed));
+    }
+}
+
 TEST_F(GpuTilePlanTest, AnyLength) {
     for (const int64_t rows : {0, 1, 64, 65, 129, 4200})
         for (const int64_t columns : {0, 1, 64, 65, 129, 4200})
@@ -375,6 +474,7 @@ TEST_F(GpuTilePlanTest, LongRows) {
     const int64_t n = 131072;
     expect_gpu_plan(causal_document_mask(n, default_parameters(n, n, 1, 24).ends), true, "causal_document");
     expect_gpu_plan(random_eviction_mask(n, 1, n / 2, 3), true, "random_eviction");
+    expect_gpu_plan(mask_family("agent_traces_window").build(default_parameters(n, n)), true, "agent_traces_window");
 }
 
 TEST(GpuTilePlan, IsLaidOutWithoutAGpu) {
@@ -392,6 +492,8 @@ TEST(GpuTilePlan, IsLaidOutWithoutAGpu) {
     EXPECT_EQ(shape(plan.hopper.column_lags), (std::vector<int64_t>{2}));
     EXPECT_EQ(shape(plan.hopper.longest_columns), (std::vector<int64_t>{32}));
     EXPECT_GE(plan.scratch.numel(), 4 * 3 * 2100 * 4);
+    EXPECT_EQ(plan.positions.rank, 0);
+    EXPECT_EQ(shape(GpuTilePlan::lay_out(planned, 6, 2100, 2100, 3).positions), (std::vector<int64_t>{3, 2176}));
     EXPECT_TRUE(plan.scratch.empty());
     EXPECT_EQ(planned.groups().front().first, "tile plans");
 }
@@ -401,6 +503,14 @@ TEST(GpuTilePlan, RefusesAContextOfTheCpu) {
     const GpuTilePlan plan = GpuTilePlan::lay_out(planned, 1, 64, 64);
     expect_error(Exit::internal, "tile plan: a plan of a GPU for a context on cpu",
                  [&] { make_gpu_tile_plan({}, plan, causal_mask(64, 64)); });
+}
+
+TEST_F(GpuTilePlanTest, RefusesMemoryWithoutRoomForPositions) {
+    const ColumnMask mask = tree_within_window(1, 64);
+    Arena planned(Device::cuda);
+    const GpuTilePlan plan = GpuTilePlan::lay_out(planned, 2, 64, 64);
+    expect_error(Exit::internal, "tile plan: memory for 0 rows of positions, the mask has 2",
+                 [&] { make_gpu_tile_plan({.device = Device::cuda, .gpu = test_gpu()}, plan, mask); });
 }
 
 TEST_F(GpuTilePlanTest, RefusesMemoryOfAnotherSize) {

@@ -14,6 +14,7 @@
 #include "engine/device/arena.h"
 #include "engine/device/philox.h"
 #include "tests/support/random_mask.h"
+#include "tests/support/random_walk.h"
 #include "tests/support/test_gpu.h"
 
 namespace colonnade {
@@ -255,6 +256,17 @@ TEST_P(HopperForward, AnyMask) {
                                                    1 + s * 97 % 613, 1 + s * 61 % 517);
         const int64_t kv_heads = std::array<int64_t, 4>{1, 2, 3, 6}[seed / 4 % 4];
         Call(mask, heads(6, kv_heads)).expect_dense(fmt::format("seed {}", seed));
+    }
+}
+
+TEST_P(HopperForward, TreesWithinAWindow) {
+    for (uint64_t seed = 0; seed < 40; ++seed) {
+        const int64_t n = 1 + static_cast<int64_t>(seed * 97 % 1500);
+        const auto walk = random_walk(seed, n, seed % 4 == 0 ? 15 : 0);
+        ColumnMask tree = tree_mask(n, walk);
+        tree.row_positions = tree_positions(n, walk);
+        tree.position_window = static_cast<int32_t>(1 + seed * 31 % static_cast<uint64_t>(1 + n / 4));
+        Call(stack({tree, causal_document_mask(n, {n / 3})}), heads(6, 2)).expect_dense(fmt::format("seed {}", seed));
     }
 }
 
