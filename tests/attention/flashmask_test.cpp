@@ -423,6 +423,10 @@ TEST(FlashMaskOnGpu, RefusesOperandsThatDoNotFit) {
     backward(Exit::internal, "flashmask: scratch is [0] u8", [](auto& a) { a.scratch = a.scratch.slice(0, 0, 0); });
     expect_error(Exit::config, "head_dim is 80: attention on a GPU has kernels for 64, 96, 128 and 256",
                  [&] { flashmask_forward(ctx, other.forward()); });
+    call.mask.row_positions.resize(70);
+    call.mask.position_window = 3;
+    expect_error(Exit::internal, "a plan without positions for a mask with a window of 3 positions",
+                 [&] { flashmask_forward(ctx, call.forward()); });
     call.plan = make_tile_plan(call.mask);
     expect_error(Exit::internal, "a plan made for device cpu on device cuda",
                  [&] { flashmask_forward(ctx, call.forward()); });
