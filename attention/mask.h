@@ -7,8 +7,8 @@
 //                            or   position_window > 0 and row_positions[i] - row_positions[j] >= position_window
 //
 // so a mask over N columns costs up to 5 N integers instead of N x N bits. Causal masks are aligned to the bottom right
-// corner. With fewer columns than rows the first rows see nothing. Only sliding windows over prefix trees have
-// positions: there the rows that are past a column's window are more than two ranges.
+// corner. With fewer columns than rows the first rows see nothing. Sliding windows over prefix trees need the positions:
+// the rows past the window of a column are often more than two ranges.
 //
 // Headers of this library: mask.h (masks), tile_plan.h (plans), flashmask.h (the kernels; includes the other two),
 // mask_families.h (masks by name), dense.h (the oracle).
@@ -54,8 +54,8 @@ struct ColumnMask {
 
     /// Throws Exit::data with vector, batch, head and column unless sizes are right, entries are within [0, rows], lts
     /// <= lte, uts <= ute, and the upper range ends before the lower one begins if both are non-empty. A causal mask
-    /// carries no upper range unless vectors == all. Positions are within [0, max_position], their window
-    /// within [1, max_position].
+    /// carries no upper range unless vectors == all. Positions are within [0, max_position], their window within
+    /// [1, max_position].
     void validate() const;
 
     /// [batch, heads, rows, columns], 1 if the query may see the key. For tests and pictures: O(rows x columns).

@@ -93,8 +93,7 @@ TEST_P(FlashMask, EqualsDenseForAnyMaskWithPositions) {
     for (uint64_t seed = 0; seed < 48; ++seed) {
         const auto s = static_cast<int64_t>(seed);
         const int64_t n = (on_gpu() ? 4 : 1) * (s * 17 % 83) + s % 4;
-        ColumnMask mask = random_column_mask(seed, 1 + s % 2, std::array<int64_t, 4>{1, 2, 3, 6}[seed % 4], n, n);
-        set_random_positions(mask, seed);
+        const ColumnMask mask = random_positions_mask(seed, 1 + s % 2, std::array<int64_t, 4>{1, 2, 3, 6}[seed % 4], n);
         AttentionSize size{.heads = 6,
                            .kv_heads = std::array<int64_t, 4>{1, 2, 3, 6}[seed / 4 % 4],
                            .head_dim = dim(1 + s % 11, seed / 4)};

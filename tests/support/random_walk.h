@@ -25,4 +25,13 @@ inline std::vector<WalkedSequence> random_walk(uint64_t seed, int64_t n, int64_t
     return sequences;
 }
 
+/// A random tree of n tokens within a window of positions, in a batch with a plain document.
+inline ColumnMask tree_within_window(uint64_t seed, int64_t n, int64_t longest = 0) {
+    const auto walk = random_walk(seed, n, longest);
+    ColumnMask tree = tree_mask(n, walk);
+    tree.row_positions = tree_positions(n, walk);  // even if ranges could say it
+    tree.position_window = static_cast<int32_t>(1 + seed * 31 % static_cast<uint64_t>(1 + n / 4));
+    return stack({tree, causal_document_mask(n, {n})});
+}
+
 }  // namespace colonnade

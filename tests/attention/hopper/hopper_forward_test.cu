@@ -262,11 +262,8 @@ TEST_P(HopperForward, AnyMask) {
 TEST_P(HopperForward, TreesWithinAWindow) {
     for (uint64_t seed = 0; seed < 40; ++seed) {
         const int64_t n = 1 + static_cast<int64_t>(seed * 97 % 1500);
-        const auto walk = random_walk(seed, n, seed % 4 == 0 ? 15 : 0);
-        ColumnMask tree = tree_mask(n, walk);
-        tree.row_positions = tree_positions(n, walk);
-        tree.position_window = static_cast<int32_t>(1 + seed * 31 % static_cast<uint64_t>(1 + n / 4));
-        Call(stack({tree, causal_document_mask(n, {n / 3})}), heads(6, 2)).expect_dense(fmt::format("seed {}", seed));
+        Call(tree_within_window(seed, n, seed % 4 == 0 ? 15 : 0), heads(6, 2))
+            .expect_dense(fmt::format("seed {}", seed));
     }
 }
 
