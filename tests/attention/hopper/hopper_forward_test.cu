@@ -166,7 +166,7 @@ class Call {
         keys_ = arena.tensor("", DType::bf16, {b, mask_.columns, 2 * heads_.kv, heads_.dim});
         outs_ = arena.tensor("", DType::bf16, {b, mask_.rows, heads_.query + 1, heads_.dim});
         lse_ = arena.tensor("", DType::f32, {b, heads_.query, mask_.rows});
-        plan_memory_ = GpuTilePlan::lay_out(arena, b * mask_.heads, mask_.rows, mask_.columns);
+        plan_memory_ = GpuTilePlan::lay_out(arena, mask_);
     }
     std::vector<double> columns(const Tensor& packed, int64_t first, int64_t count) const {
         const auto all = read_values(ctx_, packed);

@@ -169,12 +169,19 @@ TEST_F(PreferenceData, TreesBeyondASlidingWindowStayWhole) {
     const std::string row = fmt::format(
         R"({{"messages": [{{"role": "user", "content": "a"}}, {}, {{"role": "user", "content": "d"}}, {}]}})",
         answer("c", words + words), answer(words + "a", words + "b"));
-    const Session s = session(row, fmt::format("{}8}}\nmax_length: 256\nstage: dpo\n{}", wide, keys));
-    ASSERT_EQ(s.train.store.size(), 1);
-    EXPECT_EQ(s.train.store.pairs(), (std::vector<PairTotals>{{2, 2}}));
-    const Sample sample = s.train.store.sample(0);
+    // The first window that two ranges per column cannot say: it ends within three answers.
+    const auto opened = [&](int64_t window) {
+        return session(row, fmt::format("{}{}}}\nmax_length: 256\nstage: dpo\n{}", wide, window, keys));
+    };
+    const Sample sample = opened(0).train.store.sample(0);
     const Batch batch = make_batch({{&sample}});
-    EXPECT_GT(batch.mask.with_sliding_window(8, batch.positions).position_window, 0) << "ranges would do";
+    int64_t window = 1;
+    while (window < 200 && batch.mask.with_sliding_window(window, batch.positions).position_window == 0) ++window;
+    ASSERT_LT(window, 200);
+    const Session s = opened(window);
+    ASSERT_EQ(s.train.store.size(), 1);
+    EXPECT_EQ(s.train.store.sample(0), sample);
+    EXPECT_EQ(s.train.store.pairs(), (std::vector<PairTotals>{{2, 2}}));
     const std::string report = prepare_report(s.train, {.packing_length = 512}, nullptr);
     for (const char* part : {"pairs                     2, turns of 1 conversations", "tokens of a conversation  ",
                              "    rejected  ", "    chosen    "})
