@@ -25,8 +25,11 @@ struct TilePlanBuild {
     Tensor lts, lte, uts, ute;  ///< i32 [sheets, columns], empty if the mask does not carry the vector
     Tensor extremes{};          ///< i32 scratch [sheets * padded columns / 64 * 8]
     Tensor counts{};  ///< i32 scratch [sheets * (pairs of row blocks + pairs of column blocks + triples of row blocks)]
-    int64_t rows, columns;
+    /// i32 scratch [batch * padded columns], [batch * padded columns / 64]; empty without a window of positions.
+    Tensor least_positions{}, most_positions{};
+    int64_t heads, rows, columns;  ///< mask heads
     bool causal;
+    int32_t window;  ///< of the plan's positions; 0 without one
 };
 void build_tile_plan(const Context& ctx, const TilePlanBuild& args);
 

@@ -51,6 +51,8 @@ void check_plan(const TilePlan& plan, const ColumnMask& mask, Device device) {
         plan.heads, plan.row_blocks, plan.column_blocks, mask.batch, mask.heads, mask.rows, mask.columns);
     require(plan.device() == device, "flashmask: a plan made for device {} on device {}", name_of(plan.device()),
             name_of(device));
+    require(device == Device::cpu || mask.position_window == 0 || !plan.gpu.positions.empty(),
+            "flashmask: a plan without positions for a mask with a window of {} positions", mask.position_window);
 }
 
 template <typename Args>

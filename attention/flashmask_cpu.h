@@ -85,7 +85,8 @@ class Buffer {
     std::unique_ptr<T, Free> data_;
 };
 
-/// The element mask of a partial tile: the bounds of its columns, in arrays for vector compares.
+/// The element mask of a partial tile: the bounds of its columns, and the first positions that are past their windows,
+/// in arrays for vector compares.
 class ColumnBounds {
   public:
     explicit ColumnBounds(int64_t tile_columns)
@@ -93,7 +94,8 @@ class ColumnBounds {
           lte_(lts_.size()),
           uts_(lts_.size()),
           ute_(lts_.size()),
-          causal_(lts_.size()) {}
+          causal_(lts_.size()),
+          limit_(lts_.size()) {}
     void load(const ColumnMask& mask, int64_t b, int64_t h, Span columns) {
         for (int64_t c = 0; c < columns.size; ++c) {
             const auto at = static_cast<size_t>(c);
@@ -101,6 +103,10 @@ class ColumnBounds {
             lts_[at] = x.lts, lte_[at] = x.lte, uts_[at] = x.uts, ute_[at] = x.ute;
             causal_[at] = mask.causal_rows(columns.begin + c);
         }
+        if (mask.position_window == 0) return;
+        position_ = mask.row_positions.data() + b * mask.rows;
+        for (int64_t c = 0; c < columns.size; ++c)
+            limit_[static_cast<size_t>(c)] = position_[columns.begin + c] + mask.position_window;
     }
     /// values[c] = hidden_value if `query` may not see column c.
     template <typename T>
@@ -113,10 +119,19 @@ class ColumnBounds {
             const bool hidden = ((ls[c] <= i) & (i < le[c])) | ((us[c] <= i) & (i < ue[c])) | (i < future[c]);
             values[c] = hidden ? hidden_value : values[c];
         }
+        if (position_) hide_past_window(values, position_[query], columns, hidden_value);
     }
 
   private:
-    std::vector<int32_t> lts_, lte_, uts_, ute_, causal_;
+    template <typename T>
+    void hide_past_window(T* values, int32_t position, int64_t columns, T hidden_value) const {
+        const int32_t* limit = limit_.data();
+#pragma omp simd
+        for (int64_t c = 0; c < columns; ++c) values[c] = position >= limit[c] ? hidden_value : values[c];
+    }
+
+    std::vector<int32_t> lts_, lte_, uts_, ute_, causal_, limit_;
+    const int32_t* position_ = nullptr;  ///< of the rows, if the mask has positions
 };
 
 /// Runs body(item, scratch of the thread) for items 0, 1, ..., taken in ascending order. No sum depends on the number

@@ -2,6 +2,8 @@
 
 #include <optional>
 
+#include "attention/position_runs.h"
+
 namespace colonnade {
 namespace {
 
@@ -61,20 +63,15 @@ void check_vector(const ColumnMask& mask, const char* name, bool carried, const 
     }
 }
 
-/// Rows [begin, end).
-struct Rows {
-    int32_t begin, end;
-};
-
 /// Also hides the rows in `more` from one column. Returns false if the hidden rows need more than two ranges; `more`
 /// then holds these ranges. Rows that the causal rule hides need no range.
-bool hide(ColumnMask::Bounds& x, std::vector<Rows>& more, int32_t causal_rows, int32_t rows) {
+bool hide(ColumnMask::Bounds& x, std::vector<RowRange>& more, int32_t causal_rows, int32_t rows) {
     more.push_back({x.uts, x.ute});
     more.push_back({x.lts, x.lte});
-    std::erase_if(more, [&](const Rows& r) { return r.begin >= r.end || r.end <= causal_rows; });
-    std::ranges::sort(more, {}, &Rows::begin);
+    std::erase_if(more, [&](const RowRange& r) { return r.begin >= r.end || r.end <= causal_rows; });
+    std::ranges::sort(more, {}, &RowRange::begin);
     size_t kept = 0;
-    for (const Rows& r : more) {
+    for (const RowRange& r : more) {
         if (kept > 0 && r.begin <= more[kept - 1].end)
             more[kept - 1].end = std::max(more[kept - 1].end, r.end);
         else
@@ -82,7 +79,8 @@ bool hide(ColumnMask::Bounds& x, std::vector<Rows>& more, int32_t causal_rows, i
     }
     more.resize(kept);
     if (kept > 2) return false;
-    const Rows lower = kept > 0 ? more[kept - 1] : Rows{rows, rows}, upper = kept > 1 ? more[0] : Rows{0, 0};
+    const RowRange lower = kept > 0 ? more[kept - 1] : RowRange{rows, rows},
+                   upper = kept > 1 ? more[0] : RowRange{0, 0};
     x = {lower.begin, lower.end, upper.begin, upper.end};
     return true;
 }
@@ -104,43 +102,31 @@ void check_window(const ColumnMask& mask, int64_t window) {
     if (window < 1) fail(Exit::config, "a sliding window of {}: expected at least 1 key", window);
 }
 
-/// The runs of rows along which the position rises by one.
-class PositionRuns {
-  public:
-    explicit PositionRuns(std::span<const int32_t> position) : position_(position), run_of_(position.size()) {
-        for (size_t i = 0; i < position.size(); ++i) {
-            const auto row = static_cast<int32_t>(i);
-            if (i > 0 && position[i] == position[i - 1] + 1)
-                runs_.back().end = row + 1;
-            else
-                runs_.push_back({row, row + 1});
-            run_of_[i] = runs_.size() - 1;
-        }
+void check_positions(const ColumnMask& mask) {
+    if (mask.row_positions.empty()) {
+        if (mask.position_window != 0)
+            fail(Exit::data, "column mask: position_window is {} without row_positions, expected 0",
+                 mask.position_window);
+        return;
     }
+    constexpr int64_t most = ColumnMask::max_position;
+    if (mask.rows != mask.columns || std::ssize(mask.row_positions) != mask.batch * mask.rows)
+        fail(
+            Exit::data,
+            "column mask: {} row_positions for batch {} x {} rows x {} columns, expected one for each row, and as many "
+            "columns as rows",
+            mask.row_positions.size(), mask.batch, mask.rows, mask.columns);
+    if (mask.position_window < 1 || mask.position_window > most)
+        fail(Exit::data, "column mask: position_window is {}, expected 1..{}", mask.position_window, most);
+    for (size_t i = 0; i < mask.row_positions.size(); ++i)
+        if (mask.row_positions[i] < 0 || mask.row_positions[i] > most)
+            fail(Exit::data, "column mask: row_positions[batch {}, row {}] is {}, expected 0..{}",
+                 static_cast<int64_t>(i) / mask.rows, static_cast<int64_t>(i) % mask.rows, mask.row_positions[i], most);
+}
 
-    /// Sets `hidden` to the rows, of the run of column j and of later runs that begin before `seen_until`, whose
-    /// position is `window` or more beyond that of j.
-    void past_window(std::vector<Rows>& hidden, int64_t window, size_t j, int32_t seen_until) const {
-        hidden.clear();
-        for (size_t r = run_of_[j]; r < runs_.size() && runs_[r].begin < seen_until; ++r) {
-            const Rows run = runs_[r];
-            // Number of rows of the run that are within the window, if it is positive.
-            const int64_t within =
-                position_[j] + std::min<int64_t>(window, INT32_MAX) - position_[static_cast<size_t>(run.begin)];
-            const int64_t past = run.begin + std::max<int64_t>(within, 0);
-            if (past < run.end) hidden.push_back({static_cast<int32_t>(past), run.end});
-        }
-    }
-
-  private:
-    std::span<const int32_t> position_;
-    std::vector<Rows> runs_;
-    std::vector<size_t> run_of_;
-};
-
-[[noreturn]] void refuse_window(int64_t window, int64_t column, const std::vector<Rows>& hidden) {
+[[noreturn]] void refuse_window(int64_t window, int64_t column, const std::vector<RowRange>& hidden) {
     std::string ranges;
-    for (const Rows& r : hidden) ranges += fmt::format("{}[{}, {})", ranges.empty() ? "" : ", ", r.begin, r.end);
+    for (const RowRange& r : hidden) ranges += fmt::format("{}[{}, {})", ranges.empty() ? "" : ", ", r.begin, r.end);
     fail(Exit::config,
          "a sliding window of {} over column {} needs {} hidden row ranges, a column mask has at most two: {}", window,
          column, hidden.size(), ranges);
@@ -170,6 +156,7 @@ void ColumnMask::validate() const {
     check_vector(*this, "lte", carried.lte, lte);
     check_vector(*this, "uts", carried.uts, uts);
     check_vector(*this, "ute", carried.ute, ute);
+    check_positions(*this);
     for (int64_t b = 0; b < batch; ++b) {
         for (int64_t h = 0; h < heads; ++h) {
             for (int64_t j = 0; j < columns; ++j) {
@@ -192,12 +179,14 @@ std::vector<uint8_t> ColumnMask::dense() const {
     std::vector<uint8_t> visible;
     visible.reserve(static_cast<size_t>(batch * heads * rows * columns));
     for (int64_t b = 0; b < batch; ++b) {
+        const int32_t* position = position_window > 0 ? row_positions.data() + b * rows : nullptr;
         for (int64_t h = 0; h < heads; ++h) {
             for (int64_t i = 0; i < rows; ++i) {
                 for (int64_t j = 0; j < columns; ++j) {
                     const Bounds x = bounds(b, h, j);
-                    const bool hidden =
-                        (x.lts <= i && i < x.lte) || (x.uts <= i && i < x.ute) || (causal && j > i + (columns - rows));
+                    const bool hidden = (x.lts <= i && i < x.lte) || (x.uts <= i && i < x.ute) ||
+                                        (causal && j > i + (columns - rows)) ||
+                                        (position && position[i] - position[j] >= position_window);
                     visible.push_back(!hidden);
                 }
             }
@@ -210,7 +199,7 @@ ColumnMask ColumnMask::with_sliding_window(int64_t window) const {
     check_window(*this, window);
     auto bounds = all_bounds(*this);
     const auto end = static_cast<int32_t>(rows);
-    std::vector<Rows> hidden;
+    std::vector<RowRange> hidden;
     for (size_t at = 0; at < bounds.size(); ++at) {
         const auto j = static_cast<int64_t>(at) % columns;
         // Row i is past the window of column j from i = self + window on; written so that no window overflows.
@@ -226,20 +215,33 @@ ColumnMask ColumnMask::with_sliding_window(int64_t window, std::span<const int32
     check_window(*this, window);
     require(rows == columns && positions.size() == static_cast<size_t>(batch * rows),
             "{} positions for a mask of {} x {} x {}", positions.size(), batch, rows, columns);
+    ColumnMask by_positions = *this;
+    if (position_window > 0) {
+        if (!std::ranges::equal(row_positions, positions))
+            fail(Exit::config, "a sliding window of {} by other positions than those of the mask's window of {}",
+                 window, position_window);
+        by_positions.position_window = static_cast<int32_t>(std::min<int64_t>(window, position_window));
+        return by_positions;
+    }
     auto bounds = all_bounds(*this);
     const auto end = static_cast<int32_t>(rows);
-    std::vector<Rows> hidden;
+    std::vector<RowRange> hidden;
     std::optional<PositionRuns> runs;
     for (size_t at = 0; at < bounds.size(); ++at) {
-        const auto j = static_cast<int64_t>(at) % columns;
-        if (at % static_cast<size_t>(heads * columns) == 0) {
-            const auto b = static_cast<int64_t>(at) / (heads * columns);
-            runs.emplace(positions.subspan(static_cast<size_t>(b * rows), static_cast<size_t>(rows)));
-        }
+        const auto j = static_cast<int64_t>(at) % columns, row = static_cast<int64_t>(at) / (heads * columns) * rows;
+        if (at % static_cast<size_t>(heads * columns) == 0)
+            runs.emplace(positions.subspan(static_cast<size_t>(row), static_cast<size_t>(rows)));
         Bounds& x = bounds[at];
         const int32_t seen_until = x.lte == end ? x.lts : end;  // all later rows are hidden already
-        runs->past_window(hidden, window, static_cast<size_t>(j), seen_until);
-        if (!hide(x, hidden, causal_rows(j), end)) refuse_window(window, j, hidden);
+        const int64_t limit = positions[static_cast<size_t>(row + j)] + std::min<int64_t>(window, INT32_MAX);
+        hidden.clear();
+        runs->divide(static_cast<int32_t>(j), seen_until, limit, [&](RowRange, RowRange past) {
+            if (past.begin < past.end) hidden.push_back(past);
+        });
+        if (hide(x, hidden, causal_rows(j), end)) continue;
+        by_positions.row_positions.assign(positions.begin(), positions.end());
+        by_positions.position_window = static_cast<int32_t>(window);
+        return by_positions;
     }
     return with_bounds(*this, bounds);
 }
@@ -250,11 +252,20 @@ ColumnMask stack(const std::vector<ColumnMask>& masks) {
     result.batch = 0;
     auto form = MaskVectors::none;
     std::vector<ColumnMask::Bounds> bounds;
+    for (const ColumnMask& m : masks) result.position_window = std::max(result.position_window, m.position_window);
+    result.row_positions.clear();
     for (const ColumnMask& m : masks) {
         require(m.rows == result.rows && m.columns == result.columns && m.heads == result.heads &&
                     m.causal == result.causal,
                 "stack of masks that differ: {} x {}, {} heads, causal {} after {} x {}, {} heads, causal {}", m.rows,
                 m.columns, m.heads, m.causal, result.rows, result.columns, result.heads, result.causal);
+        require(m.position_window == 0 || m.position_window == result.position_window,
+                "stack of masks with windows of {} and {} positions", m.position_window, result.position_window);
+        // Without the rule all positions are 0: a distance of 0 is within any window.
+        if (m.position_window > 0)
+            result.row_positions.insert(result.row_positions.end(), m.row_positions.begin(), m.row_positions.end());
+        else if (result.position_window > 0)
+            result.row_positions.resize(result.row_positions.size() + static_cast<size_t>(m.batch * m.rows));
         const auto more = all_bounds(m);
         bounds.insert(bounds.end(), more.begin(), more.end());
         form = widest(form, m.vectors);

@@ -4,9 +4,11 @@
 // iff
 //
 //     lts[j] <= i < lte[j]   or   uts[j] <= i < ute[j]   or   causal and j > i + (columns - rows)
+//                            or   position_window > 0 and row_positions[i] - row_positions[j] >= position_window
 //
-// so a mask over N columns costs 4 N integers instead of N x N bits. Causal masks are aligned to the bottom right
-// corner. With fewer columns than rows the first rows see nothing.
+// so a mask over N columns costs up to 5 N integers instead of N x N bits. Causal masks are aligned to the bottom right
+// corner. With fewer columns than rows the first rows see nothing. Sliding windows over prefix trees need the positions:
+// the rows past the window of a column are often more than two ranges.
 //
 // Headers of this library: mask.h (masks), tile_plan.h (plans), flashmask.h (the kernels; includes the other two),
 // mask_families.h (masks by name), dense.h (the oracle).
@@ -28,6 +30,8 @@ enum class MaskVectors : uint8_t { none, lts, lts_lte, lts_ute, all };
 struct ColumnMask {
     /// Largest number of rows or columns; one more still fits an int32_t.
     static constexpr int64_t max_length = std::numeric_limits<int32_t>::max() - 1;
+    /// Largest row_position and position_window; the sum of both and a row of a tile fits an int32_t.
+    static constexpr int64_t max_position = (int64_t{1} << 30) - 256;
 
     bool causal = true;
     MaskVectors vectors = MaskVectors::none;
@@ -35,6 +39,8 @@ struct ColumnMask {
     int64_t heads = 1;              ///< 1, or a divisor of the query heads: query head h uses h / (query_heads / heads)
     int64_t rows = 0, columns = 0;  ///< query and key length
     std::vector<int32_t> lts{}, lte{}, uts{}, ute{};  ///< [batch, heads, columns], or empty
+    std::vector<int32_t> row_positions{};  ///< [batch, rows], of queries and keys (rows == columns); or empty
+    int32_t position_window = 0;           ///< 0: no such rule, and no positions
 
     /// The hidden row ranges of one column, with defaults filled in.
     struct Bounds {
@@ -48,7 +54,8 @@ struct ColumnMask {
 
     /// Throws Exit::data with vector, batch, head and column unless sizes are right, entries are within [0, rows], lts
     /// <= lte, uts <= ute, and the upper range ends before the lower one begins if both are non-empty. A causal mask
-    /// carries no upper range unless vectors == all.
+    /// carries no upper range unless vectors == all. Positions are within [0, max_position], their window within
+    /// [1, max_position].
     void validate() const;
 
     /// [batch, heads, rows, columns], 1 if the query may see the key. For tests and pictures: O(rows x columns).
@@ -62,8 +69,9 @@ struct ColumnMask {
     /// The same with distances between `positions` ([batch, rows], for keys and queries; rows == columns), which rise
     /// by one along each run of rows. A key is hidden from queries of its own and of later runs whose position is
     /// `window` or more beyond its own. So every branch of a sample sees as much of its stem as if it followed it
-    /// directly, wherever it is packed. Throws Exit::config if a column needs more than two ranges; a key needs one for
-    /// each run that sees it only up to some row.
+    /// directly, wherever it is packed. A key needs a range for each run that sees it only up to some row. If two
+    /// suffice for every key, the result has ranges only, which cost the kernels least; otherwise it has the positions
+    /// and the window. Throws Exit::config if the mask is not causal, or has a window of other positions.
     ColumnMask with_sliding_window(int64_t window, std::span<const int32_t> positions) const;
 };
 
@@ -91,6 +99,8 @@ struct WalkedSequence {
 /// Every token sees the tokens before it in its sequences. A sequence with nothing in common with the one before it
 /// begins another tree.
 ColumnMask tree_mask(int64_t n, const std::vector<WalkedSequence>& sequences);
+/// The position of every column in its sequences, [n]; 0 for columns past the last sequence.
+std::vector<int32_t> tree_positions(int64_t n, const std::vector<WalkedSequence>& sequences);
 ColumnMask global_sliding_window_mask(int64_t n, int64_t global_tokens, int64_t left, int64_t right);
 ColumnMask causal_blockwise_mask(int64_t n, const std::vector<int64_t>& ends);  ///< the last block sees all blocks
 ColumnMask prefix_lm_causal_mask(int64_t n, int64_t prefix);
@@ -104,8 +114,8 @@ ColumnMask qk_sparse_mask(int64_t n, const std::vector<ColumnRun>& runs);
 ColumnMask hash_sparse_mask(int64_t n, const std::vector<int32_t>& first_row, const std::vector<int32_t>& end_row);
 ColumnMask random_eviction_mask(int64_t n, int64_t heads, int64_t first_evicting_row, uint64_t seed);
 
-/// One mask whose batch is that of all `masks` together. They must have the same rows, columns, heads and `causal`; the
-/// result carries every vector that one of them carries.
+/// One mask whose batch is that of all `masks` together. They must have the same rows, columns, heads and `causal`, and
+/// those with positions the same window; the result carries every vector that one of them carries.
 ColumnMask stack(const std::vector<ColumnMask>& masks);
 
 }  // namespace colonnade

@@ -149,6 +149,15 @@ ColumnMask tree_mask(int64_t n, const std::vector<WalkedSequence>& sequences) {
     return m;
 }
 
+std::vector<int32_t> tree_positions(int64_t n, const std::vector<WalkedSequence>& sequences) {
+    std::vector<int32_t> positions;
+    for (const auto& [shared, own] : sequences)
+        for (int64_t i = 0; i < own; ++i) positions.push_back(static_cast<int32_t>(shared + i));
+    require(std::ssize(positions) <= n, "sequences of {} tokens for {} positions", positions.size(), n);
+    positions.resize(static_cast<size_t>(n));
+    return positions;
+}
+
 ColumnMask global_sliding_window_mask(int64_t n, int64_t global_tokens, int64_t left, int64_t right) {
     check_window(left, right);
     if (global_tokens < 0) fail(Exit::config, "{} global tokens: expected 0 or more", global_tokens);

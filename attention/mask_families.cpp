@@ -71,7 +71,7 @@ int64_t tokens_or(int64_t given, int64_t columns, int64_t share) {
     return given >= 0 ? given : columns / share;
 }
 
-ColumnMask agent_traces(const FamilyParameters& p) {
+std::vector<WalkedSequence> walk_agent_traces(const FamilyParameters& p) {
     const int64_t stem = tokens_or(p.stem, p.columns, 11), leaf = tokens_or(p.leaf, p.columns, 68);
     Forest forest(p);
     while (!forest.full()) {
@@ -81,7 +81,16 @@ ColumnMask agent_traces(const FamilyParameters& p) {
             if (!forest.full()) trunk = forest.add(trunk, leaf * 4 / 5);
         }
     }
-    return tree_mask(p.columns, forest.walk());
+    return forest.walk();
+}
+
+ColumnMask agent_traces(const FamilyParameters& p) {
+    return tree_mask(p.columns, walk_agent_traces(p));
+}
+
+ColumnMask agent_traces_window(const FamilyParameters& p) {
+    const auto sequences = walk_agent_traces(p);
+    return tree_mask(p.columns, sequences).with_sliding_window(p.window, tree_positions(p.columns, sequences));
 }
 
 ColumnMask chats_behind_stem(const FamilyParameters& p) {
@@ -129,6 +138,7 @@ constexpr std::array families{
                    return random_eviction_mask(p.columns, p.heads, p.first_evicting_row, p.seed);
                }},
     MaskFamily{"agent_traces", agent_traces},
+    MaskFamily{"agent_traces_window", agent_traces_window},
     MaskFamily{"chats_behind_stem", chats_behind_stem},
     MaskFamily{"rollouts", rollouts},
 };

@@ -34,7 +34,8 @@ struct FamilyParameters {
 /// with a prefix of a fifth and, for share-question, a question and 2 to 6 answers; a causal prefix of half the row;
 /// evictions from half the row on; two sparse runs. Trees fill the row: leaves have half to one and a half times their
 /// average length. `agent_traces`: a stem and 20 turns; a turn is a leaf (reasoning and action) beside the next piece of
-/// the trunk (action and observation), 4/5 as long as an average leaf. `chats_behind_stem`: one stem, chats as leaves.
+/// the trunk (action and observation), 4/5 as long as an average leaf. `agent_traces_window`: the same within a sliding
+/// window, which counts by the positions in each trace. `chats_behind_stem`: one stem, chats as leaves.
 /// `rollouts`: stems with 8 leaves each.
 FamilyParameters default_parameters(int64_t rows, int64_t columns, int64_t heads = 1, int64_t documents = 0);
 /// Ends of `documents` documents of random lengths, each at least `shortest`, that fill n. Exit::config if they do not

@@ -1,36 +1,59 @@
 #include "attention/tile_plan.h"
 
-#include <array>
 #include <numeric>
 #include <utility>
 
 #include "attention/cuda_kernels.h"
 #include "attention/hopper/backward_schedule.h"
+#include "attention/position_runs.h"
 
 namespace colonnade {
 namespace {
 
-struct Range {
-    int32_t begin, end;
-};
-struct VisibleRows {
-    std::array<Range, 3> ranges;
-    int count = 0;
-};
-
-/// The maximal ranges of rows that see one column, ascending: the complement of its hidden ranges and the causal rule.
-VisibleRows visible_rows(const ColumnMask& mask, int64_t b, int64_t h, int64_t column) {
-    const auto x = mask.bounds(b, h, column);
-    const auto end = static_cast<int32_t>(mask.rows);
-    VisibleRows visible;
-    int32_t row = mask.causal_rows(column);
-    for (const Range hidden : {Range{x.uts, x.ute}, Range{x.lts, x.lte}, Range{end, end + 1}}) {
-        if (hidden.begin == hidden.end) continue;
-        if (row < hidden.begin) visible.ranges[static_cast<size_t>(visible.count++)] = {row, hidden.begin};
-        row = std::max(row, hidden.end);
+/// The maximal ranges of rows that see a column: the complement of its hidden ranges, the causal rule, and what is past
+/// the window of the positions.
+class VisibleRows {
+  public:
+    explicit VisibleRows(const ColumnMask& mask) : mask_(mask) {
+        const auto rows = static_cast<size_t>(mask.rows);
+        const std::span<const int32_t> positions = mask.row_positions;
+        for (int64_t b = 0; b < mask.batch && mask.position_window > 0; ++b)
+            runs_.emplace_back(positions.subspan(static_cast<size_t>(b) * rows, rows));
     }
-    return visible;
-}
+
+    /// Calls visit(RowRange) for the ranges of a column in ascending order.
+    template <typename Visit>
+    void visit(int64_t b, int64_t h, int64_t column, Visit&& visit) const {
+        const auto x = mask_.bounds(b, h, column);
+        const auto end = static_cast<int32_t>(mask_.rows);
+        int32_t row = mask_.causal_rows(column);
+        for (const RowRange hidden : {RowRange{x.uts, x.ute}, RowRange{x.lts, x.lte}, RowRange{end, end + 1}}) {
+            if (hidden.begin == hidden.end) continue;
+            if (row < hidden.begin) within_window({row, hidden.begin}, b, column, visit);
+            row = std::max(row, hidden.end);
+        }
+    }
+
+  private:
+    template <typename Visit>
+    void within_window(RowRange rows, int64_t b, int64_t column, Visit&& visit) const {
+        if (runs_.empty()) return visit(rows);
+        const int64_t limit = mask_.row_positions[static_cast<size_t>(b * mask_.rows + column)] + mask_.position_window;
+        RowRange joined{rows.begin, rows.begin};
+        runs_[static_cast<size_t>(b)].divide(rows.begin, rows.end, limit, [&](RowRange within, RowRange) {
+            if (within.begin == within.end) return;
+            if (within.begin > joined.end) {
+                if (joined.begin < joined.end) visit(joined);
+                joined.begin = within.begin;
+            }
+            joined.end = within.end;
+        });
+        if (joined.begin < joined.end) visit(joined);
+    }
+
+    const ColumnMask& mask_;
+    std::vector<PositionRuns> runs_;  ///< of each row of the batch, if there are positions
+};
 
 /// Counts for each row block, stored as differences from the previous block: `touched`, visible ranges of the columns
 /// of one column block that reach into the row block, and `covered`, columns that all its rows see. The ranges of a
@@ -42,14 +65,13 @@ struct Coverage {
 
 /// Active row blocks of one column block, in O(columns of the block + row blocks between its first and last visible
 /// row).
-std::vector<CpuTilePlan::Tile> tiles_of_column_block(const ColumnMask& mask, const TilePlan& plan, int64_t b, int64_t h,
-                                                     int64_t block, Coverage& cover, int64_t& pairs) {
+std::vector<CpuTilePlan::Tile> tiles_of_column_block(const ColumnMask& mask, const VisibleRows& visible,
+                                                     const TilePlan& plan, int64_t b, int64_t h, int64_t block,
+                                                     Coverage& cover, int64_t& pairs) {
     const int64_t begin = block * plan.tile_columns, end = std::min(begin + plan.tile_columns, mask.columns);
     auto first = static_cast<size_t>(plan.row_blocks), last = size_t{0};
     for (int64_t j = begin; j < end; ++j) {
-        const auto visible = visible_rows(mask, b, h, j);
-        for (int r = 0; r < visible.count; ++r) {
-            const Range rows = visible.ranges[static_cast<size_t>(r)];
+        visible.visit(b, h, j, [&](RowRange rows) {
             pairs += rows.end - rows.begin;
             const auto touch = static_cast<size_t>(rows.begin / plan.tile_rows);
             const auto leave = static_cast<size_t>((rows.end - 1) / plan.tile_rows) + 1;
@@ -58,7 +80,7 @@ std::vector<CpuTilePlan::Tile> tiles_of_column_block(const ColumnMask& mask, con
             const auto whole_end = rows.end == mask.rows ? leave : static_cast<size_t>(rows.end / plan.tile_rows);
             if (whole < whole_end) ++cover.covered[whole], --cover.covered[whole_end];
             first = std::min(first, touch), last = std::max(last, leave);
-        }
+        });
     }
     std::vector<CpuTilePlan::Tile> tiles;
     int32_t touched = 0, covered = 0;
@@ -123,6 +145,7 @@ TilePlan make_tile_plan(const ColumnMask& mask, int64_t tile_rows, int64_t tile_
                   .column_blocks = blocks_of(mask.columns, tile_columns)};
     const int64_t lists = plan.batch * plan.heads * plan.column_blocks;
     std::vector<std::vector<CpuTilePlan::Tile>> tiles(static_cast<size_t>(lists));
+    const VisibleRows visible(mask);
     int64_t pairs = 0;
 #pragma omp parallel reduction(+ : pairs) if (lists > 64)
     {
@@ -130,8 +153,8 @@ TilePlan make_tile_plan(const ColumnMask& mask, int64_t tile_rows, int64_t tile_
 #pragma omp for schedule(dynamic, 16)
         for (int64_t i = 0; i < lists; ++i) {
             const int64_t sheet = i / plan.column_blocks;
-            tiles[static_cast<size_t>(i)] = tiles_of_column_block(mask, plan, sheet / plan.heads, sheet % plan.heads,
-                                                                  i % plan.column_blocks, cover, pairs);
+            tiles[static_cast<size_t>(i)] = tiles_of_column_block(
+                mask, visible, plan, sheet / plan.heads, sheet % plan.heads, i % plan.column_blocks, cover, pairs);
         }
     }
     CpuTilePlan& cpu = plan.cpu;
@@ -148,33 +171,31 @@ TilePlan make_tile_plan(const ColumnMask& mask, int64_t tile_rows, int64_t tile_
 }
 
 int64_t count_visible_pairs(const ColumnMask& mask) {
+    const VisibleRows visible(mask);
     int64_t pairs = 0;
 #pragma omp parallel for reduction(+ : pairs) if (mask.columns > 4096)
-    for (int64_t j = 0; j < mask.columns; ++j) {
-        for (int64_t sheet = 0; sheet < mask.batch * mask.heads; ++sheet) {
-            const auto visible = visible_rows(mask, sheet / mask.heads, sheet % mask.heads, j);
-            for (int r = 0; r < visible.count; ++r) {
-                const Range rows = visible.ranges[static_cast<size_t>(r)];
-                pairs += rows.end - rows.begin;
-            }
-        }
-    }
+    for (int64_t j = 0; j < mask.columns; ++j)
+        for (int64_t sheet = 0; sheet < mask.batch * mask.heads; ++sheet)
+            visible.visit(sheet / mask.heads, sheet % mask.heads, j,
+                          [&](RowRange rows) { pairs += rows.end - rows.begin; });
     return pairs;
 }
 
 namespace {
 
-/// The parts of GpuTilePlan::scratch, one after the other: the mask's vectors, the extremes of each column block, and
-/// counts of active tiles per group of blocks.
+/// The parts of GpuTilePlan::scratch, one after the other: the mask's vectors, the extremes of each column block, counts
+/// of active tiles per group of blocks, and extremes of the positions of each block of rows.
 struct PlanScratch {
-    int64_t vector, extremes, counts;  ///< i32 elements, rounded up to the arena's alignment
-    PlanScratch(int64_t sheets, int64_t rows, int64_t columns)
+    int64_t vector, extremes, counts, least, most;  ///< i32 elements, rounded up to the arena's alignment
+    PlanScratch(int64_t sheets, int64_t rows, int64_t columns, int64_t positions)
         : vector(line(sheets * columns)),
           extremes(
               line(sheets * blocks_of(columns, 2 * GpuTilePlan::tile) * 2 * cuda::TilePlanBuild::extremes_of_block)),
           counts(line(sheets * (blocks_of(rows, 2 * GpuTilePlan::tile) + blocks_of(columns, 2 * GpuTilePlan::tile) +
-                                blocks_of(rows, 3 * GpuTilePlan::tile)))) {}
-    int64_t bytes() const { return (4 * vector + extremes + counts) * 4; }
+                                blocks_of(rows, 3 * GpuTilePlan::tile)))),
+          least(line(positions * blocks_of(columns, 2 * GpuTilePlan::tile) * 2 * GpuTilePlan::tile)),
+          most(line(positions * blocks_of(columns, 2 * GpuTilePlan::tile) * 2)) {}
+    int64_t bytes() const { return (4 * vector + extremes + counts + least + most) * 4; }
 
   private:
     static int64_t line(int64_t elements) { return blocks_of(elements, Arena::alignment / 4) * (Arena::alignment / 4); }
@@ -182,7 +203,7 @@ struct PlanScratch {
 
 }  // namespace
 
-GpuTilePlan GpuTilePlan::lay_out(Arena& arena, int64_t sheets, int64_t rows, int64_t columns) {
+GpuTilePlan GpuTilePlan::lay_out(Arena& arena, int64_t sheets, int64_t rows, int64_t columns, int64_t positions) {
     if (arena.device() == Device::cpu) return {};
     const int64_t row_blocks = blocks_of(rows, tile), column_blocks = blocks_of(columns, tile);
     const auto ints = [&](std::initializer_list<int64_t> shape) {
@@ -190,6 +211,7 @@ GpuTilePlan GpuTilePlan::lay_out(Arena& arena, int64_t sheets, int64_t rows, int
     };
     GpuTilePlan plan;
     plan.bounds = ints({sheets, blocks_of(columns, 2 * tile) * 2 * tile, 4});
+    if (positions > 0) plan.positions = ints({positions, plan.bounds.size(1)});
     plan.row_active = ints({sheets, row_blocks, blocks_of(column_blocks, 32)});
     plan.row_partial = ints({sheets, row_blocks, blocks_of(column_blocks, 32)});
     plan.column_active = ints({sheets, column_blocks, blocks_of(row_blocks, 32)});
@@ -199,9 +221,24 @@ GpuTilePlan GpuTilePlan::lay_out(Arena& arena, int64_t sheets, int64_t rows, int
     plan.hopper.row_triple_order = ints({sheets * blocks_of(row_blocks, 3)});
     plan.hopper.column_lags = arena.tensor("tile plans", DType::i64, {2});
     plan.hopper.longest_columns = ints({hopper::most_cut_entries});
-    plan.scratch = arena.tensor("tile plans", DType::u8, {PlanScratch(sheets, rows, columns).bytes()});
+    plan.scratch = arena.tensor("tile plans", DType::u8, {PlanScratch(sheets, rows, columns, positions).bytes()});
     return plan;
 }
+
+namespace {
+
+/// Writes the positions of each row of the batch, and zeros for the columns of padding.
+void upload_positions(Gpu& gpu, const Tensor& to, const ColumnMask& mask) {
+    gpu.upload(to, [&](void* out, int64_t first, int64_t count) {
+        auto* position = static_cast<int32_t*>(out);
+        for (int64_t at = first; at < first + count; ++at) {
+            const int64_t b = at / to.size(1), row = at % to.size(1);
+            *position++ = row < mask.rows ? mask.row_positions[static_cast<size_t>(b * mask.rows + row)] : 0;
+        }
+    });
+}
+
+}  // namespace
 
 TilePlan make_gpu_tile_plan(const Context& ctx, const GpuTilePlan& memory, const ColumnMask& mask) {
     require(ctx.device == Device::cuda && ctx.gpu, "tile plan: a plan of a GPU for a context on {}",
@@ -216,7 +253,8 @@ TilePlan make_gpu_tile_plan(const Context& ctx, const GpuTilePlan& memory, const
                   .column_blocks = blocks_of(mask.columns, tile),
                   .gpu = memory};
     const int64_t sheets = mask.batch * mask.heads;
-    const PlanScratch scratch(sheets, mask.rows, mask.columns);
+    const int64_t positions = memory.positions.rank == 2 ? memory.positions.size(0) : 0;
+    const PlanScratch scratch(sheets, mask.rows, mask.columns, positions);
     const bool fits = memory.bounds.rank == 3 && memory.bounds.size(0) == sheets &&
                       memory.bounds.size(1) == blocks_of(mask.columns, 2 * tile) * 2 * tile &&
                       memory.row_active.size(1) == plan.row_blocks &&
@@ -224,6 +262,8 @@ TilePlan make_gpu_tile_plan(const Context& ctx, const GpuTilePlan& memory, const
                       memory.scratch.numel() == scratch.bytes();
     require(fits, "tile plan: memory with bounds {} and row maps {} does not fit a mask of {} sheets, {} x {}",
             describe(memory.bounds), describe(memory.row_active), sheets, mask.rows, mask.columns);
+    require(mask.position_window == 0 || positions == mask.batch,
+            "tile plan: memory for {} rows of positions, the mask has {}", positions, mask.batch);
 
     int64_t used = 0;
     const auto take = [&](int64_t elements, std::initializer_list<int64_t> shape) {
@@ -242,11 +282,18 @@ TilePlan make_gpu_tile_plan(const Context& ctx, const GpuTilePlan& memory, const
                               .lte = uploaded(mask.lte),
                               .uts = uploaded(mask.uts),
                               .ute = uploaded(mask.ute),
+                              .heads = mask.heads,
                               .rows = mask.rows,
                               .columns = mask.columns,
-                              .causal = mask.causal};
+                              .causal = mask.causal,
+                              .window = mask.position_window};
     build.extremes = take(scratch.extremes, {scratch.extremes});
     build.counts = take(scratch.counts, {scratch.counts});
+    if (mask.position_window > 0) {
+        upload_positions(*ctx.gpu, memory.positions, mask);
+        build.least_positions = take(scratch.least, {scratch.least});
+        build.most_positions = take(scratch.most, {scratch.most});
+    }
     cuda::build_tile_plan(ctx, build);
     return plan;
 }

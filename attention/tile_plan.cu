@@ -6,6 +6,7 @@
 
 #include "attention/cuda_kernels.h"
 #include "attention/hopper/backward_schedule.h"
+#include "attention/tile_columns.h"
 #include "engine/device/gpu.cuh"
 
 namespace colonnade::cuda {
@@ -28,6 +29,7 @@ static_assert(sizeof(Extremes) == TilePlanBuild::extremes_of_block * sizeof(int3
 /// Sizes of a mask and its plan; a block is 64 rows or columns.
 struct Size {
     int64_t sheets;
+    int heads;  ///< mask heads: sheets of a row of the batch
     int rows, columns;
     int row_blocks, column_blocks;  ///< tiles
     int padded_blocks;              ///< column blocks, rounded up to whole pairs
@@ -40,6 +42,16 @@ struct Size {
         const int64_t n = column - (columns - rows);
         return causal ? static_cast<int>(min(max(n, int64_t{0}), static_cast<int64_t>(rows))) : 0;
     }
+};
+
+/// A window of positions, or nulls. Padded columns are 64 * padded_blocks.
+struct Window {
+    const int32_t* positions;  ///< [batch, padded columns]
+    int32_t* least;            ///< [batch, padded columns]: least position of the rows of a block up to this one
+    int32_t* most;             ///< [batch, padded blocks]: greatest position of the rows of a block
+    int32_t size;
+
+    __device__ explicit operator bool() const { return positions != nullptr; }
 };
 
 struct Maps {
@@ -86,6 +98,32 @@ __global__ void __launch_bounds__(32 * warps_per_block)
     if (lane == 0) extremes[block] = e;
 }
 
+/// One warp writes the extremes of the positions of a block of rows. The rows of padding have none.
+__global__ void __launch_bounds__(32 * warps_per_block)
+    make_position_extremes(const Window window, int64_t blocks, const Size size) {
+    const int64_t block = static_cast<int64_t>(blockIdx.x) * warps_per_block + threadIdx.x / 32;
+    const int lane = static_cast<int>(threadIdx.x % 32);
+    if (block >= blocks) return;
+    const int first = static_cast<int>(block % size.padded_blocks) * tile;
+    int least_before = INT_MAX, most = INT_MIN;
+    for (int half = 0; half < 2; ++half) {
+        const int64_t at = block * tile + 32 * half + lane;
+        const bool exists = first + 32 * half + lane < size.rows;
+        const int position = window.positions[at];
+        int least = exists ? position : INT_MAX;
+        for (int apart = 1; apart < 32; apart *= 2) {
+            const int before = __shfl_up_sync(all_lanes, least, apart);
+            if (lane >= apart) least = min(least, before);
+        }
+        least = min(least, least_before);
+        window.least[at] = least;
+        least_before = __shfl_sync(all_lanes, least, 31);
+        most = max(most, exists ? position : INT_MIN);
+    }
+    most = __reduce_max_sync(all_lanes, most);
+    if (lane == 0) window.most[block] = most;
+}
+
 /// The columns of a block: extremes, and the causal rule. The block's columns are in the future of rows [0, n) with n
 /// from causal_min to causal_max.
 struct ColumnBlock {
@@ -114,10 +152,66 @@ struct ColumnBlock {
     }
 };
 
+/// What a window of positions adds to the class of a tile. All lanes of a warp have the same block of rows and a block
+/// of columns each.
+class WindowOfTiles {
+  public:
+    __device__ WindowOfTiles(const Window& window, const int4* bounds, int64_t sheet, int column_block, bool exists,
+                             const Size& size)
+        : window_(window), bounds_(bounds), size_(size), sheet_(sheet), first_word_block_(column_block & ~31) {
+        const int64_t block = batch_blocks() + column_block;
+        if (!exists) return;
+        const int last = min((column_block + 1) * tile, size.columns) - 1;
+        least_ = window.least[batch_blocks() * tile + last], most_ = window.most[block];
+    }
+
+    __device__ void classify(int row_block, int begin, int end, bool& active, bool& partial) const {
+        const int32_t* least = window_.least + batch_blocks() * tile + begin;
+        const int row_least = least[end - 1 - begin], row_most = window_.most[batch_blocks() + row_block];
+        active = active && row_least - most_ < window_.size;
+        const bool reaches = active && row_most - least_ >= window_.size;
+        for (unsigned rest = __ballot_sync(all_lanes, reaches); rest != 0; rest &= rest - 1) {
+            const int from = __ffs(static_cast<int>(rest)) - 1;
+            const bool hidden = hides(first_word_block_ + from, begin, end, least);
+            if (hidden && static_cast<int>(threadIdx.x % 32) == from) active = false;
+        }
+        partial = active && (partial || reaches);
+    }
+
+  private:
+    /// Index of the first block of the row of the batch.
+    __device__ int64_t batch_blocks() const { return sheet_ / size_.heads * size_.padded_blocks; }
+    /// Whether every column of a block hides these rows; two columns per lane.
+    __device__ bool hides(int column_block, int begin, int end, const int32_t* least) const {
+        bool hidden = true;
+        for (int half = 0; half < 2; ++half) {
+            const int column = column_block * tile + 32 * half + static_cast<int>(threadIdx.x % 32);
+            if (column >= size_.columns) continue;
+            const int4 x = bounds_[sheet_ * size_.padded_blocks * tile + column];
+            const TileColumn of{x.x,
+                                x.y,
+                                x.z,
+                                x.w,
+                                size_.causal_rows(column),
+                                window_.positions[batch_blocks() * tile + column] + window_.size};
+            hidden = hidden && of.hides(begin, end, least);
+        }
+        return __all_sync(all_lanes, hidden);
+    }
+
+    const Window& window_;
+    const int4* bounds_;
+    const Size& size_;
+    const int64_t sheet_;
+    const int first_word_block_;
+    int least_ = 0, most_ = 0;  ///< positions of the lane's columns
+};
+
 /// One warp tests 32 x 32 tiles. A lane has a column block and walks down the row blocks. Ballots are words of the row
 /// maps; the bits that a lane collects are a word of the column maps.
 __global__ void __launch_bounds__(32 * warps_per_block)
-    classify_tiles(const Maps maps, const Extremes* extremes, const Size size) {
+    classify_tiles(const Maps maps, const Extremes* extremes, const int4* bounds, const Window window,
+                   const Size size) {
     const int64_t warp = static_cast<int64_t>(blockIdx.x) * warps_per_block + threadIdx.x / 32;
     const int lane = static_cast<int>(threadIdx.x % 32);
     const int64_t words = static_cast<int64_t>(size.row_words) * size.column_words;
@@ -129,11 +223,13 @@ __global__ void __launch_bounds__(32 * warps_per_block)
     const bool exists = column_block < size.column_blocks;
     const ColumnBlock columns(extremes[sheet * size.padded_blocks + (exists ? column_block : 0)],
                               exists ? column_block : 0, size);
+    const WindowOfTiles past(window, bounds, sheet, column_block, window && exists, size);
     uint32_t of_row_active = 0, of_row_partial = 0, of_column_active = 0, of_column_partial = 0;
     for (int k = 0; k < 32; ++k) {
         const int row_block = 32 * row_word + k, begin = row_block * tile, end = min(begin + tile, size.rows);
-        const bool active = exists && row_block < size.row_blocks && !columns.hides(begin, end);
-        const bool partial = active && columns.touches(begin, end);
+        bool active = exists && row_block < size.row_blocks && !columns.hides(begin, end);
+        bool partial = active && columns.touches(begin, end);
+        if (window && row_block < size.row_blocks) past.classify(row_block, begin, end, active, partial);
         const uint32_t row_active = __ballot_sync(all_lanes, active), row_partial = __ballot_sync(all_lanes, partial);
         if (lane == k) of_row_active = row_active, of_row_partial = row_partial;
         of_column_active |= static_cast<uint32_t>(active) << k;
@@ -237,6 +333,7 @@ void build_tile_plan(const Context& ctx, const TilePlanBuild& args) {
     const GpuTilePlan& plan = args.plan;
     Size size{};
     size.sheets = plan.bounds.size(0);
+    size.heads = static_cast<int>(args.heads);
     size.rows = static_cast<int>(args.rows), size.columns = static_cast<int>(args.columns);
     size.row_blocks = static_cast<int>(plan.row_active.size(1));
     size.column_blocks = static_cast<int>(plan.column_active.size(1));
@@ -254,6 +351,11 @@ void build_tile_plan(const Context& ctx, const TilePlanBuild& args) {
     auto* bounds = reinterpret_cast<int4*>(plan.bounds.as<int32_t>());
     auto* extremes = reinterpret_cast<Extremes*>(args.extremes.as<int32_t>());
     int32_t* counts = args.counts.as<int32_t>();
+    Window window{};
+    const int64_t position_blocks = args.window > 0 ? size.sheets / size.heads * size.padded_blocks : 0;
+    if (args.window > 0)
+        window = {plan.positions.as<int32_t>(), args.least_positions.as<int32_t>(), args.most_positions.as<int32_t>(),
+                  args.window};
     const Maps maps{words_of(plan.row_active),
                     words_of(plan.row_partial),
                     words_of(plan.column_active),
@@ -280,8 +382,12 @@ void build_tile_plan(const Context& ctx, const TilePlanBuild& args) {
     };
     launched(size.sheets * size.padded_blocks,
              [&](unsigned grid) { make_bounds<<<grid, threads, 0, stream>>>(bounds, extremes, vectors, size); });
-    launched(size.sheets * size.row_words * size.column_words,
-             [&](unsigned grid) { classify_tiles<<<grid, threads, 0, stream>>>(maps, extremes, size); });
+    launched(position_blocks, [&](unsigned grid) {
+        make_position_extremes<<<grid, threads, 0, stream>>>(window, position_blocks, size);
+    });
+    launched(size.sheets * size.row_words * size.column_words, [&](unsigned grid) {
+        classify_tiles<<<grid, threads, 0, stream>>>(maps, extremes, bounds, window, size);
+    });
     launched(std::max(schedules.of[0].items, schedules.of[1].items),  // there are fewer triples than pairs
              [&](unsigned grid) { make_orders<<<dim3(grid, 3), threads, 0, stream>>>(schedules); });
     launched(size.sheets * size.column_pairs,

@@ -14,9 +14,10 @@
 
 namespace colonnade {
 
-/// The plan of the CPU: lists of tiles. Exact: a tile that the two hidden ranges and the causal rule cover only
-/// together is empty as well. Building it takes O(columns + row blocks between the first and the last visible row of
-/// each column block).
+/// The plan of the CPU: lists of tiles. Exact: a tile that the two hidden ranges, the causal rule and a window of
+/// positions cover only together is empty as well. Building it takes O(columns + row blocks between the first and the
+/// last visible row of each column block); a mask with positions takes as many steps per column as runs of rising
+/// positions see it.
 struct CpuTilePlan {
     struct Tile {
         int32_t index;  ///< column block in by_row, row block in by_column
@@ -37,8 +38,9 @@ struct CpuTilePlan {
 };
 
 /// The plan of a GPU: one bit per 64 x 64 tile. Conservative: a tile whose columns differ may be called partial
-/// although no pair in it is visible, or although all are, because only the extremes of the columns are compared. A
-/// tile that reaches past the last column is never full. Partial tiles are active as well.
+/// although no pair in it is visible, or although all are, because only the extremes of the columns are compared. The
+/// columns are tested one by one only if a window of positions ends within the tile. A tile that reaches past the last
+/// column is never full. Partial tiles are active as well.
 struct GpuTilePlan {
     static constexpr int64_t tile = 64;
 
@@ -46,6 +48,8 @@ struct GpuTilePlan {
     /// [INT_MAX, INT_MIN). Columns are padded to a multiple of 128 with ones that no row sees (lts = INT_MIN, lte =
     /// INT_MAX). The causal rule is not included.
     Tensor bounds;
+    /// i32 [batch, padded columns]: ColumnMask::row_positions, padded with 0; empty in memory without room for them.
+    Tensor positions;
     Tensor row_active, row_partial;  ///< i32 [sheets, row_blocks, ceil(column_blocks / 32)]: bit c % 32 of word c / 32
     Tensor column_active, column_partial;  ///< i32 [sheets, column_blocks, ceil(row_blocks / 32)]: the transposes
     /// Schedules over pairs of blocks, longest first, ties in ascending order: i32 [sheets * block pairs] with entries
@@ -61,10 +65,12 @@ struct GpuTilePlan {
     } hopper;
     Tensor scratch;  ///< u8, used while the plan is built
 
-    /// Memory for masks of this size, counted as "tile plans". Empty in an arena of the CPU.
-    static GpuTilePlan lay_out(Arena& arena, int64_t sheets, int64_t rows, int64_t columns);
+    /// Memory for masks of this size, counted as "tile plans". `positions`: rows of the batch that may have positions.
+    /// Empty in an arena of the CPU.
+    static GpuTilePlan lay_out(Arena& arena, int64_t sheets, int64_t rows, int64_t columns, int64_t positions = 0);
     static GpuTilePlan lay_out(Arena& arena, const ColumnMask& mask) {
-        return lay_out(arena, mask.batch * mask.heads, mask.rows, mask.columns);
+        return lay_out(arena, mask.batch * mask.heads, mask.rows, mask.columns,
+                       mask.position_window > 0 ? mask.batch : 0);
     }
 };
 

@@ -287,7 +287,9 @@ BackwardProblem problem_of(const Context& ctx, const FlashMaskBackward& args, co
             .heads_per_mask = heads_per_mask,
             .causal = args.mask.causal,
             .deterministic = ctx.deterministic,
-            .scale = static_cast<float>(args.scale)};
+            .scale = static_cast<float>(args.scale),
+            .positions = args.mask.position_window > 0 ? args.plan.gpu.positions.as<int32_t>() : nullptr,
+            .window = args.mask.position_window};
 }
 
 /// Arguments of the launches before and after the main kernel.

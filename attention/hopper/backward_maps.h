@@ -37,6 +37,23 @@ COLONNADE_HOST_DEVICE inline uint32_t hidden_rows(int lts, int lte, int uts, int
            0x33333333u;
 }
 
+struct alignas(8) PositionPair {
+    int32_t of_row[2];
+};
+/// Bits 4 j + 2 r + e of the thread's rows whose position is `limits[r]` or more: they are past the window of key r.
+/// `positions` are those of the tile's rows, 8-byte aligned.
+COLONNADE_HOST_DEVICE inline uint32_t rows_past_window(const int32_t* positions, int first_in_group,
+                                                       const int32_t (&limits)[2]) {
+    const auto* pairs = reinterpret_cast<const PositionPair*>(positions + first_in_group);
+    uint32_t bits = 0;
+    for (int j = 7; j >= 0; --j) {
+        const PositionPair pair = pairs[4 * j];
+        for (int i = 3; i >= 0; --i)  // the sign of the difference is the bit
+            bits = bits << 1 | static_cast<uint32_t>(limits[i / 2] - 1 - pair.of_row[i % 2]) >> 31;
+    }
+    return bits;
+}
+
 // --- Sums of dQ ------------------------------------------------------------------------------------------------------
 // Blocks of 64 rows x 64 columns of head_dim, 16 KiB each, in the order in which the threads of a warpgroup hold the
 // accumulator: float 4 (128 j + thread) + i is element 4 j + i of that thread.

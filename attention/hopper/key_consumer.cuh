@@ -42,6 +42,14 @@ __device__ __forceinline__ uint32_t hidden_scores(const BackwardProblem& p, cons
            hidden_rows(y.x, y.y, y.z, y.w, p.causal ? causal_end + 8 : 0, slot.first_row, pair) << 2;
 }
 
+/// Bits of the thread's scores whose rows are past the windows of its keys, in a mask with positions.
+__device__ __forceinline__ uint32_t scores_past_window(const BackwardProblem& p, int batch, int first_row, int key,
+                                                       int pair) {
+    const int* positions = p.positions + static_cast<int64_t>(batch) * p.plan.padded_columns;
+    const int limits[2] = {__ldg(positions + key) + p.window, __ldg(positions + key + 8) + p.window};
+    return rows_past_window(positions + first_row, pair, limits);
+}
+
 /// P = exp(scale S - lse), 0 for hidden scores; `partial` is the same for all threads. `lse` is the shared address of
 /// the lse of the thread's first row; `scale` includes log2(e).
 __device__ __forceinline__ void to_probabilities(float (&s)[32], bool partial, uint32_t hidden, uint32_t lse,
@@ -97,7 +105,9 @@ struct KeyConsumer {
     /// Bits of the thread's hidden scores with a block of rows, whose tile is partial.
     __device__ uint32_t hidden_of(const Slot& rows, const BackwardItem& item) const {
         const int key = item.block_pair * item_columns + 64 * warpgroup + 16 * warp + lane / 4;
-        return hidden_scores(cta.problem, rows, key, 2 * (lane % 4));
+        const uint32_t hidden = hidden_scores(cta.problem, rows, key, 2 * (lane % 4));
+        if (!cta.problem.positions) return hidden;
+        return hidden | scores_past_window(cta.problem, item.batch, rows.first_row, key, 2 * (lane % 4));
     }
 
     // --- Pieces of an item: their dK and dV are added in the order of the pieces, each warpgroup's on its own. ---

@@ -42,6 +42,8 @@ struct BackwardProblem {
     int group, heads_per_mask;  ///< query heads per key/value head, per mask head
     bool causal, deterministic;
     float scale;
+    const int* positions;  ///< GpuTilePlan::positions; null if the mask has no window of positions
+    int window;            ///< of the positions
 
     __device__ int sheet_of(int batch, int head) const { return batch * mask_heads + head / heads_per_mask; }
     /// Index of a block of rows in the parts of scratch.

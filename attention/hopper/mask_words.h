@@ -52,16 +52,6 @@ struct HiddenRows {
                ones(0, causal_end > first ? causal_end - first : 0);
     }
 
-  private:
-    COLONNADE_HOST_DEVICE static uint32_t clamp(int row, int first_row) {
-        const int from = (row > first_row ? row : first_row) - first_row;
-        return static_cast<uint32_t>(from < 255 ? from : 255);
-    }
-    COLONNADE_HOST_DEVICE int byte(int i) const { return static_cast<int>(ranges >> 8 * i & 255); }
-    COLONNADE_HOST_DEVICE static uint32_t rows(int begin, int end, int first) {
-        const int from = begin > first ? begin : first;
-        return ones(static_cast<uint32_t>(from - first), static_cast<uint32_t>(end > from ? end - from : 0));
-    }
     /// A word with bits [begin, begin + count) set, as far as it has them.
     COLONNADE_HOST_DEVICE static uint32_t ones(uint32_t begin, uint32_t count) {
 #if defined(__CUDA_ARCH__)
@@ -72,7 +62,27 @@ struct HiddenRows {
         return begin > 31 ? 0 : (count > 31 ? ~0u : (1u << count) - 1) << begin;
 #endif
     }
+
+  private:
+    COLONNADE_HOST_DEVICE static uint32_t clamp(int row, int first_row) {
+        const int from = (row > first_row ? row : first_row) - first_row;
+        return static_cast<uint32_t>(from < 255 ? from : 255);
+    }
+    COLONNADE_HOST_DEVICE int byte(int i) const {
+        return static_cast<int>(ranges >> 8 * i & 255);
+    }
+    COLONNADE_HOST_DEVICE static uint32_t rows(int begin, int end, int first) {
+        const int from = begin > first ? begin : first;
+        return ones(static_cast<uint32_t>(from - first), static_cast<uint32_t>(end > from ? end - from : 0));
+    }
 };
+
+/// Bits of the rows of a run whose position is `limit` or more, among 32 rows of a tile. The run has bits begin .. end -
+/// 1; its positions rise by one from `position` on.
+COLONNADE_HOST_DEVICE inline uint32_t past_window(int begin, int end, int position, int limit) {
+    const int first_past = limit - position + begin, from = begin > first_past ? begin : first_past;
+    return HiddenRows::ones(static_cast<uint32_t>(from), static_cast<uint32_t>(end > from ? end - from : 0));
+}
 
 /// The initial word `n` of a lane: the warp's rows 8 half .. 8 half + 7 of its four columns, half = n or, with 64
 /// columns, lane / 16.

@@ -18,6 +18,8 @@ struct RowProblem {
     int padded_columns;
     bool causal;
     float scale;
+    const int* positions;  ///< GpuTilePlan::positions; null if the mask has no window of positions
+    int window;            ///< of the positions
 };
 
 /// `out` receives the outputs of the forward pass or dQ; only dQ reads `dout`.
@@ -230,6 +232,7 @@ struct RowCta {
                         else if (__any_sync(whole_warp, some != 0))
                             kinds |= by_words << 2 * w;
                     }
+                    if (problem.positions) kinds = beyond | add_past_window(item, column, stage);
                 } else {
                     wait(barrier(L::k_empty + stage), free);
                 }
@@ -238,6 +241,51 @@ struct RowCta {
                 ++tiles;
             });
         }
+    }
+
+    /// Sets the bits of rows past the columns' windows in the mask words that the lane has written. Returns the TileMask
+    /// of each warpgroup.
+    __device__ __forceinline__ int add_past_window(const Item& item, int column, uint32_t stage) const {
+        constexpr int lanes = mask_lanes(L::tile_columns);
+        const int* positions = problem.positions + static_cast<int64_t>(item.batch) * problem.padded_columns;
+        const int lane = lane_anew();
+        int kinds = 0;
+#pragma unroll 1
+        for (int w = 0; w < L::warpgroups; ++w) {
+            uint32_t some = 0, all = ~0u;
+#pragma unroll 1
+            for (int h = 0; h < 2; ++h) {
+                const int row = item.first_row + 64 * w + 32 * h + lane;
+                const bool exists = row < problem.rows;
+                const int position = exists ? __ldg(positions + row) : 0;
+                const int before = __shfl_up_sync(whole_warp, position, 1);
+                // Runs of rows whose positions rise by one, one after the other.
+                uint32_t past[4] = {};
+                for (uint32_t starts = __ballot_sync(whole_warp, exists && position != before + 1) | 1; starts != 0;) {
+                    const int begin = __ffs(static_cast<int>(starts)) - 1;
+                    starts &= starts - 1;
+                    const int end = starts != 0 ? __ffs(static_cast<int>(starts)) - 1 : 32;
+                    const int of_run = __shfl_sync(whole_warp, position, begin);
+                    const int* keys = positions + column + lane % lanes / 2 * 8 + lane % 2;
+#pragma unroll
+                    for (int i = 0; i < 4; ++i)
+                        past[i] |= past_window(begin, end, of_run, __ldg(keys + 2 * i) + problem.window);
+                }
+                if (lanes < 32 && lane / lanes != h) continue;  // the other half of the warp has these words
+                uint32_t* to = words(stage, w) + 4 * h * lanes + lane % lanes;
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    past[i] |= to[i * lanes];
+                    to[i * lanes] = past[i];
+                    some |= past[i], all &= past[i];
+                }
+            }
+            if (__all_sync(whole_warp, all == ~0u))
+                kinds |= closed << 2 * w;
+            else if (__any_sync(whole_warp, some != 0))
+                kinds |= by_words << 2 * w;
+        }
+        return kinds;
     }
 
     __device__ void store() const {

@@ -39,7 +39,9 @@ RowProblem row_problem(const Args& args, unsigned* next) {
             .group = group,
             .padded_columns = size(plan.bounds, 1),
             .causal = args.mask.causal,
-            .scale = static_cast<float>(args.scale)};
+            .scale = static_cast<float>(args.scale),
+            .positions = args.mask.position_window > 0 ? plan.positions.as<int32_t>() : nullptr,
+            .window = args.mask.position_window};
 }
 
 }  // namespace colonnade::hopper

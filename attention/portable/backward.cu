@@ -124,6 +124,7 @@ __device__ __forceinline__ void probabilities(Scores<C>& s, const BackwardProble
                     if (hidden.contain(query + 8 * j + e)) x = -INFINITY;
                 }
         }
+        if (p.positions) hide_past_window<false>(s, p.positions_of(batch), p.window, key, query);
     }
 #pragma unroll
     for (int i = 0; i < C::key_tiles; ++i)
@@ -427,7 +428,9 @@ BackwardProblem problem_of(const FlashMaskBackward& args) {
             .heads_per_mask = static_cast<int>(heads / args.mask.heads),
             .causal = args.mask.causal,
             .scale = static_cast<float>(args.scale),
-            .scale_log2 = static_cast<float>(args.scale * log2_e)};
+            .scale_log2 = static_cast<float>(args.scale * log2_e),
+            .positions = args.mask.position_window > 0 ? as_device<int32_t>(plan.positions) : nullptr,
+            .window = args.mask.position_window};
 }
 
 }  // namespace

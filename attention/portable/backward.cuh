@@ -40,8 +40,11 @@ struct BackwardProblem {
     int group, heads_per_mask;  ///< query heads per kv head, per mask head
     bool causal;
     float scale, scale_log2;  ///< scale_log2 = scale * log2(e)
+    const int* positions;     ///< GpuTilePlan::positions; null if the mask has no window of positions
+    int window;               ///< of the positions
 
     __device__ int sheet(int b, int h) const { return b * mask_heads + h / heads_per_mask; }
+    __device__ const int* positions_of(int b) const { return positions + b * padded_columns; }
     __device__ int64_t statistics(int b, int h, int row) const { return (int64_t{b} * heads + h) * padded_rows + row; }
 };
 

@@ -67,6 +67,7 @@ __device__ __forceinline__ void probabilities(Scores<C>& s, const BackwardProble
                     for (int half = 0; half < 2; ++half)
                         if (hidden.contain(row + 16 * i + 8 * half)) s[i][j][2 * half + e] = -INFINITY;
             }
+        if (p.positions) hide_past_window<true>(s, p.positions_of(sheet / p.mask_heads), p.window, row, key);
     }
 #pragma unroll
     for (int i = 0; i < C::row_tiles; ++i)

@@ -114,10 +114,14 @@ __global__ void __launch_bounds__(threads, Shape<head_dim>::min_ctas(stages))
             commit_copies();
             if (!(current & Walk::mine)) continue;
         }
-        if (current & Walk::mine_masked)
-            hide<S::row_tiles>(s, memory.bounds(stage),
-                               memory.place().first_row + warp_index() * S::warp_rows + lane_index() / 4,
-                               p.causal ? Walk::first_column(current) - (p.columns - p.rows) : INT_MIN);
+        if (current & Walk::mine_masked) {
+            const int row = memory.place().first_row + warp_index() * S::warp_rows + lane_index() / 4,
+                      column = Walk::first_column(current);
+            hide<S::row_tiles>(s, memory.bounds(stage), row, p.causal ? column - (p.columns - p.rows) : INT_MIN);
+            if (p.positions)
+                hide_past_window<true>(s, p.positions + Work<head_dim>(p).b * p.padded_columns, p.window, row,
+                                       column + lane_index() % 4 * 2);
+        }
         step_softmax<head_dim, S::row_tiles>(s, softmax, o, p.scale);
         multiply_values<head_dim, S::row_tiles>(o, s, memory.values(stage), offset);
     }
@@ -199,7 +203,9 @@ void portable_forward(const Context& ctx, const FlashMaskForward& args) {
                           .row_blocks = static_cast<int>(plan.row_active.size(1)),
                           .words = static_cast<int>(plan.row_active.size(2)),
                           .causal = mask.causal,
-                          .scale = static_cast<float>(args.scale * log2_e)};
+                          .scale = static_cast<float>(args.scale * log2_e),
+                          .positions = mask.position_window > 0 ? as_device<int32_t>(plan.positions) : nullptr,
+                          .window = mask.position_window};
     const cudaStream_t stream = stream_of(ctx);
     switch (args.q.size(3)) {
         case 64:

@@ -38,7 +38,9 @@ struct Problem {
     int mask_heads, sharing;  ///< sharing: query heads per mask head
     int row_blocks, words;    ///< words: per row block in a bit map
     bool causal;
-    float scale;  ///< times log2(e): scores are powers of two
+    float scale;           ///< times log2(e): scores are powers of two
+    const int* positions;  ///< GpuTilePlan::positions; null if the mask has no window of positions
+    int window;            ///< of the positions
 };
 
 /// Sizes for a head dim. A warp of 32 rows uses every fragment of K and V twice, which halves the traffic of shared

@@ -12,6 +12,7 @@
 
 #include <cuda_bf16.h>
 
+#include <cmath>
 #include <cstdint>
 
 namespace colonnade::portable {
@@ -83,6 +84,26 @@ __device__ inline float exp2_fast(float x) {
     float r;
     asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(r) : "f"(x));
     return r;
+}
+
+/// Sets scores to -inf whose key is `window` or more positions before its query. Element [i][j][2 h + e] belongs to token
+/// down + 16 i + 8 h and to token across + 8 j + e; `queries_down` says which of the two is the query.
+template <bool queries_down, int m, int n>
+__device__ __forceinline__ void hide_past_window(float (&s)[m][n][4], const int* positions, int window, int down,
+                                                 int across) {
+#pragma unroll
+    for (int j = 0; j < n; ++j)
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+            const int position = __ldg(positions + across + 8 * j + e);
+#pragma unroll
+            for (int i = 0; i < m; ++i)
+#pragma unroll
+                for (int h = 0; h < 2; ++h) {
+                    const int other = __ldg(positions + down + 16 * i + 8 * h);
+                    if ((queries_down ? other - position : position - other) >= window) s[i][j][2 * h + e] = -INFINITY;
+                }
+        }
 }
 
 }  // namespace colonnade::portable

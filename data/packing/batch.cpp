@@ -207,17 +207,4 @@ Batch make_batch(const std::vector<std::vector<const Sample*>>& packs, const Bat
     return batch;
 }
 
-bool window_fits_column_mask(const Sample& sample, int64_t window) {
-    if (sample.sequences.size() < 3) return true;
-    const Sample behind{.sequences = {{.tokens = {0}}}};
-    const Batch batch = make_batch({{&sample, &behind}});
-    try {
-        (void)batch.mask.with_sliding_window(window, batch.positions);
-    } catch (const Error& e) {
-        if (e.exit() != Exit::config) throw;
-        return false;
-    }
-    return true;
-}
-
 }  // namespace colonnade

@@ -85,9 +85,4 @@ struct BatchOptions {
 /// consist of padding. Throws Exit::internal for a sample that is not as data/samples/sample.h describes.
 Batch make_batch(const std::vector<std::vector<const Sample*>>& packs, const BatchOptions& options = {});
 
-/// Whether a column mask can hide, from every sequence of a sample, the tokens that are `window` or more positions
-/// before a row, whatever follows the sample (ColumnMask::with_sliding_window). A column has two ranges of hidden rows.
-/// One sequence and pairs always fit.
-bool window_fits_column_mask(const Sample& sample, int64_t window);
-
 }  // namespace colonnade

@@ -8,6 +8,7 @@
 #include "tests/support/attention_call.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/random_mask.h"
+#include "tests/support/random_walk.h"
 
 namespace colonnade {
 namespace {
@@ -63,6 +64,41 @@ TEST_P(FlashMask, EqualsDenseForEveryFamilyWithinASlidingWindow) {
         if (mask.causal)
             expect_dense(mask.with_sliding_window(41), {.heads = 2, .kv_heads = 1, .head_dim = dim(8, turn++)},
                          std::string(family.name));
+    }
+}
+
+/// Windows that end within many branches, which ranges cannot say: deep trees of a few long sequences, and of many
+/// short ones.
+TEST_P(FlashMask, EqualsDenseForTreesWithinAWindow) {
+    size_t turn = 0;
+    int of_positions = 0;
+    for (uint64_t seed = 0; seed < 16; ++seed) {
+        const int64_t n = on_gpu() ? 100 + static_cast<int64_t>(seed * 53 % 600)
+                                   : 40 + static_cast<int64_t>(seed * 17 % 90),
+                      longest = seed % 4 == 0 ? 12 : 0;
+        const auto walk = random_walk(seed, n, longest);
+        for (const int64_t window : {int64_t{3}, int64_t{7}, n / 6}) {
+            const ColumnMask tree = tree_mask(n, walk).with_sliding_window(window, tree_positions(n, walk));
+            of_positions += tree.position_window > 0;
+            // The positions of the sheets of a batch differ.
+            expect_dense(seed % 3 == 0 ? stack({causal_document_mask(n, {n / 3, n}), tree}) : tree,
+                         {.heads = 4, .kv_heads = 2, .head_dim = dim(8, turn++)},
+                         fmt::format("seed {}, window {}", seed, window));
+        }
+    }
+    EXPECT_GT(of_positions, 15);
+}
+
+TEST_P(FlashMask, EqualsDenseForAnyMaskWithPositions) {
+    for (uint64_t seed = 0; seed < 48; ++seed) {
+        const auto s = static_cast<int64_t>(seed);
+        const int64_t n = (on_gpu() ? 4 : 1) * (s * 17 % 83) + s % 4;
+        const ColumnMask mask = random_positions_mask(seed, 1 + s % 2, std::array<int64_t, 4>{1, 2, 3, 6}[seed % 4], n);
+        AttentionSize size{.heads = 6,
+                           .kv_heads = std::array<int64_t, 4>{1, 2, 3, 6}[seed / 4 % 4],
+                           .head_dim = dim(1 + s % 11, seed / 4)};
+        if (!on_gpu()) size.tile_rows = 1 + s * 5 % 33, size.tile_columns = 1 + s * 3 % 21;
+        expect_dense(mask, size, fmt::format("seed {}", seed));
     }
 }
 
@@ -225,6 +261,23 @@ TEST_P(FlashMask, OneMaskInTwoFormsGivesTheSameBits) {
     }
 }
 
+/// A window as ranges and as positions.
+TEST_P(FlashMask, OneWindowInTwoFormsGivesTheSameBits) {
+    const int64_t n = 300;
+    ColumnMask ranges = causal_document_mask(n, {170, n}), positions = ranges;
+    for (int32_t i = 0; i < n; ++i) positions.row_positions.push_back(i < 170 ? i : i - 170);
+    ranges = ranges.with_sliding_window(70, positions.row_positions);
+    ASSERT_EQ(ranges.position_window, 0);
+    positions.position_window = 70;
+    Context ctx = context();
+    ctx.deterministic = true;
+    for (const size_t turn : {0u, 1u, 2u, 3u}) {
+        const CallSize size{2, 1, dim(8, turn), widest()};
+        AttentionCall a(ctx, ranges, size), b(ctx, positions, size);
+        EXPECT_TRUE(bits_after_run(a) == bits_after_run(b)) << "head_dim " << size.dim;
+    }
+}
+
 TEST_P(FlashMask, SameBitsInEveryRun) {
     Context ctx = context();
     ctx.deterministic = true;
@@ -369,6 +422,10 @@ TEST(FlashMaskOnGpu, RefusesOperandsThatDoNotFit) {
     backward(Exit::internal, "flashmask: scratch is [0] u8", [](auto& a) { a.scratch = a.scratch.slice(0, 0, 0); });
     expect_error(Exit::config, "head_dim is 80: attention on a GPU has kernels for 64, 96, 128 and 256",
                  [&] { flashmask_forward(ctx, other.forward()); });
+    call.mask.row_positions.resize(70);
+    call.mask.position_window = 3;
+    expect_error(Exit::internal, "a plan without positions for a mask with a window of 3 positions",
+                 [&] { flashmask_forward(ctx, call.forward()); });
     call.plan = make_tile_plan(call.mask);
     expect_error(Exit::internal, "a plan made for device cpu on device cuda",
                  [&] { flashmask_forward(ctx, call.forward()); });

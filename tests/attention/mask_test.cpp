@@ -9,23 +9,10 @@
 #include "attention/tile_plan.h"
 #include "tests/support/draw.h"
 #include "tests/support/expect_error.h"
-#include "tests/support/random_mask.h"
+#include "tests/support/visible_pairs.h"
 
 namespace colonnade {
 namespace {
-
-using Rule = std::function<bool(int64_t i, int64_t j)>;  // may query i see key j?
-
-/// Compares every pair of `mask` (one batch, one head) with the definition of its family.
-void expect_visible(const ColumnMask& mask, const Rule& rule) {
-    mask.validate();
-    const auto dense = mask.dense();
-    ASSERT_EQ(dense.size(), static_cast<size_t>(mask.rows * mask.columns));
-    for (int64_t i = 0; i < mask.rows; ++i)
-        for (int64_t j = 0; j < mask.columns; ++j)
-            ASSERT_EQ(dense[static_cast<size_t>(i * mask.columns + j)] != 0, rule(i, j))
-                << "query " << i << ", key " << j << " of " << mask.rows << " x " << mask.columns;
-}
 
 const std::vector<int64_t> lengths = {1, 2, 7, 33, 64, 65};
 
@@ -251,88 +238,23 @@ TEST(ColumnMask, ValidationNamesWhatIsWrong) {
     broken("heads 0", [](ColumnMask& m) { m.heads = 0; });
     broken("rows 2147483647, columns 2: expected heads from 1, the others 0..2147483646",
            [](ColumnMask& m) { m.rows = 2147483647; });
+    broken("position_window is 3 without row_positions, expected 0", [](ColumnMask& m) { m.position_window = 3; });
+    const auto with_positions = [&](ColumnMask& m, int32_t window, int32_t last) {
+        m = stack({causal_mask(3, 3), causal_mask(3, 3)});
+        m.position_window = window;
+        m.row_positions = {0, 1, 2, 0, 1, last};
+    };
+    broken("row_positions[batch 1, row 2] is -1, expected 0..1073741568",
+           [&](ColumnMask& m) { with_positions(m, 2, -1); });
+    broken("row_positions[batch 1, row 2] is 1073741569", [&](ColumnMask& m) { with_positions(m, 2, 1073741569); });
+    broken("position_window is 0, expected 1..1073741568", [&](ColumnMask& m) { with_positions(m, 0, 2); });
+    broken("position_window is -1, expected 1..", [&](ColumnMask& m) { with_positions(m, -1, 2); });
+    broken("6 row_positions for batch 2 x 6 rows x 2 columns, expected one for each row, and as many columns as rows",
+           [&](ColumnMask& m) { m.position_window = 1, m.row_positions.resize(6); });
     // Out of order, but one range is empty, which is allowed.
     ColumnMask empty_range = good;
     empty_range.uts[0] = empty_range.ute[0] = 6;
     empty_range.validate();
-}
-
-/// The pairs of `mask` that are also within the window.
-std::vector<uint8_t> windowed(const ColumnMask& mask, int64_t window) {
-    auto dense = mask.dense();
-    for (size_t at = 0; at < dense.size(); ++at) {
-        const int64_t j = static_cast<int64_t>(at) % mask.columns,
-                      i = static_cast<int64_t>(at) / mask.columns % mask.rows;
-        dense[at] = dense[at] && i + mask.columns - mask.rows - j < window;
-    }
-    return dense;
-}
-
-TEST(SlidingWindow, IntersectsEveryCausalFamily) {
-    int families = 0;
-    for (const int64_t n : {7, 33, 65}) {
-        for (const MaskFamily& family : mask_families()) {
-            const ColumnMask mask = family.build(default_parameters(n, n, 2, 3));
-            if (!mask.causal) continue;
-            ++families;
-            for (const int64_t w : {int64_t{1}, int64_t{5}, n / 2, n, std::numeric_limits<int64_t>::max()}) {
-                const ColumnMask both = mask.with_sliding_window(w);
-                both.validate();
-                EXPECT_EQ(both.dense(), windowed(mask, w)) << family.name << " " << n << " window " << w;
-            }
-        }
-    }
-    EXPECT_EQ(families, 3 * 10);
-    // With padding after the last document the blockwise mask uses both ranges.
-    for (const int64_t w : {1, 4, 10, 40}) {
-        const ColumnMask padded = causal_blockwise_mask(33, {10, 20, 28});
-        EXPECT_EQ(padded.with_sliding_window(w).dense(), windowed(padded, w));
-    }
-    for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{5, 12}, {12, 5}, {1, 9}})
-        for (const int64_t w : {1, 3, 20})
-            EXPECT_EQ(causal_mask(rows, columns).with_sliding_window(w).dense(),
-                      windowed(causal_mask(rows, columns), w));
-}
-
-TEST(SlidingWindow, IsExactOrRefusedForAnyCausalMask) {
-    int exact = 0, refused = 0;
-    for (uint64_t seed = 0; seed < 400; ++seed) {
-        const ColumnMask mask = random_column_mask(seed, 2, 1, 23, seed % 2 ? 23 : 17);
-        if (!mask.causal) continue;
-        const auto window = static_cast<int64_t>(1 + seed % 19);
-        try {
-            const ColumnMask both = mask.with_sliding_window(window);
-            both.validate();
-            ASSERT_EQ(both.dense(), windowed(mask, window)) << "seed " << seed;
-            ++exact;
-        } catch (const Error& e) {
-            ASSERT_EQ(e.exit(), Exit::config);
-            // Only masks that use both ranges can need a third one.
-            ASSERT_EQ(mask.vectors, MaskVectors::all) << e.what();
-            ++refused;
-        }
-    }
-    EXPECT_GT(exact, 100);
-    EXPECT_GT(refused, 10);
-}
-
-TEST(SlidingWindow, RefusesWhatTwoRangesCannotSay) {
-    ColumnMask mask{.causal = true,
-                    .vectors = MaskVectors::all,
-                    .rows = 20,
-                    .columns = 1,
-                    .lts = {6},
-                    .lte = {7},
-                    .uts = {3},
-                    .ute = {4}};
-    expect_error(Exit::config, "needs 3 hidden row ranges, a column mask has at most two: [3, 4), [6, 7), [10, 20)",
-                 [&] {
-                     ColumnMask wide = mask;
-                     wide.columns = 20;
-                     for (auto* v : {&wide.lts, &wide.lte, &wide.uts, &wide.ute}) v->assign(20, v->front());
-                     wide.with_sliding_window(10);
-                 });
-    expect_error(Exit::config, "needs a causal mask", [] { full_mask(4, 4).with_sliding_window(2); });
 }
 
 TEST(Stack, WidensToACommonForm) {

@@ -32,4 +32,18 @@ inline ColumnMask random_column_mask(uint64_t seed, int64_t batch, int64_t heads
     return m;
 }
 
+/// A random mask of n x n whose rows have random positions, runs that rise and jumps, and a window.
+inline ColumnMask random_positions_mask(uint64_t seed, int64_t batch, int64_t heads, int64_t n) {
+    ColumnMask mask = random_column_mask(seed, batch, heads, n, n);
+    const Philox random{seed, 9};
+    int32_t position = 0;
+    for (int64_t i = 0; i < batch * n; ++i) {
+        const auto draw = static_cast<int32_t>(random.below(static_cast<uint64_t>(i), 12 * 40));
+        position = draw % 12 == 0 ? draw / 12 : position + 1;
+        mask.row_positions.push_back(position);
+    }
+    if (n > 0) mask.position_window = static_cast<int32_t>(1 + seed % 40);
+    return mask;
+}
+
 }  // namespace colonnade

@@ -16,7 +16,9 @@ AttentionMasks AttentionMasks::lay_out(Arena& arena, const ModelConfig& config, 
         masks.index_.push_back(static_cast<size_t>(known - masks.windows_.begin()));
         if (known != masks.windows_.end()) continue;
         masks.windows_.push_back(window);
-        masks.plans_.push_back(GpuTilePlan::lay_out(arena, packs, rows, columns));
+        // Only a window over rows of their own keys is of positions.
+        const int64_t positions = window > 0 && rows == columns ? packs : 0;
+        masks.plans_.push_back(GpuTilePlan::lay_out(arena, packs, rows, columns, positions));
     }
     return masks;
 }

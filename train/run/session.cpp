@@ -40,39 +40,24 @@ StoreResult build_split(const Session& s, const std::string& name, const std::ve
     return result;
 }
 
-/// Samples of three sequences or more that extend beyond a sliding window of the model may not be expressible as a
-/// column mask, and noise is of each sequence alone. Reports rankings before the first step, and divides the turns of
-/// chats, learned or compared, into samples that fit.
-void fit_trees(Session& s, TokenStore& store) {
-    std::set<int64_t> windows(s.model.windows.begin(), s.model.windows.end());
-    windows.erase(0);
-    const bool noise = s.config.neftune_noise_alpha > 0;  // of every sequence by its own length
-    const auto fits = [&](const Sample& sample) {
-        if (noise && sample.sequences.size() > 1) return false;
-        return std::ranges::all_of(windows, [&](int64_t window) { return window_fits_column_mask(sample, window); });
-    };
+/// Noise is of every sequence by its own length: divides the turns of chats into samples of their own.
+void divide_for_noise(Session& s, TokenStore& store) {
+    if (s.config.neftune_noise_alpha == 0) return;
     int64_t divided = 0;
     std::vector<std::vector<Sample>> parts;
-    for (int64_t i = 0; i < store.size() && (noise || !windows.empty()); ++i) {
+    for (int64_t i = 0; i < store.size(); ++i) {
         const Sample sample = store.sample(i);
-        if (fits(sample)) continue;
-        std::vector<Sample> own = split_sample(sample, fits);
-        if (!std::ranges::all_of(own, fits) && !sample.pairs.empty())
-            fail(Exit::config,
-                 "stage {}: the model's sliding_window of {} ends within two or more of the {} answers of {}, which "
-                 "column masks cannot express; give pairs, or max_length of at most {}",
-                 spell(s.config.stage), *windows.begin(), sample.sequences.size(), store.place(i), *windows.begin());
+        if (sample.sequences.size() == 1) continue;
         parts.resize(static_cast<size_t>(store.size()));
-        parts[static_cast<size_t>(i)] = std::move(own);
+        parts[static_cast<size_t>(i)] = split_sample(sample, [](const Sample&) { return false; });
         ++divided;
     }
     if (divided == 0) return;
     store = store.divided(parts);
-    const std::string why =
-        noise ? "neftune_noise_alpha draws noise for each turn by its length"
-              : fmt::format("column masks cannot express the model's sliding_window of {} for all turns",
-                            *windows.begin());
-    s.notices.push_back(fmt::format("{}: the turns of {} chats repeat what they have in common", why, divided));
+    s.notices.push_back(fmt::format(
+        "neftune_noise_alpha draws noise for each turn by its length: the turns of {} chats repeat what they have in "
+        "common",
+        divided));
 }
 
 /// What rows say about their pairs has to fit the loss of the stage.
@@ -184,8 +169,8 @@ void open_data(Session& s, const Ranks& ranks) {
     if (!c.eval_datasets.empty()) s.eval.key += weigh(s, s.eval, c.eval_datasets);
     check_pairs(s, s.train.store, "train");
     check_pairs(s, s.eval.store, "eval");
-    fit_trees(s, s.train.store);
-    fit_trees(s, s.eval.store);
+    divide_for_noise(s, s.train.store);
+    divide_for_noise(s, s.eval.store);
     settle_labelled_answers(s);
     check_teacher(s);
 }

@@ -17,13 +17,6 @@ Obstacle obstacle_of(const Session& s) {
     const Config& c = s.config;
     if (!c.document_mask) return {"document_mask: false makes one long text of a row"};
     if (c.neftune_noise_alpha > 0) return {"neftune_noise_alpha draws noise for every sample of its own"};
-    const int64_t longest = std::max(s.train.store.statistics.lengths.max, s.eval.store.statistics.lengths.max);
-    for (const int64_t window : s.model.windows)
-        if (window > 0 && window < longest)
-            return {
-                fmt::format("column masks cannot express the model's sliding_window of {} for every tree of samples "
-                            "of up to {} tokens",
-                            window, longest)};
     if (c.lora_dropout > 0 && c.finetuning_type == Finetuning::lora)
         return {"lora_dropout would drop the same elements for all samples that share a token", true};
     return {};

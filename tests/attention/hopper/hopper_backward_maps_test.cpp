@@ -38,6 +38,23 @@ TEST(HopperBackwardMaps, HiddenRowsAreThoseOfTheBounds) {
     }
 }
 
+TEST(HopperBackwardMaps, RowsPastAWindowAreThoseOfThePositions) {
+    Draw draw(2);
+    for (int n = 0; n < 5000; ++n) {
+        alignas(8) int32_t positions[64];
+        const int32_t base = n % 3 == 0 ? (1 << 30) - 256 - 100 : 0;
+        for (int32_t& p : positions) p = base + draw.below(100);
+        const int32_t limits[2] = {base + draw.below(120), n % 5 == 0 ? INT_MAX - 511 : base + 1 + draw.below(120)};
+        for (const int pair : {0, 2, 4, 6}) {
+            const uint32_t word = rows_past_window(positions, pair, limits);
+            for (int i = 0; i < 32; ++i) {
+                const int row = 8 * (i / 4) + pair + i % 2;
+                ASSERT_EQ(word >> i & 1, positions[row] >= limits[i / 2 % 2] ? 1u : 0u) << "bit " << i;
+            }
+        }
+    }
+}
+
 /// The rounding kernel reads an accumulator [64, 64] in the layout in which the threads of a warpgroup write it.
 TEST(HopperBackwardMaps, SumsAreFoundWhereTheyWerePut) {
     std::vector<int> block(sum_block, -1);

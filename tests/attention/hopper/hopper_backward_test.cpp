@@ -11,6 +11,7 @@
 #include "engine/device/checksum.h"
 #include "tests/support/attention_call.h"
 #include "tests/support/random_mask.h"
+#include "tests/support/random_walk.h"
 
 namespace colonnade {
 namespace {
@@ -138,6 +139,13 @@ TEST_P(HopperBackward, AnyMask) {
     }
 }
 
+TEST_P(HopperBackward, TreesWithinAWindow) {
+    for (uint64_t seed = 0; seed < 40; ++seed) {
+        const int64_t n = 1 + static_cast<int64_t>(seed * 97 % 1500);
+        expect_dense(tree_within_window(seed, n, seed % 4 == 0 ? 15 : 0), 6, 2, fmt::format("seed {}", seed));
+    }
+}
+
 TEST_P(HopperBackward, LongColumnsOfTiles) {
     // Maps of a column with more than one word, and with more than 32, which take several loads.
     expect_dense(causal_document_mask(2200, {70, 1000, 2200}), 1, 1, "documents");
@@ -239,6 +247,14 @@ std::vector<HeavyColumns> heavy_columns() {
     all.push_back({"a trunk", tree("agent_traces", 1100, 200, 60), 10, 2});
     all.push_back({"two words of rows a head", tree("chats_behind_stem", 2200, 150, 300), 3, 1});
     all.push_back({"pieces of two heads", tree("chats_behind_stem", 300, 70, 40), 40, 1});
+    // The window hides the stem from many of its rows, but not all: answers are shorter than the window.
+    const std::vector<WalkedSequence> chats(16, {300, 80});
+    std::vector<WalkedSequence> walk{{0, 380}};
+    walk.insert(walk.end(), chats.begin(), chats.end());
+    ColumnMask windowed = tree_mask(1660, walk);
+    windowed.row_positions = tree_positions(1660, walk);
+    windowed.position_window = 250;
+    all.push_back({"a stem within a window", std::move(windowed), 14, 1});
     all.push_back(
         {"two sheets", stack({tree("chats_behind_stem", 700, 200, 60), tree("rollouts", 700, 80, 30)}), 14, 2});
     return all;

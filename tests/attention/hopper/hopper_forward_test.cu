@@ -14,6 +14,7 @@
 #include "engine/device/arena.h"
 #include "engine/device/philox.h"
 #include "tests/support/random_mask.h"
+#include "tests/support/random_walk.h"
 #include "tests/support/test_gpu.h"
 
 namespace colonnade {
@@ -165,7 +166,7 @@ class Call {
         keys_ = arena.tensor("", DType::bf16, {b, mask_.columns, 2 * heads_.kv, heads_.dim});
         outs_ = arena.tensor("", DType::bf16, {b, mask_.rows, heads_.query + 1, heads_.dim});
         lse_ = arena.tensor("", DType::f32, {b, heads_.query, mask_.rows});
-        plan_memory_ = GpuTilePlan::lay_out(arena, b * mask_.heads, mask_.rows, mask_.columns);
+        plan_memory_ = GpuTilePlan::lay_out(arena, mask_);
     }
     std::vector<double> columns(const Tensor& packed, int64_t first, int64_t count) const {
         const auto all = read_values(ctx_, packed);
@@ -255,6 +256,14 @@ TEST_P(HopperForward, AnyMask) {
                                                    1 + s * 97 % 613, 1 + s * 61 % 517);
         const int64_t kv_heads = std::array<int64_t, 4>{1, 2, 3, 6}[seed / 4 % 4];
         Call(mask, heads(6, kv_heads)).expect_dense(fmt::format("seed {}", seed));
+    }
+}
+
+TEST_P(HopperForward, TreesWithinAWindow) {
+    for (uint64_t seed = 0; seed < 40; ++seed) {
+        const int64_t n = 1 + static_cast<int64_t>(seed * 97 % 1500);
+        Call(tree_within_window(seed, n, seed % 4 == 0 ? 15 : 0), heads(6, 2))
+            .expect_dense(fmt::format("seed {}", seed));
     }
 }
 

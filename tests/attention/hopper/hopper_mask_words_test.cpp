@@ -37,6 +37,29 @@ TEST(HopperMaskWords, BitsAreTheHiddenRows) {
     }
 }
 
+/// Runs of rows as the mask warp takes them: from one row that does not continue the position before it to the next.
+TEST(HopperMaskWords, BitsPastAWindowAreThoseOfThePositions) {
+    std::mt19937 random(5);
+    const auto some = [&](int from, int to) { return std::uniform_int_distribution(from, to)(random); };
+    for (int trial = 0; trial < 20000; ++trial) {
+        std::array<int, 32> positions{};
+        const int jumps = some(0, 31);
+        for (size_t r = 0; r < 32; ++r)
+            positions[r] = r == 0 || some(0, 31) < jumps ? some(0, 60) : positions[r - 1] + 1;
+        if (trial % 5 == 0)  // the largest that a mask allows
+            for (int& p : positions) p += (1 << 30) - 256 - 100;
+        const int limit = trial % 7 == 0 ? INT_MAX - 511 : positions[static_cast<size_t>(some(0, 31))] + some(-40, 40);
+        uint32_t word = 0;
+        for (int begin = 0, end = 0; begin < 32; begin = end) {
+            for (end = begin + 1; end < 32; ++end)
+                if (positions[static_cast<size_t>(end)] != positions[static_cast<size_t>(end) - 1] + 1) break;
+            word |= past_window(begin, end, positions[static_cast<size_t>(begin)], limit);
+        }
+        for (size_t r = 0; r < 32; ++r)
+            ASSERT_EQ(word >> r & 1, positions[r] >= limit ? 1u : 0u) << "trial " << trial << ", row " << r;
+    }
+}
+
 /// Runs the lanes of a warp in lockstep, like the kernel's shuffles.
 template <int columns>
 void expect_the_bits_of_its_scores() {

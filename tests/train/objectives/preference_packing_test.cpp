@@ -18,12 +18,6 @@ std::unique_ptr<Learner> learner_of(const ModelConfig& config, DType dtype, std:
     return tiny_learner(config, dtype, 2, 320, {.objective = std::move(objective), .reference = reference});
 }
 
-/// A column mask cannot express a sliding window that ends within several answers of a stem: these models get pairs
-/// only.
-bool windowed(const ModelConfig& config) {
-    return std::any_of(config.windows.begin(), config.windows.end(), [](int64_t w) { return w > 0; });
-}
-
 PreferenceMix mix() {
     PreferenceMix m;
     m.count = 2;
@@ -140,7 +134,7 @@ TEST_P(PreferencePacking, PairsEqualSeparateAnswers) {
 TEST_P(PreferencePacking, RankingsEqualSeparateAnswers) {
     const ModelConfig config = this->config(true);
     std::vector<Sample> s = pairs(config.vocab_size);
-    if (!windowed(config)) s[1] = tree(6, 12, {5, 20, 1, 9}, config.vocab_size);
+    s[1] = tree(6, 12, {5, 20, 1, 9}, config.vocab_size);
     s[0].pairs[0].margin = 0.5;
     const auto learner = learner_of(config, dtype(), std::make_shared<RewardObjective>(RankingKind::pairwise, 0.01));
     std::vector<Batch> separate;
@@ -183,8 +177,7 @@ std::vector<Sample> random_trees(int64_t vocab) {
 
 TEST_P(PreferencePacking, TreesEqualSeparateAnswers) {
     for (const bool score : {false, true}) {
-        ModelConfig config = this->config(score);
-        config.windows.assign(config.windows.size(), 0);  // which column masks cannot express for every tree
+        const ModelConfig config = this->config(score);
         const std::vector<Sample> trees = random_trees(config.vocab_size);
         std::vector<Sample> apart;
         for (const Sample& tree : trees) apart.push_back(unshared(tree));
@@ -312,8 +305,7 @@ TEST_P(PreferenceGradient, OfRankingsEqualsCentralDifferences) {
     for (const RankingKind kind : {RankingKind::pairwise, RankingKind::plackett_luce}) {
         ModelConfig config = tiny_config(GetParam());
         config.score_head = true;
-        const Sample a =
-            windowed(config) ? tree(1, 6, {5, 9}, config.vocab_size) : tree(1, 6, {5, 9, 2}, config.vocab_size);
+        const Sample a = tree(1, 6, {5, 9, 2}, config.vocab_size);
         const Sample b = tree(2, 11, {4, 2}, config.vocab_size);
         const auto learner = learner_of(config, DType::f64, std::make_shared<RewardObjective>(kind, 0.05));
         expect_model_gradient(*learner, make_batch({{&a}, {&b}}));

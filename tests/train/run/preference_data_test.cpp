@@ -152,27 +152,16 @@ TEST_F(PreferenceData, PairsFitTheLossOfTheStage) {
                  [&] { session(rows, shape + "0}\nstage: rm\nreward_loss: plackett_luce\n"); });
 }
 
-TEST_F(PreferenceData, RankingsBeyondASlidingWindowAreRefused) {
+/// Rankings and conversations stay whole, wherever a window of the model ends within them.
+TEST_F(PreferenceData, TreesBeyondASlidingWindowStayWhole) {
+    std::string wide = shape;
+    wide.replace(wide.find("vocab_size: 100"), 15, "vocab_size: 500");
     const std::string text = R"({"prompt": "a b c", "completions": ["d e f g h", "i j k l m", "n"]})";
-    // Pairs of any length are fine, and so are rankings within the window.
-    const std::string pairs = pair_row("1, 2, 3", "4, 5, 6, 7, 8, 9", "10, 11, 12, 13, 14");
-    EXPECT_EQ(session(pairs, shape + "4}\nstage: rm\n").train.store.size(), 1);
-    const std::string keys =
-        fmt::format("tokenizer_name_or_path: {}\nstage: rm\n", golden_file("template_golden.model"));
-    const std::string wide = [&] {
-        std::string with = shape;
-        return with.replace(with.find("vocab_size: 100"), 15, "vocab_size: 500");
-    }();
-    EXPECT_EQ(session(text, wide + "64}\n" + keys + "").train.store.size(), 1);
-    expect_error(Exit::config,
-                 "stage rm: the model's sliding_window of 4 ends within two or more of the 3 answers of " + place(1) +
-                     ", which column masks cannot express; give pairs, or max_length of at most 4",
-                 [&] { session(text, wide + "4}\n" + keys + ""); });
-}
-
-/// The turns of a conversation are compared one by one, so that they may be divided.
-TEST_F(PreferenceData, TurnsBeyondASlidingWindowAreDivided) {
-    // A window that ends within three answers: the long rejected one, and both of the later turn.
+    const std::string keys = fmt::format("tokenizer_name_or_path: {}\n", golden_file("template_golden.model"));
+    for (const int window : {64, 4, 1}) {
+        const Session s = session(text, fmt::format("{}{}}}\nstage: rm\n{}", wide, window, keys));
+        EXPECT_EQ(s.train.store.sample(0).sequences.size(), 3u) << "window " << window;
+    }
     const std::string words = "d e f g h i j k l m n o p q r s t u v w x y z ";
     const auto answer = [&](const std::string& chosen, const std::string& rejected) {
         return fmt::format(R"({{"role": "assistant", "content": "{}", "rejected": "{}"}})", chosen, rejected);
@@ -180,21 +169,20 @@ TEST_F(PreferenceData, TurnsBeyondASlidingWindowAreDivided) {
     const std::string row = fmt::format(
         R"({{"messages": [{{"role": "user", "content": "a"}}, {}, {{"role": "user", "content": "d"}}, {}]}})",
         answer("c", words + words), answer(words + "a", words + "b"));
-    std::string wide = shape;
-    wide.replace(wide.find("vocab_size: 100"), 15, "vocab_size: 500");
-    const std::string keys =
-        fmt::format("tokenizer_name_or_path: {}\nmax_length: 256\nstage: dpo\n", golden_file("template_golden.model"));
-    const Session whole = session(row, wide + "0}\n" + keys);
-    ASSERT_EQ(whole.train.store.size(), 1);
-    int64_t window = 4;
-    while (window < 200 && window_fits_column_mask(whole.train.store.sample(0), window)) ++window;
+    // The first window that two ranges per column cannot say: it ends within three answers.
+    const auto opened = [&](int64_t window) {
+        return session(row, fmt::format("{}{}}}\nmax_length: 256\nstage: dpo\n{}", wide, window, keys));
+    };
+    const Sample sample = opened(0).train.store.sample(0);
+    const Batch batch = make_batch({{&sample}});
+    int64_t window = 1;
+    while (window < 200 && batch.mask.with_sliding_window(window, batch.positions).position_window == 0) ++window;
     ASSERT_LT(window, 200);
-    const Session divided = session(row, fmt::format("{}{}}}\n{}", wide, window, keys));
-    EXPECT_EQ(whole.train.store.pairs(), (std::vector<PairTotals>{{2, 2}}));
-    ASSERT_EQ(divided.train.store.size(), 2);
-    EXPECT_EQ(divided.train.store.pairs(), (std::vector<PairTotals>{{1, 1}, {1, 1}}));
-    EXPECT_EQ(divided.train.store.sample(1).whole(1), whole.train.store.sample(0).whole(3));
-    const std::string report = prepare_report(whole.train, {.packing_length = 512}, nullptr);
+    const Session s = opened(window);
+    ASSERT_EQ(s.train.store.size(), 1);
+    EXPECT_EQ(s.train.store.sample(0), sample);
+    EXPECT_EQ(s.train.store.pairs(), (std::vector<PairTotals>{{2, 2}}));
+    const std::string report = prepare_report(s.train, {.packing_length = 512}, nullptr);
     for (const char* part : {"pairs                     2, turns of 1 conversations", "tokens of a conversation  ",
                              "    rejected  ", "    chosen    "})
         EXPECT_NE(report.find(part), std::string::npos) << report << "\nlacks " << part;

@@ -47,15 +47,24 @@ class SharedPrefixes : public RunTest {
     }
 };
 
+/// Sliding windows end within the beginning and within the rows' own tokens, or nowhere.
 TEST_F(SharedPrefixes, AStepLearnsTheSameInFewerTokens) {
-    const std::string apart = train(config(), with({output("apart"), "share_prefixes=false"})),
-                      shared = train(config(), with({output("shared")}));
-    const std::vector<Json> a = read_log(path("apart")), b = read_log(path("shared"));
-    for (const char* key : {"loss", "grad_norm", "eval_loss", "eval_mean_token_accuracy", "eval_perplexity"})
-        EXPECT_NEAR(value_at(b, key, 1), value_at(a, key, 1), 1e-5 * std::abs(value_at(a, key, 1))) << key;
-    EXPECT_EQ(value_at(b, "num_tokens", 1), value_at(a, "num_tokens", 1)) << "represented tokens";
-    EXPECT_NE(shared.find("\nprefixes "), std::string::npos) << shared;
-    EXPECT_EQ(apart.find("\nprefixes "), std::string::npos) << apart;
+    for (const int window : {0, 30, 3}) {
+        SCOPED_TRACE(window);
+        const auto run = [&](const char* name, const char* sharing) {
+            const std::string folder = fmt::format("{}_{}", name, window);
+            std::string said = train(config(), with({output(folder), sharing, "model.architecture=mistral",
+                                                     fmt::format("model.sliding_window={}", window)}));
+            return std::pair(std::move(said), read_log(path(folder)));
+        };
+        const auto [apart, a] = run("apart", "share_prefixes=false");
+        const auto [shared, b] = run("shared", "share_prefixes=auto");
+        for (const char* key : {"loss", "grad_norm", "eval_loss", "eval_mean_token_accuracy", "eval_perplexity"})
+            EXPECT_NEAR(value_at(b, key, 1), value_at(a, key, 1), 1e-5 * std::abs(value_at(a, key, 1))) << key;
+        EXPECT_EQ(value_at(b, "num_tokens", 1), value_at(a, "num_tokens", 1)) << "represented tokens";
+        EXPECT_NE(shared.find("\nprefixes "), std::string::npos) << shared;
+        EXPECT_EQ(apart.find("\nprefixes "), std::string::npos) << apart;
+    }
     const StoreResult train = session({}).train;
     const PackPlan plan = Packer(train.store.lengths(), {.packing_length = 256}, train.prefixes).plan(0);
     EXPECT_GT(plan.saved(), 0.7);
