@@ -223,10 +223,12 @@ void Gpu::collect_phases(Profile& profile) {
 }
 
 CurrentDevice::CurrentDevice() {
-    check_cuda(cudaGetDevice(&index_), "cudaGetDevice");
+    if (cudaGetDevice(&index_) == cudaSuccess) return;
+    cudaGetLastError();  // without a device there is none to set back; the next call reports it
+    index_ = -1;
 }
 CurrentDevice::~CurrentDevice() {
-    cudaSetDevice(index_);
+    if (index_ >= 0) cudaSetDevice(index_);
 }
 
 struct Readback::State {
