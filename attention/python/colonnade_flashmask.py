@@ -438,6 +438,9 @@ def flashmask_attention(q, k, v, mask, *, scale=None, deterministic=False, layou
         raise ValueError(f"flashmask: layout is {layout!r}, expected 'bhsd' or 'bshd'")
     bshd = layout == "bshd"
     device = q.device
+    if not device == k.device == v.device == mask.tensor.device:
+        raise ValueError(f"flashmask: q, k, v, mask are on {device}, {k.device}, {v.device}, {mask.tensor.device}, "
+                         "expected one device: Mask.to(device) moves a mask")
     if torch.is_autocast_enabled(device.type):
         dtype = torch.get_autocast_dtype(device.type)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
@@ -451,9 +454,6 @@ def flashmask_attention(q, k, v, mask, *, scale=None, deterministic=False, layou
     columns = k.shape[1 if bshd else 2]
     if batch != mask.batch or rows != mask.rows or columns != mask.length:
         raise ValueError(f"flashmask: {mask} for batch {batch}, {rows} rows, {columns} columns")
-    if not device == k.device == v.device == mask.tensor.device:
-        raise ValueError(f"flashmask: q, k, v, mask are on {device}, {k.device}, {v.device}, {mask.tensor.device}, "
-                         "expected one device: Mask.to(device) moves a mask")
     out, lse = _compute(q, k, v, mask.tensor, mask.heads, mask.causal,
                         1 / math.sqrt(head_dim) if scale is None else scale,
                         deterministic or torch.are_deterministic_algorithms_enabled(), bshd)
