@@ -265,10 +265,8 @@ TilePlan make_gpu_tile_plan(const Context& ctx, const GpuTilePlan& memory, const
         return on_gpu;
     };
 
-    const GpuColumns columns{.lts = uploaded(mask.lts),
-                             .lte = uploaded(mask.lte),
-                             .uts = uploaded(mask.uts),
-                             .ute = uploaded(mask.ute)};
+    const GpuColumns columns{
+        .lts = uploaded(mask.lts), .lte = uploaded(mask.lte), .uts = uploaded(mask.uts), .ute = uploaded(mask.ute)};
     return make_gpu_tile_plan(ctx, memory, mask, columns);
 }
 

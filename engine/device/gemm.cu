@@ -129,19 +129,19 @@ void cuda::gemm(const Context& ctx, const Gemm& g) {
     if (!state.products) state.open_products();
     Products& s = *state.products;
     const Products::Key key{g.m(),
-                                  g.n(),
-                                  g.k(),
-                                  g.a.stride[0],
-                                  g.b.stride[0],
-                                  g.c.stride[0],
-                                  g.c.dtype == DType::f32,
-                                  g.transpose_a,
-                                  g.transpose_b,
-                                  !g.bias.empty(),
-                                  g.beta != 0,
-                                  alignment_of(g.a.data),
-                                  alignment_of(g.b.data),
-                                  alignment_of(g.c.data)};
+                            g.n(),
+                            g.k(),
+                            g.a.stride[0],
+                            g.b.stride[0],
+                            g.c.stride[0],
+                            g.c.dtype == DType::f32,
+                            g.transpose_a,
+                            g.transpose_b,
+                            !g.bias.empty(),
+                            g.beta != 0,
+                            alignment_of(g.a.data),
+                            alignment_of(g.b.data),
+                            alignment_of(g.c.data)};
     auto plan = s.plans.find(key);
     if (plan == s.plans.end()) plan = s.plans.emplace(key, make_plan(s.blas, g)).first;
     if (!g.bias.empty()) set(plan->second.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias.data);

@@ -22,7 +22,7 @@ struct Gpu::State {
         cudaEvent_t read[2] = {};
         int current = 0;
         size_t used = 0;  ///< bytes of the current half
-        void open();  ///< if it is not open
+        void open();      ///< if it is not open
         char* reserve(size_t bytes, cudaStream_t stream);
         ~Staging();
     } staging;

@@ -6,7 +6,7 @@
 
 #include "colonnade_flashmask.h"
 
-enum { length = 70, heads = 4, kv_heads = 2, dim = 8, queries = length* heads* dim, keys = length* kv_heads* dim };
+enum { length = 70, heads = 4, kv_heads = 2, dim = 8, queries = length * heads * dim, keys = length * kv_heads * dim };
 
 static int failures = 0;
 static void expect(int held, const char* what) {
@@ -78,8 +78,7 @@ static double worst_error(const struct colonnade_mask* m, double scale) {
             else
                 expect(isinf(lse[h * length + i]) && lse[h * length + i] < 0, "lse of a row without keys is -inf");
         }
-    for (int i = 0; i < keys; ++i)
-        worst = fmax(worst, fmax(fabs(wanted_dk[i] - dk[i]), fabs(wanted_dv[i] - dv[i])));
+    for (int i = 0; i < keys; ++i) worst = fmax(worst, fmax(fabs(wanted_dk[i] - dk[i]), fabs(wanted_dv[i] - dv[i])));
     return worst;
 }
 
@@ -130,13 +129,15 @@ static void check_masks(void) {
         expect(colonnade_document_id_mask(&same, again, ids, 1, length, causal) == 0, "document ids");
         for (int i = 0; i < length; ++i)
             for (int j = 0; j < length; ++j)
-                expect(sees(&mask, i, j) == (ids[i] >= 0 && ids[i] == ids[j] && !(causal && j > i)), "a document's pair");
+                expect(sees(&mask, i, j) == (ids[i] >= 0 && ids[i] == ids[j] && !(causal && j > i)),
+                       "a document's pair");
         expect(memcmp(memory, again, sizeof(int32_t) * length * (causal ? 1 : 2)) == 0, "ids and borders agree");
     }
     expect(colonnade_add_window(&mask, memory, 5) == 0, "window");
     for (int i = 0; i < length; ++i)
         for (int j = 0; j < length; ++j)
-            expect(sees(&mask, i, j) == (ids[i] >= 0 && ids[i] == ids[j] && j <= i && i - j < 5), "a pair of the window");
+            expect(sees(&mask, i, j) == (ids[i] >= 0 && ids[i] == ids[j] && j <= i && i - j < 5),
+                   "a pair of the window");
     check_attention("window", &mask);
 
     const int64_t shared[] = {0, 10}, own[] = {25, 20}; /* a stem of 10 tokens with answers of 15 and 20 */
@@ -157,7 +158,8 @@ static void check_errors(void) {
     struct colonnade_mask mask;
     expect_error(colonnade_document_mask(&mask, memory, borders, 2, length, 1), COLONNADE_BAD_MASK, "ends at 30");
     expect_error(colonnade_document_mask(&mask, memory, late, 1, length, 1), COLONNADE_BAD_MASK, "begins with 3");
-    expect_error(colonnade_document_id_mask(&mask, memory, ids, 1, 4, 1), COLONNADE_BAD_MASK, "token 3: id 1 comes back");
+    expect_error(colonnade_document_id_mask(&mask, memory, ids, 1, 4, 1), COLONNADE_BAD_MASK,
+                 "token 3: id 1 comes back");
     for (int i = 0; i < length; ++i) lts[i] = length;
     lts[3] = length + 5;
     const struct colonnade_mask wrong = {1, 1, length, length, 1, lts, NULL, NULL, NULL};
