@@ -257,14 +257,13 @@ TilePlan make_gpu_tile_plan(const Context& ctx, const GpuTilePlan& memory, const
     const int64_t vector = PlanScratch(mask.batch * mask.heads, mask.rows, mask.columns).vector;
     int64_t used = 0;
     const auto uploaded = [&](const std::vector<int32_t>& values) {
-        Tensor on_gpu(memory.scratch.as<uint8_t>() + used * 4, DType::i32, {mask.batch, mask.heads, mask.columns},
-                      Device::cuda);
+        const Tensor on_gpu(memory.scratch.as<uint8_t>() + used * 4, DType::i32, {mask.batch, mask.heads, mask.columns},
+                            Device::cuda);
         used += vector;
         if (values.empty()) return Tensor();
         ctx.gpu->upload(on_gpu, values.data());
         return on_gpu;
     };
-
     const GpuColumns columns{
         .lts = uploaded(mask.lts), .lte = uploaded(mask.lte), .uts = uploaded(mask.uts), .ute = uploaded(mask.ute)};
     return make_gpu_tile_plan(ctx, memory, mask, columns);

@@ -49,9 +49,9 @@ COLONNADE_API const char* colonnade_last_error(void);
 enum { COLONNADE_CPU = 1, COLONNADE_CUDA = 2 };                    /* `device`, numbered as in DLPack */
 enum { COLONNADE_F32 = 0, COLONNADE_F64 = 1, COLONNADE_BF16 = 2 }; /* `dtype` */
 
-/* 0 if there are kernels. CPU: f32 and f64, head_dim 1 to 256. CUDA: bf16, head_dim 64, 96, 128, 256, if
- * the library was built with CUDA and the device exists and is sm_80 or newer. Otherwise COLONNADE_UNSUPPORTED, with the
- * reason in colonnade_last_error(). */
+/* 0 if there are kernels. CPU: f32 and f64, head_dim 1 to 256. CUDA: bf16, head_dim 64, 96, 128, 256, if the library was
+ * built with CUDA and the device exists and is sm_80 or newer. Otherwise COLONNADE_UNSUPPORTED, with the reason in
+ * colonnade_last_error(). */
 COLONNADE_API int colonnade_flashmask_runs(int64_t device, int64_t device_index, int64_t dtype, int64_t head_dim);
 
 /* --- Masks ------------------------------------------------------------------------------------------------------- */
@@ -93,13 +93,13 @@ COLONNADE_API int colonnade_add_window(struct colonnade_mask* mask, int32_t* mem
 
 /* --- Plans of a GPU ---------------------------------------------------------------------------------------------- */
 
-/* Bytes of the plan of a mask of these sizes; the vectors are not read. -1 if the sizes are wrong. About
- * 40 bytes per column and 1 bit per 32 x 32 pairs. */
+/* Bytes of the plan of a mask of these sizes; the vectors are not read. -1 if the sizes are wrong. For each batch and
+ * head about 33 bytes per column and 1 bit per 32 x 32 pairs. */
 COLONNADE_API int64_t colonnade_plan_bytes(const struct colonnade_mask* mask);
 /* Makes the plan in device memory, 16-byte aligned. The mask's vectors are in device memory, too, and are read until
  * the stream has passed this call. Nobody checks them: ranges beyond the rows are cut, overlapping ones hide what either
- * hides. Passes need the plan, the sizes and `causal`, no longer the vectors. A graph that has recorded passes
- * shows another mask of the same sizes if its plan is copied into the memory of the first. */
+ * hides. Passes need the plan, the sizes and `causal`, no longer the vectors. A graph that has recorded passes shows another
+ * mask of the same sizes if its plan is copied into the memory of the first. */
 COLONNADE_API int colonnade_build_plan(void* plan, int64_t plan_bytes, const struct colonnade_mask* mask,
                                        int64_t device_index, void* stream);
 

@@ -1,6 +1,6 @@
 # cmake --install build --prefix DIR: libraries, headers and the CMake package, for find_package(colonnade); the program
 # colonnade with its manual page and completion; smaller programs go to libexec/colonnade. Component flashmask is the C
-# interface of attention: library, header, pkg-config file, and the PyTorch operator in LIBDIR/colonnade.
+# interface of attention: library, header, pkg-config file, and Python files in LIBDIR/colonnade.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/colonnade)
@@ -32,8 +32,8 @@ install(TARGETS colonnade_flashmask EXPORT colonnade_flashmask
 install(EXPORT colonnade_flashmask NAMESPACE colonnade:: FILE colonnade-flashmask-targets.cmake
     DESTINATION ${package_dir} COMPONENT flashmask)
 install(FILES ${PROJECT_SOURCE_DIR}/attention/c_api/colonnade_flashmask.h DESTINATION include COMPONENT flashmask)
-install(FILES ${PROJECT_SOURCE_DIR}/attention/python/colonnade_flashmask.py
-    DESTINATION ${CMAKE_INSTALL_LIBDIR}/colonnade COMPONENT flashmask)
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/attention/python/ DESTINATION ${CMAKE_INSTALL_LIBDIR}/colonnade
+    COMPONENT flashmask FILES_MATCHING PATTERN "*.py")
 file(RELATIVE_PATH prefix_from_pkgconfig "/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/")
 configure_file(${CMAKE_CURRENT_LIST_DIR}/colonnade_flashmask.pc.in ${PROJECT_BINARY_DIR}/colonnade_flashmask.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/colonnade_flashmask.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT flashmask)

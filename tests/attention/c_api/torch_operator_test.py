@@ -232,9 +232,10 @@ class Operator(unittest.TestCase):
     def test_transformers(self):
         try:
             from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
-            library.register_with_transformers()
+            import colonnade_transformers
         except ImportError as error:
             self.skipTest(f"no transformers: {error}")
+        colonnade_transformers.register()
         sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 8,
                  "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.3}
         ids = torch.randint(0, 64, (1, 40))
