@@ -14,14 +14,19 @@ thread_local std::string last_error;
 
 /// Runs the body of a function of the interface. Returns the code of the error that it throws, or 0.
 template <typename Body>
-int guarded(const Body& body) {
+int guarded(const Body& body) noexcept {
     try {
-        body();
-        return COLONNADE_OK;
-    } catch (...) {
-        const Error error = error_in_flight();
-        last_error = error.what();
-        return static_cast<int>(error.exit());
+        try {
+            body();
+            return COLONNADE_OK;
+        } catch (...) {
+            last_error.clear();
+            const Error error = error_in_flight();
+            last_error = error.what();
+            return static_cast<int>(error.exit());
+        }
+    } catch (...) {  // no memory for the text
+        return COLONNADE_NO_MEMORY;
     }
 }
 

@@ -274,12 +274,15 @@ class Mask:
 
     Four integers per key instead of a matrix (arXiv 2410.01359). A mask belongs to a device and is made once per batch;
     all layers and both passes share it. Constructors compute on the device of the tensors that they are given. Numbers on
-    the CPU are checked, a wrong one is a ValueError; numbers on a GPU are not, unless it says so, because that waits.
+    the CPU are checked, a wrong one is a ValueError. Numbers on a GPU are checked by from_columns alone, because that waits.
     """
 
     def __init__(self, columns, rows, causal):
         """columns: int32 [4, batch, heads, length], the vectors lts, lte, uts, ute. The classmethods are handier."""
-        self.columns, self.rows, self.causal = columns.contiguous(), rows, causal
+        if columns.dtype != torch.int32 or columns.dim() != 4 or columns.shape[0] != 4:
+            raise ValueError(f"column mask: columns {list(columns.shape)} {columns.dtype}, expected [4, batch, heads, length] "
+                             "torch.int32")
+        self.columns, self.rows, self.is_causal = columns.contiguous(), rows, causal
         _, self.batch, self.heads, self.length = columns.shape
         self.tensor = _plan(self.columns, rows, causal) if columns.is_cuda else self.columns
 
@@ -319,6 +322,8 @@ class Mask:
         """One row of packed documents with the borders cu_seqlens [documents + 1], 0 first. Tokens behind the last one
         are padding, which sees nothing and is not seen. length: tokens of the row, the last border by default, which
         waits for a GPU. window: a query sees only keys less than `window` tokens away."""
+        if cu_seqlens.dim() != 1 or cu_seqlens.numel() == 0:
+            raise ValueError(f"cu_seqlens {list(cu_seqlens.shape)}, expected [documents + 1]")
         length = int(cu_seqlens[-1]) if length is None else length
         if not cu_seqlens.is_cuda and (cu_seqlens[0] != 0 or (cu_seqlens.diff() < 0).any() or cu_seqlens[-1] > length):
             raise ValueError(f"cu_seqlens {cu_seqlens.tolist()[:8]}... for {length} tokens: expected 0 first, then "
@@ -334,14 +339,16 @@ class Mask:
         """ids [length] or [batch, length]: a document is a run of equal ids; a negative id is padding. On the CPU an id
         that comes back after another one is an error; on a GPU it is a document of its own."""
         ids = ids[None] if ids.dim() == 1 else ids
-        if not ids.is_cuda:
-            for b, row in enumerate(ids.tolist()):
-                firsts = [i for i in range(len(row)) if row[i] >= 0 and (i == 0 or row[i] != row[i - 1])]
-                if len({row[i] for i in firsts}) < len(firsts):
-                    again = next(i for n, i in enumerate(firsts) if row[i] in {row[f] for f in firsts[:n]})
-                    raise ValueError(f"document ids: batch {b}, token {again}: id {row[again]} comes back after another one, "
+        border = ids[:, 1:] != ids[:, :-1]
+        for b in range(0 if ids.is_cuda else len(ids)):
+            firsts = (torch.nn.functional.pad(border[b], (1, 0), value=True) & (ids[b] >= 0)).nonzero()[:, 0].tolist()
+            seen = set()
+            for token, value in zip(firsts, ids[b][firsts].tolist()):
+                if value in seen:
+                    raise ValueError(f"document ids: batch {b}, token {token}: id {value} comes back after another one, "
                                      "expected the tokens of a document in one run")
-        return cls._runs(ids[:, 1:] != ids[:, :-1], ids < 0, causal, window)
+                seen.add(value)
+        return cls._runs(border, ids < 0, causal, window)
 
     @classmethod
     def from_position_ids(cls, position_ids, *, causal=True, window=None, padding=None):
@@ -398,11 +405,11 @@ class Mask:
     def to(self, device):
         """The mask on a device; itself if it is there."""
         moved = self.columns if device is None else self.columns.to(device)
-        return self if moved is self.columns else Mask(moved, self.rows, self.causal)
+        return self if moved is self.columns else Mask(moved, self.rows, self.is_causal)
 
     def copy_(self, other):
         """Becomes `other`, a mask of the same sizes: a CUDA graph that has recorded this mask then shows that one."""
-        if (repr(self), self.causal) != (repr(other), other.causal):
+        if repr(self) != repr(other):
             raise ValueError(f"column mask: {other} cannot replace {self}")
         self.columns.copy_(other.columns)
         if self.tensor is not self.columns:
@@ -413,12 +420,12 @@ class Mask:
         lts, lte, uts, ute = self.columns[:, :, :, None]
         i = torch.arange(self.rows, device=lts.device)[:, None]
         seen = ~((lts <= i) & (i < lte) | (uts <= i) & (i < ute))
-        if self.causal:
+        if self.is_causal:
             seen &= torch.arange(self.length, device=lts.device) <= i + self.length - self.rows
         return seen
 
     def __repr__(self):
-        return (f"{'a causal' if self.causal else 'a'} mask of batch {self.batch}, {self.heads} heads, {self.rows} rows, "
+        return (f"{'a causal' if self.is_causal else 'a'} mask of batch {self.batch}, {self.heads} heads, {self.rows} rows, "
                 f"{self.length} columns on {self.columns.device}")
 
 
@@ -454,7 +461,7 @@ def flashmask_attention(q, k, v, mask, *, scale=None, deterministic=False, layou
     columns = k.shape[1 if bshd else 2]
     if batch != mask.batch or rows != mask.rows or columns != mask.length:
         raise ValueError(f"flashmask: {mask} for batch {batch}, {rows} rows, {columns} columns")
-    out, lse = _compute(q, k, v, mask.tensor, mask.heads, mask.causal,
+    out, lse = _compute(q, k, v, mask.tensor, mask.heads, mask.is_causal,
                         1 / math.sqrt(head_dim) if scale is None else scale,
                         deterministic or torch.are_deterministic_algorithms_enabled(), bshd)
     return (out, lse.detach()) if return_lse else out

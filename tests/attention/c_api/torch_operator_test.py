@@ -206,6 +206,8 @@ class Operator(unittest.TestCase):
             (ValueError, r"cu_seqlens \[0, 5, 3\]", lambda: Mask.from_cu_seqlens(torch.tensor([0, 5, 3]), length=8)),
             (ValueError, r"cu_seqlens \[1, 8\]", lambda: Mask.from_cu_seqlens(torch.tensor([1, 8]))),
             (ValueError, "batch 1, token 3: id 3 comes back", lambda: Mask.from_document_ids(ids)),
+            (ValueError, r"cu_seqlens \[1, 2\], expected", lambda: Mask.from_cu_seqlens(torch.tensor([[0, 8]]))),
+            (ValueError, r"columns \[4, 8\] torch.int64", lambda: Mask(torch.zeros(4, 8, dtype=torch.int64), 8, True)),
             (ValueError, "a window of 0", lambda: Mask.causal(8, window=0)),
             (ValueError, "a window of 0", lambda: Mask.from_document_ids(ids[:1], window=0)),
             (ValueError, "sequence 1 shares 9 tokens", lambda: Mask.tree([0, 9], [4, 4])),
