@@ -80,8 +80,13 @@ def _bytes(count):
     return count
 
 
+# PyTorch's own generated code asks this way; the public way makes an object first.
+_current_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None) or (
+    lambda index: torch.cuda.current_stream(index).cuda_stream)
+
+
 def _stream(tensor):
-    return torch.cuda.current_stream(tensor.device).cuda_stream
+    return _current_stream(tensor.device.index)
 
 
 def _vector_pointers(columns):
