@@ -238,64 +238,88 @@ void upload_positions(Gpu& gpu, const Tensor& to, const ColumnMask& mask) {
     });
 }
 
+/// The parts of the scratch of a plan for a mask of these sizes.
+PlanScratch scratch_of(const GpuTilePlan& memory, const ColumnMask& sizes) {
+    const int64_t positions = memory.positions.rank == 2 ? memory.positions.size(0) : 0;
+    return {sizes.batch * sizes.heads, sizes.rows, sizes.columns, positions};
+}
+
 }  // namespace
+
+TilePlan gpu_tile_plan_in(const GpuTilePlan& memory, const ColumnMask& sizes) {
+    constexpr int64_t tile = GpuTilePlan::tile;
+    TilePlan plan{.tile_rows = tile,
+                  .tile_columns = tile,
+                  .batch = sizes.batch,
+                  .heads = sizes.heads,
+                  .row_blocks = blocks_of(sizes.rows, tile),
+                  .column_blocks = blocks_of(sizes.columns, tile),
+                  .gpu = memory};
+    const int64_t sheets = sizes.batch * sizes.heads;
+    const bool fits = memory.bounds.rank == 3 && memory.bounds.size(0) == sheets &&
+                      memory.bounds.size(1) == blocks_of(sizes.columns, 2 * tile) * 2 * tile &&
+                      memory.row_active.size(1) == plan.row_blocks &&
+                      memory.column_active.size(1) == plan.column_blocks && memory.scratch.device == Device::cuda &&
+                      memory.scratch.numel() == scratch_of(memory, sizes).bytes();
+    require(fits, "tile plan: memory with bounds {} and row maps {} does not fit a mask of {} sheets, {} x {}",
+            describe(memory.bounds), describe(memory.row_active), sheets, sizes.rows, sizes.columns);
+    const bool placed = memory.positions.rank == 2 && memory.positions.size(0) == sizes.batch;
+    require(sizes.position_window == 0 || placed, "tile plan: memory without room for the positions of {} rows",
+            sizes.batch);
+    return plan;
+}
+
+TilePlan make_gpu_tile_plan(const Context& ctx, const GpuTilePlan& memory, const ColumnMask& sizes,
+                            const GpuColumns& columns) {
+    require(ctx.device == Device::cuda && ctx.gpu, "tile plan: a plan of a GPU for a context on {}",
+            name_of(ctx.device));
+    const TilePlan plan = gpu_tile_plan_in(memory, sizes);
+    const PlanScratch scratch = scratch_of(memory, sizes);
+    int64_t used = 4 * scratch.vector;
+    const auto take = [&](int64_t elements) {
+        auto* data = memory.scratch.as<uint8_t>() + used * 4;
+        used += elements;
+        return Tensor(data, DType::i32, {elements}, Device::cuda);
+    };
+    cuda::TilePlanBuild build{.plan = memory,
+                              .lts = columns.lts,
+                              .lte = columns.lte,
+                              .uts = columns.uts,
+                              .ute = columns.ute,
+                              .heads = sizes.heads,
+                              .rows = sizes.rows,
+                              .columns = sizes.columns,
+                              .causal = sizes.causal,
+                              .window = sizes.position_window};
+    build.extremes = take(scratch.extremes);
+    build.counts = take(scratch.counts);
+    if (sizes.position_window > 0) {
+        build.least_positions = take(scratch.least);
+        build.most_positions = take(scratch.most);
+    }
+    cuda::build_tile_plan(ctx, build);
+    return plan;
+}
 
 TilePlan make_gpu_tile_plan(const Context& ctx, const GpuTilePlan& memory, const ColumnMask& mask) {
     require(ctx.device == Device::cuda && ctx.gpu, "tile plan: a plan of a GPU for a context on {}",
             name_of(ctx.device));
     mask.validate();
-    constexpr int64_t tile = GpuTilePlan::tile;
-    TilePlan plan{.tile_rows = tile,
-                  .tile_columns = tile,
-                  .batch = mask.batch,
-                  .heads = mask.heads,
-                  .row_blocks = blocks_of(mask.rows, tile),
-                  .column_blocks = blocks_of(mask.columns, tile),
-                  .gpu = memory};
-    const int64_t sheets = mask.batch * mask.heads;
-    const int64_t positions = memory.positions.rank == 2 ? memory.positions.size(0) : 0;
-    const PlanScratch scratch(sheets, mask.rows, mask.columns, positions);
-    const bool fits = memory.bounds.rank == 3 && memory.bounds.size(0) == sheets &&
-                      memory.bounds.size(1) == blocks_of(mask.columns, 2 * tile) * 2 * tile &&
-                      memory.row_active.size(1) == plan.row_blocks &&
-                      memory.column_active.size(1) == plan.column_blocks && memory.scratch.device == Device::cuda &&
-                      memory.scratch.numel() == scratch.bytes();
-    require(fits, "tile plan: memory with bounds {} and row maps {} does not fit a mask of {} sheets, {} x {}",
-            describe(memory.bounds), describe(memory.row_active), sheets, mask.rows, mask.columns);
-    require(mask.position_window == 0 || positions == mask.batch,
-            "tile plan: memory for {} rows of positions, the mask has {}", positions, mask.batch);
-
+    gpu_tile_plan_in(memory, mask);  // checks the size of its scratch
+    const int64_t vector = scratch_of(memory, mask).vector;
     int64_t used = 0;
-    const auto take = [&](int64_t elements, std::initializer_list<int64_t> shape) {
-        auto* data = memory.scratch.as<uint8_t>() + used * 4;
-        used += elements;
-        return Tensor(data, DType::i32, shape, Device::cuda);
-    };
-    const auto uploaded = [&](const std::vector<int32_t>& vector) {
-        const Tensor on_gpu = take(scratch.vector, {sheets, mask.columns});
-        if (vector.empty()) return Tensor();
-        ctx.gpu->upload(on_gpu, vector.data());
+    const auto uploaded = [&](const std::vector<int32_t>& values) {
+        const Tensor on_gpu(memory.scratch.as<uint8_t>() + used * 4, DType::i32, {mask.batch, mask.heads, mask.columns},
+                            Device::cuda);
+        used += vector;
+        if (values.empty()) return Tensor();
+        ctx.gpu->upload(on_gpu, values.data());
         return on_gpu;
     };
-    cuda::TilePlanBuild build{.plan = memory,
-                              .lts = uploaded(mask.lts),
-                              .lte = uploaded(mask.lte),
-                              .uts = uploaded(mask.uts),
-                              .ute = uploaded(mask.ute),
-                              .heads = mask.heads,
-                              .rows = mask.rows,
-                              .columns = mask.columns,
-                              .causal = mask.causal,
-                              .window = mask.position_window};
-    build.extremes = take(scratch.extremes, {scratch.extremes});
-    build.counts = take(scratch.counts, {scratch.counts});
-    if (mask.position_window > 0) {
-        upload_positions(*ctx.gpu, memory.positions, mask);
-        build.least_positions = take(scratch.least, {scratch.least});
-        build.most_positions = take(scratch.most, {scratch.most});
-    }
-    cuda::build_tile_plan(ctx, build);
-    return plan;
+    const GpuColumns columns{
+        .lts = uploaded(mask.lts), .lte = uploaded(mask.lte), .uts = uploaded(mask.uts), .ute = uploaded(mask.ute)};
+    if (mask.position_window > 0) upload_positions(*ctx.gpu, memory.positions, mask);
+    return make_gpu_tile_plan(ctx, memory, mask, columns);
 }
 
 TilePlan make_tile_plan(const Context& ctx, const GpuTilePlan& memory, const ColumnMask& mask) {

@@ -97,6 +97,19 @@ TilePlan make_tile_plan(const ColumnMask& mask, int64_t tile_rows = 64, int64_t 
 /// The plan of a GPU. Validates the mask.
 TilePlan make_gpu_tile_plan(const Context& ctx, const GpuTilePlan& memory, const ColumnMask& mask);
 
+/// The vectors of a mask in device memory, i32 [batch, heads, columns] each; empty if the mask does not carry one.
+struct GpuColumns {
+    Tensor lts{}, lte{}, uts{}, ute{};
+};
+/// The plan of a GPU from vectors that are there already: nothing is uploaded. Of `sizes` the sizes, `causal` and
+/// `position_window` count; with a window, memory.positions holds the positions.
+/// The vectors are not validated: ranges beyond the rows are cut, overlapping ones hide what either hides.
+TilePlan make_gpu_tile_plan(const Context& ctx, const GpuTilePlan& memory, const ColumnMask& sizes,
+                            const GpuColumns& columns);
+
+/// The plan that is in `memory` since one of the functions above made it for a mask of these sizes.
+TilePlan gpu_tile_plan_in(const GpuTilePlan& memory, const ColumnMask& sizes);
+
 /// Number of visible (query, key) pairs of a valid mask, summed over batch and mask heads, in O(columns).
 int64_t count_visible_pairs(const ColumnMask& mask);
 

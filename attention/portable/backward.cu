@@ -350,8 +350,7 @@ __global__ void __launch_bounds__(C::threads, C::ctas) by_keys(const __grid_cons
 
 template <typename C, bool with_dq>
 void launch_by_keys(cudaStream_t stream, const BackwardProblem& p) {
-    static const bool ready = allow_shared_memory(by_keys<C, with_dq>, C::bytes);
-    static_cast<void>(ready);
+    once_per_device([] { return allow_shared_memory(by_keys<C, with_dq>, C::bytes); });
     const int64_t items = int64_t{p.batch} * p.mask_heads * p.by_column.block_pairs * (128 / C::keys);
     const auto grid = static_cast<unsigned>(items * Item::kv_heads_per_sheet(p));
     if (grid == 0) return;  // no key

@@ -3,6 +3,7 @@
 // between global memory, shared memory and fragments, and the element mask. Not for use outside attention/portable.
 
 #include "attention/portable/mma.cuh"
+#include "attention/portable/once_per_device.cuh"
 #include "engine/device/gpu.cuh"
 
 namespace colonnade::portable {
@@ -55,14 +56,14 @@ void launch_dq_by_rows(cudaStream_t stream, const BackwardProblem& problem, int 
 /// dQ from dq_sum, rounded to bf16 (backward_dq.cu).
 void launch_dq_from_sums(cudaStream_t stream, const BackwardProblem& problem);
 
-/// Allows a kernel `bytes` of dynamic shared memory. Called from the initializer of a static, because once is enough.
+/// Allows a kernel `bytes` of dynamic shared memory on the current device, for once_per_device().
 template <typename Kernel>
-bool allow_shared_memory(Kernel kernel, int bytes) {
+int allow_shared_memory(Kernel kernel, int bytes) {
     check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "flashmask_backward");
     check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                                     static_cast<int>(cudaSharedmemCarveoutMaxShared)),
                "flashmask_backward");
-    return true;
+    return 0;
 }
 
 /// Returns x, but hides from the compiler that x is the same in every round of a loop. The compiler then computes

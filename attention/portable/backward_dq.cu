@@ -256,8 +256,7 @@ __global__ void __launch_bounds__(256) dq_from_sums(const __grid_constant__ Back
 
 template <typename C>
 void launch(cudaStream_t stream, const BackwardProblem& p) {
-    static const bool ready = allow_shared_memory(dq_by_rows<C>, C::bytes);
-    static_cast<void>(ready);
+    once_per_device([] { return allow_shared_memory(dq_by_rows<C>, C::bytes); });
     const int64_t items = int64_t{p.batch} * p.mask_heads * p.by_row.block_pairs * (128 / C::rows);
     const auto grid = static_cast<unsigned>(items * p.heads_per_mask);
     if (grid == 0) return;

@@ -7,6 +7,7 @@
 #include "attention/portable/forward.cuh"
 
 #include "attention/cuda_kernels.h"
+#include "attention/portable/once_per_device.cuh"
 #include "engine/device/gpu.cuh"
 
 namespace colonnade::cuda {
@@ -153,9 +154,9 @@ void launch(const Problem& problem, int64_t entries, cudaStream_t stream) {
     const int64_t grid = entries * Shape<head_dim>::ctas_per_entry;
     require(grid <= INT_MAX, "flashmask: {} blocks of query rows", grid);
     // Two stages, unless one stage lets more CTAs share a multiprocessor, which hide each other's waits better.
-    static const bool two_stages = prepare<head_dim, 2>() >= prepare<head_dim, 1>();
+    const int stages = once_per_device([] { return prepare<head_dim, 2>() >= prepare<head_dim, 1>() ? 2 : 1; });
     const auto blocks = static_cast<unsigned>(grid);
-    if (two_stages)
+    if (stages == 2)
         portable_forward_kernel<head_dim, 2><<<blocks, threads, shared_bytes<head_dim>(2), stream>>>(problem);
     else
         portable_forward_kernel<head_dim, 1><<<blocks, threads, shared_bytes<head_dim>(1), stream>>>(problem);

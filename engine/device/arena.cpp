@@ -28,6 +28,11 @@ Arena::Arena(Device device, size_t bytes)
       memory_(device == Device::cpu ? allocate_on_cpu(bytes) : allocate_on_gpu(bytes)),
       capacity_(bytes) {}
 
+Arena::Arena(Device device, void* memory, size_t bytes)
+    : device_(device), memory_(memory, [](void*) {}), capacity_(bytes) {
+    require(memory != nullptr, "an arena of {} in no memory", human_bytes(bytes));
+}
+
 Tensor Arena::tensor(const std::string& group, DType dtype, std::initializer_list<int64_t> shape) {
     uint64_t wanted = bytes_of(dtype);
     for (const int64_t d : shape)

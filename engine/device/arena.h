@@ -28,6 +28,8 @@ class Arena {
     explicit Arena(Device device);
     /// A real arena of `bytes`, zeroed. Throws Exit::memory if they are not available.
     Arena(Device device, size_t bytes);
+    /// An arena in memory of the caller, which must outlive what is laid out in it.
+    Arena(Device device, void* memory, size_t bytes);
     Arena(Arena&&) = default;
     Arena& operator=(Arena&&) = default;
 

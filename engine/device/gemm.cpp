@@ -19,15 +19,6 @@ void prepare_openblas() {
     reserve_blas_memory();
 }
 
-void blas(const BlasGemm<float>& g, CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, blasint m, blasint n, blasint k) {
-    cblas_sgemm(CblasRowMajor, ta, tb, m, n, k, g.alpha, g.a, static_cast<blasint>(g.lda), g.b,
-                static_cast<blasint>(g.ldb), g.beta, g.c, static_cast<blasint>(g.ldc));
-}
-void blas(const BlasGemm<double>& g, CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, blasint m, blasint n, blasint k) {
-    cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, g.alpha, g.a, static_cast<blasint>(g.lda), g.b,
-                static_cast<blasint>(g.ldb), g.beta, g.c, static_cast<blasint>(g.ldc));
-}
-
 /// OpenBLAS takes 32-bit sizes, and only prints a line if a leading dimension is too small.
 template <typename T>
 void check_sizes(const BlasGemm<T>& g) {
@@ -35,13 +26,6 @@ void check_sizes(const BlasGemm<T>& g) {
     if (std::max({g.m, g.n, g.k}) > INT32_MAX || !fits(g.ldc, g.n) || !fits(g.lda, g.transpose_a ? g.m : g.k) ||
         !fits(g.ldb, g.transpose_b ? g.k : g.n))
         fail(Exit::internal, "gemm {} x {} x {}: leading dimensions {}, {}, {}", g.m, g.n, g.k, g.ldc, g.lda, g.ldb);
-}
-
-/// One OpenBLAS call, which is serial while omp_get_max_threads() is 1.
-template <typename T>
-void one_call(const BlasGemm<T>& g) {
-    blas(g, g.transpose_a ? CblasTrans : CblasNoTrans, g.transpose_b ? CblasTrans : CblasNoTrans,
-         static_cast<blasint>(g.m), static_cast<blasint>(g.n), static_cast<blasint>(g.k));
 }
 
 /// The product that computes rows [row, row + m) and columns [column, column + n) of C.
@@ -90,7 +74,7 @@ void multiply(const BlasGemm<T>& g) {
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < rows * columns; ++i) {
             const int64_t row = i / columns * size.m, column = i % columns * size.n;
-            one_call(block_of(g, row, column, std::min(size.m, g.m - row), std::min(size.n, g.n - column)));
+            gemm_on_this_thread(block_of(g, row, column, std::min(size.m, g.m - row), std::min(size.n, g.n - column)));
         }
     }
 }
@@ -155,13 +139,6 @@ void gemm(const Context& ctx, const Gemm& g) {
         cuda::gemm(ctx, g);
     else
         gemm_on_cpu(ctx, g);
-}
-
-void gemm_on_this_thread(const BlasGemm<float>& g) {
-    one_call(g);
-}
-void gemm_on_this_thread(const BlasGemm<double>& g) {
-    one_call(g);
 }
 
 }  // namespace colonnade

@@ -1,13 +1,45 @@
 // GEMM on the GPU by cuBLASLt, which is column-major: a row-major C = op(A) op(B) is the column-major
 // C' = op(B)' op(A)' over the same memory, so B is passed first.
 
+#include <cublasLt.h>
+
+#include <map>
+#include <tuple>
+
 #include "engine/device/arena.h"
 #include "engine/device/gemm.h"
 #include "engine/device/gpu.cuh"
 #include "engine/device/gpu_state.cuh"
 
 namespace colonnade {
+
+// One plan per shape, chosen once by cuBLASLt's heuristics, never by timing, so that runs are reproducible.
+struct Gpu::State::Products {
+    struct Plan {
+        cublasLtMatmulDesc_t operation = nullptr;
+        cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
+        cublasLtMatmulAlgo_t algorithm{};
+        size_t workspace_bytes = 0;
+    };
+    /// m, n, k, lda, ldb, ldc, f32 output, transposes, bias, accumulation, alignments
+    using Key =
+        std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, bool, bool, bool, bool, int, int, int>;
+    static constexpr size_t workspace_limit = size_t{64} << 20;
+    cublasLtHandle_t blas = nullptr;
+    std::shared_ptr<void> workspace;
+    std::map<Key, Plan> plans;
+    ~Products() {
+        for (auto& [key, plan] : plans) {
+            cublasLtMatmulDescDestroy(plan.operation);
+            for (const cublasLtMatrixLayout_t l : {plan.a, plan.b, plan.c}) cublasLtMatrixLayoutDestroy(l);
+        }
+        if (blas) cublasLtDestroy(blas);
+    }
+};
+
 namespace {
+
+using Products = Gpu::State::Products;
 
 void check_blas(cublasStatus_t status, const char* what) {
     if (status != CUBLAS_STATUS_SUCCESS)
@@ -38,8 +70,8 @@ void prefer(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttri
     check_blas(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value), "a preference");
 }
 
-Gpu::State::GemmPlan make_plan(cublasLtHandle_t blas, const Gemm& g) {
-    Gpu::State::GemmPlan plan;
+Products::Plan make_plan(cublasLtHandle_t blas, const Gemm& g) {
+    Products::Plan plan;
     const int64_t m = g.m(), n = g.n(), k = g.k();
     const int64_t lda = g.a.stride[0], ldb = g.b.stride[0], ldc = g.c.stride[0];
     const cudaDataType_t output = g.c.dtype == DType::f32 ? CUDA_R_32F : CUDA_R_16BF;
@@ -57,7 +89,7 @@ Gpu::State::GemmPlan make_plan(cublasLtHandle_t blas, const Gemm& g) {
 
     cublasLtMatmulPreference_t preference = nullptr;
     check_blas(cublasLtMatmulPreferenceCreate(&preference), "a preference");
-    prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, Gpu::State::workspace_limit);
+    prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, Products::workspace_limit);
     // Split-k partial sums are added in f32 and in a fixed order: not in place, and not in bf16.
     prefer(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
            static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
@@ -80,17 +112,11 @@ Gpu::State::GemmPlan make_plan(cublasLtHandle_t blas, const Gemm& g) {
 
 }  // namespace
 
-void Gpu::State::open_gemm() {
-    check_blas(cublasLtCreate(&blas), "cublasLtCreate");
-    workspace = allocate_on_gpu(workspace_limit);
-}
-
-void Gpu::State::close_gemm() {
-    for (auto& [key, plan] : gemm_plans) {
-        cublasLtMatmulDescDestroy(plan.operation);
-        for (const cublasLtMatrixLayout_t l : {plan.a, plan.b, plan.c}) cublasLtMatrixLayoutDestroy(l);
-    }
-    if (blas) cublasLtDestroy(blas);
+void Gpu::State::open_products() {
+    auto opened = std::make_shared<Products>();
+    check_blas(cublasLtCreate(&opened->blas), "cublasLtCreate");
+    opened->workspace = allocate_on_gpu(Products::workspace_limit);
+    products = std::move(opened);
 }
 
 void cuda::gemm(const Context& ctx, const Gemm& g) {
@@ -99,28 +125,30 @@ void cuda::gemm(const Context& ctx, const Gemm& g) {
         "gemm: {} x {} -> {}", g.a.dtype, g.b.dtype, g.c.dtype);
     require(g.bias.empty() || g.bias.dtype == DType::bf16, "gemm: bias is {}, expected bf16", g.bias);
     const PhaseTimer timer(ctx, "gemm");
-    Gpu::State& s = ctx.gpu->state();
-    const Gpu::State::GemmKey key{g.m(),
-                                  g.n(),
-                                  g.k(),
-                                  g.a.stride[0],
-                                  g.b.stride[0],
-                                  g.c.stride[0],
-                                  g.c.dtype == DType::f32,
-                                  g.transpose_a,
-                                  g.transpose_b,
-                                  !g.bias.empty(),
-                                  g.beta != 0,
-                                  alignment_of(g.a.data),
-                                  alignment_of(g.b.data),
-                                  alignment_of(g.c.data)};
-    auto plan = s.gemm_plans.find(key);
-    if (plan == s.gemm_plans.end()) plan = s.gemm_plans.emplace(key, make_plan(s.blas, g)).first;
+    Gpu::State& state = ctx.gpu->state();
+    if (!state.products) state.open_products();
+    Products& s = *state.products;
+    const Products::Key key{g.m(),
+                            g.n(),
+                            g.k(),
+                            g.a.stride[0],
+                            g.b.stride[0],
+                            g.c.stride[0],
+                            g.c.dtype == DType::f32,
+                            g.transpose_a,
+                            g.transpose_b,
+                            !g.bias.empty(),
+                            g.beta != 0,
+                            alignment_of(g.a.data),
+                            alignment_of(g.b.data),
+                            alignment_of(g.c.data)};
+    auto plan = s.plans.find(key);
+    if (plan == s.plans.end()) plan = s.plans.emplace(key, make_plan(s.blas, g)).first;
     if (!g.bias.empty()) set(plan->second.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias.data);
     const auto alpha = static_cast<float>(g.alpha), beta = static_cast<float>(g.beta);
     check_blas(cublasLtMatmul(s.blas, plan->second.operation, &alpha, g.b.data, plan->second.a, g.a.data,
                               plan->second.b, &beta, g.c.data, plan->second.c, g.c.data, plan->second.c,
-                              &plan->second.algorithm, s.workspace.get(), plan->second.workspace_bytes, s.stream),
+                              &plan->second.algorithm, s.workspace.get(), plan->second.workspace_bytes, state.stream),
                "a product");
 }
 

@@ -1,7 +1,4 @@
-#include <cublasLt.h>
-
 #include <cstring>
-#include <mutex>
 #include <vector>
 
 #include "engine/device/arena.h"
@@ -50,14 +47,26 @@ std::shared_ptr<void> allocate_on_gpu(size_t bytes) {
 
 namespace {
 
-cudaDeviceProp properties_of(int index) {
+/// Properties of all devices, asked for once: a call of cudaGetDeviceProperties takes longer than to enqueue a kernel.
+const std::vector<cudaDeviceProp>& all_properties() {
+    static const std::vector<cudaDeviceProp> all = [] {
+        int count = 0;
+        check_cuda(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+        std::vector<cudaDeviceProp> found(static_cast<size_t>(count));
+        for (int i = 0; i < count; ++i)
+            check_cuda(cudaGetDeviceProperties(&found[static_cast<size_t>(i)], i), "cudaGetDeviceProperties");
+        return found;
+    }();
+    return all;
+}
+
+const cudaDeviceProp& properties_of(int index) {
     int count = 0;
     const cudaError_t status = cudaGetDeviceCount(&count);
-    if (status != cudaSuccess || index >= count)
+    if (status != cudaSuccess || index < 0 || index >= count)
         fail(Exit::config, "CUDA device {} does not exist ({} found{}{})", index, count,
              status == cudaSuccess ? "" : ": ", status == cudaSuccess ? "" : cudaGetErrorString(status));
-    cudaDeviceProp properties{};
-    check_cuda(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
+    const cudaDeviceProp& properties = all_properties()[static_cast<size_t>(index)];
     if (properties.major < 8)
         fail(Exit::config, "CUDA device {} ({}) is sm_{}{}: the kernels need sm_80 or newer", index, properties.name,
              properties.major, properties.minor);
@@ -69,6 +78,7 @@ cudaDeviceProp properties_of(int index) {
 // The host writes one half while the device copies from the other. A half is written again only when its copies are
 // done.
 void Gpu::State::Staging::open() {
+    if (memory) return;
     check_cuda(cudaMallocHost(reinterpret_cast<void**>(&memory), 2 * half), "cudaMallocHost");
     for (cudaEvent_t& event : read)
         check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
@@ -81,6 +91,7 @@ Gpu::State::Staging::~Staging() {
 }
 
 char* Gpu::State::Staging::reserve(size_t bytes, cudaStream_t stream) {
+    open();
     if (used + bytes > half) {
         check_cuda(cudaEventRecord(read[current], stream), "cudaEventRecord");
         current = 1 - current;
@@ -92,33 +103,21 @@ char* Gpu::State::Staging::reserve(size_t bytes, cudaStream_t stream) {
     return place;
 }
 
-Gpu::Gpu(int index) : state_(std::make_unique<State>()) {
-    open(index);
-    check_cuda(cudaStreamCreateWithFlags(&state_->stream, cudaStreamNonBlocking), "cudaStreamCreate");
-    state_->owns_stream = true;
-}
-
 Gpu::Gpu(int index, CUstream_st* stream) : state_(std::make_unique<State>()) {
-    open(index);
-    state_->stream = stream;
-}
-
-void Gpu::open(int index) {
     State& s = *state_;
-    const cudaDeviceProp properties = properties_of(index);
+    const cudaDeviceProp& properties = properties_of(index);
     s.name = properties.name;
     s.compute_capability = properties.major * 10 + properties.minor;
     s.multiprocessors = properties.multiProcessorCount;
+    s.stream = stream;
     check_cuda(cudaSetDevice(index), "cudaSetDevice");
-    s.staging.open();
-    s.open_gemm();
 }
 
 Gpu::~Gpu() = default;
 
 Gpu::State::~State() {
-    cudaStreamSynchronize(stream);
-    close_gemm();
+    // The stream's work may use what is freed here.
+    if (owns_stream || staging.memory || products) cudaStreamSynchronize(stream);
     for (const Phase& p : phases) cudaEventDestroy(p.begin), cudaEventDestroy(p.end);
     if (owns_stream) cudaStreamDestroy(stream);
 }
@@ -221,6 +220,15 @@ void Gpu::collect_phases(Profile& profile) {
         profile.add(s.phases[i].name, milliseconds * 1e-3);
     }
     s.open_phases = 0;
+}
+
+CurrentDevice::CurrentDevice() {
+    if (cudaGetDevice(&index_) == cudaSuccess) return;
+    cudaGetLastError();  // without a device there is none to set back; the next call reports it
+    index_ = -1;
+}
+CurrentDevice::~CurrentDevice() {
+    if (index_ >= 0) cudaSetDevice(index_);
 }
 
 struct Readback::State {

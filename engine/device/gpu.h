@@ -26,7 +26,8 @@ class Gpu {
     explicit Gpu(int index = 0);
     /// The same on a stream of the caller, for example PyTorch's current stream; null is CUDA's default stream. Work is
     /// enqueued in that stream's order. The stream belongs to device `index`, stays the caller's and must outlive the
-    /// Gpu; the destructor waits for it.
+    /// Gpu. Nothing is opened here, so that every call may have a Gpu of its own: the first upload, download or matrix
+    /// product opens pinned memory or cuBLASLt. After one of these the destructor waits for the stream, else it does not.
     Gpu(int index, CUstream_st* stream);
     ~Gpu();
     Gpu(const Gpu&) = delete;
@@ -62,8 +63,20 @@ class Gpu {
     State& state() const { return *state_; }  ///< for engine's own .cu files
 
   private:
-    void open(int index);
     std::unique_ptr<State> state_;
+};
+
+/// Remembers the current CUDA device of the calling thread and sets it back at the end of its scope: for calls from
+/// programs that have a current device of their own.
+class CurrentDevice {
+  public:
+    CurrentDevice();
+    ~CurrentDevice();
+    CurrentDevice(const CurrentDevice&) = delete;
+    CurrentDevice& operator=(const CurrentDevice&) = delete;
+
+  private:
+    int index_ = 0;
 };
 
 /// Reads a small tensor back without stalling the stream: enqueue() copies it into pinned memory, get() waits for that

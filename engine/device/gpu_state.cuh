@@ -1,11 +1,8 @@
 #pragma once
-// State of a Gpu, shared by engine/device/gpu.cu and engine/device/gemm.cu.
+// State of a Gpu, shared by gpu.cu, gpu_with_stream.cu and gemm.cu.
 
-#include <cublasLt.h>
 #include <cuda_runtime.h>
 
-#include <map>
-#include <tuple>
 #include <vector>
 
 #include "engine/device/gpu.h"
@@ -25,7 +22,7 @@ struct Gpu::State {
         cudaEvent_t read[2] = {};
         int current = 0;
         size_t used = 0;  ///< bytes of the current half
-        void open();
+        void open();      ///< if it is not open
         char* reserve(size_t bytes, cudaStream_t stream);
         ~Staging();
     } staging;
@@ -37,22 +34,11 @@ struct Gpu::State {
     std::vector<Phase> phases;  ///< events are reused by the next profile
     size_t open_phases = 0;
 
-    // GEMM: one plan per shape, chosen once by cuBLASLt's heuristics, never by timing, so that runs are reproducible.
-    struct GemmPlan {
-        cublasLtMatmulDesc_t operation = nullptr;
-        cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
-        cublasLtMatmulAlgo_t algorithm{};
-        size_t workspace_bytes = 0;
-    };
-    /// m, n, k, lda, ldb, ldc, f32 output, transposes, bias, accumulation, alignments
-    using GemmKey =
-        std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, bool, bool, bool, bool, int, int, int>;
-    static constexpr size_t workspace_limit = size_t{64} << 20;
-    cublasLtHandle_t blas = nullptr;
-    std::shared_ptr<void> workspace;
-    std::map<GemmKey, GemmPlan> gemm_plans;
-    void open_gemm();
-    void close_gemm();
+    /// cuBLASLt and its plans. Only gemm.cu knows the type, so that a program without products is not linked with
+    /// cuBLASLt.
+    struct Products;
+    std::shared_ptr<Products> products;
+    void open_products();
 
     ~State();
 };

@@ -55,6 +55,11 @@ void Gpu::collect_phases(Profile&) {
     no_cuda();
 }
 
+CurrentDevice::CurrentDevice() {
+    no_cuda();
+}
+CurrentDevice::~CurrentDevice() = default;
+
 struct Readback::State {};
 Readback::Readback(Gpu&, size_t) {
     no_cuda();

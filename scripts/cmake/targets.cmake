@@ -1,6 +1,6 @@
 # colonnade_library(NAME LIB...): the sources of this folder and its rooms become colonnade::NAME. Programs (*_main.cpp)
-# and commands of the program `colonnade` (*_command.cpp) stay out, and so do bench/ and program/, which are libraries of
-# their own.
+# and commands of the program `colonnade` (*_command.cpp) stay out, and so do bench/, c_api/ and program/, which are
+# libraries of their own.
 function(colonnade_library name)
     set(here ${CMAKE_CURRENT_SOURCE_DIR})
     file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${here}/*.cpp)
@@ -10,7 +10,7 @@ function(colonnade_library name)
         list(FILTER sources EXCLUDE REGEX "_without_cuda\\.cpp$")
     endif()
     list(FILTER sources EXCLUDE REGEX "_(main|command)\\.cpp$")
-    list(FILTER sources EXCLUDE REGEX "^${here}/(bench|program)/")
+    list(FILTER sources EXCLUDE REGEX "^${here}/(bench|c_api|program)/")
     if(COLONNADE_HAS_MPI)
         list(FILTER sources EXCLUDE REGEX "_without_mpi\\.cpp$")
     else()

@@ -20,6 +20,7 @@ namespace {
 struct Map {
     int64_t blocks, words;
     std::vector<int32_t> data;
+    bool operator==(const Map&) const = default;
     bool bit(int64_t sheet, int64_t block, int64_t other) const {
         const auto word = data[static_cast<size_t>((sheet * blocks + block) * words + other / 32)];
         return (static_cast<uint32_t>(word) >> (other % 32) & 1) != 0;
@@ -39,8 +40,9 @@ class GpuPlan {
     std::vector<int64_t> column_lags;
     Map row_active, row_partial, column_active, column_partial;
 
-    /// Built in memory with old contents.
-    explicit GpuPlan(const ColumnMask& mask) {
+    enum class Vectors : uint8_t { on_host, on_device };
+    /// Built in memory with old contents, from the mask or from its vectors in device memory.
+    explicit GpuPlan(const ColumnMask& mask, Vectors vectors = Vectors::on_host) {
         Gpu& gpu = *test_gpu();
         Arena planned(Device::cuda);
         GpuTilePlan::lay_out(planned, mask);
@@ -50,8 +52,25 @@ class GpuPlan {
              {memory.bounds, memory.row_active, memory.row_partial, memory.column_active, memory.column_partial,
               memory.row_order, memory.column_order, memory.hopper.row_triple_order, memory.hopper.column_lags,
               memory.hopper.longest_columns, memory.positions, memory.scratch})
-            gpu.upload(t, std::vector<char>(t.bytes(), 0x5a).data());
-        plan = make_gpu_tile_plan({.device = Device::cuda, .gpu = &gpu}, memory, mask);
+            if (!t.empty()) gpu.upload(t, std::vector<char>(t.bytes(), 0x5a).data());
+        const Context ctx{.device = Device::cuda, .gpu = &gpu};
+        if (vectors == Vectors::on_host) {
+            plan = make_gpu_tile_plan(ctx, memory, mask);
+        } else {
+            Arena copies(Device::cuda, size_t{64} << 20);
+            const auto copied = [&](const std::vector<int32_t>& vector) {
+                if (vector.empty()) return Tensor();
+                const Tensor t = copies.tensor("vectors", DType::i32, {mask.batch, mask.heads, mask.columns});
+                gpu.upload(t, vector.data());
+                return t;
+            };
+            const GpuColumns columns{copied(mask.lts), copied(mask.lte), copied(mask.uts), copied(mask.ute)};
+            ColumnMask sizes = mask;
+            sizes.vectors = MaskVectors::none;
+            for (auto* vector : {&sizes.lts, &sizes.lte, &sizes.uts, &sizes.ute}) vector->clear();
+            plan = make_gpu_tile_plan(ctx, memory, sizes, columns);
+            gpu.synchronize();  // before the vectors are freed
+        }
         const auto read = [&](const Tensor& t) {
             std::vector<int32_t> values(static_cast<size_t>(t.numel()));
             gpu.download(values.data(), t);
@@ -232,6 +251,23 @@ TEST_F(GpuTilePlanTest, IsConservativeForAnyPositions) {
         const auto s = static_cast<int64_t>(seed);
         expect_gpu_plan(random_positions_mask(seed, 1 + s % 2, 1 + s % 3, s * 61 % 907), false,
                         fmt::format("seed {}", seed));
+    }
+}
+
+TEST_F(GpuTilePlanTest, IsTheSameFromVectorsOnTheDevice) {
+    for (uint64_t seed = 0; seed < 10; ++seed) {
+        const ColumnMask mask = random_column_mask(seed, 2, 3, 700, 500);
+        const GpuPlan wanted(mask), found(mask, GpuPlan::Vectors::on_device);
+        EXPECT_EQ(found.bounds, wanted.bounds);
+        EXPECT_EQ(found.row_order, wanted.row_order);
+        EXPECT_EQ(found.column_order, wanted.column_order);
+        EXPECT_EQ(found.row_triple_order, wanted.row_triple_order);
+        EXPECT_EQ(found.longest_columns, wanted.longest_columns);
+        EXPECT_EQ(found.column_lags, wanted.column_lags);
+        EXPECT_TRUE(found.row_active == wanted.row_active && found.row_partial == wanted.row_partial);
+        EXPECT_TRUE(found.column_active == wanted.column_active && found.column_partial == wanted.column_partial);
+        EXPECT_EQ(found.plan.row_blocks, wanted.plan.row_blocks);
+        EXPECT_EQ(found.plan.device(), Device::cuda);
     }
 }
 

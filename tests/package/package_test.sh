@@ -44,6 +44,23 @@ if [ "$whole" = ON ]; then
     done
 fi
 
+# The C interface alone: by pkg-config, by find_package, and the PyTorch operator finds its library (without PyTorch it
+# says so; a library that is not found would be another error).
+quietly cmake --install "$build" --prefix "$work/flashmask" --component flashmask
+mv "$work/flashmask" "$work/flashmask_moved"
+mapfile -t pkgconfig < <(find "$work/flashmask_moved" -name pkgconfig)
+libdir=$(dirname "${pkgconfig[0]}")
+read -ra flags < <(PKG_CONFIG_PATH=${pkgconfig[0]} pkg-config --cflags --libs colonnade_flashmask)
+quietly cc -std=c99 -o "$work/flashmask_c" "$here/../attention/c_api/flashmask_c_test.c" "${flags[@]}" -lm
+LD_LIBRARY_PATH=$libdir "$work/flashmask_c"
+quietly cmake -S "$here/flashmask" -B "$work/flashmask_by_cmake" -G Ninja -DCMAKE_PREFIX_PATH="$work/flashmask_moved"
+quietly cmake --build "$work/flashmask_by_cmake"
+"$work/flashmask_by_cmake/flashmask_c"
+if command -v python3 >/dev/null && ! PYTHONPATH=$libdir/colonnade python3 -c 'import colonnade_flashmask' 2>"$work/log" && ! grep -q "No module named 'torch'" "$work/log"; then
+    cat "$work/log" >&2
+    exit 1
+fi
+
 # The same library by add_subdirectory; without CUDA, to keep it short.
 quietly cmake -S "$here/../attention_alone" -B "$work/subproject" -G Ninja -DCOLONNADE_CUDA=OFF -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
 clean_flags "$work/subproject" example_attention_main.cpp

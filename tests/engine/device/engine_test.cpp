@@ -92,6 +92,18 @@ TEST(Tensor, DispatchPicksTheType) {
 // --- Arena -----------------------------------------------------------------------------------------------------------
 
 // A planning arena and a real one place the same buffers in the same bytes.
+TEST(Arena, LaysOutInMemoryOfTheCaller) {
+    alignas(256) char memory[1024];
+    {
+        Arena arena(Device::cpu, memory, sizeof memory);
+        EXPECT_FALSE(arena.planning());
+        EXPECT_EQ(arena.tensor("a", DType::f32, {3}).data, memory);
+        EXPECT_EQ(arena.tensor("b", DType::u8, {512}).data, memory + 256);
+        expect_error(Exit::internal, "cannot hold", [&] { arena.tensor("c", DType::f64, {33}); });
+    }
+    expect_error(Exit::internal, "in no memory", [] { Arena(Device::cpu, nullptr, 10); });
+}
+
 TEST(Arena, PlanHoldsTheLayout) {
     std::vector<Tensor> tensors;
     const auto lay_out = [&](Arena& arena) {

@@ -180,6 +180,34 @@ TEST_F(GpuTest, WorksOnAStreamOfTheCaller) {
     }
 }
 
+TEST_F(GpuTest, OnAStreamOfTheCallerWaitsForNothingItDidNotUse) {
+    Arena arena(Device::cuda, size_t{256} << 20);
+    const Tensor x = arena.tensor("x", DType::u8, {int64_t{256} << 20});
+    for (int i = 0; i < 200; ++i) gpu().zero(x);  // some milliseconds of work
+    const auto start = std::chrono::steady_clock::now();
+    {
+        Gpu borrowed(0, gpu().stream());
+        borrowed.zero(x);
+        EXPECT_EQ(borrowed.name(), gpu().name());
+    }
+    const std::chrono::duration<double> enqueued = std::chrono::steady_clock::now() - start;
+    gpu().synchronize();
+    const std::chrono::duration<double> all = std::chrono::steady_clock::now() - start;
+    EXPECT_LT(enqueued.count(), all.count() / 2);
+}
+
+TEST_F(GpuTest, MultipliesOnAStreamOfTheCaller) {
+    Arena arena(Device::cuda, size_t{1} << 20);
+    const Tensor a = arena.tensor("a", DType::bf16, {64, 64}), c = arena.tensor("c", DType::f32, {64, 64});
+    gpu().upload(a, std::vector<bf16>(64 * 64, bf16(1.0f)).data());
+    gpu().synchronize();
+    Gpu borrowed(0, nullptr);
+    gemm({.device = Device::cuda, .gpu = &borrowed}, {.c = c, .a = a, .b = a});
+    std::vector<float> found(64 * 64);
+    borrowed.download(found.data(), c);
+    EXPECT_EQ(found, std::vector<float>(64 * 64, 64.0f));
+}
+
 TEST_F(GpuTest, TimesPhases) {
     Arena arena(Device::cuda, size_t{64} << 20);
     const Tensor a = arena.tensor("a", DType::bf16, {1024, 1024}), c = arena.tensor("c", DType::f32, {1024, 1024});
