@@ -23,7 +23,7 @@
 
 #include "train/log/append_file.h"
 #include "train/log/csv_log.h"
-#include "train/log/curve_picture.h"
+#include "train/log/curve_text.h"
 #include "train/log/run_description.h"
 #include "train/log/tensorboard.h"
 #include "train/log/wandb_log.h"

@@ -28,6 +28,9 @@ struct PlannedRun {
     const Ranks& ranks;
 };
 
+/// "LlamaForCausalLM, 2 layers of 64, ...: 1.2M parameters".
+std::string model_text(const ModelConfig& model);
+
 /// The notes of a session, then the exact numbers of steps, samples, tokens and bytes of a run. Reads every epoch of the
 /// schedule; allocates nothing on the device.
 std::string plan_text(const PlannedRun& run, const PlanView& view);

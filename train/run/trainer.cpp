@@ -9,6 +9,7 @@
 #include "engine/device/human_units.h"
 #include "engine/device/terminal.h"
 #include "engine/device/timing.h"
+#include "engine/device/used_memory.h"
 #include "engine/io/file_system.h"
 #include "engine/io/files.h"
 #include "train/folders/export.h"
@@ -28,6 +29,10 @@ PackSchedule make_schedule(const Session& s, int ranks) {
                          .epochs = c.num_train_epochs,
                          .max_steps = c.max_steps},
                         s.train.prefixes);
+}
+
+double gibibytes(size_t bytes) {
+    return static_cast<double>(bytes) / (1 << 30);
 }
 
 BestRules best_rules(const Config& c) {
@@ -94,11 +99,17 @@ void Trainer::run() {
     });
 }
 
-void Trainer::record_failure() const {
+void Trainer::record_failure() {
     if (!record_) return;
     const std::string what = error_in_flight().what();
     record_->print(fmt::format("error: {}\n", what));
-    record_->end({"failed", "with: " + what, state_.step});
+    record_end({"failed", "with: " + what, state_.step});
+}
+
+void Trainer::record_end(const RunEnd& end) {
+    if (!record_) return;
+    record_->end(end);
+    update_report();
 }
 
 void Trainer::train() {
@@ -116,6 +127,7 @@ void Trainer::train() {
         unigram_loss_ = unigram_loss(session_.train.store, session_.eval.store, session_.model.vocab_size);
         say("baseline: a unigram model scores {:.4f} on the evaluation set\n", unigram_loss_);
     }
+    begin_report();
     std::fflush(stdout);
 
     stop_.emplace(StopSignal::Options{.grace = ranks_.several() ? 2 : 0, .answers = ranks_.first()});
@@ -151,7 +163,7 @@ void Trainer::train() {
             await_save();
             say("stopped by {} after step {} of {}; set resume_from_checkpoint: auto to continue\n",
                 StopSignal::name(signal), state_.step, schedule_.total_steps());
-            if (record_) record_->end({"stopped", fmt::format("by {}", StopSignal::name(signal)), state_.step});
+            record_end({"stopped", fmt::format("by {}", StopSignal::name(signal)), state_.step});
             return;
         }
     }
@@ -160,9 +172,8 @@ void Trainer::train() {
         say("stopped early after step {} of {}: {} (early_stopping_patience)\n", state_.step, schedule_.total_steps(),
             best_.text());
     finish();
-    if (record_)
-        record_->end(best_.should_stop() ? RunEnd{"finished", "early: " + best_.text(), state_.step}
-                                         : RunEnd{"finished", "", state_.step});
+    record_end(best_.should_stop() ? RunEnd{"finished", "early: " + best_.text(), state_.step}
+                                   : RunEnd{"finished", "", state_.step});
 }
 
 /// `times` points of an epoch (0: one), at equal distances; the last one is its end.
@@ -272,7 +283,9 @@ void Trainer::log_window(const StepResult& result, double rate) {
                                    {"tokens_per_second", tokens_per_second},
                                    {"samples_per_second", window_.samples / window_.seconds},
                                    {"step_seconds", window_.seconds / static_cast<double>(window_.steps)},
-                                   {"num_tokens", state_.tokens_seen}});
+                                   {"num_tokens", state_.tokens_seen},
+                                   {"host_memory_gib", gibibytes(resident_memory())}});
+    if (gpu_) metrics.emplace_back("gpu_memory_gib", gibibytes(used_gpu_memory()));
     log(metrics);
     ProgressFields shown = figures(window_.loss, result, rate, tokens_per_second);
     progress_->fields(shown);
@@ -316,6 +329,7 @@ bool Trainer::evaluate() {
                                                  : "";
     show_evaluation(seconds, remark);
     show_answers();
+    update_report();
     return best;
 }
 
@@ -376,6 +390,7 @@ void Trainer::report_save(const std::optional<SavedCheckpoint>& saved) {
     note(fmt::format("saved {}: {} in {}", saved->folder, human_bytes(saved->bytes), human_duration(saved->seconds)));
     if (!saved->trouble.empty() && !std::exchange(told_of_old_checkpoint_, true))
         note(fmt::format("warning: an old checkpoint stays, and so may later ones: {}", saved->trouble));
+    update_report();
 }
 
 void Trainer::finish() {
@@ -409,7 +424,6 @@ void Trainer::finish() {
             state_.step);
     const bool evaluated = last_eval_step_ >= 0;
     print_summary(config_, {.steps = run_.steps,
-                            .last_step = state_.step,
                             .tokens = run_.tokens,
                             .seconds = run_.seconds,
                             .fill = schedule_.plan(0).fill,
