@@ -1,6 +1,6 @@
 #pragma once
-// A strict look at HTML and SVG as our pages write them: every element is closed, in order; attributes are quoted; `<` and
-// `&` of a text are escaped. What <script> and <style> contain is not looked at.
+// A strict look at HTML and SVG as our pages write them: every element is closed, in order; attributes are quoted; `<`
+// and `&` of a text are escaped. What <script> and <style> contain is not looked at.
 
 #include <fmt/format.h>
 

@@ -1,6 +1,7 @@
 #include "train/log/metrics_log.h"
 
 #include <cmath>
+#include <utility>
 
 #include "engine/device/error.h"
 #include "engine/io/files.h"
@@ -95,6 +96,8 @@ MetricsLog::MetricsLog(const std::string& output_dir, LogFiles files, std::optio
     if (files.tensorboard) tensorboard_.emplace(output_dir + "/runs", resumed_step).describe(run);
     if (files.csv) csv_.emplace(output_dir + "/metrics.csv", resumed_step);
     if (files.wandb) wandb_.emplace(output_dir, run, resumed_step);
+    if (files.trackio) trackio_.emplace(output_dir, run, resumed_step);
+    if (files.mlflow) mlflow_.emplace(output_dir, run, resumed_step);
 }
 
 void MetricsLog::write(int64_t step, double epoch, const std::vector<Metric>& metrics,
@@ -106,6 +109,19 @@ void MetricsLog::write(int64_t step, double epoch, const std::vector<Metric>& me
     for (auto& [name, value] : numbers) name = tensorboard_tag(name);
     if (tensorboard_) tensorboard_->write(step, numbers);
     if (wandb_) wandb_->write(step, numbers);
+    if (mlflow_) mlflow_->write(step, numbers);
+    if (!trackio_) return;
+    try {
+        trackio_->write(step, numbers);
+    } catch (const Error& e) {
+        trouble_ = fmt::format("trackio: {}; the run goes on without it", e.what());
+        trackio_.reset();
+    }
+}
+
+std::string MetricsLog::take_trouble() {
+    std::string trouble = mlflow_ ? mlflow_->take_trouble() : "";
+    return trouble.empty() ? std::exchange(trouble_, "") : trouble;
 }
 
 void MetricsLog::write_samples(int64_t step, double epoch, const std::vector<SampleAnswer>& samples) {

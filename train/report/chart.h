@@ -1,7 +1,8 @@
 #pragma once
 // Chart: curves over steps as an SVG picture with axes, grid and legend. A line of many values is drawn pale from its
 // least to its greatest values, with its running mean over 1/50 of the run in full colour on top; of few values it has a
-// marker for each. The axis of values is logarithmic if all values are positive and differ by a factor of 50 or more.
+// marker for each. If the chart allows it, the axis of values is logarithmic when all are positive and differ by a factor
+// of 50 or more.
 //
 // Colours are CSS variables (chart_style), light and dark.
 

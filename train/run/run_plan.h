@@ -28,7 +28,7 @@ struct PlannedRun {
     const Ranks& ranks;
 };
 
-/// "LlamaForCausalLM, 2 layers of 64, ...: 1.2M parameters".
+/// "llama, 2 layers of 64, 4 heads (2 kv) of 16, vocabulary 300: 37.8k parameters".
 std::string model_text(const ModelConfig& model);
 
 /// The notes of a session, then the exact numbers of steps, samples, tokens and bytes of a run. Reads every epoch of the

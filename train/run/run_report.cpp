@@ -120,9 +120,9 @@ double seconds_left(const ReportData& data) {
 
 }  // namespace
 
-RunReport::RunReport(std::string output_dir)
-    : output_dir_(std::move(output_dir)), history_(output_dir_, best_rules_of(config_of(output_dir_))) {
+RunReport::RunReport(std::string output_dir) : output_dir_(std::move(output_dir)), history_(output_dir_, {}) {
     const Config config = config_of(output_dir_);
+    history_ = RunHistory(output_dir_, best_rules_of(config));
     facts_ = read_facts(output_dir_);
     entries_ = entries_of(config, facts_.given);
     name_ = name_of_run(config);

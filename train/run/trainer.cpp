@@ -67,7 +67,9 @@ void Trainer::print(const std::string& text, const std::string& shown) const {
 }
 
 void Trainer::log(const std::vector<Metric>& metrics) const {
-    if (log_) log_->write(state_.step, epoch_, metrics);
+    if (!log_) return;
+    log_->write(state_.step, epoch_, metrics);
+    if (const std::string trouble = log_->take_trouble(); !trouble.empty()) note("warning: " + trouble);
 }
 
 int Trainer::stop_signal() const {
