@@ -5,6 +5,7 @@
 #include "engine/device/gpu.cuh"
 #include "engine/device/gpu_state.cuh"
 #include "engine/device/human_units.h"
+#include "engine/device/used_memory.h"
 
 namespace colonnade {
 
@@ -24,6 +25,12 @@ size_t available_gpu_memory() {
     size_t available = 0, total = 0;
     check_cuda(cudaMemGetInfo(&available, &total), "cudaMemGetInfo");
     return available;
+}
+
+size_t used_gpu_memory() {
+    size_t available = 0, total = 0;
+    check_cuda(cudaMemGetInfo(&available, &total), "cudaMemGetInfo");
+    return total - available;
 }
 
 std::shared_ptr<void> allocate_on_gpu(size_t bytes) {

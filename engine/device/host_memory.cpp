@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "engine/device/human_units.h"
+#include "engine/device/used_memory.h"
 
 namespace colonnade {
 namespace {
@@ -109,6 +110,10 @@ bool has_address_space(size_t bytes) {
     if (space == MAP_FAILED) return false;
     munmap(space, bytes);
     return true;
+}
+
+size_t resident_memory() {
+    return sizes_of_process().resident;
 }
 
 std::string memory_in_use() {

@@ -213,9 +213,9 @@ class Worker {
         for (int tried = 1; part.size() < file.size; ++tried) {
             const uint64_t before = part.size();
             const HttpAnswer answer =
-                http_.get({.url = url, .from = before, .sink = sink(part, file, url), .cancelled = [&] {
-                               return work_.stop.load();
-                           }});
+                http_.send({.url = url, .from = before, .sink = sink(part, file, url), .cancelled = [&] {
+                                return work_.stop.load();
+                            }});
             work_.check();
             if (part.size() == file.size) return;
             if (answer.status == 416) part.start_again();  // the hub knows no such part

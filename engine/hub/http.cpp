@@ -116,7 +116,7 @@ Http::~Http() {
     curl_easy_cleanup(curl_);
 }
 
-HttpAnswer Http::get(const HttpRequest& request) {
+HttpAnswer Http::send(const HttpRequest& request) {
     CURL* const curl = curl_;
     curl_easy_reset(curl);  // connections stay
     Transfer transfer{.curl = curl, .request = request};
@@ -147,6 +147,14 @@ HttpAnswer Http::get(const HttpRequest& request) {
         // Unlike a header of our own, curl drops this one when a redirect leads to another host, port or protocol.
         set(curl, CURLOPT_HTTPAUTH, CURLAUTH_BEARER);
         set(curl, CURLOPT_XOAUTH2_BEARER, settings_.token.c_str());
+    } else if (!request.user.empty() && own_host) {
+        set(curl, CURLOPT_HTTPAUTH, CURLAUTH_BASIC);
+        set(curl, CURLOPT_USERPWD, request.user.c_str());
+    }
+    if (request.json) {
+        set(curl, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.json->size()));
+        set(curl, CURLOPT_POSTFIELDS, request.json->c_str());
+        headers = curl_slist_append(headers, "Content-Type: application/json");
     }
     // Not CURLOPT_RESUME_FROM, for which an answer with the whole file is an error.
     const std::string range = fmt::format("Range: bytes={}-", request.from);

@@ -1,9 +1,10 @@
 #pragma once
-// Http: GET requests by libcurl. The token goes to the endpoint alone: neither to another host that it redirects to, nor
+// Http: requests by libcurl. The token goes to the endpoint alone: neither to another host that it redirects to, nor
 // over plain http if the endpoint has https.
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -26,7 +27,9 @@ struct HttpAnswer {
 
 struct HttpRequest {
     std::string url;
-    uint64_t from = 0;  ///< ask for the bytes from here on
+    uint64_t from = 0;                  ///< ask for the bytes from here on
+    std::optional<std::string> json{};  ///< body of a POST; without it the request is a GET
+    std::string user{};                 ///< "name:password", for the endpoint alone, if there is no token
     /// Takes the bytes of an answer 200 or 206; it may throw. Null: they become the body.
     std::function<void(const HttpAnswer&, std::string_view)> sink{};
     std::function<bool()> cancelled{};
@@ -40,7 +43,7 @@ class Http {
     Http& operator=(const Http&) = delete;
 
     /// Throws Exit::data if the body has more than limits::hub_answer_bytes.
-    HttpAnswer get(const HttpRequest& request);
+    HttpAnswer send(const HttpRequest& request);
 
   private:
     const HubSettings& settings_;

@@ -77,7 +77,7 @@ HubApi::HubApi(const HubSettings& settings, HubName name)
 
 HttpAnswer HubApi::get(const std::string& url, int tries) {
     for (int tried = 1;; ++tried) {
-        HttpAnswer answer = http_.get({.url = url});
+        HttpAnswer answer = http_.send({.url = url});
         if (answer.good() || !answer.may_recover || tried >= tries) return answer;
         const double wait = wait_before_retry(settings_, answer, tried);
         settings_.say(fmt::format("{}: {}; trying again in {:.0f} s", url,

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/io/replace_file.h"
 #include "engine/io/system_call.h"
 
 namespace colonnade {
@@ -220,6 +221,20 @@ void write_file_atomically(const std::string& path, std::string_view content) {
     file.write(content);
     file.close();
     commit.commit();
+}
+
+void replace_file(const std::string& path, std::string_view content) {
+    const std::string temporary = unused_name(path, "tmp");
+    FileDescriptor fd(uninterrupted([&] { return file_system().open(temporary, O_WRONLY | O_CREAT | O_EXCL); }));
+    if (fd < 0) refused("create", temporary);
+    try {
+        write_all(fd, temporary, content);
+        close_checked(fd, temporary);
+        rename_path(temporary, path);
+    } catch (const Error&) {
+        try_to_remove(temporary);
+        throw;
+    }
 }
 
 void sync_path(const std::string& path) {

@@ -11,7 +11,6 @@ if(COLONNADE_WHOLE)
     pkg_check_modules(HDF5 REQUIRED IMPORTED_TARGET hdf5-serial)
     find_package(yaml-cpp REQUIRED)
     set(COLONNADE_YAML $<IF:$<TARGET_EXISTS:yaml-cpp::yaml-cpp>,yaml-cpp::yaml-cpp,yaml-cpp>) # its name since 0.8, and before
-    find_package(PNG REQUIRED)
     # The distributions' libsentencepiece exports a protobuf of its own, of another version; beside a shared libprotobuf
     # it crashes when the program starts. Ours is linked statically, before libsentencepiece, and exports nothing.
     set(Protobuf_USE_STATIC_LIBS ON)

@@ -19,8 +19,9 @@
 namespace colonnade {
 
 struct WebRequest {
-    std::string path;                            ///< with the query
-    std::map<std::string, std::string> headers;  ///< names in lower case
+    std::string method{}, path{};                  ///< path: with the query
+    std::map<std::string, std::string> headers{};  ///< names in lower case
+    std::string body{};
 };
 
 struct WebReply {
@@ -92,6 +93,7 @@ class WebServer {
         }
         WebRequest request;
         const size_t space = text.find(' ');
+        request.method = text.substr(0, space);
         request.path = text.substr(space + 1, text.find(' ', space + 1) - space - 1);
         for (size_t at = text.find("\r\n") + 2; text.compare(at, 2, "\r\n") != 0;) {
             const size_t colon = text.find(": ", at), end = text.find("\r\n", at);
@@ -99,6 +101,14 @@ class WebServer {
             for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
             request.headers[name] = text.substr(colon + 2, end - colon - 2);
             at = end + 2;
+        }
+        if (const auto length = request.headers.find("content-length"); length != request.headers.end()) {
+            request.body = text.substr(text.find("\r\n\r\n") + 4);
+            while (request.body.size() < std::stoul(length->second)) {
+                const ssize_t n = ::recv(connection, piece, sizeof piece, 0);
+                if (n <= 0) return;
+                request.body.append(piece, static_cast<size_t>(n));
+            }
         }
         {
             const std::lock_guard lock(mutex_);

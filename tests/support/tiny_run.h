@@ -137,8 +137,8 @@ inline std::vector<Json> read_log(const std::string& output_dir) {
     std::ifstream file(output_dir + "/metrics.jsonl");
     for (std::string line; std::getline(file, line);) {
         Json json = parse_json(line, output_dir);
-        for (const char* key :
-             {"tokens_per_second", "samples_per_second", "step_seconds", "eval_tokens_per_second", "eval_runtime"})
+        for (const char* key : {"tokens_per_second", "samples_per_second", "step_seconds", "eval_tokens_per_second",
+                                "eval_runtime", "host_memory_gib", "gpu_memory_gib"})
             json.erase(key);
         log.push_back(json);
     }

@@ -98,6 +98,23 @@ std::string resolved_yaml(const Config& config) {
     return std::string(out.c_str()) + '\n';
 }
 
+std::vector<KeyValue> key_values(const Config& config) {
+    const Config written = named(config), defaults;
+    std::vector<KeyValue> values;
+    visit_keys([&](const Key<Config>& key) {
+        const auto text = [&](const Config& of) {
+            YAML::Emitter out;
+            out.SetSeqFormat(YAML::Flow);
+            out.SetMapFormat(YAML::Flow);
+            key.write(out, of);
+            return std::string(out.c_str());
+        };
+        const bool fixed = key.default_text.empty();
+        values.push_back({key.name, text(written), fixed ? text(defaults) : key.default_text, fixed});
+    });
+    return values;
+}
+
 /// A map of the keys in `given`, in which `prefix` precedes their names.
 template <typename Struct>
 static void write_given(const std::vector<Key<Struct>>& keys, YAML::Emitter& out, const Struct& value,

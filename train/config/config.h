@@ -42,7 +42,7 @@ enum class Optim { adamw, adamw_8bit, muon };
 /// Where the log-probabilities under the policy that drew the answers come from: the rows; the weights that training
 /// starts from; nowhere, so that every ratio is 1.
 enum class OldLogps { row, start, none };
-enum class Report { jsonl, tensorboard, csv, wandb };
+enum class Report { jsonl, tensorboard, csv, wandb, trackio, mlflow };
 /// What to do about a step whose loss or gradient norm is a spike (train/step/spike_watch.h): nothing; warn; leave its
 /// update out; save the state before it and end the run.
 enum class LossSpike { off, warn, skip, stop };

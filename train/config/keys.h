@@ -28,6 +28,14 @@ std::string nearest_key(const std::string& name);
 /// Of a key's doc, for where a line has to do.
 std::string first_sentence(const std::string& doc);
 
+/// A key with its value and its default: YAML in one line, or words if the default depends on other keys.
+struct KeyValue {
+    std::string key, value, default_value;
+    bool fixed_default = true;  ///< the default depends on no other key
+};
+/// Every key, in the table's order.
+std::vector<KeyValue> key_values(const Config& config);
+
 void read_config(const ConfigNode& root, Config& config, Reading& reading);
 
 }  // namespace colonnade

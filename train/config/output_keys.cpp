@@ -17,9 +17,10 @@ Section output_section() {
             .also({"log_every_n_steps"}),
         key("report_to", &C::report_to,
             "Logs to write: metrics.jsonl; TensorBoard event files in runs; metrics.csv; a W&B run in wandb, which "
-            "wandb sync uploads."),
-        key("project", &C::project, "Project of the W&B run.").also({"wandb_project"}),
-        key("run_name", &C::run_name, "Name of the run in TensorBoard's hparams and in W&B.")
+            "wandb sync uploads; Trackio's inbox, which its dashboard imports; the MLflow server at "
+            "MLFLOW_TRACKING_URI."),
+        key("project", &C::project, "Project in W&B and Trackio; experiment in MLflow.").also({"wandb_project"}),
+        key("run_name", &C::run_name, "Name of the run in TensorBoard's hparams, W&B, Trackio and MLflow.")
             .also({"wandb_name", "wandb_run_name"})
             .default_is("the name of output_dir"),
         eval_strategy,

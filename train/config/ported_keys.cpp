@@ -258,8 +258,7 @@ void port_default(ConfigNode& entry, Porter& porter) {
 }
 
 void port_report_to(ConfigNode& entry, Porter& porter) {
-    static const std::set<std::string> foreign = {"all",     "mlflow",  "comet_ml", "swanlab",
-                                                  "trackio", "neptune", "clearml"};
+    static const std::set<std::string> foreign = {"all", "comet_ml", "swanlab", "neptune", "clearml"};
     const std::vector<ConfigNode> items =
         entry.kind == ConfigNode::Kind::sequence ? entry.children : std::vector<ConfigNode>{entry};
     std::string others;

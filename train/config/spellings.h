@@ -64,8 +64,12 @@ inline constexpr auto spellings<Optim> = std::to_array<Spelling<Optim>>({{"adamw
                                                                          {"adamw_bnb_8bit", Optim::adamw_8bit},
                                                                          {"adamw_torch_8bit", Optim::adamw_8bit}});
 template <>
-inline constexpr auto spellings<Report> = std::to_array<Spelling<Report>>(
-    {{"jsonl", Report::jsonl}, {"tensorboard", Report::tensorboard}, {"csv", Report::csv}, {"wandb", Report::wandb}});
+inline constexpr auto spellings<Report> = std::to_array<Spelling<Report>>({{"jsonl", Report::jsonl},
+                                                                           {"tensorboard", Report::tensorboard},
+                                                                           {"csv", Report::csv},
+                                                                           {"wandb", Report::wandb},
+                                                                           {"trackio", Report::trackio},
+                                                                           {"mlflow", Report::mlflow}});
 template <>
 inline constexpr auto spellings<LossSpike> = std::to_array<Spelling<LossSpike>>({{"off", LossSpike::off},
                                                                                  {"warn", LossSpike::warn},

@@ -113,7 +113,7 @@ std::string damage_of(const std::string& folder) {
 
 std::string remove_leftovers(const std::string& output_dir) {
     std::vector<std::string_view> stems = {"checkpoint-", "config.yaml", "metrics.",
-                                           "loss.png",    "run.json",    "README.md"};
+                                           "report.",     "run.json",    "README.md"};
     stems.insert(stems.end(), std::begin(export_stems), std::end(export_stems));
     try {
         sweep_folder(output_dir, stems);

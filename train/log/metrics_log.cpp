@@ -1,52 +1,17 @@
 #include "train/log/metrics_log.h"
 
 #include <cmath>
+#include <utility>
 
 #include "engine/device/error.h"
 #include "engine/io/files.h"
 #include "engine/io/json.h"
+#include "train/log/log_lines.h"
 
 namespace colonnade {
 namespace {
 
 constexpr size_t most_points = limits::curve_points;
-
-/// Reads the complete lines of a log, which may be longer than memory.
-class LogLines {
-  public:
-    explicit LogLines(const std::string& path) : file_(path) {}
-
-    /// The next line without its line break. A last line without one is incomplete: the run is writing it, or was
-    /// killed meanwhile. Throws Exit::data for a line longer than JSON may be.
-    bool next(std::string_view& line) {
-        for (size_t searched = begin_;;) {
-            const size_t end = block_.find('\n', searched);
-            if (end != block_.npos) {
-                line = std::string_view(block_).substr(begin_, end - begin_);
-                passed_ += end + 1 - begin_;
-                begin_ = end + 1;
-                return true;
-            }
-            block_.erase(0, begin_);
-            begin_ = 0;
-            searched = block_.size();
-            if (searched > limits::json_bytes)
-                fail(Exit::data, "{}: a line of more than {} bytes: no log of metrics", file_.path(),
-                     limits::json_bytes);
-            block_.resize(searched + block_bytes);
-            block_.resize(searched + file_.read(block_.data() + searched, block_bytes));
-            if (block_.size() == searched) return false;
-        }
-    }
-    uint64_t passed() const { return passed_; }  ///< bytes of the lines that next() has returned
-
-  private:
-    static constexpr size_t block_bytes = size_t{1} << 18;
-    InputFile file_;
-    std::string block_;
-    size_t begin_ = 0;
-    uint64_t passed_ = 0;
-};
 
 /// Adds a point. When there are too many, every second one is dropped.
 class CurvePoints {
@@ -131,6 +96,8 @@ MetricsLog::MetricsLog(const std::string& output_dir, LogFiles files, std::optio
     if (files.tensorboard) tensorboard_.emplace(output_dir + "/runs", resumed_step).describe(run);
     if (files.csv) csv_.emplace(output_dir + "/metrics.csv", resumed_step);
     if (files.wandb) wandb_.emplace(output_dir, run, resumed_step);
+    if (files.trackio) trackio_.emplace(output_dir, run, resumed_step);
+    if (files.mlflow) mlflow_.emplace(output_dir, run, resumed_step);
 }
 
 void MetricsLog::write(int64_t step, double epoch, const std::vector<Metric>& metrics,
@@ -142,6 +109,19 @@ void MetricsLog::write(int64_t step, double epoch, const std::vector<Metric>& me
     for (auto& [name, value] : numbers) name = tensorboard_tag(name);
     if (tensorboard_) tensorboard_->write(step, numbers);
     if (wandb_) wandb_->write(step, numbers);
+    if (mlflow_) mlflow_->write(step, numbers);
+    if (!trackio_) return;
+    try {
+        trackio_->write(step, numbers);
+    } catch (const Error& e) {
+        trouble_ = fmt::format("trackio: {}; the run goes on without it", e.what());
+        trackio_.reset();
+    }
+}
+
+std::string MetricsLog::take_trouble() {
+    std::string trouble = mlflow_ ? mlflow_->take_trouble() : "";
+    return trouble.empty() ? std::exchange(trouble_, "") : trouble;
 }
 
 void MetricsLog::write_samples(int64_t step, double epoch, const std::vector<SampleAnswer>& samples) {

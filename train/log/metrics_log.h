@@ -1,6 +1,7 @@
 #pragma once
 // MetricsLog: the log of a run as <output_dir>/metrics.jsonl, as metrics.csv, as TensorBoard event files in
-// <output_dir>/runs and as a run of W&B in <output_dir>/wandb. All contain the same records.
+// <output_dir>/runs, as a run of W&B in <output_dir>/wandb, in Trackio's inbox and on an MLflow server. All contain the
+// same records, the last two numbers only. A tracker that fails ends no run: take_trouble() says so once.
 //
 // metrics.jsonl has one JSON object per line, with the names of Hugging Face's log_history:
 //
@@ -23,9 +24,11 @@
 
 #include "train/log/append_file.h"
 #include "train/log/csv_log.h"
-#include "train/log/curve_picture.h"
+#include "train/log/curve_text.h"
+#include "train/log/mlflow_log.h"
 #include "train/log/run_description.h"
 #include "train/log/tensorboard.h"
+#include "train/log/trackio_log.h"
 #include "train/log/wandb_log.h"
 #include "train/objectives/metric.h"
 
@@ -33,7 +36,7 @@ namespace colonnade {
 
 /// The files that a log writes.
 struct LogFiles {
-    bool jsonl = false, tensorboard = false, csv = false, wandb = false;
+    bool jsonl = false, tensorboard = false, csv = false, wandb = false, trackio = false, mlflow = false;
 };
 
 /// The answer of a model in training to a prompt that it was not trained on.
@@ -52,6 +55,8 @@ class MetricsLog {
     /// Writes one record; the system has it when the call returns.
     void write(int64_t step, double epoch, const std::vector<Metric>& metrics,
                const std::vector<std::string>& rows = {});
+    /// What went wrong with a tracker since the last call; else empty.
+    std::string take_trouble();
     /// Writes answers, as text where the log has texts: "samples" in metrics.jsonl, "eval/samples" elsewhere.
     void write_samples(int64_t step, double epoch, const std::vector<SampleAnswer>& samples);
 
@@ -60,6 +65,9 @@ class MetricsLog {
     std::optional<EventWriter> tensorboard_;
     std::optional<CsvLog> csv_;
     std::optional<WandbLog> wandb_;
+    std::optional<TrackioLog> trackio_;
+    std::optional<MlflowLog> mlflow_;
+    std::string trouble_;
 };
 
 /// The line (without line break) that write() appends.

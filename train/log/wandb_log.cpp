@@ -5,12 +5,12 @@
 #include <cmath>
 #include <ctime>
 #include <filesystem>
-#include <random>
 
 #include "engine/device/error.h"
 #include "engine/io/files.h"
 #include "train/log/config_value.h"
 #include "train/log/record_bytes.h"
+#include "train/log/run_id.h"
 #include "wandb_record.pb.h"
 
 namespace colonnade {
@@ -21,25 +21,12 @@ namespace fs = std::filesystem;
 constexpr size_t block = 32768, piece_header = 7;
 constexpr std::string_view file_header = {":W&B\xe1\xbe\0", 7};
 
-/// W&B's ids have 8 letters or digits.
-std::string new_id() {
-    constexpr std::string_view letters = "abcdefghijklmnopqrstuvwxyz0123456789";
-    std::random_device random;
-    std::string id;
-    for (int i = 0; i < 8; ++i) id += letters[random() % letters.size()];
-    return id;
-}
+constexpr size_t id_length = 8;
 
 /// The id of the run in `folder`: of the run that is resumed, or a new one.
 std::string id_of_run(const std::string& folder, bool resumed) {
-    make_folders(folder);
-    const std::string path = folder + "/run-id.txt";
-    if (resumed && path_exists(path)) {
-        const std::string id = read_file(path, 64);
-        if (id.size() == 8 && id.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789") == id.npos) return id;
-    }
-    const std::string id = new_id();
-    write_file_atomically(path, id);
+    std::string id = resumed ? kept_id(folder, id_length) : "";
+    if (id.empty()) keep_id(folder, id = random_id(id_length));
     return id;
 }
 

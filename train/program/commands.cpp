@@ -15,9 +15,9 @@ namespace colonnade {
 
 using Declare = Work(CLI::App&);
 Declare init_command, train_command, plan_command, prepare_command, teach_command, check_packing_command,
-    explain_step_command, chat_command, generate_command, export_command, train_tokenizer_command, bench_step_command,
-    bench_generate_command, bench_prepare_command, bench_layers_command, bench_save_command, bench_attention_command,
-    completion_command, complete_command, man_command, help_command;
+    explain_step_command, chat_command, generate_command, export_command, report_command, compare_command,
+    train_tokenizer_command, bench_step_command, bench_generate_command, bench_prepare_command, bench_layers_command,
+    bench_save_command, bench_attention_command, completion_command, complete_command, man_command, help_command;
 
 namespace {
 
@@ -37,6 +37,8 @@ constexpr Command table[] = {
     {"chat", "chat", "Talks with a model: each line is a message that it answers", chat_command, "", decodes},
     {"generate", "generate", "Answers prompts, from options or one per line of stdin", generate_command, "", decodes},
     {"export", "export", "Writes the model of a checkpoint as a Hugging Face folder", export_command},
+    {"report", "", "Makes the report of a run again: one page with curves and all", report_command},
+    {"compare", "", "Lays runs side by side: differences, last values, curves", compare_command},
     {"tokenizer train", "train_tokenizer", "Trains a SentencePiece tokenizer on texts and data",
      train_tokenizer_command},
     {"bench step", "bench_step", "Times optimizer steps and the phases within them", bench_step_command},

@@ -29,7 +29,9 @@ LogFiles log_files(const Config& c) {
     return {.jsonl = c.report_to.contains(Report::jsonl),
             .tensorboard = c.report_to.contains(Report::tensorboard),
             .csv = c.report_to.contains(Report::csv),
-            .wandb = c.report_to.contains(Report::wandb)};
+            .wandb = c.report_to.contains(Report::wandb),
+            .trackio = c.report_to.contains(Report::trackio),
+            .mlflow = c.report_to.contains(Report::mlflow)};
 }
 
 }  // namespace colonnade

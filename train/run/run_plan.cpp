@@ -80,11 +80,7 @@ std::string line(const char* what, const std::string& value) {
 }
 
 std::string model_lines(const Config& c, const ModelConfig& m) {
-    std::string text =
-        line("model", fmt::format("{}, {} layers of {}, {} heads ({} kv) of {}, vocabulary {}: {} parameters",
-                                  name_of(m.architecture), m.num_hidden_layers, m.hidden_size, m.num_attention_heads,
-                                  m.num_key_value_heads, m.head_dim, m.vocab_size,
-                                  human_count(static_cast<double>(ParameterList(m).count()))));
+    std::string text = line("model", model_text(m));
     if (const auto lora = lora_settings(c))
         text += line("lora", fmt::format("rank {}, scale {}, on {}: trains {} parameters, the model stays frozen",
                                          lora->rank, lora->scale(), fmt::join(lora->targets, ", "),
@@ -153,6 +149,13 @@ std::string warmup_line(const Config& c, int64_t steps) {
 }
 
 }  // namespace
+
+std::string model_text(const ModelConfig& m) {
+    return fmt::format("{}, {} layers of {}, {} heads ({} kv) of {}, vocabulary {}: {} parameters",
+                       name_of(m.architecture), m.num_hidden_layers, m.hidden_size, m.num_attention_heads,
+                       m.num_key_value_heads, m.head_dim, m.vocab_size,
+                       human_count(static_cast<double>(ParameterList(m).count())));
+}
 
 /// The label of every line dim.
 static std::string with_dim_labels(const std::string& text) {

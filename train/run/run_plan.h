@@ -28,6 +28,9 @@ struct PlannedRun {
     const Ranks& ranks;
 };
 
+/// "llama, 2 layers of 64, 4 heads (2 kv) of 16, vocabulary 300: 37.8k parameters".
+std::string model_text(const ModelConfig& model);
+
 /// The notes of a session, then the exact numbers of steps, samples, tokens and bytes of a run. Reads every epoch of the
 /// schedule; allocates nothing on the device.
 std::string plan_text(const PlannedRun& run, const PlanView& view);

@@ -12,6 +12,7 @@
 #include <sstream>
 
 #include "engine/io/files.h"
+#include "engine/io/replace_file.h"
 
 namespace colonnade {
 namespace {
@@ -148,16 +149,8 @@ void RunRecord::end(const RunEnd& end) {
 
 /// Replaces the file at once, but without fsync: after an error of the disk another one would tell nothing.
 void RunRecord::write() {
-    const std::string path = record_path(output_dir_), temporary = fmt::format("{}.tmp-{}", path, ::getpid());
     written_ = false;
-    try {
-        AppendFile(temporary).append(record_.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
-        rename_path(temporary, path);
-    } catch (const Error&) {
-        std::error_code error;
-        std::filesystem::remove(temporary, error);
-        throw;
-    }
+    replace_file(record_path(output_dir_), record_.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
     written_ = true;
 }
 

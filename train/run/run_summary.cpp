@@ -6,9 +6,8 @@
 
 #include "engine/device/human_units.h"
 #include "engine/device/terminal.h"
-#include "train/log/curve_picture.h"
+#include "train/log/curve_text.h"
 #include "train/log/metrics_log.h"
-#include "train/run/describe_run.h"
 
 namespace colonnade {
 namespace {
@@ -19,19 +18,14 @@ void print_line(const char* what, const std::string& value) {
     fmt::print("{}\n", has_colours(STDOUT_FILENO) ? styled(label, Style::dim) + text.substr(label.size()) : text);
 }
 
-void print_curves(const Config& config, const RunSummary& run) {
-    const std::string log = config.output_dir + "/metrics.jsonl", path = config.output_dir + "/loss.png";
+void print_curves(const Config& config) {
+    const std::string log = config.output_dir + "/metrics.jsonl";
     const Series loss = read_series(log, "loss"), eval = read_series(log, "eval_loss");
-    std::vector<Series> series = {loss, eval};
-    const auto last = static_cast<double>(run.last_step);
-    if (run.unigram_loss > 0) series.push_back({"unigram", {0, last}, {run.unigram_loss, run.unigram_loss}});
-    draw_curves(path, series, {.title = "loss of " + name_of_run(config)});
     // Without a terminal, in ASCII and as narrow as a page.
     const bool terminal = is_terminal(STDOUT_FILENO);
     const auto columns = terminal ? std::clamp<size_t>(terminal_columns(STDOUT_FILENO) - 1, 40, 200) : 72;
     fmt::print("{}\n",
                curve_text({loss, eval}, {.columns = static_cast<int>(columns), .utf8 = terminal && has_utf8()}));
-    print_line("curves", path);
     if (!eval.steps.empty() && eval.steps.front() == 0)
         print_line("eval loss", fmt::format("{:.4f} before training", eval.values.front()));
 }
@@ -44,7 +38,8 @@ std::string merged_folder(const Config& config) {
 
 void print_summary(const Config& config, const RunSummary& run) {
     fmt::print("\n");
-    if (config.report_to.contains(Report::jsonl)) print_curves(config, run);
+    if (config.report_to.contains(Report::jsonl)) print_curves(config);
+    print_line("report", config.output_dir + "/report.html");
     print_line("trained", fmt::format("{} steps, {} tokens in {}, {:.0f} tokens/s", run.steps, human_count(run.tokens),
                                       human_duration(run.seconds), run.seconds > 0 ? run.tokens / run.seconds : 0));
     print_line("packing", fmt::format("{:.1f} % full", 100 * run.fill));

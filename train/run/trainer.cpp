@@ -9,6 +9,7 @@
 #include "engine/device/human_units.h"
 #include "engine/device/terminal.h"
 #include "engine/device/timing.h"
+#include "engine/device/used_memory.h"
 #include "engine/io/file_system.h"
 #include "engine/io/files.h"
 #include "train/folders/export.h"
@@ -20,6 +21,10 @@ namespace colonnade {
 namespace {
 
 namespace fs = std::filesystem;
+
+double gibibytes(size_t bytes) {
+    return static_cast<double>(bytes) / (1 << 30);
+}
 
 BestRules best_rules(const Config& c) {
     return {.metric = c.metric_for_best_model,
@@ -53,7 +58,9 @@ void Trainer::print(const std::string& text, const std::string& shown) const {
 }
 
 void Trainer::log(const std::vector<Metric>& metrics) const {
-    if (log_) log_->write(state_.step, epoch_, metrics);
+    if (!log_) return;
+    log_->write(state_.step, epoch_, metrics);
+    if (const std::string trouble = log_->take_trouble(); !trouble.empty()) note("warning: " + trouble);
 }
 
 int Trainer::stop_signal() const {
@@ -85,11 +92,17 @@ void Trainer::run() {
     });
 }
 
-void Trainer::record_failure() const {
+void Trainer::record_failure() {
     if (!record_) return;
     const std::string what = error_in_flight().what();
     record_->print(fmt::format("error: {}\n", what));
-    record_->end({"failed", "with: " + what, state_.step});
+    record_end({"failed", "with: " + what, state_.step});
+}
+
+void Trainer::record_end(const RunEnd& end) {
+    if (!record_) return;
+    record_->end(end);
+    update_report();
 }
 
 void Trainer::train() {
@@ -107,6 +120,7 @@ void Trainer::train() {
         unigram_loss_ = unigram_loss(session_.train.store, session_.eval.store, session_.model.vocab_size);
         say("baseline: a unigram model scores {:.4f} on the evaluation set\n", unigram_loss_);
     }
+    begin_report();
     std::fflush(stdout);
 
     stop_.emplace(StopSignal::Options{.grace = ranks_.several() ? 2 : 0, .answers = ranks_.first()});
@@ -142,7 +156,7 @@ void Trainer::train() {
             await_save();
             say("stopped by {} after step {} of {}; set resume_from_checkpoint: auto to continue\n",
                 StopSignal::name(signal), state_.step, schedule_.total_steps());
-            if (record_) record_->end({"stopped", fmt::format("by {}", StopSignal::name(signal)), state_.step});
+            record_end({"stopped", fmt::format("by {}", StopSignal::name(signal)), state_.step});
             return;
         }
     }
@@ -151,9 +165,8 @@ void Trainer::train() {
         say("stopped early after step {} of {}: {} (early_stopping_patience)\n", state_.step, schedule_.total_steps(),
             best_.text());
     finish();
-    if (record_)
-        record_->end(best_.should_stop() ? RunEnd{"finished", "early: " + best_.text(), state_.step}
-                                         : RunEnd{"finished", "", state_.step});
+    record_end(best_.should_stop() ? RunEnd{"finished", "early: " + best_.text(), state_.step}
+                                   : RunEnd{"finished", "", state_.step});
 }
 
 /// `times` points of an epoch (0: one), at equal distances; the last one is its end.
@@ -263,7 +276,9 @@ void Trainer::log_window(const StepResult& result, double rate) {
                                    {"tokens_per_second", tokens_per_second},
                                    {"samples_per_second", window_.samples / window_.seconds},
                                    {"step_seconds", window_.seconds / static_cast<double>(window_.steps)},
-                                   {"num_tokens", state_.tokens_seen}});
+                                   {"num_tokens", state_.tokens_seen},
+                                   {"host_memory_gib", gibibytes(resident_memory())}});
+    if (gpu_) metrics.emplace_back("gpu_memory_gib", gibibytes(used_gpu_memory()));
     log(metrics);
     ProgressFields shown = figures(window_.loss, result, rate, tokens_per_second);
     progress_->fields(shown);
@@ -307,6 +322,7 @@ bool Trainer::evaluate() {
                                                  : "";
     show_evaluation(seconds, remark);
     show_answers();
+    update_report();
     return best;
 }
 
@@ -367,6 +383,7 @@ void Trainer::report_save(const std::optional<SavedCheckpoint>& saved) {
     note(fmt::format("saved {}: {} in {}", saved->folder, human_bytes(saved->bytes), human_duration(saved->seconds)));
     if (!saved->trouble.empty() && !std::exchange(told_of_old_checkpoint_, true))
         note(fmt::format("warning: an old checkpoint stays, and so may later ones: {}", saved->trouble));
+    update_report();
 }
 
 void Trainer::finish() {
@@ -400,7 +417,6 @@ void Trainer::finish() {
             state_.step);
     const bool evaluated = last_eval_step_ >= 0;
     print_summary(config_, {.steps = run_.steps,
-                            .last_step = state_.step,
                             .tokens = run_.tokens,
                             .seconds = run_.seconds,
                             .fill = schedule_.plan(0).fill,

@@ -21,6 +21,7 @@
 #include "train/run/reference.h"
 #include "train/run/run_plan.h"
 #include "train/run/run_record.h"
+#include "train/run/run_report.h"
 #include "train/run/sample_answers.h"
 #include "train/run/save_plan.h"
 #include "train/run/session.h"
@@ -149,7 +150,8 @@ class Trainer {
     /// "step 10/60: loss 2.31, ..."; a terminal shows the fields that its width holds.
     void note(const std::string& head, const ProgressFields& fields) const;
     /// Records that the error in flight ended the run.
-    void record_failure() const;
+    void record_failure();
+    void record_end(const RunEnd& end);
     void finish();
 
     // trainer_end.cpp
@@ -162,6 +164,11 @@ class Trainer {
     void load_best();
     /// The README.md of each exported folder.
     void write_cards() const;
+    /// Writes what the report shows of the run before its first step.
+    void begin_report();
+    /// Writes report.html. A failure is one line, once, and ends no run.
+    void update_report();
+    void report_trouble(const std::string& cause);
 
     const Ranks& ranks_;
     Session session_;
@@ -179,6 +186,7 @@ class Trainer {
     Context ctx_;                             ///< the learner's
     std::unique_ptr<MetricsLog> log_;
     std::unique_ptr<RunRecord> record_;  ///< on rank 0
+    std::unique_ptr<RunReport> report_;  ///< on rank 0, until it fails
     std::unique_ptr<Progress> progress_;
     std::optional<StopSignal> stop_;
     size_t save_bytes_ = 0;             ///< of the checkpoint that is or was saved
@@ -197,6 +205,7 @@ class Trainer {
     Window window_, run_;  ///< since the last log line; since the process began
     double epoch_ = 0;     ///< passes over the data so far
     double unigram_loss_ = 0;
+    std::string plan_;  ///< on rank 0: the whole plan, as text
     LossSums last_eval_;
     bool told_of_old_checkpoint_ = false;
     int64_t last_eval_step_ = -1, last_save_step_ = -1, last_agreed_step_ = -1;

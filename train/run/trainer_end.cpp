@@ -1,9 +1,11 @@
-// The end of a run: which model is exported, and the cards beside it. Also what a resumed run knows of its best model.
+// The end of a run: which model is exported, the cards beside it, its report. Also what a resumed run knows of its best
+// model.
 
 #include <filesystem>
 
 #include "train/run/machine.h"
 #include "train/run/model_card.h"
+#include "train/run/run_facts.h"
 #include "train/run/run_summary.h"
 #include "train/run/stage_objective.h"
 #include "train/run/trainer.h"
@@ -81,6 +83,31 @@ void Trainer::write_cards() const {
     };
     write(config_.output_dir, learner_->options().lora ? CardOf::adapters : CardOf::model);
     if (config_.export_merged) write(merged_folder(config_), CardOf::model);
+}
+
+void Trainer::begin_report() {
+    if (!ranks_.first()) return;
+    try {
+        write_facts(config_.output_dir, facts_of_run({session_, schedule_, saves_, ranks_}, plan_, unigram_loss_));
+        report_ = std::make_unique<RunReport>(config_.output_dir);
+    } catch (const std::exception& e) {
+        report_trouble(e.what());
+    }
+    update_report();
+}
+
+void Trainer::update_report() {
+    if (!report_) return;
+    try {
+        report_->write();
+    } catch (const std::exception& e) {
+        report_trouble(e.what());
+    }
+}
+
+void Trainer::report_trouble(const std::string& cause) {
+    report_.reset();
+    note(fmt::format("warning: {}/report.html is not written any more: {}", config_.output_dir, cause));
 }
 
 }  // namespace colonnade

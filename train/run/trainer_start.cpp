@@ -157,9 +157,10 @@ void Trainer::start() {
                         .total_steps = schedule_.total_steps(),
                         .changes = changes_});
         write_file_atomically(config_.output_dir + "/config.yaml", state_.config_yaml);
+        plan_ = plan();
         log_ = std::make_unique<MetricsLog>(config_.output_dir, log_files(config_),
                                             folder.empty() ? std::nullopt : std::optional(state_.step),
-                                            describe_run(config_, plan()));
+                                            describe_run(config_, plan_));
     });
     if (config_.param_checksum_steps > 0) check_weights();
 }

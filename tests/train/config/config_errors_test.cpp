@@ -73,7 +73,8 @@ TEST(ConfigErrors, RangesAndChoicesAreChecked) {
          "c.yaml:4:20: lr_scheduler_type: expected one of constant, constant_with_warmup, linear, cosine, "
          "cosine_with_min_lr, cosine_with_restarts, polynomial, inverse_sqrt, wsd, found 'cosin'"},
         {"report_to: [jsonl, paper]",
-         "c.yaml:4:12: report_to: expected a list of jsonl, tensorboard, csv, wandb; or none, found [jsonl, paper]"},
+         "c.yaml:4:12: report_to: expected a list of jsonl, tensorboard, csv, wandb, trackio, mlflow; or none, found "
+         "[jsonl, paper]"},
         {"roles_to_train: [bot]",
          "c.yaml:4:17: roles_to_train: expected a list of system, user, assistant, tool; or none, found [bot]"},
         {"eval_datasets: b.jsonl",

@@ -1,20 +1,15 @@
-#include "train/log/curve_picture.h"
+#include "train/log/curve_text.h"
+
+#include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 
-#include "engine/device/error.h"
-#include "train/log/canvas.h"
+#include "train/log/ticks.h"
 
 namespace colonnade {
 namespace {
-
-constexpr Color paper{255, 255, 255}, grid{229, 231, 235}, axis{156, 163, 175}, ink{55, 65, 81};
-constexpr std::array<Color, 6> inks = {
-    {{37, 99, 235}, {234, 88, 12}, {22, 163, 74}, {147, 51, 234}, {13, 148, 136}, {220, 38, 38}}};
-constexpr size_t few_points = 40;
 
 Series finite_points(const Series& series) {
     Series kept{.name = series.name, .steps = {}, .values = {}};
@@ -24,17 +19,6 @@ Series finite_points(const Series& series) {
         kept.values.push_back(series.values[i]);
     }
     return kept;
-}
-
-/// Mean over a window centred on each point; the window shrinks towards the ends to stay centred.
-std::vector<double> running_mean(const std::vector<double>& values, size_t half_window) {
-    std::vector<double> sums(values.size() + 1, 0.0), means(values.size());
-    for (size_t i = 0; i < values.size(); ++i) sums[i + 1] = sums[i] + values[i];
-    for (size_t i = 0; i < values.size(); ++i) {
-        const size_t half = std::min({half_window, i, values.size() - 1 - i});
-        means[i] = (sums[i + half + 1] - sums[i - half]) / static_cast<double>(2 * half + 1);
-    }
-    return means;
 }
 
 struct Interval {
@@ -56,84 +40,6 @@ struct Interval {
     }
     double share(double value) const { return (value - low) / (high - low); }
 };
-
-std::vector<std::string> tick_labels(const std::vector<double>& ticks) {
-    const double step = ticks.size() > 1 ? ticks[1] - ticks[0] : 1;
-    const int decimals = std::clamp(static_cast<int>(std::ceil(-std::log10(step) - 1e-9)), 0, 9);
-    std::vector<std::string> labels;
-    labels.reserve(ticks.size());
-    for (const double tick : ticks) labels.push_back(fmt::format("{:.{}f}", tick, decimals));
-    return labels;
-}
-
-/// The rectangle of the plot on the canvas and the ranges it shows.
-struct Plot {
-    int left, top, width, height;
-    Interval x, y;
-
-    Point point(double step, double value) const {
-        return {left + x.share(step) * width, top + (1 - y.share(value)) * height};
-    }
-    std::vector<Point> points(const std::vector<double>& steps, const std::vector<double>& values) const {
-        std::vector<Point> points;
-        for (size_t i = 0; i < steps.size(); ++i) points.push_back(point(steps[i], values[i]));
-        return points;
-    }
-};
-
-void draw_axes(Canvas& canvas, const Plot& plot, int scale) {
-    const int cap = Canvas::text_height(scale), bottom = plot.top + plot.height;
-    const std::vector<double> values = round_ticks(plot.y.low, plot.y.high, plot.height / 60);
-    const std::vector<std::string> value_labels = tick_labels(values);
-    for (size_t i = 0; i < values.size(); ++i) {
-        const int y = static_cast<int>(plot.point(plot.x.low, values[i]).y);
-        canvas.fill(plot.left, y, plot.width, 1, grid);
-        canvas.text(plot.left - 6 * scale - Canvas::text_width(value_labels[i], scale), y - cap / 2, value_labels[i],
-                    ink, scale);
-    }
-    const std::vector<double> steps = round_ticks(plot.x.low, plot.x.high, plot.width / 130);
-    const std::vector<std::string> step_labels = tick_labels(steps);
-    for (size_t i = 0; i < steps.size(); ++i) {
-        const int x = static_cast<int>(plot.point(steps[i], plot.y.low).x);
-        canvas.fill(x, plot.top, 1, plot.height, grid);
-        canvas.fill(x, bottom, 1, 3 * scale, axis);
-        canvas.text(x - Canvas::text_width(step_labels[i], scale) / 2, bottom + 6 * scale, step_labels[i], ink, scale);
-    }
-    canvas.fill(plot.left, plot.top, 1, plot.height, axis);
-    canvas.fill(plot.left, bottom, plot.width, 1, axis);
-    canvas.text(plot.left + (plot.width - Canvas::text_width("step", scale)) / 2, bottom + 10 * scale + cap, "step",
-                ink, scale);
-}
-
-void draw_series(Canvas& canvas, const Plot& plot, const Series& series, Color color) {
-    const std::vector<Point> points = plot.points(series.steps, series.values);
-    if (points.size() <= few_points) {
-        canvas.polyline(points, 2.4, color);
-        if (points.size() != 2)
-            for (const Point& point : points) canvas.disc(point, 4.5, color);
-        return;
-    }
-    canvas.polyline(points, 1.4, color, 0.3);
-    canvas.polyline(plot.points(series.steps, running_mean(series.values, points.size() / 100)), 2.6, color);
-}
-
-/// Draws the legend at the top right, where a falling loss leaves room.
-void draw_legend(Canvas& canvas, const Plot& plot, const std::vector<Series>& series, int scale) {
-    const int line = 14 * scale, swatch = 14 * scale, padding = 6 * scale;
-    int text_width = 0;
-    for (const Series& each : series) text_width = std::max(text_width, Canvas::text_width(each.name, scale));
-    const int width = swatch + text_width + 3 * padding, height = static_cast<int>(series.size()) * line + padding;
-    const int left = plot.left + plot.width - width - padding, top = plot.top + padding;
-    canvas.fill(left, top, width, height, grid);
-    canvas.fill(left + 1, top + 1, width - 2, height - 2, paper);
-    for (size_t i = 0; i < series.size(); ++i) {
-        const double y = top + padding / 2.0 + (static_cast<double>(i) + 0.5) * line;
-        canvas.polyline({{double(left + padding), y}, {double(left + padding + swatch), y}}, 1.5 * scale,
-                        inks[i % inks.size()]);
-        canvas.text(left + swatch + 2 * padding, static_cast<int>(y) - Canvas::text_height(scale) / 2, series[i].name,
-                    ink, scale);
-    }
-}
 
 /// A height for every dot column between the first and the last point: the mean of the points in that column, or the
 /// value on the line between its neighbours. NaN outside.
@@ -197,20 +103,6 @@ class Dots {
 
 }  // namespace
 
-std::vector<double> round_ticks(double low, double high, int count) {
-    const double rough = (high - low) / std::max(count, 1);
-    const double power = std::pow(10.0, std::floor(std::log10(rough)));
-    double step = 10 * power;
-    for (const double factor : {5.0, 2.0, 1.0})
-        if (factor * power >= rough * 0.999) step = factor * power;
-    std::vector<double> ticks;
-    // Above 2^53 steps of 1 vanish in `n`, so the number of ticks is bounded.
-    const size_t most = 10 * static_cast<size_t>(std::max(count, 1));
-    for (double n = std::ceil(low / step - 1e-9); n * step <= high + 1e-9 * step && ticks.size() < most; ++n)
-        ticks.push_back(n * step + 0.0);
-    return ticks;
-}
-
 /// The finite points of curves, and the ranges that they cover.
 struct Drawable {
     std::vector<Series> finite;
@@ -224,35 +116,6 @@ static Drawable drawable(const std::vector<Series>& series) {
         all.values.include(all.finite.back().values);
     }
     return all;
-}
-
-void draw_curves(const std::string& path, const std::vector<Series>& series, const CurvePicture& picture) {
-    require(picture.width >= 400 && picture.height >= 300, "a curve picture of {} x {} pixels is too small",
-            picture.width, picture.height);
-    const auto [finite, steps, values] = drawable(series);
-    if (steps.low > steps.high) fail(Exit::data, "{}: there are no points to draw", path);
-
-    constexpr int scale = 2;
-    const int title_height = picture.title.empty() ? 0 : 20 * scale;
-    Plot plot{.left = 0,
-              .top = 12 * scale + title_height,
-              .width = 0,
-              .height = 0,
-              .x = steps.widened(0),
-              .y = values.widened(0.05)};
-    plot.height = picture.height - plot.top - 38 * scale;
-    int label_width = 0;
-    for (const std::string& label : tick_labels(round_ticks(plot.y.low, plot.y.high, plot.height / 60)))
-        label_width = std::max(label_width, Canvas::text_width(label, scale));
-    plot.left = label_width + 18 * scale;
-    plot.width = picture.width - plot.left - 20 * scale;
-
-    Canvas canvas(picture.width, picture.height, paper);
-    canvas.text(plot.left, 12 * scale, picture.title, ink, scale);
-    draw_axes(canvas, plot, scale);
-    for (size_t i = 0; i < finite.size(); ++i) draw_series(canvas, plot, finite[i], inks[i % inks.size()]);
-    draw_legend(canvas, plot, finite, scale);
-    canvas.write_png(path);
 }
 
 /// The rows of a curve in text: where values are, and the labels beside them.

@@ -1,0 +1,16 @@
+#pragma once
+// The id of a run with a tracker: a resumed run keeps it.
+
+#include <string>
+
+namespace colonnade {
+
+/// Letters and digits, `length` of them, by chance.
+std::string random_id(size_t length);
+
+/// The id of letters and digits in <folder>/run-id.txt; empty if there is none of `length`.
+std::string kept_id(const std::string& folder, size_t length);
+/// Makes the folder. Throws Exit::storage.
+void keep_id(const std::string& folder, const std::string& id);
+
+}  // namespace colonnade
