@@ -8,8 +8,8 @@
 #include <unordered_set>
 
 #include "data/text/byte_pair_model.h"
+#include "data/text/gguf_pre_tokenizers.h"
 #include "data/text/sentencepiece_export.h"
-#include "data/text/split_pattern.h"
 #include "data/text/unicode.h"
 #include "engine/device/error.h"
 #include "engine/io/limits.h"
@@ -20,34 +20,7 @@ namespace {
 constexpr const char* way_out =
     "give tokenizer_name_or_path: the Hugging Face folder of the model that the file was made from";
 
-enum class Extra { none, single_digits, nfc };
-
-struct PreTokenizerName {
-    std::string_view name;
-    const std::string_view& pattern;
-    Extra extra = Extra::none;
-    bool ignore_merges = false, bos = false;  // unless tokenizer.ggml.add_bos_token says otherwise
-};
-// Names of llama.cpp (src/llama-vocab.cpp) for models of the architectures in train/model/gguf_model.h.
-const PreTokenizerName pre_tokenizers[] = {
-    {.name = "llama-bpe", .pattern = llama3_pattern, .ignore_merges = true, .bos = true},
-    {.name = "llama3", .pattern = llama3_pattern, .ignore_merges = true, .bos = true},
-    {.name = "llama-v3", .pattern = llama3_pattern, .ignore_merges = true, .bos = true},
-    {.name = "falcon3", .pattern = llama3_pattern, .ignore_merges = true},
-    {.name = "pixtral", .pattern = llama3_pattern, .ignore_merges = true},
-    {.name = "smaug-bpe", .pattern = llama3_pattern},
-    {.name = "dbrx", .pattern = llama3_pattern},
-    {.name = "tekken", .pattern = tekken_pattern, .ignore_merges = true, .bos = true},
-    {.name = "qwen2", .pattern = qwen2_pattern, .extra = Extra::nfc},
-    {.name = "deepseek-r1-qwen", .pattern = qwen2_pattern},
-    {.name = "megrez", .pattern = qwen2_pattern, .extra = Extra::nfc},
-    {.name = "qwen35", .pattern = qwen3_5_pattern, .extra = Extra::nfc},
-    {.name = "gpt-4o", .pattern = gpt4o_pattern},
-    {.name = "smollm", .pattern = gpt2_pattern, .extra = Extra::single_digits},
-    {.name = "starcoder", .pattern = gpt2_pattern, .extra = Extra::single_digits},
-    {.name = "minerva-7b", .pattern = gpt2_pattern, .extra = Extra::single_digits},
-    {.name = "gpt-2", .pattern = gpt2_pattern},
-};
+using Extra = GgufPreTokenizer::Extra;
 
 // The vocabulary of a file, its lists checked.
 struct TokenLists {
@@ -97,23 +70,6 @@ std::optional<int32_t> special_id(const GgufReader& file, const TokenLists& voca
     return static_cast<int32_t>(*id);
 }
 
-Json byte_level(bool regex) {
-    return {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", regex}};
-}
-
-Json pre_tokenizer_json(const PreTokenizerName& pre) {
-    Json steps = Json::array();
-    if (pre.extra == Extra::single_digits) steps.push_back({{"type", "Digits"}, {"individual_digits", true}});
-    const bool gpt2 = pre.pattern == gpt2_pattern;  // which ByteLevel knows itself
-    if (!gpt2)
-        steps.push_back({{"type", "Split"},
-                         {"pattern", {{"Regex", std::string(pre.pattern)}}},
-                         {"behavior", "Isolated"},
-                         {"invert", false}});
-    steps.push_back(byte_level(gpt2));
-    return {{"type", "Sequence"}, {"pretokenizers", std::move(steps)}};
-}
-
 Json merges_json(const GgufReader& file) {
     const auto merges = file.metadata().texts("tokenizer.ggml.merges");
     if (!merges) fail(Exit::data, "{}: no key 'tokenizer.ggml.merges'; {}", file.path(), way_out);
@@ -132,18 +88,19 @@ Json merges_json(const GgufReader& file) {
     return pairs;
 }
 
-const PreTokenizerName& find_pre_tokenizer(const GgufReader& file) {
+const GgufPreTokenizer& find_pre_tokenizer(const GgufReader& file) {
     const std::string name = file.metadata().text("tokenizer.ggml.pre").value_or("");
-    const auto found = std::ranges::find(pre_tokenizers, name, &PreTokenizerName::name);
-    if (found != std::end(pre_tokenizers)) return *found;
+    const auto known = gguf_pre_tokenizers();
+    const auto found = std::ranges::find(known, name, &GgufPreTokenizer::name);
+    if (found != known.end()) return *found;
     std::vector<std::string_view> names;
-    for (const PreTokenizerName& known : pre_tokenizers) names.push_back(known.name);
+    for (const GgufPreTokenizer& pre : known) names.push_back(pre.name);
     fail(Exit::data, "{}: tokenizer.ggml.pre '{:.100}' does not say how text is split; expected one of {}; {}",
          file.path(), name, fmt::join(names, ", "), way_out);
 }
 
 // Unused tokens pad the vocabulary to the size of the embedding.
-Json byte_pair_json(const GgufReader& file, const TokenLists& vocabulary, const PreTokenizerName& pre) {
+Json byte_pair_json(const GgufReader& file, const TokenLists& vocabulary, const GgufPreTokenizer& pre) {
     Json pieces = Json::object(), added = Json::array();
     std::string bytes;
     for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
@@ -168,15 +125,16 @@ Json byte_pair_json(const GgufReader& file, const TokenLists& vocabulary, const 
                   {"ignore_merges", pre.ignore_merges},
                   {"vocab", std::move(pieces)},
                   {"merges", merges_json(file)}};
-    return {{"version", "1.0"},
-            {"truncation", nullptr},
-            {"padding", nullptr},
-            {"added_tokens", std::move(added)},
-            {"normalizer", pre.extra == Extra::nfc ? Json::object({{"type", "NFC"}}) : Json()},
-            {"pre_tokenizer", pre_tokenizer_json(pre)},
-            {"post_processor", nullptr},
-            {"decoder", byte_level(true)},
-            {"model", std::move(model)}};
+    return {
+        {"version", "1.0"},
+        {"truncation", nullptr},
+        {"padding", nullptr},
+        {"added_tokens", std::move(added)},
+        {"normalizer", pre.extra == Extra::nfc ? Json::object({{"type", "NFC"}}) : Json()},
+        {"pre_tokenizer", pre_tokenizer_json(pre)},
+        {"post_processor", nullptr},
+        {"decoder", {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}}},
+        {"model", std::move(model)}};
 }
 
 Json sentencepiece_json(const GgufReader& file, const TokenLists& vocabulary) {
@@ -233,7 +191,7 @@ GgufTokenizer gguf_tokenizer(const GgufReader& file) {
     GgufTokenizer result;
     bool adds_bos = true;
     if (kind == "gpt2") {
-        const PreTokenizerName& pre = find_pre_tokenizer(file);
+        const GgufPreTokenizer& pre = find_pre_tokenizer(file);
         result.tokenizer = byte_pair_json(file, vocabulary, pre);
         adds_bos = pre.bos;
     } else {

@@ -1,6 +1,7 @@
 #include "engine/io/gguf_blocks.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "engine/device/float16.h"
@@ -19,6 +20,10 @@ float half(const uint8_t* from) {
     return float_from_f16(load<uint16_t>(from));
 }
 
+void store(uint8_t* to, uint16_t bits) {
+    std::memcpy(to, &bits, sizeof bits);
+}
+
 // --- Unquantised types: a block is one element -----------------------------------------------------------------------
 
 void decode_f32(const uint8_t* from, int64_t count, float* to) {
@@ -31,6 +36,18 @@ void decode_f16(const uint8_t* from, int64_t count, float* to) {
 
 void decode_bf16(const uint8_t* from, int64_t count, float* to) {
     for (int64_t i = 0; i < count; ++i) to[i] = float_from_bf16(load<uint16_t>(from + 2 * i));
+}
+
+void encode_f32(const float* from, int64_t count, uint8_t* to) {
+    std::memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
+}
+
+void encode_f16(const float* from, int64_t count, uint8_t* to) {
+    for (int64_t i = 0; i < count; ++i) store(to + 2 * i, f16_from_float(from[i]));
+}
+
+void encode_bf16(const float* from, int64_t count, uint8_t* to) {
+    for (int64_t i = 0; i < count; ++i) store(to + 2 * i, bf16_from_float(from[i]));
 }
 
 void decode_f64(const uint8_t* from, int64_t count, float* to) {
@@ -98,6 +115,19 @@ void decode_q8_0(const uint8_t* from, int64_t count, float* to) {
     }
 }
 
+// d = max |x| / 127; q = x / d, halves away from zero. d is rounded to f16 after the division, as in ggml.
+void encode_q8_0(const float* from, int64_t count, uint8_t* to) {
+    for (; count > 0; --count, from += 32, to += 34) {
+        float largest = 0;
+        for (int j = 0; j < 32; ++j) largest = std::max(largest, std::abs(from[j]));
+        const float d = largest / 127, quotient = 1 / d;
+        const float inverse = std::isinf(quotient) ? 0 : quotient;  // f16 has no such small d: the elements become 0
+        store(to, f16_from_float(d));
+        for (int j = 0; j < 32; ++j)
+            to[2 + j] = static_cast<uint8_t>(static_cast<int8_t>(std::round(from[j] * inverse)));
+    }
+}
+
 // --- Blocks of 256 elements ------------------------------------------------------------------------------------------
 
 // The scale and the minimum of group g of 32 elements, six bits each, in 12 bytes: groups 0 to 3 in the low six bits of
@@ -158,24 +188,43 @@ void decode_q6_k(const uint8_t* from, int64_t count, float* to) {
     }
 }
 
+constexpr float f16_limit = 65520;  // halfway from the largest f16 to the next power of two
+
 constexpr GgufType types[] = {
-    {0, "F32", 1, 4, DType::f32, true, decode_f32},         {1, "F16", 1, 2, DType::f16, true, decode_f16},
-    {2, "Q4_0", 32, 18, DType::f32, false, decode_q4_0},    {3, "Q4_1", 32, 20, DType::f32, false, decode_q4_1},
-    {6, "Q5_0", 32, 22, DType::f32, false, decode_q5_0},    {7, "Q5_1", 32, 24, DType::f32, false, decode_q5_1},
-    {8, "Q8_0", 32, 34, DType::f32, false, decode_q8_0},    {9, "Q8_1", 32, 40, DType::f32, false, nullptr},
-    {10, "Q2_K", 256, 84, DType::f32, false, nullptr},      {11, "Q3_K", 256, 110, DType::f32, false, nullptr},
-    {12, "Q4_K", 256, 144, DType::f32, false, decode_q4_k}, {13, "Q5_K", 256, 176, DType::f32, false, decode_q5_k},
-    {14, "Q6_K", 256, 210, DType::f32, false, decode_q6_k}, {15, "Q8_K", 256, 292, DType::f32, false, nullptr},
-    {16, "IQ2_XXS", 256, 66, DType::f32, false, nullptr},   {17, "IQ2_XS", 256, 74, DType::f32, false, nullptr},
-    {18, "IQ3_XXS", 256, 98, DType::f32, false, nullptr},   {19, "IQ1_S", 256, 50, DType::f32, false, nullptr},
-    {20, "IQ4_NL", 32, 18, DType::f32, false, nullptr},     {21, "IQ3_S", 256, 110, DType::f32, false, nullptr},
-    {22, "IQ2_S", 256, 82, DType::f32, false, nullptr},     {23, "IQ4_XS", 256, 136, DType::f32, false, nullptr},
-    {24, "I8", 1, 1, DType::f32, false, nullptr},           {25, "I16", 1, 2, DType::f32, false, nullptr},
-    {26, "I32", 1, 4, DType::i32, true, nullptr},           {27, "I64", 1, 8, DType::i64, true, nullptr},
-    {28, "F64", 1, 8, DType::f64, true, decode_f64},        {29, "IQ1_M", 256, 56, DType::f32, false, nullptr},
-    {30, "BF16", 1, 2, DType::bf16, true, decode_bf16},     {34, "TQ1_0", 256, 54, DType::f32, false, nullptr},
-    {35, "TQ2_0", 256, 66, DType::f32, false, nullptr},     {39, "MXFP4", 32, 17, DType::f32, false, nullptr},
-    {40, "NVFP4", 64, 36, DType::f32, false, nullptr},      {41, "Q1_0", 128, 18, DType::f32, false, nullptr},
+    {0, "F32", 1, 4, DType::f32, true, decode_f32, encode_f32},
+    {1, "F16", 1, 2, DType::f16, true, decode_f16, encode_f16, f16_limit},
+    {2, "Q4_0", 32, 18, DType::f32, false, decode_q4_0},
+    {3, "Q4_1", 32, 20, DType::f32, false, decode_q4_1},
+    {6, "Q5_0", 32, 22, DType::f32, false, decode_q5_0},
+    {7, "Q5_1", 32, 24, DType::f32, false, decode_q5_1},
+    {8, "Q8_0", 32, 34, DType::f32, false, decode_q8_0, encode_q8_0, 127 * f16_limit},
+    {9, "Q8_1", 32, 40, DType::f32, false, nullptr},
+    {10, "Q2_K", 256, 84, DType::f32, false, nullptr},
+    {11, "Q3_K", 256, 110, DType::f32, false, nullptr},
+    {12, "Q4_K", 256, 144, DType::f32, false, decode_q4_k},
+    {13, "Q5_K", 256, 176, DType::f32, false, decode_q5_k},
+    {14, "Q6_K", 256, 210, DType::f32, false, decode_q6_k},
+    {15, "Q8_K", 256, 292, DType::f32, false, nullptr},
+    {16, "IQ2_XXS", 256, 66, DType::f32, false, nullptr},
+    {17, "IQ2_XS", 256, 74, DType::f32, false, nullptr},
+    {18, "IQ3_XXS", 256, 98, DType::f32, false, nullptr},
+    {19, "IQ1_S", 256, 50, DType::f32, false, nullptr},
+    {20, "IQ4_NL", 32, 18, DType::f32, false, nullptr},
+    {21, "IQ3_S", 256, 110, DType::f32, false, nullptr},
+    {22, "IQ2_S", 256, 82, DType::f32, false, nullptr},
+    {23, "IQ4_XS", 256, 136, DType::f32, false, nullptr},
+    {24, "I8", 1, 1, DType::f32, false, nullptr},
+    {25, "I16", 1, 2, DType::f32, false, nullptr},
+    {26, "I32", 1, 4, DType::i32, true, nullptr},
+    {27, "I64", 1, 8, DType::i64, true, nullptr},
+    {28, "F64", 1, 8, DType::f64, true, decode_f64},
+    {29, "IQ1_M", 256, 56, DType::f32, false, nullptr},
+    {30, "BF16", 1, 2, DType::bf16, true, decode_bf16, encode_bf16},
+    {34, "TQ1_0", 256, 54, DType::f32, false, nullptr},
+    {35, "TQ2_0", 256, 66, DType::f32, false, nullptr},
+    {39, "MXFP4", 32, 17, DType::f32, false, nullptr},
+    {40, "NVFP4", 64, 36, DType::f32, false, nullptr},
+    {41, "Q1_0", 128, 18, DType::f32, false, nullptr},
 };
 
 const GgufType* found_or_null(const GgufType* found) {

@@ -1,8 +1,10 @@
 #pragma once
-// The element types of GGUF files (ggml's types), and how the elements of each become floats. A quantised type stores
-// the elements of a row in blocks: a few scales and a small integer per element.
+// The element types of GGUF files (ggml's types), how the elements of each become floats, and, for the types that are
+// written, how floats become elements. A quantised type stores the elements of a row in blocks: a few scales and a small
+// integer per element.
 
 #include <cstdint>
+#include <limits>
 
 #include "engine/device/tensor.h"
 
@@ -18,6 +20,11 @@ struct GgufType {
     /// Turns `count` blocks into count * block floats, exactly as ggml and the Python package gguf do. Null for types
     /// that hold integers and for types that are not supported.
     void (*decode)(const uint8_t* blocks, int64_t count, float* to);
+    /// Turns count * block floats into `count` blocks, with the bytes that ggml and the Python package gguf write. Null
+    /// for types that are only read. The floats are below `limit`.
+    void (*encode)(const float* from, int64_t count, uint8_t* blocks) = nullptr;
+    /// Floats of this magnitude and above become infinite; infinite: none do.
+    float limit = std::numeric_limits<float>::infinity();
     /// False: the elements cannot be read at all.
     bool readable() const { return decode || plain; }
 };

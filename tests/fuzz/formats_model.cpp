@@ -90,6 +90,21 @@ Format config_format(const std::string& scratch) {
     return format;
 }
 
+// The keys of a scaling that export writes beside those of the golden files.
+std::string gguf_with_yarn() {
+    const auto integer = [](const char* key, uint32_t value) { return gguf_pair(key, GgufKind::u32, value); };
+    const auto number = [](const char* key, float value) { return gguf_pair(key, GgufKind::f32, value); };
+    return gguf_file({gguf_pair("general.architecture", "llama"), gguf_pair("general.type", "model"),
+                      integer("llama.block_count", 1), integer("llama.context_length", 64),
+                      integer("llama.embedding_length", 32), integer("llama.feed_forward_length", 8),
+                      integer("llama.attention.head_count", 4), number("llama.attention.layer_norm_rms_epsilon", 1e-6f),
+                      gguf_pair("llama.rope.scaling.type", "yarn"), number("llama.rope.scaling.factor", 4),
+                      integer("llama.rope.scaling.original_context_length", 16),
+                      number("llama.rope.scaling.yarn_beta_fast", 32), number("llama.rope.scaling.yarn_beta_slow", 1),
+                      number("llama.rope.scaling.attn_factor", 1.25f), integer("tokenizer.ggml.eom_token_id", 0),
+                      number("colonnade.rope_scaling.factor", 8)});
+}
+
 std::vector<std::string> gguf_tokenizers() {
     const std::vector<std::string> pieces = {"<unk>", "<s>", "\u2581", "a", "b", "ab", "\u2581a", "<tool>"};
     return {
@@ -123,6 +138,7 @@ Format gguf_format(const std::string&) {
                   .seeds = golden_contents("gguf", ".gguf"),
                   .read = [](const auto&, const auto& file) { read_gguf(file); }};
     for (const std::string& tokenizer : gguf_tokenizers()) format.seeds.push_back(tokenizer);
+    format.seeds.push_back(gguf_with_yarn());
     return format;
 }
 

@@ -7,6 +7,7 @@
 
 types.gguf      one tensor per type, of random blocks, beside its elements as F32 ("Q4_K" and "Q4_K.f32"); metadata of
                 every type
+encoded.gguf    floats in every type that Colonnade writes ("Q8_0" and "Q8_0.f32"), beside the pairs that it writes
 llama.gguf      a tiny model of each architecture under llama.cpp's names, with q and k permuted as llama.cpp does for
 qwen2.gguf      llama; and the same weights under Hugging Face's names, with the config.json
 qwen3.gguf
@@ -70,6 +71,33 @@ def write_types(path, rows):
     writer.add_tensor("F64.f32", np.array([0.1, -1e30, 3.0]).astype(np.float32))
     writer.add_tensor("I32", np.array([[1, -2], [3, 1 << 30]], dtype=np.int32))
     writer.add_tensor("I8", np.array([1, -2], dtype=np.int8))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def write_encoded(path):
+    """Floats of all magnitudes that a type holds, halves between two steps and blocks of zeros among them."""
+    rng = np.random.default_rng(16)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_uint32("an.integer", 4000000000)
+    writer.add_float32("a.number", 1e-5)
+    writer.add_bool("a.bool", True)
+    writer.add_string("a.text", "naïve\0text")
+    writer.add_array("many.texts", ["a", "", "▁b"])
+    writer.add_array("many.numbers", [0.5, -2.0, 1e30])
+    writer.add_array("many.integers", [1, -2, 3])
+    for kind in [Type.F32, Type.F16, Type.BF16, Type.Q8_0]:
+        values = (rng.standard_normal((6, 3, 64)) * 10.0 ** rng.integers(-9, 4, (6, 3, 64))).astype(np.float32)
+        values[1] = rng.standard_normal((3, 64)).astype(np.float32)
+        values[2, 0, :32] = 0
+        values[2, 0, 32:] = 1e-30  # smaller than any step that an f16 can scale
+        values[3, :, 0] = 127
+        values[3, :, 1:] = rng.integers(-252, 253, (3, 63)) / 2
+        writer.add_tensor(kind.name, gguf.quantize(values, kind), raw_dtype=kind)
+        writer.add_tensor(kind.name + ".f32", values)
+    writer.add_tensor("vector", np.array([1, 2, 3], dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -166,5 +194,6 @@ elif len(sys.argv) > 1:
 else:
     HERE.mkdir(exist_ok=True)
     write_types(HERE / "types.gguf", 2)
+    write_encoded(HERE / "encoded.gguf")
     for name in ["llama", "qwen2", "qwen3"]:
         write_model(name)

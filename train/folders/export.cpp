@@ -10,6 +10,7 @@
 #include "engine/io/json_keys.h"
 #include "engine/io/own_file.h"
 #include "train/folders/adapter_folder.h"
+#include "train/folders/exported_template.h"
 #include "train/folders/initial_weights.h"
 #include "train/model/weight_folder.h"
 
@@ -64,14 +65,10 @@ Json generation_config_json(const ExportRequest& r) {
 }
 
 void write_tokenizer(const ExportRequest& r) {
-    const ChatTemplate& chosen = r.encoder->chat_template();
-    // A template that the model brought stays in its files. chatml stands in for a missing one; if the tokenizer lacks
-    // its markers, it rendered no chat.
-    const bool written = !chosen.is_of_model() && (chosen.name() != "chatml" || r.encoder->spelled_out().empty());
     for (const std::string& notice : export_text({.source = r.tokenizer_source,
                                      .folder = r.folder,
                                      .tokenizer = r.encoder->tokenizer().get(),
-                                     .chat_template = written ? &chosen : nullptr,
+                                     .chat_template = replacing_template(*r.encoder),
                                      .additions = r.additions}))
         if (r.prints) fmt::print("note: {}\n", notice);
     remove_file(r.folder + "/colonnade.json");  // of an older export, which named the template there

@@ -8,40 +8,20 @@
 #include <span>
 
 #include "layers/rope.h"
+#include "train/model/gguf_names.h"
 
 namespace colonnade {
 namespace {
 
-// --- Names -----------------------------------------------------------------------------------------------------------
-
-struct NamePair {
-    std::string_view gguf, hugging_face;  // without ".weight" or ".bias"
-};
-constexpr NamePair outer_names[] = {
-    {"token_embd", "model.embed_tokens"}, {"output_norm", "model.norm"}, {"output", "lm_head"}};
-// After "blk.N." and "model.layers.N.".
-constexpr NamePair block_names[] = {
-    {"attn_norm", "input_layernorm"},    {"attn_q", "self_attn.q_proj"},
-    {"attn_k", "self_attn.k_proj"},      {"attn_v", "self_attn.v_proj"},
-    {"attn_output", "self_attn.o_proj"}, {"attn_q_norm", "self_attn.q_norm"},
-    {"attn_k_norm", "self_attn.k_norm"}, {"ffn_norm", "post_attention_layernorm"},
-    {"ffn_gate", "mlp.gate_proj"},       {"ffn_up", "mlp.up_proj"},
-    {"ffn_down", "mlp.down_proj"},
-};
 constexpr std::string_view q_suffix = "self_attn.q_proj", k_suffix = "self_attn.k_proj";
-constexpr const char* rope_tensor = "rope_freqs.weight";
-
-std::optional<std::string> translated(std::span<const NamePair> names, std::string_view name) {
-    const auto found = std::ranges::find(names, name, &NamePair::gguf);
-    if (found == names.end()) return {};
-    return std::string(found->hugging_face);
-}
 
 // --- Metadata --------------------------------------------------------------------------------------------------------
 
 constexpr const char* architectures[] = {"llama", "qwen2", "qwen3"};
 
 std::string architecture_of(const GgufReader& file) {
+    if (file.metadata().text("general.type").value_or("model") == "adapter")
+        fail(Exit::data, "{}: holds adapters, not a model", file.path());
     const std::string found = file.metadata().text("general.architecture").value_or("");
     if (std::ranges::find(architectures, found) == std::end(architectures))
         fail(Exit::data, "{}: general.architecture '{}' is not supported; expected one of {}", file.path(), found,
@@ -88,7 +68,6 @@ constexpr NeutralValue neutral_values[] = {
     {"expert_count", 0},
     {"attention.sliding_window", 0},
     {"rope.scale_linear", 1},
-    {"rope.scaling.attn_factor", 1},
     {"rope.scaling.yarn_ext_factor", 1},
     {"rope.scaling.yarn_attn_factor", 1},
     {"rope.scaling.yarn_log_multiplier", 0},
@@ -98,47 +77,57 @@ constexpr NeutralValue neutral_values[] = {
 };
 
 void refuse_other_settings(const ArchitectureKeys& keys, int64_t head_dim) {
-    for (const auto& [name, neutral] : neutral_values)
+    const auto expect = [&](const char* name, double neutral) {
         if (const double found = keys.number(name, neutral); found != neutral)
             fail(Exit::data, "{}: {} is {}, which is not supported", keys.file().path(), keys.key(name), found);
+    };
+    for (const auto& [name, neutral] : neutral_values) expect(name, neutral);
+    if (keys.text("rope.scaling.type", "none") != "yarn") expect("rope.scaling.attn_factor", 1);
     for (const char* name : {"attention.value_length", "rope.dimension_count"})
         if (const int64_t found = keys.integer(name, head_dim); found != head_dim)
             fail(Exit::data, "{}: {} is {}, expected the size of a head, {}", keys.file().path(), keys.key(name), found,
                  head_dim);
 }
 
-// The scaling whose divisors of the frequencies rope_freqs.weight holds. All models with such a tensor use Llama 3's
-// other three numbers; the comparison shows whether this one does.
+// The scaling whose divisors of the frequencies rope_freqs.weight holds. Its other three numbers are those of our own
+// keys, or else Llama 3's, which all known models with such a tensor use; the comparison shows whether this one does.
 Json llama3_scaling(const ArchitectureKeys& keys, const TensorInfo& tensor, int64_t head_dim, double theta) {
     const GgufReader& file = keys.file();
     if (tensor.shape != std::vector<int64_t>{head_dim / 2})
-        fail(Exit::data, "{}: tensor '{}' is {}, expected [{}]", file.path(), rope_tensor, shape_text(tensor.shape),
-             head_dim / 2);
+        fail(Exit::data, "{}: tensor '{}' is {}, expected [{}]", file.path(), gguf_rope_tensor,
+             shape_text(tensor.shape), head_dim / 2);
     std::vector<float> divisors(static_cast<size_t>(head_dim / 2));
     file.read(tensor, view_of(divisors));
+    const auto number = [&](const char* name, double otherwise) {
+        const std::string key = fmt::format("colonnade.rope_scaling.{}", name);
+        const double value = file.metadata().shortest_number(key).value_or(otherwise);
+        if (!(value > 0 && value <= INT32_MAX))
+            fail(Exit::data, "{}: {} is {}, expected a number above 0", file.path(), key, value);
+        return value;
+    };
     const RopeScaling scaling{.kind = RopeScaling::Kind::llama3,
-                              .factor = std::ranges::max(divisors),
-                              .original_max_position = 8192,
-                              .low_freq_factor = 1,
-                              .high_freq_factor = 4};
+                              .factor = number("factor", std::ranges::max(divisors)),
+                              .original_max_position = number("original_max_position_embeddings", 8192),
+                              .low_freq_factor = number("low_freq_factor", 1),
+                              .high_freq_factor = number("high_freq_factor", 4)};
     const auto plain = rope_frequencies(head_dim, theta, {}), scaled = rope_frequencies(head_dim, theta, scaling);
     for (size_t i = 0; i < divisors.size(); ++i) {
         const double expected = plain.inverse[i] / scaled.inverse[i];
         if (!(std::abs(divisors[i] - expected) <= 1e-4 * expected))
-            fail(Exit::data, "{}: tensor '{}' holds {} at {}, Llama 3's scaling by {} has {}", file.path(), rope_tensor,
-                 divisors[i], i, scaling.factor, expected);
+            fail(Exit::data, "{}: tensor '{}' holds {} at {}, Llama 3's scaling by {} has {}", file.path(),
+                 gguf_rope_tensor, divisors[i], i, scaling.factor, expected);
     }
     return {{"rope_type", "llama3"},
             {"factor", scaling.factor},
             {"low_freq_factor", scaling.low_freq_factor},
             {"high_freq_factor", scaling.high_freq_factor},
-            {"original_max_position_embeddings", 8192}};
+            {"original_max_position_embeddings", std::llround(scaling.original_max_position)}};
 }
 
 // Null without scaling.
 Json rope_scaling(const ArchitectureKeys& keys, int64_t head_dim, double theta) {
     const std::string type = keys.text("rope.scaling.type", "none");
-    const TensorInfo* divisors = keys.file().find(rope_tensor);
+    const TensorInfo* divisors = keys.file().find(gguf_rope_tensor);
     if (divisors && type == "none") return llama3_scaling(keys, *divisors, head_dim, theta);
     if (type == "none") return nullptr;
     if (divisors || (type != "linear" && type != "yarn"))
@@ -149,6 +138,9 @@ Json rope_scaling(const ArchitectureKeys& keys, int64_t head_dim, double theta) 
         scaling["original_max_position_embeddings"] = keys.integer("rope.scaling.original_context_length");
         scaling["beta_fast"] = keys.number("rope.scaling.yarn_beta_fast", 32);
         scaling["beta_slow"] = keys.number("rope.scaling.yarn_beta_slow", 1);
+        // Of llama.cpp's own factor, 0.1 ln(factor) + 1.
+        if (const double share = keys.number("rope.scaling.attn_factor", 1); share != 1)
+            scaling["attention_factor"] = share * (0.1 * std::log(keys.number("rope.scaling.factor")) + 1);
     }
     return scaling;
 }
@@ -161,11 +153,10 @@ void add_token_ids(const GgufMetadata& metadata, Json& config) {
     };
     if (const auto id = special("bos")) config["bos_token_id"] = *id;
     if (const auto id = special("padding")) config["pad_token_id"] = *id;
-    const auto eos = special("eos"), eot = special("eot");
-    if (eos && eot && *eos != *eot)
-        config["eos_token_id"] = {*eos, *eot};
-    else if (eos || eot)
-        config["eos_token_id"] = eos ? *eos : *eot;
+    Json ends = Json::array();
+    for (const char* name : {"eos", "eot", "eom"})
+        if (const auto id = special(name); id && std::ranges::find(ends, Json(*id)) == ends.end()) ends.push_back(*id);
+    if (!ends.empty()) config["eos_token_id"] = ends.size() == 1 ? ends.front() : ends;
 }
 
 int64_t positive(const ArchitectureKeys& keys, const char* name, std::optional<int64_t> otherwise = {}) {
@@ -178,20 +169,7 @@ int64_t positive(const ArchitectureKeys& keys, const char* name, std::optional<i
 }  // namespace
 
 std::optional<std::string> hugging_face_name(const std::string& gguf_name) {
-    const size_t dot = gguf_name.rfind('.');
-    if (dot == gguf_name.npos) return {};
-    const std::string kind = gguf_name.substr(dot);
-    if (kind != ".weight" && kind != ".bias") return {};
-    const std::string_view stem = std::string_view(gguf_name).substr(0, dot);
-    if (!stem.starts_with("blk.")) {
-        const auto name = translated(outer_names, stem);
-        return name ? std::optional(*name + kind) : std::nullopt;
-    }
-    const size_t digits = stem.find_first_not_of("0123456789", 4);
-    if (digits == 4 || digits == stem.npos || stem[digits] != '.') return {};
-    const auto name = translated(block_names, stem.substr(digits + 1));
-    if (!name) return {};
-    return fmt::format("model.layers.{}.{}{}", stem.substr(4, digits - 4), *name, kind);
+    return translated_name(gguf_name, TensorNames::gguf);
 }
 
 Json gguf_config(const GgufReader& file) {
@@ -232,7 +210,7 @@ GgufWeights::GgufWeights(const std::string& path) : file_(path) {
         k_heads_ = positive(keys, "attention.head_count_kv", q_heads_);
     }
     for (const TensorInfo& info : file_.tensors()) {
-        if (info.name == rope_tensor) continue;
+        if (info.name == gguf_rope_tensor) continue;
         TensorInfo& renamed = tensors_.emplace_back(info);
         renamed.name = hugging_face_name(info.name).value_or(info.name);
         if (!index_.emplace(renamed.name, tensors_.size() - 1).second)

@@ -36,7 +36,7 @@ constexpr Command table[] = {
     {"explain-step", "", "Shows which rows the loss and the gradient of a step come from", explain_step_command},
     {"chat", "chat", "Talks with a model: each line is a message that it answers", chat_command, "", decodes},
     {"generate", "generate", "Answers prompts, from options or one per line of stdin", generate_command, "", decodes},
-    {"export", "export", "Writes the model of a checkpoint as a Hugging Face folder", export_command},
+    {"export", "export", "Writes a model as a Hugging Face folder or a GGUF file", export_command},
     {"report", "", "Makes the report of a run again: one page with curves and all", report_command},
     {"compare", "", "Lays runs side by side: differences, last values, curves", compare_command},
     {"tokenizer train", "train_tokenizer", "Trains a SentencePiece tokenizer on texts and data",

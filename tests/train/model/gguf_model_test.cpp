@@ -3,6 +3,7 @@
 #include "tests/support/file_test.h"
 #include "tests/support/gguf_file.h"
 #include "tests/support/paths.h"
+#include "train/model/gguf_names.h"
 #include "train/model/weight_folder.h"
 
 namespace colonnade {
@@ -30,6 +31,10 @@ TEST(GgufModel, TranslatesNames) {
                              "blk.1.attn_q", "blk.1.weight", "blk.1.attn_qkv.weight", "output.scale",
                              "rope_freqs.weight", "attn_q.weight", "blk.1.output.weight"})
         EXPECT_EQ(hugging_face_name(name), std::nullopt) << name;
+    for (const std::string name : {"token_embd.weight", "output_norm.weight", "blk.0.attn_q.bias",
+                                   "blk.12.attn_k_norm.weight", "blk.3.ffn_norm.weight", "output.weight"})
+        EXPECT_EQ(translated_name(hugging_face_name(name).value(), TensorNames::hugging_face), name);
+    EXPECT_EQ(translated_name("model.layers.x.mlp.up_proj.weight", TensorNames::hugging_face), std::nullopt);
 }
 
 // The same weights in both files, in the order of llama.cpp and of transformers.
