@@ -97,8 +97,8 @@ TEST_F(SharedPrefixes, AreSharedOnlyIfThatChangesNothing) {
 TEST_F(SharedPrefixes, DropoutIsOneMaskForAllWhoShareAToken) {
     train(config(), with({output("base"), "eval_strategy=no"}));
     write_tuning("finetuning_type: lora\nlora_dropout: 0.1\n");
-    const Session automatic = session({}), wanted = session({"share_prefixes=true"}),
-                  without = session({"lora_dropout=0"});
+    const Session automatic = session({"share_prefixes=auto"}), wanted = session({"share_prefixes=true"}),
+                  without = session({"share_prefixes=auto", "lora_dropout=0"});
     EXPECT_TRUE(automatic.train.prefixes.order.empty());
     EXPECT_NE(
         fmt::format("{}", fmt::join(automatic.notices, "\n"))
