@@ -1,6 +1,7 @@
 #include "layers/linear.h"
 
 #include "engine/device/gemm.h"
+#include "engine/device/planted_bug.h"
 #include "layers/cuda_kernels.h"
 #include "layers/partial_sums.h"
 #include "layers/rows.h"
@@ -58,10 +59,14 @@ void linear_backward(const Context& ctx, const LinearBackward& args) {
             "linear_backward: no tokens, so the weight's gradient cannot be overwritten");
     if (tokens == 0) return;
     if (!args.din.empty()) gemm(ctx, {.c = args.din, .a = args.dout, .b = args.weight, .beta = beta_of(args.din_mode)});
+    constexpr double scale = planted_bug == PlantedBug::gradient ? 1.01 : 1;
     if (!args.dweight.empty())
-        gemm(
-            ctx,
-            {.c = args.dweight, .a = args.dout, .b = args.in, .transpose_a = true, .beta = beta_of(args.dweight_mode)});
+        gemm(ctx, {.c = args.dweight,
+                   .a = args.dout,
+                   .b = args.in,
+                   .transpose_a = true,
+                   .alpha = scale,
+                   .beta = beta_of(args.dweight_mode)});
     if (!args.dbias.empty()) bias_gradient(ctx, args);
 }
 

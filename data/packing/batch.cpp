@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "data/packing/row_order.h"
+#include "engine/device/planted_bug.h"
 
 namespace colonnade {
 namespace {
@@ -36,6 +37,9 @@ class PackLayout {
         std::ranges::copy(tokens_, at(batch.tokens));
         std::ranges::copy(positions_, at(batch.positions));
         std::ranges::copy(lts_, at(batch.mask.lts));
+        if (planted_bug == PlantedBug::mask)
+            for (auto lts = at(batch.mask.lts); lts != at(batch.mask.lts) + rows(); ++lts)
+                *lts = std::min(*lts + 1, static_cast<int32_t>(batch.length));
         list_targets(batch, static_cast<int32_t>(first));
         size_t sequence = 0;
         for (const Sample* sample : samples_) {

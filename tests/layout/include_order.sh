@@ -32,6 +32,8 @@ train/log        ... engine/hub
 train/folders    ...
 train/report     ...
 train/run        ... engine/hub
+train/selftest   ... engine/hub
+train/doctor     ... engine/hub
 train/bench      ... engine/hub engine/program
 train/program    ... engine/hub engine/program
 train            ... engine/program

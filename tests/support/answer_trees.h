@@ -6,21 +6,9 @@
 
 namespace colonnade {
 
-/// A sample of random_sample() in which every token of an answer has a loss.
+/// A sample in which every token of an answer has a loss.
 inline Sample tree(uint64_t seed, int64_t stem, const std::vector<int64_t>& answers, int64_t vocab) {
-    Sample s = random_sample(seed, stem, answers, vocab);
-    for (Sequence& sequence : s.sequences) {
-        const auto begin = static_cast<int32_t>(std::max<int64_t>(stem, 1)),
-                   end = static_cast<int32_t>(sequence.length());
-        sequence.learned.clear();
-        if (begin < end) sequence.learned.push_back({begin, end, 1});
-    }
-    return s;
-}
-
-/// Sequence `number` alone.
-inline Sample alone(const Sample& s, size_t number) {
-    return {.sequences = {{.tokens = s.whole(number), .learned = s.sequences[number].learned}}};
+    return random_answers(seed, stem, answers, vocab);
 }
 
 /// Stage dpo with the sigmoid loss alone.

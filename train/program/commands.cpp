@@ -15,9 +15,10 @@ namespace colonnade {
 
 using Declare = Work(CLI::App&);
 Declare init_command, train_command, plan_command, prepare_command, teach_command, check_packing_command,
-    explain_step_command, chat_command, generate_command, export_command, report_command, compare_command,
-    train_tokenizer_command, bench_step_command, bench_generate_command, bench_prepare_command, bench_layers_command,
-    bench_save_command, bench_attention_command, completion_command, complete_command, man_command, help_command;
+    explain_step_command, selftest_command, doctor_command, chat_command, generate_command, export_command,
+    report_command, compare_command, train_tokenizer_command, bench_step_command, bench_generate_command,
+    bench_prepare_command, bench_layers_command, bench_save_command, bench_attention_command, completion_command,
+    complete_command, man_command, help_command;
 
 namespace {
 
@@ -34,6 +35,8 @@ constexpr Command table[] = {
     {"check-packing", "check_packing", "Checks that packed rows train as separate samples do", check_packing_command,
      run},
     {"explain-step", "", "Shows which rows the loss and the gradient of a step come from", explain_step_command},
+    {"selftest", "", "Measures what Colonnade promises, on this machine", selftest_command, run},
+    {"doctor", "", "Examines the machine: devices, disk, libraries, with remedies", doctor_command},
     {"chat", "chat", "Talks with a model: each line is a message that it answers", chat_command, "", decodes},
     {"generate", "generate", "Answers prompts, from options or one per line of stdin", generate_command, "", decodes},
     {"export", "export", "Writes a model as a Hugging Face folder or a GGUF file", export_command},

@@ -74,6 +74,7 @@ struct Fact {
     const char *term, *text;
 };
 constexpr Fact exit_codes[] = {{"0", "Done."},
+                               {"1", "doctor: something is wrong with the machine."},
                                {"2", "Config or usage."},
                                {"3", "A data or model file."},
                                {"4", "Numerics: a value that is not a number, or a check that failed."},
