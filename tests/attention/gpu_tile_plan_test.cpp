@@ -334,7 +334,7 @@ TEST_F(GpuTilePlanTest, RefusesMemoryWithoutRoomForPositions) {
     const ColumnMask mask = tree_within_window(1, 64);
     Arena planned(Device::cuda);
     const GpuTilePlan plan = GpuTilePlan::lay_out(planned, 2, 64, 64);
-    expect_error(Exit::internal, "tile plan: memory for 0 rows of positions, the mask has 2",
+    expect_error(Exit::internal, "tile plan: memory without room for the positions of 2 rows",
                  [&] { make_gpu_tile_plan({.device = Device::cuda, .gpu = test_gpu()}, plan, mask); });
 }
 

@@ -34,7 +34,7 @@ constexpr Command table[] = {
     {"teach", "", "Writes what a model says as a teacher, for stage distill", teach_command, run},
     {"check-packing", "check_packing", "Checks that packed rows train as separate samples do", check_packing_command,
      run},
-    {"explain-step", "", "Shows which rows the loss and the gradient of a step come from", explain_step_command},
+    {"explain-step", "", "Shows which rows the gradient of a step comes from", explain_step_command},
     {"selftest", "", "Measures what Colonnade promises, on this machine", selftest_command, run},
     {"doctor", "", "Examines the machine: devices, disk, libraries, with remedies", doctor_command},
     {"chat", "chat", "Talks with a model: each line is a message that it answers", chat_command, "", decodes},
@@ -158,10 +158,7 @@ std::string program_help() {
     }
     return fmt::format(
         "Colonnade {} fine-tunes language models on packed rows.\n\n"
-        "Usage: colonnade COMMAND [options]\n"
-        "       colonnade train MODEL DATA         at once; or with a config:\n"
-        "       colonnade init MODEL DATA -o my.yaml\n"
-        "       colonnade train my.yaml\n\n"
+        "Usage: colonnade COMMAND [options]     to begin: colonnade train MODEL DATA\n"
         "Commands (colonnade help COMMAND explains one):\n{}",
         COLONNADE_VERSION, help_table(shown));
 }

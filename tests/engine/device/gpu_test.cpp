@@ -199,7 +199,7 @@ TEST_F(GpuTest, OnAStreamOfTheCallerWaitsForNothingItDidNotUse) {
 TEST_F(GpuTest, MultipliesOnAStreamOfTheCaller) {
     Arena arena(Device::cuda, size_t{1} << 20);
     const Tensor a = arena.tensor("a", DType::bf16, {64, 64}), c = arena.tensor("c", DType::f32, {64, 64});
-    gpu().upload(a, std::vector<bf16>(64 * 64, bf16(1.0f)).data());
+    gpu().upload(a, std::vector<bf16>(64 * 64, bf16{bf16_from_float(1.0f)}).data());
     gpu().synchronize();
     Gpu borrowed(0, nullptr);
     gemm({.device = Device::cuda, .gpu = &borrowed}, {.c = c, .a = a, .b = a});

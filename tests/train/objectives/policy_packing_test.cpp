@@ -140,7 +140,8 @@ TEST_P(PolicyPacking, TheFirstStepOfTheOldPolicyHasRatiosOfOne) {
             batch.logps.old.assign(logps.begin(), logps.end());
         }
         const Outcome with = run(*learner, batches, total);
-        EXPECT_LE(distance(with.gradients, without.gradients), 2e-6);
+        // Old ones are in float32: a slope that differs by 1e-8 may round a gradient of bf16 logits the other way.
+        EXPECT_LE(distance(with.gradients, without.gradients), dtype() == DType::bf16 ? 5e-3 : 2e-6);
         EXPECT_NEAR(with.sums.mean(), without.sums.mean(), 1e-5);
         EXPECT_EQ(learner->objective().misfit(with.sums), "");
         // Old log-probabilities of other text do not fit.

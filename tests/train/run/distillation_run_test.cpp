@@ -62,14 +62,15 @@ TEST_F(DistillationRun, LearnsTheProbabilitiesOfTheTeacher) {
 }
 
 TEST_F(DistillationRun, ResumesToTheBit) {
-    train(config(), {output("whole"), "max_steps=12", "save_steps=5", "kd_ce_alpha=0.5", "beta=0.5"});
-    train(config(),
-          {output("parts"), "max_steps=12", "save_steps=5", "kd_ce_alpha=0.5", "beta=0.5", "save_total_limit=0"});
+    train(config(), {output("whole"), "max_steps=12", "save_strategy=steps", "save_steps=5", "kd_ce_alpha=0.5",
+                     "beta=0.5", "deterministic=true"});
+    train(config(), {output("parts"), "max_steps=12", "save_strategy=steps", "save_steps=5", "kd_ce_alpha=0.5",
+                     "beta=0.5", "deterministic=true", "save_total_limit=0"});
     std::filesystem::remove_all(checkpoint_folder(path("parts"), 10));
     std::filesystem::remove_all(checkpoint_folder(path("parts"), 12));
     std::filesystem::remove(path("parts/model.safetensors"));
-    train(config(), {output("parts"), "max_steps=12", "save_steps=5", "kd_ce_alpha=0.5", "beta=0.5",
-                     "save_total_limit=0", "resume_from_checkpoint=auto"});
+    train(config(), {output("parts"), "max_steps=12", "save_strategy=steps", "save_steps=5", "kd_ce_alpha=0.5",
+                     "beta=0.5", "deterministic=true", "save_total_limit=0", "resume_from_checkpoint=auto"});
     const RunResult whole = result_of(path("whole")), parts = result_of(path("parts"));
     EXPECT_TRUE(whole.state == parts.state);
     EXPECT_TRUE(whole.model == parts.model);
