@@ -20,6 +20,7 @@ import struct
 from pathlib import Path
 
 import torch
+from torch.library import custom_op
 from torch import Tensor
 
 __all__ = ["Mask", "flashmask_attention"]
@@ -108,7 +109,7 @@ def _new_plan(columns, rows, causal):
     return columns.new_empty(size, dtype=torch.uint8)
 
 
-@torch.library.custom_op("colonnade::flashmask_plan", mutates_args=())
+@custom_op("colonnade::flashmask_plan", mutates_args=())
 def _plan(columns: Tensor, rows: int, causal: bool) -> Tensor:
     plan = _new_plan(columns, rows, causal)
     _check(_library.colonnade_build_plan(plan.data_ptr(), plan.numel(), _mask_of(columns, rows, causal),
@@ -197,7 +198,7 @@ def _backward(dout, out, lse, q, k, v, mask, mask_heads, causal, scale, determin
     return dq, dk, dv
 
 
-@torch.library.custom_op("colonnade::flashmask", mutates_args=())
+@custom_op("colonnade::flashmask", mutates_args=())
 def _flashmask(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, mask_heads: int, causal: bool, scale: float,
                deterministic: bool, bshd: bool) -> tuple[Tensor, Tensor]:
     return _forward(q, k, v, mask, mask_heads, causal, scale, deterministic, bshd)
@@ -208,7 +209,7 @@ def _(q, k, v, mask, mask_heads, causal, scale, deterministic, bshd):
     return _like(q, bshd), _new_lse(q, bshd)
 
 
-@torch.library.custom_op("colonnade::flashmask_backward", mutates_args=())
+@custom_op("colonnade::flashmask_backward", mutates_args=())
 def _flashmask_backward(dout: Tensor, out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor,
                         mask_heads: int, causal: bool, scale: float, deterministic: bool,
                         bshd: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,5 +1,5 @@
 #pragma once
-// The shared libraries of this process. The name of a library's file has its version also if no function tells it.
+// The shared libraries of this process. The name of a library's file has its version, even if no function returns it.
 
 #include <string>
 #include <vector>

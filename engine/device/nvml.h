@@ -9,7 +9,7 @@
 
 namespace colonnade {
 
-/// What a GPU does now. What the driver does not tell is missing.
+/// The state of a GPU now. A value that the driver does not report is missing.
 struct GpuState {
     std::string name;
     std::optional<int> clock_mhz{}, max_clock_mhz{};            ///< of the multiprocessors

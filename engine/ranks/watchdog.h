@@ -64,8 +64,8 @@ class Watchdog {
         std::string in_progress;  ///< the collective that the device has not completed yet
     };
     void set_probe(std::function<Probe()> probe);
-    /// Whether a signal has told this process to end. Then the launcher may be ending all ranks, one after the other: the
-    /// death of another is named only if this process outlives it for a while. Async-signal-safe flags will do.
+    /// Whether a signal has told this process to end. If so, the launcher may be ending all ranks one by one, and the
+    /// death of another is reported only if this process outlives it for a while. Async-signal-safe flags will do.
     void set_told_to_end(std::function<bool()> told_to_end);
 
     /// While this object exists, the main thread is in a collective. All ranks enter the same ones in the same order.

@@ -49,6 +49,17 @@ void port_dataset(ConfigNode& item, Porter& porter);
 /// LLaMA-Factory's `dataset` and `eval_dataset`: names of files, or of entries of dataset_info.json in `folder`.
 void port_named_datasets(const ConfigNode& names, const std::string& folder, const std::string& key, Porter& porter);
 
+// --- Stage, distillation, adapters (train/config/ported_stage.cpp) ---
+
+void port_rl(ConfigNode& entry, Porter& porter);
+void port_kd_trainer(ConfigNode& entry, Porter& porter);
+void port_kd_temperature(ConfigNode& entry, Porter& porter);
+void port_model_revision(ConfigNode& entry, Porter& porter);
+void port_reward_model(ConfigNode& entry, Porter& porter);
+void port_use_peft(ConfigNode& entry, Porter& porter);
+void port_adapter(ConfigNode& entry, Porter& porter);
+void port_lora_target_linear(ConfigNode& entry, Porter& porter);
+
 // --- What is learned and how (train/config/ported_learning.cpp) ---
 
 void port_optimizer(ConfigNode& entry, Porter& porter);

@@ -62,7 +62,7 @@ Item state_item(size_t index, const GpuState& state) {
     if (state.uncorrected_errors) found.push_back(fmt::format("{} uncorrected errors", *state.uncorrected_errors));
     if (!state.slowed_by.empty()) found.push_back(fmt::format("slowed by {}", fmt::join(state.slowed_by, ", ")));
     Item item{.name = fmt::format("GPU {} state", index), .found = fmt::format("{}", fmt::join(found, ", "))};
-    if (found.empty()) item.found = "the driver tells nothing";
+    if (found.empty()) item.found = "the driver reports nothing";
     if (state.uncorrected_errors.value_or(0) > 0) {
         item.health = Health::bad;
         item.remedy = "Its memory has lost bits: restart the machine, and replace the GPU if the count rises again.";

@@ -51,9 +51,9 @@ Item nccl_item(size_t gpus) {
 
 /// The files whose names begin so, in this order.
 Item others_item() {
-    constexpr const char* names[] = {
-        "libhdf5", "libyaml-cpp", "libsentencepiece", "libopenblas", "libcurl", "libcrypto", "libicuuc",  "libpcre2",
-        "libzstd", "libz.",       "libsnappy",        "libpng",      "libfmt",  "libgomp",   "libstdc++", "libc."};
+    constexpr const char* names[] = {"libhdf5",   "libyaml-cpp", "libsentencepiece", "libopenblas", "libcurl",
+                                     "libcrypto", "libicuuc",    "libpcre2",         "libzstd",     "libz.",
+                                     "libsnappy", "libfmt",      "libgomp",          "libstdc++",   "libc."};
     const std::vector<std::string> loaded = loaded_libraries();
     std::vector<std::string> found;
     for (const std::string name : names)

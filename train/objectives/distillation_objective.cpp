@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "layers/gather.h"
-#include "layers/head_loss.h"
 #include "train/objectives/language_model_objective.h"
 
 namespace colonnade {
@@ -34,23 +33,15 @@ void DistillationObjective::run(const Context& ctx, const ObjectiveStep& s) cons
     const ObjectiveBuffers& b = s.buffers;
     const DistillationOptions& o = options_;
     gather_rows(ctx, {.out = b.hidden, .in = s.acts.hidden, .rows = s.batch.rows});
-    head_loss(ctx, {.nll = b.nll,
-                    .correct = b.correct,
-                    .dhidden = s.gradients ? b.dhidden : Tensor(),
-                    .dweight = s.gradients ? s.gradients->views.head : Tensor(),
-                    .dweight_mode = s.gradients ? s.gradients->matrices : Grad::accumulate,
-                    .logits = b.logits,
-                    .hidden = b.hidden,
-                    .weight = s.model.weights().head,
-                    .targets = s.batch.targets,
-                    .scales = s.batch.scales,
-                    .teacher = TeacherTokens{.divergences = b.divergences,
-                                             .ids = s.batch.teacher_ids,
-                                             .log_probs = s.batch.teacher_log_probs,
-                                             .beta = o.beta,
-                                             .weight = o.divergence_weight,
-                                             .target_weight = o.nll_weight},
-                    .temperature = o.temperature});
+    HeadLoss head = head_over_targets(s);
+    head.teacher = TeacherTokens{.divergences = b.divergences,
+                                 .ids = s.batch.teacher_ids,
+                                 .log_probs = s.batch.teacher_log_probs,
+                                 .beta = o.beta,
+                                 .weight = o.divergence_weight,
+                                 .target_weight = o.nll_weight};
+    head.temperature = o.temperature;
+    head_loss(ctx, head);
     if (s.gradients) scatter_rows(ctx, {.din = s.acts.dhidden, .dout = b.dhidden, .rows = s.batch.rows});
     add_loss_sums(ctx, {.sums = s.sums.slice(0, 0, 5),
                         .nll = b.nll,

@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "layers/gather.h"
-#include "layers/head_loss.h"
 
 namespace colonnade {
 
@@ -14,6 +13,22 @@ ObjectiveBuffers lay_out_head(Arena& arena, const ModelConfig& config, int64_t t
     b.logits = arena.tensor("head", s.dtype, {std::min(s.chunk, std::max<int64_t>(targets, 1)), config.vocab_size});
     b.nll = arena.tensor("head", DType::f64, {targets});
     return b;
+}
+
+HeadLoss head_over_targets(const ObjectiveStep& s) {
+    const ObjectiveBuffers& b = s.buffers;
+    HeadLoss head{.nll = b.nll,
+                  .correct = b.correct,
+                  .logits = b.logits,
+                  .hidden = b.hidden,
+                  .weight = s.model.weights().head,
+                  .targets = s.batch.targets,
+                  .scales = s.batch.scales};
+    if (!s.gradients) return head;
+    head.dhidden = b.dhidden;
+    head.dweight = s.gradients->views.head;
+    head.dweight_mode = s.gradients->matrices;
+    return head;
 }
 
 ObjectiveBuffers LanguageModelObjective::lay_out(Arena& arena, const ModelConfig& config, const BatchShape& shape,
@@ -27,17 +42,9 @@ void LanguageModelObjective::run(const Context& ctx, const ObjectiveStep& s) con
     const ObjectiveBuffers& b = s.buffers;
     const TokenLoss loss = s.gradients ? loss_ : TokenLoss::nll;
     gather_rows(ctx, {.out = b.hidden, .in = s.acts.hidden, .rows = s.batch.rows});
-    head_loss(ctx, {.nll = b.nll,
-                    .correct = b.correct,
-                    .dhidden = s.gradients ? b.dhidden : Tensor(),
-                    .dweight = s.gradients ? s.gradients->views.head : Tensor(),
-                    .dweight_mode = s.gradients ? s.gradients->matrices : Grad::accumulate,
-                    .logits = b.logits,
-                    .hidden = b.hidden,
-                    .weight = s.model.weights().head,
-                    .targets = s.batch.targets,
-                    .scales = s.batch.scales,
-                    .token_loss = loss});
+    HeadLoss head = head_over_targets(s);
+    head.token_loss = loss;
+    head_loss(ctx, head);
     if (s.gradients) scatter_rows(ctx, {.din = s.acts.dhidden, .dout = b.dhidden, .rows = s.batch.rows});
     add_loss_sums(
         ctx,

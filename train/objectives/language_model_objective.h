@@ -8,6 +8,7 @@
 // TokenLoss::dft multiplies nll_i by the probability of the target, held constant (arXiv 2508.05629): tokens that the
 // model finds improbable pull less. Evaluation is by nll either way, so that runs compare.
 
+#include "layers/head_loss.h"
 #include "train/objectives/objective.h"
 
 namespace colonnade {
@@ -27,6 +28,10 @@ class LanguageModelObjective : public Objective {
   private:
     TokenLoss loss_;
 };
+
+/// The head over all targets, their hidden states already gathered: nll and correct, and in training the gradients by
+/// batch.scales. For objectives that add a loss of their own.
+HeadLoss head_over_targets(const ObjectiveStep& step);
 
 /// Buffers of the head over `targets` rows, for all objectives that run it.
 ObjectiveBuffers lay_out_head(Arena& arena, const ModelConfig& config, int64_t targets, const HeadSettings& settings);

@@ -17,7 +17,7 @@ ModelConfig small_config(Architecture architecture, bool tied = true);
 /// by accident. bf16 can hold all of them, so that every dtype and device sees the same.
 void randomize(Learner& learner, uint64_t seed);
 
-/// A sample whose sequences share a stem and go on with answers of these lengths. About two in three tokens of an answer
+/// A sample whose sequences share a stem, with answers of these lengths behind it. About two in three tokens of an answer
 /// have a loss, of weight 1 or 0.5. With several answers each should beat the later ones.
 Sample random_sample(uint64_t seed, int64_t stem, const std::vector<int64_t>& answers, int64_t vocab);
 /// The same, but every token of an answer has a loss, of weight 1.

@@ -10,6 +10,7 @@ import unittest
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), *[".."] * 3, "attention", "python"))
 try:
     import torch
+    from torch.library import opcheck
     if tuple(int(n) for n in torch.__version__.split(".")[:2]) < (2, 4):
         raise ImportError(f"PyTorch {torch.__version__}")
 except ImportError as error:
@@ -102,10 +103,10 @@ class Operator(unittest.TestCase):
             for mask in (Mask.causal(9, batch=2), Mask.causal(9, rows=4)):
                 inputs = operands(mask, head_dim=8, layout=layout)
                 settings = (mask.tensor, 1, True, 0.5, False, layout == "bshd")
-                torch.library.opcheck(library._flashmask, (*inputs, *settings))
+                opcheck(library._flashmask, (*inputs, *settings))
                 with torch.no_grad():
                     out, lse = library._flashmask(*inputs, *settings)
-                    torch.library.opcheck(library._flashmask_backward, (out, out, lse, *inputs, *settings))
+                    opcheck(library._flashmask_backward, (out, out, lse, *inputs, *settings))
 
     def test_whole_graph_is_compiled_once_for_all_masks_of_a_size(self):
         counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
@@ -383,8 +384,8 @@ class OnAGpu(unittest.TestCase):
     def test_opcheck(self):
         mask = Mask.causal(200, device="cuda")
         inputs = operands(mask, 4, 2, 64, "bhsd", torch.bfloat16, "cuda")
-        torch.library.opcheck(library._flashmask, (*inputs, mask.tensor, 1, True, 0.125, True, False))
-        torch.library.opcheck(library._plan, (mask.columns, 200, True))
+        opcheck(library._flashmask, (*inputs, mask.tensor, 1, True, 0.125, True, False))
+        opcheck(library._plan, (mask.columns, 200, True))
 
     def test_strides_and_autocast(self):
         mask = Mask.causal(300, device="cuda")

@@ -52,25 +52,6 @@ std::vector<Sample> taught_answers(uint64_t seed, int64_t vocab) {
     return samples;
 }
 
-std::vector<Batch> separate(const std::vector<Sample>& samples) {
-    std::vector<Batch> batches;
-    for (const Sample& sample : samples) batches.push_back(make_batch({{&sample}}));
-    return batches;
-}
-
-std::vector<Batch> packed(const std::vector<Sample>& samples) {
-    std::vector<std::vector<const Sample*>> rows(3);
-    for (size_t i = 0; i < samples.size(); ++i) rows[i / 5].push_back(&samples[i]);
-    return {make_batch({rows[0], rows[1]}, {.sharing = Sharing::row}),
-            make_batch({rows[2]}, {.sharing = Sharing::row})};
-}
-
-double total_of(const std::vector<Batch>& batches) {
-    double total = 0;
-    for (const Batch& batch : batches) total += batch.target_weight;
-    return total;
-}
-
 class DistillationPacking : public testing::TestWithParam<std::tuple<Architecture, DType>> {
   protected:
     void SetUp() override {
@@ -95,8 +76,8 @@ TEST_P(DistillationPacking, SharedTextsEqualSeparateOnes) {
         const auto learner = learner_of(std::make_shared<DistillationObjective>(kind));
         const std::vector<Sample> samples = taught_answers(3, learner->config().vocab_size);
         const std::vector<Batch> together = packed(samples), apart = separate(samples);
-        const double total = total_of(apart);
-        EXPECT_EQ(total_of(together), total);
+        const double total = total_of(learner->objective(), apart);
+        EXPECT_EQ(total_of(learner->objective(), together), total);
         EXPECT_LT(together[0].real_tokens, 3 * together[1].real_tokens);
         const Outcome found = run(*learner, together, total), expected = run(*learner, apart, total);
         EXPECT_GT(expected.sums.mean(), 0.01);
@@ -132,7 +113,7 @@ TEST_P(DistillationPacking, ACertainTeacherIsCrossEntropy) {
             }
     }
     const std::vector<Batch> batches = packed(samples);
-    const double total = total_of(batches);
+    const double total = total_of(learner->objective(), batches);
     const Outcome found = run(*learner, batches, total), mixed = run(*both, batches, total);
     for (Sample& sample : samples) sample.sequences[0].teacher = {};
     const Outcome expected = run(*language, packed(samples), total);

@@ -34,31 +34,10 @@ void for_each_loss(Check&& check) {
         }
 }
 
-/// Batches of one sample each, of whole sequences.
-std::vector<Batch> separate(const std::vector<Sample>& samples) {
-    std::vector<Batch> batches;
-    for (const Sample& sample : samples) batches.push_back(make_batch({{&sample}}));
-    return batches;
-}
-
-/// Two batches of rows that share; the first has two rows.
-std::vector<Batch> packed(const std::vector<Sample>& samples) {
-    std::vector<std::vector<const Sample*>> rows(3);
-    for (size_t i = 0; i < samples.size(); ++i) rows[i / 6].push_back(&samples[i]);
-    return {make_batch({rows[0], rows[1]}, {.sharing = Sharing::row}),
-            make_batch({rows[2]}, {.sharing = Sharing::row})};
-}
-
 double tokens_of(const std::vector<Batch>& batches) {
     double tokens = 0;
     for (const Batch& batch : batches) tokens += static_cast<double>(batch.real_tokens);
     return tokens;
-}
-
-double total_of(const Objective& objective, const std::vector<Batch>& batches) {
-    double total = 0;
-    for (const Batch& batch : batches) total += objective.total(batch);
-    return total;
 }
 
 void expect_same_metrics(const Objective& objective, const LossSums& found, const LossSums& expected, double bound) {

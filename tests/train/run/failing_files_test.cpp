@@ -54,7 +54,7 @@ class FailingFiles : public RunTest {
             EXPECT_TRUE(calls.kinds.contains(kind)) << kind << " never failed";
         // The text in the lock file is for messages only; a file that was read, or is fsynced, is closed in vain; a
         // checkpoint that cannot be deleted, what train.log and run.json lack, and a report that cannot be made from the
-        // files of the run, are told in a warning.
+        // files of the run, are named in a warning.
         for (const std::string& call : calls.ignored) {
             const bool of_deletion =
                 call.find(".trash-") != call.npos || call.starts_with("rmdir ") || call.ends_with(" " + path("out"));

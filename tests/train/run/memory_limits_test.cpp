@@ -24,7 +24,7 @@ class MemoryLimits : public RunTest {
         write_config("max_steps: 2\nsave_steps: 1\n");
     }
 
-    /// Checks how a program ended: by itself, or with code 8 and one line. HDF5 does not always tell a lack of
+    /// Checks how a program ended: by itself, or with code 8 and one line. HDF5 does not always distinguish a lack of
     /// memory from a file that cannot be read or written.
     static void expect_told(const Program::Result& result, const std::string& program) {
         const bool of_file =
