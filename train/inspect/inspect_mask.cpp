@@ -1,0 +1,77 @@
+#include "train/inspect/inspect_mask.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "attention/plan_picture.h"
+
+namespace colonnade {
+namespace {
+
+constexpr int64_t most_tiles = 64;  ///< on a side
+
+ColumnMask first_sheet(const ColumnMask& mask) {
+    ColumnMask first = mask;
+    first.batch = first.heads = 1;
+    for (auto* vector : {&first.lts, &first.lte, &first.uts, &first.ute})
+        if (!vector->empty()) vector->resize(static_cast<size_t>(mask.columns));
+    if (!first.row_positions.empty()) first.row_positions.resize(static_cast<size_t>(mask.rows));
+    return first;
+}
+
+/// "layers 1 to 12", "layers 1, 3, 5 and 20 more".
+std::string text_of_layers(const std::vector<int64_t>& layers) {
+    constexpr size_t shown = 6;
+    if (layers.size() == 1) return fmt::format("layer {}", layers[0]);
+    if (layers.back() - layers.front() + 1 == std::ssize(layers))
+        return fmt::format("layers {} to {}", layers.front(), layers.back());
+    if (layers.size() <= shown) return fmt::format("layers {}", fmt::join(layers, ", "));
+    return fmt::format("layers {} and {} more", fmt::join(layers.begin(), layers.begin() + shown, ", "),
+                       layers.size() - shown);
+}
+
+}  // namespace
+
+TilePicture tile_picture(const ColumnMask& mask) {
+    const ColumnMask first = first_sheet(mask);
+    const int64_t longest = std::max(first.rows, first.columns);
+    TilePicture picture{.tokens = first.columns, .tile = std::max<int64_t>(1, (longest + most_tiles - 1) / most_tiles)};
+    const TilePlan plan = make_tile_plan(first, picture.tile, picture.tile);
+    const std::string classes = tile_classes({}, plan);
+    for (int64_t row = 0; row < plan.row_blocks; ++row)
+        picture.classes.push_back(
+            classes.substr(static_cast<size_t>(row * plan.column_blocks), static_cast<size_t>(plan.column_blocks)));
+    return picture;
+}
+
+InspectedMask inspected_mask(const std::string& name, const ColumnMask& mask) {
+    const int64_t sheets = mask.batch * mask.heads;
+    InspectedMask inspected{.name = sheets > 1 ? fmt::format("{}, the first of {} sheets", name, sheets) : name,
+                            .mask = first_sheet(mask),
+                            .tiles = tile_picture(mask)};
+    inspected.visible = static_cast<double>(count_visible_pairs(inspected.mask)) /
+                        (static_cast<double>(mask.rows) * static_cast<double>(mask.columns));
+    return inspected;
+}
+
+std::vector<InspectedMask> masks_of_layers(const ModelConfig& model, const ColumnMask& mask,
+                                           std::span<const int32_t> positions) {
+    std::vector<std::pair<int64_t, std::vector<int64_t>>> kinds;  // window, its layers from 1
+    for (size_t layer = 0; layer < model.windows.size(); ++layer) {
+        auto kind = std::ranges::find(kinds, model.windows[layer], &decltype(kinds)::value_type::first);
+        if (kind == kinds.end()) kind = kinds.insert(kinds.end(), {model.windows[layer], {}});
+        kind->second.push_back(static_cast<int64_t>(layer) + 1);
+    }
+    if (kinds.empty()) return {inspected_mask("", mask)};
+    std::vector<InspectedMask> masks;
+    for (const auto& [window, layers] : kinds) {
+        const std::string sees = window > 0 ? fmt::format("a window of {} tokens", window) : "no window";
+        const std::string name =
+            kinds.size() == 1 && window == 0 ? "" : fmt::format("{}: {}", text_of_layers(layers), sees);
+        masks.push_back(inspected_mask(name, window > 0 ? mask.with_sliding_window(window, positions) : mask));
+    }
+    return masks;
+}
+
+}  // namespace colonnade
