@@ -66,6 +66,7 @@ std::string picture_key() {
            key("border", "border of tiles", "exact has-borders") + key("full", "tile: all pairs visible", "tiles") +
            key("partial", "tile: some pairs visible", "tiles") + key("none", "tile: none, skipped", "tiles") +
            key("shared", "shared by several sequences", "of-row has-shared") +
+           key("padding", "padding", "of-row has-padding") +
            key("learned", "learned: the strip's height is the part of the tokens", "of-row") + "</ul>\n";
 }
 

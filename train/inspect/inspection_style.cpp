@@ -33,7 +33,8 @@ var(--c6) 60% 80%,var(--c4) 80%)}
 .key-list .lower{background:color-mix(in srgb,var(--faint) 13%,var(--paper));border-color:var(--grid)}
 .key-list .upper{background:color-mix(in srgb,var(--c3) 20%,var(--paper))}.key-list .future{border-color:var(--axis)}
 .key-list .window{background:color-mix(in srgb,var(--c1) 20%,var(--paper))}
-.key-list .border{border-top-color:var(--axis);border-right-color:var(--axis)}
+.key-list .border{height:0;border-width:1px 0 0;border-color:var(--axis);vertical-align:3px}
+.key-list .padding{background:color-mix(in srgb,var(--faint) 35%,var(--paper))}
 .key-list .shared{background:linear-gradient(var(--c0) 60%,var(--ink) 60%)}#picture-key .learned{background:var(--c1)}
 #list{position:relative;list-style:none;margin:8px 0;padding:0;max-height:126px;overflow:auto;border:1px solid var(--grid);
 border-radius:8px;font-size:13px}

@@ -69,7 +69,7 @@ const start_picture = clicked => {
       "has-lower": has(mask.lts, mask.lte), "has-upper": has(mask.uts, mask.ute), "has-future": mask.causal,
       "has-window": mask.window > 0, "has-borders": mask.tile > 0,
       "has-shared": row && row.users.some(users => users > 1),
-      "crossing-seen": row && crossing(mask)};
+      "has-padding": row && row.samples.includes(-1), "crossing-seen": row && crossing(mask)};
     for (const item of element("picture-key").children)
       item.hidden = [...item.classList].some(name => !known[name]);
     element("show-exact").classList.toggle("on", known.exact);
@@ -133,7 +133,8 @@ const start_picture = clicked => {
       (row.users[i] > 1 ? ", shared by " + row.users[i] + " sequences" : "");
   };
   const about_pair = (mask, i, j) => {
-    const range = name => "[" + mask[name + "ts"][j] + ", " + mask[name + "te"][j] + ")";
+    const range = name => mask[name + "ts"][j] < mask[name + "te"][j]
+      ? "[" + mask[name + "ts"][j] + ", " + mask[name + "te"][j] + ")" : "empty";
     const why = {
       visible: "visible" + (row && row.samples[i] !== row.samples[j] ? ", although of another sample" : ""),
       lower: "hidden: query " + i + " is in [lts, lte) of the key",

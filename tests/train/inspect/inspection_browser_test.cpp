@@ -129,8 +129,8 @@ const visit = (list, x, y) => {
              special: element("sample").querySelectorAll(".special").length});
 };
 for (let x = 0; x < box.width; x += 2) if (number_in(tip_at(x, 8), "key") >= 0) visit(result.strip, x, 8);
-for (let y = 0; y < box.height; y += 4)
-  for (let x = Math.max(0, y - 100); x < Math.min(box.width, y + 100); x += 4) {
+for (let y = 0; y < box.height; y += 12)
+  for (let x = Math.max(0, y - 100); x < Math.min(box.width, y); ++x) {
     const text = tip_at(x, y), query = number_in(text, "query");
     if (query >= 0 && query === number_in(text, "key") && !text.includes("padding")) visit(result.diagonal, x, y);
   }
