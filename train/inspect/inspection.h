@@ -18,7 +18,7 @@ struct InspectedSequence {
     int64_t shared = 0;                ///< first tokens in common with the sequence before it
     std::vector<int32_t> ids{};        ///< of the tokens
     std::vector<std::string> texts{};  ///< what each adds to the text; joined they are the text, in UTF-8
-    std::vector<uint8_t> special{};    ///< 1: a special token of the tokenizer
+    std::vector<uint8_t> special{};    ///< 1: the tokenizer calls it special, as "<|im_end|>"; may be empty
     std::vector<float> weights{};      ///< in the loss; 0: not learned
     std::vector<int32_t> rows{};       ///< of the packed row; empty if the sample is not part of it
 };
