@@ -19,7 +19,7 @@ const picture_colors = () => {
   const hidden = {lower: mixed(faint, paper, .13), upper: mixed(style_color("c3"), paper, .2), future: paper,
                   window: mixed(partial, paper, .2)};
   const colors = {paper, ink, faint, grid, full, partial, warn, learned: partial, ...hidden};
-  colors.rule_words = new Uint32Array([0, word(hidden.lower), word(hidden.upper), word(hidden.future), word(hidden.window)]);
+  colors.rule_words = new Uint32Array(rules.map((rule, k) => k === 0 ? 0 : word(hidden[rule])));
   colors.tile_words = new Uint32Array([word(grid), word(partial), word(full)]);
   colors.crossing = word(warn);
   colors.segment = new Map();
@@ -136,7 +136,8 @@ const drawing_of = (canvas, plot) => {
     context.textBaseline = "middle";
     const last_key = Math.min(view.mask.columns, view.x + plot.width / view.scale);
     const last_query = Math.min(view.mask.rows, view.y + plot.height / view.scale);
-    for (let j = texts ? Math.ceil(view.x - .5) : Math.ceil(view.x / every) * every; j < last_key; j += texts ? 1 : every) {
+    const first = from => texts ? Math.ceil(from - .5) : Math.ceil(from / every) * every, step = texts ? 1 : every;
+    for (let j = first(view.x); j < last_key; j += step) {
       const x = plot.x + (j - view.x + (texts ? .5 : 0)) * view.scale;
       if (!texts) {
         text(j, x, plot.y - 13, "center", faint);
@@ -149,7 +150,7 @@ const drawing_of = (canvas, plot) => {
       text(short(row.tokens[j], 8), 0, 0, "left", ink, "11px ui-monospace,monospace");
       context.restore();
     }
-    for (let i = texts ? Math.ceil(view.y - .5) : Math.ceil(view.y / every) * every; i < last_query; i += texts ? 1 : every) {
+    for (let i = first(view.y); i < last_query; i += step) {
       const y = plot.y + (i - view.y + (texts ? .5 : 0)) * view.scale;
       if (texts) text(short(row.tokens[i], 9), plot.x - 12, y, "right", ink, "11px ui-monospace,monospace");
       else text(i, plot.x - 16, y, "right", faint), context.fillRect(plot.x - 13, y, 4, 1);
@@ -207,12 +208,13 @@ const drawing_of = (canvas, plot) => {
   };
 
   return (view, colors) => {
-    const ratio = canvas.width / canvas.clientWidth, tile = view.mask.tile, line = mixed(colors.faint, colors.paper, .5);
+    const ratio = canvas.width / canvas.clientWidth, tiles = view.mode === "tiles", tile = view.mask.tile;
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, canvas.clientWidth, canvas.clientHeight);
-    (view.mode === "tiles" ? draw_tiles : draw_pairs)(view, colors, ratio);
-    if (view.mode === "exact" && view.scale >= 8) lines(view, 1, css(colors.paper));
-    if (tile * view.scale >= (view.mode === "tiles" ? 10 : 64)) lines(view, tile, css(view.mode === "tiles" ? colors.paper : line));
+    (tiles ? draw_tiles : draw_pairs)(view, colors, ratio);
+    if (!tiles && view.scale >= 8) lines(view, 1, css(colors.paper));
+    if (tile > 0 && tile * view.scale >= (tiles ? 10 : 64))
+      lines(view, tile, css(tiles ? colors.paper : mixed(colors.faint, colors.paper, .5)));
     draw_axes(view, colors);
     if (row) draw_strips(view, colors);
   };
