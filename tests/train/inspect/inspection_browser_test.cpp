@@ -136,7 +136,10 @@ const visit = (list, x, y) => {
              special: element("sample").querySelectorAll(".special").length,
              shared: element("sample").querySelectorAll(".shared-text").length});
 };
-for (let x = 0; x < box.width; x += 2) if (number_in(tip_at(x, 8), "key") >= 0) visit(result.strip, x, 8);
+for (let x = 0; x < box.width; x += 2) {
+  const text = tip_at(x, 8);
+  if (number_in(text, "key") >= 0 && !text.includes("padding")) visit(result.strip, x, 8);
+}
 for (let y = 0; y < box.height; y += 12)
   for (let x = Math.max(0, y - 100); x < Math.min(box.width, y); ++x) {
     const text = tip_at(x, y), query = number_in(text, "query");
