@@ -64,7 +64,8 @@ std::string picture_key() {
            key("future", "hidden: a later key (causal)", "exact has-future") +
            key("window", "hidden: outside the window", "exact has-window") +
            key("border", "border of tiles", "exact has-borders") + key("full", "tile: all pairs visible", "tiles") +
-           key("partial", "tile: some pairs visible", "tiles") + key("none", "tile: none, skipped", "tiles") +
+           key("partial", "tile: some pairs visible", "tiles") +
+           key("none", "tile: no pair visible, skipped", "tiles") +
            key("shared", "shared by several sequences", "of-row has-shared") +
            key("padding", "padding", "of-row has-padding") +
            key("learned", "learned: the strip's height is the part of the tokens", "of-row") + "</ul>\n";

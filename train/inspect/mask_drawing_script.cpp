@@ -19,7 +19,7 @@ const picture_colors = () => {
   const hidden = {lower: mixed(faint, paper, .13), upper: mixed(style_color("c3"), paper, .2), future: paper,
                   window: mixed(partial, paper, .2)};
   const colors = {paper, ink, faint, grid, full, partial, warn, learned: partial, ...hidden};
-  colors.rule_words = new Uint32Array([0, word(hidden.lower), word(hidden.upper), word(hidden.future), word(hidden.window)]);
+  colors.rule_words = new Uint32Array(rules.map((rule, k) => k === 0 ? 0 : word(hidden[rule])));
   colors.tile_words = new Uint32Array([word(grid), word(partial), word(full)]);
   colors.crossing = word(warn);
   colors.segment = new Map();
@@ -63,14 +63,17 @@ const drawing_of = (canvas, plot) => {
     longest = Math.max(longest, row.positions[i]);
   });
 
-  // One pair for each pixel.
-  const draw_pairs = (view, colors, ratio) => {
-    const mask = view.mask, width = Math.round(plot.width * ratio), height = Math.round(plot.height * ratio);
-    const image = context.createImageData(width, height), pixels = new Uint32Array(image.data.buffer);
-    const step = 1 / (view.scale * ratio), shift = mask.columns - mask.rows;
+  // One pair for each pixel. `paint` is given the pixels, their width and height, and the tokens from one to the next.
+  const painted = (view, ratio, paint) => {
+    const width = Math.round(plot.width * ratio), height = Math.round(plot.height * ratio);
+    const image = context.createImageData(width, height);
+    paint(new Uint32Array(image.data.buffer), width, height, 1 / (view.scale * ratio));
+    context.putImageData(image, Math.round(plot.x * ratio), Math.round(plot.y * ratio));
+  };
+  const draw_pairs = (view, colors, ratio) => painted(view, ratio, (pixels, width, height, step) => {
+    const mask = view.mask, shift = mask.columns - mask.rows;
     const keys = Math.max(0, Math.min(width, Math.ceil((mask.columns - view.x) / step - .5)));
-    const column = Array.from({length: 7}, () => new Int32Array(keys));
-    const [key, lts, lte, uts, ute, position, sample] = column;
+    const [key, lts, lte, uts, ute, position, sample] = Array.from({length: 7}, () => new Int32Array(keys));
     for (let p = 0; p < keys; ++p) {
       const j = key[p] = Math.min(mask.columns - 1, Math.floor(view.x + (p + .5) * step));
       lts[p] = mask.lts[j]; lte[p] = mask.lte[j]; uts[p] = mask.uts[j]; ute[p] = mask.ute[j];
@@ -87,25 +90,20 @@ const drawing_of = (canvas, plot) => {
         pixels[at] = lts[p] <= i && i < lte[p] ? lower : uts[p] <= i && i < ute[p] ? upper
           : key[p] > last ? future : position[p] <= oldest ? outside : sample[p] !== own ? colors.crossing : visible;
     }
-    context.putImageData(image, Math.round(plot.x * ratio), Math.round(plot.y * ratio));
-  };
-
-  const draw_tiles = (view, colors, ratio) => {
-    const mask = view.mask, width = Math.round(plot.width * ratio), height = Math.round(plot.height * ratio);
-    const image = context.createImageData(width, height), pixels = new Uint32Array(image.data.buffer);
-    const step = 1 / (view.scale * ratio);
+  });
+  const draw_tiles = (view, colors, ratio) => painted(view, ratio, (pixels, width, height, step) => {
+    const {rows, columns, tile, classes} = view.mask;
     for (let q = 0; q < height; ++q) {
       const i = Math.floor(view.y + (q + .5) * step);
-      if (i >= mask.rows) break;
-      const line = mask.classes[Math.floor(i / mask.tile)] || "";
+      if (i >= rows) break;
+      const line = classes[Math.floor(i / tile)] || "";
       for (let p = 0; p < width; ++p) {
         const j = Math.floor(view.x + (p + .5) * step);
-        if (j >= mask.columns) break;
-        pixels[q * width + p] = colors.tile_words["./#".indexOf(line[Math.floor(j / mask.tile)])];
+        if (j >= columns) break;
+        pixels[q * width + p] = colors.tile_words["./#".indexOf(line[Math.floor(j / tile)])];
       }
     }
-    context.putImageData(image, Math.round(plot.x * ratio), Math.round(plot.y * ratio));
-  };
+  });
 
   const lines = (view, every, color) => {
     context.beginPath();
@@ -136,7 +134,8 @@ const drawing_of = (canvas, plot) => {
     context.textBaseline = "middle";
     const last_key = Math.min(view.mask.columns, view.x + plot.width / view.scale);
     const last_query = Math.min(view.mask.rows, view.y + plot.height / view.scale);
-    for (let j = texts ? Math.ceil(view.x - .5) : Math.ceil(view.x / every) * every; j < last_key; j += texts ? 1 : every) {
+    const first = from => texts ? Math.ceil(from - .5) : Math.ceil(from / every) * every, step = texts ? 1 : every;
+    for (let j = first(view.x); j < last_key; j += step) {
       const x = plot.x + (j - view.x + (texts ? .5 : 0)) * view.scale;
       if (!texts) {
         text(j, x, plot.y - 13, "center", faint);
@@ -149,7 +148,7 @@ const drawing_of = (canvas, plot) => {
       text(short(row.tokens[j], 8), 0, 0, "left", ink, "11px ui-monospace,monospace");
       context.restore();
     }
-    for (let i = texts ? Math.ceil(view.y - .5) : Math.ceil(view.y / every) * every; i < last_query; i += texts ? 1 : every) {
+    for (let i = first(view.y); i < last_query; i += step) {
       const y = plot.y + (i - view.y + (texts ? .5 : 0)) * view.scale;
       if (texts) text(short(row.tokens[i], 9), plot.x - 12, y, "right", ink, "11px ui-monospace,monospace");
       else text(i, plot.x - 16, y, "right", faint), context.fillRect(plot.x - 13, y, 4, 1);
@@ -157,48 +156,44 @@ const drawing_of = (canvas, plot) => {
   };
 
   // A strip's value at a pixel is that of the token in its middle; that of learned tokens is their part.
-  const draw_strips = (view, colors) => {
-    const width = Math.min(plot.width, (view.mask.columns - view.x) * view.scale);
-    const strips = strips_of(view), [samples, positions, loss] = strips;
+  const draw_strips = (view, colors, [samples, positions, loss], width) => {
     for (const strip of [positions, loss]) {
       context.fillStyle = css(mixed(colors.faint, colors.paper, .08));
       context.fillRect(plot.x, strip.y, width, strip.height);
     }
-    const steep = css(mixed(colors.faint, colors.paper, .6)), bright = css(colors.learned), ink = css(colors.ink);
+    const slope = css(mixed(colors.faint, colors.paper, .6)), bright = css(colors.learned), ink = css(colors.ink);
     for (let x = 0; x < width; ++x) {
+      const bar = (strip, height, color) => {
+        context.fillStyle = color;
+        context.fillRect(plot.x + x, strip.y + strip.height - height, Math.min(1, width - x), height);
+      };
       const j = Math.min(row.length - 1, Math.floor(view.x + (x + .5) / view.scale));
-      const bar = Math.min(1, width - x);
-      context.fillStyle = css(colors.of(j));
-      context.fillRect(plot.x + x, samples.y, bar, samples.height);
-      if (row.users[j] > 1) {
-        context.fillStyle = ink;
-        context.fillRect(plot.x + x, samples.y + samples.height - 4, bar, 4);
-      }
-      const high = Math.max(1, row.positions[j] / longest * positions.height);
-      context.fillStyle = steep;
-      if (row.samples[j] >= 0) context.fillRect(plot.x + x, positions.y + positions.height - high, bar, high);
+      bar(samples, samples.height, css(colors.of(j)));
+      if (row.users[j] > 1) bar(samples, 4, ink);
+      if (row.samples[j] >= 0) bar(positions, Math.max(1, row.positions[j] / longest * positions.height), slope);
       const begin = Math.floor(view.x + x / view.scale);
       const end = Math.min(row.length, Math.max(begin + 1, Math.floor(view.x + (x + 1) / view.scale)));
       const part = (learned[end] - learned[begin]) / (end - begin);
       if (part === 0) continue;
       context.globalAlpha = end - begin > 1 ? 1 : .3 + .7 * Math.abs(row.weights[j]) / heaviest;
-      context.fillStyle = bright;
-      const tall = Math.max(2, part * loss.height);
-      context.fillRect(plot.x + x, loss.y + loss.height - tall, bar, tall);
+      bar(loss, Math.max(2, part * loss.height), bright);
       context.globalAlpha = 1;
     }
+  };
+  // Names of strips, numbers of samples that have room for them, and the samples of the queries beside the mask.
+  const name_strips = (view, colors, strips, width) => {
+    const samples = strips[0], paper = css(colors.paper);
     context.textBaseline = "middle";
+    for (const strip of strips) text(strip.name, plot.x - 12, strip.y + strip.height / 2, "right", css(colors.faint));
     for (const {begin, end, sample} of segments) {
       const from = Math.max(0, (begin - view.x) * view.scale), to = Math.min(width, (end - view.x) * view.scale);
       if (to <= 0 || from >= width) continue;
-      context.fillStyle = css(colors.paper);
+      context.fillStyle = paper;
       if (to - from > 3 && begin > view.x) context.fillRect(plot.x + from - .5, samples.y, 1, samples.height);
       const name = sample < 0 ? "padding" : String(sample + 1);
       if (to - from > 8 * name.length + 4)
-        text(name, plot.x + (from + to) / 2, samples.y + samples.height / 2, "center", css(colors.paper));
+        text(name, plot.x + (from + to) / 2, samples.y + samples.height / 2, "center", paper);
     }
-    for (const strip of strips) text(strip.name, plot.x - 12, strip.y + strip.height / 2, "right", css(colors.faint));
-    // The samples of the queries, beside the mask.
     const bottom = Math.min(plot.height, (view.mask.rows - view.y) * view.scale);
     for (let y = 0; y < bottom; ++y) {
       context.fillStyle = css(colors.of(Math.min(row.length - 1, Math.floor(view.y + (y + .5) / view.scale))));
@@ -207,14 +202,18 @@ const drawing_of = (canvas, plot) => {
   };
 
   return (view, colors) => {
-    const ratio = canvas.width / canvas.clientWidth, tile = view.mask.tile, line = mixed(colors.faint, colors.paper, .5);
+    const ratio = canvas.width / canvas.clientWidth, tiles = view.mode === "tiles", tile = view.mask.tile;
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, canvas.clientWidth, canvas.clientHeight);
-    (view.mode === "tiles" ? draw_tiles : draw_pairs)(view, colors, ratio);
-    if (view.mode === "exact" && view.scale >= 8) lines(view, 1, css(colors.paper));
-    if (tile * view.scale >= (view.mode === "tiles" ? 10 : 64)) lines(view, tile, css(view.mode === "tiles" ? colors.paper : line));
+    (tiles ? draw_tiles : draw_pairs)(view, colors, ratio);
+    if (!tiles && view.scale >= 8) lines(view, 1, css(colors.paper));
+    if (tile > 0 && tile * view.scale >= (tiles ? 10 : 64))
+      lines(view, tile, css(tiles ? colors.paper : mixed(colors.faint, colors.paper, .5)));
     draw_axes(view, colors);
-    if (row) draw_strips(view, colors);
+    if (!row) return;
+    const strips = strips_of(view), width = Math.min(plot.width, (view.mask.columns - view.x) * view.scale);
+    draw_strips(view, colors, strips, width);
+    name_strips(view, colors, strips, width);
   };
 };
 )js";

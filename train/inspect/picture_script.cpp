@@ -116,11 +116,13 @@ const start_picture = clicked => {
 
   // Which key, and which query if it is over the mask.
   const pair_at = event => {
-    const box = base.getBoundingClientRect(), x = event.clientX - box.left - plot.x, y = event.clientY - box.top - plot.y;
+    const box = base.getBoundingClientRect();
+    const x = event.clientX - box.left - plot.x, y = event.clientY - box.top - plot.y;
     const j = Math.floor(view.x + x / view.scale), i = Math.floor(view.y + y / view.scale);
     const is_key = x >= 0 && x < plot.width && j < view.mask.columns;
     const is_query = y >= 0 && y < plot.height && i < view.mask.rows;
-    return {x, y, key: is_key && (is_query || y < 0) ? j : undefined, query: is_query && (is_key || x >= -10) ? i : undefined};
+    return {x, y, key: is_key && (is_query || y < 0) ? j : undefined,
+            query: is_query && (is_key || x >= -10) ? i : undefined};
   };
 
   const about_token = i => {
@@ -128,23 +130,27 @@ const start_picture = clicked => {
     const sample = row.samples[i];
     if (sample < 0) return "  padding";
     const of = data.samples[sample], sequence = of && of.sequences[row.sequences[i]];
-    return "  " + quoted(row.tokens[i]) + "\n    position " + row.positions[i] + ", weight " + row.weights[i] + "\n    sample " +
-      (sample + 1) + (of ? ": " + of.place : "") + (sequence && sequence.name ? ", " + sequence.name : "") +
-      (row.users[i] > 1 ? ", shared by " + row.users[i] + " sequences" : "");
+    const place = [sample + 1 + (of ? ": " + of.place : "")];
+    if (sequence && sequence.name) place.push(sequence.name);
+    if (row.users[i] > 1) place.push("shared by " + row.users[i] + " sequences");
+    return "  " + quoted(row.tokens[i]) + "\n    position " + row.positions[i] + ", weight " + row.weights[i] +
+      "\n    sample " + place.join(", ");
   };
   const about_pair = (mask, i, j) => {
     const range = name => mask[name + "ts"][j] < mask[name + "te"][j]
       ? "[" + mask[name + "ts"][j] + ", " + mask[name + "te"][j] + ")" : "empty";
+    const apart = mask.window > 0 ? mask.positions[i] - mask.positions[j] : 0;
     const why = {
       visible: "visible" + (row && row.samples[i] !== row.samples[j] ? ", although of another sample" : ""),
       lower: "hidden: query " + i + " is in [lts, lte) of the key",
       upper: "hidden: query " + i + " is in [uts, ute) of the key",
       future: "hidden: the key is later than the query",
-      window: mask.window > 0 ? "hidden: " + (mask.positions[i] - mask.positions[j]) + " positions apart, window " + mask.window : "",
+      window: "hidden: " + apart + " positions apart, window " + mask.window,
     }[rules[hidden_by(mask, i, j)]];
     const tile = (mask.classes[Math.floor(i / mask.tile)] || "")[Math.floor(j / mask.tile)];
     const bounds = "column " + j + ": [lts, lte) " + range("l") + ", [uts, ute) " + range("u");
-    return why + "\n" + bounds + (tile ? "\ntile: " + {"#": "all pairs visible", "/": "some pairs visible", ".": "none"}[tile] : "");
+    const classes = {"#": "all pairs visible", "/": "some pairs visible", ".": "no pair visible"};
+    return why + "\n" + bounds + (tile ? "\ntile: " + classes[tile] : "");
   };
   const hover = event => {
     const {key, query} = marked = pair_at(event);
@@ -159,7 +165,8 @@ const start_picture = clicked => {
     const {key, query} = pair_at(event);
     if (!row || (key === undefined && query === undefined)) return;
     const token = key === undefined ? query : key, sample = row.samples[token];
-    if (sample >= 0 && (key === undefined || query === undefined || row.samples[query] === sample)) clicked(sample, token);
+    const is_one = key === undefined || query === undefined || row.samples[query] === sample;
+    if (sample >= 0 && is_one) clicked(sample, token);
   };
 
   // One pointer drags, two zoom.

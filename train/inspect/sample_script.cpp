@@ -27,8 +27,8 @@ const start_samples = picture => {
     if (text === "") return add(span, "b", "sign", "∅");
     for (const part of text.split(/([\x00-\x1f\x7f])/)) {
       if (!/^[\x00-\x1f\x7f]$/.test(part)) { if (part) span.append(part); continue; }
-      const code = part.charCodeAt(0);
-      add(span, "b", "sign", part === "\n" ? "↵" : part === "\t" ? "⇥" : String.fromCharCode(code === 127 ? 0x2421 : 0x2400 + code));
+      const code = part.charCodeAt(0), control = String.fromCharCode(code === 127 ? 0x2421 : 0x2400 + code);
+      add(span, "b", "sign", {"\n": "↵", "\t": "⇥"}[part] || control);
       if (part === "\n" || part === "\t") span.append(part);
     }
   };
@@ -56,7 +56,8 @@ const start_samples = picture => {
       parent.insertBefore(part, before);
       point();
       if (k < pause) setTimeout(next, 0, k);
-      else if (k < end) more(parent, "show more: " + counted(end - k, "token") + " left", before, () => fill(parent, sequence, k, end, before));
+      else if (k < end) more(parent, "show more: " + counted(end - k, "token") + " left", before,
+                             () => fill(parent, sequence, k, end, before));
     };
     next(begin);
   };
@@ -71,13 +72,14 @@ const start_samples = picture => {
     const block = add(pane, "article"), heading = add(block, "h4");
     if (several) add(heading, "b", "", sequence.name || "sequence");
     add(heading, "span", sequence.learned ? "faint" : "warning",
-        counted(sequence.tokens.length, "token") + ", " + (sequence.learned ? sequence.learned.toLocaleString("en") + " learned" : "nothing learned"));
+        counted(sequence.tokens.length, "token") + ", " + (sequence.learned || "nothing") + " learned");
     const tokens = add(block, "div", "tokens");
     const hidden = sequence.shared > shared_shown + 10 ? sequence.shared - shared_shown : 0;
     if (hidden) {
       const end = document.createComment("");
       tokens.append(end);
-      more(tokens, counted(hidden, "token") + " as in the sequence before: show", end, () => fill(tokens, sequence, 0, hidden, end));
+      more(tokens, counted(hidden, "token") + " as in the sequence before: show", end,
+           () => fill(tokens, sequence, 0, hidden, end));
     }
     fill(tokens, sequence, hidden, sequence.tokens.length, null);
   };
@@ -94,7 +96,7 @@ const start_samples = picture => {
     add(heading, "span", "faint", [sample.sequences.length > 1 && counted(sample.size, "token") + ", shared ones once",
       row && !rows.length && "not in this row"].filter(text => text).join(", "));
     if (picture && rows.length) {
-      const last = rows.reduce((most, i) => Math.max(most, i), 0), first = rows.reduce((least, i) => Math.min(least, i), last);
+      const last = rows.reduce((most, i) => Math.max(most, i)), first = rows.reduce((least, i) => Math.min(least, i));
       add(heading, "button", "", "zoom to it").onclick = () => picture.go_to(first, last + 1);
     }
     sought = token;
@@ -108,7 +110,8 @@ const start_samples = picture => {
   };
   // Brings the token that was clicked on into view, as soon as it is there.
   const point = () => {
-    const span = sought !== undefined && [...pane.querySelectorAll(".tokens>span")].find(node => node.sequence.rows[node.k] === sought);
+    if (sought === undefined) return;
+    const span = [...pane.querySelectorAll(".tokens>span")].find(node => node.sequence.rows[node.k] === sought);
     if (!span) return;
     sought = undefined;
     span.classList.add("pointed");
@@ -128,7 +131,8 @@ const start_samples = picture => {
       add(item, "b", "", index + 1);
       add(item, "span", "place", sample.place);
       for (const note of sample.notes) add(item, "span", "note suspicious", note);
-      add(item, "span", learned === "nothing learned" ? "warning" : "faint", counted(sample.size, "token") + ", " + learned);
+      add(item, "span", learned === "nothing learned" ? "warning" : "faint",
+          counted(sample.size, "token") + ", " + learned);
       item.tabIndex = 0;
       item.onclick = () => show(index);
       item.onkeydown = event => { if (event.key === "Enter") show(index); };
@@ -153,8 +157,10 @@ const start_samples = picture => {
     const span = event.target.closest(".tokens>span");
     if (!span) return hide_tip(), picture && picture.mark();
     const {sequence, k} = span, token = sequence.tokens[k], at = sequence.rows[k], weight = sequence.weights[k];
-    show_tip(event, quoted(token) + "\nid " + data.tokens.ids[token] + (special_tokens.has(token) ? ", control token" : "") +
-      "\nposition " + k + "\n" + (weight === 0 ? "not learned" : "weight " + weight) + (at === undefined ? "" : "\ntoken " + at + " of the row"));
+    const lines = [quoted(token), "id " + data.tokens.ids[token] + (special_tokens.has(token) ? ", control token" : ""),
+                   "position " + k, weight === 0 ? "not learned" : "weight " + weight];
+    if (at !== undefined) lines.push("token " + at + " of the row");
+    show_tip(event, lines.join("\n"));
     if (picture) picture.mark(at);
   });
   pane.addEventListener("pointerleave", () => { hide_tip(); if (picture) picture.mark(); });

@@ -65,12 +65,16 @@ class InspectionBrowser : public FileTest {
     }
 };
 
-/// A mask of every family.
+/// A mask of every family, and one with a window that counts by positions: branches behind a stem see its end.
 Inspection all_families(int64_t length) {
     Inspection made{.title = "families"};
     for (const MaskFamily& family : mask_families())
         made.masks.push_back(
             inspected_mask(std::string(family.name), family.build(default_parameters(length, length)), 6));
+    const std::vector<WalkedSequence> walk = {{0, 10}, {6, 4}, {6, 4}, {6, 4}};
+    const ColumnMask window = tree_mask(length, walk).with_sliding_window(3, tree_positions(length, walk));
+    EXPECT_EQ(window.position_window, 3);
+    made.masks.push_back(inspected_mask("window by positions", window, 6));
     return made;
 }
 
@@ -123,12 +127,19 @@ TEST_F(InspectionBrowser, AClickOnASegmentShowsItsSample) {
     Json result = shown(inspection, R"js(
 result.strip = []; result.diagonal = [];
 const visit = (list, x, y) => {
+  const key = number_in(tip_at(x, y), "key");
   click(x, y);
+  element("sample").querySelector(".pointed").dispatchEvent(new PointerEvent("pointerover", {bubbles: true}));
+  if (number_in(tip.textContent, "token") !== key) result.errors.push("points elsewhere than at token " + key);
   if (list.length && list[list.length - 1].heading === heading()) return;
   list.push({heading: heading(), texts: texts(), learned: element("sample").querySelectorAll(".learned").length,
-             special: element("sample").querySelectorAll(".special").length});
+             special: element("sample").querySelectorAll(".special").length,
+             shared: element("sample").querySelectorAll(".shared-text").length});
 };
-for (let x = 0; x < box.width; x += 2) if (number_in(tip_at(x, 8), "key") >= 0) visit(result.strip, x, 8);
+for (let x = 0; x < box.width; x += 2) {
+  const text = tip_at(x, 8);
+  if (number_in(text, "key") >= 0 && !text.includes("padding")) visit(result.strip, x, 8);
+}
 for (let y = 0; y < box.height; y += 12)
   for (let x = Math.max(0, y - 100); x < Math.min(box.width, y); ++x) {
     const text = tip_at(x, y), query = number_in(text, "query");
@@ -141,15 +152,17 @@ for (let y = 0; y < box.height; y += 12)
         for (size_t s = 0; s < 7; ++s) {
             const InspectedSample& sample = inspection.samples[s];
             EXPECT_EQ(visits[s]["heading"], fmt::format("{}  {}", s + 1, sample.place));
-            int64_t learned = 0, special = 0;
+            int64_t learned = 0, special = 0, shared = 0;
             ASSERT_EQ(visits[s]["texts"].size(), sample.sequences.size());
             for (size_t k = 0; k < sample.sequences.size(); ++k) {
                 EXPECT_EQ(visits[s]["texts"][k], text_of(sample.sequences[k])) << where << " " << s;
                 learned += std::ssize(sample.sequences[k].weights) - std::ranges::count(sample.sequences[k].weights, 0);
+                shared += sample.sequences[k].shared;
                 special += std::ranges::count(sample.sequences[k].special, 1);
             }
             EXPECT_EQ(visits[s]["learned"], learned);
             EXPECT_EQ(visits[s]["special"], special);
+            EXPECT_EQ(visits[s]["shared"], shared);
         }
     }
 }
