@@ -56,7 +56,7 @@ std::string picture_key() {
     return "<ul class=\"key-list\" id=\"picture-key\">\n" +
            key("sample-colors", "the query may see the key: the colour of its sample, a shade for each branch",
                "exact of-row") +
-           key("crossing", "it may see a key of another sample (document_mask: false, or a fault)",
+           key("crossing", "it may see a key that other samples have alone (document_mask: false, or a fault)",
                "exact of-row crossing-seen") +
            key("alone", "the query may see the key", "exact of-mask") +
            key("lower", "hidden by [lts, lte) of the key", "exact has-lower") +

@@ -31,6 +31,15 @@ for (const sample of data.samples)
     sequence.learned = sequence.weights.reduce((count, weight) => count + (weight !== 0), 0);
   }
 
+// The samples whose sequences have token j of the row, if there are several: owners[j] is a set of them, else undefined.
+const owners = [];
+data.samples.forEach((sample, number) => {
+  for (const sequence of row ? sample.sequences : [])
+    for (const j of sequence.rows)
+      if (row.samples[j] !== number) (owners[j] ||= new Set([row.samples[j]])).add(number);
+});
+const strangers = (i, j) => row.samples[i] !== row.samples[j] && !(owners[j] && owners[j].has(row.samples[i]));
+
 // The text of a token on one line.
 const quoted = token => JSON.stringify(data.tokens.texts[token]);
 const short = (token, most) => {

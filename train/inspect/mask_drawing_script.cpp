@@ -73,13 +73,16 @@ const drawing_of = (canvas, plot) => {
   const draw_pairs = (view, colors, ratio) => painted(view, ratio, (pixels, width, height, step) => {
     const mask = view.mask, shift = mask.columns - mask.rows;
     const keys = Math.max(0, Math.min(width, Math.ceil((mask.columns - view.x) / step - .5)));
+    const shared = [];
     const [key, lts, lte, uts, ute, position, sample] = Array.from({length: 7}, () => new Int32Array(keys));
     for (let p = 0; p < keys; ++p) {
       const j = key[p] = Math.min(mask.columns - 1, Math.floor(view.x + (p + .5) * step));
       lts[p] = mask.lts[j]; lte[p] = mask.lte[j]; uts[p] = mask.uts[j]; ute[p] = mask.ute[j];
       position[p] = mask.window > 0 ? mask.positions[j] : 0;
       sample[p] = row ? row.samples[j] : 0;
+      shared[p] = owners[j];
     }
+    const crosses = (p, own) => sample[p] !== own && !(shared[p] && shared[p].has(own));
     const [lower, upper, future, outside] = colors.rule_words.subarray(1);
     for (let q = 0; q < height; ++q) {
       const i = Math.floor(view.y + (q + .5) * step);
@@ -88,7 +91,7 @@ const drawing_of = (canvas, plot) => {
       const oldest = mask.window > 0 ? mask.positions[i] - mask.window : -Infinity;
       for (let p = 0, at = q * width; p < keys; ++p, ++at)
         pixels[at] = lts[p] <= i && i < lte[p] ? lower : uts[p] <= i && i < ute[p] ? upper
-          : key[p] > last ? future : position[p] <= oldest ? outside : sample[p] !== own ? colors.crossing : visible;
+          : key[p] > last ? future : position[p] <= oldest ? outside : crosses(p, own) ? colors.crossing : visible;
     }
   });
   const draw_tiles = (view, colors, ratio) => painted(view, ratio, (pixels, width, height, step) => {

@@ -76,15 +76,20 @@ const start_picture = clicked => {
     element("show-tiles").classList.toggle("on", known.tiles);
     element("show-tiles").disabled = mask.classes.length === 0;
   };
-  // Whether a query may see a key of another sample. Only queries beside a border of the rules or of the key's sample
-  // are asked: between two borders all are hidden or none is.
+  // Whether a query may see a key that is of other samples only. All later queries are asked about a key that several
+  // samples have. About any other key it is enough to ask the first query of another sample, and those beside a border
+  // of the rules.
   const crossing = mask => {
     if (mask.crossing !== undefined) return mask.crossing;
-    const first = new Map(), end = new Map();
-    row.samples.forEach((sample, i) => { if (!first.has(sample)) first.set(sample, i); end.set(sample, i + 1); });
-    return mask.crossing = row.samples.some((sample, j) =>
-      [first.get(sample) - 1, end.get(sample), mask.lts[j] - 1, mask.lte[j], mask.uts[j] - 1, mask.ute[j]].some(i =>
-        i >= 0 && i < mask.rows && row.samples[i] !== sample && !hidden_by(mask, i, j)));
+    const crosses = (i, j) => i >= 0 && i < mask.rows && strangers(i, j) && !hidden_by(mask, i, j);
+    let other = row.length;  // the first query behind j that is of another sample than j
+    for (let j = row.length - 1; j >= 0; --j) {
+      if (j + 1 < row.length && row.samples[j + 1] !== row.samples[j]) other = j + 1;
+      const asked = [other, mask.lts[j] - 1, mask.lte[j], mask.uts[j] - 1, mask.ute[j]];
+      if (owners[j]) for (let i = j + 1; i < mask.rows; ++i) asked.push(i);
+      if (asked.some(i => crosses(i, j))) return mask.crossing = true;
+    }
+    return mask.crossing = false;
   };
 
   const resize = () => {
@@ -141,7 +146,7 @@ const start_picture = clicked => {
       ? "[" + mask[name + "ts"][j] + ", " + mask[name + "te"][j] + ")" : "empty";
     const apart = mask.window > 0 ? mask.positions[i] - mask.positions[j] : 0;
     const why = {
-      visible: "visible" + (row && row.samples[i] !== row.samples[j] ? ", although of another sample" : ""),
+      visible: "visible" + (row && strangers(i, j) ? ", although of another sample" : ""),
       lower: "hidden: query " + i + " is in [lts, lte) of the key",
       upper: "hidden: query " + i + " is in [uts, ute) of the key",
       future: "hidden: the key is later than the query",

@@ -14,7 +14,7 @@ namespace colonnade {
 namespace {
 
 constexpr const char* chatml =
-    R"({% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %})";
+    R"({% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %})";
 
 class InspectRun : public RunTest {
   protected:
@@ -33,10 +33,12 @@ class InspectRun : public RunTest {
               small_tokenizer_json({.special = {"<|im_start|>", "<|im_end|>"}, .eos = "<|im_end|>"}).dump());
         spill(path("tokenizer/tokenizer_config.json"), Json{{"eos_token", "<|im_end|>"}}.dump());
         spill(path("chat.jinja"), text);
-        spill(config(), fmt::format("model: {{hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2}}\n"
-                                    "tokenizer_name_or_path: {}\nchat_template: {}\ndatasets: [{{path: {}}}]\n"
-                                    "output_dir: {}\ndevice: cpu\nmax_length: 256\n{}",
-                                    path("tokenizer"), path("chat.jinja"), path("chats.jsonl"), path("run"), keys));
+        spill(config(),
+              fmt::format(
+                  "model: {{hidden_size: 16, intermediate_size: 32, num_hidden_layers: 2, num_attention_heads: 2}}\n"
+                  "tokenizer_name_or_path: {}\nchat_template: {}\ndatasets: [{{path: {}}}]\n"
+                  "output_dir: {}\ndevice: cpu\nmax_length: 256\n{}",
+                  path("tokenizer"), path("chat.jinja"), path("chats.jsonl"), path("run"), keys));
     }
     std::string place(int line) const { return fmt::format("{}:{}", path("chats.jsonl"), line); }
 };
@@ -83,23 +85,25 @@ void expect_row_of_loader(const Session& session, const Inspection& all) {
             for (size_t t = 0; t < sequence.rows.size(); ++t) {
                 const auto at = static_cast<size_t>(sequence.rows[t]);
                 EXPECT_EQ(row.ids[at], sequence.ids[t]);
-                if (session.config.document_mask) EXPECT_EQ(row.positions[at], static_cast<int32_t>(t));
+                if (session.config.document_mask) {
+                    EXPECT_EQ(row.positions[at], static_cast<int32_t>(t));
+                }
             }
 }
 
 TEST_F(InspectRun, TheRowIsTheOneThatTrainingGets) {
     spill(path("train.jsonl"), chain_rows(60));
-    for (const std::string keys : {"packing_length: 64\n", "packing_length: 64\ndocument_mask: false\n"}) {
-        write_config(keys + "max_length: 64\nper_device_train_batch_size: 2\n");
-        const Session opened = session();
+    write_config("per_device_train_batch_size: 2\n");
+    for (const std::string mask : {"document_mask=true", "document_mask=false"}) {
+        const Session opened = session({"stage=pt", "packing_length=64", "max_length=64", mask});
         expect_row_of_loader(opened, inspect_run(opened, {}));
     }
 }
 
 TEST_F(InspectRun, TreesShowWhatIsShared) {
     spill(path("train.jsonl"), pair_rows(40));
-    write_config("stage: dpo\npacking_length: 128\nmax_length: 64\nper_device_train_batch_size: 1\n");
-    const Session opened = session();
+    write_config("stage: dpo\nper_device_train_batch_size: 1\n");
+    const Session opened = session({"packing_length=128", "max_length=64"});
     const Inspection all = inspect_run(opened, {});
     expect_row_of_loader(opened, all);
     int64_t shared = 0;
