@@ -44,17 +44,6 @@ Inspection inspect_arguments(const CLI::App& app, const Options& options, std::v
     return inspect_run(session, options.choice);
 }
 
-/// The sample that was asked for, else the first that is suspicious, else the first; an index.
-size_t sample_to_show(const Inspection& all, const std::string& asked) {
-    const auto find = [&](auto&& wanted) {
-        return static_cast<size_t>(std::ranges::find_if(all.samples, wanted) - all.samples.begin());
-    };
-    size_t found = all.samples.size();
-    if (!asked.empty()) found = find([&](const InspectedSample& sample) { return sample.place.ends_with(asked); });
-    if (found == all.samples.size()) found = find([](const InspectedSample& sample) { return !sample.notes.empty(); });
-    return found == all.samples.size() ? 0 : found;
-}
-
 int run(const CLI::App& app, const Options& options) {
     const bool masks = app.count("--mask") + app.count("--columns-file") > 0;
     const std::vector<std::string> arguments = app.remaining();
@@ -65,8 +54,7 @@ int run(const CLI::App& app, const Options& options) {
     const LearnedMark mark = has_colours(STDOUT_FILENO) ? LearnedMark::underline : LearnedMark::brackets;
     constexpr int64_t columns = 64;
     if (options.html.empty() && options.png.empty())
-        fmt::print("{}", for_terminal(inspection_text(all, sample_to_show(all, options.choice.sample), columns, mark),
-                                      STDOUT_FILENO, 4));
+        fmt::print("{}", for_terminal(inspection_text(all, columns, mark), STDOUT_FILENO, 4));
     const auto write = [](const std::string& path, const std::string& content) {
         replace_file(path, content);
         fmt::print("{}\n", path);

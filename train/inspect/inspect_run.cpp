@@ -201,6 +201,17 @@ std::vector<std::pair<std::string, std::string>> facts_of(const ShownData& data,
                                        data.packing.packing_length)}};
 }
 
+/// The sample that was asked for, else the first that is suspicious, else the first; an index.
+size_t sample_to_show(const Inspection& all, const std::string& asked) {
+    const auto find = [&](auto&& wanted) {
+        return static_cast<size_t>(std::ranges::find_if(all.samples, wanted) - all.samples.begin());
+    };
+    size_t found = all.samples.size();
+    if (!asked.empty()) found = find([&](const InspectedSample& sample) { return names(sample.place, asked); });
+    if (found == all.samples.size()) found = find([](const InspectedSample& sample) { return !sample.notes.empty(); });
+    return found == all.samples.size() ? 0 : found;
+}
+
 }  // namespace
 
 std::vector<std::string> token_texts(const Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
@@ -225,6 +236,7 @@ Inspection inspect_run(const Session& session, const InspectedChoice& choice) {
     const std::span<const int64_t> numbers = plan.pack(number);
     show_row(all, data, numbers);
     show_notes(all, data, numbers);
+    all.shown = sample_to_show(all, choice.sample);
     all.title = fmt::format("{} of {}, row {} of {}", choice.eval ? "Evaluation data" : "Training data",
                             name_of_run(session.config), all.row.number, all.row.of);
     all.facts = facts_of(data, all.row);

@@ -66,6 +66,7 @@ struct Inspection {
     InspectedRow row{};                                        ///< without tokens if a mask alone is shown
     std::vector<InspectedMask> masks{};                        ///< of the row, by kind of layer; or those asked for
     std::vector<InspectedSample> samples{};                    ///< those of the row first, then suspicious ones
+    size_t shown = 0;                                          ///< the sample to begin with, an index
     std::vector<InspectedNote> notes{};
     std::vector<Bin> lengths{};                            ///< tokens of all samples
     std::vector<std::vector<std::string>> length_table{};  ///< a head and a line: min, p5, ..., max

@@ -147,8 +147,11 @@ Json inspection_json(const Inspection& inspection) {
             {{"place", sample.place}, {"size", sample.tokens}, {"notes", sample.notes}, {"sequences", sequences}});
     }
     for (const InspectedMask& mask : inspection.masks) masks.push_back(mask_json(mask));
-    return {
-        {"tokens", table.json()}, {"row", row_json(inspection.row, of_row)}, {"masks", masks}, {"samples", samples}};
+    return {{"tokens", table.json()},
+            {"row", row_json(inspection.row, of_row)},
+            {"masks", masks},
+            {"samples", samples},
+            {"shown", inspection.shown}};
 }
 
 }  // namespace colonnade

@@ -127,7 +127,7 @@ std::string text_of_sample(const InspectedSample& sample, LearnedMark mark) {
 
 }  // namespace
 
-std::string inspection_text(const Inspection& all, size_t shown, int64_t columns, LearnedMark mark) {
+std::string inspection_text(const Inspection& all, int64_t columns, LearnedMark mark) {
     std::string text = all.title + "\n";
     for (const auto& [name, value] : all.facts) text += fmt::format("  {:<20}{}\n", name, value);
     for (const auto& line : all.fill_table) text += fmt::format("  {:<26}{}\n", line[0], line[1]);
@@ -149,7 +149,7 @@ std::string inspection_text(const Inspection& all, size_t shown, int64_t columns
     text += sample_table(all);
     if (!all.notes.empty()) text += "\nnoted about rows of the data\n";
     for (const InspectedNote& note : all.notes) text += note_text(note);
-    return text + text_of_sample(all.samples[shown], mark);
+    return text + text_of_sample(all.samples[all.shown], mark);
 }
 
 }  // namespace colonnade

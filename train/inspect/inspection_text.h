@@ -6,8 +6,8 @@
 
 namespace colonnade {
 
-/// The packed row in strips of `columns` characters above its mask, its samples, what is suspicious, and the text of
-/// sample `shown`, an index into `samples`. Masks alone are printed as tiles.
-std::string inspection_text(const Inspection& all, size_t shown, int64_t columns, LearnedMark mark);
+/// The packed row in strips of `columns` characters above its mask, its samples, what was noted about rows, and the text
+/// of the sample to begin with. Masks alone are printed as tiles.
+std::string inspection_text(const Inspection& all, int64_t columns, LearnedMark mark);
 
 }  // namespace colonnade

@@ -176,7 +176,7 @@ const start_samples = picture => {
     element("samples").scrollIntoView({block: "nearest"});
   });
   show_list();
-  show(data.samples[from_address()] ? from_address() : 0);
+  show(data.samples[from_address()] ? from_address() : data.shown);
   return {show};
 };
 )js";

@@ -165,9 +165,9 @@ TEST_F(InspectRun, ATruncatedAnswerIsListed) {
     const auto cut = std::ranges::find(all.samples, place(2), &InspectedSample::place);
     ASSERT_NE(cut, all.samples.end());
     EXPECT_EQ(cut->notes.at(0), "truncated");
+    EXPECT_EQ(cut, all.samples.begin() + static_cast<std::ptrdiff_t>(all.shown));
     EXPECT_FALSE(learned_text(cut->sequences.at(0)).ends_with("<|im_end|>"));
-    const std::string text =
-        inspection_text(all, static_cast<size_t>(cut - all.samples.begin()), 64, LearnedMark::brackets);
+    const std::string text = inspection_text(all, 64, LearnedMark::brackets);
     EXPECT_NE(text.find(place(2) + ": truncated"), std::string::npos) << text;
 }
 
