@@ -10,6 +10,7 @@ model=$(realpath "$1") picture=$(realpath -m "${2:-docs/images/inspect.png}") bi
 work=$(mktemp -d)
 trap 'rm -r "$work"' EXIT
 cd "$work"
+ln -s "$model" .
 "$bin/wordnet_chat" --train all.jsonl --validation held_out.jsonl --text text.txt --limit 320 > /dev/null
 head -n 297 all.jsonl > chats.jsonl
 long=$(printf 'and another word of it, %.0s' {1..120})
@@ -23,7 +24,7 @@ question="1, 4093, 198, 1780, 1072, 260, 11531, 16033, 1441, 47, 2, 198, 1, 520,
 unlearned=$(printf -- '-100, %.0s' {1..37})
 echo "{\"input_ids\": [$system, $question, $answer], \"labels\": [$unlearned$answer]}" > no_end.jsonl
 cat > config.yaml << CONFIG
-model_name_or_path: $model
+model_name_or_path: ${model##*/}
 datasets:
   - {path: chats.jsonl}
   - {path: no_end.jsonl}

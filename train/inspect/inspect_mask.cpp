@@ -4,21 +4,10 @@
 
 #include <algorithm>
 
-#include "attention/plan_picture.h"
+#include "attention/tile_plan.h"
 
 namespace colonnade {
 namespace {
-
-constexpr int64_t most_tiles = 64;  ///< on a side
-
-ColumnMask first_sheet(const ColumnMask& mask) {
-    ColumnMask first = mask;
-    first.batch = first.heads = 1;
-    for (auto* vector : {&first.lts, &first.lte, &first.uts, &first.ute})
-        if (!vector->empty()) vector->resize(static_cast<size_t>(mask.columns));
-    if (!first.row_positions.empty()) first.row_positions.resize(static_cast<size_t>(mask.rows));
-    return first;
-}
 
 /// "layers 1 to 12", "layers 1, 3, 5 and 20 more".
 std::string text_of_layers(const std::vector<int64_t>& layers) {
@@ -32,18 +21,6 @@ std::string text_of_layers(const std::vector<int64_t>& layers) {
 }
 
 }  // namespace
-
-TilePicture tile_picture(const ColumnMask& mask) {
-    const ColumnMask first = first_sheet(mask);
-    const int64_t longest = std::max(first.rows, first.columns);
-    TilePicture picture{.tokens = first.columns, .tile = std::max<int64_t>(1, (longest + most_tiles - 1) / most_tiles)};
-    const TilePlan plan = make_tile_plan(first, picture.tile, picture.tile);
-    const std::string classes = tile_classes({}, plan);
-    for (int64_t row = 0; row < plan.row_blocks; ++row)
-        picture.classes.push_back(
-            classes.substr(static_cast<size_t>(row * plan.column_blocks), static_cast<size_t>(plan.column_blocks)));
-    return picture;
-}
 
 InspectedMask inspected_mask(const std::string& name, const ColumnMask& mask) {
     const int64_t sheets = mask.batch * mask.heads;

@@ -6,9 +6,6 @@
 
 namespace colonnade {
 
-/// The tiles of the first sheet (batch 0, head 0) of a mask, at most 64 on a side.
-TilePicture tile_picture(const ColumnMask& mask);
-
 /// The first sheet of a mask.
 InspectedMask inspected_mask(const std::string& name, const ColumnMask& mask);
 

@@ -192,7 +192,7 @@ std::vector<std::pair<std::string, std::string>> facts_of(const ShownData& data,
     for (int64_t i = 0; i < data.store().size(); ++i) suspicious += is_suspicious(data.store().notes(i));
     return {{"model", model_text(session.model)},
             {"stage", spell(session.config.stage)},
-            {"tokenizer", tokenizer ? tokenizer->path() : "none: the rows have token ids"},
+            {"tokenizer", tokenizer ? session.config.name_of(tokenizer->path()) : "none: the rows have token ids"},
             {"data", fmt::format("{} samples from {} rows, {} tokens, {} of them learned ({:.1f} %)", count(s.samples),
                                  count(s.rows), count(s.tokens), count(s.learned_tokens),
                                  100 * static_cast<double>(s.learned_tokens) / static_cast<double>(s.tokens))},

@@ -4,7 +4,6 @@
 
 #include "data/packing/loader.h"
 #include "data/prepare_report.h"
-#include "train/inspect/inspect_mask.h"
 #include "train/run/learner_options.h"
 #include "train/run/machine.h"
 
