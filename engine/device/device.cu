@@ -1,8 +1,8 @@
-#include <cublasLt.h>
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
 #include "engine/device/device.h"
+#include "engine/device/opened_cublaslt.h"
 
 namespace colonnade {
 
@@ -25,6 +25,7 @@ std::vector<CudaDevice> cuda_devices() {
 std::string cuda_libraries() {
     int cuda = 0;
     cudaRuntimeGetVersion(&cuda);
+    if (!has_cublaslt()) return fmt::format("CUDA {}.{}", cuda / 1000, cuda / 10 % 100);
     const size_t blas = cublasLtGetVersion();
     return fmt::format("CUDA {}.{}, cuBLASLt {}.{}.{}", cuda / 1000, cuda / 10 % 100, blas / 10000, blas / 100 % 100,
                        blas % 100);

@@ -17,7 +17,7 @@ struct CudaDevice {
 bool built_with_cuda();
 /// The usable CUDA devices; empty without a GPU, a driver or a CUDA build. Never throws.
 std::vector<CudaDevice> cuda_devices();
-/// "CUDA 12.8, cuBLASLt 12.8.4": the versions in use; empty in a build without CUDA.
+/// "CUDA 12.8, cuBLASLt 12.8.4": the versions in use; the second only if it is here; empty in a build without CUDA.
 std::string cuda_libraries();
 
 }  // namespace colonnade

@@ -1,8 +1,6 @@
 // GEMM on the GPU by cuBLASLt, which is column-major: a row-major C = op(A) op(B) is the column-major
 // C' = op(B)' op(A)' over the same memory, so B is passed first.
 
-#include <cublasLt.h>
-
 #include <map>
 #include <tuple>
 
@@ -10,6 +8,7 @@
 #include "engine/device/gemm.h"
 #include "engine/device/gpu.cuh"
 #include "engine/device/gpu_state.cuh"
+#include "engine/device/opened_cublaslt.h"
 
 namespace colonnade {
 

@@ -1,15 +1,12 @@
 #pragma once
 // The shared libraries of this process. The name of a library's file has its version, even if no function returns it.
 
-#include <string>
+#include <filesystem>
 #include <vector>
 
 namespace colonnade {
 
-/// File names with links resolved, "libhdf5_serial.so.103.3.0", in the order of loading.
-std::vector<std::string> loaded_libraries();
-
-/// The address of a function in one of them; null if none has it.
-void* loaded_function(const char* name);
+/// Their files with links resolved, "/usr/lib/x86_64-linux-gnu/libhdf5_serial.so.103.3.0", in the order of loading.
+std::vector<std::filesystem::path> loaded_libraries();
 
 }  // namespace colonnade

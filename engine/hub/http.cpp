@@ -1,13 +1,12 @@
 #include "engine/hub/http.h"
 
-#include <curl/curl.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <exception>
 #include <mutex>
 
 #include "engine/device/error.h"
+#include "engine/hub/opened_curl.h"
 #include "engine/io/limits.h"
 
 namespace colonnade {
@@ -122,11 +121,11 @@ HttpAnswer Http::send(const HttpRequest& request) {
     Transfer transfer{.curl = curl, .request = request};
     char reason[CURL_ERROR_SIZE] = "";
     const bool plain = settings_.endpoint.starts_with("http://");
-    const char* const protocols = plain ? "http,https" : "https";
+    const long protocols = plain ? CURLPROTO_HTTP | CURLPROTO_HTTPS : CURLPROTO_HTTPS;
     curl_slist* headers = nullptr;
     set(curl, CURLOPT_URL, request.url.c_str());
-    set(curl, CURLOPT_PROTOCOLS_STR, protocols);
-    set(curl, CURLOPT_REDIR_PROTOCOLS_STR, protocols);
+    set(curl, CURLOPT_PROTOCOLS, protocols);
+    set(curl, CURLOPT_REDIR_PROTOCOLS, protocols);
     set(curl, CURLOPT_FOLLOWLOCATION, 1L);
     set(curl, CURLOPT_MAXREDIRS, limits::hub_redirects);
     set(curl, CURLOPT_NOSIGNAL, 1L);
@@ -173,6 +172,12 @@ HttpAnswer Http::send(const HttpRequest& request) {
     }
     answer.may_recover = may_recover(code) || (code == CURLE_OK && is_busy(answer.status));
     return answer;
+}
+
+std::string http_library() {
+    if (!has_curl()) return "";
+    const std::string all = curl_version();  // "libcurl/7.88.1 OpenSSL/3.0.16 zlib/1.2.13 ..."
+    return all.substr(0, all.find(' '));
 }
 
 std::string url_encoded(std::string_view text, std::string_view keep) {

@@ -37,6 +37,7 @@ struct HttpRequest {
 
 class Http {
   public:
+    /// Throws Exit::config if the build opens libcurl and finds none.
     explicit Http(const HubSettings& settings);
     ~Http();
     Http(const Http&) = delete;
@@ -49,6 +50,9 @@ class Http {
     const HubSettings& settings_;
     void* curl_;
 };
+
+/// "libcurl/7.88.1": the library in use; empty if there is none.
+std::string http_library();
 
 /// Percent-encodes all but letters, digits, - . _ ~ and the characters in `keep`.
 std::string url_encoded(std::string_view text, std::string_view keep = "");

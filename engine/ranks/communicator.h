@@ -94,7 +94,10 @@ class Communicator {
 
 /// True if the build found NCCL.
 bool built_with_nccl();
-/// Defined in engine/ranks/communicator_nccl.cu; throws Exit::config in a build without NCCL.
+/// "2.27.3": the NCCL in use; empty if there is none.
+std::string nccl_version();
+/// Defined in engine/ranks/communicator_nccl.cu; throws Exit::config in a build without NCCL, and in one that opens it
+/// and finds none.
 std::unique_ptr<Communicator> join_by_nccl(const Ranks& ranks, Gpu& gpu, bool deterministic);
 
 }  // namespace colonnade

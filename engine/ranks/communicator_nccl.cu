@@ -1,5 +1,3 @@
-#include <nccl.h>
-
 #include <array>
 #include <cstdlib>
 #include <cstring>
@@ -8,6 +6,7 @@
 
 #include "engine/device/gpu.cuh"
 #include "engine/ranks/communicator.h"
+#include "engine/ranks/opened_nccl.h"
 
 namespace colonnade {
 namespace {
@@ -257,6 +256,12 @@ class NcclCommunicator : public Communicator {
 
 bool built_with_nccl() {
     return true;
+}
+
+std::string nccl_version() {
+    int version = 0;
+    if (!has_nccl() || ncclGetVersion(&version) != ncclSuccess) return "";
+    return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100);
 }
 
 std::unique_ptr<Communicator> join_by_nccl(const Ranks& ranks, Gpu& gpu, bool deterministic) {

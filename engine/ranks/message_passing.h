@@ -18,6 +18,8 @@ struct World {
 
 /// True if the build found MPI.
 bool built_in();
+/// "Open MPI v4.1.4": the library in use; empty if there is none. May be called at any time.
+std::string library_version();
 /// Number of processes that a launcher (mpirun, srun) started, from its environment variables; 1 without a launcher.
 int launched_size();
 /// This process among them, before start(); 0 without a launcher.
@@ -30,7 +32,7 @@ inline constexpr std::array rank_variables = {"OMPI_COMM_WORLD_RANK", "PMI_RANK"
 std::string host_name();
 
 /// Joins the other processes of the launcher. Call once per process. Throws Exit::config if a launcher started several
-/// processes of a build without MPI, because each would act as the whole run.
+/// processes of a build without MPI, or of one that opens MPI and finds none, because each would act as the whole run.
 World start();
 void finish();
 

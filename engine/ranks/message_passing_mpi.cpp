@@ -1,11 +1,9 @@
-#define OMPI_SKIP_MPICXX 1  // skips the C++ interface, which is no longer part of the standard
-#define MPICH_SKIP_MPICXX 1
-#include <mpi.h>
-
+#include <algorithm>
 #include <cstdlib>
 
 #include "engine/device/error.h"
 #include "engine/ranks/message_passing.h"
+#include "engine/ranks/opened_mpi.h"
 
 namespace colonnade::mpi {
 namespace {
@@ -19,6 +17,15 @@ int count_of(size_t bytes) {
 
 bool built_in() {
     return true;
+}
+
+std::string library_version() {
+    if (!has_mpi()) return "";
+    std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
+    int length = 0;
+    MPI_Get_library_version(text.data(), &length);
+    const std::string version = text.data();
+    return version.substr(0, std::min(version.size(), version.find_first_of(",\n")));
 }
 
 World start() {

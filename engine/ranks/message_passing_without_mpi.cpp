@@ -7,6 +7,10 @@ bool built_in() {
     return false;
 }
 
+std::string library_version() {
+    return "";
+}
+
 World start() {
     if (launched_size() > 1)
         fail(Exit::config,

@@ -1,5 +1,10 @@
 # What Colonnade builds on. Each package is one of Debian 12 and Ubuntu 24.04 (scripts/install_packages.sh), except CUDA
 # and NCCL. Sets COLONNADE_HAS_CUDA, _HOPPER, _MPI and _NCCL. colonnade-config.cmake.in finds the same for installed use.
+if(COLONNADE_PORTABLE)
+    set(CMAKE_FIND_LIBRARY_SUFFIXES .a .so)
+endif()
+set(COLONNADE_FMT fmt::fmt)
+set(COLONNADE_SNAPPY Snappy::snappy)
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(fmt REQUIRED)
 find_package(OpenBLASOpenMP REQUIRED)
@@ -26,6 +31,9 @@ if(COLONNADE_WHOLE)
     if(PROJECT_IS_TOP_LEVEL)
         find_package(GTest REQUIRED)
     endif()
+endif()
+if(COLONNADE_PORTABLE)
+    include(${CMAKE_CURRENT_LIST_DIR}/archives.cmake)
 endif()
 
 # CUDA: sources named *.cu are compiled if nvcc is found; otherwise their *_without_cuda.cpp twins take their place.

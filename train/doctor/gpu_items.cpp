@@ -105,7 +105,9 @@ Item pinned_item(size_t index) {
     } catch (const Error& error) {
         item.found = error.what();
         item.health = Health::bad;
-        item.remedy = "End other programs on this GPU (nvidia-smi lists them), or choose another one.";
+        item.remedy = error.exit() == Exit::config
+                          ? "Install what is missing."
+                          : "End other programs on this GPU (nvidia-smi lists them), or choose another one.";
     }
     return item;
 }

@@ -1,4 +1,4 @@
-// The libraries of this process by the names of their files, and functions in them.
+// The libraries of this process by the names of their files.
 
 #include "engine/device/loaded_libraries.h"
 
@@ -9,11 +9,10 @@
 namespace colonnade {
 namespace {
 
-TEST(LoadedLibraries, HaveVersionsAndFunctions) {
-    const std::vector<std::string> libraries = loaded_libraries();
-    EXPECT_TRUE(std::ranges::any_of(libraries, [](const std::string& name) { return name.starts_with("libc.so.6"); }));
-    EXPECT_NE(loaded_function("malloc"), nullptr);
-    EXPECT_EQ(loaded_function("no_such_function_anywhere"), nullptr);
+TEST(LoadedLibraries, HaveVersions) {
+    EXPECT_TRUE(std::ranges::any_of(loaded_libraries(), [](const std::filesystem::path& file) {
+        return file.is_absolute() && file.filename().string().starts_with("libc.so.6");
+    }));
 }
 
 }  // namespace

@@ -1,0 +1,17 @@
+# CPack runs this before it packs. For a .deb: files as Debian has them, compressed and in its folders.
+if(NOT CPACK_GENERATOR STREQUAL DEB)
+    return()
+endif()
+set(share ${CPACK_TEMPORARY_DIRECTORY}${CPACK_PACKAGING_INSTALL_PREFIX}/share)
+set(doc ${share}/doc/${CPACK_PACKAGE_NAME})
+if(NOT CPACK_PACKAGE_NAME STREQUAL colonnade)
+    file(RENAME ${share}/doc/colonnade ${doc})
+endif()
+file(RENAME ${share}/zsh/site-functions ${share}/zsh/vendor-completions)
+file(REMOVE ${doc}/LICENSE)
+file(COPY ${CPACK_COLONNADE_FILES}/copyright ${CPACK_COLONNADE_FILES}/changelog DESTINATION ${doc})
+execute_process(COMMAND gzip -9n ${doc}/changelog ${share}/man/man1/colonnade.1 COMMAND_ERROR_IS_FATAL ANY)
+file(GLOB_RECURSE files ${share}/*)
+file(CHMOD ${files} FILE_PERMISSIONS OWNER_READ OWNER_WRITE GROUP_READ WORLD_READ)
+# CPack asks dpkg-shlibdeps for the dependencies; no other package is needed for the libraries of lib/colonnade.
+file(WRITE ${CPACK_TEMPORARY_DIRECTORY}/debian/shlibs.local "libsentencepiece 0\nlibsentencepiece_train 0\n")
