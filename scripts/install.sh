@@ -71,7 +71,7 @@ install_tarball() {
     grep -qx bin/colonnade "$work/files" || fail "$package has no bin/colonnade: it is not a package of Colonnade"
     # Before the old version is removed.
     "$work/unpacked/bin/colonnade" --version >"$work/version" ||
-        fail "this machine cannot run the program; its line above says why. It needs x86-64-v3, glibc 2.35 and GCC 12's libstdc++"
+        fail "this machine cannot run the program; its line above says why. It needs an x86-64-v3 processor, glibc 2.34 and GCC 12's libstdc++"
     if [ -f "$list" ]; then remove_installed; fi
     mkdir -p "$prefix/lib/colonnade" || fail "cannot write to $prefix; choose a folder of yours with --prefix"
     tar -xzf "$work/$package" -C "$prefix" --strip-components=1 --no-same-owner

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the program as it is packaged and packs it: a .deb and a .tar.gz with their SHA256SUMS, in <build>/packages. Build
+# Builds the program as it is packaged and packs it: a .deb and a .tar.gz, SHA256SUMS and install.sh, in <build>/packages. Build
 # releases on Debian 12: the program then runs there and on anything newer, and on Ubuntu 22.04.
 #   scripts/make_packages.sh [--cpu]     --cpu: without CUDA, in build-package-cpu; otherwise in build-package
 set -euo pipefail
@@ -21,6 +21,7 @@ cmake --build $build --target colonnade
 tests/package/portable_test.sh $build
 rm -rf $build/packages
 (cd $build && cpack)
+cp scripts/install.sh $build/packages
 cd $build/packages
 rm -rf _CPack_Packages
 sha256sum -- *.deb *.tar.gz >SHA256SUMS

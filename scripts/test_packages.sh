@@ -32,7 +32,7 @@ while [ $# -gt 0 ]; do
 done
 [ ${#suites[@]} -gt 0 ] || suites=(bookworm trixie)
 [ "$(id -u)" -eq 0 ] || skip "a system in a folder needs root"
-command -v debootstrap >/dev/null || skip "debootstrap is not installed"
+for tool in debootstrap unshare ip; do command -v $tool >/dev/null || skip "$tool is not installed"; done
 (cd "$packages" && sha256sum --quiet -c SHA256SUMS) || fail "no packages in $packages; scripts/make_packages.sh makes them"
 deb=$(echo "$packages"/*.deb)
 native=$(realpath "$native")
@@ -80,11 +80,12 @@ fi
 weights_of "$work/native" | tee "$work/native.sums"
 
 # --- The systems -----------------------------------------------------------------------------------------------------------
-inside() { # inside ROOT COMMAND...: without network, in a place of its own for processes and mounts
+inside() { # inside ROOT COMMAND...: without network but the machine itself, in a place of its own for processes and mounts
     local root=$1
     shift
-    unshare --net --mount --pid --fork -- chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-        DEBIAN_FRONTEND=noninteractive OMP_WAIT_POLICY=passive sh -ec 'mount -t proc proc /proc; cd /work 2>/dev/null || cd /; "$@"' sh "$@"
+    unshare --net --mount --pid --fork sh -ec 'ip link set lo up; exec chroot "$@"' sh "$root" \
+        /usr/bin/env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive OMP_WAIT_POLICY=passive \
+        sh -ec 'mount -t proc proc /proc; cd /work; "$@"' sh "$@"
 }
 quietly_inside() { inside "$@" >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "failed: ${*:2}"; }; }
 files_in() { # files_in ROOT: without the journals of dpkg and apt
@@ -137,7 +138,7 @@ for suite in "${suites[@]}"; do
     # Recommended packages (libcurl4) are left out on purpose.
     files_in "$root" >"$work/before"
     quietly_inside "$root" dpkg -i "/work/$(basename "$deb")"
-    use "$root" colonnade
+    use "$root" /usr/bin/colonnade
     name=$(dpkg-deb -f "$deb" Package)
     quietly_inside "$root" dpkg --purge "$name"
     files_in "$root" >"$work/after"
