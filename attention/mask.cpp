@@ -175,23 +175,21 @@ void ColumnMask::validate() const {
     }
 }
 
+bool ColumnMask::sees(int64_t b, int64_t h, int64_t row, int64_t column) const {
+    const Bounds x = bounds(b, h, column);
+    if ((x.lts <= row && row < x.lte) || (x.uts <= row && row < x.ute) || row < causal_rows(column)) return false;
+    if (position_window == 0) return true;
+    const int32_t* const position = row_positions.data() + b * rows;
+    return position[row] - position[column] < position_window;
+}
+
 std::vector<uint8_t> ColumnMask::dense() const {
     std::vector<uint8_t> visible;
     visible.reserve(static_cast<size_t>(batch * heads * rows * columns));
-    for (int64_t b = 0; b < batch; ++b) {
-        const int32_t* position = position_window > 0 ? row_positions.data() + b * rows : nullptr;
-        for (int64_t h = 0; h < heads; ++h) {
-            for (int64_t i = 0; i < rows; ++i) {
-                for (int64_t j = 0; j < columns; ++j) {
-                    const Bounds x = bounds(b, h, j);
-                    const bool hidden = (x.lts <= i && i < x.lte) || (x.uts <= i && i < x.ute) ||
-                                        (causal && j > i + (columns - rows)) ||
-                                        (position && position[i] - position[j] >= position_window);
-                    visible.push_back(!hidden);
-                }
-            }
-        }
-    }
+    for (int64_t b = 0; b < batch; ++b)
+        for (int64_t h = 0; h < heads; ++h)
+            for (int64_t i = 0; i < rows; ++i)
+                for (int64_t j = 0; j < columns; ++j) visible.push_back(sees(b, h, i, j));
     return visible;
 }
 

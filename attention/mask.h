@@ -58,6 +58,9 @@ struct ColumnMask {
     /// [1, max_position].
     void validate() const;
 
+    /// Whether query `row` may see key `column`.
+    bool sees(int64_t b, int64_t h, int64_t row, int64_t column) const;
+
     /// [batch, heads, rows, columns], 1 if the query may see the key. For tests and pictures: O(rows x columns).
     std::vector<uint8_t> dense() const;
 

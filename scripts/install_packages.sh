@@ -6,7 +6,7 @@ set -euo pipefail
 packages=(
     build-essential cmake ninja-build pkg-config
     libopenblas-openmp-dev libhdf5-dev libsentencepiece-dev libicu-dev libpcre2-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libfmt-dev
-    zlib1g-dev libzstd-dev libsnappy-dev libcurl4-openssl-dev ca-certificates
+    zlib1g-dev libpng-dev libzstd-dev libsnappy-dev libcurl4-openssl-dev ca-certificates
     libprotobuf-dev protobuf-compiler libssl-dev libgtest-dev libopenmpi-dev openmpi-bin
     wordnet-base python3-pip # the quickstart: its data; its model is in a Python package
 )

@@ -5,9 +5,8 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "attention/bench/mask_file.h"
+#include "attention/bench/mask_options.h"
 #include "attention/bench/timing.h"
-#include "attention/mask_families.h"
 #include "attention/plan_picture.h"
 #include "engine/device/device.h"
 #include "engine/io/files.h"
@@ -17,28 +16,18 @@ namespace colonnade {
 namespace {
 
 struct Options {
-    std::vector<std::string> masks{"all"}, columns_files;
-    std::vector<int64_t> lengths{4096}, ends;
-    std::string device, dtype, json, siblings = "largest_first";
-    int64_t query_length = 0, batch = 1, documents = 0, shortest_document = -1, sliding_window = 0, mask_heads = 0;
+    MaskOptions masks;
+    std::string device, dtype, json;
     AttentionSize size;
     int repeat = 5;
     bool check = false, without_full = false, show_plan = false;
-    std::optional<int64_t> window, global_tokens, prefix, first_evicting_row, stem, leaf;
-    uint64_t seed = 0;
 };
-
-CLI::Range at_least(int64_t n) {
-    return CLI::Range(n, int64_t{1} << 30);
-}
 
 void declare_sizes(CLI::App& app, Options& o) {
     app.add_option("--device", o.device, "default: cuda if there is a GPU, otherwise cpu")
         ->check(CLI::IsMember({"cpu", "cuda"}));
     app.add_option("--dtype", o.dtype, "cpu: f32 (default) or f64; cuda: bf16")
         ->check(CLI::IsMember({"f32", "f64", "bf16"}));
-    app.add_option("--query-length", o.query_length, "number of queries, default: as many as keys")->check(at_least(1));
-    app.add_option("--batch", o.batch)->check(at_least(1))->capture_default_str();
     app.add_option("--heads", o.size.heads)->check(at_least(1))->capture_default_str();
     app.add_option("--kv-heads", o.size.kv_heads, "key/value heads, default: as many as heads")->check(at_least(1));
     app.add_option("--head-dim", o.size.head_dim, "1 to 256; cuda: 64, 96, 128 or 256")
@@ -50,53 +39,9 @@ void declare_sizes(CLI::App& app, Options& o) {
         ->check(at_least(1));
 }
 
-void declare_masks(CLI::App& app, Options& o) {
-    auto* mask = app.add_option("--mask", o.masks, "mask families, such as causal,document; or all")
-                     ->delimiter(',')
-                     ->capture_default_str();
-    auto* length = app.add_option("--length", o.lengths, "number of keys, or a list: 8192,32768")
-                       ->delimiter(',')
-                       ->check(at_least(1))
-                       ->capture_default_str();
-    app.add_option("--columns-file", o.columns_files,
-                   "HDF5 files with int32 datasets lts, lte, uts, ute and an attribute causal")
-        ->type_name("FILE")
-        ->excludes(mask)
-        ->excludes(length);
-    auto* documents =
-        app.add_option("--documents", o.documents, "number of equal documents, or blocks")->check(at_least(1));
-    auto* shortest = app.add_option("--shortest-document", o.shortest_document,
-                                    "random document lengths, each at least this many tokens")
-                         ->check(at_least(0))
-                         ->needs(documents);
-    app.add_option("--ends", o.ends, "cumulative document ends, such as 3,8")
-        ->delimiter(',')
-        ->excludes(documents)
-        ->excludes(shortest);
-    app.add_option("--window", o.window, "keys in the window, default: length / 16")->check(at_least(1));
-    app.add_option("--global-tokens", o.global_tokens, "tokens that all queries see, default: 16")->check(at_least(0));
-    app.add_option("--prefix", o.prefix, "prefix of prefix_lm_causal, default: length / 2")->check(at_least(0));
-    app.add_option("--first-evicting-row", o.first_evicting_row,
-                   "first evicting row of random_eviction, default: length / 2")
-        ->check(at_least(0));
-    app.add_option("--mask-heads", o.mask_heads, "mask heads of random_eviction, default: as many as heads")
-        ->check(at_least(1));
-    app.add_option("--stem", o.stem, "tokens of the stem of a tree, default: a share of the length")
-        ->check(at_least(1));
-    app.add_option("--leaf", o.leaf, "average tokens of a leaf of a tree, default: a share of the length")
-        ->check(at_least(1));
-    app.add_option("--siblings", o.siblings, "order of the subtrees behind a prefix of a tree")
-        ->check(CLI::IsMember({"largest_first", "as_found"}))
-        ->capture_default_str();
-    app.add_option("--seed", o.seed, "seed of random_eviction and of random lengths of documents and leaves")
-        ->capture_default_str();
-    app.add_option("--sliding-window", o.sliding_window, "intersect causal masks with a window of this many keys")
-        ->check(at_least(1));
-}
-
 void declare(CLI::App& app, Options& o) {
     declare_sizes(app, o);
-    declare_masks(app, o);
+    declare_masks(app, o.masks);
     auto* repeat = app.add_option("--repeat", o.repeat, "number of timed runs; the median is reported")
                        ->check(CLI::Range(1, 1000))
                        ->capture_default_str();
@@ -108,52 +53,6 @@ void declare(CLI::App& app, Options& o) {
     auto* show_plan =
         app.add_flag("--show-plan", o.show_plan, "print the tile plan of each mask as a picture; time nothing");
     for (auto* timing : {repeat, without_full, check, json}) show_plan->excludes(timing);
-}
-
-struct NamedMask {
-    std::string name;
-    ColumnMask mask;
-};
-
-std::vector<NamedMask> masks_from_files(const Options& o) {
-    std::vector<NamedMask> masks;
-    for (const std::string& path : o.columns_files) masks.push_back({path, read_column_mask(path, o.query_length)});
-    return masks;
-}
-
-std::vector<NamedMask> masks_of_length(const Options& o, int64_t length) {
-    const int64_t rows = o.query_length ? o.query_length : length;
-    const int64_t mask_heads = o.mask_heads ? o.mask_heads : o.size.heads;
-    auto parameters = default_parameters(rows, length, mask_heads, o.documents);
-    if (!o.ends.empty()) set_documents(parameters, o.ends);
-    if (o.shortest_document >= 0)
-        set_documents(parameters, random_document_ends(length, o.documents, o.shortest_document, o.seed));
-    parameters.window = o.window.value_or(parameters.window);
-    parameters.global_tokens = o.global_tokens.value_or(parameters.global_tokens);
-    parameters.prefix = o.prefix.value_or(parameters.prefix);
-    parameters.first_evicting_row = o.first_evicting_row.value_or(parameters.first_evicting_row);
-    parameters.stem = o.stem.value_or(parameters.stem);
-    parameters.leaf = o.leaf.value_or(parameters.leaf);
-    parameters.siblings = o.siblings == "as_found" ? SiblingOrder::as_found : SiblingOrder::largest_first;
-    parameters.seed = o.seed;
-    std::vector<NamedMask> masks;
-    const auto build = [&](const MaskFamily& family, bool asked_for) {
-        ColumnMask mask = family.build(parameters);
-        if (o.sliding_window && (mask.causal || asked_for)) mask = mask.with_sliding_window(o.sliding_window);
-        masks.push_back({std::string(family.name), stack(std::vector(static_cast<size_t>(o.batch), mask))});
-    };
-    for (const std::string& name : o.masks) {
-        if (name == "all") {
-            for (const MaskFamily& family : mask_families())
-                if (!family.square || rows == length) build(family, false);
-            continue;
-        }
-        const MaskFamily& family = mask_family(name);
-        if (family.square && rows != length)
-            fail(Exit::config, "--mask {}: needs as many queries as keys, found {} and {}", name, rows, length);
-        build(family, true);
-    }
-    return masks;
 }
 
 nlohmann::ordered_json to_json(const NamedMask& named, const AttentionTimes& m,
@@ -276,10 +175,10 @@ int run(const CLI::App& app, Options& o) {
     const std::unique_ptr<Gpu> gpu = settle(app, o);
     const Context ctx{.device = gpu ? Device::cuda : Device::cpu, .gpu = gpu.get()};
     if (o.show_plan) {
-        for (const NamedMask& mask : masks_from_files(o)) show_plan(o, ctx, mask);
-        if (o.columns_files.empty())
-            for (const int64_t length : o.lengths)
-                for (const NamedMask& mask : masks_of_length(o, length)) show_plan(o, ctx, mask);
+        for (const NamedMask& mask : masks_from_files(o.masks)) show_plan(o, ctx, mask);
+        if (o.masks.columns_files.empty())
+            for (const int64_t length : o.masks.lengths)
+                for (const NamedMask& mask : masks_of_length(o.masks, length, o.size.heads)) show_plan(o, ctx, mask);
         return 0;
     }
     nlohmann::ordered_json report{
@@ -287,10 +186,10 @@ int run(const CLI::App& app, Options& o) {
         {"head_dim", o.size.head_dim},         {"dtype", o.dtype},      {"results", nlohmann::ordered_json::array()}};
     bool passed = true;
     // One table per length; masks from files have sizes of their own.
-    if (o.columns_files.empty())
-        for (const int64_t length : o.lengths)
-            passed = bench(o, ctx, masks_of_length(o, length), report["results"]) && passed;
-    for (NamedMask& mask : masks_from_files(o)) {
+    if (o.masks.columns_files.empty())
+        for (const int64_t length : o.masks.lengths)
+            passed = bench(o, ctx, masks_of_length(o.masks, length, o.size.heads), report["results"]) && passed;
+    for (NamedMask& mask : masks_from_files(o.masks)) {
         std::vector<NamedMask> alone;
         alone.push_back(std::move(mask));
         passed = bench(o, ctx, alone, report["results"]) && passed;

@@ -15,13 +15,17 @@ constexpr float unknown = std::numeric_limits<float>::quiet_NaN();
 /// The samples of a pack, and the rows of their tokens, within the pack.
 class PackLayout {
   public:
-    PackLayout(const std::vector<const Sample*>& samples, Sharing sharing) : samples_(samples) {
+    /// `paths`: gets the rows of each sequence's tokens; may be null.
+    PackLayout(const std::vector<const Sample*>& samples, Sharing sharing,
+               std::vector<std::vector<int32_t>>* paths = nullptr)
+        : samples_(samples), paths_(paths) {
         for (const Sample* sample : samples) {
             check_sample(*sample);
             for (const Sequence& sequence : sample->sequences) sequences_.push_back(&sequence);
         }
         terms_.resize(sequences_.size());
         last_rows_.assign(sequences_.size(), -1);
+        if (paths_) paths_->resize(sequences_.size());
         if (sharing == Sharing::sample)
             for (size_t s = 0; s < sequences_.size(); ++s) place(s, sequences_[s]->shared, sequences_[s]->tokens);
         else
@@ -91,6 +95,7 @@ class PackLayout {
         }
         lts_.resize(tokens_.size());
         if (!path_.empty()) last_rows_[number] = path_.back();
+        if (paths_) (*paths_)[number] = path_;
         for (const auto& [begin, end, weight] : sequences_[number]->learned)
             for (int32_t i = begin; i < end; ++i) terms_[number].push_back({path_[static_cast<size_t>(i)], weight});
     }
@@ -178,6 +183,7 @@ class PackLayout {
     // Of each row:
     std::vector<int32_t> tokens_, positions_, lts_, predicted_from_;
     std::vector<int32_t> path_;  ///< rows of the tokens of the sequence placed last
+    std::vector<std::vector<int32_t>>* paths_;
 };
 
 }  // namespace
@@ -209,6 +215,12 @@ Batch make_batch(const std::vector<std::vector<const Sample*>>& packs, const Bat
     require(std::ssize(batch.term_targets) <= INT32_MAX, "a batch has {} terms, more than 32 bits can number",
             batch.term_targets.size());
     return batch;
+}
+
+std::vector<std::vector<int32_t>> token_rows(const std::vector<const Sample*>& pack, Sharing sharing) {
+    std::vector<std::vector<int32_t>> rows;
+    const PackLayout layout(pack, sharing, &rows);
+    return rows;
 }
 
 }  // namespace colonnade

@@ -85,4 +85,8 @@ struct BatchOptions {
 /// consist of padding. Throws Exit::internal for a sample that is not as data/samples/sample.h describes.
 Batch make_batch(const std::vector<std::vector<const Sample*>>& packs, const BatchOptions& options = {});
 
+/// Where make_batch puts the tokens of a pack: entry i of list s is the row, within the pack, of token i of sequence s of
+/// all samples.
+std::vector<std::vector<int32_t>> token_rows(const std::vector<const Sample*>& pack, Sharing sharing);
+
 }  // namespace colonnade

@@ -47,8 +47,7 @@ bool Loader::push(LoadedBatch&& batch, const std::stop_token& stop) {
     return true;
 }
 
-/// Joins the samples of a pack to one sample of one sequence. No first token is learned, so the totals do not change.
-static Sample join(const std::vector<Sample>& samples) {
+Sample one_long_text(const std::vector<Sample>& samples) {
     Sample joined;
     Sequence& whole = joined.sequences.emplace_back();
     for (const Sample& sample : samples) {
@@ -79,7 +78,7 @@ Batch Loader::load(const PackPlan& plan, int64_t first_pack, Kind kind) const {
             samples[p].push_back(kind == Kind::own ? store_.sample(i) : options_.mismatched->sample(store_, i));
         if (options_.teacher)
             for (Sample& sample : samples[p]) options_.teacher->fill(sample);
-        if (!options_.document_mask && !samples[p].empty()) samples[p].assign(1, join(samples[p]));
+        if (!options_.document_mask && !samples[p].empty()) samples[p].assign(1, one_long_text(samples[p]));
         for (const Sample& sample : samples[p]) views[p].push_back(&sample);
     }
     Batch batch =

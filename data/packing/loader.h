@@ -50,6 +50,10 @@ struct LoadedBatch {
     std::vector<Batch> mismatched{};
 };
 
+/// The samples of a pack as one sample of one sequence, for document_mask false. No first token is learned, so the totals
+/// do not change.
+Sample one_long_text(const std::vector<Sample>& samples);
+
 class Loader {
   public:
     /// `store` must outlive the loader; `schedule` must be made from its lengths.

@@ -48,6 +48,11 @@ class RangeTokens {
         return 2 * samples * (depth - stem) >= lengths_[end] - lengths_[first] - samples * stem;
     }
 
+    /// Whether [first, end) are at least 15 of 16 of `samples`.
+    static bool nearly_all(size_t first, size_t end, int32_t samples) {
+        return 16 * static_cast<int64_t>(end - first) >= 15 * int64_t{samples};
+    }
+
   private:
     const std::vector<int32_t>& lcp_;
     std::vector<int64_t> own_, lengths_;  // sums over the places before
@@ -58,6 +63,7 @@ class RangeTokens {
 PackUnits pack_units(std::span<const int64_t> lengths, const PrefixOrder& prefixes, const UnitLimits& limits) {
     struct Range {
         int32_t first, end, node, stem;
+        int32_t of_stem;  ///< samples that begin with the stem
         int32_t
             dissolved;  ///< depth of the node above if it was dissolved; one of equal depth is the same node of the trie
     };
@@ -65,16 +71,21 @@ PackUnits pack_units(std::span<const int64_t> lengths, const PrefixOrder& prefix
     if (lengths.empty()) return result;
     const Partings nodes = partings_of(prefixes.lcp);
     const RangeTokens tokens(lengths, prefixes);
-    std::vector<Range> left = {
-        {.first = 0, .end = static_cast<int32_t>(lengths.size()), .node = nodes.root, .stem = 0, .dissolved = 0}};
+    std::vector<Range> left = {{.first = 0,
+                                .end = static_cast<int32_t>(lengths.size()),
+                                .node = nodes.root,
+                                .stem = 0,
+                                .of_stem = static_cast<int32_t>(lengths.size()),
+                                .dissolved = 0}};
     while (!left.empty()) {
-        auto [first, end, node, stem, dissolved] = left.back();
+        auto [first, end, node, stem, of_stem, dissolved] = left.back();
         left.pop_back();
         const int32_t depth = node < 0 ? 0 : prefixes.lcp[static_cast<size_t>(node)];
         const int32_t above = result.stems[static_cast<size_t>(stem)].depth;
         const auto from = static_cast<size_t>(first), to = static_cast<size_t>(end);
         const bool kept = depth > std::max(above, dissolved) && limits.min_shared != UnitLimits::never &&
-                          (depth - above >= limits.min_shared || tokens.share_half(from, to, above, depth));
+                          (depth - above >= limits.min_shared || tokens.share_half(from, to, above, depth) ||
+                           RangeTokens::nearly_all(from, to, of_stem));
         if (node < 0 || (kept && tokens.fit(from, to, limits))) {
             result.units.push_back({.first = first, .end = end, .stem = stem});
             continue;
@@ -82,12 +93,23 @@ PackUnits pack_units(std::span<const int64_t> lengths, const PrefixOrder& prefix
         if (kept) {
             result.stems.push_back({.parent = stem, .depth = depth});
             stem = static_cast<int32_t>(result.stems.size()) - 1;
+            of_stem = end - first;
         } else {
             dissolved = depth;
         }
         const auto at = static_cast<size_t>(node);
-        left.push_back({.first = node, .end = end, .node = nodes.behind[at], .stem = stem, .dissolved = dissolved});
-        left.push_back({.first = first, .end = node, .node = nodes.before[at], .stem = stem, .dissolved = dissolved});
+        left.push_back({.first = node,
+                        .end = end,
+                        .node = nodes.behind[at],
+                        .stem = stem,
+                        .of_stem = of_stem,
+                        .dissolved = dissolved});
+        left.push_back({.first = first,
+                        .end = node,
+                        .node = nodes.before[at],
+                        .stem = stem,
+                        .of_stem = of_stem,
+                        .dissolved = dissolved});
     }
     return result;
 }

@@ -3,9 +3,10 @@
 // the samples' leading sequences (data/samples/prefix_order.h) from the root down. At a node of depth d below a stem of
 // depth f:
 //
-//     d - f < min_shared, and less than half of what its samples have beyond f on average
-//                                  the node is dissolved: the stem takes its children. Words that are equal by chance
-//                                  ("How do I") do not tie samples together
+//     d - f < min_shared, and less than half of what its samples have beyond f on average, and less than 15 of 16 of the
+//     stem's samples               the node is dissolved: the stem takes its children. Words that are equal by chance
+//                                  ("How do I") do not tie samples together; a system prompt that all have does, and
+//                                  ties none closer than others
 //     the samples fit in a row     they are one unit, packed and shuffled as one
 //     they do not fit              the node is a new stem with its own children, and every row that holds one of
 //                                  them computes its d tokens again

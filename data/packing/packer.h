@@ -47,8 +47,9 @@ struct PackSettings {
     PackStrategy strategy = PackStrategy::bfd;
     int64_t window = 10000;  ///< samples packed together by bfd
     uint64_t seed = 42;
-    bool shuffle = true;      ///< false: no randomness, every epoch is the same (evaluation)
-    int64_t min_shared = 64;  ///< tokens in common for which bfd brings samples together; half of theirs will do, too
+    bool shuffle = true;  ///< false: no randomness, every epoch is the same (evaluation)
+    int64_t min_shared =
+        64;  ///< tokens in common for which bfd brings samples together (or as data/packing/pack_units.h says)
     int64_t most_represented = 64;  ///< UnitLimits::most_represented
 };
 

@@ -5,6 +5,7 @@
 
 #include "data/samples/answer_notes.h"
 #include "data/samples/join_branches.h"
+#include "data/samples/turn_markers.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
@@ -170,6 +171,7 @@ void Encoder::append_plain(TokenDraft& draft, const std::string& text, TextStart
                            TokenCache& cache) const {
     const Encoding encoding = tokenizer_->encode(text, options_.special_tokens_in_text, start, cache);
     draft.notes.add_if(encoding.spelled_special, RowNote::marker_in_text);
+    draft.notes.add_if(!encoding.spelled_special && has_turn_marker(text), RowNote::foreign_marker);
     for (const int32_t id : encoding.ids) draft.append(id, weight);
 }
 

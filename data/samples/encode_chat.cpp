@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 
 #include "data/samples/encode.h"
+#include "data/samples/turn_markers.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
@@ -165,6 +166,13 @@ void Encoder::append_chat(TokenDraft& draft, const RenderedChat& chat, const std
     const std::vector<Span> plain = row_spans(chat);
     SplitText split = tokenizer_->split(chat.text, plain);
     draft.notes.add_if(split.spelled_special, RowNote::marker_in_text);
+    draft.notes.add_if(
+        !split.spelled_special && std::ranges::any_of(plain,
+                                                      [&](const Span& span) {
+                                                          return has_turn_marker(std::string_view(chat.text).substr(
+                                                              span.begin, span.end - span.begin));
+                                                      }),
+        RowNote::foreign_marker);
     if (split.spelled_special && options_.special_tokens_in_text == Spelled::token)
         split = tokenizer_->split(chat.text, {});
     const std::string_view text = chat.text;

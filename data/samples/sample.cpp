@@ -158,4 +158,8 @@ void check_sample(const Sample& sample) {
                 weight);
 }
 
+bool chosen_come_last(const Sample& sample) {
+    return std::ranges::all_of(sample.pairs, [](const AnswerPair& pair) { return pair.better > pair.worse; });
+}
+
 }  // namespace colonnade

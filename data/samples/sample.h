@@ -108,6 +108,9 @@ struct PairTotals {
 };
 PairTotals pair_totals(std::span<const AnswerPair> pairs);
 
+/// Whether every better sequence comes after the worse one, as in preferences of several turns.
+bool chosen_come_last(const Sample& sample);
+
 /// Which answers of a ranking are compared, best first.
 enum class RankedPairs {
     all,   ///< each with every later one: (0, 1), (0, 2), ..., (1, 2), ...

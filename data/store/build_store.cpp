@@ -243,8 +243,8 @@ class StoreBuilder {
         if (!row.notes.dropped() && target_weight(row.sample) == 0) row.notes.add(RowNote::dropped_nothing_learned);
         statistics.notes.add(row.notes, at.text);
         if (row.notes.dropped()) return;
-        store.add(row.sample, static_cast<int32_t>(at.file), at.line);
-        for (const Sample& sample : row.more) store.add(sample, static_cast<int32_t>(at.file), at.line);
+        store.add(row.sample, static_cast<int32_t>(at.file), at.line, row.notes);
+        for (const Sample& sample : row.more) store.add(sample, static_cast<int32_t>(at.file), at.line, row.notes);
     }
 
     void add_answers(Block& block, const Row& row, const RowPlace& at, TokenCache& cache) const {
@@ -259,7 +259,7 @@ class StoreBuilder {
             statistics.notes.add(answer.notes, place);
             if (answer.notes.dropped()) continue;
             if (request_.rows == RowKind::taught) add_teacher(block, answer.sample.sequences.front());
-            block.part.add(answer.sample, static_cast<int32_t>(at.file), at.line);
+            block.part.add(answer.sample, static_cast<int32_t>(at.file), at.line, answer.notes);
             if (request_.rows == RowKind::scored)
                 block.scores.add(*row.answers[i].score, static_cast<int64_t>(block.dataset), place);
         }

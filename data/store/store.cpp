@@ -77,9 +77,10 @@ void TokenStore::for_each_dataset(Body&& body, Stores&... stores) {
     body("pair_begins", stores.pair_begins_...);
     body("source_files", stores.source_files_...);
     body("source_lines", stores.source_lines_...);
+    body("notes", stores.notes_...);
 }
 
-void TokenStore::add(const Sample& sample, int32_t file, int64_t line) {
+void TokenStore::add(const Sample& sample, int32_t file, int64_t line, RowNotes notes) {
     for (const Sequence& sequence : sample.sequences) {
         tokens_.insert(tokens_.end(), sequence.tokens.begin(), sequence.tokens.end());
         token_begins_.push_back(tokens());
@@ -100,6 +101,7 @@ void TokenStore::add(const Sample& sample, int32_t file, int64_t line) {
     pair_begins_.push_back(std::ssize(margins_));
     source_files_.push_back(file);
     source_lines_.push_back(line);
+    notes_.push_back(notes.bits());
 }
 
 /// Appends what a sequence gives beside its tokens. A list begins with the first sequence that has a number for it.
@@ -301,7 +303,7 @@ TokenStore TokenStore::select(const std::vector<int64_t>& samples) const {
     part.statistics = statistics;
     for (const int64_t i : samples) {
         const auto at = static_cast<size_t>(i);
-        part.add(sample(i), source_files_[at], source_lines_[at]);
+        part.add(sample(i), source_files_[at], source_lines_[at], notes(i));
     }
     part.count_samples();
     return part;
@@ -313,7 +315,8 @@ TokenStore TokenStore::divided(const std::vector<std::vector<Sample>>& parts) co
     store.statistics = statistics;
     for (size_t i = 0; i < parts.size(); ++i) {
         const std::vector<Sample> own = parts[i].empty() ? std::vector{sample(static_cast<int64_t>(i))} : parts[i];
-        for (const Sample& part : own) store.add(part, source_files_[i], source_lines_[i]);
+        for (const Sample& part : own)
+            store.add(part, source_files_[i], source_lines_[i], notes(static_cast<int64_t>(i)));
     }
     store.count_samples();
     return store;
@@ -398,6 +401,7 @@ void TokenStore::check(const std::string& path, int64_t vocab_size) const {
     expect_size("pairs", pairs_.size(), 2 * margins_.size());
     expect_size("pair_weights", pair_weights_.size(), margins_.size());
     expect_size("source_lines", source_lines_.size(), samples);
+    expect_size("notes", notes_.size(), samples);
     check_begins(path, "token_begins", token_begins_, sequences, tokens_.size(), 0);
     check_begins(path, "span_begins", span_begins_, sequences, span_weights_.size(), 0);
     check_begins(path, "learned_begins", learned_begins_, sequences,
@@ -432,6 +436,8 @@ void TokenStore::check(const std::string& path, int64_t vocab_size) const {
         if (source_files_[i] < 0 || static_cast<size_t>(source_files_[i]) >= statistics.files.size())
             fail(Exit::data, "{}: source_files[{}] is {}, expected an index below {}", path, i, source_files_[i],
                  statistics.files.size());
+        if (notes_[i] < 0 || notes_[i] >> row_notes.size() != 0)
+            fail(Exit::data, "{}: notes[{}] is {}, expected bits of {} notes", path, i, notes_[i], row_notes.size());
     }
 }
 

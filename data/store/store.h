@@ -23,6 +23,7 @@
 //   pair_begins      i64 [samples + 1]
 //   source_files     i32 [samples]        index into the statistics' files
 //   source_lines     i64 [samples]        number of the line or row, from 1
+//   notes            i32 [samples]        RowNotes::bits() of that row, or of that answer of it
 //   settings, statistics  u8 [*]          JSON text (as datasets: HDF5 attributes are limited to 64 KiB)
 //   attributes       format, format_version, key, samples, tokens, payload_sha256 (over all datasets in this order)
 //
@@ -42,10 +43,10 @@ namespace colonnade {
 class TokenStore {
   public:
     /// Increased whenever the file's layout changes, or the samples that the same settings give.
-    static constexpr int64_t format_version = 6;
+    static constexpr int64_t format_version = 7;
 
-    /// Appends a sample from line `line` of statistics.files[file].
-    void add(const Sample& sample, int32_t file, int64_t line);
+    /// Appends a sample from line `line` of statistics.files[file]. `notes`: of that row.
+    void add(const Sample& sample, int32_t file, int64_t line, RowNotes notes = {});
     /// Appends all samples of `later`, which has the same list of files, and adds its row counts.
     void append(const TokenStore& later);
     /// Sets advantage and reward (NaN: none) of every sequence.
@@ -77,6 +78,7 @@ class TokenStore {
     PrefixSharing prefix_sharing(const PrefixOrder& order) const;
     std::string place(int64_t i) const;  ///< "path:line" or "path: row N" of sample i
     int64_t dataset(int64_t i) const;    ///< index of the data set of sample i
+    RowNotes notes(int64_t i) const { return RowNotes::of_bits(notes_[static_cast<size_t>(i)]); }
 
     /// Returns these samples, in this order; one may be taken several times. Statistics that depend on samples are those
     /// of the selection; rows and notes are those of the whole store.
@@ -124,6 +126,7 @@ class TokenStore {
     std::vector<int64_t> pair_begins_ = {0};
     std::vector<int32_t> source_files_;
     std::vector<int64_t> source_lines_;
+    std::vector<int32_t> notes_;
 };
 
 }  // namespace colonnade

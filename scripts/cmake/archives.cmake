@@ -17,4 +17,4 @@ set_property(TARGET PkgConfig::ICU PROPERTY INTERFACE_LINK_LIBRARIES ${pkgcfg_li
 # Their symbols stay inside the program, so that libsentencepiece, which has a protobuf of its own, uses its own. All
 # else is open to libcolonnade_cpu (packaging/CMakeLists.txt).
 set(COLONNADE_HIDDEN_ARCHIVES libhdf5.a libsz.a libaec.a libz.a libzstd.a libsnappy.a libpcre2-8.a libicuuc.a libyaml-cpp.a
-    libprotobuf.a libcrypto.a libopenblas.a libcudart_static.a)
+    libprotobuf.a libcrypto.a libopenblas.a libcudart_static.a libpng16.a)

@@ -32,11 +32,12 @@ train/log        ... engine/hub
 train/folders    ...
 train/report     ...
 train/run        ... engine/hub
+train/inspect    ... engine/hub
 train/selftest   ... engine/hub
 train/doctor     ... engine/hub
 train/bench      ... engine/hub engine/program
 train/program    ... engine/hub engine/program
-train            ... engine/program
+train            ... engine/program attention/bench
 scripts          engine/device engine/io engine/program
 '
 

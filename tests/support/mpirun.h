@@ -9,7 +9,6 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <sstream>
 
 #include "engine/device/device.h"
 #include "engine/ranks/message_passing.h"
@@ -20,11 +19,7 @@ namespace colonnade {
 
 /// Path of mpirun; empty without mpirun or in a build without MPI.
 inline std::string mpirun() {
-    const char* path = std::getenv("PATH");
-    std::istringstream folders(path && mpi::built_in() ? path : "");
-    for (std::string folder; std::getline(folders, folder, ':');)
-        if (access((folder + "/mpirun").c_str(), X_OK) == 0) return folder + "/mpirun";
-    return "";
+    return mpi::built_in() ? program_in_path("mpirun") : "";
 }
 
 /// Ranks do not share a GPU: hides the GPUs from the programs of a test if there are fewer than `ranks`.

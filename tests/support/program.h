@@ -8,7 +8,9 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <functional>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -22,6 +24,15 @@ inline std::string content_of(FILE* file) {
     std::rewind(file);
     for (int c; (c = std::fgetc(file)) != EOF;) text.push_back(static_cast<char>(c));
     return text;
+}
+
+/// The path of a program in PATH; empty if it is not there.
+inline std::string program_in_path(const std::string& name) {
+    const char* const path = std::getenv("PATH");
+    std::istringstream folders(path ? path : "");
+    for (std::string folder; std::getline(folders, folder, ':');)
+        if (const std::string file = folder + "/" + name; access(file.c_str(), X_OK) == 0) return file;
+    return "";
 }
 
 /// A running program: one of ours, given by name, or any other, given by path.

@@ -30,22 +30,22 @@ size_t overlap(std::string_view text, std::string_view stop) {
 
 }  // namespace
 
-AnswerText::AnswerText(const Tokenizer& tokenizer, std::vector<std::string> stops)
-    : tokenizer_(tokenizer), stops_(std::move(stops)) {
+AnswerText::AnswerText(const Tokenizer& tokenizer, std::vector<std::string> stops, SpecialTokens special)
+    : tokenizer_(tokenizer), stops_(std::move(stops)), special_(special) {
     std::erase(stops_, std::string());
 }
 
 std::string AnswerText::text_of(size_t count) const {
-    return tokenizer_.decode({recent_.begin(), recent_.begin() + static_cast<ptrdiff_t>(count)});
+    return tokenizer_.decode({recent_.begin(), recent_.begin() + static_cast<ptrdiff_t>(count)}, special_);
 }
 
 std::string AnswerText::add(int32_t token) {
     if (stopped_) return {};
     recent_.push_back(token);
     const std::string before = text_of(certain_), now = text_of(recent_.size());
-    const bool waited = recent_.size() > certain_ + 1;  // a decoder passes over special tokens
-    const bool half =
-        now.ends_with(replacement) || is_byte(tokenizer_.piece(token)) || (waited && tokenizer_.is_special(token));
+    const bool waited = recent_.size() > certain_ + 1;
+    const bool passed_over = special_ == SpecialTokens::skip && tokenizer_.is_special(token);
+    const bool half = now.ends_with(replacement) || is_byte(tokenizer_.piece(token)) || (waited && passed_over);
     if (half && recent_.size() - certain_ < longest_wait) return {};
     std::string text = beyond(before, now);
     // Tokens without text, such as special ones, do not set a decoder's first token apart from the others.

@@ -13,7 +13,7 @@ namespace colonnade {
 class AnswerText {
   public:
     /// The answer ends before the first of `stops` in its text. Empty ones are ignored.
-    AnswerText(const Tokenizer& tokenizer, std::vector<std::string> stops);
+    AnswerText(const Tokenizer& tokenizer, std::vector<std::string> stops, SpecialTokens special = SpecialTokens::skip);
 
     /// Returns the text that has become certain; may be empty.
     std::string add(int32_t token);
@@ -28,6 +28,7 @@ class AnswerText {
 
     const Tokenizer& tokenizer_;
     std::vector<std::string> stops_;
+    SpecialTokens special_;
     /// Tokens whose text is not certain yet, behind some whose text is: a decoder may treat the first token of a text
     /// in another way.
     std::vector<int32_t> recent_;

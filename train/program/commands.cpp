@@ -15,10 +15,10 @@ namespace colonnade {
 
 using Declare = Work(CLI::App&);
 Declare init_command, train_command, plan_command, prepare_command, teach_command, check_packing_command,
-    explain_step_command, selftest_command, doctor_command, chat_command, generate_command, export_command,
-    report_command, compare_command, train_tokenizer_command, bench_step_command, bench_generate_command,
-    bench_prepare_command, bench_layers_command, bench_save_command, bench_attention_command, completion_command,
-    complete_command, man_command, help_command;
+    explain_step_command, inspect_command, selftest_command, doctor_command, chat_command, generate_command,
+    export_command, report_command, compare_command, train_tokenizer_command, bench_step_command,
+    bench_generate_command, bench_prepare_command, bench_layers_command, bench_save_command, bench_attention_command,
+    completion_command, complete_command, man_command, help_command;
 
 namespace {
 
@@ -31,6 +31,7 @@ constexpr Command table[] = {
     {"train", "train", "Trains a model as a config says, or a model on data", train_command, run},
     {"plan", "", "Prints the exact steps, tokens and bytes of a run", plan_command, run},
     {"prepare", "prepare", "Tokenizes the data of a run and reports on it", prepare_command, run},
+    {"inspect", "", "Shows a packed row as a picture, and suspicious rows", inspect_command, run},
     {"teach", "", "Writes what a model says as a teacher, for stage distill", teach_command, run},
     {"check-packing", "check_packing", "Checks that packed rows train as separate samples do", check_packing_command,
      run},
@@ -53,8 +54,8 @@ constexpr Command table[] = {
     {"bench save", "bench_save", "Times a checkpoint in the background, and loading it", bench_save_command},
     {"bench attention", "bench_attention", "Times FlashMask attention by mask family", bench_attention_command},
     {"completion", "", "Prints the completion script of a shell", completion_command},
-    {"man", "", "Prints the manual page", man_command},
     {"help", "", "Explains a command", help_command, "[COMMAND]"},
+    {"man", "", "Prints the manual page", man_command, "", "", true},
     {"complete", "", "Prints what can follow the words of a command line", complete_command, "", "", true},
 };
 

@@ -4,10 +4,13 @@
 
 #include <algorithm>
 
+#include "attention/plan_picture.h"
 #include "engine/device/human_units.h"
 #include "train/report/html.h"
 
 namespace colonnade {
+
+static constexpr int64_t most_tiles = 64;  ///< on a side
 
 std::string svg_of(const TilePicture& picture) {
     if (picture.classes.empty()) return "";
@@ -36,6 +39,27 @@ std::string svg_of(const TilePicture& picture) {
         "<text class=\"end\" x=\"{9:.0f}\" y=\"{11:.0f}\">{8}</text>\n</svg>\n",
         left + side + 8, top + side + 8, left, top, side, shapes('#'), shapes('/'), left + side, picture.tokens,
         left - 6, top + 12, top + side);
+}
+
+ColumnMask first_sheet(const ColumnMask& mask) {
+    ColumnMask first = mask;
+    first.batch = first.heads = 1;
+    for (auto* vector : {&first.lts, &first.lte, &first.uts, &first.ute})
+        if (!vector->empty()) vector->resize(static_cast<size_t>(mask.columns));
+    if (!first.row_positions.empty()) first.row_positions.resize(static_cast<size_t>(mask.rows));
+    return first;
+}
+
+TilePicture tile_picture(const ColumnMask& mask) {
+    const ColumnMask first = first_sheet(mask);
+    const int64_t longest = std::max(first.rows, first.columns);
+    TilePicture picture{.tokens = first.columns, .tile = std::max<int64_t>(1, (longest + most_tiles - 1) / most_tiles)};
+    const TilePlan plan = make_tile_plan(first, picture.tile, picture.tile);
+    const std::string classes = tile_classes({}, plan);
+    for (int64_t row = 0; row < plan.row_blocks; ++row)
+        picture.classes.push_back(
+            classes.substr(static_cast<size_t>(row * plan.column_blocks), static_cast<size_t>(plan.column_blocks)));
+    return picture;
 }
 
 std::vector<Bin> histogram(const std::vector<int64_t>& lengths, int64_t most) {

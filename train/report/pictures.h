@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "attention/mask.h"
+
 namespace colonnade {
 
 /// A mask as rows of tiles. Classes are those of tile_classes() (attention/plan_picture.h): '#' all pairs visible, '/'
@@ -16,6 +18,10 @@ struct TilePicture {
     std::vector<std::string> classes{};  ///< a line per row block, a character per column block
 };
 std::string svg_of(const TilePicture& picture);
+/// The tiles of a mask's first sheet, at most 64 on a side.
+TilePicture tile_picture(const ColumnMask& mask);
+/// Batch 0, head 0 of a mask.
+ColumnMask first_sheet(const ColumnMask& mask);
 
 /// Counts of lengths in [begin, end).
 struct Bin {

@@ -41,10 +41,22 @@ padding:4px 9px;font-size:12px;z-index:9;white-space:pre;font-variant-numeric:ta
 .cursor{stroke:var(--axis);pointer-events:none}
 )";
 
-// Shows the values at the step under the pointer.
-constexpr const char* script = R"(
+// The box at the pointer.
+constexpr const char* tip_script = R"(
 "use strict";
 const tip = document.getElementById("tip");
+const hide_tip = () => { tip.style.display = "none"; };
+const show_tip = (event, text) => {
+  tip.textContent = text;
+  tip.style.display = "block";
+  const right = event.clientX + 16 + tip.offsetWidth > innerWidth, low = event.clientY + 12 + tip.offsetHeight > innerHeight;
+  tip.style.left = Math.max(0, right ? event.clientX - 16 - tip.offsetWidth : event.clientX + 16) + "px";
+  tip.style.top = Math.max(0, low ? event.clientY - 12 - tip.offsetHeight : event.clientY + 12) + "px";
+};
+)";
+
+// Shows the values at the step under the pointer.
+constexpr const char* chart_script = R"(
 const shape = (svg, name, attributes) => {
   const node = document.createElementNS("http://www.w3.org/2000/svg", name);
   for (const key in attributes) node.setAttribute(key, attributes[key]);
@@ -63,7 +75,7 @@ for (const svg of document.querySelectorAll("svg.chart")) {
   const [left, top, width, height] = data.plot, [x0, x1] = data.x, [y0, y1] = data.y;
   const share = v => data.logarithmic ? Math.log(v / y0) / Math.log(y1 / y0) : (v - y0) / (y1 - y0);
   let shown = [];
-  const clear = () => { for (const node of shown) node.remove(); shown = []; tip.style.display = "none"; };
+  const clear = () => { for (const node of shown) node.remove(); shown = []; hide_tip(); };
   svg.addEventListener("pointerleave", clear);
   svg.addEventListener("pointermove", event => {
     clear();
@@ -78,24 +90,21 @@ for (const svg of document.querySelectorAll("svg.chart")) {
       texts.push(line.name + "  " + line.values[i] + "  at step " + line.steps[i]);
     }
     shown.push(shape(svg, "line", {x1: at.x, x2: at.x, y1: top, y2: top + height, class: "cursor"}));
-    tip.textContent = texts.join("\n");
-    tip.style.display = "block";
-    const right = event.clientX + 16 + tip.offsetWidth > innerWidth;
-    tip.style.left = (right ? event.clientX - 16 - tip.offsetWidth : event.clientX + 16) + "px";
-    tip.style.top = event.clientY + 12 + "px";
+    show_tip(event, texts.join("\n"));
   });
 }
 )";
 
 }  // namespace
 
-std::string html_page(const std::string& title, const std::string& body) {
+std::string html_page(const std::string& title, const std::string& body, const PageParts& own) {
     return "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
            "<meta name=\"viewport\" content=\"width=device-width\"/>\n"
            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
            "script-src 'unsafe-inline'\"/>\n<title>" +
-           escaped(title) + "</title>\n<style>\n" + chart_style() + style + "</style>\n</head>\n<body>\n" + body +
-           "<div id=\"tip\"></div>\n<script>" + script + "</script>\n</body>\n</html>\n";
+           escaped(title) + "</title>\n<style>\n" + chart_style() + style + own.style + "</style>\n</head>\n<body>\n" +
+           body + "<div id=\"tip\"></div>\n<script>" + tip_script + chart_script + own.script +
+           "</script>\n</body>\n</html>\n";
 }
 
 }  // namespace colonnade

@@ -6,7 +6,14 @@
 
 namespace colonnade {
 
+/// What a page has of its own, behind what all have.
+struct PageParts {
+    std::string style{};  ///< CSS
+    std::string
+        script{};  ///< runs when the body is there; show_tip(event, text) and hide_tip() show the box at the pointer
+};
+
 /// The page with `body`, an HTML text.
-std::string html_page(const std::string& title, const std::string& body);
+std::string html_page(const std::string& title, const std::string& body, const PageParts& own = {});
 
 }  // namespace colonnade

@@ -2,7 +2,6 @@
 
 #include <fmt/ranges.h>
 
-#include "attention/plan_picture.h"
 #include "data/packing/loader.h"
 #include "data/prepare_report.h"
 #include "train/run/learner_options.h"
@@ -10,12 +9,6 @@
 
 namespace colonnade {
 namespace {
-
-constexpr int64_t most_tiles = 64;  ///< on a side of the picture
-
-const char* text_of(NoteEffect effect) {
-    return effect == NoteEffect::dropped ? "dropped" : effect == NoteEffect::suspicious ? "suspicious" : "changed";
-}
 
 SplitFact split_fact(const char* name, const Config& c, const TokenStore& store) {
     const StoreStatistics& s = store.statistics;
@@ -30,7 +23,7 @@ SplitFact split_fact(const char* name, const Config& c, const TokenStore& store)
     for (const RowNoteInfo& info : row_notes)
         if (const RowCount& rows = s.notes[info.note]; rows.count > 0)
             split.notes.push_back(
-                {text_of(info.effect), info.label, rows.count, fmt::format("{}", fmt::join(rows.first, ", "))});
+                {name_of(info.effect), info.label, rows.count, fmt::format("{}", fmt::join(rows.first, ", "))});
     return split;
 }
 
@@ -42,13 +35,7 @@ TilePicture first_mask(const Session& session, const PackSchedule& schedule) {
     const int64_t window = session.model.windows.empty() ? 0 : session.model.windows[0];
     const ColumnMask& whole = first->batch.mask;
     const ColumnMask mask = window > 0 ? whole.with_sliding_window(window, first->batch.positions) : whole;
-    TilePicture picture{.tokens = mask.rows, .tile = std::max<int64_t>(1, (mask.rows + most_tiles - 1) / most_tiles)};
-    const TilePlan plan = make_tile_plan(mask, picture.tile, picture.tile);
-    const std::string classes = tile_classes({}, plan);
-    for (int64_t row = 0; row < plan.row_blocks; ++row)
-        picture.classes.push_back(
-            classes.substr(static_cast<size_t>(row * plan.column_blocks), static_cast<size_t>(plan.column_blocks)));
-    return picture;
+    return tile_picture(mask);
 }
 
 }  // namespace

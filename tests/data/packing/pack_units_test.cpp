@@ -22,14 +22,15 @@ class NaiveUnits {
     NaiveUnits(const PrefixSamples& samples, const UnitLimits& limits) : samples_(samples), limits_(limits) {
         std::vector<int32_t> all(samples.leading.size());
         std::iota(all.begin(), all.end(), 0);
-        add(all, 0, {0});
+        add(all, 0, {0}, std::ssize(all));
     }
     Units units;
 
   private:
     const Tokens& leading(int32_t s) const { return samples_.leading[static_cast<size_t>(s)]; }
 
-    void add(const std::vector<int32_t>& group, size_t depth, std::vector<int32_t> stems) {
+    /// `of_stem`: samples that begin with the last of the stems.
+    void add(const std::vector<int32_t>& group, size_t depth, std::vector<int32_t> stems, int64_t of_stem) {
         if (group.size() == 1) {
             units[group] = stems;
             return;
@@ -40,13 +41,15 @@ class NaiveUnits {
         while (leading(group[0]).size() > depth && std::none_of(group.begin(), group.end(), differ)) ++depth;
         const auto count = static_cast<int64_t>(group.size()), shared = static_cast<int64_t>(depth) - stems.back();
         const int64_t beyond = samples_.represented(group) - count * stems.back();
-        if (shared > 0 && (shared >= limits_.min_shared || 2 * count * shared >= beyond)) {
+        if (shared > 0 &&
+            (shared >= limits_.min_shared || 2 * count * shared >= beyond || 16 * count >= 15 * of_stem)) {
             if (samples_.distinct(group) <= limits_.tokens &&
                 samples_.represented(group) < limits_.most_represented * limits_.tokens) {
                 units[group] = stems;
                 return;
             }
             stems.push_back(static_cast<int32_t>(depth));
+            of_stem = count;
         }
         std::map<int32_t, std::vector<int32_t>> children;
         for (const int32_t s : group) {
@@ -55,7 +58,7 @@ class NaiveUnits {
             else
                 children[leading(s)[depth]].push_back(s);
         }
-        for (const auto& [token, child] : children) add(child, depth + 1, stems);
+        for (const auto& [token, child] : children) add(child, depth + 1, stems, of_stem);
     }
 
     const PrefixSamples& samples_;
@@ -94,6 +97,23 @@ TEST(PackUnits, AreThoseOfTheDefinition) {
     }
     EXPECT_GT(stems, 100u);
     EXPECT_GT(bundles, 100u);
+}
+
+/// `of` samples of 100 tokens, of which `alike` begin with the same 5.
+PackUnits behind_a_short_prompt(int32_t alike, int32_t of) {
+    PrefixOrder prefixes{.order = std::vector<int32_t>(static_cast<size_t>(of)), .lcp = {}};
+    std::iota(prefixes.order.begin(), prefixes.order.end(), 0);
+    for (int32_t k = 0; k < of; ++k) prefixes.lcp.push_back(0 < k && k < alike ? 5 : 0);
+    return pack_units(std::vector<int64_t>(prefixes.order.size(), 100), prefixes, {.tokens = 1000, .min_shared = 64});
+}
+
+TEST(PackUnits, AShortPromptThatNearlyAllHaveIsAStem) {
+    for (const auto& [alike, stems] : {std::pair{32, 2}, std::pair{30, 2}, std::pair{29, 1}}) {
+        const PackUnits found = behind_a_short_prompt(alike, 32);
+        EXPECT_EQ(std::ssize(found.stems), stems) << alike;
+        EXPECT_EQ(found.stems.back().depth, stems == 2 ? 5 : 0) << alike;
+        EXPECT_EQ(found.units.size(), 32u) << alike;
+    }
 }
 
 TEST(PackUnits, EqualSamplesAreUnitsUntilTheyRepresentTooMuch) {
