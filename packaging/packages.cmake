@@ -10,7 +10,7 @@ endif()
 
 # The licences of everything that is in the program: as the packages have them that it was built from.
 set(licenses libopenblas-openmp-dev libhdf5-dev libaec-dev zlib1g-dev libzstd-dev libsnappy-dev libpcre2-dev libicu-dev
-    libyaml-cpp-dev libprotobuf-dev libssl-dev libsentencepiece-dev libfmt-dev libcli11-dev nlohmann-json3-dev libgomp1)
+    libyaml-cpp-dev libprotobuf-dev libpng-dev libssl-dev libsentencepiece-dev libfmt-dev libcli11-dev nlohmann-json3-dev libgomp1)
 foreach(package ${licenses})
     file(GLOB text LIST_DIRECTORIES false /usr/share/doc/${package}/copyright)
     if(text)

@@ -84,7 +84,7 @@ inside() { # inside ROOT COMMAND...: without network but the machine itself, in 
     local root=$1
     shift
     unshare --net --mount --pid --fork sh -ec 'ip link set lo up; exec chroot "$@"' sh "$root" \
-        /usr/bin/env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive OMP_WAIT_POLICY=passive \
+        /usr/bin/env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive \
         sh -ec 'mount -t proc proc /proc; cd /work; "$@"' sh "$@"
 }
 quietly_inside() { inside "$@" >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "failed: ${*:2}"; }; }
@@ -102,7 +102,8 @@ system() { # system SUITE: the system, made at the first call
     fi
 }
 # The weights, with the instructions of x86-64-v3 as in the native build, and with those that the loader chooses.
-as_v3=(/lib64/ld-linux-x86-64.so.2 --glibc-hwcaps-mask x86-64-v3)
+# Started by the loader, the program cannot start itself again to tell its threads to sleep while they wait.
+as_v3=(/usr/bin/env OMP_WAIT_POLICY=passive /lib64/ld-linux-x86-64.so.2 --glibc-hwcaps-mask x86-64-v3)
 
 use() { # use ROOT PROGRAM: what a user would do
     local root=$1 program=$2
