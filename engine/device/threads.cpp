@@ -1,6 +1,7 @@
 #include "engine/device/threads.h"
 
 #include <alloca.h>
+#include <cblas.h>
 #include <linux/limits.h>
 #include <sched.h>
 #include <sys/auxv.h>
@@ -33,15 +34,14 @@ const char* value_of(const char* name, char** environment) {
     return nullptr;
 }
 
-/// Executes the program again with OMP_WAIT_POLICY, or what it wants instead, unless the environment says how threads wait.
-void let_waiting_threads_sleep(char** argv, char** environment) {
-    if (value_of("OMP_WAIT_POLICY", environment) || value_of("GOMP_SPINCOUNT", environment)) return;
+/// Executes the program again with one more variable, "NAME=VALUE". Returns if that is impossible.
+void execute_again(char** argv, char** environment, const char* variable) {
     if (getauxval(AT_BASE) == 0) return;  // started as `ld.so program`: the executable is ld.so
     size_t count = 0;
     while (environment[count]) ++count;
     auto** const wanted = static_cast<char**>(alloca((count + 2) * sizeof(char*)));
     std::memcpy(wanted, environment, count * sizeof(char*));
-    wanted[count] = const_cast<char*>(waiting_threads(argv));
+    wanted[count] = const_cast<char*>(variable);
     wanted[count + 1] = nullptr;
     // The resolved path, because the process takes its name in `top` and `pgrep` from it.
     char self[PATH_MAX];
@@ -49,6 +49,12 @@ void let_waiting_threads_sleep(char** argv, char** environment) {
     if (length <= 0) return;
     self[length] = '\0';
     execve(self, argv, wanted);
+}
+
+/// With OMP_WAIT_POLICY, or what the program wants instead, unless the environment says how threads wait.
+void let_waiting_threads_sleep(char** argv, char** environment) {
+    if (value_of("OMP_WAIT_POLICY", environment) || value_of("GOMP_SPINCOUNT", environment)) return;
+    execute_again(argv, environment, waiting_threads(argv));
 }
 
 /// The buffers that the constructor of OpenBLAS takes: one for each thread that it might use.
@@ -79,7 +85,10 @@ void require_blas_memory(const char* path, char** environment) {
     _exit(static_cast<int>(Exit::memory));
 }
 
+char** started_as = nullptr;
+
 void before_libraries(int, char** argv, char** environment) {
+    started_as = argv;
     let_waiting_threads_sleep(argv, environment);
     require_blas_memory(argv[0] ? argv[0] : "program", environment);
 }
@@ -87,12 +96,36 @@ void before_libraries(int, char** argv, char** environment) {
 [[gnu::section(".preinit_array"), gnu::used]] void (*const at_start)(int, char**, char**) = before_libraries;
 
 }  // namespace
+
+void settle_libraries() {
+    if (!started_as || std::getenv("OPENBLAS_CORETYPE")) return;
+    if (const char* const variable = better_kernels(openblas_get_corename()))
+        execute_again(started_as, environ, variable);
+}
+
+}  // namespace colonnade
+#else
+namespace colonnade {
+
+void settle_libraries() {}
+
 }  // namespace colonnade
 #endif
 
 namespace colonnade {
 
-void settle_libraries() {}
+const char* better_kernels(std::string_view chosen) {
+    constexpr std::string_view without_avx2[] = {"Prescott", "Generic", "Core2", "Penryn", "Nehalem", "Sandybridge"};
+    if (std::ranges::find(without_avx2, chosen) == std::end(without_avx2)) return nullptr;
+#ifdef __x86_64__
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd"))
+        return "OPENBLAS_CORETYPE=SkylakeX";
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return "OPENBLAS_CORETYPE=Haswell";
+#endif
+    return nullptr;
+}
 
 [[gnu::weak]] const char* waiting_threads(const char* const*) {
     return threads_sleep;

@@ -1,6 +1,11 @@
 #include "tests/support/paths.h"
 
+#include "engine/device/threads.h"
+
 namespace colonnade {
+
+/// Tests compute with the kernels of OpenBLAS that programs use.
+[[maybe_unused]] static const bool settled = (settle_libraries(), true);
 
 std::string project_file(const std::string& path) {
     return COLONNADE_SOURCES "/" + path;

@@ -10,6 +10,7 @@
 #include "engine/device/gemm.h"
 #include "engine/device/host_memory.h"
 #include "engine/device/human_units.h"
+#include "engine/device/threads.h"
 #include "train/doctor/doctor.h"
 #include "train/run/machine.h"
 
@@ -24,10 +25,12 @@ Item processor() {
     Item item{.name = "CPU",
               .found = fmt::format("{}, {} cores for this process{}, OpenBLAS {}", device_name(Device::cpu, 0), cores,
                                    known ? fmt::format(", load {:.1f}", load) : "", kernels)};
-    // Kernels for processors without AVX2, which every build of Colonnade needs: OpenBLAS did not recognise this one.
-    if (kernels.ends_with("Prescott") || kernels.ends_with("Generic")) {
+    if (const char* const better = better_kernels(kernels.substr(kernels.rfind(' ') + 1))) {
         item.health = Health::note;
-        item.remedy = "OpenBLAS does not know this processor and uses slow kernels: export OPENBLAS_CORETYPE=Haswell.";
+        item.remedy = fmt::format(
+            "OPENBLAS_CORETYPE makes OpenBLAS use kernels for older processors: leave it unset, or "
+            "export {}.",
+            better);
     } else if (known && load > cores + 0.5) {
         item.health = Health::note;
         item.remedy = "Other programs use these cores: end them, or give the run fewer threads (key threads).";

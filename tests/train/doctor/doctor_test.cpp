@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 
+#include "engine/device/threads.h"
 #include "tests/support/file_test.h"
 #include "tests/support/program.h"
 #include "tests/support/test_gpu.h"
@@ -26,6 +27,16 @@ const Item& named(const std::vector<Item>& items, const std::string& name) {
 class Doctor : public FileTest {
   protected:
     DoctorOptions options() const { return {.folder = folder_, .disk_bytes = 1 << 20, .driver = {}}; }
+    /// OpenBLAS's kernels in a program that is started with a value of OPENBLAS_CORETYPE, or without one (null).
+    std::string kernels_of_program(const char* wanted) const {
+        const Program::Result result = run("colonnade", {"doctor", "--folder", folder_, "--json", "-"}, [&] {
+            wanted ? setenv("OPENBLAS_CORETYPE", wanted, 1) : unsetenv("OPENBLAS_CORETYPE");
+        });
+        EXPECT_LE(result.exit, 1) << result.err;
+        const std::string name = "OpenBLAS ";  // its version and the kernels follow
+        const size_t version = result.out.find(name) + name.size(), kernels = result.out.find(' ', version) + 1;
+        return result.out.substr(kernels, result.out.find_first_of(" \",", kernels) - kernels);
+    }
 };
 
 TEST_F(Doctor, NeedsNoGpu) {
@@ -80,6 +91,18 @@ TEST_F(Doctor, SaysThatTheDriverDoesNotAnswer) {
     EXPECT_TRUE(has(report.problem, "does not answer")) << report.problem;
     EXPECT_EQ(named(gpu_items(report), "driver").health, Health::bad);
     EXPECT_EQ(driver_report(path("none.so")).problem, "") << "a machine without NVIDIA's driver is well";
+}
+
+TEST_F(Doctor, ProductsUseKernelsForThisProcessor) {
+#ifndef __x86_64__
+    GTEST_SKIP() << "names kernels of x86-64";
+#endif
+    EXPECT_EQ(kernels_of_program("Nehalem"), "Nehalem") << "the environment has it";
+    const std::string chosen = kernels_of_program(nullptr);
+    EXPECT_FALSE(chosen.empty());
+    EXPECT_EQ(better_kernels(chosen), nullptr) << chosen;
+    EXPECT_NE(better_kernels("Prescott"), nullptr);
+    EXPECT_EQ(better_kernels("Zen"), nullptr);
 }
 
 TEST_F(Doctor, TheProgramHasAnExitCodeAndJson) {
