@@ -82,7 +82,7 @@ int check(const Session& session, int64_t packs) {
 
 Work check_packing_command(CLI::App& app) {
     const auto packs = std::make_shared<int64_t>(4);
-    app.add_option("--packs", *packs, "number of packs to check")->capture_default_str()->check(CLI::PositiveNumber);
+    app.add_option("--packs", *packs, "number of packs to check")->capture_default_str()->check(at_least(1));
     app.allow_extras();
     app.footer(
         "Runs some packs of the run once packed and once sample by sample, with whole sequences that share nothing, "

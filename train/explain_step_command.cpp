@@ -42,8 +42,8 @@ Work explain_step_command(CLI::App& app) {
     app.add_option("RUN", options->run, "output_dir of a run")->required();
     app.add_option("--step", options->step,
                    "the step; default: the last spike, else the step with the largest grad_norm")
-        ->check(CLI::PositiveNumber);
-    app.add_option("--rows", options->rows, "rows to show")->capture_default_str()->check(CLI::PositiveNumber);
+        ->check(at_least(1));
+    app.add_option("--rows", options->rows, "rows to show")->capture_default_str()->check(at_least(1));
     app.footer(
         "Computes the steps from the newest checkpoint before it again, then every sample of the step alone and the "
         "whole "

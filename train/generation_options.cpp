@@ -24,7 +24,7 @@ void GenerationOptions::declare(CLI::App& app) {
                  "let the template write markers that are not single tokens");
     app.add_option("--max-new-tokens", generate.max_new_tokens, "longest answer, in tokens")
         ->capture_default_str()
-        ->check(CLI::PositiveNumber);
+        ->check(at_least(1));
     app.add_option("--temperature", s.temperature, "sampling temperature; 0: greedy")
         ->capture_default_str()
         ->check(CLI::NonNegativeNumber);
@@ -44,7 +44,7 @@ void GenerationOptions::declare(CLI::App& app) {
     app.add_option("--seed", s.seed, "seed of the sampling")->capture_default_str();
     app.add_option("--stop", stops, "text that ends an answer, which does not contain it; may be repeated");
     app.add_flag("--ignore-eos", ignore_eos, "answers do not end at the model's end tokens");
-    app.add_option("--max-length", max_length, "most tokens of prompt and answer together")->check(CLI::PositiveNumber);
+    app.add_option("--max-length", max_length, "most tokens of prompt and answer together")->check(at_least(1));
     app.add_option("--device", device, "auto: a GPU if there is one")
         ->capture_default_str()
         ->check(CLI::IsMember({"auto", "cpu", "cuda"}));

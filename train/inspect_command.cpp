@@ -71,7 +71,7 @@ Work inspect_command(CLI::App& app) {
     app.allow_extras();
     app.add_flag("--eval", options->choice.eval, "show the evaluation data instead of the training data");
     auto* row = app.add_option("--row", options->choice.row, "number of the packed row, from 1; default: 1")
-                    ->check(CLI::PositiveNumber);
+                    ->check(at_least(1));
     app.add_option("--sample", options->choice.sample, "show this row of the data: chats.jsonl:17")
         ->type_name("PLACE")
         ->excludes(row);

@@ -56,7 +56,7 @@ Work selftest_command(CLI::App& app) {
         ->check(CLI::IsMember({"cpu", "cuda"}));
     const auto* tokens =
         app.add_option("--tokens", o->tokens, "of a run: about how many tokens of its data a check computes")
-            ->check(CLI::PositiveNumber)
+            ->check(at_least(1))
             ->capture_default_str();
     app.allow_extras();
     app.footer(

@@ -1,12 +1,12 @@
 #pragma once
 // The masks that a command line asks for: families by name and length, or files.
 
-#include <CLI/CLI.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "attention/mask.h"
+#include "engine/program/command_line.h"
 
 namespace colonnade {
 
@@ -30,10 +30,5 @@ std::vector<NamedMask> masks_from_files(const MaskOptions& options);
 /// The families of one length. `heads`: mask heads, unless the options say how many. Throws Exit::config for a family
 /// that is not known, or that needs as many queries as keys.
 std::vector<NamedMask> masks_of_length(const MaskOptions& options, int64_t length, int64_t heads);
-
-/// As a value of command-line options.
-inline CLI::Range at_least(int64_t n) {
-    return CLI::Range(n, int64_t{1} << 30);
-}
 
 }  // namespace colonnade

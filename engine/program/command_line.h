@@ -31,6 +31,11 @@ struct Command {
     bool hidden = false;               ///< not listed
 };
 
+/// The whole numbers that an option takes.
+inline CLI::Range at_least(int64_t n) {
+    return CLI::Range(n, int64_t{1} << 30);
+}
+
 /// Text of --version: version, commit, compiler, instruction set, CUDA, MPI, NCCL.
 std::string version_text(const char* program);
 /// "2026-05-31": when the commit was made; empty if it is unknown.

@@ -94,7 +94,6 @@ class ShapeOptions {
 
   private:
     CLI::Option* of_shape(CLI::Option* option) { return option->excludes(config_); }
-    static CLI::Range at_least(int64_t n) { return {n, int64_t{1} << 30}; }
     CLI::Option* count(const char* name, int64_t& value, int64_t least, const char* help) {
         return of_shape(app_.add_option(name, value, help))->check(at_least(least));
     }
