@@ -147,7 +147,7 @@ inline Inspection inspected_pack(int64_t length, int64_t samples, int64_t tile =
     const ColumnMask mask = tree_mask(length, walk);
     made.masks.push_back(inspected_mask("layers 2, 4: all tokens before", mask, tile));
     made.masks.push_back(inspected_mask("layers 1, 3: window 256", mask.with_sliding_window(256, row.positions), tile));
-    made.samples[3].notes = {"nothing learned"};
+    if (samples > 3) made.samples[3].notes = {"nothing learned"};
     for (int64_t s = 0; s < 3; ++s) {
         made.samples.push_back(writer.sample(fmt::format("chats.jsonl:{}", 1000 + s), 60, 1, 0));
         made.samples.back().notes = {"very short"};

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "data/samples/turn_markers.h"
 #include "data/text/tokenizer_training.h"
 #include "engine/io/json.h"
 #include "tests/support/file_test.h"
@@ -80,7 +81,9 @@ TEST(Encode, MatchesTransformers) {
             << golden["template"] << golden["messages"];
         EXPECT_EQ(result.sample.sequences.size(), 1u);
         EXPECT_EQ(result.full_length, result.sample.length());
-        EXPECT_FALSE(result.notes.any());
+        RowNotes noted;
+        for (const Message& message : messages) noted.add_if(has_turn_marker(message.content), RowNote::foreign_marker);
+        EXPECT_EQ(result.notes, noted) << golden["messages"];
         messages.pop_back();
         EXPECT_EQ(encoder.encode_prompt(messages), golden["prompt"].get<std::vector<int32_t>>()) << golden["template"];
     }
