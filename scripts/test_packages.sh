@@ -85,11 +85,11 @@ inside() { # inside ROOT COMMAND...: without network but the machine itself, in 
     shift
     unshare --net --mount --pid --fork sh -ec 'ip link set lo up; exec chroot "$@"' sh "$root" \
         /usr/bin/env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive \
-        sh -ec 'mount -t proc proc /proc; cd /work; "$@"' sh "$@"
+        sh -ec 'mount -t proc proc /proc; cd /trial; "$@"' sh "$@"
 }
 quietly_inside() { inside "$@" >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "failed: ${*:2}"; }; }
 files_in() { # files_in ROOT: without the journals of dpkg and apt
-    (cd "$1" && find . -xdev \( -path ./work -o -path ./proc -o -path ./dev -o -path ./tmp -o -path ./run -o -path ./var/lib/dpkg -o -path ./var/lib/apt \
+    (cd "$1" && find . -xdev \( -path ./trial -o -path ./proc -o -path ./dev -o -path ./tmp -o -path ./run -o -path ./var/lib/dpkg -o -path ./var/lib/apt \
         -o -path ./var/cache -o -path ./var/log -o -path ./root/.cache \) -prune -o -print | sort)
 }
 system() { # system SUITE: the system, made at the first call
@@ -110,19 +110,19 @@ use() { # use ROOT PROGRAM: what a user would do
     quietly_inside "$root" "$program" --help
     quietly_inside "$root" "$program" --version
     head -n 1 "$work/log"
-    inside "$root" "$program" doctor --folder /work | tee "$work/doctor" | grep -E "^(WRONG|note)|MPI|HTTP|libraries" || true
+    inside "$root" "$program" doctor --folder /trial | tee "$work/doctor" | grep -E "^(WRONG|note)|MPI|HTTP|libraries" || true
     ! grep -q '^WRONG' "$work/doctor" || fail "doctor finds something wrong"
     quietly_inside "$root" "${as_v3[@]}" "$program" "${tokenizer[@]}"
     quietly_inside "$root" "${as_v3[@]}" "$program" "${from_scratch[@]}"
     [ -z "$model" ] || quietly_inside "$root" "${as_v3[@]}" "$program" "${fine_tune[@]}"
-    weights_of "$root/work" | diff "$work/native.sums" - >&2 || fail "other weights than those of $native"
+    weights_of "$root/trial" | diff "$work/native.sums" - >&2 || fail "other weights than those of $native"
     echo "the same weights as the native build"
     quietly_inside "$root" "$program" "${from_scratch[@]}"
-    echo "as the loader chooses: $(weights_of "$root/work" | head -n 1)"
+    echo "as the loader chooses: $(weights_of "$root/trial" | head -n 1)"
     # What is not there is named in one line.
     if inside "$root" env OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_RANK=0 "$program" "${from_scratch[@]}" >"$work/log" 2>&1; then fail "two ranks ran without MPI"; fi
     grep -q 'error: Open MPI was not found; tried libmpi.so.40.* openmpi-bin' "$work/log" || { cat "$work/log" >&2; fail "no clear line about MPI"; }
-    if inside "$root" "$program" train nobody/nothing /work/quickstart/train.jsonl >"$work/log" 2>&1; then fail "it found a model in the air"; fi
+    if inside "$root" "$program" train nobody/nothing /trial/quickstart/train.jsonl >"$work/log" 2>&1; then fail "it found a model in the air"; fi
     [ "$(grep -c 'error: ' "$work/log")" = 1 ] || { cat "$work/log" >&2; fail "no clear line about the hub"; }
     grep 'error: ' "$work/log"
 }
@@ -134,11 +134,11 @@ for suite in "${suites[@]}"; do
     cp -a "$systems/$suite/root" "$root"
     mount --bind /dev "$root/dev"
     mounted+=("$root/dev")
-    make_input "$root/work"
-    cp "$deb" "$root/work"
+    make_input "$root/trial"
+    cp "$deb" "$root/trial"
     # Recommended packages (libcurl4) are left out on purpose.
     files_in "$root" >"$work/before"
-    quietly_inside "$root" dpkg -i "/work/$(basename "$deb")"
+    quietly_inside "$root" dpkg -i "/trial/$(basename "$deb")"
     use "$root" /usr/bin/colonnade
     name=$(dpkg-deb -f "$deb" Package)
     quietly_inside "$root" dpkg --purge "$name"
@@ -148,13 +148,13 @@ for suite in "${suites[@]}"; do
 
     cpu=()
     [ "$name" = colonnade ] || cpu=(--cpu)
-    cp -r scripts/install.sh "$packages" "$root/work"
-    released=/work/$(basename "$packages")
-    quietly_inside "$root" sh /work/install.sh --from "$released" --prefix /opt/colonnade "${cpu[@]}"
+    cp -r scripts/install.sh "$packages" "$root/trial"
+    released=/trial/$(basename "$packages")
+    quietly_inside "$root" sh /trial/install.sh --from "$released" --prefix /opt/colonnade "${cpu[@]}"
     use "$root" /opt/colonnade/bin/colonnade
-    quietly_inside "$root" sh /work/install.sh --uninstall --prefix /opt/colonnade
+    quietly_inside "$root" sh /trial/install.sh --uninstall --prefix /opt/colonnade
     printf 'X' | dd of="$root/$released/$(basename "$packages"/*.tar.gz)" bs=1 seek=5000 conv=notrunc status=none
-    if inside "$root" sh /work/install.sh --from "$released" --prefix /opt/colonnade "${cpu[@]}" >"$work/log" 2>&1; then fail "a damaged archive was installed"; fi
+    if inside "$root" sh /trial/install.sh --from "$released" --prefix /opt/colonnade "${cpu[@]}" >"$work/log" 2>&1; then fail "a damaged archive was installed"; fi
     grep 'is damaged' "$work/log"
     rmdir "$root/opt/colonnade" 2>/dev/null || true
     files_in "$root" >"$work/after"
@@ -162,13 +162,13 @@ for suite in "${suites[@]}"; do
     echo "nothing is left of the .tar.gz"
 
     if $mpi; then
-        quietly_inside "$root" dpkg -i "/work/$(basename "$deb")"
+        quietly_inside "$root" dpkg -i "/trial/$(basename "$deb")"
         cp /etc/resolv.conf "$root/etc/resolv.conf"
         chroot "$root" sh -c 'apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends openmpi-bin' >"$work/log" 2>&1 ||
             { tail -n 5 "$work/log" >&2; fail "cannot install openmpi-bin"; }
         (cd "$work/native" && "${ranks[@]}" "$native/bin/colonnade" "${from_scratch[@]}" >"$work/log" 2>&1) || { cat "$work/log" >&2; fail "two native ranks"; }
         quietly_inside "$root" "${ranks[@]}" "${as_v3[@]}" /usr/bin/colonnade "${from_scratch[@]}"
-        diff <(weights_of "$work/native") <(weights_of "$root/work") >&2 || fail "two ranks: other weights than those of $native"
+        diff <(weights_of "$work/native") <(weights_of "$root/trial") >&2 || fail "two ranks: other weights than those of $native"
         echo "two ranks: the same weights as the native build"
     fi
 done
