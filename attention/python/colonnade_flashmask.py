@@ -20,10 +20,12 @@ import struct
 from pathlib import Path
 
 import torch
-from torch.library import custom_op
 from torch import Tensor
+from torch import library as torch_library
 
 __all__ = ["Mask", "flashmask_attention"]
+
+custom_op = torch_library.custom_op
 
 _NAME, _ABI = "libcolonnade_flashmask.so.1", 1
 

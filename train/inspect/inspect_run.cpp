@@ -18,7 +18,7 @@ namespace {
 
 constexpr size_t places_shown = 50;          ///< of a note
 constexpr size_t examples_of_note = 3;       ///< samples of a note that are shown with their text
-constexpr int64_t longest_example = 20'000;  ///< tokens: what is beyond them is not shown
+constexpr int64_t longest_example = 20'000;  ///< tokens; --sample shows a longer one, in its row
 
 /// A split of the data, with the settings of its rows.
 struct ShownData {
@@ -81,7 +81,7 @@ int64_t find_row(const ShownData& data, const PackPlan& plan, const InspectedCho
     return std::ranges::upper_bound(plan.begins, at) - plan.begins.begin() - 1;
 }
 
-InspectedSample inspected(const ShownData& data, int64_t number, int64_t most_tokens) {
+InspectedSample inspected(const ShownData& data, int64_t number) {
     const Sample sample = data.store().sample(number);
     const Tokenizer* const tokenizer = data.session.encoder->tokenizer().get();
     InspectedSample shown{
@@ -94,10 +94,6 @@ InspectedSample inspected(const ShownData& data, int64_t number, int64_t most_to
         of.weights.assign(of.ids.size(), 0);
         for (const auto& [begin, end, weight] : sequence.learned)
             std::fill(of.weights.begin() + begin, of.weights.begin() + end, weight);
-        if (std::ssize(of.ids) > most_tokens) {
-            of.ids.resize(static_cast<size_t>(most_tokens));
-            of.weights.resize(of.ids.size());
-        }
         if (tokenizer) {
             of.texts = token_texts(*tokenizer, of.ids);
             for (const int32_t id : of.ids) of.special.push_back(tokenizer->is_special(id));
@@ -133,7 +129,7 @@ void show_row(Inspection& all, const ShownData& data, std::span<const int64_t> n
     row.users.assign(length, 0);
     size_t flat = 0;
     for (size_t i = 0; i < samples.size(); ++i) {
-        InspectedSample& shown = all.samples.emplace_back(inspected(data, numbers[i], batch.length));
+        InspectedSample& shown = all.samples.emplace_back(inspected(data, numbers[i]));
         for (size_t s = 0; s < shown.sequences.size(); ++s, ++flat) {
             InspectedSequence& sequence = shown.sequences[s];
             sequence.rows = rows[flat];
@@ -151,25 +147,32 @@ void show_row(Inspection& all, const ShownData& data, std::span<const int64_t> n
     all.masks = masks_of_layers(data.session.model, batch.mask, batch.positions);
 }
 
-/// What was noted about the rows, the suspicious ones first; and some of these that are not part of the packed row.
+/// What was noted about the rows, the suspicious ones first; and some of their samples that are not part of
+/// the packed row.
 void show_notes(Inspection& all, const ShownData& data, std::span<const int64_t> shown) {
     const TokenStore& store = data.store();
+    const std::vector<int64_t> lengths = store.lengths();
     std::vector<int64_t> examples;
     for (const NoteEffect effect : {NoteEffect::suspicious, NoteEffect::dropped, NoteEffect::changed})
         for (const RowNoteInfo& info : row_notes) {
             const RowCount& counted = store.statistics.notes[info.note];
             if (info.effect != effect || counted.count == 0) continue;
-            InspectedNote note{name_of(effect), info.label, info.meaning, counted.count, counted.first};
-            if (effect != NoteEffect::dropped) note.places.clear();
+            InspectedNote& note =
+                all.notes.emplace_back(InspectedNote{name_of(effect), info.label, info.meaning, counted.count, {}});
+            if (effect == NoteEffect::dropped) {  // no sample is left of these rows
+                note.places = counted.first;
+                continue;
+            }
             size_t added = 0;
             for (int64_t i = 0; i < store.size() && note.places.size() < places_shown; ++i) {
-                if (effect == NoteEffect::dropped || !store.notes(i).has(info.note)) continue;
+                if (!store.notes(i).has(info.note)) continue;
                 note.places.push_back(store.place(i));
                 const bool known =
                     std::ranges::find(shown, i) != shown.end() || std::ranges::find(examples, i) != examples.end();
-                if (!known && added < examples_of_note && ++added > 0) examples.push_back(i);
+                if (known || added == examples_of_note || lengths[static_cast<size_t>(i)] > longest_example) continue;
+                examples.push_back(i);
+                ++added;
             }
-            all.notes.push_back(std::move(note));
         }
     if (const auto& markers = store.statistics.markers_spelled_out; !markers.empty())
         all.notes.insert(all.notes.begin(),
@@ -180,7 +183,7 @@ void show_notes(Inspection& all, const ShownData& data, std::span<const int64_t>
                                       fmt::join(markers, " ")),
                           store.statistics.rows,
                           {}});
-    for (const int64_t i : examples) all.samples.push_back(inspected(data, i, longest_example));
+    for (const int64_t i : examples) all.samples.push_back(inspected(data, i));
 }
 
 std::vector<std::pair<std::string, std::string>> facts_of(const ShownData& data, const InspectedRow& row) {

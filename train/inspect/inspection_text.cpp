@@ -13,6 +13,12 @@ namespace {
 constexpr size_t listed_samples = 40, listed_places = 8;
 constexpr size_t shown_head = 400, shown_tail = 100;  ///< tokens of a long sequence
 
+/// Tokens of a row, or of a mask's side, for each of at most `columns` characters.
+int64_t tokens_of_character(int64_t tokens, int64_t columns) {
+    constexpr int64_t least = 16;
+    return std::max(least, (tokens + columns - 1) / columns);
+}
+
 /// '1' to '9', 'a' to 'z', then again.
 char sign_of(int32_t sample) {
     constexpr std::string_view signs = "123456789abcdefghijklmnopqrstuvwxyz";
@@ -54,9 +60,7 @@ std::string strips(const InspectedRow& row, int64_t tokens_each) {
 }
 
 std::string mask_text(const InspectedMask& mask, int64_t columns) {
-    constexpr int64_t least_tile = 16;
-    const int64_t longest = std::max(mask.mask.rows, mask.mask.columns);
-    const int64_t tile = std::max(least_tile, (longest + columns - 1) / columns);
+    const int64_t tile = tokens_of_character(std::max(mask.mask.rows, mask.mask.columns), columns);
     const TilePlan plan = make_tile_plan(mask.mask, tile, tile);
     return (mask.name.empty() ? "" : mask.name + ": ") + plan_picture({}, mask.mask, plan, columns);
 }
@@ -138,11 +142,7 @@ std::string inspection_text(const Inspection& all, int64_t columns, LearnedMark 
     }
     for (const InspectedMask& mask : all.masks) {
         text += "\n";
-        if (!all.row.ids.empty()) {
-            const int64_t length = std::ssize(all.row.ids),
-                          tile = std::max<int64_t>(16, (length + columns - 1) / columns);
-            text += strips(all.row, tile);
-        }
+        if (!all.row.ids.empty()) text += strips(all.row, tokens_of_character(std::ssize(all.row.ids), columns));
         text += mask_text(mask, columns);
     }
     if (all.samples.empty()) return text;

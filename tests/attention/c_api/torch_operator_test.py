@@ -10,9 +10,10 @@ import unittest
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), *[".."] * 3, "attention", "python"))
 try:
     import torch
-    from torch.library import opcheck
     if tuple(int(n) for n in torch.__version__.split(".")[:2]) < (2, 4):
         raise ImportError(f"PyTorch {torch.__version__}")
+    from torch import library as torch_library
+    opcheck = torch_library.opcheck
 except ImportError as error:
     print(f"skipped: no PyTorch 2.4 or newer here ({error})")
     sys.exit(77)

@@ -1,4 +1,4 @@
-// Libraries that are opened when they are needed: where they are looked for, and what is said if they are not there.
+// Libraries that are opened when they are needed: which files are tried, and what the error reports if none is there.
 
 #include "engine/device/opened_library.h"
 
