@@ -35,7 +35,7 @@ RowPair read_row_pair(const Json& value, size_t answers, const std::string& wher
     return pair;
 }
 
-void require_switches(const RowFields& row, const Row& result) {
+void require_message_switches(const RowFields& row, const Row& result) {
     for (size_t a = 0; a < result.answers.size(); ++a)
         for (size_t i = 0; i < result.answers[a].messages.size(); ++i)
             if (const float weight = result.answers[a].messages[i].weight.value_or(1); weight != 0 && weight != 1)
@@ -92,7 +92,7 @@ void keep_compared(Row& row) {
 
 Row with_settings(const RowFields& row, Row result, MessageStyle style) {
     result.margin = read_margin(row);
-    require_switches(row, result);
+    require_message_switches(row, result);
     if (result.answers.empty() || result.answers[0].messages.empty()) return result;
     const Json variables = read_variables(row, style);
     for (Row& answer : result.answers) answer.variables = variables;

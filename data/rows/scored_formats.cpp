@@ -26,7 +26,7 @@ GroupKey group_of_prompt(const Row& answer) {
 }
 
 /// Of a message of an answer: whether it is learned, and no more. Prompts are not learned.
-void require_switches(const RowFields& row, const Row& answer) {
+void require_answer_switches(const RowFields& row, const Row& answer) {
     for (size_t i = 0; i < answer.messages.size(); ++i) {
         const bool of_prompt = static_cast<int64_t>(i) < answer.prompt_messages;
         const float weight = answer.messages[i].weight.value_or(0);
@@ -49,7 +49,7 @@ Row with_scores(const RowFields& row, Row result, std::vector<AnswerScore> score
     for (size_t i = 0; i < scores.size(); ++i) {
         Row& answer = result.answers[i];
         answer.variables = variables;
-        require_switches(row, answer);
+        require_answer_switches(row, answer);
         answer.score = std::move(scores[i]);
         answer.score->group = group ? *group : group_of_prompt(answer);
     }

@@ -17,7 +17,6 @@ constexpr const char* logps[] = {"old_per_token_logps", "old_log_probs",       "
                                  "rollout_log_probs",   "ref_per_token_logps", "ref_log_prob"};
 /// The names of each list of GivenLogps, in its order.
 constexpr size_t names_each = 2;
-constexpr double rounding = 1e-3;  ///< by which a log-probability may be above 0
 
 /// The product of all masks that the row has; all 1 without any.
 std::vector<bool> read_masks(const RowFields& row, const std::string& ids_key, size_t length) {
@@ -33,7 +32,7 @@ std::vector<bool> read_masks(const RowFields& row, const std::string& ids_key, s
 float read_logp(const Json& value, const std::string& place) {
     if (value.is_null()) return std::numeric_limits<float>::quiet_NaN();
     const double logp = value.is_number() ? value.get<double>() : 1;
-    if (logp > rounding || logp < -std::numeric_limits<float>::max())
+    if (logp > logp_rounding || logp < -std::numeric_limits<float>::max())
         fail(Exit::data, "{}: expected a log-probability, a number up to 0, or null, found {}", place, shown(value));
     return static_cast<float>(std::min(logp, 0.0));
 }

@@ -24,6 +24,9 @@ std::vector<std::string> scored_token_keys();
 /// All names of log-probabilities.
 KeyNames logp_names();
 
+/// By which a log-probability, or a sum of probabilities, may be too large.
+inline constexpr double logp_rounding = 1e-3;
+
 /// The tokens of a row.
 struct TokenAnswer {
     std::vector<int32_t> prompt{}, completion{};

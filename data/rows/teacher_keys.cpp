@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "data/rows/score_keys.h"
+#include "data/rows/scored_tokens.h"
 #include "engine/device/error.h"
 
 namespace colonnade {
@@ -14,7 +14,6 @@ namespace {
 constexpr const char* id_names[] = {"teacher_ids", "target_token_ids"};
 constexpr const char* log_prob_names[] = {"teacher_log_probs", "target_logprobs", "logprobs"};
 constexpr const char* entry_names[] = {"logprobs", "prompt_logprobs"};
-constexpr double rounding = 1e-3;  ///< by which a log-probability, or a sum of probabilities, may be too large
 constexpr std::string_view id_mark = "token_id:";
 
 /// One token's list while it is read.
@@ -37,7 +36,7 @@ class ListReader {
         if (std::ssize(ids_) > TeacherLists::longest)
             fail(Exit::data, "{}: {} tokens; expected at most {}: keep the most probable ones", place_, ids_.size(),
                  TeacherLists::longest);
-        if (sum_ > 1 + rounding)
+        if (sum_ > 1 + logp_rounding)
             fail(Exit::data,
                  "{}: the probabilities add up to {:.6g}; expected at most 1: natural logarithms of "
                  "probabilities, not logits",
@@ -66,7 +65,7 @@ class ListReader {
     std::optional<double> log_prob_of(const Json& value) const {
         if (value.is_null()) return std::nullopt;
         const double log_prob = value.is_number() ? value.get<double>() : 1;
-        if (std::isnan(log_prob) || log_prob > rounding)
+        if (std::isnan(log_prob) || log_prob > logp_rounding)
             fail(Exit::data, "{}: expected a log-probability, a number up to 0, found {}", place_, shown(value));
         if (log_prob < -std::numeric_limits<float>::max()) return std::nullopt;
         return std::min(log_prob, 0.0);

@@ -10,7 +10,7 @@ bool is_blank(std::string_view text) {
     return text.find_first_not_of(" \t\r\n\f\v") == text.npos;
 }
 
-bool is_answer(const Message& message) {
+bool is_reply(const Message& message) {
     return message.role == "assistant";
 }
 
@@ -30,11 +30,11 @@ RowNotes answer_notes(const Row& row) {
     const auto& messages = row.messages;
     const auto answers = messages.begin() + row.prompt_messages;
     notes.add_if(std::any_of(answers, messages.end(),
-                             [](const Message& m) { return is_answer(m) && m.weight != 0.0f && says_nothing(m); }),
+                             [](const Message& m) { return is_reply(m) && m.weight != 0.0f && says_nothing(m); }),
                  RowNote::empty_answer);
-    const auto first = std::ranges::find_if(messages, is_answer);
+    const auto first = std::ranges::find_if(messages, is_reply);
     notes.add_if(first != messages.end() && std::all_of(messages.begin(), first, says_nothing), RowNote::no_prompt);
-    notes.add_if(!is_answer(messages.back()), RowNote::unanswered);
+    notes.add_if(!is_reply(messages.back()), RowNote::unanswered);
     return notes;
 }
 

@@ -11,6 +11,7 @@
 // A preference is encoded one answer at a time, each with its prompt in front, and then joined
 // (data/samples/join_branches.h). Answers with a score of their own are samples of their own (encode_answer.cpp).
 
+#include <algorithm>
 #include <memory>
 #include <set>
 #include <string>
@@ -66,6 +67,9 @@ struct TokenDraft {
     std::vector<float> weights{};  ///< of each token, 0 if it is not learned
     RowNotes notes{};
 
+    bool is_trained() const {
+        return std::ranges::any_of(weights, [](float weight) { return weight > 0; });
+    }
     void append(int32_t id, float weight) {
         tokens.push_back(id);
         weights.push_back(weight);

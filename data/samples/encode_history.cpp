@@ -26,7 +26,7 @@ namespace {
 using Kind = ChatPart::Kind;
 
 constexpr size_t most_rendered = size_t{128} << 20;  ///< bytes of all renderings of a row
-constexpr size_t message_bytes = 512;                ///< what rendering a message costs beside its text
+constexpr size_t rendered_message_bytes = 512;       ///< what rendering a message costs beside its text
 constexpr size_t longest_token = 256;                ///< bytes of the longest added token, with room to spare
 
 /// Byte behind the last part of a message that is not the template's text around it; 0 if there is none.
@@ -138,7 +138,7 @@ class Encoder::TurnByTurn {
         RenderedChat chat = encoder_.renderer_->render(
             {std::span(row_.messages).first(messages), row_.variables, options.generation_prompt, options.unchecked},
             where_);
-        rendered_ += chat.text.size() + messages * message_bytes;
+        rendered_ += chat.text.size() + messages * rendered_message_bytes;
         if (rendered_ > most_rendered)
             fail(Exit::data,
                  "{}: {} turns, each rendered with the messages before it, have more than {} MiB of text; expected "

@@ -15,15 +15,11 @@
 namespace colonnade {
 namespace {
 
-bool is_trained(const TokenDraft& draft) {
-    return std::ranges::any_of(draft.weights, [](float weight) { return weight > 0; });
-}
-
 /// Applies max_length. Returns what keeps the answer from being learned, or that it was cut.
 RowNotes fit(TokenDraft& draft, const EncodeOptions& options, const std::string& where) {
     const auto limit = static_cast<size_t>(options.max_length);
     RowNotes notes;
-    notes.add_if(!is_trained(draft), RowNote::dropped_nothing_learned);
+    notes.add_if(!draft.is_trained(), RowNote::dropped_nothing_learned);
     if (draft.tokens.size() <= limit) return notes;
     if (options.excess_length == ExcessLength::error)
         fail(Exit::data, "{}: an answer has {} tokens with the messages before it; expected at most max_length {}",
@@ -34,7 +30,7 @@ RowNotes fit(TokenDraft& draft, const EncodeOptions& options, const std::string&
     draft.weights.resize(limit);
     draft.weights.shrink_to_fit();
     notes.add(RowNote::truncated);
-    notes.add_if(!is_trained(draft), RowNote::dropped_no_room);
+    notes.add_if(!draft.is_trained(), RowNote::dropped_no_room);
     return notes;
 }
 

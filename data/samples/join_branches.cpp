@@ -22,10 +22,6 @@ size_t first_trained(const TokenDraft& draft) {
                                draft.weights.begin());
 }
 
-bool is_trained(const TokenDraft& draft) {
-    return first_trained(draft) < draft.weights.size();
-}
-
 bool two_are_equal(const std::vector<TokenDraft>& drafts) {
     for (size_t i = 0; i < drafts.size(); ++i)
         for (size_t j = 0; j < i; ++j)
@@ -81,9 +77,9 @@ bool shorten(std::vector<TokenDraft>& drafts, size_t stem, const EncodeOptions& 
     }
     for (TokenDraft& draft : drafts) cut(draft, limit);
     if (joined_length(drafts, stem) > room) fit(drafts, stem, room);
-    result.notes.add(!std::ranges::all_of(drafts, is_trained) ? RowNote::dropped_no_room
-                     : two_are_equal(drafts)                  ? RowNote::dropped_difference_cut
-                                                              : RowNote::truncated);
+    result.notes.add(!std::ranges::all_of(drafts, &TokenDraft::is_trained) ? RowNote::dropped_no_room
+                     : two_are_equal(drafts)                               ? RowNote::dropped_difference_cut
+                                                                           : RowNote::truncated);
     return !result.notes.dropped();
 }
 
@@ -129,7 +125,7 @@ Encoded join_branches(std::vector<TokenDraft> drafts, bool whole_texts, const En
         const size_t masked = std::min(draft.weights.size(), whole_texts ? std::max<size_t>(stem, 1) : 1);
         std::fill_n(draft.weights.begin(), masked, 0.0f);
     }
-    if (!std::ranges::all_of(drafts, is_trained)) {
+    if (!std::ranges::all_of(drafts, &TokenDraft::is_trained)) {
         result.notes.add(RowNote::dropped_nothing_learned);
         return result;
     }

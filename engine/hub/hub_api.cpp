@@ -3,9 +3,9 @@
 #include <chrono>
 #include <cmath>
 #include <set>
-#include <thread>
 
 #include "engine/device/error.h"
+#include "engine/device/timing.h"
 #include "engine/io/json_keys.h"
 
 namespace colonnade {
@@ -82,7 +82,7 @@ HttpAnswer HubApi::get(const std::string& url, int tries) {
         const double wait = wait_before_retry(settings_, answer, tried);
         settings_.say(fmt::format("{}: {}; trying again in {:.0f} s", url,
                                   answer.status ? fmt::format("status {}", answer.status) : answer.failure, wait));
-        std::this_thread::sleep_for(std::chrono::duration<double>(wait));
+        sleep_for(wait);
     }
 }
 

@@ -12,9 +12,9 @@ namespace colonnade {
 namespace {
 
 constexpr uint64_t alignment = 32;
-constexpr size_t name_limit = 64;                     // of llama.cpp, with the zero at the end
-constexpr int64_t piece_elements = int64_t{1} << 22;  // a multiple of every block
-constexpr int64_t small = int64_t{1} << 16;           // elements that one thread encodes sooner than several
+constexpr size_t name_bytes = 64;                       // of llama.cpp, with the zero at the end
+constexpr int64_t written_elements = int64_t{1} << 22;  // a multiple of every block
+constexpr int64_t small = int64_t{1} << 16;             // elements that one thread encodes sooner than several
 
 template <typename T>
 void append(std::string& bytes, const T& value) {
@@ -54,7 +54,7 @@ std::string header(const GgufPairs& pairs, const std::vector<GgufTensor>& tensor
     uint64_t offset = 0;
     for (const GgufTensor& t : tensors) {
         require(t.type && t.type->encode && !t.shape.empty() && t.shape.back() % t.type->block == 0 &&
-                    t.name.size() < name_limit,
+                    t.name.size() < name_bytes,
                 "tensor '{}' cannot be written to a GGUF file", t.name);
         append_text(bytes, t.name);
         append(bytes, static_cast<uint32_t>(t.shape.size()));
@@ -164,8 +164,8 @@ void GgufWriter::write(const Tensor& elements) {
     const GgufType& type = *tensor.type;
     const float* from = elements.as<float>();
     check_limit(tensor, from, elements.numel());
-    for (int64_t begin = 0; begin < elements.numel(); begin += piece_elements) {
-        const int64_t blocks = std::min(piece_elements, elements.numel() - begin) / type.block;
+    for (int64_t begin = 0; begin < elements.numel(); begin += written_elements) {
+        const int64_t blocks = std::min(written_elements, elements.numel() - begin) / type.block;
         encoded_.resize(static_cast<size_t>(blocks) * type.bytes);
         constexpr int64_t step = 1 << 10;  // blocks that a thread takes at a time
 #pragma omp parallel for schedule(static) if (blocks * type.block > small)

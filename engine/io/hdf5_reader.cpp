@@ -21,7 +21,7 @@ using hdf5::Session;
 
 namespace {
 
-constexpr int rank_limit = limits::hdf5_dimensions, depth_limit = limits::hdf5_depth;
+constexpr int most_dimensions = limits::hdf5_dimensions, most_depth = limits::hdf5_depth;
 constexpr uint64_t chunk_limit = limits::hdf5_chunk_bytes;
 constexpr unsigned rehearsal_seconds = limits::probe_seconds;
 
@@ -86,8 +86,8 @@ struct Hdf5Reader::Impl {
     std::vector<hsize_t> checked_shape(const std::string& name, hid_t dataset) const {
         const Handle space(check(H5Dget_space(dataset), name));
         const int rank = H5Sget_simple_extent_ndims(space);
-        if (H5Sget_simple_extent_type(space) == H5S_NULL || rank < 0 || rank > rank_limit)
-            refuse(name, fmt::format("{} dimensions, expected at most {}", rank, rank_limit));
+        if (H5Sget_simple_extent_type(space) == H5S_NULL || rank < 0 || rank > most_dimensions)
+            refuse(name, fmt::format("{} dimensions, expected at most {}", rank, most_dimensions));
         std::vector<hsize_t> shape(static_cast<size_t>(rank));
         check(H5Sget_simple_extent_dims(space, shape.data(), nullptr), name);
         return shape;
@@ -146,7 +146,7 @@ struct Hdf5Reader::Impl {
         while (rank > 0 && left > 0) {
             // The largest box that begins here and is contiguous in the flattened array: complete along the inner
             // dimensions, several steps along the outermost dimension of which complete steps are left to read.
-            std::array<hsize_t, rank_limit> start{}, size{};
+            std::array<hsize_t, most_dimensions> start{}, size{};
             int64_t step = 1, taken = 0;
             for (size_t d = rank; d-- > 0; step *= static_cast<int64_t>(found.shape[d])) {
                 const int64_t extent = static_cast<int64_t>(found.shape[d]), at = begin / step % extent;
@@ -198,7 +198,7 @@ struct Hdf5Reader::Impl {
 
     // Reads everything below a group, as a user of the reader might. Errors are ignored: only crashes matter.
     void visit(hid_t group, const std::string& prefix, int depth) {
-        if (depth > depth_limit) return;
+        if (depth > most_depth) return;
         std::vector<char> piece(size_t{1} << 20);
         for (const std::string& own : names_in(group)) {
             const std::string name = prefix + own;

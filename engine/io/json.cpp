@@ -227,4 +227,13 @@ Json read_json_file(const std::string& path, const JsonLimits& limits) {
     return parse_json(text, path, limits);
 }
 
+std::string text_in(const Json& object, const char* key) {
+    const auto found = object.find(key);
+    return found != object.end() && found->is_string() ? found->get<std::string>() : "";
+}
+int64_t number_in(const Json& object, const char* key) {
+    const auto found = object.find(key);
+    return found != object.end() && found->is_number_integer() ? found->get<int64_t>() : 0;
+}
+
 }  // namespace colonnade

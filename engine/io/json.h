@@ -25,4 +25,8 @@ struct JsonLimits {
 Json parse_json(std::string_view text, const std::string& where, const JsonLimits& limits = {});
 Json read_json_file(const std::string& path, const JsonLimits& limits = {});
 
+/// Of a record that another program may have written: empty, or 0, if `key` is missing or of another type.
+std::string text_in(const Json& object, const char* key);
+int64_t number_in(const Json& object, const char* key);
+
 }  // namespace colonnade

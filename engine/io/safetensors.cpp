@@ -22,11 +22,11 @@ static_assert(std::endian::native == std::endian::little,
 namespace colonnade {
 namespace {
 
-constexpr size_t header_limit = limits::safetensors_header_bytes;
-constexpr size_t tensor_limit = limits::tensors, name_limit = limits::tensor_name_bytes;
-constexpr size_t rank_limit = limits::safetensors_dimensions;
-constexpr int depth_limit = limits::safetensors_depth;
-constexpr size_t piece_elements = size_t{1} << 18;
+constexpr size_t most_header_bytes = limits::safetensors_header_bytes;
+constexpr size_t most_tensors = limits::tensors, most_name_bytes = limits::tensor_name_bytes;
+constexpr size_t most_axes = limits::safetensors_dimensions;
+constexpr int most_levels = limits::safetensors_depth;
+constexpr size_t widened_elements = size_t{1} << 18;
 
 struct StoredType {
     const char* name;
@@ -62,8 +62,8 @@ std::string read_header(const InputFile& file) {
     if (length > file.size() - sizeof length)
         fail(Exit::data, "{}: header of {} bytes, the file has {} after its first 8", file.path(), length,
              file.size() - sizeof length);
-    if (length > header_limit)
-        fail(Exit::data, "{}: header of {} bytes, expected at most {}", file.path(), length, header_limit);
+    if (length > most_header_bytes)
+        fail(Exit::data, "{}: header of {} bytes, expected at most {}", file.path(), length, most_header_bytes);
     std::string header(length, '\0');
     file.read_at(sizeof length, header.data(), length);
     if (!header.starts_with('{')) fail(Exit::data, "{}: the header does not begin with '{{'", file.path());
@@ -95,9 +95,9 @@ const StoredType& checked_type(const Json& entry, const std::string& where) {
 
 void check_name(const std::string& name, const std::string& path) {
     const auto control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
-    if (name.empty() || name.size() > name_limit || std::ranges::any_of(name, control))
+    if (name.empty() || name.size() > most_name_bytes || std::ranges::any_of(name, control))
         fail(Exit::data, "{}: a tensor name of {} bytes, expected 1 to {} without control bytes", path, name.size(),
-             name_limit);
+             most_name_bytes);
 }
 
 // One entry; its span is counted from the first byte of data.
@@ -109,8 +109,8 @@ TensorInfo parse_entry(const std::string& name, const Json& entry, const std::st
     TensorInfo info{name, type.name, type.readable, type.dtype, {}, path, 0, 0};
 
     const Json& shape = checked_array(entry, "shape", where);
-    if (shape.size() > rank_limit)
-        fail(Exit::data, "{}: {} dimensions, expected at most {}", where, shape.size(), rank_limit);
+    if (shape.size() > most_axes)
+        fail(Exit::data, "{}: {} dimensions, expected at most {}", where, shape.size(), most_axes);
     uint64_t bits = type.bits;
     for (const Json& size : shape) {
         const uint64_t n = checked_integer(size, where + ": shape");
@@ -158,9 +158,9 @@ void check_spans(std::vector<TensorInfo>& tensors, uint64_t data_begin, const In
 std::vector<TensorInfo> parse_file(const std::string& path, std::map<std::string, std::string>& metadata) {
     const InputFile file(path);
     const std::string header = read_header(file);
-    const Json entries = parse_json(header, path + ": header", {header_limit, depth_limit});
-    if (entries.size() > tensor_limit)
-        fail(Exit::data, "{}: {} tensors, expected at most {}", path, entries.size(), tensor_limit);
+    const Json entries = parse_json(header, path + ": header", {most_header_bytes, most_levels});
+    if (entries.size() > most_tensors)
+        fail(Exit::data, "{}: {} tensors, expected at most {}", path, entries.size(), most_tensors);
     std::vector<TensorInfo> tensors;
     for (const auto& [name, entry] : entries.items()) {
         if (name == "__metadata__")
@@ -387,9 +387,9 @@ void SafetensorsReader::read(const TensorInfo& info, const Tensor& into) const {
     if (same) return file.read_at(info.begin, into.data, into.bytes());
 
     const size_t count = static_cast<size_t>(info.numel()), width = bytes_of(info.dtype);
-    std::vector<char> buffer(std::min(count, piece_elements) * width);
-    for (size_t begin = 0; begin < count; begin += piece_elements) {
-        const size_t n = std::min(piece_elements, count - begin);
+    std::vector<char> buffer(std::min(count, widened_elements) * width);
+    for (size_t begin = 0; begin < count; begin += widened_elements) {
+        const size_t n = std::min(widened_elements, count - begin);
         file.read_at(info.begin + begin * width, buffer.data(), n * width);
         dispatch_float(into.dtype, [&]<typename T>() { widen(info.dtype, buffer.data(), into.as<T>() + begin, n); });
     }

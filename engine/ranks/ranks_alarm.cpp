@@ -54,10 +54,6 @@ std::map<int, LocalRank> local_ranks() {
     return found;
 }
 
-void sleep_for(double seconds) {
-    std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
-}
-
 [[noreturn]] void end(double seconds) {
     sleep_for(seconds);
     _exit(static_cast<int>(Exit::peer));

@@ -24,6 +24,10 @@ function(colonnade_library name)
     add_library(colonnade_${name} STATIC ${sources})
     add_library(colonnade::${name} ALIAS colonnade_${name})
     set_target_properties(colonnade_${name} PROPERTIES EXPORT_NAME ${name} POSITION_INDEPENDENT_CODE ON)
+    # Instrumented templates take long to compile: once for several files. Commands all name things alike.
+    if(COLONNADE_SANITIZE AND NOT name STREQUAL commands)
+        set_target_properties(colonnade_${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 12)
+    endif()
     target_compile_features(colonnade_${name} PUBLIC cxx_std_20)
     target_include_directories(colonnade_${name} PUBLIC
         $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:include/colonnade>)

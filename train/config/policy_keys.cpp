@@ -6,7 +6,7 @@ namespace colonnade {
 namespace {
 
 /// Keys of stage grpo must keep their defaults in the others.
-void expect_stage(const Config& c, Rules& rules) {
+void expect_policy_stage(const Config& c, Rules& rules) {
     const Config d;
     const bool grpo = c.stage == Stage::grpo;
     const std::pair<const char*, bool> keys[] = {
@@ -146,7 +146,7 @@ Section policy_section() {
 }
 
 void settle_policy(Config& c, Rules& rules) {
-    expect_stage(c, rules);
+    expect_policy_stage(c, rules);
     if (c.stage != Stage::grpo) {
         c.policy_loss.reset();
         return;

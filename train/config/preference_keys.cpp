@@ -10,7 +10,7 @@ bool has(const Config& c, PreferenceLoss loss) {
 }
 
 /// A list of names, or one name without brackets. For an unknown name the error suggests the nearest one. Which names a
-/// stage has, expect_stage() and settle_policy() check.
+/// stage has, expect_preference_stage() and settle_policy() check.
 Key<Config> loss_type_key(const char* doc) {
     Key<Config> key{.name = "loss_type",
                     .doc = doc,
@@ -83,7 +83,7 @@ Key<Config> loss_weights_key(const char* doc) {
 }
 
 /// Keys of one stage must keep their defaults in the others.
-void expect_stage(const Config& c, Rules& rules) {
+void expect_preference_stage(const Config& c, Rules& rules) {
     const Config defaults;
     const auto expect = [&](Stage stage, const char* key, bool untouched) {
         rules.expect(c.stage == stage || untouched, {key, "stage"},
@@ -228,7 +228,7 @@ void settle_preferences(Config& c, Rules& rules) {
     if ((dpo || kto) && !rules.given("learning_rate"))
         c.learning_rate = c.finetuning_type == Finetuning::lora ? 5e-6 : 1e-6;
     if (kto) settle_unpaired_loss(c, rules);
-    expect_stage(c, rules);
+    expect_preference_stage(c, rules);
     if (dpo || kto)
         rules.expect(c.beta > 0, {"beta", "stage"}, "beta: expected a number > 0 in stage {}, found 0", spell(c.stage));
     if (dpo) settle_losses(c, rules);

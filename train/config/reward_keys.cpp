@@ -31,7 +31,7 @@ Key<Config> numbers_key(const char* name, std::vector<double> Config::*field, co
 }
 
 /// Keys of stage grpo must keep their defaults in the others.
-void expect_stage(const Config& c, Rules& rules) {
+void expect_reward_stage(const Config& c, Rules& rules) {
     const Config defaults;
     const std::pair<const char*, bool> untouched[] = {
         {"scale_rewards", c.scale_rewards == defaults.scale_rewards},
@@ -71,7 +71,7 @@ Section reward_section() {
 }
 
 void settle_rewards(Config& c, Rules& rules) {
-    expect_stage(c, rules);
+    expect_reward_stage(c, rules);
     if (c.rows() != RowKind::scored && c.rows() != RowKind::labelled) return;
     if (!rules.given("excess_length")) c.excess_length = ExcessLength::truncate;
     const std::vector<double>& range = c.reward_clip_range;

@@ -22,7 +22,7 @@ double per_pair(const LossSums& sums, double sum) {
 double mean_of(const LossSums& sums, PairSums::Name name) {
     return per_pair(sums, sum_of(sums, name));
 }
-double accuracy_of(const LossSums& sums) {
+double pair_accuracy(const LossSums& sums) {
     return per_pair(sums, sums.correct);
 }
 
@@ -70,7 +70,7 @@ std::vector<Metric> PreferenceObjective::metrics(const LossSums& sums, Phase) co
     const double chosen = mean_of(sums, PairSums::chosen_reward), rejected = mean_of(sums, PairSums::rejected_reward);
     std::vector<Metric> metrics = {{"rewards/chosen", chosen},
                                    {"rewards/rejected", rejected},
-                                   {"rewards/accuracies", accuracy_of(sums)},
+                                   {"rewards/accuracies", pair_accuracy(sums)},
                                    {"rewards/margins", chosen - rejected},
                                    {"logps/chosen", mean_of(sums, PairSums::chosen_logp)},
                                    {"logps/rejected", mean_of(sums, PairSums::rejected_logp)}};
@@ -81,7 +81,7 @@ std::vector<Metric> PreferenceObjective::metrics(const LossSums& sums, Phase) co
 
 std::string PreferenceObjective::figures(const LossSums& sums, Phase phase) const {
     std::string text =
-        fmt::format("loss {:.4f}, accuracy {:.1f} %, margin {:.4f}", sums.mean(), 100 * accuracy_of(sums),
+        fmt::format("loss {:.4f}, accuracy {:.1f} %, margin {:.4f}", sums.mean(), 100 * pair_accuracy(sums),
                     mean_of(sums, PairSums::chosen_reward) - mean_of(sums, PairSums::rejected_reward));
     if (phase == Phase::evaluation) text += fmt::format(", {:.0f} pairs", sum_of(sums, PairSums::pairs));
     return text;

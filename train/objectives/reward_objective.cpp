@@ -19,7 +19,7 @@ double per_sample(const LossSums& sums, double sum) {
 double margin_of(const LossSums& sums) {
     return per_sample(sums, sum_of(sums, RankingSums::margin));
 }
-double accuracy_of(const LossSums& sums) {
+double sample_accuracy(const LossSums& sums) {
     return per_sample(sums, sums.correct);
 }
 
@@ -90,7 +90,7 @@ void RewardObjective::run(const Context& ctx, const ObjectiveStep& s) const {
 
 std::vector<Metric> RewardObjective::metrics(const LossSums& sums, Phase) const {
     const double answers = sum_of(sums, RankingSums::answers);
-    return {{"accuracy", accuracy_of(sums)},
+    return {{"accuracy", sample_accuracy(sums)},
             {"margin", margin_of(sums)},
             {"min_reward", -sums.extremes[0]},
             {"mean_reward", answers > 0 ? sum_of(sums, RankingSums::reward) / answers : 0},
@@ -99,7 +99,7 @@ std::vector<Metric> RewardObjective::metrics(const LossSums& sums, Phase) const 
 
 std::string RewardObjective::figures(const LossSums& sums, Phase phase) const {
     std::string text = fmt::format("loss {:.4f}, accuracy {:.1f} %, margin {:.4f}", sums.mean(),
-                                   100 * accuracy_of(sums), margin_of(sums));
+                                   100 * sample_accuracy(sums), margin_of(sums));
     if (phase == Phase::evaluation) text += fmt::format(", {:.0f} samples", sum_of(sums, RankingSums::samples));
     return text;
 }

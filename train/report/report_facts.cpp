@@ -16,7 +16,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(ReportFacts, model, device, give
 
 namespace {
 
-constexpr const char* format_name = "colonnade-report";
+constexpr const char* report_format = "colonnade-report";
 
 std::string facts_path(const std::string& output_dir) {
     return output_dir + "/report.json";
@@ -26,7 +26,7 @@ std::string facts_path(const std::string& output_dir) {
 
 void write_facts(const std::string& output_dir, const ReportFacts& facts) {
     nlohmann::json json = facts;
-    json["format"] = format_name;
+    json["format"] = report_format;
     write_file_atomically(facts_path(output_dir),
                           json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
@@ -36,9 +36,9 @@ ReportFacts read_facts(const std::string& output_dir) {
     if (!path_exists(path)) return {};
     try {
         const nlohmann::json json = read_json_file(path);
-        if (!json.is_object() || json.value("format", nlohmann::json()) != format_name)
+        if (!json.is_object() || json.value("format", nlohmann::json()) != report_format)
             fail(Exit::data, "{}: expected \"format\": \"{}\"; remove the file, and the report lacks what it had", path,
-                 format_name);
+                 report_format);
         return json.get<ReportFacts>();
     } catch (const nlohmann::json::exception& e) {
         fail(Exit::data, "{}: {}; remove the file, and the report lacks what it had", path, e.what());

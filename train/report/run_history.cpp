@@ -20,7 +20,7 @@ std::string bounded(const Json& record, const char* key) {
 }
 
 /// The value of a metric; NaN for null, which stands for a value that is not finite.
-double number_in(const Json& value) {
+double number_of(const Json& value) {
     return value.is_number() ? value.get<double>() : NAN;
 }
 
@@ -59,7 +59,7 @@ void RunHistory::add_record(const Json& record, const std::string& where) {
     step_ = std::max(step_, step);
     for (const auto& [name, value] : record.items()) {
         if (name == "step" || name == "epoch" || !(value.is_number() || value.is_null())) continue;
-        const double number = number_in(value);
+        const double number = number_of(value);
         if (Curve* const known = curve(name)) known->add(static_cast<double>(step), number);
         if (step > 0 && name == best_.rules().metric) best_.add(step, number);
     }
@@ -67,8 +67,8 @@ void RunHistory::add_record(const Json& record, const std::string& where) {
         add_samples(*samples, step);
     if (!record.contains("spike_loss") || ++spike_count_ > static_cast<int64_t>(most_spikes)) return;
     SpikeEntry spike{.step = step,
-                     .loss = number_in(record["spike_loss"]),
-                     .gradient_norm = number_in(record.value("spike_grad_norm", Json()))};
+                     .loss = number_of(record["spike_loss"]),
+                     .gradient_norm = number_of(record.value("spike_grad_norm", Json()))};
     if (const auto rows = record.find("rows"); rows != record.end() && rows->is_array())
         for (const Json& row : *rows)
             if (row.is_string() && spike.rows.size() < 10) spike.rows.push_back(row.get<std::string>());

@@ -13,7 +13,7 @@
 namespace colonnade {
 namespace {
 
-constexpr const char* format_name = "colonnade-reference";
+constexpr const char* reference_format = "colonnade-reference";
 constexpr std::string_view reference_stem = "reference-";
 constexpr int64_t format_version = 1;
 
@@ -30,7 +30,7 @@ void write_table(const std::string& path, const std::string& key, const std::vec
     FileCommit commit(path);
     Hdf5Writer file(commit.temporary());
     file.write("logps", view_of(logps));
-    file.attribute("format", format_name);
+    file.attribute("format", reference_format);
     file.attribute("format_version", format_version);
     file.attribute("key", key);
     file.attribute("payload_sha256", payload_hash(logps));
@@ -45,7 +45,7 @@ std::vector<T> read_table(const std::string& path, const std::string& key, int64
         const auto expect = [&](const char* what, const auto& found, const auto& expected) {
             if (found != expected) fail(Exit::data, "{}: {} is {}, expected {}", path, what, found, expected);
         };
-        expect("format", file.text_attribute("format"), std::string(format_name));
+        expect("format", file.text_attribute("format"), std::string(reference_format));
         expect("format_version", file.int_attribute("format_version"), format_version);
         expect("key", file.text_attribute("key"), key);
         std::vector<T> logps = file.read_all<T>("logps");

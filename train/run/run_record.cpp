@@ -17,7 +17,7 @@
 namespace colonnade {
 namespace {
 
-constexpr const char* format_name = "colonnade-run";
+constexpr const char* record_format = "colonnade-run";
 constexpr size_t most_starts = 1000;
 
 std::string utc_now() {
@@ -55,21 +55,12 @@ Json read_record(const std::string& output_dir) {
         const std::string path = record_path(output_dir);
         if (!path_exists(path)) return nullptr;
         Json record = read_json_file(path);
-        const bool ours = record.is_object() && record.value("format", Json()) == format_name &&
+        const bool ours = record.is_object() && record.value("format", Json()) == record_format &&
                           record.contains("starts") && record["starts"].is_array();
         return ours ? record : nullptr;
     } catch (const Error&) {
         return nullptr;
     }
-}
-
-std::string text_in(const Json& start, const char* key) {
-    const Json value = start.value(key, Json());
-    return value.is_string() ? value.get<std::string>() : "";
-}
-int64_t number_in(const Json& start, const char* key) {
-    const Json value = start.value(key, Json());
-    return value.is_number_integer() ? value.get<int64_t>() : 0;
 }
 
 /// "2026-11-29T15:22:14Z" as "2026-11-29 15:22 UTC".
@@ -88,7 +79,7 @@ std::vector<std::string> command_line() {
 
 RunRecord::RunRecord(std::string output_dir, bool anew) : output_dir_(std::move(output_dir)) {
     record_ = anew ? Json() : read_record(output_dir_);
-    if (record_.is_null()) record_ = {{"format", format_name}, {"starts", Json::array()}};
+    if (record_.is_null()) record_ = {{"format", record_format}, {"starts", Json::array()}};
     Json& starts = record_["starts"];
     if (starts.size() >= most_starts) starts.erase(starts.begin(), starts.end() - (most_starts - 1));
     std::error_code error;

@@ -48,14 +48,6 @@ std::vector<ConfigEntry> entries_of(const Config& c, const std::vector<std::stri
     return entries;
 }
 
-std::string text_in(const Json& object, const char* key) {
-    const auto found = object.find(key);
-    return found != object.end() && found->is_string() ? found->get<std::string>() : "";
-}
-int64_t number_in(const Json& object, const char* key) {
-    const auto found = object.find(key);
-    return found != object.end() && found->is_number_integer() ? found->get<int64_t>() : 0;
-}
 std::vector<std::string> texts_in(const Json& object, const char* key) {
     std::vector<std::string> texts;
     if (const auto found = object.find(key); found != object.end() && found->is_array())

@@ -17,10 +17,10 @@ size_t shown_sequence(const Sample& sample) {
 }
 
 /// Where the prompt of that sequence ends, and where its reference does.
-struct Split {
+struct Reference {
     int64_t prompt, end;
 };
-Split split_of(const Sample& sample) {
+Reference reference_of(const Sample& sample) {
     const Sequence& first = sample.sequences[shown_sequence(sample)];
     if (const int64_t prompt = sample.common(); prompt > 0 && !sample.pairs.empty()) return {prompt, first.length()};
     if (first.learned.empty()) return {first.length(), first.length()};
@@ -59,7 +59,7 @@ std::vector<SamplePrompt> choose_prompts(const Session& session) {
     for (int64_t i = 0; i < wanted; ++i) {
         const int64_t at = i * store.size() / wanted;
         const Sample sample = store.sample(at);
-        const auto [prompt, end] = split_of(sample);
+        const auto [prompt, end] = reference_of(sample);
         if (prompt < 1 || prompt >= session.model.max_position_embeddings) continue;
         const std::vector<int32_t> whole = sample.whole(shown_sequence(sample));
         const auto begin = whole.begin();
