@@ -57,10 +57,9 @@ def overhead(results):
     mask = Mask.causal(64, device="cuda")
     flex_mask = create_block_mask(lambda b, h, i, j: i >= j, None, None, 64, 64, device="cuda")
     flex = torch.compile(flex_attention, dynamic=False)
-    out, lse = library._forward(q, k, v, mask.tensor, 1, True, 0.125, False, False)
-    packed = library._forward_struct.pack(
-        *library._problem(q, k, mask.tensor, 1, True, 0.125, False), *library._heads(out, False), lse.data_ptr(),
-        *(n for t in (q, k, v) for n in library._heads(t, False)))
+    one = library._call_of(q, k, v, mask, None, "bhsd")
+    out, lse = one.forward(q, k, v, mask.tensor)
+    packed = one.packed_forward(out, lse, q, k, v, mask.tensor)
     settings = (mask.tensor, 1, True, 0.125, False, False)
     borders = torch.tensor([0, 30, 64], device="cuda", dtype=torch.int32)
 

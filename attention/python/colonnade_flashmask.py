@@ -88,10 +88,6 @@ _current_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None) or (
     lambda index: torch.cuda.current_stream(index).cuda_stream)
 
 
-def _stream(tensor):
-    return _current_stream(tensor.device.index)
-
-
 def _vector_pointers(columns):
     """Addresses of the four vectors of int32 [4, batch, heads, columns]."""
     first, step = columns.data_ptr(), columns.numel()
@@ -107,15 +103,16 @@ def _mask_of(columns, rows, causal, vectors=True):
 
 
 def _new_plan(columns, rows, causal):
+    """Zeros: a plan has room for more than a mask needs, and equal masks shall have equal plans."""
     size = _bytes(_library.colonnade_plan_bytes(_mask_of(columns, rows, causal, vectors=False)))
-    return columns.new_empty(size, dtype=torch.uint8)
+    return columns.new_zeros(size, dtype=torch.uint8)
 
 
 @custom_op("colonnade::flashmask_plan", mutates_args=())
 def _plan(columns: Tensor, rows: int, causal: bool) -> Tensor:
     plan = _new_plan(columns, rows, causal)
     _check(_library.colonnade_build_plan(plan.data_ptr(), plan.numel(), _mask_of(columns, rows, causal),
-                                         columns.device.index, _stream(columns)))
+                                         columns.device.index, _current_stream(columns.device.index)))
     return plan
 
 
@@ -132,78 +129,120 @@ def _ordered(four, bshd):
     return batch, tokens, heads, dim
 
 
-def _like(t, bshd):
-    """A new tensor of t's shape whose memory is [batch, tokens, heads, head_dim]."""
-    batch, tokens, heads, dim = _ordered(t.shape, bshd)
+def _new_strides(shape, bshd):
+    """Strides of a new tensor whose memory is [batch, tokens, heads, head_dim]."""
+    batch, tokens, heads, dim = _ordered(shape, bshd)
     token = heads * dim
-    strides = (tokens * token, token, dim, 1) if bshd else (tokens * token, dim, token, 1)
-    return torch.empty_strided(t.shape, strides, dtype=t.dtype, device=t.device)
+    return (tokens * token, token, dim, 1) if bshd else (tokens * token, dim, token, 1)
+
+
+def _like(t, bshd):
+    return t.new_empty_strided(t.shape, _new_strides(t.shape, bshd))
+
+
+def _lse_dtype(q):
+    return torch.float64 if q.dtype == torch.float64 else torch.float32
 
 
 def _new_lse(q, bshd):
     batch, rows, heads, _ = _ordered(q.shape, bshd)
-    dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
-    return torch.empty((batch, heads, rows), dtype=dtype, device=q.device)
+    return q.new_empty((batch, heads, rows), dtype=_lse_dtype(q))
+
+
+def _has_good_strides(t, bshd):
+    """Whether the kernels can follow the tensor's strides."""
+    if t.is_contiguous():
+        return True
+    batch, token, head, value = _ordered(t.stride(), bshd)
+    sizes = _ordered(t.shape, bshd)
+    good = value == 1 and (sizes[1] <= 1 or token >= sizes[3])
+    return good and (not t.is_cuda or all(
+        n <= 1 or (s > 0 and s % 8 == 0) for n, s in zip(sizes, (batch, token, head))))
 
 
 def _readable(t, bshd):
-    """The tensor itself if the kernels can follow its strides, else a copy."""
-    if t.is_contiguous():
-        good = not t.is_cuda or t.data_ptr() % 16 == 0
-    else:
-        batch, token, head, value = _ordered(t.stride(), bshd)
-        sizes = _ordered(t.shape, bshd)
-        good = value == 1 and (sizes[1] <= 1 or token >= sizes[3])
-        if good and t.is_cuda:
-            good = t.data_ptr() % 16 == 0 and all(
-                n <= 1 or (s > 0 and s % 8 == 0) for n, s in zip(sizes, (batch, token, head)))
+    """The tensor itself if the kernels can read it where it is, else a copy."""
+    good = _has_good_strides(t, bshd) and (not t.is_cuda or t.data_ptr() % 16 == 0)
     return t if good else t.clone(memory_format=torch.contiguous_format)
 
 
+def _steps(strides, bshd):
+    """Strides of batch, token, head."""
+    return _ordered(strides, bshd)[:3]
+
+
 def _heads(t, bshd):
-    batch, a, b, _ = t.stride()
-    return (t.data_ptr(), batch, a, b) if bshd else (t.data_ptr(), batch, b, a)
+    return (t.data_ptr(), *_steps(t.stride(), bshd))
 
 
-def _problem(q, k, mask, mask_heads, causal, scale, bshd):
-    batch, rows, heads, dim = _ordered(q.shape, bshd)
-    _, columns, kv_heads, _ = _ordered(k.shape, bshd)
-    if q.is_cuda:
-        return (2, q.device.index, _DTYPES[q.dtype], heads, kv_heads, dim, scale, batch, mask_heads, rows, columns,
-                causal, 0, 0, 0, 0, mask.data_ptr(), mask.numel(), _stream(q))
-    return (1, 0, _DTYPES[q.dtype], heads, kv_heads, dim, scale, batch, mask_heads, rows, columns, causal,
-            *_vector_pointers(mask), 0, 0, 0)
+class _Call:
+    """What calls with the same sizes, strides and settings have in common: all but addresses and the stream."""
 
+    def __init__(self, q, k, v, mask_heads, causal, scale, bshd):
+        batch, rows, heads, dim = _ordered(q.shape, bshd)
+        _, columns, kv_heads, _ = _ordered(k.shape, bshd)
+        self.settings = (mask_heads, causal, scale, bshd)
+        self.bshd, self.is_cuda, self.index = bshd, q.is_cuda, q.device.index or 0
+        self.sizes = (2 if q.is_cuda else 1, self.index, _DTYPES[q.dtype], heads, kv_heads, dim, scale, batch, mask_heads,
+                      rows, columns, causal)
+        self.is_readable = all(_has_good_strides(t, bshd) for t in (q, k, v))
+        self.steps = tuple(_steps(t.stride(), bshd) for t in (q, k, v))
+        self.new = tuple((t.shape, _new_strides(t.shape, bshd)) for t in (q, k, v))
+        self.new_steps = tuple(_steps(strides, bshd) for _, strides in self.new)
+        self.lse = (batch, heads, rows), _lse_dtype(q)
 
-def _forward(q, k, v, mask, mask_heads, causal, scale, deterministic, bshd):
-    q, k, v = _readable(q, bshd), _readable(k, bshd), _readable(v, bshd)
-    out, lse = _like(q, bshd), _new_lse(q, bshd)
-    _check(_forward_call(_forward_struct.pack(
-        *_problem(q, k, mask, mask_heads, causal, scale, bshd), *_heads(out, bshd), lse.data_ptr(), *_heads(q, bshd),
-        *_heads(k, bshd), *_heads(v, bshd))))
-    return out, lse
+    def reads(self, q, k, v):
+        """Whether these are read where they are."""
+        return self.is_readable and not (self.is_cuda and (q.data_ptr() | k.data_ptr() | v.data_ptr()) & 15)
 
+    def of_copies(self, q, k, v):
+        """The call with copies of what cannot be read where it is, and those."""
+        inputs = [_readable(t, self.bshd) for t in (q, k, v)]
+        return _Call(*inputs, *self.settings), *inputs
 
-def _backward(dout, out, lse, q, k, v, mask, mask_heads, causal, scale, deterministic, bshd):
-    dout, out, lse = _readable(dout, bshd), _readable(out, bshd), lse.contiguous()
-    q, k, v = _readable(q, bshd), _readable(k, bshd), _readable(v, bshd)
-    dq, dk, dv = _like(q, bshd), _like(k, bshd), _like(v, bshd)
-    problem = _problem(q, k, mask, mask_heads, causal, scale, bshd)
-    scratch, size = None, 0
-    if q.is_cuda:
-        size = _bytes(_library.colonnade_scratch_bytes(_problem_struct.pack(*problem)))
-        scratch = torch.empty(size, dtype=torch.uint8, device=q.device)
-    _check(_backward_call(_backward_struct.pack(
-        *problem, *_heads(dq, bshd), *_heads(dk, bshd), *_heads(dv, bshd), *_heads(dout, bshd), *_heads(out, bshd),
-        lse.data_ptr(), *_heads(q, bshd), *_heads(k, bshd), *_heads(v, bshd), scratch.data_ptr() if size else 0, size,
-        deterministic)))
-    return dq, dk, dv
+    def problem(self, mask):
+        if self.is_cuda:
+            return (*self.sizes, 0, 0, 0, 0, mask.data_ptr(), mask.numel(), _current_stream(self.index))
+        return (*self.sizes, *_vector_pointers(mask), 0, 0, 0)
+
+    def packed_forward(self, out, lse, q, k, v, mask):
+        return _forward_struct.pack(
+            *self.problem(mask), out.data_ptr(), *self.new_steps[0], lse.data_ptr(), q.data_ptr(), *self.steps[0],
+            k.data_ptr(), *self.steps[1], v.data_ptr(), *self.steps[2])
+
+    def forward(self, q, k, v, mask):
+        if not self.reads(q, k, v):
+            call, *inputs = self.of_copies(q, k, v)
+            return call.forward(*inputs, mask)
+        shape, dtype = self.lse
+        out, lse = q.new_empty_strided(*self.new[0]), q.new_empty(shape, dtype=dtype)
+        code = _forward_call(self.packed_forward(out, lse, q, k, v, mask))
+        if code:
+            _check(code)
+        return out, lse
+
+    def backward(self, dout, out, lse, q, k, v, mask, deterministic):
+        if not self.reads(q, k, v):
+            call, *inputs = self.of_copies(q, k, v)
+            return call.backward(dout, out, lse, *inputs, mask, deterministic)
+        dout, out, lse = _readable(dout, self.bshd), _readable(out, self.bshd), lse.contiguous()
+        dq, dk, dv = (t.new_empty_strided(*new) for t, new in zip((q, k, v), self.new))
+        problem, scratch, size = self.problem(mask), None, 0
+        if self.is_cuda:
+            size = _bytes(_library.colonnade_scratch_bytes(_problem_struct.pack(*problem)))
+            scratch = torch.empty(size, dtype=torch.uint8, device=q.device)
+        _check(_backward_call(_backward_struct.pack(
+            *problem, dq.data_ptr(), *self.new_steps[0], dk.data_ptr(), *self.new_steps[1], dv.data_ptr(),
+            *self.new_steps[2], *_heads(dout, self.bshd), *_heads(out, self.bshd), lse.data_ptr(), q.data_ptr(),
+            *self.steps[0], k.data_ptr(), *self.steps[1], v.data_ptr(), *self.steps[2],
+            scratch.data_ptr() if size else 0, size, deterministic)))
+        return dq, dk, dv
 
 
 @custom_op("colonnade::flashmask", mutates_args=())
 def _flashmask(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, mask_heads: int, causal: bool, scale: float,
                deterministic: bool, bshd: bool) -> tuple[Tensor, Tensor]:
-    return _forward(q, k, v, mask, mask_heads, causal, scale, deterministic, bshd)
+    return _Call(q, k, v, mask_heads, causal, scale, bshd).forward(q, k, v, mask)
 
 
 @_flashmask.register_fake
@@ -215,7 +254,7 @@ def _(q, k, v, mask, mask_heads, causal, scale, deterministic, bshd):
 def _flashmask_backward(dout: Tensor, out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor,
                         mask_heads: int, causal: bool, scale: float, deterministic: bool,
                         bshd: bool) -> tuple[Tensor, Tensor, Tensor]:
-    return _backward(dout, out, lse, q, k, v, mask, mask_heads, causal, scale, deterministic, bshd)
+    return _Call(q, k, v, mask_heads, causal, scale, bshd).backward(dout, out, lse, q, k, v, mask, deterministic)
 
 
 @_flashmask_backward.register_fake
@@ -230,40 +269,38 @@ def _save(ctx, inputs, output):
     ctx.save_for_backward(*output, q, k, v, mask)
 
 
-def _gradients(ctx, dout, backward):
+def _gradients(ctx, dout, dlse):
     if dout is None:
         return (None,) * 9
-    return (*backward(dout, *ctx.saved_tensors, *ctx.settings), *(None,) * 6)
+    return (*_flashmask_backward(dout, *ctx.saved_tensors, *ctx.settings), *(None,) * 6)
 
 
-_flashmask.register_autograd(lambda ctx, dout, dlse: _gradients(ctx, dout, _flashmask_backward), setup_context=_save)
+_flashmask.register_autograd(_gradients, setup_context=_save)
 
 
 class _Direct(torch.autograd.Function):
     """The same operator without PyTorch's dispatcher, which takes several times as long as the call itself."""
 
     @staticmethod
-    def forward(ctx, q, k, v, mask, *settings):
-        output = _forward(q, k, v, mask, *settings)
-        _save(ctx, (q, k, v, mask, *settings), output)
+    def forward(ctx, q, k, v, mask, call, deterministic):
+        output = call.forward(q, k, v, mask)
+        _save(ctx, (q, k, v, mask, call, deterministic), output)
         return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, dout, dlse):
-        return _gradients(ctx, dout, _backward)
+        if dout is None:
+            return (None,) * 6
+        call, deterministic = ctx.settings
+        return (*call.backward(dout, *ctx.saved_tensors, deterministic), None, None, None)
 
 
-def _compute(q, k, v, *rest):
-    """The operator. PyTorch's dispatcher takes several times as long as the call itself, so it is called only if somebody
-    looks on: a compiler, a mode, or a subclass of Tensor."""
-    if (torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()
+def _is_watched(q, k, v):
+    """Whether somebody looks on who has to see the operator: a compiler, a mode, or a subclass of Tensor."""
+    return (torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()
             or torch._C._functorch.peek_interpreter_stack() is not None
-            or not type(q) is type(k) is type(v) is Tensor):
-        return _flashmask(q, k, v, *rest)
-    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-        return _Direct.apply(q, k, v, *rest)
-    return _forward(q, k, v, *rest)
+            or not type(q) is type(k) is type(v) is Tensor)
 
 
 def _sheets(vector):
@@ -293,6 +330,8 @@ class Mask:
         self.columns, self.rows, self.is_causal = columns.contiguous(), rows, causal
         _, self.batch, self.heads, self.length = columns.shape
         self.tensor = _plan(self.columns, rows, causal) if columns.is_cuda else self.columns
+        self.device_type = columns.device.type
+        self.key = (columns.device, self.batch, self.heads, rows, self.length, causal)
 
     @classmethod
     def from_columns(cls, lts=None, lte=None, uts=None, ute=None, *, rows=None, causal=True, check=True):
@@ -449,16 +488,29 @@ def flashmask_attention(q, k, v, mask, *, scale=None, deterministic=False, layou
     other results always have; torch.use_deterministic_algorithms(True) asks for it as well. return_lse: also returns
     log sum exp of each row, [batch, heads, rows], which has no gradient. A row that sees no key gives 0 and -inf.
     """
+    if torch.is_autocast_enabled(mask.device_type):
+        dtype = torch.get_autocast_dtype(mask.device_type)
+        q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+    deterministic = deterministic or torch.are_deterministic_algorithms_enabled()
+    if _is_watched(q, k, v):
+        out, lse = _flashmask(q, k, v, mask.tensor, *_settings(q, k, v, mask, scale, layout, deterministic))
+    else:
+        call = _call_of(q, k, v, mask, scale, layout)
+        if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+            out, lse = _Direct.apply(q, k, v, mask.tensor, call, deterministic)
+        else:
+            out, lse = call.forward(q, k, v, mask.tensor)
+    return (out, lse.detach()) if return_lse else out
+
+
+def _settings(q, k, v, mask, scale, layout, deterministic):
+    """The operator's settings. Throws if the tensors do not fit each other or the mask."""
     if layout not in ("bhsd", "bshd"):
         raise ValueError(f"flashmask: layout is {layout!r}, expected 'bhsd' or 'bshd'")
     bshd = layout == "bshd"
-    device = q.device
-    if not device == k.device == v.device == mask.tensor.device:
-        raise ValueError(f"flashmask: q, k, v, mask are on {device}, {k.device}, {v.device}, {mask.tensor.device}, "
+    if not q.device == k.device == v.device == mask.tensor.device:
+        raise ValueError(f"flashmask: q, k, v, mask are on {q.device}, {k.device}, {v.device}, {mask.tensor.device}, "
                          "expected one device: Mask.to(device) moves a mask")
-    if torch.is_autocast_enabled(device.type):
-        dtype = torch.get_autocast_dtype(device.type)
-        q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
     if q.dtype not in _DTYPES or not q.dtype == k.dtype == v.dtype:
         raise TypeError(f"flashmask: q, k, v are {q.dtype}, {k.dtype}, {v.dtype}, expected one dtype: "
                         "torch.bfloat16 on a GPU, torch.float32 or torch.float64 on the CPU")
@@ -469,7 +521,20 @@ def flashmask_attention(q, k, v, mask, *, scale=None, deterministic=False, layou
     columns = k.shape[1 if bshd else 2]
     if batch != mask.batch or rows != mask.rows or columns != mask.length:
         raise ValueError(f"flashmask: {mask} for batch {batch}, {rows} rows, {columns} columns")
-    out, lse = _compute(q, k, v, mask.tensor, mask.heads, mask.is_causal,
-                        1 / math.sqrt(head_dim) if scale is None else scale,
-                        deterministic or torch.are_deterministic_algorithms_enabled(), bshd)
-    return (out, lse.detach()) if return_lse else out
+    return (mask.heads, mask.is_causal, 1 / math.sqrt(head_dim) if scale is None else scale, deterministic, bshd)
+
+
+_calls = {}
+
+
+def _call_of(q, k, v, mask, scale, layout):
+    """The _Call of these tensors. Looking at tensors takes Python longer than all else, so calls are kept."""
+    key = (q.shape, q.stride(), q.dtype, q.device, k.shape, k.stride(), k.dtype, k.device, v.shape, v.stride(), v.dtype,
+           v.device, mask.key, scale, layout)
+    call = _calls.get(key)
+    if call is None:
+        mask_heads, causal, scale, _, bshd = _settings(q, k, v, mask, scale, layout, False)
+        if len(_calls) >= 1000:  # rows of ever new lengths
+            _calls.clear()
+        call = _calls[key] = _Call(q, k, v, mask_heads, causal, scale, bshd)
+    return call
