@@ -161,6 +161,10 @@ void dequantise_fp8(T* out, const QuantisedMatrix& m) {
 
 }  // namespace
 
+const char* name_of(WeightCode code) {
+    return code == WeightCode::nf4 ? "nf4" : "fp8";
+}
+
 QuantisedMatrix QuantisedMatrix::lay_out(Arena& arena, const char* group, WeightCode code, int64_t rows,
                                          int64_t columns) {
     QuantisedMatrix m{
@@ -183,9 +187,18 @@ const std::array<float, 256>& dynamic_map() {
     return map;
 }
 
-void quantise(const QuantisedMatrix& into, const Tensor& values) {
-    require(values.numel() == into.numel() && values.device == Device::cpu && into.codes.device == Device::cpu,
-            "quantise: {} for {} x {} in host memory", values, into.rows, into.columns);
+void quantise(const QuantisedMatrix& into, const Tensor& values, Gpu* gpu) {
+    require(values.numel() == into.numel() && values.device == Device::cpu, "quantise: {} for {} x {}", values,
+            into.rows, into.columns);
+    if (gpu) {
+        Arena memory(Device::cpu, into.bytes() + 4 * Arena::alignment);
+        const QuantisedMatrix host = QuantisedMatrix::lay_out(memory, "", into.code, into.rows, into.columns);
+        quantise(host, values);
+        for (const auto part :
+             {&QuantisedMatrix::codes, &QuantisedMatrix::scales, &QuantisedMatrix::nested, &QuantisedMatrix::map})
+            if (!(host.*part).empty()) gpu->upload(into.*part, (host.*part).data);
+        return;
+    }
     std::vector<float> rounded(static_cast<size_t>(values.numel()));
     dispatch_float(values.dtype, [&]<typename T>() {
         const T* const from = values.as<T>();
@@ -214,6 +227,20 @@ void dequantise(const Context& ctx, const Dequantise& args) {
         else
             dequantise_fp8(args.out.as<T>(), m);
     });
+}
+
+int64_t rows_of(std::span<const QuantisedMatrix> matrices) {
+    int64_t rows = 0;
+    for (const QuantisedMatrix& m : matrices) rows += m.rows;
+    return rows;
+}
+
+void dequantise_rows(const Context& ctx, const Tensor& out, std::span<const QuantisedMatrix> matrices) {
+    int64_t row = 0;
+    for (const QuantisedMatrix& m : matrices) {
+        dequantise(ctx, {.out = out.slice(0, row, row + m.rows), .in = m});
+        row += m.rows;
+    }
 }
 
 uint8_t e4m3_from_float(float value) {

@@ -10,6 +10,7 @@
 // are stored are rounded to bf16 first.
 
 #include <array>
+#include <span>
 
 #include "engine/device/arena.h"
 #include "engine/device/context.h"
@@ -17,6 +18,7 @@
 namespace colonnade {
 
 enum class WeightCode : uint8_t { nf4, fp8 };
+const char* name_of(WeightCode code);
 
 struct QuantisedMatrix {
     static constexpr int64_t nf4_block = 64, nf4_scales = 256, fp8_block = 128;
@@ -34,8 +36,8 @@ struct QuantisedMatrix {
     size_t bytes() const { return codes.bytes() + scales.bytes() + nested.bytes() + map.bytes(); }
 };
 
-/// Stores `values` [rows * columns], f32 or f64 in host memory, in a matrix in host memory.
-void quantise(const QuantisedMatrix& into, const Tensor& values);
+/// Stores `values` [rows * columns], f32 or f64 in host memory, in a matrix in host memory, or on the GPU.
+void quantise(const QuantisedMatrix& into, const Tensor& values, Gpu* gpu = nullptr);
 
 /// Writes to `out` [rows, columns], in the dtype of weights on the context's device; contiguous.
 struct Dequantise {
@@ -43,6 +45,9 @@ struct Dequantise {
     const QuantisedMatrix& in;
 };
 void dequantise(const Context& ctx, const Dequantise& args);
+/// Several matrices of the same columns, one below the other.
+void dequantise_rows(const Context& ctx, const Tensor& out, std::span<const QuantisedMatrix> matrices);
+int64_t rows_of(std::span<const QuantisedMatrix> matrices);
 
 // --- The numbers ------------------------------------------------------------------------------------------------------
 
