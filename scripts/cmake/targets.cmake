@@ -27,6 +27,7 @@ function(colonnade_library name)
     # Instrumented templates take long to compile: once for several files. Commands all name things alike.
     if(COLONNADE_SANITIZE AND NOT name STREQUAL commands)
         set_target_properties(colonnade_${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 12)
+        target_compile_options(colonnade_${name} PRIVATE -Wno-shadow)
     endif()
     target_compile_features(colonnade_${name} PUBLIC cxx_std_20)
     target_include_directories(colonnade_${name} PUBLIC
