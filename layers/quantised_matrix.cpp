@@ -187,26 +187,34 @@ const std::array<float, 256>& dynamic_map() {
     return map;
 }
 
-void quantise(const QuantisedMatrix& into, const Tensor& values, Gpu* gpu) {
+void quantise(const Quantise& args) {
+    const auto& [into, values, name, gpu] = args;
     require(values.numel() == into.numel() && values.device == Device::cpu, "quantise: {} for {} x {}", values,
             into.rows, into.columns);
     if (gpu) {
         Arena memory(Device::cpu, into.bytes() + 4 * Arena::alignment);
         const QuantisedMatrix host = QuantisedMatrix::lay_out(memory, "", into.code, into.rows, into.columns);
-        quantise(host, values);
+        quantise({.out = host, .in = values, .name = name});
         for (const auto part :
              {&QuantisedMatrix::codes, &QuantisedMatrix::scales, &QuantisedMatrix::nested, &QuantisedMatrix::map})
             if (!(host.*part).empty()) gpu->upload(into.*part, (host.*part).data);
         return;
     }
-    std::vector<float> rounded(static_cast<size_t>(values.numel()));
+    const int64_t count = values.numel();
+    std::vector<float> rounded(static_cast<size_t>(count));
+    int64_t wrong = 0;
     dispatch_float(values.dtype, [&]<typename T>() {
-        const T* const from = values.as<T>();
-        const int64_t count = values.numel();
-#pragma omp parallel for schedule(static)
-        for (int64_t i = 0; i < count; ++i)
-            rounded[static_cast<size_t>(i)] = float_from_bf16(bf16_from_float(static_cast<float>(from[i])));
+        const T* const from = args.in.as<T>();
+#pragma omp parallel for schedule(static) reduction(+ : wrong)
+        for (int64_t i = 0; i < count; ++i) {
+            const float value = float_from_bf16(bf16_from_float(static_cast<float>(from[i])));
+            rounded[static_cast<size_t>(i)] = value;
+            wrong += !std::isfinite(value);
+        }
     });
+    if (wrong > 0)
+        fail(Exit::data, "{}: {} of {} weights are not finite numbers; fewer bits cannot hold them", name, wrong,
+             count);
     if (into.code == WeightCode::nf4)
         quantise_nf4(into, rounded.data());
     else

@@ -36,8 +36,14 @@ struct QuantisedMatrix {
     size_t bytes() const { return codes.bytes() + scales.bytes() + nested.bytes() + map.bytes(); }
 };
 
-/// Stores `values` [rows * columns], f32 or f64 in host memory, in a matrix in host memory, or on the GPU.
-void quantise(const QuantisedMatrix& into, const Tensor& values, Gpu* gpu = nullptr);
+struct Quantise {
+    const QuantisedMatrix& out;  ///< in host memory, or on the GPU
+    Tensor in;                   ///< [rows * columns], f32 or f64 in host memory
+    const char* name = "";       ///< for errors
+    Gpu* gpu = nullptr;
+};
+/// Throws Exit::data if a value is not finite.
+void quantise(const Quantise& args);
 
 /// Writes to `out` [rows, columns], in the dtype of weights on the context's device; contiguous.
 struct Dequantise {

@@ -67,7 +67,7 @@ TEST(QuantisedMatrix, EqualsBitsandbytesAndPyTorch) {
         const Json& wanted = golden[code == WeightCode::nf4 ? "nf4" : "fp8"];
         OnHost q(code, 130, 192);
         const QuantisedMatrix& m = q.matrix;
-        quantise(m, view_of(values));
+        quantise({.out = m, .in = view_of(values)});
         EXPECT_EQ(hash(m.codes), wanted["codes"].get<std::string>());
         EXPECT_EQ(code == WeightCode::nf4 ? hash(m.scales) : hex(m.scales), wanted["scales"].get<std::string>());
         if (code == WeightCode::nf4) {
@@ -110,8 +110,8 @@ TEST(QuantisedMatrix, ErrorsAreThoseOfTheCodes) {
     const auto values = random_values<double>(200 * 192, 3);
     double largest_error = 0, squares = 0;
     OnHost nf4(WeightCode::nf4, 200, 192), fp8(WeightCode::fp8, 200, 192);
-    quantise(nf4.matrix, view_of(values));
-    quantise(fp8.matrix, view_of(values));
+    quantise({.out = nf4.matrix, .in = view_of(values)});
+    quantise({.out = fp8.matrix, .in = view_of(values)});
     const auto four = nf4.widened<double>(), eight = fp8.widened<double>();
     for (size_t i = 0; i < values.size(); ++i) {
         squares += (four[i] - values[i]) * (four[i] - values[i]) / static_cast<double>(values.size());
@@ -126,9 +126,17 @@ TEST(QuantisedMatrix, BlocksOfZerosStayZero) {
     const std::vector<double> zeros(3 * 70);
     for (const auto code : {WeightCode::nf4, WeightCode::fp8}) {
         OnHost q(code, 3, 70);
-        quantise(q.matrix, view_of(zeros));
+        quantise({.out = q.matrix, .in = view_of(zeros)});
         for (const double w : q.widened<float>()) EXPECT_EQ(w, 0);
     }
+}
+
+TEST(QuantisedMatrix, RefusesWhatIsNotFinite) {
+    std::vector<double> values(3 * 70, 1.0);
+    values[5] = NAN, values[77] = 1e39;  // too large for bf16
+    OnHost q(WeightCode::nf4, 3, 70);
+    expect_error(Exit::data, "layer.weight: 2 of 210 weights are not finite numbers; fewer bits cannot hold them",
+                 [&] { quantise({.out = q.matrix, .in = view_of(values), .name = "layer.weight"}); });
 }
 
 TEST(QuantisedMatrix, SameBitsWithAnyThreads) {
@@ -136,7 +144,7 @@ TEST(QuantisedMatrix, SameBitsWithAnyThreads) {
     for (const auto code : {WeightCode::nf4, WeightCode::fp8})
         expect_same_with_any_threads([&] {
             OnHost q(code, 257, 130);
-            quantise(q.matrix, view_of(values));
+            quantise({.out = q.matrix, .in = view_of(values)});
             return q.widened<float>();
         });
 }
@@ -170,7 +178,7 @@ TEST_P(QuantisedOnDevice, HasTheBitsOfTheCpu) {
         for (const auto code : {WeightCode::nf4, WeightCode::fp8}) {
             const auto values = random_values<double>(rows * columns, 5);
             OnHost q(code, rows, columns);
-            quantise(q.matrix, view_of(values));
+            quantise({.out = q.matrix, .in = view_of(values)});
             const Twin out = output({rows, columns});
             dequantise(context(), {.out = out.device, .in = on_device(q.matrix)});
             EXPECT_EQ(read(out.device), q.widened<double>()) << rows << " x " << columns;

@@ -159,7 +159,8 @@ void Learner::fill_base(const std::function<void(const Parameter&, const Tensor&
         if (options_.base_code && entry_of(p.role).is_projection_weight()) {
             const HostCopy host = HostCopy::blank(sum_dtype(options_.compute_dtype()), p.size());
             load(p, host.tensor());
-            quantise(state_.quantised[next++], host.tensor(), options_.gpu);
+            quantise(
+                {.out = state_.quantised[next++], .in = host.tensor(), .name = p.name.c_str(), .gpu = options_.gpu});
         } else {
             const Parameter& kept = options_.base_code ? *base_parameters_.named(p.name) : p;
             const HostCopy host = HostCopy::to_fill(options_.gpu, slice_of(state_.base, kept));

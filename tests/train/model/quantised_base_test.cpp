@@ -16,7 +16,7 @@ namespace {
 std::vector<double> rounded(WeightCode code, const std::vector<double>& values, const Parameter& p) {
     Arena arena(Device::cpu, static_cast<size_t>(p.size()) * 2 + 4096);
     const QuantisedMatrix m = QuantisedMatrix::lay_out(arena, "", code, p.shape[0], p.shape[1]);
-    quantise(m, view_of(values));
+    quantise({.out = m, .in = view_of(values)});
     std::vector<double> out(values.size());
     dequantise({}, {.out = Tensor(out.data(), DType::f64, {p.shape[0], p.shape[1]}), .in = m});
     return out;
@@ -94,8 +94,9 @@ TEST_P(QuantisedBase, AnswersAsRoundedWeightsDo) {
         options.lora = l->options().lora;
         Generator generator(l->config(), l->model().weights(), options);
         const std::vector<int32_t> prompt = {3, 1, 4, 1, 5, 9, 2, 6};
-        const Request requests[] = {{.prompt = prompt, .options = {.max_new_tokens = 20}},
-                                    {.prompt = {prompt.begin(), prompt.begin() + 3}, .options = {.max_new_tokens = 20}}};
+        const Request requests[] = {
+            {.prompt = prompt, .options = {.max_new_tokens = 20}},
+            {.prompt = {prompt.begin(), prompt.begin() + 3}, .options = {.max_new_tokens = 20}}};
         for (const Answer& answer : generator.answer(l->context(), requests)) answers.push_back(answer.tokens);
     }
     ASSERT_EQ(answers.size(), 4u);
