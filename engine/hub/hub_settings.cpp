@@ -11,19 +11,14 @@
 namespace colonnade {
 namespace {
 
-std::string variable(const char* name) {
-    const char* value = std::getenv(name);
-    return value ? value : "";
-}
-
 bool is_on(const char* name) {
-    std::string value = variable(name);
+    std::string value = environment(name);
     std::ranges::transform(value, value.begin(), [](unsigned char c) { return std::toupper(c); });
     return value == "1" || value == "ON" || value == "YES" || value == "TRUE";
 }
 
 double seconds(const char* name, double otherwise) {
-    const std::string value = variable(name);
+    const std::string value = environment(name);
     if (value.empty()) return otherwise;
     char* end = nullptr;
     const double number = std::strtod(value.c_str(), &end);
@@ -33,8 +28,8 @@ double seconds(const char* name, double otherwise) {
 }
 
 std::string home_of_hub() {
-    if (const std::string home = variable("HF_HOME"); !home.empty()) return expand_home(home);
-    const std::string caches = variable("XDG_CACHE_HOME");
+    if (const std::string home = environment("HF_HOME"); !home.empty()) return expand_home(home);
+    const std::string caches = environment("XDG_CACHE_HOME");
     return (caches.empty() ? expand_home("~/.cache") : expand_home(caches)) + "/huggingface";
 }
 
@@ -46,9 +41,9 @@ std::string trimmed(const std::string& text) {
 void find_token(HubSettings& s, const std::string& home) {
     if (is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN")) return;
     for (const char* name : {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
-        if (s.token.empty()) s.token = trimmed(variable(name)), s.token_source = name;
+        if (s.token.empty()) s.token = trimmed(environment(name)), s.token_source = name;
     if (s.token.empty()) {
-        const std::string named = variable("HF_TOKEN_PATH");
+        const std::string named = environment("HF_TOKEN_PATH");
         s.token_source = named.empty() ? home + "/token" : expand_home(named);
         std::error_code none;
         if (std::filesystem::is_regular_file(s.token_source, none)) {
@@ -67,14 +62,14 @@ void find_token(HubSettings& s, const std::string& home) {
 
 HubSettings hub_settings() {
     HubSettings s;
-    if (const std::string endpoint = variable("HF_ENDPOINT"); !endpoint.empty()) s.endpoint = endpoint;
+    if (const std::string endpoint = environment("HF_ENDPOINT"); !endpoint.empty()) s.endpoint = endpoint;
     while (s.endpoint.ends_with('/')) s.endpoint.pop_back();
     if (!s.endpoint.starts_with("https://") && !s.endpoint.starts_with("http://"))
         fail(Exit::config, "HF_ENDPOINT is '{}', expected an address that begins with https://", s.endpoint);
     const std::string home = home_of_hub();
     s.cache = home + "/hub";
     for (const char* name : {"HUGGINGFACE_HUB_CACHE", "HF_HUB_CACHE"})
-        if (const std::string cache = variable(name); !cache.empty()) s.cache = expand_home(cache);
+        if (const std::string cache = environment(name); !cache.empty()) s.cache = expand_home(cache);
     find_token(s, home);
     s.offline = is_on("HF_HUB_OFFLINE") || is_on("TRANSFORMERS_OFFLINE");
     s.connect_seconds = seconds("HF_HUB_ETAG_TIMEOUT", s.connect_seconds);

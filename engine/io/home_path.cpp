@@ -6,16 +6,20 @@
 
 namespace colonnade {
 
+std::string environment(const char* name) {
+    const char* const value = std::getenv(name);
+    return value ? value : "";
+}
+
 std::string expand_home(const std::string& path) {
     if (!path.starts_with("~/")) return path;
-    const char* home = std::getenv("HOME");
-    if (!home || !*home) fail(Exit::config, "{}: HOME is not set", path);
+    const std::string home = environment("HOME");
+    if (home.empty()) fail(Exit::config, "{}: HOME is not set", path);
     return home + path.substr(1);
 }
 
 std::string abbreviate_home(const std::string& path) {
-    const char* home = std::getenv("HOME");
-    const std::string folder = home && *home ? std::string(home) + "/" : "";
+    const std::string folder = environment("HOME") + "/";
     return folder.size() > 1 && path.starts_with(folder) ? "~/" + path.substr(folder.size()) : path;
 }
 

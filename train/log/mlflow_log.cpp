@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstdlib>
 #include <exception>
 #include <limits>
 
@@ -11,6 +10,7 @@
 #include "engine/device/error.h"
 #include "engine/hub/http.h"
 #include "engine/io/files.h"
+#include "engine/io/home_path.h"
 #include "engine/io/json.h"
 #include "train/log/record_bytes.h"
 #include "train/log/run_id.h"
@@ -19,11 +19,6 @@ namespace colonnade {
 namespace {
 
 constexpr size_t id_length = 32, most_metrics = 1000, most_params = 100, param_bytes = 500;
-
-std::string environment(const char* name) {
-    const char* const value = std::getenv(name);
-    return value ? value : "";
-}
 
 int64_t milliseconds() {
     return static_cast<int64_t>(now() * 1000);

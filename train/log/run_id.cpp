@@ -34,4 +34,10 @@ void keep_id(const std::string& folder, const std::string& id) {
     write_file_atomically(path_in(folder), id);
 }
 
+std::string id_of_run(const std::string& folder, size_t length, bool resumed) {
+    std::string id = resumed ? kept_id(folder, length) : "";
+    if (id.empty()) keep_id(folder, id = random_id(length));
+    return id;
+}
+
 }  // namespace colonnade

@@ -12,5 +12,7 @@ std::string random_id(size_t length);
 std::string kept_id(const std::string& folder, size_t length);
 /// Makes the folder. Throws Exit::storage.
 void keep_id(const std::string& folder, const std::string& id);
+/// The id of the run that is resumed, or a new one, which is kept.
+std::string id_of_run(const std::string& folder, size_t length, bool resumed);
 
 }  // namespace colonnade

@@ -3,10 +3,10 @@
 #include <fmt/chrono.h>
 
 #include <cmath>
-#include <cstdlib>
 
 #include "engine/device/error.h"
 #include "engine/io/files.h"
+#include "engine/io/home_path.h"
 #include "engine/io/json.h"
 #include "engine/io/replace_file.h"
 #include "train/log/config_value.h"
@@ -16,20 +16,8 @@
 namespace colonnade {
 namespace {
 
-constexpr size_t id_length = 32;
 constexpr double most_seconds = 5;              ///< that a record waits
 constexpr size_t most_bytes = size_t{1} << 20;  ///< that wait
-
-std::string environment(const char* name) {
-    const char* const value = std::getenv(name);
-    return value ? value : "";
-}
-
-std::string id_of_run(const std::string& folder, bool resumed) {
-    std::string id = resumed ? kept_id(folder, id_length) : "";
-    if (id.empty()) keep_id(folder, id = random_id(id_length));
-    return id;
-}
 
 std::string timestamp() {
     const double time = now();
@@ -54,7 +42,7 @@ std::string trackio_folder() {
 TrackioLog::TrackioLog(const std::string& output_dir, const RunDescription& run, std::optional<int64_t> resumed_step)
     : project_(run.project),
       name_(run.name),
-      id_(id_of_run(output_dir + "/trackio", resumed_step.has_value())),
+      id_(id_of_run(output_dir + "/trackio", 32, resumed_step.has_value())),
       writer_(random_id(16)),
       folder_(trackio_folder() + "/inbox/" + writer_) {
     Json config = Json::object();

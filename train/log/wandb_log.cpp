@@ -18,17 +18,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t block = 32768, piece_header = 7;
+constexpr size_t log_block = 32768, piece_header = 7;
 constexpr std::string_view file_header = {":W&B\xe1\xbe\0", 7};
-
-constexpr size_t id_length = 8;
-
-/// The id of the run in `folder`: of the run that is resumed, or a new one.
-std::string id_of_run(const std::string& folder, bool resumed) {
-    std::string id = resumed ? kept_id(folder, id_length) : "";
-    if (id.empty()) keep_id(folder, id = random_id(id_length));
-    return id;
-}
 
 std::string new_path(const std::string& folder, const std::string& id) {
     const std::time_t time = std::time(nullptr);
@@ -54,7 +45,7 @@ void add(Items* items, const std::string& key, const std::string& json) {
 WandbLog::WandbLog(const std::string& output_dir, const RunDescription& run, std::optional<int64_t> resumed_step)
     : file_([&] {
           const std::string folder = output_dir + "/wandb";
-          return new_path(folder, id_of_run(folder, resumed_step.has_value()));
+          return new_path(folder, id_of_run(folder, 8, resumed_step.has_value()));
       }()),
       began_(now()),
       written_(file_header.size()) {
@@ -129,10 +120,10 @@ void WandbLog::put(const std::string& record) {
     std::string bytes;
     bool first = true;
     do {
-        size_t room = block - (written_ + bytes.size()) % block;
+        size_t room = log_block - (written_ + bytes.size()) % log_block;
         if (room < piece_header) {
             bytes.append(room, '\0');
-            room = block;
+            room = log_block;
         }
         const std::string_view piece = left.substr(0, room - piece_header);
         left.remove_prefix(piece.size());
