@@ -14,6 +14,7 @@
 #include "layers/linear.h"
 #include "layers/policy_loss.h"
 #include "layers/preference_loss.h"
+#include "layers/quantised_matrix.h"
 #include "layers/ranking_loss.h"
 #include "layers/rmsnorm.h"
 #include "layers/rope.h"
@@ -49,6 +50,8 @@ void hopper_down_swiglu_backward(const Context& ctx, const DownSwigluBackward& a
 void bias_gradient(const Context& ctx, const LinearBackward& args);
 
 void dropout(const Context& ctx, const Dropout& args);
+
+void dequantise(const Context& ctx, const Dequantise& args);
 
 /// One chunk: args.logits holds its logits. Writes nll and correct and, in training, replaces the logits by their
 /// gradients.

@@ -49,6 +49,9 @@ void hopper_down_swiglu_backward(const Context&, const DownSwigluBackward&) {
 void bias_gradient(const Context&, const LinearBackward&) {
     no_cuda();
 }
+void dequantise(const Context&, const Dequantise&) {
+    no_cuda();
+}
 void dropout(const Context&, const Dropout&) {
     no_cuda();
 }

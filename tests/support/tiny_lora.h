@@ -14,10 +14,12 @@ inline LoraSettings lora_of(std::set<std::string> targets = {}, int64_t rank = 3
 
 /// The model of tiny_learner as a frozen base, with random adapters.
 inline std::unique_ptr<Learner> lora_learner(const ModelConfig& config, DType dtype, const LoraSettings& lora,
-                                             int64_t packs, int64_t length, const TinyOptions& options = {}) {
+                                             int64_t packs, int64_t length, const TinyOptions& options = {},
+                                             std::optional<WeightCode> code = {}) {
     LearnerOptions with_lora = tiny_options(dtype, packs, length, options);
     with_lora.seed = 11;
     with_lora.lora = lora;
+    with_lora.base_code = code;
     auto learner = std::make_unique<Learner>(config, with_lora);
     const auto base = tiny_learner(config, DType::f64, 1, 2);
     learner->fill_base([&](const Parameter& p, const Tensor& into) {

@@ -32,8 +32,9 @@ void print(const Json& r, const ModelConfig& m) {
                      m.num_key_value_heads, m.head_dim, m.vocab_size, human_count(number("parameters"))));
     if (const Json& lora = r["lora"]; !lora.is_null())
         line("lora",
-             fmt::format("rank {}, dropout {}, on {}: trains {} parameters", lora["rank"].dump(),
-                         lora["dropout"].dump(), lora["targets"].dump(), human_count(number("trained_parameters"))));
+             fmt::format("rank {}, dropout {}, on {}: trains {} parameters, base {}", lora["rank"].dump(),
+                         lora["dropout"].dump(), lora["targets"].dump(), human_count(number("trained_parameters")),
+                         r["base_quantization"] == "none" ? "bf16" : text("base_quantization")));
     if (r.contains("tokens_per_pair"))
         line("stage", fmt::format("{}{}", text("stage"),
                                   r.contains("reference") ? ", reference " + text("reference") : std::string()));
@@ -176,6 +177,8 @@ class ShapeOptions {
             ->needs(rank);
         app_.add_option("--lora-dropout", c_.lora_dropout, "dropout of the adapters' input (default 0)")
             ->check(CLI::Range(0.0, 0.99))
+            ->needs(rank);
+        choice("--base-quantization", c_.base_quantization, "the frozen base in fewer bits (default none)")
             ->needs(rank);
     }
 

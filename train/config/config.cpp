@@ -284,6 +284,11 @@ std::optional<LoraSettings> lora_settings(const Config& c) {
                         .head = !c.modules_to_save.empty()};
 }
 
+std::optional<WeightCode> base_code(const Config& c) {
+    if (c.base_quantization == BaseQuantization::none) return std::nullopt;
+    return c.base_quantization == BaseQuantization::nf4 ? WeightCode::nf4 : WeightCode::fp8;
+}
+
 TokenAdditions token_additions(const Config& c) {
     return {.roles = c.special_tokens, .special = c.add_special_tokens, .plain = c.add_tokens};
 }

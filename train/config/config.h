@@ -38,6 +38,8 @@ enum class Tristate { automatic, on, off };
 /// When to evaluate or save: never, every n steps, after every epoch; saves also at the best evaluations only.
 enum class Every { never, steps, epoch, best };
 enum class Finetuning { full, lora, freeze };  ///< train the whole model, adapters beside it, or some of its layers
+/// How the weights of the frozen base's linear layers are stored (layers/quantised_matrix.h).
+enum class BaseQuantization { none, fp8, nf4 };
 enum class Optim { adamw, adamw_8bit, muon };
 /// Where the log-probabilities under the policy that drew the answers come from: the rows; the weights that training
 /// starts from; nowhere, so that every ratio is 1.
@@ -63,6 +65,7 @@ struct Config {
     bool use_rslora = false;
     std::set<std::string> modules_to_save;  ///< parameters trained whole: lm_head, score, or none
     std::string adapter_name_or_path;       ///< adapters to continue; empty: fresh ones
+    BaseQuantization base_quantization = BaseQuantization::none;
     bool export_merged = false;
 
     // Frozen layers. All of these are 0 or empty with another finetuning_type.
@@ -309,6 +312,7 @@ AdamWSettings adamw_settings(const Config& config);
 TokenAdditions token_additions(const Config& config);
 /// Nothing with another finetuning_type.
 std::optional<LoraSettings> lora_settings(const Config& config);
+std::optional<WeightCode> base_code(const Config& config);
 std::optional<FreezeSettings> freeze_settings(const Config& config);
 
 }  // namespace colonnade

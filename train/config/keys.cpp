@@ -154,6 +154,10 @@ Section lora_section() {
                     "PEFT folder, or name, of adapters to continue training; its rank, alpha and targets apply.")
                     .also({"lora_model_dir"})
                     .default_is("fresh adapters"),
+                key("base_quantization", &C::base_quantization,
+                    "How the weights of the base's linear layers are kept: none: in bf16; fp8: in 8 bits, with a scale "
+                    "for each 128 x 128 block; nf4: in 4 bits, as QLoRA does. They are widened layer by layer to be "
+                    "used."),
                 key("export_merged", &C::export_merged,
                     "At the end also write the model with its adapters merged in, to merged in output_dir.")
                     .only_how_to_run(),

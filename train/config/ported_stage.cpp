@@ -46,8 +46,24 @@ void port_use_peft(ConfigNode& entry, Porter& porter) {
 }
 
 void port_adapter(ConfigNode& entry, Porter& porter) {
-    if (entry.text == "qlora")
-        porter.refuse(entry, "the base stays in bf16; adapter: lora trains the same adapters on it");
+    if (entry.text != "qlora") return;
+    entry.text = "lora";
+    porter.set("base_quantization", "nf4", entry);
+}
+
+void port_4bit(ConfigNode& entry, Porter& porter) {
+    is_off(entry) ? porter.idle(entry, "off") : porter.set("base_quantization", "nf4", entry);
+}
+
+void port_quantization_bit(ConfigNode& entry, Porter& porter) {
+    if (!is_off(entry) && entry.text != "4") return porter.refuse(entry, "use 4, or base_quantization: fp8");
+    port_4bit(entry, porter);
+}
+
+void port_quantization_kind(ConfigNode& entry, Porter& porter) {
+    static const std::set<std::string> same = {"nf4", "bnb", "bitsandbytes"};
+    if (is_off(entry) || same.contains(entry.text)) return porter.idle(entry);
+    porter.refuse(entry, "4 bits are bitsandbytes' nf4 here");
 }
 
 void port_lora_target_linear(ConfigNode& entry, Porter& porter) {

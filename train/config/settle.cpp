@@ -109,20 +109,22 @@ void settle_freeze(Config& c, Rules& rules) {
 
 void settle_lora(Config& c, Rules& rules) {
     if (c.finetuning_type != Finetuning::lora) {
-        const std::pair<const char*, bool> set[] = {{"lora_rank", c.lora_rank != 0},
-                                                    {"lora_alpha", c.lora_alpha != 0},
-                                                    {"lora_dropout", c.lora_dropout != 0},
-                                                    {"lora_target", !c.lora_target.empty()},
-                                                    {"use_rslora", c.use_rslora},
-                                                    {"modules_to_save", !c.modules_to_save.empty()},
-                                                    {"adapter_name_or_path", !c.adapter_name_or_path.empty()},
-                                                    {"export_merged", c.export_merged}};
+        const std::pair<const char*, bool> set[] = {
+            {"lora_rank", c.lora_rank != 0},
+            {"lora_alpha", c.lora_alpha != 0},
+            {"lora_dropout", c.lora_dropout != 0},
+            {"lora_target", !c.lora_target.empty()},
+            {"use_rslora", c.use_rslora},
+            {"modules_to_save", !c.modules_to_save.empty()},
+            {"adapter_name_or_path", !c.adapter_name_or_path.empty()},
+            {"base_quantization", c.base_quantization != BaseQuantization::none},
+            {"export_merged", c.export_merged}};
         expect_unused(set, "lora", c, rules);
         const Config defaults;
         c.lora_rank = defaults.lora_rank, c.lora_alpha = defaults.lora_alpha, c.lora_dropout = defaults.lora_dropout;
         c.lora_target = defaults.lora_target, c.use_rslora = defaults.use_rslora;
         c.modules_to_save = defaults.modules_to_save, c.adapter_name_or_path = defaults.adapter_name_or_path;
-        c.export_merged = defaults.export_merged;
+        c.export_merged = defaults.export_merged, c.base_quantization = defaults.base_quantization;
         return;
     }
     rules.expect(!c.model, {"finetuning_type", "model"},

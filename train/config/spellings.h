@@ -56,6 +56,9 @@ inline constexpr auto spellings<Finetuning> = std::to_array<Spelling<Finetuning>
                                                                                    {"lora", Finetuning::lora},
                                                                                    {"freeze", Finetuning::freeze}});
 template <>
+inline constexpr auto spellings<BaseQuantization> = std::to_array<Spelling<BaseQuantization>>(
+    {{"none", BaseQuantization::none}, {"fp8", BaseQuantization::fp8}, {"nf4", BaseQuantization::nf4}});
+template <>
 inline constexpr auto spellings<Optim> = std::to_array<Spelling<Optim>>({{"adamw", Optim::adamw},
                                                                          {"adamw_8bit", Optim::adamw_8bit},
                                                                          {"muon", Optim::muon},

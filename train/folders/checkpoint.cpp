@@ -25,8 +25,14 @@ Json layout_json(const ParameterList& parameters) {
 Json lora_json(const Learner& learner) {
     const auto& lora = learner.options().lora;
     if (!lora) return nullptr;
-    return {{"rank", lora->rank},       {"alpha", lora->alpha}, {"use_rslora", lora->rslora},
-            {"targets", lora->targets}, {"head", lora->head},   {"base_sha256", learner.base_hash()}};
+    const auto code = learner.options().base_code;
+    return {{"rank", lora->rank},
+            {"alpha", lora->alpha},
+            {"use_rslora", lora->rslora},
+            {"targets", lora->targets},
+            {"head", lora->head},
+            {"base_sha256", learner.base_hash()},
+            {"base_quantization", code ? name_of(*code) : "none"}};
 }
 
 /// Identifies the frozen part of the model; null if there is none.
@@ -56,12 +62,13 @@ void check_base(const std::string& path, const Json& state, const Learner& learn
              path, found_frozen.get<std::string>(), frozen.get<std::string>());
     if (expected.is_null()) return;
     for (const auto& [key, value] : expected.items()) {
-        if (found.at(key) == value) continue;
+        if (key == "base_quantization" && !learner.options().training) continue;  // adapters fit the base in any form
+        const Json other = key == "base_quantization" ? found.value(key, Json("none")) : found.at(key);
+        if (other == value) continue;
         if (key == "base_sha256")
             fail(Exit::data, "{}: the adapters belong to another base model (SHA-256 {:.16}..., here {:.16}...)", path,
-                 found.at(key).get<std::string>(), value.get<std::string>());
-        fail(Exit::data, "{}: the adapters have {} {}, but this run has {}", path, key, found.at(key).dump(),
-             value.dump());
+                 other.get<std::string>(), value.get<std::string>());
+        fail(Exit::data, "{}: the adapters have {} {}, but this run has {}", path, key, other.dump(), value.dump());
     }
 }
 

@@ -34,6 +34,10 @@ int64_t block_elements(const ModelConfig& c) {
     return c.hidden_size * (c.qkv_width() + c.query_width() + 3 * c.intermediate_size);
 }
 
+bool is_quantised(const ModelParameters& weights) {
+    return !weights.blocks.empty() && !weights.blocks.front().linear[Projection::qkv].quantised.empty();
+}
+
 void widen(const Tensor& to, const Tensor& from) {
     const int64_t n = from.numel();
     const bf16* const in = from.as<bf16>();
@@ -84,16 +88,17 @@ Decoder::Workspace Decoder::Workspace::lay_out(Arena& arena, const ModelConfig& 
     return w;
 }
 
-Tensor Decoder::lay_out_widened(Arena& arena, const ModelConfig& config, DType matrices, Device device) {
-    if (device == Device::cuda || matrices != DType::bf16) return {};
-    return arena.tensor("widened weights", DType::f32, {block_elements(config)});
+Tensor Decoder::lay_out_widened(Arena& arena, const ModelConfig& config, DType matrices, bool quantised) {
+    if (!quantised && (arena.device() == Device::cuda || matrices != DType::bf16)) return {};
+    return arena.tensor("widened weights", dtype_of(arena.device()), {block_elements(config)});
 }
 
-Arena Decoder::plan(const ModelConfig& config, const DecoderOptions& options, DType matrices, Device device) {
+Arena Decoder::plan(const ModelConfig& config, const DecoderOptions& options, DType matrices, Device device,
+                    bool quantised) {
     Arena arena(device);
     KvCache::lay_out(arena, config, options.cache, dtype_of(arena.device()));
     Buffers::lay_out(arena, config, options);
-    lay_out_widened(arena, config, matrices, arena.device());
+    lay_out_widened(arena, config, matrices, quantised);
     Workspace::lay_out(arena, config, options, options.piece, std::max(options.piece, options.cache.capacity));
     return arena;
 }
@@ -101,7 +106,8 @@ Arena Decoder::plan(const ModelConfig& config, const DecoderOptions& options, DT
 Decoder::Decoder(const ModelConfig& config, const ModelParameters& weights, const DecoderOptions& options)
     : options_(options),
       weights_(weights),
-      arena_(device_of(options), plan(config, options, weights.embedding.dtype, device_of(options)).bytes()),
+      arena_(device_of(options),
+             plan(config, options, weights.embedding.dtype, device_of(options), is_quantised(weights)).bytes()),
       model_(config, (lay_out(arena_, config), widening_parameters(weights))) {
     const Context ctx{.device = device_of(options), .gpu = options.gpu};
     std::vector<int32_t> positions(static_cast<size_t>(options.cache.capacity));
@@ -116,11 +122,12 @@ Decoder::Decoder(const ModelConfig& config, const ModelParameters& weights, cons
 void Decoder::lay_out(Arena& arena, const ModelConfig& config) {
     cache_ = KvCache::lay_out(arena, config, options_.cache, dtype_of(arena.device()));
     buffers_ = Buffers::lay_out(arena, config, options_);
-    widened_ = lay_out_widened(arena, config, weights_.embedding.dtype, arena.device());
+    widened_ = lay_out_widened(arena, config, weights_.embedding.dtype, is_quantised(weights_));
     workspace_ = arena.mark();
 }
 
-// --- bf16 matrices on the CPU: a pass over many tokens widens each layer before it reads it ---
+// --- bf16 matrices on the CPU: a pass over many tokens widens each layer before it reads it; so does every pass with
+// --- quantised ones ---
 
 ModelParameters Decoder::widening_parameters(const ModelParameters& weights) const {
     ModelParameters all = weights;
@@ -128,19 +135,27 @@ ModelParameters Decoder::widening_parameters(const ModelParameters& weights) con
     for (BlockParameters& block : all.blocks) {
         int64_t at = 0;
         for (const Projection p : all_projections) {
-            Tensor& w = block.linear[p].weight;
-            w = widened_.slice(0, at, at + w.numel()).view({w.size(0), w.size(1)});
-            at += w.numel();
+            LinearParameters& l = block.linear[p];
+            const int64_t rows = l.quantised.empty() ? l.weight.size(0) : rows_of(l.quantised);
+            const int64_t columns = l.quantised.empty() ? l.weight.size(1) : l.quantised.front().columns;
+            l.weight = widened_.slice(0, at, at + rows * columns).view({rows, columns});
+            l.quantised.clear();
+            at += rows * columns;
         }
     }
     return all;
 }
 
-void Decoder::widen_layer(int64_t layer) const {
+void Decoder::widen_layer(const Context& ctx, int64_t layer) const {
     if (layer < 0 || layer >= config().num_hidden_layers) return;
-    for (const Projection p : all_projections)
-        widen(model_.weights().blocks[static_cast<size_t>(layer)].linear[p].weight,
-              weights_.blocks[static_cast<size_t>(layer)].linear[p].weight);
+    for (const Projection p : all_projections) {
+        const Tensor& to = model_.weights().blocks[static_cast<size_t>(layer)].linear[p].weight;
+        const LinearParameters& from = weights_.blocks[static_cast<size_t>(layer)].linear[p];
+        if (from.quantised.empty())
+            widen(to, from.weight);
+        else
+            dequantise_rows(ctx, to, from.quantised);
+    }
 }
 
 // --- Prompts ---
@@ -173,7 +188,7 @@ Tensor Decoder::read(const Context& ctx, std::span<const Piece> pieces) {
     w.masks.fill(ctx, pieces.size() == 1 ? causal_mask(n, begin + n) : causal_document_mask(n, ends));
     TransformerInput input{
         .packs = 1, .length = n, .tokens = w.tokens, .positions = w.positions, .masks = std::move(w.masks)};
-    if (widened_.rank > 0) input.before_forward = [this](int64_t layer) { widen_layer(layer); };
+    if (widened_.rank > 0) input.before_forward = [&](int64_t layer) { widen_layer(ctx, layer); };
     const CacheWrite cache{.cache = cache_,
                            .slots = w.slots,
                            .positions = w.positions,
@@ -235,7 +250,9 @@ void Decoder::set_rows(const Context& ctx, std::span<const Row> rows) {
 
 void Decoder::enqueue_layer(const Context& ctx, int64_t layer, const SamplingRows& state, int64_t longest) {
     const ModelConfig& c = config();
-    const BlockParameters& w = weights_.blocks[static_cast<size_t>(layer)];
+    const bool quantised = is_quantised(weights_);
+    if (quantised) widen_layer(ctx, layer);
+    const BlockParameters& w = (quantised ? model_.weights() : weights_).blocks[static_cast<size_t>(layer)];
     const auto rows = [&](const Tensor& t) { return t.slice(0, 0, count_); };
     const Tensor x = rows(buffers_.x), qkv = rows(buffers_.qkv), attention = rows(buffers_.attention),
                  swiglu = rows(buffers_.swiglu);

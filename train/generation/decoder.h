@@ -30,10 +30,11 @@ struct DecoderOptions {
 class Decoder {
   public:
     /// Keeps a reference to `config`. On the CPU norms, biases and adapters are f32, matrices f32 or bf16; on a GPU all
-    /// of `weights` is bf16 there. Throws Exit::memory if the cache does not fit.
+    /// of `weights` is bf16 there. Matrices may be quantised. Throws Exit::memory if the cache does not fit.
     Decoder(const ModelConfig& config, const ModelParameters& weights, const DecoderOptions& options);
     /// The memory plan on a device that this machine need not have.
-    static Arena plan(const ModelConfig& config, const DecoderOptions& options, DType matrices, Device device);
+    static Arena plan(const ModelConfig& config, const DecoderOptions& options, DType matrices, Device device,
+                      bool quantised = false);
 
     const DecoderOptions& options() const { return options_; }
     const ModelConfig& config() const { return model_.config(); }
@@ -98,10 +99,10 @@ class Decoder {
         std::unique_ptr<GpuGraph> graph;
     };
 
-    static Tensor lay_out_widened(Arena& arena, const ModelConfig& config, DType matrices, Device device);
+    static Tensor lay_out_widened(Arena& arena, const ModelConfig& config, DType matrices, bool quantised);
     void lay_out(Arena& arena, const ModelConfig& config);
     ModelParameters widening_parameters(const ModelParameters& weights) const;
-    void widen_layer(int64_t layer) const;
+    void widen_layer(const Context& ctx, int64_t layer) const;
     void enqueue_step(const Context& ctx, int64_t longest);
     void enqueue_layer(const Context& ctx, int64_t layer, const SamplingRows& state, int64_t longest);
     void keep_tokens(const Context& ctx);
@@ -110,7 +111,8 @@ class Decoder {
     ModelParameters weights_;
     KvCache cache_;
     Buffers buffers_;
-    Tensor widened_;  ///< CPU with bf16 matrices: those of one layer in f32, for read()
+    /// CPU with bf16 matrices: those of one layer in f32, for read(). Of quantised ones: those of one layer, for all.
+    Tensor widened_;
     Arena arena_;
     size_t workspace_ = 0;  ///< where the memory of read() begins
     Transformer model_;

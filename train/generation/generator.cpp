@@ -30,8 +30,9 @@ Generator::Generator(const ModelConfig& config, const ModelParameters& weights, 
     std::iota(free_slots_.begin(), free_slots_.end(), 0);
 }
 
-Arena Generator::plan(const ModelConfig& config, const GeneratorOptions& options, DType matrices, Device device) {
-    return Decoder::plan(config, decoder_options(options, device), matrices, device);
+Arena Generator::plan(const ModelConfig& config, const GeneratorOptions& options, DType matrices, Device device,
+                      bool quantised) {
+    return Decoder::plan(config, decoder_options(options, device), matrices, device, quantised);
 }
 
 void Generator::check_prompt(std::span<const int32_t> prompt, int64_t room) const {

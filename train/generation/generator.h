@@ -47,8 +47,10 @@ class Generator {
   public:
     /// Throws as Decoder does.
     Generator(const ModelConfig& config, const ModelParameters& weights, const GeneratorOptions& options);
-    /// The memory plan on a device that this machine need not have; `matrices`: the dtype of the model's.
-    static Arena plan(const ModelConfig& config, const GeneratorOptions& options, DType matrices, Device device);
+    /// The memory plan on a device that this machine need not have; `matrices`: the dtype of the model's, unless they are
+    /// quantised.
+    static Arena plan(const ModelConfig& config, const GeneratorOptions& options, DType matrices, Device device,
+                      bool quantised = false);
 
     /// Answers in the order of the requests. Throws Exit::data, before any work, for a prompt that is empty, does not
     /// fit, or has a token outside the vocabulary; Exit::numerics if a logit is not a number.

@@ -74,6 +74,10 @@ int64_t input_width(const ModelConfig& c, Projection p) {
     return p == Projection::o ? c.query_width() : p == Projection::down ? c.intermediate_size : c.hidden_size;
 }
 
+int64_t output_width(const ModelConfig& c, Projection p) {
+    return p == Projection::qkv ? c.qkv_width() : p == Projection::gate_up ? 2 * c.intermediate_size : c.hidden_size;
+}
+
 void lay_out_adapters(Activations& a, const Plan& plan) {
     const ActivationLayout& layout = plan.layout;
     if (!layout.training || !layout.lora) return;
@@ -121,6 +125,11 @@ Activations Activations::lay_out(Arena& arena, const ModelConfig& c, const Activ
     a.final_rstd = plan.statistic({tokens});
     a.hidden = plan.saved({tokens, c.hidden_size});
     a.delta = plan.saved({tokens, c.hidden_size});
+    if (layout.quantised) {
+        int64_t largest = 0;
+        for (const Projection p : all_projections) largest = std::max(largest, input_width(c, p) * output_width(c, p));
+        a.weight = arena.tensor("frozen weights", layout.dtype, {largest});
+    }
     lay_out_adapters(a, plan);
     lay_out_backward(a, plan);
     return a;

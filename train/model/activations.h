@@ -13,7 +13,8 @@ struct ActivationLayout {
     bool training = false;  ///< false: forward only, and all blocks share their activations
     Recompute recompute = Recompute::none;
     std::optional<LoraSettings> lora{};
-    int64_t lowest = 0;  ///< backward ends at this block: those below share their activations, too
+    bool quantised = false;  ///< the weights of blocks are (LinearParameters::quantised)
+    int64_t lowest = 0;      ///< backward ends at this block: those below share their activations, too
 
     int64_t tokens() const { return packs * length; }
 };
@@ -45,6 +46,7 @@ struct Activations {
     Tensor hidden;      ///< [tokens, hidden] after the final norm
     Tensor delta;       ///< [tokens, hidden] what half a block adds to the residual stream
     Tensor dropped;     ///< with dropout: room for the widest input of an adapter
+    Tensor weight;      ///< with quantised weights: room for the largest projection
 
     // Backward only.
     Tensor dhidden;  ///< [tokens, hidden] given by the objective

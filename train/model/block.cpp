@@ -104,8 +104,11 @@ void Block::swiglu_forward() const {
         colonnade::swiglu_forward(ctx_, {.out = a_.swiglu, .gate_up = a_.gate_up});
     } else {
         const LinearParameters& w = weights_.linear[Projection::gate_up];
-        gate_up_swiglu_forward(
-            ctx_, {.out = a_.swiglu, .gate_up = a_.gate_up, .in = a_.mid_normed, .weight = w.weight, .bias = w.bias});
+        gate_up_swiglu_forward(ctx_, {.out = a_.swiglu,
+                                      .gate_up = a_.gate_up,
+                                      .in = a_.mid_normed,
+                                      .weight = weight(Projection::gate_up),
+                                      .bias = w.bias});
     }
 }
 
@@ -132,7 +135,6 @@ void Block::backward(const ModelGradients& gradients) const {
 }
 
 void Block::swiglu_backward(const BlockParameters& g, Grad matrices) const {
-    const LinearParameters& down = weights_.linear[Projection::down];
     // Adapters add to d_swiglu, so it has to be written. Without them one fused op also goes through SwiGLU.
     const bool has_adapters = adapted(Projection::down);
     linear_backward(Projection::down, g, matrices,
@@ -143,7 +145,7 @@ void Block::swiglu_backward(const BlockParameters& g, Grad matrices) const {
         down_swiglu_backward(ctx_, {.dgate_up = a_.gate_up,
                                     .dswiglu = acts_.dswiglu,
                                     .dout = acts_.dstream,
-                                    .weight = down.weight,
+                                    .weight = weight(Projection::down),
                                     .gate_up = a_.gate_up});
     linear_backward(Projection::gate_up, g, matrices, {.din = acts_.dnormed, .dout = a_.gate_up, .in = a_.mid_normed});
     norm_backward(g.post_attention_norm, a_.mid, a_.mid_rstd, weights_.post_attention_norm);
@@ -196,6 +198,14 @@ void Block::heads_backward(const BlockParameters& g) const {
 
 // --- Linear layers and their adapters (train/model/lora.h) ---
 
+Tensor Block::weight(Projection p) const {
+    const LinearParameters& w = weights_.linear[p];
+    if (w.quantised.empty()) return w.weight;
+    const Tensor wide = rows_in(acts_.weight, rows_of(w.quantised), w.quantised.front().columns);
+    dequantise_rows(ctx_, wide, w.quantised);
+    return wide;
+}
+
 bool Block::adapted(Projection p) const {
     return input_.adapters && !weights_.linear[p].adapters.empty();
 }
@@ -208,7 +218,7 @@ DropoutMask Block::dropout_of(Projection p) const {
 
 void Block::linear(Projection p, const Tensor& out, const Tensor& in) const {
     const LinearParameters& w = weights_.linear[p];
-    linear_forward(ctx_, {.out = out, .in = in, .weight = w.weight, .bias = w.bias});
+    linear_forward(ctx_, {.out = out, .in = in, .weight = weight(p), .bias = w.bias});
     if (!adapted(p)) return;
     low_rank_forward(ctx_, {.out = out,
                             .h = a_.lora_h[p],
@@ -220,14 +230,15 @@ void Block::linear(Projection p, const Tensor& out, const Tensor& in) const {
 
 void Block::linear_backward(Projection p, const BlockParameters& g, Grad matrices, const LinearGradient& x) const {
     const LinearParameters& w = weights_.linear[p];
-    colonnade::linear_backward(ctx_, {.din = x.din,
-                                      .dweight = g.linear[p].weight,
-                                      .dweight_mode = matrices,
-                                      .dbias = g.linear[p].bias,
-                                      .dout = x.dout,
-                                      .in = x.in,
-                                      .weight = w.weight,
-                                      .scratch = acts_.scratch});
+    if (w.quantised.empty() || !x.din.empty())
+        colonnade::linear_backward(ctx_, {.din = x.din,
+                                          .dweight = g.linear[p].weight,
+                                          .dweight_mode = matrices,
+                                          .dbias = g.linear[p].bias,
+                                          .dout = x.dout,
+                                          .in = x.in,
+                                          .weight = weight(p),
+                                          .scratch = acts_.scratch});
     if (!adapted(p)) return;
     low_rank_backward(ctx_, {.din = x.din,
                              .gradients = g.linear[p].adapters,

@@ -40,6 +40,8 @@ class Block {
     void attention_backward(const BlockParameters& g, const ModelGradients& gradients) const;
     void heads_backward(const BlockParameters& g) const;
 
+    /// The weight of a linear layer [out, in]; a quantised one is widened, and valid until the next call.
+    Tensor weight(Projection p) const;
     /// Whether a linear layer has adapters and the pass uses them.
     bool adapted(Projection p) const;
     /// A linear layer with its adapters, if adapted().

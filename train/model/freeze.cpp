@@ -69,9 +69,7 @@ SplitParameters split_parameters(const ModelConfig& config, const FreezeSettings
             before && before->layer == p.layer && entry_of(before->role).view == entry_of(p.role).view;
         if (neighbours && trained != trained_before)
             fail(Exit::config, "{} and {} are one matrix here: train both or freeze both", before->name, p.name);
-        ParameterList& list = trained ? split.trained : split.frozen;
-        if (!neighbours) list.align();
-        list.add(p);
+        (trained ? split.trained : split.frozen).append(p);
         before = &p;
         trained_before = trained;
     }

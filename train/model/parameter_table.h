@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "layers/low_rank.h"
+#include "layers/quantised_matrix.h"
 #include "train/model/model_config.h"
 
 namespace colonnade {
@@ -63,9 +64,10 @@ class PerProjection {
 
 /// Views of weights or of gradients, as the ops of the model read them. An empty view: the model has no such parameter.
 struct LinearParameters {
-    Tensor weight;     ///< [out, in]
-    Tensor bias;       ///< [out]
-    LowRank adapters;  ///< train/model/lora.h
+    Tensor weight;                           ///< [out, in]
+    std::vector<QuantisedMatrix> quantised;  ///< in its place: the weights of its modules, one below the other
+    Tensor bias;                             ///< [out]
+    LowRank adapters;                        ///< train/model/lora.h
 };
 struct BlockParameters {
     Tensor input_norm;           ///< [hidden]

@@ -76,6 +76,13 @@ void ParameterList::align() {
     size_ = (size_ + elements - 1) / elements * elements;
 }
 
+void ParameterList::append(const Parameter& parameter) {
+    const bool beside = !all_.empty() && all_.back().layer == parameter.layer &&
+                        entry_of(all_.back().role).view == entry_of(parameter.role).view;
+    if (!beside) align();
+    add(parameter);
+}
+
 ParameterList::ParameterList(const ModelConfig& config) {
     const ParameterTable& table = parameter_table();
     add_entries(*this, config, table.head, config.num_hidden_layers);
@@ -131,6 +138,15 @@ void add_views(const ParameterList& list, const Tensor& flat, ModelParameters& m
         if (std::ssize(model.blocks) <= p.layer) model.blocks.resize(static_cast<size_t>(p.layer) + 1);
         BlockParameters& block = model.blocks[static_cast<size_t>(p.layer)];
         extend(view.of_block ? block.*view.of_block : block.linear[view.projection].*view.part, flat, p);
+    }
+}
+
+void add_quantised(const ParameterList& list, const std::vector<QuantisedMatrix>& matrices, ModelParameters& model) {
+    for (size_t i = 0; i < matrices.size(); ++i) {
+        const Parameter& p = list.all()[i];
+        if (std::ssize(model.blocks) <= p.layer) model.blocks.resize(static_cast<size_t>(p.layer) + 1);
+        BlockParameters& block = model.blocks[static_cast<size_t>(p.layer)];
+        block.linear[entry_of(p.role).view.projection].quantised.push_back(matrices[i]);
     }
 }
 

@@ -58,6 +58,8 @@ class ParameterList {
     void add(Parameter parameter);
     /// Lets the next parameter begin at a multiple of 64 elements.
     void align();
+    /// Appends a parameter of a model: beside the one before it if both are parts of one matrix or bias, else aligned.
+    void append(const Parameter& parameter);
 
   private:
     std::vector<Parameter> all_;
@@ -70,6 +72,8 @@ Tensor view_of(const Tensor& flat, const Parameter& parameter);
 
 /// Adds the views of a list's parameters to those of a model. A tied head gets none.
 void add_views(const ParameterList& list, const Tensor& flat, ModelParameters& model);
+/// Adds the quantised weights of a list's parameters, which are in the same order.
+void add_quantised(const ParameterList& list, const std::vector<QuantisedMatrix>& matrices, ModelParameters& model);
 /// Views of all parameters of a model. If the head is tied, its view is the embedding's.
 ModelParameters view_parameters(const ParameterList& list, const Tensor& flat);
 

@@ -19,6 +19,7 @@ LearnerOptions learner_options(const Config& c, const Ranks& ranks, Gpu* gpu, Co
             .seed = static_cast<uint64_t>(c.seed),
             .neftune_noise_alpha = c.neftune_noise_alpha,
             .lora = lora_settings(c),
+            .base_code = base_code(c),
             .freeze = freeze_settings(c),
             .objective = objective,
             .reference = by_base ? Reference::base : Reference::batches,

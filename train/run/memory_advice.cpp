@@ -66,6 +66,16 @@ const Change changes[] = {
         if (c.stage == Stage::rm) c.modules_to_save = {"score"};
         return {"finetuning_type=lora"};
     },
+    [](Config& c, const Session&, const Ranks&) -> std::vector<std::string> {
+        if (c.finetuning_type != Finetuning::lora || c.base_quantization != BaseQuantization::none) return {};
+        c.base_quantization = BaseQuantization::fp8;
+        return {"base_quantization=fp8"};
+    },
+    [](Config& c, const Session&, const Ranks&) -> std::vector<std::string> {
+        if (c.finetuning_type != Finetuning::lora || c.base_quantization == BaseQuantization::nf4) return {};
+        c.base_quantization = BaseQuantization::nf4;
+        return {"base_quantization=nf4"};
+    },
 };
 constexpr size_t change_count = std::size(changes);
 

@@ -72,6 +72,8 @@ std::string weights_hash(const Learner& learner, bool fresh_adapters) {
         const std::string base =
             fmt::format("base {} scale {}", learner.base_hash(), lora && !fresh_adapters ? lora->scale() : 0);
         hash.update(base.data(), base.size());
+        if (const auto code = learner.options().base_code)
+            hash.update(name_of(*code), std::string_view(name_of(*code)).size());
         if (!gpu) add(learner.base());  // in f32: base_hash() covers the bf16 values
     }
     return hash.hex();

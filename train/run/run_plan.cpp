@@ -82,9 +82,12 @@ std::string line(const char* what, const std::string& value) {
 std::string model_lines(const Config& c, const ModelConfig& m) {
     std::string text = line("model", model_text(m));
     if (const auto lora = lora_settings(c))
-        text += line("lora", fmt::format("rank {}, scale {}, on {}: trains {} parameters, the model stays frozen",
-                                         lora->rank, lora->scale(), fmt::join(lora->targets, ", "),
-                                         human_count(static_cast<double>(lora_parameters(m, *lora).count()))));
+        text +=
+            line("lora",
+                 fmt::format("rank {}, scale {}, on {}: trains {} parameters, the model stays frozen{}", lora->rank,
+                             lora->scale(), fmt::join(lora->targets, ", "),
+                             human_count(static_cast<double>(lora_parameters(m, *lora).count())),
+                             base_code(c) ? fmt::format(", its linear layers in {}", spell(c.base_quantization)) : ""));
     if (const auto freeze = freeze_settings(c)) {
         const SplitParameters split = split_parameters(m, *freeze);
         text += line("frozen", fmt::format("{} of {} parameters; trained are {}",

@@ -84,7 +84,9 @@ size_t SampleAnswers::planned_bytes(const Session& session) {
     const std::vector<SamplePrompt> prompts = choose_prompts(session);
     if (prompts.empty()) return 0;
     const DType matrices = session.device == Device::cuda ? DType::bf16 : DType::f32;
-    return Generator::plan(session.model, generator_options(session, prompts), matrices, session.device).bytes();
+    return Generator::plan(session.model, generator_options(session, prompts), matrices, session.device,
+                           base_code(session.config).has_value())
+        .bytes();
 }
 
 std::string SampleAnswers::text_of(const std::vector<int32_t>& tokens) const {

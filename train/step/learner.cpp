@@ -67,6 +67,7 @@ Learner::Workspace Learner::Workspace::lay_out(Arena& arena, const ModelConfig& 
                                    .training = training,
                                    .recompute = o.recompute,
                                    .lora = o.lora,
+                                   .quantised = o.base_code.has_value(),
                                    .lowest = lowest});
     w.head = o.objective->lay_out(arena, config, shape, {.chunk = o.head_chunk, .dtype = dtype, .training = training});
     return w;
@@ -74,9 +75,10 @@ Learner::Workspace Learner::Workspace::lay_out(Arena& arena, const ModelConfig& 
 
 Arena Learner::plan(const ModelConfig& config, const LearnerOptions& options, Device device) {
     Arena arena(device);
-    const ParameterList parameters = trained_parameters(config, options);
-    State::lay_out(arena, parameters, colonnade::base_parameters(config, options), options,
-                   GradientSync(parameters, options.sync));
+    const ParameterList parameters = trained_parameters(config, options),
+                        base = colonnade::base_parameters(config, options),
+                        quantised = quantised_parameters(config, options);
+    State::lay_out(arena, {parameters, base, quantised}, options, GradientSync(parameters, options.sync));
     Workspace::lay_out(arena, config, options,
                        BatchShape::largest(options.max_packs, options.max_length, options.density),
                        options.training ? Pass::training : Pass::inference, lowest_layer(parameters));
@@ -87,11 +89,12 @@ Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
     : config_(config),
       options_(options),
       base_parameters_(colonnade::base_parameters(config, options)),
+      quantised_parameters_(quantised_parameters(config, options)),
       parameters_(trained_parameters(config, options)),
       lowest_layer_(lowest_layer(parameters_)),
       sync_(parameters_, options.sync),
       arena_(options.device(), plan(config, options, options.device()).bytes()),
-      state_(State::lay_out(arena_, parameters_, base_parameters_, options_, sync_)),
+      state_(State::lay_out(arena_, {parameters_, base_parameters_, quantised_parameters_}, options_, sync_)),
       state_end_(arena_.mark()) {
     const auto& lora = options_.lora;
     const auto add_trained = [&](const Tensor& flat, ModelParameters& views) {
@@ -104,6 +107,7 @@ Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
     };
     ModelParameters weights;
     add_views(base_parameters_, state_.base, weights);
+    add_quantised(quantised_parameters_, state_.quantised, weights);
     add_trained(compute_weights(), weights);
     model_ = std::make_unique<Transformer>(config_, weights);
     begin_mismatched();
@@ -145,11 +149,24 @@ void Learner::fill_weights(const std::function<void(const Tensor&)>& fill) {
 
 void Learner::fill_base(const std::function<void(const Parameter&, const Tensor&)>& fill) {
     std::string hashes;
-    for (const Parameter& p : base_parameters_.all()) {
-        const HostCopy host = HostCopy::to_fill(options_.gpu, slice_of(state_.base, p));
-        fill(p, host.tensor());
-        hashes += hash_as_bf16(host.tensor());
-        host.store();
+    const auto load = [&](const Parameter& p, const Tensor& into) {
+        fill(p, into);
+        hashes += hash_as_bf16(into);
+    };
+    size_t next = 0;  // of the quantised weights
+    const ParameterList whole(config_);
+    for (const Parameter& p : options_.base_code ? whole.all() : base_parameters_.all()) {
+        if (options_.base_code && entry_of(p.role).is_projection_weight()) {
+            const HostCopy host = HostCopy::blank(sum_dtype(options_.compute_dtype()), p.size());
+            load(p, host.tensor());
+            quantise(
+                {.out = state_.quantised[next++], .in = host.tensor(), .name = p.name.c_str(), .gpu = options_.gpu});
+        } else {
+            const Parameter& kept = options_.base_code ? *base_parameters_.named(p.name) : p;
+            const HostCopy host = HostCopy::to_fill(options_.gpu, slice_of(state_.base, kept));
+            load(p, host.tensor());
+            host.store();
+        }
     }
     base_hash_ = sha256(hashes);
 }

@@ -45,11 +45,13 @@ struct LearnerOptions {
     /// narrow moments.
     std::optional<double> muon_momentum{};
     Recompute recompute = Recompute::none;
-    bool training = true;                    ///< false: no gradients, no optimizer state, activations of one layer
-    Gpu* gpu = nullptr;                      ///< the device of the model; null: the CPU. Must outlive the learner
-    uint64_t seed = 0;                       ///< for stochastic rounding, dropout and noise
-    double neftune_noise_alpha = 0;          ///< of the noise on embeddings in training (layers/embedding_noise.h)
-    std::optional<LoraSettings> lora{};      ///< adapters are trained
+    bool training = true;                ///< false: no gradients, no optimizer state, activations of one layer
+    Gpu* gpu = nullptr;                  ///< the device of the model; null: the CPU. Must outlive the learner
+    uint64_t seed = 0;                   ///< for stochastic rounding, dropout and noise
+    double neftune_noise_alpha = 0;      ///< of the noise on embeddings in training (layers/embedding_noise.h)
+    std::optional<LoraSettings> lora{};  ///< adapters are trained
+    /// With LoRA: the weights of the base's linear layers are stored in fewer bits.
+    std::optional<WeightCode> base_code{};
     std::optional<FreezeSettings> freeze{};  ///< a part of the model is trained; with neither, all of it
     std::shared_ptr<const Objective> objective = std::make_shared<LanguageModelObjective>();
     Reference reference = Reference::batches;
@@ -77,6 +79,8 @@ struct MicroStep {
 /// What is trained, and the base: what stays as it is.
 ParameterList trained_parameters(const ModelConfig& config, const LearnerOptions& options);
 ParameterList base_parameters(const ModelConfig& config, const LearnerOptions& options);
+/// What of the base is stored in fewer bits; base_parameters() has the rest.
+ParameterList quantised_parameters(const ModelConfig& config, const LearnerOptions& options);
 /// Bytes of weights and optimizer state that a rank keeps and saves.
 size_t state_bytes(const ModelConfig& config, const LearnerOptions& options, Device device);
 
@@ -202,10 +206,12 @@ class Learner {
     /// Checksum of compute_weights(). Ranks whose checksums differ have an error in memory or in a transfer.
     uint64_t weights_checksum();
 
-    /// With LoRA or frozen layers: the parameters of the base, and its weights, flat, in the compute dtype.
+    /// With LoRA or frozen layers: the parameters of the base, and its weights, flat, in the compute dtype. Without those
+    /// that are quantised.
     const ParameterList& base_parameters() const { return base_parameters_; }
     const Tensor& base() const { return state_.base; }
-    /// SHA-256 of the base's weights rounded to bf16, so that every device gives the same.
+    const std::vector<QuantisedMatrix>& quantised() const { return state_.quantised; }
+    /// SHA-256 of the base's weights rounded to bf16, quantised or not, so that every device gives the same.
     const std::string& base_hash() const { return base_hash_; }
     bool has_base() const { return base_parameters_.size() > 0; }
     /// The whole model in f32 in host memory, as ParameterList(config()) lays it out: the base, and `trained`, all of
@@ -223,7 +229,8 @@ class Learner {
   private:
     /// Memory that all steps use. It is laid out once, before the memory that batches share.
     struct State {
-        Tensor base;  ///< LoRA, frozen layers
+        Tensor base;                             ///< LoRA, frozen layers
+        std::vector<QuantisedMatrix> quantised;  ///< in the order of quantised_parameters()
         Tensor weights, gradients, m, v;
         Tensor m_units, v_units;  ///< of 8-bit moments
         MuonWorkspace muon;
@@ -234,8 +241,10 @@ class Learner {
         Tensor decay_map, norm_scratch, checksum;  ///< GPU
         Tensor comm_scratch;                       ///< of the communicator; empty with one rank
         EmbeddingRows embedding_message;           ///< likewise
-        static State lay_out(Arena& arena, const ParameterList& parameters, const ParameterList& base,
-                             const LearnerOptions& options, const GradientSync& sync);
+        struct Lists {
+            const ParameterList &trained, &base, &quantised;
+        };
+        static State lay_out(Arena& arena, const Lists& lists, const LearnerOptions& options, const GradientSync& sync);
 
         Tensor loss_sums() const { return step_sums.slice(0, 0, LossSums::count); }
         Tensor norm_and_clip() const { return step_sums.slice(0, LossSums::count, LossSums::count + 2); }
@@ -279,6 +288,7 @@ class Learner {
     ModelConfig config_;
     LearnerOptions options_;
     ParameterList base_parameters_;  ///< LoRA, frozen layers
+    ParameterList quantised_parameters_;
     ParameterList parameters_;
     int64_t lowest_layer_;  ///< with a trained parameter
     GradientSync sync_;

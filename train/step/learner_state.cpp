@@ -58,7 +58,23 @@ ParameterList trained_parameters(const ModelConfig& config, const LearnerOptions
     return o.freeze ? split_parameters(config, *o.freeze).trained : ParameterList(config);
 }
 
+/// A base's parameters: those that are quantised, or the others.
+static ParameterList part_of_base(const ModelConfig& config, bool quantised) {
+    const ParameterList whole(config);
+    ParameterList part;
+    for (const Parameter& p : whole.all())
+        if (entry_of(p.role).is_projection_weight() == quantised) part.append(p);
+    part.align();
+    return part;
+}
+
+ParameterList quantised_parameters(const ModelConfig& config, const LearnerOptions& o) {
+    require(!o.base_code || o.lora, "a quantised base without adapters");
+    return o.base_code ? part_of_base(config, true) : ParameterList();
+}
+
 ParameterList base_parameters(const ModelConfig& config, const LearnerOptions& o) {
+    if (o.base_code) return part_of_base(config, false);
     if (o.lora) return ParameterList(config);
     return o.freeze ? split_parameters(config, *o.freeze).frozen : ParameterList();
 }
@@ -72,14 +88,17 @@ size_t state_bytes(const ModelConfig& config, const LearnerOptions& o, Device de
     return kept * bytes_of(sum_dtype(o.dtype_on(device))) + (kept + in_v) * bytes_of(moments) + 2 * units;
 }
 
-Learner::State Learner::State::lay_out(Arena& arena, const ParameterList& parameters, const ParameterList& base,
-                                       const LearnerOptions& o, const GradientSync& sync) {
+Learner::State Learner::State::lay_out(Arena& arena, const Lists& lists, const LearnerOptions& o,
+                                       const GradientSync& sync) {
     State s;
+    const ParameterList& parameters = lists.trained;
     const int64_t n = parameters.size(), kept = sync.state_size();
     const bool on_gpu = arena.device() == Device::cuda;
     const DType compute = o.dtype_on(arena.device()), master = sum_dtype(compute);
     const std::string group = o.lora ? "adapters" : "weights";
-    if (base.size() > 0) s.base = arena.tensor("frozen weights", compute, {base.size()});
+    if (lists.base.size() > 0) s.base = arena.tensor("frozen weights", compute, {lists.base.size()});
+    for (const Parameter& p : lists.quantised.all())
+        s.quantised.push_back(QuantisedMatrix::lay_out(arena, "frozen weights", *o.base_code, p.shape[0], p.shape[1]));
     s.weights = arena.tensor(on_gpu ? "master " + group : group, master, {on_gpu ? kept : n});
     if (on_gpu) s.compute_weights = arena.tensor(group, compute, {n});
     s.step_sums = arena.tensor("workspace", DType::f64, {LossSums::count + 3});

@@ -258,7 +258,8 @@ const std::string everything_with_folder =
     "9\nsave_strategy: steps\nsave_steps: 13\n"
     "save_total_limit: 0\nexport_checkpoints: true\nasync_save: false\nfinetuning_type: lora\nlora_rank: "
     "4\nlora_alpha: 9\nlora_dropout: 0.1\n"
-    "lora_target: q_proj\nuse_rslora: true\nmodules_to_save: lm_head\nadapter_name_or_path: a\nexport_merged: true\n";
+    "lora_target: q_proj\nuse_rslora: true\nmodules_to_save: lm_head\nadapter_name_or_path: a\nexport_merged: true\n"
+    "base_quantization: nf4\n";
 const std::string everything_with_shape =
     "model: {architecture: qwen3, hidden_size: 64, intermediate_size: 96, num_hidden_layers: 2,\n"
     "  num_attention_heads: 4, num_key_value_heads: 2, head_dim: 32, vocab_size: 300, max_position_embeddings: 4096,\n"

@@ -38,7 +38,8 @@ TEST(LoraConfig, ResolvedYamlGivesTheSameConfig) {
     for (const char* yaml :
          {"", "finetuning_type: lora\n", "finetuning_type: lora\nadapter_name_or_path: a\n",
           "finetuning_type: lora\nstage: rm\n", "finetuning_type: lora\nstage: dpo\nprecompute_ref_log_probs: false\n",
-          "finetuning_type: lora\nlora_target: [o_proj, k_proj]\nexport_merged: true\n"}) {
+          "finetuning_type: lora\nlora_target: [o_proj, k_proj]\nexport_merged: true\n", "finetuning_type: qlora\n",
+          "finetuning_type: lora\nbase_quantization: fp8\n"}) {
         const std::string resolved = resolved_yaml(with(yaml));
         EXPECT_EQ(resolved_yaml(parse_config(resolved, "resolved").config), resolved);
     }
@@ -47,10 +48,9 @@ TEST(LoraConfig, ResolvedYamlGivesTheSameConfig) {
 TEST(LoraConfig, RefusesBadSettings) {
     const std::string lora = "finetuning_type: lora\n";
     expect_problems({
-        {"finetuning_type: qlora",
-         "c.yaml:4:18: finetuning_type: 'qlora' is not supported: the base stays in bf16; adapter: lora trains the "
-         "same "
-         "adapters on it"},
+        {"base_quantization: nf4", "c.yaml:4:20: base_quantization has no effect without finetuning_type: lora"},
+        {lora + "base_quantization: int8",
+         "c.yaml:5:20: base_quantization: expected one of none, fp8, nf4, found 'int8'"},
         {lora + "lora_rank: 0", "c.yaml:5:12: lora_rank 0: expected 1 or more"},
         {lora + "lora_rank: -1", "c.yaml:5:12: lora_rank: expected an integer >= 0 and <= 16384, found '-1'"},
         {lora + "lora_alpha: 0", "c.yaml:5:13: lora_alpha 0: the adapters would have no effect"},

@@ -101,8 +101,11 @@ TEST(PortedConfigs, SayTheSameHere) {
 
 TEST(PortedConfigs, RefuseWhatWouldChangeTheResult) {
     expect_problems({
-        {"load_in_4bit: true",
-         "c.yaml:4:15: load_in_4bit: 'true' is not supported: the base stays in bf16; set it to false"},
+        {"load_in_8bit: true", "c.yaml:4:15: load_in_8bit: 'true' is not supported: use base_quantization: fp8 or nf4"},
+        {"quantization_bit: 3",
+         "c.yaml:4:19: quantization_bit: '3' is not supported: use 4, or base_quantization: fp8"},
+        {"bnb_4bit_quant_type: fp4",
+         "c.yaml:4:22: bnb_4bit_quant_type: 'fp4' is not supported: 4 bits are bitsandbytes' nf4 here"},
         {"fp16: true",
          "c.yaml:4:7: fp16: 'true' is not supported: GPUs compute in bf16 with fp32 master weights: bf16: auto"},
         {"stage: grpo\nuse_vllm: true",
@@ -110,9 +113,6 @@ TEST(PortedConfigs, RefuseWhatWouldChangeTheResult) {
          "colonnade generate or another sampler, score them, and give them as rows with stage: grpo"},
         {"stage: grpo\nnum_iterations: 2", "c.yaml:5:17: num_iterations: '2' is not supported: there is only 1"},
         {"rl: ppo", "c.yaml:4:5: rl: 'ppo' is not supported: stages here are pt, sft, dpo, rm, kto, grpo and distill"},
-        {"adapter: qlora",
-         "c.yaml:4:10: adapter: 'qlora' is not supported: the base stays in bf16; adapter: lora trains the same "
-         "adapters on it"},
         {"added_tokens_overrides: {128: <x>}",
          "c.yaml:4:25: added_tokens_overrides: {128: <x>} is not supported: give new tokens by add_special_tokens "
          "or add_tokens"},
@@ -148,6 +148,13 @@ TEST(PortedConfigs, SaysWhatIsLearnedAndHow) {
         {"new_special_tokens: <b>,<a>", "add_special_tokens: [<b>, <a>]"},
         {"resize_token_embeddings_to_32x: true", "pad_vocab_to_multiple_of: 32"},
     };
+    for (const char* const key : {"adapter: qlora", "adapter: qlora\nload_in_4bit: true",
+                                  "adapter: lora\nload_in_4bit: true\nbnb_4bit_quant_type: nf4",
+                                  "finetuning_type: lora\nquantization_bit: 4\nquantization_method: bnb"}) {
+        const std::string yaml = resolved(std::string(key) + '\n');
+        EXPECT_NE(yaml.find("\nbase_quantization: nf4\n"), std::string::npos) << key << yaml;
+        EXPECT_NE(yaml.find("\nfinetuning_type: lora\n"), std::string::npos) << key << yaml;
+    }
     for (const auto& [yaml, line] : pairs)
         EXPECT_NE(resolved(std::string(yaml) + '\n').find(line), std::string::npos) << yaml << "\n" << line;
 }

@@ -92,6 +92,30 @@ TEST_F(LoraRun, ResumesBitForBitWithDropout) {
     EXPECT_FALSE(state_of("other") == state_of("unbroken"));
 }
 
+TEST_F(LoraRun, ABaseInFourBitsLearnsAndResumes) {
+    const auto run = [&](const char* name, std::vector<std::string> more = {}) {
+        more.insert(more.end(), {output(name), "learning_rate=0.03", "base_quantization=nf4", "num_train_epochs=2",
+                                 "eval_on_start=true", "eval_table_size=2", "eval_max_new_tokens=5"});
+        return train(lora(), more);
+    };
+    const std::string printed = run("run", {"export_merged=true"});
+    EXPECT_NE(printed.find("the model stays frozen, its linear layers in nf4"), std::string::npos) << printed;
+    EXPECT_LT(eval_loss("run", false), eval_loss("run", true) - 0.02);
+    const int64_t last = last_step("run"), stop = last / 2;
+    fs::create_directories(path("stopped"));
+    fs::copy(checkpoint("run", stop), checkpoint("stopped", stop));
+    run("stopped", {"resume_from_checkpoint=auto"});
+    EXPECT_TRUE(state_of("stopped") == state_of("run"));
+    // The adapters fit the base as it is, and so does what was merged into it.
+    train(lora(), {output("on"), "adapter_name_or_path=" + path("run"), "num_train_epochs=0", "max_steps=1",
+                   "eval_on_start=true"});
+    EXPECT_NEAR(eval_loss("on", true), eval_loss("run", false), 0.05);
+    EXPECT_NE(eval_loss("on", true), eval_loss("run", false));
+    train(lora(), {output("merged"), "model_name_or_path=" + path("run") + "/merged", "num_train_epochs=0",
+                   "max_steps=1", "eval_on_start=true"});
+    EXPECT_NEAR(eval_loss("merged", true), eval_loss("on", true), 1e-5);
+}
+
 TEST_F(LoraRun, RefusesACheckpointOfOtherAdaptersOrAnotherBase) {
     train(lora(), {output("run"), "num_train_epochs=0", "max_steps=2"});
     const auto refused = [&](const std::vector<std::string>& changes, const std::string& message) {
@@ -104,6 +128,7 @@ TEST_F(LoraRun, RefusesACheckpointOfOtherAdaptersOrAnotherBase) {
     refused({"lora_alpha=16"}, "the adapters have alpha 8.0, but this run has 16.0");
     refused({"lora_target=q_proj"}, "but this run has [\"q_proj\"]");
     refused({"use_rslora=true"}, "the adapters have use_rslora false, but this run has true");
+    refused({"base_quantization=nf4"}, "the adapters have base_quantization \"none\", but this run has \"nf4\"");
     refused({"finetuning_type=full", "lora_rank=0", "lora_dropout=0"},
             "the checkpoint is of a run with finetuning_type lora; this run has finetuning_type full");
     train(config(), {output("other-base"), "max_steps=5", "learning_rate=0.01", "save_strategy=no"});
