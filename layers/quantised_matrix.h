@@ -25,8 +25,7 @@ struct QuantisedMatrix {
 
     WeightCode code{};
     int64_t rows = 0, columns = 0;
-    Tensor
-        codes;  ///< u8: nf4 [ceil(rows * columns / 2)], the first of two elements in the high half; fp8 [rows, columns]
+    Tensor codes;   ///< u8: fp8 [rows, columns]; nf4 [ceil(rows * columns / 2)], the first of two in the high half
     Tensor scales;  ///< nf4: u8 [blocks]; fp8: f32 [ceil(rows / 128), ceil(columns / 128)]
     Tensor nested;  ///< nf4: f32 [ceil(blocks / 256) + 1], the scales of scales, and their mean last
     Tensor map;     ///< nf4: f32 [256], the numbers that codes of scales stand for

@@ -161,7 +161,7 @@ def _has_good_strides(t, bshd):
 
 
 def _readable(t, bshd):
-    """The tensor itself if the kernels can read it where it is, else a copy."""
+    """Returns the tensor if the kernels can read its memory, else a copy."""
     good = _has_good_strides(t, bshd) and (not t.is_cuda or t.data_ptr() % 16 == 0)
     return t if good else t.clone(memory_format=torch.contiguous_format)
 
@@ -192,11 +192,11 @@ class _Call:
         self.lse = (batch, heads, rows), _lse_dtype(q)
 
     def reads(self, q, k, v):
-        """Whether these are read where they are."""
+        """Whether the kernels can read the memory of these tensors."""
         return self.is_readable and not (self.is_cuda and (q.data_ptr() | k.data_ptr() | v.data_ptr()) & 15)
 
     def of_copies(self, q, k, v):
-        """The call with copies of what cannot be read where it is, and those."""
+        """Copies the tensors that the kernels cannot read. Returns the call for the result, and the result."""
         inputs = [_readable(t, self.bshd) for t in (q, k, v)]
         return _Call(*inputs, *self.settings), *inputs
 
@@ -297,7 +297,7 @@ class _Direct(torch.autograd.Function):
 
 
 def _is_watched(q, k, v):
-    """Whether somebody looks on who has to see the operator: a compiler, a mode, or a subclass of Tensor."""
+    """Whether a compiler, a mode or a subclass of Tensor has to see the operator."""
     return (torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()
             or torch._C._functorch.peek_interpreter_stack() is not None
             or not type(q) is type(k) is type(v) is Tensor)

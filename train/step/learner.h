@@ -210,7 +210,6 @@ class Learner {
     /// that are quantised.
     const ParameterList& base_parameters() const { return base_parameters_; }
     const Tensor& base() const { return state_.base; }
-    const std::vector<QuantisedMatrix>& quantised() const { return state_.quantised; }
     /// SHA-256 of the base's weights rounded to bf16, quantised or not, so that every device gives the same.
     const std::string& base_hash() const { return base_hash_; }
     bool has_base() const { return base_parameters_.size() > 0; }
