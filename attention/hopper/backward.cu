@@ -285,7 +285,6 @@ BackwardProblem problem_of(const Context& ctx, const FlashMaskBackward& args, co
             .mask_heads = mask_heads,
             .group = group,
             .heads_per_mask = heads_per_mask,
-            .side_by_side = heads_side_by_side(group, heads_per_mask),
             .causal = args.mask.causal,
             .deterministic = ctx.deterministic,
             .scale = static_cast<float>(args.scale),

@@ -35,14 +35,6 @@ COLONNADE_HOST_DEVICE inline Scheduled scheduled(const Schedule& s, int section,
     return {entry / s.block_pairs, entry % s.block_pairs, head};
 }
 
-/// Query heads of an item that go down their rows side by side, block by block: the whole group if it has one mask. One
-/// head after the other, an item whose columns end a document and begin a long one would come to the rows of the first
-/// for its second head only after all rows of the second for its first, and the items of the first document wait for it.
-/// A piece has the slots of one head at a time.
-constexpr int heads_side_by_side(int group, int heads_per_mask) {
-    return heads_per_mask % group == 0 ? group : 1;
-}
-
 // --- Pieces ----------------------------------------------------------------------------------------------------------
 // A slot is an active block of rows of one query head. An item of a column that most rows see, such as the stem of a
 // tree, may have more slots than a CTA's share of all. The words of an item are those of its pair's column maps, one

@@ -121,10 +121,9 @@ struct KeyCta {
                       evict_last);
             if constexpr (!L::own_dout) load_dout(item, slot, slab, head, rows.first_row, full);
         }
-        load_bytes(
-            statistics(slot),
-            problem.scratch.statistics + int64_t{problem.block_index(item.batch, head, block)} * statistics_of_block,
-            L::statistics_bytes, full);
+        load_bytes(statistics(slot),
+                   problem.scratch.statistics + problem.block_index(item.batch, head, block) * statistics_of_block,
+                   L::statistics_bytes, full);
         if constexpr (L::own_dout > 0) {
             const uint32_t dout_full = barrier(L::dout_full + slot % L::dout_stages);
             wait(barrier(L::dout_empty + slot % L::dout_stages), (slot / L::dout_stages & 1) ^ 1);
@@ -193,12 +192,12 @@ struct KeyCta {
             for_each_slot(problem, item, [&](int head, int block, const Slot& what) {
                 const uint32_t slot = slots++;
                 if (slot % 2 != place) return;
-                const uint32_t at = problem.block_index(item.batch, head, block);
+                const int64_t at = problem.block_index(item.batch, head, block);
                 const uint32_t turn = problem.deterministic ? turn_of(item, cut, block, what.sheet) : 0;
                 if (leader) {
                     if (problem.deterministic) wait_ticket(problem.scratch.tickets + at, turn);
                     wait(barrier(L::sums_full + place), slot / 2 & 1);
-                    add_floats(problem.scratch.sums + int64_t{at} * L::slabs * sum_block,
+                    add_floats(problem.scratch.sums + at * L::slabs * sum_block,
                                address + L::sums + place * L::sums_bytes, L::sums_bytes);
                     commit_stores();
                     wait_stores_read();

@@ -40,16 +40,15 @@ struct BackwardProblem {
     BackwardScratch scratch;
     int rows, columns, heads, kv_heads, mask_heads;
     int group, heads_per_mask;  ///< query heads per key/value head, per mask head
-    int side_by_side;           ///< query heads that an item visits side by side, see heads_side_by_side()
     bool causal, deterministic;
     float scale;
     const int* positions;  ///< GpuTilePlan::positions; null if the mask has no window of positions
     int window;            ///< of the positions
 
     __device__ int sheet_of(int batch, int head) const { return batch * mask_heads + head / heads_per_mask; }
-    /// Index of a block of rows in the parts of scratch, which have 512 bytes or more for each.
-    __device__ uint32_t block_index(int batch, int head, int block) const {
-        return static_cast<uint32_t>((batch * heads + head) * plan.row_blocks + block);
+    /// Index of a block of rows in the parts of scratch.
+    __device__ int64_t block_index(int batch, int head, int block) const {
+        return (static_cast<int64_t>(batch) * heads + head) * plan.row_blocks + block;
     }
 };
 
@@ -68,9 +67,8 @@ struct Piece {
 /// A pair of column blocks (128 keys) of one key/value head, or a piece of it; kv_head is -1 when no work is left.
 struct alignas(16) BackwardItem {
     int batch = 0, kv_head = -1, block_pair = 0;
-    int slots = 0;  ///< active blocks of rows, over all query heads of the group
-    int first_word = 0,
-        end_word = 0;  ///< words of the item that hold them, a map for each heads_side_by_side(); or none
+    int slots = 0;                     ///< active blocks of rows, over all query heads of the group
+    int first_word = 0, end_word = 0;  ///< words of the item that hold them; none if there are no slots
     Piece piece{};
 };
 
@@ -140,7 +138,6 @@ struct CutEntries {
         CutPairs cut;
         if (entries == 0) return cut;
         const int pair_of_lane = of_lane(p) - sheet * p.schedule.block_pairs;
-#pragma unroll 1
         for (int i = 0; i < entries; ++i) {
             const int pair = __shfl_sync(whole_warp, pair_of_lane, i);
             if (pair < 0 || pair >= p.schedule.block_pairs || pair / 16 != word) continue;
@@ -160,10 +157,10 @@ __device__ inline uint32_t rows_of_item(const BackwardProblem& p, const Backward
 
 /// A whole warp counts the slots of an item.
 __device__ inline void count_slots(const BackwardProblem& p, BackwardItem& item) {
-    item.end_word = p.group / p.side_by_side * p.plan.column_words;
-    for (int head = item.kv_head * p.group; head < (item.kv_head + 1) * p.group; head += p.side_by_side)
+    item.end_word = p.group * p.plan.column_words;
+    for (int head = item.kv_head * p.group; head < (item.kv_head + 1) * p.group; ++head)
         for (int w = static_cast<int>(threadIdx.x % 32); w < p.plan.column_words; w += 32)
-            item.slots += p.side_by_side * __popc(rows_of_item(p, item, head, w));
+            item.slots += __popc(rows_of_item(p, item, head, w));
     item.slots = __reduce_add_sync(whole_warp, item.slots);
     if (item.slots == 0) item.end_word = 0;
 }
@@ -223,17 +220,15 @@ __device__ inline BackwardItem next_backward_item(const BackwardProblem& p, cons
     }
 }
 
-/// A whole warp visits the active blocks of rows of an item in ascending order, the heads that are side by side at each
-/// block: visit(head, block, Slot).
+/// A whole warp visits the active blocks of rows of an item, head by head, in ascending order: visit(head, block,
+/// Slot).
 template <typename Visit>
 __device__ __forceinline__ void for_each_slot(const BackwardProblem& p, const BackwardItem& item, Visit&& visit) {
-    const int lane = static_cast<int>(threadIdx.x % 32), words = p.plan.column_words,
-              heads = item.piece.entry < 0 ? p.side_by_side : 1;
-    for (int at = item.first_word; at < item.end_word;) {  // up to 32 words of one mask
-        const int head = item.kv_head * p.group + at / words * heads, first = at % words,
-                  sheet = p.sheet_of(item.batch, head), count = min(min(item.end_word - at, words - first), 32);
+    const int lane = static_cast<int>(threadIdx.x % 32), words = p.plan.column_words;
+    for (int at = item.first_word; at < item.end_word;) {  // up to 32 words of one head
+        const int head = item.kv_head * p.group + at / words, first = at % words, sheet = p.sheet_of(item.batch, head),
+                  count = min(min(item.end_word - at, words - first), 32);
         const PairBits bits(p, sheet, item.block_pair, lane < count ? first + lane : words);
-        at += count;
         for (unsigned lanes = __ballot_sync(whole_warp, (bits.active[0] | bits.active[1]) != 0); lanes != 0;
              lanes &= lanes - 1) {
             const int from = __ffs(static_cast<int>(lanes)) - 1;
@@ -245,11 +240,10 @@ __device__ __forceinline__ void for_each_slot(const BackwardProblem& p, const Ba
                 const int bit = __ffs(static_cast<int>(rest)) - 1, block = (first + from) * 32 + bit;
                 const uint32_t tiles = (active[0] >> bit & 1) | (active[1] >> bit & 1) << 1 |
                                        (partial[0] >> bit & 1) << 2 | (partial[1] >> bit & 1) << 3;
-#pragma unroll 1
-                for (int h = 0; h < heads; ++h)
-                    visit(head + h, block, Slot{static_cast<int>(tiles), block * block_rows, sheet});
+                visit(head, block, Slot{static_cast<int>(tiles), block * block_rows, sheet});
             }
         }
+        at += count;
     }
 }
 

@@ -192,16 +192,13 @@ class Sums {
                   kv_head = (mask_head * heads_per_mask() + group() - 1) / group() + x.kv_head;
         std::vector<Turn> turns;
         if (kv_head >= of_.kv_heads || kv_head * group() >= (mask_head + 1) * heads_per_mask()) return turns;
-        const int side_by_side = entry < 0 ? heads_side_by_side(group(), heads_per_mask()) : 1;
-        for (int h = 0; h < group(); h += side_by_side) {
-            const int first_head = kv_head * group() + h,
-                      sheet = batch * of_.mask_heads + first_head / heads_per_mask();
+        for (int h = 0; h < group(); ++h) {
+            const int head = kv_head * group() + h, sheet = batch * of_.mask_heads + head / heads_per_mask();
             for (int block = 0; block < of_.row_blocks; ++block) {
                 const int word = h * column_words() + block / 32;
                 if (word < first_word || word >= end_word || !is_active(sheet, block, x.block_pair)) continue;
-                const uint32_t turn_here = turn(sheet, block, x.block_pair, entry);
-                for (int head = first_head; head < first_head + side_by_side; ++head)
-                    turns.push_back({(batch * of_.heads + head) * of_.row_blocks + block, turn_here});
+                turns.push_back(
+                    {(batch * of_.heads + head) * of_.row_blocks + block, turn(sheet, block, x.block_pair, entry)});
             }
         }
         return turns;
@@ -446,21 +443,6 @@ double imbalance(const Sums& sums, int section, Ordered ordered) {
     const auto steps = static_cast<double>(play.in_step());
     EXPECT_TRUE(play.done());
     return steps * cut_ctas / static_cast<double>(sums.lags()[1] * sums.heads_per_mask());
-}
-
-/// An item of grouped heads has the rows of all its heads. Documents that end within its columns must not wait for long
-/// ones that begin there.
-TEST(HopperBackwardSchedule, DocumentsOfGroupedHeadsWaitLittle) {
-    const int64_t n = 8192;
-    for (const auto& [heads, kv_heads] : {std::pair{32, 8}, {64, 8}, {28, 4}})
-        for (const char* family : {"causal_document", "document", "share_question", "prefix_lm_document"}) {
-            const std::vector<ColumnMask> rows(8, mask_family(family).build(default_parameters(n, n)));
-            Sums sums(make_tile_plan(stack(rows)), heads, kv_heads);
-            sums.cut(sums.cut_for(2));
-            EXPECT_LE(imbalance(sums, sums.heads_at_once(cut_ctas), Ordered::all),
-                      1.1 * imbalance(sums, 2, Ordered::pieces))
-                << heads << ":" << kv_heads << " " << family;
-        }
 }
 
 /// Stems that all rows see, with heads in groups: 28:4 of 128, whose sections have 2 key/value heads at 16384 rows.
