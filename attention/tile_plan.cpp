@@ -220,6 +220,7 @@ GpuTilePlan GpuTilePlan::lay_out(Arena& arena, int64_t sheets, int64_t rows, int
     plan.column_order = ints({sheets * blocks_of(column_blocks, 2)});
     plan.hopper.row_triple_order = ints({sheets * blocks_of(row_blocks, 3)});
     plan.hopper.column_lags = arena.tensor("tile plans", DType::i64, {2});
+    plan.hopper.last_column_order = ints({blocks_of(column_blocks, 2)});
     plan.hopper.longest_columns = ints({hopper::most_cut_entries});
     plan.scratch = arena.tensor("tile plans", DType::u8, {PlanScratch(sheets, rows, columns, positions).bytes()});
     return plan;

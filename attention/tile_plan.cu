@@ -265,7 +265,7 @@ struct Schedule {
 };
 
 struct Schedules {
-    Schedule of[3];
+    Schedule of[4];
 };
 
 /// Longest first, ties ascending; blockIdx.y selects the schedule. A warp finds the position of one item by counting
@@ -370,7 +370,9 @@ void build_tile_plan(const Context& ctx, const TilePlanBuild& args) {
     const Schedules schedules{
         {schedule(plan.row_order, maps.row_counts),
          schedule(plan.column_order, maps.column_counts, plan.hopper.longest_columns.as<int32_t>()),
-         schedule(plan.hopper.row_triple_order, maps.triple_counts)}};
+         schedule(plan.hopper.row_triple_order, maps.triple_counts),
+         schedule(plan.hopper.last_column_order,
+                  maps.column_counts + std::max<int64_t>(size.sheets - 1, 0) * size.column_pairs)}};
 
     ctx.gpu->zero(args.counts);
     ctx.gpu->zero(plan.hopper.column_lags);
@@ -389,7 +391,7 @@ void build_tile_plan(const Context& ctx, const TilePlanBuild& args) {
         classify_tiles<<<grid, threads, 0, stream>>>(maps, extremes, bounds, window, size);
     });
     launched(std::max(schedules.of[0].items, schedules.of[1].items),  // there are fewer triples than pairs
-             [&](unsigned grid) { make_orders<<<dim3(grid, 3), threads, 0, stream>>>(schedules); });
+             [&](unsigned grid) { make_orders<<<dim3(grid, 4), threads, 0, stream>>>(schedules); });
     launched(size.sheets * size.column_pairs,
              [&](unsigned grid) { sum_lags<<<grid, threads, 0, stream>>>(lags, maps.column_active, size); });
 }

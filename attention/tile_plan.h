@@ -61,7 +61,8 @@ struct GpuTilePlan {
         Tensor row_triple_order;  ///< row_order for groups of three row blocks
         /// i64 [2], sums over all pairs of column blocks: lags (hopper/backward_schedule.h), active row blocks.
         Tensor column_lags;
-        Tensor longest_columns;  ///< i32 [32]: lengths of the first pairs of column_order, 0 if there are fewer
+        Tensor last_column_order;  ///< i32 [column block pairs]: those of the last sheet, longest first
+        Tensor longest_columns;    ///< i32 [32]: lengths of the first pairs of column_order, 0 if there are fewer
     } hopper;
     Tensor scratch;  ///< u8, used while the plan is built
 

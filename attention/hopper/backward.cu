@@ -255,6 +255,7 @@ BackwardPlan plan_of(const GpuTilePlan& plan) {
             .column_lags = plan.hopper.column_lags.as<int64_t>(),
             .column_order = plan.column_order.as<int32_t>(),
             .longest_columns = plan.hopper.longest_columns.as<int32_t>(),
+            .last_column_order = plan.hopper.last_column_order.as<int32_t>(),
             .column_blocks = int_size(plan.column_active, 1),
             .row_blocks = int_size(plan.row_active, 1),
             .column_words = int_size(plan.column_active, 2),
@@ -268,15 +269,12 @@ BackwardProblem problem_of(const Context& ctx, const FlashMaskBackward& args, co
               mask_heads = static_cast<int>(args.mask.heads);
     const int group = heads / kv_heads, heads_per_mask = heads / mask_heads,
               kv_heads_of_sheet = (heads_per_mask + group - 1) / group;
-    // Half of the L2 cache for Q, dO and sums of dQ of the query heads that a section walks through at a time.
-    const int64_t kept = std::max<int64_t>(1, (int64_t{32} << 20) / (int64_t{8} * batch * rows * head_dim));
     const BackwardPlan plan = plan_of(args.plan.gpu);
     return {.plan = plan,
-            .schedule = {.order = ctx.deterministic ? nullptr : plan.column_order,
+            .schedule = {.last_order = ctx.deterministic ? nullptr : plan.last_column_order,
                          .block_pairs = (plan.column_blocks + 1) / 2,
                          .sheets = batch * mask_heads,
-                         .kv_heads = kv_heads_of_sheet,
-                         .section = static_cast<int>(std::min<int64_t>(kept, kv_heads_of_sheet))},
+                         .kv_heads = kv_heads_of_sheet},
             .scratch = scratch_in(reinterpret_cast<float*>(as_device<uint8_t>(args.scratch)), scratch),
             .rows = rows,
             .columns = int_size(args.k, 1),
@@ -285,6 +283,7 @@ BackwardProblem problem_of(const Context& ctx, const FlashMaskBackward& args, co
             .mask_heads = mask_heads,
             .group = group,
             .heads_per_mask = heads_per_mask,
+            .heads_of_map = heads_per_mask % group == 0 ? group : 1,
             .causal = args.mask.causal,
             .deterministic = ctx.deterministic,
             .scale = static_cast<float>(args.scale),

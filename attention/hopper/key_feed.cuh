@@ -84,9 +84,9 @@ struct KeyCta {
 
     /// Takes item n and publishes it. This happens late, when all loads of item n - 1 are on their way: a CTA that took
     /// items earlier would keep short ones waiting behind long ones while other CTAs could do them.
-    __device__ BackwardItem take_item(uint32_t n, const CutEntries& cut, int section) const {
+    __device__ BackwardItem take_item(uint32_t n, const CutEntries& cut, int heads) const {
         wait(barrier(L::item_empty + n % 2), (n / 2 & 1) ^ 1);
-        const BackwardItem next = next_backward_item(problem, cut, section);
+        const BackwardItem next = next_backward_item(problem, cut, heads);
         if (threadIdx.x % 32 == 0) {
             *item(n) = next;
             arrive(barrier(L::item_full + n % 2));
@@ -121,9 +121,10 @@ struct KeyCta {
                       evict_last);
             if constexpr (!L::own_dout) load_dout(item, slot, slab, head, rows.first_row, full);
         }
-        load_bytes(statistics(slot),
-                   problem.scratch.statistics + problem.block_index(item.batch, head, block) * statistics_of_block,
-                   L::statistics_bytes, full);
+        load_bytes(
+            statistics(slot),
+            problem.scratch.statistics + int64_t{problem.block_index(item.batch, head, block)} * statistics_of_block,
+            L::statistics_bytes, full);
         if constexpr (L::own_dout > 0) {
             const uint32_t dout_full = barrier(L::dout_full + slot % L::dout_stages);
             wait(barrier(L::dout_empty + slot % L::dout_stages), (slot / L::dout_stages & 1) ^ 1);
@@ -145,15 +146,15 @@ struct KeyCta {
             if constexpr (L::values) prefetch_map(&maps.v);
             prefetch_map(&maps.dk), prefetch_map(&maps.dv);
         }
-        const int section = section_of(problem);
+        const int heads = heads_of(problem);
         const CutEntries cut(problem);
         uint32_t slots = 0;
         for (uint32_t n = 0;; ++n) {
-            const BackwardItem item = take_item(n, cut, section);
+            const BackwardItem item = take_item(n, cut, heads);
             if (item.kv_head < 0) return;
             int before_keys = min(item.slots, L::dout_stages);
             if (leader && before_keys == 0) load_keys(item, n);
-            for_each_slot(problem, item, [&](int head, int block, const Slot& rows) {
+            for_each_slot<true>(problem, item, [&](int head, int block, const Slot& rows) {
                 if (leader) {
                     load_rows(item, slots, head, block, rows);
                     if (--before_keys == 0) load_keys(item, n);
@@ -189,15 +190,15 @@ struct KeyCta {
         for (uint32_t n = 0;; ++n) {
             const BackwardItem item = read_item(n);
             if (item.kv_head < 0) break;
-            for_each_slot(problem, item, [&](int head, int block, const Slot& what) {
+            for_each_slot<false>(problem, item, [&](int head, int block, const Slot& what) {
                 const uint32_t slot = slots++;
                 if (slot % 2 != place) return;
-                const int64_t at = problem.block_index(item.batch, head, block);
+                const uint32_t at = problem.block_index(item.batch, head, block);
                 const uint32_t turn = problem.deterministic ? turn_of(item, cut, block, what.sheet) : 0;
                 if (leader) {
                     if (problem.deterministic) wait_ticket(problem.scratch.tickets + at, turn);
                     wait(barrier(L::sums_full + place), slot / 2 & 1);
-                    add_floats(problem.scratch.sums + at * L::slabs * sum_block,
+                    add_floats(problem.scratch.sums + int64_t{at} * L::slabs * sum_block,
                                address + L::sums + place * L::sums_bytes, L::sums_bytes);
                     commit_stores();
                     wait_stores_read();

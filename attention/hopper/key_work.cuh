@@ -17,7 +17,7 @@ struct BackwardPlan {
     const uint32_t *column_active, *column_partial, *row_active;
     const int4* bounds;
     const int64_t* column_lags;
-    const int32_t *column_order, *longest_columns;
+    const int32_t *column_order, *longest_columns, *last_column_order;
     int column_blocks, row_blocks;
     int column_words, row_words;  ///< per column block, per row block
     int padded_columns;
@@ -40,15 +40,16 @@ struct BackwardProblem {
     BackwardScratch scratch;
     int rows, columns, heads, kv_heads, mask_heads;
     int group, heads_per_mask;  ///< query heads per key/value head, per mask head
+    int heads_of_map;           ///< query heads of a group that share a map of an item: all of them, or one
     bool causal, deterministic;
     float scale;
     const int* positions;  ///< GpuTilePlan::positions; null if the mask has no window of positions
     int window;            ///< of the positions
 
     __device__ int sheet_of(int batch, int head) const { return batch * mask_heads + head / heads_per_mask; }
-    /// Index of a block of rows in the parts of scratch.
-    __device__ int64_t block_index(int batch, int head, int block) const {
-        return (static_cast<int64_t>(batch) * heads + head) * plan.row_blocks + block;
+    /// Index of a block of rows in the parts of scratch, which have 512 bytes or more for each.
+    __device__ uint32_t block_index(int batch, int head, int block) const {
+        return static_cast<uint32_t>((batch * heads + head) * plan.row_blocks + block);
     }
 };
 
@@ -99,12 +100,18 @@ struct PairBits {
             active[i] = p.plan.column_active[at], partial[i] = p.plan.column_partial[at];
         }
     }
+    __device__ uint32_t blocks() const { return active[0] | active[1]; }
+    /// Slot::tiles of a block of rows.
+    __device__ int tiles(int bit) const {
+        return static_cast<int>((active[0] >> bit & 1) | (active[1] >> bit & 1) << 1 | (partial[0] >> bit & 1) << 2 |
+                                (partial[1] >> bit & 1) << 3);
+    }
 };
 
-/// Number of heads in a section of the schedule.
-__device__ inline int section_of(const BackwardProblem& p) {
-    return p.schedule.order ? p.schedule.section
-                            : heads_at_once(p.schedule, p.plan.column_lags[0], p.plan.column_lags[1], gridDim.x);
+/// Heads that the schedule has side by side.
+__device__ inline int heads_of(const BackwardProblem& p) {
+    return p.schedule.last_order ? p.schedule.tail()
+                                 : heads_at_once(p.schedule, p.plan.column_lags[0], p.plan.column_lags[1], gridDim.x);
 }
 
 /// The (sheet, block pair) entries whose items are cut: the first ones of column_order.
@@ -115,8 +122,9 @@ struct CutEntries {
         const Cut cut = cut_of({.slots = p.plan.column_lags[1],
                                 .group = p.group,
                                 .heads_per_mask = p.heads_per_mask,
+                                .sheets = p.schedule.sheets,
                                 .kv_heads = p.schedule.kv_heads,
-                                .section = p.schedule.section,
+                                .tail = p.schedule.tail(),
                                 .column_words = p.plan.column_words});
         const int lane = static_cast<int>(threadIdx.x % 32);
         const int slots = lane < cut.entries ? p.plan.longest_columns[lane] : 0;
@@ -152,15 +160,15 @@ struct CutEntries {
 /// Bits of the active blocks of rows of an item in word `w` of the maps of a query head.
 __device__ inline uint32_t rows_of_item(const BackwardProblem& p, const BackwardItem& item, int head, int w) {
     const PairBits bits(p, p.sheet_of(item.batch, head), item.block_pair, w);
-    return bits.active[0] | bits.active[1];
+    return bits.blocks();
 }
 
 /// A whole warp counts the slots of an item.
 __device__ inline void count_slots(const BackwardProblem& p, BackwardItem& item) {
-    item.end_word = p.group * p.plan.column_words;
-    for (int head = item.kv_head * p.group; head < (item.kv_head + 1) * p.group; ++head)
+    item.end_word = p.group / p.heads_of_map * p.plan.column_words;
+    for (int head = item.kv_head * p.group; head < (item.kv_head + 1) * p.group; head += p.heads_of_map)
         for (int w = static_cast<int>(threadIdx.x % 32); w < p.plan.column_words; w += 32)
-            item.slots += __popc(rows_of_item(p, item, head, w));
+            item.slots += p.heads_of_map * __popc(rows_of_item(p, item, head, w));
     item.slots = __reduce_add_sync(whole_warp, item.slots);
     if (item.slots == 0) item.end_word = 0;
 }
@@ -184,7 +192,7 @@ __device__ inline void count_slots(const BackwardProblem& p, const CutEntries& c
 }
 
 /// A whole warp takes the next item from the counter.
-__device__ inline BackwardItem next_backward_item(const BackwardProblem& p, const CutEntries& cut, int section) {
+__device__ inline BackwardItem next_backward_item(const BackwardProblem& p, const CutEntries& cut, int heads) {
     const int kv_heads = p.schedule.kv_heads, pairs = p.schedule.block_pairs;
     for (;;) {
         unsigned index = 0;
@@ -194,7 +202,7 @@ __device__ inline BackwardItem next_backward_item(const BackwardProblem& p, cons
         Scheduled x{};
         ScheduledPiece piece{};
         if (whole) {
-            x = scheduled(p.schedule, section, index);
+            x = scheduled(p.schedule, heads, index);
             if (cut.contain(p, x)) continue;
         } else {
             index -= p.schedule.items();
@@ -220,30 +228,37 @@ __device__ inline BackwardItem next_backward_item(const BackwardProblem& p, cons
     }
 }
 
-/// A whole warp visits the active blocks of rows of an item, head by head, in ascending order: visit(head, block,
-/// Slot).
-template <typename Visit>
+/// A whole warp visits the active blocks of rows of an item in ascending order, head by head: visit(head, block, Slot).
+/// In turn those come first, for all heads, that the pair before has too: its items wait for them. An item whose columns
+/// end a document and begin the next one would otherwise add to the rows of the first, for its second head, only after
+/// all rows of the next.
+template <bool with_tiles, typename Visit>
 __device__ __forceinline__ void for_each_slot(const BackwardProblem& p, const BackwardItem& item, Visit&& visit) {
-    const int lane = static_cast<int>(threadIdx.x % 32), words = p.plan.column_words;
-    for (int at = item.first_word; at < item.end_word;) {  // up to 32 words of one head
-        const int head = item.kv_head * p.group + at / words, first = at % words, sheet = p.sheet_of(item.batch, head),
-                  count = min(min(item.end_word - at, words - first), 32);
-        const PairBits bits(p, sheet, item.block_pair, lane < count ? first + lane : words);
-        for (unsigned lanes = __ballot_sync(whole_warp, (bits.active[0] | bits.active[1]) != 0); lanes != 0;
-             lanes &= lanes - 1) {
-            const int from = __ffs(static_cast<int>(lanes)) - 1;
-            const uint32_t active[2] = {__shfl_sync(whole_warp, bits.active[0], from),
-                                        __shfl_sync(whole_warp, bits.active[1], from)},
-                           partial[2] = {__shfl_sync(whole_warp, bits.partial[0], from),
-                                         __shfl_sync(whole_warp, bits.partial[1], from)};
-            for (uint32_t rest = active[0] | active[1]; rest != 0; rest &= rest - 1) {
-                const int bit = __ffs(static_cast<int>(rest)) - 1, block = (first + from) * 32 + bit;
-                const uint32_t tiles = (active[0] >> bit & 1) | (active[1] >> bit & 1) << 1 |
-                                       (partial[0] >> bit & 1) << 2 | (partial[1] >> bit & 1) << 3;
-                visit(head, block, Slot{static_cast<int>(tiles), block * block_rows, sheet});
+    const int lane = static_cast<int>(threadIdx.x % 32), words = p.plan.column_words,
+              heads = item.piece.entry < 0 ? p.heads_of_map : 1;
+    for (int at = item.first_word; at < item.end_word;) {  // up to 32 words of one map
+        const int first_head = item.kv_head * p.group + at / words * heads, first = at % words,
+                  sheet = p.sheet_of(item.batch, first_head), count = min(min(item.end_word - at, words - first), 32);
+        at += count;
+        const int word = lane < count ? first + lane : words;
+        const PairBits bits(p, sheet, item.block_pair, word);
+        const uint32_t blocks = bits.blocks();
+        uint32_t part = blocks;
+        if (p.deterministic && item.block_pair > 0) part &= PairBits(p, sheet, item.block_pair - 1, word).blocks();
+#pragma unroll 1
+        for (int h = -heads; h < heads; ++h) {
+            if (h == 0) part ^= blocks;
+            const int head = first_head + (h < 0 ? h + heads : h);  // -heads to -1: the first part of each
+            for (unsigned lanes = __ballot_sync(whole_warp, part != 0); lanes != 0; lanes &= lanes - 1) {
+                const int from = __ffs(static_cast<int>(lanes)) - 1;
+                for (uint32_t rest = __shfl_sync(whole_warp, part, from); rest != 0; rest &= rest - 1) {
+                    const int bit = __ffs(static_cast<int>(rest)) - 1, block = (first + from) * 32 + bit;
+                    Slot slot{0, block * block_rows, sheet};
+                    if constexpr (with_tiles) slot.tiles = __shfl_sync(whole_warp, bits.tiles(bit), from);
+                    visit(head, block, slot);
+                }
             }
         }
-        at += count;
     }
 }
 

@@ -176,7 +176,8 @@ void launch(const Context& ctx, const BackwardProblem& problem, const BackwardMa
 
 void wide_key_gradients(const Context& ctx, const BackwardProblem& problem, const BackwardMaps& maps) {
     BackwardProblem of_values = problem;
-    of_values.schedule.order = problem.plan.column_order;  // no sums of dQ, whose order would matter
+    of_values.deterministic = false;  // there are no sums of dQ, whose order would matter
+    of_values.schedule.last_order = problem.plan.last_column_order;
     BackwardProblem of_keys = of_values;
     of_keys.scratch.next = problem.scratch.next + 1;
     of_keys.scratch.piece_tickets = problem.scratch.piece_tickets + piece_tickets;

@@ -36,7 +36,8 @@ struct Map {
 class GpuPlan {
   public:
     TilePlan plan;
-    std::vector<int32_t> bounds, positions, row_order, column_order, row_triple_order, longest_columns;
+    std::vector<int32_t> bounds, positions, row_order, column_order, row_triple_order, last_column_order,
+        longest_columns;
     std::vector<int64_t> column_lags;
     Map row_active, row_partial, column_active, column_partial;
 
@@ -51,7 +52,7 @@ class GpuPlan {
         for (const Tensor& t :
              {memory.bounds, memory.row_active, memory.row_partial, memory.column_active, memory.column_partial,
               memory.row_order, memory.column_order, memory.hopper.row_triple_order, memory.hopper.column_lags,
-              memory.hopper.longest_columns, memory.positions, memory.scratch})
+              memory.hopper.last_column_order, memory.hopper.longest_columns, memory.positions, memory.scratch})
             if (!t.empty()) gpu.upload(t, std::vector<char>(t.bytes(), 0x5a).data());
         const Context ctx{.device = Device::cuda, .gpu = &gpu};
         if (vectors == Vectors::on_host) {
@@ -80,6 +81,7 @@ class GpuPlan {
         if (mask.position_window > 0) positions = read(memory.positions);
         bounds = read(memory.bounds), row_order = read(memory.row_order), column_order = read(memory.column_order);
         row_triple_order = read(memory.hopper.row_triple_order);
+        last_column_order = read(memory.hopper.last_column_order);
         longest_columns = read(memory.hopper.longest_columns);
         column_lags.resize(2);
         gpu.download(column_lags.data(), memory.hopper.column_lags);
@@ -144,6 +146,11 @@ void expect_orders(const GpuPlan& gpu, int64_t sheets) {
                  (2 * pair + 1 < columns && gpu.column_active.bit(sheet, 2 * pair + 1, row));
         return n;
     });
+    std::vector<int32_t> of_last;
+    const auto pairs = static_cast<int32_t>((columns + 1) / 2);
+    for (const int32_t entry : gpu.column_order)
+        if (entry / pairs == sheets - 1) of_last.push_back(entry % pairs);
+    EXPECT_EQ(gpu.last_column_order, of_last);
     lengths.resize(32);
     EXPECT_EQ(gpu.longest_columns, lengths);
 }
@@ -262,6 +269,7 @@ TEST_F(GpuTilePlanTest, IsTheSameFromVectorsOnTheDevice) {
         EXPECT_EQ(found.row_order, wanted.row_order);
         EXPECT_EQ(found.column_order, wanted.column_order);
         EXPECT_EQ(found.row_triple_order, wanted.row_triple_order);
+        EXPECT_EQ(found.last_column_order, wanted.last_column_order);
         EXPECT_EQ(found.longest_columns, wanted.longest_columns);
         EXPECT_EQ(found.column_lags, wanted.column_lags);
         EXPECT_TRUE(found.row_active == wanted.row_active && found.row_partial == wanted.row_partial);
@@ -315,6 +323,7 @@ TEST(GpuTilePlan, IsLaidOutWithoutAGpu) {
     EXPECT_EQ(shape(plan.column_order), (std::vector<int64_t>{3 * 17}));
     EXPECT_EQ(shape(plan.hopper.row_triple_order), (std::vector<int64_t>{3 * 6}));
     EXPECT_EQ(shape(plan.hopper.column_lags), (std::vector<int64_t>{2}));
+    EXPECT_EQ(shape(plan.hopper.last_column_order), (std::vector<int64_t>{17}));
     EXPECT_EQ(shape(plan.hopper.longest_columns), (std::vector<int64_t>{32}));
     EXPECT_GE(plan.scratch.numel(), 4 * 3 * 2100 * 4);
     EXPECT_EQ(plan.positions.rank, 0);

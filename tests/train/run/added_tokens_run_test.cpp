@@ -124,7 +124,8 @@ TEST_F(AddedTokensRun, AreRefusedWhereTheirRowsStayFrozen) {
         train(tokens(), {"finetuning_type=lora", "add_special_tokens=none", "add_tokens=none",
                          "pad_vocab_to_multiple_of=1", "chat_template=plain", "max_steps=1", output("left_out")});
     EXPECT_NE(printed.find("special_tokens: the tokenizer has no <|pad|>"), std::string::npos) << printed;
-    EXPECT_EQ(read_text_folder(path("left_out")).tokenizer->vocab_size(), 320);
+    EXPECT_EQ(read_text_folder(path("left_out")).tokenizer->vocab_size(), 320)
+        << slurp(path("left_out/tokenizer_config.json"));
     expect_error(Exit::config, "special_tokens: sep_token '<s>': expected bos_token",
                  [&] { train(tokens(), {"special_tokens={sep_token: <s>}"}); });
 }

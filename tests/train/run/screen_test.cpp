@@ -118,13 +118,14 @@ TEST_F(ScreenTest, PipedOutputIsPlain) {
     unsetenv("LC_ALL");
 }
 
-/// A step of several seconds, in one micro-step.
+/// A step of several seconds, in one micro-step: of the CPU, whatever the machine has.
 class SlowStep : public ScreenTest {
   protected:
     std::vector<std::string> slow_arguments() const {
         std::vector<std::string> all = arguments("slow");
-        all.insert(all.end(), {"model.hidden_size=384", "model.intermediate_size=2048", "model.num_hidden_layers=8",
-                               "packing_length=1600", "gradient_accumulation_steps=1", "max_steps=3"});
+        all.insert(all.end(),
+                   {"device=cpu", "model.hidden_size=384", "model.intermediate_size=2048", "model.num_hidden_layers=8",
+                    "packing_length=1600", "gradient_accumulation_steps=1", "max_steps=3"});
         return all;
     }
     /// Whether Ctrl-C shows the answer before the work that is under way, which shows `after` at its end.
