@@ -13,8 +13,8 @@ namespace colonnade {
 struct ActivationLayout {
     int64_t packs = 1, length = 1;
     DType dtype = DType::f32;
-    /// How many rows the head reads (TransformerInput::rows), which may be more than tokens: a row may be there twice.
-    /// Nothing: it reads all.
+    /// How many rows the head reads (TransformerInput::rows). They may be more than the tokens, because a row may be there
+    /// several times. Without a number the head reads all rows.
     std::optional<int64_t> rows{};
     bool training = false;  ///< false: forward only, and all blocks share their activations
     Recompute recompute = Recompute::none;
@@ -29,8 +29,8 @@ struct ActivationLayout {
 };
 
 /// Activations of one block. In training every block keeps its own for backward, except those that are recomputed:
-/// these are shared by all blocks. Statistics (rstd, lse) have the dtype's sum_dtype. After its attention the last block
-/// has head_rows() rows instead of one per token: from `mid` on, and in lora_h of the projections from o on.
+/// these are shared by all blocks. Statistics (rstd, lse) have the dtype's sum_dtype. The last block has head_rows() rows
+/// after its attention: `mid` and all below it, and lora_h of every projection but qkv.
 struct BlockActivations {
     Tensor in;                     ///< [tokens, hidden] residual stream
     Tensor input_rstd;             ///< [tokens]
@@ -47,7 +47,7 @@ struct BlockActivations {
     PerProjection<Tensor> lora_h;  ///< with adapters: [tokens, LoraSettings::width]
 };
 
-/// `Most rows`: a block uses the first tokens() or head_rows() of them.
+/// Buffers of most_rows(): a block uses the first tokens() or head_rows() of them.
 struct Activations {
     ActivationLayout layout;
     Tensor cos, sin;  ///< [tokens, head_dim / 2]

@@ -6,9 +6,9 @@
 // Norms that follow a residual add are fused with it, so a block begins after its input norm and ends before the last
 // add: Transformer::forward fuses that with the norm that follows.
 //
-// If the head reads only some rows (TransformerInput::rows), the last block gathers them from `in` and from the output
-// of its attention; from the o projection on it has no others. Backward scatters the gradients of both: they are zero in
-// all other rows.
+// If the head reads only some rows (TransformerInput::rows), the last block gathers them from `in` and from the output of
+// its attention, and computes only them from the o projection on. Backward scatters the gradients of both; in all other
+// rows they are zero.
 
 #include "attention/flashmask.h"
 #include "train/model/transformer.h"
@@ -23,8 +23,8 @@ class Block {
 
     /// Reads `in` and `normed` of its activations, and leaves in acts.delta what is to be added to `mid`.
     void forward(const CacheWrite* cache = nullptr) const;
-    /// Turns acts.dstream from the gradient of the block's output into that of its input. The last block takes the former
-    /// from acts.dhidden if it has some rows only. Overwrites its activations.
+    /// Turns acts.dstream from the gradient of the block's output into that of its input. If the last block computes only
+    /// some rows, the gradient of its output is in acts.dhidden. Overwrites its activations.
     void backward(const ModelGradients& gradients) const;
 
   private:
@@ -39,7 +39,7 @@ class Block {
 
     void attention_forward(const CacheWrite* cache) const;
     void swiglu_forward() const;
-    /// Gathers the block's rows of a tensor of all tokens.
+    /// If some_rows_: the block's rows of a tensor of all tokens, and the gradient of that.
     void gather(const Tensor& out, const Tensor& in) const;
     void scatter(const Tensor& din, const Tensor& dout) const;
     /// Computes again what backward needs and forward did not keep.
@@ -76,8 +76,8 @@ class Block {
     BlockActivations& a_;
     int64_t layer_;
     double scale_;    ///< of attention
-    bool some_rows_;  ///< after its attention the block has only the rows that the head reads, else all
-    // These rows of buffers that blocks share:
+    bool some_rows_;  ///< after its attention the block computes only the rows that the head reads
+    // Buffers that blocks share, with the rows that this block has after its attention:
     Tensor attention_, delta_;
     Tensor dattention_, dstream_, dswiglu_, dnormed_;  ///< in training
 };

@@ -5,9 +5,9 @@
 //     per layer:  x += o(flashmask(rope(qkv(rmsnorm(x)))));   x += down(swiglu(gate_up(rmsnorm(x))))
 //     hidden = rmsnorm(x)
 //
-// A layer is in train/model/block.h. The head belongs to the objective (train/objectives/objective.h). It reads only some
-// of the rows, such as those of answers but not of prompts, and nothing after the keys and values of the last block
-// matters to the others: given these rows, the last block goes on with them alone after its attention.
+// A layer is in train/model/block.h. The head belongs to the objective (train/objectives/objective.h), which reads only
+// some of the rows: those of answers, but not those of prompts. For all other rows nothing after the keys and values of
+// the last block matters, so the last block leaves them out after its attention.
 
 #include <functional>
 
@@ -28,8 +28,8 @@ struct TransformerInput {
     int64_t packs = 0, length = 0;
     Tensor tokens;     ///< i32 [packs * length]
     Tensor positions;  ///< i32 [packs * length]
-    /// The rows that the head reads: i32 [layout.rows], ascending; one may be there several times. The rows of acts.hidden
-    /// are these. Not read if the activations are laid out without ActivationLayout::rows: then the head reads all.
+    /// The rows that the head reads, and that acts.hidden has: i32 [ActivationLayout::rows], ascending; a row may be there
+    /// several times. Ignored if the activations are laid out for all rows.
     Tensor rows{};
     TokenIndex token_index{};  ///< for backward
     AttentionMasks masks{};

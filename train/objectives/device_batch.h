@@ -37,8 +37,7 @@ bool has_reference(const Batch& batch, Answers answers);
 void set_reference(Batch& batch, Answers answers, const std::vector<double>& measured);
 
 struct DeviceBatch {
-    /// Its rows are the row of each target, or of the last token of each answer of a ranking.
-    TransformerInput input;
+    TransformerInput input;  ///< rows: that of each target; for rankings that of the last token of each sequence
 
     // Targets, in the order of Batch::targets.
     Tensor targets;  ///< i32 [targets]

@@ -197,6 +197,30 @@ INSTANTIATE_TEST_SUITE_P(Families, HeadRows,
                                          Case{"llama_nf4", Architecture::llama, false, lora_of(), WeightCode::nf4}),
                          [](const auto& test) { return test.param.name; });
 
+/// The rows take no memory beside that of all tokens, and few rows take less.
+TEST(HeadRowsMemory, IsThatOfTheRows) {
+    const ModelConfig config = tiny_config(Architecture::qwen3);
+    for (const bool training : {false, true})
+        for (const Recompute recompute : {Recompute::none, Recompute::selective, Recompute::block}) {
+            const auto bytes = [&](std::optional<int64_t> rows) {
+                Arena plan(Device::cpu);
+                Activations::lay_out(plan, config,
+                                     {.packs = 2,
+                                      .length = 512,
+                                      .dtype = DType::f64,
+                                      .rows = rows,
+                                      .training = training,
+                                      .recompute = recompute});
+                return plan.bytes();
+            };
+            EXPECT_EQ(bytes(1024), bytes({}));
+            // At least hidden, and the residual stream before it.
+            EXPECT_LE(bytes(24) + 2 * 1000 * 12 * sizeof(double), bytes({}));
+            if (training && recompute == Recompute::none)  // and what SwiGLU reads and writes
+                EXPECT_LE(bytes(24) + 1000 * (2 * 12 + 3 * 20) * sizeof(double), bytes({}));
+        }
+}
+
 TEST(HeadRowsErrors, NameWhatWasFoundAndExpected) {
     const auto learner = tiny_learner(tiny_config(Architecture::llama), DType::f64, 1, 16);
     const Sample sample = random_sample(1, 0, {9}, learner->config().vocab_size);
