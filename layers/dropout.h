@@ -1,6 +1,7 @@
 #pragma once
 // Dropout (Srivastava et al., JMLR 15, 2014): an element is kept with probability 1 - p and divided by it, else it
 // becomes 0. The mask is a pure function of (seed, stream, row, column): it is not saved, backward computes it again.
+// A tensor of some rows of a larger one gets their mask, if it says which rows they are.
 
 #include "engine/device/context.h"
 #include "layers/gradient.h"
@@ -10,6 +11,7 @@ namespace colonnade {
 struct DropoutMask {
     double p = 0;  ///< in [0, 1); 0 keeps everything
     uint64_t seed = 0, stream = 0;
+    Tensor rows{};  ///< i32 [rows]: the row of the mask for each row of the tensor; empty: row i for row i
 };
 
 struct Dropout {

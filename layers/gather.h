@@ -1,5 +1,5 @@
 #pragma once
-// Row gather and its gradient: the objective runs the head only on rows that have a target. A row may occur twice (the
+// Row gather and its gradient: the end of the model computes only the rows that have a target. A row may occur twice (the
 // last prompt position of a preference pair has one target per answer); its gradients are then summed in list order.
 //
 // The CPU accepts rows in any order and checks them. A GPU needs ascending rows for the gradient, so that equal rows

@@ -1,5 +1,6 @@
 #include "layers/linear.h"
 
+#include "engine/device/device_memory.h"
 #include "engine/device/gemm.h"
 #include "engine/device/planted_bug.h"
 #include "layers/cuda_kernels.h"
@@ -55,9 +56,10 @@ void linear_backward(const Context& ctx, const LinearBackward& args) {
         check("in", args.in, {tokens, in_features});
     }
     if (!args.dbias.empty()) check("dbias", args.dbias, sum_dtype(args.weight.dtype), {out_features});
-    require(tokens > 0 || args.dweight.empty() || args.dweight_mode == Grad::accumulate,
-            "linear_backward: no tokens, so the weight's gradient cannot be overwritten");
-    if (tokens == 0) return;
+    if (tokens == 0) {  // cuBLASLt has no product over nothing
+        if (!args.dweight.empty() && args.dweight_mode == Grad::overwrite) clear(ctx, args.dweight);
+        return;
+    }
     if (!args.din.empty()) gemm(ctx, {.c = args.din, .a = args.dout, .b = args.weight, .beta = beta_of(args.din_mode)});
     constexpr double scale = planted_bug == PlantedBug::gradient ? 1.01 : 1;
     if (!args.dweight.empty())

@@ -19,7 +19,7 @@ void linear_forward(const Context& ctx, const LinearForward& args);
 struct LinearBackward {
     Tensor din{};  ///< [tokens, in_features], or empty
     Grad din_mode = Grad::overwrite;
-    Tensor dweight{};  ///< sum_dtype [out_features, in_features]; or empty (frozen)
+    Tensor dweight{};  ///< sum_dtype [out_features, in_features], contiguous; or empty (frozen)
     Grad dweight_mode = Grad::accumulate;
     Tensor dbias{};  ///< sum_dtype [out_features], accumulated; or empty
     Tensor dout;     ///< [tokens, out_features]

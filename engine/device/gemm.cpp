@@ -134,7 +134,8 @@ void gemm(const Context& ctx, const Gemm& g) {
     check_operand(ctx, "b", g.b, g.transpose_b ? g.n() : g.k(), g.transpose_b ? g.k() : g.n());
     require(g.bias.empty() || (g.bias.numel() == g.n() && g.beta == 0),
             "gemm: bias is {} with beta {}, expected [{}] with 0", g.bias, g.beta, g.n());
-    if (g.m() == 0 || g.n() == 0) return;
+    const bool adds_nothing = g.k() == 0 && g.beta == 1;
+    if (g.m() == 0 || g.n() == 0 || adds_nothing) return;
     if (ctx.device == Device::cuda)
         cuda::gemm(ctx, g);
     else

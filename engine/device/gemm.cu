@@ -24,15 +24,20 @@ struct Gpu::State::Products {
     using Key =
         std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, bool, bool, bool, bool, int, int, int>;
     static constexpr size_t workspace_limit = size_t{64} << 20;
+    static constexpr size_t most_plans = 4096;  ///< the number of rows differs from batch to batch
     cublasLtHandle_t blas = nullptr;
     std::shared_ptr<void> workspace;
     std::map<Key, Plan> plans;
     ~Products() {
+        forget_plans();
+        if (blas) cublasLtDestroy(blas);
+    }
+    void forget_plans() {
         for (auto& [key, plan] : plans) {
             cublasLtMatmulDescDestroy(plan.operation);
             for (const cublasLtMatrixLayout_t l : {plan.a, plan.b, plan.c}) cublasLtMatrixLayoutDestroy(l);
         }
-        if (blas) cublasLtDestroy(blas);
+        plans.clear();
     }
 };
 
@@ -142,7 +147,10 @@ void cuda::gemm(const Context& ctx, const Gemm& g) {
                             alignment_of(g.b.data),
                             alignment_of(g.c.data)};
     auto plan = s.plans.find(key);
-    if (plan == s.plans.end()) plan = s.plans.emplace(key, make_plan(s.blas, g)).first;
+    if (plan == s.plans.end()) {
+        if (s.plans.size() >= Products::most_plans) s.forget_plans();
+        plan = s.plans.emplace(key, make_plan(s.blas, g)).first;
+    }
     if (!g.bias.empty()) set(plan->second.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias.data);
     const auto alpha = static_cast<float>(g.alpha), beta = static_cast<float>(g.beta);
     check_blas(cublasLtMatmul(s.blas, plan->second.operation, &alpha, g.b.data, plan->second.a, g.a.data,

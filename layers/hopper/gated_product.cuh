@@ -255,9 +255,9 @@ void launch_product(const Context& ctx, const char* name, int64_t tokens, int64_
     check_cuda(cudaLaunchKernelEx(&config, gated_product<L>, problem, maps), name);
 }
 
-/// True if the sizes fit the kernels' int arithmetic.
+/// True if there is a tile, and the sizes fit the kernels' int arithmetic.
 bool fits_tiles(int64_t tokens, int64_t ffn) {
-    return ffn < int64_t{1} << 29 && tokens < int64_t{1} << 29 &&
+    return tokens > 0 && ffn < int64_t{1} << 29 && tokens < int64_t{1} << 29 &&
            (tokens + 127) / 128 * ((ffn + 127) / 128) < int64_t{1} << 30;
 }
 

@@ -91,6 +91,17 @@ TEST(Linear, Overwrites) {
     EXPECT_EQ(over.dweight, fresh.dweight);
 }
 
+TEST(Linear, WithoutTokensTheGradientIsZero) {
+    Linear<double> over{0, 7, 3}, onto{0, 7, 3};
+    over.dweight = onto.dweight = random_values<double>(3 * 7, 6);
+    LinearBackward args = over.gradients();
+    args.dweight_mode = Grad::overwrite;
+    linear_backward({}, args);
+    EXPECT_EQ(over.dweight, std::vector<double>(over.dweight.size()));
+    linear_backward({}, onto.gradients());
+    EXPECT_EQ(onto.dweight, random_values<double>(3 * 7, 6));
+}
+
 TEST(Linear, EmptyGradientsAreNotComputed) {
     Linear<double> l{5, 7, 3}, whole{5, 7, 3};
     linear_backward({}, whole.gradients());

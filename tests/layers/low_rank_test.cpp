@@ -40,6 +40,18 @@ TEST(Dropout, AMaskIsAFunctionOfSeedAndStream) {
     expect_same_with_any_threads([&] { return dropped_ones<float>(300, 401, mask); });
 }
 
+TEST(Dropout, SomeRowsHaveTheMaskThatTheyHaveAmongAll) {
+    const DropoutMask whole{.p = 0.5, .seed = 3, .stream = 5};
+    const std::vector<int32_t> rows{2, 7, 7, 29};
+    DropoutMask some = whole;
+    some.rows = view_of(rows);
+    const auto all = dropped_ones<double>(30, 41, whole), found = dropped_ones<double>(4, 41, some);
+    for (size_t i = 0; i < rows.size(); ++i)
+        for (size_t j = 0; j < 41; ++j) EXPECT_EQ(found[i * 41 + j], all[static_cast<size_t>(rows[i]) * 41 + j]);
+    expect_error(Exit::internal, "dropout: rows is [4] i32 on cpu, expected [3] i32",
+                 [&] { dropped_ones<double>(3, 41, some); });
+}
+
 TEST(Dropout, NothingIsDroppedAtZero) {
     EXPECT_EQ(dropped_ones<double>(3, 7, {.p = 0, .seed = 1, .stream = 1}), std::vector<double>(21, 1.0));
 }
@@ -51,14 +63,19 @@ TEST_P(DropoutOnDevice, SameMaskOnEveryDevice) {
     for (const auto& [rows, width] : {std::pair<int64_t, int64_t>{33, 64}, {7, 2056}, {5, 21}, {1, 3}}) {
         release();
         const Twin in = values({rows, width + 8}, 1).slice(1, 8, width + 8);
-        const DropoutMask mask{.p = 0.5, .seed = 0x123456789abcdef, .stream = uint64_t{1} << 63 | 77};
-        for (const Grad mode : {Grad::overwrite, Grad::accumulate}) {
-            const Twin out = mode == Grad::overwrite ? output({rows, width}) : values({rows, width}, 2);
-            run([&](const Context& ctx, auto of) {
-                dropout(ctx, {.out = of(out), .mode = mode, .in = of(in), .mask = mask});
-            });
-            expect_close("out", out, {.relative = mode == Grad::overwrite ? 0 : rounding()});
-        }
+        std::vector<int32_t> among_more;
+        for (int32_t row = 0; row < rows; ++row) among_more.push_back(3 * row + row % 2);
+        const Twin mask_rows = indices(among_more);
+        for (const bool some_rows : {false, true})
+            for (const Grad mode : {Grad::overwrite, Grad::accumulate}) {
+                const Twin out = mode == Grad::overwrite ? output({rows, width}) : values({rows, width}, 2);
+                run([&](const Context& ctx, auto of) {
+                    DropoutMask mask{.p = 0.5, .seed = 0x123456789abcdef, .stream = uint64_t{1} << 63 | 77};
+                    if (some_rows) mask.rows = of(mask_rows);
+                    dropout(ctx, {.out = of(out), .mode = mode, .in = of(in), .mask = mask});
+                });
+                expect_close("out", out, {.relative = mode == Grad::overwrite ? 0 : rounding()});
+            }
     }
 }
 

@@ -8,7 +8,8 @@
 // reference that the base computes for every batch adds its forward pass: 2 x weights, 4 x pairs.
 //
 // The head only runs on rows that have a target: the last row of a prompt that answers share has one target per answer.
-// A reward model's head is a single row and runs once per answer. Padding, hidden elements of partial tiles and
+// A reward model's head is a single row and runs once per answer. All blocks count for every real token, as is usual,
+// though the last one computes only the rows that the head reads (train/model/block.h). Padding, hidden elements of partial tiles and
 // anything computed twice (recomputation, the logits of preferences) do not count.
 
 #include <string_view>

@@ -39,17 +39,20 @@ BlockActivations lay_out_block(const Plan& plan, const std::vector<BlockActivati
     const ModelConfig& c = plan.config;
     const ActivationLayout& layout = plan.layout;
     const int64_t tokens = layout.tokens(), h = c.hidden_size, f = c.intermediate_size;
+    const bool first = before.empty(), last = std::ssize(before) + 1 == c.num_hidden_layers;
+    // After the attention. What the first block shares has room for the others.
+    const int64_t rows = first ? layout.most_rows() : last ? layout.head_rows() : tokens;
     const Own own(layout, std::ssize(before));
-    BlockActivations b = before.empty() ? BlockActivations() : before.front();
+    BlockActivations b = first ? BlockActivations() : before.front();
     if (own.stream) b.in = plan.saved({tokens, h});
     if (own.cheap) {
         b.normed = plan.saved({tokens, h});
-        b.mid_normed = plan.saved({tokens, h});
-        b.swiglu = plan.saved({tokens, f});
+        b.mid_normed = plan.saved({rows, h});
+        b.swiglu = plan.saved({rows, f});
     }
     if (own.rest) {
         b.input_rstd = plan.statistic({tokens});
-        b.qkv = plan.saved({tokens, c.qkv_width()});
+        b.qkv = plan.saved({first ? layout.most_rows() : tokens, c.qkv_width()});
         if (c.qk_norm) {
             b.qk = plan.saved({tokens, c.num_attention_heads + c.num_key_value_heads, c.head_dim});
             b.q_rstd = plan.statistic({tokens * c.num_attention_heads});
@@ -57,17 +60,27 @@ BlockActivations lay_out_block(const Plan& plan, const std::vector<BlockActivati
         }
         b.attention = plan.saved({tokens, c.query_width()});
         b.lse = plan.statistic({layout.packs, c.num_attention_heads, layout.length});
-        b.mid = plan.saved({tokens, h});
-        b.mid_rstd = plan.statistic({tokens});
-        b.gate_up = plan.saved({tokens, 2 * f});
+        b.mid = plan.saved({rows, h});
+        b.mid_rstd = plan.statistic({rows});
+        b.gate_up = plan.saved({rows, 2 * f});
     }
     for (const Projection p : all_projections) {
         // The down projection is not recomputed with its block.
         const bool kept = p == Projection::down ? own.stream : own.rest;
         const int64_t width = layout.lora ? layout.lora->width(p) : 0;
-        if (width > 0 && kept) b.lora_h[p] = plan.saved({tokens, width});
+        if (width > 0 && kept) b.lora_h[p] = plan.saved({p == Projection::qkv ? tokens : rows, width});
     }
     return b;
+}
+
+/// Leaves a block its own rows of what it may share with others.
+void narrow_block(BlockActivations& b, int64_t tokens, int64_t rows) {
+    const auto first_rows = [](Tensor& t, int64_t count) {
+        if (t.rank > 0) t = t.slice(0, 0, count);
+    };
+    first_rows(b.qkv, tokens);
+    for (Tensor* t : {&b.mid, &b.mid_rstd, &b.mid_normed, &b.gate_up, &b.swiglu}) first_rows(*t, rows);
+    for (const Projection p : {Projection::o, Projection::gate_up, Projection::down}) first_rows(b.lora_h[p], rows);
 }
 
 int64_t input_width(const ModelConfig& c, Projection p) {
@@ -87,21 +100,21 @@ void lay_out_adapters(Activations& a, const Plan& plan) {
         if (width > 0) widest_in = std::max(widest_in, input_width(plan.config, p));
         widest_h = std::max(widest_h, width);
     }
-    if (layout.lora->dropout > 0) a.dropped = plan.gradient({layout.tokens() * widest_in});
-    a.dlora_h = plan.gradient({layout.tokens() * widest_h});
+    if (layout.lora->dropout > 0) a.dropped = plan.gradient({layout.most_rows() * widest_in});
+    a.dlora_h = plan.gradient({layout.most_rows() * widest_h});
 }
 
 void lay_out_backward(Activations& a, const Plan& plan) {
     const ModelConfig& c = plan.config;
     const ActivationLayout& layout = plan.layout;
-    const int64_t tokens = layout.tokens(), h = c.hidden_size, f = c.intermediate_size;
+    const int64_t most = layout.most_rows(), h = c.hidden_size, f = c.intermediate_size;
     if (!layout.training) return;
-    a.dhidden = plan.gradient({tokens, h});
-    a.dstream = plan.gradient({tokens, h});
-    a.dqkv = plan.gradient({tokens, c.qkv_width()});
-    a.dattention = plan.gradient({tokens, c.query_width()});
-    a.dswiglu = plan.gradient({tokens, f});
-    a.dnormed = plan.gradient({tokens, h});
+    a.dhidden = plan.gradient({layout.head_rows(), h});
+    a.dstream = plan.gradient({layout.tokens(), h});
+    a.dqkv = plan.gradient({most, c.qkv_width()});
+    a.dattention = plan.gradient({most, c.query_width()});
+    a.dswiglu = plan.gradient({most, f});
+    a.dnormed = plan.gradient({most, h});
     if (plan.arena.device() == Device::cpu) return;
     const Tensor queries(nullptr, layout.dtype, {layout.packs, layout.length, c.num_attention_heads, c.head_dim},
                          Device::cuda);
@@ -111,20 +124,41 @@ void lay_out_backward(Activations& a, const Plan& plan) {
     a.scratch = plan.arena.tensor("workspace", DType::u8, {bytes});
 }
 
+/// The rows of the last block's attention need no memory of their own. In training they are where the gradient of the
+/// attention comes once they have been read; that gradient's rows are where d_qkv comes. In a forward pass they replace
+/// the queries, keys and values, which nothing reads after the attention.
+void place_attention_rows(Activations& a, const ModelConfig& c) {
+    if (!a.layout.rows) return;
+    const auto place_in = [rows = *a.layout.rows, width = c.query_width()](const Tensor& buffer) {
+        return buffer.view({buffer.numel()}).slice(0, 0, rows * width).view({rows, width});
+    };
+    a.attention_rows = place_in(a.layout.training ? a.dattention : a.blocks.back().qkv);
+    if (a.layout.training) a.dattention_rows = place_in(a.dqkv);
+}
+
+/// Leaves every tensor of blocks and attention the rows that it has.
+void narrow_blocks(Activations& a) {
+    const int64_t tokens = a.layout.tokens();
+    for (BlockActivations& b : a.blocks)
+        narrow_block(b, tokens, &b == &a.blocks.back() ? a.layout.head_rows() : tokens);
+    if (!a.layout.training) return;
+    for (Tensor* t : {&a.dqkv, &a.dattention}) *t = t->slice(0, 0, tokens);
+}
+
 }  // namespace
 
 Activations Activations::lay_out(Arena& arena, const ModelConfig& c, const ActivationLayout& layout) {
     const Plan plan{arena, c, layout};
-    const int64_t tokens = layout.tokens();
+    const int64_t tokens = layout.tokens(), rows = layout.head_rows();
     Activations a;
     a.layout = layout;
     a.cos = plan.statistic({tokens, c.head_dim / 2});
     a.sin = plan.statistic({tokens, c.head_dim / 2});
     for (int64_t l = 0; l < c.num_hidden_layers; ++l) a.blocks.push_back(lay_out_block(plan, a.blocks));
-    a.out = plan.saved({tokens, c.hidden_size});
-    a.final_rstd = plan.statistic({tokens});
-    a.hidden = plan.saved({tokens, c.hidden_size});
-    a.delta = plan.saved({tokens, c.hidden_size});
+    a.out = plan.saved({rows, c.hidden_size});
+    a.final_rstd = plan.statistic({rows});
+    a.hidden = plan.saved({rows, c.hidden_size});
+    a.delta = plan.saved({layout.most_rows(), c.hidden_size});
     if (layout.quantised) {
         int64_t largest = 0;
         for (const Projection p : all_projections) largest = std::max(largest, input_width(c, p) * output_width(c, p));
@@ -132,6 +166,8 @@ Activations Activations::lay_out(Arena& arena, const ModelConfig& c, const Activ
     }
     lay_out_adapters(a, plan);
     lay_out_backward(a, plan);
+    place_attention_rows(a, c);
+    narrow_blocks(a);
     return a;
 }
 

@@ -1,6 +1,9 @@
 #pragma once
 // Activations: what a forward pass keeps for backward, and the buffers that both use.
 
+#include <algorithm>
+#include <optional>
+
 #include "engine/device/arena.h"
 #include "train/model/lora.h"
 #include "train/model/recompute.h"
@@ -10,6 +13,9 @@ namespace colonnade {
 struct ActivationLayout {
     int64_t packs = 1, length = 1;
     DType dtype = DType::f32;
+    /// How many rows the head reads (TransformerInput::rows). They may be more than the tokens, because a row may be there
+    /// several times. Without a number the head reads all rows.
+    std::optional<int64_t> rows{};
     bool training = false;  ///< false: forward only, and all blocks share their activations
     Recompute recompute = Recompute::none;
     std::optional<LoraSettings> lora{};
@@ -17,10 +23,14 @@ struct ActivationLayout {
     int64_t lowest = 0;      ///< backward ends at this block: those below share their activations, too
 
     int64_t tokens() const { return packs * length; }
+    /// Rows of everything after the last attention.
+    int64_t head_rows() const { return rows.value_or(tokens()); }
+    int64_t most_rows() const { return std::max(tokens(), head_rows()); }
 };
 
 /// Activations of one block. In training every block keeps its own for backward, except those that are recomputed:
-/// these are shared by all blocks. Statistics (rstd, lse) have the dtype's sum_dtype.
+/// these are shared by all blocks. Statistics (rstd, lse) have the dtype's sum_dtype. The last block has head_rows() rows
+/// after its attention: `mid` and all below it, and lora_h of every projection but qkv.
 struct BlockActivations {
     Tensor in;                     ///< [tokens, hidden] residual stream
     Tensor input_rstd;             ///< [tokens]
@@ -37,23 +47,29 @@ struct BlockActivations {
     PerProjection<Tensor> lora_h;  ///< with adapters: [tokens, LoraSettings::width]
 };
 
+/// Buffers of most_rows(): a block uses the first tokens() or head_rows() of them.
 struct Activations {
     ActivationLayout layout;
     Tensor cos, sin;  ///< [tokens, head_dim / 2]
     std::vector<BlockActivations> blocks;
-    Tensor out;         ///< [tokens, hidden] residual stream after the last block
-    Tensor final_rstd;  ///< [tokens]
-    Tensor hidden;      ///< [tokens, hidden] after the final norm
-    Tensor delta;       ///< [tokens, hidden] what half a block adds to the residual stream
+    Tensor out;         ///< [head rows, hidden] residual stream after the last block
+    Tensor final_rstd;  ///< [head rows]
+    Tensor hidden;      ///< [head rows, hidden] after the final norm
+    Tensor delta;       ///< [most rows, hidden] what half a block adds to the residual stream
     Tensor dropped;     ///< with dropout: room for the widest input of an adapter
     Tensor weight;      ///< with quantised weights: room for the largest projection
+    /// With ActivationLayout::rows: the rows of the last block's attention that are read [head rows, query width].
+    Tensor attention_rows;
 
     // Backward only.
-    Tensor dhidden;  ///< [tokens, hidden] given by the objective
-    Tensor dstream;  ///< [tokens, hidden] gradient of the residual stream
-    Tensor dqkv, dattention, dswiglu, dnormed;
-    Tensor dlora_h;  ///< with adapters: room for the largest lora_h
-    Tensor scratch;  ///< GPU: u8, scratch of the backward kernels
+    Tensor dhidden;     ///< [head rows, hidden] given by the objective; then the stream's gradient in the last block
+    Tensor dstream;     ///< [tokens, hidden] gradient of the residual stream
+    Tensor dqkv;        ///< [tokens, qkv width]
+    Tensor dattention;  ///< [tokens, query width]
+    Tensor dattention_rows;   ///< as attention_rows
+    Tensor dswiglu, dnormed;  ///< [most rows, intermediate], [most rows, hidden]
+    Tensor dlora_h;           ///< with adapters: room for the largest lora_h
+    Tensor scratch;           ///< GPU: u8, scratch of the backward kernels
 
     static Activations lay_out(Arena& arena, const ModelConfig& config, const ActivationLayout& layout);
 };

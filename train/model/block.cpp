@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "layers/gated_linear.h"
+#include "layers/gather.h"
 #include "layers/kv_cache.h"
 #include "layers/linear.h"
 #include "layers/rmsnorm.h"
@@ -48,14 +49,24 @@ Block::Block(const Context& ctx, const Transformer& model, const TransformerInpu
       acts_(acts),
       a_(acts.blocks[layer]),
       layer_(layer),
-      scale_(1 / std::sqrt(static_cast<double>(config_.head_dim))) {}
+      scale_(1 / std::sqrt(static_cast<double>(config_.head_dim))),
+      some_rows_(acts.layout.rows && layer + 1 == config_.num_hidden_layers) {
+    const int64_t rows = some_rows_ ? acts.layout.head_rows() : acts.layout.tokens();
+    attention_ = some_rows_ ? acts.attention_rows : a_.attention;
+    delta_ = acts.delta.slice(0, 0, rows);
+    if (!acts.layout.training) return;
+    dattention_ = some_rows_ ? acts.dattention_rows : acts.dattention;
+    dstream_ = some_rows_ ? acts.dhidden : acts.dstream;
+    dswiglu_ = acts.dswiglu.slice(0, 0, rows);
+    dnormed_ = acts.dnormed.slice(0, 0, rows);
+}
 
 // --- Forward ---
 
 void Block::forward(const CacheWrite* cache) const {
     attention_forward(cache);
     swiglu_forward();
-    linear(Projection::down, acts_.delta, a_.swiglu);
+    linear(Projection::down, delta_, a_.swiglu);
 }
 
 void Block::attention_forward(const CacheWrite* cache) const {
@@ -87,16 +98,18 @@ void Block::attention_forward(const CacheWrite* cache) const {
                              .mask = mask.mask,
                              .plan = mask.plan,
                              .scale = scale_});
-    linear(Projection::o, acts_.delta, a_.attention);
+    if (some_rows_) gather(attention_, a_.attention);
+    linear(Projection::o, delta_, attention_);
 }
 
 // The second half of the block, up to the output of SwiGLU.
 void Block::swiglu_forward() const {
+    if (some_rows_) gather(a_.mid, a_.in);
     rmsnorm_forward(ctx_, {.out = a_.mid_normed,
                            .rstd = a_.mid_rstd,
                            .sum = a_.mid,
-                           .in = a_.in,
-                           .delta = acts_.delta,
+                           .in = some_rows_ ? a_.mid : a_.in,
+                           .delta = delta_,
                            .weight = weights_.post_attention_norm,
                            .eps = config_.rms_norm_eps});
     if (adapted(Projection::gate_up)) {  // the adapters add to gate and up before SwiGLU
@@ -138,27 +151,32 @@ void Block::swiglu_backward(const BlockParameters& g, Grad matrices) const {
     // Adapters add to d_swiglu, so it has to be written. Without them one fused op also goes through SwiGLU.
     const bool has_adapters = adapted(Projection::down);
     linear_backward(Projection::down, g, matrices,
-                    {.din = has_adapters ? acts_.dswiglu : Tensor(), .dout = acts_.dstream, .in = a_.swiglu});
+                    {.din = has_adapters ? dswiglu_ : Tensor(), .dout = dstream_, .in = a_.swiglu});
     if (has_adapters)
-        colonnade::swiglu_backward(ctx_, {.dgate_up = a_.gate_up, .dout = acts_.dswiglu, .gate_up = a_.gate_up});
+        colonnade::swiglu_backward(ctx_, {.dgate_up = a_.gate_up, .dout = dswiglu_, .gate_up = a_.gate_up});
     else
         down_swiglu_backward(ctx_, {.dgate_up = a_.gate_up,
-                                    .dswiglu = acts_.dswiglu,
-                                    .dout = acts_.dstream,
+                                    .dswiglu = dswiglu_,
+                                    .dout = dstream_,
                                     .weight = weight(Projection::down),
                                     .gate_up = a_.gate_up});
-    linear_backward(Projection::gate_up, g, matrices, {.din = acts_.dnormed, .dout = a_.gate_up, .in = a_.mid_normed});
-    norm_backward(g.post_attention_norm, a_.mid, a_.mid_rstd, weights_.post_attention_norm);
+    linear_backward(Projection::gate_up, g, matrices, {.din = dnormed_, .dout = a_.gate_up, .in = a_.mid_normed});
+    norm_backward(dstream_, g.post_attention_norm, a_.mid, a_.mid_rstd, weights_.post_attention_norm);
 }
 
 void Block::attention_backward(const BlockParameters& g, const ModelGradients& gradients) const {
     const Grad matrices = gradients.matrices;
-    linear_backward(Projection::o, g, matrices, {.din = acts_.dattention, .dout = acts_.dstream, .in = a_.attention});
+    linear_backward(Projection::o, g, matrices, {.din = dattention_, .dout = dstream_, .in = attention_});
+    if (some_rows_) {
+        scatter(acts_.dattention, dattention_);
+        scatter(acts_.dstream, dstream_);
+    }
     heads_backward(g);
     const bool lowest = layer_ == gradients.lowest && g.input_norm.empty();  // nothing is trained below
+    const Tensor dnormed = acts_.dnormed.slice(0, 0, acts_.layout.tokens());
     linear_backward(Projection::qkv, g, matrices,
-                    {.din = lowest ? Tensor() : acts_.dnormed, .dout = acts_.dqkv, .in = a_.normed});
-    if (!lowest) norm_backward(g.input_norm, a_.in, a_.input_rstd, weights_.input_norm);
+                    {.din = lowest ? Tensor() : dnormed, .dout = acts_.dqkv, .in = a_.normed});
+    if (!lowest) norm_backward(acts_.dstream, g.input_norm, a_.in, a_.input_rstd, weights_.input_norm);
 }
 
 // Computes d_qkv from d_attention.
@@ -213,6 +231,7 @@ bool Block::adapted(Projection p) const {
 DropoutMask Block::dropout_of(Projection p) const {
     DropoutMask mask = input_.dropout;
     mask.stream |= static_cast<uint64_t>(layer_) << 2 | static_cast<uint64_t>(p);
+    if (some_rows_ && p != Projection::qkv) mask.rows = input_.rows;
     return mask;
 }
 
@@ -251,17 +270,26 @@ void Block::linear_backward(Projection p, const BlockParameters& g, Grad matrice
                              .dropped = rows_in(acts_.dropped, x.in.size(0), x.in.size(1))});
 }
 
-// --- Norms and heads ---
+// --- Rows, norms and heads ---
+
+void Block::gather(const Tensor& out, const Tensor& in) const {
+    gather_rows(ctx_, {.out = out, .in = in, .rows = input_.rows});
+}
+
+void Block::scatter(const Tensor& din, const Tensor& dout) const {
+    scatter_rows(ctx_, {.din = din, .dout = dout, .rows = input_.rows});
+}
 
 void Block::norm(const Tensor& out, const Tensor& rstd, const Tensor& in, const Tensor& weight) const {
     rmsnorm_forward(ctx_, {.out = out, .rstd = rstd, .in = in, .weight = weight, .eps = config_.rms_norm_eps});
 }
 
-void Block::norm_backward(const Tensor& dweight, const Tensor& in, const Tensor& rstd, const Tensor& weight) const {
-    rmsnorm_backward(ctx_, {.din = acts_.dstream,
+void Block::norm_backward(const Tensor& dstream, const Tensor& dweight, const Tensor& in, const Tensor& rstd,
+                          const Tensor& weight) const {
+    rmsnorm_backward(ctx_, {.din = dstream,
                             .din_mode = Grad::accumulate,
                             .dweight = dweight,
-                            .dout = acts_.dnormed,
+                            .dout = acts_.dnormed.slice(0, 0, in.size(0)),
                             .in = in,
                             .rstd = rstd,
                             .weight = weight,

@@ -5,6 +5,10 @@
 //
 // Norms that follow a residual add are fused with it, so a block begins after its input norm and ends before the last
 // add: Transformer::forward fuses that with the norm that follows.
+//
+// If the head reads only some rows (TransformerInput::rows), the last block gathers them from `in` and from the output of
+// its attention, and computes only them from the o projection on. Backward scatters the gradients of both; in all other
+// rows they are zero.
 
 #include "attention/flashmask.h"
 #include "train/model/transformer.h"
@@ -19,7 +23,8 @@ class Block {
 
     /// Reads `in` and `normed` of its activations, and leaves in acts.delta what is to be added to `mid`.
     void forward(const CacheWrite* cache = nullptr) const;
-    /// Turns acts.dstream from the gradient of the block's output into that of its input. Overwrites its activations.
+    /// Turns acts.dstream from the gradient of the block's output into that of its input. If the last block computes only
+    /// some rows, the gradient of its output is in acts.dhidden. Overwrites its activations.
     void backward(const ModelGradients& gradients) const;
 
   private:
@@ -34,6 +39,9 @@ class Block {
 
     void attention_forward(const CacheWrite* cache) const;
     void swiglu_forward() const;
+    /// If some_rows_: the block's rows of a tensor of all tokens, and the gradient of that.
+    void gather(const Tensor& out, const Tensor& in) const;
+    void scatter(const Tensor& din, const Tensor& dout) const;
     /// Computes again what backward needs and forward did not keep.
     void recompute() const;
     void swiglu_backward(const BlockParameters& g, Grad matrices) const;
@@ -50,8 +58,9 @@ class Block {
     DropoutMask dropout_of(Projection p) const;
 
     void norm(const Tensor& out, const Tensor& rstd, const Tensor& in, const Tensor& weight) const;
-    /// Adds the gradient through a norm to acts.dstream.
-    void norm_backward(const Tensor& dweight, const Tensor& in, const Tensor& rstd, const Tensor& weight) const;
+    /// Adds the gradient through a norm, of acts.dnormed, to that of the residual stream.
+    void norm_backward(const Tensor& dstream, const Tensor& dweight, const Tensor& in, const Tensor& rstd,
+                       const Tensor& weight) const;
     /// `packed` holds queries and keys next to each other, `values` is the qkv buffer: the same one, unless there is a
     /// q/k norm.
     Heads heads_of(const Tensor& packed, const Tensor& values) const;
@@ -66,7 +75,11 @@ class Block {
     Activations& acts_;
     BlockActivations& a_;
     int64_t layer_;
-    double scale_;  ///< of attention
+    double scale_;    ///< of attention
+    bool some_rows_;  ///< after its attention the block computes only the rows that the head reads
+    // Buffers that blocks share, with the rows that this block has after its attention:
+    Tensor attention_, delta_;
+    Tensor dattention_, dstream_, dswiglu_, dnormed_;  ///< in training
 };
 
 }  // namespace colonnade

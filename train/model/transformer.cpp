@@ -25,6 +25,8 @@ void Transformer::forward(const Context& ctx, const TransformerInput& input, Act
     require(input.packs == acts.layout.packs && input.length == acts.layout.length,
             "activations are laid out for {} x {} tokens, not {} x {}", acts.layout.packs, acts.layout.length,
             input.packs, input.length);
+    require(!acts.layout.rows || (input.rows.rank == 1 && input.rows.numel() == *acts.layout.rows),
+            "activations are laid out for {} rows of the head, not {}", acts.layout.head_rows(), input.rows);
     rope_angles(ctx, {.cos = acts.cos, .sin = acts.sin, .positions = input.positions, .frequencies = frequencies_});
     call(input.before_forward, embedding_layer);
     call(input.before_forward, 0);
@@ -45,12 +47,13 @@ void Transformer::forward(const Context& ctx, const TransformerInput& input, Act
         Block(ctx, *this, input, acts, l).forward(cache);
         // The residual add is fused with the norm that follows it: that of the next block, or the final one.
         const bool last = l + 1 == layers;
+        const int64_t rows = last ? acts.layout.head_rows() : acts.layout.tokens();
         call(input.before_forward, l + 1);
         rmsnorm_forward(ctx, {.out = last ? acts.hidden : acts.blocks[l + 1].normed,
                               .rstd = last ? acts.final_rstd : acts.blocks[l + 1].input_rstd,
                               .sum = last ? acts.out : acts.blocks[l + 1].in,
                               .in = acts.blocks[l].mid,
-                              .delta = acts.delta,
+                              .delta = acts.delta.slice(0, 0, rows),
                               .weight = last ? weights_.final_norm : weights_.blocks[l + 1].input_norm,
                               .eps = config_.rms_norm_eps});
     }
@@ -60,7 +63,7 @@ void Transformer::backward(const Context& ctx, const TransformerInput& input, Ac
                            const ModelGradients& gradients) const {
     require(acts.layout.training, "backward needs activations laid out for training");
     require(input.adapters, "backward goes through the adapters");
-    rmsnorm_backward(ctx, {.din = acts.dstream,
+    rmsnorm_backward(ctx, {.din = acts.layout.rows ? acts.dhidden : acts.dstream,
                            .dweight = gradients.views.final_norm,
                            .dout = acts.dhidden,
                            .in = acts.out,

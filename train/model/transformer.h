@@ -5,8 +5,9 @@
 //     per layer:  x += o(flashmask(rope(qkv(rmsnorm(x)))));   x += down(swiglu(gate_up(rmsnorm(x))))
 //     hidden = rmsnorm(x)
 //
-// A layer is in train/model/block.h. The head belongs to the objective (train/objectives/objective.h), which runs it
-// only on rows that have a target.
+// A layer is in train/model/block.h. The head belongs to the objective (train/objectives/objective.h), which reads only
+// some of the rows: those of answers, but not those of prompts. For all other rows nothing after the keys and values of
+// the last block matters, so the last block leaves them out after its attention.
 
 #include <functional>
 
@@ -25,8 +26,11 @@ using LayerHook = std::function<void(int64_t layer)>;
 /// What a pass reads.
 struct TransformerInput {
     int64_t packs = 0, length = 0;
-    Tensor tokens;             ///< i32 [packs * length]
-    Tensor positions;          ///< i32 [packs * length]
+    Tensor tokens;     ///< i32 [packs * length]
+    Tensor positions;  ///< i32 [packs * length]
+    /// The rows that the head reads, and that acts.hidden has: i32 [ActivationLayout::rows], ascending; a row may be there
+    /// several times. Ignored if the activations are laid out for all rows.
+    Tensor rows{};
     TokenIndex token_index{};  ///< for backward
     AttentionMasks masks{};
     /// false: the base model, as if it had no adapters; the reference of DPO. Forward only. A head that is trained
@@ -49,10 +53,12 @@ class Transformer {
     Transformer& operator=(const Transformer&) = delete;
 
     /// Fills acts.hidden (and, in training, all that backward needs). With a cache keys and values go there, too.
+    /// On the CPU throws Exit::internal for a row outside the batch.
     void forward(const Context& ctx, const TransformerInput& input, Activations& acts,
                  const CacheWrite* cache = nullptr) const;
 
-    /// Computes the gradients that have a view, from acts.dhidden, down to gradients.lowest. Overwrites activations.
+    /// Computes the gradients that have a view, from acts.dhidden, down to gradients.lowest. Overwrites activations and
+    /// acts.dhidden.
     void backward(const Context& ctx, const TransformerInput& input, Activations& acts,
                   const ModelGradients& gradients) const;
 

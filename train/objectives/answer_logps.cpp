@@ -1,6 +1,5 @@
 #include "train/objectives/answer_logps.h"
 
-#include "layers/gather.h"
 #include "layers/head_loss.h"
 #include "layers/preference_loss.h"
 
@@ -8,10 +7,9 @@ namespace colonnade {
 
 void measure_nll(const Context& ctx, const ObjectiveStep& s, double temperature) {
     const ObjectiveBuffers& b = s.buffers;
-    gather_rows(ctx, {.out = b.hidden, .in = s.acts.hidden, .rows = s.batch.rows});
     head_loss(ctx, {.nll = b.nll,
                     .logits = b.logits,
-                    .hidden = b.hidden,
+                    .hidden = s.acts.hidden,
                     .weight = s.model.weights().head,
                     .targets = s.batch.targets,
                     .temperature = temperature});
@@ -26,15 +24,14 @@ void backward_logps(const Context& ctx, const ObjectiveStep& s) {
     const ObjectiveBuffers& b = s.buffers;
     target_coefficients(ctx, {.scales = s.batch.scales, .coefficients = b.slopes, .terms = s.batch.terms});
     head_loss(ctx, {.nll = b.nll,
-                    .dhidden = b.dhidden,
+                    .dhidden = s.acts.dhidden,
                     .dweight = s.gradients->views.head,
                     .dweight_mode = s.gradients->matrices,
                     .logits = b.logits,
-                    .hidden = b.hidden,
+                    .hidden = s.acts.hidden,
                     .weight = s.model.weights().head,
                     .targets = s.batch.targets,
                     .scales = s.batch.scales});
-    scatter_rows(ctx, {.din = s.acts.dhidden, .dout = b.dhidden, .rows = s.batch.rows});
 }
 
 }  // namespace colonnade

@@ -6,7 +6,7 @@
 
 namespace colonnade {
 
-/// buffers.hidden and buffers.nll of every target, with logits divided by a temperature.
+/// buffers.nll of every target, with logits divided by a temperature.
 void measure_nll(const Context& ctx, const ObjectiveStep& step, double temperature = 1);
 /// The first pass: hidden states -> nll of every target -> buffers.answers, the log-probability of every sequence.
 void measure_logps(const Context& ctx, const ObjectiveStep& step);

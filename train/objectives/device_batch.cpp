@@ -107,11 +107,12 @@ DeviceBatch DeviceBatch::lay_out(Arena& arena, const ModelConfig& config, const 
     b.input.packs = shape.packs;
     b.input.length = shape.length;
     b.scales = tensor(DType::f64, {shape.targets});
-    b.input.token_index = TokenIndex::lay_out(arena, "batch", shape.tokens());
     const bool views = arena.device() == Device::cpu;  // of the host's batch, instead of copies
+    if (!views || answers == Answers::rankings) b.input.rows = tensor(DType::i32, {shape.head_rows(answers)});
+    b.input.token_index = TokenIndex::lay_out(arena, "batch", shape.tokens());
     if (!views) {
         for (Tensor* t : {&b.input.tokens, &b.input.positions}) *t = tensor(DType::i32, {shape.tokens()});
-        for (Tensor* t : {&b.rows, &b.targets}) *t = tensor(DType::i32, {shape.targets});
+        b.targets = tensor(DType::i32, {shape.targets});
         b.weights = tensor(DType::f64, {shape.targets});
     }
     if (answers == Answers::pairs || answers == Answers::labels || answers == Answers::policy) {
@@ -143,7 +144,7 @@ DeviceBatch DeviceBatch::lay_out(Arena& arena, const ModelConfig& config, const 
     }
     if (answers == Answers::labels) b.labels = tensor(DType::i32, {shape.sequences});
     if (answers == Answers::rankings) {
-        for (Tensor* t : {&b.score_rows, &b.places}) *t = tensor(DType::i32, {shape.sequences});
+        b.places = tensor(DType::i32, {shape.sequences});
         for (Tensor* t : {&b.sample_begins, &b.pair_begins}) *t = tensor(DType::i32, {shape.samples + 1});
         b.margins = tensor(DType::f32, {shape.pairs});
     }
@@ -184,7 +185,7 @@ void DeviceBatch::fill_targets(const Context& ctx, const Batch& batch, double to
     std::vector<double> scaled(count);
     for (size_t i = 0; i < count; ++i) scaled[i] = batch.weights[i] * scale;
     put(ctx, scales, scaled);
-    bring(ctx, rows, batch.rows);
+    if (answers_ != Answers::rankings) bring(ctx, input.rows, batch.rows);
     bring(ctx, targets, batch.targets);
     bring(ctx, weights, batch.weights);
 }
@@ -299,7 +300,7 @@ void DeviceBatch::fill_rankings(const Context& ctx, const Batch& batch) {
         both.insert(both.end(), {pair.better, pair.worse});
         of_pairs.push_back(pair.margin);
     }
-    put(ctx, score_rows, last);
+    put(ctx, input.rows, last);
     put(ctx, places, score_order);
     put(ctx, sample_begins, begins);
     put(ctx, pairs.pairs, both);

@@ -9,6 +9,9 @@
 
 namespace colonnade {
 
+/// What an objective reads about the answers of a batch.
+enum class Answers { none, pairs, rankings, labels, policy, teacher };
+
 /// Upper bounds for what a batch has per token. Sequences that share their learned tokens, and rankings of many short
 /// answers, have more than one.
 struct BatchDensity {
@@ -21,13 +24,12 @@ struct BatchShape {
     int64_t packs = 0, length = 0, targets = 0, terms = 0, sequences = 0, samples = 0, pairs = 0;
     int64_t teacher = 0;  ///< entries of the longest list of a teacher
     int64_t tokens() const { return packs * length; }
+    /// Rows that the head reads: that of each target, or of each answer of a ranking.
+    int64_t head_rows(Answers answers) const { return answers == Answers::rankings ? sequences : targets; }
     static BatchShape of(const Batch& batch);
     /// An upper bound for every batch of this many tokens.
     static BatchShape largest(int64_t packs, int64_t length, const BatchDensity& density);
 };
-
-/// What an objective reads about the answers of a batch.
-enum class Answers { none, pairs, rankings, labels, policy, teacher };
 
 /// Whether a batch brings the log-probabilities under a reference that such answers are compared with.
 bool has_reference(const Batch& batch, Answers answers);
@@ -35,12 +37,12 @@ bool has_reference(const Batch& batch, Answers answers);
 void set_reference(Batch& batch, Answers answers, const std::vector<double>& measured);
 
 struct DeviceBatch {
-    TransformerInput input;
+    TransformerInput input;  ///< rows: that of each target; for rankings that of the last token of each sequence
 
     // Targets, in the order of Batch::targets.
-    Tensor rows, targets;  ///< i32 [targets]
-    Tensor weights;        ///< f64 [targets]
-    Tensor scales;         ///< f64 [targets]: the weight divided by the total of the whole step
+    Tensor targets;  ///< i32 [targets]
+    Tensor weights;  ///< f64 [targets]
+    Tensor scales;   ///< f64 [targets]: the weight divided by the total of the whole step
 
     // Answers for pairs, labels and a policy:
     TermTable terms;
@@ -57,8 +59,7 @@ struct DeviceBatch {
     Tensor advantages;    ///< f32 [terms]
     Tensor old, sampled;  ///< f32 [terms]
     Tensor rewards;       ///< f32 [sequences]
-    // Answers for rankings. Scores are in the order of their rows, which gather_rows needs:
-    Tensor score_rows;                  ///< i32 [sequences]: flat rows of last tokens, ascending
+    // Answers for rankings. Scores are in the order of their rows, which TransformerInput needs:
     Tensor places;                      ///< i32 [sequences]: which of them is a sequence's
     Tensor sample_begins, pair_begins;  ///< i32 [samples + 1]: the sequences and pairs of each sample
     Tensor margins;                     ///< f32 [pairs]

@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-#include "layers/gather.h"
 #include "train/objectives/language_model_objective.h"
 
 namespace colonnade {
@@ -32,7 +31,6 @@ ObjectiveBuffers DistillationObjective::lay_out(Arena& arena, const ModelConfig&
 void DistillationObjective::run(const Context& ctx, const ObjectiveStep& s) const {
     const ObjectiveBuffers& b = s.buffers;
     const DistillationOptions& o = options_;
-    gather_rows(ctx, {.out = b.hidden, .in = s.acts.hidden, .rows = s.batch.rows});
     HeadLoss head = head_over_targets(s);
     head.teacher = TeacherTokens{.divergences = b.divergences,
                                  .ids = s.batch.teacher_ids,
@@ -42,7 +40,6 @@ void DistillationObjective::run(const Context& ctx, const ObjectiveStep& s) cons
                                  .target_weight = o.nll_weight};
     head.temperature = o.temperature;
     head_loss(ctx, head);
-    if (s.gradients) scatter_rows(ctx, {.din = s.acts.dhidden, .dout = b.dhidden, .rows = s.batch.rows});
     add_loss_sums(ctx, {.sums = s.sums.slice(0, 0, 5),
                         .nll = b.nll,
                         .correct = b.correct,

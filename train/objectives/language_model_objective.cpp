@@ -2,14 +2,10 @@
 
 #include <cmath>
 
-#include "layers/gather.h"
-
 namespace colonnade {
 
 ObjectiveBuffers lay_out_head(Arena& arena, const ModelConfig& config, int64_t targets, const HeadSettings& s) {
     ObjectiveBuffers b;
-    b.hidden = arena.tensor("head", s.dtype, {targets, config.hidden_size});
-    if (s.training) b.dhidden = arena.tensor("head", s.dtype, {targets, config.hidden_size});
     b.logits = arena.tensor("head", s.dtype, {std::min(s.chunk, std::max<int64_t>(targets, 1)), config.vocab_size});
     b.nll = arena.tensor("head", DType::f64, {targets});
     return b;
@@ -20,12 +16,12 @@ HeadLoss head_over_targets(const ObjectiveStep& s) {
     HeadLoss head{.nll = b.nll,
                   .correct = b.correct,
                   .logits = b.logits,
-                  .hidden = b.hidden,
+                  .hidden = s.acts.hidden,
                   .weight = s.model.weights().head,
                   .targets = s.batch.targets,
                   .scales = s.batch.scales};
     if (!s.gradients) return head;
-    head.dhidden = b.dhidden;
+    head.dhidden = s.acts.dhidden;
     head.dweight = s.gradients->views.head;
     head.dweight_mode = s.gradients->matrices;
     return head;
@@ -41,11 +37,9 @@ ObjectiveBuffers LanguageModelObjective::lay_out(Arena& arena, const ModelConfig
 void LanguageModelObjective::run(const Context& ctx, const ObjectiveStep& s) const {
     const ObjectiveBuffers& b = s.buffers;
     const TokenLoss loss = s.gradients ? loss_ : TokenLoss::nll;
-    gather_rows(ctx, {.out = b.hidden, .in = s.acts.hidden, .rows = s.batch.rows});
     HeadLoss head = head_over_targets(s);
     head.token_loss = loss;
     head_loss(ctx, head);
-    if (s.gradients) scatter_rows(ctx, {.din = s.acts.dhidden, .dout = b.dhidden, .rows = s.batch.rows});
     add_loss_sums(
         ctx,
         {.sums = s.sums.slice(0, 0, 3), .nll = b.nll, .correct = b.correct, .weights = s.batch.weights, .loss = loss});

@@ -26,14 +26,13 @@ namespace colonnade {
 
 /// Memory of an objective for one batch. Tensors that an objective does not use stay empty.
 struct ObjectiveBuffers {
-    Tensor hidden, dhidden;  ///< [targets or answers, hidden] gathered rows; dhidden only in training
-    Tensor logits;           ///< [chunk, vocab]
-    Tensor nll;              ///< f64 [targets], unweighted
-    Tensor correct;          ///< u8 [targets]
-    Tensor divergences;      ///< f64 [targets]: from a teacher, unweighted
-    Tensor answers;          ///< f64 [sequences]: log-probabilities, or rewards in the order of DeviceBatch::places
-    Tensor slopes;           ///< f64 [sequences]: d loss / d answers
-    Tensor pair_slopes;      ///< f64 [pairs, 2]: d loss / d answers of each pair
+    Tensor logits;       ///< [chunk, vocab]
+    Tensor nll;          ///< f64 [targets], unweighted
+    Tensor correct;      ///< u8 [targets]
+    Tensor divergences;  ///< f64 [targets]: from a teacher, unweighted
+    Tensor answers;      ///< f64 [sequences]: log-probabilities, or rewards in the order of DeviceBatch::places
+    Tensor slopes;       ///< f64 [sequences]: d loss / d answers
+    Tensor pair_slopes;  ///< f64 [pairs, 2]: d loss / d answers of each pair
     // Of a teacher that is asked:
     Tensor teacher_ids;        ///< i32 [targets, k]
     Tensor teacher_log_probs;  ///< f32 [targets, k]
@@ -52,7 +51,7 @@ struct HeadSettings {
 
 struct ObjectiveStep {
     const Transformer& model;
-    Activations& acts;
+    Activations& acts;  ///< hidden and dhidden have a row for each of batch.input.rows
     const ObjectiveBuffers& buffers;
     const DeviceBatch& batch;
     Tensor sums{};                              ///< f64 [LossSums::count], added to

@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "engine/device/device_memory.h"
-#include "layers/gather.h"
 #include "layers/head_loss.h"
 #include "train/objectives/answer_logps.h"
 #include "train/objectives/language_model_objective.h"
@@ -116,13 +115,13 @@ void PolicyObjective::run(const Context& ctx, const ObjectiveStep& s) const {
     HeadLoss head{.nll = b.nll,
                   .entropy = b.entropy,
                   .logits = b.logits,
-                  .hidden = b.hidden,
+                  .hidden = s.acts.hidden,
                   .weight = s.model.weights().head,
                   .targets = s.batch.targets,
                   .temperature = options_.temperature};
     const auto with_gradients = [&] {
-        head.dhidden = b.dhidden;
-        if (s.batch.rows.numel() > 0)
+        head.dhidden = s.acts.dhidden;
+        if (s.batch.targets.numel() > 0)
             head.dweight = s.gradients->views.head;
         else if (s.gradients->matrices == Grad::overwrite)
             clear(ctx, s.gradients->views.head);
@@ -132,7 +131,6 @@ void PolicyObjective::run(const Context& ctx, const ObjectiveStep& s) const {
         with_gradients();
         head.policy = terms;
     }
-    gather_rows(ctx, {.out = b.hidden, .in = s.acts.hidden, .rows = s.batch.rows});
     head_loss(ctx, head);
     policy_loss(ctx, {.sums = s.sums.slice(0, 0, PolicySums::count),
                       .extremes = s.sums.slice(0, LossSums::sums, LossSums::sums + PolicyExtremes::count),
@@ -141,15 +139,12 @@ void PolicyObjective::run(const Context& ctx, const ObjectiveStep& s) const {
                       .nll = b.nll,
                       .entropy = b.entropy,
                       .terms = terms});
-    if (!s.gradients) return;
-    if (!one_pass()) {
-        target_scales(ctx, {.scales = s.batch.scales, .slopes = b.term_slopes, .of_targets = s.batch.terms.of_targets});
-        with_gradients();
-        head.entropy = {};
-        head.scales = s.batch.scales;
-        head_loss(ctx, head);
-    }
-    scatter_rows(ctx, {.din = s.acts.dhidden, .dout = b.dhidden, .rows = s.batch.rows});
+    if (!s.gradients || one_pass()) return;
+    target_scales(ctx, {.scales = s.batch.scales, .slopes = b.term_slopes, .of_targets = s.batch.terms.of_targets});
+    with_gradients();
+    head.entropy = {};
+    head.scales = s.batch.scales;
+    head_loss(ctx, head);
 }
 
 std::vector<Metric> PolicyObjective::metrics(const LossSums& sums, Phase) const {

@@ -1,6 +1,5 @@
 #include "train/objectives/reward_objective.h"
 
-#include "layers/gather.h"
 #include "layers/score_head.h"
 
 namespace colonnade {
@@ -25,11 +24,9 @@ double sample_accuracy(const LossSums& sums) {
 
 }  // namespace
 
-ObjectiveBuffers RewardObjective::lay_out(Arena& arena, const ModelConfig& config, const BatchShape& shape,
-                                          const HeadSettings& settings) const {
+ObjectiveBuffers RewardObjective::lay_out(Arena& arena, const ModelConfig&, const BatchShape& shape,
+                                          const HeadSettings&) const {
     ObjectiveBuffers b;
-    b.hidden = arena.tensor("head", settings.dtype, {shape.sequences, config.hidden_size});
-    if (settings.training) b.dhidden = arena.tensor("head", settings.dtype, {shape.sequences, config.hidden_size});
     b.answers = arena.tensor("head", DType::f64, {shape.sequences});
     b.slopes = arena.tensor("head", DType::f64, {shape.sequences});
     return b;
@@ -58,9 +55,7 @@ void RewardObjective::check(const Batch& batch) const {
 }
 
 void RewardObjective::measure(const Context& ctx, const ObjectiveStep& s) const {
-    const ObjectiveBuffers& b = s.buffers;
-    gather_rows(ctx, {.out = b.hidden, .in = s.acts.hidden, .rows = s.batch.score_rows});
-    score_forward(ctx, {.scores = b.answers, .hidden = b.hidden, .weight = s.model.weights().head});
+    score_forward(ctx, {.scores = s.buffers.answers, .hidden = s.acts.hidden, .weight = s.model.weights().head});
 }
 
 void RewardObjective::run(const Context& ctx, const ObjectiveStep& s) const {
@@ -80,12 +75,11 @@ void RewardObjective::run(const Context& ctx, const ObjectiveStep& s) const {
                        .center = center_,
                        .scale = s.total > 0 ? 1 / s.total : 0});
     if (!s.gradients) return;
-    score_backward(ctx, {.dhidden = b.dhidden,
+    score_backward(ctx, {.dhidden = s.acts.dhidden,
                          .dweight = s.gradients->views.head,
                          .dscores = b.slopes,
-                         .hidden = b.hidden,
+                         .hidden = s.acts.hidden,
                          .weight = s.model.weights().head});
-    scatter_rows(ctx, {.din = s.acts.dhidden, .dout = b.dhidden, .rows = s.batch.score_rows});
 }
 
 std::vector<Metric> RewardObjective::metrics(const LossSums& sums, Phase) const {

@@ -1,7 +1,6 @@
 #include "train/objectives/teaching_objective.h"
 
 #include "engine/device/gemm.h"
-#include "layers/gather.h"
 #include "layers/largest_logits.h"
 
 namespace colonnade {
@@ -11,7 +10,6 @@ ObjectiveBuffers TeachingObjective::lay_out(Arena& arena, const ModelConfig& con
     const int64_t rows = std::min(s.chunk, std::max<int64_t>(shape.targets, 1)),
                   top = std::min(top_, config.vocab_size);
     ObjectiveBuffers b;
-    b.hidden = arena.tensor("head", s.dtype, {shape.targets, config.hidden_size});
     // Not bf16, whose rounding would show in the log-probabilities.
     b.logits = arena.tensor("head", s.dtype == DType::bf16 ? DType::f32 : s.dtype, {rows, config.vocab_size});
     b.teacher_ids = arena.tensor("head", DType::i32, {shape.targets, top});
@@ -21,13 +19,12 @@ ObjectiveBuffers TeachingObjective::lay_out(Arena& arena, const ModelConfig& con
 
 void TeachingObjective::run(const Context& ctx, const ObjectiveStep& s) const {
     const ObjectiveBuffers& b = s.buffers;
-    gather_rows(ctx, {.out = b.hidden, .in = s.acts.hidden, .rows = s.batch.rows});
-    const int64_t targets = s.batch.rows.numel();
+    const int64_t targets = s.batch.targets.numel();
     for (int64_t begin = 0; begin < targets; begin += b.logits.size(0)) {
         const int64_t end = std::min(begin + b.logits.size(0), targets);
         const Tensor logits = b.logits.slice(0, 0, end - begin);
         gemm(ctx, {.c = logits,
-                   .a = b.hidden.slice(0, begin, end),
+                   .a = s.acts.hidden.slice(0, begin, end),
                    .b = s.model.weights().head,
                    .transpose_b = true,
                    .alpha = 1 / temperature_});

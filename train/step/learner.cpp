@@ -64,6 +64,7 @@ Learner::Workspace Learner::Workspace::lay_out(Arena& arena, const ModelConfig& 
                                   {.packs = shape.packs,
                                    .length = shape.length,
                                    .dtype = dtype,
+                                   .rows = shape.head_rows(o.objective->answers()),
                                    .training = training,
                                    .recompute = o.recompute,
                                    .lora = o.lora,
