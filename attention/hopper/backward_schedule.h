@@ -4,9 +4,9 @@
 //
 // An item is a pair of column blocks of a sheet and one of the sheet's key/value heads. A sheet is one (batch, mask
 // head). Items go from the first pair of a head to the last, one head after the other, so that items that run at the
-// same time share rows in L2. The heads that come last are the tail: their items go longest first, side by side, so
-// that all CTAs end at about the same time. Items that would outlast all others are cut into pieces, which come last.
-// Items that add in turn go from the last pair of a head to the first, some heads side by side.
+// same time share rows in L2. In the last sheet, whose items end the launch, some heads go side by side, longest item
+// first. Items that would outlast all others are cut into pieces, which come last. Items that add in turn go from the
+// last pair of a head to the first, some heads of any sheets side by side.
 
 #include <cstdint>
 
@@ -14,41 +14,36 @@
 
 namespace colonnade::hopper {
 
-/// CTAs that the tail and the cut are made for, instead of those of the GPU at hand, so that all GPUs give the same
-/// bits.
-constexpr int planned_ctas = 132;
+/// Heads that the last sheet has side by side: their Q, dO and sums of dQ, of one query head each, take half of L2.
+constexpr int heads_in_cache(int64_t rows, int64_t head_dim, int kv_heads) {
+    const int64_t fit = (int64_t{32} << 20) / (8 * (rows > 0 ? rows : 1) * head_dim);
+    return static_cast<int>(fit < 1 ? 1 : fit < kv_heads ? fit : kv_heads);
+}
 
 struct Schedule {
     const int32_t* last_order;          ///< the pairs of the last sheet, longest first; null: items add in turn
     int block_pairs, sheets, kv_heads;  ///< per sheet: pairs of column blocks, key/value heads
+    int section;                        ///< heads_in_cache(); in turn see heads_at_once()
 
     COLONNADE_HOST_DEVICE unsigned items() const { return static_cast<unsigned>(block_pairs) * sheets * kv_heads; }
-    /// Heads of the tail: all of the last sheet, or as many as have two items for each CTA.
-    COLONNADE_HOST_DEVICE int tail() const {
-        const int wanted = (2 * planned_ctas + block_pairs - 1) / (block_pairs > 0 ? block_pairs : 1);
-        return wanted < kv_heads ? wanted : kv_heads;
-    }
 };
 struct Scheduled {
     int sheet, block_pair, kv_head;  ///< kv_head within the sheet
 };
-/// `heads`: tail(), or in turn heads_at_once().
-COLONNADE_HOST_DEVICE inline Scheduled scheduled(const Schedule& s, int heads, unsigned index) {
+COLONNADE_HOST_DEVICE inline Scheduled scheduled(const Schedule& s, int section, unsigned index) {
     const auto pairs = static_cast<unsigned>(s.block_pairs);
-    if (!s.last_order) {
-        const unsigned of_section = pairs * heads;
-        const int first = static_cast<int>(index / of_section) * heads, left = s.sheets * s.kv_heads - first,
-                  at_once = left < heads ? left : heads, within = static_cast<int>(index % of_section),
-                  head = first + within % at_once;
-        return {head / s.kv_heads, s.block_pairs - 1 - within / at_once, head % s.kv_heads};
-    }
-    const unsigned before_tail = s.items() - pairs * heads;
-    if (index < before_tail) {
+    const unsigned alone = s.last_order ? pairs * (s.sheets - 1) * s.kv_heads : 0;  // items of heads one by one
+    if (index < alone) {
         const int head = static_cast<int>(index / pairs);
         return {head / s.kv_heads, static_cast<int>(index % pairs), head % s.kv_heads};
     }
-    const int within = static_cast<int>(index - before_tail);
-    return {s.sheets - 1, s.last_order[within / heads], s.kv_heads - heads + within % heads};
+    index -= alone;
+    const unsigned of_section = pairs * section;
+    const int first = static_cast<int>(index / of_section) * section,
+              left = s.kv_heads * (s.last_order ? 1 : s.sheets) - first, heads = left < section ? left : section,
+              within = static_cast<int>(index % of_section), nth = within / heads, head = first + within % heads;
+    if (s.last_order) return {s.sheets - 1, s.last_order[nth], head};
+    return {head / s.kv_heads, s.block_pairs - 1 - nth, head % s.kv_heads};
 }
 
 // --- Pieces ----------------------------------------------------------------------------------------------------------
@@ -60,11 +55,13 @@ COLONNADE_HOST_DEVICE inline Scheduled scheduled(const Schedule& s, int heads, u
 constexpr int most_pieces = 32;       ///< of an item: a bit each
 constexpr int most_cut_entries = 32;  ///< (sheet, block pair): a lane each
 constexpr int most_cut_items = 64;    ///< entries times key/value heads: dK and dV in scratch each
+/// CTAs that the cut is made for, instead of those of the GPU at hand, so that all GPUs give the same bits.
+constexpr int cut_ctas = 132;
 struct CutSizes {
     int64_t slots;              ///< of all pairs and sheets, one query head each
     int group, heads_per_mask;  ///< query heads per key/value head, per sheet
     int sheets, kv_heads;       ///< key/value heads per sheet
-    int tail;                   ///< Schedule::tail()
+    int section;                ///< Schedule::section
     int column_words;           ///< words of a column's map
 };
 struct Cut {
@@ -76,19 +73,19 @@ struct Cut {
 COLONNADE_HOST_DEVICE inline int pieces_of(int words_of_item, int words_of_piece) {
     return (words_of_item + words_of_piece - 1) / words_of_piece;
 }
-/// The items of the tail start longest first, while those before it still run. So the longest ones outlast the others by
-/// the slots that they have more than a CTA's share of the tail. They are cut if that is more than an eighth of its share
-/// of all. A piece has about that eighth, in whole words.
+/// The items of a section start longest first, while those before it still run. So the longest items of the last section
+/// outlast the others by the slots that they have more than a CTA's share of a section. They are cut if that is more than
+/// an eighth of its share of all. A piece has about that eighth, in whole words.
 COLONNADE_HOST_DEVICE inline Cut cut_of(const CutSizes& s) {
     const auto max = [](int64_t a, int64_t b) { return a > b ? a : b; };
     const auto min = [](int64_t a, int64_t b) { return a < b ? a : b; };
-    const int64_t share = s.slots * s.heads_per_mask / planned_ctas, eighth = share / 8,
+    const int64_t share = s.slots * s.heads_per_mask / cut_ctas, eighth = share / 8,
                   all_words = int64_t{s.group} * s.column_words,
                   fewest_words = max((all_words + most_pieces - 1) / most_pieces, 1),
                   words = min(max(eighth / 32, fewest_words), all_words);
     // The query heads of an item must share a sheet, because entries are cut for all heads of the sheet alike.
     const int64_t entries = words == all_words || s.heads_per_mask % s.group != 0 ? 0 : most_cut_items / s.kv_heads;
-    return {.longest_item = max(share * s.tail / (int64_t{s.sheets} * s.kv_heads) + eighth, 64),
+    return {.longest_item = max(share * s.section / (int64_t{s.sheets} * s.kv_heads) + eighth, 64),
             .entries = static_cast<int>(min(entries, most_cut_entries)),
             .words = static_cast<int>(words)};
 }
@@ -137,7 +134,7 @@ COLONNADE_HOST_DEVICE inline int lag_in_word(uint32_t own, uint32_t next, int ah
     return lag;
 }
 
-/// Number of heads side by side, a section, if items add in turn. It is chosen so that the lags of the heads, side by side, take
+/// Number of heads per section if items add in turn. It is chosen so that the lags of the heads, side by side, take
 /// half the time in which `ctas` CTAs process their slots, then rounded so that sections have one size. It is 1 if
 /// nothing lags, because with fewer heads more of what they read and add to stays in L2. `lags` and `slots` are sums
 /// over the pairs of all sheets.

@@ -84,9 +84,9 @@ struct KeyCta {
 
     /// Takes item n and publishes it. This happens late, when all loads of item n - 1 are on their way: a CTA that took
     /// items earlier would keep short ones waiting behind long ones while other CTAs could do them.
-    __device__ BackwardItem take_item(uint32_t n, const CutEntries& cut, int heads) const {
+    __device__ BackwardItem take_item(uint32_t n, const CutEntries& cut, int section) const {
         wait(barrier(L::item_empty + n % 2), (n / 2 & 1) ^ 1);
-        const BackwardItem next = next_backward_item(problem, cut, heads);
+        const BackwardItem next = next_backward_item(problem, cut, section);
         if (threadIdx.x % 32 == 0) {
             *item(n) = next;
             arrive(barrier(L::item_full + n % 2));
@@ -146,11 +146,11 @@ struct KeyCta {
             if constexpr (L::values) prefetch_map(&maps.v);
             prefetch_map(&maps.dk), prefetch_map(&maps.dv);
         }
-        const int heads = heads_of(problem);
+        const int section = section_of(problem);
         const CutEntries cut(problem);
         uint32_t slots = 0;
         for (uint32_t n = 0;; ++n) {
-            const BackwardItem item = take_item(n, cut, heads);
+            const BackwardItem item = take_item(n, cut, section);
             if (item.kv_head < 0) return;
             int before_keys = min(item.slots, L::dout_stages);
             if (leader && before_keys == 0) load_keys(item, n);

@@ -108,9 +108,9 @@ struct PairBits {
     }
 };
 
-/// Heads that the schedule has side by side.
-__device__ inline int heads_of(const BackwardProblem& p) {
-    return p.schedule.last_order ? p.schedule.tail()
+/// Number of heads in a section of the schedule.
+__device__ inline int section_of(const BackwardProblem& p) {
+    return p.schedule.last_order ? p.schedule.section
                                  : heads_at_once(p.schedule, p.plan.column_lags[0], p.plan.column_lags[1], gridDim.x);
 }
 
@@ -124,7 +124,7 @@ struct CutEntries {
                                 .heads_per_mask = p.heads_per_mask,
                                 .sheets = p.schedule.sheets,
                                 .kv_heads = p.schedule.kv_heads,
-                                .tail = p.schedule.tail(),
+                                .section = p.schedule.section,
                                 .column_words = p.plan.column_words});
         const int lane = static_cast<int>(threadIdx.x % 32);
         const int slots = lane < cut.entries ? p.plan.longest_columns[lane] : 0;
@@ -192,7 +192,7 @@ __device__ inline void count_slots(const BackwardProblem& p, const CutEntries& c
 }
 
 /// A whole warp takes the next item from the counter.
-__device__ inline BackwardItem next_backward_item(const BackwardProblem& p, const CutEntries& cut, int heads) {
+__device__ inline BackwardItem next_backward_item(const BackwardProblem& p, const CutEntries& cut, int section) {
     const int kv_heads = p.schedule.kv_heads, pairs = p.schedule.block_pairs;
     for (;;) {
         unsigned index = 0;
@@ -202,7 +202,7 @@ __device__ inline BackwardItem next_backward_item(const BackwardProblem& p, cons
         Scheduled x{};
         ScheduledPiece piece{};
         if (whole) {
-            x = scheduled(p.schedule, heads, index);
+            x = scheduled(p.schedule, section, index);
             if (cut.contain(p, x)) continue;
         } else {
             index -= p.schedule.items();

@@ -112,7 +112,9 @@ void require_attention_kernel(Session& s, const Config& given, const Ranks& rank
         fail(Exit::config,
              "device: cuda, but attention has no GPU kernel for head_dim {} (64, 96, 128, 256); use device: cpu",
              head_dim);
+    auto special_tokens = std::move(s.config.special_tokens);  // see leave_out_pad_token()
     s.config = given;
+    s.config.special_tokens = std::move(special_tokens);
     s.config.device = DeviceChoice::cpu;
     s.device = settle_machine(s.config, ranks);
     settle_adapter(s.config);

@@ -275,7 +275,7 @@ TEST_P(HopperBackward, HeavyColumnsAreCut) {
                                                 .heads_per_mask = static_cast<int>(heads),
                                                 .sheets = static_cast<int>(mask.batch * mask.heads),
                                                 .kv_heads = static_cast<int>(kv_heads),
-                                                .tail = static_cast<int>(kv_heads),
+                                                .section = static_cast<int>(kv_heads),
                                                 .column_words = static_cast<int>((mask.rows + 2047) / 2048)});
         EXPECT_TRUE(cut.entries > 0 && longest[0] * group > cut.longest_item) << name << ": no item is cut";
     }
