@@ -216,8 +216,9 @@ TEST(HeadRowsMemory, IsThatOfTheRows) {
             EXPECT_EQ(bytes(1024), bytes({}));
             // At least hidden, and the residual stream before it.
             EXPECT_LE(bytes(24) + 2 * 1000 * 12 * sizeof(double), bytes({}));
-            if (training && recompute == Recompute::none)  // and what SwiGLU reads and writes
+            if (training && recompute == Recompute::none) {  // and what SwiGLU reads and writes
                 EXPECT_LE(bytes(24) + 1000 * (2 * 12 + 3 * 20) * sizeof(double), bytes({}));
+            }
         }
 }
 
