@@ -57,6 +57,7 @@ constexpr int most_cut_entries = 32;  ///< (sheet, block pair): a lane each
 constexpr int most_cut_items = 64;    ///< entries times key/value heads: dK and dV in scratch each
 /// CTAs that the cut is made for, instead of those of the GPU at hand, so that all GPUs give the same bits.
 constexpr int cut_ctas = 132;
+
 struct CutSizes {
     int64_t slots;              ///< of all pairs and sheets, one query head each
     int group, heads_per_mask;  ///< query heads per key/value head, per sheet
