@@ -28,6 +28,7 @@ Json config_json(const ExportRequest& r, DType stored) {
     const bool folder = is_folder(r.source_folder);
     Json config = folder ? read_json_file(r.source_folder + "/config.json") : to_json(r.config);
     set_dtype(config, stored);
+    config.erase("quantization_config");  // the weights are stored in whole
     const bool tied_if_absent = family_of(r.config.architecture).tied;
     if (JsonKeys(config, r.source_folder).boolean("tie_word_embeddings", tied_if_absent) !=
         r.config.tie_word_embeddings)

@@ -184,9 +184,7 @@ ModelConfig parse_model_config(const Json& json, const std::string& where) {
     const JsonKeys keys(json, where);
     const ModelFamily& family = read_family(keys);
     ModelConfig c = family_defaults(family.architecture);
-    if (keys.find("quantization_config"))
-        fail(Exit::data,
-             "{}: the weights are quantised (key 'quantization_config'); full-precision safetensors are needed", where);
+    if (std::string notice = check_quantization(keys); !notice.empty()) c.notices.push_back(std::move(notice));
     if (const std::string act = keys.text("hidden_act", "silu"); act != "silu")
         fail(Exit::data, "{}: hidden_act '{}' is not supported; silu is", where, act);
 

@@ -13,11 +13,11 @@ bool has_safetensors(const std::string& folder) {
     return path_exists(folder + "/model.safetensors") || path_exists(folder + "/model.safetensors.index.json");
 }
 
-std::variant<SafetensorsReader, GgufWeights> open_weights(const std::string& path) {
+std::variant<SafetensorsWeights, GgufWeights> open_weights(const std::string& path) {
     if (is_gguf_file(path)) return GgufWeights(path);
     if (!is_file(path) && !has_safetensors(path))
         refuse_model_path(path, "neither model.safetensors nor model.safetensors.index.json in this folder");
-    return SafetensorsReader(path);
+    return SafetensorsWeights(path);
 }
 
 // Files that hold weights, or a part of a model, in a form that is not read. `end` is how a file name ends.

@@ -4,8 +4,8 @@
 
 #include <variant>
 
-#include "engine/io/safetensors.h"
 #include "train/model/gguf_model.h"
+#include "train/model/safetensors_weights.h"
 
 namespace colonnade {
 
@@ -28,7 +28,7 @@ class StoredWeights {
     DType export_dtype() const;
 
   private:
-    std::variant<SafetensorsReader, GgufWeights> reader_;
+    std::variant<SafetensorsWeights, GgufWeights> reader_;
 };
 
 /// Throws Exit::data for a path without a model, and says what is there: no such folder, a name on the Hugging Face

@@ -1,11 +1,15 @@
 // Runs that start from a GGUF file equal runs from the same model as a folder, and end as folders; schedules that leave
 // nothing to learn.
 
+#include "engine/device/float16.h"
+#include "tests/support/gradient_check.h"
+#include "tests/support/nf4_folder.h"
 #include "tests/support/paths.h"
 #include "tests/support/tiny_run.h"
 #include "train/folders/adapter_folder.h"
 #include "train/folders/export.h"
 #include "train/model/stored_weights.h"
+#include "train/model/weight_folder.h"
 
 namespace colonnade {
 namespace {
@@ -47,6 +51,36 @@ TEST_F(ModelFileRun, AGgufFileTrainsAsItsFolderDoes) {
     EXPECT_TRUE(trained == slurp(path("from-folder/model.safetensors")));
     EXPECT_EQ(to_json(read_model_config(path("from-file"))), to_json(read_model_config(path("from-folder"))));
     EXPECT_EQ(read_json_file(path("from-file/config.json")).at("architectures"), Json{"LlamaForCausalLM"});
+}
+
+TEST_F(ModelFileRun, AFolderInFourBitsTrainsAsItsWidenedOneDoes) {
+    const ModelConfig config = read_model_config(path("folder"));
+    const ParameterList list(config);
+    std::vector<float> weights(static_cast<size_t>(list.size()));
+    const Tensor flat = tensor_of(weights, {list.size()});
+    load_weights(list, config, path("folder"), flat);
+    for (float& w : weights) w = float_from_bf16(bf16_from_float(w));
+    fs::create_directories(path("nf4"));
+    fs::create_directories(path("widened"));
+    write_nf4_weights(path("nf4"), list, flat);
+    write_safetensors(path("widened"), named_tensors(list, flat), DType::bf16);
+    Json json = read_json_file(path("folder/config.json"));
+    spill(path("widened/config.json"), json.dump());
+    json["quantization_config"] = {{"quant_method", "bitsandbytes"}, {"load_in_4bit", true}};
+    spill(path("nf4/config.json"), json.dump());
+    for (const char* settings : {"max_steps: 3\nlearning_rate: 0.01\n",
+                                 "finetuning_type: lora\nlora_rank: 2\nexport_merged: true\nbase_quantization: nf4\n"
+                                 "max_steps: 3\nlearning_rate: 0.01\n"}) {
+        start(path("nf4"), "from-nf4", settings);
+        start(path("widened"), "from-widened", settings);
+        const std::string weights_of = path_exists(path("from-nf4/merged")) ? "/merged" : "";
+        for (const char* file : {"/model.safetensors", "/config.json"}) {
+            EXPECT_FALSE(slurp(path("from-nf4") + weights_of + file).empty());
+            EXPECT_TRUE(slurp(path("from-nf4") + weights_of + file) == slurp(path("from-widened") + weights_of + file))
+                << file << " " << settings;
+        }
+        for (const char* run : {"from-nf4", "from-widened"}) fs::remove_all(path(run));
+    }
 }
 
 TEST_F(ModelFileRun, LoraTrainsOnAGgufFile) {

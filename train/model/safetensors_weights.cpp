@@ -1,0 +1,223 @@
+#include "train/model/safetensors_weights.h"
+
+#include <array>
+#include <cstring>
+#include <optional>
+
+#include "engine/device/float16.h"
+#include "engine/io/files.h"
+#include "engine/io/json_keys.h"
+#include "layers/quantised_matrix.h"
+
+namespace colonnade {
+namespace {
+
+constexpr std::string_view state_marker = ".quant_state.bitsandbytes__", scale_suffix = "_scale_inv";
+constexpr const char* parts_of_four_bits[] = {".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"};
+
+std::vector<uint8_t> bytes_of(const TensorInfo& info) {
+    std::vector<uint8_t> bytes(info.end - info.begin);
+    InputFile(info.file).read_at(info.begin, bytes.data(), bytes.size());
+    return bytes;
+}
+
+[[noreturn]] void refuse(const TensorInfo& info, const std::string& what) {
+    fail(Exit::data, "{}: tensor '{}': {}", info.file, info.name, what);
+}
+
+/// Rounds to the type that weights were quantised from.
+float (*rounding_to(const std::string& dtype))(float) {
+    if (dtype == "bfloat16") return [](float x) { return float_from_bf16(bf16_from_float(x)); };
+    if (dtype == "float16") return [](float x) { return float_from_f16(f16_from_float(x)); };
+    if (dtype == "float32") return [](float x) { return x; };
+    return nullptr;
+}
+
+int64_t blocks_of(int64_t elements, int64_t block) {
+    return (elements + block - 1) / block;
+}
+
+/// {rows, columns} of weight_block_size in the folder's config.json.
+std::array<int64_t, 2> block_size_of(const std::string& path) {
+    const std::string file = path + "/config.json";
+    if (!is_folder(path) || !path_exists(file)) return {128, 128};
+    const Json config = read_json_file(file);
+    const Json found = config.is_object() ? config.value("quantization_config", Json()) : Json();
+    const Json size = found.is_object() ? found.value("weight_block_size", Json()) : Json();
+    if (size.is_null()) return {128, 128};
+    const auto is_size = [](const Json& n) { return n.is_number_unsigned() && n > 0 && n < (1 << 20); };
+    if (!size.is_array() || size.size() != 2 || !is_size(size[0]) || !is_size(size[1]))
+        fail(Exit::data, "{}: quantization_config: weight_block_size should be two integers >= 1, found {:.60}", file,
+             size.dump());
+    return {size[0].get<int64_t>(), size[1].get<int64_t>()};
+}
+
+}  // namespace
+
+std::string check_quantization(const JsonKeys& config) {
+    const Json* found = config.find("quantization_config");
+    if (!found) return {};
+    const JsonKeys keys(*found, config.where() + ": quantization_config");
+    const std::string method = keys.text("quant_method", "");
+    const bool four_bits = method == "bitsandbytes" && keys.boolean("load_in_4bit", false);
+    if (!four_bits && !(method == "fp8" && keys.find("weight_block_size")))
+        fail(Exit::data,
+             "{}: the weights are quantised in a way that is not read (quant_method '{}'); expected bitsandbytes with "
+             "load_in_4bit, fp8 with weight_block_size, or weights of 16 or 32 bits",
+             config.where(), method);
+    return fmt::format(
+        "{}: the weights are stored in {} bits; they are widened to 16 bits when they are read, and saved so. "
+        "base_quantization keeps the frozen base of adapters in fewer bits",
+        config.where(), four_bits ? 4 : 8);
+}
+
+SafetensorsWeights::SafetensorsWeights(const std::string& path) : file_(path) {
+    std::optional<Blocks> size;
+    for (const TensorInfo& info : file_.tensors()) {
+        if (info.name.find(state_marker) != info.name.npos) {
+            find_four_bits(info);
+        } else if (info.name.ends_with(scale_suffix)) {
+            if (!size) {
+                const auto [rows, columns] = block_size_of(path);
+                size = Blocks{rows, columns};
+            }
+            find_blocks(info, *size);
+        }
+    }
+    const auto is_part = [&](const std::string& name) {
+        if (name.find(state_marker) != name.npos) return true;
+        for (const char* end : parts_of_four_bits)
+            if (name.ends_with(end) && four_bits_.contains(name.substr(0, name.size() - std::strlen(end)))) return true;
+        return name.ends_with(scale_suffix) && blocks_.contains(name.substr(0, name.size() - scale_suffix.size()));
+    };
+    for (const TensorInfo& info : file_.tensors()) {
+        if (is_part(info.name)) continue;
+        index_[info.name] = tensors_.size();
+        TensorInfo& shown = tensors_.emplace_back(info);
+        const auto shape = shapes_.find(info.name);
+        if (shape == shapes_.end()) continue;
+        shown.shape = shape->second;
+        shown.stored = blocks_.contains(info.name) ? "F8_E4M3 in blocks" : "4 bits";
+        shown.readable = true, shown.dtype = DType::bf16;
+    }
+}
+
+const TensorInfo* SafetensorsWeights::find(const std::string& name) const {
+    const auto found = index_.find(name);
+    return found == index_.end() ? nullptr : &tensors_[found->second];
+}
+
+/// A part of a matrix, which must be there with this type and number of elements.
+const TensorInfo& SafetensorsWeights::part(const std::string& name, const std::string& stored, int64_t count) const {
+    const TensorInfo* found = file_.find(name);
+    if (!found)
+        fail(Exit::data, "{}: tensor '{}' is missing, without which a matrix in fewer bits cannot be read",
+             file_.tensors().front().file, name);
+    if (found->stored != stored || found->numel() != count)
+        refuse(*found, fmt::format("expected {} x {}, found {} x {}", count, stored, found->numel(), found->stored));
+    return *found;
+}
+
+void SafetensorsWeights::find_four_bits(const TensorInfo& state) {
+    const std::string name = state.name.substr(0, state.name.find(state_marker));
+    const std::vector<uint8_t> bytes = bytes_of(state);
+    const Json json = parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()},
+                                 fmt::format("{}: tensor '{}'", state.file, state.name));
+    const JsonKeys keys(json, fmt::format("{}: tensor '{}'", state.file, state.name));
+    constexpr JsonRange sizes{1, 1 << 20};
+    FourBits how{.block = keys.integer("blocksize", {}, sizes), .dtype = keys.text("dtype")};
+    if (!rounding_to(how.dtype)) keys.refuse("dtype", "bfloat16, float16 or float32");
+    const Json* const shape = keys.find("shape");
+    std::vector<int64_t> sides;
+    if (shape && shape->is_array())
+        for (const Json& n : *shape)
+            if (n.is_number_unsigned() && n > 0 && n < (int64_t{1} << 31)) sides.push_back(n);
+    if (sides.size() != 2 || sides.size() != shape->size()) keys.refuse("shape", "two integers >= 1");
+    const int64_t count = sides[0] * sides[1], blocks = blocks_of(count, how.block);
+    part(name, "U8", blocks_of(count, 2));
+    part(name + ".quant_map", "F32", 16);
+    how.nested = keys.find("nested_blocksize") != nullptr;
+    part(name + ".absmax", how.nested ? "U8" : "F32", blocks);
+    if (how.nested) {
+        how.nested_block = keys.integer("nested_blocksize", {}, sizes);
+        how.offset = static_cast<float>(keys.number("nested_offset"));
+        part(name + ".nested_absmax", "F32", blocks_of(blocks, how.nested_block));
+        part(name + ".nested_quant_map", "F32", 256);
+    }
+    four_bits_[name] = how;
+    shapes_[name] = sides;
+}
+
+void SafetensorsWeights::find_blocks(const TensorInfo& scales, const Blocks& size) {
+    const std::string name = scales.name.substr(0, scales.name.size() - scale_suffix.size());
+    const TensorInfo* const matrix = file_.find(name);
+    if (!matrix || matrix->stored != "F8_E4M3" || matrix->shape.size() != 2)
+        refuse(scales, fmt::format("expected a matrix '{}' in F8_E4M3 beside it", name));
+    const std::vector<int64_t> expected = {blocks_of(matrix->shape[0], size.rows),
+                                           blocks_of(matrix->shape[1], size.columns)};
+    if (scales.shape != expected)
+        refuse(scales, fmt::format("expected {} for blocks of {} x {}, found {}", shape_text(expected), size.rows,
+                                   size.columns, shape_text(scales.shape)));
+    blocks_[name] = size;
+    shapes_[name] = matrix->shape;
+}
+
+std::vector<float> SafetensorsWeights::floats(const std::string& name) const {
+    const TensorInfo& info = *file_.find(name);
+    std::vector<float> values(static_cast<size_t>(info.numel()));
+    file_.read(info, Tensor(values.data(), DType::f32, {std::ssize(values)}));
+    return values;
+}
+
+void SafetensorsWeights::read(const TensorInfo& info, const Tensor& into) const {
+    if (const auto how = four_bits_.find(info.name); how != four_bits_.end())
+        read_four_bits(info, how->second, into);
+    else if (const auto size = blocks_.find(info.name); size != blocks_.end())
+        read_blocks(info, size->second, into);
+    else
+        file_.read(info, into);
+}
+
+void SafetensorsWeights::read_four_bits(const TensorInfo& info, const FourBits& how, const Tensor& into) const {
+    const std::vector<uint8_t> codes = bytes_of(info);
+    const std::vector<float> map = floats(info.name + ".quant_map");
+    std::vector<float> scales;
+    if (how.nested) {
+        const std::vector<uint8_t> narrow = bytes_of(*file_.find(info.name + ".absmax"));
+        const std::vector<float> nested = floats(info.name + ".nested_absmax"),
+                                 numbers = floats(info.name + ".nested_quant_map");
+        for (size_t i = 0; i < narrow.size(); ++i)
+            scales.push_back(numbers[narrow[i]] * nested[i / static_cast<size_t>(how.nested_block)] + how.offset);
+    } else {
+        scales = floats(info.name + ".absmax");
+    }
+    const auto rounded = rounding_to(how.dtype);
+    const int64_t count = into.numel();
+    dispatch_float(into.dtype, [&]<typename T>() {
+        T* const out = into.as<T>();
+#pragma omp parallel for schedule(static)
+        for (int64_t i = 0; i < count; ++i) {
+            const uint8_t pair = codes[static_cast<size_t>(i / 2)];
+            const float value = map[i % 2 ? pair & 15 : pair >> 4];
+            out[i] = static_cast<T>(rounded(value * scales[static_cast<size_t>(i / how.block)]));
+        }
+    });
+}
+
+void SafetensorsWeights::read_blocks(const TensorInfo& info, const Blocks& size, const Tensor& into) const {
+    const std::vector<uint8_t> codes = bytes_of(info);
+    const std::vector<float> scales = floats(info.name + std::string(scale_suffix));
+    const auto rounded = rounding_to("bfloat16");
+    const int64_t columns = info.shape[1], across = blocks_of(columns, size.columns), count = into.numel();
+    dispatch_float(into.dtype, [&]<typename T>() {
+        T* const out = into.as<T>();
+#pragma omp parallel for schedule(static)
+        for (int64_t i = 0; i < count; ++i) {
+            const int64_t block = i / columns / size.rows * across + i % columns / size.columns;
+            const float code = float_from_e4m3(codes[static_cast<size_t>(i)]);
+            out[i] = static_cast<T>(rounded(code * scales[static_cast<size_t>(block)]));
+        }
+    });
+}
+
+}  // namespace colonnade
