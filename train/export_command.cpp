@@ -5,6 +5,7 @@
 #include "engine/program/command_line.h"
 #include "train/folders/adapter_folder.h"
 #include "train/folders/export.h"
+#include "train/model/stored_weights.h"
 #include "train/run/export_source.h"
 
 namespace colonnade {
@@ -38,6 +39,12 @@ int run_gguf(const Options& o) {
 int run_folder(const Options& o) {
     if (path_exists(o.output + "/config.json") || is_adapter_folder(o.output))
         fail(Exit::config, "{}: already contains a model; give a new folder", o.output);
+    if (has_stored_weights(o.source))
+        fail(Exit::config,
+             "{}: is a model already; folders are written from checkpoint-<step> of a run. Any model becomes a GGUF "
+             "file "
+             "by export MODEL FILE.gguf",
+             o.source);
     if (o.dtype == "q8_0") fail(Exit::config, "--dtype q8_0 is of GGUF files; give --format gguf");
     if (o.adapter && !o.base.empty())
         fail(Exit::config, "--base has no effect on adapters in a folder, which --adapter writes; leave it out");

@@ -232,8 +232,10 @@ TEST_F(Errors, ModelFolder) {
                    {path("base/checkpoint-3"), "the run had no tokenizer"});
     spill(path("base/config.json"), shape);
     expect_failure("generate", {path("base"), "-p", "x"}, Exit::data, {path("base")});  // it has no tokenizer
-    expect_failure("export", {path("base"), path("out")}, Exit::data, {path("base"), "manifest.json is missing"});
+    expect_failure("export", {path("base"), path("out")}, Exit::config, {path("base"), "is a model already"});
     expect_failure("export", {path("nowhere"), path("out")}, Exit::data, {path("nowhere"), "no such checkpoint"});
+    expect_failure("export", {golden_file("gguf/llama.gguf"), path("out")}, Exit::config,
+                   {"llama.gguf: is a model already", "export MODEL FILE.gguf"});
     EXPECT_FALSE(fs::exists(path("out")));
 }
 
