@@ -120,6 +120,9 @@ const TensorInfo& SafetensorsWeights::part(const std::string& name, const std::s
 
 void SafetensorsWeights::find_four_bits(const TensorInfo& state) {
     const std::string name = state.name.substr(0, state.name.find(state_marker));
+    constexpr uint64_t most_bytes = 64 << 10;
+    if (state.end - state.begin > most_bytes)
+        refuse(state, fmt::format("expected JSON of {} bytes at most, found {}", most_bytes, state.end - state.begin));
     const std::vector<uint8_t> bytes = bytes_of(state);
     const Json json = parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()},
                                  fmt::format("{}: tensor '{}'", state.file, state.name));
@@ -140,7 +143,7 @@ void SafetensorsWeights::find_four_bits(const TensorInfo& state) {
     part(name + ".absmax", how.nested ? "U8" : "F32", blocks);
     if (how.nested) {
         how.nested_block = keys.integer("nested_blocksize", {}, sizes);
-        how.offset = static_cast<float>(keys.number("nested_offset"));
+        how.offset = static_cast<float>(keys.number("nested_offset", {}, {-1e30, 1e30}));
         part(name + ".nested_absmax", "F32", blocks_of(blocks, how.nested_block));
         part(name + ".nested_quant_map", "F32", 256);
     }

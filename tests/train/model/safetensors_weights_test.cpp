@@ -70,6 +70,12 @@ TEST_F(QuantisedFolder, ErrorsNameTheTensorAndWhatWasExpected) {
     expect_refused("\"blocksize\": 64", "\"blocksize\": 00", "invalid JSON");
     expect_refused("\"dtype\": \"bfloat16\"", "\"dtype\": \"int64_t8\"",
                    "key 'dtype' should be bfloat16, float16 or float32, found \"int64_t8\"");
+    spill_changed([](std::string& bytes) {
+        const size_t at = bytes.find("\"nested_offset\": ") + 17, end = bytes.find('}', at);
+        bytes.replace(at, end - at, std::string("9e30") + std::string(end - at - 4, ' '));
+    });
+    expect_error(Exit::data, "key 'nested_offset' should be a number >= -1e+30 and < 1e+30, found 9e+30",
+                 [&] { SafetensorsWeights weights(folder_); });
     expect_refused("\"fp8.weight\"", "\"fp9.weight\"", "expected a matrix 'fp8.weight' in F8_E4M3 beside it");
     spill(path("config.json"), R"({"quantization_config": {"weight_block_size": [128, 128]}})");
     spill_changed([](std::string&) {});
