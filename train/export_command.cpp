@@ -39,7 +39,7 @@ int run_gguf(const Options& o) {
 int run_folder(const Options& o) {
     if (path_exists(o.output + "/config.json") || is_adapter_folder(o.output))
         fail(Exit::config, "{}: already contains a model; give a new folder", o.output);
-    if (has_stored_weights(o.source))
+    if (has_stored_weights(o.source) && !path_exists(o.source + "/manifest.json"))  // a checkpoint may be both
         fail(Exit::config,
              "{}: is a model already; folders are written from checkpoint-<step> of a run. Any model becomes a GGUF "
              "file "
