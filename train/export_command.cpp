@@ -41,9 +41,8 @@ int run_folder(const Options& o) {
         fail(Exit::config, "{}: already contains a model; give a new folder", o.output);
     if (has_stored_weights(o.source) && !path_exists(o.source + "/manifest.json"))  // a checkpoint may be both
         fail(Exit::config,
-             "{}: is a model already; folders are written from checkpoint-<step> of a run. Any model becomes a GGUF "
-             "file "
-             "by export MODEL FILE.gguf",
+             "{}: is a model already; a folder is written from checkpoint-<step> of a run. For a GGUF file of any "
+             "model: export MODEL FILE.gguf",
              o.source);
     if (o.dtype == "q8_0") fail(Exit::config, "--dtype q8_0 is of GGUF files; give --format gguf");
     if (o.adapter && !o.base.empty())

@@ -26,10 +26,6 @@ class Sums {
         int sums;
         uint32_t turn;
     };
-    struct Item {
-        std::vector<Turn> turns;  ///< a slot each, and for a piece one more
-        bool piece = false;
-    };
 
     explicit Sums(const Size& size)
         : of_(size), words_((size.column_blocks + 31) / 32), active_(at(sheets()) * at(size.row_blocks) * at(words_)) {}
@@ -95,13 +91,13 @@ class Sums {
     int cut_items() const { return static_cast<int>(cut_.size()) * schedule().kv_heads; }
     unsigned items() const { return schedule().items() + static_cast<unsigned>(cut_items() * pieces()); }
 
-    /// Item `index` of the schedule. Without turns it is none, or another one that is cut.
-    Item item(const Schedule& s, int section, unsigned index) const {
-        Item item;
+    /// The turns of item `index` of the schedule: a slot each, and for a piece one more. There are none for an item that
+    /// has no slots or is cut.
+    std::vector<Turn> turns_of(const Schedule& s, int section, unsigned index) const {
         if (index < s.items()) {
             const Scheduled x = scheduled(s, section, index);
-            if (place_in_cut(x.sheet, x.block_pair) < 0) item.turns = slots_in(x, 0, group() * column_words(), -1);
-            return item;
+            if (place_in_cut(x.sheet, x.block_pair) >= 0) return {};
+            return slots_in(x, 0, group() * column_words(), -1);
         }
         const auto [entry, kv_head, piece] =
             scheduled_piece(index - s.items(), static_cast<int>(cut_.size()), s.kv_heads);
@@ -109,13 +105,12 @@ class Sums {
             return slots_in({cut_[at(entry)] / pairs(), cut_[at(entry)] % pairs(), kv_head}, p * piece_words_,
                             (p + 1) * piece_words_, entry);
         };
-        item.piece = true;
-        item.turns = of(piece);
-        if (item.turns.empty()) return item;
-        uint32_t turn = 0;
-        for (int p = 0; p < piece; ++p) turn += !of(p).empty();
-        item.turns.push_back({dq_sums() + entry * s.kv_heads + kv_head, turn});
-        return item;
+        std::vector<Turn> turns = of(piece);
+        if (turns.empty()) return turns;
+        uint32_t before = 0;
+        for (int p = 0; p < piece; ++p) before += !of(p).empty();
+        turns.push_back({dq_sums() + entry * s.kv_heads + kv_head, before});
+        return turns;
     }
     /// Turn of a pair at a block of rows. `entry`: its place among those cut, -1 if it is whole.
     uint32_t turn(int sheet, int block, int pair, int entry) const {
@@ -218,7 +213,7 @@ class Play {
         auto& [turns, next] = ctas_[cta];
         while (next == turns.size()) {
             if (taken_ == sums_.items()) return false;
-            turns = sums_.item(schedule_, section_, taken_++).turns, next = 0;
+            turns = sums_.turns_of(schedule_, section_, taken_++), next = 0;
         }
         const Sums::Turn& turn = turns[next];
         const bool waits = ordered_ == Ordered::all || turn.sums >= sums_.dq_sums();

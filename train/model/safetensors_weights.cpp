@@ -94,10 +94,11 @@ SafetensorsWeights::SafetensorsWeights(const std::string& path) : file_(path) {
         if (is_part(info.name)) continue;
         index_[info.name] = tensors_.size();
         TensorInfo& shown = tensors_.emplace_back(info);
-        const auto shape = shapes_.find(info.name);
-        if (shape == shapes_.end()) continue;
-        shown.shape = shape->second;
-        shown.stored = blocks_.contains(info.name) ? "F8_E4M3 in blocks" : "4 bits";
+        const auto four_bits = four_bits_.find(info.name);
+        const bool in_blocks = blocks_.contains(info.name);
+        if (four_bits == four_bits_.end() && !in_blocks) continue;
+        if (!in_blocks) shown.shape = four_bits->second.shape;
+        shown.stored = in_blocks ? "F8_E4M3 in blocks" : "4 bits";
         shown.readable = true, shown.dtype = DType::bf16;
     }
 }
@@ -108,14 +109,13 @@ const TensorInfo* SafetensorsWeights::find(const std::string& name) const {
 }
 
 /// A part of a matrix, which must be there with this type and number of elements.
-const TensorInfo& SafetensorsWeights::part(const std::string& name, const std::string& stored, int64_t count) const {
+void SafetensorsWeights::require_part(const std::string& name, const std::string& stored, int64_t count) const {
     const TensorInfo* found = file_.find(name);
     if (!found)
         fail(Exit::data, "{}: tensor '{}' is missing, without which a matrix in fewer bits cannot be read",
              file_.tensors().front().file, name);
     if (found->stored != stored || found->numel() != count)
         refuse(*found, fmt::format("expected {} x {}, found {} x {}", count, stored, found->numel(), found->stored));
-    return *found;
 }
 
 void SafetensorsWeights::find_four_bits(const TensorInfo& state) {
@@ -128,27 +128,26 @@ void SafetensorsWeights::find_four_bits(const TensorInfo& state) {
                                  fmt::format("{}: tensor '{}'", state.file, state.name));
     const JsonKeys keys(json, fmt::format("{}: tensor '{}'", state.file, state.name));
     constexpr JsonRange sizes{1, 1 << 20};
-    FourBits how{.block = keys.integer("blocksize", {}, sizes), .dtype = keys.text("dtype")};
-    if (!rounding_to(how.dtype)) keys.refuse("dtype", "bfloat16, float16 or float32");
+    FourBits how{
+        .shape = {}, .block = keys.integer("blocksize", {}, sizes), .rounded = rounding_to(keys.text("dtype"))};
+    if (!how.rounded) keys.refuse("dtype", "bfloat16, float16 or float32");
     const Json* const shape = keys.find("shape");
-    std::vector<int64_t> sides;
     if (shape && shape->is_array())
         for (const Json& n : *shape)
-            if (n.is_number_unsigned() && n > 0 && n < (int64_t{1} << 31)) sides.push_back(n);
-    if (sides.size() != 2 || sides.size() != shape->size()) keys.refuse("shape", "two integers >= 1");
-    const int64_t count = sides[0] * sides[1], blocks = blocks_of(count, how.block);
-    part(name, "U8", blocks_of(count, 2));
-    part(name + ".quant_map", "F32", 16);
-    how.nested = keys.find("nested_blocksize") != nullptr;
-    part(name + ".absmax", how.nested ? "U8" : "F32", blocks);
-    if (how.nested) {
+            if (n.is_number_unsigned() && n > 0 && n < (int64_t{1} << 31)) how.shape.push_back(n);
+    if (how.shape.size() != 2 || shape->size() != 2) keys.refuse("shape", "two integers >= 1");
+    const int64_t count = how.shape[0] * how.shape[1], blocks = blocks_of(count, how.block);
+    const bool nested = keys.find("nested_blocksize") != nullptr;
+    require_part(name, "U8", blocks_of(count, 2));
+    require_part(name + ".quant_map", "F32", 16);
+    require_part(name + ".absmax", nested ? "U8" : "F32", blocks);
+    if (nested) {
         how.nested_block = keys.integer("nested_blocksize", {}, sizes);
         how.offset = static_cast<float>(keys.number("nested_offset", {}, {-1e30, 1e30}));
-        part(name + ".nested_absmax", "F32", blocks_of(blocks, how.nested_block));
-        part(name + ".nested_quant_map", "F32", 256);
+        require_part(name + ".nested_absmax", "F32", blocks_of(blocks, how.nested_block));
+        require_part(name + ".nested_quant_map", "F32", 256);
     }
-    four_bits_[name] = how;
-    shapes_[name] = sides;
+    four_bits_[name] = std::move(how);
 }
 
 void SafetensorsWeights::find_blocks(const TensorInfo& scales, const Blocks& size) {
@@ -162,7 +161,6 @@ void SafetensorsWeights::find_blocks(const TensorInfo& scales, const Blocks& siz
         refuse(scales, fmt::format("expected {} for blocks of {} x {}, found {}", shape_text(expected), size.rows,
                                    size.columns, shape_text(scales.shape)));
     blocks_[name] = size;
-    shapes_[name] = matrix->shape;
 }
 
 std::vector<float> SafetensorsWeights::floats(const std::string& name) const {
@@ -185,7 +183,7 @@ void SafetensorsWeights::read_four_bits(const TensorInfo& info, const FourBits& 
     const std::vector<uint8_t> codes = bytes_of(info);
     const std::vector<float> map = floats(info.name + ".quant_map");
     std::vector<float> scales;
-    if (how.nested) {
+    if (how.nested_block > 0) {
         const std::vector<uint8_t> narrow = bytes_of(*file_.find(info.name + ".absmax"));
         const std::vector<float> nested = floats(info.name + ".nested_absmax"),
                                  numbers = floats(info.name + ".nested_quant_map");
@@ -194,7 +192,6 @@ void SafetensorsWeights::read_four_bits(const TensorInfo& info, const FourBits& 
     } else {
         scales = floats(info.name + ".absmax");
     }
-    const auto rounded = rounding_to(how.dtype);
     const int64_t count = into.numel();
     dispatch_float(into.dtype, [&]<typename T>() {
         T* const out = into.as<T>();
@@ -202,7 +199,7 @@ void SafetensorsWeights::read_four_bits(const TensorInfo& info, const FourBits& 
         for (int64_t i = 0; i < count; ++i) {
             const uint8_t pair = codes[static_cast<size_t>(i / 2)];
             const float value = map[i % 2 ? pair & 15 : pair >> 4];
-            out[i] = static_cast<T>(rounded(value * scales[static_cast<size_t>(i / how.block)]));
+            out[i] = static_cast<T>(how.rounded(value * scales[static_cast<size_t>(i / how.block)]));
         }
     });
 }

@@ -36,17 +36,18 @@ class SafetensorsWeights {
 
   private:
     struct FourBits {
-        int64_t block = 64, nested_block = 256;
-        float offset = 0;  ///< added to scales with double quantisation
-        bool nested = false;
-        std::string dtype;
+        std::vector<int64_t> shape;
+        int64_t block;
+        float (*rounded)(float);   ///< to the type that the weights were made from
+        int64_t nested_block = 0;  ///< 0: scales are stored as they are
+        float offset = 0;          ///< added to scales with double quantisation
     };
     struct Blocks {
         int64_t rows = 128, columns = 128;
     };
     void find_four_bits(const TensorInfo& state);
     void find_blocks(const TensorInfo& scales, const Blocks& size);
-    const TensorInfo& part(const std::string& name, const std::string& stored, int64_t count) const;
+    void require_part(const std::string& name, const std::string& stored, int64_t count) const;
     std::vector<float> floats(const std::string& name) const;
     void read_four_bits(const TensorInfo& info, const FourBits& how, const Tensor& into) const;
     void read_blocks(const TensorInfo& info, const Blocks& size, const Tensor& into) const;
@@ -54,7 +55,6 @@ class SafetensorsWeights {
     SafetensorsReader file_;
     std::map<std::string, FourBits> four_bits_;
     std::map<std::string, Blocks> blocks_;
-    std::map<std::string, std::vector<int64_t>> shapes_;  ///< of matrices in fewer bits
     std::vector<TensorInfo> tensors_;
     std::map<std::string, size_t> index_;
 };

@@ -70,7 +70,7 @@ void expect_every_slot_once(const Sums& sums) {
     const Schedule s = sums.schedule();
     std::map<int, std::vector<uint32_t>> turns;
     for (unsigned i = 0; i < sums.items(); ++i)
-        for (const auto& [of, turn] : sums.item(s, 1, i).turns) turns[of].push_back(turn);
+        for (const auto& [of, turn] : sums.turns_of(s, 1, i)) turns[of].push_back(turn);
     for (auto& [of, seen] : turns) {
         std::ranges::sort(seen);
         for (size_t i = 0; i < seen.size(); ++i) ASSERT_EQ(seen[i], i) << "sums " << of;
