@@ -28,6 +28,17 @@ Arena::Arena(Device device, size_t bytes)
       memory_(device == Device::cpu ? allocate_on_cpu(bytes) : allocate_on_gpu(bytes)),
       capacity_(bytes) {}
 
+Arena Arena::in_host_memory(Gpu* gpu, size_t bytes) {
+    Arena arena(Device::cpu, bytes);
+    char* const memory = static_cast<char*>(arena.memory_.get());
+    ::madvise(memory, bytes, MADV_HUGEPAGE);
+    constexpr size_t page = 4096;
+#pragma omp parallel for schedule(static)
+    for (size_t at = 0; at < bytes; at += page) memory[at] = 0;
+    if (gpu) arena.memory_ = pinned(arena.memory_, bytes);
+    return arena;
+}
+
 Arena::Arena(Device device, void* memory, size_t bytes)
     : device_(device), memory_(memory, [](void*) {}), capacity_(bytes) {
     require(memory != nullptr, "an arena of {} in no memory", human_bytes(bytes));

@@ -20,6 +20,8 @@
 
 namespace colonnade {
 
+class Gpu;
+
 class Arena {
   public:
     static constexpr size_t alignment = 256;  ///< bytes; the best for cuBLAS, and enough for 128-bit loads
@@ -30,6 +32,9 @@ class Arena {
     Arena(Device device, size_t bytes);
     /// An arena in memory of the caller, which must outlive what is laid out in it.
     Arena(Device device, void* memory, size_t bytes);
+    /// A real arena in host memory, zeroed, whose pages are there before their first use; `gpu`: pinned, for copies beside
+    /// its work. Throws Exit::memory if that is not available.
+    static Arena in_host_memory(Gpu* gpu, size_t bytes);
     Arena(Arena&&) = default;
     Arena& operator=(Arena&&) = default;
 

@@ -52,6 +52,17 @@ std::shared_ptr<void> allocate_on_gpu(size_t bytes) {
     return owner;
 }
 
+std::shared_ptr<void> pinned(std::shared_ptr<void> memory, size_t bytes) {
+    if (bytes == 0) return memory;
+    const cudaError_t status = cudaHostRegister(memory.get(), bytes, cudaHostRegisterPortable);
+    if (status != cudaSuccess) {
+        cudaGetLastError();
+        fail(Exit::memory, "cannot pin {} of host memory: {}", human_bytes(bytes), cudaGetErrorString(status));
+    }
+    void* const address = memory.get();
+    return std::shared_ptr<void>(address, [memory = std::move(memory)](void* p) { cudaHostUnregister(p); });
+}
+
 namespace {
 
 /// Properties of all devices, asked for once: a call of cudaGetDeviceProperties takes longer than to enqueue a kernel.
@@ -273,18 +284,16 @@ struct SideCopy::State {
     cudaStream_t main = nullptr, side = nullptr;
     cudaEvent_t sources_ready = nullptr, done = nullptr;
     int device = 0;
-    void* pinned = nullptr;
     bool under_way = false;  ///< begun, and later work of the main stream does not wait for it yet
     ~State() {
         if (side) cudaStreamSynchronize(side);
-        if (pinned) cudaHostUnregister(pinned);
         for (cudaEvent_t event : {sources_ready, done})
             if (event) cudaEventDestroy(event);
         if (side) cudaStreamDestroy(side);
     }
 };
 
-SideCopy::SideCopy(Gpu& gpu, void* memory, size_t bytes) : state_(std::make_unique<State>()) {
+SideCopy::SideCopy(Gpu& gpu) : state_(std::make_unique<State>()) {
     State& s = *state_;
     s.main = gpu.stream();
     check_cuda(cudaGetDevice(&s.device), "cudaGetDevice");
@@ -292,12 +301,6 @@ SideCopy::SideCopy(Gpu& gpu, void* memory, size_t bytes) : state_(std::make_uniq
     check_cuda(cudaEventCreateWithFlags(&s.sources_ready, cudaEventDisableTiming), "cudaEventCreate");
     // The thread that waits sleeps, it does not spin.
     check_cuda(cudaEventCreateWithFlags(&s.done, cudaEventDisableTiming | cudaEventBlockingSync), "cudaEventCreate");
-    const cudaError_t status = cudaHostRegister(memory, bytes, cudaHostRegisterDefault);
-    if (status != cudaSuccess) {
-        cudaGetLastError();
-        fail(Exit::memory, "cannot pin {} of host memory: {}", human_bytes(bytes), cudaGetErrorString(status));
-    }
-    s.pinned = memory;
 }
 SideCopy::~SideCopy() = default;
 

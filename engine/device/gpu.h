@@ -101,10 +101,10 @@ class Readback {
 ///     hold()          work enqueued from now on comes after the copies; call it before work that changes the sources
 ///     wait()          the host waits for the copies, on any thread
 ///
-/// The host memory [memory, memory + bytes) is pinned as long as this object exists.
+/// The host memory should be pinned (Arena::in_host_memory).
 class SideCopy {
   public:
-    SideCopy(Gpu& gpu, void* memory, size_t bytes);
+    explicit SideCopy(Gpu& gpu);
     ~SideCopy();  ///< waits
     SideCopy(const SideCopy&) = delete;
     SideCopy& operator=(const SideCopy&) = delete;
@@ -121,5 +121,7 @@ class SideCopy {
 size_t available_gpu_memory();
 /// Zeroed memory on the current device. Throws Exit::memory with the requested and available sizes if it does not fit.
 std::shared_ptr<void> allocate_on_gpu(size_t bytes);
+/// The same host memory, pinned until its last owner is gone. Throws Exit::memory if the system does not pin so much.
+std::shared_ptr<void> pinned(std::shared_ptr<void> memory, size_t bytes);
 
 }  // namespace colonnade

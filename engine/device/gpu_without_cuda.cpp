@@ -74,7 +74,7 @@ const void* Readback::get() {
 }
 
 struct SideCopy::State {};
-SideCopy::SideCopy(Gpu&, void*, size_t) {
+SideCopy::SideCopy(Gpu&) {
     no_cuda();
 }
 SideCopy::~SideCopy() = default;
@@ -95,6 +95,9 @@ size_t used_gpu_memory() {
     no_cuda();
 }
 std::shared_ptr<void> allocate_on_gpu(size_t) {
+    no_cuda();
+}
+std::shared_ptr<void> pinned(std::shared_ptr<void>, size_t) {
     no_cuda();
 }
 void cuda::gemm(const Context&, const Gemm&) {

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <new>
 
+#include "engine/device/arena.h"
 #include "engine/device/device.h"
 #include "engine/device/error.h"
 #include "engine/device/gpu.h"
@@ -84,15 +85,16 @@ Item pinned_item(size_t index) {
     try {
         Gpu gpu(static_cast<int>(index));
         const std::shared_ptr<void> memory = allocate_on_gpu(bytes);
-        std::vector<char> host(bytes);
         const Tensor source(memory.get(), DType::u8, {static_cast<int64_t>(bytes)}, Device::cuda);
         auto start = std::chrono::steady_clock::now();
-        SideCopy copy(gpu, host.data(), bytes);
+        Arena host = Arena::in_host_memory(&gpu, bytes);
+        void* const place = host.tensor("copy", DType::u8, {static_cast<int64_t>(bytes)}).data;
+        SideCopy copy(gpu);
         const double pinning = seconds_since(start);
         double best = 0;
         for (int run = 0; run < 3; ++run) {
             start = std::chrono::steady_clock::now();
-            copy.begin({{host.data(), source}});
+            copy.begin({{place, source}});
             copy.wait();
             best = std::max(best, static_cast<double>(bytes) / seconds_since(start));
         }

@@ -1,13 +1,12 @@
 #include "train/folders/background_save.h"
 
-#include <sys/mman.h>
 #include <sys/resource.h>
 
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <utility>
 
+#include "engine/device/host_transfers.h"
 #include "engine/device/timing.h"
 
 namespace colonnade {
@@ -15,32 +14,19 @@ namespace {
 
 size_t memory_of(const Learner& learner) {
     size_t bytes =
-        1 + Arena::alignment + static_cast<size_t>(learner.sync().state_size()) * bytes_of(learner.weights().dtype);
+        Arena::alignment + static_cast<size_t>(learner.sync().state_size()) * bytes_of(learner.weights().dtype);
     for (const OptimizerArray& array : learner.optimizer_state()) bytes += array.values.bytes() + Arena::alignment;
     return bytes;
-}
-
-void copy_on_cpu(void* to, const Tensor& from) {
-    constexpr int64_t piece = 1 << 22;
-    const auto bytes = static_cast<int64_t>(from.bytes());
-#pragma omp parallel for schedule(static)
-    for (int64_t at = 0; at < bytes; at += piece)
-        std::memcpy(static_cast<char*>(to) + at, static_cast<const char*>(from.data) + at,
-                    static_cast<size_t>(std::min(piece, bytes - at)));
 }
 
 }  // namespace
 
 BackgroundSave::BackgroundSave(const Learner& learner, const Ranks& ranks, FurtherFiles further)
-    : learner_(learner), ranks_(ranks), further_(std::move(further)), memory_(Device::cpu, memory_of(learner)) {
-    const auto bytes = static_cast<int64_t>(memory_of(learner));
-    char* const memory = static_cast<char*>(memory_.tensor("copy", DType::u8, {0}).data);
-    // Pages are taken now and not in the first save: a first write of a page costs more than the copy into it.
-    ::madvise(memory, static_cast<size_t>(bytes), MADV_HUGEPAGE);
-#pragma omp parallel for schedule(static)
-    for (int64_t at = 0; at < bytes; at += 4096) memory[at] = 0;
-    if (Gpu* const gpu = learner.options().gpu)
-        side_ = std::make_unique<SideCopy>(*gpu, memory, static_cast<size_t>(bytes));
+    : learner_(learner),
+      ranks_(ranks),
+      further_(std::move(further)),
+      memory_(Arena::in_host_memory(learner.options().gpu, memory_of(learner))) {
+    if (Gpu* const gpu = learner.options().gpu) side_ = std::make_unique<SideCopy>(*gpu);
 }
 
 BackgroundSave::~BackgroundSave() {
@@ -61,10 +47,10 @@ LearnerState BackgroundSave::copy_state() {
         if (side_)
             copies.emplace_back(to.data, from);
         else if (!weights_of_all)
-            copy_on_cpu(to.data, from);
+            copy_host_memory(to, from);
         else
             for (int64_t at = 0; const Range& s : sync.state()) {
-                copy_on_cpu(to.slice(0, at, at + s.size()).data, from.slice(0, s.begin, s.end));
+                copy_host_memory(to.slice(0, at, at + s.size()), from.slice(0, s.begin, s.end));
                 at += s.size();
             }
         return [to] { return HostCopy::of(nullptr, to); };  // `to` itself, because it is in host memory

@@ -65,10 +65,10 @@ TEST_F(GpuTest, ReadbacksReturnTheContentAtTheTimeOfEnqueue) {
 
 TEST_F(GpuTest, SideCopiesSeeWhatCameBeforeThem) {
     const int64_t n = 5 << 20;
-    Arena arena(Device::cuda, 64 << 20), host(Device::cpu, 64 << 20);
+    Arena arena(Device::cuda, 64 << 20), host = Arena::in_host_memory(&gpu(), 64 << 20);
     const Tensor x = arena.tensor("x", DType::f32, {n}), y = arena.tensor("y", DType::i64, {3}),
                  to_x = host.tensor("x", DType::f32, {n}), to_y = host.tensor("y", DType::i64, {3});
-    SideCopy side(gpu(), to_x.data, host.bytes());
+    SideCopy side(gpu());
     side.hold();  // nothing to wait for
     for (int round = 1; round <= 3; ++round) {
         const std::vector<float> before(static_cast<size_t>(n), static_cast<float>(round));
