@@ -5,6 +5,8 @@
 #include <bit>
 #include <cstdint>
 
+#include "engine/device/host_device.h"
+
 namespace colonnade {
 
 /// The type of a bfloat16 element, so that Tensor::as<bf16>() can ask for one. Kernels see it as __nv_bfloat16.
@@ -21,6 +23,26 @@ inline uint16_t bf16_from_float(float value) {
     const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
     if (nan) return static_cast<uint16_t>(top & 0x7fu ? top : top | 0x40u);
     return static_cast<uint16_t>((bits + 0x7fffu + (top & 1u)) >> 16);
+}
+
+/// The bits of a float in two halves: the nearest bfloat16, and what has to be added to its bits:
+///
+///     bits = (top << 16) + low,   -2^15 <= low < 2^15
+///
+/// A number halfway between two bfloat16 goes to the one away from zero: to nearest even, `low` would need a 17th bit. NaN
+/// keeps the top bits of its payload.
+struct SplitFloat {
+    uint16_t top;
+    int16_t low;
+};
+COLONNADE_HOST_DEVICE inline SplitFloat split_float(uint32_t bits) {
+    const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
+    if (nan) return {static_cast<uint16_t>(bits >> 16 | 0x40u), 0};
+    const uint32_t top = (bits + 0x8000u) >> 16;
+    return {static_cast<uint16_t>(top), static_cast<int16_t>(bits - (top << 16))};
+}
+COLONNADE_HOST_DEVICE inline uint32_t joined_float(uint16_t top, int16_t low) {
+    return (static_cast<uint32_t>(top) << 16) + static_cast<uint32_t>(static_cast<int32_t>(low));
 }
 
 inline float float_from_f16(uint16_t bits) {

@@ -6,6 +6,7 @@ size_t bytes_of(DType dtype) {
     switch (dtype) {
         case DType::u8:
             return 1;
+        case DType::i16:
         case DType::f16:
         case DType::bf16:
             return 2;
@@ -23,6 +24,8 @@ const char* name_of(DType dtype) {
     switch (dtype) {
         case DType::u8:
             return "u8";
+        case DType::i16:
+            return "i16";
         case DType::i32:
             return "i32";
         case DType::i64:

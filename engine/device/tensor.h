@@ -13,7 +13,7 @@
 
 namespace colonnade {
 
-enum class DType : uint8_t { u8, i32, i64, f16, bf16, f32, f64 };
+enum class DType : uint8_t { u8, i16, i32, i64, f16, bf16, f32, f64 };
 enum class Device : uint8_t { cpu, cuda };
 
 size_t bytes_of(DType dtype);
@@ -24,6 +24,8 @@ template <typename T>
 constexpr DType dtype_of() {
     if constexpr (std::is_same_v<T, uint8_t>)
         return DType::u8;
+    else if constexpr (std::is_same_v<T, int16_t>)
+        return DType::i16;
     else if constexpr (std::is_same_v<T, int32_t>)
         return DType::i32;
     else if constexpr (std::is_same_v<T, int64_t>)

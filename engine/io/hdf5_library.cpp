@@ -102,6 +102,8 @@ Handle type_of(DType dtype) {
     switch (dtype) {
         case DType::u8:
             return Handle(H5Tcopy(H5T_STD_U8LE));
+        case DType::i16:
+            return Handle(H5Tcopy(H5T_STD_I16LE));
         case DType::i32:
             return Handle(H5Tcopy(H5T_STD_I32LE));
         case DType::i64:

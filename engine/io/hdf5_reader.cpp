@@ -78,7 +78,8 @@ struct Hdf5Reader::Impl {
 
     DType checked_dtype(const std::string& name, hid_t dataset) const {
         const Handle type(check(H5Dget_type(dataset), name));
-        for (const DType dtype : {DType::u8, DType::i32, DType::i64, DType::f16, DType::bf16, DType::f32, DType::f64})
+        for (const DType dtype :
+             {DType::u8, DType::i16, DType::i32, DType::i64, DType::f16, DType::bf16, DType::f32, DType::f64})
             if (H5Tequal(type, hdf5::type_of(dtype)) > 0) return dtype;
         refuse(name, "its type is not a little-endian u8, i32, i64, f16, bf16, f32 or f64");
     }

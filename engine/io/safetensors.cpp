@@ -244,11 +244,11 @@ void narrow(const Tensor& from, size_t begin, size_t n, DType stored, std::vecto
     if (stored == DType::f16)
         std::transform(source, source + n, to, f16_from_float);
     else
-        std::transform(source, source + n, to, bf16_from_float);
+        std::transform(source, source + n, to, [](float x) { return split_float(std::bit_cast<uint32_t>(x)).top; });
 }
 
 bool is_float(DType dtype) {
-    return dtype != DType::u8 && dtype != DType::i32 && dtype != DType::i64;
+    return dtype != DType::u8 && dtype != DType::i16 && dtype != DType::i32 && dtype != DType::i64;
 }
 
 DType dtype_in_file(const NamedTensor& named, DType stored) {
@@ -302,7 +302,10 @@ void check_tensors(std::span<const NamedTensor> tensors) {
     }
 }
 
-void write_file(const std::string& path, std::span<const NamedTensor> tensors, DType stored) {
+void write_file(const std::string& path, std::span<const NamedTensor> named, DType stored) {
+    std::vector<HostCopy> loaded;
+    std::vector<NamedTensor> tensors(named.begin(), named.end());
+    for (NamedTensor& t : tensors) t.tensor = loaded.emplace_back(t.load()).tensor();
     // Wide elements first, so that each tensor is aligned to its element size.
     std::vector<const NamedTensor*> order;
     for (const NamedTensor& t : tensors) order.push_back(&t);

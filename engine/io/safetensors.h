@@ -7,11 +7,12 @@
 // length that its shape requires.
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
-#include "engine/device/tensor.h"
+#include "engine/device/host_copy.h"
 
 namespace colonnade {
 
@@ -53,9 +54,14 @@ struct NamedTensor {
     std::string name;
     Tensor tensor;               ///< contiguous
     std::vector<int64_t> shape;  ///< as written (rank may differ from the view's)
+    /// Given: `tensor` has no data until its file is written. Returns the data, in `tensor`'s dtype.
+    std::function<HostCopy()> read{};
+
+    HostCopy load() const { return read ? read() : HostCopy::of(nullptr, tensor); }
 };
 /// Writes model.safetensors into `folder`, or shards of at most `shard_bytes` and their index. f32 and f64 elements are
-/// stored as `stored` (f32, f16, bf16; f64 only as f32), all others unchanged. __metadata__ is {"format": "pt"}. Not
+/// stored as `stored` (f32, f16; bf16, rounded like the weights of a run on a GPU: SplitFloat, engine/device/float16.h; f64
+/// only as f32), all others unchanged. __metadata__ is {"format": "pt"}. Not
 /// atomic by itself: write into a FolderCommit.
 void write_safetensors(const std::string& folder, const std::vector<NamedTensor>& tensors, DType stored = DType::f32,
                        size_t shard_bytes = size_t{5} << 30);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "engine/device/context.h"
+#include "engine/device/float16.h"
 #include "engine/device/philox.h"
 #include "tests/support/test_gpu.h"
 
@@ -87,6 +89,39 @@ class OnDevice : public testing::TestWithParam<Place> {
         else
             fill(to, std::vector<float>(values.begin(), values.end()));
     }
+
+    /// Weights of the optimizer, on a GPU in two halves.
+    struct Weights {
+        Tensor values, low;
+    };
+    Weights make_weights(int64_t n) {
+        if (gpu_) return {make(DType::bf16, n), make(DType::i16, n)};
+        return {make(GetParam().dtype, n), {}};
+    }
+    void write(const Weights& to, const std::vector<double>& values) {
+        if (!gpu_) return write(to.values, values);
+        std::vector<uint16_t> top;
+        std::vector<int16_t> low;
+        for (const double value : values) {
+            const SplitFloat halves = split_float(std::bit_cast<uint32_t>(static_cast<float>(value)));
+            top.push_back(halves.top);
+            low.push_back(halves.low);
+        }
+        fill(to.values, top);
+        fill(to.low, low);
+    }
+    /// In one piece; on a GPU they are f32.
+    template <typename T>
+    std::vector<T> get(const Weights& weights) {
+        if (!gpu_) return get<T>(weights.values);
+        const auto top = get<uint16_t>(weights.values);
+        const auto low = get<int16_t>(weights.low);
+        std::vector<T> values;
+        for (size_t i = 0; i < top.size(); ++i)
+            values.push_back(static_cast<T>(std::bit_cast<float>(joined_float(top[i], low[i]))));
+        return values;
+    }
+    std::vector<double> read(const Weights& weights) { return gpu_ ? get<double>(weights) : read(weights.values); }
 
     Context ctx_;
     Gpu* gpu_ = nullptr;

@@ -37,7 +37,7 @@ inline std::unique_ptr<Learner> merged_learner(const Learner& learner, DType dty
     const LoraSettings& lora = *learner.options().lora;
     auto merged = tiny_learner(learner.config(), dtype, learner.options().max_packs, learner.options().max_length,
                                {.objective = learner.options().objective});
-    const auto pairs = numbers_of(learner, learner.weights()), base = numbers_of(learner, learner.base());
+    const auto pairs = weights_of(learner), base = numbers_of(learner, learner.base());
     merged->fill_weights([&](const Tensor& weights) {
         dispatch_float(weights.dtype, [&]<typename T>() {
             std::copy(base.begin(), base.end(), weights.as<T>());

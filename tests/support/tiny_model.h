@@ -7,6 +7,7 @@
 #include "engine/device/philox.h"
 #include "tests/support/flat_sample.h"
 #include "tests/support/test_gpu.h"
+#include "train/folders/checkpoint_shards.h"
 #include "train/selftest/random_model.h"
 
 namespace colonnade {
@@ -46,6 +47,28 @@ inline std::vector<double> numbers_of(const Tensor& tensor) {
 /// The numbers of a tensor of the learner, on either device.
 inline std::vector<double> numbers_of(const Learner& learner, const Tensor& tensor) {
     return numbers_of(HostCopy::of(learner.options().gpu, tensor).tensor());
+}
+
+/// The numbers of an array of the learner's state.
+inline std::vector<double> numbers_of(const Learner& learner, const StateArray& array) {
+    return numbers_of(array.read(learner.options().gpu).tensor());
+}
+/// The weights, in full where a GPU has them in two halves.
+inline std::vector<double> weights_of(const Learner& learner) {
+    return numbers_of(learner, learner.master_weights());
+}
+/// The weights, then the optimizer's arrays. Codes of 8 bits count as numbers.
+inline std::vector<std::vector<double>> state_of(const Learner& learner) {
+    std::vector<std::vector<double>> state;
+    for (const StateArray& array : arrays_of(learner)) {
+        const HostCopy numbers = array.read(learner.options().gpu);
+        const Tensor& t = numbers.tensor();
+        if (t.dtype == DType::u8)
+            state.emplace_back(t.as<uint8_t>(), t.as<uint8_t>() + t.numel());
+        else
+            state.push_back(numbers_of(t));
+    }
+    return state;
 }
 
 template <typename T>

@@ -44,7 +44,10 @@ void print(const Json& r, const ModelConfig& m) {
                                                                        100 * number("target_share"))
                                                          : ""));
     line("device",
-         gpu ? fmt::format("{}, {}, moments {}, recomputed: {}{}", text("device"), text("optim"), text("optim_dtype"),
+         gpu ? fmt::format("{}, {}, moments {}{}, recomputed: {}{}", text("device"), text("optim"), text("optim_dtype"),
+                           number("offload_optimizer") > 0 ? fmt::format(", {:.0f} % of the optimizer in host memory",
+                                                                         100 * number("offload_optimizer"))
+                                                           : std::string(),
                            text("gradient_checkpointing"), r["deterministic"] ? ", deterministic" : "")
              : fmt::format("{} threads, {:.1f} ms of CPU time per step", number("threads"), number("step_cpu_ms")));
     line("step", fmt::format("{:.1f} ms (median of {}, {:.1f} to {:.1f}); loss {:.4f}, then {:.4f}", number("step_ms"),
@@ -160,6 +163,9 @@ class ShapeOptions {
         choice("--device", c_.device, "auto: use a GPU if available");
         choice("--optim", c_.optim, "optimizer (default adamw)");
         choice("--optim-dtype", c_.optim_dtype, "type of AdamW's moments on a GPU (default float32)");
+        of_shape(app_.add_option("--offload-optimizer", c_.offload_optimizer.value,
+                                 "share of the optimizer's state in host memory, 0 to 1 (default 0)"))
+            ->check(CLI::Range(0.0, 1.0));
         choice("--grad-sync-dtype", c_.grad_sync_dtype,
                "under mpirun: type of the gradients sent between ranks (default float32)");
         of_shape(app_.add_option("--zero-stage", c_.zero_stage, "under mpirun: 1 shards the optimizer state"))

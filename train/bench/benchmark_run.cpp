@@ -116,7 +116,7 @@ void fill_randomly(const Session& session, Learner& learner) {
                                 .distinct = distinct_weights};
     if (learner.options().lora)
         learner.fill_base([&](const Parameter& p, const Tensor& into) { initialize(p, random, into); });
-    learner.fill_weights([&](const Tensor& flat) { initialize(learner.parameters(), random, flat); });
+    learner.fill_weights([&](const Parameter& p, const Tensor& into) { initialize(p, random, into); });
 }
 
 }  // namespace

@@ -247,6 +247,7 @@ Json describe(const BenchmarkRun& run, const Learner& learner, const Gpu* gpu) {
         {"threads", omp_get_max_threads()},
         {"optim", spell(c.optim)},
         {"optim_dtype", spell(c.optim_dtype)},
+        {"offload_optimizer", c.offload_optimizer.value},
         {"base_quantization", spell(c.base_quantization)},
         {"gradient_checkpointing", spell(c.gradient_checkpointing)},
         {"deterministic", c.deterministic},

@@ -49,6 +49,12 @@ enum class Report { jsonl, tensorboard, csv, wandb, trackio, mlflow };
 /// update out; save the state before it and end the run.
 enum class LossSpike { off, warn, skip, stop };
 
+/// A share of something: true is all of it, false nothing.
+struct Share {
+    double value = 0;
+    bool operator==(const Share&) const = default;
+};
+
 struct Config {
     // Model: a folder to start from, or a shape that starts from random weights.
     std::string model_name_or_path;
@@ -179,6 +185,7 @@ struct Config {
     // Optimizer and schedule.
     Optim optim = Optim::adamw;
     DType optim_dtype = DType::f32;  ///< dtype of the moments: f32 or bf16
+    Share offload_optimizer{};       ///< of the optimizer's state; 0 on the CPU
     double learning_rate = 2e-5;     ///< default 1e-4 with LoRA; 1e-6 in stages dpo, kto and grpo, 5e-6 with both
     LrScheduler lr_scheduler_type = LrScheduler::cosine;
     int64_t warmup_steps = 0;

@@ -227,6 +227,8 @@ void settle_run(Config& c, Rules& rules) {
                  "optim muon is for the matrices of a model, not for adapters: use adamw with finetuning_type lora");
     rules.expect(!muon || c.zero_stage == 0, {"zero_stage", "optim"},
                  "optim muon needs whole matrices on every rank: zero_stage 0");
+    rules.expect(!muon || c.offload_optimizer.value == 0, {"offload_optimizer", "optim"},
+                 "optim muon needs its state on the GPU: leave out offload_optimizer, or use adamw");
     rules.expect(muon || c.muon_momentum == Config().muon_momentum, {"muon_momentum", "optim"},
                  "muon_momentum is for optim muon");
     rules.expect(c.optim == Optim::adamw || c.optim_dtype == DType::f32, {"optim_dtype", "optim"},

@@ -121,6 +121,21 @@ requires(std::is_same_v<T, int64_t> || std::is_same_v<T, double>) struct ValueFo
 };
 
 template <>
+struct ValueFormat<Share> {
+    static std::string what(const Limits&) { return "true, false, or a number from 0 to 1"; }
+    static bool read(const ConfigNode& node, const Limits&, Share& share) {
+        if (bool all = false; ValueFormat<bool>::read(node, {}, all)) return share.value = all ? 1 : 0, true;
+        return ValueFormat<double>::read(node, from_to(0, 1), share.value);
+    }
+    static void write(YAML::Emitter& out, const Share& share) {
+        if (share.value == 0 || share.value == 1)
+            ValueFormat<bool>::write(out, share.value == 1);
+        else
+            ValueFormat<double>::write(out, share.value);
+    }
+};
+
+template <>
 struct ValueFormat<std::string> {
     static std::string what(const Limits& limits) {
         return limits.choices.empty() ? "text" : fmt::format("one of {}", fmt::join(limits.choices, ", "));

@@ -13,9 +13,9 @@ namespace colonnade {
 namespace {
 
 size_t memory_of(const Learner& learner) {
-    size_t bytes =
-        Arena::alignment + static_cast<size_t>(learner.sync().state_size()) * bytes_of(learner.weights().dtype);
-    for (const OptimizerArray& array : learner.optimizer_state()) bytes += array.values.bytes() + Arena::alignment;
+    size_t bytes = Arena::alignment;
+    for (const StateArray& array : arrays_of(learner))
+        bytes += array.bytes() + 2 * array.parts.size() * Arena::alignment;
     return bytes;
 }
 
@@ -40,25 +40,27 @@ BackgroundSave::~BackgroundSave() {
 LearnerState BackgroundSave::copy_state() {
     memory_.release(0);
     std::vector<std::pair<void*, Tensor>> copies;
-    const GradientSync& sync = learner_.sync();
-    const auto copy = [&](const Tensor& from) -> std::function<HostCopy()> {
-        const bool weights_of_all = from.numel() > sync.state_size();
-        const Tensor to = memory_.tensor("copy", from.dtype, {weights_of_all ? sync.state_size() : from.numel()});
-        if (side_)
-            copies.emplace_back(to.data, from);
-        else if (!weights_of_all)
-            copy_host_memory(to, from);
+    const auto copy = [&](Tensor& t) {
+        if (t.rank == 0) return;
+        const Tensor to = memory_.tensor("copy", t.dtype, {t.numel()});
+        if (t.device == Device::cpu)
+            copy_host_memory(to, t);
         else
-            for (int64_t at = 0; const Range& s : sync.state()) {
-                copy_host_memory(to.slice(0, at, at + s.size()), from.slice(0, s.begin, s.end));
-                at += s.size();
-            }
-        return [to] { return HostCopy::of(nullptr, to); };  // `to` itself, because it is in host memory
+            copies.emplace_back(to.data, t);
+        t = to;
     };
-    LearnerState saved{
-        .weights = copy(learner_.weights()), .optimizer = {}, .adapters = {}, .updates = learner_.updates()};
-    for (const OptimizerArray& array : learner_.optimizer_state()) saved.optimizer.push_back(copy(array.values));
-    if (learner_.options().lora) saved.adapters = sync.sharded() ? collected_adapters(learner_) : saved.weights;
+    LearnerState saved{.arrays = arrays_of(learner_), .adapters = {}, .updates = learner_.updates()};
+    if (Gpu* const gpu = learner_.options().gpu; gpu && learner_.options().offloaded_optimizer > 0)
+        gpu->synchronize();  // what is kept in host memory may be on its way there
+    for (StateArray& array : saved.arrays)
+        for (StatePart& part : array.parts) {
+            copy(part.values);
+            copy(part.top);
+        }
+    if (learner_.options().lora && learner_.sync().sharded())
+        saved.adapters = collected_adapters(learner_);
+    else
+        saved.adapters = [weights = saved.arrays.front()] { return weights.read(nullptr); };
     if (side_) side_->begin(copies);
     return saved;
 }

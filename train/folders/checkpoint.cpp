@@ -211,7 +211,7 @@ CheckpointSave::CheckpointSave(std::string folder, const Learner& learner, Train
 
 void CheckpointSave::write(const LearnerState& saved) {
     adapters_ = saved.adapters;
-    weights_ = saved.weights;
+    weights_ = [weights = saved.arrays.front(), gpu = saved.gpu] { return weights.read(gpu); };
     pieces_ = write_shard(folder_, learner_, saved, writer_threads(ranks_));
 }
 

@@ -47,22 +47,31 @@ void require_all_elements(const std::deque<Shard>& shards, int64_t n) {
     if (at != n) fail(Exit::data, "{}: the files end at element {}, expected {}", shards.front().path, at, n);
 }
 
-/// The bytes of `into`, which holds the elements `wanted` one after the other, in one file.
-std::vector<FileRegion> regions_in(const Shard& shard, const OptimizerArray& into, const std::vector<Range>& wanted) {
+/// The bytes of `into` in one file: numbers from `first` on of the array, which holds the elements `wanted` one after the
+/// other.
+struct Piece {
+    const StateArray& array;
+    int64_t first;
+    Tensor into;
+};
+std::vector<FileRegion> regions_in(const Shard& shard, const Piece& piece, const std::vector<Range>& wanted) {
     std::vector<FileRegion> regions;
     if (shard.size() == 0) return regions;
-    const uint64_t begin = shard.reader.offset(into.name);
-    const size_t bytes = bytes_of(into.values.dtype);
+    const StateArray& array = piece.array;
+    const uint64_t begin = shard.reader.offset(array.name);
+    const size_t bytes = bytes_of(piece.into.dtype);
     int64_t to = 0;
     for (const Range& w : wanted) {
         int64_t from = 0;
         for (const Range& s : shard.slices) {
             const Range both{std::max(w.begin, s.begin), std::min(w.end, s.end)};
-            const Range in_file = into.of({from + both.begin - s.begin, from + both.end - s.begin}),
-                        in_memory = into.of({to + both.begin - w.begin, to + both.end - w.begin});
-            if (both.begin < both.end)
-                regions.push_back({begin + static_cast<uint64_t>(in_file.begin) * bytes,
-                                   into.values.slice(0, in_memory.begin, in_memory.end)});
+            const Range in_file = array.of({from + both.begin - s.begin, from + both.end - s.begin}),
+                        in_array = array.of({to + both.begin - w.begin, to + both.end - w.begin});
+            const int64_t first = std::max(in_array.begin, piece.first),
+                          last = std::min(in_array.end, piece.first + piece.into.numel());
+            if (both.begin < both.end && first < last)
+                regions.push_back({begin + static_cast<uint64_t>(in_file.begin + first - in_array.begin) * bytes,
+                                   piece.into.slice(0, first - piece.first, last - piece.first)});
             from += s.size();
         }
         to += w.size();
@@ -70,46 +79,30 @@ std::vector<FileRegion> regions_in(const Shard& shard, const OptimizerArray& int
     return regions;
 }
 
-void require_array(const Shard& shard, const OptimizerArray& array) {
-    const DType dtype = sum_dtype(array.values.dtype);
+void require_array(const Shard& shard, const StateArray& array) {
     const bool exists = shard.reader.has(array.name);
-    if (!exists || shard.reader.dtype(array.name) != dtype)
+    if (!exists || shard.reader.dtype(array.name) != array.dtype)
         fail(Exit::data, "{}: '{}' is {}, expected {}{}", shard.path, array.name,
-             exists ? name_of(shard.reader.dtype(array.name)) : "missing", dtype,
+             exists ? name_of(shard.reader.dtype(array.name)) : "missing", array.dtype,
              array.name == "weights" ? "" : "; the state of another optimizer? Resume with the same optim");
     const int64_t found = shard.reader.count(array.name), expected = array.of({0, shard.size()}).end;
     if (found != expected)
         fail(Exit::data, "{}: '{}' has {} numbers, expected {}", shard.path, array.name, found, expected);
 }
 
-/// The arrays of a file: weights, and the optimizer's state if there is any.
-std::vector<OptimizerArray> arrays_of(const Learner& learner) {
-    std::vector<OptimizerArray> arrays = learner.optimizer_state();
-    arrays.insert(arrays.begin(), {.name = "weights", .values = learner.weights()});
-    return arrays;
-}
+/// Numbers of an array that are in host memory at a time.
+constexpr int64_t piece_size = int64_t{1} << 25;
 
-/// This rank's share of weights(), m() or v().
-HostCopy share_of(const Learner& learner, const Tensor& state) {
-    const GradientSync& sync = learner.sync();
-    HostCopy all = HostCopy::of(learner.options().gpu, state);
-    if (state.numel() == sync.state_size()) return all;
-    // Weights are whole on every rank on the CPU.
-    const HostCopy share = HostCopy::blank(all.tensor().dtype, sync.state_size());
-    const auto element = bytes_of(all.tensor().dtype);
-    auto* to = static_cast<char*>(share.tensor().data);
-    for (const Range& s : sync.state()) {
-        const auto bytes = static_cast<size_t>(s.size()) * element;
-        std::memcpy(to, static_cast<const char*>(all.tensor().data) + static_cast<size_t>(s.begin) * element, bytes);
-        to += bytes;
-    }
-    return share;
+/// Calls `apply` with the index of the first number of every piece, and the number of its numbers.
+template <typename Apply>
+void for_each_piece(int64_t count, Apply&& apply) {
+    for (int64_t first = 0; first < count; first += piece_size) apply(first, std::min(piece_size, count - first));
 }
 
 }  // namespace
 
 std::function<HostCopy()> collected_adapters(const Learner& learner) {
-    const HostCopy whole = learner.whole(learner.weights());
+    const HostCopy whole = learner.all_weights();
     if (learner.sync().options().rank != 0) return {};
     // On the CPU `whole` is the learner's own memory.
     const HostCopy copy = HostCopy::blank(whole.tensor().dtype, whole.tensor().numel());
@@ -117,16 +110,20 @@ std::function<HostCopy()> collected_adapters(const Learner& learner) {
     return [copy] { return copy; };
 }
 
+std::vector<StateArray> arrays_of(const Learner& learner) {
+    std::vector<StateArray> arrays = learner.optimizer_state();
+    arrays.insert(arrays.begin(), learner.master_weights());
+    return arrays;
+}
+
 LearnerState present_state(const Learner& learner) {
-    const auto share = [&learner](const Tensor& state) {
-        return [&learner, state] { return share_of(learner, state); };
-    };
     LearnerState now{
-        .weights = share(learner.weights()), .optimizer = {}, .adapters = {}, .updates = learner.updates()};
-    for (const OptimizerArray& array : learner.optimizer_state())
-        now.optimizer.push_back(
-            [&learner, values = array.values] { return HostCopy::of(learner.options().gpu, values); });
-    if (learner.options().lora) now.adapters = learner.sync().sharded() ? collected_adapters(learner) : now.weights;
+        .gpu = learner.options().gpu, .arrays = arrays_of(learner), .adapters = {}, .updates = learner.updates()};
+    if (!learner.options().lora) return now;
+    if (learner.sync().sharded())
+        now.adapters = collected_adapters(learner);
+    else
+        now.adapters = [&learner] { return learner.all_weights(); };
     return now;
 }
 
@@ -148,14 +145,19 @@ std::vector<FilePiece> write_shard(const std::string& folder, const Learner& lea
     for (const Range& s : sync.state()) slices.insert(slices.end(), {s.begin, s.end});
     Hdf5Writer layout(path);
     std::vector<uint64_t> offsets;
-    for (const OptimizerArray& array : arrays_of(learner))
-        offsets.push_back(layout.reserve(array.name, sum_dtype(array.values.dtype), array.of({0, n}).end));
+    for (const StateArray& array : saved.arrays)
+        offsets.push_back(layout.reserve(array.name, array.dtype, array.of({0, n}).end));
     layout.write("slices", Tensor(slices.data(), DType::i64, {std::ssize(slices) / 2, 2}));
     layout.attribute("updates", saved.updates);
     layout.close();
     FilledFile file(path, threads);
-    file.fill({offsets[0], saved.weights().tensor()});
-    for (size_t i = 0; i < saved.optimizer.size(); ++i) file.fill({offsets[i + 1], saved.optimizer[i]().tensor()});
+    for (size_t i = 0; i < saved.arrays.size(); ++i) {
+        const StateArray& array = saved.arrays[i];
+        for_each_piece(array.size(), [&](int64_t first, int64_t count) {
+            file.fill({offsets[i] + static_cast<uint64_t>(first) * bytes_of(array.dtype),
+                       array.read(saved.gpu, {first, first + count}).tensor()});
+        });
+    }
     return file.finish();
 }
 
@@ -170,18 +172,19 @@ void read_shards(const std::string& folder, const std::vector<std::string>& name
         if (const int64_t other = shard.reader.int_attribute("updates"); other != updates)
             fail(Exit::data, "{}: {} updates, but {} has {}", shard.path, other, shards.front().path, updates);
     // All of it before anything of the learner changes.
-    for (const OptimizerArray& array : arrays_of(learner))
+    for (const StateArray& array : arrays_of(learner))
         for (const Shard& shard : shards) require_array(shard, array);
-    const auto read = [&](const OptimizerArray& into, const std::vector<Range>& slices) {
-        for (const Shard& shard : shards) read_regions(shard.path, regions_in(shard, into, slices));
+    const auto read = [&](const Piece& piece, const std::vector<Range>& slices) {
+        for (const Shard& shard : shards) read_regions(shard.path, regions_in(shard, piece, slices));
     };
-    learner.fill_weights([&](const Tensor& weights) { read({.name = "weights", .values = weights}, {{0, n}}); });
-    for (OptimizerArray& array : learner.optimizer_state()) {
-        const HostCopy host = HostCopy::to_fill(learner.options().gpu, array.values);
-        array.values = host.tensor();
-        read(array, learner.sync().state());
-        host.store();
-    }
+    const StateArray weights{.name = "weights"};
+    learner.fill_weights([&](const Parameter& p, const Tensor& into) { read({weights, p.begin, into}, {{0, n}}); });
+    for (const StateArray& array : learner.optimizer_state())
+        for_each_piece(array.size(), [&](int64_t first, int64_t count) {
+            const HostCopy host = HostCopy::blank(array.dtype, count);
+            read({array, first, host.tensor()}, learner.sync().state());
+            array.write(learner.options().gpu, first, host.tensor());
+        });
     learner.set_updates(updates);
 }
 

@@ -19,19 +19,21 @@
 
 namespace colonnade {
 
-/// A rank's share of weights and moments (GradientSync::state(); without sharding, all), and the number of updates. The
-/// functions are called in this order, and each result is gone before the next call, so that large arrays need not be
-/// in host memory together. bf16 moments are stored as f32.
+/// A rank's share of weights and optimizer state (GradientSync::state(); without sharding, all), and the number of updates.
+/// A file is written a piece of an array at a time, so that they need not be in host memory together. bf16 moments are
+/// stored as f32.
 struct LearnerState {
-    std::function<HostCopy()> weights;
-    std::vector<std::function<HostCopy()>> optimizer;  ///< in the order of Learner::optimizer_state()
+    Gpu* gpu = nullptr;                  ///< that has numbers of the arrays; null: all are in host memory
+    std::vector<StateArray> arrays;      ///< Learner::master_weights(), then optimizer_state()
     std::function<HostCopy()> adapters;  ///< LoRA: the weights of all ranks, used on rank 0; otherwise empty
     int64_t updates = 0;
 };
-/// The state of the learner now, read from it when the functions are called. If it is sharded, all ranks call this.
+/// The state of the learner now, read from it when it is written. If it is sharded, all ranks call this.
 LearnerState present_state(const Learner& learner);
 /// LoRA with sharded state: a copy of all adapters, on rank 0. All ranks call it.
 std::function<HostCopy()> collected_adapters(const Learner& learner);
+/// Learner::master_weights(), then optimizer_state().
+std::vector<StateArray> arrays_of(const Learner& learner);
 
 /// "state-00002-of-00003.h5" for rank 1 of 3
 std::string shard_name(int rank, int ranks);

@@ -84,12 +84,14 @@ struct Overflow {
 Overflow overflow_of_f16(const std::vector<NamedTensor>& tensors) {
     constexpr float rounds_to_infinity = 65520;
     Overflow found;
-    for (const NamedTensor& t : tensors)
-        for (const float value : std::span(t.tensor.as<float>(), static_cast<size_t>(t.tensor.numel()))) {
+    for (const NamedTensor& t : tensors) {
+        const HostCopy loaded = t.load();
+        for (const float value : std::span(loaded.tensor().as<float>(), static_cast<size_t>(loaded.tensor().numel()))) {
             if (!(std::abs(value) >= rounds_to_infinity) || std::isinf(value)) continue;
             ++found.count;
             if (std::abs(value) > found.largest) found.largest = std::abs(value), found.tensor = t.name;
         }
+    }
     return found;
 }
 
@@ -107,10 +109,16 @@ DType settle_dtype(const ExportRequest& r, const std::vector<NamedTensor>& tenso
     return DType::f32;
 }
 
+std::vector<NamedTensor> tensors_of(const ExportRequest& r) {
+    if (!r.read) return named_tensors(r.parameters, r.weights);
+    std::vector<NamedTensor> tensors = named_tensors(r.parameters, Tensor(nullptr, DType::f32, {r.parameters.size()}));
+    for (NamedTensor& t : tensors) t.read = [&r, p = r.parameters.named(t.name)] { return r.read(*p); };
+    return tensors;
+}
+
 // Writes the shards to a folder of their own first, so that an older export stays complete if the disk fails.
 DType stage_weights(const ExportRequest& r, const std::string& staging) {
-    const HostCopy weights = HostCopy::of(r.gpu, r.weights);
-    const std::vector<NamedTensor> tensors = named_tensors(r.parameters, weights.tensor());
+    const std::vector<NamedTensor> tensors = tensors_of(r);
     const DType stored = settle_dtype(r, tensors);
     write_safetensors(staging, tensors, stored);
     return stored;
@@ -160,8 +168,7 @@ void export_adapter(const ExportRequest& r, const LoraSettings& lora) {
     remove_weights(r.folder);
     remove_adapter(r.folder);
     write_tokenizer(r);
-    write_adapter(r.folder, {lora, r.base.empty() ? r.source_folder : r.base}, r.parameters,
-                  HostCopy::of(r.gpu, r.weights).tensor());
+    write_adapter(r.folder, {lora, r.base.empty() ? r.source_folder : r.base}, r.parameters, r.weights);
 }
 
 DType export_merged(const Config& config, std::shared_ptr<const Encoder> encoder, const Learner& learner,
@@ -197,16 +204,14 @@ FurtherFiles hugging_face_files(const Config& config, std::shared_ptr<const Enco
         request.prints = false;
         if (learner.options().lora) return write_tokenizer(request);
         request.weights = weights;
-        request.gpu = nullptr;
         export_model(request);
     };
 }
 
 DType export_with_frozen(ExportRequest request, const Learner& learner) {
-    const HostCopy model = learner.whole_model(HostCopy::of(request.gpu, request.weights).tensor());
+    const HostCopy model = learner.whole_model(request.weights);
     request.parameters = ParameterList(learner.config());
     request.weights = model.tensor();
-    request.gpu = nullptr;
     return export_model(request);
 }
 
@@ -215,8 +220,7 @@ ExportRequest export_request(const Config& config, std::shared_ptr<const Encoder
     return {.folder = folder,
             .config = learner.config(),
             .parameters = learner.parameters(),
-            .weights = learner.weights(),
-            .gpu = learner.options().gpu,
+            .weights = learner.options().gpu ? Tensor() : learner.weights(),
             .stored = stored,
             .source_folder = config.model_name_or_path,
             .base = config.name_of(config.model_name_or_path),

@@ -21,8 +21,9 @@ struct ExportRequest {
     std::string folder;  ///< created if missing; files of an older export in it are replaced
     const ModelConfig& config;
     ParameterList parameters;
-    Tensor weights;      ///< flat: the model's, or the adapters'
-    Gpu* gpu = nullptr;  ///< the GPU that holds the weights; null: host memory
+    Tensor weights{};  ///< flat, in host memory: the model's, or the adapters'
+    /// In their place: returns one weight of the model, so that not all of them are in host memory together.
+    std::function<HostCopy(const Parameter&)> read{};
     /// f32, bf16 or f16; unset: that of the source (StoredWeights::export_dtype), f32 without one. If f16 cannot hold a
     /// weight, export_model throws Exit::numerics; an f16 that nobody asked for becomes f32, with a printed line.
     std::optional<DType> stored{};

@@ -19,22 +19,18 @@ void load_base(const std::string& folder, Learner& learner) {
 }
 
 void load_model(const std::string& folder, uint64_t seed, Learner& learner) {
-    const ParameterList& list = learner.parameters();
     const Initialization random{.seed = seed, .range = learner.config().initializer_range};
     if (folder.empty()) {
         require(!learner.has_base(), "a base needs a folder");
-        return learner.fill_weights([&](const Tensor& flat) { initialize(list, random, flat); });
+        return learner.fill_weights([&](const Parameter& p, const Tensor& into) { initialize(p, random, into); });
     }
     const WeightFolder model(ParameterList(learner.config()), learner.config(), folder);
     fill_base(model, learner);
-    learner.fill_weights([&](const Tensor& flat) {
-        for (const Parameter& p : list.all()) {
-            const Tensor into = slice_of(flat, p);
-            if (model.has(p))
-                model.read(p, into);
-            else
-                initialize(p, random, into);
-        }
+    learner.fill_weights([&](const Parameter& p, const Tensor& into) {
+        if (model.has(p))
+            model.read(p, into);
+        else
+            initialize(p, random, into);
     });
 }
 

@@ -28,7 +28,8 @@ void check_step(const Context& ctx, const AdamWStep& a) {
     const bool narrow = (gpu && a.m.dtype == DType::bf16) || (dtype == DType::f32 && a.m.dtype == DType::u8);
     const DType moments = narrow ? a.m.dtype : dtype;
     const ShapeCheck check = check_for(ctx, "adamw", a.weights.dtype);
-    check("weights", a.weights, dtype, {n});
+    check("weights", a.weights, gpu ? DType::bf16 : dtype, {n});
+    if (gpu) check("low", a.low, DType::i16, {n});
     check("m", a.m, moments, {n});
     check("v", a.v, moments, {n});
     check("gradients", a.gradients, dtype, {n});
@@ -38,9 +39,8 @@ void check_step(const Context& ctx, const AdamWStep& a) {
         check("m_units", a.m_units, DType::f32, {n / moment_block});
         check("v_units", a.v_units, DType::f32, {n / moment_block});
     }
-    if (!a.copy.empty()) check("copy", a.copy, DType::bf16, {n});
     if (gpu) check("decay_map", a.decay_map, DType::i32, {decay_map_words(a.parameters.size())});
-    require(gpu || a.copy.empty(), "adamw: the CPU writes no bf16 copy");
+    require(gpu || a.low.empty(), "adamw: weights in two halves on the CPU");
     require(a.step >= 1, "adamw: step {}, the first is 1", a.step);
 }
 
@@ -225,15 +225,6 @@ std::vector<int32_t> decay_map(const ParameterList& parameters) {
             map[static_cast<size_t>(granule / 32)] |= uint32_t{1} << (granule % 32);
     }
     return {map.begin(), map.end()};
-}
-
-void cast(const Context& ctx, const Tensor& to, const Tensor& from) {
-    require(ctx.device == Device::cuda, "cast: the CPU has no bf16 weights");
-    const ShapeCheck check(ctx, "cast", DType::bf16);
-    check("from", from, DType::f32, {from.numel()});
-    check("to", to, {from.numel()});
-    const PhaseTimer timer(ctx, "cast");
-    cuda::cast(ctx, to, from);
 }
 
 }  // namespace colonnade

@@ -26,12 +26,19 @@ __device__ Quad load(const __nv_bfloat16* p) {
 __device__ void store(float* p, const Quad& x) {
     *reinterpret_cast<float4*>(p) = make_float4(x.at[0], x.at[1], x.at[2], x.at[3]);
 }
-/// Rounds to nearest even.
-__device__ void store(__nv_bfloat16* p, const Quad& x) {
-    uint32_t bits[4];
+/// SplitFloat, engine/device/float16.h
+__device__ Quad load_halves(const __nv_bfloat16* top, const int16_t* low) {
+    const ushort4 t = *reinterpret_cast<const ushort4*>(top);
+    const short4 l = *reinterpret_cast<const short4*>(low);
+    return {__uint_as_float(joined_float(t.x, l.x)), __uint_as_float(joined_float(t.y, l.y)),
+            __uint_as_float(joined_float(t.z, l.z)), __uint_as_float(joined_float(t.w, l.w))};
+}
+__device__ void store_halves(__nv_bfloat16* top, int16_t* low, const Quad& x) {
+    SplitFloat halves[4];
 #pragma unroll
-    for (int j = 0; j < 4; ++j) bits[j] = __bfloat16_as_ushort(__float2bfloat16_rn(x.at[j]));
-    *reinterpret_cast<uint2*>(p) = make_uint2(bits[0] | bits[1] << 16, bits[2] | bits[3] << 16);
+    for (int j = 0; j < 4; ++j) halves[j] = split_float(__float_as_uint(x.at[j]));
+    *reinterpret_cast<ushort4*>(top) = make_ushort4(halves[0].top, halves[1].top, halves[2].top, halves[3].top);
+    *reinterpret_cast<short4*>(low) = make_short4(halves[0].low, halves[1].low, halves[2].low, halves[3].low);
 }
 
 /// Random halves for four elements, each uniform in [0, 2^16).
@@ -63,8 +70,8 @@ static_assert(update_elements == 32 * 64);
 /// Moment: float, __nv_bfloat16, or uint8_t for codes.
 template <typename Moment>
 struct Update {
-    float* weights;
-    __nv_bfloat16* copy;  ///< may be null
+    __nv_bfloat16* weights;
+    int16_t* low;
     Moment *m, *v;
     float *m_units, *v_units;  ///< of codes
     const float* gradients;
@@ -118,7 +125,7 @@ __global__ void __launch_bounds__(update_threads) update(const Update<Moment> u)
     for (int q = 0; q < quads; ++q) {
         const int64_t at = begin + (q * update_threads + static_cast<int>(threadIdx.x)) * 4;
         if (at < 0 || at >= u.elements) continue;
-        w[q] = load(u.weights + at);
+        w[q] = load_halves(u.weights + at, u.low + at);
         g[q] = load(u.gradients + at);
         m[q] = load(u.m + at);
         v[q] = load(u.v + at);
@@ -131,8 +138,7 @@ __global__ void __launch_bounds__(update_threads) update(const Update<Moment> u)
         const float keep = decays >> (in_block / 64) & 1u ? u.c.keep : 1.0f;
 #pragma unroll
         for (int j = 0; j < 4; ++j) update_element(w[q].at[j], m[q].at[j], v[q].at[j], clip * g[q].at[j], keep, u.c);
-        store(u.weights + at, w[q]);
-        if (u.copy) store(u.copy + at, w[q]);
+        store_halves(u.weights + at, u.low + at, w[q]);
         store_moments(u, at, m[q], v[q]);
     }
 }
@@ -151,7 +157,7 @@ __global__ void __launch_bounds__(update_threads) update_codes(const Update<uint
     for (int q = 0; q < quads; ++q) {
         const int64_t at = begin + (q * update_threads + static_cast<int>(threadIdx.x)) * 4;
         if (at < 0 || at >= u.elements) continue;
-        w[q] = load(u.weights + at);
+        w[q] = load_halves(u.weights + at, u.low + at);
         g[q] = load(u.gradients + at);
         m_codes[q] = *reinterpret_cast<const uchar4*>(u.m + at);
         v_codes[q] = *reinterpret_cast<const uchar4*>(u.v + at);
@@ -179,8 +185,7 @@ __global__ void __launch_bounds__(update_threads) update_codes(const Update<uint
         of_m[q] = m_unit(reduce_lanes<lanes>(largest_m, Largest()));
         of_v[q] = v_unit(reduce_lanes<lanes>(largest_v, Largest()));
         if (at < 0 || at >= u.elements) continue;
-        store(u.weights + at, w[q]);
-        if (u.copy) store(u.copy + at, w[q]);
+        store_halves(u.weights + at, u.low + at, w[q]);
         const uint4 random = random_words(u, at);
         *reinterpret_cast<uchar4*>(u.m + at) =
             make_uchar4(m_code(m.at[0], of_m[q], random.x & 0xffffu), m_code(m.at[1], of_m[q], random.y & 0xffffu),
@@ -201,8 +206,8 @@ void launch_update(const Context& ctx, const AdamWStep& a, const AdamWCoefficien
     const int64_t blocks = (a.begin % update_elements + n + update_elements - 1) / update_elements;
     const uint64_t stream = moment_rounding_stream + static_cast<uint64_t>(a.step);
     const Update<typename device_type<Moment>::type> u{
-        .weights = a.weights.as<float>(),
-        .copy = a.copy.empty() ? nullptr : as_device<bf16>(a.copy),
+        .weights = as_device<bf16>(a.weights),
+        .low = a.low.as<int16_t>(),
         .m = as_device<Moment>(a.m),
         .v = as_device<Moment>(a.v),
         .m_units = a.m_units.empty() ? nullptr : a.m_units.as<float>(),
@@ -270,15 +275,6 @@ __global__ void clip(double* out, const double* loss, double* held, double max_n
     finish_norm(out, loss, held, max_norm, limits);
 }
 
-// --- Cast ---
-
-constexpr int cast_threads = 256;
-
-__global__ void __launch_bounds__(cast_threads) cast_to_bf16(__nv_bfloat16* to, const float* from, int64_t elements) {
-    const int64_t at = (int64_t{blockIdx.x} * cast_threads + threadIdx.x) * 4;
-    if (at < elements) store(to + at, load(from + at));
-}
-
 void require_fours(const char* op, std::initializer_list<Tensor> tensors) {
     for (const Tensor& t : tensors)
         if (!t.empty() && (reinterpret_cast<uintptr_t>(t.data) % 16 != 0 || t.numel() % 4 != 0))
@@ -306,7 +302,7 @@ void clip_factor(const Context& ctx, const ClipFactor& a) {
 }
 
 void adamw(const Context& ctx, const AdamWStep& a, const AdamWCoefficients<float>& c) {
-    require_fours("adamw", {a.weights, a.copy, a.m, a.v, a.gradients});
+    require_fours("adamw", {a.weights, a.low, a.m, a.v, a.gradients});
     if (a.weights.numel() == 0) return;
     if (a.m.dtype == DType::u8)
         launch_update<uint8_t>(ctx, a, c);
@@ -314,15 +310,6 @@ void adamw(const Context& ctx, const AdamWStep& a, const AdamWCoefficients<float
         launch_update<bf16>(ctx, a, c);
     else
         launch_update<float>(ctx, a, c);
-}
-
-void cast(const Context& ctx, const Tensor& to, const Tensor& from) {
-    require_fours("cast", {to, from});
-    const int64_t n = from.numel(), blocks = (n / 4 + cast_threads - 1) / cast_threads;
-    if (n == 0) return;
-    cast_to_bf16<<<static_cast<unsigned>(blocks), cast_threads, 0, stream_of(ctx)>>>(as_device<bf16>(to),
-                                                                                     from.as<float>(), n);
-    check_launch("cast");
 }
 
 }  // namespace colonnade::cuda

@@ -9,9 +9,10 @@
 // does not wait between gradients and update. An update that must not happen, because the loss or the norm is not
 // finite or is beyond a limit, gets the clip factor NaN, and then changes nothing.
 //
-// On a GPU the weights are fp32 masters, and the same pass over memory writes a bf16 copy for the model. The moments
-// may be bf16 there, or on both devices 8 bits (train/optimizer/moment_codes.h). Bytes of memory traffic for an element
-// on a GPU: 14 for weight, copy and gradient, and for the moments 16 (f32), 8 (bf16) or 4.25 (8 bits). An update changes v by about (1 - beta2) v, which is often less than half the distance between
+// On a GPU the weights are fp32 in two halves: the bf16 numbers that the model reads, and the 16 bits below them
+// (SplitFloat, engine/device/float16.h). The moments may be bf16 there, or on both devices 8 bits
+// (train/optimizer/moment_codes.h). Bytes of memory traffic for an element on a GPU: 12 for weight and gradient, and for
+// the moments 16 (f32), 8 (bf16) or 4.25 (8 bits). An update changes v by about (1 - beta2) v, which is often less than half the distance between
 // bf16 numbers (2^-9 v or more), so that rounding to nearest would never change v. Therefore moments are rounded
 // stochastically, without bias. The random numbers are a function of seed, step and element: a resumed run gets the
 // same bits.
@@ -64,11 +65,11 @@ struct AdamWSettings {
 
 /// The tensors are elements [begin, begin + n) of the flat buffers: all elements, or a slice.
 struct AdamWStep {
-    Tensor weights;  ///< updated: f32 or f64; on a GPU f32
-    Tensor copy{};   ///< GPU: bf16, receives the new weights rounded to nearest; or empty
-    Tensor m, v;     ///< updated: dtype of weights; on a GPU f32 or bf16; with weights in f32 also u8, codes
+    Tensor weights;               ///< updated: f32 or f64; on a GPU bf16, the upper halves
+    Tensor low{};                 ///< GPU: i16, updated: the lower halves
+    Tensor m, v;                  ///< updated: dtype of weights; on a GPU f32 or bf16; u8: codes (not with f64)
     Tensor m_units{}, v_units{};  ///< with u8: f32 [n / 64], updated
-    Tensor gradients;             ///< dtype of weights
+    Tensor gradients;             ///< dtype of weights; on a GPU f32
     Tensor clip;                  ///< f64 [2]: GradientNorm::out. A factor of NaN: nothing changes
     Tensor decay_map{};           ///< GPU: i32, decay_map(parameters), whole
     const ParameterList& parameters;
@@ -85,9 +86,5 @@ void adamw(const Context& ctx, const AdamWStep& args);
 /// them.
 std::vector<int32_t> decay_map(const ParameterList& parameters);
 int64_t decay_map_words(int64_t elements);
-
-/// GPU: rounds f32 to the nearest bf16, for weights that were loaded. Both tensors are flat and have the same number of
-/// elements, a multiple of 4.
-void cast(const Context& ctx, const Tensor& to, const Tensor& from);
 
 }  // namespace colonnade

@@ -55,7 +55,6 @@ namespace cuda {
 void add_squares(const Context& ctx, const AddSquares& args);
 void clip_factor(const Context& ctx, const ClipFactor& args);
 void adamw(const Context& ctx, const AdamWStep& args, const AdamWCoefficients<float>& coefficients);
-void cast(const Context& ctx, const Tensor& to, const Tensor& from);
 
 }  // namespace cuda
 }  // namespace colonnade

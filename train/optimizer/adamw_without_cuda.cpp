@@ -13,8 +13,5 @@ void clip_factor(const Context&, const ClipFactor&) {
 void adamw(const Context&, const AdamWStep&, const AdamWCoefficients<float>&) {
     no_cuda();
 }
-void cast(const Context&, const Tensor&, const Tensor&) {
-    no_cuda();
-}
 
 }  // namespace colonnade::cuda

@@ -21,11 +21,11 @@ void check_step(const Context& ctx, const MuonStep& a) {
     const DType dtype = gpu ? DType::f32 : a.weights.dtype;
     const ShapeCheck check(ctx, "muon", gpu ? DType::bf16 : dtype);
     const int64_t rows = a.weights.size(0), columns = a.weights.size(1), shorter = std::min(rows, columns);
-    check("weights", a.weights, dtype, {rows, columns});
+    check("weights", a.weights, gpu ? DType::bf16 : dtype, {rows, columns});
+    if (gpu) check("low", a.low, DType::i16, {rows, columns});
     check("m", a.m, dtype, {rows, columns});
     check("gradients", a.gradients, dtype, {rows, columns});
     check("clip", a.clip, DType::f64, {2});
-    if (!a.copy.empty()) check("copy", a.copy, DType::bf16, {rows, columns});
     require(a.workspace.x.numel() >= rows * columns && a.workspace.gram.numel() >= shorter * shorter,
             "muon: [{}, {}] is larger than the workspace", rows, columns);
 }

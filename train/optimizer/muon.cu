@@ -29,13 +29,14 @@ __global__ void __launch_bounds__(threads)
     x[i] = __float2bfloat16_rn(scale * u[i]);
 }
 
-__global__ void __launch_bounds__(threads) apply(float* w, __nv_bfloat16* copy, const __nv_bfloat16* x,
+__global__ void __launch_bounds__(threads) apply(__nv_bfloat16* top, int16_t* low, const __nv_bfloat16* x,
                                                  const double* clip, float keep, float step, int64_t elements) {
     const int64_t i = int64_t{blockIdx.x} * threads + threadIdx.x;
     if (isnan(clip[1]) || i >= elements) return;
-    const float now = keep * w[i] - step * __bfloat162float(x[i]);
-    w[i] = now;
-    if (copy) copy[i] = __float2bfloat16_rn(now);
+    const float before = __uint_as_float(joined_float(__bfloat16_as_ushort(top[i]), low[i]));
+    const SplitFloat now = split_float(__float_as_uint(keep * before - step * __bfloat162float(x[i])));
+    top[i] = __ushort_as_bfloat16(now.top);
+    low[i] = now.low;
 }
 
 }  // namespace
@@ -57,8 +58,8 @@ void muon_normalise(const Context& ctx, const Tensor& x, const Tensor& u, const 
 void muon_apply(const Context& ctx, const MuonStep& a, const Tensor& x, const MuonCoefficients& c) {
     const int64_t n = x.numel();
     apply<<<blocks_for(n), threads, 0, stream_of(ctx)>>>(
-        a.weights.as<float>(), a.copy.empty() ? nullptr : as_device<bf16>(a.copy), as_device<bf16>(x),
-        a.clip.as<double>(), static_cast<float>(c.keep), static_cast<float>(c.step_size), n);
+        as_device<bf16>(a.weights), a.low.as<int16_t>(), as_device<bf16>(x), a.clip.as<double>(),
+        static_cast<float>(c.keep), static_cast<float>(c.step_size), n);
     check_launch("muon apply");
 }
 

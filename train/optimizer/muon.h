@@ -37,10 +37,10 @@ struct MuonWorkspace {
 };
 
 struct MuonStep {
-    Tensor weights;    ///< [rows, columns], updated: f32 or f64; on a GPU f32
-    Tensor copy{};     ///< GPU: bf16, receives the new weights; or empty
-    Tensor m;          ///< [rows, columns], updated; dtype of weights
-    Tensor gradients;  ///< [rows, columns], dtype of weights; overwritten
+    Tensor weights;    ///< [rows, columns], updated: f32 or f64; on a GPU bf16, the upper halves as in AdamWStep
+    Tensor low{};      ///< GPU: i16, the lower halves
+    Tensor m;          ///< [rows, columns], updated; dtype of weights, on a GPU f32
+    Tensor gradients;  ///< likewise; overwritten
     Tensor clip;       ///< f64 [2]: GradientNorm::out
     const MuonSettings& settings;
     double learning_rate;

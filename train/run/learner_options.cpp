@@ -13,6 +13,7 @@ LearnerOptions learner_options(const Config& c, const Ranks& ranks, Gpu* gpu, Co
             .max_length = c.packing_length,
             .head_chunk = c.head_chunk,
             .moments = c.optim == Optim::adamw_8bit ? DType::u8 : c.optim_dtype,
+            .offloaded_optimizer = c.offload_optimizer.value,
             .muon_momentum = c.optim == Optim::muon ? std::optional(c.muon_momentum) : std::nullopt,
             .recompute = c.gradient_checkpointing,
             .gpu = gpu,

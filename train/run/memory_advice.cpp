@@ -2,6 +2,9 @@
 
 #include <fmt/ranges.h>
 
+#include <utility>
+
+#include "engine/device/host_memory.h"
 #include "engine/device/human_units.h"
 #include "train/run/learner_options.h"
 
@@ -39,6 +42,14 @@ const Change changes[] = {
         if (!ranks.several() || c.zero_stage == 1 || c.optim == Optim::muon) return {};
         c.zero_stage = 1;
         return {"zero_stage=1"};
+    },
+    [](Config& c, const Session& session, const Ranks& ranks) -> std::vector<std::string> {
+        if (session.device == Device::cpu || c.optim == Optim::muon || c.offload_optimizer.value == 1) return {};
+        const Share before = std::exchange(c.offload_optimizer, Share{1});
+        const size_t host = Learner::host_plan(session.model, learner_options(c, ranks), session.device).bytes();
+        if (host * static_cast<size_t>(ranks.local_size()) < available_memory()) return {"offload_optimizer=true"};
+        c.offload_optimizer = before;
+        return {};
     },
     [](Config& c, const Session& session, const Ranks&) -> std::vector<std::string> {
         if (session.device == Device::cpu || c.optim != Optim::adamw || c.optim_dtype == DType::bf16) return {};

@@ -66,7 +66,7 @@ std::string weights_hash(const Learner& learner, bool fresh_adapters) {
         const HostCopy host = HostCopy::of(gpu, tensor);
         hash.update(host.tensor().data, host.tensor().bytes());
     };
-    if (!fresh_adapters) add(learner.compute_weights());
+    if (!fresh_adapters) add(learner.weights());
     if (learner.has_base()) {
         const auto& lora = learner.options().lora;
         const std::string base =

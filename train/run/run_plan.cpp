@@ -206,6 +206,8 @@ static std::string memory_lines(const PlannedRun& run, const PlanView& view) {
     const auto host = [&](const char* what, size_t bytes) {
         text += fmt::format("  {:<24} {:>12}\n", what, human_bytes(bytes));
     };
+    const Arena host_plan = Learner::host_plan(session.model, options, session.device);
+    for (const auto& [group, bytes] : host_plan.groups()) host((group + " (host)").c_str(), bytes);
     host("token stores (host)", session.train.store.bytes() + session.eval.store.bytes());
     if (const auto tables = static_cast<size_t>(missing_logps(session).tables()); tables > 0) {
         const int64_t learned = session.train.store.learned_count() + session.eval.store.learned_count();

@@ -394,9 +394,12 @@ void Trainer::finish() {
     exported_step_ = state_.step;
     load_best();
     ExportRequest result = export_request(config_, session_.encoder, *learner_, config_.output_dir);
-    const bool sharded = result.weights.numel() != learner_->parameters().size();
-    const HostCopy whole = sharded ? learner_->whole(result.weights) : HostCopy::blank(DType::f32, 0);
-    if (sharded) result.weights = whole.tensor(), result.gpu = nullptr;
+    const bool one_by_one = learner_->options().gpu && !learner_->has_base() && !learner_->collects_weights();
+    const HostCopy all = one_by_one ? HostCopy::blank(DType::f32, 0) : learner_->all_weights();
+    if (one_by_one)
+        result.read = [this](const Parameter& p) { return learner_->master_weight(p); };
+    else
+        result.weights = all.tensor();
     const auto write = [&] {
         if (const auto& lora = learner_->options().lora)
             export_adapter(result, *lora);
@@ -405,11 +408,10 @@ void Trainer::finish() {
         else
             export_model(result);
         if (config_.export_merged)
-            export_merged_copy(config_, session_.encoder, *learner_, HostCopy::of(result.gpu, result.weights).tensor(),
-                               merged_folder(config_));
+            export_merged_copy(config_, session_.encoder, *learner_, result.weights, merged_folder(config_));
         write_cards();
     };
-    if (ranks_.first()) show_writing("writing the model", result.weights.bytes(), written_bytes(), write);
+    if (ranks_.first()) show_writing("writing the model", learner_->weights().bytes(), written_bytes(), write);
     ranks_.barrier("the exported model", Deadline::none);
     if (!ranks_.first()) return;
     if (state_.skipped_steps > 0)

@@ -82,7 +82,7 @@ Finding check_ranks(const Subject& subject) {
 Finding check_gradients(const Subject& exact) {
     Batch batch = exact.packed(2);
     const auto learner = exact.learner(BatchRoom::of({&batch, 1}));
-    require(learner->compute_weights().dtype == DType::f64, "central differences need a learner in double");
+    require(learner->weights().dtype == DType::f64, "central differences need a learner in double");
     if (!exact.reference.empty()) batch.reference = exact.reference;
     const Context ctx = learner->context();
     learner->begin_step();

@@ -20,15 +20,11 @@ struct Array {
 
 std::vector<Array> state_of(const Learner& learner) {
     std::vector<Array> arrays;
-    const auto add = [&](const std::string& name, const Tensor& values) {
-        Array& array = arrays.emplace_back(name, bytes_of(values.dtype), std::vector<char>(values.bytes()));
-        if (Gpu* gpu = learner.options().gpu)
-            gpu->download(array.bytes.data(), values);
-        else
-            std::memcpy(array.bytes.data(), values.data, values.bytes());
-    };
-    add("weights", learner.weights());
-    for (const OptimizerArray& array : learner.optimizer_state()) add(array.name, array.values);
+    for (const StateArray& array : arrays_of(learner)) {
+        const HostCopy numbers = array.read(learner.options().gpu);
+        const auto* bytes = static_cast<const char*>(numbers.tensor().data);
+        arrays.push_back({array.name, bytes_of(array.dtype), {bytes, bytes + numbers.tensor().bytes()}});
+    }
     return arrays;
 }
 

@@ -74,16 +74,28 @@ Learner::Workspace Learner::Workspace::lay_out(Arena& arena, const ModelConfig& 
     return w;
 }
 
-Arena Learner::plan(const ModelConfig& config, const LearnerOptions& options, Device device) {
-    Arena arena(device);
+std::pair<Arena, Arena> Learner::plans(const ModelConfig& config, const LearnerOptions& options, Device device) {
+    Arena arena(device), host(Device::cpu);
     const ParameterList parameters = trained_parameters(config, options),
                         base = colonnade::base_parameters(config, options),
                         quantised = quantised_parameters(config, options);
-    State::lay_out(arena, {parameters, base, quantised}, options, GradientSync(parameters, options.sync));
+    const State state =
+        State::lay_out(arena, host, {parameters, base, quantised}, options, GradientSync(parameters, options.sync));
+    const size_t state_end = arena.mark();
     Workspace::lay_out(arena, config, options,
                        BatchShape::largest(options.max_packs, options.max_length, options.density),
                        options.training ? Pass::training : Pass::inference, lowest_layer(parameters));
-    return arena;
+    arena.release(state_end);
+    Stage::lay_out(arena, state, options.hosted_piece);
+    return {std::move(arena), std::move(host)};
+}
+
+Arena Learner::plan(const ModelConfig& config, const LearnerOptions& options, Device device) {
+    return plans(config, options, device).first;
+}
+
+Arena Learner::host_plan(const ModelConfig& config, const LearnerOptions& options, Device device) {
+    return plans(config, options, device).second;
 }
 
 Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
@@ -95,7 +107,9 @@ Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
       lowest_layer_(lowest_layer(parameters_)),
       sync_(parameters_, options.sync),
       arena_(options.device(), plan(config, options, options.device()).bytes()),
-      state_(State::lay_out(arena_, {parameters_, base_parameters_, quantised_parameters_}, options_, sync_)),
+      host_(Arena::in_host_memory(options.gpu, host_plan(config, options, options.device()).bytes())),
+      transfers_(options.gpu),
+      state_(State::lay_out(arena_, host_, {parameters_, base_parameters_, quantised_parameters_}, options_, sync_)),
       state_end_(arena_.mark()) {
     const auto& lora = options_.lora;
     const auto add_trained = [&](const Tensor& flat, ModelParameters& views) {
@@ -109,7 +123,7 @@ Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
     ModelParameters weights;
     add_views(base_parameters_, state_.base, weights);
     add_quantised(quantised_parameters_, state_.quantised, weights);
-    add_trained(compute_weights(), weights);
+    add_trained(state_.weights, weights);
     model_ = std::make_unique<Transformer>(config_, weights);
     begin_mismatched();
     if (!state_.decay_map.empty()) options_.gpu->upload(state_.decay_map, decay_map(parameters_).data());
@@ -129,23 +143,23 @@ Context Learner::context(const ContextOptions& o) const {
 
 // --- Loading ---
 
-void Learner::fill_weights(const std::function<void(const Tensor&)>& fill) {
-    if (state_.weights.numel() != parameters_.size()) {  // sharded on a GPU: this rank holds some of the masters
-        const HostCopy whole = HostCopy::blank(state_.weights.dtype, parameters_.size());
-        fill(whole.tensor());
-        const float* from = whole.tensor().as<float>();
-        upload_as_bf16(*options_.gpu, state_.compute_weights, from);
-        int64_t at = 0;
-        for (const Range& s : sync_.state()) {
-            if (s.size() > 0) options_.gpu->upload(state_.weights.slice(0, at, at + s.size()), from + s.begin);
-            at += s.size();
+void Learner::fill_weights(const std::function<void(const Parameter&, const Tensor&)>& fill) {
+    for (const Parameter& p : parameters_.all()) {
+        if (!options_.gpu) {
+            fill(p, slice_of(state_.weights, p));
+            continue;
         }
-        return;
+        const HostCopy host = HostCopy::blank(DType::f32, p.size());
+        fill(p, host.tensor());
+        store_weights(p.begin, host.tensor());
     }
-    const HostCopy host = HostCopy::to_fill(options_.gpu, state_.weights);
+}
+
+void Learner::fill_weights(const std::function<void(const Tensor&)>& fill) {
+    if (!options_.gpu) return fill(state_.weights);
+    const HostCopy host = HostCopy::blank(DType::f32, parameters_.size());
     fill(host.tensor());
-    host.store();
-    if (!state_.compute_weights.empty()) cast(context(), state_.compute_weights, state_.weights);
+    store_weights(0, host.tensor());
 }
 
 void Learner::fill_base(const std::function<void(const Parameter&, const Tensor&)>& fill) {
@@ -420,12 +434,12 @@ std::string Learner::first_not_finite(const Context& ctx) {
 
 std::string Learner::first_bad_weight() const {
     const std::string frozen = first_not_finite_in(options_.gpu, state_.base, base_parameters_);
-    return !frozen.empty() ? frozen : first_not_finite_in(options_.gpu, compute_weights(), parameters_);
+    return !frozen.empty() ? frozen : first_not_finite_in(options_.gpu, state_.weights, parameters_);
 }
 
 uint64_t Learner::weights_checksum() {
     sync_.await_weights();
-    return checksum(context(), compute_weights(), state_.checksum);
+    return checksum(context(), state_.weights, state_.checksum);
 }
 
 StepResult Learner::result() {

@@ -6,24 +6,27 @@
 // The loop around it (train/run/trainer.h) handles data, schedules and files; a Learner handles none of them.
 //
 // On a GPU accumulate() and update() only enqueue, so that the host can prepare the next batch. Read the result() of a
-// step one step late. Weights are bf16 there, with fp32 masters.
+// step one step late. Weights are bf16 there; the optimizer keeps the 16 bits below them, so that both together are fp32.
+// Files and tests see these numbers as StateArrays.
 //
 // With LoRA the adapters are trained: weights(), gradients(), m(), v() and parameters() are those of the adapters. The
 // model itself, the base, exists once, in the compute dtype, without master, gradient or moments. With frozen layers the
 // base is the frozen part of the model, and all of these are the trained part.
 
+#include <array>
 #include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
 
-#include "engine/device/host_copy.h"
+#include "engine/device/host_transfers.h"
 #include "train/model/freeze.h"
 #include "train/objectives/language_model_objective.h"
 #include "train/optimizer/adamw.h"
 #include "train/optimizer/muon.h"
 #include "train/step/gradient_sync.h"
 #include "train/step/sample_noise.h"
+#include "train/step/state_array.h"
 
 namespace colonnade {
 
@@ -41,6 +44,10 @@ struct LearnerOptions {
     DType dtype = DType::f32;   ///< of weights and activations on the CPU: f32, or f64 for gradient checks. A GPU: bf16
     /// Of AdamW: f32; u8 for 8-bit codes (train/optimizer/moment_codes.h); on a GPU also bf16.
     DType moments = DType::f32;
+    /// The share of the optimizer's state that is kept in host memory, from 0 to 1, and comes to the device a piece at a time
+    /// in update(). Not with Muon.
+    double offloaded_optimizer = 0;
+    int64_t hosted_piece = int64_t{1} << 23;  ///< elements of such a piece, a multiple of 64
     /// Given: the matrices of the blocks take Muon with this momentum, all others AdamW. Not with LoRA, sharded state or
     /// narrow moments.
     std::optional<double> muon_momentum{};
@@ -98,20 +105,6 @@ struct Fingerprint {
     uint64_t gradients = 0;
 };
 
-/// An array of optimizer state.
-struct OptimizerArray {
-    std::string name;            ///< in files: "adamw/m"
-    Tensor values;               ///< of the slices of GradientSync::state()
-    int64_t elements = 1;        ///< of the flat buffers that one of its numbers stands for
-    std::vector<Range> parts{};  ///< of the flat buffers, which alone have numbers; empty: all elements have
-
-    /// The numbers that belong to a slice of the flat buffers.
-    Range of(const Range& slice) const { return {index_of(slice.begin), index_of(slice.end)}; }
-
-  private:
-    int64_t index_of(int64_t element) const;
-};
-
 class Learner {
   public:
     /// Plans, then allocates (Exit::memory with the figures). Weights are zero until something fills them.
@@ -121,6 +114,8 @@ class Learner {
 
     /// Returns the memory plan of a model on `device` without allocating: Arena::table() and bytes().
     static Arena plan(const ModelConfig& config, const LearnerOptions& options, Device device);
+    /// The same for what is kept in host memory although the device is another.
+    static Arena host_plan(const ModelConfig& config, const LearnerOptions& options, Device device);
 
     const LearnerOptions& options() const { return options_; }
     const ModelConfig& config() const { return config_; }
@@ -183,27 +178,24 @@ class Learner {
 
     /// The trained parameters: those of the model, or with LoRA those of the adapters.
     const ParameterList& parameters() const { return parameters_; }
-    /// Flat, in the master dtype, on the learner's device (HostCopy reads them). If optimizer state is sharded over
-    /// ranks (zero_stage 1), m and v, and on a GPU the weights, hold the slices of sync().state() one after the other.
+    /// What the model computes with: flat, on the learner's device, whole on every rank. On a GPU bf16.
     const Tensor& weights() const { return state_.weights; }
-    const Tensor& m() const { return state_.m; }
-    const Tensor& v() const { return state_.v; }
-    /// All of the optimizer's state; empty without training.
-    std::vector<OptimizerArray> optimizer_state() const;
-    /// Flat, whole on every rank: gradients, and the weights in the dtype in which the model computes.
+    /// Flat, whole on every rank, in the master dtype: f32, or f64 for a learner in double.
     const Tensor& gradients() const { return state_.gradients; }
-    const Tensor& compute_weights() const {
-        return state_.compute_weights.empty() ? state_.weights : state_.compute_weights;
-    }
-    /// True if this rank holds only slices of weights(), m() or v().
-    bool sharded(const Tensor& state) const { return state.numel() != parameters_.size(); }
-    /// Returns the whole of weights(), m() or v() in host memory. If sharded, all ranks must call it and rank 0 alone
-    /// gets it.
-    HostCopy whole(const Tensor& state) const;
+    /// What files have of the training state, for the slices of sync().state(): weights in the master dtype, and the
+    /// optimizer's arrays, none without training.
+    StateArray master_weights() const;
+    std::vector<StateArray> optimizer_state() const;
+    /// One weight in the master dtype, in host memory. Not if optimizer state is sharded over ranks on GPUs.
+    HostCopy master_weight(const Parameter& parameter) const;
+    /// All weights in the master dtype, in host memory: on rank 0; the other ranks get nothing if they are collected.
+    /// If they are (optimizer state is sharded over ranks on GPUs), all ranks must call it.
+    HostCopy all_weights() const;
+    bool collects_weights() const { return options_.gpu && sync_.sharded(); }
     int64_t updates() const { return updates_; }
     const GradientSync& sync() const { return sync_; }
     void set_exchange(bool exchange) { sync_.set_exchange(exchange); }
-    /// Checksum of compute_weights(). Ranks whose checksums differ have an error in memory or in a transfer.
+    /// Checksum of weights(). Ranks whose checksums differ have an error in memory or in a transfer.
     uint64_t weights_checksum();
 
     /// With LoRA or frozen layers: the parameters of the base, and its weights, flat, in the compute dtype. Without those
@@ -213,13 +205,16 @@ class Learner {
     /// SHA-256 of the base's weights rounded to bf16, quantised or not, so that every device gives the same.
     const std::string& base_hash() const { return base_hash_; }
     bool has_base() const { return base_parameters_.size() > 0; }
-    /// The whole model in f32 in host memory, as ParameterList(config()) lays it out: the base, and `trained`, all of
-    /// weights() in host memory. Not with LoRA.
+    /// The whole model in f32 in host memory, as ParameterList(config()) lays it out: the base, and `trained`, which is
+    /// all_weights(). Not with LoRA.
     HostCopy whole_model(const Tensor& trained) const;
 
     // --- Loading (train/folders/initial_weights.h, train/folders/checkpoint.h) ---
 
-    /// Calls `fill` with a flat tensor in host memory; its content becomes the weights.
+    /// Calls `fill` with every parameter and a tensor in host memory for it, in the master dtype. Sharded or not, every rank
+    /// fills all.
+    void fill_weights(const std::function<void(const Parameter&, const Tensor&)>& fill);
+    /// The same with one flat tensor for all of them.
     void fill_weights(const std::function<void(const Tensor&)>& fill);
     /// Calls `fill` with every parameter of the base and a tensor in host memory for it, f32 or f64.
     void fill_base(const std::function<void(const Parameter&, const Tensor&)>& fill);
@@ -230,11 +225,12 @@ class Learner {
     struct State {
         Tensor base;                             ///< LoRA, frozen layers
         std::vector<QuantisedMatrix> quantised;  ///< in the order of quantised_parameters()
-        Tensor weights, gradients, m, v;
-        Tensor m_units, v_units;  ///< of 8-bit moments
+        Tensor weights, gradients;
+        PlacedArray low;  ///< GPU: the halves below the weights that this rank keeps state of
+        PlacedArray m, v;
+        PlacedArray m_units, v_units;  ///< of 8-bit moments
         MuonWorkspace muon;
-        Tensor compute_weights;  ///< GPU: weights in bf16
-        Tensor step_sums;        ///< f64: LossSums of the step, gradient norm, clip factor, ClipFactor::held
+        Tensor step_sums;  ///< f64: LossSums of the step, gradient norm, clip factor, ClipFactor::held
         Tensor eval_sums;
         Tensor mismatched;                         ///< f64 [1], if the objective needs it
         Tensor decay_map, norm_scratch, checksum;  ///< GPU
@@ -243,7 +239,8 @@ class Learner {
         struct Lists {
             const ParameterList &trained, &base, &quantised;
         };
-        static State lay_out(Arena& arena, const Lists& lists, const LearnerOptions& options, const GradientSync& sync);
+        static State lay_out(Arena& arena, Arena& host, const Lists& lists, const LearnerOptions& options,
+                             const GradientSync& sync);
 
         Tensor loss_sums() const { return step_sums.slice(0, 0, LossSums::count); }
         Tensor norm_and_clip() const { return step_sums.slice(0, LossSums::count, LossSums::count + 2); }
@@ -259,6 +256,30 @@ class Learner {
         static Workspace lay_out(Arena& arena, const ModelConfig& config, const LearnerOptions& options,
                                  const BatchShape& shape, Pass pass, int64_t lowest);
     };
+    /// The optimizer's state of some elements, on the device.
+    struct Stage {
+        Tensor low, m, v, m_units, v_units;
+
+        struct Member {
+            Tensor Stage::*staged;
+            PlacedArray State::*placed;
+            int64_t elements;  ///< that one of its numbers stands for
+        };
+        static const std::array<Member, 5> members;
+        static Stage on_device(const State& state, const Range& kept);
+
+        static constexpr size_t count = 3;  ///< of those for hosted state: one arrives, one is updated, one leaves
+        /// Where hosted state is during its update: in the memory of batches, which is free then.
+        static std::array<Stage, count> lay_out(Arena& arena, const State& state, int64_t elements);
+    };
+    /// Elements that are neighbours in the flat buffers, and whose optimizer state is in one place. If that is host memory,
+    /// they fit a Stage.
+    struct KeptPiece {
+        Range kept;    ///< among the elements whose state this rank keeps
+        Range flat;    ///< in the flat buffers
+        size_t slice;  ///< of sync().state()
+        bool hosted;
+    };
     /// An update whose result has not been collected.
     struct Pending {
         std::unique_ptr<Readback> readback;  ///< GPU
@@ -266,6 +287,8 @@ class Learner {
         int64_t update = 0;
     };
 
+    /// The device's memory, and the host's beside it.
+    static std::pair<Arena, Arena> plans(const ModelConfig& config, const LearnerOptions& options, Device device);
     /// Lays the workspace out for a batch and fills it.
     void prepare(const Context& ctx, const Batch& batch, double total, Pass pass);
     void compute_reference(const Context& ctx, const Batch& batch);
@@ -275,8 +298,12 @@ class Learner {
 
     void clear_sums(const Tensor& sums) const;
     void add_norm(const Context& ctx) const;
+    std::vector<KeptPiece> kept_pieces() const;
     void update_weights(const Context& ctx, const AdamWSettings& settings, double learning_rate);
     void update_with_muon(const Context& ctx, const AdamWSettings& settings, double learning_rate);
+    class HostedUpdate;
+    /// Weights that were loaded become those from element `begin` on.
+    void store_weights(int64_t begin, const Tensor& values);
     void keep_result();
     /// Undoes what the host counted of this update and the later ones, which the device held back.
     void take_back(int64_t update);
@@ -291,7 +318,8 @@ class Learner {
     ParameterList parameters_;
     int64_t lowest_layer_;  ///< with a trained parameter
     GradientSync sync_;
-    Arena arena_;
+    Arena arena_, host_;
+    HostTransfers transfers_;
     State state_;
     size_t state_end_ = 0;  ///< arena mark: the workspace comes after it
     Workspace workspace_;

@@ -1,37 +1,27 @@
 // What a Learner keeps: its memory, the state of the optimizer, and the updates.
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "train/optimizer/moment_codes.h"
 #include "train/step/learner.h"
+#include "train/step/muon_parts.h"
 
 namespace colonnade {
 namespace {
-
-bool takes_muon(const Parameter& p) {
-    return p.shape.size() == 2 && p.in_block();
-}
-
-/// The elements that take AdamW beside Muon: from the first of neighbours to the next matrix.
-std::vector<Range> ranges_of_adamw(const ParameterList& list) {
-    std::vector<Range> ranges;
-    bool open = false;
-    for (const Parameter& p : list.all()) {
-        if (open == !takes_muon(p)) continue;
-        if (open)
-            ranges.back().end = p.begin;
-        else
-            ranges.push_back({p.begin, list.size()});
-        open = !open;
-    }
-    return ranges;
-}
 
 int64_t size_of(const std::vector<Range>& ranges) {
     int64_t elements = 0;
     for (const Range& r : ranges) elements += r.size();
     return elements;
+}
+
+/// How many of the elements whose state a rank keeps have it in host memory.
+int64_t hosted_elements(int64_t kept, const LearnerOptions& o) {
+    const double share = std::clamp(o.offloaded_optimizer, 0.0, 1.0);
+    const auto blocks = static_cast<int64_t>(std::ceil(share * static_cast<double>(kept) / moment_block));
+    return std::min(kept, blocks * moment_block);
 }
 
 MuonWorkspace::Sizes largest_matrix(const ParameterList& list) {
@@ -45,13 +35,6 @@ MuonWorkspace::Sizes largest_matrix(const ParameterList& list) {
 }
 
 }  // namespace
-
-int64_t OptimizerArray::index_of(int64_t element) const {
-    if (parts.empty()) return (element + elements - 1) / elements;
-    int64_t before = 0;
-    for (const Range& part : parts) before += std::clamp<int64_t>(element - part.begin, 0, part.size());
-    return before;
-}
 
 ParameterList trained_parameters(const ModelConfig& config, const LearnerOptions& o) {
     if (o.lora) return lora_parameters(config, *o.lora);
@@ -88,7 +71,7 @@ size_t state_bytes(const ModelConfig& config, const LearnerOptions& o, Device de
     return kept * bytes_of(sum_dtype(o.dtype_on(device))) + (kept + in_v) * bytes_of(moments) + 2 * units;
 }
 
-Learner::State Learner::State::lay_out(Arena& arena, const Lists& lists, const LearnerOptions& o,
+Learner::State Learner::State::lay_out(Arena& arena, Arena& host, const Lists& lists, const LearnerOptions& o,
                                        const GradientSync& sync) {
     State s;
     const ParameterList& parameters = lists.trained;
@@ -99,23 +82,28 @@ Learner::State Learner::State::lay_out(Arena& arena, const Lists& lists, const L
     if (lists.base.size() > 0) s.base = arena.tensor("frozen weights", compute, {lists.base.size()});
     for (const Parameter& p : lists.quantised.all())
         s.quantised.push_back(QuantisedMatrix::lay_out(arena, "frozen weights", *o.base_code, p.shape[0], p.shape[1]));
-    s.weights = arena.tensor(on_gpu ? "master " + group : group, master, {on_gpu ? kept : n});
-    if (on_gpu) s.compute_weights = arena.tensor(group, compute, {n});
+    s.weights = arena.tensor(group, compute, {n});
     s.step_sums = arena.tensor("workspace", DType::f64, {LossSums::count + 3});
     s.eval_sums = arena.tensor("workspace", DType::f64, {LossSums::count});
     if (o.objective->needs_mismatched()) s.mismatched = arena.tensor("workspace", DType::f64, {1});
     if (!o.training) return s;
     const DType moments = o.moments_on(arena.device());
     s.gradients = arena.tensor("gradients", master, {n});
-    s.m = arena.tensor("optimizer", moments, {kept});
-    s.v = arena.tensor("optimizer", moments, {o.muon_momentum ? size_of(ranges_of_adamw(parameters)) : kept});
+    const int64_t hosted = hosted_elements(kept, o);
+    const auto place = [&](const char* what, DType dtype, int64_t count, int64_t in_host) {
+        return PlacedArray::lay_out(arena, host, what, dtype, count, in_host);
+    };
+    if (on_gpu) s.low = place("low halves of weights", DType::i16, kept, hosted);
+    s.m = place("optimizer", moments, kept, hosted);
+    s.v = place("optimizer", moments, o.muon_momentum ? size_of(ranges_of_adamw(parameters)) : kept, hosted);
     if (o.muon_momentum) {
+        require(hosted == 0, "Muon with its state in host memory");
         require(!o.lora && !sync.sharded() && moments == master, "Muon with LoRA, sharded state or narrow moments");
         s.muon = MuonWorkspace::lay_out(arena, compute, largest_matrix(parameters));
     }
     if (moments == DType::u8) {
-        s.m_units = arena.tensor("optimizer", DType::f32, {kept / moment_block});
-        s.v_units = arena.tensor("optimizer", DType::f32, {kept / moment_block});
+        s.m_units = place("optimizer", DType::f32, kept / moment_block, hosted / moment_block);
+        s.v_units = place("optimizer", DType::f32, kept / moment_block, hosted / moment_block);
     }
     if (const size_t bytes = sync.scratch_bytes(arena.device(), master))
         s.comm_scratch = arena.tensor("gradient sync", DType::u8, {static_cast<int64_t>(bytes)});
@@ -129,29 +117,92 @@ Learner::State Learner::State::lay_out(Arena& arena, const Lists& lists, const L
     return s;
 }
 
-std::vector<OptimizerArray> Learner::optimizer_state() const {
+/// The numbers of an array of optimizer state, in both places.
+static StateArray array_of(const char* name, const PlacedArray& placed, int64_t elements = 1) {
+    StateArray array{.name = name, .elements = elements};
+    for (const Tensor& t : {placed.on_device, placed.on_host})
+        if (t.rank > 0) array.parts.push_back({.values = t});
+    array.dtype = sum_dtype(array.parts.front().values.dtype);
+    return array;
+}
+
+std::vector<StateArray> Learner::optimizer_state() const {
     if (!options_.training) return {};
     if (options_.muon_momentum) {
-        std::vector<OptimizerArray> arrays = {{.name = "muon/m", .values = state_.m}};
-        if (std::vector<Range> parts = ranges_of_adamw(parameters_); !parts.empty())
-            arrays.push_back({.name = "muon/v", .values = state_.v, .parts = std::move(parts)});
+        std::vector<StateArray> arrays = {array_of("muon/m", state_.m)};
+        if (std::vector<Range> ranges = ranges_of_adamw(parameters_); !ranges.empty()) {
+            arrays.push_back(array_of("muon/v", state_.v));
+            arrays.back().ranges = std::move(ranges);
+        }
         return arrays;
     }
-    std::vector<OptimizerArray> all = {{.name = "adamw/m", .values = state_.m},
-                                       {.name = "adamw/v", .values = state_.v}};
+    std::vector<StateArray> all = {array_of("adamw/m", state_.m), array_of("adamw/v", state_.v)};
     if (state_.m_units.empty()) return all;
-    all.push_back({.name = "adamw/m_units", .values = state_.m_units, .elements = moment_block});
-    all.push_back({.name = "adamw/v_units", .values = state_.v_units, .elements = moment_block});
+    all.push_back(array_of("adamw/m_units", state_.m_units, moment_block));
+    all.push_back(array_of("adamw/v_units", state_.v_units, moment_block));
     return all;
 }
 
-HostCopy Learner::whole(const Tensor& state) const {
-    HostCopy own = HostCopy::of(options_.gpu, state);
-    if (!sharded(state)) return own;
+std::vector<Learner::KeptPiece> Learner::kept_pieces() const {
+    std::vector<KeptPiece> pieces;
+    const int64_t border = sync_.state_size() - hosted_elements(sync_.state_size(), options_);
+    int64_t at = 0;
+    for (size_t slice = 0; slice < sync_.state().size(); ++slice) {
+        const Range& s = sync_.state()[slice];
+        for (int64_t begin = 0; begin < s.size();) {
+            const int64_t place = at + begin;
+            const int64_t end = std::min(s.size(), place < border ? border - at : begin + options_.hosted_piece);
+            pieces.push_back({.kept = {place, at + end},
+                              .flat = {s.begin + begin, s.begin + end},
+                              .slice = slice,
+                              .hosted = place >= border});
+            begin = end;
+        }
+        at += s.size();
+    }
+    return pieces;
+}
+
+StateArray Learner::master_weights() const {
+    StateArray array{.name = "weights", .dtype = sum_dtype(state_.weights.dtype)};
+    for (const KeptPiece& piece : kept_pieces()) {
+        const Tensor weights = state_.weights.slice(0, piece.flat.begin, piece.flat.end);
+        if (state_.low.empty())
+            array.parts.push_back({.values = weights});
+        else
+            array.parts.push_back({.values = state_.low.slice(piece.kept.begin, piece.kept.end), .top = weights});
+    }
+    return array;
+}
+
+HostCopy Learner::master_weight(const Parameter& p) const {
+    require(!collects_weights(), "{}: this rank has a part of it", p.name);
+    return sync_.sharded() ? HostCopy::of(nullptr, slice_of(state_.weights, p))
+                           : master_weights().read(options_.gpu, {p.begin, p.end()});
+}
+
+HostCopy Learner::all_weights() const {
+    if (!options_.gpu) return HostCopy::of(nullptr, state_.weights);
+    const HostCopy own = master_weights().read(options_.gpu);
+    if (!collects_weights()) return own;
     const bool first = sync_.options().rank == 0;
     HostCopy all = HostCopy::blank(own.tensor().dtype, first ? parameters_.size() : 0);
     sync_.collect(all.tensor(), own.tensor());
     return all;
+}
+
+void Learner::store_weights(int64_t begin, const Tensor& values) {
+    const int64_t end = begin + values.numel();
+    const StateArray rounded{.name = "weights", .dtype = DType::f32, .parts = {{.values = state_.weights}}};
+    rounded.write(options_.gpu, begin, values);
+    if (state_.low.empty()) return;
+    const StateArray masters = master_weights();
+    for (const KeptPiece& piece : kept_pieces()) {
+        const int64_t first = std::max(begin, piece.flat.begin), last = std::min(end, piece.flat.end);
+        if (first < last)
+            masters.write(options_.gpu, piece.kept.begin + first - piece.flat.begin,
+                          values.slice(0, first - begin, last - begin));
+    }
 }
 
 HostCopy Learner::whole_model(const Tensor& trained) const {
@@ -165,78 +216,6 @@ HostCopy Learner::whole_model(const Tensor& trained) const {
         copy(HostCopy::of(options_.gpu, slice_of(state_.base, p)).tensor(), p);
     for (const Parameter& p : parameters_.all()) copy(slice_of(trained, p), p);
     return model;
-}
-
-void Learner::update_with_muon(const Context& ctx, const AdamWSettings& settings, double learning_rate) {
-    const auto copies = [&](const auto& part) {
-        return state_.compute_weights.empty() ? Tensor() : part(state_.compute_weights);
-    };
-    int64_t at = 0;
-    for (const Range& r : ranges_of_adamw(parameters_)) {
-        const auto part = [&](const Tensor& t) { return t.slice(0, r.begin, r.end); };
-        adamw(ctx, {.weights = part(state_.weights),
-                    .copy = copies(part),
-                    .m = part(state_.m),
-                    .v = state_.v.slice(0, at, at + r.size()),
-                    .gradients = part(state_.gradients),
-                    .clip = state_.norm_and_clip(),
-                    .decay_map = state_.decay_map,
-                    .parameters = parameters_,
-                    .begin = r.begin,
-                    .settings = settings,
-                    .learning_rate = learning_rate,
-                    .step = updates_,
-                    .seed = options_.seed});
-        at += r.size();
-    }
-    const MuonSettings of_muon{.momentum = *options_.muon_momentum, .weight_decay = settings.weight_decay};
-    for (const Parameter& p : parameters_.all()) {
-        if (!takes_muon(p)) continue;
-        const auto part = [&](const Tensor& t) { return view_of(t, p); };
-        muon(ctx, {.weights = part(state_.weights),
-                   .copy = copies(part),
-                   .m = part(state_.m),
-                   .gradients = part(state_.gradients),
-                   .clip = state_.norm_and_clip(),
-                   .settings = of_muon,
-                   .learning_rate = learning_rate,
-                   .workspace = state_.muon});
-    }
-}
-
-void Learner::update_weights(const Context& ctx, const AdamWSettings& settings, double learning_rate) {
-    sync_.await_weights();  // no weight may change while it is still being sent
-    if (options_.muon_momentum) return update_with_muon(ctx, settings, learning_rate);
-    const std::vector<Range>& slices = sync_.state();
-    // The last slice first: that is the order in which the next forward reads them.
-    int64_t at = sync_.state_size();
-    for (size_t i = slices.size(); i-- > 0;) {
-        const Range& s = slices[i];
-        at -= s.size();
-        const auto kept = [&](const Tensor& t) { return t.slice(0, at, at + s.size()); };
-        const auto units = [&](const Tensor& t) {
-            return t.empty() ? t : t.slice(0, at / moment_block, (at + s.size()) / moment_block);
-        };
-        const auto of_all = [&](const Tensor& t) { return t.slice(0, s.begin, s.end); };
-        const bool whole = state_.weights.numel() == parameters_.size();
-        if (s.size() > 0)
-            adamw(ctx, {.weights = whole ? of_all(state_.weights) : kept(state_.weights),
-                        .copy = state_.compute_weights.empty() ? Tensor() : of_all(state_.compute_weights),
-                        .m = kept(state_.m),
-                        .v = kept(state_.v),
-                        .m_units = units(state_.m_units),
-                        .v_units = units(state_.v_units),
-                        .gradients = of_all(state_.gradients),
-                        .clip = state_.norm_and_clip(),
-                        .decay_map = state_.decay_map,
-                        .parameters = parameters_,
-                        .begin = s.begin,
-                        .settings = settings,
-                        .learning_rate = learning_rate,
-                        .step = updates_,
-                        .seed = options_.seed});
-        if (sync_.sharded()) sync_.share(compute_weights(), state_.comm_scratch, i);
-    }
 }
 
 }  // namespace colonnade

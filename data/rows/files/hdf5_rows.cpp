@@ -72,6 +72,9 @@ void Hdf5Rows::write(const Column& column, int64_t begin, int64_t count, std::st
         case DType::u8:
             read(uint8_t{}, integer);
             break;
+        case DType::i16:
+            read(int16_t{}, integer);
+            break;
         case DType::i32:
             read(int32_t{}, integer);
             break;

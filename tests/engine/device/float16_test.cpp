@@ -55,5 +55,27 @@ TEST(Float16, Bfloat16IsExact) {
     check_format(7, 8, float_from_bf16, bf16_from_float);
 }
 
+// Every float is its two halves, and the upper one is the nearest bfloat16. Checked for all numbers near every border
+// between the halves, and for a step through all of them.
+TEST(Float16, AFloatIsItsTwoHalves) {
+    const auto check = [](uint32_t bits) {
+        const auto [top, low] = split_float(bits);
+        const float value = std::bit_cast<float>(bits), rounded = float_from_bf16(top);
+        if (std::isnan(value)) {
+            ASSERT_TRUE(std::isnan(rounded) && std::isnan(std::bit_cast<float>(joined_float(top, low)))) << bits;
+            return;
+        }
+        ASSERT_EQ(joined_float(top, low), bits);
+        // It differs from rounding to nearest even only halfway between two numbers, and then goes away from zero.
+        if ((bits & 0xffffu) == 0x8000u)
+            ASSERT_EQ(top, static_cast<uint16_t>((bits >> 16) + 1)) << bits;
+        else
+            ASSERT_EQ(top, bf16_from_float(value)) << bits;
+    };
+    for (uint32_t top = 0; top < 0x10000; ++top)
+        for (const uint32_t low : {0x0000u, 0x0001u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu}) check(top << 16 | low);
+    for (uint64_t bits = 0; bits < uint64_t{1} << 32; bits += 40'503) check(static_cast<uint32_t>(bits));
+}
+
 }  // namespace
 }  // namespace colonnade

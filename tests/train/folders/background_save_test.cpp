@@ -39,10 +39,7 @@ class BackgroundSaves : public FileTest {
     TrainerState state(int64_t step) const {
         return {.step = step, .since_log = {}, .data_key = "key", .config_yaml = "seed: 42\n"};
     }
-    std::vector<std::vector<float>> numbers() const {
-        return {values_of<float>(learner_->weights()), values_of<float>(learner_->m()),
-                values_of<float>(learner_->v())};
-    }
+    std::vector<std::vector<double>> numbers() const { return state_of(*learner_); }
     /// Checkpoint 1, in the foreground, and a saver.
     void prepare() {
         save_checkpoint(folder(1), *learner_, state(1));
@@ -71,7 +68,7 @@ class BackgroundSaves : public FileTest {
     ReplacedFileSystem replaced_{shim_};
     std::unique_ptr<Learner> learner_;
     std::optional<BackgroundSave> saver_;
-    std::vector<std::vector<float>> first_;
+    std::vector<std::vector<double>> first_;
     uint64_t draw_ = 0;
 };
 
@@ -119,9 +116,9 @@ TEST_F(BackgroundSaves, OnAGpuStoreTheStateOfTheirBeginning) {
             EXPECT_TRUE(saver.wait());
             const char* const shard = "/state-00001-of-00001.h5";
             EXPECT_TRUE(slurp(path("here") + shard) == slurp(folder(step) + shard)) << name_of(moments) << " " << step;
-            const auto before = numbers_of(*learner_, learner_->weights());
+            const auto before = weights_of(*learner_);
             load_checkpoint(folder(step), *learner_);
-            EXPECT_FALSE(numbers_of(*learner_, learner_->weights()) == before);
+            EXPECT_FALSE(weights_of(*learner_) == before);
             fs::remove_all(path("here"));
         }
         fs::remove_all(folder(3));

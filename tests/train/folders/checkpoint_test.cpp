@@ -20,10 +20,6 @@ namespace fs = std::filesystem;
 constexpr const char* files[] = {"config.yaml", "manifest.json", "model_config.json", "state-00001-of-00001.h5",
                                  "trainer_state.json"};
 
-std::vector<std::vector<float>> state_of(const Learner& learner) {
-    return {values_of<float>(learner.weights()), values_of<float>(learner.m()), values_of<float>(learner.v())};
-}
-
 class Checkpoint : public FileTest {
   protected:
     static std::unique_ptr<Learner> learner_after(int updates, Architecture architecture = Architecture::qwen3) {
@@ -217,9 +213,7 @@ TEST_F(Checkpoint, OfVersion3IsRead) {
     const int64_t n = saved_one->parameters().size();
     fs::remove(shard);
     Hdf5Writer old(shard);
-    old.write("weights", saved_one->weights());
-    old.write("adamw/m", saved_one->m());
-    old.write("adamw/v", saved_one->v());
+    for (const StateArray& array : arrays_of(*saved_one)) old.write(array.name, array.read(nullptr).tensor());
     old.attribute("begin", int64_t{0});
     old.attribute("end", n);
     old.attribute("updates", int64_t{2});
@@ -268,11 +262,9 @@ TEST_F(Checkpoint, MustHoldEveryElementOnce) {
             names.push_back(shard_name(static_cast<int>(i), static_cast<int>(shares.size())));
             Hdf5Writer file(folder + "/" + names.back());
             std::vector<int64_t> slices = {shares[i].begin, shares[i].end};
-            const Tensor all[] = {saved_one->weights(), saved_one->m(), saved_one->v()};
-            const char* const arrays[] = {"weights", "adamw/m", "adamw/v"};
-            for (size_t k = 0; k < 3; ++k)
-                file.write(arrays[k], all[k].slice(0, std::clamp<int64_t>(shares[i].begin, 0, n),
-                                                   std::clamp<int64_t>(shares[i].end, 0, n)));
+            const Range share = {std::clamp<int64_t>(shares[i].begin, 0, n), std::clamp<int64_t>(shares[i].end, 0, n)};
+            for (const StateArray& array : arrays_of(*saved_one))
+                file.write(array.name, array.read(nullptr, share).tensor());
             file.write("slices", Tensor(slices.data(), DType::i64, {1, 2}));
             file.attribute("updates", int64_t{2});
             file.close();

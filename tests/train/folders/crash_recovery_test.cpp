@@ -66,18 +66,18 @@ class CrashRecovery : public FileTest {
 
 class CrashedSaves : public CrashRecovery {
   protected:
-    using Numbers = std::vector<std::vector<float>>;
-    static Numbers numbers(const Learner& learner) {
-        return {values_of<float>(learner.weights()), values_of<float>(learner.m()), values_of<float>(learner.v())};
-    }
+    using Numbers = std::vector<std::vector<double>>;
+    static Numbers numbers(const Learner& learner) { return state_of(learner); }
     static TrainerState state(int64_t step) {
         return {.step = step, .since_log = {}, .data_key = "key", .config_yaml = "seed: 42\n"};
     }
     /// Changes all numbers, as a step of training does.
     void step() {
         ++steps_;
-        for (const Tensor* t : {&learner_->weights(), &learner_->m(), &learner_->v()})
-            for (int64_t i = 0; i < t->numel(); ++i) t->as<float>()[i] += 0.25f + static_cast<float>(steps_ % 3);
+        for (const StateArray& array : arrays_of(*learner_))
+            for (const StatePart& part : array.parts)
+                for (int64_t i = 0; i < part.values.numel(); ++i)
+                    part.values.as<float>()[i] += 0.25f + static_cast<float>(steps_ % 3);
         learner_->set_updates(steps_);
         expected_[steps_] = numbers(*learner_);
     }

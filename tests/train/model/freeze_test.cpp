@@ -78,7 +78,7 @@ TEST_P(FrozenGradients, AreThoseOfTheWholeModel) {
             randomize(full, 3);
             options.freeze = freeze;
             Learner frozen(config, options);
-            const auto weights = numbers_of(full, full.weights());
+            const auto weights = weights_of(full);
             const auto put = [&](const Parameter& p, const Tensor& into) {
                 const double* from = weights.data() + full.parameters().named(p.name)->begin;
                 dispatch_float(into.dtype, [&]<typename T>() {

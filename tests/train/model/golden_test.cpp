@@ -118,7 +118,7 @@ class GoldenTest : public testing::TestWithParam<std::string> {
         const std::string prefix = fmt::format("step{}.", steps);
         if (!golden.file.find(prefix + learner.parameters().all().front().name)) return;  // weights in bfloat16
         RelativeError weights;
-        const std::vector<double> found = numbers_of(learner, learner.weights());
+        const std::vector<double> found = weights_of(learner);
         for (const Parameter& p : learner.parameters().all())
             weights.add(found.data() + p.begin, golden.read<double>(prefix + p.name));
         // The golden final weights are stored in float, whose rounding bounds the error in double from below.

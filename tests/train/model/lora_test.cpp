@@ -100,7 +100,7 @@ TEST_P(LoraGradient, IsTheProjectedGradientOfTheMergedModel) {
     const auto learner = this->learner(batch);
     const auto merged = merged_learner(*learner, DType::f64);
     const auto g = gradients_of(*learner, batch), dw = gradients_of(*merged, batch);
-    const auto w = numbers_of(*learner, learner->weights());
+    const auto w = weights_of(*learner);
     EXPECT_NEAR(learner->loss().mean(), merged->loss().mean(), 1e-12 * merged->loss().mean());
     const double s = lora().scale();
     std::vector<double> expected(g.size());

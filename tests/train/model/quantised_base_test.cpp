@@ -82,7 +82,7 @@ TEST_P(QuantisedBase, TrainsWithTheBitsOfRoundedWeights) {
             l->result();
         }
     }
-    EXPECT_EQ(numbers_of(*narrow, narrow->weights()), numbers_of(*whole, whole->weights()));
+    EXPECT_EQ(weights_of(*narrow), weights_of(*whole));
 }
 
 TEST_P(QuantisedBase, AnswersAsRoundedWeightsDo) {

@@ -17,19 +17,18 @@ class Muon : public OnDevice {
     void prepare(int64_t rows, int64_t columns) {
         rows_ = rows, columns_ = columns;
         const DType dtype = GetParam().dtype;
-        w_ = make(dtype, rows * columns);
+        w_ = make_weights(rows * columns);
         m_ = make(dtype, rows * columns);
         g_ = make(dtype, rows * columns);
         clip_ = put(std::vector<double>{1, 1});
-        if (gpu_) copy_ = make(DType::bf16, rows * columns);
         arena_ = std::make_unique<Arena>(ctx_.device, size_t{1} << 22);
         workspace_ = MuonWorkspace::lay_out(*arena_, gpu_ ? DType::bf16 : dtype,
                                             {.elements = rows * columns, .shorter_side = std::min(rows, columns)});
     }
     void step(const MuonSettings& settings, double rate) {
         const auto matrix = [&](const Tensor& t) { return t.empty() ? t : t.view({rows_, columns_}); };
-        muon(ctx_, {.weights = matrix(w_),
-                    .copy = matrix(copy_),
+        muon(ctx_, {.weights = matrix(w_.values),
+                    .low = matrix(w_.low),
                     .m = matrix(m_),
                     .gradients = matrix(g_),
                     .clip = clip_,
@@ -38,7 +37,8 @@ class Muon : public OnDevice {
                     .workspace = workspace_});
     }
     int64_t rows_ = 0, columns_ = 0;
-    Tensor w_, copy_, m_, g_, clip_;
+    Weights w_;
+    Tensor m_, g_, clip_;
     std::unique_ptr<Arena> arena_;
     MuonWorkspace workspace_;
 };
@@ -99,10 +99,11 @@ TEST_P(Muon, ChangesNothingIfTheClipFactorIsNan) {
     prepare(64, 64);
     write(w_, std::vector<double>(64 * 64, 0.5));
     fill(clip_, std::vector<double>{1, NAN});
-    const auto before = bytes(w_), m = bytes(m_);
+    const auto before = read(w_);
+    const auto m = bytes(m_);
     write(g_, std::vector<double>(64 * 64, NAN));
     step({}, 0.1);
-    EXPECT_TRUE(bytes(w_) == before);
+    EXPECT_TRUE(read(w_) == before);
     EXPECT_TRUE(bytes(m_) == m);
 }
 

@@ -194,17 +194,21 @@ void expect_updates_of_one(const Ranks& ranks, Learner& alone, Learner& together
         EXPECT_LT(b.clip_factor, 1);
     }
     if (bounds.weights) {
-        const std::vector<double> a = numbers_of(alone, alone.compute_weights()),
-                                  b = numbers_of(together, together.compute_weights());
+        const std::vector<double> a = numbers_of(alone, alone.weights()), b = numbers_of(together, together.weights());
         double worst = 0;
         for (size_t k = 0; k < a.size(); ++k) worst = std::max(worst, std::abs(a[k] - b[k]));
         EXPECT_LT(worst, *bounds.weights);
     }
     require_same_weights(ranks, together.weights_checksum(), 3, 0);
-    for (const auto& state : {&Learner::m, &Learner::v}) {
-        const HostCopy whole = together.whole((together.*state)());
+    const auto shares = together.optimizer_state(), states = alone.optimizer_state();
+    for (size_t array = 0; array < states.size(); ++array) {
+        const HostCopy own = shares[array].read(together.options().gpu);
+        const bool shared = own.tensor().numel() < states[array].size();
+        const HostCopy all = HostCopy::blank(own.tensor().dtype, shared ? states[array].size() : 0);
+        if (shared) together.sync().collect(all.tensor(), own.tensor());
         if (!ranks.first()) continue;
-        const std::vector<double> x = numbers_of(whole.tensor()), y = numbers_of(alone, (alone.*state)());
+        const std::vector<double> x = numbers_of(shared ? all.tensor() : own.tensor()),
+                                  y = numbers_of(alone, states[array]);
         double largest = 0, difference = 0;
         for (size_t i = 0; i < y.size(); ++i) {
             largest = std::max(largest, std::abs(y[i]));

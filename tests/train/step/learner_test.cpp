@@ -42,9 +42,7 @@ class Update : public testing::TestWithParam<DType> {
     /// Weights and both moments.
     std::vector<double> state() const {
         std::vector<double> all = numbers_of(*learner_, learner_->weights());
-        for (const Tensor* moments : {&learner_->m(), &learner_->v()})
-            for (const double x : numbers_of(*learner_, *moments)) all.push_back(x);
-        for (const double x : numbers_of(*learner_, learner_->compute_weights())) all.push_back(x);
+        for (const auto& array : state_of(*learner_)) all.insert(all.end(), array.begin(), array.end());
         return all;
     }
 
@@ -55,14 +53,14 @@ TEST_P(Update, ClipsToTheNorm) {
     const double full = 0.5 * std::sqrt(static_cast<double>(learner_->parameters().count()));
     for (const double limit : {0.0, 0.1, 1e9}) {
         set_gradients(0.5f);
-        const auto before = numbers_of(*learner_, learner_->m());
+        const auto before = state_of(*learner_).at(1);
         const StepResult result = update({.beta1 = 0.5}, limit);
         EXPECT_NEAR(result.gradient_norm, full, 1e-9 * full);
         const double factor = limit == 0.1 ? limit / (full + 1e-6) : 1;
         EXPECT_DOUBLE_EQ(result.clip_factor, factor);
         // The first moment shows which gradient the optimizer got.
         const auto at = static_cast<size_t>(learner_->parameters().all()[0].begin);
-        EXPECT_NEAR(numbers_of(*learner_, learner_->m())[at], 0.5 * before[at] + 0.5 * 0.5 * factor, 1e-7);
+        EXPECT_NEAR(state_of(*learner_).at(1)[at], 0.5 * before[at] + 0.5 * 0.5 * factor, 1e-7);
     }
 }
 
@@ -186,9 +184,8 @@ TEST_P(Update, IsTheSameWithACommunicatorOfOneRank) {
             learner.update(ctx, {.weight_decay = 0.1}, 1e-2, 0.1);
             learner.result();
         }
-        std::vector<double>& all = states.emplace_back(numbers_of(learner, learner.weights()));
-        for (const Tensor* state : {&learner.m(), &learner.v()})
-            for (const double x : numbers_of(learner, *state)) all.push_back(x);
+        std::vector<double>& all = states.emplace_back();
+        for (const auto& array : state_of(learner)) all.insert(all.end(), array.begin(), array.end());
         all.push_back(static_cast<double>(learner.weights_checksum() >> 11));
     }
     EXPECT_TRUE(states[1] == states[0]);
