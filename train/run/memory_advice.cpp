@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include "engine/device/host_memory.h"
 #include "engine/device/human_units.h"
 #include "train/run/learner_options.h"
 
@@ -29,6 +30,15 @@ const Change changes[] = {
         c.gradient_accumulation_steps *= packs;
         return {"per_device_train_batch_size=1", "per_device_eval_batch_size=1",
                 fmt::format("gradient_accumulation_steps={}", c.gradient_accumulation_steps)};
+    },
+    [](Config& c, const Session& session, const Ranks& ranks) -> std::vector<std::string> {
+        if (session.device == Device::cpu || c.offload_activations.count == BlockCount::all) return {};
+        Config all = c;
+        all.offload_activations.count = BlockCount::all;
+        const size_t host = Learner::host_plan(session.model, learner_options(all, ranks), session.device).bytes();
+        if (host * static_cast<size_t>(ranks.local_size()) > available_memory()) return {};
+        c = all;
+        return {"offload_activations=true"};
     },
     [](Config& c, const Session&, const Ranks&) -> std::vector<std::string> {
         if (c.head_chunk <= 256) return {};

@@ -23,11 +23,9 @@ SavePlan plan_saves(const Session& session, const Ranks& ranks, size_t available
     plan.background = true;
     plan.copy_bytes = state_bytes(session.model, options, session.device);
     if (c.async_save == Tristate::on) return plan;
-    size_t left = available;
-    if (session.device == Device::cpu) {
-        const size_t run = Learner::plan(session.model, options, session.device).bytes();
-        left -= std::min(left, run * static_cast<size_t>(ranks.local_size()));
-    }
+    size_t run = Learner::host_plan(session.model, options, session.device).bytes();
+    if (session.device == Device::cpu) run += Learner::plan(session.model, options, session.device).bytes();
+    const size_t left = available - std::min(available, run * static_cast<size_t>(ranks.local_size()));
     const size_t copies = plan.copy_bytes * static_cast<size_t>(plan.sharded ? ranks.local_size() : 1);
     if (copies <= left / 2) return plan;
     return {.sharded = plan.sharded,

@@ -154,6 +154,11 @@ Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
     clear(context(), state_.held());
 }
 
+int64_t Learner::offloaded_blocks() const {
+    return Workspace::layout(options_, options_.device(), {}, Pass::training, lowest_layer_)
+        .offloaded_of(options_.training ? config_.num_hidden_layers : 0);
+}
+
 Context Learner::context(const ContextOptions& o) const {
     return {.device = options_.device(), .profile = o.profile, .gpu = options_.gpu, .deterministic = o.deterministic};
 }

@@ -131,6 +131,8 @@ class Learner {
     const Transformer& model() const { return *model_; }
     const Arena& arena() const { return arena_; }
     const Arena& host_arena() const { return host_; }
+    /// Blocks whose inputs are in host memory between forward and backward.
+    int64_t offloaded_blocks() const;
     /// The context in which its ops run.
     Context context(const ContextOptions& options = {}) const;
 
