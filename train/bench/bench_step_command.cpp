@@ -44,11 +44,16 @@ void print(const Json& r, const ModelConfig& m) {
                                                                        100 * number("target_share"))
                                                          : ""));
     line("device",
-         gpu ? fmt::format("{}, {}, moments {}{}, recomputed: {}{}", text("device"), text("optim"), text("optim_dtype"),
-                           number("offload_optimizer") > 0 ? fmt::format(", {:.0f} % of the optimizer in host memory",
-                                                                         100 * number("offload_optimizer"))
-                                                           : std::string(),
-                           text("gradient_checkpointing"), r["deterministic"] ? ", deterministic" : "")
+         gpu ? fmt::format(
+                   "{}, {}, moments {}{}, recomputed: {}{}{}", text("device"), text("optim"), text("optim_dtype"),
+                   number("offload_optimizer") > 0
+                       ? fmt::format(", {:.0f} % of the optimizer in host memory", 100 * number("offload_optimizer"))
+                       : std::string(),
+                   text("gradient_checkpointing"),
+                   r["offload_activations"] == 0
+                       ? ""
+                       : fmt::format(", inputs of {} blocks offloaded", number("offload_activations")),
+                   r["deterministic"] ? ", deterministic" : "")
              : fmt::format("{} threads, {:.1f} ms of CPU time per step", number("threads"), number("step_cpu_ms")));
     line("step", fmt::format("{:.1f} ms (median of {}, {:.1f} to {:.1f}); loss {:.4f}, then {:.4f}", number("step_ms"),
                              number("steps"), number("step_ms_min"), number("step_ms_max"), number("first_loss"),
@@ -74,8 +79,10 @@ void print(const Json& r, const ModelConfig& m) {
                  100 * number("tokens_per_second_all") / number("tokens_per_second_all_alone"),
                  number("step_ms_alone_fastest"), number("step_ms_alone"), number("zero_stage"),
                  text("grad_sync_dtype"), number("exposed_ms")));
-    line("memory", fmt::format("{} planned, {} at peak", human_bytes(r["memory_planned_bytes"].get<size_t>()),
-                               human_bytes(r["memory_peak_bytes"].get<size_t>())));
+    const auto host = r["memory_host_bytes"].get<size_t>();
+    line("memory", fmt::format("{} planned, {} at peak{}", human_bytes(r["memory_planned_bytes"].get<size_t>()),
+                               human_bytes(r["memory_peak_bytes"].get<size_t>()),
+                               host > 0 ? fmt::format("; {} of host memory pinned", human_bytes(host)) : ""));
     if (!r.contains("phases")) return;
     fmt::print("\n{:<14}{:>9}{:>9}\n", "phase", "ms", "share");
     for (const auto& [name, phase] : r["phases"].items())
@@ -171,6 +178,11 @@ class ShapeOptions {
         of_shape(app_.add_option("--zero-stage", c_.zero_stage, "under mpirun: 1 shards the optimizer state"))
             ->check(CLI::Range(0, 1));
         choice("--gradient-checkpointing", c_.gradient_checkpointing, "activations to recompute (default none)");
+        count("--offload-activations", c_.offload_activations.count, 0,
+              "on a GPU: blocks whose inputs are in host memory until backward, or true: of all but two (default "
+              "false)")
+            ->transform(CLI::Transformer(std::map<std::string, int64_t>{{"true", BlockCount::all}, {"false", 0}}))
+            ->type_name("BLOCKS");
         of_shape(app_.add_flag("--deterministic", c_.deterministic, "on a GPU: the same bits in every run"));
         count("--head-chunk", c_.head_chunk, 1, "tokens whose logits are computed at a time (default as in train)");
     }

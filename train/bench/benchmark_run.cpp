@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "engine/device/device.h"
+#include "engine/device/human_units.h"
 #include "train/bench/model_shapes.h"
 #include "train/folders/initial_weights.h"
 #include "train/run/learner_options.h"
@@ -161,7 +162,12 @@ std::string plan_of_shape(const ShapeRequest& request, const Ranks& ranks) {
         c.device == DeviceChoice::cuda || (c.device == DeviceChoice::automatic && !cuda_devices().empty());
     const Device device = cuda ? Device::cuda : Device::cpu;
     settle_device(c, device);
-    return Learner::plan(requested_model(request), learner_options(c, ranks), device).table();
+    const ModelConfig model = requested_model(request);
+    const LearnerOptions options = learner_options(c, ranks);
+    std::string table = Learner::plan(model, options, device).table();
+    const Arena host = Learner::host_plan(model, options, device);
+    for (const auto& [what, bytes] : host.groups()) table += fmt::format("  {:<24} {:>12}\n", what, human_bytes(bytes));
+    return table;
 }
 
 void fill_weights_and_reference(BenchmarkRun& run, Learner& learner, const Context& ctx, const Ranks& ranks) {

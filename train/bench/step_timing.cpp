@@ -250,6 +250,7 @@ Json describe(const BenchmarkRun& run, const Learner& learner, const Gpu* gpu) {
         {"offload_optimizer", c.offload_optimizer.value},
         {"base_quantization", spell(c.base_quantization)},
         {"gradient_checkpointing", spell(c.gradient_checkpointing)},
+        {"offload_activations", learner.offloaded_blocks()},
         {"deterministic", c.deterministic},
         {"parameters", ParameterList(run.session.model).count()},
         {"trained_parameters", learner.parameters().count()},
@@ -300,6 +301,7 @@ Json time_steps(BenchmarkRun& run, const StepCounts& counts, const Ranks& ranks)
     add_figures(report, steps, gpu.get());
     report.update({{"memory_planned_bytes", plan.bytes()},
                    {"memory_peak_bytes", peak_memory(learner, gpu.get())},
+                   {"memory_host_bytes", learner.host_arena().bytes()},
                    {"memory_groups", memory_groups(plan)}});
     const double real = total(steps, &Step::real_tokens);
     if (!session.model.score_head) report["target_share"] = total(steps, &Step::targets) / real;

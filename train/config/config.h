@@ -54,6 +54,12 @@ struct Share {
     double value = 0;
     bool operator==(const Share&) const = default;
 };
+/// A number of a model's blocks, or all of them.
+struct BlockCount {
+    int64_t count = 0;
+    static constexpr int64_t all = int64_t{1} << 30;  ///< more than any model has
+    bool operator==(const BlockCount&) const = default;
+};
 
 struct Config {
     // Model: a folder to start from, or a shape that starts from random weights.
@@ -86,6 +92,7 @@ struct Config {
     int64_t threads = 0;                  ///< 0: one per core
     Tristate bf16 = Tristate::automatic;  ///< settled: on for a GPU, off for the CPU
     Recompute gradient_checkpointing = Recompute::none;
+    BlockCount offload_activations;
     bool deterministic = false;         ///< settled: always true on the CPU
     int64_t recompute_check_steps = 0;  ///< 0: never
 

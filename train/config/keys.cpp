@@ -186,6 +186,12 @@ Section machine_section() {
                 "computation. true means block, false means none.")
                 .also({"enable_activation_checkpointing"})
                 .only_how_to_run(),
+            key("offload_activations", &C::offload_activations,
+                "Keep the inputs of blocks in pinned host memory between the forward and the backward pass of a GPU; "
+                "results stay the same. With gradient_checkpointing: block they are most of what is kept. true: of all "
+                "blocks but the last two; a number: of so many at most, from the lowest trained one on.")
+                .also({"activation_offloading", "enable_activation_offloading"})
+                .only_how_to_run(),
             key("deterministic", &C::deterministic,
                 "The same bits in every run. The CPU is always deterministic. On GPUs this switches attention's "
                 "backward pass, and NCCL, to slower deterministic algorithms; everything else is deterministic anyway.")

@@ -78,12 +78,6 @@ void port_share_of_run(ConfigNode& entry, Porter& porter) {
 
 // --- Data and labels -------------------------------------------------------------------------------------------------
 
-void port_checkpointing(ConfigNode& entry, Porter& porter) {
-    if (!entry.text.starts_with("offload")) return;
-    porter.note(entry, fmt::format("{}: activations are recomputed, and stay on the device", entry.text));
-    entry.text = "block";
-}
-
 void port_datasets(ConfigNode& entry, Porter& porter) {
     for (ConfigNode& item : entry.children)
         if (item.kind == ConfigNode::Kind::map) port_dataset(item, porter);
@@ -276,6 +270,7 @@ const std::vector<Rule>& rules() {
         {{"use_wandb"}, ported, "report_to: [jsonl, tensorboard, wandb], as does `wandb_project`", port_wandb},
         {{"project", "wandb_project"}, ported, "", port_wandb},
         {{"gradient_checkpointing"}, ported, "", port_checkpointing},
+        {{"activation_offloading"}, ported, "", port_offloading},
         {{"datasets", "eval_datasets", "test_datasets"}, ported, "", port_datasets},
         // Without effect here.
         {{"dataset_train_split", "dataset_text_field", "max_samples"},
@@ -295,9 +290,17 @@ const std::vector<Rule>& rules() {
         {{"torch_dtype", "dtype", "tf32", "fp16_full_eval", "bf16_full_eval", "upcast_*", "bfloat16"},
          idle,
          "matrix products are bf16 on a GPU, fp32 on the CPU"},
-        {{"gradient_checkpointing_kwargs", "use_cache", "use_reentrant_gc", "torch_compile*", "use_liger_kernel",
-          "enable_liger_kernel", "liger_*", "cut_cross_entropy", "use_unsloth*", "unsloth_*", "use_kernels",
-          "lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_on_cpu", "lora_task_type"},
+        {{"use_unsloth_gc"},
+         ported,
+         "gradient_checkpointing: block with offload_activations: true",
+         port_unsloth_checkpointing},
+        {{"gradient_checkpointing_kwargs"},
+         ported,
+         "offload: true becomes offload_activations: true; no effect otherwise",
+         port_checkpointing_arguments},
+        {{"use_cache", "use_reentrant_gc", "torch_compile*", "use_liger_kernel", "enable_liger_kernel", "liger_*",
+          "cut_cross_entropy", "use_unsloth*", "unsloth_*", "use_kernels", "lora_mlp_kernel", "lora_qkv_kernel",
+          "lora_o_kernel", "lora_on_cpu", "lora_task_type"},
          idle},
         {{"deepspeed", "fsdp*", "accelerator_config", "use_cpu"},
          idle,

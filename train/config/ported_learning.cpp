@@ -1,4 +1,4 @@
-// Other trainers' keys about optimizers, frozen layers, noise and added tokens.
+// Other trainers' keys about optimizers, activations, frozen layers, noise and added tokens.
 
 #include <algorithm>
 #include <regex>
@@ -22,6 +22,42 @@ void port_optimizer(ConfigNode& entry, Porter& porter) {
                                         [](const auto& s) { return std::string(s.name); }) != spellings<Optim>.end();
     if (!ours && (entry.text.find("8bit") != std::string::npos || entry.text.find("4bit") != std::string::npos))
         porter.refuse(entry, "use adamw_8bit, whose moments take 2.1 bytes per parameter");
+}
+
+/// Elsewhere what is offloaded are the inputs of blocks that are recomputed.
+static void recompute_blocks(const ConfigNode& from, Porter& porter) {
+    if (!porter.find("gradient_checkpointing")) porter.set("gradient_checkpointing", "block", from);
+}
+
+/// Axolotl's values offload, offload_disk and, before, unsloth.
+void port_checkpointing(ConfigNode& entry, Porter& porter) {
+    if (!entry.text.starts_with("offload") && entry.text != "unsloth") return;
+    if (entry.text == "offload_disk") porter.note(entry, "offload_disk: to host memory, not to a disk");
+    porter.set("offload_activations", "true", entry);
+    entry.text = "block";
+}
+
+/// transformers' {offload: true}.
+void port_checkpointing_arguments(ConfigNode& entry, Porter& porter) {
+    const auto offload =
+        std::ranges::find_if(entry.children, [](const ConfigNode& item) { return item.key == "offload"; });
+    if (offload == entry.children.end() || is_off(*offload)) return porter.idle(entry);
+    porter.set("offload_activations", "true", *offload);
+}
+
+/// A name of our key, with Axolotl's values legacy, disk and hidden_states beside TRL's true and false.
+void port_offloading(ConfigNode& entry, Porter& porter) {
+    if (is_off(entry)) return;
+    if (entry.text == "disk") porter.note(entry, "disk: to host memory, not to a disk");
+    if (entry.text == "disk" || entry.text == "legacy" || entry.text == "hidden_states") entry.text = "true";
+    recompute_blocks(entry, porter);
+}
+
+/// LLaMA-Factory's name for both.
+void port_unsloth_checkpointing(ConfigNode& entry, Porter& porter) {
+    if (is_off(entry)) return porter.idle(entry, "off");
+    porter.set("offload_activations", "true", entry);
+    recompute_blocks(entry, porter);
 }
 
 void port_use_muon(ConfigNode& entry, Porter& porter) {

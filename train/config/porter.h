@@ -66,6 +66,10 @@ void port_lora_target_linear(ConfigNode& entry, Porter& porter);
 // --- What is learned and how (train/config/ported_learning.cpp) ---
 
 void port_optimizer(ConfigNode& entry, Porter& porter);
+void port_checkpointing(ConfigNode& entry, Porter& porter);
+void port_checkpointing_arguments(ConfigNode& entry, Porter& porter);
+void port_offloading(ConfigNode& entry, Porter& porter);
+void port_unsloth_checkpointing(ConfigNode& entry, Porter& porter);
 void port_use_muon(ConfigNode& entry, Porter& porter);
 void port_unfrozen(ConfigNode& entry, Porter& porter);
 void port_noise(ConfigNode& entry, Porter& porter);

@@ -136,6 +136,23 @@ struct ValueFormat<Share> {
 };
 
 template <>
+struct ValueFormat<BlockCount> {
+    static std::string what(const Limits&) { return "true, false or a number of blocks"; }
+    static bool read(const ConfigNode& node, const Limits&, BlockCount& value) {
+        bool all = false;
+        if (!ValueFormat<bool>::read(node, {}, all)) return ValueFormat<int64_t>::read(node, at_least(0), value.count);
+        value.count = all ? BlockCount::all : 0;
+        return true;
+    }
+    static void write(YAML::Emitter& out, BlockCount value) {
+        if (value.count == 0 || value.count == BlockCount::all)
+            ValueFormat<bool>::write(out, value.count > 0);
+        else
+            ValueFormat<int64_t>::write(out, value.count);
+    }
+};
+
+template <>
 struct ValueFormat<std::string> {
     static std::string what(const Limits& limits) {
         return limits.choices.empty() ? "text" : fmt::format("one of {}", fmt::join(limits.choices, ", "));

@@ -24,7 +24,7 @@ struct Plan {
 
 /// Which activations of a block are its own; it shares the others with the first block.
 struct Own {
-    bool stream;  ///< its input
+    bool stream;  ///< its input, unless that is offloaded
     bool cheap;   ///< outputs of norms and of SwiGLU
     bool rest;
     Own(const ActivationLayout& layout, int64_t block) {
@@ -35,16 +35,23 @@ struct Own {
     }
 };
 
+/// Whether a block's input has the buffer of that two blocks below, which is offloaded.
+bool takes_turns(const Plan& plan, int64_t block) {
+    const int64_t below = block - 2 - plan.layout.lowest_block();
+    return below >= 0 && below < plan.layout.offloaded_of(plan.config.num_hidden_layers);
+}
+
 BlockActivations lay_out_block(const Plan& plan, const std::vector<BlockActivations>& before) {
     const ModelConfig& c = plan.config;
     const ActivationLayout& layout = plan.layout;
     const int64_t tokens = layout.tokens(), h = c.hidden_size, f = c.intermediate_size;
-    const bool first = before.empty(), last = std::ssize(before) + 1 == c.num_hidden_layers;
+    const int64_t l = std::ssize(before);
+    const bool first = l == 0, last = l + 1 == c.num_hidden_layers;
     // After the attention. What the first block shares has room for the others.
     const int64_t rows = first ? layout.most_rows() : last ? layout.head_rows() : tokens;
-    const Own own(layout, std::ssize(before));
+    const Own own(layout, l);
     BlockActivations b = first ? BlockActivations() : before.front();
-    if (own.stream) b.in = plan.saved({tokens, h});
+    if (own.stream) b.in = takes_turns(plan, l) ? before[l - 2].in : plan.saved({tokens, h});
     if (own.cheap) {
         b.normed = plan.saved({tokens, h});
         b.mid_normed = plan.saved({rows, h});

@@ -6,6 +6,7 @@
 
 #include "engine/device/arena.h"
 #include "train/model/lora.h"
+#include "train/model/offloaded_inputs.h"
 #include "train/model/recompute.h"
 
 namespace colonnade {
@@ -20,19 +21,25 @@ struct ActivationLayout {
     Recompute recompute = Recompute::none;
     std::optional<LoraSettings> lora{};
     bool quantised = false;  ///< the weights of blocks are (LinearParameters::quantised)
-    int64_t lowest = 0;      ///< backward ends at this block: those below share their activations, too
+    int64_t lowest = 0;      ///< backward ends at this layer: the blocks below share their activations, too
+    int64_t offloaded = 0;   ///< blocks whose input goes to host memory, from the lowest that backward reaches; at most
 
     int64_t tokens() const { return packs * length; }
     /// Rows of everything after the last attention.
     int64_t head_rows() const { return rows.value_or(tokens()); }
     int64_t most_rows() const { return std::max(tokens(), head_rows()); }
+    int64_t lowest_block() const { return std::max<int64_t>(lowest, 0); }
+    /// How many blocks of so many that is. The last two never have to leave the device.
+    int64_t offloaded_of(int64_t blocks) const {
+        return training ? std::clamp<int64_t>(offloaded, 0, std::max<int64_t>(blocks - lowest_block() - 2, 0)) : 0;
+    }
 };
 
 /// Activations of one block. In training every block keeps its own for backward, except those that are recomputed:
 /// these are shared by all blocks. Statistics (rstd, lse) have the dtype's sum_dtype. The last block has head_rows() rows
 /// after its attention: `mid` and all below it, and lora_h of every projection but qkv.
 struct BlockActivations {
-    Tensor in;                     ///< [tokens, hidden] residual stream
+    Tensor in;                     ///< [tokens, hidden] residual stream; may be shared (OffloadedInputs)
     Tensor input_rstd;             ///< [tokens]
     Tensor normed;                 ///< [tokens, hidden]
     Tensor qkv;                    ///< [tokens, qkv width]; rotated in place unless there is a q/k norm
@@ -52,12 +59,13 @@ struct Activations {
     ActivationLayout layout;
     Tensor cos, sin;  ///< [tokens, head_dim / 2]
     std::vector<BlockActivations> blocks;
-    Tensor out;         ///< [head rows, hidden] residual stream after the last block
-    Tensor final_rstd;  ///< [head rows]
-    Tensor hidden;      ///< [head rows, hidden] after the final norm
-    Tensor delta;       ///< [most rows, hidden] what half a block adds to the residual stream
-    Tensor dropped;     ///< with dropout: room for the widest input of an adapter
-    Tensor weight;      ///< with quantised weights: room for the largest projection
+    OffloadedInputs offloaded;  ///< of blocks; laid out by its owner, because it is in another arena
+    Tensor out;                 ///< [head rows, hidden] residual stream after the last block
+    Tensor final_rstd;          ///< [head rows]
+    Tensor hidden;              ///< [head rows, hidden] after the final norm
+    Tensor delta;               ///< [most rows, hidden] what half a block adds to the residual stream
+    Tensor dropped;             ///< with dropout: room for the widest input of an adapter
+    Tensor weight;              ///< with quantised weights: room for the largest projection
     /// With ActivationLayout::rows: the rows of the last block's attention that are read [head rows, query width].
     Tensor attention_rows;
 

@@ -28,6 +28,8 @@ void Transformer::forward(const Context& ctx, const TransformerInput& input, Act
     require(!acts.layout.rows || (input.rows.rank == 1 && input.rows.numel() == *acts.layout.rows),
             "activations are laid out for {} rows of the head, not {}", acts.layout.head_rows(), input.rows);
     rope_angles(ctx, {.cos = acts.cos, .sin = acts.sin, .positions = input.positions, .frequencies = frequencies_});
+    OffloadedInputs none;  // a pass of the base has no backward
+    OffloadedInputs& offloaded = input.adapters ? acts.offloaded : none;
     call(input.before_forward, embedding_layer);
     call(input.before_forward, 0);
     BlockActivations& first = acts.blocks[0];
@@ -38,6 +40,7 @@ void Transformer::forward(const Context& ctx, const TransformerInput& input, Act
         noise.positions = input.positions;
         add_embedding_noise(ctx, noise);
     }
+    offloaded.send(0, first.in);
     rmsnorm_forward(ctx, {.out = first.normed,
                           .rstd = first.input_rstd,
                           .in = first.in,
@@ -49,6 +52,7 @@ void Transformer::forward(const Context& ctx, const TransformerInput& input, Act
         const bool last = l + 1 == layers;
         const int64_t rows = last ? acts.layout.head_rows() : acts.layout.tokens();
         call(input.before_forward, l + 1);
+        offloaded.make_room(l + 1);
         rmsnorm_forward(ctx, {.out = last ? acts.hidden : acts.blocks[l + 1].normed,
                               .rstd = last ? acts.final_rstd : acts.blocks[l + 1].input_rstd,
                               .sum = last ? acts.out : acts.blocks[l + 1].in,
@@ -56,6 +60,7 @@ void Transformer::forward(const Context& ctx, const TransformerInput& input, Act
                               .delta = acts.delta.slice(0, 0, rows),
                               .weight = last ? weights_.final_norm : weights_.blocks[l + 1].input_norm,
                               .eps = config_.rms_norm_eps});
+        if (!last) offloaded.send(l + 1, acts.blocks[l + 1].in);
     }
 }
 
@@ -63,6 +68,9 @@ void Transformer::backward(const Context& ctx, const TransformerInput& input, Ac
                            const ModelGradients& gradients) const {
     require(acts.layout.training, "backward needs activations laid out for training");
     require(input.adapters, "backward goes through the adapters");
+    require(acts.offloaded.blocks() == acts.layout.offloaded_of(config_.num_hidden_layers),
+            "the inputs of {} blocks are in host memory, not of {}", acts.offloaded.blocks(),
+            acts.layout.offloaded_of(config_.num_hidden_layers));
     rmsnorm_backward(ctx, {.din = acts.layout.rows ? acts.dhidden : acts.dstream,
                            .dweight = gradients.views.final_norm,
                            .dout = acts.dhidden,
@@ -71,8 +79,11 @@ void Transformer::backward(const Context& ctx, const TransformerInput& input, Ac
                            .weight = weights_.final_norm,
                            .scratch = acts.scratch});
     call(input.after_backward, config_.num_hidden_layers);
-    for (int64_t l = config_.num_hidden_layers - 1; l >= std::max<int64_t>(gradients.lowest, 0); --l) {
+    const int64_t lowest = std::max<int64_t>(gradients.lowest, 0);
+    for (int64_t l = config_.num_hidden_layers - 1; l >= lowest; --l) {
+        acts.offloaded.await(l);
         Block(ctx, *this, input, acts, l).backward(gradients);
+        if (l - 2 >= lowest) acts.offloaded.fetch(l - 2, acts.blocks[l - 2].in);
         call(input.after_backward, l);
     }
     const Tensor& embedding = gradients.views.embedding;

@@ -13,9 +13,11 @@ LearnerOptions learner_options(const Config& c, const Ranks& ranks, Gpu* gpu, Co
             .max_length = c.packing_length,
             .head_chunk = c.head_chunk,
             .moments = c.optim == Optim::adamw_8bit ? DType::u8 : c.optim_dtype,
-            .offloaded_optimizer = c.offload_optimizer.value,
+            .offloaded_optimizer = c.device == DeviceChoice::cpu ? 0 : c.offload_optimizer.value,
             .muon_momentum = c.optim == Optim::muon ? std::optional(c.muon_momentum) : std::nullopt,
             .recompute = c.gradient_checkpointing,
+            // A CPU computes in the host's memory.
+            .offloaded_activations = c.device == DeviceChoice::cpu ? 0 : c.offload_activations.count,
             .gpu = gpu,
             .seed = static_cast<uint64_t>(c.seed),
             .neftune_noise_alpha = c.neftune_noise_alpha,

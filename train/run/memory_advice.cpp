@@ -2,14 +2,18 @@
 
 #include <fmt/ranges.h>
 
-#include <utility>
-
 #include "engine/device/host_memory.h"
 #include "engine/device/human_units.h"
 #include "train/run/learner_options.h"
 
 namespace colonnade {
 namespace {
+
+/// Whether the host has the memory that a config's runs on this machine would pin.
+bool fits_the_host(const Config& c, const Session& session, const Ranks& ranks) {
+    const size_t pinned = Learner::host_plan(session.model, learner_options(c, ranks), session.device).bytes();
+    return pinned * static_cast<size_t>(ranks.local_size()) <= available_memory();
+}
 
 /// Changes the config and returns its settings; none if there is nothing left to change.
 using Change = std::vector<std::string> (*)(Config& c, const Session& session, const Ranks& ranks);
@@ -33,6 +37,14 @@ const Change changes[] = {
         return {"per_device_train_batch_size=1", "per_device_eval_batch_size=1",
                 fmt::format("gradient_accumulation_steps={}", c.gradient_accumulation_steps)};
     },
+    [](Config& c, const Session& session, const Ranks& ranks) -> std::vector<std::string> {
+        if (session.device == Device::cpu || c.offload_activations.count == BlockCount::all) return {};
+        Config all = c;
+        all.offload_activations.count = BlockCount::all;
+        if (!fits_the_host(all, session, ranks)) return {};
+        c = all;
+        return {"offload_activations=true"};
+    },
     [](Config& c, const Session&, const Ranks&) -> std::vector<std::string> {
         if (c.head_chunk <= 256) return {};
         c.head_chunk = 256;
@@ -45,11 +57,11 @@ const Change changes[] = {
     },
     [](Config& c, const Session& session, const Ranks& ranks) -> std::vector<std::string> {
         if (session.device == Device::cpu || c.optim == Optim::muon || c.offload_optimizer.value == 1) return {};
-        const Share before = std::exchange(c.offload_optimizer, Share{1});
-        const size_t host = Learner::host_plan(session.model, learner_options(c, ranks), session.device).bytes();
-        if (host * static_cast<size_t>(ranks.local_size()) < available_memory()) return {"offload_optimizer=true"};
-        c.offload_optimizer = before;
-        return {};
+        Config all = c;
+        all.offload_optimizer = {1};
+        if (!fits_the_host(all, session, ranks)) return {};
+        c = all;
+        return {"offload_optimizer=true"};
     },
     [](Config& c, const Session& session, const Ranks&) -> std::vector<std::string> {
         if (session.device == Device::cpu || c.optim != Optim::adamw || c.optim_dtype == DType::bf16) return {};

@@ -189,16 +189,20 @@ static std::string memory_lines(const PlannedRun& run, const PlanView& view) {
     const std::string device = device_text(session.device, session.config.device_index);
     LearnerOptions options = learner_options(session.config, ranks);
     options.density = density_of(session);
-    const Arena plan = Learner::plan(session.model, options, session.device);
+    const Arena plan = Learner::plan(session.model, options, session.device),
+                pinned = Learner::host_plan(session.model, options, session.device);
     const bool answers = session.config.eval_table_size > 0;
     const std::string of_answers = !answers ? ""
                                    : session.device == Device::cuda && !built_with_cuda()
                                        ? "not planned: this build has no CUDA"
                                        : human_bytes(SampleAnswers::planned_bytes(session));
     if (view.length == PlanLength::brief)
-        return line("memory", fmt::format("{}{} on the {}{}", human_bytes(plan.bytes()),
-                                          answers ? fmt::format(" (sample answers: {})", of_answers) : "", device,
-                                          ranks.several() ? ", on each rank" : ""));
+        return line(
+            "memory",
+            fmt::format("{}{} on the {}{}{}", human_bytes(plan.bytes()),
+                        answers ? fmt::format(" (sample answers: {})", of_answers) : "", device,
+                        pinned.bytes() > 0 ? fmt::format(", {} of the host's", human_bytes(pinned.bytes())) : "",
+                        ranks.several() ? ", on each rank" : ""));
     std::string text = fmt::format("memory of {} {}\n{}", ranks.several() ? "each rank:" : "the", device, plan.table());
     if (answers)
         text += fmt::format("  {:<24} {:>12}  (beside the peak{})\n", "sample answers", of_answers,
@@ -206,8 +210,7 @@ static std::string memory_lines(const PlannedRun& run, const PlanView& view) {
     const auto host = [&](const char* what, size_t bytes) {
         text += fmt::format("  {:<24} {:>12}\n", what, human_bytes(bytes));
     };
-    const Arena host_plan = Learner::host_plan(session.model, options, session.device);
-    for (const auto& [group, bytes] : host_plan.groups()) host((group + " (host)").c_str(), bytes);
+    for (const auto& [what, bytes] : pinned.groups()) host(what.c_str(), bytes);
     host("token stores (host)", session.train.store.bytes() + session.eval.store.bytes());
     if (const auto tables = static_cast<size_t>(missing_logps(session).tables()); tables > 0) {
         const int64_t learned = session.train.store.learned_count() + session.eval.store.learned_count();

@@ -225,8 +225,10 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks, SessionUse 
                         "model",
                         s.config.model_name_or_path));
     require_attention_kernel(s, given, ranks);
-    if (s.device == Device::cpu && std::exchange(s.config.offload_optimizer, {}).value > 0)
-        s.notices.push_back("offload_optimizer has no effect on the CPU: everything is in host memory");
+    if (s.device == Device::cpu && s.config.offload_activations.count > 0)
+        s.notices.push_back("offload_activations has no effect on the CPU, whose memory is the host's");
+    if (s.device == Device::cpu && s.config.offload_optimizer.value > 0)
+        s.notices.push_back("offload_optimizer has no effect on the CPU, whose memory is the host's");
     s.encoder = make_encoder(s.config, s.text, s.model.vocab_size);
     if (s.config.stage == Stage::rm) add_score_head(s);
     if (s.config.max_length > s.model.max_position_embeddings)

@@ -173,7 +173,9 @@ std::unique_ptr<Learner> Trainer::make_learner() const {
     } catch (const Error& e) {
         if (e.exit() != Exit::memory) throw;
         const size_t available = gpu_ ? available_gpu_memory() : available_memory();
-        fail(Exit::memory, "{}; {}", e.what(), text_of(advise_on_memory(session_, ranks_, available)));
+        const MemoryAdvice advice = advise_on_memory(session_, ranks_, available);
+        if (advice.fits && advice.settings.empty()) throw;  // not the device's memory: the error says what to do
+        fail(Exit::memory, "{}; {}", e.what(), text_of(advice));
     }
 }
 

@@ -55,23 +55,29 @@ std::string first_not_finite_in(Gpu* gpu, const Tensor& flat, const ParameterLis
 
 Learner::Workspace Learner::Workspace::lay_out(Arena& arena, const ModelConfig& config, const LearnerOptions& o,
                                                const BatchShape& shape, Pass pass, int64_t lowest) {
-    const DType dtype = o.dtype_on(arena.device());
-    const bool training = pass == Pass::training;
+    const ActivationLayout acts = layout(o, arena.device(), shape, pass, lowest);
+    const bool training = acts.training;
     Workspace w;
     w.batch = DeviceBatch::lay_out(arena, config, shape, o.objective->answers());
     if (training && o.neftune_noise_alpha > 0) w.noise = SampleNoise::lay_out(arena, shape.tokens());
-    w.acts = Activations::lay_out(arena, config,
-                                  {.packs = shape.packs,
-                                   .length = shape.length,
-                                   .dtype = dtype,
-                                   .rows = shape.head_rows(o.objective->answers()),
-                                   .training = training,
-                                   .recompute = o.recompute,
-                                   .lora = o.lora,
-                                   .quantised = o.base_code.has_value(),
-                                   .lowest = lowest});
-    w.head = o.objective->lay_out(arena, config, shape, {.chunk = o.head_chunk, .dtype = dtype, .training = training});
+    w.acts = Activations::lay_out(arena, config, acts);
+    w.head =
+        o.objective->lay_out(arena, config, shape, {.chunk = o.head_chunk, .dtype = acts.dtype, .training = training});
     return w;
+}
+
+ActivationLayout Learner::Workspace::layout(const LearnerOptions& o, Device device, const BatchShape& shape, Pass pass,
+                                            int64_t lowest) {
+    return {.packs = shape.packs,
+            .length = shape.length,
+            .dtype = o.dtype_on(device),
+            .rows = shape.head_rows(o.objective->answers()),
+            .training = pass == Pass::training,
+            .recompute = o.recompute,
+            .lora = o.lora,
+            .quantised = o.base_code.has_value(),
+            .lowest = lowest,
+            .offloaded = o.offloaded_activations};
 }
 
 std::pair<Arena, Arena> Learner::plans(const ModelConfig& config, const LearnerOptions& options, Device device) {
@@ -82,9 +88,10 @@ std::pair<Arena, Arena> Learner::plans(const ModelConfig& config, const LearnerO
     const State state =
         State::lay_out(arena, host, {parameters, base, quantised}, options, GradientSync(parameters, options.sync));
     const size_t state_end = arena.mark();
-    Workspace::lay_out(arena, config, options,
-                       BatchShape::largest(options.max_packs, options.max_length, options.density),
-                       options.training ? Pass::training : Pass::inference, lowest_layer(parameters));
+    const BatchShape largest = BatchShape::largest(options.max_packs, options.max_length, options.density);
+    const Pass pass = options.training ? Pass::training : Pass::inference;
+    const Workspace workspace = Workspace::lay_out(arena, config, options, largest, pass, lowest_layer(parameters));
+    OffloadedInputs::lay_out(host, config, workspace.acts.layout, nullptr);
     arena.release(state_end);
     Stage::lay_out(arena, state, options.hosted_piece);
     return {std::move(arena), std::move(host)};
@@ -98,6 +105,19 @@ Arena Learner::host_plan(const ModelConfig& config, const LearnerOptions& option
     return plans(config, options, device).second;
 }
 
+static Arena pinned_memory(const ModelConfig& config, const LearnerOptions& options) {
+    try {
+        return Arena::in_host_memory(options.gpu, Learner::host_plan(config, options, options.device()).bytes());
+    } catch (const Error& e) {
+        fail(
+            e.exit(),
+            "offload_activations and offload_optimizer need pinned host memory: {}; offload less (offload_activations: "
+            "8, offload_optimizer: 0.5), raise the limit of locked memory (ulimit -l) or of the container, or set a "
+            "smaller packing_length",
+            e.what());
+    }
+}
+
 Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
     : config_(config),
       options_(options),
@@ -107,10 +127,11 @@ Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
       lowest_layer_(lowest_layer(parameters_)),
       sync_(parameters_, options.sync),
       arena_(options.device(), plan(config, options, options.device()).bytes()),
-      host_(Arena::in_host_memory(options.gpu, host_plan(config, options, options.device()).bytes())),
+      host_(pinned_memory(config, options)),
       transfers_(options.gpu),
       state_(State::lay_out(arena_, host_, {parameters_, base_parameters_, quantised_parameters_}, options_, sync_)),
-      state_end_(arena_.mark()) {
+      state_end_(arena_.mark()),
+      host_state_end_(host_.mark()) {
     const auto& lora = options_.lora;
     const auto add_trained = [&](const Tensor& flat, ModelParameters& views) {
         views.blocks.resize(static_cast<size_t>(config_.num_hidden_layers));
@@ -135,6 +156,11 @@ Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
                     .embedding_message = state_.embedding_message};
     clear(context(), state_.gradients);  // the gaps between parameters stay zero
     clear(context(), state_.held());
+}
+
+int64_t Learner::offloaded_blocks() const {
+    return Workspace::layout(options_, options_.device(), {}, Pass::training, lowest_layer_)
+        .offloaded_of(options_.training ? config_.num_hidden_layers : 0);
 }
 
 Context Learner::context(const ContextOptions& o) const {
@@ -308,6 +334,8 @@ void Learner::prepare(const Context& ctx, const Batch& batch, double total, Pass
     objective().check(batch);
     arena_.release(state_end_);
     workspace_ = Workspace::lay_out(arena_, config_, options_, BatchShape::of(batch), pass, lowest_layer_);
+    host_.release(host_state_end_);
+    workspace_.acts.offloaded = OffloadedInputs::lay_out(host_, config_, workspace_.acts.layout, &transfers_);
     workspace_.batch.fill(ctx, config_, batch, total);
     workspace_.batch.input.before_forward = [this](int64_t layer) { sync_.await_weights(layer); };
 }

@@ -52,6 +52,7 @@ struct LearnerOptions {
     /// narrow moments.
     std::optional<double> muon_momentum{};
     Recompute recompute = Recompute::none;
+    int64_t offloaded_activations = 0;   ///< ActivationLayout::offloaded
     bool training = true;                ///< false: no gradients, no optimizer state, activations of one layer
     Gpu* gpu = nullptr;                  ///< the device of the model; null: the CPU. Must outlive the learner
     uint64_t seed = 0;                   ///< for stochastic rounding, dropout and noise
@@ -114,7 +115,7 @@ class Learner {
 
     /// Returns the memory plan of a model on `device` without allocating: Arena::table() and bytes().
     static Arena plan(const ModelConfig& config, const LearnerOptions& options, Device device);
-    /// The same for what is kept in host memory although the device is another.
+    /// The same for what it keeps in the host's memory, pinned if the device is a GPU.
     static Arena host_plan(const ModelConfig& config, const LearnerOptions& options, Device device);
 
     const LearnerOptions& options() const { return options_; }
@@ -122,6 +123,9 @@ class Learner {
     const Objective& objective() const { return *options_.objective; }
     const Transformer& model() const { return *model_; }
     const Arena& arena() const { return arena_; }
+    const Arena& host_arena() const { return host_; }
+    /// Blocks whose inputs are in host memory between forward and backward.
+    int64_t offloaded_blocks() const;
     /// The context in which its ops run.
     Context context(const ContextOptions& options = {}) const;
 
@@ -255,6 +259,8 @@ class Learner {
         ObjectiveBuffers head;
         static Workspace lay_out(Arena& arena, const ModelConfig& config, const LearnerOptions& options,
                                  const BatchShape& shape, Pass pass, int64_t lowest);
+        static ActivationLayout layout(const LearnerOptions& options, Device device, const BatchShape& shape, Pass pass,
+                                       int64_t lowest);
     };
     /// The optimizer's state of some elements, on the device.
     struct Stage {
@@ -319,9 +325,9 @@ class Learner {
     int64_t lowest_layer_;  ///< with a trained parameter
     GradientSync sync_;
     Arena arena_, host_;
-    HostTransfers transfers_;
+    HostTransfers transfers_;  ///< between the two
     State state_;
-    size_t state_end_ = 0;  ///< arena mark: the workspace comes after it
+    size_t state_end_ = 0, host_state_end_ = 0;  ///< marks of the arenas: the memory of batches comes after them
     Workspace workspace_;
     ModelParameters gradient_views_;
     GradientSyncMemory sync_memory_;

@@ -71,7 +71,7 @@ PlacedArray PlacedArray::lay_out(Arena& device, Arena& host, const std::string& 
                                  int64_t hosted) {
     PlacedArray array;
     if (hosted < count) array.on_device = device.tensor(group, dtype, {count - hosted});
-    if (hosted > 0) array.on_host = host.tensor(group, dtype, {hosted});
+    if (hosted > 0) array.on_host = host.tensor(group + " (host)", dtype, {hosted});
     return array;
 }
 

@@ -152,6 +152,26 @@ TEST_F(BenchStep, AddsUpTheRanks) {
     EXPECT_NEAR(report.at("first_loss"), std::log(2), 1e-6);
 }
 
+TEST_F(BenchStep, PlansInputsOfBlocksInHostMemory) {
+    const auto plan = [&](const char* blocks, const char* device) {
+        const Program::Result result =
+            run("bench_step", {"--shape", "64,128,6,1,1,64,31", "--length", "1024", "--gradient-checkpointing", "block",
+                               "--offload-activations", blocks, "--device", device, "--plan"});
+        EXPECT_EQ(result.exit, 0) << result.err;
+        return result.out;
+    };
+    const std::string host = "activations (host)";
+    EXPECT_EQ(plan("false", "cuda").find(host), std::string::npos);
+    EXPECT_EQ(plan("true", "cpu").find(host), std::string::npos);
+    // 1024 tokens of 64 numbers of 2 bytes, of 6 blocks but the last two
+    EXPECT_NE(plan("true", "cuda").find(fmt::format("  {:<24} {:>12}\n", host, "512.0 KiB")), std::string::npos);
+    EXPECT_NE(plan("3", "cuda").find(fmt::format("  {:<24} {:>12}\n", host, "384.0 KiB")), std::string::npos);
+    EXPECT_EQ(plan("100", "cuda"), plan("true", "cuda"));
+    const Json report = measure(shape({"--offload-activations", "true"}));
+    EXPECT_EQ(report.at("offload_activations"), 0) << "the CPU's memory is the host's";
+    EXPECT_EQ(report.at("memory_host_bytes"), 0);
+}
+
 TEST_F(BenchStep, ReportsOptionsThatExcludeEachOther) {
     const auto expect = [&](const std::vector<std::string>& arguments, const std::string& message) {
         const Program::Result result = run("bench_step", arguments);
@@ -166,6 +186,7 @@ TEST_F(BenchStep, ReportsOptionsThatExcludeEachOther) {
     expect(shape({"--stage", "rm", "--pair-lengths", "4,2,2", "--mean-length", "4"}), "excludes --stage");
     expect(shape({"--stage", "rm", "--pair-lengths", "8,4,4", "--length", "23", "--repeat-prompts"}),
            "pairs of 24 tokens, repeated prompts included, do not fit into rows of 23");
+    expect(shape({"--offload-activations", "some"}), "--offload-activations: Value some");
     expect({config(), output("run"), "--stage", "dpo", "--pair-lengths", "4,2,2"}, "excludes config");
 }
 

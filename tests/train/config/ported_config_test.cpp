@@ -37,8 +37,8 @@ const Case cases[] = {
     {"axolotl_full.yml",
      {},
      {"finetuning_type: full", "lr_scheduler_type: cosine_with_min_lr", "min_lr_rate: 0.1",
-      "  - path: instructions.jsonl", "  - path: held_out.jsonl", "gradient_checkpointing: block", "report_to: [wandb]",
-      "project: mistral"},
+      "  - path: instructions.jsonl", "  - path: held_out.jsonl", "gradient_checkpointing: block",
+      "offload_activations: true", "report_to: [wandb]", "project: mistral"},
      {"plugins", "liger_rope", "save_only_model"}},
     {"axolotl_kd.yml",
      {},
@@ -157,6 +157,42 @@ TEST(PortedConfigs, SaysWhatIsLearnedAndHow) {
     }
     for (const auto& [yaml, line] : pairs)
         EXPECT_NE(resolved(std::string(yaml) + '\n').find(line), std::string::npos) << yaml << "\n" << line;
+}
+
+TEST(PortedConfigs, OffloadedActivationsAreTheInputsOfRecomputedBlocks) {
+    struct {
+        const char *yaml, *recompute, *offload;
+    } const ported[] = {
+        {"gradient_checkpointing: offload", "block", "true"},
+        {"gradient_checkpointing: unsloth", "block", "true"},
+        {"gradient_checkpointing: true", "block", "false"},
+        {"gradient_checkpointing: true\nactivation_offloading: true", "block", "true"},
+        {"gradient_checkpointing: true\nactivation_offloading: legacy", "block", "true"},
+        {"activation_offloading: disk", "block", "true"},
+        {"activation_offloading: true\ngradient_checkpointing: false", "none", "true"},
+        {"activation_offloading: false", "none", "false"},
+        {"use_unsloth_gc: true", "block", "true"},
+        {"use_unsloth_gc: false", "none", "false"},
+        {"enable_activation_checkpointing: true\nenable_activation_offloading: true", "block", "true"},
+        {"gradient_checkpointing: true\ngradient_checkpointing_kwargs: {use_reentrant: false}", "block", "false"},
+        {"gradient_checkpointing: true\ngradient_checkpointing_kwargs: {offload: true}", "block", "true"},
+        {"offload_activations: 8", "none", "8"},
+    };
+    for (const auto& [yaml, recompute, offload] : ported) {
+        const LoadedConfig loaded = parse_config(minimal + yaml + "\n", "c.yaml");
+        const std::string resolved = resolved_yaml(loaded.config);
+        for (const auto& [key, value] :
+             {std::pair("gradient_checkpointing", recompute), {"offload_activations", offload}})
+            EXPECT_NE(resolved.find(fmt::format("\n{}: {}\n", key, value)), std::string::npos) << yaml << resolved;
+    }
+    const LoadedConfig disk = parse_config(minimal + "gradient_checkpointing: offload_disk\n", "c.yaml");
+    EXPECT_EQ(disk.notices, (std::vector<std::string>{
+                                "c.yaml:4:1: 'gradient_checkpointing' offload_disk: to host memory, not to a disk",
+                                "c.yaml:4:1: 'gradient_checkpointing' is read as offload_activations: true"}));
+    EXPECT_EQ(read(minimal + "gradient_checkpointing: offload\n", {"offload_activations=false"}).offload_activations,
+              BlockCount());
+    expect_problems({{"offload_activations: -1",
+                      "c.yaml:4:22: offload_activations: expected true, false or a number of blocks, found '-1'"}});
 }
 
 TEST(PortedConfigs, TypingErrorsStayErrors) {

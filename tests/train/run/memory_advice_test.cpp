@@ -51,6 +51,28 @@ TEST_F(Advice, MakesTheRunFitWithNoSettingTooMany) {
     EXPECT_GE(answers, 10u);
 }
 
+// A GPU has the memory of its host beside its own.
+TEST_F(Advice, OffloadsInputsOfBlocksOnAGpu) {
+    Session run;
+    quietly([&] {
+        run = open_session(load_config(config(), {output("run"), "device=cuda", "gradient_checkpointing=block",
+                                                  "per_device_train_batch_size=1", "packing_length=1024",
+                                                  "model.num_hidden_layers=8", "model.head_dim=64", "head_chunk=256"}),
+                           one_rank(), SessionUse::plan);
+    });
+    const auto bytes = [&](bool offloaded) {
+        run.config.offload_activations.count = offloaded ? BlockCount::all : 0;
+        return Learner::plan(run.model, learner_options(run.config, one_rank()), run.device).bytes();
+    };
+    const size_t least = bytes(true), all = bytes(false);
+    ASSERT_LT(least, all);
+    const MemoryAdvice advice = advise_on_memory(run, one_rank(), least);
+    EXPECT_TRUE(advice.fits);
+    EXPECT_EQ(advice.bytes, least);
+    EXPECT_EQ(advice.settings, std::vector<std::string>{"offload_activations=true"});
+    EXPECT_TRUE(advise_on_memory(run, one_rank(), all).settings.empty());
+}
+
 TEST_F(Advice, KeepsThePacksOfAStep) {
     const Session run = session({"gradient_checkpointing=block"});
     const MemoryAdvice advice = advise_on_memory(run, one_rank(), bytes_of_run(run) * 2 / 3);
