@@ -77,7 +77,8 @@ ActivationLayout Learner::Workspace::layout(const LearnerOptions& o, Device devi
             .lora = o.lora,
             .quantised = o.base_code.has_value(),
             .lowest = lowest,
-            .offloaded = o.offloaded_activations};
+            .offloaded = o.offloaded_activations,
+            .mlp_tile = o.mlp_tile};
 }
 
 Arena Learner::plan(const ModelConfig& config, const LearnerOptions& options, Device device) {

@@ -45,7 +45,8 @@ struct LearnerOptions {
     /// narrow moments.
     std::optional<double> muon_momentum{};
     Recompute recompute = Recompute::none;
-    int64_t offloaded_activations = 0;   ///< ActivationLayout::offloaded
+    int64_t offloaded_activations = 0;               ///< ActivationLayout::offloaded
+    int64_t mlp_tile = ActivationLayout().mlp_tile;  ///< smaller in tests
     bool training = true;                ///< false: no gradients, no optimizer state, activations of one layer
     Gpu* gpu = nullptr;                  ///< the device of the model; null: the CPU. Must outlive the learner
     uint64_t seed = 0;                   ///< for stochastic rounding, dropout and noise
