@@ -43,7 +43,7 @@ class Block {
     struct Tile {
         int64_t first;
         Tensor in, delta, mid, mid_rstd, mid_normed, gate_up, swiglu;
-        Tensor dstream, dswiglu, dnormed;  ///< in training
+        Tensor dstream{}, dswiglu{}, dnormed{};  ///< in training
     };
     std::vector<Tile> tiles() const;
 
