@@ -28,7 +28,7 @@ void dropout(const Context& ctx, const Dropout& args) {
         constexpr int64_t group = 64;
 #pragma omp parallel for schedule(static) if (rows * width >= parallel_from)
         for (int64_t row = 0; row < rows; ++row) {
-            const int64_t first_block = (mask_rows ? mask_rows[row] : row) * blocks;
+            const int64_t first_block = (mask_rows ? mask_rows[row] : args.mask.first + row) * blocks;
             for (int64_t first = 0; first < blocks; first += group) {
                 uint32_t words[4 * group];
 #pragma omp simd

@@ -18,6 +18,7 @@ struct Mask {
     uint32_t threshold;
     float scale;
     const int32_t* rows;  ///< or null
+    int64_t first;
 };
 
 struct Kernel {
@@ -37,7 +38,7 @@ __global__ void __launch_bounds__(most_threads) dropout_kernel(Kernel a) {
     const Pack in = load_pack<aligned>(a.in + row * a.in_stride + column, left);
     __nv_bfloat16* const to = a.out + row * a.out_stride + column;
     const Pack before = accumulate ? load_pack<aligned>(to, left) : zero_pack();
-    const int64_t mask_row = a.mask.rows ? a.mask.rows[row] : row;
+    const int64_t mask_row = a.mask.rows ? a.mask.rows[row] : a.mask.first + row;
     const uint64_t block = static_cast<uint64_t>(mask_row) * static_cast<uint64_t>((a.width + 3) / 4) + column / 4;
     float out[pack_size];
 #pragma unroll
@@ -74,7 +75,8 @@ void dropout(const Context& ctx, const Dropout& args) {
                             .stream = halves(args.mask.stream),
                             .threshold = dropout_threshold(args.mask.p),
                             .scale = static_cast<float>(1 / (1 - args.mask.p)),
-                            .rows = args.mask.rows.empty() ? nullptr : args.mask.rows.as<int32_t>()}};
+                            .rows = args.mask.rows.empty() ? nullptr : args.mask.rows.as<int32_t>(),
+                            .first = args.mask.first}};
     if (a.rows == 0 || a.width == 0) return;
     const bool aligned = has_packs(args.out) && has_packs(args.in), accumulate = args.mode == Grad::accumulate;
     const auto kernel = aligned ? (accumulate ? dropout_kernel<true, true> : dropout_kernel<true, false>)

@@ -11,7 +11,8 @@ namespace colonnade {
 struct DropoutMask {
     double p = 0;  ///< in [0, 1); 0 keeps everything
     uint64_t seed = 0, stream = 0;
-    Tensor rows{};  ///< i32 [rows]: the row of the mask for each row of the tensor; empty: row i for row i
+    Tensor rows{};      ///< i32 [rows]: the row of the mask for each row of the tensor
+    int64_t first = 0;  ///< without `rows`: the row of the mask for the first row; the others follow
 };
 
 struct Dropout {

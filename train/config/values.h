@@ -140,7 +140,7 @@ struct ValueFormat<BlockCount> {
     static std::string what(const Limits&) { return "true, false or a number of blocks"; }
     static bool read(const ConfigNode& node, const Limits&, BlockCount& value) {
         bool all = false;
-        if (!ValueFormat<bool>::read(node, {}, all)) return ValueFormat<int64_t>::read(node, at_least(0), value.count);
+        if (!ValueFormat<bool>::read(node, {}, all)) return ValueFormat<int64_t>::read(node, {.low = 0}, value.count);
         value.count = all ? BlockCount::all : 0;
         return true;
     }

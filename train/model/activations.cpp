@@ -27,11 +27,14 @@ struct Own {
     bool stream;  ///< its input, unless that is offloaded
     bool cheap;   ///< outputs of norms and of SwiGLU
     bool rest;
+    bool keeps_cheap, keeps_rest;  ///< for backward
     Own(const ActivationLayout& layout, int64_t block) {
         const bool first = block == 0, kept = layout.training && block >= layout.lowest;
+        keeps_cheap = kept && layout.recompute == Recompute::none;
+        keeps_rest = kept && layout.recompute != Recompute::block;
         stream = first || kept;
-        cheap = first || (kept && layout.recompute == Recompute::none);
-        rest = first || (kept && layout.recompute != Recompute::block);
+        cheap = first || keeps_cheap;
+        rest = first || keeps_rest;
     }
 };
 
@@ -50,12 +53,13 @@ BlockActivations lay_out_block(const Plan& plan, const std::vector<BlockActivati
     // After the attention. What the first block shares has room for the others.
     const int64_t rows = first ? layout.most_rows() : last ? layout.head_rows() : tokens;
     const Own own(layout, l);
+    const auto rows_of_mlp = [&](bool kept) { return kept ? rows : std::min(rows, layout.mlp_tile); };
     BlockActivations b = first ? BlockActivations() : before.front();
     if (own.stream) b.in = takes_turns(plan, l) ? before[l - 2].in : plan.saved({tokens, h});
     if (own.cheap) {
         b.normed = plan.saved({tokens, h});
-        b.mid_normed = plan.saved({rows, h});
-        b.swiglu = plan.saved({rows, f});
+        b.mid_normed = plan.saved({rows_of_mlp(own.keeps_cheap), h});
+        b.swiglu = plan.saved({rows_of_mlp(own.keeps_cheap), f});
     }
     if (own.rest) {
         b.input_rstd = plan.statistic({tokens});
@@ -69,7 +73,7 @@ BlockActivations lay_out_block(const Plan& plan, const std::vector<BlockActivati
         b.lse = plan.statistic({layout.packs, c.num_attention_heads, layout.length});
         b.mid = plan.saved({rows, h});
         b.mid_rstd = plan.statistic({rows});
-        b.gate_up = plan.saved({rows, 2 * f});
+        b.gate_up = plan.saved({rows_of_mlp(own.keeps_rest), 2 * f});
     }
     for (const Projection p : all_projections) {
         // The down projection is not recomputed with its block.
@@ -83,7 +87,7 @@ BlockActivations lay_out_block(const Plan& plan, const std::vector<BlockActivati
 /// Leaves a block its own rows of what it may share with others.
 void narrow_block(BlockActivations& b, int64_t tokens, int64_t rows) {
     const auto first_rows = [](Tensor& t, int64_t count) {
-        if (t.rank > 0) t = t.slice(0, 0, count);
+        if (t.rank > 0) t = t.slice(0, 0, std::min(count, t.size(0)));
     };
     first_rows(b.qkv, tokens);
     for (Tensor* t : {&b.mid, &b.mid_rstd, &b.mid_normed, &b.gate_up, &b.swiglu}) first_rows(*t, rows);
@@ -101,13 +105,15 @@ int64_t output_width(const ModelConfig& c, Projection p) {
 void lay_out_adapters(Activations& a, const Plan& plan) {
     const ActivationLayout& layout = plan.layout;
     if (!layout.training || !layout.lora) return;
-    int64_t widest_in = 0, widest_h = 0;
+    int64_t largest_in = 0, widest_h = 0;
     for (const Projection p : all_projections) {
         const int64_t width = layout.lora->width(p);
-        if (width > 0) widest_in = std::max(widest_in, input_width(plan.config, p));
+        const bool mlp = p == Projection::gate_up || p == Projection::down;
+        const int64_t rows = mlp ? std::min(layout.most_rows(), layout.mlp_tile) : layout.most_rows();
+        if (width > 0) largest_in = std::max(largest_in, rows * input_width(plan.config, p));
         widest_h = std::max(widest_h, width);
     }
-    if (layout.lora->dropout > 0) a.dropped = plan.gradient({layout.most_rows() * widest_in});
+    if (layout.lora->dropout > 0) a.dropped = plan.gradient({largest_in});
     a.dlora_h = plan.gradient({layout.most_rows() * widest_h});
 }
 
@@ -120,7 +126,7 @@ void lay_out_backward(Activations& a, const Plan& plan) {
     a.dstream = plan.gradient({layout.tokens(), h});
     a.dqkv = plan.gradient({most, c.qkv_width()});
     a.dattention = plan.gradient({most, c.query_width()});
-    a.dswiglu = plan.gradient({most, f});
+    a.dswiglu = plan.gradient({std::min(most, layout.mlp_tile), f});
     a.dnormed = plan.gradient({most, h});
     if (plan.arena.device() == Device::cpu) return;
     const Tensor queries(nullptr, layout.dtype, {layout.packs, layout.length, c.num_attention_heads, c.head_dim},

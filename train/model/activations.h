@@ -24,6 +24,10 @@ struct ActivationLayout {
     int64_t lowest = 0;      ///< backward ends at this layer: the blocks below share their activations, too
     int64_t offloaded = 0;   ///< blocks whose input goes to host memory, from the lowest that backward reaches; at most
 
+    /// Rows of an MLP that are computed at a time, so that what is kept of none of them has memory for so many. The bits
+    /// depend on it, but not on what is recomputed. A GPU multiplies matrices of so many rows at its full rate.
+    int64_t mlp_tile = 16384;
+
     int64_t tokens() const { return packs * length; }
     /// Rows of everything after the last attention.
     int64_t head_rows() const { return rows.value_or(tokens()); }
@@ -36,7 +40,7 @@ struct ActivationLayout {
 };
 
 /// Activations of one block. In training every block keeps its own for backward, except those that are recomputed:
-/// these are shared by all blocks. Statistics (rstd, lse) have the dtype's sum_dtype. The last block has head_rows() rows
+/// these are shared by all blocks, and those of an MLP have the rows of one tile. Statistics (rstd, lse) have the dtype's sum_dtype. The last block has head_rows() rows
 /// after its attention: `mid` and all below it, and lora_h of every projection but qkv.
 struct BlockActivations {
     Tensor in;                     ///< [tokens, hidden] residual stream; may be shared (OffloadedInputs)
@@ -75,7 +79,7 @@ struct Activations {
     Tensor dqkv;        ///< [tokens, qkv width]
     Tensor dattention;  ///< [tokens, query width]
     Tensor dattention_rows;   ///< as attention_rows
-    Tensor dswiglu, dnormed;  ///< [most rows, intermediate], [most rows, hidden]
+    Tensor dswiglu, dnormed;  ///< [tile of the MLP, intermediate], [most rows, hidden]
     Tensor dlora_h;           ///< with adapters: room for the largest lora_h
     Tensor scratch;           ///< GPU: u8, scratch of the backward kernels
 

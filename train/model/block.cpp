@@ -57,16 +57,41 @@ Block::Block(const Context& ctx, const Transformer& model, const TransformerInpu
     if (!acts.layout.training) return;
     dattention_ = some_rows_ ? acts.dattention_rows : acts.dattention;
     dstream_ = some_rows_ ? acts.dhidden : acts.dstream;
-    dswiglu_ = acts.dswiglu.slice(0, 0, rows);
-    dnormed_ = acts.dnormed.slice(0, 0, rows);
+}
+
+std::vector<Block::Tile> Block::tiles() const {
+    const int64_t rows = delta_.size(0), most = acts_.layout.mlp_tile;
+    std::vector<Tile> tiles;
+    for (int64_t first = 0; first == 0 || first < rows; first += most) {  // one even of no rows
+        const int64_t count = std::min(most, rows - first);
+        const auto of = [&](const Tensor& t) {
+            const int64_t begin = t.size(0) < rows ? 0 : first;
+            return t.slice(0, begin, begin + count);
+        };
+        tiles.push_back({.first = first,
+                         .in = of(some_rows_ ? a_.mid : a_.in),
+                         .delta = of(delta_),
+                         .mid = of(a_.mid),
+                         .mid_rstd = of(a_.mid_rstd),
+                         .mid_normed = of(a_.mid_normed),
+                         .gate_up = of(a_.gate_up),
+                         .swiglu = of(a_.swiglu)});
+        if (!acts_.layout.training) continue;
+        tiles.back().dstream = of(dstream_);
+        tiles.back().dswiglu = acts_.dswiglu.slice(0, 0, count);
+        tiles.back().dnormed = acts_.dnormed.slice(0, 0, count);
+    }
+    return tiles;
 }
 
 // --- Forward ---
 
 void Block::forward(const CacheWrite* cache) const {
     attention_forward(cache);
-    swiglu_forward();
-    linear(Projection::down, delta_, a_.swiglu);
+    for (const Tile& t : tiles()) {
+        swiglu_forward(t);
+        linear(Projection::down, t.delta, t.swiglu, t.first);
+    }
 }
 
 void Block::attention_forward(const CacheWrite* cache) const {
@@ -98,70 +123,77 @@ void Block::attention_forward(const CacheWrite* cache) const {
                              .mask = mask.mask,
                              .plan = mask.plan,
                              .scale = scale_});
-    if (some_rows_) gather(attention_, a_.attention);
+    if (some_rows_) {
+        gather(attention_, a_.attention);
+        gather(a_.mid, a_.in);
+    }
     linear(Projection::o, delta_, attention_);
 }
 
 // The second half of the block, up to the output of SwiGLU.
-void Block::swiglu_forward() const {
-    if (some_rows_) gather(a_.mid, a_.in);
-    rmsnorm_forward(ctx_, {.out = a_.mid_normed,
-                           .rstd = a_.mid_rstd,
-                           .sum = a_.mid,
-                           .in = some_rows_ ? a_.mid : a_.in,
-                           .delta = delta_,
+void Block::swiglu_forward(const Tile& t) const {
+    rmsnorm_forward(ctx_, {.out = t.mid_normed,
+                           .rstd = t.mid_rstd,
+                           .sum = t.mid,
+                           .in = t.in,
+                           .delta = t.delta,
                            .weight = weights_.post_attention_norm,
                            .eps = config_.rms_norm_eps});
     if (adapted(Projection::gate_up)) {  // the adapters add to gate and up before SwiGLU
-        linear(Projection::gate_up, a_.gate_up, a_.mid_normed);
-        colonnade::swiglu_forward(ctx_, {.out = a_.swiglu, .gate_up = a_.gate_up});
+        linear(Projection::gate_up, t.gate_up, t.mid_normed, t.first);
+        colonnade::swiglu_forward(ctx_, {.out = t.swiglu, .gate_up = t.gate_up});
     } else {
         const LinearParameters& w = weights_.linear[Projection::gate_up];
-        gate_up_swiglu_forward(ctx_, {.out = a_.swiglu,
-                                      .gate_up = a_.gate_up,
-                                      .in = a_.mid_normed,
+        gate_up_swiglu_forward(ctx_, {.out = t.swiglu,
+                                      .gate_up = t.gate_up,
+                                      .in = t.mid_normed,
                                       .weight = weight(Projection::gate_up),
                                       .bias = w.bias});
     }
 }
 
-void Block::recompute() const {
+void Block::recompute_attention() const {
     const Recompute what = acts_.layout.recompute;
-    if (what == Recompute::none) return;
-    norm(a_.normed, a_.input_rstd, a_.in, weights_.input_norm);
-    if (what == Recompute::block) {
-        attention_forward(nullptr);
-        swiglu_forward();
-        return;
-    }
-    norm(a_.mid_normed, a_.mid_rstd, a_.mid, weights_.post_attention_norm);
-    colonnade::swiglu_forward(ctx_, {.out = a_.swiglu, .gate_up = a_.gate_up});
+    if (what != Recompute::none) norm(a_.normed, a_.input_rstd, a_.in, weights_.input_norm);
+    if (what == Recompute::block) attention_forward(nullptr);
+}
+
+void Block::recompute_swiglu(const Tile& t) const {
+    const Recompute what = acts_.layout.recompute;
+    if (what == Recompute::block) swiglu_forward(t);
+    if (what != Recompute::selective) return;
+    norm(t.mid_normed, t.mid_rstd, t.mid, weights_.post_attention_norm);
+    colonnade::swiglu_forward(ctx_, {.out = t.swiglu, .gate_up = t.gate_up});
 }
 
 // --- Backward ---
 
 void Block::backward(const ModelGradients& gradients) const {
     const BlockParameters& g = gradients.views.blocks[layer_];
-    recompute();
-    swiglu_backward(g, gradients.matrices);
+    recompute_attention();
+    for (const Tile& t : tiles()) {
+        recompute_swiglu(t);
+        swiglu_backward(t, g, t.first == 0 ? gradients.matrices : Grad::accumulate);
+    }
     attention_backward(g, gradients);
 }
 
-void Block::swiglu_backward(const BlockParameters& g, Grad matrices) const {
+void Block::swiglu_backward(const Tile& t, const BlockParameters& g, Grad matrices) const {
     // Adapters add to d_swiglu, so it has to be written. Without them one fused op also goes through SwiGLU.
     const bool has_adapters = adapted(Projection::down);
     linear_backward(Projection::down, g, matrices,
-                    {.din = has_adapters ? dswiglu_ : Tensor(), .dout = dstream_, .in = a_.swiglu});
+                    {.din = has_adapters ? t.dswiglu : Tensor(), .dout = t.dstream, .in = t.swiglu, .first = t.first});
     if (has_adapters)
-        colonnade::swiglu_backward(ctx_, {.dgate_up = a_.gate_up, .dout = dswiglu_, .gate_up = a_.gate_up});
+        colonnade::swiglu_backward(ctx_, {.dgate_up = t.gate_up, .dout = t.dswiglu, .gate_up = t.gate_up});
     else
-        down_swiglu_backward(ctx_, {.dgate_up = a_.gate_up,
-                                    .dswiglu = dswiglu_,
-                                    .dout = dstream_,
+        down_swiglu_backward(ctx_, {.dgate_up = t.gate_up,
+                                    .dswiglu = t.dswiglu,
+                                    .dout = t.dstream,
                                     .weight = weight(Projection::down),
-                                    .gate_up = a_.gate_up});
-    linear_backward(Projection::gate_up, g, matrices, {.din = dnormed_, .dout = a_.gate_up, .in = a_.mid_normed});
-    norm_backward(dstream_, g.post_attention_norm, a_.mid, a_.mid_rstd, weights_.post_attention_norm);
+                                    .gate_up = t.gate_up});
+    linear_backward(Projection::gate_up, g, matrices,
+                    {.din = t.dnormed, .dout = t.gate_up, .in = t.mid_normed, .first = t.first});
+    norm_backward(t.dstream, g.post_attention_norm, t.mid, t.mid_rstd, weights_.post_attention_norm);
 }
 
 void Block::attention_backward(const BlockParameters& g, const ModelGradients& gradients) const {
@@ -228,22 +260,23 @@ bool Block::adapted(Projection p) const {
     return input_.adapters && !weights_.linear[p].adapters.empty();
 }
 
-DropoutMask Block::dropout_of(Projection p) const {
+DropoutMask Block::dropout_of(Projection p, int64_t first, int64_t rows) const {
     DropoutMask mask = input_.dropout;
     mask.stream |= static_cast<uint64_t>(layer_) << 2 | static_cast<uint64_t>(p);
-    if (some_rows_ && p != Projection::qkv) mask.rows = input_.rows;
+    mask.first = first;
+    if (some_rows_ && p != Projection::qkv) mask.rows = input_.rows.slice(0, first, first + rows);
     return mask;
 }
 
-void Block::linear(Projection p, const Tensor& out, const Tensor& in) const {
+void Block::linear(Projection p, const Tensor& out, const Tensor& in, int64_t first) const {
     const LinearParameters& w = weights_.linear[p];
     linear_forward(ctx_, {.out = out, .in = in, .weight = weight(p), .bias = w.bias});
     if (!adapted(p)) return;
     low_rank_forward(ctx_, {.out = out,
-                            .h = a_.lora_h[p],
+                            .h = a_.lora_h[p].slice(0, first, first + in.size(0)),
                             .in = in,
                             .weights = w.adapters,
-                            .mask = dropout_of(p),
+                            .mask = dropout_of(p, first, in.size(0)),
                             .dropped = rows_in(acts_.dropped, in.size(0), in.size(1))});
 }
 
@@ -263,10 +296,10 @@ void Block::linear_backward(Projection p, const BlockParameters& g, Grad matrice
                              .gradients = g.linear[p].adapters,
                              .dh = rows_in(acts_.dlora_h, x.in.size(0), w.adapters.a.size(0)),
                              .dout = x.dout,
-                             .h = a_.lora_h[p],
+                             .h = a_.lora_h[p].slice(0, x.first, x.first + x.in.size(0)),
                              .in = x.in,
                              .weights = w.adapters,
-                             .mask = dropout_of(p),
+                             .mask = dropout_of(p, x.first, x.in.size(0)),
                              .dropped = rows_in(acts_.dropped, x.in.size(0), x.in.size(1))});
 }
 

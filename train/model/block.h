@@ -9,6 +9,8 @@
 // If the head reads only some rows (TransformerInput::rows), the last block gathers them from `in` and from the output of
 // its attention, and computes only them from the o projection on. Backward scatters the gradients of both; in all other
 // rows they are zero.
+//
+// Every row of the MLP is by itself, so both passes compute it in tiles of ActivationLayout::mlp_tile rows.
 
 #include "attention/flashmask.h"
 #include "train/model/transformer.h"
@@ -35,16 +37,25 @@ class Block {
     struct LinearGradient {
         Tensor din;  ///< may be empty
         Tensor dout, in;
+        int64_t first = 0;  ///< row of the block that their first row is
     };
+    /// Some rows of the MLP's tensors. If a tensor has memory for one tile alone, all tiles have that.
+    struct Tile {
+        int64_t first;
+        Tensor in, delta, mid, mid_rstd, mid_normed, gate_up, swiglu;
+        Tensor dstream{}, dswiglu{}, dnormed{};  ///< in training
+    };
+    std::vector<Tile> tiles() const;
 
     void attention_forward(const CacheWrite* cache) const;
-    void swiglu_forward() const;
+    void swiglu_forward(const Tile& t) const;
     /// If some_rows_: the block's rows of a tensor of all tokens, and the gradient of that.
     void gather(const Tensor& out, const Tensor& in) const;
     void scatter(const Tensor& din, const Tensor& dout) const;
-    /// Computes again what backward needs and forward did not keep.
-    void recompute() const;
-    void swiglu_backward(const BlockParameters& g, Grad matrices) const;
+    /// Compute again what backward needs and forward did not keep: up to `mid`, and after it.
+    void recompute_attention() const;
+    void recompute_swiglu(const Tile& t) const;
+    void swiglu_backward(const Tile& t, const BlockParameters& g, Grad matrices) const;
     void attention_backward(const BlockParameters& g, const ModelGradients& gradients) const;
     void heads_backward(const BlockParameters& g) const;
 
@@ -52,10 +63,10 @@ class Block {
     Tensor weight(Projection p) const;
     /// Whether a linear layer has adapters and the pass uses them.
     bool adapted(Projection p) const;
-    /// A linear layer with its adapters, if adapted().
-    void linear(Projection p, const Tensor& out, const Tensor& in) const;
+    /// A linear layer with its adapters, if adapted(). `first` is the row of the block that their first row is.
+    void linear(Projection p, const Tensor& out, const Tensor& in, int64_t first = 0) const;
     void linear_backward(Projection p, const BlockParameters& g, Grad matrices, const LinearGradient& x) const;
-    DropoutMask dropout_of(Projection p) const;
+    DropoutMask dropout_of(Projection p, int64_t first, int64_t rows) const;
 
     void norm(const Tensor& out, const Tensor& rstd, const Tensor& in, const Tensor& weight) const;
     /// Adds the gradient through a norm, of acts.dnormed, to that of the residual stream.
@@ -79,7 +90,7 @@ class Block {
     bool some_rows_;  ///< after its attention the block computes only the rows that the head reads
     // Buffers that blocks share, with the rows that this block has after its attention:
     Tensor attention_, delta_;
-    Tensor dattention_, dstream_, dswiglu_, dnormed_;  ///< in training
+    Tensor dattention_, dstream_;  ///< in training
 };
 
 }  // namespace colonnade

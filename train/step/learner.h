@@ -52,7 +52,8 @@ struct LearnerOptions {
     /// narrow moments.
     std::optional<double> muon_momentum{};
     Recompute recompute = Recompute::none;
-    int64_t offloaded_activations = 0;   ///< ActivationLayout::offloaded
+    int64_t offloaded_activations = 0;               ///< ActivationLayout::offloaded
+    int64_t mlp_tile = ActivationLayout().mlp_tile;  ///< smaller in tests
     bool training = true;                ///< false: no gradients, no optimizer state, activations of one layer
     Gpu* gpu = nullptr;                  ///< the device of the model; null: the CPU. Must outlive the learner
     uint64_t seed = 0;                   ///< for stochastic rounding, dropout and noise
@@ -294,6 +295,7 @@ class Learner {
     };
 
     /// The device's memory, and the host's beside it.
+    static Arena pinned_memory(const ModelConfig& config, const LearnerOptions& options);
     static std::pair<Arena, Arena> plans(const ModelConfig& config, const LearnerOptions& options, Device device);
     /// Lays the workspace out for a batch and fills it.
     void prepare(const Context& ctx, const Batch& batch, double total, Pass pass);

@@ -2,8 +2,6 @@
 
 #include <omp.h>
 
-#include <bit>
-
 #include "tests/support/optimizer_case.h"
 #include "train/optimizer/adamw.h"
 
@@ -100,22 +98,6 @@ TEST(GradientNormOnTheCpu, IsTheSameOnAnyNumberOfThreads) {
         EXPECT_EQ(norm(), alone) << threads << " threads";
     }
 }
-
-class Cast : public OnDevice {};
-
-TEST_P(Cast, RoundsToNearestEven) {
-    std::vector<float> from;
-    for (size_t i = 0; i < 5000; ++i) from.push_back(static_cast<float>(gradient_at(3, i)));
-    for (const uint32_t bits : {0x00000000u, 0x80000000u, 0x3f808000u, 0x3f818000u, 0x3f808001u, 0x7f7fffffu,
-                                0x00000001u, 0x807fffffu, 0x7f800000u, 0xff800000u, 0x3f807fffu, 0xbf818000u})
-        from.push_back(std::bit_cast<float>(bits));
-    const Tensor to = make(DType::bf16, std::ssize(from));
-    cast(ctx_, to, put(from));
-    const auto rounded = get<bf16>(to);
-    for (size_t i = 0; i < from.size(); ++i) ASSERT_EQ(rounded[i].bits, bf16_from_float(from[i])) << from[i];
-}
-
-INSTANTIATE_TEST_SUITE_P(Devices, Cast, testing::Values(Place{Device::cuda, DType::f32, DType::bf16}), name_of_place);
 
 }  // namespace
 }  // namespace colonnade

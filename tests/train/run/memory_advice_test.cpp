@@ -73,6 +73,25 @@ TEST_F(Advice, OffloadsInputsOfBlocksOnAGpu) {
     EXPECT_TRUE(advise_on_memory(run, one_rank(), all).settings.empty());
 }
 
+TEST_F(Advice, PlansShowWhatIsOffloaded) {
+    const auto plan = [&](const std::string& device, const std::string& blocks) {
+        const Program::Result result =
+            Program("train",
+                    {config(), output("run"), "device=" + device, "packing_length=1024", "model.num_hidden_layers=8",
+                     "model.head_dim=64", "offload_activations=" + blocks, "--plan"})
+                .wait();
+        EXPECT_EQ(result.exit, 0) << result.err;
+        return result.out;
+    };
+    const std::string bytes = "  activations (host) ", none = "offload_activations has no effect on the CPU";
+    EXPECT_NE(plan("cuda", "true").find(bytes), std::string::npos);
+    EXPECT_EQ(plan("cuda", "false").find(bytes), std::string::npos);
+    const std::string cpu = plan("cpu", "true");
+    EXPECT_EQ(cpu.find(bytes), std::string::npos) << cpu;
+    EXPECT_NE(cpu.find(none), std::string::npos) << cpu;
+    EXPECT_EQ(plan("cuda", "true").find(none), std::string::npos);
+}
+
 TEST_F(Advice, KeepsThePacksOfAStep) {
     const Session run = session({"gradient_checkpointing=block"});
     const MemoryAdvice advice = advise_on_memory(run, one_rank(), bytes_of_run(run) * 2 / 3);

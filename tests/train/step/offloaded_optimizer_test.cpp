@@ -61,7 +61,8 @@ class OffloadedOptimizer : public FileTest, public testing::WithParamInterface<K
         }
     }
 
-    const ModelConfig config_ = tiny_config(Architecture::qwen3);
+    const ModelConfig config_ =
+        GetParam().dtype == DType::bf16 ? small_config(Architecture::qwen3) : tiny_config(Architecture::qwen3);
 };
 
 TEST_P(OffloadedOptimizer, GivesTheSameBits) {
