@@ -24,7 +24,7 @@ Learner::Stage Learner::Stage::on_device(const State& state, const Range& kept) 
 }
 
 std::array<Learner::Stage, Learner::Stage::count> Learner::Stage::lay_out(Arena& arena, const State& state,
-                                                                         int64_t elements) {
+                                                                          int64_t elements) {
     std::array<Stage, count> stages;
     for (Stage& stage : stages)
         for (const Member& member : members) {
@@ -42,7 +42,9 @@ class Learner::HostedUpdate {
   public:
     /// `pieces`: the hosted ones, in the order of the update.
     HostedUpdate(Learner& learner, std::vector<KeptPiece> pieces)
-        : learner_(learner), pieces_(std::move(pieces)), stages_(Stage::lay_out(learner.arena_, learner.state_, learner.options_.hosted_piece)) {
+        : learner_(learner),
+          pieces_(std::move(pieces)),
+          stages_(Stage::lay_out(learner.arena_, learner.state_, learner.options_.hosted_piece)) {
         for (size_t i = 0; i < Stage::count; ++i) fetch(i);
     }
     /// The next piece. Work enqueued from now on finds it on the device.

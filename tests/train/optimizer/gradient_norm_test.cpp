@@ -1,4 +1,4 @@
-// The gradient norm and its clip factor against a sum in double, whole and over slices; rounding to bf16.
+// The gradient norm and its clip factor against a sum in double, whole and over slices.
 
 #include <omp.h>
 
