@@ -70,7 +70,7 @@ uint16_t top_of(float x) {
 PlacedArray PlacedArray::lay_out(Arena& device, Arena& host, const std::string& group, DType dtype, int64_t count,
                                  int64_t hosted) {
     PlacedArray array;
-    if (hosted < count) array.on_device = device.tensor(group, dtype, {count - hosted});
+    if (hosted < count || count == 0) array.on_device = device.tensor(group, dtype, {count - hosted});
     if (hosted > 0) array.on_host = host.tensor(group + " (host)", dtype, {hosted});
     return array;
 }

@@ -149,6 +149,10 @@ TEST(ConfigErrors, RulesBetweenKeys) {
         {"optim: muon\nfinetuning_type: lora",
          "c.yaml:4:8: optim muon is for the matrices of a model, not for adapters: use adamw with finetuning_type "
          "lora"},
+        {"optim: muon\noffload_optimizer: true",
+         "c.yaml:5:20: optim muon needs its state on the GPU: leave out offload_optimizer, or use adamw"},
+        {"offload_optimizer: 1.5",
+         "c.yaml:4:20: offload_optimizer: expected true, false, or a number from 0 to 1, found '1.5'"},
         {"muon_momentum: 0.9", "c.yaml:4:16: muon_momentum is for optim muon"},
         {"stage: dpo\nneftune_noise_alpha: 5",
          "c.yaml:5:22: neftune_noise_alpha is for stages pt and sft: answers of stage dpo share their prompt, whose "
