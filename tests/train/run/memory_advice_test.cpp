@@ -74,22 +74,27 @@ TEST_F(Advice, OffloadsInputsOfBlocksOnAGpu) {
 }
 
 TEST_F(Advice, PlansShowWhatIsOffloaded) {
-    const auto plan = [&](const std::string& device, const std::string& blocks) {
+    const auto plan = [&](const std::string& device, const std::string& offload) {
         const Program::Result result =
             Program("train",
                     {config(), output("run"), "device=" + device, "packing_length=1024", "model.num_hidden_layers=8",
-                     "model.head_dim=64", "offload_activations=" + blocks, "--plan"})
+                     "model.head_dim=64", "offload_activations=" + offload, "offload_optimizer=" + offload, "--plan"})
                 .wait();
         EXPECT_EQ(result.exit, 0) << result.err;
         return result.out;
     };
-    const std::string bytes = "  activations (host) ", none = "offload_activations has no effect on the CPU";
-    EXPECT_NE(plan("cuda", "true").find(bytes), std::string::npos);
-    EXPECT_EQ(plan("cuda", "false").find(bytes), std::string::npos);
-    const std::string cpu = plan("cpu", "true");
-    EXPECT_EQ(cpu.find(bytes), std::string::npos) << cpu;
-    EXPECT_NE(cpu.find(none), std::string::npos) << cpu;
-    EXPECT_EQ(plan("cuda", "true").find(none), std::string::npos);
+    const std::string on = plan("cuda", "true"), off = plan("cuda", "false"), cpu = plan("cpu", "true");
+    for (const std::string bytes :
+         {"  activations (host) ", "  optimizer (host) ", "  low halves of weights (host) "}) {
+        EXPECT_NE(on.find(bytes), std::string::npos) << on;
+        EXPECT_EQ(off.find(bytes), std::string::npos) << off;
+        EXPECT_EQ(cpu.find(bytes), std::string::npos) << cpu;
+    }
+    for (const std::string key : {"offload_activations", "offload_optimizer"}) {
+        const std::string none = key + " has no effect on the CPU";
+        EXPECT_NE(cpu.find(none), std::string::npos) << cpu;
+        EXPECT_EQ(on.find(none), std::string::npos) << on;
+    }
 }
 
 TEST_F(Advice, KeepsThePacksOfAStep) {
