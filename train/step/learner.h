@@ -7,11 +7,11 @@
 //
 // On a GPU accumulate() and update() only enqueue, so that the host can prepare the next batch. Read the result() of a
 // step one step late. Weights are bf16 there; the optimizer keeps the 16 bits below them, so that both together are fp32.
-// Files and tests see these numbers as StateArrays.
+// Files see these numbers as StateArrays.
 //
-// With LoRA the adapters are trained: weights(), gradients(), m(), v() and parameters() are those of the adapters. The
-// model itself, the base, exists once, in the compute dtype, without master, gradient or moments. With frozen layers the
-// base is the frozen part of the model, and all of these are the trained part.
+// With LoRA the adapters are trained: weights(), gradients(), optimizer_state() and parameters() are those of the
+// adapters. The model itself, the base, exists once, in the compute dtype, without gradient or optimizer state. With frozen
+// layers the base is the frozen part of the model, and all of these are the trained part.
 
 #include <array>
 #include <deque>
@@ -294,8 +294,9 @@ class Learner {
         int64_t update = 0;
     };
 
-    /// The device's memory, and the host's beside it.
+    /// Throws Exit::memory, naming the keys that need this memory.
     static Arena pinned_memory(const ModelConfig& config, const LearnerOptions& options);
+    /// plan() and host_plan().
     static std::pair<Arena, Arena> plans(const ModelConfig& config, const LearnerOptions& options, Device device);
     /// Lays the workspace out for a batch and fills it.
     void prepare(const Context& ctx, const Batch& batch, double total, Pass pass);
@@ -310,7 +311,7 @@ class Learner {
     void update_weights(const Context& ctx, const AdamWSettings& settings, double learning_rate);
     void update_with_muon(const Context& ctx, const AdamWSettings& settings, double learning_rate);
     class HostedUpdate;
-    /// Weights that were loaded become those from element `begin` on.
+    /// Overwrites the weights from element `begin` on with f32 values in host memory. On a GPU.
     void store_weights(int64_t begin, const Tensor& values);
     void keep_result();
     /// Undoes what the host counted of this update and the later ones, which the device held back.
