@@ -178,10 +178,11 @@ class ShapeOptions {
         of_shape(app_.add_option("--zero-stage", c_.zero_stage, "under mpirun: 1 shards the optimizer state"))
             ->check(CLI::Range(0, 1));
         choice("--gradient-checkpointing", c_.gradient_checkpointing, "activations to recompute (default none)");
+        const std::map<std::string, int64_t> words = {{"true", BlockCount::all}, {"false", 0}};
         count("--offload-activations", c_.offload_activations.count, 0,
               "on a GPU: blocks whose inputs are in host memory until backward, or true: of all but two (default "
               "false)")
-            ->transform(CLI::Transformer(std::map<std::string, int64_t>{{"true", BlockCount::all}, {"false", 0}}))
+            ->transform(CLI::Transformer(words).description(""))
             ->type_name("BLOCKS");
         of_shape(app_.add_flag("--deterministic", c_.deterministic, "on a GPU: the same bits in every run"));
         count("--head-chunk", c_.head_chunk, 1, "tokens whose logits are computed at a time (default as in train)");

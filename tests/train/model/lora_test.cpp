@@ -341,16 +341,16 @@ TEST(LoraMemory, OnlyAdaptersAreTrained) {
         << "down's are kept per layer";
     EXPECT_LT(pairs, base / 20);
     if (!built_with_cuda()) return;  // only a build with kernels knows their scratch memory
-    // The base exists in bf16 only on a GPU; adapters have fp32 masters and a bf16 copy.
+    // The base exists in bf16 only on a GPU; adapters are fp32 in two halves.
     auto gpu = groups(Device::cuda, lora_of({}, 8), Recompute::block);
     EXPECT_EQ(gpu["frozen weights"], 2 * base);
-    EXPECT_EQ(gpu["master adapters"], 4 * pairs);
+    EXPECT_EQ(gpu["low halves of weights"], 2 * pairs);
     EXPECT_EQ(gpu["adapters"], 2 * pairs);
     EXPECT_EQ(gpu["gradients"], 4 * pairs);
     EXPECT_EQ(gpu["optimizer"], 8 * pairs);
     auto gpu_full = groups(Device::cuda, std::nullopt, Recompute::block);
-    EXPECT_EQ(gpu_full["weights"] + gpu_full["master weights"] + gpu_full["gradients"] + gpu_full["optimizer"],
-              18 * base);
+    EXPECT_EQ(gpu_full["weights"] + gpu_full["low halves of weights"] + gpu_full["gradients"] + gpu_full["optimizer"],
+              16 * base);
 }
 
 }  // namespace
