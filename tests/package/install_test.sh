@@ -3,7 +3,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
-trap 'rm -rf "$work"; [ -z "${server:-}" ] || kill "$server"' EXIT
+trap '[ -z "${server:-}" ] || kill "$server"; rm -rf "$work"' EXIT
 unset COLONNADE_RELEASE
 
 fail() { echo "install_test.sh: $*" >&2; exit 1; }
@@ -86,6 +86,7 @@ refuses "cannot run the program" --from "$work/foreign" --prefix "$prefix"
 
 # By HTTP, with whichever of curl and wget is here.
 if command -v python3 >/dev/null && { command -v curl >/dev/null || command -v wget >/dev/null; }; then
+    : >"$work/server"  # there before the server writes its port
     python3 -u -m http.server --bind 127.0.0.1 --directory "$work" 0 >"$work/server" 2>/dev/null &
     server=$!
     for _ in $(seq 100); do
