@@ -48,8 +48,6 @@ struct HostTransfers::State {
 
 HostTransfers::HostTransfers(Gpu* gpu) : state_(gpu ? std::make_unique<State>(*gpu) : nullptr) {}
 HostTransfers::~HostTransfers() = default;
-HostTransfers::HostTransfers(HostTransfers&&) noexcept = default;
-HostTransfers& HostTransfers::operator=(HostTransfers&&) noexcept = default;
 
 HostTransfers::Ticket HostTransfers::enqueue(bool to_host, const Tensor& to, const Tensor& from, Ticket after) {
     if (!state_) return copy_host_memory(to, from), Ticket();

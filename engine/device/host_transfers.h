@@ -30,8 +30,8 @@ class HostTransfers {
     /// `gpu` must outlive this object; null: the CPU.
     explicit HostTransfers(Gpu* gpu);
     ~HostTransfers();  ///< waits for all copies
-    HostTransfers(HostTransfers&&) noexcept;
-    HostTransfers& operator=(HostTransfers&&) noexcept;
+    HostTransfers(const HostTransfers&) = delete;
+    HostTransfers& operator=(const HostTransfers&) = delete;
 
     /// Enqueues a copy between contiguous tensors of the same number of bytes. It begins after all work that the Gpu's
     /// stream has been given so far, and after the copy `after`.

@@ -9,8 +9,6 @@ HostTransfers::HostTransfers(Gpu* gpu) {
     if (gpu) no_cuda();
 }
 HostTransfers::~HostTransfers() = default;
-HostTransfers::HostTransfers(HostTransfers&&) noexcept = default;
-HostTransfers& HostTransfers::operator=(HostTransfers&&) noexcept = default;
 
 HostTransfers::Ticket HostTransfers::enqueue(bool, const Tensor& to, const Tensor& from, Ticket) {
     copy_host_memory(to, from);

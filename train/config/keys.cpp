@@ -187,9 +187,10 @@ Section machine_section() {
                 .also({"enable_activation_checkpointing"})
                 .only_how_to_run(),
             key("offload_activations", &C::offload_activations,
-                "Keep the inputs of blocks in pinned host memory between the forward and the backward pass of a GPU; "
-                "results stay the same. With gradient_checkpointing: block they are most of what is kept. true: of all "
-                "blocks but the last two; a number: of so many at most, from the lowest trained one on.")
+                "The inputs of blocks are in pinned host memory between the forward and the backward pass of a GPU. "
+                "Results stay the same. With gradient_checkpointing: block they are most of what is kept. true: the "
+                "inputs of all blocks but the last two; a number: of at most this number of blocks, from the lowest "
+                "trained one on.")
                 .also({"activation_offloading", "enable_activation_offloading"})
                 .only_how_to_run(),
             key("deterministic", &C::deterministic,
@@ -340,10 +341,10 @@ Section optimizer_section() {
                 "unbiased stochastic rounding."),
             // Moves memory only: every update has the same bits.
             key("offload_optimizer", &C::offload_optimizer,
-                "How much of the optimizer's state a GPU run keeps in host memory: moments and the lower halves of the "
-                "weights, 10 bytes per parameter with adamw in float32, 6 with optim_dtype bfloat16. It comes to the "
-                "GPU "
-                "a piece at a time in every update, which takes as long as the copies. The results stay the same.")
+                "The share of the optimizer's state that a GPU run keeps in host memory: moments and the lower halves "
+                "of the weights, 10 bytes per parameter with adamw in float32, 6 with optim_dtype bfloat16. Every "
+                "update copies it to the GPU and back, a piece at a time, and takes that much longer. Results stay "
+                "the same.")
                 .only_how_to_run(),
             key("learning_rate", &C::learning_rate, "Learning rate after warm-up.", above(0))
                 .also({"lr"})

@@ -59,7 +59,7 @@ LearnerState BackgroundSave::copy_state() {
         }
     if (learner_.options().lora && learner_.sync().sharded())
         saved.adapters = collected_adapters(learner_);
-    else
+    else if (learner_.options().lora)
         saved.adapters = [weights = saved.arrays.front()] { return weights.read(nullptr); };
     if (side_) side_->begin(copies);
     return saved;

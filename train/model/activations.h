@@ -24,8 +24,8 @@ struct ActivationLayout {
     int64_t lowest = 0;      ///< backward ends at this layer: the blocks below share their activations, too
     int64_t offloaded = 0;   ///< blocks whose input goes to host memory, from the lowest that backward reaches; at most
 
-    /// Rows of an MLP that are computed at a time, so that what is kept of none of them has memory for so many. The bits
-    /// depend on it, but not on what is recomputed. A GPU multiplies matrices of so many rows at its full rate.
+    /// Rows of an MLP that are computed at a time. What is not kept for backward has memory for these rows only. Bits depend
+    /// on this number, but not on what is recomputed. A GPU reaches its full rate of products with fewer rows than that.
     int64_t mlp_tile = 16384;
 
     int64_t tokens() const { return packs * length; }
@@ -33,15 +33,17 @@ struct ActivationLayout {
     int64_t head_rows() const { return rows.value_or(tokens()); }
     int64_t most_rows() const { return std::max(tokens(), head_rows()); }
     int64_t lowest_block() const { return std::max<int64_t>(lowest, 0); }
-    /// How many blocks of so many that is. The last two never have to leave the device.
+    /// The number of blocks whose input goes to host memory, for a model of `blocks` blocks. The last two inputs never have
+    /// to leave the device.
     int64_t offloaded_of(int64_t blocks) const {
         return training ? std::clamp<int64_t>(offloaded, 0, std::max<int64_t>(blocks - lowest_block() - 2, 0)) : 0;
     }
 };
 
 /// Activations of one block. In training every block keeps its own for backward, except those that are recomputed:
-/// these are shared by all blocks, and those of an MLP have the rows of one tile. Statistics (rstd, lse) have the dtype's sum_dtype. The last block has head_rows() rows
-/// after its attention: `mid` and all below it, and lora_h of every projection but qkv.
+/// these are shared by all blocks, and those of an MLP have the rows of one tile. Statistics (rstd, lse) have the dtype's
+/// sum_dtype. The last block has head_rows() rows after its attention: `mid` and all below it, and lora_h of every
+/// projection but qkv.
 struct BlockActivations {
     Tensor in;                     ///< [tokens, hidden] residual stream; may be shared (OffloadedInputs)
     Tensor input_rstd;             ///< [tokens]

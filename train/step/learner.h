@@ -44,8 +44,8 @@ struct LearnerOptions {
     DType dtype = DType::f32;   ///< of weights and activations on the CPU: f32, or f64 for gradient checks. A GPU: bf16
     /// Of AdamW: f32; u8 for 8-bit codes (train/optimizer/moment_codes.h); on a GPU also bf16.
     DType moments = DType::f32;
-    /// The share of the optimizer's state that is kept in host memory, from 0 to 1, and comes to the device a piece at a time
-    /// in update(). Not with Muon.
+    /// The share of the optimizer's state in host memory, from 0 to 1. update() brings it to the device a piece at a time.
+    /// Not with Muon.
     double offloaded_optimizer = 0;
     int64_t hosted_piece = int64_t{1} << 23;  ///< elements of such a piece, a multiple of 64
     /// Given: the matrices of the blocks take Muon with this momentum, all others AdamW. Not with LoRA, sharded state or

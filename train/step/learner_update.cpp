@@ -65,6 +65,7 @@ class Learner::HostedUpdate {
     }
     /// Work enqueued from now on may use the memory again.
     void finish(const Context& ctx) {
+        if (pieces_.empty()) return;
         const PhaseTimer timer(ctx, "optimizer transfer");
         for (const TransferTicket& departure : departures_) learner_.transfers_.await(departure);
     }

@@ -59,7 +59,7 @@ TEST_P(HostTransfersTest, TwoPlacesOnTheDeviceServeManyTensors) {
     }
 }
 
-// The copy back begins after the one that it is told to follow, in the other direction, although nothing on the stream
+// The copy back starts after the copy that it names, which goes in the other direction, although nothing on the stream
 // waits for either.
 TEST_P(HostTransfersTest, ACopyFollowsTheOneThatItIsTold) {
     constexpr int64_t n = 1 << 22;
