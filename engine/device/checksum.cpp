@@ -4,11 +4,11 @@
 
 namespace colonnade {
 
-uint64_t checksum(const Context& ctx, const Tensor& data, const Tensor& sum) {
+uint64_t checksum(const Context& ctx, const Tensor& data, const Tensor& sum, int64_t first) {
     require(data.contiguous() && data.bytes() % 4 == 0, "checksum of {}", data);
     if (ctx.device == Device::cuda) {
         int64_t result = 0;
-        cuda::checksum(ctx, data, sum);
+        cuda::checksum(ctx, data, sum, first);
         ctx.gpu->download(&result, sum);
         return static_cast<uint64_t>(result);
     }
@@ -19,7 +19,7 @@ uint64_t checksum(const Context& ctx, const Tensor& data, const Tensor& sum) {
     for (int64_t i = 0; i < words; ++i) {
         uint32_t word = 0;
         std::memcpy(&word, bytes + 4 * i, sizeof word);
-        total += word * checksum_factor(static_cast<uint64_t>(i));
+        total += word * checksum_factor(static_cast<uint64_t>(first + i));
     }
     return total;
 }

@@ -19,11 +19,12 @@ constexpr uint64_t checksum_factor(uint64_t i) {
     return (z ^ (z >> 31)) | 1;
 }
 
-/// `data` is contiguous and has a multiple of 4 bytes. On a GPU it waits, and `sum` is i64 [1], overwritten.
-uint64_t checksum(const Context& ctx, const Tensor& data, const Tensor& sum = {});
+/// `data` is contiguous and has a multiple of 4 bytes. On a GPU it waits, and `sum` is i64 [1], overwritten. The sums of
+/// the pieces of a tensor add up to that of the whole: `first` is the index of the piece's first word.
+uint64_t checksum(const Context& ctx, const Tensor& data, const Tensor& sum = {}, int64_t first = 0);
 
 namespace cuda {
-void checksum(const Context& ctx, const Tensor& data, const Tensor& sum);  ///< enqueues
+void checksum(const Context& ctx, const Tensor& data, const Tensor& sum, int64_t first);  ///< enqueues
 }
 
 }  // namespace colonnade

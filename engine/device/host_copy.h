@@ -1,6 +1,6 @@
 #pragma once
-// HostCopy: a tensor that the host can read and write. A tensor in host memory is used directly; one on a GPU is
-// copied.
+// HostCopy: a tensor that the host can read and write. A tensor in host memory is used directly; one on a GPU, or of bf16,
+// is copied.
 
 #include "engine/device/context.h"
 
@@ -13,14 +13,14 @@ class HostCopy {
   public:
     /// A copy of the content of `original`; waits for the GPU. bf16 is widened to f32, which is exact.
     static HostCopy of(Gpu* gpu, const Tensor& original);
-    /// Zeroed memory for new content, which store() writes to `original`. For bf16 it is f32; store() rounds.
+    /// Zeroed memory for new content, which store() writes to `original`. For bf16 it is f32; store() rounds to nearest even.
     static HostCopy to_fill(Gpu* gpu, const Tensor& original);
 
     /// Zeroed host memory of its own, without an original.
     static HostCopy blank(DType dtype, int64_t elements);
 
     const Tensor& tensor() const { return tensor_; }
-    /// Writes the content to the original. Does nothing if that is in host memory.
+    /// Writes the content to the original. Does nothing if that is used directly.
     void store() const;
 
   private:

@@ -45,10 +45,12 @@ void print(const Json& r, const ModelConfig& m) {
                                                          : ""));
     line("device",
          gpu ? fmt::format(
-                   "{}, {}, moments {}{}, recomputed: {}{}{}", text("device"), text("optim"), text("optim_dtype"),
+                   "{}, {}, moments {}{}{}, recomputed: {}{}{}", text("device"), text("optim"), text("optim_dtype"),
                    number("offload_optimizer") > 0
                        ? fmt::format(", {:.0f} % of the optimizer in host memory", 100 * number("offload_optimizer"))
                        : std::string(),
+                   r["offload_weights"] == 0 ? std::string()
+                                             : fmt::format(", {} blocks in host memory", number("offload_weights")),
                    text("gradient_checkpointing"),
                    r["offload_activations"] == 0
                        ? ""
@@ -182,6 +184,10 @@ class ShapeOptions {
         count("--offload-activations", c_.offload_activations.count, 0,
               "on a GPU: blocks whose inputs are in host memory until backward, or true: of all but two (default "
               "false)")
+            ->transform(CLI::Transformer(words).description(""))
+            ->type_name("BLOCKS");
+        count("--offload-weights", c_.offload_weights.count, 0,
+              "on a GPU: blocks whose weights and gradients are in host memory, or true: all (default false)")
             ->transform(CLI::Transformer(words).description(""))
             ->type_name("BLOCKS");
         of_shape(app_.add_flag("--deterministic", c_.deterministic, "on a GPU: the same bits in every run"));

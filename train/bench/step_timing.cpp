@@ -248,6 +248,7 @@ Json describe(const BenchmarkRun& run, const Learner& learner, const Gpu* gpu) {
         {"optim", spell(c.optim)},
         {"optim_dtype", spell(c.optim_dtype)},
         {"offload_optimizer", c.offload_optimizer.value},
+        {"offload_weights", learner.hosted_blocks()},
         {"base_quantization", spell(c.base_quantization)},
         {"gradient_checkpointing", spell(c.gradient_checkpointing)},
         {"offload_activations", learner.offloaded_blocks()},

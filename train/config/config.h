@@ -92,7 +92,7 @@ struct Config {
     int64_t threads = 0;                  ///< 0: one per core
     Tristate bf16 = Tristate::automatic;  ///< settled: on for a GPU, off for the CPU
     Recompute gradient_checkpointing = Recompute::none;
-    BlockCount offload_activations;
+    BlockCount offload_activations, offload_weights;
     bool deterministic = false;         ///< settled: always true on the CPU
     int64_t recompute_check_steps = 0;  ///< 0: never
 

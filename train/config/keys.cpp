@@ -193,6 +193,18 @@ Section machine_section() {
                 "trained one on.")
                 .also({"activation_offloading", "enable_activation_offloading"})
                 .only_how_to_run(),
+            // Moves memory only: every step has the same bits.
+            key("offload_weights", &C::offload_weights,
+                "Blocks whose weights and gradients are in pinned host memory: 6 bytes per parameter (2 if frozen). "
+                "They "
+                "come to the GPU one after the other, while another computes: hidden with some 12,000 tokens or more "
+                "per "
+                "micro-step. Embedding, head and the optimizer's state (offload_optimizer) stay. Results stay the "
+                "same. "
+                "true: all blocks; a number: of this number of blocks, spread over the model. On one rank, without "
+                "muon "
+                "and base_quantization.")
+                .only_how_to_run(),
             key("deterministic", &C::deterministic,
                 "The same bits in every run. The CPU is always deterministic. On GPUs this switches attention's "
                 "backward pass, and NCCL, to slower deterministic algorithms; everything else is deterministic anyway.")

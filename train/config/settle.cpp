@@ -229,6 +229,11 @@ void settle_run(Config& c, Rules& rules) {
                  "optim muon needs whole matrices on every rank: zero_stage 0");
     rules.expect(!muon || c.offload_optimizer.value == 0, {"offload_optimizer", "optim"},
                  "optim muon needs its state on the GPU: leave out offload_optimizer, or use adamw");
+    rules.expect(!muon || c.offload_weights.count == 0, {"offload_weights", "optim"},
+                 "optim muon needs all weights on the GPU: leave out offload_weights, or use adamw");
+    rules.expect(c.base_quantization == BaseQuantization::none || c.offload_weights.count == 0,
+                 {"offload_weights", "base_quantization"},
+                 "offload_weights moves weights in bf16: leave out base_quantization, or offload_weights");
     rules.expect(muon || c.muon_momentum == Config().muon_momentum, {"muon_momentum", "optim"},
                  "muon_momentum is for optim muon");
     rules.expect(c.optim == Optim::adamw || c.optim_dtype == DType::f32, {"optim_dtype", "optim"},
@@ -352,6 +357,10 @@ void settle_output(Config& c, Rules& rules) {
     rules.expect(c.eval_table_size == 0 || evaluates, {"eval_table_size"},
                  "eval_table_size answers prompts at evaluations: {}",
                  c.has_eval_data() ? "set eval_strategy to steps or epoch" : "give eval_datasets or val_size");
+    rules.expect(
+        c.eval_table_size == 0 || c.offload_weights.count == 0, {"eval_table_size", "offload_weights"},
+        "eval_table_size answers prompts with weights that are on the GPU: leave out one of eval_table_size and "
+        "offload_weights");
     rules.expect(c.eval_table_size == 0 || c.stage != Stage::rm, {"eval_table_size", "stage"},
                  "eval_table_size: the model of stage rm scores answers and gives none");
     rules.expect(!c.overwrite_output_dir || c.resume_from_checkpoint.empty(),

@@ -29,10 +29,10 @@ void add_entries(ParameterList& list, const ModelConfig& config, std::span<const
 }
 
 /// Extends a view by a parameter that follows it in memory.
-void extend(Tensor& view, const Tensor& flat, const Parameter& p) {
+void extend(Tensor& view, const FlatElements& elements, const Parameter& p) {
     const int64_t columns = p.shape.size() == 2 ? p.shape[1] : 1;
     const int64_t rows = (view.rank == 0 ? 0 : view.size(0)) + p.shape[0];
-    const Tensor all = flat.slice(0, p.end() - rows * columns, p.end());
+    const Tensor all = elements(p.end() - rows * columns, p.end());
     view = p.shape.size() == 2 ? all.view({rows, columns}) : all;
 }
 
@@ -128,16 +128,31 @@ Tensor view_of(const Tensor& flat, const Parameter& p) {
     return p.shape.size() == 2 ? slice.view({p.shape[0], p.shape[1]}) : slice;
 }
 
+std::vector<LayerRange> layer_ranges(const ParameterList& list) {
+    std::vector<LayerRange> ranges;
+    for (const Parameter& p : list.all()) {
+        if (!ranges.empty() && ranges.back().layer == p.layer) continue;
+        if (!ranges.empty()) ranges.back().end = p.begin;
+        ranges.push_back({p.layer, p.begin, list.size()});
+    }
+    return ranges;
+}
+
 void add_views(const ParameterList& list, const Tensor& flat, ModelParameters& model) {
+    add_views(
+        list, [&](int64_t begin, int64_t end) { return flat.slice(0, begin, end); }, model);
+}
+
+void add_views(const ParameterList& list, const FlatElements& elements, ModelParameters& model) {
     for (const Parameter& p : list.all()) {
         const ParameterEntry::View& view = entry_of(p.role).view;
         if (view.of_model) {
-            extend(model.*view.of_model, flat, p);
+            extend(model.*view.of_model, elements, p);
             continue;
         }
         if (std::ssize(model.blocks) <= p.layer) model.blocks.resize(static_cast<size_t>(p.layer) + 1);
         BlockParameters& block = model.blocks[static_cast<size_t>(p.layer)];
-        extend(view.of_block ? block.*view.of_block : block.linear[view.projection].*view.part, flat, p);
+        extend(view.of_block ? block.*view.of_block : block.linear[view.projection].*view.part, elements, p);
     }
 }
 

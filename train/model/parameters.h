@@ -3,6 +3,7 @@
 // that gradient buckets, optimizer state and shards are plain slices. The table in train/model/parameter_table.h says
 // which parameters a model has.
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -70,7 +71,17 @@ class ParameterList {
 Tensor slice_of(const Tensor& flat, const Parameter& parameter);
 Tensor view_of(const Tensor& flat, const Parameter& parameter);
 
+/// The elements of a layer in the flat buffer, with the gap behind them.
+struct LayerRange {
+    int64_t layer, begin, end;
+};
+/// Those of all layers that have a parameter in the list, in the order of the buffer.
+std::vector<LayerRange> layer_ranges(const ParameterList& list);
+
+/// Finds elements [begin, end) of a flat buffer, which belong to one layer.
+using FlatElements = std::function<Tensor(int64_t begin, int64_t end)>;
 /// Adds the views of a list's parameters to those of a model. A tied head gets none.
+void add_views(const ParameterList& list, const FlatElements& elements, ModelParameters& model);
 void add_views(const ParameterList& list, const Tensor& flat, ModelParameters& model);
 /// Adds the quantised weights of a list's parameters, which are in the same order.
 void add_quantised(const ParameterList& list, const std::vector<QuantisedMatrix>& matrices, ModelParameters& model);

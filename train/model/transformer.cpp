@@ -82,6 +82,7 @@ void Transformer::backward(const Context& ctx, const TransformerInput& input, Ac
     const int64_t lowest = std::max<int64_t>(gradients.lowest, 0);
     for (int64_t l = config_.num_hidden_layers - 1; l >= lowest; --l) {
         acts.offloaded.await(l);
+        call(input.before_backward, l);
         Block(ctx, *this, input, acts, l).backward(gradients);
         if (l - 2 >= lowest) acts.offloaded.fetch(l - 2, acts.blocks[l - 2].in);
         call(input.after_backward, l);

@@ -41,8 +41,9 @@ struct TransformerInput {
     DropoutMask dropout{};
     /// NEFTune in training: scales, streams and seed. Without scales there is none.
     EmbeddingNoise noise{};
-    LayerHook before_forward{};  ///< the layer's weights are about to be read
-    LayerHook after_backward{};  ///< the gradients of the layer's parameters are final
+    LayerHook before_forward{};   ///< the layer's weights are about to be read
+    LayerHook before_backward{};  ///< its weights are about to be read, and its gradients added to. Only of blocks
+    LayerHook after_backward{};   ///< the gradients of the layer's parameters are final
 };
 
 class Transformer {

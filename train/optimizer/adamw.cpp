@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "engine/device/philox.h"
 #include "layers/shape_check.h"
@@ -122,55 +123,43 @@ void update_blocks(const AdamWStep& a, float clip) {
     }
 }
 
-double sum_of_squares(const Tensor& gradients) {
-    constexpr int64_t block = 1 << 14;
-    const int64_t n = gradients.numel(), blocks = (n + block - 1) / block;
-    std::vector<double> partial(static_cast<size_t>(blocks));
-    dispatch_float(gradients.dtype, [&]<typename T>() {
-        const T* g = gradients.as<T>();
-#pragma omp parallel for schedule(static)
-        for (int64_t b = 0; b < blocks; ++b) {
-            const int64_t end = std::min(n, (b + 1) * block);
-            double sum = 0;
-#pragma omp simd reduction(+ : sum)
-            for (int64_t i = b * block; i < end; ++i) sum += static_cast<double>(g[i]) * static_cast<double>(g[i]);
-            partial[static_cast<size_t>(b)] = sum;
-        }
-    });
-    double sum = 0;
-    for (const double p : partial) sum += p;
-    return sum;
-}
-
 }  // namespace
 
-int64_t gradient_norm_scratch_bytes(int64_t elements) {
-    const int64_t blocks = (elements + norm_block_elements - 1) / norm_block_elements;
-    return blocks * static_cast<int64_t>(sizeof(double));
+int64_t square_sum_count(int64_t elements) {
+    return (elements + norm_block_elements - 1) / norm_block_elements;
 }
 
-void gradient_norm(const Context& ctx, const GradientNorm& a) {
-    const Tensor sum = a.out.slice(0, 0, 1);
-    if (ctx.gpu)
-        ctx.gpu->zero(sum);
-    else
-        *sum.as<double>() = 0;
-    add_squares(ctx, {.sum = sum, .gradients = a.gradients, .scratch = a.scratch});
-    clip_factor(ctx, {.out = a.out, .max_norm = a.max_norm});
-}
-
-void add_squares(const Context& ctx, const AddSquares& a) {
+void sum_squares(const Context& ctx, const SquareSums& a) {
     const bool gpu = ctx.device == Device::cuda;
-    const int64_t n = a.gradients.numel();
-    const ShapeCheck check = check_for(ctx, "add_squares", a.gradients.dtype);
+    const int64_t n = a.gradients.numel(), count = square_sum_count(n);
+    const ShapeCheck check = check_for(ctx, "sum_squares", a.gradients.dtype);
     check("gradients", a.gradients, gpu ? DType::f32 : a.gradients.dtype, {n});
-    check("sum", a.sum, DType::f64, {1});
-    if (gpu)
-        require(a.scratch.dtype == DType::u8 && a.scratch.numel() >= gradient_norm_scratch_bytes(n),
-                "add_squares: scratch {} for {} elements", describe(a.scratch), n);
+    check("sums", a.sums, DType::f64, {count});
     const PhaseTimer timer(ctx, "gradient norm");
-    if (gpu) return cuda::add_squares(ctx, a);
-    *a.sum.as<double>() += sum_of_squares(a.gradients);
+    if (gpu) return cuda::sum_squares(ctx, a);
+    auto* const sums = a.sums.as<double>();
+    dispatch_float(a.gradients.dtype, [&]<typename T>() {
+        const T* g = a.gradients.as<T>();
+#pragma omp parallel for schedule(static)
+        for (int64_t b = 0; b < count; ++b) {
+            const int64_t end = std::min(n, (b + 1) * norm_block_elements);
+            double sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (int64_t i = b * norm_block_elements; i < end; ++i)
+                sum += static_cast<double>(g[i]) * static_cast<double>(g[i]);
+            sums[b] = sum;
+        }
+    });
+}
+
+void add_up(const Context& ctx, const AddUp& a) {
+    const ShapeCheck check = check_for(ctx, "add_up", DType::f32);
+    check("total", a.total, DType::f64, {1});
+    check("sums", a.sums, DType::f64, {a.sums.numel()});
+    const PhaseTimer timer(ctx, "gradient norm");
+    if (ctx.device == Device::cuda) return cuda::add_up(ctx, a);
+    const auto* sums = a.sums.as<double>();
+    *a.total.as<double>() += std::accumulate(sums, sums + a.sums.numel(), 0.0);
 }
 
 void clip_factor(const Context& ctx, const ClipFactor& a) {

@@ -244,7 +244,8 @@ __device__ double sum_of_block(double own) {
     return sum;
 }
 
-__global__ void __launch_bounds__(norm_threads) sum_squares(double* partial, const float* gradients, int64_t elements) {
+__global__ void __launch_bounds__(norm_threads)
+    sum_squares_of_block(double* sums, const float* gradients, int64_t elements) {
     constexpr int in_flight = 4;  // loads per thread
     const int64_t begin = int64_t{blockIdx.x} * norm_block_elements;
     const int64_t end = min(begin + norm_block_elements, elements);
@@ -261,14 +262,14 @@ __global__ void __launch_bounds__(norm_threads) sum_squares(double* partial, con
             for (int j = 0; j < 4; ++j) sum += static_cast<double>(g[i].at[j]) * static_cast<double>(g[i].at[j]);
     }
     sum = sum_of_block<norm_threads>(sum);
-    if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+    if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
-__global__ void __launch_bounds__(total_threads) add_partials(double* sum, const double* partial, int64_t count) {
+__global__ void __launch_bounds__(total_threads) add_sums(double* total, const double* sums, int64_t count) {
     double own = 0;
-    for (int64_t i = threadIdx.x; i < count; i += total_threads) own += partial[i];
+    for (int64_t i = threadIdx.x; i < count; i += total_threads) own += sums[i];
     own = sum_of_block<total_threads>(own);
-    if (threadIdx.x == 0) *sum += own;
+    if (threadIdx.x == 0) *total += own;
 }
 
 __global__ void clip(double* out, const double* loss, double* held, double max_norm, UpdateLimits limits) {
@@ -283,16 +284,17 @@ void require_fours(const char* op, std::initializer_list<Tensor> tensors) {
 
 }  // namespace
 
-void add_squares(const Context& ctx, const AddSquares& a) {
-    require_fours("add_squares", {a.gradients});
-    const int64_t n = a.gradients.numel(), blocks = (n + norm_block_elements - 1) / norm_block_elements;
-    if (blocks == 0) return;
-    auto* partial = reinterpret_cast<double*>(a.scratch.as<uint8_t>());
-    sum_squares<<<static_cast<unsigned>(blocks), norm_threads, 0, stream_of(ctx)>>>(partial, a.gradients.as<float>(),
-                                                                                    n);
-    check_launch("add_squares");
-    add_partials<<<1, total_threads, 0, stream_of(ctx)>>>(a.sum.as<double>(), partial, blocks);
-    check_launch("add_squares");
+void sum_squares(const Context& ctx, const SquareSums& a) {
+    require_fours("sum_squares", {a.gradients});
+    if (a.sums.numel() == 0) return;
+    sum_squares_of_block<<<static_cast<unsigned>(a.sums.numel()), norm_threads, 0, stream_of(ctx)>>>(
+        a.sums.as<double>(), a.gradients.as<float>(), a.gradients.numel());
+    check_launch("sum_squares");
+}
+
+void add_up(const Context& ctx, const AddUp& a) {
+    add_sums<<<1, total_threads, 0, stream_of(ctx)>>>(a.total.as<double>(), a.sums.as<double>(), a.sums.numel());
+    check_launch("add_up");
 }
 
 void clip_factor(const Context& ctx, const ClipFactor& a) {

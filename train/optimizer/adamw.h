@@ -24,24 +24,19 @@
 
 namespace colonnade {
 
-struct GradientNorm {
-    Tensor out;        ///< f64 [2]: Euclidean norm, then the clip factor min(1, max_norm / (norm + 1e-6))
+/// Squares of gradients, in double: sums over neighbouring elements, then the sum of these. Gradients may be in several
+/// places, and the result has the same bits in every run, for any number of threads.
+struct SquareSums {
+    Tensor sums;       ///< f64 [square_sum_count(elements)], overwritten
     Tensor gradients;  ///< flat, f32 or f64; on a GPU f32, a multiple of 4 elements
-    double max_norm;   ///< 0: the factor is 1
-    Tensor scratch{};  ///< GPU: u8 [gradient_norm_scratch_bytes(elements)]
 };
-/// Sums in double over fixed blocks: the same bits in every run, for any number of threads. If the norm is not finite,
-/// the factor is NaN.
-void gradient_norm(const Context& ctx, const GradientNorm& args);
-int64_t gradient_norm_scratch_bytes(int64_t elements);
-
-/// The two halves of gradient_norm, for gradients in slices or on several ranks: squares add up, then comes the norm.
-struct AddSquares {
-    Tensor sum;        ///< f64 [1], added to
-    Tensor gradients;  ///< as in GradientNorm
-    Tensor scratch{};  ///< as in GradientNorm
+void sum_squares(const Context& ctx, const SquareSums& args);
+int64_t square_sum_count(int64_t elements);
+struct AddUp {
+    Tensor total;  ///< f64 [1], added to
+    Tensor sums;   ///< f64 [count]
 };
-void add_squares(const Context& ctx, const AddSquares& args);
+void add_up(const Context& ctx, const AddUp& args);
 /// Limits beyond which an update must not happen.
 struct UpdateLimits {
     double loss = std::numeric_limits<double>::infinity();           ///< of the mean loss of the step
@@ -49,8 +44,10 @@ struct UpdateLimits {
     bool hold = false;  ///< a step beyond a limit also holds back all later updates
 };
 struct ClipFactor {
-    Tensor out;  ///< f64 [2]. In: sum of squares, unused. Out: norm, clip factor, as in GradientNorm
-    double max_norm;
+    /// f64 [2]. In: the sum of squares, unused. Out: their root, the norm, and the clip factor
+    /// min(1, max_norm / (norm + 1e-6)), NaN if the norm is not finite.
+    Tensor out;
+    double max_norm;  ///< 0: the factor is 1
     UpdateLimits limits{};
     Tensor loss{};  ///< f64 [2]: the loss and what it is divided by; or empty
     /// f64 [1], or empty. Not 0: updates are held back. Set if the loss or the norm is not finite, and if limits.hold
@@ -70,7 +67,7 @@ struct AdamWStep {
     Tensor m, v;                  ///< updated: dtype of weights; on a GPU f32 or bf16; u8: codes (not with f64)
     Tensor m_units{}, v_units{};  ///< with u8: f32 [n / 64], updated
     Tensor gradients;             ///< dtype of weights; on a GPU f32
-    Tensor clip;                  ///< f64 [2]: GradientNorm::out. A factor of NaN: nothing changes
+    Tensor clip;                  ///< f64 [2]: ClipFactor::out. A factor of NaN: nothing changes
     Tensor decay_map{};           ///< GPU: i32, decay_map(parameters), whole
     const ParameterList& parameters;
     int64_t begin = 0;  ///< a multiple of 64

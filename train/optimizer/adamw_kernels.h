@@ -27,7 +27,7 @@ COLONNADE_HOST_DEVICE inline void update_in_f32(float& w, float& m, float& v, fl
     w = fmaf(-c.step_size, m / fmaf(sqrtf(v), c.v_scale, c.epsilon), w * c.keep);
 }
 
-/// Number of elements whose squares one thread block of add_squares sums.
+/// Elements of one of the sums of sum_squares; on a GPU those of a thread block.
 constexpr int64_t norm_block_elements = int64_t{1} << 15;
 
 /// The Philox stream that rounds bf16 and 8-bit moments at step t is this + t. In the block for elements 4 i to 4 i + 3, word j
@@ -52,7 +52,8 @@ COLONNADE_HOST_DEVICE inline void finish_norm(double* out, const double* loss, d
 
 namespace cuda {
 
-void add_squares(const Context& ctx, const AddSquares& args);
+void sum_squares(const Context& ctx, const SquareSums& args);
+void add_up(const Context& ctx, const AddUp& args);
 void clip_factor(const Context& ctx, const ClipFactor& args);
 void adamw(const Context& ctx, const AdamWStep& args, const AdamWCoefficients<float>& coefficients);
 

@@ -4,7 +4,10 @@
 
 namespace colonnade::cuda {
 
-void add_squares(const Context&, const AddSquares&) {
+void sum_squares(const Context&, const SquareSums&) {
+    no_cuda();
+}
+void add_up(const Context&, const AddUp&) {
     no_cuda();
 }
 void clip_factor(const Context&, const ClipFactor&) {

@@ -87,14 +87,12 @@ Tensor orthogonalise(const Context& ctx, const MuonWorkspace& w, int64_t rows, i
 MuonWorkspace MuonWorkspace::lay_out(Arena& arena, DType dtype, const Sizes& sizes) {
     const auto tensor = [&](int64_t elements) { return arena.tensor("muon", dtype, {elements}); };
     const int64_t square = sizes.shorter_side * sizes.shorter_side;
-    MuonWorkspace w{.x = tensor(sizes.elements),
-                    .other = tensor(sizes.elements),
-                    .gram = tensor(square),
-                    .polynomial = tensor(square),
-                    .sum = arena.tensor("muon", DType::f64, {1})};
-    if (arena.device() == Device::cuda)
-        w.scratch = arena.tensor("muon", DType::u8, {gradient_norm_scratch_bytes(sizes.elements)});
-    return w;
+    return {.x = tensor(sizes.elements),
+            .other = tensor(sizes.elements),
+            .gram = tensor(square),
+            .polynomial = tensor(square),
+            .sum = arena.tensor("muon", DType::f64, {1}),
+            .sums = arena.tensor("muon", DType::f64, {square_sum_count(sizes.elements)})};
 }
 
 void muon(const Context& ctx, const MuonStep& a) {
@@ -115,7 +113,9 @@ void muon(const Context& ctx, const MuonStep& a) {
     const MuonWorkspace& w = a.workspace;
     const Tensor u = a.gradients.view({rows * columns}), x = w.x.slice(0, 0, rows * columns);
     clear(ctx, w.sum);
-    add_squares(ctx, {.sum = w.sum, .gradients = u, .scratch = w.scratch});
+    const Tensor sums = w.sums.slice(0, 0, square_sum_count(u.numel()));
+    sum_squares(ctx, {.sums = sums, .gradients = u});
+    add_up(ctx, {.total = w.sum, .sums = sums});
     elementwise([&] { cuda::muon_normalise(ctx, x, u, w.sum); },
                 [&]<typename T>() { normalise_on_cpu<T>(x, u, *w.sum.as<double>()); });
     const Tensor orthogonal = orthogonalise(ctx, w, rows, columns);

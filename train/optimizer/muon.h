@@ -27,7 +27,7 @@ struct MuonWorkspace {
     Tensor x, other;          ///< flat, of the largest matrix
     Tensor gram, polynomial;  ///< flat, of the largest shorter side, squared
     Tensor sum;               ///< f64 [1]
-    Tensor scratch{};         ///< GPU: for the norm
+    Tensor sums;              ///< f64: of squares
 
     struct Sizes {
         int64_t elements = 0, shorter_side = 0;  ///< largest
@@ -41,7 +41,7 @@ struct MuonStep {
     Tensor low{};      ///< GPU: i16, the lower halves
     Tensor m;          ///< [rows, columns], updated; dtype of weights, on a GPU f32
     Tensor gradients;  ///< likewise; overwritten
-    Tensor clip;       ///< f64 [2]: GradientNorm::out
+    Tensor clip;       ///< f64 [2]: ClipFactor::out
     const MuonSettings& settings;
     double learning_rate;
     const MuonWorkspace& workspace;

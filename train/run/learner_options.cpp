@@ -17,6 +17,7 @@ LearnerOptions learner_options(const Config& c, const Ranks& ranks, Gpu* gpu, Co
             .muon_momentum = c.optim == Optim::muon ? std::optional(c.muon_momentum) : std::nullopt,
             .recompute = c.gradient_checkpointing,
             // A CPU computes in the host's memory.
+            .offloaded_weights = c.device == DeviceChoice::cpu ? 0 : c.offload_weights.count,
             .offloaded_activations = c.device == DeviceChoice::cpu ? 0 : c.offload_activations.count,
             .gpu = gpu,
             .seed = static_cast<uint64_t>(c.seed),

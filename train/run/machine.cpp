@@ -126,6 +126,12 @@ Device settle_machine(Config& config, const Ranks& ranks, SessionUse use) {
     if (config.device != DeviceChoice::cpu) choose_gpu(config, devices, ranks);
     const Device device = choose_device(config, devices, use);
     require_same(ranks, {{"the device", name_of(device)}});
+    if (device == Device::cuda && config.offload_weights.count > 0 && ranks.several())
+        fail(Exit::config,
+             "offload_weights is for one rank, and these are {}: zero_stage: 1 shards the optimizer's state over them, "
+             "and "
+             "offload_optimizer moves it to host memory",
+             ranks.size());
     if (device == Device::cpu) reserve_blas_memory();
     if (device == Device::cuda && use == SessionUse::run) require_gpu_each(devices, config.device_index, ranks);
     settle_device(config, device);

@@ -1,5 +1,6 @@
 #include "train/run/reference.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -62,11 +63,13 @@ std::vector<T> read_table(const std::string& path, const std::string& key, int64
 std::string weights_hash(const Learner& learner, bool fresh_adapters) {
     Gpu* const gpu = learner.options().gpu;
     Sha256 hash;
-    const auto add = [&](const Tensor& tensor) {
-        const HostCopy host = HostCopy::of(gpu, tensor);
-        hash.update(host.tensor().data, host.tensor().bytes());
-    };
-    if (!fresh_adapters) add(learner.weights());
+    const auto add = [&](const HostCopy& host) { hash.update(host.tensor().data, host.tensor().bytes()); };
+    if (!fresh_adapters) {
+        const StateArray weights = learner.rounded_weights();
+        constexpr int64_t piece = int64_t{1} << 24;
+        for (int64_t begin = 0; begin < weights.size(); begin += piece)
+            add(weights.read(gpu, {begin, std::min(begin + piece, weights.size())}));
+    }
     if (learner.has_base()) {
         const auto& lora = learner.options().lora;
         const std::string base =
@@ -74,7 +77,7 @@ std::string weights_hash(const Learner& learner, bool fresh_adapters) {
         hash.update(base.data(), base.size());
         if (const auto code = learner.options().base_code)
             hash.update(name_of(*code), std::string_view(name_of(*code)).size());
-        if (!gpu) add(learner.base());  // in f32: base_hash() covers the bf16 values
+        if (!gpu) add(HostCopy::of(nullptr, learner.base()));  // in f32: base_hash() covers the bf16 values
     }
     return hash.hex();
 }

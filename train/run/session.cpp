@@ -225,10 +225,11 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks, SessionUse 
                         "model",
                         s.config.model_name_or_path));
     require_attention_kernel(s, given, ranks);
-    if (s.device == Device::cpu && s.config.offload_activations.count > 0)
-        s.notices.push_back("offload_activations has no effect on the CPU, whose memory is the host's");
-    if (s.device == Device::cpu && s.config.offload_optimizer.value > 0)
-        s.notices.push_back("offload_optimizer has no effect on the CPU, whose memory is the host's");
+    for (const auto& [key, used] : {std::pair("offload_activations", s.config.offload_activations.count > 0),
+                                    {"offload_weights", s.config.offload_weights.count > 0},
+                                    {"offload_optimizer", s.config.offload_optimizer.value > 0}})
+        if (s.device == Device::cpu && used)
+            s.notices.push_back(fmt::format("{} has no effect on the CPU, whose memory is the host's", key));
     s.encoder = make_encoder(s.config, s.text, s.model.vocab_size);
     if (s.config.stage == Stage::rm) add_score_head(s);
     if (s.config.max_length > s.model.max_position_embeddings)

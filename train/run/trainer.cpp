@@ -411,7 +411,9 @@ void Trainer::finish() {
             export_merged_copy(config_, session_.encoder, *learner_, result.weights, merged_folder(config_));
         write_cards();
     };
-    if (ranks_.first()) show_writing("writing the model", learner_->weights().bytes(), written_bytes(), write);
+    const size_t written_weights =
+        static_cast<size_t>(learner_->parameters().size()) * bytes_of(learner_->options().compute_dtype());
+    if (ranks_.first()) show_writing("writing the model", written_weights, written_bytes(), write);
     ranks_.barrier("the exported model", Deadline::none);
     if (!ranks_.first()) return;
     if (state_.skipped_steps > 0)

@@ -46,7 +46,7 @@ GradientSync::GradientSync(const ParameterList& parameters, const GradientSyncOp
         options_.rank = options_.communicator->ranks().rank();
     }
     if (options_.ranks == 1) {
-        owned_ = whole_;
+        for (const LayerRange& layer : layer_ranges(parameters)) owned_.push_back({layer.begin, layer.end});
         return;
     }
     for (const GradientBucket& bucket : buckets_)

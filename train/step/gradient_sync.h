@@ -52,8 +52,8 @@ class GradientSync {
     GradientSync(const ParameterList& parameters, const GradientSyncOptions& options);
 
     bool sharded() const { return options_.zero_stage > 0 && options_.ranks > 1; }
-    /// Slices of the flat buffers whose squares this rank adds to the norm: its part of every bucket; with one rank,
-    /// all.
+    /// Slices of the flat buffers whose squares this rank adds to the norm: its part of every bucket; with one rank, all
+    /// layers.
     const std::vector<Range>& owned() const { return owned_; }
     /// Slices whose optimizer state this rank keeps, one after the other: owned() if sharded, else all.
     const std::vector<Range>& state() const { return sharded() ? owned_ : whole_; }

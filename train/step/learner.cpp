@@ -36,11 +36,11 @@ std::string hash_as_bf16(const Tensor& values) {
     return sha256(all);
 }
 
-/// The first parameter with a value that is not finite in a flat tensor; empty if there is none. One parameter at a time
-/// is in host memory.
-std::string first_not_finite_in(Gpu* gpu, const Tensor& flat, const ParameterList& parameters) {
+/// The first parameter with a value that is not finite in a flat array; empty if there is none. One parameter at a time
+/// is copied to host memory.
+std::string first_not_finite_in(Gpu* gpu, const PlacedArray& flat, const ParameterList& parameters) {
     for (const Parameter& p : parameters.all()) {
-        const HostCopy host = HostCopy::of(gpu, slice_of(flat, p));
+        const HostCopy host = HostCopy::of(gpu, flat.slice(p.begin, p.end()));
         bool finite = true;
         dispatch_float(host.tensor().dtype, [&]<typename T>() {
             const T* values = host.tensor().as<T>();
@@ -61,35 +61,58 @@ Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
       parameters_(trained_parameters(config, options)),
       lowest_layer_(lowest_layer(parameters_)),
       sync_(parameters_, options.sync),
+      hosted_blocks_(spread_blocks(options.offloaded_weights, config.num_hidden_layers)),
       arena_(options.device(), plan(config, options, options.device()).bytes()),
       host_(pinned_memory(config, options)),
       transfers_(options.gpu),
-      state_(State::lay_out(arena_, host_, {parameters_, base_parameters_, quantised_parameters_}, options_, sync_)),
+      state_(State::lay_out(arena_, host_, {parameters_, base_parameters_, quantised_parameters_}, hosted_blocks_,
+                            options_, sync_)),
       state_end_(arena_.mark()),
       host_state_end_(host_.mark()) {
+    require(hosted_blocks_.empty() || (options.sync.ranks == 1 && !sync_.options().communicator &&
+                                       !options.muon_momentum && !options.base_code),
+            "blocks in host memory on several ranks, with Muon or with quantised weights");
+    state_.blocks.use(&transfers_);
     const auto& lora = options_.lora;
-    const auto add_trained = [&](const Tensor& flat, ModelParameters& views) {
+    // The elements of an array on the device: where they are, or where their block has them while it computes.
+    const auto on_device = [](const PlacedArray& array, const FlatElements& in_slot) -> FlatElements {
+        return [&array, in_slot](int64_t begin, int64_t end) {
+            return array.part_of(begin).hosted ? in_slot(begin, end) : array.slice(begin, end);
+        };
+    };
+    const auto slot_of = [&](size_t array) -> FlatElements {
+        return [=, this](int64_t begin, int64_t end) { return state_.blocks.weights_in_slot(array, begin, end); };
+    };
+    const auto add_trained = [&](const PlacedArray& array, const FlatElements& in_slot, ModelParameters& views) {
         views.blocks.resize(static_cast<size_t>(config_.num_hidden_layers));
         if (lora)
-            view_lora(config_, *lora, parameters_, flat, views);
+            view_lora(config_, *lora, parameters_, array.whole(), views);
         else
-            add_views(parameters_, flat, views);
+            add_views(parameters_, on_device(array, in_slot), views);
         if (config_.tie_word_embeddings && !config_.score_head) views.head = views.embedding;
     };
     ModelParameters weights;
-    add_views(base_parameters_, state_.base, weights);
+    add_views(base_parameters_, on_device(state_.base, slot_of(0)), weights);
     add_quantised(quantised_parameters_, state_.quantised, weights);
-    add_trained(state_.weights, weights);
+    add_trained(state_.weights, slot_of(1), weights);
     model_ = std::make_unique<Transformer>(config_, weights);
     begin_mismatched();
     if (!state_.decay_map.empty()) options_.gpu->upload(state_.decay_map, decay_map(parameters_).data());
     if (!options_.training) return;
-    add_trained(state_.gradients, gradient_views_);
-    sync_memory_ = {.gradients = state_.gradients,
+    add_trained(
+        state_.gradients, [this](int64_t begin, int64_t end) { return state_.blocks.gradients_in_slot(begin, end); },
+        gradient_views_);
+    sync_memory_ = {.gradients = hosted_blocks_.empty() ? state_.gradients.whole() : Tensor(),
                     .embedding = gradient_views_.embedding,
                     .scratch = state_.comm_scratch,
                     .embedding_message = state_.embedding_message};
-    clear(context(), state_.gradients);  // the gaps between parameters stay zero
+    int64_t at = 0;
+    for (const Range& owned : sync_.owned()) {
+        const int64_t count = square_sum_count(owned.size());
+        square_sums_.push_back(state_.square_sums.slice(0, at, at + count));
+        at += count;
+    }
+    clear_gradients();  // the gaps between parameters stay zero
     clear(context(), state_.held());
 }
 
@@ -105,9 +128,10 @@ Context Learner::context(const ContextOptions& o) const {
 // --- Loading ---
 
 void Learner::fill_weights(const std::function<void(const Parameter&, const Tensor&)>& fill) {
+    state_.blocks.weights_changed();
     for (const Parameter& p : parameters_.all()) {
         if (!options_.gpu) {
-            fill(p, slice_of(state_.weights, p));
+            fill(p, state_.weights.slice(p.begin, p.end()));
             continue;
         }
         const HostCopy host = HostCopy::blank(DType::f32, p.size());
@@ -117,8 +141,8 @@ void Learner::fill_weights(const std::function<void(const Parameter&, const Tens
 }
 
 void Learner::fill_weights(const std::function<void(const Tensor&)>& fill) {
-    if (!options_.gpu) return fill(state_.weights);
-    const HostCopy host = HostCopy::blank(DType::f32, parameters_.size());
+    if (!options_.gpu && hosted_blocks_.empty()) return fill(state_.weights.whole());
+    const HostCopy host = HostCopy::blank(sum_dtype(options_.compute_dtype()), parameters_.size());
     fill(host.tensor());
     store_weights(0, host.tensor());
 }
@@ -139,23 +163,25 @@ void Learner::fill_base(const std::function<void(const Parameter&, const Tensor&
                 {.out = state_.quantised[next++], .in = host.tensor(), .name = p.name.c_str(), .gpu = options_.gpu});
         } else {
             const Parameter& kept = options_.base_code ? *base_parameters_.named(p.name) : p;
-            const HostCopy host = HostCopy::to_fill(options_.gpu, slice_of(state_.base, kept));
+            const HostCopy host = HostCopy::to_fill(options_.gpu, state_.base.slice(kept.begin, kept.end()));
             load(p, host.tensor());
             host.store();
         }
     }
     base_hash_ = sha256(hashes);
+    state_.blocks.weights_changed();
 }
 
 // --- The step ---
 
 void Learner::begin_step() {
     micro_steps_ = 0;
-    clear(context(), state_.norm_and_clip());
     clear_sums(state_.loss_sums());
-    if (options_.lora) return clear(context(), state_.gradients);
+    clear(context(), state_.square_sums);
+    if (options_.lora) return clear(context(), state_.gradients.whole());
     for (const Parameter& p : parameters_.all())
-        if (!is_overwritten(p, config_)) clear(context(), slice_of(state_.gradients, p));
+        if (!is_overwritten(p, config_) && !state_.blocks.has(p.layer))
+            clear(context(), state_.gradients.slice(p.begin, p.end()));
 }
 
 void Learner::accumulate(const Context& ctx, const Batch& batch, const MicroStep& micro) {
@@ -171,7 +197,12 @@ void Learner::accumulate(const Context& ctx, const Batch& batch, const MicroStep
     prepare(ctx, batch, micro.total, Pass::training);
     TransformerInput& input = workspace_.batch.input;
     input.dropout = dropout();
-    if (micro.last) input.after_backward = [&](int64_t layer) { sync_.start(ctx, sync_memory_, layer); };
+    state_.blocks.begin(!first);
+    input.before_backward = [&](int64_t layer) { state_.blocks.before_backward(ctx, layer); };
+    input.after_backward = [&](int64_t layer) {
+        if (state_.blocks.has(layer)) leave_block(ctx, layer);
+        if (micro.last) sync_.start(ctx, sync_memory_, layer);
+    };
     compute_reference(ctx, batch);
     if (const double alpha = options_.neftune_noise_alpha; alpha > 0) {
         workspace_.noise.fill(ctx, batch, {.alpha = alpha, .hidden = config_.hidden_size, .update = updates_});
@@ -272,7 +303,11 @@ void Learner::prepare(const Context& ctx, const Batch& batch, double total, Pass
     host_.release(host_state_end_);
     workspace_.acts.offloaded = OffloadedInputs::lay_out(host_, config_, workspace_.acts.layout, &transfers_);
     workspace_.batch.fill(ctx, config_, batch, total);
-    workspace_.batch.input.before_forward = [this](int64_t layer) { sync_.await_weights(layer); };
+    state_.blocks.begin(false);
+    workspace_.batch.input.before_forward = [this, ctx](int64_t layer) {
+        sync_.await_weights(layer);
+        state_.blocks.before_forward(ctx, layer);
+    };
 }
 
 void Learner::compute_reference(const Context& ctx, const Batch& batch) {
@@ -332,7 +367,7 @@ std::vector<double> Learner::read(const Tensor& numbers) const {
 void Learner::update(const Context& ctx, const AdamWSettings& settings, double learning_rate, double max_norm,
                      const UpdateLimits& limits) {
     // A rank without a micro-step still takes part in the sums, with zeros.
-    if (micro_steps_ == 0) clear(context(), state_.gradients);
+    if (micro_steps_ == 0) clear_gradients();
     sync_.finish(ctx, sync_memory_);
     add_norm(ctx);
     clip_factor(ctx, {.out = state_.norm_and_clip(),
@@ -345,17 +380,45 @@ void Learner::update(const Context& ctx, const AdamWSettings& settings, double l
     keep_result();
 }
 
+void Learner::clear_gradients() {
+    await_gradients();
+    for (const PlacedArray::Part& part : state_.gradients.parts())
+        clear(part.hosted ? Context() : context(), part.values);
+}
+
+void Learner::await_gradients() {
+    transfers_.await(state_.blocks.gradients_sent());
+    if (options_.gpu && !hosted_blocks_.empty()) options_.gpu->synchronize();
+}
+
+// Backward has finished a block in host memory: its gradients leave.
+void Learner::leave_block(const Context& ctx, int64_t layer) {
+    if (const Tensor gradients = state_.blocks.gradients_of(layer); gradients.rank > 0) {
+        const std::vector<LayerRange> layers = layer_ranges(parameters_);
+        const auto of = std::ranges::find(layers, layer, &LayerRange::layer);
+        sum_squares(ctx, {.sums = square_sums_[static_cast<size_t>(of - layers.begin())], .gradients = gradients});
+    }
+    state_.blocks.after_backward(layer);
+}
+
+// Those of blocks in host memory were summed when they left.
+void Learner::add_squares(const Context& ctx) {
+    clear(ctx, state_.norm_and_clip());
+    for (size_t i = 0; i < square_sums_.size(); ++i) {
+        const Range& owned = sync_.owned()[i];
+        if (owned.size() > 0 && state_.gradients.part_of(owned.begin).hosted) continue;
+        sum_squares(ctx, {.sums = square_sums_[i], .gradients = state_.gradients.slice(owned.begin, owned.end)});
+    }
+    add_up(ctx, {.total = state_.norm_and_clip().slice(0, 0, 1), .sums = state_.square_sums});
+}
+
 // Squares of this rank's gradients, then the sums of all ranks.
-void Learner::add_norm(const Context& ctx) const {
+void Learner::add_norm(const Context& ctx) {
+    add_squares(ctx);
     const auto sums = [&](int64_t begin, int64_t end) { return state_.step_sums.slice(0, begin, end); };
-    const Tensor squares = sums(LossSums::count, LossSums::count + 1);
-    for (const Range& s : sync_.owned())
-        add_squares(
-            ctx,
-            {.sum = squares, .gradients = state_.gradients.slice(0, s.begin, s.end), .scratch = state_.norm_scratch});
     sync_.combine(ctx, {{.values = sums(0, LossSums::sums)},
                         {.values = sums(LossSums::sums, LossSums::count), .op = Communicator::Op::max},
-                        {.values = squares}});
+                        {.values = sums(LossSums::count, LossSums::count + 1)}});
 }
 
 void Learner::keep_result() {
@@ -375,14 +438,22 @@ void Learner::keep_result() {
 Fingerprint Learner::fingerprint(const Context& ctx, const Batch& batch, double total) {
     begin_step();
     accumulate(ctx, batch, {.total = total});
-    return {.loss = loss().nll, .gradients = checksum(ctx, state_.gradients, state_.checksum)};
+    await_gradients();
+    return {.loss = loss().nll, .gradients = checksum_of(state_.gradients)};
+}
+
+uint64_t Learner::checksum_of(const PlacedArray& array) const {
+    uint64_t sum = 0;
+    for (const PlacedArray::Part& part : array.parts()) {
+        const int64_t bytes = part.numbers.begin * static_cast<int64_t>(bytes_of(part.values.dtype));
+        sum += checksum(part.hosted ? Context() : context(), part.values, state_.checksum, bytes / 4);
+    }
+    return sum;
 }
 
 double Learner::gradient_norm(const Context& ctx) {
-    const Tensor squares = state_.norm_and_clip().slice(0, 0, 1);
-    clear(ctx, squares);
-    add_squares(ctx, {.sum = squares, .gradients = state_.gradients, .scratch = state_.norm_scratch});
-    return std::sqrt(read(squares)[0]);
+    add_squares(ctx);
+    return std::sqrt(read(state_.norm_and_clip())[0]);
 }
 
 bool Learner::is_finite(const Context& ctx) {
@@ -392,6 +463,7 @@ bool Learner::is_finite(const Context& ctx) {
 std::string Learner::first_not_finite(const Context& ctx) {
     if (is_finite(ctx)) return "";
     if (!std::isfinite(loss().nll)) return "the loss";
+    await_gradients();
     return "the gradient of " + first_not_finite_in(options_.gpu, state_.gradients, parameters_);
 }
 
@@ -402,7 +474,7 @@ std::string Learner::first_bad_weight() const {
 
 uint64_t Learner::weights_checksum() {
     sync_.await_weights();
-    return checksum(context(), state_.weights, state_.checksum);
+    return checksum_of(state_.weights);
 }
 
 StepResult Learner::result() {

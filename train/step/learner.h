@@ -25,6 +25,7 @@
 #include "train/optimizer/adamw.h"
 #include "train/optimizer/muon.h"
 #include "train/step/gradient_sync.h"
+#include "train/step/hosted_blocks.h"
 #include "train/step/sample_noise.h"
 #include "train/step/state_array.h"
 
@@ -52,6 +53,9 @@ struct LearnerOptions {
     /// narrow moments.
     std::optional<double> muon_momentum{};
     Recompute recompute = Recompute::none;
+    /// Blocks whose weights and gradients are in host memory (train/step/hosted_blocks.h). Alone on one rank, without Muon
+    /// and quantised weights.
+    int64_t offloaded_weights = 0;
     int64_t offloaded_activations = 0;               ///< ActivationLayout::offloaded
     int64_t mlp_tile = ActivationLayout().mlp_tile;  ///< smaller in tests
     bool training = true;                ///< false: no gradients, no optimizer state, activations of one layer
@@ -127,6 +131,8 @@ class Learner {
     const Arena& host_arena() const { return host_; }
     /// Blocks whose inputs are in host memory between forward and backward.
     int64_t offloaded_blocks() const;
+    /// Blocks whose weights are there.
+    int64_t hosted_blocks() const { return std::ssize(hosted_blocks_); }
     /// The context in which its ops run.
     Context context(const ContextOptions& options = {}) const;
 
@@ -183,10 +189,13 @@ class Learner {
 
     /// The trained parameters: those of the model, or with LoRA those of the adapters.
     const ParameterList& parameters() const { return parameters_; }
-    /// What the model computes with: flat, on the learner's device, whole on every rank. On a GPU bf16.
-    const Tensor& weights() const { return state_.weights; }
+    /// What the model computes with: flat, on the learner's device, whole on every rank. On a GPU bf16. Not with blocks in
+    /// host memory, nor gradients().
+    Tensor weights() const { return state_.weights.whole(); }
     /// Flat, whole on every rank, in the master dtype: f32, or f64 for a learner in double.
-    const Tensor& gradients() const { return state_.gradients; }
+    Tensor gradients() const { return state_.gradients.whole(); }
+    /// What weights() has, in f32 (f64 for a learner in double), wherever it is.
+    StateArray rounded_weights() const;
     /// What files have of the training state, for the slices of sync().state(): weights in the master dtype, and the
     /// optimizer's arrays, none without training.
     StateArray master_weights() const;
@@ -206,7 +215,7 @@ class Learner {
     /// With LoRA or frozen layers: the parameters of the base, and its weights, flat, in the compute dtype. Without those
     /// that are quantised.
     const ParameterList& base_parameters() const { return base_parameters_; }
-    const Tensor& base() const { return state_.base; }
+    Tensor base() const { return state_.base.whole(); }
     /// SHA-256 of the base's weights rounded to bf16, quantised or not, so that every device gives the same.
     const std::string& base_hash() const { return base_hash_; }
     bool has_base() const { return base_parameters_.size() > 0; }
@@ -228,24 +237,26 @@ class Learner {
   private:
     /// Memory that all steps use. It is laid out once, before the memory that batches share.
     struct State {
-        Tensor base;                             ///< LoRA, frozen layers
+        PlacedArray base;                        ///< LoRA, frozen layers
         std::vector<QuantisedMatrix> quantised;  ///< in the order of quantised_parameters()
-        Tensor weights, gradients;
+        PlacedArray weights, gradients;
+        HostedBlocks blocks;
         PlacedArray low;  ///< GPU: the halves below the weights that this rank keeps state of
         PlacedArray m, v;
         PlacedArray m_units, v_units;  ///< of 8-bit moments
         MuonWorkspace muon;
         Tensor step_sums;  ///< f64: LossSums of the step, gradient norm, clip factor, ClipFactor::held
         Tensor eval_sums;
-        Tensor mismatched;                         ///< f64 [1], if the objective needs it
-        Tensor decay_map, norm_scratch, checksum;  ///< GPU
-        Tensor comm_scratch;                       ///< of the communicator; empty with one rank
-        EmbeddingRows embedding_message;           ///< likewise
+        Tensor mismatched;                ///< f64 [1], if the objective needs it
+        Tensor square_sums;               ///< f64: SquareSums::sums of all that this rank adds to the norm
+        Tensor decay_map, checksum;       ///< GPU
+        Tensor comm_scratch;              ///< of the communicator; empty with one rank
+        EmbeddingRows embedding_message;  ///< likewise
         struct Lists {
             const ParameterList &trained, &base, &quantised;
         };
-        static State lay_out(Arena& arena, Arena& host, const Lists& lists, const LearnerOptions& options,
-                             const GradientSync& sync);
+        static State lay_out(Arena& arena, Arena& host, const Lists& lists, const std::vector<int64_t>& hosted,
+                             const LearnerOptions& options, const GradientSync& sync);
 
         Tensor loss_sums() const { return step_sums.slice(0, 0, LossSums::count); }
         Tensor norm_and_clip() const { return step_sums.slice(0, LossSums::count, LossSums::count + 2); }
@@ -263,29 +274,35 @@ class Learner {
         static ActivationLayout layout(const LearnerOptions& options, Device device, const BatchShape& shape, Pass pass,
                                        int64_t lowest);
     };
-    /// The optimizer's state of some elements, on the device.
-    struct Stage {
-        Tensor low, m, v, m_units, v_units;
-
-        struct Member {
-            Tensor Stage::*staged;
-            PlacedArray State::*placed;
-            int64_t elements;  ///< that one of its numbers stands for
-        };
-        static const std::array<Member, 5> members;
-        static Stage on_device(const State& state, const Range& kept);
-
-        static constexpr size_t count = 3;  ///< of those for hosted state: one arrives, one is updated, one leaves
-        /// Where hosted state is during its update: in the memory of batches, which is free then.
-        static std::array<Stage, count> lay_out(Arena& arena, const State& state, int64_t elements);
-    };
-    /// Elements that are neighbours in the flat buffers, and whose optimizer state is in one place. If that is host memory,
-    /// they fit a Stage.
+    /// Elements that are neighbours in the flat buffers, and of which each array is in one place. If one of these is host
+    /// memory, they fit a Stage.
     struct KeptPiece {
         Range kept;    ///< among the elements whose state this rank keeps
         Range flat;    ///< in the flat buffers
         size_t slice;  ///< of sync().state()
         bool hosted;
+    };
+    /// What the update of a piece reads and writes, on the device.
+    struct Stage {
+        Tensor gradients, weights, low, m, v, m_units, v_units;
+
+        struct Member {
+            Tensor Stage::*staged;
+            PlacedArray State::*placed;
+            Range KeptPiece::*range;
+            int64_t elements = 1;    ///< that one of its numbers stands for
+            bool is_updated = true;  ///< false: only read
+
+            Range numbers(const KeptPiece& piece) const;
+            /// Its numbers are in host memory.
+            bool is_hosted(const State& state, const KeptPiece& piece) const;
+            Tensor in_place(const State& state, const KeptPiece& piece) const;
+        };
+        static const std::array<Member, 7> members;
+
+        static constexpr size_t count = 3;  ///< of those for hosted pieces: one arrives, one is updated, one leaves
+        /// Where hosted arrays are during their update: in the memory of batches, which is free then.
+        static std::array<Stage, count> lay_out(Arena& arena, const State& state, int64_t elements);
     };
     /// An update whose result has not been collected.
     struct Pending {
@@ -306,7 +323,15 @@ class Learner {
     ObjectiveStep objective_step();
 
     void clear_sums(const Tensor& sums) const;
-    void add_norm(const Context& ctx) const;
+    void clear_gradients();
+    /// Waits until the host can read gradients in its memory.
+    void await_gradients();
+    void leave_block(const Context& ctx, int64_t layer);
+    /// Checksum of an array's bits, wherever they are. Waits.
+    uint64_t checksum_of(const PlacedArray& array) const;
+    /// Adds the squares of this rank's gradients to the place of the norm.
+    void add_squares(const Context& ctx);
+    void add_norm(const Context& ctx);
     std::vector<KeptPiece> kept_pieces() const;
     void update_weights(const Context& ctx, const AdamWSettings& settings, double learning_rate);
     void update_with_muon(const Context& ctx, const AdamWSettings& settings, double learning_rate);
@@ -327,11 +352,13 @@ class Learner {
     ParameterList parameters_;
     int64_t lowest_layer_;  ///< with a trained parameter
     GradientSync sync_;
+    std::vector<int64_t> hosted_blocks_;
     Arena arena_, host_;
     HostTransfers transfers_;  ///< between the two
     State state_;
     size_t state_end_ = 0, host_state_end_ = 0;  ///< marks of the arenas: the memory of batches comes after them
     Workspace workspace_;
+    std::vector<Tensor> square_sums_;  ///< of each of sync().owned()
     ModelParameters gradient_views_;
     GradientSyncMemory sync_memory_;
     std::unique_ptr<Transformer> model_;

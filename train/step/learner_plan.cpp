@@ -37,8 +37,9 @@ std::pair<Arena, Arena> Learner::plans(const ModelConfig& config, const LearnerO
     const ParameterList parameters = trained_parameters(config, options),
                         base = colonnade::base_parameters(config, options),
                         quantised = quantised_parameters(config, options);
-    const State state =
-        State::lay_out(arena, host, {parameters, base, quantised}, options, GradientSync(parameters, options.sync));
+    const State state = State::lay_out(arena, host, {parameters, base, quantised},
+                                       spread_blocks(options.offloaded_weights, config.num_hidden_layers), options,
+                                       GradientSync(parameters, options.sync));
     const size_t state_end = arena.mark();
     const BatchShape largest = BatchShape::largest(options.max_packs, options.max_length, options.density);
     const Pass pass = options.training ? Pass::training : Pass::inference;
@@ -61,12 +62,12 @@ Arena Learner::pinned_memory(const ModelConfig& config, const LearnerOptions& op
     try {
         return Arena::in_host_memory(options.gpu, host_plan(config, options, options.device()).bytes());
     } catch (const Error& e) {
-        fail(
-            e.exit(),
-            "offload_activations and offload_optimizer need pinned host memory: {}; offload less (offload_activations: "
-            "8, offload_optimizer: 0.5), raise the limit of locked memory (ulimit -l) or of the container, or set a "
-            "smaller packing_length",
-            e.what());
+        fail(e.exit(),
+             "offload_activations, offload_weights and offload_optimizer need pinned host memory: {}; offload less "
+             "(offload_activations: 8, offload_weights: 8, offload_optimizer: 0.5), raise the limit of locked memory "
+             "(ulimit -l) or of the container, or set a "
+             "smaller packing_length",
+             e.what());
     }
 }
 

@@ -71,57 +71,68 @@ size_t state_bytes(const ModelConfig& config, const LearnerOptions& o, Device de
     return kept * bytes_of(sum_dtype(o.dtype_on(device))) + (kept + in_v) * bytes_of(moments) + 2 * units;
 }
 
-Learner::State Learner::State::lay_out(Arena& arena, Arena& host, const Lists& lists, const LearnerOptions& o,
+Learner::State Learner::State::lay_out(Arena& arena, Arena& host, const Lists& lists,
+                                       const std::vector<int64_t>& hosted_blocks, const LearnerOptions& o,
                                        const GradientSync& sync) {
     State s;
     const ParameterList& parameters = lists.trained;
     const int64_t n = parameters.size(), kept = sync.state_size();
     const bool on_gpu = arena.device() == Device::cuda;
     const DType compute = o.dtype_on(arena.device()), master = sum_dtype(compute);
-    const std::string group = o.lora ? "adapters" : "weights";
-    if (lists.base.size() > 0) s.base = arena.tensor("frozen weights", compute, {lists.base.size()});
+    const auto place = [&](const std::string& what, DType dtype, int64_t count, const std::vector<Range>& in_host) {
+        return PlacedArray::lay_out(arena, host, what, dtype, count, in_host);
+    };
+    if (lists.base.size() > 0)
+        s.base = place("frozen weights", compute, lists.base.size(), ranges_of_blocks(lists.base, hosted_blocks));
     for (const Parameter& p : lists.quantised.all())
         s.quantised.push_back(QuantisedMatrix::lay_out(arena, "frozen weights", *o.base_code, p.shape[0], p.shape[1]));
-    s.weights = arena.tensor(group, compute, {n});
+    // Adapters are small: they stay on the device.
+    const std::vector<Range> of_blocks = o.lora ? std::vector<Range>() : ranges_of_blocks(parameters, hosted_blocks);
+    s.weights = place(o.lora ? "adapters" : "weights", compute, n, of_blocks);
+    if (o.training) s.gradients = place("gradients", master, n, of_blocks);
+    s.blocks = HostedBlocks::lay_out(arena, hosted_blocks, {{lists.base, s.base}, {parameters, s.weights}},
+                                     {parameters, s.gradients});
     s.step_sums = arena.tensor("workspace", DType::f64, {LossSums::count + 3});
     s.eval_sums = arena.tensor("workspace", DType::f64, {LossSums::count});
     if (o.objective->needs_mismatched()) s.mismatched = arena.tensor("workspace", DType::f64, {1});
     if (!o.training) return s;
     const DType moments = o.moments_on(arena.device());
-    s.gradients = arena.tensor("gradients", master, {n});
     const int64_t hosted = hosted_elements(kept, o);
-    const auto place = [&](const char* what, DType dtype, int64_t count, int64_t in_host) {
-        return PlacedArray::lay_out(arena, host, what, dtype, count, in_host);
+    const auto place_state = [&](const char* what, DType dtype, int64_t count, int64_t elements = 1) {
+        const int64_t first = (kept - hosted) / elements;
+        return place(what, dtype, count,
+                     hosted > 0 ? std::vector<Range>{{first, first + hosted / elements}} : std::vector<Range>());
     };
-    if (on_gpu) s.low = place("low halves of weights", DType::i16, kept, hosted);
-    s.m = place("optimizer", moments, kept, hosted);
-    s.v = place("optimizer", moments, o.muon_momentum ? size_of(ranges_of_adamw(parameters)) : kept, hosted);
+    if (on_gpu) s.low = place_state("low halves of weights", DType::i16, kept);
+    s.m = place_state("optimizer", moments, kept);
+    s.v = place_state("optimizer", moments, o.muon_momentum ? size_of(ranges_of_adamw(parameters)) : kept);
     if (o.muon_momentum) {
         require(hosted == 0, "Muon with its state in host memory");
         require(!o.lora && !sync.sharded() && moments == master, "Muon with LoRA, sharded state or narrow moments");
         s.muon = MuonWorkspace::lay_out(arena, compute, largest_matrix(parameters));
     }
     if (moments == DType::u8) {
-        s.m_units = place("optimizer", DType::f32, kept / moment_block, hosted / moment_block);
-        s.v_units = place("optimizer", DType::f32, kept / moment_block, hosted / moment_block);
+        s.m_units = place_state("optimizer", DType::f32, kept / moment_block, moment_block);
+        s.v_units = place_state("optimizer", DType::f32, kept / moment_block, moment_block);
     }
     if (const size_t bytes = sync.scratch_bytes(arena.device(), master))
         s.comm_scratch = arena.tensor("gradient sync", DType::u8, {static_cast<int64_t>(bytes)});
     if (const int64_t hidden = sync.embedding_width())
         s.embedding_message = EmbeddingRows::lay_out(arena, o.max_packs * o.max_length, hidden, compute);
+    int64_t sums = 0;
+    for (const Range& owned : sync.owned()) sums += square_sum_count(owned.size());
+    s.square_sums = arena.tensor("workspace", DType::f64, {sums});
     if (on_gpu) {
         s.decay_map = arena.tensor("workspace", DType::i32, {decay_map_words(n)});
-        s.norm_scratch = arena.tensor("workspace", DType::u8, {gradient_norm_scratch_bytes(n)});
         s.checksum = arena.tensor("workspace", DType::i64, {1});
     }
     return s;
 }
 
-/// The numbers of an array of optimizer state, in both places.
+/// All numbers of an array, wherever they are.
 static StateArray array_of(const char* name, const PlacedArray& placed, int64_t elements = 1) {
     StateArray array{.name = name, .elements = elements};
-    for (const Tensor& t : {placed.on_device, placed.on_host})
-        if (t.rank > 0) array.parts.push_back({.values = t});
+    for (const PlacedArray::Part& part : placed.parts()) array.parts.push_back({.values = part.values});
     array.dtype = sum_dtype(array.parts.front().values.dtype);
     return array;
 }
@@ -145,17 +156,23 @@ std::vector<StateArray> Learner::optimizer_state() const {
 
 std::vector<Learner::KeptPiece> Learner::kept_pieces() const {
     std::vector<KeptPiece> pieces;
-    const int64_t border = sync_.state_size() - hosted_elements(sync_.state_size(), options_);
     int64_t at = 0;
     for (size_t slice = 0; slice < sync_.state().size(); ++slice) {
         const Range& s = sync_.state()[slice];
         for (int64_t begin = 0; begin < s.size();) {
-            const int64_t place = at + begin;
-            const int64_t end = std::min(s.size(), place < border ? border - at : begin + options_.hosted_piece);
-            pieces.push_back({.kept = {place, at + end},
+            const PlacedArray::Part& weights = state_.weights.part_of(s.begin + begin);
+            int64_t end = std::min(s.size(), weights.numbers.end - s.begin);
+            bool hosted = weights.hosted;
+            if (!state_.m.empty()) {  // all arrays of the optimizer have their border at the same element
+                const PlacedArray::Part& moments = state_.m.part_of(at + begin);
+                end = std::min(end, moments.numbers.end - at);
+                hosted = hosted || moments.hosted;
+            }
+            if (hosted) end = std::min(end, begin + options_.hosted_piece);
+            pieces.push_back({.kept = {at + begin, at + end},
                               .flat = {s.begin + begin, s.begin + end},
                               .slice = slice,
-                              .hosted = place >= border});
+                              .hosted = hosted});
             begin = end;
         }
         at += s.size();
@@ -163,10 +180,14 @@ std::vector<Learner::KeptPiece> Learner::kept_pieces() const {
     return pieces;
 }
 
+StateArray Learner::rounded_weights() const {
+    return array_of("weights", state_.weights);
+}
+
 StateArray Learner::master_weights() const {
-    StateArray array{.name = "weights", .dtype = sum_dtype(state_.weights.dtype)};
+    StateArray array{.name = "weights", .dtype = sum_dtype(options_.compute_dtype())};
     for (const KeptPiece& piece : kept_pieces()) {
-        const Tensor weights = state_.weights.slice(0, piece.flat.begin, piece.flat.end);
+        const Tensor weights = state_.weights.slice(piece.flat.begin, piece.flat.end);
         if (state_.low.empty())
             array.parts.push_back({.values = weights});
         else
@@ -177,12 +198,12 @@ StateArray Learner::master_weights() const {
 
 HostCopy Learner::master_weight(const Parameter& p) const {
     require(!collects_weights(), "{}: this rank has a part of it", p.name);
-    return sync_.sharded() ? HostCopy::of(nullptr, slice_of(state_.weights, p))
+    return sync_.sharded() ? HostCopy::of(nullptr, state_.weights.slice(p.begin, p.end()))
                            : master_weights().read(options_.gpu, {p.begin, p.end()});
 }
 
 HostCopy Learner::all_weights() const {
-    if (!options_.gpu) return HostCopy::of(nullptr, state_.weights);
+    if (!options_.gpu && sync_.sharded()) return HostCopy::of(nullptr, state_.weights.whole());
     const HostCopy own = master_weights().read(options_.gpu);
     if (!collects_weights()) return own;
     const bool first = sync_.options().rank == 0;
@@ -193,8 +214,8 @@ HostCopy Learner::all_weights() const {
 
 void Learner::store_weights(int64_t begin, const Tensor& values) {
     const int64_t end = begin + values.numel();
-    const StateArray rounded{.name = "weights", .dtype = DType::f32, .parts = {{.values = state_.weights}}};
-    rounded.write(options_.gpu, begin, values);
+    rounded_weights().write(options_.gpu, begin, values);
+    state_.blocks.weights_changed();
     if (state_.low.empty()) return;
     const StateArray masters = master_weights();
     for (const KeptPiece& piece : kept_pieces()) {
@@ -213,7 +234,7 @@ HostCopy Learner::whole_model(const Tensor& trained) const {
         std::copy_n(from.as<float>(), to.size(), slice_of(model.tensor(), *all.named(to.name)).as<float>());
     };
     for (const Parameter& p : base_parameters_.all())
-        copy(HostCopy::of(options_.gpu, slice_of(state_.base, p)).tensor(), p);
+        copy(array_of("base", state_.base).read(options_.gpu, {p.begin, p.end()}).tensor(), p);
     for (const Parameter& p : parameters_.all()) copy(slice_of(trained, p), p);
     return model;
 }

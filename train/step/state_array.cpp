@@ -67,19 +67,6 @@ uint16_t top_of(float x) {
 
 }  // namespace
 
-PlacedArray PlacedArray::lay_out(Arena& device, Arena& host, const std::string& group, DType dtype, int64_t count,
-                                 int64_t hosted) {
-    PlacedArray array;
-    if (hosted < count || count == 0) array.on_device = device.tensor(group, dtype, {count - hosted});
-    if (hosted > 0) array.on_host = host.tensor(group + " (host)", dtype, {hosted});
-    return array;
-}
-
-Tensor PlacedArray::slice(int64_t begin, int64_t end) const {
-    const int64_t border = on_device.rank == 0 ? 0 : on_device.numel();
-    return end <= border ? on_device.slice(0, begin, end) : on_host.slice(0, begin - border, end - border);
-}
-
 int64_t StateArray::size() const {
     int64_t count = 0;
     for (const StatePart& part : parts) count += part.values.numel();

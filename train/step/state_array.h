@@ -1,28 +1,14 @@
 #pragma once
 // StateArray: an array of the training state as files have it, such as the weights or AdamW's m, wherever its numbers are:
 // in the device's memory or in host memory, in one piece or in two halves (SplitFloat, engine/device/float16.h).
-//
-// PlacedArray: an array of which the first numbers are in the device's memory, the others in host memory.
 
 #include <string>
 #include <vector>
 
-#include "engine/device/arena.h"
 #include "engine/device/host_copy.h"
 #include "engine/ranks/communicator.h"
 
 namespace colonnade {
-
-struct PlacedArray {
-    Tensor on_device, on_host;  ///< flat; either may be empty
-
-    /// Lays out `count` numbers, `hosted` of them in host memory, under `group`.
-    static PlacedArray lay_out(Arena& device, Arena& host, const std::string& group, DType dtype, int64_t count,
-                               int64_t hosted);
-    bool empty() const { return on_device.rank == 0 && on_host.rank == 0; }
-    /// Numbers [begin, end), all of which are in one of the two places.
-    Tensor slice(int64_t begin, int64_t end) const;
-};
 
 /// Numbers of a StateArray that lie one after the other.
 struct StatePart {

@@ -44,6 +44,13 @@ TEST(Checksum, DetectsEveryChangedBitAndSwappedWords) {
     EXPECT_NE(of(values), before);
 }
 
+TEST(Checksum, IsTheSumOfThoseOfPieces) {
+    std::vector<float> values = random_floats(1000);
+    const Tensor all(values.data(), DType::f32, {1000});
+    EXPECT_EQ(checksum(Context(), all.slice(0, 0, 300)) + checksum(Context(), all.slice(0, 300, 1000), {}, 300),
+              of(values));
+}
+
 TEST(Checksum, IsTheSameOnAGpu) {
     Gpu* gpu = test_gpu();
     if (!gpu) GTEST_SKIP() << "no CUDA device";
@@ -52,7 +59,11 @@ TEST(Checksum, IsTheSameOnAGpu) {
         Arena arena(Device::cuda, size_t{8} << 20);
         const Tensor data = arena.tensor("data", DType::f32, {count}), sum = arena.tensor("sum", DType::i64, {1});
         gpu->upload(data, values.data());
-        EXPECT_EQ(checksum({.device = Device::cuda, .gpu = gpu}, data, sum), of(values));
+        const Context ctx{.device = Device::cuda, .gpu = gpu};
+        EXPECT_EQ(checksum(ctx, data, sum), of(values));
+        const int64_t half = count / 2;
+        EXPECT_EQ(checksum(ctx, data.slice(0, 0, half), sum) + checksum(ctx, data.slice(0, half, count), sum, half),
+                  of(values));
     }
 }
 

@@ -12,9 +12,11 @@ class GradientNormTest : public OnDevice {
   protected:
     /// Norm and clip factor.
     std::vector<double> norm_of(const Tensor& gradients, double max_norm = 0) {
-        const Tensor out = make(DType::f64, 2);
-        const Tensor scratch = gpu_ ? make(DType::u8, gradient_norm_scratch_bytes(gradients.numel())) : Tensor();
-        gradient_norm(ctx_, {.out = out, .gradients = gradients, .max_norm = max_norm, .scratch = scratch});
+        const Tensor out = put(std::vector<double>{0, 0});
+        const Tensor sums = make(DType::f64, square_sum_count(gradients.numel()));
+        sum_squares(ctx_, {.sums = sums, .gradients = gradients});
+        add_up(ctx_, {.total = out.slice(0, 0, 1), .sums = sums});
+        clip_factor(ctx_, {.out = out, .max_norm = max_norm});
         return get<double>(out);
     }
 };
@@ -41,12 +43,13 @@ TEST_P(GradientNormTest, AddsUpOverSlices) {
     std::vector<float> g(static_cast<size_t>(n));
     for (size_t i = 0; i < g.size(); ++i) g[i] = static_cast<float>(gradient_at(1, i));
     const Tensor gradients = put(g), out = put(std::vector<double>{0, 0});
-    const Tensor scratch = gpu_ ? make(DType::u8, gradient_norm_scratch_bytes(n)) : Tensor();
     const int64_t borders[] = {0, 64, 40'000, 40'000, n};
-    for (size_t i = 0; i + 1 < std::size(borders); ++i)
-        add_squares(ctx_, {.sum = out.slice(0, 0, 1),
-                           .gradients = gradients.slice(0, borders[i], borders[i + 1]),
-                           .scratch = scratch});
+    for (size_t i = 0; i + 1 < std::size(borders); ++i) {
+        const Tensor slice = gradients.slice(0, borders[i], borders[i + 1]);
+        const Tensor sums = make(DType::f64, square_sum_count(slice.numel()));
+        sum_squares(ctx_, {.sums = sums, .gradients = slice});
+        add_up(ctx_, {.total = out.slice(0, 0, 1), .sums = sums});
+    }
     clip_factor(ctx_, {.out = out, .max_norm = 1});
     const std::vector<double> found = get<double>(out), whole = norm_of(gradients, 1);
     EXPECT_NEAR(found[0], whole[0], static_cast<double>(n) * 0x1p-53 * whole[0]);
@@ -85,11 +88,12 @@ TEST(GradientNormOnTheCpu, IsTheSameOnAnyNumberOfThreads) {
     std::vector<float> g(100'003);
     for (size_t i = 0; i < g.size(); ++i) g[i] = static_cast<float>(gradient_at(1, i));
     const auto norm = [&] {
-        double out[2];
-        gradient_norm(Context(), {.out = Tensor(out, DType::f64, {2}),
-                                  .gradients = Tensor(g.data(), DType::f32, {std::ssize(g)}),
-                                  .max_norm = 0});
-        return out[0];
+        std::vector<double> sums(static_cast<size_t>(square_sum_count(std::ssize(g))));
+        const Tensor found(sums.data(), DType::f64, {std::ssize(sums)});
+        sum_squares(Context(), {.sums = found, .gradients = Tensor(g.data(), DType::f32, {std::ssize(g)})});
+        double total = 0;
+        add_up(Context(), {.total = Tensor(&total, DType::f64, {1}), .sums = found});
+        return total;
     };
     omp_set_num_threads(1);
     const double alone = norm();

@@ -76,21 +76,21 @@ TEST_F(Advice, OffloadsInputsOfBlocksOnAGpu) {
 TEST_F(Advice, PlansShowWhatIsOffloaded) {
     const auto plan = [&](const std::string& device, const std::string& offload) {
         const Program::Result result =
-            Program("train",
-                    {config(), output("run"), "device=" + device, "packing_length=1024", "model.num_hidden_layers=8",
-                     "model.head_dim=64", "offload_activations=" + offload, "offload_optimizer=" + offload, "--plan"})
+            Program("train", {config(), output("run"), "device=" + device, "packing_length=1024",
+                              "model.num_hidden_layers=8", "model.head_dim=64", "offload_activations=" + offload,
+                              "offload_weights=" + offload, "offload_optimizer=" + offload, "--plan"})
                 .wait();
         EXPECT_EQ(result.exit, 0) << result.err;
         return result.out;
     };
     const std::string on = plan("cuda", "true"), off = plan("cuda", "false"), cpu = plan("cpu", "true");
-    for (const std::string bytes :
-         {"  activations (host) ", "  optimizer (host) ", "  low halves of weights (host) "}) {
+    for (const std::string bytes : {"  activations (host) ", "  weights (host) ", "  gradients (host) ",
+                                    "  optimizer (host) ", "  low halves of weights (host) "}) {
         EXPECT_NE(on.find(bytes), std::string::npos) << on;
         EXPECT_EQ(off.find(bytes), std::string::npos) << off;
         EXPECT_EQ(cpu.find(bytes), std::string::npos) << cpu;
     }
-    for (const std::string key : {"offload_activations", "offload_optimizer"}) {
+    for (const std::string key : {"offload_activations", "offload_weights", "offload_optimizer"}) {
         const std::string none = key + " has no effect on the CPU";
         EXPECT_NE(cpu.find(none), std::string::npos) << cpu;
         EXPECT_EQ(on.find(none), std::string::npos) << on;
