@@ -16,12 +16,15 @@ class RanksTest : public RunTest {
         if (on_gpus() && (cuda_devices().size() < 2 || !built_with_nccl()))
             GTEST_SKIP() << "fewer than two GPUs, or a build without NCCL";
         show_gpus(on_gpus());
-        if (on_gpus())  // heads that its kernels take
-            shape_ =
+        if (on_gpus()) {
+            learning_rate_ = "3e-3";
+            shape_ =  // heads that the kernels take
                 "  hidden_size: 128\n  intermediate_size: 256\n  num_hidden_layers: 2\n  num_attention_heads: 2\n"
                 "  num_key_value_heads: 1\n  head_dim: 64\n";
+        }
         RunTest::SetUp();
-        write_config("logging_steps: 1\nlearning_rate: 1e-2\nmax_steps: 8\nval_size: 16\neval_steps: 4\n");
+        write_config("logging_steps: 1\nmax_steps: 8\nval_size: 16\neval_steps: 4\nlearning_rate: " + learning_rate_ +
+                     "\n");
     }
     virtual bool on_gpus() const { return false; }
     /// The ranks of a test that needs no certain number.
@@ -55,18 +58,18 @@ class RanksTest : public RunTest {
         EXPECT_EQ(a.log, b.log);
     }
 
-    /// How far measured numbers of the same packs may be apart on different numbers of ranks.
-    struct Tolerance {
-        double relative, absolute;
-    };
-    /// The order of sums in f32 differs. On GPUs that alone explains the first step, which has the same weights to the
-    /// bit. It moves a weight by about 1e-6 of an update, so that the next step rounds one in some thousand weights to
-    /// the other of two neighbouring bf16 numbers, 2^-8 of the weight apart. Activations pass that on from rounding to
-    /// rounding, up to about 2^-9 of each. Gradients then differ by some 1e-3, and AdamW's first updates, which are of
-    /// the same size for every weight, differ by twice their size if the sign of a tiny gradient changes.
-    Tolerance tolerance(int64_t step) const {
-        if (!on_gpus()) return {2e-6, 0};
-        return step <= 1 ? Tolerance{1e-5, 1e-6} : Tolerance{0.02, 0.02};
+    /// How far apart a measured number may be on different numbers of ranks, which sum the same packs in another order.
+    /// All sums are in f32, so that on CPUs, and in the first step on GPUs, numbers differ by roundings of f32.
+    ///
+    /// Later on GPUs: a weight that moved by 1e-6 of an update more is rounded to the other of two bf16 numbers now and
+    /// then, activations and gradients pass that on from rounding to rounding, and a gradient near 0 whose sign changes
+    /// turns one of AdamW's first updates round. In a simulation of this model in bf16 in which nothing but the order of
+    /// the f32 sums differs, eight steps at 3e-3 move losses by up to 7e-4 and gradient norms by up to 5e-3 of
+    /// themselves. An accuracy counts: one answer of a dozen may change sides.
+    double tolerance(const std::string& key, double value, int64_t step) const {
+        if (!on_gpus()) return 2e-6 * std::abs(value);
+        if (step <= 1) return 1e-5 * std::abs(value) + 1e-6;
+        return 0.02 * std::abs(value) + (key.find("accurac") != key.npos ? 0.1 : 0.02);
     }
     /// Compares counts exactly and measured numbers up to rounding. `absolute` is for differences of larger numbers,
     /// such as rewards.
@@ -77,7 +80,6 @@ class RanksTest : public RunTest {
         double first = 0, largest = 0;
         for (size_t i = 0; i < a.size(); ++i) {
             const int64_t step = a[i].at("step");
-            const Tolerance bound = tolerance(step);
             for (const auto& [key, value] : a[i].items()) {
                 ASSERT_TRUE(b[i].contains(key)) << key;
                 if (!value.is_number_float()) {
@@ -85,7 +87,7 @@ class RanksTest : public RunTest {
                     continue;
                 }
                 const double x = value, y = b[i][key];
-                EXPECT_NEAR(y, x, bound.relative * std::abs(x) + bound.absolute + absolute) << key << ", line " << i;
+                EXPECT_NEAR(y, x, tolerance(key, x, step) + absolute) << key << ", line " << i;
                 double& most = step <= 1 ? first : largest;
                 most = std::max(most, std::abs(y - x) / std::max(std::abs(x), 0.1));
             }

@@ -198,8 +198,8 @@ class RunTest : public FileTest {
                       const std::string& length = "max_steps: 8\nval_size: 16\neval_steps: 4\n") const {
         spill(config(), fmt::format("model_name_or_path: {}\ndatasets: [{{path: {}}}]\nmax_length: 48\n"
                                     "packing_length: 64\nprepared_path: {}\nthreads: 1\nreport_to: [jsonl]\n"
-                                    "logging_steps: 1\nlearning_rate: 1e-2\nshare_prefixes: false\n{}{}",
-                                    path("base"), path("train.jsonl"), path("prepared"), length, keys));
+                                    "logging_steps: 1\nlearning_rate: {}\nshare_prefixes: false\n{}{}",
+                                    path("base"), path("train.jsonl"), path("prepared"), learning_rate_, length, keys));
     }
     /// Rows of chain_rows() begin alike: the tests of sharing count on it, the others on the number of steps.
     void write_config(const std::string& settings = "", const std::string& name = "config.yaml") const {
@@ -219,6 +219,7 @@ class RunTest : public FileTest {
     }
     std::string config() const { return path("config.yaml"); }
     std::string output(const std::string& name) const { return "output_dir=" + path(name); }
+    std::string learning_rate_ = "1e-2";  ///< of write_tuning()
     /// Of the model of write_config().
     std::string shape_ =
         "  hidden_size: 16\n  intermediate_size: 32\n  num_hidden_layers: 2\n  num_attention_heads: 4\n"

@@ -130,7 +130,9 @@ TEST_P(RanksOnDevice, GiveTheSameBitsOverTwoHundredSteps) {
     EXPECT_LT(value_at(log, "loss", 200), 0.5 * value_at(log, "loss", 1)) << "nothing was learned";
     train("again", {});
     train("sharded", {"zero_stage=1"});
-    if (on_gpus()) train("offloaded", {"zero_stage=1", "offload_optimizer=0.5"});
+    if (!on_gpus()) return;
+    const Program::Result offloaded = train("offloaded", {"zero_stage=1", "offload_optimizer=0.5"});
+    EXPECT_NE(offloaded.out.find(" of the host's, on each rank"), std::string::npos) << offloaded.out;
 }
 
 TEST_P(RanksOnDevice, ResumeOnAnotherNumberOfRanks) {
