@@ -145,8 +145,10 @@ void Learner::update_weights(const Context& ctx, const AdamWSettings& settings, 
         if (sync_.sharded()) sync_.share(state_.weights, state_.comm_scratch, slice);
     }
     transfer.finish(ctx);
-    if (planted_bug == PlantedBug::weight_bit && updates_ == 5 && sync_.options().rank == 1)
+    if (planted_bug == PlantedBug::weight_bit && updates_ == 5 && sync_.options().rank == 1) {
+        sync_.await_weights();
         flip_a_bit(options_.gpu, state_.weights);
+    }
 }
 
 void Learner::update_with_muon(const Context& ctx, const AdamWSettings& settings, double learning_rate) {

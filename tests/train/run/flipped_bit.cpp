@@ -34,39 +34,44 @@ class FlippedBit : public RanksTest {
             "logging_steps: 1\nlearning_rate: 1e-3\nmax_steps: 12\nsave_steps: 2\nsave_total_limit: 0\n"
             "async_save: false\n");
     }
-    Program::Result train_with_fault(const std::string& name, const std::string& setting) const {
-        const std::vector<std::string> arguments = train_arguments(name, {setting});
+    Program::Result train_with_fault(const std::string& name, const std::vector<std::string>& settings) const {
+        const std::vector<std::string> arguments = train_arguments(name, settings);
         setenv(arguments_variable, fmt::format("{}", fmt::join(arguments, "\n")).c_str(), 1);
         return run_on_ranks(ranks(), "DISABLED_EveryRank.TrainsWithAFlippedBit");
+    }
+    /// Compares the weights every `steps`, and finds the fault after `step`.
+    void expect_found(int64_t zero_stage, int64_t steps, int64_t step) const {
+        const std::string name = fmt::format("found, zero_stage {}", zero_stage);
+        SCOPED_TRACE(name);
+        const std::vector<std::string> settings = {fmt::format("zero_stage={}", zero_stage),
+                                                   fmt::format("param_checksum_steps={}", steps)};
+        const Program::Result found = train_with_fault(name, settings);
+        EXPECT_EQ(found.exit, static_cast<int>(Exit::numerics)) << found.err;
+        EXPECT_EQ(count_of(found.err, "error: "), 1) << found.err;
+        for (const std::string& part :
+             {fmt::format("train: error: after step {} the weights of rank 1 of {} on ", step, ranks()),
+              fmt::format(" differ from those of the others; after step {0} they agreed. Memory or a transfer is at "
+                          "fault: resume from a checkpoint of step {0} or before",
+                          step - steps)})
+            EXPECT_NE(found.err.find(part), std::string::npos) << found.err << "\n  lacks: " << part;
+        EXPECT_EQ(checkpoint_steps(path(name)).back(), flipped_step - 1) << "the fault was saved";
+        // On a sound machine the run continues, with the bits of one that had no fault.
+        train_ranks(ranks(), name, {settings[0], settings[1], "resume_from_checkpoint=auto"});
+        expect_same(name, "sound");
     }
 };
 using FlippedBitOnDevice = OnDevice<FlippedBit>;
 INSTANTIATE_TEST_SUITE_P(Devices, FlippedBitOnDevice, every_device(), name_of_device);
 
 TEST_P(FlippedBitOnDevice, IsFoundAndNamed) {
+    train_ranks(ranks(), "sound", {});
     // Nothing else sees it: the loss is an ordinary one.
-    const Program::Result unnoticed = train_with_fault("unnoticed", "param_checksum_steps=0");
+    const Program::Result unnoticed = train_with_fault("unnoticed", {"param_checksum_steps=0"});
     EXPECT_EQ(unnoticed.exit, 0) << unnoticed.err;
-    train_ranks(ranks(), "sound", {"param_checksum_steps=2"});
     EXPECT_FALSE(result("unnoticed").state == result("sound").state);
-
-    const Program::Result found = train_with_fault("found", "param_checksum_steps=2");
-    EXPECT_EQ(found.exit, static_cast<int>(Exit::numerics)) << found.err;
-    EXPECT_EQ(count_of(found.err, "error: "), 1) << found.err;
-    EXPECT_NE(found.err.find(fmt::format("train: error: after step {} the weights of rank 1 of {} on ",
-                                         flipped_step + 1, ranks())),
-              std::string::npos)
-        << found.err;
-    EXPECT_NE(found.err.find(fmt::format("; after step {0} they agreed. Memory or a transfer is at fault: resume from "
-                                         "a checkpoint of step {0} or before",
-                                         flipped_step - 1)),
-              std::string::npos)
-        << found.err;
-    EXPECT_EQ(checkpoint_steps(path("found")).back(), flipped_step - 1) << "the fault was saved";
-
-    // On a sound machine the run continues, with the bits of one that had no fault.
-    train_ranks(ranks(), "found", {"param_checksum_steps=2", "resume_from_checkpoint=auto"});
-    expect_same("found", "sound");
+    expect_found(0, 2, flipped_step + 1);
+    // Here the next update sends all weights anew.
+    expect_found(1, 1, flipped_step);
 }
 
 }  // namespace
