@@ -107,7 +107,7 @@ each_case() {  # each_case FUNCTION: calls it with the fields of every selected 
     done
 }
 
-gpu_tests=$(grep -lE 'cuda_devices|test_gpu\.h|device_case\.h|tiny_model\.h|attention_call\.h' tests/*/*_test.c* tests/*/*/*_test.c* |
+gpu_tests=$(grep -lE 'cuda_devices|test_gpu\.h|device_case\.h|tiny_model\.h|attention_call\.h|rank_runs\.h' tests/*/*_test.c* tests/*/*/*_test.c* |
     sed 's|.*/||; s|\.cpp||; s|\.cu||')
 gpu_filter='*cuda*:*Gpu*:*bf16*:*Bf16*:*GPU*:*Hopper*'
 
@@ -124,7 +124,7 @@ stage_build() {
 
 stage_tests() {
     local test
-    for test in $gpu_tests; do run "test-$test" 300 "$build/bin/$test" --gtest_filter="$gpu_filter" --gtest_brief=1; done
+    for test in $gpu_tests; do run "test-$test" 600 "$build/bin/$test" --gtest_filter="$gpu_filter" --gtest_brief=1; done
 }
 
 stage_sanitizer() {

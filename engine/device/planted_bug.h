@@ -1,6 +1,7 @@
 #pragma once
-// Faults that `colonnade selftest` must find. A build has none, unless COLONNADE_PLANTED_BUG names one: the CMake option of
-// that name for a whole build, or the programs planted_<fault>_test, each of which compiles one faulty source.
+// Faults that a check must find: `colonnade selftest`, or param_checksum_steps if they are those of one rank. A build has
+// none, unless COLONNADE_PLANTED_BUG names one: the CMake option of that name for a whole build, or the programs
+// planted_<fault>_test, each of which compiles one faulty source.
 
 namespace colonnade {
 
@@ -9,6 +10,7 @@ enum class PlantedBug {
     mask,        ///< data/packing/batch.cpp: every key is hidden one row too late
     gradient,    ///< layers/linear.cpp: gradients of weights are scaled by 1.01
     micro_step,  ///< train/step/learner.cpp: the second micro-step of a step is lost
+    weight_bit,  ///< train/step/learner_update.cpp: after step 5 a bit of a weight of rank 1 flips
 };
 
 #ifdef COLONNADE_PLANTED_BUG

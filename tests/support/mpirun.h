@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 
 #include "engine/device/device.h"
 #include "engine/ranks/message_passing.h"
@@ -22,14 +23,25 @@ inline std::string mpirun() {
     return mpi::built_in() ? program_in_path("mpirun") : "";
 }
 
-/// Ranks do not share a GPU: hides the GPUs from the programs of a test if there are fewer than `ranks`.
-inline void hide_scarce_gpus(int ranks) {
-    if (std::ssize(cuda_devices()) < ranks) setenv("CUDA_VISIBLE_DEVICES", "", 1);
+/// Hides or shows the GPUs that this process was given to the programs of a test. The process itself keeps seeing them.
+inline void show_gpus(bool shown) {
+    constexpr const char* variable = "CUDA_VISIBLE_DEVICES";
+    static const std::optional<std::string> given = [] {
+        const char* const value = std::getenv(variable);
+        cuda_devices();  // CUDA reads the variable at its first call
+        return value ? std::optional<std::string>(value) : std::nullopt;
+    }();
+    if (!shown)
+        setenv(variable, "", 1);
+    else if (given)
+        setenv(variable, given->c_str(), 1);
+    else
+        unsetenv(variable);
 }
 
-/// The GPUs of the machine, for programs of a test that shares them otherwise.
-inline void show_gpus() {
-    unsetenv("CUDA_VISIBLE_DEVICES");
+/// Ranks do not share a GPU: hides the GPUs from the programs of a test if there are fewer than `ranks`.
+inline void hide_scarce_gpus(int ranks) {
+    if (std::ssize(cuda_devices()) < ranks) show_gpus(false);
 }
 
 inline void allow_ranks() {
@@ -78,12 +90,7 @@ inline bool is_gone(pid_t process) {
 
 /// Runs the test `filter` of this test program on several ranks.
 inline Program::Result run_on_ranks(int ranks, const std::string& filter) {
-    const std::string self = std::filesystem::read_symlink("/proc/self/exe").filename();
-    return Program(mpirun(),
-                   on_ranks(ranks, self,
-                            {"--gtest_also_run_disabled_tests", "--gtest_color=no", "--gtest_filter=" + filter}),
-                   allow_ranks)
-        .wait();
+    return Program(mpirun(), on_ranks(ranks, this_program(), arguments_for(filter)), allow_ranks).wait();
 }
 
 }  // namespace colonnade

@@ -9,6 +9,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <functional>
 #include <sstream>
 #include <string>
@@ -114,6 +115,15 @@ class Program {
 inline Program::Result run(const std::string& program, const std::vector<std::string>& arguments,
                            const std::function<void()>& setup = {}) {
     return Program(program, arguments, setup).wait();
+}
+
+/// The name of the test program that is running: a test may start another test of it in a process of its own.
+inline std::string this_program() {
+    return std::filesystem::read_symlink("/proc/self/exe").filename();
+}
+/// Arguments of a test program that start a test whose suite begins with DISABLED_.
+inline std::vector<std::string> arguments_for(const std::string& disabled_test) {
+    return {"--gtest_also_run_disabled_tests", "--gtest_color=no", "--gtest_filter=" + disabled_test};
 }
 
 }  // namespace colonnade

@@ -39,6 +39,25 @@ inline std::string chain_rows(int64_t rows, uint64_t seed = 1) {
     return text;
 }
 
+/// Rows behind one of two beginnings of 80 tokens; the last two tokens of a beginning are learned, too.
+inline std::string rows_behind_beginnings(int64_t rows) {
+    const Philox random{9, 0};
+    uint64_t at = 0;
+    const auto draw = [&](int64_t n) { return static_cast<int64_t>(random.below(at++, static_cast<uint64_t>(n))); };
+    std::vector<std::vector<int64_t>> beginnings(2, std::vector<int64_t>(80));
+    for (auto& beginning : beginnings)
+        for (int64_t& id : beginning) id = draw(chain_vocab);
+    std::string text;
+    for (int64_t row = 0; row < rows; ++row) {
+        std::vector<int64_t> ids = beginnings[static_cast<size_t>(row % 2)], labels(78, -100);
+        for (int64_t n = 1 + draw(9); n > 0; --n) ids.push_back(draw(chain_vocab));
+        labels.insert(labels.end(), ids.begin() + 78, ids.end());
+        text +=
+            fmt::format("{{\"input_ids\": [{}], \"labels\": [{}]}}\n", fmt::join(ids, ", "), fmt::join(labels, ", "));
+    }
+    return text;
+}
+
 /// Pairs with a prompt of two tokens. The chosen answer follows the chain of chain_rows(), the rejected answer another.
 inline std::string pair_rows(int64_t rows, uint64_t seed = 1) {
     const Philox random{seed, 3};
@@ -179,18 +198,14 @@ class RunTest : public FileTest {
                       const std::string& length = "max_steps: 8\nval_size: 16\neval_steps: 4\n") const {
         spill(config(), fmt::format("model_name_or_path: {}\ndatasets: [{{path: {}}}]\nmax_length: 48\n"
                                     "packing_length: 64\nprepared_path: {}\nthreads: 1\nreport_to: [jsonl]\n"
-                                    "logging_steps: 1\nlearning_rate: 1e-2\nshare_prefixes: false\n{}{}",
-                                    path("base"), path("train.jsonl"), path("prepared"), length, keys));
+                                    "logging_steps: 1\nlearning_rate: {}\nshare_prefixes: false\n{}{}",
+                                    path("base"), path("train.jsonl"), path("prepared"), learning_rate_, length, keys));
     }
     /// Rows of chain_rows() begin alike: the tests of sharing count on it, the others on the number of steps.
     void write_config(const std::string& settings = "", const std::string& name = "config.yaml") const {
         const char* const alone = settings.find("share_prefixes") == settings.npos ? "share_prefixes: false\n" : "";
         spill(path(name), fmt::format("model:\n"
-                                      "  hidden_size: 16\n"
-                                      "  intermediate_size: 32\n"
-                                      "  num_hidden_layers: 2\n"
-                                      "  num_attention_heads: 4\n"
-                                      "  num_key_value_heads: 2\n"
+                                      "{}"
                                       "  vocab_size: {}\n"
                                       "datasets:\n"
                                       "  - path: {}\n"
@@ -200,10 +215,15 @@ class RunTest : public FileTest {
                                       "threads: 1\n"
                                       "report_to: [jsonl]\n"
                                       "{}{}",
-                                      chain_vocab, path("train.jsonl"), path("prepared"), alone, settings));
+                                      shape_, chain_vocab, path("train.jsonl"), path("prepared"), alone, settings));
     }
     std::string config() const { return path("config.yaml"); }
     std::string output(const std::string& name) const { return "output_dir=" + path(name); }
+    std::string learning_rate_ = "1e-2";  ///< of write_tuning()
+    /// Of the model of write_config().
+    std::string shape_ =
+        "  hidden_size: 16\n  intermediate_size: 32\n  num_hidden_layers: 2\n  num_attention_heads: 4\n"
+        "  num_key_value_heads: 2\n";
 };
 
 }  // namespace colonnade

@@ -1,7 +1,9 @@
 // The update of a Learner's weights, with optimizer state on the device or in host memory.
 
 #include <algorithm>
+#include <bit>
 
+#include "engine/device/planted_bug.h"
 #include "train/optimizer/moment_codes.h"
 #include "train/step/learner.h"
 #include "train/step/muon_parts.h"
@@ -113,6 +115,14 @@ class Learner::HostedUpdate {
     size_t next_ = 0;
 };
 
+/// What a fault of memory does to a weight. The bit is one that bf16 has, too.
+static void flip_a_bit(Gpu* gpu, const Tensor& weights) {
+    const HostCopy weight = HostCopy::of(gpu, weights.slice(0, 0, 1));
+    float& value = *weight.tensor().as<float>();
+    value = std::bit_cast<float>(std::bit_cast<uint32_t>(value) ^ 1u << 20);
+    weight.store();
+}
+
 void Learner::update_weights(const Context& ctx, const AdamWSettings& settings, double learning_rate) {
     sync_.await_weights();  // no weight may change while it is still being sent
     if (options_.muon_momentum) return update_with_muon(ctx, settings, learning_rate);
@@ -145,6 +155,10 @@ void Learner::update_weights(const Context& ctx, const AdamWSettings& settings, 
         if (sync_.sharded()) sync_.share(state_.weights.whole(), state_.comm_scratch, slice);
     }
     update.finish(ctx);
+    if (planted_bug == PlantedBug::weight_bit && updates_ == 5 && sync_.options().rank == 1) {
+        sync_.await_weights();
+        flip_a_bit(options_.gpu, state_.weights.whole());
+    }
 }
 
 void Learner::update_with_muon(const Context& ctx, const AdamWSettings& settings, double learning_rate) {

@@ -1,5 +1,6 @@
 // When ranks do not agree, die, hang or are signalled: one line, all end in time, nobody is left, the next start resumes.
 
+#include "tests/support/gpu_memory.h"
 #include "tests/support/rank_runs.h"
 #include "train/run/machine.h"
 #include "train/run/rank_check.h"
@@ -131,11 +132,9 @@ TEST_F(RanksTest, MayNotBeMoreThanGpus) {
 
 // --- Ranks that die or hang ------------------------------------------------------------------------------------------
 
-constexpr int timeout = 4;  // seconds
-constexpr auto end_of_all = std::chrono::seconds(timeout + 5);
 constexpr auto end_of_mpirun = std::chrono::seconds(3);  // it waits up to two seconds itself
 
-/// Runs that continue until something happens to them.
+/// Runs that continue until something happens to them. Afterwards all memory of the GPUs is free.
 class RanksInTrouble : public RanksTest {
   protected:
     void SetUp() override {
@@ -144,37 +143,45 @@ class RanksInTrouble : public RanksTest {
         write_config(
             fmt::format("logging_steps: 1\nlearning_rate: 1e-3\nlr_scheduler_type: constant\n"
                         "loss_spike: 'off'\nmax_steps: {}\nsave_steps: 20\nddp_timeout: {}\n",
-                        endless, timeout));
+                        endless, timeout()));
+        if (on_gpus()) free_memory_ = free_gpu_memory();
+    }
+    void TearDown() override {
+        if (!free_memory_.empty()) expect_free_gpu_memory(free_memory_);
+        RanksTest::TearDown();
     }
     static constexpr int64_t endless = 100'000;
+    /// Seconds. The start of NCCL may not take longer.
+    int timeout() const { return on_gpus() ? 10 : 4; }
 
-    static std::vector<pid_t> processes(const Program& launcher) {
-        std::vector<pid_t> ranks;
-        for (int r = 0; r < 3; ++r) ranks.push_back(process_of_rank(launcher.pid(), r));
-        return ranks;
+    std::vector<pid_t> processes(const Program& launcher) const {
+        std::vector<pid_t> all;
+        for (int r = 0; r < ranks(); ++r) all.push_back(process_of_rank(launcher.pid(), r));
+        return all;
     }
     /// Waits for the end of a run, which began to end at `start`.
-    static Program::Result wait_for_all(Program& program, const std::vector<pid_t>& ranks,
-                                        std::chrono::steady_clock::time_point start) {
+    Program::Result wait_for_all(Program& program, const std::vector<pid_t>& ranks,
+                                 std::chrono::steady_clock::time_point start) const {
         const Program::Result result = program.wait();
-        EXPECT_LT(std::chrono::steady_clock::now() - start, end_of_all + end_of_mpirun) << result.err;
+        EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(timeout() + 5) + end_of_mpirun)
+            << result.err;
         const auto none_left = [&] { return std::all_of(ranks.begin(), ranks.end(), is_gone); };
         for (int wait = 0; wait < 50 && !none_left(); ++wait) usleep(100'000);
         EXPECT_TRUE(none_left()) << "a rank is left behind";
         return result;
     }
-    /// Sends signals to one of three ranks (or, for rank -1, to mpirun) in the middle of the run.
+    /// Sends signals to one of the ranks (or, for rank -1, to mpirun) in the middle of the run.
     Program::Result disturb(const std::string& name, int rank, const std::vector<int>& signals) const {
-        Program program(mpirun(), train_on(3, name, settings_), allow_ranks);
+        Program program(mpirun(), train_on(ranks(), name, settings_), allow_ranks);
         EXPECT_TRUE(program.read_until("saved " + path(name)));
-        const std::vector<pid_t> ranks = processes(program);
-        EXPECT_EQ(std::count(ranks.begin(), ranks.end(), 0), 0);
+        const std::vector<pid_t> victims = processes(program);
+        EXPECT_EQ(std::count(victims.begin(), victims.end(), 0), 0);
         const auto start = std::chrono::steady_clock::now();
         for (const int signal : signals) {
-            kill(rank < 0 ? program.pid() : ranks[static_cast<size_t>(rank)], signal);
+            kill(rank < 0 ? program.pid() : victims[static_cast<size_t>(rank)], signal);
             if (signals.size() > 1) usleep(50'000);
         }
-        const Program::Result result = wait_for_all(program, ranks, start);
+        const Program::Result result = wait_for_all(program, victims, start);
         EXPECT_LT(last_step(path(name)), endless) << "nothing happened before the end";
         return result;
     }
@@ -183,9 +190,9 @@ class RanksInTrouble : public RanksTest {
         const std::string steps = fmt::format("max_steps={}", last_step(path(name)) + 40);
         std::vector<std::string> settings = settings_;
         settings.push_back(steps);
-        train_ranks(3, name + " unbroken", settings);
+        train_ranks(ranks(), name + " unbroken", settings);
         settings.push_back("resume_from_checkpoint=auto");
-        const Program::Result result = train_ranks(3, name, settings);
+        const Program::Result result = train_ranks(ranks(), name, settings);
         EXPECT_NE(result.out.find("resumed from " + path(name)), std::string::npos) << result.out;
         expect_same(name, name + " unbroken");
         EXPECT_EQ(listing(path(name)).find(".tmp-"), std::string::npos) << listing(path(name));
@@ -198,27 +205,36 @@ class RanksInTrouble : public RanksTest {
         EXPECT_NE(result.err.find(" All ranks stop; start again with resume_from_checkpoint: auto"), std::string::npos)
             << result.err;
     }
+    /// "rank 1 of 3 on "
+    std::string who(int rank) const { return fmt::format("rank {} of {} on ", rank, ranks()); }
     std::vector<std::string> settings_ = {"zero_stage=1"};
+    std::vector<size_t> free_memory_;  ///< of the GPUs, in the beginning
 };
 
-TEST_F(RanksInTrouble, EndAndResume) {
+using RanksInTroubleOnDevice = OnDevice<RanksInTrouble>;
+INSTANTIATE_TEST_SUITE_P(Devices, RanksInTroubleOnDevice, every_device(), name_of_device);
+
+TEST_P(RanksInTroubleOnDevice, EndWhenOneIsKilled) {
     // mpirun returns the exit code of the rank that ended first: 5, or 128 + 9 for the killed rank.
-    expect_line(disturb("killed", 1, {SIGKILL}), {"rank 1 of 3 on ", " died; last seen "});
+    expect_line(disturb("killed", 1, {SIGKILL}), {who(1), " died; last seen "});
     expect_to_resume("killed");
-    expect_line(disturb("first killed", 0, {SIGKILL}), {"rank 0 of 3 on ", " died; last seen "});
-    for (const int rank : {2, 0}) {
+    expect_line(disturb("first killed", 0, {SIGKILL}), {who(0), " died; last seen "});
+}
+
+TEST_P(RanksInTroubleOnDevice, EndWhenOneIsStopped) {
+    for (const int rank : {last_rank(), 0}) {
         const std::string name = fmt::format("stopped {}", rank);
         const Program::Result stopped = disturb(name, rank, {SIGSTOP});
-        expect_line(stopped,
-                    {fmt::format("rank {} of 3 on ", rank),
-                     fmt::format(" has sent nothing for {} s (stopped by a signal, ", timeout), "; last seen "});
+        expect_line(stopped, {who(rank), fmt::format(" has sent nothing for {} s (stopped by a signal, ", timeout()),
+                              "; last seen "});
         EXPECT_EQ(stopped.exit, static_cast<int>(Exit::peer)) << stopped.err;
         expect_to_resume(name);
     }
 }
 
-TEST_F(RanksInTrouble, StopTogetherWhenOneIsSignalled) {
-    for (const auto& [name, rank, signal] : {std::tuple("term", 1, SIGTERM), std::tuple("usr1", 2, SIGUSR1)}) {
+TEST_P(RanksInTroubleOnDevice, StopTogetherWhenOneIsSignalled) {
+    for (const auto& [name, rank, signal] :
+         {std::tuple("term", 1, SIGTERM), std::tuple("usr1", last_rank(), SIGUSR1)}) {
         const Program::Result result = disturb(name, rank, {signal});
         EXPECT_EQ(result.exit, 0) << result.err;
         EXPECT_EQ(
@@ -226,7 +242,7 @@ TEST_F(RanksInTrouble, StopTogetherWhenOneIsSignalled) {
             1)
             << result.out;
         EXPECT_EQ(count_of(result.err, "error: "), 0) << result.err;
-        if (rank == 1) expect_to_resume(name);
+        if (signal == SIGTERM) expect_to_resume(name);
     }
 }
 
@@ -245,16 +261,16 @@ TEST_F(RanksInTrouble, NobodyOutlivesMpirun) {
 }
 
 /// Suspending the whole job (Ctrl-Z, a batch system) for longer than the timeout is no hang.
-TEST_F(RanksInTrouble, APauseOfAllEndsNothing) {
+TEST_P(RanksInTroubleOnDevice, APauseOfAllEndsNothing) {
     settings_.push_back("max_steps=1500");
-    Program program(mpirun(), train_on(3, "paused", settings_), allow_ranks);
+    Program program(mpirun(), train_on(ranks(), "paused", settings_), allow_ranks);
     ASSERT_TRUE(program.read_until("step 1/"));
-    const std::vector<pid_t> ranks = processes(program);
-    for (const pid_t rank : ranks) kill(rank, SIGSTOP);
-    sleep(timeout + 2);
+    const std::vector<pid_t> all = processes(program);
+    for (const pid_t rank : all) kill(rank, SIGSTOP);
+    sleep(static_cast<unsigned>(timeout() + 2));
     const size_t done = read_log(path("paused")).size();
     EXPECT_LT(done, 1500u);
-    for (const pid_t rank : ranks) kill(rank, SIGCONT);
+    for (const pid_t rank : all) kill(rank, SIGCONT);
     const Program::Result result = program.wait();
     EXPECT_EQ(result.exit, 0) << result.err;
     EXPECT_EQ(count_of(result.err, "error: "), 0) << result.err;
@@ -278,16 +294,27 @@ class RanksAtTheStart : public RanksInTrouble {
             ++threads;
         return threads;
     }
-    Program::Result disturb_at(Stage stage, int rank, int signal) const {
+    struct Moment {
+        Stage stage;
+        int rank;
+    };
+    std::vector<Moment> every_moment() const {
+        std::vector<Moment> all;
+        for (const Stage stage : {Stage::launched, Stage::joining, Stage::tokenising, Stage::loading})
+            for (const int rank : {0, last_rank()}) all.push_back({stage, rank});
+        return all;
+    }
+    Program::Result disturb_at(const Moment& moment, int signal) const {
+        const auto& [stage, rank] = moment;
         if (stage == Stage::tokenising) fs::remove_all(path("prepared"));
         fs::remove_all(path("run"));
-        Program program(mpirun(), train_on(3, "run", settings_), allow_ranks);
-        std::vector<pid_t> ranks;
+        Program program(mpirun(), train_on(ranks(), "run", settings_), allow_ranks);
+        std::vector<pid_t> all;
         const auto wait_until = [](const std::function<bool()>& condition) {
             for (int i = 0; i < 20'000 && !condition(); ++i) usleep(1000);
         };
-        wait_until([&] { return ranks = processes(program), std::count(ranks.begin(), ranks.end(), 0) == 0; });
-        const pid_t victim = ranks[static_cast<size_t>(rank)];
+        wait_until([&] { return all = processes(program), std::count(all.begin(), all.end(), 0) == 0; });
+        const pid_t victim = all[static_cast<size_t>(rank)];
         if (stage == Stage::joining) wait_until([&] { return threads_of(victim) > 1; });
         if (stage == Stage::tokenising) {
             EXPECT_TRUE(program.read_until("tokenising train"));
@@ -295,38 +322,41 @@ class RanksAtTheStart : public RanksInTrouble {
         if (stage == Stage::loading) wait_until([&] { return fs::exists(path("run/.lock")); });
         const auto start = std::chrono::steady_clock::now();
         EXPECT_EQ(kill(victim, signal), 0);
-        return wait_for_all(program, ranks, start);
+        return wait_for_all(program, all, start);
     }
 };
 
-TEST_F(RanksAtTheStart, OneIsStopped) {
-    for (const Stage stage : {Stage::launched, Stage::joining, Stage::tokenising, Stage::loading})
-        for (const int rank : {0, 2}) {
-            SCOPED_TRACE(fmt::format("stage {}, rank {}", static_cast<int>(stage), rank));
-            const Program::Result result = disturb_at(stage, rank, SIGSTOP);
-            EXPECT_EQ(result.exit, static_cast<int>(Exit::peer)) << result.err;
-            const std::string who = fmt::format("train: error: rank {} of 3 ", rank);
-            if (stage == Stage::launched)
-                expect_line(result, {who, ") is stopped, by a signal or a debugger, and not all ranks have joined"});
-            else if (stage == Stage::joining)
-                expect_line(result, {who, "stopped"});  // it may have joined by then
-            else
-                expect_line(result, {who, fmt::format(" has sent nothing for {} s", timeout), "; last seen "});
-            if (stage == Stage::tokenising) {
-                EXPECT_NE(result.err.find("; last seen before step 1"), std::string::npos) << result.err;
-            }
+using RanksAtTheStartOnDevice = OnDevice<RanksAtTheStart>;
+INSTANTIATE_TEST_SUITE_P(Devices, RanksAtTheStartOnDevice, every_device(), name_of_device);
+
+TEST_P(RanksAtTheStartOnDevice, OneIsStopped) {
+    // On GPUs, which take longer, before CUDA and while rank 0 starts NCCL or waits for it.
+    const std::vector<Moment> of_gpus = {{Stage::launched, 1}, {Stage::loading, 0}, {Stage::loading, 1}};
+    for (const Moment& moment : on_gpus() ? of_gpus : every_moment()) {
+        SCOPED_TRACE(fmt::format("stage {}, rank {}", static_cast<int>(moment.stage), moment.rank));
+        const Program::Result result = disturb_at(moment, SIGSTOP);
+        EXPECT_EQ(result.exit, static_cast<int>(Exit::peer)) << result.err;
+        const std::string line = fmt::format("train: error: rank {} of {} ", moment.rank, ranks());
+        if (moment.stage == Stage::launched)
+            expect_line(result, {line, ") is stopped, by a signal or a debugger, and not all ranks have joined"});
+        else if (moment.stage == Stage::joining)
+            expect_line(result, {line, "stopped"});  // it may have joined by then
+        else
+            expect_line(result, {line, fmt::format(" has sent nothing for {} s", timeout()), "; last seen "});
+        if (moment.stage == Stage::tokenising) {
+            EXPECT_NE(result.err.find("; last seen before step 1"), std::string::npos) << result.err;
         }
+    }
 }
 
-TEST_F(RanksAtTheStart, OneIsKilled) {
-    for (const Stage stage : {Stage::launched, Stage::joining, Stage::tokenising, Stage::loading})
-        for (const int rank : {0, 2}) {
-            SCOPED_TRACE(fmt::format("stage {}, rank {}", static_cast<int>(stage), rank));
-            const Program::Result result = disturb_at(stage, rank, SIGKILL);
-            EXPECT_NE(result.exit, 0);
-            EXPECT_LE(count_of(result.err, "train: error: "), 1) << result.err;  // mpirun may be faster
-        }
-    train_ranks(3, "run", {"max_steps=4", "resume_from_checkpoint=auto"});
+TEST_P(RanksAtTheStartOnDevice, OneIsKilled) {
+    for (const Moment& moment : every_moment()) {
+        SCOPED_TRACE(fmt::format("stage {}, rank {}", static_cast<int>(moment.stage), moment.rank));
+        const Program::Result result = disturb_at(moment, SIGKILL);
+        EXPECT_NE(result.exit, 0);
+        EXPECT_LE(count_of(result.err, "train: error: "), 1) << result.err;  // mpirun may be faster
+    }
+    train_ranks(ranks(), "run", {"max_steps=4", "resume_from_checkpoint=auto"});
 }
 
 TEST_F(RanksInTrouble, AFullDiskEndsAll) {

@@ -10,9 +10,14 @@
 namespace colonnade {
 namespace {
 
-TEST_F(RanksTest, LearnWhatOneRankLearns) {
+using RanksOnDevice = OnDevice<RanksTest>;
+INSTANTIATE_TEST_SUITE_P(Devices, RanksOnDevice, every_device(), name_of_device);
+
+// --- The same result as one rank -------------------------------------------------------------------------------------
+
+TEST_P(RanksOnDevice, LearnWhatOneRankLearns) {
     train_ranks(1, "one", {"gradient_accumulation_steps=12"});
-    for (const int n : {2, 3, 4}) {
+    for (const int n : on_gpus() ? std::vector{2} : std::vector{2, 3, 4}) {
         const std::string name = std::to_string(n);
         train_ranks(n, name, {fmt::format("gradient_accumulation_steps={}", 12 / n)});
         expect_close(name, "one");
@@ -20,7 +25,7 @@ TEST_F(RanksTest, LearnWhatOneRankLearns) {
 }
 
 /// Adapters without dropout; one rank resumes from a checkpoint of two ranks with sharded state.
-TEST_F(RanksTest, LearnTheAdaptersOfOneRank) {
+TEST_P(RanksOnDevice, LearnTheAdaptersOfOneRank) {
     train_ranks(1, "base", {"save_strategy=no"});
     write_tuning("finetuning_type: lora\nlora_rank: 4\n");
     train_ranks(1, "one", {"gradient_accumulation_steps=4"});
@@ -56,7 +61,7 @@ TEST_F(RanksTest, LearnTheLayersOfOneRank) {
 }
 
 /// Rank 0 computes the reference, the others read it.
-TEST_F(RanksTest, LearnThePairsOfOneRank) {
+TEST_P(RanksOnDevice, LearnThePairsOfOneRank) {
     spill(path("train.jsonl"), pair_rows(120));
     for (const char* stage : {"dpo", "rm"}) {
         const std::string of = std::string("stage=") + stage, one = std::string(stage) + "-1",
@@ -72,6 +77,23 @@ TEST_F(RanksTest, LearnThePairsOfOneRank) {
         expect_same(two + "-sharded", two);
     }
 }
+
+/// Samples that share a beginning: a row computes it once, each rank for its own rows.
+TEST_P(RanksOnDevice, LearnThePrefixTreesOfOneRank) {
+    spill(path("train.jsonl"), rows_behind_beginnings(600));
+    const auto with = [](std::vector<std::string> settings) {
+        settings.insert(settings.end(), {"max_length=128", "packing_length=256", "share_prefixes=true"});
+        return settings;
+    };
+    const Program::Result one = train_ranks(1, "one", with({"gradient_accumulation_steps=4"}));
+    EXPECT_NE(one.out.find("\nprefixes "), std::string::npos) << one.out;
+    train_ranks(2, "two", with({"gradient_accumulation_steps=2"}));
+    expect_close("two", "one");
+    train_ranks(2, "sharded", with({"gradient_accumulation_steps=2", "zero_stage=1"}));
+    expect_same("sharded", "two");
+}
+
+// --- The same bits ---------------------------------------------------------------------------------------------------
 
 TEST_F(RanksTest, GiveTheSameBitsInEveryRunAndInEveryStage) {
     const std::string packs = "gradient_accumulation_steps=2";
@@ -93,8 +115,29 @@ TEST_F(RanksTest, GiveTheSameBitsInEveryRunAndInEveryStage) {
     expect_same("muon again", "muon");
 }
 
-TEST_F(RanksTest, ResumeOnAnotherNumberOfRanks) {
-    train_ranks(3, "unbroken", {"gradient_accumulation_steps=2", "save_steps=4", "save_total_limit=0"});
+/// On GPUs also with half of each rank's optimizer state in host memory; a CPU has all of it there.
+TEST_P(RanksOnDevice, GiveTheSameBitsOverTwoHundredSteps) {
+    spill(path("train.jsonl"), chain_rows(2000));
+    const auto train = [&](const std::string& name, std::vector<std::string> settings) {
+        settings.insert(settings.end(), {"max_steps=200", "eval_steps=100", "packing_length=256", "learning_rate=3e-3",
+                                         "param_checksum_steps=50"});
+        const Program::Result result = train_ranks(ranks(), name, settings);
+        if (name != "first") expect_same(name, "first");
+        return result;
+    };
+    train("first", {});
+    const std::vector<Json> log = result("first").log;
+    EXPECT_LT(value_at(log, "loss", 200), 0.5 * value_at(log, "loss", 1)) << "nothing was learned";
+    train("again", {});
+    train("sharded", {"zero_stage=1"});
+    if (!on_gpus()) return;
+    const Program::Result offloaded = train("offloaded", {"zero_stage=1", "offload_optimizer=0.5"});
+    EXPECT_NE(offloaded.out.find(" of the host's, on each rank"), std::string::npos) << offloaded.out;
+}
+
+TEST_P(RanksOnDevice, ResumeOnAnotherNumberOfRanks) {
+    const auto packs = [](int ranks) { return fmt::format("gradient_accumulation_steps={}", 6 / ranks); };
+    train_ranks(ranks(), "unbroken", {packs(ranks()), "save_steps=4", "save_total_limit=0"});
     const auto start_from_four = [&](const std::string& name) {
         std::filesystem::create_directories(path(name));
         std::filesystem::copy(path("unbroken"), path(name), std::filesystem::copy_options::recursive);
@@ -102,26 +145,30 @@ TEST_F(RanksTest, ResumeOnAnotherNumberOfRanks) {
         for (const char* file : {"config.json", "model.safetensors"}) std::filesystem::remove(path(name) + "/" + file);
     };
     // The same number of ranks with another zero_stage: the same bits.
-    start_from_four("three");
+    start_from_four("same");
     const std::string resume = "resume_from_checkpoint=auto", every = "save_steps=4";
-    const Program::Result three =
-        train_ranks(3, "three", {"gradient_accumulation_steps=2", every, resume, "zero_stage=1", "async_save=false"});
-    EXPECT_NE(three.out.find("resumed from " + path("three") + "/checkpoint-4 at step 4 of 8"), std::string::npos);
-    EXPECT_EQ(count_of(three.out, "note: "), 0) << three.out;
-    expect_same("three", "unbroken");
-    // Two ranks, and one rank, read the checkpoint of ranks with sharded state.
-    start_from_four("two");
-    const Program::Result two = train_ranks(2, "two", {"gradient_accumulation_steps=3", every, resume, "zero_stage=1"});
-    EXPECT_NE(two.out.find("3 ranks made the checkpoint, now there are 2"), std::string::npos) << two.out;
-    expect_close("two", "unbroken");
-    start_from_four("one");
-    train_ranks(1, "one", {"gradient_accumulation_steps=6", every, resume});
-    expect_close("one", "unbroken");
+    const Program::Result same =
+        train_ranks(ranks(), "same", {packs(ranks()), every, resume, "zero_stage=1", "async_save=false"});
+    EXPECT_NE(same.out.find("resumed from " + path("same") + "/checkpoint-4 at step 4 of 8"), std::string::npos);
+    EXPECT_EQ(count_of(same.out, "note: "), 0) << same.out;
+    expect_same("same", "unbroken");
+    // Fewer ranks.
+    for (int fewer = last_rank(); fewer > 0; --fewer) {
+        const std::string name = fmt::format("on {}", fewer);
+        start_from_four(name);
+        const Program::Result result = train_ranks(fewer, name, {packs(fewer), every, resume, "zero_stage=1"});
+        EXPECT_NE(result.out.find(fmt::format("{} ranks made the checkpoint, now there are {}", ranks(), fewer)),
+                  std::string::npos)
+            << result.out;
+        expect_close(name, "unbroken");
+    }
     // A note reports steps of another size.
     start_from_four("less");
     const Program::Result less = train_ranks(2, "less", {"gradient_accumulation_steps=2", every, resume});
     EXPECT_NE(less.out.find("the number of packs per step changed from 6 to 4"), std::string::npos) << less.out;
 }
+
+// --- Plans and errors ------------------------------------------------------------------------------------------------
 
 TEST_F(RanksTest, MayBeMoreThanPacks) {
     spill(path("train.jsonl"), chain_rows(6));
@@ -149,6 +196,8 @@ TEST_F(RanksTest, ReportErrorsOnce) {
     const Program::Result row = train_ranks(3, "run", {}, Exit::data);
     EXPECT_NE(row.err.find(path("train.jsonl") + ":1:"), std::string::npos) << row.err;
 }
+
+// --- The same updates as one rank ------------------------------------------------------------------------------------
 
 /// Bounds on the difference between updates of several ranks and of one.
 struct UpdateBounds {
@@ -274,13 +323,6 @@ TEST(DISABLED_EveryRank, UpdatesInDouble) {
                     });
                 }
 }
-TEST_F(RanksTest, UpdateAsOneDoesInDouble) {
-    for (const int n : {2, 3}) {
-        const Program::Result result = run_on_ranks(n, "DISABLED_EveryRank.UpdatesInDouble");
-        EXPECT_EQ(result.exit, 0) << result.out << result.err;
-        EXPECT_EQ(count_of(result.out, "[  PASSED  ] 1 test"), n) << result.out;
-    }
-}
 
 /// One GPU per rank, through NCCL: full training and adapters, both values of zero_stage.
 TEST(DISABLED_EveryRank, UpdatesOnGpus) {
@@ -306,12 +348,13 @@ TEST(DISABLED_EveryRank, UpdatesOnGpus) {
                 });
             }
 }
-TEST_F(RanksTest, UpdateAsOneDoesOnGpus) {
-    if (cuda_devices().size() < 2 || !built_with_nccl()) GTEST_SKIP() << "fewer than two GPUs, or a build without NCCL";
-    show_gpus();
-    const Program::Result result = run_on_ranks(2, "DISABLED_EveryRank.UpdatesOnGpus");
-    EXPECT_EQ(result.exit, 0) << result.out << result.err;
-    EXPECT_EQ(count_of(result.out, "[  PASSED  ] 1 test"), 2) << result.out;
+TEST_P(RanksOnDevice, UpdateAsOneDoes) {
+    for (const int n : on_gpus() ? std::vector{2} : std::vector{2, 3}) {
+        const Program::Result result =
+            run_on_ranks(n, on_gpus() ? "DISABLED_EveryRank.UpdatesOnGpus" : "DISABLED_EveryRank.UpdatesInDouble");
+        EXPECT_EQ(result.exit, 0) << result.out << result.err;
+        EXPECT_EQ(count_of(result.out, "[  PASSED  ] 1 test"), n) << result.out;
+    }
 }
 
 }  // namespace

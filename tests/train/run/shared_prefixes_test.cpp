@@ -9,25 +9,6 @@
 namespace colonnade {
 namespace {
 
-/// Rows behind one of two beginnings of 80 tokens; the last two tokens of a beginning are learned, too.
-std::string rows_behind(int64_t rows) {
-    const Philox random{9, 0};
-    uint64_t at = 0;
-    const auto draw = [&](int64_t n) { return static_cast<int64_t>(random.below(at++, static_cast<uint64_t>(n))); };
-    std::vector<std::vector<int64_t>> beginnings(2, std::vector<int64_t>(80));
-    for (auto& beginning : beginnings)
-        for (int64_t& id : beginning) id = draw(chain_vocab);
-    std::string text;
-    for (int64_t row = 0; row < rows; ++row) {
-        std::vector<int64_t> ids = beginnings[static_cast<size_t>(row % 2)], labels(78, -100);
-        for (int64_t n = 1 + draw(9); n > 0; --n) ids.push_back(draw(chain_vocab));
-        labels.insert(labels.end(), ids.begin() + 78, ids.end());
-        text +=
-            fmt::format("{{\"input_ids\": [{}], \"labels\": [{}]}}\n", fmt::join(ids, ", "), fmt::join(labels, ", "));
-    }
-    return text;
-}
-
 class SharedPrefixes : public RunTest {
   protected:
     void SetUp() override {
@@ -35,7 +16,7 @@ class SharedPrefixes : public RunTest {
         write_config(
             "val_size: 20\nmax_steps: 1\ngradient_accumulation_steps: 64\n"
             "logging_steps: 1\nlearning_rate: 1e-2\nwarmup_steps: 0\nshare_prefixes: auto\n");
-        spill(path("train.jsonl"), rows_behind(90));
+        spill(path("train.jsonl"), rows_behind_beginnings(90));
     }
     static std::vector<std::string> with(std::vector<std::string> settings) {
         settings.insert(settings.end(), {"max_length=128", "packing_length=256"});

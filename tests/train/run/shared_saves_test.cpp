@@ -4,8 +4,8 @@
 #include <sys/resource.h>
 
 #include "engine/io/hdf5.h"
-#include "tests/support/mpirun.h"
-#include "tests/support/tiny_run.h"
+#include "tests/support/gpu_memory.h"
+#include "tests/support/rank_runs.h"
 #include "train/folders/run_checkpoints.h"
 #include "train/run/shared_folder.h"
 
@@ -14,26 +14,20 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class SharedSaves : public RunTest {
+class SharedSaves : public RanksTest {
   protected:
     void SetUp() override {
-        if (mpirun().empty()) GTEST_SKIP() << "no mpirun, or a build without MPI";
-        hide_scarce_gpus(4);
-        RunTest::SetUp();
+        RanksTest::SetUp();
+        if (IsSkipped()) return;
         write_config("logging_steps: 1\nlearning_rate: 1e-2\nmax_steps: 8\nsave_steps: 4\nsave_total_limit: 0\n");
     }
-    std::vector<std::string> arguments(int ranks, const std::string& name, std::vector<std::string> settings) const {
-        settings.insert(settings.begin(), {config(), output(name)});
-        return on_ranks(ranks, "train", settings);
-    }
     /// Six packs a step, whatever the number of ranks is.
-    Program::Result train_on(int ranks, const std::string& name, std::vector<std::string> settings,
-                             Exit exit = Exit::ok) const {
+    static std::vector<std::string> with_six_packs(int ranks, std::vector<std::string> settings) {
         settings.push_back(fmt::format("gradient_accumulation_steps={}", 6 / ranks));
-        const Program::Result result = Program(mpirun(), arguments(ranks, name, settings), allow_ranks).wait();
-        EXPECT_EQ(result.exit, static_cast<int>(exit)) << result.err;
-        EXPECT_EQ(count_of(result.err, "error: "), exit == Exit::ok ? 0 : 1) << result.err;
-        return result;
+        return settings;
+    }
+    Program::Result train_six(int ranks, const std::string& name, const std::vector<std::string>& settings) const {
+        return train_ranks(ranks, name, with_six_packs(ranks, settings));
     }
     /// A run that died after step 4.
     void leave(const std::string& run, const std::string& into) const {
@@ -41,46 +35,45 @@ class SharedSaves : public RunTest {
         fs::copy(checkpoint_folder(path(run), 4), checkpoint_folder(path(into), 4), fs::copy_options::recursive);
         fs::copy(path(run) + "/metrics.jsonl", path(into) + "/metrics.jsonl");
     }
-    void expect_same(const std::string& name, const std::string& other) const {
-        const RunResult a = result_of(path(name)), b = result_of(path(other));
-        EXPECT_FALSE(a.state.empty());
-        EXPECT_TRUE(a.state == b.state) << name << " and " << other;
-        EXPECT_TRUE(a.model == b.model) << name << " and " << other;
-        EXPECT_EQ(a.log, b.log);
-    }
     /// Every checkpoint is whole, and nothing half-written is left.
     void expect_whole(const std::string& name) const {
         for (const int64_t step : checkpoint_steps(path(name)))
-            EXPECT_EQ(check_checkpoint(checkpoint_folder(path(name), step)).shards.size(), 3u) << step;
+            EXPECT_EQ(check_checkpoint(checkpoint_folder(path(name), step)).shards.size(), static_cast<size_t>(ranks()))
+                << step;
         EXPECT_EQ(listing(path(name)).find(".tmp-"), std::string::npos) << listing(path(name));
     }
     const std::string sharded_ = "zero_stage=1", auto_ = "resume_from_checkpoint=auto";
 };
 
-TEST_F(SharedSaves, AreWrittenByAllRanks) {
-    train_on(3, "alone", {"zero_stage=0"});
+using SharedSavesOnDevice = OnDevice<SharedSaves>;
+INSTANTIATE_TEST_SUITE_P(Devices, SharedSavesOnDevice, every_device(), name_of_device);
+
+TEST_P(SharedSavesOnDevice, AreWrittenByAllRanks) {
+    train_six(ranks(), "alone", {"zero_stage=0"});
     EXPECT_EQ(listing(path("alone/checkpoint-8")),
               "config.yaml manifest.json model_config.json state-00001-of-00001.h5 trainer_state.json");
+    std::vector<std::string> shares;
+    for (int rank = 0; rank < ranks(); ++rank)
+        shares.push_back(fmt::format("state-{:05}-of-{:05}.h5", rank + 1, ranks()));
     for (const char* async : {"async_save=true", "async_save=false"}) {
         SCOPED_TRACE(async);
         const std::string name = async;
-        const Program::Result result = train_on(3, name, {sharded_, async});
+        const Program::Result result = train_six(ranks(), name, {sharded_, async});
         for (const int64_t step : {4, 8})
             EXPECT_EQ(count_of(result.err, fmt::format("\nsaved {}: ", checkpoint_folder(path(name), step))), 1)
                 << result.err;
-        const std::string folder = path(name) + "/checkpoint-8";
-        EXPECT_EQ(listing(folder),
-                  "config.yaml manifest.json model_config.json state-00001-of-00003.h5 state-00002-of-00003.h5 "
-                  "state-00003-of-00003.h5 trainer_state.json");
+        const std::string folder = path(name) + "/checkpoint-8/";
+        EXPECT_EQ(listing(folder), fmt::format("config.yaml manifest.json model_config.json {} trainer_state.json",
+                                               fmt::join(shares, " ")));
         int64_t total = 0, largest = 0;
-        for (const char* file : {"/state-00001-of-00003.h5", "/state-00002-of-00003.h5", "/state-00003-of-00003.h5"}) {
-            const Hdf5Reader reader(folder + file);
+        for (const std::string& share : shares) {
+            const Hdf5Reader reader(folder + share);
             for (const char* array : {"weights", "adamw/m", "adamw/v"}) {
                 total += reader.count(array);
                 largest = std::max(largest, reader.count(array));
             }
         }
-        EXPECT_LT(largest, total / 3 / 2) << "the work is not shared";
+        EXPECT_LT(largest, total / 3 * 3 / (2 * ranks())) << "the work is not shared";
         expect_same(name, "alone");
         expect_whole(name);
     }
@@ -88,11 +81,11 @@ TEST_F(SharedSaves, AreWrittenByAllRanks) {
 
 /// Adapters are saved as PEFT reads them, too, which takes the shares of all ranks.
 TEST_F(SharedSaves, OfAdaptersHoldThePeftFolder) {
-    train_on(1, "base", {"save_strategy=no", "save_steps=0"});
+    train_six(1, "base", {"save_strategy=no", "save_steps=0"});
     write_tuning("finetuning_type: lora\nlora_rank: 4\n", "max_steps: 4\nsave_steps: 2\nsave_total_limit: 0\n");
-    train_on(3, "alone", {"zero_stage=0"});
+    train_six(3, "alone", {"zero_stage=0"});
     for (const char* async : {"async_save=true", "async_save=false"}) {
-        train_on(3, async, {sharded_, async});
+        train_six(3, async, {sharded_, async});
         expect_same(async, "alone");
         for (const int64_t step : {2, 4})
             EXPECT_TRUE(slurp(checkpoint_folder(path(async), step) + "/adapter_model.safetensors") ==
@@ -101,33 +94,34 @@ TEST_F(SharedSaves, OfAdaptersHoldThePeftFolder) {
     }
 }
 
-TEST_F(SharedSaves, ResumeOnAnyNumberOfRanks) {
-    train_on(3, "alone", {"zero_stage=0"});
-    train_on(3, "shared", {sharded_});
-    for (const int ranks : {1, 2, 3}) {
-        const std::string of_one = fmt::format("one-{}", ranks), of_three = fmt::format("three-{}", ranks);
+TEST_P(SharedSavesOnDevice, ResumeOnAnyNumberOfRanks) {
+    train_six(ranks(), "alone", {"zero_stage=0"});
+    train_six(ranks(), "shared", {sharded_});
+    for (int n = 1; n <= ranks(); ++n) {
+        const std::string of_one = fmt::format("one-{}", n), of_all = fmt::format("all-{}", n);
         leave("alone", of_one);
-        leave("shared", of_three);
-        train_on(ranks, of_one, {auto_, "zero_stage=0"});
-        const Program::Result result = train_on(ranks, of_three, {auto_, sharded_});
-        EXPECT_NE(result.out.find("resumed from " + path(of_three) + "/checkpoint-4 at step 4 of 8"),
-                  std::string::npos);
-        expect_same(of_three, of_one);
+        leave("shared", of_all);
+        train_six(n, of_one, {auto_, "zero_stage=0"});
+        const Program::Result result = train_six(n, of_all, {auto_, sharded_});
+        EXPECT_NE(result.out.find("resumed from " + path(of_all) + "/checkpoint-4 at step 4 of 8"), std::string::npos);
+        expect_same(of_all, of_one);
         // One note, which is true: the steps are made of the same packs.
-        EXPECT_EQ(count_of(result.out, "note: "), ranks == 3 ? 0 : 1) << result.out;
-        EXPECT_EQ(count_of(result.out, "note: 3 ranks made the checkpoint, now there are "), ranks == 3 ? 0 : 1);
+        const int notes = n == ranks() ? 0 : 1;
+        EXPECT_EQ(count_of(result.out, "note: "), notes) << result.out;
+        EXPECT_EQ(count_of(result.out, fmt::format("note: {} ranks made the checkpoint, now there are ", ranks())),
+                  notes);
+        if (n == ranks()) expect_same(of_all, "shared");
     }
-    expect_same("three-3", "shared");
 }
 
 /// 1, then 3, then 2 ranks: the samples of every step are those of one rank throughout, and sums differ by rounding.
 TEST_F(SharedSaves, ResumeOnOneNumberOfRanksAfterAnother) {
     const std::string keep = "lr_scheduler_type=constant";
-    train_on(1, "unbroken", {keep});
+    train_six(1, "unbroken", {keep});
     for (const char* stage : {"zero_stage=0", "zero_stage=1"}) {
-        train_on(1, stage, {keep, stage, "max_steps=3"});
-        train_on(3, stage, {keep, stage, "max_steps=6", auto_});
-        train_on(2, stage, {keep, stage, auto_});
+        train_six(1, stage, {keep, stage, "max_steps=3"});
+        train_six(3, stage, {keep, stage, "max_steps=6", auto_});
+        train_six(2, stage, {keep, stage, auto_});
         const std::vector<Json> log = read_log(path(stage)), expected = read_log(path("unbroken"));
         ASSERT_EQ(log.size(), expected.size());
         for (size_t i = 0; i < log.size(); ++i) {
@@ -140,14 +134,14 @@ TEST_F(SharedSaves, ResumeOnOneNumberOfRanksAfterAnother) {
 }
 
 TEST_F(SharedSaves, BehindADamagedShareGoOn) {
-    train_on(3, "unbroken", {sharded_, "save_steps=2"});
+    train_six(3, "unbroken", {sharded_, "save_steps=2"});
     fs::copy(path("unbroken"), path("run"), fs::copy_options::recursive);
     for (const char* file : {"/model.safetensors", "/config.json", "/checkpoint-8"}) fs::remove_all(path("run") + file);
     const std::string share = path("run/checkpoint-6/state-00002-of-00003.h5");
     std::string damaged = slurp(share);
     damaged[damaged.size() / 2] ^= 1;
     spill(share, damaged);
-    const Program::Result result = train_on(3, "run", {sharded_, "save_steps=2", auto_});
+    const Program::Result result = train_six(3, "run", {sharded_, "save_steps=2", auto_});
     EXPECT_EQ(count_of(result.err, "warning: " + share + ": bytes "), 1) << result.err;
     EXPECT_NE(result.out.find("resumed from " + path("run/checkpoint-4")), std::string::npos) << result.out;
     expect_same("run", "unbroken");
@@ -161,20 +155,32 @@ class SharedSavesInTrouble : public SharedSaves {
     void SetUp() override {
         SharedSaves::SetUp();
         if (IsSkipped()) return;
-        write_config("logging_steps: 1\nlearning_rate: 1e-3\nmax_steps: 400\nsave_steps: 20\nddp_timeout: 4\n");
+        write_config(
+            fmt::format("logging_steps: 1\nlearning_rate: 1e-3\nmax_steps: 400\nsave_steps: 20\nddp_timeout: {}\n",
+                        on_gpus() ? 10 : 4));
+        if (on_gpus()) free_memory_ = free_gpu_memory();
+    }
+    void TearDown() override {
+        if (!free_memory_.empty()) expect_free_gpu_memory(free_memory_);
+        SharedSaves::TearDown();
+    }
+    /// A run that saves in the background or not.
+    Program begin(const std::string& name, const std::string& async) const {
+        return Program(mpirun(), train_on(ranks(), name, with_six_packs(ranks(), {sharded_, async})), allow_ranks);
     }
     void expect_to_resume(const std::string& name) const {
-        train_on(3, name, {sharded_, auto_});
+        train_six(ranks(), name, {sharded_, auto_});
         expect_same(name, "unbroken");
     }
+    std::vector<size_t> free_memory_;  ///< of the GPUs, in the beginning
 };
 
 TEST_F(SharedSavesInTrouble, AFullDiskOfOneRankEndsAll) {
-    train_on(3, "unbroken", {sharded_});
+    train_six(3, "unbroken", {sharded_});
     for (const char* async : {"async_save=true", "async_save=false"}) {
         SCOPED_TRACE(async);
         const std::string name = async;
-        Program program(mpirun(), arguments(3, name, {sharded_, async, "gradient_accumulation_steps=2"}), allow_ranks);
+        Program program = begin(name, async);
         ASSERT_TRUE(program.read_until("saved " + path(name) + "/checkpoint-40"));
         // From now on rank 1 cannot write its share.
         const rlimit limit{5000, 5000};
@@ -193,15 +199,20 @@ TEST_F(SharedSavesInTrouble, AFullDiskOfOneRankEndsAll) {
     }
 }
 
-TEST_F(SharedSavesInTrouble, ARankKilledWhileItSavesLeavesTheLastWholeOne) {
-    train_on(3, "unbroken", {sharded_});
+using SharedSavesInTroubleOnDevice = OnDevice<SharedSavesInTrouble>;
+INSTANTIATE_TEST_SUITE_P(Devices, SharedSavesInTroubleOnDevice, every_device(), name_of_device);
+
+TEST_P(SharedSavesInTroubleOnDevice, ARankThatEndsWhileItSavesLeavesTheLastWholeOne) {
+    train_six(ranks(), "unbroken", {sharded_});
+    std::vector<std::pair<int, int>> ends = {{last_rank(), SIGSTOP}};
+    for (int rank = 0; rank < ranks(); ++rank) ends.emplace_back(rank, SIGKILL);
     int unfinished = 0;
-    for (const int rank : {1, 2, 0}) {
-        const std::string name = fmt::format("killed-{}", rank);
-        Program program(mpirun(), arguments(3, name, {sharded_, "async_save=true", "gradient_accumulation_steps=2"}),
-                        allow_ranks);
+    for (const auto& [rank, signal] : ends) {
+        SCOPED_TRACE(fmt::format("rank {}, signal {}", rank, signal));
+        const std::string name = fmt::format("{}-{}", rank, signal);
+        Program program = begin(name, "async_save=true");
         ASSERT_TRUE(program.read_until("saving " + path(name) + "/checkpoint-60"));
-        kill(process_of_rank(program.pid(), rank), SIGKILL);
+        kill(process_of_rank(program.pid(), rank), signal);
         const Program::Result result = program.wait();
         EXPECT_NE(result.exit, 0);
         EXPECT_EQ(count_of(result.err, "train: error: "), 1) << result.err;
@@ -214,7 +225,7 @@ TEST_F(SharedSavesInTrouble, ARankKilledWhileItSavesLeavesTheLastWholeOne) {
         expect_to_resume(name);
         expect_whole(name);
     }
-    fmt::print("{} of 3 kills came before the commit\n", unfinished);
+    fmt::print("{} of {} ranks ended before the commit\n", unfinished, ends.size());
 }
 
 /// Two machines without a common file system: here, two working directories.
@@ -225,7 +236,7 @@ TEST_F(SharedSaves, NeedAFolderThatAllRanksSee) {
         for (const char* machine : {"a", "b"}) {
             if (machine[0] == 'b') all.push_back(":");
             all.insert(all.end(), {"-np", "1", "-wdir", path(machine), program_path("train"), config(),
-                                   "output_dir=run", stage, "gradient_accumulation_steps=3"});
+                                   "output_dir=run", "device=cpu", stage, "gradient_accumulation_steps=3"});
         }
         return Program(mpirun(), all, allow_ranks).wait();
     };
