@@ -8,8 +8,11 @@
 //     transfers.await(back);                              work enqueued from now on reads `device`
 //
 // Copies of one direction happen in the order of their calls. The host memory should be pinned (Arena::in_host_memory):
-// otherwise a copy blocks the host. On the CPU a copy happens at once, between two places of host memory.
+// otherwise a copy blocks the host. On the CPU a copy, between two places of host memory, happens as late as it may: when
+// somebody awaits it, or a copy that comes after it.
 
+#include <array>
+#include <deque>
 #include <memory>
 
 #include "engine/device/gpu.h"
@@ -40,11 +43,35 @@ class HostTransfers {
     /// Work that the Gpu's stream is given from now on comes after this copy.
     void await(Ticket ticket);
 
+    /// What went one way.
+    struct Traffic {
+        double bytes = 0, seconds = 0;  ///< seconds: of the copies, one after the other
+    };
+    /// From now on copies of a GPU are timed.
+    void start_timing();
+    /// Those since start_timing(), to the device and to the host; waits for them, and ends the timing.
+    std::array<Traffic, 2> stop_timing();
+
   private:
     struct Direction;
     struct State;
+    /// A copy of the CPU that is still to be made.
+    struct Late {
+        Tensor to, from;
+        Ticket after;
+    };
+    struct LateCopies {
+        std::deque<Late> copies;
+        int64_t made = 0;
+    };
     Ticket enqueue(bool to_host, const Tensor& to, const Tensor& from, Ticket after);
+    Ticket enqueue_late(bool to_host, const Tensor& to, const Tensor& from, Ticket after);
+    /// Makes the copies of a ticket's direction up to it.
+    void make_late(Ticket ticket);
+    void make_all_late();
+
     std::unique_ptr<State> state_;  ///< null: the CPU
+    std::array<LateCopies, 2> late_;
 };
 
 /// Copies between contiguous tensors in host memory, by all threads.

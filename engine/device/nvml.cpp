@@ -4,7 +4,8 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <memory>
+#include <chrono>
+#include <thread>
 
 namespace colonnade {
 namespace {
@@ -82,11 +83,26 @@ GpuState state_of(const Nvml& nvml, Handle gpu) {
     return state;
 }
 
+using Library = std::unique_ptr<void, int (*)(void*)>;
+
+Library opened(const std::string& library) {
+    return {dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL), dlclose};
+}
+
+/// "GPU-01020304-0506-0708-090a-0b0c0d0e0f10" for 16 bytes.
+std::string uuid_text(const std::string& bytes) {
+    std::string text = "GPU-";
+    for (size_t i = 0; i < bytes.size(); ++i)
+        text += fmt::format("{}{:02x}", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "",
+                            static_cast<unsigned char>(bytes[i]));
+    return text;
+}
+
 }  // namespace
 
 DriverReport driver_report(const std::string& library) {
     DriverReport report;
-    const std::unique_ptr<void, int (*)(void*)> handle(dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL), dlclose);
+    const Library handle = opened(library);
     if (!handle) return report;
     const Nvml nvml(handle.get());
     if (!nvml.call("nvmlInit_v2")) {
@@ -103,6 +119,72 @@ DriverReport driver_report(const std::string& library) {
             report.gpus.push_back(state_of(nvml, *gpu));
     nvml.call("nvmlShutdown");
     return report;
+}
+
+struct GpuMeter::State {
+    using Clock = std::chrono::steady_clock;
+
+    Library library;
+    Nvml nvml{library.get()};
+    Handle gpu = nullptr;
+    Clock::time_point start = Clock::now();
+    std::optional<uint64_t> energy_at_start{};
+    double clocks = 0;  ///< sum of `readings`
+    int64_t readings = 0;
+    std::jthread reader{};  ///< ends before what it reads
+
+    explicit State(Library opened) : library(std::move(opened)) {}
+    std::optional<uint64_t> millijoules() const {
+        return converted<uint64_t>(nvml.number<unsigned long long>("nvmlDeviceGetTotalEnergyConsumption", gpu));
+    }
+    void read_clock() {
+        const auto mhz = nvml.number<unsigned>("nvmlDeviceGetClockInfo", gpu, multiprocessor_clock);
+        if (!mhz) return;
+        clocks += *mhz;
+        ++readings;
+    }
+};
+
+GpuMeter::GpuMeter(const std::string& uuid, const std::string& library) {
+    Library handle = opened(library);
+    if (!handle) return;
+    auto state = std::make_unique<State>(std::move(handle));
+    if (!state->nvml.call("nvmlInit_v2")) return;
+    const auto gpu = state->nvml.number<Handle>("nvmlDeviceGetHandleByUUID", uuid_text(uuid).c_str());
+    if (!gpu) {
+        state->nvml.call("nvmlShutdown");
+        return;
+    }
+    state->gpu = *gpu;
+    state->energy_at_start = state->millijoules();
+    state->start = State::Clock::now();
+    state->reader = std::jthread([s = state.get()](const std::stop_token& stop) {
+        while (!stop.stop_requested()) {
+            s->read_clock();
+            std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        }
+    });
+    state_ = std::move(state);
+}
+
+GpuMeter::~GpuMeter() {
+    stop();
+}
+
+GpuMeter::Means GpuMeter::stop() {
+    if (!state_) return {};
+    State& s = *state_;
+    s.reader.request_stop();
+    s.reader.join();
+    Means means;
+    const double seconds = std::chrono::duration<double>(State::Clock::now() - s.start).count();
+    const auto energy = s.millijoules();
+    if (energy && s.energy_at_start && seconds >= 0.5)
+        means.watts = 1e-3 * static_cast<double>(*energy - *s.energy_at_start) / seconds;
+    if (s.readings > 0) means.clock_mhz = s.clocks / static_cast<double>(s.readings);
+    s.nvml.call("nvmlShutdown");
+    state_.reset();
+    return means;
 }
 
 }  // namespace colonnade

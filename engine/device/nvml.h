@@ -3,6 +3,7 @@
 // without CUDA can ask it too. Functions and numbers are those of NVML's reference manual (docs.nvidia.com/deploy/nvml-api).
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -30,5 +31,25 @@ struct DriverReport {
 
 /// Loads `library` and asks it. Never throws for what the driver says.
 DriverReport driver_report(const std::string& library = "libnvidia-ml.so.1");
+
+/// What a GPU draws, and how fast it runs, while it works: means from construction to stop().
+class GpuMeter {
+  public:
+    struct Means {
+        std::optional<double> watts{};      ///< by the GPU's counter of energy; not for less than half a second
+        std::optional<double> clock_mhz{};  ///< of the multiprocessors, read every 20 ms
+    };
+
+    /// `uuid`: CudaDevice::uuid. Without NVML, or if it does not know the GPU, the means are missing.
+    explicit GpuMeter(const std::string& uuid, const std::string& library = "libnvidia-ml.so.1");
+    ~GpuMeter();
+    GpuMeter(const GpuMeter&) = delete;
+    GpuMeter& operator=(const GpuMeter&) = delete;
+    Means stop();
+
+  private:
+    struct State;
+    std::unique_ptr<State> state_;  ///< null: nothing to read
+};
 
 }  // namespace colonnade

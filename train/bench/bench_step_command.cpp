@@ -64,6 +64,9 @@ void print(const Json& r, const ModelConfig& m) {
     line("speed", fmt::format("{:.0f} real tokens/s, {}{}", number("tokens_per_second"),
                               gpu ? fmt::format("{:.1f} TFLOP/s", tflops) : fmt::format("{:.1f} GFLOP/s", 1e3 * tflops),
                               r.contains("mfu") ? fmt::format(", MFU {:.1f} %", 100 * number("mfu")) : ""));
+    if (r.contains("watts") && r.contains("clock_mhz"))
+        line("power",
+             fmt::format("{:.0f} W, {:.0f} MHz: means over the timed steps", number("watts"), number("clock_mhz")));
     if (r.contains("represented_per_token"))
         line("sharing", fmt::format("{:.0f} tokens of samples/s, {:.2f} for each token that is computed",
                                     number("represented_tokens_per_second"), number("represented_per_token")));
@@ -89,6 +92,14 @@ void print(const Json& r, const ModelConfig& m) {
     fmt::print("\n{:<14}{:>9}{:>9}\n", "phase", "ms", "share");
     for (const auto& [name, phase] : r["phases"].items())
         fmt::print("{:<14}{:>9.2f}{:>8.1f}%\n", name, phase["ms"].get<double>(), 100 * phase["share"].get<double>());
+    if (!r.contains("transfers")) return;
+    const auto copies = [&](const char* way) {
+        const Json& t = r["transfers"][way];
+        return fmt::format("{:.2f} GB in {:.0f} ms", t["gigabytes"].get<double>(), t["ms"].get<double>());
+    };
+    fmt::print("\n");
+    line("copies", fmt::format("to the GPU {}, to the host {} a step; computation waits {:.0f} ms for them",
+                               copies("to_device"), copies("to_host"), r["transfers"]["awaited_ms"].get<double>()));
 }
 
 /// Options of a shape. A config has keys for all of them, so that they exclude it.

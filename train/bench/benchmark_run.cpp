@@ -124,7 +124,7 @@ void fill_randomly(const Session& session, Learner& learner) {
 
 BenchmarkRun run_of_config(const std::string& path, const std::vector<std::string>& overrides, const StepCounts& steps,
                            const Ranks& ranks) {
-    BenchmarkRun run{.session = open_session(load_config(path, overrides), ranks), .steps = steps.all(ranks)};
+    BenchmarkRun run{.session = open_session(load_config(path, overrides), ranks), .steps = steps.all()};
     const Config& c = run.session.config;
     if (c.finetuning_type == Finetuning::freeze)
         fail(Exit::config, "{}: bench_step counts the operations of finetuning_type full and lora, not of freeze",
@@ -137,7 +137,7 @@ BenchmarkRun run_of_config(const std::string& path, const std::vector<std::strin
 }
 
 BenchmarkRun run_of_shape(const ShapeRequest& request, const StepCounts& steps, const Ranks& ranks) {
-    BenchmarkRun run{.random_weights = true, .steps = steps.all(ranks)};
+    BenchmarkRun run{.random_weights = true, .steps = steps.all()};
     Session& s = run.session;
     s.config = settled(request);
     s.model = requested_model(request);

@@ -2,6 +2,7 @@
 // BenchmarkRun: the run that bench_step times. It is either the run of a config, with the model, samples, objective and
 // reference of `train`, or the run of a shape: random weights on rows or samples of train/bench/step_workload.h.
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -16,8 +17,8 @@ struct StepCounts {
     int64_t warmup = 3;
     int64_t timed = 20;
     int64_t profiled = 3;
-    /// Several ranks take more steps without exchange; the first of these warms up.
-    int64_t all(const Ranks& ranks) const { return warmup + timed + profiled + (ranks.several() ? 1 + timed : 0); }
+    /// Steps that have rows of their own: all but the warm-up take the same rows.
+    int64_t all() const { return warmup + std::max(timed, profiled); }
 };
 
 /// A model by its shape, and its training data: by default one document in every row.

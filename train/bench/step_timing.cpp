@@ -9,7 +9,9 @@
 #include <functional>
 
 #include "data/packing/loader.h"
+#include "engine/device/device.h"
 #include "engine/device/gpu_timer.h"
+#include "engine/device/nvml.h"
 #include "engine/device/timing.h"
 #include "train/bench/step_flops.h"
 #include "train/config/spellings.h"
@@ -22,16 +24,10 @@ namespace {
 class MicroBatches {
   public:
     MicroBatches(const BenchmarkRun& run, const Objective& objective, const Ranks& ranks)
-        : run_(run), objective_(objective) {
+        : run_(run), objective_(objective), rank_(ranks.rank()) {
         if (run.batches.empty()) {
-            const Config& c = run.session.config;
-            const TokenStore& store = run.session.train.store;
-            lengths_ = store.lengths();
-            loader_.emplace(
-                store,
-                PackSchedule(lengths_, {.packing = train_packing(c), .layout = run.layout, .max_steps = run.steps},
-                             run.session.train.prefixes),
-                LoaderOptions{.rank = ranks.rank(), .document_mask = c.document_mask, .reference = run.reference});
+            lengths_ = run.session.train.store.lengths();
+            go_to(0);
             return;
         }
         for (size_t i = 0; i < run.batches.size(); ++i) {
@@ -45,6 +41,20 @@ class MicroBatches {
         double total;
         int64_t represented;  ///< tokens of its samples, each alone
     };
+    /// next() is then the first one of this step.
+    void go_to(int64_t step) {
+        if (!run_.batches.empty()) {
+            taken_ = static_cast<size_t>(step) * of_step();
+            return;
+        }
+        const Config& c = run_.session.config;
+        loader_.emplace(
+            run_.session.train.store,
+            PackSchedule(lengths_, {.packing = train_packing(c), .layout = run_.layout, .max_steps = run_.steps},
+                         run_.session.train.prefixes),
+            LoaderOptions{
+                .start_step = step, .rank = rank_, .document_mask = c.document_mask, .reference = run_.reference});
+    }
     /// Valid until the next call.
     Micro next() {
         if (!loader_) {
@@ -64,6 +74,7 @@ class MicroBatches {
 
     const BenchmarkRun& run_;
     const Objective& objective_;
+    const int rank_;
     std::optional<Loader> loader_;
     std::optional<LoadedBatch> loaded_;
     std::vector<int64_t> lengths_;  ///< of the loader's samples
@@ -170,6 +181,19 @@ Json phase_table(const Profile& profile, const std::vector<Step>& steps) {
     for (const auto& [name, seconds] : phases)
         table[name] = {{"ms", 1e3 * seconds / static_cast<double>(steps.size())}, {"share", seconds / all}};
     return table;
+}
+
+Json traffic_of_step(const HostTransfers::Traffic& traffic, const std::vector<Step>& steps) {
+    const auto count = static_cast<double>(steps.size());
+    return {{"gigabytes", 1e-9 * traffic.bytes / count}, {"ms", 1e3 * traffic.seconds / count}};
+}
+
+/// How long computation waits for copies.
+double awaited_ms(const Profile& profile, const std::vector<Step>& steps) {
+    double seconds = 0;
+    for (const auto& [phase, time] : profile.seconds())
+        if (phase.ends_with(" transfer")) seconds += time;
+    return 1e3 * seconds / static_cast<double>(steps.size());
 }
 
 double tokens_per_second(const Step& s) {
@@ -284,22 +308,32 @@ Json time_steps(BenchmarkRun& run, const StepCounts& counts, const Ranks& ranks)
     MicroBatches micro_batches(run, learner.objective(), ranks);
     const Stepping stepping{run, learner, micro_batches};
     run_steps(stepping, ctx, counts.warmup);
+    std::optional<GpuMeter> meter;
+    if (gpu) meter.emplace(cuda_devices().at(static_cast<size_t>(c.device_index)).uuid);
     const std::vector<Step> steps = run_steps(stepping, ctx, counts.timed);
-    // Phases are timed in extra steps, because their events sit between the kernels.
+    const GpuMeter::Means means = meter ? meter->stop() : GpuMeter::Means();
+    // Phases are timed in extra steps on the rows of the timed ones, because their events sit between the kernels.
     Profile profile;
+    micro_batches.go_to(counts.warmup);
+    learner.transfers().start_timing();
     const std::vector<Step> profiled =
         run_steps(stepping, learner.context({.profile = &profile, .deterministic = c.deterministic}), counts.profiled);
     if (gpu) gpu->collect_phases(profile);
+    const auto [to_device, to_host] = learner.transfers().stop_timing();
     std::vector<Step> alone;
     if (ranks.several()) {
         learner.set_exchange(false);
+        micro_batches.go_to(0);
         run_steps(stepping, ctx, 1);
+        micro_batches.go_to(counts.warmup);
         ranks.barrier("steps without exchange");
         alone = run_steps(stepping, ctx, counts.timed);
     }
 
     Json report = describe(run, learner, gpu.get());
     add_figures(report, steps, gpu.get());
+    if (means.watts) report["watts"] = *means.watts;
+    if (means.clock_mhz) report["clock_mhz"] = *means.clock_mhz;
     report.update({{"memory_planned_bytes", plan.bytes()},
                    {"memory_peak_bytes", peak_memory(learner, gpu.get())},
                    {"memory_host_bytes", learner.host_arena().bytes()},
@@ -317,6 +351,10 @@ Json time_steps(BenchmarkRun& run, const StepCounts& counts, const Ranks& ranks)
     }
     if (ranks.several()) add_ranks(report, steps, alone, c, ranks);
     if (counts.profiled > 0) report["phases"] = phase_table(profile, profiled);
+    if (to_device.bytes > 0)
+        report["transfers"] = {{"to_device", traffic_of_step(to_device, profiled)},
+                               {"to_host", traffic_of_step(to_host, profiled)},
+                               {"awaited_ms", awaited_ms(profile, profiled)}};
     return report;
 }
 

@@ -22,8 +22,8 @@ int64_t OffloadedInputs::place_of(int64_t block) const {
     return place >= 0 && place < blocks() ? place : -1;
 }
 
-void OffloadedInputs::make_room(int64_t block) {
-    await(block - 2);
+void OffloadedInputs::make_room(const Context& ctx, int64_t block) {
+    await(ctx, block - 2);
 }
 
 void OffloadedInputs::send(int64_t block, const Tensor& in) {
@@ -37,8 +37,11 @@ void OffloadedInputs::fetch(int64_t block, const Tensor& in) {
     if (place >= 0) copies_[place] = transfers_->to_device(in, host_.slice(0, place, place + 1));
 }
 
-void OffloadedInputs::await(int64_t block) {
-    if (const int64_t place = place_of(block); place >= 0) transfers_->await(copies_[place]);
+void OffloadedInputs::await(const Context& ctx, int64_t block) {
+    const int64_t place = place_of(block);
+    if (place < 0) return;
+    const PhaseTimer timer(ctx, "activation transfer");
+    transfers_->await(copies_[place]);
 }
 
 }  // namespace colonnade

@@ -11,7 +11,7 @@
 //         send(l, in)                                   fetch(l - 2, in)   into the buffer that block l leaves
 //         block l
 //
-// On the CPU both memories are the host's, and copies happen at once.
+// On the CPU both memories are the host's.
 
 #include <vector>
 
@@ -34,10 +34,10 @@ class OffloadedInputs {
 
     int64_t blocks() const { return static_cast<int64_t>(copies_.size()); }
 
-    void make_room(int64_t block);
+    void make_room(const Context& ctx, int64_t block);
     void send(int64_t block, const Tensor& in);
     void fetch(int64_t block, const Tensor& in);
-    void await(int64_t block);
+    void await(const Context& ctx, int64_t block);
 
   private:
     /// Place of a block among those that have one; -1: it has none.

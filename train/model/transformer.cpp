@@ -52,7 +52,7 @@ void Transformer::forward(const Context& ctx, const TransformerInput& input, Act
         const bool last = l + 1 == layers;
         const int64_t rows = last ? acts.layout.head_rows() : acts.layout.tokens();
         call(input.before_forward, l + 1);
-        offloaded.make_room(l + 1);
+        offloaded.make_room(ctx, l + 1);
         rmsnorm_forward(ctx, {.out = last ? acts.hidden : acts.blocks[l + 1].normed,
                               .rstd = last ? acts.final_rstd : acts.blocks[l + 1].input_rstd,
                               .sum = last ? acts.out : acts.blocks[l + 1].in,
@@ -81,7 +81,7 @@ void Transformer::backward(const Context& ctx, const TransformerInput& input, Ac
     call(input.after_backward, config_.num_hidden_layers);
     const int64_t lowest = std::max<int64_t>(gradients.lowest, 0);
     for (int64_t l = config_.num_hidden_layers - 1; l >= lowest; --l) {
-        acts.offloaded.await(l);
+        acts.offloaded.await(ctx, l);
         call(input.before_backward, l);
         Block(ctx, *this, input, acts, l).backward(gradients);
         if (l - 2 >= lowest) acts.offloaded.fetch(l - 2, acts.blocks[l - 2].in);

@@ -208,6 +208,8 @@ class Learner {
     bool collects_weights() const { return options_.gpu && sync_.sharded(); }
     int64_t updates() const { return updates_; }
     const GradientSync& sync() const { return sync_; }
+    /// Copies between the device and host memory.
+    HostTransfers& transfers() { return transfers_; }
     void set_exchange(bool exchange) { sync_.set_exchange(exchange); }
     /// Checksum of weights(). Ranks whose checksums differ have an error in memory or in a transfer.
     uint64_t weights_checksum();
