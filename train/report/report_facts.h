@@ -43,8 +43,8 @@ struct ReportFacts {
     int64_t packed_rows = 0, packing_length = 0;
     double fill = 0;                                        ///< share of the positions that hold a token
     TilePicture mask{};                                     ///< of the first row of the first batch, in the first layer
-    std::vector<std::pair<std::string, int64_t>> memory{};  ///< planned bytes, by what they are for
-    int64_t peak = 0;                                       ///< planned bytes at the peak
+    std::vector<std::pair<std::string, int64_t>> memory{};  ///< planned bytes of device and host, by what they are for
+    int64_t peak = 0;                                       ///< planned bytes of the device at the peak
     double unigram_loss = 0;                                ///< baseline of the evaluation loss; 0: none
 };
 

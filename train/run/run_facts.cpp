@@ -60,7 +60,9 @@ ReportFacts facts_of_run(const PlannedRun& run, const std::string& plan, double 
     facts.packed_rows = epoch.packs();
     facts.fill = epoch.fill;
     facts.mask = first_mask(session, schedule);
-    for (const auto& [what, bytes] : arena.groups()) facts.memory.emplace_back(what, static_cast<int64_t>(bytes));
+    const Arena host = Learner::host_plan(session.model, options, session.device);
+    for (const Arena* memory : {&arena, &host})
+        for (const auto& [what, bytes] : memory->groups()) facts.memory.emplace_back(what, static_cast<int64_t>(bytes));
     return facts;
 }
 
