@@ -14,6 +14,7 @@
 #include "train/run/labelled_answers.h"
 #include "train/run/local_names.h"
 #include "train/run/run_model.h"
+#include "train/run/session_fit.h"
 #include "train/run/shared_prefixes.h"
 #include "train/run/split_store.h"
 #include "train/run/stage_objective.h"
@@ -238,6 +239,7 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks, SessionUse 
     open_data(s, ranks);
     settle_given_logps(s);
     share_prefixes(s);
+    fit_session(s, ranks, use);
     for (size_t i = told; i < s.notices.size(); ++i) s.notices[i] = with_names(s.notices[i], s.config);
     return s;
 }

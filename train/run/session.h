@@ -3,6 +3,7 @@
 // splits. `prepare`, `train` and `train --plan` all begin by opening one.
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,15 @@
 
 namespace colonnade {
 
+/// What fit: auto has found (train/run/session_fit.h).
+struct FoundFit {
+    std::vector<std::string> settings{};    ///< "gradient_checkpointing=block": what it has changed
+    size_t device_room = 0, host_room = 0;  ///< bytes that the plan of a rank may have
+    size_t given_bytes = 0;                 ///< what the run needs of the device without these settings
+    bool resumed = false;                   ///< these are the settings of the run that resumes
+    std::string trouble{};                  ///< why it has changed nothing, though the run may not fit
+};
+
 struct Session {
     Config config{};
     std::set<std::string> given{};  ///< LoadedConfig::given
@@ -25,6 +35,7 @@ struct Session {
     RunText text{};
     std::shared_ptr<const Encoder> encoder{};  ///< without a tokenizer if all rows are pre-tokenised
     StoreResult train{}, eval{};               ///< eval is empty if there is no evaluation data
+    std::optional<FoundFit> fit{};             ///< with fit: auto
     std::string data_key{};                    ///< of both splits: part of a checkpoint's identity
     std::vector<std::string> notices{};        ///< one line each, for the user
     std::string program = COLONNADE_VERSION;   ///< what --version says first, for run.json
@@ -32,7 +43,7 @@ struct Session {
 
 /// Names of a hub become paths of this machine (train/run/local_names.h).
 /// Throws Exit::config if the machine cannot do what the config asks for, Exit::data for errors in model, tokenizer and
-/// data files. With several ranks, rank 0 tokenises and the others read the result.
+/// data files. With fit: auto the config has the settings that fit. With several ranks, rank 0 tokenises and the others read the result.
 Session open_session(const LoadedConfig& loaded, const Ranks& ranks = one_rank(), SessionUse use = SessionUse::run);
 
 }  // namespace colonnade
