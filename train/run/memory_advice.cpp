@@ -3,7 +3,6 @@
 #include <fmt/ranges.h>
 
 #include "engine/device/human_units.h"
-#include "train/run/session_fit.h"
 
 namespace colonnade {
 namespace {
@@ -52,11 +51,10 @@ constexpr size_t change_count = std::size(changes);
 
 }  // namespace
 
-MemoryAdvice advise_on_memory(const Session& session, const Ranks& ranks, const MemoryRoom& room) {
-    const FitSubject subject = fit_subject(session, ranks);
+MemoryAdvice advise_on_memory(const Config& given, const FitSubject& subject, const MemoryRoom& room) {
     std::array<bool, change_count> wanted{};
     const auto with_changes = [&] {
-        Config config = session.config;
+        Config config = given;
         std::vector<std::string> settings;
         for (size_t i = 0; i < change_count; ++i)
             if (wanted[i])

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "train/run/fit.h"
-#include "train/run/session.h"
 
 namespace colonnade {
 
@@ -15,10 +14,10 @@ struct MemoryAdvice {
     bool fits = false;                    ///< false: these settings need the least, and still too much
 };
 
-/// Settings with which the plan of the session's learner has room: those of train/run/fit.h, given or not, and, if these
+/// Settings with which the plan has room: those of train/run/fit.h, given or not, and, if these
 /// are not enough, the fewest of what changes results, in this order: bfloat16 moments, 8-bit moments, shorter packs,
 /// adapters instead of the whole model, their base in 8 bits, in 4 bits.
-MemoryAdvice advise_on_memory(const Session& session, const Ranks& ranks, const MemoryRoom& room);
+MemoryAdvice advise_on_memory(const Config& config, const FitSubject& subject, const MemoryRoom& room);
 
 /// The advice as the end of an error message.
 std::string text_of(const MemoryAdvice& advice);

@@ -231,6 +231,8 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks, SessionUse 
                                     {"offload_optimizer", s.config.offload_optimizer.value > 0}})
         if (s.device == Device::cpu && used)
             s.notices.push_back(fmt::format("{} has no effect on the CPU, whose memory is the host's", key));
+    if (s.device == Device::cpu && s.config.gpu_memory.bytes > 0)
+        s.notices.push_back("gpu_memory has no effect on the CPU: host_memory bounds its plan");
     s.encoder = make_encoder(s.config, s.text, s.model.vocab_size);
     if (s.config.stage == Stage::rm) add_score_head(s);
     if (s.config.max_length > s.model.max_position_embeddings)

@@ -12,20 +12,12 @@
 #include "engine/device/version.h"
 #include "engine/ranks/ranks.h"
 #include "train/config/config.h"
+#include "train/run/find_fit.h"
 #include "train/run/machine.h"
 #include "train/run/run_model.h"
 #include "train/step/learner.h"
 
 namespace colonnade {
-
-/// What fit: auto has found (train/run/session_fit.h).
-struct FoundFit {
-    std::vector<std::string> settings{};    ///< "gradient_checkpointing=block": what it has changed
-    size_t device_room = 0, host_room = 0;  ///< bytes that the plan of a rank may have
-    size_t given_bytes = 0;                 ///< what the run needs of the device without these settings
-    bool resumed = false;                   ///< these are the settings of the run that resumes
-    std::string trouble{};                  ///< why it has changed nothing, though the run may not fit
-};
 
 struct Session {
     Config config{};

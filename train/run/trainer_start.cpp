@@ -167,7 +167,7 @@ void Trainer::start() {
 }
 
 std::unique_ptr<Learner> Trainer::make_learner() const {
-    require_memory(session_, ranks_);
+    require_memory(config_, fit_subject(session_, ranks_), ranks_);
     try {
         LearnerOptions options = learner_options(config_, ranks_, gpu_.get(), communicator_.get());
         options.density = density_of(session_);
@@ -176,7 +176,7 @@ std::unique_ptr<Learner> Trainer::make_learner() const {
         if (e.exit() != Exit::memory) throw;
         MemoryRoom room = memory_room(config_, session_.device, ranks_, SessionUse::plan).value_or(MemoryRoom());
         room.device = std::min(room.device, gpu_ ? available_gpu_memory() : available_memory());
-        const MemoryAdvice advice = advise_on_memory(session_, ranks_, room);
+        const MemoryAdvice advice = advise_on_memory(config_, fit_subject(session_, ranks_), room);
         if (advice.fits && advice.settings.empty()) throw;  // not the device's memory: the error says what to do
         fail(Exit::memory, "{}; {}", e.what(), text_of(advice));
     }

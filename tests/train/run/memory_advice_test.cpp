@@ -19,7 +19,7 @@ class Advice : public RunTest {
         return session;
     }
     static MemoryAdvice advise(const Session& s, size_t available) {
-        return advise_on_memory(s, one_rank(), {.device = available, .host = size_t{1} << 50});
+        return advise_on_memory(s.config, fit_subject(s, one_rank()), {.device = available, .host = size_t{1} << 50});
     }
     static size_t bytes_of_run(const Session& s) {
         return Learner::plan(s.model, learner_options(s.config, one_rank()), s.device).bytes();
@@ -59,10 +59,11 @@ TEST_F(Advice, MakesTheRunFitWithNoSettingTooMany) {
 TEST_F(Advice, OffloadsInputsOfBlocksOnAGpu) {
     Session run;
     quietly([&] {
-        run = open_session(load_config(config(), {output("run"), "device=cuda", "gradient_checkpointing=block",
-                                                  "per_device_train_batch_size=1", "packing_length=1024",
-                                                  "model.num_hidden_layers=8", "model.head_dim=64", "head_chunk=256"}),
-                           one_rank(), SessionUse::plan);
+        run = open_session(
+            load_config(config(), {output("run"), "device=cuda", "gradient_checkpointing=block",
+                                   "per_device_train_batch_size=1", "packing_length=1024", "model.num_hidden_layers=8",
+                                   "model.head_dim=64", "head_chunk=256", "optim=muon"}),
+            one_rank(), SessionUse::plan);
     });
     const auto bytes = [&](bool offloaded) {
         run.config.offload_activations.count = offloaded ? BlockCount::all : 0;
