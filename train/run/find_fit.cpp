@@ -96,6 +96,15 @@ GpuRates rates_to_compare(const Config& c, Device device) {
     return rates.known() ? rates : gpu_rates(assumed_gpu);
 }
 
+/// Advice to have more host memory, if that suffices.
+static std::string more_host_text(const Config& config, const std::set<std::string>& given, const FitSubject& subject,
+                                  const MemoryRoom& room) {
+    const FittedConfig fitted = fit_memory(config, given, subject, {.device = room.device, .host = SIZE_MAX});
+    if (subject.device == Device::cpu || !fitted.fits) return {};
+    return fmt::format("with {} of host memory instead of {} this fits: {}; without it ", human_bytes(fitted.need.host),
+                       human_bytes(room.host), settings_text(fitted_settings(config, fitted.config)));
+}
+
 FoundFit find_fit(Config& config, const std::set<std::string>& given, const FitSubject& subject,
                   const std::optional<MemoryRoom>& room, const std::optional<Config>& then) {
     FoundFit found{.room = room};
@@ -115,7 +124,8 @@ FoundFit find_fit(Config& config, const std::set<std::string>& given, const FitS
         if (fitted.fits)
             config = std::move(fitted.config);
         else
-            found.trouble = text_of(advise_on_memory(before, subject, *room));
+            found.trouble =
+                more_host_text(before, given, subject, *room) + text_of(advise_on_memory(before, subject, *room));
     }
     found.settings = fitted_settings(before, config);
     return found;

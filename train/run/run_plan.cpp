@@ -228,7 +228,7 @@ static std::string step_time_line(const PlannedRun& run, const StepTotals& all) 
     if (s.device == Device::cpu || !gpu.rates.known()) return {};
     const double steps = static_cast<double>(run.schedule.total_steps()), ranks = run.ranks.size();
     const StepAmounts amounts = amounts_of_token(s).times(static_cast<double>(all.computed) / steps / ranks);
-    const StepTime time = predict_step(s.model, fit_subject(s, run.ranks).options(s.config),
+    const StepTime time = predict_step(s.model, learner_options(s.config, run.ranks),
                                        s.config.gradient_accumulation_steps, amounts, gpu.rates);
     return line("step time",
                 step_time_text(time, gpu) + (run.ranks.several() ? "; without the exchange of ranks" : ""));

@@ -167,7 +167,8 @@ void Trainer::start() {
 }
 
 std::unique_ptr<Learner> Trainer::make_learner() const {
-    require_memory(config_, fit_subject(session_, ranks_), ranks_);
+    if (config_.gpu_memory.bytes > 0 || config_.host_memory.bytes > 0)
+        require_memory(config_, fit_subject(session_, ranks_), ranks_);
     try {
         LearnerOptions options = learner_options(config_, ranks_, gpu_.get(), communicator_.get());
         options.density = density_of(session_);

@@ -52,6 +52,12 @@ TEST(StepTime, IsThatOfMeasuredSteps) {
     options.offloaded_optimizer = 0.9;
     expect_seconds(10.63, predict_step(fourteen, options, 8, of_documents(fourteen, 65536, 400), h200));
 
+    // One document in each of 32 rows, four times.
+    const ModelConfig qwen = model_shape("qwen2.5-1.5b");
+    expect_seconds(
+        2.104, predict_step(qwen, {.max_packs = 32, .max_length = 1024, .head_chunk = 4096, .moments = DType::bf16}, 4,
+                            {.tokens = 131072, .targets = 131072, .pairs = 128 * causal_pairs(0, 1024, 0) * 28}, h200));
+
     // 24 documents of 16384 tokens in a row.
     const ModelConfig llama = model_shape("llama2-7b");
     const std::set<std::string> all(lora_modules().begin(), lora_modules().end());
@@ -65,6 +71,17 @@ TEST(StepTime, IsThatOfMeasuredSteps) {
                       .offloaded_activations = 28,
                       .lora = LoraSettings{.rank = 16, .alpha = 32, .targets = all}},
                      1, {.tokens = 393216, .targets = 393216, .pairs = 24 * causal_pairs(0, 16384, 0) * layers}, h200));
+
+    // Two documents of 4096 tokens.
+    const ModelConfig llama3 = model_shape("llama3.1-8b");
+    expect_seconds(
+        0.495,
+        predict_step(llama3,
+                     {.max_packs = 2,
+                      .max_length = 4096,
+                      .head_chunk = 4096,
+                      .lora = LoraSettings{.rank = 16, .alpha = 32, .targets = all}},
+                     1, {.tokens = 8192, .targets = 8192, .pairs = 2 * causal_pairs(0, 4096, 0) * layers}, h200));
 }
 
 TEST(StepTime, CausalPairsAreThoseOfEachToken) {
