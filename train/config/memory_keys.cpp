@@ -10,7 +10,8 @@ Section memory_section() {
             key("fit", &C::fit,
                 "auto: if the run needs more memory than there is, choose the settings with which it fits and is "
                 "fastest by prediction. It chooses among settings that leave results as they are but for rounding: "
-                "gradient_checkpointing, offload_activations, offload_optimizer, head_chunk, zero_stage (ranks of "
+                "gradient_checkpointing, offload_activations, offload_weights, offload_optimizer, head_chunk, "
+                "zero_stage (ranks of "
                 "one machine), and fewer packs in a micro-step with as many more micro-steps. Keys that are given "
                 "keep their values; the packs of a micro-step change unless gradient_accumulation_steps is given.")
                 .only_how_to_run(),

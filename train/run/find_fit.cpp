@@ -166,6 +166,7 @@ std::string step_time_text(const StepTime& time, const PredictedGpu& gpu) {
     };
     add(time.recomputed, "to recompute activations");
     add(time.optimizer_transfer, "for optimizer state in host memory");
+    add(time.weight_transfer, "for weights and gradients in host memory");
     add(time.activation_transfer, "for inputs of blocks in host memory");
     return text;
 }

@@ -38,17 +38,30 @@ Configs fewer_packs(const Config& c, const FitSubject& subject) {
     });
 }
 
-/// A quarter of the blocks more at a time.
+/// Numbers of blocks above `now`: a quarter of `most` more at a time.
+std::vector<int64_t> more_blocks(int64_t now, int64_t most) {
+    std::vector<int64_t> values;
+    for (const int64_t quarters : {1, 2, 3, 4})
+        if (const int64_t blocks = quarters * most / 4; blocks > (values.empty() ? now : values.back()))
+            values.push_back(blocks);
+    return values;
+}
+
 Configs more_offloaded_inputs(const Config& c, const FitSubject& subject) {
     if (subject.device == Device::cpu) return {};
     const int64_t most = subject.model.num_hidden_layers - 2;
-    std::vector<int64_t> values;
-    for (const int64_t quarters : {1, 2, 3, 4})
-        if (const int64_t blocks = quarters * most / 4;
-            blocks > (values.empty() ? c.offload_activations.count : values.back()))
-            values.push_back(blocks);
-    return with_each(c, values, [&](Config& to, int64_t blocks) {
+    return with_each(c, more_blocks(c.offload_activations.count, most), [&](Config& to, int64_t blocks) {
         to.offload_activations.count = blocks == most ? BlockCount::all : blocks;
+    });
+}
+
+Configs more_offloaded_weights(const Config& c, const FitSubject& subject) {
+    if (subject.device == Device::cpu || subject.ranks > 1 || c.optim == Optim::muon || c.eval_table_size > 0 ||
+        c.base_quantization != BaseQuantization::none)
+        return {};
+    const int64_t most = subject.model.num_hidden_layers;
+    return with_each(c, more_blocks(c.offload_weights.count, most), [&](Config& to, int64_t blocks) {
+        to.offload_weights.count = blocks == most ? BlockCount::all : blocks;
     });
 }
 
@@ -118,6 +131,7 @@ const std::vector<MemoryOption>& memory_options() {
          fewer_packs,
          copy_packs},
         {{"offload_activations"}, more_offloaded_inputs, copy_field<&C::offload_activations>},
+        {{"offload_weights"}, more_offloaded_weights, copy_field<&C::offload_weights>},
         {{"head_chunk"}, fewer_logits, copy_field<&C::head_chunk>},
         {{"zero_stage"}, sharded_state, copy_field<&C::zero_stage>},
         {{"offload_optimizer"}, more_hosted_state, copy_field<&C::offload_optimizer>},
@@ -140,7 +154,7 @@ StepTime FitSubject::time(const Config& c) const {
 MemoryNeed memory_need(const FitSubject& subject, const Config& config) {
     const LearnerOptions options = subject.options(config);
     MemoryNeed need{.device = Learner::plan(subject.model, options, subject.device).bytes() + subject.beside};
-    if (options.offloaded_activations > 0 || options.offloaded_optimizer > 0)
+    if (options.offloaded_activations > 0 || options.offloaded_weights > 0 || options.offloaded_optimizer > 0)
         need.host = Learner::host_plan(subject.model, options, subject.device).bytes();
     return need;
 }

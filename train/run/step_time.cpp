@@ -31,6 +31,7 @@ class Prediction {
         time.recomputed = recomputed();
         time.compute = products() + attention() + time.recomputed + memory_seconds(traffic());
         time.optimizer_transfer = hosted_bytes() / rates_.bus;
+        time.weight_transfer = weight_transfer();
         time.activation_transfer = activation_transfer();
         return time;
     }
@@ -128,16 +129,39 @@ class Prediction {
     }
     double hosted_bytes() const { return o_.offloaded_optimizer * kept() * state_bytes_of_a_parameter(); }
 
+    /// Of a block and a micro-step.
+    double forward_seconds() const {
+        return product_seconds(2 * block_weights() * amounts_.tokens / micro_steps_) +
+               forward_attention_seconds(amounts_.pairs / layers_ / micro_steps_);
+    }
+    double backward_seconds() const {
+        return forward_seconds() * ((o_.lora ? 1 : 2) + (o_.recompute == Recompute::block ? 1 : 0));
+    }
+
+    /// Hosted blocks are spread over the model, so that others compute while one arrives (train/step/hosted_blocks.h).
+    double weight_transfer() const {
+        const double hosted = std::min(static_cast<double>(o_.offloaded_weights), layers_);
+        if (hosted == 0) return 0;
+        const double weights = 2 * block_weights(),  // bytes
+            gradients = 4 * (o_.lora     ? 0
+                             : o_.freeze ? static_cast<double>(trained_.count()) / layers_
+                                         : block_weights());
+        const auto exposed = [&](double bytes, double compute) {
+            return hosted * std::max(bytes / rates_.bus - compute * layers_ / hosted, 0.0);
+        };
+        // The first micro-step adds to nothing: gradients only leave, while weights arrive.
+        const double passes = micro_steps_ * exposed(weights, forward_seconds()) +
+                              exposed(std::max(weights, gradients), backward_seconds()) +
+                              (micro_steps_ - 1) * exposed(weights + gradients, backward_seconds());
+        return passes + hosted * (gradients > 0 ? weights + gradients : 0) / rates_.bus;  // and the update
+    }
+
     double activation_transfer() const {
-        const double micro_tokens = amounts_.tokens / micro_steps_;
-        const double copy = 2 * hidden() * micro_tokens / rates_.bus;
-        const double forward = product_seconds(2 * block_weights() * micro_tokens) +
-                               forward_attention_seconds(amounts_.pairs / layers_ / micro_steps_);
-        const double backward = forward * ((o_.lora ? 1 : 2) + (o_.recompute == Recompute::block ? 1 : 0));
+        const double copy = 2 * hidden() * amounts_.tokens / micro_steps_ / rates_.bus;
         const ActivationLayout layout{
             .training = true, .lowest = lowest_layer(trained_), .offloaded = o_.offloaded_activations};
         return static_cast<double>(layout.offloaded_of(m_.num_hidden_layers)) * micro_steps_ *
-               (std::max(copy - forward, 0.0) + std::max(copy - backward, 0.0));
+               (std::max(copy - forward_seconds(), 0.0) + std::max(copy - backward_seconds(), 0.0));
     }
 
     const ModelConfig& m_;

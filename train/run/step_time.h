@@ -9,8 +9,9 @@
 //                matrices that each micro-step but the first reads and writes again, gradients of the head for each chunk
 //                but the first, norms and SwiGLU that `selective` recomputes, what adapters read and add to, wide copies of
 //                a quantised base, and the update
-//     bus        hosted optimizer state, one way, because both ways go at the same time and nothing else hides them; and what
-//                offloaded inputs of blocks take longer than the block beside them
+//     bus        hosted optimizer state, and gradients of hosted blocks, one way, because both ways go at the same time and
+//                nothing else hides them; and what inputs, weights and gradients of blocks take longer than the compute
+//                beside them
 //
 // Measured shares (docs/benchmarks.md): products run at 0.68 to 0.72 of the peak; attention at 0.6 and 0.52 in long
 // documents at head_dim 128 (docs/attention.md); AdamW at 3.9 TB/s on an H200. With them the figures of docs/benchmarks.md,
@@ -29,8 +30,9 @@ struct StepTime {
     double compute = 0;              ///< products, attention and memory
     double recomputed = 0;           ///< what of these is for activations that are not kept
     double optimizer_transfer = 0;   ///< for optimizer state in host memory
+    double weight_transfer = 0;      ///< for weights and gradients in host memory, the update's part of it included
     double activation_transfer = 0;  ///< for inputs of blocks in host memory: what compute does not hide
-    double total() const { return compute + optimizer_transfer + activation_transfer; }
+    double total() const { return compute + optimizer_transfer + weight_transfer + activation_transfer; }
 };
 
 /// A step of `micro_steps` on one rank, which computes `amounts` in all of them together.

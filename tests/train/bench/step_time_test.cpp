@@ -52,6 +52,19 @@ TEST(StepTime, IsThatOfMeasuredSteps) {
     options.offloaded_optimizer = 0.9;
     expect_seconds(10.63, predict_step(fourteen, options, 8, of_documents(fourteen, 65536, 400), h200));
 
+    // Blocks in host memory, in micro-steps of two rows.
+    options = {.max_packs = 2,
+               .max_length = 8192,
+               .head_chunk = 4096,
+               .moments = DType::bf16,
+               .recompute = Recompute::selective};
+    for (const auto& [blocks, seconds] : {std::pair(0, 4.51), {14, 4.87}, {28, 5.50}}) {
+        options.offloaded_weights = blocks;
+        expect_seconds(seconds, predict_step(seven, options, 4, of_documents(seven, 65536, 400), h200));
+    }
+    options.offloaded_optimizer = 1;
+    expect_seconds(6.46, predict_step(seven, options, 4, of_documents(seven, 65536, 400), h200));
+
     // One document in each of 32 rows, four times.
     const ModelConfig qwen = model_shape("qwen2.5-1.5b");
     expect_seconds(
