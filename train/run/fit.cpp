@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <optional>
-#include <ranges>
 
 #include "train/config/keys.h"
 #include "train/run/learner_options.h"
@@ -151,9 +150,13 @@ StepTime FitSubject::time(const Config& c) const {
     return predict_step(model, options(c), c.gradient_accumulation_steps, of_pack.times(packs), rates);
 }
 
+static size_t device_need(const FitSubject& subject, const Config& config) {
+    return Learner::plan(subject.model, subject.options(config), subject.device).bytes() + subject.beside;
+}
+
 MemoryNeed memory_need(const FitSubject& subject, const Config& config) {
     const LearnerOptions options = subject.options(config);
-    MemoryNeed need{.device = Learner::plan(subject.model, options, subject.device).bytes() + subject.beside};
+    MemoryNeed need{.device = device_need(subject, config)};
     if (options.offloaded_activations > 0 || options.offloaded_weights > 0 || options.offloaded_optimizer > 0)
         need.host = Learner::host_plan(subject.model, options, subject.device).bytes();
     return need;
@@ -161,74 +164,64 @@ MemoryNeed memory_need(const FitSubject& subject, const Config& config) {
 
 namespace {
 
-/// A combination of the other options with every step of the last one. From step to step the device's need falls, and the
-/// host's and the time rise.
-class Steps {
-  public:
-    Steps(const Config& first, bool may_step, const FitSubject& subject) : subject_(subject), configs_{first} {
-        if (may_step)
-            for (Config& less : memory_options().back().steps(first, subject)) configs_.push_back(std::move(less));
-        needs_.resize(configs_.size());
-    }
-    /// The number of those that the host has memory for.
-    size_t affordable(size_t host) {
-        return first_where(configs_.size(), [&](size_t i) { return need(i).host > host; });
-    }
-    /// The first of `count` that the device has memory for; `count` if there is none.
-    size_t first_fitting(size_t device, size_t count) {
-        return first_where(count, [&](size_t i) { return need(i).device <= device; });
-    }
-    FittedConfig at(size_t i, const MemoryRoom& room) {
-        return {configs_[i], need(i), subject_.time(configs_[i]).total(), need(i).within(room)};
-    }
+FittedConfig planned(const Config& config, const FitSubject& subject, const MemoryRoom& room) {
+    const MemoryNeed need = memory_need(subject, config);
+    return {config, need, subject.time(config).total(), need.within(room)};
+}
 
-  private:
-    template <typename Holds>
-    static size_t first_where(size_t count, const Holds& holds) {
-        const auto numbers = std::views::iota(size_t{0}, count);
-        return static_cast<size_t>(std::ranges::partition_point(numbers, [&](size_t i) { return !holds(i); }) -
-                                   numbers.begin());
-    }
-    const MemoryNeed& need(size_t i) {
-        if (!needs_[i]) needs_[i] = memory_need(subject_, configs_[i]);
-        return *needs_[i];
-    }
+/// The fastest that fits of one combination of the other options with the steps of the last one. From step to step the need
+/// of the device falls, and that of the host and the time rise.
+std::optional<FittedConfig> fit_by_last_option(const Config& combination, bool may_step, const FitSubject& subject,
+                                               const MemoryRoom& room) {
+    Configs steps = {combination};
+    if (may_step)
+        for (Config& less : memory_options().back().steps(combination, subject)) steps.push_back(std::move(less));
+    const auto too_large = [&](const Config& c) { return device_need(subject, c) > room.device; };
+    if (too_large(steps.back())) return {};  // most combinations end here, after one plan
+    FittedConfig found = planned(*std::ranges::partition_point(steps, too_large), subject, room);
+    return found.fits ? std::optional(std::move(found)) : std::nullopt;
+}
 
-    const FitSubject& subject_;
-    Configs configs_;
-    std::vector<std::optional<MemoryNeed>> needs_;
-};
+/// Every option as far as it goes within the host's memory.
+Config with_least(Config config, const std::set<std::string>& given, const FitSubject& subject, size_t host) {
+    for (const MemoryOption& option : memory_options()) {
+        if (!may_change(option, given)) continue;
+        Configs steps = option.steps(config, subject);
+        const auto most = std::find_if(steps.rbegin(), steps.rend(),
+                                       [&](const Config& c) { return memory_need(subject, c).host <= host; });
+        if (most != steps.rend()) config = *most;
+    }
+    return config;
+}
 
 }  // namespace
 
 FittedConfig fit_memory(const Config& config, const std::set<std::string>& given, const FitSubject& subject,
                         const MemoryRoom& room) {
-    FittedConfig best = Steps(config, false, subject).at(0, room);
-    if (best.fits) return best;
-    struct Candidate {
-        Config config;
-        double seconds;  ///< without a step of the last option
-    };
-    std::vector<Candidate> candidates;
-    for (Config& c : combinations(config, given, subject)) {
-        const double seconds = subject.time(c).total();
-        candidates.push_back({std::move(c), seconds});
+    if (FittedConfig as_it_is = planned(config, subject, room); as_it_is.fits) return as_it_is;
+    const Config least = with_least(config, given, subject, SIZE_MAX);
+    std::optional<FittedConfig> best;
+    if (device_need(subject, least) <= room.device) {
+        struct Candidate {
+            Config config;
+            double seconds;  ///< without a step of the last option
+        };
+        std::vector<Candidate> candidates;
+        for (Config& c : combinations(config, given, subject)) {
+            const double seconds = subject.time(c).total();
+            candidates.push_back({std::move(c), seconds});
+        }
+        std::ranges::stable_sort(candidates, {}, &Candidate::seconds);
+        const bool may_step = may_change(memory_options().back(), given);
+        for (const Candidate& candidate : candidates) {
+            if (best && candidate.seconds > best->seconds) break;
+            std::optional<FittedConfig> found = fit_by_last_option(candidate.config, may_step, subject, room);
+            if (found &&
+                (!best || std::pair(found->seconds, found->need.host) < std::pair(best->seconds, best->need.host)))
+                best = std::move(found);
+        }
     }
-    std::ranges::stable_sort(candidates, {}, &Candidate::seconds);
-    for (const Candidate& candidate : candidates) {
-        if (best.fits && candidate.seconds > best.seconds) break;
-        Steps steps(candidate.config, may_change(memory_options().back(), given), subject);
-        const size_t affordable = steps.affordable(room.host);
-        if (affordable == 0) continue;
-        const size_t fitting = steps.first_fitting(room.device, affordable);
-        FittedConfig found = steps.at(std::min(fitting, affordable - 1), room);
-        const bool better = found.fits != best.fits ? found.fits
-                            : found.fits
-                                ? std::pair(found.seconds, found.need.host) < std::pair(best.seconds, best.need.host)
-                                : best.need.host > room.host || found.need.device < best.need.device;
-        if (better) best = std::move(found);
-    }
-    return best;
+    return best ? std::move(*best) : planned(with_least(config, given, subject, room.host), subject, room);
 }
 
 std::vector<std::string> fitted_settings(const Config& before, const Config& after) {

@@ -47,14 +47,15 @@ struct MemoryOption {
     /// Takes what it sets from another config of the run.
     void (*copy)(Config& to, const Config& from);
 };
-/// The last one has many steps, of which the first that fits is taken.
+/// The last one has many steps, of which the first that fits is taken. A step may not need more of the device than the one
+/// before it; of models of a few million parameters some do, so that a combination that fits may be missed.
 const std::vector<MemoryOption>& memory_options();
 
 struct FittedConfig {
     Config config;
     MemoryNeed need;
     double seconds = 0;  ///< of a step, predicted for subject.rates
-    bool fits = false;   ///< false: the one that needs the least of the device
+    bool fits = false;   ///< false: every option as far as it goes within the host's memory
 };
 /// The config itself if it fits; otherwise the fastest one that does, of equal ones that with the least host memory.
 FittedConfig fit_memory(const Config& config, const std::set<std::string>& given, const FitSubject& subject,
