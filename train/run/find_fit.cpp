@@ -1,5 +1,7 @@
 #include "train/run/find_fit.h"
 
+#include <algorithm>
+
 #include "engine/device/gpu.h"
 #include "engine/device/host_memory.h"
 #include "engine/device/human_units.h"
@@ -21,13 +23,22 @@ size_t room_of(const MemorySize& gpu_memory) {
     return without(static_cast<size_t>(gpu_memory.bytes), cuda_memory);
 }
 
-/// The config with the settings of another one of the same run, as far as they are not given.
-Config with_settings_of(const Config& then, const Config& now, const std::set<std::string>& given) {
+/// The config with the settings of another one of the same run, as far as fit could choose them now.
+Config with_settings_of(const Config& then, const Config& now, const std::set<std::string>& given,
+                        const FitSubject& subject) {
     Config config = now;
-    for (const MemoryOption& option : memory_options())
-        if (!given.contains(option.keys.front())) option.copy(config, then);
-    if (given.contains("per_device_eval_batch_size"))
-        config.per_device_eval_batch_size = now.per_device_eval_batch_size;
+    for (const MemoryOption& option : memory_options()) {
+        if (given.contains(option.keys.front())) continue;
+        Config copied = config;
+        option.copy(copied, then);
+        if (given.contains("per_device_eval_batch_size"))
+            copied.per_device_eval_batch_size = now.per_device_eval_batch_size;
+        const auto is_copy = [&](Config step) {
+            step.per_device_eval_batch_size = copied.per_device_eval_batch_size;
+            return fitted_settings(step, copied).empty();
+        };
+        if (std::ranges::any_of(option.steps(config, subject), is_copy)) config = std::move(copied);
+    }
     return config;
 }
 
@@ -115,7 +126,7 @@ FoundFit find_fit(Config& config, const std::set<std::string>& given, const FitS
     const Config before = config;
     found.given_bytes = memory_need(subject, before).device;
     if (then) {
-        const Config kept = with_settings_of(*then, before, given);
+        const Config kept = with_settings_of(*then, before, given, subject);
         found.resumed = memory_need(subject, kept).within(*room);
         if (found.resumed) config = kept;
     }

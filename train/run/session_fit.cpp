@@ -25,11 +25,15 @@ std::optional<Config> config_to_resume(const Config& c, const Ranks& ranks) {
     if (const std::vector<int64_t> steps = checkpoint_steps(c.output_dir); from == "auto" && !steps.empty())
         path = checkpoint_folder(c.output_dir, steps.back());
     path += "/config.yaml";
+    std::string yaml;
     try {
-        const std::string yaml =
-            ranks.broadcast("the config to resume", ranks.first() && path_exists(path) ? read_file(path) : "");
+        if (ranks.first() && path_exists(path)) yaml = read_file(path);
+    } catch (const Error&) {  // a checkpoint that cannot be read says so later
+    }
+    yaml = ranks.broadcast("the config to resume", yaml);
+    try {
         return yaml.empty() ? std::nullopt : std::optional(parse_config(yaml, path).config);
-    } catch (const Error&) {  // of another version; a checkpoint that cannot be resumed says so later
+    } catch (const Error&) {  // of another version
         return {};
     }
 }

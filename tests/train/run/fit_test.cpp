@@ -1,11 +1,9 @@
 // The settings that fit: among all combinations, by brute force, none that fits is predicted to be faster; what is given is
 // kept; what the host has no memory for is not chosen.
 
-#include "train/run/fit.h"
+#include "train/run/find_fit.h"
 
 #include <gtest/gtest.h>
-
-#include "train/config/config.h"
 
 namespace colonnade {
 namespace {
@@ -177,6 +175,34 @@ TEST_F(Fitting, WhatDoesNotFitIsWhatNeedsTheLeast) {
     EXPECT_GT(found.config.gradient_accumulation_steps, 1);
     subject_.can_split = false;  // random numbers depend on the places of packs
     EXPECT_EQ(fitted({1, plenty}).config.gradient_accumulation_steps, 1);
+}
+
+// As far as they can be chosen now, and if they fit.
+TEST_F(Fitting, WhatARunHadIsKept) {
+    Config then = config_;
+    then.gradient_checkpointing = Recompute::block;
+    then.per_device_train_batch_size = then.per_device_eval_batch_size = 2;
+    then.gradient_accumulation_steps = 2;
+    then.offload_weights.count = BlockCount::all;
+    const auto found = [&](size_t device, const std::set<std::string>& given = {}) {
+        Config config = config_;
+        const FoundFit fit = find_fit(config, given, subject_, MemoryRoom{device, plenty}, then);
+        EXPECT_EQ(fit.settings, fitted_settings(config_, config));
+        return std::pair(fit.resumed, config);
+    };
+    const size_t room = memory_need(subject_, then).device;
+    EXPECT_TRUE(found(room).first);
+    EXPECT_EQ(resolved_yaml(found(room).second), resolved_yaml(then));
+    EXPECT_FALSE(found(room - 1).first);
+    EXPECT_LT(memory_need(subject_, found(room - 1).second).device, room);
+    EXPECT_EQ(found(plenty, {"gradient_accumulation_steps"}).second.gradient_accumulation_steps, 1);
+    then.per_device_eval_batch_size = 4;  // a given one was kept then
+    EXPECT_EQ(resolved_yaml(found(plenty, {"per_device_eval_batch_size"}).second), resolved_yaml(then));
+    then.gradient_accumulation_steps = 4;  // other packs in a step
+    EXPECT_EQ(found(plenty).second.gradient_accumulation_steps, 1);
+    subject_.ranks = subject_.local_ranks = 2;  // blocks' weights stay on the GPUs of several ranks
+    EXPECT_EQ(found(plenty).second.offload_weights, BlockCount());
+    EXPECT_EQ(found(plenty).second.gradient_checkpointing, Recompute::block);
 }
 
 TEST_F(Fitting, TheCpuHasNoOtherMemory) {
