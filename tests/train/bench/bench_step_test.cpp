@@ -211,9 +211,12 @@ TEST_F(BenchStep, PlansWhatFits) {
               std::string::npos)
         << poor;
     EXPECT_NE(poor.find("; without it this fits: "), std::string::npos) << poor;
+    const Program::Result tiny = plan({"--gpu-memory", "1GB"});
+    EXPECT_NE(tiny.err.find("--gpu-memory: expected more than 1GiB, found 1GB"), std::string::npos) << tiny.err;
     const Program::Result unread = plan({"--gpu-memory", "24"});
     EXPECT_EQ(unread.exit, static_cast<int>(Exit::config));
-    EXPECT_NE(unread.err.find("expected a size such as 24GiB or 48GB, found 24"), std::string::npos) << unread.err;
+    EXPECT_NE(unread.err.find("--gpu-memory: expected a size such as 24GiB or 48GB, found 24"), std::string::npos)
+        << unread.err;
 }
 
 }  // namespace
