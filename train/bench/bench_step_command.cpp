@@ -9,7 +9,7 @@
 #include "engine/program/command_line.h"
 #include "train/bench/model_shapes.h"
 #include "train/bench/step_timing.h"
-#include "train/config/memory_keys.h"
+#include "train/config/cuda_memory.h"
 #include "train/config/spellings.h"
 
 namespace colonnade {

@@ -5,7 +5,7 @@
 #include "engine/device/gpu.h"
 #include "engine/device/host_memory.h"
 #include "engine/device/human_units.h"
-#include "train/config/memory_keys.h"
+#include "train/config/cuda_memory.h"
 #include "train/run/memory_advice.h"
 
 namespace colonnade {
