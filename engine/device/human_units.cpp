@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdint>
 
@@ -13,6 +15,46 @@ std::string human_bytes(size_t bytes) {
     size_t unit = 0;
     while (value >= 1024 && unit + 1 < std::size(units)) value /= 1024, ++unit;
     return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.{}f} {}", value, value < 10 ? 2 : 1, units[unit]);
+}
+
+namespace {
+
+struct Unit {
+    const char* name;
+    size_t bytes;
+};
+/// The largest first; of equal ones the first is written.
+constexpr Unit byte_units[] = {{"TiB", size_t{1} << 40},
+                               {"TB", 1'000'000'000'000},
+                               {"GiB", size_t{1} << 30},
+                               {"GB", 1'000'000'000},
+                               {"MiB", size_t{1} << 20},
+                               {"MB", 1'000'000},
+                               {"KiB", size_t{1} << 10},
+                               {"kB", 1000},
+                               {"KB", 1000},
+                               {"B", 1}};
+
+}  // namespace
+
+std::optional<size_t> parse_bytes(std::string_view text) {
+    double number = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error != std::errc() || !(number >= 0)) return {};
+    std::string_view name = text.substr(static_cast<size_t>(end - text.data()));
+    name.remove_prefix(std::min(name.find_first_not_of(' '), name.size()));
+    for (const Unit& unit : byte_units) {
+        if (name != unit.name) continue;
+        const double bytes = std::round(number * static_cast<double>(unit.bytes));
+        return bytes <= 0x1p62 ? std::optional(static_cast<size_t>(bytes)) : std::nullopt;
+    }
+    return {};
+}
+
+std::string exact_bytes(size_t bytes) {
+    for (const Unit& unit : byte_units)
+        if (bytes >= unit.bytes && bytes % unit.bytes == 0) return fmt::format("{}{}", bytes / unit.bytes, unit.name);
+    return "0B";
 }
 
 std::string human_duration(double seconds) {

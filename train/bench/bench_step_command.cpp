@@ -9,6 +9,7 @@
 #include "engine/program/command_line.h"
 #include "train/bench/model_shapes.h"
 #include "train/bench/step_timing.h"
+#include "train/config/cuda_memory.h"
 #include "train/config/spellings.h"
 
 namespace colonnade {
@@ -121,6 +122,19 @@ class ShapeOptions {
     CLI::Option* count(const char* name, int64_t& value, int64_t least, const char* help) {
         return of_shape(app_.add_option(name, value, help))->check(at_least(least));
     }
+    /// A size of more than `least` bytes.
+    void size(const char* name, MemorySize& value, size_t least, const char* help) {
+        const auto set = [=, &value](const std::string& text) {
+            const std::optional<size_t> bytes = parse_bytes(text);
+            if (!bytes)
+                throw CLI::ValidationError(name, fmt::format("expected a size such as 24GiB or 48GB, found {}", text));
+            if (*bytes <= least)
+                throw CLI::ValidationError(name,
+                                           fmt::format("expected more than {}, found {}", exact_bytes(least), text));
+            value.bytes = static_cast<int64_t>(*bytes);
+        };
+        of_shape(app_.add_option_function<std::string>(name, set, help))->type_name("SIZE");
+    }
     /// An enum with the spellings of the config; `words` restricts them.
     template <typename E>
     CLI::Option* choice(const char* name, E& value, const char* help, std::vector<std::string> words = {}) {
@@ -201,6 +215,12 @@ class ShapeOptions {
               "on a GPU: blocks whose weights and gradients are in host memory, or true: all (default false)")
             ->transform(CLI::Transformer(words).description(""))
             ->type_name("BLOCKS");
+        choice("--fit", c_.fit,
+               "auto: if the memory does not suffice, choose the settings that fit and are fastest by prediction "
+               "(default off)");
+        size("--gpu-memory", c_.gpu_memory, cuda_memory,
+             "memory of a GPU that --fit may use, such as 24GiB (default: what it has)");
+        size("--host-memory", c_.host_memory, 0, "host memory that --fit may use (default: what is free)");
         of_shape(app_.add_flag("--deterministic", c_.deterministic, "on a GPU: the same bits in every run"));
         count("--head-chunk", c_.head_chunk, 1, "tokens whose logits are computed at a time (default as in train)");
     }

@@ -4,12 +4,13 @@
 #include <omp.h>
 
 #include <cmath>
+#include <numeric>
 
 #include "engine/device/device.h"
 #include "engine/device/human_units.h"
 #include "train/bench/model_shapes.h"
+#include "train/config/keys.h"
 #include "train/folders/initial_weights.h"
-#include "train/run/learner_options.h"
 #include "train/run/machine.h"
 #include "train/run/shared_prefixes.h"
 
@@ -42,6 +43,56 @@ Config settled(const ShapeRequest& r) {
     }
     settle_defaults(c, given, "bench_step");
     return c;
+}
+
+/// Keys of a request that are not left at their defaults.
+std::set<std::string> keys_given(const ShapeRequest& r) {
+    const std::vector<KeyValue> values = key_values(r.config), defaults = key_values(Config());
+    std::set<std::string> given;
+    for (size_t i = 0; i < values.size(); ++i)
+        if (values[i].value != defaults[i].value) given.insert(values[i].key);
+    return given;
+}
+
+/// Lengths of the samples that fill rows of the request, or of enough of them for an average.
+std::vector<int64_t> sample_lengths(const ShapeRequest& r, const Config& c) {
+    if (!r.lengths.empty()) {
+        std::vector<int64_t> lengths;
+        for (const std::vector<int64_t>& row : read_row_lengths(r.lengths))
+            lengths.insert(lengths.end(), row.begin(), row.end());
+        return lengths;
+    }
+    if (!r.pair_lengths.empty())
+        return {
+            PairLengths{r.pair_lengths.at(0), r.pair_lengths.at(1), r.pair_lengths.at(2), r.repeat_prompts}.tokens()};
+    if (!r.trees.empty()) return {r.trees.at(0) + r.trees.at(3)};
+    if (r.mean_length == 0) return {c.packing_length};
+    return random_samples({.mean_length = r.mean_length,
+                           .max_length = c.packing_length,
+                           .tokens = 1'000'000,
+                           .vocab = 2,
+                           .seed = static_cast<uint64_t>(c.seed)})
+        .lengths();
+}
+
+/// What is learned of the tokens of these samples.
+int64_t learned_of(const ShapeRequest& r, const std::vector<int64_t>& lengths) {
+    if (!r.pair_lengths.empty()) return r.pair_lengths.at(1) + r.pair_lengths.at(2);
+    return r.trees.empty() ? std::accumulate(lengths.begin(), lengths.end(), int64_t{0}) : r.trees.at(3);
+}
+
+FitSubject fit_subject(const ShapeRequest& r, const Config& c, const ModelConfig& model, Device device,
+                       const Ranks& ranks) {
+    const std::vector<int64_t> lengths = sample_lengths(r, c);
+    return {
+        .model = model,
+        .device = device,
+        .ranks = ranks.size(),
+        .local_ranks = ranks.local_size(),
+        .of_pack =
+            amounts_of_token(c, model, lengths, learned_of(r, lengths)).times(static_cast<double>(c.packing_length)),
+        .rates = rates_to_compare(c, device),
+        .can_split = c.lora_dropout == 0};
 }
 
 void draw_pairs(BenchmarkRun& run, const ShapeRequest& r) {
@@ -143,6 +194,9 @@ BenchmarkRun run_of_shape(const ShapeRequest& request, const StepCounts& steps, 
     s.model = requested_model(request);
     if (!ranks.several()) s.config.threads = omp_get_max_threads();
     s.device = settle_machine(s.config, ranks);
+    if (s.config.fit == Fit::automatic)
+        run.fit = find_fit(s.config, keys_given(request), fit_subject(request, s.config, s.model, s.device, ranks),
+                           memory_room(s.config, s.device, ranks, SessionUse::run));
     run.name = request.model.empty() ? name_of(s.model.architecture) : request.model;
     run.layout = {s.config.per_device_train_batch_size, s.config.gradient_accumulation_steps, ranks.size()};
     if (run.has_pairs())
@@ -163,10 +217,21 @@ std::string plan_of_shape(const ShapeRequest& request, const Ranks& ranks) {
     const Device device = cuda ? Device::cuda : Device::cpu;
     settle_device(c, device);
     const ModelConfig model = requested_model(request);
-    const LearnerOptions options = learner_options(c, ranks);
+    const FitSubject subject = fit_subject(request, c, model, device, ranks);
+    const std::optional<MemoryRoom> room = memory_room(c, device, ranks, SessionUse::plan);
+    FoundFit found;
+    if (c.fit == Fit::automatic) found = find_fit(c, keys_given(request), subject, room);
+    const LearnerOptions options = subject.options(c);
     std::string table = Learner::plan(model, options, device).table();
     const Arena host = Learner::host_plan(model, options, device);
-    for (const auto& [what, bytes] : host.groups()) table += fmt::format("  {:<24} {:>12}\n", what, human_bytes(bytes));
+    const auto line = [&](const char* what, const std::string& value) {
+        table += fmt::format("  {:<24} {:>12}\n", what, value);
+    };
+    for (const auto& [what, bytes] : host.groups()) line(what.c_str(), human_bytes(bytes));
+    if (c.fit == Fit::automatic || c.gpu_memory.bytes > 0 || c.host_memory.bytes > 0)
+        line("fit", fit_text(c.fit == Fit::automatic ? &found : nullptr, c, subject, room));
+    if (const PredictedGpu gpu = predicted_gpu(c); cuda && gpu.rates.known())
+        line("step time", step_time_text(subject.time(c), gpu));
     return table;
 }
 

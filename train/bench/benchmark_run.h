@@ -37,6 +37,7 @@ struct ShapeRequest {
 
 struct BenchmarkRun {
     Session session{};             ///< for a shape: config, device, model, and session.train if samples are packed
+    FoundFit fit{};                ///< for a shape with fit: auto
     std::string name{};            ///< of the model
     std::string description{};     ///< of the rows, in words
     bool random_weights = false;   ///< true for a shape
@@ -54,7 +55,8 @@ BenchmarkRun run_of_config(const std::string& path, const std::vector<std::strin
 /// Throws Exit::config for a shape that is not a model and for pairs longer than a row. In stage dpo the reference is a
 /// constant: the log-probability of an answer under a model that gives all tokens the same probability.
 BenchmarkRun run_of_shape(const ShapeRequest& request, const StepCounts& steps, const Ranks& ranks);
-/// The memory plan of a shape for each rank, on a device that this machine need not have.
+/// The memory plan of a shape for each rank, on a device that this machine need not have, what fit: auto chooses for it, and
+/// the predicted time of a step.
 std::string plan_of_shape(const ShapeRequest& request, const Ranks& ranks);
 
 /// Fills the learner's weights; for a config, also reads or computes the reference.

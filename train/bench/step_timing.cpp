@@ -13,9 +13,10 @@
 #include "engine/device/gpu_timer.h"
 #include "engine/device/nvml.h"
 #include "engine/device/timing.h"
-#include "train/bench/step_flops.h"
 #include "train/config/spellings.h"
+#include "train/run/gpu_rates.h"
 #include "train/run/learner_options.h"
+#include "train/run/step_flops.h"
 
 namespace colonnade {
 namespace {
@@ -243,7 +244,7 @@ void add_figures(Json& report, const std::vector<Step>& steps, const Gpu* gpu) {
     const auto [fastest, slowest] = std::ranges::minmax_element(steps, {}, &Step::seconds);
     const double real = total(steps, &Step::real_tokens);
     const double flops = median_of(steps, [](const Step& s) { return s.flops / s.seconds; });
-    const double peak = gpu ? dense_bf16_peak(gpu->name()) : 0;
+    const double peak = gpu ? gpu_rates(gpu->name()).bf16 : 0;
     report.update({{"steps", steps.size()},
                    {"step_ms", 1e3 * median_of(steps, &Step::seconds)},
                    {"step_ms_min", 1e3 * fastest->seconds},

@@ -61,6 +61,14 @@ struct BlockCount {
     bool operator==(const BlockCount&) const = default;
 };
 
+/// A size of memory in bytes; 0: none is given.
+struct MemorySize {
+    int64_t bytes = 0;
+    bool operator==(const MemorySize&) const = default;
+};
+/// Whether settings that leave results as they are, but for rounding, are chosen so that the run fits (train/run/fit.h).
+enum class Fit { off, automatic };
+
 struct Config {
     // Model: a folder to start from, or a shape that starts from random weights.
     std::string model_name_or_path;
@@ -95,6 +103,11 @@ struct Config {
     BlockCount offload_activations, offload_weights;
     bool deterministic = false;         ///< settled: always true on the CPU
     int64_t recompute_check_steps = 0;  ///< 0: never
+
+    // Memory.
+    Fit fit = Fit::off;
+    MemorySize gpu_memory;   ///< of a GPU, with cuda_memory; default: what it has
+    MemorySize host_memory;  ///< that the ranks of a machine may plan; default: what it has free
 
     // Several ranks.
     int64_t zero_stage = 0;              ///< 1: the optimizer state is sharded

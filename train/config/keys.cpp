@@ -3,6 +3,7 @@
 #include "data/rows/kept_answers.h"
 #include "train/config/distillation_keys.h"
 #include "train/config/learning_keys.h"
+#include "train/config/memory_keys.h"
 #include "train/config/output_keys.h"
 #include "train/config/packing_keys.h"
 #include "train/config/policy_keys.h"
@@ -423,10 +424,10 @@ std::vector<Key<Config>> config_keys() {
 }  // namespace
 
 std::vector<Section> config_sections() {
-    return {model_section(),      lora_section(),   freeze_section(),    machine_section(),
-            ranks_section(),      data_section(),   tokens_section(),    labels_section(),
-            preference_section(), policy_section(), reward_section(),    distillation_section(),
-            packing_section(),    run_section(),    optimizer_section(), output_section()};
+    return {model_section(),     lora_section(),   freeze_section(),       machine_section(), memory_section(),
+            ranks_section(),     data_section(),   tokens_section(),       labels_section(),  preference_section(),
+            policy_section(),    reward_section(), distillation_section(), packing_section(), run_section(),
+            optimizer_section(), output_section()};
 }
 
 std::vector<Key<ModelShape>> model_keys() {

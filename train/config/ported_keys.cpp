@@ -76,6 +76,11 @@ void port_share_of_run(ConfigNode& entry, Porter& porter) {
             entry, fmt::format("a share of the run; give a number of steps, or {}s_per_epoch", entry.key.substr(0, 4)));
 }
 
+/// transformers halves the batch of a device until it fits, as fit does; a step keeps its packs here.
+void port_find_batch_size(ConfigNode& entry, Porter& porter) {
+    is_off(entry) ? porter.idle(entry, "off") : porter.set("fit", "auto", entry);
+}
+
 // --- Data and labels -------------------------------------------------------------------------------------------------
 
 void port_datasets(ConfigNode& entry, Porter& porter) {
@@ -403,7 +408,7 @@ const std::vector<Rule>& rules() {
          "an error unless it is the default",
          port_default},
         {{"hub_strategy"}, idle},
-        {{"auto_find_batch_size"}, refused, "--plan shows what fits"},
+        {{"auto_find_batch_size"}, ported, "fit: auto, which keeps the packs of a step", port_find_batch_size},
         {{"loss_watchdog_threshold", "loss_watchdog_patience"}, refused, "loss_spike: stop ends a run at a spike"},
         {{"global_batch_size"}, refused, "give per_device_train_batch_size and gradient_accumulation_steps"},
     };

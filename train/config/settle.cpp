@@ -2,6 +2,7 @@
 
 #include "engine/io/home_path.h"
 #include "train/config/distillation_keys.h"
+#include "train/config/memory_keys.h"
 #include "train/config/packing_keys.h"
 #include "train/config/policy_keys.h"
 #include "train/config/preference_keys.h"
@@ -388,6 +389,7 @@ void settle_config(Config& config, Reading& reading, const std::string& name) {
     Rules rules(reading, name);
     settle_model(config, rules);
     settle_data(config, rules);
+    check_memory(config, rules);
     settle_training(config, rules);
     if (config.device != DeviceChoice::automatic)
         settle_for(config.device == DeviceChoice::cuda ? Device::cuda : Device::cpu, config, rules);

@@ -37,6 +37,9 @@ inline constexpr auto spellings<Tristate> = std::to_array<Spelling<Tristate>>({{
                                                                                {"true", Tristate::on},
                                                                                {"false", Tristate::off}});
 template <>
+inline constexpr auto spellings<Fit> = std::to_array<Spelling<Fit>>(
+    {{"off", Fit::off}, {"auto", Fit::automatic}, {"false", Fit::off}, {"true", Fit::automatic}});
+template <>
 inline constexpr auto spellings<RankedPairs> = std::to_array<Spelling<RankedPairs>>({{"all", RankedPairs::all},
                                                                                      {"best", RankedPairs::best}});
 template <>

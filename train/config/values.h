@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/device/human_units.h"
 #include "engine/io/json.h"
 #include "train/config/spellings.h"
 #include "train/config/tree.h"
@@ -149,6 +150,24 @@ struct ValueFormat<BlockCount> {
             ValueFormat<bool>::write(out, value.count > 0);
         else
             ValueFormat<int64_t>::write(out, value.count);
+    }
+};
+
+template <>
+struct ValueFormat<MemorySize> {
+    static std::string what(const Limits&) { return "a size such as 24GiB or 48GB"; }
+    static bool read(const ConfigNode& node, const Limits&, MemorySize& size) {
+        if (node.kind != ConfigNode::Kind::scalar) return false;
+        const std::optional<size_t> bytes = parse_bytes(node.text);
+        if (!bytes || *bytes == 0) return false;
+        size.bytes = static_cast<int64_t>(*bytes);
+        return true;
+    }
+    static void write(YAML::Emitter& out, const MemorySize& size) {
+        if (size.bytes == 0)
+            out << YAML::Null;
+        else
+            out << exact_bytes(static_cast<size_t>(size.bytes));
     }
 };
 

@@ -16,6 +16,7 @@
 #include "train/run/learner_options.h"
 #include "train/run/machine.h"
 #include "train/run/sample_answers.h"
+#include "train/run/session_fit.h"
 
 namespace colonnade {
 namespace {
@@ -220,6 +221,19 @@ static std::string memory_lines(const PlannedRun& run, const PlanView& view) {
     return text;
 }
 
+/// Of a GPU whose rates are known.
+static std::string step_time_line(const PlannedRun& run, const StepTotals& all) {
+    const Session& s = run.session;
+    const PredictedGpu gpu = predicted_gpu(s.config);
+    if (s.device == Device::cpu || !gpu.rates.known()) return {};
+    const double steps = static_cast<double>(run.schedule.total_steps()), ranks = run.ranks.size();
+    const StepAmounts amounts = amounts_of_token(s).times(static_cast<double>(all.computed) / steps / ranks);
+    const StepTime time = predict_step(s.model, learner_options(s.config, run.ranks),
+                                       s.config.gradient_accumulation_steps, amounts, gpu.rates);
+    return line("step time",
+                step_time_text(time, gpu) + (run.ranks.several() ? "; without the exchange of ranks" : ""));
+}
+
 std::string plan_text(const PlannedRun& run, const PlanView& view) {
     const auto& [session, schedule, saves, ranks] = run;
     const Config& c = session.config;
@@ -278,6 +292,8 @@ std::string plan_text(const PlannedRun& run, const PlanView& view) {
                                              static_cast<double>(t.samples) * (1 / steps),
                                              static_cast<double>(t.tokens) * (1 / steps)));
     if (!saves.text.empty()) text += line("saves", saves.text);
+    text += step_time_line(run, t);
+    if (const std::string fit = fit_text(session, ranks); !fit.empty()) text += line("fit", fit);
     text += memory_lines(run, view);
     const std::string all = view.fitting(notes, 6) + view.fitting(text, 11);
     return view.colours ? with_dim_labels(all) : all;

@@ -14,6 +14,7 @@
 #include "train/run/labelled_answers.h"
 #include "train/run/local_names.h"
 #include "train/run/run_model.h"
+#include "train/run/session_fit.h"
 #include "train/run/shared_prefixes.h"
 #include "train/run/split_store.h"
 #include "train/run/stage_objective.h"
@@ -230,6 +231,8 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks, SessionUse 
                                     {"offload_optimizer", s.config.offload_optimizer.value > 0}})
         if (s.device == Device::cpu && used)
             s.notices.push_back(fmt::format("{} has no effect on the CPU, whose memory is the host's", key));
+    if (s.device == Device::cpu && s.config.gpu_memory.bytes > 0)
+        s.notices.push_back("gpu_memory has no effect on the CPU: host_memory bounds its plan");
     s.encoder = make_encoder(s.config, s.text, s.model.vocab_size);
     if (s.config.stage == Stage::rm) add_score_head(s);
     if (s.config.max_length > s.model.max_position_embeddings)
@@ -238,6 +241,7 @@ Session open_session(const LoadedConfig& loaded, const Ranks& ranks, SessionUse 
     open_data(s, ranks);
     settle_given_logps(s);
     share_prefixes(s);
+    fit_session(s, ranks, use);
     for (size_t i = told; i < s.notices.size(); ++i) s.notices[i] = with_names(s.notices[i], s.config);
     return s;
 }

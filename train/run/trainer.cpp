@@ -33,6 +33,11 @@ BestRules best_rules(const Config& c) {
             .threshold = c.early_stopping_threshold};
 }
 
+/// If the machine has less than the key says, the run finds out when it takes the memory (prepare_saves()).
+size_t memory_of_host(const Config& c) {
+    return c.host_memory.bytes > 0 ? static_cast<size_t>(c.host_memory.bytes) : available_memory();
+}
+
 }  // namespace
 
 Trainer::Trainer(Session session, const Ranks& ranks)
@@ -40,7 +45,7 @@ Trainer::Trainer(Session session, const Ranks& ranks)
       session_(std::move(session)),
       config_(session_.config),
       schedule_(run_schedule(session_, ranks.size())),
-      saves_(plan_saves(session_, ranks)),
+      saves_(plan_saves(session_, ranks, memory_of_host(config_))),
       rates_(lr_schedule(config_, schedule_.total_steps())),
       spikes_({config_.loss_spike_z, config_.loss_spike_window}),
       best_(best_rules(config_)) {}

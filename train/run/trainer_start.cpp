@@ -11,6 +11,7 @@
 #include "train/run/learner_options.h"
 #include "train/run/machine.h"
 #include "train/run/memory_advice.h"
+#include "train/run/session_fit.h"
 #include "train/run/shared_folder.h"
 #include "train/run/trainer.h"
 
@@ -166,14 +167,17 @@ void Trainer::start() {
 }
 
 std::unique_ptr<Learner> Trainer::make_learner() const {
+    if (config_.gpu_memory.bytes > 0 || config_.host_memory.bytes > 0)
+        require_memory(config_, fit_subject(session_, ranks_), ranks_);
     try {
         LearnerOptions options = learner_options(config_, ranks_, gpu_.get(), communicator_.get());
         options.density = density_of(session_);
         return std::make_unique<Learner>(session_.model, options);
     } catch (const Error& e) {
         if (e.exit() != Exit::memory) throw;
-        const size_t available = gpu_ ? available_gpu_memory() : available_memory();
-        const MemoryAdvice advice = advise_on_memory(session_, ranks_, available);
+        MemoryRoom room = memory_room(config_, session_.device, ranks_, SessionUse::plan).value_or(MemoryRoom());
+        room.device = std::min(room.device, gpu_ ? available_gpu_memory() : available_memory());
+        const MemoryAdvice advice = advise_on_memory(config_, fit_subject(session_, ranks_), room);
         if (advice.fits && advice.settings.empty()) throw;  // not the device's memory: the error says what to do
         fail(Exit::memory, "{}; {}", e.what(), text_of(advice));
     }

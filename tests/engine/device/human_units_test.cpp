@@ -12,6 +12,29 @@ TEST(HumanUnits, Bytes) {
     EXPECT_EQ(human_bytes(size_t{3} << 40), "3.00 TiB");
 }
 
+TEST(HumanUnits, ReadBytes) {
+    const std::pair<const char*, size_t> cases[] = {{"24GiB", size_t{24} << 30},
+                                                    {"1.5 TiB", size_t{3} << 39},
+                                                    {"48GB", 48'000'000'000},
+                                                    {"512MiB", size_t{512} << 20},
+                                                    {"0.5KiB", 512},
+                                                    {"7kB", 7000},
+                                                    {"7KB", 7000},
+                                                    {"4097B", 4097},
+                                                    {"0B", 0},
+                                                    {"1e3 MB", 1'000'000'000}};
+    for (const auto& [text, bytes] : cases) {
+        EXPECT_EQ(parse_bytes(text), bytes) << text;
+        EXPECT_EQ(parse_bytes(exact_bytes(bytes)), bytes) << text;
+    }
+    for (const char* text :
+         {"", "24", "GiB", "24G", "24 gib", "-1GiB", "24GiB ", "nanGiB", "infB", "1e30TiB", "2 4GiB"})
+        EXPECT_FALSE(parse_bytes(text)) << text;
+    EXPECT_EQ(exact_bytes(size_t{24} << 30), "24GiB");
+    EXPECT_EQ(exact_bytes(48'000'000'000), "48GB");
+    EXPECT_EQ(exact_bytes(4097), "4097B");
+}
+
 TEST(HumanUnits, Durations) {
     const std::pair<double, const char*> cases[] = {{0, "0 ms"},        {0.35, "350 ms"},  {0.9994, "999 ms"},
                                                     {0.9996, "1.0 s"},  {12.34, "12.3 s"}, {59.94, "59.9 s"},

@@ -190,5 +190,34 @@ TEST_F(BenchStep, ReportsOptionsThatExcludeEachOther) {
     expect({config(), output("run"), "--stage", "dpo", "--pair-lengths", "4,2,2"}, "excludes config");
 }
 
+TEST_F(BenchStep, PlansWhatFits) {
+    const auto plan = [&](const std::vector<std::string>& more) {
+        std::vector<std::string> all = {"--model", "qwen2.5-3b", "--length", "8192",   "--mean-length",
+                                        "400",     "--device",   "cuda",     "--plan", "--accumulation",
+                                        "8",       "--fit",      "auto"};
+        if (std::ranges::find(more, "--host-memory") == more.end()) all.insert(all.end(), {"--host-memory", "64GiB"});
+        all.insert(all.end(), more.begin(), more.end());
+        return run("bench_step", all);
+    };
+    const std::string large = plan({"--gpu-memory", "80GiB"}).out, small = plan({"--gpu-memory", "24GiB"}).out;
+    EXPECT_NE(large.find("fits as it is: "), std::string::npos) << large;
+    EXPECT_NE(large.find(" s predicted "), std::string::npos) << large;
+    EXPECT_NE(small.find("gradient_checkpointing: block, "), std::string::npos) << small;
+    EXPECT_NE(small.find(" of 23.0 GiB"), std::string::npos) << small;
+    const std::string kept = plan({"--gpu-memory", "48GiB", "--offload-optimizer", "1"}).out;
+    EXPECT_EQ(kept.find("offload_optimizer:"), std::string::npos) << kept;
+    const std::string poor = plan({"--gpu-memory", "24GiB", "--host-memory", "8GiB"}).out;
+    EXPECT_NE(poor.find(" of host memory instead of 8.00 GiB this fits: gradient_checkpointing: block, "),
+              std::string::npos)
+        << poor;
+    EXPECT_NE(poor.find("; without it this fits: "), std::string::npos) << poor;
+    const Program::Result tiny = plan({"--gpu-memory", "1GB"});
+    EXPECT_NE(tiny.err.find("--gpu-memory: expected more than 1GiB, found 1GB"), std::string::npos) << tiny.err;
+    const Program::Result unread = plan({"--gpu-memory", "24"});
+    EXPECT_EQ(unread.exit, static_cast<int>(Exit::config));
+    EXPECT_NE(unread.err.find("--gpu-memory: expected a size such as 24GiB or 48GB, found 24"), std::string::npos)
+        << unread.err;
+}
+
 }  // namespace
 }  // namespace colonnade

@@ -5,8 +5,9 @@
 #include "tests/support/answer_trees.h"
 #include "tests/support/file_test.h"
 #include "tests/support/flat_sample.h"
-#include "train/bench/step_flops.h"
 #include "train/objectives/reward_objective.h"
+#include "train/run/gpu_rates.h"
+#include "train/run/step_flops.h"
 
 namespace colonnade {
 namespace {
@@ -203,12 +204,12 @@ TEST(StepFlops, OfPairs) {
 
 TEST(StepFlops, PeakIsThatOfTheWholeDevice) {
     for (const char* name : {"NVIDIA H200", "NVIDIA H100 80GB HBM3", "NVIDIA GH200 480GB"})
-        EXPECT_EQ(dense_bf16_peak(name), 989.5e12) << name;
+        EXPECT_EQ(gpu_rates(name).bf16, 989.5e12) << name;
     for (const char* name : {"NVIDIA A100-SXM4-80GB", "NVIDIA A100-PCIE-40GB"})
-        EXPECT_EQ(dense_bf16_peak(name), 312e12) << name;
+        EXPECT_EQ(gpu_rates(name).bf16, 312e12) << name;
     for (const char* name :
          {"NVIDIA H100 PCIe", "NVIDIA H100 NVL", "NVIDIA H200 NVL", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA L4"})
-        EXPECT_EQ(dense_bf16_peak(name), 0) << name;
+        EXPECT_EQ(gpu_rates(name).bf16, 0) << name;
 }
 
 }  // namespace

@@ -162,6 +162,11 @@ TEST(ConfigErrors, RulesBetweenKeys) {
          "c.yaml:4:18: offload_weights: expected true, false or a number of blocks, found 'most'"},
         {"offload_optimizer: 1.5",
          "c.yaml:4:20: offload_optimizer: expected true, false, or a number from 0 to 1, found '1.5'"},
+        {"gpu_memory: 24", "c.yaml:4:13: gpu_memory: expected a size such as 24GiB or 48GB, found '24'"},
+        {"host_memory: -1GiB", "c.yaml:4:14: host_memory: expected a size such as 24GiB or 48GB, found '-1GiB'"},
+        {"gpu_memory: 1024MiB",
+         "c.yaml:4:13: gpu_memory: expected more than 1GiB, which CUDA and its libraries take, found 1GiB"},
+        {"fit: maybe", "c.yaml:4:6: fit: expected one of off, auto, found 'maybe'"},
         {"muon_momentum: 0.9", "c.yaml:4:16: muon_momentum is for optim muon"},
         {"stage: dpo\nneftune_noise_alpha: 5",
          "c.yaml:5:22: neftune_noise_alpha is for stages pt and sft: answers of stage dpo share their prompt, whose "

@@ -268,8 +268,8 @@ const std::string everything_with_shape =
     "share_prefixes: false\ndocument_mask: false\nmax_steps: 50\nlr_scheduler_type: wsd\nwarmup_ratio: "
     "0.2\nmin_lr_rate: 0.1\n"
     "wsd_decay_ratio: 0.3\ndevice: cuda\ndevice_index: 3\nbf16: true\noptim_dtype: bfloat16\noffload_optimizer: 0.5\n"
-    "gradient_checkpointing: selective\noffload_activations: 5\noffload_weights: 3\noutput_dir: "
-    "o\nresume_from_checkpoint: "
+    "gradient_checkpointing: selective\noffload_activations: 5\noffload_weights: 3\nfit: auto\ngpu_memory: 24GiB\n"
+    "host_memory: 1.5TB\noutput_dir: o\nresume_from_checkpoint: "
     "'runs/checkpoint-10'\n";
 
 /// Their keys exclude each other.
@@ -404,10 +404,11 @@ TEST(Config, TheRoundTripTouchesEveryKey) {
 
 TEST(Config, ChangesAreThoseThatAffectTheWeights) {
     const Config config = read(minimal);
-    for (const char* how : {"output_dir=x", "threads=2", "resume_from_checkpoint=auto", "logging_steps=3",
-                            "device_index=1", "gradient_checkpointing=block", "offload_activations=true",
-                            "offload_weights=true", "offload_optimizer=true", "save_strategy=no", "prepared_path=x",
-                            "zero_stage=1", "ddp_timeout=5", "param_checksum_steps=0", "recompute_check_steps=3"})
+    for (const char* how :
+         {"output_dir=x", "threads=2", "resume_from_checkpoint=auto", "logging_steps=3", "device_index=1",
+          "gradient_checkpointing=block", "fit=auto", "gpu_memory=8GB", "host_memory=8GB", "offload_activations=true",
+          "offload_weights=true", "offload_optimizer=true", "save_strategy=no", "prepared_path=x", "zero_stage=1",
+          "ddp_timeout=5", "param_checksum_steps=0", "recompute_check_steps=3"})
         EXPECT_TRUE(config_changes(config, read(minimal, {how})).empty()) << how;
     for (const char* what : {"learning_rate=1e-3", "datasets[0].path=x", "max_steps=3", "data_seed=3", "packing=false",
                              "optim_dtype=bf16", "optim=adamw_8bit", "deterministic=true", "grad_sync_dtype=bf16"})

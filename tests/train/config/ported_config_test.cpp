@@ -195,6 +195,13 @@ TEST(PortedConfigs, OffloadedActivationsAreTheInputsOfRecomputedBlocks) {
                       "c.yaml:4:22: offload_activations: expected true, false or a number of blocks, found '-1'"}});
 }
 
+TEST(PortedConfigs, FindingTheBatchSizeIsFitting) {
+    EXPECT_EQ(read(minimal + "auto_find_batch_size: true\n").fit, Fit::automatic);
+    const LoadedConfig off = parse_config(minimal + "auto_find_batch_size: false\n", "c.yaml");
+    EXPECT_EQ(off.config.fit, Fit::off);
+    EXPECT_EQ(off.notices.size(), 1u);
+}
+
 TEST(PortedConfigs, TypingErrorsStayErrors) {
     expect_problems({
         {"packng: false", "c.yaml:4:1: unknown key 'packng' (did you mean 'packing'?)"},

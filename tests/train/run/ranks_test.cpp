@@ -6,6 +6,7 @@
 #include "train/objectives/policy_objective.h"
 #include "train/objectives/preference_objective.h"
 #include "train/run/rank_check.h"
+#include "train/run/session_fit.h"
 
 namespace colonnade {
 namespace {
@@ -22,6 +23,27 @@ TEST_P(RanksOnDevice, LearnWhatOneRankLearns) {
         train_ranks(n, name, {fmt::format("gradient_accumulation_steps={}", 12 / n)});
         expect_close(name, "one");
     }
+}
+
+/// With memory for a shard of the optimizer's state alone.
+TEST_F(RanksTest, FitByTheSameSettings) {
+    const std::vector<std::string> given = {"gradient_accumulation_steps=2", "gradient_checkpointing=none",
+                                            "head_chunk=64"};
+    Session session;
+    std::vector<std::string> all = given;
+    all.push_back(output("planned"));
+    quietly([&] { session = open_session(load_config(config(), all)); });
+    FitSubject subject = fit_subject(session, one_rank());
+    subject.ranks = subject.local_ranks = 2;
+    session.config.zero_stage = 1;
+    const size_t bytes = memory_need(subject, session.config).device;
+    all = given;
+    all.insert(all.end(), {"fit=auto", fmt::format("host_memory={}B", 2 * bytes)});
+    const Program::Result fitted = train_ranks(2, "fitted", all);
+    EXPECT_NE(fitted.out.find("\nfit        zero_stage: 1: "), std::string::npos) << fitted.out;
+    EXPECT_EQ(load_config(path("fitted/config.yaml")).config.zero_stage, 1);
+    train_ranks(2, "whole", given);
+    expect_same("fitted", "whole");
 }
 
 /// Adapters without dropout; one rank resumes from a checkpoint of two ranks with sharded state.
