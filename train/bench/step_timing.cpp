@@ -30,7 +30,7 @@ class MicroBatches {
             loader_.emplace(
                 store,
                 PackSchedule(lengths_, {.packing = train_packing(c), .layout = run.layout, .max_steps = run.steps},
-                             run.session.train.prefixes),
+                             run.session.train.prefixes, store.visible_pairs()),
                 LoaderOptions{.rank = ranks.rank(), .document_mask = c.document_mask, .reference = run.reference});
             return;
         }
