@@ -7,7 +7,8 @@
 
 namespace colonnade {
 
-PackSchedule::PackSchedule(std::vector<int64_t> lengths, PackScheduleSettings settings, PrefixOrder prefixes)
+PackSchedule::PackSchedule(std::vector<int64_t> lengths, PackScheduleSettings settings, PrefixOrder prefixes,
+                           std::vector<int64_t> visible)
     : settings_(settings) {
     const auto& [per_device_batch, accumulation, ranks] = settings_.layout;
     if (per_device_batch < 1 || accumulation < 1 || ranks < 1) {
@@ -20,6 +21,10 @@ PackSchedule::PackSchedule(std::vector<int64_t> lengths, PackScheduleSettings se
         fail(Exit::config, "{} epochs, expected more than 0 and at most 1e9", settings_.epochs);
     }
     if (lengths.empty()) fail(Exit::data, "there are no samples to schedule");
+    if (visible.empty())
+        for (const int64_t length : lengths) visible.push_back(colonnade::visible_pairs(length));
+    require(visible.size() == lengths.size(), "visible pairs of {} samples for {}", visible.size(), lengths.size());
+    visible_ = std::make_shared<const std::vector<int64_t>>(std::move(visible));
     packer_ = std::make_shared<const Packer>(std::move(lengths), settings_.packing, std::move(prefixes));
     total_steps_ = settings_.max_steps > 0 ? settings_.max_steps : count_steps();
 }
@@ -57,7 +62,7 @@ const PackPlan& PackSchedule::plan(int64_t epoch) {
     if (!settings_.packing.shuffle) epoch = 0;
     if (epoch != planned_epoch_) {
         plan_ = packer_->plan(epoch);
-        deal_packs(plan_, settings_.layout, lengths());
+        deal_packs(plan_, settings_.layout, *visible_);
         planned_epoch_ = epoch;
     }
     return plan_;

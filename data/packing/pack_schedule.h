@@ -31,9 +31,11 @@ struct PackScheduleSettings {
 
 class PackSchedule {
   public:
-    /// `lengths` and `prefixes` are those of Packer. Throws Exit::config for settings out of range or samples longer than
-    /// a pack, Exit::data if there are no samples.
-    PackSchedule(std::vector<int64_t> lengths, PackScheduleSettings settings, PrefixOrder prefixes = {});
+    /// `lengths` and `prefixes` are those of Packer. `visible`: visible_pairs() of each sample (data/samples/sample.h);
+    /// empty if every sample is one sequence, so that its length says it. Throws Exit::config for settings out of range
+    /// or samples longer than a pack, Exit::data if there are no samples.
+    PackSchedule(std::vector<int64_t> lengths, PackScheduleSettings settings, PrefixOrder prefixes = {},
+                 std::vector<int64_t> visible = {});
 
     int64_t total_steps() const { return total_steps_; }
     /// Epochs whose steps and packs are worth counting one by one.
@@ -52,6 +54,7 @@ class PackSchedule {
 
     const PackScheduleSettings& settings() const { return settings_; }
     const std::vector<int64_t>& lengths() const { return packer_->lengths(); }
+    const std::vector<int64_t>& visible_pairs() const { return *visible_; }  ///< of each sample
     /// Whether the samples of a row share their prefixes.
     bool shares() const { return packer_->shares(); }
 
@@ -59,7 +62,9 @@ class PackSchedule {
     int64_t count_steps();
 
     PackScheduleSettings settings_;
-    std::shared_ptr<const Packer> packer_;  ///< copies of a schedule have it in common
+    // Copies of a schedule have these in common.
+    std::shared_ptr<const Packer> packer_;
+    std::shared_ptr<const std::vector<int64_t>> visible_;
     int64_t total_steps_ = 0;
     bool extrapolated_ = false;
     int64_t epoch_ = 0, first_step_ = 0;  ///< the epoch that locate() found last, and its first global step

@@ -5,23 +5,25 @@
 
 namespace colonnade {
 
-int64_t pack_cost(const PackPlan& plan, int64_t p, std::span<const int64_t> lengths) {
+int64_t pack_pairs(const PackPlan& plan, int64_t p, std::span<const int64_t> visible) {
     int64_t pairs = 0;
-    for (int64_t i = plan.begins[static_cast<size_t>(p)]; i < plan.begins[static_cast<size_t>(p) + 1]; ++i) {
-        const int64_t length = lengths[static_cast<size_t>(plan.samples[static_cast<size_t>(i)])],
-                      shared = plan.shared[static_cast<size_t>(i)];
-        pairs += (length * (length + 1) - shared * (shared + 1)) / 2;
-    }
-    return plan.tokens[static_cast<size_t>(p)] + pairs / pairs_like_a_token;
+    for (int64_t i = plan.begins[static_cast<size_t>(p)]; i < plan.begins[static_cast<size_t>(p) + 1]; ++i)
+        pairs += visible[static_cast<size_t>(plan.samples[static_cast<size_t>(i)])] -
+                 visible_pairs(plan.shared[static_cast<size_t>(i)]);
+    return pairs;
+}
+
+int64_t pack_cost(const PackPlan& plan, int64_t p, std::span<const int64_t> visible) {
+    return plan.tokens[static_cast<size_t>(p)] + pack_pairs(plan, p, visible) / pairs_like_a_token;
 }
 
 /// Packs in their new order. The packs of one micro-step, sorted, go to the ranks in turn, from the first to the last
 /// and back again.
 static std::vector<int64_t> dealt_order(const PackPlan& plan, const StepLayout& layout,
-                                        std::span<const int64_t> lengths) {
+                                        std::span<const int64_t> visible) {
     std::vector<int64_t> order(static_cast<size_t>(plan.packs())), cost;
     std::iota(order.begin(), order.end(), 0);
-    for (const int64_t p : order) cost.push_back(pack_cost(plan, p, lengths));
+    for (const int64_t p : order) cost.push_back(pack_cost(plan, p, visible));
     const int64_t together = layout.ranks * layout.per_device_batch;
     for (int64_t begin = 0; begin < plan.packs(); begin += layout.packs_per_step()) {
         const int64_t end = std::min(begin + layout.packs_per_step(), plan.packs());
@@ -41,10 +43,10 @@ static std::vector<int64_t> dealt_order(const PackPlan& plan, const StepLayout& 
     return order;
 }
 
-void deal_packs(PackPlan& plan, const StepLayout& layout, std::span<const int64_t> lengths) {
+void deal_packs(PackPlan& plan, const StepLayout& layout, std::span<const int64_t> visible) {
     if (layout.packs_per_step() == 1) return;
     PackPlan dealt;
-    for (const int64_t p : dealt_order(plan, layout, lengths)) {
+    for (const int64_t p : dealt_order(plan, layout, visible)) {
         const auto begin = plan.begins[static_cast<size_t>(p)], end = plan.begins[static_cast<size_t>(p) + 1];
         dealt.samples.insert(dealt.samples.end(), plan.samples.begin() + begin, plan.samples.begin() + end);
         dealt.shared.insert(dealt.shared.end(), plan.shared.begin() + begin, plan.shared.begin() + end);
@@ -55,6 +57,31 @@ void deal_packs(PackPlan& plan, const StepLayout& layout, std::span<const int64_
     plan.shared = std::move(dealt.shared);
     plan.begins = std::move(dealt.begins);
     plan.tokens = std::move(dealt.tokens);
+}
+
+double slowest_over_mean(const PackPlan& plan, const StepLayout& layout, std::span<const int64_t> visible) {
+    const auto cost_of_micro_batch = [&](int64_t first) {
+        int64_t longest = 0, pairs = 0;
+        for (int64_t p = first; p < std::min(first + layout.per_device_batch, plan.packs()); ++p) {
+            longest = std::max(longest, plan.tokens[static_cast<size_t>(p)]);
+            pairs += pack_pairs(plan, p, visible);
+        }
+        return static_cast<double>(layout.per_device_batch * longest) +
+               static_cast<double>(pairs) / static_cast<double>(pairs_like_a_token);
+    };
+    double slowest = 0, all = 0;
+    for (int64_t step = 0; step < layout.steps(plan); ++step) {
+        double most = 0;
+        for (int64_t rank = 0; rank < layout.ranks; ++rank) {
+            double cost = 0;
+            for (int64_t micro = 0; micro < layout.accumulation; ++micro)
+                cost += cost_of_micro_batch(layout.first_pack(step, micro, rank));
+            most = std::max(most, cost);
+            all += cost;
+        }
+        slowest += most;
+    }
+    return slowest * static_cast<double>(layout.ranks) / all;
 }
 
 StepTotals step_totals(const PackPlan& plan, const StepLayout& layout, int64_t step, std::span<const int64_t> lengths,

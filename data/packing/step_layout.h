@@ -9,8 +9,9 @@
 
 namespace colonnade {
 
-/// How the packs of an optimizer step are distributed: micro-step by micro-step, and rank by rank within each. Which
-/// packs a step contains depends only on the product: 1 rank x 4 accumulation steps and 4 x 1 train on the same packs.
+/// How the packs of an optimizer step are distributed: micro-step by micro-step, and rank by rank within each, from the
+/// last rank to the first in every other micro-step. Which packs a step contains depends only on the product: 1 rank x 4
+/// accumulation steps and 4 x 1 train on the same packs.
 struct StepLayout {
     int64_t per_device_batch = 1;  ///< packs in one rank's micro-batch
     int64_t accumulation = 1;      ///< micro-batches per step
@@ -21,25 +22,37 @@ struct StepLayout {
     int64_t steps(const PackPlan& plan) const { return (plan.packs() + packs_per_step() - 1) / packs_per_step(); }
     /// First of the per_device_batch packs of `rank` in micro-step `micro` of step `step` of the epoch.
     int64_t first_pack(int64_t step, int64_t micro, int64_t rank) const {
-        return step * packs_per_step() + (micro * ranks + rank) * per_device_batch;
+        const int64_t turn = micro % 2 == 0 ? rank : ranks - 1 - rank;
+        return step * packs_per_step() + (micro * ranks + turn) * per_device_batch;
     }
 };
 
-/// What a pack costs, in tokens: those it computes, and its pairs of a query and a key that it sees. The pairs are those
-/// of a causal mask if every sample is one sequence; samples of several sequences have fewer.
+/// Pairs of a query and a key that pack p sees in its attention. `visible`: visible_pairs() of each sample alone
+/// (data/samples/sample.h); what a sample shares with the one before it is counted once.
 ///
-///     cost = tokens + pairs / 16384,    pairs = sum over samples of (length (length + 1) - shared (shared + 1)) / 2
+///     pairs = sum over samples of visible - shared (shared + 1) / 2
 ///
-/// By the rates of docs/benchmarks.md a token's GEMMs take as long as the attention of about 10,000 pairs in
-/// Llama-3.2-1B, and of 19,000 in Qwen2.5-7B. The exact figure hardly matters for the order of full packs.
-constexpr int64_t pairs_like_a_token = 16384;
-int64_t pack_cost(const PackPlan& plan, int64_t p, std::span<const int64_t> lengths);
+/// Exact if the plan's `shared` is all that samples of a row have in common; otherwise an upper bound, as the plan's
+/// tokens are (data/packing/packer.h). Sliding windows are not counted: they hide some of the pairs.
+int64_t pack_pairs(const PackPlan& plan, int64_t p, std::span<const int64_t> visible);
 
-/// Reorders the packs within each step by falling cost, so that the packs of a micro-step cost about the same on every
-/// rank: a micro-step takes as long as its slowest rank. With several packs in a micro-batch, each rank gets some from
-/// both ends of the micro-step. Which packs a step contains does not change, and their order does not depend on ranks and
-/// accumulation if per_device_batch is 1.
-void deal_packs(PackPlan& plan, const StepLayout& layout, std::span<const int64_t> lengths);
+/// What a pack costs, in tokens: cost = tokens + pairs / 16384. By the rates of docs/benchmarks.md a token's GEMMs take as
+/// long as the attention of about 10,000 pairs in Llama-3.2-1B, and of 19,000 in Qwen2.5-7B. The exact figure hardly
+/// matters for the order of full packs.
+constexpr int64_t pairs_like_a_token = 16384;
+int64_t pack_cost(const PackPlan& plan, int64_t p, std::span<const int64_t> visible);
+
+/// Reorders the packs within each step by falling cost. Ranks wait for each other once a step, when its gradients are
+/// summed, so that a step takes as long as the rank that has most to do in all of its micro-steps. As every other
+/// micro-step goes to the ranks backwards, the rank with the costliest pack of one has the cheapest of the next. With
+/// several packs in a micro-batch, each rank gets some from both ends of the micro-step. Which packs a step contains does
+/// not change, and their order does not depend on ranks and accumulation if per_device_batch is 1.
+void deal_packs(PackPlan& plan, const StepLayout& layout, std::span<const int64_t> visible);
+
+/// How much longer a plan takes than if all ranks had the same to do: the cost of each step's slowest rank over that of an
+/// average one, both summed over the steps. 1 for one rank. The packs of a micro-batch are padded to the longest of them,
+/// so its cost is per_device_batch x the tokens of that one + pairs / 16384.
+double slowest_over_mean(const PackPlan& plan, const StepLayout& layout, std::span<const int64_t> visible);
 
 /// Totals of one step over all ranks and micro-steps, known before its first forward pass.
 struct StepTotals {

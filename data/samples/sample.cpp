@@ -29,6 +29,12 @@ int64_t Sample::common() const {
         ->shared;
 }
 
+int64_t visible_pairs(const Sample& sample) {
+    int64_t pairs = 0;
+    for (const Sequence& s : sample.sequences) pairs += visible_pairs(s.length(), s.shared);
+    return pairs;
+}
+
 Sample unshared(const Sample& sample) {
     Sample apart = sample;
     for (size_t s = 0; s < sample.sequences.size(); ++s) {

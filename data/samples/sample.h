@@ -81,6 +81,16 @@ struct Sample {
     bool operator==(const Sample&) const = default;
 };
 
+/// Pairs of a query and a key that attention sees: each token sees itself and the tokens before it in its sequence. Those
+/// of a sequence's own tokens, or of all its tokens if it shares none:
+///
+///     (length (length + 1) - shared (shared + 1)) / 2
+constexpr int64_t visible_pairs(int64_t length, int64_t shared = 0) {
+    return (length * (length + 1) - shared * (shared + 1)) / 2;
+}
+/// The sum over the sequences of a sample. Sliding windows are not counted: they hide some of these pairs.
+int64_t visible_pairs(const Sample& sample);
+
 /// The same sample with whole sequences that share nothing.
 Sample unshared(const Sample& sample);
 

@@ -217,6 +217,14 @@ std::vector<int64_t> TokenStore::lengths() const {
     return lengths;
 }
 
+std::vector<int64_t> TokenStore::visible_pairs() const {
+    std::vector<int64_t> pairs(static_cast<size_t>(size()));
+    for (size_t i = 0; i < pairs.size(); ++i)
+        for (auto s = static_cast<size_t>(sequence_begins_[i]); s < static_cast<size_t>(sequence_begins_[i + 1]); ++s)
+            pairs[i] += colonnade::visible_pairs(shared_[s] + token_begins_[s + 1] - token_begins_[s], shared_[s]);
+    return pairs;
+}
+
 std::vector<double> TokenStore::target_weights() const {
     std::vector<double> sums(static_cast<size_t>(size()));
     for (size_t i = 0; i < sums.size(); ++i)

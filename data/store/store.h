@@ -62,6 +62,7 @@ class TokenStore {
 
     Sample sample(int64_t i) const;
     std::vector<int64_t> lengths() const;        ///< tokens of each sample, for the packer
+    std::vector<int64_t> visible_pairs() const;  ///< visible_pairs() of each sample, for PackSchedule
     std::vector<double> target_weights() const;  ///< target_weight() of each sample
     std::vector<PairTotals> pairs() const;       ///< pair_totals() of each sample
     /// Sample i has sequences [o[i], o[i + 1]).

@@ -52,7 +52,7 @@ class MicroBatches {
         loader_.emplace(
             run_.session.train.store,
             PackSchedule(lengths_, {.packing = train_packing(c), .layout = run_.layout, .max_steps = run_.steps},
-                         run_.session.train.prefixes),
+                         run_.session.train.prefixes, run_.session.train.store.visible_pairs()),
             LoaderOptions{
                 .start_step = step, .rank = rank_, .document_mask = c.document_mask, .reference = run_.reference});
     }

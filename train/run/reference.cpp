@@ -162,7 +162,7 @@ class Tables {
 std::vector<double> compute_reference(const StoreResult& split, const PackScheduleSettings& settings, Learner& learner,
                                       const Context& ctx, const ProgressOptions& options) {
     const TokenStore& store = split.store;
-    PackSchedule schedule(split.row_lengths(), settings, split.prefixes);
+    PackSchedule schedule(split.row_lengths(), settings, split.prefixes, store.visible_pairs());
     ProgressOptions with_total = options;
     with_total.total = static_cast<double>(store.size());
     with_total.unit = "samples";

@@ -15,6 +15,7 @@
 #include "train/run/given_logps.h"
 #include "train/run/learner_options.h"
 #include "train/run/machine.h"
+#include "train/run/run_schedule.h"
 #include "train/run/sample_answers.h"
 #include "train/run/session_fit.h"
 
@@ -259,6 +260,7 @@ std::string plan_text(const PlannedRun& run, const PlanView& view) {
                                       layout.packs_per_step() == 1 ? "" : "s", layout.accumulation,
                                       layout.accumulation == 1 ? "" : "s", layout.per_device_batch,
                                       ranks.several() ? fmt::format(" on each of {} ranks", layout.ranks) : ""));
+    if (ranks.several()) text += line("ranks", waiting_text(schedule));
     text += warmup_line(c, schedule.total_steps());
     text +=
         line("run", fmt::format("{} samples, {} tokens ({:.0f} trained on{}) in {} packs of {}, {:.1f} % full",

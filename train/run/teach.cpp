@@ -108,7 +108,7 @@ Taught teach(Session session, const TeachOptions& options) {
     TaughtFile file(store, options, std::min(options.top, session.model.vocab_size));
     PackSchedule schedule(session.train.row_lengths(),
                           {.packing = eval_packing(c), .layout = {c.per_device_eval_batch_size, 1, 1}, .epochs = 1},
-                          session.train.prefixes);
+                          session.train.prefixes, store.visible_pairs());
     Loader loader(store, schedule);
     Progress progress({.label = "teaching", .total = static_cast<double>(store.size()), .unit = "samples"});
     double done = 0;

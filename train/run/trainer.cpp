@@ -309,7 +309,7 @@ bool Trainer::evaluate() {
                           {.packing = eval_packing(config_),
                            .layout = {config_.per_device_eval_batch_size, 1, ranks_.size()},
                            .epochs = 1},
-                          session_.eval.prefixes);
+                          session_.eval.prefixes, visible_pairs(config_, store));
     const LossSums sums = over_ranks(evaluate_own(schedule));
     const auto tokens = static_cast<double>(store.tokens());
     const double seconds = seconds_since(start);

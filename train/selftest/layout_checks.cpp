@@ -40,8 +40,11 @@ Finding check_accumulation(const Subject& subject) {
 }
 
 Finding check_ranks(const Subject& subject) {
-    std::vector<int64_t> lengths;
-    for (const Sample& sample : subject.samples) lengths.push_back(sample.length());
+    std::vector<int64_t> lengths, visible;
+    for (const Sample& sample : subject.samples) {
+        lengths.push_back(sample.length());
+        visible.push_back(visible_pairs(sample));
+    }
     const int64_t longest = std::ranges::max(lengths);
     int64_t tokens = 0;
     for (const int64_t length : lengths) tokens += length;
@@ -53,7 +56,7 @@ Finding check_ranks(const Subject& subject) {
     for (const int64_t ranks : {1, 2}) {
         PackPlan plan = plan_epoch(lengths, packing, 0);
         const StepLayout layout{.accumulation = (plan.packs() + ranks - 1) / ranks, .ranks = ranks};
-        deal_packs(plan, layout, lengths);
+        deal_packs(plan, layout, visible);
         StepOutcome& sum = outcomes.emplace_back();
         for (int64_t rank = 0; rank < ranks; ++rank) {
             std::vector<Batch> own;

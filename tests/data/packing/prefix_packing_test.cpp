@@ -402,7 +402,7 @@ TEST(PrefixPacking, ASchedulePlansWithItAndCopiesDoToo) {
     PackSchedule alone(walk.lengths, settings), shared(walk.lengths, settings, walk.prefixes), copy = shared;
     EXPECT_LT(2 * shared.total_steps(), alone.total_steps());
     PackPlan plan = Packer(walk.lengths, settings.packing, walk.prefixes).plan(1);
-    deal_packs(plan, settings.layout, walk.lengths);
+    deal_packs(plan, settings.layout, shared.visible_pairs());
     EXPECT_EQ(shared.plan(1).samples, plan.samples);
     EXPECT_EQ(copy.plan(1).samples, plan.samples);
 }

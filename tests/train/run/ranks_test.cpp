@@ -207,6 +207,7 @@ TEST_F(RanksTest, PlanReportsTheMemoryOfEachRank) {
     const Program::Result plan = Program(mpirun(), arguments, allow_ranks).wait();
     EXPECT_EQ(plan.exit, 0) << plan.err;
     EXPECT_EQ(count_of(plan.out, "8 steps x 3 packs (1 micro-step x 1 on each of 3 ranks)"), 1) << plan.out;
+    EXPECT_EQ(count_of(plan.out, "\nranks      the slowest of 3 has "), 1) << plan.out;
     EXPECT_EQ(count_of(plan.out, "memory of each rank: CPU"), 1) << plan.out;
     EXPECT_FALSE(std::filesystem::exists(path("run")));
 }
