@@ -64,6 +64,13 @@ TEST_P(Update, ClipsToTheNorm) {
     }
 }
 
+TEST_P(Update, CountsGradientsOnceHoweverOftenTheirNormIsAsked) {
+    set_gradients(0.5f);
+    const double norm = learner_->gradient_norm(learner_->context());
+    EXPECT_TRUE(learner_->is_finite(learner_->context()));
+    EXPECT_EQ(update({}, 0).gradient_norm, norm);
+}
+
 TEST_P(Update, RefusesGradientsThatAreNotFinite) {
     const Parameter& p = *learner_->parameters().named("model.layers.0.self_attn.k_proj.weight");
     for (const float bad : {std::nanf(""), INFINITY, -INFINITY}) {
