@@ -85,7 +85,7 @@ GpuState state_of(const Nvml& nvml, Handle gpu) {
 
 using Library = std::unique_ptr<void, int (*)(void*)>;
 
-Library opened(const std::string& library) {
+Library open_library(const std::string& library) {
     return {dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL), dlclose};
 }
 
@@ -102,7 +102,7 @@ std::string uuid_text(const std::string& bytes) {
 
 DriverReport driver_report(const std::string& library) {
     DriverReport report;
-    const Library handle = opened(library);
+    const Library handle = open_library(library);
     if (!handle) return report;
     const Nvml nvml(handle.get());
     if (!nvml.call("nvmlInit_v2")) {
@@ -133,7 +133,7 @@ struct GpuMeter::State {
     int64_t readings = 0;
     std::jthread reader{};  ///< ends before what it reads
 
-    explicit State(Library opened) : library(std::move(opened)) {}
+    explicit State(Library handle) : library(std::move(handle)) {}
     std::optional<uint64_t> millijoules() const {
         return converted<uint64_t>(nvml.number<unsigned long long>("nvmlDeviceGetTotalEnergyConsumption", gpu));
     }
@@ -146,7 +146,7 @@ struct GpuMeter::State {
 };
 
 GpuMeter::GpuMeter(const std::string& uuid, const std::string& library) {
-    Library handle = opened(library);
+    Library handle = open_library(library);
     if (!handle) return;
     auto state = std::make_unique<State>(std::move(handle));
     if (!state->nvml.call("nvmlInit_v2")) return;
