@@ -179,33 +179,6 @@ Section machine_section() {
                 "bf16 weights, activations and matrix products; sums, weight gradients and the optimizer's master "
                 "weights stay fp32. A GPU always computes this way; the CPU computes in fp32.")
                 .default_is("auto: true on a GPU, false on the CPU"),
-            // Does not affect the weights: recomputed activations have the same bits.
-            key("gradient_checkpointing", &C::gradient_checkpointing,
-                "Activations that the backward pass recomputes instead of keeping them; results stay the same. "
-                "selective: outputs of norms and SwiGLU, costs memory bandwidth only; block: everything but the input "
-                "of each block, needs the least memory and costs a second forward pass, about a third more "
-                "computation. true means block, false means none.")
-                .also({"enable_activation_checkpointing"})
-                .only_how_to_run(),
-            key("offload_activations", &C::offload_activations,
-                "The inputs of blocks are in pinned host memory between the forward and the backward pass of a GPU. "
-                "Results stay the same. With gradient_checkpointing: block they are most of what is kept. true: the "
-                "inputs of all blocks but the last two; a number: of at most this number of blocks, from the lowest "
-                "trained one on.")
-                .also({"activation_offloading", "enable_activation_offloading"})
-                .only_how_to_run(),
-            // Moves memory only: every step has the same bits.
-            key("offload_weights", &C::offload_weights,
-                "Blocks whose weights and gradients are in pinned host memory: 6 bytes per parameter (2 if frozen). "
-                "They "
-                "come to the GPU one after the other, while another computes: hidden with some 12,000 tokens or more "
-                "per "
-                "micro-step. Embedding, head and the optimizer's state (offload_optimizer) stay. Results stay the "
-                "same. "
-                "true: all blocks; a number: of this number of blocks, spread over the model. On one rank, without "
-                "muon "
-                "and base_quantization.")
-                .only_how_to_run(),
             key("deterministic", &C::deterministic,
                 "The same bits in every run. The CPU is always deterministic. On GPUs this switches attention's "
                 "backward pass, and NCCL, to slower deterministic algorithms; everything else is deterministic anyway.")

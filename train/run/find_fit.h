@@ -40,8 +40,7 @@ struct FoundFit {
 };
 
 /// Changes the config so that the run fits; keys in `given` keep their values. If nothing fits, the config stays as it is.
-/// A run that resumes, whose config was `then`, keeps what it had before if that still fits, so that it goes on with the
-/// same bits.
+/// `then`: the config that the run to resume had. Its settings stay if they still fit, and with them the bits.
 FoundFit find_fit(Config& config, const std::set<std::string>& given, const FitSubject& subject,
                   const std::optional<MemoryRoom>& room, const std::optional<Config>& then = {});
 

@@ -15,7 +15,7 @@
 //
 // Measured shares (docs/benchmarks.md): products run at 0.68 to 0.72 of the peak; attention at 0.6 and 0.52 in long
 // documents at head_dim 128 (docs/attention.md); AdamW at 3.9 TB/s on an H200. With them the figures of docs/benchmarks.md,
-// docs/learning.md and docs/lora.md, all of an H200, come out within 6 % (tests/train/run/step_time_test.cpp). Short
+// docs/learning.md and docs/lora.md, all of an H200, come out within 6 % (tests/train/bench/step_time_test.cpp). Short
 // documents, small models and small micro-steps take longer than predicted. Not counted: the exchange between ranks, the
 // loader, evaluation, saves.
 

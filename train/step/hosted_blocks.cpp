@@ -22,7 +22,7 @@ std::vector<Range> ranges_of_blocks(const ParameterList& list, const std::vector
 }
 
 HostedBlocks::Slots HostedBlocks::Slots::lay_out(Arena& device, const std::vector<int64_t>& blocks, const Array& array,
-                                                 const char* group, size_t count) {
+                                                 size_t count) {
     Slots s{.placed = array.placed, .ranges = std::vector<Range>(blocks.size())};
     if (!array.placed.has_hosted()) return s;
     for (const LayerRange& layer : layer_ranges(array.list)) {
@@ -32,7 +32,7 @@ HostedBlocks::Slots HostedBlocks::Slots::lay_out(Arena& device, const std::vecto
     }
     const DType dtype = array.placed.parts().front().values.dtype;
     for (size_t i = 0; i < std::min(count, blocks.size()); ++i)
-        s.slots.push_back(device.tensor(group, dtype, {array.placed.largest_hosted()}));
+        s.slots.push_back(device.tensor("slots of blocks", dtype, {array.placed.largest_hosted()}));
     return s;
 }
 
@@ -57,9 +57,8 @@ HostedBlocks HostedBlocks::lay_out(Arena& device, const std::vector<int64_t>& bl
                                    const Array& gradients) {
     HostedBlocks hosted;
     hosted.blocks_ = blocks;
-    for (const Array& array : weights)
-        hosted.weights_.push_back(Slots::lay_out(device, blocks, array, "slots of blocks", weight_slots));
-    hosted.gradients_ = Slots::lay_out(device, blocks, gradients, "slots of blocks", gradient_slots);
+    for (const Array& array : weights) hosted.weights_.push_back(Slots::lay_out(device, blocks, array, weight_slots));
+    hosted.gradients_ = Slots::lay_out(device, blocks, gradients, gradient_slots);
     return hosted;
 }
 
@@ -68,9 +67,9 @@ int64_t HostedBlocks::place_of(int64_t layer) const {
     return found != blocks_.end() && *found == layer ? found - blocks_.begin() : -1;
 }
 
-Tensor HostedBlocks::gradients_of(int64_t layer) const {
+Range HostedBlocks::gradients_of(int64_t layer) const {
     const int64_t place = place_of(layer);
-    return place >= 0 && gradients_.has(place) ? gradients_.on_device(place) : Tensor();
+    return place >= 0 ? gradients_.ranges[static_cast<size_t>(place)] : Range();
 }
 
 void HostedBlocks::fetch_weights(int64_t place) {

@@ -47,8 +47,8 @@ class HostedBlocks {
     /// their block has them.
     Tensor weights_in_slot(size_t array, int64_t begin, int64_t end) const { return weights_[array].find(begin, end); }
     Tensor gradients_in_slot(int64_t begin, int64_t end) const { return gradients_.find(begin, end); }
-    /// All gradients of a block.
-    Tensor gradients_of(int64_t layer) const;
+    /// The gradients of a block in their flat array; empty if it has none here.
+    Range gradients_of(int64_t layer) const;
 
     /// A pass begins. `adds`: its backward adds to gradients that are there; otherwise it begins at zero.
     void begin(bool adds) { adds_ = adds; }
@@ -69,8 +69,7 @@ class HostedBlocks {
         std::vector<Range> ranges;  ///< of each block
         std::vector<Tensor> slots{};
 
-        static Slots lay_out(Arena& device, const std::vector<int64_t>& blocks, const Array& array, const char* group,
-                             size_t count);
+        static Slots lay_out(Arena& device, const std::vector<int64_t>& blocks, const Array& array, size_t count);
         bool has(int64_t place) const { return ranges[static_cast<size_t>(place)].size() > 0; }
         Tensor on_device(int64_t place) const;
         Tensor on_host(int64_t place) const;

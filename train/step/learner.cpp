@@ -58,7 +58,7 @@ Learner::Learner(const ModelConfig& config, const LearnerOptions& options)
             "blocks in host memory on several ranks, with Muon or with quantised weights");
     state_.blocks.use(&transfers_);
     const auto& lora = options_.lora;
-    // The elements of an array on the device: where they are, or where their block has them while it computes.
+    // Finds elements of an array on the device: in place, or in the slot of their block.
     const auto on_device = [](const PlacedArray& array, const FlatElements& in_slot) -> FlatElements {
         return [&array, in_slot](int64_t begin, int64_t end) {
             return array.part_of(begin).hosted ? in_slot(begin, end) : array.slice(begin, end);
@@ -377,10 +377,10 @@ void Learner::await_gradients() {
 
 // Backward has finished a block in host memory: its gradients leave.
 void Learner::leave_block(const Context& ctx, int64_t layer) {
-    if (const Tensor gradients = state_.blocks.gradients_of(layer); gradients.rank > 0) {
-        const std::vector<LayerRange> layers = layer_ranges(parameters_);
-        const auto of = std::ranges::find(layers, layer, &LayerRange::layer);
-        sum_squares(ctx, {.sums = square_sums_[static_cast<size_t>(of - layers.begin())], .gradients = gradients});
+    if (const Range block = state_.blocks.gradients_of(layer); block.size() > 0) {
+        const auto place = std::ranges::lower_bound(sync_.owned(), block.begin, {}, &Range::begin);
+        sum_squares(ctx, {.sums = square_sums_[static_cast<size_t>(place - sync_.owned().begin())],
+                          .gradients = state_.blocks.gradients_in_slot(block.begin, block.end)});
     }
     state_.blocks.after_backward(layer);
 }
