@@ -6,6 +6,7 @@
 #include "layers/dropout.h"
 #include "layers/embedding.h"
 #include "layers/embedding_noise.h"
+#include "layers/fp8_product.h"
 #include "layers/gated_linear.h"
 #include "layers/gather.h"
 #include "layers/head_loss.h"
@@ -52,6 +53,22 @@ void bias_gradient(const Context& ctx, const LinearBackward& args);
 void dropout(const Context& ctx, const Dropout& args);
 
 void dequantise(const Context& ctx, const Dequantise& args);
+
+/// Codes and scales as colonnade::gemm takes them for `a`: of the first rows, a multiple of four, and of the others.
+struct QuantiseRows {
+    Tensor codes, scales;            ///< u8 [whole rows, columns], f32 [columns / 128, whole rows]
+    Tensor last_codes, last_scales;  ///< u8 [4, columns], right after `codes`; f32 [columns / 128, 4]; or empty
+    Tensor in;                       ///< [rows, columns]
+};
+void quantise_rows(const Context& ctx, const QuantiseRows& args);
+/// Codes and scales as colonnade::gemm takes them for `b`, or a slice of them.
+struct WeightCodes {
+    Tensor codes, scales;                     ///< of [rows, columns], or of the transpose
+    Tensor in{};                              ///< [rows, columns], contiguous,
+    const QuantisedMatrix* matrix = nullptr;  ///< or this one in e4m3
+    bool transposed = false;
+};
+void weight_codes(const Context& ctx, const WeightCodes& args);
 
 /// One chunk: args.logits holds its logits. Writes nll and correct and, in training, replaces the logits by their
 /// gradients.

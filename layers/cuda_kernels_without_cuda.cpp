@@ -52,6 +52,12 @@ void bias_gradient(const Context&, const LinearBackward&) {
 void dequantise(const Context&, const Dequantise&) {
     no_cuda();
 }
+void quantise_rows(const Context&, const QuantiseRows&) {
+    no_cuda();
+}
+void weight_codes(const Context&, const WeightCodes&) {
+    no_cuda();
+}
 void dropout(const Context&, const Dropout&) {
     no_cuda();
 }

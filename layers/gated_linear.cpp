@@ -13,29 +13,30 @@ void gate_up_swiglu_forward(const Context& ctx, const GateUpSwigluForward& args)
     check("out", args.out, {tokens, ffn});
     check("gate_up", args.gate_up, {tokens, 2 * ffn});
     check("in", args.in, {tokens, hidden});
-    check("weight", args.weight, {2 * ffn, hidden});
+    if (args.fp8.matrices.empty()) check("weight", args.weight, {2 * ffn, hidden});
     if (!args.bias.empty()) check("bias", args.bias, {2 * ffn});
-    if (cuda::hopper_supports(ctx, args)) {
+    if (!args.fp8 && cuda::hopper_supports(ctx, args)) {
         const PhaseTimer timer(ctx, "gemm");
         return cuda::hopper_gate_up_swiglu_forward(ctx, args);
     }
-    linear_forward(ctx, {.out = args.gate_up, .in = args.in, .weight = args.weight, .bias = args.bias});
+    linear_forward(ctx,
+                   {.out = args.gate_up, .in = args.in, .weight = args.weight, .bias = args.bias, .fp8 = args.fp8});
     swiglu_forward(ctx, {.out = args.out, .gate_up = args.gate_up});
 }
 
 void down_swiglu_backward(const Context& ctx, const DownSwigluBackward& args) {
     const ShapeCheck check(ctx, "down_swiglu_backward", args.weight.dtype);
     const int64_t tokens = args.dout.size(0), hidden = args.weight.size(0), ffn = args.weight.size(1);
-    check("weight", args.weight, {hidden, ffn});
+    if (args.fp8.matrices.empty()) check("weight", args.weight, {hidden, ffn});
     check("dout", args.dout, {tokens, hidden});
     check("dswiglu", args.dswiglu, {tokens, ffn});
     check("gate_up", args.gate_up, {tokens, 2 * ffn});
     check("dgate_up", args.dgate_up, {tokens, 2 * ffn});
-    if (cuda::hopper_supports(ctx, args)) {
+    if (!args.fp8 && cuda::hopper_supports(ctx, args)) {
         const PhaseTimer timer(ctx, "gemm");
         return cuda::hopper_down_swiglu_backward(ctx, args);
     }
-    linear_backward(ctx, {.din = args.dswiglu, .dout = args.dout, .weight = args.weight});
+    linear_backward(ctx, {.din = args.dswiglu, .dout = args.dout, .weight = args.weight, .fp8 = args.fp8});
     swiglu_backward(ctx, {.dgate_up = args.dgate_up, .dout = args.dswiglu, .gate_up = args.gate_up});
 }
 

@@ -10,15 +10,17 @@
 // backward does not write d_swiglu.
 
 #include "engine/device/context.h"
+#include "layers/fp8_product.h"
 
 namespace colonnade {
 
 struct GateUpSwigluForward {
-    Tensor out;      ///< [tokens, ffn]
-    Tensor gate_up;  ///< [tokens, 2 * ffn]: gate, then up; saved
-    Tensor in;       ///< [tokens, hidden]
-    Tensor weight;   ///< [2 * ffn, hidden]
-    Tensor bias{};   ///< [2 * ffn], or empty
+    Tensor out;       ///< [tokens, ffn]
+    Tensor gate_up;   ///< [tokens, 2 * ffn]: gate, then up; saved
+    Tensor in;        ///< [tokens, hidden]
+    Tensor weight;    ///< [2 * ffn, hidden]
+    Tensor bias{};    ///< [2 * ffn], or empty
+    Fp8Linear fp8{};  ///< given: the product in e4m3, by the separate ops
 };
 void gate_up_swiglu_forward(const Context& ctx, const GateUpSwigluForward& args);
 
@@ -28,6 +30,7 @@ struct DownSwigluBackward {
     Tensor dout;      ///< [tokens, hidden]
     Tensor weight;    ///< [hidden, ffn]
     Tensor gate_up;   ///< [tokens, 2 * ffn], saved by the forward
+    Fp8Linear fp8{};  ///< given: the product in e4m3, by the separate ops
 };
 void down_swiglu_backward(const Context& ctx, const DownSwigluBackward& args);
 

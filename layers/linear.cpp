@@ -29,6 +29,12 @@ void bias_gradient(const Context& ctx, const LinearBackward& args) {
     });
 }
 
+void input_gradient(const Context& ctx, const LinearBackward& args) {
+    if (!args.fp8) return gemm(ctx, {.c = args.din, .a = args.dout, .b = args.weight, .beta = beta_of(args.din_mode)});
+    require(args.din_mode == Grad::overwrite, "linear_backward: a product in e4m3 adds to nothing");
+    fp8_product(ctx, {.out = args.din, .in = args.dout, .weight = args.weight, .transposed = true, .fp8 = args.fp8});
+}
+
 }  // namespace
 
 int64_t linear_scratch_bytes(int64_t out_features) {
@@ -38,17 +44,20 @@ int64_t linear_scratch_bytes(int64_t out_features) {
 void linear_forward(const Context& ctx, const LinearForward& args) {
     const ShapeCheck check(ctx, "linear_forward", args.weight.dtype);
     const int64_t tokens = args.in.size(0), out_features = args.weight.size(0), in_features = args.weight.size(1);
-    check("weight", args.weight, {out_features, in_features});
+    if (args.fp8.matrices.empty()) check("weight", args.weight, {out_features, in_features});
     check("in", args.in, {tokens, in_features});
     check("out", args.out, {tokens, out_features});
     if (!args.bias.empty()) check("bias", args.bias, {out_features});
-    gemm(ctx, {.c = args.out, .a = args.in, .b = args.weight, .transpose_b = true, .bias = args.bias});
+    if (args.fp8)
+        fp8_product(ctx, {.out = args.out, .in = args.in, .weight = args.weight, .bias = args.bias, .fp8 = args.fp8});
+    else
+        gemm(ctx, {.c = args.out, .a = args.in, .b = args.weight, .transpose_b = true, .bias = args.bias});
 }
 
 void linear_backward(const Context& ctx, const LinearBackward& args) {
     const ShapeCheck check(ctx, "linear_backward", args.weight.dtype);
     const int64_t tokens = args.dout.size(0), out_features = args.weight.size(0), in_features = args.weight.size(1);
-    check("weight", args.weight, {out_features, in_features});
+    if (args.fp8.matrices.empty()) check("weight", args.weight, {out_features, in_features});
     check("dout", args.dout, {tokens, out_features});
     if (!args.din.empty()) check("din", args.din, {tokens, in_features});
     if (!args.dweight.empty()) {
@@ -60,7 +69,7 @@ void linear_backward(const Context& ctx, const LinearBackward& args) {
         if (!args.dweight.empty() && args.dweight_mode == Grad::overwrite) clear(ctx, args.dweight);
         return;
     }
-    if (!args.din.empty()) gemm(ctx, {.c = args.din, .a = args.dout, .b = args.weight, .beta = beta_of(args.din_mode)});
+    if (!args.din.empty()) input_gradient(ctx, args);
     constexpr double scale = planted_bug == PlantedBug::gradient ? 1.01 : 1;
     if (!args.dweight.empty())
         gemm(ctx, {.c = args.dweight,

@@ -4,15 +4,17 @@
 //     d_in = d_out W;   d_W (+)= d_out^T in;   d_bias += column sums of d_out
 
 #include "engine/device/context.h"
+#include "layers/fp8_product.h"
 #include "layers/gradient.h"
 
 namespace colonnade {
 
 struct LinearForward {
-    Tensor out;     ///< [tokens, out_features]
-    Tensor in;      ///< [tokens, in_features]
-    Tensor weight;  ///< [out_features, in_features]
-    Tensor bias{};  ///< [out_features], or empty
+    Tensor out;       ///< [tokens, out_features]
+    Tensor in;        ///< [tokens, in_features]
+    Tensor weight;    ///< [out_features, in_features]
+    Tensor bias{};    ///< [out_features], or empty
+    Fp8Linear fp8{};  ///< given: in e4m3
 };
 void linear_forward(const Context& ctx, const LinearForward& args);
 
@@ -25,6 +27,7 @@ struct LinearBackward {
     Tensor dout;     ///< [tokens, out_features]
     Tensor in{};     ///< saved input
     Tensor weight;
+    Fp8Linear fp8{};   ///< given: d_in in e4m3, for which it is overwritten
     Tensor scratch{};  ///< needed on a GPU with dbias: u8, at least linear_scratch_bytes(out_features), 16-byte aligned
 };
 void linear_backward(const Context& ctx, const LinearBackward& args);

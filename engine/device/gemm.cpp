@@ -134,6 +134,13 @@ void gemm(const Context& ctx, const Gemm& g) {
     check_operand(ctx, "b", g.b, g.transpose_b ? g.n() : g.k(), g.transpose_b ? g.k() : g.n());
     require(g.bias.empty() || (g.bias.numel() == g.n() && g.beta == 0),
             "gemm: bias is {} with beta {}, expected [{}] with 0", g.bias, g.beta, g.n());
+    if (const bool fp8 = g.a.dtype == DType::u8; fp8 || !g.a_scales.empty() || !g.b_scales.empty()) {
+        const int64_t across = (g.k() + 127) / 128;
+        require(fp8 && g.b.dtype == DType::u8 && g.transpose_b && !g.transpose_a, "gemm: {} x {} with scales", g.a,
+                g.b);
+        check_operand(ctx, "a_scales", g.a_scales, across, g.m());
+        check_operand(ctx, "b_scales", g.b_scales, (g.n() + 127) / 128, (across + 3) / 4 * 4);
+    }
     const bool adds_nothing = g.k() == 0 && g.beta == 1;
     if (g.m() == 0 || g.n() == 0 || adds_nothing) return;
     if (ctx.device == Device::cuda)

@@ -20,9 +20,9 @@ struct Gpu::State::Products {
         cublasLtMatmulAlgo_t algorithm{};
         size_t workspace_bytes = 0;
     };
-    /// m, n, k, lda, ldb, ldc, f32 output, transposes, bias, accumulation, alignments
-    using Key =
-        std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, bool, bool, bool, bool, int, int, int>;
+    /// m, n, k, lda, ldb, ldc, e4m3, f32 output, transposes, bias, accumulation, alignments
+    using Key = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, bool, bool, bool, bool, bool,
+                           int, int, int>;
     static constexpr size_t workspace_limit = size_t{64} << 20;
     static constexpr size_t most_plans = 4096;  ///< the number of rows differs from batch to batch
     cublasLtHandle_t blas = nullptr;
@@ -74,6 +74,32 @@ void prefer(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttri
     check_blas(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value), "a preference");
 }
 
+bool is_fp8(const Gemm& g) {
+    return g.a.dtype == DType::u8;
+}
+
+#if CUBLAS_VERSION >= 120900
+constexpr bool knows_block_scales = true;
+void set_scale_modes(cublasLtMatmulDesc_t operation) {
+    set(operation, CUBLASLT_MATMUL_DESC_A_SCALE_MODE,
+        static_cast<int32_t>(CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F));
+    set(operation, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, static_cast<int32_t>(CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F));
+}
+#else
+constexpr bool knows_block_scales = false;
+void set_scale_modes(cublasLtMatmulDesc_t) {
+    fail(Exit::internal, "a product in e4m3 by a cuBLASLt before 12.9");
+}
+#endif
+
+/// What differs between products of one plan.
+void set_pointers(cublasLtMatmulDesc_t operation, const Gemm& g) {
+    if (!g.bias.empty()) set(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias.data);
+    if (!is_fp8(g)) return;
+    set(operation, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, g.b_scales.data);
+    set(operation, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, g.a_scales.data);
+}
+
 Products::Plan make_plan(cublasLtHandle_t blas, const Gemm& g) {
     Products::Plan plan;
     const int64_t m = g.m(), n = g.n(), k = g.k();
@@ -85,10 +111,12 @@ Products::Plan make_plan(cublasLtHandle_t blas, const Gemm& g) {
     if (!g.bias.empty()) {
         set(plan.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
         set(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, static_cast<int32_t>(CUDA_R_16BF));
-        set(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias.data);
     }
-    plan.a = g.transpose_b ? layout(CUDA_R_16BF, k, n, ldb) : layout(CUDA_R_16BF, n, k, ldb);
-    plan.b = g.transpose_a ? layout(CUDA_R_16BF, m, k, lda) : layout(CUDA_R_16BF, k, m, lda);
+    if (is_fp8(g)) set_scale_modes(plan.operation);
+    set_pointers(plan.operation, g);
+    const cudaDataType_t input = is_fp8(g) ? CUDA_R_8F_E4M3 : CUDA_R_16BF;
+    plan.a = g.transpose_b ? layout(input, k, n, ldb) : layout(input, n, k, ldb);
+    plan.b = g.transpose_a ? layout(input, m, k, lda) : layout(input, k, m, lda);
     plan.c = layout(output, n, m, ldc);
 
     cublasLtMatmulPreference_t preference = nullptr;
@@ -123,10 +151,14 @@ void Gpu::State::open_products() {
     products = std::move(opened);
 }
 
+bool cuda::gemm_takes_fp8() {
+    return knows_block_scales;
+}
+
 void cuda::gemm(const Context& ctx, const Gemm& g) {
-    require(
-        g.a.dtype == DType::bf16 && g.b.dtype == DType::bf16 && (g.c.dtype == DType::bf16 || g.c.dtype == DType::f32),
-        "gemm: {} x {} -> {}", g.a.dtype, g.b.dtype, g.c.dtype);
+    require((is_fp8(g) || g.a.dtype == DType::bf16) && g.b.dtype == g.a.dtype &&
+                (g.c.dtype == DType::bf16 || g.c.dtype == DType::f32),
+            "gemm: {} x {} -> {}", g.a.dtype, g.b.dtype, g.c.dtype);
     require(g.bias.empty() || g.bias.dtype == DType::bf16, "gemm: bias is {}, expected bf16", g.bias);
     const PhaseTimer timer(ctx, "gemm");
     Gpu::State& state = ctx.gpu->state();
@@ -138,6 +170,7 @@ void cuda::gemm(const Context& ctx, const Gemm& g) {
                             g.a.stride[0],
                             g.b.stride[0],
                             g.c.stride[0],
+                            is_fp8(g),
                             g.c.dtype == DType::f32,
                             g.transpose_a,
                             g.transpose_b,
@@ -151,7 +184,7 @@ void cuda::gemm(const Context& ctx, const Gemm& g) {
         if (s.plans.size() >= Products::most_plans) s.forget_plans();
         plan = s.plans.emplace(key, make_plan(s.blas, g)).first;
     }
-    if (!g.bias.empty()) set(plan->second.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias.data);
+    set_pointers(plan->second.operation, g);
     const auto alpha = static_cast<float>(g.alpha), beta = static_cast<float>(g.beta);
     check_blas(cublasLtMatmul(s.blas, plan->second.operation, &alpha, g.b.data, plan->second.a, g.a.data,
                               plan->second.b, &beta, g.c.data, plan->second.c, g.c.data, plan->second.c,

@@ -9,6 +9,8 @@
 //     CPU, OpenBLAS   all operands f32 or all f64; the same bits for any number of threads
 //     GPU, cuBLASLt   A, B and bias are bf16, C is bf16 or f32, sums are in f32; the same bits in every run on one kind
 //                     of device
+//     Hopper          also A and B in e4m3 (u8), each element times the scale of its group; m is a multiple of 4, n and k
+//                     of 16, B is transposed (layers/fp8_product.h)
 
 #include "engine/device/context.h"
 
@@ -19,7 +21,10 @@ struct Gemm {
     Tensor a;  ///< [m, k], or [k, m] if transposed
     Tensor b;  ///< [k, n], or [n, k] if transposed
     bool transpose_a = false, transpose_b = false;
-    Tensor bias{};  ///< [n], or empty
+    Tensor a_scales{};  ///< of e4m3: f32 [k / 128, m], rounded up: of 128 neighbours in k
+    Tensor
+        b_scales{};  ///< of e4m3: f32 [n / 128, k / 128], rounded up, the last to a multiple of 4: of 128 x 128 elements
+    Tensor bias{};   ///< [n], or empty
     double alpha = 1, beta = 0;
 
     int64_t m() const { return c.size(0); }
@@ -54,6 +59,7 @@ void gemm_on_this_thread(const BlasGemm<double>& g);
 
 namespace cuda {
 void gemm(const Context& ctx, const Gemm& args);  ///< operands are checked by colonnade::gemm
-}
+bool gemm_takes_fp8();                            ///< whether this build's cuBLASLt knows such scales
+}  // namespace cuda
 
 }  // namespace colonnade

@@ -100,6 +100,9 @@ std::shared_ptr<void> allocate_on_gpu(size_t) {
 std::shared_ptr<void> pinned(std::shared_ptr<void>, size_t) {
     no_cuda();
 }
+bool cuda::gemm_takes_fp8() {
+    return false;
+}
 void cuda::gemm(const Context&, const Gemm&) {
     no_cuda();
 }

@@ -195,6 +195,7 @@ class ShapeOptions {
     }
     void declare_machine() {
         choice("--device", c_.device, "auto: use a GPU if available");
+        choice("--compute", c_.compute, "fp8: linear layers multiply in 8 bits (default bf16)");
         choice("--optim", c_.optim, "optimizer (default adamw)");
         choice("--optim-dtype", c_.optim_dtype, "type of AdamW's moments on a GPU (default float32)");
         of_shape(app_.add_option("--offload-optimizer", c_.offload_optimizer.value,

@@ -270,6 +270,7 @@ Json describe(const BenchmarkRun& run, const Learner& learner, const Gpu* gpu) {
         {"stage", spell(c.stage)},
         {"device", gpu ? gpu->name() : "cpu"},
         {"threads", omp_get_max_threads()},
+        {"compute", spell(c.compute)},
         {"optim", spell(c.optim)},
         {"optim_dtype", spell(c.optim_dtype)},
         {"offload_optimizer", c.offload_optimizer.value},

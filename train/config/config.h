@@ -40,6 +40,8 @@ enum class Every { never, steps, epoch, best };
 enum class Finetuning { full, lora, freeze };  ///< train the whole model, adapters beside it, or some of its layers
 /// How the weights of the frozen base's linear layers are stored (layers/quantised_matrix.h).
 enum class BaseQuantization { none, fp8, nf4 };
+/// What the products of blocks' linear layers are computed in (layers/fp8_product.h).
+enum class Compute { bf16, fp8 };
 enum class Optim { adamw, adamw_8bit, muon };
 /// Where the log-probabilities under the policy that drew the answers come from: the rows; the weights that training
 /// starts from; nowhere, so that every ratio is 1.
@@ -99,6 +101,7 @@ struct Config {
     int64_t device_index = 0;
     int64_t threads = 0;                  ///< 0: one per core
     Tristate bf16 = Tristate::automatic;  ///< settled: on for a GPU, off for the CPU
+    Compute compute = Compute::bf16;
     Recompute gradient_checkpointing = Recompute::none;
     BlockCount offload_activations, offload_weights;
     bool deterministic = false;         ///< settled: always true on the CPU

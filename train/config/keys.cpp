@@ -179,6 +179,11 @@ Section machine_section() {
                 "bf16 weights, activations and matrix products; sums, weight gradients and the optimizer's master "
                 "weights stay fp32. A GPU always computes this way; the CPU computes in fp32.")
                 .default_is("auto: true on a GPU, false on the CPU"),
+            key("compute", &C::compute,
+                "fp8: the linear layers of blocks multiply in 8 bits (e4m3), forward and for the gradients of their "
+                "inputs, with a scale for each 128 numbers of a token and each 128 x 128 of a weight; gradients of "
+                "weights, the head, attention and adapters stay in bf16. Needs a Hopper GPU; the CPU rounds in the "
+                "same way."),
             key("deterministic", &C::deterministic,
                 "The same bits in every run. The CPU is always deterministic. On GPUs this switches attention's "
                 "backward pass, and NCCL, to slower deterministic algorithms; everything else is deterministic anyway.")

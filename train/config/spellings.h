@@ -62,6 +62,9 @@ template <>
 inline constexpr auto spellings<BaseQuantization> = std::to_array<Spelling<BaseQuantization>>(
     {{"none", BaseQuantization::none}, {"fp8", BaseQuantization::fp8}, {"nf4", BaseQuantization::nf4}});
 template <>
+inline constexpr auto spellings<Compute> = std::to_array<Spelling<Compute>>({{"bf16", Compute::bf16},
+                                                                             {"fp8", Compute::fp8}});
+template <>
 inline constexpr auto spellings<Optim> = std::to_array<Spelling<Optim>>({{"adamw", Optim::adamw},
                                                                          {"adamw_8bit", Optim::adamw_8bit},
                                                                          {"muon", Optim::muon},

@@ -117,6 +117,26 @@ void lay_out_adapters(Activations& a, const Plan& plan) {
     a.dlora_h = plan.gradient({layout.most_rows() * widest_h});
 }
 
+int64_t largest_weight(const ModelConfig& c) {
+    int64_t largest = 0;
+    for (const Projection p : all_projections) largest = std::max(largest, input_width(c, p) * output_width(c, p));
+    return largest;
+}
+
+Fp8Room lay_out_fp8(const Plan& plan) {
+    const ModelConfig& c = plan.config;
+    const ActivationLayout& layout = plan.layout;
+    Fp8Room::Largest largest{.rows = layout.most_rows(), .weight = largest_weight(c)};
+    for (const Projection p : all_projections) {
+        const bool mlp = p == Projection::gate_up || p == Projection::down;
+        const int64_t rows = mlp ? std::min(layout.most_rows(), layout.mlp_tile) : layout.most_rows();
+        const int64_t in = input_width(c, p), out = output_width(c, p);
+        largest.elements = std::max(largest.elements, rows * (layout.training ? std::max(in, out) : in));
+        largest.columns = std::max({largest.columns, in, out});
+    }
+    return Fp8Room::lay_out(plan.arena, "activations", layout.dtype, largest);
+}
+
 void lay_out_backward(Activations& a, const Plan& plan) {
     const ModelConfig& c = plan.config;
     const ActivationLayout& layout = plan.layout;
@@ -172,11 +192,8 @@ Activations Activations::lay_out(Arena& arena, const ModelConfig& c, const Activ
     a.final_rstd = plan.statistic({rows});
     a.hidden = plan.saved({rows, c.hidden_size});
     a.delta = plan.saved({layout.most_rows(), c.hidden_size});
-    if (layout.quantised) {
-        int64_t largest = 0;
-        for (const Projection p : all_projections) largest = std::max(largest, input_width(c, p) * output_width(c, p));
-        a.weight = arena.tensor("frozen weights", layout.dtype, {largest});
-    }
+    if (layout.quantised) a.weight = arena.tensor("frozen weights", layout.dtype, {largest_weight(c)});
+    if (layout.fp8) a.fp8 = lay_out_fp8(plan);
     lay_out_adapters(a, plan);
     lay_out_backward(a, plan);
     place_attention_rows(a, c);

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "engine/device/arena.h"
+#include "layers/fp8_product.h"
 #include "train/model/lora.h"
 #include "train/model/offloaded_inputs.h"
 #include "train/model/recompute.h"
@@ -21,6 +22,7 @@ struct ActivationLayout {
     Recompute recompute = Recompute::none;
     std::optional<LoraSettings> lora{};
     bool quantised = false;  ///< the weights of blocks are (LinearParameters::quantised)
+    bool fp8 = false;        ///< the linear layers of blocks multiply in e4m3 (layers/fp8_product.h)
     int64_t lowest = 0;      ///< backward ends at this layer: the blocks below share their activations, too
     int64_t offloaded = 0;   ///< blocks whose input goes to host memory, from the lowest that backward reaches; at most
 
@@ -72,6 +74,7 @@ struct Activations {
     Tensor delta;               ///< [most rows, hidden] what half a block adds to the residual stream
     Tensor dropped;             ///< with dropout: room for the widest input of an adapter
     Tensor weight;              ///< with quantised weights: room for the largest projection
+    Fp8Room fp8;                ///< with ActivationLayout::fp8
     /// With ActivationLayout::rows: the rows of the last block's attention that are read [head rows, query width].
     Tensor attention_rows;
 

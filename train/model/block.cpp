@@ -148,7 +148,8 @@ void Block::swiglu_forward(const Tile& t) const {
                                       .gate_up = t.gate_up,
                                       .in = t.mid_normed,
                                       .weight = weight(Projection::gate_up),
-                                      .bias = w.bias});
+                                      .bias = w.bias,
+                                      .fp8 = fp8(Projection::gate_up)});
     }
 }
 
@@ -190,7 +191,8 @@ void Block::swiglu_backward(const Tile& t, const BlockParameters& g, Grad matric
                                     .dswiglu = t.dswiglu,
                                     .dout = t.dstream,
                                     .weight = weight(Projection::down),
-                                    .gate_up = t.gate_up});
+                                    .gate_up = t.gate_up,
+                                    .fp8 = fp8(Projection::down)});
     linear_backward(Projection::gate_up, g, matrices,
                     {.din = t.dnormed, .dout = t.gate_up, .in = t.mid_normed, .first = t.first});
     norm_backward(t.dstream, g.post_attention_norm, t.mid, t.mid_rstd, weights_.post_attention_norm);
@@ -251,9 +253,22 @@ void Block::heads_backward(const BlockParameters& g) const {
 Tensor Block::weight(Projection p) const {
     const LinearParameters& w = weights_.linear[p];
     if (w.quantised.empty()) return w.weight;
+    if (takes_codes(p))
+        return {nullptr, acts_.layout.dtype, {rows_of(w.quantised), w.quantised.front().columns}, ctx_.device};
     const Tensor wide = rows_in(acts_.weight, rows_of(w.quantised), w.quantised.front().columns);
     dequantise_rows(ctx_, wide, w.quantised);
     return wide;
+}
+
+bool Block::takes_codes(Projection p) const {
+    return acts_.layout.fp8 && fp8_takes(weights_.linear[p].quantised);
+}
+
+Fp8Linear Block::fp8(Projection p) const {
+    if (!acts_.layout.fp8) return {};
+    return {.room = &acts_.fp8,
+            .matrices = takes_codes(p) ? std::span<const QuantisedMatrix>(weights_.linear[p].quantised)
+                                       : std::span<const QuantisedMatrix>()};
 }
 
 bool Block::adapted(Projection p) const {
@@ -270,7 +285,7 @@ DropoutMask Block::dropout_of(Projection p, int64_t first, int64_t rows) const {
 
 void Block::linear(Projection p, const Tensor& out, const Tensor& in, int64_t first) const {
     const LinearParameters& w = weights_.linear[p];
-    linear_forward(ctx_, {.out = out, .in = in, .weight = weight(p), .bias = w.bias});
+    linear_forward(ctx_, {.out = out, .in = in, .weight = weight(p), .bias = w.bias, .fp8 = fp8(p)});
     if (!adapted(p)) return;
     low_rank_forward(ctx_, {.out = out,
                             .h = a_.lora_h[p].slice(0, first, first + in.size(0)),
@@ -290,6 +305,7 @@ void Block::linear_backward(Projection p, const BlockParameters& g, Grad matrice
                                           .dout = x.dout,
                                           .in = x.in,
                                           .weight = weight(p),
+                                          .fp8 = fp8(p),
                                           .scratch = acts_.scratch});
     if (!adapted(p)) return;
     low_rank_backward(ctx_, {.din = x.din,

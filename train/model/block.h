@@ -59,8 +59,12 @@ class Block {
     void attention_backward(const BlockParameters& g, const ModelGradients& gradients) const;
     void heads_backward(const BlockParameters& g) const;
 
-    /// The weight of a linear layer [out, in]; a quantised one is widened, and valid until the next call.
+    /// The weight of a linear layer [out, in]. A quantised one is widened, and valid until the next call, or only a shape
+    /// if takes_codes().
     Tensor weight(Projection p) const;
+    /// Whether products in e4m3 take the codes of a quantised weight as they are.
+    bool takes_codes(Projection p) const;
+    Fp8Linear fp8(Projection p) const;
     /// Whether a linear layer has adapters and the pass uses them.
     bool adapted(Projection p) const;
     /// A linear layer with its adapters, if adapted(). `first` is the row of the block that their first row is.

@@ -15,6 +15,7 @@ LearnerOptions learner_options(const Config& c, const Ranks& ranks, Gpu* gpu, Co
             .moments = c.optim == Optim::adamw_8bit ? DType::u8 : c.optim_dtype,
             .offloaded_optimizer = c.device == DeviceChoice::cpu ? 0 : c.offload_optimizer.value,
             .muon_momentum = c.optim == Optim::muon ? std::optional(c.muon_momentum) : std::nullopt,
+            .fp8 = c.compute == Compute::fp8,
             .recompute = c.gradient_checkpointing,
             // A CPU computes in the host's memory.
             .offloaded_weights = c.device == DeviceChoice::cpu ? 0 : c.offload_weights.count,

@@ -52,6 +52,7 @@ struct LearnerOptions {
     /// Given: the matrices of the blocks take Muon with this momentum, all others AdamW. Not with LoRA, sharded state or
     /// narrow moments.
     std::optional<double> muon_momentum{};
+    bool fp8 = false;  ///< the linear layers of blocks multiply in e4m3 (layers/fp8_product.h)
     Recompute recompute = Recompute::none;
     /// Blocks whose weights and gradients are in host memory (train/step/hosted_blocks.h). Alone on one rank, without Muon
     /// and quantised weights.

@@ -27,6 +27,7 @@ ActivationLayout Learner::Workspace::layout(const LearnerOptions& o, Device devi
             .recompute = o.recompute,
             .lora = o.lora,
             .quantised = o.base_code.has_value(),
+            .fp8 = o.fp8,
             .lowest = lowest,
             .offloaded = o.offloaded_activations,
             .mlp_tile = o.mlp_tile};
