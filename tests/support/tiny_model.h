@@ -16,12 +16,14 @@ struct TinyOptions {
     Recompute recompute = Recompute::none;
     std::shared_ptr<const Objective> objective{};  ///< null: the language model's
     Reference reference = Reference::batches;
+    bool fp8 = false;
 };
 inline LearnerOptions tiny_options(DType dtype, int64_t packs, int64_t length, const TinyOptions& options) {
     LearnerOptions result{.max_packs = packs,
                           .max_length = length,
                           .head_chunk = 7,
                           .dtype = dtype,
+                          .fp8 = options.fp8,
                           .recompute = options.recompute,
                           .gpu = dtype == DType::bf16 ? test_gpu() : nullptr,
                           .reference = options.reference};

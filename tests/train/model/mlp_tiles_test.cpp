@@ -14,6 +14,8 @@ struct Case {
     std::optional<LoraSettings> lora{};
     std::optional<FreezeSettings> freeze{};
     bool biases = false;
+    bool fp8 = false;
+    std::optional<WeightCode> base_code{};
 };
 
 LoraSettings dropping(std::set<std::string> targets = {}) {
@@ -37,8 +39,9 @@ class MlpTiles : public testing::TestWithParam<std::tuple<Case, DType>> {
         const Case& c = std::get<Case>(GetParam());
         ModelConfig config = on_gpu() ? small_config(c.architecture, false) : tiny_config(c.architecture, false);
         if (c.biases) config.qkv_bias = config.o_bias = config.mlp_bias = true;
-        LearnerOptions options = tiny_options(dtype(), 2, 64, {.recompute = recompute});
+        LearnerOptions options = tiny_options(dtype(), 2, 64, {.recompute = recompute, .fp8 = c.fp8});
         options.lora = c.lora;
+        options.base_code = c.base_code;
         options.freeze = c.freeze;
         options.mlp_tile = tile;
         options.seed = 11;
@@ -79,8 +82,10 @@ TEST_P(MlpTiles, GiveTheSameGradients) {
 INSTANTIATE_TEST_SUITE_P(
     Cases, MlpTiles,
     testing::Combine(
-        testing::Values(Case{"llama"}, Case{.name = "biased", .biases = true},
-                        Case{"lora", Architecture::qwen3, lora_of()},
+        testing::Values(Case{"llama"}, Case{.name = "fp8", .architecture = Architecture::qwen2, .fp8 = true},
+                        Case{.name = "fp8_lora", .lora = lora_of(), .fp8 = true, .base_code = WeightCode::nf4},
+                        Case{.name = "fp8_codes", .lora = lora_of(), .fp8 = true, .base_code = WeightCode::fp8},
+                        Case{.name = "biased", .biases = true}, Case{"lora", Architecture::qwen3, lora_of()},
                         Case{"lora_dropout", Architecture::qwen2, dropping()},
                         Case{"lora_down", Architecture::llama, dropping({"down_proj"})},
                         Case{"upper_layer", Architecture::qwen3, {}, FreezeSettings{.layers = 1, .modules = {"all"}}}),
