@@ -4,6 +4,7 @@
 #include "engine/device/arena.h"
 #include "engine/device/gpu.cuh"
 #include "engine/device/gpu_state.cuh"
+#include "engine/device/host_transfers.h"
 #include "engine/device/human_units.h"
 #include "engine/device/used_memory.h"
 
@@ -178,8 +179,9 @@ void Gpu::upload(const Tensor& to, const std::function<void(void*, int64_t, int6
 void Gpu::upload(const Tensor& to, const void* from) {
     const size_t element = bytes_of(to.dtype);
     upload(to, [&](void* out, int64_t first, int64_t count) {
-        std::memcpy(out, static_cast<const char*>(from) + static_cast<size_t>(first) * element,
-                    static_cast<size_t>(count) * element);
+        const auto bytes = count * static_cast<int64_t>(element);
+        void* const source = static_cast<char*>(const_cast<void*>(from)) + static_cast<size_t>(first) * element;
+        copy_host_memory(Tensor(out, DType::u8, {bytes}), Tensor(source, DType::u8, {bytes}));
     });
 }
 

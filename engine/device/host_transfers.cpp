@@ -49,7 +49,7 @@ void copy_host_memory(const Tensor& to, const Tensor& from) {
             "a copy of {} to {} in host memory", from, to);
     constexpr int64_t piece = 1 << 22;
     const auto bytes = static_cast<int64_t>(from.bytes());
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (bytes > piece)
     for (int64_t at = 0; at < bytes; at += piece)
         std::memcpy(static_cast<char*>(to.data) + at, static_cast<const char*>(from.data) + at,
                     static_cast<size_t>(std::min(piece, bytes - at)));

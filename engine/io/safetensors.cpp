@@ -6,6 +6,7 @@
 #include <bit>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <numeric>
 #include <set>
 #include <span>
@@ -26,7 +27,7 @@ constexpr size_t most_header_bytes = limits::safetensors_header_bytes;
 constexpr size_t most_tensors = limits::tensors, most_name_bytes = limits::tensor_name_bytes;
 constexpr size_t most_axes = limits::safetensors_dimensions;
 constexpr int most_levels = limits::safetensors_depth;
-constexpr size_t widened_elements = size_t{1} << 18;
+constexpr size_t read_elements = size_t{1} << 18;  // that a thread reads at a time
 
 struct StoredType {
     const char* name;
@@ -387,15 +388,15 @@ void SafetensorsReader::read(const TensorInfo& info, const Tensor& into) const {
         fail(Exit::data, "{}: tensor '{}' is {}, which cannot be read as {}", info.file, info.name, info.stored,
              into.dtype);
     const InputFile file(info.file);
-    if (same) return file.read_at(info.begin, into.data, into.bytes());
-
     const size_t count = static_cast<size_t>(info.numel()), width = bytes_of(info.dtype);
-    std::vector<char> buffer(std::min(count, widened_elements) * width);
-    for (size_t begin = 0; begin < count; begin += widened_elements) {
-        const size_t n = std::min(widened_elements, count - begin);
-        file.read_at(info.begin + begin * width, buffer.data(), n * width);
-        dispatch_float(into.dtype, [&]<typename T>() { widen(info.dtype, buffer.data(), into.as<T>() + begin, n); });
-    }
+    in_parallel((count + read_elements - 1) / read_elements, all_cores(), [&](size_t i) {
+        const size_t begin = i * read_elements, n = std::min(read_elements, count - begin);
+        const uint64_t at = info.begin + begin * width;
+        if (same) return file.read_at(at, static_cast<char*>(into.data) + begin * width, n * width);
+        const auto buffer = std::make_unique_for_overwrite<char[]>(n * width);
+        file.read_at(at, buffer.get(), n * width);
+        dispatch_float(into.dtype, [&]<typename T>() { widen(info.dtype, buffer.get(), into.as<T>() + begin, n); });
+    });
 }
 
 void write_safetensors_file(const std::string& path, const std::vector<NamedTensor>& tensors, DType stored) {

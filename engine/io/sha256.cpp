@@ -4,8 +4,11 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 
+#include <algorithm>
 #include <array>
+#include <bit>
 #include <cstdlib>
+#include <vector>
 
 #include "engine/device/error.h"
 #include "engine/io/files.h"
@@ -62,6 +65,35 @@ std::string sha256_file(const std::string& path) {
     std::string piece(size_t{1} << 20, '\0');
     while (const size_t got = file.read(piece.data(), piece.size())) hash.update(piece.data(), got);
     return hash.hex();
+}
+
+template <typename T>
+static std::string hash_as_bf16(const T* values, int64_t count) {
+    static_assert(std::endian::native == std::endian::little, "bytes of bf16 are hashed as they are in memory");
+    constexpr int64_t most = 4096;  // stays in the nearest cache
+    Sha256 hash;
+    uint16_t bits[most];
+    for (int64_t begin = 0; begin < count; begin += most) {
+        const int64_t n = std::min(most, count - begin);
+        for (int64_t i = 0; i < n; ++i) bits[i] = bf16_from_float(static_cast<float>(values[begin + i]));
+        hash.update(bits, static_cast<size_t>(n) * sizeof bits[0]);
+    }
+    return hash.hex();
+}
+
+std::string sha256_as_bf16(const Tensor& values) {
+    constexpr int64_t piece = 1 << 20;
+    const int64_t count = values.numel(), pieces = (count + piece - 1) / piece;
+    std::vector<std::string> hashes(static_cast<size_t>(pieces));
+    dispatch_float(values.dtype, [&]<typename T>() {
+        const T* const data = values.as<T>();
+#pragma omp parallel for schedule(static)
+        for (int64_t i = 0; i < pieces; ++i)
+            hashes[static_cast<size_t>(i)] = hash_as_bf16(data + i * piece, std::min(piece, count - i * piece));
+    });
+    std::string all;
+    for (const std::string& hash : hashes) all += hash;
+    return sha256(all);
 }
 
 }  // namespace colonnade

@@ -4,10 +4,14 @@
 #include <string>
 #include <string_view>
 
+#include "engine/device/tensor.h"
+
 namespace colonnade {
 
 std::string sha256(std::string_view bytes);
 std::string sha256_file(const std::string& path);
+/// Of numbers (f32 or f64, in host memory) rounded to bf16: over the hashes of pieces, which threads compute in parallel.
+std::string sha256_as_bf16(const Tensor& values);
 
 /// Hashes in pieces.
 class HashInPieces {

@@ -105,11 +105,26 @@ TEST(QuantisedMatrix, EveryNumberOfE4m3) {
     EXPECT_TRUE(std::isnan(float_from_e4m3(e4m3_from_float(NAN))));
 }
 
+TEST(QuantisedMatrix, EveryBf16GoesToTheNearestE4m3) {
+    const auto size_of = [](int code) { return float_from_e4m3(static_cast<uint8_t>(code)); };
+    for (uint32_t bits = 0; bits <= 0x7f80; ++bits) {
+        const float value = float_from_bf16(static_cast<uint16_t>(bits));
+        int nearest = 0;
+        while (nearest < 0x7e && size_of(nearest + 1) <= value) ++nearest;
+        if (nearest < 0x7e) {
+            const float middle = (size_of(nearest) + size_of(nearest + 1)) / 2;
+            nearest += value > middle || (value == middle && nearest % 2 == 1);
+        }
+        ASSERT_EQ(e4m3_from_float(value), nearest) << value;
+        ASSERT_EQ(e4m3_from_float(-value), nearest | 0x80) << value;
+    }
+}
+
 // No weight is further off than half the distance between the numbers around it, plus the rounding of scales.
 TEST(QuantisedMatrix, ErrorsAreThoseOfTheCodes) {
-    const auto values = random_values<double>(200 * 192, 3);
+    const auto values = random_values<double>(200 * 1100, 3);
     double largest_error = 0, squares = 0;
-    OnHost nf4(WeightCode::nf4, 200, 192), fp8(WeightCode::fp8, 200, 192);
+    OnHost nf4(WeightCode::nf4, 200, 1100), fp8(WeightCode::fp8, 200, 1100);
     quantise({.out = nf4.matrix, .in = view_of(values)});
     quantise({.out = fp8.matrix, .in = view_of(values)});
     const auto four = nf4.widened<double>(), eight = fp8.widened<double>();
@@ -134,16 +149,18 @@ TEST(QuantisedMatrix, BlocksOfZerosStayZero) {
 TEST(QuantisedMatrix, RefusesWhatIsNotFinite) {
     std::vector<double> values(3 * 70, 1.0);
     values[5] = NAN, values[77] = 1e39;  // too large for bf16
-    OnHost q(WeightCode::nf4, 3, 70);
-    expect_error(Exit::data, "layer.weight: 2 of 210 weights are not finite numbers; fewer bits cannot hold them",
-                 [&] { quantise({.out = q.matrix, .in = view_of(values), .name = "layer.weight"}); });
+    for (const auto code : {WeightCode::nf4, WeightCode::fp8}) {
+        OnHost q(code, 3, 70);
+        expect_error(Exit::data, "layer.weight: 2 of 210 weights are not finite numbers; fewer bits cannot hold them",
+                     [&] { quantise({.out = q.matrix, .in = view_of(values), .name = "layer.weight"}); });
+    }
 }
 
 TEST(QuantisedMatrix, SameBitsWithAnyThreads) {
-    const auto values = random_values<double>(257 * 130, 4);
+    const auto values = random_values<double>(130 * 1100, 4);
     for (const auto code : {WeightCode::nf4, WeightCode::fp8})
         expect_same_with_any_threads([&] {
-            OnHost q(code, 257, 130);
+            OnHost q(code, 130, 1100);  // several groups of blocks
             quantise({.out = q.matrix, .in = view_of(values)});
             return q.widened<float>();
         });

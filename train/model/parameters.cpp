@@ -48,7 +48,7 @@ void draw(const Parameter& p, const Initialization& how, T* w) {
         w[i] = static_cast<T>(normal ? how.range * random.normal(at) : bound * (2 * random.uniform(at) - 1));
     }
 #pragma omp parallel for schedule(static)
-    for (int64_t i = drawn; i < n; ++i) w[i] = w[i % drawn];
+    for (int64_t i = drawn; i < n; i += drawn) std::copy_n(w, std::min(drawn, n - i), w + i);
 }
 
 }  // namespace

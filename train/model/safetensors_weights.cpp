@@ -1,10 +1,12 @@
 #include "train/model/safetensors_weights.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <optional>
 
 #include "engine/device/float16.h"
+#include "engine/io/file_pieces.h"
 #include "engine/io/files.h"
 #include "engine/io/json_keys.h"
 #include "layers/quantised_matrix.h"
@@ -15,9 +17,9 @@ namespace {
 constexpr std::string_view state_marker = ".quant_state.bitsandbytes__", scale_suffix = "_scale_inv";
 constexpr const char* parts_of_four_bits[] = {".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"};
 
-std::vector<uint8_t> bytes_of(const TensorInfo& info) {
-    std::vector<uint8_t> bytes(info.end - info.begin);
-    InputFile(info.file).read_at(info.begin, bytes.data(), bytes.size());
+HostCopy bytes_of(const TensorInfo& info) {
+    HostCopy bytes = HostCopy::blank(DType::u8, static_cast<int64_t>(info.end - info.begin));
+    read_regions(info.file, {{.begin = info.begin, .data = bytes.tensor()}});
     return bytes;
 }
 
@@ -123,8 +125,8 @@ void SafetensorsWeights::find_four_bits(const TensorInfo& state) {
     constexpr uint64_t most_bytes = 64 << 10;
     if (state.end - state.begin > most_bytes)
         refuse(state, fmt::format("expected JSON of {} bytes at most, found {}", most_bytes, state.end - state.begin));
-    const std::vector<uint8_t> bytes = bytes_of(state);
-    const Json json = parse_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()},
+    const HostCopy bytes = bytes_of(state);
+    const Json json = parse_json({static_cast<const char*>(bytes.tensor().data), bytes.tensor().bytes()},
                                  fmt::format("{}: tensor '{}'", state.file, state.name));
     const JsonKeys keys(json, fmt::format("{}: tensor '{}'", state.file, state.name));
     constexpr JsonRange sizes{1, 1 << 20};
@@ -180,43 +182,53 @@ void SafetensorsWeights::read(const TensorInfo& info, const Tensor& into) const 
 }
 
 void SafetensorsWeights::read_four_bits(const TensorInfo& info, const FourBits& how, const Tensor& into) const {
-    const std::vector<uint8_t> codes = bytes_of(info);
+    const HostCopy bytes = bytes_of(info);
+    const auto* const codes = bytes.tensor().as<uint8_t>();
     const std::vector<float> map = floats(info.name + ".quant_map");
     std::vector<float> scales;
     if (how.nested_block > 0) {
-        const std::vector<uint8_t> narrow = bytes_of(*file_.find(info.name + ".absmax"));
+        const HostCopy narrow = bytes_of(*file_.find(info.name + ".absmax"));
         const std::vector<float> nested = floats(info.name + ".nested_absmax"),
                                  numbers = floats(info.name + ".nested_quant_map");
-        for (size_t i = 0; i < narrow.size(); ++i)
-            scales.push_back(numbers[narrow[i]] * nested[i / static_cast<size_t>(how.nested_block)] + how.offset);
+        for (int64_t i = 0; i < narrow.tensor().numel(); ++i)
+            scales.push_back(numbers[narrow.tensor().as<uint8_t>()[i]] *
+                                 nested[static_cast<size_t>(i / how.nested_block)] +
+                             how.offset);
     } else {
         scales = floats(info.name + ".absmax");
     }
-    const int64_t count = into.numel();
+    const int64_t count = into.numel(), blocks = std::ssize(scales);
     dispatch_float(into.dtype, [&]<typename T>() {
         T* const out = into.as<T>();
 #pragma omp parallel for schedule(static)
-        for (int64_t i = 0; i < count; ++i) {
-            const uint8_t pair = codes[static_cast<size_t>(i / 2)];
-            const float value = map[i % 2 ? pair & 15 : pair >> 4];
-            out[i] = static_cast<T>(how.rounded(value * scales[static_cast<size_t>(i / how.block)]));
+        for (int64_t b = 0; b < blocks; ++b) {
+            T values[16];  // that codes stand for in this block
+            for (size_t k = 0; k < 16; ++k)
+                values[k] = static_cast<T>(how.rounded(map[k] * scales[static_cast<size_t>(b)]));
+            const int64_t end = std::min(count, (b + 1) * how.block);
+            for (int64_t i = b * how.block; i < end; ++i) out[i] = values[codes[i / 2] >> (i % 2 ? 0 : 4) & 15];
         }
     });
 }
 
 void SafetensorsWeights::read_blocks(const TensorInfo& info, const Blocks& size, const Tensor& into) const {
-    const std::vector<uint8_t> codes = bytes_of(info);
+    const HostCopy bytes = bytes_of(info);
+    const auto* const codes = bytes.tensor().as<uint8_t>();
     const std::vector<float> scales = floats(info.name + std::string(scale_suffix));
-    const auto rounded = rounding_to("bfloat16");
-    const int64_t columns = info.shape[1], across = blocks_of(columns, size.columns), count = into.numel();
+    std::array<float, 256> values{};
+    for (size_t k = 0; k < values.size(); ++k) values[k] = float_from_e4m3(static_cast<uint8_t>(k));
+    const int64_t rows = info.shape[0], columns = info.shape[1], across = blocks_of(columns, size.columns);
     dispatch_float(into.dtype, [&]<typename T>() {
         T* const out = into.as<T>();
 #pragma omp parallel for schedule(static)
-        for (int64_t i = 0; i < count; ++i) {
-            const int64_t block = i / columns / size.rows * across + i % columns / size.columns;
-            const float code = float_from_e4m3(codes[static_cast<size_t>(i)]);
-            out[i] = static_cast<T>(rounded(code * scales[static_cast<size_t>(block)]));
-        }
+        for (int64_t r = 0; r < rows; ++r)
+            for (int64_t b = 0; b < across; ++b) {
+                const float scale = scales[static_cast<size_t>(r / size.rows * across + b)];
+                const int64_t begin = r * columns + b * size.columns;
+                const int64_t end = std::min(begin + size.columns, (r + 1) * columns);
+                for (int64_t i = begin; i < end; ++i)
+                    out[i] = static_cast<T>(float_from_bf16(bf16_from_float(values[codes[i]] * scale)));
+            }
     });
 }
 

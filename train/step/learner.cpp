@@ -13,28 +13,6 @@
 namespace colonnade {
 namespace {
 
-/// SHA-256 over the hashes of pieces, which threads compute in parallel.
-std::string hash_as_bf16(const Tensor& values) {
-    constexpr int64_t piece = 1 << 20;
-    const int64_t n = values.numel(), pieces = (n + piece - 1) / piece;
-    std::vector<std::string> hashes(static_cast<size_t>(pieces));
-    dispatch_float(values.dtype, [&]<typename T>() {
-        const T* const data = values.as<T>();
-#pragma omp parallel for schedule(static)
-        for (int64_t i = 0; i < pieces; ++i) {
-            std::string bytes;
-            for (int64_t j = i * piece; j < std::min(n, (i + 1) * piece); ++j) {
-                const uint16_t bits = bf16_from_float(static_cast<float>(data[j]));
-                bytes += {static_cast<char>(bits & 255), static_cast<char>(bits >> 8)};
-            }
-            hashes[static_cast<size_t>(i)] = sha256(bytes);
-        }
-    });
-    std::string all;
-    for (const std::string& hash : hashes) all += hash;
-    return sha256(all);
-}
-
 void check_fp8(const ModelConfig& c, const LearnerOptions& o) {
     if (!o.fp8 || !o.gpu) return;
     std::string why = why_no_fp8_products(*o.gpu);
@@ -145,16 +123,19 @@ void Learner::fill_base(const std::function<void(const Parameter&, const Tensor&
     std::string hashes;
     const auto load = [&](const Parameter& p, const Tensor& into) {
         fill(p, into);
-        hashes += hash_as_bf16(into);
+        hashes += sha256_as_bf16(into);
     };
     size_t next = 0;  // of the quantised weights
     const ParameterList whole(config_);
+    // One buffer for all that is quantised: fresh pages for every matrix would take as long as its codes.
+    int64_t largest = 0;
+    for (const Parameter& p : quantised_parameters_.all()) largest = std::max(largest, p.size());
+    const HostCopy buffer = HostCopy::blank(sum_dtype(options_.compute_dtype()), largest);
     for (const Parameter& p : options_.base_code ? whole.all() : base_parameters_.all()) {
         if (options_.base_code && entry_of(p.role).is_projection_weight()) {
-            const HostCopy host = HostCopy::blank(sum_dtype(options_.compute_dtype()), p.size());
-            load(p, host.tensor());
-            quantise(
-                {.out = state_.quantised[next++], .in = host.tensor(), .name = p.name.c_str(), .gpu = options_.gpu});
+            const Tensor values = buffer.tensor().slice(0, 0, p.size());
+            load(p, values);
+            quantise({.out = state_.quantised[next++], .in = values, .name = p.name.c_str(), .gpu = options_.gpu});
         } else {
             const Parameter& kept = options_.base_code ? *base_parameters_.named(p.name) : p;
             const HostCopy host = HostCopy::to_fill(options_.gpu, state_.base.slice(kept.begin, kept.end()));

@@ -233,7 +233,8 @@ class Learner {
     void fill_weights(const std::function<void(const Parameter&, const Tensor&)>& fill);
     /// The same with one flat tensor for all of them.
     void fill_weights(const std::function<void(const Tensor&)>& fill);
-    /// Calls `fill` with every parameter of the base and a tensor in host memory for it, f32 or f64.
+    /// Calls `fill` with every parameter of the base and a tensor in host memory for it, f32 or f64. It writes all of a
+    /// matrix that is kept in fewer bits; what it leaves of others is zero.
     void fill_base(const std::function<void(const Parameter&, const Tensor&)>& fill);
     void set_updates(int64_t updates) { updates_ = updates; }
 

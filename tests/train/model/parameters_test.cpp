@@ -181,6 +181,14 @@ TEST(Initialize, IsAFunctionOfTheSeedAlone) {
     EXPECT_NE(first("lm_head.weight"), first("model.embed_tokens.weight"));
 }
 
+TEST(Initialize, RepeatsItsFirstNumbers) {
+    const Parameter p{.name = "w", .shape = {7, 100}, .init = Init::normal};
+    std::vector<float> all(700), repeated(700);
+    initialize(p, {.seed = 1}, view_of(all));
+    initialize(p, {.seed = 1, .distinct = 97}, view_of(repeated));
+    for (size_t i = 0; i < repeated.size(); ++i) EXPECT_EQ(repeated[i], all[i % 97]) << i;
+}
+
 // --- Reading weights ----------------------------------------------------------------------------------------------
 
 class LoadWeights : public FileTest {
