@@ -46,7 +46,8 @@ void print(const Json& r, const ModelConfig& m) {
                                                          : ""));
     line("device",
          gpu ? fmt::format(
-                   "{}, {}, moments {}{}{}, recomputed: {}{}{}", text("device"), text("optim"), text("optim_dtype"),
+                   "{}{}, {}, moments {}{}{}, recomputed: {}{}{}", text("device"),
+                   r["compute"] == "fp8" ? ", linear layers in fp8" : "", text("optim"), text("optim_dtype"),
                    number("offload_optimizer") > 0
                        ? fmt::format(", {:.0f} % of the optimizer in host memory", 100 * number("offload_optimizer"))
                        : std::string(),

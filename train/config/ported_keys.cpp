@@ -345,6 +345,8 @@ const std::vector<Rule>& rules() {
         // An error unless off.
         {{"load_in_8bit", "gptq"}, refused, "use base_quantization: fp8 or nf4"},
         {{"load_in_4bit"}, ported, "base_quantization", port_4bit},
+        {{"fp8"}, ported, "compute: fp8", port_fp8},
+        {{"fp8_backend", "fp8_enable_fsdp_float8_all_gather"}, idle, "compute: fp8 has one way to do it"},
         {{"quantization_bit"}, ported, "base_quantization", port_quantization_bit},
         {{"quantization_method", "quantization_type", "bnb_4bit_quant_type"},
          ported,

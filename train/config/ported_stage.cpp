@@ -55,6 +55,10 @@ void port_4bit(ConfigNode& entry, Porter& porter) {
     is_off(entry) ? porter.idle(entry, "off") : porter.set("base_quantization", "nf4", entry);
 }
 
+void port_fp8(ConfigNode& entry, Porter& porter) {
+    is_off(entry) ? porter.idle(entry, "off") : porter.set("compute", "fp8", entry);
+}
+
 void port_quantization_bit(ConfigNode& entry, Porter& porter) {
     if (!is_off(entry) && entry.text != "4") return porter.refuse(entry, "use 4, or base_quantization: fp8");
     port_4bit(entry, porter);

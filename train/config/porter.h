@@ -59,6 +59,7 @@ void port_reward_model(ConfigNode& entry, Porter& porter);
 void port_use_peft(ConfigNode& entry, Porter& porter);
 void port_adapter(ConfigNode& entry, Porter& porter);
 void port_4bit(ConfigNode& entry, Porter& porter);
+void port_fp8(ConfigNode& entry, Porter& porter);
 void port_quantization_bit(ConfigNode& entry, Porter& porter);
 void port_quantization_kind(ConfigNode& entry, Porter& porter);
 void port_lora_target_linear(ConfigNode& entry, Porter& porter);

@@ -116,8 +116,9 @@ class Tables {
     };
     Tables(const Where& where, bool fresh_adapters)
         : at_(where),
-          model_(fmt::format("{} {} {} {}", format_version, weights_hash(where.learner, fresh_adapters),
-                             to_json(where.session.model).dump(), name_of(where.learner.options().compute_dtype()))) {}
+          model_(fmt::format("{} {} {} {}{}", format_version, weights_hash(where.learner, fresh_adapters),
+                             to_json(where.session.model).dump(), name_of(where.learner.options().compute_dtype()),
+                             where.learner.options().fp8 ? " fp8" : "")) {}
 
     template <typename T>
     std::vector<T> of(const StoreResult& split) {

@@ -65,6 +65,15 @@ TEST(StepTime, IsThatOfMeasuredSteps) {
     options.offloaded_optimizer = 1;
     expect_seconds(6.46, predict_step(seven, options, 4, of_documents(seven, 65536, 400), h200));
 
+    // Products in e4m3.
+    options = {.max_packs = 2,
+               .max_length = 8192,
+               .head_chunk = 4096,
+               .moments = DType::bf16,
+               .fp8 = true,
+               .recompute = Recompute::selective};
+    expect_seconds(3.85, predict_step(seven, options, 4, of_documents(seven, 65536, 400), h200));
+
     // One document in each of 32 rows, four times.
     const ModelConfig qwen = model_shape("qwen2.5-1.5b");
     expect_seconds(

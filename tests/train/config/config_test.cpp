@@ -239,7 +239,8 @@ const std::string everything_with_folder =
     "model_name_or_path: 'models/my model: #1'\ntokenizer_name_or_path: \"null\"\ndevice: cpu\nthreads: 3\n"
     "datasets:\n  - path: \"~\"\n    type: text\n    columns: {text: 'true', \"a b\": \"- x\"}\n  - {path: 12}\n"
     "eval_datasets: [{path: \"\\\"quoted\\\"\\n\\u00e9\"}]\nmax_length: 99\nexcess_length: truncate\n"
-    "zero_stage: 1\ngrad_sync_dtype: bfloat16\nddp_timeout: 30\nparam_checksum_steps: 7\nrecompute_check_steps: 9\n"
+    "compute: fp8\nzero_stage: 1\ngrad_sync_dtype: bfloat16\nddp_timeout: 30\nparam_checksum_steps: "
+    "7\nrecompute_check_steps: 9\n"
     "prepared_path: p\ndataset_num_proc: 2\nchat_template: llama3\ntrain_on_prompt: true\n"
     "chat_template_kwargs: {enable_thinking: false, n: 3, text: [a, 'true']}\nchat_template_date: 2024-07-26\n"
     "allow_spelled_out_markers: true\nspecial_tokens_in_text: token\ntrain_on_thinking: false\n"
@@ -410,8 +411,9 @@ TEST(Config, ChangesAreThoseThatAffectTheWeights) {
           "offload_weights=true", "offload_optimizer=true", "save_strategy=no", "prepared_path=x", "zero_stage=1",
           "ddp_timeout=5", "param_checksum_steps=0", "recompute_check_steps=3"})
         EXPECT_TRUE(config_changes(config, read(minimal, {how})).empty()) << how;
-    for (const char* what : {"learning_rate=1e-3", "datasets[0].path=x", "max_steps=3", "data_seed=3", "packing=false",
-                             "optim_dtype=bf16", "optim=adamw_8bit", "deterministic=true", "grad_sync_dtype=bf16"})
+    for (const char* what :
+         {"learning_rate=1e-3", "datasets[0].path=x", "max_steps=3", "data_seed=3", "packing=false", "optim_dtype=bf16",
+          "optim=adamw_8bit", "deterministic=true", "grad_sync_dtype=bf16", "compute=fp8"})
         EXPECT_FALSE(config_changes(config, read(minimal, {what})).empty()) << what;
     EXPECT_EQ(config_changes(config, read(minimal, {"learning_rate=1e-3", "seed=1"})),
               (std::vector<std::string>{"learning_rate: 2e-05, now 0.001", "seed: 42, now 1", "data_seed: 42, now 1"}));

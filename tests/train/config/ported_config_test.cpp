@@ -140,6 +140,8 @@ TEST(PortedConfigs, SaysWhatIsLearnedAndHow) {
         {"unfrozen_parameters:\n  - model.layers.2[0-9]+.mlp\n  - ^lm_head.weight$", "finetuning_type: freeze"},
         {"finetuning_type: freeze\nfreeze_trainable_modules: all", "freeze_trainable_layers: 2"},
         {"noisy_embedding_alpha: 5", "neftune_noise_alpha: 5"},
+        {"fp8: true\nfp8_backend: auto", "compute: fp8"},
+        {"fp8: false", "compute: bf16"},
         {"special_tokens:\n  pad_token: <|pad|>\n  bos_token:\n  additional_special_tokens: [<a>]",
          "add_special_tokens: [<a>]"},
         {"special_tokens:\n  pad_token: <|pad|>\n  bos_token:", "special_tokens: {pad_token: <|pad|>}"},
