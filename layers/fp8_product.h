@@ -33,7 +33,6 @@ struct Fp8Room {
         int64_t weight = 0;              ///< elements
     };
     static Fp8Room lay_out(Arena& arena, const char* group, DType dtype, const Largest& largest);
-    bool empty() const { return rows.empty(); }
 };
 
 /// That a linear layer multiplies in e4m3, and with what.

@@ -78,7 +78,7 @@ bool is_fp8(const Gemm& g) {
     return g.a.dtype == DType::u8;
 }
 
-#if CUBLAS_VERSION >= 120900
+#if CUBLAS_VER_MAJOR > 12 || (CUBLAS_VER_MAJOR == 12 && CUBLAS_VER_MINOR >= 9)
 constexpr bool knows_block_scales = true;
 void set_scale_modes(cublasLtMatmulDesc_t operation) {
     set(operation, CUBLASLT_MATMUL_DESC_A_SCALE_MODE,
